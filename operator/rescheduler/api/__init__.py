@@ -1,0 +1,6 @@
+"""The kinds of the API group as typed models; the CRDs are generated from them."""
+
+from typing import Final
+
+GROUP: Final = "rescheduler.dev"
+VERSION: Final = "v1alpha1"

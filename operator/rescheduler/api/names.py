@@ -1,0 +1,37 @@
+"""Every label, annotation, taint and condition type that the project reads or writes, in one place.
+
+Those of ours begin with the API group; none carries a node's name as a value (63 characters at most).
+"""
+
+from typing import Final
+
+GROUP: Final = "rescheduler.dev"
+
+MAINTENANCE: Final = f"{GROUP}/maintenance"
+"""Node annotation: its presence asks for maintenance, its value says why."""
+CANCELLED: Final = f"{GROUP}/cancelled"
+"""Node annotation: requests that stand, but were cancelled by deleting their NodeDrain."""
+FENCED: Final = f"{GROUP}/fenced"
+"""Node annotation: somebody's attestation that a boot of the node is dead."""
+DO_NOT_DISRUPT: Final = f"{GROUP}/do-not-disrupt"
+REPLACEMENT: Final = f"{GROUP}/replacement"
+MOVE: Final = f"{GROUP}/move"
+POOL: Final = f"{GROUP}/pool"
+NODE_POOL: Final = "rescheduler.node-restriction.kubernetes.io/pool"
+WAITING_TAINT: Final = f"{GROUP}/drain"
+"""PreferNoSchedule taint of nodes that wait for their turn."""
+FINALIZER: Final = f"{GROUP}/restore"
+"""On NodeDrain alone: it goes when the node is as it was."""
+
+SCALE_DOWN_DISABLED: Final = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
+KARPENTER_DO_NOT_DISRUPT: Final = "karpenter.sh/do-not-disrupt"
+KARPENTER_NODEPOOL: Final = "karpenter.sh/nodepool"
+EXCLUDE_FROM_LOAD_BALANCERS: Final = "node.kubernetes.io/exclude-from-external-load-balancers"
+MIRROR: Final = "kubernetes.io/config.mirror"
+ZONE: Final = "topology.kubernetes.io/zone"
+
+DRAIN_IN_PROGRESS: Final = "DrainInProgress"
+DRAINED: Final = "Drained"
+MAINTENANCE_IN_PROGRESS: Final = "MaintenanceInProgress"
+NODE_CONDITIONS: Final = (DRAIN_IN_PROGRESS, DRAINED, MAINTENANCE_IN_PROGRESS)
+"""Node conditions of ours (names of KEP-5683)."""

@@ -1,0 +1,332 @@
+"""ReschedulePolicy: which nodes, when, how."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from rescheduler.api.scalars import Duration, Model, NumberOrPercent
+from rescheduler.api.selectors import LabelSelector
+
+_CONDITION_TYPE = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+_MINUTE = r"([0-5]?[0-9])"
+_HOUR = r"([01]?[0-9]|2[0-3])"
+_DAY = r"(0?[1-9]|[12][0-9]|3[01])"
+_MONTH = r"(0?[1-9]|1[0-2]|JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC)"
+_WEEKDAY = r"([0-7]|SUN|MON|TUE|WED|THU|FRI|SAT)"
+
+
+def _field(value: str) -> str:
+    one = rf"(\*|{value}(-{value})?)(/[1-9][0-9]?)?"
+    return rf"{one}(,{one})*"
+
+
+CRON_PATTERN = "^" + " +".join(_field(v) for v in (_MINUTE, _HOUR, _DAY, _MONTH, _WEEKDAY)) + "$"
+"""Five-field cron; no @daily."""
+
+
+class Mode(StrEnum):
+    """Whether decisions are carried out."""
+
+    ENFORCE = "Enforce"
+    AUDIT = "Audit"
+
+
+class Suspend(StrEnum):
+    """What is held back for now."""
+
+    NONE = "None"
+    NEW = "New"
+    ALL = "All"
+
+
+class OnWindowClose(StrEnum):
+    """What a closing window does to what runs."""
+
+    FINISH = "Finish"
+    PAUSE = "Pause"
+
+
+class Force(StrEnum):
+    """When pods that must not run twice are forced off a dead node."""
+
+    WITH_PROOF = "WithProof"
+    NEVER = "Never"
+
+
+class Replacement(StrEnum):
+    """Whether the new pod has to run before the old one goes."""
+
+    REQUIRED = "Required"
+    PREFERRED = "Preferred"
+    WHEN_BLOCKED = "WhenBlocked"
+    NEVER = "Never"
+
+
+class OnTimeout(StrEnum):
+    """What happens to pods still there at the timeout."""
+
+    HOLD = "Hold"
+    DELETE = "Delete"
+    CANCEL = "Cancel"
+
+
+class EvictOrBlock(StrEnum):
+    """Whether such pods go or hold the drain."""
+
+    EVICT = "Evict"
+    BLOCK = "Block"
+
+
+class NoRoom(StrEnum):
+    """What happens to a pod with no room elsewhere."""
+
+    HOLD = "Hold"
+    EVICT = "Evict"
+
+
+class RuleAction(StrEnum):
+    """What a rule does with the pods that it selects."""
+
+    EVICT = "Evict"
+    SKIP = "Skip"
+    WAIT_COMPLETED = "WaitCompleted"
+
+
+class ConditionMatch(Model):
+    """A node condition that asks for something once it has held for a time."""
+
+    type: str = Field(description="The node condition's type.", min_length=1, max_length=316, pattern=_CONDITION_TYPE)
+    status: tuple[str, ...] = Field(
+        description="Any of these statuses counts: True, False, Unknown.",
+        min_length=1,
+        max_length=3,
+        json_schema_extra={
+            "items": {"type": "string", "enum": ["True", "False", "Unknown"]},
+            "x-kubernetes-list-type": "set",
+        },
+    )
+    for_: Duration = Field(
+        default=timedelta(), alias="for", description="How long it has to hold without a break, such as 60s."
+    )
+
+
+class Window(Model):
+    """A maintenance window: opens by cron, stays open for a while."""
+
+    schedule: str = Field(
+        description="When the window opens: five-field cron, such as `0 22 * * SAT`.",
+        max_length=128,
+        pattern=CRON_PATTERN,
+    )
+    duration: Duration = Field(
+        description="How long it stays open, such as 4h.",
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {"rule": "self.matches('[1-9]')", "message": "duration must be longer than 0s"}
+            ]
+        },
+    )
+    time_zone: str = Field(
+        default="UTC",
+        description="IANA time zone of the schedule, such as Europe/Berlin.",
+        max_length=64,
+        pattern=r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$",
+    )
+
+
+class Maintenance(Model):
+    """Emptying nodes that somebody wants to work on."""
+
+    enabled: bool = Field(default=True, description="Whether the maintenance annotation is acted on.")
+    conditions: tuple[ConditionMatch, ...] = Field(
+        default=(),
+        description="Node conditions that ask for maintenance as the annotation does.",
+        max_length=16,
+    )
+    max_concurrent: NumberOrPercent = Field(
+        default=NumberOrPercent(1), description="Nodes being drained for maintenance at once: a number or a percentage."
+    )
+    max_unavailable: NumberOrPercent = Field(
+        default=NumberOrPercent(10, is_percent=True),
+        description="Nodes held cordoned for maintenance, drained and blocked ones included: a number or a percentage; "
+        "a percentage never comes to less than maxConcurrent.",
+    )
+    topology_key: str | None = Field(
+        default=None,
+        description="Node label; nodes of two of its values are never drained at once.",
+        min_length=1,
+        max_length=316,
+    )
+    windows: tuple[Window, ...] = Field(
+        default=(), description="When maintenance may start; none means any time, several are a union.", max_length=16
+    )
+    on_window_close: OnWindowClose = Field(
+        default=OnWindowClose.FINISH, description="What runs at a window's end: Finish goes on, Pause waits."
+    )
+
+
+class Flapping(Model):
+    """When a node that comes and goes is only cordoned."""
+
+    changes: int = Field(default=3, ge=1, le=100, description="Times that a condition began to hold.")
+    within: Duration = Field(
+        default=timedelta(minutes=15), description="In so much time; also how long it must be quiet."
+    )
+
+
+class Failure(Model):
+    """Emptying nodes that failed."""
+
+    enabled: bool = Field(default=True, description="Whether failed nodes are acted on.")
+    conditions: tuple[ConditionMatch, ...] = Field(
+        default=(
+            ConditionMatch(type="Ready", status=("Unknown",), for_=timedelta(seconds=60)),
+            ConditionMatch(type="Ready", status=("False",), for_=timedelta(minutes=3)),
+        ),
+        description="Any one that holds for its time makes a node failed; a list given replaces the default.",
+        max_length=16,
+    )
+    startup_grace: Duration = Field(
+        default=timedelta(minutes=10), description="From a Node's creation until it was first Ready, nothing counts."
+    )
+    lease_timeout: Duration | None = Field(
+        default=None, description="Suspect a node whose Lease is silent for so long, on our own clock."
+    )
+    recover_after: Duration = Field(
+        default=timedelta(minutes=2), description="Healthy for so long, a node is put back as it was."
+    )
+    flapping: Flapping = Field(
+        default_factory=Flapping, description="When a node that comes and goes is only cordoned."
+    )
+    max_unhealthy: NumberOrPercent = Field(
+        default=NumberOrPercent(20, is_percent=True),
+        description="Storm brake: with more unhealthy nodes than this nothing new starts. One node alone is never a storm.",
+    )
+    force: Force = Field(
+        default=Force.WITH_PROOF, description="When pods that must not run twice are forced off a dead node."
+    )
+
+
+class Rule(Model):
+    """What happens to the pods that it selects; the first rule that matches decides."""
+
+    namespace_selector: LabelSelector = Field(
+        default_factory=LabelSelector, description="Namespaces by their labels; empty is every namespace."
+    )
+    pod_selector: LabelSelector = Field(
+        default_factory=LabelSelector, description="Pods by their labels; empty is all."
+    )
+    action: RuleAction = Field(default=RuleAction.EVICT, description="Evict, Skip, or WaitCompleted.")
+    order: int = Field(
+        default=0, ge=-2147483648, le=2147483647, description="Lower leaves first, and is gone before the next starts."
+    )
+    timeout: Duration | None = Field(default=None, description="Instead of the drain's timeout.")
+
+
+class Drain(Model):
+    """How a node is emptied."""
+
+    replacement: Replacement = Field(
+        default=Replacement.PREFERRED, description="Whether the new pod has to be Ready before the old one goes."
+    )
+    replacement_timeout: Duration = Field(
+        default=timedelta(minutes=5), description="How long a replacement may take to be Ready."
+    )
+    timeout: Duration = Field(default=timedelta(), description="Time for the whole drain; 0s means none.")
+    on_timeout: OnTimeout = Field(
+        default=OnTimeout.HOLD, description="What happens at the timeout: Hold, Delete, Cancel."
+    )
+    grace_period_seconds: int | None = Field(
+        default=None, ge=1, le=86400, description="Instead of each pod's own grace period; seconds."
+    )
+    empty_dir: EvictOrBlock = Field(
+        default=EvictOrBlock.EVICT, description="Pods with an emptyDir volume, whose data is lost: Evict or Block."
+    )
+    unmanaged: EvictOrBlock = Field(
+        default=EvictOrBlock.BLOCK, description="Pods that nothing would recreate: Block or Evict."
+    )
+    no_room: NoRoom = Field(default=NoRoom.HOLD, description="A pod with no room elsewhere: Hold or Evict.")
+    gates: tuple[str, ...] = Field(
+        default=(),
+        description="Condition types that others set True on the NodeDrain before anything is touched.",
+        max_length=16,
+        json_schema_extra={
+            "items": {"type": "string", "minLength": 1, "maxLength": 316, "pattern": _CONDITION_TYPE},
+            "x-kubernetes-list-type": "set",
+            "x-kubernetes-validations": [
+                {
+                    "rule": "self.all(g, !(g in ['Progressing', 'Cordoned', 'Drained', 'Blocked', 'Fenced', 'FitsWindow']))",
+                    "message": "gates must name conditions that others set, not one of Rescheduler's own",
+                }
+            ],
+        },
+    )
+    max_evictions_per_second: int = Field(
+        default=20, ge=1, le=1000, description="Evictions per second over all drains of this policy."
+    )
+    exclude_from_load_balancers: bool = Field(
+        default=False, description="Label the node node.kubernetes.io/exclude-from-external-load-balancers while held."
+    )
+    rules: tuple[Rule, ...] = Field(
+        default=(), description="What happens to which pods; the first that matches decides.", max_length=32
+    )
+
+
+class Rebalance(Model):
+    """Moving pods from fuller to emptier nodes of one pool."""
+
+    enabled: bool = Field(default=False, description="Whether pods are moved to even out nodes.")
+    high: str = Field(
+        default="80%",
+        pattern=r"^(100|[1-9]?[0-9])%$",
+        max_length=4,
+        description="Nodes fuller than this give pods away.",
+    )
+    low: str = Field(
+        default="50%", pattern=r"^(100|[1-9]?[0-9])%$", max_length=4, description="Nodes emptier than this take them."
+    )
+
+
+class ReschedulePolicySpec(Model):
+    """What is to be done with the nodes that it selects."""
+
+    node_selector: LabelSelector = Field(
+        default_factory=LabelSelector, description="The policy's nodes by their labels; empty is every node."
+    )
+    priority: int = Field(
+        default=0,
+        ge=-2147483648,
+        le=2147483647,
+        description="Where several policies select one node, the highest decides alone; then the first by name.",
+    )
+    mode: Mode = Field(default=Mode.ENFORCE, description="Enforce, or Audit: decide and report, write nothing.")
+    suspend: Suspend = Field(
+        default=Suspend.NONE, description="None, New (start nothing new), or All (no cordon, release or eviction)."
+    )
+    maintenance: Maintenance = Field(
+        default_factory=Maintenance, description="Emptying nodes that somebody wants to work on."
+    )
+    failure: Failure = Field(default_factory=Failure, description="Emptying nodes that failed.")
+    drain: Drain = Field(default_factory=Drain, description="How a node is emptied.")
+    rebalance: Rebalance = Field(default_factory=Rebalance, description="Evening out the nodes of one pool.")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A ReschedulePolicy as read."""
+
+    name: str
+    uid: str
+    generation: int
+    spec: ReschedulePolicySpec
+
+    @classmethod
+    def from_object(cls, raw: Mapping[str, Any]) -> "Policy":
+        """From the raw object. Raises pydantic's ValidationError (a ValueError) that names the field."""
+        meta = raw["metadata"]
+        spec = ReschedulePolicySpec.model_validate(raw.get("spec") or {})
+        return cls(meta["name"], meta.get("uid", ""), meta.get("generation", 0), spec)

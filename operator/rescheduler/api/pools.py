@@ -1,0 +1,74 @@
+"""NamespacePool: which namespaces live on which nodes."""
+
+from pydantic import Field
+
+from rescheduler.api.conditions import Condition
+from rescheduler.api.policies import Mode
+from rescheduler.api.scalars import Model, NumberOrPercent
+from rescheduler.api.selectors import LabelSelector
+
+
+class NamespacePoolSpec(Model):
+    """Namespaces and the nodes that they live on."""
+
+    namespaces: tuple[str, ...] = Field(
+        default=(),
+        description="Namespaces of the pool by name; and/or namespaceSelector, at least one of the two.",
+        max_length=5000,
+        json_schema_extra={
+            "items": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"},
+            "x-kubernetes-list-type": "set",
+        },
+    )
+    namespace_selector: LabelSelector | None = Field(
+        default=None, description="Namespaces of the pool by their labels."
+    )
+    node_selector: LabelSelector = Field(description="The pool's nodes by their labels; an empty selector is refused.")
+    exclusive: bool = Field(default=True, description="Other namespaces' pods are kept off the pool's nodes.")
+    mode: Mode = Field(default=Mode.ENFORCE, description="Enforce, or Audit: say what would change, change nothing.")
+    existing_pods: str = Field(
+        default="Leave",
+        description="Pods that run outside their pool: Leave or Move.",
+        json_schema_extra={"enum": ["Leave", "Move"]},
+    )
+    max_unavailable: NumberOrPercent = Field(
+        default=NumberOrPercent(20, is_percent=True),
+        description="Of the pool's nodes that rescheduling may take out at once, all reasons together: number or percentage.",
+    )
+
+
+class Resources(Model):
+    """Sums over a pool, as quantities."""
+
+    cpu: str | None = Field(default=None, description="CPU, such as 4 or 500m.")
+    memory: str | None = Field(default=None, description="Memory, such as 16Gi.")
+    pods: str | None = Field(default=None, description="Number of pods.")
+
+
+class PoolBlocker(Model):
+    """One pod that cannot be moved into its pool, and why."""
+
+    namespace: str = Field(description="The pod's namespace.")
+    pod: str = Field(description="The pod's name.")
+    class_: str = Field(alias="class", description="What holds it back.")
+    message: str = Field(default="", max_length=1024, description="Why, in words.")
+
+
+class NamespacePoolStatus(Model):
+    """The pool at a glance."""
+
+    observed_generation: int | None = Field(default=None, description="The generation last looked at.")
+    nodes: int | None = Field(default=None, description="Nodes of the pool.")
+    ready_nodes: int | None = Field(default=None, description="Those that are Ready.")
+    namespaces: int | None = Field(default=None, description="Namespaces of the pool.")
+    pods: int | None = Field(default=None, description="Pods of the pool's namespaces.")
+    pods_outside: int | None = Field(default=None, description="Those that run outside the pool.")
+    pods_foreign: int | None = Field(default=None, description="Other pods on the nodes of an exclusive pool.")
+    requested: Resources | None = Field(default=None, description="Sum of the pods' requests.")
+    allocatable: Resources | None = Field(default=None, description="Sum of what the nodes have.")
+    blockers: tuple[PoolBlocker, ...] = Field(default=(), max_length=50, description="Pods that cannot be moved.")
+    conditions: tuple[Condition, ...] = Field(
+        default=(),
+        description="Ready, Conflict, Enforced, TaintHeldBack, SurvivesNodeLoss.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )

@@ -1,0 +1,61 @@
+"""Label selectors, with the server's own semantics."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from pydantic import Field
+
+from rescheduler.api.scalars import Model
+
+
+class Operator(StrEnum):
+    """Operators of matchExpressions."""
+
+    IN = "In"
+    NOT_IN = "NotIn"
+    EXISTS = "Exists"
+    DOES_NOT_EXIST = "DoesNotExist"
+
+
+class Requirement(Model):
+    """One expression; NotIn and DoesNotExist match where the label is absent."""
+
+    key: str = Field(description="The label's key.", min_length=1, max_length=316)
+    operator: Operator = Field(description="How the label's value relates to `values`.")
+    values: tuple[str, ...] = Field(
+        default=(), description="Values for In and NotIn; empty for Exists and DoesNotExist.", max_length=100
+    )
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether these labels meet the requirement."""
+        match self.operator:
+            case Operator.IN:
+                return labels.get(self.key) in self.values
+            case Operator.NOT_IN:
+                return labels.get(self.key) not in self.values
+            case Operator.EXISTS:
+                return self.key in labels
+            case Operator.DOES_NOT_EXIST:
+                return self.key not in labels
+
+
+class LabelSelector(Model):
+    """All of matchLabels and matchExpressions; an empty one matches everything."""
+
+    match_labels: dict[str, str] = Field(
+        default_factory=dict, description="Labels that must be there with these values."
+    )
+    match_expressions: tuple[Requirement, ...] = Field(
+        default=(), description="Expressions that must all hold.", max_length=50
+    )
+
+    @property
+    def is_empty(self) -> bool:
+        """It selects everything."""
+        return not self.match_labels and not self.match_expressions
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether an object with these labels is selected."""
+        return all(labels.get(key) == value for key, value in self.match_labels.items()) and all(
+            requirement.matches(labels) for requirement in self.match_expressions
+        )

@@ -1,0 +1,213 @@
+"""Wires the parts; the only file that knows them all.
+
+Kopf brings the events and the life of the process: it starts the engine in `on.startup` and ends it, and gives the
+Lease back, in `on.cleanup`. Losing the Lease ends the process: who is not sure to lead writes nothing.
+"""
+
+import asyncio
+import os
+import socket
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import kopf
+import structlog
+
+from rescheduler import handlers
+from rescheduler.api import GROUP
+from rescheduler.engine.announcements import Announcer
+from rescheduler.engine.budgets import Budgets
+from rescheduler.engine.clock import Clock
+from rescheduler.engine.drainer import Tools
+from rescheduler.engine.endpoints import serve
+from rescheduler.engine.evictions import Evictions
+from rescheduler.engine.metrics import Metrics
+from rescheduler.engine.operator import Engine
+from rescheduler.engine.queue import KeyedQueue
+from rescheduler.engine.reconciler import Reconciler
+from rescheduler.engine.store import Store
+from rescheduler.kube import preflight
+from rescheduler.kube.client import Client, ConfigError, configuration
+from rescheduler.kube.leases import Election
+from rescheduler.kube.recorder import Recorder
+
+log = structlog.get_logger("rescheduler.app")
+
+_HEARTBEAT_LIMIT = 30.0  # seconds without a turn of the event loop
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the operator was started. Ports: 0 means any free one."""
+
+    namespace: str = "rescheduler-system"
+    metrics_port: int = 8080
+    health_port: int = 8081
+
+
+class NoDiffBase(kopf.AnnotationsDiffBaseStorage):
+    """Keeps Kopf from copying each object three times for handlers that we do not have."""
+
+    def build(self, **_: Any) -> Any:
+        """Nothing to compare."""
+        return {}
+
+    def fetch(self, **_: Any) -> Any:
+        """Nothing was kept."""
+        return None
+
+
+def settings() -> kopf.OperatorSettings:
+    """Kopf, held to watching."""
+    found = kopf.OperatorSettings()
+    found.peering.standalone = True  # never join another team's "default" peering
+    found.posting.enabled = False  # our recorder's Events can be seen in `kubectl describe node`
+    found.persistence.finalizer = f"{GROUP}/unused"
+    found.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP, v1=False)
+    found.persistence.diffbase_storage = NoDiffBase(prefix=GROUP, v1=False)
+    found.watching.server_timeout = 300
+    found.watching.client_timeout = 330
+    found.watching.connect_timeout = 10
+    found.watching.chunk_size = 500
+    found.networking.request_timeout = 30
+    found.queueing.worker_limit = 64  # safe because nothing is indexed
+    found.execution.max_workers = 1  # no synchronous handlers
+    return found
+
+
+def identity() -> str:
+    """The pod's name, else the host's and a random part."""
+    return os.environ.get("POD_NAME") or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+
+
+class App:
+    """All parts of one process."""
+
+    def __init__(self, client_configuration: Any, options: Options) -> None:
+        self.options, self.identity = options, identity()
+        self.clock, self.metrics = Clock(), Metrics()
+        self.store = Store(self.clock.now)
+        self.client = Client(
+            client_configuration,
+            guard=self._sure,
+            count=self.metrics.count_request,
+        )
+        self.election = Election(
+            self.client,
+            namespace=options.namespace,
+            identity=self.identity,
+            now=self.clock.now,
+            monotonic=self.clock.monotonic,
+        )
+        self.metrics.leader.labels("rescheduler").set_function(lambda: float(self.election.sure()))
+        recorder = Recorder(
+            self.client,
+            identity=self.identity,
+            now=self.clock.now,
+            lost=lambda reason, error: log.warning("event.lost", reason=reason, error=error),
+        )
+        announcer = Announcer(recorder, self.metrics)
+        budgets = Budgets(self.client, self._wake_all)
+        queue = KeyedQueue()
+        tools = Tools(
+            self.client,
+            self.store,
+            self.clock,
+            budgets,
+            Evictions(self.client, self.clock, budgets, self.metrics),
+            announcer,
+            self.metrics,
+        )
+        reconciler = Reconciler(self.client, self.store, self.clock, queue, announcer, self.metrics)
+        self.engine = Engine(self.store, tools, queue, reconciler)
+        self.stop = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._runners: list[Any] = []
+
+    def _sure(self) -> bool:
+        return self.election.sure()
+
+    def _wake_all(self) -> None:
+        self.engine.wake_all()
+
+    def _healthy(self) -> str | None:
+        silent = self.clock.monotonic() - self.engine.beat
+        return f"the event loop has not turned for {silent:.0f} s" if silent > _HEARTBEAT_LIMIT else None
+
+    def _ready(self) -> str | None:
+        return None if self.engine.synced.is_set() else "nodes, policies and NodeDrains are not listed yet"
+
+    async def start(self) -> None:
+        """Serve the endpoints, sync, and lead as soon as the Lease is ours."""
+        self._runners = await serve(
+            healthy=self._healthy,
+            ready=self._ready,
+            registry=self.metrics.registry,
+            health_port=self.options.health_port,
+            metrics_port=self.options.metrics_port,
+        )
+        for work in (self.engine.heartbeat(), self.engine.resync(), self._lead()):
+            task = asyncio.create_task(work)
+            task.add_done_callback(self._ended)
+            self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            log.error("process.failed", exc_info=error)
+        self.stop.set()
+
+    async def _lead(self) -> None:
+        # Synced first: who knows nothing yet must not keep the Lease from one who does.
+        await self.engine.synced.wait()
+        log.info("leader.waiting", identity=self.identity, namespace=self.options.namespace)
+        await self.election.acquire()
+        working = asyncio.create_task(self.engine.lead())
+        holding = asyncio.create_task(self.election.hold())
+        try:
+            await asyncio.wait({working, holding}, return_when=asyncio.FIRST_COMPLETED)
+            if holding.done():
+                log.error("leader.lost", identity=self.identity, holder=self.election.holder)
+        finally:
+            working.cancel()
+            holding.cancel()
+            await asyncio.gather(working, holding, return_exceptions=True)
+
+    async def end(self) -> None:
+        """Stop working, give the Lease back, close."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.election.release()
+        for runner in self._runners:
+            await runner.cleanup()
+        await self.client.close()
+
+
+async def run(options: Options) -> None:
+    """Run the operator until it is told to stop. Raises ConfigError where it cannot start."""
+    app = App(await configuration(), options)
+    try:
+        await preflight.check(app.client, options.namespace)
+    except ConfigError:
+        await app.client.close()
+        raise
+    registry = kopf.OperatorRegistry()
+    handlers.register(registry, app.store)
+
+    @kopf.on.login(registry=registry)
+    async def login(**kwargs: Any) -> Any:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    @kopf.on.startup(registry=registry)
+    async def startup(**_: Any) -> None:
+        try:
+            await app.start()
+        except OSError as error:
+            raise kopf.PermanentError(f"cannot listen: {error}") from error
+
+    @kopf.on.cleanup(registry=registry)
+    async def cleanup(**_: Any) -> None:
+        await app.end()
+
+    await kopf.operator(registry=registry, settings=settings(), clusterwide=True, standalone=True, stop_flag=app.stop)

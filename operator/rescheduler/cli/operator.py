@@ -1,0 +1,43 @@
+"""`rescheduler`: the operator's own program."""
+
+import asyncio
+import sys
+
+import click
+
+from rescheduler.cli import logs
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="rescheduler")
+def main() -> None:
+    """Moves pods off nodes that failed or are due for maintenance."""
+
+
+@main.command()
+@click.option(
+    "--namespace",
+    default="rescheduler-system",
+    show_default=True,
+    envvar="POD_NAMESPACE",
+    help="Where the Lease lives.",
+)
+@click.option("--metrics-port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="For /metrics.")
+@click.option(
+    "--health-port", type=click.IntRange(0, 65535), default=8081, show_default=True, help="For /healthz and /readyz."
+)
+@click.option("--log-format", type=click.Choice(["json", "console"]), default="json", show_default=True)
+def run(namespace: str, metrics_port: int, health_port: int, log_format: str) -> None:
+    """Run the operator, on the cluster that KUBECONFIG names or the one it runs in."""
+    # Imported late: `--help` and wrong options must not cost a second.
+    from rescheduler import app  # noqa: PLC0415
+    from rescheduler.kube.client import ConfigError  # noqa: PLC0415
+
+    logs.configure(log_format)
+    try:
+        asyncio.run(app.run(app.Options(namespace, metrics_port, health_port)))
+    except ConfigError as error:
+        click.echo(f"rescheduler: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

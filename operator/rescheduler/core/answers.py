@@ -1,0 +1,118 @@
+"""What the API server says to an eviction, told apart.
+
+Four different refusals come as 429, two as 403; each asks for something else. Source: `pkg/registry/core/pod/
+storage/eviction.go` of Kubernetes 1.37.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from rescheduler.api.drains import BlockerClass
+from rescheduler.core.budgets import Budget
+
+
+class Outcome(StrEnum):
+    """What an eviction or delete came to."""
+
+    ACCEPTED = "accepted"  # on its way: wait until it is gone
+    GONE = "gone"  # not there, or another pod of its name: nothing left to do
+    REFUSED = "refused"  # a blocker: wait for what it names
+    RETRY = "retry"  # nobody's fault: again, with back-off
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer that was no success: HTTP status and what the Status object says."""
+
+    code: int
+    reason: str = ""
+    message: str = ""
+    causes: tuple[tuple[str, str], ...] = ()  # (reason, message)
+    retry_after: float = 0.0  # seconds
+
+    def cause(self, reason: str) -> str | None:
+        """Message of the first cause of this reason; None where there is none."""
+        return next((message for name, message in self.causes if name == reason), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer, judged. `retry_after`: seconds that the server asked for, 0 where it did not."""
+
+    outcome: Outcome
+    cause: BlockerClass | None = None
+    message: str = ""
+    hint: str = ""
+    retry_after: float = 0.0
+
+
+ACCEPTED = Answer(Outcome.ACCEPTED)
+
+
+def judge(refusal: Refusal, budget: Budget | None) -> Answer:
+    """What a refused eviction means; `budget` is the pod's, as last seen."""
+    match refusal.code:
+        case 404 | 409 if refusal.code == 404 or "precondition" in refusal.message.lower():
+            return Answer(Outcome.GONE)
+        case 429:
+            return _too_many(refusal, budget)
+        case 403 if refusal.cause("NamespaceTerminating") is not None:
+            return _refused(
+                BlockerClass.NAMESPACE_TERMINATING, refusal, "its namespace is being deleted, and the pod with it"
+            )
+        case 403 if refusal.cause("DisruptionBudget") is not None:
+            return _refused(
+                BlockerClass.BUDGET_NOT_OBSERVED,
+                refusal,
+                "the disruption controller has to catch up; look at kube-controller-manager if it stays",
+            )
+        case 500 if "more than one PodDisruptionBudget" in refusal.message:
+            return _refused(
+                BlockerClass.SEVERAL_BUDGETS,
+                refusal,
+                "the API server evicts no pod under two budgets: narrow one PodDisruptionBudget's selector",
+            )
+        case 403 | 400 | 422:
+            return _refused(BlockerClass.ADMISSION_DENIED, refusal, "ask whoever runs the admission policy it names")
+        case 500 | 502 | 503 | 504 if "webhook" in refusal.message:
+            return _refused(
+                BlockerClass.ADMISSION_DENIED, refusal, "the admission webhook fails: look at its service and logs"
+            )
+    return Answer(Outcome.RETRY, BlockerClass.THROTTLED, refusal.message, retry_after=refusal.retry_after)
+
+
+def _too_many(refusal: Refusal, budget: Budget | None) -> Answer:
+    says = refusal.cause("DisruptionBudget")
+    if says is None and "webhook" in refusal.message:
+        return _refused(
+            BlockerClass.DELEGATED, refusal, "the webhook moves the workload itself: wait for the pod to go"
+        )
+    if says is None:
+        return Answer(Outcome.RETRY, BlockerClass.THROTTLED, refusal.message, retry_after=refusal.retry_after or 1.0)
+    if refusal.retry_after > 0 or "still being processed" in says:
+        return Answer(Outcome.RETRY, BlockerClass.BUDGET_NOT_OBSERVED, says, retry_after=refusal.retry_after)
+    return exhausted(budget, says)
+
+
+def exhausted(budget: Budget | None, message: str) -> Answer:
+    """The budget allows none at the moment: is it one that never can?"""
+    if budget and budget.misconfigured:
+        return Answer(
+            Outcome.REFUSED,
+            BlockerClass.BUDGET_MISCONFIGURED,
+            message,
+            f"all {budget.expected} pods are healthy and it still allows none: "
+            f"raise PodDisruptionBudget {budget.name}'s maxUnavailable, or the replicas",
+        )
+    name = f"PodDisruptionBudget {budget.name}" if budget else "its PodDisruptionBudget"
+    return Answer(
+        Outcome.REFUSED,
+        BlockerClass.BUDGET_EXHAUSTED,
+        message,
+        f"{name} allows none until more of its pods are Ready: look at those that are not",
+    )
+
+
+def _refused(cause: BlockerClass, refusal: Refusal, hint: str) -> Answer:
+    said = refusal.cause("DisruptionBudget") or refusal.message
+    return Answer(Outcome.REFUSED, cause, said, hint, refusal.retry_after)

@@ -1,0 +1,70 @@
+"""PodDisruptionBudgets: which covers a pod, and whether it would let it go now."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rescheduler.api.selectors import LabelSelector
+from rescheduler.core.pods import Pod
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A PodDisruptionBudget, spec and status in one record.
+
+    Attributes:
+        selector: None selects nothing.
+        allowed: disruptionsAllowed; `healthy`, `needed`, `expected`: pod counts of its status.
+        observed: the status speaks of the spec as it is.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    version: str = ""
+    selector: LabelSelector | None = None
+    always_allow: bool = False
+    allowed: int = 0
+    healthy: int = 0
+    needed: int = 0
+    expected: int = 0
+    observed: bool = True
+
+    @property
+    def misconfigured(self) -> bool:
+        """Observed, every expected pod healthy, and still none allowed: it never will (DESIGN 2)."""
+        return self.observed and self.allowed == 0 and self.expected > 0 and self.healthy >= self.expected
+
+    def would_allow(self, pod: Pod) -> bool:
+        """Whether an eviction sent now should pass, by the server's own rules (eviction.go)."""
+        if self.allowed > 0 or pod.phase in ("Pending", "Succeeded", "Failed"):
+            return True
+        return not pod.ready and (self.always_allow or self.healthy >= self.needed > 0)
+
+
+def budget(raw: Mapping[str, Any]) -> Budget:
+    """Project a raw PodDisruptionBudget."""
+    meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    selector = spec.get("selector")
+    return Budget(
+        namespace=meta["namespace"],
+        name=meta["name"],
+        uid=meta["uid"],
+        version=meta.get("resourceVersion", ""),
+        selector=None if selector is None else LabelSelector.model_validate(selector),
+        always_allow=spec.get("unhealthyPodEvictionPolicy") == "AlwaysAllow",
+        allowed=status.get("disruptionsAllowed", 0),
+        healthy=status.get("currentHealthy", 0),
+        needed=status.get("desiredHealthy", 0),
+        expected=status.get("expectedPods", 0),
+        observed=status.get("observedGeneration", 0) >= meta.get("generation", 0),
+    )
+
+
+def covering(pod: Pod, budgets: Iterable[Budget]) -> tuple[Budget, ...]:
+    """The budgets whose selector matches the pod, by name.
+
+    An empty selector matches every pod of the namespace (policy/v1).
+    """
+    found = (b for b in budgets if b.namespace == pod.namespace and b.selector and b.selector.matches(pod.labels))
+    return tuple(sorted(found, key=lambda b: b.name))

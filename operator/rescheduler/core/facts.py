@@ -1,0 +1,131 @@
+"""What the operator knows of the cluster: small frozen records, projected from raw JSON once.
+
+Raw objects must never travel further than this: a node of the API is some 14 kB (images above all), a record
+here some hundred bytes, and memory must not grow with what nobody looks at.
+"""
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from rescheduler.api import names
+
+UNREACHABLE = "Unknown"
+"""`Ready` has this status where the node controller has not heard of the kubelet."""
+
+_KEPT_ANNOTATIONS = (
+    names.MAINTENANCE,
+    names.CANCELLED,
+    names.FENCED,
+    names.SCALE_DOWN_DISABLED,
+    names.KARPENTER_DO_NOT_DISRUPT,
+)
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """An RFC 3339 time of the API as an aware datetime; None stays None."""
+    return datetime.fromisoformat(text) if text else None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCondition:
+    """One entry of a Node's `status.conditions`; times as the API server holds them."""
+
+    type: str
+    status: str
+    reason: str = ""
+    transition: datetime | None = None
+    heartbeat: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """One taint of a Node."""
+
+    key: str
+    value: str
+    effect: str
+
+    def as_json(self) -> dict[str, str]:
+        """The taint as the API server takes it."""
+        body = {"key": self.key, "effect": self.effect}
+        return body | {"value": self.value} if self.value else body
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A Node, as far as rescheduling cares.
+
+    Attributes:
+        name, uid: its identity; a node made anew under its name has another uid.
+        boot_id: changes with every boot of the machine; empty before the kubelet first reported.
+        version: the resourceVersion that this was read at.
+        annotations: only those that this project reads.
+    """
+
+    name: str
+    uid: str
+    version: str = ""
+    boot_id: str = ""
+    created: datetime | None = None
+    unschedulable: bool = False
+    deleting: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
+    conditions: tuple[NodeCondition, ...] = ()
+
+    def condition(self, type_: str) -> NodeCondition | None:
+        """The condition of this type; None where the node has none."""
+        return next((c for c in self.conditions if c.type == type_), None)
+
+    @property
+    def ready(self) -> str:
+        """Status of `Ready`: True, False or Unknown; a node without that condition is Unknown."""
+        condition = self.condition("Ready")
+        return condition.status if condition else UNREACHABLE
+
+    @property
+    def maintenance(self) -> str | None:
+        """The maintenance annotation's text; None where it is absent."""
+        return self.annotations.get(names.MAINTENANCE)
+
+    @property
+    def cancelled(self) -> Mapping[str, str]:
+        """Requests that were cancelled while they stood, by reason; nonsense in the annotation counts as none."""
+        with contextlib.suppress(ValueError):
+            value = json.loads(self.annotations.get(names.CANCELLED, "{}"))
+            if isinstance(value, dict):
+                return {str(k): str(v) for k, v in value.items()}
+        return {}
+
+
+def node(raw: Mapping[str, Any]) -> Node:
+    """Project a raw Node."""
+    meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    annotations = meta.get("annotations") or {}
+    return Node(
+        name=meta["name"],
+        uid=meta.get("uid", ""),
+        version=meta.get("resourceVersion", ""),
+        boot_id=(status.get("nodeInfo") or {}).get("bootID", ""),
+        created=parse_time(meta.get("creationTimestamp")),
+        unschedulable=bool(spec.get("unschedulable")),
+        deleting="deletionTimestamp" in meta,
+        labels=dict(meta.get("labels") or {}),
+        annotations={key: annotations[key] for key in _KEPT_ANNOTATIONS if key in annotations},
+        taints=tuple(Taint(t["key"], t.get("value", ""), t["effect"]) for t in spec.get("taints") or ()),
+        conditions=tuple(
+            NodeCondition(
+                c["type"],
+                c["status"],
+                c.get("reason", ""),
+                parse_time(c.get("lastTransitionTime")),
+                parse_time(c.get("lastHeartbeatTime")),
+            )
+            for c in status.get("conditions") or ()
+        ),
+    )

@@ -1,0 +1,128 @@
+"""What is written on a node, as patches: the cordon, what goes with it, and its taking off.
+
+Patches replace lists whole (taints are atomic), so each is made from the node as just read and carries its
+resourceVersion: what others changed meanwhile makes it fail, and it is made anew. Only what `status.node` names
+is ever taken off, and only where it still is as we left it.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from rescheduler.api import names
+from rescheduler.api.drains import NodeRecord, Reason
+from rescheduler.core.facts import Node
+
+Patch = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """Labels and annotations that a drain adds to its node, where they are absent."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+def additions(node: Node, reasons: Iterable[Reason], *, exclude_from_load_balancers: bool) -> Additions:
+    """What belongs on a node held for these reasons: an emptied node looks idle to autoscalers."""
+    annotations = {}
+    if Reason.MAINTENANCE in reasons:
+        annotations[names.SCALE_DOWN_DISABLED] = "true"
+        if names.KARPENTER_NODEPOOL in node.labels:
+            annotations[names.KARPENTER_DO_NOT_DISRUPT] = "true"
+    labels = {names.EXCLUDE_FROM_LOAD_BALANCERS: "true"} if exclude_from_load_balancers else {}
+    return Additions(
+        {k: v for k, v in labels.items() if k not in node.labels},
+        {k: v for k, v in annotations.items() if k not in node.annotations},
+    )
+
+
+def record(node: Node, before: NodeRecord | None, adds: Additions) -> NodeRecord:
+    """What will be ours on the node once the next patch is through; written into status before that patch.
+
+    Of a record of the same node nothing is lost: a crash between the two writes leaves a promise, not a gap.
+    """
+    known = before if before and before.uid == node.uid else None
+    return NodeRecord(
+        uid=node.uid,
+        boot_id=known.boot_id if known else node.boot_id,
+        cordoned_by_us=bool(known and known.cordoned_by_us) or not node.unschedulable,
+        added_taints=known.added_taints if known else (),
+        added_labels={**(known.added_labels if known else {}), **adds.labels},
+        added_annotations={**(known.added_annotations if known else {}), **adds.annotations},
+    )
+
+
+def hold_patch(node: Node, ours: NodeRecord) -> Patch | None:
+    """Cordon the node and add what the record names; None where all of it is there."""
+    patch: Patch = {}
+    if not node.unschedulable:
+        patch["spec"] = {"unschedulable": True}
+    metadata = {
+        "labels": {k: v for k, v in ours.added_labels.items() if k not in node.labels},
+        "annotations": {k: v for k, v in ours.added_annotations.items() if k not in node.annotations},
+    }
+    if adds := {key: value for key, value in metadata.items() if value}:
+        patch["metadata"] = adds
+    return _guarded(patch, node)
+
+
+def restore_patch(node: Node, ours: NodeRecord | None, cancelled: Mapping[str, str]) -> Patch | None:
+    """Take off what is ours and still as we left it; note requests that were cancelled while they stand.
+
+    None where nothing is left to do.
+    """
+    metadata: dict[str, dict[str, str | None]] = {}
+    patch: Patch = {}
+    if ours and ours.uid == node.uid:
+        if ours.cordoned_by_us and node.unschedulable:
+            patch["spec"] = {"unschedulable": None}
+        metadata["labels"] = {k: None for k, v in ours.added_labels.items() if node.labels.get(k) == v}
+        metadata["annotations"] = {k: None for k, v in ours.added_annotations.items() if node.annotations.get(k) == v}
+    noted = {**node.cancelled, **cancelled}
+    if noted != dict(node.cancelled):
+        metadata.setdefault("annotations", {})[names.CANCELLED] = json.dumps(noted, sort_keys=True)
+    if metadata := {key: value for key, value in metadata.items() if value}:
+        patch["metadata"] = metadata
+    return _guarded(patch, node)
+
+
+def forget_patch(node: Node, stale: Iterable[str]) -> Patch | None:
+    """Drop entries of the `cancelled` annotation whose request is gone."""
+    kept = {k: v for k, v in node.cancelled.items() if k not in set(stale)}
+    if kept == dict(node.cancelled):
+        return None
+    value = json.dumps(kept, sort_keys=True) if kept else None
+    return _guarded({"metadata": {"annotations": {names.CANCELLED: value}}}, node)
+
+
+def conditions(wanted: Mapping[str, tuple[str, str, str]], node: Node, now: datetime) -> Patch | None:
+    """Strategic merge patch of the node's status: our conditions as wanted (type: status, reason, message).
+
+    Those of ours that are not wanted are deleted; None where nothing differs.
+    """
+    entries: list[dict[str, Any]] = []
+    for type_ in names.NODE_CONDITIONS:
+        have = node.condition(type_)
+        if type_ not in wanted:
+            if have:
+                entries.append({"type": type_, "$patch": "delete"})
+            continue
+        status, reason, message = wanted[type_]
+        if have and (have.status, have.reason) == (status, reason):
+            continue
+        stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        entry = {"type": type_, "status": status, "reason": reason, "message": message, "lastHeartbeatTime": stamp}
+        if not have or have.status != status:
+            entry["lastTransitionTime"] = stamp
+        entries.append(entry)
+    return {"status": {"conditions": entries}} if entries else None
+
+
+def _guarded(patch: Patch, node: Node) -> Patch | None:
+    if not patch:
+        return None
+    return patch | {"metadata": {**patch.get("metadata", {}), "resourceVersion": node.version, "uid": node.uid}}

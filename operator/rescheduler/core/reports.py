@@ -1,0 +1,144 @@
+"""What a NodeDrain's status and its node's conditions say of a drain: for people, and for machines."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from rescheduler.api import names
+from rescheduler.api.conditions import Condition
+from rescheduler.api.drains import NodeDrain, NodeDrainStatus, NodeRecord, Phase, PodCounts, PolicyRef, Reason
+from rescheduler.api.policies import Policy
+from rescheduler.core.drains import Fact
+from rescheduler.core.facts import Node
+from rescheduler.core.tallies import MOST_BLOCKERS, Tally
+from rescheduler.core.turns import Held
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """All that a report is made from.
+
+    Attributes:
+        record: what is ours on the node, once the commands of this step are through.
+        tally: None while the node's pods are not known.
+        moved: pods that have left so far.
+    """
+
+    drain: NodeDrain
+    node: Node | None
+    policy: Policy | None
+    phase: Phase
+    fact: Fact
+    held: Held | None
+    record: NodeRecord | None
+    begun: datetime | None
+    tally: Tally | None
+    moved: int
+    now: datetime
+
+
+def status(scene: Scene) -> NodeDrainStatus:
+    """The whole status, as it should be now; conditions that others set are kept as they are."""
+    before, tally = scene.drain.status, scene.tally
+    update: dict[str, object] = {
+        "phase": scene.phase,
+        "observed_generation": scene.drain.generation,
+        "node": scene.record,
+        "started_at": scene.begun,
+        "policy": PolicyRef(name=scene.policy.name, uid=scene.policy.uid, generation=scene.policy.generation)
+        if scene.policy
+        else None,
+        "drained_at": (before.drained_at or scene.now) if scene.phase is Phase.DRAINED else None,
+        "conditions": _conditions(scene),
+    }
+    if tally is not None:
+        total = scene.moved + tally.remaining
+        blocked = len(tally.blockers)
+        update |= {
+            "pods": PodCounts(
+                total=total, moved=scene.moved, remaining=tally.remaining, blocked=blocked, skipped=tally.skipped
+            ),
+            "progress": f"{scene.moved}/{total}",
+            "blockers": tally.blockers[:MOST_BLOCKERS],
+            "blockers_total": blocked,
+        }
+    return before.model_copy(update=update)
+
+
+def _conditions(scene: Scene) -> tuple[Condition, ...]:
+    ours = {
+        "Progressing": _progressing(scene),
+        "Cordoned": _cordoned(scene),
+        "Drained": _drained(scene),
+        "Blocked": _blocked(scene),
+    }
+    known = {c.type: c for c in scene.drain.status.conditions}
+    for type_, (state, reason, message) in ours.items():
+        old = known.get(type_)
+        known[type_] = Condition(
+            type=type_,
+            status=state,
+            reason=reason,
+            message=message,
+            observed_generation=scene.drain.generation,
+            last_transition_time=old.last_transition_time if old and old.status == state else scene.now,
+        )
+    return tuple(known.values())
+
+
+def _progressing(scene: Scene) -> tuple[str, str, str]:
+    if scene.phase is Phase.RESTORING:
+        return "True", "Restoring", "the node is being put back as it was"
+    if scene.phase is Phase.DRAINED:
+        return "False", "Drained", "nothing is left to do until the request ends"
+    if scene.held:
+        return "False", scene.held.reason, scene.held.message
+    if scene.phase is Phase.BLOCKED:
+        return "True", "Blocked", "pods are tried again as soon as what blocks them changes"
+    return "True", "Draining", "pods are being moved"
+
+
+def _cordoned(scene: Scene) -> tuple[str, str, str]:
+    if scene.node is None:
+        return "Unknown", "NodeGone", "the node is gone"
+    if scene.begun is None or scene.phase is Phase.RESTORING:
+        return "False", "NotHeld", "this drain does not hold the node"
+    if scene.record and not scene.record.cordoned_by_us:
+        return "True", "CordonedBefore", "somebody else had cordoned it: it will stay cordoned"
+    return "True", "Cordoned", "cordoned by this drain"
+
+
+def _drained(scene: Scene) -> tuple[str, str, str]:
+    if scene.phase is Phase.DRAINED:
+        return "True", "Drained", "no pod is left but those that stay"
+    left = f"{scene.tally.objects} pods are left" if scene.tally else "the pods are not counted yet"
+    return "False", "PodsLeft" if scene.begun else "NotBegun", left if scene.begun else "the drain has not begun"
+
+
+def _blocked(scene: Scene) -> tuple[str, str, str]:
+    blockers = scene.tally.blockers if scene.tally else ()
+    if scene.phase is not Phase.BLOCKED:
+        return "False", "NotBlocked", "something moves, or nothing needs to"
+    first = "; ".join(f"{b.namespace}/{b.pod}: {b.class_}: {b.message}" for b in blockers[:3])
+    more = f"; and {len(blockers) - 3} more" if len(blockers) > 3 else ""
+    return "True", blockers[0].class_ if blockers else "Blocked", first + more
+
+
+def node_conditions(
+    phase: Phase, begun: datetime | None, reasons: Iterable[Reason]
+) -> Mapping[str, tuple[str, str, str]]:
+    """Our conditions on the node: type to status, reason, message (names of KEP-5683); none before the drain begins."""
+    if begun is None or phase is Phase.RESTORING:
+        return {}
+    drained = phase is Phase.DRAINED
+    wanted = {
+        names.DRAIN_IN_PROGRESS: (
+            "False" if drained else "True",
+            str(phase),
+            "Rescheduler has moved the pods away" if drained else "Rescheduler is moving the pods away",
+        ),
+        names.DRAINED: ("True" if drained else "False", str(phase), "see the NodeDrain of this name"),
+    }
+    if set(reasons) & {Reason.MAINTENANCE, Reason.MANUAL}:
+        wanted[names.MAINTENANCE_IN_PROGRESS] = ("True", "Requested", "the node is held for maintenance")
+    return wanted

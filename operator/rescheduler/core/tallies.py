@@ -1,0 +1,110 @@
+"""The pods of one drain, counted and sorted: who goes next, who blocks, how far it is."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from rescheduler.api.drains import Blocker
+from rescheduler.core.answers import Answer, Outcome
+from rescheduler.core.pods import Fate, Pod, Verdict
+
+MOST_BLOCKERS = 50
+"""So many are named in status; `blockersTotal` counts all."""
+_REPORTED_RETRIES = 3  # a retry so often in a row is worth a blocker; before that it is noise
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What became of the evictions of one pod so far.
+
+    Attributes:
+        accepted: when the server took one; None while it has not.
+        answer: its last answer that was no success.
+        failures: such answers in a row.
+    """
+
+    accepted: datetime | None = None
+    answer: Answer | None = None
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """One look at a node's pods.
+
+    Attributes:
+        next: pods whose turn it is, with their verdicts: the lowest order that is not gone yet.
+        leaving: names of the uids that must leave and are still there.
+        objects: pods that must leave and still exist, Terminating ones included.
+        remaining: those not counted as moved.
+    """
+
+    next: tuple[tuple[Pod, Verdict], ...] = ()
+    leaving: frozenset[str] = frozenset()
+    objects: int = 0
+    remaining: int = 0
+    in_flight: int = 0
+    skipped: int = 0
+    blockers: tuple[Blocker, ...] = field(default_factory=tuple)
+
+
+def tally(
+    judged: Iterable[tuple[Pod, Verdict]],
+    attempts: Mapping[str, Attempt],
+    refusals: Mapping[str, Answer],
+    since: Mapping[tuple[str, str, str], datetime],
+    now: datetime,
+    *,
+    unreachable: bool,
+) -> Tally:
+    """Count and sort.
+
+    `refusals`: what budgets as watched would answer, by uid, without a request. `since`: when known blockers
+    began, by namespace, pod and class.
+    """
+    rows = list(judged)
+    must = [(pod, verdict) for pod, verdict in rows if verdict.fate is not Fate.STAY]
+    # On an unreachable node a Terminating pod may stay so for ever: for order and progress it is gone.
+    here = [(pod, v) for pod, v in must if not (unreachable and v.fate is Fate.LEAVING)]
+    first = min((v.order for _, v in here), default=0)
+    turn = [(p, v) for p, v in here if v.order == first and v.fate in (Fate.EVICT, Fate.DELETE)]
+    blockers = [
+        Blocker(
+            namespace=pod.namespace,
+            pod=pod.name,
+            class_=answer.cause,
+            message=answer.message,
+            hint=answer.hint,
+            since=since.get((pod.namespace, pod.name, answer.cause), now),
+        )
+        for pod, verdict in must
+        if (answer := _refusal(pod, verdict, attempts.get(pod.uid), refusals)) and answer.cause
+    ]
+    return Tally(
+        next=tuple(sorted(turn, key=lambda row: (row[0].priority, row[0].key))),
+        leaving=frozenset(pod.uid for pod, _ in must),
+        objects=len(must),
+        remaining=len(here),
+        in_flight=sum(v.fate is Fate.LEAVING or _accepted(p, attempts) for p, v in must),
+        skipped=len(rows) - len(must),
+        blockers=tuple(sorted(blockers, key=lambda b: (b.since, b.namespace, b.pod))),
+    )
+
+
+def _accepted(pod: Pod, attempts: Mapping[str, Attempt]) -> bool:
+    attempt = attempts.get(pod.uid)
+    return attempt is not None and attempt.accepted is not None
+
+
+def _refusal(pod: Pod, verdict: Verdict, attempt: Attempt | None, refusals: Mapping[str, Answer]) -> Answer | None:
+    if verdict.cause:
+        return Answer(Outcome.REFUSED, verdict.cause, verdict.message, verdict.hint)
+    if verdict.fate is Fate.LEAVING or (attempt and attempt.accepted):
+        return None
+    if pod.uid in refusals:
+        return refusals[pod.uid]
+    if attempt and attempt.answer:
+        answer = attempt.answer
+        if answer.outcome is Outcome.REFUSED or attempt.failures >= _REPORTED_RETRIES:
+            return answer
+    return None

@@ -1,0 +1,137 @@
+"""What a node asks for: maintenance by its annotation, failure by its conditions.
+
+Timers run on our own clock from the first sight of a condition, never on a node's: clocks of nodes are skewed,
+and a restart of ours may lengthen a wait but must never shorten it (DESIGN 5).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from rescheduler.api.drains import Reason
+from rescheduler.api.policies import ConditionMatch, Policy
+from rescheduler.api.scalars import format_duration
+from rescheduler.core.facts import UNREACHABLE, Node
+
+REFUSED_VALUE = "false"
+"""A maintenance annotation with this value is refused: it asks for the opposite of what it would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What was seen of one node over time.
+
+    Attributes:
+        uid: the node's; another uid under the same name starts anew.
+        since: when each condition took the status it has, by type: (status, time).
+        was_ready: it was Ready at least once under our eyes.
+        healthy_since: from when no condition of the policy matched; None while one does.
+    """
+
+    uid: str
+    since: Mapping[str, tuple[str, datetime]] = field(default_factory=dict)
+    was_ready: bool = False
+    healthy_since: datetime | None = None
+
+
+def see(before: Sighting | None, node: Node, policy: Policy | None, now: datetime) -> Sighting:
+    """Bring a sighting up to date with the node as it is now."""
+    if before is None or before.uid != node.uid:
+        before = Sighting(node.uid)
+    since = {}
+    for condition in node.conditions:
+        status, start = before.since.get(condition.type, ("", now))
+        if not status and condition.status == UNREACHABLE and condition.transition:
+            # The node controller stamps this one itself: it is older than our first sight of it.
+            start = min(now, condition.transition)
+        elif status != condition.status and (status, condition.status) != (UNREACHABLE, "False"):
+            # Unknown -> False is a reboot's way through both: the time as Unknown counts.
+            start = now
+        since[condition.type] = (condition.status, start)
+    ill = policy is not None and any(_matches(node, match) for match in policy.spec.failure.conditions)
+    healthy = None if ill else before.healthy_since or now
+    return Sighting(node.uid, since, before.was_ready or node.ready == "True", healthy)
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """One reason for which a node should be emptied.
+
+    Attributes:
+        token: tells this request from a later one of the same reason (the `cancelled` annotation holds it).
+    """
+
+    reason: Reason
+    message: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """All that a node asks for now, and when to look again for what only time changes."""
+
+    requests: tuple[Want, ...] = ()
+    look_again: datetime | None = None
+    refused: bool = False  # the annotation's value makes no sense
+
+
+def wanted(node: Node, policy: Policy | None, seen: Sighting, now: datetime, *, standing: frozenset[Reason]) -> Wants:
+    """What the node asks for; `standing`: requests that its NodeDrain holds already."""
+    failure, again = _failure(node, policy, seen, now, standing=Reason.FAILURE in standing)
+    refused = node.maintenance == REFUSED_VALUE
+    wants = [failure] if failure else []
+    if node.maintenance is not None and not refused:
+        wants.insert(0, Want(Reason.MAINTENANCE, node.maintenance, node.maintenance))
+    live = tuple(want for want in wants if node.cancelled.get(want.reason) != want.token)
+    return Wants(live, again, refused)
+
+
+def stale_cancellations(node: Node, wants: Wants, seen: Sighting) -> tuple[str, ...]:
+    """Entries of the node's `cancelled` annotation whose request is gone or has changed."""
+    stale = []
+    for reason, token in node.cancelled.items():
+        if reason == Reason.MAINTENANCE:
+            if node.maintenance != token:
+                stale.append(reason)
+        elif seen.healthy_since is not None or any(want.reason == reason for want in wants.requests):
+            stale.append(reason)
+    return tuple(stale)
+
+
+def _matches(node: Node, match: ConditionMatch) -> bool:
+    condition = node.condition(match.type)
+    return condition is not None and condition.status in match.status
+
+
+def unhealthy(node: Node, policy: Policy) -> bool:
+    """Whether the storm brake counts the node: some condition matches, whether or not its time has passed."""
+    return any(_matches(node, match) for match in policy.spec.failure.conditions)
+
+
+def _failure(
+    node: Node, policy: Policy | None, seen: Sighting, now: datetime, *, standing: bool
+) -> tuple[Want | None, datetime | None]:
+    if policy is None or not policy.spec.failure.enabled:
+        return None, None
+    failure = policy.spec.failure
+    if not seen.was_ready and node.created and now < node.created + failure.startup_grace:
+        return None, node.created + failure.startup_grace
+    due = [
+        (seen.since[match.type][1] + match.for_, match)
+        for match in failure.conditions
+        if _matches(node, match) and match.type in seen.since
+    ]
+    if due and (first := min(due, key=lambda pair: pair[0]))[0] <= now:
+        return _failed(node, first[1]), None
+    if standing and (seen.healthy_since is None or now < seen.healthy_since + failure.recover_after):
+        again = seen.healthy_since + failure.recover_after if seen.healthy_since else None
+        return Want(Reason.FAILURE, "", ""), again
+    return None, min((time for time, _ in due), default=None)
+
+
+def _failed(node: Node, match: ConditionMatch) -> Want:
+    condition = node.condition(match.type)
+    status, reason = (condition.status, condition.reason) if condition else ("", "")
+    at = condition.transition.isoformat() if condition and condition.transition else ""
+    message = f"{match.type} is {status} for over {format_duration(match.for_)}" + (f" ({reason})" if reason else "")
+    return Want(Reason.FAILURE, message, f"{match.type}={status} {at}")

@@ -1,0 +1,193 @@
+"""Whether a drain may go on now, and if not, why: policy, suspension, gates, slots, storms.
+
+A drain that may not go on touches nothing. Slots go first to drains already begun, oldest first, then in the
+order in which they were asked for.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from rescheduler.api.drains import NodeDrain, Phase, Reason
+from rescheduler.api.policies import Mode, Policy, Suspend
+from rescheduler.core.facts import Node
+from rescheduler.core.policies import winning
+from rescheduler.core.triggers import unhealthy
+
+BLOCKED_KEEPS_SLOT = timedelta(minutes=5)
+"""A drain blocked for longer gives up its slot of maxConcurrent (DESIGN 2)."""
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Hold(StrEnum):
+    """Why a drain may not go on: reasons of `Progressing=False`."""
+
+    GATED = "Gated"
+    WINDOW = "Window"
+    MAX_CONCURRENT = "MaxConcurrent"
+    MAX_UNAVAILABLE = "MaxUnavailable"
+    TOPOLOGY = "Topology"
+    STORM = "Storm"
+    SUSPENDED = "Suspended"
+    AUDIT = "Audit"
+    NO_POLICY = "NoPolicy"
+    DISABLED = "Disabled"
+    UNCORDONED = "Uncordoned"
+    STALE_VIEW = "StaleView"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One reason to wait, in words that a person can act on."""
+
+    reason: Hold
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """All small facts of one moment; no pods."""
+
+    nodes: Mapping[str, Node]
+    policies: Sequence[Policy]
+    drains: Mapping[str, NodeDrain]
+
+    def policy(self, node: Node) -> Policy | None:
+        """The policy that decides for this node."""
+        return winning(self.policies, node)
+
+
+def held(drain: NodeDrain, world: World, now: datetime) -> Held | None:
+    """Why this drain may not go on; None: it may."""
+    node = world.nodes.get(drain.spec.node_name)
+    if node is None:
+        return Held(Hold.STALE_VIEW, f"node {drain.spec.node_name} is not known yet")
+    policy = world.policy(node)
+    if policy is None:
+        return Held(Hold.NO_POLICY, "no ReschedulePolicy selects this node: nothing is touched until one does")
+    return _by_policy(drain, policy) or (None if drain.status.started_at else _start(drain, node, policy, world, now))
+
+
+def failed(drain: NodeDrain) -> bool:
+    """Whether the node failed: then it queues behind nobody."""
+    return any(r.reason is Reason.FAILURE for r in drain.spec.requests)
+
+
+def _by_policy(drain: NodeDrain, policy: Policy) -> Held | None:
+    spec, begun = policy.spec, drain.status.started_at is not None
+    if spec.mode is Mode.AUDIT:
+        return Held(
+            Hold.AUDIT, f"ReschedulePolicy {policy.name} is in mode Audit: the node would be cordoned and drained"
+        )
+    if spec.suspend is Suspend.ALL or (spec.suspend is Suspend.NEW and not begun):
+        return Held(Hold.SUSPENDED, f"ReschedulePolicy {policy.name} has suspend: {spec.suspend}")
+    asked = {request.reason for request in drain.spec.requests}
+    enabled = {
+        Reason.MAINTENANCE: spec.maintenance.enabled,
+        Reason.FAILURE: spec.failure.enabled,
+        Reason.MANUAL: True,
+    }
+    if not any(enabled[reason] for reason in asked):
+        triggers = " and ".join(sorted(f"{reason.lower()}.enabled: false" for reason in asked))
+        return Held(Hold.DISABLED, f"ReschedulePolicy {policy.name} has {triggers}")
+    return None
+
+
+def _start(drain: NodeDrain, node: Node, policy: Policy, world: World, now: datetime) -> Held | None:
+    gates = drain.spec.drain.over(policy.spec.drain).gates
+    shut = [gate for gate in gates if not _is_true(drain, gate)]
+    if shut:
+        return Held(Hold.GATED, f"waits for others to set the condition {', '.join(shut)} to True on this NodeDrain")
+    if failed(drain):
+        return _storm(policy, world)
+    if policy.spec.maintenance.windows:
+        return Held(Hold.WINDOW, "maintenance windows are not acted on by this version: remove them to start")
+    return _slots(drain, node, policy, world, now)
+
+
+def _is_true(drain: NodeDrain, type_: str) -> bool:
+    return any(c.type == type_ and c.status == "True" for c in drain.status.conditions)
+
+
+def _storm(policy: Policy, world: World) -> Held | None:
+    nodes = [node for node in world.nodes.values() if world.policy(node) is policy]
+    ill = sum(unhealthy(node, policy) for node in nodes)
+    limit = policy.spec.failure.max_unhealthy
+    if ill > 1 and ill > limit.of(len(nodes)):
+        return Held(
+            Hold.STORM,
+            f"{ill} of {len(nodes)} nodes of ReschedulePolicy {policy.name} are unhealthy, "
+            f"more than failure.maxUnhealthy {limit}: nothing new starts",
+        )
+    return None
+
+
+def _slots(drain: NodeDrain, node: Node, policy: Policy, world: World, now: datetime) -> Held | None:
+    maintenance = policy.spec.maintenance
+    total = sum(world.policy(other) is policy for other in world.nodes.values())
+    mine = [d for d in _planned(world, policy) if d.name != drain.name]
+    running = [d for d in mine if d.status.started_at and _takes_slot(d, now)]
+    out = [d for d in mine if d.status.started_at]
+    ahead = [d for d in mine if not d.status.started_at and _turn(d) < _turn(drain) and _queues(d, world, now)]
+    slots = maintenance.max_concurrent.of(total)
+    if len(running) + len(ahead) >= slots:
+        return Held(Hold.MAX_CONCURRENT, _taken(running + ahead, f"maintenance.maxConcurrent {slots}"))
+    most = maintenance.max_unavailable.of(total)
+    if maintenance.max_unavailable.is_percent:
+        most = max(most, slots)
+    if len(out) + len(ahead) >= most:
+        return Held(Hold.MAX_UNAVAILABLE, _taken(out + ahead, f"maintenance.maxUnavailable {most}"))
+    if (key := maintenance.topology_key) and (other := _elsewhere(node, key, running, world)):
+        return Held(Hold.TOPOLOGY, f"node {other} with another {key} is being drained")
+    return None
+
+
+def _queues(drain: NodeDrain, world: World, now: datetime) -> bool:
+    """Whether a drain that has not begun is waiting for a slot, and for nothing else."""
+    node = world.nodes.get(drain.spec.node_name)
+    policy = world.policy(node) if node else None
+    if node is None or policy is None or _by_policy(drain, policy):
+        return False
+    gates = drain.spec.drain.over(policy.spec.drain).gates
+    return all(_is_true(drain, gate) for gate in gates)
+
+
+def _planned(world: World, policy: Policy) -> Iterable[NodeDrain]:
+    """Drains for maintenance or by hand under this policy, whose node still stands."""
+    for drain in world.drains.values():
+        node = world.nodes.get(drain.spec.node_name)
+        if node and world.policy(node) is policy and not failed(drain) and drain.deletion_timestamp is None:
+            yield drain
+
+
+def _takes_slot(drain: NodeDrain, now: datetime) -> bool:
+    if drain.status.drained_at:
+        return False
+    blocked = next((c for c in drain.status.conditions if c.type == "Blocked" and c.status == "True"), None)
+    return not (
+        drain.status.phase is Phase.BLOCKED and blocked and now - blocked.last_transition_time >= BLOCKED_KEEPS_SLOT
+    )
+
+
+def _turn(drain: NodeDrain) -> tuple[datetime, str]:
+    return drain.created or _LONG_AGO, drain.name
+
+
+def _taken(drains: Sequence[NodeDrain], limit: str) -> str:
+    names = ", ".join(sorted(d.name for d in drains)[:5])
+    more = f" and {len(drains) - 5} more" if len(drains) > 5 else ""
+    return f"{limit} is taken by {names}{more}"
+
+
+def _elsewhere(node: Node, key: str, running: Iterable[NodeDrain], world: World) -> str | None:
+    """Name of a node being drained whose topology value is another; a node without the label has one of its own."""
+
+    def value(other: Node) -> tuple[str, str]:
+        return ("label", other.labels[key]) if key in other.labels else ("node", other.name)
+
+    for drain in running:
+        other = world.nodes.get(drain.spec.node_name)
+        if other and value(other) != value(node):
+            return other.name
+    return None

@@ -1,0 +1,98 @@
+"""Events of a drain's life: on its node and its NodeDrain, and on the owners of pods where somebody must act.
+
+A pod that leaves without trouble gets none.
+"""
+
+from rescheduler.api import GROUP, VERSION
+from rescheduler.api.drains import NodeDrain, NodeDrainStatus, Phase
+from rescheduler.core.facts import Node
+from rescheduler.core.reports import Scene
+from rescheduler.engine.metrics import Metrics
+from rescheduler.kube.recorder import Kind, Recorder, Subject
+
+
+def of_node(node: Node) -> Subject:
+    """A Node as the subject of an Event."""
+    return Subject("v1", "Node", node.name, node.uid)
+
+
+def of_drain(drain: NodeDrain) -> Subject:
+    """A NodeDrain as the subject of an Event."""
+    return Subject(f"{GROUP}/{VERSION}", "NodeDrain", drain.name, drain.uid)
+
+
+class Announcer:
+    """Says what changed, once."""
+
+    def __init__(self, recorder: Recorder, metrics: Metrics) -> None:
+        self._recorder, self._metrics = recorder, metrics
+
+    async def _both(self, drain: NodeDrain, node: Node | None, kind: Kind, reason: str, message: str) -> None:
+        await self._recorder.emit(of_drain(drain), kind, reason, message)
+        if node:
+            await self._recorder.emit(of_node(node), kind, reason, message)
+
+    async def cordoned(self, scene: Scene) -> None:
+        """The node was cordoned."""
+        why = "; ".join(f"{r.reason}: {r.message}" if r.message else str(r.reason) for r in scene.drain.spec.requests)
+        await self._both(scene.drain, scene.node, Kind.NORMAL, "Cordoned", f"Cordoned to be drained ({why})")
+
+    async def restored(self, drain: NodeDrain, node: Node) -> None:
+        """The node is as it was."""
+        record = drain.status.node
+        kept = " (it stays cordoned: somebody else had done that)" if node.unschedulable and record else ""
+        message = f"Nothing of Rescheduler's is left on the node{kept}"
+        await self._both(drain, node, Kind.NORMAL, "Restored", message)
+
+    async def node_gone(self, drain: NodeDrain, node: Node | None) -> None:
+        """The drain's node was deleted, or replaced under its name."""
+        what = "another machine has its name now" if node else "it was deleted"
+        message = f"Node {drain.spec.node_name} is gone ({what}): this drain ends"
+        await self._both(drain, node, Kind.WARNING, "NodeGone", message)
+
+    async def maintenance_refused(self, node: Node) -> None:
+        """The annotation's value makes no sense."""
+        message = (
+            'The annotation rescheduler.dev/maintenance has the value "false", which is refused: '
+            "its presence asks for maintenance. To end maintenance, remove it: "
+            f"kubectl annotate node {node.name} rescheduler.dev/maintenance-"
+        )
+        await self._recorder.emit(of_node(node), Kind.WARNING, "MaintenanceRefused", message)
+
+    async def changed(self, scene: Scene, before: NodeDrainStatus, after: NodeDrainStatus) -> None:
+        """The status was written: what of it is news?"""
+        await self._waiting(scene, before, after)
+        if before.phase != after.phase:
+            await self._phase(scene, after)
+        known = {(b.namespace, b.pod, b.class_) for b in before.blockers}
+        for blocker in after.blockers:
+            if (blocker.namespace, blocker.pod, blocker.class_) not in known:
+                pod = Subject("v1", "Pod", blocker.pod, "", blocker.namespace)
+                message = f"Cannot leave node {scene.drain.spec.node_name}: {blocker.message}. {blocker.hint}"
+                await self._recorder.emit(pod, Kind.WARNING, blocker.class_, message)
+
+    async def _waiting(self, scene: Scene, before: NodeDrainStatus, after: NodeDrainStatus) -> None:
+        def reason(status: NodeDrainStatus) -> tuple[str, str] | None:
+            found = next((c for c in status.conditions if c.type == "Progressing" and c.status == "False"), None)
+            return (found.reason, found.message) if found else None
+
+        now = reason(after)
+        if scene.held and now and now[0] != (reason(before) or ("",))[0]:
+            await self._both(scene.drain, scene.node, Kind.WARNING, now[0], f"The drain waits: {now[1]}")
+
+    async def _phase(self, scene: Scene, after: NodeDrainStatus) -> None:
+        progress = after.progress or "0/0"
+        match after.phase:
+            case Phase.DRAINING:
+                await self._both(scene.drain, scene.node, Kind.NORMAL, "Draining", "Pods are being moved off the node")
+            case Phase.DRAINED:
+                if scene.begun:
+                    self._metrics.drain_seconds.observe((scene.now - scene.begun).total_seconds())
+                message = f"Drained: {progress} pods have left"
+                await self._both(scene.drain, scene.node, Kind.NORMAL, "Drained", message)
+            case Phase.BLOCKED:
+                blocked = next((c.message for c in after.conditions if c.type == "Blocked"), "")
+                message = f"Nothing moves ({progress} pods have left): {blocked}"
+                await self._both(scene.drain, scene.node, Kind.WARNING, "Blocked", message)
+            case _:
+                return

@@ -1,0 +1,42 @@
+"""What is measured. Names follow controller-runtime where it has one; no label ever carries a pod's name."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Metrics:
+    """All metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "rest_client_requests",
+            "Requests to the API server; code 0 means no answer.",
+            ["method", "resource", "code"],
+            registry=self.registry,
+        )
+        self.evictions = Counter(
+            "rescheduler_evictions", "Evictions and deletes, by outcome.", ["outcome", "cause"], registry=self.registry
+        )
+        self.pods_moved = Counter(
+            "rescheduler_pods_moved", "Pods that have left drained nodes.", registry=self.registry
+        )
+        self.drains = Gauge("rescheduler_drains", "NodeDrains by phase.", ["phase"], registry=self.registry)
+        self.drain_seconds = Histogram(
+            "rescheduler_drain_duration_seconds",
+            "From the cordon to Drained.",
+            buckets=(5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400),
+            registry=self.registry,
+        )
+        self.reconcile_total = Counter(
+            "controller_runtime_reconcile",
+            "Reconciliations by controller and result.",
+            ["controller", "result"],
+            registry=self.registry,
+        )
+        self.leader = Gauge(
+            "leader_election_master_status", "1 while this process holds the Lease.", ["name"], registry=self.registry
+        )
+
+    def count_request(self, method: str, resource: str, code: int) -> None:
+        """Count one request to the API server."""
+        self.requests.labels(method, resource, str(code)).inc()

@@ -1,0 +1,126 @@
+"""The engine as a whole: the re-sync, the queue's workers, and a task for each NodeDrain, while we lead.
+
+A standby keeps its facts warm by the same re-sync, and writes nothing.
+"""
+
+import asyncio
+
+import structlog
+
+from rescheduler.engine.clock import Clock
+from rescheduler.engine.drainer import Drainer, Tools
+from rescheduler.engine.metrics import Metrics
+from rescheduler.engine.queue import KeyedQueue
+from rescheduler.engine.reconciler import Reconciler
+from rescheduler.engine.store import Kind, Store
+from rescheduler.kube import paths
+from rescheduler.kube.client import TRANSIENT, Client
+
+log = structlog.get_logger("rescheduler.engine")
+
+_WORKERS = 16
+_RESYNC = 60.0  # seconds; deletions that a watch lost are found by then
+_RETRY = 2.0  # seconds
+_SOURCES = ((Kind.POLICY, paths.POLICIES), (Kind.DRAIN, paths.DRAINS), (Kind.NODE, paths.NODES))
+
+
+class Engine:
+    """Runs until cancelled."""
+
+    def __init__(self, store: Store, tools: Tools, queue: KeyedQueue, reconciler: Reconciler) -> None:
+        self._store, self._tools, self._queue, self._reconciler = store, tools, queue, reconciler
+        self._drainers: dict[str, tuple[Drainer, asyncio.Task[None]]] = {}
+        self._leading = False
+        self.synced = asyncio.Event()
+        self.beat = tools.clock.monotonic()
+        store.changed = self._changed
+
+    @property
+    def _client(self) -> Client:
+        return self._tools.client
+
+    @property
+    def _clock(self) -> Clock:
+        return self._tools.clock
+
+    @property
+    def _metrics(self) -> Metrics:
+        return self._tools.metrics
+
+    def _changed(self, name: str | None) -> None:
+        """A fact changed: look at its node, and wake drains, which may be waiting for one another."""
+        if not self._leading:
+            return
+        for node in [name] if name else list(self._store.nodes):
+            self._queue.add(node)
+        for drain in self._store.drains():
+            self._ensure(drain)
+        self.wake_all()
+
+    def wake_all(self) -> None:
+        """Every drain looks again."""
+        for drainer, _ in self._drainers.values():
+            drainer.wake()
+
+    def _ensure(self, name: str) -> None:
+        running = self._drainers.get(name)
+        if running is None or running[1].done():
+            drainer = Drainer(name, self._tools)
+            self._drainers[name] = (drainer, asyncio.create_task(drainer.run(), name=f"drain {name}"))
+            self._drainers[name][1].add_done_callback(lambda task: self._ended(name, task))
+
+    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
+        current = self._drainers.get(name)
+        if current and current[1] is task:
+            del self._drainers[name]
+        if not task.cancelled() and (error := task.exception()):
+            # A bug must show, and must not leave a drain without its task: the next change starts it anew.
+            log.error("drain.task_failed", drain=name, exc_info=error)
+        elif self._leading and self._store.drain(name):
+            self._ensure(name)
+
+    async def resync(self) -> None:
+        """Keep the facts true for ever: list all, drop what is gone, look at everything again."""
+        while True:
+            try:
+                for kind, path in _SOURCES:
+                    await self._list(kind, path)
+            except TRANSIENT as error:
+                log.warning("resync.failed", error=str(error))
+                await asyncio.sleep(_RETRY)
+                continue
+            self.synced.set()
+            self._changed(None)
+            await asyncio.sleep(_RESYNC)
+
+    async def _list(self, kind: Kind, path: str) -> None:
+        names: list[str] = []
+        version = 0
+        async for page in self._client.list(path):
+            version = version or int(page["metadata"]["resourceVersion"])
+            for raw in page["items"]:
+                names.append(raw["metadata"]["name"])
+                self._store.put(kind, raw)
+        self._store.resync(kind, names, version)
+
+    async def heartbeat(self) -> None:
+        """Shows `/healthz` that the event loop turns."""
+        while True:
+            self.beat = self._clock.monotonic()
+            await asyncio.sleep(1)
+
+    async def lead(self) -> None:
+        """Work, as the leader, until cancelled."""
+        self._leading = True
+        log.info("leader.working")
+        self._changed(None)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(_WORKERS):
+                    group.create_task(self._queue.work(self._reconciler.look))
+        finally:
+            self._leading = False
+            tasks = [task for _, task in self._drainers.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)

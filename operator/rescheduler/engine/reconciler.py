@@ -1,0 +1,88 @@
+"""One look at one node: what does it ask for, and does its NodeDrain say so?"""
+
+import structlog
+
+from rescheduler.api.drains import Reason
+from rescheduler.core import nodes, requests, triggers
+from rescheduler.core.facts import Node
+from rescheduler.core.requests import Amend, Create, Withdraw
+from rescheduler.core.triggers import Sighting, Wants
+from rescheduler.engine.announcements import Announcer
+from rescheduler.engine.clock import Clock
+from rescheduler.engine.metrics import Metrics
+from rescheduler.engine.queue import KeyedQueue
+from rescheduler.engine.store import Kind, Store
+from rescheduler.kube import paths
+from rescheduler.kube.client import TRANSIENT, ApiError, Client
+
+log = structlog.get_logger("rescheduler.reconciler")
+
+
+class Reconciler:
+    """Keeps NodeDrains in step with what nodes ask for."""
+
+    def __init__(
+        self, client: Client, store: Store, clock: Clock, queue: KeyedQueue, announcer: Announcer, metrics: Metrics
+    ) -> None:
+        self._client, self._store, self._clock = client, store, clock
+        self._queue, self._announcer, self._metrics = queue, announcer, metrics
+        self._refused: dict[str, str] = {}  # node name to the UID that was told
+
+    async def look(self, name: str) -> bool:
+        """Look at one node; whether nothing went wrong (the queue tries again with back-off)."""
+        try:
+            await self._look(name)
+        except TRANSIENT as error:
+            log.warning("node.reconcile_failed", node=name, error=str(error))
+            self._metrics.reconcile_total.labels("node", "error").inc()
+            if isinstance(error, ApiError) and error.code in (404, 409):
+                await self._reread(name)
+            return False
+        self._metrics.reconcile_total.labels("node", "success").inc()
+        return True
+
+    async def _reread(self, name: str) -> None:
+        try:
+            self._store.put(Kind.DRAIN, await self._client.get(paths.drain(name)))
+        except ApiError as error:
+            if error.code == 404:
+                self._store.drop(Kind.DRAIN, name)
+        except TRANSIENT:
+            return
+
+    async def _look(self, name: str) -> None:
+        node, seen = self._store.node(name), self._store.see(name)
+        if node is None or seen is None:
+            return  # the drain's own task says goodbye
+        drain = self._store.drain(name)
+        standing = frozenset(r.reason for r in drain.spec.requests) if drain else frozenset[Reason]()
+        wants = triggers.wanted(node, self._store.policy(node), seen, self._clock.now(), standing=standing)
+        if wants.look_again:
+            self._queue.add_after(name, (wants.look_again - self._clock.now()).total_seconds())
+        await self._refuse(node, refused=wants.refused)
+        await self._forget(node, wants, seen)
+        match requests.change(node, drain, wants):
+            case Create(body):
+                self._store.put(Kind.DRAIN, await self._client.create(paths.DRAINS, body))
+                log.info("drain.created", node=name, uid=node.uid, reasons=[w.reason for w in wants.requests])
+            case Amend(patch):
+                self._store.put(Kind.DRAIN, await self._client.patch(paths.drain(name), patch))
+            case Withdraw() if drain:
+                options = {"preconditions": {"uid": drain.uid, "resourceVersion": drain.resource_version}}
+                answer = await self._client.delete(paths.drain(name), options)
+                log.info("drain.withdrawn", node=name, uid=node.uid)
+                if answer.get("kind") == "NodeDrain":
+                    self._store.put(Kind.DRAIN, answer)
+
+    async def _refuse(self, node: Node, *, refused: bool) -> None:
+        if not refused:
+            self._refused.pop(node.name, None)
+        elif self._refused.get(node.name) != node.uid:
+            self._refused[node.name] = node.uid
+            await self._announcer.maintenance_refused(node)
+
+    async def _forget(self, node: Node, wants: Wants, seen: Sighting) -> None:
+        """Cancellations whose request is gone."""
+        stale = triggers.stale_cancellations(node, wants, seen)
+        if stale and (patch := nodes.forget_patch(node, stale)):
+            self._store.put(Kind.NODE, await self._client.patch(paths.node(node.name), patch))

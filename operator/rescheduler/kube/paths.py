@@ -1,0 +1,46 @@
+"""Addresses of everything that the operator reads or writes."""
+
+from rescheduler.api import GROUP, VERSION
+
+NODES = "/api/v1/nodes"
+PODS = "/api/v1/pods"
+NAMESPACES = "/api/v1/namespaces"
+POLICIES = f"/apis/{GROUP}/{VERSION}/reschedulepolicies"
+POOLS = f"/apis/{GROUP}/{VERSION}/namespacepools"
+DRAINS = f"/apis/{GROUP}/{VERSION}/nodedrains"
+ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+def node(name: str) -> str:
+    """One Node; its status is at `/status` below."""
+    return f"{NODES}/{name}"
+
+
+def drain(name: str) -> str:
+    """One NodeDrain; its status is at `/status` below."""
+    return f"{DRAINS}/{name}"
+
+
+def pod(namespace: str, name: str) -> str:
+    """One Pod; evictions go to `/eviction` below."""
+    return f"{NAMESPACES}/{namespace}/pods/{name}"
+
+
+def budgets(namespace: str) -> str:
+    """PodDisruptionBudgets of one namespace."""
+    return f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets"
+
+
+def daemon_set(namespace: str, name: str) -> str:
+    """One DaemonSet."""
+    return f"/apis/apps/v1/namespaces/{namespace}/daemonsets/{name}"
+
+
+def leases(namespace: str) -> str:
+    """Leases of one namespace."""
+    return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+
+
+def events(namespace: str) -> str:
+    """Events (core/v1) of one namespace."""
+    return f"{NAMESPACES}/{namespace}/events"

@@ -1,0 +1,96 @@
+"""Before anything starts: is the API server there, are the CRDs, and may we do what we must?
+
+Each answer that is no becomes one line that names what is missing and how to get it.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from rescheduler.api import GROUP, VERSION
+from rescheduler.kube import paths
+from rescheduler.kube.client import ApiError, Client, ConfigError, UnreachableError
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One verb on one resource; `namespace` only where the right is asked for in one."""
+
+    group: str
+    resource: str
+    verb: str
+    namespace: str = ""
+
+    def __str__(self) -> str:
+        name = f"{self.resource}.{self.group}" if self.group else self.resource
+        return f"{self.verb} {name}" + (f" in namespace {self.namespace}" if self.namespace else "")
+
+
+def _rights(group: str, resource: str, verbs: str) -> tuple[Right, ...]:
+    return tuple(Right(group, resource, verb) for verb in verbs.split())
+
+
+RIGHTS: tuple[Right, ...] = (
+    *_rights("", "nodes", "get list watch patch"),
+    *_rights("", "nodes/status", "patch"),
+    *_rights("", "pods", "list watch delete"),
+    *_rights("", "pods/eviction", "create"),
+    *_rights("", "events", "create patch"),
+    *_rights("", "namespaces", "get"),
+    *_rights("apps", "daemonsets", "get"),
+    *_rights("policy", "poddisruptionbudgets", "list watch"),
+    *_rights("apiextensions.k8s.io", "customresourcedefinitions", "list watch"),
+    *_rights(GROUP, "reschedulepolicies", "list watch"),
+    *_rights(GROUP, "nodedrains", "get list watch create patch delete"),
+    *_rights(GROUP, "nodedrains/status", "patch"),
+)
+"""Every call that the operator makes, cluster-wide; the chart's ClusterRole grants these and no more."""
+
+LEASE_VERBS = ("get", "create", "update")
+
+
+async def check(client: Client, namespace: str) -> None:
+    """Raises ConfigError, one line for each thing that is missing."""
+    try:
+        served = {entry["name"] for entry in (await client.get(f"/apis/{GROUP}/{VERSION}"))["resources"]}
+    except UnreachableError as error:
+        raise ConfigError(f"the API server at {client.server} does not answer: {error}") from error
+    except ApiError as error:
+        if error.code == 401:
+            raise ConfigError(
+                f"the API server at {client.server} does not accept the credentials: {error.refusal.message}"
+            ) from error
+        if error.code != 404:
+            raise ConfigError(f"the API server at {client.server} refused: {error}") from error
+        served = set()
+    if absent := sorted({"reschedulepolicies", "namespacepools", "nodedrains"} - served):
+        raise ConfigError(
+            f"the CRDs of {', '.join(absent)} ({GROUP}/{VERSION}) are not installed: "
+            "kubectl apply -f manifests/crds, or install the chart"
+        )
+    leases = tuple(Right("coordination.k8s.io", "leases", verb, namespace) for verb in LEASE_VERBS)
+    rights = RIGHTS + leases
+    allowed = await asyncio.gather(*(_may(client, right) for right in rights))
+    missing = [str(right) for right, granted in zip(rights, allowed, strict=True) if not granted]
+    if missing:
+        raise ConfigError(
+            f"RBAC does not allow this identity to {'; '.join(missing)}: "
+            "install the chart's ClusterRole and its binding (manifests/install.yaml), or grant these"
+        )
+
+
+async def _may(client: Client, right: Right) -> bool:
+    resource, _, subresource = right.resource.partition("/")
+    attributes = {
+        "group": right.group,
+        "resource": resource,
+        "subresource": subresource,
+        "verb": right.verb,
+        "namespace": right.namespace,
+    }
+    body = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    answer = await client.review(paths.ACCESS_REVIEWS, body)
+    return bool(answer["status"]["allowed"])

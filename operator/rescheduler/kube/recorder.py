@@ -1,0 +1,105 @@
+"""Events that `kubectl describe` shows.
+
+Kopf's events on cluster-scoped objects carry a namespace in `involvedObject`, and kubectl's describe never finds
+them. Repetitions count up one Event instead of making more; an Event that cannot be written stops nothing.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from rescheduler.kube import paths
+from rescheduler.kube.client import TRANSIENT, ApiError, Client
+
+_REMEMBERED = 2000
+_MESSAGE_LIMIT = 1024
+
+
+class Kind(StrEnum):
+    """Types of Events."""
+
+    NORMAL = "Normal"
+    WARNING = "Warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What an Event is about; `namespace` is empty for cluster-scoped kinds."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+    namespace: str = ""
+
+
+class Recorder:
+    """Writes Events, counting repetitions."""
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        identity: str,
+        now: Callable[[], datetime],
+        lost: Callable[[str, str], None] = lambda *_: None,
+    ) -> None:
+        self._client, self._identity, self._now, self._lost = client, identity, now, lost
+        self._counts: OrderedDict[str, int] = OrderedDict()
+
+    async def emit(self, subject: Subject, kind: Kind, reason: str, message: str) -> None:
+        """Record one Event; a failure is told to `lost` (reason, error), and nothing else."""
+        namespace = subject.namespace or "default"
+        message = message if len(message) <= _MESSAGE_LIMIT else message[: _MESSAGE_LIMIT - 1] + "…"
+        digest = hashlib.sha256(f"{subject}{kind}{reason}{message}".encode()).hexdigest()[:16]
+        name = f"{subject.name[:200]}.{digest}"
+        stamp = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        count = self._counts.pop(name, 0) + 1
+        self._counts[name] = count
+        if len(self._counts) > _REMEMBERED:
+            self._counts.popitem(last=False)
+        try:
+            await self._write(namespace, name, count, stamp, _event(subject, kind, reason, message, self._identity))
+        except TRANSIENT as error:
+            self._lost(reason, str(error))
+
+    async def _write(self, namespace: str, name: str, count: int, stamp: str, event: Mapping[str, object]) -> None:
+        if count > 1:
+            try:
+                repeated = {"count": count, "lastTimestamp": stamp}
+                await self._client.patch(f"{paths.events(namespace)}/{name}", repeated)
+            except ApiError as error:
+                if error.code != 404:
+                    raise
+            else:
+                return
+        metadata = {"name": name, "namespace": namespace}
+        times = {"firstTimestamp": stamp, "lastTimestamp": stamp, "count": count}
+        try:
+            await self._client.create(paths.events(namespace), {**event, "metadata": metadata, **times})
+        except ApiError as error:
+            if error.code != 409:
+                raise
+
+
+def _event(subject: Subject, kind: Kind, reason: str, message: str, identity: str) -> dict[str, object]:
+    involved = {
+        "apiVersion": subject.api_version,
+        "kind": subject.kind,
+        "name": subject.name,
+        "uid": subject.uid,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "involvedObject": involved | ({"namespace": subject.namespace} if subject.namespace else {}),
+        "type": kind,
+        "reason": reason,
+        "message": message,
+        "source": {"component": "rescheduler", "host": identity},
+        "reportingComponent": "rescheduler",
+        "reportingInstance": identity,
+    }

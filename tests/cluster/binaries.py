@@ -1,0 +1,265 @@
+"""The programs of the control plane: found, downloaded or built, each alone.
+
+In this order: KUBEBUILDER_ASSETS, the user's cache, and then, by the environment variable BINARIES: `download`
+official releases, `build` them as Go tools of the module beside this file, or `auto`: download where the source
+answers within seconds, else build.
+"""
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+MODULE = Path(__file__).parent / "binaries"
+_ANSWERS_WITHIN = 5.0  # seconds
+_CPU_MINUTES = 12
+
+
+class MissingBinariesError(Exception):
+    """A program is not there and cannot be had; the message says what to install."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One program: the Go package that it is built from, and where its release is.
+
+    Attributes:
+        module: the Go module whose version in go.mod counts.
+        url: below the source's base; `{v}` the version, `{arch}` the machine's. A .tar.gz is unpacked.
+    """
+
+    name: str
+    package: str
+    module: str
+    source: str
+    url: str
+
+
+SOURCES = {
+    "kubernetes": "https://dl.k8s.io/release",
+    "etcd": "https://github.com/etcd-io/etcd/releases/download",
+    "kwok": "https://github.com/kubernetes-sigs/kwok/releases/download",
+    "helm": "https://get.helm.sh",
+}
+"""Base addresses; the environment variable RESCHEDULER_SOURCE_<NAME> overrides one."""
+
+_K8S = "k8s.io/kubernetes"
+_KWOK = "sigs.k8s.io/kwok"
+PROGRAMS = (
+    *(
+        Program(name, f"{_K8S}/cmd/{name}", _K8S, "kubernetes", f"{{v}}/bin/linux/{{arch}}/{name}")
+        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
+    ),
+    *(
+        Program(name, f"{_KWOK}/cmd/{name}", _KWOK, "kwok", f"{{v}}/{name}-linux-{{arch}}")
+        for name in ("kwok", "kwokctl")
+    ),
+    Program("helm", "helm.sh/helm/v4/cmd/helm", "helm.sh/helm/v4", "helm", "helm-{v}-linux-{arch}.tar.gz"),
+    Program(
+        "etcd", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3", "etcd", "{v}/etcd-{v}-linux-{arch}.tar.gz"
+    ),
+)
+
+
+def versions() -> dict[str, str]:
+    """Module to version, as go.mod has them: the only place where they are written."""
+    found = {}
+    for line in (MODULE / "go.mod").read_text().splitlines():
+        words = line.split("//", 1)[0].split()
+        if len(words) == 2 and words[1].startswith("v"):
+            found.setdefault(words[0], words[1])
+    return found
+
+
+def cache() -> Path:
+    """Where programs are kept: outside the checkout, keyed by their versions."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    known = versions()
+    wanted = json.dumps({program.name: known[program.module] for program in PROGRAMS}, sort_keys=True)
+    return base / "rescheduler" / "binaries" / hashlib.sha256(wanted.encode()).hexdigest()[:12]
+
+
+def find(name: str) -> Path | None:
+    """A program that is there already."""
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    places = ([Path(assets)] if assets else []) + [cache()]
+    return next((place / name for place in places if os.access(place / name, os.X_OK)), None)
+
+
+def path(name: str) -> Path:
+    """A program, which `ensure` has seen to. Raises MissingBinariesError."""
+    found = find(name)
+    if found is None:
+        raise MissingBinariesError(f"{name} is not there: run `make binaries`")
+    return found
+
+
+def ensure(names: Sequence[str] = ()) -> None:
+    """Get every program that is missing. Raises MissingBinariesError."""
+    wanted = [program for program in PROGRAMS if not names or program.name in names]
+    if all(find(program.name) for program in wanted):
+        return
+    cache().mkdir(parents=True, exist_ok=True)
+    with _lock():
+        missing = [program for program in wanted if not find(program.name)]
+        mode = os.environ.get("BINARIES", "auto")
+        if mode not in ("auto", "download", "build"):
+            raise MissingBinariesError(f"BINARIES={mode}: it must be auto, download or build")
+        if mode != "build":
+            missing = [program for program in missing if not _downloaded(program, needed=mode == "download")]
+        if missing:
+            _build(missing)
+
+
+def say(text: str) -> None:
+    """One line of progress."""
+    sys.stderr.write(f"binaries: {text}\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    with (cache() / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another process is getting them: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+# -- download ------------------------------------------------------------------------------------------------------
+
+
+def _downloaded(program: Program, *, needed: bool) -> bool:
+    base = os.environ.get(f"RESCHEDULER_SOURCE_{program.source.upper()}", SOURCES[program.source])
+    arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    url = f"{base}/{program.url.format(v=versions()[program.module], arch=arch)}"
+    try:
+        _check_source(url)
+        say(f"downloading {program.name}")
+        data = _fetch(url)
+        _verify(url, data)
+        _install(program.name, _unpack(program.name, data) if url.endswith(".tar.gz") else data)
+    except (OSError, urllib.error.URLError, tarfile.TarError, ValueError) as error:
+        if needed:
+            raise MissingBinariesError(f"{program.name} cannot be downloaded from {url}: {error}") from error
+        return False
+    return True
+
+
+def _check_source(url: str) -> None:
+    """Raises where the source does not answer within seconds."""
+    request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - the table above, or the user's own
+    with urllib.request.urlopen(request, timeout=_ANSWERS_WITHIN):  # noqa: S310
+        return
+
+
+def _fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310
+        return bytes(answer.read())
+
+
+def _verify(url: str, data: bytes) -> None:
+    """Against the checksum that the source publishes beside it, where it does."""
+    for suffix in (".sha256", ".sha256sum"):
+        try:
+            published = _fetch(url + suffix).decode().split()[0]
+        except urllib.error.HTTPError:
+            continue
+        if hashlib.sha256(data).hexdigest() != published:
+            raise ValueError(f"its checksum is not the published one ({published})")
+        return
+
+
+def _unpack(name: str, data: bytes) -> bytes:
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        for member in archive:
+            if member.isfile() and Path(member.name).name == name and (inner := archive.extractfile(member)):
+                return inner.read()
+    raise ValueError(f"the archive holds no {name}")
+
+
+def _install(name: str, data: bytes) -> None:
+    temporary = cache() / f".{name}.{os.getpid()}"
+    temporary.write_bytes(data)
+    temporary.chmod(0o755)
+    temporary.rename(cache() / name)
+
+
+# -- build ---------------------------------------------------------------------------------------------------------
+
+
+def _build(programs: Sequence[Program]) -> None:
+    go = shutil.which("go")
+    if go is None:
+        names = ", ".join(program.name for program in programs)
+        raise MissingBinariesError(f"{names}: cannot be downloaded, and to build them Go is missing: install Go 1.26 or newer")
+    cores = os.cpu_count() or 1
+    say(
+        f"building {', '.join(p.name for p in programs)} from source, once: "
+        f"up to {_CPU_MINUTES / cores:.0f} minutes on {cores} cores; an interrupted build goes on where it was"
+    )
+    together = [program for program in programs if program.name != "etcd"]
+    if together:
+        _go_build(go, together, "control plane, simulator and tools")
+    if len(together) < len(programs):
+        _go_build(go, [program for program in programs if program.name == "etcd"], "etcd")
+
+
+def _go_build(go: str, programs: Sequence[Program], step: str) -> None:
+    known = versions()
+    kubernetes = known[_K8S]
+    stamps = {
+        "k8s.io/component-base/version.gitVersion": kubernetes,
+        "k8s.io/component-base/version.gitMajor": kubernetes[1:].split(".")[0],
+        "k8s.io/component-base/version.gitMinor": kubernetes.split(".")[1],
+        "sigs.k8s.io/kwok/pkg/consts.Version": known[_KWOK],
+    }
+    linker = "-s -w " + " ".join(f"-X {name}={value}" for name, value in stamps.items())
+    target = cache() / ".build"
+    target.mkdir(exist_ok=True)
+    output = str(target / "etcd") if programs[0].name == "etcd" else f"{target}/"
+    # The same flags for all, or nothing of what they share is compiled only once.
+    command = [go, "build", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", linker, "-o", output]
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOGC": "400", "GOFLAGS": "-mod=readonly"}
+    began = time.monotonic()
+    done = threading.Event()
+    ticker = threading.Thread(target=_tick, args=(step, began, done), daemon=True)
+    ticker.start()
+    try:
+        result = subprocess.run(
+            [*command, *(program.package for program in programs)],
+            cwd=MODULE,
+            env=environment,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    finally:
+        done.set()
+    if result.returncode:
+        raise MissingBinariesError(f"go build failed:\n{result.stdout[-2000:]}")
+    for program in programs:
+        (target / program.name).rename(cache() / program.name)
+    say(f"{step}: built in {time.monotonic() - began:.0f} s")
+
+
+def _tick(step: str, began: float, done: threading.Event) -> None:
+    while not done.wait(15):
+        say(f"{step}: building, {time.monotonic() - began:.0f} s so far")

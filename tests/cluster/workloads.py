@@ -1,0 +1,80 @@
+"""Workloads for simulated nodes, as plain objects."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Object = dict[str, Any]
+
+
+def namespace(name: str, **labels: str) -> Object:
+    """A namespace."""
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+def pod_template(app: str, *, grace: int = 1, annotations: Mapping[str, str] | None = None, **spec: Any) -> Object:
+    """The template that all builders share; `spec` is merged into the pod's spec."""
+    container = {"name": "app", "image": "simulated", "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}}}
+    return {
+        "metadata": {"labels": {"app": app}, "annotations": dict(annotations or {})},
+        "spec": {"terminationGracePeriodSeconds": grace, "containers": [container], **spec},
+    }
+
+
+def deployment(name: str, replicas: int, namespace: str = "default", **template: Any) -> Object:
+    """A Deployment whose pods carry `app=<name>`."""
+    spec = {
+        "replicas": replicas,
+        "selector": {"matchLabels": {"app": name}},
+        "template": pod_template(name, **template),
+    }
+    return _object("apps/v1", "Deployment", name, namespace, spec)
+
+
+def stateful_set(name: str, replicas: int, namespace: str = "default", **template: Any) -> Object:
+    """A StatefulSet whose pods carry `app=<name>`."""
+    spec = {
+        "replicas": replicas,
+        "serviceName": name,
+        "podManagementPolicy": "Parallel",
+        "selector": {"matchLabels": {"app": name}},
+        "template": pod_template(name, **template),
+    }
+    return _object("apps/v1", "StatefulSet", name, namespace, spec)
+
+
+def daemon_set(name: str, namespace: str = "default", **template: Any) -> Object:
+    """A DaemonSet on every node."""
+    spec = {"selector": {"matchLabels": {"app": name}}, "template": pod_template(name, **template)}
+    return _object("apps/v1", "DaemonSet", name, namespace, spec)
+
+
+def bare_pod(name: str, namespace: str = "default", **template: Any) -> Object:
+    """A pod that nothing would recreate."""
+    made = pod_template(name, **template)
+    body = _object("v1", "Pod", name, namespace, made["spec"])
+    body["metadata"] |= made["metadata"]
+    return body
+
+
+def budget(app: str, namespace: str = "default", **spec: Any) -> Object:
+    """A PodDisruptionBudget over `app=<app>`; `spec` is minAvailable or maxUnavailable."""
+    return _object("policy/v1", "PodDisruptionBudget", app, namespace, {"selector": {"matchLabels": {"app": app}}, **spec})
+
+
+def policy(name: str = "default", **spec: Any) -> Object:
+    """A ReschedulePolicy."""
+    return {
+        "apiVersion": "rescheduler.dev/v1alpha1",
+        "kind": "ReschedulePolicy",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+
+
+def _object(api_version: str, kind: str, name: str, namespace: str, spec: Object) -> Object:
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    }
