@@ -1,0 +1,1 @@
+"""Rescheduler: moves pods off nodes that failed or are due for maintenance."""

@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from cluster import binaries
+from cluster.waiting import until
 
 RACK = "cluster/rack"
 """Node label: which KWOK process plays its kubelet."""
@@ -55,6 +56,7 @@ class ControlPlane:
         self.audit_log: Path | None = None
         self.server = ""
         self._racks: dict[str, subprocess.Popen[bytes]] = {}
+        self._apiserver: list[str] = []
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -165,10 +167,7 @@ class ControlPlane:
 
     def _pid_file_pids(self) -> list[int]:
         """KWOK processes that another process of ours started, by the files it left."""
-        found = []
-        for file in self.workdir.glob("rack-*.pid"):
-            found.append(int(file.read_text()))
-        return found
+        return [int(file.read_text()) for file in self.workdir.glob("rack-*.pid")]
 
     def __enter__(self) -> "ControlPlane":
         return self
@@ -180,40 +179,32 @@ class ControlPlane:
 
     def stop_apiserver(self) -> None:
         """Take the API server away; its port and data stay."""
-        self._kwokctl("stop", "component", "kube-apiserver") if self._has_component_verbs() else self._signal_apiserver()
-
-    def _has_component_verbs(self) -> bool:
-        return False
-
-    def _signal_apiserver(self) -> None:
         (pid,) = [p for p in self._component_pids() if _program(p) == "kube-apiserver"]
-        self._apiserver_command = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        self._apiserver = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
         _kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + 30
-        while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
-            if _zombie(pid):
-                break
-            time.sleep(0.05)
+        until(lambda: _ended(pid), "the API server to end", seconds=60)
 
     def start_apiserver(self) -> None:
         """Bring the API server back, and wait until it is ready."""
-        log = (self.workdir / "apiserver-again.log").open("ab")
-        process = subprocess.Popen(self._apiserver_command, stdout=log, stderr=log, start_new_session=True)
+        with (self.workdir / "apiserver-again.log").open("ab") as log:
+            process = subprocess.Popen(self._apiserver, stdout=log, stderr=log, start_new_session=True)
+        self._racks["apiserver"] = process
         (self.workdir / "rack-apiserver.pid").write_text(str(process.pid))
         self.wait_ready()
 
     def wait_ready(self, seconds: float = 60) -> None:
-        """Wait for /readyz. Raises ControlPlaneError."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if self.kubectl("get", "--raw", "/readyz", check=False).strip() == "ok":
-                return
-            time.sleep(0.2)
-        raise ControlPlaneError("the API server is not ready")
+        """Wait for /readyz."""
+        until(
+            lambda: self.kubectl("get", "--raw", "/readyz", check=False).strip() == "ok",
+            "the API server",
+            seconds=seconds,
+        )
 
     # -- use -------------------------------------------------------------------------------------------------------
 
-    def kubectl(self, *arguments: str, input: str | None = None, check: bool = True, kubeconfig: Path | None = None) -> str:  # noqa: A002
+    def kubectl(
+        self, *arguments: str, input: str | None = None, check: bool = True, kubeconfig: Path | None = None
+    ) -> str:
         """What kubectl prints; without `check` its errors too."""
         command = [str(binaries.path("kubectl")), "--kubeconfig", str(kubeconfig or self.kubeconfig), *arguments]
         result = subprocess.run(command, input=input, check=False, capture_output=True, text=True, timeout=120)
@@ -283,23 +274,19 @@ class ControlPlane:
         running = self._racks.get(name)
         if running and running.poll() is None:
             return
-        log = (self.workdir / f"kwok-{name}.log").open("ab")
         # KWOK plays nodes with the annotation that the stock simulator looks for; the label narrows it to the rack.
-        process = subprocess.Popen(
-            [
-                str(binaries.path("kwok")),
-                "--kubeconfig",
-                str(self.kubeconfig),
-                f"--manage-nodes-with-label-selector={RACK}={name}",
-                "--node-lease-duration-seconds=40",
-                "--cidr=10.0.0.0/8",
-                f"--server-address=127.0.0.1:{free_port()}",
-                *(f"--config={file}" for file in sorted(_STAGES.glob("*.yaml"))),
-            ],
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        command = [
+            str(binaries.path("kwok")),
+            "--kubeconfig",
+            str(self.kubeconfig),
+            f"--manage-nodes-with-label-selector={RACK}={name}",
+            "--node-lease-duration-seconds=40",
+            "--cidr=10.0.0.0/8",
+            f"--server-address=127.0.0.1:{free_port()}",
+            *(f"--config={file}" for file in sorted(_STAGES.glob("*.yaml"))),
+        ]
+        with (self.workdir / f"kwok-{name}.log").open("ab") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         self._racks[name] = process
         (self.workdir / f"rack-{name}.pid").write_text(str(process.pid))
 
@@ -342,7 +329,7 @@ def _program(pid: int) -> str:
     return Path(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0", 1)[0].decode()).name
 
 
-def _zombie(pid: int) -> bool:
+def _ended(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     except OSError:

@@ -58,7 +58,9 @@ def bare_pod(name: str, namespace: str = "default", **template: Any) -> Object:
 
 def budget(app: str, namespace: str = "default", **spec: Any) -> Object:
     """A PodDisruptionBudget over `app=<app>`; `spec` is minAvailable or maxUnavailable."""
-    return _object("policy/v1", "PodDisruptionBudget", app, namespace, {"selector": {"matchLabels": {"app": app}}, **spec})
+    return _object(
+        "policy/v1", "PodDisruptionBudget", app, namespace, {"selector": {"matchLabels": {"app": app}}, **spec}
+    )
 
 
 def policy(name: str = "default", **spec: Any) -> Object:

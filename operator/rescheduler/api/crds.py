@@ -295,8 +295,8 @@ def main(arguments: list[str]) -> int:
             elif not check:
                 directory.mkdir(parents=True, exist_ok=True)
                 path.write_text(text)
-    for path in differing:
-        sys.stderr.write(f"{path} differs from the models: run `make manifests`\n")
+    for file in differing:
+        sys.stderr.write(f"{file} differs from the models: run `make manifests`\n")
     return 1 if differing else 0
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, create_model
 
@@ -76,12 +76,18 @@ class _Overrides(Model):
         return drain.model_copy(update=given) if given else drain
 
 
-DrainOverrides = create_model(
-    "DrainOverrides",
-    __base__=_Overrides,
-    __doc__="Fields of the policy's drain, for this node alone.",
-    **_optional(Drain),
-)
+if TYPE_CHECKING:
+
+    class DrainOverrides(_Overrides):
+        """What `create_model` makes below, as far as type checking needs it."""
+
+else:
+    DrainOverrides = create_model(
+        "DrainOverrides",
+        __base__=_Overrides,
+        __doc__="Fields of the policy's drain, for this node alone.",
+        **_optional(Drain),
+    )
 
 
 class NodeDrainSpec(Model):
@@ -96,7 +102,7 @@ class NodeDrainSpec(Model):
         max_length=3,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["reason"]},
     )
-    drain: DrainOverrides = Field(  # type: ignore[valid-type]
+    drain: DrainOverrides = Field(
         default_factory=DrainOverrides, description="Overrides the policy's drain, field by field."
     )
 

@@ -34,7 +34,7 @@ class Tally:
 
     Attributes:
         next: pods whose turn it is, with their verdicts: the lowest order that is not gone yet.
-        leaving: names of the uids that must leave and are still there.
+        leaving: uids of the pods that must leave and are still there.
         objects: pods that must leave and still exist, Terminating ones included.
         remaining: those not counted as moved.
     """
@@ -75,9 +75,9 @@ def tally(
             class_=answer.cause,
             message=answer.message,
             hint=answer.hint,
-            since=since.get((pod.namespace, pod.name, answer.cause), now),
+            since=since.get((pod.namespace, pod.name, str(answer.cause)), now),
         )
-        for pod, verdict in must
+        for pod, verdict in here
         if (answer := _refusal(pod, verdict, attempts.get(pod.uid), refusals)) and answer.cause
     ]
     return Tally(

@@ -129,7 +129,7 @@ def _slots(drain: NodeDrain, node: Node, policy: Policy, world: World, now: date
     mine = [d for d in _planned(world, policy) if d.name != drain.name]
     running = [d for d in mine if d.status.started_at and _takes_slot(d, now)]
     out = [d for d in mine if d.status.started_at]
-    ahead = [d for d in mine if not d.status.started_at and _turn(d) < _turn(drain) and _queues(d, world, now)]
+    ahead = [d for d in mine if not d.status.started_at and _turn(d) < _turn(drain) and _queues(d, world)]
     slots = maintenance.max_concurrent.of(total)
     if len(running) + len(ahead) >= slots:
         return Held(Hold.MAX_CONCURRENT, _taken(running + ahead, f"maintenance.maxConcurrent {slots}"))
@@ -143,7 +143,7 @@ def _slots(drain: NodeDrain, node: Node, policy: Policy, world: World, now: date
     return None
 
 
-def _queues(drain: NodeDrain, world: World, now: datetime) -> bool:
+def _queues(drain: NodeDrain, world: World) -> bool:
     """Whether a drain that has not begun is waiting for a slot, and for nothing else."""
     node = world.nodes.get(drain.spec.node_name)
     policy = world.policy(node) if node else None

@@ -13,12 +13,12 @@ import structlog
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, NodeDrainStatus, Phase, Reason
+from rescheduler.api.policies import Policy
 from rescheduler.api.scalars import dump
 from rescheduler.core import drains, nodes, pods, reports, tallies, triggers, turns
 from rescheduler.core.drains import Command, Fact
 from rescheduler.core.facts import UNREACHABLE, Node, node
 from rescheduler.core.pods import Pod
-from rescheduler.core.policies import Policy
 from rescheduler.core.tallies import Tally
 from rescheduler.core.turns import Held
 from rescheduler.engine.announcements import Announcer
@@ -144,7 +144,7 @@ class Drainer:
             record=drain.status.node,
             begun=drain.status.started_at,
             tally=tally,
-            moved=self._moved or 0,
+            moved=(self._moved or 0) + (tally.objects - tally.remaining if tally else 0),
             now=now,
         )
         return await self._carry_out(commands, scene)
@@ -213,7 +213,7 @@ class Drainer:
         ]
         self._t.budgets.hold(self.name, {pod.namespace for pod, verdict in judged if verdict.fate is pods.Fate.EVICT})
         refusals = self._t.evictions.refusals(judged)
-        known = {(b.namespace, b.pod, b.class_): b.since for b in drain.status.blockers}
+        known = {(b.namespace, b.pod, str(b.class_)): b.since for b in drain.status.blockers}
         tally = tallies.tally(judged, self._sender.attempts, refusals, known, now, unreachable=unreachable)
         self._count(drain, tally, now)
         return tally

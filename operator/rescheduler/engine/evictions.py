@@ -126,7 +126,7 @@ class Evictions:
             self._start(sender, pod, verdict, budget)
         return soonest
 
-    def _free(self, pod: Pod, verdict: Verdict) -> Budget | None | bool:
+    def _free(self, pod: Pod, verdict: Verdict) -> Budget | bool | None:
         """The budget to spend (None: none covers the pod); False where the pod has to wait for one."""
         if verdict.fate is Fate.DELETE:
             return None
@@ -138,7 +138,7 @@ class Evictions:
         budget = covering[0]
         return budget if budget.uid not in self._busy and budget.would_allow(pod) else False
 
-    def _start(self, sender: Sender, pod: Pod, verdict: Verdict, budget: Budget | None | bool) -> None:
+    def _start(self, sender: Sender, pod: Pod, verdict: Verdict, budget: Budget | bool | None) -> None:
         held = budget if isinstance(budget, Budget) else None
         if held:
             self._busy.add(held.uid)

@@ -255,7 +255,7 @@ async def configuration() -> kubernetes_client.Configuration:
     found = kubernetes_client.Configuration()
     named = os.environ.get("KUBECONFIG")
     try:
-        if named or not _SERVICE_ACCOUNT.exists():
+        if named or not await asyncio.to_thread(_SERVICE_ACCOUNT.exists):
             for part in (named or "").split(os.pathsep):
                 if part and not await asyncio.to_thread(Path(part).is_file):
                     raise ConfigError(

@@ -12,6 +12,7 @@ from datetime import datetime
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT, ApiError, Client, Json
 
+LEASE = "rescheduler"
 DURATION, RENEW_DEADLINE, RETRY = 15.0, 10.0, 2.0  # seconds
 
 
@@ -30,7 +31,7 @@ class Election:
         identity: str,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
-        name: str = "rescheduler",
+        name: str = LEASE,
     ) -> None:
         self.holder = ""
         self._client, self._identity, self._name = client, identity, name

@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from rescheduler.api import GROUP, VERSION
 from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError, Client, ConfigError, UnreachableError
+from rescheduler.kube.leases import LEASE
 
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """One verb on one resource; `namespace` only where the right is asked for in one."""
+    """One verb on one resource; `namespace` and `name` only where the right is asked for one."""
 
     group: str
     resource: str
     verb: str
     namespace: str = ""
+    name: str = ""
 
     def __str__(self) -> str:
         name = f"{self.resource}.{self.group}" if self.group else self.resource
@@ -36,7 +38,6 @@ RIGHTS: tuple[Right, ...] = (
     *_rights("", "pods/eviction", "create"),
     *_rights("", "events", "create patch"),
     *_rights("", "namespaces", "get"),
-    *_rights("apps", "daemonsets", "get"),
     *_rights("policy", "poddisruptionbudgets", "list watch"),
     *_rights("apiextensions.k8s.io", "customresourcedefinitions", "list watch"),
     *_rights(GROUP, "reschedulepolicies", "list watch"),
@@ -44,8 +45,6 @@ RIGHTS: tuple[Right, ...] = (
     *_rights(GROUP, "nodedrains/status", "patch"),
 )
 """Every call that the operator makes, cluster-wide; the chart's ClusterRole grants these and no more."""
-
-LEASE_VERBS = ("get", "create", "update")
 
 
 async def check(client: Client, namespace: str) -> None:
@@ -67,7 +66,10 @@ async def check(client: Client, namespace: str) -> None:
             f"the CRDs of {', '.join(absent)} ({GROUP}/{VERSION}) are not installed: "
             "kubectl apply -f manifests/crds, or install the chart"
         )
-    leases = tuple(Right("coordination.k8s.io", "leases", verb, namespace) for verb in LEASE_VERBS)
+    leases = tuple(
+        Right("coordination.k8s.io", "leases", verb, namespace, "" if verb == "create" else LEASE)
+        for verb in ("create", "get", "update")
+    )
     rights = RIGHTS + leases
     allowed = await asyncio.gather(*(_may(client, right) for right in rights))
     missing = [str(right) for right, granted in zip(rights, allowed, strict=True) if not granted]
@@ -86,6 +88,7 @@ async def _may(client: Client, right: Right) -> bool:
         "subresource": subresource,
         "verb": right.verb,
         "namespace": right.namespace,
+        "name": right.name,
     }
     body = {
         "apiVersion": "authorization.k8s.io/v1",

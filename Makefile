@@ -1,0 +1,58 @@
+# `make demo` and `make test` do all their own set-up: they need Python 3.11+, Go and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := PYTHONPATH=operator:tests $(BIN)/python
+IMAGE ?= ghcr.io/rescheduler-dev/rescheduler:0.1.0
+
+.PHONY: demo test lint bench manifests image cluster cluster-down binaries lock clean
+
+demo: $(VENV)/ready
+	@$(RUN) -m cluster.demo $(if $(KEEP),--keep)
+
+test: $(VENV)/ready binaries
+	$(BIN)/pytest -n 2 --dist loadfile
+
+lint: $(VENV)/ready binaries
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=operator $(BIN)/lint-imports
+	$(RUN) -m rescheduler.api.crds --check manifests/crds manifests/chart/crds
+	HELM=$$($(RUN) -m cluster binaries)/helm $(RUN) manifests/render.py --check
+
+bench: $(VENV)/ready binaries
+	$(RUN) bench/run.py
+
+manifests: $(VENV)/ready binaries
+	$(RUN) -m rescheduler.api.crds manifests/crds manifests/chart/crds
+	HELM=$$($(RUN) -m cluster binaries)/helm $(RUN) manifests/render.py
+
+image:
+	docker build -t $(IMAGE) .
+
+cluster: $(VENV)/ready
+	@$(RUN) -m cluster up
+
+cluster-down: $(VENV)/ready
+	@$(RUN) -m cluster down
+
+binaries: $(VENV)/ready
+	@$(RUN) -m cluster binaries >/dev/null
+
+# The newest versions that pyproject.toml allows, with their hashes; needs uv.
+lock:
+	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate -o requirements/runtime.txt
+	uv pip compile -q pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate -o requirements/dev.txt
+
+$(VENV)/ready: requirements/dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean: cluster-down
+	rm -rf $(VENV) dist build

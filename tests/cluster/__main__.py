@@ -1,0 +1,58 @@
+"""`python -m cluster`: the control plane by hand, for `make cluster`, `make cluster-down` and `make binaries`."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from cluster import binaries
+from cluster.controlplane import ControlPlane, ControlPlaneError
+
+
+def place(name: str) -> Path:
+    """Where a control plane that outlives the command keeps its state."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "rescheduler" / "clusters" / name
+
+
+@click.group()
+def main() -> None:
+    """A real control plane with simulated nodes."""
+
+
+@main.command()
+@click.option("--name", default="dev", show_default=True)
+@click.option("--nodes", default=6, show_default=True)
+def up(name: str, nodes: int) -> None:
+    """Start one that stays, and print how to use it."""
+    workdir = place(name)
+    if workdir.exists():
+        click.echo(f"{name} is there already: `make cluster-down` ends it", err=True)
+    else:
+        plane = ControlPlane.start(name=name, workdir=workdir)
+        plane.add_nodes(nodes, zones=("a", "b", "c"), own_kwok=True)
+    tools = binaries.path("kubectl").parent
+    click.echo(f"export KUBECONFIG={workdir / 'kubeconfig'} PATH={tools}:$PATH")
+
+
+@main.command()
+@click.option("--name", default="dev", show_default=True)
+def down(name: str) -> None:
+    """End it, and leave nothing."""
+    if place(name).exists():
+        ControlPlane(place(name), name).stop()
+
+
+@main.command(name="binaries")
+def get_binaries() -> None:
+    """Find, download or build the programs; print where they are."""
+    binaries.ensure()
+    click.echo(binaries.path("kubectl").parent)
+
+
+try:
+    main(prog_name="cluster")
+except (ControlPlaneError, binaries.MissingBinariesError) as error:
+    click.echo(f"cluster: {error}", err=True)
+    sys.exit(1)

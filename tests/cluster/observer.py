@@ -1,0 +1,58 @@
+"""Looks at the cluster with another client (pykube) than the operator's: it must not share the operator's mistakes."""
+
+from pathlib import Path
+from typing import Any
+
+import pykube
+
+GROUP_VERSION = "rescheduler.dev/v1alpha1"
+
+
+class Observer:
+    """Reads objects as plain dictionaries."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self.api = pykube.HTTPClient(pykube.KubeConfig.from_file(str(kubeconfig)))
+        self._drain = pykube.object_factory(self.api, GROUP_VERSION, "NodeDrain")
+
+    def node(self, name: str) -> dict[str, Any]:
+        """A Node."""
+        return dict(pykube.Node.objects(self.api).get_by_name(name).obj)
+
+    def drain(self, name: str) -> dict[str, Any] | None:
+        """A NodeDrain; None where there is none."""
+        found = self._drain.objects(self.api).get_or_none(name=name)
+        return dict(found.obj) if found else None
+
+    def phase(self, name: str) -> str | None:
+        """Phase of a NodeDrain; None where there is none."""
+        found = self.drain(name)
+        return found.get("status", {}).get("phase") if found else None
+
+    def progressing(self, name: str) -> str | None:
+        """Reason of a NodeDrain's condition Progressing."""
+        found = self.drain(name) or {}
+        conditions = found.get("status", {}).get("conditions", [])
+        return next((c["reason"] for c in conditions if c["type"] == "Progressing"), None)
+
+    def pods(self, namespace: str, *, node: str | None = None) -> list[dict[str, Any]]:
+        """Pods of a namespace, or those of them on one node."""
+        query = pykube.Pod.objects(self.api, namespace=namespace)
+        if node:
+            query = query.filter(field_selector={"spec.nodeName": node})
+        return [pod.obj for pod in query]
+
+    def ready(self, namespace: str, app: str) -> int:
+        """How many pods of an app are Ready and not Terminating."""
+        return sum(
+            pod["metadata"]["labels"].get("app") == app
+            and "deletionTimestamp" not in pod["metadata"]
+            and any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
+            for pod in self.pods(namespace)
+        )
+
+    def events(self, kind: str, name: str) -> list[dict[str, Any]]:
+        """Events of a cluster-scoped object, as `kubectl describe` looks them up."""
+        selector = {"involvedObject.kind": kind, "involvedObject.name": name, "involvedObject.namespace": ""}
+        query = pykube.Event.objects(self.api, namespace="default").filter(field_selector=selector)
+        return [event.obj for event in query]

@@ -1,0 +1,119 @@
+"""The operator as a process under the chart's identity: for tests, the demo and the benchmark."""
+
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+
+from cluster.controlplane import ControlPlane, ControlPlaneError, free_port
+from cluster.waiting import until
+
+ROOT = Path(__file__).parents[2]
+NAMESPACE = "rescheduler-system"
+_NOT_FOR_SIMULATION = ("Deployment", "PodDisruptionBudget", "Service", "ReschedulePolicy")
+
+
+def install(plane: ControlPlane) -> Path:
+    """CRDs, RBAC and the policy on the operator's writes, as shipped; a kubeconfig of the operator's ServiceAccount.
+
+    Its Deployment is left out: the simulated nodes would pretend to run it.
+    """
+    plane.kubectl("apply", "--server-side", "-f", str(ROOT / "manifests" / "crds"))
+    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    documents: list[Any] = list(yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()))
+    plane.apply(*(document for document in documents if document["kind"] not in _NOT_FOR_SIMULATION))
+    return plane.identity_kubeconfig(NAMESPACE, "rescheduler")
+
+
+class Operator:
+    """One operator process.
+
+    Attributes:
+        log: the file that its output goes to.
+    """
+
+    def __init__(self, kubeconfig: Path, log: Path, *, identity: str = "operator-0", log_format: str = "json") -> None:
+        self.log, self.health, self.metrics_port = log, free_port(), free_port()
+        self._command = [sys.executable, "-m", "rescheduler", "run", "--namespace", NAMESPACE]
+        self._command += ["--health-port", str(self.health), "--metrics-port", str(self.metrics_port)]
+        self._command += ["--log-format", log_format]
+        self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "POD_NAME": identity}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, ready: bool = True) -> "Operator":
+        """Start it; wait until it is ready, unless told not to."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log)
+        if ready:
+            until(lambda: not self.running or self.probe("readyz") == 200, "the operator to be ready", seconds=60)
+            if not self.running:
+                raise ControlPlaneError(f"the operator ended:\n{self.tail()}")
+        return self
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        if self._process is None:
+            raise ControlPlaneError("the operator was not started")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def probe(self, path: str) -> int:
+        """HTTP status of `healthz` or `readyz`; 0 where nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.health}/{path}", timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code
+        except OSError:
+            return 0
+
+    def metrics(self) -> str:
+        """What `/metrics` says."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    def memory(self) -> float:
+        """Resident memory; MB."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def tail(self, lines: int = 20) -> str:
+        """The last lines of its log."""
+        return "\n".join(self.log.read_text().splitlines()[-lines:]) if self.log.exists() else ""
+
+    def stop(self) -> int:
+        """SIGTERM, and its exit code."""
+        if self._process is None:
+            return 0
+        self._process.terminate()
+        try:
+            return self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> "Operator":
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

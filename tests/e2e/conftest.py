@@ -1,0 +1,121 @@
+"""One control plane and one operator for each pytest process; nodes, namespace and policy of its own for each test."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import ControlPlane, workloads
+from cluster.observer import Observer
+from cluster.operators import Operator, install
+from cluster.waiting import until
+
+_COUNT = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    with ControlPlane.start(audit=True) as plane:
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def identity(control_plane: ControlPlane) -> Path:
+    """Kubeconfig of the chart's ServiceAccount; the CRDs and RBAC are there."""
+    return install(control_plane)
+
+
+@pytest.fixture(scope="session")
+def operator(control_plane: ControlPlane, identity: Path) -> Iterator[Operator]:
+    with Operator(identity, control_plane.workdir / "operator.log") as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def observer(control_plane: ControlPlane) -> Observer:
+    return Observer(control_plane.kubeconfig)
+
+
+@dataclass
+class Site:
+    """A part of the cluster for one test alone: nodes that only its policy selects, and a namespace."""
+
+    plane: ControlPlane
+    observer: Observer
+    name: str
+    made: list[str] = field(default_factory=list)
+
+    def nodes(self, count: int, **options: Any) -> list[str]:
+        names = self.plane.add_nodes(count, prefix=f"{self.name}-n", labels={"site": self.name}, **options)
+        self.made += names
+        return names
+
+    def policy(self, **spec: Any) -> None:
+        selector = {"matchLabels": {"site": self.name}}
+        quick = {"startupGrace": "0s", "recoverAfter": "2s", "maxUnhealthy": "100%"}
+        quick |= {"conditions": [{"type": "Ready", "status": ["Unknown", "False"], "for": "2s"}]}
+        failure = {**quick, **spec.pop("failure", {})}
+        maintenance = {"maxUnavailable": "100%", **spec.pop("maintenance", {})}
+        body = workloads.policy(self.name, nodeSelector=selector, failure=failure, maintenance=maintenance, **spec)
+        self.plane.apply(body)
+
+    def deploy(self, *objects: dict[str, Any]) -> None:
+        """Create these and wait until all pods of the namespace are Ready."""
+        self.plane.apply(*objects)
+        pods = sum(o["spec"].get("replicas", 0) for o in objects if o["kind"] in ("Deployment", "StatefulSet"))
+        until(lambda: self._ready() >= pods, f"{pods} pods of {self.name} to be Ready")
+
+    def _ready(self) -> int:
+        return sum(
+            any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
+            for pod in self.observer.pods(self.name)
+        )
+
+    def here(self) -> dict[str, Any]:
+        """Pod spec fields that keep a workload on this site's nodes."""
+        return {"nodeSelector": {"site": self.name}}
+
+    def annotate(self, node: str, value: str | None = "test") -> None:
+        word = "rescheduler.dev/maintenance" + ("-" if value is None else f"={value}")
+        self.plane.kubectl("annotate", "--overwrite", "node", node, word)
+
+    def patch(self, kind: str, name: str, body: dict[str, Any]) -> None:
+        self.plane.kubectl("patch", kind, name, "--type=merge", "-p", json.dumps(body))
+
+    def phase(self, node: str, *wanted: str | None, seconds: float = 30) -> None:
+        until(
+            lambda: self.observer.phase(node) in wanted,
+            f"{node} to be {wanted} ({json.dumps(self.observer.drain(node))[:3000]})",
+            seconds=seconds,
+        )
+
+    def gone(self, node: str) -> None:
+        """Wait until its NodeDrain is gone."""
+        until(lambda: self.observer.drain(node) is None, f"the NodeDrain of {node} to be gone")
+
+    def left(self, node: str) -> list[str]:
+        """Names of this site's pods on a node."""
+        return sorted(pod["metadata"]["name"] for pod in self.observer.pods(self.name, node=node))
+
+
+@pytest.fixture
+def site(
+    control_plane: ControlPlane, operator: Operator, observer: Observer, request: pytest.FixtureRequest
+) -> Iterator[Site]:
+    worker = getattr(request.config, "workerinput", {}).get("workerid", "")
+    place = Site(control_plane, observer, f"t{next(_COUNT)}{worker}")
+    control_plane.apply(workloads.namespace(place.name))
+    yield place
+    for node in place.made:
+        control_plane.kubectl("annotate", "node", node, "rescheduler.dev/maintenance-", check=False)
+    control_plane.kubectl("delete", "namespace", place.name, "--wait=false")
+    control_plane.kubectl("delete", "pods", "--all", "-n", place.name, "--force", "--grace-period=0", check=False)
+    if place.made:
+        control_plane.kubectl("delete", "node", *place.made, "--ignore-not-found")
+        control_plane.kubectl("delete", "nodedrain", *place.made, "--ignore-not-found", "--wait=false")
+    control_plane.kubectl("delete", "rsp", place.name, "--ignore-not-found")
+    assert operator.running, operator.tail(40)

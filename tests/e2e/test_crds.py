@@ -1,0 +1,175 @@
+"""Every bad value is refused by the API server itself, with a message that names the field."""
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster import ControlPlane
+from cluster.controlplane import ControlPlaneError
+from cluster.operators import ROOT
+from rescheduler.api.policies import ReschedulePolicySpec
+from rescheduler.api.scalars import dump
+
+POLICY = {"apiVersion": "rescheduler.dev/v1alpha1", "kind": "ReschedulePolicy", "metadata": {"name": "p"}, "spec": {}}
+POOL = {
+    "apiVersion": "rescheduler.dev/v1alpha1",
+    "kind": "NamespacePool",
+    "metadata": {"name": "p"},
+    "spec": {"namespaces": ["shop"], "nodeSelector": {"matchLabels": {"disk": "ssd"}}},
+}
+DRAIN = {
+    "apiVersion": "rescheduler.dev/v1alpha1",
+    "kind": "NodeDrain",
+    "metadata": {"name": "n"},
+    "spec": {"nodeName": "n", "requests": [{"reason": "Manual"}]},
+}
+WINDOW = {"schedule": "0 22 * * SAT", "duration": "4h"}
+
+BAD: list[tuple[dict[str, Any], str, Any, str]] = [
+    (POLICY, "spec.mode", "Maybe", "spec.mode"),
+    (POLICY, "spec.suspend", "Some", "spec.suspend"),
+    (POLICY, "spec.priority", "high", "spec.priority"),
+    (POLICY, "spec.maintenance.maxConcurrent", "101%", "spec.maintenance.maxConcurrent"),
+    (POLICY, "spec.maintenance.maxConcurrent", -1, "spec.maintenance.maxConcurrent"),
+    (POLICY, "spec.maintenance.maxConcurrent", "many", "spec.maintenance.maxConcurrent"),
+    (POLICY, "spec.maintenance.maxConcurrent", 1.5, "spec.maintenance.maxConcurrent"),
+    (POLICY, "spec.maintenance.maxUnavailable", "-5%", "spec.maintenance.maxUnavailable"),
+    (POLICY, "spec.maintenance.topologyKey", "", "spec.maintenance.topologyKey"),
+    (POLICY, "spec.maintenance.onWindowClose", "Stop", "spec.maintenance.onWindowClose"),
+    *(
+        (POLICY, "spec.maintenance.windows", [{**WINDOW, "schedule": cron}], "spec.maintenance.windows[0].schedule")
+        for cron in (
+            "@daily",
+            "0 22 * *",
+            "61 * * * *",
+            "0 25 * * *",
+            "0 0 32 * *",
+            "0 0 * 13 *",
+            "0 0 * * FUN",
+            "",
+            "* * * * * *",
+        )
+    ),
+    (POLICY, "spec.maintenance.windows", [{**WINDOW, "duration": "4"}], "windows[0].duration"),
+    (POLICY, "spec.maintenance.windows", [{**WINDOW, "duration": "0s"}], "windows[0].duration"),
+    (POLICY, "spec.maintenance.windows", [{**WINDOW, "timeZone": "not a zone"}], "windows[0].timeZone"),
+    (POLICY, "spec.maintenance.windows", [{"schedule": "0 0 * * *"}], "windows[0].duration"),
+    (POLICY, "spec.maintenance.conditions", [{"type": "", "status": ["True"]}], "conditions[0].type"),
+    (POLICY, "spec.failure.conditions", [{"type": "", "status": ["True"]}], "conditions[0].type"),
+    (POLICY, "spec.failure.conditions", [{"type": "Ready", "status": []}], "conditions[0].status"),
+    (POLICY, "spec.failure.conditions", [{"type": "Ready", "status": ["Bad"]}], "conditions[0].status"),
+    (POLICY, "spec.failure.conditions", [{"type": "Ready", "status": ["False"], "for": "soon"}], "conditions[0].for"),
+    (POLICY, "spec.failure.startupGrace", "10", "spec.failure.startupGrace"),
+    (POLICY, "spec.failure.leaseTimeout", "-1s", "spec.failure.leaseTimeout"),
+    (POLICY, "spec.failure.recoverAfter", "2 m", "spec.failure.recoverAfter"),
+    (POLICY, "spec.failure.flapping.changes", 0, "spec.failure.flapping.changes"),
+    (POLICY, "spec.failure.flapping.within", "x", "spec.failure.flapping.within"),
+    (POLICY, "spec.failure.maxUnhealthy", "120%", "spec.failure.maxUnhealthy"),
+    (POLICY, "spec.failure.force", "Always", "spec.failure.force"),
+    (POLICY, "spec.drain.replacement", "Sometimes", "spec.drain.replacement"),
+    (POLICY, "spec.drain.replacementTimeout", "5", "spec.drain.replacementTimeout"),
+    (POLICY, "spec.drain.timeout", "1d", "spec.drain.timeout"),
+    (POLICY, "spec.drain.onTimeout", "Kill", "spec.drain.onTimeout"),
+    (POLICY, "spec.drain.gracePeriodSeconds", 0, "spec.drain.gracePeriodSeconds"),
+    (POLICY, "spec.drain.gracePeriodSeconds", -1, "spec.drain.gracePeriodSeconds"),
+    (POLICY, "spec.drain.emptyDir", "Keep", "spec.drain.emptyDir"),
+    (POLICY, "spec.drain.unmanaged", "Keep", "spec.drain.unmanaged"),
+    (POLICY, "spec.drain.noRoom", "Wait", "spec.drain.noRoom"),
+    (POLICY, "spec.drain.gates", [""], "spec.drain.gates[0]"),
+    (POLICY, "spec.drain.gates", ["Drained"], "spec.drain.gates"),
+    (POLICY, "spec.drain.maxEvictionsPerSecond", 0, "spec.drain.maxEvictionsPerSecond"),
+    (POLICY, "spec.drain.rules", [{"action": "Kill"}], "spec.drain.rules[0].action"),
+    (POLICY, "spec.drain.rules", [{"timeout": "later"}], "spec.drain.rules[0].timeout"),
+    (POLICY, "spec.rebalance", {"high": "40%", "low": "50%"}, "spec.rebalance"),
+    (POLICY, "spec.rebalance.high", "101%", "spec.rebalance.high"),
+    (POLICY, "spec.nodeSelector.matchLabels", {"a b": "c"}, "spec.nodeSelector.matchLabels"),
+    (POLICY, "spec.nodeSelector.matchExpressions", [{"key": "a", "operator": "Is"}], "matchExpressions[0].operator"),
+    (POLICY, "spec.nodeSelector.matchExpressions", [{"key": "a", "operator": "In"}], "matchExpressions[0]"),
+    (POOL, "spec.nodeSelector", {}, "nodeSelector"),
+    (POOL, "spec.nodeSelector", None, "nodeSelector"),
+    (POOL, "spec.namespaces", [], "namespaces"),
+    (POOL, "spec.namespaces", ["Not_A_Name"], "spec.namespaces[0]"),
+    (POOL, "spec.namespaceSelector", {}, "namespaceSelector"),
+    (POOL, "spec.existingPods", "Kill", "spec.existingPods"),
+    (POOL, "spec.mode", "Try", "spec.mode"),
+    (POOL, "spec.maxUnavailable", "200%", "spec.maxUnavailable"),
+    (POOL, "metadata.name", "a" * 64, "metadata.name"),
+    (POOL, "metadata.name", "a.b", "metadata.name"),
+    (DRAIN, "metadata.name", "other", "metadata.name"),
+    (DRAIN, "spec.requests", [], "spec.requests"),
+    (DRAIN, "spec.requests", [{"reason": "Boredom"}], "spec.requests[0].reason"),
+    (DRAIN, "spec.requests", [{"reason": "Manual"}, {"reason": "Manual"}], "spec.requests[1]"),
+    (DRAIN, "spec.drain", {"timeout": "long"}, "spec.drain.timeout"),
+    (DRAIN, "spec.drain", {"onTimeout": "Kill"}, "spec.drain.onTimeout"),
+]
+
+
+def with_value(base: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    body = copy.deepcopy(base)
+    at = body
+    *parents, last = path.split(".")
+    for key in parents:
+        at = at.setdefault(key, {})
+    at[last] = value
+    return body
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[ControlPlane]:
+    with ControlPlane.start() as made:
+        made.kubectl("apply", "--server-side", "-f", str(ROOT / "manifests" / "crds"))
+        made.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        yield made
+
+
+def dry_run(plane: ControlPlane, body: dict[str, Any]) -> str:
+    arguments = ["create", "--dry-run=server", "--validate=false", "-o", "json", "-f", "-"]
+    return plane.kubectl(*arguments, input=json.dumps(body))
+
+
+@pytest.mark.parametrize(
+    ("base", "path", "value", "named"), BAD, ids=[f"{b['kind']}-{p}-{json.dumps(v)[:60]}" for b, p, v, _ in BAD]
+)
+def test_a_bad_value_is_refused_by_name(plane: ControlPlane, base: Any, path: str, value: Any, named: str) -> None:
+    with pytest.raises(ControlPlaneError) as refused:
+        dry_run(plane, with_value(base, path, value))
+    assert named in str(refused.value)
+
+
+def test_the_server_fills_in_the_defaults_that_the_models_have(plane: ControlPlane) -> None:
+    made = json.loads(dry_run(plane, POLICY))["spec"]
+
+    def meant(value: Any) -> Any:
+        """Without what is empty: absent means the same."""
+        if isinstance(value, dict):
+            return {k: meant(v) for k, v in value.items() if v not in ({}, [], None) and meant(v) not in ({}, [])}
+        return value
+
+    assert meant(made) == meant(dump(ReschedulePolicySpec()))
+
+
+def test_a_node_drains_node_cannot_be_changed(plane: ControlPlane) -> None:
+    plane.apply(DRAIN)
+    with pytest.raises(ControlPlaneError, match="nodeName is immutable"):
+        plane.kubectl("patch", "nd", "n", "--type=merge", "-p", '{"spec":{"nodeName":"m"}}')
+    plane.kubectl("delete", "nd", "n")
+
+
+def test_every_sample_is_accepted(plane: ControlPlane) -> None:
+    samples = sorted(Path(ROOT / "manifests" / "samples").glob("*.yaml"))
+    assert samples
+    for sample in samples:
+        plane.kubectl("create", "--dry-run=server", "-f", str(sample))
+
+
+def test_short_names_and_columns(plane: ControlPlane) -> None:
+    for name in ("rsp", "nsp", "nd"):
+        plane.kubectl("get", name)
+    plane.kubectl("get", "rescheduler")
+    plane.apply(DRAIN)
+    header = plane.kubectl("get", "nd").splitlines()[0].split()
+    assert header == ["NAME", "NODE", "REASON", "PHASE", "MOVED", "BLOCKED", "ETA", "AGE"]
+    plane.kubectl("delete", "nd", "n")

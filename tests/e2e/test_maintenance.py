@@ -1,0 +1,281 @@
+"""Maintenance, end to end: annotate, drained, restored; and all that it must not touch."""
+
+import json
+
+from cluster import ControlPlane, workloads
+from cluster.operators import Operator
+from cluster.waiting import until
+from e2e.conftest import Site
+
+
+def test_an_annotated_node_is_cordoned_drained_and_restored(site: Site) -> None:
+    """Nothing but what we added is gone afterwards: the node is byte for byte as it was, but for its conditions' times."""
+    nodes = site.nodes(3)
+    site.policy(drain={"replacement": "Never"})
+    site.deploy(
+        workloads.deployment("web", 9, site.name, **site.here()), workloads.daemon_set("log", site.name, **site.here())
+    )
+    before = site.observer.node(nodes[0])
+    site.annotate(nodes[0], "swap disk")
+    site.phase(nodes[0], "Drained")
+    node, drain = site.observer.node(nodes[0]), site.observer.drain(nodes[0])
+    assert drain is not None
+    assert node["spec"]["unschedulable"]
+    assert {
+        c["type"]: c["status"]
+        for c in node["status"]["conditions"]
+        if c["type"] in ("Drained", "DrainInProgress", "MaintenanceInProgress")
+    } == {
+        "Drained": "True",
+        "DrainInProgress": "False",
+        "MaintenanceInProgress": "True",
+    }
+    assert drain["spec"]["requests"] == [{"reason": "Maintenance", "message": "swap disk"}]
+    assert drain["status"]["progress"] == f"{drain['status']['pods']['total']}/{drain['status']['pods']['total']}"
+    assert drain["status"]["pods"]["skipped"] == 1
+    assert [pod.split("-")[0] for pod in site.left(nodes[0])] == ["log"]
+    assert node["metadata"]["annotations"]["cluster-autoscaler.kubernetes.io/scale-down-disabled"] == "true"
+    reasons = {event["reason"] for event in site.observer.events("Node", nodes[0])}
+    assert {"Cordoned", "Draining", "Drained"} <= reasons
+    assert "Cordoned to be drained" in site.plane.kubectl("describe", "node", nodes[0])
+    site.annotate(nodes[0], None)
+    site.gone(nodes[0])
+    after = site.observer.node(nodes[0])
+    assert after["spec"] == before["spec"]
+    assert after["metadata"]["annotations"] == before["metadata"]["annotations"]
+    assert after["metadata"]["labels"] == before["metadata"]["labels"]
+    assert "finalizers" not in after["metadata"]
+    assert {c["type"] for c in after["status"]["conditions"]} == {c["type"] for c in before["status"]["conditions"]}
+
+
+def test_a_node_that_somebody_else_cordoned_stays_cordoned(site: Site) -> None:
+    (node,) = site.nodes(1)
+    site.policy()
+    site.plane.kubectl("cordon", node)
+    site.annotate(node)
+    site.phase(node, "Drained")
+    site.annotate(node, None)
+    site.gone(node)
+    assert site.observer.node(node)["spec"]["unschedulable"]
+
+
+def test_budgets_are_kept_one_eviction_at_a_time(site: Site) -> None:
+    """With a slow start and maxUnavailable 1 never more than one pod of the app is missing."""
+    nodes = site.nodes(3)
+    site.policy(drain={"replacement": "Never"})
+    slow = {"annotations": {"cluster/ready-after": "1s"}}
+    site.deploy(
+        workloads.deployment("db", 6, site.name, **slow, **site.here()),
+        workloads.budget("db", site.name, maxUnavailable=1),
+    )
+    lowest = 6
+    site.annotate(nodes[0])
+
+    def drained() -> bool:
+        nonlocal lowest
+        lowest = min(lowest, site.observer.ready(site.name, "db"))
+        return site.observer.phase(nodes[0]) == "Drained"
+
+    until(drained, "the node to be drained", seconds=60)
+    assert lowest >= 5
+
+
+def test_a_budget_that_never_allows_is_named_and_holds_no_other_pod(site: Site) -> None:
+    nodes = site.nodes(2)
+    site.policy(drain={"replacement": "Never"})
+    site.deploy(
+        workloads.deployment("stuck", 2, site.name, **site.here()),
+        workloads.deployment("free", 4, site.name, **site.here()),
+        workloads.budget("stuck", site.name, maxUnavailable=0),
+    )
+    site.annotate(nodes[0])
+    until(lambda: all("stuck" in pod for pod in site.left(nodes[0])), "the others to leave")
+    drain = site.observer.drain(nodes[0])
+    assert drain is not None
+    (blocker, *_) = drain["status"]["blockers"]
+    assert blocker["class"] == "BudgetMisconfigured"
+    assert "PodDisruptionBudget stuck" in blocker["hint"]
+    site.plane.kubectl("delete", "pdb", "-n", site.name, "stuck")
+    site.phase(nodes[0], "Drained")
+
+
+def test_unmanaged_and_empty_dir_pods_block_where_the_policy_says_so(site: Site) -> None:
+    (node,) = site.nodes(1)
+    site.policy(drain={"emptyDir": "Block"})
+    scratch = [{"name": "scratch", "emptyDir": {}}]
+    site.deploy(
+        workloads.bare_pod("alone", site.name, **site.here()),
+        workloads.deployment("cache", 1, site.name, volumes=scratch, **site.here()),
+    )
+    until(lambda: len(site.left(node)) == 2, "both pods to run")
+    site.annotate(node)
+
+    def classes() -> set[str]:
+        drain = site.observer.drain(node) or {}
+        return {b["class"] for b in drain.get("status", {}).get("blockers", [])}
+
+    until(lambda: classes() == {"Unmanaged", "EmptyDir"}, "both blockers")
+    assert len(site.left(node)) == 2
+    site.patch("rsp", site.name, {"spec": {"drain": {"emptyDir": "Evict", "unmanaged": "Evict"}}})
+    site.phase(node, "Drained")
+    assert site.left(node) == []
+
+
+def test_mirror_pods_stay(site: Site) -> None:
+    (node,) = site.nodes(1)
+    site.policy()
+    mirror = workloads.bare_pod("static", site.name, annotations={"kubernetes.io/config.mirror": "x"})
+    mirror["spec"]["nodeName"] = node
+    mirror["metadata"]["ownerReferences"] = [
+        {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "name": node,
+            "uid": site.observer.node(node)["metadata"]["uid"],
+            "controller": True,
+        }
+    ]
+    site.plane.apply(mirror)
+    site.annotate(node)
+    site.phase(node, "Drained")
+    assert site.left(node) == ["static"]
+
+
+def test_without_a_policy_nothing_is_touched_and_that_is_said(site: Site) -> None:
+    (node,) = site.nodes(1)
+    site.annotate(node)
+    until(lambda: site.observer.progressing(node) == "NoPolicy", "the reason")
+    assert site.observer.phase(node) == "Waiting"
+    assert "unschedulable" not in site.observer.node(node)["spec"]
+    until(lambda: "NoPolicy" in {e["reason"] for e in site.observer.events("Node", node)}, "the Event")
+    site.annotate(node, None)
+    site.gone(node)
+
+
+def test_audit_decides_and_writes_nothing_to_node_or_pods(site: Site, identity: object) -> None:
+    (node,) = site.nodes(1)
+    site.policy(mode="Audit")
+    site.deploy(workloads.deployment("web", 2, site.name, **site.here()))
+    before = site.observer.node(node)["metadata"]["resourceVersion"]
+    site.annotate(node)
+    until(lambda: site.observer.progressing(node) == "Audit", "the reason")
+    assert "unschedulable" not in site.observer.node(node)["spec"]
+    assert len(site.left(node)) == 2
+    assert int(site.observer.node(node)["metadata"]["resourceVersion"]) > int(before)  # the annotation alone
+    site.annotate(node, None)
+    site.gone(node)
+
+
+def test_suspend_all_stops_evictions_and_keeps_the_cordon(site: Site) -> None:
+    nodes = site.nodes(2)
+    site.policy(drain={"replacement": "Never", "maxEvictionsPerSecond": 1})
+    site.deploy(workloads.deployment("web", 16, site.name, **site.here()))
+    site.annotate(nodes[0])
+    until(lambda: len(site.left(nodes[0])) < 8, "the first pod to leave")
+    site.patch("rsp", site.name, {"spec": {"suspend": "All"}})
+    until(lambda: site.observer.progressing(nodes[0]) == "Suspended", "the drain to be held")
+    until(
+        lambda: not any("deletionTimestamp" in p["metadata"] for p in site.observer.pods(site.name)),
+        "what is in flight",
+    )
+    left = site.left(nodes[0])
+    assert left
+    assert site.observer.node(nodes[0])["spec"]["unschedulable"]
+    site.patch("rsp", site.name, {"spec": {"suspend": "None", "drain": {"maxEvictionsPerSecond": 100}}})
+    site.phase(nodes[0], "Drained")
+
+
+def test_max_concurrent_holds_over_all_maintenance_drains(site: Site) -> None:
+    nodes = site.nodes(3)
+    site.policy(drain={"replacement": "Never"})
+    site.deploy(
+        workloads.deployment("stuck", 6, site.name, **site.here()),
+        workloads.budget("stuck", site.name, maxUnavailable=0),
+    )
+    for node in nodes:
+        site.annotate(node)
+    until(lambda: sum(site.observer.progressing(n) == "MaxConcurrent" for n in nodes) == 2, "two to wait")
+    assert sum(bool(site.observer.node(n)["spec"].get("unschedulable")) for n in nodes) == 1
+    site.plane.kubectl("delete", "pdb", "-n", site.name, "stuck")
+    site.plane.kubectl("scale", "deploy", "-n", site.name, "stuck", "--replicas=0")
+    for node in nodes:
+        site.phase(node, "Drained")
+
+
+def test_the_value_false_is_refused_by_an_event(site: Site) -> None:
+    (node,) = site.nodes(1)
+    site.policy()
+    site.annotate(node, "false")
+    until(lambda: "MaintenanceRefused" in {e["reason"] for e in site.observer.events("Node", node)}, "the Event")
+    assert site.observer.drain(node) is None
+
+
+def test_a_deleted_node_ends_its_drain_with_that_said(site: Site) -> None:
+    nodes = site.nodes(2)
+    site.policy(drain={"replacement": "Never"})
+    site.deploy(
+        workloads.deployment("stuck", 2, site.name, **site.here()),
+        workloads.budget("stuck", site.name, maxUnavailable=0),
+    )
+    site.annotate(nodes[0])
+    site.phase(nodes[0], "Draining")
+    site.plane.kubectl("delete", "node", nodes[0])
+    site.gone(nodes[0])
+    until(lambda: "NodeGone" in {e["reason"] for e in site.observer.events("NodeDrain", nodes[0])}, "the Event")
+
+
+def test_a_cancelled_drain_does_not_start_again_while_its_annotation_stands(site: Site) -> None:
+    (node,) = site.nodes(1)
+    site.policy()
+    site.annotate(node, "first")
+    site.phase(node, "Drained")
+    site.plane.kubectl("delete", "nodedrain", node)
+    site.gone(node)
+    seen = site.observer.node(node)
+    assert json.loads(seen["metadata"]["annotations"]["rescheduler.dev/cancelled"]) == {"Maintenance": "first"}
+    assert "unschedulable" not in seen["spec"]
+    site.annotate(node, "second")
+    site.phase(node, "Drained")
+    until(
+        lambda: "rescheduler.dev/cancelled" not in site.observer.node(node)["metadata"]["annotations"],
+        "the old cancellation to go",
+    )
+
+
+def test_a_hand_made_node_drain_drains_and_deleting_it_restores(site: Site) -> None:
+    (node,) = site.nodes(1)
+    site.policy()
+    site.plane.apply(
+        {
+            "apiVersion": "rescheduler.dev/v1alpha1",
+            "kind": "NodeDrain",
+            "metadata": {"name": node},
+            "spec": {"nodeName": node, "requests": [{"reason": "Manual", "message": "by hand"}]},
+        }
+    )
+    site.phase(node, "Drained")
+    site.plane.kubectl("delete", "nodedrain", node)
+    site.gone(node)
+    assert "unschedulable" not in site.observer.node(node)["spec"]
+
+
+def test_no_pod_costs_more_than_its_eviction(site: Site, operator: Operator, control_plane: ControlPlane) -> None:
+    """By the server's audit log: one POST of an eviction for each pod, and nothing else on pods but list and watch."""
+    nodes = site.nodes(2)
+    site.policy(drain={"replacement": "Never", "maxEvictionsPerSecond": 100})
+    site.deploy(workloads.deployment("web", 20, site.name, **site.here()))
+    there = len(site.left(nodes[0]))
+    site.annotate(nodes[0])
+    site.phase(nodes[0], "Drained")
+    assert control_plane.audit_log is not None
+    user = "system:serviceaccount:rescheduler-system:rescheduler"
+    calls = [
+        event
+        for event in map(json.loads, control_plane.audit_log.read_text().splitlines())
+        if event["user"]["username"] == user
+        and event.get("objectRef", {}).get("resource") == "pods"
+        and event["objectRef"].get("namespace") == site.name
+    ]
+    assert {c["objectRef"].get("subresource", "") for c in calls if c["verb"] == "create"} == {"eviction"}
+    assert sum(c["verb"] == "create" for c in calls) == there
+    assert {c["verb"] for c in calls} == {"create"}

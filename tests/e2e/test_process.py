@@ -1,0 +1,136 @@
+"""The operator as a process: killed, doubled, cut off, wrongly set up."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import ControlPlane, workloads
+from cluster.observer import Observer
+from cluster.operators import NAMESPACE, Operator, install
+from cluster.waiting import until
+
+from e2e.conftest import Site
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[ControlPlane]:
+    """A control plane that these tests may mistreat."""
+    with ControlPlane.start() as made:
+        yield made
+
+
+@pytest.fixture
+def own(plane: ControlPlane, request: pytest.FixtureRequest) -> Iterator[Site]:
+    name = f"p{abs(hash(request.node.name)) % 10000}"
+    plane.apply(workloads.namespace(name))
+    place = Site(plane, Observer(plane.kubeconfig), name)
+    yield place
+    for node in place.made:
+        plane.kubectl("delete", "node", node)
+    plane.kubectl("delete", "rsp", "--all")
+    plane.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def run(kubeconfig: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rescheduler", "run", "--metrics-port=0", "--health-port=0"]
+    environment = {**os.environ, "KUBECONFIG": kubeconfig, "HOME": "/nonexistent"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def one_line(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    (line,) = result.stderr.strip().splitlines()
+    return line
+
+
+def test_missing_crds_are_named_with_the_way_to_get_them(plane: ControlPlane) -> None:
+    line = one_line(run(str(plane.kubeconfig)))
+    assert "nodedrains" in line
+    assert "kubectl apply -f manifests/crds" in line
+
+
+def test_a_wrong_kubeconfig_is_named(tmp_path: Path) -> None:
+    assert "/no/such/file" in one_line(run("/no/such/file"))
+    nonsense = tmp_path / "config"
+    nonsense.write_text("not: a kubeconfig")
+    assert str(nonsense) in one_line(run(str(nonsense)))
+
+
+def test_an_api_server_that_does_not_answer_is_named(plane: ControlPlane, tmp_path: Path) -> None:
+    away = tmp_path / "config"
+    away.write_text(plane.kubeconfig.read_text().replace(plane.server, "https://127.0.0.1:1"))
+    assert "https://127.0.0.1:1 does not answer" in one_line(run(str(away)))
+
+
+def test_a_missing_verb_is_named(plane: ControlPlane) -> None:
+    install(plane)
+    plane.kubectl("create", "serviceaccount", "nobody", "-n", NAMESPACE)
+    line = one_line(run(str(plane.identity_kubeconfig(NAMESPACE, "nobody"))))
+    assert "create pods/eviction" in line
+    assert "ClusterRole" in line
+
+
+def test_killed_and_restarted_it_goes_on_and_evicts_no_pod_twice(plane: ControlPlane, own: Site) -> None:
+    identity, log = install(plane), plane.workdir / "killed.log"
+    nodes = own.nodes(3)
+    own.policy(drain={"replacement": "Never", "maxEvictionsPerSecond": 3})
+    own.deploy(workloads.deployment("web", 18, own.name, **own.here()))
+    there = {pod["metadata"]["uid"] for pod in own.observer.pods(own.name, node=nodes[0])}
+    operator = Operator(identity, log).start()
+    own.annotate(nodes[0])
+    for _ in range(3):
+        until(lambda: len(own.left(nodes[0])) < len(there), "a pod to leave")
+        operator.kill()
+        operator.start()
+    own.phase(nodes[0], "Drained", seconds=60)
+    evicted = [line for line in log.read_text().splitlines() if '"pod.evicted"' in line]
+    assert len(evicted) <= len(there)
+    drain = own.observer.drain(nodes[0])
+    assert drain is not None
+    assert drain["status"]["pods"]["moved"] == drain["status"]["pods"]["total"]
+    operator.kill()
+    own.annotate(nodes[0], None)
+    operator.start()
+    own.gone(nodes[0])
+    assert "unschedulable" not in own.observer.node(nodes[0])["spec"]
+    assert operator.stop() == 0
+
+
+def test_a_second_replica_takes_over(plane: ControlPlane, own: Site) -> None:
+    """At once where the first ends in order; when the Lease runs out where it was killed."""
+    identity = install(plane)
+    nodes = own.nodes(2)
+    own.policy()
+    first = Operator(identity, plane.workdir / "first.log", identity="first").start()
+    until(lambda: "leader.working" in first.tail(), "the first to lead")
+    second = Operator(identity, plane.workdir / "second.log", identity="second").start()
+    assert "leader.working" not in second.tail()
+    first.kill()
+    own.annotate(nodes[0])
+    own.phase(nodes[0], "Drained", seconds=40)
+    assert "leader.working" in second.tail(50)
+    third = Operator(identity, plane.workdir / "third.log", identity="third").start()
+    second.stop()
+    own.annotate(nodes[0], None)
+    own.gone(nodes[0])
+    third.stop()
+
+
+def test_an_api_server_that_is_away_ends_nothing(plane: ControlPlane, own: Site) -> None:
+    identity = install(plane)
+    nodes = own.nodes(3)
+    own.policy(drain={"replacement": "Never", "maxEvictionsPerSecond": 2})
+    own.deploy(workloads.deployment("web", 15, own.name, **own.here()))
+    with Operator(identity, plane.workdir / "away.log"):
+        own.annotate(nodes[0])
+        until(lambda: own.observer.phase(nodes[0]) == "Draining", "the drain to begin")
+        plane.stop_apiserver()
+        until(lambda: False, "30 s", seconds=30) if os.environ.get("CI_SLOW") else None
+        plane.start_apiserver()
+        own.phase(nodes[0], "Drained", seconds=90)
+        own.annotate(nodes[0], None)
+        own.gone(nodes[0])
