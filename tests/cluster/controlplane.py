@@ -4,6 +4,7 @@ kwokctl launches it; the KWOK processes that play the kubelets are ours, one for
 dead kubelet looks like (no heartbeat, no pod started, no pod ended).
 """
 
+import fcntl
 import json
 import os
 import secrets
@@ -73,6 +74,7 @@ class ControlPlane:
     ) -> "ControlPlane":
         """Start one and wait until it is ready. Raises ControlPlaneError, having cleaned up."""
         binaries.ensure()
+        binaries.cache().parent.mkdir(parents=True, exist_ok=True)
         workdir = workdir or Path(tempfile.mkdtemp(prefix="rescheduler-cluster-"))
         workdir.mkdir(parents=True, exist_ok=True)
         plane = cls(workdir, name or f"c{secrets.token_hex(4)}")
@@ -89,7 +91,10 @@ class ControlPlane:
         for component, more in (extra_args or {}).items():
             arguments.setdefault(component, {}).update(more)
         try:
-            plane._create(arguments, audit=audit)
+            # Two that start at once would find the same ports free.
+            with (binaries.cache().parent / ".starting").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                plane._create(arguments, audit=audit)
             plane._rack(MAIN)
         except BaseException:
             plane.stop()
@@ -306,9 +311,14 @@ class ControlPlane:
         if new_boot:
             body = json.dumps({"status": {"nodeInfo": {"bootID": secrets.token_hex(16)}}})
             self.kubectl("patch", "node", name, "--subresource=status", "--type=strategic", "-p", body)
-        self._rack(name)
+        self.recover_rack(name)
 
-    recover_rack = _rack
+    def recover_rack(self, rack: str) -> None:
+        """The kubelets of all its nodes run again."""
+        # A new KWOK process would wait for the old one's Leases to run out; a kubelet takes its own at once.
+        nodes = self.kubectl("get", "nodes", "-l", f"{RACK}={rack}", "-o", "jsonpath={.items[*].metadata.name}").split()
+        self.kubectl("delete", "lease", "-n", "kube-node-lease", *nodes, "--ignore-not-found")
+        self._rack(rack)
 
 
 def _node(name: str, labels: Mapping[str, str], cpu: str, memory: str, pods: str) -> dict[str, Any]:

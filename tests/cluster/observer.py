@@ -1,5 +1,6 @@
 """Looks at the cluster with another client (pykube) than the operator's: it must not share the operator's mistakes."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ class Observer:
 
     def __init__(self, kubeconfig: Path) -> None:
         self.api = pykube.HTTPClient(pykube.KubeConfig.from_file(str(kubeconfig)))
-        self._drain = pykube.object_factory(self.api, GROUP_VERSION, "NodeDrain")
+
+    @cached_property
+    def _drain(self) -> Any:
+        return pykube.object_factory(self.api, GROUP_VERSION, "NodeDrain")
 
     def node(self, name: str) -> dict[str, Any]:
         """A Node."""

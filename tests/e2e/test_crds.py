@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from cluster import ControlPlane
 from cluster.controlplane import ControlPlaneError
 from cluster.operators import ROOT

@@ -2,7 +2,6 @@
 
 from cluster import workloads
 from cluster.waiting import until
-
 from e2e.conftest import Site
 
 

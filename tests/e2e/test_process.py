@@ -3,15 +3,16 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from cluster import ControlPlane, workloads
 from cluster.observer import Observer
 from cluster.operators import NAMESPACE, Operator, install
 from cluster.waiting import until
-
 from e2e.conftest import Site
 
 
@@ -129,7 +130,7 @@ def test_an_api_server_that_is_away_ends_nothing(plane: ControlPlane, own: Site)
         own.annotate(nodes[0])
         until(lambda: own.observer.phase(nodes[0]) == "Draining", "the drain to begin")
         plane.stop_apiserver()
-        until(lambda: False, "30 s", seconds=30) if os.environ.get("CI_SLOW") else None
+        time.sleep(30)
         plane.start_apiserver()
         own.phase(nodes[0], "Drained", seconds=90)
         own.annotate(nodes[0], None)

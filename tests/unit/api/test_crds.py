@@ -1,0 +1,83 @@
+"""The generated CRDs are those in the repository, and say all that a user asks `kubectl explain`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rescheduler.api.crds import main, manifests
+
+ROOT = Path(__file__).parents[3]
+CRDS = {crd["spec"]["names"]["kind"]: crd for crd in map(yaml.safe_load, manifests().values())}
+
+
+def schema(kind: str) -> dict[str, Any]:
+    (version,) = CRDS[kind]["spec"]["versions"]
+    found: dict[str, Any] = version["schema"]["openAPIV3Schema"]
+    return found
+
+
+def fields(at: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, child in at.get("properties", {}).items():
+        yield f"{path}.{name}", child
+        yield from fields(child, f"{path}.{name}")
+    if isinstance(at.get("items"), dict):
+        yield from fields(at["items"], f"{path}[]")
+
+
+ALL = [
+    pytest.param(field, id=path)
+    for kind in CRDS
+    for part in ("spec", "status")
+    for path, field in fields(schema(kind)["properties"][part], f"{kind}.{part}")
+]
+
+
+@pytest.mark.parametrize("directory", ["manifests/crds", "manifests/chart/crds"])
+def test_the_files_are_up_to_date(directory: str) -> None:
+    assert main(["--check", str(ROOT / directory)]) == 0
+
+
+def test_a_file_that_differs_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 0
+    assert main(["--check", str(tmp_path)]) == 0
+    (tmp_path / "rescheduler.dev_nodedrains.yaml").write_text("changed")
+    assert main(["--check", str(tmp_path)]) == 1
+    assert "rescheduler.dev_nodedrains.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("field", ALL)
+def test_every_field_is_described(field: dict[str, Any]) -> None:
+    assert field.get("description")
+
+
+@pytest.mark.parametrize("field", ALL)
+def test_every_field_has_one_type(field: dict[str, Any]) -> None:
+    assert "type" in field or field.get("x-kubernetes-int-or-string")
+    assert not {"anyOf", "$ref", "title", "$defs"} & field.keys()
+
+
+def test_overrides_have_no_defaults() -> None:
+    """A default there would silently override the policy."""
+    overrides = schema("NodeDrain")["properties"]["spec"]["properties"]["drain"]
+    assert not [path for path, field in fields(overrides, "drain") if "default" in field]
+
+
+def test_nothing_observed_is_defaulted() -> None:
+    for kind in CRDS:
+        status = schema(kind)["properties"]["status"]
+        assert not [path for path, field in fields(status, kind) if "default" in field]
+
+
+@pytest.mark.parametrize(
+    ("kind", "short"), [("ReschedulePolicy", "rsp"), ("NamespacePool", "nsp"), ("NodeDrain", "nd")]
+)
+def test_names_and_scope_are_the_contract(kind: str, short: str) -> None:
+    spec = CRDS[kind]["spec"]
+    assert (spec["group"], spec["scope"]) == ("rescheduler.dev", "Cluster")
+    assert spec["names"]["shortNames"] == [short]
+    assert spec["names"]["categories"] == ["rescheduler"]
+    assert spec["versions"][0]["name"] == "v1alpha1"
+    assert spec["versions"][0]["subresources"] == {"status": {}}

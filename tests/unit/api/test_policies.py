@@ -1,0 +1,97 @@
+"""The defaults of a policy are the design's, to the letter."""
+
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from rescheduler.api.policies import Policy, ReschedulePolicySpec
+from rescheduler.api.scalars import dump
+
+DESIGN = yaml.safe_load("""
+nodeSelector: {matchLabels: {}, matchExpressions: []}
+priority: 0
+mode: Enforce
+suspend: "None"
+maintenance:
+  enabled: true
+  conditions: []
+  maxConcurrent: 1
+  maxUnavailable: "10%"
+  windows: []
+  onWindowClose: Finish
+failure:
+  enabled: true
+  conditions:
+  - {type: Ready, status: [Unknown], for: 60s}
+  - {type: Ready, status: ["False"], for: 3m}
+  startupGrace: 10m
+  recoverAfter: 2m
+  flapping: {changes: 3, within: 15m}
+  maxUnhealthy: "20%"
+  force: WithProof
+drain:
+  replacement: Preferred
+  replacementTimeout: 5m
+  timeout: 0s
+  onTimeout: Hold
+  emptyDir: Evict
+  unmanaged: Block
+  noRoom: Hold
+  gates: []
+  maxEvictionsPerSecond: 20
+  excludeFromLoadBalancers: false
+  rules: []
+rebalance: {enabled: false, high: "80%", low: "50%"}
+""")
+
+
+def test_the_defaults_are_the_designs() -> None:
+    assert dump(ReschedulePolicySpec()) == DESIGN
+
+
+def test_a_spec_is_the_same_after_writing_and_reading() -> None:
+    spec = ReschedulePolicySpec.model_validate(
+        {
+            "maintenance": {
+                "windows": [{"schedule": "0 22 * * SAT", "duration": "4h", "timeZone": "Europe/Berlin"}],
+                "topologyKey": "topology.kubernetes.io/zone",
+            },
+            "failure": {"leaseTimeout": "20s"},
+            "drain": {
+                "gracePeriodSeconds": 30,
+                "rules": [{"podSelector": {"matchLabels": {"app": "db"}}, "action": "WaitCompleted", "timeout": "4h"}],
+            },
+        }
+    )
+    assert ReschedulePolicySpec.model_validate(dump(spec)) == spec
+
+
+def test_conditions_given_replace_the_default() -> None:
+    spec = ReschedulePolicySpec.model_validate({"failure": {"conditions": [{"type": "DiskBad", "status": ["True"]}]}})
+    assert [condition.type for condition in spec.failure.conditions] == ["DiskBad"]
+
+
+def test_fields_of_a_newer_version_are_ignored() -> None:
+    assert ReschedulePolicySpec.model_validate({"later": 1, "drain": {"later": 2}}) == ReschedulePolicySpec()
+
+
+def test_a_policy_is_read_from_its_object() -> None:
+    raw = {"metadata": {"name": "p", "uid": "u", "generation": 3}, "spec": {"mode": "Audit"}}
+    policy = Policy.from_object(raw)
+    assert (policy.name, policy.uid, policy.generation, policy.spec.mode) == ("p", "u", 3, "Audit")
+    assert replace(policy, generation=4) != policy
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        ({"mode": "Maybe"}, "mode"),
+        ({"drain": {"timeout": "soon"}}, "drain.timeout"),
+        ({"maintenance": {"maxConcurrent": "5"}}, "maintenance.maxConcurrent"),
+        ({"failure": {"flapping": {"changes": 0}}}, "failure.flapping.changes"),
+    ],
+)
+def test_nonsense_is_refused_by_name(spec: object, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        Policy.from_object({"metadata": {"name": "p"}, "spec": spec})
