@@ -1,0 +1,73 @@
+"""The table of a drain's life, line by line."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rescheduler.api.drains import Phase
+from rescheduler.core.drains import SETTLE, TRANSITIONS, Command, Fact, Situation, fact, step
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def situation(**changes: object) -> Situation:
+    base: dict[str, object] = {"now": NOW, "same_node": True, "withdrawn": False, "restored": False, "held": False}
+    return Situation(**(base | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"same_node": False, "withdrawn": True}, Fact.NODE_GONE),
+        ({"withdrawn": True}, Fact.WITHDRAWN),
+        ({"withdrawn": True, "restored": True}, Fact.RESTORED),
+        ({"held": True}, Fact.HELD),
+        ({}, Fact.GRANTED),
+        ({"begun": NOW, "remaining": None}, Fact.LEAVING),
+        ({"begun": NOW, "remaining": 0}, Fact.LEAVING),  # the scheduler may still bind
+        ({"begun": NOW - SETTLE, "remaining": 0}, Fact.EMPTY),
+        ({"begun": NOW - SETTLE, "remaining": 0, "held": True}, Fact.EMPTY),
+        ({"begun": NOW - SETTLE, "remaining": 1, "held": True}, Fact.HELD),
+        ({"begun": NOW - timedelta(seconds=59), "remaining": 1, "blocked": 1}, Fact.LEAVING),
+        ({"begun": NOW - timedelta(seconds=60), "remaining": 1, "blocked": 1}, Fact.STUCK),
+        ({"begun": NOW - timedelta(hours=1), "remaining": 1, "blocked": 1, "last_move": NOW}, Fact.LEAVING),
+    ],
+)
+def test_the_first_fact_that_holds(changes: dict[str, object], expected: Fact) -> None:
+    assert fact(situation(**changes)) is expected
+
+
+@pytest.mark.parametrize(
+    ("phase", "what", "then"),
+    [
+        (Phase.WAITING, Fact.HELD, Phase.WAITING),
+        (Phase.WAITING, Fact.GRANTED, Phase.DRAINING),
+        (Phase.DRAINING, Fact.STUCK, Phase.BLOCKED),
+        (Phase.BLOCKED, Fact.LEAVING, Phase.DRAINING),
+        (Phase.DRAINING, Fact.EMPTY, Phase.DRAINED),
+        (Phase.DRAINED, Fact.LEAVING, Phase.DRAINING),
+        (Phase.DRAINING, Fact.HELD, Phase.WAITING),
+        (Phase.DRAINED, Fact.WITHDRAWN, Phase.RESTORING),
+    ],
+)
+def test_phases_follow_facts(phase: Phase, what: Fact, then: Phase) -> None:
+    assert step(phase, what)[0] is then
+
+
+def test_what_is_being_restored_never_drains_again() -> None:
+    with pytest.raises(LookupError):
+        step(Phase.RESTORING, Fact.GRANTED)
+
+
+@given(phase=st.sampled_from(Phase), what=st.sampled_from(Fact))
+def test_pods_move_and_nodes_are_cordoned_only_where_a_drain_may_go_on(phase: Phase, what: Fact) -> None:
+    if what not in TRANSITIONS[phase]:
+        return
+    commands = step(phase, what)[1]
+    may = what in (Fact.GRANTED, Fact.LEAVING, Fact.STUCK, Fact.EMPTY)
+    assert (Command.MOVE in commands) is may
+    assert (Command.CORDON in commands) is may
+    if Command.CORDON in commands:
+        assert commands.index(Command.RECORD) < commands.index(Command.CORDON)

@@ -1,0 +1,88 @@
+"""What is written on a node, and that exactly that is taken off again."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rescheduler.api import names
+from rescheduler.api.drains import NodeRecord, Reason
+from rescheduler.core.facts import Node
+from rescheduler.core.nodes import additions, hold_patch, record, restore_patch
+
+NODE = Node("n", "u", "7")
+
+
+def test_a_record_says_what_will_be_ours_before_it_is() -> None:
+    adds = additions(NODE, {Reason.MAINTENANCE}, exclude_from_load_balancers=True)
+    ours = record(NODE, None, adds)
+    assert ours.cordoned_by_us
+    assert hold_patch(NODE, ours) == {
+        "spec": {"unschedulable": True},
+        "metadata": {
+            "labels": {names.EXCLUDE_FROM_LOAD_BALANCERS: "true"},
+            "annotations": {names.SCALE_DOWN_DISABLED: "true"},
+            "resourceVersion": "7",
+            "uid": "u",
+        },
+    }
+
+
+def test_what_was_there_before_is_not_ours() -> None:
+    before = Node("n", "u", "7", unschedulable=True, annotations={names.SCALE_DOWN_DISABLED: "false"})
+    ours = record(before, None, additions(before, {Reason.MAINTENANCE}, exclude_from_load_balancers=False))
+    assert not ours.cordoned_by_us
+    assert ours.added_annotations == {}
+    assert hold_patch(before, ours) is None
+    assert restore_patch(before, ours, {}) is None
+
+
+def test_a_record_of_the_same_node_survives_a_restart_and_one_of_another_does_not() -> None:
+    held = Node("n", "u", "8", unschedulable=True)
+    kept = NodeRecord(uid="u", cordoned_by_us=True)
+    nothing = additions(held, set(), exclude_from_load_balancers=False)
+    assert record(held, kept, nothing).cordoned_by_us
+    assert not record(held, NodeRecord(uid="other", cordoned_by_us=True), nothing).cordoned_by_us
+    assert restore_patch(held, NodeRecord(uid="other", cordoned_by_us=True), {}) is None
+
+
+def test_what_others_changed_since_is_left_alone() -> None:
+    ours = NodeRecord(uid="u", cordoned_by_us=True, added_annotations={"a": "1", "b": "2"})
+    now = Node("n", "u", "9", unschedulable=False, annotations={"a": "1", "b": "changed"})
+    assert restore_patch(now, ours, {}) == {
+        "metadata": {"annotations": {"a": None}, "resourceVersion": "9", "uid": "u"}
+    }
+
+
+@given(
+    cordoned=st.booleans(),
+    labels=st.dictionaries(st.sampled_from(["x", names.EXCLUDE_FROM_LOAD_BALANCERS]), st.sampled_from(["true", "no"])),
+    annotations=st.dictionaries(st.sampled_from(["y", names.SCALE_DOWN_DISABLED]), st.sampled_from(["true", "no"])),
+)
+def test_holding_and_restoring_leaves_the_node_as_it_was(
+    cordoned: bool, labels: dict[str, str], annotations: dict[str, str]
+) -> None:
+    before = Node("n", "u", "1", unschedulable=cordoned, labels=labels, annotations=annotations)
+    ours = record(before, None, additions(before, {Reason.MAINTENANCE}, exclude_from_load_balancers=True))
+    held = applied(before, hold_patch(before, ours))
+    assert held.unschedulable
+    after = applied(held, restore_patch(held, ours, {}))
+    assert (after.unschedulable, after.labels, after.annotations) == (cordoned, labels, annotations)
+
+
+def applied(node: Node, patch: dict[str, object] | None) -> Node:
+    """The node after a merge patch."""
+    body: dict[str, dict[str, object]] = patch or {}  # type: ignore[assignment]
+
+    def merged(now: object, key: str) -> dict[str, str]:
+        changes: dict[str, str | None] = body.get("metadata", {}).get(key, {})  # type: ignore[assignment]
+        both: dict[str, str | None] = {**now, **changes}  # type: ignore[dict-item]
+        return {k: v for k, v in both.items() if v is not None}
+
+    unschedulable = bool(body.get("spec", {}).get("unschedulable", node.unschedulable))
+    return Node(
+        "n",
+        "u",
+        "2",
+        unschedulable=unschedulable,
+        labels=merged(node.labels, "labels"),
+        annotations=merged(node.annotations, "annotations"),
+    )

@@ -1,0 +1,116 @@
+"""What a node asks for, and when."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from rescheduler.api import names
+from rescheduler.api.drains import Reason
+from rescheduler.api.policies import Policy, ReschedulePolicySpec
+from rescheduler.core.facts import Node, NodeCondition
+from rescheduler.core.triggers import Sighting, see, stale_cancellations, wanted
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+POLICY = Policy("p", "u", 1, ReschedulePolicySpec())
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def node(ready: str = "True", *, transition: float = 0, **more: object) -> Node:
+    condition = NodeCondition("Ready", ready, "why", at(transition))
+    base: dict[str, object] = {"name": "n", "uid": "u", "created": at(-3600), "conditions": (condition,)}
+    return Node(**(base | more))  # type: ignore[arg-type]
+
+
+def story(*steps: tuple[float, str]) -> Sighting:
+    seen = None
+    for seconds, ready in steps:
+        seen = see(seen, node(ready, transition=seconds), POLICY, at(seconds))
+    assert seen is not None
+    return seen
+
+
+def reasons(ready: str, seen: Sighting, seconds: float, *standing: Reason) -> set[Reason]:
+    asked = wanted(node(ready), POLICY, seen, at(seconds), standing=frozenset(standing))
+    return {want.reason for want in asked.requests}
+
+
+@pytest.mark.parametrize(
+    ("ready", "seconds", "asks"),
+    [("Unknown", 59, False), ("Unknown", 60, True), ("False", 179, False), ("False", 180, True)],
+)
+def test_a_condition_counts_after_its_time(ready: str, seconds: float, asks: bool) -> None:
+    seen = story((-5, "True"), (0, ready))
+    assert reasons(ready, seen, seconds) == ({Reason.FAILURE} if asks else set())
+
+
+def test_it_is_looked_at_again_just_when_the_time_is_up() -> None:
+    seen = story((-5, "True"), (0, "Unknown"))
+    assert wanted(node("Unknown"), POLICY, seen, at(10), standing=frozenset()).look_again == at(60)
+
+
+def test_time_as_unknown_counts_for_false_too() -> None:
+    """A reboot goes through both: its timer does not start anew."""
+    seen = story((-5, "True"), (0, "Unknown"), (50, "False"))
+    assert reasons("False", seen, 180) == {Reason.FAILURE}
+
+
+def test_after_a_restart_unknown_counts_from_its_transition_and_false_from_first_sight() -> None:
+    unknown = see(None, node("Unknown", transition=0), POLICY, at(50))
+    assert reasons("Unknown", unknown, 60) == {Reason.FAILURE}
+    ill = see(None, node("False", transition=0), POLICY, at(170))
+    assert reasons("False", ill, 180) == set()
+
+
+def test_a_transition_in_the_future_shortens_nothing() -> None:
+    seen = see(None, node("Unknown", transition=1000), POLICY, at(0))
+    assert reasons("Unknown", seen, 59) == set()
+    assert reasons("Unknown", seen, 60) == {Reason.FAILURE}
+
+
+def test_a_new_node_that_was_never_ready_has_its_grace() -> None:
+    young = node("False", created=at(0))
+    seen = see(None, young, POLICY, at(0))
+    asked = wanted(young, POLICY, seen, at(500), standing=frozenset())
+    assert asked.requests == ()
+    assert asked.look_again == at(600)
+
+
+def test_a_failure_stands_until_it_is_over_for_recover_after() -> None:
+    seen = story((-5, "True"), (0, "Unknown"), (100, "True"))
+    assert reasons("True", seen, 219, Reason.FAILURE) == {Reason.FAILURE}
+    assert reasons("True", seen, 220, Reason.FAILURE) == set()
+    assert reasons("True", seen, 110) == set()
+
+
+def test_another_node_under_the_name_starts_anew() -> None:
+    seen = story((0, "Unknown"))
+    assert see(seen, node("Unknown", uid="other", transition=90), POLICY, at(100)).since["Ready"] == ("Unknown", at(90))
+
+
+def test_the_annotation_asks_for_maintenance_and_false_is_refused() -> None:
+    seen = story((0, "True"))
+    asked = wanted(node(annotations={names.MAINTENANCE: "disk"}), POLICY, seen, at(1), standing=frozenset())
+    assert [(want.reason, want.message) for want in asked.requests] == [(Reason.MAINTENANCE, "disk")]
+    refused = wanted(node(annotations={names.MAINTENANCE: "false"}), POLICY, seen, at(1), standing=frozenset())
+    assert refused.refused
+    assert refused.requests == ()
+
+
+def test_a_cancelled_request_stays_quiet_until_it_changes() -> None:
+    seen = story((0, "True"))
+    cancelled = {names.CANCELLED: '{"Maintenance": "disk"}'}
+    same = node(annotations={names.MAINTENANCE: "disk", **cancelled})
+    assert wanted(same, POLICY, seen, at(1), standing=frozenset()).requests == ()
+    other = node(annotations={names.MAINTENANCE: "fan", **cancelled})
+    asked = wanted(other, POLICY, seen, at(1), standing=frozenset())
+    assert [want.message for want in asked.requests] == ["fan"]
+    assert stale_cancellations(other, asked, seen) == ("Maintenance",)
+
+
+@pytest.mark.parametrize("nonsense", ["x", "[]", "null", "3"])
+def test_nonsense_in_the_cancelled_annotation_cancels_nothing(nonsense: str) -> None:
+    asked = node(annotations={names.MAINTENANCE: "disk", names.CANCELLED: nonsense})
+    assert wanted(asked, POLICY, story((0, "True")), at(1), standing=frozenset()).requests

@@ -1,0 +1,126 @@
+"""Who may go on, and why not."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from rescheduler.api.drains import NodeDrain, NodeDrainSpec, NodeDrainStatus, Reason, Request
+from rescheduler.api.policies import Policy, ReschedulePolicySpec
+from rescheduler.core.facts import Node, NodeCondition
+from rescheduler.core.turns import Hold, World, held
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def drain(
+    name: str, *, age: int = 0, begun: bool = False, reason: Reason = Reason.MAINTENANCE, **status: Any
+) -> NodeDrain:
+    return NodeDrain(
+        name=name,
+        uid=name,
+        resource_version="1",
+        generation=1,
+        created=NOW - timedelta(seconds=age),
+        deletion_timestamp=None,
+        finalizers=(),
+        annotations={},
+        spec=NodeDrainSpec(node_name=name, requests=(Request(reason=reason),)),
+        status=NodeDrainStatus(started_at=NOW if begun else None, **status),
+    )
+
+
+def world(
+    *drains: NodeDrain, nodes: int = 10, ill: int = 0, labels: dict[str, dict[str, str]] | None = None, **spec: Any
+) -> World:
+    def node(index: int) -> Node:
+        status = "Unknown" if index < ill else "True"
+        name = f"n{index}"
+        return Node(name, name, labels=(labels or {}).get(name, {}), conditions=(NodeCondition("Ready", status),))
+
+    policy = Policy("p", "u", 1, ReschedulePolicySpec.model_validate(spec))
+    return World({f"n{i}": node(i) for i in range(nodes)}, [policy], {d.name: d for d in drains})
+
+
+def reason(name: str, place: World) -> Hold | None:
+    found = held(place.drains[name], place, NOW)
+    return found.reason if found else None
+
+
+def test_one_alone_may_begin() -> None:
+    assert reason("n0", world(drain("n0"))) is None
+
+
+def test_without_a_policy_nothing_begins() -> None:
+    place = world(drain("n0"))
+    assert reason("n0", World(place.nodes, [], place.drains)) is Hold.NO_POLICY
+
+
+@pytest.mark.parametrize(
+    ("spec", "begun", "why"),
+    [
+        ({"mode": "Audit"}, False, Hold.AUDIT),
+        ({"mode": "Audit"}, True, Hold.AUDIT),
+        ({"suspend": "New"}, False, Hold.SUSPENDED),
+        ({"suspend": "New"}, True, None),
+        ({"suspend": "All"}, True, Hold.SUSPENDED),
+        ({"maintenance": {"enabled": False}}, False, Hold.DISABLED),
+        ({"drain": {"gates": ["example.com/ok"]}}, False, Hold.GATED),
+        ({"maintenance": {"windows": [{"schedule": "0 0 * * *", "duration": "1h"}]}}, False, Hold.WINDOW),
+    ],
+)
+def test_the_policy_holds(spec: dict[str, Any], begun: bool, why: Hold | None) -> None:
+    assert reason("n0", world(drain("n0", begun=begun), **spec)) is why
+
+
+def test_slots_go_to_those_begun_and_then_in_the_order_of_asking() -> None:
+    place = world(
+        drain("n0", age=1),
+        drain("n1", age=9, begun=True),
+        drain("n2", age=5),
+        maintenance={"maxConcurrent": 2, "maxUnavailable": "100%"},
+    )
+    assert reason("n2", place) is None
+    assert reason("n0", place) is Hold.MAX_CONCURRENT
+
+
+def test_one_that_waits_for_something_else_holds_no_place_in_the_queue() -> None:
+    gated = drain("n1", age=9)
+    gated = gated.model_copy(
+        update={
+            "spec": NodeDrainSpec.model_validate(
+                {"nodeName": "n1", "requests": [{"reason": "Maintenance"}], "drain": {"gates": ["a"]}}
+            )
+        }
+    )
+    assert reason("n0", world(drain("n0"), gated)) is None
+
+
+def test_drained_nodes_give_their_slot_but_still_count_as_unavailable() -> None:
+    done = drain("n1", begun=True, drained_at=NOW)
+    assert reason("n0", world(drain("n0"), done, maintenance={"maxUnavailable": 2})) is None
+    assert reason("n0", world(drain("n0"), done, maintenance={"maxUnavailable": 1})) is Hold.MAX_UNAVAILABLE
+
+
+def test_a_percentage_of_unavailable_never_comes_to_less_than_max_concurrent() -> None:
+    place = world(drain("n0"), drain("n1", begun=True), maintenance={"maxConcurrent": 2, "maxUnavailable": "10%"})
+    assert reason("n0", place) is None
+
+
+def test_two_values_of_the_topology_key_are_never_drained_at_once() -> None:
+    labels = {"n0": {"zone": "a"}, "n1": {"zone": "b"}, "n2": {"zone": "a"}}
+    spec: dict[str, Any] = {"maintenance": {"maxConcurrent": 5, "maxUnavailable": 5, "topologyKey": "zone"}}
+    assert reason("n0", world(drain("n0"), drain("n1", begun=True), labels=labels, **spec)) is Hold.TOPOLOGY
+    assert reason("n0", world(drain("n0"), drain("n2", begun=True), labels=labels, **spec)) is None
+
+
+def test_a_failed_node_does_not_queue_behind_maintenance() -> None:
+    place = world(drain("n0", reason=Reason.FAILURE), drain("n5", begun=True), ill=1)
+    assert reason("n0", place) is None
+
+
+@pytest.mark.parametrize(
+    ("nodes", "ill", "why"), [(10, 2, None), (10, 3, Hold.STORM), (2, 1, None), (3, 2, Hold.STORM), (1, 1, None)]
+)
+def test_the_storm_brake(nodes: int, ill: int, why: Hold | None) -> None:
+    assert reason("n0", world(drain("n0", reason=Reason.FAILURE), nodes=nodes, ill=ill)) is why

@@ -1,0 +1,64 @@
+"""What must hold of the checkout itself."""
+
+import ast
+import operator
+from pathlib import Path
+
+import yaml
+
+from rescheduler.api.crds import manifests
+from rescheduler.kube.preflight import RIGHTS
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_standard_librarys_operator_is_not_shadowed() -> None:
+    assert not (ROOT / "operator" / "__init__.py").exists()
+    assert "rescheduler" not in str(operator.__file__)
+
+
+def test_the_crds_are_as_generated() -> None:
+    for name, text in manifests().items():
+        assert (ROOT / "manifests" / "crds" / name).read_text() == text
+        assert (ROOT / "manifests" / "chart" / "crds" / name).read_text() == text
+
+
+def test_the_cluster_role_grants_what_is_called_and_no_more() -> None:
+    documents = list(yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()))
+    (role,) = [d for d in documents if d["kind"] == "ClusterRole"]
+    granted = {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert granted == {(right.group, right.resource, right.verb) for right in RIGHTS}
+
+
+def test_the_install_manifest_begins_with_its_namespace_and_has_neither_hooks_nor_crds() -> None:
+    documents = list(yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()))
+    assert documents[0]["kind"] == "Namespace"
+    assert "CustomResourceDefinition" not in {d["kind"] for d in documents}
+    assert not any("helm.sh/hook" in d["metadata"].get("annotations", {}) for d in documents)
+
+
+def test_kopf_watches_and_does_nothing_else() -> None:
+    """Its other decorators write on the objects; see handlers.py."""
+    used = {
+        ast.unparse(decorator.func)
+        for file in (ROOT / "operator").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef)
+        for decorator in node.decorator_list
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func).startswith("kopf.")
+    }
+    assert used == {"kopf.on.event", "kopf.on.login", "kopf.on.startup", "kopf.on.cleanup"}
+
+
+def test_requirements_are_locked_with_hashes_and_name_no_index() -> None:
+    for name in ("runtime", "dev"):
+        text = (ROOT / "requirements" / f"{name}.txt").read_text()
+        assert "--hash=sha256:" in text
+        assert "index-url" not in text
+        assert "://" not in text
