@@ -39,6 +39,13 @@ BAD: list[tuple[dict[str, Any], str, Any, str]] = [
     (POLICY, "spec.maintenance.maxConcurrent", 1.5, "spec.maintenance.maxConcurrent"),
     (POLICY, "spec.maintenance.maxUnavailable", "-5%", "spec.maintenance.maxUnavailable"),
     (POLICY, "spec.maintenance.topologyKey", "", "spec.maintenance.topologyKey"),
+    (POLICY, "spec.maintenance.topologyKey", "a zone", "spec.maintenance.topologyKey"),
+    (POLICY, "spec.maintenance.maxUnavailable", "5", "spec.maintenance.maxUnavailable"),
+    (POLICY, "spec.failure.leaseTimeout", "0s", "spec.failure.leaseTimeout"),
+    (POLICY, "spec.maintenance.windows", [{**WINDOW, "schedule": "*/61 * * * *"}], "five-field cron"),
+    (POLICY, "spec.maintenance.windows", [{**WINDOW, "timeZone": "Local"}], "windows[0].timeZone"),
+    (POLICY, "spec.drain.gates", ["a..b/c"], "spec.drain.gates[0]"),
+    (POLICY, "spec.nodeSelector.matchLabels", {"x" * 64: "a"}, "spec.nodeSelector.matchLabels"),
     (POLICY, "spec.maintenance.onWindowClose", "Stop", "spec.maintenance.onWindowClose"),
     *(
         (POLICY, "spec.maintenance.windows", [{**WINDOW, "schedule": cron}], "spec.maintenance.windows[0].schedule")

@@ -9,7 +9,7 @@ from pydantic import Field, create_model
 
 from rescheduler.api.conditions import Condition
 from rescheduler.api.policies import Drain
-from rescheduler.api.scalars import Model, Time
+from rescheduler.api.scalars import Model, Time, Words
 
 
 class Reason(StrEnum):
@@ -56,7 +56,7 @@ class Request(Model):
     """One reason to empty the node."""
 
     reason: Reason = Field(description="Maintenance and Failure are the operator's, Manual is the user's.")
-    message: str = Field(default="", max_length=1024, description="For people: what for.")
+    message: Words = Field(default="", description="For people: what for.")
 
 
 def _optional(model: type[Model]) -> dict[str, Any]:
@@ -151,12 +151,12 @@ class Blocker(Model):
     namespace: str = Field(description="The pod's namespace.")
     pod: str = Field(description="The pod's name.")
     class_: BlockerClass = Field(alias="class", description="What holds it back.")
-    message: str = Field(default="", max_length=1024, description="Why, in words.")
+    message: Words = Field(default="", description="Why, in words.")
     since: Time = Field(description="Since when.")
     pdb: str | None = Field(default=None, description="The PodDisruptionBudget concerned.")
     healthy: int | None = Field(default=None, description="Healthy pods that the budget counts.")
     needed: int | None = Field(default=None, description="Healthy pods that the budget needs.")
-    hint: str = Field(default="", max_length=1024, description="What would unblock it.")
+    hint: Words = Field(default="", description="What would unblock it.")
 
 
 class NodeDrainStatus(Model):

@@ -7,11 +7,14 @@ from enum import StrEnum
 from typing import Any
 
 from pydantic import Field
+from pydantic.config import JsonDict
 
-from rescheduler.api.scalars import Duration, Model, NumberOrPercent
-from rescheduler.api.selectors import LabelSelector
+from rescheduler.api.scalars import POSITIVE, Duration, Model, NumberOrPercent
+from rescheduler.api.selectors import KEY_PATTERN, LabelSelector
 
-_CONDITION_TYPE = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+_CONDITION_TYPE = KEY_PATTERN
+"""A condition's type has the syntax of a label's key."""
+
 _MINUTE = r"([0-5]?[0-9])"
 _HOUR = r"([01]?[0-9]|2[0-3])"
 _DAY = r"(0?[1-9]|[12][0-9]|3[01])"
@@ -19,13 +22,25 @@ _MONTH = r"(0?[1-9]|1[0-2]|JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC)"
 _WEEKDAY = r"([0-7]|SUN|MON|TUE|WED|THU|FRI|SAT)"
 
 
-def _field(value: str) -> str:
-    one = rf"(\*|{value}(-{value})?)(/[1-9][0-9]?)?"
+_STEPS = ("[1-9]|[1-5][0-9]", "[1-9]|1[0-9]|2[0-3]", "[1-9]|[12][0-9]|3[01]", "[1-9]|1[0-2]", "[1-7]")
+
+
+def _field(value: str, step: str) -> str:
+    one = rf"(\*|{value}(-{value})?)(/({step}))?"
     return rf"{one}(,{one})*"
 
 
-CRON_PATTERN = "^" + " +".join(_field(v) for v in (_MINUTE, _HOUR, _DAY, _MONTH, _WEEKDAY)) + "$"
-"""Five-field cron; no @daily."""
+CRON_PATTERN = (
+    "^(?i:"
+    + " +".join(_field(*field) for field in zip((_MINUTE, _HOUR, _DAY, _MONTH, _WEEKDAY), _STEPS, strict=True))
+    + ")$"
+)
+"""Five-field cron, names in any case; no @daily."""
+_CRON_RULE: JsonDict = {
+    # That a range runs backwards (22-6) is beyond the server's cost budget for rules: whoever reads windows must say so.
+    "rule": f"self.matches(r'{CRON_PATTERN}')",
+    "message": "must be five-field cron (minute hour day month weekday), such as 0 22 * * SAT; no @daily",
+}
 
 
 class Mode(StrEnum):
@@ -119,22 +134,25 @@ class Window(Model):
 
     schedule: str = Field(
         description="When the window opens: five-field cron, such as `0 22 * * SAT`.",
-        max_length=128,
-        pattern=CRON_PATTERN,
+        json_schema_extra={"maxLength": 128, "x-kubernetes-validations": [_CRON_RULE]},
     )
     duration: Duration = Field(
         description="How long it stays open, such as 4h.",
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                {"rule": "self.matches('[1-9]')", "message": "duration must be longer than 0s"}
-            ]
-        },
+        json_schema_extra={"x-kubernetes-validations": [POSITIVE]},
     )
     time_zone: str = Field(
         default="UTC",
         description="IANA time zone of the schedule, such as Europe/Berlin.",
         max_length=64,
         pattern=r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$",
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "self.lowerAscii() != 'local'",
+                    "message": "must be an IANA time zone: Local would depend on where the operator runs",
+                }
+            ]
+        },
     )
 
 
@@ -160,6 +178,7 @@ class Maintenance(Model):
         description="Node label; nodes of two of its values are never drained at once.",
         min_length=1,
         max_length=316,
+        pattern=KEY_PATTERN,
     )
     windows: tuple[Window, ...] = Field(
         default=(), description="When maintenance may start; none means any time, several are a union.", max_length=16
@@ -194,7 +213,9 @@ class Failure(Model):
         default=timedelta(minutes=10), description="From a Node's creation until it was first Ready, nothing counts."
     )
     lease_timeout: Duration | None = Field(
-        default=None, description="Suspect a node whose Lease is silent for so long, on our own clock."
+        default=None,
+        description="Suspect a node whose Lease is silent for so long, on our own clock; absent: by its conditions alone.",
+        json_schema_extra={"x-kubernetes-validations": [POSITIVE]},
     )
     recover_after: Duration = Field(
         default=timedelta(minutes=2), description="Healthy for so long, a node is put back as it was."

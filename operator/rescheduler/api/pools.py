@@ -1,11 +1,24 @@
 """NamespacePool: which namespaces live on which nodes."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
 from pydantic import Field
 
 from rescheduler.api.conditions import Condition
 from rescheduler.api.policies import Mode
-from rescheduler.api.scalars import Model, NumberOrPercent
+from rescheduler.api.scalars import Model, NumberOrPercent, Words
 from rescheduler.api.selectors import LabelSelector
+
+
+class ExistingPods(StrEnum):
+    """What becomes of pods that run outside their pool."""
+
+    LEAVE = "Leave"
+    MOVE = "Move"
 
 
 class NamespacePoolSpec(Model):
@@ -26,10 +39,8 @@ class NamespacePoolSpec(Model):
     node_selector: LabelSelector = Field(description="The pool's nodes by their labels; an empty selector is refused.")
     exclusive: bool = Field(default=True, description="Other namespaces' pods are kept off the pool's nodes.")
     mode: Mode = Field(default=Mode.ENFORCE, description="Enforce, or Audit: say what would change, change nothing.")
-    existing_pods: str = Field(
-        default="Leave",
-        description="Pods that run outside their pool: Leave or Move.",
-        json_schema_extra={"enum": ["Leave", "Move"]},
+    existing_pods: ExistingPods = Field(
+        default=ExistingPods.LEAVE, description="Pods that run outside their pool: Leave or Move."
     )
     max_unavailable: NumberOrPercent = Field(
         default=NumberOrPercent(20, is_percent=True),
@@ -51,7 +62,7 @@ class PoolBlocker(Model):
     namespace: str = Field(description="The pod's namespace.")
     pod: str = Field(description="The pod's name.")
     class_: str = Field(alias="class", description="What holds it back.")
-    message: str = Field(default="", max_length=1024, description="Why, in words.")
+    message: Words = Field(default="", description="Why, in words.")
 
 
 class NamespacePoolStatus(Model):
@@ -72,3 +83,29 @@ class NamespacePoolStatus(Model):
         description="Ready, Conflict, Enforced, TaintHeldBack, SurvivesNodeLoss.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class NamespacePool:
+    """A NamespacePool as read; `created` decides which of two pools keeps what both claim."""
+
+    name: str
+    uid: str
+    generation: int
+    created: datetime | None
+    spec: NamespacePoolSpec
+    status: NamespacePoolStatus
+
+    @classmethod
+    def from_object(cls, raw: Mapping[str, Any]) -> "NamespacePool":
+        """From the raw object. Raises pydantic's ValidationError (a ValueError) that names the field."""
+        meta = raw["metadata"]
+        created = meta.get("creationTimestamp")
+        return cls(
+            meta["name"],
+            meta.get("uid", ""),
+            meta.get("generation", 0),
+            datetime.fromisoformat(created) if created else None,
+            NamespacePoolSpec.model_validate(raw["spec"]),
+            NamespacePoolStatus.model_validate(raw.get("status") or {}),
+        )

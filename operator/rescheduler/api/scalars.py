@@ -5,13 +5,26 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+)
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
 from pydantic_core import CoreSchema, core_schema
 
 DURATION_PATTERN = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"
 """GEP-2257, the Gateway API's form: `90s`, `1h30m`."""
 _PART = re.compile(r"([0-9]{1,5})(ms|h|m|s)")
+_MOST = timedelta(hours=100_000)
+"""A GEP-2257 duration is shorter than this: hours have five digits."""
+POSITIVE: JsonDict = {"rule": "self.matches('[1-9]')", "message": "must be longer than 0s"}
+"""CEL for durations that make no sense as nothing."""
 _UNITS = {
     "h": timedelta(hours=1),
     "m": timedelta(minutes=1),
@@ -35,13 +48,18 @@ def dump(model: Model) -> dict[str, Any]:
 
 def parse_duration(text: str) -> timedelta:
     """A GEP-2257 duration. Raises ValueError that shows the form."""
-    if not isinstance(text, str) or not re.match(DURATION_PATTERN, text):
+    if not isinstance(text, str) or not re.fullmatch(DURATION_PATTERN[1:-1], text):
         raise ValueError(f"{text!r} is no duration: write it like 90s, 5m or 1h30m")
     return sum((int(number) * _UNITS[unit] for number, unit in _PART.findall(text)), timedelta())
 
 
 def format_duration(value: timedelta) -> str:
-    """A GEP-2257 form as people write it: `90s`, `3m`, `1h30m`; nothing is `0s`."""
+    """A GEP-2257 form as people write it: `90s`, `3m`, `1h30m`; nothing is `0s`.
+
+    Raises ValueError for what the form cannot say: less than nothing, or 100,000 hours and more.
+    """
+    if not timedelta() <= value < _MOST:
+        raise ValueError(f"{value} cannot be written as a duration")
     rest, parts = value // timedelta(milliseconds=1), []
     if rest < 120_000 and rest % 1000 == 0:
         return f"{rest // 1000}s"
@@ -65,7 +83,11 @@ Duration = Annotated[
 
 
 def _time(value: Any) -> datetime:
-    return value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise ValueError(f"{value!r} is no time with a time zone, such as 2026-01-31T22:00:00Z")
+    return value
 
 
 Time = Annotated[
@@ -74,6 +96,18 @@ Time = Annotated[
     PlainSerializer(lambda time: time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
+
+
+def cut(text: Any, most: int = 1024) -> Any:
+    """Text that the schema's maxLength lets in.
+
+    What others say (a webhook's refusal, an annotation) may be of any length, and must not make a status unwritable.
+    """
+    return text if not isinstance(text, str) or len(text) <= most else text[: most - 1] + "…"
+
+
+Words = Annotated[str, BeforeValidator(cut), WithJsonSchema({"type": "string", "maxLength": 1024})]
+"""Text for people: cut to 1024 characters, never refused."""
 
 
 @dataclass(frozen=True, slots=True)

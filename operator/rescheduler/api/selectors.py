@@ -7,6 +7,14 @@ from pydantic import Field
 
 from rescheduler.api.scalars import Model
 
+# Bounds are for the schema alone: budgets are read with these models too, and the server lets theirs be longer.
+
+
+_DNS = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+KEY_PATTERN = rf"^({_DNS}(\.{_DNS})*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?$"
+"""A qualified name: what keys of labels and types of conditions look like."""
+VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+
 
 class Operator(StrEnum):
     """Operators of matchExpressions."""
@@ -20,10 +28,12 @@ class Operator(StrEnum):
 class Requirement(Model):
     """One expression; NotIn and DoesNotExist match where the label is absent."""
 
-    key: str = Field(description="The label's key.", min_length=1, max_length=316)
+    key: str = Field(description="The label's key.", json_schema_extra={"minLength": 1, "maxLength": 316})
     operator: Operator = Field(description="How the label's value relates to `values`.")
     values: tuple[str, ...] = Field(
-        default=(), description="Values for In and NotIn; empty for Exists and DoesNotExist.", max_length=100
+        default=(),
+        description="Values for In and NotIn; empty for Exists and DoesNotExist.",
+        json_schema_extra={"maxItems": 100},
     )
 
     def matches(self, labels: Mapping[str, str]) -> bool:
@@ -46,7 +56,7 @@ class LabelSelector(Model):
         default_factory=dict, description="Labels that must be there with these values."
     )
     match_expressions: tuple[Requirement, ...] = Field(
-        default=(), description="Expressions that must all hold.", max_length=50
+        default=(), description="Expressions that must all hold.", json_schema_extra={"maxItems": 50}
     )
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 
 from rescheduler.api import GROUP, VERSION, names
 from rescheduler.api.drains import NodeDrain, Reason
+from rescheduler.api.scalars import cut
 from rescheduler.core.facts import Node
 from rescheduler.core.triggers import Want, Wants
 
@@ -45,7 +46,7 @@ def change(node: Node, drain: NodeDrain | None, wants: Wants) -> Create | Amend 
     for request in wants.requests:
         # A Failure that only waits for its recovery says nothing new; it keeps the words it came with.
         kept = have.get(request.reason) if request.reason is Reason.FAILURE else None
-        want[request.reason] = kept or request.message
+        want[request.reason] = kept or cut(request.message)
     if not want:
         return Withdraw()
     if want == have and names.FINALIZER in drain.finalizers:
@@ -68,6 +69,6 @@ def _body(node: Node, requests: tuple[Want, ...]) -> dict[str, Any]:
         "metadata": {"name": node.name, "finalizers": [names.FINALIZER]},
         "spec": {
             "nodeName": node.name,
-            "requests": [{"reason": want.reason, "message": want.message} for want in requests],
+            "requests": [{"reason": want.reason, "message": cut(want.message)} for want in requests],
         },
     }

@@ -79,3 +79,9 @@ def test_overriding_rules_replaces_all_of_them(given: list[Any]) -> None:
 
 def test_every_field_of_a_drain_can_be_overridden() -> None:
     assert set(DrainOverrides.model_fields) == set(Drain.model_fields)
+
+
+def test_an_answer_of_any_length_makes_a_blocker() -> None:
+    """A webhook's refusal may be pages long; the drain must not stumble over it."""
+    blocker = Blocker(namespace="a", pod="b", class_=BlockerClass.ADMISSION_DENIED, message="x" * 9999, since=NOON)
+    assert len(blocker.message) == 1024

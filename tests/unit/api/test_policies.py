@@ -1,11 +1,12 @@
 """The defaults of a policy are the design's, to the letter."""
 
+import re
 from dataclasses import replace
 
 import pytest
 import yaml
 
-from rescheduler.api.policies import Policy, ReschedulePolicySpec
+from rescheduler.api.policies import CRON_PATTERN, Policy, ReschedulePolicySpec
 from rescheduler.api.scalars import dump
 
 DESIGN = yaml.safe_load("""
@@ -95,3 +96,51 @@ def test_a_policy_is_read_from_its_object() -> None:
 def test_nonsense_is_refused_by_name(spec: object, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         Policy.from_object({"metadata": {"name": "p"}, "spec": spec})
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "* * * * *",
+        "*/15 * * * *",
+        "0 22 * * SAT",
+        "0 22 * * sat,Sun",
+        "0 22 1-7 JAN-MAR MON-FRI",
+        "05 02 31 12 7",
+        "0,30 0-6/2 * * 0",
+        "0  2 * * *",
+    ],
+)
+def test_five_field_cron_is_let_in(schedule: str) -> None:
+    assert re.fullmatch(CRON_PATTERN, schedule)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "",
+        "@daily",
+        "* * * *",
+        "* * * * * *",
+        "60 * * * *",
+        "0 24 * * *",
+        "0 25 * * *",
+        "0 0 0 * *",
+        "0 0 32 * *",
+        "0 0 * 0 *",
+        "0 0 * 13 *",
+        "0 0 * * 8",
+        "0 0 * * FUN",
+        "0 0 * * MONDAY",
+        "*/0 * * * *",
+        "*/60 * * * *",
+        "0 */24 * * *",
+        "0 0 ? * *",
+        "0 0 * * L",
+        "0 0 * * 1,",
+        " 0 0 * * *",
+        "CRON_TZ=UTC 0 0 * * *",
+    ],
+)
+def test_what_is_no_five_field_cron_is_not(schedule: str) -> None:
+    assert not re.fullmatch(CRON_PATTERN, schedule)

@@ -48,3 +48,9 @@ def test_only_a_selector_that_asks_for_nothing_is_empty() -> None:
 def test_an_unknown_operator_is_refused() -> None:
     with pytest.raises(ValueError, match="operator"):
         LabelSelector.model_validate(expression("Gt", "1"))
+
+
+def test_a_budgets_selector_may_be_longer_than_ours() -> None:
+    """The server bounds none of this: to refuse it here would blind us to that budget."""
+    values = [str(number) for number in range(1000)]
+    assert LabelSelector.model_validate(expression("In", *values)).matches({"tier": "999"})
