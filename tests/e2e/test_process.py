@@ -1,6 +1,8 @@
 """The operator as a process: killed, doubled, cut off, wrongly set up."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -135,3 +137,25 @@ def test_an_api_server_that_is_away_ends_nothing(plane: ControlPlane, own: Site)
         own.phase(nodes[0], "Drained", seconds=90)
         own.annotate(nodes[0], None)
         own.gone(nodes[0])
+
+
+def test_every_line_of_the_log_is_json_kopfs_own_among_them(plane: ControlPlane) -> None:
+    identity, log = install(plane), plane.workdir / "lines.log"
+    with Operator(identity, log) as operator:
+        until(lambda: "leader.working" in log.read_text(), "the operator to lead", seconds=40)
+        assert operator.probe("healthz") == 200
+        assert 'leader_election_master_status{name="rescheduler"} 1.0' in operator.metrics()
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {"event", "level", "timestamp", "logger"} <= events[0].keys()
+
+
+def test_ctrl_c_ends_it_in_order(plane: ControlPlane) -> None:
+    """The Lease is given back: the next one leads at once."""
+    identity, log = install(plane), plane.workdir / "interrupted.log"
+    operator = Operator(identity, log).start()
+    until(lambda: "leader.working" in log.read_text(), "the operator to lead", seconds=40)
+    os.kill(operator.pid, signal.SIGINT)
+    until(lambda: not operator.running, "the operator to end")
+    assert "Traceback" not in log.read_text()
+    lease = plane.get("lease", "rescheduler", "-n", NAMESPACE)
+    assert not lease["spec"].get("holderIdentity")

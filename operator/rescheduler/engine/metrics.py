@@ -20,7 +20,6 @@ class Metrics:
         self.pods_moved = Counter(
             "rescheduler_pods_moved", "Pods that have left drained nodes.", registry=self.registry
         )
-        self.drains = Gauge("rescheduler_drains", "NodeDrains by phase.", ["phase"], registry=self.registry)
         self.drain_seconds = Histogram(
             "rescheduler_drain_duration_seconds",
             "From the cordon to Drained.",

@@ -1,0 +1,122 @@
+"""The chart and the plain manifest on a real API server, and what the operator's identity may not write."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import ControlPlane, binaries
+from cluster.operators import NAMESPACE, ROOT
+
+CHART = ROOT / "manifests" / "chart"
+
+
+def helm(*arguments: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **({"KUBECONFIG": str(kubeconfig)} if kubeconfig else {})}
+    command = [str(binaries.path("helm")), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[ControlPlane]:
+    """With the chart installed by helm."""
+    with ControlPlane.start() as made:
+        made.add_nodes(1)
+        result = helm(
+            "install", "rescheduler", str(CHART), "-n", NAMESPACE, "--create-namespace", kubeconfig=made.kubeconfig
+        )
+        assert result.returncode == 0, result.stderr
+        yield made
+
+
+def test_the_chart_lints() -> None:
+    result = helm("lint", "--strict", str(CHART))
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_unknown_values_are_refused() -> None:
+    result = helm("template", str(CHART), "--set", "replica=3")
+    assert result.returncode != 0
+    assert "replica" in result.stderr
+
+
+def test_helm_install_gives_all_that_is_needed(plane: ControlPlane) -> None:
+    assert {c["metadata"]["name"].split(".")[0] for c in plane.get("crd")["items"]} == {
+        "namespacepools",
+        "nodedrains",
+        "reschedulepolicies",
+    }
+    assert plane.get("deployment", "rescheduler", "-n", NAMESPACE)["spec"]["replicas"] == 2
+    policy = plane.get("rsp", "default")
+    assert policy["spec"]["nodeSelector"] == {
+        "matchExpressions": [{"key": "node-role.kubernetes.io/control-plane", "operator": "DoesNotExist"}]
+    }
+    assert policy["spec"]["maintenance"]["enabled"]
+    for admission in plane.get("validatingadmissionpolicies")["items"]:
+        assert not admission["status"].get("typeChecking", {}).get("expressionWarnings")
+
+
+def test_a_users_edit_of_the_default_policy_survives_an_upgrade(plane: ControlPlane) -> None:
+    plane.kubectl("patch", "rsp", "default", "--type=merge", "-p", '{"spec":{"maintenance":{"maxConcurrent":3}}}')
+    result = helm("upgrade", "rescheduler", str(CHART), "-n", NAMESPACE, kubeconfig=plane.kubeconfig)
+    assert result.returncode == 0, result.stderr
+    assert plane.get("rsp", "default")["spec"]["maintenance"]["maxConcurrent"] == 3
+
+
+def test_the_operators_pods_meet_pod_security_restricted(plane: ControlPlane) -> None:
+    plane.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
+    said = plane.kubectl("rollout", "restart", "deploy/rescheduler", "-n", NAMESPACE, check=False)
+    assert "violate" not in said
+
+
+def test_the_plain_manifest_is_accepted(plane: ControlPlane) -> None:
+    said = plane.kubectl("apply", "--dry-run=server", "-f", str(ROOT / "manifests" / "install.yaml"), check=False)
+    assert "error" not in said.lower()
+
+
+@pytest.mark.parametrize(
+    ("patch", "refused"),
+    [
+        ({"spec": {"unschedulable": True}}, None),
+        ({"spec": {"unschedulable": None}}, None),
+        ({"metadata": {"annotations": {"cluster-autoscaler.kubernetes.io/scale-down-disabled": "true"}}}, None),
+        ({"metadata": {"labels": {"x": "y"}}}, "change no label"),
+        ({"metadata": {"labels": {"kubernetes.io/os": None}}}, "change no label"),
+        ({"metadata": {"annotations": {"x": "y"}}}, "change no annotation"),
+        ({"metadata": {"annotations": {"rescheduler.dev/maintenance": "y"}}}, "change no annotation"),
+        ({"metadata": {"finalizers": ["a.b/c"]}}, "neither finalizers nor owners"),
+        ({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}}, "add no taint"),
+        ({"spec": {"providerID": "x"}}, "nothing of a node's spec"),
+    ],
+)
+def test_what_the_operator_may_write_on_a_node(plane: ControlPlane, patch: object, refused: str | None) -> None:
+    identity = plane.identity_kubeconfig(NAMESPACE, "rescheduler")
+    arguments = ["patch", "node", "n1", "--type=merge", "-p", json.dumps(patch)]
+    said = plane.kubectl(*arguments, kubeconfig=identity, check=False)
+    assert (refused in said) if refused else ("patched" in said), said
+
+
+@pytest.mark.parametrize(
+    ("patch", "refused"),
+    [
+        ({"status": {"conditions": [{"type": "Drained", "status": "True"}]}}, None),
+        ({"status": {"conditions": [{"type": "Drained", "$patch": "delete"}]}}, None),
+        ({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}, "set no node condition"),
+        ({"status": {"conditions": [{"type": "Ready", "$patch": "delete"}]}}, "set no node condition"),
+        ({"status": {"capacity": {"cpu": "1"}}}, "nothing of a node's status"),
+    ],
+)
+def test_what_the_operator_may_write_in_a_nodes_status(plane: ControlPlane, patch: object, refused: str | None) -> None:
+    # kubectl reads the subresource before it patches it; the operator does not, and has no right to.
+    plane.kubectl("create", "clusterrole", "reader", "--verb=get", "--resource=nodes/status", check=False)
+    user = f"{NAMESPACE}:rescheduler"
+    plane.kubectl(
+        "create", "clusterrolebinding", "reader", "--clusterrole=reader", f"--serviceaccount={user}", check=False
+    )
+    identity = plane.identity_kubeconfig(NAMESPACE, "rescheduler")
+    arguments = ["patch", "node", "n1", "--subresource=status", "-p", json.dumps(patch)]
+    said = plane.kubectl(*arguments, kubeconfig=identity, check=False)
+    assert (refused in said) if refused else ("patched" in said), said
