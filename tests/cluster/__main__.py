@@ -30,7 +30,7 @@ def up(name: str, nodes: int) -> None:
     if workdir.exists():
         click.echo(f"{name} is there already: `make cluster-down` ends it", err=True)
     else:
-        plane = ControlPlane.start(name=name, workdir=workdir)
+        plane = ControlPlane.start(name=name, workdir=workdir, keep=True)
         plane.add_nodes(nodes, zones=("a", "b", "c"), own_kwok=True)
     tools = binaries.path("kubectl").parent
     click.echo(f"export KUBECONFIG={workdir / 'kubeconfig'} PATH={tools}:$PATH")

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -56,6 +57,8 @@ class ControlPlane:
         self.kubeconfig = workdir / "kubeconfig"
         self.audit_log: Path | None = None
         self.server = ""
+        self._lease_seconds = 40
+        self._guard: subprocess.Popen[bytes] | None = None
         self._racks: dict[str, subprocess.Popen[bytes]] = {}
         self._apiserver: list[str] = []
 
@@ -71,26 +74,38 @@ class ControlPlane:
         audit: bool = False,
         extra_args: Mapping[str, Mapping[str, str]] | None = None,
         open_limits: bool = False,
+        keep: bool = False,
     ) -> "ControlPlane":
-        """Start one and wait until it is ready. Raises ControlPlaneError, having cleaned up."""
+        """Start one and wait until it is ready. Raises ControlPlaneError, having cleaned up.
+
+        It ends with this process, however that ends, unless `keep`.
+        """
         binaries.ensure()
         binaries.cache().parent.mkdir(parents=True, exist_ok=True)
         workdir = workdir or Path(tempfile.mkdtemp(prefix="rescheduler-cluster-"))
         workdir.mkdir(parents=True, exist_ok=True)
         plane = cls(workdir, name or f"c{secrets.token_hex(4)}")
+        grace = _seconds(node_monitor_grace_period)
+        # KWOK renews a Lease after a quarter of its duration: three times within the grace period, or a busy
+        # machine makes healthy nodes Unknown.
+        plane._lease_seconds = max(4, min(40, int(grace * 4 / 3)))
+        # Without an election to lose they outlive an API server that is away: nobody would start them again.
+        common = {"bind-address": "127.0.0.1", "leader-elect": "false"}
         arguments = {
             "kube-controller-manager": {
                 "node-monitor-grace-period": node_monitor_grace_period,
-                "node-monitor-period": "1s" if node_monitor_grace_period == "12s" else "5s",
-                "bind-address": "127.0.0.1",
+                "node-monitor-period": "1s" if grace < 20 else "5s",
+                **common,
                 **(_OPEN_LIMITS | {"concurrent-disruption-syncs": "16"} if open_limits else {}),
             },
-            "kube-scheduler": {"bind-address": "127.0.0.1", **(_OPEN_LIMITS if open_limits else {})},
+            "kube-scheduler": {**common, **(_OPEN_LIMITS if open_limits else {})},
             "etcd": {"unsafe-no-fsync": "true"},
         }
         for component, more in (extra_args or {}).items():
             arguments.setdefault(component, {}).update(more)
         try:
+            if not keep:
+                plane._watch_over()
             # Two that start at once would find the same ports free.
             with (binaries.cache().parent / ".starting").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
@@ -106,6 +121,11 @@ class ControlPlane:
             "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
             "kind": "KwokctlConfiguration",
             "options": {"bindAddress": "127.0.0.1", "disable": ["kwok-controller"]},
+            # Not by --extra-args: with two flags for a second component kwokctl 0.8.0 mixes components up.
+            "componentsPatches": [
+                {"name": component, "extraArgs": [{"key": flag, "value": value} for flag, value in flags.items()]}
+                for component, flags in arguments.items()
+            ],
         }
         (self.workdir / "kwokctl.yaml").write_text(yaml.safe_dump(config))
         command = ["create", "cluster", "--runtime", "binary", "--wait", "120s", "--heartbeat-factor", "1"]
@@ -113,9 +133,6 @@ class ControlPlane:
         for program in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
             command += [f"--{program}-binary", str(binaries.path(program))]
         command += ["--kwok-controller-binary", str(binaries.path("kwok"))]
-        for component, flags in arguments.items():
-            for flag, value in flags.items():
-                command += ["--extra-args", f"{component}={flag}={value}"]
         if audit:
             policy = self.workdir / "audit-policy.yaml"
             rules = [{"level": "Metadata", "omitStages": ["RequestReceived"]}]
@@ -136,29 +153,40 @@ class ControlPlane:
             raise ControlPlaneError(f"kwokctl {arguments[0]} failed:\n{(result.stdout + result.stderr)[-3000:]}")
         return result.stdout
 
+    def _watch_over(self) -> None:
+        """Have the control plane ended when this process dies without a chance to do so."""
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        self._guard = subprocess.Popen(
+            [sys.executable, "-m", "cluster.guard", str(self.workdir), self.name],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
     def stop(self) -> None:
-        """End every process and remove every file of it."""
+        """End every process and remove every file of it: nothing in it is worth an orderly end."""
+        deadline = time.monotonic() + 30
+        while pids := self._component_pids():
+            if time.monotonic() > deadline:
+                raise ControlPlaneError(f"processes {pids} do not end")
+            for pid in pids:
+                _kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
         for process in self._racks.values():
-            _end(process)
+            process.wait()
         self._racks.clear()
-        for pid in self._pid_file_pids():
-            _kill(pid, signal.SIGTERM)
-        if (self.workdir / "clusters" / self.name).exists() or self.kubeconfig.exists():
-            try:
-                self._kwokctl("delete", "cluster", "--kubeconfig", str(self.kubeconfig))
-            except (ControlPlaneError, subprocess.TimeoutExpired):
-                for pid in self._component_pids():
-                    _kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + 20
-        while (left := self._component_pids()) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        for pid in left:
-            _kill(pid, signal.SIGKILL)
         shutil.rmtree(self.workdir, ignore_errors=True)
+        if self._guard and self._guard.stdin:
+            self._guard.stdin.close()
+            self._guard.wait()
+            self._guard = None
 
     def _component_pids(self) -> list[int]:
         """Processes whose command line names our working directory."""
-        found, mine = [], str(self.workdir).encode()
+        # With the slash, or `dev` would end `dev2` too.
+        found, mine = [], f"{self.workdir}/".encode()
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
                 try:
@@ -169,10 +197,6 @@ class ControlPlane:
                 if mine in line and program in {p.name for p in binaries.PROGRAMS}:
                     found.append(int(entry.name))
         return found
-
-    def _pid_file_pids(self) -> list[int]:
-        """KWOK processes that another process of ours started, by the files it left."""
-        return [int(file.read_text()) for file in self.workdir.glob("rack-*.pid")]
 
     def __enter__(self) -> "ControlPlane":
         return self
@@ -188,13 +212,14 @@ class ControlPlane:
         self._apiserver = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
         _kill(pid, signal.SIGTERM)
         until(lambda: _ended(pid), "the API server to end", seconds=60)
+        if again := self._racks.pop("apiserver", None):
+            again.wait()
 
     def start_apiserver(self) -> None:
         """Bring the API server back, and wait until it is ready."""
         with (self.workdir / "apiserver-again.log").open("ab") as log:
             process = subprocess.Popen(self._apiserver, stdout=log, stderr=log, start_new_session=True)
         self._racks["apiserver"] = process
-        (self.workdir / "rack-apiserver.pid").write_text(str(process.pid))
         self.wait_ready()
 
     def wait_ready(self, seconds: float = 60) -> None:
@@ -252,6 +277,7 @@ class ControlPlane:
         *,
         prefix: str = "n",
         labels: Mapping[str, str] | None = None,
+        taints: Sequence[Mapping[str, str]] = (),
         cpu: str = "8",
         memory: str = "32Gi",
         pods: str = "250",
@@ -268,7 +294,8 @@ class ControlPlane:
         for index, name in enumerate(names):
             where = name if own_kwok else rack or MAIN
             zone = {"topology.kubernetes.io/zone": zones[index % len(zones)]} if zones else {}
-            bodies.append(_node(name, {**(labels or {}), **zone, RACK: where}, cpu, memory, pods))
+            body = _node(name, {**(labels or {}), **zone, RACK: where}, cpu, memory, pods)
+            bodies.append(body | ({"spec": {"taints": [dict(taint) for taint in taints]}} if taints else {}))
         self.apply(*bodies)
         for where in {body["metadata"]["labels"][RACK] for body in bodies}:
             self._rack(where)
@@ -285,15 +312,14 @@ class ControlPlane:
             "--kubeconfig",
             str(self.kubeconfig),
             f"--manage-nodes-with-label-selector={RACK}={name}",
-            "--node-lease-duration-seconds=40",
+            f"--node-lease-duration-seconds={self._lease_seconds}",
             "--cidr=10.0.0.0/8",
-            f"--server-address=127.0.0.1:{free_port()}",
+            "--server-address=127.0.0.1:0",
             *(f"--config={file}" for file in sorted(_STAGES.glob("*.yaml"))),
         ]
         with (self.workdir / f"kwok-{name}.log").open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         self._racks[name] = process
-        (self.workdir / f"rack-{name}.pid").write_text(str(process.pid))
 
     def fail_node(self, name: str) -> None:
         """Its kubelet is dead from now on; it must have a KWOK process of its own."""
@@ -304,7 +330,6 @@ class ControlPlane:
         process = self._racks[rack]
         process.kill()
         process.wait()
-        (self.workdir / f"rack-{rack}.pid").unlink(missing_ok=True)
 
     def recover_node(self, name: str, *, new_boot: bool = True) -> None:
         """Its kubelet runs again, after a reboot unless said otherwise."""
@@ -353,11 +378,6 @@ def _kill(pid: int, number: int) -> None:
         return
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+def _seconds(duration: str) -> float:
+    """Of a duration in one unit, such as 12s or 1m."""
+    return float(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]

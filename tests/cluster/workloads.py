@@ -48,6 +48,18 @@ def daemon_set(name: str, namespace: str = "default", **template: Any) -> Object
     return _object("apps/v1", "DaemonSet", name, namespace, spec)
 
 
+def job(name: str, namespace: str = "default", *, after: str = "1s", **template: Any) -> Object:
+    """A Job whose pod has done its work `after` a while."""
+    annotations = {**template.pop("annotations", {}), "cluster/complete-after": after}
+    made = pod_template(name, annotations=annotations, **{"restartPolicy": "Never", **template})
+    return _object("batch/v1", "Job", name, namespace, {"template": made})
+
+
+def service(app: str, namespace: str = "default") -> Object:
+    """A Service in front of `app=<app>`."""
+    return _object("v1", "Service", app, namespace, {"selector": {"app": app}, "ports": [{"port": 80}]})
+
+
 def bare_pod(name: str, namespace: str = "default", **template: Any) -> Object:
     """A pod that nothing would recreate."""
     made = pod_template(name, **template)

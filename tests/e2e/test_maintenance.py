@@ -90,9 +90,7 @@ def test_a_budget_that_never_allows_is_named_and_holds_no_other_pod(site: Site) 
     )
     site.annotate(nodes[0])
     until(lambda: all("stuck" in pod for pod in site.left(nodes[0])), "the others to leave")
-    drain = site.observer.drain(nodes[0])
-    assert drain is not None
-    (blocker, *_) = drain["status"]["blockers"]
+    (blocker, *_) = until(lambda: (site.observer.drain(nodes[0]) or {})["status"]["blockers"], "the blocker")
     assert blocker["class"] == "BudgetMisconfigured"
     assert "PodDisruptionBudget stuck" in blocker["hint"]
     site.plane.kubectl("delete", "pdb", "-n", site.name, "stuck")
@@ -279,3 +277,20 @@ def test_no_pod_costs_more_than_its_eviction(site: Site, operator: Operator, con
     assert {c["objectRef"].get("subresource", "") for c in calls if c["verb"] == "create"} == {"eviction"}
     assert sum(c["verb"] == "create" for c in calls) == there
     assert {c["verb"] for c in calls} == {"create"}
+
+
+def test_an_uncordoned_node_is_cordoned_again_once_and_then_left(site: Site) -> None:
+    nodes = site.nodes(2)
+    site.policy(drain={"replacement": "Never"})
+    site.deploy(
+        workloads.deployment("stuck", 2, site.name, **site.here()),
+        workloads.budget("stuck", site.name, maxUnavailable=0),
+    )
+    site.annotate(nodes[0])
+    site.phase(nodes[0], "Draining")
+    site.plane.kubectl("uncordon", nodes[0])
+    until(lambda: site.observer.node(nodes[0])["spec"].get("unschedulable"), "the second cordon")
+    until(lambda: "CordonedAgain" in {e["reason"] for e in site.observer.events("Node", nodes[0])}, "the Event")
+    site.plane.kubectl("uncordon", nodes[0])
+    until(lambda: site.observer.progressing(nodes[0]) == "Uncordoned", "the drain to stop")
+    assert "unschedulable" not in site.observer.node(nodes[0])["spec"]

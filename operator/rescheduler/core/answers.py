@@ -96,6 +96,13 @@ def _too_many(refusal: Refusal, budget: Budget | None) -> Answer:
 
 def exhausted(budget: Budget | None, message: str) -> Answer:
     """The budget allows none at the moment: is it one that never can?"""
+    if budget and not budget.observed:
+        return Answer(
+            Outcome.REFUSED,
+            BlockerClass.BUDGET_NOT_OBSERVED,
+            message,
+            "the disruption controller has to catch up; look at kube-controller-manager if it stays",
+        )
     if budget and budget.misconfigured:
         return Answer(
             Outcome.REFUSED,

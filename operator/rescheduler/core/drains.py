@@ -36,27 +36,26 @@ class Command(StrEnum):
     RECORD = "Record"  # write into status what is about to be added to the node
     CORDON = "Cordon"  # cordon, and add what the record names
     MOVE = "Move"  # pods may be moved; without it none is
-    GIVE_BACK = "GiveBack"  # pods released for a replacement return to their owner
     RESTORE = "Restore"  # take off the node what the record names
     FORGET = "Forget"  # drop the finalizer: the NodeDrain goes
 
 
 _GOES_ON = (Command.RECORD, Command.CORDON, Command.MOVE)
-_ENDS = (Command.GIVE_BACK, Command.RESTORE)
-_BEGUN = {
+_Row = dict[Fact, tuple[Phase, tuple[Command, ...]]]
+_BEGUN: _Row = {
     Fact.GRANTED: (Phase.DRAINING, _GOES_ON),
     Fact.LEAVING: (Phase.DRAINING, _GOES_ON),
     Fact.STUCK: (Phase.BLOCKED, _GOES_ON),
     Fact.EMPTY: (Phase.DRAINED, _GOES_ON),
-    Fact.HELD: (Phase.WAITING, (Command.GIVE_BACK,)),
+    Fact.HELD: (Phase.WAITING, ()),
 }
-_OVER = {
+_OVER: _Row = {
     Fact.NODE_GONE: (Phase.RESTORING, (Command.FORGET,)),
-    Fact.WITHDRAWN: (Phase.RESTORING, _ENDS),
+    Fact.WITHDRAWN: (Phase.RESTORING, (Command.RESTORE,)),
     Fact.RESTORED: (Phase.RESTORING, (Command.FORGET,)),
 }
 
-TRANSITIONS: dict[Phase, dict[Fact, tuple[Phase, tuple[Command, ...]]]] = {
+TRANSITIONS: dict[Phase, _Row] = {
     Phase.WAITING: _BEGUN | _OVER,
     Phase.DRAINING: _BEGUN | _OVER,
     Phase.BLOCKED: _BEGUN | _OVER,

@@ -22,6 +22,7 @@ class Scene:
         record: what is ours on the node, once the commands of this step are through.
         tally: None while the node's pods are not known.
         moved: pods that have left so far.
+        recordoned: when the node was cordoned again after somebody had uncordoned it.
     """
 
     drain: NodeDrain
@@ -35,6 +36,7 @@ class Scene:
     tally: Tally | None
     moved: int
     now: datetime
+    recordoned: datetime | None = None
 
 
 def status(scene: Scene) -> NodeDrainStatus:
@@ -45,6 +47,7 @@ def status(scene: Scene) -> NodeDrainStatus:
         "observed_generation": scene.drain.generation,
         "node": scene.record,
         "started_at": scene.begun,
+        "recordoned_at": scene.recordoned or before.recordoned_at,
         "policy": PolicyRef(name=scene.policy.name, uid=scene.policy.uid, generation=scene.policy.generation)
         if scene.policy
         else None,

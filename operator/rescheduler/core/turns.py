@@ -66,7 +66,17 @@ def held(drain: NodeDrain, world: World, now: datetime) -> Held | None:
     policy = world.policy(node)
     if policy is None:
         return Held(Hold.NO_POLICY, "no ReschedulePolicy selects this node: nothing is touched until one does")
-    return _by_policy(drain, policy) or (None if drain.status.started_at else _start(drain, node, policy, world, now))
+    if found := _by_policy(drain, policy):
+        return found
+    if drain.status.started_at is None:
+        return _start(drain, node, policy, world, now)
+    if drain.status.recordoned_at and not node.unschedulable:
+        return Held(
+            Hold.UNCORDONED,
+            "somebody uncordoned the node twice: nothing more is moved until it is cordoned by hand, "
+            "or the request is withdrawn",
+        )
+    return None
 
 
 def failed(drain: NodeDrain) -> bool:

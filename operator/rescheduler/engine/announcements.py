@@ -3,6 +3,8 @@
 A pod that leaves without trouble gets none.
 """
 
+from collections.abc import Mapping
+
 from rescheduler.api import GROUP, VERSION
 from rescheduler.api.drains import NodeDrain, NodeDrainStatus, Phase
 from rescheduler.core.facts import Node
@@ -34,6 +36,12 @@ class Announcer:
 
     async def cordoned(self, scene: Scene) -> None:
         """The node was cordoned."""
+        if scene.recordoned:
+            message = (
+                "Somebody uncordoned the node while it is drained: cordoned again, once. Withdraw the request to stop"
+            )
+            await self._both(scene.drain, scene.node, Kind.WARNING, "CordonedAgain", message)
+            return
         why = "; ".join(f"{r.reason}: {r.message}" if r.message else str(r.reason) for r in scene.drain.spec.requests)
         await self._both(scene.drain, scene.node, Kind.NORMAL, "Cordoned", f"Cordoned to be drained ({why})")
 
@@ -59,15 +67,18 @@ class Announcer:
         )
         await self._recorder.emit(of_node(node), Kind.WARNING, "MaintenanceRefused", message)
 
-    async def changed(self, scene: Scene, before: NodeDrainStatus, after: NodeDrainStatus) -> None:
-        """The status was written: what of it is news?"""
+    async def changed(
+        self, scene: Scene, before: NodeDrainStatus, after: NodeDrainStatus, pods: Mapping[str, str]
+    ) -> None:
+        """The status was written: what of it is news? `pods`: UIDs by namespace/name."""
         await self._waiting(scene, before, after)
         if before.phase != after.phase:
             await self._phase(scene, after)
         known = {(b.namespace, b.pod, b.class_) for b in before.blockers}
         for blocker in after.blockers:
             if (blocker.namespace, blocker.pod, blocker.class_) not in known:
-                pod = Subject("v1", "Pod", blocker.pod, "", blocker.namespace)
+                uid = pods.get(f"{blocker.namespace}/{blocker.pod}", "")
+                pod = Subject("v1", "Pod", blocker.pod, uid, blocker.namespace)
                 message = f"Cannot leave node {scene.drain.spec.node_name}: {blocker.message}. {blocker.hint}"
                 await self._recorder.emit(pod, Kind.WARNING, blocker.class_, message)
 

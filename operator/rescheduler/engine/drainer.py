@@ -7,7 +7,7 @@ wrong it starts again from what the cluster says then. Every command can be repe
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -16,6 +16,7 @@ from rescheduler.api.drains import NodeDrain, NodeDrainStatus, Phase, Reason
 from rescheduler.api.policies import Policy
 from rescheduler.api.scalars import dump
 from rescheduler.core import drains, nodes, pods, reports, tallies, triggers, turns
+from rescheduler.core.answers import Answer
 from rescheduler.core.drains import Command, Fact
 from rescheduler.core.facts import UNREACHABLE, Node, node
 from rescheduler.core.pods import Pod
@@ -35,6 +36,7 @@ log = structlog.get_logger("rescheduler.drainer")
 
 _LOOK_AGAIN = 10.0  # seconds, where nothing happens: time alone changes some facts
 _SETTLE = 0.02  # seconds; a burst of pod events is one look
+_PATIENCE = timedelta(seconds=5)  # a budget that waits for the last pod's replacement is no blocker yet
 _WRITE_EVERY = 1.0  # seconds between writes of mere progress
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0  # seconds
 
@@ -67,6 +69,7 @@ class Drainer:
         self._last_move: datetime | None = None
         self._written_at = float("-inf")
         self._labels: dict[str, dict[str, str]] = {}
+        self._refused: dict[str, datetime] = {}
 
     def wake(self) -> None:
         """Something changed: look again."""
@@ -212,11 +215,16 @@ class Drainer:
             for pod in self._pods.items.values()
         ]
         self._t.budgets.hold(self.name, {pod.namespace for pod, verdict in judged if verdict.fate is pods.Fate.EVICT})
-        refusals = self._t.evictions.refusals(judged)
+        refusals = self._lasting(self._t.evictions.refusals(judged), now)
         known = {(b.namespace, b.pod, str(b.class_)): b.since for b in drain.status.blockers}
         tally = tallies.tally(judged, self._sender.attempts, refusals, known, now, unreachable=unreachable)
         self._count(drain, tally, now)
         return tally
+
+    def _lasting(self, refusals: dict[str, Answer], now: datetime) -> dict[str, Answer]:
+        """Those refusals that have lasted: most budgets have room again as soon as a replacement is Ready."""
+        self._refused = {uid: self._refused.get(uid, now) for uid in refusals}
+        return {uid: answer for uid, answer in refusals.items() if now - self._refused[uid] >= _PATIENCE}
 
     def _count(self, drain: NodeDrain, tally: Tally, now: datetime) -> None:
         """How many have left: those that had to go and are not there any more."""
@@ -249,7 +257,8 @@ class Drainer:
         await self._write(scene)
         if scene.fact is not Fact.HELD or scene.begun:
             await self._mark(scene)
-        return min(_LOOK_AGAIN, pause if pause is not None else _LOOK_AGAIN, self._until_settled(scene))
+        patience = _PATIENCE.total_seconds() if self._refused else _LOOK_AGAIN
+        return min(patience, pause if pause is not None else _LOOK_AGAIN, self._until_settled(scene))
 
     def _until_settled(self, scene: reports.Scene) -> float:
         if scene.begun is None or scene.phase is not Phase.DRAINING:
@@ -272,14 +281,16 @@ class Drainer:
         try:
             fresh = await self._fresh(here)
             record = nodes.record(fresh, drain.status.node, adds)
-            scene = _with(scene, record=record, begun=begun, node=fresh)
-            if record != drain.status.node or scene.drain.status.started_at is None:
+            again = scene.begun if drain.status.node and not fresh.unschedulable else None
+            scene = _with(scene, record=record, begun=begun, node=fresh, recordoned=scene.now if again else None)
+            if scene.recordoned or record != drain.status.node or scene.drain.status.started_at is None:
                 await self._write(scene, now=True)
             if patch := nodes.hold_patch(fresh, record):
                 raw = await self._t.client.patch(paths.node(fresh.name), patch)
                 self._t.store.put(Kind.NODE, raw)
                 log.info("node.cordoned", node=fresh.name, drain=self.name, uid=fresh.uid)
-                await self._t.announcer.cordoned(scene)
+                if not here.unschedulable:
+                    await self._t.announcer.cordoned(scene)
         finally:
             self._t.store.promise(self.name, None)
         self._follow(fresh.name)
@@ -317,7 +328,8 @@ class Drainer:
         body = {"metadata": {"resourceVersion": scene.drain.resource_version}, "status": _cleared(before, wanted)}
         raw = await self._t.client.patch(f"{paths.drain(self.name)}/status", body)
         self._t.store.put(Kind.DRAIN, raw)
-        await self._t.announcer.changed(scene, before, wanted)
+        known = self._pods.items.values() if self._pods else ()
+        await self._t.announcer.changed(scene, before, wanted, {pod.key: pod.uid for pod in known})
 
     async def _mark(self, scene: reports.Scene) -> None:
         """Our conditions on the node."""
