@@ -48,8 +48,7 @@ def see(before: Sighting | None, node: Node, policy: Policy | None, now: datetim
             # Unknown -> False is a reboot's way through both: the time as Unknown counts.
             start = now
         since[condition.type] = (condition.status, start)
-    ill = policy is not None and any(_matches(node, match) for match in policy.spec.failure.conditions)
-    healthy = None if ill else before.healthy_since or now
+    healthy = None if ill(node, policy) else before.healthy_since or now
     return Sighting(node.uid, since, before.was_ready or node.ready == "True", healthy)
 
 
@@ -103,9 +102,9 @@ def _matches(node: Node, match: ConditionMatch) -> bool:
     return condition is not None and condition.status in match.status
 
 
-def unhealthy(node: Node, policy: Policy) -> bool:
-    """Whether the storm brake counts the node: some condition matches, whether or not its time has passed."""
-    return any(_matches(node, match) for match in policy.spec.failure.conditions)
+def ill(node: Node, policy: Policy | None) -> bool:
+    """Whether some failure condition matches, its time passed or not: what the storm brake counts."""
+    return policy is not None and any(_matches(node, match) for match in policy.spec.failure.conditions)
 
 
 def _failure(

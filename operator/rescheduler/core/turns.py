@@ -13,7 +13,7 @@ from rescheduler.api.drains import NodeDrain, Phase, Reason
 from rescheduler.api.policies import Mode, Policy, Suspend
 from rescheduler.core.facts import Node
 from rescheduler.core.policies import winning
-from rescheduler.core.triggers import unhealthy
+from rescheduler.core.triggers import ill
 
 BLOCKED_KEEPS_SLOT = timedelta(minutes=5)
 """A drain blocked for longer gives up its slot of maxConcurrent (DESIGN 2)."""
@@ -84,6 +84,11 @@ def failed(drain: NodeDrain) -> bool:
     return any(r.reason is Reason.FAILURE for r in drain.spec.requests)
 
 
+def only_failed(drain: NodeDrain) -> bool:
+    """Whether nothing but its failure asks for the drain."""
+    return all(r.reason is Reason.FAILURE for r in drain.spec.requests)
+
+
 def _by_policy(drain: NodeDrain, policy: Policy) -> Held | None:
     spec, begun = policy.spec, drain.status.started_at is not None
     if spec.mode is Mode.AUDIT:
@@ -122,12 +127,12 @@ def _is_true(drain: NodeDrain, type_: str) -> bool:
 
 def _storm(policy: Policy, world: World) -> Held | None:
     nodes = [node for node in world.nodes.values() if world.policy(node) is policy]
-    ill = sum(unhealthy(node, policy) for node in nodes)
+    sick = sum(ill(node, policy) for node in nodes)
     limit = policy.spec.failure.max_unhealthy
-    if ill > 1 and ill > limit.of(len(nodes)):
+    if sick > 1 and sick > limit.of(len(nodes)):
         return Held(
             Hold.STORM,
-            f"{ill} of {len(nodes)} nodes of ReschedulePolicy {policy.name} are unhealthy, "
+            f"{sick} of {len(nodes)} nodes of ReschedulePolicy {policy.name} are unhealthy, "
             f"more than failure.maxUnhealthy {limit}: nothing new starts",
         )
     return None

@@ -280,6 +280,8 @@ class Drainer:
         self._t.store.promise(self.name, begun)
         try:
             fresh = await self._fresh(here)
+            if scene.begun is None and turns.only_failed(drain) and not triggers.ill(fresh, scene.policy):
+                return _with(scene, node=fresh, phase=Phase.WAITING)  # healed meanwhile: its request will go
             record = nodes.record(fresh, drain.status.node, adds)
             again = scene.begun if drain.status.node and not fresh.unschedulable else None
             scene = _with(scene, record=record, begun=begun, node=fresh, recordoned=scene.now if again else None)
