@@ -6,7 +6,7 @@ wrong it starts again from what the cluster says then. Every command can be repe
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -281,10 +281,10 @@ class Drainer:
         try:
             fresh = await self._fresh(here)
             if scene.begun is None and turns.only_failed(drain) and not triggers.ill(fresh, scene.policy):
-                return _with(scene, node=fresh, phase=Phase.WAITING)  # healed meanwhile: its request will go
+                return replace(scene, node=fresh, phase=Phase.WAITING)  # healed meanwhile: its request will go
             record = nodes.record(fresh, drain.status.node, adds)
             again = scene.begun if drain.status.node and not fresh.unschedulable else None
-            scene = _with(scene, record=record, begun=begun, node=fresh, recordoned=scene.now if again else None)
+            scene = replace(scene, record=record, begun=begun, node=fresh, recordoned=scene.now if again else None)
             if scene.recordoned or record != drain.status.node or scene.drain.status.started_at is None:
                 await self._write(scene, now=True)
             if patch := nodes.hold_patch(fresh, record):
@@ -297,7 +297,7 @@ class Drainer:
             self._t.store.promise(self.name, None)
         self._follow(fresh.name)
         written = self._t.store.drain(self.name)
-        return _with(scene, drain=written or scene.drain)
+        return replace(scene, drain=written or scene.drain)
 
     async def _fresh(self, here: Node) -> Node:
         """The node as it is now: nobody's write is lost, and no healed node is cordoned."""
@@ -380,12 +380,6 @@ class Drainer:
             await self._t.client.patch(paths.drain(self.name), body)
         log.info("drain.gone", drain=self.name, node=drain.spec.node_name, uid=record.uid if record else "")
         self._t.store.drop(Kind.DRAIN, self.name)
-
-
-def _with(scene: reports.Scene, **changes: object) -> reports.Scene:
-    from dataclasses import replace  # noqa: PLC0415
-
-    return replace(scene, **changes)  # type: ignore[arg-type]
 
 
 def _gist(status: NodeDrainStatus) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 from kubernetes.aio import client as kubernetes_client
@@ -199,7 +200,7 @@ class Client:
         for setting in (await self._configuration.auth_settings()).values():
             if setting["value"]:
                 headers[setting["key"]] = setting["value"]
-        query = "&".join(f"{key}={_quote(str(value))}" for key, value in params.items())
+        query = "&".join(f"{key}={quote(str(value), safe='')}" for key, value in params.items())
         url = f"{self._configuration.host}{path}" + (f"?{query}" if query else "")
         try:
             answer = await self._rest.request(method, url, headers=headers, body=body, _request_timeout=timeout)
@@ -209,12 +210,6 @@ class Client:
         response: aiohttp.ClientResponse = answer.response
         self._count(method, resource_of(path), response.status)
         return response
-
-
-def _quote(text: str) -> str:
-    from urllib.parse import quote  # noqa: PLC0415
-
-    return quote(text, safe="")
 
 
 def resource_of(path: str) -> str:
