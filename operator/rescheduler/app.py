@@ -1,7 +1,7 @@
 """Wires the parts; the only file that knows them all.
 
 Kopf brings the events and the life of the process: it starts the engine in `on.startup` and ends it, and gives the
-Lease back, in `on.cleanup`. Losing the Lease ends the process: who is not sure to lead writes nothing.
+Lease back, in `on.cleanup`. Losing the Lease ends all work until it is ours again: who is not sure to lead writes nothing.
 """
 
 import asyncio
@@ -160,14 +160,20 @@ class App:
     async def _lead(self) -> None:
         # Synced first: who knows nothing yet must not keep the Lease from one who does.
         await self.engine.synced.wait()
-        log.info("leader.waiting", identity=self.identity, namespace=self.options.namespace)
-        await self.election.acquire()
+        while True:
+            log.info("leader.waiting", identity=self.identity, namespace=self.options.namespace)
+            await self.election.acquire()
+            await self._work()
+
+    async def _work(self) -> None:
+        """Work while the Lease is ours; afterwards nothing of it runs any more."""
         working = asyncio.create_task(self.engine.lead())
         holding = asyncio.create_task(self.election.hold())
         try:
             await asyncio.wait({working, holding}, return_when=asyncio.FIRST_COMPLETED)
-            if holding.done():
-                log.error("leader.lost", identity=self.identity, holder=self.election.holder)
+            if working.done():
+                await working  # it ends only by a bug: show it, and end the process
+            log.error("leader.lost", identity=self.identity, holder=self.election.holder)
         finally:
             working.cancel()
             holding.cancel()

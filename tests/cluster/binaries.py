@@ -120,7 +120,8 @@ def ensure(names: Sequence[str] = ()) -> None:
         if mode not in ("auto", "download", "build"):
             raise MissingBinariesError(f"BINARIES={mode}: it must be auto, download or build")
         if mode != "build":
-            missing = [program for program in missing if not _downloaded(program, needed=mode == "download")]
+            silent: set[str] = set()
+            missing = [program for program in missing if not _downloaded(program, silent, needed=mode == "download")]
         if missing:
             _build(missing)
 
@@ -145,28 +146,41 @@ def _lock() -> Iterator[None]:
 # -- download ------------------------------------------------------------------------------------------------------
 
 
-def _downloaded(program: Program, *, needed: bool) -> bool:
+def _downloaded(program: Program, silent: set[str], *, needed: bool) -> bool:
+    """Whether it was; `silent` collects sources that do not answer, so that each is waited for once."""
     base = os.environ.get(f"RESCHEDULER_SOURCE_{program.source.upper()}", SOURCES[program.source])
     arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     url = f"{base}/{program.url.format(v=versions()[program.module], arch=arch)}"
+    if base in silent:
+        return False
     try:
         _check_source(url)
+    except OSError as error:
+        if needed:
+            raise MissingBinariesError(f"{program.name}: {url} does not answer: {error}") from error
+        silent.add(base)
+        return False
+    try:
         say(f"downloading {program.name}")
         data = _fetch(url)
         _verify(url, data)
         _install(program.name, _unpack(program.name, data) if url.endswith(".tar.gz") else data)
-    except (OSError, urllib.error.URLError, tarfile.TarError, ValueError) as error:
+    except (OSError, tarfile.TarError, ValueError) as error:
         if needed:
             raise MissingBinariesError(f"{program.name} cannot be downloaded from {url}: {error}") from error
+        say(f"{program.name} cannot be downloaded: {error}")
         return False
     return True
 
 
 def _check_source(url: str) -> None:
-    """Raises where the source does not answer within seconds."""
+    """Raises OSError where the source does not answer within seconds. That it lacks the file is an answer."""
     request = urllib.request.Request(url, method="HEAD")
-    with urllib.request.urlopen(request, timeout=_ANSWERS_WITHIN):
-        return
+    try:
+        with urllib.request.urlopen(request, timeout=_ANSWERS_WITHIN):
+            return
+    except urllib.error.HTTPError as error:
+        error.close()
 
 
 def _fetch(url: str) -> bytes:
@@ -176,13 +190,18 @@ def _fetch(url: str) -> bytes:
 
 def _verify(url: str, data: bytes) -> None:
     """Against the checksum that the source publishes beside it, where it does."""
-    for suffix in (".sha256", ".sha256sum"):
+    folder, file = url.rsplit("/", 1)
+    for place in (f"{url}.sha256", f"{url}.sha256sum", f"{folder}/SHA256SUMS"):
         try:
-            published = _fetch(url + suffix).decode().split()[0]
-        except urllib.error.HTTPError:
+            lines = [line.split() for line in _fetch(place).decode().splitlines() if line.strip()]
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code not in (403, 404):  # not "there is none": a program is not installed unchecked for a hiccup
+                raise
             continue
-        if hashlib.sha256(data).hexdigest() != published:
-            raise ValueError(f"its checksum is not the published one ({published})")
+        published = [words[0] for words in lines if len(words) == 1 or words[-1].lstrip("*").endswith(file)]
+        if hashlib.sha256(data).hexdigest() not in published:
+            raise ValueError(f"its checksum is not the one published at {place}")
         return
 
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -61,6 +61,7 @@ class ControlPlane:
         self._guard: subprocess.Popen[bytes] | None = None
         self._racks: dict[str, subprocess.Popen[bytes]] = {}
         self._apiserver: list[str] = []
+        self._ports: IO[str] | None = None
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -128,7 +129,7 @@ class ControlPlane:
             ],
         }
         (self.workdir / "kwokctl.yaml").write_text(yaml.safe_dump(config))
-        command = ["create", "cluster", "--runtime", "binary", "--wait", "120s", "--heartbeat-factor", "1"]
+        command = ["create", "cluster", "--runtime", "binary", "--timeout", "30s", "--heartbeat-factor", "1"]
         command += ["--kubeconfig", str(self.kubeconfig), "--disable", "kwok-controller"]
         for program in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
             command += [f"--{program}-binary", str(binaries.path(program))]
@@ -139,9 +140,22 @@ class ControlPlane:
             policy.write_text(yaml.safe_dump({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": rules}))
             command += ["--kube-audit-policy", str(policy)]
             self.audit_log = self.workdir / "clusters" / self.name / "logs" / "audit.log"
-        self._kwokctl(*command)
+        try:
+            self._kwokctl(*command)
+        except subprocess.TimeoutExpired as error:
+            raise ControlPlaneError(f"kwokctl did not end: {(error.stderr or b'')[-2000:]!r}") from error
         view = yaml.safe_load(self.kubeconfig.read_text())
         self.server = view["clusters"][0]["cluster"]["server"]
+        until(self._is_up, "the control plane to be ready", seconds=120)
+
+    def _is_up(self) -> bool:
+        """Whether all of it is ready. Raises ControlPlaneError where a component ended: kwokctl would wait on."""
+        alive = {_program(pid) for pid in self._component_pids()}
+        for program in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+            if program not in alive:
+                log = self.logs().get(program)
+                raise ControlPlaneError(f"{program} ended:\n{log.read_text()[-2000:] if log else ''}")
+        return self._answers()
 
     def _kwokctl(self, *arguments: str) -> str:
         command = [str(binaries.path("kwokctl")), "--name", self.name, "-c", str(self.workdir / "kwokctl.yaml")]
@@ -167,12 +181,13 @@ class ControlPlane:
 
     def stop(self) -> None:
         """End every process and remove every file of it: nothing in it is worth an orderly end."""
-        deadline = time.monotonic() + 30
-        while pids := self._component_pids():
+        deadline, killed = time.monotonic() + 30, set[int]()
+        while (pids := self._component_pids()) or not all(map(_ended, killed)):
             if time.monotonic() > deadline:
-                raise ControlPlaneError(f"processes {pids} do not end")
+                raise ControlPlaneError(f"processes {sorted({*pids, *killed})} do not end")
             for pid in pids:
                 _kill(pid, signal.SIGKILL)
+            killed.update(pids)
             time.sleep(0.05)
         for process in self._racks.values():
             process.wait()
@@ -207,10 +222,14 @@ class ControlPlane:
         self.stop()
 
     def stop_apiserver(self) -> None:
-        """Take the API server away; its port and data stay."""
+        """Take the API server away, as a crash does; its port and data stay."""
+        # A control plane that starts meanwhile would take the port.
+        self._ports = (binaries.cache().parent / ".starting").open("w")
+        fcntl.flock(self._ports, fcntl.LOCK_EX)
         (pid,) = [p for p in self._component_pids() if _program(p) == "kube-apiserver"]
         self._apiserver = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
-        _kill(pid, signal.SIGTERM)
+        # Not SIGTERM: it would wait a minute for watches to end.
+        _kill(pid, signal.SIGKILL)
         until(lambda: _ended(pid), "the API server to end", seconds=60)
         if again := self._racks.pop("apiserver", None):
             again.wait()
@@ -220,15 +239,18 @@ class ControlPlane:
         with (self.workdir / "apiserver-again.log").open("ab") as log:
             process = subprocess.Popen(self._apiserver, stdout=log, stderr=log, start_new_session=True)
         self._racks["apiserver"] = process
-        self.wait_ready()
+        try:
+            self.wait_ready()
+        finally:
+            if self._ports:
+                self._ports.close()
 
     def wait_ready(self, seconds: float = 60) -> None:
         """Wait for /readyz."""
-        until(
-            lambda: self.kubectl("get", "--raw", "/readyz", check=False).strip() == "ok",
-            "the API server",
-            seconds=seconds,
-        )
+        until(self._answers, "the API server", seconds=seconds)
+
+    def _answers(self) -> bool:
+        return self.kubectl("get", "--raw", "/readyz", check=False).strip() == "ok"
 
     # -- use -------------------------------------------------------------------------------------------------------
 
@@ -361,12 +383,17 @@ def _node(name: str, labels: Mapping[str, str], cpu: str, memory: str, pods: str
 
 
 def _program(pid: int) -> str:
-    return Path(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0", 1)[0].decode()).name
+    try:
+        return Path(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0", 1)[0].decode()).name
+    except OSError:
+        return ""
 
 
 def _ended(pid: int) -> bool:
+    """Whether all its threads have: until then a zombie's ports stay taken."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        return state in "ZX" and len(list(Path(f"/proc/{pid}/task").iterdir())) <= 1
     except OSError:
         return True
 

@@ -1,71 +1,152 @@
-"""The control plane itself: several at once, nodes that fail and come back, nothing left behind."""
+"""The control plane that the other tests stand on: nodes die and come back as real ones do, and nothing is left."""
 
 import os
+import signal
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlparse
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
 
 from cluster import ControlPlane, workloads
-from cluster.controlplane import free_port
-from cluster.observer import Observer
+from cluster.controlplane import ControlPlaneError
 from cluster.waiting import until
 
+TESTS = Path(__file__).parents[1]
 
-def condition(observer: Observer, node: str) -> str:
-    return next(c["status"] for c in observer.node(node)["status"]["conditions"] if c["type"] == "Ready")
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[ControlPlane]:
+    with ControlPlane.start() as made:
+        yield made
+
+
+def ready(plane: ControlPlane, node: str) -> dict[str, Any]:
+    conditions = plane.get("node", node)["status"]["conditions"]
+    return next(dict(condition) for condition in conditions if condition["type"] == "Ready")
+
+
+def until_status(plane: ControlPlane, node: str, status: str) -> None:
+    until(lambda: ready(plane, node)["status"] == status, f"{node} to be Ready={status}", seconds=60)
 
 
 def processes(workdir: Path) -> list[str]:
-    """Command lines that name this directory."""
+    """Command lines of living processes that belong to a control plane; its guard too."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                line = (entry / "cmdline").read_text()
-            except OSError:
-                continue
-            if str(workdir) in line:
-                found.append(line)
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if f"{workdir}/" in line or f"{workdir} " in line:
+            found.append(line)
     return found
 
 
-def test_two_at_once_know_nothing_of_each_other_and_leave_nothing() -> None:
-    with ControlPlane.start() as one, ControlPlane.start() as other:
-        one.add_nodes(2)
-        assert other.get("nodes")["items"] == []
-        ports = [urlparse(plane.server).port for plane in (one, other)]
-        places = [one.workdir, other.workdir]
-        assert all(processes(place) for place in places)
-    assert not any(processes(place) for place in places)
-    assert not any(place.exists() for place in places)
-    for port in ports:
-        with socket.socket() as probe:
-            assert probe.connect_ex(("127.0.0.1", port or 0)) != 0
-
-
-def test_a_failed_node_is_unknown_starts_and_ends_no_pod_and_comes_back(control_plane: ControlPlane) -> None:
-    observer = Observer(control_plane.kubeconfig)
-    dead, alive = control_plane.add_nodes(2, prefix="c", labels={"part": "c"}, own_kwok=True)
-    try:
-        control_plane.apply(workloads.namespace("c"), workloads.deployment("web", 4, "c", nodeSelector={"part": "c"}))
-        until(lambda: observer.ready("c", "web") == 4, "all pods to be Ready")
-        boot = observer.node(dead)["status"]["nodeInfo"]["bootID"]
-        control_plane.fail_node(dead)
-        until(lambda: condition(observer, dead) == "Unknown", "the node to be Unknown", seconds=40)
-        assert condition(observer, alive) == "True"
-        control_plane.kubectl("delete", "pods", "-n", "c", "--all", "--wait=false")
-        until(lambda: len(observer.pods("c", node=alive)) >= 4, "the replacements")
-        assert all("deletionTimestamp" in pod["metadata"] for pod in observer.pods("c", node=dead))
-        assert observer.pods("c", node=dead)
-        control_plane.recover_node(dead)
-        until(lambda: condition(observer, dead) == "True", "the node to be Ready")
-        assert observer.node(dead)["status"]["nodeInfo"]["bootID"] != boot
-        until(lambda: not observer.pods("c", node=dead), "its Terminating pods to end")
-    finally:
-        control_plane.kubectl("delete", "namespace", "c", "--wait=false")
-        control_plane.kubectl("delete", "node", dead, alive)
-
-
-def test_a_free_port_is_free() -> None:
+def listens(server: str) -> bool:
+    address = urlsplit(server)
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", free_port()))
+        return probe.connect_ex((str(address.hostname), int(address.port or 0))) == 0
+
+
+def test_a_deployment_runs(plane: ControlPlane) -> None:
+    plane.add_nodes(2, prefix="run-", labels={"for": "run"}, zones=("a", "b"))
+    plane.apply(workloads.deployment("run", 4, nodeSelector={"for": "run"}), workloads.service("run"))
+    plane.kubectl("rollout", "status", "deploy/run", "--timeout=60s")
+
+
+def test_a_job_completes(plane: ControlPlane) -> None:
+    plane.add_nodes(1, prefix="job-", labels={"for": "job"})
+    plane.apply(workloads.job("work", nodeSelector={"for": "job"}))
+    plane.kubectl("wait", "--for=condition=Complete", "job/work", "--timeout=60s")
+
+
+def test_a_pod_that_is_never_ready_runs(plane: ControlPlane) -> None:
+    plane.add_nodes(1, prefix="never-", labels={"for": "never"})
+    plane.apply(workloads.bare_pod("never", annotations={"cluster/never-ready": "true"}, nodeSelector={"for": "never"}))
+    plane.kubectl("wait", "--for=jsonpath={.status.phase}=Running", "pod/never", "--timeout=60s")
+    conditions = plane.get("pod", "never")["status"]["conditions"]
+    assert next(c["status"] for c in conditions if c["type"] == "Ready") == "False"
+
+
+def test_a_dead_node_ends_no_pods_until_it_is_back(plane: ControlPlane) -> None:
+    dead, alive = plane.add_nodes(2, prefix="die-", own_kwok=True)
+    plane.apply(workloads.bare_pod("lost", nodeSelector={"kubernetes.io/hostname": dead}))
+    plane.kubectl("wait", "--for=condition=Ready", "pod/lost", "--timeout=60s")
+    before, boot = ready(plane, dead), plane.get("node", dead)["status"]["nodeInfo"]["bootID"]
+
+    plane.fail_node(dead)
+    until_status(plane, dead, "Unknown")
+    assert ready(plane, alive)["status"] == "True"
+    plane.kubectl("delete", "pod", "lost", "--wait=false")
+    with pytest.raises(ControlPlaneError):
+        plane.kubectl("wait", "--for=delete", "pod/lost", "--timeout=5s")
+    assert "deletionTimestamp" in plane.get("pod", "lost")["metadata"]
+
+    plane.recover_node(dead)
+    until_status(plane, dead, "True")
+    assert ready(plane, dead)["lastTransitionTime"] > before["lastTransitionTime"]
+    assert plane.get("node", dead)["status"]["nodeInfo"]["bootID"] != boot
+    plane.kubectl("wait", "--for=delete", "pod/lost", "--timeout=30s")
+
+
+def test_a_rack_fails_and_recovers_as_one(plane: ControlPlane) -> None:
+    nodes = plane.add_nodes(2, prefix="rack-", rack="rack")
+    plane.fail_rack("rack")
+    for node in nodes:
+        until_status(plane, node, "Unknown")
+    plane.recover_rack("rack")
+    for node in nodes:
+        until_status(plane, node, "True")
+
+
+def test_the_api_server_goes_and_comes_back_with_its_data_and_controllers_outlive_it(plane: ControlPlane) -> None:
+    plane.apply(workloads.namespace("kept"))
+    for _ in range(2):
+        plane.stop_apiserver()
+        assert not listens(plane.server)
+        plane.start_apiserver()
+    plane.kubectl("get", "namespace", "kept")
+    plane.kubectl("create", "deployment", "after", "--image=simulated")
+    until(lambda: plane.get("replicasets", "-l", "app=after")["items"], "the controllers to work", seconds=60)
+
+
+def test_two_at_once_are_apart_and_stopping_one_leaves_nothing_of_it(plane: ControlPlane) -> None:
+    with ControlPlane.start(open_limits=True, extra_args={"etcd": {"max-txn-ops": "256"}}) as other:
+        assert other.server != plane.server
+        other.apply(workloads.namespace("other"))
+        assert "NotFound" in plane.kubectl("get", "namespace", "other", check=False)
+        assert processes(other.workdir)
+    assert processes(other.workdir) == []
+    assert not listens(other.server)
+    assert not other.workdir.exists()
+    plane.kubectl("get", "--raw", "/readyz")
+
+
+def test_a_failed_start_leaves_nothing(tmp_path: Path) -> None:
+    workdir = tmp_path / "bad"
+    with pytest.raises(ControlPlaneError, match="no-such-flag"):
+        ControlPlane.start(workdir=workdir, extra_args={"etcd": {"no-such-flag": "1"}})
+    assert processes(workdir) == []
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_owner_that_dies_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    workdir = tmp_path / "owned"
+    code = "import pathlib, sys, time; from cluster import ControlPlane\nwith ControlPlane.start(workdir=pathlib.Path(sys.argv[1])): print('up', flush=True); time.sleep(600)"
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(workdir)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as owner:
+        assert owner.stdout
+        assert owner.stdout.readline() == b"up\n"
+        owner.send_signal(number)
+    until(lambda: not processes(workdir) and not workdir.exists(), "all of it to end", seconds=60)

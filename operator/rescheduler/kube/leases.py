@@ -47,7 +47,7 @@ class Election:
         return self._monotonic() - self._renewed < RENEW_DEADLINE
 
     async def acquire(self) -> None:
-        """Return when the Lease is ours. Raises ApiError where the server forbids Leases."""
+        """Return when the Lease is ours."""
         while not await self._try():
             expires = self._seen_at + DURATION - self._monotonic()
             wait = min(RETRY, expires) if expires > 0 else 0.05
@@ -88,9 +88,9 @@ class Election:
             if taken:
                 spec |= {"acquireTime": stamp, "leaseTransitions": spec.get("leaseTransitions", 0) + 1}
             written = await self._client.replace(self._path, lease, election=True)
-        except TRANSIENT as error:
-            if isinstance(error, ApiError) and error.code in (401, 403):
-                raise
+        except TRANSIENT:
+            # A 403 too: an API server that has just come back knows no RBAC yet (a right that is missing for good
+            # is found before the start).
             return self.sure()
         self._observe(written["spec"])
         self._renewed = asked
