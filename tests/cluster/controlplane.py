@@ -321,8 +321,14 @@ class ControlPlane:
         self.apply(*bodies)
         for where in {body["metadata"]["labels"][RACK] for body in bodies}:
             self._rack(where)
-        self.kubectl("wait", "--for=condition=Ready", "--timeout=90s", *(f"node/{name}" for name in names))
+        until(lambda: self._ready_nodes() >= set(names), f"{count} nodes to be Ready", seconds=180, every=0.2)
         return names
+
+    def _ready_nodes(self) -> set[str]:
+        """Names of the nodes that are Ready; `kubectl wait` takes them one after another."""
+        path = '{range .items[*]}{.metadata.name}{"="}{.status.conditions[?(@.type=="Ready")].status}{"\\n"}{end}'
+        rows = self.kubectl("get", "nodes", "-o", f"jsonpath={path}").split()
+        return {row.removesuffix("=True") for row in rows if row.endswith("=True")}
 
     def _rack(self, name: str) -> None:
         running = self._racks.get(name)
