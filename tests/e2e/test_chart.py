@@ -10,6 +10,7 @@ import pytest
 
 from cluster import ControlPlane, binaries
 from cluster.operators import NAMESPACE, ROOT
+from cluster.waiting import until
 
 CHART = ROOT / "manifests" / "chart"
 
@@ -29,7 +30,39 @@ def plane() -> Iterator[ControlPlane]:
             "install", "rescheduler", str(CHART), "-n", NAMESPACE, "--create-namespace", kubeconfig=made.kubeconfig
         )
         assert result.returncode == 0, result.stderr
+        # kubectl reads the subresource before it patches it; the operator does not, and has no right to.
+        made.kubectl("create", "clusterrole", "reader", "--verb=get", "--resource=nodes/status")
+        made.kubectl(
+            "create",
+            "clusterrolebinding",
+            "reader",
+            "--clusterrole=reader",
+            f"--serviceaccount={NAMESPACE}:rescheduler",
+        )
+        until(lambda: _in_force(made), "the policies on the operator's writes to be in force")
         yield made
+
+
+def _in_force(plane: ControlPlane) -> bool:
+    """A new admission policy binds only once every API server has read it; until then all is let through."""
+    identity = plane.identity_kubeconfig(NAMESPACE, "rescheduler")
+    for extra in ((), ("--subresource=status",)):
+        patch = json.dumps({"metadata": {"annotations": {"probe": "x"}}})
+        said = plane.kubectl(
+            "patch",
+            "node",
+            "n1",
+            "--type=merge",
+            "-p",
+            patch,
+            "--dry-run=server",
+            *extra,
+            kubeconfig=identity,
+            check=False,
+        )
+        if "Rescheduler may change" not in said:
+            return False
+    return True
 
 
 def test_the_chart_lints() -> None:
@@ -107,15 +140,13 @@ def test_what_the_operator_may_write_on_a_node(plane: ControlPlane, patch: objec
         ({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}, "set no node condition"),
         ({"status": {"conditions": [{"type": "Ready", "$patch": "delete"}]}}, "set no node condition"),
         ({"status": {"capacity": {"cpu": "1"}}}, "nothing of a node's status"),
+        ({"status": {"declaredFeatures": ["x"]}}, "nothing of a node's status"),
+        ({"metadata": {"labels": {"x": "y"}}}, "nothing of a node's metadata"),
+        ({"metadata": {"annotations": {"x": "y"}}}, "nothing of a node's metadata"),
+        ({"metadata": {"finalizers": ["a.b/c"]}}, "nothing of a node's metadata"),
     ],
 )
 def test_what_the_operator_may_write_in_a_nodes_status(plane: ControlPlane, patch: object, refused: str | None) -> None:
-    # kubectl reads the subresource before it patches it; the operator does not, and has no right to.
-    plane.kubectl("create", "clusterrole", "reader", "--verb=get", "--resource=nodes/status", check=False)
-    user = f"{NAMESPACE}:rescheduler"
-    plane.kubectl(
-        "create", "clusterrolebinding", "reader", "--clusterrole=reader", f"--serviceaccount={user}", check=False
-    )
     identity = plane.identity_kubeconfig(NAMESPACE, "rescheduler")
     arguments = ["patch", "node", "n1", "--subresource=status", "-p", json.dumps(patch)]
     said = plane.kubectl(*arguments, kubeconfig=identity, check=False)

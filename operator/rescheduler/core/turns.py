@@ -4,15 +4,17 @@ A drain that may not go on touches nothing. Slots go first to drains already beg
 order in which they were asked for.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 
 from rescheduler.api.drains import NodeDrain, Phase, Reason
 from rescheduler.api.policies import Mode, Policy, Suspend
 from rescheduler.core.facts import Node
-from rescheduler.core.policies import winning
+from rescheduler.core.policies import Winners
 from rescheduler.core.triggers import ill
 
 BLOCKED_KEEPS_SLOT = timedelta(minutes=5)
@@ -46,16 +48,63 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class Queue:
+    """The drains for maintenance or by hand under one policy, whose node still stands.
+
+    Attributes:
+        nodes: how many nodes the policy decides for.
+        begun: drains that hold their node.
+        waiting: drains that wait for a slot and for nothing else, in the order of their turn.
+    """
+
+    nodes: int
+    begun: tuple[NodeDrain, ...]
+    waiting: tuple[NodeDrain, ...]
+
+    def ahead(self, drain: NodeDrain) -> tuple[NodeDrain, ...]:
+        """Those whose turn comes before this drain's."""
+        return self.waiting[: bisect_left(self.waiting, _turn(drain), key=_turn)]
+
+
+@dataclass(frozen=True)
 class World:
-    """All small facts of one moment; no pods."""
+    """All small facts of one moment; no pods. What many drains ask is worked out once."""
 
     nodes: Mapping[str, Node]
-    policies: Sequence[Policy]
+    winners: Winners
     drains: Mapping[str, NodeDrain]
 
     def policy(self, node: Node) -> Policy | None:
         """The policy that decides for this node."""
-        return winning(self.policies, node)
+        return self.winners.of(node)
+
+    @cached_property
+    def members(self) -> Mapping[str, tuple[Node, ...]]:
+        """The nodes that each policy decides for, by the policy's name."""
+        found: dict[str, list[Node]] = {policy.name: [] for policy in self.winners.policies}
+        for node in self.nodes.values():
+            if policy := self.policy(node):
+                found[policy.name].append(node)
+        return {name: tuple(nodes) for name, nodes in found.items()}
+
+    @cached_property
+    def queues(self) -> Mapping[str, Queue]:
+        """The queue of each policy, by the policy's name."""
+        begun: dict[str, list[NodeDrain]] = {policy.name: [] for policy in self.winners.policies}
+        waiting: dict[str, list[NodeDrain]] = {policy.name: [] for policy in self.winners.policies}
+        for drain in self.drains.values():
+            node = self.nodes.get(drain.spec.node_name)
+            policy = self.policy(node) if node else None
+            if policy is None or failed(drain) or drain.deletion_timestamp is not None:
+                continue
+            if drain.status.started_at:
+                begun[policy.name].append(drain)
+            elif _queues(drain, policy):
+                waiting[policy.name].append(drain)
+        return {
+            name: Queue(len(self.members[name]), tuple(begun[name]), tuple(sorted(waiting[name], key=_turn)))
+            for name in begun
+        }
 
 
 def held(drain: NodeDrain, world: World, now: datetime) -> Held | None:
@@ -126,7 +175,7 @@ def _is_true(drain: NodeDrain, type_: str) -> bool:
 
 
 def _storm(policy: Policy, world: World) -> Held | None:
-    nodes = [node for node in world.nodes.values() if world.policy(node) is policy]
+    nodes = world.members[policy.name]
     sick = sum(ill(node, policy) for node in nodes)
     limit = policy.spec.failure.max_unhealthy
     if sick > 1 and sick > limit.of(len(nodes)):
@@ -139,41 +188,27 @@ def _storm(policy: Policy, world: World) -> Held | None:
 
 
 def _slots(drain: NodeDrain, node: Node, policy: Policy, world: World, now: datetime) -> Held | None:
-    maintenance = policy.spec.maintenance
-    total = sum(world.policy(other) is policy for other in world.nodes.values())
-    mine = [d for d in _planned(world, policy) if d.name != drain.name]
-    running = [d for d in mine if d.status.started_at and _takes_slot(d, now)]
-    out = [d for d in mine if d.status.started_at]
-    ahead = [d for d in mine if not d.status.started_at and _turn(d) < _turn(drain) and _queues(d, world)]
-    slots = maintenance.max_concurrent.of(total)
+    maintenance, queue = policy.spec.maintenance, world.queues[policy.name]
+    running = [d for d in queue.begun if d.name != drain.name and _takes_slot(d, now)]
+    out = [d for d in queue.begun if d.name != drain.name]
+    ahead = queue.ahead(drain)
+    slots = maintenance.max_concurrent.of(queue.nodes)
     if len(running) + len(ahead) >= slots:
-        return Held(Hold.MAX_CONCURRENT, _taken(running + ahead, f"maintenance.maxConcurrent {slots}"))
-    most = maintenance.max_unavailable.of(total)
+        return Held(Hold.MAX_CONCURRENT, _taken([*running, *ahead], f"maintenance.maxConcurrent {slots}"))
+    most = maintenance.max_unavailable.of(queue.nodes)
     if maintenance.max_unavailable.is_percent:
         most = max(most, slots)
     if len(out) + len(ahead) >= most:
-        return Held(Hold.MAX_UNAVAILABLE, _taken(out + ahead, f"maintenance.maxUnavailable {most}"))
+        return Held(Hold.MAX_UNAVAILABLE, _taken([*out, *ahead], f"maintenance.maxUnavailable {most}"))
     if (key := maintenance.topology_key) and (other := _elsewhere(node, key, running, world)):
         return Held(Hold.TOPOLOGY, f"node {other} with another {key} is being drained")
     return None
 
 
-def _queues(drain: NodeDrain, world: World) -> bool:
+def _queues(drain: NodeDrain, policy: Policy) -> bool:
     """Whether a drain that has not begun is waiting for a slot, and for nothing else."""
-    node = world.nodes.get(drain.spec.node_name)
-    policy = world.policy(node) if node else None
-    if node is None or policy is None or _by_policy(drain, policy):
-        return False
     gates = drain.spec.drain.over(policy.spec.drain).gates
-    return all(_is_true(drain, gate) for gate in gates)
-
-
-def _planned(world: World, policy: Policy) -> Iterable[NodeDrain]:
-    """Drains for maintenance or by hand under this policy, whose node still stands."""
-    for drain in world.drains.values():
-        node = world.nodes.get(drain.spec.node_name)
-        if node and world.policy(node) is policy and not failed(drain) and drain.deletion_timestamp is None:
-            yield drain
+    return not _by_policy(drain, policy) and all(_is_true(drain, gate) for gate in gates)
 
 
 def _takes_slot(drain: NodeDrain, now: datetime) -> bool:

@@ -6,6 +6,7 @@ One mirror a namespace, shared by all drains and closed when the last of them no
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 from rescheduler.core import budgets
 from rescheduler.core.budgets import Budget
@@ -18,7 +19,7 @@ from rescheduler.kube.reflectors import Mirror
 class Budgets:
     """Budgets by namespace, for whoever holds the namespace."""
 
-    def __init__(self, client: Client, changed: Callable[[], None]) -> None:
+    def __init__(self, client: Client, changed: Callable[[Iterable[str]], None]) -> None:
         self._client, self._changed = client, changed
         self._mirrors: dict[str, tuple[Mirror[Budget], asyncio.Task[None]]] = {}
         self._holders: dict[str, set[str]] = {}
@@ -30,7 +31,8 @@ class Budgets:
         for namespace in wanted:
             self._holders.setdefault(namespace, set()).add(holder)
             if namespace not in self._mirrors:
-                mirror = Mirror(self._client, paths.budgets(namespace), budgets.budget, self._changed)
+                tell = partial(self._tell, namespace)
+                mirror = Mirror(self._client, paths.budgets(namespace), budgets.budget, tell)
                 self._mirrors[namespace] = (mirror, asyncio.create_task(mirror.run(), name=f"budgets {namespace}"))
         for namespace, holders in list(self._holders.items()):
             if namespace not in wanted:
@@ -38,6 +40,9 @@ class Budgets:
             if not holders:
                 del self._holders[namespace]
                 self._mirrors.pop(namespace)[1].cancel()
+
+    def _tell(self, namespace: str) -> None:
+        self._changed(tuple(self._holders.get(namespace, ())))
 
     def of(self, pod: Pod) -> tuple[Budget, ...] | None:
         """The budgets that cover the pod; None while they are not known for sure."""

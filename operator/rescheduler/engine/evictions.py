@@ -54,7 +54,7 @@ class Bucket:
         return (1 - self.level) / rate
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Sender:
     """What is in flight of one drain.
 
@@ -83,6 +83,7 @@ class Evictions:
         self._client, self._clock, self._budgets, self._metrics = client, clock, budgets, metrics
         self._busy: set[str] = set()  # uids of budgets with an eviction in flight
         self._in_flight = 0
+        self._waiting: set[Sender] = set()  # for what another drain has in flight
         self._buckets: dict[str, Bucket] = {}
 
     def refusals(self, pods: Sequence[tuple[Pod, Verdict]]) -> dict[str, Answer]:
@@ -120,6 +121,7 @@ class Evictions:
                 continue
             budget = self._free(pod, verdict)
             if budget is False or self._in_flight >= MOST_IN_FLIGHT:
+                self._waiting.add(sender)
                 continue
             if (wait := bucket.wait(rate)) > 0:
                 return wait if soonest is None else min(soonest, wait)
@@ -153,8 +155,13 @@ class Evictions:
             sender.tasks.pop(pod.uid, None)
             if budget:
                 self._busy.discard(budget.uid)
-            sender.wake()
+            self._wake(sender)
         self._settle(sender, pod, answer, budget, self._clock.now())
+
+    def _wake(self, sender: Sender) -> None:
+        waiting, self._waiting = self._waiting | {sender}, set()
+        for each in waiting:
+            each.wake()
 
     async def _ask(self, pod: Pod, verdict: Verdict, budget: Budget | None, grace: int | None) -> Answer:
         options: dict[str, object] = {"preconditions": {"uid": pod.uid}}

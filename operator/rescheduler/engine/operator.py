@@ -4,6 +4,7 @@ A standby keeps its facts warm by the same re-sync, and writes nothing.
 """
 
 import asyncio
+from collections.abc import Iterable
 
 import structlog
 
@@ -33,7 +34,7 @@ class Engine:
         self._leading = False
         self.synced = asyncio.Event()
         self.beat = tools.clock.monotonic()
-        store.changed = self._changed
+        store.changed, store.turned = self._changed, self._turned
 
     @property
     def _client(self) -> Client:
@@ -48,19 +49,28 @@ class Engine:
         return self._tools.metrics
 
     def _changed(self, name: str | None) -> None:
-        """A fact changed: look at its node, and wake drains, which may be waiting for one another."""
+        """A fact of this node or its drain changed (None: of all): look at both."""
         if not self._leading:
             return
-        for node in [name] if name else list(self._store.nodes):
+        for node in [name] if name else [*self._store.nodes, *self._store.drains]:
             self._queue.add(node)
-        for drain in self._store.drains():
-            self._ensure(drain)
-        self.wake_all()
+            if node in self._store.drains:
+                self._ensure(node)
+            if running := self._drainers.get(node):
+                running[0].wake()
 
-    def wake_all(self) -> None:
-        """Every drain looks again."""
-        for drainer, _ in self._drainers.values():
-            drainer.wake()
+    def _turned(self) -> None:
+        """Drains that have not begun look whether it is their turn."""
+        for name, (drainer, _) in self._drainers.items():
+            drain = self._store.drain(name)
+            if drain and drain.status.started_at is None:
+                drainer.wake()
+
+    def wake(self, names: Iterable[str]) -> None:
+        """These drains look again."""
+        for name in names:
+            if running := self._drainers.get(name):
+                running[0].wake()
 
     def _ensure(self, name: str) -> None:
         running = self._drainers.get(name)

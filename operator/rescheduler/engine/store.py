@@ -5,7 +5,6 @@ Kopf loses across a re-list are found by the re-sync.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -17,7 +16,7 @@ from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import Policy
 from rescheduler.core import facts, triggers
 from rescheduler.core.facts import Node
-from rescheduler.core.policies import winning
+from rescheduler.core.policies import Winners
 from rescheduler.core.triggers import Sighting
 from rescheduler.core.turns import World
 
@@ -32,12 +31,6 @@ class Kind(StrEnum):
     DRAIN = "nodedrains"
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    version: int
-    value: Any
-
-
 def _project(kind: Kind, raw: Mapping[str, Any]) -> Any:
     if kind is Kind.NODE:
         return facts.node(raw)
@@ -48,21 +41,35 @@ class Store:
     """Small facts by kind and name.
 
     Attributes:
-        changed: told the names of nodes to look at after each change; None means all of them.
+        changed: told the name of the node to look at after each change; None means all of them.
+        turned: told when a change may give a waiting drain its turn.
     """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self.changed: Callable[[str | None], None] = lambda _: None
+        self.turned: Callable[[], None] = lambda: None
         self._now = now
-        self._entries: dict[Kind, dict[str, _Entry]] = {kind: {} for kind in Kind}
+        self._versions: dict[Kind, dict[str, int]] = {kind: {} for kind in Kind}
+        self._nodes: dict[str, Node] = {}
+        self._policies: dict[str, Policy] = {}
+        self._drains: dict[str, NodeDrain] = {}
         self._sightings: dict[str, Sighting] = {}
         self._promised: dict[str, datetime] = {}
+        self._winners = Winners(())
+        self._world: World | None = None
+
+    def _kept(self, kind: Kind) -> dict[str, Any]:
+        kept: dict[Kind, dict[str, Any]] = {
+            Kind.NODE: self._nodes,
+            Kind.POLICY: self._policies,
+            Kind.DRAIN: self._drains,
+        }
+        return kept[kind]
 
     def put(self, kind: Kind, raw: Mapping[str, Any]) -> None:
         """Take in an object as it is now; an older one than known changes nothing."""
         name, version = raw["metadata"]["name"], int(raw["metadata"]["resourceVersion"])
-        known = self._entries[kind].get(name)
-        if known and known.version >= version:
+        if self._versions[kind].get(name, -1) >= version:
             return
         try:
             value = _project(kind, raw)
@@ -71,53 +78,73 @@ class Store:
             log.warning("object.unreadable", kind=kind, name=name, error=str(error))
             self.drop(kind, name)
             return
-        self._entries[kind][name] = _Entry(version, value)
-        if known and kind is Kind.NODE and known.value != value:
-            self.see(name)
-        if not known or _matters(kind, known.value, value):
-            self.changed(None if kind is Kind.POLICY else name)
+        before = self._kept(kind).get(name)
+        self._versions[kind][name] = version
+        self._kept(kind)[name] = value
+        self._take_in(kind, name, before, value)
+
+    def _take_in(self, kind: Kind, name: str, before: Any, value: Any) -> None:
+        match kind:
+            case Kind.POLICY:
+                self._winners = Winners(self._policies.values())
+                self._turn()
+                self.changed(None)
+            case Kind.NODE:
+                if before and before != value:
+                    self.see(name)
+                if not before or _gist(before) != _gist(value):
+                    self._turn()
+                    self.changed(name)
+            case Kind.DRAIN:
+                if not before or _turn_of(before) != _turn_of(value):
+                    self._turn()
+                self.changed(name)
 
     def drop(self, kind: Kind, name: str, *, not_after: int | None = None) -> None:
         """Forget a deleted object, unless it was seen after `not_after`."""
-        known = self._entries[kind].get(name)
-        if known is None or (not_after is not None and known.version > not_after):
+        known = self._versions[kind].get(name)
+        if known is None or (not_after is not None and known > not_after):
             return
-        del self._entries[kind][name]
+        del self._versions[kind][name]
+        del self._kept(kind)[name]
         if kind is Kind.NODE:
             self._sightings.pop(name, None)
+            self._winners.forget(name)
+        if kind is Kind.POLICY:
+            self._winners = Winners(self._policies.values())
+        self._turn()
         self.changed(None if kind is Kind.POLICY else name)
+
+    def _turn(self) -> None:
+        self._world = None
+        self.turned()
 
     def resync(self, kind: Kind, names: Iterable[str], version: int) -> None:
         """Drop what a full list at this version did not have."""
-        for name in self._entries[kind].keys() - set(names):
+        for name in self._versions[kind].keys() - set(names):
             self.drop(kind, name, not_after=version)
 
     @property
     def nodes(self) -> Mapping[str, Node]:
         """Nodes by name."""
-        return {name: entry.value for name, entry in self._entries[Kind.NODE].items()}
+        return self._nodes
 
     def node(self, name: str) -> Node | None:
         """One node; None where it is not there."""
-        entry = self._entries[Kind.NODE].get(name)
-        return entry.value if entry else None
+        return self._nodes.get(name)
+
+    @property
+    def drains(self) -> Mapping[str, NodeDrain]:
+        """NodeDrains by name."""
+        return self._drains
 
     def drain(self, name: str) -> NodeDrain | None:
         """One NodeDrain; None where it is not there."""
-        entry = self._entries[Kind.DRAIN].get(name)
-        return entry.value if entry else None
-
-    def drains(self) -> list[str]:
-        """Names of all NodeDrains."""
-        return list(self._entries[Kind.DRAIN])
-
-    def policies(self) -> list[Policy]:
-        """All policies."""
-        return [entry.value for entry in self._entries[Kind.POLICY].values()]
+        return self._drains.get(name)
 
     def policy(self, node: Node) -> Policy | None:
         """The policy that decides for this node."""
-        return winning(self.policies(), node)
+        return self._winners.of(node)
 
     def see(self, name: str) -> Sighting | None:
         """The sighting of a node, brought up to now."""
@@ -130,30 +157,39 @@ class Store:
 
     def promise(self, name: str, when: datetime | None) -> None:
         """Count a drain as begun before its status says so: two must not take one slot. None takes it back."""
+        if self._promised.get(name) == when:
+            return
         if when is None:
-            self._promised.pop(name, None)
+            del self._promised[name]
         else:
             self._promised[name] = when
+        self._world = None
 
     def world(self) -> World:
         """All facts of this moment, promises counted as kept."""
-        drains = {}
-        for name, entry in self._entries[Kind.DRAIN].items():
-            drain: NodeDrain = entry.value
-            if name in self._promised and drain.status.started_at is None:
-                status = drain.status.model_copy(update={"started_at": self._promised[name]})
-                drain = drain.model_copy(update={"status": status})
-            drains[name] = drain
-        return World(self.nodes, self.policies(), drains)
+        if self._world is None:
+            self._world = World(self._nodes, self._winners, {**self._drains, **self._begun()})
+        return self._world
+
+    def _begun(self) -> dict[str, NodeDrain]:
+        """Drains whose beginning is promised and not in their status yet."""
+        found = {}
+        for name, when in self._promised.items():
+            drain = self._drains.get(name)
+            if drain and drain.status.started_at is None:
+                status = drain.status.model_copy(update={"started_at": when})
+                found[name] = drain.model_copy(update={"status": status})
+        return found
 
 
-def _matters(kind: Kind, before: Any, after: Any) -> bool:
-    """Whether a change is one: heartbeats of thousands of nodes are none."""
-    if kind is not Kind.NODE:
-        return True
+def _gist(node: Node) -> tuple[Any, ...]:
+    """What of a node is news: heartbeats of thousands of nodes are none."""
+    conditions = tuple((c.type, c.status, c.reason, c.transition) for c in node.conditions)
+    return (node.uid, node.boot_id, node.unschedulable, node.labels, node.annotations, node.taints, conditions)
 
-    def still(node: Node) -> tuple[Any, ...]:
-        conditions = tuple((c.type, c.status, c.reason, c.transition) for c in node.conditions)
-        return (node.uid, node.boot_id, node.unschedulable, node.labels, node.annotations, node.taints, conditions)
 
-    return still(before) != still(after)
+def _turn_of(drain: NodeDrain) -> tuple[Any, ...]:
+    """What of a drain decides over the turn of others; its progress does not."""
+    status = drain.status
+    conditions = tuple((c.type, c.status) for c in status.conditions)
+    return (drain.spec, status.started_at, status.drained_at, status.phase, drain.deletion_timestamp, conditions)

@@ -21,7 +21,7 @@ MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 _JSON = "application/json"
-_PAGE = 500
+_PAGE = 200
 _READ_TIMEOUT = 30.0  # seconds
 _WATCH_SECONDS = 300
 _SILENCE = 330.0  # seconds without a byte after which a watch counts as dead
@@ -77,6 +77,9 @@ class Client:
         count: Callable[[str, str, int], None] = lambda *_: None,
         user_agent: str = "rescheduler",
     ) -> None:
+        configuration.connection_pool_maxsize = (
+            0  # without limit: each watch keeps a connection, and others must not wait for it
+        )
         self._configuration = configuration
         self._rest = kubernetes_client.ApiClient(configuration).rest_client
         self._guard = guard

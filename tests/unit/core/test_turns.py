@@ -8,6 +8,7 @@ import pytest
 from rescheduler.api.drains import NodeDrain, NodeDrainSpec, NodeDrainStatus, Reason, Request
 from rescheduler.api.policies import Policy, ReschedulePolicySpec
 from rescheduler.core.facts import Node, NodeCondition
+from rescheduler.core.policies import Winners
 from rescheduler.core.turns import Hold, World, held
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -39,7 +40,7 @@ def world(
         return Node(name, name, labels=(labels or {}).get(name, {}), conditions=(NodeCondition("Ready", status),))
 
     policy = Policy("p", "u", 1, ReschedulePolicySpec.model_validate(spec))
-    return World({f"n{i}": node(i) for i in range(nodes)}, [policy], {d.name: d for d in drains})
+    return World({f"n{i}": node(i) for i in range(nodes)}, Winners([policy]), {d.name: d for d in drains})
 
 
 def reason(name: str, place: World) -> Hold | None:
@@ -53,7 +54,7 @@ def test_one_alone_may_begin() -> None:
 
 def test_without_a_policy_nothing_begins() -> None:
     place = world(drain("n0"))
-    assert reason("n0", World(place.nodes, [], place.drains)) is Hold.NO_POLICY
+    assert reason("n0", World(place.nodes, Winners([]), place.drains)) is Hold.NO_POLICY
 
 
 @pytest.mark.parametrize(
