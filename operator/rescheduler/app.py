@@ -24,10 +24,14 @@ from rescheduler.engine.drainer import Tools
 from rescheduler.engine.endpoints import serve
 from rescheduler.engine.evictions import Evictions
 from rescheduler.engine.metrics import Metrics
+from rescheduler.engine.node_pods import Movers
 from rescheduler.engine.operator import Engine
+from rescheduler.engine.owners import Owners
 from rescheduler.engine.queue import KeyedQueue
 from rescheduler.engine.reconciler import Reconciler
+from rescheduler.engine.replacements import Replacements
 from rescheduler.engine.store import Store
+from rescheduler.engine.surroundings import Surroundings
 from rescheduler.kube import preflight
 from rescheduler.kube.client import Client, ConfigError, configuration
 from rescheduler.kube.leases import Election
@@ -112,15 +116,19 @@ class App:
         )
         announcer = Announcer(recorder, self.metrics)
         budgets = Budgets(self.client, self._wake)
+        evictions = Evictions(self.client, self.clock, budgets, self.metrics)
+        owners = Owners(self.client, budgets, self._wake)
+        replacements = Replacements(self.client, self.clock, budgets, owners, self.metrics, self._wake, evictions.going)
         queue = KeyedQueue()
         tools = Tools(
             self.client,
             self.store,
             self.clock,
-            budgets,
-            Evictions(self.client, self.clock, budgets, self.metrics),
+            Movers(self.client, self.clock, budgets, evictions, replacements, self.metrics),
+            Surroundings(self.client, self._wake),
             announcer,
             self.metrics,
+            own_pod=f"{options.namespace}/{self.identity}",
         )
         reconciler = Reconciler(self.client, self.store, self.clock, queue, announcer, self.metrics)
         self.engine = Engine(self.store, tools, queue, reconciler)

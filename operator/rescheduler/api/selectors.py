@@ -69,3 +69,19 @@ class LabelSelector(Model):
         return all(labels.get(key) == value for key, value in self.match_labels.items()) and all(
             requirement.matches(labels) for requirement in self.match_expressions
         )
+
+    def query(self) -> str:
+        """As the API server takes it in `labelSelector`; in a fixed order."""
+        parts = [f"{key}={value}" for key, value in sorted(self.match_labels.items())]
+        for requirement in sorted(self.match_expressions, key=lambda r: (r.key, r.operator)):
+            values = ",".join(sorted(requirement.values))
+            match requirement.operator:
+                case Operator.IN:
+                    parts.append(f"{requirement.key} in ({values})")
+                case Operator.NOT_IN:
+                    parts.append(f"{requirement.key} notin ({values})")
+                case Operator.EXISTS:
+                    parts.append(requirement.key)
+                case Operator.DOES_NOT_EXIST:
+                    parts.append(f"!{requirement.key}")
+        return ",".join(parts)

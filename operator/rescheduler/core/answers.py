@@ -37,13 +37,14 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer, judged. `retry_after`: seconds that the server asked for, 0 where it did not."""
+    """One answer, judged. `retry_after`: seconds that the server asked for, 0 where it did not; `budget`: the one that refused."""
 
     outcome: Outcome
     cause: BlockerClass | None = None
     message: str = ""
     hint: str = ""
     retry_after: float = 0.0
+    budget: Budget | None = None
 
 
 ACCEPTED = Answer(Outcome.ACCEPTED)
@@ -102,6 +103,7 @@ def exhausted(budget: Budget | None, message: str) -> Answer:
             BlockerClass.BUDGET_NOT_OBSERVED,
             message,
             "the disruption controller has to catch up; look at kube-controller-manager if it stays",
+            budget=budget,
         )
     if budget and budget.misconfigured:
         return Answer(
@@ -110,6 +112,7 @@ def exhausted(budget: Budget | None, message: str) -> Answer:
             message,
             f"all {budget.expected} pods are healthy and it still allows none: "
             f"raise PodDisruptionBudget {budget.name}'s maxUnavailable, or the replicas",
+            budget=budget,
         )
     name = f"PodDisruptionBudget {budget.name}" if budget else "its PodDisruptionBudget"
     return Answer(
@@ -117,6 +120,7 @@ def exhausted(budget: Budget | None, message: str) -> Answer:
         BlockerClass.BUDGET_EXHAUSTED,
         message,
         f"{name} allows none until more of its pods are Ready: look at those that are not",
+        budget=budget,
     )
 
 

@@ -21,6 +21,7 @@ class Fact(StrEnum):
     """What is true of a drain now; the first that holds."""
 
     NODE_GONE = "NodeGone"  # or another machine under its name
+    RETURNING = "Returning"  # nobody asks for it any more, and pods are still to be given back
     WITHDRAWN = "Withdrawn"  # nobody asks for it any more
     RESTORED = "Restored"  # withdrawn, and nothing of ours is left on the node
     EMPTY = "Empty"  # begun, and no pod is left that must leave
@@ -36,6 +37,7 @@ class Command(StrEnum):
     RECORD = "Record"  # write into status what is about to be added to the node
     CORDON = "Cordon"  # cordon, and add what the record names
     MOVE = "Move"  # pods may be moved; without it none is
+    GIVE_BACK = "GiveBack"  # pods let go of go back to their ReplicaSets
     RESTORE = "Restore"  # take off the node what the record names
     FORGET = "Forget"  # drop the finalizer: the NodeDrain goes
 
@@ -47,10 +49,11 @@ _BEGUN: _Row = {
     Fact.LEAVING: (Phase.DRAINING, _GOES_ON),
     Fact.STUCK: (Phase.BLOCKED, _GOES_ON),
     Fact.EMPTY: (Phase.DRAINED, _GOES_ON),
-    Fact.HELD: (Phase.WAITING, ()),
+    Fact.HELD: (Phase.WAITING, (Command.GIVE_BACK,)),
 }
 _OVER: _Row = {
     Fact.NODE_GONE: (Phase.RESTORING, (Command.FORGET,)),
+    Fact.RETURNING: (Phase.RESTORING, (Command.GIVE_BACK,)),
     Fact.WITHDRAWN: (Phase.RESTORING, (Command.RESTORE,)),
     Fact.RESTORED: (Phase.RESTORING, (Command.FORGET,)),
 }
@@ -80,6 +83,7 @@ class Situation:
     Attributes:
         same_node: the node exists with the UID that the drain was recorded for.
         begun: status.startedAt.
+        traces: released pods are left on the node, or it is not known that none are.
         remaining: pods that must leave; None while the node's pods have not been listed.
         last_move: when a pod last left or an eviction was last in flight, on our clock.
     """
@@ -89,6 +93,7 @@ class Situation:
     withdrawn: bool
     restored: bool
     held: bool
+    traces: bool = False
     begun: datetime | None = None
     remaining: int | None = None
     blocked: int = 0
@@ -99,6 +104,8 @@ def fact(s: Situation) -> Fact:
     """The first fact that holds."""
     if not s.same_node:
         return Fact.NODE_GONE
+    if s.withdrawn and s.traces:
+        return Fact.RETURNING
     if s.withdrawn:
         return Fact.RESTORED if s.restored else Fact.WITHDRAWN
     if s.begun and s.remaining == 0 and s.now >= s.begun + SETTLE:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from rescheduler.api import names
 from rescheduler.api.conditions import Condition
@@ -39,6 +39,23 @@ class Scene:
     recordoned: datetime | None = None
 
 
+def paused(status: NodeDrainStatus, now: datetime) -> timedelta:
+    """How much of the time since the drain began does not count."""
+    standing = now - status.paused_at if status.paused_at else timedelta()
+    return timedelta(seconds=status.paused_seconds or 0) + max(standing, timedelta())
+
+
+def _pause(scene: Scene) -> dict[str, object]:
+    """A drain that has begun and may not go on is paused; what it spent so is kept."""
+    before = scene.drain.status
+    stopped = scene.begun is not None and scene.held is not None and scene.fact is Fact.HELD
+    if stopped:
+        return {"paused_at": before.paused_at or scene.now}
+    if before.paused_at:
+        return {"paused_at": None, "paused_seconds": int(paused(before, scene.now).total_seconds())}
+    return {}
+
+
 def status(scene: Scene) -> NodeDrainStatus:
     """The whole status, as it should be now; conditions that others set are kept as they are."""
     before, tally = scene.drain.status, scene.tally
@@ -54,12 +71,18 @@ def status(scene: Scene) -> NodeDrainStatus:
         "drained_at": (before.drained_at or scene.now) if scene.phase is Phase.DRAINED else None,
         "conditions": _conditions(scene),
     }
+    update |= _pause(scene)
     if tally is not None:
         total = scene.moved + tally.remaining
         blocked = len(tally.blockers)
         update |= {
             "pods": PodCounts(
-                total=total, moved=scene.moved, remaining=tally.remaining, blocked=blocked, skipped=tally.skipped
+                total=total,
+                moved=scene.moved,
+                remaining=tally.remaining,
+                waiting_for_replacement=tally.waiting,
+                blocked=blocked,
+                skipped=tally.skipped,
             ),
             "progress": f"{scene.moved}/{total}",
             "blockers": tally.blockers[:MOST_BLOCKERS],

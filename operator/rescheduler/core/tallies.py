@@ -6,7 +6,8 @@ from datetime import datetime
 
 from rescheduler.api.drains import Blocker
 from rescheduler.core.answers import Answer, Outcome
-from rescheduler.core.pods import Fate, Pod, Verdict
+from rescheduler.core.pods import Pod
+from rescheduler.core.verdicts import Fate, Verdict
 
 MOST_BLOCKERS = 50
 """So many are named in status; `blockersTotal` counts all."""
@@ -37,6 +38,7 @@ class Tally:
         leaving: uids of the pods that must leave and are still there.
         objects: pods that must leave and still exist, Terminating ones included.
         remaining: those not counted as moved.
+        waiting: those released whose replacement is not Ready.
     """
 
     next: tuple[tuple[Pod, Verdict], ...] = ()
@@ -44,6 +46,7 @@ class Tally:
     objects: int = 0
     remaining: int = 0
     in_flight: int = 0
+    waiting: int = 0
     skipped: int = 0
     blockers: tuple[Blocker, ...] = field(default_factory=tuple)
 
@@ -56,11 +59,12 @@ def tally(
     now: datetime,
     *,
     unreachable: bool,
+    waiting: frozenset[str] = frozenset(),
 ) -> Tally:
     """Count and sort.
 
     `refusals`: what budgets as watched would answer, by uid, without a request. `since`: when known blockers
-    began, by namespace, pod and class.
+    began, by namespace, pod and class. `waiting`: uids of pods that wait for their turn or their replacement.
     """
     rows = list(judged)
     must = [(pod, verdict) for pod, verdict in rows if verdict.fate is not Fate.STAY]
@@ -76,6 +80,9 @@ def tally(
             message=answer.message,
             hint=answer.hint,
             since=since.get((pod.namespace, pod.name, str(answer.cause)), now),
+            pdb=answer.budget.name if answer.budget else None,
+            healthy=answer.budget.healthy if answer.budget else None,
+            needed=answer.budget.needed if answer.budget else None,
         )
         for pod, verdict in here
         if (answer := _refusal(pod, verdict, attempts.get(pod.uid), refusals)) and answer.cause
@@ -85,7 +92,8 @@ def tally(
         leaving=frozenset(pod.uid for pod, _ in must),
         objects=len(must),
         remaining=len(here),
-        in_flight=sum(v.fate is Fate.LEAVING or _accepted(p, attempts) for p, v in must),
+        in_flight=sum(v.fate is Fate.LEAVING or p.released or _accepted(p, attempts) for p, v in must),
+        waiting=sum(p.released and p.uid in waiting for p, _ in must),
         skipped=len(rows) - len(must),
         blockers=tuple(sorted(blockers, key=lambda b: (b.since, b.namespace, b.pod))),
     )

@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from rescheduler.api import GROUP, VERSION
 from rescheduler.api.drains import NodeDrain, NodeDrainStatus, Phase
 from rescheduler.core.facts import Node
+from rescheduler.core.pods import Owner
 from rescheduler.core.reports import Scene
 from rescheduler.engine.metrics import Metrics
 from rescheduler.kube.recorder import Kind, Recorder, Subject
+
+_VERSIONS = {"ReplicaSet": "apps/v1", "StatefulSet": "apps/v1", "DaemonSet": "apps/v1", "Job": "batch/v1"}
 
 
 def of_node(node: Node) -> Subject:
@@ -68,9 +71,14 @@ class Announcer:
         await self._recorder.emit(of_node(node), Kind.WARNING, "MaintenanceRefused", message)
 
     async def changed(
-        self, scene: Scene, before: NodeDrainStatus, after: NodeDrainStatus, pods: Mapping[str, str]
+        self,
+        scene: Scene,
+        before: NodeDrainStatus,
+        after: NodeDrainStatus,
+        pods: Mapping[str, str],
+        owners: Mapping[str, Owner],
     ) -> None:
-        """The status was written: what of it is news? `pods`: UIDs by namespace/name."""
+        """The status was written: what of it is news? `pods`: UIDs by namespace/name; `owners`: their controllers."""
         await self._waiting(scene, before, after)
         if before.phase != after.phase:
             await self._phase(scene, after)
@@ -81,6 +89,10 @@ class Announcer:
                 pod = Subject("v1", "Pod", blocker.pod, uid, blocker.namespace)
                 message = f"Cannot leave node {scene.drain.spec.node_name}: {blocker.message}. {blocker.hint}"
                 await self._recorder.emit(pod, Kind.WARNING, blocker.class_, message)
+                owner = owners.get(f"{blocker.namespace}/{blocker.pod}")
+                if owner and (version := _VERSIONS.get(owner.kind)):
+                    subject = Subject(version, owner.kind, owner.name, owner.uid, blocker.namespace)
+                    await self._recorder.emit(subject, Kind.WARNING, blocker.class_, f"Pod {blocker.pod}: {message}")
 
     async def _waiting(self, scene: Scene, before: NodeDrainStatus, after: NodeDrainStatus) -> None:
         def reason(status: NodeDrainStatus) -> tuple[str, str] | None:

@@ -6,37 +6,35 @@ wrong it starts again from what the cluster says then. Every command can be repe
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 
 from rescheduler.api import names
-from rescheduler.api.drains import NodeDrain, NodeDrainStatus, Phase, Reason
-from rescheduler.api.policies import Policy
+from rescheduler.api.drains import NodeDrain, NodeDrainStatus, Phase
+from rescheduler.api.policies import Drain, Policy
 from rescheduler.api.scalars import dump
-from rescheduler.core import drains, nodes, pods, reports, tallies, triggers, turns
-from rescheduler.core.answers import Answer
+from rescheduler.core import drains, reports, turns
 from rescheduler.core.drains import Command, Fact
-from rescheduler.core.facts import UNREACHABLE, Node, node
-from rescheduler.core.pods import Pod
+from rescheduler.core.facts import UNREACHABLE, Node
 from rescheduler.core.tallies import Tally
 from rescheduler.core.turns import Held
+from rescheduler.core.verdicts import Circumstances
 from rescheduler.engine.announcements import Announcer
-from rescheduler.engine.budgets import Budgets
 from rescheduler.engine.clock import Clock
-from rescheduler.engine.evictions import Evictions, Sender
+from rescheduler.engine.keeper import Keeper
 from rescheduler.engine.metrics import Metrics
+from rescheduler.engine.node_pods import PATIENCE, Movers, NodePods
 from rescheduler.engine.store import Kind, Store
+from rescheduler.engine.surroundings import Surroundings
 from rescheduler.kube import paths
-from rescheduler.kube.client import STRATEGIC_PATCH, TRANSIENT, ApiError, Client
-from rescheduler.kube.reflectors import Mirror
+from rescheduler.kube.client import TRANSIENT, ApiError, Client
 
 log = structlog.get_logger("rescheduler.drainer")
 
 _LOOK_AGAIN = 10.0  # seconds, where nothing happens: time alone changes some facts
 _SETTLE = 0.02  # seconds; a burst of pod events is one look
-_PATIENCE = timedelta(seconds=5)  # a budget that waits for the last pod's replacement is no blocker yet
 _WRITE_EVERY = 1.0  # seconds between writes of mere progress
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0  # seconds
 
@@ -48,10 +46,11 @@ class Tools:
     client: Client
     store: Store
     clock: Clock
-    budgets: Budgets
-    evictions: Evictions
+    movers: Movers
+    surroundings: Surroundings
     announcer: Announcer
     metrics: Metrics
+    own_pod: str = ""
 
 
 class Drainer:
@@ -61,15 +60,9 @@ class Drainer:
         self.name = name
         self._t = tools
         self._wake = asyncio.Event()
-        self._sender = Sender(self.wake)
-        self._pods: Mirror[Pod] | None = None
-        self._watch: asyncio.Task[None] | None = None
-        self._leaving: frozenset[str] = frozenset()
-        self._moved: int | None = None
-        self._last_move: datetime | None = None
+        self._pods = NodePods(name, tools.movers, self.wake)
+        self._keeper = Keeper(name, tools.client, tools.store, tools.clock, tools.announcer)
         self._written_at = float("-inf")
-        self._labels: dict[str, dict[str, str]] = {}
-        self._refused: dict[str, datetime] = {}
 
     def wake(self) -> None:
         """Something changed: look again."""
@@ -104,12 +97,8 @@ class Drainer:
 
     def _close(self) -> None:
         self._t.store.promise(self.name, None)
-        self._t.budgets.hold(self.name, ())
-        self._t.budgets.forget(self._sender.attempts)
-        if self._watch:
-            self._watch.cancel()
-        for task in list(self._sender.tasks.values()):
-            task.cancel()
+        self._t.surroundings.hold(self.name, (), ())
+        self._pods.close()
 
     async def _reread(self, error: Exception) -> None:
         """After a conflict the copy in memory is old: read the NodeDrain live, and forget it where it is gone."""
@@ -128,12 +117,13 @@ class Drainer:
         store, now = self._t.store, self._t.clock.now()
         here = store.node(drain.spec.node_name)
         if here is None:
-            here = await self._live(drain)
+            here = await self._keeper.live(drain.spec.node_name)
         held = turns.held(drain, store.world(), now)
         policy = store.policy(here) if here else None
         if drain.status.started_at and here:
-            self._follow(here.name)
-        tally = self._tally(drain, here, policy, now)
+            self._pods.follow(here.name)
+        withdrawn = drain.deletion_timestamp is not None
+        tally = self._tally(drain, here, policy, now, may_move=held is None and not withdrawn)
         situation = self._situation(drain, here, held, tally, now)
         fact = drains.fact(situation)
         phase, commands = drains.step(drain.status.phase or Phase.WAITING, fact)
@@ -147,98 +137,48 @@ class Drainer:
             record=drain.status.node,
             begun=drain.status.started_at,
             tally=tally,
-            moved=(self._moved or 0) + (tally.objects - tally.remaining if tally else 0),
+            moved=(self._pods.moved or 0) + (tally.objects - tally.remaining if tally else 0),
             now=now,
         )
         return await self._carry_out(commands, scene)
-
-    async def _live(self, drain: NodeDrain) -> Node | None:
-        """The node read live: absent from memory may mean not seen yet."""
-        try:
-            raw = await self._t.client.get(paths.node(drain.spec.node_name))
-        except ApiError as error:
-            if error.code == 404:
-                return None
-            raise
-        self._t.store.put(Kind.NODE, raw)
-        return node(raw)
 
     def _situation(
         self, drain: NodeDrain, here: Node | None, held: Held | None, tally: Tally | None, now: datetime
     ) -> drains.Situation:
         record = drain.status.node
         withdrawn = drain.deletion_timestamp is not None
-        restored = withdrawn and here is not None and self._nothing_left(drain, here)
+        restored = withdrawn and here is not None and self._keeper.nothing_left(drain, here)
         return drains.Situation(
             now=now,
             same_node=here is not None and (record is None or not record.uid or record.uid == here.uid),
             withdrawn=withdrawn,
             restored=restored,
             held=held is not None,
+            traces=drain.status.started_at is not None and (self._pods.traces or not self._pods.synced),
             begun=drain.status.started_at,
             remaining=tally.objects if tally else None,
             blocked=len(tally.blockers) if tally else 0,
-            last_move=self._last_move,
+            last_move=self._pods.last_move,
         )
 
-    def _nothing_left(self, drain: NodeDrain, here: Node) -> bool:
-        conditions = any(here.condition(type_) for type_ in names.NODE_CONDITIONS)
-        patch = nodes.restore_patch(here, drain.status.node, self._cancelled(drain, here))
-        return patch is None and not conditions
-
-    # -- pods ---------------------------------------------------------------------------------------------------
-
-    def _follow(self, node_name: str) -> None:
-        """Keep the pods of the node in view, from the cordon on."""
-        if self._pods is None:
-            self._pods = Mirror(
-                self._t.client, paths.PODS, pods.pod, self.wake, fieldSelector=f"spec.nodeName={node_name}"
-            )
-            self._watch = asyncio.create_task(self._pods.run(), name=f"pods of {node_name}")
-
-    def _tally(self, drain: NodeDrain, here: Node | None, policy: Policy | None, now: datetime) -> Tally | None:
-        if self._pods is None or not self._pods.synced or here is None or policy is None:
+    def _tally(
+        self, drain: NodeDrain, here: Node | None, policy: Policy | None, now: datetime, *, may_move: bool
+    ) -> Tally | None:
+        if here is None:
             return None
-        settings = drain.spec.drain.over(policy.spec.drain)
-        unreachable = here.ready == UNREACHABLE
-        judged = [
-            (
-                pod,
-                pods.judge(
-                    pod,
-                    settings,
-                    now=now,
-                    namespace_labels=self._labels.get(pod.namespace, {}),
-                    unreachable=unreachable,
-                ),
-            )
-            for pod in self._pods.items.values()
-        ]
-        self._t.budgets.hold(self.name, {pod.namespace for pod, verdict in judged if verdict.fate is pods.Fate.EVICT})
-        refusals = self._lasting(self._t.evictions.refusals(judged), now)
-        known = {(b.namespace, b.pod, str(b.class_)): b.since for b in drain.status.blockers}
-        tally = tallies.tally(judged, self._sender.attempts, refusals, known, now, unreachable=unreachable)
-        self._count(drain, tally, now)
-        return tally
-
-    def _lasting(self, refusals: dict[str, Answer], now: datetime) -> dict[str, Answer]:
-        """Those refusals that have lasted: most budgets have room again as soon as a replacement is Ready."""
-        self._refused = {uid: self._refused.get(uid, now) for uid in refusals}
-        return {uid: answer for uid, answer in refusals.items() if now - self._refused[uid] >= _PATIENCE}
-
-    def _count(self, drain: NodeDrain, tally: Tally, now: datetime) -> None:
-        """How many have left: those that had to go and are not there any more."""
-        if self._moved is None:
-            self._moved = drain.status.pods.moved if drain.status.pods else 0
-        gone = self._leaving - tally.leaving
-        self._leaving = tally.leaving
-        if gone:
-            self._moved += len(gone)
-            self._t.metrics.pods_moved.inc(len(gone))
-            self._sender.forget(list(gone))
-            self._t.budgets.forget(gone)
-        if gone or tally.in_flight:
-            self._last_move = now
+        settings = drain.spec.drain.over(policy.spec.drain if policy else Drain())
+        seen = Circumstances(
+            now=now,
+            started=drain.status.started_at,
+            paused=reports.paused(drain.status, now),
+            unreachable=here.ready == UNREACHABLE,
+            own=self._t.own_pod,
+        )
+        known = self._t.surroundings.look(self.name, seen, settings, self._pods.daemon_set_namespaces())
+        if known is None:
+            return None
+        tally = self._pods.look(drain, here, settings, known, may_move=may_move)
+        return tally if policy else None
 
     # -- commands -----------------------------------------------------------------------------------------------
 
@@ -249,15 +189,20 @@ class Drainer:
             return _LOOK_AGAIN
         if Command.RESTORE in commands and here is not None:
             await self._write(scene)
-            await self._restore(scene.drain)
+            await self._keeper.restore(scene.drain)
             return 0.0
+        if Command.GIVE_BACK in commands:
+            self._pods.give_back()
+            if scene.fact is Fact.RETURNING:
+                self._pods.finish(scene.policy.name if scene.policy else "")
         if Command.RECORD in commands and here is not None:
-            scene = await self._hold(scene, here)
+            scene = await self._keeper.hold(scene, here, self._write)
+            self._pods.follow(here.name)
         pause = self._move(scene) if Command.MOVE in commands and scene.tally else None
         await self._write(scene)
         if scene.fact is not Fact.HELD or scene.begun:
-            await self._mark(scene)
-        patience = _PATIENCE.total_seconds() if self._refused else _LOOK_AGAIN
+            await self._keeper.mark(scene)
+        patience = PATIENCE.total_seconds() if self._pods.impatient else _LOOK_AGAIN
         return min(patience, pause if pause is not None else _LOOK_AGAIN, self._until_settled(scene))
 
     def _until_settled(self, scene: reports.Scene) -> float:
@@ -266,54 +211,11 @@ class Drainer:
         settled = (scene.begun + drains.SETTLE - scene.now).total_seconds()
         return settled if settled > 0 else _LOOK_AGAIN
 
-    async def _hold(self, scene: reports.Scene, here: Node) -> reports.Scene:
-        """Record, then cordon: what is not in the record yet is written there before it is written on the node."""
-        drain, reasons = scene.drain, {r.reason for r in scene.drain.spec.requests}
-        exclude = (
-            scene.policy is not None and drain.spec.drain.over(scene.policy.spec.drain).exclude_from_load_balancers
-        )
-        adds = nodes.additions(here, reasons, exclude_from_load_balancers=exclude)
-        record = nodes.record(here, drain.status.node, adds)
-        begun = scene.begun or scene.now
-        if record == drain.status.node and nodes.hold_patch(here, record) is None:
-            return scene
-        self._t.store.promise(self.name, begun)
-        try:
-            fresh = await self._fresh(here)
-            if scene.begun is None and turns.only_failed(drain) and not triggers.ill(fresh, scene.policy):
-                return replace(scene, node=fresh, phase=Phase.WAITING)  # healed meanwhile: its request will go
-            record = nodes.record(fresh, drain.status.node, adds)
-            again = scene.begun if drain.status.node and not fresh.unschedulable else None
-            scene = replace(scene, record=record, begun=begun, node=fresh, recordoned=scene.now if again else None)
-            if scene.recordoned or record != drain.status.node or scene.drain.status.started_at is None:
-                await self._write(scene, now=True)
-            if patch := nodes.hold_patch(fresh, record):
-                raw = await self._t.client.patch(paths.node(fresh.name), patch)
-                self._t.store.put(Kind.NODE, raw)
-                log.info("node.cordoned", node=fresh.name, drain=self.name, uid=fresh.uid)
-                if not here.unschedulable:
-                    await self._t.announcer.cordoned(scene)
-        finally:
-            self._t.store.promise(self.name, None)
-        self._follow(fresh.name)
-        written = self._t.store.drain(self.name)
-        return replace(scene, drain=written or scene.drain)
-
-    async def _fresh(self, here: Node) -> Node:
-        """The node as it is now: nobody's write is lost, and no healed node is cordoned."""
-        raw = await self._t.client.get(paths.node(here.name))
-        self._t.store.put(Kind.NODE, raw)
-        return node(raw)
-
     def _move(self, scene: reports.Scene) -> float | None:
         tally, policy = scene.tally, scene.policy
         if tally is None or policy is None or scene.begun is None:
             return None
-        settings = scene.drain.spec.drain.over(policy.spec.drain)
-        self._sender.grace = settings.grace_period_seconds
-        return self._t.evictions.send(
-            self._sender, tally.next, policy=policy.name, rate=settings.max_evictions_per_second
-        )
+        return self._pods.move(tally, policy, scene.drain.spec.drain.over(policy.spec.drain))
 
     async def _write(self, scene: reports.Scene, *, now: bool = False) -> None:
         """Write the status where it differs; mere progress at most once a second."""
@@ -330,42 +232,7 @@ class Drainer:
         body = {"metadata": {"resourceVersion": scene.drain.resource_version}, "status": _cleared(before, wanted)}
         raw = await self._t.client.patch(f"{paths.drain(self.name)}/status", body)
         self._t.store.put(Kind.DRAIN, raw)
-        known = self._pods.items.values() if self._pods else ()
-        await self._t.announcer.changed(scene, before, wanted, {pod.key: pod.uid for pod in known})
-
-    async def _mark(self, scene: reports.Scene) -> None:
-        """Our conditions on the node."""
-        here = self._t.store.node(scene.drain.spec.node_name)
-        if here is None:
-            return
-        wanted = reports.node_conditions(scene.phase, scene.begun, {r.reason for r in scene.drain.spec.requests})
-        if patch := nodes.conditions(wanted, here, scene.now):
-            raw = await self._t.client.patch(f"{paths.node(here.name)}/status", patch, kind=STRATEGIC_PATCH)
-            self._t.store.put(Kind.NODE, raw)
-
-    def _cancelled(self, drain: NodeDrain, here: Node) -> dict[str, str]:
-        """Requests that still stand though the NodeDrain was deleted: they must not start again by themselves."""
-        seen = self._t.store.see(here.name)
-        if seen is None:
-            return {}
-        standing = frozenset(r.reason for r in drain.spec.requests if r.reason is Reason.FAILURE)
-        wants = triggers.wanted(here, self._t.store.policy(here), seen, self._t.clock.now(), standing=standing)
-        return {str(want.reason): want.token for want in wants.requests if want.token}
-
-    async def _restore(self, drain: NodeDrain) -> None:
-        """Put the node back: its conditions, then all that the record names."""
-        here = await self._live(drain)
-        if here is None:
-            return
-        if patch := nodes.conditions({}, here, self._t.clock.now()):
-            raw = await self._t.client.patch(f"{paths.node(here.name)}/status", patch, kind=STRATEGIC_PATCH)
-            self._t.store.put(Kind.NODE, raw)
-            here = node(raw)
-        if patch := nodes.restore_patch(here, drain.status.node, self._cancelled(drain, here)):
-            raw = await self._t.client.patch(paths.node(here.name), patch)
-            self._t.store.put(Kind.NODE, raw)
-        log.info("node.restored", node=here.name, drain=self.name, uid=here.uid)
-        await self._t.announcer.restored(drain, here)
+        await self._t.announcer.changed(scene, before, wanted, self._pods.uids(), self._pods.owners())
 
     async def _forget(self, drain: NodeDrain, here: Node | None) -> None:
         """Let the NodeDrain go; one whose node is gone is deleted first."""

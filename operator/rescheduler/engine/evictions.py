@@ -5,7 +5,7 @@ different budgets do not wait for each other. A budget without room is not asked
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -15,8 +15,9 @@ from rescheduler.api.drains import BlockerClass
 from rescheduler.core import answers
 from rescheduler.core.answers import Answer, Outcome
 from rescheduler.core.budgets import Budget
-from rescheduler.core.pods import Fate, Pod, Verdict
+from rescheduler.core.pods import Pod
 from rescheduler.core.tallies import Attempt
+from rescheduler.core.verdicts import Fate, Verdict
 from rescheduler.engine.budgets import Budgets
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.metrics import Metrics
@@ -69,12 +70,6 @@ class Sender:
     due: dict[str, float] = field(default_factory=dict)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
-    def forget(self, uids: Sequence[str]) -> None:
-        """Drop pods that are gone."""
-        for uid in uids:
-            self.attempts.pop(uid, None)
-            self.due.pop(uid, None)
-
 
 class Evictions:
     """One for the process: shares budgets, the bound on what is in flight, and the rates."""
@@ -82,9 +77,21 @@ class Evictions:
     def __init__(self, client: Client, clock: Clock, budgets: Budgets, metrics: Metrics) -> None:
         self._client, self._clock, self._budgets, self._metrics = client, clock, budgets, metrics
         self._busy: set[str] = set()  # uids of budgets with an eviction in flight
+        self._going: set[str] = set()
         self._in_flight = 0
         self._waiting: set[Sender] = set()  # for what another drain has in flight
         self._buckets: dict[str, Bucket] = {}
+
+    def going(self) -> frozenset[str]:
+        """Uids of pods whose eviction is in flight or accepted: they count as gone."""
+        return frozenset(self._going)
+
+    def forget(self, sender: Sender, uids: Iterable[str]) -> None:
+        """Drop pods that are gone."""
+        for uid in uids:
+            sender.attempts.pop(uid, None)
+            sender.due.pop(uid, None)
+            self._going.discard(uid)
 
     def refusals(self, pods: Sequence[tuple[Pod, Verdict]]) -> dict[str, Answer]:
         """What the budgets, as watched, would answer now, without asking the server."""
@@ -145,11 +152,12 @@ class Evictions:
         if held:
             self._busy.add(held.uid)
         self._in_flight += 1
+        self._going.add(pod.uid)
         sender.tasks[pod.uid] = asyncio.create_task(self._run(sender, pod, verdict, held), name=f"evict {pod.key}")
 
     async def _run(self, sender: Sender, pod: Pod, verdict: Verdict, budget: Budget | None) -> None:
         try:
-            answer = await self._ask(pod, verdict, budget, sender.grace)
+            answer = await self._ask(pod, verdict, budget, verdict.grace or sender.grace)
         finally:
             self._in_flight -= 1
             sender.tasks.pop(pod.uid, None)
@@ -194,6 +202,7 @@ class Evictions:
             if budget and answer.outcome is Outcome.ACCEPTED:
                 self._budgets.spend(budget)
             return
+        self._going.discard(pod.uid)
         log.info("pod.refused", pod=pod.key, uid=pod.uid, node=pod.node, cause=answer.cause, message=answer.message)
         sender.attempts[pod.uid] = Attempt(None, answer, before.failures + 1)
         refused = answer.outcome is Outcome.REFUSED

@@ -20,6 +20,15 @@ class Metrics:
         self.pods_moved = Counter(
             "rescheduler_pods_moved", "Pods that have left drained nodes.", registry=self.registry
         )
+        self.moves = Counter(
+            "rescheduler_replacements", "Pods released, given back and settled.", ["way"], registry=self.registry
+        )
+        self.not_replaced = Counter(
+            "rescheduler_not_replaced_first",
+            "Pods evicted without a replacement beside them, by the reason.",
+            ["reason"],
+            registry=self.registry,
+        )
         self.drain_seconds = Histogram(
             "rescheduler_drain_duration_seconds",
             "From the cordon to Drained.",

@@ -26,6 +26,17 @@ def pod(namespace: str, name: str) -> str:
     return f"{NAMESPACES}/{namespace}/pods/{name}"
 
 
+def namespaced(version: str, namespace: str, resource: str) -> str:
+    """A kind's objects in one namespace; `version` as in `apps/v1`."""
+    root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+    return f"{root}/namespaces/{namespace}/{resource}"
+
+
+def replica_set(namespace: str, name: str) -> str:
+    """One ReplicaSet."""
+    return f"{namespaced('apps/v1', namespace, 'replicasets')}/{name}"
+
+
 def budgets(namespace: str) -> str:
     """PodDisruptionBudgets of one namespace."""
     return f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets"

@@ -6,12 +6,14 @@ what is decided on a stale view is decided wrongly.
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from rescheduler.kube.client import TRANSIENT, Client, ExpiredError, Json
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0  # seconds
 
 
@@ -33,6 +35,7 @@ class Mirror(Generic[T]):
     ) -> None:
         self.items: dict[str, T] = {}
         self.synced = False
+        self._versions: dict[str, int] = {}
         self._client, self._path, self._project = client, path, project
         self._changed, self._params = changed, params
 
@@ -53,11 +56,14 @@ class Mirror(Generic[T]):
 
     async def _list(self) -> str:
         items: dict[str, T] = {}
+        versions: dict[str, int] = {}
         version = ""
         async for page in self._client.list(self._path, **self._params):
             version = page["metadata"]["resourceVersion"]
-            items |= {raw["metadata"]["uid"]: self._project(raw) for raw in page["items"]}
-        self.items = items
+            for raw in page["items"]:
+                uid = raw["metadata"]["uid"]
+                items[uid], versions[uid] = self._project(raw), int(raw["metadata"]["resourceVersion"])
+        self.items, self._versions = items, versions
         self._set_synced(synced=True)
         self._changed()
         return version
@@ -67,20 +73,77 @@ class Mirror(Generic[T]):
             opened = asyncio.get_running_loop().time()
             async for kind, raw in self._client.watch(self._path, version=version, **self._params):
                 version = raw["metadata"]["resourceVersion"]
-                if kind != "BOOKMARK":
-                    self._take(kind, raw)
+                if kind == "DELETED":
+                    self.items.pop(raw["metadata"]["uid"], None)
+                    self._versions.pop(raw["metadata"]["uid"], None)
+                    self._changed()
+                elif kind != "BOOKMARK":
+                    self.put(raw)
             if asyncio.get_running_loop().time() - opened < 1:
                 await asyncio.sleep(1)  # a server that ends streams at once must not be asked in a hot loop
 
-    def _take(self, kind: str, raw: Json) -> None:
-        uid = raw["metadata"]["uid"]
-        if kind == "DELETED":
-            self.items.pop(uid, None)
-        else:
-            self.items[uid] = self._project(raw)
+    def put(self, raw: Json) -> None:
+        """Take in an object: from the watch, or from the answer to a write, whose event may come later."""
+        uid, version = raw["metadata"]["uid"], int(raw["metadata"]["resourceVersion"])
+        if self._versions.get(uid, -1) >= version:
+            return
+        self._versions[uid] = version
+        self.items[uid] = self._project(raw)
         self._changed()
 
     def _set_synced(self, *, synced: bool) -> None:
         if self.synced != synced:
             self.synced = synced
             self._changed()
+
+
+class Mirrors(Generic[K, T]):
+    """Mirrors by key, each shared by all who hold it and closed when the last lets go; nothing is polled.
+
+    `address` gives path and parameters for a key; `changed` is told who holds what changed.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        address: Callable[[K], tuple[str, Mapping[str, str]]],
+        project: Callable[[Mapping[str, Any]], T],
+        changed: Callable[[Iterable[str]], None],
+    ) -> None:
+        self._client, self._address, self._project, self._changed = client, address, project, changed
+        self._running: dict[K, tuple[Mirror[T], asyncio.Task[None]]] = {}
+        self._holders: dict[K, set[str]] = {}
+
+    def hold(self, holder: str, keys: Iterable[K]) -> None:
+        """Keep these in view for this holder, and no others for it any more."""
+        wanted = set(keys)
+        for key in wanted:
+            self._holders.setdefault(key, set()).add(holder)
+            if key not in self._running:
+                path, params = self._address(key)
+                mirror = Mirror(self._client, path, self._project, partial(self._tell, key), **params)
+                self._running[key] = (mirror, asyncio.create_task(mirror.run(), name=f"mirror {key}"))
+        for key, holders in list(self._holders.items()):
+            if key not in wanted:
+                holders.discard(holder)
+            if not holders:
+                del self._holders[key]
+                self._running.pop(key)[1].cancel()
+
+    def _tell(self, key: K) -> None:
+        self._changed(tuple(self._holders.get(key, ())))
+
+    def get(self, key: K) -> Mapping[str, T] | None:
+        """What is there now, by uid; None while that is not known for sure."""
+        held = self._running.get(key)
+        return held[0].items if held and held[0].synced else None
+
+    def put(self, key: K, raw: Json) -> None:
+        """Take in the answer to a write."""
+        if held := self._running.get(key):
+            held[0].put(raw)
+
+    def replace(self, key: K, uid: str, value: T) -> None:
+        """Correct what is known of one object until the server says more."""
+        if held := self._running.get(key):
+            held[0].items[uid] = value

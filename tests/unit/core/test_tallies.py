@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 
 from rescheduler.api.drains import BlockerClass
 from rescheduler.core.answers import Answer, Outcome
-from rescheduler.core.pods import Fate, Pod, Verdict
+from rescheduler.core.pods import Pod
 from rescheduler.core.tallies import Attempt, tally
+from rescheduler.core.verdicts import Fate, Verdict
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -1,0 +1,284 @@
+"""Replacement first: the new pod is Ready before the old one goes (DESIGN 4).
+
+The gate is ours, not the budget's: under `maxUnavailable: 1` the server takes an eviction with no replacement at
+all. Each question is asked anew at every look, from what the cluster says then; only the clock of a release is kept,
+on the pod.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from math import ceil
+
+from rescheduler.api import names
+from rescheduler.api.drains import BlockerClass
+from rescheduler.api.policies import Drain, NoRoom, Replacement
+from rescheduler.core.budgets import Budget
+from rescheduler.core.pods import Pod
+from rescheduler.core.workloads import ReplicaSet, Workload
+
+_SHARE = 0.25  # of an owner's replicas are released at once
+_LEAST_PAUSE = timedelta(minutes=1)
+_LONGEST_PAUSE = timedelta(minutes=30)
+_RESOURCES = ("Insufficient ", "Too many pods")
+
+
+class Way(StrEnum):
+    """How a pod is moved now."""
+
+    PLAIN = "Plain"  # evicted as far as its budget allows
+    WAIT = "Wait"  # its turn, or its replacement, has not come
+    RELEASE = "Release"  # its ReplicaSet is made to let go of it, and starts another
+    EVICT = "Evict"  # released, and the gate is open
+    DELETE = "Delete"  # released, and its ReplicaSet would have deleted it
+    GIVE_BACK = "GiveBack"  # released, and its ReplicaSet gets it back
+    SETTLE = "Settle"  # given back: the last traces come off
+    HOLD = "Hold"  # blocked: a blocker says why
+
+
+class Trouble(StrEnum):
+    """Why a replacement did not come up."""
+
+    CANNOT_BE_HAD = "CannotBeHad"  # beside the old pod: quota, anti-affinity, spread, a rollout without end
+    NOT_READY = "NotReady"  # placed or refused, and not Ready: another would not be either
+    NO_ROOM = "NoRoom"  # no node has the resources
+
+
+@dataclass(frozen=True, slots=True)
+class Setback:
+    """What the last attempt to replace a pod of one owner came to.
+
+    Attributes:
+        until: nothing of the owner is released again before.
+        attempts: in a row that failed for want of room.
+    """
+
+    trouble: Trouble
+    message: str
+    until: datetime
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is to be done with one pod.
+
+    Attributes:
+        reason: why not replacement first, for log and metric, where the way is PLAIN.
+        cause, message, hint: of the blocker, where there is one.
+        setback: to be remembered of the owner.
+    """
+
+    way: Way
+    reason: str = ""
+    cause: BlockerClass | None = None
+    message: str = ""
+    hint: str = ""
+    setback: Setback | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """All that the choice for one pod depends on beside its workload.
+
+    Attributes:
+        budgets: the PodDisruptionBudgets that cover it.
+        exclusive: it mounts a claim that one node alone can have.
+        named: what selects pods by `pod-template-hash` here and would lose a released pod; empty where nothing does.
+        setback: of its owner, still standing or not.
+        asked: since when it is to be moved.
+        overdue: the drain's deadline has passed.
+    """
+
+    drain: Drain
+    now: datetime
+    budgets: Sequence[Budget] = ()
+    exclusive: bool = False
+    named: str = ""
+    setback: Setback | None = None
+    asked: datetime | None = None
+    overdue: bool = False
+
+
+def wanted(pod: Pod, drain: Drain) -> Replacement:
+    """The owner's word, on the pod, is stronger than the drain's."""
+    given = pod.annotations.get(names.REPLACEMENT)
+    owners = {Replacement.REQUIRED, Replacement.PREFERRED, Replacement.NEVER}
+    return Replacement(given) if given in owners else drain.replacement
+
+
+def choose(pod: Pod, workload: Workload | None, setting: Setting) -> Choice:
+    """How this pod is moved now; `workload` is None where no Deployment stands behind it."""
+    if pod.deleting:
+        return Choice(Way.WAIT)
+    if pod.move and not pod.released:
+        return Choice(Way.SETTLE if pod.owner else Way.WAIT)
+    if pod.released and pod.move and workload:
+        return _released(pod, workload, setting)
+    if reason := ineligible(pod, workload, setting):
+        return Choice(Way.PLAIN, reason)
+    return _unreleased(pod, workload, setting) if workload else Choice(Way.PLAIN, "NoDeployment")
+
+
+def give_back(pod: Pod, workload: Workload | None) -> Choice:
+    """What becomes of a released pod whose drain may not go on."""
+    if pod.deleting or pod.move is None:
+        return Choice(Way.WAIT)
+    if not pod.released:
+        return Choice(Way.SETTLE if pod.owner else Way.WAIT)
+    if workload is None:
+        return Choice(Way.WAIT)
+    if _switched_off(pod, workload):
+        return Choice(Way.DELETE)
+    # A ReplicaSet that a rollout has scaled down would kill the pod at once, whatever its budget says.
+    return Choice(Way.WAIT if _superseded(pod, workload) else Way.GIVE_BACK)
+
+
+def ineligible(pod: Pod, workload: Workload | None, setting: Setting) -> str:
+    """Why this pod cannot be replaced first; empty where it can."""
+    found = workload.deployment if workload else None
+    if workload is None or found is None or found.deleting:
+        return "NoDeployment"
+    mode = wanted(pod, setting.drain)
+    checks = (
+        (mode is Replacement.NEVER, "Never"),
+        (not found.surges, "NoSurge"),
+        (setting.exclusive, "ExclusiveVolume"),
+        (pod.host_path, "HostPath"),
+        (pod.pinned, "Pinned"),
+        (not pod.ready, "NotReady"),
+        (len(setting.budgets) > 1, "SeveralBudgets"),
+        (bool(setting.named), "HashSelected"),
+        (mode is Replacement.WHEN_BLOCKED and _has_room(pod, setting.budgets), "NotBlocked"),
+    )
+    return next((reason for holds, reason in checks if holds), "")
+
+
+def _has_room(pod: Pod, budgets: Sequence[Budget]) -> bool:
+    return all(budget.would_allow(pod) for budget in budgets)
+
+
+def _unreleased(pod: Pod, workload: Workload, setting: Setting) -> Choice:
+    drain, now, setback = setting.drain, setting.now, setting.setback
+    if setback and now < setback.until:
+        return _after(setback, pod, workload, setting)
+    if workload.rolling:
+        if now < (setting.asked or now) + drain.replacement_timeout:
+            return Choice(Way.WAIT)
+        until = now + _pause(drain)
+        return _after(
+            Setback(Trouble.CANNOT_BE_HAD, "a rollout of its Deployment does not end", until), pod, workload, setting
+        )
+    # Without room they are released one at a time: a Pending replacement is what an autoscaler acts on.
+    most = 1 if setback and setback.trouble is Trouble.NO_ROOM else max(1, ceil(_SHARE * workload.replicas))
+    if len(workload.released) >= most:
+        return Choice(Way.WAIT)
+    return Choice(Way.RELEASE)
+
+
+def _after(setback: Setback, pod: Pod, workload: Workload, setting: Setting) -> Choice:
+    """While a setback stands."""
+    required = wanted(pod, setting.drain) is Replacement.REQUIRED
+    if setback.trouble is Trouble.NO_ROOM:
+        if setting.drain.no_room is NoRoom.EVICT:
+            return Choice(Way.PLAIN, "NoRoom", setback=setback)
+        return Choice(
+            Way.HOLD,
+            cause=BlockerClass.NO_ROOM_IN_POOL,
+            message=f"no node has room for its replacement: {setback.message}",
+            hint="add a node or lower requests; or set drain.noRoom: Evict",
+            setback=setback,
+        )
+    if setback.trouble is Trouble.CANNOT_BE_HAD and not required and workload.serving > 1:
+        return Choice(Way.PLAIN, "CannotBeHad", setback=setback)
+    last = "" if required or setback.trouble is Trouble.NOT_READY else "; it is the last Ready pod of its owner"
+    return Choice(
+        Way.HOLD,
+        cause=BlockerClass.REPLACEMENT_NOT_READY,
+        message=f"no replacement came up beside it: {setback.message}{last}",
+        hint="mend what keeps new pods of its owner from being Ready, or annotate the pod "
+        f"{names.REPLACEMENT}: Never to have it evicted without",
+        setback=setback,
+    )
+
+
+def _switched_off(pod: Pod, workload: Workload) -> bool:
+    """Its owner wants no such pod any more: it is deleted, as its ReplicaSet would have done."""
+    found, move = workload.deployment, pod.move
+    rs = workload.replica_set(move.replica_set_uid) if move else None
+    gone = found is None or found.deleting
+    if gone and rs is None:
+        return True
+    if found and not gone and found.replicas == 0:
+        return True
+    if rs is None or _superseded(pod, workload):
+        return False
+    wanted_pods = found.replicas if found and not gone else rs.replicas
+    return sum(p.ready for p in workload.own(rs)) > wanted_pods
+
+
+def _superseded(pod: Pod, workload: Workload) -> bool:
+    """A rollout has put another ReplicaSet in the place of the one that the pod came from."""
+    found, move = workload.deployment, pod.move
+    if found is None or found.deleting or move is None:
+        return False
+    rs = workload.replica_set(move.replica_set_uid)
+    return rs is None or (workload.current is not None and rs.uid != workload.current.uid)
+
+
+def _released(pod: Pod, workload: Workload, setting: Setting) -> Choice:
+    move, now, drain = pod.move, setting.now, setting.drain
+    if move is None or _switched_off(pod, workload):
+        return Choice(Way.DELETE)
+    superseded = _superseded(pod, workload)
+    rs = None if superseded else workload.replica_set(move.replica_set_uid)
+    found = workload.deployment
+    min_ready = found.min_ready if found else rs.min_ready if rs else timedelta()
+    late = now >= move.since + min_ready + drain.replacement_timeout
+    if _gate_is_open(pod, workload, rs, min_ready, now):
+        refused = bool(setting.budgets) and not _has_room(pod, setting.budgets)
+        if refused and late and not superseded:
+            return _returned(Trouble.NOT_READY, "its budget refuses the eviction all the same", setting)
+        return Choice(Way.EVICT)
+    if superseded:
+        return Choice(Way.WAIT)
+    if rs and rs.refused:
+        trouble = Trouble.CANNOT_BE_HAD if "exceeded quota" in rs.refused else Trouble.NOT_READY
+        return _returned(trouble, rs.refused, setting)
+    return _returned(*_diagnosis(workload, rs, move.since), setting) if late else Choice(Way.WAIT)
+
+
+def _gate_is_open(pod: Pod, workload: Workload, rs: ReplicaSet | None, min_ready: timedelta, now: datetime) -> bool:
+    """Whether enough Ready pods are left without this one; `rs` None counts those of all ReplicaSets."""
+    released = workload.released
+    before = min((p.move for p in released if p.move), key=lambda move: move.since, default=pod.move)
+    needed = min(workload.replicas, before.ready if before else workload.replicas)
+    left = workload.ready(workload.own(rs), now, min_ready) + workload.ready(released, now) - (1 if pod.ready else 0)
+    return left >= needed
+
+
+def _diagnosis(workload: Workload, rs: ReplicaSet | None, since: datetime) -> tuple[Trouble, str]:
+    """Why the replacement is not there."""
+    new = [p for p in workload.own(rs) if not p.ready and (p.created is None or p.created >= since - _LEAST_PAUSE)]
+    waiting = next((p for p in new if p.unschedulable), None)
+    if waiting:
+        short = any(word in waiting.unschedulable for word in _RESOURCES)
+        return (Trouble.NO_ROOM if short else Trouble.CANNOT_BE_HAD), waiting.unschedulable
+    if new:
+        return Trouble.NOT_READY, f"pod {new[0].name} is not Ready in time"
+    return Trouble.CANNOT_BE_HAD, "no new pod was created in time"
+
+
+def _pause(drain: Drain) -> timedelta:
+    return max(drain.replacement_timeout, _LEAST_PAUSE)
+
+
+def _returned(trouble: Trouble, message: str, setting: Setting) -> Choice:
+    """Give the pod back, and remember why."""
+    before = setting.setback
+    attempts = before.attempts + 1 if before and before.trouble is trouble else 1
+    pause = _pause(setting.drain)
+    if trouble is Trouble.NO_ROOM:
+        pause = min(pause * 2 ** (attempts - 1), max(pause, _LONGEST_PAUSE))
+    return Choice(Way.GIVE_BACK, setback=Setback(trouble, message, setting.now + pause, attempts))

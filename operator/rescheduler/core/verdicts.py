@@ -1,0 +1,227 @@
+"""Whether a pod on a node being drained leaves, stays, or blocks.
+
+The order of the questions matters: what stays is decided before what blocks, so that a DaemonSet's pod with
+an emptyDir never appears as a blocker.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from rescheduler.api import names
+from rescheduler.api.drains import BlockerClass
+from rescheduler.api.policies import Drain, EvictOrBlock, OnTimeout, Rule, RuleAction
+from rescheduler.api.scalars import parse_duration
+from rescheduler.core.pods import Pod
+
+_CRITICAL = ("system-cluster-critical", "system-node-critical")
+CRITICAL_ORDER = 1_000_000
+"""Order of system-*-critical pods that no rule names (DESIGN: they leave after all others)."""
+OWN_ORDER = 2**31
+"""Order of the operator's own pod: after everything that a rule can say."""
+FOR_GOOD = datetime.max.replace(tzinfo=UTC)
+_LAG = timedelta(seconds=10)
+
+
+class Fate(StrEnum):
+    """What a drain does with a pod."""
+
+    EVICT = "Evict"  # by the Eviction API, within its budget
+    DELETE = "Delete"  # plain DELETE with UID and its own grace: on an unreachable node (DESIGN 5)
+    LEAVING = "Leaving"  # Terminating already: wait
+    STAY = "Stay"  # skipped: not part of the drain
+    BLOCK = "Block"  # must leave, and may not: a blocker says why
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to do with one pod, and when among the others (lower `order` first).
+
+    Attributes:
+        cause: the blocker's class, where `fate` is BLOCK.
+        message, hint: for the blocker: why, and what would unblock it.
+        grace: for DELETE, instead of the pod's own; seconds.
+        forced: the deadline has come: nothing that could wait holds the pod any more.
+        note: a word for the pod's owner.
+    """
+
+    fate: Fate
+    order: int = 0
+    cause: BlockerClass | None = None
+    message: str = ""
+    hint: str = ""
+    grace: int | None = None
+    forced: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What of a drain's surroundings its verdicts depend on.
+
+    Attributes:
+        started: when the drain began; `paused`: how much of the time since does not count.
+        unreachable: the node is `Ready=Unknown`.
+        labels: of namespaces, by name; those that no rule asks for may be absent.
+        daemon_sets: uids of those that exist, by namespace; None where not known.
+        own: this process' own pod, as namespace/name.
+    """
+
+    now: datetime
+    started: datetime | None = None
+    paused: timedelta = timedelta()
+    unreachable: bool = False
+    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    daemon_sets: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    own: str = ""
+
+    def orphaned(self, pod: Pod) -> bool:
+        """Whether the pod's DaemonSet is gone; one that was made just now may not be in view yet."""
+        known = self.daemon_sets.get(pod.namespace)
+        old = pod.created is not None and self.now - pod.created >= _LAG
+        return known is not None and pod.owner is not None and pod.owner.uid not in known and old
+
+
+def rule_for(pod: Pod, rules: Sequence[Rule], labels: Mapping[str, Mapping[str, str]]) -> Rule | None:
+    """The first rule that selects the pod; None where none does."""
+    own = labels.get(pod.namespace, {})
+    return next((r for r in rules if r.namespace_selector.matches(own) and r.pod_selector.matches(pod.labels)), None)
+
+
+def deadline(timeout: timedelta, seen: Circumstances) -> datetime | None:
+    """When the time for a pod or a drain is up, pauses not counted; None where it has no end."""
+    return seen.started + seen.paused + timeout if timeout and seen.started else None
+
+
+def protected_until(pod: Pod, now: datetime) -> datetime | None:
+    """Until when `do-not-disrupt` protects the pod (FOR_GOOD: no end); None where it does not.
+
+    Raises ValueError for a value that makes no sense: it protects nothing.
+    """
+    value = pod.annotations.get(names.DO_NOT_DISRUPT)
+    if value is None or value == "false":
+        return None
+    if value == "true":
+        return FOR_GOOD
+    if not (span := parse_duration(value)):
+        raise ValueError(f"{value!r} protects for no time at all")
+    until = pod.started + span if pod.started else FOR_GOOD
+    return until if until > now else None
+
+
+def judge(pod: Pod, drain: Drain, seen: Circumstances) -> Verdict:
+    """What the drain does with this pod."""
+    if pod.mirror or (_of_daemon_set(pod) and not pod.finished and not seen.orphaned(pod)):
+        return Verdict(Fate.STAY)
+    rule = rule_for(pod, drain.rules, seen.labels)
+    if rule and rule.action is RuleAction.SKIP:
+        return Verdict(Fate.STAY)
+    order = _order(pod, rule, seen)
+    if pod.deleting:
+        return _leaving(pod, order, seen.now)
+    if pod.finished:
+        return Verdict(Fate.EVICT, order)
+    if pod.tolerates_cordon and not _of_daemon_set(pod):
+        return Verdict(Fate.STAY)
+    if (pod.owner is None or _of_daemon_set(pod)) and drain.unmanaged is EvictOrBlock.BLOCK:
+        gone = f"its DaemonSet {pod.owner.name} is gone: " if pod.owner else ""
+        return _block(
+            BlockerClass.UNMANAGED,
+            order,
+            f"{gone}no controller would recreate this pod",
+            "delete the pod by hand, or set drain.unmanaged: Evict",
+        )
+    if seen.unreachable:
+        return _unreachable(pod, order)
+    return _alive(pod, drain, rule, order, seen)
+
+
+def _of_daemon_set(pod: Pod) -> bool:
+    return pod.owner is not None and pod.owner.kind == "DaemonSet"
+
+
+def _order(pod: Pod, rule: Rule | None, seen: Circumstances) -> int:
+    if pod.key == seen.own:
+        return OWN_ORDER
+    if rule:
+        return rule.order
+    return CRITICAL_ORDER if pod.priority_class in _CRITICAL else 0
+
+
+def _alive(pod: Pod, drain: Drain, rule: Rule | None, order: int, seen: Circumstances) -> Verdict:
+    """A pod whose kubelet answers."""
+    if pod.empty_dir and drain.empty_dir is EvictOrBlock.BLOCK:
+        return _block(
+            BlockerClass.EMPTY_DIR,
+            order,
+            "its emptyDir volume would be lost",
+            "save the data and delete the pod by hand, or set drain.emptyDir: Evict",
+        )
+    if forced := _at_timeout(pod, drain, rule, order, seen):
+        return forced
+    if rule and rule.action is RuleAction.WAIT_COMPLETED:
+        return _block(
+            BlockerClass.WAIT_COMPLETED,
+            order,
+            "a rule lets this pod run to its end",
+            "wait until it has completed, or change the rule",
+        )
+    try:
+        until = protected_until(pod, seen.now)
+    except ValueError as error:
+        return Verdict(Fate.EVICT, order, note=f"The annotation {names.DO_NOT_DISRUPT} protects nothing: {error}")
+    if until:
+        end = "" if until == FOR_GOOD else f" until {until:%Y-%m-%d %H:%M:%SZ}"
+        return _block(
+            BlockerClass.DO_NOT_DISRUPT,
+            order,
+            f"its owner asks by the annotation {names.DO_NOT_DISRUPT} not to disrupt it{end}",
+            "ask the owner to take the annotation off, or wait",
+        )
+    return Verdict(Fate.EVICT, order)
+
+
+def _at_timeout(pod: Pod, drain: Drain, rule: Rule | None, order: int, seen: Circumstances) -> Verdict | None:
+    """At its deadline less its grace a pod is deleted, so that it is gone by the deadline; grace is never 0."""
+    timeout = rule.timeout if rule and rule.timeout is not None else drain.timeout
+    end = deadline(timeout, seen)
+    if end is None or drain.on_timeout is not OnTimeout.DELETE:
+        return None
+    own = timedelta(seconds=drain.grace_period_seconds if drain.grace_period_seconds is not None else pod.grace)
+    grace = min(own, timeout / 2)
+    if seen.now < end - grace:
+        return None
+    left = min(grace, end - seen.now)
+    return Verdict(Fate.DELETE, order, grace=max(1, int(left.total_seconds())), forced=True)
+
+
+def _block(cause: BlockerClass, order: int, message: str, hint: str) -> Verdict:
+    return Verdict(Fate.BLOCK, order, cause, message, hint)
+
+
+def _leaving(pod: Pod, order: int, now: datetime) -> Verdict:
+    overdue = (now - pod.deleting).total_seconds() if pod.deleting else 0
+    if overdue < 10:
+        return Verdict(Fate.LEAVING, order)
+    held = f" and has the finalizers {', '.join(pod.finalizers)}" if pod.finalizers else ""
+    return Verdict(
+        Fate.LEAVING,
+        order,
+        BlockerClass.STUCK_TERMINATING,
+        f"should have ended {overdue:.0f} s ago{held}",
+        "ask whoever set the finalizers to finish" if pod.finalizers else "look at the kubelet and at its volumes",
+    )
+
+
+def _unreachable(pod: Pod, order: int) -> Verdict:
+    """DESIGN 5: on an unreachable node only what may run twice goes without proof that the node is dead."""
+    if not pod.may_run_twice:
+        return _block(
+            BlockerClass.WAITING_FOR_PROOF,
+            order,
+            "its node is unreachable: it may still run there, and must not run twice",
+            "power the machine off and delete the Node, or let it come back",
+        )
+    # One that still counts as healthy is never deleted past its budget.
+    return Verdict(Fate.EVICT if pod.ready else Fate.DELETE, order)

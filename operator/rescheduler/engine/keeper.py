@@ -1,0 +1,122 @@
+"""Writes on the node of a drain: record, cordon, conditions, and taking all of it off again."""
+
+from collections.abc import Awaitable
+from dataclasses import replace
+from typing import Protocol
+
+import structlog
+
+from rescheduler.api import names
+from rescheduler.api.drains import NodeDrain, Phase, Reason
+from rescheduler.core import nodes, reports, triggers, turns
+from rescheduler.core.facts import Node, node
+from rescheduler.engine.announcements import Announcer
+from rescheduler.engine.clock import Clock
+from rescheduler.engine.store import Kind, Store
+from rescheduler.kube import paths
+from rescheduler.kube.client import STRATEGIC_PATCH, ApiError, Client
+
+log = structlog.get_logger("rescheduler.keeper")
+
+
+class Write(Protocol):
+    """Writes the NodeDrain's status; `now`: without waiting for more to say."""
+
+    def __call__(self, scene: reports.Scene, *, now: bool = False) -> Awaitable[None]: ...
+
+
+class Keeper:
+    """One drain's node."""
+
+    def __init__(self, name: str, client: Client, store: Store, clock: Clock, announcer: Announcer) -> None:
+        self._name, self._client, self._store = name, client, store
+        self._clock, self._announcer = clock, announcer
+
+    async def live(self, name: str) -> Node | None:
+        """The node read live: absent from memory may mean not seen yet."""
+        try:
+            raw = await self._client.get(paths.node(name))
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise
+        self._store.put(Kind.NODE, raw)
+        return node(raw)
+
+    def nothing_left(self, drain: NodeDrain, here: Node) -> bool:
+        """Whether nothing of ours is on the node."""
+        conditions = any(here.condition(type_) for type_ in names.NODE_CONDITIONS)
+        patch = nodes.restore_patch(here, drain.status.node, self._cancelled(drain, here))
+        return patch is None and not conditions
+
+    async def hold(self, scene: reports.Scene, here: Node, write: Write) -> reports.Scene:
+        """Record, then cordon: what is not in the record yet is written there before it is written on the node."""
+        drain, reasons = scene.drain, {r.reason for r in scene.drain.spec.requests}
+        exclude = (
+            scene.policy is not None and drain.spec.drain.over(scene.policy.spec.drain).exclude_from_load_balancers
+        )
+        adds = nodes.additions(here, reasons, exclude_from_load_balancers=exclude)
+        record = nodes.record(here, drain.status.node, adds)
+        begun = scene.begun or scene.now
+        if record == drain.status.node and nodes.hold_patch(here, record) is None:
+            return scene
+        self._store.promise(self._name, begun)
+        try:
+            fresh = await self._fresh(here)
+            if scene.begun is None and turns.only_failed(drain) and not triggers.ill(fresh, scene.policy):
+                return replace(scene, node=fresh, phase=Phase.WAITING)  # healed meanwhile: its request will go
+            record = nodes.record(fresh, drain.status.node, adds)
+            again = scene.begun if drain.status.node and not fresh.unschedulable else None
+            scene = replace(scene, record=record, begun=begun, node=fresh, recordoned=scene.now if again else None)
+            if scene.recordoned or record != drain.status.node or scene.drain.status.started_at is None:
+                await write(scene, now=True)
+            if patch := nodes.hold_patch(fresh, record):
+                raw = await self._client.patch(paths.node(fresh.name), patch)
+                self._store.put(Kind.NODE, raw)
+                log.info("node.cordoned", node=fresh.name, drain=self._name, uid=fresh.uid)
+                if not here.unschedulable:
+                    await self._announcer.cordoned(scene)
+        finally:
+            self._store.promise(self._name, None)
+        written = self._store.drain(self._name)
+        return replace(scene, drain=written or scene.drain)
+
+    async def _fresh(self, here: Node) -> Node:
+        """The node as it is now: nobody's write is lost, and no healed node is cordoned."""
+        raw = await self._client.get(paths.node(here.name))
+        self._store.put(Kind.NODE, raw)
+        return node(raw)
+
+    async def mark(self, scene: reports.Scene) -> None:
+        """Our conditions on the node."""
+        here = self._store.node(scene.drain.spec.node_name)
+        if here is None:
+            return
+        wanted = reports.node_conditions(scene.phase, scene.begun, {r.reason for r in scene.drain.spec.requests})
+        if patch := nodes.conditions(wanted, here, scene.now):
+            raw = await self._client.patch(f"{paths.node(here.name)}/status", patch, kind=STRATEGIC_PATCH)
+            self._store.put(Kind.NODE, raw)
+
+    def _cancelled(self, drain: NodeDrain, here: Node) -> dict[str, str]:
+        """Requests that still stand though the NodeDrain was deleted: they must not start again by themselves."""
+        seen = self._store.see(here.name)
+        if seen is None:
+            return {}
+        standing = frozenset(r.reason for r in drain.spec.requests if r.reason is Reason.FAILURE)
+        wants = triggers.wanted(here, self._store.policy(here), seen, self._clock.now(), standing=standing)
+        return {str(want.reason): want.token for want in wants.requests if want.token}
+
+    async def restore(self, drain: NodeDrain) -> None:
+        """Put the node back: its conditions, then all that the record names."""
+        here = await self.live(drain.spec.node_name)
+        if here is None:
+            return
+        if patch := nodes.conditions({}, here, self._clock.now()):
+            raw = await self._client.patch(f"{paths.node(here.name)}/status", patch, kind=STRATEGIC_PATCH)
+            self._store.put(Kind.NODE, raw)
+            here = node(raw)
+        if patch := nodes.restore_patch(here, drain.status.node, self._cancelled(drain, here)):
+            raw = await self._client.patch(paths.node(here.name), patch)
+            self._store.put(Kind.NODE, raw)
+        log.info("node.restored", node=here.name, drain=self._name, uid=here.uid)
+        await self._announcer.restored(drain, here)

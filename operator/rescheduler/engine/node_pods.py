@@ -1,0 +1,212 @@
+"""The pods of one node being drained: which go now, how, and what holds the others."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from rescheduler.api.drains import NodeDrain
+from rescheduler.api.policies import Drain, Policy
+from rescheduler.core import pods, tallies, verdicts
+from rescheduler.core.answers import Answer, Outcome
+from rescheduler.core.facts import UNREACHABLE, Node
+from rescheduler.core.pods import Pod
+from rescheduler.core.replacements import Choice, Way
+from rescheduler.core.tallies import Tally
+from rescheduler.core.verdicts import Circumstances, Fate, Verdict
+from rescheduler.engine.budgets import Budgets
+from rescheduler.engine.clock import Clock
+from rescheduler.engine.evictions import Evictions, Sender
+from rescheduler.engine.metrics import Metrics
+from rescheduler.engine.replacements import Replacements
+from rescheduler.kube import paths
+from rescheduler.kube.client import Client
+from rescheduler.kube.reflectors import Mirror
+
+PATIENCE = timedelta(seconds=5)
+"""A budget that waits for the last pod's replacement is no blocker yet."""
+_SENT = (Way.PLAIN, Way.EVICT, Way.DELETE)
+
+
+@dataclass(frozen=True, slots=True)
+class Movers:
+    """What moves pods, shared by all drains."""
+
+    client: Client
+    clock: Clock
+    budgets: Budgets
+    evictions: Evictions
+    replacements: Replacements
+    metrics: Metrics
+
+
+class NodePods:
+    """The pods of one drain's node, from the cordon on.
+
+    Attributes:
+        moved: how many have left so far.
+        last_move: when one last left or was on its way.
+    """
+
+    def __init__(self, name: str, movers: Movers, wake: Callable[[], None]) -> None:
+        self._name, self._t, self._wake = name, movers, wake
+        self._sender = Sender(wake)
+        self._mirror: Mirror[Pod] | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._leaving: frozenset[str] = frozenset()
+        self._choices: Mapping[str, Choice] = {}
+        self._refused: dict[str, datetime] = {}
+        self.moved: int | None = None
+        self.last_move: datetime | None = None
+
+    @property
+    def synced(self) -> bool:
+        """The node's pods are known for sure."""
+        return self._mirror is not None and self._mirror.synced
+
+    @property
+    def impatient(self) -> bool:
+        """A budget refuses and is no blocker yet: time alone makes it one."""
+        return bool(self._refused)
+
+    @property
+    def traces(self) -> bool:
+        """Whether a pod here was released, or given back and not yet settled."""
+        return self._mirror is not None and any(p.move and not p.deleting for p in self._mirror.items.values())
+
+    def uids(self) -> Mapping[str, str]:
+        """UIDs by namespace/name."""
+        return {pod.key: pod.uid for pod in self._mirror.items.values()} if self._mirror else {}
+
+    def owners(self) -> Mapping[str, pods.Owner]:
+        """Controllers by namespace/name of their pod."""
+        rows = self._mirror.items.values() if self._mirror else ()
+        return {pod.key: pod.owner for pod in rows if pod.owner}
+
+    def daemon_set_namespaces(self) -> frozenset[str]:
+        """Namespaces of the DaemonSets whose pods are here."""
+        rows = self._mirror.items.values() if self._mirror else ()
+        return frozenset(pod.namespace for pod in rows if pod.owner and pod.owner.kind == "DaemonSet")
+
+    def follow(self, node_name: str) -> None:
+        """Keep the pods of the node in view."""
+        if self._mirror is None:
+            field = f"spec.nodeName={node_name}"
+            self._mirror = Mirror(self._t.client, paths.PODS, pods.pod, self._wake, fieldSelector=field)
+            self._watch = asyncio.create_task(self._mirror.run(), name=f"pods of {node_name}")
+
+    def close(self) -> None:
+        """Let go of everything; nothing is sent any more."""
+        self._t.budgets.hold(self._name, ())
+        self._t.replacements.close(self._name)
+        self._t.evictions.forget(self._sender, list(self._sender.attempts))
+        if self._watch:
+            self._watch.cancel()
+        for task in list(self._sender.tasks.values()):
+            task.cancel()
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    def look(
+        self, drain: NodeDrain, here: Node, settings: Drain, seen: Circumstances, *, may_move: bool
+    ) -> Tally | None:
+        """Judge every pod; None while they are not known. `may_move`: the drain may go on."""
+        if self._mirror is None or not self._mirror.synced:
+            return None
+        judged = [(pod, verdicts.judge(pod, settings, seen)) for pod in self._mirror.items.values()]
+        judged.sort(key=lambda row: (row[1].order, row[0].priority, row[0].key))
+        held = {pod.namespace for pod, verdict in judged if verdict.fate is Fate.EVICT or pod.move}
+        self._t.budgets.hold(self._name, held)
+        choices = self._t.replacements.look(self._name, judged, settings, seen.now, may_move=may_move)
+        self._choices = choices
+        judged = [(pod, _sent(verdict, choices.get(pod.uid))) for pod, verdict in judged]
+        refusals = self._lasting(self._refusals(judged, choices), seen.now)
+        since = {(b.namespace, b.pod, str(b.class_)): b.since for b in drain.status.blockers}
+        waiting = {uid for uid, choice in choices.items() if choice.way not in _SENT and choice.way is not Way.HOLD}
+        tally = tallies.tally(
+            judged,
+            self._sender.attempts,
+            refusals,
+            since,
+            seen.now,
+            unreachable=here.ready == UNREACHABLE,
+            waiting=frozenset(waiting),
+        )
+        self._count(drain, tally, seen.now)
+        return tally
+
+    def _refusals(
+        self, judged: list[tuple[Pod, Verdict]], choices: Mapping[str, Choice]
+    ) -> dict[str, tuple[Answer, timedelta]]:
+        """What would be refused now, and how long it may be before it is said."""
+        sent = [(p, v) for p, v in judged if p.uid not in choices or choices[p.uid].way in _SENT]
+        found = {uid: (answer, PATIENCE) for uid, answer in self._t.evictions.refusals(sent).items()}
+        for uid, choice in choices.items():
+            if choice.way is Way.HOLD:
+                answer = Answer(Outcome.REFUSED, choice.cause, choice.message, choice.hint)
+                found[uid] = (answer, timedelta())
+        return found
+
+    def _lasting(self, refusals: dict[str, tuple[Answer, timedelta]], now: datetime) -> dict[str, Answer]:
+        """Those refusals that have lasted: most budgets have room again as soon as a replacement is Ready."""
+        self._refused = {uid: self._refused.get(uid, now) for uid in refusals}
+        return {uid: answer for uid, (answer, wait) in refusals.items() if now - self._refused[uid] >= wait}
+
+    def _count(self, drain: NodeDrain, tally: Tally, now: datetime) -> None:
+        """How many have left: those that had to go and are not there any more."""
+        if self.moved is None:
+            self.moved = drain.status.pods.moved if drain.status.pods else 0
+        gone = self._leaving - tally.leaving
+        self._leaving = tally.leaving
+        if gone:
+            self.moved += len(gone)
+            self._t.metrics.pods_moved.inc(len(gone))
+            self._t.evictions.forget(self._sender, list(gone))
+            self._t.budgets.forget(gone)
+            self._t.replacements.forget(gone)
+        if gone or tally.in_flight:
+            self.last_move = now
+
+    # -- acting -------------------------------------------------------------------------------------------------------
+
+    def move(self, tally: Tally, policy: Policy, settings: Drain) -> float | None:
+        """Start what may be started now; seconds until more may be, None where only an event can tell."""
+        turn = []
+        for pod, verdict in tally.next:
+            choice = self._choices.get(pod.uid)
+            if choice:
+                self._t.replacements.act(self._name, pod, choice)
+            if choice is None or choice.way in _SENT:
+                turn.append((pod, verdict))
+        self._tidy(tally)
+        self._sender.grace = settings.grace_period_seconds
+        rate = settings.max_evictions_per_second
+        return self._t.evictions.send(self._sender, turn, policy=policy.name, rate=rate)
+
+    def _tidy(self, tally: Tally) -> None:
+        """What a move left on pods whose turn it is not."""
+        turn = {pod.uid for pod, _ in tally.next}
+        self.give_back(lambda pod: pod.uid not in turn)
+
+    def give_back(self, which: Callable[[Pod], bool] = lambda _: True) -> None:
+        """Give released pods back, and settle those given back; nothing else is moved."""
+        for pod in self._mirror.items.values() if self._mirror else ():
+            choice = self._choices.get(pod.uid)
+            if choice and pod.move and which(pod) and choice.way in (Way.GIVE_BACK, Way.SETTLE):
+                self._t.replacements.act(self._name, pod, choice)
+
+    def finish(self, policy: str) -> None:
+        """Of a drain that ends: pods that cannot be given back go as their ReplicaSets' would have gone."""
+        rest = [
+            (pod, Verdict(Fate.DELETE if choice.way is Way.DELETE else Fate.EVICT))
+            for pod in (self._mirror.items.values() if self._mirror else ())
+            if (choice := self._choices.get(pod.uid)) and pod.move and choice.way in (Way.DELETE, Way.EVICT)
+        ]
+        self._t.evictions.send(self._sender, rest, policy=policy, rate=20)
+
+
+def _sent(verdict: Verdict, choice: Choice | None) -> Verdict:
+    """A pod that its owner wants no more is deleted plainly: eviction is refused for ever where a budget expects 0."""
+    if choice and choice.way is Way.DELETE and verdict.fate is Fate.EVICT:
+        return Verdict(Fate.DELETE, verdict.order)
+    return verdict

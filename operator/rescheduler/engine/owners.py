@@ -1,0 +1,138 @@
+"""The owners of pods that are moved, in view only where a drain needs them.
+
+Per namespace: Deployments, ReplicaSets, and what could depend on a pod's hash; per owner: its pods.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rescheduler.api import names
+from rescheduler.api.selectors import LabelSelector
+from rescheduler.core import pods, workloads
+from rescheduler.core.pods import Pod
+from rescheduler.core.workloads import Deployment, ReplicaSet, Workload
+from rescheduler.engine.budgets import Budgets
+from rescheduler.kube import paths
+from rescheduler.kube.client import Client, Json
+from rescheduler.kube.reflectors import Mirrors
+
+_EXCLUSIVE = ("ReadWriteOnce", "ReadWriteOncePod")
+Key = tuple[str, str]
+"""Namespace and label selector of an owner's pods."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Selecting:
+    """A Service's or NetworkPolicy's selector that names the hash; None where it does not."""
+
+    name: str
+    selector: LabelSelector | None
+
+
+def _selecting(kind: str, field: str) -> Callable[[Mapping[str, Any]], _Selecting]:
+    def project(raw: Mapping[str, Any]) -> _Selecting:
+        found = (raw.get("spec") or {}).get(field) or {}
+        selector = LabelSelector.model_validate({"matchLabels": found} if kind == "Service" else found)
+        return _Selecting(f"{kind} {raw['metadata']['name']}", selector if _names_hash(selector) else None)
+
+    return project
+
+
+def _names_hash(selector: LabelSelector) -> bool:
+    return names.HASH in selector.match_labels or any(r.key == names.HASH for r in selector.match_expressions)
+
+
+def _claim(raw: Mapping[str, Any]) -> tuple[str, bool]:
+    """Name, and whether one node alone can have it."""
+    modes = (raw.get("spec") or {}).get("accessModes") or ()
+    return raw["metadata"]["name"], any(mode in _EXCLUSIVE for mode in modes)
+
+
+class Owners:
+    """One for the process; `changed` is told who holds what changed."""
+
+    def __init__(self, client: Client, budgets: Budgets, changed: Callable[[Iterable[str]], None]) -> None:
+        self._budgets = budgets
+
+        def kind(group: str, resource: str, project: Callable[[Mapping[str, Any]], Any]) -> Mirrors[str, Any]:
+            return Mirrors(client, lambda space: (paths.namespaced(group, space, resource), {}), project, changed)
+
+        self._deployments: Mirrors[str, Deployment] = kind("apps/v1", "deployments", workloads.deployment)
+        self._sets: Mirrors[str, ReplicaSet] = kind("apps/v1", "replicasets", workloads.replica_set)
+        self._services: Mirrors[str, _Selecting] = kind("v1", "services", _selecting("Service", "selector"))
+        self._policies: Mirrors[str, _Selecting] = kind(
+            "networking.k8s.io/v1", "networkpolicies", _selecting("NetworkPolicy", "podSelector")
+        )
+        self._claims: Mirrors[str, tuple[str, bool]] = kind("v1", "persistentvolumeclaims", _claim)
+        self._pods: Mirrors[Key, Pod] = Mirrors(
+            client, lambda key: (paths.namespaced("v1", key[0], "pods"), {"labelSelector": key[1]}), pods.pod, changed
+        )
+
+    def hold(self, holder: str, rows: Iterable[Pod]) -> None:
+        """Keep the owners of these pods in view, and no others for this holder."""
+        rows = tuple(rows)
+        spaces = {pod.namespace for pod in rows}
+        for mirrors in (self._deployments, self._sets, self._services, self._policies, self._claims):
+            mirrors.hold(holder, spaces)
+        self._pods.hold(holder, {key for pod in rows if (key := self.key(pod))})
+
+    def known(self, namespace: str) -> bool:
+        """Whether all of a namespace is in view."""
+        kinds: tuple[Mirrors[str, Any], ...] = (
+            self._deployments,
+            self._sets,
+            self._services,
+            self._policies,
+            self._claims,
+        )
+        return all(mirrors.get(namespace) is not None for mirrors in kinds)
+
+    def key(self, pod: Pod) -> Key | None:
+        """Where the pods of this pod's owner are; None while, or where, no ReplicaSet of it is there."""
+        sets = self._sets.get(pod.namespace) or {}
+        found = sets.get(pod.owner.uid) if pod.owner else None
+        if found is None and pod.move:
+            found = next((s for s in sets.values() if s.deployment_uid == pod.move.deployment_uid), None)
+        return (pod.namespace, found.selector.query()) if found else None
+
+    def latest(self, key: Key, pod: Pod) -> Pod | None:
+        """The pod as last seen or written; None while its owner's pods are not in view with it among them."""
+        return (self._pods.get(key) or {}).get(pod.uid)
+
+    def put(self, key: Key, raw: Json) -> None:
+        """Take in the answer to a write on a pod."""
+        self._pods.put(key, raw)
+
+    def workload(self, pod: Pod, going: frozenset[str]) -> Workload | None:
+        """The owner of a pod as it is now; None where no Deployment or ReplicaSet was ever behind it."""
+        sets = self._sets.get(pod.namespace) or {}
+        mine = sets.get(pod.owner.uid) if pod.owner else None
+        uid = mine.deployment_uid if mine else ""
+        uid = uid or (pod.move.deployment_uid if pod.move else "")
+        if mine is None and not uid:
+            return None
+        family = tuple(s for s in sets.values() if s is mine or (uid and s.deployment_uid == uid))
+        known = {s.uid for s in family}
+        key = self.key(pod)
+        rows = (self._pods.get(key) or {}).values() if key else (pod,)
+        return Workload(
+            (self._deployments.get(pod.namespace) or {}).get(uid),
+            family,
+            tuple(p for p in rows if (p.owner and p.owner.uid in known) or (p.move and p.move.deployment_uid == uid)),
+            going,
+        )
+
+    def exclusive(self, pod: Pod) -> bool:
+        """Whether it mounts a claim that one node alone can have; an unknown claim counts as one."""
+        modes = dict((self._claims.get(pod.namespace) or {}).values())
+        return any(modes.get(claim, True) for claim in pod.claims)
+
+    def named(self, pod: Pod) -> str:
+        """What selects this pod by its hash, and would lose it; empty where nothing does."""
+        for mirrors in (self._services, self._policies):
+            for found in (mirrors.get(pod.namespace) or {}).values():
+                if found.selector and found.selector.matches(pod.labels):
+                    return found.name
+        covering = self._budgets.of(pod) or ()
+        return next((f"PodDisruptionBudget {b.name}" for b in covering if b.selector and _names_hash(b.selector)), "")

@@ -1,0 +1,234 @@
+"""Carries out replacement first: releases pods, gives them back, and remembers what went wrong for an owner.
+
+One decision an owner at a time over all drains: all of them are made in one process, and the answer to each write is
+taken in before the next look.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+
+import structlog
+
+from rescheduler.api.drains import BlockerClass
+from rescheduler.api.policies import Drain, Replacement
+from rescheduler.core import answers, moves, replacements
+from rescheduler.core.answers import Answer, Outcome
+from rescheduler.core.moves import Move
+from rescheduler.core.pods import Pod
+from rescheduler.core.replacements import Choice, Setback, Setting, Way
+from rescheduler.core.verdicts import Fate, Verdict
+from rescheduler.core.workloads import Workload
+from rescheduler.engine.budgets import Budgets
+from rescheduler.engine.clock import Clock
+from rescheduler.engine.metrics import Metrics
+from rescheduler.engine.owners import Key, Owners
+from rescheduler.kube import paths
+from rescheduler.kube.client import TRANSIENT, ApiError, Client
+
+log = structlog.get_logger("rescheduler.replacements")
+
+_LAG = timedelta(seconds=5)  # a pod may be seen before its ReplicaSet, but not for longer
+_REFUSED = timedelta(seconds=30)  # between two trials of an eviction that something refuses
+_TIMEOUT = 40.0  # seconds; the server itself may hold an eviction for 10 s while budgets collide
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0  # seconds between attempts at one write
+_BUDGET = (BlockerClass.BUDGET_EXHAUSTED, BlockerClass.BUDGET_MISCONFIGURED, BlockerClass.BUDGET_NOT_OBSERVED)
+
+
+class Replacements:
+    """One for the process; `going`: uids of pods whose eviction is under way."""
+
+    def __init__(
+        self,
+        client: Client,
+        clock: Clock,
+        budgets: Budgets,
+        owners: Owners,
+        metrics: Metrics,
+        changed: Callable[[Iterable[str]], None],
+        going: Callable[[], frozenset[str]],
+    ) -> None:
+        self._client, self._clock, self._budgets, self._owners = client, clock, budgets, owners
+        self._metrics, self._changed, self._going = metrics, changed, going
+        self._setbacks: dict[str, Setback] = {}  # by uid of the Deployment
+        self._asked: dict[str, datetime] = {}  # by pod uid
+        self._told: dict[str, str] = {}  # by pod uid: the reason that was logged
+        self._refusals: dict[str, tuple[datetime, Answer]] = {}  # by pod uid: until when, and what
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # by pod uid
+        self._failures: dict[str, int] = {}  # by pod uid
+
+    def look(
+        self, holder: str, judged: Sequence[tuple[Pod, Verdict]], drain: Drain, now: datetime, *, may_move: bool
+    ) -> dict[str, Choice]:
+        """What to do with each pod that replacement first concerns, by uid; `may_move`: the drain may go on."""
+        rows = [pod for pod, verdict in judged if _concerned(pod, verdict, drain, may_move=may_move)]
+        self._owners.hold(holder, rows)
+        kept = {pod.uid for pod, verdict in judged if verdict.fate is not Fate.EVICT}
+        choices: dict[str, Choice] = {}
+        planned: set[str] = set()
+        for pod in rows:
+            choice = self._choose(pod, drain, now, frozenset(planned), may_move=may_move and pod.uid not in kept)
+            if choice.way is Way.EVICT or (choice.way is Way.PLAIN and choice.reason == "CannotBeHad"):
+                planned.add(pod.uid)
+            choices[pod.uid] = choice
+        return choices
+
+    def _choose(self, pod: Pod, drain: Drain, now: datetime, planned: frozenset[str], *, may_move: bool) -> Choice:
+        asked = self._asked.setdefault(pod.uid, now)
+        budgets = self._budgets.of(pod)
+        if not self._owners.known(pod.namespace) or budgets is None or pod.uid in self._tasks:
+            return Choice(Way.WAIT)
+        key = self._owners.key(pod)
+        if key:
+            latest = self._owners.latest(key, pod)
+            if latest is None:
+                return Choice(Way.WAIT)
+            pod = latest
+        elif not pod.released and now - asked < _LAG:
+            return Choice(Way.WAIT)
+        workload = self._owners.workload(pod, self._going() | planned)
+        if not may_move:
+            return replacements.give_back(pod, workload)
+        refused = self._refusals.get(pod.uid)
+        if refused and now < refused[0] and not pod.released:
+            return Choice(Way.HOLD, cause=refused[1].cause, message=refused[1].message, hint=refused[1].hint)
+        setting = Setting(
+            drain,
+            now,
+            budgets=budgets,
+            exclusive=self._owners.exclusive(pod),
+            named=self._owners.named(pod),
+            setback=self._setbacks.get(_owner_uid(pod, workload)),
+            asked=asked,
+        )
+        return replacements.choose(pod, workload, setting)
+
+    def close(self, holder: str) -> None:
+        """Let go of what this holder had in view."""
+        self._owners.hold(holder, ())
+
+    def forget(self, uids: Iterable[str]) -> None:
+        """These pods are gone."""
+        for uid in uids:
+            self._asked.pop(uid, None)
+            self._told.pop(uid, None)
+            self._refusals.pop(uid, None)
+            self._failures.pop(uid, None)
+
+    def act(self, holder: str, pod: Pod, choice: Choice) -> None:
+        """Start what the choice says, unless something is under way for this pod."""
+        if choice.way is Way.PLAIN and self._told.get(pod.uid) != choice.reason:
+            self._told[pod.uid] = choice.reason
+            self._metrics.not_replaced.labels(choice.reason).inc()
+            log.info("pod.not_replaced_first", pod=pod.key, uid=pod.uid, node=pod.node, reason=choice.reason)
+        key = self._owners.key(pod)
+        latest = self._owners.latest(key, pod) if key else None
+        if choice.way not in (Way.RELEASE, Way.GIVE_BACK, Way.SETTLE) or pod.uid in self._tasks:
+            return
+        if key and latest:
+            work = self._write(holder, key, latest, choice)
+            self._tasks[pod.uid] = asyncio.create_task(work, name=f"{choice.way} {pod.key}")
+
+    async def _write(self, holder: str, key: Key, pod: Pod, choice: Choice) -> None:
+        try:
+            await self._carry_out(holder, key, pod, choice)
+            self._failures.pop(pod.uid, None)
+        except TRANSIENT as error:
+            failures = self._failures[pod.uid] = self._failures.get(pod.uid, 0) + 1
+            conflict = isinstance(error, ApiError) and error.code in (404, 409)
+            if not conflict or failures > 1:
+                log.warning("pod.write_failed", pod=pod.key, uid=pod.uid, way=choice.way, error=str(error))
+            await asyncio.sleep(min(_FIRST_WAIT * 2 ** (failures - 1), _LONGEST_WAIT))
+        finally:
+            self._tasks.pop(pod.uid, None)
+            self._changed((holder,))
+
+    async def _carry_out(self, holder: str, key: Key, pod: Pod, choice: Choice) -> None:
+        workload = self._owners.workload(pod, self._going())
+        match choice.way:
+            case Way.RELEASE if workload and workload.deployment:
+                if not await self._would_be_evicted(pod):
+                    return
+                patch = moves.release_patch(pod.uid, pod.version, self._move(holder, pod, workload))
+            case Way.GIVE_BACK if pod.move and workload:
+                if not await self._may_return(pod, workload):
+                    return
+                if choice.setback:
+                    self._setbacks[_owner_uid(pod, workload)] = choice.setback
+                patch = moves.give_back_patch(pod.uid, pod.version, pod.move)
+            case Way.SETTLE if pod.move:
+                patch = moves.settle_patch(pod.uid, pod.version, pod.move)
+            case _:
+                return
+        self._owners.put(key, await self._client.patch(paths.pod(pod.namespace, pod.name), patch))
+        self._metrics.moves.labels(choice.way).inc()
+        why = choice.setback.message if choice.setback else ""
+        log.info(_SAID[choice.way], pod=pod.key, uid=pod.uid, node=pod.node, drain=holder, why=why)
+
+    async def _would_be_evicted(self, pod: Pod) -> bool:
+        """Whether anything but a budget would refuse the eviction: asked before the release, not after it."""
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod.name, "namespace": pod.namespace},
+            "deleteOptions": {"preconditions": {"uid": pod.uid}, "dryRun": ["All"]},
+        }
+        try:
+            await self._client.create(
+                f"{paths.pod(pod.namespace, pod.name)}/eviction?dryRun=All", body, timeout=_TIMEOUT
+            )
+        except ApiError as error:
+            answer = answers.judge(error.refusal, None)
+            if answer.outcome is Outcome.REFUSED and answer.cause not in _BUDGET:
+                self._refusals[pod.uid] = (self._clock.now() + _REFUSED, answer)
+                return False
+            return answer.outcome is Outcome.REFUSED
+        return True
+
+    async def _may_return(self, pod: Pod, workload: Workload) -> bool:
+        """Read live: a ReplicaSet that is scaled down would kill the pod at once."""
+        rs = workload.replica_set(pod.move.replica_set_uid) if pod.move else None
+        if rs is None:
+            return False
+        raw = await self._client.get(paths.replica_set(rs.namespace, rs.name))
+        return bool(raw["metadata"]["uid"] == rs.uid and raw["spec"].get("replicas", 1) > 0)
+
+    def _move(self, holder: str, pod: Pod, workload: Workload) -> Move:
+        now, found = self._clock.now(), workload.deployment
+        first = min((p.move for p in workload.released if p.move), key=lambda move: move.since, default=None)
+        setback = self._setbacks.get(_owner_uid(pod, workload))
+        return Move(
+            cause=f"NodeDrain/{holder}",
+            hash=pod.hash,
+            cost=pod.annotations.get("controller.kubernetes.io/pod-deletion-cost"),
+            ready=first.ready if first else workload.serving,
+            since=now,
+            attempt=setback.attempts + 1 if setback else 1,
+            deployment=found.name if found else "",
+            deployment_uid=found.uid if found else "",
+            replica_set=pod.owner.name if pod.owner else "",
+            replica_set_uid=pod.owner.uid if pod.owner else "",
+        )
+
+
+_SAID = {Way.RELEASE: "pod.released", Way.GIVE_BACK: "pod.given_back", Way.SETTLE: "pod.settled"}
+
+
+def _concerned(pod: Pod, verdict: Verdict, drain: Drain, *, may_move: bool) -> bool:
+    """Whether replacement first has a say: pods of ReplicaSets, and all that carry the traces of a move."""
+    if pod.deleting:
+        return False
+    if pod.move:
+        return verdict.fate in (Fate.EVICT, Fate.BLOCK, Fate.STAY)
+    of_set = pod.owner is not None and pod.owner.kind == "ReplicaSet"
+    return may_move and of_set and verdict.fate is Fate.EVICT and _mode(pod, drain) is not Replacement.NEVER
+
+
+def _mode(pod: Pod, drain: Drain) -> Replacement:
+    return replacements.wanted(pod, drain)
+
+
+def _owner_uid(pod: Pod, workload: Workload | None) -> str:
+    if workload and workload.deployment:
+        return workload.deployment.uid
+    return pod.move.deployment_uid if pod.move else pod.uid

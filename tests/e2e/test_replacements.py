@@ -1,0 +1,232 @@
+"""Replacement first: the new pod is Ready before the old one goes, on the real scheduler and controllers."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from cluster import workloads
+from cluster.waiting import until
+from e2e.conftest import Site
+
+RELEASED = "rescheduler-released"
+
+
+def ready(pod: dict[str, Any]) -> bool:
+    """Whether a Service sends requests to it: Ready, and not Terminating."""
+    conditions = pod.get("status", {}).get("conditions", [])
+    serving = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return serving and "deletionTimestamp" not in pod["metadata"]
+
+
+@contextmanager
+def floor(site: Site, app: str) -> Iterator[list[int]]:
+    """Counts the Ready pods behind a label all the time."""
+    counts: list[int] = []
+    stop = threading.Event()
+
+    def count() -> None:
+        while not stop.wait(0.02):
+            pods = site.observer.pods(site.name)
+            counts.append(sum(ready(p) for p in pods if p["metadata"]["labels"].get("app") == app))
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        yield counts
+    finally:
+        stop.set()
+        thread.join()
+
+
+def released(site: Site) -> list[dict[str, Any]]:
+    pods = site.observer.pods(site.name)
+    return [p for p in pods if p["metadata"]["labels"].get("pod-template-hash") == RELEASED]
+
+
+def on_first(site: Site, first: str, others: list[str], *objects: dict[str, Any]) -> None:
+    """Deploy with every pod on the first node."""
+    site.plane.kubectl("cordon", *others)
+    site.deploy(*objects)
+    site.plane.kubectl("uncordon", *others)
+
+
+@pytest.mark.parametrize("budget", [{"minAvailable": 1}, {"maxUnavailable": 0}, {"minAvailable": "100%"}, None])
+def test_a_single_replica_moves_without_a_gap(site: Site, budget: dict[str, Any] | None) -> None:
+    first, *others = site.nodes(3)
+    site.policy()
+    objects = [workloads.deployment("web", 1, site.name, **site.here())]
+    objects += [workloads.budget("web", site.name, **budget)] if budget else []
+    on_first(site, first, others, *objects)
+    before = site.plane.get("deployment", "web", "-n", site.name)
+    with floor(site, "web") as counts:
+        site.annotate(first)
+        site.phase(first, "Drained")
+    assert min(counts) == 1
+    assert not site.left(first)
+    after = site.plane.get("deployment", "web", "-n", site.name)
+    assert (after["spec"], after["metadata"]["generation"]) == (before["spec"], before["metadata"]["generation"])
+    assert len(site.observer.pods(site.name)) == 1
+    assert not released(site)
+
+
+def test_ten_replicas_under_one_disruption_keep_their_full_count(site: Site) -> None:
+    first, *others = site.nodes(3)
+    site.policy()
+    web = workloads.deployment("web", 10, site.name, **site.here())
+    on_first(site, first, others, web, workloads.budget("web", site.name, maxUnavailable=1))
+    with floor(site, "web") as counts:
+        site.annotate(first)
+        site.phase(first, "Drained", seconds=60)
+    assert min(counts) == 10
+
+
+def test_cancelled_in_the_middle_the_old_pods_go_back(site: Site) -> None:
+    first, *others = site.nodes(2)
+    site.policy()
+    web = workloads.deployment("web", 4, site.name, annotations={"cluster/ready-after": "1s"}, **site.here())
+    on_first(site, first, others, web)
+    site.plane.kubectl("cordon", *others)  # replacements stay Pending
+    site.annotate(first)
+    until(lambda: released(site), "a pod to be released")
+    uids = {p["metadata"]["uid"] for p in site.observer.pods(site.name, node=first)}
+    site.annotate(first, None)
+    site.gone(first)
+    until(lambda: len(site.observer.pods(site.name)) == 4, "four pods")
+    assert {p["metadata"]["uid"] for p in site.observer.pods(site.name)} == uids
+    for pod in site.observer.pods(site.name):
+        annotations = pod["metadata"].get("annotations", {})
+        assert "rescheduler.dev/move" not in annotations
+        assert "controller.kubernetes.io/pod-deletion-cost" not in annotations
+        assert pod["metadata"]["ownerReferences"]
+
+
+def test_deleting_the_drain_in_the_foreground_deletes_no_pod(site: Site) -> None:
+    first, *others = site.nodes(2)
+    site.policy()
+    on_first(site, first, others, workloads.deployment("web", 2, site.name, **site.here()))
+    uids = {p["metadata"]["uid"] for p in site.observer.pods(site.name)}
+    site.plane.kubectl("cordon", *others)
+    site.annotate(first)
+    until(lambda: released(site), "a pod to be released")
+    site.plane.kubectl("delete", "nd", first, "--cascade=foreground", "--timeout=30s")
+    until(lambda: len(site.observer.pods(site.name)) == 2, "two pods")
+    assert {p["metadata"]["uid"] for p in site.observer.pods(site.name)} == uids
+
+
+def test_a_replacement_that_never_comes_up_holds_the_pod(site: Site) -> None:
+    first, *others = site.nodes(2)
+    site.policy(drain={"replacementTimeout": "3s"})
+    web = workloads.deployment("web", 1, site.name, **site.here())
+    on_first(site, first, others, web)
+    uid = site.observer.pods(site.name)[0]["metadata"]["uid"]
+    # From now on new pods of the template never get Ready: the ReplicaSet is changed behind the Deployment's back.
+    name = site.plane.get("rs", "-n", site.name)["items"][0]["metadata"]["name"]
+    template = {"template": {"metadata": {"annotations": {"cluster/never-ready": "true"}}}}
+    site.plane.kubectl("scale", "-n", "kube-system", "deploy", "none", "--replicas=0", check=False)
+    site.plane.kubectl("patch", "rs", name, "-n", site.name, "--type=merge", "-p", _json({"spec": template}))
+    site.annotate(first)
+    until(lambda: _classes(site, first) == {"ReplacementNotReady"}, "the blocker", seconds=20)
+    pods = site.observer.pods(site.name)
+    assert uid in {p["metadata"]["uid"] for p in pods if ready(p)}
+
+
+def test_scaled_to_nothing_in_the_middle_the_released_pod_goes_too(site: Site) -> None:
+    first, *others = site.nodes(2)
+    site.policy()
+    web = workloads.deployment("web", 2, site.name, **site.here())
+    on_first(site, first, others, web, workloads.budget("web", site.name, maxUnavailable=1))
+    site.plane.kubectl("cordon", *others)
+    site.annotate(first)
+    until(lambda: released(site), "a pod to be released")
+    site.plane.kubectl("scale", "deploy", "web", "-n", site.name, "--replicas=0")
+    site.phase(first, "Drained")
+    assert not site.observer.pods(site.name)
+
+
+def test_a_deployment_deleted_in_the_middle_leaves_nothing(site: Site) -> None:
+    first, *others = site.nodes(2)
+    site.policy()
+    web = workloads.deployment("web", 2, site.name, **site.here())
+    on_first(site, first, others, web, workloads.budget("web", site.name, maxUnavailable=1))
+    site.plane.kubectl("cordon", *others)
+    site.annotate(first)
+    until(lambda: released(site), "a pod to be released")
+    site.plane.kubectl("delete", "deploy", "web", "-n", site.name)
+    site.phase(first, "Drained")
+    assert not site.observer.pods(site.name)
+
+
+def test_a_rollout_in_the_middle_ends_well(site: Site) -> None:
+    first, *others = site.nodes(3)
+    site.policy()
+    web = workloads.deployment("web", 4, site.name, **site.here())
+    on_first(site, first, others, web)
+    site.plane.kubectl("cordon", *others)
+    with floor(site, "web") as counts:
+        site.annotate(first)
+        until(lambda: released(site), "a pod to be released")
+        image = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "other"}]
+        site.plane.kubectl("patch", "deploy", "web", "-n", site.name, "--type=json", "-p", _json(image))
+        site.plane.kubectl("uncordon", *others)
+        site.phase(first, "Drained", seconds=60)
+    assert min(counts) >= 3  # the rollout itself may take one away
+    until(lambda: len(site.observer.pods(site.name)) == 4, "four pods")
+    assert {p["spec"]["containers"][0]["image"] for p in site.observer.pods(site.name)} == {"other"}
+
+
+def test_quota_leaves_no_room_for_a_second_pod(site: Site) -> None:
+    first, *others = site.nodes(2)
+    site.policy(drain={"replacementTimeout": "3s"})
+    web = workloads.deployment("web", 2, site.name, **site.here())
+    on_first(site, first, others, web)
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": site.name}}
+    site.plane.apply(quota | {"spec": {"hard": {"pods": "2"}}})
+    until(lambda: site.plane.get("quota", "q", "-n", site.name).get("status", {}).get("used"), "the quota to count")
+    with floor(site, "web") as counts:
+        site.annotate(first)
+        until(lambda: len(site.left(first)) == 1, "one to be evicted plainly", seconds=30)
+    assert min(counts) >= 1
+
+
+def test_no_room_holds_until_an_autoscaler_adds_a_node(site: Site) -> None:
+    first, second = site.nodes(2)
+    site.policy(drain={"replacementTimeout": "3s"})
+    requests = [{"name": "app", "image": "simulated", "resources": {"requests": {"cpu": "20"}}}]
+    web = workloads.deployment("web", 1, site.name, containers=requests, **site.here())
+    other = workloads.deployment("other", 1, site.name, containers=requests, **site.here())
+    on_first(site, first, [second], web)
+    on_first(site, second, [first], other)
+    with floor(site, "web") as counts:
+        site.annotate(first)
+        until(lambda: _classes(site, first) == {"NoRoomInPool"}, "the blocker", seconds=20)
+        blocker = site.observer.drain(first)["status"]["blockers"][0]  # type: ignore[index]
+        assert "Insufficient cpu" in blocker["message"]
+        site.plane.add_nodes(1, prefix=f"{site.name}-extra", labels={"site": site.name})
+        site.made.append(f"{site.name}-extra1")
+        site.phase(first, "Drained", seconds=120)
+    assert min(counts) == 1
+
+
+def test_the_owners_annotation_is_the_last_word(site: Site) -> None:
+    first, *others = site.nodes(2)
+    site.policy()
+    annotations = {"rescheduler.dev/replacement": "Never", "cluster/ready-after": "2s"}
+    on_first(site, first, others, workloads.deployment("web", 1, site.name, annotations=annotations, **site.here()))
+    with floor(site, "web") as counts:
+        site.annotate(first)
+        site.phase(first, "Drained")
+    assert min(counts) == 0
+
+
+def _json(body: Any) -> str:
+    import json
+
+    return json.dumps(body)
+
+
+def _classes(site: Site, node: str) -> set[str]:
+    drain = site.observer.drain(node) or {}
+    return {b["class"] for b in drain.get("status", {}).get("blockers", [])}

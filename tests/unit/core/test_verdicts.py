@@ -1,0 +1,165 @@
+"""What a drain does with each kind of pod."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from rescheduler.api.drains import BlockerClass
+from rescheduler.api.policies import Drain, EvictOrBlock, OnTimeout, Rule, RuleAction
+from rescheduler.api.selectors import LabelSelector
+from rescheduler.core.pods import Owner, Pod, Toleration
+from rescheduler.core.verdicts import CRITICAL_ORDER, OWN_ORDER, Circumstances, Fate, judge
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+REPLICA_SET = Owner("ReplicaSet", "web", "o")
+
+
+def some(**changes: object) -> Pod:
+    base: dict[str, object] = {"namespace": "s", "name": "p", "uid": "u", "owner": REPLICA_SET, "ready": True}
+    return Pod(**(base | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "drain", "fate", "cause"),
+    [
+        ({}, {}, Fate.EVICT, None),
+        ({"mirror": True, "owner": None}, {}, Fate.STAY, None),
+        ({"owner": Owner("DaemonSet", "d", "o")}, {}, Fate.STAY, None),
+        ({"owner": Owner("DaemonSet", "d", "o"), "phase": "Failed"}, {}, Fate.EVICT, None),
+        (
+            {"owner": Owner("DaemonSet", "d", "o"), "empty_dir": True},
+            {"empty_dir": EvictOrBlock.BLOCK},
+            Fate.STAY,
+            None,
+        ),
+        ({"owner": None}, {}, Fate.BLOCK, BlockerClass.UNMANAGED),
+        ({"owner": None}, {"unmanaged": EvictOrBlock.EVICT}, Fate.EVICT, None),
+        ({"owner": None, "phase": "Succeeded"}, {}, Fate.EVICT, None),
+        ({"empty_dir": True}, {}, Fate.EVICT, None),
+        ({"empty_dir": True}, {"empty_dir": EvictOrBlock.BLOCK}, Fate.BLOCK, BlockerClass.EMPTY_DIR),
+        ({"empty_dir": True, "phase": "Failed"}, {"empty_dir": EvictOrBlock.BLOCK}, Fate.EVICT, None),
+        ({"tolerations": (Toleration("", "Exists", "", ""),)}, {}, Fate.STAY, None),
+        ({"tolerations": (Toleration("node.kubernetes.io/unschedulable", "Exists", "", ""),)}, {}, Fate.STAY, None),
+        ({"tolerations": (Toleration("other", "Exists", "", ""),)}, {}, Fate.EVICT, None),
+        ({"tolerations": (Toleration("", "Exists", "", "NoExecute"),)}, {}, Fate.EVICT, None),
+        ({"deleting": NOW}, {}, Fate.LEAVING, None),
+        ({"deleting": NOW - timedelta(seconds=9)}, {}, Fate.LEAVING, None),
+        ({"deleting": NOW - timedelta(seconds=11)}, {}, Fate.LEAVING, BlockerClass.STUCK_TERMINATING),
+    ],
+)
+def test_fates(changes: dict[str, object], drain: dict[str, object], fate: Fate, cause: BlockerClass | None) -> None:
+    verdict = judge(some(**changes), Drain(**drain), Circumstances(NOW))  # type: ignore[arg-type]
+    assert (verdict.fate, verdict.cause) == (fate, cause)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fate"),
+    [
+        ({"ready": False}, Fate.DELETE),
+        ({"ready": True}, Fate.EVICT),  # still counted as healthy: only within its budget
+        ({"ready": False, "claims": ("data",)}, Fate.BLOCK),
+        ({"ready": False, "owner": Owner("StatefulSet", "db", "o")}, Fate.BLOCK),
+        ({"ready": False, "owner": Owner("Foo", "x", "o")}, Fate.BLOCK),
+        ({"ready": False, "owner": None}, Fate.BLOCK),
+    ],
+)
+def test_on_an_unreachable_node_only_what_may_run_twice_goes(changes: dict[str, object], fate: Fate) -> None:
+    assert judge(some(**changes), Drain(), Circumstances(NOW, unreachable=True)).fate is fate
+
+
+def test_the_first_rule_that_selects_decides() -> None:
+    skip = Rule(pod_selector=LabelSelector(match_labels={"a": "b"}), action=RuleAction.SKIP)
+    later = Rule(order=5)
+    drain = Drain(rules=(skip, later))
+    assert judge(some(labels={"a": "b"}), drain, Circumstances(NOW)).fate is Fate.STAY
+    assert judge(some(), drain, Circumstances(NOW)).order == 5
+
+
+def test_critical_pods_leave_last() -> None:
+    critical = some(priority_class="system-cluster-critical")
+    assert judge(critical, Drain(), Circumstances(NOW)).order == CRITICAL_ORDER
+
+
+def test_our_own_pod_leaves_after_all_others() -> None:
+    drain = Drain(rules=(Rule(order=2_000_000_000),))
+    assert judge(some(), drain, Circumstances(NOW, own="s/p")).order == OWN_ORDER > 2_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("value", "started", "fate", "noted"),
+    [
+        ("true", NOW, Fate.BLOCK, False),
+        ("4h", NOW - timedelta(hours=3), Fate.BLOCK, False),
+        ("4h", NOW - timedelta(hours=5), Fate.EVICT, False),
+        ("4h", None, Fate.BLOCK, False),
+        ("false", NOW, Fate.EVICT, False),
+        ("0s", NOW, Fate.EVICT, True),
+        ("-4h", NOW, Fate.EVICT, True),
+        ("yes please", NOW, Fate.EVICT, True),
+    ],
+)
+def test_do_not_disrupt(value: str, started: datetime | None, fate: Fate, noted: bool) -> None:
+    pod = some(annotations={"rescheduler.dev/do-not-disrupt": value}, started=started)
+    verdict = judge(pod, Drain(), Circumstances(NOW))
+    assert (verdict.fate, bool(verdict.note)) == (fate, noted)
+    assert judge(pod, Drain(), Circumstances(NOW, unreachable=True)).fate is not Fate.BLOCK
+
+
+@pytest.mark.parametrize(
+    ("since", "grace", "fate", "given"),
+    [
+        (timedelta(minutes=9), 30, Fate.EVICT, None),
+        (timedelta(minutes=9, seconds=30), 30, Fate.DELETE, 30),
+        (timedelta(minutes=9, seconds=50), 30, Fate.DELETE, 10),
+        (timedelta(minutes=20), 30, Fate.DELETE, 1),  # late: never 0
+        (timedelta(minutes=5), 3600, Fate.DELETE, 300),  # cut to half the timeout
+        (timedelta(minutes=4), 3600, Fate.EVICT, None),
+        (timedelta(minutes=10), 0, Fate.DELETE, 1),
+    ],
+)
+def test_at_the_timeout_less_its_grace_a_pod_is_deleted(
+    since: timedelta, grace: int, fate: Fate, given: int | None
+) -> None:
+    drain = Drain(timeout=timedelta(minutes=10), on_timeout=OnTimeout.DELETE)
+    verdict = judge(some(grace=grace), drain, Circumstances(NOW, started=NOW - since))
+    assert (verdict.fate, verdict.grace) == (fate, given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "drain", "fate"),
+    [
+        ({"annotations": {"rescheduler.dev/do-not-disrupt": "true"}}, {}, Fate.DELETE),
+        ({}, {"rules": (Rule(action=RuleAction.WAIT_COMPLETED),)}, Fate.DELETE),
+        ({}, {"rules": (Rule(action=RuleAction.SKIP),)}, Fate.STAY),
+        ({}, {"rules": (Rule(timeout=timedelta(hours=1)),)}, Fate.EVICT),
+        ({"empty_dir": True}, {"empty_dir": EvictOrBlock.BLOCK}, Fate.BLOCK),
+        ({"owner": None}, {}, Fate.BLOCK),
+        ({}, {"on_timeout": OnTimeout.HOLD}, Fate.EVICT),
+        ({}, {"timeout": timedelta()}, Fate.EVICT),
+    ],
+)
+def test_what_the_timeout_overrides(changes: dict[str, object], drain: dict[str, object], fate: Fate) -> None:
+    settings = Drain(**({"timeout": timedelta(minutes=1), "on_timeout": OnTimeout.DELETE} | drain))  # type: ignore[arg-type]
+    assert judge(some(**changes), settings, Circumstances(NOW, started=NOW - timedelta(minutes=2))).fate is fate
+
+
+def test_a_pause_moves_the_deadline() -> None:
+    drain = Drain(timeout=timedelta(minutes=10), on_timeout=OnTimeout.DELETE)
+    seen = Circumstances(NOW, started=NOW - timedelta(minutes=20), paused=timedelta(minutes=15))
+    assert judge(some(), drain, seen).fate is Fate.EVICT
+
+
+def test_a_pod_whose_daemon_set_is_gone_is_unmanaged() -> None:
+    orphan = some(owner=Owner("DaemonSet", "d", "o"), created=NOW - timedelta(minutes=1))
+    assert judge(orphan, Drain(), Circumstances(NOW, daemon_sets={"s": frozenset({"o"})})).fate is Fate.STAY
+    gone = Circumstances(NOW, daemon_sets={"s": frozenset()})
+    assert judge(orphan, Drain(), gone).cause is BlockerClass.UNMANAGED
+    assert judge(orphan, Drain(unmanaged=EvictOrBlock.EVICT), gone).fate is Fate.EVICT
+    newborn = some(owner=Owner("DaemonSet", "d", "o"), created=NOW)
+    assert judge(newborn, Drain(), gone).fate is Fate.STAY
+
+
+def test_rules_see_the_labels_of_namespaces() -> None:
+    drain = Drain(rules=(Rule(namespace_selector=LabelSelector(match_labels={"t": "a"}), order=7),))
+    assert judge(some(), drain, Circumstances(NOW, labels={"s": {"t": "a"}})).order == 7
+    assert judge(some(), drain, Circumstances(NOW, labels={"s": {"t": "b"}})).order == 0
