@@ -98,7 +98,8 @@ def test_a_budget_that_never_allows_is_named_and_holds_no_other_pod(site: Site) 
 
 
 def test_unmanaged_and_empty_dir_pods_block_where_the_policy_says_so(site: Site) -> None:
-    (node,) = site.nodes(1)
+    node, other = site.nodes(2)
+    site.plane.kubectl("cordon", other)
     site.policy(drain={"emptyDir": "Block"})
     scratch = [{"name": "scratch", "emptyDir": {}}]
     site.deploy(
@@ -106,6 +107,7 @@ def test_unmanaged_and_empty_dir_pods_block_where_the_policy_says_so(site: Site)
         workloads.deployment("cache", 1, site.name, volumes=scratch, **site.here()),
     )
     until(lambda: len(site.left(node)) == 2, "both pods to run")
+    site.plane.kubectl("uncordon", other)
     site.annotate(node)
 
     def classes() -> set[str]:

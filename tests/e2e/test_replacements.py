@@ -1,5 +1,6 @@
 """Replacement first: the new pod is Ready before the old one goes, on the real scheduler and controllers."""
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,14 +120,18 @@ def test_deleting_the_drain_in_the_foreground_deletes_no_pod(site: Site) -> None
 def test_a_replacement_that_never_comes_up_holds_the_pod(site: Site) -> None:
     first, *others = site.nodes(2)
     site.policy(drain={"replacementTimeout": "3s"})
-    web = workloads.deployment("web", 1, site.name, **site.here())
-    on_first(site, first, others, web)
-    uid = site.observer.pods(site.name)[0]["metadata"]["uid"]
-    # From now on new pods of the template never get Ready: the ReplicaSet is changed behind the Deployment's back.
-    name = site.plane.get("rs", "-n", site.name)["items"][0]["metadata"]["name"]
-    template = {"template": {"metadata": {"annotations": {"cluster/never-ready": "true"}}}}
-    site.plane.kubectl("scale", "-n", "kube-system", "deploy", "none", "--replicas=0", check=False)
-    site.plane.kubectl("patch", "rs", name, "-n", site.name, "--type=merge", "-p", _json({"spec": template}))
+    site.plane.kubectl("cordon", *others)
+    never = {"cluster/never-ready": "true"}
+    site.plane.apply(workloads.deployment("web", 1, site.name, annotations=never, **site.here()))
+    until(lambda: site.left(first), "the pod")
+    until(lambda: site.observer.pods(site.name)[0]["status"]["phase"] == "Running", "the pod to run")
+    # The first pod alone is Ready, by hand: its replacements are not.
+    (pod,) = site.observer.pods(site.name)
+    serving = [{"type": "Ready", "status": "True", "lastTransitionTime": pod["metadata"]["creationTimestamp"]}]
+    body = json.dumps({"status": {"conditions": serving}})
+    site.plane.kubectl("patch", "pod", pod["metadata"]["name"], "-n", site.name, "--subresource=status", "-p", body)
+    site.plane.kubectl("uncordon", *others)
+    uid = pod["metadata"]["uid"]
     site.annotate(first)
     until(lambda: _classes(site, first) == {"ReplacementNotReady"}, "the blocker", seconds=20)
     pods = site.observer.pods(site.name)
@@ -169,7 +174,7 @@ def test_a_rollout_in_the_middle_ends_well(site: Site) -> None:
         site.annotate(first)
         until(lambda: released(site), "a pod to be released")
         image = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "other"}]
-        site.plane.kubectl("patch", "deploy", "web", "-n", site.name, "--type=json", "-p", _json(image))
+        site.plane.kubectl("patch", "deploy", "web", "-n", site.name, "--type=json", "-p", json.dumps(image))
         site.plane.kubectl("uncordon", *others)
         site.phase(first, "Drained", seconds=60)
     assert min(counts) >= 3  # the rollout itself may take one away
@@ -192,9 +197,9 @@ def test_quota_leaves_no_room_for_a_second_pod(site: Site) -> None:
 
 
 def test_no_room_holds_until_an_autoscaler_adds_a_node(site: Site) -> None:
-    first, second = site.nodes(2)
+    first, second = site.nodes(2, cpu="4")
     site.policy(drain={"replacementTimeout": "3s"})
-    requests = [{"name": "app", "image": "simulated", "resources": {"requests": {"cpu": "20"}}}]
+    requests = [{"name": "app", "image": "simulated", "resources": {"requests": {"cpu": "3"}}}]
     web = workloads.deployment("web", 1, site.name, containers=requests, **site.here())
     other = workloads.deployment("other", 1, site.name, containers=requests, **site.here())
     on_first(site, first, [second], web)
@@ -219,12 +224,6 @@ def test_the_owners_annotation_is_the_last_word(site: Site) -> None:
         site.annotate(first)
         site.phase(first, "Drained")
     assert min(counts) == 0
-
-
-def _json(body: Any) -> str:
-    import json
-
-    return json.dumps(body)
 
 
 def _classes(site: Site, node: str) -> set[str]:
