@@ -196,10 +196,20 @@ def test_max_concurrent_holds_over_all_maintenance_drains(site: Site) -> None:
         site.annotate(node)
     until(lambda: sum(site.observer.progressing(n) == "MaxConcurrent" for n in nodes) == 2, "two to wait")
     assert sum(bool(site.observer.node(n)["spec"].get("unschedulable")) for n in nodes) == 1
+    until(lambda: sum(_tainted(site, n) for n in nodes) == 2, "the taint of those that wait")
     site.plane.kubectl("delete", "pdb", "-n", site.name, "stuck")
     site.plane.kubectl("scale", "deploy", "-n", site.name, "stuck", "--replicas=0")
     for node in nodes:
         site.phase(node, "Drained")
+        site.annotate(node, None)
+    for node in nodes:
+        site.gone(node)
+        assert not _tainted(site, node)
+
+
+def _tainted(site: Site, node: str) -> bool:
+    taints = site.observer.node(node)["spec"].get("taints", [])
+    return {"key": "rescheduler.dev/drain", "effect": "PreferNoSchedule"} in taints
 
 
 def test_the_value_false_is_refused_by_an_event(site: Site) -> None:

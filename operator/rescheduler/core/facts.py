@@ -48,11 +48,12 @@ class Taint:
     key: str
     value: str
     effect: str
+    added: str = ""  # timeAdded, which others' taints may carry: it must survive our patch
 
     def as_json(self) -> dict[str, str]:
         """The taint as the API server takes it."""
-        body = {"key": self.key, "effect": self.effect}
-        return body | {"value": self.value} if self.value else body
+        body = {"key": self.key, "value": self.value, "effect": self.effect, "timeAdded": self.added}
+        return {name: value for name, value in body.items() if value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,9 @@ def node(raw: Mapping[str, Any]) -> Node:
         deleting="deletionTimestamp" in meta,
         labels=dict(meta.get("labels") or {}),
         annotations={key: annotations[key] for key in _KEPT_ANNOTATIONS if key in annotations},
-        taints=tuple(Taint(t["key"], t.get("value", ""), t["effect"]) for t in spec.get("taints") or ()),
+        taints=tuple(
+            Taint(t["key"], t.get("value", ""), t["effect"], t.get("timeAdded", "")) for t in spec.get("taints") or ()
+        ),
         conditions=tuple(
             NodeCondition(
                 c["type"],

@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from rescheduler.api import names
-from rescheduler.api.drains import NodeRecord, Reason
-from rescheduler.core.facts import Node
+from rescheduler.api.drains import NodeRecord, Reason, TaintRecord
+from rescheduler.core.facts import Node, Taint
 
 Patch = dict[str, Any]
 
@@ -56,6 +56,22 @@ def record(node: Node, before: NodeRecord | None, adds: Additions) -> NodeRecord
     )
 
 
+def waiting_record(node: Node, before: NodeRecord | None) -> NodeRecord:
+    """What will be ours on a node that waits for its turn: the taint, where it has none of its key."""
+    known = before if before and before.uid == node.uid else NodeRecord(uid=node.uid, boot_id=node.boot_id)
+    taint = TaintRecord(key=names.WAITING_TAINT, effect="PreferNoSchedule")
+    if taint in known.added_taints or any(t.key == names.WAITING_TAINT for t in node.taints):
+        return known
+    return known.model_copy(update={"added_taints": (*known.added_taints, taint)})
+
+
+def taint_patch(node: Node, ours: NodeRecord) -> Patch | None:
+    """Set the taints that the record names; None where they are there."""
+    have = {(t.key, t.effect) for t in node.taints}
+    new = [Taint(t.key, t.value, t.effect) for t in ours.added_taints if (t.key, t.effect) not in have]
+    return _guarded({"spec": {"taints": [t.as_json() for t in (*node.taints, *new)]}}, node) if new else None
+
+
 def hold_patch(node: Node, ours: NodeRecord) -> Patch | None:
     """Cordon the node and add what the record names; None where all of it is there."""
     patch: Patch = {}
@@ -80,6 +96,10 @@ def restore_patch(node: Node, ours: NodeRecord | None, cancelled: Mapping[str, s
     if ours and ours.uid == node.uid:
         if ours.cordoned_by_us and node.unschedulable:
             patch["spec"] = {"unschedulable": None}
+        added = {(t.key, t.value, t.effect) for t in ours.added_taints}
+        kept = [t for t in node.taints if (t.key, t.value, t.effect) not in added]
+        if len(kept) != len(node.taints):
+            patch.setdefault("spec", {})["taints"] = [t.as_json() for t in kept] or None
         metadata["labels"] = {k: None for k, v in ours.added_labels.items() if node.labels.get(k) == v}
         metadata["annotations"] = {k: None for k, v in ours.added_annotations.items() if node.annotations.get(k) == v}
     noted = {**node.cancelled, **cancelled}

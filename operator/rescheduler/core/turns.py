@@ -39,6 +39,10 @@ class Hold(StrEnum):
     STALE_VIEW = "StaleView"
 
 
+IN_LINE = (Hold.MAX_CONCURRENT, Hold.MAX_UNAVAILABLE, Hold.TOPOLOGY)
+"""Nodes held back so wait for their turn: it comes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """One reason to wait, in words that a person can act on."""

@@ -195,6 +195,8 @@ class Drainer:
             self._pods.give_back()
             if scene.fact is Fact.RETURNING:
                 self._pods.finish(scene.policy.name if scene.policy else "")
+        if scene.held and scene.held.reason in turns.IN_LINE and here is not None and scene.begun is None:
+            scene = await self._keeper.queue_up(scene, here, self._write)
         if Command.RECORD in commands and here is not None:
             scene = await self._keeper.hold(scene, here, self._write)
             self._pods.follow(here.name)

@@ -31,6 +31,7 @@ class Keeper:
     def __init__(self, name: str, client: Client, store: Store, clock: Clock, announcer: Announcer) -> None:
         self._name, self._client, self._store = name, client, store
         self._clock, self._announcer = clock, announcer
+        self._lost_race = False  # the last patch failed: what its record says is not on the node
 
     async def live(self, name: str) -> Node | None:
         """The node read live: absent from memory may mean not seen yet."""
@@ -56,33 +57,63 @@ class Keeper:
             scene.policy is not None and drain.spec.drain.over(scene.policy.spec.drain).exclude_from_load_balancers
         )
         adds = nodes.additions(here, reasons, exclude_from_load_balancers=exclude)
-        record = nodes.record(here, drain.status.node, adds)
-        begun = scene.begun or scene.now
+        before = None if self._lost_race else drain.status.node
+        record = nodes.record(here, before, adds)
         if record == drain.status.node and nodes.hold_patch(here, record) is None:
             return scene
+        begun = scene.begun or scene.now
         self._store.promise(self._name, begun)
         try:
-            fresh = await self._fresh(here)
-            if scene.begun is None and turns.only_failed(drain) and not triggers.ill(fresh, scene.policy):
-                return replace(scene, node=fresh, phase=Phase.WAITING)  # healed meanwhile: its request will go
-            record = nodes.record(fresh, drain.status.node, adds)
-            again = scene.begun if drain.status.node and not fresh.unschedulable else None
-            scene = replace(scene, record=record, begun=begun, node=fresh, recordoned=scene.now if again else None)
-            if scene.recordoned or record != drain.status.node or scene.drain.status.started_at is None:
+            if scene.begun is None and turns.only_failed(drain):
+                here = await self._fresh(here)
+                if not triggers.ill(here, scene.policy):
+                    return replace(scene, node=here, phase=Phase.WAITING)  # healed meanwhile: its request will go
+                record = nodes.record(here, before, adds)
+            # Conditions of ours show that the cordon was through: a crash before it is nobody's uncordoning.
+            undone = scene.begun and not here.unschedulable and here.condition(names.DRAIN_IN_PROGRESS)
+            scene = replace(scene, record=record, begun=begun, node=here, recordoned=scene.now if undone else None)
+            if scene.recordoned or record != drain.status.node or drain.status.started_at is None:
                 await write(scene, now=True)
-            if patch := nodes.hold_patch(fresh, record):
-                raw = await self._client.patch(paths.node(fresh.name), patch)
-                self._store.put(Kind.NODE, raw)
-                log.info("node.cordoned", node=fresh.name, drain=self._name, uid=fresh.uid)
+            if await self._patch(here, nodes.hold_patch(here, record)):
+                log.info("node.cordoned", node=here.name, drain=self._name, uid=here.uid)
                 if not here.unschedulable:
                     await self._announcer.cordoned(scene)
         finally:
             self._store.promise(self._name, None)
-        written = self._store.drain(self._name)
-        return replace(scene, drain=written or scene.drain)
+        return replace(scene, drain=self._store.drain(self._name) or scene.drain)
+
+    async def queue_up(self, scene: reports.Scene, here: Node, write: Write) -> reports.Scene:
+        """While the node waits for its turn: pods that others lose had better not come here."""
+        record = nodes.waiting_record(here, scene.drain.status.node)
+        if nodes.taint_patch(here, record) is None:
+            return scene
+        scene = replace(scene, record=record)
+        if record != scene.drain.status.node:
+            await write(scene, now=True)
+        await self._patch(here, nodes.taint_patch(here, record))
+        return replace(scene, drain=self._store.drain(self._name) or scene.drain)
+
+    async def _patch(self, here: Node, patch: nodes.Patch | None) -> bool:
+        """Write on the node; whether there was anything to write.
+
+        The patch carries the version that it was made from: where somebody was faster it fails, the node is read
+        again, and so is who had cordoned it.
+        """
+        if patch is None:
+            return False
+        try:
+            raw = await self._client.patch(paths.node(here.name), patch)
+        except ApiError as error:
+            if error.code == 409:
+                self._lost_race = True
+                await self.live(here.name)
+            raise
+        self._lost_race = False
+        self._store.put(Kind.NODE, raw)
+        return True
 
     async def _fresh(self, here: Node) -> Node:
-        """The node as it is now: nobody's write is lost, and no healed node is cordoned."""
+        """The node as it is now: no healed node is cordoned."""
         raw = await self._client.get(paths.node(here.name))
         self._store.put(Kind.NODE, raw)
         return node(raw)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeRecord, Reason
+from rescheduler.core import facts, nodes
 from rescheduler.core.facts import Node
 from rescheduler.core.nodes import additions, hold_patch, record, restore_patch
 
@@ -86,3 +87,28 @@ def applied(node: Node, patch: dict[str, object] | None) -> Node:
         labels=merged(node.labels, "labels"),
         annotations=merged(node.annotations, "annotations"),
     )
+
+
+def test_a_node_that_waits_gets_a_taint_and_loses_it_again() -> None:
+    others = {"key": "other", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"}
+    raw = {"metadata": {"name": "n", "uid": "u", "resourceVersion": "7"}, "spec": {"taints": [others]}}
+    before = facts.node(raw)
+    waiting = nodes.waiting_record(before, None)
+    assert not waiting.cordoned_by_us
+    patch = nodes.taint_patch(before, waiting)
+    ours = {"key": "rescheduler.dev/drain", "effect": "PreferNoSchedule"}
+    assert patch is not None
+    assert patch["spec"] == {"taints": [others, ours]}
+    after = facts.node({**raw, "spec": {"taints": [others, ours]}})
+    assert nodes.taint_patch(after, waiting) is None
+    undo = nodes.restore_patch(after, waiting, {})
+    assert undo is not None
+    assert undo["spec"] == {"taints": [others]}
+
+
+def test_a_taint_of_somebody_else_under_our_key_stays() -> None:
+    theirs = {"key": "rescheduler.dev/drain", "effect": "NoSchedule"}
+    raw = {"metadata": {"name": "n", "uid": "u", "resourceVersion": "7"}, "spec": {"taints": [theirs]}}
+    waiting = nodes.waiting_record(facts.node(raw), None)
+    assert waiting.added_taints == ()
+    assert nodes.restore_patch(facts.node(raw), waiting, {}) is None
