@@ -62,7 +62,7 @@ def reaction(plane: ControlPlane, observer: Observer) -> dict[str, Any]:
     for name in names:
         asked[name] = time.time()
         session.patch(f"{plane.server}/api/v1/nodes/{name}", data=body, headers=headers).raise_for_status()
-        time.sleep(0.15)
+        time.sleep(0.3)
     until(lambda: all(observer.node(n)["spec"].get("unschedulable") for n in names[-3:]), "the last cordon")
     cordoned: dict[str, float] = {}
     for event in audit(plane):

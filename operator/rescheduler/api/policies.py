@@ -7,40 +7,13 @@ from enum import StrEnum
 from typing import Any
 
 from pydantic import Field
-from pydantic.config import JsonDict
 
 from rescheduler.api.scalars import POSITIVE, Duration, Model, NumberOrPercent
 from rescheduler.api.selectors import KEY_PATTERN, LabelSelector
+from rescheduler.api.windows import Window
 
 _CONDITION_TYPE = KEY_PATTERN
 """A condition's type has the syntax of a label's key."""
-
-_MINUTE = r"([0-5]?[0-9])"
-_HOUR = r"([01]?[0-9]|2[0-3])"
-_DAY = r"(0?[1-9]|[12][0-9]|3[01])"
-_MONTH = r"(0?[1-9]|1[0-2]|JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC)"
-_WEEKDAY = r"([0-7]|SUN|MON|TUE|WED|THU|FRI|SAT)"
-
-
-_STEPS = ("[1-9]|[1-5][0-9]", "[1-9]|1[0-9]|2[0-3]", "[1-9]|[12][0-9]|3[01]", "[1-9]|1[0-2]", "[1-7]")
-
-
-def _field(value: str, step: str) -> str:
-    one = rf"(\*|{value}(-{value})?)(/({step}))?"
-    return rf"{one}(,{one})*"
-
-
-CRON_PATTERN = (
-    "^(?i:"
-    + " +".join(_field(*field) for field in zip((_MINUTE, _HOUR, _DAY, _MONTH, _WEEKDAY), _STEPS, strict=True))
-    + ")$"
-)
-"""Five-field cron, names in any case; no @daily."""
-_CRON_RULE: JsonDict = {
-    # That a range runs backwards (22-6) is beyond the server's cost budget for rules: whoever reads windows must say so.
-    "rule": f"self.matches(r'{CRON_PATTERN}')",
-    "message": "must be five-field cron (minute hour day month weekday), such as 0 22 * * SAT; no @daily",
-}
 
 
 class Mode(StrEnum):
@@ -126,33 +99,6 @@ class ConditionMatch(Model):
     )
     for_: Duration = Field(
         default=timedelta(), alias="for", description="How long it has to hold without a break, such as 60s."
-    )
-
-
-class Window(Model):
-    """A maintenance window: opens by cron, stays open for a while."""
-
-    schedule: str = Field(
-        description="When the window opens: five-field cron, such as `0 22 * * SAT`.",
-        json_schema_extra={"maxLength": 128, "x-kubernetes-validations": [_CRON_RULE]},
-    )
-    duration: Duration = Field(
-        description="How long it stays open, such as 4h.",
-        json_schema_extra={"x-kubernetes-validations": [POSITIVE]},
-    )
-    time_zone: str = Field(
-        default="UTC",
-        description="IANA time zone of the schedule, such as Europe/Berlin.",
-        max_length=64,
-        pattern=r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$",
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                {
-                    "rule": "self.lowerAscii() != 'local'",
-                    "message": "must be an IANA time zone: Local would depend on where the operator runs",
-                }
-            ]
-        },
     )
 
 

@@ -25,6 +25,7 @@ class Fact(StrEnum):
     WITHDRAWN = "Withdrawn"  # nobody asks for it any more
     RESTORED = "Restored"  # withdrawn, and nothing of ours is left on the node
     EMPTY = "Empty"  # begun, and no pod is left that must leave
+    EXPIRED = "Expired"  # its time is up, and it is to be cancelled then
     HELD = "Held"  # may not go on now
     GRANTED = "Granted"  # may begin, and has not
     LEAVING = "Leaving"  # begun, pods left
@@ -38,6 +39,7 @@ class Command(StrEnum):
     CORDON = "Cordon"  # cordon, and add what the record names
     MOVE = "Move"  # pods may be moved; without it none is
     GIVE_BACK = "GiveBack"  # pods let go of go back to their ReplicaSets
+    CANCEL = "Cancel"  # delete the NodeDrain: restoring follows
     RESTORE = "Restore"  # take off the node what the record names
     FORGET = "Forget"  # drop the finalizer: the NodeDrain goes
 
@@ -49,6 +51,7 @@ _BEGUN: _Row = {
     Fact.LEAVING: (Phase.DRAINING, _GOES_ON),
     Fact.STUCK: (Phase.BLOCKED, _GOES_ON),
     Fact.EMPTY: (Phase.DRAINED, _GOES_ON),
+    Fact.EXPIRED: (Phase.DRAINING, (Command.CANCEL,)),
     Fact.HELD: (Phase.WAITING, (Command.GIVE_BACK,)),
 }
 _OVER: _Row = {
@@ -84,6 +87,7 @@ class Situation:
         same_node: the node exists with the UID that the drain was recorded for.
         begun: status.startedAt.
         traces: released pods are left on the node, or it is not known that none are.
+        expired: the drain's time is up, and it is to be cancelled then.
         remaining: pods that must leave; None while the node's pods have not been listed.
         last_move: when a pod last left or an eviction was last in flight, on our clock.
     """
@@ -94,6 +98,7 @@ class Situation:
     restored: bool
     held: bool
     traces: bool = False
+    expired: bool = False
     begun: datetime | None = None
     remaining: int | None = None
     blocked: int = 0
@@ -110,6 +115,8 @@ def fact(s: Situation) -> Fact:
         return Fact.RESTORED if s.restored else Fact.WITHDRAWN
     if s.begun and s.remaining == 0 and s.now >= s.begun + SETTLE:
         return Fact.EMPTY
+    if s.expired:
+        return Fact.EXPIRED
     if s.held:
         return Fact.HELD
     if s.begun is None:

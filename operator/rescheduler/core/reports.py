@@ -1,17 +1,20 @@
 """What a NodeDrain's status and its node's conditions say of a drain: for people, and for machines."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from rescheduler.api import names
 from rescheduler.api.conditions import Condition
 from rescheduler.api.drains import NodeDrain, NodeDrainStatus, NodeRecord, Phase, PodCounts, PolicyRef, Reason
-from rescheduler.api.policies import Policy
+from rescheduler.api.policies import Drain, OnTimeout, Policy
+from rescheduler.api.scalars import format_duration
+from rescheduler.core import estimates
 from rescheduler.core.drains import Fact
 from rescheduler.core.facts import Node
 from rescheduler.core.tallies import MOST_BLOCKERS, Tally
 from rescheduler.core.turns import Held
+from rescheduler.core.windows import look
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,7 @@ class Scene:
     Attributes:
         record: what is ours on the node, once the commands of this step are through.
         tally: None while the node's pods are not known.
+        settings: the policy's `drain`, with the NodeDrain's own words over it.
         moved: pods that have left so far.
         recordoned: when the node was cordoned again after somebody had uncordoned it.
     """
@@ -36,6 +40,7 @@ class Scene:
     tally: Tally | None
     moved: int
     now: datetime
+    settings: Drain = field(default_factory=Drain)
     recordoned: datetime | None = None
 
 
@@ -43,6 +48,19 @@ def paused(status: NodeDrainStatus, now: datetime) -> timedelta:
     """How much of the time since the drain began does not count."""
     standing = now - status.paused_at if status.paused_at else timedelta()
     return timedelta(seconds=status.paused_seconds or 0) + max(standing, timedelta())
+
+
+def deadline(scene: Scene) -> datetime | None:
+    """When the time of the whole drain is up."""
+    timeout = scene.settings.timeout
+    return scene.begun + paused(scene.drain.status, scene.now) + timeout if timeout and scene.begun else None
+
+
+_AT_TIMEOUT = {
+    OnTimeout.HOLD: "pods are tried on (drain.onTimeout: Hold)",
+    OnTimeout.DELETE: "pods are deleted past their budgets (drain.onTimeout: Delete)",
+    OnTimeout.CANCEL: "the drain is cancelled (drain.onTimeout: Cancel)",
+}
 
 
 def _pause(scene: Scene) -> dict[str, object]:
@@ -87,8 +105,32 @@ def status(scene: Scene) -> NodeDrainStatus:
             "progress": f"{scene.moved}/{total}",
             "blockers": tally.blockers[:MOST_BLOCKERS],
             "blockers_total": blocked,
+            "estimated_completion": f"{eta:%Y-%m-%dT%H:%M:%SZ}" if (eta := _estimate(scene)) else None,
         }
     return before.model_copy(update=update)
+
+
+def _estimate(scene: Scene) -> datetime | None:
+    tally = scene.tally
+    if tally is None or scene.begun is None or scene.phase is not Phase.DRAINING or scene.held:
+        return None
+    return estimates.completion(
+        started=scene.begun,
+        paused=paused(scene.drain.status, scene.now),
+        now=scene.now,
+        moved=scene.moved,
+        remaining=tally.remaining,
+        grace=tally.grace,
+    )
+
+
+def _fits_window(scene: Scene) -> tuple[str, str, str] | None:
+    """Whether the drain will be done before its window closes; None where no window bounds it."""
+    found = scene.policy.spec.maintenance.windows if scene.policy else ()
+    if not found or not (eta := _estimate(scene)) or not (until := look(found, scene.now).until):
+        return None
+    when = f"done at {eta:%H:%M:%S} UTC by its pace so far, and the window closes at {until:%H:%M:%S} UTC"
+    return ("True", "Fits", when) if eta <= until else ("False", "WillNotFit", when)
 
 
 def _conditions(scene: Scene) -> tuple[Condition, ...]:
@@ -98,6 +140,8 @@ def _conditions(scene: Scene) -> tuple[Condition, ...]:
         "Drained": _drained(scene),
         "Blocked": _blocked(scene),
     }
+    if fits := _fits_window(scene):
+        ours["FitsWindow"] = fits
     known = {c.type: c for c in scene.drain.status.conditions}
     for type_, (state, reason, message) in ours.items():
         old = known.get(type_)
@@ -119,6 +163,9 @@ def _progressing(scene: Scene) -> tuple[str, str, str]:
         return "False", "Drained", "nothing is left to do until the request ends"
     if scene.held:
         return "False", scene.held.reason, scene.held.message
+    if scene.begun and (end := deadline(scene)) and scene.now >= end:
+        late = format_duration(scene.settings.timeout)
+        return "True", "TimedOut", f"the timeout of {late} has passed: {_AT_TIMEOUT[scene.settings.on_timeout]}"
     if scene.phase is Phase.BLOCKED:
         return "True", "Blocked", "pods are tried again as soon as what blocks them changes"
     return "True", "Draining", "pods are being moved"

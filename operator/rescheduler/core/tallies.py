@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from rescheduler.api.drains import Blocker
 from rescheduler.core.answers import Answer, Outcome
@@ -38,6 +38,7 @@ class Tally:
         leaving: uids of the pods that must leave and are still there.
         objects: pods that must leave and still exist, Terminating ones included.
         remaining: those not counted as moved.
+        grace: the longest grace period of those left.
         waiting: those released whose replacement is not Ready.
     """
 
@@ -47,6 +48,7 @@ class Tally:
     remaining: int = 0
     in_flight: int = 0
     waiting: int = 0
+    grace: timedelta = timedelta()
     skipped: int = 0
     blockers: tuple[Blocker, ...] = field(default_factory=tuple)
 
@@ -94,6 +96,7 @@ def tally(
         remaining=len(here),
         in_flight=sum(v.fate is Fate.LEAVING or p.released or _accepted(p, attempts) for p, v in must),
         waiting=sum(p.released and p.uid in waiting for p, _ in must),
+        grace=timedelta(seconds=max((pod.grace for pod, _ in here), default=0)),
         skipped=len(rows) - len(must),
         blockers=tuple(sorted(blockers, key=lambda b: (b.since, b.namespace, b.pod))),
     )

@@ -4,14 +4,14 @@ Timers run on our own clock from the first sight of a condition, never on a node
 and a restart of ours may lengthen a wait but must never shorten it (DESIGN 5).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from rescheduler.api.drains import Reason
 from rescheduler.api.policies import ConditionMatch, Policy
 from rescheduler.api.scalars import format_duration
-from rescheduler.core.facts import UNREACHABLE, Node
+from rescheduler.core.facts import UNREACHABLE, Node, NodeCondition
 
 REFUSED_VALUE = "false"
 """A maintenance annotation with this value is refused: it asks for the opposite of what it would do."""
@@ -81,6 +81,10 @@ def wanted(node: Node, policy: Policy | None, seen: Sighting, now: datetime, *, 
     wants = [failure] if failure else []
     if node.maintenance is not None and not refused:
         wants.insert(0, Want(Reason.MAINTENANCE, node.maintenance, node.maintenance))
+    elif policy and policy.spec.maintenance.enabled:
+        asked, later = _due(node, policy.spec.maintenance.conditions, seen, now)
+        wants[:0] = [_held_for(node, asked, Reason.MAINTENANCE)] if asked else []
+        again = min((time for time in (again, later) if time), default=None)
     live = tuple(want for want in wants if node.cancelled.get(want.reason) != want.token)
     return Wants(live, again, refused)
 
@@ -89,12 +93,25 @@ def stale_cancellations(node: Node, wants: Wants, seen: Sighting) -> tuple[str, 
     """Entries of the node's `cancelled` annotation whose request is gone or has changed."""
     stale = []
     for reason, token in node.cancelled.items():
-        if reason == Reason.MAINTENANCE:
+        if reason == Reason.MAINTENANCE and node.maintenance is not None:
             if node.maintenance != token:
+                stale.append(reason)
+        elif reason == Reason.MAINTENANCE:
+            if not _still_asks(node, token):
                 stale.append(reason)
         elif seen.healthy_since is not None or any(want.reason == reason for want in wants.requests):
             stale.append(reason)
     return tuple(stale)
+
+
+def _still_asks(node: Node, token: str) -> bool:
+    """Whether the condition that a cancelled request came from is still as it was then."""
+    return any(_token(condition) == token for condition in node.conditions)
+
+
+def _token(condition: NodeCondition) -> str:
+    at = condition.transition.isoformat() if condition.transition else ""
+    return f"{condition.type}={condition.status} {at}"
 
 
 def _matches(node: Node, match: ConditionMatch) -> bool:
@@ -115,22 +132,32 @@ def _failure(
     failure = policy.spec.failure
     if not seen.was_ready and node.created and now < node.created + failure.startup_grace:
         return None, node.created + failure.startup_grace
-    due = [
-        (seen.since[match.type][1] + match.for_, match)
-        for match in failure.conditions
-        if _matches(node, match) and match.type in seen.since
-    ]
-    if due and (first := min(due, key=lambda pair: pair[0]))[0] <= now:
-        return _failed(node, first[1]), None
+    found, later = _due(node, failure.conditions, seen, now)
+    if found:
+        return _held_for(node, found, Reason.FAILURE), None
     if standing and (seen.healthy_since is None or now < seen.healthy_since + failure.recover_after):
         again = seen.healthy_since + failure.recover_after if seen.healthy_since else None
         return Want(Reason.FAILURE, "", ""), again
-    return None, min((time for time, _ in due), default=None)
+    return None, later
 
 
-def _failed(node: Node, match: ConditionMatch) -> Want:
+def _due(
+    node: Node, matches: Iterable[ConditionMatch], seen: Sighting, now: datetime
+) -> tuple[ConditionMatch | None, datetime | None]:
+    """A condition that has held for its time; else when the first will have."""
+    due = [
+        (seen.since[match.type][1] + match.for_, match)
+        for match in matches
+        if _matches(node, match) and match.type in seen.since
+    ]
+    first = min(due, key=lambda pair: pair[0], default=None)
+    if first and first[0] <= now:
+        return first[1], None
+    return None, first[0] if first else None
+
+
+def _held_for(node: Node, match: ConditionMatch, reason: Reason) -> Want:
     condition = node.condition(match.type)
-    status, reason = (condition.status, condition.reason) if condition else ("", "")
-    at = condition.transition.isoformat() if condition and condition.transition else ""
-    message = f"{match.type} is {status} for over {format_duration(match.for_)}" + (f" ({reason})" if reason else "")
-    return Want(Reason.FAILURE, message, f"{match.type}={status} {at}")
+    status, why = (condition.status, condition.reason) if condition else ("", "")
+    message = f"{match.type} is {status} for over {format_duration(match.for_)}" + (f" ({why})" if why else "")
+    return Want(reason, message, _token(condition) if condition else "")

@@ -12,14 +12,15 @@ from enum import StrEnum
 from functools import cached_property
 
 from rescheduler.api.drains import NodeDrain, Phase, Reason
-from rescheduler.api.policies import Mode, Policy, Suspend
+from rescheduler.api.policies import Mode, OnWindowClose, Policy, Suspend
 from rescheduler.core.facts import Node
 from rescheduler.core.policies import Winners
 from rescheduler.core.triggers import ill
+from rescheduler.core.windows import look
 
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 BLOCKED_KEEPS_SLOT = timedelta(minutes=5)
 """A drain blocked for longer gives up its slot of maxConcurrent (DESIGN 2)."""
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Hold(StrEnum):
@@ -77,6 +78,7 @@ class World:
     nodes: Mapping[str, Node]
     winners: Winners
     drains: Mapping[str, NodeDrain]
+    now: datetime = _LONG_AGO
 
     def policy(self, node: Node) -> Policy | None:
         """The policy that decides for this node."""
@@ -103,7 +105,7 @@ class World:
                 continue
             if drain.status.started_at:
                 begun[policy.name].append(drain)
-            elif _queues(drain, policy):
+            elif _queues(drain, policy, self.now):
                 waiting[policy.name].append(drain)
         return {
             name: Queue(len(self.members[name]), tuple(begun[name]), tuple(sorted(waiting[name], key=_turn)))
@@ -123,6 +125,8 @@ def held(drain: NodeDrain, world: World, now: datetime) -> Held | None:
         return found
     if drain.status.started_at is None:
         return _start(drain, node, policy, world, now)
+    if policy.spec.maintenance.on_window_close is OnWindowClose.PAUSE and (shut := _shut(drain, policy, now)):
+        return shut
     if drain.status.recordoned_at and not node.unschedulable:
         return Held(
             Hold.UNCORDONED,
@@ -169,9 +173,20 @@ def _start(drain: NodeDrain, node: Node, policy: Policy, world: World, now: date
         return Held(Hold.GATED, f"waits for others to set the condition {', '.join(shut)} to True on this NodeDrain")
     if failed(drain):
         return _storm(policy, world)
-    if policy.spec.maintenance.windows:
-        return Held(Hold.WINDOW, "maintenance windows are not acted on by this version: remove them to start")
+    if shut_window := _shut(drain, policy, now):
+        return shut_window
     return _slots(drain, node, policy, world, now)
+
+
+def _shut(drain: NodeDrain, policy: Policy, now: datetime) -> Held | None:
+    """Windows are for maintenance alone: who asks by hand, or a node that failed, does not wait for one."""
+    if not policy.spec.maintenance.windows or any(r.reason is not Reason.MAINTENANCE for r in drain.spec.requests):
+        return None
+    found = look(policy.spec.maintenance.windows, now)
+    if found.until:
+        return None
+    then = f"the next maintenance window opens at {found.next:%Y-%m-%d %H:%M} UTC" if found.next else "no window opens"
+    return Held(Hold.WINDOW, "; ".join(part for part in (then, found.error) if part))
 
 
 def _is_true(drain: NodeDrain, type_: str) -> bool:
@@ -209,10 +224,12 @@ def _slots(drain: NodeDrain, node: Node, policy: Policy, world: World, now: date
     return None
 
 
-def _queues(drain: NodeDrain, policy: Policy) -> bool:
+def _queues(drain: NodeDrain, policy: Policy, now: datetime) -> bool:
     """Whether a drain that has not begun is waiting for a slot, and for nothing else."""
     gates = drain.spec.drain.over(policy.spec.drain).gates
-    return not _by_policy(drain, policy) and all(_is_true(drain, gate) for gate in gates)
+    return (
+        not _by_policy(drain, policy) and not _shut(drain, policy, now) and all(_is_true(drain, gate) for gate in gates)
+    )
 
 
 def _takes_slot(drain: NodeDrain, now: datetime) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from rescheduler.api import GROUP, VERSION
 from rescheduler.api.drains import NodeDrain, NodeDrainStatus, Phase
+from rescheduler.api.policies import OnTimeout
+from rescheduler.api.scalars import format_duration
 from rescheduler.core.facts import Node
 from rescheduler.core.pods import Owner
 from rescheduler.core.reports import Scene
@@ -24,6 +26,10 @@ def of_node(node: Node) -> Subject:
 def of_drain(drain: NodeDrain) -> Subject:
     """A NodeDrain as the subject of an Event."""
     return Subject(f"{GROUP}/{VERSION}", "NodeDrain", drain.name, drain.uid)
+
+
+def _reasons(status: NodeDrainStatus) -> set[str]:
+    return {c.reason for c in status.conditions if c.type == "Progressing"}
 
 
 class Announcer:
@@ -55,6 +61,16 @@ class Announcer:
         message = f"Nothing of Rescheduler's is left on the node{kept}"
         await self._both(drain, node, Kind.NORMAL, "Restored", message)
 
+    async def timed_out(self, scene: Scene) -> None:
+        """The drain's time is up."""
+        late = format_duration(scene.settings.timeout)
+        does = {
+            OnTimeout.HOLD: "pods are tried on",
+            OnTimeout.DELETE: "pods are deleted past their budgets",
+            OnTimeout.CANCEL: "the drain is cancelled, and the node put back as it was",
+        }[scene.settings.on_timeout]
+        await self._both(scene.drain, scene.node, Kind.WARNING, "TimedOut", f"The timeout of {late} has passed: {does}")
+
     async def node_gone(self, drain: NodeDrain, node: Node | None) -> None:
         """The drain's node was deleted, or replaced under its name."""
         what = "another machine has its name now" if node else "it was deleted"
@@ -80,6 +96,8 @@ class Announcer:
     ) -> None:
         """The status was written: what of it is news? `pods`: UIDs by namespace/name; `owners`: their controllers."""
         await self._waiting(scene, before, after)
+        if "TimedOut" in _reasons(after) - _reasons(before):
+            await self.timed_out(scene)
         if before.phase != after.phase:
             await self._phase(scene, after)
         known = {(b.namespace, b.pod, b.class_) for b in before.blockers}

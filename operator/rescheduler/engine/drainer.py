@@ -13,14 +13,14 @@ import structlog
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, NodeDrainStatus, Phase
-from rescheduler.api.policies import Drain, Policy
+from rescheduler.api.policies import Drain, OnTimeout, Policy
 from rescheduler.api.scalars import dump
 from rescheduler.core import drains, reports, turns
 from rescheduler.core.drains import Command, Fact
 from rescheduler.core.facts import UNREACHABLE, Node
 from rescheduler.core.tallies import Tally
 from rescheduler.core.turns import Held
-from rescheduler.core.verdicts import Circumstances
+from rescheduler.core.verdicts import Circumstances, deadline
 from rescheduler.engine.announcements import Announcer
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.keeper import Keeper
@@ -34,6 +34,7 @@ from rescheduler.kube.client import TRANSIENT, ApiError, Client
 log = structlog.get_logger("rescheduler.drainer")
 
 _LOOK_AGAIN = 10.0  # seconds, where nothing happens: time alone changes some facts
+_TIMED = 1.0  # seconds, where pods have deadlines
 _SETTLE = 0.02  # seconds; a burst of pod events is one look
 _WRITE_EVERY = 1.0  # seconds between writes of mere progress
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0  # seconds
@@ -124,7 +125,8 @@ class Drainer:
             self._pods.follow(here.name)
         withdrawn = drain.deletion_timestamp is not None
         tally = self._tally(drain, here, policy, now, may_move=held is None and not withdrawn)
-        situation = self._situation(drain, here, held, tally, now)
+        settings = drain.spec.drain.over(policy.spec.drain if policy else Drain())
+        situation = self._situation(drain, here, held, tally, now, settings)
         fact = drains.fact(situation)
         phase, commands = drains.step(drain.status.phase or Phase.WAITING, fact)
         scene = reports.Scene(
@@ -139,11 +141,18 @@ class Drainer:
             tally=tally,
             moved=(self._pods.moved or 0) + (tally.objects - tally.remaining if tally else 0),
             now=now,
+            settings=settings,
         )
         return await self._carry_out(commands, scene)
 
     def _situation(
-        self, drain: NodeDrain, here: Node | None, held: Held | None, tally: Tally | None, now: datetime
+        self,
+        drain: NodeDrain,
+        here: Node | None,
+        held: Held | None,
+        tally: Tally | None,
+        now: datetime,
+        settings: Drain,
     ) -> drains.Situation:
         record = drain.status.node
         withdrawn = drain.deletion_timestamp is not None
@@ -155,11 +164,19 @@ class Drainer:
             restored=restored,
             held=held is not None,
             traces=drain.status.started_at is not None and (self._pods.traces or not self._pods.synced),
+            expired=self._expired(drain, settings, now),
             begun=drain.status.started_at,
             remaining=tally.objects if tally else None,
             blocked=len(tally.blockers) if tally else 0,
             last_move=self._pods.last_move,
         )
+
+    @staticmethod
+    def _expired(drain: NodeDrain, settings: Drain, now: datetime) -> bool:
+        """Whether the drain's time is up and it is to be cancelled."""
+        seen = Circumstances(now, drain.status.started_at, reports.paused(drain.status, now))
+        end = deadline(settings.timeout, seen)
+        return settings.on_timeout is OnTimeout.CANCEL and end is not None and now >= end
 
     def _tally(
         self, drain: NodeDrain, here: Node | None, policy: Policy | None, now: datetime, *, may_move: bool
@@ -191,6 +208,9 @@ class Drainer:
             await self._write(scene)
             await self._keeper.restore(scene.drain)
             return 0.0
+        if Command.CANCEL in commands:
+            await self._cancel(scene)
+            return 0.0
         if Command.GIVE_BACK in commands:
             self._pods.give_back()
             if scene.fact is Fact.RETURNING:
@@ -204,7 +224,8 @@ class Drainer:
         await self._write(scene)
         if scene.fact is not Fact.HELD or scene.begun:
             await self._keeper.mark(scene)
-        patience = PATIENCE.total_seconds() if self._pods.impatient else _LOOK_AGAIN
+        timed = scene.settings.timeout or any(rule.timeout for rule in scene.settings.rules)
+        patience = _TIMED if timed else PATIENCE.total_seconds() if self._pods.impatient else _LOOK_AGAIN
         return min(patience, pause if pause is not None else _LOOK_AGAIN, self._until_settled(scene))
 
     def _until_settled(self, scene: reports.Scene) -> float:
@@ -235,6 +256,12 @@ class Drainer:
         raw = await self._t.client.patch(f"{paths.drain(self.name)}/status", body)
         self._t.store.put(Kind.DRAIN, raw)
         await self._t.announcer.changed(scene, before, wanted, self._pods.uids(), self._pods.owners())
+
+    async def _cancel(self, scene: reports.Scene) -> None:
+        await self._t.announcer.timed_out(scene)
+        answer = await self._t.client.delete(paths.drain(self.name), {"preconditions": {"uid": scene.drain.uid}})
+        if answer.get("kind") == "NodeDrain":
+            self._t.store.put(Kind.DRAIN, answer)
 
     async def _forget(self, drain: NodeDrain, here: Node | None) -> None:
         """Let the NodeDrain go; one whose node is gone is deleted first."""

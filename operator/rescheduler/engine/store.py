@@ -5,7 +5,7 @@ Kopf loses across a re-list are found by the re-sync.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -21,6 +21,7 @@ from rescheduler.core.triggers import Sighting
 from rescheduler.core.turns import World
 
 log = structlog.get_logger("rescheduler.store")
+_STALE = timedelta(seconds=10)
 
 
 class Kind(StrEnum):
@@ -167,8 +168,9 @@ class Store:
 
     def world(self) -> World:
         """All facts of this moment, promises counted as kept."""
-        if self._world is None:
-            self._world = World(self._nodes, self._winners, {**self._drains, **self._begun()})
+        # Windows open and close by time alone: what was worked out long ago is worked out anew.
+        if self._world is None or self._now() - self._world.now > _STALE:
+            self._world = World(self._nodes, self._winners, {**self._drains, **self._begun()}, self._now())
         return self._world
 
     def _begun(self) -> dict[str, NodeDrain]:

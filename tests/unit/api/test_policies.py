@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from rescheduler.api.policies import CRON_PATTERN, Policy, ReschedulePolicySpec
+from rescheduler.api.policies import Policy, ReschedulePolicySpec
 from rescheduler.api.scalars import dump
+from rescheduler.api.windows import CRON_PATTERN
 
 DESIGN = yaml.safe_load("""
 nodeSelector: {matchLabels: {}, matchExpressions: []}

@@ -114,3 +114,46 @@ def test_a_cancelled_request_stays_quiet_until_it_changes() -> None:
 def test_nonsense_in_the_cancelled_annotation_cancels_nothing(nonsense: str) -> None:
     asked = node(annotations={names.MAINTENANCE: "disk", names.CANCELLED: nonsense})
     assert wanted(asked, POLICY, story((0, "True")), at(1), standing=frozenset()).requests
+
+
+DETECTOR = Policy.from_object(
+    {
+        "metadata": {"name": "p"},
+        "spec": {"maintenance": {"conditions": [{"type": "Detector", "status": ["True"], "for": "30s"}]}},
+    }
+)
+
+
+def detected(status: str, **more: object) -> Node:
+    return node(conditions=(NodeCondition("Ready", "True"), NodeCondition("Detector", status, "Fan", at(0))), **more)
+
+
+def test_a_condition_asks_for_maintenance_and_withdraws_it() -> None:
+    seen = see(None, detected("True"), DETECTOR, at(0))
+    early = wanted(detected("True"), DETECTOR, seen, at(29), standing=frozenset())
+    assert (early.requests, early.look_again) == ((), at(30))
+    late = wanted(detected("True"), DETECTOR, seen, at(30), standing=frozenset())
+    assert [(want.reason, want.message) for want in late.requests] == [
+        (Reason.MAINTENANCE, "Detector is True for over 30s (Fan)")
+    ]
+    seen = see(seen, detected("False"), DETECTOR, at(40))
+    after = wanted(detected("False"), DETECTOR, seen, at(41), standing=frozenset({Reason.MAINTENANCE}))
+    assert after.requests == ()
+
+
+def test_the_annotations_words_come_before_the_conditions() -> None:
+    annotated = detected("True", annotations={names.MAINTENANCE: "disk"})
+    seen = see(None, annotated, DETECTOR, at(0))
+    asked = wanted(annotated, DETECTOR, seen, at(60), standing=frozenset())
+    assert [want.message for want in asked.requests] == ["disk"]
+
+
+def test_a_cancelled_condition_stays_cancelled_until_it_changes() -> None:
+    seen = see(None, detected("True"), DETECTOR, at(0))
+    (want,) = wanted(detected("True"), DETECTOR, seen, at(60), standing=frozenset()).requests
+    cancelled = detected("True", annotations={names.CANCELLED: f'{{"Maintenance": "{want.token}"}}'})
+    asked = wanted(cancelled, DETECTOR, seen, at(60), standing=frozenset())
+    assert asked.requests == ()
+    assert stale_cancellations(cancelled, asked, seen) == ()
+    healed = detected("False", annotations=dict(cancelled.annotations))
+    assert stale_cancellations(healed, asked, seen) == ("Maintenance",)

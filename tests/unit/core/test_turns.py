@@ -67,7 +67,7 @@ def test_without_a_policy_nothing_begins() -> None:
         ({"suspend": "All"}, True, Hold.SUSPENDED),
         ({"maintenance": {"enabled": False}}, False, Hold.DISABLED),
         ({"drain": {"gates": ["example.com/ok"]}}, False, Hold.GATED),
-        ({"maintenance": {"windows": [{"schedule": "0 0 * * *", "duration": "1h"}]}}, False, Hold.WINDOW),
+        ({"maintenance": {"windows": [{"schedule": "0 12 * * *", "duration": "1h"}]}}, False, Hold.WINDOW),
     ],
 )
 def test_the_policy_holds(spec: dict[str, Any], begun: bool, why: Hold | None) -> None:
@@ -125,3 +125,21 @@ def test_a_failed_node_does_not_queue_behind_maintenance() -> None:
 )
 def test_the_storm_brake(nodes: int, ill: int, why: Hold | None) -> None:
     assert reason("n0", world(drain("n0", reason=Reason.FAILURE), nodes=nodes, ill=ill)) is why
+
+
+def test_windows_are_for_maintenance_alone() -> None:
+    shut = {"maintenance": {"windows": [{"schedule": "0 12 * * *", "duration": "1h"}]}}
+    assert reason("n0", world(drain("n0", reason=Reason.MANUAL), **shut)) is None
+    assert reason("n0", world(drain("n0", begun=True), **shut)) is None  # onWindowClose: Finish
+    shut["maintenance"]["onWindowClose"] = "Pause"  # type: ignore[assignment]
+    assert reason("n0", world(drain("n0", begun=True), **shut)) is Hold.WINDOW
+    assert reason("n0", world(drain("n0", begun=True, reason=Reason.MANUAL), **shut)) is None
+
+
+def test_who_waits_for_a_window_is_ahead_of_nobody() -> None:
+    place = world(
+        drain("n0", age=9),
+        drain("n1", age=5, reason=Reason.MANUAL),
+        maintenance={"windows": [{"schedule": "0 12 * * *", "duration": "1h"}]},
+    )
+    assert reason("n1", place) is None

@@ -1,0 +1,280 @@
+"""Replacement first, as decisions."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rescheduler.api.drains import BlockerClass
+from rescheduler.api.policies import Drain, NoRoom, Replacement
+from rescheduler.core.budgets import Budget
+from rescheduler.core.moves import Move
+from rescheduler.core.pods import Owner, Pod
+from rescheduler.core.replacements import Setback, Setting, Trouble, Way, choose, give_back
+from rescheduler.core.workloads import Deployment, ReplicaSet, Workload
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+DEPLOYMENT = Deployment("s", "web", "d", replicas=3, revision="1")
+CURRENT = ReplicaSet("s", "web-a", "r1", "web", "d", hash="a", replicas=3, revision="1")
+FULL = Budget("s", "b", "b", allowed=0, healthy=1, needed=1, expected=1)
+
+
+def pod(name: str, *, released: bool = False, since: int = 10, before: int = 3, **changes: Any) -> Pod:
+    move = Move("NodeDrain/n", "a", None, before, NOW - timedelta(seconds=since), 1, "web", "d", "web-a", "r1")
+    base: dict[str, Any] = {
+        "namespace": "s",
+        "name": name,
+        "uid": name,
+        "ready": True,
+        "owner": Owner("ReplicaSet", "web-a", "r1"),
+        "labels": {"pod-template-hash": "rescheduler-released" if released else "a"},
+        "move": move if released else None,
+    }
+    return Pod(**(base | changes))
+
+
+def workload(*pods: Pod, going: frozenset[str] = frozenset(), **changes: Any) -> Workload:
+    base: dict[str, Any] = {"deployment": DEPLOYMENT, "replica_sets": (CURRENT,), "pods": pods, "going": going}
+    return Workload(**(base | changes))
+
+
+def setting(now: datetime = NOW, **changes: Any) -> Setting:
+    drain = changes.pop("drain", {})
+    return Setting(Drain(**drain), now, **changes)
+
+
+THREE = (pod("p1"), pod("p2"), pod("p3"))
+
+
+def test_a_pod_is_let_go_first() -> None:
+    assert choose(THREE[0], workload(*THREE), setting()).way is Way.RELEASE
+
+
+def test_a_quarter_of_an_owner_at_once_rounded_up() -> None:
+    released = pod("p1", released=True)
+    assert choose(THREE[1], workload(released, *THREE[1:]), setting()).way is Way.WAIT
+    many = replace(DEPLOYMENT, replicas=5)
+    assert choose(THREE[1], workload(released, *THREE[1:], deployment=many), setting()).way is Way.RELEASE
+
+
+@pytest.mark.parametrize(
+    ("changes", "pod_changes", "reason"),
+    [
+        ({"drain": {"replacement": Replacement.NEVER}}, {}, "Never"),
+        ({}, {"annotations": {"rescheduler.dev/replacement": "Never"}}, "Never"),
+        ({"exclusive": True}, {}, "ExclusiveVolume"),
+        ({}, {"host_path": True}, "HostPath"),
+        ({}, {"pinned": True}, "Pinned"),
+        ({}, {"ready": False}, "NotReady"),
+        ({"budgets": (FULL, FULL)}, {}, "SeveralBudgets"),
+        ({"named": "Service x"}, {}, "HashSelected"),
+        ({"drain": {"replacement": Replacement.WHEN_BLOCKED}}, {}, "NotBlocked"),
+    ],
+)
+def test_who_cannot_be_replaced_first_goes_plainly(
+    changes: dict[str, Any], pod_changes: dict[str, Any], reason: str
+) -> None:
+    first = replace(THREE[0], **pod_changes)
+    choice = choose(first, workload(first, *THREE[1:]), setting(**changes))
+    assert (choice.way, choice.reason) == (Way.PLAIN, reason)
+
+
+def test_when_blocked_waits_for_a_replacement_only_without_budget() -> None:
+    drain = {"replacement": Replacement.WHEN_BLOCKED}
+    assert choose(THREE[0], workload(*THREE), setting(drain=drain, budgets=(FULL,))).way is Way.RELEASE
+
+
+def test_the_owners_word_is_stronger_than_the_policys() -> None:
+    first = replace(THREE[0], annotations={"rescheduler.dev/replacement": "Preferred"})
+    assert choose(first, workload(first), setting(drain={"replacement": Replacement.NEVER})).way is Way.RELEASE
+
+
+def test_recreate_has_no_second_pod() -> None:
+    found = workload(*THREE, deployment=replace(DEPLOYMENT, surges=False))
+    assert choose(THREE[0], found, setting()).reason == "NoSurge"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"deployment": replace(DEPLOYMENT, paused=True)},
+        {"deployment": replace(DEPLOYMENT, observed=False)},
+        {"replica_sets": (CURRENT, replace(CURRENT, uid="r0", hash="0", revision="0"))},
+    ],
+)
+def test_a_rollout_is_waited_for_and_not_for_ever(changes: dict[str, Any]) -> None:
+    found = workload(*THREE, **changes)
+    assert choose(THREE[0], found, setting(asked=NOW)).way is Way.WAIT
+    late = setting(asked=NOW - timedelta(minutes=5))
+    assert choose(THREE[0], found, late).way is Way.PLAIN
+    alone = workload(THREE[0], **changes)
+    assert choose(THREE[0], alone, late).cause is BlockerClass.REPLACEMENT_NOT_READY
+
+
+def test_the_gate_counts_pods_not_the_budget() -> None:
+    old = pod("p1", released=True)
+    assert choose(old, workload(old, *THREE[1:]), setting()).way is Way.WAIT
+    assert choose(old, workload(old, *THREE[1:], pod("new", ready=False)), setting()).way is Way.WAIT
+    assert choose(old, workload(old, *THREE[1:], pod("new")), setting()).way is Way.EVICT
+
+
+def test_the_gate_waits_for_min_ready_seconds() -> None:
+    slow = replace(DEPLOYMENT, min_ready=timedelta(seconds=30))
+    settled = tuple(replace(p, ready_since=NOW - timedelta(hours=1)) for p in THREE[1:])
+    old, new = pod("p1", released=True), pod("new", ready_since=NOW - timedelta(seconds=29))
+    assert choose(old, workload(old, *settled, new, deployment=slow), setting()).way is Way.WAIT
+    ripe = replace(new, ready_since=NOW - timedelta(seconds=30))
+    assert choose(old, workload(old, *settled, ripe, deployment=slow), setting()).way is Way.EVICT
+
+
+def test_an_eviction_under_way_counts_as_gone() -> None:
+    first, second = pod("p1", released=True), pod("p2", released=True)
+    rest = (THREE[2], pod("new"))
+    assert choose(first, workload(first, second, *rest), setting()).way is Way.EVICT
+    assert choose(second, workload(first, second, *rest, going=frozenset({"p1"})), setting()).way is Way.WAIT
+
+
+def test_fewer_ready_before_need_no_more_after() -> None:
+    old = pod("p1", released=True, before=1)
+    assert choose(old, workload(old, pod("new")), setting()).way is Way.EVICT
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"deployment": None, "replica_sets": ()},
+        {"deployment": replace(DEPLOYMENT, replicas=0)},
+        {"deployment": replace(DEPLOYMENT, replicas=1)},  # its ReplicaSet has two Ready pods of its own
+    ],
+)
+def test_what_its_owner_wants_no_more_is_deleted(changes: dict[str, Any]) -> None:
+    old = pod("p1", released=True)
+    found = workload(old, *THREE[1:], **changes)
+    assert choose(old, found, setting()).way is Way.DELETE
+    assert give_back(old, found).way is Way.DELETE
+
+
+def test_after_a_rollout_it_is_never_given_back() -> None:
+    new = replace(CURRENT, uid="r2", hash="b", revision="2")
+    rolled = replace(DEPLOYMENT, revision="2")
+    old = pod("p1", released=True, since=100_000)
+    fresh = tuple(pod(f"b{i}", labels={"pod-template-hash": "b"}, owner=Owner("ReplicaSet", "b", "r2")) for i in (1, 2))
+    sets = (replace(CURRENT, replicas=0), new)
+    two = workload(old, *fresh, deployment=rolled, replica_sets=sets)
+    assert choose(old, two, setting()).way is Way.WAIT
+    assert give_back(old, two).way is Way.WAIT
+    third = replace(fresh[0], uid="b3")
+    assert choose(old, workload(old, *fresh, third, deployment=rolled, replica_sets=sets), setting()).way is Way.EVICT
+    assert choose(old, workload(old, *fresh, third, deployment=rolled, replica_sets=(new,)), setting()).way is Way.EVICT
+
+
+def test_a_replica_set_without_deployment_keeps_the_gate() -> None:
+    old = pod("p1", released=True)
+    alone = replace(CURRENT, deployment="", deployment_uid="")
+    assert choose(old, workload(old, *THREE[1:], deployment=None, replica_sets=(alone,)), setting()).way is Way.WAIT
+    found = workload(old, *THREE[1:], pod("new"), deployment=None, replica_sets=(alone,))
+    assert choose(old, found, setting()).way is Way.EVICT
+
+
+@pytest.mark.parametrize(
+    ("refused", "new", "trouble"),
+    [
+        ("", pod("new", ready=False, unschedulable="0/3 nodes: 2 Insufficient cpu"), Trouble.NO_ROOM),
+        ("", pod("new", ready=False, unschedulable="0/3 nodes: pod anti-affinity"), Trouble.CANNOT_BE_HAD),
+        ("", pod("new", ready=False, node="n2"), Trouble.NOT_READY),
+        ("", None, Trouble.CANNOT_BE_HAD),
+        ("pods is forbidden: exceeded quota: q", None, Trouble.CANNOT_BE_HAD),
+        ("admission webhook denied", None, Trouble.NOT_READY),
+    ],
+)
+def test_not_up_in_time_it_is_given_back_with_the_reason(refused: str, new: Pod | None, trouble: Trouble) -> None:
+    old = pod("p1", released=True, since=301)
+    sets = (replace(CURRENT, refused=refused),)
+    choice = choose(old, workload(old, *THREE[1:], *([new] if new else []), replica_sets=sets), setting())
+    assert choice.way is Way.GIVE_BACK
+    assert choice.setback is not None
+    assert choice.setback.trouble is trouble
+    assert choice.setback.until >= NOW + timedelta(minutes=5)
+
+
+def test_quota_is_known_at_once() -> None:
+    old = pod("p1", released=True, since=0)
+    sets = (replace(CURRENT, refused="exceeded quota"),)
+    assert choose(old, workload(old, *THREE[1:], replica_sets=sets), setting()).way is Way.GIVE_BACK
+
+
+def setback(trouble: Trouble, seconds: int = 60, attempts: int = 1) -> Setback:
+    return Setback(trouble, "why", NOW + timedelta(seconds=seconds), attempts)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "drain", "pods", "way", "cause"),
+    [
+        (Trouble.CANNOT_BE_HAD, {}, THREE, Way.PLAIN, None),
+        (Trouble.CANNOT_BE_HAD, {}, THREE[:1], Way.HOLD, BlockerClass.REPLACEMENT_NOT_READY),
+        (
+            Trouble.CANNOT_BE_HAD,
+            {"replacement": Replacement.REQUIRED},
+            THREE,
+            Way.HOLD,
+            BlockerClass.REPLACEMENT_NOT_READY,
+        ),
+        (Trouble.NOT_READY, {}, THREE, Way.HOLD, BlockerClass.REPLACEMENT_NOT_READY),
+        (Trouble.NO_ROOM, {}, THREE, Way.HOLD, BlockerClass.NO_ROOM_IN_POOL),
+        (Trouble.NO_ROOM, {"no_room": NoRoom.EVICT}, THREE, Way.PLAIN, None),
+    ],
+)
+def test_while_a_setback_stands(
+    trouble: Trouble, drain: dict[str, Any], pods: tuple[Pod, ...], way: Way, cause: BlockerClass | None
+) -> None:
+    choice = choose(pods[0], workload(*pods), setting(drain=drain, setback=setback(trouble)))
+    assert (choice.way, choice.cause) == (way, cause)
+
+
+def test_afterwards_it_is_tried_again() -> None:
+    for trouble in Trouble:
+        assert choose(THREE[0], workload(*THREE), setting(setback=setback(trouble, -1))).way is Way.RELEASE
+
+
+def test_without_room_the_pause_grows_to_half_an_hour() -> None:
+    new = pod("new", ready=False, unschedulable="Insufficient memory")
+    pauses = []
+    for attempts in range(6):
+        old = pod("p1", released=True, since=301)
+        before = setback(Trouble.NO_ROOM, attempts=attempts) if attempts else None
+        choice = choose(old, workload(old, new), setting(setback=before))
+        assert choice.setback is not None
+        pauses.append((choice.setback.until - NOW).total_seconds() / 60)
+    assert pauses == [5, 10, 20, 30, 30, 30]
+
+
+def test_given_back_and_owned_again_the_last_traces_come_off() -> None:
+    back = replace(pod("p1"), move=pod("x", released=True).move)
+    assert choose(back, workload(back), setting()).way is Way.SETTLE
+    assert choose(replace(back, owner=None), workload(back), setting()).way is Way.WAIT
+    assert give_back(back, workload(back)).way is Way.SETTLE
+
+
+@given(
+    replicas=st.integers(1, 6),
+    own=st.lists(st.booleans(), max_size=6),
+    old=st.lists(st.booleans(), min_size=1, max_size=4),
+    before=st.integers(0, 6),
+)
+def test_no_eviction_leaves_fewer_ready_than_before(
+    replicas: int, own: list[bool], old: list[bool], before: int
+) -> None:
+    """The promise itself: whatever is chosen one after another, min(replicas, ready before) pods stay Ready."""
+    pods = [pod(f"o{i}", ready=ready) for i, ready in enumerate(own)]
+    released = [pod(f"r{i}", released=True, ready=ready, before=before) for i, ready in enumerate(old)]
+    found = replace(DEPLOYMENT, replicas=replicas)
+    going: set[str] = set()
+    for each in released:
+        world = workload(*pods, *released, deployment=found, going=frozenset(going))
+        if choose(each, world, setting()).way is Way.EVICT:
+            going.add(each.uid)
+            left = sum(p.ready for p in (*pods, *released) if p.uid not in going)
+            assert left >= min(replicas, before)
