@@ -17,6 +17,7 @@ import structlog
 
 from rescheduler import handlers
 from rescheduler.api import GROUP
+from rescheduler.engine import cleanup
 from rescheduler.engine.announcements import Announcer
 from rescheduler.engine.budgets import Budgets
 from rescheduler.engine.clock import Clock
@@ -49,6 +50,7 @@ class Options:
     namespace: str = "rescheduler-system"
     metrics_port: int = 8080
     health_port: int = 8081
+    cleanup: bool = False
 
 
 class NoDiffBase(kopf.AnnotationsDiffBaseStorage):
@@ -133,6 +135,7 @@ class App:
         reconciler = Reconciler(self.client, self.store, self.clock, queue, announcer, self.metrics)
         self.engine = Engine(self.store, tools, queue, reconciler)
         self.stop = asyncio.Event()
+        self.cleaned = False
         self._tasks: list[asyncio.Task[None]] = []
         self._runners: list[Any] = []
 
@@ -158,7 +161,8 @@ class App:
             health_port=self.options.health_port,
             metrics_port=self.options.metrics_port,
         )
-        for work in (self.engine.heartbeat(), self.engine.resync(), self._lead()):
+        task_of_life = self._clean() if self.options.cleanup else self._lead()
+        for work in (self.engine.heartbeat(), self.engine.resync(), task_of_life):
             task = asyncio.create_task(work)
             task.add_done_callback(self._ended)
             self._tasks.append(task)
@@ -176,9 +180,27 @@ class App:
             await self.election.acquire()
             await self._work()
 
-    async def _work(self) -> None:
+    async def _clean(self) -> None:
+        """Undo everything, once; then end."""
+        await self.engine.synced.wait()
+        await cleanup.scale_down(self.client, self.options.namespace)
+        log.info("leader.waiting", identity=self.identity, namespace=self.options.namespace)
+        await self.election.acquire()
+        undoing = asyncio.create_task(cleanup.undo(self.client, self.store, self.engine))
+        working = asyncio.create_task(self._work(reconcile=False))
+        try:
+            await asyncio.wait({undoing, working}, return_when=asyncio.FIRST_COMPLETED)
+            self.cleaned = undoing.done() and not undoing.exception()
+            if undoing.done():
+                await undoing
+        finally:
+            undoing.cancel()
+            working.cancel()
+            await asyncio.gather(undoing, working, return_exceptions=True)
+
+    async def _work(self, *, reconcile: bool = True) -> None:
         """Work while the Lease is ours; afterwards nothing of it runs any more."""
-        working = asyncio.create_task(self.engine.lead())
+        working = asyncio.create_task(self.engine.lead(reconcile=reconcile))
         holding = asyncio.create_task(self.election.hold())
         try:
             await asyncio.wait({working, holding}, return_when=asyncio.FIRST_COMPLETED)
@@ -201,8 +223,11 @@ class App:
         await self.client.close()
 
 
-async def run(options: Options) -> None:
-    """Run the operator until it is told to stop. Raises ConfigError where it cannot start."""
+async def run(options: Options) -> bool:
+    """Run the operator until it is told to stop, or clean up; whether that succeeded.
+
+    Raises ConfigError where it cannot start.
+    """
     app = App(await configuration(), options)
     try:
         await preflight.check(app.client, options.namespace)
@@ -224,7 +249,8 @@ async def run(options: Options) -> None:
             raise kopf.PermanentError(f"cannot listen: {error}") from error
 
     @kopf.on.cleanup(registry=registry)
-    async def cleanup(**_: Any) -> None:
+    async def ending(**_: Any) -> None:
         await app.end()
 
     await kopf.operator(registry=registry, settings=settings(), clusterwide=True, standalone=True, stop_flag=app.stop)
+    return app.cleaned or not options.cleanup

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from typing import Any
 
 import click
 
@@ -29,15 +30,36 @@ def main() -> None:
 @click.option("--log-format", type=click.Choice(["json", "console"]), default="json", show_default=True)
 def run(namespace: str, metrics_port: int, health_port: int, log_format: str) -> None:
     """Run the operator, on the cluster that KUBECONFIG names or the one it runs in."""
+    _run(log_format, namespace=namespace, metrics_port=metrics_port, health_port=health_port)
+
+
+@main.command()
+@click.option(
+    "--namespace",
+    default="rescheduler-system",
+    show_default=True,
+    envvar="POD_NAMESPACE",
+    help="Where the operator's Deployment and Lease live.",
+)
+@click.option("--log-format", type=click.Choice(["json", "console"]), default="console", show_default=True)
+def cleanup(namespace: str, log_format: str) -> None:
+    """Before uninstalling: end every drain, give pods back, restore nodes, leave nothing of ours."""
+    _run(log_format, namespace=namespace, metrics_port=0, health_port=0, cleanup=True)
+
+
+def _run(log_format: str, **options: Any) -> None:
     # Imported late: `--help` and wrong options must not cost a second.
     from rescheduler import app  # noqa: PLC0415
     from rescheduler.kube.client import ConfigError  # noqa: PLC0415
 
     logs.configure(log_format)
     try:
-        asyncio.run(app.run(app.Options(namespace, metrics_port, health_port)))
+        done = asyncio.run(app.run(app.Options(**options)))
     except ConfigError as error:
         click.echo(f"rescheduler: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    if not done:
+        click.echo("rescheduler: cleanup did not finish: see the log above, and run it again", err=True)
+        sys.exit(1)

@@ -119,6 +119,17 @@ def forget_patch(node: Node, stale: Iterable[str]) -> Patch | None:
     return _guarded({"metadata": {"annotations": {names.CANCELLED: value}}}, node)
 
 
+def leave_patch(node: Node) -> Patch | None:
+    """Take off what outlives drains: noted cancellations, and a waiting taint that no record names any more."""
+    patch: Patch = {}
+    if names.CANCELLED in node.annotations:
+        patch["metadata"] = {"annotations": {names.CANCELLED: None}}
+    kept = [t for t in node.taints if (t.key, t.value, t.effect) != (names.WAITING_TAINT, "", "PreferNoSchedule")]
+    if len(kept) != len(node.taints):
+        patch["spec"] = {"taints": [t.as_json() for t in kept] or None}
+    return _guarded(patch, node)
+
+
 def conditions(wanted: Mapping[str, tuple[str, str, str]], node: Node, now: datetime) -> Patch | None:
     """Strategic merge patch of the node's status: our conditions as wanted (type: status, reason, message).
 

@@ -88,7 +88,7 @@ class Setting:
         named: what selects pods by `pod-template-hash` here and would lose a released pod; empty where nothing does.
         setback: of its owner, still standing or not.
         asked: since when it is to be moved.
-        overdue: the drain's deadline has passed.
+        releasing: pods of its owner that are being released just now.
     """
 
     drain: Drain
@@ -98,7 +98,7 @@ class Setting:
     named: str = ""
     setback: Setback | None = None
     asked: datetime | None = None
-    overdue: bool = False
+    releasing: int = 0
 
 
 def wanted(pod: Pod, drain: Drain) -> Replacement:
@@ -121,8 +121,8 @@ def choose(pod: Pod, workload: Workload | None, setting: Setting) -> Choice:
     return _unreleased(pod, workload, setting) if workload else Choice(Way.PLAIN, "NoDeployment")
 
 
-def give_back(pod: Pod, workload: Workload | None) -> Choice:
-    """What becomes of a released pod whose drain may not go on."""
+def give_back(pod: Pod, workload: Workload | None, now: datetime) -> Choice:
+    """What becomes of a released pod whose drain may not go on; DELETE and EVICT are for a drain that ends."""
     if pod.deleting or pod.move is None:
         return Choice(Way.WAIT)
     if not pod.released:
@@ -132,7 +132,11 @@ def give_back(pod: Pod, workload: Workload | None) -> Choice:
     if _switched_off(pod, workload):
         return Choice(Way.DELETE)
     # A ReplicaSet that a rollout has scaled down would kill the pod at once, whatever its budget says.
-    return Choice(Way.WAIT if _superseded(pod, workload) else Way.GIVE_BACK)
+    if _superseded(pod, workload):
+        found = workload.deployment
+        ready = found is not None and _gate_is_open(pod, workload, None, found.min_ready, now)
+        return Choice(Way.EVICT if ready else Way.WAIT)
+    return Choice(Way.GIVE_BACK)
 
 
 def ineligible(pod: Pod, workload: Workload | None, setting: Setting) -> str:
@@ -172,7 +176,7 @@ def _unreleased(pod: Pod, workload: Workload, setting: Setting) -> Choice:
         )
     # Without room they are released one at a time: a Pending replacement is what an autoscaler acts on.
     most = 1 if setback and setback.trouble is Trouble.NO_ROOM else max(1, ceil(_SHARE * workload.replicas))
-    if len(workload.released) >= most:
+    if len(workload.released) + setting.releasing >= most:
         return Choice(Way.WAIT)
     return Choice(Way.RELEASE)
 

@@ -14,6 +14,7 @@ from rescheduler.engine.metrics import Metrics
 from rescheduler.engine.queue import KeyedQueue
 from rescheduler.engine.reconciler import Reconciler
 from rescheduler.engine.store import Kind, Store
+from rescheduler.engine.strays import HOLDER, Strays
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT, Client
 
@@ -32,6 +33,8 @@ class Engine:
         self._store, self._tools, self._queue, self._reconciler = store, tools, queue, reconciler
         self._drainers: dict[str, tuple[Drainer, asyncio.Task[None]]] = {}
         self._leading = False
+        self.strays = Strays(tools.movers, lambda: store.drains)
+        self.emptied = asyncio.Event()
         self.synced = asyncio.Event()
         self.beat = tools.clock.monotonic()
         store.changed, store.turned = self._changed, self._turned
@@ -50,6 +53,10 @@ class Engine:
 
     def _changed(self, name: str | None) -> None:
         """A fact of this node or its drain changed (None: of all): look at both."""
+        if self._store.drains:
+            self.emptied.clear()
+        else:
+            self.emptied.set()
         if not self._leading:
             return
         for node in [name] if name else [*self._store.nodes, *self._store.drains]:
@@ -69,6 +76,8 @@ class Engine:
     def wake(self, names: Iterable[str]) -> None:
         """These drains look again."""
         for name in names:
+            if name == HOLDER:
+                self.strays.wake()
             if running := self._drainers.get(name):
                 running[0].wake()
 
@@ -101,6 +110,7 @@ class Engine:
                 continue
             self.synced.set()
             self._changed(None)
+            self.strays.wake()
             await asyncio.sleep(_RESYNC)
 
     async def _list(self, kind: Kind, path: str) -> None:
@@ -119,14 +129,15 @@ class Engine:
             self.beat = self._clock.monotonic()
             await asyncio.sleep(1)
 
-    async def lead(self) -> None:
-        """Work, as the leader, until cancelled."""
+    async def lead(self, *, reconcile: bool = True) -> None:
+        """Work, as the leader, until cancelled; without `reconcile` no NodeDrain is made or changed."""
         self._leading = True
         log.info("leader.working")
         self._changed(None)
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(_WORKERS):
+                group.create_task(self.strays.run())
+                for _ in range(_WORKERS if reconcile else 0):
                     group.create_task(self._queue.work(self._reconciler.look))
         finally:
             self._leading = False

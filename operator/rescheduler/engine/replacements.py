@@ -5,6 +5,7 @@ taken in before the next look.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
@@ -56,6 +57,7 @@ class Replacements:
         self._refusals: dict[str, tuple[datetime, Answer]] = {}  # by pod uid: until when, and what
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by pod uid
         self._failures: dict[str, int] = {}  # by pod uid
+        self._releasing: dict[str, str] = {}  # by pod uid: the uid of its Deployment
 
     def look(
         self, holder: str, judged: Sequence[tuple[Pod, Verdict]], drain: Drain, now: datetime, *, may_move: bool
@@ -65,15 +67,20 @@ class Replacements:
         self._owners.hold(holder, rows)
         kept = {pod.uid for pod, verdict in judged if verdict.fate is not Fate.EVICT}
         choices: dict[str, Choice] = {}
+        letting: Counter[str] = Counter(self._releasing.values())
         planned: set[str] = set()
         for pod in rows:
-            choice = self._choose(pod, drain, now, frozenset(planned), may_move=may_move and pod.uid not in kept)
+            choice = self._choose(
+                pod, drain, now, frozenset(planned), letting, may_move=may_move and pod.uid not in kept
+            )
             if choice.way is Way.EVICT or (choice.way is Way.PLAIN and choice.reason == "CannotBeHad"):
                 planned.add(pod.uid)
             choices[pod.uid] = choice
         return choices
 
-    def _choose(self, pod: Pod, drain: Drain, now: datetime, planned: frozenset[str], *, may_move: bool) -> Choice:
+    def _choose(
+        self, pod: Pod, drain: Drain, now: datetime, planned: frozenset[str], letting: Counter[str], *, may_move: bool
+    ) -> Choice:
         asked = self._asked.setdefault(pod.uid, now)
         budgets = self._budgets.of(pod)
         if not self._owners.known(pod.namespace) or budgets is None or pod.uid in self._tasks:
@@ -88,24 +95,33 @@ class Replacements:
             return Choice(Way.WAIT)
         workload = self._owners.workload(pod, self._going() | planned)
         if not may_move:
-            return replacements.give_back(pod, workload)
+            return replacements.give_back(pod, workload, now)
         refused = self._refusals.get(pod.uid)
         if refused and now < refused[0] and not pod.released:
             return Choice(Way.HOLD, cause=refused[1].cause, message=refused[1].message, hint=refused[1].hint)
+        owner = _owner_uid(pod, workload)
         setting = Setting(
             drain,
             now,
             budgets=budgets,
             exclusive=self._owners.exclusive(pod),
             named=self._owners.named(pod),
-            setback=self._setbacks.get(_owner_uid(pod, workload)),
+            setback=self._setbacks.get(owner),
             asked=asked,
+            releasing=letting[owner],
         )
-        return replacements.choose(pod, workload, setting)
+        choice = replacements.choose(pod, workload, setting)
+        letting[owner] += choice.way is Way.RELEASE
+        return choice
 
     def close(self, holder: str) -> None:
         """Let go of what this holder had in view."""
         self._owners.hold(holder, ())
+
+    def latest(self, pod: Pod) -> Pod:
+        """The pod as last seen or written."""
+        key = self._owners.key(pod)
+        return (self._owners.latest(key, pod) if key else None) or pod
 
     def forget(self, uids: Iterable[str]) -> None:
         """These pods are gone."""
@@ -126,6 +142,8 @@ class Replacements:
         if choice.way not in (Way.RELEASE, Way.GIVE_BACK, Way.SETTLE) or pod.uid in self._tasks:
             return
         if key and latest:
+            if choice.way is Way.RELEASE:
+                self._releasing[pod.uid] = _owner_uid(latest, self._owners.workload(latest, frozenset()))
             work = self._write(holder, key, latest, choice)
             self._tasks[pod.uid] = asyncio.create_task(work, name=f"{choice.way} {pod.key}")
 
@@ -141,6 +159,7 @@ class Replacements:
             await asyncio.sleep(min(_FIRST_WAIT * 2 ** (failures - 1), _LONGEST_WAIT))
         finally:
             self._tasks.pop(pod.uid, None)
+            self._releasing.pop(pod.uid, None)
             self._changed((holder,))
 
     async def _carry_out(self, holder: str, key: Key, pod: Pod, choice: Choice) -> None:

@@ -112,16 +112,16 @@ class Client:
                 return
 
     async def create(self, path: str, body: Mapping[str, Any], *, election: bool = False, timeout: float = 30) -> Json:
-        """POST; `election` alone may write without being the leader."""
+        """POST; `election`: may be sent without being the leader."""
         return await self._write("POST", path, body, election=election, timeout=timeout)
 
     async def replace(self, path: str, body: Mapping[str, Any], *, election: bool = False) -> Json:
         """PUT; the body carries the resourceVersion that it is based on."""
         return await self._write("PUT", path, body, election=election)
 
-    async def patch(self, path: str, body: Any, *, kind: str = MERGE_PATCH) -> Json:
+    async def patch(self, path: str, body: Any, *, kind: str = MERGE_PATCH, election: bool = False) -> Json:
         """PATCH; a merge patch carries `metadata.resourceVersion` where it must not lose another's write."""
-        return await self._write("PATCH", path, body, content_type=kind)
+        return await self._write("PATCH", path, body, content_type=kind, election=election)
 
     async def delete(self, path: str, options: Mapping[str, Any]) -> Json:
         """DELETE with DeleteOptions, which always hold a UID precondition."""

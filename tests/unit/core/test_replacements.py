@@ -56,6 +56,7 @@ def test_a_pod_is_let_go_first() -> None:
 def test_a_quarter_of_an_owner_at_once_rounded_up() -> None:
     released = pod("p1", released=True)
     assert choose(THREE[1], workload(released, *THREE[1:]), setting()).way is Way.WAIT
+    assert choose(THREE[0], workload(*THREE), setting(releasing=1)).way is Way.WAIT
     many = replace(DEPLOYMENT, replicas=5)
     assert choose(THREE[1], workload(released, *THREE[1:], deployment=many), setting()).way is Way.RELEASE
 
@@ -154,7 +155,7 @@ def test_what_its_owner_wants_no_more_is_deleted(changes: dict[str, Any]) -> Non
     old = pod("p1", released=True)
     found = workload(old, *THREE[1:], **changes)
     assert choose(old, found, setting()).way is Way.DELETE
-    assert give_back(old, found).way is Way.DELETE
+    assert give_back(old, found, NOW).way is Way.DELETE
 
 
 def test_after_a_rollout_it_is_never_given_back() -> None:
@@ -165,7 +166,7 @@ def test_after_a_rollout_it_is_never_given_back() -> None:
     sets = (replace(CURRENT, replicas=0), new)
     two = workload(old, *fresh, deployment=rolled, replica_sets=sets)
     assert choose(old, two, setting()).way is Way.WAIT
-    assert give_back(old, two).way is Way.WAIT
+    assert give_back(old, two, NOW).way is Way.WAIT
     third = replace(fresh[0], uid="b3")
     assert choose(old, workload(old, *fresh, third, deployment=rolled, replica_sets=sets), setting()).way is Way.EVICT
     assert choose(old, workload(old, *fresh, third, deployment=rolled, replica_sets=(new,)), setting()).way is Way.EVICT
@@ -255,7 +256,7 @@ def test_given_back_and_owned_again_the_last_traces_come_off() -> None:
     back = replace(pod("p1"), move=pod("x", released=True).move)
     assert choose(back, workload(back), setting()).way is Way.SETTLE
     assert choose(replace(back, owner=None), workload(back), setting()).way is Way.WAIT
-    assert give_back(back, workload(back)).way is Way.SETTLE
+    assert give_back(back, workload(back), NOW).way is Way.SETTLE
 
 
 @given(

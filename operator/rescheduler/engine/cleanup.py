@@ -1,0 +1,41 @@
+"""Leaving: nothing of ours may hold a node, a pod or a NodeDrain after us."""
+
+import structlog
+
+from rescheduler.api import names
+from rescheduler.core import nodes
+from rescheduler.engine.operator import Engine
+from rescheduler.engine.store import Kind, Store
+from rescheduler.kube import paths
+from rescheduler.kube.client import ApiError, Client
+
+log = structlog.get_logger("rescheduler.cleanup")
+
+
+async def scale_down(client: Client, namespace: str) -> None:
+    """Scale the operator to nothing, so that nobody begins anew what is being undone."""
+    path = f"{paths.namespaced('apps/v1', namespace, 'deployments')}/rescheduler/scale"
+    try:
+        await client.patch(path, {"spec": {"replicas": 0}}, election=True)
+        log.info("cleanup.scaled_down", namespace=namespace)
+    except ApiError as error:
+        if error.code != 404:
+            raise
+        log.info("cleanup.no_deployment", namespace=namespace)
+
+
+async def undo(client: Client, store: Store, engine: Engine) -> None:
+    """End every drain, give released pods back, and take off nodes what is left; the engine leads meanwhile."""
+    for drain in list(store.drains.values()):
+        if drain.deletion_timestamp is None:
+            answer = await client.delete(paths.drain(drain.name), {"preconditions": {"uid": drain.uid}})
+            if answer.get("kind") == "NodeDrain":
+                store.put(Kind.DRAIN, answer)
+    await engine.emptied.wait()
+    engine.strays.wake()
+    await engine.strays.none_left.wait()
+    for node in list(store.nodes.values()):
+        if patch := nodes.leave_patch(node):
+            store.put(Kind.NODE, await client.patch(paths.node(node.name), patch))
+            log.info("cleanup.node", node=node.name, removed=[names.CANCELLED, names.WAITING_TAINT])
+    log.info("cleanup.done")

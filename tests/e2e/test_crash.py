@@ -1,0 +1,198 @@
+"""Killed between any two writes and started again, a drain ends as if nothing had happened; and so does leaving.
+
+`make test-crash` kills at every write; otherwise a seeded sample does.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster import ControlPlane, workloads
+from cluster.observer import Observer
+from cluster.operators import NAMESPACE, Operator, install
+from cluster.proxy import Proxy
+from cluster.waiting import until
+
+RELEASED = "rescheduler-released"
+SPACE = "crash"
+EVERY = bool(os.environ.get("CRASH_AT_EVERY_WRITE"))
+_MOST = 90  # writes of a drain, annotation to Drained: more than there are
+SAMPLE = range(1, _MOST) if EVERY else sorted(random.Random(8).sample(range(1, 60), 6))
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[ControlPlane]:
+    with ControlPlane.start(audit=True) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def identity(plane: ControlPlane) -> Path:
+    found = install(plane)
+    plane.apply(workloads.namespace(SPACE), workloads.policy(drain={"unmanaged": "Evict"}))
+    return found
+
+
+@pytest.fixture(scope="module")
+def observer(plane: ControlPlane) -> Observer:
+    return Observer(plane.kubeconfig)
+
+
+def through(proxy: Proxy, identity: Path, path: Path) -> Path:
+    """The identity's kubeconfig, by way of the proxy."""
+    body = yaml.safe_load(identity.read_text())
+    body["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{proxy.port}"}
+    path.write_text(yaml.safe_dump(body))
+    return path
+
+
+def fill(plane: ControlPlane, observer: Observer, node: str, others: list[str]) -> None:
+    """Twenty pods of all kinds on one node."""
+    here = {"nodeSelector": {"crash": "here"}}
+    plane.kubectl("cordon", *others)
+    plane.apply(
+        workloads.deployment("single", 1, SPACE, **here),
+        workloads.budget("single", SPACE, minAvailable=1),
+        workloads.deployment("web", 8, SPACE, **here),
+        workloads.budget("web", SPACE, maxUnavailable=1),
+        workloads.deployment("never", 3, SPACE, annotations={"rescheduler.dev/replacement": "Never"}, **here),
+        workloads.budget("never", SPACE, maxUnavailable=1),
+        workloads.stateful_set("db", 3, SPACE, **here),
+        workloads.bare_pod("alone", SPACE, **here),
+        workloads.daemon_set("log", SPACE, **here),
+    )
+    until(lambda: running(observer, node) >= 17, "the pods to run", seconds=60)
+    plane.kubectl("uncordon", *others)
+    until(lambda: settled(plane), "the budgets to be observed")
+
+
+def settled(plane: ControlPlane) -> bool:
+    budgets = plane.get("pdb", "-n", SPACE)["items"]
+    return all(b.get("status", {}).get("expectedPods") == b.get("status", {}).get("currentHealthy") for b in budgets)
+
+
+def running(observer: Observer, node: str) -> int:
+    return sum(p.get("status", {}).get("phase") == "Running" for p in observer.pods(SPACE, node=node))
+
+
+def audited(plane: ControlPlane) -> list[str]:
+    assert plane.audit_log is not None
+    return plane.audit_log.read_text().splitlines()
+
+
+def evicted(lines: list[str]) -> Counter[str]:
+    """How often the server accepted an eviction or delete of each pod by the operator."""
+    counts: Counter[str] = Counter()
+    for line in lines:
+        event = json.loads(line)
+        reference = event.get("objectRef", {})
+        if reference.get("resource") != "pods" or "rescheduler" not in event["user"]["username"]:
+            continue
+        if event["responseStatus"]["code"] >= 300 or "dryRun" in event["requestURI"]:
+            continue
+        if reference.get("subresource") == "eviction" or event["verb"] == "delete":
+            counts[reference["name"]] += 1
+    return counts
+
+
+def released(observer: Observer) -> list[dict[str, Any]]:
+    pods = observer.pods(SPACE)
+    return [
+        p
+        for p in pods
+        if p["metadata"].get("labels", {}).get("pod-template-hash") == RELEASED
+        or "rescheduler.dev/move" in p["metadata"].get("annotations", {})
+    ]
+
+
+@pytest.mark.parametrize("write", SAMPLE)
+def test_killed_right_after_a_write_it_goes_on(
+    plane: ControlPlane, identity: Path, observer: Observer, tmp_path: Path, write: int
+) -> None:
+    nodes = plane.add_nodes(3, prefix=f"c{write}-", labels={"crash": "here"})
+    try:
+        fill(plane, observer, nodes[0], nodes[1:])
+        before = len(audited(plane))
+        with Proxy(plane.server) as proxy:
+            operator = Operator(through(proxy, identity, tmp_path / "config"), tmp_path / "operator.log")
+            proxy.after = lambda count: operator.kill() if count == write else None
+            operator.start()
+            plane.kubectl("annotate", "node", nodes[0], "rescheduler.dev/maintenance=crash")
+            until(lambda: not operator.running or observer.phase(nodes[0]) == "Drained", "the crash", seconds=60)
+            operator.kill()
+        with Operator(identity, tmp_path / "operator.log"):
+            until(lambda: observer.phase(nodes[0]) == "Drained", "the drain to end", seconds=90)
+            assert not released(observer)
+            assert max(evicted(audited(plane)[before:]).values()) == 1
+            plane.kubectl("annotate", "node", nodes[0], "rescheduler.dev/maintenance-")
+            until(lambda: observer.drain(nodes[0]) is None, "the node to be restored")
+        node = observer.node(nodes[0])
+        assert not node["spec"].get("unschedulable")
+        assert "taints" not in node["spec"]
+        assert "CordonedAgain" not in {e["reason"] for e in observer.events("Node", nodes[0])}
+    finally:
+        clear(plane, nodes)
+
+
+def clear(plane: ControlPlane, nodes: list[str]) -> None:
+    for kind in ("deploy", "sts", "ds", "pdb"):
+        plane.kubectl("delete", kind, "--all", "-n", SPACE, "--wait=false")
+    plane.kubectl("delete", "pods", "--all", "-n", SPACE, "--force", "--grace-period=0", check=False)
+    plane.kubectl("delete", "node", *nodes, "--ignore-not-found")
+
+
+def test_leaving_in_the_middle_gives_everything_back(
+    plane: ControlPlane, identity: Path, observer: Observer, tmp_path: Path
+) -> None:
+    nodes = plane.add_nodes(2, prefix="leave-", labels={"crash": "here"})
+    here = {"nodeSelector": {"crash": "here"}}
+    plane.kubectl("cordon", nodes[1])
+    plane.apply(workloads.deployment("web", 4, SPACE, **here))
+    until(lambda: running(observer, nodes[0]) == 4, "the pods to run")
+    uids = {p["metadata"]["uid"] for p in observer.pods(SPACE, node=nodes[0])}
+    with Operator(identity, tmp_path / "operator.log"):
+        plane.kubectl("annotate", "node", nodes[0], "rescheduler.dev/maintenance=leave")
+        until(lambda: released(observer), "a pod to be released")
+    command = [sys.executable, "-m", "rescheduler", "cleanup", "--namespace", NAMESPACE]
+    cleaner = plane.identity_kubeconfig(NAMESPACE, "rescheduler-cleanup")
+    environment = {**os.environ, "KUBECONFIG": str(cleaner)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    until(lambda: len(observer.pods(SPACE)) == 4, "four pods")
+    assert {p["metadata"]["uid"] for p in observer.pods(SPACE)} == uids
+    assert not released(observer)
+    assert observer.drain(nodes[0]) is None
+    node = observer.node(nodes[0])
+    assert not node["spec"].get("unschedulable")
+    assert "rescheduler.dev/cancelled" not in node["metadata"]["annotations"]
+    clear(plane, nodes)
+
+
+def test_a_released_pod_without_its_drain_is_given_back(
+    plane: ControlPlane, identity: Path, observer: Observer, tmp_path: Path
+) -> None:
+    nodes = plane.add_nodes(2, prefix="stray-", labels={"crash": "here"})
+    plane.kubectl("cordon", nodes[1])
+    plane.apply(workloads.deployment("web", 2, SPACE, nodeSelector={"crash": "here"}))
+    until(lambda: running(observer, nodes[0]) == 2, "the pods to run")
+    uids = {p["metadata"]["uid"] for p in observer.pods(SPACE)}
+    with Operator(identity, tmp_path / "operator.log") as operator:
+        plane.kubectl("annotate", "node", nodes[0], "rescheduler.dev/maintenance=stray")
+        until(lambda: released(observer), "a pod to be released")
+        operator.kill()
+        plane.kubectl("annotate", "node", nodes[0], "rescheduler.dev/maintenance-")
+        plane.kubectl("patch", "nd", nodes[0], "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+        plane.kubectl("delete", "nd", nodes[0], "--ignore-not-found")
+    with Operator(identity, tmp_path / "operator.log"):
+        until(lambda: not released(observer), "the pod to be given back")
+        until(lambda: {p["metadata"]["uid"] for p in observer.pods(SPACE)} == uids, "the old pods alone")
+    clear(plane, nodes)
