@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 RUN := PYTHONPATH=operator:tests $(BIN)/python
 IMAGE ?= ghcr.io/rescheduler-dev/rescheduler:0.1.0
 
-.PHONY: demo test lint bench manifests image cluster cluster-down binaries lock clean
+.PHONY: demo test test-crash lint bench manifests image cluster cluster-down binaries lock clean
 
 demo: $(VENV)/ready
 	@$(RUN) -m cluster.demo $(if $(KEEP),--keep)
 
 test: $(VENV)/ready binaries
 	$(BIN)/pytest -n 2 --dist loadfile
+
+test-crash: $(VENV)/ready binaries
+	CRASH_AT_EVERY_WRITE=1 $(BIN)/pytest tests/e2e/test_crash.py
 
 lint: $(VENV)/ready binaries
 	$(BIN)/ruff check .
