@@ -41,7 +41,7 @@ class Pod:
     Attributes:
         grace: its terminationGracePeriodSeconds.
         deleting: its deletionTimestamp, which has the grace in it already.
-        claims: names of its PersistentVolumeClaims; generic ephemeral volumes have theirs beside them.
+        claims: names of its PersistentVolumeClaims; `ephemeral`: of its generic ephemeral volumes.
         version: its resourceVersion.
         ready_since: since when `Ready` has the status it has, by the kubelet's clock.
         pinned: it can run on its node alone.
@@ -65,6 +65,7 @@ class Pod:
     mirror: bool = False
     empty_dir: bool = False
     claims: tuple[str, ...] = ()
+    ephemeral: tuple[str, ...] = ()
     tolerations: tuple[Toleration, ...] = ()
     host_path: bool = False
     pinned: bool = False
@@ -90,6 +91,11 @@ class Pod:
     def key(self) -> str:
         """Namespace and name, as people write them."""
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def volume_claims(self) -> tuple[str, ...]:
+        """All its claims."""
+        return self.claims + self.ephemeral
 
     @property
     def finished(self) -> bool:
@@ -142,6 +148,7 @@ def pod(raw: Mapping[str, Any]) -> Pod:
         empty_dir=any("emptyDir" in volume for volume in volumes),
         host_path=any("hostPath" in volume for volume in volumes),
         claims=tuple(v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v),
+        ephemeral=tuple(f"{meta['name']}-{v['name']}" for v in volumes if "ephemeral" in v),
         pinned=_pinned(spec),
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
         tolerations=tuple(

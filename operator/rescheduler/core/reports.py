@@ -184,6 +184,8 @@ def _cordoned(scene: Scene) -> tuple[str, str, str]:
 def _drained(scene: Scene) -> tuple[str, str, str]:
     if scene.phase is Phase.DRAINED:
         return "True", "Drained", "no pod is left but those that stay"
+    if scene.tally and not scene.tally.objects and scene.tally.detaching:
+        return "False", "VolumesAttached", f"volumes are still attached: {', '.join(sorted(scene.tally.detaching)[:5])}"
     left = f"{scene.tally.objects} pods are left" if scene.tally else "the pods are not counted yet"
     return "False", "PodsLeft" if scene.begun else "NotBegun", left if scene.begun else "the drain has not begun"
 

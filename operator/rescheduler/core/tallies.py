@@ -38,6 +38,7 @@ class Tally:
         leaving: uids of the pods that must leave and are still there.
         objects: pods that must leave and still exist, Terminating ones included.
         remaining: those not counted as moved.
+        detaching: volumes still attached here, of pods that have left.
         grace: the longest grace period of those left.
         waiting: those released whose replacement is not Ready.
     """
@@ -49,6 +50,7 @@ class Tally:
     in_flight: int = 0
     waiting: int = 0
     grace: timedelta = timedelta()
+    detaching: frozenset[str] = frozenset()
     skipped: int = 0
     blockers: tuple[Blocker, ...] = field(default_factory=tuple)
 
@@ -62,6 +64,7 @@ def tally(
     *,
     unreachable: bool,
     waiting: frozenset[str] = frozenset(),
+    detaching: frozenset[str] = frozenset(),
 ) -> Tally:
     """Count and sort.
 
@@ -96,6 +99,7 @@ def tally(
         remaining=len(here),
         in_flight=sum(v.fate is Fate.LEAVING or p.released or _accepted(p, attempts) for p, v in must),
         waiting=sum(p.released and p.uid in waiting for p, _ in must),
+        detaching=detaching,
         grace=timedelta(seconds=max((pod.grace for pod, _ in here), default=0)),
         skipped=len(rows) - len(must),
         blockers=tuple(sorted(blockers, key=lambda b: (b.since, b.namespace, b.pod))),

@@ -14,6 +14,7 @@ from rescheduler.api.drains import BlockerClass
 from rescheduler.api.policies import Drain, EvictOrBlock, OnTimeout, Rule, RuleAction
 from rescheduler.api.scalars import parse_duration
 from rescheduler.core.pods import Pod
+from rescheduler.core.volumes import Volumes
 
 _CRITICAL = ("system-cluster-critical", "system-node-critical")
 CRITICAL_ORDER = 1_000_000
@@ -75,6 +76,7 @@ class Circumstances:
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     daemon_sets: Mapping[str, frozenset[str]] = field(default_factory=dict)
     own: str = ""
+    volumes: Volumes = field(default_factory=Volumes)
 
     def orphaned(self, pod: Pod) -> bool:
         """Whether the pod's DaemonSet is gone; one that was made just now may not be in view yet."""
@@ -157,6 +159,13 @@ def _alive(pod: Pod, drain: Drain, rule: Rule | None, order: int, seen: Circumst
             order,
             "its emptyDir volume would be lost",
             "save the data and delete the pod by hand, or set drain.emptyDir: Evict",
+        )
+    if seen.volumes.on_this_node_alone(pod):
+        return _block(
+            BlockerClass.LOCAL_VOLUME,
+            order,
+            "its data is on a volume of this node alone: elsewhere it would stay Pending",
+            "save the data and delete the pod and its claim by hand, or let a rule Skip it",
         )
     if forced := _at_timeout(pod, drain, rule, order, seen):
         return forced

@@ -98,7 +98,7 @@ class Drainer:
 
     def _close(self) -> None:
         self._t.store.promise(self.name, None)
-        self._t.surroundings.hold(self.name, (), ())
+        self._t.surroundings.forget(self.name)
         self._pods.close()
 
     async def _reread(self, error: Exception) -> None:
@@ -166,7 +166,7 @@ class Drainer:
             traces=drain.status.started_at is not None and (self._pods.traces or not self._pods.synced),
             expired=self._expired(drain, settings, now),
             begun=drain.status.started_at,
-            remaining=tally.objects if tally else None,
+            remaining=tally.objects + len(tally.detaching) if tally else None,
             blocked=len(tally.blockers) if tally else 0,
             last_move=self._pods.last_move,
         )
@@ -191,7 +191,7 @@ class Drainer:
             unreachable=here.ready == UNREACHABLE,
             own=self._t.own_pod,
         )
-        known = self._t.surroundings.look(self.name, seen, settings, self._pods.daemon_set_namespaces())
+        known = self._t.surroundings.look(self.name, here.name, seen, settings, self._pods.rows())
         if known is None:
             return None
         tally = self._pods.look(drain, here, settings, known, may_move=may_move)

@@ -1,9 +1,11 @@
 """The pods of one node being drained: which go now, how, and what holds the others."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import structlog
 
 from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import Drain, Policy
@@ -14,6 +16,7 @@ from rescheduler.core.pods import Pod
 from rescheduler.core.replacements import Choice, Way
 from rescheduler.core.tallies import Tally
 from rescheduler.core.verdicts import Circumstances, Fate, Verdict
+from rescheduler.core.volumes import STUCK, Volumes
 from rescheduler.engine.budgets import Budgets
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.evictions import Evictions, Sender
@@ -22,6 +25,8 @@ from rescheduler.engine.replacements import Replacements
 from rescheduler.kube import paths
 from rescheduler.kube.client import Client
 from rescheduler.kube.reflectors import Mirror
+
+log = structlog.get_logger("rescheduler.node_pods")
 
 PATIENCE = timedelta(seconds=5)
 """A budget that waits for the last pod's replacement is no blocker yet."""
@@ -56,6 +61,9 @@ class NodePods:
         self._leaving: frozenset[str] = frozenset()
         self._choices: Mapping[str, Choice] = {}
         self._refused: dict[str, datetime] = {}
+        self._left_behind: dict[str, datetime] = {}  # by volume: since when no pod uses it
+        self._said: set[str] = set()
+        self._serial = Volumes()
         self.moved: int | None = None
         self.last_move: datetime | None = None
 
@@ -83,10 +91,9 @@ class NodePods:
         rows = self._mirror.items.values() if self._mirror else ()
         return {pod.key: pod.owner for pod in rows if pod.owner}
 
-    def daemon_set_namespaces(self) -> frozenset[str]:
-        """Namespaces of the DaemonSets whose pods are here."""
-        rows = self._mirror.items.values() if self._mirror else ()
-        return frozenset(pod.namespace for pod in rows if pod.owner and pod.owner.kind == "DaemonSet")
+    def rows(self) -> Collection[Pod]:
+        """The node's pods, as far as they are known."""
+        return self._mirror.items.values() if self._mirror else ()
 
     def follow(self, node_name: str) -> None:
         """Keep the pods of the node in view."""
@@ -131,9 +138,21 @@ class NodePods:
             seen.now,
             unreachable=here.ready == UNREACHABLE,
             waiting=frozenset(waiting),
+            detaching=self._detaching(seen),
         )
+        self._serial = seen.volumes
         self._count(drain, tally, seen.now)
         return tally
+
+    def _detaching(self, seen: Circumstances) -> frozenset[str]:
+        """Volumes that pods have left behind, but for those that have hung for too long."""
+        found = frozenset() if seen.unreachable else seen.volumes.detaching(self.rows())
+        self._left_behind = {name: self._left_behind.get(name, seen.now) for name in found}
+        stuck = {name for name, since in self._left_behind.items() if seen.now - since >= STUCK}
+        for name in stuck - self._said:
+            log.warning("volume.stuck", volume=name, drain=self._name, since=self._left_behind[name].isoformat())
+        self._said = stuck
+        return found - stuck
 
     def _refusals(
         self, judged: list[tuple[Pod, Verdict]], choices: Mapping[str, Choice]
@@ -172,7 +191,15 @@ class NodePods:
     def move(self, tally: Tally, policy: Policy, settings: Drain) -> float | None:
         """Start what may be started now; seconds until more may be, None where only an event can tell."""
         turn = []
-        for pod, verdict in tally.next:
+        busy = bool(tally.detaching) or any(
+            self._serial.one_by_one(pod) for pod in self.rows() if self._on_its_way(pod)
+        )
+        # By priority, the highest first: what matters most is attached elsewhere first.
+        for pod, verdict in sorted(tally.next, key=lambda row: -row[0].priority if row[0].volume_claims else 0):
+            if self._serial.one_by_one(pod) and not verdict.forced:
+                if busy and not self._on_its_way(pod):
+                    continue
+                busy = True
             choice = self._choices.get(pod.uid)
             if choice:
                 self._t.replacements.act(self._name, pod, choice)
@@ -182,6 +209,9 @@ class NodePods:
         self._sender.grace = settings.grace_period_seconds
         rate = settings.max_evictions_per_second
         return self._t.evictions.send(self._sender, turn, policy=policy.name, rate=rate)
+
+    def _on_its_way(self, pod: Pod) -> bool:
+        return pod.deleting is not None or pod.uid in self._t.evictions.going()
 
     def _tidy(self, tally: Tally) -> None:
         """What a move left on pods whose turn it is not."""

@@ -9,15 +9,15 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.selectors import LabelSelector
-from rescheduler.core import pods, workloads
+from rescheduler.core import pods, volumes, workloads
 from rescheduler.core.pods import Pod
+from rescheduler.core.volumes import Claim
 from rescheduler.core.workloads import Deployment, ReplicaSet, Workload
 from rescheduler.engine.budgets import Budgets
 from rescheduler.kube import paths
 from rescheduler.kube.client import Client, Json
 from rescheduler.kube.reflectors import Mirrors
 
-_EXCLUSIVE = ("ReadWriteOnce", "ReadWriteOncePod")
 Key = tuple[str, str]
 """Namespace and label selector of an owner's pods."""
 
@@ -43,12 +43,6 @@ def _names_hash(selector: LabelSelector) -> bool:
     return names.HASH in selector.match_labels or any(r.key == names.HASH for r in selector.match_expressions)
 
 
-def _claim(raw: Mapping[str, Any]) -> tuple[str, bool]:
-    """Name, and whether one node alone can have it."""
-    modes = (raw.get("spec") or {}).get("accessModes") or ()
-    return raw["metadata"]["name"], any(mode in _EXCLUSIVE for mode in modes)
-
-
 class Owners:
     """One for the process; `changed` is told who holds what changed."""
 
@@ -64,7 +58,7 @@ class Owners:
         self._policies: Mirrors[str, _Selecting] = kind(
             "networking.k8s.io/v1", "networkpolicies", _selecting("NetworkPolicy", "podSelector")
         )
-        self._claims: Mirrors[str, tuple[str, bool]] = kind("v1", "persistentvolumeclaims", _claim)
+        self._claims: Mirrors[str, Claim] = kind("v1", "persistentvolumeclaims", volumes.claim)
         self._pods: Mirrors[Key, Pod] = Mirrors(
             client, lambda key: (paths.namespaced("v1", key[0], "pods"), {"labelSelector": key[1]}), pods.pod, changed
         )
@@ -125,8 +119,8 @@ class Owners:
 
     def exclusive(self, pod: Pod) -> bool:
         """Whether it mounts a claim that one node alone can have; an unknown claim counts as one."""
-        modes = dict((self._claims.get(pod.namespace) or {}).values())
-        return any(modes.get(claim, True) for claim in pod.claims)
+        exclusive = {c.name: c.exclusive for c in (self._claims.get(pod.namespace) or {}).values()}
+        return any(exclusive.get(name, True) for name in pod.claims)
 
     def named(self, pod: Pod) -> str:
         """What selects this pod by its hash, and would lose it; empty where nothing does."""

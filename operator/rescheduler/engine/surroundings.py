@@ -1,11 +1,14 @@
-"""What verdicts on pods depend on beside the pods: labels of namespaces, and which DaemonSets exist."""
+"""What verdicts on pods depend on beside the pods: labels of namespaces, which DaemonSets exist, and volumes."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from rescheduler.api.policies import Drain
+from rescheduler.core import volumes
+from rescheduler.core.pods import Pod
 from rescheduler.core.verdicts import Circumstances
+from rescheduler.core.volumes import Attachment, Claim, Volume, Volumes
 from rescheduler.kube import paths
 from rescheduler.kube.client import Client
 from rescheduler.kube.reflectors import Mirrors
@@ -22,6 +25,7 @@ class Surroundings:
 
     def __init__(self, client: Client, changed: Callable[[Iterable[str]], None]) -> None:
         self._namespaces: Mirrors[str, _Labels] = Mirrors(client, lambda path: (path, {}), _labels, changed)
+        self._claimed: dict[str, set[str]] = {}  # by holder: namespaces of the claims seen
         self._daemon_sets: Mirrors[str, None] = Mirrors(
             client,
             lambda space: (paths.namespaced("apps/v1", space, "daemonsets"), {}),
@@ -29,21 +33,62 @@ class Surroundings:
             changed,
         )
 
-    def hold(self, holder: str, namespaces: Iterable[str], daemon_sets: Iterable[str]) -> None:
-        """Keep these in view for this holder: the list of namespaces by its path, DaemonSets by namespace."""
-        self._namespaces.hold(holder, namespaces)
-        self._daemon_sets.hold(holder, daemon_sets)
+        self._claims: Mirrors[str, Claim] = Mirrors(
+            client,
+            lambda space: (paths.namespaced("v1", space, "persistentvolumeclaims"), {}),
+            volumes.claim,
+            changed,
+        )
+        self._volumes: Mirrors[str, Volume] = Mirrors(client, lambda path: (path, {}), volumes.volume, changed)
+        self._attachments: Mirrors[str, Attachment] = Mirrors(
+            client, lambda path: (path, {}), volumes.attachment, changed
+        )
+
+    def forget(self, holder: str) -> None:
+        """Keep nothing in view for this holder any more."""
+        kinds: tuple[Mirrors[str, Any], ...] = (
+            self._namespaces,
+            self._daemon_sets,
+            self._claims,
+            self._volumes,
+            self._attachments,
+        )
+        for mirrors in kinds:
+            mirrors.hold(holder, ())
+        self._claimed.pop(holder, None)
 
     def look(
-        self, holder: str, seen: Circumstances, settings: Drain, daemon_sets: Iterable[str]
+        self, holder: str, node: str, seen: Circumstances, settings: Drain, pods: Iterable[Pod]
     ) -> Circumstances | None:
-        """The circumstances with all that these settings ask for; None while it is not known for sure."""
+        """The circumstances with all that these settings and pods ask for; None while it is not known for sure."""
+        rows = tuple(pods)
         asks = any(not rule.namespace_selector.is_empty for rule in settings.rules)
-        spaces = frozenset(daemon_sets)
-        self.hold(holder, [paths.NAMESPACES] if asks else [], spaces)
+        spaces = frozenset(pod.namespace for pod in rows if pod.owner and pod.owner.kind == "DaemonSet")
+        self._namespaces.hold(holder, [paths.NAMESPACES] if asks else [])
+        self._daemon_sets.hold(holder, spaces)
         labels = self._namespaces.get(paths.NAMESPACES) if asks else {}
         known = {space: self._daemon_sets.get(space) for space in spaces}
-        if labels is None or any(found is None for found in known.values()):
+        around = self._around(holder, node, rows)
+        if labels is None or around is None or any(found is None for found in known.values()):
             return None
         existing = {space: frozenset(found or ()) for space, found in known.items()}
-        return replace(seen, labels=dict(labels.values()), daemon_sets=existing)
+        return replace(seen, labels=dict(labels.values()), daemon_sets=existing, volumes=around)
+
+    def _around(self, holder: str, node: str, pods: Iterable[Pod]) -> Volumes | None:
+        """Volumes, once a pod with a claim was seen here: its volume outlives it on the node."""
+        spaces = self._claimed.setdefault(holder, set())
+        spaces |= {pod.namespace for pod in pods if pod.volume_claims}
+        self._claims.hold(holder, spaces)
+        self._volumes.hold(holder, [paths.VOLUMES] if spaces else [])
+        self._attachments.hold(holder, [paths.ATTACHMENTS] if spaces else [])
+        if not spaces:
+            return Volumes()
+        held, attached = self._volumes.get(paths.VOLUMES), self._attachments.get(paths.ATTACHMENTS)
+        claims = [self._claims.get(space) for space in spaces]
+        if held is None or attached is None or any(found is None for found in claims):
+            return None
+        return Volumes(
+            {(c.namespace, c.name): c for found in claims for c in (found or {}).values()},
+            frozenset(v.name for v in held.values() if v.local),
+            frozenset(a.volume for a in attached.values() if a.node == node),
+        )

@@ -5,6 +5,8 @@ from rescheduler.api import GROUP, VERSION
 NODES = "/api/v1/nodes"
 PODS = "/api/v1/pods"
 NAMESPACES = "/api/v1/namespaces"
+VOLUMES = "/api/v1/persistentvolumes"
+ATTACHMENTS = "/apis/storage.k8s.io/v1/volumeattachments"
 POLICIES = f"/apis/{GROUP}/{VERSION}/reschedulepolicies"
 POOLS = f"/apis/{GROUP}/{VERSION}/namespacepools"
 DRAINS = f"/apis/{GROUP}/{VERSION}/nodedrains"

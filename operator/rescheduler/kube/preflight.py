@@ -40,6 +40,8 @@ RIGHTS: tuple[Right, ...] = (
     *_rights("", "namespaces", "get list watch"),
     *_rights("", "services", "list watch"),
     *_rights("", "persistentvolumeclaims", "list watch"),
+    *_rights("", "persistentvolumes", "list watch"),
+    *_rights("storage.k8s.io", "volumeattachments", "list watch"),
     *_rights("networking.k8s.io", "networkpolicies", "list watch"),
     *_rights("apps", "deployments", "list watch"),
     *_rights("apps", "daemonsets", "list watch"),

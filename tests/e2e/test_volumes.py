@@ -1,0 +1,93 @@
+"""Pods with exclusive volumes leave one after another, and a drain is Drained when they are detached."""
+
+from typing import Any
+
+from cluster import workloads
+from cluster.waiting import until
+from e2e.conftest import Site
+
+
+def disk(site: Site, name: str, **source: Any) -> list[dict[str, Any]]:
+    """A volume of a driver that nobody runs, bound to its claim from the start."""
+    spec = {
+        "capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "",
+        "claimRef": {"namespace": site.name, "name": name},
+        **(source or {"csi": {"driver": "simulated.example.com", "volumeHandle": name}}),
+    }
+    volume = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"{site.name}-{name}"}, "spec": spec}
+    wanted = {
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "",
+        "volumeName": f"{site.name}-{name}",
+        "resources": {"requests": {"storage": "1Gi"}},
+    }
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name, "namespace": site.name}}
+    return [volume, claim | {"spec": wanted}]
+
+
+def with_disk(site: Site, name: str) -> dict[str, Any]:
+    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": name}}]
+    return workloads.deployment(name, 1, site.name, volumes=volumes, **site.here())
+
+
+def attached(site: Site, node: str) -> set[str]:
+    found = site.plane.get("volumeattachments")["items"]
+    return {a["spec"]["source"]["persistentVolumeName"] for a in found if a["spec"]["nodeName"] == node}
+
+
+def test_one_volume_after_another(site: Site) -> None:
+    node, other = site.nodes(2)
+    site.policy()
+    managed = "volumes.kubernetes.io/controller-managed-attach-detach=true"
+    site.plane.kubectl("annotate", "node", node, other, managed)  # as kubelets do
+    site.plane.kubectl("cordon", other)
+    site.plane.apply(*disk(site, "a"), *disk(site, "b"))
+    site.deploy(with_disk(site, "a"), with_disk(site, "b"), workloads.deployment("web", 1, site.name, **site.here()))
+    until(lambda: len(attached(site, node)) == 2, "both volumes to be attached")
+    site.plane.kubectl("uncordon", other)
+    site.annotate(node)
+    until(lambda: len(site.left(node)) == 1, "all but one to leave")
+    (last,) = site.left(node)
+    first = {"a": "b", "b": "a"}[last.split("-")[0]]
+    until(lambda: first in {p["metadata"]["labels"]["app"] for p in site.observer.pods(site.name)}, "its replacement")
+    assert len(attached(site, node)) == 2
+    assert site.left(node) == [last]
+    detach(site, node, first)
+    until(lambda: not site.left(node), "the last one to leave")
+    until(lambda: _drained(site, node) == "VolumesAttached", "the volume to be waited for")
+    detach(site, node, last.split("-")[0])
+    site.phase(node, "Drained")
+
+
+def detach(site: Site, node: str, name: str) -> None:
+    """What the driver's attacher does once nobody uses the volume on the node."""
+    for found in site.plane.get("volumeattachments")["items"]:
+        if (found["spec"]["nodeName"], found["spec"]["source"]["persistentVolumeName"]) == (
+            node,
+            f"{site.name}-{name}",
+        ):
+            site.plane.kubectl("delete", "volumeattachment", found["metadata"]["name"])
+
+
+def _drained(site: Site, node: str) -> str:
+    conditions = (site.observer.drain(node) or {}).get("status", {}).get("conditions", [])
+    return next((c["reason"] for c in conditions if c["type"] == "Drained"), "")
+
+
+def test_a_pod_on_a_local_volume_is_named_and_stays(site: Site) -> None:
+    node, other = site.nodes(2)
+    site.policy()
+    site.plane.kubectl("cordon", other)
+    site.plane.apply(*disk(site, "l", hostPath={"path": "/data"}))
+    site.deploy(with_disk(site, "l"))
+    site.plane.kubectl("uncordon", other)
+    site.annotate(node)
+
+    def classes() -> set[str]:
+        drain = site.observer.drain(node) or {}
+        return {b["class"] for b in drain.get("status", {}).get("blockers", [])}
+
+    until(lambda: classes() == {"LocalVolume"}, "the blocker")
+    assert len(site.left(node)) == 1
