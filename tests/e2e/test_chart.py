@@ -140,7 +140,6 @@ def test_what_the_operator_may_write_on_a_node(plane: ControlPlane, patch: objec
         ({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}, "set no node condition"),
         ({"status": {"conditions": [{"type": "Ready", "$patch": "delete"}]}}, "set no node condition"),
         ({"status": {"capacity": {"cpu": "1"}}}, "nothing of a node's status"),
-        ({"status": {"declaredFeatures": ["x"]}}, "nothing of a node's status"),
         ({"metadata": {"labels": {"x": "y"}}}, "nothing of a node's metadata"),
         ({"metadata": {"annotations": {"x": "y"}}}, "nothing of a node's metadata"),
         ({"metadata": {"finalizers": ["a.b/c"]}}, "nothing of a node's metadata"),

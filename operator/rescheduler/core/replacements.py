@@ -87,7 +87,7 @@ class Setting:
         exclusive: it mounts a claim that one node alone can have.
         named: what selects pods by `pod-template-hash` here and would lose a released pod; empty where nothing does.
         setback: of its owner, still standing or not.
-        asked: since when it is to be moved.
+        rolling_since: since when a rollout of its owner is under way.
         releasing: pods of its owner that are being released just now.
     """
 
@@ -97,7 +97,7 @@ class Setting:
     exclusive: bool = False
     named: str = ""
     setback: Setback | None = None
-    asked: datetime | None = None
+    rolling_since: datetime | None = None
     releasing: int = 0
 
 
@@ -168,7 +168,7 @@ def _unreleased(pod: Pod, workload: Workload, setting: Setting) -> Choice:
     if setback and now < setback.until:
         return _after(setback, pod, workload, setting)
     if workload.rolling:
-        if now < (setting.asked or now) + drain.replacement_timeout:
+        if now < (setting.rolling_since or now) + drain.replacement_timeout:
             return Choice(Way.WAIT)
         until = now + _pause(drain)
         return _after(

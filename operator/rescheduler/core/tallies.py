@@ -38,6 +38,7 @@ class Tally:
         leaving: uids of the pods that must leave and are still there.
         objects: pods that must leave and still exist, Terminating ones included.
         remaining: those not counted as moved.
+        notes: words for the owners of pods.
         detaching: volumes still attached here, of pods that have left.
         grace: the longest grace period of those left.
         waiting: those released whose replacement is not Ready.
@@ -51,6 +52,7 @@ class Tally:
     waiting: int = 0
     grace: timedelta = timedelta()
     detaching: frozenset[str] = frozenset()
+    notes: tuple[tuple[Pod, str], ...] = ()
     skipped: int = 0
     blockers: tuple[Blocker, ...] = field(default_factory=tuple)
 
@@ -100,6 +102,7 @@ def tally(
         in_flight=sum(v.fate is Fate.LEAVING or p.released or _accepted(p, attempts) for p, v in must),
         waiting=sum(p.released and p.uid in waiting for p, _ in must),
         detaching=detaching,
+        notes=tuple((pod, verdict.note) for pod, verdict in here if verdict.note),
         grace=timedelta(seconds=max((pod.grace for pod, _ in here), default=0)),
         skipped=len(rows) - len(must),
         blockers=tuple(sorted(blockers, key=lambda b: (b.since, b.namespace, b.pod))),

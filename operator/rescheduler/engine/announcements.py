@@ -12,9 +12,11 @@ from rescheduler.api.scalars import format_duration
 from rescheduler.core.facts import Node
 from rescheduler.core.pods import Owner
 from rescheduler.core.reports import Scene
+from rescheduler.core.tallies import Tally
 from rescheduler.engine.metrics import Metrics
 from rescheduler.kube.recorder import Kind, Recorder, Subject
 
+_MOST_NOTES = 1000  # remembered; above that a word may be said twice
 _VERSIONS = {"ReplicaSet": "apps/v1", "StatefulSet": "apps/v1", "DaemonSet": "apps/v1", "Job": "batch/v1"}
 
 
@@ -37,6 +39,7 @@ class Announcer:
 
     def __init__(self, recorder: Recorder, metrics: Metrics) -> None:
         self._recorder, self._metrics = recorder, metrics
+        self._noted: dict[str, str] = {}  # by pod uid; a pod with nonsense on it leaves soon
 
     async def _both(self, drain: NodeDrain, node: Node | None, kind: Kind, reason: str, message: str) -> None:
         await self._recorder.emit(of_drain(drain), kind, reason, message)
@@ -60,6 +63,16 @@ class Announcer:
         kept = " (it stays cordoned: somebody else had done that)" if node.unschedulable and record else ""
         message = f"Nothing of Rescheduler's is left on the node{kept}"
         await self._both(drain, node, Kind.NORMAL, "Restored", message)
+
+    async def notes(self, tally: Tally) -> None:
+        """Words for the owners of pods, each once."""
+        for pod, note in tally.notes:
+            if self._noted.get(pod.uid) != note:
+                if len(self._noted) >= _MOST_NOTES:
+                    self._noted.clear()
+                self._noted[pod.uid] = note
+                subject = Subject("v1", "Pod", pod.name, pod.uid, pod.namespace)
+                await self._recorder.emit(subject, Kind.WARNING, "AnnotationIgnored", note)
 
     async def timed_out(self, scene: Scene) -> None:
         """The drain's time is up."""

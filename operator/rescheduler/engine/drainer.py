@@ -220,6 +220,8 @@ class Drainer:
         if Command.RECORD in commands and here is not None:
             scene = await self._keeper.hold(scene, here, self._write)
             self._pods.follow(here.name)
+        if scene.tally and scene.tally.notes:
+            await self._t.announcer.notes(scene.tally)
         pause = self._move(scene) if Command.MOVE in commands and scene.tally else None
         await self._write(scene)
         if scene.fact is not Fact.HELD or scene.begun:
@@ -282,7 +284,7 @@ def _gist(status: NodeDrainStatus) -> tuple[object, ...]:
     """What a person waits for: a change of it is written at once."""
     blockers = tuple((b.namespace, b.pod, b.class_) for b in status.blockers)
     conditions = tuple((c.type, c.status, c.reason) for c in status.conditions)
-    return (status.phase, status.node, status.started_at, blockers, conditions)
+    return (status.phase, status.node, status.started_at, status.recordoned_at, blockers, conditions)
 
 
 def _cleared(before: NodeDrainStatus, wanted: NodeDrainStatus) -> dict[str, object]:

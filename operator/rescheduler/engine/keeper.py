@@ -71,10 +71,12 @@ class Keeper:
                 record = nodes.record(here, before, adds)
             # Conditions of ours show that the cordon was through: a crash before it is nobody's uncordoning.
             undone = scene.begun and not here.unschedulable and here.condition(names.DRAIN_IN_PROGRESS)
-            scene = replace(scene, record=record, begun=begun, node=here, recordoned=scene.now if undone else None)
-            if scene.recordoned or record != drain.status.node or drain.status.started_at is None:
+            scene = replace(scene, record=record, begun=begun, node=here)
+            if record != drain.status.node or drain.status.started_at is None:
                 await write(scene, now=True)
             if await self._patch(here, nodes.hold_patch(here, record)):
+                # Noted once it is through: one that lost a race has not been done, and is done again.
+                scene = replace(scene, recordoned=scene.now if undone else None)
                 log.info("node.cordoned", node=here.name, drain=self._name, uid=here.uid)
                 if not here.unschedulable:
                     await self._announcer.cordoned(scene)

@@ -53,6 +53,7 @@ class Replacements:
         self._metrics, self._changed, self._going = metrics, changed, going
         self._setbacks: dict[str, Setback] = {}  # by uid of the Deployment
         self._asked: dict[str, datetime] = {}  # by pod uid
+        self._rolling: dict[str, datetime] = {}  # by uid of the Deployment: since when a rollout was seen
         self._told: dict[str, str] = {}  # by pod uid: the reason that was logged
         self._refusals: dict[str, tuple[datetime, Answer]] = {}  # by pod uid: until when, and what
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by pod uid
@@ -107,12 +108,18 @@ class Replacements:
             exclusive=self._owners.exclusive(pod),
             named=self._owners.named(pod),
             setback=self._setbacks.get(owner),
-            asked=asked,
+            rolling_since=self._rolling_since(owner, workload, now),
             releasing=letting[owner],
         )
         choice = replacements.choose(pod, workload, setting)
         letting[owner] += choice.way is Way.RELEASE
         return choice
+
+    def _rolling_since(self, owner: str, workload: Workload | None, now: datetime) -> datetime:
+        if workload and workload.rolling:
+            return self._rolling.setdefault(owner, now)
+        self._rolling.pop(owner, None)
+        return now
 
     def close(self, holder: str) -> None:
         """Let go of what this holder had in view."""

@@ -108,8 +108,8 @@ def test_recreate_has_no_second_pod() -> None:
 )
 def test_a_rollout_is_waited_for_and_not_for_ever(changes: dict[str, Any]) -> None:
     found = workload(*THREE, **changes)
-    assert choose(THREE[0], found, setting(asked=NOW)).way is Way.WAIT
-    late = setting(asked=NOW - timedelta(minutes=5))
+    assert choose(THREE[0], found, setting(rolling_since=NOW)).way is Way.WAIT
+    late = setting(rolling_since=NOW - timedelta(minutes=5))
     assert choose(THREE[0], found, late).way is Way.PLAIN
     alone = workload(THREE[0], **changes)
     assert choose(THREE[0], alone, late).cause is BlockerClass.REPLACEMENT_NOT_READY
