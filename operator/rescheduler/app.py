@@ -230,7 +230,7 @@ async def run(options: Options) -> bool:
     """
     app = App(await configuration(), options)
     try:
-        await preflight.check(app.client, options.namespace)
+        await preflight.check(app.client, options.namespace, cleanup=options.cleanup)
     except ConfigError:
         await app.client.close()
         raise

@@ -1,5 +1,7 @@
 """Leaving: nothing of ours may hold a node, a pod or a NodeDrain after us."""
 
+import asyncio
+
 import structlog
 
 from rescheduler.api import names
@@ -7,9 +9,11 @@ from rescheduler.core import nodes
 from rescheduler.engine.operator import Engine
 from rescheduler.engine.store import Kind, Store
 from rescheduler.kube import paths
-from rescheduler.kube.client import ApiError, Client
+from rescheduler.kube.client import TRANSIENT, ApiError, Client
 
 log = structlog.get_logger("rescheduler.cleanup")
+
+_ATTEMPTS, _PAUSE = 6, 0.5  # seconds, doubled each time
 
 
 async def scale_down(client: Client, namespace: str) -> None:
@@ -25,10 +29,27 @@ async def scale_down(client: Client, namespace: str) -> None:
 
 
 async def undo(client: Client, store: Store, engine: Engine) -> None:
-    """End every drain, give released pods back, and take off nodes what is left; the engine leads meanwhile."""
+    """End every drain, give released pods back, take off nodes what is left; what others disturb is done again."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            await _undo(client, store, engine)
+        except TRANSIENT as error:
+            log.warning("cleanup.again", attempt=attempt + 1, error=str(error))
+            await asyncio.sleep(_PAUSE * 2**attempt)
+        else:
+            return
+    await _undo(client, store, engine)
+
+
+async def _undo(client: Client, store: Store, engine: Engine) -> None:
     for drain in list(store.drains.values()):
         if drain.deletion_timestamp is None:
-            answer = await client.delete(paths.drain(drain.name), {"preconditions": {"uid": drain.uid}})
+            try:
+                answer = await client.delete(paths.drain(drain.name), {"preconditions": {"uid": drain.uid}})
+            except ApiError as error:
+                if error.code != 404:
+                    raise
+                continue
             if answer.get("kind") == "NodeDrain":
                 store.put(Kind.DRAIN, answer)
     await engine.emptied.wait()

@@ -259,10 +259,15 @@ async def configuration() -> kubernetes_client.Configuration:
                     raise ConfigError(
                         f"KUBECONFIG names {part}, which is not a file: set it to a kubeconfig that exists"
                     )
+            if not named and not await asyncio.to_thread((Path.home() / ".kube" / "config").is_file):
+                raise ConfigError(
+                    "no KUBECONFIG, no ~/.kube/config and no ServiceAccount token: set KUBECONFIG, "
+                    "or run in a cluster under the chart's ServiceAccount"
+                )
             await kubernetes_config.load_kube_config(client_configuration=found, persist_config=False)
         else:
             kubernetes_config.load_incluster_config(client_configuration=found)
     except (kubernetes_config.ConfigException, OSError, ValueError) as error:
-        where = f"KUBECONFIG {named}" if named else "no KUBECONFIG, no ~/.kube/config and no ServiceAccount token"
-        raise ConfigError(f"{where}: {error}") from error
+        where = f"KUBECONFIG {named}" if named else "~/.kube/config or the ServiceAccount's token"
+        raise ConfigError(f"{where} cannot be used: {error}") from error
     return found

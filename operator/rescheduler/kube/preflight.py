@@ -55,8 +55,8 @@ RIGHTS: tuple[Right, ...] = (
 """Every call that the operator makes, cluster-wide; the chart's ClusterRole grants these and no more."""
 
 
-async def check(client: Client, namespace: str) -> None:
-    """Raises ConfigError, one line for each thing that is missing."""
+async def check(client: Client, namespace: str, *, cleanup: bool = False) -> None:
+    """Raises ConfigError, one line for each thing that is missing; `cleanup` asks for one right more."""
     try:
         served = {entry["name"] for entry in (await client.get(f"/apis/{GROUP}/{VERSION}"))["resources"]}
     except UnreachableError as error:
@@ -78,7 +78,9 @@ async def check(client: Client, namespace: str) -> None:
         Right("coordination.k8s.io", "leases", verb, namespace, "" if verb == "create" else LEASE)
         for verb in ("create", "get", "update")
     )
-    rights = RIGHTS + leases
+    rights = (
+        RIGHTS + leases + ((Right("apps", "deployments/scale", "patch", namespace, "rescheduler"),) if cleanup else ())
+    )
     allowed = await asyncio.gather(*(_may(client, right) for right in rights))
     missing = [str(right) for right, granted in zip(rights, allowed, strict=True) if not granted]
     if missing:
