@@ -1,7 +1,8 @@
 """A Deployment with its ReplicaSets and pods, as far as moving one of its pods cares."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -40,7 +41,7 @@ class ReplicaSet:
 
     Attributes:
         deployment_uid: its controller's, where that is a Deployment; else empty.
-        selector: without the `pod-template-hash`: it selects released pods too.
+        query: its selector, as a label selector of the API, without the `pod-template-hash`: it finds released pods too.
         refused: why it cannot create a pod, in the server's words; empty where it can.
     """
 
@@ -55,7 +56,7 @@ class ReplicaSet:
     refused: str = ""
     deleting: bool = False
     min_ready: timedelta = timedelta()
-    selector: LabelSelector = field(default_factory=LabelSelector)
+    query: str = ""
 
 
 def deployment(raw: Mapping[str, Any]) -> Deployment:
@@ -97,7 +98,7 @@ def replica_set(raw: Mapping[str, Any]) -> ReplicaSet:
         refused=failure.get("message", "") if failure.get("status") == "True" else "",
         deleting="deletionTimestamp" in meta,
         min_ready=timedelta(seconds=spec.get("minReadySeconds", 0)),
-        selector=LabelSelector.model_validate(selector | {"matchLabels": labels}),
+        query=LabelSelector.model_validate(selector | {"matchLabels": labels}).query(),
     )
 
 
@@ -115,7 +116,7 @@ class Workload:
     deployment: Deployment | None
     replica_sets: tuple[ReplicaSet, ...]
     pods: tuple[Pod, ...]
-    going: frozenset[str] = frozenset()
+    going: AbstractSet[str] = frozenset()
 
     @property
     def current(self) -> ReplicaSet | None:

@@ -3,6 +3,7 @@
 A pod that leaves without trouble gets none.
 """
 
+import asyncio
 from collections.abc import Mapping
 
 from rescheduler.api import GROUP, VERSION
@@ -42,9 +43,8 @@ class Announcer:
         self._noted: dict[str, str] = {}  # by pod uid; a pod with nonsense on it leaves soon
 
     async def _both(self, drain: NodeDrain, node: Node | None, kind: Kind, reason: str, message: str) -> None:
-        await self._recorder.emit(of_drain(drain), kind, reason, message)
-        if node:
-            await self._recorder.emit(of_node(node), kind, reason, message)
+        subjects = [of_drain(drain), *([of_node(node)] if node else [])]
+        await asyncio.gather(*(self._recorder.emit(subject, kind, reason, message) for subject in subjects))
 
     async def cordoned(self, scene: Scene) -> None:
         """The node was cordoned."""

@@ -218,8 +218,8 @@ class Drainer:
         if scene.held and scene.held.reason in turns.IN_LINE and here is not None and scene.begun is None:
             scene = await self._keeper.queue_up(scene, here, self._write)
         if Command.RECORD in commands and here is not None:
+            self._pods.follow(here.name)  # the list is under way while the node is cordoned
             scene = await self._keeper.hold(scene, here, self._write)
-            self._pods.follow(here.name)
         if scene.tally and scene.tally.notes:
             await self._t.announcer.notes(scene.tally)
         pause = self._move(scene) if Command.MOVE in commands and scene.tally else None

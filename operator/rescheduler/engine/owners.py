@@ -3,8 +3,10 @@
 Per namespace: Deployments, ReplicaSets, and what could depend on a pod's hash; per owner: its pods.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from typing import Any
 
 from rescheduler.api import names
@@ -41,6 +43,14 @@ def _selecting(kind: str, field: str) -> Callable[[Mapping[str, Any]], _Selectin
 
 def _names_hash(selector: LabelSelector) -> bool:
     return names.HASH in selector.match_labels or any(r.key == names.HASH for r in selector.match_expressions)
+
+
+@dataclass(slots=True)
+class Memo:
+    """What one look at many pods works out once: namespaces may have thousands of old ReplicaSets."""
+
+    families: dict[str, dict[str, list[ReplicaSet]]] = field(default_factory=dict)
+    naming: dict[str, list[_Selecting]] = field(default_factory=dict)
 
 
 class Owners:
@@ -86,9 +96,9 @@ class Owners:
         """Where the pods of this pod's owner are; None while, or where, no ReplicaSet of it is there."""
         sets = self._sets.get(pod.namespace) or {}
         found = sets.get(pod.owner.uid) if pod.owner else None
-        if found is None and pod.move:
+        if found is None and pod.move:  # rare: its ReplicaSet is gone
             found = next((s for s in sets.values() if s.deployment_uid == pod.move.deployment_uid), None)
-        return (pod.namespace, found.selector.query()) if found else None
+        return (pod.namespace, found.query) if found else None
 
     def latest(self, key: Key, pod: Pod) -> Pod | None:
         """The pod as last seen or written; None while its owner's pods are not in view with it among them."""
@@ -98,7 +108,7 @@ class Owners:
         """Take in the answer to a write on a pod."""
         self._pods.put(key, raw)
 
-    def workload(self, pod: Pod, going: frozenset[str]) -> Workload | None:
+    def workload(self, pod: Pod, going: AbstractSet[str], memo: Memo) -> Workload | None:
         """The owner of a pod as it is now; None where no Deployment or ReplicaSet was ever behind it."""
         sets = self._sets.get(pod.namespace) or {}
         mine = sets.get(pod.owner.uid) if pod.owner else None
@@ -106,27 +116,43 @@ class Owners:
         uid = uid or (pod.move.deployment_uid if pod.move else "")
         if mine is None and not uid:
             return None
-        family = tuple(s for s in sets.values() if s is mine or (uid and s.deployment_uid == uid))
+        family = self._families(pod.namespace, memo)[uid] if uid else [mine] if mine else []
+        if mine and mine not in family:
+            family = [*family, mine]
         known = {s.uid for s in family}
         key = self.key(pod)
         rows = (self._pods.get(key) or {}).values() if key else (pod,)
         return Workload(
             (self._deployments.get(pod.namespace) or {}).get(uid),
-            family,
+            tuple(family),
             tuple(p for p in rows if (p.owner and p.owner.uid in known) or (p.move and p.move.deployment_uid == uid)),
             going,
         )
 
+    def _families(self, namespace: str, memo: Memo) -> dict[str, list[ReplicaSet]]:
+        """ReplicaSets by the uid of their Deployment."""
+        if namespace not in memo.families:
+            found: dict[str, list[ReplicaSet]] = defaultdict(list)
+            for each in (self._sets.get(namespace) or {}).values():
+                found[each.deployment_uid].append(each)
+            memo.families[namespace] = found
+        return memo.families[namespace]
+
     def exclusive(self, pod: Pod) -> bool:
         """Whether it mounts a claim that one node alone can have; an unknown claim counts as one."""
+        if not pod.claims:
+            return False
         exclusive = {c.name: c.exclusive for c in (self._claims.get(pod.namespace) or {}).values()}
         return any(exclusive.get(name, True) for name in pod.claims)
 
-    def named(self, pod: Pod) -> str:
+    def named(self, pod: Pod, memo: Memo) -> str:
         """What selects this pod by its hash, and would lose it; empty where nothing does."""
-        for mirrors in (self._services, self._policies):
-            for found in (mirrors.get(pod.namespace) or {}).values():
-                if found.selector and found.selector.matches(pod.labels):
-                    return found.name
+        if pod.namespace not in memo.naming:
+            kinds = (self._services, self._policies)
+            rows = [row for mirrors in kinds for row in (mirrors.get(pod.namespace) or {}).values()]
+            memo.naming[pod.namespace] = [row for row in rows if row.selector]
+        for found in memo.naming[pod.namespace]:
+            if found.selector and found.selector.matches(pod.labels):
+                return found.name
         covering = self._budgets.of(pod) or ()
         return next((f"PodDisruptionBudget {b.name}" for b in covering if b.selector and _names_hash(b.selector)), "")

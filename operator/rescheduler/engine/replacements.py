@@ -23,7 +23,7 @@ from rescheduler.core.workloads import Workload
 from rescheduler.engine.budgets import Budgets
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.metrics import Metrics
-from rescheduler.engine.owners import Key, Owners
+from rescheduler.engine.owners import Key, Memo, Owners
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT, ApiError, Client
 
@@ -58,6 +58,7 @@ class Replacements:
         self._refusals: dict[str, tuple[datetime, Answer]] = {}  # by pod uid: until when, and what
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by pod uid
         self._failures: dict[str, int] = {}  # by pod uid
+        self._memo, self._gone = Memo(), set[str]()  # of the look that is under way
         self._releasing: dict[str, str] = {}  # by pod uid: the uid of its Deployment
 
     def look(
@@ -68,20 +69,16 @@ class Replacements:
         self._owners.hold(holder, rows)
         kept = {pod.uid for pod, verdict in judged if verdict.fate is not Fate.EVICT}
         choices: dict[str, Choice] = {}
+        self._memo, self._gone = Memo(), set(self._going())
         letting: Counter[str] = Counter(self._releasing.values())
-        planned: set[str] = set()
         for pod in rows:
-            choice = self._choose(
-                pod, drain, now, frozenset(planned), letting, may_move=may_move and pod.uid not in kept
-            )
+            choice = self._choose(pod, drain, now, letting, may_move=may_move and pod.uid not in kept)
             if choice.way is Way.EVICT or (choice.way is Way.PLAIN and choice.reason == "CannotBeHad"):
-                planned.add(pod.uid)
+                self._gone.add(pod.uid)
             choices[pod.uid] = choice
         return choices
 
-    def _choose(
-        self, pod: Pod, drain: Drain, now: datetime, planned: frozenset[str], letting: Counter[str], *, may_move: bool
-    ) -> Choice:
+    def _choose(self, pod: Pod, drain: Drain, now: datetime, letting: Counter[str], *, may_move: bool) -> Choice:
         asked = self._asked.setdefault(pod.uid, now)
         budgets = self._budgets.of(pod)
         if not self._owners.known(pod.namespace) or budgets is None or pod.uid in self._tasks:
@@ -94,7 +91,7 @@ class Replacements:
             pod = latest
         elif not pod.released and now - asked < _LAG:
             return Choice(Way.WAIT)
-        workload = self._owners.workload(pod, self._going() | planned)
+        workload = self._owners.workload(pod, self._gone, self._memo)
         if not may_move:
             return replacements.give_back(pod, workload, now)
         refused = self._refusals.get(pod.uid)
@@ -106,7 +103,7 @@ class Replacements:
             now,
             budgets=budgets,
             exclusive=self._owners.exclusive(pod),
-            named=self._owners.named(pod),
+            named=self._owners.named(pod, self._memo),
             setback=self._setbacks.get(owner),
             rolling_since=self._rolling_since(owner, workload, now),
             releasing=letting[owner],
@@ -150,7 +147,7 @@ class Replacements:
             return
         if key and latest:
             if choice.way is Way.RELEASE:
-                self._releasing[pod.uid] = _owner_uid(latest, self._owners.workload(latest, frozenset()))
+                self._releasing[pod.uid] = _owner_uid(latest, self._owners.workload(latest, frozenset(), Memo()))
             work = self._write(holder, key, latest, choice)
             self._tasks[pod.uid] = asyncio.create_task(work, name=f"{choice.way} {pod.key}")
 
@@ -170,7 +167,7 @@ class Replacements:
             self._changed((holder,))
 
     async def _carry_out(self, holder: str, key: Key, pod: Pod, choice: Choice) -> None:
-        workload = self._owners.workload(pod, self._going())
+        workload = self._owners.workload(pod, self._going(), Memo())
         match choice.way:
             case Way.RELEASE if workload and workload.deployment:
                 if not await self._would_be_evicted(pod):
