@@ -150,3 +150,13 @@ def test_what_the_operator_may_write_in_a_nodes_status(plane: ControlPlane, patc
     arguments = ["patch", "node", "n1", "--subresource=status", "-p", json.dumps(patch)]
     said = plane.kubectl(*arguments, kubeconfig=identity, check=False)
     assert (refused in said) if refused else ("patched" in said), said
+
+
+def test_uninstalling_runs_the_cleanup_and_leaves_nothing_but_the_crds(plane: ControlPlane) -> None:
+    """The simulated node pretends to run the hook's pod; what the program does is tested with the crashes."""
+    result = helm("uninstall", "rescheduler", "-n", NAMESPACE, "--timeout=60s", kubeconfig=plane.kubeconfig)
+    assert result.returncode == 0, result.stderr
+    ours = ("-n", NAMESPACE, "-l", "app.kubernetes.io/name=rescheduler", "-o", "name")
+    until(lambda: not plane.kubectl("get", "all,sa,role,rolebinding", *ours).strip(), "all of it to be collected")
+    for kind in ("clusterrole", "validatingadmissionpolicy", "validatingadmissionpolicybinding", "rsp"):
+        assert "rescheduler" not in plane.kubectl("get", kind, "-o", "name").replace("rescheduler.dev/", ""), kind

@@ -186,7 +186,8 @@ def _drained(scene: Scene) -> tuple[str, str, str]:
         return "True", "Drained", "no pod is left but those that stay"
     if scene.tally and not scene.tally.objects and scene.tally.detaching:
         return "False", "VolumesAttached", f"volumes are still attached: {', '.join(sorted(scene.tally.detaching)[:5])}"
-    left = f"{scene.tally.objects} pods are left" if scene.tally else "the pods are not counted yet"
+    count = scene.tally.objects if scene.tally else 0
+    left = f"{count} pod{'' if count == 1 else 's'} left" if scene.tally else "the pods are not counted yet"
     return "False", "PodsLeft" if scene.begun else "NotBegun", left if scene.begun else "the drain has not begun"
 
 
