@@ -32,8 +32,16 @@ _STAGES = Path(__file__).parent / "stages"
 _OPEN_LIMITS = {"kube-api-qps": "5000", "kube-api-burst": "10000"}
 
 
+_TRIES = 3  # to find free ports
+
+
 class ControlPlaneError(Exception):
     """It did not start, or does not do as told; the message carries what the program said."""
+
+
+def _starting() -> Path:
+    """Locked by whoever is choosing ports: two that start at once would find the same ones free."""
+    return Path(tempfile.gettempdir()) / f"rescheduler-starting-{os.getuid()}"
 
 
 def free_port() -> int:
@@ -107,15 +115,26 @@ class ControlPlane:
         try:
             if not keep:
                 plane._watch_over()
-            # Two that start at once would find the same ports free.
-            with (binaries.cache().parent / ".starting").open("w") as lock:
+            with _starting().open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                plane._create(arguments, audit=audit)
+                plane._create_on_free_ports(arguments, audit=audit)
             plane._rack(MAIN)
         except BaseException:
             plane.stop()
             raise
         return plane
+
+    def _create_on_free_ports(self, arguments: Mapping[str, Mapping[str, str]], *, audit: bool) -> None:
+        """Create it; where somebody else took a port meanwhile, again on others."""
+        for _ in range(_TRIES - 1):
+            try:
+                return self._create(arguments, audit=audit)
+            except ControlPlaneError as error:
+                if "address already in use" not in str(error):
+                    raise
+                self._kill_components()
+                shutil.rmtree(self.workdir / "clusters", ignore_errors=True)
+        return self._create(arguments, audit=audit)
 
     def _create(self, arguments: Mapping[str, Mapping[str, str]], *, audit: bool) -> None:
         config = {
@@ -181,14 +200,7 @@ class ControlPlane:
 
     def stop(self) -> None:
         """End every process and remove every file of it: nothing in it is worth an orderly end."""
-        deadline, killed = time.monotonic() + 30, set[int]()
-        while (pids := self._component_pids()) or not all(map(_ended, killed)):
-            if time.monotonic() > deadline:
-                raise ControlPlaneError(f"processes {sorted({*pids, *killed})} do not end")
-            for pid in pids:
-                _kill(pid, signal.SIGKILL)
-            killed.update(pids)
-            time.sleep(0.05)
+        self._kill_components()
         for process in self._racks.values():
             process.wait()
         self._racks.clear()
@@ -197,6 +209,16 @@ class ControlPlane:
             self._guard.stdin.close()
             self._guard.wait()
             self._guard = None
+
+    def _kill_components(self) -> None:
+        deadline, killed = time.monotonic() + 30, set[int]()
+        while (pids := self._component_pids()) or not all(map(_ended, killed)):
+            if time.monotonic() > deadline:
+                raise ControlPlaneError(f"processes {sorted({*pids, *killed})} do not end")
+            for pid in pids:
+                _kill(pid, signal.SIGKILL)
+            killed.update(pids)
+            time.sleep(0.05)
 
     def _component_pids(self) -> list[int]:
         """Processes whose command line names our working directory."""
@@ -224,7 +246,7 @@ class ControlPlane:
     def stop_apiserver(self) -> None:
         """Take the API server away, as a crash does; its port and data stay."""
         # A control plane that starts meanwhile would take the port.
-        self._ports = (binaries.cache().parent / ".starting").open("w")
+        self._ports = _starting().open("w")
         fcntl.flock(self._ports, fcntl.LOCK_EX)
         (pid,) = [p for p in self._component_pids() if _program(p) == "kube-apiserver"]
         self._apiserver = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
