@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from rescheduler.api import names
 from rescheduler.api.drains import BlockerClass
 from rescheduler.api.policies import Drain, Replacement
 from rescheduler.core import answers, moves, replacements
@@ -223,7 +224,7 @@ class Replacements:
         return Move(
             cause=f"NodeDrain/{holder}",
             hash=pod.hash,
-            cost=pod.annotations.get("controller.kubernetes.io/pod-deletion-cost"),
+            cost=pod.annotations.get(names.DELETION_COST),
             ready=first.ready if first else workload.serving,
             since=now,
             attempt=setback.attempts + 1 if setback else 1,
@@ -244,11 +245,9 @@ def _concerned(pod: Pod, verdict: Verdict, drain: Drain, *, may_move: bool) -> b
     if pod.move:
         return verdict.fate in (Fate.EVICT, Fate.BLOCK, Fate.STAY)
     of_set = pod.owner is not None and pod.owner.kind == "ReplicaSet"
-    return may_move and of_set and verdict.fate is Fate.EVICT and _mode(pod, drain) is not Replacement.NEVER
-
-
-def _mode(pod: Pod, drain: Drain) -> Replacement:
-    return replacements.wanted(pod, drain)
+    return (
+        may_move and of_set and verdict.fate is Fate.EVICT and replacements.wanted(pod, drain) is not Replacement.NEVER
+    )
 
 
 def _owner_uid(pod: Pod, workload: Workload | None) -> str:

@@ -19,7 +19,6 @@ from rescheduler.core.answers import Refusal
 
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
-JSON_PATCH = "application/json-patch+json"
 _JSON = "application/json"
 _PAGE = 200
 _READ_TIMEOUT = 30.0  # seconds

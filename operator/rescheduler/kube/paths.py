@@ -8,7 +8,6 @@ NAMESPACES = "/api/v1/namespaces"
 VOLUMES = "/api/v1/persistentvolumes"
 ATTACHMENTS = "/apis/storage.k8s.io/v1/volumeattachments"
 POLICIES = f"/apis/{GROUP}/{VERSION}/reschedulepolicies"
-POOLS = f"/apis/{GROUP}/{VERSION}/namespacepools"
 DRAINS = f"/apis/{GROUP}/{VERSION}/nodedrains"
 ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
@@ -41,19 +40,14 @@ def replica_set(namespace: str, name: str) -> str:
 
 def budgets(namespace: str) -> str:
     """PodDisruptionBudgets of one namespace."""
-    return f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets"
-
-
-def daemon_set(namespace: str, name: str) -> str:
-    """One DaemonSet."""
-    return f"/apis/apps/v1/namespaces/{namespace}/daemonsets/{name}"
+    return namespaced("policy/v1", namespace, "poddisruptionbudgets")
 
 
 def leases(namespace: str) -> str:
     """Leases of one namespace."""
-    return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+    return namespaced("coordination.k8s.io/v1", namespace, "leases")
 
 
 def events(namespace: str) -> str:
     """Events (core/v1) of one namespace."""
-    return f"{NAMESPACES}/{namespace}/events"
+    return namespaced("v1", namespace, "events")
