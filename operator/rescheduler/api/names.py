@@ -27,6 +27,9 @@ WAITING_TAINT: Final = f"{GROUP}/drain"
 FINALIZER: Final = f"{GROUP}/restore"
 """On NodeDrain alone: it goes when the node is as it was."""
 
+STEPPED_BACK: Final = f"{GROUP}/stepped-back"
+"""On a NodeDrain: the name and UID of the drain that it stepped back for."""
+
 SCALE_DOWN_DISABLED: Final = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
 KARPENTER_DO_NOT_DISRUPT: Final = "karpenter.sh/do-not-disrupt"
 KARPENTER_NODEPOOL: Final = "karpenter.sh/nodepool"

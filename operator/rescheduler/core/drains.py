@@ -26,8 +26,13 @@ class Fact(StrEnum):
     RESTORED = "Restored"  # withdrawn, and nothing of ours is left on the node
     EMPTY = "Empty"  # begun, and no pod is left that must leave
     EXPIRED = "Expired"  # its time is up, and it is to be cancelled then
+    FROZEN = "Frozen"  # what is known of the cluster is too old to act on
+    RETREATING = "Retreating"  # steps back for another drain, and pods are still to be given back
+    STEPPING_BACK = "SteppingBack"  # steps back for another drain
     HELD = "Held"  # may not go on now
+    YIELDED = "Yielded"  # begun, without a slot: what is on its way goes on, and nothing new begins
     GRANTED = "Granted"  # may begin, and has not
+    UNSEEN = "Unseen"  # begun, and the node's pods are not known yet: so after every start of ours
     LEAVING = "Leaving"  # begun, pods left
     STUCK = "Stuck"  # begun, a blocker, and nothing has moved for a while
 
@@ -38,6 +43,8 @@ class Command(StrEnum):
     RECORD = "Record"  # write into status what is about to be added to the node
     CORDON = "Cordon"  # cordon, and add what the record names
     MOVE = "Move"  # pods may be moved; without it none is
+    FINISH = "Finish"  # pods let go of may go; no other is moved
+    STEP_BACK = "StepBack"  # the node is put back as it was; the drain will begin anew
     GIVE_BACK = "GiveBack"  # pods let go of go back to their ReplicaSets
     CANCEL = "Cancel"  # delete the NodeDrain: restoring follows
     RESTORE = "Restore"  # take off the node what the record names
@@ -45,14 +52,20 @@ class Command(StrEnum):
 
 
 _GOES_ON = (Command.RECORD, Command.CORDON, Command.MOVE)
+_HOLDS_ON = (Command.RECORD, Command.CORDON)
 _Row = dict[Fact, tuple[Phase, tuple[Command, ...]]]
 _BEGUN: _Row = {
     Fact.GRANTED: (Phase.DRAINING, _GOES_ON),
+    Fact.UNSEEN: (Phase.DRAINING, _HOLDS_ON),
     Fact.LEAVING: (Phase.DRAINING, _GOES_ON),
     Fact.STUCK: (Phase.BLOCKED, _GOES_ON),
     Fact.EMPTY: (Phase.DRAINED, _GOES_ON),
     Fact.EXPIRED: (Phase.DRAINING, (Command.CANCEL,)),
+    Fact.FROZEN: (Phase.WAITING, ()),
+    Fact.RETREATING: (Phase.WAITING, (Command.GIVE_BACK,)),
+    Fact.STEPPING_BACK: (Phase.WAITING, (Command.STEP_BACK,)),
     Fact.HELD: (Phase.WAITING, (Command.GIVE_BACK,)),
+    Fact.YIELDED: (Phase.WAITING, (*_HOLDS_ON, Command.FINISH)),
 }
 _OVER: _Row = {
     Fact.NODE_GONE: (Phase.RESTORING, (Command.FORGET,)),
@@ -64,10 +77,10 @@ _OVER: _Row = {
 TRANSITIONS: dict[Phase, _Row] = {
     Phase.WAITING: _BEGUN | _OVER,
     Phase.DRAINING: _BEGUN | _OVER,
-    Phase.BLOCKED: _BEGUN | _OVER,
-    Phase.DRAINED: _BEGUN | _OVER,
+    Phase.BLOCKED: _BEGUN | _OVER | {Fact.UNSEEN: (Phase.BLOCKED, _HOLDS_ON)},
+    Phase.DRAINED: _BEGUN | _OVER | {Fact.UNSEEN: (Phase.DRAINED, _HOLDS_ON), Fact.FROZEN: (Phase.DRAINED, ())},
     # No way back: what is being restored is restored to its end; a new request makes a new NodeDrain.
-    Phase.RESTORING: _OVER,
+    Phase.RESTORING: _OVER | {Fact.FROZEN: (Phase.RESTORING, ())},
 }
 
 
@@ -86,6 +99,9 @@ class Situation:
     Attributes:
         same_node: the node exists with the UID that the drain was recorded for.
         begun: status.startedAt.
+        frozen: the view of the cluster is stale.
+        yields: what holds it is the want of a slot that it once had.
+        steps_back: it is to let go of its node for another drain.
         traces: released pods are left on the node, or it is not known that none are.
         expired: the drain's time is up, and it is to be cancelled then.
         remaining: pods that must leave; None while the node's pods have not been listed.
@@ -97,6 +113,9 @@ class Situation:
     withdrawn: bool
     restored: bool
     held: bool
+    frozen: bool = False
+    yields: bool = False
+    steps_back: bool = False
     traces: bool = False
     expired: bool = False
     begun: datetime | None = None
@@ -107,20 +126,19 @@ class Situation:
 
 def fact(s: Situation) -> Fact:
     """The first fact that holds."""
-    if not s.same_node:
-        return Fact.NODE_GONE
-    if s.withdrawn and s.traces:
-        return Fact.RETURNING
-    if s.withdrawn:
-        return Fact.RESTORED if s.restored else Fact.WITHDRAWN
-    if s.begun and s.remaining == 0 and s.now >= s.begun + SETTLE:
-        return Fact.EMPTY
-    if s.expired:
-        return Fact.EXPIRED
-    if s.held:
-        return Fact.HELD
-    if s.begun is None:
-        return Fact.GRANTED
-    if s.blocked and s.now >= max(s.begun, s.last_move or s.begun) + QUIET:
-        return Fact.STUCK
-    return Fact.LEAVING
+    stuck = s.begun and s.blocked and s.now >= max(s.begun, s.last_move or s.begun) + QUIET
+    facts = (
+        (not s.same_node, Fact.NODE_GONE),
+        (s.frozen, Fact.FROZEN),
+        (s.withdrawn and s.traces, Fact.RETURNING),
+        (s.withdrawn, Fact.RESTORED if s.restored else Fact.WITHDRAWN),
+        (s.begun and s.remaining == 0 and s.now >= s.begun + SETTLE, Fact.EMPTY),
+        (s.expired, Fact.EXPIRED),
+        (s.steps_back and s.begun, Fact.RETREATING if s.traces else Fact.STEPPING_BACK),
+        (s.held and not s.yields, Fact.HELD),
+        (s.begun is None, Fact.GRANTED),
+        (s.remaining is None, Fact.UNSEEN),
+        (stuck, Fact.STUCK),
+        (s.yields, Fact.YIELDED),
+    )
+    return next((found for holds, found in facts if holds), Fact.LEAVING)

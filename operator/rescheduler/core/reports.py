@@ -12,8 +12,8 @@ from rescheduler.api.scalars import format_duration
 from rescheduler.core import estimates
 from rescheduler.core.drains import Fact
 from rescheduler.core.facts import Node
+from rescheduler.core.holds import Held
 from rescheduler.core.tallies import MOST_BLOCKERS, Tally
-from rescheduler.core.turns import Held
 from rescheduler.core.windows import look
 
 
@@ -66,7 +66,7 @@ _AT_TIMEOUT = {
 def _pause(scene: Scene) -> dict[str, object]:
     """A drain that has begun and may not go on is paused; what it spent so is kept."""
     before = scene.drain.status
-    stopped = scene.begun is not None and scene.held is not None and scene.fact is Fact.HELD
+    stopped = scene.begun is not None and scene.fact in (Fact.HELD, Fact.FROZEN, Fact.YIELDED)
     if stopped:
         return {"paused_at": before.paused_at or scene.now}
     if before.paused_at:

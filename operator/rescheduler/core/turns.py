@@ -4,81 +4,40 @@ A drain that may not go on touches nothing. Slots go first to drains already beg
 order in which they were asked for.
 """
 
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from functools import cached_property
 
-from rescheduler.api.drains import NodeDrain, Phase, Reason
+from rescheduler.api import names
+from rescheduler.api.drains import NodeDrain, Reason
 from rescheduler.api.policies import Mode, OnWindowClose, Policy, Suspend
+from rescheduler.core import slots
 from rescheduler.core.facts import Node
+from rescheduler.core.holds import Held, Hold
 from rescheduler.core.policies import Winners
+from rescheduler.core.slots import Queue
 from rescheduler.core.triggers import ill
 from rescheduler.core.windows import look
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
-BLOCKED_KEEPS_SLOT = timedelta(minutes=5)
-"""A drain blocked for longer gives up its slot of maxConcurrent (DESIGN 2)."""
-
-
-class Hold(StrEnum):
-    """Why a drain may not go on: reasons of `Progressing=False`."""
-
-    GATED = "Gated"
-    WINDOW = "Window"
-    MAX_CONCURRENT = "MaxConcurrent"
-    MAX_UNAVAILABLE = "MaxUnavailable"
-    TOPOLOGY = "Topology"
-    STORM = "Storm"
-    SUSPENDED = "Suspended"
-    AUDIT = "Audit"
-    NO_POLICY = "NoPolicy"
-    DISABLED = "Disabled"
-    UNCORDONED = "Uncordoned"
-    STALE_VIEW = "StaleView"
-
-
-IN_LINE = (Hold.MAX_CONCURRENT, Hold.MAX_UNAVAILABLE, Hold.TOPOLOGY)
-"""Nodes held back so wait for their turn: it comes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """One reason to wait, in words that a person can act on."""
-
-    reason: Hold
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """The drains for maintenance or by hand under one policy, whose node still stands.
-
-    Attributes:
-        nodes: how many nodes the policy decides for.
-        begun: drains that hold their node.
-        waiting: drains that wait for a slot and for nothing else, in the order of their turn.
-    """
-
-    nodes: int
-    begun: tuple[NodeDrain, ...]
-    waiting: tuple[NodeDrain, ...]
-
-    def ahead(self, drain: NodeDrain) -> tuple[NodeDrain, ...]:
-        """Those whose turn comes before this drain's."""
-        return self.waiting[: bisect_left(self.waiting, _turn(drain), key=_turn)]
+STALE = timedelta(minutes=3)
+"""Nodes, policies and NodeDrains are listed each minute; where that has failed for so long, the view is stale."""
 
 
 @dataclass(frozen=True)
 class World:
-    """All small facts of one moment; no pods. What many drains ask is worked out once."""
+    """All small facts of one moment; no pods. What many drains ask is worked out once.
+
+    Attributes:
+        listed: when nodes, policies and NodeDrains were last listed in full; None: that is not followed.
+    """
 
     nodes: Mapping[str, Node]
     winners: Winners
     drains: Mapping[str, NodeDrain]
     now: datetime = _LONG_AGO
+    listed: datetime | None = None
 
     def policy(self, node: Node) -> Policy | None:
         """The policy that decides for this node."""
@@ -105,10 +64,10 @@ class World:
                 continue
             if drain.status.started_at:
                 begun[policy.name].append(drain)
-            elif _queues(drain, policy, self.now):
+            elif _queues(drain, policy, self):
                 waiting[policy.name].append(drain)
         return {
-            name: Queue(len(self.members[name]), tuple(begun[name]), tuple(sorted(waiting[name], key=_turn)))
+            name: Queue(len(self.members[name]), tuple(begun[name]), tuple(sorted(waiting[name], key=slots.turn)))
             for name in begun
         }
 
@@ -116,6 +75,9 @@ class World:
 def held(drain: NodeDrain, world: World, now: datetime) -> Held | None:
     """Why this drain may not go on; None: it may."""
     node = world.nodes.get(drain.spec.node_name)
+    if world.listed and now - world.listed >= STALE:
+        silent = int((now - world.listed).total_seconds())
+        return Held(Hold.STALE_VIEW, f"nodes, policies and NodeDrains could not be listed for {silent} s")
     if node is None:
         return Held(Hold.STALE_VIEW, f"node {drain.spec.node_name} is not known yet")
     policy = world.policy(node)
@@ -123,6 +85,12 @@ def held(drain: NodeDrain, world: World, now: datetime) -> Held | None:
         return Held(Hold.NO_POLICY, "no ReschedulePolicy selects this node: nothing is touched until one does")
     if found := _by_policy(drain, policy):
         return found
+    if other := steps_back_for(drain, world):
+        return Held(
+            Hold.MAX_CONCURRENT,
+            f"this drain and that of {other.spec.node_name} held each other's budgets up: "
+            f"it has stepped back until {other.spec.node_name} is Drained",
+        )
     if drain.status.started_at is None:
         return _start(drain, node, policy, world, now)
     if policy.spec.maintenance.on_window_close is OnWindowClose.PAUSE and (shut := _shut(drain, policy, now)):
@@ -133,7 +101,16 @@ def held(drain: NodeDrain, world: World, now: datetime) -> Held | None:
             "somebody uncordoned the node twice: nothing more is moved until it is cordoned by hand, "
             "or the request is withdrawn",
         )
-    return None
+    if failed(drain):
+        return None
+    return slots.to_go_on(drain, node, policy.spec.maintenance, world.queues[policy.name], world.nodes, now)
+
+
+def steps_back_for(drain: NodeDrain, world: World) -> NodeDrain | None:
+    """The drain that this one has stepped back for, while that is neither Drained nor gone."""
+    name, _, uid = drain.annotations.get(names.STEPPED_BACK, "").rpartition("/")
+    other = world.drains.get(name)
+    return other if other and other.uid == uid and not other.status.drained_at else None
 
 
 def failed(drain: NodeDrain) -> bool:
@@ -175,7 +152,7 @@ def _start(drain: NodeDrain, node: Node, policy: Policy, world: World, now: date
         return _storm(policy, world)
     if shut_window := _shut(drain, policy, now):
         return shut_window
-    return _slots(drain, node, policy, world, now)
+    return slots.to_begin(drain, node, policy.spec.maintenance, world.queues[policy.name], world.nodes, now)
 
 
 def _shut(drain: NodeDrain, policy: Policy, now: datetime) -> Held | None:
@@ -206,59 +183,12 @@ def _storm(policy: Policy, world: World) -> Held | None:
     return None
 
 
-def _slots(drain: NodeDrain, node: Node, policy: Policy, world: World, now: datetime) -> Held | None:
-    maintenance, queue = policy.spec.maintenance, world.queues[policy.name]
-    running = [d for d in queue.begun if d.name != drain.name and _takes_slot(d, now)]
-    out = [d for d in queue.begun if d.name != drain.name]
-    ahead = queue.ahead(drain)
-    slots = maintenance.max_concurrent.of(queue.nodes)
-    if len(running) + len(ahead) >= slots:
-        return Held(Hold.MAX_CONCURRENT, _taken([*running, *ahead], f"maintenance.maxConcurrent {slots}"))
-    most = maintenance.max_unavailable.of(queue.nodes)
-    if maintenance.max_unavailable.is_percent:
-        most = max(most, slots)
-    if len(out) + len(ahead) >= most:
-        return Held(Hold.MAX_UNAVAILABLE, _taken([*out, *ahead], f"maintenance.maxUnavailable {most}"))
-    if (key := maintenance.topology_key) and (other := _elsewhere(node, key, running, world)):
-        return Held(Hold.TOPOLOGY, f"node {other} with another {key} is being drained")
-    return None
-
-
-def _queues(drain: NodeDrain, policy: Policy, now: datetime) -> bool:
+def _queues(drain: NodeDrain, policy: Policy, world: World) -> bool:
     """Whether a drain that has not begun is waiting for a slot, and for nothing else."""
     gates = drain.spec.drain.over(policy.spec.drain).gates
     return (
-        not _by_policy(drain, policy) and not _shut(drain, policy, now) and all(_is_true(drain, gate) for gate in gates)
+        not _by_policy(drain, policy)
+        and not _shut(drain, policy, world.now)
+        and not steps_back_for(drain, world)
+        and all(_is_true(drain, gate) for gate in gates)
     )
-
-
-def _takes_slot(drain: NodeDrain, now: datetime) -> bool:
-    if drain.status.drained_at:
-        return False
-    blocked = next((c for c in drain.status.conditions if c.type == "Blocked" and c.status == "True"), None)
-    return not (
-        drain.status.phase is Phase.BLOCKED and blocked and now - blocked.last_transition_time >= BLOCKED_KEEPS_SLOT
-    )
-
-
-def _turn(drain: NodeDrain) -> tuple[datetime, str]:
-    return drain.created or _LONG_AGO, drain.name
-
-
-def _taken(drains: Sequence[NodeDrain], limit: str) -> str:
-    names = ", ".join(sorted(d.name for d in drains)[:5])
-    more = f" and {len(drains) - 5} more" if len(drains) > 5 else ""
-    return f"{limit} is taken by {names}{more}"
-
-
-def _elsewhere(node: Node, key: str, running: Iterable[NodeDrain], world: World) -> str | None:
-    """Name of a node being drained whose topology value is another; a node without the label has one of its own."""
-
-    def value(other: Node) -> tuple[str, str]:
-        return ("label", other.labels[key]) if key in other.labels else ("node", other.name)
-
-    for drain in running:
-        other = world.nodes.get(drain.spec.node_name)
-        if other and value(other) != value(node):
-            return other.name
-    return None

@@ -64,6 +64,11 @@ class Announcer:
         message = f"Nothing of Rescheduler's is left on the node{kept}"
         await self._both(drain, node, Kind.NORMAL, "Restored", message)
 
+    async def stepped_back(self, scene: Scene) -> None:
+        """The node was given free for another drain."""
+        why = scene.held.message if scene.held else ""
+        await self._both(scene.drain, scene.node, Kind.WARNING, "SteppedBack", f"Uncordoned again: {why}")
+
     async def notes(self, tally: Tally) -> None:
         """Words for the owners of pods, each once."""
         for pod, note in tally.notes:

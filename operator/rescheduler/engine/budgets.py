@@ -24,6 +24,10 @@ class Budgets:
         """Watch these namespaces for this holder, and no others for it any more."""
         self._mirrors.hold(holder, namespaces)
 
+    def known(self, namespaces: Iterable[str]) -> bool:
+        """Whether the budgets of all these namespaces are known for sure."""
+        return all(self._mirrors.get(namespace) is not None for namespace in namespaces)
+
     def of(self, pod: Pod) -> tuple[Budget, ...] | None:
         """The budgets that cover the pod; None while they are not known for sure."""
         items = self._mirrors.get(pod.namespace)
@@ -36,6 +40,11 @@ class Budgets:
             known = (key, tuple(b.uid for b in budgets.covering(pod, items.values())))
             self._covering[pod.uid] = known
         return tuple(items[uid] for uid in known[1])
+
+    def named(self, namespace: str, name: str) -> Budget | None:
+        """One budget by its name; None where it is not there or not in view."""
+        found = (self._mirrors.get(namespace) or {}).values()
+        return next((budget for budget in found if budget.name == name), None)
 
     def spend(self, budget: Budget) -> None:
         """Count an accepted eviction until the server's own count arrives."""

@@ -6,7 +6,7 @@ wrong it starts again from what the cluster says then. Every command can be repe
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
@@ -18,14 +18,15 @@ from rescheduler.api.scalars import dump
 from rescheduler.core import drains, reports, turns
 from rescheduler.core.drains import Command, Fact
 from rescheduler.core.facts import UNREACHABLE, Node
+from rescheduler.core.holds import IN_LINE, Held, Hold
 from rescheduler.core.tallies import Tally
-from rescheduler.core.turns import Held
 from rescheduler.core.verdicts import Circumstances, deadline
 from rescheduler.engine.announcements import Announcer
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.keeper import Keeper
 from rescheduler.engine.metrics import Metrics
 from rescheduler.engine.node_pods import PATIENCE, Movers, NodePods
+from rescheduler.engine.standoffs import Standoffs
 from rescheduler.engine.store import Kind, Store
 from rescheduler.engine.surroundings import Surroundings
 from rescheduler.kube import paths
@@ -62,6 +63,7 @@ class Drainer:
         self._t = tools
         self._wake = asyncio.Event()
         self._pods = NodePods(name, tools.movers, self.wake)
+        self._standoffs = Standoffs(tools.client, tools.store, tools.clock, tools.movers.budgets)
         self._keeper = Keeper(name, tools.client, tools.store, tools.clock, tools.announcer)
         self._written_at = float("-inf")
 
@@ -124,7 +126,8 @@ class Drainer:
         if drain.status.started_at and here:
             self._pods.follow(here.name)
         withdrawn = drain.deletion_timestamp is not None
-        tally = self._tally(drain, here, policy, now, may_move=held is None and not withdrawn)
+        may_move = (held is None or _yields(drain, held)) and not withdrawn
+        tally = self._tally(drain, here, policy, now, may_move=may_move)
         settings = drain.spec.drain.over(policy.spec.drain if policy else Drain())
         situation = self._situation(drain, here, held, tally, now, settings)
         fact = drains.fact(situation)
@@ -163,6 +166,9 @@ class Drainer:
             withdrawn=withdrawn,
             restored=restored,
             held=held is not None,
+            frozen=held is not None and held.reason is Hold.STALE_VIEW,
+            yields=held is not None and _yields(drain, held),
+            steps_back=names.STEPPED_BACK in drain.annotations and held is not None,
             traces=drain.status.started_at is not None and (self._pods.traces or not self._pods.synced),
             expired=self._expired(drain, settings, now),
             begun=drain.status.started_at,
@@ -199,31 +205,47 @@ class Drainer:
 
     # -- commands -----------------------------------------------------------------------------------------------
 
-    async def _carry_out(self, commands: Iterable[Command], scene: reports.Scene) -> float:
-        here = scene.node
+    async def _end(self, commands: Iterable[Command], scene: reports.Scene) -> float | None:
+        """Commands after which the drain is over, or another one; seconds until the next look, None: there was none."""
         if Command.FORGET in commands:
-            await self._forget(scene.drain, here)
+            await self._forget(scene.drain, scene.node)
             return _LOOK_AGAIN
-        if Command.RESTORE in commands and here is not None:
+        if Command.RESTORE in commands and scene.node is not None:
             await self._write(scene)
             await self._keeper.restore(scene.drain)
             return 0.0
         if Command.CANCEL in commands:
             await self._cancel(scene)
             return 0.0
+        if Command.STEP_BACK in commands:
+            await self._step_back(scene)
+            return 0.0
+        if scene.fact is Fact.GRANTED and names.STEPPED_BACK in scene.drain.annotations:
+            await self._standoffs.forget(scene.drain)
+            return 0.0
+        return None
+
+    async def _carry_out(self, commands: Iterable[Command], scene: reports.Scene) -> float:
+        if (pause := await self._end(commands, scene)) is not None:
+            return pause
+        here = scene.node
         if Command.GIVE_BACK in commands:
             self._pods.give_back()
             if scene.fact is Fact.RETURNING:
                 self._pods.finish(scene.policy.name if scene.policy else "")
-        if scene.held and scene.held.reason in turns.IN_LINE and here is not None and scene.begun is None:
+        if scene.held and scene.held.reason in IN_LINE and here is not None and scene.begun is None:
             scene = await self._keeper.queue_up(scene, here, self._write)
         if Command.RECORD in commands and here is not None:
             self._pods.follow(here.name)  # the list is under way while the node is cordoned
             scene = await self._keeper.hold(scene, here, self._write)
         if scene.tally and scene.tally.notes:
             await self._t.announcer.notes(scene.tally)
-        pause = self._move(scene) if Command.MOVE in commands and scene.tally else None
+        pause = self._move(scene, commands)
+        if scene.fact is Fact.UNSEEN:
+            return _LOOK_AGAIN  # nothing new can be said before the pods are seen
         await self._write(scene)
+        if scene.fact is Fact.STUCK and here is not None and (drain := self._t.store.drain(self.name)):
+            await self._standoffs.look(drain, here)
         if scene.fact is not Fact.HELD or scene.begun:
             await self._keeper.mark(scene)
         timed = scene.settings.timeout or any(rule.timeout for rule in scene.settings.rules)
@@ -236,11 +258,19 @@ class Drainer:
         settled = (scene.begun + drains.SETTLE - scene.now).total_seconds()
         return settled if settled > 0 else _LOOK_AGAIN
 
-    def _move(self, scene: reports.Scene) -> float | None:
-        tally, policy = scene.tally, scene.policy
-        if tally is None or policy is None or scene.begun is None:
+    def _move(self, scene: reports.Scene, commands: Iterable[Command]) -> float | None:
+        tally, policy, finish = scene.tally, scene.policy, Command.FINISH in commands
+        if tally is None or policy is None or scene.begun is None or not (finish or Command.MOVE in commands):
             return None
-        return self._pods.move(tally, policy, scene.drain.spec.drain.over(policy.spec.drain))
+        return self._pods.move(tally, policy, scene.settings, begun=finish)
+
+    async def _step_back(self, scene: reports.Scene) -> None:
+        """Put the node back, and be as a drain that has not begun."""
+        here = await self._keeper.put_back(scene.drain, {})
+        await self._t.announcer.stepped_back(scene)
+        self._pods.close()
+        self._pods = NodePods(self.name, self._t.movers, self.wake)
+        await self._write(replace(scene, node=here, record=None, begun=None, tally=None), now=True)
 
     async def _write(self, scene: reports.Scene, *, now: bool = False) -> None:
         """Write the status where it differs; mere progress at most once a second."""
@@ -278,6 +308,15 @@ class Drainer:
             await self._t.client.patch(paths.drain(self.name), body)
         log.info("drain.gone", drain=self.name, node=drain.spec.node_name, uid=record.uid if record else "")
         self._t.store.drop(Kind.DRAIN, self.name)
+
+
+def _yields(drain: NodeDrain, held: Held) -> bool:
+    """Whether the drain has begun, and waits for a slot only because it gave its own up."""
+    return (
+        drain.status.started_at is not None
+        and held.reason is Hold.MAX_CONCURRENT
+        and names.STEPPED_BACK not in drain.annotations
+    )
 
 
 def _gist(status: NodeDrainStatus) -> tuple[object, ...]:

@@ -1,6 +1,6 @@
 """Writes on the node of a drain: record, cordon, conditions, and taking all of it off again."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -140,16 +140,24 @@ class Keeper:
         return {str(want.reason): want.token for want in wants.requests if want.token}
 
     async def restore(self, drain: NodeDrain) -> None:
-        """Put the node back: its conditions, then all that the record names."""
+        """Put the node back, for good; requests that still stand are noted as cancelled."""
+        here = self._store.node(drain.spec.node_name)
+        cancelled = self._cancelled(drain, here) if here else {}
+        if here := await self.put_back(drain, cancelled):
+            log.info("node.restored", node=here.name, drain=self._name, uid=here.uid)
+            await self._announcer.restored(drain, here)
+
+    async def put_back(self, drain: NodeDrain, cancelled: Mapping[str, str]) -> Node | None:
+        """Take off the node our conditions, then all that the record names; None where the node is gone."""
         here = await self.live(drain.spec.node_name)
         if here is None:
-            return
+            return None
         if patch := nodes.conditions({}, here, self._clock.now()):
             raw = await self._client.patch(f"{paths.node(here.name)}/status", patch, kind=STRATEGIC_PATCH)
             self._store.put(Kind.NODE, raw)
             here = node(raw)
-        if patch := nodes.restore_patch(here, drain.status.node, self._cancelled(drain, here)):
+        if patch := nodes.restore_patch(here, drain.status.node, cancelled):
             raw = await self._client.patch(paths.node(here.name), patch)
             self._store.put(Kind.NODE, raw)
-        log.info("node.restored", node=here.name, drain=self._name, uid=here.uid)
-        await self._announcer.restored(drain, here)
+            here = node(raw)
+        return here

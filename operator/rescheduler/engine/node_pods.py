@@ -124,10 +124,14 @@ class NodePods:
         judged.sort(key=lambda row: (row[1].order, row[0].priority, row[0].key))
         held = {pod.namespace for pod, verdict in judged if verdict.fate is Fate.EVICT or pod.move}
         self._t.budgets.hold(self._name, held)
+        if not self._t.budgets.known(held):
+            return None
         choices = self._t.replacements.look(self._name, judged, settings, seen.now, may_move=may_move)
         self._choices = choices
         judged = [(pod, _sent(verdict, choices.get(pod.uid))) for pod, verdict in judged]
-        refusals = self._lasting(self._refusals(judged, choices), seen.now)
+        said = {f"{b.namespace}/{b.pod}" for b in drain.status.blockers}
+        known = {pod.uid for pod, _ in judged if pod.key in said}
+        refusals = self._lasting(self._refusals(judged, choices), known, seen.now)
         since = {(b.namespace, b.pod, str(b.class_)): b.since for b in drain.status.blockers}
         waiting = {uid for uid, choice in choices.items() if choice.way not in _SENT and choice.way is not Way.HOLD}
         tally = tallies.tally(
@@ -166,9 +170,14 @@ class NodePods:
                 found[uid] = (answer, timedelta())
         return found
 
-    def _lasting(self, refusals: dict[str, tuple[Answer, timedelta]], now: datetime) -> dict[str, Answer]:
-        """Those refusals that have lasted: most budgets have room again as soon as a replacement is Ready."""
-        self._refused = {uid: self._refused.get(uid, now) for uid in refusals}
+    def _lasting(
+        self, refusals: dict[str, tuple[Answer, timedelta]], known: Collection[str], now: datetime
+    ) -> dict[str, Answer]:
+        """Those refusals that have lasted: most budgets have room again as soon as a replacement is Ready.
+
+        `known`: uids of those that the status names already, perhaps since before our start.
+        """
+        self._refused = {uid: self._refused.get(uid, now - PATIENCE if uid in known else now) for uid in refusals}
         return {uid: answer for uid, (answer, wait) in refusals.items() if now - self._refused[uid] >= wait}
 
     def _count(self, drain: NodeDrain, tally: Tally, now: datetime) -> None:
@@ -188,14 +197,19 @@ class NodePods:
 
     # -- acting -------------------------------------------------------------------------------------------------------
 
-    def move(self, tally: Tally, policy: Policy, settings: Drain) -> float | None:
-        """Start what may be started now; seconds until more may be, None where only an event can tell."""
+    def move(self, tally: Tally, policy: Policy, settings: Drain, *, begun: bool = False) -> float | None:
+        """Start what may be started now; seconds until more may be, None where only an event can tell.
+
+        `begun`: only pods that were let go of are moved, and no other.
+        """
         turn = []
         busy = bool(tally.detaching) or any(
             self._serial.one_by_one(pod) for pod in self.rows() if self._on_its_way(pod)
         )
         # By priority, the highest first: what matters most is attached elsewhere first.
         for pod, verdict in sorted(tally.next, key=lambda row: -row[0].priority if row[0].volume_claims else 0):
+            if begun and not pod.move:
+                continue
             if self._serial.one_by_one(pod) and not verdict.forced:
                 if busy and not self._on_its_way(pod):
                     continue

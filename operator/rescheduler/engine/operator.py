@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import structlog
 
+from rescheduler.core import slots
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.drainer import Drainer, Tools
 from rescheduler.engine.metrics import Metrics
@@ -67,10 +68,10 @@ class Engine:
                 running[0].wake()
 
     def _turned(self) -> None:
-        """Drains that have not begun look whether it is their turn."""
+        """Drains that wait for a slot look whether it is their turn."""
         for name, (drainer, _) in self._drainers.items():
             drain = self._store.drain(name)
-            if drain and drain.status.started_at is None:
+            if drain and (drain.status.started_at is None or slots.waits_for_slot(drain)):
                 drainer.wake()
 
     def wake(self, names: Iterable[str]) -> None:
@@ -101,6 +102,7 @@ class Engine:
     async def resync(self) -> None:
         """Keep the facts true for ever: list all, drop what is gone, look at everything again."""
         while True:
+            begun = self._clock.now()
             try:
                 for kind, path in _SOURCES:
                     await self._list(kind, path)
@@ -108,6 +110,7 @@ class Engine:
                 log.warning("resync.failed", error=str(error))
                 await asyncio.sleep(_RETRY)
                 continue
+            self._store.listed = begun
             self.synced.set()
             self._changed(None)
             self.strays.wake()

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import Policy
 from rescheduler.core import facts, triggers
@@ -44,11 +45,13 @@ class Store:
     Attributes:
         changed: told the name of the node to look at after each change; None means all of them.
         turned: told when a change may give a waiting drain its turn.
+        listed: when all kinds were last listed in full.
     """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self.changed: Callable[[str | None], None] = lambda _: None
         self.turned: Callable[[], None] = lambda: None
+        self.listed: datetime | None = None
         self._now = now
         self._versions: dict[Kind, dict[str, int]] = {kind: {} for kind in Kind}
         self._nodes: dict[str, Node] = {}
@@ -170,7 +173,7 @@ class Store:
         """All facts of this moment, promises counted as kept."""
         # Windows open and close by time alone: what was worked out long ago is worked out anew.
         if self._world is None or self._now() - self._world.now > _STALE:
-            self._world = World(self._nodes, self._winners, {**self._drains, **self._begun()}, self._now())
+            self._world = World(self._nodes, self._winners, {**self._drains, **self._begun()}, self._now(), self.listed)
         return self._world
 
     def _begun(self) -> dict[str, NodeDrain]:
@@ -193,5 +196,14 @@ def _gist(node: Node) -> tuple[Any, ...]:
 def _turn_of(drain: NodeDrain) -> tuple[Any, ...]:
     """What of a drain decides over the turn of others; its progress does not."""
     status = drain.status
-    conditions = tuple((c.type, c.status) for c in status.conditions)
-    return (drain.spec, status.started_at, status.drained_at, status.phase, drain.deletion_timestamp, conditions)
+    conditions = tuple((c.type, c.status, c.reason) for c in status.conditions)
+    stepped = drain.annotations.get(names.STEPPED_BACK)
+    return (
+        drain.spec,
+        status.started_at,
+        status.drained_at,
+        status.phase,
+        drain.deletion_timestamp,
+        conditions,
+        stepped,
+    )

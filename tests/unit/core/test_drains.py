@@ -25,7 +25,7 @@ def situation(**changes: object) -> Situation:
         ({"withdrawn": True, "restored": True}, Fact.RESTORED),
         ({"held": True}, Fact.HELD),
         ({}, Fact.GRANTED),
-        ({"begun": NOW, "remaining": None}, Fact.LEAVING),
+        ({"begun": NOW, "remaining": None}, Fact.UNSEEN),
         ({"begun": NOW, "remaining": 0}, Fact.LEAVING),  # the scheduler may still bind
         ({"begun": NOW - SETTLE, "remaining": 0}, Fact.EMPTY),
         ({"begun": NOW - SETTLE, "remaining": 0, "held": True}, Fact.EMPTY),
@@ -33,6 +33,13 @@ def situation(**changes: object) -> Situation:
         ({"begun": NOW - timedelta(seconds=59), "remaining": 1, "blocked": 1}, Fact.LEAVING),
         ({"begun": NOW - timedelta(seconds=60), "remaining": 1, "blocked": 1}, Fact.STUCK),
         ({"begun": NOW - timedelta(hours=1), "remaining": 1, "blocked": 1, "last_move": NOW}, Fact.LEAVING),
+        ({"begun": NOW, "remaining": 1, "held": True, "yields": True}, Fact.YIELDED),
+        ({"begun": NOW - timedelta(hours=1), "remaining": 1, "blocked": 1, "held": True, "yields": True}, Fact.STUCK),
+        ({"begun": NOW, "held": True, "steps_back": True, "traces": True}, Fact.RETREATING),
+        ({"begun": NOW, "held": True, "steps_back": True}, Fact.STEPPING_BACK),
+        ({"held": True, "steps_back": True}, Fact.HELD),
+        ({"begun": NOW, "held": True, "frozen": True}, Fact.FROZEN),
+        ({"withdrawn": True, "frozen": True}, Fact.FROZEN),
     ],
 )
 def test_the_first_fact_that_holds(changes: dict[str, object], expected: Fact) -> None:
@@ -50,6 +57,11 @@ def test_the_first_fact_that_holds(changes: dict[str, object], expected: Fact) -
         (Phase.DRAINED, Fact.LEAVING, Phase.DRAINING),
         (Phase.DRAINING, Fact.HELD, Phase.WAITING),
         (Phase.DRAINED, Fact.WITHDRAWN, Phase.RESTORING),
+        (Phase.DRAINED, Fact.FROZEN, Phase.DRAINED),
+        (Phase.DRAINED, Fact.UNSEEN, Phase.DRAINED),
+        (Phase.BLOCKED, Fact.UNSEEN, Phase.BLOCKED),
+        (Phase.RESTORING, Fact.FROZEN, Phase.RESTORING),
+        (Phase.BLOCKED, Fact.STEPPING_BACK, Phase.WAITING),
     ],
 )
 def test_phases_follow_facts(phase: Phase, what: Fact, then: Phase) -> None:
@@ -68,6 +80,6 @@ def test_pods_move_and_nodes_are_cordoned_only_where_a_drain_may_go_on(phase: Ph
     commands = step(phase, what)[1]
     may = what in (Fact.GRANTED, Fact.LEAVING, Fact.STUCK, Fact.EMPTY)
     assert (Command.MOVE in commands) is may
-    assert (Command.CORDON in commands) is may
+    assert (Command.CORDON in commands) is (may or what in (Fact.YIELDED, Fact.UNSEEN))
     if Command.CORDON in commands:
         assert commands.index(Command.RECORD) < commands.index(Command.CORDON)

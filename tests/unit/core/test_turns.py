@@ -1,21 +1,30 @@
 """Who may go on, and why not."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from rescheduler.api.drains import NodeDrain, NodeDrainSpec, NodeDrainStatus, Reason, Request
+from rescheduler.api.conditions import Condition
+from rescheduler.api.drains import NodeDrain, NodeDrainSpec, NodeDrainStatus, Phase, Reason, Request
 from rescheduler.api.policies import Policy, ReschedulePolicySpec
 from rescheduler.core.facts import Node, NodeCondition
+from rescheduler.core.holds import Hold
 from rescheduler.core.policies import Winners
-from rescheduler.core.turns import Hold, World, held
+from rescheduler.core.turns import STALE, World, held
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def drain(
-    name: str, *, age: int = 0, begun: bool = False, reason: Reason = Reason.MAINTENANCE, **status: Any
+    name: str,
+    *,
+    age: int = 0,
+    begun: bool = False,
+    reason: Reason = Reason.MAINTENANCE,
+    annotations: dict[str, str] | None = None,
+    **status: Any,
 ) -> NodeDrain:
     return NodeDrain(
         name=name,
@@ -25,9 +34,9 @@ def drain(
         created=NOW - timedelta(seconds=age),
         deletion_timestamp=None,
         finalizers=(),
-        annotations={},
+        annotations=annotations or {},
         spec=NodeDrainSpec(node_name=name, requests=(Request(reason=reason),)),
-        status=NodeDrainStatus(started_at=NOW if begun else None, **status),
+        status=NodeDrainStatus(started_at=NOW - timedelta(seconds=age) if begun else None, **status),
     )
 
 
@@ -143,3 +152,57 @@ def test_who_waits_for_a_window_is_ahead_of_nobody() -> None:
         maintenance={"windows": [{"schedule": "0 12 * * *", "duration": "1h"}]},
     )
     assert reason("n1", place) is None
+
+
+def condition(type_: str, status: str, reason: str, age: timedelta = timedelta()) -> Condition:
+    return Condition(type=type_, status=status, reason=reason, last_transition_time=NOW - age)
+
+
+def blocked(name: str, minutes: int, **more: Any) -> NodeDrain:
+    stands = condition("Blocked", "True", "BudgetExhausted", timedelta(minutes=minutes))
+    return drain(name, age=3600, begun=True, phase=Phase.BLOCKED, conditions=(stands,), **more)
+
+
+def returning(name: str, age: int) -> NodeDrain:
+    waits = condition("Progressing", "False", "MaxConcurrent")
+    return drain(name, age=age, begun=True, phase=Phase.WAITING, conditions=(waits,))
+
+
+ROOMY: dict[str, Any] = {"maxConcurrent": 1, "maxUnavailable": "100%"}
+
+
+def test_a_drain_blocked_for_five_minutes_gives_up_its_slot() -> None:
+    assert reason("n0", world(drain("n0"), blocked("n1", 4), maintenance=ROOMY)) is Hold.MAX_CONCURRENT
+    assert reason("n0", world(drain("n0"), blocked("n1", 5), maintenance=ROOMY)) is None
+
+
+def test_who_gave_its_slot_up_waits_for_a_free_one() -> None:
+    place = world(drain("n0", begun=True), blocked("n1", 5), maintenance=ROOMY)
+    assert reason("n0", place) is None
+    assert reason("n1", place) is Hold.MAX_CONCURRENT
+    assert reason("n1", world(blocked("n1", 5), maintenance=ROOMY)) is None
+
+
+def test_free_slots_go_to_the_oldest_of_those_begun_and_then_to_the_others() -> None:
+    place = world(returning("n0", 20), returning("n1", 30), drain("n2", age=99), maintenance=ROOMY)
+    assert reason("n1", place) is None
+    assert reason("n0", place) is Hold.MAX_CONCURRENT
+    assert reason("n2", place) is Hold.MAX_CONCURRENT
+
+
+def test_one_that_stays_blocked_keeps_nobody_from_beginning() -> None:
+    place = world(blocked("n0", 9), blocked("n1", 9), drain("n2"), maintenance=ROOMY)
+    assert reason("n2", place) is None
+
+
+def test_who_stepped_back_waits_until_the_other_is_drained_or_gone() -> None:
+    back = {"annotations": {"rescheduler.dev/stepped-back": "n1/n1"}}
+    roomy = {"maintenance": {"maxConcurrent": 5, "maxUnavailable": "100%"}}
+    assert reason("n0", world(drain("n0", **back), blocked("n1", 9), **roomy)) is Hold.MAX_CONCURRENT
+    assert reason("n0", world(drain("n0", **back), drain("n1", begun=True, drained_at=NOW), **roomy)) is None
+    assert reason("n0", world(drain("n0", **back), **roomy)) is None
+
+
+def test_nothing_is_done_on_a_stale_view() -> None:
+    place = replace(world(drain("n0", begun=True)), listed=NOW - STALE)
+    assert reason("n0", place) is Hold.STALE_VIEW

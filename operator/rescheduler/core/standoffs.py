@@ -1,0 +1,60 @@
+"""Two drains that hold each other up: each waits for a budget that a pod kept off the other's node would fill.
+
+Neither ever ends by itself (openshift/machine-api-operator#1066). The younger steps back; a failed node never does.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from rescheduler.api.drains import BlockerClass, NodeDrain, Phase
+from rescheduler.core.budgets import Budget
+from rescheduler.core.facts import Node
+from rescheduler.core.placement import keeps_off, may_run_on
+from rescheduler.core.slots import blocked_for_long
+from rescheduler.core.turns import failed
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+def opponents(drain: NodeDrain, drains: Iterable[NodeDrain], now: datetime) -> tuple[NodeDrain, ...]:
+    """The drains that this one would step back for, if they hold each other up."""
+    if failed(drain) or not blocked_for_long(drain, now) or not short(drain):
+        return ()
+    return tuple(
+        other
+        for other in drains
+        if other.name != drain.name
+        and other.deletion_timestamp is None
+        and blocked_for_long(other, now)
+        and short(other)
+        and (failed(other) or _age(other) < _age(drain))
+    )
+
+
+def _age(drain: NodeDrain) -> tuple[datetime, str]:
+    return drain.status.started_at or _NEVER, drain.name
+
+
+def short(drain: NodeDrain) -> frozenset[tuple[str, str]]:
+    """Budgets that hold the drain up for want of healthy pods, by namespace and name."""
+    return frozenset(
+        (blocker.namespace, blocker.pdb)
+        for blocker in drain.status.blockers
+        if drain.status.phase is Phase.BLOCKED and blocker.class_ is BlockerClass.BUDGET_EXHAUSTED and blocker.pdb
+    )
+
+
+def would_fill(
+    raw: Mapping[str, Any], budgets: Iterable[Budget], node: Node, there: Iterable[Mapping[str, Any]]
+) -> bool:
+    """Whether this pod (raw), which no node has, counts for one of the budgets and may run on the node.
+
+    `there`: the pods (raw) on that node.
+    """
+    meta, spec = raw["metadata"], raw["spec"]
+    if spec.get("nodeName") or "deletionTimestamp" in meta:
+        return False
+    labels = meta.get("labels") or {}
+    counts = any(b.namespace == meta["namespace"] and b.selector and b.selector.matches(labels) for b in budgets)
+    return counts and may_run_on(spec, node) and not any(keeps_off(raw, other) for other in there)

@@ -1,0 +1,146 @@
+"""Two drains that hold each other up; what a restart finds in the status is what it goes on from."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import ControlPlane, workloads
+from cluster.observer import Observer
+from cluster.operators import Operator, install
+from cluster.waiting import until
+from e2e.conftest import Site
+
+APART = {
+    "podAntiAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [
+            {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchExpressions": []}}
+        ]
+    }
+}
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[ControlPlane]:
+    """A control plane whose operator these tests start when all is laid out."""
+    with ControlPlane.start() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def identity(plane: ControlPlane) -> Path:
+    return install(plane)
+
+
+def ago(minutes: int) -> str:
+    return f"{datetime.now(UTC) - timedelta(minutes=minutes):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def blocked(site: Site, node: str, budget: str, *, minutes: int) -> None:
+    """Write the NodeDrain of a node that has been Blocked by this budget for nine minutes."""
+    uid = site.observer.node(node)["metadata"]["uid"]
+    body = {
+        "apiVersion": "rescheduler.dev/v1alpha1",
+        "kind": "NodeDrain",
+        "metadata": {"name": node},
+        "spec": {"nodeName": node, "requests": [{"reason": "Maintenance", "message": "test"}]},
+    }
+    site.plane.apply(body)
+    pod = next(p for p in site.observer.pods(site.name, node=node))["metadata"]["name"]
+    stands: dict[str, Any] = {"namespace": site.name, "pod": pod, "class": "BudgetExhausted", "since": ago(10)}
+    status = {
+        "phase": "Blocked",
+        "startedAt": ago(minutes),
+        "node": {"uid": uid, "cordonedByUs": True},
+        "blockers": [{**stands, "pdb": budget}],
+        "conditions": [
+            {
+                "type": "Blocked",
+                "status": "True",
+                "reason": "BudgetExhausted",
+                "message": "as it was",
+                "lastTransitionTime": ago(9),
+            }
+        ],
+    }
+    patch = json.dumps({"status": status})
+    site.plane.kubectl("patch", "nd", node, "--subresource=status", "--type=merge", "-p", patch)
+
+
+def test_the_younger_of_two_that_hold_each_other_up_steps_back(plane: ControlPlane, identity: Path) -> None:
+    site = Site(plane, Observer(plane.kubeconfig), "standoff")
+    plane.apply(workloads.namespace(site.name))
+    older, younger = site.nodes(2)
+    site.policy(maintenance={"maxConcurrent": 2})
+    for app in ("p", "q"):
+        apart = json.loads(json.dumps(APART))
+        selector = apart["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]["labelSelector"]
+        selector["matchExpressions"] = [{"key": "app", "operator": "In", "values": [app]}]
+        site.deploy(
+            workloads.stateful_set(app, 2, site.name, affinity=apart, **site.here()),
+            workloads.budget(app, site.name, maxUnavailable=1),
+        )
+    for node in (older, younger):
+        plane.kubectl("cordon", node)
+    for app, node in (("q", older), ("p", younger)):
+        pods = site.observer.pods(site.name, node=node)
+        (name,) = [p["metadata"]["name"] for p in pods if p["metadata"]["labels"]["app"] == app]
+        plane.kubectl("delete", "pod", "-n", site.name, name)
+    until(lambda: len(site.left(older)) == 1 == len(site.left(younger)), "one pod on each")
+    for node in (older, younger):
+        site.annotate(node)
+    blocked(site, older, "p", minutes=30)
+    blocked(site, younger, "q", minutes=20)
+
+    with Operator(identity, plane.workdir / "standoff.log"):
+        site.phase(older, "Drained", seconds=60)
+        events = plane.kubectl("get", "events", "-A", "-o", "json")
+        said = {(e["reason"], e["involvedObject"]["name"]) for e in json.loads(events)["items"]}
+        assert ("SteppedBack", younger) in said
+        assert ("SteppedBack", older) not in said
+        until(lambda: site.observer.node(younger)["spec"].get("unschedulable"), "the younger to begin again")
+        drain = site.observer.drain(younger)
+        assert drain is not None
+        assert "rescheduler.dev/stepped-back" not in drain["metadata"].get("annotations", {})
+        for node in (older, younger):
+            site.annotate(node, None)
+            site.gone(node)
+        assert not any(site.observer.node(node)["spec"].get("unschedulable") for node in (older, younger))
+
+
+def test_a_restart_goes_on_from_what_the_status_says(plane: ControlPlane, identity: Path) -> None:
+    site = Site(plane, Observer(plane.kubeconfig), "restart")
+    plane.apply(workloads.namespace(site.name))
+    empty, held = site.nodes(2)
+    site.policy(maintenance={"maxConcurrent": 2})
+    site.deploy(
+        workloads.stateful_set("web", 1, site.name, nodeName=held),
+        workloads.budget("web", site.name, minAvailable="100%"),
+    )
+    log = plane.workdir / "restart.log"
+    with Operator(identity, log):
+        for node in (empty, held):
+            site.annotate(node)
+        site.phase(empty, "Drained")
+        until(lambda: (site.observer.drain(held) or {}).get("status", {}).get("blockers"), "the blocker", seconds=30)
+    patch = json.dumps({"status": {"startedAt": ago(30)}})
+    plane.kubectl("patch", "nd", held, "--subresource=status", "--type=merge", "-p", patch)
+    with Operator(identity, log):
+        site.phase(held, "Blocked")
+    before = {node: site.observer.drain(node) for node in (empty, held)}
+    with Operator(identity, log) as process:
+        until(lambda: '"leader.working"' in process.tail(5) or "drain" in process.tail(1), "the operator to work")
+        plane.kubectl("annotate", "nd", held, "touched=yes")
+        site.annotate(empty, "again")
+        until(lambda: "again" in json.dumps(site.observer.drain(empty)), "the operator to see all")
+        for node, drain in before.items():
+            now = site.observer.drain(node)
+            assert now is not None
+            assert drain is not None
+            for key in ("phase", "drainedAt", "startedAt", "blockers"):
+                assert now["status"].get(key) == drain["status"].get(key), key
+            times = [{c["type"]: c["lastTransitionTime"] for c in d["status"]["conditions"]} for d in (now, drain)]
+            assert times[0] == times[1]
