@@ -8,6 +8,10 @@ from cluster.waiting import until
 from e2e.conftest import Site
 
 
+def conditions(site: Site, node: str) -> dict[str, str]:
+    return {c["type"]: c["status"] for c in site.observer.node(node)["status"]["conditions"]}
+
+
 def test_an_annotated_node_is_cordoned_drained_and_restored(site: Site) -> None:
     """Nothing but what we added is gone afterwards: the node is byte for byte as it was, but for its conditions' times."""
     nodes = site.nodes(3)
@@ -18,18 +22,11 @@ def test_an_annotated_node_is_cordoned_drained_and_restored(site: Site) -> None:
     before = site.observer.node(nodes[0])
     site.annotate(nodes[0], "swap disk")
     site.phase(nodes[0], "Drained")
+    said = {"Drained": "True", "DrainInProgress": "False", "MaintenanceInProgress": "True"}
+    until(lambda: said.items() <= conditions(site, nodes[0]).items(), "the node's conditions")
     node, drain = site.observer.node(nodes[0]), site.observer.drain(nodes[0])
     assert drain is not None
     assert node["spec"]["unschedulable"]
-    assert {
-        c["type"]: c["status"]
-        for c in node["status"]["conditions"]
-        if c["type"] in ("Drained", "DrainInProgress", "MaintenanceInProgress")
-    } == {
-        "Drained": "True",
-        "DrainInProgress": "False",
-        "MaintenanceInProgress": "True",
-    }
     assert drain["spec"]["requests"] == [{"reason": "Maintenance", "message": "swap disk"}]
     assert drain["status"]["progress"] == f"{drain['status']['pods']['total']}/{drain['status']['pods']['total']}"
     assert drain["status"]["pods"]["skipped"] == 1
