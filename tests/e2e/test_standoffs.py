@@ -144,3 +144,29 @@ def test_a_restart_goes_on_from_what_the_status_says(plane: ControlPlane, identi
                 assert now["status"].get(key) == drain["status"].get(key), key
             times = [{c["type"]: c["lastTransitionTime"] for c in d["status"]["conditions"]} for d in (now, drain)]
             assert times[0] == times[1]
+
+
+def test_a_restart_does_not_forget_that_no_replacement_came_up(plane: ControlPlane, identity: Path) -> None:
+    site = Site(plane, Observer(plane.kubeconfig), "quota")
+    plane.apply(workloads.namespace(site.name))
+    held, empty = site.nodes(2)
+    site.policy(drain={"replacement": "Required"}, maintenance={"maxConcurrent": 2})
+    plane.kubectl("cordon", empty)
+    site.deploy(workloads.deployment("web", 1, site.name, **site.here()))
+    plane.kubectl("create", "quota", "full", "-n", site.name, "--hard=pods=1")
+    until(lambda: "1" in plane.kubectl("get", "quota", "full", "-n", site.name, "-o=jsonpath={.status.used.pods}"), "")
+    log = plane.workdir / "quota.log"
+
+    def classes() -> set[str]:
+        return {b["class"] for b in (site.observer.drain(held) or {}).get("status", {}).get("blockers", [])}
+
+    with Operator(identity, log) as process:
+        site.annotate(held)
+        until(lambda: classes() == {"ReplacementNotReady"}, "the blocker")
+        assert 'way="Release"' in process.metrics()
+        process.kill()
+    with Operator(identity, log) as process:
+        site.annotate(empty)
+        site.phase(empty, "Drained")
+        assert classes() == {"ReplacementNotReady"}
+        assert 'way="Release"' not in process.metrics()

@@ -12,7 +12,7 @@ from enum import StrEnum
 from math import ceil
 
 from rescheduler.api import names
-from rescheduler.api.drains import BlockerClass
+from rescheduler.api.drains import Blocker, BlockerClass
 from rescheduler.api.policies import Drain, NoRoom, Replacement
 from rescheduler.core.budgets import Budget
 from rescheduler.core.pods import Pod
@@ -21,6 +21,7 @@ from rescheduler.core.workloads import ReplicaSet, Workload
 _SHARE = 0.25  # of an owner's replicas are released at once
 _LEAST_PAUSE = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(minutes=30)
+_LAST = "; it is the last Ready pod of its owner"
 _RESOURCES = ("Insufficient ", "Too many pods")
 
 
@@ -139,6 +140,16 @@ def give_back(pod: Pod, workload: Workload | None, now: datetime) -> Choice:
     return Choice(Way.GIVE_BACK)
 
 
+def recall(blocker: Blocker, drain: Drain, now: datetime) -> Setback | None:
+    """The setback that a blocker of the status speaks of: a restart may lengthen a pause, and must not forget it."""
+    trouble = {
+        BlockerClass.REPLACEMENT_NOT_READY: Trouble.NOT_READY,
+        BlockerClass.NO_ROOM_IN_POOL: Trouble.NO_ROOM,
+    }.get(blocker.class_)
+    why = blocker.message.partition(": ")[2].removesuffix(_LAST)
+    return Setback(trouble, why, now + _pause(drain)) if trouble else None
+
+
 def ineligible(pod: Pod, workload: Workload | None, setting: Setting) -> str:
     """Why this pod cannot be replaced first; empty where it can."""
     found = workload.deployment if workload else None
@@ -196,7 +207,7 @@ def _after(setback: Setback, pod: Pod, workload: Workload, setting: Setting) -> 
         )
     if setback.trouble is Trouble.CANNOT_BE_HAD and not required and workload.serving > 1:
         return Choice(Way.PLAIN, "CannotBeHad", setback=setback)
-    last = "" if required or setback.trouble is Trouble.NOT_READY else "; it is the last Ready pod of its owner"
+    last = "" if required or setback.trouble is Trouble.NOT_READY else _LAST
     return Choice(
         Way.HOLD,
         cause=BlockerClass.REPLACEMENT_NOT_READY,

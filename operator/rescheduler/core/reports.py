@@ -183,7 +183,9 @@ def _cordoned(scene: Scene) -> tuple[str, str, str]:
 
 def _drained(scene: Scene) -> tuple[str, str, str]:
     if scene.phase is Phase.DRAINED:
-        return "True", "Drained", "no pod is left but those that stay"
+        hanging = sorted(scene.tally.hanging)[:5] if scene.tally else ()
+        still = f"; still attached, and not waited for any more: {', '.join(hanging)}" if hanging else ""
+        return "True", "Drained", f"no pod is left but those that stay{still}"
     if scene.tally and not scene.tally.objects and scene.tally.detaching:
         return "False", "VolumesAttached", f"volumes are still attached: {', '.join(sorted(scene.tally.detaching)[:5])}"
     count = scene.tally.objects if scene.tally else 0

@@ -40,6 +40,7 @@ class Tally:
         remaining: those not counted as moved.
         notes: words for the owners of pods.
         detaching: volumes still attached here, of pods that have left.
+        hanging: those for so long that nothing waits for them any more.
         grace: the longest grace period of those left.
         waiting: those released whose replacement is not Ready.
     """
@@ -52,6 +53,7 @@ class Tally:
     waiting: int = 0
     grace: timedelta = timedelta()
     detaching: frozenset[str] = frozenset()
+    hanging: frozenset[str] = frozenset()
     notes: tuple[tuple[Pod, str], ...] = ()
     skipped: int = 0
     blockers: tuple[Blocker, ...] = field(default_factory=tuple)
@@ -66,7 +68,6 @@ def tally(
     *,
     unreachable: bool,
     waiting: frozenset[str] = frozenset(),
-    detaching: frozenset[str] = frozenset(),
 ) -> Tally:
     """Count and sort.
 
@@ -101,7 +102,6 @@ def tally(
         remaining=len(here),
         in_flight=sum(v.fate is Fate.LEAVING or p.released or _accepted(p, attempts) for p, v in must),
         waiting=sum(p.released and p.uid in waiting for p, _ in must),
-        detaching=detaching,
         notes=tuple((pod, verdict.note) for pod, verdict in here if verdict.note),
         grace=timedelta(seconds=max((pod.grace for pod, _ in here), default=0)),
         skipped=len(rows) - len(must),

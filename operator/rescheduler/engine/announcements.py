@@ -40,7 +40,7 @@ class Announcer:
 
     def __init__(self, recorder: Recorder, metrics: Metrics) -> None:
         self._recorder, self._metrics = recorder, metrics
-        self._noted: dict[str, str] = {}  # by pod uid; a pod with nonsense on it leaves soon
+        self._noted: dict[str, str] = {}  # by what it is about; a pod with nonsense on it leaves soon
 
     async def _both(self, drain: NodeDrain, node: Node | None, kind: Kind, reason: str, message: str) -> None:
         subjects = [of_drain(drain), *([of_node(node)] if node else [])]
@@ -78,6 +78,19 @@ class Announcer:
                 self._noted[pod.uid] = note
                 subject = Subject("v1", "Pod", pod.name, pod.uid, pod.namespace)
                 await self._recorder.emit(subject, Kind.WARNING, "AnnotationIgnored", note)
+
+    async def hanging(self, scene: Scene) -> None:
+        """Volumes are not detached though their pods have left: said once, for whoever looks after the storage."""
+        hanging = scene.tally.hanging if scene.tally else frozenset()
+        for volume in sorted(hanging):
+            key = f"{scene.drain.uid}/{volume}"
+            if key not in self._noted:
+                self._noted[key] = volume
+                message = (
+                    f"PersistentVolume {volume} is still attached to the node though no pod here uses it: not waited for "
+                    "any more. Look at its VolumeAttachment and at the CSI driver"
+                )
+                await self._both(scene.drain, scene.node, Kind.WARNING, "VolumeStuck", message)
 
     async def timed_out(self, scene: Scene) -> None:
         """The drain's time is up."""

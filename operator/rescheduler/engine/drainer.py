@@ -238,8 +238,9 @@ class Drainer:
         if Command.RECORD in commands and here is not None:
             self._pods.follow(here.name)  # the list is under way while the node is cordoned
             scene = await self._keeper.hold(scene, here, self._write)
-        if scene.tally and scene.tally.notes:
+        if scene.tally:
             await self._t.announcer.notes(scene.tally)
+            await self._t.announcer.hanging(scene)
         pause = self._move(scene, commands)
         if scene.fact is Fact.UNSEEN:
             return _LOOK_AGAIN  # nothing new can be said before the pods are seen

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -62,7 +62,6 @@ class NodePods:
         self._choices: Mapping[str, Choice] = {}
         self._refused: dict[str, datetime] = {}
         self._left_behind: dict[str, datetime] = {}  # by volume: since when no pod uses it
-        self._said: set[str] = set()
         self._serial = Volumes()
         self.moved: int | None = None
         self.last_move: datetime | None = None
@@ -126,14 +125,17 @@ class NodePods:
         self._t.budgets.hold(self._name, held)
         if not self._t.budgets.known(held):
             return None
-        choices = self._t.replacements.look(self._name, judged, settings, seen.now, may_move=may_move)
+        said = {f"{b.namespace}/{b.pod}": b for b in drain.status.blockers}
+        choices = self._t.replacements.look(self._name, judged, settings, seen.now, may_move=may_move, said=said)
+        if choices is None:
+            return None
         self._choices = choices
         judged = [(pod, _sent(verdict, choices.get(pod.uid))) for pod, verdict in judged]
-        said = {f"{b.namespace}/{b.pod}" for b in drain.status.blockers}
         known = {pod.uid for pod, _ in judged if pod.key in said}
         refusals = self._lasting(self._refusals(judged, choices), known, seen.now)
         since = {(b.namespace, b.pod, str(b.class_)): b.since for b in drain.status.blockers}
         waiting = {uid for uid, choice in choices.items() if choice.way not in _SENT and choice.way is not Way.HOLD}
+        detaching, hanging = self._left_attached(seen)
         tally = tallies.tally(
             judged,
             self._sender.attempts,
@@ -142,21 +144,18 @@ class NodePods:
             seen.now,
             unreachable=here.ready == UNREACHABLE,
             waiting=frozenset(waiting),
-            detaching=self._detaching(seen),
         )
+        tally = replace(tally, detaching=detaching, hanging=hanging)
         self._serial = seen.volumes
         self._count(drain, tally, seen.now)
         return tally
 
-    def _detaching(self, seen: Circumstances) -> frozenset[str]:
-        """Volumes that pods have left behind, but for those that have hung for too long."""
+    def _left_attached(self, seen: Circumstances) -> tuple[frozenset[str], frozenset[str]]:
+        """Volumes that pods have left behind: those to wait for, and those that have hung for too long."""
         found = frozenset() if seen.unreachable else seen.volumes.detaching(self.rows())
         self._left_behind = {name: self._left_behind.get(name, seen.now) for name in found}
-        stuck = {name for name, since in self._left_behind.items() if seen.now - since >= STUCK}
-        for name in stuck - self._said:
-            log.warning("volume.stuck", volume=name, drain=self._name, since=self._left_behind[name].isoformat())
-        self._said = stuck
-        return found - stuck
+        hanging = frozenset(name for name, since in self._left_behind.items() if seen.now - since >= STUCK)
+        return found - hanging, hanging
 
     def _refusals(
         self, judged: list[tuple[Pod, Verdict]], choices: Mapping[str, Choice]

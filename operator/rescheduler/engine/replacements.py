@@ -6,13 +6,13 @@ taken in before the next look.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
 
 from rescheduler.api import names
-from rescheduler.api.drains import BlockerClass
+from rescheduler.api.drains import Blocker, BlockerClass
 from rescheduler.api.policies import Drain, Replacement
 from rescheduler.core import answers, moves, replacements
 from rescheduler.core.answers import Answer, Outcome
@@ -63,16 +63,29 @@ class Replacements:
         self._releasing: dict[str, str] = {}  # by pod uid: the uid of its Deployment
 
     def look(
-        self, holder: str, judged: Sequence[tuple[Pod, Verdict]], drain: Drain, now: datetime, *, may_move: bool
-    ) -> dict[str, Choice]:
-        """What to do with each pod that replacement first concerns, by uid; `may_move`: the drain may go on."""
+        self,
+        holder: str,
+        judged: Sequence[tuple[Pod, Verdict]],
+        drain: Drain,
+        now: datetime,
+        *,
+        may_move: bool,
+        said: Mapping[str, Blocker],
+    ) -> dict[str, Choice] | None:
+        """What to do with each pod that replacement first concerns, by uid; None while their owners are not known.
+
+        `may_move`: the drain may go on. `said`: the blockers that its status names, by namespace/name of the pod.
+        """
         rows = [pod for pod, verdict in judged if _concerned(pod, verdict, drain, may_move=may_move)]
         self._owners.hold(holder, rows)
+        if not all(self._owners.known(namespace) for namespace in {pod.namespace for pod in rows}):
+            return None
         kept = {pod.uid for pod, verdict in judged if verdict.fate is not Fate.EVICT}
         choices: dict[str, Choice] = {}
         self._memo, self._gone = Memo(), set(self._going())
         letting: Counter[str] = Counter(self._releasing.values())
         for pod in rows:
+            self._recall(pod, said.get(pod.key), drain, now)
             choice = self._choose(pod, drain, now, letting, may_move=may_move and pod.uid not in kept)
             if choice.way is Way.EVICT or (choice.way is Way.PLAIN and choice.reason == "CannotBeHad"):
                 self._gone.add(pod.uid)
@@ -82,7 +95,7 @@ class Replacements:
     def _choose(self, pod: Pod, drain: Drain, now: datetime, letting: Counter[str], *, may_move: bool) -> Choice:
         asked = self._asked.setdefault(pod.uid, now)
         budgets = self._budgets.of(pod)
-        if not self._owners.known(pod.namespace) or budgets is None or pod.uid in self._tasks:
+        if budgets is None or pod.uid in self._tasks:
             return Choice(Way.WAIT)
         key = self._owners.key(pod)
         if key:
@@ -112,6 +125,14 @@ class Replacements:
         choice = replacements.choose(pod, workload, setting)
         letting[owner] += choice.way is Way.RELEASE
         return choice
+
+    def _recall(self, pod: Pod, blocker: Blocker | None, drain: Drain, now: datetime) -> None:
+        """After a start: what the last process came to know of the pod's owner."""
+        workload = self._owners.workload(pod, frozenset(), self._memo) if blocker else None
+        if blocker is None or workload is None or (owner := _owner_uid(pod, workload)) in self._setbacks:
+            return
+        if setback := replacements.recall(blocker, drain, now):
+            self._setbacks[owner] = setback
 
     def _rolling_since(self, owner: str, workload: Workload | None, now: datetime) -> datetime:
         if workload and workload.rolling:

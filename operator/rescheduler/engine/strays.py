@@ -69,7 +69,7 @@ class Strays:
         self._t.budgets.hold(HOLDER, {pod.namespace for pod in found})
         rows = [(pod, Verdict(Fate.EVICT)) for pod in found]
         now, settings = self._t.clock.now(), Drain()
-        back = self._t.replacements.look(HOLDER, rows, settings, now, may_move=False)
+        back = self._t.replacements.look(HOLDER, rows, settings, now, may_move=False, said={}) or {}
         sent = []
         for pod, verdict in rows:
             choice = back.get(pod.uid, Choice(Way.WAIT))

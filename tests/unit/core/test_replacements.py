@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rescheduler.api.drains import BlockerClass
+from rescheduler.api.drains import Blocker, BlockerClass
 from rescheduler.api.policies import Drain, NoRoom, Replacement
 from rescheduler.core.budgets import Budget
 from rescheduler.core.moves import Move
 from rescheduler.core.pods import Owner, Pod
-from rescheduler.core.replacements import Setback, Setting, Trouble, Way, choose, give_back
+from rescheduler.core.replacements import Setback, Setting, Trouble, Way, choose, give_back, recall
 from rescheduler.core.workloads import Deployment, ReplicaSet, Workload
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -279,3 +279,20 @@ def test_no_eviction_leaves_fewer_ready_than_before(
             going.add(each.uid)
             left = sum(p.ready for p in (*pods, *released) if p.uid not in going)
             assert left >= min(replicas, before)
+
+
+@pytest.mark.parametrize(
+    ("class_", "trouble"),
+    [
+        ("ReplacementNotReady", Trouble.NOT_READY),
+        ("NoRoomInPool", Trouble.NO_ROOM),
+        ("BudgetExhausted", None),
+    ],
+)
+def test_what_a_blocker_says_is_remembered_over_a_restart(class_: str, trouble: Trouble | None) -> None:
+    blocker = Blocker(
+        namespace="shop", pod="web-1", class_=BlockerClass(class_), message="none came up: exceeded quota", since=NOW
+    )
+    found = recall(blocker, Drain(), NOW)
+    assert (found and found.trouble) == trouble
+    assert found is None or (found.message == "exceeded quota" and found.until == NOW + Drain().replacement_timeout)
