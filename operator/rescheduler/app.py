@@ -17,6 +17,7 @@ import structlog
 
 from rescheduler import handlers
 from rescheduler.api import GROUP
+from rescheduler.core.lineages import Lineages
 from rescheduler.engine import cleanup
 from rescheduler.engine.announcements import Announcer
 from rescheduler.engine.budgets import Budgets
@@ -126,7 +127,7 @@ class App:
             self.client,
             self.store,
             self.clock,
-            Movers(self.client, self.clock, budgets, evictions, replacements, self.metrics),
+            Movers(self.client, self.clock, budgets, evictions, replacements, self.metrics, Lineages()),
             Surroundings(self.client, self._wake),
             announcer,
             self.metrics,

@@ -20,6 +20,11 @@ class Metrics:
         self.pods_moved = Counter(
             "rescheduler_pods_moved", "Pods that have left drained nodes.", registry=self.registry
         )
+        self.pods_moved_again = Counter(
+            "rescheduler_pods_moved_again",
+            "Of those, pods that came into being after others of their owner were moved, within an hour.",
+            registry=self.registry,
+        )
         self.moves = Counter(
             "rescheduler_replacements", "Pods released, given back and settled.", ["way"], registry=self.registry
         )

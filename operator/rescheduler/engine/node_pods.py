@@ -12,6 +12,7 @@ from rescheduler.api.policies import Drain, Policy
 from rescheduler.core import pods, tallies, verdicts
 from rescheduler.core.answers import Answer, Outcome
 from rescheduler.core.facts import UNREACHABLE, Node
+from rescheduler.core.lineages import Lineages
 from rescheduler.core.pods import Pod
 from rescheduler.core.replacements import Choice, Way
 from rescheduler.core.tallies import Tally
@@ -43,6 +44,7 @@ class Movers:
     evictions: Evictions
     replacements: Replacements
     metrics: Metrics
+    lineages: Lineages
 
 
 class NodePods:
@@ -58,7 +60,7 @@ class NodePods:
         self._sender = Sender(wake)
         self._mirror: Mirror[Pod] | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._leaving: frozenset[str] = frozenset()
+        self._leaving: dict[str, Pod] = {}
         self._choices: Mapping[str, Choice] = {}
         self._refused: dict[str, datetime] = {}
         self._left_behind: dict[str, datetime] = {}  # by volume: since when no pod uses it
@@ -183,16 +185,17 @@ class NodePods:
         """How many have left: those that had to go and are not there any more."""
         if self.moved is None:
             self.moved = drain.status.pods.moved if drain.status.pods else 0
-        gone = self._leaving - tally.leaving
-        self._leaving = tally.leaving
+        gone = self._leaving.keys() - tally.leaving
         if gone:
             self.moved += len(gone)
             self._t.metrics.pods_moved.inc(len(gone))
+            self._t.metrics.pods_moved_again.inc(sum(self._t.lineages.moved(self._leaving[uid], now) for uid in gone))
             self._t.evictions.forget(self._sender, list(gone))
             self._t.budgets.forget(gone)
             self._t.replacements.forget(gone)
         if gone or tally.in_flight:
             self.last_move = now
+        self._leaving = {pod.uid: pod for pod in self.rows() if pod.uid in tally.leaving}
 
     # -- acting -------------------------------------------------------------------------------------------------------
 
