@@ -26,7 +26,7 @@ RELEASED = "rescheduler-released"
 SPACE = "crash"
 EVERY = bool(os.environ.get("CRASH_AT_EVERY_WRITE"))
 _MOST = 90  # writes of a drain, annotation to Drained: more than there are
-SAMPLE = range(1, _MOST) if EVERY else sorted(random.Random(8).sample(range(1, 60), 6))
+SAMPLE = range(1, _MOST) if EVERY else sorted(random.Random(8).sample(range(1, 60), 10))
 
 
 @pytest.fixture(scope="module")
