@@ -286,6 +286,11 @@ class ControlPlane:
             raise ControlPlaneError(f"kubectl {' '.join(arguments)}: {result.stderr}")
         return result.stdout if check else result.stdout + result.stderr
 
+    @property
+    def pki(self) -> Path:
+        """Its certificates: `ca.crt`, and `admin.crt` with `admin.key`, which serve for 127.0.0.1 too."""
+        return self.workdir / "clusters" / self.name / "pki"
+
     def apply(self, *objects: Mapping[str, Any]) -> None:
         """Create or change these objects."""
         body = {"apiVersion": "v1", "kind": "List", "items": list(objects)}

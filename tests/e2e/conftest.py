@@ -79,6 +79,32 @@ class Site:
         """Pod spec fields that keep a workload on this site's nodes."""
         return {"nodeSelector": {"site": self.name}}
 
+    def on_first(self, first: str, others: list[str], *objects: dict[str, Any]) -> None:
+        """Deploy with every pod on the first node."""
+        self.plane.kubectl("cordon", *others)
+        self.deploy(*objects)
+        self.plane.kubectl("uncordon", *others)
+
+    def release_one(self, first: str, others: list[str]) -> None:
+        """Ask for the drain of the first node, and have a released pod whose replacement stays Pending."""
+        self.plane.kubectl("cordon", *others)
+        self.annotate(first)
+        until(self.released, "a pod to be released")
+
+    def classes(self, node: str) -> set[str]:
+        """Classes of a drain's blockers."""
+        drain = self.observer.drain(node) or {}
+        return {b["class"] for b in drain.get("status", {}).get("blockers", [])}
+
+    def released(self) -> list[dict[str, Any]]:
+        """Pods that their ReplicaSet was made to let go of."""
+        pods = self.observer.pods(self.name)
+        return [p for p in pods if p["metadata"]["labels"].get("pod-template-hash") == "rescheduler-released"]
+
+    def uids(self, node: str | None = None) -> set[str]:
+        """UIDs of this site's pods, or of those on one node."""
+        return {p["metadata"]["uid"] for p in self.observer.pods(self.name, node=node)}
+
     def annotate(self, node: str, value: str | None = "test") -> None:
         word = "rescheduler.dev/maintenance" + ("-" if value is None else f"={value}")
         self.plane.kubectl("annotate", "--overwrite", "node", node, word)

@@ -10,11 +10,6 @@ from e2e.conftest import Site
 STUCK = {"minAvailable": "100%"}
 
 
-def classes(site: Site, node: str) -> set[str]:
-    drain = site.observer.drain(node) or {}
-    return {b["class"] for b in drain.get("status", {}).get("blockers", [])}
-
-
 def test_a_gate_holds_until_somebody_else_opens_it(site: Site) -> None:
     node, _ = site.nodes(2)
     site.policy(drain={"gates": ["example.com/ceph-noout"]})
@@ -46,7 +41,7 @@ def test_at_the_timeout_pods_are_deleted_within_their_grace(site: Site, control_
         workloads.deployment("web", 2, site.name, grace=4, **site.here()), workloads.budget("web", site.name, **STUCK)
     )
     site.annotate(node)
-    until(lambda: classes(site, node) == {"BudgetMisconfigured"}, "the blocker")
+    until(lambda: site.classes(node) == {"BudgetMisconfigured"}, "the blocker")
     site.phase(node, "Drained")
     assert control_plane.audit_log is not None
     deletes = [
@@ -99,7 +94,7 @@ def test_do_not_disrupt_is_named_until_it_is_over(site: Site) -> None:
     site.deploy(workloads.deployment("web", 1, site.name, annotations=annotations, **site.here()))
     site.plane.kubectl("uncordon", _other)
     site.annotate(node)
-    until(lambda: classes(site, node) == {"DoNotDisrupt"}, "the blocker")
+    until(lambda: site.classes(node) == {"DoNotDisrupt"}, "the blocker")
     (pod,) = site.left(node)
     site.plane.kubectl("annotate", "pod", pod, "-n", site.name, "rescheduler.dev/do-not-disrupt-")
     site.phase(node, "Drained")
@@ -120,7 +115,7 @@ def test_a_lower_order_is_gone_before_the_next_starts(site: Site) -> None:
     until(lambda: len(site.left(node)) == 4, "all to run")
     site.plane.kubectl("uncordon", _)
     site.annotate(node)
-    until(lambda: "BudgetMisconfigured" in classes(site, node), "the first to block")
+    until(lambda: "BudgetMisconfigured" in site.classes(node), "the first to block")
     assert len(site.left(node)) == 4
     site.plane.kubectl("delete", "pdb", "first", "-n", site.name)
     site.phase(node, "Drained", seconds=60)

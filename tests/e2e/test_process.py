@@ -159,3 +159,23 @@ def test_ctrl_c_ends_it_in_order(plane: ControlPlane) -> None:
     assert "Traceback" not in log.read_text()
     lease = plane.get("lease", "rescheduler", "-n", NAMESPACE)
     assert not lease["spec"].get("holderIdentity")
+
+
+def test_deleting_the_crds_in_the_middle_puts_everything_back(plane: ControlPlane, own: Site, tmp_path: Path) -> None:
+    identity = install(plane)
+    first, other = own.nodes(2)
+    own.policy()
+    own.on_first(first, [other], workloads.deployment("web", 2, own.name, **own.here()))
+    uids = own.uids()
+    with Operator(identity, tmp_path / "operator.log") as operator:
+        own.release_one(first, [other])
+        crds = ("nodedrains.rescheduler.dev", "reschedulepolicies.rescheduler.dev", "namespacepools.rescheduler.dev")
+        plane.kubectl("delete", "crd", *crds, "--timeout=60s")
+        until(lambda: own.uids() == uids and not own.released(), "the pods to be given back")
+        assert not own.observer.node(first)["spec"].get("unschedulable")
+        install(plane)
+        own.policy()
+        plane.kubectl("uncordon", other)
+        own.annotate(first, "again")
+        own.phase(first, "Drained")
+    assert "Traceback" not in operator.log.read_text()

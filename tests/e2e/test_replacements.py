@@ -12,8 +12,6 @@ from cluster import workloads
 from cluster.waiting import until
 from e2e.conftest import Site
 
-RELEASED = "rescheduler-released"
-
 
 def ready(pod: dict[str, Any]) -> bool:
     """Whether a Service sends requests to it: Ready, and not Terminating."""
@@ -42,25 +40,13 @@ def floor(site: Site, app: str) -> Iterator[list[int]]:
         thread.join()
 
 
-def released(site: Site) -> list[dict[str, Any]]:
-    pods = site.observer.pods(site.name)
-    return [p for p in pods if p["metadata"]["labels"].get("pod-template-hash") == RELEASED]
-
-
-def on_first(site: Site, first: str, others: list[str], *objects: dict[str, Any]) -> None:
-    """Deploy with every pod on the first node."""
-    site.plane.kubectl("cordon", *others)
-    site.deploy(*objects)
-    site.plane.kubectl("uncordon", *others)
-
-
 @pytest.mark.parametrize("budget", [{"minAvailable": 1}, {"maxUnavailable": 0}, {"minAvailable": "100%"}, None])
 def test_a_single_replica_moves_without_a_gap(site: Site, budget: dict[str, Any] | None) -> None:
     first, *others = site.nodes(3)
     site.policy()
     objects = [workloads.deployment("web", 1, site.name, **site.here())]
     objects += [workloads.budget("web", site.name, **budget)] if budget else []
-    on_first(site, first, others, *objects)
+    site.on_first(first, others, *objects)
     before = site.plane.get("deployment", "web", "-n", site.name)
     with floor(site, "web") as counts:
         site.annotate(first)
@@ -70,14 +56,14 @@ def test_a_single_replica_moves_without_a_gap(site: Site, budget: dict[str, Any]
     after = site.plane.get("deployment", "web", "-n", site.name)
     assert (after["spec"], after["metadata"]["generation"]) == (before["spec"], before["metadata"]["generation"])
     assert len(site.observer.pods(site.name)) == 1
-    assert not released(site)
+    assert not site.released()
 
 
 def test_ten_replicas_under_one_disruption_keep_their_full_count(site: Site) -> None:
     first, *others = site.nodes(3)
     site.policy()
     web = workloads.deployment("web", 10, site.name, **site.here())
-    on_first(site, first, others, web, workloads.budget("web", site.name, maxUnavailable=1))
+    site.on_first(first, others, web, workloads.budget("web", site.name, maxUnavailable=1))
     with floor(site, "web") as counts:
         site.annotate(first)
         site.phase(first, "Drained", seconds=60)
@@ -88,15 +74,13 @@ def test_cancelled_in_the_middle_the_old_pods_go_back(site: Site) -> None:
     first, *others = site.nodes(2)
     site.policy()
     web = workloads.deployment("web", 4, site.name, annotations={"cluster/ready-after": "1s"}, **site.here())
-    on_first(site, first, others, web)
-    site.plane.kubectl("cordon", *others)  # replacements stay Pending
-    site.annotate(first)
-    until(lambda: released(site), "a pod to be released")
-    uids = {p["metadata"]["uid"] for p in site.observer.pods(site.name, node=first)}
+    site.on_first(first, others, web)
+    site.release_one(first, others)
+    uids = site.uids(first)
     site.annotate(first, None)
     site.gone(first)
     until(lambda: len(site.observer.pods(site.name)) == 4, "four pods")
-    assert {p["metadata"]["uid"] for p in site.observer.pods(site.name)} == uids
+    assert site.uids() == uids
     for pod in site.observer.pods(site.name):
         annotations = pod["metadata"].get("annotations", {})
         assert "rescheduler.dev/move" not in annotations
@@ -107,14 +91,12 @@ def test_cancelled_in_the_middle_the_old_pods_go_back(site: Site) -> None:
 def test_deleting_the_drain_in_the_foreground_deletes_no_pod(site: Site) -> None:
     first, *others = site.nodes(2)
     site.policy()
-    on_first(site, first, others, workloads.deployment("web", 2, site.name, **site.here()))
-    uids = {p["metadata"]["uid"] for p in site.observer.pods(site.name)}
-    site.plane.kubectl("cordon", *others)
-    site.annotate(first)
-    until(lambda: released(site), "a pod to be released")
+    site.on_first(first, others, workloads.deployment("web", 2, site.name, **site.here()))
+    uids = site.uids()
+    site.release_one(first, others)
     site.plane.kubectl("delete", "nd", first, "--cascade=foreground", "--timeout=30s")
     until(lambda: len(site.observer.pods(site.name)) == 2, "two pods")
-    assert {p["metadata"]["uid"] for p in site.observer.pods(site.name)} == uids
+    assert site.uids() == uids
 
 
 def test_a_replacement_that_never_comes_up_holds_the_pod(site: Site) -> None:
@@ -133,7 +115,7 @@ def test_a_replacement_that_never_comes_up_holds_the_pod(site: Site) -> None:
     site.plane.kubectl("uncordon", *others)
     uid = pod["metadata"]["uid"]
     site.annotate(first)
-    until(lambda: _classes(site, first) == {"ReplacementNotReady"}, "the blocker", seconds=20)
+    until(lambda: site.classes(first) == {"ReplacementNotReady"}, "the blocker", seconds=20)
     pods = site.observer.pods(site.name)
     assert uid in {p["metadata"]["uid"] for p in pods if ready(p)}
 
@@ -142,10 +124,8 @@ def test_scaled_to_nothing_in_the_middle_the_released_pod_goes_too(site: Site) -
     first, *others = site.nodes(2)
     site.policy()
     web = workloads.deployment("web", 2, site.name, **site.here())
-    on_first(site, first, others, web, workloads.budget("web", site.name, maxUnavailable=1))
-    site.plane.kubectl("cordon", *others)
-    site.annotate(first)
-    until(lambda: released(site), "a pod to be released")
+    site.on_first(first, others, web, workloads.budget("web", site.name, maxUnavailable=1))
+    site.release_one(first, others)
     site.plane.kubectl("scale", "deploy", "web", "-n", site.name, "--replicas=0")
     site.phase(first, "Drained")
     assert not site.observer.pods(site.name)
@@ -155,10 +135,8 @@ def test_a_deployment_deleted_in_the_middle_leaves_nothing(site: Site) -> None:
     first, *others = site.nodes(2)
     site.policy()
     web = workloads.deployment("web", 2, site.name, **site.here())
-    on_first(site, first, others, web, workloads.budget("web", site.name, maxUnavailable=1))
-    site.plane.kubectl("cordon", *others)
-    site.annotate(first)
-    until(lambda: released(site), "a pod to be released")
+    site.on_first(first, others, web, workloads.budget("web", site.name, maxUnavailable=1))
+    site.release_one(first, others)
     site.plane.kubectl("delete", "deploy", "web", "-n", site.name)
     site.phase(first, "Drained")
     assert not site.observer.pods(site.name)
@@ -168,11 +146,11 @@ def test_a_rollout_in_the_middle_ends_well(site: Site) -> None:
     first, *others = site.nodes(3)
     site.policy()
     web = workloads.deployment("web", 4, site.name, **site.here())
-    on_first(site, first, others, web)
+    site.on_first(first, others, web)
     site.plane.kubectl("cordon", *others)
     with floor(site, "web") as counts:
         site.annotate(first)
-        until(lambda: released(site), "a pod to be released")
+        until(site.released, "a pod to be released")
         image = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "other"}]
         site.plane.kubectl("patch", "deploy", "web", "-n", site.name, "--type=json", "-p", json.dumps(image))
         site.plane.kubectl("uncordon", *others)
@@ -186,7 +164,7 @@ def test_quota_leaves_no_room_for_a_second_pod(site: Site) -> None:
     first, *others = site.nodes(2)
     site.policy(drain={"replacementTimeout": "3s"})
     web = workloads.deployment("web", 2, site.name, **site.here())
-    on_first(site, first, others, web)
+    site.on_first(first, others, web)
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": site.name}}
     site.plane.apply(quota | {"spec": {"hard": {"pods": "2"}}})
     until(lambda: site.plane.get("quota", "q", "-n", site.name).get("status", {}).get("used"), "the quota to count")
@@ -202,11 +180,11 @@ def test_no_room_holds_until_an_autoscaler_adds_a_node(site: Site) -> None:
     requests = [{"name": "app", "image": "simulated", "resources": {"requests": {"cpu": "3"}}}]
     web = workloads.deployment("web", 1, site.name, containers=requests, **site.here())
     other = workloads.deployment("other", 1, site.name, containers=requests, **site.here())
-    on_first(site, first, [second], web)
-    on_first(site, second, [first], other)
+    site.on_first(first, [second], web)
+    site.on_first(second, [first], other)
     with floor(site, "web") as counts:
         site.annotate(first)
-        until(lambda: _classes(site, first) == {"NoRoomInPool"}, "the blocker", seconds=20)
+        until(lambda: site.classes(first) == {"NoRoomInPool"}, "the blocker", seconds=20)
         blocker = site.observer.drain(first)["status"]["blockers"][0]  # type: ignore[index]
         assert "Insufficient cpu" in blocker["message"]
         site.plane.add_nodes(1, prefix=f"{site.name}-extra", labels={"site": site.name})
@@ -219,13 +197,8 @@ def test_the_owners_annotation_is_the_last_word(site: Site) -> None:
     first, *others = site.nodes(2)
     site.policy()
     annotations = {"rescheduler.dev/replacement": "Never", "cluster/ready-after": "2s"}
-    on_first(site, first, others, workloads.deployment("web", 1, site.name, annotations=annotations, **site.here()))
+    site.on_first(first, others, workloads.deployment("web", 1, site.name, annotations=annotations, **site.here()))
     with floor(site, "web") as counts:
         site.annotate(first)
         site.phase(first, "Drained")
     assert min(counts) == 0
-
-
-def _classes(site: Site, node: str) -> set[str]:
-    drain = site.observer.drain(node) or {}
-    return {b["class"] for b in drain.get("status", {}).get("blockers", [])}

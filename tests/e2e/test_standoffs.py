@@ -157,16 +157,13 @@ def test_a_restart_does_not_forget_that_no_replacement_came_up(plane: ControlPla
     until(lambda: "1" in plane.kubectl("get", "quota", "full", "-n", site.name, "-o=jsonpath={.status.used.pods}"), "")
     log = plane.workdir / "quota.log"
 
-    def classes() -> set[str]:
-        return {b["class"] for b in (site.observer.drain(held) or {}).get("status", {}).get("blockers", [])}
-
     with Operator(identity, log) as process:
         site.annotate(held)
-        until(lambda: classes() == {"ReplacementNotReady"}, "the blocker")
+        until(lambda: site.classes(held) == {"ReplacementNotReady"}, "the blocker")
         assert 'way="Release"' in process.metrics()
         process.kill()
     with Operator(identity, log) as process:
         site.annotate(empty)
         site.phase(empty, "Drained")
-        assert classes() == {"ReplacementNotReady"}
+        assert site.classes(held) == {"ReplacementNotReady"}
         assert 'way="Release"' not in process.metrics()

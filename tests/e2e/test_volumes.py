@@ -85,9 +85,5 @@ def test_a_pod_on_a_local_volume_is_named_and_stays(site: Site) -> None:
     site.plane.kubectl("uncordon", other)
     site.annotate(node)
 
-    def classes() -> set[str]:
-        drain = site.observer.drain(node) or {}
-        return {b["class"] for b in drain.get("status", {}).get("blockers", [])}
-
-    until(lambda: classes() == {"LocalVolume"}, "the blocker")
+    until(lambda: site.classes(node) == {"LocalVolume"}, "the blocker")
     assert len(site.left(node)) == 1
