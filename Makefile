@@ -25,7 +25,7 @@ lint: $(VENV)/ready binaries
 	HELM=$$($(RUN) -m cluster binaries)/helm $(RUN) manifests/render.py --check
 
 bench: $(VENV)/ready binaries
-	$(RUN) bench/run.py
+	PYTHONPATH=operator:tests:. $(BIN)/python -m bench.run $(ONLY)
 
 manifests: $(VENV)/ready binaries
 	$(RUN) -m rescheduler.api.crds manifests/crds manifests/chart/crds

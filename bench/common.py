@@ -1,0 +1,163 @@
+"""What all measures share: a control plane with an operator, pods to drain, and the audit log to read times from."""
+
+import json
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from cluster import ControlPlane, workloads
+from cluster.observer import Observer
+from cluster.operators import Operator, install
+from cluster.waiting import until
+
+HERE = Path(__file__).parent
+OPERATOR = "system:serviceaccount:rescheduler-system:rescheduler"
+_METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
+
+
+def say(text: str) -> None:
+    """Progress, to stderr."""
+    sys.stderr.write(f"bench: {text}\n")
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """Minimum, median, 99th percentile, maximum."""
+    ordered = sorted(values)
+    high = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
+    return {"min": ordered[0], "median": statistics.median(ordered), "p99": high, "max": ordered[-1]}
+
+
+def stamp(text: str) -> float:
+    """Seconds of an audit time."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def audit(plane: ControlPlane, user: str = OPERATOR) -> list[dict[str, Any]]:
+    """All audited requests of one user."""
+    if plane.audit_log is None:
+        raise RuntimeError("the control plane keeps no audit log")
+    return [
+        event
+        for line in plane.audit_log.read_text().splitlines()
+        if (event := json.loads(line))["user"]["username"] == user
+    ]
+
+
+@contextmanager
+def operated(nodes: int, drained: int = 1, spare: int = 1) -> Iterator[tuple[ControlPlane, Observer, Operator]]:
+    """A control plane with so many idle nodes, some to drain and some to move to, and an operator that leads on it.
+
+    Limits of the controllers' own clients would hide what is measured here; they are the same for all sides.
+    """
+    with ControlPlane.start(audit=True, open_limits=True, node_monitor_grace_period="50s") as plane:
+        identity, observer = install(plane), Observer(plane.kubeconfig)
+        say(f"adding {nodes + drained + spare} nodes")
+        plane.add_nodes(nodes, prefix="idle")
+        plane.add_nodes(drained, prefix="drain", labels={"bench": "drain"})
+        plane.add_nodes(spare, prefix="spare", labels={"bench": "drain"})
+        policy(plane, maxEvictionsPerSecond=1000)
+        with Operator(identity, plane.workdir / "operator.log") as operator:
+            until(lambda: "leader.working" in operator.log.read_text(), "the operator to lead")
+            yield plane, observer, operator
+
+
+def policy(plane: ControlPlane, **drain: Any) -> None:
+    """The policy that decides in what follows: as many nodes at once as are asked for."""
+    fast = {"maxConcurrent": "100%", "maxUnavailable": "100%"}
+    plane.apply(workloads.policy("bench", maintenance=fast, drain={"replacement": "Never", **drain}))
+
+
+def fill(  # noqa: PLR0913 - what a workload is made of
+    plane: ControlPlane,
+    observer: Observer,
+    space: str,
+    *,
+    apps: int,
+    replicas: int,
+    room: int,
+    nodes: int = 1,
+    spare: int = 1,
+    annotations: dict[str, str] | None = None,
+) -> None:
+    """Apps under a budget of `room` pods each, all on the nodes to be drained."""
+    others = [f"spare{index + 1}" for index in range(spare)]
+    plane.kubectl("cordon", *others)
+    here = {"nodeSelector": {"bench": "drain"}, "annotations": annotations}
+    objects = [workloads.namespace(space)]
+    for index in range(apps):
+        objects.append(workloads.deployment(f"app{index}", replicas, space, **here))
+        objects.append(workloads.budget(f"app{index}", space, maxUnavailable=room))
+    plane.apply(*objects)
+
+    def settled() -> bool:
+        budgets = plane.get("pdb", "-n", space)["items"]
+        return all(b.get("status", {}).get("disruptionsAllowed") == room for b in budgets)
+
+    until(settled, f"{apps * replicas} pods of {space} to be Ready and counted", seconds=300, every=0.5)
+    plane.kubectl("uncordon", *others)
+    until(lambda: sum(len(on(observer, space, n)) for n in drained(nodes)) == apps * replicas, "all to be on them")
+
+
+def drained(nodes: int) -> list[str]:
+    """Names of the nodes to be drained."""
+    return [f"drain{index + 1}" for index in range(nodes)]
+
+
+def on(observer: Observer, space: str, node: str) -> list[dict[str, Any]]:
+    """Pods of a namespace on a node."""
+    return observer.pods(space, node=node)
+
+
+def restore(plane: ControlPlane, observer: Observer, space: str, nodes: Sequence[str]) -> None:
+    """As before: nodes uncordoned, the namespace empty."""
+    plane.kubectl("annotate", "node", *nodes, "rescheduler.dev/maintenance-")
+    until(lambda: not plane.get("nodedrains")["items"], "the nodes to be restored", seconds=60)
+    plane.kubectl("uncordon", *nodes)
+    plane.kubectl("delete", "namespace", space, "--wait=false")
+    until(lambda: not observer.pods(space), "the namespace to be empty", seconds=120)
+
+
+def session(plane: ControlPlane) -> requests.Session:
+    """An HTTP session with the administrator's rights."""
+    return Observer(plane.kubeconfig).api.session
+
+
+class Departures:
+    """Watches pods go: when each of those here at the start was gone, in seconds from then."""
+
+    def __init__(self, plane: ControlPlane, space: str) -> None:
+        url, self._session = f"{plane.server}/api/v1/namespaces/{space}/pods", session(plane)
+        first = self._session.get(url, headers={"Accept": _METADATA.format("List")}, timeout=30).json()
+        self._left = {item["metadata"]["uid"] for item in first["items"]}
+        self.total, self.gone = len(self._left), list[float]()
+        self._query = {"watch": "1", "resourceVersion": first["metadata"]["resourceVersion"], "timeoutSeconds": "600"}
+        self._url, self._done = url, threading.Event()
+        self.began = time.monotonic()
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def _follow(self) -> None:
+        accept = {"Accept": _METADATA.format("")}
+        with self._session.get(self._url, params=self._query, headers=accept, stream=True, timeout=600) as answer:
+            for line in answer.iter_lines():
+                event = json.loads(line)
+                uid = event["object"]["metadata"].get("uid")
+                if event["type"] == "DELETED" and uid in self._left:
+                    self._left.discard(uid)
+                    self.gone.append(time.monotonic() - self.began)
+                if not self._left:
+                    self._done.set()
+                    return
+
+    def wait(self, seconds: float = 400) -> float:
+        """Seconds until the last was gone."""
+        if not self._done.wait(seconds):
+            raise TimeoutError(f"{len(self._left)} of {self.total} pods are still there after {seconds:.0f} s")
+        return self.gone[-1]

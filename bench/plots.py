@@ -1,0 +1,52 @@
+"""Pictures of the results, for bench/ and the README."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+_WIDTH, _HEIGHT = 7.5, 4.0  # inches
+
+
+def _save(path: Path, title: str, axes: Axes, x: str, y: str) -> None:
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.grid(visible=True, alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    plt.savefig(path, bbox_inches="tight", metadata={"Date": None})
+    plt.close()
+
+
+def departures(path: Path, title: str, curves: dict[str, list[float]]) -> None:
+    """Pods left over time, one line for each way."""
+    _, axes = plt.subplots(figsize=(_WIDTH, _HEIGHT))
+    for name, times in curves.items():
+        if not name.startswith("bare"):
+            axes.step([0.0, *times], range(len(times), -1, -1), where="post", label=name)
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
+    _save(path, title, axes, "seconds", "pods left")
+
+
+def latencies(path: Path, results: dict[str, Any]) -> None:
+    """Share of slots taken within a time."""
+    _, axes = plt.subplots(figsize=(_WIDTH, _HEIGHT))
+    for name, result in results.items():
+        found = result["samples"]
+        axes.step(found, [(index + 1) / len(found) for index in range(len(found))], where="post", label=name)
+    axes.set_xscale("log")
+    _save(path, "A budget has room again: when is the next pod evicted?", axes, "ms", "share of slots")
+
+
+def serving(path: Path, results: dict[str, Any]) -> None:
+    """Ready pods over time, with and without replacement first."""
+    _, axes = plt.subplots(figsize=(_WIDTH, _HEIGHT))
+    for mode, label in (("Preferred", "replacement first"), ("Never", "plain eviction")):
+        times, counts = zip(*results[mode]["curve"], strict=True)
+        axes.step(times, counts, where="post", label=label)
+    axes.set_ylim(bottom=80, top=102)
+    _save(path, "Ready pods of 100 while their node is drained", axes, "seconds", "Ready pods")

@@ -1,0 +1,82 @@
+"""The results for people."""
+
+from typing import Any
+
+Row = tuple[str, str, str]
+
+
+def _range(values: dict[str, float], digits: int = 1) -> str:
+    return f"{values['median']:.{digits}f} ({values['min']:.{digits}f} to {values['max']:.{digits}f})"
+
+
+def _seconds(values: list[float]) -> str:
+    return ", ".join(f"{value:.1f}" for value in values) + " s"
+
+
+def drain(title: str, result: dict[str, Any], share: str, ratio: str) -> list[Row]:
+    """A drain against its limit, `kubectl drain` and other tools' settings."""
+    rows = [
+        (f"{title}: bare load, {result['best pace']}", _seconds(result["seconds"]["limit"]), ""),
+        (f"{title}: the operator", _seconds(result["seconds"]["rescheduler"]), ""),
+        (f"{title}: `kubectl drain`", _seconds(result["seconds"]["kubectl drain"]), ""),
+        (f"{title}: share of the limit", _range(result["share of the limit"], 2), share),
+        (f"{title}: times as fast as `kubectl drain`", _range(result["times as fast as kubectl"]), ratio),
+    ]
+    beside = ("with the default rate of 20/s, s", "Karpenter's settings, s", "Cluster API's settings, s")
+    rows += [(f"{title}: {key.removesuffix(', s')}", f"{result[key]:.1f} s", "") for key in beside]
+    if "requests a pod" in result:
+        rows.append((f"{title}: requests on pods, a pod", _range(result["requests a pod"]["on pods"], 2), "<= 1.15"))
+        every = result["requests a pod"]["in all but Leases"]
+        rows.append((f"{title}: requests in all but Leases, a pod", _range(every, 2), "<= 1.3"))
+    return rows
+
+
+def rows(results: dict[str, Any]) -> list[Row]:
+    """All of what was measured."""
+    found: list[Row] = []
+    if asked := results.get("annotation to cordon, ms"):
+        found.append(("annotation to cordon among 1,000 nodes, median", f"{asked['median']:.0f} ms", "< 50 ms"))
+        found.append(("the same, 99th percentile", f"{asked['p99']:.0f} ms", "< 165 ms"))
+    if one := results.get("one node"):
+        found += drain("100 pods of one node", one, ">= 0.80", ">= 5")
+    if many := results.get("ten nodes"):
+        found += drain("10 x 100 pods", many, ">= 0.80", ">= 8")
+    for name, slots in results.get("slots", {}).items():
+        goal = ("< 150 ms", "< 1000 ms") if name == "rescheduler" else ("", "")
+        found.append((f"slot latency of {name}, median", f"{slots['ms']['median']:.0f} ms", goal[0]))
+        found.append((f"slot latency of {name}, 99th percentile", f"{slots['ms']['p99']:.0f} ms", goal[1]))
+    if moved := results.get("replacement first"):
+        for mode, label in (("Never", "plain eviction"), ("Preferred", "replacement first")):
+            lowest = moved[mode]["lowest ready of 100"]
+            what = f"10 apps of 10 under `maxUnavailable: 1`, pods Ready after 2 s, {label}"
+            found.append((what, f"{moved[mode]['seconds']:.0f} s, lowest Ready {lowest} of 100", ""))
+    if memory := results.get("memory, MB"):
+        found.append(("idle operator, 1,000 nodes, resident", f"{memory['idle']:.0f} MB", "< 120 MB"))
+        found.append(
+            ("the same after 10 x 100 pods drained", f"{results.get('ten nodes', {}).get('memory, MB', 0):.0f} MB", "")
+        )
+    return found
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """bench/results.md."""
+    lines = [
+        "# Results of `make bench`",
+        "",
+        "Two shared cores, client and servers together; the control plane is real, the kubelets are simulated",
+        "(a pod is gone 1 s after it was told to end). Median (minimum to maximum) of the runs.",
+        "",
+        "| what | result | goal |",
+        "|---|---|---|",
+        *(f"| {what} | {result} | {goal} |" for what, result, goal in rows(results)),
+        "",
+        "![one node](one-node.svg)",
+        "![ten nodes](ten-nodes.svg)",
+        "![slot latency](slots.svg)",
+        "![Ready pods](serving.svg)",
+        "",
+    ]
+    if memory := results.get("memory, MB"):
+        costs = ", ".join(f"{name} {size:.0f}" for name, size in memory["imports"].items())
+        lines += [f"What each import costs, MB: {costs}.", ""]
+    return "\n".join(lines)
