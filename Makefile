@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := PYTHONPATH=operator:tests $(BIN)/python
 IMAGE ?= ghcr.io/rescheduler-dev/rescheduler:0.1.0
 
-.PHONY: demo test test-crash lint bench manifests image cluster cluster-down binaries lock clean
+.PHONY: demo test test-crash test-real lint bench manifests image cluster cluster-down binaries lock clean
 
 demo: $(VENV)/ready
 	@$(RUN) -m cluster.demo $(if $(KEEP),--keep)
@@ -15,6 +15,9 @@ test: $(VENV)/ready binaries
 
 test-crash: $(VENV)/ready binaries
 	CRASH_AT_EVERY_WRITE=1 $(BIN)/pytest tests/e2e/test_crash.py
+
+test-real: $(VENV)/ready
+	PYTHONPATH=operator:tests $(BIN)/python -m cluster.real $(BIN)/pytest tests/real
 
 lint: $(VENV)/ready binaries
 	$(BIN)/ruff check .

@@ -1,8 +1,8 @@
 """The programs of the control plane: found, downloaded or built, each alone.
 
 In this order: KUBEBUILDER_ASSETS, the user's cache, and then, by the environment variable BINARIES: `download`
-official releases, `build` them as Go tools of the module beside this file, or `auto`: download where the source
-answers within seconds, else build.
+official releases, `build` them as Go tools of the modules beside this file, or `auto`: download where the source
+answers within seconds, else build. What real nodes need is got for those who ask for it.
 """
 
 import fcntl
@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MODULE = Path(__file__).parent / "binaries"
+NODE_MODULE = Path(__file__).parent / "real" / "binaries"
 _ANSWERS_WITHIN = 5.0  # seconds
 _CPU_MINUTES = 12
 
@@ -39,7 +40,10 @@ class Program:
 
     Attributes:
         module: the Go module whose version in go.mod counts.
-        url: below the source's base; `{v}` the version, `{arch}` the machine's. A .tar.gz is unpacked.
+        url: below the source's base; `{v}` the version, `{number}` without its v, `{arch}` the machine's. An archive
+            is unpacked.
+        tools: folder of the go.mod that has it as a tool.
+        cgo: whether it is partly C.
     """
 
     name: str
@@ -47,6 +51,8 @@ class Program:
     module: str
     source: str
     url: str
+    tools: Path = MODULE
+    cgo: bool = False
 
 
 SOURCES = {
@@ -54,6 +60,9 @@ SOURCES = {
     "etcd": "https://github.com/etcd-io/etcd/releases/download",
     "kwok": "https://github.com/kubernetes-sigs/kwok/releases/download",
     "helm": "https://get.helm.sh",
+    "containerd": "https://github.com/containerd/containerd/releases/download",
+    "runc": "https://github.com/opencontainers/runc/releases/download",
+    "cni": "https://github.com/containernetworking/plugins/releases/download",
 }
 """Base addresses; the environment variable RESCHEDULER_SOURCE_<NAME> overrides one."""
 
@@ -74,29 +83,64 @@ PROGRAMS = (
     ),
 )
 
+_CONTAINERD = "github.com/containerd/containerd/v2"
+_RUNC = "github.com/opencontainers/runc"
+_CNI = "github.com/containernetworking/plugins"
+NODE_PROGRAMS = (
+    Program("kubelet", f"{_K8S}/cmd/kubelet", _K8S, "kubernetes", "{v}/bin/linux/{arch}/kubelet"),
+    *(
+        Program(
+            name,
+            f"{_CONTAINERD}/cmd/{name}",
+            _CONTAINERD,
+            "containerd",
+            "{v}/containerd-static-{number}-linux-{arch}.tar.gz",
+            NODE_MODULE,
+        )
+        for name in ("containerd", "containerd-shim-runc-v2", "ctr")
+    ),
+    *(
+        Program(
+            package.rsplit("/", 1)[1],
+            f"{_CNI}/plugins/{package}",
+            _CNI,
+            "cni",
+            "{v}/cni-plugins-linux-{arch}-{v}.tgz",
+            NODE_MODULE,
+        )
+        for package in ("main/bridge", "main/loopback", "ipam/host-local")
+    ),
+    Program("runc", _RUNC, _RUNC, "runc", "{v}/runc.{arch}", NODE_MODULE, cgo=True),
+)
+"""What a real node runs: got only where `ensure` is asked for them by name."""
 
-def versions() -> dict[str, str]:
+
+def versions(tools: Path = MODULE) -> dict[str, str]:
     """Module to version, as go.mod has them: the only place where they are written."""
     found: dict[str, str] = {}
-    for line in (MODULE / "go.mod").read_text().splitlines():
+    for line in (tools / "go.mod").read_text().splitlines():
         words = line.split("//", 1)[0].split()
         if len(words) == 2 and words[1].startswith("v"):
             found.setdefault(words[0], words[1])
     return found
 
 
-def cache() -> Path:
+def cache(programs: Sequence[Program] = PROGRAMS) -> Path:
     """Where programs are kept: outside the checkout, keyed by their versions."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    known = versions()
-    wanted = json.dumps({program.name: known[program.module] for program in PROGRAMS}, sort_keys=True)
+    known = {tools: versions(tools) for tools in (MODULE, NODE_MODULE)}
+    wanted = json.dumps({p.name: known[p.tools][p.module] for p in programs}, sort_keys=True)
     return base / "rescheduler" / "binaries" / hashlib.sha256(wanted.encode()).hexdigest()[:12]
+
+
+def _home(program: Program) -> Path:
+    return cache(NODE_PROGRAMS if program in NODE_PROGRAMS else PROGRAMS)
 
 
 def find(name: str) -> Path | None:
     """A program that is there already."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
-    places = ([Path(assets)] if assets else []) + [cache()]
+    places = ([Path(assets)] if assets else []) + [cache(), cache(NODE_PROGRAMS)]
     return next((place / name for place in places if os.access(place / name, os.X_OK)), None)
 
 
@@ -109,10 +153,12 @@ def path(name: str) -> Path:
 
 
 def ensure(names: Sequence[str] = ()) -> None:
-    """Get every program that is missing. Raises MissingBinariesError."""
-    wanted = [program for program in PROGRAMS if not names or program.name in names]
+    """Get what is missing of these programs, or of the control plane's. Raises MissingBinariesError."""
+    wanted = [p for p in (*PROGRAMS, *NODE_PROGRAMS) if p.name in names] if names else list(PROGRAMS)
     if all(find(program.name) for program in wanted):
         return
+    for program in wanted:
+        _home(program).mkdir(parents=True, exist_ok=True)
     cache().mkdir(parents=True, exist_ok=True)
     with _lock():
         missing = [program for program in wanted if not find(program.name)]
@@ -150,7 +196,8 @@ def _downloaded(program: Program, silent: set[str], *, needed: bool) -> bool:
     """Whether it was; `silent` collects sources that do not answer, so that each is waited for once."""
     base = os.environ.get(f"RESCHEDULER_SOURCE_{program.source.upper()}", SOURCES[program.source])
     arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-    url = f"{base}/{program.url.format(v=versions()[program.module], arch=arch)}"
+    version = versions(program.tools)[program.module]
+    url = f"{base}/{program.url.format(v=version, number=version[1:], arch=arch)}"
     if base in silent:
         return False
     try:
@@ -164,7 +211,7 @@ def _downloaded(program: Program, silent: set[str], *, needed: bool) -> bool:
         say(f"downloading {program.name}")
         data = _fetch(url)
         _verify(url, data)
-        _install(program.name, _unpack(program.name, data) if url.endswith(".tar.gz") else data)
+        _install(program, _unpack(program.name, data) if url.endswith((".tar.gz", ".tgz")) else data)
     except (OSError, tarfile.TarError, ValueError) as error:
         if needed:
             raise MissingBinariesError(f"{program.name} cannot be downloaded from {url}: {error}") from error
@@ -191,7 +238,7 @@ def _fetch(url: str) -> bytes:
 def _verify(url: str, data: bytes) -> None:
     """Against the checksum that the source publishes beside it, where it does."""
     folder, file = url.rsplit("/", 1)
-    for place in (f"{url}.sha256", f"{url}.sha256sum", f"{folder}/SHA256SUMS"):
+    for place in (f"{url}.sha256", f"{url}.sha256sum", f"{folder}/SHA256SUMS", f"{folder}/runc.sha256sum"):
         try:
             lines = [line.split() for line in _fetch(place).decode().splitlines() if line.strip()]
         except urllib.error.HTTPError as error:
@@ -213,11 +260,11 @@ def _unpack(name: str, data: bytes) -> bytes:
     raise ValueError(f"the archive holds no {name}")
 
 
-def _install(name: str, data: bytes) -> None:
-    temporary = cache() / f".{name}.{os.getpid()}"
+def _install(program: Program, data: bytes) -> None:
+    temporary = _home(program) / f".{program.name}.{os.getpid()}"
     temporary.write_bytes(data)
     temporary.chmod(0o755)
-    temporary.rename(cache() / name)
+    temporary.rename(_home(program) / program.name)
 
 
 # -- build ---------------------------------------------------------------------------------------------------------
@@ -235,11 +282,18 @@ def _build(programs: Sequence[Program]) -> None:
         f"building {', '.join(p.name for p in programs)} from source, once: "
         f"up to {_CPU_MINUTES / cores:.0f} minutes on {cores} cores; an interrupted build goes on where it was"
     )
-    together = [program for program in programs if program.name != "etcd"]
-    if together:
-        _go_build(go, together, "control plane, simulator and tools")
-    if len(together) < len(programs):
-        _go_build(go, [program for program in programs if program.name == "etcd"], "etcd")
+    steps: dict[str, list[Program]] = {}
+    for program in programs:
+        steps.setdefault(_step(program), []).append(program)
+    for step, some in steps.items():
+        _go_build(go, some, step)
+
+
+def _step(program: Program) -> str:
+    """What is built by one command: of one module, with the same flags."""
+    if program.name == "etcd" or program.cgo:
+        return program.name
+    return "control plane, simulator and tools" if program.tools == MODULE else "container runtime"
 
 
 def _go_build(go: str, programs: Sequence[Program], step: str) -> None:
@@ -257,7 +311,7 @@ def _go_build(go: str, programs: Sequence[Program], step: str) -> None:
     output = str(target / "etcd") if programs[0].name == "etcd" else f"{target}/"
     # The same flags for all, or nothing of what they share is compiled only once.
     command = [go, "build", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", linker, "-o", output]
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOGC": "400", "GOFLAGS": "-mod=readonly"}
+    environment = {**os.environ, "CGO_ENABLED": str(int(programs[0].cgo)), "GOGC": "400", "GOFLAGS": "-mod=readonly"}
     began = time.monotonic()
     done = threading.Event()
     ticker = threading.Thread(target=_tick, args=(step, began, done), daemon=True)
@@ -265,7 +319,7 @@ def _go_build(go: str, programs: Sequence[Program], step: str) -> None:
     try:
         result = subprocess.run(
             [*command, *(program.package for program in programs)],
-            cwd=MODULE,
+            cwd=programs[0].tools,
             env=environment,
             check=False,
             stdout=subprocess.PIPE,
@@ -277,7 +331,7 @@ def _go_build(go: str, programs: Sequence[Program], step: str) -> None:
     if result.returncode:
         raise MissingBinariesError(f"go build failed:\n{result.stdout[-2000:]}")
     for program in programs:
-        (target / program.name).rename(cache() / program.name)
+        (target / program.name).rename(_home(program) / program.name)
     say(f"{step}: built in {time.monotonic() - began:.0f} s")
 
 
