@@ -1,7 +1,9 @@
 """PodDisruptionBudgets: which covers a pod, and whether it would let it go now."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from rescheduler.api.selectors import LabelSelector
@@ -42,6 +44,12 @@ class Budget:
         return not pod.ready and (self.always_allow or self.healthy >= self.needed > 0)
 
 
+@lru_cache(maxsize=10_000)
+def _selector(text: str) -> LabelSelector:
+    """The same object for the same selector: a status that changes many times a second brings no new one."""
+    return LabelSelector.model_validate_json(text)
+
+
 def budget(raw: Mapping[str, Any]) -> Budget:
     """Project a raw PodDisruptionBudget."""
     meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
@@ -51,7 +59,7 @@ def budget(raw: Mapping[str, Any]) -> Budget:
         name=meta["name"],
         uid=meta["uid"],
         version=meta.get("resourceVersion", ""),
-        selector=None if selector is None else LabelSelector.model_validate(selector),
+        selector=None if selector is None else _selector(json.dumps(selector)),
         always_allow=spec.get("unhealthyPodEvictionPolicy") == "AlwaysAllow",
         allowed=status.get("disruptionsAllowed", 0),
         healthy=status.get("currentHealthy", 0),

@@ -5,6 +5,7 @@ what is decided on a stale view is decided wrongly.
 """
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
@@ -15,6 +16,7 @@ from rescheduler.kube.client import TRANSIENT, Client, ExpiredError, Json
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0  # seconds
+_REVISIONS = itertools.count(1)
 
 
 class Mirror(Generic[T]):
@@ -22,6 +24,7 @@ class Mirror(Generic[T]):
 
     Attributes:
         items: what is there now.
+        revision: another number after every change, and in every mirror.
         synced: the first list is in, and the watch that follows it has not broken off since.
     """
 
@@ -34,6 +37,7 @@ class Mirror(Generic[T]):
         **params: str,
     ) -> None:
         self.items: dict[str, T] = {}
+        self.revision = next(_REVISIONS)
         self.synced = False
         self._versions: dict[str, int] = {}
         self._client, self._path, self._project = client, path, project
@@ -64,6 +68,7 @@ class Mirror(Generic[T]):
                 uid = raw["metadata"]["uid"]
                 items[uid], versions[uid] = self._project(raw), int(raw["metadata"]["resourceVersion"])
         self.items, self._versions = items, versions
+        self.revision = next(_REVISIONS)
         self._set_synced(synced=True)
         self._changed()
         return version
@@ -75,6 +80,7 @@ class Mirror(Generic[T]):
                 version = raw["metadata"]["resourceVersion"]
                 if kind == "DELETED":
                     self.items.pop(raw["metadata"]["uid"], None)
+                    self.revision = next(_REVISIONS)
                     self._versions.pop(raw["metadata"]["uid"], None)
                     self._changed()
                 elif kind != "BOOKMARK":
@@ -89,6 +95,7 @@ class Mirror(Generic[T]):
             return
         self._versions[uid] = version
         self.items[uid] = self._project(raw)
+        self.revision = next(_REVISIONS)
         self._changed()
 
     def _set_synced(self, *, synced: bool) -> None:
@@ -137,6 +144,11 @@ class Mirrors(Generic[K, T]):
         """What is there now, by uid; None while that is not known for sure."""
         held = self._running.get(key)
         return held[0].items if held and held[0].synced else None
+
+    def revision(self, key: K) -> int:
+        """Another number after every change of what is in view."""
+        held = self._running.get(key)
+        return held[0].revision if held else 0
 
     def put(self, key: K, raw: Json) -> None:
         """Take in the answer to a write."""
