@@ -18,6 +18,7 @@ test-crash: $(VENV)/ready binaries
 
 test-real: $(VENV)/ready
 	PYTHONPATH=operator:tests $(BIN)/python -m cluster.real $(BIN)/pytest tests/real
+	PYTHONPATH=operator:tests:. $(BIN)/python -m bench.real
 
 lint: $(VENV)/ready binaries
 	$(BIN)/ruff check .

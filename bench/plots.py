@@ -17,7 +17,7 @@ def _save(path: Path, title: str, axes: Axes, x: str, y: str) -> None:
     axes.grid(visible=True, alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    plt.savefig(path, bbox_inches="tight", metadata={"Date": None})
+    plt.savefig(path, bbox_inches="tight", metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close()
 
 
@@ -50,3 +50,14 @@ def serving(path: Path, results: dict[str, Any]) -> None:
         axes.step(times, counts, where="post", label=label)
     axes.set_ylim(bottom=80, top=102)
     _save(path, "Ready pods of 100 while their node is drained", axes, "seconds", "Ready pods")
+
+
+def failures(path: Path, results: list[dict[str, Any]]) -> None:
+    """Failed requests so far, over time, one line for each way."""
+    _, axes = plt.subplots(figsize=(_WIDTH, _HEIGHT))
+    for result in results:
+        times = [0.0, *result["failed at"], result["requests"] / 50]
+        counts = [*range(len(result["failed at"]) + 1), len(result["failed at"])]
+        axes.step(times, counts, where="post", label=f"{result['way']}: {result['failed']} of {result['requests']:,}")
+    axes.set_xlim(left=0)
+    _save(path, "One replica on real kubelets, drained after 5 s", axes, "seconds", "failed requests so far")
