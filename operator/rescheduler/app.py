@@ -25,6 +25,7 @@ from rescheduler.engine.clock import Clock
 from rescheduler.engine.drainer import Tools
 from rescheduler.engine.endpoints import serve
 from rescheduler.engine.evictions import Evictions
+from rescheduler.engine.heartbeats import Heartbeats
 from rescheduler.engine.metrics import Metrics
 from rescheduler.engine.node_pods import Movers
 from rescheduler.engine.operator import Engine
@@ -123,6 +124,7 @@ class App:
         owners = Owners(self.client, budgets, self._wake)
         replacements = Replacements(self.client, self.clock, budgets, owners, self.metrics, self._wake, evictions.going)
         queue = KeyedQueue()
+        self.heartbeats = Heartbeats(self.client, self.store, self.clock)
         tools = Tools(
             self.client,
             self.store,
@@ -131,6 +133,7 @@ class App:
             Surroundings(self.client, self._wake),
             announcer,
             self.metrics,
+            self.heartbeats,
             own_pod=f"{options.namespace}/{self.identity}",
         )
         reconciler = Reconciler(self.client, self.store, self.clock, queue, announcer, self.metrics)
@@ -163,7 +166,7 @@ class App:
             metrics_port=self.options.metrics_port,
         )
         task_of_life = self._clean() if self.options.cleanup else self._lead()
-        for work in (self.engine.heartbeat(), self.engine.resync(), task_of_life):
+        for work in (self.engine.heartbeat(), self.engine.resync(), self.heartbeats.run(), task_of_life):
             task = asyncio.create_task(work)
             task.add_done_callback(self._ended)
             self._tasks.append(task)

@@ -29,7 +29,9 @@ class Fact(StrEnum):
     FROZEN = "Frozen"  # what is known of the cluster is too old to act on
     RETREATING = "Retreating"  # steps back for another drain, and pods are still to be given back
     STEPPING_BACK = "SteppingBack"  # steps back for another drain
+    SET_ASIDE = "SetAside"  # its node stays cordoned, and nothing is moved
     HELD = "Held"  # may not go on now
+    SUSPECTED = "Suspected"  # its node is silent, and not known to have failed
     YIELDED = "Yielded"  # begun, without a slot: what is on its way goes on, and nothing new begins
     GRANTED = "Granted"  # may begin, and has not
     UNSEEN = "Unseen"  # begun, and the node's pods are not known yet: so after every start of ours
@@ -44,6 +46,7 @@ class Command(StrEnum):
     CORDON = "Cordon"  # cordon, and add what the record names
     MOVE = "Move"  # pods may be moved; without it none is
     FINISH = "Finish"  # pods let go of may go; no other is moved
+    RELEASE = "Release"  # pods are let go of, so that their replacements come up; none goes
     STEP_BACK = "StepBack"  # the node is put back as it was; the drain will begin anew
     GIVE_BACK = "GiveBack"  # pods let go of go back to their ReplicaSets
     CANCEL = "Cancel"  # delete the NodeDrain: restoring follows
@@ -64,7 +67,9 @@ _BEGUN: _Row = {
     Fact.FROZEN: (Phase.WAITING, ()),
     Fact.RETREATING: (Phase.WAITING, (Command.GIVE_BACK,)),
     Fact.STEPPING_BACK: (Phase.WAITING, (Command.STEP_BACK,)),
+    Fact.SET_ASIDE: (Phase.WAITING, (*_HOLDS_ON, Command.GIVE_BACK)),
     Fact.HELD: (Phase.WAITING, (Command.GIVE_BACK,)),
+    Fact.SUSPECTED: (Phase.DRAINING, (*_HOLDS_ON, Command.RELEASE)),
     Fact.YIELDED: (Phase.WAITING, (*_HOLDS_ON, Command.FINISH)),
 }
 _OVER: _Row = {
@@ -102,6 +107,8 @@ class Situation:
         frozen: the view of the cluster is stale.
         yields: what holds it is the want of a slot that it once had.
         steps_back: it is to let go of its node for another drain.
+        set_aside: what holds it keeps its node cordoned.
+        suspected: nothing but a silent Lease speaks for it.
         traces: released pods are left on the node, or it is not known that none are.
         expired: the drain's time is up, and it is to be cancelled then.
         remaining: pods that must leave; None while the node's pods have not been listed.
@@ -116,6 +123,8 @@ class Situation:
     frozen: bool = False
     yields: bool = False
     steps_back: bool = False
+    set_aside: bool = False
+    suspected: bool = False
     traces: bool = False
     expired: bool = False
     begun: datetime | None = None
@@ -135,7 +144,9 @@ def fact(s: Situation) -> Fact:
         (s.begun and s.remaining == 0 and s.now >= s.begun + SETTLE, Fact.EMPTY),
         (s.expired, Fact.EXPIRED),
         (s.steps_back and s.begun, Fact.RETREATING if s.traces else Fact.STEPPING_BACK),
+        (s.held and s.set_aside, Fact.SET_ASIDE),
         (s.held and not s.yields, Fact.HELD),
+        (s.suspected and not s.held, Fact.SUSPECTED),
         (s.begun is None, Fact.GRANTED),
         (s.remaining is None, Fact.UNSEEN),
         (stuck, Fact.STUCK),

@@ -22,6 +22,8 @@ _KEPT_ANNOTATIONS = (
     names.FENCED,
     names.SCALE_DOWN_DISABLED,
     names.KARPENTER_DO_NOT_DISRUPT,
+    names.MACHINE,
+    names.MACHINE_NAMESPACE,
 )
 
 

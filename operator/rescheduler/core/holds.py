@@ -12,10 +12,14 @@ class Hold(StrEnum):
     MAX_CONCURRENT = "MaxConcurrent"
     MAX_UNAVAILABLE = "MaxUnavailable"
     TOPOLOGY = "Topology"
+    CONTROL_PLANE = "ControlPlane"
     STORM = "Storm"
+    FLAPPING = "Flapping"
     SUSPENDED = "Suspended"
     AUDIT = "Audit"
+    OWNED_ELSEWHERE = "OwnedElsewhere"
     NO_POLICY = "NoPolicy"
+    CANCELLED = "Cancelled"
     DISABLED = "Disabled"
     UNCORDONED = "Uncordoned"
     STALE_VIEW = "StaleView"
@@ -23,6 +27,8 @@ class Hold(StrEnum):
 
 IN_LINE = (Hold.MAX_CONCURRENT, Hold.MAX_UNAVAILABLE, Hold.TOPOLOGY)
 """Nodes held back so wait for their turn: it comes."""
+RESTING = (Hold.FLAPPING, Hold.CANCELLED, Hold.STORM)
+"""What has begun and rests so is begun anew: it asks again whether it may."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,7 @@ class Setting:
         setback: of its owner, still standing or not.
         rolling_since: since when a rollout of its owner is under way.
         releasing: pods of its owner that are being released just now.
+        early: its node is only suspected: replacements come up at once, and nothing goes.
     """
 
     drain: Drain
@@ -100,6 +101,7 @@ class Setting:
     setback: Setback | None = None
     rolling_since: datetime | None = None
     releasing: int = 0
+    early: bool = False
 
 
 def wanted(pod: Pod, drain: Drain) -> Replacement:
@@ -111,6 +113,11 @@ def wanted(pod: Pod, drain: Drain) -> Replacement:
 
 def choose(pod: Pod, workload: Workload | None, setting: Setting) -> Choice:
     """How this pod is moved now; `workload` is None where no Deployment stands behind it."""
+    found = _choose(pod, workload, setting)
+    return Choice(Way.WAIT) if setting.early and found.way not in (Way.RELEASE, Way.SETTLE) else found
+
+
+def _choose(pod: Pod, workload: Workload | None, setting: Setting) -> Choice:
     if pod.deleting:
         return Choice(Way.WAIT)
     if pod.move and not pod.released:
@@ -187,7 +194,7 @@ def _unreleased(pod: Pod, workload: Workload, setting: Setting) -> Choice:
         )
     # Without room they are released one at a time: a Pending replacement is what an autoscaler acts on.
     most = 1 if setback and setback.trouble is Trouble.NO_ROOM else max(1, ceil(_SHARE * workload.replicas))
-    if len(workload.released) + setting.releasing >= most:
+    if not setting.early and len(workload.released) + setting.releasing >= most:
         return Choice(Way.WAIT)
     return Choice(Way.RELEASE)
 

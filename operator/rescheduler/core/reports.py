@@ -66,7 +66,7 @@ _AT_TIMEOUT = {
 def _pause(scene: Scene) -> dict[str, object]:
     """A drain that has begun and may not go on is paused; what it spent so is kept."""
     before = scene.drain.status
-    stopped = scene.begun is not None and scene.fact in (Fact.HELD, Fact.FROZEN, Fact.YIELDED)
+    stopped = scene.begun is not None and scene.fact in (Fact.HELD, Fact.SET_ASIDE, Fact.FROZEN, Fact.YIELDED)
     if stopped:
         return {"paused_at": before.paused_at or scene.now}
     if before.paused_at:
@@ -166,6 +166,8 @@ def _progressing(scene: Scene) -> tuple[str, str, str]:
     if scene.begun and (end := deadline(scene)) and scene.now >= end:
         late = format_duration(scene.settings.timeout)
         return "True", "TimedOut", f"the timeout of {late} has passed: {_AT_TIMEOUT[scene.settings.on_timeout]}"
+    if scene.fact is Fact.SUSPECTED:
+        return "True", "Suspected", "replacements are brought up; nothing goes before the node is known to have failed"
     if scene.phase is Phase.BLOCKED:
         return "True", "Blocked", "pods are tried again as soon as what blocks them changes"
     return "True", "Draining", "pods are being moved"

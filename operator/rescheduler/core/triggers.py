@@ -1,55 +1,17 @@
-"""What a node asks for: maintenance by its annotation, failure by its conditions.
+"""What a node asks for: maintenance by its annotation or conditions, failure by its conditions or its silence."""
 
-Timers run on our own clock from the first sight of a condition, never on a node's: clocks of nodes are skewed,
-and a restart of ours may lengthen a wait but must never shorten it (DESIGN 5).
-"""
-
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from rescheduler.api.drains import Reason
 from rescheduler.api.policies import ConditionMatch, Policy
 from rescheduler.api.scalars import format_duration
-from rescheduler.core.facts import UNREACHABLE, Node, NodeCondition
+from rescheduler.core.facts import Node, NodeCondition
+from rescheduler.core.health import Health, diagnose, recovered_at
+from rescheduler.core.sightings import Sighting, matching
 
 REFUSED_VALUE = "false"
 """A maintenance annotation with this value is refused: it asks for the opposite of what it would do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """What was seen of one node over time.
-
-    Attributes:
-        uid: the node's; another uid under the same name starts anew.
-        since: when each condition took the status it has, by type: (status, time).
-        was_ready: it was Ready at least once under our eyes.
-        healthy_since: from when no condition of the policy matched; None while one does.
-    """
-
-    uid: str
-    since: Mapping[str, tuple[str, datetime]] = field(default_factory=dict)
-    was_ready: bool = False
-    healthy_since: datetime | None = None
-
-
-def see(before: Sighting | None, node: Node, policy: Policy | None, now: datetime) -> Sighting:
-    """Bring a sighting up to date with the node as it is now."""
-    if before is None or before.uid != node.uid:
-        before = Sighting(node.uid)
-    since = {}
-    for condition in node.conditions:
-        status, start = before.since.get(condition.type, ("", now))
-        if not status and condition.status == UNREACHABLE and condition.transition:
-            # The node controller stamps this one itself: it is older than our first sight of it.
-            start = min(now, condition.transition)
-        elif status != condition.status and (status, condition.status) != (UNREACHABLE, "False"):
-            # Unknown -> False is a reboot's way through both: the time as Unknown counts.
-            start = now
-        since[condition.type] = (condition.status, start)
-    healthy = None if ill(node, policy) else before.healthy_since or now
-    return Sighting(node.uid, since, before.was_ready or node.ready == "True", healthy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +19,13 @@ class Want:
     """One reason for which a node should be emptied.
 
     Attributes:
-        token: tells this request from a later one of the same reason (the `cancelled` annotation holds it).
+        token: tells this request from a later one of the same reason (the `cancelled` annotation holds it); None: it
+            only goes on, and says nothing new.
     """
 
     reason: Reason
-    message: str
-    token: str
+    message: str = ""
+    token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +37,33 @@ class Wants:
     refused: bool = False  # the annotation's value makes no sense
 
 
-def wanted(node: Node, policy: Policy | None, seen: Sighting, now: datetime, *, standing: frozenset[Reason]) -> Wants:
-    """What the node asks for; `standing`: requests that its NodeDrain holds already."""
-    failure, again = _failure(node, policy, seen, now, standing=Reason.FAILURE in standing)
+@dataclass(frozen=True, slots=True)
+class View:
+    """What beside the node itself decides over what it asks for.
+
+    Attributes:
+        standing: requests that its NodeDrain holds already.
+        suspected: its Lease is silent.
+        blind: we do not see the cluster as it is: nothing of failure starts or ends.
+    """
+
+    standing: frozenset[Reason] = frozenset()
+    suspected: bool = False
+    blind: bool = False
+
+
+def wanted(node: Node, policy: Policy | None, seen: Sighting, now: datetime, view: View) -> Wants:
+    """What the node asks for."""
+    failure, again = _failure(node, policy, seen, now, view)
     refused = node.maintenance == REFUSED_VALUE
     wants = [failure] if failure else []
     if node.maintenance is not None and not refused:
         wants.insert(0, Want(Reason.MAINTENANCE, node.maintenance, node.maintenance))
     elif policy and policy.spec.maintenance.enabled:
-        asked, later = _due(node, policy.spec.maintenance.conditions, seen, now)
-        wants[:0] = [_held_for(node, asked, Reason.MAINTENANCE)] if asked else []
+        asked, later = _maintenance(node, policy, seen, now, view)
+        wants[:0] = [asked] if asked else []
         again = min((time for time in (again, later) if time), default=None)
-    live = tuple(want for want in wants if node.cancelled.get(want.reason) != want.token)
+    live = tuple(want for want in wants if want.token is None or node.cancelled.get(want.reason) != want.token)
     return Wants(live, again, refused)
 
 
@@ -114,46 +92,52 @@ def _token(condition: NodeCondition) -> str:
     return f"{condition.type}={condition.status} {at}"
 
 
-def _matches(node: Node, match: ConditionMatch) -> bool:
-    condition = node.condition(match.type)
-    return condition is not None and condition.status in match.status
-
-
-def ill(node: Node, policy: Policy | None) -> bool:
-    """Whether some failure condition matches, its time passed or not: what the storm brake counts."""
-    return policy is not None and any(_matches(node, match) for match in policy.spec.failure.conditions)
-
-
 def _failure(
-    node: Node, policy: Policy | None, seen: Sighting, now: datetime, *, standing: bool
+    node: Node, policy: Policy | None, seen: Sighting, now: datetime, view: View
 ) -> tuple[Want | None, datetime | None]:
+    standing = Reason.FAILURE in view.standing
+    kept = Want(Reason.FAILURE)
     if policy is None or not policy.spec.failure.enabled:
         return None, None
-    failure = policy.spec.failure
-    if not seen.was_ready and node.created and now < node.created + failure.startup_grace:
-        return None, node.created + failure.startup_grace
-    found, later = _due(node, failure.conditions, seen, now)
-    if found:
-        return _held_for(node, found, Reason.FAILURE), None
-    if standing and (seen.healthy_since is None or now < seen.healthy_since + failure.recover_after):
-        again = seen.healthy_since + failure.recover_after if seen.healthy_since else None
-        return Want(Reason.FAILURE, "", ""), again
-    return None, later
+    if view.blind:
+        return (kept if standing else None), None
+    found = diagnose(node, policy, seen, now, standing=standing, suspected=view.suspected)
+    match found.health:
+        case Health.FAILED if found.match:
+            return _held_for(node, found.match, Reason.FAILURE), None
+        case Health.SUSPECTED:
+            silent = format_duration(policy.spec.failure.lease_timeout or timedelta())
+            return Want(Reason.FAILURE, f"suspected: its Lease has been silent for over {silent}", "Lease"), found.until
+        case Health.FLAPPING:
+            last = max(seen.begins)
+            often = f"its conditions began to fail {len(seen.begins)} times"
+            within = format_duration(policy.spec.failure.flapping.within)
+            return Want(
+                Reason.FAILURE, f"flapping: {often} within {within}", f"Flapping {last.isoformat()}"
+            ), found.until
+    well = recovered_at(seen, policy.spec.failure.recover_after)
+    if standing and (well is None or now < well):
+        return kept, well or found.until
+    return None, found.until
 
 
-def _due(
-    node: Node, matches: Iterable[ConditionMatch], seen: Sighting, now: datetime
-) -> tuple[ConditionMatch | None, datetime | None]:
-    """A condition that has held for its time; else when the first will have."""
-    due = [
-        (seen.since[match.type][1] + match.for_, match)
-        for match in matches
-        if _matches(node, match) and match.type in seen.since
-    ]
+def _maintenance(
+    node: Node, policy: Policy, seen: Sighting, now: datetime, view: View
+) -> tuple[Want | None, datetime | None]:
+    """Conditions that ask for maintenance as the annotation does; one that has gone stale neither starts nor ends it."""
+    standing = Reason.MAINTENANCE in view.standing
+    due, stale = [], False
+    for match in policy.spec.maintenance.conditions:
+        condition = node.condition(match.type)
+        if condition and seen.stale(condition, now):
+            stale = True
+        elif match.type in seen.since and matching(node, match):
+            due.append((seen.since[match.type][1] + match.for_, match))
     first = min(due, key=lambda pair: pair[0], default=None)
     if first and first[0] <= now:
-        return first[1], None
-    return None, first[0] if first else None
+        return _held_for(node, first[1], Reason.MAINTENANCE), None
+    kept = Want(Reason.MAINTENANCE) if standing and stale else None
+    return kept, first[0] if first else None
 
 
 def _held_for(node: Node, match: ConditionMatch, reason: Reason) -> Want:

@@ -5,19 +5,22 @@ order in which they were asked for.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, Reason
 from rescheduler.api.policies import Mode, OnWindowClose, Policy, Suspend
-from rescheduler.core import slots
+from rescheduler.api.scalars import format_duration
+from rescheduler.core import ownerships, slots, storms
 from rescheduler.core.facts import Node
-from rescheduler.core.holds import Held, Hold
+from rescheduler.core.health import Diagnosis, Health, counts, diagnose
+from rescheduler.core.holds import RESTING, Held, Hold
 from rescheduler.core.policies import Winners
+from rescheduler.core.sightings import Sighting
 from rescheduler.core.slots import Queue
-from rescheduler.core.triggers import ill
+from rescheduler.core.storms import Weather
 from rescheduler.core.windows import look
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -31,6 +34,9 @@ class World:
 
     Attributes:
         listed: when nodes, policies and NodeDrains were last listed in full; None: that is not followed.
+        sightings: what was seen of nodes over time, by name.
+        suspects: nodes whose Lease is silent.
+        blackout: why what we see of the nodes is not to be believed now; empty where it is.
     """
 
     nodes: Mapping[str, Node]
@@ -38,6 +44,9 @@ class World:
     drains: Mapping[str, NodeDrain]
     now: datetime = _LONG_AGO
     listed: datetime | None = None
+    sightings: Mapping[str, Sighting] = field(default_factory=dict)
+    suspects: frozenset[str] = frozenset()
+    blackout: str = ""
 
     def policy(self, node: Node) -> Policy | None:
         """The policy that decides for this node."""
@@ -51,6 +60,27 @@ class World:
             if policy := self.policy(node):
                 found[policy.name].append(node)
         return {name: tuple(nodes) for name, nodes in found.items()}
+
+    def diagnose(self, node: Node, now: datetime) -> Diagnosis:
+        """How a node is that has a drain for its failure."""
+        seen = self.sightings.get(node.name)
+        if seen is None:
+            return Diagnosis(Health.WELL)
+        return diagnose(node, self.policy(node), seen, now, standing=True, suspected=node.name in self.suspects)
+
+    @cached_property
+    def weather(self) -> Weather:
+        """Who is unhealthy, for the storm brake: not who was emptied for maintenance and may be switched off."""
+        away = {d.spec.node_name for d in self.drains.values() if d.status.drained_at and not only_failed(d)}
+        return storms.survey(
+            (node, policy, node.name not in away and self._counts(node, policy))
+            for node in self.nodes.values()
+            if (policy := self.policy(node))
+        )
+
+    def _counts(self, node: Node, policy: Policy) -> bool:
+        seen = self.sightings.get(node.name)
+        return counts(node, policy, seen, self.now, suspected=node.name in self.suspects)
 
     @cached_property
     def queues(self) -> Mapping[str, Queue]:
@@ -72,19 +102,36 @@ class World:
         }
 
 
-def held(drain: NodeDrain, world: World, now: datetime) -> Held | None:
-    """Why this drain may not go on; None: it may."""
-    node = world.nodes.get(drain.spec.node_name)
+def blind(world: World, now: datetime) -> str:
+    """Why what we know of the cluster is not to be acted on; empty where it is."""
     if world.listed and now - world.listed >= STALE:
         silent = int((now - world.listed).total_seconds())
-        return Held(Hold.STALE_VIEW, f"nodes, policies and NodeDrains could not be listed for {silent} s")
+        return f"nodes, policies and NodeDrains could not be listed for {silent} s"
+    return world.blackout
+
+
+def held(drain: NodeDrain, world: World, now: datetime) -> Held | None:
+    """Why this drain may not go on; None: it may."""
+    if why := blind(world, now):
+        return Held(Hold.STALE_VIEW, why)
+    node = world.nodes.get(drain.spec.node_name)
     if node is None:
         return Held(Hold.STALE_VIEW, f"node {drain.spec.node_name} is not known yet")
     policy = world.policy(node)
     if policy is None:
         return Held(Hold.NO_POLICY, "no ReschedulePolicy selects this node: nothing is touched until one does")
+    found = _held(drain, node, policy, world, now)
+    if policy.spec.mode is not Mode.AUDIT:
+        return found
+    then = f"the drain would wait ({found.reason}: {found.message})" if found else "it would be cordoned and drained"
+    return Held(Hold.AUDIT, f"ReschedulePolicy {policy.name} is in mode Audit, the node is not touched: {then}")
+
+
+def _held(drain: NodeDrain, node: Node, policy: Policy, world: World, now: datetime) -> Held | None:
     if found := _by_policy(drain, policy):
         return found
+    if whose := ownerships.owner(node):
+        return Held(Hold.OWNED_ELSEWHERE, f"{whose}: it empties the node by itself")
     if other := steps_back_for(drain, world):
         return Held(
             Hold.MAX_CONCURRENT,
@@ -92,7 +139,7 @@ def held(drain: NodeDrain, world: World, now: datetime) -> Held | None:
             f"it has stepped back until {other.spec.node_name} is Drained",
         )
     if drain.status.started_at is None:
-        return _start(drain, node, policy, world, now)
+        return _start(drain, node, policy, world, now) or _resting(drain, node, policy, world, now)
     if policy.spec.maintenance.on_window_close is OnWindowClose.PAUSE and (shut := _shut(drain, policy, now)):
         return shut
     if drain.status.recordoned_at and not node.unschedulable:
@@ -101,9 +148,51 @@ def held(drain: NodeDrain, world: World, now: datetime) -> Held | None:
             "somebody uncordoned the node twice: nothing more is moved until it is cordoned by hand, "
             "or the request is withdrawn",
         )
-    if failed(drain):
-        return None
+    if rests := _resting(drain, node, policy, world, now):
+        return rests
+    if failing(drain, world, now):
+        return _storm(node, policy, world) if _rested(drain) else None
     return slots.to_go_on(drain, node, policy.spec.maintenance, world.queues[policy.name], world.nodes, now)
+
+
+def failing(drain: NodeDrain, world: World, now: datetime) -> bool:
+    """Whether the node has failed, as far as it is known, and has not come back."""
+    node = world.nodes.get(drain.spec.node_name)
+    bad = (Health.FAILED, Health.SUSPECTED)
+    return node is not None and failed(drain) and world.diagnose(node, now).health in bad
+
+
+def suspected(drain: NodeDrain, world: World, now: datetime) -> bool:
+    """Whether nothing but a silent Lease speaks for the drain: replacements may come up, and nothing may go."""
+    node = world.nodes.get(drain.spec.node_name)
+    return node is not None and only_failed(drain) and world.diagnose(node, now).health is Health.SUSPECTED
+
+
+def _resting(drain: NodeDrain, node: Node, policy: Policy, world: World, now: datetime) -> Held | None:
+    """A drain for a failure that is over, or comes and goes, moves nothing."""
+    if not only_failed(drain):
+        return None
+    failure = policy.spec.failure
+    match world.diagnose(node, now).health:
+        case Health.FAILED | Health.SUSPECTED:
+            return None
+        case Health.FLAPPING:
+            often = f"{failure.flapping.changes} times or more within {format_duration(failure.flapping.within)}"
+            return Held(
+                Hold.FLAPPING,
+                f"its conditions began to fail {often}: the node is only cordoned, until it is quiet for so long",
+            )
+        case _:
+            well = format_duration(failure.recover_after)
+            return Held(
+                Hold.CANCELLED,
+                f"the node does not fail any more: nothing is moved, and it is put back once well for {well}",
+            )
+
+
+def _rested(drain: NodeDrain) -> bool:
+    """Whether it has begun and nothing may have moved since: what starts again asks the storm brake again."""
+    return any(c.type == "Progressing" and c.status == "False" and c.reason in RESTING for c in drain.status.conditions)
 
 
 def steps_back_for(drain: NodeDrain, world: World) -> NodeDrain | None:
@@ -125,10 +214,6 @@ def only_failed(drain: NodeDrain) -> bool:
 
 def _by_policy(drain: NodeDrain, policy: Policy) -> Held | None:
     spec, begun = policy.spec, drain.status.started_at is not None
-    if spec.mode is Mode.AUDIT:
-        return Held(
-            Hold.AUDIT, f"ReschedulePolicy {policy.name} is in mode Audit: the node would be cordoned and drained"
-        )
     if spec.suspend is Suspend.ALL or (spec.suspend is Suspend.NEW and not begun):
         return Held(Hold.SUSPENDED, f"ReschedulePolicy {policy.name} has suspend: {spec.suspend}")
     asked = {request.reason for request in drain.spec.requests}
@@ -148,8 +233,10 @@ def _start(drain: NodeDrain, node: Node, policy: Policy, world: World, now: date
     shut = [gate for gate in gates if not _is_true(drain, gate)]
     if shut:
         return Held(Hold.GATED, f"waits for others to set the condition {', '.join(shut)} to True on this NodeDrain")
-    if failed(drain):
-        return _storm(policy, world)
+    if other := _other_control_plane(drain, node, world):
+        return Held(Hold.CONTROL_PLANE, f"control-plane node {other} is held by a drain: one at a time")
+    if only_failed(drain) or failing(drain, world, now):
+        return _storm(node, policy, world)
     if shut_window := _shut(drain, policy, now):
         return shut_window
     return slots.to_begin(drain, node, policy.spec.maintenance, world.queues[policy.name], world.nodes, now)
@@ -170,17 +257,20 @@ def _is_true(drain: NodeDrain, type_: str) -> bool:
     return any(c.type == type_ and c.status == "True" for c in drain.status.conditions)
 
 
-def _storm(policy: Policy, world: World) -> Held | None:
-    nodes = world.members[policy.name]
-    sick = sum(ill(node, policy) for node in nodes)
-    limit = policy.spec.failure.max_unhealthy
-    if sick > 1 and sick > limit.of(len(nodes)):
-        return Held(
-            Hold.STORM,
-            f"{sick} of {len(nodes)} nodes of ReschedulePolicy {policy.name} are unhealthy, "
-            f"more than failure.maxUnhealthy {limit}: nothing new starts",
-        )
-    return None
+def _storm(node: Node, policy: Policy, world: World) -> Held | None:
+    found = storms.storm(node, policy, world.weather)
+    return Held(Hold.STORM, found) if found else None
+
+
+def _other_control_plane(drain: NodeDrain, node: Node, world: World) -> str:
+    """Another control-plane node that a drain holds, where this is one: etcd must not lose its quorum."""
+    if names.CONTROL_PLANE not in node.labels:
+        return ""
+    for other in world.drains.values():
+        there = world.nodes.get(other.spec.node_name)
+        if other.name != drain.name and other.status.started_at and there and names.CONTROL_PLANE in there.labels:
+            return there.name
+    return ""
 
 
 def _queues(drain: NodeDrain, policy: Policy, world: World) -> bool:

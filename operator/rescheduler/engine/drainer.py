@@ -22,7 +22,9 @@ from rescheduler.core.holds import IN_LINE, Held, Hold
 from rescheduler.core.tallies import Tally
 from rescheduler.core.verdicts import Circumstances, deadline
 from rescheduler.engine.announcements import Announcer
+from rescheduler.engine.claims import Claims
 from rescheduler.engine.clock import Clock
+from rescheduler.engine.heartbeats import Heartbeats
 from rescheduler.engine.keeper import Keeper
 from rescheduler.engine.metrics import Metrics
 from rescheduler.engine.node_pods import PATIENCE, Movers, NodePods
@@ -52,6 +54,7 @@ class Tools:
     surroundings: Surroundings
     announcer: Announcer
     metrics: Metrics
+    heartbeats: Heartbeats
     own_pod: str = ""
 
 
@@ -64,7 +67,8 @@ class Drainer:
         self._wake = asyncio.Event()
         self._pods = NodePods(name, tools.movers, self.wake)
         self._standoffs = Standoffs(tools.client, tools.store, tools.clock, tools.movers.budgets)
-        self._keeper = Keeper(name, tools.client, tools.store, tools.clock, tools.announcer)
+        self._keeper = Keeper(name, tools.client, tools.store, tools.clock, tools.announcer, tools.heartbeats)
+        self._claims = Claims(tools.client, tools.clock)
         self._written_at = float("-inf")
 
     def wake(self) -> None:
@@ -122,14 +126,18 @@ class Drainer:
         if here is None:
             here = await self._keeper.live(drain.spec.node_name)
         held = turns.held(drain, store.world(), now)
+        if held is None and drain.status.started_at is None and here:
+            held = await self._claims.look(here)
         policy = store.policy(here) if here else None
-        if drain.status.started_at and here:
+        if here and (drain.status.started_at or (held and held.reason is Hold.AUDIT)):
             self._pods.follow(here.name)
         withdrawn = drain.deletion_timestamp is not None
         may_move = (held is None or _yields(drain, held)) and not withdrawn
-        tally = self._tally(drain, here, policy, now, may_move=may_move)
+        early = turns.suspected(drain, store.world(), now)
+        tally = self._tally(drain, here, policy, now, may_move=may_move, early=early)
         settings = drain.spec.drain.over(policy.spec.drain if policy else Drain())
         situation = self._situation(drain, here, held, tally, now, settings)
+        situation = replace(situation, suspected=early)
         fact = drains.fact(situation)
         phase, commands = drains.step(drain.status.phase or Phase.WAITING, fact)
         scene = reports.Scene(
@@ -169,6 +177,7 @@ class Drainer:
             frozen=held is not None and held.reason is Hold.STALE_VIEW,
             yields=held is not None and _yields(drain, held),
             steps_back=names.STEPPED_BACK in drain.annotations and held is not None,
+            set_aside=held is not None and _keeps_cordon(drain, held),
             traces=drain.status.started_at is not None and (self._pods.traces or not self._pods.synced),
             expired=self._expired(drain, settings, now),
             begun=drain.status.started_at,
@@ -185,7 +194,7 @@ class Drainer:
         return settings.on_timeout is OnTimeout.CANCEL and end is not None and now >= end
 
     def _tally(
-        self, drain: NodeDrain, here: Node | None, policy: Policy | None, now: datetime, *, may_move: bool
+        self, drain: NodeDrain, here: Node | None, policy: Policy | None, now: datetime, *, may_move: bool, early: bool
     ) -> Tally | None:
         if here is None:
             return None
@@ -200,7 +209,7 @@ class Drainer:
         known = self._t.surroundings.look(self.name, here.name, seen, settings, self._pods.rows())
         if known is None:
             return None
-        tally = self._pods.look(drain, here, settings, known, may_move=may_move)
+        tally = self._pods.look(drain, here, settings, known, may_move=may_move, early=early)
         return tally if policy else None
 
     # -- commands -----------------------------------------------------------------------------------------------
@@ -261,6 +270,8 @@ class Drainer:
 
     def _move(self, scene: reports.Scene, commands: Iterable[Command]) -> float | None:
         tally, policy, finish = scene.tally, scene.policy, Command.FINISH in commands
+        if tally and Command.RELEASE in commands:
+            self._pods.release()
         if tally is None or policy is None or scene.begun is None or not (finish or Command.MOVE in commands):
             return None
         return self._pods.move(tally, policy, scene.settings, begun=finish)
@@ -318,6 +329,11 @@ def _yields(drain: NodeDrain, held: Held) -> bool:
         and held.reason is Hold.MAX_CONCURRENT
         and names.STEPPED_BACK not in drain.annotations
     )
+
+
+def _keeps_cordon(drain: NodeDrain, held: Held) -> bool:
+    """Whether the node is cordoned all the same: it flaps, or is not well for long enough yet."""
+    return held.reason is Hold.FLAPPING or (held.reason is Hold.CANCELLED and drain.status.started_at is not None)
 
 
 def _gist(status: NodeDrainStatus) -> tuple[object, ...]:

@@ -7,11 +7,13 @@ from typing import Protocol
 import structlog
 
 from rescheduler.api import names
-from rescheduler.api.drains import NodeDrain, Phase, Reason
-from rescheduler.core import nodes, reports, triggers, turns
-from rescheduler.core.facts import Node, node
+from rescheduler.api.drains import NodeDrain, Phase
+from rescheduler.core import nodes, reports, sightings, triggers, turns
+from rescheduler.core.drains import Fact
+from rescheduler.core.facts import UNREACHABLE, Node, node
 from rescheduler.engine.announcements import Announcer
 from rescheduler.engine.clock import Clock
+from rescheduler.engine.heartbeats import Heartbeats
 from rescheduler.engine.store import Kind, Store
 from rescheduler.kube import paths
 from rescheduler.kube.client import STRATEGIC_PATCH, ApiError, Client
@@ -28,9 +30,17 @@ class Write(Protocol):
 class Keeper:
     """One drain's node."""
 
-    def __init__(self, name: str, client: Client, store: Store, clock: Clock, announcer: Announcer) -> None:
+    def __init__(
+        self,
+        name: str,
+        client: Client,
+        store: Store,
+        clock: Clock,
+        announcer: Announcer,
+        heartbeats: Heartbeats,
+    ) -> None:
         self._name, self._client, self._store = name, client, store
-        self._clock, self._announcer = clock, announcer
+        self._clock, self._announcer, self._heartbeats = clock, announcer, heartbeats
         self._lost_race = False  # the last patch failed: what its record says is not on the node
 
     async def live(self, name: str) -> Node | None:
@@ -66,7 +76,7 @@ class Keeper:
         try:
             if scene.begun is None and turns.only_failed(drain):
                 here = await self._fresh(here)
-                if not triggers.ill(here, scene.policy):
+                if not await self._still(scene, here):
                     return replace(scene, node=here, phase=Phase.WAITING)  # healed meanwhile: its request will go
                 record = nodes.record(here, before, adds)
             # Conditions of ours show that the cordon was through: a crash before it is nobody's uncordoning.
@@ -120,6 +130,17 @@ class Keeper:
         self._store.put(Kind.NODE, raw)
         return node(raw)
 
+    async def _still(self, scene: reports.Scene, here: Node) -> bool:
+        """Whether the node, as just read, is still what the drain is for."""
+        if scene.fact is Fact.SET_ASIDE:
+            return True  # it comes and goes
+        if scene.fact is Fact.SUSPECTED:
+            return await self._heartbeats.silent(here)
+        conditions = scene.policy.spec.failure.conditions if scene.policy else ()
+        if not any(sightings.matching(here, match) for match in conditions):
+            return False
+        return here.ready != UNREACHABLE or await self._heartbeats.silent(here)
+
     async def mark(self, scene: reports.Scene) -> None:
         """Our conditions on the node."""
         here = self._store.node(scene.drain.spec.node_name)
@@ -135,9 +156,10 @@ class Keeper:
         seen = self._store.see(here.name)
         if seen is None:
             return {}
-        standing = frozenset(r.reason for r in drain.spec.requests if r.reason is Reason.FAILURE)
-        wants = triggers.wanted(here, self._store.policy(here), seen, self._clock.now(), standing=standing)
-        return {str(want.reason): want.token for want in wants.requests if want.token}
+        standing = frozenset(r.reason for r in drain.spec.requests)
+        view = triggers.View(standing, here.name in self._store.suspects, self._store.blind())
+        wants = triggers.wanted(here, self._store.policy(here), seen, self._clock.now(), view)
+        return {str(want.reason): want.token for want in wants.requests if want.token is not None}
 
     async def restore(self, drain: NodeDrain) -> None:
         """Put the node back, for good; requests that still stand are noted as cancelled."""

@@ -116,9 +116,9 @@ class NodePods:
     # -- looking ------------------------------------------------------------------------------------------------------
 
     def look(
-        self, drain: NodeDrain, here: Node, settings: Drain, seen: Circumstances, *, may_move: bool
+        self, drain: NodeDrain, here: Node, settings: Drain, seen: Circumstances, *, may_move: bool, early: bool = False
     ) -> Tally | None:
-        """Judge every pod; None while they are not known. `may_move`: the drain may go on."""
+        """Judge every pod; None while they are not known. `may_move`: the drain may go on; `early`: by a suspicion."""
         if self._mirror is None or not self._mirror.synced:
             return None
         judged = [(pod, verdicts.judge(pod, settings, seen)) for pod in self._mirror.items.values()]
@@ -128,7 +128,9 @@ class NodePods:
         if not self._t.budgets.known(held):
             return None
         said = {f"{b.namespace}/{b.pod}": b for b in drain.status.blockers}
-        choices = self._t.replacements.look(self._name, judged, settings, seen.now, may_move=may_move, said=said)
+        choices = self._t.replacements.look(
+            self._name, judged, settings, seen.now, may_move=may_move, said=said, early=early
+        )
         if choices is None:
             return None
         self._choices = choices
@@ -225,6 +227,12 @@ class NodePods:
         self._sender.grace = settings.grace_period_seconds
         rate = settings.max_evictions_per_second
         return self._t.evictions.send(self._sender, turn, policy=policy.name, rate=rate)
+
+    def release(self) -> None:
+        """Let go of pods so that their replacements come up; none is evicted or deleted."""
+        for pod in self.rows():
+            if (choice := self._choices.get(pod.uid)) and choice.way in (Way.RELEASE, Way.SETTLE):
+                self._t.replacements.act(self._name, pod, choice)
 
     def _on_its_way(self, pod: Pod) -> bool:
         return pod.deleting is not None or pod.uid in self._t.evictions.going()

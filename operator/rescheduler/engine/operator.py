@@ -110,7 +110,7 @@ class Engine:
                 log.warning("resync.failed", error=str(error))
                 await asyncio.sleep(_RETRY)
                 continue
-            self._store.listed = begun
+            self._store.set_listed(begun)
             self.synced.set()
             self._changed(None)
             self.strays.wake()

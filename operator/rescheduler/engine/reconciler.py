@@ -1,12 +1,16 @@
 """One look at one node: what does it ask for, and does its NodeDrain say so?"""
 
+from datetime import datetime
+
 import structlog
 
-from rescheduler.api.drains import Reason
+from rescheduler.api.drains import NodeDrain, Reason
 from rescheduler.core import nodes, requests, triggers
 from rescheduler.core.facts import Node
+from rescheduler.core.holds import Hold
 from rescheduler.core.requests import Amend, Create, Withdraw
-from rescheduler.core.triggers import Sighting, Wants
+from rescheduler.core.sightings import Sighting
+from rescheduler.core.triggers import View, Wants
 from rescheduler.engine.announcements import Announcer
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.metrics import Metrics
@@ -55,8 +59,11 @@ class Reconciler:
         if node is None or seen is None:
             return  # the drain's own task says goodbye
         drain = self._store.drain(name)
+        if drain and not seen.begins and (since := _flapping_since(drain)) and (policy := self._store.policy(node)):
+            seen = self._store.recall(name, policy.spec.failure.flapping.changes, since) or seen
         standing = frozenset(r.reason for r in drain.spec.requests) if drain else frozenset[Reason]()
-        wants = triggers.wanted(node, self._store.policy(node), seen, self._clock.now(), standing=standing)
+        view = View(standing, name in self._store.suspects, self._store.blind())
+        wants = triggers.wanted(node, self._store.policy(node), seen, self._clock.now(), view)
         if wants.look_again:
             self._queue.add_after(name, (wants.look_again - self._clock.now()).total_seconds())
         await self._refuse(node, refused=wants.refused)
@@ -86,3 +93,9 @@ class Reconciler:
         stale = triggers.stale_cancellations(node, wants, seen)
         if stale and (patch := nodes.forget_patch(node, stale)):
             self._store.put(Kind.NODE, await self._client.patch(paths.node(node.name), patch))
+
+
+def _flapping_since(drain: NodeDrain) -> datetime | None:
+    """Since when the NodeDrain says that its node flaps; None where it does not."""
+    found = (c for c in drain.status.conditions if c.type == "Progressing" and c.reason == Hold.FLAPPING)
+    return next((c.last_transition_time for c in found), None)

@@ -71,10 +71,12 @@ class Replacements:
         *,
         may_move: bool,
         said: Mapping[str, Blocker],
+        early: bool = False,
     ) -> dict[str, Choice] | None:
         """What to do with each pod that replacement first concerns, by uid; None while their owners are not known.
 
         `may_move`: the drain may go on. `said`: the blockers that its status names, by namespace/name of the pod.
+        `early`: its node is only suspected.
         """
         rows = [pod for pod, verdict in judged if _concerned(pod, verdict, drain, may_move=may_move)]
         self._owners.hold(holder, rows)
@@ -86,13 +88,15 @@ class Replacements:
         letting: Counter[str] = Counter(self._releasing.values())
         for pod in rows:
             self._recall(pod, said.get(pod.key), drain, now)
-            choice = self._choose(pod, drain, now, letting, may_move=may_move and pod.uid not in kept)
+            choice = self._choose(pod, drain, now, letting, may_move=may_move and pod.uid not in kept, early=early)
             if choice.way is Way.EVICT or (choice.way is Way.PLAIN and choice.reason == "CannotBeHad"):
                 self._gone.add(pod.uid)
             choices[pod.uid] = choice
         return choices
 
-    def _choose(self, pod: Pod, drain: Drain, now: datetime, letting: Counter[str], *, may_move: bool) -> Choice:
+    def _choose(
+        self, pod: Pod, drain: Drain, now: datetime, letting: Counter[str], *, may_move: bool, early: bool
+    ) -> Choice:
         asked = self._asked.setdefault(pod.uid, now)
         budgets = self._budgets.of(pod)
         if budgets is None or pod.uid in self._tasks:
@@ -121,6 +125,7 @@ class Replacements:
             setback=self._setbacks.get(owner),
             rolling_since=self._rolling_since(owner, workload, now),
             releasing=letting[owner],
+            early=early,
         )
         choice = replacements.choose(pod, workload, setting)
         letting[owner] += choice.way is Way.RELEASE

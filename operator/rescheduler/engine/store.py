@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import Policy
-from rescheduler.core import facts, triggers
+from rescheduler.core import facts, sightings, turns
 from rescheduler.core.facts import Node
 from rescheduler.core.policies import Winners
-from rescheduler.core.triggers import Sighting
+from rescheduler.core.sightings import Sighting
 from rescheduler.core.turns import World
 
 log = structlog.get_logger("rescheduler.store")
@@ -46,12 +46,16 @@ class Store:
         changed: told the name of the node to look at after each change; None means all of them.
         turned: told when a change may give a waiting drain its turn.
         listed: when all kinds were last listed in full.
+        suspects: nodes whose Lease is silent.
+        blackout: why what is seen of nodes is not to be believed now; empty where it is.
     """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self.changed: Callable[[str | None], None] = lambda _: None
         self.turned: Callable[[], None] = lambda: None
         self.listed: datetime | None = None
+        self.suspects: frozenset[str] = frozenset()
+        self.blackout = ""
         self._now = now
         self._versions: dict[Kind, dict[str, int]] = {kind: {} for kind in Kind}
         self._nodes: dict[str, Node] = {}
@@ -155,9 +159,51 @@ class Store:
         node = self.node(name)
         if node is None:
             return None
-        seen = triggers.see(self._sightings.get(name), node, self.policy(node), self._now())
+        suspected = name in self.suspects
+        seen = sightings.see(self._sightings.get(name), node, self.policy(node), self._now(), suspected=suspected)
         self._sightings[name] = seen
         return seen
+
+    def recall(self, name: str, changes: int, last: datetime) -> Sighting | None:
+        """Its NodeDrain says that the node was flapping before our start."""
+        if seen := self._sightings.get(name):
+            self._sightings[name] = sightings.recall(seen, changes, last)
+        return self._sightings.get(name)
+
+    def suspect(self, names: frozenset[str]) -> None:
+        """These nodes are silent, and no others."""
+        changed, self.suspects = self.suspects ^ names, names
+        for name in changed:
+            self.see(name)
+        if changed:
+            self._turn()
+        for name in changed:
+            self.changed(name)
+
+    def set_blackout(self, why: str) -> None:
+        """What is seen of nodes is not to be believed, or (empty) is again: then every `for` starts anew."""
+        if bool(why) != bool(self.blackout):
+            log.warning("view.blackout" if why else "view.back", why=why or self.blackout)
+            self.blackout = why
+            if not why:
+                self._start_anew()
+            self._turn()
+            self.changed(None)
+
+    def set_listed(self, when: datetime) -> None:
+        """All kinds have been listed in full; after a long time without, every `for` starts anew."""
+        if self.listed and when - self.listed >= turns.STALE:
+            self._start_anew()
+        self.listed = when
+        self._world = None
+
+    def _start_anew(self) -> None:
+        now = self._now()
+        self._sightings = {name: sightings.anew(seen, now) for name, seen in self._sightings.items()}
+
+    def blind(self) -> bool:
+        """Whether what we know of the cluster is not to be acted on."""
+        return bool(turns.blind(self.world(), self._now()))
 
     def promise(self, name: str, when: datetime | None) -> None:
         """Count a drain as begun before its status says so: two must not take one slot. None takes it back."""
@@ -173,7 +219,16 @@ class Store:
         """All facts of this moment, promises counted as kept."""
         # Windows open and close by time alone: what was worked out long ago is worked out anew.
         if self._world is None or self._now() - self._world.now > _STALE:
-            self._world = World(self._nodes, self._winners, {**self._drains, **self._begun()}, self._now(), self.listed)
+            self._world = World(
+                self._nodes,
+                self._winners,
+                {**self._drains, **self._begun()},
+                self._now(),
+                self.listed,
+                self._sightings,
+                self.suspects,
+                self.blackout,
+            )
         return self._world
 
     def _begun(self) -> dict[str, NodeDrain]:

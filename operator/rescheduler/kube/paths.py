@@ -5,6 +5,8 @@ from rescheduler.api import GROUP, VERSION
 NODES = "/api/v1/nodes"
 PODS = "/api/v1/pods"
 NAMESPACES = "/api/v1/namespaces"
+NODE_LEASES = "kube-node-lease"
+"""Namespace of the Leases that kubelets renew, each of its node's name."""
 VOLUMES = "/api/v1/persistentvolumes"
 ATTACHMENTS = "/apis/storage.k8s.io/v1/volumeattachments"
 POLICIES = f"/apis/{GROUP}/{VERSION}/reschedulepolicies"
@@ -46,6 +48,11 @@ def budgets(namespace: str) -> str:
 def leases(namespace: str) -> str:
     """Leases of one namespace."""
     return namespaced("coordination.k8s.io/v1", namespace, "leases")
+
+
+def machine(namespace: str, name: str) -> str:
+    """One Machine of Cluster API, where this cluster has it."""
+    return f"{namespaced('cluster.x-k8s.io/v1beta1', namespace, 'machines')}/{name}"
 
 
 def events(namespace: str) -> str:

@@ -47,6 +47,8 @@ RIGHTS: tuple[Right, ...] = (
     *_rights("apps", "daemonsets", "list watch"),
     *_rights("apps", "replicasets", "get list watch"),
     *_rights("policy", "poddisruptionbudgets", "list watch"),
+    *_rights("coordination.k8s.io", "leases", "get"),
+    *_rights("cluster.x-k8s.io", "machines", "get"),
     *_rights("apiextensions.k8s.io", "customresourcedefinitions", "list watch"),
     *_rights(GROUP, "reschedulepolicies", "list watch"),
     *_rights(GROUP, "nodedrains", "get list watch create patch delete"),
@@ -78,6 +80,7 @@ async def check(client: Client, namespace: str, *, cleanup: bool = False) -> Non
         Right("coordination.k8s.io", "leases", verb, namespace, "" if verb == "create" else LEASE)
         for verb in ("create", "get", "update")
     )
+    leases += tuple(Right("coordination.k8s.io", "leases", verb, paths.NODE_LEASES) for verb in ("list", "watch"))
     rights = (
         RIGHTS + leases + ((Right("apps", "deployments/scale", "patch", namespace, "rescheduler"),) if cleanup else ())
     )

@@ -40,6 +40,10 @@ def situation(**changes: object) -> Situation:
         ({"held": True, "steps_back": True}, Fact.HELD),
         ({"begun": NOW, "held": True, "frozen": True}, Fact.FROZEN),
         ({"withdrawn": True, "frozen": True}, Fact.FROZEN),
+        ({"held": True, "set_aside": True}, Fact.SET_ASIDE),
+        ({"suspected": True}, Fact.SUSPECTED),
+        ({"suspected": True, "held": True}, Fact.HELD),
+        ({"begun": NOW, "remaining": 3, "suspected": True}, Fact.SUSPECTED),
     ],
 )
 def test_the_first_fact_that_holds(changes: dict[str, object], expected: Fact) -> None:
@@ -80,6 +84,6 @@ def test_pods_move_and_nodes_are_cordoned_only_where_a_drain_may_go_on(phase: Ph
     commands = step(phase, what)[1]
     may = what in (Fact.GRANTED, Fact.LEAVING, Fact.STUCK, Fact.EMPTY)
     assert (Command.MOVE in commands) is may
-    assert (Command.CORDON in commands) is (may or what in (Fact.YIELDED, Fact.UNSEEN))
+    assert (Command.CORDON in commands) is (may or what in (Fact.YIELDED, Fact.UNSEEN, Fact.SET_ASIDE, Fact.SUSPECTED))
     if Command.CORDON in commands:
         assert commands.index(Command.RECORD) < commands.index(Command.CORDON)

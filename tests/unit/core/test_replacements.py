@@ -296,3 +296,15 @@ def test_what_a_blocker_says_is_remembered_over_a_restart(class_: str, trouble: 
     found = recall(blocker, Drain(), NOW)
     assert (found and found.trouble) == trouble
     assert found is None or (found.message == "exceeded quota" and found.until == NOW + Drain().replacement_timeout)
+
+
+def test_for_a_suspected_node_all_are_let_go_at_once_and_nothing_goes() -> None:
+    released, new = pod("p1", released=True), pod("p4")
+    place = workload(released, *THREE[1:], new)
+    assert choose(THREE[1], place, setting(early=True)).way is Way.RELEASE
+    assert choose(released, place, setting()).way is Way.EVICT
+    assert choose(released, place, setting(early=True)).way is Way.WAIT
+    late = NOW + timedelta(hours=1)
+    assert choose(released, workload(released, *THREE[1:]), setting(late, early=True)).way is Way.WAIT
+    pinned = replace(THREE[0], pinned=True)
+    assert choose(pinned, workload(pinned, *THREE[1:]), setting(early=True)).way is Way.WAIT

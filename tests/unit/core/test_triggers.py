@@ -8,7 +8,8 @@ from rescheduler.api import names
 from rescheduler.api.drains import Reason
 from rescheduler.api.policies import Policy, ReschedulePolicySpec
 from rescheduler.core.facts import Node, NodeCondition
-from rescheduler.core.triggers import Sighting, see, stale_cancellations, wanted
+from rescheduler.core.sightings import Sighting, see
+from rescheduler.core.triggers import View, stale_cancellations, wanted
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 POLICY = Policy("p", "u", 1, ReschedulePolicySpec())
@@ -33,7 +34,7 @@ def story(*steps: tuple[float, str]) -> Sighting:
 
 
 def reasons(ready: str, seen: Sighting, seconds: float, *standing: Reason) -> set[Reason]:
-    asked = wanted(node(ready), POLICY, seen, at(seconds), standing=frozenset(standing))
+    asked = wanted(node(ready), POLICY, seen, at(seconds), View(frozenset(standing)))
     return {want.reason for want in asked.requests}
 
 
@@ -48,7 +49,7 @@ def test_a_condition_counts_after_its_time(ready: str, seconds: float, asks: boo
 
 def test_it_is_looked_at_again_just_when_the_time_is_up() -> None:
     seen = story((-5, "True"), (0, "Unknown"))
-    assert wanted(node("Unknown"), POLICY, seen, at(10), standing=frozenset()).look_again == at(60)
+    assert wanted(node("Unknown"), POLICY, seen, at(10), View()).look_again == at(60)
 
 
 def test_time_as_unknown_counts_for_false_too() -> None:
@@ -73,7 +74,7 @@ def test_a_transition_in_the_future_shortens_nothing() -> None:
 def test_a_new_node_that_was_never_ready_has_its_grace() -> None:
     young = node("False", created=at(0))
     seen = see(None, young, POLICY, at(0))
-    asked = wanted(young, POLICY, seen, at(500), standing=frozenset())
+    asked = wanted(young, POLICY, seen, at(500), View())
     assert asked.requests == ()
     assert asked.look_again == at(600)
 
@@ -92,9 +93,9 @@ def test_another_node_under_the_name_starts_anew() -> None:
 
 def test_the_annotation_asks_for_maintenance_and_false_is_refused() -> None:
     seen = story((0, "True"))
-    asked = wanted(node(annotations={names.MAINTENANCE: "disk"}), POLICY, seen, at(1), standing=frozenset())
+    asked = wanted(node(annotations={names.MAINTENANCE: "disk"}), POLICY, seen, at(1), View())
     assert [(want.reason, want.message) for want in asked.requests] == [(Reason.MAINTENANCE, "disk")]
-    refused = wanted(node(annotations={names.MAINTENANCE: "false"}), POLICY, seen, at(1), standing=frozenset())
+    refused = wanted(node(annotations={names.MAINTENANCE: "false"}), POLICY, seen, at(1), View())
     assert refused.refused
     assert refused.requests == ()
 
@@ -103,9 +104,9 @@ def test_a_cancelled_request_stays_quiet_until_it_changes() -> None:
     seen = story((0, "True"))
     cancelled = {names.CANCELLED: '{"Maintenance": "disk"}'}
     same = node(annotations={names.MAINTENANCE: "disk", **cancelled})
-    assert wanted(same, POLICY, seen, at(1), standing=frozenset()).requests == ()
+    assert wanted(same, POLICY, seen, at(1), View()).requests == ()
     other = node(annotations={names.MAINTENANCE: "fan", **cancelled})
-    asked = wanted(other, POLICY, seen, at(1), standing=frozenset())
+    asked = wanted(other, POLICY, seen, at(1), View())
     assert [want.message for want in asked.requests] == ["fan"]
     assert stale_cancellations(other, asked, seen) == ("Maintenance",)
 
@@ -113,7 +114,7 @@ def test_a_cancelled_request_stays_quiet_until_it_changes() -> None:
 @pytest.mark.parametrize("nonsense", ["x", "[]", "null", "3"])
 def test_nonsense_in_the_cancelled_annotation_cancels_nothing(nonsense: str) -> None:
     asked = node(annotations={names.MAINTENANCE: "disk", names.CANCELLED: nonsense})
-    assert wanted(asked, POLICY, story((0, "True")), at(1), standing=frozenset()).requests
+    assert wanted(asked, POLICY, story((0, "True")), at(1), View()).requests
 
 
 DETECTOR = Policy.from_object(
@@ -130,29 +131,29 @@ def detected(status: str, **more: object) -> Node:
 
 def test_a_condition_asks_for_maintenance_and_withdraws_it() -> None:
     seen = see(None, detected("True"), DETECTOR, at(0))
-    early = wanted(detected("True"), DETECTOR, seen, at(29), standing=frozenset())
+    early = wanted(detected("True"), DETECTOR, seen, at(29), View())
     assert (early.requests, early.look_again) == ((), at(30))
-    late = wanted(detected("True"), DETECTOR, seen, at(30), standing=frozenset())
+    late = wanted(detected("True"), DETECTOR, seen, at(30), View())
     assert [(want.reason, want.message) for want in late.requests] == [
         (Reason.MAINTENANCE, "Detector is True for over 30s (Fan)")
     ]
     seen = see(seen, detected("False"), DETECTOR, at(40))
-    after = wanted(detected("False"), DETECTOR, seen, at(41), standing=frozenset({Reason.MAINTENANCE}))
+    after = wanted(detected("False"), DETECTOR, seen, at(41), View(frozenset({Reason.MAINTENANCE})))
     assert after.requests == ()
 
 
 def test_the_annotations_words_come_before_the_conditions() -> None:
     annotated = detected("True", annotations={names.MAINTENANCE: "disk"})
     seen = see(None, annotated, DETECTOR, at(0))
-    asked = wanted(annotated, DETECTOR, seen, at(60), standing=frozenset())
+    asked = wanted(annotated, DETECTOR, seen, at(60), View())
     assert [want.message for want in asked.requests] == ["disk"]
 
 
 def test_a_cancelled_condition_stays_cancelled_until_it_changes() -> None:
     seen = see(None, detected("True"), DETECTOR, at(0))
-    (want,) = wanted(detected("True"), DETECTOR, seen, at(60), standing=frozenset()).requests
+    (want,) = wanted(detected("True"), DETECTOR, seen, at(60), View()).requests
     cancelled = detected("True", annotations={names.CANCELLED: f'{{"Maintenance": "{want.token}"}}'})
-    asked = wanted(cancelled, DETECTOR, seen, at(60), standing=frozenset())
+    asked = wanted(cancelled, DETECTOR, seen, at(60), View())
     assert asked.requests == ()
     assert stale_cancellations(cancelled, asked, seen) == ()
     healed = detected("False", annotations=dict(cancelled.annotations))

@@ -9,10 +9,11 @@ import pytest
 from rescheduler.api.conditions import Condition
 from rescheduler.api.drains import NodeDrain, NodeDrainSpec, NodeDrainStatus, Phase, Reason, Request
 from rescheduler.api.policies import Policy, ReschedulePolicySpec
-from rescheduler.core.facts import Node, NodeCondition
+from rescheduler.core.facts import Node, NodeCondition, Taint
 from rescheduler.core.holds import Hold
 from rescheduler.core.policies import Winners
-from rescheduler.core.turns import STALE, World, held
+from rescheduler.core.sightings import see
+from rescheduler.core.turns import STALE, World, held, suspected
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -49,7 +50,9 @@ def world(
         return Node(name, name, labels=(labels or {}).get(name, {}), conditions=(NodeCondition("Ready", status),))
 
     policy = Policy("p", "u", 1, ReschedulePolicySpec.model_validate(spec))
-    return World({f"n{i}": node(i) for i in range(nodes)}, Winners([policy]), {d.name: d for d in drains})
+    there = {f"n{i}": node(i) for i in range(nodes)}
+    seen = {name: see(None, each, policy, NOW - timedelta(hours=1)) for name, each in there.items()}
+    return World(there, Winners([policy]), {d.name: d for d in drains}, NOW, None, seen)
 
 
 def reason(name: str, place: World) -> Hold | None:
@@ -133,7 +136,7 @@ def test_a_failed_node_does_not_queue_behind_maintenance() -> None:
     ("nodes", "ill", "why"), [(10, 2, None), (10, 3, Hold.STORM), (2, 1, None), (3, 2, Hold.STORM), (1, 1, None)]
 )
 def test_the_storm_brake(nodes: int, ill: int, why: Hold | None) -> None:
-    assert reason("n0", world(drain("n0", reason=Reason.FAILURE), nodes=nodes, ill=ill)) is why
+    assert reason("n0", world(drain("n0", reason=Reason.FAILURE), nodes=nodes, ill=max(ill, 1))) is why
 
 
 def test_windows_are_for_maintenance_alone() -> None:
@@ -206,3 +209,78 @@ def test_who_stepped_back_waits_until_the_other_is_drained_or_gone() -> None:
 def test_nothing_is_done_on_a_stale_view() -> None:
     place = replace(world(drain("n0", begun=True)), listed=NOW - STALE)
     assert reason("n0", place) is Hold.STALE_VIEW
+
+
+def of(name: str, place: World, **changes: Any) -> World:
+    """The world with one node otherwise."""
+    return replace(place, nodes={**place.nodes, name: replace(place.nodes[name], **changes)})
+
+
+def failing(name: str = "n0", **more: Any) -> NodeDrain:
+    return drain(name, reason=Reason.FAILURE, **more)
+
+
+def test_a_failure_that_is_over_moves_nothing_more() -> None:
+    assert reason("n0", world(failing(begun=True))) is Hold.CANCELLED
+    assert reason("n0", world(failing(begun=True), ill=1)) is None
+    assert reason("n0", world(drain("n0", begun=True))) is None
+
+
+def test_a_node_that_flaps_is_only_cordoned() -> None:
+    place = world(failing())
+    flapping = replace(place.sightings["n0"], begins=(NOW, NOW, NOW))
+    assert reason("n0", replace(place, sightings={**place.sightings, "n0": flapping})) is Hold.FLAPPING
+
+
+def test_what_rested_asks_the_brake_again_and_what_runs_goes_on() -> None:
+    rested = failing(begun=True, conditions=(condition("Progressing", "False", "Flapping"),))
+    assert reason("n0", world(rested, ill=5)) is Hold.STORM
+    assert reason("n0", world(failing(begun=True), ill=5)) is None
+
+
+def test_a_node_emptied_for_maintenance_is_no_part_of_a_storm() -> None:
+    away = [drain(f"n{i}", begun=True, drained_at=NOW) for i in (1, 2)]
+    assert reason("n0", world(failing(), ill=3)) is Hold.STORM
+    assert reason("n0", world(failing(), *away, ill=3)) is None
+
+
+def test_one_control_plane_node_at_a_time() -> None:
+    labels = {name: {"node-role.kubernetes.io/control-plane": ""} for name in ("n0", "n1")}
+    many: dict[str, Any] = {"maintenance": {"maxConcurrent": 5, "maxUnavailable": 5}}
+    for other in (drain("n1", begun=True), drain("n1", begun=True, drained_at=NOW)):
+        assert reason("n0", world(failing(), other, ill=1, labels=labels)) is Hold.CONTROL_PLANE
+        assert reason("n0", world(drain("n0"), other, labels=labels, **many)) is Hold.CONTROL_PLANE
+        assert reason("n5", world(drain("n5"), other, labels=labels, **many)) is None
+    assert reason("n0", world(failing(), drain("n1"), ill=1, labels=labels)) is None
+
+
+def test_a_node_that_another_is_about_to_remove_is_left_to_it() -> None:
+    taken = (Taint("karpenter.sh/disrupted", "", "NoSchedule"),)
+    for mine in (drain("n0"), drain("n0", begun=True), failing()):
+        assert reason("n0", of("n0", world(mine, ill=1), taints=taken)) is Hold.OWNED_ELSEWHERE
+
+
+def test_in_a_blackout_nothing_goes_on() -> None:
+    for mine in (drain("n0"), drain("n0", begun=True), failing()):
+        place = replace(world(mine, ill=1), blackout="all are silent")
+        assert reason("n0", place) is Hold.STALE_VIEW
+
+
+def test_a_suspect_begins_and_is_told_apart_from_a_failed_node() -> None:
+    place = replace(world(failing(), failure={"leaseTimeout": "20s"}), suspects=frozenset({"n0"}))
+    assert reason("n0", place) is None
+    assert suspected(place.drains["n0"], place, NOW)
+    failed = replace(world(failing(), ill=1, failure={"leaseTimeout": "20s"}), suspects=frozenset({"n0"}))
+    assert not suspected(failed.drains["n0"], failed, NOW)
+
+
+def test_audit_says_what_would_be_done_and_what_would_hold_it() -> None:
+    place = world(failing(), ill=5, mode="Audit")
+    found = held(place.drains["n0"], place, NOW)
+    assert found is not None
+    assert found.reason is Hold.AUDIT
+    assert "Storm" in found.message
+    free = world(drain("n0"), mode="Audit")
+    found = held(free.drains["n0"], free, NOW)
+    assert found is not None
+    assert "would be cordoned and drained" in found.message

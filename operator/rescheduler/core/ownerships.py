@@ -1,0 +1,63 @@
+"""Nodes whose life another controller is about to end or holds: two that drain one node undo each other's work."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from rescheduler.api import names
+from rescheduler.core.facts import Node, parse_time
+
+_TAINTS = {
+    "karpenter.sh/disrupted": "Karpenter is about to remove the node (taint karpenter.sh/disrupted)",
+    "karpenter.sh/disruption": "Karpenter is about to remove the node (taint karpenter.sh/disruption)",
+    "ToBeDeletedByClusterAutoscaler": "the cluster autoscaler is about to remove the node (taint ToBeDeletedByClusterAutoscaler)",
+}
+_DELETE_MACHINE = "cluster.x-k8s.io/delete-machine"
+MEDIK8S = "medik8s-leases"
+"""Namespace of the Leases by which medik8s operators hold a node, each named `node-<node>`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A Cluster API Machine, by namespace and name."""
+
+    namespace: str
+    name: str
+
+
+def owner(node: Node) -> str:
+    """Who is about to remove the node, by what stands on it, in words; empty where nobody is."""
+    if node.deleting:
+        return "the Node is being deleted"
+    return next((_TAINTS[taint.key] for taint in node.taints if taint.key in _TAINTS), "")
+
+
+def machine(node: Node) -> Machine | None:
+    """The Machine behind the node; None where Cluster API did not make it."""
+    namespace, name = node.annotations.get(names.MACHINE_NAMESPACE), node.annotations.get(names.MACHINE)
+    return Machine(namespace, name) if namespace and name else None
+
+
+def machine_owner(raw: Mapping[str, Any]) -> str:
+    """What the (raw) Machine says; empty where it stays."""
+    meta = raw["metadata"]
+    if "deletionTimestamp" in meta:
+        return f"Cluster API is deleting the Machine {meta['name']}"
+    if _DELETE_MACHINE in (meta.get("annotations") or {}):
+        return f"the Machine {meta['name']} is marked for deletion ({_DELETE_MACHINE})"
+    return ""
+
+
+def lease_owner(raw: Mapping[str, Any], now: datetime) -> str:
+    """Who holds the node by a medik8s Lease (raw); empty where nobody does.
+
+    The one place where another's stamp is compared with our clock: such Leases are long (an hour), and the worst
+    that a skewed clock does is to make us wait, or stop waiting, some seconds early.
+    """
+    spec = raw.get("spec") or {}
+    holder, renewed = spec.get("holderIdentity"), parse_time(spec.get("renewTime"))
+    if not holder or renewed is None:
+        return ""
+    ends = renewed + timedelta(seconds=spec.get("leaseDurationSeconds") or 0)
+    return f"{holder} holds the node by its Lease in {MEDIK8S}" if now < ends else ""

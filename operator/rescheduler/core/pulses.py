@@ -1,0 +1,55 @@
+"""The Leases of kubelets, by when we saw each change: who has fallen silent, and whether that is us.
+
+Never by what a kubelet wrote into its Lease: its clock is its own. Silence is a suspicion and never a proof.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import ceil
+
+SILENCE = 20.0  # seconds; two renewals of a kubelet's Lease
+_TOGETHER = 60.0  # seconds; those of one outage fall silent within so long of each other
+_LEAST, _SHARE = 3, 0.6
+
+
+@dataclass(slots=True)
+class Pulses:
+    """When each node's Lease was last seen to change; monotonic seconds by the node's name.
+
+    Attributes:
+        seen: the renewal last seen, and when.
+    """
+
+    seen: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+    def beat(self, name: str, renewal: str, now: float) -> None:
+        """Take in a Lease; one that has not been renewed since changes nothing."""
+        known = self.seen.get(name)
+        if known is None or known[0] != renewal:
+            self.seen[name] = (renewal, now)
+
+    def forget(self, name: str) -> None:
+        """The Lease is gone."""
+        self.seen.pop(name, None)
+
+    def anew(self, now: float) -> None:
+        """After we were blind for a while: all count as heard of just now."""
+        self.seen = {name: (renewal, now) for name, (renewal, _) in self.seen.items()}
+
+    def silent(self, limits: Mapping[str, float], now: float) -> frozenset[str]:
+        """Nodes that were not heard of for longer than they may be; `limits`: seconds by name, others have none."""
+        return frozenset(
+            name for name, limit in limits.items() if (known := self.seen.get(name)) and now - known[1] >= limit
+        )
+
+    def blackout(self, now: float) -> int:
+        """How many Leases fell silent together, where that is so many that it must be us, or the network; else 0."""
+        if len(self.seen) < _LEAST:
+            return 0
+        ends = sorted(last for _, last in self.seen.values() if now - last >= SILENCE)
+        least = ceil(_SHARE * len(self.seen))
+        if len(ends) < least:
+            return 0
+        most = max(bisect_left(ends, first + _TOGETHER) - index for index, first in enumerate(ends))
+        return most if most >= least else 0

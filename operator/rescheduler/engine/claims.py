@@ -1,0 +1,48 @@
+"""Whether somebody else holds a node or is about to remove it, where that does not stand on the Node itself.
+
+Asked live, just before a drain would begin, and again while the answer is yes.
+"""
+
+from rescheduler.core import ownerships
+from rescheduler.core.facts import Node
+from rescheduler.core.holds import Held, Hold
+from rescheduler.engine.clock import Clock
+from rescheduler.kube import paths
+from rescheduler.kube.client import ApiError, Client, Json
+
+_EVERY = 10.0  # seconds between two questions about one node
+
+
+class Claims:
+    """What one drain asks of other controllers' objects."""
+
+    def __init__(self, client: Client, clock: Clock) -> None:
+        self._client, self._clock = client, clock
+        self._asked = float("-inf")
+        self._found: Held | None = None
+
+    async def look(self, node: Node) -> Held | None:
+        """Who holds the node; None where nobody does."""
+        now = self._clock.monotonic()
+        if now - self._asked >= _EVERY:
+            whose = await self._machine(node) or await self._lease(node)
+            self._found = Held(Hold.OWNED_ELSEWHERE, f"{whose}: the node is left to it") if whose else None
+            self._asked = now
+        return self._found
+
+    async def _machine(self, node: Node) -> str:
+        behind = ownerships.machine(node)
+        raw = await self._read(paths.machine(behind.namespace, behind.name)) if behind else None
+        return ownerships.machine_owner(raw) if raw else ""
+
+    async def _lease(self, node: Node) -> str:
+        raw = await self._read(f"{paths.leases(ownerships.MEDIK8S)}/node-{node.name}")
+        return ownerships.lease_owner(raw, self._clock.now()) if raw else ""
+
+    async def _read(self, path: str) -> Json | None:
+        try:
+            return await self._client.get(path)
+        except ApiError as error:
+            if error.code == 404:  # no such object, or no such kind in this cluster
+                return None
+            raise

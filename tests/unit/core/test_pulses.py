@@ -1,0 +1,62 @@
+"""Who has fallen silent, and whether that is us."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rescheduler.core.pulses import Pulses
+
+
+def beating(**last: float) -> Pulses:
+    pulses = Pulses()
+    for name, when in last.items():
+        pulses.beat(name, f"{when}", when)
+    return pulses
+
+
+def test_a_node_is_silent_after_its_limit_by_our_clock() -> None:
+    pulses = beating(a=0, b=5)
+    assert pulses.silent({"a": 20, "b": 20}, 20) == {"a"}
+    assert pulses.silent({"b": 10}, 20) == {"b"}
+
+
+def test_a_lease_that_is_listed_again_unrenewed_is_not_heard_of_again() -> None:
+    pulses = beating(a=0)
+    pulses.beat("a", "0", 15)
+    assert pulses.silent({"a": 20}, 20) == {"a"}
+
+
+def test_a_node_without_a_lease_is_not_silent() -> None:
+    assert beating(a=0).silent({"b": 1}, 99) == frozenset()
+
+
+def test_what_a_skewed_clock_wrote_does_not_matter() -> None:
+    pulses = Pulses()
+    pulses.beat("a", "1999-01-01T00:00:00Z", 0)
+    pulses.beat("a", "1998-01-01T00:00:00Z", 10)
+    assert pulses.silent({"a": 20}, 29) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("silent", "alive", "count"),
+    [(1, 0, 0), (2, 0, 0), (2, 1, 2), (1, 2, 0), (3, 2, 3), (2, 2, 0), (6, 4, 6), (5, 5, 0)],
+)
+def test_so_many_that_fall_silent_together_are_a_blackout(silent: int, alive: int, count: int) -> None:
+    names = {f"s{i}": float(i) for i in range(silent)} | {f"a{i}": 100.0 for i in range(alive)}
+    assert beating(**names).blackout(100) == count
+
+
+def test_nodes_that_died_one_after_another_are_none() -> None:
+    assert beating(a=0, b=61, c=122, d=300).blackout(300) == 0
+
+
+def test_after_blindness_all_are_heard_of_just_now() -> None:
+    pulses = beating(a=0)
+    pulses.anew(100)
+    assert pulses.silent({"a": 20}, 119) == frozenset()
+
+
+@given(st.lists(st.floats(0, 1000), min_size=3, max_size=40))
+def test_a_blackout_is_never_said_of_fewer_than_six_in_ten(times: list[float]) -> None:
+    found = beating(**{f"n{i}": when for i, when in enumerate(times)}).blackout(1000)
+    assert found == 0 or found >= 0.6 * len(times)
