@@ -386,6 +386,14 @@ class ControlPlane:
         process.kill()
         process.wait()
 
+    def pause_node(self, name: str) -> None:
+        """Its kubelet hangs: it renews no Lease until it is resumed."""
+        self._racks[name].send_signal(signal.SIGSTOP)
+
+    def resume_node(self, name: str) -> None:
+        """Its kubelet goes on where it was."""
+        self._racks[name].send_signal(signal.SIGCONT)
+
     def recover_node(self, name: str, *, new_boot: bool = True) -> None:
         """Its kubelet runs again, after a reboot unless said otherwise."""
         if new_boot:

@@ -23,6 +23,10 @@ class Observer:
         """A Node."""
         return dict(pykube.Node.objects(self.api).get_by_name(name).obj)
 
+    def ready_status(self, name: str) -> str:
+        """Status of a Node's condition Ready."""
+        return str(next((c["status"] for c in self.node(name)["status"]["conditions"] if c["type"] == "Ready"), ""))
+
     def drain(self, name: str) -> dict[str, Any] | None:
         """A NodeDrain; None where there is none."""
         found = self._drain.objects(self.api).get_or_none(name=name)

@@ -1,0 +1,129 @@
+"""Nodes that come and go, that others hold, or that a policy only watches."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from cluster import workloads
+from cluster.waiting import until
+from e2e.conftest import Site
+
+
+def not_ready(site: Site, node: str, ill: bool) -> None:
+    site.plane.kubectl("annotate", "node", node, "cluster/not-ready" + ("=true" if ill else "-"))
+    until(lambda: (site.observer.ready_status(node) != "True") is ill, f"{node} to say so")
+
+
+def test_a_node_that_flaps_is_only_cordoned_until_it_is_quiet(site: Site) -> None:
+    node, _ = site.nodes(2)
+    conditions = [{"type": "Ready", "status": ["False"], "for": "1h"}]
+    site.policy(failure={"conditions": conditions, "flapping": {"changes": 3, "within": "20s"}})
+    site.deploy(workloads.deployment("web", 4, site.name, **site.here()))
+    before = site.uids()
+    for _ in range(2):
+        not_ready(site, node, ill=True)
+        not_ready(site, node, ill=False)
+    assert site.observer.drain(node) is None
+    not_ready(site, node, ill=True)
+    not_ready(site, node, ill=False)
+    until(lambda: site.observer.progressing(node) == "Flapping", "the flapping to be said")
+    until(lambda: site.observer.node(node)["spec"].get("unschedulable"), "the cordon")
+    assert "Flapping" in {e["reason"] for e in site.observer.events("Node", node)}
+    site.gone(node)
+    assert "unschedulable" not in site.observer.node(node)["spec"]
+    assert site.uids() == before
+
+
+def test_a_node_that_comes_back_has_no_more_of_its_pods_moved(site: Site) -> None:
+    first, *others = site.nodes(2)
+    broken = [{"type": "Broken", "status": ["True"]}]
+    site.policy(failure={"recoverAfter": "3s", "conditions": broken})
+    site.on_first(first, others, workloads.deployment("web", 3, site.name, **site.here()))
+    before = site.uids()
+    site.plane.kubectl("cordon", *others)
+    detector(site, first, "True")
+    until(site.released, "a pod to be let go")
+    detector(site, first, "False")
+    until(lambda: site.observer.progressing(first) in ("Cancelled", None), "the drain to rest")
+    site.gone(first)
+    until(lambda: site.uids() == before, "the old pods alone")
+    assert "unschedulable" not in site.observer.node(first)["spec"]
+
+
+def detector(site: Site, node: str, status: str) -> None:
+    """An agent's condition: the node lives on."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    condition = {
+        "type": "Broken",
+        "status": status,
+        "lastTransitionTime": now,
+        "reason": "Disk",
+        "message": "simulated",
+    }
+    body = json.dumps({"status": {"conditions": [condition]}})
+    site.plane.kubectl("patch", "node", node, "--subresource=status", "--type=strategic", "-p", body)
+
+
+def test_nodes_that_others_hold_are_left_to_them(site: Site) -> None:
+    taken, leased = site.nodes(2)
+    site.policy(maintenance={"maxConcurrent": 2})
+    site.plane.kubectl("taint", "node", taken, "karpenter.sh/disrupted:NoSchedule")
+    site.plane.apply(workloads.namespace("medik8s-leases"), lease(leased, 3600))
+    for node in (taken, leased):
+        site.annotate(node)
+    for node in (taken, leased):
+        until(lambda name=node: site.observer.progressing(name) == "OwnedElsewhere", f"{node} to be left")
+        assert "unschedulable" not in site.observer.node(node)["spec"]
+    site.plane.apply(lease(leased, 1))
+    site.plane.kubectl("taint", "node", taken, "karpenter.sh/disrupted-")
+    for node in (taken, leased):
+        site.phase(node, "Drained")
+
+
+def lease(node: str, seconds: int) -> dict[str, Any]:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": f"node-{node}", "namespace": "medik8s-leases"},
+        "spec": {"holderIdentity": "node-maintenance", "leaseDurationSeconds": seconds, "renewTime": now},
+    }
+
+
+def test_audit_tells_the_whole_story_and_writes_nothing(site: Site) -> None:
+    first, *others = site.nodes(2)
+    site.policy(mode="Audit")
+    pods = (
+        workloads.deployment("web", 2, site.name, **site.here()),
+        workloads.bare_pod("alone", site.name, **site.here()),
+    )
+    site.on_first(first, others, *pods)
+    not_ready(site, first, ill=True)
+    until(lambda: site.observer.progressing(first) == "Audit", "the NodeDrain to say Audit")
+    until(lambda: site.classes(first) == {"Unmanaged"}, "the pod that would block")
+    drain = site.observer.drain(first) or {}
+    assert drain["status"]["pods"]["total"] == 3
+    assert drain["status"]["phase"] == "Waiting"
+    assert "Audit" in {e["reason"] for e in site.observer.events("Node", first)}
+    not_ready(site, first, ill=False)
+    site.gone(first)
+    assert writes(site, first) == []
+
+
+def writes(site: Site, node: str) -> list[str]:
+    """What the operator wrote on this node and on the pods of the site, by the audit log."""
+    assert site.plane.audit_log is not None
+    found = []
+    for line in site.plane.audit_log.read_text().splitlines():
+        event = json.loads(line)
+        reference = event.get("objectRef", {})
+        mine = (reference.get("resource") == "nodes" and reference.get("name") == node) or (
+            reference.get("resource") == "pods" and reference.get("namespace") == site.name
+        )
+        if (
+            mine
+            and event["user"]["username"].endswith(":rescheduler")
+            and event["verb"] not in ("get", "list", "watch")
+        ):
+            found.append(event["requestURI"])
+    return found
