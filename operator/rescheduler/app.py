@@ -112,13 +112,13 @@ class App:
             monotonic=self.clock.monotonic,
         )
         self.metrics.leader.labels("rescheduler").set_function(lambda: float(self.election.sure()))
-        recorder = Recorder(
+        self.recorder = Recorder(
             self.client,
             identity=self.identity,
             now=self.clock.now,
             lost=lambda reason, error: log.warning("event.lost", reason=reason, error=error),
         )
-        announcer = Announcer(recorder, self.metrics)
+        announcer = Announcer(self.recorder, self.metrics)
         budgets = Budgets(self.client, self._wake)
         evictions = Evictions(self.client, self.clock, budgets, self.metrics)
         owners = Owners(self.client, budgets, self._wake)
@@ -166,7 +166,8 @@ class App:
             metrics_port=self.options.metrics_port,
         )
         task_of_life = self._clean() if self.options.cleanup else self._lead()
-        for work in (self.engine.heartbeat(), self.engine.resync(), self.heartbeats.run(), task_of_life):
+        beside = (self.engine.heartbeat(), self.engine.resync(), self.heartbeats.run(), self.recorder.run())
+        for work in (*beside, task_of_life):
             task = asyncio.create_task(work)
             task.add_done_callback(self._ended)
             self._tasks.append(task)

@@ -3,11 +3,10 @@
 A pod that leaves without trouble gets none.
 """
 
-import asyncio
 from collections.abc import Mapping
 
 from rescheduler.api import GROUP, VERSION
-from rescheduler.api.drains import NodeDrain, NodeDrainStatus, Phase
+from rescheduler.api.drains import Blocker, NodeDrain, NodeDrainStatus, Phase
 from rescheduler.api.policies import OnTimeout
 from rescheduler.api.scalars import format_duration
 from rescheduler.core.facts import Node
@@ -42,57 +41,52 @@ class Announcer:
         self._recorder, self._metrics = recorder, metrics
         self._noted: dict[str, str] = {}  # by what it is about; a pod with nonsense on it leaves soon
 
-    async def _both(self, drain: NodeDrain, node: Node | None, kind: Kind, reason: str, message: str) -> None:
-        subjects = [of_drain(drain), *([of_node(node)] if node else [])]
-        await asyncio.gather(*(self._recorder.emit(subject, kind, reason, message) for subject in subjects))
+    def _both(self, drain: NodeDrain, node: Node | None, kind: Kind, reason: str, message: str) -> None:
+        for subject in [of_drain(drain), *([of_node(node)] if node else [])]:
+            self._recorder.emit(subject, kind, reason, message)
 
-    async def cordoned(self, scene: Scene) -> None:
+    def cordoned(self, scene: Scene) -> None:
         """The node was cordoned."""
         if scene.recordoned:
             message = (
                 "Somebody uncordoned the node while it is drained: cordoned again, once. Withdraw the request to stop"
             )
-            await self._both(scene.drain, scene.node, Kind.WARNING, "CordonedAgain", message)
+            self._both(scene.drain, scene.node, Kind.WARNING, "CordonedAgain", message)
             return
         why = "; ".join(f"{r.reason}: {r.message}" if r.message else str(r.reason) for r in scene.drain.spec.requests)
-        await self._both(scene.drain, scene.node, Kind.NORMAL, "Cordoned", f"Cordoned to be drained ({why})")
+        self._both(scene.drain, scene.node, Kind.NORMAL, "Cordoned", f"Cordoned to be drained ({why})")
 
-    async def restored(self, drain: NodeDrain, node: Node) -> None:
+    def restored(self, drain: NodeDrain, node: Node) -> None:
         """The node is as it was."""
         record = drain.status.node
         kept = " (it stays cordoned: somebody else had done that)" if node.unschedulable and record else ""
         message = f"Nothing of Rescheduler's is left on the node{kept}"
-        await self._both(drain, node, Kind.NORMAL, "Restored", message)
+        self._both(drain, node, Kind.NORMAL, "Restored", message)
 
-    async def stepped_back(self, scene: Scene) -> None:
+    def stepped_back(self, scene: Scene) -> None:
         """The node was given free for another drain."""
         why = scene.held.message if scene.held else ""
-        await self._both(scene.drain, scene.node, Kind.WARNING, "SteppedBack", f"Uncordoned again: {why}")
+        self._both(scene.drain, scene.node, Kind.WARNING, "SteppedBack", f"Uncordoned again: {why}")
 
-    async def notes(self, tally: Tally) -> None:
+    def notes(self, tally: Tally) -> None:
         """Words for the owners of pods, each once."""
         for pod, note in tally.notes:
-            if self._noted.get(pod.uid) != note:
-                if len(self._noted) >= _MOST_NOTES:
-                    self._noted.clear()
-                self._noted[pod.uid] = note
+            if self._first(pod.uid, note):
                 subject = Subject("v1", "Pod", pod.name, pod.uid, pod.namespace)
-                await self._recorder.emit(subject, Kind.WARNING, "AnnotationIgnored", note)
+                self._recorder.emit(subject, Kind.WARNING, "AnnotationIgnored", note)
 
-    async def hanging(self, scene: Scene) -> None:
+    def hanging(self, scene: Scene) -> None:
         """Volumes are not detached though their pods have left: said once, for whoever looks after the storage."""
         hanging = scene.tally.hanging if scene.tally else frozenset()
         for volume in sorted(hanging):
-            key = f"{scene.drain.uid}/{volume}"
-            if key not in self._noted:
-                self._noted[key] = volume
+            if self._first(f"{scene.drain.uid}/{volume}", "VolumeStuck"):
                 message = (
                     f"PersistentVolume {volume} is still attached to the node though no pod here uses it: not waited for "
                     "any more. Look at its VolumeAttachment and at the CSI driver"
                 )
-                await self._both(scene.drain, scene.node, Kind.WARNING, "VolumeStuck", message)
+                self._both(scene.drain, scene.node, Kind.WARNING, "VolumeStuck", message)
 
-    async def timed_out(self, scene: Scene) -> None:
+    def timed_out(self, scene: Scene) -> None:
         """The drain's time is up."""
         late = format_duration(scene.settings.timeout)
         does = {
@@ -100,24 +94,24 @@ class Announcer:
             OnTimeout.DELETE: "pods are deleted past their budgets",
             OnTimeout.CANCEL: "the drain is cancelled, and the node put back as it was",
         }[scene.settings.on_timeout]
-        await self._both(scene.drain, scene.node, Kind.WARNING, "TimedOut", f"The timeout of {late} has passed: {does}")
+        self._both(scene.drain, scene.node, Kind.WARNING, "TimedOut", f"The timeout of {late} has passed: {does}")
 
-    async def node_gone(self, drain: NodeDrain, node: Node | None) -> None:
+    def node_gone(self, drain: NodeDrain, node: Node | None) -> None:
         """The drain's node was deleted, or replaced under its name."""
         what = "another machine has its name now" if node else "it was deleted"
         message = f"Node {drain.spec.node_name} is gone ({what}): this drain ends"
-        await self._both(drain, node, Kind.WARNING, "NodeGone", message)
+        self._both(drain, node, Kind.WARNING, "NodeGone", message)
 
-    async def maintenance_refused(self, node: Node) -> None:
+    def maintenance_refused(self, node: Node) -> None:
         """The annotation's value makes no sense."""
         message = (
             'The annotation rescheduler.dev/maintenance has the value "false", which is refused: '
             "its presence asks for maintenance. To end maintenance, remove it: "
             f"kubectl annotate node {node.name} rescheduler.dev/maintenance-"
         )
-        await self._recorder.emit(of_node(node), Kind.WARNING, "MaintenanceRefused", message)
+        self._recorder.emit(of_node(node), Kind.WARNING, "MaintenanceRefused", message)
 
-    async def changed(
+    def changed(
         self,
         scene: Scene,
         before: NodeDrainStatus,
@@ -126,45 +120,59 @@ class Announcer:
         owners: Mapping[str, Owner],
     ) -> None:
         """The status was written: what of it is news? `pods`: UIDs by namespace/name; `owners`: their controllers."""
-        await self._waiting(scene, before, after)
+        self._waiting(scene, before, after)
         if "TimedOut" in _reasons(after) - _reasons(before):
-            await self.timed_out(scene)
+            self.timed_out(scene)
         if before.phase != after.phase:
-            await self._phase(scene, after)
+            self._phase(scene, after)
         known = {(b.namespace, b.pod, b.class_) for b in before.blockers}
         for blocker in after.blockers:
             if (blocker.namespace, blocker.pod, blocker.class_) not in known:
-                uid = pods.get(f"{blocker.namespace}/{blocker.pod}", "")
-                pod = Subject("v1", "Pod", blocker.pod, uid, blocker.namespace)
-                message = f"Cannot leave node {scene.drain.spec.node_name}: {blocker.message}. {blocker.hint}"
-                await self._recorder.emit(pod, Kind.WARNING, blocker.class_, message)
-                owner = owners.get(f"{blocker.namespace}/{blocker.pod}")
-                if owner and (version := _VERSIONS.get(owner.kind)):
-                    subject = Subject(version, owner.kind, owner.name, owner.uid, blocker.namespace)
-                    await self._recorder.emit(subject, Kind.WARNING, blocker.class_, f"Pod {blocker.pod}: {message}")
+                self._blocked(scene, blocker, pods, owners)
 
-    async def _waiting(self, scene: Scene, before: NodeDrainStatus, after: NodeDrainStatus) -> None:
+    def _blocked(self, scene: Scene, blocker: Blocker, pods: Mapping[str, str], owners: Mapping[str, Owner]) -> None:
+        """On the pod, and once a drain and class on its owner: a hundred pods of one owner have one cause."""
+        key, uid = f"{blocker.namespace}/{blocker.pod}", scene.drain.uid
+        pod = Subject("v1", "Pod", blocker.pod, pods.get(key, ""), blocker.namespace)
+        message = f"Cannot leave node {scene.drain.spec.node_name}: {blocker.message}. {blocker.hint}"
+        self._recorder.emit(pod, Kind.WARNING, blocker.class_, message)
+        owner = owners.get(key)
+        version = _VERSIONS.get(owner.kind) if owner else None
+        if owner and version and self._first(f"{uid}/{owner.uid}", blocker.class_):
+            subject = Subject(version, owner.kind, owner.name, owner.uid, blocker.namespace)
+            self._recorder.emit(subject, Kind.WARNING, blocker.class_, f"Pod {blocker.pod}: {message}")
+
+    def _first(self, about: str, word: str) -> bool:
+        """Whether this was not just said of it."""
+        if self._noted.get(about) == word:
+            return False
+        if len(self._noted) >= _MOST_NOTES:
+            self._noted.clear()
+        self._noted[about] = word
+        return True
+
+    def _waiting(self, scene: Scene, before: NodeDrainStatus, after: NodeDrainStatus) -> None:
         def reason(status: NodeDrainStatus) -> tuple[str, str] | None:
             found = next((c for c in status.conditions if c.type == "Progressing" and c.status == "False"), None)
             return (found.reason, found.message) if found else None
 
         now = reason(after)
         if scene.held and now and now[0] != (reason(before) or ("",))[0]:
-            await self._both(scene.drain, scene.node, Kind.WARNING, now[0], f"The drain waits: {now[1]}")
+            self._both(scene.drain, scene.node, Kind.WARNING, now[0], f"The drain waits: {now[1]}")
 
-    async def _phase(self, scene: Scene, after: NodeDrainStatus) -> None:
+    def _phase(self, scene: Scene, after: NodeDrainStatus) -> None:
         progress = after.progress or "0/0"
         match after.phase:
             case Phase.DRAINING:
-                await self._both(scene.drain, scene.node, Kind.NORMAL, "Draining", "Pods are being moved off the node")
+                self._both(scene.drain, scene.node, Kind.NORMAL, "Draining", "Pods are being moved off the node")
             case Phase.DRAINED:
                 if scene.begun:
                     self._metrics.drain_seconds.observe((scene.now - scene.begun).total_seconds())
                 message = f"Drained: {progress} pods have left"
-                await self._both(scene.drain, scene.node, Kind.NORMAL, "Drained", message)
+                self._both(scene.drain, scene.node, Kind.NORMAL, "Drained", message)
             case Phase.BLOCKED:
                 blocked = next((c.message for c in after.conditions if c.type == "Blocked"), "")
                 message = f"Nothing moves ({progress} pods have left): {blocked}"
-                await self._both(scene.drain, scene.node, Kind.WARNING, "Blocked", message)
+                self._both(scene.drain, scene.node, Kind.WARNING, "Blocked", message)
             case _:
                 return

@@ -39,6 +39,8 @@ log = structlog.get_logger("rescheduler.drainer")
 _LOOK_AGAIN = 10.0  # seconds, where nothing happens: time alone changes some facts
 _TIMED = 1.0  # seconds, where pods have deadlines
 _SETTLE = 0.02  # seconds; a burst of pod events is one look
+_LONGEST_SETTLE = 0.25
+_SHARE = 3  # of the time, looks take at most one part in so many, over all drains: requests must not wait for them
 _WRITE_EVERY = 1.0  # seconds between writes of mere progress
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0  # seconds
 
@@ -70,6 +72,7 @@ class Drainer:
         self._keeper = Keeper(name, tools.client, tools.store, tools.clock, tools.announcer, tools.heartbeats)
         self._claims = Claims(tools.client, tools.clock)
         self._written_at = float("-inf")
+        self._cost = 0.0  # seconds that the last look at the pods took
 
     def wake(self) -> None:
         """Something changed: look again."""
@@ -100,7 +103,8 @@ class Drainer:
                 await self._wake.wait()
         except TimeoutError:
             return
-        await asyncio.sleep(_SETTLE)
+        busy = sum(drain.status.phase is Phase.DRAINING for drain in self._t.store.drains.values())
+        await asyncio.sleep(min(max(_SETTLE, self._cost * _SHARE * busy), _LONGEST_SETTLE))
 
     def _close(self) -> None:
         self._t.store.promise(self.name, None)
@@ -133,8 +137,9 @@ class Drainer:
             self._pods.follow(here.name)
         withdrawn = drain.deletion_timestamp is not None
         may_move = (held is None or _yields(drain, held)) and not withdrawn
-        early = turns.suspected(drain, store.world(), now)
+        early, began = turns.suspected(drain, store.world(), now), self._t.clock.monotonic()
         tally = self._tally(drain, here, policy, now, may_move=may_move, early=early)
+        self._cost = self._t.clock.monotonic() - began
         settings = drain.spec.drain.over(policy.spec.drain if policy else Drain())
         situation = self._situation(drain, here, held, tally, now, settings)
         situation = replace(situation, suspected=early)
@@ -248,8 +253,8 @@ class Drainer:
             self._pods.follow(here.name)  # the list is under way while the node is cordoned
             scene = await self._keeper.hold(scene, here, self._write)
         if scene.tally:
-            await self._t.announcer.notes(scene.tally)
-            await self._t.announcer.hanging(scene)
+            self._t.announcer.notes(scene.tally)
+            self._t.announcer.hanging(scene)
         pause = self._move(scene, commands)
         if scene.fact is Fact.UNSEEN:
             return _LOOK_AGAIN  # nothing new can be said before the pods are seen
@@ -279,7 +284,7 @@ class Drainer:
     async def _step_back(self, scene: reports.Scene) -> None:
         """Put the node back, and be as a drain that has not begun."""
         here = await self._keeper.put_back(scene.drain, {})
-        await self._t.announcer.stepped_back(scene)
+        self._t.announcer.stepped_back(scene)
         self._pods.close()
         self._pods = NodePods(self.name, self._t.movers, self.wake)
         await self._write(replace(scene, node=here, record=None, begun=None, tally=None), now=True)
@@ -299,10 +304,10 @@ class Drainer:
         body = {"metadata": {"resourceVersion": scene.drain.resource_version}, "status": _cleared(before, wanted)}
         raw = await self._t.client.patch(f"{paths.drain(self.name)}/status", body)
         self._t.store.put(Kind.DRAIN, raw)
-        await self._t.announcer.changed(scene, before, wanted, self._pods.uids(), self._pods.owners())
+        self._t.announcer.changed(scene, before, wanted, self._pods.uids(), self._pods.owners())
 
     async def _cancel(self, scene: reports.Scene) -> None:
-        await self._t.announcer.timed_out(scene)
+        self._t.announcer.timed_out(scene)
         answer = await self._t.client.delete(paths.drain(self.name), {"preconditions": {"uid": scene.drain.uid}})
         if answer.get("kind") == "NodeDrain":
             self._t.store.put(Kind.DRAIN, answer)
@@ -311,7 +316,7 @@ class Drainer:
         """Let the NodeDrain go; one whose node is gone is deleted first."""
         record = drain.status.node
         if drain.deletion_timestamp is None:
-            await self._t.announcer.node_gone(drain, here)
+            self._t.announcer.node_gone(drain, here)
             await self._t.client.delete(paths.drain(self.name), {"preconditions": {"uid": drain.uid}})
         if names.FINALIZER in drain.finalizers:
             kept = [f for f in drain.finalizers if f != names.FINALIZER]

@@ -89,7 +89,7 @@ class Keeper:
                 scene = replace(scene, recordoned=scene.now if undone else None)
                 log.info("node.cordoned", node=here.name, drain=self._name, uid=here.uid)
                 if not here.unschedulable:
-                    await self._announcer.cordoned(scene)
+                    self._announcer.cordoned(scene)
         finally:
             self._store.promise(self._name, None)
         return replace(scene, drain=self._store.drain(self._name) or scene.drain)
@@ -167,7 +167,7 @@ class Keeper:
         cancelled = self._cancelled(drain, here) if here else {}
         if here := await self.put_back(drain, cancelled):
             log.info("node.restored", node=here.name, drain=self._name, uid=here.uid)
-            await self._announcer.restored(drain, here)
+            self._announcer.restored(drain, here)
 
     async def put_back(self, drain: NodeDrain, cancelled: Mapping[str, str]) -> Node | None:
         """Take off the node our conditions, then all that the record names; None where the node is gone."""

@@ -86,7 +86,7 @@ class Reconciler:
             self._refused.pop(node.name, None)
         elif self._refused.get(node.name) != node.uid:
             self._refused[node.name] = node.uid
-            await self._announcer.maintenance_refused(node)
+            self._announcer.maintenance_refused(node)
 
     async def _forget(self, node: Node, wants: Wants, seen: Sighting) -> None:
         """Cancellations whose request is gone."""

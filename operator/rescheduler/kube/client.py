@@ -9,7 +9,8 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import client as kubernetes_client
@@ -79,6 +80,9 @@ class Client:
         configuration.connection_pool_maxsize = (
             0  # without limit: each watch keeps a connection, and others must not wait for it
         )
+        # The environment is asked once: aiohttp would look for a proxy and a .netrc, in a thread, with each request.
+        configuration.client_session_kwargs = {"trust_env": False}
+        configuration.proxy = configuration.proxy or _proxy(configuration.host)
         self._configuration = configuration
         self._rest = kubernetes_client.ApiClient(configuration).rest_client
         self._guard = guard
@@ -212,6 +216,12 @@ class Client:
         response: aiohttp.ClientResponse = answer.response
         self._count(method, resource_of(path), response.status)
         return response
+
+
+def _proxy(address: str) -> str | None:
+    """The proxy that the environment names for an address (HTTPS_PROXY, NO_PROXY); None where it names none."""
+    url = urlsplit(address)
+    return None if not url.hostname or proxy_bypass(url.hostname) else getproxies().get(url.scheme)
 
 
 def resource_of(path: str) -> str:

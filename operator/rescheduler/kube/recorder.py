@@ -1,10 +1,13 @@
 """Events that `kubectl describe` shows.
 
 Kopf's events on cluster-scoped objects carry a namespace in `involvedObject`, and kubectl's describe never finds
-them. Repetitions count up one Event instead of making more; an Event that cannot be written stops nothing.
+them. Repetitions count up one Event instead of making more. Nobody waits for an Event: they are written beside the work,
+at a pace that leaves the API server to it, and one that cannot be written stops nothing.
 """
 
+import asyncio
 import hashlib
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +19,10 @@ from rescheduler.kube.client import TRANSIENT, ApiError, Client
 
 _REMEMBERED = 2000
 _MESSAGE_LIMIT = 1024
+_WAITING = 2000  # Events at most; what comes on top is lost, and that is told
+_PAUSE = 0.1  # seconds between two, once some have been written in a row
+_BURST = 30
+_LAST_WORDS = 2.0  # seconds to write what is waiting, at the end
 
 
 class Kind(StrEnum):
@@ -36,6 +43,9 @@ class Subject:
     namespace: str = ""
 
 
+_Said = tuple[Subject, Kind, str, str, datetime]
+
+
 class Recorder:
     """Writes Events, counting repetitions."""
 
@@ -49,14 +59,48 @@ class Recorder:
     ) -> None:
         self._client, self._identity, self._now, self._lost = client, identity, now, lost
         self._counts: OrderedDict[str, int] = OrderedDict()
+        self._waiting: asyncio.Queue[_Said] = asyncio.Queue(_WAITING)
 
-    async def emit(self, subject: Subject, kind: Kind, reason: str, message: str) -> None:
-        """Record one Event; a failure is told to `lost` (reason, error), and nothing else."""
+    def emit(self, subject: Subject, kind: Kind, reason: str, message: str) -> None:
+        """Have one Event written soon; a failure is told to `lost` (reason, error), and nothing else."""
+        try:
+            self._waiting.put_nowait((subject, kind, reason, message, self._now()))
+        except asyncio.QueueFull:
+            self._lost(reason, f"more than {_WAITING} Events are waiting")
+
+    async def run(self) -> None:
+        """Write what is waiting, until cancelled; then its last words."""
+        try:
+            while True:
+                await self._next(spare=_BURST)
+        finally:
+            await self._finish()
+
+    async def _next(self, spare: int) -> None:
+        """Write until none is waiting; some at once, others at a pace."""
+        said = await self._waiting.get()
+        for count in itertools.count(1):
+            await self._record(said)
+            if self._waiting.empty():
+                return
+            await asyncio.sleep(_PAUSE if count > spare else 0)
+            said = self._waiting.get_nowait()
+
+    async def _finish(self) -> None:
+        try:
+            async with asyncio.timeout(_LAST_WORDS):
+                while not self._waiting.empty():
+                    await self._record(self._waiting.get_nowait())
+        except TimeoutError:
+            self._lost("", f"{self._waiting.qsize()} Events were not written any more")
+
+    async def _record(self, said: _Said) -> None:
+        subject, kind, reason, message, when = said
         namespace = subject.namespace or "default"
         message = message if len(message) <= _MESSAGE_LIMIT else message[: _MESSAGE_LIMIT - 1] + "…"
         digest = hashlib.sha256(f"{subject}{kind}{reason}{message}".encode()).hexdigest()[:16]
         name = f"{subject.name[:200]}.{digest}"
-        stamp = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        stamp = when.strftime("%Y-%m-%dT%H:%M:%SZ")
         count = self._counts.pop(name, 0) + 1
         self._counts[name] = count
         if len(self._counts) > _REMEMBERED:
