@@ -68,6 +68,7 @@ class ControlPlane:
         self._lease_seconds = 40
         self._guard: subprocess.Popen[bytes] | None = None
         self._racks: dict[str, subprocess.Popen[bytes]] = {}
+        self._again: dict[str, subprocess.Popen[bytes]] = {}  # components that we started anew, by program
         self._apiserver: list[str] = []
         self._ports: IO[str] | None = None
 
@@ -201,9 +202,10 @@ class ControlPlane:
     def stop(self) -> None:
         """End every process and remove every file of it: nothing in it is worth an orderly end."""
         self._kill_components()
-        for process in self._racks.values():
+        for process in (*self._racks.values(), *self._again.values()):
             process.wait()
         self._racks.clear()
+        self._again.clear()
         shutil.rmtree(self.workdir, ignore_errors=True)
         if self._guard and self._guard.stdin:
             self._guard.stdin.close()
@@ -248,24 +250,38 @@ class ControlPlane:
         # A control plane that starts meanwhile would take the port.
         self._ports = _starting().open("w")
         fcntl.flock(self._ports, fcntl.LOCK_EX)
-        (pid,) = [p for p in self._component_pids() if _program(p) == "kube-apiserver"]
-        self._apiserver = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
-        # Not SIGTERM: it would wait a minute for watches to end.
-        _kill(pid, signal.SIGKILL)
-        until(lambda: _ended(pid), "the API server to end", seconds=60)
-        if again := self._racks.pop("apiserver", None):
-            again.wait()
+        self._apiserver = self._end("kube-apiserver")
 
     def start_apiserver(self) -> None:
         """Bring the API server back, and wait until it is ready."""
-        with (self.workdir / "apiserver-again.log").open("ab") as log:
-            process = subprocess.Popen(self._apiserver, stdout=log, stderr=log, start_new_session=True)
-        self._racks["apiserver"] = process
+        self._start("kube-apiserver", self._apiserver)
         try:
             self.wait_ready()
         finally:
             if self._ports:
                 self._ports.close()
+        # Their watches back off while nobody answers, up to a minute in the end (KWOK's for longer): so long no pod
+        # would be made, or run.
+        for program in ("kube-controller-manager", "kube-scheduler"):
+            self._start(program, self._end(program))
+        for rack in [name for name, process in self._racks.items() if process.poll() is None]:
+            self.fail_rack(rack)
+            self.recover_rack(rack)
+
+    def _end(self, program: str) -> list[str]:
+        """Kill a component; the command line that it had."""
+        (pid,) = [p for p in self._component_pids() if _program(p) == program and not _ended(p)]
+        command = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+        # Not SIGTERM: it would wait a minute for watches to end.
+        _kill(pid, signal.SIGKILL)
+        until(lambda: _ended(pid), f"{program} to end", seconds=60)
+        if again := self._again.pop(program, None):
+            again.wait()
+        return command
+
+    def _start(self, program: str, command: Sequence[str]) -> None:
+        with (self.workdir / f"{program}-again.log").open("ab") as log:
+            self._again[program] = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
     def wait_ready(self, seconds: float = 60) -> None:
         """Wait for /readyz."""
@@ -405,7 +421,8 @@ class ControlPlane:
         """The kubelets of all its nodes run again."""
         # A new KWOK process would wait for the old one's Leases to run out; a kubelet takes its own at once.
         nodes = self.kubectl("get", "nodes", "-l", f"{RACK}={rack}", "-o", "jsonpath={.items[*].metadata.name}").split()
-        self.kubectl("delete", "lease", "-n", "kube-node-lease", *nodes, "--ignore-not-found")
+        if nodes:
+            self.kubectl("delete", "lease", "-n", "kube-node-lease", *nodes, "--ignore-not-found")
         self._rack(rack)
 
 

@@ -59,6 +59,15 @@ class Observer:
             for pod in self.pods(namespace)
         )
 
+    def counted(self, namespace: str) -> bool:
+        """Whether the status of every PodDisruptionBudget speaks of its spec, and counts only healthy pods."""
+        found = [b.obj for b in pykube.PodDisruptionBudget.objects(self.api, namespace=namespace)]
+        return all(
+            (status := b.get("status", {})).get("observedGeneration") == b["metadata"]["generation"]
+            and status.get("expectedPods", 0) == status.get("currentHealthy", 0) > 0
+            for b in found
+        )
+
     def events(self, kind: str, name: str) -> list[dict[str, Any]]:
         """Events of a cluster-scoped object, as `kubectl describe` looks them up."""
         selector = {"involvedObject.kind": kind, "involvedObject.name": name, "involvedObject.namespace": ""}

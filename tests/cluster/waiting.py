@@ -7,12 +7,16 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], what: str, *, seconds: float = 30, every: float = 0.1) -> T:
-    """The first truthy answer of `condition`. Raises TimeoutError that says what was waited for."""
+def until(condition: Callable[[], T], what: str | Callable[[], str], *, seconds: float = 60, every: float = 0.1) -> T:
+    """The first truthy answer of `condition`.
+
+    Raises TimeoutError that says what was waited for (asked only then, where it is a function).
+    """
     deadline = time.monotonic() + seconds
     while True:
         if answer := condition():
             return answer
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {seconds:.0f} s for {what}; last answer: {answer!r}")
+            words = what if isinstance(what, str) else what()
+            raise TimeoutError(f"waited {seconds:.0f} s for {words}; last answer: {answer!r}")
         time.sleep(every)

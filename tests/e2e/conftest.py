@@ -64,16 +64,26 @@ class Site:
         self.plane.apply(body)
 
     def deploy(self, *objects: dict[str, Any]) -> None:
-        """Create these and wait until all pods of the namespace are Ready."""
+        """Create these; wait until all their pods are Ready, and until their budgets have counted them."""
         self.plane.apply(*objects)
-        pods = sum(o["spec"].get("replicas", 0) for o in objects if o["kind"] in ("Deployment", "StatefulSet"))
-        until(lambda: self._ready() >= pods, f"{pods} pods of {self.name} to be Ready")
+        for made in objects:
+            if made["kind"] in ("Deployment", "StatefulSet"):
+                name, replicas = made["metadata"]["name"], made["spec"]["replicas"]
+                until(
+                    lambda name=name, replicas=replicas: self.observer.ready(self.name, name) >= replicas,
+                    lambda name=name: f"the pods of {name} in {self.name} to be Ready ({self.troubles()})",
+                    seconds=90,
+                )
+        if any(made["kind"] == "PodDisruptionBudget" for made in objects):
+            until(lambda: self.observer.counted(self.name), f"the budgets of {self.name} to be observed")
 
-    def _ready(self) -> int:
-        return sum(
-            any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
-            for pod in self.observer.pods(self.name)
-        )
+    def troubles(self) -> str:
+        """What keeps pods from being Ready, for whoever reads that a wait was in vain."""
+        pods = [
+            (p["metadata"]["name"], p["spec"].get("nodeName"), p.get("status", {}).get("conditions"))
+            for p in self.observer.pods(self.name)
+        ]
+        return json.dumps(pods)[:2000]
 
     def here(self) -> dict[str, Any]:
         """Pod spec fields that keep a workload on this site's nodes."""
@@ -84,6 +94,9 @@ class Site:
         self.plane.kubectl("cordon", *others)
         self.deploy(*objects)
         self.plane.kubectl("uncordon", *others)
+        names = {made["metadata"]["name"] for made in objects}
+        pods = [p for p in self.observer.pods(self.name) if p["metadata"]["labels"].get("app") in names]
+        assert {pod["spec"]["nodeName"] for pod in pods} == {first}
 
     def release_one(self, first: str, others: list[str]) -> None:
         """Ask for the drain of the first node, and have a released pod whose replacement stays Pending."""
@@ -112,10 +125,10 @@ class Site:
     def patch(self, kind: str, name: str, body: dict[str, Any]) -> None:
         self.plane.kubectl("patch", kind, name, "--type=merge", "-p", json.dumps(body))
 
-    def phase(self, node: str, *wanted: str | None, seconds: float = 30) -> None:
+    def phase(self, node: str, *wanted: str | None, seconds: float = 60) -> None:
         until(
             lambda: self.observer.phase(node) in wanted,
-            f"{node} to be {wanted} ({json.dumps(self.observer.drain(node))[:3000]})",
+            lambda: f"{node} to be {wanted} ({json.dumps(self.observer.drain(node))[:3000]})",
             seconds=seconds,
         )
 

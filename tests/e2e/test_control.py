@@ -118,7 +118,7 @@ def test_a_lower_order_is_gone_before_the_next_starts(site: Site) -> None:
     until(lambda: "BudgetMisconfigured" in site.classes(node), "the first to block")
     assert len(site.left(node)) == 4
     site.plane.kubectl("delete", "pdb", "first", "-n", site.name)
-    site.phase(node, "Drained", seconds=60)
+    site.phase(node, "Drained")
     assert [pod.split("-")[0] for pod in site.left(node)] == ["kept"]
 
 

@@ -70,14 +70,9 @@ def fill(plane: ControlPlane, observer: Observer, node: str, others: list[str]) 
         workloads.bare_pod("alone", SPACE, **here),
         workloads.daemon_set("log", SPACE, **here),
     )
-    until(lambda: running(observer, node) >= 17, "the pods to run", seconds=60)
+    until(lambda: running(observer, node) >= 17, "the pods to run")
     plane.kubectl("uncordon", *others)
-    until(lambda: settled(plane), "the budgets to be observed")
-
-
-def settled(plane: ControlPlane) -> bool:
-    budgets = plane.get("pdb", "-n", SPACE)["items"]
-    return all(b.get("status", {}).get("expectedPods") == b.get("status", {}).get("currentHealthy") for b in budgets)
+    until(lambda: observer.counted(SPACE), "the budgets to be observed")
 
 
 def running(observer: Observer, node: str) -> int:
@@ -127,7 +122,7 @@ def test_killed_right_after_a_write_it_goes_on(
             proxy.after = lambda count: operator.kill() if count == write else None
             operator.start()
             plane.kubectl("annotate", "node", nodes[0], "rescheduler.dev/maintenance=crash")
-            until(lambda: not operator.running or observer.phase(nodes[0]) == "Drained", "the crash", seconds=60)
+            until(lambda: not operator.running or observer.phase(nodes[0]) == "Drained", "the crash")
             operator.kill()
         with Operator(identity, tmp_path / "operator.log"):
             until(lambda: observer.phase(nodes[0]) == "Drained", "the drain to end", seconds=90)

@@ -16,7 +16,7 @@ def test_a_dead_node_is_left_and_restored_when_it_is_back(site: Site) -> None:
     )
     dead = next(p["spec"]["nodeName"] for p in site.observer.pods(site.name) if p["metadata"]["name"].startswith("db"))
     site.plane.fail_node(dead)
-    until(lambda: site.observer.drain(dead), "the NodeDrain", seconds=40)
+    until(lambda: site.observer.drain(dead), "the NodeDrain")
     until(lambda: site.observer.ready(site.name, "web") == 6, "all replacements")
     drain = site.observer.drain(dead)
     assert drain is not None
@@ -54,7 +54,7 @@ def test_many_unhealthy_nodes_are_a_storm_and_nothing_starts(site: Site) -> None
     site.policy(failure={"maxUnhealthy": 1})
     for node in nodes[:3]:
         site.plane.kubectl("annotate", "node", node, "cluster/not-ready=true")
-    until(lambda: all(site.observer.progressing(n) == "Storm" for n in nodes[1:3]), "the brake", seconds=20)
+    until(lambda: all(site.observer.progressing(n) == "Storm" for n in nodes[1:3]), "the brake")
     for node in nodes[1:3]:
         assert "unschedulable" not in site.observer.node(node)["spec"]
     for node in nodes[:3]:

@@ -73,7 +73,7 @@ def test_budgets_are_kept_one_eviction_at_a_time(site: Site) -> None:
         lowest = min(lowest, site.observer.ready(site.name, "db"))
         return site.observer.phase(nodes[0]) == "Drained"
 
-    until(drained, "the node to be drained", seconds=60)
+    until(drained, "the node to be drained")
     assert lowest >= 5
 
 

@@ -61,10 +61,9 @@ def test_scaled_in_the_middle_it_comes_to_what_is_wanted(site: Site, replicas: i
     until(
         lambda: site.plane.get("deploy", "web", "-n", site.name)["spec"]["replicas"] == replicas,
         "the new count",
-        seconds=60,
     )
     site.plane.kubectl("uncordon", *others)
-    site.phase(first, "Drained", seconds=60)
+    site.phase(first, "Drained")
     until(lambda: site.observer.ready(site.name, "web") == replicas, "the pods to be Ready")
     assert len(site.observer.pods(site.name)) == replicas
     assert not site.released()

@@ -89,7 +89,7 @@ def test_killed_and_restarted_it_goes_on_and_evicts_no_pod_twice(plane: ControlP
         until(lambda: len(own.left(nodes[0])) < len(there), "a pod to leave")
         operator.kill()
         operator.start()
-    own.phase(nodes[0], "Drained", seconds=60)
+    own.phase(nodes[0], "Drained")
     evicted = [line for line in log.read_text().splitlines() if '"pod.evicted"' in line]
     assert len(evicted) <= len(there)
     drain = own.observer.drain(nodes[0])
@@ -114,7 +114,7 @@ def test_a_second_replica_takes_over(plane: ControlPlane, own: Site) -> None:
     assert "leader.working" not in second.tail()
     first.kill()
     own.annotate(nodes[0])
-    own.phase(nodes[0], "Drained", seconds=40)
+    own.phase(nodes[0], "Drained")
     assert "leader.working" in second.tail(50)
     third = Operator(identity, plane.workdir / "third.log", identity="third").start()
     second.stop()
@@ -142,7 +142,7 @@ def test_an_api_server_that_is_away_ends_nothing(plane: ControlPlane, own: Site)
 def test_every_line_of_the_log_is_json_kopfs_own_among_them(plane: ControlPlane) -> None:
     identity, log = install(plane), plane.workdir / "lines.log"
     with Operator(identity, log) as operator:
-        until(lambda: "leader.working" in log.read_text(), "the operator to lead", seconds=40)
+        until(lambda: "leader.working" in log.read_text(), "the operator to lead")
         assert operator.probe("healthz") == 200
         assert 'leader_election_master_status{name="rescheduler"} 1.0' in operator.metrics()
     events = [json.loads(line) for line in log.read_text().splitlines()]
@@ -153,7 +153,7 @@ def test_ctrl_c_ends_it_in_order(plane: ControlPlane) -> None:
     """The Lease is given back: the next one leads at once."""
     identity, log = install(plane), plane.workdir / "interrupted.log"
     operator = Operator(identity, log).start()
-    until(lambda: "leader.working" in log.read_text(), "the operator to lead", seconds=40)
+    until(lambda: "leader.working" in log.read_text(), "the operator to lead")
     os.kill(operator.pid, signal.SIGINT)
     until(lambda: not operator.running, "the operator to end")
     assert "Traceback" not in log.read_text()

@@ -66,7 +66,7 @@ def test_ten_replicas_under_one_disruption_keep_their_full_count(site: Site) -> 
     site.on_first(first, others, web, workloads.budget("web", site.name, maxUnavailable=1))
     with floor(site, "web") as counts:
         site.annotate(first)
-        site.phase(first, "Drained", seconds=60)
+        site.phase(first, "Drained")
     assert min(counts) == 10
 
 
@@ -115,7 +115,7 @@ def test_a_replacement_that_never_comes_up_holds_the_pod(site: Site) -> None:
     site.plane.kubectl("uncordon", *others)
     uid = pod["metadata"]["uid"]
     site.annotate(first)
-    until(lambda: site.classes(first) == {"ReplacementNotReady"}, "the blocker", seconds=20)
+    until(lambda: site.classes(first) == {"ReplacementNotReady"}, "the blocker")
     pods = site.observer.pods(site.name)
     assert uid in {p["metadata"]["uid"] for p in pods if ready(p)}
 
@@ -154,7 +154,7 @@ def test_a_rollout_in_the_middle_ends_well(site: Site) -> None:
         image = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "other"}]
         site.plane.kubectl("patch", "deploy", "web", "-n", site.name, "--type=json", "-p", json.dumps(image))
         site.plane.kubectl("uncordon", *others)
-        site.phase(first, "Drained", seconds=60)
+        site.phase(first, "Drained")
     assert min(counts) >= 3  # the rollout itself may take one away
     until(lambda: len(site.observer.pods(site.name)) == 4, "four pods")
     assert {p["spec"]["containers"][0]["image"] for p in site.observer.pods(site.name)} == {"other"}
@@ -170,7 +170,7 @@ def test_quota_leaves_no_room_for_a_second_pod(site: Site) -> None:
     until(lambda: site.plane.get("quota", "q", "-n", site.name).get("status", {}).get("used"), "the quota to count")
     with floor(site, "web") as counts:
         site.annotate(first)
-        until(lambda: len(site.left(first)) == 1, "one to be evicted plainly", seconds=30)
+        until(lambda: len(site.left(first)) == 1, "one to be evicted plainly")
     assert min(counts) >= 1
 
 
@@ -184,7 +184,7 @@ def test_no_room_holds_until_an_autoscaler_adds_a_node(site: Site) -> None:
     site.on_first(second, [first], other)
     with floor(site, "web") as counts:
         site.annotate(first)
-        until(lambda: site.classes(first) == {"NoRoomInPool"}, "the blocker", seconds=20)
+        until(lambda: site.classes(first) == {"NoRoomInPool"}, "the blocker")
         blocker = site.observer.drain(first)["status"]["blockers"][0]  # type: ignore[index]
         assert "Insufficient cpu" in blocker["message"]
         site.plane.add_nodes(1, prefix=f"{site.name}-extra", labels={"site": site.name})

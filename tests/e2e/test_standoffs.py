@@ -96,7 +96,7 @@ def test_the_younger_of_two_that_hold_each_other_up_steps_back(plane: ControlPla
     blocked(site, younger, "q", minutes=20)
 
     with Operator(identity, plane.workdir / "standoff.log"):
-        site.phase(older, "Drained", seconds=60)
+        site.phase(older, "Drained")
         events = plane.kubectl("get", "events", "-A", "-o", "json")
         said = {(e["reason"], e["involvedObject"]["name"]) for e in json.loads(events)["items"]}
         assert ("SteppedBack", younger) in said
@@ -125,7 +125,7 @@ def test_a_restart_goes_on_from_what_the_status_says(plane: ControlPlane, identi
         for node in (empty, held):
             site.annotate(node)
         site.phase(empty, "Drained")
-        until(lambda: (site.observer.drain(held) or {}).get("status", {}).get("blockers"), "the blocker", seconds=30)
+        until(lambda: (site.observer.drain(held) or {}).get("status", {}).get("blockers"), "the blocker")
     patch = json.dumps({"status": {"startedAt": ago(30)}})
     plane.kubectl("patch", "nd", held, "--subresource=status", "--type=merge", "-p", patch)
     with Operator(identity, log):
