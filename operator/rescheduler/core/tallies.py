@@ -68,18 +68,21 @@ def tally(
     *,
     unreachable: bool,
     waiting: frozenset[str] = frozenset(),
+    replacement_timeout: timedelta = timedelta(minutes=5),
 ) -> Tally:
     """Count and sort.
 
     `refusals`: what budgets as watched would answer, by uid, without a request. `since`: when known blockers
     began, by namespace, pod and class. `waiting`: uids of pods that wait for their turn or their replacement.
     """
+    late = now - replacement_timeout
     rows = list(judged)
     must = [(pod, verdict) for pod, verdict in rows if verdict.fate is not Fate.STAY]
     # On an unreachable node a Terminating pod may stay so for ever: for order and progress it is gone.
     here = [(pod, v) for pod, v in must if not (unreachable and v.fate is Fate.LEAVING)]
     first = min((v.order for _, v in here), default=0)
-    turn = [(p, v) for p, v in here if v.order == first and v.fate in (Fate.EVICT, Fate.DELETE)]
+    # At its deadline a pod goes at once: behind a lower order that is still ending it would be late.
+    turn = [(p, v) for p, v in here if (v.order == first or v.forced) and v.fate in (Fate.EVICT, Fate.DELETE)]
     blockers = [
         Blocker(
             namespace=pod.namespace,
@@ -100,7 +103,7 @@ def tally(
         leaving=frozenset(pod.uid for pod, _ in must),
         objects=len(must),
         remaining=len(here),
-        in_flight=sum(v.fate is Fate.LEAVING or p.released or _accepted(p, attempts) for p, v in must),
+        in_flight=sum(_in_flight(p, v, attempts, late) for p, v in must),
         waiting=sum(p.released and p.uid in waiting for p, _ in must),
         notes=tuple((pod, verdict.note) for pod, verdict in here if verdict.note),
         grace=timedelta(seconds=max((pod.grace for pod, _ in here), default=0)),
@@ -109,9 +112,13 @@ def tally(
     )
 
 
-def _accepted(pod: Pod, attempts: Mapping[str, Attempt]) -> bool:
+def _in_flight(pod: Pod, verdict: Verdict, attempts: Mapping[str, Attempt], late: datetime) -> bool:
+    """Whether the pod is on its way: what is stuck, or was let go before `late`, moves no more by itself."""
+    if verdict.fate is Fate.LEAVING:
+        return verdict.cause is None
     attempt = attempts.get(pod.uid)
-    return attempt is not None and attempt.accepted is not None
+    accepted = attempt is not None and attempt.accepted is not None
+    return accepted or (pod.released and pod.move is not None and pod.move.since > late)
 
 
 def _refusal(pod: Pod, verdict: Verdict, attempt: Attempt | None, refusals: Mapping[str, Answer]) -> Answer | None:

@@ -148,6 +148,7 @@ class NodePods:
             seen.now,
             unreachable=here.ready == UNREACHABLE,
             waiting=frozenset(waiting),
+            replacement_timeout=settings.replacement_timeout,
         )
         tally = replace(tally, detaching=detaching, hanging=hanging)
         self._serial = seen.volumes

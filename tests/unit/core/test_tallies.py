@@ -1,9 +1,13 @@
 """Counting and sorting the pods of one drain."""
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
 
 from rescheduler.api.drains import BlockerClass
 from rescheduler.core.answers import Answer, Outcome
+from rescheduler.core.moves import Move
 from rescheduler.core.pods import Pod
 from rescheduler.core.tallies import Attempt, tally
 from rescheduler.core.verdicts import Fate, Verdict
@@ -52,3 +56,34 @@ def test_a_known_blocker_keeps_its_since() -> None:
     earlier = NOW.replace(year=2025)
     known = {("s", "a", "BudgetExhausted"): earlier}
     assert tally(rows, {}, refusal, known, NOW, unreachable=False).blockers[0].since == earlier
+
+
+def test_at_its_deadline_a_pod_does_not_wait_for_a_lower_order() -> None:
+    late, blocked = Verdict(Fate.DELETE, 9, grace=1, forced=True), Verdict(Fate.EVICT, 0)
+    counted = tally(
+        [(pod("a"), blocked), (pod("b"), late), (pod("c"), Verdict(Fate.DELETE, 9))], {}, {}, {}, NOW, unreachable=False
+    )
+    assert [p.name for p, _ in counted.next] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "attempt", "released", "flies"),
+    [
+        (Verdict(Fate.LEAVING), None, None, True),
+        (Verdict(Fate.LEAVING, 0, BlockerClass.STUCK_TERMINATING), None, None, False),
+        (Verdict(Fate.LEAVING, 0, BlockerClass.STUCK_TERMINATING), Attempt(accepted=NOW), None, False),
+        (Verdict(Fate.EVICT), Attempt(accepted=NOW), None, True),
+        (Verdict(Fate.EVICT), None, 4, True),
+        (Verdict(Fate.EVICT), None, 5, False),
+        (Verdict(Fate.EVICT), None, None, False),
+    ],
+)
+def test_what_is_stuck_or_was_let_go_long_ago_is_not_in_flight(
+    verdict: Verdict, attempt: Attempt | None, released: int | None, flies: bool
+) -> None:
+    some = pod("a")
+    if released is not None:
+        move = Move("NodeDrain/n", "h", None, 1, NOW - timedelta(minutes=released), 1, "d", "du", "r", "ru")
+        some = replace(some, move=move, labels={"pod-template-hash": "rescheduler-released"})
+    attempts = {"a": attempt} if attempt else {}
+    assert tally([(some, verdict)], attempts, {}, {}, NOW, unreachable=False).in_flight == flies
