@@ -23,6 +23,8 @@ OWN_ORDER = 2**31
 """Order of the operator's own pod: after everything that a rule can say."""
 FOR_GOOD = datetime.max.replace(tzinfo=UTC)
 _LAG = timedelta(seconds=10)
+_OVERDUE = timedelta(seconds=10)
+"""So long past its deletionTimestamp, which has the grace in it already, a Terminating pod is stuck (DESIGN 2)."""
 
 
 class Fate(StrEnum):
@@ -210,15 +212,15 @@ def _block(cause: BlockerClass, order: int, message: str, hint: str) -> Verdict:
 
 
 def _leaving(pod: Pod, order: int, now: datetime) -> Verdict:
-    overdue = (now - pod.deleting).total_seconds() if pod.deleting else 0
-    if overdue < 10:
+    if pod.deleting is None or now - pod.deleting < _OVERDUE:
         return Verdict(Fate.LEAVING, order)
     held = f" and has the finalizers {', '.join(pod.finalizers)}" if pod.finalizers else ""
     return Verdict(
         Fate.LEAVING,
         order,
         BlockerClass.STUCK_TERMINATING,
-        f"should have ended {overdue:.0f} s ago{held}",
+        # Not how long ago: words that change with every look would be written with every look.
+        f"should have ended at {pod.deleting:%Y-%m-%d %H:%M:%SZ}{held}",
         "ask whoever set the finalizers to finish" if pod.finalizers else "look at the kubelet and at its volumes",
     )
 

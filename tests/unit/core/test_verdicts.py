@@ -163,3 +163,11 @@ def test_rules_see_the_labels_of_namespaces() -> None:
     drain = Drain(rules=(Rule(namespace_selector=LabelSelector(match_labels={"t": "a"}), order=7),))
     assert judge(some(), drain, Circumstances(NOW, labels={"s": {"t": "a"}})).order == 7
     assert judge(some(), drain, Circumstances(NOW, labels={"s": {"t": "b"}})).order == 0
+
+
+def test_a_stuck_pods_finalizers_are_named_in_words_that_stay_the_same() -> None:
+    stuck = some(deleting=NOW - timedelta(seconds=11), grace=600, finalizers=("example.com/backup",))
+    verdict, later = (judge(stuck, Drain(), Circumstances(NOW + timedelta(minutes=m))) for m in (0, 1))
+    assert "example.com/backup" in verdict.message
+    assert "finalizers" in verdict.hint
+    assert verdict == later
