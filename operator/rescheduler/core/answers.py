@@ -10,6 +10,9 @@ from enum import StrEnum
 from rescheduler.api.drains import BlockerClass
 from rescheduler.core.budgets import Budget
 
+_DENIES = "denied the request"
+_CATCH_UP = "the disruption controller has to catch up; look at kube-controller-manager if it stays"
+
 
 class Outcome(StrEnum):
     """What an eviction or delete came to."""
@@ -62,11 +65,7 @@ def judge(refusal: Refusal, budget: Budget | None) -> Answer:
                 BlockerClass.NAMESPACE_TERMINATING, refusal, "its namespace is being deleted, and the pod with it"
             )
         case 403 if refusal.cause("DisruptionBudget") is not None:
-            return _refused(
-                BlockerClass.BUDGET_NOT_OBSERVED,
-                refusal,
-                "the disruption controller has to catch up; look at kube-controller-manager if it stays",
-            )
+            return _refused(BlockerClass.BUDGET_NOT_OBSERVED, refusal, _CATCH_UP)
         case 500 if "more than one PodDisruptionBudget" in refusal.message:
             return _refused(
                 BlockerClass.SEVERAL_BUDGETS,
@@ -75,23 +74,25 @@ def judge(refusal: Refusal, budget: Budget | None) -> Answer:
             )
         case 403 | 400 | 422:
             return _refused(BlockerClass.ADMISSION_DENIED, refusal, "ask whoever runs the admission policy it names")
+        case 500 | 502 | 503 | 504 if _DENIES in refusal.message:
+            # A webhook that was reached and says "later", as Strimzi's does: its operator will roll the pod.
+            return _delegated(refusal)
         case 500 | 502 | 503 | 504 if "webhook" in refusal.message:
             return _refused(
                 BlockerClass.ADMISSION_DENIED, refusal, "the admission webhook fails: look at its service and logs"
             )
-    return Answer(Outcome.RETRY, BlockerClass.THROTTLED, refusal.message, retry_after=refusal.retry_after)
+    return _throttled(refusal)
 
 
 def _too_many(refusal: Refusal, budget: Budget | None) -> Answer:
     says = refusal.cause("DisruptionBudget")
     if says is None and "webhook" in refusal.message:
-        return _refused(
-            BlockerClass.DELEGATED, refusal, "the webhook moves the workload itself: wait for the pod to go"
-        )
+        return _delegated(refusal)
     if says is None:
-        return Answer(Outcome.RETRY, BlockerClass.THROTTLED, refusal.message, retry_after=refusal.retry_after or 1.0)
+        return _throttled(refusal)
     if refusal.retry_after > 0 or "still being processed" in says:
-        return Answer(Outcome.RETRY, BlockerClass.BUDGET_NOT_OBSERVED, says, retry_after=refusal.retry_after)
+        cause = BlockerClass.BUDGET_NOT_OBSERVED
+        return Answer(Outcome.RETRY, cause, says, _CATCH_UP, refusal.retry_after, budget)
     return exhausted(budget, says)
 
 
@@ -102,7 +103,7 @@ def exhausted(budget: Budget | None, message: str) -> Answer:
             Outcome.REFUSED,
             BlockerClass.BUDGET_NOT_OBSERVED,
             message,
-            "the disruption controller has to catch up; look at kube-controller-manager if it stays",
+            _CATCH_UP,
             budget=budget,
         )
     if budget and budget.misconfigured:
@@ -122,6 +123,17 @@ def exhausted(budget: Budget | None, message: str) -> Answer:
         f"{name} allows none until more of its pods are Ready: look at those that are not",
         budget=budget,
     )
+
+
+def _delegated(refusal: Refusal) -> Answer:
+    hint = "the webhook's owner moves the workload itself: wait for the pod to go, or ask whoever runs that webhook"
+    return _refused(BlockerClass.DELEGATED, refusal, hint)
+
+
+def _throttled(refusal: Refusal) -> Answer:
+    """Nobody's budget is short: this never leads to more than another try."""
+    hint = "the API server is busy or failing: look at its load and logs, and at its priority levels for this operator"
+    return Answer(Outcome.RETRY, BlockerClass.THROTTLED, refusal.message, hint, refusal.retry_after)
 
 
 def _refused(cause: BlockerClass, refusal: Refusal, hint: str) -> Answer:

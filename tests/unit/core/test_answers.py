@@ -47,6 +47,11 @@ TWO = "This pod has more than one PodDisruptionBudget, which the eviction subres
         (Refusal(403, "Forbidden", "denied by policy"), Outcome.REFUSED, B.ADMISSION_DENIED),
         (Refusal(500, "InternalError", TWO), Outcome.REFUSED, B.SEVERAL_BUDGETS),
         (Refusal(500, "InternalError", 'failed calling webhook "x": EOF'), Outcome.REFUSED, B.ADMISSION_DENIED),
+        (
+            Refusal(500, "", 'admission webhook "strimzi" denied the request: The pod will be rolled by the Operator'),
+            Outcome.REFUSED,
+            B.DELEGATED,
+        ),
         (Refusal(500, "InternalError", "etcd"), Outcome.RETRY, B.THROTTLED),
         (Refusal(504, "Timeout", "timeout", (), 10), Outcome.RETRY, B.THROTTLED),
     ],
@@ -54,6 +59,7 @@ TWO = "This pod has more than one PodDisruptionBudget, which the eviction subres
 def test_answers(refusal: Refusal, outcome: Outcome, cause: B | None) -> None:
     answer = judge(refusal, None)
     assert (answer.outcome, answer.cause) == (outcome, cause)
+    assert bool(answer.hint) == (cause is not None)
 
 
 def test_a_budget_that_can_never_allow_is_called_so() -> None:
