@@ -122,7 +122,16 @@ class App:
         budgets = Budgets(self.client, self._wake)
         evictions = Evictions(self.client, self.clock, budgets, self.metrics)
         owners = Owners(self.client, budgets, self._wake)
-        replacements = Replacements(self.client, self.clock, budgets, owners, self.metrics, self._wake, evictions.going)
+        replacements = Replacements(
+            self.client,
+            self.clock,
+            budgets,
+            owners,
+            self.metrics,
+            self._wake,
+            evictions.going,
+            refused=evictions.refused,
+        )
         queue = KeyedQueue()
         self.heartbeats = Heartbeats(self.client, self.store, self.clock)
         tools = Tools(

@@ -51,6 +51,8 @@ class Answer:
 
 
 ACCEPTED = Answer(Outcome.ACCEPTED)
+OF_BUDGETS = (BlockerClass.BUDGET_EXHAUSTED, BlockerClass.BUDGET_MISCONFIGURED, BlockerClass.BUDGET_NOT_OBSERVED)
+"""What a budget refuses now it may allow later, without anybody's doing."""
 
 
 def judge(refusal: Refusal, budget: Budget | None) -> Answer:

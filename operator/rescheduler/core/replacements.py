@@ -91,6 +91,7 @@ class Setting:
         rolling_since: since when a rollout of its owner is under way.
         releasing: pods of its owner that are being released just now.
         early: its node is only suspected: replacements come up at once, and nothing goes.
+        refused: why the server refuses its eviction, where that is no budget's doing; empty where it does not.
     """
 
     drain: Drain
@@ -102,6 +103,7 @@ class Setting:
     rolling_since: datetime | None = None
     releasing: int = 0
     early: bool = False
+    refused: str = ""
 
 
 def wanted(pod: Pod, drain: Drain) -> Replacement:
@@ -259,16 +261,33 @@ def _released(pod: Pod, workload: Workload, setting: Setting) -> Choice:
     min_ready = found.min_ready if found else rs.min_ready if rs else timedelta()
     late = now >= move.since + min_ready + drain.replacement_timeout
     if _gate_is_open(pod, workload, rs, min_ready, now):
-        refused = bool(setting.budgets) and not _has_room(pod, setting.budgets)
-        if refused and late and not superseded:
-            return _returned(Trouble.NOT_READY, "its budget refuses the eviction all the same", setting)
+        # Open since the first timeout at the latest: what is refused now has been for one more.
+        for_long = now >= move.since + min_ready + 2 * drain.replacement_timeout
+        if for_long and not superseded and (refused := _refused(pod, setting)):
+            return _returned(Trouble.NOT_READY, refused, setting)
         return Choice(Way.EVICT)
     if superseded:
-        return Choice(Way.WAIT)
+        return _behind_a_rollout() if late else Choice(Way.WAIT)
     if rs and rs.refused:
         trouble = Trouble.CANNOT_BE_HAD if "exceeded quota" in rs.refused else Trouble.NOT_READY
         return _returned(trouble, rs.refused, setting)
     return _returned(*_diagnosis(workload, rs, move.since), setting) if late else Choice(Way.WAIT)
+
+
+def _refused(pod: Pod, setting: Setting) -> str:
+    """Why the eviction is refused though a replacement stands beside the pod; empty where it is not."""
+    if setting.budgets and not _has_room(pod, setting.budgets):
+        return "its budget refuses the eviction all the same"
+    return f"its eviction is refused: {setting.refused}" if setting.refused else ""
+
+
+def _behind_a_rollout() -> Choice:
+    return Choice(
+        Way.HOLD,
+        cause=BlockerClass.REPLACEMENT_NOT_READY,
+        message="a rollout has replaced its ReplicaSet, and too few of the new pods are Ready",
+        hint="finish the rollout or roll it back: see kubectl rollout status",
+    )
 
 
 def _gate_is_open(pod: Pod, workload: Workload, rs: ReplicaSet | None, min_ready: timedelta, now: datetime) -> bool:

@@ -78,6 +78,7 @@ class Evictions:
         self._client, self._clock, self._budgets, self._metrics = client, clock, budgets, metrics
         self._busy: set[str] = set()  # uids of budgets with an eviction in flight
         self._going: set[str] = set()
+        self._refused: dict[str, str] = {}  # by pod uid
         self._in_flight = 0
         self._waiting: set[Sender] = set()  # for what another drain has in flight
         self._buckets: dict[str, Bucket] = {}
@@ -86,12 +87,17 @@ class Evictions:
         """Uids of pods whose eviction is in flight or accepted: they count as gone."""
         return frozenset(self._going)
 
+    def refused(self, uid: str) -> str:
+        """Why the server refused the last eviction of this pod, where no budget was short; empty where it did not."""
+        return self._refused.get(uid, "")
+
     def forget(self, sender: Sender, uids: Iterable[str]) -> None:
         """Drop pods that are gone."""
         for uid in uids:
             sender.attempts.pop(uid, None)
             sender.due.pop(uid, None)
             self._going.discard(uid)
+            self._refused.pop(uid, None)
 
     def refusals(self, pods: Sequence[tuple[Pod, Verdict]]) -> dict[str, Answer]:
         """What the budgets, as watched, would answer now, without asking the server."""
@@ -196,6 +202,7 @@ class Evictions:
     def _settle(self, sender: Sender, pod: Pod, answer: Answer, budget: Budget | None, now: datetime) -> None:
         before = sender.attempts.get(pod.uid, Attempt())
         self._metrics.evictions.labels(answer.outcome, answer.cause or "").inc()
+        self._refused.pop(pod.uid, None)
         if answer.outcome in (Outcome.ACCEPTED, Outcome.GONE):
             log.info("pod.evicted", pod=pod.key, uid=pod.uid, node=pod.node, outcome=answer.outcome)
             sender.attempts[pod.uid] = Attempt(accepted=now)
@@ -206,5 +213,7 @@ class Evictions:
         log.info("pod.refused", pod=pod.key, uid=pod.uid, node=pod.node, cause=answer.cause, message=answer.message)
         sender.attempts[pod.uid] = Attempt(None, answer, before.failures + 1)
         refused = answer.outcome is Outcome.REFUSED
+        if refused and answer.cause not in answers.OF_BUDGETS:
+            self._refused[pod.uid] = answer.message
         wait = _LONGEST_WAIT if refused else min(_FIRST_WAIT * 2**before.failures, _LONGEST_WAIT)
         sender.due[pod.uid] = self._clock.monotonic() + max(wait, answer.retry_after)

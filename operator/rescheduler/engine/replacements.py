@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from rescheduler.api import names
-from rescheduler.api.drains import Blocker, BlockerClass
+from rescheduler.api.drains import Blocker
 from rescheduler.api.policies import Drain, Replacement
 from rescheduler.core import answers, moves, replacements
 from rescheduler.core.answers import Answer, Outcome
@@ -34,11 +34,10 @@ _LAG = timedelta(seconds=5)  # a pod may be seen before its ReplicaSet, but not 
 _REFUSED = timedelta(seconds=30)  # between two trials of an eviction that something refuses
 _TIMEOUT = 40.0  # seconds; the server itself may hold an eviction for 10 s while budgets collide
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0  # seconds between attempts at one write
-_BUDGET = (BlockerClass.BUDGET_EXHAUSTED, BlockerClass.BUDGET_MISCONFIGURED, BlockerClass.BUDGET_NOT_OBSERVED)
 
 
 class Replacements:
-    """One for the process; `going`: uids of pods whose eviction is under way."""
+    """One for the process; `going`: uids of pods whose eviction is under way; `refused`: why one is refused, by uid."""
 
     def __init__(
         self,
@@ -49,9 +48,11 @@ class Replacements:
         metrics: Metrics,
         changed: Callable[[Iterable[str]], None],
         going: Callable[[], frozenset[str]],
+        *,
+        refused: Callable[[str], str],
     ) -> None:
         self._client, self._clock, self._budgets, self._owners = client, clock, budgets, owners
-        self._metrics, self._changed, self._going = metrics, changed, going
+        self._metrics, self._changed, self._going, self._refused = metrics, changed, going, refused
         self._setbacks: dict[str, Setback] = {}  # by uid of the Deployment
         self._asked: dict[str, datetime] = {}  # by pod uid
         self._rolling: dict[str, datetime] = {}  # by uid of the Deployment: since when a rollout was seen
@@ -126,6 +127,7 @@ class Replacements:
             rolling_since=self._rolling_since(owner, workload, now),
             releasing=letting[owner],
             early=early,
+            refused=self._refused(pod.uid),
         )
         choice = replacements.choose(pod, workload, setting)
         letting[owner] += choice.way is Way.RELEASE
@@ -229,7 +231,7 @@ class Replacements:
             )
         except ApiError as error:
             answer = answers.judge(error.refusal, None)
-            if answer.outcome is Outcome.REFUSED and answer.cause not in _BUDGET:
+            if answer.outcome is Outcome.REFUSED and answer.cause not in answers.OF_BUDGETS:
                 self._refusals[pod.uid] = (self._clock.now() + _REFUSED, answer)
                 return False
             return answer.outcome is Outcome.REFUSED

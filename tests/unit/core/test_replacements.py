@@ -13,7 +13,7 @@ from rescheduler.api.policies import Drain, NoRoom, Replacement
 from rescheduler.core.budgets import Budget
 from rescheduler.core.moves import Move
 from rescheduler.core.pods import Owner, Pod
-from rescheduler.core.replacements import Setback, Setting, Trouble, Way, choose, give_back, recall
+from rescheduler.core.replacements import Choice, Setback, Setting, Trouble, Way, choose, give_back, recall
 from rescheduler.core.workloads import Deployment, ReplicaSet, Workload
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -165,7 +165,7 @@ def test_after_a_rollout_it_is_never_given_back() -> None:
     fresh = tuple(pod(f"b{i}", labels={"pod-template-hash": "b"}, owner=Owner("ReplicaSet", "b", "r2")) for i in (1, 2))
     sets = (replace(CURRENT, replicas=0), new)
     two = workload(old, *fresh, deployment=rolled, replica_sets=sets)
-    assert choose(old, two, setting()).way is Way.WAIT
+    assert choose(old, two, setting()).way is Way.HOLD
     assert give_back(old, two, NOW).way is Way.WAIT
     third = replace(fresh[0], uid="b3")
     assert choose(old, workload(old, *fresh, third, deployment=rolled, replica_sets=sets), setting()).way is Way.EVICT
@@ -205,6 +205,35 @@ def test_quota_is_known_at_once() -> None:
     old = pod("p1", released=True, since=0)
     sets = (replace(CURRENT, refused="exceeded quota"),)
     assert choose(old, workload(old, *THREE[1:], replica_sets=sets), setting()).way is Way.GIVE_BACK
+
+
+@pytest.mark.parametrize(
+    ("why", "says"),
+    [({"budgets": (FULL,)}, "its budget refuses"), ({"refused": "ask the database team"}, "the database team")],
+)
+def test_refused_for_long_though_the_gate_is_open_it_is_given_back(why: dict[str, Any], says: str) -> None:
+    def after(seconds: int) -> Choice:
+        old = pod("p1", released=True, since=seconds)
+        return choose(old, workload(old, *THREE[1:], pod("new")), setting(**why))
+
+    assert after(599).way is Way.EVICT
+    given = after(600)
+    assert given.way is Way.GIVE_BACK
+    assert given.setback is not None
+    assert says in given.setback.message
+
+
+def test_behind_a_rollout_that_hangs_it_is_named_and_neither_given_back_nor_evicted() -> None:
+    newer = ReplicaSet("s", "web-b", "r2", "web", "d", hash="b", replicas=1, revision="2")
+    rolled = {"deployment": replace(DEPLOYMENT, revision="2"), "replica_sets": (CURRENT, newer)}
+    hangs = pod("new", ready=False, owner=Owner("ReplicaSet", "web-b", "r2"), labels={"pod-template-hash": "b"})
+
+    def after(seconds: int) -> Choice:
+        old = pod("p1", released=True, since=seconds)
+        return choose(old, workload(old, *THREE[1:], hangs, **rolled), setting())
+
+    assert after(299).way is Way.WAIT
+    assert (after(300).way, after(300).cause) == (Way.HOLD, BlockerClass.REPLACEMENT_NOT_READY)
 
 
 def setback(trouble: Trouble, seconds: int = 60, attempts: int = 1) -> Setback:
