@@ -175,8 +175,12 @@ def _pinned(spec: Mapping[str, Any]) -> bool:
         return True
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
     terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or ()
-    return any(
-        (requirement.get("key") in (_HOSTNAME, "metadata.name")) and requirement.get("operator") == "In"
-        for term in terms
-        for requirement in [*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ())]
-    )
+    named = [_named(term) for term in terms]
+    return bool(named) and all(named) and len(set().union(*named)) == 1
+
+
+def _named(term: Mapping[str, Any]) -> set[str]:
+    """The nodes that a term of node affinity asks for by name; empty where it asks for none so."""
+    asks = [*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ())]
+    found = (a for a in asks if a.get("key") in (_HOSTNAME, "metadata.name") and a.get("operator") == "In")
+    return {str(value) for a in found for value in a.get("values") or ()}

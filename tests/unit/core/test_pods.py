@@ -1,5 +1,9 @@
 """Raw pods become records."""
 
+from typing import Any
+
+import pytest
+
 from rescheduler.core.moves import Move
 from rescheduler.core.pods import Owner, pod
 
@@ -48,3 +52,34 @@ def test_a_released_pod_counts_as_its_replica_sets() -> None:
 def test_nonsense_in_the_move_annotation_is_none_of_ours() -> None:
     for text in ("", "x", "[]", "{}", '{"ready": "x"}'):
         assert Move.read(text) is None
+
+
+def _asking(*terms: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "affinity": {
+            "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": list(terms)}}
+        }
+    }
+
+
+def _in(key: str, *values: str, kind: str = "matchExpressions") -> dict[str, Any]:
+    return {kind: [{"key": key, "operator": "In", "values": list(values)}]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "pinned"),
+    [
+        ({}, False),
+        ({"nodeSelector": {"kubernetes.io/hostname": "n1"}}, True),
+        ({"nodeSelector": {"disk": "ssd"}}, False),
+        (_asking(_in("kubernetes.io/hostname", "n1")), True),
+        (_asking(_in("metadata.name", "n1", kind="matchFields")), True),
+        (_asking(_in("kubernetes.io/hostname", "n1", "n2")), False),
+        (_asking(_in("kubernetes.io/hostname", "n1"), _in("kubernetes.io/hostname", "n2")), False),
+        (_asking(_in("kubernetes.io/hostname", "n1"), _in("zone", "a")), False),
+        (_asking(_in("zone", "a")), False),
+    ],
+)
+def test_a_pod_that_one_node_alone_can_run_is_pinned(spec: dict[str, Any], pinned: bool) -> None:
+    raw = {"metadata": {"namespace": "s", "name": "p", "uid": "u"}, "spec": spec}
+    assert pod(raw).pinned is pinned
