@@ -1,17 +1,132 @@
-"""When a drain should be done, from what was measured in this very drain."""
+"""When a drain should be done: from what was measured in this very drain, grace periods, and what budgets let go.
 
+Pods under one budget leave one after another, those under others beside them. One pace for all would promise the last
+pods of a tight budget at the speed of those that nothing held.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import ceil
+
+from rescheduler.api.drains import BlockerClass
+from rescheduler.core.budgets import Budget
+from rescheduler.core.pods import Pod
+from rescheduler.core.verdicts import Verdict
+
+ENDS_BY_ITSELF = frozenset(
+    {
+        BlockerClass.BUDGET_EXHAUSTED,
+        BlockerClass.BUDGET_NOT_OBSERVED,
+        BlockerClass.THROTTLED,
+        BlockerClass.DELEGATED,
+    }
+)
+"""What blocks a pod only until others are Ready, or have done their work; nobody knows when the rest ends."""
 
 
-def completion(
-    *, started: datetime, paused: timedelta, now: datetime, moved: int, remaining: int, grace: timedelta
-) -> datetime | None:
-    """The time at which the last pod should be gone; None while there is nothing to measure.
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Pods of one order that leave one after another: those under one budget, or those under none.
 
-    Its own pace so far goes on, and no pod is gone before its grace period is over (`grace`: the longest of those
-    left).
+    Attributes:
+        left: how many are still there.
+        gone: how many under the same budget have left while we looked, and `active`: how long they had their turn.
+        at_once: how many the budget lets be missing; None: it has no budget.
+        grace: the longest grace period of those left.
     """
-    active = now - started - paused
-    if not remaining or not moved or active <= timedelta():
+
+    order: int
+    left: int
+    gone: int
+    active: timedelta
+    at_once: int | None
+    grace: timedelta
+
+    @property
+    def wave(self) -> timedelta | None:
+        """How long it took until as many as may be missing had left and been replaced; None where nothing tells."""
+        return self.active / self.gone * self.at_once if self.gone and self.at_once else None
+
+
+class Paces:
+    """How fast the pods of one drain leave, by budget; what was measured is forgotten with the process."""
+
+    def __init__(self) -> None:
+        self._gone: Counter[str] = Counter()
+        self._since: dict[str, timedelta] = {}  # active time of the drain when the first pod had its turn
+
+    def left(self, budget: Budget | None) -> None:
+        """A pod under this budget has left."""
+        self._gone[_key(budget)] += 1
+
+    def lines(
+        self,
+        rows: Iterable[tuple[Pod, Verdict]],
+        budgets: Mapping[str, Budget],
+        active: timedelta,
+        *,
+        grace: int | None = None,
+    ) -> tuple[Line, ...]:
+        """The pods that must leave, in their lines.
+
+        `budgets`: by pod uid. `active`: the drain's time, pauses left out. `grace`: instead of the pods' own.
+        """
+        waiting = list(rows)
+        first = min((verdict.order for _, verdict in waiting), default=0)
+        lines: dict[tuple[int, str], list[Pod]] = {}
+        for pod, verdict in waiting:
+            key = _key(budgets.get(pod.uid))
+            lines.setdefault((verdict.order, key), []).append(pod)
+            if verdict.order == first:
+                self._since.setdefault(key, active)
+        return tuple(
+            Line(
+                order=order,
+                left=len(pods),
+                gone=self._gone[key],
+                active=active - self._since.get(key, active),
+                at_once=_at_once(budgets.get(pods[0].uid)),
+                grace=timedelta(seconds=max(pod.grace for pod in pods) if grace is None else grace),
+            )
+            for (order, key), pods in lines.items()
+        )
+
+
+def _key(budget: Budget | None) -> str:
+    return budget.uid if budget else ""
+
+
+def _at_once(budget: Budget | None) -> int | None:
+    return max(1, budget.expected - budget.needed) if budget else None
+
+
+def completion(lines: Iterable[Line], *, active: timedelta, moved: int, now: datetime, rate: float) -> datetime | None:
+    """When the last pod should be gone; None while nothing is left, or nothing was measured.
+
+    Orders add up, the lines of one order go side by side. `moved`, in the `active` time of the whole drain, is all
+    that is known after a restart. `rate`: evictions a second that the policy lets pass.
+    """
+    found = list(lines)
+    if not found or not moved or active <= timedelta():
         return None
-    return now + max(active / moved * remaining, grace)
+    measured = [line.wave for line in found if line.wave]
+    common = active / moved
+    spent = timedelta()
+    for order in {line.order for line in found}:
+        peers = [line for line in found if line.order == order]
+        slowest = max(_ends(line, max(measured, default=None), common) for line in peers)
+        spent += max(slowest, timedelta(seconds=sum(line.left for line in peers) / rate))
+    return now + spent
+
+
+def _ends(line: Line, wave: timedelta | None, common: timedelta) -> timedelta:
+    """How long one line should take: by its own pace, else by that of others, and never less than its grace."""
+    if line.gone:
+        return max(line.active / line.gone * line.left, line.grace)
+    if line.at_once is None:
+        return max(common * line.left, line.grace)
+    waves = ceil(line.left / line.at_once)
+    # Nothing under a budget has left yet: a wave takes a grace period at least.
+    return waves * max(wave or common * line.at_once, line.grace)

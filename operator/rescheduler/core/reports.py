@@ -105,32 +105,50 @@ def status(scene: Scene) -> NodeDrainStatus:
             "progress": f"{scene.moved}/{total}",
             "blockers": tally.blockers[:MOST_BLOCKERS],
             "blockers_total": blocked,
-            "estimated_completion": f"{eta:%Y-%m-%dT%H:%M:%SZ}" if (eta := _estimate(scene)) else None,
+            "estimated_completion": f"{eta:%Y-%m-%dT%H:%M:%SZ}" if (eta := _eta(scene)) else None,
         }
     return before.model_copy(update=update)
 
 
 def _estimate(scene: Scene) -> datetime | None:
+    """When it should be done; None where nobody knows: nothing moves, or what blocks a pod ends by no clock of ours."""
     tally = scene.tally
     if tally is None or scene.begun is None or scene.phase is not Phase.DRAINING or scene.held:
         return None
+    if any(blocker.class_ not in estimates.ENDS_BY_ITSELF for blocker in tally.blockers):
+        return None
     return estimates.completion(
-        started=scene.begun,
-        paused=paused(scene.drain.status, scene.now),
-        now=scene.now,
+        tally.lines,
+        active=scene.now - scene.begun - paused(scene.drain.status, scene.now),
         moved=scene.moved,
-        remaining=tally.remaining,
-        grace=tally.grace,
+        now=scene.now,
+        rate=scene.settings.max_evictions_per_second,
     )
 
 
+def _eta(scene: Scene) -> datetime | None:
+    """The estimate as it is said: the one from before where it is hardly another, for each is a write."""
+    eta, before = _estimate(scene), scene.drain.status.estimated_completion
+    if eta is None or before is None:
+        return eta
+    known = datetime.fromisoformat(before)
+    return known if scene.now < known and abs(known - eta) <= (eta - scene.now) / 10 else eta
+
+
 def _fits_window(scene: Scene) -> tuple[str, str, str] | None:
-    """Whether the drain will be done before its window closes; None where no window bounds it."""
+    """Whether the drain will be done before its window closes; None where that cannot be said."""
     found = scene.policy.spec.maintenance.windows if scene.policy else ()
-    if not found or not (eta := _estimate(scene)) or not (until := look(found, scene.now).until):
+    if not found or not (eta := _eta(scene)) or not (until := look(found, scene.now).until):
         return None
     when = f"done at {eta:%H:%M:%S} UTC by its pace so far, and the window closes at {until:%H:%M:%S} UTC"
     return ("True", "Fits", when) if eta <= until else ("False", "WillNotFit", when)
+
+
+def _bounded(scene: Scene) -> bool:
+    """Whether a window bounds the drain: those of maintenance alone, while there is something left to do."""
+    windows = scene.policy is not None and bool(scene.policy.spec.maintenance.windows)
+    asked = {request.reason for request in scene.drain.spec.requests}
+    return windows and asked == {Reason.MAINTENANCE} and scene.phase not in (Phase.DRAINED, Phase.RESTORING)
 
 
 def _conditions(scene: Scene) -> tuple[Condition, ...]:
@@ -140,9 +158,11 @@ def _conditions(scene: Scene) -> tuple[Condition, ...]:
         "Drained": _drained(scene),
         "Blocked": _blocked(scene),
     }
-    if fits := _fits_window(scene):
-        ours["FitsWindow"] = fits
     known = {c.type: c for c in scene.drain.status.conditions}
+    if not _bounded(scene):
+        known.pop("FitsWindow", None)
+    elif fits := _fits_window(scene):
+        ours["FitsWindow"] = fits
     for type_, (state, reason, message) in ours.items():
         old = known.get(type_)
         known[type_] = Condition(

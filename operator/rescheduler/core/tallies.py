@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from rescheduler.api.drains import Blocker
 from rescheduler.core.answers import Answer, Outcome
+from rescheduler.core.estimates import Line
 from rescheduler.core.pods import Pod
 from rescheduler.core.verdicts import Fate, Verdict
 
@@ -41,7 +42,7 @@ class Tally:
         notes: words for the owners of pods.
         detaching: volumes still attached here, of pods that have left.
         hanging: those for so long that nothing waits for them any more.
-        grace: the longest grace period of those left.
+        lines: those left, in the lines in which they leave.
         waiting: those released whose replacement is not Ready.
     """
 
@@ -51,7 +52,7 @@ class Tally:
     remaining: int = 0
     in_flight: int = 0
     waiting: int = 0
-    grace: timedelta = timedelta()
+    lines: tuple[Line, ...] = ()
     detaching: frozenset[str] = frozenset()
     hanging: frozenset[str] = frozenset()
     notes: tuple[tuple[Pod, str], ...] = ()
@@ -106,7 +107,6 @@ def tally(
         in_flight=sum(_in_flight(p, v, attempts, late) for p, v in must),
         waiting=sum(p.released and p.uid in waiting for p, _ in must),
         notes=tuple((pod, verdict.note) for pod, verdict in here if verdict.note),
-        grace=timedelta(seconds=max((pod.grace for pod, _ in here), default=0)),
         skipped=len(rows) - len(must),
         blockers=tuple(sorted(blockers, key=lambda b: (b.since, b.namespace, b.pod))),
     )

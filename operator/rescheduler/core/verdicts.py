@@ -80,6 +80,11 @@ class Circumstances:
     own: str = ""
     volumes: Volumes = field(default_factory=Volumes)
 
+    @property
+    def active(self) -> timedelta:
+        """How long the drain has been at work, pauses left out."""
+        return self.now - self.started - self.paused if self.started else timedelta()
+
     def orphaned(self, pod: Pod) -> bool:
         """Whether the pod's DaemonSet is gone; one that was made just now may not be in view yet."""
         known = self.daemon_sets.get(pod.namespace)

@@ -1,7 +1,7 @@
 """The pods of one node being drained: which go now, how, and what holds the others."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -11,6 +11,8 @@ from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import Drain, Policy
 from rescheduler.core import pods, tallies, verdicts
 from rescheduler.core.answers import Answer, Outcome
+from rescheduler.core.budgets import Budget
+from rescheduler.core.estimates import Paces
 from rescheduler.core.facts import UNREACHABLE, Node
 from rescheduler.core.lineages import Lineages
 from rescheduler.core.pods import Pod
@@ -65,6 +67,7 @@ class NodePods:
         self._refused: dict[str, datetime] = {}
         self._left_behind: dict[str, datetime] = {}  # by volume: since when no pod uses it
         self._serial = Volumes()
+        self._paces = Paces()
         self.moved: int | None = None
         self.last_move: datetime | None = None
 
@@ -150,7 +153,11 @@ class NodePods:
             waiting=frozenset(waiting),
             replacement_timeout=settings.replacement_timeout,
         )
-        tally = replace(tally, detaching=detaching, hanging=hanging)
+        must = [(pod, v) for pod, v in judged if pod.uid in tally.leaving]
+        lines = self._paces.lines(
+            must, self._sole(pod for pod, _ in must), seen.active, grace=settings.grace_period_seconds
+        )
+        tally = replace(tally, detaching=detaching, hanging=hanging, lines=lines)
         self._serial = seen.volumes
         self._count(drain, tally, seen.now)
         return tally
@@ -184,6 +191,10 @@ class NodePods:
         self._refused = {uid: self._refused.get(uid, now - PATIENCE if uid in known else now) for uid in refusals}
         return {uid: answer for uid, (answer, wait) in refusals.items() if now - self._refused[uid] >= wait}
 
+    def _sole(self, rows: Iterable[Pod]) -> dict[str, Budget]:
+        """The budget of each pod that has just one, by the pod's uid."""
+        return {pod.uid: found[0] for pod in rows if (found := self._t.budgets.of(pod) or ()) and len(found) == 1}
+
     def _count(self, drain: NodeDrain, tally: Tally, now: datetime) -> None:
         """How many have left: those that had to go and are not there any more."""
         if self.moved is None:
@@ -191,6 +202,9 @@ class NodePods:
         gone = self._leaving.keys() - tally.leaving
         if gone:
             self.moved += len(gone)
+            left = self._sole(self._leaving[uid] for uid in gone)
+            for uid in gone:
+                self._paces.left(left.get(uid))
             self._t.metrics.pods_moved.inc(len(gone))
             self._t.metrics.pods_moved_again.inc(sum(self._t.lineages.moved(self._leaving[uid], now) for uid in gone))
             self._t.evictions.forget(self._sender, list(gone))

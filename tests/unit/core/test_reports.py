@@ -1,0 +1,158 @@
+"""What a NodeDrain's status says."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from rescheduler.api.conditions import Condition
+from rescheduler.api.drains import (
+    Blocker,
+    BlockerClass,
+    NodeDrain,
+    NodeDrainSpec,
+    NodeDrainStatus,
+    NodeRecord,
+    Phase,
+    Reason,
+    Request,
+)
+from rescheduler.api.policies import Policy, ReschedulePolicySpec
+from rescheduler.core.drains import Fact
+from rescheduler.core.estimates import Line
+from rescheduler.core.facts import Node
+from rescheduler.core.holds import Held, Hold
+from rescheduler.core.reports import Scene, status
+from rescheduler.core.tallies import Tally
+
+NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+NOON = {"maintenance": {"windows": [{"schedule": "0 12 * * *", "duration": "1h"}]}}
+
+
+def scene(
+    *, reasons: tuple[Reason, ...] = (Reason.MAINTENANCE,), before: dict[str, Any] | None = None, **more: Any
+) -> Scene:
+    spec = more.pop("spec", {})
+    drain = NodeDrain(
+        name="n",
+        uid="d",
+        resource_version="1",
+        generation=3,
+        created=NOW,
+        deletion_timestamp=None,
+        finalizers=(),
+        annotations={},
+        spec=NodeDrainSpec(node_name="n", requests=tuple(Request(reason=reason) for reason in reasons)),
+        status=NodeDrainStatus(**(before or {})),
+    )
+    base: dict[str, Any] = {
+        "drain": drain,
+        "node": Node("n", "u"),
+        "policy": Policy("p", "pu", 1, ReschedulePolicySpec.model_validate(spec)),
+        "phase": Phase.DRAINING,
+        "fact": Fact.LEAVING,
+        "held": None,
+        "record": NodeRecord(uid="u", cordoned_by_us=True),
+        "begun": NOW - timedelta(minutes=10),
+        "tally": None,
+        "moved": 10,
+        "now": NOW,
+    }
+    return Scene(**(base | more))
+
+
+def left(minutes: float) -> Tally:
+    """A tally of pods that should be gone after so many minutes, ten having left in ten."""
+    line = Line(
+        order=0, left=int(minutes * 10), gone=100, active=timedelta(minutes=10), at_once=None, grace=timedelta()
+    )
+    return Tally(objects=9, remaining=9, lines=(line,))
+
+
+def conditions(found: NodeDrainStatus) -> dict[str, Condition]:
+    return {c.type: c for c in found.conditions}
+
+
+def blocker(name: str, class_: BlockerClass = BlockerClass.BUDGET_EXHAUSTED, age: int = 0) -> Blocker:
+    return Blocker(namespace="s", pod=name, class_=class_, message="why", since=NOW - timedelta(seconds=age))
+
+
+def test_forty_blocked_pods_make_a_short_message_that_stays_the_same() -> None:
+    blockers = tuple(blocker(f"p{i}") for i in range(40))
+    stuck = {"phase": Phase.BLOCKED, "fact": Fact.STUCK}
+    first = status(scene(tally=Tally(objects=40, remaining=40, blockers=blockers), **stuck))
+    message = conditions(first)["Blocked"].message
+    assert message.endswith("; and 37 more")
+    assert len(message) < 200
+    assert (first.blockers_total, len(first.blockers)) == (40, 40)
+    before = scene(tally=Tally(objects=40, remaining=40, blockers=blockers), **stuck)
+    drain = before.drain.model_copy(update={"status": first})
+    again = status(replace(before, drain=drain, now=NOW + timedelta(minutes=1)))
+    assert again == first
+
+
+def test_fifty_blockers_are_named_and_all_are_counted() -> None:
+    found = status(scene(tally=Tally(objects=60, remaining=60, blockers=tuple(blocker(f"p{i}") for i in range(60)))))
+    assert (len(found.blockers), found.blockers_total, found.pods and found.pods.blocked) == (50, 60, 60)
+
+
+@pytest.mark.parametrize(("minutes", "state", "reason"), [(30, "True", "Fits"), (90, "False", "WillNotFit")])
+def test_it_is_said_whether_the_drain_fits_its_window(minutes: int, state: str, reason: str) -> None:
+    found = status(scene(spec=NOON, tally=left(minutes)))
+    fits = conditions(found)["FitsWindow"]
+    assert (fits.status, fits.reason) == (state, reason)
+    assert "the window closes at 13:00:00 UTC" in fits.message
+    assert found.estimated_completion == f"{NOW + timedelta(minutes=minutes):%Y-%m-%dT%H:%M:%SZ}"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"spec": {}},
+        {"reasons": (Reason.MAINTENANCE, Reason.FAILURE)},  # who does not wait for windows is not bound by one
+        {"reasons": (Reason.MANUAL,)},
+        {"phase": Phase.DRAINED},
+    ],
+)
+def test_what_no_window_bounds_says_nothing_of_one_any_more(changes: dict[str, Any]) -> None:
+    said = Condition(type="FitsWindow", status="False", reason="WillNotFit", last_transition_time=NOW)
+    gate = Condition(type="example.com/ok", status="True", reason="Set", last_transition_time=NOW)
+    found = status(scene(**({"spec": NOON, "tally": left(90), "before": {"conditions": (said, gate)}} | changes)))
+    assert "FitsWindow" not in conditions(found)
+    assert conditions(found)["example.com/ok"] == gate
+
+
+def test_what_ends_by_no_clock_has_no_estimate() -> None:
+    def eta(class_: BlockerClass) -> str | None:
+        tally = left(30)
+        blocked = Tally(objects=9, remaining=9, lines=tally.lines, blockers=(blocker("a", class_),))
+        return status(scene(tally=blocked)).estimated_completion
+
+    assert eta(BlockerClass.BUDGET_EXHAUSTED)
+    assert eta(BlockerClass.UNMANAGED) is None
+    assert eta(BlockerClass.STUCK_TERMINATING) is None
+    assert status(scene(tally=left(30), phase=Phase.BLOCKED)).estimated_completion is None
+
+
+@pytest.mark.parametrize(("before", "kept"), [(28, True), (20, False), (40, False), (-1, False)])
+def test_an_estimate_that_hardly_changes_is_not_written_anew(before: int, kept: bool) -> None:
+    known = f"{NOW + timedelta(minutes=before):%Y-%m-%dT%H:%M:%SZ}"
+    found = status(scene(tally=left(30), before={"estimated_completion": known}))
+    assert (found.estimated_completion == known) is kept
+
+
+def test_volumes_that_hang_are_said_and_hold_nothing() -> None:
+    waits = status(scene(tally=Tally(detaching=frozenset({"pv1"}))))
+    assert conditions(waits)["Drained"].reason == "VolumesAttached"
+    done = status(scene(tally=Tally(hanging=frozenset({"pv1"})), phase=Phase.DRAINED, fact=Fact.EMPTY))
+    assert conditions(done)["Drained"].status == "True"
+    assert "not waited for any more: pv1" in conditions(done)["Drained"].message
+
+
+def test_time_held_is_paused_and_kept() -> None:
+    held = Held(Hold.WINDOW, "shut")
+    stops = status(scene(fact=Fact.HELD, phase=Phase.WAITING, held=held))
+    assert stops.paused_at == NOW
+    goes = status(scene(before={"paused_at": NOW - timedelta(seconds=90), "paused_seconds": 10}))
+    assert (goes.paused_at, goes.paused_seconds) == (None, 100)
