@@ -251,7 +251,7 @@ def _drain() -> Schema:
     ]
     columns = [
         _column("Node", ".spec.nodeName"),
-        _column("Reason", ".spec.requests[*].reason"),
+        _column("Reason", ".status.reasons"),
         _column("Phase", ".status.phase"),
         _column("Moved", ".status.progress"),
         _column("Blocked", ".status.blockersTotal", "integer"),

@@ -164,6 +164,9 @@ class NodeDrainStatus(Model):
 
     observed_generation: int | None = Field(default=None, description="The generation last looked at.")
     phase: Phase | None = Field(default=None, description="A summary for people; machines read the conditions.")
+    reasons: str | None = Field(
+        default=None, description="Why, all requests in one value: a table shows only the first of a list."
+    )
     node: NodeRecord | None = Field(default=None, description="What is ours on the node.")
     policy: PolicyRef | None = Field(default=None, description="The policy that decides.")
     started_at: Time | None = Field(default=None, description="When the drain began: the cordon.")

@@ -80,6 +80,7 @@ def status(scene: Scene) -> NodeDrainStatus:
     update: dict[str, object] = {
         "phase": scene.phase,
         "observed_generation": scene.drain.generation,
+        "reasons": ", ".join(request.reason for request in scene.drain.spec.requests),
         "node": scene.record,
         "started_at": scene.begun,
         "recordoned_at": scene.recordoned or before.recordoned_at,

@@ -156,3 +156,7 @@ def test_time_held_is_paused_and_kept() -> None:
     assert stops.paused_at == NOW
     goes = status(scene(before={"paused_at": NOW - timedelta(seconds=90), "paused_seconds": 10}))
     assert (goes.paused_at, goes.paused_seconds) == (None, 100)
+
+
+def test_all_reasons_are_in_one_value() -> None:
+    assert status(scene(reasons=(Reason.MAINTENANCE, Reason.FAILURE))).reasons == "Maintenance, Failure"
