@@ -87,7 +87,8 @@ def _opening(schedule: str, time_zone: str, minute: datetime, *, ahead: bool) ->
             if (opening > minute) == ahead:
                 return opening
     except CronSimError as error:
-        raise ValueError(f"schedule {schedule!r}: {error}") from error
+        backwards = "; no range may run backwards: write 22-6 as 22-23,0-6, and SAT-SUN as SAT,SUN"
+        raise ValueError(f"schedule {schedule!r}: {error}{backwards if '-' in schedule else ''}") from error
     except (ZoneInfoNotFoundError, ValueError) as error:
         raise ValueError(f"timeZone {time_zone!r} is not known here") from error
     return None

@@ -4,15 +4,17 @@ A pod that leaves without trouble gets none.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from rescheduler.api import GROUP, VERSION
 from rescheduler.api.drains import Blocker, NodeDrain, NodeDrainStatus, Phase
-from rescheduler.api.policies import OnTimeout
+from rescheduler.api.policies import OnTimeout, Policy
 from rescheduler.api.scalars import format_duration
 from rescheduler.core.facts import Node
 from rescheduler.core.pods import Owner
 from rescheduler.core.reports import Scene
 from rescheduler.core.tallies import Tally
+from rescheduler.core.windows import look
 from rescheduler.engine.metrics import Metrics
 from rescheduler.kube.recorder import Kind, Recorder, Subject
 
@@ -67,6 +69,13 @@ class Announcer:
         """The node was given free for another drain."""
         why = scene.held.message if scene.held else ""
         self._both(scene.drain, scene.node, Kind.WARNING, "SteppedBack", f"Uncordoned again: {why}")
+
+    def windows(self, policy: Policy, now: datetime) -> None:
+        """A window of the policy makes no sense, and opens nothing: the server's schema cannot tell."""
+        error = look(policy.spec.maintenance.windows, now).error
+        if error and self._first(f"{policy.uid}/{policy.generation}", error):
+            subject = Subject(f"{GROUP}/{VERSION}", "ReschedulePolicy", policy.name, policy.uid)
+            self._recorder.emit(subject, Kind.WARNING, "WindowIgnored", f"A window never opens: {error}")
 
     def notes(self, tally: Tally) -> None:
         """Words for the owners of pods, each once."""

@@ -58,12 +58,14 @@ class Reconciler:
         node, seen = self._store.node(name), self._store.see(name)
         if node is None or seen is None:
             return  # the drain's own task says goodbye
-        drain = self._store.drain(name)
-        if drain and not seen.begins and (since := _flapping_since(drain)) and (policy := self._store.policy(node)):
+        drain, policy = self._store.drain(name), self._store.policy(node)
+        if policy:
+            self._announcer.windows(policy, self._clock.now())
+        if drain and not seen.begins and (since := _flapping_since(drain)) and policy:
             seen = self._store.recall(name, policy.spec.failure.flapping.changes, since) or seen
         standing = frozenset(r.reason for r in drain.spec.requests) if drain else frozenset[Reason]()
         view = View(standing, name in self._store.suspects, self._store.blind())
-        wants = triggers.wanted(node, self._store.policy(node), seen, self._clock.now(), view)
+        wants = triggers.wanted(node, policy, seen, self._clock.now(), view)
         if wants.look_again:
             self._queue.add_after(name, (wants.look_again - self._clock.now()).total_seconds())
         await self._refuse(node, refused=wants.refused)
