@@ -6,7 +6,16 @@ from datetime import datetime, timedelta
 
 from rescheduler.api import names
 from rescheduler.api.conditions import Condition
-from rescheduler.api.drains import NodeDrain, NodeDrainStatus, NodeRecord, Phase, PodCounts, PolicyRef, Reason
+from rescheduler.api.drains import (
+    BlockerClass,
+    NodeDrain,
+    NodeDrainStatus,
+    NodeRecord,
+    Phase,
+    PodCounts,
+    PolicyRef,
+    Reason,
+)
 from rescheduler.api.policies import Drain, OnTimeout, Policy
 from rescheduler.api.scalars import format_duration
 from rescheduler.core import estimates
@@ -150,6 +159,13 @@ def _bounded(scene: Scene) -> bool:
     windows = scene.policy is not None and bool(scene.policy.spec.maintenance.windows)
     asked = {request.reason for request in scene.drain.spec.requests}
     return windows and asked == {Reason.MAINTENANCE} and scene.phase not in (Phase.DRAINED, Phase.RESTORING)
+
+
+def unsaid(before: NodeDrainStatus, tally: Tally) -> bool:
+    """Whether a pod on a local volume is not named yet: that is done before anything is evicted."""
+    named = {(b.namespace, b.pod) for b in before.blockers if b.class_ is BlockerClass.LOCAL_VOLUME}
+    local = {(b.namespace, b.pod) for b in tally.blockers[:MOST_BLOCKERS] if b.class_ is BlockerClass.LOCAL_VOLUME}
+    return not local <= named
 
 
 def _conditions(scene: Scene) -> tuple[Condition, ...]:

@@ -252,9 +252,7 @@ class Drainer:
         if Command.RECORD in commands and here is not None:
             self._pods.follow(here.name)  # the list is under way while the node is cordoned
             scene = await self._keeper.hold(scene, here, self._write)
-        if scene.tally:
-            self._t.announcer.notes(scene.tally)
-            self._t.announcer.hanging(scene)
+        scene = await self._foretell(scene)
         pause = self._move(scene, commands)
         if scene.fact is Fact.UNSEEN:
             return _LOOK_AGAIN  # nothing new can be said before the pods are seen
@@ -266,6 +264,17 @@ class Drainer:
         timed = scene.settings.timeout or any(rule.timeout for rule in scene.settings.rules)
         patience = _TIMED if timed else PATIENCE.total_seconds() if self._pods.impatient else _LOOK_AGAIN
         return min(patience, pause if pause is not None else _LOOK_AGAIN, self._until_settled(scene))
+
+    async def _foretell(self, scene: reports.Scene) -> reports.Scene:
+        """What has to be said before any pod is moved."""
+        if scene.tally is None:
+            return scene
+        self._t.announcer.notes(scene.tally)
+        self._t.announcer.hanging(scene)
+        if not reports.unsaid(scene.drain.status, scene.tally):
+            return scene
+        await self._write(scene, now=True)
+        return replace(scene, drain=self._t.store.drain(self.name) or scene.drain)
 
     def _until_settled(self, scene: reports.Scene) -> float:
         if scene.begun is None or scene.phase is not Phase.DRAINING:

@@ -23,7 +23,7 @@ from rescheduler.core.drains import Fact
 from rescheduler.core.estimates import Line
 from rescheduler.core.facts import Node
 from rescheduler.core.holds import Held, Hold
-from rescheduler.core.reports import Scene, status
+from rescheduler.core.reports import Scene, status, unsaid
 from rescheduler.core.tallies import Tally
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -160,3 +160,10 @@ def test_time_held_is_paused_and_kept() -> None:
 
 def test_all_reasons_are_in_one_value() -> None:
     assert status(scene(reasons=(Reason.MAINTENANCE, Reason.FAILURE))).reasons == "Maintenance, Failure"
+
+
+def test_a_local_volume_is_unsaid_until_the_status_names_its_pod() -> None:
+    local = blocker("a", BlockerClass.LOCAL_VOLUME)
+    assert unsaid(NodeDrainStatus(), Tally(blockers=(local,)))
+    assert not unsaid(NodeDrainStatus(blockers=(local,)), Tally(blockers=(local,)))
+    assert not unsaid(NodeDrainStatus(), Tally(blockers=(blocker("a"),)))
