@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench import drains, plots, tables
+from bench import drains, failures, plots, tables
 from bench.common import HERE, operated, say
 from bench.memory import imports
 from bench.replacements import replacements
@@ -54,12 +54,30 @@ def first() -> Results:
         return {"replacement first": replacements(plane, observer)}
 
 
+def failed_nodes() -> Results:
+    """Nodes that die, with Kubernetes' own times."""
+    with operated(40) as (plane, observer, operator):
+        plane.kubectl("delete", "rsp", "--all")
+        found: Results = {"replaced after a death, s": failures.replaced(plane)}
+        found["failing together"] = failures.together(plane, observer)
+        return found | {"false alarms": failures.false_alarms(plane, operator)}
+
+
+def first_moves() -> Results:
+    """With 1,000 nodes."""
+    with operated(NODES - 100) as (plane, observer, _):
+        plane.kubectl("delete", "rsp", "--all")
+        return {"condition to first request, ms": failures.first_move(plane, observer, 100)}
+
+
 MEASURES: dict[str, Callable[[], Results]] = {
     "reactions": reactions,
     "one-node": one_node,
     "ten-nodes": ten_nodes,
     "slots": slots,
     "first": first,
+    "failed-nodes": failed_nodes,
+    "first-moves": first_moves,
 }
 
 

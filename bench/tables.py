@@ -31,6 +31,28 @@ def drain(title: str, result: dict[str, Any], share: str, ratio: str) -> list[Ro
     return rows
 
 
+_GOALS = {"default policy": "< 125 s", "leaseTimeout: 20s": "< 25 s"}
+
+
+def failures(results: dict[str, Any]) -> list[Row]:
+    """Nodes that die."""
+    found: list[Row] = []
+    for way, seconds in results.get("replaced after a death, s", {}).items():
+        what = f"a node of 30 pods falls silent: all replacements Ready, {way}"
+        found.append((what, f"{_range(seconds)} s", _GOALS.get(way, "")))
+    if many := results.get("failing together"):
+        one, ten = many["one node of 10 pods, s"], many["ten nodes of 10 pods, s"]
+        found.append(("one node of 10 pods dies", f"{one:.1f} s", ""))
+        found.append(("ten nodes of 10 pods die together (brake off)", f"{ten:.1f} s", "<= one + 15 s"))
+    for limit, alarms in results.get("false alarms", {}).items():
+        said = f"{alarms['alarms']} of {alarms['renewals']} renewals ({alarms['longer than it']} were later than that)"
+        found.append((f"kubelets whose Leases are 5 to 15 s late: false alarms, {limit}", said, ""))
+    if moved := results.get("condition to first request, ms"):
+        found.append(("1,000 nodes, a condition's time is up: first request, median", f"{moved['median']:.0f} ms", ""))
+        found.append(("the same, 99th percentile", f"{moved['p99']:.0f} ms", "< 1000 ms"))
+    return found
+
+
 def rows(results: dict[str, Any]) -> list[Row]:
     """All of what was measured."""
     found: list[Row] = []
@@ -50,6 +72,7 @@ def rows(results: dict[str, Any]) -> list[Row]:
             lowest = moved[mode]["lowest ready of 100"]
             what = f"10 apps of 10 under `maxUnavailable: 1`, pods Ready after 2 s, {label}"
             found.append((what, f"{moved[mode]['seconds']:.0f} s, lowest Ready {lowest} of 100", ""))
+    found += failures(results)
     if memory := results.get("memory, MB"):
         found.append(("idle operator, 1,000 nodes, resident", f"{memory['idle']:.0f} MB", "< 120 MB"))
         found.append(

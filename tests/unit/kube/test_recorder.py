@@ -1,5 +1,7 @@
 """Events: repetitions count one up."""
 
+import asyncio
+import contextlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -32,22 +34,48 @@ def recorder(server: Server) -> Recorder:
     return Recorder(server, identity="x", now=lambda: datetime(2026, 1, 1, tzinfo=UTC))  # type: ignore[arg-type]
 
 
+async def write(events: Recorder) -> None:
+    """Have what waits written: the last words of a process that ends."""
+    work = asyncio.create_task(events.run())
+    await asyncio.sleep(0)
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
 async def test_the_same_words_again_count_up_one_event() -> None:
     server = Server()
     events = recorder(server)
     for _ in range(3):
-        await events.emit(NODE, Kind.WARNING, "Blocked", "why")
+        events.emit(NODE, Kind.WARNING, "Blocked", "why")
+    await write(events)
     assert len(server.made) == 1
     assert [body["count"] for body in server.patched] == [2, 3]
-    await events.emit(NODE, Kind.WARNING, "Blocked", "something else")
+    events.emit(NODE, Kind.WARNING, "Blocked", "something else")
+    await write(events)
     assert len(server.made) == 2
 
 
 async def test_an_event_that_the_server_has_dropped_is_made_anew() -> None:
     server = Server()
     events = recorder(server)
-    await events.emit(NODE, Kind.WARNING, "Blocked", "why")
+    events.emit(NODE, Kind.WARNING, "Blocked", "why")
+    await write(events)
     server.gone = True
-    await events.emit(NODE, Kind.WARNING, "Blocked", "why")
+    events.emit(NODE, Kind.WARNING, "Blocked", "why")
+    await write(events)
     assert len(server.made) == 2
     assert server.made[1]["count"] == 2
+
+
+async def test_more_events_than_can_wait_are_lost_and_that_is_told() -> None:
+    server, lost = Server(), []
+    events = Recorder(
+        server,  # type: ignore[arg-type]
+        identity="x",
+        now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+        lost=lambda reason, error: lost.append((reason, error)),
+    )
+    for index in range(2001):
+        events.emit(NODE, Kind.NORMAL, "Many", str(index))
+    assert [reason for reason, _ in lost] == ["Many"]
