@@ -63,10 +63,15 @@ async def _send(plane: ControlPlane, pods: Sequence[dict[str, Any]], pace: Pace)
             await asyncio.sleep(wait)
             wait = min(wait * 2, pace.longest_wait)
 
+    async with aiohttp.ClientSession(connector=trusted(plane)) as session:
+        await asyncio.gather(*(evict(session, pod) for pod in pods))
+
+
+def trusted(plane: ControlPlane) -> aiohttp.TCPConnector:
+    """Connections with the administrator's rights, as many as are asked for."""
     trust = ssl.create_default_context(cafile=plane.pki / "ca.crt")
     trust.load_cert_chain(plane.pki / "admin.crt", plane.pki / "admin.key")
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=trust)) as session:
-        await asyncio.gather(*(evict(session, pod) for pod in pods))
+    return aiohttp.TCPConnector(limit=0, ssl=trust)
 
 
 def evict(plane: ControlPlane, pods: Sequence[dict[str, Any]], pace: Pace) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench import drains, failures, plots, tables
+from bench import drains, failures, leases, plots, tables
 from bench.common import HERE, operated, say
 from bench.memory import imports
 from bench.replacements import replacements
@@ -63,6 +63,12 @@ def failed_nodes() -> Results:
         return found | {"false alarms": failures.false_alarms(plane, operator)}
 
 
+def lease_watch() -> Results:
+    """5,000 Leases."""
+    with operated(1) as (plane, _, operator):
+        return {"5,000 leases": leases.cost(plane, operator)}
+
+
 def first_moves() -> Results:
     """With 1,000 nodes."""
     with operated(NODES - 100) as (plane, observer, _):
@@ -78,6 +84,7 @@ MEASURES: dict[str, Callable[[], Results]] = {
     "first": first,
     "failed-nodes": failed_nodes,
     "first-moves": first_moves,
+    "leases": lease_watch,
 }
 
 

@@ -47,6 +47,10 @@ def failures(results: dict[str, Any]) -> list[Row]:
     for limit, alarms in results.get("false alarms", {}).items():
         said = f"{alarms['alarms']} of {alarms['renewals']} renewals ({alarms['longer than it']} were later than that)"
         found.append((f"kubelets whose Leases are 5 to 15 s late: false alarms, {limit}", said, ""))
+    if watched := results.get("5,000 leases"):
+        said = f"{watched['share of a core']:.1%} of a core ({watched['share of a core, idle']:.1%} while none is)"
+        what = f"5,000 Leases watched, {watched['renewals a second']:.0f} renewals a second"
+        found.append((what, said, "< 5%"))
     if moved := results.get("condition to first request, ms"):
         found.append(("1,000 nodes, a condition's time is up: first request, median", f"{moved['median']:.0f} ms", ""))
         found.append(("the same, 99th percentile", f"{moved['p99']:.0f} ms", "< 1000 ms"))
