@@ -144,6 +144,7 @@ class App:
             self.metrics,
             self.heartbeats,
             own_pod=f"{options.namespace}/{self.identity}",
+            leaving=options.cleanup,
         )
         reconciler = Reconciler(self.client, self.store, self.clock, queue, announcer, self.metrics)
         self.engine = Engine(self.store, tools, queue, reconciler)

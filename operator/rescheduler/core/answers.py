@@ -4,6 +4,7 @@ Four different refusals come as 429, two as 403; each asks for something else. S
 storage/eviction.go` of Kubernetes 1.37.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,6 +13,8 @@ from rescheduler.core.budgets import Budget
 
 _DENIES = "denied the request"
 _CATCH_UP = "the disruption controller has to catch up; look at kube-controller-manager if it stays"
+_ANOTHER = re.compile(r"UID in (the )?precondition", re.IGNORECASE)
+"""Another pod has its name now. (Where the resourceVersion differs it is the same pod, changed since.)"""
 
 
 class Outcome(StrEnum):
@@ -58,7 +61,7 @@ OF_BUDGETS = (BlockerClass.BUDGET_EXHAUSTED, BlockerClass.BUDGET_MISCONFIGURED, 
 def judge(refusal: Refusal, budget: Budget | None) -> Answer:
     """What a refused eviction means; `budget` is the pod's, as last seen."""
     match refusal.code:
-        case 404 | 409 if refusal.code == 404 or "precondition" in refusal.message.lower():
+        case 404 | 409 if refusal.code == 404 or _ANOTHER.search(refusal.message):
             return Answer(Outcome.GONE)
         case 429:
             return _too_many(refusal, budget)

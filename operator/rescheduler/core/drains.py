@@ -21,6 +21,7 @@ class Fact(StrEnum):
     """What is true of a drain now; the first that holds."""
 
     NODE_GONE = "NodeGone"  # or another machine under its name
+    FENCED = "Fenced"  # nobody asks for it any more, and the node must stay out of service for now
     RETURNING = "Returning"  # nobody asks for it any more, and pods are still to be given back
     WITHDRAWN = "Withdrawn"  # nobody asks for it any more
     RESTORED = "Restored"  # withdrawn, and nothing of ours is left on the node
@@ -75,6 +76,7 @@ _BEGUN: _Row = {
 _OVER: _Row = {
     Fact.NODE_GONE: (Phase.RESTORING, (Command.FORGET,)),
     Fact.RETURNING: (Phase.RESTORING, (Command.GIVE_BACK,)),
+    Fact.FENCED: (Phase.RESTORING, ()),
     Fact.WITHDRAWN: (Phase.RESTORING, (Command.RESTORE,)),
     Fact.RESTORED: (Phase.RESTORING, (Command.FORGET,)),
 }
@@ -106,6 +108,7 @@ class Situation:
         begun: status.startedAt.
         frozen: the view of the cluster is stale.
         yields: what holds it is the want of a slot that it once had.
+        fenced: our out-of-service taint is on the node and may not go.
         steps_back: it is to let go of its node for another drain.
         set_aside: what holds it keeps its node cordoned.
         suspected: nothing but a silent Lease speaks for it.
@@ -122,6 +125,7 @@ class Situation:
     held: bool
     frozen: bool = False
     yields: bool = False
+    fenced: bool = False
     steps_back: bool = False
     set_aside: bool = False
     suspected: bool = False
@@ -140,10 +144,11 @@ def fact(s: Situation) -> Fact:
         (not s.same_node, Fact.NODE_GONE),
         (s.frozen, Fact.FROZEN),
         (s.withdrawn and s.traces, Fact.RETURNING),
+        (s.withdrawn and s.fenced, Fact.FENCED),
         (s.withdrawn, Fact.RESTORED if s.restored else Fact.WITHDRAWN),
         (s.begun and s.remaining == 0 and s.now >= s.begun + SETTLE, Fact.EMPTY),
         (s.expired, Fact.EXPIRED),
-        (s.steps_back and s.begun, Fact.RETREATING if s.traces else Fact.STEPPING_BACK),
+        (s.steps_back and s.begun and not s.fenced, Fact.RETREATING if s.traces else Fact.STEPPING_BACK),
         (s.held and s.set_aside, Fact.SET_ASIDE),
         (s.held and not s.yields, Fact.HELD),
         (s.suspected and not s.held, Fact.SUSPECTED),

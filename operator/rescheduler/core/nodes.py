@@ -14,6 +14,7 @@ from typing import Any
 from rescheduler.api import names
 from rescheduler.api.drains import NodeRecord, Reason, TaintRecord
 from rescheduler.core.facts import Node, Taint
+from rescheduler.core.proofs import OURS
 
 Patch = dict[str, Any]
 
@@ -70,6 +71,34 @@ def taint_patch(node: Node, ours: NodeRecord) -> Patch | None:
     have = {(t.key, t.effect) for t in node.taints}
     new = [Taint(t.key, t.value, t.effect) for t in ours.added_taints if (t.key, t.effect) not in have]
     return _guarded({"spec": {"taints": [t.as_json() for t in (*node.taints, *new)]}}, node) if new else None
+
+
+def out_of_service_record(node: Node, before: NodeRecord | None) -> NodeRecord:
+    """What will be ours on a node whose boot is proven dead: the taint, and the boot that it is for."""
+    known = before if before and before.uid == node.uid else NodeRecord(uid=node.uid)
+    taints = (*(t for t in known.added_taints if t != OURS), OURS)
+    return known.model_copy(update={"boot_id": node.boot_id, "added_taints": taints})
+
+
+def in_service_record(before: NodeRecord) -> NodeRecord:
+    """What is ours without the out-of-service taint."""
+    return before.model_copy(update={"added_taints": tuple(t for t in before.added_taints if t != OURS)})
+
+
+def out_of_service_patch(node: Node) -> Patch | None:
+    """Set the out-of-service taint; None where one is there, whoever set it."""
+    if any(t.key == OURS.key for t in node.taints):
+        return None
+    taints = [*node.taints, Taint(OURS.key, OURS.value, OURS.effect)]
+    return _guarded({"spec": {"taints": [t.as_json() for t in taints]}}, node)
+
+
+def in_service_patch(node: Node) -> Patch | None:
+    """Take off our out-of-service taint, and no other; None where it is not there."""
+    kept = [t for t in node.taints if (t.key, t.value, t.effect) != (OURS.key, OURS.value, OURS.effect)]
+    if len(kept) == len(node.taints):
+        return None
+    return _guarded({"spec": {"taints": [t.as_json() for t in kept] or None}}, node)
 
 
 def hold_patch(node: Node, ours: NodeRecord) -> Patch | None:

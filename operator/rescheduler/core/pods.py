@@ -11,13 +11,25 @@ from rescheduler.core.moves import Move
 
 CORDON_TAINT = "node.kubernetes.io/unschedulable"
 FINISHED = ("Succeeded", "Failed")
-_RUN_TWICE_OWNERS = ("ReplicaSet", "ReplicationController")
+_KUBERNETES_OWN = ("", "apps", "batch")
+_DISKS = (
+    "awsElasticBlockStore",
+    "azureDisk",
+    "cinder",
+    "fc",
+    "flexVolume",
+    "gcePersistentDisk",
+    "iscsi",
+    "portworxVolume",
+    "rbd",
+    "vsphereVolume",
+)
 _HOSTNAME = "kubernetes.io/hostname"
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The controller of a pod, by its ownerReference."""
+    """The controller of a pod, by its ownerReference; `kind`: with its group, where that is not Kubernetes' own."""
 
     kind: str
     name: str
@@ -42,6 +54,7 @@ class Pod:
         grace: its terminationGracePeriodSeconds.
         deleting: its deletionTimestamp, which has the grace in it already.
         claims: names of its PersistentVolumeClaims; `ephemeral`: of its generic ephemeral volumes.
+        disk: it names a disk itself, without a claim.
         version: its resourceVersion.
         ready_since: since when `Ready` has the status it has, by the kubelet's clock.
         pinned: it can run on its node alone.
@@ -66,6 +79,7 @@ class Pod:
     empty_dir: bool = False
     claims: tuple[str, ...] = ()
     ephemeral: tuple[str, ...] = ()
+    disk: bool = False
     tolerations: tuple[Toleration, ...] = ()
     host_path: bool = False
     pinned: bool = False
@@ -101,11 +115,6 @@ class Pod:
     def finished(self) -> bool:
         """Its containers have ended for good: nothing is lost by removing it, and no budget counts it."""
         return self.phase in FINISHED
-
-    @property
-    def may_run_twice(self) -> bool:
-        """Whether a second copy beside one that may still run harms nobody (DESIGN 5)."""
-        return self.owner is not None and self.owner.kind in _RUN_TWICE_OWNERS and not self.claims
 
     @property
     def tolerates_cordon(self) -> bool:
@@ -149,6 +158,7 @@ def pod(raw: Mapping[str, Any]) -> Pod:
         host_path=any("hostPath" in volume for volume in volumes),
         claims=tuple(v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v),
         ephemeral=tuple(f"{meta['name']}-{v['name']}" for v in volumes if "ephemeral" in v),
+        disk=any(kind in v for v in volumes for kind in _DISKS),
         pinned=_pinned(spec),
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
         tolerations=tuple(
@@ -165,7 +175,9 @@ def _owner(meta: Mapping[str, Any], move: Move | None) -> Owner | None:
     """Its controller; a released pod counts as its ReplicaSet's."""
     owner = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), None)
     if owner:
-        return Owner(owner["kind"], owner["name"], owner["uid"])
+        group = owner.get("apiVersion", "").rpartition("/")[0]
+        kind = owner["kind"] if group in _KUBERNETES_OWN else f"{owner['kind']}.{group}"
+        return Owner(kind, owner["name"], owner["uid"])
     return Owner("ReplicaSet", move.replica_set, move.replica_set_uid) if move else None
 
 

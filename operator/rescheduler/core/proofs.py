@@ -5,11 +5,9 @@ one machine, and was said since that boot was last known to live: what an earlie
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeRecord, TaintRecord
@@ -75,19 +73,24 @@ def attestation(text: str) -> Attestation:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"it is no JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise ValueError('it is no JSON object: write it like {"nodeUID":…,"bootID":…,"method":…,"time":…}')
+    found = found if isinstance(found, dict) else {}
     if missing := [key for key in _KEYS if key not in found]:
         raise ValueError(f"it lacks {', '.join(missing)}")
-    if wrong := [key for key in _KEYS if not isinstance(found[key], str) or not found[key]]:
-        raise ValueError(f"{', '.join(wrong)} must be text, and not empty")
+    if wrong := [
+        key for key in _KEYS if not isinstance(found[key], str) or not found[key] or not found[key].isprintable()
+    ]:
+        raise ValueError(f"{', '.join(wrong)} must be text on one line, and not empty")
+    return Attestation(found["nodeUID"], found["bootID"], found["method"][:_LONGEST_METHOD], _time(found["time"]))
+
+
+def _time(text: str) -> datetime:
     try:
-        time = datetime.fromisoformat(found["time"])
-    except ValueError:
-        time = None
-    if time is None or time.tzinfo is None:
-        raise ValueError(f"its time {found['time']!r:.60} is no time with a time zone, such as 2026-01-31T22:00:00Z")
-    return Attestation(found["nodeUID"], found["bootID"], found["method"][:_LONGEST_METHOD], time)
+        time = datetime.fromisoformat(text)
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"its time {text!r:.60} is no time with a time zone, such as 2026-01-31T22:00:00Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,40 +192,6 @@ def hint(node: Node) -> str:
     )
 
 
-# -- whether the kubelet is silent ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Pulse:
-    """A node's Lease as read live, on our own clock: the node's may be wrong by hours.
-
-    Attributes:
-        stamp: what it says; empty where there is none.
-        since: from when it has said so; `read`: when it last did.
-        patience: for how long it must not change: two renewals missed.
-    """
-
-    stamp: str
-    since: datetime
-    read: datetime
-    patience: timedelta
-
-    @property
-    def silent(self) -> bool:
-        """Nobody has renewed it for long enough."""
-        return self.read - self.since >= self.patience
-
-
-def pulse(before: Pulse | None, lease: Mapping[str, Any] | None, now: datetime) -> Pulse:
-    """Take in a Lease as read now; None: there is none, which proves nothing by itself."""
-    spec = (lease or {}).get("spec") or {}
-    stamp = spec.get("renewTime") or ""
-    # A kubelet renews after a quarter of the duration.
-    patience = timedelta(seconds=spec.get("leaseDurationSeconds") or 40) / 2
-    since = before.since if before and before.stamp == stamp else now
-    return Pulse(stamp, since, now, patience)
-
-
 # -- the taint --------------------------------------------------------------------------------------------------------
 
 
@@ -288,7 +257,6 @@ class Standing:
         hint: what would be proof, for people.
         forbidden: the policy forbids force.
         returned: the boot that was said to be dead is back.
-        recovering: why nothing more is moved though the request stands; empty where it is.
     """
 
     failing: bool = False
@@ -297,7 +265,6 @@ class Standing:
     hint: str = ""
     forbidden: bool = False
     returned: bool = False
-    recovering: str = ""
 
 
 def condition(standing: Standing, *, waiting: int, needed: bool) -> tuple[str, str, str] | None:
@@ -315,5 +282,3 @@ def condition(standing: Standing, *, waiting: int, needed: bool) -> tuple[str, s
     if standing.forbidden:
         return "False", "ForceNever", f"{pods}, and failure.force is Never"
     return "False", "WaitingForProof", "; ".join((f"{pods}: no proof that the node is dead", *standing.doubts))
-
-

@@ -18,10 +18,11 @@ from rescheduler.api.drains import (
 )
 from rescheduler.api.policies import Drain, OnTimeout, Policy
 from rescheduler.api.scalars import format_duration
-from rescheduler.core import estimates
+from rescheduler.core import estimates, proofs
 from rescheduler.core.drains import Fact
 from rescheduler.core.facts import Node
 from rescheduler.core.holds import Held
+from rescheduler.core.proofs import Standing
 from rescheduler.core.tallies import MOST_BLOCKERS, Tally
 from rescheduler.core.windows import look
 
@@ -35,6 +36,7 @@ class Scene:
         tally: None while the node's pods are not known.
         settings: the policy's `drain`, with the NodeDrain's own words over it.
         moved: pods that have left so far.
+        standing: where it stands with the failure of its node.
         recordoned: when the node was cordoned again after somebody had uncordoned it.
     """
 
@@ -50,6 +52,7 @@ class Scene:
     moved: int
     now: datetime
     settings: Drain = field(default_factory=Drain)
+    standing: Standing = field(default_factory=Standing)
     recordoned: datetime | None = None
 
 
@@ -180,6 +183,11 @@ def _conditions(scene: Scene) -> tuple[Condition, ...]:
         known.pop("FitsWindow", None)
     elif fits := _fits_window(scene):
         ours["FitsWindow"] = fits
+    if scene.tally and scene.node:
+        if fenced := _fenced(scene, scene.tally, scene.node, known.get("Fenced")):
+            ours["Fenced"] = fenced
+        else:
+            known.pop("Fenced", None)  # said of a node that is back, it would be wrong
     for type_, (state, reason, message) in ours.items():
         old = known.get(type_)
         known[type_] = Condition(
@@ -193,7 +201,17 @@ def _conditions(scene: Scene) -> tuple[Condition, ...]:
     return tuple(known.values())
 
 
+def _fenced(scene: Scene, tally: Tally, node: Node, before: Condition | None) -> tuple[str, str, str] | None:
+    """Whether the node is proven dead; None where nothing needs that."""
+    stood = before is not None and before.status == "True"
+    needed = stood or tally.proven > 0 or proofs.recorded(node, scene.record)
+    return proofs.condition(scene.standing, waiting=tally.unproven, needed=needed)
+
+
 def _progressing(scene: Scene) -> tuple[str, str, str]:
+    if scene.fact is Fact.FENCED:
+        words = "the node is put back once it has booted anew, or nothing there is Terminating or attached any more"
+        return "True", "OutOfService", words
     if scene.phase is Phase.RESTORING:
         return "True", "Restoring", "the node is being put back as it was"
     if scene.phase is Phase.DRAINED:

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from rescheduler.api.drains import Blocker
+from rescheduler.api.drains import Blocker, BlockerClass
 from rescheduler.core.answers import Answer, Outcome
 from rescheduler.core.estimates import Line
 from rescheduler.core.pods import Pod
-from rescheduler.core.verdicts import Fate, Verdict
+from rescheduler.core.verdicts import Fate, Premise, Verdict
 
 MOST_BLOCKERS = 50
 """So many are named in status; `blockersTotal` counts all."""
@@ -44,6 +44,9 @@ class Tally:
         hanging: those for so long that nothing waits for them any more.
         lines: those left, in the lines in which they leave.
         waiting: those released whose replacement is not Ready.
+        unproven: those that wait for proof that their node is dead.
+        proven: those that go by such proof; `unsent`: of these, those neither Terminating nor refused; `lost`: of
+            these, those Terminating.
     """
 
     next: tuple[tuple[Pod, Verdict], ...] = ()
@@ -53,6 +56,10 @@ class Tally:
     in_flight: int = 0
     waiting: int = 0
     lines: tuple[Line, ...] = ()
+    unproven: int = 0
+    proven: int = 0
+    unsent: int = 0
+    lost: tuple[Pod, ...] = ()
     detaching: frozenset[str] = frozenset()
     hanging: frozenset[str] = frozenset()
     notes: tuple[tuple[Pod, str], ...] = ()
@@ -80,7 +87,8 @@ def tally(
     rows = list(judged)
     must = [(pod, verdict) for pod, verdict in rows if verdict.fate is not Fate.STAY]
     # On an unreachable node a Terminating pod may stay so for ever: for order and progress it is gone.
-    here = [(pod, v) for pod, v in must if not (unreachable and v.fate is Fate.LEAVING)]
+    here = [(pod, v) for pod, v in must if not (unreachable and _leaves(v))]
+    proven = [(pod, v) for pod, v in must if v.premise is Premise.DEAD]
     first = min((v.order for _, v in here), default=0)
     # At its deadline a pod goes at once: behind a lower order that is still ending it would be late.
     turn = [(p, v) for p, v in here if (v.order == first or v.forced) and v.fate in (Fate.EVICT, Fate.DELETE)]
@@ -96,8 +104,10 @@ def tally(
             healthy=answer.budget.healthy if answer.budget else None,
             needed=answer.budget.needed if answer.budget else None,
         )
-        for pod, verdict in here
-        if (answer := _refusal(pod, verdict, attempts.get(pod.uid), refusals)) and answer.cause
+        for pod, verdict in must
+        if (pod.finished or not (unreachable and _leaves(verdict)))
+        and (answer := _refusal(pod, verdict, attempts.get(pod.uid), refusals))
+        and answer.cause
     ]
     return Tally(
         next=tuple(sorted(turn, key=lambda row: (row[0].priority, row[0].key))),
@@ -106,10 +116,24 @@ def tally(
         remaining=len(here),
         in_flight=sum(_in_flight(p, v, attempts, late) for p, v in must),
         waiting=sum(p.released and p.uid in waiting for p, _ in must),
+        unproven=sum(v.cause is BlockerClass.WAITING_FOR_PROOF for _, v in must),
+        proven=len(proven),
+        unsent=sum(v.fate is not Fate.LEAVING and not _refused(p, v, attempts, refusals) for p, v in proven),
+        lost=tuple(p for p, v in proven if v.fate is Fate.LEAVING),
         notes=tuple((pod, verdict.note) for pod, verdict in here if verdict.note),
         skipped=len(rows) - len(must),
         blockers=tuple(sorted(blockers, key=lambda b: (b.since, b.namespace, b.pod))),
     )
+
+
+def _leaves(verdict: Verdict) -> bool:
+    """It is Terminating, and nothing but its kubelet keeps it."""
+    return verdict.fate is Fate.LEAVING and verdict.cause is not BlockerClass.WAITING_FOR_PROOF
+
+
+def _refused(pod: Pod, verdict: Verdict, attempts: Mapping[str, Attempt], refusals: Mapping[str, Answer]) -> bool:
+    answer = _refusal(pod, verdict, attempts.get(pod.uid), refusals)
+    return answer is not None and answer.outcome is Outcome.REFUSED
 
 
 def _in_flight(pod: Pod, verdict: Verdict, attempts: Mapping[str, Attempt], late: datetime) -> bool:

@@ -21,6 +21,8 @@ CRITICAL_ORDER = 1_000_000
 """Order of system-*-critical pods that no rule names (DESIGN: they leave after all others)."""
 OWN_ORDER = 2**31
 """Order of the operator's own pod: after everything that a rule can say."""
+_RUN_TWICE = ("ReplicaSet", "ReplicationController")
+"""Owners that start another pod as soon as one is Terminating, under another name."""
 FOR_GOOD = datetime.max.replace(tzinfo=UTC)
 _LAG = timedelta(seconds=10)
 _OVERDUE = timedelta(seconds=10)
@@ -37,6 +39,14 @@ class Fate(StrEnum):
     BLOCK = "Block"  # must leave, and may not: a blocker says why
 
 
+class Premise(StrEnum):
+    """What a verdict rests on beside the pod: looked at live, just before."""
+
+    NOTHING = "Nothing"
+    SILENT = "Silent"  # its node is unreachable
+    DEAD = "Dead"  # its node's boot is proven dead
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What to do with one pod, and when among the others (lower `order` first).
@@ -47,6 +57,7 @@ class Verdict:
         grace: for DELETE, instead of the pod's own; seconds.
         forced: the deadline has come: nothing that could wait holds the pod any more.
         note: a word for the pod's owner.
+        as_seen: only while the pod is as it was seen: one that is Ready again keeps its budget.
     """
 
     fate: Fate
@@ -57,6 +68,8 @@ class Verdict:
     grace: int | None = None
     forced: bool = False
     note: str = ""
+    premise: Premise = Premise.NOTHING
+    as_seen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +78,10 @@ class Circumstances:
 
     Attributes:
         started: when the drain began; `paused`: how much of the time since does not count.
-        unreachable: the node is `Ready=Unknown`.
+        unreachable: the node is `Ready=Unknown`, or proven dead.
+        failing: its failure was asked about, and holds: what serves nobody any more may go past its budget.
+        dead: its boot is proven dead; `proof_hint`: what would prove it.
+        jobs: uids of Jobs that replace a pod as soon as it is Terminating.
         labels: of namespaces, by name; those that no rule asks for may be absent.
         daemon_sets: uids of those that exist, by namespace; None where not known.
         own: this process' own pod, as namespace/name.
@@ -75,6 +91,10 @@ class Circumstances:
     started: datetime | None = None
     paused: timedelta = timedelta()
     unreachable: bool = False
+    failing: bool = False
+    dead: bool = False
+    proof_hint: str = ""
+    jobs: frozenset[str] = frozenset()
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     daemon_sets: Mapping[str, frozenset[str]] = field(default_factory=dict)
     own: str = ""
@@ -128,7 +148,7 @@ def judge(pod: Pod, drain: Drain, seen: Circumstances) -> Verdict:
         return Verdict(Fate.STAY)
     order = _order(pod, rule, seen)
     if pod.deleting:
-        return _leaving(pod, order, seen.now)
+        return _leaving(pod, order, seen)
     if pod.finished:
         return Verdict(Fate.EVICT, order)
     if pod.tolerates_cordon and not _of_daemon_set(pod):
@@ -142,8 +162,26 @@ def judge(pod: Pod, drain: Drain, seen: Circumstances) -> Verdict:
             "delete the pod by hand, or set drain.unmanaged: Evict",
         )
     if seen.unreachable:
-        return _unreachable(pod, order)
+        return _local(pod, order, seen) or _unreachable(pod, order, seen)
     return _alive(pod, drain, rule, order, seen)
+
+
+def may_run_twice(pod: Pod, seen: Circumstances) -> bool:
+    """Whether a second copy beside one that may still run harms nobody (DESIGN 5)."""
+    if pod.owner is None or seen.volumes.exclusive(pod):
+        return False
+    return pod.owner.kind in _RUN_TWICE or (pod.owner.kind == "Job" and pod.owner.uid in seen.jobs)
+
+
+def past_budget(pod: Pod, verdict: Verdict, seen: Circumstances) -> Verdict:
+    """Of a pod that its budget holds back, on a failed node that is alive: one that serves nobody need not wait.
+
+    Its kubelet ends it, so no proof is needed; others, such as a member of a quorum, keep their budget.
+    """
+    lost = seen.failing and not seen.unreachable and not pod.ready and not pod.finished
+    if verdict.fate is not Fate.EVICT or not lost or not may_run_twice(pod, seen):
+        return verdict
+    return Verdict(Fate.DELETE, verdict.order, as_seen=True)
 
 
 def _of_daemon_set(pod: Pod) -> bool:
@@ -167,13 +205,8 @@ def _alive(pod: Pod, drain: Drain, rule: Rule | None, order: int, seen: Circumst
             "its emptyDir volume would be lost",
             "save the data and delete the pod by hand, or set drain.emptyDir: Evict",
         )
-    if seen.volumes.on_this_node_alone(pod):
-        return _block(
-            BlockerClass.LOCAL_VOLUME,
-            order,
-            "its data is on a volume of this node alone: elsewhere it would stay Pending",
-            "save the data and delete the pod and its claim by hand, or let a rule Skip it",
-        )
+    if held := _local(pod, order, seen):
+        return held
     if forced := _at_timeout(pod, drain, rule, order, seen):
         return forced
     if rule and rule.action is RuleAction.WAIT_COMPLETED:
@@ -198,6 +231,17 @@ def _alive(pod: Pod, drain: Drain, rule: Rule | None, order: int, seen: Circumst
     return Verdict(Fate.EVICT, order)
 
 
+def _local(pod: Pod, order: int, seen: Circumstances) -> Verdict | None:
+    if not seen.volumes.on_this_node_alone(pod):
+        return None
+    return _block(
+        BlockerClass.LOCAL_VOLUME,
+        order,
+        "its data is on a volume of this node alone: elsewhere it would stay Pending",
+        "save the data and delete the pod and its claim by hand, or let a rule Skip it",
+    )
+
+
 def _at_timeout(pod: Pod, drain: Drain, rule: Rule | None, order: int, seen: Circumstances) -> Verdict | None:
     """At its deadline less its grace a pod is deleted, so that it is gone by the deadline; grace is never 0."""
     timeout = rule.timeout if rule and rule.timeout is not None else drain.timeout
@@ -216,8 +260,10 @@ def _block(cause: BlockerClass, order: int, message: str, hint: str) -> Verdict:
     return Verdict(Fate.BLOCK, order, cause, message, hint)
 
 
-def _leaving(pod: Pod, order: int, now: datetime) -> Verdict:
-    if pod.deleting is None or now - pod.deleting < _OVERDUE:
+def _leaving(pod: Pod, order: int, seen: Circumstances) -> Verdict:
+    if seen.unreachable and not pod.finished and not may_run_twice(pod, seen):
+        return _by_proof(pod, order, seen)
+    if pod.deleting is None or seen.now - pod.deleting < _OVERDUE:
         return Verdict(Fate.LEAVING, order)
     held = f" and has the finalizers {', '.join(pod.finalizers)}" if pod.finalizers else ""
     return Verdict(
@@ -230,14 +276,26 @@ def _leaving(pod: Pod, order: int, now: datetime) -> Verdict:
     )
 
 
-def _unreachable(pod: Pod, order: int) -> Verdict:
+def _unreachable(pod: Pod, order: int, seen: Circumstances) -> Verdict:
     """DESIGN 5: on an unreachable node only what may run twice goes without proof that the node is dead."""
-    if not pod.may_run_twice:
-        return _block(
-            BlockerClass.WAITING_FOR_PROOF,
-            order,
-            "its node is unreachable: it may still run there, and must not run twice",
-            "power the machine off and delete the Node, or let it come back",
-        )
+    if not may_run_twice(pod, seen):
+        return _by_proof(pod, order, seen)
     # One that still counts as healthy is never deleted past its budget.
-    return Verdict(Fate.EVICT if pod.ready else Fate.DELETE, order)
+    if pod.ready or not seen.failing:
+        return Verdict(Fate.EVICT, order, premise=Premise.SILENT)
+    return Verdict(Fate.DELETE, order, premise=Premise.SILENT, as_seen=True)
+
+
+def _by_proof(pod: Pod, order: int, seen: Circumstances) -> Verdict:
+    """A pod that must not run twice: it waits, and nothing is written to it, until its node is proven dead."""
+    if not seen.dead:
+        why = "its volume can be had by one node alone" if seen.volumes.exclusive(pod) else "it must not run twice"
+        message = f"its node is unreachable, where it may still run, and {why}"
+        fate = Fate.LEAVING if pod.deleting else Fate.BLOCK
+        return Verdict(fate, order, BlockerClass.WAITING_FOR_PROOF, message, seen.proof_hint)
+    if pod.deleting:
+        return Verdict(Fate.LEAVING, order, premise=Premise.DEAD)
+    # Its volumes are let go by the out-of-service taint, all at once: none waits for another's.
+    if pod.ready:
+        return Verdict(Fate.EVICT, order, premise=Premise.DEAD)
+    return Verdict(Fate.DELETE, order, premise=Premise.DEAD, as_seen=True)

@@ -87,6 +87,14 @@ class Volumes:
         """Whether the pod's data is on its node and nowhere else."""
         return bool(self.of(pod) & self.local)
 
+    def exclusive(self, pod: Pod) -> bool:
+        """Whether the pod has a volume that one node alone can have, and that its successor needs too.
+
+        A claim that is not known counts as one. Those of ephemeral volumes are made anew for each pod.
+        """
+        found = (self.claims.get((pod.namespace, name)) for name in pod.claims)
+        return pod.disk or any(claim is None or claim.exclusive for claim in found)
+
     def one_by_one(self, pod: Pod) -> bool:
         """Whether the pod has a volume here that only one node can have, and takes it along."""
         found = (self.claims.get((pod.namespace, name)) for name in pod.claims)

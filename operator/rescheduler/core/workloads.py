@@ -11,6 +11,7 @@ from rescheduler.api.selectors import LabelSelector
 from rescheduler.core.pods import Pod
 
 _REVISION = "deployment.kubernetes.io/revision"
+_JOB_CONTROLLER = "kubernetes.io/job-controller"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,13 @@ def replica_set(raw: Mapping[str, Any]) -> ReplicaSet:
         min_ready=timedelta(seconds=spec.get("minReadySeconds", 0)),
         query=LabelSelector.model_validate(selector | {"matchLabels": labels}).query(),
     )
+
+
+def replaces_at_once(raw: Mapping[str, Any]) -> bool:
+    """Whether a (raw) Job makes a new pod as soon as one is Terminating: then two of it may run for a while."""
+    spec = raw["spec"]
+    policy = spec.get("podReplacementPolicy") or ("Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed")
+    return policy != "Failed" and spec.get("managedBy", _JOB_CONTROLLER) == _JOB_CONTROLLER
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,17 +6,22 @@ A pod that leaves without trouble gets none.
 from collections.abc import Mapping
 from datetime import datetime
 
-from rescheduler.api import GROUP, VERSION
+import structlog
+
+from rescheduler.api import GROUP, VERSION, names
 from rescheduler.api.drains import Blocker, NodeDrain, NodeDrainStatus, Phase
 from rescheduler.api.policies import OnTimeout, Policy
 from rescheduler.api.scalars import format_duration
+from rescheduler.core import proofs
 from rescheduler.core.facts import Node
-from rescheduler.core.pods import Owner
+from rescheduler.core.pods import Owner, Pod
 from rescheduler.core.reports import Scene
 from rescheduler.core.tallies import Tally
 from rescheduler.core.windows import look
 from rescheduler.engine.metrics import Metrics
 from rescheduler.kube.recorder import Kind, Recorder, Subject
+
+log = structlog.get_logger("rescheduler.announcements")
 
 _MOST_NOTES = 1000  # remembered; above that a word may be said twice
 _VERSIONS = {"ReplicaSet": "apps/v1", "StatefulSet": "apps/v1", "DaemonSet": "apps/v1", "Job": "batch/v1"}
@@ -64,6 +69,55 @@ class Announcer:
         kept = " (it stays cordoned: somebody else had done that)" if node.unschedulable and record else ""
         message = f"Nothing of Rescheduler's is left on the node{kept}"
         self._both(drain, node, Kind.NORMAL, "Restored", message)
+
+    def attestation_refused(self, node: Node, why: str) -> None:
+        """The annotation that should prove the node dead does not."""
+        if self._first(f"{node.uid}/{names.FENCED}", why):
+            message = f"The annotation {names.FENCED} is not taken as proof: {why}. {proofs.hint(node)}"
+            self._recorder.emit(of_node(node), Kind.WARNING, "FencedRefused", message)
+
+    def out_of_service(self, scene: Scene, node: Node) -> None:
+        """The taint was set."""
+        message = (
+            f"Boot {node.boot_id} is proven dead: tainted {names.OUT_OF_SERVICE}:NoSchedule, so that its pods are "
+            "removed and its volumes detached"
+        )
+        self._both(scene.drain, node, Kind.NORMAL, "OutOfService", message)
+
+    def in_service(self, scene: Scene, node: Node, *, rebooted: bool) -> None:
+        """The taint was taken off."""
+        why = "the node has booted anew" if rebooted else "nothing there is Terminating or attached any more"
+        message = f"Took off the taint {names.OUT_OF_SERVICE}: {why}"
+        self._both(scene.drain, node, Kind.NORMAL, "InService", message)
+
+    def left_out_of_service(self, drain: NodeDrain, node: Node) -> None:
+        """The operator leaves the cluster, and a taint of its own on a node."""
+        taint = f"{names.OUT_OF_SERVICE}:NoSchedule"
+        log.warning("cleanup.taint_left", node=node.name, taint=taint, boot=node.boot_id)
+        message = (
+            f"The taint {taint} stays though Rescheduler leaves: the boot is said to be dead, and has not been replaced. "
+            f"Once it has: kubectl taint node {node.name} {taint}-"
+        )
+        self._both(drain, node, Kind.WARNING, "LeftOutOfService", message)
+
+    def returned_without_reboot(self, drain: NodeDrain, node: Node) -> None:
+        """The boot that was said to be dead is back."""
+        if self._first(f"{drain.uid}/{node.boot_id}/returned", "said"):
+            message = (
+                f"Boot {node.boot_id}, which was said to be dead, is back: its containers ran all along, and what was "
+                "started elsewhere in their place ran twice. Look at the data of what moved"
+            )
+            self._both(drain, node, Kind.WARNING, "ReturnedWithoutReboot", message)
+
+    def running_twice(self, drain: NodeDrain, node: Node, old: Pod, new: Pod) -> None:
+        """A pod runs in the place of one that had never stopped."""
+        message = (
+            f"Pod {new.key} runs on node {new.node} in the place of {old.key}, whose containers on {node.name} had "
+            "never stopped: look at its data"
+        )
+        subject = Subject("v1", "Pod", new.name, new.uid, new.namespace)
+        self._recorder.emit(subject, Kind.WARNING, "RunningTwice", message)
+        self._both(drain, node, Kind.WARNING, "RunningTwice", message)
 
     def stepped_back(self, scene: Scene) -> None:
         """The node was given free for another drain."""

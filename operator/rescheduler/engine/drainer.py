@@ -15,15 +15,18 @@ from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, NodeDrainStatus, Phase
 from rescheduler.api.policies import Drain, OnTimeout, Policy
 from rescheduler.api.scalars import dump
-from rescheduler.core import drains, reports, turns
+from rescheduler.core import drains, proofs, reports, turns
 from rescheduler.core.drains import Command, Fact
 from rescheduler.core.facts import UNREACHABLE, Node
+from rescheduler.core.health import Health
 from rescheduler.core.holds import IN_LINE, Held, Hold
+from rescheduler.core.proofs import Standing
 from rescheduler.core.tallies import Tally
 from rescheduler.core.verdicts import Circumstances, deadline
 from rescheduler.engine.announcements import Announcer
 from rescheduler.engine.claims import Claims
 from rescheduler.engine.clock import Clock
+from rescheduler.engine.fences import Fence
 from rescheduler.engine.heartbeats import Heartbeats
 from rescheduler.engine.keeper import Keeper
 from rescheduler.engine.metrics import Metrics
@@ -47,7 +50,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What every drain task shares."""
+    """What every drain task shares; `leaving`: the operator leaves the cluster for good."""
 
     client: Client
     store: Store
@@ -58,6 +61,7 @@ class Tools:
     metrics: Metrics
     heartbeats: Heartbeats
     own_pod: str = ""
+    leaving: bool = False
 
 
 class Drainer:
@@ -67,9 +71,18 @@ class Drainer:
         self.name = name
         self._t = tools
         self._wake = asyncio.Event()
-        self._pods = NodePods(name, tools.movers, self.wake)
+        self._keeper = Keeper(
+            name,
+            tools.client,
+            tools.store,
+            tools.clock,
+            tools.announcer,
+            tools.heartbeats,
+            leaving=tools.leaving,
+        )
+        self._fence = Fence(tools.client, tools.store, tools.clock, tools.announcer, tools.heartbeats, self._keeper)
+        self._pods = NodePods(name, tools.movers, self.wake, self._fence.confirm)
         self._standoffs = Standoffs(tools.client, tools.store, tools.clock, tools.movers.budgets)
-        self._keeper = Keeper(name, tools.client, tools.store, tools.clock, tools.announcer, tools.heartbeats)
         self._claims = Claims(tools.client, tools.clock)
         self._written_at = float("-inf")
         self._cost = 0.0  # seconds that the last look at the pods took
@@ -133,14 +146,19 @@ class Drainer:
         if held is None and drain.status.started_at is None and here:
             held = await self._claims.look(here)
         policy = store.policy(here) if here else None
+        standing = await self._standing(drain, here, policy, now)
+        held = held or (self._fence.rest(drain, here, policy) if here else None)
         if here and (drain.status.started_at or (held and held.reason is Hold.AUDIT)):
             self._pods.follow(here.name)
         withdrawn = drain.deletion_timestamp is not None
         may_move = (held is None or _yields(drain, held)) and not withdrawn
         early, began = turns.suspected(drain, store.world(), now), self._t.clock.monotonic()
-        tally = self._tally(drain, here, policy, now, may_move=may_move, early=early)
-        self._cost = self._t.clock.monotonic() - began
         settings = drain.spec.drain.over(policy.spec.drain if policy else Drain())
+        seen = self._seen(drain, here, settings, standing, now)
+        tally = self._pods.look(drain, settings, seen, may_move=may_move, early=early) if seen else None
+        self._cost = self._t.clock.monotonic() - began
+        self._keeper.busy = self._busy(seen)
+        tally = tally if policy else None
         situation = self._situation(drain, here, held, tally, now, settings)
         situation = replace(situation, suspected=early)
         fact = drains.fact(situation)
@@ -158,6 +176,7 @@ class Drainer:
             moved=(self._pods.moved or 0) + (tally.objects - tally.remaining if tally else 0),
             now=now,
             settings=settings,
+            standing=standing,
         )
         return await self._carry_out(commands, scene)
 
@@ -181,6 +200,7 @@ class Drainer:
             held=held is not None,
             frozen=held is not None and held.reason is Hold.STALE_VIEW,
             yields=held is not None and _yields(drain, held),
+            fenced=here is not None and self._keeper.fenced(drain, here),
             steps_back=names.STEPPED_BACK in drain.annotations and held is not None,
             set_aside=held is not None and _keeps_cordon(drain, held),
             traces=drain.status.started_at is not None and (self._pods.traces or not self._pods.synced),
@@ -198,24 +218,38 @@ class Drainer:
         end = deadline(settings.timeout, seen)
         return settings.on_timeout is OnTimeout.CANCEL and end is not None and now >= end
 
-    def _tally(
-        self, drain: NodeDrain, here: Node | None, policy: Policy | None, now: datetime, *, may_move: bool, early: bool
-    ) -> Tally | None:
+    async def _standing(self, drain: NodeDrain, here: Node | None, policy: Policy | None, now: datetime) -> Standing:
+        if here is None or drain.status.started_at is None:
+            return Standing()
+        health = self._t.store.world().diagnose(here, now).health
+        failing = drain.deletion_timestamp is None and turns.failed(drain) and health is Health.FAILED
+        return await self._fence.look(drain, here, policy, failing=failing)
+
+    def _seen(
+        self, drain: NodeDrain, here: Node | None, settings: Drain, standing: Standing, now: datetime
+    ) -> Circumstances | None:
+        """What the verdicts on the pods depend on; None while it is not known."""
         if here is None:
             return None
-        settings = drain.spec.drain.over(policy.spec.drain if policy else Drain())
         seen = Circumstances(
             now=now,
             started=drain.status.started_at,
             paused=reports.paused(drain.status, now),
-            unreachable=here.ready == UNREACHABLE,
+            unreachable=here.ready == UNREACHABLE or standing.proof is not None,
+            failing=standing.failing,
+            dead=standing.proof is not None,
+            proof_hint=standing.hint,
             own=self._t.own_pod,
         )
-        known = self._t.surroundings.look(self.name, here.name, seen, settings, self._pods.rows())
-        if known is None:
-            return None
-        tally = self._pods.look(drain, here, settings, known, may_move=may_move, early=early)
-        return tally if policy else None
+        attached = standing.proof is not None or proofs.recorded(here, drain.status.node)
+        return self._t.surroundings.look(self.name, here.name, seen, settings, self._pods.rows(), attached=attached)
+
+    def _busy(self, seen: Circumstances | None) -> bool:
+        """Whether something on the node is Terminating, or attached though no pod there uses it; or that is not known."""
+        if seen is None or not self._pods.synced:
+            return True
+        rows = self._pods.rows()
+        return any(pod.deleting for pod in rows) or bool(seen.volumes.detaching(rows))
 
     # -- commands -----------------------------------------------------------------------------------------------
 
@@ -254,6 +288,7 @@ class Drainer:
             scene = await self._keeper.hold(scene, here, self._write)
         scene = await self._foretell(scene)
         pause = self._move(scene, commands)
+        scene = await self._tend(scene, commands)
         if scene.fact is Fact.UNSEEN:
             return _LOOK_AGAIN  # nothing new can be said before the pods are seen
         await self._write(scene)
@@ -261,7 +296,7 @@ class Drainer:
             await self._standoffs.look(drain, here)
         if scene.fact is not Fact.HELD or scene.begun:
             await self._keeper.mark(scene)
-        timed = scene.settings.timeout or any(rule.timeout for rule in scene.settings.rules)
+        timed = self._fence.impatient or scene.settings.timeout or any(rule.timeout for rule in scene.settings.rules)
         patience = _TIMED if timed else PATIENCE.total_seconds() if self._pods.impatient else _LOOK_AGAIN
         return min(patience, pause if pause is not None else _LOOK_AGAIN, self._until_settled(scene))
 
@@ -275,6 +310,17 @@ class Drainer:
             return scene
         await self._write(scene, now=True)
         return replace(scene, drain=self._t.store.drain(self.name) or scene.drain)
+
+    async def _tend(self, scene: reports.Scene, commands: Iterable[Command]) -> reports.Scene:
+        """The out-of-service taint: set once all pods that it lets go are Terminating."""
+        here, tally, busy = scene.node, scene.tally, self._keeper.busy
+        if here is None or scene.begun is None or scene.fact is Fact.FROZEN:
+            return scene
+        left = tally and (tally.lost or tally.detaching or tally.hanging)
+        due = bool(scene.standing.proof and tally and left and not tally.unsent)
+        may_set = Command.MOVE in commands
+        lost = tally.lost if tally else ()
+        return await self._fence.tend(scene, here, lost, due=due, busy=busy, may_set=may_set, write=self._write)
 
     def _until_settled(self, scene: reports.Scene) -> float:
         if scene.begun is None or scene.phase is not Phase.DRAINING:
@@ -295,7 +341,7 @@ class Drainer:
         here = await self._keeper.put_back(scene.drain, {})
         self._t.announcer.stepped_back(scene)
         self._pods.close()
-        self._pods = NodePods(self.name, self._t.movers, self.wake)
+        self._pods = NodePods(self.name, self._t.movers, self.wake, self._fence.confirm)
         await self._write(replace(scene, node=here, record=None, begun=None, tally=None), now=True)
 
     async def _write(self, scene: reports.Scene, *, now: bool = False) -> None:

@@ -5,7 +5,7 @@ different budgets do not wait for each other. A budget without room is not asked
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -17,7 +17,7 @@ from rescheduler.core.answers import Answer, Outcome
 from rescheduler.core.budgets import Budget
 from rescheduler.core.pods import Pod
 from rescheduler.core.tallies import Attempt
-from rescheduler.core.verdicts import Fate, Verdict
+from rescheduler.core.verdicts import Fate, Premise, Verdict
 from rescheduler.engine.budgets import Budgets
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.metrics import Metrics
@@ -62,9 +62,11 @@ class Sender:
     Attributes:
         attempts: by pod uid.
         due: monotonic time before which a pod is not tried again.
+        confirm: says why a pod may not go after all (empty: it may), from what the cluster says then.
     """
 
     wake: Callable[[], None]
+    confirm: Callable[[Pod, Verdict], Awaitable[str]] | None = None
     grace: int | None = None
     attempts: dict[str, Attempt] = field(default_factory=dict)
     due: dict[str, float] = field(default_factory=dict)
@@ -163,7 +165,7 @@ class Evictions:
 
     async def _run(self, sender: Sender, pod: Pod, verdict: Verdict, budget: Budget | None) -> None:
         try:
-            answer = await self._ask(pod, verdict, budget, verdict.grace or sender.grace)
+            answer = await self._ask(sender, pod, verdict, budget)
         finally:
             self._in_flight -= 1
             sender.tasks.pop(pod.uid, None)
@@ -177,12 +179,20 @@ class Evictions:
         for each in waiting:
             each.wake()
 
-    async def _ask(self, pod: Pod, verdict: Verdict, budget: Budget | None, grace: int | None) -> Answer:
-        options: dict[str, object] = {"preconditions": {"uid": pod.uid}}
-        if grace is not None:
+    async def _ask(self, sender: Sender, pod: Pod, verdict: Verdict, budget: Budget | None) -> Answer:
+        as_seen = {"resourceVersion": pod.version} if verdict.as_seen else {}
+        options: dict[str, object] = {"preconditions": {"uid": pod.uid, **as_seen}}
+        # A pod's own grace may be 0: that would take it out of the API while its containers still run.
+        if grace := verdict.grace or sender.grace or (1 if pod.grace < 1 else None):
             options["gracePeriodSeconds"] = max(1, grace)
         path = paths.pod(pod.namespace, pod.name)
         try:
+            if (
+                verdict.premise is not Premise.NOTHING
+                and sender.confirm
+                and (why := await sender.confirm(pod, verdict))
+            ):
+                return Answer(Outcome.RETRY, None, why)
             if verdict.fate is Fate.DELETE:
                 await self._client.delete(path, {"apiVersion": "v1", "kind": "DeleteOptions", **options})
             else:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rescheduler.core.facts import Node
-from rescheduler.core.pulses import Pulses
+from rescheduler.core.pulses import SILENCE, Pulses
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.store import Store
 from rescheduler.kube import paths
@@ -72,6 +72,16 @@ class Heartbeats:
             if policy and policy.spec.failure.enabled and (limit := policy.spec.failure.lease_timeout):
                 found[node.name] = limit.total_seconds()
         return found
+
+    async def silent_for_long(self, node: Node) -> bool:
+        """Read live: whether the Lease has not been renewed for as long as two renewals take, on our own clock.
+
+        Where there is none, it says nothing against it.
+        """
+        if not await self.silent(node):
+            return False
+        known = self._pulses.seen.get(node.name)
+        return known is None or self._clock.monotonic() - known[1] >= SILENCE
 
     async def silent(self, node: Node) -> bool:
         """Read live, just before the first act: whether the Lease is still as we last saw it.

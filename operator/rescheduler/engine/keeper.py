@@ -7,8 +7,8 @@ from typing import Protocol
 import structlog
 
 from rescheduler.api import names
-from rescheduler.api.drains import NodeDrain, Phase
-from rescheduler.core import nodes, reports, sightings, triggers, turns
+from rescheduler.api.drains import NodeDrain, NodeRecord, Phase
+from rescheduler.core import nodes, proofs, reports, sightings, triggers, turns
 from rescheduler.core.drains import Fact
 from rescheduler.core.facts import UNREACHABLE, Node, node
 from rescheduler.engine.announcements import Announcer
@@ -28,7 +28,11 @@ class Write(Protocol):
 
 
 class Keeper:
-    """One drain's node."""
+    """One drain's node.
+
+    Attributes:
+        busy: something there is Terminating, or attached though no pod uses it, or that is not known.
+    """
 
     def __init__(
         self,
@@ -38,10 +42,15 @@ class Keeper:
         clock: Clock,
         announcer: Announcer,
         heartbeats: Heartbeats,
+        *,
+        leaving: bool = False,
     ) -> None:
+        self.busy = True
+        self._leaving = leaving
         self._name, self._client, self._store = name, client, store
         self._clock, self._announcer, self._heartbeats = clock, announcer, heartbeats
         self._lost_race = False  # the last patch failed: what its record says is not on the node
+        self._before: NodeRecord | None = None  # what the record said before that patch
 
     async def live(self, name: str) -> Node | None:
         """The node read live: absent from memory may mean not seen yet."""
@@ -57,8 +66,18 @@ class Keeper:
     def nothing_left(self, drain: NodeDrain, here: Node) -> bool:
         """Whether nothing of ours is on the node."""
         conditions = any(here.condition(type_) for type_ in names.NODE_CONDITIONS)
-        patch = nodes.restore_patch(here, drain.status.node, self._cancelled(drain, here))
+        patch = nodes.restore_patch(here, self._ours(drain, here), self._cancelled(drain, here))
         return patch is None and not conditions
+
+    def fenced(self, drain: NodeDrain, here: Node) -> bool:
+        """Whether the out-of-service taint is ours and may not go: the node cannot be put back yet."""
+        return not self._leaving and proofs.stays(here, drain.status.node, busy=self.busy)
+
+    def _ours(self, drain: NodeDrain, here: Node) -> NodeRecord | None:
+        """What is to be taken off: on leaving for good all but a taint that may not go."""
+        record = drain.status.node
+        stays = self._leaving and proofs.stays(here, record, busy=self.busy)
+        return nodes.in_service_record(record) if record and stays else record
 
     async def hold(self, scene: reports.Scene, here: Node, write: Write) -> reports.Scene:
         """Record, then cordon: what is not in the record yet is written there before it is written on the node."""
@@ -67,7 +86,7 @@ class Keeper:
             scene.policy is not None and drain.spec.drain.over(scene.policy.spec.drain).exclude_from_load_balancers
         )
         adds = nodes.additions(here, reasons, exclude_from_load_balancers=exclude)
-        before = None if self._lost_race else drain.status.node
+        before = self._before = self._before if self._lost_race else drain.status.node
         record = nodes.record(here, before, adds)
         if record == drain.status.node and nodes.hold_patch(here, record) is None:
             return scene
@@ -99,6 +118,7 @@ class Keeper:
         record = nodes.waiting_record(here, scene.drain.status.node)
         if nodes.taint_patch(here, record) is None:
             return scene
+        self._before = scene.drain.status.node
         scene = replace(scene, record=record)
         if record != scene.drain.status.node:
             await write(scene, now=True)
@@ -106,23 +126,31 @@ class Keeper:
         return replace(scene, drain=self._store.drain(self._name) or scene.drain)
 
     async def _patch(self, here: Node, patch: nodes.Patch | None) -> bool:
-        """Write on the node; whether there was anything to write.
+        """Write what the record promises; whether there was anything to write.
 
-        The patch carries the version that it was made from: where somebody was faster it fails, the node is read
-        again, and so is who had cordoned it.
+        Where somebody was faster, it is found out anew who had cordoned the node.
         """
         if patch is None:
             return False
         try:
+            await self.patch(here, patch)
+        except ApiError as error:
+            self._lost_race = self._lost_race or error.code == 409
+            raise
+        self._lost_race = False
+        return True
+
+    async def patch(self, here: Node, patch: nodes.Patch) -> None:
+        """Write on the node. The patch carries the version that it was made from: where somebody was faster it
+        fails, and the node is read again.
+        """
+        try:
             raw = await self._client.patch(paths.node(here.name), patch)
         except ApiError as error:
             if error.code == 409:
-                self._lost_race = True
                 await self.live(here.name)
             raise
-        self._lost_race = False
         self._store.put(Kind.NODE, raw)
-        return True
 
     async def _fresh(self, here: Node) -> Node:
         """The node as it is now: no healed node is cordoned."""
@@ -170,15 +198,21 @@ class Keeper:
             self._announcer.restored(drain, here)
 
     async def put_back(self, drain: NodeDrain, cancelled: Mapping[str, str]) -> Node | None:
-        """Take off the node our conditions, then all that the record names; None where the node is gone."""
+        """Take off the node our conditions, then all that the record names.
+
+        None where the node is gone, or must stay out of service for now.
+        """
         here = await self.live(drain.spec.node_name)
-        if here is None:
+        if here is None or self.fenced(drain, here):
             return None
+        ours = self._ours(drain, here)
+        if ours != drain.status.node:
+            self._announcer.left_out_of_service(drain, here)
         if patch := nodes.conditions({}, here, self._clock.now()):
             raw = await self._client.patch(f"{paths.node(here.name)}/status", patch, kind=STRATEGIC_PATCH)
             self._store.put(Kind.NODE, raw)
             here = node(raw)
-        if patch := nodes.restore_patch(here, drain.status.node, cancelled):
+        if patch := nodes.restore_patch(here, ours, cancelled):
             raw = await self._client.patch(paths.node(here.name), patch)
             self._store.put(Kind.NODE, raw)
             here = node(raw)

@@ -1,7 +1,7 @@
 """The pods of one node being drained: which go now, how, and what holds the others."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -13,12 +13,11 @@ from rescheduler.core import pods, tallies, verdicts
 from rescheduler.core.answers import Answer, Outcome
 from rescheduler.core.budgets import Budget
 from rescheduler.core.estimates import Paces
-from rescheduler.core.facts import UNREACHABLE, Node
 from rescheduler.core.lineages import Lineages
 from rescheduler.core.pods import Pod
 from rescheduler.core.replacements import Choice, Way
 from rescheduler.core.tallies import Tally
-from rescheduler.core.verdicts import Circumstances, Fate, Verdict
+from rescheduler.core.verdicts import Circumstances, Fate, Premise, Verdict
 from rescheduler.core.volumes import STUCK, Volumes
 from rescheduler.engine.budgets import Budgets
 from rescheduler.engine.clock import Clock
@@ -33,6 +32,8 @@ log = structlog.get_logger("rescheduler.node_pods")
 
 PATIENCE = timedelta(seconds=5)
 """A budget that waits for the last pod's replacement is no blocker yet."""
+_MARKED = timedelta(seconds=15)
+"""The node controller marks all pods of a node that turns ill; a living kubelet sets them back within 10 s."""
 _SENT = (Way.PLAIN, Way.EVICT, Way.DELETE)
 
 
@@ -57,14 +58,21 @@ class NodePods:
         last_move: when one last left or was on its way.
     """
 
-    def __init__(self, name: str, movers: Movers, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        movers: Movers,
+        wake: Callable[[], None],
+        confirm: Callable[[Pod, Verdict], Awaitable[str]],
+    ) -> None:
         self._name, self._t, self._wake = name, movers, wake
-        self._sender = Sender(wake)
+        self._sender = Sender(wake, confirm)
         self._mirror: Mirror[Pod] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._leaving: dict[str, Pod] = {}
         self._choices: Mapping[str, Choice] = {}
         self._refused: dict[str, datetime] = {}
+        self._unready: dict[str, datetime] = {}  # by pod uid: since when it was seen not to be Ready
         self._left_behind: dict[str, datetime] = {}  # by volume: since when no pod uses it
         self._serial = Volumes()
         self._paces = Paces()
@@ -119,7 +127,7 @@ class NodePods:
     # -- looking ------------------------------------------------------------------------------------------------------
 
     def look(
-        self, drain: NodeDrain, here: Node, settings: Drain, seen: Circumstances, *, may_move: bool, early: bool = False
+        self, drain: NodeDrain, settings: Drain, seen: Circumstances, *, may_move: bool, early: bool = False
     ) -> Tally | None:
         """Judge every pod; None while they are not known. `may_move`: the drain may go on; `early`: by a suspicion."""
         if self._mirror is None or not self._mirror.synced:
@@ -138,6 +146,7 @@ class NodePods:
             return None
         self._choices = choices
         judged = [(pod, _sent(verdict, choices.get(pod.uid))) for pod, verdict in judged]
+        judged = self._past_budgets(judged, choices, seen)
         known = {pod.uid for pod, _ in judged if pod.key in said}
         refusals = self._lasting(self._refusals(judged, choices), known, seen.now)
         since = {(b.namespace, b.pod, str(b.class_)): b.since for b in drain.status.blockers}
@@ -149,7 +158,7 @@ class NodePods:
             refusals,
             since,
             seen.now,
-            unreachable=here.ready == UNREACHABLE,
+            unreachable=seen.unreachable,
             waiting=frozenset(waiting),
             replacement_timeout=settings.replacement_timeout,
         )
@@ -164,10 +173,23 @@ class NodePods:
 
     def _left_attached(self, seen: Circumstances) -> tuple[frozenset[str], frozenset[str]]:
         """Volumes that pods have left behind: those to wait for, and those that have hung for too long."""
-        found = frozenset() if seen.unreachable else seen.volumes.detaching(self.rows())
+        silent = seen.unreachable and not seen.dead  # nobody detaches anything there
+        found = frozenset() if silent else seen.volumes.detaching(self.rows())
         self._left_behind = {name: self._left_behind.get(name, seen.now) for name in found}
         hanging = frozenset(name for name, since in self._left_behind.items() if seen.now - since >= STUCK)
         return found - hanging, hanging
+
+    def _past_budgets(
+        self, judged: list[tuple[Pod, Verdict]], choices: Mapping[str, Choice], seen: Circumstances
+    ) -> list[tuple[Pod, Verdict]]:
+        """On a failed node that is alive a pod that serves nobody, and may run twice, does not wait for its budget."""
+        self._unready = {pod.uid: self._unready.get(pod.uid, seen.now) for pod, _ in judged if not pod.ready}
+        if not seen.failing or seen.unreachable:
+            return judged
+        sent = [row for row in judged if row[0].uid not in choices or choices[row[0].uid].way in _SENT]
+        refused = self._t.evictions.refusals(sent).keys()
+        lost = {uid for uid, since in self._unready.items() if seen.now - since >= _MARKED and uid in refused}
+        return [(pod, verdicts.past_budget(pod, v, seen) if pod.uid in lost else v) for pod, v in judged]
 
     def _refusals(
         self, judged: list[tuple[Pod, Verdict]], choices: Mapping[str, Choice]
@@ -198,7 +220,9 @@ class NodePods:
     def _count(self, drain: NodeDrain, tally: Tally, now: datetime) -> None:
         """How many have left: those that had to go and are not there any more."""
         if self.moved is None:
-            self.moved = drain.status.pods.moved if drain.status.pods else 0
+            # What is Terminating for good was counted there, and is counted again.
+            before = drain.status.pods.moved if drain.status.pods else 0
+            self.moved = max(0, before - (tally.objects - tally.remaining))
         gone = self._leaving.keys() - tally.leaving
         if gone:
             self.moved += len(gone)
@@ -229,7 +253,8 @@ class NodePods:
         for pod, verdict in sorted(tally.next, key=lambda row: -row[0].priority if row[0].volume_claims else 0):
             if begun and not pod.move:
                 continue
-            if self._serial.one_by_one(pod) and not verdict.forced:
+            # By proof all volumes are let go at once: none waits for another's.
+            if self._serial.one_by_one(pod) and not verdict.forced and verdict.premise is not Premise.DEAD:
                 if busy and not self._on_its_way(pod):
                     continue
                 busy = True

@@ -15,9 +15,10 @@ from pydantic import ValidationError
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import Policy
-from rescheduler.core import facts, sightings, turns
+from rescheduler.core import facts, proofs, sightings, turns
 from rescheduler.core.facts import Node
 from rescheduler.core.policies import Winners
+from rescheduler.core.proofs import Witness
 from rescheduler.core.sightings import Sighting
 from rescheduler.core.turns import World
 
@@ -62,6 +63,7 @@ class Store:
         self._policies: dict[str, Policy] = {}
         self._drains: dict[str, NodeDrain] = {}
         self._sightings: dict[str, Sighting] = {}
+        self._witnesses: dict[str, Witness] = {}
         self._promised: dict[str, datetime] = {}
         self._winners = Winners(())
         self._world: World | None = None
@@ -98,6 +100,7 @@ class Store:
                 self._turn()
                 self.changed(None)
             case Kind.NODE:
+                self._witnesses[name] = proofs.witness(self._witnesses.get(name), value)
                 if before and before != value:
                     self.see(name)
                 if not before or _gist(before) != _gist(value):
@@ -117,6 +120,7 @@ class Store:
         del self._kept(kind)[name]
         if kind is Kind.NODE:
             self._sightings.pop(name, None)
+            self._witnesses.pop(name, None)
             self._winners.forget(name)
         if kind is Kind.POLICY:
             self._winners = Winners(self._policies.values())
@@ -163,6 +167,10 @@ class Store:
         seen = sightings.see(self._sightings.get(name), node, self.policy(node), self._now(), suspected=suspected)
         self._sightings[name] = seen
         return seen
+
+    def witness(self, name: str) -> Witness | None:
+        """What was seen of a node's boot, as far as it tells news from what is left of an earlier failure."""
+        return self._witnesses.get(name)
 
     def recall(self, name: str, changes: int, last: datetime) -> Sighting | None:
         """Its NodeDrain says that the node was flapping before our start."""

@@ -1,11 +1,11 @@
-"""What verdicts on pods depend on beside the pods: labels of namespaces, which DaemonSets exist, and volumes."""
+"""What verdicts on pods depend on beside the pods: labels of namespaces, DaemonSets, Jobs, and volumes."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from rescheduler.api.policies import Drain
-from rescheduler.core import volumes
+from rescheduler.core import volumes, workloads
 from rescheduler.core.pods import Pod
 from rescheduler.core.verdicts import Circumstances
 from rescheduler.core.volumes import Attachment, Claim, Volume, Volumes
@@ -32,7 +32,12 @@ class Surroundings:
             lambda _: None,
             changed,
         )
-
+        self._jobs: Mirrors[str, bool] = Mirrors(
+            client,
+            lambda space: (paths.namespaced("batch/v1", space, "jobs"), {}),
+            workloads.replaces_at_once,
+            changed,
+        )
         self._claims: Mirrors[str, Claim] = Mirrors(
             client,
             lambda space: (paths.namespaced("v1", space, "persistentvolumeclaims"), {}),
@@ -49,6 +54,7 @@ class Surroundings:
         kinds: tuple[Mirrors[str, Any], ...] = (
             self._namespaces,
             self._daemon_sets,
+            self._jobs,
             self._claims,
             self._volumes,
             self._attachments,
@@ -58,37 +64,46 @@ class Surroundings:
         self._claimed.pop(holder, None)
 
     def look(
-        self, holder: str, node: str, seen: Circumstances, settings: Drain, pods: Iterable[Pod]
+        self, holder: str, node: str, seen: Circumstances, settings: Drain, pods: Iterable[Pod], *, attached: bool
     ) -> Circumstances | None:
-        """The circumstances with all that these settings and pods ask for; None while it is not known for sure."""
+        """The circumstances with all that these settings and pods ask for; None while it is not known for sure.
+
+        `attached`: it matters what is attached to the node, though no pod with a claim may be left there.
+        """
         rows = tuple(pods)
         asks = any(not rule.namespace_selector.is_empty for rule in settings.rules)
         spaces = frozenset(pod.namespace for pod in rows if pod.owner and pod.owner.kind == "DaemonSet")
         self._namespaces.hold(holder, [paths.NAMESPACES] if asks else [])
         self._daemon_sets.hold(holder, spaces)
+        asked = seen.unreachable or seen.failing
+        working = frozenset(p.namespace for p in rows if asked and p.owner and p.owner.kind == "Job")
+        self._jobs.hold(holder, working)
         labels = self._namespaces.get(paths.NAMESPACES) if asks else {}
         known = {space: self._daemon_sets.get(space) for space in spaces}
-        around = self._around(holder, node, rows)
-        if labels is None or around is None or any(found is None for found in known.values()):
+        jobs = [self._jobs.get(space) for space in working]
+        around = self._around(holder, node, rows, attached=attached)
+        if labels is None or around is None or any(found is None for found in (*known.values(), *jobs)):
             return None
         existing = {space: frozenset(found or ()) for space, found in known.items()}
-        return replace(seen, labels=dict(labels.values()), daemon_sets=existing, volumes=around)
+        eager = frozenset(uid for found in jobs for uid, at_once in (found or {}).items() if at_once)
+        return replace(seen, labels=dict(labels.values()), daemon_sets=existing, jobs=eager, volumes=around)
 
-    def _around(self, holder: str, node: str, pods: Iterable[Pod]) -> Volumes | None:
+    def _around(self, holder: str, node: str, pods: Iterable[Pod], *, attached: bool) -> Volumes | None:
         """Volumes, once a pod with a claim was seen here: its volume outlives it on the node."""
         spaces = self._claimed.setdefault(holder, set())
         spaces |= {pod.namespace for pod in pods if pod.volume_claims}
         self._claims.hold(holder, spaces)
         self._volumes.hold(holder, [paths.VOLUMES] if spaces else [])
-        self._attachments.hold(holder, [paths.ATTACHMENTS] if spaces else [])
-        if not spaces:
+        self._attachments.hold(holder, [paths.ATTACHMENTS] if spaces or attached else [])
+        if not spaces and not attached:
             return Volumes()
-        held, attached = self._volumes.get(paths.VOLUMES), self._attachments.get(paths.ATTACHMENTS)
+        held = self._volumes.get(paths.VOLUMES) if spaces else {}
+        here = self._attachments.get(paths.ATTACHMENTS)
         claims = [self._claims.get(space) for space in spaces]
-        if held is None or attached is None or any(found is None for found in claims):
+        if held is None or here is None or any(found is None for found in claims):
             return None
         return Volumes(
             {(c.namespace, c.name): c for found in claims for c in (found or {}).values()},
             frozenset(v.name for v in held.values() if v.local),
-            frozenset(a.volume for a in attached.values() if a.node == node),
+            frozenset(a.volume for a in here.values() if a.node == node),
         )

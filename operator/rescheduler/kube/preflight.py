@@ -43,6 +43,7 @@ RIGHTS: tuple[Right, ...] = (
     *_rights("", "persistentvolumes", "list watch"),
     *_rights("storage.k8s.io", "volumeattachments", "list watch"),
     *_rights("networking.k8s.io", "networkpolicies", "list watch"),
+    *_rights("batch", "jobs", "list watch"),
     *_rights("apps", "deployments", "list watch"),
     *_rights("apps", "daemonsets", "list watch"),
     *_rights("apps", "replicasets", "get list watch"),
