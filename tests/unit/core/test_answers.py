@@ -19,6 +19,24 @@ TWO = "This pod has more than one PodDisruptionBudget, which the eviction subres
             Outcome.GONE,
             None,
         ),
+        (
+            Refusal(409, "Conflict", "the UID in the precondition (a) does not match the UID in record (b)"),
+            Outcome.GONE,
+            None,
+        ),
+        (
+            # The same pod, changed since it was looked at: it may be Ready again.
+            Refusal(
+                409, "Conflict", "the ResourceVersion in the precondition (1) does not match the one in record (2)"
+            ),
+            Outcome.RETRY,
+            B.THROTTLED,
+        ),
+        (
+            Refusal(409, "Conflict", "Precondition failed: ResourceVersion in precondition: 1, in object meta: 2"),
+            Outcome.RETRY,
+            B.THROTTLED,
+        ),
         (Refusal(409, "Conflict", "please apply your changes to the latest version"), Outcome.RETRY, B.THROTTLED),
         (Refusal(429, "TooManyRequests", "Cannot evict", BUDGET), Outcome.REFUSED, B.BUDGET_EXHAUSTED),
         (

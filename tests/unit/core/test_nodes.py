@@ -8,6 +8,7 @@ from rescheduler.api.drains import NodeRecord, Reason
 from rescheduler.core import facts, nodes
 from rescheduler.core.facts import Node
 from rescheduler.core.nodes import additions, hold_patch, record, restore_patch
+from rescheduler.core.proofs import OURS
 
 NODE = Node("n", "u", "7")
 
@@ -112,3 +113,39 @@ def test_a_taint_of_somebody_else_under_our_key_stays() -> None:
     waiting = nodes.waiting_record(facts.node(raw), None)
     assert waiting.added_taints == ()
     assert nodes.restore_patch(facts.node(raw), waiting, {}) is None
+
+
+OOS = {"key": "node.kubernetes.io/out-of-service", "effect": "NoSchedule"}
+FOREIGN = [
+    {"key": "other", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"},
+    {"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"},
+]
+
+
+def tainted(*taints: dict[str, str], boot: str = "b") -> Node:
+    meta = {"name": "n", "uid": "u", "resourceVersion": "7"}
+    return facts.node({"metadata": meta, "spec": {"taints": [*taints]}, "status": {"nodeInfo": {"bootID": boot}}})
+
+
+def test_the_out_of_service_taint_is_recorded_with_the_boot_that_it_is_for() -> None:
+    kept = NodeRecord(uid="u", boot_id="before", cordoned_by_us=True, added_annotations={"a": "1"})
+    ours = nodes.out_of_service_record(tainted(), kept)
+    assert ours == kept.model_copy(update={"boot_id": "b", "added_taints": (OURS,)})
+    assert nodes.out_of_service_record(tainted(), ours) == ours
+    assert nodes.in_service_record(ours).added_taints == ()
+    assert (
+        record(tainted(boot="c"), ours, additions(tainted(), set(), exclude_from_load_balancers=False)).boot_id == "b"
+    )
+
+
+def test_the_out_of_service_taint_is_added_to_the_others_and_taken_off_alone() -> None:
+    patch = nodes.out_of_service_patch(tainted(FOREIGN[0]))
+    assert patch == {"spec": {"taints": [FOREIGN[0], OOS]}, "metadata": {"resourceVersion": "7", "uid": "u"}}
+    undo = nodes.in_service_patch(tainted(*FOREIGN, OOS))
+    assert undo == {"spec": {"taints": FOREIGN}, "metadata": {"resourceVersion": "7", "uid": "u"}}
+
+
+def test_beside_a_taint_of_somebody_else_none_of_ours_is_set_and_theirs_stays() -> None:
+    assert nodes.out_of_service_patch(tainted(*FOREIGN)) is None
+    assert nodes.in_service_patch(tainted(*FOREIGN)) is None
+    assert nodes.restore_patch(tainted(*FOREIGN), NodeRecord(uid="u", added_taints=(OURS,)), {}) is None

@@ -83,3 +83,17 @@ def _in(key: str, *values: str, kind: str = "matchExpressions") -> dict[str, Any
 def test_a_pod_that_one_node_alone_can_run_is_pinned(spec: dict[str, Any], pinned: bool) -> None:
     raw = {"metadata": {"namespace": "s", "name": "p", "uid": "u"}, "spec": spec}
     assert pod(raw).pinned is pinned
+
+
+def test_an_owner_of_another_group_is_another_kind() -> None:
+    """An OpenKruise StatefulSet or a Volcano Job only shares its name with Kubernetes' own."""
+    for version, kind in (("apps/v1", "StatefulSet"), ("apps.kruise.io/v1beta1", "StatefulSet.apps.kruise.io")):
+        owner = {"apiVersion": version, "kind": "StatefulSet", "name": "db", "uid": "o", "controller": True}
+        seen = pod({"metadata": {"namespace": "s", "name": "p", "uid": "u", "ownerReferences": [owner]}})
+        assert seen.owner == Owner(kind, "db", "o")
+
+
+def test_a_disk_that_the_pod_names_itself_is_seen() -> None:
+    meta = {"namespace": "s", "name": "p", "uid": "u"}
+    assert pod({"metadata": meta, "spec": {"volumes": [{"iscsi": {}}]}}).disk
+    assert not pod({"metadata": meta, "spec": {"volumes": [{"nfs": {}}, {"configMap": {}}, {"csi": {}}]}}).disk

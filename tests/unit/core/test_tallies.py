@@ -10,7 +10,7 @@ from rescheduler.core.answers import Answer, Outcome
 from rescheduler.core.moves import Move
 from rescheduler.core.pods import Pod
 from rescheduler.core.tallies import Attempt, tally
-from rescheduler.core.verdicts import Fate, Verdict
+from rescheduler.core.verdicts import Fate, Premise, Verdict
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -39,6 +39,43 @@ def test_on_an_unreachable_node_a_terminating_pod_counts_as_moved() -> None:
     counted = tally(rows, {}, {}, {}, NOW, unreachable=True)
     assert (counted.objects, counted.remaining) == (2, 1)
     assert [p.name for p, _ in counted.next] == ["b"]
+
+
+WAITS = Verdict(Fate.LEAVING, 0, BlockerClass.WAITING_FOR_PROOF, "why", "how")
+PROVEN = Verdict(Fate.DELETE, 0, premise=Premise.DEAD)
+
+
+def test_one_that_waits_for_proof_is_not_gone_though_it_is_terminating() -> None:
+    counted = tally([(pod("a"), WAITS), (pod("b"), Verdict(Fate.DELETE, 1))], {}, {}, {}, NOW, unreachable=True)
+    assert (counted.objects, counted.remaining, counted.unproven) == (2, 2, 1)
+    assert not counted.next
+    assert [b.class_ for b in counted.blockers] == [BlockerClass.WAITING_FOR_PROOF]
+    assert counted.in_flight == 0
+
+
+def test_two_groups_on_a_dead_node_go_one_after_the_other_though_the_old_objects_stay() -> None:
+    first, later = Verdict(Fate.DELETE), Verdict(Fate.DELETE, 7)
+    before = tally([(pod("a"), first), (pod("b"), later)], {}, {}, {}, NOW, unreachable=True)
+    assert [p.name for p, _ in before.next] == ["a"]
+    after = tally([(pod("a"), Verdict(Fate.LEAVING)), (pod("b"), later)], {}, {}, {}, NOW, unreachable=True)
+    assert [p.name for p, _ in after.next] == ["b"]
+
+
+def test_it_knows_whether_all_that_goes_by_proof_has_been_sent() -> None:
+    rows = [(pod("a"), PROVEN), (pod("b"), Verdict(Fate.LEAVING, premise=Premise.DEAD)), (pod("c"), PROVEN)]
+    refused = Attempt(None, Answer(Outcome.REFUSED, BlockerClass.ADMISSION_DENIED, "no"), 1)
+    counted = tally(rows, {"c": refused}, {}, {}, NOW, unreachable=True)
+    assert (counted.proven, counted.unsent, [p.name for p in counted.lost]) == (3, 1, ["b"])
+    accepted = tally(rows, {"a": Attempt(accepted=NOW), "c": refused}, {}, {}, NOW, unreachable=True)
+    assert accepted.unsent == 1  # until it is seen to be Terminating
+
+
+def test_an_object_that_only_a_finalizer_keeps_on_a_dead_node_is_named() -> None:
+    stuck = Verdict(Fate.LEAVING, 0, BlockerClass.STUCK_TERMINATING, "finalizers", "ask")
+    rows = [(replace(pod("a"), phase="Failed"), stuck), (pod("b"), stuck)]
+    counted = tally(rows, {}, {}, {}, NOW, unreachable=True)
+    assert [b.pod for b in counted.blockers] == ["a"]
+    assert (counted.objects, counted.remaining) == (2, 0)
 
 
 def test_a_retry_is_named_only_after_some_in_a_row_and_a_refusal_at_once() -> None:

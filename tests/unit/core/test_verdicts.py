@@ -8,7 +8,17 @@ from rescheduler.api.drains import BlockerClass
 from rescheduler.api.policies import Drain, EvictOrBlock, OnTimeout, Rule, RuleAction
 from rescheduler.api.selectors import LabelSelector
 from rescheduler.core.pods import Owner, Pod, Toleration
-from rescheduler.core.verdicts import CRITICAL_ORDER, OWN_ORDER, Circumstances, Fate, judge
+from rescheduler.core.verdicts import (
+    CRITICAL_ORDER,
+    OWN_ORDER,
+    Circumstances,
+    Fate,
+    Premise,
+    Verdict,
+    judge,
+    past_budget,
+)
+from rescheduler.core.volumes import Claim, Volumes
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 REPLICA_SET = Owner("ReplicaSet", "web", "o")
@@ -52,19 +62,131 @@ def test_fates(changes: dict[str, object], drain: dict[str, object], fate: Fate,
     assert (verdict.fate, verdict.cause) == (fate, cause)
 
 
+RWO, RWX = Claim("s", "data", "v", exclusive=True), Claim("s", "data", "v")
+LOST = {"ready": False}
+KINDS = [
+    # what may run twice goes without proof
+    ({}, None, Fate.DELETE),
+    ({"owner": Owner("ReplicationController", "rc", "o")}, None, Fate.DELETE),
+    ({"owner": Owner("Job", "j", "eager")}, None, Fate.DELETE),
+    ({"claims": ("data",)}, RWX, Fate.DELETE),
+    ({"ephemeral": ("p-scratch",)}, Claim("s", "p-scratch", "v", exclusive=True), Fate.DELETE),
+    ({"empty_dir": True, "host_path": True}, None, Fate.DELETE),
+    ({"annotations": {"rescheduler.dev/do-not-disrupt": "true"}}, None, Fate.DELETE),
+    # the rest waits
+    ({"claims": ("data",)}, RWO, Fate.BLOCK),
+    ({"claims": ("unknown",)}, RWX, Fate.BLOCK),
+    ({"disk": True}, None, Fate.BLOCK),
+    ({"owner": Owner("Job", "j", "patient")}, None, Fate.BLOCK),
+    ({"owner": Owner("StatefulSet", "db", "o")}, None, Fate.BLOCK),
+    ({"owner": Owner("StatefulSet", "db", "o"), "claims": ("data",)}, RWO, Fate.BLOCK),
+    ({"owner": Owner("Foo.example.com", "x", "o")}, None, Fate.BLOCK),
+    ({"owner": Owner("ReplicaSet.example.com", "x", "o")}, None, Fate.BLOCK),
+    ({"owner": None}, None, Fate.BLOCK),
+]
+
+
+def unreachable(claim: Claim | None = None, **changes: object) -> Circumstances:
+    volumes = Volumes({(claim.namespace, claim.name): claim} if claim else {})
+    given: dict[str, object] = {"unreachable": True, "failing": True, "jobs": frozenset({"eager"}), "volumes": volumes}
+    return Circumstances(NOW, **(given | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("changes", "claim", "fate"), KINDS)
+def test_on_an_unreachable_node_only_what_may_run_twice_goes(
+    changes: dict[str, object], claim: Claim | None, fate: Fate
+) -> None:
+    drain = Drain(unmanaged=EvictOrBlock.EVICT, empty_dir=EvictOrBlock.BLOCK)
+    verdict = judge(some(**(LOST | changes)), drain, unreachable(claim, proof_hint="how"))
+    assert verdict.fate is fate
+    if fate is Fate.BLOCK:
+        assert (verdict.cause, verdict.hint) == (BlockerClass.WAITING_FOR_PROOF, "how")
+    else:
+        assert (verdict.premise, verdict.as_seen, verdict.grace) == (Premise.SILENT, True, None)
+
+
+@pytest.mark.parametrize(("changes", "claim", "fate"), KINDS)
+def test_with_proof_all_of_them_go(changes: dict[str, object], claim: Claim | None, fate: Fate) -> None:
+    drain = Drain(unmanaged=EvictOrBlock.EVICT)
+    verdict = judge(some(**(LOST | changes)), drain, unreachable(claim, dead=True))
+    assert verdict.fate is Fate.DELETE
+    assert verdict.as_seen
+    assert verdict.premise is (Premise.DEAD if fate is Fate.BLOCK else Premise.SILENT)
+
+
+@pytest.mark.parametrize(("changes", "claim", "fate"), KINDS)
+def test_one_that_still_counts_as_healthy_keeps_its_budget(
+    changes: dict[str, object], claim: Claim | None, fate: Fate
+) -> None:
+    drain = Drain(unmanaged=EvictOrBlock.EVICT)
+    assert judge(some(**changes), drain, unreachable(claim, dead=True)).fate is Fate.EVICT
+    assert judge(some(**changes), drain, unreachable(claim)).fate is not Fate.DELETE
+
+
+@pytest.mark.parametrize(("changes", "claim", "fate"), KINDS)
+def test_a_terminating_pod_is_gone_unless_it_waits_for_proof(
+    changes: dict[str, object], claim: Claim | None, fate: Fate
+) -> None:
+    pod = some(**(LOST | changes | {"deleting": NOW - timedelta(hours=1)}))
+    waits = fate is Fate.BLOCK
+    without = judge(pod, Drain(), unreachable(claim))
+    assert without.fate is Fate.LEAVING
+    assert (without.cause is BlockerClass.WAITING_FOR_PROOF) is waits
+    proven = judge(pod, Drain(), unreachable(claim, dead=True))
+    assert proven.fate is Fate.LEAVING
+    assert (proven.premise is Premise.DEAD) is waits
+
+
 @pytest.mark.parametrize(
-    ("changes", "fate"),
+    ("changes", "drain", "fate", "cause"),
     [
-        ({"ready": False}, Fate.DELETE),
-        ({"ready": True}, Fate.EVICT),  # still counted as healthy: only within its budget
-        ({"ready": False, "claims": ("data",)}, Fate.BLOCK),
-        ({"ready": False, "owner": Owner("StatefulSet", "db", "o")}, Fate.BLOCK),
-        ({"ready": False, "owner": Owner("Foo", "x", "o")}, Fate.BLOCK),
-        ({"ready": False, "owner": None}, Fate.BLOCK),
+        ({"mirror": True, "owner": None}, {}, Fate.STAY, None),
+        ({"owner": Owner("DaemonSet", "d", "o")}, {}, Fate.STAY, None),
+        ({}, {"rules": (Rule(action=RuleAction.SKIP),)}, Fate.STAY, None),
+        ({"owner": None}, {}, Fate.BLOCK, BlockerClass.UNMANAGED),
+        ({"tolerations": (Toleration("", "Exists", "", ""),)}, {}, Fate.STAY, None),
+        ({"claims": ("local",)}, {}, Fate.BLOCK, BlockerClass.LOCAL_VOLUME),
+        ({}, {"rules": (Rule(action=RuleAction.WAIT_COMPLETED),)}, Fate.DELETE, None),
+        ({"phase": "Succeeded"}, {}, Fate.EVICT, None),
     ],
 )
-def test_on_an_unreachable_node_only_what_may_run_twice_goes(changes: dict[str, object], fate: Fate) -> None:
-    assert judge(some(**changes), Drain(), Circumstances(NOW, unreachable=True)).fate is fate
+@pytest.mark.parametrize("dead", [False, True])
+def test_what_holds_on_an_unreachable_node_too(
+    changes: dict[str, object], drain: dict[str, object], fate: Fate, cause: BlockerClass | None, dead: bool
+) -> None:
+    volumes = Volumes({("s", "local"): Claim("s", "local", "here")}, frozenset({"here"}))
+    seen = unreachable(dead=dead, volumes=volumes)
+    verdict = judge(some(**(LOST | changes)), Drain(**drain), seen)  # type: ignore[arg-type]
+    assert (verdict.fate, verdict.cause) == (fate, cause)
+
+
+def test_while_a_failure_is_not_known_for_sure_nothing_is_deleted() -> None:
+    seen = unreachable(failing=False)
+    assert judge(some(ready=False), Drain(), seen).fate is Fate.EVICT
+    stateful = some(ready=False, owner=Owner("StatefulSet", "db", "o"))
+    assert judge(stateful, Drain(), seen).cause is BlockerClass.WAITING_FOR_PROOF
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen", "past"),
+    [
+        ({"ready": False}, {}, True),
+        ({"ready": False, "owner": Owner("Job", "j", "eager")}, {}, True),
+        ({"ready": True}, {}, False),
+        ({"ready": False, "owner": Owner("StatefulSet", "db", "o")}, {}, False),
+        ({"ready": False, "disk": True}, {}, False),
+        ({"ready": False}, {"failing": False}, False),
+        ({"ready": False}, {"unreachable": True}, False),
+    ],
+)
+def test_on_an_ill_node_that_lives_what_serves_nobody_goes_past_its_budget(
+    changes: dict[str, object], seen: dict[str, object], past: bool
+) -> None:
+    given: dict[str, object] = {"failing": True, "jobs": frozenset({"eager"})}
+    around = Circumstances(NOW, **(given | seen))  # type: ignore[arg-type]
+    held = Verdict(Fate.EVICT, 3)
+    expected = Verdict(Fate.DELETE, 3, as_seen=True) if past else held
+    assert past_budget(some(**changes), held, around) == expected
 
 
 def test_the_first_rule_that_selects_decides() -> None:

@@ -59,3 +59,12 @@ def test_what_no_pod_here_uses_any_more_has_to_be_detached() -> None:
     assert AROUND.detaching([pod("p", "data"), pod("q", "shared"), pod("r", ephemeral=("p-scratch",))]) == frozenset()
     assert AROUND.detaching([pod("q", "shared")]) == {"v1", "v4"}
     assert AROUND.detaching([pod("p", "data", phase="Succeeded")]) == {"v1", "v2", "v4"}
+
+
+def test_exclusive_is_what_a_successor_needs_too() -> None:
+    assert AROUND.exclusive(pod("a", "data"))
+    assert AROUND.exclusive(pod("a", "shared", "pending", "data"))
+    assert AROUND.exclusive(pod("a", "nobody-knows"))
+    assert AROUND.exclusive(pod("a", disk=True))
+    assert not AROUND.exclusive(pod("a", "shared", ephemeral=("p-scratch",)))
+    assert not AROUND.exclusive(pod("a"))
