@@ -152,7 +152,9 @@ def site(
     for node in place.made:
         control_plane.kubectl("annotate", "node", node, "rescheduler.dev/maintenance-", check=False)
     control_plane.kubectl("delete", "namespace", place.name, "--wait=false")
-    control_plane.kubectl("delete", "pods", "--all", "-n", place.name, "--force", "--grace-period=0", check=False)
+    control_plane.kubectl(
+        "delete", "pods", "--all", "-n", place.name, "--force", "--grace-period=0", "--wait=false", check=False
+    )
     if place.made:
         control_plane.kubectl("delete", "node", *place.made, "--ignore-not-found")
         control_plane.kubectl("delete", "nodedrain", *place.made, "--ignore-not-found", "--wait=false")

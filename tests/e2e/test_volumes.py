@@ -7,18 +7,18 @@ from cluster.waiting import until
 from e2e.conftest import Site
 
 
-def disk(site: Site, name: str, **source: Any) -> list[dict[str, Any]]:
+def disk(site: Site, name: str, *, mode: str = "ReadWriteOnce", **source: Any) -> list[dict[str, Any]]:
     """A volume of a driver that nobody runs, bound to its claim from the start."""
     spec = {
         "capacity": {"storage": "1Gi"},
-        "accessModes": ["ReadWriteOnce"],
+        "accessModes": [mode],
         "storageClassName": "",
         "claimRef": {"namespace": site.name, "name": name},
         **(source or {"csi": {"driver": "simulated.example.com", "volumeHandle": name}}),
     }
     volume = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"{site.name}-{name}"}, "spec": spec}
     wanted = {
-        "accessModes": ["ReadWriteOnce"],
+        "accessModes": [mode],
         "storageClassName": "",
         "volumeName": f"{site.name}-{name}",
         "resources": {"requests": {"storage": "1Gi"}},
