@@ -145,6 +145,46 @@ def clear(plane: ControlPlane, nodes: list[str]) -> None:
     plane.kubectl("delete", "node", *nodes, "--ignore-not-found")
 
 
+def clean_up(plane: ControlPlane) -> list[dict[str, Any]]:
+    """Run `rescheduler cleanup` to its end; its log."""
+    command = [sys.executable, "-m", "rescheduler", "cleanup", "--namespace", NAMESPACE, "--log-format", "json"]
+    cleaner = plane.identity_kubeconfig(NAMESPACE, "rescheduler-cleanup")
+    environment = {**os.environ, "KUBECONFIG": str(cleaner)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [json.loads(line) for line in (done.stdout + done.stderr).splitlines() if line.startswith("{")]
+
+
+def test_leaving_leaves_no_taint_but_one_that_must_stay_and_names_it(
+    plane: ControlPlane, identity: Path, observer: Observer
+) -> None:
+    """Two nodes were taken out of service: one has booted anew since, the other is still the boot that is said to be dead."""
+    taint = {"key": "node.kubernetes.io/out-of-service", "effect": "NoSchedule"}
+    dead, _ = nodes = plane.add_nodes(2, prefix="out-", labels={"crash": "here"})
+    plane.kubectl("annotate", "node", dead, "cluster/not-ready=true")
+    for name in nodes:
+        plane.kubectl("cordon", name)
+        plane.kubectl("taint", "node", name, "node.kubernetes.io/out-of-service:NoSchedule")
+        node = observer.node(name)
+        record = {"uid": node["metadata"]["uid"], "cordonedByUs": True, "addedTaints": [taint]}
+        record["bootID"] = node["status"]["nodeInfo"]["bootID"] if name == dead else "before"
+        meta = {"name": name, "finalizers": ["rescheduler.dev/restore"]}
+        spec = {"nodeName": name, "requests": [{"reason": "Failure"}]}
+        plane.apply({"apiVersion": "rescheduler.dev/v1alpha1", "kind": "NodeDrain", "metadata": meta, "spec": spec})
+        status = {"status": {"node": record, "startedAt": "2026-01-01T00:00:00Z", "phase": "Draining"}}
+        plane.kubectl("patch", "nd", name, "--subresource=status", "--type=merge", "-p", json.dumps(status))
+    until(lambda: "False" in {c["status"] for c in observer.node(dead)["status"]["conditions"]}, "it to be ill")
+    left = [line for line in clean_up(plane) if line["event"] == "cleanup.taint_left"]
+    assert [(line["node"], line["taint"]) for line in left] == [(dead, "node.kubernetes.io/out-of-service:NoSchedule")]
+    for name in nodes:
+        spec = observer.node(name)["spec"]
+        assert observer.drain(name) is None
+        assert not spec.get("unschedulable")
+        ours = [t for t in spec.get("taints", []) if t["key"] == taint["key"]]
+        assert ours == ([taint] if name == dead else [])
+    clear(plane, nodes)
+
+
 def test_leaving_in_the_middle_gives_everything_back(
     plane: ControlPlane, identity: Path, observer: Observer, tmp_path: Path
 ) -> None:
@@ -157,11 +197,7 @@ def test_leaving_in_the_middle_gives_everything_back(
     with Operator(identity, tmp_path / "operator.log"):
         plane.kubectl("annotate", "node", nodes[0], "rescheduler.dev/maintenance=leave")
         until(lambda: released(observer), "a pod to be released")
-    command = [sys.executable, "-m", "rescheduler", "cleanup", "--namespace", NAMESPACE]
-    cleaner = plane.identity_kubeconfig(NAMESPACE, "rescheduler-cleanup")
-    environment = {**os.environ, "KUBECONFIG": str(cleaner)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    clean_up(plane)
     until(lambda: len(observer.pods(SPACE)) == 4, "four pods")
     assert {p["metadata"]["uid"] for p in observer.pods(SPACE)} == uids
     assert not released(observer)

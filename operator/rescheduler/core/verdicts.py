@@ -5,7 +5,7 @@ an emptyDir never appears as a blocker.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -162,7 +162,7 @@ def judge(pod: Pod, drain: Drain, seen: Circumstances) -> Verdict:
             "delete the pod by hand, or set drain.unmanaged: Evict",
         )
     if seen.unreachable:
-        return _local(pod, order, seen) or _unreachable(pod, order, seen)
+        return _local(pod, order, seen) or _unreachable(pod, drain, rule, order, seen)
     return _alive(pod, drain, rule, order, seen)
 
 
@@ -262,7 +262,8 @@ def _block(cause: BlockerClass, order: int, message: str, hint: str) -> Verdict:
 
 def _leaving(pod: Pod, order: int, seen: Circumstances) -> Verdict:
     if seen.unreachable and not pod.finished and not may_run_twice(pod, seen):
-        return _by_proof(pod, order, seen)
+        dead = Verdict(Fate.LEAVING, order, premise=Premise.DEAD)
+        return dead if seen.dead else _waits_for_proof(pod, order, seen)
     if pod.deleting is None or seen.now - pod.deleting < _OVERDUE:
         return Verdict(Fate.LEAVING, order)
     held = f" and has the finalizers {', '.join(pod.finalizers)}" if pod.finalizers else ""
@@ -276,26 +277,23 @@ def _leaving(pod: Pod, order: int, seen: Circumstances) -> Verdict:
     )
 
 
-def _unreachable(pod: Pod, order: int, seen: Circumstances) -> Verdict:
+def _unreachable(pod: Pod, drain: Drain, rule: Rule | None, order: int, seen: Circumstances) -> Verdict:
     """DESIGN 5: on an unreachable node only what may run twice goes without proof that the node is dead."""
-    if not may_run_twice(pod, seen):
-        return _by_proof(pod, order, seen)
+    twice = may_run_twice(pod, seen)
+    if not twice and not seen.dead:
+        return _waits_for_proof(pod, order, seen)
+    premise = Premise.SILENT if twice else Premise.DEAD
+    if forced := _at_timeout(pod, drain, rule, order, seen):
+        return replace(forced, premise=premise)
     # One that still counts as healthy is never deleted past its budget.
     if pod.ready or not seen.failing:
-        return Verdict(Fate.EVICT, order, premise=Premise.SILENT)
-    return Verdict(Fate.DELETE, order, premise=Premise.SILENT, as_seen=True)
+        return Verdict(Fate.EVICT, order, premise=premise)
+    return Verdict(Fate.DELETE, order, premise=premise, as_seen=True)
 
 
-def _by_proof(pod: Pod, order: int, seen: Circumstances) -> Verdict:
-    """A pod that must not run twice: it waits, and nothing is written to it, until its node is proven dead."""
-    if not seen.dead:
-        why = "its volume can be had by one node alone" if seen.volumes.exclusive(pod) else "it must not run twice"
-        message = f"its node is unreachable, where it may still run, and {why}"
-        fate = Fate.LEAVING if pod.deleting else Fate.BLOCK
-        return Verdict(fate, order, BlockerClass.WAITING_FOR_PROOF, message, seen.proof_hint)
-    if pod.deleting:
-        return Verdict(Fate.LEAVING, order, premise=Premise.DEAD)
-    # Its volumes are let go by the out-of-service taint, all at once: none waits for another's.
-    if pod.ready:
-        return Verdict(Fate.EVICT, order, premise=Premise.DEAD)
-    return Verdict(Fate.DELETE, order, premise=Premise.DEAD, as_seen=True)
+def _waits_for_proof(pod: Pod, order: int, seen: Circumstances) -> Verdict:
+    """A pod that must not run twice: nothing is written to it until its node is proven dead."""
+    why = "its volume can be had by one node alone" if seen.volumes.exclusive(pod) else "it must not run twice"
+    message = f"its node is unreachable, where it may still run, and {why}"
+    fate = Fate.LEAVING if pod.deleting else Fate.BLOCK
+    return Verdict(fate, order, BlockerClass.WAITING_FOR_PROOF, message, seen.proof_hint)

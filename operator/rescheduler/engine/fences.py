@@ -226,7 +226,10 @@ class Fence:
         returned = proofs.returned(here, record)
         if returned or self._taken:
             self._announcer.returned_without_reboot(drain, here)
-            await self._look_for_twins(drain, here)
+            try:
+                await self._look_for_twins(drain, here)
+            except TRANSIENT as error:
+                log.warning("node.twins_unknown", node=here.name, drain=drain.name, error=str(error))
         return returned
 
     async def _look_for_twins(self, drain: NodeDrain, here: Node) -> None:

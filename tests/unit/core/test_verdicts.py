@@ -160,6 +160,18 @@ def test_what_holds_on_an_unreachable_node_too(
     assert (verdict.fate, verdict.cause) == (fate, cause)
 
 
+@pytest.mark.parametrize(("changes", "claim", "fate"), KINDS)
+def test_the_timeout_overrides_budgets_there_too_and_never_the_want_of_proof(
+    changes: dict[str, object], claim: Claim | None, fate: Fate
+) -> None:
+    drain = Drain(timeout=timedelta(minutes=1), on_timeout=OnTimeout.DELETE, unmanaged=EvictOrBlock.EVICT)
+    late = {"started": NOW - timedelta(minutes=2)}
+    assert judge(some(**changes), drain, unreachable(claim, **late)).fate is fate
+    verdict = judge(some(**changes), drain, unreachable(claim, dead=True, **late))
+    assert (verdict.fate, verdict.grace) == (Fate.DELETE, 1)
+    assert verdict.premise is (Premise.DEAD if fate is Fate.BLOCK else Premise.SILENT)
+
+
 def test_while_a_failure_is_not_known_for_sure_nothing_is_deleted() -> None:
     seen = unreachable(failing=False)
     assert judge(some(ready=False), Drain(), seen).fate is Fate.EVICT
