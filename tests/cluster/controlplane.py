@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -267,6 +268,16 @@ class ControlPlane:
         for rack in [name for name, process in self._racks.items() if process.poll() is None]:
             self.fail_rack(rack)
             self.recover_rack(rack)
+
+    @contextmanager
+    def paused(self, program: str) -> Iterator[None]:
+        """A component that does nothing for a while, as on a machine that is too busy."""
+        (pid,) = [p for p in self._component_pids() if _program(p) == program and not _ended(p)]
+        _kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            _kill(pid, signal.SIGCONT)
 
     def _end(self, program: str) -> list[str]:
         """Kill a component; the command line that it had."""

@@ -1,0 +1,142 @@
+"""What the API server answers to an eviction, and that it is foreseen: asked by dry run, so nothing moves."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes.aio.client import Configuration
+from kubernetes.aio.config import load_kube_config
+
+from cluster import workloads
+from cluster.waiting import until
+from e2e.conftest import Site
+from rescheduler.api.drains import BlockerClass
+from rescheduler.core import budgets, pods
+from rescheduler.core.answers import Answer, Outcome, judge
+from rescheduler.kube.client import ApiError, Client
+
+NEVER = {"annotations": {"cluster/never-ready": "true"}}
+
+
+@pytest.fixture
+async def client(identity: Path) -> AsyncIterator[Client]:
+    """The operator's own, under its identity."""
+    way = Configuration()
+    await load_kube_config(config_file=str(identity), client_configuration=way, persist_config=False)
+    found = Client(way)
+    yield found
+    await found.close()
+
+
+async def ask(client: Client, namespace: str, pod: str, uid: str) -> Answer:
+    """The judged answer to a dry run of an eviction."""
+    options = {"preconditions": {"uid": uid}, "dryRun": ["All"]}
+    meta = {"name": pod, "namespace": namespace}
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta, "deleteOptions": options}
+    try:
+        await client.create(f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction?dryRun=All", body, timeout=40)
+    except ApiError as error:
+        return judge(error.refusal, None)
+    return Answer(Outcome.ACCEPTED)
+
+
+def foreseen(site: Site, namespace: str, raw: dict[str, Any]) -> bool | None:
+    """Whether the budgets as watched would let the pod go; None: it is under several."""
+    rows = [budgets.budget(b) for b in site.plane.get("pdb", "-n", namespace)["items"]]
+    pod = pods.pod(raw)
+    covering = budgets.covering(pod, rows)
+    return None if len(covering) > 1 else all(budget.would_allow(pod) for budget in covering)
+
+
+async def test_each_answer_of_the_server_is_told_apart_and_foreseen(site: Site, client: Client) -> None:
+    site.nodes(1)
+    space, here = site.name, site.here()
+    second = {"metadata": {"name": "two-more", "namespace": space}}
+    away = {"nodeSelector": {"site": "nowhere"}}
+    site.deploy(
+        workloads.deployment("free", 1, space, **here),
+        workloads.deployment("tight", 2, space, **here),
+        workloads.budget("tight", space, maxUnavailable=0),
+        workloads.deployment("two", 1, space, **here),
+        workloads.budget("two", space, maxUnavailable=1),
+    )
+    site.plane.apply(
+        workloads.budget("two", space, maxUnavailable=1) | second,
+        workloads.deployment("ill", 1, space, **NEVER, **here),
+        workloads.budget("ill", space, minAvailable=1),
+        workloads.deployment("ill-may-go", 1, space, **NEVER, **here),
+        workloads.budget("ill-may-go", space, minAvailable=1, unhealthyPodEvictionPolicy="AlwaysAllow"),
+        workloads.deployment("pending", 1, space, **away),
+        workloads.budget("pending", space, minAvailable=1),
+        workloads.job("done", space, **here),
+        workloads.budget("done", space, minAvailable=1),
+    )
+    refused, accepted = Outcome.REFUSED, Outcome.ACCEPTED
+    expected = {
+        "free": (accepted, None, True),
+        "tight": (refused, BlockerClass.BUDGET_EXHAUSTED, False),
+        "two": (refused, BlockerClass.SEVERAL_BUDGETS, None),
+        "ill": (refused, BlockerClass.BUDGET_EXHAUSTED, False),
+        "ill-may-go": (accepted, None, True),
+        "pending": (accepted, None, True),
+        "done": (accepted, None, True),
+    }
+    states = {"ill": "Running", "ill-may-go": "Running", "done": "Succeeded", "pending": "Pending"}
+
+    def settled() -> dict[str, dict[str, Any]]:
+        found = {p["metadata"]["labels"]["app"]: p for p in site.observer.pods(space)}
+        there = found.keys() == expected.keys() and all(found[a]["status"]["phase"] == s for a, s in states.items())
+        seen = all(b.get("status", {}).get("observedGeneration") for b in site.plane.get("pdb", "-n", space)["items"])
+        return found if there and seen else {}
+
+    found = until(settled, "all pods and budgets to be as they will be")
+    for app, raw in found.items():
+        answer = await ask(client, space, raw["metadata"]["name"], raw["metadata"]["uid"])
+        assert (answer.outcome, answer.cause, foreseen(site, space, raw)) == expected[app], (app, answer)
+    tight = found["tight"]["metadata"]
+    assert "needs 2 healthy pods and has 2 currently" in (await ask(client, space, tight["name"], tight["uid"])).message
+    free = found["free"]["metadata"]["name"]
+    assert (await ask(client, space, free, "another")).outcome is Outcome.GONE
+    assert (await ask(client, space, "nobody", "another")).outcome is Outcome.GONE
+    assert site.uids() >= {raw["metadata"]["uid"] for raw in found.values()}
+
+
+async def test_a_budget_with_an_empty_selector_covers_what_the_server_says_it_does(site: Site, client: Client) -> None:
+    site.nodes(1)
+    budget = workloads.budget("all", site.name, maxUnavailable=0)
+    budget["spec"]["selector"] = {}
+    site.deploy(workloads.deployment("web", 1, site.name, **site.here()))
+    site.plane.apply(budget)
+    until(
+        lambda: site.plane.get("pdb", "all", "-n", site.name).get("status", {}).get("expectedPods"),
+        "the budget to be seen",
+    )
+    (raw,) = site.observer.pods(site.name)
+    answer = await ask(client, site.name, raw["metadata"]["name"], raw["metadata"]["uid"])
+    assert foreseen(site, site.name, raw) is (answer.outcome is Outcome.ACCEPTED)
+    assert answer.cause is BlockerClass.BUDGET_EXHAUSTED
+
+
+async def test_what_the_disruption_controller_has_not_seen_and_what_is_being_deleted(
+    site: Site, client: Client
+) -> None:
+    """The namespace controller waits 5 s: until then its pods are not Terminating, and evictions are refused."""
+    site.nodes(1)
+    site.deploy(workloads.deployment("web", 2, site.name, **site.here()))
+    (raw, _) = site.observer.pods(site.name)
+    name, uid = raw["metadata"]["name"], raw["metadata"]["uid"]
+    with site.plane.paused("kube-controller-manager"):
+        site.plane.apply(workloads.budget("web", site.name, maxUnavailable=1))
+        unseen = await ask(client, site.name, name, uid)
+        assert (unseen.outcome, unseen.cause) == (Outcome.RETRY, BlockerClass.BUDGET_NOT_OBSERVED)
+        assert unseen.retry_after >= 10
+        going = {f"p{index}": "2026-01-01T00:00:00Z" for index in range(2001)}
+        status = json.dumps({"status": {"observedGeneration": 1, "disruptionsAllowed": 1, "disruptedPods": going}})
+        site.plane.kubectl("patch", "pdb", "web", "-n", site.name, "--subresource=status", "--type=merge", "-p", status)
+        odd = await ask(client, site.name, name, uid)
+        assert (odd.outcome, odd.cause) == (Outcome.REFUSED, BlockerClass.BUDGET_NOT_OBSERVED)
+        site.plane.kubectl("delete", "namespace", site.name, "--wait=false")
+        ends = await ask(client, site.name, name, uid)
+        assert (ends.outcome, ends.cause) == (Outcome.REFUSED, BlockerClass.NAMESPACE_TERMINATING)
