@@ -8,9 +8,10 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import kopf
 import structlog
@@ -87,23 +88,25 @@ def settings() -> kopf.OperatorSettings:
     return found
 
 
-def identity() -> str:
+def own_identity() -> str:
     """The pod's name, else the host's and a random part."""
     return os.environ.get("POD_NAME") or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+
+
+class Connect(Protocol):
+    """Makes the client of a process: `guard` says whether it may write now, `count` is told of each request."""
+
+    def __call__(self, *, guard: Callable[[], bool], count: Callable[[str, str, int], None]) -> Client: ...
 
 
 class App:
     """All parts of one process."""
 
-    def __init__(self, client_configuration: Any, options: Options) -> None:
-        self.options, self.identity = options, identity()
-        self.clock, self.metrics = Clock(), Metrics()
+    def __init__(self, connect: Connect, options: Options, *, clock: Clock, identity: str) -> None:
+        self.options, self.identity = options, identity
+        self.clock, self.metrics = clock, Metrics()
         self.store = Store(self.clock.now)
-        self.client = Client(
-            client_configuration,
-            guard=self._sure,
-            count=self.metrics.count_request,
-        )
+        self.client = connect(guard=self._sure, count=self.metrics.count_request)
         self.election = Election(
             self.client,
             namespace=options.namespace,
@@ -167,7 +170,7 @@ class App:
         return None if self.engine.synced.is_set() else "nodes, policies and NodeDrains are not listed yet"
 
     async def start(self) -> None:
-        """Serve the endpoints, sync, and lead as soon as the Lease is ours."""
+        """Serve the endpoints, and begin."""
         self._runners = await serve(
             healthy=self._healthy,
             ready=self._ready,
@@ -175,6 +178,10 @@ class App:
             health_port=self.options.health_port,
             metrics_port=self.options.metrics_port,
         )
+        self.begin()
+
+    def begin(self) -> None:
+        """Sync, and lead as soon as the Lease is ours."""
         task_of_life = self._clean() if self.options.cleanup else self._lead()
         beside = (self.engine.heartbeat(), self.engine.resync(), self.heartbeats.run(), self.recorder.run())
         for work in (*beside, task_of_life):
@@ -243,7 +250,7 @@ async def run(options: Options) -> bool:
 
     Raises ConfigError where it cannot start.
     """
-    app = App(await configuration(), options)
+    app = App(partial(Client, await configuration()), options, clock=Clock(), identity=own_identity())
     try:
         await preflight.check(app.client, options.namespace, cleanup=options.cleanup)
     except ConfigError:
