@@ -11,6 +11,7 @@ from rescheduler.api.drains import NodeDrain, NodeRecord, Phase
 from rescheduler.core import nodes, proofs, reports, sightings, triggers, turns
 from rescheduler.core.drains import Fact
 from rescheduler.core.facts import UNREACHABLE, Node, node
+from rescheduler.core.holds import Hold
 from rescheduler.engine.announcements import Announcer
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.heartbeats import Heartbeats
@@ -81,6 +82,8 @@ class Keeper:
 
     async def hold(self, scene: reports.Scene, here: Node, write: Write) -> reports.Scene:
         """Record, then cordon: what is not in the record yet is written there before it is written on the node."""
+        if scene.held and scene.held.reason is Hold.CANCELLED and not here.unschedulable:
+            return scene  # it is well again: nothing is cordoned anew
         drain, reasons = scene.drain, {r.reason for r in scene.drain.spec.requests}
         exclude = (
             scene.policy is not None and drain.spec.drain.over(scene.policy.spec.drain).exclude_from_load_balancers
@@ -93,7 +96,8 @@ class Keeper:
         begun = scene.begun or scene.now
         self._store.promise(self._name, begun)
         try:
-            if scene.begun is None and turns.only_failed(drain):
+            # Our conditions show that it was cordoned before: until then, also after a lost race, it may have healed.
+            if turns.only_failed(drain) and not here.condition(names.DRAIN_IN_PROGRESS):
                 here = await self._fresh(here)
                 if not await self._still(scene, here):
                     return replace(scene, node=here, phase=Phase.WAITING)  # healed meanwhile: its request will go
@@ -159,15 +163,14 @@ class Keeper:
         return node(raw)
 
     async def _still(self, scene: reports.Scene, here: Node) -> bool:
-        """Whether the node, as just read, is still what the drain is for."""
+        """Whether the node, as just read, is still what the drain is for, and what we see is to be believed."""
         if scene.fact is Fact.SET_ASIDE:
             return True  # it comes and goes
-        if scene.fact is Fact.SUSPECTED:
-            return await self._heartbeats.silent(here)
         conditions = scene.policy.spec.failure.conditions if scene.policy else ()
-        if not any(sightings.matching(here, match) for match in conditions):
+        if scene.fact is not Fact.SUSPECTED and not any(sightings.matching(here, match) for match in conditions):
             return False
-        return here.ready != UNREACHABLE or await self._heartbeats.silent(here)
+        said = here.ready != UNREACHABLE and scene.fact is not Fact.SUSPECTED
+        return (said or await self._heartbeats.silent(here)) and not self._store.blind()
 
     async def mark(self, scene: reports.Scene) -> None:
         """Our conditions on the node."""
