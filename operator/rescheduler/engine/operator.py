@@ -102,6 +102,14 @@ class Engine:
     async def resync(self) -> None:
         """Keep the facts true for ever: list all, drop what is gone, look at everything again."""
         while True:
+            await self._list_all()
+            self.synced.set()
+            self._changed(None)
+            self.strays.wake()
+            await asyncio.sleep(_RESYNC)
+
+    async def _list_all(self) -> None:
+        while True:
             begun = self._clock.now()
             try:
                 for kind, path in _SOURCES:
@@ -111,10 +119,7 @@ class Engine:
                 await asyncio.sleep(_RETRY)
                 continue
             self._store.set_listed(begun)
-            self.synced.set()
-            self._changed(None)
-            self.strays.wake()
-            await asyncio.sleep(_RESYNC)
+            return
 
     async def _list(self, kind: Kind, path: str) -> None:
         names: list[str] = []
@@ -134,6 +139,8 @@ class Engine:
 
     async def lead(self, *, reconcile: bool = True) -> None:
         """Work, as the leader, until cancelled; without `reconcile` no NodeDrain is made or changed."""
+        # Of drains that ended under another leader our watch may know nothing yet: they must not go on.
+        await self._list_all()
         self._leading = True
         log.info("leader.working")
         self._changed(None)
