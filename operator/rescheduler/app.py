@@ -197,6 +197,7 @@ class App:
     async def _lead(self) -> None:
         # Synced first: who knows nothing yet must not keep the Lease from one who does.
         await self.engine.synced.wait()
+        await self.heartbeats.first()
         while True:
             log.info("leader.waiting", identity=self.identity, namespace=self.options.namespace)
             await self.election.acquire()

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from rescheduler.core.facts import Node
+from rescheduler.core.facts import UNREACHABLE, Node
 from rescheduler.core.pulses import SILENCE, Pulses
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.store import Store
@@ -16,6 +16,7 @@ from rescheduler.kube.client import ApiError, Client
 from rescheduler.kube.reflectors import Mirror
 
 _TICK = 1.0  # seconds; silence is no event that could be awaited
+_RENEWED = 11.0  # seconds; a kubelet renews its Lease every 10 s
 
 
 def _renewal(raw: Mapping[str, Any]) -> str:
@@ -28,7 +29,8 @@ class Heartbeats:
     def __init__(self, client: Client, store: Store, clock: Clock) -> None:
         self._client, self._store, self._clock = client, store, clock
         self._pulses = Pulses()
-        self._mirror = Mirror(client, paths.leases(paths.NODE_LEASES), self._take, lambda: None)
+        self._listed = asyncio.Event()
+        self._mirror = Mirror(client, paths.leases(paths.NODE_LEASES), self._take, self._listed.set)
         self._synced = False
 
     def _take(self, raw: Mapping[str, Any]) -> str:
@@ -46,14 +48,21 @@ class Heartbeats:
         finally:
             watching.cancel()
 
+    async def first(self) -> None:
+        """Once nodes are listed: wait for the Leases too, and tell who is silent. Nobody may act before."""
+        await self._listed.wait()
+        self.look()
+
     def look(self) -> None:
         """Tell the store who is silent; while the Leases are not in view, nobody new is."""
         now, before = self._clock.monotonic(), self._synced
-        self._synced = self._mirror.synced
+        self._synced = self._mirror.synced and self._store.listed is not None
         if not self._synced:
             return
         if not before:
             self._pulses.anew(now)
+        if self._pulses.unheard:
+            self._pulses.presume(self._dark(), now)
         if len(self._pulses.seen) != len(self._mirror.items):
             for name in self._pulses.seen.keys() - set(self._mirror.items.values()):
                 self._pulses.forget(name)
@@ -65,6 +74,16 @@ class Heartbeats:
         )
         self._store.suspect(frozenset() if silent else self._pulses.silent(self._limits(), now))
 
+    def _dark(self) -> dict[str, float]:
+        """Nodes that the node controller has not heard of: how long before the last of them each fell silent."""
+        since = {
+            node.name: ready.transition
+            for node in self._store.nodes.values()
+            if (ready := node.condition("Ready")) and ready.status == UNREACHABLE and ready.transition
+        }
+        last = max(since.values(), default=None)
+        return {name: (last - when).total_seconds() for name, when in since.items() if last}
+
     def _limits(self) -> dict[str, float]:
         found = {}
         for node in self._store.nodes.values():
@@ -74,7 +93,7 @@ class Heartbeats:
         return found
 
     async def silent_for_long(self, node: Node) -> bool:
-        """Read live: whether the Lease has not been renewed for as long as two renewals take, on our own clock.
+        """Read live: whether we ourselves have not seen the Lease renewed for as long as two renewals take.
 
         Where there is none, it says nothing against it.
         """
@@ -84,7 +103,7 @@ class Heartbeats:
         return known is None or self._clock.monotonic() - known[1] >= SILENCE
 
     async def silent(self, node: Node) -> bool:
-        """Read live, just before the first act: whether the Lease is still as we last saw it.
+        """Read live, just before the first act: whether no kubelet that is alive would have left its Lease so long.
 
         A watch that lags behind must not condemn a node (k/k#85221); where there is no Lease, it says nothing.
         """
@@ -94,7 +113,9 @@ class Heartbeats:
             if error.code == 404:
                 return True
             raise
-        known = self._pulses.seen.get(node.name)
-        fresh = known is not None and known[0] != _renewal(raw)
-        self._take(raw)
-        return not fresh
+        name = self._take(raw)
+        self.look()
+        silent = self._clock.monotonic() - self._pulses.last(name) >= _RENEWED
+        if not silent:
+            self._store.suspect(self._store.suspects - {name})
+        return silent

@@ -56,6 +56,34 @@ def test_after_blindness_all_are_heard_of_just_now() -> None:
     assert pulses.silent({"a": 20}, 119) == frozenset()
 
 
+def test_a_blackout_outlasts_a_start_of_ours() -> None:
+    """Who has just come knows of the silence by the node controller's word, until the nodes are heard of."""
+    pulses = beating(a=100, b=100, c=100, d=100)
+    pulses.anew(100)
+    pulses.presume({}, 100)
+    assert pulses.blackout(100) == 0
+    pulses.presume({"a": 0, "b": 3, "c": 5}, 101)
+    assert pulses.blackout(101) == 3
+    assert pulses.silent({"a": 5}, 101) == frozenset()
+    pulses.beat("a", "renewed", 102)
+    assert pulses.blackout(102) == 0
+
+
+def test_nodes_that_were_dead_long_before_a_start_of_ours_are_none() -> None:
+    pulses = beating(a=100, b=100, c=100)
+    pulses.anew(100)
+    pulses.presume({"a": 86400, "b": 0}, 100)
+    assert pulses.blackout(101) == 0
+
+
+def test_whoever_was_heard_of_is_not_presumed_silent() -> None:
+    pulses = beating(a=100)
+    pulses.anew(100)
+    pulses.beat("a", "renewed", 103)
+    pulses.presume({"a": 0}, 104)
+    assert pulses.silent({"a": 5}, 105) == frozenset()
+
+
 @given(st.lists(st.floats(0, 1000), min_size=3, max_size=40))
 def test_a_blackout_is_never_said_of_fewer_than_six_in_ten(times: list[float]) -> None:
     found = beating(**{f"n{i}": when for i, when in enumerate(times)}).blackout(1000)
