@@ -36,11 +36,13 @@ class Diagnosis:
 def diagnose(
     node: Node, policy: Policy | None, seen: Sighting, now: datetime, *, standing: bool = False, suspected: bool = False
 ) -> Diagnosis:
-    """How the node is; `standing`: its failure is known, and a condition that has gone stale since does not end it."""
+    """How the node is; `standing`: its failure is known: it is not starting, and a condition that has gone stale since
+    does not end it.
+    """
     if policy is None or not policy.spec.failure.enabled:
         return Diagnosis(Health.WELL)
     failure = policy.spec.failure
-    if grace := _grace(node, seen, failure, now):
+    if not standing and (grace := _grace(node, seen, failure, now)):
         return Diagnosis(Health.WELL, until=grace)
     held = [match for match in failure.conditions if _holds(node, match, seen, now, standing=standing)]
     due = [(seen.since[match.type][1] + match.for_, match) for match in held if match.type in seen.since]
@@ -76,9 +78,11 @@ def flapping_until(seen: Sighting, failure: Failure, now: datetime) -> datetime 
     return max(recent) + within if len(recent) >= failure.flapping.changes else None
 
 
-def counts(node: Node, policy: Policy | None, seen: Sighting | None, now: datetime, *, suspected: bool) -> bool:
+def counts(
+    node: Node, policy: Policy | None, seen: Sighting | None, now: datetime, *, suspected: bool, standing: bool = False
+) -> bool:
     """Whether the storm brake counts the node as unhealthy: a condition holds, for its time or not, or it is suspected."""
-    if policy is None or seen is None or _grace(node, seen, policy.spec.failure, now):
+    if policy is None or seen is None or (not standing and _grace(node, seen, policy.spec.failure, now)):
         return False
     return suspected or any(seen.holds(node, match, now) for match in policy.spec.failure.conditions)
 

@@ -72,15 +72,16 @@ class World:
     def weather(self) -> Weather:
         """Who is unhealthy, for the storm brake: not who was emptied for maintenance and may be switched off."""
         away = {d.spec.node_name for d in self.drains.values() if d.status.drained_at and not only_failed(d)}
+        known = frozenset(d.spec.node_name for d in self.drains.values() if failed(d))
         return storms.survey(
-            (node, policy, node.name not in away and self._counts(node, policy))
+            (node, policy, node.name not in away and self._counts(node, policy, standing=node.name in known))
             for node in self.nodes.values()
             if (policy := self.policy(node))
         )
 
-    def _counts(self, node: Node, policy: Policy) -> bool:
+    def _counts(self, node: Node, policy: Policy, *, standing: bool) -> bool:
         seen = self.sightings.get(node.name)
-        return counts(node, policy, seen, self.now, suspected=node.name in self.suspects)
+        return counts(node, policy, seen, self.now, suspected=node.name in self.suspects, standing=standing)
 
     @cached_property
     def queues(self) -> Mapping[str, Queue]:

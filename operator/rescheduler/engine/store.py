@@ -101,8 +101,8 @@ class Store:
                 self.changed(None)
             case Kind.NODE:
                 self._witnesses[name] = proofs.witness(self._witnesses.get(name), value)
-                if before and before != value:
-                    self.see(name)
+                if before != value:
+                    self.see(name)  # the first time too: a standby must know that a node was Ready once
                 if not before or _gist(before) != _gist(value):
                     self._turn()
                     self.changed(name)

@@ -109,6 +109,15 @@ def test_nothing_counts_before_a_new_node_was_first_ready() -> None:
     assert health(rules, young, seen, 601) is Health.FAILED
 
 
+def test_a_node_whose_failure_is_known_is_not_starting() -> None:
+    """After a start of ours nobody has seen it Ready, but its NodeDrain says that it failed."""
+    rules = policy()
+    young = node("Unknown", created=0)
+    seen = story(rules, (100, young))
+    assert health(rules, young, seen, 170, standing=True) is Health.FAILED
+    assert counts(young, rules, seen, at(101), suspected=False, standing=True)
+
+
 def test_a_stale_condition_starts_nothing_and_does_not_end_what_stands() -> None:
     rules = policy(conditions=[{"type": "Deadlock", "status": ["True"], "for": "60s"}])
     bad = NodeCondition("Deadlock", "True", transition=at(-900), heartbeat=at(0))
