@@ -1,0 +1,38 @@
+"""`python -m simulation 1-200`: tell the stories of these seeds; exits 1 where one is broken, and shows it shortened."""
+
+import os
+import sys
+import time
+
+from simulation.stories import shortened, tell
+
+
+def seeds(words: list[str]) -> list[int]:
+    """Of numbers and ranges."""
+    found: list[int] = []
+    for word in words:
+        first, _, last = word.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
+def main(words: list[str]) -> int:
+    """Tell them, one after another."""
+    # Sets of names are walked through in the order of their hashes: without this a seed tells another story each time.
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        os.execve(sys.executable, [sys.executable, "-m", "simulation", *words], {**os.environ, "PYTHONHASHSEED": "0"})
+    began, broken, writes, simulated = time.monotonic(), 0, 0, 0.0
+    brief = "--brief" in words
+    for seed in (wanted := seeds([word for word in words if word != "--brief"])):
+        told = tell(seed)
+        writes, simulated = writes + told.writes, simulated + told.simulated
+        if told.broken:
+            broken += 1
+            print(f"seed {seed}: {told.broken[0]}" if brief else shortened(told), flush=True)
+    took = time.monotonic() - began
+    print(f"{len(wanted)} stories, {simulated / 3600:.1f} h, {writes} writes, {took:.1f} s: {broken} broken")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,251 @@
+"""What befalls a cluster: each act does its harm, waits, and takes it back, so that any of them can be left out."""
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from simulation.clusters import SPACE, Cluster
+from simulation.objects import Json, labels, name, set_condition, stamp, uid
+
+ZONE = "topology.kubernetes.io/zone"
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One thing that happens, `at` so many seconds after the start; `what` names a function of `ACTS`."""
+
+    at: float
+    what: str
+    lasts: float
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        more = " ".join(f"{key}={value}" for key, value in self.details.items())
+        return f"{self.at:6.0f} s  {self.what} for {self.lasts:.0f} s  {more}"
+
+
+async def fail(c: Cluster, lasts: float, node: str) -> None:
+    """The machine is dead, and comes back by a reboot."""
+    c.machines[node].power_off()
+    await asyncio.sleep(lasts)
+    c.machines[node].come_back(reboot=True)
+
+
+async def cut(c: Cluster, lasts: float, nodes: list[str], *, reboot: bool) -> None:
+    """Machines that nobody reaches: they run on, or are rebooted before they are back."""
+    for node in nodes:
+        c.machines[node].cut = True
+    await asyncio.sleep(lasts)
+    for node in nodes:
+        c.machines[node].come_back(reboot=reboot)
+
+
+async def ill(c: Cluster, lasts: float, nodes: list[str]) -> None:
+    """Kubelets that say that they are not Ready, and are."""
+    for node in nodes:
+        c.machines[node].fall_ill()
+    await asyncio.sleep(lasts)
+    for node in nodes:
+        c.machines[node].come_back(reboot=False)
+
+
+async def flap(c: Cluster, lasts: float, node: str, *, times: int) -> None:
+    """Ill and well in turn."""
+    for _ in range(times):
+        await ill(c, lasts, [node])
+        await asyncio.sleep(lasts)
+
+
+async def fence(c: Cluster, lasts: float, node: str, *, after: float) -> None:
+    """The machine is cut off; a fencer switches it off, and then says so; it is repaired later."""
+    machine = c.machines[node]
+    machine.cut = True
+    await asyncio.sleep(after)
+    machine.power_off()
+    _attest(c, node, machine.boot)
+    await asyncio.sleep(lasts)
+    machine.come_back(reboot=True)
+    c.annotate(node, fenced=None)
+
+
+async def misjudge(c: Cluster, lasts: float, node: str) -> None:
+    """Cut off, while an attestation of an earlier boot is on the node: it proves nothing."""
+    c.machines[node].cut = True
+    _attest(c, node, "an-earlier-boot")
+    await asyncio.sleep(lasts)
+    c.machines[node].come_back(reboot=False)
+    c.annotate(node, fenced=None)
+
+
+def _attest(c: Cluster, node: str, boot: str) -> None:
+    raw = c.server.find("nodes", node) or {"metadata": {"uid": ""}}
+    said = {"nodeUID": uid(raw), "bootID": boot, "method": "power off", "time": stamp(c.now())}
+    c.annotate(node, fenced=json.dumps(said))
+
+
+async def away(c: Cluster, lasts: float) -> None:
+    """Nobody reaches the API server."""
+    c.server.away = True
+    await asyncio.sleep(lasts)
+    c.server.away = False
+
+
+async def unplug(c: Cluster, lasts: float, operator: int) -> None:
+    """One operator does not reach the API server."""
+    client = c.operators[operator].client
+    if client:
+        client.cut = True
+        await asyncio.sleep(lasts)
+        client.cut = False
+
+
+async def kill(c: Cluster, lasts: float, operator: int) -> None:
+    """SIGKILL, and a new process."""
+    await _restart(c, lasts, operator, c.operators[operator].kill)
+
+
+async def stop(c: Cluster, lasts: float, operator: int) -> None:
+    """SIGTERM, and a new process."""
+    await _restart(c, lasts, operator, c.operators[operator].stop)
+
+
+async def _restart(c: Cluster, lasts: float, operator: int, end: Callable[[], Awaitable[None]]) -> None:
+    if c.operators[operator].app:
+        await end()
+        await asyncio.sleep(lasts)
+        c.operators[operator].start()
+
+
+async def maintain(c: Cluster, lasts: float, node: str) -> None:
+    """Somebody wants to work on a node."""
+    c.annotate(node, maintenance="swap disk")
+    await asyncio.sleep(lasts)
+    c.annotate(node, maintenance=None)
+
+
+async def cancel(c: Cluster, lasts: float, node: str) -> None:
+    """Somebody deletes a NodeDrain."""
+    if drain := c.server.find("nodedrains", node):
+        c.server.remove("nodedrains", drain, user="human")
+
+
+async def by_hand(c: Cluster, lasts: float, node: str) -> None:
+    """Somebody makes a NodeDrain, and deletes it."""
+    if c.server.find("nodedrains", node) is None:
+        spec = {"nodeName": node, "requests": [{"reason": "Manual", "message": "by hand"}]}
+        c.server.make("nodedrains", {"metadata": {"name": node}, "spec": spec}, user="human")
+    await asyncio.sleep(lasts)
+    await cancel(c, 0, node)
+
+
+async def uncordon(c: Cluster, lasts: float, node: str) -> None:
+    """Somebody uncordons a node."""
+    c.edit_node(node, lambda raw: raw["spec"].pop("unschedulable", None))
+
+
+async def cordon(c: Cluster, lasts: float, node: str) -> None:
+    """Somebody cordons a node, and uncordons it."""
+    c.edit_node(node, lambda raw: raw["spec"].update(unschedulable=True))
+    await asyncio.sleep(lasts)
+    await uncordon(c, 0, node)
+
+
+async def own(c: Cluster, lasts: float, node: str) -> None:
+    """The cluster autoscaler means to remove a node, and thinks better of it."""
+    key = "ToBeDeletedByClusterAutoscaler"
+
+    def set_taint(raw: Json, *, on: bool) -> None:
+        kept = [t for t in raw["spec"].get("taints") or () if t["key"] != key]
+        raw["spec"]["taints"] = kept + ([{"key": key, "effect": "NoSchedule"}] if on else [])
+
+    c.edit_node(node, lambda raw: set_taint(raw, on=True))
+    await asyncio.sleep(lasts)
+    c.edit_node(node, lambda raw: set_taint(raw, on=False))
+
+
+async def scale(c: Cluster, lasts: float, app: str, *, replicas: int) -> None:
+    """An owner wants more or fewer pods for a while."""
+    before = (c.server.find("deployments", app, SPACE) or {"spec": {"replicas": 1}})["spec"]["replicas"]
+    c.edit("deployments", app, lambda raw: raw["spec"].update(replicas=replicas), SPACE)
+    await asyncio.sleep(lasts)
+    c.edit("deployments", app, lambda raw: raw["spec"].update(replicas=before), SPACE)
+
+
+async def rule(c: Cluster, lasts: float, **spec: str) -> None:
+    """The policy is in another mode, or suspended, for a while."""
+    c.edit("reschedulepolicies", "default", lambda raw: raw["spec"].update(spec))
+    await asyncio.sleep(lasts)
+    c.edit("reschedulepolicies", "default", lambda raw: [raw["spec"].pop(key, None) for key in spec])
+
+
+async def crash(c: Cluster, lasts: float, app: str) -> None:
+    """Pods of an app are not Ready for a while though they run: their kubelets say otherwise at the next beat."""
+    for pod in c.server.all("pods", SPACE):
+        if labels(pod).get("app") == app:
+            c.server.edit("pods", pod, lambda raw: set_condition(raw, "Ready", "False", "", c.now()), user="kubelet")
+
+
+ACTS: dict[str, Callable[..., Awaitable[None]]] = {
+    each.__name__: each
+    for each in (
+        *(fail, cut, ill, flap, fence, misjudge, away, unplug, kill, stop, maintain, cancel, by_hand, uncordon, cordon),
+        *(own, scale, rule, crash),
+    )
+}
+
+
+async def carry_out(act: Act, cluster: Cluster) -> None:
+    """Wait until it is time, and let it happen."""
+    await asyncio.sleep(act.at)
+    await ACTS[act.what](cluster, act.lasts, **act.details)
+
+
+def draw(chance: random.Random, cluster: Cluster, apps: list[str], *, minutes: float) -> list[Act]:
+    """A random sequence of acts."""
+    nodes = sorted(cluster.machines)
+    zones = {labels(raw).get(ZONE, "") for raw in cluster.server.all("nodes")} - {""}
+    node = lambda: chance.choice(nodes)  # noqa: E731
+    most = lambda share: chance.sample(nodes, max(1, round(share * len(nodes))))  # noqa: E731
+
+    def zone() -> list[str]:
+        picked = chance.choice(sorted(zones)) if zones else ""
+        return [name(raw) for raw in cluster.server.all("nodes") if labels(raw).get(ZONE, "") == picked]
+
+    def reboot() -> bool:
+        return chance.random() < 0.5
+
+    short, long = (5, 20, 45, 70), (90, 150, 240, 420)
+    makers: list[tuple[int, Callable[[], tuple[str, float, dict[str, Any]]]]] = [
+        (4, lambda: ("fail", chance.choice(short + long), {"node": node()})),
+        (4, lambda: ("cut", chance.choice(short + long), {"nodes": [node()], "reboot": reboot()})),
+        (3, lambda: ("ill", chance.choice(short + long), {"nodes": [node()]})),
+        (2, lambda: ("flap", chance.choice((8, 15, 30)), {"node": node(), "times": chance.randint(2, 4)})),
+        (2, lambda: ("cut", chance.choice(long), {"nodes": zone(), "reboot": reboot()})),
+        (1, lambda: ("cut", chance.choice(long), {"nodes": most(chance.choice((0.4, 0.8, 1))), "reboot": False})),
+        (2, lambda: ("ill", chance.choice(long), {"nodes": most(chance.choice((0.3, 0.6)))})),
+        (3, lambda: ("fence", chance.choice(long), {"node": node(), "after": chance.choice((20, 60, 120))})),
+        (1, lambda: ("misjudge", chance.choice(long), {"node": node()})),
+        (1, lambda: ("away", chance.choice((3, 12, 40, 100)), {})),
+        (2, lambda: ("unplug", chance.choice((3, 8, 20, 60)), {"operator": chance.randint(0, 1)})),
+        (3, lambda: ("kill", chance.choice((0.2, 2, 20)), {"operator": chance.randint(0, 1)})),
+        (1, lambda: ("stop", chance.choice((0.2, 2, 20)), {"operator": chance.randint(0, 1)})),
+        (6, lambda: ("maintain", chance.choice(short + long), {"node": node()})),
+        (1, lambda: ("cancel", 0, {"node": node()})),
+        (1, lambda: ("by_hand", chance.choice(short + long), {"node": node()})),
+        (1, lambda: ("uncordon", 0, {"node": node()})),
+        (1, lambda: ("cordon", chance.choice(long), {"node": node()})),
+        (1, lambda: ("own", chance.choice(long), {"node": node()})),
+        (2, lambda: ("scale", chance.choice(long), {"app": chance.choice(apps), "replicas": chance.randint(0, 5)})),
+        (1, lambda: ("rule", chance.choice(long), chance.choice(_RULES))),
+        (1, lambda: ("crash", 0, {"app": chance.choice(apps)})),
+    ]
+    weights = [weight for weight, _ in makers]
+    made = [maker() for _, maker in chance.choices(makers, weights, k=chance.randint(5, 14))]
+    times = sorted(chance.uniform(0, 60 * minutes) for _ in made)
+    return [Act(round(at), what, lasts, details) for at, (what, lasts, details) in zip(times, made, strict=True)]
+
+
+_RULES = ({"mode": "Audit"}, {"suspend": "All"}, {"suspend": "New"})

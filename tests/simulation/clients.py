@@ -1,0 +1,93 @@
+"""The operator's client, with the simulated server at the other end: its own guard, its own paging, and a network.
+
+Requests take their time, and answers may be lost though the server has done what was asked.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from rescheduler.kube.client import ApiError, Client, ExpiredError, UnreachableError
+from simulation.objects import Json
+from simulation.refusals import RefusedError
+from simulation.server import Server
+
+_WATCH_SECONDS = 300.0
+_TIMEOUT = 3.0
+"""After so long a request that nobody answers is given up; the real one waits for 30 s."""
+
+
+class SimulatedClient(Client):
+    """A `Client` whose two ways to the wire end in the simulation.
+
+    Attributes:
+        cut: nothing comes through.
+        dead: its process is gone: what it awaits never comes.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        user: str,
+        chance: random.Random,
+        *,
+        guard: Callable[[], bool],
+        count: Callable[[str, str, int], None],
+    ) -> None:
+        self._server, self._user, self._chance = server, user, chance
+        self._guard, self._count = guard, count
+        self.cut = self.dead = False
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    async def _travel(self) -> None:
+        await asyncio.sleep(self._chance.choice((0.002, 0.005, 0.02, 0.1)))
+        if self.dead:
+            await asyncio.Future()
+        if self.cut or self._server.away:
+            await asyncio.sleep(_TIMEOUT)
+            raise UnreachableError("no answer")
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        body: Any = None,
+        content_type: str = "",
+        timeout: float = 30.0,
+    ) -> Json:
+        await self._travel()
+        try:
+            answer = self._server.request(self._user, method, path, params or {}, body, content_type)
+        except RefusedError as no:
+            await self._travel()
+            raise ApiError(method, path, no.refusal) from None
+        await self._travel()
+        return answer
+
+    async def watch(self, path: str, *, version: str, **params: str | int) -> AsyncIterator[tuple[str, Json]]:
+        """Events a little late, in order, until the stream ends or breaks."""
+        await self._travel()
+        try:
+            stream = self._server.open(path, params, int(version))
+        except RefusedError:
+            raise ExpiredError(path) from None
+        ends = asyncio.get_running_loop().time() + _WATCH_SECONDS
+        try:
+            while (left := ends - asyncio.get_running_loop().time()) > 0:
+                if not stream.waiting:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(min(left, 30.0)):
+                            await stream.news.wait()
+                stream.news.clear()
+                await self._travel()
+                while stream.waiting:
+                    yield stream.waiting.popleft()
+            yield "BOOKMARK", {"metadata": {"resourceVersion": str(self._server.version)}}
+        finally:
+            self._server.close(stream)

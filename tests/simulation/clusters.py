@@ -1,0 +1,121 @@
+"""The simulated cluster as a whole: server, controllers, machines, and two operators."""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cluster import workloads
+from simulation.controllers import WORKLOADS, claim_volume
+from simulation.machines import Machine, twins
+from simulation.nodes import NODES
+from simulation.objects import Json, is_ready, name
+from simulation.processes import NAMESPACE, Process
+from simulation.scheduler import Scheduler
+from simulation.server import Server
+
+SPACE = "shop"
+_BEGAN = datetime(2026, 1, 5, 10, tzinfo=UTC)
+
+
+class Cluster:
+    """Everything of one story.
+
+    Attributes:
+        twins: what ran twice and must not.
+    """
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance, self._loop = chance, asyncio.get_running_loop()
+        self._zero = self._loop.time()
+        self.server = Server(self.now)
+        self.machines: dict[str, Machine] = {}
+        self.twins: list[str] = []
+        self._controllers = [make(self.server, chance) for make in (*WORKLOADS, *NODES, Scheduler)]
+        self.operators = [Process(self.server, name, chance) for name in ("operator-a", "operator-b")]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def now(self) -> datetime:
+        """The time of the server and of everybody whose clock is right."""
+        return _BEGAN + timedelta(seconds=self._loop.time() - self._zero)
+
+    def add_node(self, called: str, labels: Mapping[str, str], *, pods: int) -> None:
+        """A machine that is up, and its Node and Lease."""
+        labels = {"kubernetes.io/hostname": called, **labels}
+        status = {"allocatable": {"pods": str(pods)}, "conditions": []}
+        body = {"metadata": {"name": called, "labels": labels}, "spec": {}, "status": status}
+        self.server.make("nodes", body)
+        lease = {"metadata": {"name": called, "namespace": "kube-node-lease"}, "spec": {"renewTime": ""}}
+        self.server.make("leases", lease)
+        self.machines[called] = Machine(self.server, called, self.chance, self._started)
+
+    def _started(self, node: str, pod: Json) -> None:
+        if found := twins(pod, node, self.machines.values()):
+            self.twins.append(found)
+
+    def deploy(self, *objects: Json) -> None:
+        """Create these; a Deployment whose template names a claim gets it."""
+        for body in objects:
+            for volume in body["spec"].get("template", {}).get("spec", {}).get("volumes") or ():
+                if claim := volume.get("persistentVolumeClaim"):
+                    claim_volume(self.server, claim["claimName"], SPACE)
+            self.server.make(f"{body['kind'].lower()}s".replace("policys", "policies"), body)
+
+    def start(self) -> None:
+        """Let everything run."""
+        self.server.make("namespaces", workloads.namespace(SPACE))
+        runs = [each.run() for each in (*self._controllers, *self.machines.values())]
+        self._tasks = [asyncio.create_task(run) for run in runs]
+        for task in self._tasks:
+            task.add_done_callback(_show)
+        for operator in self.operators:
+            operator.start()
+
+    async def stop(self) -> None:
+        """End everything."""
+        for operator in self.operators:
+            await operator.kill()
+        rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
+    # -- what people ask for --------------------------------------------------------------------------------------
+
+    def annotate(self, node: str, **words: str | None) -> None:
+        """Annotations under our group, on a Node; None takes one off."""
+
+        def change(raw: Json) -> None:
+            found = raw["metadata"].setdefault("annotations", {})
+            for key, value in words.items():
+                found.pop(f"rescheduler.dev/{key}", None)
+                if value is not None:
+                    found[f"rescheduler.dev/{key}"] = value
+
+        self.edit_node(node, change)
+
+    def edit_node(self, node: str, change: Any) -> None:
+        """A human's write."""
+        if raw := self.server.find("nodes", node):
+            self.server.edit("nodes", raw, change, user="human")
+
+    def edit(self, resource: str, called: str, change: Any, space: str = "") -> None:
+        """A human's write."""
+        if raw := self.server.find(resource, called, space):
+            self.server.edit(resource, raw, change, user="human")
+
+    def drains(self) -> list[str]:
+        return [name(raw) for raw in self.server.all("nodedrains")]
+
+    def unready(self) -> list[str]:
+        """Pods that are not Ready, and owners that have too few."""
+        return [name(p) for p in self.server.all("pods") if not is_ready(p)]
+
+
+def _show(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        raise error
+
+
+__all__ = ["NAMESPACE", "SPACE", "Cluster"]

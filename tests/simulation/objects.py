@@ -1,0 +1,100 @@
+"""Raw objects of the API, and the few questions that simulator and judges ask of them."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+Json = dict[str, Any]
+HASH, RELEASED = "pod-template-hash", "rescheduler-released"
+MOVE = "rescheduler.dev/move"
+
+
+def copied(value: Any) -> Any:
+    """A copy of JSON that shares nothing with it."""
+    if isinstance(value, Mapping):
+        return {key: copied(item) for key, item in value.items()}
+    return [copied(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def stamp(time: datetime) -> str:
+    """As the API writes times: to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def seconds(text: str | None) -> float | None:
+    """A time of the API, in seconds of the epoch."""
+    return datetime.fromisoformat(text).timestamp() if text else None
+
+
+def name(raw: Json) -> str:
+    return str(raw["metadata"]["name"])
+
+
+def uid(raw: Json) -> str:
+    return str(raw["metadata"]["uid"])
+
+
+def labels(raw: Json) -> Json:
+    return raw["metadata"].get("labels") or {}
+
+
+def annotations(raw: Json) -> Json:
+    return raw["metadata"].get("annotations") or {}
+
+
+def deleting(raw: Json) -> bool:
+    return "deletionTimestamp" in raw["metadata"]
+
+
+def controller(raw: Json) -> Json:
+    """Its controller's ownerReference; empty where it has none."""
+    return next((o for o in raw["metadata"].get("ownerReferences") or () if o.get("controller")), {})
+
+
+def condition(raw: Json, type_: str) -> Json:
+    found = (raw.get("status") or {}).get("conditions") or ()
+    return next((c for c in found if c["type"] == type_), {})
+
+
+def is_ready(raw: Json) -> bool:
+    return condition(raw, "Ready").get("status") == "True"
+
+
+def finished(pod: Json) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def node_of(pod: Json) -> str:
+    return str(pod["spec"].get("nodeName", ""))
+
+
+def released(pod: Json) -> bool:
+    return labels(pod).get(HASH) == RELEASED
+
+
+def claims(pod: Json) -> list[str]:
+    """Names of its PersistentVolumeClaims; in what is simulated one node alone can have each."""
+    volumes = pod["spec"].get("volumes") or ()
+    return [v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v]
+
+
+def selects(selector: Json | None, found: Json) -> bool:
+    """Whether a selector of matchLabels alone selects these labels."""
+    wanted = (selector or {}).get("matchLabels") or {}
+    return selector is not None and all(found.get(key) == value for key, value in wanted.items())
+
+
+def has_taint(node: Json, key: str) -> bool:
+    return any(t["key"] == key for t in node["spec"].get("taints") or ())
+
+
+def set_condition(raw: Json, type_: str, status: str, reason: str, now: datetime) -> None:
+    """Set it in place; its lastTransitionTime moves with its status."""
+    found = raw.setdefault("status", {}).setdefault("conditions", [])
+    have = next((c for c in found if c["type"] == type_), None)
+    if have is None:
+        have = {"type": type_, "status": ""}
+        found.append(have)
+    if have["status"] != status:
+        have["lastTransitionTime"] = stamp(now)
+    have |= {"status": status, "reason": reason}

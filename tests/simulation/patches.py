@@ -1,0 +1,32 @@
+"""How the API server applies patches."""
+
+from typing import Any
+
+from simulation.objects import Json, copied
+
+
+def merged(target: Any, patch: Any) -> Any:
+    """RFC 7396."""
+    if not isinstance(patch, dict):
+        return copied(patch)
+    found = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            found.pop(key, None)
+        else:
+            found[key] = merged(found.get(key), value)
+    return copied(found)
+
+
+def strategic(target: Json, patch: Json) -> Json:
+    """A strategic merge patch of a status: `conditions` are merged by their type, all else as RFC 7396 says."""
+    conditions = {c["type"]: c for c in copied((target.get("status") or {}).get("conditions") or [])}
+    for entry in (patch.get("status") or {}).get("conditions") or ():
+        if entry.get("$patch") == "delete":
+            conditions.pop(entry["type"], None)
+        else:
+            conditions[entry["type"]] = {**conditions.get(entry["type"], {}), **entry}
+    rest = {**patch, "status": {k: v for k, v in (patch.get("status") or {}).items() if k != "conditions"}}
+    found: Json = merged(target, rest)
+    found["status"]["conditions"] = list(conditions.values())
+    return found

@@ -1,0 +1,198 @@
+"""The cluster as its record shows it, at one revision, and a little of what was before.
+
+Nobody sees a change at once: what was true within the last `lag` seconds may still be acted on.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from datetime import timedelta
+from math import ceil
+from typing import Any
+
+from rescheduler.api.policies import Policy
+from simulation.objects import (
+    Json,
+    annotations,
+    condition,
+    controller,
+    deleting,
+    has_taint,
+    is_ready,
+    labels,
+    name,
+    node_of,
+    seconds,
+    selects,
+    uid,
+)
+from simulation.records import Change
+
+MAINTENANCE = "rescheduler.dev/maintenance"
+CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+SILENCE, TOGETHER, SHARE, LEAST = 20.0, 60.0, 0.6, 3
+"""Of a blackout (DESIGN 5): so many Leases silent for so long, from within so long of each other."""
+_OWNED = ("ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted")
+_OUTAGE = 15.0
+"""Where nothing at all was written for so long, the API server was away."""
+
+
+class Picture:
+    """Objects by resource and (namespace, name).
+
+    Attributes:
+        at: seconds of the epoch.
+        fresh: since when the view of the nodes is to be believed: a blackout ended then.
+        renewals: by node, when its Lease was last renewed, and when the time before.
+        born: when an operator process last began.
+    """
+
+    def __init__(self, lag: float) -> None:
+        self.lag, self.at, self.fresh, self.born = lag, 0.0, 0.0, 0.0
+        self.objects: dict[str, dict[tuple[str, str], Json]] = defaultdict(dict)
+        self.renewals: dict[str, tuple[float, float]] = {}
+        self._past: dict[tuple[str, str], list[tuple[float, Any]]] = defaultdict(list)
+
+    def take(self, change: Change) -> None:
+        """Go on to this revision."""
+        if self.at and change.at - self.at > _OUTAGE:
+            self.renewals = dict.fromkeys(self.renewals, (change.at, change.at))
+        self.at = max(self.at, change.at)
+        place, raw = change.place, change.after
+        key = (place.namespace, place.name)
+        if raw is None:
+            self.objects[place.resource].pop(key, None)
+        else:
+            self.objects[place.resource][key] = raw
+        match place.resource:
+            case "nodes" if raw:
+                self._note("ready", place.name, condition(raw, "Ready").get("status", "Unknown"))
+                self._note("cordoned", place.name, bool(raw["spec"].get("unschedulable")))
+                self._note("owned", place.name, any(has_taint(raw, key) for key in _OWNED))
+                self._note("maintenance", place.name, annotations(raw).get(MAINTENANCE))
+            case "pods" if raw:
+                self._note("pod", uid(raw), is_ready(raw))
+            case "deployments" if raw:
+                self._note("replicas", uid(raw), raw["spec"]["replicas"])
+            case "nodedrains":
+                begun = raw is not None and "startedAt" in (raw.get("status") or {}) and not deleting(raw)
+                self._note("begun", place.name, begun)
+            case "reschedulepolicies":
+                self._note("policies", "", tuple(self.objects[place.resource].values()))
+            case "leases" if place.namespace == "kube-node-lease" and raw:
+                self._renewed(place.name, change)
+
+    def _renewed(self, node: str, change: Change) -> None:
+        before = change.before or {"spec": {}}
+        if (change.after or {})["spec"].get("renewTime") != before["spec"].get("renewTime"):
+            dark = self.blackout()
+            self.renewals[node] = (change.at, self.renewals.get(node, (change.at, 0))[0])
+            if dark and not self.blackout():
+                self.fresh = change.at
+
+    def _note(self, what: str, key: str, value: Any) -> None:
+        past = self._past[what, key]
+        if not past or past[-1][1] != value:
+            past.append((self.at, value))
+
+    # -- questions ------------------------------------------------------------------------------------------------
+
+    def past(self, what: str, key: str) -> list[tuple[float, Any]]:
+        """All values so far, each with when it began."""
+        return self._past[what, key]
+
+    def lately(self, what: str, key: str) -> list[Any]:
+        """The value now, and those that ended less than `lag` ago."""
+        past = self._past[what, key]
+        ends = [begin for begin, _ in past[1:]] + [float("inf")]
+        return [value for (_, value), end in zip(past, ends, strict=True) if end > self.at - self.lag]
+
+    def since(self, what: str, key: str, values: Collection[Any]) -> float:
+        """From when, until now, the value was one of these without a break; infinity where it is none."""
+        found = float("inf")
+        for begin, value in reversed(self._past[what, key]):
+            if value not in values:
+                break
+            found = begin
+        return found
+
+    def blackout(self, more: float = 0.0) -> bool:
+        """Whether most Leases have fallen silent together, for `more` seconds longer than it takes."""
+        ends = sorted(last for last, _ in self.renewals.values() if self.at - last >= SILENCE + more)
+        least = max(LEAST, ceil(SHARE * len(self.renewals)))
+        return any(sum(first <= end < first + TOGETHER for end in ends) >= least for first in ends)
+
+    def all(self, resource: str, namespace: str = "") -> Iterator[Json]:
+        """Objects of a resource."""
+        return (raw for key, raw in self.objects[resource].items() if not namespace or key[0] == namespace)
+
+    def node(self, called: str) -> Json | None:
+        return self.objects["nodes"].get(("", called))
+
+    def drain(self, called: str) -> Json | None:
+        """The NodeDrain of a node."""
+        return self.objects["nodedrains"].get(("", called))
+
+    def pods_on(self, node: str) -> list[Json]:
+        return [pod for pod in self.all("pods") if node_of(pod) == node]
+
+    def policies(self, node: Json) -> list[Policy]:
+        """The policy that decides for the node, now and as it was lately; none where none does."""
+        found = []
+        for then in self.lately("policies", ""):
+            fits = [raw for raw in then if selects(raw["spec"].get("nodeSelector") or {}, labels(node))]
+            ranked = sorted(fits, key=lambda raw: (-raw["spec"].get("priority", 0), name(raw)))
+            found += [Policy.from_object(raw) for raw in ranked[:1]]
+        return found
+
+    def deployment_of(self, pod: Json, move: Json | None) -> Json | None:
+        """The Deployment that a pod belongs to, or from which it was released."""
+        above = move["deploymentUID"] if move else ""
+        for rs in self.all("replicasets", pod["metadata"]["namespace"]):
+            if uid(rs) == controller(pod).get("uid"):
+                above = controller(rs).get("uid", above)
+        return next((d for d in self.all("deployments") if uid(d) == above), None)
+
+    def family(self, deployment: Json) -> list[Json]:
+        """All pods that its selector finds, released ones too, but for those that are Terminating."""
+        space = deployment["metadata"]["namespace"]
+        found = self.all("pods", space)
+        return [p for p in found if selects(deployment["spec"]["selector"], labels(p)) and not deleting(p)]
+
+    def failing(self, node: str, policy: Policy, slack: float) -> bool:
+        """Whether a failure condition holds, or did lately, and has for its time; `slack` seconds less will do."""
+        past = self.past("ready", node)
+        ends = [begin for begin, _ in past[1:]] + [self.at]
+        for match in policy.spec.failure.conditions:
+            statuses = {*match.status, "Unknown"} if "False" in match.status else set(match.status)
+            start = float("inf")
+            for (begin, status), end in zip(past, ends, strict=True):
+                start = min(start, begin) if status in statuses else float("inf")
+                held = end - max(start, self.fresh)
+                if status in match.status and end >= self.at - self.lag and held + slack >= _secs(match.for_):
+                    return True
+        return False
+
+    def silence(self, node: str) -> float:
+        """For how long the node's Lease has not been renewed, or had not been lately."""
+        last, before = self.renewals.get(node, (self.at, self.at))
+        return max(self.at - last, last - before if self.at - last <= self.lag else 0)
+
+    def sick(self, node: Json, policy: Policy) -> bool:
+        """Whether everybody can have seen that the node is unhealthy, for its time or not."""
+        drain, born = self.drain(name(node)), seconds(node["metadata"]["creationTimestamp"]) or 0
+        starting = self.at - born < _secs(policy.spec.failure.startup_grace)
+        if starting and self.born > born + 1 and not (drain and "Failure" in reasons(drain)):
+            return False  # who began later cannot know that it was Ready once
+        statuses = {status for match in policy.spec.failure.conditions for status in match.status}
+        timeout = policy.spec.failure.lease_timeout
+        silent = timeout and self.at - self.renewals.get(name(node), (self.at, 0))[0] >= _secs(timeout) + self.lag
+        return bool(silent) or set(self.lately("ready", name(node))) <= statuses
+
+
+def reasons(drain: Json) -> set[str]:
+    """What asks for a drain."""
+    return {request["reason"] for request in drain["spec"]["requests"]}
+
+
+def _secs(span: timedelta) -> float:
+    return span.total_seconds()

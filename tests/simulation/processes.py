@@ -1,0 +1,98 @@
+"""One operator process, wired by its own `App`: Kopf is played by three watches, and nothing is served over HTTP."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from functools import partial
+
+from rescheduler import handlers
+from rescheduler.app import App, Options
+from rescheduler.engine.clock import Clock
+from rescheduler.engine.store import Kind
+from rescheduler.kube import paths
+from rescheduler.kube.client import TRANSIENT, ExpiredError
+from simulation.clients import SimulatedClient
+from simulation.server import Server
+
+NAMESPACE = "rescheduler-system"
+_SOURCES = ((Kind.NODE, paths.NODES), (Kind.POLICY, paths.POLICIES), (Kind.DRAIN, paths.DRAINS))
+
+
+class Process:
+    """Started, killed and stopped as a kubelet would; it keeps its name.
+
+    Attributes:
+        began: told of each start.
+        crashed: why it ended by itself, which must never happen.
+    """
+
+    def __init__(self, server: Server, name: str, chance: random.Random) -> None:
+        self.name, self._server, self._chance = name, server, chance
+        self.began: Callable[[float], None] = lambda _: None
+        self.app: App | None = None
+        self.client: SimulatedClient | None = None
+        self.crashed = ""
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """A new process, which knows nothing."""
+        loop = asyncio.get_running_loop()
+        self.began(self._server.now().timestamp())
+        connect = partial(SimulatedClient, self._server, self.name, self._chance)
+        clock = Clock(wall=lambda: self._server.now().timestamp(), monotonic=loop.time)
+        self.app = App(connect, Options(namespace=NAMESPACE), clock=clock, identity=self.name)
+        assert isinstance(self.app.client, SimulatedClient)
+        self.client = self.app.client
+        self.app.begin()
+        self._tasks = [asyncio.create_task(self._feed(self.app, kind, path)) for kind, path in _SOURCES]
+        self._tasks.append(asyncio.create_task(self._watch_over(self.app)))
+
+    async def _watch_over(self, app: App) -> None:
+        await app.stop.wait()
+        if self.app is app:
+            self.crashed = f"{self.name} ended by itself"
+
+    async def _feed(self, app: App, kind: Kind, path: str) -> None:
+        """As Kopf does: what is deleted between two lists it never tells."""
+        while True:
+            try:
+                version = ""
+                async for page in app.client.list(path):
+                    version = page["metadata"]["resourceVersion"]
+                    for raw in page["items"]:
+                        handlers.take(app.store, kind, {"type": None, "object": raw})
+                while True:
+                    async for type_, raw in app.client.watch(path, version=version):
+                        version = raw["metadata"]["resourceVersion"]
+                        if type_ != "BOOKMARK":
+                            handlers.take(app.store, kind, {"type": type_, "object": raw})
+            except ExpiredError:
+                continue
+            except TRANSIENT:
+                await asyncio.sleep(1)
+
+    async def kill(self) -> None:
+        """SIGKILL: what it has sent may be done, and it learns nothing of it."""
+        if self.app is None or self.client is None:
+            return
+        app, self.app, self.client.dead = self.app, None, True
+        await self._cancel([*self._tasks, *app._tasks])
+        self.client = None
+
+    async def stop(self) -> None:
+        """SIGTERM."""
+        if self.app is None or self.client is None:
+            return
+        app, self.app = self.app, None
+        await self._cancel(self._tasks)
+        await app.end()
+        self.client.dead = True
+        self.client = None
+
+    @staticmethod
+    async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks, return_exceptions=True)

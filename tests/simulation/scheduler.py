@@ -1,0 +1,63 @@
+"""Binds pods: to the emptiest node that takes them, by what it saw a moment ago."""
+
+import asyncio
+
+from simulation.controllers import Controller
+from simulation.objects import Json, copied, deleting, finished, name, node_of, set_condition
+
+_LATE = (0.0, 0.0, 0.05, 1.5)
+"""Seconds from a decision to its binding, now and then longer than a cordon takes."""
+
+
+class Scheduler(Controller):
+    kinds = ("pods", "nodes")
+    period = 60.0
+
+    def reconcile(self) -> None:
+        pods = self.server.all("pods")
+        bound: dict[str, int] = {}
+        for pod in pods:
+            if node_of(pod) and not finished(pod):
+                bound[node_of(pod)] = bound.get(node_of(pod), 0) + 1
+        for pod in [p for p in pods if not node_of(p) and not deleting(p)]:
+            nodes, why = self._fitting(pod, bound)
+            if not nodes:
+                self.server.edit("pods", pod, lambda raw, why=why: self._unschedulable(raw, why))
+                continue
+            node = min(nodes, key=lambda n: (_waits(n), bound.get(name(n), 0), self.chance.random()))
+            bound[name(node)] = bound.get(name(node), 0) + 1
+            late = self.chance.choice(_LATE)
+            asyncio.get_running_loop().call_later(late, self._bind, pod, name(node))
+
+    def _fitting(self, pod: Json, bound: dict[str, int]) -> tuple[list[Json], str]:
+        nodes = self.server.all("nodes")
+        open_ = [n for n in nodes if not n["spec"].get("unschedulable") and _tolerates(pod, n)]
+        room = [n for n in open_ if bound.get(name(n), 0) < int(n["status"]["allocatable"]["pods"])]
+        why = f"0/{len(nodes)} nodes are available: {len(open_)} Too many pods, {len(nodes) - len(open_)} had taints."
+        return room, why if open_ else f"0/{len(nodes)} nodes are available: {len(nodes)} node(s) were unschedulable."
+
+    def _unschedulable(self, raw: Json, why: str) -> None:
+        set_condition(raw, "PodScheduled", "False", "Unschedulable", self.server.now())
+        next(c for c in raw["status"]["conditions"] if c["type"] == "PodScheduled")["message"] = why
+
+    def _bind(self, pod: Json, node: str) -> None:
+        if self.server.away:
+            return
+
+        def bind(raw: Json) -> None:
+            if "nodeName" not in raw["spec"] and not deleting(raw):
+                raw["spec"] = {**copied(raw["spec"]), "nodeName": node}
+                set_condition(raw, "PodScheduled", "True", "", self.server.now())
+
+        self.server.edit("pods", pod, bind)
+
+
+def _waits(node: Json) -> bool:
+    return any(t["effect"] == "PreferNoSchedule" for t in node["spec"].get("taints") or ())
+
+
+def _tolerates(pod: Json, node: Json) -> bool:
+    """Everything, or what it names with `Exists`."""
+    tolerated = {t.get("key", "") for t in pod["spec"].get("tolerations") or ()}
+    taints = [t["key"] for t in node["spec"].get("taints") or () if t["effect"] != "PreferNoSchedule"]
+    return "" in tolerated or all(key in tolerated for key in taints)

@@ -1,0 +1,263 @@
+"""The API server: objects, one resourceVersion for all, preconditions, finalizers, watches that must be resumed in time.
+
+What is stored is never changed in place: who holds an object holds it as it was.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from simulation import evictions
+from simulation.objects import Json, copied, name, selects, stamp
+from simulation.patches import merged, strategic
+from simulation.records import Call, Change, Place
+from simulation.refusals import RefusedError
+
+RESOURCES = frozenset(
+    "nodes pods namespaces services persistentvolumeclaims persistentvolumes events leases deployments replicasets "
+    "statefulsets daemonsets poddisruptionbudgets networkpolicies volumeattachments reschedulepolicies nodedrains "
+    "namespacepools".split()
+)
+_REMEMBERED = 3000
+"""Revisions that a watch may resume from."""
+_NAMES = {"reschedulepolicies": "ReschedulePolicy", "nodedrains": "NodeDrain", "pods": "Pod", "nodes": "Node"}
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """One watch: what has happened since it was last asked."""
+
+    fits: Callable[[Json], bool]
+    place: Place
+    waiting: deque[tuple[str, Json]] = field(default_factory=deque)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def offer(self, change: Change) -> None:
+        """Take in a change; what begins or ceases to fit comes and goes."""
+        place, mine = change.place, self.place
+        if place.resource != mine.resource or (mine.namespace and mine.namespace != place.namespace):
+            return
+        was = change.before is not None and self.fits(change.before)
+        fits = change.after is not None and self.fits(change.after)
+        if not was and not fits:
+            return
+        kind = "DELETED" if not fits else "MODIFIED" if was else "ADDED"
+        gone = {**(change.before or {})}
+        gone["metadata"] = {**gone.get("metadata", {}), "resourceVersion": str(change.revision)}
+        self.waiting.append((kind, (change.after or gone) if fits else gone))
+        self.news.set()
+
+
+class Server:
+    """All of it; `judges` are told of every call, before it is looked at, and of every change."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self.now = now
+        self.version, self.away = 1, False
+        self.judges: list[Any] = []
+        self.listeners: dict[str, list[Callable[[Change], None]]] = {}
+        self._objects: dict[str, dict[tuple[str, str], Json]] = {resource: {} for resource in RESOURCES}
+        self._history: deque[Change] = deque(maxlen=_REMEMBERED)
+        self._streams: dict[Stream, None] = {}  # in order: a seed must tell the same story each time
+        self._born = 0
+
+    # -- for controllers ------------------------------------------------------------------------------------------
+
+    def all(self, resource: str, namespace: str = "") -> list[Json]:
+        """Objects as they are, which must not be changed."""
+        found = self._objects[resource]
+        return [raw for key, raw in found.items() if not namespace or key[0] == namespace]
+
+    def find(self, resource: str, name: str, namespace: str = "") -> Json | None:
+        """One object; None where it is not there."""
+        return self._objects[resource].get((namespace, name))
+
+    def make(self, resource: str, body: Json, *, user: str = "kube") -> Json:
+        """Create an object."""
+        meta = body["metadata"]
+        place = Place(resource, meta.get("namespace", ""), meta["name"])
+        return self._create(Call(user, "create", place, body))
+
+    def edit(self, resource: str, raw: Json, change: Callable[[Json], object], *, user: str = "kube") -> Json | None:
+        """Change an object as it is now; None where it has gone."""
+        place = Place(resource, raw["metadata"].get("namespace", ""), name(raw))
+        now = self._objects[resource].get((place.namespace, place.name))
+        if now is None or now["metadata"]["uid"] != raw["metadata"]["uid"]:
+            return None
+        after = copied(now)
+        change(after)
+        return self._commit(Call(user, "update", place), now, after)
+
+    def remove(self, resource: str, raw: Json, *, grace: int | None = None, user: str = "kube") -> None:
+        """Delete an object; a pod of a node only begins to end, unless grace is 0."""
+        place = Place(resource, raw["metadata"].get("namespace", ""), name(raw))
+        options: Json = {} if grace is None else {"gracePeriodSeconds": grace}
+        if (now := self.find(resource, place.name, place.namespace)) and now["metadata"]["uid"] == raw["metadata"]["uid"]:
+            self._delete(Call(user, "delete", place, options), now)
+
+    # -- for clients ----------------------------------------------------------------------------------------------
+
+    def request(self, user: str, method: str, target: str, query: Mapping[str, Any], body: Any, kind: str) -> Json:
+        """One request of a client, answered at once. Raises RefusedError."""
+        path, _, more = target.partition("?")
+        place, body = Place.parse(path), json.loads(json.dumps(body)) if body is not None else {}
+        if place.resource not in RESOURCES:
+            raise RefusedError(404, "the server could not find the requested resource")
+        if method == "GET":
+            return copied(self._existing(place)) if place.name else self._list(place, query)
+        verb = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}[method]
+        call = Call(user, "evict" if place.subresource == "eviction" else verb, place, body)
+        dry = "dryRun" in more
+        if not dry:
+            for judge in self.judges:
+                judge.call(call)
+        return copied(self._written(call, kind, dry=dry))
+
+    def _written(self, call: Call, kind: str, *, dry: bool) -> Json:
+        if call.verb == "create":
+            place = replace(call.place, name=call.body["metadata"]["name"])
+            return self._create(replace(call, place=place))
+        now = self._existing(call.place)
+        if call.verb == "evict":
+            return self._evict(call, now, dry=dry)
+        if call.verb == "delete":
+            return self._delete(call, now)
+        meta = call.body.get("metadata") or {}
+        if meta.get("resourceVersion", now["metadata"]["resourceVersion"]) != now["metadata"]["resourceVersion"]:
+            raise RefusedError(409, f"Operation cannot be fulfilled on {call.place}: the object has been modified")
+        if meta.get("uid", now["metadata"]["uid"]) != now["metadata"]["uid"]:
+            raise RefusedError(409, f"Precondition failed: UID in precondition: {meta['uid']}")
+        if call.verb == "update":
+            after = copied(call.body)
+        else:
+            after = strategic(now, call.body) if "strategic" in kind else merged(now, call.body)
+        if call.place.subresource == "status":
+            after = {**copied(now), "status": after.get("status", {})}
+        elif call.place.resource == "nodedrains":
+            after["status"] = copied(now.get("status", {}))
+        return self._commit(call, now, after)
+
+    def _existing(self, place: Place) -> Json:
+        found = self._objects[place.resource].get((place.namespace, place.name))
+        if found is None:
+            raise RefusedError(404, f"{place} not found")
+        return found
+
+    def _list(self, place: Place, query: Mapping[str, Any]) -> Json:
+        fits = _filter(query)
+        items = [raw for raw in self.all(place.resource, place.namespace) if fits(raw)]
+        return {"metadata": {"resourceVersion": str(self.version)}, "items": items}
+
+    def open(self, path: str, query: Mapping[str, Any], version: int) -> Stream:
+        """Watch from a version on. Raises RefusedError (410) where that is too long ago."""
+        stream = Stream(_filter(query), Place.parse(path))
+        if self._history and version < self._history[0].revision - 1:
+            raise RefusedError(410, "too old resource version")
+        for change in self._history:
+            if change.revision > version:
+                stream.offer(change)
+        self._streams[stream] = None
+        return stream
+
+    def close(self, stream: Stream) -> None:
+        """Nobody watches there any more."""
+        self._streams.pop(stream, None)
+
+    # -- writes ---------------------------------------------------------------------------------------------------
+
+    def _create(self, call: Call) -> Json:
+        place = call.place
+        if (place.namespace, place.name) in self._objects[place.resource]:
+            raise RefusedError(409, f"{place} already exists")
+        body, self._born = copied(call.body), self._born + 1
+        meta = {"creationTimestamp": stamp(self.now()), "generation": 1, **body["metadata"]}
+        meta |= {"namespace": place.namespace} if place.namespace else {}
+        body.setdefault("status", {})
+        body["metadata"] = {**meta, "uid": f"{place.resource}-{place.name}-{self._born}"}
+        return self._commit(replace(call, place=place), None, body)
+
+    def _delete(self, call: Call, now: Json) -> Json:
+        wanted, meta = call.body.get("preconditions") or {}, now["metadata"]
+        for key in ("uid", "resourceVersion"):
+            if wanted.get(key, meta[key]) != meta[key]:
+                raise RefusedError(409, f"Precondition failed: {key} in precondition: {wanted[key]}")
+        after = copied(now)
+        if call.place.resource == "pods" and now["spec"].get("nodeName"):
+            own = now["spec"].get("terminationGracePeriodSeconds", 30)
+            grace = call.body.get("gracePeriodSeconds", own)
+            if grace and ("deletionTimestamp" not in meta or grace < meta["deletionGracePeriodSeconds"]):
+                ends = self.now() + timedelta(seconds=grace)
+                after["metadata"] |= {"deletionTimestamp": stamp(ends), "deletionGracePeriodSeconds": grace}
+            if grace:
+                return self._commit(call, now, after)
+        elif meta.get("finalizers"):
+            after["metadata"].setdefault("deletionTimestamp", stamp(self.now()))
+            return self._commit(call, now, after)
+        self._commit(call, now, None)
+        return {"kind": "Status", "status": "Success"}
+
+    def _evict(self, call: Call, pod: Json, *, dry: bool) -> Json:
+        budget = evictions.budget_to_spend(pod, self.all("poddisruptionbudgets", call.place.namespace))
+        if not dry:
+            if budget:
+                self.edit("poddisruptionbudgets", budget, lambda raw: self._spend(raw, pod), user="apiserver")
+            place = replace(call.place, subresource="")
+            self._delete(replace(call, place=place, body=call.body.get("deleteOptions") or {}), pod)
+        return {"kind": "Status", "status": "Success"}
+
+    def _spend(self, budget: Json, pod: Json) -> None:
+        budget["status"]["disruptionsAllowed"] -= 1
+        budget["status"].setdefault("disruptedPods", {})[name(pod)] = stamp(self.now())
+
+    def _commit(self, call: Call, before: Json | None, after: Json | None) -> Json:
+        place = replace(call.place, subresource="")
+        if after is not None:
+            if after == before:
+                if call.verb in ("evict", "delete"):
+                    self._tell(Change(self.version, self.now().timestamp(), place, before, after, call))
+                return after
+            if "deletionTimestamp" in after["metadata"] and before and before["metadata"].get("finalizers"):
+                after = after if after["metadata"].get("finalizers") else None
+        self.version += 1
+        key = (place.namespace, place.name)
+        if after is None:
+            del self._objects[place.resource][key]
+        else:
+            after["metadata"]["resourceVersion"] = str(self.version)
+            if before and before.get("spec") != after.get("spec"):
+                after["metadata"]["generation"] = before["metadata"]["generation"] + 1
+            after.setdefault("kind", _NAMES.get(place.resource, place.resource))
+            self._objects[place.resource][key] = after
+        change = Change(self.version, self.now().timestamp(), place, before, after, call)
+        self._history.append(change)
+        self._tell(change)
+        for stream in list(self._streams):
+            stream.offer(change)
+        for listener in self.listeners.get(place.resource, ()):
+            listener(change)
+        return after or {"kind": "Status", "status": "Success"}
+
+
+    def _tell(self, change: Change) -> None:
+        for judge in self.judges:
+            judge.change(change)
+
+
+def _filter(query: Mapping[str, Any]) -> Callable[[Json], bool]:
+    """Of a list or watch: `spec.nodeName=…` as field selector, `key=value,…` as label selector, and no other."""
+    field_selector, label_selector = query.get("fieldSelector", ""), query.get("labelSelector", "")
+    key, _, node = field_selector.partition("=")
+    if key not in ("", "spec.nodeName") or any(word in label_selector for word in ("!", "(")):
+        raise NotImplementedError(f"selectors {field_selector!r} {label_selector!r}")
+    wanted = {"matchLabels": dict(part.split("=") for part in label_selector.split(",") if part)}
+
+    def fits(raw: Json) -> bool:
+        if key and (raw.get("spec") or {}).get("nodeName", "") != node:
+            return False
+        return selects(wanted, raw["metadata"].get("labels") or {})
+
+    return fits

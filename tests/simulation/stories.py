@@ -1,0 +1,277 @@
+"""A story: a cluster and what befalls it, all from one seed; told until it breaks an invariant, or all is well again."""
+
+import asyncio
+import json
+import random
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import looptime
+import structlog
+
+from cluster import workloads
+from simulation.acts import ZONE, Act, carry_out, draw
+from simulation.clusters import NAMESPACE, SPACE, Cluster
+from simulation.invariants import Judge
+from simulation.objects import MOVE, Json, annotations, controller, is_ready, labels, name, released
+from simulation.pictures import CONTROL_PLANE, Picture
+from simulation.records import Change
+
+MINUTES = 12.0
+"""In which acts begin."""
+_SETTLES = 45 * 60.0  # seconds; flapping, pauses after setbacks, evictions of five minutes: all of it is over by then
+_QUIET = 70.0  # seconds
+_LAG = 2.0
+
+
+@dataclass
+class Told:
+    """How a story went.
+
+    Attributes:
+        broken: what was found; empty: nothing.
+        lines: the last things that the operator wrote and logged.
+    """
+
+    seed: int
+    acts: Sequence[Act]
+    policy: Json
+    broken: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    writes: int = 0
+    simulated: float = 0.0
+
+    def __str__(self) -> str:
+        parts = [f"seed {self.seed}: {len(self.broken)} broken", f"policy {json.dumps(self.policy)}"]
+        parts += [str(act) for act in self.acts]
+        return "\n".join([*parts, "…", *self.lines, *(f"BROKEN {words}" for words in self.broken)])
+
+
+class _Scribe:
+    """Keeps the last lines of a story: what was written, and by whom, and what the operator logged."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster, self._zero = cluster, cluster.now().timestamp()
+        self.lines: deque[str] = deque(maxlen=400)
+        self.bugs: list[str] = []
+
+    def call(self, call: object) -> None:
+        """Refused ones are told by the operator's log."""
+
+    def change(self, change: Change) -> None:
+        if change.call and change.call.user in ("operator-a", "operator-b", "human"):
+            if change.place.resource not in ("events", "leases"):
+                self.say(f"{change} {_gist(change.call.body)}")
+
+    def log(self, _: Any, method: str, event: dict[str, Any]) -> Any:
+        """A processor of structlog."""
+        self.say(" ".join([method, *(f"{key}={value}" for key, value in event.items())])[:400])
+        if event["event"] in ("drain.task_failed", "process.failed", "object.unreadable"):
+            self.bugs.append(f"logged {event}")
+        raise structlog.DropEvent
+
+    def say(self, words: str) -> None:
+        self.lines.append(f"{self._cluster.now().timestamp() - self._zero:8.2f} s  {words}")
+
+
+def _gist(body: Json) -> str:
+    """What a write says, without the long-winded part of a status."""
+    status = body.get("status") or {}
+    if "phase" in status:
+        why = " ".join(c["reason"] for c in status["conditions"] if c["type"] == "Progressing")
+        return " ".join((status["phase"], why, *sorted(f"{b['pod']}:{b['class']}" for b in status["blockers"])))
+    return json.dumps({key: value for key, value in body.items() if key not in ("apiVersion", "kind")})[:500]
+
+
+# -- the cluster of a seed ----------------------------------------------------------------------------------------------
+
+
+def _policy(chance: random.Random) -> Json:
+    pick = chance.choice
+    unknown = {"type": "Ready", "status": ["Unknown"], "for": pick(("0s", "10s", "60s"))}
+    false = {"type": "Ready", "status": ["False"], "for": pick(("15s", "3m"))}
+    failure: Json = {"conditions": [unknown, false], "recoverAfter": pick(("5s", "30s", "2m"))}
+    failure |= {"maxUnhealthy": pick(("20%", "20%", 1, 2, "50%", "100%"))}
+    failure |= {"flapping": {"changes": 3, "within": pick(("3m", "10m"))}}
+    failure |= pick(({}, {"leaseTimeout": "15s"}, {"leaseTimeout": "20s"}))
+    maintenance = {"maxConcurrent": pick((1, 1, 2, "50%")), "maxUnavailable": pick(("10%", "50%", 2))}
+    drain: Json = {"replacement": pick(("Preferred", "Preferred", "Required", "WhenBlocked", "Never"))}
+    drain |= {"replacementTimeout": pick(("20s", "5m")), "noRoom": pick(("Hold", "Evict"))}
+    drain |= {"unmanaged": "Block", "maxEvictionsPerSecond": pick((1, 20))}
+    drain |= pick(({}, {}, {"timeout": "2m", "onTimeout": pick(("Hold", "Delete", "Cancel"))}))
+    return {"failure": failure, "maintenance": maintenance, "drain": drain}
+
+
+_BUDGETS: tuple[Json, ...] = (
+    {},
+    {"minAvailable": 1},
+    {"maxUnavailable": 1},
+    {"maxUnavailable": 0},
+    {"minAvailable": "100%"},
+    {"minAvailable": "50%"},
+    {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow"},
+)
+
+
+def _objects(chance: random.Random) -> list[Json]:
+    def budget(app: str) -> list[Json]:
+        spec = chance.choice(_BUDGETS)
+        return [workloads.budget(app, SPACE, **spec)] if spec else []
+
+    grace = chance.choice((1, 5, 30))
+    disk = {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "disk"}}]}
+    database = workloads.stateful_set("db", chance.randint(1, 3), SPACE, grace=grace)
+    database["spec"] |= chance.choice(({}, {"volumeClaimTemplates": [{"metadata": {"name": "data"}}]}))
+    never = {"annotations": {"rescheduler.dev/replacement": "Never"}}
+    return [
+        workloads.deployment("web", chance.randint(3, 8), SPACE, grace=grace),
+        *budget("web"),
+        workloads.deployment("single", 1, SPACE, grace=grace),
+        *budget("single"),
+        workloads.deployment("never", 2, SPACE, grace=1, **never),
+        *budget("never"),
+        workloads.deployment("disk", 1, SPACE, grace=grace, **disk),
+        database,
+        *budget("db"),
+        workloads.daemon_set("log", SPACE),
+    ]
+
+
+def _build(chance: random.Random, cluster: Cluster) -> Json:
+    zones = chance.choice(((), ("a", "b"), ("a", "b", "c")))
+    count, masters = chance.randint(4, 8), chance.choice((0, 0, 2, 3))
+    room = chance.choice((8, 30))
+    for index in range(count):
+        zone = {ZONE: zones[index % len(zones)]} if zones else {}
+        role = {CONTROL_PLANE: ""} if index < masters else {}
+        cluster.add_node(f"n{index + 1}", {**zone, **role}, pods=room)
+    spec = _policy(chance)
+    cluster.deploy(workloads.policy("default", **spec), *_objects(chance))
+    static = {"nodeName": "n1", "tolerations": [{"operator": "Exists"}]}
+    mirror = workloads.bare_pod("static-n1", SPACE, annotations={"kubernetes.io/config.mirror": "x"}, **static)
+    cluster.server.make("pods", mirror)
+    lease = {"metadata": {"name": "rescheduler", "namespace": NAMESPACE}, "spec": {"holderIdentity": ""}}
+    cluster.server.make("leases", lease)
+    return spec
+
+
+# -- telling -----------------------------------------------------------------------------------------------------------
+
+
+def tell(seed: int, acts: Sequence[Act] | None = None) -> Told:
+    """Tell the story of a seed, with other acts where some are given."""
+    random.seed(seed)  # the engine's jitter
+    with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
+        return runner.run(_tell(seed, acts))
+
+
+async def _tell(seed: int, acts: Sequence[Act] | None) -> Told:
+    chance = random.Random(seed)
+    cluster = Cluster(random.Random(seed))
+    judge = Judge(Picture(_LAG), frozenset(("operator-a", "operator-b")), (NAMESPACE, "rescheduler"))
+    scribe = _Scribe(cluster)
+    cluster.server.judges += [judge, scribe]
+    structlog.configure(processors=[scribe.log], cache_logger_on_first_use=False)
+    policy = _build(chance, cluster)
+    told = Told(seed, draw(chance, cluster, ["web", "single", "never"], minutes=MINUTES) if acts is None else acts, policy)
+    errors: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(str(context)))
+
+    def found() -> list[str]:
+        crashes = [operator.crashed for operator in cluster.operators if operator.crashed]
+        return [*judge.broken, *cluster.twins, *scribe.bugs, *errors, *crashes]
+
+    for operator in cluster.operators:
+        operator.began = lambda at: setattr(judge.picture, "born", at)
+    cluster.start()
+    try:
+        told.broken = await _follow(cluster, told.acts, found) or found()
+    finally:
+        told.lines, told.writes = list(scribe.lines), judge.writes
+        told.simulated = asyncio.get_running_loop().time() - 1000.0
+        await cluster.stop()
+    return told
+
+
+async def _follow(cluster: Cluster, acts: Sequence[Act], found: Any) -> list[str]:
+    """Until something is broken, or all is well and quiet again; what is not, where it takes too long."""
+    if not await _until(lambda: not list(_amiss(cluster, {})), 120, found):
+        return found() or [f"the cluster does not come up: {list(_amiss(cluster, {}))}"]
+    before = {name(raw): _shape(raw) for raw in cluster.server.all("nodes")}
+    running = [asyncio.create_task(carry_out(act, cluster)) for act in acts]
+    while not all(task.done() for task in running):
+        await asyncio.sleep(1)
+        if found():
+            return []
+    for task in running:
+        task.result()
+    if not await _until(lambda: not list(_amiss(cluster, before)), _SETTLES, found):
+        return [] if found() else [f"all is well, and still {words}" for words in _amiss(cluster, before)]
+    return await _quiet(cluster, found)
+
+
+async def _quiet(cluster: Cluster, found: Any) -> list[str]:
+    """Idle, nothing is written but Leases; what follows from the last act may come to its end first."""
+    judge = cluster.server.judges[0]
+    for _ in range(3):
+        writes = judge.writes
+        await asyncio.sleep(_QUIET)
+        if judge.writes == writes or found():
+            return []
+    return [f"it writes though nothing happens: {judge.writes - writes} times in {_QUIET:.0f} s"]
+
+
+async def _until(condition: Any, limit: float, found: Any) -> bool:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + limit
+    while not condition():
+        if loop.time() > end or found():
+            return False
+        await asyncio.sleep(5)
+    return not found()
+
+
+def _shape(node: Json) -> Json:
+    """What of a node must be as it was."""
+    return {
+        "cordoned": bool(node["spec"].get("unschedulable")),
+        "taints": node["spec"].get("taints") or [],
+        "labels": labels(node),
+        "annotations": annotations(node),
+        "conditions": sorted(c["type"] for c in node["status"]["conditions"]),
+    }
+
+
+def _amiss(cluster: Cluster, before: Json) -> Iterator[str]:
+    """What is not yet as it should be where all machines, operators and people leave each other in peace."""
+    server = cluster.server
+    pods = server.all("pods")
+    for resource in ("deployments", "statefulsets"):
+        for raw in server.all(resource):
+            mine = [p for p in pods if labels(p).get("app") == name(raw) and controller(p)]
+            ready, wanted = sum(map(is_ready, mine)), raw["spec"]["replicas"]
+            if ready != wanted or len(mine) != wanted:
+                yield f"{name(raw)} has {len(mine)} pods, {ready} Ready of {wanted}"
+    for pod in pods:
+        if released(pod) or MOVE in annotations(pod):
+            yield f"{name(pod)} bears the traces of a move"
+    for node in server.all("nodes"):
+        if not is_ready(node):
+            yield f"{name(node)} is not Ready"
+        if name(node) in before and _shape(node) != before[name(node)]:
+            yield f"{name(node)} is {_shape(node)} and was {before[name(node)]}"
+    for drain in server.all("nodedrains"):
+        yield f"the NodeDrain {name(drain)} is there: {json.dumps(drain['spec'])} {json.dumps(drain.get('status'))[:1500]}"
+
+
+def shortened(told: Told) -> Told:
+    """The same failure with as few acts as it takes."""
+    best = told
+    for act in told.acts:
+        fewer = [each for each in best.acts if each is not act]
+        without = tell(told.seed, fewer)
+        if without.broken:
+            best = without
+    return best
