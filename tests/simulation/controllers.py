@@ -143,8 +143,8 @@ class ReplicaSets(Controller):
         for pod in sorted(active, key=self._worth)[: max(0, len(active) - wanted)]:
             self.server.remove("pods", pod)
         for _ in range(wanted - len(active)):
-            ReplicaSets._made += 1
-            self.server.make("pods", _pod(rs, "ReplicaSet", f"{name(rs)}-{ReplicaSets._made}", {}))
+            self._made += 1
+            self.server.make("pods", _pod(rs, "ReplicaSet", f"{name(rs)}-{self._made}", {}))
 
     @staticmethod
     def _worth(pod: Json) -> tuple[bool, bool, int, float]:

@@ -452,7 +452,8 @@ def releases_are_few(picture: Picture, change: Change) -> Said:
     suspicions = any(p.spec.failure.lease_timeout for p in picture.policies(node))
     family, wanted = picture.family(deployment), max(picture.lately("replicas", uid(deployment)))
     out = [p for p in family if released(p)]
-    surplus = sum(map(is_ready, family)) - wanted  # the evictions of so many are on their way
+    before = min((m for p in out if (m := _move(p))), key=lambda m: m["since"], default={"ready": wanted})["ready"]
+    surplus = sum(map(is_ready, family)) - min(wanted, before)  # the evictions of so many are on their way
     if len(out) - max(0, surplus) >= max(1, ceil(0.25 * wanted)) and not suspicions:
         yield f"releases one more beside {[name(p) for p in out]}"
 

@@ -1,6 +1,5 @@
 """Raw objects of the API, and the few questions that simulator and judges ask of them."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,9 +10,9 @@ MOVE = "rescheduler.dev/move"
 
 def copied(value: Any) -> Any:
     """A copy of JSON that shares nothing with it."""
-    if isinstance(value, Mapping):
+    if type(value) is dict:
         return {key: copied(item) for key, item in value.items()}
-    return [copied(item) for item in value] if isinstance(value, (list, tuple)) else value
+    return [copied(item) for item in value] if type(value) is list else value
 
 
 def stamp(time: datetime) -> str:
