@@ -119,11 +119,13 @@ async def _restart(c: Cluster, lasts: float, operator: int, end: Callable[[], Aw
         c.operators[operator].start()
 
 
-async def maintain(c: Cluster, lasts: float, node: str) -> None:
-    """Somebody wants to work on a node."""
-    c.annotate(node, maintenance="swap disk")
+async def maintain(c: Cluster, lasts: float, nodes: list[str]) -> None:
+    """Somebody wants to work on nodes."""
+    for node in nodes:
+        c.annotate(node, maintenance="swap disk")
     await asyncio.sleep(lasts)
-    c.annotate(node, maintenance=None)
+    for node in nodes:
+        c.annotate(node, maintenance=None)
 
 
 async def cancel(c: Cluster, lasts: float, node: str) -> None:
@@ -181,6 +183,15 @@ async def rule(c: Cluster, lasts: float, **spec: str) -> None:
     c.edit("reschedulepolicies", "default", lambda raw: [raw["spec"].pop(key, None) for key in spec])
 
 
+async def slow(c: Cluster, lasts: float) -> None:
+    """Images are far away: pods take long to start."""
+    for machine in c.machines.values():
+        machine.slow = 60.0
+    await asyncio.sleep(lasts)
+    for machine in c.machines.values():
+        machine.slow = 0.0
+
+
 async def crash(c: Cluster, lasts: float, app: str) -> None:
     """Pods of an app are not Ready for a while though they run: their kubelets say otherwise at the next beat."""
     for pod in c.server.all("pods", SPACE):
@@ -192,7 +203,7 @@ ACTS: dict[str, Callable[..., Awaitable[None]]] = {
     each.__name__: each
     for each in (
         *(fail, cut, ill, flap, fence, misjudge, away, unplug, kill, stop, maintain, cancel, by_hand, uncordon, cordon),
-        *(own, scale, rule, crash),
+        *(own, scale, rule, crash, slow),
     )
 }
 
@@ -232,7 +243,9 @@ def draw(chance: random.Random, cluster: Cluster, apps: list[str], *, minutes: f
         (2, lambda: ("unplug", chance.choice((3, 8, 20, 60)), {"operator": chance.randint(0, 1)})),
         (3, lambda: ("kill", chance.choice((0.2, 2, 20)), {"operator": chance.randint(0, 1)})),
         (1, lambda: ("stop", chance.choice((0.2, 2, 20)), {"operator": chance.randint(0, 1)})),
-        (6, lambda: ("maintain", chance.choice(short + long), {"node": node()})),
+        (5, lambda: ("maintain", chance.choice(short + long), {"nodes": [node()]})),
+        (2, lambda: ("maintain", chance.choice(long), {"nodes": most(chance.choice((0.4, 0.7)))})),
+        (2, lambda: ("slow", chance.choice(long), {})),
         (1, lambda: ("cancel", 0, {"node": node()})),
         (1, lambda: ("by_hand", chance.choice(short + long), {"node": node()})),
         (1, lambda: ("uncordon", 0, {"node": node()})),

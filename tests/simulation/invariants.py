@@ -416,7 +416,7 @@ def served_as_before(picture: Picture, change: Change) -> Said:
     move = _move(pod) if released(pod) else None
     deployment = picture.deployment_of(pod, move)
     node = picture.node(node_of(pod))
-    if deployment is None or node is None or deleting(deployment):
+    if deployment is None or node is None or deleting(deployment) or _overdue(picture, pod, node):
         return
     others = [p for p in picture.family(deployment) if uid(p) != uid(pod)]
     ready = sum(True in picture.lately("pod", uid(p)) for p in others)
@@ -426,7 +426,7 @@ def served_as_before(picture: Picture, change: Change) -> Said:
         before = min(moves, key=lambda m: m["since"])["ready"]
         if ready < min(wanted, before) and not _switched_off(picture, pod):
             yield f"a released pod goes, and {ready} Ready pods are left of {before}, of {wanted} wanted"
-    elif ready == 0 and wanted and _replaced_first(pod, picture.policies(node)) and not _overdue(picture, pod, node):
+    elif ready == 0 and wanted and _replaced_first(pod, picture.policies(node)):
         yield "the last Ready pod of an owner goes without a replacement"
 
 

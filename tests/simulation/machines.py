@@ -24,13 +24,14 @@ class Machine:
         on: it has power; without, nothing of it runs.
         cut: its kubelet does not reach the API server, or hangs; its containers run on.
         ill: its kubelet says of itself that it is not Ready.
+        slow: seconds more than usual that containers take to start.
         running: the pods whose containers run, by uid.
         started: told of each pod before its containers start.
     """
 
     def __init__(self, server: Server, node: str, chance: random.Random, started: Callable[[str, Json], None]) -> None:
         self.node, self._server, self._chance, self._started = node, server, chance, started
-        self.on, self.cut, self.ill = True, False, False
+        self.on, self.cut, self.ill, self.slow = True, False, False, 0.0
         self.running: dict[str, Json] = {}
         self._boot, self._fresh = 1, True
         self._skew = timedelta(seconds=chance.choice((0, 0, -400, 7, 3000)))
@@ -118,7 +119,7 @@ class Machine:
         elif not finished(pod) and not runs:
             if is_ready(pod):
                 self._server.edit("pods", pod, lambda raw: self._set_ready(raw, ready=False), user="kubelet")
-            if self._attached(pod) and self._due(pod, "start", now, self._chance.choice((0.5, 1.5, 4.0))):
+            if self._attached(pod) and self._due(pod, "start", now, self.slow + self._chance.choice((0.5, 1.5, 4.0))):
                 self._started(self.node, pod)
                 self.running[uid(pod)] = pod
                 self._server.edit("pods", pod, lambda raw: self._set_ready(raw, ready=True), user="kubelet")

@@ -142,7 +142,7 @@ def _objects(chance: random.Random) -> list[Json]:
 def _build(chance: random.Random, cluster: Cluster) -> Json:
     zones = chance.choice(((), ("a", "b"), ("a", "b", "c")))
     count, masters = chance.randint(4, 8), chance.choice((0, 0, 2, 3))
-    room = chance.choice((8, 30))
+    room = chance.choice((6, 8, 30))
     for index in range(count):
         zone = {ZONE: zones[index % len(zones)]} if zones else {}
         role = {CONTROL_PLANE: ""} if index < masters else {}
