@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from invariants.objects import Json, labels, name, set_condition, stamp, uid
 from simulation.clusters import SPACE, Cluster
-from simulation.objects import Json, labels, name, set_condition, stamp, uid
 
 ZONE = "topology.kubernetes.io/zone"
 
@@ -218,7 +218,8 @@ def draw(chance: random.Random, cluster: Cluster, apps: list[str], *, minutes: f
     """A random sequence of acts."""
     nodes = sorted(cluster.machines)
     zones = {labels(raw).get(ZONE, "") for raw in cluster.server.all("nodes")} - {""}
-    node = lambda: chance.choice(nodes)  # noqa: E731
+    hot = chance.sample(nodes, 2)  # what meets on one node is what tells
+    node = lambda: chance.choice(hot if chance.random() < 0.6 else nodes)  # noqa: E731
     most = lambda share: chance.sample(nodes, max(1, round(share * len(nodes))))  # noqa: E731
 
     def zone() -> list[str]:
@@ -249,10 +250,10 @@ def draw(chance: random.Random, cluster: Cluster, apps: list[str], *, minutes: f
         (1, lambda: ("cancel", 0, {"node": node()})),
         (1, lambda: ("by_hand", chance.choice(short + long), {"node": node()})),
         (1, lambda: ("uncordon", 0, {"node": node()})),
-        (1, lambda: ("cordon", chance.choice(long), {"node": node()})),
+        (2, lambda: ("cordon", chance.choice(long), {"node": node()})),
         (1, lambda: ("own", chance.choice(long), {"node": node()})),
         (2, lambda: ("scale", chance.choice(long), {"app": chance.choice(apps), "replicas": chance.randint(0, 5)})),
-        (1, lambda: ("rule", chance.choice(long), chance.choice(_RULES))),
+        (3, lambda: ("rule", chance.choice(long), chance.choice(_RULES))),
         (1, lambda: ("crash", 0, {"app": chance.choice(apps)})),
     ]
     weights = [weight for weight, _ in makers]

@@ -9,8 +9,8 @@ import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
+from invariants.objects import Json
 from rescheduler.kube.client import ApiError, Client, ExpiredError, UnreachableError
-from simulation.objects import Json
 from simulation.refusals import RefusedError
 from simulation.server import Server
 

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cluster import workloads
+from invariants.objects import Json, is_ready, name
 from simulation.controllers import WORKLOADS, claim_volume
 from simulation.machines import Machine, twins
 from simulation.nodes import NODES
-from simulation.objects import Json, is_ready, name
 from simulation.processes import NAMESPACE, Process
 from simulation.scheduler import Scheduler
 from simulation.server import Server

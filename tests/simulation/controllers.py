@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from math import ceil
 
-from simulation.objects import (
+from invariants.objects import (
     HASH,
     Json,
     annotations,

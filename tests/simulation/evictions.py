@@ -1,6 +1,6 @@
 """Whether the API server lets a pod be evicted: `pkg/registry/core/pod/storage/eviction.go`, without its retries."""
 
-from simulation.objects import Json, deleting, finished, is_ready, labels, name, selects
+from invariants.objects import Json, deleting, finished, is_ready, labels, name, selects
 from simulation.refusals import RefusedError
 
 

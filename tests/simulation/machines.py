@@ -10,8 +10,8 @@ import random
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 
-from simulation.objects import Json, claims, deleting, finished, is_ready, name, node_of, set_condition, uid
-from simulation.records import Change
+from invariants.objects import Json, claims, deleting, finished, is_ready, name, node_of, set_condition, uid
+from invariants.records import Change
 from simulation.server import Server
 
 RENEWAL = 10.0  # seconds between two renewals of a node's Lease

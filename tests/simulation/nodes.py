@@ -1,8 +1,8 @@
 """What kube-controller-manager does to nodes that fall silent, and to their pods and volumes."""
 
+import asyncio
 
-from simulation.controllers import Controller
-from simulation.objects import (
+from invariants.objects import (
     Json,
     claims,
     condition,
@@ -15,6 +15,7 @@ from simulation.objects import (
     set_condition,
     uid,
 )
+from simulation.controllers import Controller
 
 GRACE = 50.0  # --node-monitor-grace-period
 _TOLERATED = 300.0  # tolerationSeconds that every pod is given
@@ -49,14 +50,19 @@ class NodeLifecycle(Controller):
         if known is None or known[0] != renewal:
             known = self._renewals[name(node)] = (renewal, now)
         if now - known[1] >= GRACE:
-            self.server.edit("nodes", node, lambda raw: self._silent(raw), user="kube")
+            self.server.edit("nodes", node, self._silent)
         status = self._status(node)
         if status != "True" and self._was.get(name(node), "True") == "True":
-            for pod in self.server.all("pods"):
-                if node_of(pod) == name(node) and is_ready(pod):
-                    self.server.edit("pods", pod, lambda raw: self._not_ready(raw))
+            asyncio.get_running_loop().call_later(self.chance.choice((0, 0.3, 4)), self._mark_pods, node)
         self._was[name(node)] = status
         self.server.edit("nodes", node, self._taint)
+
+    def _mark_pods(self, node: Json) -> None:
+        if self.server.away or self._status(node) == "True":
+            return
+        for pod in self.server.all("pods"):
+            if node_of(pod) == name(node) and is_ready(pod):
+                self.server.edit("pods", pod, self._not_ready)
 
     def _status(self, node: Json) -> str:
         fresh = self.server.find("nodes", name(node)) or node

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from simulation.objects import Json, copied
+from invariants.objects import Json, copied
 
 
 def merged(target: Any, patch: Any) -> Any:

@@ -2,8 +2,8 @@
 
 import asyncio
 
+from invariants.objects import Json, copied, deleting, finished, name, node_of, set_condition
 from simulation.controllers import Controller
-from simulation.objects import Json, copied, deleting, finished, name, node_of, set_condition
 
 _LATE = (0.0, 0.0, 0.05, 1.5)
 """Seconds from a decision to its binding, now and then longer than a cordon takes."""

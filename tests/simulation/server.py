@@ -11,16 +11,16 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from invariants.objects import Json, copied, name, selects, stamp
+from invariants.records import Call, Change, Place
 from simulation import evictions
-from simulation.objects import Json, copied, name, selects, stamp
 from simulation.patches import merged, strategic
-from simulation.records import Call, Change, Place
 from simulation.refusals import RefusedError
 
-RESOURCES = frozenset(
-    "nodes pods namespaces services persistentvolumeclaims persistentvolumes events leases deployments replicasets "
-    "statefulsets daemonsets poddisruptionbudgets networkpolicies volumeattachments reschedulepolicies nodedrains "
-    "namespacepools".split()
+_KINDS = (
+    *("nodes", "pods", "namespaces", "services", "events", "leases", "deployments", "replicasets", "statefulsets"),
+    *("daemonsets", "poddisruptionbudgets", "networkpolicies", "persistentvolumeclaims", "persistentvolumes"),
+    *("volumeattachments", "reschedulepolicies", "nodedrains", "namespacepools"),
 )
 _REMEMBERED = 3000
 """Revisions that a watch may resume from."""
@@ -60,7 +60,7 @@ class Server:
         self.version, self.away = 1, False
         self.judges: list[Any] = []
         self.listeners: dict[str, list[Callable[[Change], None]]] = {}
-        self._objects: dict[str, dict[tuple[str, str], Json]] = {resource: {} for resource in RESOURCES}
+        self._objects: dict[str, dict[tuple[str, str], Json]] = {resource: {} for resource in _KINDS}
         self._history: deque[Change] = deque(maxlen=_REMEMBERED)
         self._streams: dict[Stream, None] = {}  # in order: a seed must tell the same story each time
         self._born = 0
@@ -96,7 +96,9 @@ class Server:
         """Delete an object; a pod of a node only begins to end, unless grace is 0."""
         place = Place(resource, raw["metadata"].get("namespace", ""), name(raw))
         options: Json = {} if grace is None else {"gracePeriodSeconds": grace}
-        if (now := self.find(resource, place.name, place.namespace)) and now["metadata"]["uid"] == raw["metadata"]["uid"]:
+        if (now := self.find(resource, place.name, place.namespace)) and now["metadata"]["uid"] == raw["metadata"][
+            "uid"
+        ]:
             self._delete(Call(user, "delete", place, options), now)
 
     # -- for clients ----------------------------------------------------------------------------------------------
@@ -105,7 +107,7 @@ class Server:
         """One request of a client, answered at once. Raises RefusedError."""
         path, _, more = target.partition("?")
         place, body = Place.parse(path), json.loads(json.dumps(body)) if body is not None else {}
-        if place.resource not in RESOURCES:
+        if place.resource not in _KINDS:
             raise RefusedError(404, "the server could not find the requested resource")
         if method == "GET":
             return copied(self._existing(place)) if place.name else self._list(place, query)
@@ -240,7 +242,6 @@ class Server:
         for listener in self.listeners.get(place.resource, ()):
             listener(change)
         return after or {"kind": "Status", "status": "Success"}
-
 
     def _tell(self, change: Change) -> None:
         for judge in self.judges:

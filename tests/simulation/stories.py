@@ -12,16 +12,16 @@ import looptime
 import structlog
 
 from cluster import workloads
+from invariants.judges import Judge
+from invariants.objects import MOVE, Json, annotations, controller, is_ready, labels, name, released
+from invariants.pictures import CONTROL_PLANE, Picture
+from invariants.records import Change
 from simulation.acts import ZONE, Act, carry_out, draw
 from simulation.clusters import NAMESPACE, SPACE, Cluster
-from simulation.invariants import Judge
-from simulation.objects import MOVE, Json, annotations, controller, is_ready, labels, name, released
-from simulation.pictures import CONTROL_PLANE, Picture
-from simulation.records import Change
 
 MINUTES = 12.0
 """In which acts begin."""
-_SETTLES = 45 * 60.0  # seconds; flapping, pauses after setbacks, evictions of five minutes: all of it is over by then
+SETTLES = 45 * 60.0  # seconds; flapping, pauses after setbacks, evictions of five minutes: all of it is over by then
 _QUIET = 70.0  # seconds
 _LAG = 2.0
 
@@ -61,9 +61,9 @@ class _Scribe:
         """Refused ones are told by the operator's log."""
 
     def change(self, change: Change) -> None:
-        if change.call and change.call.user in ("operator-a", "operator-b", "human"):
-            if change.place.resource not in ("events", "leases"):
-                self.say(f"{change} {_gist(change.call.body)}")
+        told = change.call and change.call.user in ("operator-a", "operator-b", "human")
+        if told and change.call and change.place.resource not in ("events", "leases"):
+            self.say(f"{change} {_gist(change.call.body)}")
 
     def log(self, _: Any, method: str, event: dict[str, Any]) -> Any:
         """A processor of structlog."""
@@ -99,7 +99,7 @@ def _policy(chance: random.Random) -> Json:
     maintenance = {"maxConcurrent": pick((1, 1, 2, "50%")), "maxUnavailable": pick(("10%", "50%", 2))}
     drain: Json = {"replacement": pick(("Preferred", "Preferred", "Required", "WhenBlocked", "Never"))}
     drain |= {"replacementTimeout": pick(("20s", "5m")), "noRoom": pick(("Hold", "Evict"))}
-    drain |= {"unmanaged": "Block", "maxEvictionsPerSecond": pick((1, 20))}
+    drain |= {"unmanaged": pick(("Block", "Evict")), "maxEvictionsPerSecond": pick((1, 20))}
     drain |= pick(({}, {}, {"timeout": "2m", "onTimeout": pick(("Hold", "Delete", "Cancel"))}))
     return {"failure": failure, "maintenance": maintenance, "drain": drain}
 
@@ -136,6 +136,7 @@ def _objects(chance: random.Random) -> list[Json]:
         database,
         *budget("db"),
         workloads.daemon_set("log", SPACE),
+        *chance.choice(([], [workloads.bare_pod("alone", SPACE)])),
     ]
 
 
@@ -160,14 +161,14 @@ def _build(chance: random.Random, cluster: Cluster) -> Json:
 # -- telling -----------------------------------------------------------------------------------------------------------
 
 
-def tell(seed: int, acts: Sequence[Act] | None = None) -> Told:
-    """Tell the story of a seed, with other acts where some are given."""
+def tell(seed: int, acts: Sequence[Act] | None = None, *, settles: float = SETTLES) -> Told:
+    """Tell the story of a seed, with other acts where some are given; in the end all must be well within `settles`."""
     random.seed(seed)  # the engine's jitter
     with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
-        return runner.run(_tell(seed, acts))
+        return runner.run(_tell(seed, acts, settles))
 
 
-async def _tell(seed: int, acts: Sequence[Act] | None) -> Told:
+async def _tell(seed: int, acts: Sequence[Act] | None, settles: float) -> Told:
     chance = random.Random(seed)
     cluster = Cluster(random.Random(seed))
     judge = Judge(Picture(_LAG), frozenset(("operator-a", "operator-b")), (NAMESPACE, "rescheduler"))
@@ -175,7 +176,9 @@ async def _tell(seed: int, acts: Sequence[Act] | None) -> Told:
     cluster.server.judges += [judge, scribe]
     structlog.configure(processors=[scribe.log], cache_logger_on_first_use=False)
     policy = _build(chance, cluster)
-    told = Told(seed, draw(chance, cluster, ["web", "single", "never"], minutes=MINUTES) if acts is None else acts, policy)
+    told = Told(
+        seed, draw(chance, cluster, ["web", "single", "never"], minutes=MINUTES) if acts is None else acts, policy
+    )
     errors: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(str(context)))
 
@@ -187,7 +190,7 @@ async def _tell(seed: int, acts: Sequence[Act] | None) -> Told:
         operator.began = lambda at: setattr(judge.picture, "born", at)
     cluster.start()
     try:
-        told.broken = await _follow(cluster, told.acts, found) or found()
+        told.broken = await _follow(cluster, told.acts, settles, found) or found()
     finally:
         told.lines, told.writes = list(scribe.lines), judge.writes
         told.simulated = asyncio.get_running_loop().time() - 1000.0
@@ -195,7 +198,7 @@ async def _tell(seed: int, acts: Sequence[Act] | None) -> Told:
     return told
 
 
-async def _follow(cluster: Cluster, acts: Sequence[Act], found: Any) -> list[str]:
+async def _follow(cluster: Cluster, acts: Sequence[Act], settles: float, found: Any) -> list[str]:
     """Until something is broken, or all is well and quiet again; what is not, where it takes too long."""
     if not await _until(lambda: not list(_amiss(cluster, {})), 120, found):
         return found() or [f"the cluster does not come up: {list(_amiss(cluster, {}))}"]
@@ -207,7 +210,7 @@ async def _follow(cluster: Cluster, acts: Sequence[Act], found: Any) -> list[str
             return []
     for task in running:
         task.result()
-    if not await _until(lambda: not list(_amiss(cluster, before)), _SETTLES, found):
+    if not await _until(lambda: not list(_amiss(cluster, before)), settles, found):
         return [] if found() else [f"all is well, and still {words}" for words in _amiss(cluster, before)]
     return await _quiet(cluster, found)
 

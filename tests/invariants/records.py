@@ -5,7 +5,7 @@ The same for the simulated cluster and for a real one, so that both are held to 
 
 from dataclasses import dataclass, field
 
-from simulation.objects import Json
+from invariants.objects import Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,19 @@ class Change:
     before: Json | None
     after: Json | None
     call: Call | None = None
+
+    @property
+    def cordons(self) -> bool:
+        """Whether it makes a node unschedulable that was not."""
+        if self.place.resource != "nodes" or self.before is None or self.after is None:
+            return False
+        return bool(self.after["spec"].get("unschedulable")) and not self.before["spec"].get("unschedulable")
+
+    @property
+    def ends(self) -> Json | None:
+        """The pod that it evicts or deletes."""
+        verb = self.call.verb if self.call else ""
+        return self.before if self.place.resource == "pods" and verb in ("evict", "delete") else None
 
     def __str__(self) -> str:
         who = f"{self.call.user} {self.call.verb} " if self.call else ""

@@ -9,8 +9,7 @@ from datetime import timedelta
 from math import ceil
 from typing import Any
 
-from rescheduler.api.policies import Policy
-from simulation.objects import (
+from invariants.objects import (
     Json,
     annotations,
     condition,
@@ -25,7 +24,8 @@ from simulation.objects import (
     selects,
     uid,
 )
-from simulation.records import Change
+from invariants.records import Change
+from rescheduler.api.policies import Policy
 
 MAINTENANCE = "rescheduler.dev/maintenance"
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
@@ -44,12 +44,14 @@ class Picture:
         fresh: since when the view of the nodes is to be believed: a blackout ended then.
         renewals: by node, when its Lease was last renewed, and when the time before.
         born: when an operator process last began.
+        cordoned: by node, whether it was the operator who cordoned it last.
     """
 
     def __init__(self, lag: float) -> None:
         self.lag, self.at, self.fresh, self.born = lag, 0.0, 0.0, 0.0
         self.objects: dict[str, dict[tuple[str, str], Json]] = defaultdict(dict)
         self.renewals: dict[str, tuple[float, float]] = {}
+        self.cordoned: dict[str, bool] = {}
         self._past: dict[tuple[str, str], list[tuple[float, Any]]] = defaultdict(list)
 
     def take(self, change: Change) -> None:

@@ -1,0 +1,145 @@
+"""Invariants of drains that begin, and of whatever is done under a policy."""
+
+from collections.abc import Iterator
+
+from invariants.objects import (
+    Json,
+    condition,
+    deleting,
+    labels,
+    name,
+    node_of,
+    released,
+    seconds,
+)
+from invariants.pictures import CONTROL_PLANE, SHARE, SILENCE, Picture, reasons
+from invariants.records import Change
+from rescheduler.api.policies import Mode, Suspend
+
+Said = Iterator[str]
+
+
+def _started(drain: Json) -> float | None:
+    return seconds((drain.get("status") or {}).get("startedAt"))
+
+
+def _begins(picture: Picture, change: Change) -> Json | None:
+    """The NodeDrain that this change makes begin: its first cordon; None where it is none."""
+    drain = picture.drain(change.place.name)
+    started = _started(drain) if drain and change.place.resource == "nodes" and change.cordons else None
+    return drain if started and picture.at - started <= picture.lag + 1 else None
+
+
+def policies_are_obeyed(picture: Picture, change: Change) -> Said:
+    """Whatever is written to nodes and pods, but for undoing, is written under a policy that lets it."""
+    node = _written_for(picture, change)
+    if node is None:
+        return
+    policies = picture.policies(node)
+    if not any(p.spec.mode is Mode.ENFORCE and p.spec.suspend is not Suspend.ALL for p in policies):
+        yield f"acts under {[(p.name, p.spec.mode, p.spec.suspend) for p in policies]}"
+    if _begins(picture, change) and not any(p.spec.suspend is Suspend.NONE for p in policies):
+        yield "begins while new drains are suspended"
+    if picture.lately("owned", name(node)) == [True] and _begins(picture, change):
+        yield "begins on a node that somebody else is about to remove"
+
+
+def nothing_is_done_blindly(picture: Picture, change: Change) -> Said:
+    young = picture.at - picture.born <= SILENCE + picture.lag
+    unknown = [n for n in picture.all("nodes") if picture.lately("ready", name(n)) == ["Unknown"]]
+    # Who has just begun cannot know, unless the node controller does.
+    if young and len(unknown) < SHARE * len(picture.renewals):
+        return
+    if picture.blackout(picture.lag) and _written_for(picture, change):
+        yield "acts while most Leases are silent"
+
+
+def _written_for(picture: Picture, change: Change) -> Json | None:
+    """The node for which something new is done here: a cordon, a release, an eviction; undoing is none."""
+    if change.cordons:
+        return change.before
+    pod = change.before
+    if change.place.resource != "pods" or pod is None or change.call is None:
+        return None
+    lets_go = change.after is not None and released(change.after) and not released(pod)
+    if lets_go or (change.call.verb in ("evict", "delete") and not released(pod)):
+        return picture.node(node_of(pod))
+    return None
+
+
+def no_storm_begins_a_failure(picture: Picture, change: Change) -> Said:
+    drain = _begins(picture, change)
+    if drain is None or reasons(drain) != {"Failure"} or change.after is None:
+        return
+    node = change.after
+    for policy in picture.policies(node)[-1:]:
+        mine = [n for n in picture.all("nodes") if picture.policies(n)[-1:] == [policy]]
+        sick = [n for n in mine if picture.sick(n, policy) and not _emptied(picture, n)]
+        limit = policy.spec.failure.max_unhealthy
+        if len(sick) >= 2 and len(sick) > limit.of(len(mine)):
+            yield f"begins though {len(sick)} of {len(mine)} nodes are unhealthy, more than {limit}"
+        for key in ("topology.kubernetes.io/zone", "rescheduler.node-restriction.kubernetes.io/pool"):
+            if here := labels(node).get(key):
+                beside = [n for n in mine if labels(n).get(key) == here]
+                ill = [n for n in sick if labels(n).get(key) == here]
+                if len(ill) >= 3 and len(ill) > limit.of(len(beside)):
+                    yield f"begins though {len(ill)} of {len(beside)} nodes of {here} are unhealthy"
+
+
+def _emptied(picture: Picture, node: Json) -> bool:
+    drain = picture.drain(name(node))
+    return bool(drain and (drain.get("status") or {}).get("drainedAt") and reasons(drain) != {"Failure"})
+
+
+def a_failure_is_one(picture: Picture, change: Change) -> Said:
+    """Nothing begins for a failure before its time, but for a node that is suspected or flaps."""
+    drain = _begins(picture, change)
+    if drain is None or reasons(drain) != {"Failure"} or change.after is None:
+        return
+    node, slack = name(change.after), picture.lag + 1
+    for policy in picture.policies(change.after):
+        failure = policy.spec.failure
+        begins = [at for at, status in picture.past("ready", node) if status != "True"]
+        often = [at for at in begins if picture.at - at <= failure.flapping.within.total_seconds()]
+        suspected = failure.lease_timeout and picture.silence(node) + slack >= failure.lease_timeout.total_seconds()
+        if picture.failing(node, policy, slack) or suspected or len(often) >= failure.flapping.changes:
+            return
+    yield f"begins for a failure, and the node was {picture.past('ready', node)[-4:]} (now {picture.at:.0f})"
+
+
+def one_control_plane_node_at_a_time(picture: Picture, change: Change) -> Said:
+    node = change.after
+    if not change.cordons or node is None or CONTROL_PLANE not in labels(node):
+        return
+    for other in picture.all("nodes"):
+        drain = picture.drain(name(other))
+        held = drain and _started(drain) and other["spec"].get("unschedulable")
+        if CONTROL_PLANE in labels(other) and name(other) != name(node) and held:
+            yield f"cordons a control-plane node while {name(other)} is held"
+
+
+def slots_are_kept(picture: Picture, change: Change) -> Said:
+    """Never more nodes drained or held for maintenance than the policy lets."""
+    drain = _begins(picture, change)
+    if drain is None or "Failure" in reasons(drain) or change.after is None:
+        return
+    for policy in picture.policies(change.after)[-1:]:
+        members = [n for n in picture.all("nodes") if picture.policies(n)[-1:] == [policy]]
+        there = [d for n in members if name(n) != change.place.name and (d := picture.drain(name(n)))]
+        held = [d for d in there if _started(d) and "Failure" not in reasons(d) and not deleting(d)]
+        running = [d for d in held if not d["status"].get("drainedAt") and not _gave_up(d, picture.at)]
+        spec = policy.spec.maintenance
+        slots = spec.max_concurrent.of(len(members))
+        most = spec.max_unavailable.of(len(members))
+        most = max(most, slots) if spec.max_unavailable.is_percent else most
+        if len(running) >= slots:
+            yield f"begins beside {[name(d) for d in running]} with maxConcurrent {slots}"
+        if len(held) >= most:
+            yield f"begins beside {[name(d) for d in held]} with maxUnavailable {most}"
+
+
+def _gave_up(drain: Json, now: float) -> bool:
+    """Its slot: it waits for one, or has been Blocked for five minutes."""
+    waits = condition(drain, "Progressing").get("reason") == "MaxConcurrent"
+    blocked = condition(drain, "Blocked")
+    return waits or (blocked.get("status") == "True" and now - (seconds(blocked["lastTransitionTime"]) or now) >= 298)

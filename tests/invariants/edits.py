@@ -1,0 +1,112 @@
+"""Invariants of what the operator changes in objects, and of what it says in its own."""
+
+from collections.abc import Iterator
+
+from invariants.objects import MOVE, Json, annotations, condition, controller, deleting, name, seconds, uid
+from invariants.pictures import Picture
+from invariants.records import Change
+
+_GROUP = "rescheduler.dev"
+_TAINTS = ((f"{_GROUP}/drain", "PreferNoSchedule"), ("node.kubernetes.io/out-of-service", "NoSchedule"))
+_CONDITIONS = ("DrainInProgress", "Drained", "MaintenanceInProgress")
+_WORDS = {
+    "pods": {"pod-template-hash", MOVE, "controller.kubernetes.io/pod-deletion-cost"},
+    "nodes": {
+        f"{_GROUP}/cancelled",
+        "cluster-autoscaler.kubernetes.io/scale-down-disabled",
+        "karpenter.sh/do-not-disrupt",
+        "node.kubernetes.io/exclude-from-external-load-balancers",
+    },
+}
+_BOOKKEEPING = ("resourceVersion", "generation", "managedFields")
+_ENDING = ("deletionTimestamp", "deletionGracePeriodSeconds")
+Said = Iterator[str]
+
+
+def differing(before: object, after: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Paths of what differs; lists are one thing."""
+    if before == after:
+        return
+    if isinstance(before, dict) or isinstance(after, dict):
+        old, new = (value if isinstance(value, dict) else {} for value in (before, after))
+        for key in old.keys() | new.keys():
+            yield from differing(old.get(key), new.get(key), (*path, key))
+    else:
+        yield path
+
+
+def nothing_of_others_is_touched(picture: Picture, change: Change) -> Said:
+    before, after, resource = change.before, change.after, change.place.resource
+    if before is None or after is None or resource not in _WORDS:
+        return
+    for path in differing(before, after):
+        match path:
+            case ("metadata", word):
+                ours = word in _BOOKKEEPING or (resource == "pods" and word in _ENDING)
+            case ("metadata", "labels" | "annotations", word):
+                ours = word in _WORDS[resource]
+            case ("spec", "unschedulable"):
+                ours = True
+            case ("spec", "taints"):
+                old, new = ({_taint(t) for t in raw["spec"].get("taints") or ()} for raw in (before, after))
+                ours = all((key, effect) in _TAINTS and not value for key, value, effect in old ^ new)
+            case ("status", "conditions"):
+                ours = _others(before) == _others(after)
+            case _:
+                ours = False
+        if not ours:
+            yield f"changes {'.'.join(path)}"
+
+
+def _others(node: Json) -> list[Json]:
+    """Conditions that are not the operator's."""
+    return [c for c in node["status"]["conditions"] if c["type"] not in _CONDITIONS]
+
+
+def _taint(taint: Json) -> tuple[str, str, str]:
+    return taint["key"], taint.get("value", ""), taint["effect"]
+
+
+def what_is_added_was_recorded(picture: Picture, change: Change) -> Said:
+    """A crash between the two writes must leave a promise, never a gap."""
+    before, after = change.before, change.after
+    if change.place.resource != "nodes" or before is None or after is None:
+        return
+    record = ((picture.drain(name(after)) or {}).get("status") or {}).get("node") or {}
+    if change.cordons and not (record.get("uid") == uid(after) and record.get("cordonedByUs")):
+        yield "cordons without a record of it"
+    named = {(t["key"], t["effect"]) for t in record.get("addedTaints") or ()}
+    old, new = ({(t["key"], t["effect"]) for t in raw["spec"].get("taints") or ()} for raw in (before, after))
+    if new - old - named:
+        yield f"sets the taint {new - old - named} without a record of it"
+
+
+def only_our_cordon_is_undone(picture: Picture, change: Change) -> Said:
+    before, after = change.before, change.after
+    if change.place.resource != "nodes" or before is None or after is None:
+        return
+    if not before["spec"].get("unschedulable") or after["spec"].get("unschedulable"):
+        return
+    drain = picture.drain(name(after)) or {"metadata": {}}
+    if not picture.cordoned.get(name(after)):
+        yield "takes off a cordon that is not ours"
+    if not deleting(drain) and f"{_GROUP}/stepped-back" not in annotations(drain):
+        yield "uncordons a node whose requests stand"
+
+
+def status_is_true(picture: Picture, change: Change) -> Said:
+    """Drained only where nothing is left that must leave and has been there for a moment."""
+    after = change.after
+    if change.place.resource != "nodedrains" or after is None:
+        return
+    observed = (after.get("status") or {}).get("observedGeneration", 0)
+    if observed > after["metadata"].get("generation", 1):
+        yield "observes a generation that is not there"
+    now_drained = condition(after, "Drained").get("status") == "True"
+    if not now_drained or (change.before and condition(change.before, "Drained").get("status") == "True"):
+        return
+    for pod in picture.pods_on(name(after)):
+        stays = controller(pod).get("kind") == "DaemonSet" or "kubernetes.io/config.mirror" in annotations(pod)
+        bound = seconds(condition(pod, "PodScheduled").get("lastTransitionTime")) or 0
+        if not stays and picture.at - bound > picture.lag + 1:
+            yield f"says Drained while {name(pod)} is there"

@@ -1,0 +1,82 @@
+"""Follows a record, and holds the operator to all invariants."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from invariants import beginnings, calls, departures, edits
+from invariants.objects import uid
+from invariants.pictures import Picture
+from invariants.records import Call, Change
+
+Said = Iterator[str]
+CALLS: tuple[Callable[[Call], Said], ...] = (
+    calls.only_what_is_granted,
+    calls.every_write_has_its_precondition,
+    calls.grace_is_never_0,
+)
+CHANGES: tuple[Callable[[Picture, Change], Said], ...] = (
+    edits.nothing_of_others_is_touched,
+    edits.what_is_added_was_recorded,
+    edits.only_our_cordon_is_undone,
+    beginnings.policies_are_obeyed,
+    beginnings.nothing_is_done_blindly,
+    beginnings.no_storm_begins_a_failure,
+    beginnings.a_failure_is_one,
+    beginnings.one_control_plane_node_at_a_time,
+    beginnings.slots_are_kept,
+    departures.only_pods_of_a_drain_go,
+    departures.nothing_is_forced_without_right,
+    departures.served_as_before,
+    departures.releases_are_few,
+    edits.status_is_true,
+)
+
+
+@dataclass
+class Judge:
+    """Follows a record and holds the operator to all of this.
+
+    Attributes:
+        ours: the users that are the operator.
+        leader: where its Lease tells which of them may write; None: all are one user.
+        broken: what was found.
+    """
+
+    picture: Picture
+    ours: frozenset[str]
+    leader: tuple[str, str] | None = None
+    broken: list[str] = field(default_factory=list)
+    ended: set[str] = field(default_factory=set)
+    writes: int = 0
+
+    def call(self, call: Call) -> None:
+        """A request, before it is known what became of it."""
+        if call.user in self.ours:
+            self._say(call, (words for rule in CALLS for words in rule(call)))
+
+    def change(self, change: Change) -> None:
+        """What became of one."""
+        ours = bool(change.call and change.call.user in self.ours)
+        if ours and change.place.resource not in ("leases", "events"):
+            self.writes += 1
+            self._say(change, (words for rule in CHANGES for words in rule(self.picture, change)))
+            self._say(change, self._once(change))
+        if ours and change.place.resource != "leases":
+            self._say(change, self._leads(change))
+        if change.cordons:
+            self.picture.cordoned[change.place.name] = ours
+        self.picture.take(change)
+
+    def _once(self, change: Change) -> Said:
+        if pod := change.ends:
+            if uid(pod) in self.ended:
+                yield "ends the same pod a second time"
+            self.ended.add(uid(pod))
+
+    def _leads(self, change: Change) -> Said:
+        lease = self.picture.objects["leases"].get(self.leader) if self.leader else None
+        if lease and change.call and lease["spec"]["holderIdentity"] != change.call.user:
+            yield f"writes while {lease['spec']['holderIdentity'] or 'nobody'} holds the Lease"
+
+    def _say(self, about: object, found: Said) -> None:
+        self.broken += [f"{about}: {words}" for words in found]
