@@ -31,6 +31,8 @@ from rescheduler.engine.metrics import Metrics
 from rescheduler.engine.node_pods import Movers
 from rescheduler.engine.operator import Engine
 from rescheduler.engine.owners import Owners
+from rescheduler.engine.pool_announcements import PoolAnnouncer
+from rescheduler.engine.pool_keeping import PoolKeeping
 from rescheduler.engine.queue import KeyedQueue
 from rescheduler.engine.reconciler import Reconciler
 from rescheduler.engine.replacements import Replacements
@@ -105,7 +107,7 @@ class App:
     def __init__(self, connect: Connect, options: Options, *, clock: Clock, identity: str) -> None:
         self.options, self.identity = options, identity
         self.clock, self.metrics = clock, Metrics()
-        self.store = Store(self.clock.now)
+        self.store = Store(self.clock.now, exempt=[options.namespace])
         self.client = connect(guard=self._sure, count=self.metrics.count_request)
         self.election = Election(
             self.client,
@@ -150,7 +152,10 @@ class App:
             leaving=options.cleanup,
         )
         reconciler = Reconciler(self.client, self.store, self.clock, queue, announcer, self.metrics)
-        self.engine = Engine(self.store, tools, queue, reconciler)
+        pools = PoolKeeping(
+            self.client, self.store, self.clock, PoolAnnouncer(recorder), self.metrics, namespace=options.namespace
+        )
+        self.engine = Engine(self.store, tools, queue, reconciler, pools)
         self.stop = asyncio.Event()
         self.cleaned = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -167,7 +172,11 @@ class App:
         return f"the event loop has not turned for {silent:.0f} s" if silent > _HEARTBEAT_LIMIT else None
 
     def _ready(self) -> str | None:
-        return None if self.engine.synced.is_set() else "nodes, policies and NodeDrains are not listed yet"
+        return (
+            None
+            if self.engine.synced.is_set()
+            else "nodes, namespaces, policies, pools and NodeDrains are not listed yet"
+        )
 
     async def start(self) -> None:
         """Serve the endpoints, and begin."""

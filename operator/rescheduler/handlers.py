@@ -23,7 +23,7 @@ def take(store: Store, kind: Kind, event: Mapping[str, Any]) -> None:
 
 
 def register(registry: kopf.OperatorRegistry, store: Store) -> None:
-    """Watch nodes, policies and NodeDrains."""
+    """Watch nodes, namespaces and our own kinds."""
 
     @kopf.on.event("", "v1", "nodes", registry=registry)
     async def node_seen(event: Any, **_: Any) -> None:
@@ -36,3 +36,11 @@ def register(registry: kopf.OperatorRegistry, store: Store) -> None:
     @kopf.on.event(GROUP, VERSION, "nodedrains", registry=registry)
     async def drain_seen(event: Any, **_: Any) -> None:
         take(store, Kind.DRAIN, event)
+
+    @kopf.on.event(GROUP, VERSION, "namespacepools", registry=registry)
+    async def pool_seen(event: Any, **_: Any) -> None:
+        take(store, Kind.POOL, event)
+
+    @kopf.on.event("", "v1", "namespaces", registry=registry)
+    async def namespace_seen(event: Any, **_: Any) -> None:
+        take(store, Kind.NAMESPACE, event)

@@ -91,6 +91,7 @@ class NamespacePool:
 
     name: str
     uid: str
+    version: str
     generation: int
     created: datetime | None
     spec: NamespacePoolSpec
@@ -104,6 +105,7 @@ class NamespacePool:
         return cls(
             meta["name"],
             meta.get("uid", ""),
+            meta.get("resourceVersion", ""),
             meta.get("generation", 0),
             datetime.fromisoformat(created) if created else None,
             NamespacePoolSpec.model_validate(raw["spec"]),

@@ -9,9 +9,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from rescheduler.api import names
+from rescheduler.core.quantities import amount
 
 UNREACHABLE = "Unknown"
 """`Ready` has this status where the node controller has not heard of the kubelet."""
@@ -67,6 +69,7 @@ class Node:
         boot_id: changes with every boot of the machine; empty before the kubelet first reported.
         version: the resourceVersion that this was read at.
         annotations: only those that this project reads.
+        allocatable: what pods may use of it; equal nodes share one mapping.
     """
 
     name: str
@@ -80,6 +83,7 @@ class Node:
     annotations: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
     conditions: tuple[NodeCondition, ...] = ()
+    allocatable: Mapping[str, int] = field(default_factory=dict)
 
     def condition(self, type_: str) -> NodeCondition | None:
         """The condition of this type; None where the node has none."""
@@ -133,4 +137,10 @@ def node(raw: Mapping[str, Any]) -> Node:
             )
             for c in status.get("conditions") or ()
         ),
+        allocatable=_allocatable(tuple((status.get("allocatable") or {}).items())),
     )
+
+
+@lru_cache(maxsize=10_000)
+def _allocatable(resources: tuple[tuple[str, str], ...]) -> Mapping[str, int]:
+    return {name: amount(name, text) for name, text in resources}

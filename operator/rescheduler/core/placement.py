@@ -13,15 +13,35 @@ from rescheduler.core.pods import CORDON_TAINT
 
 _HOSTNAME = "kubernetes.io/hostname"
 _HARD = ("NoSchedule", "NoExecute")
+_CORDON = Taint(CORDON_TAINT, "", "NoSchedule")
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
 def may_run_on(spec: Mapping[str, Any], node: Node) -> bool:
     """Whether a pod of this raw spec may run on the node once it is not cordoned."""
-    return (
-        all(node.labels.get(key) == value for key, value in (spec.get("nodeSelector") or {}).items())
-        and _affine(spec, node)
-        and tolerates(spec.get("tolerations") or (), node.taints)
-    )
+    return selects(spec, node) and tolerates(spec.get("tolerations") or (), node.taints)
+
+
+def selects(spec: Mapping[str, Any], node: Node) -> bool:
+    """Whether the node has the labels and the name that a pod of this raw spec asks for; taints do not count."""
+    selector = spec.get("nodeSelector") or {}
+    return all(node.labels.get(key) == value for key, value in selector.items()) and _affine(spec, node)
+
+
+def selecting(spec: Mapping[str, Any]) -> frozenset[str]:
+    """Labels of nodes that decide for a pod of this raw spec; `metadata.name` where the name does."""
+    required = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(_REQUIRED) or {}
+    asked = [
+        expression["key"]
+        for term in required.get("nodeSelectorTerms") or ()
+        for expression in (*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ()))
+    ]
+    return frozenset((*(spec.get("nodeSelector") or ()), *asked))
+
+
+def tolerates_cordon(tolerations: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a pod with these tolerations may be put on a cordoned node."""
+    return any(_covers(toleration, _CORDON) for toleration in tolerations)
 
 
 def keeps_off(raw: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -32,7 +52,7 @@ def keeps_off(raw: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         term.get("topologyKey") == _HOSTNAME
         and meta["namespace"] in (term.get("namespaces") or [space])
         and LabelSelector.model_validate(term.get("labelSelector") or {}).matches(meta.get("labels") or {})
-        for term in affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or ()
+        for term in affinity.get(_REQUIRED) or ()
         if term.get("labelSelector") is not None
     )
 
@@ -59,7 +79,7 @@ def _covers(toleration: Mapping[str, Any], taint: Taint) -> bool:
 def _affine(spec: Mapping[str, Any], node: Node) -> bool:
     """Required node affinity: one of its terms must hold; a term without expressions matches no node."""
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
-    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+    required = affinity.get(_REQUIRED)
     if not required:
         return True
     return any(_term(term, node) for term in required.get("nodeSelectorTerms") or ())

@@ -12,6 +12,7 @@ from rescheduler.core import slots
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.drainer import Drainer, Tools
 from rescheduler.engine.metrics import Metrics
+from rescheduler.engine.pool_keeping import PoolKeeping
 from rescheduler.engine.queue import KeyedQueue
 from rescheduler.engine.reconciler import Reconciler
 from rescheduler.engine.store import Kind, Store
@@ -24,14 +25,23 @@ log = structlog.get_logger("rescheduler.engine")
 _WORKERS = 16
 _RESYNC = 60.0  # seconds; deletions that a watch lost are found by then
 _RETRY = 2.0  # seconds
-_SOURCES = ((Kind.POLICY, paths.POLICIES), (Kind.DRAIN, paths.DRAINS), (Kind.NODE, paths.NODES))
+_SOURCES = (
+    (Kind.POLICY, paths.POLICIES),
+    (Kind.DRAIN, paths.DRAINS),
+    (Kind.NODE, paths.NODES),
+    (Kind.POOL, paths.POOLS),
+    (Kind.NAMESPACE, paths.NAMESPACES),
+)
 
 
 class Engine:
     """Runs until cancelled."""
 
-    def __init__(self, store: Store, tools: Tools, queue: KeyedQueue, reconciler: Reconciler) -> None:
+    def __init__(
+        self, store: Store, tools: Tools, queue: KeyedQueue, reconciler: Reconciler, pools: PoolKeeping
+    ) -> None:
         self._store, self._tools, self._queue, self._reconciler = store, tools, queue, reconciler
+        self._pools = pools
         self._drainers: dict[str, tuple[Drainer, asyncio.Task[None]]] = {}
         self._leading = False
         self.strays = Strays(tools.movers, lambda: store.drains)
@@ -105,6 +115,7 @@ class Engine:
             await self._list_all()
             self.synced.set()
             self._changed(None)
+            self._pools.look_at_all()
             self.strays.wake()
             await asyncio.sleep(_RESYNC)
 
@@ -149,6 +160,8 @@ class Engine:
                 group.create_task(self.strays.run())
                 for _ in range(_WORKERS if reconcile else 0):
                     group.create_task(self._queue.work(self._reconciler.look))
+                if reconcile:
+                    group.create_task(self._pools.run())
         finally:
             self._leading = False
             tasks = [task for _, task in self._drainers.values()]

@@ -1,10 +1,10 @@
-"""The facts in memory: nodes, policies, NodeDrains. No pods: memory must not grow with them.
+"""The facts in memory: nodes, namespaces, and our own kinds. No pods: memory must not grow with them.
 
 Kopf's events and the full re-sync both feed it, in any order; the newer resourceVersion wins. Deletions that
 Kopf loses across a re-list are found by the re-sync.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -15,8 +15,11 @@ from pydantic import ValidationError
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import Policy
-from rescheduler.core import facts, proofs, sightings, turns
+from rescheduler.api.pools import NamespacePool
+from rescheduler.core import facts, namespaces, proofs, sightings, turns
 from rescheduler.core.facts import Node
+from rescheduler.core.memberships import Memberships, Touched
+from rescheduler.core.namespaces import Namespace
 from rescheduler.core.policies import Winners
 from rescheduler.core.proofs import Witness
 from rescheduler.core.sightings import Sighting
@@ -32,12 +35,17 @@ class Kind(StrEnum):
     NODE = "nodes"
     POLICY = "reschedulepolicies"
     DRAIN = "nodedrains"
+    POOL = "namespacepools"
+    NAMESPACE = "namespaces"
 
 
-def _project(kind: Kind, raw: Mapping[str, Any]) -> Any:
-    if kind is Kind.NODE:
-        return facts.node(raw)
-    return Policy.from_object(raw) if kind is Kind.POLICY else NodeDrain.from_object(raw)
+_PROJECTIONS: Mapping[Kind, Callable[[Mapping[str, Any]], Any]] = {
+    Kind.NODE: facts.node,
+    Kind.POLICY: Policy.from_object,
+    Kind.DRAIN: NodeDrain.from_object,
+    Kind.POOL: NamespacePool.from_object,
+    Kind.NAMESPACE: namespaces.namespace,
+}
 
 
 class Store:
@@ -46,14 +54,21 @@ class Store:
     Attributes:
         changed: told the name of the node to look at after each change; None means all of them.
         turned: told when a change may give a waiting drain its turn.
+        touched: told what of pools, their namespaces and nodes may be otherwise after each change.
+        memberships: which pool has which namespace and node.
+        unreadable: names of pools that this version cannot read: what they have is left as it is.
         listed: when all kinds were last listed in full.
         suspects: nodes whose Lease is silent.
         blackout: why what is seen of nodes is not to be believed now; empty where it is.
     """
 
-    def __init__(self, now: Callable[[], datetime]) -> None:
+    def __init__(self, now: Callable[[], datetime], exempt: Collection[str] = ()) -> None:
+        """`exempt`: namespaces that no pool can have, besides kube-system."""
         self.changed: Callable[[str | None], None] = lambda _: None
         self.turned: Callable[[], None] = lambda: None
+        self.touched: Callable[[Touched], None] = lambda _: None
+        self.memberships = Memberships(exempt)
+        self.unreadable: set[str] = set()
         self.listed: datetime | None = None
         self.suspects: frozenset[str] = frozenset()
         self.blackout = ""
@@ -62,6 +77,7 @@ class Store:
         self._nodes: dict[str, Node] = {}
         self._policies: dict[str, Policy] = {}
         self._drains: dict[str, NodeDrain] = {}
+        self._namespaces: dict[str, Namespace] = {}
         self._sightings: dict[str, Sighting] = {}
         self._witnesses: dict[str, Witness] = {}
         self._promised: dict[str, datetime] = {}
@@ -73,6 +89,8 @@ class Store:
             Kind.NODE: self._nodes,
             Kind.POLICY: self._policies,
             Kind.DRAIN: self._drains,
+            Kind.POOL: self.memberships.pools,
+            Kind.NAMESPACE: self._namespaces,
         }
         return kept[kind]
 
@@ -82,19 +100,36 @@ class Store:
         if self._versions[kind].get(name, -1) >= version:
             return
         try:
-            value = _project(kind, raw)
+            value = _PROJECTIONS[kind](raw)
         except (ValidationError, ValueError, KeyError) as error:
             # The API server's schema lets no such object in; one from an older schema must not stop the rest.
             log.warning("object.unreadable", kind=kind, name=name, error=str(error))
-            self.drop(kind, name)
+            if kind is Kind.POOL:
+                # Not as if it were gone: that would take its labels off.
+                self.unreadable.add(name)
+                self._versions[kind][name] = version
+            else:
+                self.drop(kind, name)
             return
         before = self._kept(kind).get(name)
         self._versions[kind][name] = version
-        self._kept(kind)[name] = value
+        if kind is not Kind.POOL:
+            self._kept(kind)[name] = value
         self._take_in(kind, name, before, value)
 
     def _take_in(self, kind: Kind, name: str, before: Any, value: Any) -> None:
         match kind:
+            case Kind.POOL:
+                self.unreadable.discard(name)
+                self.touched(self.memberships.put_pool(value))
+            case Kind.NAMESPACE:
+                touched = self.memberships.put_namespace(value)
+                if not before or (before.pool, before.ending, before.labels) != (
+                    value.pool,
+                    value.ending,
+                    value.labels,
+                ):
+                    self.touched(touched)
             case Kind.POLICY:
                 self._winners = Winners(self._policies.values())
                 self._turn()
@@ -104,8 +139,10 @@ class Store:
                 if before != value:
                     self.see(name)  # the first time too: a standby must know that a node was Ready once
                 if not before or _gist(before) != _gist(value):
+                    touched = self.memberships.put_node(value)
                     self._turn()
                     self.changed(name)
+                    self.touched(touched)
             case Kind.DRAIN:
                 if not before or _turn_of(before) != _turn_of(value):
                     self._turn()
@@ -117,11 +154,19 @@ class Store:
         if known is None or (not_after is not None and known > not_after):
             return
         del self._versions[kind][name]
+        if kind is Kind.POOL:
+            self.unreadable.discard(name)
+            self.touched(self.memberships.drop_pool(name))
+            return
         del self._kept(kind)[name]
+        if kind is Kind.NAMESPACE:
+            self.touched(self.memberships.drop_namespace(name))
+            return
         if kind is Kind.NODE:
             self._sightings.pop(name, None)
             self._witnesses.pop(name, None)
             self._winners.forget(name)
+            self.touched(self.memberships.drop_node(name))
         if kind is Kind.POLICY:
             self._winners = Winners(self._policies.values())
         self._turn()
@@ -144,6 +189,11 @@ class Store:
     def node(self, name: str) -> Node | None:
         """One node; None where it is not there."""
         return self._nodes.get(name)
+
+    @property
+    def namespaces(self) -> Mapping[str, Namespace]:
+        """Namespaces by name."""
+        return self._namespaces
 
     @property
     def drains(self) -> Mapping[str, NodeDrain]:

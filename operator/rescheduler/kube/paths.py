@@ -11,6 +11,8 @@ VOLUMES = "/api/v1/persistentvolumes"
 ATTACHMENTS = "/apis/storage.k8s.io/v1/volumeattachments"
 POLICIES = f"/apis/{GROUP}/{VERSION}/reschedulepolicies"
 DRAINS = f"/apis/{GROUP}/{VERSION}/nodedrains"
+POOLS = f"/apis/{GROUP}/{VERSION}/namespacepools"
+DAEMON_SETS = "/apis/apps/v1/daemonsets"
 ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
@@ -22,6 +24,21 @@ def node(name: str) -> str:
 def drain(name: str) -> str:
     """One NodeDrain; its status is at `/status` below."""
     return f"{DRAINS}/{name}"
+
+
+def pool(name: str) -> str:
+    """One NamespacePool; its status is at `/status` below."""
+    return f"{POOLS}/{name}"
+
+
+def namespace(name: str) -> str:
+    """One Namespace."""
+    return f"{NAMESPACES}/{name}"
+
+
+def admission(resource: str, name: str) -> str:
+    """One admission policy or binding."""
+    return f"/apis/admissionregistration.k8s.io/v1/{resource}/{name}"
 
 
 def pod(namespace: str, name: str) -> str:

@@ -7,6 +7,7 @@ import asyncio
 from dataclasses import dataclass
 
 from rescheduler.api import GROUP, VERSION
+from rescheduler.core import enforcements
 from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError, Client, ConfigError, UnreachableError
 from rescheduler.kube.leases import LEASE
@@ -37,7 +38,7 @@ RIGHTS: tuple[Right, ...] = (
     *_rights("", "pods", "list watch patch delete"),
     *_rights("", "pods/eviction", "create"),
     *_rights("", "events", "create patch"),
-    *_rights("", "namespaces", "get list watch"),
+    *_rights("", "namespaces", "get list watch patch"),
     *_rights("", "services", "list watch"),
     *_rights("", "persistentvolumeclaims", "list watch"),
     *_rights("", "persistentvolumes", "list watch"),
@@ -52,10 +53,20 @@ RIGHTS: tuple[Right, ...] = (
     *_rights("cluster.x-k8s.io", "machines", "get"),
     *_rights("apiextensions.k8s.io", "customresourcedefinitions", "list watch"),
     *_rights(GROUP, "reschedulepolicies", "list watch"),
+    *_rights(GROUP, "namespacepools", "get list watch"),
+    *_rights(GROUP, "namespacepools/status", "patch"),
     *_rights(GROUP, "nodedrains", "get list watch create patch delete"),
     *_rights(GROUP, "nodedrains/status", "patch"),
 )
 """Every call that the operator makes, cluster-wide; the chart's ClusterRole grants these and no more."""
+
+
+def _admission(namespace: str) -> tuple[Right, ...]:
+    """To see whether pools are enforced: each policy of the chart and its binding, by name."""
+    return tuple(
+        Right(enforcements.GROUP.partition("/")[0], kind, "get", name=name)
+        for kind, name in enforcements.wanted(namespace)
+    )
 
 
 async def check(client: Client, namespace: str, *, cleanup: bool = False) -> None:
@@ -83,7 +94,10 @@ async def check(client: Client, namespace: str, *, cleanup: bool = False) -> Non
     )
     leases += tuple(Right("coordination.k8s.io", "leases", verb, paths.NODE_LEASES) for verb in ("list", "watch"))
     rights = (
-        RIGHTS + leases + ((Right("apps", "deployments/scale", "patch", namespace, "rescheduler"),) if cleanup else ())
+        RIGHTS
+        + leases
+        + _admission(namespace)
+        + ((Right("apps", "deployments/scale", "patch", namespace, "rescheduler"),) if cleanup else ())
     )
     allowed = await asyncio.gather(*(_may(client, right) for right in rights))
     missing = [str(right) for right, granted in zip(rights, allowed, strict=True) if not granted]

@@ -1,0 +1,76 @@
+"""Whether admission puts new pods into their pools: the policies must be served, there, and bound.
+
+A policy without its binding, or a binding without its policy, lets every pod through without a word.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+GROUP = "admissionregistration.k8s.io/v1"
+MUTATING, VALIDATING = "mutatingadmissionpolicies", "validatingadmissionpolicies"
+KINDS = {MUTATING: "MutatingAdmissionPolicy", VALIDATING: "ValidatingAdmissionPolicy"}
+BINDINGS = {MUTATING: "mutatingadmissionpolicybindings", VALIDATING: "validatingadmissionpolicybindings"}
+NAMES: Mapping[str, tuple[str, ...]] = {
+    MUTATING: ("pool-namespaces", "pool-pods"),
+    VALIDATING: ("pool-namespaces", "pool-nodes", "pool-pods", "pool-labels", "pool-tolerations", "pool-strangers"),
+}
+"""What the chart installs, by resource; each has a binding of its own name."""
+SETTLE = timedelta(seconds=10)
+"""A new policy binds only once every API server has read it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enforcement:
+    """What is known of it.
+
+    Attributes:
+        status: as of a condition: True, False, or Unknown, where nothing is to be changed.
+        since: from when it is so.
+    """
+
+    status: str = "Unknown"
+    reason: str = "NotLooked"
+    message: str = "it has not been looked at yet"
+    since: datetime | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Pods are put into their pools."""
+        return self.status == "True"
+
+    def settled(self, now: datetime) -> bool:
+        """They have been, for so long that every API server does it."""
+        return self.holds and self.since is not None and now - self.since >= SETTLE
+
+
+def wanted(namespace: str) -> list[tuple[str, str]]:
+    """Resource and name of everything that the chart, installed in this namespace, brings for pools."""
+    prefix = "rescheduler" if namespace == "rescheduler-system" else f"rescheduler-{namespace}"
+    return [
+        (kind, f"{prefix}-{name}.rescheduler.dev")
+        for resource, names in NAMES.items()
+        for name in names
+        for kind in (resource, BINDINGS[resource])
+    ]
+
+
+def judge(served: Collection[str], policies: Mapping[tuple[str, str], Mapping[str, Any] | None]) -> Enforcement:
+    """From the resources that the API server has, and what is there by resource and name (raw; None: it is not there)."""
+    if MUTATING not in served:
+        return Enforcement(
+            "False",
+            "NotServed",
+            f"this API server does not serve {KINDS[MUTATING]} in {GROUP} (Kubernetes 1.36 or newer does)",
+        )
+    missing = []
+    for resource, kind in KINDS.items():
+        for (where, name), found in sorted(policies.items(), key=lambda row: row[0]):
+            if where == resource and found is None:
+                missing.append(f"{kind} {name}")
+            if where == BINDINGS[resource] and (found is None or found["spec"].get("policyName") != name):
+                missing.append(f"{kind}Binding {name}")
+    if missing:
+        return Enforcement("False", "PoliciesMissing", f"not there: {', '.join(missing)}; install the chart again")
+    return Enforcement("True", "Enforced", "admission puts new pods of its namespaces onto its nodes")

@@ -1,0 +1,110 @@
+"""Who would lose its last place by the taint of an exclusive pool.
+
+A NoSchedule taint ends no pod; but a pod that restarts, a DaemonSet's most of all, does not come back past it. While
+anything stands to lose so the taint is not set, and what stands to lose is named.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rescheduler.api import names
+from rescheduler.core.facts import Node, Taint
+from rescheduler.core.placement import may_run_on, selects, tolerates
+from rescheduler.core.pods import FINISHED
+from rescheduler.core.pools import taint
+
+_TRANSIENT = "node.kubernetes.io/"
+"""Taints of a node's passing states, which DaemonSets tolerate by themselves."""
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """The taint that is to be set.
+
+    Attributes:
+        pool: its name.
+        nodes: those that are to have it.
+        others: all nodes that take pods now and are not among them.
+        homeless: whether a namespace is in no pool.
+    """
+
+    pool: str
+    nodes: tuple[Node, ...]
+    others: tuple[Node, ...]
+    homeless: Callable[[str], bool]
+
+    @property
+    def taint(self) -> Taint:
+        """The taint itself."""
+        return taint(self.pool)
+
+
+def exclusion(
+    pool: str, bare: Collection[str], members: Collection[str], nodes: Iterable[Node], homeless: Callable[[str], bool]
+) -> Exclusion:
+    """The taint of this pool on those of its members that are bare; a node that takes no pods is nobody's last place."""
+    rows = tuple(nodes)
+    others = (n for n in rows if n.name not in members and n.ready == "True" and not n.unschedulable and not n.deleting)
+    return Exclusion(pool, tuple(n for n in rows if n.name in bare), tuple(others), homeless)
+
+
+def daemon_sets(raws: Iterable[Mapping[str, Any]], exclusion: Exclusion) -> list[str]:
+    """The (raw) DaemonSets that have pods on nodes of the pool and would have none there any more."""
+    return [
+        f"DaemonSet {raw['metadata']['namespace']}/{raw['metadata']['name']}"
+        for raw in raws
+        if _loses_pods(raw["spec"]["template"]["spec"], exclusion)
+    ]
+
+
+def _loses_pods(spec: Mapping[str, Any], exclusion: Exclusion) -> bool:
+    tolerations = spec.get("tolerations") or ()
+    if tolerates(tolerations, [exclusion.taint]):
+        return False
+    return any(selects(spec, node) and tolerates(tolerations, _lasting(node)) for node in exclusion.nodes)
+
+
+def _lasting(node: Node) -> list[Taint]:
+    return [t for t in node.taints if not t.key.startswith(_TRANSIENT) and t.key != names.POOL]
+
+
+def pods(raws: Iterable[Mapping[str, Any]], exclusion: Exclusion) -> list[str]:
+    """Those of these (raw) pods, on the pool's nodes or on none yet, that no other node would take."""
+    return [
+        f"pod {raw['metadata']['namespace']}/{raw['metadata']['name']}"
+        for raw in raws
+        if _comes_back(raw)
+        and exclusion.homeless(raw["metadata"]["namespace"])
+        and _loses_place(raw["spec"], exclusion)
+    ]
+
+
+def _comes_back(raw: Mapping[str, Any]) -> bool:
+    """Whether it, or its like, will want a place: not what has ended, nor what runs and would not be made again."""
+    meta = raw["metadata"]
+    if names.MIRROR in (meta.get("annotations") or {}) or (raw.get("status") or {}).get("phase") in FINISHED:
+        return False
+    owner = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), None)
+    if owner is None:
+        return not raw["spec"].get("nodeName")
+    return bool(owner["kind"] != "DaemonSet")
+
+
+def _loses_place(spec: Mapping[str, Any], exclusion: Exclusion) -> bool:
+    if tolerates(spec.get("tolerations") or (), [exclusion.taint]):
+        return False
+    if not spec.get("nodeName") and not any(may_run_on(spec, _without(node)) for node in exclusion.nodes):
+        return False  # it has no place here to lose
+    return not any(may_run_on(spec, node) for node in exclusion.others)
+
+
+def _without(node: Node) -> Node:
+    """The node as it is without our taint, which it may have on some of the pool's nodes already."""
+    return replace(node, taints=tuple(t for t in node.taints if t.key != names.POOL))
+
+
+def summary(lost: Sequence[str], most: int = 10) -> str:
+    """Who they are, in words."""
+    more = f" and {len(lost) - most} more" if len(lost) > most else ""
+    return ", ".join(lost[:most]) + more

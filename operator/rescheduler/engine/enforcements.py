@@ -1,0 +1,61 @@
+"""Keeps an eye on whether admission enforces pools; read live, every minute, oftener while it does not."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+import structlog
+
+from rescheduler.core import enforcements
+from rescheduler.core.enforcements import GROUP, Enforcement
+from rescheduler.engine.clock import Clock
+from rescheduler.kube import paths
+from rescheduler.kube.client import TRANSIENT, ApiError, Client, Json
+
+log = structlog.get_logger("rescheduler.enforcements")
+
+_EVERY, _SOON = 60.0, 10.0  # seconds
+
+
+class Enforcements:
+    """What is known of it now; `changed` is told when it is otherwise."""
+
+    def __init__(self, client: Client, clock: Clock, namespace: str, changed: Callable[[], None]) -> None:
+        self.now = Enforcement()
+        self._client, self._clock, self._changed = client, clock, changed
+        self._wanted = enforcements.wanted(namespace)
+
+    async def run(self) -> None:
+        """Look again and again until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(_EVERY if self.now.holds else _SOON)
+
+    async def look(self) -> None:
+        """Look once; what cannot be read now leaves things as they are known."""
+        try:
+            found = await self._read()
+        except TRANSIENT as error:
+            log.warning("enforcement.unreadable", error=str(error))
+            return
+        before = self.now
+        if (found.status, found.message) == (before.status, before.message):
+            return
+        since = before.since if found.status == before.status else self._clock.now()
+        self.now = replace(found, since=since)
+        log.info("enforcement.changed", status=found.status, reason=found.reason, message=found.message)
+        self._changed()
+
+    async def _read(self) -> Enforcement:
+        served = {entry["name"] for entry in (await self._client.get(f"/apis/{GROUP}"))["resources"]}
+        wanted = [(kind, name) for kind, name in self._wanted if kind in served]
+        found = await asyncio.gather(*(self._get(kind, name) for kind, name in wanted))
+        return enforcements.judge(served, dict(zip(wanted, found, strict=True)))
+
+    async def _get(self, kind: str, name: str) -> Json | None:
+        try:
+            return await self._client.get(paths.admission(kind, name))
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise

@@ -1,0 +1,135 @@
+"""What a pool's status says."""
+
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rescheduler.api.pools import NamespacePoolStatus
+from rescheduler.core import pool_reports
+from rescheduler.core.enforcements import Enforcement
+from rescheduler.core.facts import Node, NodeCondition
+from rescheduler.core.memberships import Dispute
+from rescheduler.core.pool_pods import Finds, Sums
+from rescheduler.core.pool_reports import Scene
+from unit.core.test_memberships import pool
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ENFORCED = Enforcement("True", "Enforced", "yes")
+
+
+def node(name: str, cpu: int = 1000, ready: str = "True", *, unschedulable: bool = False) -> Node:
+    room = {"cpu": cpu, "memory": 2**30, "pods": 10}
+    return Node(name, name, conditions=(NodeCondition("Ready", ready),), unschedulable=unschedulable, allocatable=room)
+
+
+def scene(
+    *nodes: Node, cpu: int = 500, fixed: int = 0, mode: str = "Enforce", exclusive: bool = True, **more: Any
+) -> Scene:
+    """Pods of the pool that ask for so much CPU, and on each node others that go with it."""
+    sums = Sums(
+        pods=Counter({"a": 1}),
+        requested={"a": Counter({"cpu": cpu + fixed * len(nodes), "pods": 1})},
+        fixed={n.name: Counter({"cpu": fixed}) for n in nodes},
+    )
+    made = {
+        "nodes": nodes,
+        "namespaces": ["x"],
+        "unmarked": 0,
+        "disputes": [],
+        "enforcement": ENFORCED,
+        "lost": (),
+        "tainted": len(nodes),
+        "sums": sums,
+        "finds": Finds(),
+        "now": NOW,
+    }
+    return Scene(pool=pool("a", mode=mode, exclusive=exclusive, namespaces=["x"]), **(made | more))
+
+
+def condition(status: NamespacePoolStatus, type_: str) -> tuple[str, str]:
+    found = next(c for c in status.conditions if c.type == type_)
+    return found.status, found.reason
+
+
+def said(where: Scene, type_: str) -> tuple[str, str]:
+    return condition(pool_reports.status(where), type_)
+
+
+def test_a_pool_at_a_glance() -> None:
+    status = pool_reports.status(scene(node("n1"), node("n2", ready="Unknown")))
+    assert (status.nodes, status.ready_nodes, status.namespaces, status.pods) == (2, 1, 1, 1)
+    assert (status.pods_outside, status.pods_foreign) == (0, 0)
+    assert status.allocatable is not None
+    assert status.requested is not None
+    assert (status.allocatable.cpu, status.allocatable.memory, status.allocatable.pods) == ("2", "2Gi", "20")
+    assert (status.requested.cpu, status.requested.pods) == ("500m", "1")
+
+
+def test_nothing_is_said_of_pods_before_they_are_counted() -> None:
+    status = pool_reports.status(scene(node("n1"), sums=None))
+    assert (status.pods, status.pods_outside, status.requested) == (None, None, None)
+    assert condition(status, "SurvivesNodeLoss") == ("Unknown", "NotCounted")
+
+
+def test_ready_says_what_new_pods_would_find() -> None:
+    assert said(scene(node("n1")), "Ready") == ("True", "Mapped")
+    assert said(scene(), "Ready") == ("False", "NoNodes")
+    assert said(scene(node("n1", ready="False")), "Ready") == ("False", "NoOpenNode")
+    assert said(scene(node("n1", unschedulable=True)), "Ready") == ("False", "NoOpenNode")
+    assert said(scene(node("n1"), unmarked=1), "Ready") == ("False", "Marking")
+    assert said(scene(node("n1"), mode="Audit"), "Ready") == ("False", "Audit")
+
+
+def test_a_conflict_names_the_other_pool_and_who_keeps_what() -> None:
+    disputes = [("namespace", Dispute("x", "b", keeps=False)), ("node", Dispute("n1", "c", keeps=True))]
+    status = pool_reports.status(scene(node("n1"), disputes=disputes))
+    found = next(c for c in status.conditions if c.type == "Conflict")
+    assert found.status == "True"
+    assert "namespace x is kept by pool b" in found.message
+    assert "node n1 is claimed by pool c too" in found.message
+
+
+def test_the_taint_held_back_names_who_would_lose() -> None:
+    status = pool_reports.status(scene(node("n1"), lost=("DaemonSet kube-system/agent",), tainted=0))
+    found = next(c for c in status.conditions if c.type == "TaintHeldBack")
+    assert (found.status, found.reason) == ("True", "LastPlace")
+    assert "kube-system/agent" in found.message
+
+
+def test_without_admission_nothing_is_tainted_and_the_reason_said() -> None:
+    absent = Enforcement("False", "NotServed", "1.36")
+    where = scene(node("n1"), enforcement=absent, tainted=0)
+    assert said(where, "TaintHeldBack") == ("True", "NotEnforced")
+    assert said(where, "Enforced") == ("False", "NotServed")
+
+
+def test_a_pool_that_is_not_exclusive_holds_nothing_back() -> None:
+    assert said(scene(node("n1"), exclusive=False, tainted=0), "TaintHeldBack") == ("False", "NotExclusive")
+
+
+def test_a_loss_is_survived_where_the_rest_has_room() -> None:
+    assert said(scene(node("n1"), node("n2"), cpu=1000), "SurvivesNodeLoss") == ("True", "Fits")
+    assert said(scene(node("n1"), node("n2"), cpu=1001), "SurvivesNodeLoss") == ("False", "NoRoom")
+
+
+def test_it_is_the_largest_node_that_goes() -> None:
+    assert said(scene(node("n1", cpu=4000), node("n2"), cpu=1500), "SurvivesNodeLoss") == ("False", "NoRoom")
+
+
+def test_what_goes_with_a_node_needs_no_room_elsewhere() -> None:
+    assert said(scene(node("n1"), node("n2"), cpu=900, fixed=100), "SurvivesNodeLoss") == ("True", "Fits")
+    assert said(scene(node("n1"), node("n2"), cpu=901, fixed=100), "SurvivesNodeLoss") == ("False", "NoRoom")
+
+
+def test_nodes_that_take_no_pods_hold_none() -> None:
+    nodes = node("n1"), node("n2"), node("n3", ready="Unknown")
+    assert said(scene(*nodes, cpu=1500), "SurvivesNodeLoss") == ("False", "NoRoom")
+
+
+def test_a_condition_keeps_the_time_of_its_change() -> None:
+    first = scene(node("n1"))
+    known = replace(first.pool, status=pool_reports.status(first))
+    later = pool_reports.status(replace(first, pool=known, now=NOW + timedelta(hours=1)))
+    assert {c.last_transition_time for c in later.conditions} == {NOW}
+    assert pool_reports.gist(later) == pool_reports.gist(known.status)
