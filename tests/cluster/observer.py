@@ -16,6 +16,10 @@ class Observer:
         self.api = pykube.HTTPClient(pykube.KubeConfig.from_file(str(kubeconfig)))
 
     @cached_property
+    def _pool(self) -> Any:
+        return pykube.object_factory(self.api, GROUP_VERSION, "NamespacePool")
+
+    @cached_property
     def _drain(self) -> Any:
         return pykube.object_factory(self.api, GROUP_VERSION, "NodeDrain")
 
@@ -26,6 +30,15 @@ class Observer:
     def ready_status(self, name: str) -> str:
         """Status of a Node's condition Ready."""
         return str(next((c["status"] for c in self.node(name)["status"]["conditions"] if c["type"] == "Ready"), ""))
+
+    def pool(self, name: str) -> dict[str, Any] | None:
+        """Status of a NamespacePool; None where there is none."""
+        found = self._pool.objects(self.api).get_or_none(name=name)
+        return dict(found.obj.get("status", {})) if found else None
+
+    def namespace(self, name: str) -> dict[str, Any]:
+        """A Namespace."""
+        return dict(pykube.Namespace.objects(self.api).get_by_name(name).obj)
 
     def drain(self, name: str) -> dict[str, Any] | None:
         """A NodeDrain; None where there is none."""

@@ -85,6 +85,16 @@ def policy(name: str = "default", **spec: Any) -> Object:
     }
 
 
+def pool(name: str, **spec: Any) -> Object:
+    """A NamespacePool."""
+    return {
+        "apiVersion": "rescheduler.dev/v1alpha1",
+        "kind": "NamespacePool",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+
+
 def _object(api_version: str, kind: str, name: str, namespace: str, spec: Object) -> Object:
     return {
         "apiVersion": api_version,

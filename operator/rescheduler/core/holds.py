@@ -12,6 +12,7 @@ class Hold(StrEnum):
     MAX_CONCURRENT = "MaxConcurrent"
     MAX_UNAVAILABLE = "MaxUnavailable"
     TOPOLOGY = "Topology"
+    POOL_BUDGET = "PoolBudget"
     CONTROL_PLANE = "ControlPlane"
     STORM = "Storm"
     FLAPPING = "Flapping"
@@ -25,7 +26,7 @@ class Hold(StrEnum):
     STALE_VIEW = "StaleView"
 
 
-IN_LINE = (Hold.MAX_CONCURRENT, Hold.MAX_UNAVAILABLE, Hold.TOPOLOGY)
+IN_LINE = (Hold.MAX_CONCURRENT, Hold.MAX_UNAVAILABLE, Hold.TOPOLOGY, Hold.POOL_BUDGET)
 """Nodes held back so wait for their turn: it comes."""
 RESTING = (Hold.FLAPPING, Hold.CANCELLED, Hold.STORM)
 """What has begun and rests so is begun anew: it asks again whether it may."""

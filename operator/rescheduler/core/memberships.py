@@ -52,6 +52,10 @@ class _Side:
         self._selects = selects
         self._labels: dict[str, Labels] = {}
 
+    def claims(self, name: str) -> frozenset[str]:
+        """The pools that claim this member."""
+        return frozenset(self.claimants.get(name, ()))
+
     def put(self, name: str, labels: Labels, pools: Iterable[NamespacePool]) -> set[str]:
         """A member as it is now; the pools that claim it, or did."""
         if self._labels.get(name) == labels:
@@ -93,10 +97,16 @@ class _Side:
 
 
 class Memberships:
-    """The pools with all namespaces and nodes; `exempt`: namespaces that no pool can have."""
+    """The pools with all namespaces and nodes.
+
+    Attributes:
+        exempt: namespaces that no pool can have.
+        revision: another number whenever a pool, or what one has, may be otherwise.
+    """
 
     def __init__(self, exempt: Collection[str] = ()) -> None:
         self.exempt = frozenset({KUBE_SYSTEM, *exempt})
+        self.revision = 0
         self.pools: dict[str, NamespacePool] = {}
         self._named: dict[str, frozenset[str]] = {}  # by pool: namespaces that it names
         self._namespaces = _Side(self._has_namespace)
@@ -132,28 +142,37 @@ class Memberships:
     def _touched(self, pool: str, namespaces: set[str], nodes: set[str]) -> Touched:
         others = {other for name in namespaces for other in self._namespaces.claimants.get(name, ())}
         others |= {other for name in nodes for other in self._nodes.claimants.get(name, ())}
+        self.revision += 1
         return Touched(frozenset(namespaces), frozenset(nodes), frozenset(others | {pool}))
 
     def put_namespace(self, namespace: Namespace) -> Touched:
         """A namespace as it is now."""
+        before = self._namespaces.claims(namespace.name)
         pools = self._namespaces.put(namespace.name, namespace.labels, self.pools.values())
+        self.revision += before != self._namespaces.claims(namespace.name)
         return Touched(frozenset({namespace.name}), pools=frozenset(pools))
 
     def drop_namespace(self, name: str) -> Touched:
         """A namespace that is gone."""
-        return Touched(frozenset({name}), pools=frozenset(self._namespaces.drop(name)))
+        pools = self._namespaces.drop(name)
+        self.revision += bool(pools)
+        return Touched(frozenset({name}), pools=frozenset(pools))
 
     def put_node(self, node: Node) -> Touched:
         """A node as it is now. Our own label is not seen by selectors: a pool must not undo itself."""
         labels = node.labels
         if names.NODE_POOL in labels:
             labels = {key: value for key, value in labels.items() if key != names.NODE_POOL}
+        before = self._nodes.claims(node.name)
         pools = self._nodes.put(node.name, labels, self.pools.values())
+        self.revision += before != self._nodes.claims(node.name)
         return Touched(nodes=frozenset({node.name}), pools=frozenset(pools))
 
     def drop_node(self, name: str) -> Touched:
         """A node that is gone."""
-        return Touched(nodes=frozenset({name}), pools=frozenset(self._nodes.drop(name)))
+        pools = self._nodes.drop(name)
+        self.revision += bool(pools)
+        return Touched(nodes=frozenset({name}), pools=frozenset(pools))
 
     # -- answers ------------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,6 @@ _ASKED, _SHARE = 30.0, 20  # seconds until it is asked again who would lose thei
 _SELECTED = 60.0  # seconds until it is asked again whether pods still select a label
 _ORDER = 0.5  # seconds; a node keeps its label until the namespaces have lost theirs
 _WRITE_EVERY = 1.0  # seconds between writes of mere numbers
-_GLANCED_AT = 200  # places; beyond that the next full count is as cheap
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +64,7 @@ class Pools:
         self._lost: dict[str, _Lost] = {}  # by pool
         self._kept: dict[str, tuple[str, ...]] = {}  # by node: pods that keep the label of a pool that is gone
         self._written: dict[str, float] = {}  # by pool
+        self._counted = 0  # the revision of the memberships that a count was asked for
 
     @property
     def _memberships(self) -> Memberships:
@@ -82,6 +82,9 @@ class Pools:
             self.queue.add(f"node/{name}")
         for name in touched.pools:
             self.queue.add(f"pool/{name}")
+        if self._counted != self._memberships.revision:
+            self._counted = self._memberships.revision
+            self._counts.recount()
 
     def look_at_all(self) -> None:
         """After a full re-sync, a change of leader, or another answer of admission."""

@@ -1,0 +1,190 @@
+"""Pools on the control plane: what the operator labels, taints, counts and moves."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cluster import workloads
+from cluster.waiting import until
+from e2e.conftest import Site
+
+NODE_LABEL = "rescheduler.node-restriction.kubernetes.io/pool"
+POOL = "rescheduler.dev/pool"
+
+
+class Pooled:
+    """A site with pools of its own."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.made: list[str] = []
+        self.name = f"{site.name}-pool"
+
+    def pool(self, name: str | None = None, **spec: Any) -> str:
+        """A pool of this site's nodes and namespace, unless told otherwise."""
+        name = name or self.name
+        spec.setdefault("namespaces", [self.site.name])
+        spec.setdefault("nodeSelector", {"matchLabels": {"site": self.site.name, "role": "pool"}})
+        spec.setdefault("exclusive", False)
+        self.made.append(name)
+        self.site.plane.apply(workloads.pool(name, **spec))
+        return name
+
+    def nodes(self, count: int, role: str = "pool") -> list[str]:
+        made = self.site.plane.add_nodes(
+            count, prefix=f"{self.site.name}-{role}", labels={"site": self.site.name, "role": role}
+        )
+        self.site.made += made
+        return made
+
+    def status(self, name: str | None = None) -> dict[str, Any]:
+        return self.site.observer.pool(name or self.name) or {}
+
+    def condition(self, type_: str, name: str | None = None) -> tuple[str, str, str]:
+        found = (c for c in self.status(name).get("conditions", []) if c["type"] == type_)
+        return next(((c["status"], c["reason"], c["message"]) for c in found), ("", "", ""))
+
+    def label(self, namespace: str | None = None) -> str | None:
+        found = self.site.observer.namespace(namespace or self.site.name)
+        return found["metadata"].get("labels", {}).get(POOL)
+
+    def mark(self, node: str) -> tuple[str | None, list[str]]:
+        """Pool label and values of the exclusive taint."""
+        found = self.site.observer.node(node)
+        taints = found["spec"].get("taints", [])
+        return found["metadata"]["labels"].get(NODE_LABEL), [t["value"] for t in taints if t["key"] == POOL]
+
+    def marked(self, node: str, label: str | None, *taints: str) -> None:
+        until(lambda: self.mark(node) == (label, list(taints)), f"{node} to be marked {label} {taints}", seconds=60)
+
+    def says(self, type_: str, status: str, reason: str, name: str | None = None) -> str:
+        """Wait for a condition; its message."""
+        until(
+            lambda: self.condition(type_, name)[:2] == (status, reason),
+            f"{type_} {status} {reason} ({self.status(name)})",
+            seconds=60,
+        )
+        return self.condition(type_, name)[2]
+
+
+@pytest.fixture
+def pooled(site: Site) -> Iterator[Pooled]:
+    found = Pooled(site)
+    yield found
+    for name in found.made:
+        site.plane.kubectl("delete", "nsp", name, "--ignore-not-found")
+
+
+def test_a_pool_marks_what_it_has_says_so_and_leaves_nothing_behind(pooled: Pooled) -> None:
+    first, second = pooled.nodes(2)
+    name = pooled.pool(exclusive=True)
+    for node in (first, second):
+        pooled.marked(node, name, name)
+    until(lambda: pooled.label() == name, "the namespace to be labelled")
+    pooled.says("Ready", "True", "Mapped")
+    pooled.says("TaintHeldBack", "False", "Tainted")
+    pooled.says("Enforced", "True", "Enforced")
+    pooled.says("SurvivesNodeLoss", "True", "Fits")
+    pooled.site.deploy(workloads.deployment("app", 2, pooled.site.name))
+    assert set(pooled.site.left(first) + pooled.site.left(second)) == {
+        pod["metadata"]["name"] for pod in pooled.site.observer.pods(pooled.site.name)
+    }
+    status = pooled.status()
+    assert (status["nodes"], status["readyNodes"], status["namespaces"]) == (2, 2, 1)
+    printed = pooled.site.plane.kubectl("get", "nsp", name)
+    assert printed.splitlines()[0].split() == ["NAME", "NODES", "READY", "NAMESPACES", "PODS", "OUTSIDE", "AGE"]
+
+    pooled.site.patch("nsp", name, {"spec": {"exclusive": False}})
+    pooled.marked(first, name)
+    pooled.site.plane.kubectl("label", "node", second, "role-")
+    pooled.marked(second, None)
+    pooled.site.plane.kubectl("delete", "deployment", "app", "-n", pooled.site.name)
+    until(lambda: not pooled.site.uids(), "the pods to be gone")
+    pooled.site.plane.kubectl("delete", "nsp", name)
+    pooled.marked(first, None)
+    assert pooled.label() is None
+
+
+def test_of_two_pools_the_older_keeps_what_both_claim(pooled: Pooled) -> None:
+    (node,) = pooled.nodes(1)
+    older = pooled.pool()
+    pooled.marked(node, older)
+    newer = pooled.pool(f"{older}-2")
+    said = pooled.says("Conflict", "True", "ClaimedTwice", newer)
+    assert f"namespace {pooled.site.name} is kept by pool {older}" in said
+    assert f"node {node} is kept by pool {older}" in said
+    pooled.says("Conflict", "True", "ClaimedTwice", older)
+    assert pooled.mark(node) == (older, [])
+    pooled.site.plane.kubectl("delete", "nsp", older)
+    pooled.marked(node, newer)
+    until(lambda: pooled.label() == newer, "the namespace to be the other pool's")
+    pooled.says("Conflict", "False", "NoConflict", newer)
+
+
+def test_the_taint_waits_while_a_daemon_set_would_lose_pods(pooled: Pooled) -> None:
+    (node,) = pooled.nodes(1)
+    agent = workloads.daemon_set("agent", pooled.site.name, **pooled.site.here())
+    pooled.site.plane.apply(agent)
+    until(lambda: pooled.site.left(node), "its pod to run")
+    name = pooled.pool(exclusive=True)
+    assert f"DaemonSet {pooled.site.name}/agent" in pooled.says("TaintHeldBack", "True", "LastPlace")
+    assert pooled.mark(node) == (name, [])
+    pooled.site.plane.kubectl("delete", "daemonset", "agent", "-n", pooled.site.name)
+    pooled.marked(node, name, name)
+
+
+def test_an_audit_pool_changes_nothing_and_counts_what_it_would(pooled: Pooled) -> None:
+    (node,) = pooled.nodes(1)
+    pooled.nodes(1, role="other")
+    elsewhere = {"nodeSelector": {"site": pooled.site.name, "role": "other"}}
+    pooled.site.deploy(workloads.deployment("app", 2, pooled.site.name, **elsewhere))
+    pooled.pool(mode="Audit", exclusive=True)
+    until(lambda: pooled.status().get("podsOutside") == 2, "what is outside to be counted")
+    pooled.says("Ready", "False", "Audit")
+    assert (pooled.status()["nodes"], pooled.status()["namespaces"], pooled.status()["pods"]) == (1, 1, 2)
+    assert pooled.mark(node) == (None, [])
+    assert pooled.label() is None
+
+
+def test_what_is_outside_is_counted_and_so_is_a_stranger(pooled: Pooled) -> None:
+    pooled.nodes(1)
+    pooled.nodes(1, role="other")
+    elsewhere = {"nodeSelector": {"site": pooled.site.name, "role": "other"}}
+    pooled.site.deploy(workloads.deployment("app", 3, pooled.site.name, **elsewhere))
+    stranger = workloads.namespace(f"{pooled.site.name}-other")
+    here = {"nodeSelector": {"site": pooled.site.name, "role": "pool"}}
+    pooled.site.plane.apply(stranger, workloads.deployment("guest", 2, f"{pooled.site.name}-other", **here))
+    guests = f"{pooled.site.name}-other"
+    until(lambda: pooled.site.observer.ready(guests, "guest") == 2, "the guests to run")
+    pooled.pool(exclusive=True)
+    until(
+        lambda: (pooled.status().get("podsOutside"), pooled.status().get("podsForeign")) == (3, 2),
+        f"3 outside and 2 foreign ({pooled.status()})",
+    )
+    # They have no other place: the taint would be their end.
+    assert f"pod {guests}/guest" in pooled.says("TaintHeldBack", "True", "LastPlace")
+    pooled.site.plane.kubectl("scale", "deployment", "app", "--replicas=1", "-n", pooled.site.name)
+    pooled.site.plane.kubectl("delete", "namespace", guests, "--wait=false")
+    until(
+        lambda: (pooled.status().get("podsOutside"), pooled.status().get("podsForeign")) == (1, 0),
+        f"1 outside and none foreign ({pooled.status()})",
+    )
+
+
+def test_the_label_of_a_pool_that_is_gone_stays_while_pods_select_it(pooled: Pooled) -> None:
+    """A kubelet that restarts fails a pod whose node lost what the pod selects."""
+    (node,) = pooled.nodes(1)
+    name = pooled.pool(exclusive=True)
+    pooled.marked(node, name, name)
+    until(lambda: pooled.label() == name, "the namespace to be labelled")
+    pooled.site.deploy(workloads.deployment("app", 1, pooled.site.name))
+    pooled.site.plane.kubectl("delete", "nsp", name)
+    pooled.marked(node, name)
+    until(lambda: pooled.label() is None, "the namespace to lose its label")
+
+    def said() -> bool:
+        return any(event["reason"] == "PoolLabelKept" for event in pooled.site.observer.events("Node", node))
+
+    until(said, "the pods to be named that keep it")
+    assert pooled.mark(node) == (name, [])
