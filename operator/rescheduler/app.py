@@ -19,7 +19,7 @@ import structlog
 from rescheduler import handlers
 from rescheduler.api import GROUP
 from rescheduler.core.lineages import Lineages
-from rescheduler.engine import cleanup
+from rescheduler.engine import cleanup, shifts
 from rescheduler.engine.announcements import Announcer
 from rescheduler.engine.budgets import Budgets
 from rescheduler.engine.clock import Clock
@@ -139,12 +139,14 @@ class App:
         )
         queue = KeyedQueue()
         self.heartbeats = Heartbeats(self.client, self.store, self.clock)
+        movers = Movers(self.client, self.clock, budgets, evictions, replacements, self.metrics, Lineages())
+        surroundings = Surroundings(self.client, self._wake)
         tools = Tools(
             self.client,
             self.store,
             self.clock,
-            Movers(self.client, self.clock, budgets, evictions, replacements, self.metrics, Lineages()),
-            Surroundings(self.client, self._wake),
+            movers,
+            surroundings,
             announcer,
             self.metrics,
             self.heartbeats,
@@ -153,7 +155,10 @@ class App:
         )
         reconciler = Reconciler(self.client, self.store, self.clock, queue, announcer, self.metrics)
         pools = PoolKeeping(
-            self.client, self.store, self.clock, PoolAnnouncer(recorder), self.metrics, namespace=options.namespace
+            shifts.Tools(self.client, self.store, self.clock, movers, surroundings),
+            PoolAnnouncer(self.recorder),
+            self.metrics,
+            namespace=options.namespace,
         )
         self.engine = Engine(self.store, tools, queue, reconciler, pools)
         self.stop = asyncio.Event()

@@ -188,3 +188,81 @@ def test_the_label_of_a_pool_that_is_gone_stays_while_pods_select_it(pooled: Poo
 
     until(said, "the pods to be named that keep it")
     assert pooled.mark(node) == (name, [])
+
+
+def test_running_pods_move_into_their_pool_with_their_replacements_first(pooled: Pooled) -> None:
+    """Under a budget that allows nothing, and each pod once."""
+    site, space = pooled.site, pooled.site.name
+    site.policy()
+    home, away = pooled.nodes(2), pooled.nodes(2, role="other")
+    web = workloads.deployment("web", 4, space, **site.here())
+    site.on_first(away[0], [*home, away[1]], web, workloads.budget("web", space, maxUnavailable=0))
+    before = site.uids()
+    pooled.pool(existingPods="Move")
+    until(lambda: pooled.status().get("podsOutside") == 4, f"4 to be counted outside ({pooled.status()})")
+    seen, least = set(before), 4
+    causes: set[str] = set()
+
+    def home_again() -> bool:
+        nonlocal least
+        pods = site.observer.pods(space)
+        seen.update(pod["metadata"]["uid"] for pod in pods)
+        causes.update(pod["metadata"].get("annotations", {}).get("rescheduler.dev/move", "") for pod in pods)
+        least = min(least, site.observer.ready(space, "web"))
+        return {pod["spec"].get("nodeName") for pod in pods} <= set(home) and len(pods) == 4
+
+    until(home_again, f"all to be in the pool ({pooled.status()})", seconds=90)
+    assert least == 4
+    assert len(seen - before) == 4
+    assert any(f"NamespacePool/{pooled.name}" in cause for cause in causes)
+    until(lambda: pooled.status()["podsOutside"] == 0, "none to be counted outside")
+
+    def shunned() -> bool:
+        return any(t["key"] == "rescheduler.dev/drain" for t in site.observer.node(away[0])["spec"].get("taints", []))
+
+    until(lambda: not shunned(), "the source to be as it was")
+
+
+def test_strangers_leave_an_exclusive_pools_nodes(pooled: Pooled) -> None:
+    site, guests = pooled.site, f"{pooled.site.name}-other"
+    site.policy()
+    (home,), (away,) = pooled.nodes(1), pooled.nodes(1, role="other")
+    site.plane.kubectl("cordon", away)
+    site.plane.apply(
+        workloads.namespace(guests),
+        workloads.deployment("guest", 2, guests, **site.here()),
+        workloads.budget("guest", guests, minAvailable=2),
+    )
+    until(lambda: site.observer.ready(guests, "guest") == 2, "the guests to run")
+    site.plane.kubectl("uncordon", away)
+    name = pooled.pool(exclusive=True, existingPods="Move")
+    pooled.marked(home, name, name)
+    until(lambda: pooled.status().get("podsForeign") == 2, f"2 strangers to be counted ({pooled.status()})")
+
+    def left() -> bool:
+        assert site.observer.ready(guests, "guest") >= 2
+        return len(site.observer.pods(guests, node=away)) == 2 and not site.observer.pods(guests, node=home)
+
+    until(left, f"the guests to have left ({pooled.status()})", seconds=90)
+    until(lambda: pooled.status()["podsForeign"] == 0, "no stranger to be counted")
+    site.plane.kubectl("delete", "namespace", guests, "--wait=false")
+
+
+def test_a_pod_with_nowhere_to_go_stays_and_is_named(pooled: Pooled) -> None:
+    site, space = pooled.site, pooled.site.name
+    pooled.nodes(1)
+    (away,) = pooled.nodes(1, role="other")
+    elsewhere = {"nodeSelector": {"site": space, "role": "other"}}
+    site.deploy(workloads.deployment("pinned", 2, space, **elsewhere))
+    before = site.uids(away)
+
+    def classes() -> set[str]:
+        return {blocker["class"] for blocker in pooled.status().get("blockers", [])}
+
+    pooled.pool(existingPods="Move")
+    until(lambda: classes() == {"NoPolicy"}, f"it to be said that no policy decides ({pooled.status()})", seconds=60)
+    site.policy()
+    until(lambda: classes() == {"NoRoomInPool"}, f"it to be said that nothing would take them ({pooled.status()})")
+    assert len(pooled.status()["blockers"]) == 2
+    assert site.uids(away) == before
+    assert not site.released()

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from rescheduler.api.crds import manifests
-from rescheduler.kube.preflight import RIGHTS
+from rescheduler.kube.preflight import RIGHTS, admission_rights
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,13 +27,15 @@ def test_the_cluster_role_grants_what_is_called_and_no_more() -> None:
     documents = list(yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()))
     (role,) = [d for d in documents if d["kind"] == "ClusterRole"]
     granted = {
-        (group, resource, verb)
+        (group, resource, verb, name)
         for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
+        for name in rule.get("resourceNames", [""])
     }
-    assert granted == {(right.group, right.resource, right.verb) for right in RIGHTS}
+    rights = (*RIGHTS, *admission_rights("rescheduler-system"))
+    assert granted == {(right.group, right.resource, right.verb, right.name) for right in rights}
 
 
 def test_the_install_manifest_begins_with_its_namespace_and_has_neither_hooks_nor_crds() -> None:

@@ -39,6 +39,11 @@ class Move:
     replica_set: str
     replica_set_uid: str
 
+    @property
+    def of_drain(self) -> bool:
+        """Its node is cordoned: what comes up anew comes up elsewhere."""
+        return self.cause.startswith("NodeDrain/")
+
     @classmethod
     def read(cls, text: str | None) -> "Move | None":
         """From the annotation; None where it is absent or is none of ours."""

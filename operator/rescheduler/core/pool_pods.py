@@ -8,12 +8,15 @@ but never to be moved as strangers: pods that tolerate the taint; they would com
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.pools import ExistingPods
 from rescheduler.core.demands import Amounts, held
+from rescheduler.core.facts import parse_time
 from rescheduler.core.memberships import Memberships
+from rescheduler.core.moves import Move
 from rescheduler.core.placement import tolerates
 from rescheduler.core.pods import FINISHED
 from rescheduler.core.pools import taint
@@ -33,6 +36,8 @@ class Misplaced:
     Attributes:
         pool: on whose behalf it is to leave: its own pool's, or that of the exclusive pool whose node it is on.
         home: the pool of its namespace; None: it is in none, and any node of no pool will do.
+        owner: the uid of its controller, else its own.
+        released: its ReplicaSet was made to let go of it already.
         asked: its requests; `where`: the parts of its spec that say which nodes will do.
     """
 
@@ -42,6 +47,9 @@ class Misplaced:
     node: str
     pool: str
     home: str | None = None
+    owner: str = ""
+    created: datetime | None = None
+    released: bool = False
     asked: Amounts = field(default_factory=dict)
     where: Mapping[str, Any] = field(default_factory=dict)
 
@@ -146,7 +154,10 @@ def find(raw: Mapping[str, Any], view: View, finds: Finds) -> None:
     finds.foreign.update(foreign)
     home, ground = view.home.get(meta["namespace"]), view.ground.get(node)
     pool = home if home in outside else ground if ground in foreign else None
-    if pool not in view.moving or "deletionTimestamp" in meta or view.named[pool] >= MOST_NAMED:
+    if pool not in view.moving or "deletionTimestamp" in meta:
+        return
+    # Those let go of are never lost from sight: they would be given back.
+    if view.named[pool] >= MOST_NAMED and not is_released(raw):
         return
     if pool == home or not tolerates(raw["spec"].get("tolerations") or (), [taint(pool)]):
         view.named[pool] += 1
@@ -156,7 +167,26 @@ def find(raw: Mapping[str, Any], view: View, finds: Finds) -> None:
 def _misplaced(raw: Mapping[str, Any], pool: str, home: str | None) -> Misplaced:
     meta, spec = raw["metadata"], raw["spec"]
     where = {key: spec[key] for key in ("nodeSelector", "affinity", "tolerations") if spec.get(key)}
-    return Misplaced(meta["namespace"], meta["name"], meta["uid"], spec["nodeName"], pool, home, held(raw), where)
+    owner = next((o["uid"] for o in meta.get("ownerReferences") or () if o.get("controller")), meta["uid"])
+    move = Move.read((meta.get("annotations") or {}).get(names.MOVE))
+    return Misplaced(
+        namespace=meta["namespace"],
+        name=meta["name"],
+        uid=meta["uid"],
+        node=spec["nodeName"],
+        pool=pool,
+        home=home,
+        owner=move.replica_set_uid if move else owner,
+        created=parse_time(meta.get("creationTimestamp")),
+        released=is_released(raw),
+        asked=held(raw),
+        where=where,
+    )
+
+
+def is_released(raw: Mapping[str, Any]) -> bool:
+    """Whether its ReplicaSet was made to let go of a raw pod."""
+    return bool((raw["metadata"].get("labels") or {}).get(names.HASH) == names.RELEASED)
 
 
 @dataclass(slots=True)

@@ -44,6 +44,7 @@ class Trouble(StrEnum):
     CANNOT_BE_HAD = "CannotBeHad"  # beside the old pod: quota, anti-affinity, spread, a rollout without end
     NOT_READY = "NotReady"  # placed or refused, and not Ready: another would not be either
     NO_ROOM = "NoRoom"  # no node has the resources
+    CAME_BACK = "CameBack"  # it came up on the very node that the pod was to leave
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Setback:
 
     Attributes:
         until: nothing of the owner is released again before.
-        attempts: in a row that failed for want of room.
+        attempts: in a row that failed for want of room, or came back.
     """
 
     trouble: Trouble
@@ -260,6 +261,8 @@ def _released(pod: Pod, workload: Workload, setting: Setting) -> Choice:
     found = workload.deployment
     min_ready = found.min_ready if found else rs.min_ready if rs else timedelta()
     late = now >= move.since + min_ready + drain.replacement_timeout
+    if not move.of_drain and any(p.node == pod.node and _is_new(p, move.since) for p in workload.own(rs)):
+        return _returned(Trouble.CAME_BACK, f"it was put on node {pod.node} again", setting)
     if _gate_is_open(pod, workload, rs, min_ready, now):
         # Open since the first timeout at the latest: what is refused now has been for one more.
         for_long = now >= move.since + min_ready + 2 * drain.replacement_timeout
@@ -311,6 +314,11 @@ def _diagnosis(workload: Workload, rs: ReplicaSet | None, since: datetime) -> tu
     return Trouble.CANNOT_BE_HAD, "no new pod was created in time"
 
 
+def _is_new(pod: Pod, since: datetime) -> bool:
+    """Whether it came into being after a release; both times are in whole seconds."""
+    return pod.created is not None and pod.created >= since.replace(microsecond=0)
+
+
 def _pause(drain: Drain) -> timedelta:
     return max(drain.replacement_timeout, _LEAST_PAUSE)
 
@@ -320,6 +328,6 @@ def _returned(trouble: Trouble, message: str, setting: Setting) -> Choice:
     before = setting.setback
     attempts = before.attempts + 1 if before and before.trouble is trouble else 1
     pause = _pause(setting.drain)
-    if trouble is Trouble.NO_ROOM:
+    if trouble in (Trouble.NO_ROOM, Trouble.CAME_BACK):
         pause = min(pause * 2 ** (attempts - 1), max(pause, _LONGEST_PAUSE))
     return Choice(Way.GIVE_BACK, setback=Setback(trouble, message, setting.now + pause, attempts))

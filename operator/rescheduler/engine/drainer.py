@@ -156,7 +156,7 @@ class Drainer:
         early, began = turns.suspected(drain, store.world(), now), self._t.clock.monotonic()
         settings = drain.spec.drain.over(policy.spec.drain if policy else Drain())
         seen = self._seen(drain, here, settings, standing, now)
-        tally = self._pods.look(drain, settings, seen, may_move=may_move, early=early) if seen else None
+        tally = self._pods.look(drain.status, settings, seen, may_move=may_move, early=early) if seen else None
         self._cost = self._t.clock.monotonic() - began
         self._keeper.busy = self._busy(seen)
         tally = tally if policy else None

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from rescheduler.api.drains import NodeDrain
+from rescheduler.api.drains import NodeDrainStatus
 from rescheduler.api.policies import Drain, Policy
 from rescheduler.core import pods, tallies, verdicts
 from rescheduler.core.answers import Answer, Outcome
@@ -51,9 +51,10 @@ class Movers:
 
 
 class NodePods:
-    """The pods of one drain's node, from the cordon on.
+    """The pods of one drain's node, from the cordon on; or those of them that an errand names.
 
     Attributes:
+        errand: by uid, what the pods are moved for that are to be moved; None: all of them, for the drain.
         moved: how many have left so far.
         last_move: when one last left or was on its way.
     """
@@ -76,6 +77,7 @@ class NodePods:
         self._left_behind: dict[str, datetime] = {}  # by volume: since when no pod uses it
         self._serial = Volumes()
         self._paces = Paces()
+        self.errand: Mapping[str, str] | None = None
         self.moved: int | None = None
         self.last_move: datetime | None = None
 
@@ -127,18 +129,18 @@ class NodePods:
     # -- looking ------------------------------------------------------------------------------------------------------
 
     def look(
-        self, drain: NodeDrain, settings: Drain, seen: Circumstances, *, may_move: bool, early: bool = False
+        self, status: NodeDrainStatus, settings: Drain, seen: Circumstances, *, may_move: bool, early: bool = False
     ) -> Tally | None:
         """Judge every pod; None while they are not known. `may_move`: the drain may go on; `early`: by a suspicion."""
         if self._mirror is None or not self._mirror.synced:
             return None
-        judged = [(pod, verdicts.judge(pod, settings, seen)) for pod in self._mirror.items.values()]
+        judged = [(pod, self._judge(pod, settings, seen)) for pod in self._mirror.items.values() if self._cause(pod)]
         judged.sort(key=lambda row: (row[1].order, row[0].priority, row[0].key))
         held = {pod.namespace for pod, verdict in judged if verdict.fate is Fate.EVICT or pod.move}
         self._t.budgets.hold(self._name, held)
         if not self._t.budgets.known(held):
             return None
-        said = {f"{b.namespace}/{b.pod}": b for b in drain.status.blockers}
+        said = {f"{b.namespace}/{b.pod}": b for b in status.blockers}
         choices = self._t.replacements.look(
             self._name, judged, settings, seen.now, may_move=may_move, said=said, early=early
         )
@@ -149,7 +151,7 @@ class NodePods:
         judged = self._past_budgets(judged, choices, seen)
         known = {pod.uid for pod, _ in judged if pod.key in said}
         refusals = self._lasting(self._refusals(judged, choices), known, seen.now)
-        since = {(b.namespace, b.pod, str(b.class_)): b.since for b in drain.status.blockers}
+        since = {(b.namespace, b.pod, str(b.class_)): b.since for b in status.blockers}
         waiting = {uid for uid, choice in choices.items() if choice.way not in _SENT and choice.way is not Way.HOLD}
         detaching, hanging = self._left_attached(seen)
         tally = tallies.tally(
@@ -168,8 +170,19 @@ class NodePods:
         )
         tally = replace(tally, detaching=detaching, hanging=hanging, lines=lines)
         self._serial = seen.volumes
-        self._count(drain, tally, seen.now)
+        self._count(status, tally, seen.now)
         return tally
+
+    def _judge(self, pod: Pod, settings: Drain, seen: Circumstances) -> Verdict:
+        if self.errand is not None and pod.uid not in self.errand and not pod.deleting:
+            return Verdict(Fate.STAY)  # released, and wanted no more: it is given back
+        return verdicts.judge(pod, settings, seen)
+
+    def _cause(self, pod: Pod) -> str:
+        """What the pod is moved for; empty where it is none of those. Whoever was let go of is looked after to the end."""
+        if self.errand is None:
+            return f"NodeDrain/{self._name}"
+        return self.errand.get(pod.uid) or (pod.move.cause if pod.move else "")
 
     def _left_attached(self, seen: Circumstances) -> tuple[frozenset[str], frozenset[str]]:
         """Volumes that pods have left behind: those to wait for, and those that have hung for too long."""
@@ -217,11 +230,11 @@ class NodePods:
         """The budget of each pod that has just one, by the pod's uid."""
         return {pod.uid: found[0] for pod in rows if (found := self._t.budgets.of(pod) or ()) and len(found) == 1}
 
-    def _count(self, drain: NodeDrain, tally: Tally, now: datetime) -> None:
+    def _count(self, status: NodeDrainStatus, tally: Tally, now: datetime) -> None:
         """How many have left: those that had to go and are not there any more."""
         if self.moved is None:
             # What is Terminating for good was counted there, and is counted again.
-            before = drain.status.pods.moved if drain.status.pods else 0
+            before = status.pods.moved if status.pods else 0
             self.moved = max(0, before - (tally.objects - tally.remaining))
         gone = self._leaving.keys() - tally.leaving
         if gone:
@@ -260,7 +273,7 @@ class NodePods:
                 busy = True
             choice = self._choices.get(pod.uid)
             if choice:
-                self._t.replacements.act(self._name, pod, choice)
+                self._t.replacements.act(self._name, pod, choice, self._cause(pod))
             if choice is None or choice.way in _SENT:
                 turn.append((pod, verdict))
         self._tidy(tally)
@@ -272,7 +285,7 @@ class NodePods:
         """Let go of pods so that their replacements come up; none is evicted or deleted."""
         for pod in self.rows():
             if (choice := self._choices.get(pod.uid)) and choice.way in (Way.RELEASE, Way.SETTLE):
-                self._t.replacements.act(self._name, pod, choice)
+                self._t.replacements.act(self._name, pod, choice, self._cause(pod))
 
     def _on_its_way(self, pod: Pod) -> bool:
         return pod.deleting is not None or pod.uid in self._t.evictions.going()

@@ -44,7 +44,7 @@ class Engine:
         self._pools = pools
         self._drainers: dict[str, tuple[Drainer, asyncio.Task[None]]] = {}
         self._leading = False
-        self.strays = Strays(tools.movers, lambda: store.drains)
+        self.strays = Strays(tools.movers, lambda: store.drains.keys() | pools.shifts.nodes())
         self.emptied = asyncio.Event()
         self.synced = asyncio.Event()
         self.beat = tools.clock.monotonic()
@@ -70,6 +70,7 @@ class Engine:
             self.emptied.set()
         if not self._leading:
             return
+        self._pools.shifts.look_at(name)
         for node in [name] if name else [*self._store.nodes, *self._store.drains]:
             self._queue.add(node)
             if node in self._store.drains:
@@ -86,6 +87,7 @@ class Engine:
 
     def wake(self, names: Iterable[str]) -> None:
         """These drains look again."""
+        self._pools.wake(names)
         for name in names:
             if name == HOLDER:
                 self.strays.wake()

@@ -19,7 +19,7 @@ class PoolAnnouncer:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
 
-    async def changed(self, pool: NamespacePool, before: NamespacePoolStatus, after: NamespacePoolStatus) -> None:
+    def changed(self, pool: NamespacePool, before: NamespacePoolStatus, after: NamespacePoolStatus) -> None:
         """The status was written: what of it is news?"""
         known = {(c.type, c.status, c.reason) for c in before.conditions}
         subject = Subject(f"{GROUP}/{VERSION}", "NamespacePool", pool.name, pool.uid)
@@ -27,12 +27,12 @@ class PoolAnnouncer:
             news = (condition.type, condition.status, condition.reason) not in known
             if news and _WORDS.get(condition.type) == condition.status and condition.reason != "Audit":
                 reason = condition.type if condition.status == "True" else f"Not{condition.type}"
-                await self._recorder.emit(subject, Kind.WARNING, reason, condition.message)
+                self._recorder.emit(subject, Kind.WARNING, reason, condition.message)
 
-    async def label_kept(self, node: Node, pool: str, pods: Sequence[str]) -> None:
+    def label_kept(self, node: Node, pool: str, pods: Sequence[str]) -> None:
         """Pods hold the label of a pool that is gone."""
         message = (
             f"The label of pool {pool}, which is gone, stays until these pods have left, which can run on no other node "
             f"(a kubelet that restarts would fail them): {exclusions.summary(pods)}"
         )
-        await self._recorder.emit(of_node(node), Kind.NORMAL, "PoolLabelKept", message)
+        self._recorder.emit(of_node(node), Kind.NORMAL, "PoolLabelKept", message)

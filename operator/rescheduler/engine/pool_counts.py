@@ -81,6 +81,7 @@ class PoolCounts:
             self.sums, self.finds, self._places = None, Finds(), {}
             self._asked.clear()
             self._count_at, self._glance_at = now + _EVERY, float("inf")
+            self._changed()
         elif now >= self._count_at:
             await self._count(now)
         elif self._asked or now >= self._glance_at:

@@ -1,43 +1,50 @@
 """All that is done for pools, put together: one process keeps them while it leads."""
 
 import asyncio
+from collections.abc import Iterable
 
-from rescheduler.engine.clock import Clock
+from rescheduler.engine import shifts
 from rescheduler.engine.enforcements import Enforcements
 from rescheduler.engine.metrics import Metrics
 from rescheduler.engine.pool_announcements import PoolAnnouncer
 from rescheduler.engine.pool_counts import PoolCounts
+from rescheduler.engine.pool_moves import SOURCE, PoolMoves
 from rescheduler.engine.pools import Pools
-from rescheduler.engine.store import Store
-from rescheduler.kube.client import Client
+from rescheduler.engine.shifts import Shifts
 
 _WORKERS = 16
 
 
 class PoolKeeping:
-    """The parts, wired."""
+    """The parts, wired.
 
-    def __init__(
-        self,
-        client: Client,
-        store: Store,
-        clock: Clock,
-        announcer: PoolAnnouncer,
-        metrics: Metrics,
-        *,
-        namespace: str,
-    ) -> None:
-        self._enforcements = Enforcements(client, clock, namespace, self._enforced)
+    Attributes:
+        shifts: moves of single pods; others may want some too.
+    """
+
+    def __init__(self, tools: shifts.Tools, announcer: PoolAnnouncer, metrics: Metrics, *, namespace: str) -> None:
+        client, store, clock = tools.client, tools.store, tools.clock
+        self._enforcements = Enforcements(client, clock, namespace, self.look_at_all)
         self._counts = PoolCounts(client, store, clock, self._counted)
         self._pools = Pools(client, store, clock, self._enforcements, self._counts, announcer, metrics)
-        self._leading = False
+        self.shifts = Shifts(tools, {SOURCE})
+        self._moves = PoolMoves(store, clock, self._enforcements, self._counts, self.shifts)
+        self._known = (0, 0)
+        self._pools.blockers, self.shifts.moved = self._moves.blockers, self._moves.left
         store.touched = self._pools.touched
 
-    def _enforced(self) -> None:
-        self.look_at_all()
-
     def _counted(self) -> None:
+        self._moves.look()
         self._pools.tell()
+        finds = self._counts.finds
+        known = finds.outside.total(), finds.foreign.total()
+        if known != self._known:
+            self._known = known
+            self._counts.recount()  # pods have moved: other nodes are full now
+
+    def wake(self, holders: Iterable[str]) -> None:
+        """What these hold in view changed."""
+        self.shifts.wake(holders)
 
     def look_at_all(self) -> None:
         """Look whether all is as it should be."""
@@ -48,6 +55,7 @@ class PoolKeeping:
         self._counts.recount()
         self.look_at_all()
         async with asyncio.TaskGroup() as group:
+            group.create_task(self.shifts.run())
             group.create_task(self._enforcements.run())
             group.create_task(self._counts.run())
             for _ in range(_WORKERS):

@@ -189,7 +189,7 @@ class Pools:
         self.queue.add_after(f"node/{node.name}", _SELECTED)
         if self._kept.get(node.name) != selecting:
             self._kept[node.name] = selecting
-            await self._announcer.label_kept(node, have, selecting)
+            self._announcer.label_kept(node, have, selecting)
         return Mark(have)
 
     def _recount(self, places: Iterable[tuple[str, str]]) -> None:
@@ -249,7 +249,7 @@ class Pools:
         self._written[pool.name] = now
         body = {"metadata": {"resourceVersion": pool.version, "uid": pool.uid}, "status": _cleared(before, wanted)}
         self._store.put(Kind.POOL, await self._client.patch(f"{paths.pool(pool.name)}/status", body))
-        await self._announcer.changed(pool, before, wanted)
+        self._announcer.changed(pool, before, wanted)
 
     def _scene(self, pool: NamespacePool) -> pool_reports.Scene:
         name, where = pool.name, self._memberships

@@ -164,8 +164,8 @@ class Replacements:
             self._refusals.pop(uid, None)
             self._failures.pop(uid, None)
 
-    def act(self, holder: str, pod: Pod, choice: Choice) -> None:
-        """Start what the choice says, unless something is under way for this pod."""
+    def act(self, holder: str, pod: Pod, choice: Choice, cause: str = "") -> None:
+        """Start what the choice says, unless something is under way for this pod; `cause`: of a release."""
         if choice.way is Way.PLAIN and self._told.get(pod.uid) != choice.reason:
             self._told[pod.uid] = choice.reason
             self._metrics.not_replaced.labels(choice.reason).inc()
@@ -177,12 +177,12 @@ class Replacements:
         if key and latest:
             if choice.way is Way.RELEASE:
                 self._releasing[pod.uid] = _owner_uid(latest, self._owners.workload(latest, frozenset(), Memo()))
-            work = self._write(holder, key, latest, choice)
+            work = self._write(holder, key, latest, choice, cause)
             self._tasks[pod.uid] = asyncio.create_task(work, name=f"{choice.way} {pod.key}")
 
-    async def _write(self, holder: str, key: Key, pod: Pod, choice: Choice) -> None:
+    async def _write(self, holder: str, key: Key, pod: Pod, choice: Choice, cause: str) -> None:
         try:
-            await self._carry_out(holder, key, pod, choice)
+            await self._carry_out(holder, key, pod, choice, cause)
             self._failures.pop(pod.uid, None)
         except TRANSIENT as error:
             failures = self._failures[pod.uid] = self._failures.get(pod.uid, 0) + 1
@@ -195,13 +195,13 @@ class Replacements:
             self._releasing.pop(pod.uid, None)
             self._changed((holder,))
 
-    async def _carry_out(self, holder: str, key: Key, pod: Pod, choice: Choice) -> None:
+    async def _carry_out(self, holder: str, key: Key, pod: Pod, choice: Choice, cause: str) -> None:
         workload = self._owners.workload(pod, self._going(), Memo())
         match choice.way:
             case Way.RELEASE if workload and workload.deployment:
                 if not await self._would_be_evicted(pod):
                     return
-                patch = moves.release_patch(pod.uid, pod.version, self._move(holder, pod, workload))
+                patch = moves.release_patch(pod.uid, pod.version, self._move(cause, pod, workload))
             case Way.GIVE_BACK if pod.move and workload:
                 if not await self._may_return(pod, workload):
                     return
@@ -245,12 +245,12 @@ class Replacements:
         raw = await self._client.get(paths.replica_set(rs.namespace, rs.name))
         return bool(raw["metadata"]["uid"] == rs.uid and raw["spec"].get("replicas", 1) > 0)
 
-    def _move(self, holder: str, pod: Pod, workload: Workload) -> Move:
+    def _move(self, cause: str, pod: Pod, workload: Workload) -> Move:
         now, found = self._clock.now(), workload.deployment
         first = min((p.move for p in workload.released if p.move), key=lambda move: move.since, default=None)
         setback = self._setbacks.get(_owner_uid(pod, workload))
         return Move(
-            cause=f"NodeDrain/{holder}",
+            cause=cause,
             hash=pod.hash,
             cost=pod.annotations.get(names.DELETION_COST),
             ready=first.ready if first else workload.serving,

@@ -1,16 +1,15 @@
-"""Released pods that no drain looks after: given back, or let go as their ReplicaSets would have.
+"""Released pods that no drain and no shift looks after: given back, or let go as their ReplicaSets would have.
 
 Found by one list by label at start and at every re-sync: a NodeDrain may have been removed by force, or by an older
 version, in the middle of a move.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 
 import structlog
 
 from rescheduler.api import names
-from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import Drain
 from rescheduler.core import pods
 from rescheduler.core.pods import Pod
@@ -31,10 +30,10 @@ _SELECTOR = f"{names.HASH}={names.RELEASED}"
 
 
 class Strays:
-    """Looks after them while this process leads; `drains`: the NodeDrains by name."""
+    """Looks after them while this process leads; `held`: nodes whose pods somebody else looks after."""
 
-    def __init__(self, movers: Movers, drains: Callable[[], Mapping[str, NodeDrain]]) -> None:
-        self._t, self._drains = movers, drains
+    def __init__(self, movers: Movers, held: Callable[[], Collection[str]]) -> None:
+        self._t, self._held = movers, held
         self._wake = asyncio.Event()
         self._sender = Sender(self.wake)
         self._known: dict[str, Pod] = {}  # by uid: those given back carry the label no more
@@ -87,7 +86,7 @@ class Strays:
         rows: list[Pod] = []
         async for page in self._t.client.list(paths.PODS, labelSelector=_SELECTOR):
             rows += [pods.pod(raw) for raw in page["items"]]
-        held = self._drains()
+        held = self._held()
         back = [self._t.replacements.latest(pod) for pod in self._known.values()]
         found = {pod.uid: pod for pod in [*back, *rows] if pod.node not in held and not pod.deleting and pod.move}
         self._known = found

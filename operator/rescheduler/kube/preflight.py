@@ -61,7 +61,7 @@ RIGHTS: tuple[Right, ...] = (
 """Every call that the operator makes, cluster-wide; the chart's ClusterRole grants these and no more."""
 
 
-def _admission(namespace: str) -> tuple[Right, ...]:
+def admission_rights(namespace: str) -> tuple[Right, ...]:
     """To see whether pools are enforced: each policy of the chart and its binding, by name."""
     return tuple(
         Right(enforcements.GROUP.partition("/")[0], kind, "get", name=name)
@@ -96,7 +96,7 @@ async def check(client: Client, namespace: str, *, cleanup: bool = False) -> Non
     rights = (
         RIGHTS
         + leases
-        + _admission(namespace)
+        + admission_rights(namespace)
         + ((Right("apps", "deployments/scale", "patch", namespace, "rescheduler"),) if cleanup else ())
     )
     allowed = await asyncio.gather(*(_may(client, right) for right in rights))

@@ -337,3 +337,45 @@ def test_for_a_suspected_node_all_are_let_go_at_once_and_nothing_goes() -> None:
     assert choose(released, workload(released, *THREE[1:]), setting(late, early=True)).way is Way.WAIT
     pinned = replace(THREE[0], pinned=True)
     assert choose(pinned, workload(pinned, *THREE[1:]), setting(early=True)).way is Way.WAIT
+
+
+def shifted(name: str, *, on: str, since: int = 10) -> Pod:
+    """A released pod on a node that is not drained."""
+    made = pod(name, released=True, since=since, node=on)
+    assert made.move is not None
+    return replace(made, move=replace(made.move, cause="NamespacePool/shop"))
+
+
+def test_a_replacement_that_comes_up_on_the_node_to_be_left_undoes_the_move() -> None:
+    old, new = shifted("old", on="n1"), pod("new", node="n1", created=NOW)
+    found = choose(old, workload(old, new, pod("p2"), pod("p3")), setting())
+    assert found.way is Way.GIVE_BACK
+    assert found.setback is not None
+    assert found.setback.trouble is Trouble.CAME_BACK
+    assert found.setback.until >= NOW + timedelta(minutes=5)
+
+
+def test_on_another_node_it_is_what_was_waited_for() -> None:
+    old, new = shifted("old", on="n1"), pod("new", node="n2", created=NOW)
+    assert choose(old, workload(old, new, pod("p2"), pod("p3")), setting()).way is Way.EVICT
+
+
+def test_who_was_there_before_did_not_come_back() -> None:
+    old, before = shifted("old", on="n1"), pod("p2", node="n1", created=NOW - timedelta(hours=1))
+    assert choose(old, workload(old, before, pod("p3"), pod("new", node="n2", created=NOW)), setting()).way is Way.EVICT
+
+
+def test_on_a_drained_node_nobody_comes_back() -> None:
+    """What was bound there just before the cordon is moved in its turn."""
+    old, new = pod("old", released=True, node="n1"), pod("new", node="n1", created=NOW)
+    assert choose(old, workload(old, new, pod("p2"), pod("p3")), setting()).way is Way.EVICT
+
+
+def test_a_pod_whose_replacement_came_back_stays_and_is_tried_ever_less_often() -> None:
+    held = choose(THREE[0], workload(*THREE), setting(setback=setback(Trouble.CAME_BACK)))
+    assert (held.way, held.cause) == (Way.HOLD, BlockerClass.REPLACEMENT_NOT_READY)
+    old, new = shifted("old", on="n1"), pod("new", node="n1", created=NOW)
+    again = choose(old, workload(old, new), setting(setback=setback(Trouble.CAME_BACK, attempts=2))).setback
+    assert again is not None
+    assert again.attempts == 3
+    assert again.until == NOW + timedelta(minutes=20)

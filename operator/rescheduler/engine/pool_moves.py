@@ -1,0 +1,92 @@
+"""Has pods that are out of place moved, as far as they may be, and knows why the others stay."""
+
+from datetime import datetime
+
+from rescheduler.api.policies import Suspend
+from rescheduler.api.pools import PoolBlocker
+from rescheduler.core import pool_moves, shifts, turns
+from rescheduler.core.facts import Node
+from rescheduler.core.holds import Held
+from rescheduler.core.pods import Pod
+from rescheduler.core.pool_moves import CAUSE, SETTLE, Journeys, Site
+from rescheduler.core.pool_pods import View
+from rescheduler.engine.clock import Clock
+from rescheduler.engine.enforcements import Enforcements
+from rescheduler.engine.pool_counts import PoolCounts
+from rescheduler.engine.shifts import Shifts
+from rescheduler.engine.store import Store
+
+SOURCE = "pools"
+
+
+class PoolMoves:
+    """Between what is counted and what is moved."""
+
+    def __init__(
+        self, store: Store, clock: Clock, enforcements: Enforcements, counts: PoolCounts, shifts: Shifts
+    ) -> None:
+        self._store, self._clock = store, clock
+        self._enforcements, self._counts, self._shifts = enforcements, counts, shifts
+        self._journeys = Journeys()
+        self._blockers: dict[str, list[PoolBlocker]] = {}
+        self._labelled: dict[
+            str, tuple[str | None, datetime]
+        ] = {}  # by namespace: its label, and since when it is seen
+
+    def look(self) -> None:
+        """The counts are new: who is to be moved now?"""
+        now, sums = self._clock.now(), self._counts.sums
+        if sums is None or not self._enforcements.now.settled(now):
+            self._blockers = {}
+            self._shifts.want(SOURCE, {})
+            return
+        misplaced = self._counts.finds.named
+        spaces = {pod.namespace for pod in misplaced}
+        self._labelled = {name: self._since(name, now) for name in spaces}
+        site = Site(
+            now=now,
+            nodes=self._store.nodes,
+            ground=View.of(self._store.memberships).ground,
+            used=sums.used,
+            settled=lambda name: self._settled(name, now),
+            held=self._held,
+            suspend=self._suspend,
+            journeys=self._journeys,
+        )
+        plan = pool_moves.plan(misplaced, site)
+        self._blockers = plan.blockers
+        self._shifts.want(SOURCE, plan.errands)
+
+    def _since(self, name: str, now: datetime) -> tuple[str | None, datetime]:
+        space = self._store.namespaces.get(name)
+        label = space.pool if space else None
+        known = self._labelled.get(name)
+        return known if known and known[0] == label else (label, now)
+
+    def _settled(self, name: str, now: datetime) -> bool:
+        label, since = self._labelled[name]
+        return label == self._store.memberships.of_namespace(name) and now - since >= SETTLE
+
+    def _held(self, node: Node) -> Held | None:
+        return shifts.held(node, self._store.policy(node), turns.blind(self._store.world(), self._clock.now()))
+
+    def _suspend(self, node: Node) -> Suspend:
+        policy = self._store.policy(node)
+        return policy.spec.suspend if policy else Suspend.NONE
+
+    def left(self, pod: Pod, cause: str) -> None:
+        """A pod has left for its pool, or away from one."""
+        if cause.startswith(CAUSE) and pod.owner:
+            home = self._store.memberships.of_namespace(pod.namespace)
+            self._journeys.left(pod.owner.uid, home, self._clock.now())
+
+    def blockers(self, pool: str) -> list[PoolBlocker]:
+        """Pods of this pool that cannot be moved, by namespace and name."""
+        found = list(self._blockers.get(pool, ()))
+        found += [
+            PoolBlocker(namespace=b.namespace, pod=b.pod, class_=b.class_, message=b.message)
+            for held in self._shifts.held()
+            if held.cause == CAUSE + pool
+            for b in (held.blocker,)
+        ]
+        return sorted(found, key=lambda b: (b.namespace, b.pod, b.class_))

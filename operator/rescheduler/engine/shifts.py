@@ -1,0 +1,371 @@
+"""Moves single pods off nodes that are not drained: into their pool, or to an emptier node.
+
+Whoever wants pods moved says which, and why, by node; each node with such pods has a task of its own, which moves them
+as a drain would: within their budgets, replacement first, under the policy that wins for the node. The node is tainted
+PreferNoSchedule for that time. A drain that begins on the node takes over; a pod that cannot be moved stays, and is
+named. After a restart nodes with the taint are looked after until nothing of a move is left on their pods.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from rescheduler.api.drains import Blocker, BlockerClass, NodeDrainStatus
+from rescheduler.api.policies import Drain, Policy, Suspend
+from rescheduler.core import shifts, turns
+from rescheduler.core.facts import Node, node
+from rescheduler.core.holds import Hold
+from rescheduler.core.nodes import Patch
+from rescheduler.core.pods import Pod
+from rescheduler.core.tallies import Tally
+from rescheduler.core.verdicts import Circumstances
+from rescheduler.engine.clock import Clock
+from rescheduler.engine.node_pods import PATIENCE, Movers, NodePods
+from rescheduler.engine.store import Kind, Store
+from rescheduler.engine.surroundings import Surroundings
+from rescheduler.kube import paths
+from rescheduler.kube.client import TRANSIENT, ApiError, Client
+
+log = structlog.get_logger("rescheduler.shifts")
+
+MOST_AT_ONCE = 16
+"""Nodes that pods are moved off at once."""
+_LOOK_AGAIN = 10.0  # seconds, where nothing happens
+_SETTLE = 0.05  # seconds; a burst of pod events is one look
+_REST_AFTER = 60.0  # seconds without a move, all blocked: others have their turn
+_FIRST_REST, _LONGEST_REST = 60.0, 300.0  # seconds
+_FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0  # seconds
+
+Errand = Mapping[str, str]
+"""Pods of one node that are to be moved: by uid, what for (`NamespacePool/shop`)."""
+Moved = Callable[[Pod, str], None]
+"""Told of a pod that has left on an errand, and what for."""
+_PREFIX = "shift/"
+"""As a holder of mirrors; no drain has a name like this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A pod that could not be moved so far, and what for it was to be."""
+
+    cause: str
+    blocker: Blocker
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """Of a node whose pods cannot be moved for now; `until`: monotonic, `times`: so often in a row."""
+
+    until: float
+    times: int
+    uids: frozenset[str]
+    held: tuple[Held, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What every shift shares."""
+
+    client: Client
+    store: Store
+    clock: Clock
+    movers: Movers
+    surroundings: Surroundings
+
+
+class Shift:
+    """One node's task.
+
+    Attributes:
+        errand: what is to be moved; nothing: whatever was begun is brought to an end.
+        held: pods that cannot be moved now.
+    """
+
+    def __init__(self, name: str, tools: Tools, moved: Moved) -> None:
+        self.name, self.errand = name, dict[str, str]()
+        self.held: tuple[Held, ...] = ()
+        self.rested = False
+        self._t, self._moved = tools, moved
+        self._wake = asyncio.Event()
+        self._pods = NodePods(_PREFIX + name, tools.movers, self.wake)
+        self._seen: dict[str, Pod] = {}
+        self._tally: Tally | None = None
+        self._last = tools.clock.monotonic()
+
+    def wake(self) -> None:
+        """Look now."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until nothing is left to be done here, or nothing can be."""
+        wait = _FIRST_WAIT
+        try:
+            while True:
+                self._wake.clear()
+                try:
+                    pause = await self._look()
+                    wait = _FIRST_WAIT
+                except TRANSIENT as error:
+                    log.warning("shift.step_failed", node=self.name, error=str(error))
+                    await self._reread(error)
+                    await asyncio.sleep(wait)
+                    wait = min(wait * 2, _LONGEST_WAIT)
+                    continue
+                if pause is None:
+                    return
+                await self._sleep(pause)
+        finally:
+            self._t.surroundings.forget(_PREFIX + self.name)
+            self._pods.close()
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(_SETTLE)
+
+    async def _reread(self, error: Exception) -> None:
+        if not isinstance(error, ApiError) or error.code not in (404, 409, 422):
+            return
+        try:
+            self._t.store.put(Kind.NODE, await self._t.client.get(paths.node(self.name)))
+        except ApiError as gone:
+            if gone.code == 404:
+                self._t.store.drop(Kind.NODE, self.name)
+        except TRANSIENT:
+            return
+
+    async def _look(self) -> float | None:
+        """One step; seconds until the next where nothing happens, None: this was the last."""
+        here, drain = self._t.store.node(self.name), self._t.store.drain(self.name)
+        if here is None:
+            return None
+        if drain and drain.status.started_at:
+            # Its pods are the drain's now, the released ones too; the cordon is stronger than the taint.
+            await self._write(here, None if shifts.has_record(drain) else shifts.welcome_patch(here))
+            return None
+        policy = self._t.store.policy(here)
+        held = shifts.held(here, policy, turns.blind(self._t.store.world(), self._t.clock.now()))
+        if held and held.reason is Hold.STALE_VIEW:
+            return _LOOK_AGAIN
+        self._pods.follow(self.name)
+        settings = shifts.settings(policy.spec.drain if policy else Drain())
+        goes_on = held is None or (policy is not None and policy.spec.suspend is Suspend.NEW)
+        self._pods.errand = self._errand(only_begun=held is not None)
+        tally = self._judge(here, settings, may_move=goes_on)
+        if tally is None:
+            return _LOOK_AGAIN
+        self._note(tally)
+        if self._seen and held is None:
+            here = await self._write(here, shifts.shun_patch(here))
+        return await self._act(here, tally, policy if goes_on else None, settings)
+
+    def _errand(self, *, only_begun: bool) -> dict[str, str]:
+        begun = {pod.uid for pod in self._pods.rows() if pod.move}
+        return {uid: cause for uid, cause in self.errand.items() if not only_begun or uid in begun}
+
+    def _judge(self, here: Node, settings: Drain, *, may_move: bool) -> Tally | None:
+        seen = Circumstances(now=self._t.clock.now())
+        known = self._t.surroundings.look(_PREFIX + self.name, here.name, seen, settings, self._pods.rows())
+        if known is None:
+            return None
+        status = NodeDrainStatus(blockers=tuple(each.blocker for each in self.held)[:50])
+        return self._pods.look(status, here, settings, known, may_move=may_move)
+
+    def _note(self, tally: Tally) -> None:
+        """Who has left since, and who is held."""
+        rows = {pod.uid: pod for pod in self._pods.rows()}
+        for uid, pod in self._seen.items():
+            if uid not in rows and uid in self.errand:
+                self._moved(pod, self.errand.pop(uid))
+        self._seen = {uid: pod for uid, pod in rows.items() if uid in self.errand}
+        if tally.in_flight or self._tally is None or tally.leaving != self._tally.leaving:
+            self._last = self._t.clock.monotonic()
+        self._tally = tally
+        keys = {pod.key: self.errand[pod.uid] for pod in self._seen.values()}
+        found = [Held(keys[f"{b.namespace}/{b.pod}"], b) for b in tally.blockers if f"{b.namespace}/{b.pod}" in keys]
+        self.held = (*found, *self._staying(tally))
+
+    def _staying(self, tally: Tally) -> list[Held]:
+        """Pods that its policy leaves where they are."""
+        known, now = self._pods.errand or {}, self._t.clock.now()
+        return [
+            Held(
+                known[pod.uid],
+                Blocker(
+                    namespace=pod.namespace,
+                    pod=pod.name,
+                    class_=BlockerClass.DO_NOT_DISRUPT,
+                    message="a rule of its node's policy says Skip, or it tolerates cordoned nodes",
+                    since=now,
+                ),
+            )
+            for pod in self._seen.values()
+            if pod.uid in known and pod.uid not in tally.leaving
+        ]
+
+    async def _act(self, here: Node, tally: Tally, policy: Policy | None, settings: Drain) -> float | None:
+        pause: float | None = None
+        if policy is not None:
+            pause = self._pods.move(tally, policy, settings)
+        else:
+            self._pods.give_back()
+        if not tally.leaving and self._pods.traces:
+            self._pods.finish(policy.name if policy else "")
+        if self._is_over(tally) and not self._pods.traces:
+            drain = self._t.store.drain(self.name)
+            await self._write(here, None if shifts.has_record(drain) else shifts.welcome_patch(here))
+            return None
+        patience = PATIENCE.total_seconds() if self._pods.impatient else _LOOK_AGAIN
+        return min(patience, pause if pause is not None else _LOOK_AGAIN)
+
+    def _is_over(self, tally: Tally) -> bool:
+        if not self._seen:
+            return True
+        idle = self._t.clock.monotonic() - self._last >= _REST_AFTER
+        self.rested = idle and tally.in_flight == 0
+        return self.rested
+
+    async def _write(self, here: Node, patch: Patch | None) -> Node:
+        if patch is None:
+            return here
+        raw = await self._t.client.patch(paths.node(here.name), patch)
+        self._t.store.put(Kind.NODE, raw)
+        return node(raw)
+
+
+class Shifts:
+    """All shifts; `sources`: who may want pods moved. Nothing is ended before each has said what it wants.
+
+    Attributes:
+        moved: told of each pod that has left on an errand.
+    """
+
+    def __init__(self, tools: Tools, sources: Collection[str]) -> None:
+        self.moved: Moved = lambda *_: None
+        self._t = tools
+        self._silent = set(sources)
+        self._wanted: dict[str, Mapping[str, Errand]] = {}
+        self._gone: set[str] = set()  # uids of pods that have left, and may be wanted by who has not seen it yet
+        self._running: dict[str, tuple[Shift, asyncio.Task[None]]] = {}
+        self._resting: dict[str, _Rest] = {}  # by node
+        self._on = False
+        self._wake = asyncio.Event()
+
+    def want(self, source: str, errands: Mapping[str, Errand]) -> None:
+        """All that this source wants moved now, by node."""
+        self._silent.discard(source)
+        self._wanted[source] = errands
+        self._gone &= {uid for wanted in self._wanted.values() for errand in wanted.values() for uid in errand}
+        self._wake.set()
+
+    def wake(self, holders: Iterable[str]) -> None:
+        """What these hold in view changed."""
+        for holder in holders:
+            if running := self._running.get(holder.removeprefix(_PREFIX)):
+                running[0].wake()
+
+    def look_at(self, name: str | None) -> None:
+        """The node or its drain changed; None: all may have."""
+        for shift, _ in self._running.values():
+            if name is None or shift.name == name:
+                shift.wake()
+        if name is None or self._is_left(name):
+            self._wake.set()
+
+    def nodes(self) -> frozenset[str]:
+        """Nodes whose released pods are looked after here, or will be."""
+        left = {name for name in self._t.store.nodes if self._is_left(name)} if self._on else set()
+        return frozenset({*self._running, *left})
+
+    def held(self) -> list[Held]:
+        """Pods that cannot be moved now."""
+        running = [each for shift, _ in self._running.values() for each in shift.held]
+        return [*running, *(each for rest in self._resting.values() for each in rest.held)]
+
+    def _is_left(self, name: str) -> bool:
+        """Whether a node has the taint of a move, and no drain says that it is its own."""
+        here = self._t.store.node(name)
+        return here is not None and shifts.is_shunned(here) and not shifts.has_record(self._t.store.drain(name))
+
+    def _errands(self) -> dict[str, dict[str, str]]:
+        found: dict[str, dict[str, str]] = {}
+        for wanted in self._wanted.values():
+            for name, errand in wanted.items():
+                if left := {uid: cause for uid, cause in errand.items() if uid not in self._gone}:
+                    found.setdefault(name, {}).update(left)
+        return found
+
+    async def run(self) -> None:
+        """Keep the shifts that are wanted running until cancelled."""
+        self._on = True
+        try:
+            while True:
+                self._wake.clear()
+                pause = self._start() if not self._silent else None
+                try:
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            self._on = False
+            tasks = [task for _, task in self._running.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self) -> float | None:
+        """Start what is wanted, and tell those that run; seconds until the next rest is over."""
+        errands, now = self._errands(), self._t.clock.monotonic()
+        for name, (shift, _) in self._running.items():
+            if shift.errand != errands.get(name, {}):
+                shift.errand = errands.get(name, {})
+                shift.wake()
+        self._resting = {name: rest for name, rest in self._resting.items() if name in errands}
+        left = [name for name in self._t.store.nodes if self._is_left(name)]
+        for name in [*left, *(name for name in sorted(errands) if not self._rests(name, errands[name], now))]:
+            if name not in self._running and len(self._running) < MOST_AT_ONCE:
+                self._launch(name, errands.get(name, {}))
+        rests = (rest.until - now for name, rest in self._resting.items() if name not in self._running)
+        return min((wait for wait in rests if wait > 0), default=None)
+
+    def _rests(self, name: str, errand: Errand, now: float) -> bool:
+        rest = self._resting.get(name)
+        return rest is not None and now < rest.until and rest.uids.issuperset(errand)
+
+    def _launch(self, name: str, errand: dict[str, str]) -> None:
+        drain = self._t.store.drain(name)
+        if self._t.store.node(name) is None or (drain and drain.status.started_at and not self._is_left(name)):
+            return
+        shift = Shift(name, self._t, self._left)
+        shift.errand = errand
+        task = asyncio.create_task(shift.run(), name=f"shift {name}")
+        self._running[name] = (shift, task)
+        task.add_done_callback(lambda done: self._ended(shift, done))
+        log.info("shift.began", node=name, pods=len(errand))
+
+    def _left(self, pod: Pod, cause: str) -> None:
+        self._gone.add(pod.uid)
+        self.moved(pod, cause)
+
+    def _ended(self, shift: Shift, task: asyncio.Task[None]) -> None:
+        self._running.pop(shift.name, None)
+        if task.cancelled():
+            return
+        if error := task.exception():
+            # A bug must show, and must not be tried again at once.
+            log.error("shift.task_failed", node=shift.name, exc_info=error)
+        if shift.rested or error:
+            before = self._resting.get(shift.name)
+            times = before.times + 1 if before else 0
+            until = self._t.clock.monotonic() + min(_FIRST_REST * 2**times, _LONGEST_REST)
+            self._resting[shift.name] = _Rest(until, times, frozenset(shift.errand), shift.held)
+        else:
+            self._resting.pop(shift.name, None)
+        log.info("shift.ended", node=shift.name, held=len(shift.held), rests=shift.rested)
+        self._wake.set()
