@@ -227,3 +227,51 @@ def test_a_released_pod_without_its_drain_is_given_back(
         until(lambda: not released(observer), "the pod to be given back")
         until(lambda: {p["metadata"]["uid"] for p in observer.pods(SPACE)} == uids, "the old pods alone")
     clear(plane, nodes)
+
+
+def test_a_pool_in_the_middle_of_a_move_goes_on_after_a_crash_and_leaves_nothing_behind(
+    plane: ControlPlane, identity: Path, observer: Observer, tmp_path: Path
+) -> None:
+    """But the label of nodes where running pods select it."""
+    before = len(audited(plane))
+    home, away = (plane.add_nodes(1, prefix=f"{name}-", labels={"crash": name})[0] for name in ("home", "away"))
+    plane.kubectl("cordon", home)
+    slow = {"cluster/ready-after": "3s"}
+    plane.apply(workloads.deployment("web", 2, SPACE, annotations=slow), workloads.budget("web", SPACE, minAvailable=2))
+    until(lambda: observer.ready(SPACE, "web") == 2 and running(observer, away) == 2, "the pods to run", seconds=60)
+    plane.kubectl("uncordon", home)
+    old = {pod["metadata"]["uid"] for pod in observer.pods(SPACE)}
+    selector = {"matchLabels": {"crash": "home"}}
+    with Operator(identity, tmp_path / "operator.log") as operator:
+        plane.apply(workloads.pool("crash", namespaces=[SPACE], nodeSelector=selector, existingPods="Move"))
+        until(lambda: released(observer), "a pod to be released", seconds=60)
+        operator.kill()
+    assert observer.node(away)["spec"]["taints"]
+    with Operator(identity, tmp_path / "operator.log"):
+        until(lambda: running(observer, home) == 2 and len(observer.pods(SPACE)) == 2, "all to be home", seconds=90)
+        until(lambda: "taints" not in observer.node(away)["spec"], "the source to be as it was")
+        until(lambda: (observer.pool("crash") or {}).get("podsOutside") == 0, "none to be outside")
+    assert set(evicted(audited(plane)[before:]).values()) == {1}
+    assert not old & {pod["metadata"]["uid"] for pod in observer.pods(SPACE)}
+
+    def clean() -> str:
+        command = [sys.executable, "-m", "rescheduler", "cleanup", "--namespace", NAMESPACE]
+        cleaner = plane.identity_kubeconfig(NAMESPACE, "rescheduler-cleanup")
+        environment = {**os.environ, "KUBECONFIG": str(cleaner)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    label = "rescheduler.node-restriction.kubernetes.io/pool"
+    said = clean()
+    assert "cleanup.label_kept" in said
+    assert f"{SPACE}/web-" in said
+    assert "rescheduler.dev/pool" not in observer.namespace(SPACE)["metadata"]["labels"]
+    assert observer.node(home)["metadata"]["labels"][label] == "crash"
+    assert "taints" not in observer.node(home)["spec"]
+    plane.kubectl("delete", "nsp", "crash")
+    clear(plane, [away])
+    until(lambda: not observer.pods(SPACE), "the pods to be gone")
+    clean()
+    assert label not in observer.node(home)["metadata"]["labels"]
+    plane.kubectl("delete", "node", home)

@@ -5,7 +5,9 @@ import asyncio
 import structlog
 
 from rescheduler.api import names
-from rescheduler.core import nodes
+from rescheduler.core import nodes, pools
+from rescheduler.core.pools import Mark
+from rescheduler.engine.exclusions import bound_to
 from rescheduler.engine.operator import Engine
 from rescheduler.engine.store import Kind, Store
 from rescheduler.kube import paths
@@ -59,4 +61,22 @@ async def _undo(client: Client, store: Store, engine: Engine) -> None:
         if patch := nodes.leave_patch(node):
             store.put(Kind.NODE, await client.patch(paths.node(node.name), patch))
             log.info("cleanup.node", node=node.name, removed=[names.CANCELLED, names.WAITING_TAINT])
+    await _unmap(client, store)
     log.info("cleanup.done")
+
+
+async def _unmap(client: Client, store: Store) -> None:
+    """Take pools off namespaces, then off nodes: what is created from now on must not look for a label that goes."""
+    for space in list(store.namespaces.values()):
+        if not space.ending and (patch := pools.namespace_patch(space, None)):
+            store.put(Kind.NAMESPACE, await client.patch(paths.namespace(space.name), patch))
+            log.info("cleanup.namespace", namespace=space.name, pool=space.pool)
+    for node in list(store.nodes.values()):
+        have = pools.marked(node).pool
+        selecting = await bound_to(client, node.name, have) if have else []
+        if patch := pools.node_patch(node, Mark(have if selecting else None)):
+            store.put(Kind.NODE, await client.patch(paths.node(node.name), patch))
+            log.info("cleanup.node", node=node.name, removed=[names.NODE_POOL, names.POOL])
+        if selecting:
+            # A kubelet that restarts would fail them; and those that wait for a node would wait for ever.
+            log.warning("cleanup.label_kept", node=node.name, label=names.NODE_POOL, pool=have, pods=selecting)

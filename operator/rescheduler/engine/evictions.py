@@ -166,6 +166,10 @@ class Evictions:
     async def _run(self, sender: Sender, pod: Pod, verdict: Verdict, budget: Budget | None) -> None:
         try:
             answer = await self._ask(sender, pod, verdict, budget)
+        except asyncio.CancelledError:
+            # What came of it is seen on the pod; "going" for ever it would never count again.
+            self._going.discard(pod.uid)
+            raise
         finally:
             self._in_flight -= 1
             sender.tasks.pop(pod.uid, None)
