@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench import drains, failures, leases, plots, tables
+from bench import drains, failures, leases, plots, pools, tables
 from bench.common import HERE, operated, say
 from bench.memory import imports
 from bench.replacements import replacements
 from bench.slots import latencies
+from cluster import ControlPlane
+from cluster.operators import install
 
 RUNS, NODES, TRIES, MANY = 3, 1000, 200, 10
 Results = dict[str, Any]
@@ -76,6 +78,18 @@ def first_moves() -> Results:
         return {"condition to first request, ms": failures.first_move(plane, observer, 100)}
 
 
+def pool_moves() -> Results:
+    """500 pods that a mapping moves."""
+    with operated(1) as (plane, observer, _):
+        return {"pool of 500 pods": pools.moved(plane, observer)}
+
+
+def many_pools() -> Results:
+    """200 pools, 5,000 namespaces."""
+    with ControlPlane.start(open_limits=True) as plane:
+        return {"many pools": pools.many(plane, install(plane))}
+
+
 MEASURES: dict[str, Callable[[], Results]] = {
     "reactions": reactions,
     "one-node": one_node,
@@ -85,6 +99,8 @@ MEASURES: dict[str, Callable[[], Results]] = {
     "failed-nodes": failed_nodes,
     "first-moves": first_moves,
     "leases": lease_watch,
+    "pool-moves": pool_moves,
+    "many-pools": many_pools,
 }
 
 

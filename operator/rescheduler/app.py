@@ -197,7 +197,14 @@ class App:
     def begin(self) -> None:
         """Sync, and lead as soon as the Lease is ours."""
         task_of_life = self._clean() if self.options.cleanup else self._lead()
-        beside = (self.engine.heartbeat(), self.engine.resync(), self.heartbeats.run(), self.recorder.run())
+        engine = self.engine
+        beside = (
+            engine.heartbeat(),
+            engine.resync(),
+            engine.follow_namespaces(),
+            self.heartbeats.run(),
+            self.recorder.run(),
+        )
         for work in (*beside, task_of_life):
             task = asyncio.create_task(work)
             task.add_done_callback(self._ended)

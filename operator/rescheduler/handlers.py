@@ -23,7 +23,7 @@ def take(store: Store, kind: Kind, event: Mapping[str, Any]) -> None:
 
 
 def register(registry: kopf.OperatorRegistry, store: Store) -> None:
-    """Watch nodes, namespaces and our own kinds."""
+    """Watch nodes and our own kinds."""
 
     @kopf.on.event("", "v1", "nodes", registry=registry)
     async def node_seen(event: Any, **_: Any) -> None:
@@ -40,7 +40,3 @@ def register(registry: kopf.OperatorRegistry, store: Store) -> None:
     @kopf.on.event(GROUP, VERSION, "namespacepools", registry=registry)
     async def pool_seen(event: Any, **_: Any) -> None:
         take(store, Kind.POOL, event)
-
-    @kopf.on.event("", "v1", "namespaces", registry=registry)
-    async def namespace_seen(event: Any, **_: Any) -> None:
-        take(store, Kind.NAMESPACE, event)

@@ -5,6 +5,7 @@ A standby keeps its facts warm by the same re-sync, and writes nothing.
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 
 import structlog
 
@@ -18,7 +19,8 @@ from rescheduler.engine.reconciler import Reconciler
 from rescheduler.engine.store import Kind, Store
 from rescheduler.engine.strays import HOLDER, Strays
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT, Client
+from rescheduler.kube.client import TRANSIENT, Client, Json
+from rescheduler.kube.reflectors import Feed
 
 log = structlog.get_logger("rescheduler.engine")
 
@@ -133,6 +135,15 @@ class Engine:
                 continue
             self._store.set_listed(begun)
             return
+
+    async def follow_namespaces(self) -> None:
+        """Keep the namespaces current. Not by Kopf: of thousands of them it would keep more than all the rest."""
+
+        def gone(raw: Json) -> None:
+            meta = raw["metadata"]
+            self._store.drop(Kind.NAMESPACE, meta["name"], not_after=int(meta["resourceVersion"]))
+
+        await Feed(self._client, paths.NAMESPACES, partial(self._store.put, Kind.NAMESPACE), gone).run()
 
     async def _list(self, kind: Kind, path: str) -> None:
         names: list[str] = []

@@ -20,7 +20,7 @@ from rescheduler.core.holds import Hold
 from rescheduler.core.nodes import Patch
 from rescheduler.core.pods import Pod
 from rescheduler.core.tallies import Tally
-from rescheduler.core.verdicts import Circumstances
+from rescheduler.core.verdicts import Circumstances, Verdict
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.node_pods import PATIENCE, Movers, NodePods
 from rescheduler.engine.store import Kind, Store
@@ -75,6 +75,11 @@ class Tools:
     surroundings: Surroundings
 
 
+async def _nothing_to_confirm(_pod: Pod, _verdict: Verdict) -> str:
+    """Nothing is deleted past its budget here, so nothing rests on a premise."""
+    return ""
+
+
 class Shift:
     """One node's task.
 
@@ -89,7 +94,7 @@ class Shift:
         self.rested = False
         self._t, self._moved = tools, moved
         self._wake = asyncio.Event()
-        self._pods = NodePods(_PREFIX + name, tools.movers, self.wake)
+        self._pods = NodePods(_PREFIX + name, tools.movers, self.wake, _nothing_to_confirm)
         self._seen: dict[str, Pod] = {}
         self._tally: Tally | None = None
         self._last = tools.clock.monotonic()
@@ -170,11 +175,12 @@ class Shift:
 
     def _judge(self, here: Node, settings: Drain, *, may_move: bool) -> Tally | None:
         seen = Circumstances(now=self._t.clock.now())
-        known = self._t.surroundings.look(_PREFIX + self.name, here.name, seen, settings, self._pods.rows())
+        rows = self._pods.rows()
+        known = self._t.surroundings.look(_PREFIX + self.name, here.name, seen, settings, rows, attached=False)
         if known is None:
             return None
         status = NodeDrainStatus(blockers=tuple(each.blocker for each in self.held)[:50])
-        return self._pods.look(status, here, settings, known, may_move=may_move)
+        return self._pods.look(status, settings, known, may_move=may_move)
 
     def _note(self, tally: Tally) -> None:
         """Who has left since, and who is held."""

@@ -19,7 +19,86 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0  # seconds
 _REVISIONS = itertools.count(1)
 
 
-class Mirror(Generic[T]):
+class _Watch:
+    """List, then watch, for ever; what is done with what comes is the subclass'."""
+
+    def __init__(self, client: Client, path: str, **params: str) -> None:
+        self._client, self._path, self._params = client, path, params
+
+    async def run(self) -> None:
+        """Keep current until cancelled; back off with jitter while the server refuses."""
+        wait = _FIRST_WAIT
+        while True:
+            try:
+                version = await self._list()
+                wait = _FIRST_WAIT
+                await self._follow(version)
+            except ExpiredError:
+                continue
+            except TRANSIENT:
+                self._set_synced(synced=False)
+                await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
+                wait = min(wait * 2, _LONGEST_WAIT)
+
+    async def _follow(self, version: str) -> None:
+        while True:
+            opened = asyncio.get_running_loop().time()
+            async for kind, raw in self._client.watch(self._path, version=version, **self._params):
+                version = raw["metadata"]["resourceVersion"]
+                if kind == "DELETED":
+                    self.drop(raw)
+                elif kind != "BOOKMARK":
+                    self.put(raw)
+            if asyncio.get_running_loop().time() - opened < 1:
+                await asyncio.sleep(1)  # a server that ends streams at once must not be asked in a hot loop
+
+    async def _list(self) -> str:
+        """Take in all that is there; the version to watch from."""
+        raise NotImplementedError
+
+    def put(self, raw: Json) -> None:
+        """Take in an object."""
+        raise NotImplementedError
+
+    def drop(self, raw: Json) -> None:
+        """An object was deleted."""
+        raise NotImplementedError
+
+    def _set_synced(self, *, synced: bool) -> None:
+        """The first list is in, or the watch has broken off."""
+
+
+class Feed(_Watch):
+    """Hands objects on to whoever keeps them: each as it is now, and each that was deleted.
+
+    What was deleted while nothing was watched is not told: whoever keeps them lists all from time to time. Kopf would
+    do it too, but keeps some 5 kB of each object.
+    """
+
+    def __init__(
+        self, client: Client, path: str, put: Callable[[Json], None], drop: Callable[[Json], None], **params: str
+    ) -> None:
+        super().__init__(client, path, **params)
+        self._put, self._drop = put, drop
+
+    async def _list(self) -> str:
+        version = ""
+        async for page in self._client.list(self._path, **self._params):
+            version = page["metadata"]["resourceVersion"]
+            for raw in page["items"]:
+                self._put(raw)
+        return version
+
+    def put(self, raw: Json) -> None:
+        """Hand it on."""
+        self._put(raw)
+
+    def drop(self, raw: Json) -> None:
+        """Hand it on."""
+        self._drop(raw)
+
+
+class Mirror(_Watch, Generic[T]):
     """The objects under one path, projected, by uid.
 
     Attributes:
@@ -36,27 +115,12 @@ class Mirror(Generic[T]):
         changed: Callable[[], None],
         **params: str,
     ) -> None:
+        super().__init__(client, path, **params)
         self.items: dict[str, T] = {}
         self.revision = next(_REVISIONS)
         self.synced = False
         self._versions: dict[str, int] = {}
-        self._client, self._path, self._project = client, path, project
-        self._changed, self._params = changed, params
-
-    async def run(self) -> None:
-        """Keep the mirror current until cancelled; back off with jitter while the server refuses."""
-        wait = _FIRST_WAIT
-        while True:
-            try:
-                version = await self._list()
-                wait = _FIRST_WAIT
-                await self._follow(version)
-            except ExpiredError:
-                continue
-            except TRANSIENT:
-                self._set_synced(synced=False)
-                await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
-                wait = min(wait * 2, _LONGEST_WAIT)
+        self._project, self._changed = project, changed
 
     async def _list(self) -> str:
         items: dict[str, T] = {}
@@ -73,20 +137,12 @@ class Mirror(Generic[T]):
         self._changed()
         return version
 
-    async def _follow(self, version: str) -> None:
-        while True:
-            opened = asyncio.get_running_loop().time()
-            async for kind, raw in self._client.watch(self._path, version=version, **self._params):
-                version = raw["metadata"]["resourceVersion"]
-                if kind == "DELETED":
-                    self.items.pop(raw["metadata"]["uid"], None)
-                    self.revision = next(_REVISIONS)
-                    self._versions.pop(raw["metadata"]["uid"], None)
-                    self._changed()
-                elif kind != "BOOKMARK":
-                    self.put(raw)
-            if asyncio.get_running_loop().time() - opened < 1:
-                await asyncio.sleep(1)  # a server that ends streams at once must not be asked in a hot loop
+    def drop(self, raw: Json) -> None:
+        """Forget an object that was deleted."""
+        self.items.pop(raw["metadata"]["uid"], None)
+        self.revision = next(_REVISIONS)
+        self._versions.pop(raw["metadata"]["uid"], None)
+        self._changed()
 
     def put(self, raw: Json) -> None:
         """Take in an object: from the watch, or from the answer to a write, whose event may come later."""

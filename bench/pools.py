@@ -1,0 +1,168 @@
+"""Pools: how fast a change of mapping is applied, what many pools weigh, and 500 pods moved by one."""
+
+import contextlib
+import json
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import requests
+
+from bench.common import policy, say, session, spread
+from cluster import ControlPlane, workloads
+from cluster.observer import Observer
+from cluster.operators import Operator
+from cluster.waiting import until
+
+APPS, REPLICAS, ROOM = 25, 20, 2
+POOLS, SPACES, CHANGES = 200, 5000, 5
+_LABEL = "rescheduler.dev/pool"
+_SETTLED = 75  # seconds: one full re-sync
+
+
+class Serving:
+    """Watches a namespace's pods: at every revision, how many of each app are Ready and not Terminating."""
+
+    def __init__(self, plane: ControlPlane, space: str) -> None:
+        url, self._session = f"{plane.server}/api/v1/namespaces/{space}/pods", session(plane)
+        first = self._session.get(url, timeout=30).json()
+        self._pods = {item["metadata"]["uid"]: self._row(item) for item in first["items"]}
+        self.lowest, self.revisions = self._ready(), 0
+        self.made = set(self._pods)
+        query = {"watch": "1", "resourceVersion": first["metadata"]["resourceVersion"], "timeoutSeconds": "600"}
+        threading.Thread(target=self._follow, args=(url, query), daemon=True).start()
+
+    @staticmethod
+    def _row(item: dict[str, Any]) -> tuple[str, bool]:
+        conditions = item.get("status", {}).get("conditions", [])
+        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+        return item["metadata"]["labels"]["app"], ready and "deletionTimestamp" not in item["metadata"]
+
+    def _ready(self) -> Counter[str]:
+        return Counter(app for app, ready in self._pods.values() if ready)
+
+    def _follow(self, url: str, query: dict[str, str]) -> None:
+        with (
+            contextlib.suppress(requests.RequestException),  # the control plane ends before the watch
+            self._session.get(url, params=query, stream=True, timeout=600) as answer,
+        ):
+            for line in answer.iter_lines():
+                event = json.loads(line)
+                uid = event["object"]["metadata"]["uid"]
+                if event["type"] == "DELETED":
+                    self._pods.pop(uid, None)
+                else:
+                    self._pods[uid] = self._row(event["object"])
+                    self.made.add(uid)
+                self.revisions += 1
+                now = self._ready()
+                self.lowest = Counter({app: min(count, now[app]) for app, count in self.lowest.items()})
+
+
+def moved(plane: ControlPlane, observer: Observer) -> dict[str, Any]:
+    """A namespace of 500 pods comes into a pool that has its running pods moved."""
+    space, total = "bench-pool", APPS * REPLICAS
+    policy(plane, replacement="Preferred", maxEvictionsPerSecond=1000)
+    away = plane.add_nodes(6, prefix="away", labels={"bench": "pool"})
+    home = plane.add_nodes(6, prefix="home", labels={"bench": "pool", "pool": "yes"})
+    plane.kubectl("cordon", *home)
+    here = {"nodeSelector": {"bench": "pool"}}
+    objects = [workloads.namespace(space)]
+    for index in range(APPS):
+        objects.append(workloads.deployment(f"app{index}", REPLICAS, space, **here))
+        objects.append(workloads.budget(f"app{index}", space, maxUnavailable=ROOM))
+    plane.apply(*objects)
+
+    def settled() -> bool:
+        budgets = plane.get("pdb", "-n", space)["items"]
+        return all(b.get("status", {}).get("disruptionsAllowed") == ROOM for b in budgets)
+
+    until(settled, f"{total} pods to be Ready and counted", seconds=180, every=0.5)
+    plane.kubectl("uncordon", *home)
+    time.sleep(1)
+    serving, began = Serving(plane, space), time.monotonic()
+    selector = {"matchLabels": {"pool": "yes"}}
+    plane.apply(workloads.pool("bench", namespaces=[space], nodeSelector=selector, existingPods="Move"))
+
+    def there() -> bool:
+        return sum(len(observer.pods(space, node=node)) for node in home) == total and not any(
+            observer.pods(space, node=node) for node in away
+        )
+
+    until(there, "all pods to be in the pool", seconds=240, every=0.5)
+    seconds = time.monotonic() - began
+    lowest = min(serving.lowest.values())
+    say(f"{total} pods moved in {seconds:.0f} s over {serving.revisions} revisions; lowest Ready of an app {lowest}")
+    return {
+        "pods": total,
+        "seconds": seconds,
+        "revisions": serving.revisions,
+        "lowest ready of an app of 20": lowest,
+        "pods made for each moved": (len(serving.made) - total) / total,
+    }
+
+
+def many(plane: ControlPlane, identity: Any) -> dict[str, Any]:
+    """200 pools with 5,000 namespaces: what the operator weighs more for it, and changes that touch 25."""
+    log = plane.workdir / "many.log"
+    with Operator(identity, log) as operator:
+        time.sleep(_SETTLED)
+        alone = operator.memory()
+    names = [f"space{index}" for index in range(SPACES)]
+    say(f"creating {SPACES} namespaces and {POOLS} pools; the operator alone has {alone:.0f} MB")
+    _create(plane, "/api/v1/namespaces", [workloads.namespace(name) for name in names])
+    each = SPACES // POOLS
+    pools = [
+        workloads.pool(
+            f"pool{index}",
+            namespaces=names[index * each : (index + 1) * each],
+            nodeSelector={"matchLabels": {"pool": f"pool{index}"}},
+        )
+        for index in range(POOLS)
+    ]
+    with Operator(identity, log) as operator:
+        began = time.monotonic()
+        _create(plane, "/apis/rescheduler.dev/v1alpha1/namespacepools", pools)
+        until(lambda: _labelled(plane) == SPACES, "all to be labelled", seconds=240, every=1)
+        all_of_it = time.monotonic() - began
+        say(f"{SPACES} namespaces were labelled {all_of_it:.0f} s after the first of {POOLS} pools")
+    with Operator(identity, log) as operator:
+        time.sleep(_SETTLED)
+        weight = operator.memory() - alone
+        times = [_change(plane, names, index) for index in range(CHANGES)]
+    say(f"{weight:.1f} MB more; a change of 25 namespaces: {', '.join(f'{t * 1000:.0f} ms' for t in times)}")
+    return {"memory, MB": weight, "all labelled, s": all_of_it, "25 namespaces, s": spread(times)}
+
+
+def _create(plane: ControlPlane, path: str, objects: list[dict[str, Any]]) -> None:
+    http = session(plane)
+    with ThreadPoolExecutor(8) as pool:
+        for answer in pool.map(lambda body: http.post(plane.server + path, json=body, timeout=60), objects):
+            answer.raise_for_status()
+
+
+def _labelled(plane: ControlPlane, selector: str = _LABEL) -> int:
+    accept = {"Accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
+    query = {"labelSelector": selector}
+    answer = session(plane).get(f"{plane.server}/api/v1/namespaces", headers=accept, params=query, timeout=60)
+    return len(answer.json()["items"] or ())
+
+
+def _change(plane: ControlPlane, names: list[str], index: int) -> float:
+    """Give the namespaces of the next pool to this one: seconds until all have its label."""
+    each, mine, taken = SPACES // POOLS, index * 2, index * 2 + 1
+    _claim(plane, taken, ["nothing"])
+    until(lambda: not _labelled(plane, f"{_LABEL}=pool{taken}"), "the namespaces to be given up", every=0.05)
+    began = time.monotonic()
+    _claim(plane, mine, names[mine * each : (mine + 2) * each])
+    until(lambda: _labelled(plane, f"{_LABEL}=pool{mine}") == 2 * each, "the change to be applied", every=0.02)
+    return time.monotonic() - began
+
+
+def _claim(plane: ControlPlane, index: int, names: list[str]) -> None:
+    path = f"{plane.server}/apis/rescheduler.dev/v1alpha1/namespacepools/pool{index}"
+    headers = {"Content-Type": "application/merge-patch+json"}
+    body = json.dumps({"spec": {"namespaces": names}})
+    session(plane).patch(path, data=body, headers=headers, timeout=30).raise_for_status()
