@@ -11,10 +11,12 @@ from typing import Any
 
 import yaml
 
+from cluster import binaries
 from cluster.controlplane import ControlPlane, ControlPlaneError, free_port
 from cluster.waiting import until
 
 ROOT = Path(__file__).parents[2]
+CHART = ROOT / "manifests" / "chart"
 NAMESPACE = "rescheduler-system"
 _NOT_FOR_SIMULATION = ("Deployment", "PodDisruptionBudget", "Service", "ReschedulePolicy")
 
@@ -29,6 +31,13 @@ def install(plane: ControlPlane) -> Path:
     documents: list[Any] = list(yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()))
     plane.apply(*(document for document in documents if document["kind"] not in _NOT_FOR_SIMULATION))
     return plane.identity_kubeconfig(NAMESPACE, "rescheduler")
+
+
+def helm(*arguments: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run helm; what becomes of a failure is up to the caller."""
+    environment = {**os.environ, **({"KUBECONFIG": str(kubeconfig)} if kubeconfig else {})}
+    command = [str(binaries.path("helm")), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 class Operator:

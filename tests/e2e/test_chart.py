@@ -1,24 +1,13 @@
 """The chart and the plain manifest on a real API server, and what the operator's identity may not write."""
 
 import json
-import os
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from cluster import ControlPlane, binaries
-from cluster.operators import NAMESPACE, ROOT
+from cluster import ControlPlane
+from cluster.operators import CHART, NAMESPACE, ROOT, helm
 from cluster.waiting import until
-
-CHART = ROOT / "manifests" / "chart"
-
-
-def helm(*arguments: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **({"KUBECONFIG": str(kubeconfig)} if kubeconfig else {})}
-    command = [str(binaries.path("helm")), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -158,5 +147,6 @@ def test_uninstalling_runs_the_cleanup_and_leaves_nothing_but_the_crds(plane: Co
     assert result.returncode == 0, result.stderr
     ours = ("-n", NAMESPACE, "-l", "app.kubernetes.io/name=rescheduler", "-o", "name")
     until(lambda: not plane.kubectl("get", "all,sa,role,rolebinding", *ours).strip(), "all of it to be collected")
-    for kind in ("clusterrole", "validatingadmissionpolicy", "validatingadmissionpolicybinding", "rsp"):
+    admission = [f"{kind}admissionpolic{end}" for kind in ("validating", "mutating") for end in ("y", "ybinding")]
+    for kind in ("clusterrole", *admission, "rsp"):
         assert "rescheduler" not in plane.kubectl("get", kind, "-o", "name").replace("rescheduler.dev/", ""), kind

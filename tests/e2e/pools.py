@@ -1,0 +1,109 @@
+"""Objects and a cluster for the tests of what admission makes of pods, namespaces and nodes."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster import ControlPlane, workloads
+from cluster.observer import Observer
+from cluster.waiting import until
+from rescheduler.api import names
+
+Object = dict[str, Any]
+EVERYTHING = {"operator": "Exists"}
+
+
+def pool(name: str, **spec: Any) -> Object:
+    """A NamespacePool of nodes that none is labelled for: these tests do it by hand."""
+    return workloads.pool(name, nodeSelector={"matchLabels": {"colour": name}}, **spec)
+
+
+def tolerating(value: str, **more: str) -> Object:
+    """A toleration of a pool's taint."""
+    return {"key": names.POOL, "operator": "Equal", "value": value, "effect": "NoSchedule", **more}
+
+
+def asking(*values: str) -> Object:
+    """Required node affinity to pools."""
+    term = {"matchExpressions": [{"key": names.NODE_POOL, "operator": "In", "values": list(values)}]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
+
+
+def pod(name: str, namespace: str, labels: Mapping[str, str] | None = None, **template: Any) -> Object:
+    body = workloads.bare_pod(name, namespace, **template)
+    body["metadata"]["labels"].update(labels or {})
+    return body
+
+
+def owned(body: Object, kind: str, uid: str = "11111111-1111-1111-1111-111111111111") -> Object:
+    """As if a controller of this kind had made it."""
+    owner = {"apiVersion": "apps/v1", "kind": kind, "name": "owner", "uid": uid, "controller": True}
+    body["metadata"]["ownerReferences"] = [owner]
+    return body
+
+
+def mirror(body: Object) -> Object:
+    """As a kubelet shows a static pod."""
+    body["metadata"]["annotations"][names.MIRROR] = "x"
+    body["spec"]["nodeName"] = "grey1"
+    return body
+
+
+class Cluster:
+    """What the tests do on the control plane; dry runs unless they need what follows."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self.plane, self.observer = plane, Observer(plane.kubeconfig)
+        self.kubectl = plane.kubectl
+
+    def create(self, *objects: Object, **options: Any) -> str:
+        """All that kubectl says; it goes on after a refusal."""
+        body = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+        return self.kubectl("create", "--dry-run=server", "-f", "-", input=body, check=False, **options)
+
+    def admitted(self, *objects: Object) -> list[Object]:
+        """What they would be; none may be refused."""
+        body = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+        return list(yaml.safe_load_all(self.kubectl("create", "--dry-run=server", "-o", "yaml", "-f", "-", input=body)))
+
+    def make(self, *objects: Object) -> None:
+        body = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+        self.kubectl("create", "-f", "-", input=body)
+
+    def patch(self, kind: str, name: str, body: object, *arguments: str, kubeconfig: Path | None = None) -> str:
+        command = ["patch", kind, name, "--type=merge", "-p", json.dumps(body), "--dry-run=server", *arguments]
+        return self.kubectl(*command, check=False, kubeconfig=kubeconfig)
+
+    def have_accounts(self, *spaces: str) -> None:
+        for space in spaces:
+            until(lambda space=space: "default" in self.kubectl("get", "sa", "-n", space), f"accounts in {space}")
+
+
+def identity(cluster: Cluster, name: str, *, pools: str | None = None) -> Path:
+    """Who may write pods, namespaces and nodes; and NamespacePools, all or one, where told so."""
+    rules = [
+        {"apiGroups": [""], "resources": ["pods", "nodes", "namespaces"], "verbs": ["*"]},
+        {"apiGroups": [""], "resources": ["namespaces/status", "namespaces/finalize"], "verbs": ["*"]},
+    ]
+    if pools:
+        mine = {"apiGroups": [names.GROUP], "resources": ["namespacepools"], "verbs": ["update"]}
+        rules.append(mine if pools == "*" else {**mine, "resourceNames": [pools]})
+    rbac = "rbac.authorization.k8s.io"
+    cluster.plane.apply(
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": "out"}},
+        {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules},
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": "out"}],
+        },
+    )
+    kubeconfig = cluster.plane.identity_kubeconfig("out", name)
+    probe = ["auth", "can-i", "update", f"namespacepools/{pools}" if pools and pools != "*" else "namespaces"]
+    until(lambda: "yes" in cluster.kubectl(*probe, check=False, kubeconfig=kubeconfig), f"{name} to have its rights")
+    return kubeconfig
