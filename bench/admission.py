@@ -48,11 +48,11 @@ class Policies:
     def _in_force(self) -> tuple[bool, bool]:
         """Whether pods are changed, and whether strangers are refused."""
         return (
-            _NODE_POOL in self._dry_run(workloads.bare_pod("probe", _IN)),
-            "is exclusive" in self._dry_run(workloads.bare_pod("probe", _OUT, tolerations=_EVERYTHING)),
+            _NODE_POOL in self.dry_run(workloads.bare_pod("probe", _IN)),
+            "is exclusive" in self.dry_run(workloads.bare_pod("probe", _OUT, tolerations=_EVERYTHING)),
         )
 
-    def _dry_run(self, body: dict[str, Any]) -> str:
+    def dry_run(self, body: dict[str, Any]) -> str:
         arguments = ["create", "--dry-run=server", "-o", "json", "-f", "-"]
         return self._plane.kubectl(*arguments, input=json.dumps(body), check=False)
 
@@ -107,7 +107,7 @@ def costs(plane: ControlPlane) -> dict[str, Any]:
     plane.apply(*(_pool(index) for index in range(POOLS)))
     policies, creations = Policies(plane), Creations(plane)
     plane.apply(workloads.namespace(_OUT))
-    until(lambda: "is exclusive" in policies._dry_run(workloads.bare_pod("p", _OUT, tolerations=_EVERYTHING)), "pools")
+    until(lambda: "is exclusive" in policies.dry_run(workloads.bare_pod("p", _OUT, tolerations=_EVERYTHING)), "pools")
     plane.apply(workloads.namespace(_IN))
     for space in (_IN, _OUT):
         until(lambda space=space: plane.kubectl("get", "sa", "default", "-n", space, check=False), "its account")

@@ -220,7 +220,9 @@ def first_move(plane: ControlPlane, observer: Observer, tries: int) -> dict[str,
         time.sleep(0.5)
     until(lambda: all(observer.drain(name) for name in names), "every node to be noticed", seconds=60)
     until(
-        lambda: not {p["spec"].get("nodeName") for p in observer.pods("broken")} & set(names[-1:]), "the last", seconds=60
+        lambda: not {p["spec"].get("nodeName") for p in observer.pods("broken")} & set(names[-1:]),
+        "the last",
+        seconds=60,
     )
     went: dict[str, float] = {}
     for event in audit(plane, OPERATOR):

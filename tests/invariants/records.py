@@ -21,7 +21,7 @@ class Place:
     def parse(cls, path: str) -> "Place":
         """From a path of the API, without its query."""
         parts = path.strip("/").split("/")
-        rest = parts[2:] if parts[0] == "api" else parts[3:]
+        rest = (parts[2:] if parts[0] == "api" else parts[3:]) or [""]
         namespace = ""
         if rest[0] == "namespaces" and len(rest) > 2:
             namespace, rest = rest[1], rest[2:]
