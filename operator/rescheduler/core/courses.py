@@ -1,0 +1,75 @@
+"""How far the evening out of one pool may go on: more at once while it helps, not at all once it does not.
+
+Where pods land is the scheduler's business. One that packs nodes full instead of evening them out would undo every
+move for ever: the first round is one pod, each that helped doubles the next, and one that did not ends it until the
+pool itself has changed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from rescheduler.core.loads import Load, Pair, spread
+from rescheduler.core.rebalances import LEAST, Roles, Sides
+
+MOST = 8
+"""Moves of one round at most."""
+_CHANGED = 0.05  # of all that the pool has: so much more or less is requested
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What is remembered of one pool.
+
+    Attributes:
+        nodes: those that could give or take, and `generation` of their policy.
+        requested: how full they were together, by requests, when this course began.
+        roles: of its nodes, until nothing is left to move.
+        allowance: moves of the next round; 0: it rests.
+        before: the spread before the round that is under way; None: none is.
+    """
+
+    nodes: frozenset[str]
+    generation: int
+    requested: Pair
+    roles: Roles = field(default_factory=Roles)
+    allowance: int = 1
+    before: float | None = None
+
+    @property
+    def rests(self) -> bool:
+        """The last round has not helped: nothing is tried again before something changes."""
+        return self.allowance == 0
+
+    def begin(self, found: Sides) -> "Course":
+        """A round of moves begins."""
+        return replace(self, before=spread(found.loads), roles=found.roles)
+
+    def drop(self) -> "Course":
+        """The round that was under way moved nothing: it says nothing."""
+        return replace(self, before=None)
+
+    def settle(self) -> "Course":
+        """Nothing is left to move: only a node above `high` or below `low` begins it anew."""
+        return replace(self, roles=Roles())
+
+
+def follow(course: Course | None, loads: Sequence[Load], generation: int) -> Course:
+    """The course as of now: begun anew where the pool has changed, else with what the last round came to."""
+    nodes, requested = frozenset(load.name for load in loads), _requested(loads)
+    if course is None or (course.nodes, course.generation) != (nodes, generation) or _far(requested, course.requested):
+        return Course(nodes, generation, requested)
+    if course.before is None:
+        return course
+    helped = course.before - spread(loads) >= LEAST / 2
+    return replace(course, before=None, allowance=min(2 * course.allowance, MOST) if helped else 0)
+
+
+def _requested(loads: Sequence[Load]) -> Pair:
+    asked = whole = Pair()
+    for load in loads:
+        asked, whole = asked + load.requested, whole + load.whole
+    return asked / whole
+
+
+def _far(one: Pair, other: Pair) -> bool:
+    return max(abs(one.cpu - other.cpu), abs(one.memory - other.memory)) > _CHANGED

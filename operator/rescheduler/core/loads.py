@@ -1,0 +1,151 @@
+"""How full the nodes of one pool are, and what moving a pod would do to that.
+
+The spread weighs each node by its size: so its mean stays where it is whatever is moved, and a move between two
+nodes changes it by the same amount whatever happens on others. That is what makes "every move lowers the spread by
+at least so much" a promise that ends.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rescheduler.core.demands import Amounts
+from rescheduler.core.facts import Node
+from rescheduler.core.quantities import CPU, MEMORY, PODS
+
+STEADY = 3
+"""So many samples in a row must agree before usage counts: one peak moves nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """CPU and memory: amounts (thousandths, bytes) or shares of a node."""
+
+    cpu: float = 0.0
+    memory: float = 0.0
+
+    @classmethod
+    def of(cls, amounts: Amounts) -> "Pair":
+        """Those two of a ResourceList."""
+        return cls(amounts.get(CPU, 0), amounts.get(MEMORY, 0))
+
+    def __add__(self, other: "Pair") -> "Pair":
+        return Pair(self.cpu + other.cpu, self.memory + other.memory)
+
+    def __sub__(self, other: "Pair") -> "Pair":
+        return Pair(self.cpu - other.cpu, self.memory - other.memory)
+
+    def __mul__(self, other: "Pair") -> "Pair":
+        return Pair(self.cpu * other.cpu, self.memory * other.memory)
+
+    def __truediv__(self, other: "Pair") -> "Pair":
+        """Share by share; of nothing there is no share."""
+        return Pair(self.cpu / other.cpu if other.cpu else 0.0, self.memory / other.memory if other.memory else 0.0)
+
+    @property
+    def most(self) -> float:
+        """The larger one, of shares."""
+        return max(self.cpu, self.memory)
+
+    @property
+    def sum(self) -> float:
+        """Both together, of shares."""
+        return self.cpu + self.memory
+
+
+def larger(one: Pair, other: Pair) -> Pair:
+    """The larger of each."""
+    return Pair(max(one.cpu, other.cpu), max(one.memory, other.memory))
+
+
+def smaller(one: Pair, other: Pair) -> Pair:
+    """The smaller of each."""
+    return Pair(min(one.cpu, other.cpu), min(one.memory, other.memory))
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How full one node is.
+
+    Attributes:
+        whole: what it has for pods (allocatable).
+        requested: what its pods ask for.
+        burden: what counts when it gives: the requests, or more where more was used for some time.
+        claimed: what counts when it takes: the burden, or the highest usage seen.
+        free: by resource, what no pod has asked for; `pods` among them.
+    """
+
+    node: Node
+    whole: Pair
+    requested: Pair
+    burden: Pair
+    claimed: Pair
+    free: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The node's."""
+        return self.node.name
+
+    @property
+    def share(self) -> Pair:
+        """How full it is."""
+        return self.burden / self.whole
+
+    @property
+    def taken(self) -> Pair:
+        """How full it is when another pod is to come."""
+        return self.claimed / self.whole
+
+    def weight(self, asked: Pair) -> Pair:
+        """What leaves with a pod that asks for this: of a node that uses more than is asked, in proportion more."""
+        return asked * larger(self.burden / self.requested, Pair(1, 1))
+
+    def room_for(self, asked: Amounts) -> bool:
+        """Whether the scheduler would find room for it."""
+        return self.free.get(PODS, 0) >= 1 and all(self.free.get(name, 0) >= size for name, size in asked.items())
+
+
+def load(node: Node, requested: Amounts, samples: Sequence[Pair] = ()) -> Load:
+    """A node with what its pods ask for, `pods` their number; `samples`: its usage, the latest last."""
+    asked = Pair.of(requested)
+    burden = claimed = asked
+    if len(samples) >= STEADY:
+        least, highest = samples[-STEADY], samples[-STEADY]
+        for sample in samples[-STEADY + 1 :]:
+            least, highest = smaller(least, sample), larger(highest, sample)
+        burden, claimed = larger(asked, least), larger(asked, highest)
+    free = {name: size - requested.get(name, 0) for name, size in node.allocatable.items()}
+    return Load(node, Pair.of(node.allocatable), asked, burden, claimed, free)
+
+
+def mean(loads: Iterable[Load]) -> Pair:
+    """How full they are together."""
+    burden = whole = Pair()
+    for each in loads:
+        burden, whole = burden + each.burden, whole + each.whole
+    return burden / whole
+
+
+def spread(loads: Sequence[Load]) -> float:
+    """How unevenly full they are: the squares of the distances from the mean, in nodes of mean size."""
+    middle, size = mean(loads), unit(loads)
+    squares = Pair()
+    for each in loads:
+        distance = each.share - middle
+        squares += each.whole / size * distance * distance
+    return squares.sum
+
+
+def unit(loads: Sequence[Load]) -> Pair:
+    """The mean size of these nodes."""
+    whole = Pair()
+    for each in loads:
+        whole += each.whole
+    return whole / Pair(len(loads), len(loads))
+
+
+def gain(giver: Load, taker: Load, weight: Pair, size: Pair) -> float:
+    """By how much the spread falls when so much goes from one to the other; `size`: the unit of the spread."""
+    given, got = weight / giver.whole, weight / taker.whole
+    gap = giver.share - taker.taken
+    return (weight / size * (gap + gap - given - got)).sum

@@ -1,0 +1,79 @@
+"""Which pods may be moved for the sake of evenness alone: fewer than a drain may move.
+
+Nobody asked for this move: whoever might lose something by it stays, and whoever only the scheduler could place too.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from rescheduler.api.policies import Drain, Replacement
+from rescheduler.core import pods, replacements
+from rescheduler.core.budgets import Budget
+from rescheduler.core.demands import asked
+from rescheduler.core.pods import Pod
+from rescheduler.core.rebalances import Candidate
+from rescheduler.core.verdicts import Circumstances, Fate, judge
+
+COOL_DOWN = timedelta(minutes=5)
+"""Nothing of an owner is moved again so soon, and no pod that is younger."""
+_MANAGED = ("ReplicaSet", "StatefulSet", "ReplicationController")
+_SYSTEM_CRITICAL = 2_000_000_000
+"""Priority of system-cluster-critical, the lower of the two."""
+_SCHEDULER = "default-scheduler"
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+
+
+def candidate(
+    raw: Mapping[str, Any], drain: Drain, seen: Circumstances, budgets: Callable[[Pod], Sequence[Budget]]
+) -> Candidate | None:
+    """The raw pod as one that may be moved; None where it stays. `budgets`: those that cover a pod."""
+    pod, spec = pods.pod(raw), raw["spec"]
+    if _stays(pod, spec, seen) or judge(pod, drain, seen).fate is not Fate.EVICT:
+        return None
+    first = _can_be_replaced_first(pod, drain)
+    if not first and not _budget_allows(pod, budgets(pod)):
+        return None
+    return Candidate(pod, asked(spec), _asks(spec), first)
+
+
+def _stays(pod: Pod, spec: Mapping[str, Any], seen: Circumstances) -> bool:
+    if pod.owner is None or pod.owner.kind not in _MANAGED or not pod.ready or pod.deleting or pod.move:
+        return True
+    if pod.priority >= _SYSTEM_CRITICAL or pod.key == seen.own:
+        return True
+    if pod.claims or pod.host_path or pod.pinned or pod.finished:
+        return True
+    young = pod.created is None or seen.now - pod.created < COOL_DOWN
+    return young or _only_the_scheduler_knows(spec)
+
+
+def _only_the_scheduler_knows(spec: Mapping[str, Any]) -> bool:
+    """Where the pod may run depends on more than its node's labels, taints and room."""
+    affinity = spec.get("affinity") or {}
+    return bool(
+        (affinity.get("podAffinity") or {}).get(_REQUIRED)
+        or (affinity.get("podAntiAffinity") or {}).get(_REQUIRED)
+        or any(c.get("whenUnsatisfiable") == "DoNotSchedule" for c in spec.get("topologySpreadConstraints") or ())
+        or any(port.get("hostPort") for container in spec["containers"] for port in container.get("ports") or ())
+        or spec.get("hostNetwork")
+        or spec.get("resourceClaims")
+        or spec.get("schedulerName", _SCHEDULER) != _SCHEDULER
+    )
+
+
+def _can_be_replaced_first(pod: Pod, drain: Drain) -> bool:
+    """As far as the pod itself tells; its Deployment is asked when it is moved."""
+    of_deployment = pod.owner is not None and pod.owner.kind == "ReplicaSet" and bool(pod.hash)
+    return of_deployment and replacements.wanted(pod, drain) is not Replacement.NEVER
+
+
+def _budget_allows(pod: Pod, covering: Sequence[Budget]) -> bool:
+    """Its owner has said how many may be missing, and that is not used up; without a word of theirs it stays."""
+    return len(covering) == 1 and covering[0].would_allow(pod)
+
+
+def _asks(spec: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: spec[name] for name in ("nodeSelector", "tolerations") if spec.get(name)}
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity")
+    return found | ({"affinity": {"nodeAffinity": affinity}} if affinity else {})
