@@ -26,6 +26,7 @@ from pathlib import Path
 
 MODULE = Path(__file__).parent / "binaries"
 NODE_MODULE = Path(__file__).parent / "real" / "binaries"
+PEER_MODULE = Path(__file__).parents[2] / "bench" / "binaries"
 _ANSWERS_WITHIN = 5.0  # seconds
 _CPU_MINUTES = 12
 
@@ -41,7 +42,7 @@ class Program:
     Attributes:
         module: the Go module whose version in go.mod counts.
         url: below the source's base; `{v}` the version, `{number}` without its v, `{arch}` the machine's. An archive
-            is unpacked.
+            is unpacked. Empty: there is no release of it but as an image, so it is always built.
         tools: folder of the go.mod that has it as a tool.
         cgo: whether it is partly C.
     """
@@ -114,6 +115,13 @@ NODE_PROGRAMS = (
 )
 """What a real node runs: got only where `ensure` is asked for them by name."""
 
+_DESCHEDULER = "sigs.k8s.io/descheduler"
+PEER_PROGRAMS = (Program("descheduler", f"{_DESCHEDULER}/cmd/descheduler", _DESCHEDULER, "", "", PEER_MODULE),)
+"""What the benchmark measures beside us: got only where `ensure` is asked for them by name."""
+
+_SETS = (PROGRAMS, NODE_PROGRAMS, PEER_PROGRAMS)
+_STEPS = {MODULE: "control plane, simulator and tools", NODE_MODULE: "container runtime", PEER_MODULE: "descheduler"}
+
 
 def versions(tools: Path = MODULE) -> dict[str, str]:
     """Module to version, as go.mod has them: the only place where they are written."""
@@ -128,19 +136,19 @@ def versions(tools: Path = MODULE) -> dict[str, str]:
 def cache(programs: Sequence[Program] = PROGRAMS) -> Path:
     """Where programs are kept: outside the checkout, keyed by their versions."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    known = {tools: versions(tools) for tools in (MODULE, NODE_MODULE)}
+    known = {tools: versions(tools) for tools in {program.tools for program in programs}}
     wanted = json.dumps({p.name: known[p.tools][p.module] for p in programs}, sort_keys=True)
     return base / "rescheduler" / "binaries" / hashlib.sha256(wanted.encode()).hexdigest()[:12]
 
 
 def _home(program: Program) -> Path:
-    return cache(NODE_PROGRAMS if program in NODE_PROGRAMS else PROGRAMS)
+    return cache(next(programs for programs in _SETS if program in programs))
 
 
 def find(name: str) -> Path | None:
     """A program that is there already."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
-    places = ([Path(assets)] if assets else []) + [cache(), cache(NODE_PROGRAMS)]
+    places = ([Path(assets)] if assets else []) + [cache(programs) for programs in _SETS]
     return next((place / name for place in places if os.access(place / name, os.X_OK)), None)
 
 
@@ -154,7 +162,7 @@ def path(name: str) -> Path:
 
 def ensure(names: Sequence[str] = ()) -> None:
     """Get what is missing of these programs, or of the control plane's. Raises MissingBinariesError."""
-    wanted = [p for p in (*PROGRAMS, *NODE_PROGRAMS) if p.name in names] if names else list(PROGRAMS)
+    wanted = [p for programs in _SETS for p in programs if p.name in names] if names else list(PROGRAMS)
     if all(find(program.name) for program in wanted):
         return
     for program in wanted:
@@ -194,6 +202,8 @@ def _lock() -> Iterator[None]:
 
 def _downloaded(program: Program, silent: set[str], *, needed: bool) -> bool:
     """Whether it was; `silent` collects sources that do not answer, so that each is waited for once."""
+    if not program.url:
+        return False
     base = os.environ.get(f"RESCHEDULER_SOURCE_{program.source.upper()}", SOURCES[program.source])
     arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     version = versions(program.tools)[program.module]
@@ -293,7 +303,7 @@ def _step(program: Program) -> str:
     """What is built by one command: of one module, with the same flags."""
     if program.name == "etcd" or program.cgo:
         return program.name
-    return "control plane, simulator and tools" if program.tools == MODULE else "container runtime"
+    return _STEPS[program.tools]
 
 
 def _go_build(go: str, programs: Sequence[Program], step: str) -> None:

@@ -5,14 +5,15 @@ move for ever: the first round is one pod, each that helped doubles the next, an
 pool itself has changed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from rescheduler.core.loads import Load, Pair, spread
-from rescheduler.core.rebalances import LEAST, Roles, Sides
+from rescheduler.core.rebalances import Roles, Shift, Sides
 
 MOST = 8
 """Moves of one round at most."""
+_KEPT = 0.5  # so much of what a round promised must have come true
 _CHANGED = 0.05  # of all that the pool has: so much more or less is requested
 
 
@@ -26,6 +27,7 @@ class Course:
         roles: of its nodes, until nothing is left to move.
         allowance: moves of the next round; 0: it rests.
         before: the spread before the round that is under way; None: none is.
+        promised: by how much that round should lower it.
     """
 
     nodes: frozenset[str]
@@ -34,15 +36,17 @@ class Course:
     roles: Roles = field(default_factory=Roles)
     allowance: int = 1
     before: float | None = None
+    promised: float = 0.0
 
     @property
     def rests(self) -> bool:
         """The last round has not helped: nothing is tried again before something changes."""
         return self.allowance == 0
 
-    def begin(self, found: Sides) -> "Course":
+    def begin(self, found: Sides, shifts: Iterable[Shift]) -> "Course":
         """A round of moves begins."""
-        return replace(self, before=spread(found.loads), roles=found.roles)
+        promised = sum(shift.gain for shift in shifts)
+        return replace(self, before=spread(found.loads), promised=promised, roles=found.roles)
 
     def drop(self) -> "Course":
         """The round that was under way moved nothing: it says nothing."""
@@ -60,7 +64,7 @@ def follow(course: Course | None, loads: Sequence[Load], generation: int) -> Cou
         return Course(nodes, generation, requested)
     if course.before is None:
         return course
-    helped = course.before - spread(loads) >= LEAST / 2
+    helped = course.before - spread(loads) >= _KEPT * course.promised
     return replace(course, before=None, allowance=min(2 * course.allowance, MOST) if helped else 0)
 
 

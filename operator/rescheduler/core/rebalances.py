@@ -16,9 +16,9 @@ from rescheduler.core.loads import Load, Pair, gain, larger, mean, smaller, unit
 from rescheduler.core.placement import may_run_on
 from rescheduler.core.pods import Pod
 
-LEAST = 0.005
-"""By how much a move off a node above `high` lowers the spread at least: 1% of a node across 25 points, or 2% across 13."""
-WORTH = 4 * LEAST
+LEAST = 0.01
+"""By how much a move off a node above `high` lowers the spread at least: 1% of a node, of both resources, across 26 points."""
+WORTH = 0.03
 """The same, of moves off other nodes."""
 MOST_GIVERS = 10
 """The pods of so many nodes, the fullest, are looked at in one round."""
@@ -108,15 +108,15 @@ def sides(
     """Who gives and who takes: nodes above `high`, and nodes below `low`, each until it is as full as the mean.
 
     To stop at `high` and `low` would leave a node that gives just below one, and its next pod start all over again.
-    `returned`: nodes back from maintenance, empty; where no node is above `high`, those above the mean fill them.
+    `returned`: nodes back from maintenance, empty; all above the mean fill them, and them first.
     """
     roles = roles or Roles()
     high, low = _both(bounds.high), _both(bounds.low)
     middle = mean(loads)
     full = frozenset(load.name for load in loads if above(load, high))
     empty = frozenset(load.name for load in loads if _below(load, low) and _welcomes(load))
-    if not full and returned & empty:
-        full |= {load.name for load in loads if above(load, middle)} - empty
+    if back := empty & returned:
+        empty, full = back, full | {load.name for load in loads if above(load, middle)} - back
     roles = Roles((roles.givers - empty) | full, (roles.takers - full) | empty)
     line, until = smaller(middle, high), larger(middle, low)
     givers = [load for load in loads if load.name in roles.givers and above(load, line)]
@@ -183,6 +183,8 @@ class _Draft:
             node, helps = candidate.pod.node, self._gain(candidate, taker)
             if candidate.owner in self._resting:
                 waits.setdefault(node, helps)
+            elif waits and not self._full(candidate):
+                return False  # nodes above `high` come first, also where they wait
             elif helps >= _PATIENCE * waits.get(node, 0.0):
                 self._take(candidate, taker, helps)
                 return True
@@ -203,14 +205,13 @@ class _Draft:
         return gain(self._givers[candidate.pod.node], taker, self._weight(candidate), self._size)
 
     def _landing(self, candidate: Candidate) -> Load | None:
-        """The emptiest node that can have it; None where there is none, or where another one would not do."""
-        least, ceiling = LEAST if self._full(candidate) else WORTH, self._found.bounds.high
-        weight, may = self._weight(candidate), self._allowed(candidate)
+        """The emptiest node that can have it; None where it would be too full, or where another would not do either."""
+        least, may = LEAST if self._full(candidate) else WORTH, self._allowed(candidate)
         could = [t for t in self._takers if t.name in may and t.room_for(candidate.asked)]
-        for taker in could:
-            if self._gain(candidate, taker) < least or (taker.taken + weight / taker.whole).most > ceiling:
-                return None
-        return could[0] if could else None
+        if not could or any(self._gain(candidate, taker) < least for taker in could):
+            return None
+        then = could[0].taken + self._weight(candidate) / could[0].whole
+        return could[0] if then.most <= self._found.bounds.high else None
 
     def _allowed(self, candidate: Candidate) -> frozenset[str]:
         """Names of the nodes that its spec lets it run on; many pods ask for the same."""

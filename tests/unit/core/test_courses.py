@@ -1,0 +1,64 @@
+"""How far the evening out of a pool may go on."""
+
+from rescheduler.core.courses import MOST, Course, follow
+from rescheduler.core.facts import Node
+from rescheduler.core.loads import Load, load
+from rescheduler.core.pods import Pod
+from rescheduler.core.rebalances import Bounds, Candidate, Roles, choose, sides
+
+BOUNDS = Bounds(0.8, 0.5)
+
+
+def loads(**shares: int) -> list[Load]:
+    return [
+        load(Node(name, name, allocatable={"cpu": 10_000, "pods": 9}), {"cpu": share * 100})
+        for name, share in shares.items()
+    ]
+
+
+def rounds(*after: dict[str, int], generation: int = 1) -> Course:
+    """Rounds of one pod of 30 each, off a node of 90; how full the nodes were found after each."""
+    before = loads(a=90, b=0)
+    course = follow(None, before, 1)
+    for shares in after:
+        found = sides(before, BOUNDS, course.roles)
+        shifts = choose(found, [Candidate(Pod("s", "p", "p", node="a"), {"cpu": 3000})])
+        course = follow(course.begin(found, shifts), loads(**shares), generation)
+    return course
+
+
+def test_it_begins_with_one_pod_and_doubles_while_that_helps() -> None:
+    assert rounds().allowance == 1
+    assert rounds({"a": 60, "b": 30}).allowance == 2
+    assert rounds(*[{"a": 60, "b": 30}] * 9).allowance == MOST
+
+
+def test_it_rests_once_a_round_has_not_helped() -> None:
+    assert rounds({"a": 90, "b": 0}).rests
+    assert rounds({"a": 60, "b": 30}, {"a": 90, "b": 0}).rests
+
+
+def test_half_of_what_was_promised_will_do() -> None:
+    assert not rounds({"a": 75, "b": 15}).rests  # of 0.36, 0.225
+    assert rounds({"a": 82, "b": 8}).rests
+
+
+def test_it_rests_until_the_pool_has_changed() -> None:
+    resting = rounds({"a": 90, "b": 0})
+    assert follow(resting, loads(a=90, b=4), 1).rests
+    assert not follow(resting, loads(a=90, b=11), 1).rests  # 5.5% more is asked
+    assert not follow(resting, loads(a=90, b=0, c=0), 1).rests
+    assert not follow(resting, loads(a=90, c=0), 1).rests
+    assert not follow(resting, loads(a=90, b=0), 2).rests
+
+
+def test_a_round_that_moved_nothing_says_nothing() -> None:
+    course = follow(None, loads(a=90, b=0), 1)
+    course = course.begin(sides(loads(a=90, b=0), BOUNDS), []).drop()
+    assert follow(course, loads(a=90, b=0), 1).allowance == 1
+
+
+def test_who_gives_and_takes_is_remembered_until_it_settles() -> None:
+    course = rounds({"a": 60, "b": 30})
+    assert course.roles == Roles(frozenset({"a"}), frozenset({"b"}))
+    assert course.settle().roles == Roles()
