@@ -26,8 +26,8 @@ class Course:
         requested: how full they were together, by requests, when this course began.
         roles: of its nodes, until nothing is left to move.
         allowance: moves of the next round; 0: it rests.
-        before: the spread before the round that is under way; None: none is.
-        promised: by how much that round should lower it.
+        before: the spread, by requests, before the round that is under way; None: none is.
+        needed: by how much that round lowers it at least, if it helps.
     """
 
     nodes: frozenset[str]
@@ -36,7 +36,7 @@ class Course:
     roles: Roles = field(default_factory=Roles)
     allowance: int = 1
     before: float | None = None
-    promised: float = 0.0
+    needed: float = 0.0
 
     @property
     def rests(self) -> bool:
@@ -45,8 +45,8 @@ class Course:
 
     def begin(self, found: Sides, shifts: Iterable[Shift]) -> "Course":
         """A round of moves begins."""
-        promised = sum(shift.gain for shift in shifts)
-        return replace(self, before=spread(found.loads), promised=promised, roles=found.roles)
+        needed = sum(shift.evens - (1 - _KEPT) * shift.gain for shift in shifts)
+        return replace(self, before=spread(found.loads), needed=needed, roles=found.roles)
 
     def drop(self) -> "Course":
         """The round that was under way moved nothing: it says nothing."""
@@ -64,7 +64,7 @@ def follow(course: Course | None, loads: Sequence[Load], generation: int) -> Cou
         return Course(nodes, generation, requested)
     if course.before is None:
         return course
-    helped = course.before - spread(loads) >= _KEPT * course.promised
+    helped = course.before - spread(loads) >= course.needed
     return replace(course, before=None, allowance=min(2 * course.allowance, MOST) if helped else 0)
 
 

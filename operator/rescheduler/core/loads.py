@@ -7,13 +7,15 @@ at least so much" a promise that ends.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 
 from rescheduler.core.demands import Amounts
 from rescheduler.core.facts import Node
 from rescheduler.core.quantities import CPU, MEMORY, PODS
 
 STEADY = 3
-"""So many samples in a row must agree before usage counts: one peak moves nothing."""
+"""So many samples in a row must agree before a node gives because of its usage: one peak moves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Load:
         whole: what it has for pods (allocatable).
         requested: what its pods ask for.
         burden: what counts when it gives: the requests, or more where more was used for some time.
-        claimed: what counts when it takes: the burden, or the highest usage seen.
+        claimed: what counts when it takes: the requests, or the highest usage seen of late.
         free: by resource, what no pod has asked for; `pods` among them.
     """
 
@@ -105,15 +107,15 @@ class Load:
         return self.free.get(PODS, 0) >= 1 and all(self.free.get(name, 0) >= size for name, size in asked.items())
 
 
-def load(node: Node, requested: Amounts, samples: Sequence[Pair] = ()) -> Load:
-    """A node with what its pods ask for, `pods` their number; `samples`: its usage, the latest last."""
+def load(node: Node, requested: Amounts, recent: Sequence[Pair] = (), known: Sequence[Pair] = ()) -> Load:
+    """A node with what its pods ask for, `pods` their number.
+
+    `recent`: samples of its usage since pods were last moved here; `known`: of late, from before that too.
+    """
     asked = Pair.of(requested)
-    burden = claimed = asked
-    if len(samples) >= STEADY:
-        least, highest = samples[-STEADY], samples[-STEADY]
-        for sample in samples[-STEADY + 1 :]:
-            least, highest = smaller(least, sample), larger(highest, sample)
-        burden, claimed = larger(asked, least), larger(asked, highest)
+    burden, claimed = asked, reduce(larger, (*known, *recent), asked)
+    if len(recent) >= STEADY:
+        burden = larger(asked, reduce(smaller, recent[-STEADY:]))
     free = {name: size - requested.get(name, 0) for name, size in node.allocatable.items()}
     return Load(node, Pair.of(node.allocatable), asked, burden, claimed, free)
 
@@ -126,26 +128,35 @@ def mean(loads: Iterable[Load]) -> Pair:
     return burden / whole
 
 
+def unit(loads: Sequence[Load]) -> Pair:
+    """The mean size of these nodes."""
+    whole = reduce(add, (each.whole for each in loads), Pair())
+    return whole / Pair(len(loads), len(loads))
+
+
 def spread(loads: Sequence[Load]) -> float:
-    """How unevenly full they are: the squares of the distances from the mean, in nodes of mean size."""
-    middle, size = mean(loads), unit(loads)
+    """How unevenly full they are, by requests: the squares of the distances from the mean, in nodes of mean size."""
+    size, whole = unit(loads), reduce(add, (each.whole for each in loads), Pair())
+    middle = reduce(add, (each.requested for each in loads), Pair()) / whole
     squares = Pair()
     for each in loads:
-        distance = each.share - middle
+        distance = each.requested / each.whole - middle
         squares += each.whole / size * distance * distance
     return squares.sum
 
 
-def unit(loads: Sequence[Load]) -> Pair:
-    """The mean size of these nodes."""
-    whole = Pair()
-    for each in loads:
-        whole += each.whole
-    return whole / Pair(len(loads), len(loads))
+def gain(giver: Load, taker: Load, asked: Pair, size: Pair) -> float:
+    """By how much nodes are more evenly full once a pod that asks for this goes from one to the other.
+
+    As `spread`, but by what counts as their load. `size`: the unit of the spread.
+    """
+    return _fall(giver.share - taker.taken, giver, taker, giver.weight(asked), size)
 
 
-def gain(giver: Load, taker: Load, weight: Pair, size: Pair) -> float:
-    """By how much the spread falls when so much goes from one to the other; `size`: the unit of the spread."""
-    given, got = weight / giver.whole, weight / taker.whole
-    gap = giver.share - taker.taken
-    return (weight / size * (gap + gap - given - got)).sum
+def gain_by_requests(giver: Load, taker: Load, asked: Pair, size: Pair) -> float:
+    """By how much the spread falls."""
+    return _fall(giver.requested / giver.whole - taker.requested / taker.whole, giver, taker, asked, size)
+
+
+def _fall(gap: Pair, giver: Load, taker: Load, weight: Pair, size: Pair) -> float:
+    return (weight / size * (gap + gap - weight / giver.whole - weight / taker.whole)).sum

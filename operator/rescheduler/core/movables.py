@@ -15,8 +15,8 @@ from rescheduler.core.pods import Pod
 from rescheduler.core.rebalances import Candidate
 from rescheduler.core.verdicts import Circumstances, Fate, judge
 
-COOL_DOWN = timedelta(minutes=5)
-"""Nothing of an owner is moved again so soon, and no pod that is younger."""
+COOL_DOWN = timedelta(minutes=2)
+"""Nothing of an owner is moved again so soon."""
 _MANAGED = ("ReplicaSet", "StatefulSet", "ReplicationController")
 _SYSTEM_CRITICAL = 2_000_000_000
 """Priority of system-cluster-critical, the lower of the two."""
@@ -42,10 +42,8 @@ def _stays(pod: Pod, spec: Mapping[str, Any], seen: Circumstances) -> bool:
         return True
     if pod.priority >= _SYSTEM_CRITICAL or pod.key == seen.own:
         return True
-    if pod.claims or pod.host_path or pod.pinned or pod.finished:
-        return True
-    young = pod.created is None or seen.now - pod.created < COOL_DOWN
-    return young or _only_the_scheduler_knows(spec)
+    held = pod.claims or pod.host_path or pod.pinned or pod.finished
+    return bool(held) or _only_the_scheduler_knows(spec)
 
 
 def _only_the_scheduler_knows(spec: Mapping[str, Any]) -> bool:

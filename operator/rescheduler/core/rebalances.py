@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rescheduler.core.demands import Amounts
-from rescheduler.core.loads import Load, Pair, gain, larger, mean, smaller, unit
+from rescheduler.core.loads import Load, Pair, gain, gain_by_requests, larger, mean, smaller, unit
 from rescheduler.core.placement import may_run_on
 from rescheduler.core.pods import Pod
 
@@ -61,12 +61,13 @@ class Shift:
 
     Attributes:
         share: of its node, what leaves with it.
-        gain: by how much the spread falls, where the pod lands on the emptiest node.
+        gain: by how much nodes are more evenly full then, where it lands on the emptiest; `evens`: by requests alone.
     """
 
     candidate: Candidate
     share: Pair
     gain: float
+    evens: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +199,8 @@ class _Draft:
     def _full(self, candidate: Candidate) -> bool:
         return above(self._givers[candidate.pod.node], _both(self._found.bounds.high))
 
-    def _weight(self, candidate: Candidate) -> Pair:
-        return self._givers[candidate.pod.node].weight(Pair.of(candidate.asked))
-
     def _gain(self, candidate: Candidate, taker: Load) -> float:
-        return gain(self._givers[candidate.pod.node], taker, self._weight(candidate), self._size)
+        return gain(self._givers[candidate.pod.node], taker, Pair.of(candidate.asked), self._size)
 
     def _landing(self, candidate: Candidate) -> Load | None:
         """The emptiest node that can have it; None where it would be too full, or where another would not do either."""
@@ -210,7 +208,8 @@ class _Draft:
         could = [t for t in self._takers if t.name in may and t.room_for(candidate.asked)]
         if not could or any(self._gain(candidate, taker) < least for taker in could):
             return None
-        then = could[0].taken + self._weight(candidate) / could[0].whole
+        weight = self._givers[candidate.pod.node].weight(Pair.of(candidate.asked))
+        then = could[0].taken + weight / could[0].whole
         return could[0] if then.most <= self._found.bounds.high else None
 
     def _allowed(self, candidate: Candidate) -> frozenset[str]:
@@ -222,8 +221,9 @@ class _Draft:
         return self._may[key]
 
     def _take(self, candidate: Candidate, taker: Load, helps: float) -> None:
-        giver = self._givers[candidate.pod.node]
-        self.shifts.append(Shift(candidate, self._weight(candidate) / giver.whole, helps))
+        giver, asked = self._givers[candidate.pod.node], Pair.of(candidate.asked)
+        evens = gain_by_requests(giver, taker, asked, self._size)
+        self.shifts.append(Shift(candidate, giver.weight(asked) / giver.whole, helps, evens))
         self._resting.add(candidate.owner)
         self._takers.remove(taker)
         self._left = [c for c in self._left if c.pod.node != giver.name]

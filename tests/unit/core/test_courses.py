@@ -2,7 +2,7 @@
 
 from rescheduler.core.courses import MOST, Course, follow
 from rescheduler.core.facts import Node
-from rescheduler.core.loads import Load, load
+from rescheduler.core.loads import Load, Pair, load
 from rescheduler.core.pods import Pod
 from rescheduler.core.rebalances import Bounds, Candidate, Roles, choose, sides
 
@@ -62,3 +62,14 @@ def test_who_gives_and_takes_is_remembered_until_it_settles() -> None:
     course = rounds({"a": 60, "b": 30})
     assert course.roles == Roles(frozenset({"a"}), frozenset({"b"}))
     assert course.settle().roles == Roles()
+
+
+def test_moves_for_the_sake_of_usage_may_leave_requests_as_uneven_as_they_promised() -> None:
+    """The busy node asks for less than the idle one: by requests alone the move makes it worse."""
+    node = Node("a", "a", allocatable={"cpu": 10_000, "pods": 9})
+    other = Node("b", "b", allocatable={"cpu": 10_000, "pods": 9})
+    before = [load(node, {"cpu": 3000}, [Pair(9000, 0)] * 3), load(other, {"cpu": 4000}, [Pair(500, 0)] * 3)]
+    found = sides(before, BOUNDS)
+    shifts = choose(found, [Candidate(Pod("s", "p", "p", node="a"), {"cpu": 500})])
+    course = follow(None, before, 1).begin(found, shifts)
+    assert not follow(course, [load(node, {"cpu": 2500}), load(other, {"cpu": 4500})], 1).rests

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rescheduler.core.facts import Node
-from rescheduler.core.loads import Load, Pair, gain, load, mean, spread, unit
+from rescheduler.core.loads import Load, Pair, gain, gain_by_requests, load, mean, spread, unit
 
 GI = 2**30
 
@@ -33,7 +33,10 @@ def test_what_is_used_counts_once_it_was_used_three_times_in_a_row() -> None:
 
 
 def test_one_peak_is_enough_not_to_be_given_more() -> None:
-    assert full("n", 2000, 0, Pair(), Pair(7000, 0), Pair()).taken.cpu == pytest.approx(0.875)
+    assert full("n", 2000, 0, Pair(7000, 0)).taken.cpu == pytest.approx(0.875)
+    before_a_move = load(node(), {"cpu": 2000}, (), [Pair(), Pair(7000, 0)])
+    assert before_a_move.taken.cpu == pytest.approx(0.875)
+    assert before_a_move.share.cpu == pytest.approx(0.25)
 
 
 def test_of_a_node_that_uses_more_than_is_asked_more_leaves_with_a_pod() -> None:
@@ -70,6 +73,11 @@ def test_the_gain_is_what_the_spread_falls_by_and_the_mean_stays(
         return found
 
     before, after = loads(), loads(Pair() - weight, weight)
-    assert spread(before) - spread(after) == pytest.approx(gain(before[0], before[1], weight, unit(before)), abs=1e-6)
+    assert gain(before[0], before[1], weight, unit(before)) == pytest.approx(
+        gain_by_requests(before[0], before[1], weight, unit(before)), abs=1e-6
+    )
+    assert spread(before) - spread(after) == pytest.approx(
+        gain_by_requests(before[0], before[1], weight, unit(before)), abs=1e-6
+    )
     assert mean(after).cpu == pytest.approx(mean(before).cpu, abs=1e-6)
     assert mean(after).memory == pytest.approx(mean(before).memory, abs=1e-6)
