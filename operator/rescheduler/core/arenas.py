@@ -4,7 +4,7 @@ Only nodes that are whole take part; while one of a pool is drained, its pods ne
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from rescheduler.api import names
@@ -12,7 +12,8 @@ from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import Policy, Suspend
 from rescheduler.core.facts import Node
 from rescheduler.core.rebalances import Bounds
-from rescheduler.core.turns import STALE, World
+from rescheduler.core.storms import storm
+from rescheduler.core.turns import World, blind
 
 Key = tuple[str, str]
 """Pool (empty: none) and policy."""
@@ -59,11 +60,12 @@ def survey(world: World) -> tuple[Arena, ...]:
         if drain and _empties(drain):
             draining.setdefault(pool, node.name)
         policy = world.policy(node)
-        if policy and policy.spec.rebalance.enabled and drain is None and _whole(node):
+        whole = drain is None and node.name not in world.suspects and _whole(node)
+        if policy and policy.spec.rebalance.enabled and whole:
             found[pool, policy.name].append(node)
     policies = {policy.name: policy for policy in world.winners.policies}
     return tuple(
-        Arena(pool, policies[name], tuple(nodes), _waits(policies[name], draining.get(pool), world))
+        Arena(pool, policies[name], tuple(nodes), _waits(policies[name], nodes, draining.get(pool), world))
         for (pool, name), nodes in sorted(found.items())
     )
 
@@ -76,12 +78,14 @@ def _empties(drain: NodeDrain) -> bool:
     return drain.status.started_at is not None and drain.status.drained_at is None
 
 
-def _waits(policy: Policy, drained: str | None, world: World) -> str:
-    if world.listed and world.now - world.listed >= STALE:
-        return "nodes, policies and NodeDrains could not be listed for some time"
+def _waits(policy: Policy, nodes: Iterable[Node], drained: str | None, world: World) -> str:
+    if found := blind(world, world.now):
+        return found
     if policy.spec.suspend is not Suspend.NONE:
         return f"ReschedulePolicy {policy.name} has suspend: {policy.spec.suspend}"
-    return f"node {drained} is being drained" if drained else ""
+    if drained:
+        return f"node {drained} is being drained"
+    return next((found for node in nodes if (found := storm(node, policy, world.weather))), "")
 
 
 def begun(drains: Mapping[str, NodeDrain]) -> frozenset[str]:

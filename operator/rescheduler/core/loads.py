@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
+from statistics import pstdev
 
 from rescheduler.core.demands import Amounts
 from rescheduler.core.facts import Node
@@ -160,3 +161,9 @@ def gain_by_requests(giver: Load, taker: Load, asked: Pair, size: Pair) -> float
 
 def _fall(gap: Pair, giver: Load, taker: Load, weight: Pair, size: Pair) -> float:
     return (weight / size * (gap + gap - weight / giver.whole - weight / taker.whole)).sum
+
+
+def deviation(loads: Sequence[Load]) -> Pair:
+    """For people: the standard deviation of the requested share, of CPU and of memory."""
+    shares = [each.requested / each.whole for each in loads]
+    return Pair(pstdev([share.cpu for share in shares]), pstdev([share.memory for share in shares]))

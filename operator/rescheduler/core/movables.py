@@ -3,13 +3,13 @@
 Nobody asked for this move: whoever might lose something by it stays, and whoever only the scheduler could place too.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
 from rescheduler.api.policies import Drain, Replacement
 from rescheduler.core import pods, replacements
-from rescheduler.core.budgets import Budget
+from rescheduler.core.budgets import Budget, covering
 from rescheduler.core.demands import asked
 from rescheduler.core.pods import Pod
 from rescheduler.core.rebalances import Candidate
@@ -17,6 +17,8 @@ from rescheduler.core.verdicts import Circumstances, Fate, judge
 
 COOL_DOWN = timedelta(minutes=2)
 """Nothing of an owner is moved again so soon."""
+SETBACK = timedelta(minutes=30)
+"""The same, where a move has come to nothing."""
 _MANAGED = ("ReplicaSet", "StatefulSet", "ReplicationController")
 _SYSTEM_CRITICAL = 2_000_000_000
 """Priority of system-cluster-critical, the lower of the two."""
@@ -24,17 +26,23 @@ _SCHEDULER = "default-scheduler"
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
-def candidate(
-    raw: Mapping[str, Any], drain: Drain, seen: Circumstances, budgets: Callable[[Pod], Sequence[Budget]]
-) -> Candidate | None:
-    """The raw pod as one that may be moved; None where it stays. `budgets`: those that cover a pod."""
+def candidate(raw: Mapping[str, Any], drain: Drain, seen: Circumstances) -> Candidate | None:
+    """The raw pod as one that may be moved; None where it stays."""
     pod, spec = pods.pod(raw), raw["spec"]
     if _stays(pod, spec, seen) or judge(pod, drain, seen).fate is not Fate.EVICT:
         return None
-    first = _can_be_replaced_first(pod, drain)
-    if not first and not _budget_allows(pod, budgets(pod)):
-        return None
-    return Candidate(pod, asked(spec), _asks(spec), first)
+    return Candidate(pod, asked(spec), _asks(spec), _can_be_replaced_first(pod, drain))
+
+
+def permitted(found: Candidate, budgets: Iterable[Budget]) -> bool:
+    """Whether it may be moved after all: a pod that cannot be replaced first only where its budget says so.
+
+    Its owner has said how many may be missing, and that is not used up; without a word of theirs it stays.
+    """
+    if found.first:
+        return True
+    over = covering(found.pod, budgets)
+    return len(over) == 1 and over[0].would_allow(found.pod)
 
 
 def _stays(pod: Pod, spec: Mapping[str, Any], seen: Circumstances) -> bool:
@@ -64,11 +72,6 @@ def _can_be_replaced_first(pod: Pod, drain: Drain) -> bool:
     """As far as the pod itself tells; its Deployment is asked when it is moved."""
     of_deployment = pod.owner is not None and pod.owner.kind == "ReplicaSet" and bool(pod.hash)
     return of_deployment and replacements.wanted(pod, drain) is not Replacement.NEVER
-
-
-def _budget_allows(pod: Pod, covering: Sequence[Budget]) -> bool:
-    """Its owner has said how many may be missing, and that is not used up; without a word of theirs it stays."""
-    return len(covering) == 1 and covering[0].would_allow(pod)
 
 
 def _asks(spec: Mapping[str, Any]) -> dict[str, Any]:

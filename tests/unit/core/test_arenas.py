@@ -11,6 +11,7 @@ from rescheduler.api.policies import Policy, ReschedulePolicySpec
 from rescheduler.core.arenas import begun, survey
 from rescheduler.core.facts import Node, NodeCondition
 from rescheduler.core.policies import Winners
+from rescheduler.core.sightings import see
 from rescheduler.core.turns import World
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -89,6 +90,18 @@ def test_a_suspended_policy_moves_nothing(suspend: str) -> None:
 def test_on_a_stale_view_nothing_is_moved() -> None:
     found = replace(world(node("a")), listed=NOW - timedelta(minutes=3))
     assert "could not be listed" in survey(found)[0].waits
+
+
+def test_in_a_storm_nothing_is_moved() -> None:
+    ill = NodeCondition("Ready", "False", transition=NOW - timedelta(minutes=9), heartbeat=NOW)
+    found = world(node("a"), node("b", conditions=(ill,)), node("c", conditions=(ill,)))
+    seen = {n.name: see(None, n, policy(), NOW - timedelta(minutes=9)) for n in found.nodes.values()}
+    (arena,) = survey(replace(found, sightings=seen))
+    assert arena.waits.startswith("2 of 3 nodes")
+
+
+def test_a_suspected_node_takes_no_part() -> None:
+    assert named(replace(world(node("a"), node("b")), suspects=frozenset({"b"}))) == {"": ["a"]}
 
 
 def test_the_bounds_are_the_policys() -> None:

@@ -1,6 +1,5 @@
 """Which pods may be moved for the sake of evenness alone."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,12 +8,14 @@ import pytest
 from rescheduler.api.policies import Drain, Replacement, Rule, RuleAction
 from rescheduler.api.selectors import LabelSelector
 from rescheduler.core.budgets import Budget
-from rescheduler.core.movables import candidate
+from rescheduler.core.movables import candidate, permitted
 from rescheduler.core.rebalances import Candidate
 from rescheduler.core.verdicts import Circumstances
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-ALLOWS, FULL = Budget("s", "b", "b", allowed=1), Budget("s", "b", "b", allowed=0, healthy=3, needed=3)
+ALL = LabelSelector()
+ALLOWS = Budget("s", "b", "b", selector=ALL, allowed=1)
+FULL = Budget("s", "b", "b", selector=ALL, allowed=0, healthy=3, needed=3)
 ZONES = {"topologyKey": "zone", "maxSkew": 1}
 APART: dict[str, Any] = {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "zone"}]}
 
@@ -37,10 +38,8 @@ def raw(kind: str = "ReplicaSet", *, meta: dict[str, Any] | None = None, **spec:
 
 
 def judged(pod: dict[str, Any], *budgets: Budget, own: str = "", **drain: Any) -> Candidate | None:
-    def covering(_: object) -> Sequence[Budget]:
-        return budgets
-
-    return candidate(pod, Drain(**drain), Circumstances(NOW, own=own), covering)
+    found = candidate(pod, Drain(**drain), Circumstances(NOW, own=own))
+    return found if found and permitted(found, budgets) else None
 
 
 def test_a_pod_of_a_deployment_may_be_moved_whatever_its_budget_allows() -> None:

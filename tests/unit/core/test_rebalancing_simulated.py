@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from random import Random
-from statistics import mean, pstdev
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -16,8 +16,7 @@ from rescheduler.core import budgets, courses, movables, rebalances
 from rescheduler.core.budgets import Budget
 from rescheduler.core.courses import Course
 from rescheduler.core.facts import Node
-from rescheduler.core.loads import Load, Pair, load
-from rescheduler.core.pods import Pod
+from rescheduler.core.loads import Load, Pair, deviation, load
 from rescheduler.core.rebalances import Bounds, Shift
 from rescheduler.core.verdicts import Circumstances
 
@@ -96,8 +95,8 @@ class World:
             asked[node].update({"cpu": app.cpu, "memory": app.memory, "pods": 1})
         return [load(node, asked[name]) for name, node in self.nodes.items()]
 
-    def budgets(self, pod: Pod) -> tuple[Budget, ...]:
-        rows = [
+    def budgets(self) -> list[Budget]:
+        return [
             budgets.budget(
                 {
                     "metadata": {"namespace": "s", "name": app.name, "uid": app.name},
@@ -106,9 +105,8 @@ class World:
                 }
             )
             for app in self.apps.values()
-            if app.room is not None and app.name == pod.labels["app"]
+            if app.room is not None
         ]
-        return budgets.covering(pod, rows)
 
     def place(self, app: App, avoid: Iterable[str], node_of: str = "") -> str | None:
         """As the scheduler does: PreferNoSchedule weighs thrice, then how full, then how balanced."""
@@ -149,8 +147,8 @@ class World:
     @property
     def deviation(self) -> float:
         """What the benchmark shows: the standard deviation of the requested share."""
-        rows = [each.share for each in self.loads()]
-        return mean([pstdev([s.cpu for s in rows]), pstdev([s.memory for s in rows])])
+        found = deviation(self.loads())
+        return found.sum / 2
 
 
 def pool(seed: int, scheduler: str = "evens out", *, sets: int = 2) -> World:
@@ -194,7 +192,8 @@ def even_out(
         found = rebalances.sides(loads, BOUNDS, course.roles, returned=returned)
         givers, seen = {each.name for each in found.givers}, Circumstances(world.now)
         rows = [world.raw(name) for name, node in world.at.items() if node in givers]
-        candidates = [c for raw in rows if (c := movables.candidate(raw, Drain(), seen, world.budgets))]
+        may = [c for raw in rows if (c := movables.candidate(raw, Drain(), seen))]
+        candidates = [c for c in may if movables.permitted(c, world.budgets())]
         left_alone = {owner for owner, until in resting.items() if until > world.now}
         most = course.allowance
         shifts = rebalances.choose(found, candidates, resting=left_alone, most=most) if most else ()
