@@ -40,6 +40,18 @@ class Metrics:
             buckets=(5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400),
             registry=self.registry,
         )
+        self.rebalance_moves = Counter(
+            "rescheduler_rebalance_moves",
+            "Pods moved from fuller to emptier nodes, or tried to be.",
+            ["pool", "outcome"],
+            registry=self.registry,
+        )
+        self.load_deviation = Gauge(
+            "rescheduler_node_load_deviation",
+            "Standard deviation of the share of nodes that is requested, where a policy has rebalance enabled.",
+            ["pool", "policy", "resource"],
+            registry=self.registry,
+        )
         self.reconcile_total = Counter(
             "controller_runtime_reconcile",
             "Reconciliations by controller and result.",

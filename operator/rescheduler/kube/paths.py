@@ -13,6 +13,7 @@ POLICIES = f"/apis/{GROUP}/{VERSION}/reschedulepolicies"
 DRAINS = f"/apis/{GROUP}/{VERSION}/nodedrains"
 POOLS = f"/apis/{GROUP}/{VERSION}/namespacepools"
 DAEMON_SETS = "/apis/apps/v1/daemonsets"
+NODE_METRICS = "/apis/metrics.k8s.io/v1beta1/nodes"
 ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 

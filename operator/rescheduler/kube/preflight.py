@@ -51,6 +51,7 @@ RIGHTS: tuple[Right, ...] = (
     *_rights("policy", "poddisruptionbudgets", "list watch"),
     *_rights("coordination.k8s.io", "leases", "get"),
     *_rights("cluster.x-k8s.io", "machines", "get"),
+    *_rights("metrics.k8s.io", "nodes", "list"),
     *_rights("apiextensions.k8s.io", "customresourcedefinitions", "list watch"),
     *_rights(GROUP, "reschedulepolicies", "list watch"),
     *_rights(GROUP, "namespacepools", "get list watch"),

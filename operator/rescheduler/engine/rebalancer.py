@@ -1,0 +1,270 @@
+"""Evens out nodes: every few minutes, and when a node or a policy changes, while a policy asks for it.
+
+All pods are listed in pieces, summed by node and dropped; only the pods of the few fullest nodes are looked at one by
+one, and forgotten too. What is remembered is small: how far each pool has come, and whose pods were moved of late.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+import structlog
+
+from rescheduler.api.policies import Mode
+from rescheduler.core import arenas, budgets, courses, movables, rebalances
+from rescheduler.core.arenas import Arena, Key
+from rescheduler.core.courses import Course
+from rescheduler.core.demands import held
+from rescheduler.core.loads import load
+from rescheduler.core.quantities import PODS
+from rescheduler.core.rebalances import Candidate, Shift, Sides
+from rescheduler.core.verdicts import Circumstances
+from rescheduler.engine.clock import Clock
+from rescheduler.engine.rebalance_announcements import RebalanceAnnouncer
+from rescheduler.engine.store import Store
+from rescheduler.engine.usages import Usages
+from rescheduler.kube import paths
+from rescheduler.kube.client import TRANSIENT, Client
+
+log = structlog.get_logger("rescheduler.rebalancer")
+
+_EVERY = 180.0  # seconds between looks where nothing changes
+_SAMPLED = 60.0  # seconds between samples of usage
+_SOON = 2.0  # seconds from a change or a round's end to the next look, at least
+_SHARE = 20  # a look may take 1/20 of the time
+_FIRST_WAIT, _LONGEST_WAIT = 2.0, 60.0  # seconds, where a look failed
+_REFILLED = timedelta(hours=1)  # so long after it came back a node is filled
+_PLACED = "status.phase!=Succeeded,status.phase!=Failed,spec.nodeName!="
+
+
+class Outcome(StrEnum):
+    """What became of a move."""
+
+    MOVED = "Moved"  # it has left, and its replacement is on another node
+    RETURNED = "Returned"  # it has been given back: no replacement came up, or none elsewhere
+    REFUSED = "Refused"  # nothing was done
+
+
+class Mover(Protocol):
+    """Moves one pod off a node that is not cordoned, within its budget and the policy's pace."""
+
+    async def move(self, candidate: Candidate, arena: Arena) -> Outcome:
+        """Move it; what became of that, once it is over."""
+        ...
+
+
+class Rebalancer:
+    """One for the process; runs while it leads."""
+
+    def __init__(
+        self,
+        client: Client,
+        store: Store,
+        clock: Clock,
+        mover: Mover,
+        usages: Usages,
+        announcer: RebalanceAnnouncer,
+        *,
+        own_pod: str = "",
+    ) -> None:
+        self._client, self._store, self._clock, self._mover = client, store, clock, mover
+        self._usages, self._announcer, self._own_pod = usages, announcer, own_pod
+        self._wake = asyncio.Event()
+        self._courses: dict[Key, Course] = {}
+        self._rounds: dict[Key, asyncio.Task[None]] = {}
+        self._rests: dict[str, datetime] = {}  # by uid of an owner: until when it is waited for
+        self._spared: dict[str, datetime] = {}  # the same: until when its pods are no candidates at all
+        self._moving: Counter[str] = Counter()  # by uid of an owner
+        self._away: frozenset[str] = frozenset()
+        self._returned: dict[str, datetime] = {}  # by node: until when it is filled
+        self._gist: object = None
+        self._due, self._not_before, self._sample_at = 0.0, 0.0, 0.0
+        self._wait = _FIRST_WAIT
+
+    def wake(self) -> None:
+        """A node, a policy or a drain may have changed."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        try:
+            while True:
+                self._wake.clear()
+                await self._turn(arenas.survey(self._store.world()))
+                await self._sleep()
+        finally:
+            rounds = list(self._rounds.values())
+            for task in rounds:
+                task.cancel()
+            await asyncio.gather(*rounds, return_exceptions=True)
+
+    async def _sleep(self) -> None:
+        until = min(max(self._due, self._not_before), self._sample_at)
+        try:
+            async with asyncio.timeout(max(0.0, until - self._clock.monotonic())):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(1.0)  # heartbeats of many nodes are one look at what is in memory
+
+    async def _turn(self, found: Sequence[Arena]) -> None:
+        now = self._clock.monotonic()
+        self._see_returns(found)
+        gist = [(a.key, a.waits, a.policy.generation, a.policy.uid, frozenset(n.name for n in a.nodes)) for a in found]
+        if gist != self._gist:
+            self._gist = gist
+            self._due, self._sample_at = min(self._due, now), min(self._sample_at, now)
+        self._forget({arena.key for arena in found})
+        if not found:
+            self._due = self._sample_at = float("inf")
+            return
+        try:
+            if now >= self._sample_at:
+                self._sample_at = now + _SAMPLED
+                await self._usages.sample()
+            if now >= max(self._due, self._not_before):
+                await self._look(found)
+            self._wait = _FIRST_WAIT
+        except TRANSIENT as error:
+            log.warning("rebalance.look_failed", error=str(error))
+            self._due = self._not_before = self._clock.monotonic() + self._wait
+            self._wait = min(self._wait * 2, _LONGEST_WAIT)
+
+    def _see_returns(self, found: Sequence[Arena]) -> None:
+        """Nodes that were drained and now stand there empty."""
+        now, away = self._clock.now(), arenas.begun(self._store.drains)
+        whole = {node.name for arena in found for node in arena.nodes}
+        self._away = (self._away | away) & self._store.nodes.keys()
+        for name in (self._away - away) & whole:
+            self._returned[name] = now + _REFILLED
+            log.info("rebalance.node_returned", node=name)
+        self._away -= self._returned.keys() - away
+        self._returned = {name: until for name, until in self._returned.items() if now < until and name in whole}
+
+    def _forget(self, keys: set[Key]) -> None:
+        for key in self._courses.keys() - keys:
+            del self._courses[key]
+            self._announcer.forget(*key)
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    async def _look(self, found: Sequence[Arena]) -> None:
+        began = self._clock.monotonic()
+        self._due = began + _EVERY
+        now = self._clock.now()
+        self._rests = {owner: until for owner, until in self._rests.items() if until > now}
+        self._spared = {owner: until for owner, until in self._spared.items() if until > now}
+        asked = await self._count()
+        for arena in found:
+            if arena.key not in self._rounds and len(arena.nodes) > 1:
+                await self._even_out(arena, asked)
+        ended = self._clock.monotonic()
+        self._not_before = ended + max(_SOON, (ended - began) * _SHARE)
+
+    async def _count(self) -> Mapping[str, Counter[str]]:
+        """What the pods on each node ask for, and how many they are."""
+        found: dict[str, Counter[str]] = {}
+        async for page in self._client.list(paths.PODS, fieldSelector=_PLACED):
+            for raw in page["items"]:
+                sums = found.setdefault(raw["spec"]["nodeName"], Counter())
+                sums.update(held(raw))
+                sums[PODS] += 1
+        return found
+
+    async def _even_out(self, arena: Arena, asked: Mapping[str, Counter[str]]) -> None:
+        loads = [load(node, asked.get(node.name, {}), *self._usages.of(node.name)) for node in arena.nodes]
+        before = self._courses.get(arena.key)
+        course = courses.follow(before, loads, arena.policy.generation)
+        self._announcer.measured(arena, loads)
+        if course.rests and not (before and before.rests):
+            self._announcer.gave_up(arena)
+            log.warning("rebalance.helps_not", pool=arena.pool, policy=arena.policy.name)
+        found = rebalances.sides(loads, arena.bounds, course.roles, returned=self._returned.keys())
+        self._courses[arena.key] = course.settle() if found.idle else course
+        if found.idle or arena.waits or course.rests:
+            return
+        candidates = await self._candidates(found, arena)
+        resting = self._rests.keys() | self._moving.keys()
+        shifts = rebalances.choose(found, candidates, resting=resting, most=course.allowance)
+        if not shifts:
+            self._wait_for(resting & {candidate.owner for candidate in candidates}, arena)
+        elif arena.policy.spec.mode is Mode.AUDIT:
+            self._announcer.would_move(arena, found, shifts)
+        else:
+            self._courses[arena.key] = course.begin(found, shifts)
+            self._announcer.moving(arena, found, shifts)
+            self._moving.update(shift.candidate.owner for shift in shifts)
+            task = self._rounds[arena.key] = asyncio.create_task(self._round(arena, shifts))
+            task.add_done_callback(_show)
+
+    def _wait_for(self, owners: set[str], arena: Arena) -> None:
+        """Nothing is to be moved now: look again when the first of these has rested, or be done."""
+        if not owners:
+            self._courses[arena.key] = self._courses[arena.key].settle()
+            return
+        ends = [self._rests[owner] for owner in owners if owner in self._rests]
+        soonest = min((end - self._clock.now()).total_seconds() for end in ends) if ends else _EVERY
+        self._due = min(self._due, self._clock.monotonic() + max(_SOON, soonest))
+
+    async def _candidates(self, found: Sides, arena: Arena) -> list[Candidate]:
+        """Pods of the nodes that give; listed, judged and dropped."""
+        drain = arena.policy.spec.drain
+        seen = Circumstances(self._clock.now(), labels=await self._labels(arena), own=self._own_pod)
+        rows = []
+        for giver in found.givers:
+            async for page in self._client.list(paths.PODS, fieldSelector=f"spec.nodeName={giver.name}"):
+                rows += [c for raw in page["items"] if (c := movables.candidate(raw, drain, seen))]
+        rows = [row for row in rows if row.owner not in self._spared]
+        spaces = {row.pod.namespace for row in rows if not row.first}
+        over = [budget for space in sorted(spaces) for budget in await self._budgets(space)]
+        return [row for row in rows if movables.permitted(row, over)]
+
+    async def _labels(self, arena: Arena) -> Mapping[str, Mapping[str, str]]:
+        """Labels of namespaces, where a rule asks for them."""
+        found: dict[str, Mapping[str, str]] = {}
+        if any(not rule.namespace_selector.is_empty for rule in arena.policy.spec.drain.rules):
+            async for page in self._client.list(paths.NAMESPACES):
+                found |= {raw["metadata"]["name"]: raw["metadata"].get("labels") or {} for raw in page["items"]}
+        return found
+
+    async def _budgets(self, space: str) -> list[budgets.Budget]:
+        return [budgets.budget(raw) async for page in self._client.list(paths.budgets(space)) for raw in page["items"]]
+
+    # -- moving -------------------------------------------------------------------------------------------------------
+
+    async def _round(self, arena: Arena, shifts: Sequence[Shift]) -> None:
+        """Move these side by side; the next round begins when all of them are over."""
+        try:
+            outcomes = await asyncio.gather(*(self._move(arena, shift) for shift in shifts))
+        finally:
+            del self._rounds[arena.key]
+        course = self._courses.get(arena.key)
+        if course and Outcome.MOVED not in outcomes:
+            self._courses[arena.key] = course.drop()
+        self._usages.begin_anew(node.name for node in arena.nodes)
+        self._due = self._clock.monotonic()
+        self._wake.set()
+
+    async def _move(self, arena: Arena, shift: Shift) -> Outcome:
+        owner = shift.candidate.owner
+        try:
+            outcome = await self._mover.move(shift.candidate, arena)
+        finally:
+            self._moving -= Counter([owner])
+        if outcome is Outcome.MOVED:
+            self._rests[owner] = self._clock.now() + movables.COOL_DOWN
+        else:
+            self._spared[owner] = self._clock.now() + movables.SETBACK
+        self._announcer.moved(arena, outcome)
+        pod = shift.candidate.pod
+        log.info("rebalance.moved", pod=pod.key, uid=pod.uid, node=pod.node, pool=arena.pool, outcome=outcome)
+        return outcome
+
+
+def _show(task: asyncio.Task[None]) -> None:
+    """A bug must show; the next look begins anew."""
+    if not task.cancelled() and (error := task.exception()):
+        log.error("rebalance.round_failed", exc_info=error)
