@@ -294,6 +294,16 @@ class ControlPlane:
         with (self.workdir / f"{program}-again.log").open("ab") as log:
             self._again[program] = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
+    @contextmanager
+    def asleep(self, program: str) -> Iterator[None]:
+        """One program does nothing for a while, and goes on where it was."""
+        (pid,) = [p for p in self._component_pids() if _program(p) == program]
+        _kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            _kill(pid, signal.SIGCONT)
+
     def wait_ready(self, seconds: float = 60) -> None:
         """Wait for /readyz."""
         until(self._answers, "the API server", seconds=seconds)
