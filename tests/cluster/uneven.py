@@ -13,7 +13,7 @@ from cluster.controlplane import ControlPlane
 from cluster.observer import Observer
 from cluster.waiting import until
 
-_CPU = (50, 100, 250, 500, 1000, 2000)
+_CPU = (50, 100, 100, 100, 250, 250, 500, 500, 1000, 2000)
 _REPLICAS = (1, 1, 2, 3, 5, 8)
 _MIB_A_CPU = (1024, 2048, 4096, 6144)
 _LIKES = (0.2, 1, 1, 6, 20)  # how many more pods some nodes have than others

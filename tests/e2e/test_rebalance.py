@@ -1,0 +1,53 @@
+"""Nodes evened out on a real control plane: the real scheduler says where pods go."""
+
+from collections import Counter
+from typing import Any
+
+from cluster import uneven, workloads
+from cluster.uneven import App, deviation
+from cluster.waiting import until
+
+from .conftest import Site
+
+SIZE = (4000, 8192)
+REBALANCE = {"enabled": True, "high": "80%", "low": "50%"}
+
+
+def shares(site: Site, apps: list[App]) -> dict[str, float]:
+    """The requested share of CPU of each node."""
+    asked = {app.name: app.cpu for app in apps}
+    found = Counter({name: 0 for name in site.made})
+    for pod in site.observer.pods(site.name):
+        if node := pod["spec"].get("nodeName"):
+            found[node] += asked[pod["metadata"]["labels"]["app"]]
+    return {name: cpu / SIZE[0] for name, cpu in found.items()}
+
+
+def start(site: Site, apps: list[App]) -> None:
+    uneven.create(site.plane, site.observer, site.name, apps, {"site": site.name})
+
+
+def left_on(node: dict[str, Any]) -> list[dict[str, str]]:
+    return [taint for taint in node["spec"].get("taints", []) if taint["key"].startswith("rescheduler.dev/")]
+
+
+def test_pods_move_from_a_full_node_to_an_empty_one_and_none_is_missed(site: Site) -> None:
+    full, half, empty = site.nodes(3, cpu="4", memory="8Gi")
+    apps = [App(f"one{n}", 800, 512, (full,)) for n in range(4)] + [App("two", 200, 512, (full, full, half, half))]
+    start(site, apps)
+    assert shares(site, apps)[full] == 0.9
+    before = {p["metadata"]["uid"] for p in site.observer.pods(site.name)}
+    lowest = {app.name: len(app.nodes) for app in apps}
+    site.policy(rebalance=REBALANCE)
+
+    def even() -> bool:
+        for app in lowest:
+            lowest[app] = min(lowest[app], site.observer.ready(site.name, app))
+        found = shares(site, apps)
+        return sum(found.values()) == 1.0 and max(found.values()) <= 0.6
+
+    until(even, "the nodes to be even", seconds=60)
+    assert lowest == {app.name: len(app.nodes) for app in apps}
+    assert len(before - {p["metadata"]["uid"] for p in site.observer.pods(site.name)}) <= 2
+    assert {e["reason"] for e in site.observer.events("Node", full)} >= {"Rebalancing"}
+    until(lambda: not any(left_on(site.observer.node(n)) for n in site.made), "the nodes to be as they were")
