@@ -3,8 +3,8 @@
 from collections import Counter
 from typing import Any
 
-from cluster import uneven, workloads
-from cluster.uneven import App, deviation
+from cluster import uneven
+from cluster.uneven import App
 from cluster.waiting import until
 
 from .conftest import Site
@@ -16,7 +16,7 @@ REBALANCE = {"enabled": True, "high": "80%", "low": "50%"}
 def shares(site: Site, apps: list[App]) -> dict[str, float]:
     """The requested share of CPU of each node."""
     asked = {app.name: app.cpu for app in apps}
-    found = Counter({name: 0 for name in site.made})
+    found = Counter(dict.fromkeys(site.made, 0))
     for pod in site.observer.pods(site.name):
         if node := pod["spec"].get("nodeName"):
             found[node] += asked[pod["metadata"]["labels"]["app"]]
@@ -32,7 +32,7 @@ def left_on(node: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def test_pods_move_from_a_full_node_to_an_empty_one_and_none_is_missed(site: Site) -> None:
-    full, half, empty = site.nodes(3, cpu="4", memory="8Gi")
+    full, half, _ = site.nodes(3, cpu="4", memory="8Gi")
     apps = [App(f"one{n}", 800, 512, (full,)) for n in range(4)] + [App("two", 200, 512, (full, full, half, half))]
     start(site, apps)
     assert shares(site, apps)[full] == 0.9
@@ -41,8 +41,8 @@ def test_pods_move_from_a_full_node_to_an_empty_one_and_none_is_missed(site: Sit
     site.policy(rebalance=REBALANCE)
 
     def even() -> bool:
-        for app in lowest:
-            lowest[app] = min(lowest[app], site.observer.ready(site.name, app))
+        for app, count in lowest.items():
+            lowest[app] = min(count, site.observer.ready(site.name, app))
         found = shares(site, apps)
         return sum(found.values()) == 1.0 and max(found.values()) <= 0.6
 

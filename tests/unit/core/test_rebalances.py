@@ -168,6 +168,18 @@ def test_an_evening_out_that_has_begun_goes_on_while_it_is_worth_it() -> None:
     assert pool.choose(Roles(frozenset({"was full"}), frozenset({"was empty"}))) == ["p2"]
 
 
+def test_off_a_node_that_is_not_above_high_a_move_has_to_be_worth_more() -> None:
+    begun = Roles(frozenset({"was full"}), frozenset({"was empty"}))
+    assert Pool().node("was full", 65, 5).node("was empty", 54).node("other", 58).choose(begun) == []
+    assert Pool().node("was full", 65, 8).node("was empty", 52).node("other", 58).choose(begun) == ["p1"]
+
+
+def test_other_nodes_wait_while_one_above_high_waits() -> None:
+    pool = Pool().node("high", 60).pod("high", 30, owner="web").node("less", 40, 30).node("empty")
+    roles = Roles(frozenset({"less"}), frozenset())
+    assert pool.choose(roles, resting={"web"}) == []
+
+
 def test_a_node_above_high_takes_no_more_and_one_below_low_gives_no_more() -> None:
     pool = Pool().node("a", 81).node("b", 49)
     found = sides(pool.loads(), BOUNDS, Roles(frozenset({"b"}), frozenset({"a"})))

@@ -33,6 +33,7 @@ class Cluster:
         self.store = Store(self.clock.now)
         self.at: dict[str, str] = {}
         self.size: dict[str, int] = {}
+        self.owner: dict[str, str] = {}
         self.usage: dict[str, int] | None = None
         self.asked: list[str] = []
         self.said: list[tuple[str, str, str]] = []
@@ -86,7 +87,8 @@ class Cluster:
         assert path == paths.PODS
 
     def raw(self, pod: str) -> dict[str, Any]:
-        owner = {"kind": "ReplicaSet", "name": pod, "uid": pod, "controller": True}
+        name = self.owner.get(pod, pod)
+        owner = {"kind": "ReplicaSet", "name": name, "uid": name, "controller": True}
         requests = {"cpu": f"{self.size[pod] * 100}m"}
         return {
             "metadata": {
@@ -199,6 +201,21 @@ async def test_a_node_back_from_maintenance_is_filled_at_once(cluster: Cluster) 
     assert cluster.full("back") >= 40
 
 
+async def test_an_hour_after_it_came_back_it_is_a_node_like_others(cluster: Cluster) -> None:
+    cluster.policy()
+    cluster.node("a", *[10] * 7)
+    cluster.node("b", *[10] * 7)
+    cluster.node("back")
+    cluster.drain("back", startedAt="2027-01-01T00:00:00Z", drainedAt="2027-01-01T00:01:00Z")
+    await cluster.turn()
+    cluster.store.drop(Kind.DRAIN, "back")
+    await cluster.settle()
+    await cluster.turn(60)
+    for pod in [pod for pod, node in cluster.at.items() if node == "back"]:
+        cluster.at[pod] = min("ab", key=cluster.full)
+    assert await cluster.settle() == 0
+
+
 async def test_a_node_that_is_merely_new_is_not_filled(cluster: Cluster) -> None:
     """An autoscaler may have made it for pods that are on their way."""
     cluster.policy()
@@ -238,10 +255,17 @@ async def test_nothing_is_tried_again_for_want_of_others(cluster: Cluster) -> No
 
 async def test_an_owner_rests_after_a_move(cluster: Cluster) -> None:
     cluster.policy()
-    cluster.node("a", 30, 60)
+    cluster.node("a", 5, 25, 25, 40)
+    cluster.owner = {"p2": "web", "p3": "web", "p4": "web"}
     cluster.node("b")
     await cluster.turn()
-    assert cluster.rebalancer._rests == {"p2": cluster.clock.now() + COOL_DOWN}
+    assert cluster.moved == [("p4", "b")]
+    cluster.node("a", 40)
+    cluster.owner["p5"] = "web"
+    await cluster.turn(COOL_DOWN.total_seconds() / MINUTE - 0.1)
+    assert len(cluster.moved) == 1
+    await cluster.turn(0.2)
+    assert len(cluster.moved) == 2
 
 
 async def test_a_scheduler_that_packs_is_given_up_on_until_something_changes(cluster: Cluster) -> None:
@@ -275,8 +299,8 @@ async def test_the_next_round_begins_when_the_last_is_over(cluster: Cluster) -> 
 
 async def test_a_node_that_uses_much_for_three_samples_gives(cluster: Cluster) -> None:
     cluster.policy()
-    cluster.node("a", 10, 10, 10)
-    cluster.node("b", 10, 10, 10)
+    cluster.node("a", *[5] * 6)
+    cluster.node("b", *[5] * 6)
     cluster.usage = {"a": 90, "b": 30}
     for _ in range(2):
         await cluster.turn(1)
@@ -284,8 +308,12 @@ async def test_a_node_that_uses_much_for_three_samples_gives(cluster: Cluster) -
     await cluster.turn(1)
     await cluster.turn(3)
     assert cluster.moved == [("p1", "b")]
-    await cluster.turn(2)
+    await cluster.turn(1)
+    await cluster.turn(1)
     assert len(cluster.moved) == 1  # what was used before the move says nothing any more
+    await cluster.turn(1)
+    await cluster.turn(3)
+    assert len(cluster.moved) == 2
 
 
 async def test_a_node_that_uses_much_is_given_nothing(cluster: Cluster) -> None:
