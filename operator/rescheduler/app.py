@@ -19,7 +19,7 @@ import structlog
 from rescheduler import handlers
 from rescheduler.api import GROUP
 from rescheduler.core.lineages import Lineages
-from rescheduler.engine import cleanup, shifts
+from rescheduler.engine import cleanup, pool_moves, rebalance_moves, shifts
 from rescheduler.engine.announcements import Announcer
 from rescheduler.engine.budgets import Budgets
 from rescheduler.engine.clock import Clock
@@ -34,10 +34,15 @@ from rescheduler.engine.owners import Owners
 from rescheduler.engine.pool_announcements import PoolAnnouncer
 from rescheduler.engine.pool_keeping import PoolKeeping
 from rescheduler.engine.queue import KeyedQueue
+from rescheduler.engine.rebalance_announcements import RebalanceAnnouncer
+from rescheduler.engine.rebalance_moves import RebalanceMoves
+from rescheduler.engine.rebalancer import Rebalancer
 from rescheduler.engine.reconciler import Reconciler
 from rescheduler.engine.replacements import Replacements
+from rescheduler.engine.shifts import Shifts
 from rescheduler.engine.store import Store
 from rescheduler.engine.surroundings import Surroundings
+from rescheduler.engine.usages import Usages
 from rescheduler.kube import preflight
 from rescheduler.kube.client import Client, ConfigError, configuration
 from rescheduler.kube.leases import Election
@@ -154,17 +159,29 @@ class App:
             leaving=options.cleanup,
         )
         reconciler = Reconciler(self.client, self.store, self.clock, queue, announcer, self.metrics)
-        pools = PoolKeeping(
-            shifts.Tools(self.client, self.store, self.clock, movers, surroundings),
-            PoolAnnouncer(self.recorder),
-            self.metrics,
-            namespace=options.namespace,
-        )
-        self.engine = Engine(self.store, tools, queue, reconciler, pools)
+        moving = shifts.Tools(self.client, self.store, self.clock, movers, surroundings)
+        single = Shifts(moving, {pool_moves.SOURCE, rebalance_moves.SOURCE})
+        pools = PoolKeeping(moving, single, PoolAnnouncer(self.recorder), self.metrics, namespace=options.namespace)
+        rebalancer = self._rebalancer(single)
+        self.engine = Engine(self.store, tools, queue, reconciler, pools, rebalancer)
         self.stop = asyncio.Event()
         self.cleaned = False
         self._tasks: list[asyncio.Task[None]] = []
         self._runners: list[Any] = []
+
+    def _rebalancer(self, single: Shifts) -> Rebalancer:
+        moves = RebalanceMoves(single)
+        single.moved.append(moves.left)
+        single.looked.append(moves.looked)
+        return Rebalancer(
+            self.client,
+            self.store,
+            self.clock,
+            moves,
+            Usages(self.client),
+            RebalanceAnnouncer(self.recorder, self.metrics),
+            own_pod=f"{self.options.namespace}/{self.identity}",
+        )
 
     def _sure(self) -> bool:
         return self.election.sure()

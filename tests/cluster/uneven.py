@@ -1,5 +1,6 @@
 """Pools that are unevenly full, with pods of very different sizes: the same from the same seed, pod by pod."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def _bind(plane: ControlPlane, observer: Observer, space: str, apps: Sequence[Ap
     session: requests.Session = observer.api.session
     for pod in sorted(observer.pods(space), key=lambda pod: str(pod["metadata"]["name"])):
         name, target = pod["metadata"]["name"], nodes[pod["metadata"]["labels"]["app"]].pop()
-        body = {
+        body: Any = {
             "apiVersion": "v1",
             "kind": "Binding",
             "metadata": {"name": name},
@@ -112,5 +113,5 @@ def deviation(sizes: Mapping[str, tuple[int, int]], pods: Sequence[tuple[App, st
     for number, asked in enumerate((cpu, memory)):
         shares = [asked[name] / size[number] for name, size in sizes.items()]
         mean = sum(shares) / len(shares)
-        found.append((sum((share - mean) ** 2 for share in shares) / len(shares)) ** 0.5)
-    return sum(found) / len(found)
+        found.append(math.sqrt(sum((share - mean) ** 2 for share in shares) / len(shares)))
+    return math.fsum(found) / len(found)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain
-from rescheduler.api.policies import Policy, Suspend
+from rescheduler.api.policies import Mode, Policy, Suspend
 from rescheduler.core.facts import Node
 from rescheduler.core.rebalances import Bounds
 from rescheduler.core.storms import storm
@@ -43,6 +43,11 @@ class Arena:
         """Who gives and who takes."""
         found = self.policy.spec.rebalance
         return Bounds(high=int(found.high[:-1]) / 100, low=int(found.low[:-1]) / 100)
+
+    @property
+    def goes_on(self) -> bool:
+        """What was begun may be brought to its end."""
+        return self.policy.spec.mode is Mode.ENFORCE and self.policy.spec.suspend is not Suspend.ALL
 
     @property
     def words(self) -> str:

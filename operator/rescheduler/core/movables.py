@@ -4,11 +4,12 @@ Nobody asked for this move: whoever might lose something by it stays, and whoeve
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from rescheduler.api.policies import Drain, Replacement
-from rescheduler.core import pods, replacements
+from rescheduler.core import pods, replacements, workloads
 from rescheduler.core.budgets import Budget, covering
 from rescheduler.core.demands import asked
 from rescheduler.core.pods import Pod
@@ -32,6 +33,28 @@ def candidate(raw: Mapping[str, Any], drain: Drain, seen: Circumstances) -> Cand
     if _stays(pod, spec, seen) or judge(pod, drain, seen).fate is not Fate.EVICT:
         return None
     return Candidate(pod, asked(spec), _asks(spec), _can_be_replaced_first(pod, drain))
+
+
+def calm(deployment: Mapping[str, Any]) -> bool:
+    """Whether all pods of a raw Deployment are as they should be, and two of one may run side by side."""
+    found, spec, status = workloads.deployment(deployment), deployment["spec"], deployment.get("status") or {}
+    wanted = spec.get("replicas", 1)
+    counts = [status.get(name, 0) for name in ("replicas", "updatedReplicas", "readyReplicas")]
+    return found.surges and found.observed and not found.paused and not found.deleting and counts == [wanted] * 3
+
+
+def confirmed(found: Candidate, deployments: Mapping[tuple[str, str], bool]) -> Candidate | None:
+    """The candidate, once its Deployment is known; None where it stays.
+
+    `deployments`: by namespace and name, whether they are calm. A ReplicaSet may have none behind it.
+    """
+    pod = found.pod
+    if not found.first or pod.owner is None:
+        return found
+    is_calm = deployments.get((pod.namespace, pod.owner.name.removesuffix(f"-{pod.hash}")))
+    if is_calm is None:
+        return replace(found, first=False)
+    return found if is_calm else None
 
 
 def permitted(found: Candidate, budgets: Iterable[Budget]) -> bool:
@@ -69,9 +92,9 @@ def _only_the_scheduler_knows(spec: Mapping[str, Any]) -> bool:
 
 
 def _can_be_replaced_first(pod: Pod, drain: Drain) -> bool:
-    """As far as the pod itself tells; its Deployment is asked when it is moved."""
+    """As far as the pod itself tells."""
     of_deployment = pod.owner is not None and pod.owner.kind == "ReplicaSet" and bool(pod.hash)
-    return of_deployment and replacements.wanted(pod, drain) is not Replacement.NEVER
+    return of_deployment and replacements.wanted(pod, drain) in (Replacement.REQUIRED, Replacement.PREFERRED)
 
 
 def _asks(spec: Mapping[str, Any]) -> dict[str, Any]:

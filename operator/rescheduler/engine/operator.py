@@ -15,6 +15,7 @@ from rescheduler.engine.drainer import Drainer, Tools
 from rescheduler.engine.metrics import Metrics
 from rescheduler.engine.pool_keeping import PoolKeeping
 from rescheduler.engine.queue import KeyedQueue
+from rescheduler.engine.rebalancer import Rebalancer
 from rescheduler.engine.reconciler import Reconciler
 from rescheduler.engine.store import Kind, Store
 from rescheduler.engine.strays import HOLDER, Strays
@@ -40,10 +41,16 @@ class Engine:
     """Runs until cancelled."""
 
     def __init__(
-        self, store: Store, tools: Tools, queue: KeyedQueue, reconciler: Reconciler, pools: PoolKeeping
+        self,
+        store: Store,
+        tools: Tools,
+        queue: KeyedQueue,
+        reconciler: Reconciler,
+        pools: PoolKeeping,
+        rebalancer: Rebalancer,
     ) -> None:
         self._store, self._tools, self._queue, self._reconciler = store, tools, queue, reconciler
-        self._pools = pools
+        self._pools, self._rebalancer = pools, rebalancer
         self._drainers: dict[str, tuple[Drainer, asyncio.Task[None]]] = {}
         self._leading = False
         self.strays = Strays(tools.movers, lambda: store.drains.keys() | pools.shifts.nodes())
@@ -73,6 +80,7 @@ class Engine:
         if not self._leading:
             return
         self._pools.shifts.look_at(name)
+        self._rebalancer.wake()
         for node in [name] if name else [*self._store.nodes, *self._store.drains]:
             self._queue.add(node)
             if node in self._store.drains:
@@ -175,6 +183,7 @@ class Engine:
                     group.create_task(self._queue.work(self._reconciler.look))
                 if reconcile:
                     group.create_task(self._pools.run())
+                    group.create_task(self._rebalancer.run())
         finally:
             self._leading = False
             tasks = [task for _, task in self._drainers.values()]

@@ -3,14 +3,13 @@
 import asyncio
 from collections.abc import Iterable
 
-from rescheduler.engine import shifts
 from rescheduler.engine.enforcements import Enforcements
 from rescheduler.engine.metrics import Metrics
 from rescheduler.engine.pool_announcements import PoolAnnouncer
 from rescheduler.engine.pool_counts import PoolCounts
-from rescheduler.engine.pool_moves import SOURCE, PoolMoves
+from rescheduler.engine.pool_moves import PoolMoves
 from rescheduler.engine.pools import Pools
-from rescheduler.engine.shifts import Shifts
+from rescheduler.engine.shifts import Shifts, Tools
 
 _WORKERS = 16
 
@@ -22,15 +21,18 @@ class PoolKeeping:
         shifts: moves of single pods; others may want some too.
     """
 
-    def __init__(self, tools: shifts.Tools, announcer: PoolAnnouncer, metrics: Metrics, *, namespace: str) -> None:
+    def __init__(
+        self, tools: Tools, shifts: Shifts, announcer: PoolAnnouncer, metrics: Metrics, *, namespace: str
+    ) -> None:
         client, store, clock = tools.client, tools.store, tools.clock
         self._enforcements = Enforcements(client, clock, namespace, self.look_at_all)
         self._counts = PoolCounts(client, store, clock, self._counted)
         self._pools = Pools(client, store, clock, self._enforcements, self._counts, announcer, metrics)
-        self.shifts = Shifts(tools, {SOURCE})
+        self.shifts = shifts
         self._moves = PoolMoves(store, clock, self._enforcements, self._counts, self.shifts)
         self._known = (0, 0)
-        self._pools.blockers, self.shifts.moved = self._moves.blockers, self._moves.left
+        self._pools.blockers = self._moves.blockers
+        self.shifts.moved.append(self._moves.left)
         store.touched = self._pools.touched
 
     def _counted(self) -> None:

@@ -6,9 +6,8 @@ one, and forgotten too. What is remembered is small: how far each pool has come,
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Protocol
 
 import structlog
@@ -24,6 +23,7 @@ from rescheduler.core.rebalances import Candidate, Shift, Sides
 from rescheduler.core.verdicts import Circumstances
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.rebalance_announcements import RebalanceAnnouncer
+from rescheduler.engine.rebalance_moves import Outcome
 from rescheduler.engine.store import Store
 from rescheduler.engine.usages import Usages
 from rescheduler.kube import paths
@@ -40,19 +40,19 @@ _REFILLED = timedelta(hours=1)  # so long after it came back a node is filled
 _PLACED = "status.phase!=Succeeded,status.phase!=Failed,spec.nodeName!="
 
 
-class Outcome(StrEnum):
-    """What became of a move."""
-
-    MOVED = "Moved"  # it has left, and its replacement is on another node
-    RETURNED = "Returned"  # it has been given back: no replacement came up, or none elsewhere
-    REFUSED = "Refused"  # nothing was done
-
-
 class Mover(Protocol):
     """Moves one pod off a node that is not cordoned, within its budget and the policy's pace."""
 
+    def begin(self) -> None:
+        """Nothing is wanted yet."""
+        ...
+
     async def move(self, candidate: Candidate, arena: Arena) -> Outcome:
         """Move it; what became of that, once it is over."""
+        ...
+
+    def keep(self, nodes: Collection[str]) -> None:
+        """Only off these nodes pods may still be moved."""
         ...
 
 
@@ -90,6 +90,7 @@ class Rebalancer:
 
     async def run(self) -> None:
         """Look until cancelled."""
+        self._mover.begin()
         try:
             while True:
                 self._wake.clear()
@@ -118,6 +119,7 @@ class Rebalancer:
             self._gist = gist
             self._due, self._sample_at = min(self._due, now), min(self._sample_at, now)
         self._forget({arena.key for arena in found})
+        self._mover.keep({node.name for arena in found if arena.goes_on for node in arena.nodes})
         if not found:
             self._due = self._sample_at = float("inf")
             return
@@ -218,8 +220,10 @@ class Rebalancer:
             async for page in self._client.list(paths.PODS, fieldSelector=f"spec.nodeName={giver.name}"):
                 rows += [c for raw in page["items"] if (c := movables.candidate(raw, drain, seen))]
         rows = [row for row in rows if row.owner not in self._spared]
-        spaces = {row.pod.namespace for row in rows if not row.first}
-        over = [budget for space in sorted(spaces) for budget in await self._budgets(space)]
+        calm = {key: is_calm for space in _spaces(rows) for key, is_calm in await self._deployments(space)}
+        rows = [sure for row in rows if (sure := movables.confirmed(row, calm))]
+        asks = [row for row in rows if not row.first]
+        over = [budget for space in _spaces(asks) for budget in await self._budgets(space)]
         return [row for row in rows if movables.permitted(row, over)]
 
     async def _labels(self, arena: Arena) -> Mapping[str, Mapping[str, str]]:
@@ -232,6 +236,15 @@ class Rebalancer:
 
     async def _budgets(self, space: str) -> list[budgets.Budget]:
         return [budgets.budget(raw) async for page in self._client.list(paths.budgets(space)) for raw in page["items"]]
+
+    async def _deployments(self, space: str) -> list[tuple[tuple[str, str], bool]]:
+        """Which of a namespace's Deployments are calm."""
+        path = paths.namespaced("apps/v1", space, "deployments")
+        return [
+            ((space, raw["metadata"]["name"]), movables.calm(raw))
+            async for page in self._client.list(path)
+            for raw in page["items"]
+        ]
 
     # -- moving -------------------------------------------------------------------------------------------------------
 
@@ -262,6 +275,10 @@ class Rebalancer:
         pod = shift.candidate.pod
         log.info("rebalance.moved", pod=pod.key, uid=pod.uid, node=pod.node, pool=arena.pool, outcome=outcome)
         return outcome
+
+
+def _spaces(rows: Sequence[Candidate]) -> list[str]:
+    return sorted({row.pod.namespace for row in rows})
 
 
 def _show(task: asyncio.Task[None]) -> None:

@@ -42,6 +42,8 @@ Errand = Mapping[str, str]
 """Pods of one node that are to be moved: by uid, what for (`NamespacePool/shop`)."""
 Moved = Callable[[Pod, str], None]
 """Told of a pod that has left on an errand, and what for."""
+Looked = Callable[[], None]
+"""Told that a node was looked at: who is held may be otherwise."""
 _PREFIX = "shift/"
 """As a holder of mirrors; no drain has a name like this."""
 
@@ -88,11 +90,11 @@ class Shift:
         held: pods that cannot be moved now.
     """
 
-    def __init__(self, name: str, tools: Tools, moved: Moved) -> None:
+    def __init__(self, name: str, tools: Tools, moved: Moved, looked: Looked) -> None:
         self.name, self.errand = name, dict[str, str]()
         self.held: tuple[Held, ...] = ()
         self.rested = False
-        self._t, self._moved = tools, moved
+        self._t, self._moved, self._looked = tools, moved, looked
         self._wake = asyncio.Event()
         self._pods = NodePods(_PREFIX + name, tools.movers, self.wake, _nothing_to_confirm)
         self._seen: dict[str, Pod] = {}
@@ -195,6 +197,7 @@ class Shift:
         keys = {pod.key: self.errand[pod.uid] for pod in self._seen.values()}
         found = [Held(keys[f"{b.namespace}/{b.pod}"], b) for b in tally.blockers if f"{b.namespace}/{b.pod}" in keys]
         self.held = (*found, *self._staying(tally))
+        self._looked()
 
     def _staying(self, tally: Tally) -> list[Held]:
         """Pods that its policy leaves where they are."""
@@ -248,11 +251,13 @@ class Shifts:
     """All shifts; `sources`: who may want pods moved. Nothing is ended before each has said what it wants.
 
     Attributes:
-        moved: told of each pod that has left on an errand.
+        moved: who is told of each pod that has left on an errand.
+        looked: who is told after each look at a node.
     """
 
     def __init__(self, tools: Tools, sources: Collection[str]) -> None:
-        self.moved: Moved = lambda *_: None
+        self.moved: list[Moved] = []
+        self.looked: list[Looked] = []
         self._t = tools
         self._silent = set(sources)
         self._wanted: dict[str, Mapping[str, Errand]] = {}
@@ -348,7 +353,7 @@ class Shifts:
         drain = self._t.store.drain(name)
         if self._t.store.node(name) is None or (drain and drain.status.started_at and not self._is_left(name)):
             return
-        shift = Shift(name, self._t, self._left)
+        shift = Shift(name, self._t, self._left, self._looked)
         shift.errand = errand
         task = asyncio.create_task(shift.run(), name=f"shift {name}")
         self._running[name] = (shift, task)
@@ -357,7 +362,12 @@ class Shifts:
 
     def _left(self, pod: Pod, cause: str) -> None:
         self._gone.add(pod.uid)
-        self.moved(pod, cause)
+        for tell in self.moved:
+            tell(pod, cause)
+
+    def _looked(self) -> None:
+        for tell in self.looked:
+            tell()
 
     def _ended(self, shift: Shift, task: asyncio.Task[None]) -> None:
         self._running.pop(shift.name, None)

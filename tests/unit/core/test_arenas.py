@@ -87,6 +87,15 @@ def test_a_suspended_policy_moves_nothing(suspend: str) -> None:
     assert arena.waits == f"ReschedulePolicy p has suspend: {suspend}"
 
 
+@pytest.mark.parametrize(
+    ("spec", "goes_on"),
+    [({}, True), ({"suspend": "New"}, True), ({"suspend": "All"}, False), ({"mode": "Audit"}, False)],
+)
+def test_what_was_begun_is_brought_to_its_end_unless_the_policy_says_no(spec: dict[str, Any], goes_on: bool) -> None:
+    (arena,) = survey(world(node("a"), policies=(policy(**spec),)))
+    assert arena.goes_on is goes_on
+
+
 def test_on_a_stale_view_nothing_is_moved() -> None:
     found = replace(world(node("a")), listed=NOW - timedelta(minutes=3))
     assert "could not be listed" in survey(found)[0].waits

@@ -8,7 +8,7 @@ import pytest
 from rescheduler.api.policies import Drain, Replacement, Rule, RuleAction
 from rescheduler.api.selectors import LabelSelector
 from rescheduler.core.budgets import Budget
-from rescheduler.core.movables import candidate, permitted
+from rescheduler.core.movables import calm, candidate, confirmed, permitted
 from rescheduler.core.rebalances import Candidate
 from rescheduler.core.verdicts import Circumstances
 
@@ -62,7 +62,11 @@ def test_others_only_where_their_budget_says_how_many_may_be_missing(kind: str) 
 
 def test_who_wants_no_replacement_first_is_as_those_that_can_have_none() -> None:
     pod = raw(meta={"annotations": {"rescheduler.dev/replacement": "Never"}})
-    for found in (judged(pod, ALLOWS), judged(raw(), ALLOWS, replacement=Replacement.NEVER)):
+    for found in (
+        judged(pod, ALLOWS),
+        judged(raw(), ALLOWS, replacement=Replacement.NEVER),
+        judged(raw(), ALLOWS, replacement=Replacement.WHEN_BLOCKED),
+    ):
         assert found is not None
         assert not found.first
     assert judged(pod) is None
@@ -128,3 +132,45 @@ def test_what_a_drain_would_not_move_stays() -> None:
 
 def test_the_operators_own_pod_stays() -> None:
     assert judged(raw(), ALLOWS, own="s/p") is None
+
+
+DEPLOYMENT: dict[str, Any] = {
+    "metadata": {"namespace": "s", "name": "web", "uid": "d", "generation": 2},
+    "spec": {"replicas": 3},
+    "status": {"observedGeneration": 2, "replicas": 3, "updatedReplicas": 3, "readyReplicas": 3},
+}
+
+
+@pytest.mark.parametrize(
+    ("where", "changes", "expected"),
+    [
+        ("spec", {}, True),
+        ("spec", {"strategy": {"type": "Recreate"}}, False),
+        ("spec", {"strategy": {"rollingUpdate": {"maxSurge": 0}}}, False),
+        ("spec", {"paused": True}, False),
+        ("status", {"observedGeneration": 1}, False),
+        ("status", {"updatedReplicas": 2}, False),
+        ("status", {"readyReplicas": 2}, False),
+        ("status", {"replicas": 4}, False),
+        ("metadata", {"deletionTimestamp": "2026-01-01T00:00:00Z"}, False),
+    ],
+)
+def test_a_deployment_is_calm_once_all_its_pods_are_as_they_should_be(
+    where: str, changes: dict[str, Any], expected: bool
+) -> None:
+    assert calm(DEPLOYMENT | {where: DEPLOYMENT[where] | changes}) is expected
+
+
+def test_a_pod_waits_for_its_deployment_to_be_calm() -> None:
+    found = judged(raw())
+    assert found is not None
+    assert confirmed(found, {("s", "web"): True}) is found
+    assert confirmed(found, {("s", "web"): False}) is None
+
+
+def test_a_pod_with_no_deployment_behind_it_cannot_be_replaced_first() -> None:
+    found = judged(raw())
+    assert found is not None
+    alone = confirmed(found, {("s", "other"): True})
+    assert alone is not None
+    assert not alone.first

@@ -1,7 +1,7 @@
 """The rebalancer's looks and rounds, on a cluster in memory and with a mover that moves at once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any, cast
 
 import pytest
@@ -13,7 +13,8 @@ from rescheduler.core.rebalances import Candidate
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.metrics import Metrics
 from rescheduler.engine.rebalance_announcements import RebalanceAnnouncer
-from rescheduler.engine.rebalancer import Outcome, Rebalancer
+from rescheduler.engine.rebalance_moves import Outcome
+from rescheduler.engine.rebalancer import Rebalancer
 from rescheduler.engine.store import Kind, Store
 from rescheduler.engine.usages import Usages
 from rescheduler.kube import paths
@@ -28,6 +29,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self.time = 0.0
+        self.kept: set[str] = set()
         self.versions = 0
         self.clock = Clock(wall=lambda: 1_800_000_000.0, monotonic=lambda: self.time)
         self.store = Store(self.clock.now)
@@ -82,13 +84,16 @@ class Cluster:
             ]
             yield {"items": rows}
             return
+        if path == "/apis/apps/v1/namespaces/s/deployments":
+            yield {"items": [deployment(self.owner.get(pod, pod)) for pod in self.at]}
+            return
         node = params["fieldSelector"].removeprefix("spec.nodeName=")
         yield {"items": [self.raw(pod) for pod, at in self.at.items() if node in (at, params["fieldSelector"])]}
         assert path == paths.PODS
 
     def raw(self, pod: str) -> dict[str, Any]:
         name = self.owner.get(pod, pod)
-        owner = {"kind": "ReplicaSet", "name": name, "uid": name, "controller": True}
+        owner = {"kind": "ReplicaSet", "name": f"{name}-a", "uid": name, "controller": True}
         requests = {"cpu": f"{self.size[pod] * 100}m"}
         return {
             "metadata": {
@@ -104,6 +109,12 @@ class Cluster:
 
     def emit(self, subject: Any, kind: str, reason: str, message: str) -> None:
         self.said.append((subject.name, reason, message))
+
+    def begin(self) -> None:
+        pass
+
+    def keep(self, nodes: Collection[str]) -> None:
+        self.kept = set(nodes)
 
     async def move(self, candidate: Candidate, arena: Arena) -> Outcome:
         await self.before_move()
@@ -128,6 +139,15 @@ class Cluster:
             await self.turn(1)
             idle = idle + 1 if len(self.moved) == moved else 0
         return len(self.moved) - before
+
+
+def deployment(name: str) -> dict[str, Any]:
+    counts = {"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}
+    return {
+        "metadata": {"namespace": "s", "name": name, "uid": name, "generation": 1},
+        "spec": {"replicas": 1},
+        "status": {"observedGeneration": 1, **counts},
+    }
 
 
 @pytest.fixture
