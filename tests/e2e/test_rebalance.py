@@ -51,3 +51,18 @@ def test_pods_move_from_a_full_node_to_an_empty_one_and_none_is_missed(site: Sit
     assert len(before - {p["metadata"]["uid"] for p in site.observer.pods(site.name)}) <= 2
     assert {e["reason"] for e in site.observer.events("Node", full)} >= {"Rebalancing"}
     until(lambda: not any(left_on(site.observer.node(n)) for n in site.made), "the nodes to be as they were")
+
+
+def test_a_node_back_from_maintenance_is_filled_again(site: Site) -> None:
+    first, *_ = site.nodes(3, cpu="4", memory="8Gi")
+    apps = [App(f"app{n}", 400, 512, (site.made[n % 3],)) for n in range(15)]
+    start(site, apps)
+    site.policy(rebalance=REBALANCE)
+    site.annotate(first)
+    site.phase(first, "Drained")
+    assert shares(site, apps)[first] == 0
+    site.annotate(first, None)
+    site.gone(first)
+    until(lambda: shares(site, apps)[first] >= 0.4, "the node to be filled", seconds=90)
+    assert all(site.observer.ready(site.name, app.name) == 1 for app in apps)
+    until(lambda: not any(left_on(site.observer.node(n)) for n in site.made), "the nodes to be as they were")

@@ -11,6 +11,7 @@ from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import Mode, Policy, Suspend
 from rescheduler.core.facts import Node
+from rescheduler.core.ownerships import owner
 from rescheduler.core.rebalances import Bounds
 from rescheduler.core.storms import storm
 from rescheduler.core.turns import World, blind
@@ -57,6 +58,8 @@ class Arena:
 
 def survey(world: World) -> tuple[Arena, ...]:
     """All arenas, by key."""
+    if not any(policy.spec.rebalance.enabled for policy in world.winners.policies):
+        return ()
     drains = {drain.spec.node_name: drain for drain in world.drains.values()}
     found: dict[Key, list[Node]] = defaultdict(list)
     draining: dict[str, str] = {}
@@ -76,7 +79,7 @@ def survey(world: World) -> tuple[Arena, ...]:
 
 
 def _whole(node: Node) -> bool:
-    return node.ready == "True" and not node.unschedulable and not node.deleting and node.maintenance is None
+    return node.ready == "True" and not node.unschedulable and node.maintenance is None and not owner(node)
 
 
 def _empties(drain: NodeDrain) -> bool:
@@ -90,7 +93,8 @@ def _waits(policy: Policy, nodes: Iterable[Node], drained: str | None, world: Wo
         return f"ReschedulePolicy {policy.name} has suspend: {policy.spec.suspend}"
     if drained:
         return f"node {drained} is being drained"
-    return next((found for node in nodes if (found := storm(node, policy, world.weather))), "")
+    places = {node.labels.get(names.ZONE): node for node in nodes}
+    return next((found for node in places.values() if (found := storm(node, policy, world.weather))), "")
 
 
 def begun(drains: Mapping[str, NodeDrain]) -> frozenset[str]:

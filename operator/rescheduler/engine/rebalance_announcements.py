@@ -52,7 +52,7 @@ class RebalanceAnnouncer:
             f"Moving pods has not evened out {arena.words}: the scheduler puts them elsewhere than on the emptiest. "
             "Nothing more is moved until nodes, requests or the policy change"
         )
-        self._recorder.emit(of_node(arena.nodes[0]), Kind.WARNING, "RebalancingHelpsNot", message)
+        self._recorder.emit(of_node(arena.nodes[0]), Kind.WARNING, "RebalancingStopped", message)
 
     def _say(self, arena: Arena, found: Sides, shift: Shift, reason: str, word: str) -> None:
         pod = shift.candidate.pod

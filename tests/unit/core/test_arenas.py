@@ -9,7 +9,7 @@ import pytest
 from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import Policy, ReschedulePolicySpec
 from rescheduler.core.arenas import begun, survey
-from rescheduler.core.facts import Node, NodeCondition
+from rescheduler.core.facts import Node, NodeCondition, Taint
 from rescheduler.core.policies import Winners
 from rescheduler.core.sightings import see
 from rescheduler.core.turns import World
@@ -62,6 +62,7 @@ def test_only_where_the_policy_that_decides_wants_it() -> None:
         {"unschedulable": True},
         {"deleting": True},
         {"annotations": {"rescheduler.dev/maintenance": "disk"}},
+        {"taints": (Taint("karpenter.sh/disrupted", "", "NoSchedule"),)},
     ],
 )
 def test_only_whole_nodes_take_part(changes: dict[str, Any]) -> None:
