@@ -52,6 +52,20 @@ def serving(path: Path, results: dict[str, Any]) -> None:
     _save(path, "Ready pods of 100 while their node is drained", axes, "seconds", "Ready pods")
 
 
+def spreads(path: Path, results: dict[str, Any]) -> None:
+    """How uneven nodes are after so many evictions, a line for each pool and side."""
+    _, axes = plt.subplots(figsize=(_WIDTH, _HEIGHT))
+    for side, colour in (("rescheduler", "tab:blue"), ("descheduler", "tab:orange")):
+        for number, pool in enumerate(results.values()):
+            curve = pool[side]["curve"]
+            axes.plot(range(len(curve)), curve, color=colour, marker=".", label=None if number else side)
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
+    _save(
+        path, "Five uneven pools, until nothing moves", axes, "evictions", "standard deviation of the requested share"
+    )
+
+
 def failures(path: Path, results: list[dict[str, Any]]) -> None:
     """Failed requests so far, over time, one line for each way."""
     _, axes = plt.subplots(figsize=(_WIDTH, _HEIGHT))

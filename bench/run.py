@@ -13,6 +13,7 @@ from typing import Any
 from bench import drains, failures, leases, plots, pools, tables
 from bench.common import HERE, operated, say
 from bench.memory import imports
+from bench.rebalance import rebalances
 from bench.replacements import replacements
 from bench.slots import latencies
 from cluster import ControlPlane
@@ -101,6 +102,7 @@ MEASURES: dict[str, Callable[[], Results]] = {
     "leases": lease_watch,
     "pool-moves": pool_moves,
     "many-pools": many_pools,
+    "rebalance": rebalances,
 }
 
 
@@ -128,6 +130,8 @@ def _draw(results: Results) -> None:
         plots.latencies(HERE / "slots.svg", results["slots"])
     if "replacement first" in results:
         plots.serving(HERE / "serving.svg", results["replacement first"])
+    if "rebalance" in results:
+        plots.spreads(HERE / "rebalance.svg", results["rebalance"])
 
 
 if __name__ == "__main__":

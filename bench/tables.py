@@ -57,6 +57,28 @@ def failures(results: dict[str, Any]) -> list[Row]:
     return found
 
 
+def rebalance(pools: dict[str, Any]) -> list[Row]:
+    """Pools evened out, beside the descheduler: deviation before and after, evictions, dips in Ready pods."""
+    found: list[Row] = []
+    for name, pool in pools.items():
+        before, same = f"standard deviation of the requested share {pool['before']:.3f}", pool["to the same deviation"]
+        for side in ("rescheduler", "descheduler"):
+            after, evictions, dips = pool[side]["curve"][-1], pool[side]["evictions"], pool[side]["dips"]
+            what = f"{name}, {before}, evened out by {side}"
+            result = (
+                f"{after:.3f} after {evictions} evictions with {dips} dips; {same[side]} to {same['deviation']:.3f}"
+            )
+            found.append((what, result, "0 dips" if side == "rescheduler" else ""))
+    if pools:
+        ours, theirs = (
+            sum(pool["to the same deviation"][side] for pool in pools.values())
+            for side in ("rescheduler", "descheduler")
+        )
+        what = "evictions to the same deviation, all pools, of those of the descheduler"
+        found.append((what, f"{ours} of {theirs}", "half, never more"))
+    return found
+
+
 def rows(results: dict[str, Any]) -> list[Row]:
     """All of what was measured."""
     found: list[Row] = []
@@ -77,6 +99,7 @@ def rows(results: dict[str, Any]) -> list[Row]:
             what = f"10 apps of 10 under `maxUnavailable: 1`, pods Ready after 2 s, {label}"
             found.append((what, f"{moved[mode]['seconds']:.0f} s, lowest Ready {lowest} of 100", ""))
     found += failures(results)
+    found += rebalance(results.get("rebalance", {}))
     if memory := results.get("memory, MB"):
         found.append(("idle operator, 1,000 nodes, resident", f"{memory['idle']:.0f} MB", "< 120 MB"))
         found.append(
@@ -101,6 +124,7 @@ def markdown(results: dict[str, Any]) -> str:
         "![ten nodes](ten-nodes.svg)",
         "![slot latency](slots.svg)",
         "![Ready pods](serving.svg)",
+        "![rebalancing](rebalance.svg)",
         "",
     ]
     if memory := results.get("memory, MB"):

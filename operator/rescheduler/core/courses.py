@@ -5,7 +5,7 @@ move for ever: the first round is one pod, each that helped doubles the next, an
 pool itself has changed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from rescheduler.core.loads import Load, Pair, spread
@@ -43,14 +43,15 @@ class Course:
         """The last round has not helped: nothing is tried again before something changes."""
         return self.allowance == 0
 
-    def begin(self, found: Sides, shifts: Iterable[Shift]) -> "Course":
+    def begin(self, found: Sides) -> "Course":
         """A round of moves begins."""
-        needed = sum(shift.evens - (1 - _KEPT) * shift.gain for shift in shifts)
-        return replace(self, before=spread(found.loads), needed=needed, roles=found.roles)
+        return replace(self, before=spread(found.loads), roles=found.roles)
 
-    def drop(self) -> "Course":
-        """The round that was under way moved nothing: it says nothing."""
-        return replace(self, before=None)
+    def end(self, moved: Sequence[Shift]) -> "Course":
+        """The round is over, and has moved these; one that has moved nothing says nothing."""
+        if not moved:
+            return replace(self, before=None)
+        return replace(self, needed=sum(shift.evens - (1 - _KEPT) * shift.gain for shift in moved))
 
     def settle(self) -> "Course":
         """Nothing is left to move: only a node above `high` or below `low` begins it anew."""

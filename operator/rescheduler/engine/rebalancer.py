@@ -91,6 +91,8 @@ class Rebalancer:
     async def run(self) -> None:
         """Look until cancelled."""
         self._mover.begin()
+        self._courses.clear()
+        self._gist = None  # what another leader did meanwhile is not known: look at once
         try:
             while True:
                 self._wake.clear()
@@ -196,7 +198,7 @@ class Rebalancer:
         elif arena.policy.spec.mode is Mode.AUDIT:
             self._announcer.would_move(arena, found, shifts)
         else:
-            self._courses[arena.key] = course.begin(found, shifts)
+            self._courses[arena.key] = course.begin(found)
             self._announcer.moving(arena, found, shifts)
             self._moving.update(shift.candidate.owner for shift in shifts)
             task = self._rounds[arena.key] = asyncio.create_task(self._round(arena, shifts))
@@ -254,9 +256,9 @@ class Rebalancer:
             outcomes = await asyncio.gather(*(self._move(arena, shift) for shift in shifts))
         finally:
             del self._rounds[arena.key]
-        course = self._courses.get(arena.key)
-        if course and Outcome.MOVED not in outcomes:
-            self._courses[arena.key] = course.drop()
+        if course := self._courses.get(arena.key):
+            pairs = zip(shifts, outcomes, strict=True)
+            self._courses[arena.key] = course.end([shift for shift, outcome in pairs if outcome is Outcome.MOVED])
         self._usages.begin_anew(node.name for node in arena.nodes)
         self._due = self._clock.monotonic()
         self._wake.set()
@@ -269,7 +271,7 @@ class Rebalancer:
             self._moving -= Counter([owner])
         if outcome is Outcome.MOVED:
             self._rests[owner] = self._clock.now() + movables.COOL_DOWN
-        else:
+        elif outcome is Outcome.RETURNED:
             self._spared[owner] = self._clock.now() + movables.SETBACK
         self._announcer.moved(arena, outcome)
         pod = shift.candidate.pod

@@ -23,7 +23,7 @@ def rounds(*after: dict[str, int], generation: int = 1) -> Course:
     for shares in after:
         found = sides(before, BOUNDS, course.roles)
         shifts = choose(found, [Candidate(Pod("s", "p", "p", node="a"), {"cpu": 3000})])
-        course = follow(course.begin(found, shifts), loads(**shares), generation)
+        course = follow(course.begin(found).end(shifts), loads(**shares), generation)
     return course
 
 
@@ -54,7 +54,7 @@ def test_it_rests_until_the_pool_has_changed() -> None:
 
 def test_a_round_that_moved_nothing_says_nothing() -> None:
     course = follow(None, loads(a=90, b=0), 1)
-    course = course.begin(sides(loads(a=90, b=0), BOUNDS), []).drop()
+    course = course.begin(sides(loads(a=90, b=0), BOUNDS)).end([])
     assert follow(course, loads(a=90, b=0), 1).allowance == 1
 
 
@@ -71,5 +71,5 @@ def test_moves_for_the_sake_of_usage_may_leave_requests_as_uneven_as_they_promis
     before = [load(node, {"cpu": 3000}, [Pair(9000, 0)] * 3), load(other, {"cpu": 4000}, [Pair(500, 0)] * 3)]
     found = sides(before, BOUNDS)
     shifts = choose(found, [Candidate(Pod("s", "p", "p", node="a"), {"cpu": 500})])
-    course = follow(None, before, 1).begin(found, shifts)
+    course = follow(None, before, 1).begin(found).end(shifts)
     assert not follow(course, [load(node, {"cpu": 2500}), load(other, {"cpu": 4500})], 1).rests

@@ -122,12 +122,12 @@ class World:
                 scores.append((score, self.random.random(), each.name))
         return max(scores)[2] if scores else None
 
-    def move(self, shifts: Iterable[Shift]) -> int:
-        """Replacement first, else within the budget; how many left their node."""
+    def move(self, shifts: Iterable[Shift]) -> list[Shift]:
+        """Replacement first, else within the budget; those that left their node."""
         shifts = tuple(shifts)
         avoid = {shift.candidate.pod.node for shift in shifts}
         missing: Counter[str] = Counter()
-        done = 0
+        done: list[Shift] = []
         for shift in shifts:
             name, app = shift.candidate.pod.name, self.app(shift.candidate.pod.name)
             assert app.kind not in STAY
@@ -140,7 +140,7 @@ class World:
             self.at[name], self.born[name] = node, self.now
             self.paths[name].append(node)
             self.moved[name] += 1
-            done += 1
+            done.append(shift)
             self.spreads.append(self.deviation)
         return done
 
@@ -203,9 +203,7 @@ def even_out(
             world.now += timedelta(hours=8) if not left_alone else movables.COOL_DOWN
             continue
         idle, rounds = 0, rounds + 1
-        course = course.begin(found, shifts)
-        if not world.move(shifts):
-            course = course.drop()
+        course = course.begin(found).end(world.move(shifts))
         resting |= {shift.candidate.owner: world.now + movables.COOL_DOWN for shift in shifts}
         world.now += timedelta(seconds=20)
     return rounds
