@@ -64,7 +64,7 @@ class NodePods:
         name: str,
         movers: Movers,
         wake: Callable[[], None],
-        confirm: Callable[[Pod, Verdict], Awaitable[str]],
+        confirm: Callable[[Pod, Verdict], Awaitable[str]] | None = None,
     ) -> None:
         self._name, self._t, self._wake = name, movers, wake
         self._sender = Sender(wake, confirm)
