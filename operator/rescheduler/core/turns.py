@@ -4,7 +4,7 @@ A drain that may not go on touches nothing. Slots go first to drains already beg
 order in which they were asked for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -13,11 +13,13 @@ from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, Reason
 from rescheduler.api.policies import Mode, OnWindowClose, Policy, Suspend
 from rescheduler.api.scalars import format_duration
-from rescheduler.core import ownerships, slots, storms
+from rescheduler.core import ownerships, pool_budgets, slots, storms
 from rescheduler.core.facts import Node
 from rescheduler.core.health import Diagnosis, Health, counts, diagnose
 from rescheduler.core.holds import RESTING, Held, Hold
+from rescheduler.core.memberships import Memberships
 from rescheduler.core.policies import Winners
+from rescheduler.core.pool_budgets import PoolBudget
 from rescheduler.core.sightings import Sighting
 from rescheduler.core.slots import Queue
 from rescheduler.core.storms import Weather
@@ -37,6 +39,7 @@ class World:
         sightings: what was seen of nodes over time, by name.
         suspects: nodes whose Lease is silent.
         blackout: why what we see of the nodes is not to be believed now; empty where it is.
+        memberships: which nodes are in which pool; None: nobody asks.
     """
 
     nodes: Mapping[str, Node]
@@ -47,6 +50,7 @@ class World:
     sightings: Mapping[str, Sighting] = field(default_factory=dict)
     suspects: frozenset[str] = frozenset()
     blackout: str = ""
+    memberships: Memberships | None = None
 
     def policy(self, node: Node) -> Policy | None:
         """The policy that decides for this node."""
@@ -67,6 +71,11 @@ class World:
         if seen is None:
             return Diagnosis(Health.WELL)
         return diagnose(node, self.policy(node), seen, now, standing=True, suspected=node.name in self.suspects)
+
+    @cached_property
+    def pool_budgets(self) -> Mapping[str, PoolBudget]:
+        """How many nodes each pool may lose at once, by the names of its nodes."""
+        return pool_budgets.survey(self.memberships) if self.memberships else {}
 
     @cached_property
     def weather(self) -> Weather:
@@ -237,10 +246,21 @@ def _start(drain: NodeDrain, node: Node, policy: Policy, world: World, now: date
     if other := _other_control_plane(drain, node, world):
         return Held(Hold.CONTROL_PLANE, f"control-plane node {other} is held by a drain: one at a time")
     if only_failed(drain) or failing(drain, world, now):
-        return _storm(node, policy, world)
+        return _storm(node, policy, world) or _pool(node, world)
     if shut_window := _shut(drain, policy, now):
         return shut_window
-    return slots.to_begin(drain, node, policy.spec.maintenance, world.queues[policy.name], world.nodes, now)
+    queue = world.queues[policy.name]
+    found = slots.to_begin(drain, node, policy.spec.maintenance, queue, world.nodes, now)
+    return found or _pool(node, world, ahead=[other.spec.node_name for other in queue.ahead(drain)])
+
+
+def _pool(node: Node, world: World, ahead: Collection[str] = ()) -> Held | None:
+    """Whether the node's pool can spare it, whatever its other nodes are taken out for."""
+    budget = world.pool_budgets.get(node.name)
+    if budget is None:
+        return None
+    gone = [drain.spec.node_name for drain in world.drains.values() if failed(drain)]
+    return pool_budgets.wait(node, budget, pool_budgets.out(budget, world.drains.values(), gone), ahead)
 
 
 def _shut(drain: NodeDrain, policy: Policy, now: datetime) -> Held | None:

@@ -286,6 +286,7 @@ class Store:
                 self._sightings,
                 self.suspects,
                 self.blackout,
+                self.memberships,
             )
         return self._world
 

@@ -9,9 +9,11 @@ import pytest
 from rescheduler.api.conditions import Condition
 from rescheduler.api.drains import NodeDrain, NodeDrainSpec, NodeDrainStatus, Phase, Reason, Request
 from rescheduler.api.policies import Policy, ReschedulePolicySpec
+from rescheduler.api.scalars import NumberOrPercent
 from rescheduler.core.facts import Node, NodeCondition, Taint
 from rescheduler.core.holds import Hold
 from rescheduler.core.policies import Winners
+from rescheduler.core.pool_budgets import PoolBudget
 from rescheduler.core.sightings import see
 from rescheduler.core.turns import STALE, World, held, suspected
 
@@ -284,3 +286,22 @@ def test_audit_says_what_would_be_done_and_what_would_hold_it() -> None:
     found = held(free.drains["n0"], free, NOW)
     assert found is not None
     assert "would be cordoned and drained" in found.message
+
+
+def test_a_pool_spares_no_more_nodes_than_it_says_whatever_they_are_taken_out_for() -> None:
+    budget = PoolBudget("shop", NumberOrPercent.parse(1), frozenset({"n0", "n1", "n2"}))
+    many: dict[str, Any] = {"maintenance": {"maxConcurrent": 5, "maxUnavailable": 5}}
+    for other in (drain("n1", begun=True), drain("n1", begun=True, reason=Reason.MANUAL), failing("n1")):
+        place = world(drain("n0"), other, **many)
+        place.__dict__["pool_budgets"] = dict.fromkeys(budget.nodes, budget)
+        assert reason("n0", place) is Hold.POOL_BUDGET
+    free = world(drain("n0"), drain("n5", begun=True), **many)
+    free.__dict__["pool_budgets"] = dict.fromkeys(budget.nodes, budget)
+    assert reason("n0", free) is None
+
+
+def test_a_node_that_is_unreachable_does_not_wait_for_its_pool() -> None:
+    budget = PoolBudget("shop", NumberOrPercent.parse(1), frozenset({"n0", "n1"}))
+    place = world(failing(), drain("n1", begun=True), ill=1)
+    place.__dict__["pool_budgets"] = dict.fromkeys(budget.nodes, budget)
+    assert reason("n0", place) is None
