@@ -30,6 +30,16 @@ def deployment(name: str, replicas: int, namespace: str = "default", **template:
     return _object("apps/v1", "Deployment", name, namespace, spec)
 
 
+def replica_set(name: str, replicas: int, namespace: str = "default", **template: Any) -> Object:
+    """A ReplicaSet that no Deployment owns; its pods carry `app=<name>`."""
+    spec = {
+        "replicas": replicas,
+        "selector": {"matchLabels": {"app": name}},
+        "template": pod_template(name, **template),
+    }
+    return _object("apps/v1", "ReplicaSet", name, namespace, spec)
+
+
 def stateful_set(name: str, replicas: int, namespace: str = "default", **template: Any) -> Object:
     """A StatefulSet whose pods carry `app=<name>`."""
     spec = {

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ import pytest
 
 from cluster import ControlPlane, workloads
 from cluster.observer import Observer
-from cluster.operators import Operator, install
+from cluster.operators import NAMESPACE, Operator, install
 from cluster.waiting import until
 
+OPERATOR = f"system:serviceaccount:{NAMESPACE}:rescheduler"
 _COUNT = itertools.count(1)
 
 
@@ -114,6 +115,33 @@ class Site:
         pods = self.observer.pods(self.name)
         return [p for p in pods if p["metadata"]["labels"].get("pod-template-hash") == "rescheduler-released"]
 
+    def calls(self, resource: str = "pods", *, names: Collection[str] = ()) -> list[dict[str, Any]]:
+        """The operator's requests on a resource, as audited: those in this namespace, or on these objects."""
+        assert self.plane.audit_log is not None
+        found = [
+            event
+            for event in map(json.loads, self.plane.audit_log.read_text().splitlines())
+            if event["user"]["username"] == OPERATOR
+            and (reference := event.get("objectRef", {})).get("resource") == resource
+            and (reference.get("namespace") == self.name or reference.get("name") in names)
+        ]
+        return sorted(found, key=lambda event: event["requestReceivedTimestamp"])
+
+    def evictions(self) -> list[str]:
+        """Names of the pods whose eviction the operator has asked for, dry runs left out."""
+        return [
+            call["objectRef"]["name"]
+            for call in self.calls()
+            if call["objectRef"].get("subresource") == "eviction" and "dryRun" not in call["requestURI"]
+        ]
+
+    def hints(self, kind: str, name: str) -> set[str]:
+        """Reasons of the Events on an object of this namespace."""
+        events = self.plane.get("events", "-n", self.name)["items"]
+        return {
+            e["reason"] for e in events if (e["involvedObject"]["kind"], e["involvedObject"]["name"]) == (kind, name)
+        }
+
     def uids(self, node: str | None = None) -> set[str]:
         """UIDs of this site's pods, or of those on one node."""
         return {p["metadata"]["uid"] for p in self.observer.pods(self.name, node=node)}
@@ -122,8 +150,8 @@ class Site:
         word = "rescheduler.dev/maintenance" + ("-" if value is None else f"={value}")
         self.plane.kubectl("annotate", "--overwrite", "node", node, word)
 
-    def patch(self, kind: str, name: str, body: dict[str, Any]) -> None:
-        self.plane.kubectl("patch", kind, name, "--type=merge", "-p", json.dumps(body))
+    def patch(self, kind: str, name: str, body: dict[str, Any], *more: str) -> None:
+        self.plane.kubectl("patch", kind, name, "--type=merge", "-p", json.dumps(body), *more)
 
     def phase(self, node: str, *wanted: str | None, seconds: float = 60) -> None:
         until(
@@ -152,9 +180,8 @@ def site(
     for node in place.made:
         control_plane.kubectl("annotate", "node", node, "rescheduler.dev/maintenance-", check=False)
     control_plane.kubectl("delete", "namespace", place.name, "--wait=false")
-    control_plane.kubectl(
-        "delete", "pods", "--all", "-n", place.name, "--force", "--grace-period=0", "--wait=false", check=False
-    )
+    force = ("--force", "--grace-period=0", "--wait=false")  # a finalizer that a failed test left holds up nobody
+    control_plane.kubectl("delete", "pods", "--all", "-n", place.name, *force, check=False)
     if place.made:
         control_plane.kubectl("delete", "node", *place.made, "--ignore-not-found")
         control_plane.kubectl("delete", "nodedrain", *place.made, "--ignore-not-found", "--wait=false")

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from cluster import ControlPlane, workloads
+from cluster.floors import floors
 from cluster.observer import Observer
 from cluster.operators import NAMESPACE, Operator, install
 from cluster.proxy import Proxy
@@ -26,6 +27,8 @@ RELEASED = "rescheduler-released"
 SPACE = "crash"
 EVERY = bool(os.environ.get("CRASH_AT_EVERY_WRITE"))
 _MOST = 90  # writes of a drain, annotation to Drained: more than there are
+FLOORS = {"single": 1, "web": 7, "never": 2}
+"""Apps with budgets, and how many Ready pods those ask for."""
 SAMPLE = range(1, _MOST) if EVERY else sorted(random.Random(8).sample(range(1, 60), 10))
 
 
@@ -67,12 +70,14 @@ def fill(plane: ControlPlane, observer: Observer, node: str, others: list[str]) 
         workloads.deployment("never", 3, SPACE, annotations={"rescheduler.dev/replacement": "Never"}, **here),
         workloads.budget("never", SPACE, maxUnavailable=1),
         workloads.stateful_set("db", 3, SPACE, **here),
+        workloads.replica_set("set", 2, SPACE, volumes=[{"name": "scratch", "emptyDir": {}}], **here),
         workloads.bare_pod("alone", SPACE, **here),
+        workloads.job("done", SPACE, **here),
         workloads.daemon_set("log", SPACE, **here),
     )
-    until(lambda: running(observer, node) >= 17, "the pods to run")
-    plane.kubectl("uncordon", *others)
+    until(lambda: running(observer, node) == 19 and len(observer.pods(SPACE, node=node)) == 20, "the pods to run")
     until(lambda: observer.counted(SPACE), "the budgets to be observed")
+    plane.kubectl("uncordon", *others)
 
 
 def running(observer: Observer, node: str) -> int:
@@ -117,19 +122,21 @@ def test_killed_right_after_a_write_it_goes_on(
     try:
         fill(plane, observer, nodes[0], nodes[1:])
         before = len(audited(plane))
-        with Proxy(plane.server) as proxy:
+        with floors(observer, SPACE, *FLOORS, every=0.1) as lowest, Proxy(plane.server) as proxy:
             operator = Operator(through(proxy, identity, tmp_path / "config"), tmp_path / "operator.log")
             proxy.after = lambda count: operator.kill() if count == write else None
             operator.start()
             plane.kubectl("annotate", "node", nodes[0], "rescheduler.dev/maintenance=crash")
             until(lambda: not operator.running or observer.phase(nodes[0]) == "Drained", "the crash")
+            assert write < _MOST - 1 or operator.running, f"there are more writes than the {_MOST} that are tried"
             operator.kill()
-        with Operator(identity, tmp_path / "operator.log"):
-            until(lambda: observer.phase(nodes[0]) == "Drained", "the drain to end", seconds=90)
-            assert not released(observer)
-            assert max(evicted(audited(plane)[before:]).values()) == 1
-            plane.kubectl("annotate", "node", nodes[0], "rescheduler.dev/maintenance-")
-            until(lambda: observer.drain(nodes[0]) is None, "the node to be restored")
+            with Operator(identity, tmp_path / "operator.log"):
+                until(lambda: observer.phase(nodes[0]) == "Drained", "the drain to end", seconds=90)
+                assert not released(observer)
+                assert max(evicted(audited(plane)[before:]).values()) == 1
+                plane.kubectl("annotate", "node", nodes[0], "rescheduler.dev/maintenance-")
+                until(lambda: observer.drain(nodes[0]) is None, "the node to be restored")
+        assert {app: lowest[app] >= floor for app, floor in FLOORS.items()} == dict.fromkeys(FLOORS, True), lowest
         node = observer.node(nodes[0])
         assert not node["spec"].get("unschedulable")
         assert "taints" not in node["spec"]
@@ -139,7 +146,7 @@ def test_killed_right_after_a_write_it_goes_on(
 
 
 def clear(plane: ControlPlane, nodes: list[str]) -> None:
-    for kind in ("deploy", "sts", "ds", "pdb"):
+    for kind in ("deploy", "rs", "sts", "ds", "job", "pdb"):
         plane.kubectl("delete", kind, "--all", "-n", SPACE, "--wait=false")
     plane.kubectl("delete", "pods", "--all", "-n", SPACE, "--force", "--grace-period=0", check=False)
     plane.kubectl("delete", "node", *nodes, "--ignore-not-found")

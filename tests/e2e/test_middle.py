@@ -152,12 +152,18 @@ def test_a_gate_that_another_controller_keeps_is_its_own(site: Site) -> None:
     assert site.observer.phase(node) == "Drained"
 
 
-def test_an_eviction_that_a_webhook_takes_over_is_waited_for(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("code", "taken"),
+    [
+        (429, 'Eviction triggered evacuation of VMI "shop/vm"'),  # KubeVirt's
+        (500, "The pod will be rolled by the Strimzi Cluster Operator"),
+    ],
+)
+def test_an_eviction_that_a_webhook_takes_over_is_waited_for(site: Site, code: int, taken: str) -> None:
     node, other = site.nodes(2)
     site.policy()
     site.on_first(node, [other], workloads.stateful_set("vm", 1, site.name, **site.here()))
-    taken = 'Eviction triggered evacuation of VMI "shop/vm"'
-    with webhooks.evictions(site.plane, site.name, lambda _: (429, taken)) as asked:
+    with webhooks.evictions(site.plane, site.name, lambda _: (code, taken)) as asked:
         site.annotate(node)
         until(lambda: site.classes(node) == {"Delegated"}, "the blocker")
         blocker = (site.observer.drain(node) or {})["status"]["blockers"][0]

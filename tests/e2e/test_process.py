@@ -123,6 +123,39 @@ def test_a_second_replica_takes_over(plane: ControlPlane, own: Site) -> None:
     third.stop()
 
 
+def test_its_own_pod_leaves_last_and_the_next_one_goes_on(plane: ControlPlane, own: Site) -> None:
+    identity = install(plane)
+    first, other = own.nodes(2)
+    own.policy()
+    rules = {"podSelector": {"matchLabels": {"app": "last"}}, "order": 2_000_000}
+    own.patch("rsp", own.name, {"spec": {"drain": {"rules": [rules]}}})
+    plane.kubectl("cordon", other)
+    restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}
+    restricted["seccompProfile"] = {"type": "RuntimeDefault"}
+    containers = [{"name": "app", "image": "simulated", "securityContext": restricted}]
+    plane.apply(workloads.deployment("ours", 1, NAMESPACE, containers=containers, **own.here()))
+    own.on_first(first, [other], workloads.deployment("last", 2, own.name, **own.here()))
+
+    def ours(node: str) -> list[str]:
+        return [p["metadata"]["name"] for p in own.observer.pods(NAMESPACE, node=node)]
+
+    (name,) = until(lambda: ours(first), "the operator's pod to be there")
+    log, next_log = plane.workdir / "ours.log", plane.workdir / "next.log"
+    operator = Operator(identity, log, identity=name).start()
+    own.annotate(first)
+    until(lambda: not ours(first), "its own pod to leave")
+    operator.kill()
+    gone = [json.loads(line)["pod"] for line in log.read_text().splitlines() if '"pod.evicted"' in line]
+    assert len(gone) == 3
+    assert gone[-1] == f"{NAMESPACE}/{name}"
+    with Operator(identity, next_log, identity=ours(other)[0]):
+        own.phase(first, "Drained")
+        assert '"pod.evicted"' not in next_log.read_text()
+        own.annotate(first, None)
+        own.gone(first)
+    plane.kubectl("delete", "deploy", "ours", "-n", NAMESPACE)
+
+
 def test_an_api_server_that_is_away_ends_nothing(plane: ControlPlane, own: Site) -> None:
     identity = install(plane)
     nodes = own.nodes(3)

@@ -1,43 +1,14 @@
 """Replacement first: the new pod is Ready before the old one goes, on the real scheduler and controllers."""
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from cluster import workloads
+from cluster.floors import floors, ready
 from cluster.waiting import until
 from e2e.conftest import Site
-
-
-def ready(pod: dict[str, Any]) -> bool:
-    """Whether a Service sends requests to it: Ready, and not Terminating."""
-    conditions = pod.get("status", {}).get("conditions", [])
-    serving = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-    return serving and "deletionTimestamp" not in pod["metadata"]
-
-
-@contextmanager
-def floor(site: Site, app: str) -> Iterator[list[int]]:
-    """Counts the Ready pods behind a label all the time."""
-    counts: list[int] = []
-    stop = threading.Event()
-
-    def count() -> None:
-        while not stop.wait(0.02):
-            pods = site.observer.pods(site.name)
-            counts.append(sum(ready(p) for p in pods if p["metadata"]["labels"].get("app") == app))
-
-    thread = threading.Thread(target=count)
-    thread.start()
-    try:
-        yield counts
-    finally:
-        stop.set()
-        thread.join()
 
 
 @pytest.mark.parametrize("budget", [{"minAvailable": 1}, {"maxUnavailable": 0}, {"minAvailable": "100%"}, None])
@@ -48,10 +19,10 @@ def test_a_single_replica_moves_without_a_gap(site: Site, budget: dict[str, Any]
     objects += [workloads.budget("web", site.name, **budget)] if budget else []
     site.on_first(first, others, *objects)
     before = site.plane.get("deployment", "web", "-n", site.name)
-    with floor(site, "web") as counts:
+    with floors(site.observer, site.name, "web") as lowest:
         site.annotate(first)
         site.phase(first, "Drained")
-    assert min(counts) == 1
+    assert lowest["web"] == 1
     assert not site.left(first)
     after = site.plane.get("deployment", "web", "-n", site.name)
     assert (after["spec"], after["metadata"]["generation"]) == (before["spec"], before["metadata"]["generation"])
@@ -64,10 +35,10 @@ def test_ten_replicas_under_one_disruption_keep_their_full_count(site: Site) -> 
     site.policy()
     web = workloads.deployment("web", 10, site.name, **site.here())
     site.on_first(first, others, web, workloads.budget("web", site.name, maxUnavailable=1))
-    with floor(site, "web") as counts:
+    with floors(site.observer, site.name, "web") as lowest:
         site.annotate(first)
         site.phase(first, "Drained")
-    assert min(counts) == 10
+    assert lowest["web"] == 10
 
 
 def test_cancelled_in_the_middle_the_old_pods_go_back(site: Site) -> None:
@@ -142,22 +113,32 @@ def test_a_deployment_deleted_in_the_middle_leaves_nothing(site: Site) -> None:
     assert not site.observer.pods(site.name)
 
 
-def test_a_rollout_in_the_middle_ends_well(site: Site) -> None:
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_rollout_in_the_middle_ends_well(site: Site, cancelled: bool) -> None:
+    """Cancelled then, with the old ReplicaSet gone for good, pods are still not given back to be killed at once."""
     first, *others = site.nodes(3)
     site.policy()
     web = workloads.deployment("web", 4, site.name, **site.here())
+    web["spec"]["revisionHistoryLimit"] = 0
     site.on_first(first, others, web)
     site.plane.kubectl("cordon", *others)
-    with floor(site, "web") as counts:
+    with floors(site.observer, site.name, "web") as lowest:
         site.annotate(first)
         until(site.released, "a pod to be released")
         image = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "other"}]
         site.plane.kubectl("patch", "deploy", "web", "-n", site.name, "--type=json", "-p", json.dumps(image))
+        if cancelled:
+            until(lambda: len(site.plane.get("rs", "-n", site.name)["items"]) == 2, "the rollout to begin")
+            site.annotate(first, None)
         site.plane.kubectl("uncordon", *others)
-        site.phase(first, "Drained")
-    assert min(counts) >= 3  # the rollout itself may take one away
+        if cancelled:
+            site.gone(first)
+        else:
+            site.phase(first, "Drained")
+    assert lowest["web"] >= 3  # the rollout itself may take one away
     until(lambda: len(site.observer.pods(site.name)) == 4, "four pods")
     assert {p["spec"]["containers"][0]["image"] for p in site.observer.pods(site.name)} == {"other"}
+    assert not site.released()
 
 
 def test_quota_leaves_no_room_for_a_second_pod(site: Site) -> None:
@@ -168,10 +149,10 @@ def test_quota_leaves_no_room_for_a_second_pod(site: Site) -> None:
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": site.name}}
     site.plane.apply(quota | {"spec": {"hard": {"pods": "2"}}})
     until(lambda: site.plane.get("quota", "q", "-n", site.name).get("status", {}).get("used"), "the quota to count")
-    with floor(site, "web") as counts:
+    with floors(site.observer, site.name, "web") as lowest:
         site.annotate(first)
         until(lambda: len(site.left(first)) == 1, "one to be evicted plainly")
-    assert min(counts) >= 1
+    assert lowest["web"] >= 1
 
 
 def test_no_room_holds_until_an_autoscaler_adds_a_node(site: Site) -> None:
@@ -182,7 +163,7 @@ def test_no_room_holds_until_an_autoscaler_adds_a_node(site: Site) -> None:
     other = workloads.deployment("other", 1, site.name, containers=requests, **site.here())
     site.on_first(first, [second], web)
     site.on_first(second, [first], other)
-    with floor(site, "web") as counts:
+    with floors(site.observer, site.name, "web") as lowest:
         site.annotate(first)
         until(lambda: site.classes(first) == {"NoRoomInPool"}, "the blocker")
         blocker = site.observer.drain(first)["status"]["blockers"][0]  # type: ignore[index]
@@ -190,7 +171,7 @@ def test_no_room_holds_until_an_autoscaler_adds_a_node(site: Site) -> None:
         site.plane.add_nodes(1, prefix=f"{site.name}-extra", labels={"site": site.name})
         site.made.append(f"{site.name}-extra1")
         site.phase(first, "Drained", seconds=120)
-    assert min(counts) == 1
+    assert lowest["web"] == 1
 
 
 def test_the_owners_annotation_is_the_last_word(site: Site) -> None:
@@ -198,7 +179,7 @@ def test_the_owners_annotation_is_the_last_word(site: Site) -> None:
     site.policy()
     annotations = {"rescheduler.dev/replacement": "Never", "cluster/ready-after": "2s"}
     site.on_first(first, others, workloads.deployment("web", 1, site.name, annotations=annotations, **site.here()))
-    with floor(site, "web") as counts:
+    with floors(site.observer, site.name, "web") as lowest:
         site.annotate(first)
         site.phase(first, "Drained")
-    assert min(counts) == 0
+    assert lowest["web"] == 0

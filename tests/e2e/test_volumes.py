@@ -76,14 +76,22 @@ def _drained(site: Site, node: str) -> str:
     return next((c["reason"] for c in conditions if c["type"] == "Drained"), "")
 
 
-def test_a_pod_on_a_local_volume_is_named_and_stays(site: Site) -> None:
+def test_a_pod_on_a_local_volume_is_named_before_anything_is_evicted_and_stays(site: Site) -> None:
     node, other = site.nodes(2)
-    site.policy()
-    site.plane.kubectl("cordon", other)
+    site.policy(drain={"replacement": "Never"})
     site.plane.apply(*disk(site, "l", hostPath={"path": "/data"}))
-    site.deploy(with_disk(site, "l"))
-    site.plane.kubectl("uncordon", other)
+    site.on_first(node, [other], with_disk(site, "l"), workloads.deployment("web", 3, site.name, **site.here()))
     site.annotate(node)
-
     until(lambda: site.classes(node) == {"LocalVolume"}, "the blocker")
-    assert len(site.left(node)) == 1
+    until(lambda: len(site.left(node)) == 1, "the others to leave")
+    cordon = next(c for c in site.calls("nodes", names=[node]) if c["verb"] == "patch")
+    said = [c["stageTimestamp"] for c in site.calls("nodedrains", names=[node]) if _status(c) and _after(c, cordon)]
+    assert min(said) <= min(call["requestReceivedTimestamp"] for call in site.calls())
+
+
+def _status(call: dict[str, Any]) -> bool:
+    return call["verb"] == "patch" and call["objectRef"].get("subresource") == "status"
+
+
+def _after(call: dict[str, Any], other: dict[str, Any]) -> bool:
+    return bool(call["requestReceivedTimestamp"] > other["stageTimestamp"])
