@@ -14,7 +14,7 @@ def disk(site: Site, name: str, *, mode: str = "ReadWriteOnce", **source: Any) -
         "accessModes": [mode],
         "storageClassName": "",
         "claimRef": {"namespace": site.name, "name": name},
-        **(source or {"csi": {"driver": "simulated.example.com", "volumeHandle": name}}),
+        **(source or {"csi": {"driver": "simulated.example.com", "volumeHandle": f"{site.name}-{name}"}}),
     }
     volume = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"{site.name}-{name}"}, "spec": spec}
     wanted = {

@@ -71,16 +71,9 @@ class Drainer:
         self.name = name
         self._t = tools
         self._wake = asyncio.Event()
-        self._keeper = Keeper(
-            name,
-            tools.client,
-            tools.store,
-            tools.clock,
-            tools.announcer,
-            tools.heartbeats,
-            leaving=tools.leaving,
-        )
-        self._fence = Fence(tools.client, tools.store, tools.clock, tools.announcer, tools.heartbeats, self._keeper)
+        shared = (tools.client, tools.store, tools.clock, tools.announcer, tools.heartbeats)
+        self._keeper = Keeper(name, *shared, leaving=tools.leaving)
+        self._fence = Fence(*shared, self._keeper)
         self._pods = NodePods(name, tools.movers, self.wake, self._fence.confirm)
         self._standoffs = Standoffs(tools.client, tools.store, tools.clock, tools.movers.budgets)
         self._claims = Claims(tools.client, tools.clock)
@@ -158,7 +151,7 @@ class Drainer:
         seen = self._seen(drain, here, settings, standing, now)
         tally = self._pods.look(drain.status, settings, seen, may_move=may_move, early=early) if seen else None
         self._cost = self._t.clock.monotonic() - began
-        self._keeper.busy = self._busy(seen)
+        self._keeper.busy = seen is None or self._pods.busy(seen.volumes)
         tally = tally if policy else None
         situation = self._situation(drain, here, held, tally, now, settings)
         situation = replace(situation, suspected=early)
@@ -239,18 +232,11 @@ class Drainer:
             unreachable=here.ready == UNREACHABLE or standing.proof is not None,
             failing=standing.failing,
             dead=standing.proof is not None,
-            proof_hint=standing.hint,
+            proof_hint=standing.hint or proofs.hint(here),
             own=self._t.own_pod,
         )
         attached = standing.proof is not None or proofs.recorded(here, drain.status.node)
         return self._t.surroundings.look(self.name, here.name, seen, settings, self._pods.rows(), attached=attached)
-
-    def _busy(self, seen: Circumstances | None) -> bool:
-        """Whether something on the node is Terminating, or attached though no pod there uses it; or that is not known."""
-        if seen is None or not self._pods.synced:
-            return True
-        rows = self._pods.rows()
-        return any(pod.deleting for pod in rows) or bool(seen.volumes.detaching(rows))
 
     # -- commands -----------------------------------------------------------------------------------------------
 

@@ -109,6 +109,10 @@ class NodePods:
         """The node's pods, as far as they are known."""
         return self._mirror.items.values() if self._mirror else ()
 
+    def busy(self, volumes: Volumes) -> bool:
+        """Whether something here is Terminating, or attached though no pod uses it; or that is not known."""
+        return not self.synced or any(pod.deleting for pod in self.rows()) or bool(volumes.detaching(self.rows()))
+
     def follow(self, node_name: str) -> None:
         """Keep the pods of the node in view."""
         if self._mirror is None:

@@ -149,6 +149,7 @@ def test_without_a_failure_nothing_is_looked_for() -> None:
     [
         ({}, True, True),
         ({"live": ALIVE}, False, False),
+        ({"live": replace(DEAD, conditions=(NodeCondition("Ready", "False"),))}, False, False),
         ({"live": REBOOTED}, False, False),
         ({"live": replace(DEAD, uid="v")}, False, False),
         ({"live": None}, False, False),
