@@ -82,7 +82,7 @@ def test_a_missing_precondition_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_acting_without_proof_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verdicts, "_unreachable", lambda pod, order, *_: Verdict(Fate.DELETE, order))
+    monkeypatch.setattr(verdicts, "_unreachable", lambda pod, drain, rule, order, seen: Verdict(Fate.DELETE, order))
     assert found(unreachable(), "must not run twice")
 
 
