@@ -266,3 +266,18 @@ def test_a_pod_with_nowhere_to_go_stays_and_is_named(pooled: Pooled) -> None:
     assert len(pooled.status()["blockers"]) == 2
     assert site.uids(away) == before
     assert not site.released()
+
+
+def test_a_pool_spares_one_node_at_a_time_whoever_asks(pooled: Pooled) -> None:
+    site = pooled.site
+    site.policy(maintenance={"maxConcurrent": "100%"})
+    first, second, _ = pooled.nodes(3)
+    name = pooled.pool(maxUnavailable=1)
+    pooled.marked(first, name)
+    site.annotate(first)
+    site.phase(first, "Drained")
+    site.annotate(second)
+    until(lambda: site.observer.progressing(second) == "PoolBudget", "the second to wait for its pool")
+    assert not site.observer.node(second)["spec"].get("unschedulable")
+    site.annotate(first, None)
+    site.phase(second, "Drained")

@@ -42,17 +42,16 @@ def survey(memberships: Memberships) -> Mapping[str, PoolBudget]:
     return found
 
 
-def out(budget: PoolBudget, drains: Iterable[NodeDrain], failed: Collection[str]) -> frozenset[str]:
-    """The pool's nodes that are out: held by a drain that has begun and is not over, or failed."""
-    held = {drain.spec.node_name for drain in drains if drain.status.started_at}
-    return budget.nodes & (held | set(failed))
+def out(drains: Iterable[NodeDrain], failed: Collection[str]) -> frozenset[str]:
+    """Nodes that are out: held by a drain that has begun and is not over, or failed."""
+    return frozenset({*(drain.spec.node_name for drain in drains if drain.status.started_at), *failed})
 
 
 def wait(node: Node, budget: PoolBudget, taken: Collection[str], ahead: Collection[str] = ()) -> Held | None:
     """Why a drain of this node may not begin yet; None: it may.
 
-    `taken`: the pool's nodes that are out. `ahead`: nodes of the pool whose drain waits for a slot, and comes first; none
-    where the node failed, which queues behind nobody.
+    `taken`: nodes that are out. `ahead`: nodes whose drain waits for a slot, and comes first; none where the node failed,
+    which queues behind nobody.
     """
     if node.ready == UNREACHABLE:
         return None

@@ -17,7 +17,6 @@ from rescheduler.core import ownerships, pool_budgets, slots, storms
 from rescheduler.core.facts import Node
 from rescheduler.core.health import Diagnosis, Health, counts, diagnose
 from rescheduler.core.holds import RESTING, Held, Hold
-from rescheduler.core.memberships import Memberships
 from rescheduler.core.policies import Winners
 from rescheduler.core.pool_budgets import PoolBudget
 from rescheduler.core.sightings import Sighting
@@ -39,7 +38,7 @@ class World:
         sightings: what was seen of nodes over time, by name.
         suspects: nodes whose Lease is silent.
         blackout: why what we see of the nodes is not to be believed now; empty where it is.
-        memberships: which nodes are in which pool; None: nobody asks.
+        budgets: of the pools, by each of their nodes.
     """
 
     nodes: Mapping[str, Node]
@@ -50,7 +49,7 @@ class World:
     sightings: Mapping[str, Sighting] = field(default_factory=dict)
     suspects: frozenset[str] = frozenset()
     blackout: str = ""
-    memberships: Memberships | None = None
+    budgets: Mapping[str, PoolBudget] = field(default_factory=dict)
 
     def policy(self, node: Node) -> Policy | None:
         """The policy that decides for this node."""
@@ -73,11 +72,6 @@ class World:
         return diagnose(node, self.policy(node), seen, now, standing=True, suspected=node.name in self.suspects)
 
     @cached_property
-    def pool_budgets(self) -> Mapping[str, PoolBudget]:
-        """How many nodes each pool may lose at once, by the names of its nodes."""
-        return pool_budgets.survey(self.memberships) if self.memberships else {}
-
-    @cached_property
     def weather(self) -> Weather:
         """Who is unhealthy, for the storm brake: not who was emptied for maintenance and may be switched off."""
         away = {d.spec.node_name for d in self.drains.values() if d.status.drained_at and not only_failed(d)}
@@ -91,6 +85,26 @@ class World:
     def _counts(self, node: Node, policy: Policy, *, standing: bool) -> bool:
         seen = self.sightings.get(node.name)
         return counts(node, policy, seen, self.now, suspected=node.name in self.suspects, standing=standing)
+
+    @cached_property
+    def _out(self) -> frozenset[str]:
+        """Nodes of pools that are out: held by a drain that has begun, or failed."""
+        known = frozenset(d.spec.node_name for d in self.drains.values() if failed(d))
+        sick = {
+            name
+            for name in self.budgets
+            if (node := self.nodes.get(name))
+            and (policy := self.policy(node))
+            and self._counts(node, policy, standing=name in known)
+        }
+        return pool_budgets.out(self.drains.values(), sick)
+
+    def pool_wait(self, node: Node, ahead: Collection[str] = ()) -> Held | None:
+        """Why the node's pool cannot spare it now; None: it can. `ahead`: nodes whose turn comes before."""
+        budget = self.budgets.get(node.name)
+        if budget is None or node.name in self.suspects:
+            return None
+        return pool_budgets.wait(node, budget, self._out, ahead)
 
     @cached_property
     def queues(self) -> Mapping[str, Queue]:
@@ -246,21 +260,16 @@ def _start(drain: NodeDrain, node: Node, policy: Policy, world: World, now: date
     if other := _other_control_plane(drain, node, world):
         return Held(Hold.CONTROL_PLANE, f"control-plane node {other} is held by a drain: one at a time")
     if only_failed(drain) or failing(drain, world, now):
-        return _storm(node, policy, world) or _pool(node, world)
+        return _storm(node, policy, world) or world.pool_wait(node)
     if shut_window := _shut(drain, policy, now):
         return shut_window
-    queue = world.queues[policy.name]
-    found = slots.to_begin(drain, node, policy.spec.maintenance, queue, world.nodes, now)
-    return found or _pool(node, world, ahead=[other.spec.node_name for other in queue.ahead(drain)])
+    full = slots.to_begin(drain, node, policy.spec.maintenance, world.queues[policy.name], world.nodes, now)
+    return full or world.pool_wait(node, _ahead(drain, world))
 
 
-def _pool(node: Node, world: World, ahead: Collection[str] = ()) -> Held | None:
-    """Whether the node's pool can spare it, whatever its other nodes are taken out for."""
-    budget = world.pool_budgets.get(node.name)
-    if budget is None:
-        return None
-    gone = [drain.spec.node_name for drain in world.drains.values() if failed(drain)]
-    return pool_budgets.wait(node, budget, pool_budgets.out(budget, world.drains.values(), gone), ahead)
+def _ahead(drain: NodeDrain, world: World) -> list[str]:
+    """Nodes whose drains wait for a slot, under whatever policy, and whose turn comes before this one's."""
+    return [other.spec.node_name for queue in world.queues.values() for other in queue.ahead(drain)]
 
 
 def _shut(drain: NodeDrain, policy: Policy, now: datetime) -> Held | None:
@@ -295,11 +304,16 @@ def _other_control_plane(drain: NodeDrain, node: Node, world: World) -> str:
 
 
 def _queues(drain: NodeDrain, policy: Policy, world: World) -> bool:
-    """Whether a drain that has not begun is waiting for a slot, and for nothing else."""
+    """Whether a drain that has not begun is waiting for a slot of its policy, and for nothing else.
+
+    One that its pool cannot spare keeps nobody waiting: others may be of other pools.
+    """
     gates = drain.spec.drain.over(policy.spec.drain).gates
+    node = world.nodes.get(drain.spec.node_name)
     return (
         not _by_policy(drain, policy)
         and not _shut(drain, policy, world.now)
         and not steps_back_for(drain, world)
         and all(_is_true(drain, gate) for gate in gates)
+        and (node is None or not world.pool_wait(node))
     )

@@ -16,11 +16,12 @@ from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import Policy
 from rescheduler.api.pools import NamespacePool
-from rescheduler.core import facts, namespaces, proofs, sightings, turns
+from rescheduler.core import facts, namespaces, pool_budgets, proofs, sightings, turns
 from rescheduler.core.facts import Node
 from rescheduler.core.memberships import Memberships, Touched
 from rescheduler.core.namespaces import Namespace
 from rescheduler.core.policies import Winners
+from rescheduler.core.pool_budgets import PoolBudget
 from rescheduler.core.proofs import Witness
 from rescheduler.core.sightings import Sighting
 from rescheduler.core.turns import World
@@ -83,6 +84,7 @@ class Store:
         self._promised: dict[str, datetime] = {}
         self._winners = Winners(())
         self._world: World | None = None
+        self._budgets: tuple[int, Mapping[str, PoolBudget]] = (0, {})
 
     def _kept(self, kind: Kind) -> dict[str, Any]:
         kept: dict[Kind, dict[str, Any]] = {
@@ -120,16 +122,9 @@ class Store:
     def _take_in(self, kind: Kind, name: str, before: Any, value: Any) -> None:
         match kind:
             case Kind.POOL:
-                self.unreadable.discard(name)
-                self.touched(self.memberships.put_pool(value))
+                self._take_in_pool(value)
             case Kind.NAMESPACE:
-                touched = self.memberships.put_namespace(value)
-                if not before or (before.pool, before.ending, before.labels) != (
-                    value.pool,
-                    value.ending,
-                    value.labels,
-                ):
-                    self.touched(touched)
+                self._take_in_namespace(before, value)
             case Kind.POLICY:
                 self._winners = Winners(self._policies.values())
                 self._turn()
@@ -148,6 +143,19 @@ class Store:
                     self._turn()
                 self.changed(name)
 
+    def _take_in_pool(self, pool: NamespacePool) -> None:
+        self.unreadable.discard(pool.name)
+        known = self.memberships.revision
+        touched = self.memberships.put_pool(pool)
+        if self.memberships.revision != known:
+            self._turn()
+        self.touched(touched)
+
+    def _take_in_namespace(self, before: Namespace | None, now: Namespace) -> None:
+        touched = self.memberships.put_namespace(now)
+        if before is None or (before.pool, before.ending, before.labels) != (now.pool, now.ending, now.labels):
+            self.touched(touched)
+
     def drop(self, kind: Kind, name: str, *, not_after: int | None = None) -> None:
         """Forget a deleted object, unless it was seen after `not_after`."""
         known = self._versions[kind].get(name)
@@ -156,7 +164,9 @@ class Store:
         del self._versions[kind][name]
         if kind is Kind.POOL:
             self.unreadable.discard(name)
-            self.touched(self.memberships.drop_pool(name))
+            touched = self.memberships.drop_pool(name)
+            self._turn()
+            self.touched(touched)
             return
         del self._kept(kind)[name]
         if kind is Kind.NAMESPACE:
@@ -286,9 +296,15 @@ class Store:
                 self._sightings,
                 self.suspects,
                 self.blackout,
-                self.memberships,
+                self._pool_budgets(),
             )
         return self._world
+
+    def _pool_budgets(self) -> Mapping[str, PoolBudget]:
+        """Worked out anew where a pool, or what one has, may be otherwise."""
+        if self._budgets[0] != self.memberships.revision:
+            self._budgets = self.memberships.revision, pool_budgets.survey(self.memberships)
+        return self._budgets[1]
 
     def _begun(self) -> dict[str, NodeDrain]:
         """Drains whose beginning is promised and not in their status yet."""

@@ -288,20 +288,57 @@ def test_audit_says_what_would_be_done_and_what_would_hold_it() -> None:
     assert "would be cordoned and drained" in found.message
 
 
-def test_a_pool_spares_no_more_nodes_than_it_says_whatever_they_are_taken_out_for() -> None:
-    budget = PoolBudget("shop", NumberOrPercent.parse(1), frozenset({"n0", "n1", "n2"}))
-    many: dict[str, Any] = {"maintenance": {"maxConcurrent": 5, "maxUnavailable": 5}}
-    for other in (drain("n1", begun=True), drain("n1", begun=True, reason=Reason.MANUAL), failing("n1")):
-        place = world(drain("n0"), other, **many)
-        place.__dict__["pool_budgets"] = dict.fromkeys(budget.nodes, budget)
-        assert reason("n0", place) is Hold.POOL_BUDGET
-    free = world(drain("n0"), drain("n5", begun=True), **many)
-    free.__dict__["pool_budgets"] = dict.fromkeys(budget.nodes, budget)
-    assert reason("n0", free) is None
+def pooled(place: World, limit: int, *members: str) -> World:
+    """The same with a pool of these nodes, which may lose so many at once."""
+    budget = PoolBudget("shop", NumberOrPercent(limit), frozenset(members))
+    return replace(place, budgets=dict.fromkeys(members, budget))
 
 
-def test_a_node_that_is_unreachable_does_not_wait_for_its_pool() -> None:
-    budget = PoolBudget("shop", NumberOrPercent.parse(1), frozenset({"n0", "n1"}))
-    place = world(failing(), drain("n1", begun=True), ill=1)
-    place.__dict__["pool_budgets"] = dict.fromkeys(budget.nodes, budget)
-    assert reason("n0", place) is None
+MANY = {"maintenance": {"maxConcurrent": 10, "maxUnavailable": 10}}
+
+
+def test_a_pool_spares_no_more_nodes_than_it_says_whatever_they_are_out_for() -> None:
+    others = (drain("n2", begun=True, reason=Reason.MANUAL), drain("n3", begun=True, reason=Reason.FAILURE))
+    place = world(drain("n1"), drain("n4"), *others, **MANY)
+    assert reason("n1", pooled(place, 2, "n1", "n2", "n3")) is Hold.POOL_BUDGET
+    assert reason("n4", pooled(place, 2, "n1", "n2", "n3")) is None
+    assert reason("n1", pooled(place, 3, "n1", "n2", "n3")) is None
+
+
+def test_a_failed_node_takes_a_slot_of_its_pool_before_its_drain_has_begun() -> None:
+    place = world(drain("n1"), ill=1, failure={"maxUnhealthy": "100%"}, **MANY)
+    assert reason("n1", pooled(place, 1, "n0", "n1")) is Hold.POOL_BUDGET
+
+
+def test_an_unreachable_node_never_waits_for_its_pool() -> None:
+    place = world(drain("n0", reason=Reason.FAILURE), drain("n1", begun=True), ill=1, failure={"maxUnhealthy": "100%"})
+    assert reason("n0", pooled(place, 1, "n0", "n1")) in (None, Hold.CANCELLED)
+
+
+def test_a_node_that_is_ill_waits_while_others_fill_its_pools_slots() -> None:
+    place = world(drain("n0", reason=Reason.FAILURE), drain("n1", begun=True))
+    assert reason("n0", pooled(place, 1, "n0", "n1")) is Hold.POOL_BUDGET
+
+
+def test_of_one_pool_who_asked_first_goes_first() -> None:
+    place = pooled(world(drain("n1", age=1), drain("n2", age=2), **MANY), 1, "n1", "n2")
+    assert reason("n2", place) is None
+    assert reason("n1", place) is Hold.POOL_BUDGET
+
+
+def test_who_waits_for_its_pool_keeps_no_other_pool_waiting() -> None:
+    """With one slot of the policy, and the first in line not to be spared by its pool."""
+    place = world(
+        drain("n1", age=2),
+        drain("n4", age=1),
+        drain("n2", begun=True, drained_at=NOW),
+        maintenance={"maxUnavailable": 10},
+    )
+    place = pooled(place, 1, "n1", "n2")
+    assert reason("n1", place) is Hold.POOL_BUDGET
+    assert reason("n4", place) is None
+
+
+def test_what_has_begun_goes_on_when_its_pool_shrinks() -> None:
+    place = pooled(world(drain("n1", begun=True), drain("n2", begun=True), **MANY), 1, "n1", "n2")
+    assert (reason("n1", place), reason("n2", place)) == (None, None)
