@@ -9,12 +9,10 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-import requests
 import yaml
 
 from bench.common import OPERATOR, audit, say, session
@@ -50,6 +48,7 @@ class Follower:
     last: float = field(default_factory=time.monotonic)
     _pods: dict[str, tuple[str, str]] = field(default_factory=dict)
     _serving: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _stopped: bool = False
 
     def start(self, plane: ControlPlane, space: str) -> "Follower":
         """List, and watch from there on."""
@@ -63,16 +62,16 @@ class Follower:
 
     def stop(self) -> None:
         """Look no more: what comes now is the tidying up."""
-        self._session.close()
+        self._stopped = True
 
     def _run(self, url: str, version: str) -> None:
-        with suppress(requests.RequestException, AttributeError, ValueError):
-            while True:
-                query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "600"}
-                with self._session.get(url, params=query, stream=True, timeout=700) as answer:
-                    for line in answer.iter_lines():
-                        event = json.loads(line)
-                        version = event["object"]["metadata"]["resourceVersion"]
+        while not self._stopped:
+            query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "60", "allowWatchBookmarks": "true"}
+            with self._session.get(url, params=query, stream=True, timeout=90) as answer:
+                for line in answer.iter_lines():
+                    event = json.loads(line)
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    if event["type"] != "BOOKMARK" and not self._stopped:
                         self._take(event["type"], event["object"])
 
     def _take(self, kind: str, pod: dict[str, Any]) -> None:
