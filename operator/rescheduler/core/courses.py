@@ -1,8 +1,8 @@
 """How far the evening out of one pool may go on: more at once while it helps, not at all once it does not.
 
 Where pods land is the scheduler's business. One that packs nodes full instead of evening them out would undo every
-move for ever: the first round is one pod, each that helped doubles the next, and one that did not ends it until the
-pool itself has changed.
+move for ever: the first round is one pod, each that helped doubles the next, one that did not is followed by one pod
+of another owner, and two of these in a row end it until the pool itself has changed.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from rescheduler.core.rebalances import Roles, Shift, Sides
 
 MOST = 8
 """Moves of one round at most."""
+_MOST_FAILURES = 2
 _KEPT = 0.5  # so much of what a round promised must have come true
 _CHANGED = 0.05  # of all that the pool has: so much more or less is requested
 
@@ -25,9 +26,10 @@ class Course:
         nodes: those that could give or take, and `generation` of their policy.
         requested: how full they were together, by requests, when this course began.
         roles: of its nodes, until nothing is left to move.
-        allowance: moves of the next round; 0: it rests.
+        allowance: moves of the next round; `failures`: rounds in a row that have not helped.
+        spared: uids of owners whose pods landed where that did not help.
         before: the spread, by requests, before the round that is under way; None: none is.
-        needed: by how much that round lowers it at least, if it helps.
+        moved: what that round has moved.
     """
 
     nodes: frozenset[str]
@@ -35,23 +37,23 @@ class Course:
     requested: Pair
     roles: Roles = field(default_factory=Roles)
     allowance: int = 1
+    failures: int = 0
+    spared: frozenset[str] = frozenset()
     before: float | None = None
-    needed: float = 0.0
+    moved: tuple[Shift, ...] = ()
 
     @property
     def rests(self) -> bool:
-        """The last round has not helped: nothing is tried again before something changes."""
-        return self.allowance == 0
+        """Moves have not helped: nothing is tried again before something changes."""
+        return self.failures >= _MOST_FAILURES
 
     def begin(self, found: Sides) -> "Course":
         """A round of moves begins."""
-        return replace(self, before=spread(found.loads), roles=found.roles)
+        return replace(self, before=spread(found.loads), moved=(), roles=found.roles)
 
     def end(self, moved: Sequence[Shift]) -> "Course":
         """The round is over, and has moved these; one that has moved nothing says nothing."""
-        if not moved:
-            return replace(self, before=None)
-        return replace(self, needed=sum(shift.evens - (1 - _KEPT) * shift.gain for shift in moved))
+        return replace(self, moved=tuple(moved)) if moved else replace(self, before=None)
 
     def settle(self) -> "Course":
         """Nothing is left to move: only a node above `high` or below `low` begins it anew."""
@@ -65,8 +67,11 @@ def follow(course: Course | None, loads: Sequence[Load], generation: int) -> Cou
         return Course(nodes, generation, requested)
     if course.before is None:
         return course
-    helped = course.before - spread(loads) >= course.needed
-    return replace(course, before=None, allowance=min(2 * course.allowance, MOST) if helped else 0)
+    done = replace(course, before=None, moved=())
+    if course.before - spread(loads) >= sum(shift.evens - (1 - _KEPT) * shift.gain for shift in course.moved):
+        return replace(done, allowance=min(2 * course.allowance, MOST), failures=0)
+    owners = frozenset(shift.candidate.owner for shift in course.moved)
+    return replace(done, allowance=1, failures=course.failures + 1, spared=course.spared | owners)
 
 
 def _requested(loads: Sequence[Load]) -> Pair:

@@ -29,6 +29,14 @@ class Lineages:
             return False
         return pod.created is not None and pod.created >= first
 
+    def replaces(self, pod: Pod, now: datetime) -> bool:
+        """Whether this pod came into being after others of its owner were moved, in the wave that is under way."""
+        first = self._first.get(pod.owner.uid) if pod.owner else None
+        if first is None or now - first > WAVE:
+            return False
+        # Creation times are in whole seconds.
+        return pod.created is not None and pod.created >= first.replace(microsecond=0)
+
 
 def _began(pod: Pod) -> datetime | None:
     """When its move began: its release, else the eviction."""

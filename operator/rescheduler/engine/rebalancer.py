@@ -17,6 +17,7 @@ from rescheduler.core import arenas, budgets, courses, movables, rebalances
 from rescheduler.core.arenas import Arena, Key
 from rescheduler.core.courses import Course
 from rescheduler.core.demands import held
+from rescheduler.core.lineages import Lineages
 from rescheduler.core.loads import load
 from rescheduler.core.quantities import PODS
 from rescheduler.core.rebalances import Candidate, Shift, Sides
@@ -78,6 +79,7 @@ class Rebalancer:
         self._rests: dict[str, datetime] = {}  # by uid of an owner: until when it is waited for
         self._spared: dict[str, datetime] = {}  # the same: until when its pods are no candidates at all
         self._moving: Counter[str] = Counter()  # by uid of an owner
+        self._lineages = Lineages()
         self._away: frozenset[str] = frozenset()
         self._returned: dict[str, datetime] = {}  # by node: until when it is filled
         self._gist: object = None
@@ -190,7 +192,7 @@ class Rebalancer:
         self._courses[arena.key] = course.settle() if found.idle else course
         if found.idle or arena.waits or course.rests:
             return
-        candidates = await self._candidates(found, arena)
+        candidates = [each for each in await self._candidates(found, arena) if self._may_move(each, course)]
         resting = self._rests.keys() | self._moving.keys()
         shifts = rebalances.choose(found, candidates, resting=resting, most=course.allowance)
         if not shifts:
@@ -203,6 +205,11 @@ class Rebalancer:
             self._moving.update(shift.candidate.owner for shift in shifts)
             task = self._rounds[arena.key] = asyncio.create_task(self._round(arena, shifts))
             task.add_done_callback(_show)
+
+    def _may_move(self, candidate: Candidate, course: Course) -> bool:
+        """Not an owner whose moves came to nothing, and no pod that has come from another node just now."""
+        came = self._lineages.replaces(candidate.pod, self._clock.now())
+        return not came and candidate.owner not in self._spared and candidate.owner not in course.spared
 
     def _wait_for(self, owners: set[str], arena: Arena) -> None:
         """Nothing is to be moved now: look again when the first of these has rested, or be done."""
@@ -221,7 +228,6 @@ class Rebalancer:
         for giver in found.givers:
             async for page in self._client.list(paths.PODS, fieldSelector=f"spec.nodeName={giver.name}"):
                 rows += [c for raw in page["items"] if (c := movables.candidate(raw, drain, seen))]
-        rows = [row for row in rows if row.owner not in self._spared]
         calm = {key: is_calm for space in _spaces(rows) for key, is_calm in await self._deployments(space)}
         rows = [sure for row in rows if (sure := movables.confirmed(row, calm))]
         asks = [row for row in rows if not row.first]
@@ -264,13 +270,14 @@ class Rebalancer:
         self._wake.set()
 
     async def _move(self, arena: Arena, shift: Shift) -> Outcome:
-        owner = shift.candidate.owner
+        owner, began = shift.candidate.owner, self._clock.now()
         try:
             outcome = await self._mover.move(shift.candidate, arena)
         finally:
             self._moving -= Counter([owner])
         if outcome is Outcome.MOVED:
             self._rests[owner] = self._clock.now() + movables.COOL_DOWN
+            self._lineages.moved(shift.candidate.pod, began)
         elif outcome is Outcome.RETURNED:
             self._spared[owner] = self._clock.now() + movables.SETBACK
         self._announcer.moved(arena, outcome)

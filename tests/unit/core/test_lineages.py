@@ -32,3 +32,12 @@ def test_the_memory_is_bounded() -> None:
     for index in range(10_001):
         seen.moved(pod("a", -WAVE, owner=str(index)), NOW)
     assert not seen.moved(pod("b", WAVE, owner="0"), NOW)
+
+
+def test_a_pod_that_came_while_others_of_its_owner_were_moved_replaces_one() -> None:
+    seen, second = Lineages(), timedelta(seconds=1)
+    seen.moved(pod("a", -WAVE), NOW + second / 2)
+    assert seen.replaces(pod("b", timedelta()), NOW + second)
+    assert not seen.replaces(pod("c", -second), NOW + second)
+    assert not seen.replaces(pod("d", second, owner="other"), NOW + second)
+    assert not seen.replaces(pod("b", timedelta()), NOW + WAVE + second)

@@ -1,4 +1,4 @@
-"""Whole pools evened out on paper, under schedulers that even out and schedulers that pack: all of them settle."""
+"""Whole pools evened out on paper, under schedulers that even out, that keep alike pods apart, and that pack: all settle."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -16,6 +16,7 @@ from rescheduler.core import budgets, courses, movables, rebalances
 from rescheduler.core.budgets import Budget
 from rescheduler.core.courses import Course
 from rescheduler.core.facts import Node
+from rescheduler.core.lineages import Lineages
 from rescheduler.core.loads import Load, Pair, deviation, load
 from rescheduler.core.rebalances import Bounds, Shift
 from rescheduler.core.verdicts import Circumstances
@@ -47,6 +48,7 @@ class World:
     scheduler: str
     nodes: dict[str, Node] = field(default_factory=dict)
     apps: dict[str, App] = field(default_factory=dict)
+    of: dict[str, App] = field(default_factory=dict)
     at: dict[str, str] = field(default_factory=dict)
     paths: dict[str, list[str]] = field(default_factory=dict)
     born: dict[str, datetime] = field(default_factory=dict)
@@ -57,10 +59,11 @@ class World:
     def add(self, app: App, number: int, node: str) -> None:
         self.apps[app.name] = app
         name = f"{app.name}-{number}"
+        self.of[name] = app
         self.at[name], self.paths[name] = node, [node]
 
     def app(self, name: str) -> App:
-        return self.apps[name.rpartition("-")[0]]
+        return self.of[name]
 
     def raw(self, name: str) -> dict[str, Any]:
         app = self.app(name)
@@ -109,8 +112,9 @@ class World:
         ]
 
     def place(self, app: App, avoid: Iterable[str], node_of: str = "") -> str | None:
-        """As the scheduler does: PreferNoSchedule weighs thrice, then how full, then how balanced."""
+        """As the scheduler does: PreferNoSchedule weighs thrice, its like elsewhere twice, then how full and balanced."""
         scores = []
+        alike = Counter(node for name, node in self.at.items() if self.app(name) is app)
         asked = {"cpu": app.cpu, "memory": app.memory}
         for each in self.loads():
             if each.room_for(asked) and each.name != node_of:
@@ -119,6 +123,8 @@ class World:
                 score = 0 if each.name in avoid else 300
                 score += int(full if self.scheduler == "packs" else 100 - full)
                 score += int(100 - 50 * abs(then.cpu - then.memory))
+                if self.scheduler == "spreads" and alike:
+                    score += int(200 - 200 * alike[each.name] / max(alike.values()))
                 scores.append((score, self.random.random(), each.name))
         return max(scores)[2] if scores else None
 
@@ -184,6 +190,7 @@ def even_out(
     """Rounds as the engine makes them, until nothing has moved for a day; how many there were. `forget`: a restart."""
     course: Course | None = None
     resting: dict[str, datetime] = {}
+    lineages = Lineages()
     idle, rounds = 0, 0
     while idle < 3:
         assert rounds < 500, "it does not settle"
@@ -193,17 +200,25 @@ def even_out(
         givers, seen = {each.name for each in found.givers}, Circumstances(world.now)
         rows = [world.raw(name) for name, node in world.at.items() if node in givers]
         may = [c for raw in rows if (c := movables.candidate(raw, Drain(), seen))]
-        candidates = [c for c in may if movables.permitted(c, world.budgets())]
+        over = world.budgets()
+        candidates = [
+            c
+            for c in may
+            if movables.permitted(c, over) and c.owner not in course.spared and not lineages.replaces(c.pod, world.now)
+        ]
         left_alone = {owner for owner, until in resting.items() if until > world.now}
-        most = course.allowance
-        shifts = rebalances.choose(found, candidates, resting=left_alone, most=most) if most else ()
+        most = 0 if course.rests else course.allowance
+        shifts = rebalances.choose(found, candidates, resting=left_alone, most=most)
         if not shifts:
             course = course if left_alone else course.settle()
             idle += not left_alone
             world.now += timedelta(hours=8) if not left_alone else movables.COOL_DOWN
             continue
         idle, rounds = 0, rounds + 1
-        course = course.begin(found).end(world.move(shifts))
+        done = world.move(shifts)
+        for shift in done:
+            lineages.moved(shift.candidate.pod, world.now)
+        course = course.begin(found).end(done)
         resting |= {shift.candidate.owner: world.now + movables.COOL_DOWN for shift in shifts}
         world.now += timedelta(seconds=20)
     return rounds
@@ -218,7 +233,7 @@ def evened(seed: int, scheduler: str, sets: int = 2) -> tuple[float, World]:
     return before, world
 
 
-@pytest.mark.parametrize("scheduler", ["evens out", "packs"])
+@pytest.mark.parametrize("scheduler", ["evens out", "spreads", "packs"])
 @pytest.mark.parametrize("seed", range(50))
 def test_every_pool_settles_and_none_oscillates(seed: int, scheduler: str) -> None:
     _, world = evened(seed, scheduler)
@@ -228,16 +243,17 @@ def test_every_pool_settles_and_none_oscillates(seed: int, scheduler: str) -> No
         assert even_out(world) == 0, "an operator that starts anew moves pods again"
 
 
+@pytest.mark.parametrize("scheduler", ["evens out", "spreads"])
 @pytest.mark.parametrize("seed", range(50))
-def test_pools_become_more_even_and_never_less(seed: int) -> None:
-    before, world = evened(seed, "evens out")
+def test_pools_become_more_even_and_never_less(seed: int, scheduler: str) -> None:
+    before, world = evened(seed, scheduler)
     assert world.deviation <= before
     assert max(world.moved.values(), default=0) <= 2
 
 
 def test_under_a_scheduler_that_packs_it_is_given_up_after_a_few_moves() -> None:
     moves = [sum(evened(seed, "packs")[1].moved.values()) for seed in range(20)]
-    assert mean(moves) < 2
+    assert mean(moves) < 3
     assert max(moves) < 10
 
 
@@ -277,12 +293,13 @@ def as_they_come(world: World) -> list[float]:
     return found
 
 
-def test_half_of_the_moves_that_it_takes_as_they_come() -> None:
+@pytest.mark.parametrize("scheduler", ["evens out", "spreads"])
+def test_half_of_the_moves_that_it_takes_as_they_come(scheduler: str) -> None:
     """To the same deviation, over all pools: the one that both reach. Of pods that can be replaced first: others wait."""
     ours, theirs = 0, 0
     for seed in range(15):
-        before, world = evened(seed, "evens out", sets=0)
-        other = as_they_come(pool(seed, sets=0))
+        before, world = evened(seed, scheduler, sets=0)
+        other = as_they_come(pool(seed, scheduler, sets=0))
         mine = [before, *world.spreads]
         both = max(min(mine), min(other)) + 1e-9
         ours += next(n for n, deviation in enumerate(mine) if deviation <= both)

@@ -36,11 +36,13 @@ class Cluster:
         self.at: dict[str, str] = {}
         self.size: dict[str, int] = {}
         self.owner: dict[str, str] = {}
+        self.born: dict[str, str] = {}
         self.usage: dict[str, int] | None = None
         self.asked: list[str] = []
         self.said: list[tuple[str, str, str]] = []
         self.moved: list[tuple[str, str]] = []
         self.outcome = Outcome.MOVED
+        self.packs = False
         self.before_move: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0)
         self.metrics = Metrics()
         client, recorder = cast("Client", self), cast("Recorder", self)
@@ -95,9 +97,11 @@ class Cluster:
         name = self.owner.get(pod, pod)
         owner = {"kind": "ReplicaSet", "name": f"{name}-a", "uid": name, "controller": True}
         requests = {"cpu": f"{self.size[pod] * 100}m"}
+        created = self.born.get(pod, "2020-01-01T00:00:00Z")
         return {
             "metadata": {
                 "namespace": "s",
+                "creationTimestamp": created,
                 "name": pod,
                 "uid": pod,
                 "labels": {"pod-template-hash": "a"},
@@ -121,8 +125,10 @@ class Cluster:
         pod = candidate.pod.name
         if self.outcome is Outcome.MOVED:
             others = [node.name for node in arena.nodes if node.name != self.at[pod]]
-            self.at[pod] = min(others, key=self.full)
+            fits = [name for name in others if self.full(name) + self.size[pod] <= 100]
+            self.at[pod] = max(fits, key=self.full) if self.packs else min(fits, key=self.full)
             self.moved.append((pod, self.at[pod]))
+            self.born[pod] = self.clock.now().isoformat()
         return self.outcome
 
     async def turn(self, minutes: float = 0.0) -> None:
@@ -288,15 +294,27 @@ async def test_an_owner_rests_after_a_move(cluster: Cluster) -> None:
     assert len(cluster.moved) == 2
 
 
+async def test_a_pod_that_came_from_another_node_just_now_stays(cluster: Cluster) -> None:
+    cluster.policy()
+    cluster.node("a", 50, 25, 20)
+    cluster.node("b")
+    await cluster.turn()
+    assert cluster.moved == [("p1", "b")]
+    cluster.at["p2"] = cluster.at["p3"] = "b"
+    await cluster.turn(5)
+    assert cluster.moved[1:] == [("p2", "a")]
+
+
 async def test_a_scheduler_that_packs_is_given_up_on_until_something_changes(cluster: Cluster) -> None:
     cluster.policy()
-    cluster.node("a", 30, 60)
+    cluster.node("a", 30, 30, 30)
     cluster.node("b")
-    cluster.node("c", 70)
-    cluster.full = lambda name: -sum(s for p, s in cluster.size.items() if cluster.at[p] == name)  # type: ignore[method-assign]
-    assert await cluster.settle() == 1
+    cluster.node("c", 40)
+    cluster.node("d", 30, 30, 30)
+    cluster.packs = True
+    assert await cluster.settle() == 2
     assert "RebalancingStopped" in {reason for _, reason, _ in cluster.said}
-    cluster.node("d")
+    cluster.node("e")
     assert await cluster.settle() >= 1
 
 
