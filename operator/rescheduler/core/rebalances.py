@@ -104,12 +104,18 @@ class Sides:
 
 
 def sides(
-    loads: Sequence[Load], bounds: Bounds, roles: Roles | None = None, *, returned: AbstractSet[str] = frozenset()
+    loads: Sequence[Load],
+    bounds: Bounds,
+    roles: Roles | None = None,
+    *,
+    returned: AbstractSet[str] = frozenset(),
+    barren: AbstractSet[str] = frozenset(),
 ) -> Sides:
     """Who gives and who takes: nodes above `high`, and nodes below `low`, each until it is as full as the mean.
 
     To stop at `high` and `low` would leave a node that gives just below one, and its next pod start all over again.
-    `returned`: nodes back from maintenance, empty; all above the mean fill them, and them first.
+    `returned`: nodes back from maintenance, empty; all above the mean fill them, and them first. `barren`: nodes whose
+    pods were looked at of late, and none could be moved: the next fullest have their turn.
     """
     roles = roles or Roles()
     high, low = _both(bounds.high), _both(bounds.low)
@@ -120,7 +126,7 @@ def sides(
         empty, full = back, full | {load.name for load in loads if above(load, middle)} - back
     roles = Roles((roles.givers - empty) | full, (roles.takers - full) | empty)
     line, until = smaller(middle, high), larger(middle, low)
-    givers = [load for load in loads if load.name in roles.givers and above(load, line)]
+    givers = [load for load in loads if load.name in roles.givers - barren and above(load, line)]
     takers = [load for load in loads if load.name in roles.takers and _below(load, until) and _welcomes(load)]
     givers.sort(key=lambda load: (-load.share.most, load.name))
     takers.sort(key=_emptiness)

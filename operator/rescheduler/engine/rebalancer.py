@@ -38,6 +38,7 @@ _SOON = 2.0  # seconds from a change or a round's end to the next look, at least
 _SHARE = 20  # a look may take 1/20 of the time
 _FIRST_WAIT, _LONGEST_WAIT = 2.0, 60.0  # seconds, where a look failed
 _REFILLED = timedelta(hours=1)  # so long after it came back a node is filled
+_BARREN = timedelta(minutes=10)  # so long nodes with nothing to move are passed over
 _PLACED = "status.phase!=Succeeded,status.phase!=Failed,spec.nodeName!="
 
 
@@ -78,6 +79,7 @@ class Rebalancer:
         self._rounds: dict[Key, asyncio.Task[None]] = {}
         self._rests: dict[str, datetime] = {}  # by uid of an owner: until when it is waited for
         self._spared: dict[str, datetime] = {}  # the same: until when its pods are no candidates at all
+        self._barren: dict[str, datetime] = {}  # by node: until when it is not asked again for pods to move
         self._moving: Counter[str] = Counter()  # by uid of an owner
         self._lineages = Lineages()
         self._away: frozenset[str] = frozenset()
@@ -121,6 +123,7 @@ class Rebalancer:
         gist = [(a.key, a.waits, a.policy.generation, a.policy.uid, frozenset(n.name for n in a.nodes)) for a in found]
         if gist != self._gist:
             self._gist = gist
+            self._barren.clear()
             self._due, self._sample_at = min(self._due, now), min(self._sample_at, now)
         self._forget({arena.key for arena in found})
         self._mover.keep({node.name for arena in found if arena.goes_on for node in arena.nodes})
@@ -163,6 +166,7 @@ class Rebalancer:
         now = self._clock.now()
         self._rests = {owner: until for owner, until in self._rests.items() if until > now}
         self._spared = {owner: until for owner, until in self._spared.items() if until > now}
+        self._barren = {name: until for name, until in self._barren.items() if until > now}
         asked = await self._count()
         for arena in found:
             if arena.key not in self._rounds and len(arena.nodes) > 1:
@@ -188,7 +192,9 @@ class Rebalancer:
         if course.rests and not (before and before.rests):
             self._announcer.gave_up(arena)
             log.warning("rebalance.helps_not", pool=arena.pool, policy=arena.policy.name)
-        found = rebalances.sides(loads, arena.bounds, course.roles, returned=self._returned.keys())
+        found = rebalances.sides(
+            loads, arena.bounds, course.roles, returned=self._returned.keys(), barren=self._barren.keys()
+        )
         self._courses[arena.key] = course.settle() if found.idle else course
         if found.idle or arena.waits or course.rests:
             return
@@ -196,7 +202,7 @@ class Rebalancer:
         resting = self._rests.keys() | self._moving.keys()
         shifts = rebalances.choose(found, candidates, resting=resting, most=course.allowance)
         if not shifts:
-            self._wait_for(resting & {candidate.owner for candidate in candidates}, arena)
+            self._wait_for(resting, candidates, found)
         elif arena.policy.spec.mode is Mode.AUDIT:
             self._announcer.would_move(arena, found, shifts)
         else:
@@ -211,14 +217,17 @@ class Rebalancer:
         came = self._lineages.replaces(candidate.pod, self._clock.now())
         return not came and candidate.owner not in self._spared and candidate.owner not in course.spared
 
-    def _wait_for(self, owners: set[str], arena: Arena) -> None:
-        """Nothing is to be moved now: look again when the first of these has rested, or be done."""
-        if not owners:
-            self._courses[arena.key] = self._courses[arena.key].settle()
-            return
-        ends = [self._rests[owner] for owner in owners if owner in self._rests]
-        soonest = min((end - self._clock.now()).total_seconds() for end in ends) if ends else _EVERY
-        self._due = min(self._due, self._clock.monotonic() + max(_SOON, soonest))
+    def _wait_for(self, resting: Collection[str], candidates: Sequence[Candidate], found: Sides) -> None:
+        """Nothing is to be moved now: look at other nodes, or again when the first of these owners has rested."""
+        now, waiting = self._clock.now(), {each.pod.node: each.owner for each in candidates if each.owner in resting}
+        barren = [load.name for load in found.givers if load.name not in waiting]
+        self._barren |= dict.fromkeys(barren, now + _BARREN)
+        ends = [self._rests[owner] for owner in waiting.values() if owner in self._rests]
+        if barren:
+            self._due = self._clock.monotonic()
+        elif ends:
+            soonest = (min(ends) - now).total_seconds()
+            self._due = min(self._due, self._clock.monotonic() + max(_SOON, soonest))
 
     async def _candidates(self, found: Sides, arena: Arena) -> list[Candidate]:
         """Pods of the nodes that give; listed, judged and dropped."""

@@ -264,6 +264,22 @@ async def test_a_move_that_came_to_nothing_is_not_tried_again_soon(cluster: Clus
     assert len(cluster.moved) == 2
 
 
+async def test_where_the_fullest_nodes_have_nothing_to_move_the_next_have_their_turn(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rescheduler.core.rebalances.MOST_GIVERS", 1)
+    cluster.policy()
+    cluster.node("full", 96)
+    cluster.node("less", 45, 45)
+    cluster.node("empty")
+    await cluster.turn()
+    assert cluster.moved == []
+    await cluster.turn(0.1)
+    assert cluster.moved == [("p2", "empty")]
+    await cluster.settle()
+    assert cluster.asked.count("spec.nodeName=full") <= 5
+
+
 async def test_nothing_is_tried_again_for_want_of_others(cluster: Cluster) -> None:
     cluster.policy()
     cluster.node("a", 85)
