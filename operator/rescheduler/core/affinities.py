@@ -1,0 +1,60 @@
+"""Required pod affinity and anti-affinity: which pods must, or must not, share a place.
+
+Preferred terms are the scheduler's to weigh: they forbid nothing. Rules: kube-scheduler, interpodaffinity.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rescheduler.api.selectors import LabelSelector
+
+Labels = Mapping[str, str]
+_EVERYWHERE = LabelSelector()
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One term, as its pod means it.
+
+    Attributes:
+        key: the node label whose values are the places.
+        selector: which pods; None selects none.
+        namespaces: whose pods, by name; `spaces`: and by the labels of the namespace, None selects none.
+    """
+
+    key: str
+    selector: LabelSelector | None
+    namespaces: frozenset[str]
+    spaces: LabelSelector | None = None
+
+    def selects(self, namespace: str, labels: Labels, spaces: Mapping[str, Labels]) -> bool:
+        """Whether a pod with these labels is meant; `spaces`: labels of namespaces, by name."""
+        if self.selector is None or not self.selector.matches(labels):
+            return False
+        if namespace in self.namespaces:
+            return True
+        return self.spaces is not None and self.spaces.matches(spaces.get(namespace, {}))
+
+    @property
+    def asks_for_namespaces(self) -> bool:
+        """Whether labels of namespaces decide."""
+        return self.spaces is not None and not self.spaces.is_empty
+
+
+def terms(spec: Mapping[str, Any], namespace: str, kind: str) -> tuple[Term, ...]:
+    """The required terms of a raw spec; `kind`: podAffinity or podAntiAffinity."""
+    found = ((spec.get("affinity") or {}).get(kind) or {}).get("requiredDuringSchedulingIgnoredDuringExecution")
+    return tuple(_term(raw, namespace) for raw in found or ())
+
+
+def _term(raw: Mapping[str, Any], own: str) -> Term:
+    selector, spaces = raw.get("labelSelector"), raw.get("namespaceSelector")
+    named = raw.get("namespaces") or ()
+    # The API server has worked matchLabelKeys and mismatchLabelKeys into the selector when the pod was created.
+    return Term(
+        raw["topologyKey"],
+        None if selector is None else LabelSelector.model_validate(selector),
+        frozenset(named if named or spaces is not None else (own,)),
+        None if spaces is None else LabelSelector.model_validate(spaces) if spaces else _EVERYWHERE,
+    )

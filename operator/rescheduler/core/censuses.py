@@ -1,0 +1,106 @@
+"""The pods of a cluster in small sums: what each node holds, and what other pods' rules can see of them.
+
+Raw pods are taken in one by one, page after page, and must not be kept: what is left grows with the nodes and with
+the kinds of pods, hardly with their number.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rescheduler.core.affinities import Labels, Term, terms
+from rescheduler.core.asks import Ask, Asks, Port, claims, ports, shared_labels
+from rescheduler.core.demands import Amounts, held
+from rescheduler.core.pods import FINISHED
+from rescheduler.core.quantities import PODS
+
+
+@dataclass(frozen=True, eq=False)
+class Presence:
+    """What other pods can see of a pod; equal ones are the same object.
+
+    Attributes:
+        apart: its required anti-affinity: it keeps others off.
+        ending: it is Terminating: spread does not count it, affinity does.
+    """
+
+    namespace: str
+    labels: Labels = field(default_factory=dict)
+    apart: tuple[Term, ...] = ()
+    ports: tuple[Port, ...] = ()
+    ending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A pod on a node that is planned for.
+
+    Attributes:
+        presence, held: what it counts for while it is there.
+        ask, claims: what its replacement will ask for.
+    """
+
+    key: str
+    uid: str
+    node: str
+    presence: Presence
+    held: Amounts
+    ask: Ask
+    claims: tuple[str, ...] = ()
+
+
+class Census:
+    """Everything that a plan needs to know of pods.
+
+    Attributes:
+        used: what the pods on each node hold, `pods` among it.
+        places: how many pods of each presence are on which node.
+        residents: pods of the nodes that are planned for, by node.
+        waiting: pods without a node, by what they ask.
+    """
+
+    def __init__(self, asks: Asks, planned: Collection[str] = ()) -> None:
+        """`planned`: the nodes whose pods are to be known one by one."""
+        self.used: dict[str, Counter[str]] = defaultdict(Counter)
+        self.places: dict[Presence, Counter[str]] = defaultdict(Counter)
+        self.residents: dict[str, list[Resident]] = defaultdict(list)
+        self.waiting: Counter[Ask] = Counter()
+        self._asks, self._planned = asks, planned
+        self._known: dict[str, Presence] = {}
+
+    def add(self, raw: Mapping[str, Any]) -> None:
+        """Take a raw pod in."""
+        spec = raw["spec"]
+        if (raw.get("status") or {}).get("phase") in FINISHED:
+            return
+        node = spec.get("nodeName")
+        if not node:
+            if not spec.get("schedulingGates") and "deletionTimestamp" not in raw["metadata"]:
+                self.waiting[self._asks.of(raw)] += 1
+            return
+        amounts, presence = held(raw), self._presence(raw)
+        used = self.used[node]
+        for name, value in amounts.items():
+            used[name] += value
+        used[PODS] += 1
+        self.places[presence][node] += 1
+        if node in self._planned:
+            self.residents[node].append(self._resident(raw, presence, amounts))
+
+    def _resident(self, raw: Mapping[str, Any], presence: Presence, amounts: Amounts) -> Resident:
+        meta = raw["metadata"]
+        key = f"{meta['namespace']}/{meta['name']}"
+        ask, mounted = self._asks.of(raw), claims(raw["spec"])
+        return Resident(key, meta["uid"], raw["spec"]["nodeName"], presence, amounts, ask, mounted)
+
+    def _presence(self, raw: Mapping[str, Any]) -> Presence:
+        meta, spec = raw["metadata"], raw["spec"]
+        labels, bound = shared_labels(meta), ports(spec)
+        repels = (spec.get("affinity") or {}).get("podAntiAffinity")
+        ending = "deletionTimestamp" in meta
+        key = repr((meta["namespace"], sorted(labels.items()), repels, bound, ending))
+        if (found := self._known.get(key)) is None:
+            apart = terms(spec, meta["namespace"], "podAntiAffinity")
+            found = self._known[key] = Presence(meta["namespace"], labels, apart, bound, ending)
+        return found

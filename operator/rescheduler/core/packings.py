@@ -1,0 +1,178 @@
+"""One way in which the scheduler may place the pods of a plan, pod after pod.
+
+Which of the nodes that can take a pod it chooses depends on its configuration, on ties and on chance, and so may how
+many find a place. One packing is one such course of events; a plan tries several.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from random import Random
+
+from rescheduler.core.boards import Board, Group
+from rescheduler.core.relations import places
+
+_LOOK_AT = 100  # nodes that can take a pod; of more than so many the scheduler looks at some alone
+
+Weigh = Callable[[list[int], list[int]], float]
+"""How gladly a node is taken: what is free of it, and what it offers; the highest is."""
+
+
+class _Level:
+    """One spread constraint of a group: pods in each domain, and the fewest of them."""
+
+    def __init__(self, filled: Counter[str], least: int) -> None:
+        self.filled = Counter(filled)
+        self._domains = Counter(filled.values())
+        self._short = len(filled) < least
+        self._fewest = min(self._domains, default=0)
+        self._any = bool(filled)
+
+    def floor(self) -> int | None:
+        """Pods in the emptiest domain; None: there is no domain at all."""
+        return 0 if self._short else self._fewest if self._any else None
+
+    def add(self, domain: str) -> None:
+        before = self.filled[domain]
+        self.filled[domain] = before + 1
+        self._domains[before] -= 1
+        self._domains[before + 1] += 1
+        while not self._domains[self._fewest]:
+            self._fewest += 1
+
+
+class Packing:
+    """Nodes being filled.
+
+    Attributes:
+        placed: how many of each group have a place, by the group's number.
+    """
+
+    def __init__(self, board: Board, random: Random, weigh: Weigh | None, *, sure: bool) -> None:
+        """`weigh`: None chooses by chance; `sure`: nodes of which only the scheduler knows count as full."""
+        self._board, self._random, self._weigh = board, random, weigh
+        self.placed: Counter[Group] = Counter()
+        self._rows: dict[int, list[int]] = {}  # nodes that pods were placed on
+        self._pool = {group: list(group.sure if sure else group.maybe) for group in board.groups}
+        self._off_node: dict[Group, set[int]] = defaultdict(set)
+        self._off: dict[Group, dict[str, set[str]]] = {}
+        self._near = {group: Counter(group.near) for group in board.groups if group.ask.near}
+        self._levels = {
+            group: [_Level(d.filled, s.least) for d, s in zip(group.domains, group.ask.spreads, strict=True)]
+            for group in board.groups
+            if group.domains
+        }
+        self._stuck: set[Group] = set()
+
+    def place(self, order: Sequence[Group]) -> None:
+        """Place one pod of each of these, in turn; those that find no place try again when others have one."""
+        while order:
+            left = [group for group in order if not self._try(group)]
+            order = [group for group in left if group not in self._stuck]
+
+    def _try(self, group: Group) -> bool:
+        if group in self._stuck:
+            return False
+        n = self._choose(group)
+        if n is None:
+            self._stuck.add(group)
+            return False
+        self._take(group, n)
+        return True
+
+    # -- choosing -----------------------------------------------------------------------------------------------------
+
+    def _choose(self, group: Group) -> int | None:
+        """A node that can take one; None where none can."""
+        pool, best, chosen, seen = self._pool[group], float("-inf"), None, 0
+        if not pool:
+            return None
+        at = self._random.randrange(len(pool))
+        for _ in range(len(pool)):
+            at = at if at < len(pool) else 0
+            n = pool[at]
+            if not self._has_room(group, n):
+                # What is full, or kept off, stays so: it is not looked at again.
+                pool[at] = pool[-1]
+                pool.pop()
+                continue
+            at += 1
+            if not self._suits(group, n):
+                continue
+            if self._weigh is None:
+                return n
+            weight = self._weigh(self._row(n), self._board.offered[n])
+            if weight > best:
+                best, chosen = weight, n
+            seen += 1
+            if seen >= _LOOK_AT:
+                break
+        return chosen
+
+    def _row(self, n: int) -> list[int]:
+        return self._rows.get(n) or self._board.free[n]
+
+    def _has_room(self, group: Group, n: int) -> bool:
+        row = self._rows.get(n) or self._board.free[n]
+        for kind, amount in group.need:
+            if row[kind] < amount:
+                return False
+        if n in self._off_node.get(group, ()):
+            return False
+        if off := self._off.get(group):
+            labels = self._board.nodes[n].labels
+            return all(labels.get(key) not in values for key, values in off.items())
+        return True
+
+    def _suits(self, group: Group, n: int) -> bool:
+        """Whether spread and affinity let it in as things are now."""
+        for number, level in enumerate(self._levels.get(group, ())):
+            spread, domain = group.ask.spreads[number], group.domains[number].of.get(n)
+            if domain is None:
+                return False
+            floor = level.floor()
+            itself = spread.counts_itself(group.ask.labels)
+            if floor is not None and level.filled[domain] + itself - floor > spread.skew:
+                return False
+        if not group.ask.near:
+            return True
+        labels, near = self._board.nodes[n].labels, self._near[group]
+        if any(term.key not in labels for term in group.ask.near):
+            return False
+        if not near:
+            return group.meets_itself
+        return all(near[term.key, labels[term.key]] > 0 for term in group.ask.near)
+
+    # -- taking -------------------------------------------------------------------------------------------------------
+
+    def _take(self, group: Group, n: int) -> None:
+        row = self._rows.get(n)
+        if row is None:
+            row = self._rows[n] = list(self._board.free[n])
+        for kind, amount in group.need:
+            row[kind] -= amount
+        self.placed[group] += 1
+        labels = self._board.nodes[n].labels
+        for key, other in group.blocks:
+            if key is None:
+                self._off_node[other].add(n)
+            elif key in labels:
+                self._off.setdefault(other, {}).setdefault(key, set()).add(labels[key])
+        for other, number in group.fills:
+            if (domain := other.domains[number].of.get(n)) is not None:
+                self._levels[other][number].add(domain)
+                self._stuck.discard(other)
+        for other in group.draws:
+            self._near[other].update(places(other, labels))
+            self._stuck.discard(other)
+
+
+def spread_out(free: list[int], offered: list[int]) -> float:
+    """The emptiest node first: the scheduler's default."""
+    cpu = free[1] / (offered[1] or 1)
+    memory = free[2] / (offered[2] or 1)
+    return cpu + memory - abs(cpu - memory)
+
+
+def fill_up(free: list[int], offered: list[int]) -> float:
+    """The fullest node first."""
+    return -spread_out(free, offered)
