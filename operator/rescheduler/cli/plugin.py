@@ -1,28 +1,31 @@
 """`kubectl reschedule`: the plugin. It reads with pykube, whose tables are the server's own columns."""
 
-import os
 import sys
-from pathlib import Path
-from typing import Any
 
 import click
-
-
-def _api() -> Any:
-    # Imported late: `--help` must not cost what a cluster costs.
-    import pykube  # noqa: PLC0415
-
-    named = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0] or str(Path.home() / ".kube" / "config")
-    try:
-        return pykube.HTTPClient(pykube.KubeConfig.from_file(named))
-    except (OSError, KeyError, TypeError, pykube.exceptions.PyKubeError) as error:
-        raise click.ClickException(f"no usable kubeconfig at {named}: {error}") from error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="rescheduler")
 def main() -> None:
-    """See how nodes are drained."""
+    """See how nodes are drained, and what a drain would come to."""
+
+
+@main.command()
+@click.argument("node", required=False)
+@click.option("--all", "every", is_flag=True, help="Each node of the cluster, taken by itself.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def plan(node: str | None, every: bool, output: str) -> None:
+    """What would become of NODE's pods if it were drained now. Reads only; needs nothing installed.
+
+    Exit code 0: all pods fit and none blocks; 1: not so (with --all: some node cannot be drained); 2: error.
+    """
+    if every == bool(node):
+        raise click.UsageError("name one node, or give --all")
+    # Imported late: `--help` must not cost what a cluster costs.
+    from rescheduler.cli import plans  # noqa: PLC0415
+
+    plans.show(node, output)
 
 
 @main.command()
@@ -34,18 +37,19 @@ def status(output: str) -> None:
     import pykube  # noqa: PLC0415
     import requests  # noqa: PLC0415
 
-    api = _api()
+    from rescheduler.cli.readings import connect  # noqa: PLC0415
+    from rescheduler.cli.tables import table  # noqa: PLC0415
+
+    api = connect()
     try:
         drains = pykube.object_factory(api, "rescheduler.dev/v1alpha1", "NodeDrain").objects(api)
         if output == "json":
             click.echo(json.dumps([drain.obj for drain in drains], indent=2))
             return
-        table = drains.as_table()
+        found = drains.as_table()
     except (requests.RequestException, ValueError) as error:
         click.echo(f"kubectl-reschedule: cannot read NodeDrains: {error}", err=True)
         sys.exit(2)
-    rows = [[column["name"].upper() for column in table.columns]]
-    rows += [["" if cell is None else str(cell) for cell in row["cells"]] for row in table.rows]
-    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
-    for row in rows:
-        click.echo("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    rows = [[column["name"].upper() for column in found.columns]]
+    rows += [["" if cell is None else str(cell) for cell in row["cells"]] for row in found.rows]
+    click.echo("\n".join(table(rows)))

@@ -121,6 +121,17 @@ def completion(lines: Iterable[Line], *, active: timedelta, moved: int, now: dat
     return now + spent
 
 
+def least(lines: Iterable[Line], rate: float) -> timedelta:
+    """How long a drain takes at least, before anything of it was measured: by grace periods, budgets and the rate."""
+    found = list(lines)
+    spent = timedelta()
+    for order in {line.order for line in found}:
+        peers = [line for line in found if line.order == order]
+        slowest = max(line.grace * ceil(line.left / (line.at_once or line.left)) for line in peers)
+        spent += max(slowest, timedelta(seconds=sum(line.left for line in peers) / rate))
+    return spent
+
+
 def _ends(line: Line, wave: timedelta | None, common: timedelta) -> timedelta:
     """How long one line should take: by its own pace, else by that of others, and never less than its grace."""
     if line.gone:

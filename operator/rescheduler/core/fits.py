@@ -15,6 +15,7 @@ from rescheduler.core.boards import Board, Ground, Group
 from rescheduler.core.censuses import Resident
 from rescheduler.core.packings import Packing, Weigh, fill_up, spread_out
 from rescheduler.core.relations import Relations
+from rescheduler.core.shortages import shortage
 
 _TRIES = 12
 _WAYS: tuple[Weigh | None, ...] = (spread_out, None, spread_out, fill_up)
@@ -34,12 +35,10 @@ class Forecast:
 
     Attributes:
         reason: why it does not fit, or why only the scheduler can say.
-        crowded: other pods keep it off, and resources would not help: spread, affinity, anti-affinity.
     """
 
     fit: Fit
     reason: str = ""
-    crowded: bool = False
 
 
 def plan(leaving: Sequence[Resident], ground: Ground, random: Random) -> list[Forecast]:
@@ -55,7 +54,7 @@ def plan(leaving: Sequence[Resident], ground: Ground, random: Random) -> list[Fo
             elif number < fewest[group]:
                 found[position] = Forecast(Fit.FITS)
             elif number >= most[group]:
-                found[position] = Forecast(Fit.DOES_NOT_FIT, "no room")
+                found[position] = Forecast(Fit.DOES_NOT_FIT, shortage(group, board))
             else:
                 found[position] = Forecast(Fit.UNKNOWN, "it depends on where the scheduler puts the others")
     return found

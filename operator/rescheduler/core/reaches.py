@@ -14,6 +14,15 @@ from rescheduler.core.placement import selects
 
 _REGION = "topology.kubernetes.io/region"
 _OLD = {"failure-domain.beta.kubernetes.io/zone": names.ZONE, "failure-domain.beta.kubernetes.io/region": _REGION}
+_MIGRATED = {
+    "awsElasticBlockStore": "ebs.csi.aws.com",
+    "azureDisk": "disk.csi.azure.com",
+    "cinder": "cinder.csi.openstack.org",
+    "gcePersistentDisk": "pd.csi.storage.gke.io",
+    "portworxVolume": "pxd.portworx.com",
+    "vsphereVolume": "csi.vsphere.vmware.com",
+}
+"""The CSI drivers that stand in for the kinds of old."""
 _ZONED = (names.ZONE, _REGION, *_OLD)
 
 
@@ -52,7 +61,7 @@ def reach(raw: Mapping[str, Any]) -> Reach:
         meta["name"],
         tuple(required.get("nodeSelectorTerms") or ()) if required else None,
         tuple((key, frozenset(labels[key].split("__"))) for key in _ZONED if key in labels),
-        (spec.get("csi") or {}).get("driver", ""),
+        (spec.get("csi") or {}).get("driver") or next((d for kind, d in _MIGRATED.items() if kind in spec), ""),
     )
 
 

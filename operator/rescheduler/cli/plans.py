@@ -1,0 +1,126 @@
+"""`kubectl reschedule plan`: what would become of a node's pods, read by somebody at three in the morning."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from rescheduler.cli.readings import Reader, connect
+from rescheduler.cli.tables import table
+from rescheduler.cli.worlds import Settings, settings, world
+from rescheduler.core.fits import Fit
+from rescheduler.core.outlooks import Answer, Outlook, outlook
+
+_HEAD = ("NODE", "CAN BE DRAINED", "FIT", "DO NOT FIT", "UNKNOWN", "BLOCKED", "STAY", "TAKES AT LEAST")
+_WORDS = {
+    Answer.YES: "can be drained",
+    Answer.UNSURE: "may be drained: of some pods only the scheduler can say",
+    Answer.NO: "cannot be drained as things are",
+}
+
+Rows = Iterable[tuple[str, str]]
+
+
+def show(name: str | None, output: str) -> None:
+    """Plan for one node, or for each node by itself; ends with the exit code."""
+    reader = Reader(connect())
+    live, seen = settings(reader), world(reader, [name] if name else None)
+    nodes = seen.ground.nodes
+    found = []
+    for node in [nodes[name]] if name else sorted(nodes.values(), key=lambda node: node.name):
+        policy, drain = live.of(node)
+        found.append((policy, outlook(node, drain, seen)))
+    if output == "json":
+        shown = [_json(policy, each) for policy, each in found]
+        click.echo(json.dumps(shown[0] if name else shown, indent=2))
+    else:
+        click.echo("\n".join(_one(*found[0], live) if name else _all(found)))
+    refused = (Answer.NO,) if name is None else (Answer.NO, Answer.UNSURE)
+    sys.exit(1 if any(each.answer in refused for _, each in found) else 0)
+
+
+def _all(found: Sequence[tuple[str, Outlook]]) -> list[str]:
+    """A line for each node, then the details of those that cannot be drained for sure."""
+    rows = [_HEAD, *(_row(each) for _, each in found)]
+    lines = table(rows)
+    for _, each in found:
+        if each.answer is not Answer.YES:
+            lines += ["", f"{each.node}: {_WORDS[each.answer]}", *_details(each)]
+    cannot = sum(each.answer is Answer.NO for _, each in found)
+    return [*lines, "", f"{cannot} of {len(found)} nodes cannot be drained, each taken by itself."]
+
+
+def _row(each: Outlook) -> tuple[str, ...]:
+    counts = (each.fits, _count(each, Fit.DOES_NOT_FIT), _count(each, Fit.UNKNOWN), len(each.obstacles), each.stay)
+    return (each.node, each.answer.lower(), *map(str, counts), _span(each.takes))
+
+
+def _one(policy: str, each: Outlook, live: Settings) -> list[str]:
+    if policy:
+        by = f"by ReschedulePolicy {policy}"
+    elif live.winners:
+        by = "by the defaults: no ReschedulePolicy selects it, so that it would not be drained on request"
+    else:
+        by = "by the defaults: there is no ReschedulePolicy here"
+    return [f"{each.node}: {_WORDS[each.answer]} ({by})", *_details(each), *_remarks(each)]
+
+
+def _details(each: Outlook) -> list[str]:
+    summary = f"  {each.fits} pods fit elsewhere, {each.stay} stay; a drain takes at least {_span(each.takes)}"
+    misfits, unknown = _misfits(each, Fit.DOES_NOT_FIT), _misfits(each, Fit.UNKNOWN)
+    blocked = [row for o in each.obstacles for row in ((o.pod, f"{o.cause}: {o.message}"), ("", o.hint)) if row[1]]
+    return [
+        summary,
+        *_section(f"Do not fit anywhere ({len(misfits)}):", misfits),
+        *_section(f"Only the scheduler can say ({len(unknown)}):", unknown),
+        *_section(f"Would hold the drain up ({len(each.obstacles)}):", blocked),
+    ]
+
+
+def _remarks(each: Outlook) -> list[str]:
+    """What holds nothing up, and is good to know."""
+    first = "Their budget lets none go; a new pod is Ready first, then they may (kubectl drain would wait for ever):"
+    single = "The only pod of their Deployment; evicted plainly, as by kubectl drain, they are away for a while:"
+    return [
+        *_section(first, [(pod, "") for pod in each.first]),
+        *_section(single, [(pod, "") for pod in each.singles]),
+    ]
+
+
+def _section(title: str, rows: Rows) -> list[str]:
+    cells = [("", *row) for row in rows]
+    return ["", f"  {title}", *(f"  {line}" for line in table(cells))] if cells else []
+
+
+def _misfits(each: Outlook, fit: Fit) -> list[tuple[str, str]]:
+    return [(pod, forecast.reason) for pod, forecast in each.misfits if forecast.fit is fit]
+
+
+def _count(each: Outlook, fit: Fit) -> int:
+    return len(_misfits(each, fit))
+
+
+def _span(span: timedelta) -> str:
+    minutes, seconds = divmod(round(span.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "m"), (seconds, "s"))
+    return "".join(f"{value}{unit}" for value, unit in parts if value) or "0s"
+
+
+def _json(policy: str, each: Outlook) -> dict[str, Any]:
+    return {
+        "node": each.node,
+        "policy": policy or None,
+        "canBeDrained": each.answer,
+        "fit": each.fits,
+        "stay": each.stay,
+        "doNotFit": [{"pod": pod, "reason": reason} for pod, reason in _misfits(each, Fit.DOES_NOT_FIT)],
+        "unknown": [{"pod": pod, "reason": reason} for pod, reason in _misfits(each, Fit.UNKNOWN)],
+        "blocked": [{"pod": o.pod, "class": o.cause, "message": o.message, "hint": o.hint} for o in each.obstacles],
+        "replacedFirst": list(each.first),
+        "singleReplicas": list(each.singles),
+        "takesAtLeastSeconds": round(each.takes.total_seconds()),
+    }

@@ -1,0 +1,144 @@
+"""Reads what plans are made from; projected as it comes, so that no more is kept than a plan looks at."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from rescheduler.api import GROUP, VERSION, names
+from rescheduler.api.policies import Drain, Policy
+from rescheduler.cli.readings import Reader, ReadError
+from rescheduler.core import budgets, facts, pods, volumes, workloads
+from rescheduler.core.asks import Asks
+from rescheduler.core.boards import Ground
+from rescheduler.core.budgets import Budget
+from rescheduler.core.censuses import Census
+from rescheduler.core.facts import Node
+from rescheduler.core.outlooks import World
+from rescheduler.core.pods import Pod
+from rescheduler.core.policies import Winners
+from rescheduler.core.reaches import Reach, Storage, reach
+from rescheduler.core.volumes import Claim, Volumes
+
+T = TypeVar("T")
+Raw = Mapping[str, Any]
+_OURS = f"{GROUP}/{VERSION}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How nodes would be drained.
+
+    Attributes:
+        winners: None where nothing of ours is installed.
+    """
+
+    winners: Winners | None
+
+    def of(self, node: Node) -> tuple[str, Drain]:
+        """Name of the policy that decides, empty where none does, and its drain."""
+        policy = self.winners.of(node) if self.winners else None
+        return (policy.name, policy.spec.drain) if policy else ("", Drain())
+
+
+def settings(reader: Reader) -> Settings:
+    """The live policies, where there are any."""
+    try:
+        found = [Policy.from_object(raw) for raw in reader.each(_OURS, "reschedulepolicies", optional=True)]
+    except ValueError as error:
+        raise ReadError(f"a ReschedulePolicy makes no sense to this version: {error}") from error
+    return Settings(Winners(found) if found else None)
+
+
+def world(reader: Reader, planned: Collection[str] | None) -> World:
+    """Everything about the nodes of these names; None: about all nodes."""
+    nodes = {node.name: node for node in map(facts.node, reader.each("v1", "nodes"))}
+    for name in planned or ():
+        if name not in nodes:
+            raise ReadError(f"there is no node {name}")
+    draining = {raw["spec"]["nodeName"] for raw in reader.each(_OURS, "nodedrains", optional=True)} & nodes.keys()
+    wanted = nodes.keys() if planned is None else {*planned, *draining}
+    labels = {raw["metadata"]["name"]: raw["metadata"].get("labels") or {} for raw in reader.each("v1", "namespaces")}
+    census = Census(Asks(_pools(reader, labels)), wanted)
+    tenants: dict[str, list[Pod]] = defaultdict(list)
+    for raw in reader.each("v1", "pods"):
+        census.add(raw)
+        if (node := raw["spec"].get("nodeName")) in wanted:
+            tenants[node].append(pods.pod(raw))
+    owners = {pod.owner.uid for found in tenants.values() for pod in found if pod.owner}
+    claimed = {pod.namespace for found in tenants.values() for pod in found if pod.volume_claims}
+    storage, around = _stored(reader, claimed)
+    sets = _of(reader, "replicasets", owners, workloads.replica_set)
+    behind = {found.deployment_uid for found in sets.values()}
+    return World(
+        datetime.now(UTC),
+        Ground(nodes, census, spaces=labels, storage=storage),
+        tenants,
+        draining,
+        _budgets(reader),
+        sets,
+        _of(reader, "deployments", behind, workloads.deployment),
+        around,
+    )
+
+
+def _of(reader: Reader, resource: str, uids: Collection[str], project: Callable[[Raw], T]) -> dict[str, T]:
+    """Those of a resource of `apps` with these uids, by uid."""
+    raws = reader.each("apps/v1", resource) if uids else ()
+    return {raw["metadata"]["uid"]: project(raw) for raw in raws if raw["metadata"]["uid"] in uids}
+
+
+def _budgets(reader: Reader) -> Mapping[str, list[Budget]]:
+    found: dict[str, list[Budget]] = defaultdict(list)
+    for each in map(budgets.budget, reader.each("policy/v1", "poddisruptionbudgets")):
+        found[each.namespace].append(each)
+    return found
+
+
+def _pools(reader: Reader, labels: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """By namespace, the pool that admission puts new pods of it into."""
+    enforced = {
+        raw["metadata"]["name"]
+        for raw in reader.each(_OURS, "namespacepools", optional=True)
+        if any(
+            condition["type"] == "Enforced" and condition["status"] == "True"
+            for condition in (raw.get("status") or {}).get("conditions") or ()
+        )
+    }
+    return {space: pool for space, found in labels.items() if (pool := found.get(names.POOL, "")) in enforced}
+
+
+def _stored(reader: Reader, claimed: Collection[str]) -> tuple[Storage, Volumes]:
+    """Claims and volumes, for the plan and for the verdicts; nothing is read where no pod has any."""
+    if not claimed:
+        return Storage(), Volumes()
+    claims: dict[tuple[str, str], Claim] = {}
+    for raw in reader.each("v1", "persistentvolumeclaims"):
+        if raw["metadata"]["namespace"] in claimed:
+            found = volumes.claim(raw)
+            claims[found.namespace, found.name] = found
+    reaches: dict[str, Reach] = {}
+    local: set[str] = set()
+    for raw in reader.each("v1", "persistentvolumes"):
+        found_reach, volume = reach(raw), volumes.volume(raw)
+        reaches[volume.name] = found_reach
+        if volume.local:
+            local.add(volume.name)
+    bound = {key: claim.volume for key, claim in claims.items()}
+    return Storage(bound, reaches, _limits(reader)), Volumes(claims, frozenset(local))
+
+
+def _limits(reader: Reader) -> Mapping[str, Mapping[str, int]]:
+    """By node and CSI driver, how many more volumes can be attached."""
+    attached: Counter[tuple[str, str]] = Counter()
+    for raw in reader.each("storage.k8s.io/v1", "volumeattachments"):
+        attached[raw["spec"]["nodeName"], raw["spec"]["attacher"]] += 1
+    return {
+        raw["metadata"]["name"]: {
+            driver["name"]: driver["allocatable"]["count"] - attached[raw["metadata"]["name"], driver["name"]]
+            for driver in raw["spec"].get("drivers") or ()
+            if "count" in (driver.get("allocatable") or {})
+        }
+        for raw in reader.each("storage.k8s.io/v1", "csinodes")
+    }
