@@ -69,7 +69,7 @@ def _one(policy: str, each: Outlook, live: Settings) -> list[str]:
 
 
 def _details(each: Outlook) -> list[str]:
-    summary = f"  {each.fits} pods fit elsewhere, {each.stay} stay; a drain takes at least {_span(each.takes)}"
+    summary = f"  {each.fits} pods fit elsewhere, {each.stay} stay; a drain would take at least {_span(each.takes)}"
     misfits, unknown = _misfits(each, Fit.DOES_NOT_FIT), _misfits(each, Fit.UNKNOWN)
     blocked = [row for o in each.obstacles for row in ((o.pod, f"{o.cause}: {o.message}"), ("", o.hint)) if row[1]]
     return [

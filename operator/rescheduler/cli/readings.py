@@ -34,7 +34,9 @@ def connect() -> pykube.HTTPClient:
         return pykube.HTTPClient(pykube.KubeConfig.from_file(named), timeout=_TIMEOUT)
     except pykube.exceptions.PyKubeError as error:
         raise ReadError(f"no usable kubeconfig at {named}: {error}") from error
-    except (OSError, KeyError, TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
+    except KeyError as error:
+        raise ReadError(f"no usable kubeconfig at {named}: it has no {error}") from error
+    except (OSError, TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
         why = " ".join(str(error).split()) or type(error).__name__
         raise ReadError(f"no usable kubeconfig at {named}: {why}") from error
 

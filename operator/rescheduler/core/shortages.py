@@ -1,6 +1,7 @@
 """Why a pod finds no place, in words for whoever could make one."""
 
 from rescheduler.core.boards import Board, Group
+from rescheduler.core.quantities import said
 
 
 def shortage(group: Group, board: Board) -> str:
@@ -13,12 +14,10 @@ def shortage(group: Group, board: Board) -> str:
     reached = [n for n in allowed if all(reach.reaches(board.nodes[n]) for reach in group.reaches)]
     if not reached:
         return "no node that takes it reaches its volumes"
-    lacking = {name: count for k, name in enumerate(board.kinds) if (count := _lacking(k, group, board, reached))}
     if not any(all(board.free[n][k] >= amount for k, amount in group.need) for n in reached):
-        lacks = ", ".join(f"{count} lack {name}" for name, count in lacking.items())
-        return f"of {len(reached)} nodes that it may be put on, {lacks}"
+        return _lacking(group, board, reached)
     if not group.maybe:
-        return "pods that stay keep it off every node with room: anti-affinity or host ports"
+        return "pods that stay keep it off each node that takes it: anti-affinity or host ports"
     rules = (
         ("affinity", group.ask.near),
         ("anti-affinity", group.ask.apart),
@@ -30,6 +29,14 @@ def shortage(group: Group, board: Board) -> str:
     return "no room is left once the others have their place"
 
 
-def _lacking(kind: int, group: Group, board: Board, nodes: list[int]) -> int:
-    amount = dict(group.need).get(kind, 0)
-    return sum(board.free[n][kind] < amount for n in nodes)
+def _lacking(group: Group, board: Board, nodes: list[int]) -> str:
+    """Which resource the nodes have too little of, each of them as it is now."""
+    short = []
+    for k, amount in group.need:
+        kind, most = board.kinds[k], max(board.free[n][k] for n in nodes)
+        if most < amount:
+            needs, free = said(kind, amount), said(kind, max(0, most))
+            return f"it asks for {needs} {kind}; of {len(nodes)} nodes that take it, the emptiest has {free} free"
+        if count := sum(board.free[n][k] < amount for n in nodes):
+            short.append(f"{count} lack {kind}")
+    return f"of {len(nodes)} nodes that take it none has all that it asks for: {', '.join(short)}"
