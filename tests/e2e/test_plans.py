@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +16,8 @@ from cluster.puzzles import puzzle
 from cluster.tables import Table
 from cluster.waiting import until
 
-PUZZLES = range(1, 14, 2)  # the tight ones
+PUZZLES = range(1, 13, 2)  # the tight ones
+CRDS = Path(__file__).parents[2] / "manifests" / "crds"
 
 
 @pytest.fixture(scope="module")
@@ -27,17 +27,23 @@ def bare() -> Iterator[ControlPlane]:
         yield plane
 
 
-def reschedule(kubeconfig: Path | str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    program = shutil.which("kubectl-reschedule", path=str(Path(sys.executable).parent))
-    command = [program] if program else [sys.executable, "-c", "from rescheduler.cli.plugin import main; main()"]
-    environment = os.environ | {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": "operator"}
-    return subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, timeout=60, env=environment, check=False
+@pytest.fixture(scope="module")
+def reader(bare: ControlPlane) -> Path:
+    """Somebody who may list what a plan is made from, as docs/reference.md names it, and nothing else."""
+    resources = (
+        "nodes,namespaces,pods,persistentvolumeclaims,persistentvolumes,replicasets.apps,deployments.apps,"
+        "poddisruptionbudgets.policy,volumeattachments.storage.k8s.io,csinodes.storage.k8s.io"
     )
-
-
-def planned(kubeconfig: Path | str, *arguments: str) -> Any:
-    return json.loads(reschedule(kubeconfig, "plan", "-o", "json", *arguments).stdout)
+    bare.apply(workloads.namespace("readers"))
+    bare.kubectl("create", "serviceaccount", "reader", "-n", "readers")
+    bare.kubectl("create", "clusterrole", "reader", "--verb=list", f"--resource={resources}")
+    ours = "reschedulepolicies,namespacepools,nodedrains"
+    rule = {"apiGroups": ["rescheduler.dev"], "resources": ours.split(","), "verbs": ["list"]}
+    meta = {"name": "reader-ours"}
+    bare.apply({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": meta, "rules": [rule]})
+    for role in ("reader", "reader-ours"):
+        bare.kubectl("create", "clusterrolebinding", role, f"--clusterrole={role}", "--serviceaccount=readers:reader")
+    return bare.identity_kubeconfig("readers", "reader")
 
 
 @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # the scheduler's own metrics
@@ -49,20 +55,82 @@ def test_what_fits_has_a_place_by_the_real_scheduler(bare: ControlPlane) -> None
     assert score.said.total() > 100
 
 
+def reschedule(kubeconfig: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from rescheduler.cli.plugin import main; main()", *arguments]
+    environment = os.environ | {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": "operator"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+
+
+def planned(reader: Path, *arguments: str) -> tuple[int, Any]:
+    """Exit code, and what was said as JSON."""
+    found = reschedule(reader, "plan", *arguments, "-o", "json")
+    assert not found.stderr
+    return found.returncode, json.loads(found.stdout)
+
+
 @pytest.fixture(scope="module")
-def laid(bare: ControlPlane) -> ControlPlane:
-    """Three nodes; on the first a pod that fits, one that nothing recreates, and one that fits nowhere."""
-    _, *others = bare.add_nodes(3, prefix="plan-n", labels={"site": "plan"})
-    bare.apply(workloads.namespace("plan"))
+def laid(bare: ControlPlane) -> str:
+    """A node with pods that fit elsewhere, one that does not, and two that would hold its drain up."""
+    first, *others = bare.add_nodes(3, prefix="plan-n")
     bare.kubectl("cordon", *others)
-    large = [{"name": "app", "image": "simulated", "resources": {"requests": {"memory": "90Gi"}}}]
+    large = [{"name": "app", "image": "simulated", "resources": {"requests": {"memory": "20Gi"}}}]
+    bare.apply(workloads.namespace("plan"))
+    bare.kubectl("wait", "-n", "plan", "--for=create", "serviceaccount/default")
     bare.apply(
-        workloads.deployment("web", 2, "plan"),
+        *(workloads.bare_pod(f"ballast-{n}", "plan", nodeName=n, containers=large) for n in others),
+        workloads.bare_pod("alone", "plan"),
         workloads.deployment("only", 1, "plan"),
+        workloads.budget("only", "plan", minAvailable=1),
+        workloads.stateful_set("store", 1, "plan"),
+        workloads.budget("store", "plan", minAvailable=1),
         workloads.deployment("large", 1, "plan", containers=large),
     )
-    until(lambda: len(bare.get("pods", "-n", "plan")["items"]) == 4, "the pods of plan")
-    return bare
+    until(lambda: _healthy(bare) == 2, "the pods of plan to run, and their budgets to have counted them", seconds=90)
+    until(lambda: len(bare.get("pods", "-n", "plan", f"--field-selector=spec.nodeName={first}")["items"]) == 4, "large")
+    bare.kubectl("uncordon", *others)
+    return first
+
+
+def _healthy(plane: ControlPlane) -> int:
+    budgets = plane.get("poddisruptionbudgets", "-n", "plan")["items"]
+    return sum(budget.get("status", {}).get("currentHealthy", 0) for budget in budgets)
+
+
+def test_a_plan_names_what_does_not_fit_and_what_would_hold_the_drain_up(reader: Path, laid: str) -> None:
+    code, found = planned(reader, laid)
+    assert code == 1
+    assert (found["canBeDrained"], found["policy"], found["fit"]) == ("No", None, 2)
+    (large,) = found["doNotFit"]
+    assert large["pod"].startswith("plan/large-")
+    assert "20Gi memory" in large["reason"]
+    assert {(each["pod"], each["class"]) for each in found["blocked"]} == {
+        ("plan/alone", "Unmanaged"),
+        ("plan/store-0", "BudgetMisconfigured"),
+    }
+    assert [pod.startswith("plan/only-") for pod in found["replacedFirst"]] == [True]
+    text = reschedule(reader, "plan", laid).stdout
+    assert all(name in text for name in (large["pod"], "plan/alone", "plan/store-0", found["replacedFirst"][0]))
+
+
+def test_a_plan_for_all_nodes_says_which_cannot_be_drained(reader: Path, laid: str) -> None:
+    code, found = planned(reader, "--all")
+    assert code == 1
+    answers = {each["node"]: each["canBeDrained"] for each in found}
+    assert answers[laid] == "No"
+    assert len(answers) == 3
+    assert "of 3 nodes cannot be drained" in reschedule(reader, "plan", "--all").stdout
+
+
+def test_the_live_policy_that_wins_decides(bare: ControlPlane, reader: Path, laid: str) -> None:
+    """The last test of this control plane: it is not bare any more."""
+    bare.kubectl("apply", "-f", str(CRDS))
+    bare.kubectl("wait", "--for=condition=Established", "crd/reschedulepolicies.rescheduler.dev")
+    until(lambda: planned(reader, laid)[1]["policy"] is None, "the plan to go on by the defaults")
+    bare.apply(workloads.policy("lenient", drain={"unmanaged": "Evict", "replacement": "Never"}))
+    _, found = planned(reader, laid)
+    assert found["policy"] == "lenient"
+    assert {each["class"] for each in found["blocked"]} == {"BudgetMisconfigured"}
+    assert len(found["blocked"]) == 2
 
 
 def test_unusable_kubeconfigs_and_nodes_that_are_not_there_are_one_line_each(
@@ -76,6 +144,7 @@ def test_unusable_kubeconfigs_and_nodes_that_are_not_there_are_one_line_each(
         (broken, "n1", "kubeconfig"),
         (away, "n1", "does not answer"),
         (bare.kubeconfig, "no-such-node", "no node no-such-node"),
+        (bare.identity_kubeconfig("default", "default"), "n1", "cannot list nodes"),
     ):
         found = reschedule(kubeconfig, "plan", node)
         assert found.returncode == 2, found

@@ -6,9 +6,10 @@ Unknown. Nothing is preempted: a plan takes no other pod's place away.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from random import Random
 
 from rescheduler.core.boards import Board, Ground, Group
@@ -45,19 +46,36 @@ def plan(leaving: Sequence[Resident], ground: Ground, random: Random) -> list[Fo
     """A forecast for each of the pods, in their order; the more important ones, then the first, have a place first."""
     board = Board(ground, leaving)
     Relations(board).work_in()
-    fewest, most = _Tries(board, random).bounds()
+    certain = set(_certain(board))
+    settled = all(group in certain or group.doubt or not group.members for group in board.groups)
+    fewest, most = (Counter(), Counter()) if settled else _Tries(board, random).bounds()
     found: list[Forecast] = [Forecast(Fit.UNKNOWN)] * len(leaving)
     for group in board.groups:
         for number, position in enumerate(group.members):
             if group.doubt:
                 found[position] = Forecast(Fit.UNKNOWN, group.doubt)
-            elif number < fewest[group]:
+            elif group in certain or number < fewest[group]:
                 found[position] = Forecast(Fit.FITS)
             elif number >= most[group]:
                 found[position] = Forecast(Fit.DOES_NOT_FIT, shortage(group, board))
             else:
                 found[position] = Forecast(Fit.UNKNOWN, "it depends on where the scheduler puts the others")
     return found
+
+
+def _certain(board: Board) -> Iterator[Group]:
+    """Groups whose pods all fit whatever the others do: there are more nodes with room than pods to fill them.
+
+    A pod spoils for others no more than the node that it is put on, unless by affinity or spread.
+    """
+    pods = sum(len(group.members) + group.rivals for group in board.groups)
+    kept_off = {other for group in board.groups for _, other in group.blocks}
+    for group in board.groups:
+        if group.doubt or group.ask.spreads or group.ask.near or group in kept_off:
+            continue
+        roomy = (n for n in group.sure if all(board.free[n][k] >= amount for k, amount in group.need))
+        if len(tuple(islice(roomy, pods))) == pods:
+            yield group
 
 
 class _Tries:

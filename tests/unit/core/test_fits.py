@@ -180,6 +180,12 @@ def test_what_only_the_scheduler_can_say_is_unknown(spec: Raw) -> None:
     assert found.reason
 
 
+def test_with_more_nodes_than_pods_all_fit_whatever_the_others_do() -> None:
+    nodes = [node(f"n{n}") for n in range(4)]
+    assert forecast(nodes, [pod("p1"), pod("p2", schedulerName="other"), pod("waiting", "")]) == [FITS, UNKNOWN]
+    assert forecast(nodes[:1], [pod("p1"), pod("p2", cpu="4", schedulerName="other")]) == [UNKNOWN, UNKNOWN]
+
+
 SIZES = st.lists(st.integers(1, 8), min_size=1, max_size=8)
 
 
