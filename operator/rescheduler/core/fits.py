@@ -18,7 +18,7 @@ from rescheduler.core.packings import Packing, Weigh, fill_up, spread_out
 from rescheduler.core.relations import Relations
 from rescheduler.core.shortages import shortage
 
-_TRIES = 12
+_TRIES = 24
 _WAYS: tuple[Weigh | None, ...] = (spread_out, None, spread_out, fill_up)
 
 
