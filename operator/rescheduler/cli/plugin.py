@@ -1,8 +1,8 @@
 """`kubectl reschedule`: the plugin. It reads with pykube, whose tables are the server's own columns."""
 
-import sys
-
 import click
+
+from rescheduler.api import GROUP, VERSION
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,24 +32,34 @@ def plan(node: str | None, every: bool, output: str) -> None:
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def status(output: str) -> None:
     """NodeDrains: how far they are, and what blocks them."""
+    _show("NodeDrain", output)
+
+
+@main.command()
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def pools(output: str) -> None:
+    """NamespacePools: their nodes, namespaces and pods, and what is wrong with them."""
+    _show("NamespacePool", output)
+
+
+def _show(kind: str, output: str) -> None:
     import json  # noqa: PLC0415
 
     import pykube  # noqa: PLC0415
     import requests  # noqa: PLC0415
 
-    from rescheduler.cli.readings import connect  # noqa: PLC0415
+    from rescheduler.cli.readings import ReadError, cause, connect  # noqa: PLC0415
     from rescheduler.cli.tables import table  # noqa: PLC0415
 
     api = connect()
     try:
-        drains = pykube.object_factory(api, "rescheduler.dev/v1alpha1", "NodeDrain").objects(api)
+        objects = pykube.object_factory(api, f"{GROUP}/{VERSION}", kind).objects(api)
         if output == "json":
-            click.echo(json.dumps([drain.obj for drain in drains], indent=2))
+            click.echo(json.dumps([each.obj for each in objects], indent=2))
             return
-        found = drains.as_table()
-    except (requests.RequestException, ValueError) as error:
-        click.echo(f"kubectl-reschedule: cannot read NodeDrains: {error}", err=True)
-        sys.exit(2)
+        found = objects.as_table()
+    except (requests.RequestException, pykube.exceptions.PyKubeError, ValueError) as error:
+        raise ReadError(f"cannot read {kind}s: {cause(error)}") from error
     rows = [[column["name"].upper() for column in found.columns]]
     rows += [["" if cell is None else str(cell) for cell in row["cells"]] for row in found.rows]
     click.echo("\n".join(table(rows)))

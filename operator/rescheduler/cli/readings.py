@@ -47,30 +47,50 @@ class Reader:
     def __init__(self, api: pykube.HTTPClient) -> None:
         self._api = api
 
-    def each(self, group: str, resource: str, *, optional: bool = False) -> Iterator[dict[str, Any]]:
-        """Every object of a resource, of all namespaces; `optional`: none where the server does not know it.
+    def serves(self, group: str) -> bool:
+        """Whether the server knows a group at all; asked of discovery, for a list that is not known may be forbidden."""
+        answer = self._get(group, "", {})
+        if answer.status_code == 404:
+            return False
+        _insist(answer, f"the API group {group}")
+        return True
 
-        `group`: as in `apiVersion`, `v1` or `apps/v1`.
-        """
+    def each(self, group: str, resource: str) -> Iterator[dict[str, Any]]:
+        """Every object of a resource, of all namespaces. `group`: as in `apiVersion`, `v1` or `apps/v1`."""
         token = ""
         while True:
-            page = self._page(group, resource, {"limit": _PAGE} | ({"continue": token} if token else {}), optional)
+            answer = self._get(group, resource, {"limit": _PAGE} | ({"continue": token} if token else {}))
+            _insist(answer, resource)
+            page = answer.json()
             yield from page.get("items") or ()
             token = (page.get("metadata") or {}).get("continue", "")
             if not token:
                 return
 
-    def _page(self, group: str, resource: str, params: dict[str, Any], optional: bool) -> dict[str, Any]:
+    def _get(self, group: str, resource: str, params: dict[str, Any]) -> requests.Response:
         base = "/apis" if "/" in group else "/api"
         try:
-            answer = self._api.get(version=f"{base}/{group}", url=resource, params=params)
-            found = answer.json()
+            answer: requests.Response = self._api.get(version=f"{base}/{group}", url=resource, params=params)
+        except (requests.ConnectionError, requests.Timeout) as error:
+            raise ReadError(f"the API server at {self._api.url} does not answer: {cause(error)}") from error
         except (requests.RequestException, pykube.exceptions.PyKubeError, OSError, ValueError) as error:
-            why = "does not answer" if isinstance(error, requests.ConnectionError | requests.Timeout) else str(error)
-            raise ReadError(f"the API server at {self._api.url} cannot be read: {why}") from error
-        if answer.status_code == 404 and optional:
-            return {}
-        if not answer.ok:
-            said = found.get("message") or answer.reason
-            raise ReadError(f"cannot list {resource}: {said} (HTTP {answer.status_code})")
-        return dict(found)
+            raise ReadError(f"the API server at {self._api.url} cannot be asked: {cause(error)}") from error
+        return answer
+
+
+def _insist(answer: requests.Response, what: str) -> None:
+    if answer.ok:
+        return
+    try:
+        said = answer.json()["message"]
+    except (ValueError, KeyError, TypeError):
+        said = answer.text or answer.reason
+    raise ReadError(f"cannot list {what}: {' '.join(said.split())} (HTTP {answer.status_code})")
+
+
+def cause(error: Exception) -> str:
+    """The last of the errors that are wrapped in each other, in one line: the others repeat it with their own names."""
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    error = getattr(error, "reason", error)
+    return " ".join(str(error).split()).rpartition(": ")[2]

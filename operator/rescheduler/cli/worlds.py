@@ -1,7 +1,7 @@
 """Reads what plans are made from; projected as it comes, so that no more is kept than a plan looks at."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -45,7 +45,7 @@ class Settings:
 def settings(reader: Reader) -> Settings:
     """The live policies, where there are any."""
     try:
-        found = [Policy.from_object(raw) for raw in reader.each(_OURS, "reschedulepolicies", optional=True)]
+        found = [Policy.from_object(raw) for raw in _ours(reader, "reschedulepolicies")]
     except ValueError as error:
         raise ReadError(f"a ReschedulePolicy makes no sense to this version: {error}") from error
     return Settings(Winners(found) if found else None)
@@ -57,7 +57,7 @@ def world(reader: Reader, planned: Collection[str] | None) -> World:
     for name in planned or ():
         if name not in nodes:
             raise ReadError(f"there is no node {name}")
-    draining = {raw["spec"]["nodeName"] for raw in reader.each(_OURS, "nodedrains", optional=True)} & nodes.keys()
+    draining = {raw["spec"]["nodeName"] for raw in _ours(reader, "nodedrains")} & nodes.keys()
     wanted = nodes.keys() if planned is None else {*planned, *draining}
     labels = {raw["metadata"]["name"]: raw["metadata"].get("labels") or {} for raw in reader.each("v1", "namespaces")}
     census = Census(Asks(_pools(reader, labels)), wanted)
@@ -83,6 +83,12 @@ def world(reader: Reader, planned: Collection[str] | None) -> World:
     )
 
 
+def _ours(reader: Reader, resource: str) -> Iterator[Raw]:
+    """Objects of a kind of ours; none where nothing of ours is installed."""
+    if reader.serves(_OURS):
+        yield from reader.each(_OURS, resource)
+
+
 def _of(reader: Reader, resource: str, uids: Collection[str], project: Callable[[Raw], T]) -> dict[str, T]:
     """Those of a resource of `apps` with these uids, by uid."""
     raws = reader.each("apps/v1", resource) if uids else ()
@@ -100,7 +106,7 @@ def _pools(reader: Reader, labels: Mapping[str, Mapping[str, str]]) -> dict[str,
     """By namespace, the pool that admission puts new pods of it into."""
     enforced = {
         raw["metadata"]["name"]
-        for raw in reader.each(_OURS, "namespacepools", optional=True)
+        for raw in _ours(reader, "namespacepools")
         if any(
             condition["type"] == "Enforced" and condition["status"] == "True"
             for condition in (raw.get("status") or {}).get("conditions") or ()
