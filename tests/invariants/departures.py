@@ -7,15 +7,19 @@ from math import ceil
 
 from invariants.objects import (
     MOVE,
+    OUT_OF_SERVICE,
+    SHUTDOWN,
     Json,
     annotations,
     claims,
     controller,
     deleting,
     finished,
+    has_taint,
     is_ready,
     name,
     node_of,
+    proof,
     released,
     seconds,
     uid,
@@ -25,8 +29,6 @@ from invariants.records import Change
 from rescheduler.api.policies import EvictOrBlock, NoRoom, OnTimeout, Policy, Replacement
 
 _GROUP = "rescheduler.dev"
-_OUT_OF_SERVICE, _SHUTDOWN = "node.kubernetes.io/out-of-service", "node.cloudprovider.kubernetes.io/shutdown"
-_FENCED = f"{_GROUP}/fenced"
 Said = Iterator[str]
 
 
@@ -66,7 +68,7 @@ def nothing_is_forced_without_right(picture: Picture, change: Change) -> Said:
     unreachable = "Unknown" in picture.lately("ready", name(node))
     ill = "False" in picture.lately("ready", name(node))
     gone_dark = picture.lately("ready", name(node)) == ["Unknown"]
-    proven = proof(node) or any(t["key"] in (_OUT_OF_SERVICE, _SHUTDOWN) for t in node["spec"].get("taints") or ())
+    proven = proof(node) or has_taint(node, OUT_OF_SERVICE) or has_taint(node, SHUTDOWN)
     twice = may_run_twice(pod)
     if gone_dark and not twice and not proven:
         yield "ends a pod that must not run twice on a node that may be alive"
@@ -85,16 +87,6 @@ def nothing_is_forced_without_right(picture: Picture, change: Change) -> Said:
 def may_run_twice(pod: Json) -> bool:
     kind = "ReplicaSet" if released(pod) else controller(pod).get("kind")
     return kind in ("ReplicaSet", "ReplicationController", "Job") and not claims(pod)
-
-
-def proof(node: Json) -> bool:
-    """Whether somebody attests that this very boot of this very machine is dead."""
-    try:
-        said = json.loads(annotations(node).get(_FENCED, "{}"))
-    except ValueError:
-        return False
-    boot = node["status"].get("nodeInfo", {}).get("bootID")
-    return bool(said.get("nodeUID") == uid(node) and said.get("bootID") == boot)
 
 
 def _move(pod: Json) -> Json | None:

@@ -2,12 +2,27 @@
 
 from collections.abc import Iterator
 
-from invariants.objects import MOVE, Json, annotations, condition, controller, deleting, name, seconds, uid
+from invariants.objects import (
+    MOVE,
+    OUT_OF_SERVICE,
+    SHUTDOWN,
+    Json,
+    annotations,
+    condition,
+    controller,
+    deleting,
+    has_taint,
+    is_ready,
+    name,
+    proof,
+    seconds,
+    uid,
+)
 from invariants.pictures import Picture
 from invariants.records import Change
 
 _GROUP = "rescheduler.dev"
-_TAINTS = ((f"{_GROUP}/drain", "PreferNoSchedule"), ("node.kubernetes.io/out-of-service", "NoSchedule"))
+_TAINTS = ((f"{_GROUP}/drain", "PreferNoSchedule"), (OUT_OF_SERVICE, "NoSchedule"))
 _CONDITIONS = ("DrainInProgress", "Drained", "MaintenanceInProgress")
 _WORDS = {
     "pods": {"pod-template-hash", MOVE, "controller.kubernetes.io/pod-deletion-cost"},
@@ -79,6 +94,28 @@ def what_is_added_was_recorded(picture: Picture, change: Change) -> Said:
     old, new = ({(t["key"], t["effect"]) for t in raw["spec"].get("taints") or ()} for raw in (before, after))
     if new - old - named:
         yield f"sets the taint {new - old - named} without a record of it"
+
+
+def out_of_service_is_said_by_proof_alone(picture: Picture, change: Change) -> Said:
+    """The taint lets go of everything on a node: only of a boot that is dead, and never of one that is back."""
+    before, after = change.before, change.after
+    if change.place.resource != "nodes" or before is None or after is None:
+        return
+    was, now = has_taint(before, OUT_OF_SERVICE), has_taint(after, OUT_OF_SERVICE)
+    if now and not was and (is_ready(before) or not (proof(before) or has_taint(before, SHUTDOWN))):
+        yield "puts a node out of service that is not proven dead"
+    if was and not now:
+        record = ((picture.drain(name(after)) or {}).get("status") or {}).get("node") or {}
+        same_boot = record.get("bootID") == before["status"].get("nodeInfo", {}).get("bootID")
+        ending = [name(p) for p in picture.pods_on(name(after)) if deleting(p) and picture.at - _ended(p) > picture.lag]
+        if same_boot and (picture.lately("ready", name(after)) == ["Unknown"] or ending):
+            yield f"puts a node back into service that has not booted anew: {ending}"
+
+
+def _ended(pod: Json) -> float:
+    """When a pod was told to end, at the latest."""
+    meta = pod["metadata"]
+    return (seconds(meta.get("deletionTimestamp")) or 0) - meta.get("deletionGracePeriodSeconds", 0)
 
 
 def only_our_cordon_is_undone(picture: Picture, change: Change) -> Said:

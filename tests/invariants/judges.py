@@ -18,6 +18,7 @@ CHANGES: tuple[Callable[[Picture, Change], Said], ...] = (
     edits.nothing_of_others_is_touched,
     edits.what_is_added_was_recorded,
     edits.only_our_cordon_is_undone,
+    edits.out_of_service_is_said_by_proof_alone,
     beginnings.policies_are_obeyed,
     beginnings.nothing_is_done_blindly,
     beginnings.no_storm_begins_a_failure,

@@ -1,11 +1,13 @@
 """Raw objects of the API, and the few questions that simulator and judges ask of them."""
 
+import json
 from datetime import datetime
 from typing import Any
 
 Json = dict[str, Any]
 HASH, RELEASED = "pod-template-hash", "rescheduler-released"
 MOVE = "rescheduler.dev/move"
+OUT_OF_SERVICE, SHUTDOWN = "node.kubernetes.io/out-of-service", "node.cloudprovider.kubernetes.io/shutdown"
 
 
 def copied(value: Any) -> Any:
@@ -97,3 +99,13 @@ def set_condition(raw: Json, type_: str, status: str, reason: str, now: datetime
     if have["status"] != status:
         have["lastTransitionTime"] = stamp(now)
     have |= {"status": status, "reason": reason}
+
+
+def proof(node: Json) -> bool:
+    """Whether somebody attests that this very boot of this very machine is dead."""
+    try:
+        said = json.loads(annotations(node).get("rescheduler.dev/fenced", "{}"))
+    except ValueError:
+        return False
+    boot = node["status"].get("nodeInfo", {}).get("bootID")
+    return bool(said.get("nodeUID") == uid(node) and said.get("bootID") == boot)

@@ -137,8 +137,7 @@ class Drainer:
             here = await self._keeper.live(drain.spec.node_name)
         held = turns.held(drain, store.world(), now)
         if drain.status.started_at is None and here and (held is None or _keeps_cordon(drain, held)):
-            # While others are asked, another drain may have taken the turn.
-            held = await self._claims.look(here) or turns.held(drain, store.world(), now)
+            held = await self._claims.look(here) or held
         policy = store.policy(here) if here else None
         standing = await self._standing(drain, here, policy, now)
         held = held or (self._fence.rest(drain, here, policy) if here else None)

@@ -82,7 +82,8 @@ class Keeper:
 
     async def hold(self, scene: reports.Scene, here: Node, write: Write) -> reports.Scene:
         """Record, then cordon: what is not in the record yet is written there before it is written on the node."""
-        if scene.held and scene.held.reason is Hold.CANCELLED and not here.unschedulable:
+        cordoned = here.unschedulable or here.condition(names.DRAIN_IN_PROGRESS)  # which goes with our cordon
+        if scene.held and scene.held.reason is Hold.CANCELLED and not cordoned:
             return scene  # it is well again: nothing is cordoned anew
         drain, reasons = scene.drain, {r.reason for r in scene.drain.spec.requests}
         exclude = (
@@ -93,10 +94,12 @@ class Keeper:
         record = nodes.record(here, before, adds)
         if record == drain.status.node and nodes.hold_patch(here, record) is None:
             return scene
+        if scene.begun is None and self._overtaken(scene):
+            return replace(scene, phase=Phase.WAITING)
         begun = scene.begun or scene.now
         self._store.promise(self._name, begun)
         try:
-            # Our conditions show that it was cordoned before: until then, also after a lost race, it may have healed.
+            # Until our conditions show that the cordon was through, also after a lost race, the node may have healed.
             if turns.only_failed(drain) and not here.condition(names.DRAIN_IN_PROGRESS):
                 here = await self._fresh(here)
                 if not await self._still(scene, here):
@@ -116,6 +119,11 @@ class Keeper:
         finally:
             self._store.promise(self._name, None)
         return replace(scene, drain=self._store.drain(self._name) or scene.drain)
+
+    def _overtaken(self, scene: reports.Scene) -> bool:
+        """Whether it is this drain's turn no more: while it asked others, another may have begun in its place."""
+        now = turns.held(scene.drain, self._store.world(), self._clock.now())
+        return (now.reason if now else None) != (scene.held.reason if scene.held else None)
 
     async def queue_up(self, scene: reports.Scene, here: Node, write: Write) -> reports.Scene:
         """While the node waits for its turn: pods that others lose had better not come here."""
