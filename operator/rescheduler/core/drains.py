@@ -26,6 +26,7 @@ class Fact(StrEnum):
     WITHDRAWN = "Withdrawn"  # nobody asks for it any more
     RESTORED = "Restored"  # withdrawn, and nothing of ours is left on the node
     EMPTY = "Empty"  # begun, and no pod is left that must leave
+    EMPTY_AND_HELD = "EmptyAndHeld"  # the same, and it may not go on: what others change on the node stays changed
     EXPIRED = "Expired"  # its time is up, and it is to be cancelled then
     FROZEN = "Frozen"  # what is known of the cluster is too old to act on
     RETREATING = "Retreating"  # steps back for another drain, and pods are still to be given back
@@ -64,6 +65,7 @@ _BEGUN: _Row = {
     Fact.LEAVING: (Phase.DRAINING, _GOES_ON),
     Fact.STUCK: (Phase.BLOCKED, _GOES_ON),
     Fact.EMPTY: (Phase.DRAINED, _GOES_ON),
+    Fact.EMPTY_AND_HELD: (Phase.DRAINED, ()),
     Fact.EXPIRED: (Phase.DRAINING, (Command.CANCEL,)),
     Fact.FROZEN: (Phase.WAITING, ()),
     Fact.RETREATING: (Phase.WAITING, (Command.GIVE_BACK,)),
@@ -140,13 +142,14 @@ class Situation:
 def fact(s: Situation) -> Fact:
     """The first fact that holds."""
     stuck = s.begun and s.blocked and s.now >= max(s.begun, s.last_move or s.begun) + QUIET
+    empty = s.begun and s.remaining == 0 and s.now >= s.begun + SETTLE
     facts = (
         (not s.same_node, Fact.NODE_GONE),
         (s.frozen, Fact.FROZEN),
         (s.withdrawn and s.traces, Fact.RETURNING),
         (s.withdrawn and s.fenced, Fact.FENCED),
         (s.withdrawn, Fact.RESTORED if s.restored else Fact.WITHDRAWN),
-        (s.begun and s.remaining == 0 and s.now >= s.begun + SETTLE, Fact.EMPTY),
+        (empty, Fact.EMPTY_AND_HELD if s.held and not (s.yields or s.set_aside) else Fact.EMPTY),
         (s.expired, Fact.EXPIRED),
         (s.steps_back and s.begun and not s.fenced, Fact.RETREATING if s.traces else Fact.STEPPING_BACK),
         (s.held and s.set_aside, Fact.SET_ASIDE),

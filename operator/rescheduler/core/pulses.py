@@ -20,7 +20,7 @@ class Pulses:
     Attributes:
         seen: the renewal last seen, and when.
         unheard: those who were not seen to renew since `anew`, and who may have been silent for longer than we know.
-        presumed: when those of them fell silent that the node controller has not heard of either.
+        presumed: when those fell silent whom we have not heard of, as far as others, or we before, can tell.
     """
 
     seen: dict[str, tuple[str, float]] = field(default_factory=dict)
@@ -43,10 +43,14 @@ class Pulses:
         self.unheard.discard(name)
         self.presumed.pop(name, None)
 
-    def anew(self, now: float) -> None:
-        """At our start, or after we were blind for a while: all count as heard of just now."""
+    def anew(self, now: float, *, blackout: bool = False) -> None:
+        """At our start, or after we were blind for a while: all count as heard of just now.
+
+        `blackout`: there was one when we went blind. It goes on until those who were silent then are heard of.
+        """
+        before = {name: self.last(name) for name in self.seen} if blackout else {}
         self.seen = {name: (renewal, now) for name, (renewal, _) in self.seen.items()}
-        self.unheard, self.presumed = set(self.seen), {}
+        self.unheard, self.presumed = set(self.seen), before
 
     def presume(self, dark: Mapping[str, float], now: float) -> None:
         """Nodes that neither we nor the node controller have heard of were silent before: a blackout outlasts our start.

@@ -162,7 +162,7 @@ class Drainer:
             policy=policy,
             phase=phase,
             fact=fact,
-            held=None if fact in (Fact.GRANTED, Fact.EMPTY) else held,
+            held=None if fact in (Fact.GRANTED, Fact.EMPTY, Fact.EMPTY_AND_HELD) else held,
             record=drain.status.node,
             begun=drain.status.started_at,
             tally=tally,

@@ -60,7 +60,7 @@ class Heartbeats:
         if not self._synced:
             return
         if not before:
-            self._pulses.anew(now)
+            self._pulses.anew(now, blackout=bool(self._store.blackout))
         if self._pulses.unheard:
             self._pulses.presume(self._dark(), now)
         if len(self._pulses.seen) != len(self._mirror.items):

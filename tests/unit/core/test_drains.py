@@ -32,7 +32,9 @@ def situation(**changes: object) -> Situation:
         ({"begun": NOW, "remaining": None}, Fact.UNSEEN),
         ({"begun": NOW, "remaining": 0}, Fact.LEAVING),  # the scheduler may still bind
         ({"begun": NOW - SETTLE, "remaining": 0}, Fact.EMPTY),
-        ({"begun": NOW - SETTLE, "remaining": 0, "held": True}, Fact.EMPTY),
+        ({"begun": NOW - SETTLE, "remaining": 0, "held": True}, Fact.EMPTY_AND_HELD),
+        ({"begun": NOW - SETTLE, "remaining": 0, "held": True, "yields": True}, Fact.EMPTY),
+        ({"begun": NOW - SETTLE, "remaining": 0, "held": True, "set_aside": True}, Fact.EMPTY),
         ({"begun": NOW - SETTLE, "remaining": 1, "held": True}, Fact.HELD),
         ({"begun": NOW - timedelta(seconds=59), "remaining": 1, "blocked": 1}, Fact.LEAVING),
         ({"begun": NOW - timedelta(seconds=60), "remaining": 1, "blocked": 1}, Fact.STUCK),
@@ -62,6 +64,7 @@ def test_the_first_fact_that_holds(changes: dict[str, object], expected: Fact) -
         (Phase.DRAINING, Fact.STUCK, Phase.BLOCKED),
         (Phase.BLOCKED, Fact.LEAVING, Phase.DRAINING),
         (Phase.DRAINING, Fact.EMPTY, Phase.DRAINED),
+        (Phase.DRAINED, Fact.EMPTY_AND_HELD, Phase.DRAINED),
         (Phase.DRAINED, Fact.LEAVING, Phase.DRAINING),
         (Phase.DRAINING, Fact.HELD, Phase.WAITING),
         (Phase.DRAINED, Fact.WITHDRAWN, Phase.RESTORING),

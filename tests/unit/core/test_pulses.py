@@ -69,6 +69,17 @@ def test_a_blackout_outlasts_a_start_of_ours() -> None:
     assert pulses.blackout(102) == 0
 
 
+def test_a_blackout_outlasts_blindness_of_ours() -> None:
+    pulses = beating(a=0, b=1, c=2, d=30)
+    assert pulses.blackout(31) == 3
+    pulses.beat("d", "renewed", 40)
+    pulses.anew(50, blackout=True)
+    assert pulses.blackout(51) == 3
+    assert pulses.silent({"a": 20}, 60) == frozenset()
+    pulses.beat("a", "renewed", 52)
+    assert pulses.blackout(52) == 0
+
+
 def test_nodes_that_were_dead_long_before_a_start_of_ours_are_none() -> None:
     pulses = beating(a=100, b=100, c=100)
     pulses.anew(100)
