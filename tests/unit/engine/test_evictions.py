@@ -59,7 +59,7 @@ class World:
 
     async def send(self, *rows: tuple[Pod, Verdict], rate: float = 1000) -> None:
         self.evictions.send(self.sender, rows, policy="p", rate=rate)
-        for _ in range(5):
+        for _ in range(20):
             await asyncio.sleep(0)
 
     async def seconds(self, count: int, *rows: tuple[Pod, Verdict], rate: float = 1000) -> None:
