@@ -74,6 +74,6 @@ def test_failure_does_not_queue_behind_maintenance(site: Site) -> None:
     site.phase(nodes[0], "Draining")
     site.plane.kubectl("annotate", "node", nodes[1], "cluster/not-ready=true")
     site.phase(nodes[1], "Draining", "Drained")
-    assert site.observer.node(nodes[1])["spec"]["unschedulable"]
+    until(lambda: site.observer.node(nodes[1])["spec"].get("unschedulable"), "the cordon")
     site.plane.kubectl("annotate", "node", nodes[1], "cluster/not-ready-")
     site.gone(nodes[1])
