@@ -97,3 +97,8 @@ def test_a_disk_that_the_pod_names_itself_is_seen() -> None:
     meta = {"namespace": "s", "name": "p", "uid": "u"}
     assert pod({"metadata": meta, "spec": {"volumes": [{"iscsi": {}}]}}).disk
     assert not pod({"metadata": meta, "spec": {"volumes": [{"nfs": {}}, {"configMap": {}}, {"csi": {}}]}}).disk
+
+
+def test_a_pod_without_priority_is_as_any_other() -> None:
+    raw = {"metadata": {"namespace": "s", "name": "p", "uid": "u"}, "spec": {"priority": None}}
+    assert pod(raw).priority == 0

@@ -129,6 +129,14 @@ def test_two_values_of_the_topology_key_are_never_drained_at_once() -> None:
     assert reason("n0", world(drain("n0"), drain("n2", begun=True), labels=labels, **spec)) is None
 
 
+def test_a_node_that_fails_while_it_is_drained_gives_its_slot_to_others() -> None:
+    both = {"nodeName": "n1", "requests": [{"reason": "Maintenance"}, {"reason": "Failure"}]}
+    begun = drain("n1", begun=True)
+    failed = begun.model_copy(update={"spec": NodeDrainSpec.model_validate(both)})
+    assert reason("n0", world(drain("n0"), begun)) is Hold.MAX_CONCURRENT
+    assert reason("n0", world(drain("n0"), failed)) is None
+
+
 def test_a_failed_node_does_not_queue_behind_maintenance() -> None:
     place = world(drain("n0", reason=Reason.FAILURE), drain("n5", begun=True), ill=1)
     assert reason("n0", place) is None

@@ -45,6 +45,8 @@ def some(**changes: object) -> Pod:
         ({"owner": None}, {}, Fate.BLOCK, BlockerClass.UNMANAGED),
         ({"owner": None}, {"unmanaged": EvictOrBlock.EVICT}, Fate.EVICT, None),
         ({"owner": None, "phase": "Succeeded"}, {}, Fate.EVICT, None),
+        ({}, {"rules": (Rule(action=RuleAction.WAIT_COMPLETED),)}, Fate.BLOCK, BlockerClass.WAIT_COMPLETED),
+        ({"phase": "Succeeded"}, {"rules": (Rule(action=RuleAction.WAIT_COMPLETED),)}, Fate.EVICT, None),
         ({"empty_dir": True}, {}, Fate.EVICT, None),
         ({"empty_dir": True}, {"empty_dir": EvictOrBlock.BLOCK}, Fate.BLOCK, BlockerClass.EMPTY_DIR),
         ({"empty_dir": True, "phase": "Failed"}, {"empty_dir": EvictOrBlock.BLOCK}, Fate.EVICT, None),
