@@ -102,28 +102,30 @@ def test_a_budget_that_never_allows_is_named_and_holds_no_other_pod(site: Site) 
     site.phase(nodes[0], "Drained")
 
 
-def test_unmanaged_and_empty_dir_pods_block_where_the_policy_says_so(site: Site) -> None:
+def test_what_blocks_where_the_policy_says_so_and_what_stays_whatever_it_says(site: Site) -> None:
+    """Bare pods, those of a DaemonSet that is gone, emptyDir; and pods that would come back at once."""
     node, other = site.nodes(2)
-    site.plane.kubectl("cordon", other)
     site.policy(drain={"emptyDir": "Block"})
     scratch = [{"name": "scratch", "emptyDir": {}}]
-    site.deploy(
+    stays = {"nodeName": node, "tolerations": [{"operator": "Exists"}]}
+    site.plane.kubectl("cordon", other)
+    site.plane.apply(
         workloads.bare_pod("alone", site.name, **site.here()),
         workloads.deployment("cache", 1, site.name, volumes=scratch, **site.here()),
+        workloads.deployment("stays", 1, site.name, **stays),
+        workloads.daemon_set("orphan", site.name, nodeSelector={"kubernetes.io/hostname": node}),
     )
-    until(lambda: len(site.left(node)) == 2, "both pods to run")
+    until(lambda: len(site.left(node)) == 4, "the pods to run")
+    site.plane.kubectl("delete", "ds", "orphan", "-n", site.name, "--cascade=orphan")
     site.plane.kubectl("uncordon", other)
     site.annotate(node)
-
-    def classes() -> set[str]:
-        drain = site.observer.drain(node) or {}
-        return {b["class"] for b in drain.get("status", {}).get("blockers", [])}
-
-    until(lambda: classes() == {"Unmanaged", "EmptyDir"}, "both blockers")
-    assert len(site.left(node)) == 2
+    until(lambda: site.classes(node) == {"Unmanaged", "EmptyDir"}, "the blockers")
+    until(lambda: (site.observer.drain(node) or {})["status"]["blockersTotal"] == 3, "all three of them")
+    assert (site.observer.drain(node) or {})["status"]["pods"]["skipped"] == 1
+    assert len(site.left(node)) == 4
     site.patch("rsp", site.name, {"spec": {"drain": {"emptyDir": "Evict", "unmanaged": "Evict"}}})
     site.phase(node, "Drained")
-    assert site.left(node) == []
+    assert [pod.split("-")[0] for pod in site.left(node)] == ["stays"]
 
 
 def test_mirror_pods_stay(site: Site) -> None:

@@ -272,3 +272,25 @@ def test_without_a_deadline_a_blocked_pod_is_never_deleted_and_what_is_held_is_t
         await world.until(lambda: world.status().get("phase") == "Drained")
 
     play(scene)
+
+
+def test_a_volume_that_hangs_is_waited_for_two_minutes_and_then_said() -> None:
+    async def scene(world: World) -> None:
+        database = workloads.stateful_set("db", 1, SPACE, grace=1)
+        database["spec"]["volumeClaimTemplates"] = [{"metadata": {"name": "data"}}]
+        await world.settle(database)
+        (attachment,) = world.server.all("volumeattachments")
+        driver = {"finalizers": ["example.com/csi"]}  # which never says that it is done
+        world.server.edit("volumeattachments", attachment, lambda raw: raw["metadata"].update(driver))
+        world.cluster.annotate("n1", maintenance="test")
+        gone = await world.until(lambda: not world.pods("n1"))
+        await asyncio.sleep(60)
+        drained = {c["type"]: c for c in world.status()["conditions"]}["Drained"]
+        assert (drained["status"], drained["reason"]) == ("False", "VolumesAttached")
+        await world.until(lambda: world.status().get("phase") == "Drained")
+        assert 115 <= world.now - gone <= 135
+        said = [e for e in world.server.all("events") if e["reason"] == "VolumeStuck"]
+        assert {e["involvedObject"]["kind"] for e in said} == {"Node", "NodeDrain"}
+        assert "pv-data-db-0" in said[0]["message"]
+
+    play(scene)
