@@ -6,6 +6,7 @@ Whatever goes wrong becomes one line for people and exit code 2.
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Any
 
 import click
@@ -61,7 +62,7 @@ class Reader:
         while True:
             answer = self._get(group, resource, {"limit": _PAGE} | ({"continue": token} if token else {}))
             _insist(answer, resource)
-            page = answer.json()
+            page = _parsed(answer)
             yield from page.get("items") or ()
             token = (page.get("metadata") or {}).get("continue", "")
             if not token:
@@ -73,7 +74,13 @@ class Reader:
             answer: requests.Response = self._api.get(version=f"{base}/{group}", url=resource, params=params)
         except (requests.ConnectionError, requests.Timeout) as error:
             raise ReadError(f"the API server at {self._api.url} does not answer: {cause(error)}") from error
-        except (requests.RequestException, pykube.exceptions.PyKubeError, OSError, ValueError) as error:
+        except (
+            requests.RequestException,
+            pykube.exceptions.PyKubeError,
+            OSError,
+            ValueError,
+            SubprocessError,
+        ) as error:
             raise ReadError(f"the API server at {self._api.url} cannot be asked: {cause(error)}") from error
         return answer
 
@@ -86,6 +93,13 @@ def _insist(answer: requests.Response, what: str) -> None:
     except (ValueError, KeyError, TypeError):
         said = answer.text or answer.reason
     raise ReadError(f"cannot list {what}: {' '.join(said.split())} (HTTP {answer.status_code})")
+
+
+def _parsed(answer: requests.Response) -> dict[str, Any]:
+    try:
+        return dict(answer.json())
+    except (ValueError, TypeError) as error:
+        raise ReadError(f"what answers at {answer.url} is no API server: {cause(error)}") from error
 
 
 def cause(error: Exception) -> str:
