@@ -36,11 +36,6 @@ class Term:
             return True
         return self.spaces is not None and self.spaces.matches(spaces.get(namespace, {}))
 
-    @property
-    def asks_for_namespaces(self) -> bool:
-        """Whether labels of namespaces decide."""
-        return self.spaces is not None and not self.spaces.is_empty
-
 
 def terms(spec: Mapping[str, Any], namespace: str, kind: str) -> tuple[Term, ...]:
     """The required terms of a raw spec; `kind`: podAffinity or podAntiAffinity."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from rescheduler.core.affinities import Labels, Term, terms
 from rescheduler.core.asks import Ask, Asks, Port, claims, ports, shared_labels
-from rescheduler.core.demands import Amounts, held
+from rescheduler.core.demands import held
 from rescheduler.core.pods import FINISHED
 from rescheduler.core.quantities import PODS
 
@@ -37,7 +37,7 @@ class Resident:
     """A pod on a node that is planned for.
 
     Attributes:
-        presence, held: what it counts for while it is there.
+        presence: what it counts for while it is there.
         ask, claims: what its replacement will ask for.
     """
 
@@ -45,7 +45,6 @@ class Resident:
     uid: str
     node: str
     presence: Presence
-    held: Amounts
     ask: Ask
     claims: tuple[str, ...] = ()
 
@@ -79,20 +78,19 @@ class Census:
             if not spec.get("schedulingGates") and "deletionTimestamp" not in raw["metadata"]:
                 self.waiting[self._asks.of(raw)] += 1
             return
-        amounts, presence = held(raw), self._presence(raw)
-        used = self.used[node]
-        for name, value in amounts.items():
+        presence, used = self._presence(raw), self.used[node]
+        for name, value in held(raw).items():
             used[name] += value
         used[PODS] += 1
         self.places[presence][node] += 1
         if node in self._planned:
-            self.residents[node].append(self._resident(raw, presence, amounts))
+            self.residents[node].append(self._resident(raw, presence))
 
-    def _resident(self, raw: Mapping[str, Any], presence: Presence, amounts: Amounts) -> Resident:
+    def _resident(self, raw: Mapping[str, Any], presence: Presence) -> Resident:
         meta = raw["metadata"]
         key = f"{meta['namespace']}/{meta['name']}"
         ask, mounted = self._asks.of(raw), claims(raw["spec"])
-        return Resident(key, meta["uid"], raw["spec"]["nodeName"], presence, amounts, ask, mounted)
+        return Resident(key, meta["uid"], raw["spec"]["nodeName"], presence, ask, mounted)
 
     def _presence(self, raw: Mapping[str, Any]) -> Presence:
         meta, spec = raw["metadata"], raw["spec"]
