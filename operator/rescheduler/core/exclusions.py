@@ -13,6 +13,7 @@ from rescheduler.core.facts import Node, Taint
 from rescheduler.core.placement import may_run_on, selects, tolerates
 from rescheduler.core.pods import FINISHED
 from rescheduler.core.pools import taint
+from rescheduler.core.volumes import Claim, Volume
 
 _TRANSIENT = "node.kubernetes.io/"
 """Taints of a node's passing states, which DaemonSets tolerate by themselves."""
@@ -71,13 +72,47 @@ def _lasting(node: Node) -> list[Taint]:
 
 def pods(raws: Iterable[Mapping[str, Any]], exclusion: Exclusion) -> list[str]:
     """Those of these (raw) pods, on the pool's nodes or on none yet, that no other node would take."""
-    return [
-        f"pod {raw['metadata']['namespace']}/{raw['metadata']['name']}"
+    return [_name(raw) for raw in raws if _is_concerned(raw, exclusion) and _loses_place(raw["spec"], exclusion)]
+
+
+def mounted(raws: Iterable[Mapping[str, Any]], exclusion: Exclusion) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Claims (namespace and name) of those of these (raw) pods that could not come back past the taint, by the pod.
+
+    One whose data is on a node of the pool alone has no other place, whatever nodes there are.
+    """
+    return {
+        _name(raw): tuple((raw["metadata"]["namespace"], name) for name in claimed)
         for raw in raws
-        if _comes_back(raw)
+        if (claimed := _claims(raw)) and raw["spec"].get("nodeName") and _is_concerned(raw, exclusion)
+    }
+
+
+def tied(
+    mounts: Mapping[str, tuple[tuple[str, str], ...]], claims: Iterable[Claim], volumes: Iterable[Volume]
+) -> list[str]:
+    """Those of these pods that mount a volume whose data is on one node."""
+    local = {volume.name for volume in volumes if volume.local}
+    there = {(claim.namespace, claim.name) for claim in claims if claim.volume in local}
+    return [pod for pod, mounted_ in mounts.items() if there.intersection(mounted_)]
+
+
+def _name(raw: Mapping[str, Any]) -> str:
+    return f"pod {raw['metadata']['namespace']}/{raw['metadata']['name']}"
+
+
+def _claims(raw: Mapping[str, Any]) -> list[str]:
+    found = (volume.get("persistentVolumeClaim") for volume in raw["spec"].get("volumes") or ())
+    return [claim["claimName"] for claim in found if claim]
+
+
+def _is_concerned(raw: Mapping[str, Any], exclusion: Exclusion) -> bool:
+    """Whether it wants a place in future, is in no pool, and could not come back past the taint."""
+    tolerations = raw["spec"].get("tolerations") or ()
+    return (
+        _comes_back(raw)
         and exclusion.homeless(raw["metadata"]["namespace"])
-        and _loses_place(raw["spec"], exclusion)
-    ]
+        and not tolerates(tolerations, [exclusion.taint])
+    )
 
 
 def _comes_back(raw: Mapping[str, Any]) -> bool:
@@ -92,8 +127,6 @@ def _comes_back(raw: Mapping[str, Any]) -> bool:
 
 
 def _loses_place(spec: Mapping[str, Any], exclusion: Exclusion) -> bool:
-    if tolerates(spec.get("tolerations") or (), [exclusion.taint]):
-        return False
     if not spec.get("nodeName") and not any(may_run_on(spec, _without(node)) for node in exclusion.nodes):
         return False  # it has no place here to lose
     return not any(may_run_on(spec, node) for node in exclusion.others)

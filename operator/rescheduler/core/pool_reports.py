@@ -19,6 +19,7 @@ from rescheduler.core.quantities import CPU, MEMORY, PODS, said
 _MOST_BLOCKERS = 50
 _MOST_NAMED = 10
 _COUNTED = (CPU, MEMORY, PODS)
+_NOT_YET = ("NotLooked", "NotCounted")
 Said = tuple[str, str, str]
 """Status, reason and message of a condition."""
 
@@ -95,6 +96,8 @@ def _conditions(scene: Scene) -> tuple[Condition, ...]:
     known = {c.type: c for c in scene.pool.status.conditions}
     for type_, (state, reason, message) in ours.items():
         old = known.get(type_)
+        if old and reason in _NOT_YET:
+            continue  # after a restart: what was said holds until there is something to say
         known[type_] = Condition(
             type=type_,
             status=state,

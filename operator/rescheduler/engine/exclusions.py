@@ -1,6 +1,8 @@
 """Who would lose their last place by the taint of an exclusive pool: asked live, before it is set."""
 
-from rescheduler.core import exclusions, pools
+from collections.abc import Mapping
+
+from rescheduler.core import exclusions, pools, volumes
 from rescheduler.core.exclusions import Exclusion
 from rescheduler.kube import paths
 from rescheduler.kube.client import Client, Json
@@ -10,14 +12,29 @@ _ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
 
 async def losers(client: Client, exclusion: Exclusion) -> list[str]:
     """Their names; nothing of what was read is kept."""
-    found: list[str] = []
+    found: set[str] = set()
+    mounted: dict[str, tuple[tuple[str, str], ...]] = {}
     async for page in client.list(paths.DAEMON_SETS):
-        found += exclusions.daemon_sets(page["items"], exclusion)
+        found |= set(exclusions.daemon_sets(page["items"], exclusion))
     # What waits for a node may have no other either.
     for name in ("", *(node.name for node in exclusion.nodes)):
         async for page in client.list(paths.PODS, fieldSelector=f"spec.nodeName={name},{_ALIVE}"):
-            found += exclusions.pods(page["items"], exclusion)
-    return sorted(found)
+            found |= set(exclusions.pods(page["items"], exclusion))
+            mounted |= exclusions.mounted(page["items"], exclusion)
+    return sorted({*found, *await _tied(client, mounted)})
+
+
+async def _tied(client: Client, mounted: Mapping[str, tuple[tuple[str, str], ...]]) -> list[str]:
+    """Those of these pods whose data is on one node."""
+    if not mounted:
+        return []
+    claims, held = [], []
+    for space in sorted({space for mounts in mounted.values() for space, _ in mounts}):
+        async for page in client.list(paths.namespaced("v1", space, "persistentvolumeclaims")):
+            claims += [volumes.claim(raw) for raw in page["items"]]
+    async for page in client.list(paths.VOLUMES):
+        held += [volumes.volume(raw) for raw in page["items"]]
+    return exclusions.tied(mounted, claims, held)
 
 
 async def bound_to(client: Client, node: str, pool: str) -> list[str]:

@@ -55,6 +55,7 @@ class PoolKeeping:
     async def run(self) -> None:
         """Keep the pools, as the leader, until cancelled."""
         self._counts.recount()
+        await self._enforcements.look()  # else every status would say for a moment that it is not known
         self.look_at_all()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.shifts.run())

@@ -5,7 +5,7 @@ cluster cannot tell now (a pool that this version cannot read, admission that ca
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -30,7 +30,7 @@ log = structlog.get_logger("rescheduler.pools")
 
 _ASKED, _SHARE = 30.0, 20  # seconds until it is asked again who would lose their last place, or 20 times what it took
 _SELECTED = 60.0  # seconds until it is asked again whether pods still select a label
-_ORDER = 0.5  # seconds; a node keeps its label until the namespaces have lost theirs
+_ORDER = 1.0  # seconds; a node keeps its label until the namespaces have lost theirs
 _WRITE_EVERY = 1.0  # seconds between writes of mere numbers
 
 
@@ -220,9 +220,8 @@ class Pools:
         now, asked = self._clock.monotonic(), self._lost.get(pool.name)
         if asked and bare <= asked.nodes and now < asked.until:
             return
-        found = exclusions.exclusion(
-            pool.name, bare, [n.name for n in members], self._store.nodes.values(), self._is_homeless
-        )
+        everywhere = [self._as_it_will_be(node) for node in self._store.nodes.values()]
+        found = exclusions.exclusion(pool.name, bare, [n.name for n in members], everywhere, self._is_homeless)
         lost = tuple(await losers(self._client, found))
         ended = self._clock.monotonic()
         wait = max(_ASKED, (ended - now) * _SHARE)
@@ -231,6 +230,13 @@ class Pools:
         for name in bare:
             if self._is_mismarked(name):
                 self.queue.add(f"node/{name}")
+
+    def _as_it_will_be(self, node: Node) -> Node:
+        """With the taint that it is to have: of two pools each must not count on the other's nodes."""
+        owner = self._memberships.of_node(node.name)
+        if owner is None or pools.tainted(node) or not self._memberships.pools[owner].spec.exclusive:
+            return node
+        return replace(node, taints=(*node.taints, pools.taint(owner)))
 
     def _is_homeless(self, namespace: str) -> bool:
         return self._memberships.of_namespace(namespace) is None

@@ -42,6 +42,8 @@ Errand = Mapping[str, str]
 """Pods of one node that are to be moved: by uid, what for (`NamespacePool/shop`)."""
 Moved = Callable[[Pod, str], None]
 """Told of a pod that has left on an errand, and what for."""
+Gone = Callable[[str, Pod | None, str], None]
+"""Told that a pod is not there any more: its uid, itself (None: it never was), and what it was to be moved for."""
 Looked = Callable[[], None]
 """Told that a node was looked at: who is held may be otherwise."""
 _PREFIX = "shift/"
@@ -90,14 +92,14 @@ class Shift:
         held: pods that cannot be moved now.
     """
 
-    def __init__(self, name: str, tools: Tools, moved: Moved, looked: Looked) -> None:
+    def __init__(self, name: str, tools: Tools, gone: Gone, looked: Looked) -> None:
         self.name, self.errand = name, dict[str, str]()
         self.held: tuple[Held, ...] = ()
         self.rested = False
-        self._t, self._moved, self._looked = tools, moved, looked
+        self._t, self._gone, self._looked = tools, gone, looked
         self._wake = asyncio.Event()
         self._pods = NodePods(_PREFIX + name, tools.movers, self.wake, _nothing_to_confirm)
-        self._seen: dict[str, Pod] = {}
+        self._followed: dict[str, tuple[Pod, str]] = {}  # by uid, until they are gone: what was wanted, and what for
         self._tally: Tally | None = None
         self._last = tools.clock.monotonic()
 
@@ -167,7 +169,7 @@ class Shift:
         if tally is None:
             return _LOOK_AGAIN
         self._note(tally)
-        if self._seen and held is None:
+        if self._followed and held is None:
             here = await self._write(here, shifts.shun_patch(here))
         return await self._act(here, tally, policy if goes_on else None, settings)
 
@@ -186,25 +188,36 @@ class Shift:
 
     def _note(self, tally: Tally) -> None:
         """Who has left since, and who is held."""
-        rows = {pod.uid: pod for pod in self._pods.rows()}
-        for uid, pod in self._seen.items():
-            if uid not in rows and uid in self.errand:
-                self._moved(pod, self.errand.pop(uid))
-        self._seen = {uid: pod for uid, pod in rows.items() if uid in self.errand}
+        self._follow_up({pod.uid: pod for pod in self._pods.rows()})
         if tally.in_flight or self._tally is None or tally.leaving != self._tally.leaving:
             self._last = self._t.clock.monotonic()
         self._tally = tally
-        keys = {pod.key: self.errand[pod.uid] for pod in self._seen.values()}
-        found = [Held(keys[f"{b.namespace}/{b.pod}"], b) for b in tally.blockers if f"{b.namespace}/{b.pod}" in keys]
-        self.held = (*found, *self._staying(tally))
+        causes = {pod.key: cause for pod, cause in self._followed.values()}
+        found = [(causes.get(f"{b.namespace}/{b.pod}"), b) for b in tally.blockers]
+        self.held = (*(Held(cause, blocker) for cause, blocker in found if cause), *self._staying(tally))
         self._looked()
+
+    def _follow_up(self, rows: Mapping[str, Pod]) -> None:
+        """One that is Terminating is wanted no more by whoever looks for pods to move; its move is not over yet."""
+        for uid in [uid for uid in self.errand if uid not in rows]:
+            known = self._followed.pop(uid, None)
+            self._gone(uid, *(known or (None, self.errand[uid])))
+            del self.errand[uid]
+        for uid, (pod, cause) in list(self._followed.items()):
+            if uid not in rows:
+                self._gone(uid, pod, cause)
+            if uid not in rows or (uid not in self.errand and not rows[uid].deleting):
+                del self._followed[uid]
+        for uid, pod in rows.items():
+            if cause := self.errand.get(uid) or (self._followed[uid][1] if uid in self._followed else ""):
+                self._followed[uid] = (pod, cause)
 
     def _staying(self, tally: Tally) -> list[Held]:
         """Pods that its policy leaves where they are."""
-        known, now = self._pods.errand or {}, self._t.clock.now()
+        asked, now = self._pods.errand or {}, self._t.clock.now()
         return [
             Held(
-                known[pod.uid],
+                cause,
                 Blocker(
                     namespace=pod.namespace,
                     pod=pod.name,
@@ -213,8 +226,8 @@ class Shift:
                     since=now,
                 ),
             )
-            for pod in self._seen.values()
-            if pod.uid in known and pod.uid not in tally.leaving
+            for uid, (pod, cause) in self._followed.items()
+            if uid in asked and uid not in tally.leaving
         ]
 
     async def _act(self, here: Node, tally: Tally, policy: Policy | None, settings: Drain) -> float | None:
@@ -233,7 +246,7 @@ class Shift:
         return min(patience, pause if pause is not None else _LOOK_AGAIN)
 
     def _is_over(self, tally: Tally) -> bool:
-        if not self._seen:
+        if not self._followed:
             return True
         idle = self._t.clock.monotonic() - self._last >= _REST_AFTER
         self.rested = idle and tally.in_flight == 0
@@ -353,17 +366,18 @@ class Shifts:
         drain = self._t.store.drain(name)
         if self._t.store.node(name) is None or (drain and drain.status.started_at and not self._is_left(name)):
             return
-        shift = Shift(name, self._t, self._left, self._looked)
+        shift = Shift(name, self._t, self._note_gone, self._looked)
         shift.errand = errand
         task = asyncio.create_task(shift.run(), name=f"shift {name}")
         self._running[name] = (shift, task)
         task.add_done_callback(lambda done: self._ended(shift, done))
         log.info("shift.began", node=name, pods=len(errand))
 
-    def _left(self, pod: Pod, cause: str) -> None:
-        self._gone.add(pod.uid)
-        for tell in self.moved:
-            tell(pod, cause)
+    def _note_gone(self, uid: str, pod: Pod | None, cause: str) -> None:
+        self._gone.add(uid)
+        if pod:
+            for tell in self.moved:
+                tell(pod, cause)
 
     def _looked(self) -> None:
         for tell in self.looked:

@@ -106,9 +106,12 @@ class Client:
         """Read a list page by page; every page as the server sent it, `metadata.resourceVersion` with it."""
         token = ""
         while True:
-            page = await self._send(
-                "GET", path, params=params | {"limit": _PAGE} | ({"continue": token} if token else {})
-            )
+            query = params | {"limit": _PAGE} | ({"continue": token} if token else {})
+            try:
+                page = await self._send("GET", path, params=query)
+            except ExpiredError as error:
+                # It took longer than the server remembers: whoever lists begins anew, with back-off as after any failure.
+                raise ApiError("GET", path, Refusal(410, "Expired", "the list took too long", (), 0)) from error
             yield page
             token = (page.get("metadata") or {}).get("continue", "")
             if not token:

@@ -6,6 +6,7 @@ from rescheduler.api import names
 from rescheduler.core import exclusions, pools
 from rescheduler.core.exclusions import Exclusion, exclusion
 from rescheduler.core.facts import Node, NodeCondition, Taint
+from rescheduler.core.volumes import Claim, Volume
 
 
 def node(name: str, *taints: Taint, ready: str = "True", unschedulable: bool = False, **labels: str) -> Node:
@@ -91,6 +92,19 @@ def test_a_pod_that_waits_for_a_node_keeps_its_only_one() -> None:
 
 def test_a_pod_that_waits_for_a_node_that_nobody_has_loses_nothing() -> None:
     assert exclusions.pods([pod(on="", nodeSelector={"gpu": "yes"})], found(node("p1"), node("n2"))) == []
+
+
+def test_a_pod_whose_data_is_on_a_node_of_the_pool_alone_has_no_other_place() -> None:
+    volume = {"name": "v", "persistentVolumeClaim": {"claimName": "data"}}
+    place = found(node("p1"), node("n2"))
+    tolerant = pod("y", tolerations=[{"operator": "Exists"}], volumes=[volume])
+    mounts = exclusions.mounted(
+        [pod(volumes=[volume]), pod("none"), pod(space="shop", volumes=[volume]), tolerant], place
+    )
+    assert mounts == {"pod other/x": (("other", "data"),)}
+    claims = [Claim("other", "data", "pv"), Claim("shop", "data", "pv2")]
+    assert exclusions.tied(mounts, claims, [Volume("pv", local=True)]) == ["pod other/x"]
+    assert exclusions.tied(mounts, claims, [Volume("pv"), Volume("pv2", local=True)]) == []
 
 
 def test_many_are_said_in_few_words() -> None:

@@ -116,6 +116,14 @@ def test_only_so_many_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(found.named) == 2
 
 
+def test_those_let_go_of_are_always_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is not named is given back."""
+    monkeypatch.setattr(pool_pods, "MOST_NAMED", 0)
+    released = pod("a", "n1")
+    released["metadata"]["labels"] = {names.HASH: names.RELEASED}
+    assert [found.released for found in finds(released, pod("a", "n1")).named] == [True]
+
+
 def test_a_pool_asks_for_its_own_pods_and_for_what_else_is_on_its_nodes() -> None:
     sums, seen = Sums(), view()
     rows = [pod("a", "a1", "a"), pod("a", ""), pod("a", "n1"), pod("other", "a1"), pod("x", "a1", kind="DaemonSet")]
