@@ -1,11 +1,13 @@
 """What the admission policies of pools cost: the creation of pods and of namespaces, with and without them in turns.
 
-All is done with 200 exclusive pools: those policies that have pools as parameters run once for each.
+A policy that has pools as parameters runs once for each of them: so with few pools, and with 200.
 """
 
 import json
+import statistics
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -15,7 +17,8 @@ from cluster import ControlPlane, workloads
 from cluster.operators import ROOT
 from cluster.waiting import until
 
-POOLS, ROUNDS, PODS, NAMESPACES, WARM_UP = 200, 2, 100, 20, 10
+FEW, MANY = 3, 200
+ROUNDS, PODS, NAMESPACES, WARM_UP = 5, 100, 20, 10
 _IN, _OUT = "pool0-0", "outside"
 _NODE_POOL = "rescheduler.node-restriction.kubernetes.io/pool"
 _GATED = {"schedulingGates": [{"name": "bench/held"}]}  # neither scheduled nor started: admission alone is timed
@@ -37,22 +40,27 @@ class Policies:
     def bind(self) -> None:
         """Bring them back, and wait until the API server goes by them."""
         self._plane.apply(*self._bindings)
-        until(lambda: self._in_force() == (True, True), "the policies to be in force")
+        self.wait(in_force=True)
 
     def unbind(self) -> None:
         """Take them away, and wait until the API server has forgotten them."""
         body = {"apiVersion": "v1", "kind": "List", "items": self._bindings}
         self._plane.kubectl("delete", "-f", "-", input=json.dumps(body))
-        until(lambda: self._in_force() == (False, False), "the policies to be out of force")
+        self.wait(in_force=False)
 
-    def _in_force(self) -> tuple[bool, bool]:
-        """Whether pods are changed, and whether strangers are refused."""
-        return (
-            _NODE_POOL in self.dry_run(workloads.bare_pod("probe", _IN)),
-            "is exclusive" in self.dry_run(workloads.bare_pod("probe", _OUT, tolerations=_EVERYTHING)),
-        )
+    def wait(self, *, in_force: bool) -> None:
+        """Until pods are changed, strangers refused and namespaces labelled, or none of it."""
+        wanted, seconds = [in_force] * 3, 60  # the API server may take 30 s to hear of a CRD
+        until(lambda: self._seen() == wanted, f"policies in force: {in_force}", seconds=seconds)
 
-    def dry_run(self, body: dict[str, Any]) -> str:
+    def _seen(self) -> list[bool]:
+        return [
+            _NODE_POOL in self._dry_run(workloads.bare_pod("probe", _IN)),
+            "is exclusive" in self._dry_run(workloads.bare_pod("probe", _OUT, tolerations=_EVERYTHING)),
+            "rescheduler.dev/pool" in self._dry_run(workloads.namespace("pool0-1")),
+        ]
+
+    def _dry_run(self, body: dict[str, Any]) -> str:
         arguments = ["create", "--dry-run=server", "-o", "json", "-f", "-"]
         return self._plane.kubectl(*arguments, input=json.dumps(body), check=False)
 
@@ -68,8 +76,7 @@ class Creations:
         """Create so many pods and remove them; ms each."""
         url = f"{self._api}/namespaces/{space}/pods"
         found = [self._one(url, lambda name: workloads.bare_pod(name, space, **_GATED)) for _ in range(count)]
-        gone = self._session.delete(url, json={"gracePeriodSeconds": 0}, timeout=60)
-        gone.raise_for_status()
+        self._session.delete(url, json={"gracePeriodSeconds": 0}, timeout=60).raise_for_status()
         return found
 
     def namespaces(self, count: int) -> list[float]:
@@ -87,38 +94,51 @@ class Creations:
 
 
 def _pool(index: int) -> dict[str, Any]:
-    """One of five namespaces and a selector that matches none; the last one names as many as a pool may."""
-    count = 5000 if index == POOLS - 1 else 5
-    spec = {
-        "namespaces": [f"pool{index}-{number}" for number in range(count)],
-        "namespaceSelector": {"matchLabels": {"team": f"team{index}"}},
-        "nodeSelector": {"matchLabels": {"pool": f"pool{index}"}},
-    }
-    return {
-        "apiVersion": "rescheduler.dev/v1alpha1",
-        "kind": "NamespacePool",
-        "metadata": {"name": f"pool{index}"},
-        "spec": spec,
-    }
+    """An exclusive one of five namespaces and a selector; the last of many names as many as a pool may."""
+    count = 5000 if index == MANY - 1 else 5
+    return workloads.pool(
+        f"pool{index}",
+        namespaces=[f"pool{index}-{number}" for number in range(count)],
+        namespaceSelector={"matchLabels": {"team": f"team{index}"}},
+        nodeSelector={"matchLabels": {"pool": f"pool{index}"}},
+    )
 
 
 def costs(plane: ControlPlane) -> dict[str, Any]:
-    """Milliseconds of each creation, with the policies and without."""
-    plane.apply(*(_pool(index) for index in range(POOLS)))
+    """Milliseconds of each creation, by what is created, with the policies and without."""
     policies, creations = Policies(plane), Creations(plane)
-    plane.apply(workloads.namespace(_OUT))
-    until(lambda: "is exclusive" in policies.dry_run(workloads.bare_pod("p", _OUT, tolerations=_EVERYTHING)), "pools")
-    plane.apply(workloads.namespace(_IN))
+    plane.apply(workloads.namespace(_OUT), workloads.namespace(_IN, **{"rescheduler.dev/pool": "pool0"}))
     for space in (_IN, _OUT):
         until(lambda space=space: plane.kubectl("get", "sa", "default", "-n", space, check=False), "its account")
-    what = {"in a pool": (_IN, creations.pods), "in no pool": (_OUT, creations.pods)}
-    times: dict[str, dict[str, list[float]]] = {}
-    for number in range(2 * ROUNDS):
-        having = "with" if number % 2 == 0 else "without"
-        policies.bind() if having == "with" else policies.unbind()
-        for kind, (space, create) in what.items():
-            create(space, WARM_UP)
-            times.setdefault(kind, {}).setdefault(having, []).extend(create(space, PODS))
-        times.setdefault("namespace", {}).setdefault(having, []).extend(creations.namespaces(NAMESPACES))
-        say(f"admission, round {number + 1} of {2 * ROUNDS}, {having} the policies")
-    return {kind: {having: spread(found) for having, found in sides.items()} for kind, sides in times.items()}
+    found: dict[str, Any] = {}
+    for before, count in pairwise((0, FEW, MANY)):
+        plane.apply(*(_pool(index) for index in range(before, count)))
+        policies.wait(in_force=True)
+        measures = {
+            f"pod in a pool, {count} pools": lambda number: creations.pods(_IN, number),
+            f"pod in no pool, {count} pools": lambda number: creations.pods(_OUT, number),
+            f"namespace, {count} pools": lambda number: creations.namespaces(number * NAMESPACES // PODS),
+        }
+        found |= _turns(policies, measures)
+    return found
+
+
+def _turns(policies: Policies, measures: dict[str, Callable[[int], list[float]]]) -> dict[str, Any]:
+    """With the policies, without, with: what else the machine does befalls both."""
+    times: dict[str, dict[str, list[list[float]]]] = {what: {"with": [], "without": []} for what in measures}
+    for number in range(ROUNDS):
+        for having, change in (("without", policies.unbind), ("with", policies.bind)):
+            change()
+            for what, create in measures.items():
+                create(WARM_UP)
+                times[what][having].append(create(PODS))
+        say(f"admission: round {number + 1} of {ROUNDS} of {', '.join(measures)}")
+    return {what: {having: _summary(rounds) for having, rounds in sides.items()} for what, sides in times.items()}
+
+
+def _summary(rounds: list[list[float]]) -> dict[str, Any]:
+    """Over all rounds, and each round's 99th percentile: what is noise."""
+    return spread(taken for found in rounds for taken in found) | {
+        "p99 of rounds": spread(spread(found)["p99"] for found in rounds),
+        "median of rounds": spread(statistics.median(found) for found in rounds),
+    }

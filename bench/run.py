@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench import drains, failures, leases, plots, pools, tables
+from bench import admission, drains, failures, leases, plots, pools, tables
 from bench.common import HERE, operated, say
 from bench.memory import imports
 from bench.rebalance import rebalances
@@ -91,6 +91,13 @@ def many_pools() -> Results:
         return {"many pools": pools.many(plane, install(plane))}
 
 
+def admitted() -> Results:
+    """No operator: these policies do without."""
+    with ControlPlane.start(open_limits=True) as plane:
+        install(plane)
+        return {"admission, ms": admission.costs(plane)}
+
+
 MEASURES: dict[str, Callable[[], Results]] = {
     "reactions": reactions,
     "one-node": one_node,
@@ -103,6 +110,7 @@ MEASURES: dict[str, Callable[[], Results]] = {
     "pool-moves": pool_moves,
     "many-pools": many_pools,
     "rebalance": rebalances,
+    "admission": admitted,
 }
 
 

@@ -79,6 +79,18 @@ def rebalance(pools: dict[str, Any]) -> list[Row]:
     return found
 
 
+def admission(results: dict[str, Any]) -> list[Row]:
+    """Creations with the policies of pools and without."""
+    found: list[Row] = []
+    for what, sides in results.get("admission, ms", {}).items():
+        for having in ("without", "with"):
+            times = sides[having]
+            said = f"{times['median']:.1f} ms, 99th percentile {_range(times['p99 of rounds'])} ms"
+            goal = "< 60 ms" if what == "namespace, 200 pools" and having == "with" else ""
+            found.append((f"creation of a {what}, {having} the policies: median", said, goal))
+    return found
+
+
 def rows(results: dict[str, Any]) -> list[Row]:
     """All of what was measured."""
     found: list[Row] = []
@@ -100,6 +112,7 @@ def rows(results: dict[str, Any]) -> list[Row]:
             found.append((what, f"{moved[mode]['seconds']:.0f} s, lowest Ready {lowest} of 100", ""))
     found += failures(results)
     found += rebalance(results.get("rebalance", {}))
+    found += admission(results)
     if memory := results.get("memory, MB"):
         found.append(("idle operator, 1,000 nodes, resident", f"{memory['idle']:.0f} MB", "< 120 MB"))
         found.append(

@@ -45,6 +45,17 @@ def test_the_install_manifest_begins_with_its_namespace_and_has_neither_hooks_no
     assert not any("helm.sh/hook" in d["metadata"].get("annotations", {}) for d in documents)
 
 
+def test_the_install_manifest_has_each_admission_policy_before_its_binding() -> None:
+    """A binding without its policy lets everything through, and says nothing."""
+    kinds: dict[str, list[str]] = {}
+    for document in yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()):
+        if document["kind"].endswith("AdmissionPolicyBinding"):
+            policy = document["kind"].removesuffix("Binding")
+            assert document["spec"]["policyName"] in kinds[policy], document["metadata"]["name"]
+        kinds.setdefault(document["kind"], []).append(document["metadata"]["name"])
+    assert kinds["MutatingAdmissionPolicyBinding"]
+
+
 def test_kopf_watches_and_does_nothing_else() -> None:
     """Its other decorators write on the objects; see handlers.py."""
     used = {
