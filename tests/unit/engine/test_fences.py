@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -22,6 +23,7 @@ from rescheduler.core.verdicts import Fate, Premise, Verdict
 from rescheduler.engine.fences import Fence
 from rescheduler.kube.client import UnreachableError
 
+T = TypeVar("T")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SAID = json.dumps({"nodeUID": "u", "bootID": "b", "method": "m", "time": "2026-01-01T00:00:00Z"})
 UNKNOWN = (NodeCondition("Ready", "Unknown", transition=NOW),)
@@ -34,6 +36,15 @@ POD = Pod("s", "db-0", "p")
 SILENT, PROVEN = Verdict(Fate.DELETE, premise=Premise.SILENT), Verdict(Fate.DELETE, premise=Premise.DEAD)
 HELD = NodeRecord(uid="u", boot_id="b", cordoned_by_us=True)
 FENCED = nodes.out_of_service_record(DEAD, HELD)
+
+
+def answer(work: Coroutine[Any, Any, T]) -> T:
+    """What it comes to; `asyncio.run` would take the loop away that other tests share."""
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        loop.close()
 
 
 def drain(record: NodeRecord = HELD) -> NodeDrain:
@@ -98,7 +109,7 @@ class World:
 def judged(world: World, here: Node = DEAD, record: NodeRecord = HELD) -> tuple[Fence, Standing]:
     """A fence that has looked, and what it found."""
     fence = world.fence()
-    return fence, asyncio.run(fence.look(drain(record), here, policy(), failing=True))
+    return fence, answer(fence.look(drain(record), here, policy(), failing=True))
 
 
 def scene(here: Node, record: NodeRecord) -> Scene:
@@ -131,13 +142,13 @@ def test_an_attestation_of_another_boot_is_refused_by_an_event() -> None:
 
 def test_where_the_policy_forbids_force_there_is_no_proof() -> None:
     fence = World().fence()
-    found = asyncio.run(fence.look(drain(), DEAD, policy(Force.NEVER), failing=True))
+    found = answer(fence.look(drain(), DEAD, policy(Force.NEVER), failing=True))
     assert (found.proof, found.forbidden) == (None, True)
     assert "Never" in found.hint
 
 
 def test_without_a_failure_nothing_is_looked_for() -> None:
-    found = asyncio.run(World().fence().look(drain(), DEAD, policy(), failing=False))
+    found = answer(World().fence().look(drain(), DEAD, policy(), failing=False))
     assert found.proof is None
 
 
@@ -164,8 +175,8 @@ def test_each_pod_goes_only_while_what_it_rests_on_is_so(
     world = World()
     fence, _ = judged(world)
     vars(world).update(changes)
-    assert (asyncio.run(fence.confirm(POD, SILENT)) == "") is silent_goes
-    assert (asyncio.run(fence.confirm(POD, PROVEN)) == "") is proven_goes
+    assert (answer(fence.confirm(POD, SILENT)) == "") is silent_goes
+    assert (answer(fence.confirm(POD, PROVEN)) == "") is proven_goes
 
 
 def test_the_node_is_read_before_each_forced_delete_and_once_a_second_for_the_others() -> None:
@@ -175,12 +186,12 @@ def test_the_node_is_read_before_each_forced_delete_and_once_a_second_for_the_ot
     async def ask(verdict: Verdict) -> None:
         await asyncio.gather(*(fence.confirm(POD, verdict) for _ in range(5)))
 
-    asyncio.run(ask(SILENT))
+    answer(ask(SILENT))
     assert world.reads == 1
     world.seconds += 2
-    asyncio.run(ask(SILENT))
+    answer(ask(SILENT))
     assert world.reads == 2
-    asyncio.run(ask(PROVEN))
+    answer(ask(PROVEN))
     assert world.reads == 7
 
 
@@ -189,7 +200,7 @@ def test_the_node_is_read_before_each_forced_delete_and_once_a_second_for_the_ot
 
 def tend(world: World, fence: Fence, here: Node, record: NodeRecord, **given: bool) -> Scene:
     given = {"due": True, "busy": True, "may_set": True} | given
-    return asyncio.run(fence.tend(scene(here, record), here, (), write=world.write, **given))
+    return answer(fence.tend(scene(here, record), here, (), write=world.write, **given))
 
 
 def test_it_is_recorded_before_it_is_set() -> None:

@@ -158,6 +158,7 @@ def test_every_blocked_pod_is_named_within_ten_seconds_and_costs_two_requests_a_
         blocked = world.now
         await world.until(lambda: world.status("n2").get("startedAt"))
         assert 295 <= world.now - blocked <= 315
+        await world.until(lambda: world.status("n2").get("phase") == "Drained")
         quiet = world.now
         await asyncio.sleep(600)
         assert {name for _, name in world.moves(quiet)} == {"db-0"}
