@@ -11,7 +11,7 @@ demo: $(VENV)/ready
 	@$(RUN) -m cluster.demo $(if $(KEEP),--keep)
 
 test: $(VENV)/ready binaries
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile
 
 test-crash: $(VENV)/ready binaries
 	CRASH_AT_EVERY_WRITE=1 $(BIN)/pytest tests/e2e/test_crash.py

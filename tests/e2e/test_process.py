@@ -199,7 +199,7 @@ def test_deleting_the_crds_in_the_middle_puts_everything_back(plane: ControlPlan
     first, other = own.nodes(2)
     own.policy()
     own.on_first(first, [other], workloads.deployment("web", 2, own.name, **own.here()))
-    uids = own.uids()
+    uids, ended = own.uids(), list[str]()
     with Operator(identity, tmp_path / "operator.log") as operator:
         own.release_one(first, [other])
         crds = ("nodedrains.rescheduler.dev", "reschedulepolicies.rescheduler.dev", "namespacepools.rescheduler.dev")
@@ -213,6 +213,8 @@ def test_deleting_the_crds_in_the_middle_puts_everything_back(plane: ControlPlan
 
         def drained() -> bool:
             if not operator.running:  # Kopf ends where a watch asks for a kind that is gone; a kubelet starts it again
+                ended.append(operator.log.read_text())
+                operator.log.write_text("")
                 operator.start()
             return own.observer.phase(first) == "Drained"
 
