@@ -26,7 +26,7 @@ from cluster.waiting import until
 RELEASED = "rescheduler-released"
 SPACE = "crash"
 EVERY = bool(os.environ.get("CRASH_AT_EVERY_WRITE"))
-_MOST = 90  # writes of a drain, annotation to Drained: more than there are
+_MOST = 130  # writes of a drain, annotation to Drained: more than there are
 FLOORS = {"single": 1, "web": 7, "never": 2}
 """Apps with budgets, and how many Ready pods those ask for."""
 SAMPLE = range(1, _MOST) if EVERY else sorted(random.Random(8).sample(range(1, 60), 10))
