@@ -91,7 +91,7 @@ def test_a_dead_node_ends_no_pods_until_it_is_back(plane: ControlPlane) -> None:
     until_status(plane, dead, "True")
     assert ready(plane, dead)["lastTransitionTime"] > before["lastTransitionTime"]
     assert plane.get("node", dead)["status"]["nodeInfo"]["bootID"] != boot
-    plane.kubectl("wait", "--for=delete", "pod/lost", "--timeout=30s")
+    plane.kubectl("wait", "--for=delete", "pod/lost", "--timeout=90s")
 
 
 def test_a_rack_fails_and_recovers_as_one(plane: ControlPlane) -> None:
