@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench import admission, drains, failures, leases, plots, pools, tables
+from bench import admission, drains, failures, leases, plots, pools, soak, tables
 from bench.common import HERE, operated, say
 from bench.memory import imports
 from bench.rebalance import rebalances
@@ -98,6 +98,16 @@ def admitted() -> Results:
         return {"admission, ms": admission.costs(plane)}
 
 
+def stories() -> Results:
+    """Random failures in simulated time."""
+    return {"soak in simulated time": soak.simulated()}
+
+
+def sequences() -> Results:
+    """Random failures on a control plane."""
+    return {"soak on a control plane": soak.on_a_control_plane()}
+
+
 MEASURES: dict[str, Callable[[], Results]] = {
     "reactions": reactions,
     "one-node": one_node,
@@ -111,6 +121,8 @@ MEASURES: dict[str, Callable[[], Results]] = {
     "many-pools": many_pools,
     "rebalance": rebalances,
     "admission": admitted,
+    "soak": stories,
+    "soak-plane": sequences,
 }
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from bench.soak import sequences, summed
+
 Row = tuple[str, str, str]
 
 
@@ -91,6 +93,22 @@ def admission(results: dict[str, Any]) -> list[Row]:
     return found
 
 
+def soaks(results: dict[str, Any]) -> list[Row]:
+    """Random sequences of failures, held to the invariants at every write."""
+    found: list[Row] = []
+    if told := results.get("soak in simulated time"):
+        what = (
+            f"{told['stories']:.0f} random stories through the engine, {told['hours']:.0f} h in {told['seconds']:.0f} s"
+        )
+        found.append((f"{what}, {told['writes']:.0f} writes: invariants broken", f"{told['broken']:.0f}", "0"))
+    if runs := results.get("soak on a control plane"):
+        total = summed(runs)
+        what = f"{sequences(runs)} random sequences on the control plane, {total['seconds'] / 60:.0f} min"
+        said = f"{what}, {total['revisions']:.0f} revisions, {total['writes']:.0f} of them ours: invariants broken"
+        found.append((said, f"{total['broken']:.0f}", "0"))
+    return found
+
+
 def rows(results: dict[str, Any]) -> list[Row]:
     """All of what was measured."""
     found: list[Row] = []
@@ -113,6 +131,7 @@ def rows(results: dict[str, Any]) -> list[Row]:
     found += failures(results)
     found += rebalance(results.get("rebalance", {}))
     found += admission(results)
+    found += soaks(results)
     if memory := results.get("memory, MB"):
         found.append(("idle operator, 1,000 nodes, resident", f"{memory['idle']:.0f} MB", "< 120 MB"))
         found.append(

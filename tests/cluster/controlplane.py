@@ -83,13 +83,15 @@ class ControlPlane:
         workdir: Path | None = None,
         node_monitor_grace_period: str = "12s",
         audit: bool = False,
+        bodies_of: str = "",
         extra_args: Mapping[str, Mapping[str, str]] | None = None,
         open_limits: bool = False,
         keep: bool = False,
     ) -> "ControlPlane":
         """Start one and wait until it is ready. Raises ControlPlaneError, having cleaned up.
 
-        It ends with this process, however that ends, unless `keep`.
+        It ends with this process, however that ends, unless `keep`. `bodies_of`: a user whose writes are audited with
+        what they said and what came of them.
         """
         binaries.ensure()
         binaries.cache().parent.mkdir(parents=True, exist_ok=True)
@@ -119,26 +121,28 @@ class ControlPlane:
                 plane._watch_over()
             with _starting().open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                plane._create_on_free_ports(arguments, audit=audit)
+                plane._create_on_free_ports(arguments, _audited(bodies_of) if audit else [])
             plane._rack(MAIN)
         except BaseException:
             plane.stop()
             raise
         return plane
 
-    def _create_on_free_ports(self, arguments: Mapping[str, Mapping[str, str]], *, audit: bool) -> None:
+    def _create_on_free_ports(
+        self, arguments: Mapping[str, Mapping[str, str]], audited: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Create it; where somebody else took a port meanwhile, again on others."""
         for _ in range(_TRIES - 1):
             try:
-                return self._create(arguments, audit=audit)
+                return self._create(arguments, audited)
             except ControlPlaneError as error:
                 if "address already in use" not in str(error):
                     raise
                 self._kill_components()
                 shutil.rmtree(self.workdir / "clusters", ignore_errors=True)
-        return self._create(arguments, audit=audit)
+        return self._create(arguments, audited)
 
-    def _create(self, arguments: Mapping[str, Mapping[str, str]], *, audit: bool) -> None:
+    def _create(self, arguments: Mapping[str, Mapping[str, str]], audited: Sequence[Mapping[str, Any]]) -> None:
         config = {
             "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
             "kind": "KwokctlConfiguration",
@@ -155,10 +159,11 @@ class ControlPlane:
         for program in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
             command += [f"--{program}-binary", str(binaries.path(program))]
         command += ["--kwok-controller-binary", str(binaries.path("kwok"))]
-        if audit:
+        if audited:
             policy = self.workdir / "audit-policy.yaml"
-            rules = [{"level": "Metadata", "omitStages": ["RequestReceived"]}]
-            policy.write_text(yaml.safe_dump({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": rules}))
+            policy.write_text(
+                yaml.safe_dump({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": list(audited)})
+            )
             command += ["--kube-audit-policy", str(policy)]
             self.audit_log = self.workdir / "clusters" / self.name / "logs" / "audit.log"
         try:
@@ -445,6 +450,15 @@ class ControlPlane:
         if nodes:
             self.kubectl("delete", "lease", "-n", "kube-node-lease", *nodes, "--ignore-not-found")
         self._rack(rack)
+
+
+def _audited(bodies_of: str) -> list[dict[str, Any]]:
+    """Rules of the audit policy."""
+    every: list[dict[str, Any]] = [{"level": "Metadata", "omitStages": ["RequestReceived"]}]
+    if not bodies_of:
+        return every
+    writes = ["create", "update", "patch", "delete"]
+    return [{**every[0], "level": "RequestResponse", "users": [bodies_of], "verbs": writes}, *every]
 
 
 def _node(name: str, labels: Mapping[str, str], cpu: str, memory: str, pods: str) -> dict[str, Any]:

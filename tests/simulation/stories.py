@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,9 @@ import looptime
 import structlog
 
 from cluster import workloads
+from invariants.endings import amiss, shape
 from invariants.judges import Judge
-from invariants.objects import MOVE, Json, annotations, controller, is_ready, labels, name, released
+from invariants.objects import Json, name
 from invariants.pictures import CONTROL_PLANE, Picture
 from invariants.records import Change
 from simulation.acts import ZONE, Act, carry_out, draw
@@ -200,9 +201,9 @@ async def _tell(seed: int, acts: Sequence[Act] | None, settles: float) -> Told:
 
 async def _follow(cluster: Cluster, acts: Sequence[Act], settles: float, found: Any) -> list[str]:
     """Until something is broken, or all is well and quiet again; what is not, where it takes too long."""
-    if not await _until(lambda: not list(_amiss(cluster, {})), 120, found):
-        return found() or [f"the cluster does not come up: {list(_amiss(cluster, {}))}"]
-    before = {name(raw): _shape(raw) for raw in cluster.server.all("nodes")}
+    if not await _until(lambda: not list(amiss(cluster.server.all, {})), 120, found):
+        return found() or [f"the cluster does not come up: {list(amiss(cluster.server.all, {}))}"]
+    before = {name(raw): shape(raw) for raw in cluster.server.all("nodes")}
     running = [asyncio.create_task(carry_out(act, cluster)) for act in acts]
     while not all(task.done() for task in running):
         await asyncio.sleep(1)
@@ -210,8 +211,8 @@ async def _follow(cluster: Cluster, acts: Sequence[Act], settles: float, found: 
             return []
     for task in running:
         task.result()
-    if not await _until(lambda: not list(_amiss(cluster, before)), settles, found):
-        return [] if found() else [f"all is well, and still {words}" for words in _amiss(cluster, before)]
+    if not await _until(lambda: not list(amiss(cluster.server.all, before)), settles, found):
+        return [] if found() else [f"all is well, and still {words}" for words in amiss(cluster.server.all, before)]
     return await _quiet(cluster, found)
 
 
@@ -234,39 +235,6 @@ async def _until(condition: Any, limit: float, found: Any) -> bool:
             return False
         await asyncio.sleep(5)
     return not found()
-
-
-def _shape(node: Json) -> Json:
-    """What of a node must be as it was."""
-    return {
-        "cordoned": bool(node["spec"].get("unschedulable")),
-        "taints": node["spec"].get("taints") or [],
-        "labels": labels(node),
-        "annotations": annotations(node),
-        "conditions": sorted(c["type"] for c in node["status"]["conditions"]),
-    }
-
-
-def _amiss(cluster: Cluster, before: Json) -> Iterator[str]:
-    """What is not yet as it should be where all machines, operators and people leave each other in peace."""
-    server = cluster.server
-    pods = server.all("pods")
-    for resource in ("deployments", "statefulsets"):
-        for raw in server.all(resource):
-            mine = [p for p in pods if labels(p).get("app") == name(raw) and controller(p)]
-            ready, wanted = sum(map(is_ready, mine)), raw["spec"]["replicas"]
-            if ready != wanted or len(mine) != wanted:
-                yield f"{name(raw)} has {len(mine)} pods, {ready} Ready of {wanted}"
-    for pod in pods:
-        if released(pod) or MOVE in annotations(pod):
-            yield f"{name(pod)} bears the traces of a move"
-    for node in server.all("nodes"):
-        if not is_ready(node):
-            yield f"{name(node)} is not Ready"
-        if name(node) in before and _shape(node) != before[name(node)]:
-            yield f"{name(node)} is {_shape(node)} and was {before[name(node)]}"
-    for drain in server.all("nodedrains"):
-        yield f"the NodeDrain {name(drain)} is there: {json.dumps(drain['spec'])} {json.dumps(drain.get('status'))[:1500]}"
 
 
 def shortened(told: Told) -> Told:

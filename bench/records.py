@@ -1,0 +1,149 @@
+"""Records the history of a real cluster: every revision of what matters, and which of them the operator wrote.
+
+The watches tell what changed, the audit log who asked for it and in what words; the resourceVersion joins the two.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import requests
+
+from bench.common import session, stamp
+from cluster import ControlPlane
+from invariants.objects import Json, deleting, uid
+from invariants.records import Call, Change, Place
+
+_WATCHED = (
+    "/api/v1/nodes",
+    "/api/v1/pods",
+    "/apis/apps/v1/deployments",
+    "/apis/apps/v1/replicasets",
+    "/apis/apps/v1/statefulsets",
+    "/apis/policy/v1/poddisruptionbudgets",
+    "/apis/rescheduler.dev/v1alpha1/nodedrains",
+    "/apis/rescheduler.dev/v1alpha1/reschedulepolicies",
+    "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases",
+)
+_TOGETHER = 2.0  # seconds between a request's end and our sight of what came of it
+_VERBS = ("create", "update", "patch", "delete")
+
+
+class Recorder:
+    """Watches until stopped, over restarts of the API server too."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane, self._stopped = plane, threading.Event()
+        self._seen: list[tuple[int, float, str, Place, Json]] = []  # revision, when, type, place, object
+        for path in _WATCHED:
+            threading.Thread(target=self._follow, args=(path,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Nothing more is recorded."""
+        self._stopped.set()
+
+    def _follow(self, path: str) -> None:
+        version = ""
+        while not self._stopped.is_set():
+            try:
+                version = version or self._list(path)
+                for event in self._events(path, version):
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    if event["type"] != "BOOKMARK":
+                        self._note(event["type"], path, event["object"])
+            except (requests.RequestException, KeyError, ValueError):
+                time.sleep(0.2)  # the API server is away: what was missed meanwhile is told by the next watch
+
+    def _list(self, path: str) -> str:
+        found = session(self._plane).get(f"{self._plane.server}{path}", timeout=10).json()
+        for raw in found["items"]:
+            self._note("ADDED", path, raw)
+        return str(found["metadata"]["resourceVersion"])
+
+    def _events(self, path: str, version: str) -> Iterator[Json]:
+        query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "600", "allowWatchBookmarks": "true"}
+        with session(self._plane).get(
+            f"{self._plane.server}{path}", params=query, stream=True, timeout=(5, 600)
+        ) as answer:
+            answer.raise_for_status()
+            for line in answer.iter_lines():
+                yield json.loads(line)
+
+    def _note(self, kind: str, path: str, raw: Json) -> None:
+        meta, resource = raw["metadata"], path.rsplit("/", 1)[1]
+        place = Place(resource, meta.get("namespace", ""), meta["name"])
+        self._seen.append((int(meta["resourceVersion"]), time.time(), kind, place, raw))
+
+    def changes(self, user: str) -> Iterator[Change | Call]:
+        """All of it in order; each of the user's requests just before what came of it, or where it was refused."""
+        calls = list(_calls(self._plane.audit_log, user))
+        by_revision = {call.revision: call for call in calls if call.revision}
+        ends = [call for call in calls if call.ends]
+        before: dict[Place, Json] = {}
+        refused = iter(sorted((call.at, index) for index, call in enumerate(calls)))
+        due = next(refused, None)
+        for revision, at, kind, place, raw in sorted(self._seen, key=lambda row: row[:2]):
+            while due and due[0] <= at:
+                yield calls[due[1]].call
+                due = next(refused, None)
+            was, now = before.get(place), None if kind == "DELETED" else raw
+            if was is not None and now is not None and was["metadata"]["resourceVersion"] == str(revision):
+                continue
+            found = by_revision.get(revision)
+            call = found.call if found and found.call.place.name == place.name else _ended(ends, place, was, now, at)
+            yield Change(revision, at, place, was, now, call)
+            if now is None:
+                before.pop(place, None)
+            else:
+                before[place] = now
+
+
+class _Audited:
+    """One request of the operator, and what became of it."""
+
+    def __init__(self, event: Json) -> None:
+        reference, body = event["objectRef"], event.get("requestObject") or {}
+        place = Place(
+            reference["resource"],
+            reference.get("namespace", ""),
+            reference.get("name", ""),
+            reference.get("subresource", ""),
+        )
+        answer = event.get("responseObject") or {}
+        verb = "evict" if place.subresource == "eviction" else event["verb"]
+        if verb == "create" and not place.name:
+            place = Place(place.resource, place.namespace, (body.get("metadata") or {}).get("name", ""))
+        self.call, self.at = Call(event["user"]["username"], verb, place, body), stamp(event["stageTimestamp"])
+        self.granted = event["responseStatus"]["code"] < 300
+        version = (answer.get("metadata") or {}).get("resourceVersion", "")
+        told = (body.get("metadata") or {}).get("resourceVersion") == version  # a patch that changed nothing
+        self.revision = int(version) if self.granted and version and verb != "delete" and not told else 0
+        options = (body.get("deleteOptions") if verb == "evict" else body) or {}
+        self.uid = (options.get("preconditions") or {}).get("uid", "")
+
+    @property
+    def ends(self) -> bool:
+        return self.granted and self.call.verb in ("evict", "delete")
+
+
+def _calls(log: Path | None, user: str) -> Iterator[_Audited]:
+    for line in (log.read_text() if log else "").splitlines():
+        event = json.loads(line)
+        mine = event["user"]["username"] == user and event["verb"] in _VERBS and event["stage"] == "ResponseComplete"
+        if mine and "dryRun" not in event["requestURI"]:
+            yield _Audited(event)
+
+
+def _ended(ends: list[_Audited], place: Place, was: Json | None, now: Json | None, at: float) -> Call | None:
+    """The operator's eviction or delete that this change came from."""
+    if was is None or deleting(was) or (now is not None and not deleting(now)):
+        return None
+    for index, audited in zip(count(), ends, strict=False):
+        there = audited.call.place
+        same = (there.resource, there.namespace, there.name) == (place.resource, place.namespace, place.name)
+        if same and audited.uid in ("", uid(was)) and abs(at - audited.at) < _TOGETHER:
+            return ends.pop(index).call
+    return None

@@ -1,0 +1,286 @@
+"""Random sequences of failures: 200 in simulated time, 20 on a real control plane; not one invariant may break.
+
+On the control plane a machine that dies is a KWOK process that is killed, one that nobody reaches a stopped one.
+"""
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+from bench.common import HERE, OPERATOR, say
+from bench.records import Recorder
+from cluster import ControlPlane, workloads
+from cluster.observer import Observer
+from cluster.operators import Operator, install
+from cluster.waiting import until
+from invariants.endings import amiss, shape
+from invariants.judges import Judge
+from invariants.objects import Json, name
+from invariants.pictures import Picture
+from invariants.records import Call
+from simulation.acts import Act
+
+NODES, ZONES = 5, ("a", "b")
+_LAG = 6.0  # seconds; a busy machine is late
+_SETTLES = 150.0  # seconds
+_SPACE = "soak"
+
+
+def simulated(first: int = 1, last: int = 200) -> dict[str, Any]:
+    """Stories in simulated time."""
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    command = [sys.executable, "-m", "simulation", f"{first}-{last}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    sys.stderr.write(done.stdout + done.stderr)
+    found = re.search(r"(\d+) stories, ([\d.]+) h, (\d+) writes, ([\d.]+) s: (\d+) broken", done.stdout)
+    if found is None:
+        raise RuntimeError(f"no result: {done.stdout[-500:]}{done.stderr[-2000:]}")
+    stories, hours, writes, seconds, broken = map(float, found.groups())
+    return {"stories": stories, "hours": hours, "writes": writes, "seconds": seconds, "broken": broken}
+
+
+class Rig:
+    """A control plane with its nodes, two operators, and a recorder."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self.plane, self.observer = plane, Observer(plane.kubeconfig)
+        identity = install(plane)
+        self.nodes = plane.add_nodes(NODES, zones=ZONES, own_kwok=True)
+        self.recorder = Recorder(plane)
+        self.operators = [
+            Operator(identity, plane.workdir / f"operator-{n}.log", identity=f"operator-{n}").start() for n in (0, 1)
+        ]
+        self.born = [time.time()]
+        self._down: set[str] = set()
+
+    def stop(self) -> None:
+        for operator in self.operators:
+            operator.stop()
+        self.recorder.stop()
+
+    def every(self, resource: str) -> list[Json]:
+        """Objects of a resource."""
+        kinds = {"nodedrains": "nodedrains.rescheduler.dev"}
+        return list(self.plane.get(kinds.get(resource, resource), "-A")["items"])
+
+    # -- acts -----------------------------------------------------------------------------------------------------
+
+    def fail(self, lasts: float, node: str) -> None:
+        """Dead, and back by a reboot."""
+        if node not in self._down:
+            self._down.add(node)
+            self.plane.fail_node(node)
+            time.sleep(lasts)
+            self.plane.recover_node(node)
+            self._down.discard(node)
+
+    def cut(self, lasts: float, nodes: list[str]) -> None:
+        """Unreached, and back as they were."""
+        mine = [node for node in nodes if node not in self._down]
+        self._down |= set(mine)
+        for node in mine:
+            self.plane.pause_node(node)
+        time.sleep(lasts)
+        for node in mine:
+            self.plane.resume_node(node)
+        self._down -= set(mine)
+
+    def fence(self, lasts: float, node: str) -> None:
+        """Dead; a fencer says so."""
+        if node in self._down:
+            return
+        self._down.add(node)
+        self.plane.fail_node(node)
+        raw = self.observer.node(node)
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        said = {"nodeUID": raw["metadata"]["uid"], "bootID": raw["status"]["nodeInfo"]["bootID"]}
+        self._annotate(node, "fenced", json.dumps({**said, "method": "power off", "time": stamp}))
+        time.sleep(lasts)
+        self.plane.recover_node(node)
+        self._annotate(node, "fenced", None)
+        self._down.discard(node)
+
+    def ill(self, lasts: float, nodes: list[str]) -> None:
+        """Not Ready by their own word."""
+        self.plane.kubectl("annotate", "--overwrite", "node", *nodes, "cluster/not-ready=true")
+        time.sleep(lasts)
+        self.plane.kubectl("annotate", "node", *nodes, "cluster/not-ready-")
+
+    def flap(self, lasts: float, node: str) -> None:
+        for _ in range(3):
+            self.ill(lasts, [node])
+            time.sleep(lasts)
+
+    def maintain(self, lasts: float, nodes: list[str]) -> None:
+        for node in nodes:
+            self._annotate(node, "maintenance", "swap disk")
+        time.sleep(lasts)
+        for node in nodes:
+            self._annotate(node, "maintenance", None)
+
+    def cancel(self, _lasts: float, node: str) -> None:
+        self.plane.kubectl("delete", "nodedrain", node, "--ignore-not-found", "--wait=false")
+
+    def scale(self, lasts: float, app: str, *, replicas: int) -> None:
+        before = self.plane.get("deployment", app, "-n", _SPACE)["spec"]["replicas"]
+        self.plane.kubectl("scale", "deployment", app, "-n", _SPACE, f"--replicas={replicas}")
+        time.sleep(lasts)
+        self.plane.kubectl("scale", "deployment", app, "-n", _SPACE, f"--replicas={before}")
+
+    def kill(self, lasts: float, operator: int) -> None:
+        self.operators[operator].kill()
+        time.sleep(lasts)
+        self.operators[operator].start(ready=False)
+        self.born.append(time.time())
+
+    def away(self, lasts: float) -> None:
+        self.plane.stop_apiserver()
+        time.sleep(lasts)
+        self.plane.start_apiserver()
+
+    def _annotate(self, node: str, word: str, value: str | None) -> None:
+        text = f"rescheduler.dev/{word}" + ("-" if value is None else f"={value}")
+        self.plane.kubectl("annotate", "--overwrite", "node", node, text)
+
+    def carry_out(self, act: Act) -> None:
+        """Wait until it is time, and let it happen; while the API server is away people try again."""
+        time.sleep(act.at)
+        acts: dict[str, Callable[..., None]] = {
+            each.__name__: each
+            for each in (
+                *(self.fail, self.cut, self.fence, self.ill, self.flap, self.maintain, self.cancel, self.scale),
+                *(self.kill, self.away),
+            )
+        }
+        acts[act.what](act.lasts, **act.details)
+
+
+def _draw(chance: random.Random, nodes: list[str]) -> list[Act]:
+    """A few acts within a quarter of a minute."""
+    hot = chance.sample(nodes, 2)
+    node = lambda: chance.choice(hot if chance.random() < 0.6 else nodes)  # noqa: E731
+    some = lambda most: chance.sample(nodes, chance.randint(1, most))  # noqa: E731
+    makers: list[Callable[[], tuple[str, float, dict[str, Any]]]] = [
+        lambda: ("fail", chance.choice((4, 16, 24)), {"node": node()}),
+        lambda: ("fail", chance.choice((16, 24)), {"node": node()}),
+        lambda: ("cut", chance.choice((4, 16, 24)), {"nodes": [node()]}),
+        lambda: ("cut", chance.choice((16, 28)), {"nodes": some(4)}),
+        lambda: ("fence", chance.choice((26, 32)), {"node": node()}),
+        lambda: ("ill", chance.choice((3, 8)), {"nodes": [node()]}),
+        lambda: ("ill", 8, {"nodes": some(3)}),
+        lambda: ("flap", 1.5, {"node": node()}),
+        lambda: ("maintain", chance.choice((4, 12)), {"nodes": some(2)}),
+        lambda: ("maintain", chance.choice((4, 12)), {"nodes": [node()]}),
+        lambda: ("cancel", 0, {"node": node()}),
+        lambda: ("scale", 8, {"app": chance.choice(("web", "single")), "replicas": chance.randint(0, 5)}),
+        lambda: ("kill", chance.choice((0.2, 3)), {"operator": chance.randint(0, 1)}),
+        lambda: ("kill", chance.choice((0.2, 3)), {"operator": chance.randint(0, 1)}),
+    ]
+    made = [maker() for maker in chance.choices(makers, k=chance.randint(3, 6))]
+    # The API server's absence comes alone, and last: the others need it.
+    acts = [Act(round(chance.uniform(0, 14), 1), what, lasts, details) for what, lasts, details in made]
+    return acts + ([Act(50, "away", 3, {})] if chance.random() < 0.2 else [])
+
+
+def _policy(chance: random.Random) -> Json:
+    pick = chance.choice
+    unknown = {"type": "Ready", "status": ["Unknown"], "for": pick(("0s", "2s"))}
+    failure: Json = {"conditions": [unknown, {"type": "Ready", "status": ["False"], "for": pick(("2s", "4s"))}]}
+    failure |= {"recoverAfter": "2s", "startupGrace": "0s", "flapping": {"changes": 3, "within": "12s"}}
+    failure |= {"maxUnhealthy": pick(("20%", 2, "100%"))} | pick(({}, {"leaseTimeout": "8s"}))
+    drain = {"replacement": pick(("Preferred", "Required", "WhenBlocked")), "replacementTimeout": pick(("5s", "20s"))}
+    maintenance = {"maxConcurrent": pick((1, 2)), "maxUnavailable": pick((1, "50%"))}
+    return {"failure": failure, "drain": drain, "maintenance": maintenance}
+
+
+def _workloads(chance: random.Random) -> list[Json]:
+    budgets = ({"minAvailable": 1}, {"maxUnavailable": 1}, {"maxUnavailable": 0}, {"minAvailable": "50%"}, {})
+    made = [
+        workloads.deployment("web", chance.randint(3, 6), _SPACE),
+        workloads.deployment("single", 1, _SPACE),
+        workloads.deployment("never", 2, _SPACE, annotations={"rescheduler.dev/replacement": "Never"}),
+        workloads.stateful_set("db", 2, _SPACE),
+        workloads.daemon_set("log", _SPACE, tolerations=[{"operator": "Exists"}]),
+    ]
+    picked = {app: chance.choice(budgets) for app in ("web", "single", "db")}
+    return made + [workloads.budget(app, _SPACE, **spec) for app, spec in picked.items() if spec]
+
+
+def _sequence(rig: Rig, seed: int) -> list[str]:
+    """One sequence; what was not well in the end."""
+    chance = random.Random(seed)
+    policy, acts = _policy(chance), _draw(chance, rig.nodes)
+    say(f"sequence {seed}: {json.dumps(policy)}\n" + "\n".join(map(str, acts)))
+    rig.plane.apply(workloads.namespace(_SPACE), workloads.policy("default", **policy), *_workloads(chance))
+    until(lambda: not list(amiss(rig.every, {})), lambda: str(list(amiss(rig.every, {}))), seconds=120, every=1)
+    before = {name(raw): shape(raw) for raw in rig.every("nodes")}
+    with ThreadPoolExecutor(len(acts)) as pool:
+        list(pool.map(rig.carry_out, acts))
+    wrong: list[str] = []
+    try:
+        until(lambda: not list(amiss(rig.every, before)), "all to be well", seconds=_SETTLES, every=1)
+    except TimeoutError:
+        wrong = [f"sequence {seed}: in the end {words}" for words in amiss(rig.every, before)]
+    wrong += [f"sequence {seed}: {o.log.name} ended: {o.tail()}" for o in rig.operators if not o.running]
+    rig.plane.kubectl("delete", "namespace", _SPACE, "--wait=false")
+    rig.plane.kubectl("delete", "pods", "--all", "-n", _SPACE, "--force", "--grace-period=0", check=False)
+    rig.plane.kubectl("wait", "--for=delete", f"namespace/{_SPACE}", "--timeout=60s", check=False)
+    return wrong
+
+
+def _judged(rig: Rig) -> tuple[list[str], int, int]:
+    """What the record breaks, how many revisions it has, and how many of them the operator wrote."""
+    judge = Judge(Picture(_LAG), frozenset((OPERATOR,)))
+    born, revisions = sorted(rig.born), 0
+    for each in rig.recorder.changes(OPERATOR):
+        if isinstance(each, Call):
+            judge.call(each)
+            continue
+        while born and born[0] <= each.at:
+            judge.picture.born = born.pop(0)
+        judge.change(each)
+        revisions += 1
+    return judge.broken, revisions, judge.writes
+
+
+def on_a_control_plane() -> dict[str, Any]:
+    """Sequences of `SOAK_SEEDS` (such as 1-5; else 1-20); those of an earlier run are kept."""
+    first, _, last = os.environ.get("SOAK_SEEDS", "1-20").partition("-")
+    known: dict[str, Any] = {}
+    with suppress(FileNotFoundError, KeyError):
+        known = json.loads((HERE / "results.json").read_text())["soak on a control plane"]
+    began, found = time.monotonic(), dict[str, Any]()
+    with ControlPlane.start(audit=True, bodies_of=OPERATOR, node_monitor_grace_period="12s") as plane:
+        rig = Rig(plane)
+        seeds = range(int(first), int(last or first) + 1)
+        wrong = [words for seed in seeds for words in _sequence(rig, seed)]
+        rig.stop()
+        broken, revisions, writes = _judged(rig)
+        for words in (*wrong, *broken):
+            say(f"BROKEN {words}")
+        found = {"revisions": revisions, "writes": writes, "broken": len(wrong) + len(broken)}
+    found["seconds"] = time.monotonic() - began
+    return {**known, f"{seeds[0]}-{seeds[-1]}": found}
+
+
+def summed(results: dict[str, Any]) -> dict[str, float]:
+    """All runs on the control plane together."""
+    return {key: sum(run[key] for run in results.values()) for key in ("revisions", "writes", "broken", "seconds")}
+
+
+def sequences(results: dict[str, Any]) -> int:
+    """How many there were."""
+    return sum(len(list(_span(key))) for key in results)
+
+
+def _span(key: str) -> Iterator[int]:
+    first, _, last = key.partition("-")
+    yield from range(int(first), int(last) + 1)

@@ -1,0 +1,39 @@
+"""What must be so in the end, where all machines, operators and people leave each other in peace."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from invariants.objects import MOVE, Json, annotations, controller, deleting, is_ready, labels, name, released
+
+
+def shape(node: Json) -> Json:
+    """What of a node must be as it was."""
+    return {
+        "cordoned": bool(node["spec"].get("unschedulable")),
+        "taints": node["spec"].get("taints") or [],
+        "labels": labels(node),
+        "annotations": annotations(node),
+        "conditions": sorted(c["type"] for c in node["status"]["conditions"]),
+    }
+
+
+def amiss(every: Callable[[str], Iterable[Json]], before: Mapping[str, Json]) -> Iterator[str]:
+    """What is not as it should be; `every`: the objects of a resource, `before`: shapes of nodes by name."""
+    pods = list(every("pods"))
+    for resource in ("deployments", "statefulsets"):
+        for raw in every(resource):
+            mine = [p for p in pods if labels(p).get("app") == name(raw) and controller(p) and not deleting(p)]
+            mine = [p for p in mine if p["metadata"]["namespace"] == raw["metadata"]["namespace"]]
+            ready, wanted = sum(map(is_ready, mine)), raw["spec"]["replicas"]
+            if ready != wanted or len(mine) != wanted:
+                yield f"{name(raw)} has {len(mine)} pods, {ready} Ready of {wanted}"
+    for pod in pods:
+        if released(pod) or MOVE in annotations(pod):
+            yield f"{name(pod)} bears the traces of a move"
+    for node in every("nodes"):
+        if not is_ready(node):
+            yield f"{name(node)} is not Ready"
+        if name(node) in before and shape(node) != before[name(node)]:
+            yield f"{name(node)} is {shape(node)} and was {before[name(node)]}"
+    for drain in every("nodedrains"):
+        yield f"the NodeDrain {name(drain)} is there: {json.dumps(drain['spec'])} {json.dumps(drain.get('status'))[:1500]}"
