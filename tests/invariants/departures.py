@@ -85,7 +85,7 @@ def nothing_is_forced_without_right(picture: Picture, change: Change) -> Said:
 
 
 def may_run_twice(pod: Json) -> bool:
-    kind = "ReplicaSet" if released(pod) else controller(pod).get("kind")
+    kind = "ReplicaSet" if _move(pod) else controller(pod).get("kind")  # given back, it has no owner for a moment
     return kind in ("ReplicaSet", "ReplicationController", "Job") and not claims(pod)
 
 

@@ -1,4 +1,4 @@
-"""One operator process, wired by its own `App`: Kopf is played by three watches, and nothing is served over HTTP."""
+"""One operator process, wired by its own `App`: Kopf is played by watches, and nothing is served over HTTP."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,10 @@ from simulation.clients import SimulatedClient
 from simulation.server import Server
 
 NAMESPACE = "rescheduler-system"
-_SOURCES = ((Kind.NODE, paths.NODES), (Kind.POLICY, paths.POLICIES), (Kind.DRAIN, paths.DRAINS))
+_SOURCES = (
+    *((Kind.NODE, paths.NODES), (Kind.POLICY, paths.POLICIES)),
+    *((Kind.DRAIN, paths.DRAINS), (Kind.POOL, paths.POOLS)),
+)
 
 
 class Process:

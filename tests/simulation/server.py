@@ -107,6 +107,8 @@ class Server:
         """One request of a client, answered at once. Raises RefusedError."""
         path, _, more = target.partition("?")
         place, body = Place.parse(path), json.loads(json.dumps(body)) if body is not None else {}
+        if method == "GET" and not place.resource:
+            return {"resources": []}  # of a group that this server does not have
         if place.resource not in _KINDS:
             raise RefusedError(404, "the server could not find the requested resource")
         if method == "GET":
