@@ -3,6 +3,7 @@
 The same for the simulated cluster and for a real one, so that both are held to the same invariants.
 """
 
+import json
 from dataclasses import dataclass, field
 
 from invariants.objects import Json
@@ -40,6 +41,9 @@ class Call:
     verb: str
     place: Place
     body: Json = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.user} {self.verb} {self.place} {json.dumps(self.body)[:300]}"
 
 
 @dataclass(frozen=True, slots=True)
