@@ -74,7 +74,7 @@ def no_storm_begins_a_failure(picture: Picture, change: Change) -> Said:
     node = change.after
     for policy in picture.policies(node)[-1:]:
         mine = [n for n in picture.all("nodes") if picture.policies(n)[-1:] == [policy]]
-        sick = [n for n in mine if picture.sick(n, policy) and not _emptied(picture, n)]
+        sick = [n for n in mine if picture.sick(n, policy) and True not in picture.lately("emptied", name(n))]
         limit = policy.spec.failure.max_unhealthy
         if len(sick) >= 2 and len(sick) > limit.of(len(mine)):
             yield f"begins though {len(sick)} of {len(mine)} nodes are unhealthy, more than {limit}"
@@ -84,11 +84,6 @@ def no_storm_begins_a_failure(picture: Picture, change: Change) -> Said:
                 ill = [n for n in sick if labels(n).get(key) == here]
                 if len(ill) >= 3 and len(ill) > limit.of(len(beside)):
                     yield f"begins though {len(ill)} of {len(beside)} nodes of {here} are unhealthy"
-
-
-def _emptied(picture: Picture, node: Json) -> bool:
-    drain = picture.drain(name(node))
-    return bool(drain and (drain.get("status") or {}).get("drainedAt") and reasons(drain) != {"Failure"})
 
 
 def a_failure_is_one(picture: Picture, change: Change) -> Said:

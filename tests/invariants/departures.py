@@ -131,7 +131,7 @@ def served_as_before(picture: Picture, change: Change) -> Said:
     wanted = min(picture.lately("replicas", uid(deployment)))
     if move:
         moves = [m for p in [pod, *others] if released(p) and (m := _move(p))]
-        before = min(moves, key=lambda m: m["since"])["ready"]
+        before = min(m["ready"] for m in moves)  # those that are on their way out may have another count
         if ready < min(wanted, before) and not _switched_off(picture, pod):
             yield f"a released pod goes, and {ready} Ready pods are left of {before}, of {wanted} wanted"
     elif ready == 0 and wanted and _replaced_first(pod, picture.policies(node)):
@@ -161,7 +161,7 @@ def releases_are_few(picture: Picture, change: Change) -> Said:
     suspicions = any(p.spec.failure.lease_timeout for p in picture.policies(node))
     family, wanted = picture.family(deployment), max(picture.lately("replicas", uid(deployment)))
     out = [p for p in family if released(p)]
-    before = min((m for p in out if (m := _move(p))), key=lambda m: m["since"], default={"ready": wanted})["ready"]
+    before = min((m["ready"] for p in out if (m := _move(p))), default=wanted)
     surplus = sum(map(is_ready, family)) - min(wanted, before)  # the evictions of so many are on their way
     if len(out) - max(0, surplus) >= max(1, ceil(0.25 * wanted)) and not suspicions:
         yield f"releases one more beside {[name(p) for p in out]}"

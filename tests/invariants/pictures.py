@@ -78,6 +78,8 @@ class Picture:
             case "nodedrains":
                 begun = raw is not None and "startedAt" in (raw.get("status") or {}) and not deleting(raw)
                 self._note("begun", place.name, begun)
+                emptied = begun and "drainedAt" in (raw or {})["status"] and reasons(raw or {}) != {"Failure"}
+                self._note("emptied", place.name, emptied)
             case "reschedulepolicies":
                 self._note("policies", "", tuple(self.objects[place.resource].values()))
             case "leases" if place.namespace == "kube-node-lease" and raw:
