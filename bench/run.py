@@ -13,6 +13,7 @@ from typing import Any
 from bench import admission, drains, failures, leases, plots, pools, soak, tables
 from bench.common import HERE, operated, say
 from bench.memory import imports
+from bench.plans import large, rehearsals
 from bench.rebalance import rebalances
 from bench.replacements import replacements
 from bench.slots import latencies
@@ -108,6 +109,11 @@ def sequences() -> Results:
     return {"soak on a control plane": soak.on_a_control_plane()}
 
 
+def plans() -> Results:
+    """The plan against the real scheduler on 300 random clusters, and its time on a large one."""
+    return {"plans": rehearsals(), "large plans": large()}
+
+
 MEASURES: dict[str, Callable[[], Results]] = {
     "reactions": reactions,
     "one-node": one_node,
@@ -123,6 +129,7 @@ MEASURES: dict[str, Callable[[], Results]] = {
     "admission": admitted,
     "soak": stories,
     "soak-plane": sequences,
+    "plans": plans,
 }
 
 

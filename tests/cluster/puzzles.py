@@ -264,8 +264,7 @@ class _Maker:
         for number, (node, sizes) in enumerate(free.items()):
             shares = [max(0.0, 1 - most * ask / has) for ask, has in zip(asked, whole[:2], strict=True)]
             uneven = self.random.uniform(0.8, 1.1)
-            taken = [int(size * min(1, share * uneven)) for size, share in zip(sizes[:2], shares, strict=True)]
-            cpu, memory = taken
+            cpu, memory = (int(size * min(1, share * uneven)) for size, share in zip(sizes, shares, strict=False))
             ballast = App(f"p{self.number}-ballast{number}", "three", cpu, memory, everywhere)
             ballast.containers = [self._container(cpu, memory)]
             yield ballast.pod(0, node)

@@ -53,25 +53,26 @@ class Table:
         nodes = self._get(_WHOLE["Node"]).json()["items"]
         return "node.kubernetes.io/not-ready" not in [t["key"] for n in nodes for t in n["spec"].get("taints", ())]
 
-    def play(self, pods: Sequence[Object]) -> dict[str, str]:
-        """Ask for a place for each of these pods, in turn; once all is decided, why each has none (empty: it has)."""
-        for pod in pods:
+    def play(self, pods: Sequence[Object], *, asked: int = 0) -> dict[str, str]:
+        """Ask for a place for each of these pods, in turn; once all is decided, why each has none (empty: it has).
+
+        `asked`: for so many of them it has been asked before.
+        """
+        for pod in pods[asked:]:
             self._post(_free(pod))
         names = {pod["metadata"]["name"] for pod in pods}
-        return (
-            until(lambda: self._decided(names), f"{len(names)} pods to be placed or refused", seconds=60, every=0.05)
-            or {}
-        )
+        what = f"{len(names)} pods to be placed or refused"
+        return until(lambda: self._decided(names), what, seconds=60, every=0.05) if names else {}
 
-    def _decided(self, names: set[str]) -> dict[str, str] | None:
-        """What became of each, once the scheduler has looked at all that it knows."""
+    def _decided(self, names: set[str]) -> dict[str, str]:
+        """What became of each, once the scheduler has looked at all that it knows; nothing before."""
         queues = {name: float(count) for name, count in _PENDING.findall(self._get(self._scheduler).text)}
         if queues["active"] or queues["backoff"]:
-            return None
+            return {}
         found = [pod for space in SPACES for pod in self._get(f"/api/v1/namespaces/{space}/pods").json()["items"]]
         homeless = [pod for pod in found if not pod["spec"].get("nodeName")]
         if len(homeless) != queues["unschedulable"]:
-            return None
+            return {}
         return {pod["metadata"]["name"]: _refused(pod) for pod in found if pod["metadata"]["name"] in names}
 
     def clear(self) -> None:
@@ -142,7 +143,7 @@ def _fixtures() -> list[Object]:
             "preemptionPolicy": "Never",
         }
         for name, value in PRIORITIES.items()
-        if name
+        if value
     ]
     runtime = {
         "apiVersion": "node.k8s.io/v1",

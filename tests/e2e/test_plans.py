@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from cluster import ControlPlane, workloads
-from cluster.predictions import Score
 from cluster.puzzles import puzzle
+from cluster.rehearsals import Score, rehearse
 from cluster.tables import Table
 from cluster.waiting import until
 
-PUZZLES = range(1, 13, 2)  # the tight ones
+PUZZLES = range(10)  # every second one is tight; `make bench ONLY=plans` has 300
 CRDS = Path(__file__).parents[2] / "manifests" / "crds"
 
 
@@ -48,11 +48,13 @@ def reader(bare: ControlPlane) -> Path:
 
 @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # the scheduler's own metrics
 def test_what_fits_has_a_place_by_the_real_scheduler(bare: ControlPlane) -> None:
-    score, table = Score(), Table(bare)
-    for number in PUZZLES:
-        score.play(puzzle(number), table)
-    assert score.broken == []
-    assert score.said.total() > 100
+    table = Table(bare)
+    scores = {number: rehearse(table, puzzle(number)) for number in PUZZLES}
+    total = sum(scores.values(), Score())
+    assert {number: score for number, score in scores.items() if score.wrong_fits} == {}
+    assert total.wrong_does_not_fit <= 0.01 * total.pods, scores
+    assert total.unknown <= 0.1 * total.pods, scores  # 5% of 300 clusters; ten vary
+    assert total.placed >= 0.5 * total.pods, scores
 
 
 def reschedule(kubeconfig: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -102,7 +104,7 @@ def test_a_plan_names_what_does_not_fit_and_what_would_hold_the_drain_up(reader:
     assert (found["canBeDrained"], found["policy"], found["fit"]) == ("No", None, 2)
     (large,) = found["doNotFit"]
     assert large["pod"].startswith("plan/large-")
-    assert "20Gi memory" in large["reason"]
+    assert "20Gi asked for" in large["reason"]
     assert {(each["pod"], each["class"]) for each in found["blocked"]} == {
         ("plan/alone", "Unmanaged"),
         ("plan/store-0", "BudgetMisconfigured"),

@@ -11,12 +11,13 @@ from rescheduler.core import placement
 from rescheduler.core.affinities import Labels
 from rescheduler.core.asks import Ask
 from rescheduler.core.censuses import Census, Presence, Resident
-from rescheduler.core.demands import Amounts
 from rescheduler.core.facts import Node
 from rescheduler.core.quantities import CPU, MEMORY, PODS
 from rescheduler.core.reaches import Reach, Storage
 
 _NAME, _HOSTNAME = "metadata.name", "kubernetes.io/hostname"
+OUT_OF_REACH = "out of reach of its volume"
+KEPT_OFF = "kept off by affinity, anti-affinity, spread or host ports of other pods"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,9 @@ class Group:
     Attributes:
         members: which of the pods that need a place; `rivals`: how many more may have one first.
         need: how much of which resource, by its index.
-        sure: nodes that take one if they have room; `maybe`: those of which only the scheduler knows, too.
+        sure: nodes that take one as things are; `maybe`: those of which only the scheduler knows, too.
+        lost: how many nodes take none, by the reason.
+        most: of a resource that nodes have too little of, how much is free where most is.
         domains: of its spread constraints, in their order.
         near: pods that its affinity asks for, by label of nodes and value.
         meets_itself: it is what its own affinity asks for.
@@ -74,6 +77,8 @@ class Group:
     need: tuple[tuple[int, int], ...] = ()
     sure: list[int] = field(default_factory=list)
     maybe: list[int] = field(default_factory=list)
+    lost: Counter[str] = field(default_factory=Counter)
+    most: Counter[str] = field(default_factory=Counter)
     domains: list[Domains] = field(default_factory=list)
     near: Counter[tuple[str, str]] = field(default_factory=Counter)
     meets_itself: bool = False
@@ -86,6 +91,7 @@ class Board:
     """Groups and nodes of one plan; nothing of it changes once it is made.
 
     Attributes:
+        homes: where the pods are that need a place; `closed`: these, and all others that take no pods.
         kinds: the resources that count, by index; pods, CPU and memory first.
         offered: how much of each every node has in all.
         free: how much of each is free on every node.
@@ -96,7 +102,8 @@ class Board:
         self.ground = ground
         # Emptiest first: whoever only wants to know whether there is room enough need not look far.
         self.nodes = sorted(ground.nodes.values(), key=self._emptiness)
-        self.closed = {*ground.closed, *(resident.node for resident in leaving)}
+        self.homes = {resident.node for resident in leaving}
+        self.closed = {*ground.closed, *self.homes}
         self.groups = _grouped(leaving, ground)
         asked = {name for group in self.groups for name in group.ask.demand}
         self.kinds = [PODS, CPU, MEMORY, *sorted(asked - {PODS, CPU, MEMORY})]
@@ -113,22 +120,19 @@ class Board:
         for group in self.groups:
             self._settle(group)
 
-    def _used(self, node: Node) -> Amounts:
-        return self.ground.census.used.get(node.name) or {}
-
     def _emptiness(self, node: Node) -> tuple[int, str]:
-        used = self._used(node)
-        return used.get(CPU, 0) - node.allocatable.get(CPU, 0), node.name
+        used = self.ground.census.used.get(node.name) or Counter()
+        return used[CPU] - node.allocatable.get(CPU, 0), node.name
 
     def _free(self, node: Node, offered: list[int]) -> list[int]:
-        used = self._used(node)
-        return [have - used.get(kind, 0) for have, kind in zip(offered, self.kinds, strict=True)]
+        used = self.ground.census.used.get(node.name) or Counter()
+        return [have - used[kind] for have, kind in zip(offered, self.kinds, strict=True)]
 
     def present(self, presence: Presence) -> Iterator[tuple[int, int]]:
         """Nodes with pods of this presence that stay, and how many."""
-        gone: Mapping[str, int] = self._gone.get(presence) or {}
+        gone = self._gone.get(presence) or Counter()
         for name, count in self.ground.census.places[presence].items():
-            left = count - gone.get(name, 0)
+            left = count - gone[name]
             if left > 0 and name in self._index:
                 yield self._index[name], left
 
@@ -141,14 +145,26 @@ class Board:
         unknown = sorted(n for n in group.ask.demand if "/" in n and n not in self._offered)
         if unknown and not group.doubt:
             group.doubt = f"no node offers {', '.join(unknown)}: a device driver may"
-        allowed = self.allowed(group.ask)
-        group.maybe = [n for n in allowed if all(r.reaches(self.nodes[n]) for r in group.reaches)]
+        nodes = self.allowed(group.ask)
+        if group.reaches:
+            found = [n for n in nodes if all(reach.reaches(self.nodes[n]) for reach in group.reaches)]
+            group.lost[OUT_OF_REACH] += len(nodes) - len(found)
+            nodes = found
+        for kind, amount in group.need:
+            nodes = self._with_room(group, nodes, kind, amount)
         crowded = self.ground.storage.crowded
-        group.sure = (
-            [n for n in group.maybe if not crowded(group.reaches, self.nodes[n].name, self._coming)]
-            if group.reaches
-            else group.maybe
-        )
+        group.maybe = group.sure = nodes
+        if group.reaches:
+            group.sure = [n for n in nodes if not crowded(group.reaches, self.nodes[n].name, self._coming)]
+
+    def _with_room(self, group: Group, nodes: list[int], kind: int, amount: int) -> list[int]:
+        free = self.free
+        found = [n for n in nodes if free[n][kind] >= amount]
+        if len(found) < len(nodes):
+            name = self.kinds[kind]
+            group.lost[name] += len(nodes) - len(found)
+            group.most[name] = max(free[n][kind] for n in nodes if free[n][kind] < amount)
+        return found
 
     def allowed(self, ask: Ask) -> list[int]:
         """Nodes that a pod of this ask may be put on by name, labels and taints."""

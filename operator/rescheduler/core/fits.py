@@ -1,25 +1,28 @@
 """Will these pods find a place on what is left, all together?
 
-`Fits` is a promise: the scheduler places them, whichever nodes it chooses and in whichever order those that fit ask
-for a place, as long as they ask before those that do not. It must never be wrong; where it might be, the answer is
-Unknown. Nothing is preempted: a plan takes no other pod's place away.
+`Fits` is a promise: those pods are placed, on whichever nodes the scheduler chooses, when they ask in the plan's order
+and before those that do not fit. It must never be wrong; where it might be, the answer is Unknown. Nothing is
+preempted: a plan takes no other pod's place away.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import islice
 from random import Random
 
 from rescheduler.core.boards import Board, Ground, Group
+from rescheduler.core.bounds import certain
 from rescheduler.core.censuses import Resident
-from rescheduler.core.packings import Packing, Weigh, fill_up, spread_out
+from rescheduler.core.packings import Packing, Weigh, spread_out
 from rescheduler.core.relations import Relations
-from rescheduler.core.shortages import shortage
+from rescheduler.core.shortages import Shortage, Shortages
 
-_TRIES = 24
-_WAYS: tuple[Weigh | None, ...] = (spread_out, None, spread_out, fill_up)
+_CLEAN = 18  # courses of events in a row in which all that is promised came true
+_MOST = 60  # are tried in all
+_WORK = 15_000  # pods are placed in all of them together, and it is enough
+_UPPER = 4  # for what may fit at best
+_OUT_OF_TURN = 8.0  # so many turns early or late a pod may ask
 
 
 class Fit(StrEnum):
@@ -35,84 +38,115 @@ class Forecast:
     """What becomes of one pod.
 
     Attributes:
+        turn: its place in the plan's order: those that fit come first.
         reason: why it does not fit, or why only the scheduler can say.
+        crowded: other pods keep it off; more room would not help.
     """
 
     fit: Fit
+    turn: int = 0
     reason: str = ""
+    crowded: bool = False
 
 
-def plan(leaving: Sequence[Resident], ground: Ground, random: Random) -> list[Forecast]:
-    """A forecast for each of the pods, in their order; the more important ones, then the first, have a place first."""
+_DEPENDS = "it depends on where the scheduler puts the others"
+
+
+def plan(leaving: Sequence[Resident], ground: Ground, random: Random | None = None) -> list[Forecast]:
+    """A forecast for each of the pods, in their order."""
     board = Board(ground, leaving)
     Relations(board).work_in()
-    certain = set(_certain(board))
-    settled = all(group in certain or group.doubt or not group.members for group in board.groups)
-    fewest, most = (Counter(), Counter()) if settled else _Tries(board, random).bounds()
-    found: list[Forecast] = [Forecast(Fit.UNKNOWN)] * len(leaving)
+    tries = _Tries(board, random or Random(0))  # noqa: S311 - no secret: the same plan twice is the same
+    fewest, most = tries.bounds()
+    found: list[tuple[Fit, Shortage]] = [(Fit.FITS, Shortage())] * len(leaving)
+    shortages = Shortages(tries.last)
     for group in board.groups:
+        none = shortages.of(group) if len(group.members) > most[group] and not group.doubt else Shortage()
         for number, position in enumerate(group.members):
             if group.doubt:
-                found[position] = Forecast(Fit.UNKNOWN, group.doubt)
-            elif group in certain or number < fewest[group]:
-                found[position] = Forecast(Fit.FITS)
+                found[position] = (Fit.UNKNOWN, Shortage(group.doubt))
             elif number >= most[group]:
-                found[position] = Forecast(Fit.DOES_NOT_FIT, shortage(group, board))
-            else:
-                found[position] = Forecast(Fit.UNKNOWN, "it depends on where the scheduler puts the others")
-    return found
-
-
-def _certain(board: Board) -> Iterator[Group]:
-    """Groups whose pods all fit whatever the others do: there are more nodes with room than pods to fill them.
-
-    A pod spoils for others no more than the node that it is put on, unless by affinity or spread.
-    """
-    pods = sum(len(group.members) + group.rivals for group in board.groups)
-    kept_off = {other for group in board.groups for _, other in group.blocks}
-    for group in board.groups:
-        if group.doubt or group.ask.spreads or group.ask.near or group in kept_off:
-            continue
-        roomy = (n for n in group.sure if all(board.free[n][k] >= amount for k, amount in group.need))
-        if len(tuple(islice(roomy, pods))) == pods:
-            yield group
+                found[position] = (Fit.DOES_NOT_FIT, none)
+            elif number >= fewest[group]:
+                found[position] = (Fit.UNKNOWN, Shortage(_DEPENDS))
+    turns = {position: turn for turn, position in enumerate(tries.turns(found))}
+    return [Forecast(fit, turns[position], short.reason, short.crowded) for position, (fit, short) in enumerate(found)]
 
 
 class _Tries:
-    """Tries several courses of events, for the fewest and the most pods of each group that find a place."""
+    """Tries several courses of events, for the fewest and the most pods of each group that find a place.
+
+    Attributes:
+        last: one of them, to its end.
+    """
 
     def __init__(self, board: Board, random: Random) -> None:
         self._board, self._random = board, random
-        pods = [(-g.ask.priority, position, g) for g in board.groups for position in g.members if not g.doubt]
-        self._order = [group for _, _, group in sorted(pods, key=lambda pod: pod[:2])]
+        whole = [max(1, sum(column)) for column in zip(*board.offered, strict=True)]
+        sizes = {g: max(amount / whole[kind] for kind, amount in g.need) for g in board.groups}
+        pods = [(-g.ask.priority, sizes[g], p, g) for g in board.groups for p in g.members if not g.doubt]
+        # The scheduler's queue has the more important first. Of equal ones the small first: most find a place so, and
+        # those that others leave no room for are the fewest.
+        pods.sort(key=lambda pod: pod[:3])
+        self._order = [group for *_, group in pods]
+        self._positions = [position for *_, position, _ in pods]
         self._rivals = [g for g in board.groups for _ in range(g.rivals + (len(g.members) if g.doubt else 0))]
         self._wanted = Counter(self._order)
+        self.last = Packing(board, random, None, sure=False)
+        self._noisy: Weigh = lambda free, offered: spread_out(free, offered) + random.uniform(0, 0.3)
+        self._ways: tuple[Weigh | None, ...] = (spread_out, self._noisy, None)
+
+    def turns(self, found: Sequence[tuple[Fit, Shortage]]) -> list[int]:
+        """The positions of all pods in the plan's order: those that fit first."""
+        rank = {Fit.FITS: 0, Fit.UNKNOWN: 1, Fit.DOES_NOT_FIT: 2}
+        doubted = [position for g in self._board.groups if g.doubt for position in g.members]
+        return sorted((*self._positions, *doubted), key=lambda position: rank[found[position][0]])
 
     def bounds(self) -> tuple[Counter[Group], Counter[Group]]:
         """The fewest and the most of each group that find a place."""
-        fewest = Counter(self._wanted)
-        for number in range(_TRIES):
-            order = self._order if number % 2 == 0 else self._shuffled(fewest)
-            packing = self._packing(number, sure=True)
-            packing.place(self._rivals)
-            packing.placed.clear()
-            packing.place(order)
-            fewest = fewest & packing.placed
-        most: Counter[Group] = Counter()
-        for number in range(_TRIES):
-            packing = self._packing(number, sure=False)
-            if number % 2:
-                packing.place(self._shuffled(fewest))
-                packing.place(self._shuffled(self._wanted - fewest))
-            else:
-                packing.place(self._order)
-            most = most | packing.placed
+        sure = certain(self._board)
+        if sure >= self._wanted.keys():
+            return self._wanted, self._wanted
+        fewest = self._fewest() | Counter({group: self._wanted[group] for group in sure})
+        most = Counter(fewest)
+        for number in range(_UPPER):
+            self.last = Packing(self._board, self._random, (spread_out, self._noisy)[number % 2], sure=False)
+            self.last.place(self._first(fewest))
+            self.last.place(self._then(fewest))
+            most |= self.last.placed
         return fewest, most
 
-    def _packing(self, number: int, *, sure: bool) -> Packing:
-        return Packing(self._board, self._random, _WAYS[number // 2 % len(_WAYS)], sure=sure)
+    def _fewest(self) -> Counter[Group]:
+        fewest, clean, tried = self._placed(spread_out, self._order), 0, 0
+        most = min(_MOST, max(_UPPER, _WORK // len(self._order)))
+        while clean < _CLEAN and tried < most:
+            order = self._first(fewest)
+            if tried % 6 >= 3:
+                order = self._out_of_turn(order)
+            placed = self._placed(self._ways[tried % 3], order)
+            clean = clean + 1 if fewest <= placed else 0
+            fewest &= placed
+            tried += 1
+        return fewest
 
-    def _shuffled(self, counts: Counter[Group]) -> list[Group]:
-        order = list(counts.elements())
-        self._random.shuffle(order)
-        return order
+    def _placed(self, weigh: Weigh | None, order: Sequence[Group]) -> Counter[Group]:
+        """How many of each group find a place when others that wait have theirs before."""
+        packing = Packing(self._board, self._random, weigh, sure=True)
+        packing.place(self._rivals)
+        before = Counter(packing.placed)
+        packing.place(order)
+        return packing.placed - before
+
+    def _first(self, fewest: Counter[Group]) -> list[Group]:
+        """Those that fit, in the plan's order."""
+        seen: Counter[Group] = Counter()
+        return [group for group in self._order if (seen.update((group,)) or seen[group]) <= fewest[group]]
+
+    def _then(self, fewest: Counter[Group]) -> list[Group]:
+        """The others."""
+        seen: Counter[Group] = Counter()
+        return [group for group in self._order if (seen.update((group,)) or seen[group]) > fewest[group]]
+
+    def _out_of_turn(self, order: Sequence[Group]) -> list[Group]:
+        turns = sorted((turn + self._random.uniform(0, _OUT_OF_TURN), turn) for turn in range(len(order)))
+        return [order[turn] for _, turn in turns]

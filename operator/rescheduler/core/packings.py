@@ -11,7 +11,7 @@ from random import Random
 from rescheduler.core.boards import Board, Group
 from rescheduler.core.relations import places
 
-_LOOK_AT = 100  # nodes that can take a pod; of more than so many the scheduler looks at some alone
+_LOOK_AT = 50  # nodes that can take a pod; of more than so many the scheduler looks at some alone
 
 Weigh = Callable[[list[int], list[int]], float]
 """How gladly a node is taken: what is free of it, and what it offers; the highest is."""
@@ -44,12 +44,13 @@ class Packing:
     """Nodes being filled.
 
     Attributes:
-        placed: how many of each group have a place, by the group's number.
+        board: what it starts from.
+        placed: how many of each group have a place.
     """
 
     def __init__(self, board: Board, random: Random, weigh: Weigh | None, *, sure: bool) -> None:
         """`weigh`: None chooses by chance; `sure`: nodes of which only the scheduler knows count as full."""
-        self._board, self._random, self._weigh = board, random, weigh
+        self.board, self._random, self._weigh = board, random, weigh
         self.placed: Counter[Group] = Counter()
         self._rows: dict[int, list[int]] = {}  # nodes that pods were placed on
         self._pool = {group: list(group.sure if sure else group.maybe) for group in board.groups}
@@ -79,11 +80,20 @@ class Packing:
         self._take(group, n)
         return True
 
+    def free(self, n: int) -> list[int]:
+        """What is free of each resource on the node now."""
+        return self._rows.get(n) or self.board.free[n]
+
+    def lacks(self, group: Group, n: int) -> str:
+        """The first resource that the node has too little of for one more of the group; empty where it has enough."""
+        row = self.free(n)
+        return next((self.board.kinds[kind] for kind, amount in group.need if row[kind] < amount), "")
+
     # -- choosing -----------------------------------------------------------------------------------------------------
 
     def _choose(self, group: Group) -> int | None:
         """A node that can take one; None where none can."""
-        pool, best, chosen, seen = self._pool[group], float("-inf"), None, 0
+        pool, best, chosen, seen, at = self._pool[group], float("-inf"), None, 0, 0
         if not pool:
             return None
         at = self._random.randrange(len(pool))
@@ -100,7 +110,7 @@ class Packing:
                 continue
             if self._weigh is None:
                 return n
-            weight = self._weigh(self._row(n), self._board.offered[n])
+            weight = self._weigh(self.free(n), self.board.offered[n])
             if weight > best:
                 best, chosen = weight, n
             seen += 1
@@ -108,18 +118,15 @@ class Packing:
                 break
         return chosen
 
-    def _row(self, n: int) -> list[int]:
-        return self._rows.get(n) or self._board.free[n]
-
     def _has_room(self, group: Group, n: int) -> bool:
-        row = self._rows.get(n) or self._board.free[n]
+        row = self._rows.get(n) or self.board.free[n]
         for kind, amount in group.need:
             if row[kind] < amount:
                 return False
         if n in self._off_node.get(group, ()):
             return False
         if off := self._off.get(group):
-            labels = self._board.nodes[n].labels
+            labels = self.board.nodes[n].labels
             return all(labels.get(key) not in values for key, values in off.items())
         return True
 
@@ -135,7 +142,7 @@ class Packing:
                 return False
         if not group.ask.near:
             return True
-        labels, near = self._board.nodes[n].labels, self._near[group]
+        labels, near = self.board.nodes[n].labels, self._near[group]
         if any(term.key not in labels for term in group.ask.near):
             return False
         if not near:
@@ -147,11 +154,11 @@ class Packing:
     def _take(self, group: Group, n: int) -> None:
         row = self._rows.get(n)
         if row is None:
-            row = self._rows[n] = list(self._board.free[n])
+            row = self._rows[n] = list(self.board.free[n])
         for kind, amount in group.need:
             row[kind] -= amount
         self.placed[group] += 1
-        labels = self._board.nodes[n].labels
+        labels = self.board.nodes[n].labels
         for key, other in group.blocks:
             if key is None:
                 self._off_node[other].add(n)
@@ -171,8 +178,3 @@ def spread_out(free: list[int], offered: list[int]) -> float:
     cpu = free[1] / (offered[1] or 1)
     memory = free[2] / (offered[2] or 1)
     return cpu + memory - abs(cpu - memory)
-
-
-def fill_up(free: list[int], offered: list[int]) -> float:
-    """The fullest node first."""
-    return -spread_out(free, offered)

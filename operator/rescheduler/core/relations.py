@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from rescheduler.core.affinities import Term
 from rescheduler.core.asks import Ask, collide
-from rescheduler.core.boards import Board, Domains, Group
+from rescheduler.core.boards import KEPT_OFF, Board, Domains, Group
 from rescheduler.core.censuses import Presence
+from rescheduler.core.spreads import Spread
 
 
 class Relations:
@@ -17,6 +18,8 @@ class Relations:
 
     def __init__(self, board: Board) -> None:
         self._board, self._spaces = board, board.ground.spaces
+        self._labels = [node.labels for node in board.nodes]
+        self._places: dict[tuple[object, ...], dict[int, str]] = {}
         presences = board.ground.census.places
         self._repelling = [presence for presence in presences if presence.apart]
         self._bound = [presence for presence in presences if presence.ports]
@@ -54,57 +57,50 @@ class Relations:
 
     def _keep_off(self, group: Group) -> None:
         """Take the nodes out that pods which stay keep the group off."""
-        labels = [node.labels for node in self._board.nodes]
-        taken, bound = self._taken(group.ask), self._bound_nodes(group.ask)
-        if taken or bound:
-
-            def is_left(n: int) -> bool:
-                return n not in bound and all(labels[n].get(key) not in values for key, values in taken.items())
-
-            group.maybe, group.sure = list(filter(is_left, group.maybe)), list(filter(is_left, group.sure))
+        taken, bound, labels = self._taken(group.ask), self._bound_to(group.ask), self._labels
+        if not taken and not bound:
+            return
+        before, left = len(group.maybe), [n for n in group.maybe if n not in bound]
+        for key, values in taken.items():
+            left = [n for n in left if labels[n].get(key) not in values]
+        group.lost[KEPT_OFF] += before - len(left)
+        both, group.maybe = group.sure is group.maybe, left
+        kept = set(left)
+        group.sure = left if both else [n for n in group.sure if n in kept]
 
     def _taken(self, ask: Ask) -> Mapping[str, set[str]]:
-        """By label of nodes, the values that anti-affinity, of pods that stay or the ask's own, rules out."""
-        there = (
+        """Where pods that stay keep these off, or are what these keep off: by label of nodes, the values."""
+        found: dict[str, set[str]] = defaultdict(set)
+        theirs = (
             (term.key, presence)
             for presence in self._repelling
             for term in presence.apart
             if term.selects(ask.namespace, ask.labels, self._spaces)
         )
-        own = ((term.key, presence) for term in ask.apart for presence in self._meant((term,)))
-        found: dict[str, set[str]] = defaultdict(set)
-        for key, presence in (*there, *own):
-            nodes = (self._board.nodes[n].labels for n, _ in self._board.present(presence))
-            found[key].update(labels[key] for labels in nodes if key in labels)
+        ours = ((term.key, presence) for term in ask.apart for presence in self._meant((term,)))
+        for key, presence in (*theirs, *ours):
+            for n, _ in self._board.present(presence):
+                if key in self._labels[n]:
+                    found[key].add(self._labels[n][key])
         return found
 
-    def _bound_nodes(self, ask: Ask) -> set[int]:
-        """Nodes where a host port that it asks for is taken."""
-        if not ask.ports:
-            return set()
-        taken = (presence for presence in self._bound if collide(ask.ports, presence.ports))
-        return {n for presence in taken for n, _ in self._board.present(presence)}
+    def _bound_to(self, ask: Ask) -> set[int]:
+        """Nodes whose host ports are taken."""
+        colliding = (p for p in self._bound if ask.ports and collide(ask.ports, p.ports))
+        return {n for presence in colliding for n, _ in self._board.present(presence)}
 
     def _near(self, group: Group) -> Counter[tuple[str, str]]:
         found: Counter[tuple[str, str]] = Counter()
         if group.ask.near:
             for presence in self._meant(group.ask.near):
                 for n, count in self._board.present(presence):
-                    found.update(places(group, self._board.nodes[n].labels, count))
+                    found.update(places(group, self._labels[n], count))
         return found
 
     def _domains(self, group: Group) -> Iterator[Domains]:
-        ask, nodes = group.ask, self._board.nodes
-        keys = [spread.key for spread in ask.spreads]
-        selected = set(self._board.selected(ask)) if any(s.affine for s in ask.spreads) else set()
+        ask = group.ask
         for spread in ask.spreads:
-            of = {
-                n: node.labels[spread.key]
-                for n, node in enumerate(nodes)
-                if all(key in node.labels for key in keys)
-                and (not spread.affine or n in selected)
-                and (not spread.tolerated or self._board.is_tolerated(n, ask))
-            }
+            of = self._counting(ask, spread)
             filled = Counter(dict.fromkeys(of.values(), 0))
             for presence in self._by_space.get(ask.namespace, ()):
                 if not presence.ending and spread.counts(presence.labels):
@@ -112,6 +108,26 @@ class Relations:
                         if n in of:
                             filled[of[n]] += count
             yield Domains(of, filled)
+
+    def _counting(self, ask: Ask, spread: Spread) -> dict[int, str]:
+        """The nodes that count for a constraint, with their domains."""
+        keys = frozenset(each.key for each in ask.spreads)
+        key = (
+            spread.key,
+            keys,
+            ask.place_key if spread.affine or spread.tolerated else "",
+            spread.affine,
+            spread.tolerated,
+        )
+        if key not in self._places:
+            nodes: Iterable[int] = self._board.selected(ask) if spread.affine else range(len(self._labels))
+            self._places[key] = {
+                n: self._labels[n][spread.key]
+                for n in nodes
+                if all(each in self._labels[n] for each in keys)
+                and (not spread.tolerated or self._board.is_tolerated(n, ask))
+            }
+        return self._places[key]
 
     # -- each other ---------------------------------------------------------------------------------------------------
 

@@ -1,42 +1,75 @@
-"""Why a pod finds no place, in words for whoever could make one."""
+"""Why no node takes a pod, in words that a person can act on."""
 
-from rescheduler.core.boards import Board, Group
-from rescheduler.core.quantities import said
+from collections import Counter
+from dataclasses import dataclass
 
+from rescheduler.api import names
+from rescheduler.core import placement
+from rescheduler.core.asks import Ask
+from rescheduler.core.boards import KEPT_OFF, Board, Group
+from rescheduler.core.packings import Packing
+from rescheduler.core.quantities import PODS, said
 
-def shortage(group: Group, board: Board) -> str:
-    """What the nodes lack for one of this group; the first thing that alone keeps it off all of them."""
-    allowed = board.allowed(group.ask)
-    if not allowed:
-        if not any(True for _ in board.selected(group.ask)):
-            return "no node has the labels that it asks for"
-        return "each node with the labels that it asks for is cordoned, drained or tainted"
-    reached = [n for n in allowed if all(reach.reaches(board.nodes[n]) for reach in group.reaches)]
-    if not reached:
-        return "no node that takes it reaches its volumes"
-    if not any(all(board.free[n][k] >= amount for k, amount in group.need) for n in reached):
-        return _lacking(group, board, reached)
-    if not group.maybe:
-        return "pods that stay keep it off each node that takes it: anti-affinity or host ports"
-    rules = (
-        ("affinity", group.ask.near),
-        ("anti-affinity", group.ask.apart),
-        ("spread", group.ask.spreads),
-        ("host ports", group.ask.ports),
-    )
-    if asked := [name for name, rule in rules if rule]:
-        return f"no place is left by room and its {' and '.join(asked)} once the others have theirs"
-    return "no room is left once the others have their place"
+_CLOSED = "cordoned or being drained"
+_NOT_ASKED = "ruled out by its nodeSelector or node affinity"
 
 
-def _lacking(group: Group, board: Board, nodes: list[int]) -> str:
-    """Which resource the nodes have too little of, each of them as it is now."""
-    short = []
-    for k, amount in group.need:
-        kind, most = board.kinds[k], max(board.free[n][k] for n in nodes)
-        if most < amount:
-            needs, free = said(kind, amount), said(kind, max(0, most))
-            return f"it asks for {needs} {kind}; of {len(nodes)} nodes that take it, the emptiest has {free} free"
-        if count := sum(board.free[n][k] < amount for n in nodes):
-            short.append(f"{count} lack {kind}")
-    return f"of {len(nodes)} nodes that take it none has all that it asks for: {', '.join(short)}"
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """Why a pod finds no place.
+
+    Attributes:
+        crowded: somewhere there is room, and other pods keep it off.
+    """
+
+    reason: str = ""
+    crowded: bool = False
+
+
+class Shortages:
+    """Of one plan, after one packing."""
+
+    def __init__(self, packing: Packing) -> None:
+        self._packing, self._board = packing, packing.board
+        self._shut: dict[str, Counter[str]] = {}
+
+    def of(self, group: Group) -> Shortage:
+        """Why one more of the group finds no place."""
+        key = group.ask.place_key
+        if key not in self._shut:
+            self._shut[key] = _shut(self._board, group.ask)
+        lost, most = self._shut[key] + group.lost, Counter(group.most)
+        for n in group.maybe:
+            kind = self._packing.lacks(group, n)
+            lost[kind or KEPT_OFF] += 1
+            if kind:
+                most[kind] = max(most[kind], self._packing.free(n)[self._board.kinds.index(kind)])
+        parts = [f"{count} {self._said(group, why, most)}" for why, count in lost.most_common() if count]
+        if not parts:
+            return Shortage("there is no other node")
+        return Shortage(f"of {lost.total()} other nodes none takes it: {', '.join(parts)}", lost[KEPT_OFF] > 0)
+
+    def _said(self, group: Group, why: str, most: Counter[str]) -> str:
+        if why == PODS:
+            return "full (number of pods)"
+        if why not in self._board.kinds:
+            return why
+        asked, free = said(why, group.ask.demand[why]), said(why, max(0, most[why]))
+        return f"with too little {why} ({asked} asked for, at most {free} free)"
+
+
+def _shut(board: Board, ask: Ask) -> Counter[str]:
+    """How many nodes take none of these pods whatever they hold, by the reason."""
+    allowed = set(board.allowed(ask))
+    others = (n for n, node in enumerate(board.nodes) if n not in allowed and node.name not in board.homes)
+    return Counter(_why(board, ask, n) for n in others)
+
+
+def _why(board: Board, ask: Ask, n: int) -> str:
+    node = board.nodes[n]
+    if node.name in board.closed or node.deleting or (node.unschedulable and not board.is_open(n, ask)):
+        return _CLOSED
+    if not placement.selects(ask.where, node):
+        pool = ask.where["nodeSelector"].get(names.NODE_POOL)
+        return f"not of pool {pool}" if pool and node.labels.get(names.NODE_POOL) != pool else _NOT_ASKED
+    return "with a taint that it does not tolerate"

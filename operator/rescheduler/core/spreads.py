@@ -69,3 +69,15 @@ def _selector(raw: Mapping[str, Any], labels: Mapping[str, str]) -> LabelSelecto
         if key in labels
     )
     return selector.model_copy(update={"match_expressions": selector.match_expressions + same}) if same else selector
+
+
+def room(filled: Mapping[str, int], slots: Mapping[str, int], skew: int, least: int = 1) -> int:
+    """How many equal pods one constraint lets in, whatever the order in which domains are filled.
+
+    `filled`: pods that count, by domain; `slots`: for how many more there are resources. The emptiest domain that is
+    full for good holds all others back.
+    """
+    floor = 0 if len(filled) < least else min((n + slots.get(domain, 0) for domain, n in filled.items()), default=None)
+    if floor is None:
+        return sum(slots.values())
+    return sum(min(count, max(0, floor + skew - filled.get(domain, 0))) for domain, count in slots.items())

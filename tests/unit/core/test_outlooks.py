@@ -78,7 +78,11 @@ def test_a_pod_without_room_is_named_with_what_is_lacking() -> None:
     assert found.answer is Answer.NO
     assert found.fits == 1
     assert [(key, f.fit, f.reason) for key, f in found.misfits] == [
-        ("s/p2", Fit.DOES_NOT_FIT, "it asks for 9 cpu; of 1 nodes that take it, the emptiest has 4 free")
+        (
+            "s/p2",
+            Fit.DOES_NOT_FIT,
+            "of 1 other nodes none takes it: 1 with too little cpu (9 asked for, at most 4 free)",
+        )
     ]
 
 
@@ -89,18 +93,14 @@ def test_a_pod_of_which_only_the_scheduler_can_say_makes_the_answer_unsure() -> 
 @pytest.mark.parametrize(
     ("spec", "nodes", "reason"),
     [
-        ({"nodeSelector": {"no": "such"}}, [node("n1")], "no node has the labels that it asks for"),
-        (
-            {},
-            [node("n1", unschedulable=True)],
-            "each node with the labels that it asks for is cordoned, drained or tainted",
-        ),
+        ({"nodeSelector": {"no": "such"}}, [node("n1")], "1 ruled out by its nodeSelector or node affinity"),
+        ({}, [node("n1", unschedulable=True)], "1 cordoned or being drained"),
     ],
 )
 def test_why_a_pod_finds_no_place(spec: RAW, nodes: list[RAW], reason: str) -> None:
     raw = pod("p1", **spec)
     seen = world([raw], nodes=nodes)
-    assert [f.reason for _, f in look(seen).misfits] == [reason]
+    assert [f.reason for _, f in look(seen).misfits] == [f"of 1 other nodes none takes it: {reason}"]
 
 
 def test_what_stays_needs_no_place_and_holds_nothing_up() -> None:

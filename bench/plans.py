@@ -1,0 +1,90 @@
+"""The plan: how often it is right about random clusters, and how long it takes about a large one."""
+
+import time
+import warnings
+from dataclasses import asdict
+from random import Random
+from typing import Any
+
+import urllib3
+
+from bench.common import say, spread
+from cluster import ControlPlane
+from cluster.puzzles import puzzle
+from cluster.rehearsals import Score, rehearse
+from cluster.tables import Table
+from rescheduler.core import facts
+from rescheduler.core.asks import Asks
+from rescheduler.core.boards import Ground
+from rescheduler.core.censuses import Census, Resident
+from rescheduler.core.fits import plan
+
+CLUSTERS = 300
+NODES, APPS, LEAVING, ON_EACH = 5000, 400, 250, 20
+
+
+def rehearsals(first: int = 0, count: int = CLUSTERS) -> dict[str, Any]:
+    """What was said and what the real scheduler did, for the roomy and the tight half."""
+    halves = {"roomy": Score(), "tight": Score()}
+    with ControlPlane.start(node_monitor_grace_period="1h", open_limits=True) as plane, warnings.catch_warnings():
+        warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
+        table = Table(plane)
+        for number in range(first, first + count):
+            found = puzzle(number)
+            score = rehearse(table, found)
+            halves["tight" if found.tight else "roomy"] += score
+            if score.wrong_fits or score.wrong_does_not_fit:
+                say(f"cluster {number}: {score}")
+    return {name: asdict(score) for name, score in halves.items()} | {"clusters": count}
+
+
+def large() -> dict[str, Any]:
+    """5,000 nodes and 250 pods that need a place: seconds of computing."""
+    found: dict[str, Any] = {}
+    for name, specs, leave in (
+        ("roomy, 25 specs", 25, (200, 6000)),
+        ("roomy, 250 specs", LEAVING, (200, 6000)),
+        ("tight, 25 specs", 25, (0, 60)),
+        ("tight, 250 specs", LEAVING, (0, 60)),
+    ):
+        leaving, ground = _cluster(specs, leave)
+        times = []
+        for _ in range(3):
+            began = time.process_time()
+            forecasts = plan(leaving, ground)
+            times.append(time.process_time() - began)
+        found[name] = {"seconds": spread(times), "fit": sum(each.fit == "Fits" for each in forecasts)}
+        say(f"5,000 nodes, 250 pods, {name}: {found[name]}")
+    return found
+
+
+def _cluster(specs: int, leave: tuple[int, int]) -> tuple[list[Resident], Ground]:
+    """100,000 pods of 400 apps, every fourth with anti-affinity or spread; `leave`: CPU left free on each node."""
+    random, census, nodes = Random(1), Census(Asks(), {"n0"}), {}
+    sizes = [(random.choice([50, 100, 250, 500]), random.choice([64, 256, 512, 1024])) for _ in range(APPS)]
+    for n in range(NODES):
+        size = {"cpu": "16", "memory": "64Gi", "pods": "110"}
+        labels = {"kubernetes.io/hostname": f"n{n}", "topology.kubernetes.io/zone": "abc"[n % 3]}
+        node = facts.node({"metadata": {"name": f"n{n}", "labels": labels}, "status": {"allocatable": size}})
+        nodes[node.name] = node
+        for number in range(ON_EACH if n else LEAVING):
+            app = random.randrange(APPS) if n else number % specs
+            census.add(_pod(f"p{n}-{number}", app, sizes[app], node.name))
+        if n:
+            rest = 16000 - census.used[node.name]["cpu"] - random.randint(*leave)
+            census.add(_pod(f"ballast{n}", APPS, (rest, 0), node.name))
+    return census.residents["n0"], Ground(nodes, census)
+
+
+def _pod(name: str, app: int, size: tuple[int, int], node: str) -> dict[str, Any]:
+    requests = {"cpu": f"{size[0]}m", "memory": f"{size[1]}Mi"}
+    spec: dict[str, Any] = {"containers": [{"name": "app", "resources": {"requests": requests}}], "nodeName": node}
+    selector = {"labelSelector": {"matchLabels": {"app": f"app{app}"}}}
+    term = {"topologyKey": "kubernetes.io/hostname", **selector}
+    constraint = {"topologyKey": "topology.kubernetes.io/zone", "maxSkew": 5, "whenUnsatisfiable": "DoNotSchedule"}
+    if app % 8 == 0:
+        spec["affinity"] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    if app % 8 == 4:
+        spec["topologySpreadConstraints"] = [constraint | selector]
+    meta = {"name": name, "namespace": f"space{app % 20}", "uid": name, "labels": {"app": f"app{app}"}}
+    return {"metadata": meta, "spec": spec, "status": {"phase": "Running"}}
