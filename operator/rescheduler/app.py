@@ -31,6 +31,7 @@ from rescheduler.engine.metrics import Metrics
 from rescheduler.engine.node_pods import Movers
 from rescheduler.engine.operator import Engine
 from rescheduler.engine.owners import Owners
+from rescheduler.engine.plans import Plans
 from rescheduler.engine.pool_announcements import PoolAnnouncer
 from rescheduler.engine.pool_keeping import PoolKeeping
 from rescheduler.engine.queue import KeyedQueue
@@ -144,7 +145,8 @@ class App:
         )
         queue = KeyedQueue()
         self.heartbeats = Heartbeats(self.client, self.store, self.clock)
-        movers = Movers(self.client, self.clock, budgets, evictions, replacements, self.metrics, Lineages())
+        plans = Plans(self.client, self.store, self.clock, self._pools_of_namespaces, self._wake)
+        movers = Movers(self.client, self.clock, budgets, evictions, replacements, self.metrics, Lineages(), plans)
         surroundings = Surroundings(self.client, self._wake)
         tools = Tools(
             self.client,
@@ -161,9 +163,11 @@ class App:
         reconciler = Reconciler(self.client, self.store, self.clock, queue, announcer, self.metrics)
         moving = shifts.Tools(self.client, self.store, self.clock, movers, surroundings)
         single = Shifts(moving, {pool_moves.SOURCE, rebalance_moves.SOURCE})
-        pools = PoolKeeping(moving, single, PoolAnnouncer(self.recorder), self.metrics, namespace=options.namespace)
+        self.pools = PoolKeeping(
+            moving, single, PoolAnnouncer(self.recorder), self.metrics, namespace=options.namespace
+        )
         rebalancer = self._rebalancer(single)
-        self.engine = Engine(self.store, tools, queue, reconciler, pools, rebalancer)
+        self.engine = Engine(self.store, tools, queue, reconciler, self.pools, rebalancer)
         self.stop = asyncio.Event()
         self.cleaned = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -185,6 +189,12 @@ class App:
 
     def _sure(self) -> bool:
         return self.election.sure()
+
+    def _pools_of_namespaces(self) -> dict[str, str]:
+        """The pools that new pods are put into at creation."""
+        if not self.pools.enforced:
+            return {}
+        return {space.name: space.pool for space in self.store.namespaces.values() if space.pool}
 
     def _wake(self, names: Iterable[str]) -> None:
         self.engine.wake(names)

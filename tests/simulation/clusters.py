@@ -43,7 +43,8 @@ class Cluster:
     def add_node(self, called: str, labels: Mapping[str, str], *, pods: int) -> None:
         """A machine that is up, and its Node and Lease."""
         labels = {"kubernetes.io/hostname": called, **labels}
-        status = {"allocatable": {"pods": str(pods)}, "conditions": []}
+        size = {"cpu": "64", "memory": "256Gi", "pods": str(pods)}
+        status = {"allocatable": size, "conditions": []}
         body = {"metadata": {"name": called, "labels": labels}, "spec": {}, "status": status}
         self.server.make("nodes", body)
         lease = {"metadata": {"name": called, "namespace": "kube-node-lease"}, "spec": {"renewTime": ""}}

@@ -18,12 +18,9 @@ from rescheduler.core.budgets import Budget, covering
 from rescheduler.core.facts import UNREACHABLE, Node
 from rescheduler.core.fits import Fit, Forecast, plan
 from rescheduler.core.pods import Pod
-from rescheduler.core.verdicts import Circumstances, Fate, Verdict, judge
+from rescheduler.core.verdicts import Circumstances, Fate, Verdict, judge, needs_a_place
 from rescheduler.core.volumes import Volumes
 from rescheduler.core.workloads import Deployment, ReplicaSet, Workload
-
-_NO_OTHER_PLACE = (BlockerClass.LOCAL_VOLUME, BlockerClass.WAIT_COMPLETED)
-"""Who is held so asks for no other place: it has none, or ends where it is."""
 
 
 class Answer(StrEnum):
@@ -105,7 +102,7 @@ Judged = tuple[Pod, Verdict]
 def outlook(node: Node, drain: Drain, world: World) -> Outlook:
     """What a drain of this node, with these settings, would come to."""
     judged = _judged(node, drain, world)
-    homeless = {pod.uid for pod, verdict in judged if _needs_a_place(pod, verdict)}
+    homeless = {pod.uid for pod, verdict in judged if needs_a_place(pod, verdict)}
     residents = [each for each in world.ground.census.residents[node.name] if each.uid in homeless]
     forecasts = plan(residents, _ground(node, world), Random(0)) if residents else []  # noqa: S311 - no secret
     named = sorted((each.key, forecast) for each, forecast in zip(residents, forecasts, strict=True))
@@ -135,20 +132,13 @@ def _judged(node: Node, drain: Drain, world: World) -> list[Judged]:
     return [(pod, judge(pod, drain, seen)) for pod in world.tenants.get(node.name, ())]
 
 
-def _needs_a_place(pod: Pod, verdict: Verdict) -> bool:
-    """Whether another is made in its stead, and has to be put somewhere."""
-    if verdict.fate in (Fate.STAY, Fate.LEAVING) or pod.owner is None or pod.owner.kind == "DaemonSet":
-        return False
-    return not pod.finished and verdict.cause not in _NO_OTHER_PLACE
-
-
 def _ground(node: Node, world: World) -> Ground:
     """The ground with what other drains take: their nodes, and places for their pods."""
     others = [name for name in world.draining if name != node.name]
     rivals: dict[Ask, int] = dict(world.ground.census.waiting)
     for name in others:
         if other := world.ground.nodes.get(name):
-            moving = {pod.uid for pod, verdict in _judged(other, Drain(), world) if _needs_a_place(pod, verdict)}
+            moving = {pod.uid for pod, verdict in _judged(other, Drain(), world) if needs_a_place(pod, verdict)}
             for resident in world.ground.census.residents[name]:
                 if resident.uid in moving:
                     rivals[resident.ask] = rivals.get(resident.ask, 0) + 1

@@ -72,12 +72,13 @@ class Storage:
     Attributes:
         claims: name of the volume that each claim is bound to, by namespace and claim; empty: none yet.
         reaches: by name of the volume.
-        limits: how many more volumes of a CSI driver can surely be attached to a node, by node and driver.
+        limits: how many more volumes of a CSI driver can surely be attached to a node, by node and driver; None: that
+            is not known of any.
     """
 
     claims: Mapping[tuple[str, str], str] = field(default_factory=dict)
     reaches: Mapping[str, Reach] = field(default_factory=dict)
-    limits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    limits: Mapping[str, Mapping[str, int]] | None = field(default_factory=dict)
 
     def of(self, namespace: str, claims: Iterable[str]) -> tuple[frozenset[Reach], str]:
         """Where the volumes of these claims can be used, and why only the scheduler can say, or nothing."""
@@ -91,5 +92,7 @@ class Storage:
 
     def crowded(self, reaches: Iterable[Reach], node: str, coming: Counter[str]) -> bool:
         """Whether the node may have too many volumes attached; `coming`: how many of each driver need a place."""
+        if self.limits is None:
+            return any(reach.driver for reach in reaches)
         limits = self.limits.get(node)
         return limits is not None and any(limits.get(r.driver, coming[r.driver]) < coming[r.driver] for r in reaches)

@@ -23,6 +23,9 @@ _LEAST_PAUSE = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(minutes=30)
 _LAST = "; it is the last Ready pod of its owner"
 _RESOURCES = ("Insufficient ", "Too many pods")
+PLANNED = "the plan finds no room for it elsewhere: "
+_TRIED = "no node has room for its replacement: "
+NO_ROOM_HINT = "add a node or lower requests; or set drain.noRoom: Evict"
 
 
 class Way(StrEnum):
@@ -93,6 +96,7 @@ class Setting:
         releasing: pods of its owner that are being released just now.
         early: its node is only suspected: replacements come up at once, and nothing goes.
         refused: why the server refuses its eviction, where that is no budget's doing; empty where it does not.
+        short: why the plan finds no room for it; `crowded`: why other pods keep it off everywhere; empty where not so.
     """
 
     drain: Drain
@@ -105,6 +109,8 @@ class Setting:
     releasing: int = 0
     early: bool = False
     refused: str = ""
+    short: str = ""
+    crowded: str = ""
 
 
 def wanted(pod: Pod, drain: Drain) -> Replacement:
@@ -128,8 +134,16 @@ def _choose(pod: Pod, workload: Workload | None, setting: Setting) -> Choice:
     if pod.released and pod.move and workload:
         return _released(pod, workload, setting)
     if reason := ineligible(pod, workload, setting):
-        return Choice(Way.PLAIN, reason)
-    return _unreleased(pod, workload, setting) if workload else Choice(Way.PLAIN, "NoDeployment")
+        return _plain(reason, setting)
+    return _unreleased(pod, workload, setting) if workload else _plain("NoDeployment", setting)
+
+
+def _plain(reason: str, setting: Setting) -> Choice:
+    """Evicted without a replacement beside it, unless it would find no place at all."""
+    if setting.short and setting.drain.no_room is NoRoom.HOLD:
+        message = PLANNED + setting.short
+        return Choice(Way.HOLD, reason, BlockerClass.NO_ROOM_IN_POOL, message, NO_ROOM_HINT)
+    return Choice(Way.PLAIN, reason)
 
 
 def give_back(pod: Pod, workload: Workload | None, now: datetime) -> Choice:
@@ -156,8 +170,10 @@ def recall(blocker: Blocker, drain: Drain, now: datetime) -> Setback | None:
         BlockerClass.REPLACEMENT_NOT_READY: Trouble.NOT_READY,
         BlockerClass.NO_ROOM_IN_POOL: Trouble.NO_ROOM,
     }.get(blocker.class_)
+    if trouble is None or (trouble is Trouble.NO_ROOM and not blocker.message.startswith(_TRIED)):
+        return None  # what a plan said has not been tried
     why = blocker.message.partition(": ")[2].removesuffix(_LAST)
-    return Setback(trouble, why, now + _pause(drain)) if trouble else None
+    return Setback(trouble, why, now + _pause(drain))
 
 
 def ineligible(pod: Pod, workload: Workload | None, setting: Setting) -> str:
@@ -195,8 +211,11 @@ def _unreleased(pod: Pod, workload: Workload, setting: Setting) -> Choice:
         return _after(
             Setback(Trouble.CANNOT_BE_HAD, "a rollout of its Deployment does not end", until), pod, workload, setting
         )
+    if setting.crowded and not setting.early:
+        return _after(Setback(Trouble.CANNOT_BE_HAD, setting.crowded, now), pod, workload, setting)
     # Without room they are released one at a time: a Pending replacement is what an autoscaler acts on.
-    most = 1 if setback and setback.trouble is Trouble.NO_ROOM else max(1, ceil(_SHARE * workload.replicas))
+    alone = setting.short or (setback and setback.trouble is Trouble.NO_ROOM)
+    most = 1 if alone else max(1, ceil(_SHARE * workload.replicas))
     if not setting.early and len(workload.released) + setting.releasing >= most:
         return Choice(Way.WAIT)
     return Choice(Way.RELEASE)
@@ -211,8 +230,8 @@ def _after(setback: Setback, pod: Pod, workload: Workload, setting: Setting) -> 
         return Choice(
             Way.HOLD,
             cause=BlockerClass.NO_ROOM_IN_POOL,
-            message=f"no node has room for its replacement: {setback.message}",
-            hint="add a node or lower requests; or set drain.noRoom: Evict",
+            message=_TRIED + setback.message,
+            hint=NO_ROOM_HINT,
             setback=setback,
         )
     if setback.trouble is Trouble.CANNOT_BE_HAD and not required and workload.serving > 1:
@@ -274,7 +293,9 @@ def _released(pod: Pod, workload: Workload, setting: Setting) -> Choice:
     if rs and rs.refused:
         trouble = Trouble.CANNOT_BE_HAD if "exceeded quota" in rs.refused else Trouble.NOT_READY
         return _returned(trouble, rs.refused, setting)
-    return _returned(*_diagnosis(workload, rs, move.since), setting) if late else Choice(Way.WAIT)
+    if late:
+        return _returned(*_diagnosis(workload, rs, move.since), setting)
+    return Choice(Way.WAIT, message=next((p.unschedulable for p in workload.own(rs) if p.unschedulable), ""))
 
 
 def _refused(pod: Pod, setting: Setting) -> str:

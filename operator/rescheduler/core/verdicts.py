@@ -112,6 +112,17 @@ class Circumstances:
         return known is not None and pod.owner is not None and pod.owner.uid not in known and old
 
 
+_NO_OTHER_PLACE = (BlockerClass.LOCAL_VOLUME, BlockerClass.WAIT_COMPLETED)
+"""Who is held so asks for no other place: it has none, or ends where it is."""
+
+
+def needs_a_place(pod: Pod, verdict: Verdict) -> bool:
+    """Whether another is made in its stead, and has to be put somewhere."""
+    if verdict.fate in (Fate.STAY, Fate.LEAVING) or pod.owner is None or pod.owner.kind == "DaemonSet":
+        return False
+    return not pod.finished and verdict.cause not in _NO_OTHER_PLACE
+
+
 def rule_for(pod: Pod, rules: Sequence[Rule], labels: Mapping[str, Mapping[str, str]]) -> Rule | None:
     """The first rule that selects the pod; None where none does."""
     own = labels.get(pod.namespace, {})

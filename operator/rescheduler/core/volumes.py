@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from rescheduler.core.pods import Pod
+from rescheduler.core.reaches import Reach, reach
 
 _HOSTNAME = "kubernetes.io/hostname"
 _EXCLUSIVE = ("ReadWriteOnce", "ReadWriteOncePod")
@@ -29,10 +30,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A PersistentVolume; `local`: its data is on one node."""
+    """A PersistentVolume; `local`: its data is on one node; `reach`: where it can be used."""
 
     name: str
     local: bool = False
+    reach: Reach = field(default=Reach(""), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def volume(raw: Mapping[str, Any]) -> Volume:
     spec = raw.get("spec") or {}
     terms = ((spec.get("nodeAffinity") or {}).get("required") or {}).get("nodeSelectorTerms") or ()
     pinned = any(e.get("key") == _HOSTNAME for term in terms for e in term.get("matchExpressions") or ())
-    return Volume(raw["metadata"]["name"], pinned or "local" in spec or "hostPath" in spec)
+    return Volume(raw["metadata"]["name"], pinned or "local" in spec or "hostPath" in spec, reach(raw))
 
 
 def attachment(raw: Mapping[str, Any]) -> Attachment:
@@ -72,11 +74,13 @@ class Volumes:
         claims: by namespace and name.
         local: names of volumes whose data is on one node.
         attached: names of volumes attached to this node.
+        reaches: where those that pods here mount can be used, by name.
     """
 
     claims: Mapping[tuple[str, str], Claim] = field(default_factory=dict)
     local: frozenset[str] = frozenset()
     attached: frozenset[str] = frozenset()
+    reaches: Mapping[str, Reach] = field(default_factory=dict)
 
     def of(self, pod: Pod) -> frozenset[str]:
         """Names of the volumes that the pod mounts."""

@@ -9,7 +9,7 @@ import structlog
 
 from rescheduler.api.drains import NodeDrainStatus
 from rescheduler.api.policies import Drain, Policy
-from rescheduler.core import pods, tallies, verdicts
+from rescheduler.core import pods, rooms, tallies, verdicts
 from rescheduler.core.answers import Answer, Outcome
 from rescheduler.core.budgets import Budget
 from rescheduler.core.estimates import Paces
@@ -23,6 +23,7 @@ from rescheduler.engine.budgets import Budgets
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.evictions import Evictions, Sender
 from rescheduler.engine.metrics import Metrics
+from rescheduler.engine.plans import Plans
 from rescheduler.engine.replacements import Replacements
 from rescheduler.kube import paths
 from rescheduler.kube.client import Client
@@ -48,6 +49,7 @@ class Movers:
     replacements: Replacements
     metrics: Metrics
     lineages: Lineages
+    plans: Plans
 
 
 class NodePods:
@@ -124,6 +126,7 @@ class NodePods:
         """Let go of everything; nothing is sent any more."""
         self._t.budgets.hold(self._name, ())
         self._t.replacements.close(self._name)
+        self._t.plans.close(self._name)
         self._t.evictions.forget(self._sender, list(self._sender.attempts))
         if self._watch:
             self._watch.cancel()
@@ -145,11 +148,15 @@ class NodePods:
         if not self._t.budgets.known(held):
             return None
         said = {f"{b.namespace}/{b.pod}": b for b in status.blockers}
+        forecasts = self._forecasts(judged, seen, wait=may_move and not early)
+        if forecasts is None:
+            return None
         choices = self._t.replacements.look(
-            self._name, judged, settings, seen.now, may_move=may_move, said=said, early=early
+            self._name, judged, settings, seen.now, may_move=may_move, said=said, early=early, forecasts=forecasts
         )
         if choices is None:
             return None
+        choices |= rooms.held(judged, choices, forecasts, settings) if may_move else {}
         self._choices = choices
         judged = [(pod, _sent(verdict, choices.get(pod.uid))) for pod, verdict in judged]
         judged = self._past_budgets(judged, choices, seen)
@@ -176,6 +183,22 @@ class NodePods:
         self._serial = seen.volumes
         self._count(status, tally, seen.now)
         return tally
+
+    def _forecasts(
+        self, judged: list[tuple[Pod, Verdict]], seen: Circumstances, *, wait: bool
+    ) -> rooms.Forecasts | None:
+        """What the plan says of the pods; None while it is worth waiting for.
+
+        Those of a node that does not answer serve nobody: they go, room or not, and so do those that serve nobody on
+        one that is ill.
+        """
+        if self.errand is not None or seen.unreachable:
+            return {}
+        homeless = [pod for pod, verdict in judged if verdicts.needs_a_place(pod, verdict)]
+        found = self._t.plans.look(self._name, homeless, seen.volumes, wait=wait and not seen.failing)
+        if found is None or not seen.failing:
+            return found
+        return {pod.uid: found[pod.uid] for pod in homeless if pod.ready and pod.uid in found}
 
     def _judge(self, pod: Pod, settings: Drain, seen: Circumstances) -> Verdict:
         if self.errand is not None and pod.uid not in self.errand and not pod.deleting:
@@ -215,7 +238,7 @@ class NodePods:
         sent = [(p, v) for p, v in judged if p.uid not in choices or choices[p.uid].way in _SENT]
         found = {uid: (answer, PATIENCE) for uid, answer in self._t.evictions.refusals(sent).items()}
         for uid, choice in choices.items():
-            if choice.way is Way.HOLD:
+            if choice.cause:
                 answer = Answer(Outcome.REFUSED, choice.cause, choice.message, choice.hint)
                 found[uid] = (answer, timedelta())
         return found

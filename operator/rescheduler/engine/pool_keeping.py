@@ -44,6 +44,11 @@ class PoolKeeping:
             self._known = known
             self._counts.recount()  # pods have moved: other nodes are full now
 
+    @property
+    def enforced(self) -> bool:
+        """Whether admission puts new pods of pools' namespaces into their pool."""
+        return self._enforcements.now.holds
+
     def wake(self, holders: Iterable[str]) -> None:
         """What these hold in view changed."""
         self.shifts.wake(holders)

@@ -14,11 +14,13 @@ import structlog
 from rescheduler.api import names
 from rescheduler.api.drains import Blocker
 from rescheduler.api.policies import Drain, Replacement
-from rescheduler.core import answers, moves, replacements
+from rescheduler.core import answers, moves, replacements, rooms
 from rescheduler.core.answers import Answer, Outcome
+from rescheduler.core.fits import Fit, Forecast
 from rescheduler.core.moves import Move
 from rescheduler.core.pods import Pod
-from rescheduler.core.replacements import Choice, Setback, Setting, Way
+from rescheduler.core.replacements import Choice, Setback, Setting, Trouble, Way
+from rescheduler.core.rooms import Forecasts
 from rescheduler.core.verdicts import Fate, Verdict
 from rescheduler.core.workloads import Workload
 from rescheduler.engine.budgets import Budgets
@@ -54,6 +56,7 @@ class Replacements:
         self._client, self._clock, self._budgets, self._owners = client, clock, budgets, owners
         self._metrics, self._changed, self._going, self._refused = metrics, changed, going, refused
         self._setbacks: dict[str, Setback] = {}  # by uid of the Deployment
+        self._roomless: set[str] = set()  # uids of Deployments that the plan has no room for, while a setback stands
         self._asked: dict[str, datetime] = {}  # by pod uid
         self._rolling: dict[str, datetime] = {}  # by uid of the Deployment: since when a rollout was seen
         self._told: dict[str, str] = {}  # by pod uid: the reason that was logged
@@ -73,13 +76,16 @@ class Replacements:
         may_move: bool,
         said: Mapping[str, Blocker],
         early: bool = False,
+        forecasts: Forecasts | None = None,
     ) -> dict[str, Choice] | None:
         """What to do with each pod that replacement first concerns, by uid; None while their owners are not known.
 
         `may_move`: the drain may go on. `said`: the blockers that its status names, by namespace/name of the pod.
-        `early`: its node is only suspected.
+        `early`: its node is only suspected. `forecasts`: what the plan says of its pods.
         """
         rows = [pod for pod, verdict in judged if _concerned(pod, verdict, drain, may_move=may_move)]
+        planned = forecasts or {}
+        rows.sort(key=lambda pod: rooms.turn(planned.get(pod.uid)))
         self._owners.hold(holder, rows)
         if not all(self._owners.known(namespace) for namespace in {pod.namespace for pod in rows}):
             return None
@@ -89,14 +95,25 @@ class Replacements:
         letting: Counter[str] = Counter(self._releasing.values())
         for pod in rows:
             self._recall(pod, said.get(pod.key), drain, now)
-            choice = self._choose(pod, drain, now, letting, may_move=may_move and pod.uid not in kept, early=early)
+            may = may_move and pod.uid not in kept
+            forecast = planned.get(pod.uid)
+            choice = self._choose(pod, drain, now, letting, may_move=may, early=early, forecast=forecast)
+            choice = rooms.named(choice, forecast) if may else choice
             if choice.way is Way.EVICT or (choice.way is Way.PLAIN and choice.reason == "CannotBeHad"):
                 self._gone.add(pod.uid)
             choices[pod.uid] = choice
         return choices
 
     def _choose(
-        self, pod: Pod, drain: Drain, now: datetime, letting: Counter[str], *, may_move: bool, early: bool
+        self,
+        pod: Pod,
+        drain: Drain,
+        now: datetime,
+        letting: Counter[str],
+        *,
+        may_move: bool,
+        early: bool,
+        forecast: Forecast | None,
     ) -> Choice:
         asked = self._asked.setdefault(pod.uid, now)
         budgets = self._budgets.of(pod)
@@ -123,15 +140,29 @@ class Replacements:
             budgets=budgets,
             exclusive=self._owners.exclusive(pod),
             named=self._owners.named(pod, self._memo),
-            setback=self._setbacks.get(owner),
+            setback=self._setback(owner, forecast),
             rolling_since=self._rolling_since(owner, workload, now),
             releasing=letting[owner],
             early=early,
             refused=self._refused(pod.uid),
+            short=rooms.short(forecast),
+            crowded=rooms.crowded(forecast),
         )
         choice = replacements.choose(pod, workload, setting)
         letting[owner] += choice.way is Way.RELEASE
         return choice
+
+    def _setback(self, owner: str, forecast: Forecast | None) -> Setback | None:
+        """Of the owner; one for want of room ends when the plan, which had none either, finds some."""
+        setback = self._setbacks.get(owner)
+        if setback is None or setback.trouble is not Trouble.NO_ROOM or forecast is None:
+            return setback
+        if rooms.short(forecast):
+            self._roomless.add(owner)
+        elif forecast.fit is Fit.FITS and owner in self._roomless:
+            self._roomless.discard(owner)
+            return self._setbacks.pop(owner, None) and None
+        return setback
 
     def _recall(self, pod: Pod, blocker: Blocker | None, drain: Drain, now: datetime) -> None:
         """After a start: what the last process came to know of the pod's owner."""

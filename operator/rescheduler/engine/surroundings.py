@@ -102,8 +102,11 @@ class Surroundings:
         claims = [self._claims.get(space) for space in spaces]
         if held is None or here is None or any(found is None for found in claims):
             return None
+        bound = {(c.namespace, c.name): c for found in claims for c in (found or {}).values()}
+        mounted = {c.volume for c in bound.values()}
         return Volumes(
-            {(c.namespace, c.name): c for found in claims for c in (found or {}).values()},
+            bound,
             frozenset(v.name for v in held.values() if v.local),
             frozenset(a.volume for a in here.values() if a.node == node),
+            {v.name: v.reach for v in held.values() if v.name in mounted},
         )

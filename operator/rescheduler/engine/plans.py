@@ -1,0 +1,168 @@
+"""Plans for the pods of all drains together: before the first of them leaves, and again while some have no room.
+
+All pods are listed in chunks, summed and dropped; nothing is watched. What a plan costs decides how soon the next may
+be. A drain that waits for one does not wait for ever: what cannot be planned is moved without.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import structlog
+
+from rescheduler.core import fits
+from rescheduler.core.asks import Asks
+from rescheduler.core.boards import Ground
+from rescheduler.core.censuses import Census, Resident
+from rescheduler.core.fits import Fit, Forecast
+from rescheduler.core.pods import Pod
+from rescheduler.core.reaches import Reach, Storage
+from rescheduler.core.volumes import Volumes
+from rescheduler.engine.clock import Clock
+from rescheduler.engine.store import Store
+from rescheduler.kube import paths
+from rescheduler.kube.client import TRANSIENT, Client
+
+log = structlog.get_logger("rescheduler.plans")
+
+_PATIENCE = 10.0  # seconds that a drain waits for its first plan
+_EVERY = 30.0  # seconds between two plans while pods have no room
+_SHARE = 20  # a plan may take 1/20 of the time
+_RETRY = 5.0  # seconds
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What one drain asks.
+
+    Attributes:
+        since: monotonic.
+        begun: when its node was emptied; the first to begin has room first.
+        pods: uids of its pods; `homeless`: of those that need a place, and do not have one beside them already.
+        answered: a plan with its pods is there.
+    """
+
+    since: float
+    begun: datetime
+    pods: frozenset[str] = frozenset()
+    homeless: tuple[str, ...] = ()
+    volumes: Volumes = field(default_factory=Volumes)
+    answered: bool = False
+
+
+class Plans:
+    """One for the process; `pools`: by namespace, the pool that admission puts its new pods into."""
+
+    def __init__(
+        self,
+        client: Client,
+        store: Store,
+        clock: Clock,
+        pools: Callable[[], Mapping[str, str]],
+        changed: Callable[[Iterable[str]], None],
+    ) -> None:
+        self._client, self._store, self._clock = client, store, clock
+        self._pools, self._changed = pools, changed
+        self._asked: dict[str, _Asked] = {}
+        self._forecasts: dict[str, Forecast] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._first, self._next = 0.0, 0.0  # monotonic: no plan before, the next by itself
+
+    def look(self, holder: str, pods: Sequence[Pod], volumes: Volumes, *, wait: bool) -> Mapping[str, Forecast] | None:
+        """What becomes of these pods of a drain's node, by uid, as far as it is known; None: that comes in a moment.
+
+        `wait`: rather late than without a plan.
+        """
+        now = self._clock.monotonic()
+        asked = self._asked.setdefault(holder, _Asked(now, self._clock.now()))
+        # Of those that were let go of the replacement looks for a place already.
+        asked.homeless = tuple(pod.uid for pod in pods if not pod.released)
+        asked.pods, asked.volumes = frozenset(pod.uid for pod in pods), volumes
+        if self._task is None and now >= self._first and self._is_due(now):
+            self._task = asyncio.create_task(self._plan(), name="plan")
+        if not asked.answered and asked.homeless and wait and now - asked.since < _PATIENCE:
+            return None
+        return {pod.uid: found for pod in pods if (found := self._forecasts.get(pod.uid))}
+
+    def _is_due(self, now: float) -> bool:
+        if any(asked.homeless and not asked.answered for asked in self._asked.values()):
+            return True
+        return now >= self._next and any(self._is_open(uid) for asked in self._asked.values() for uid in asked.homeless)
+
+    def _is_open(self, uid: str) -> bool:
+        found = self._forecasts.get(uid)
+        return found is None or found.fit is Fit.DOES_NOT_FIT
+
+    def close(self, holder: str) -> None:
+        """Its drain is over."""
+        self._asked.pop(holder, None)
+        if not self._asked:
+            self._forecasts = {}
+            if self._task:
+                self._task.cancel()
+
+    async def _plan(self) -> None:
+        holders, began = tuple(self._asked), self._clock.monotonic()
+        try:
+            await self._make(holders)
+            self._first = began + (self._clock.monotonic() - began) * _SHARE
+            self._next = max(began + _EVERY, self._first)
+        except TRANSIENT as error:
+            log.warning("plan.failed", error=str(error))
+            self._first = self._clock.monotonic() + _RETRY
+        finally:
+            self._task = None
+            self._changed(holders)
+
+    async def _make(self, holders: Iterable[str]) -> None:
+        drains = {name: drain for name in holders if (drain := self._store.drain(name))}
+        nodes = {drain.spec.node_name for drain in drains.values()}
+        census = Census(Asks(self._pools()), nodes)
+        async for page in self._client.list(paths.PODS):
+            for raw in page["items"]:
+                census.add(raw)
+        asked = [self._asked[name] for name in sorted(drains, key=self._began) if name in self._asked]
+        known = {resident.uid: resident for rows in census.residents.values() for resident in rows}
+        leaving = [known[uid] for each in asked for uid in each.homeless if uid in known]
+        ground = Ground(
+            nodes=dict(self._store.nodes),
+            census=census,
+            closed=nodes,
+            rivals=census.waiting,
+            spaces={space.name: space.labels for space in self._store.namespaces.values()},
+            storage=_storage(each.volumes for each in asked),
+        )
+        # Up to a second of computing: the event loop turns meanwhile.
+        forecasts = await asyncio.to_thread(fits.plan, leaving, ground)
+        for each in asked:
+            each.answered = True
+        self._take_in(leaving, forecasts)
+
+    def _began(self, holder: str) -> tuple[datetime, str]:
+        drain = self._store.drain(holder)
+        begun = drain.status.started_at if drain else None
+        return begun or self._asked[holder].begun, holder
+
+    def _take_in(self, leaving: Sequence[Resident], forecasts: Sequence[Forecast]) -> None:
+        """Those let go of since keep what was said of them."""
+        new = {pod.uid: forecast for pod, forecast in zip(leaving, forecasts, strict=True)}
+        there = frozenset[str]().union(*(asked.pods for asked in self._asked.values()))
+        self._forecasts = {uid: found for uid, found in (self._forecasts | new).items() if uid in there}
+        counts = {fit: sum(each.fit is fit for each in forecasts) for fit in Fit}
+        log.info(
+            "plan.made",
+            fits=counts[Fit.FITS],
+            does_not_fit=counts[Fit.DOES_NOT_FIT],
+            unknown=counts[Fit.UNKNOWN],
+        )
+
+
+def _storage(found: Iterable[Volumes]) -> Storage:
+    """How many volumes a node can have attached is not looked at: of those of CSI only the scheduler knows."""
+    claims: dict[tuple[str, str], str] = {}
+    reaches: dict[str, Reach] = {}
+    for volumes in found:
+        claims |= {key: claim.volume for key, claim in volumes.claims.items()}
+        reaches |= volumes.reaches
+    return Storage(claims, reaches, None)
