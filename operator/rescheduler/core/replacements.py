@@ -24,7 +24,7 @@ _LONGEST_PAUSE = timedelta(minutes=30)
 _LAST = "; it is the last Ready pod of its owner"
 _RESOURCES = ("Insufficient ", "Too many pods")
 PLANNED = "the plan finds no room for it elsewhere: "
-_TRIED = "no node has room for its replacement: "
+PENDING = "its replacement is Pending: "
 NO_ROOM_HINT = "add a node or lower requests; or set drain.noRoom: Evict"
 
 
@@ -170,8 +170,8 @@ def recall(blocker: Blocker, drain: Drain, now: datetime) -> Setback | None:
         BlockerClass.REPLACEMENT_NOT_READY: Trouble.NOT_READY,
         BlockerClass.NO_ROOM_IN_POOL: Trouble.NO_ROOM,
     }.get(blocker.class_)
-    if trouble is None or (trouble is Trouble.NO_ROOM and not blocker.message.startswith(_TRIED)):
-        return None  # what a plan said has not been tried
+    if trouble is None or blocker.message.startswith((PLANNED, PENDING)):
+        return None  # what a plan says has not been tried to the end
     why = blocker.message.partition(": ")[2].removesuffix(_LAST)
     return Setback(trouble, why, now + _pause(drain))
 
@@ -230,7 +230,7 @@ def _after(setback: Setback, pod: Pod, workload: Workload, setting: Setting) -> 
         return Choice(
             Way.HOLD,
             cause=BlockerClass.NO_ROOM_IN_POOL,
-            message=_TRIED + setback.message,
+            message=f"no node has room for its replacement: {setback.message}",
             hint=NO_ROOM_HINT,
             setback=setback,
         )

@@ -11,7 +11,7 @@ from rescheduler.api.drains import BlockerClass
 from rescheduler.api.policies import Drain, NoRoom
 from rescheduler.core.fits import Fit, Forecast
 from rescheduler.core.pods import Pod
-from rescheduler.core.replacements import NO_ROOM_HINT, PLANNED, Choice, Way
+from rescheduler.core.replacements import NO_ROOM_HINT, PENDING, PLANNED, Choice, Way
 from rescheduler.core.verdicts import Fate, Verdict
 
 Forecasts = Mapping[str, Forecast]
@@ -39,7 +39,7 @@ def named(choice: Choice, forecast: Forecast | None) -> Choice:
     """With a word on the want of room while the pod waits: the scheduler's own, once there is one."""
     if not (why := short(forecast)) or choice.way not in _WAITING or choice.cause:
         return choice
-    message = f"its replacement is Pending: {choice.message}" if choice.message else PLANNED + why
+    message = PENDING + choice.message if choice.message else PLANNED + why
     return replace(choice, cause=BlockerClass.NO_ROOM_IN_POOL, message=message, hint=NO_ROOM_HINT)
 
 

@@ -28,7 +28,7 @@ log = structlog.get_logger("rescheduler.plans")
 
 _PATIENCE = 10.0  # seconds that a drain waits for its first plan
 _EVERY = 30.0  # seconds between two plans while pods have no room
-_SHARE = 20  # a plan may take 1/20 of the time
+_SHARE, _GAP = 20, 3  # such plans may take 1/20 of the time, those that a drain waits for a quarter
 _RETRY = 5.0  # seconds
 
 
@@ -106,8 +106,9 @@ class Plans:
         holders, began = tuple(self._asked), self._clock.monotonic()
         try:
             await self._make(holders)
-            self._first = began + (self._clock.monotonic() - began) * _SHARE
-            self._next = max(began + _EVERY, self._first)
+            now = self._clock.monotonic()
+            self._first = now + (now - began) * _GAP
+            self._next = max(began + _EVERY, now + (now - began) * _SHARE)
         except TRANSIENT as error:
             log.warning("plan.failed", error=str(error))
             self._first = self._clock.monotonic() + _RETRY

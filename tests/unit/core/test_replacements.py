@@ -379,3 +379,50 @@ def test_a_pod_whose_replacement_came_back_stays_and_is_tried_ever_less_often() 
     assert again is not None
     assert again.attempts == 3
     assert again.until == NOW + timedelta(minutes=20)
+
+
+def test_without_room_one_of_an_owner_is_let_go_at_a_time() -> None:
+    many = replace(DEPLOYMENT, replicas=8)
+    released, others = pod("p1", released=True), tuple(pod(f"p{n}") for n in range(2, 9))
+    assert choose(others[0], workload(released, *others, deployment=many), setting()).way is Way.RELEASE
+    assert choose(others[0], workload(released, *others, deployment=many), setting(short="full")).way is Way.WAIT
+    assert choose(others[0], workload(*others, deployment=many), setting(short="full")).way is Way.RELEASE
+
+
+def test_who_cannot_be_let_go_and_has_no_room_is_held_at_once() -> None:
+    lonely = replace(DEPLOYMENT, surges=False)
+    found = choose(THREE[0], workload(*THREE, deployment=lonely), setting(short="full"))
+    assert (found.way, found.cause, found.reason) == (Way.HOLD, BlockerClass.NO_ROOM_IN_POOL, "NoSurge")
+    evict = setting(short="full", drain={"no_room": NoRoom.EVICT})
+    assert choose(THREE[0], workload(*THREE, deployment=lonely), evict).way is Way.PLAIN
+
+
+def test_who_is_kept_off_everywhere_by_other_pods_has_no_replacement_beside_it_and_goes_plainly() -> None:
+    found = choose(THREE[0], workload(*THREE), setting(crowded="anti-affinity"))
+    assert (found.way, found.reason) == (Way.PLAIN, "CannotBeHad")
+
+
+def test_but_the_last_of_them_is_held() -> None:
+    found = choose(THREE[0], workload(THREE[0]), setting(crowded="anti-affinity"))
+    assert (found.way, found.cause) == (Way.HOLD, BlockerClass.REPLACEMENT_NOT_READY)
+
+
+def test_while_a_replacement_is_pending_the_schedulers_words_are_passed_on() -> None:
+    waiting = pod("new", ready=False, unschedulable="0/3 nodes are available")
+    found = choose(pod("p1", released=True), workload(pod("p1", released=True), waiting, *THREE[1:2]), setting())
+    assert (found.way, found.message) == (Way.WAIT, "0/3 nodes are available")
+
+
+def test_what_only_a_plan_said_is_no_setback_after_a_restart() -> None:
+    said = Blocker(
+        namespace="s",
+        pod="p1",
+        class_=BlockerClass.NO_ROOM_IN_POOL,
+        message="the plan finds no room for it elsewhere: x",
+        since=NOW,
+    )
+    assert recall(said, Drain(), NOW) is None
+    tried = said.model_copy(update={"message": "no node has room for its replacement: x"})
+    found = recall(tried, Drain(), NOW)
+    assert found is not None
+    assert (found.trouble, found.message) == (Trouble.NO_ROOM, "x")

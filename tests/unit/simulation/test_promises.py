@@ -236,7 +236,9 @@ def test_at_the_timeout_each_pod_goes_at_its_own_grace_before_it_whatever_holds_
             workloads.budget("tight", SPACE, maxUnavailable=0),
             workloads.deployment("kept", 1, SPACE, grace=20, annotations=kept),
             workloads.deployment("job", 1, SPACE, grace=30),
-            workloads.deployment("short", 1, SPACE, grace=8, annotations=kept),  # until it goes, nothing of order 5 does
+            workloads.deployment(
+                "short", 1, SPACE, grace=8, annotations=kept
+            ),  # until it goes, nothing of order 5 does
             workloads.deployment("last", 1, SPACE, grace=10),
             workloads.deployment("long", 1, SPACE, grace=3600, annotations=kept),
             drain={"timeout": "2m", "onTimeout": "Delete", "rules": rules},
