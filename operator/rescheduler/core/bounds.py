@@ -5,15 +5,14 @@ all of the group fit. On a cluster with room that is all groups, after a look at
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 
 from rescheduler.core.boards import Board, Group
 from rescheduler.core.spreads import room
 
-Allowed = Callable[[int], tuple[str, float] | None]
-"""The domain of a node, and how many of a group it lets in; None: the node takes none."""
+_EMPTIEST = 200  # nodes
 
 
 def certain(board: Board) -> set[Group]:
@@ -102,12 +101,17 @@ class _Slots:
                 return True
         return self._levels_out(wanted, narrow)
 
-    def _nodes(self) -> Iterable[int]:
-        group, labels = self._group, self._board.nodes
-        if not group.ask.near:
-            return group.sure
-        near = [(term.key, term) for term in group.ask.near]
-        return (n for n in group.sure if all(group.near[key, labels[n].labels.get(key, "")] > 0 for key, _ in near))
+    def _nodes(self) -> Iterator[int]:
+        group, labels = self._group, self._board.floor.labels
+        keys = [term.key for term in group.ask.near]
+        for n in self._roomy():
+            if all(group.near[key, labels[n].get(key, "")] > 0 for key in keys):
+                yield n
+
+    def _roomy(self) -> Iterator[int]:
+        """The emptiest first, and most often enough; of the others those alone that have room."""
+        yield from self._group.sure[:_EMPTIEST]
+        yield from self._board.with_room(self._group.sure[_EMPTIEST:], self._group)
 
     def _count(self, n: int, narrow: Iterable[_Limit]) -> float:
         row = self._board.free[n]
@@ -117,7 +121,7 @@ class _Slots:
         for limit in narrow:
             domain = limit.of.get(n)
             count = min(count, 0 if domain is None else limit.allowed.get(domain, 0))
-        return count
+        return max(0, count)
 
     def _of_one_node(self, limit: _Limit) -> bool:
         """Whether its domains are single nodes: then it limits each node by itself."""

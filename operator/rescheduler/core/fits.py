@@ -92,6 +92,7 @@ class _Tries:
         self._positions = [position for *_, position, _ in pods]
         self._rivals = [g for g in board.groups for _ in range(g.rivals + (len(g.members) if g.doubt else 0))]
         self._wanted = Counter(self._order)
+        self._rooms: dict[Group, Sequence[int]] = {}
         self.last = Packing(board, random, None, sure=False)
         self._noisy: Weigh = lambda free, offered: spread_out(free, offered) + random.uniform(0, 0.3)
         self._ways: tuple[Weigh | None, ...] = (spread_out, self._noisy, None)
@@ -107,10 +108,12 @@ class _Tries:
         sure = certain(self._board)
         if sure >= self._wanted.keys():
             return self._wanted, self._wanted
+        for group in self._board.groups:
+            self._rooms[group] = self._board.with_room(group.maybe, group)
         fewest = self._fewest() | Counter({group: self._wanted[group] for group in sure})
         most = Counter(fewest)
         for number in range(_UPPER):
-            self.last = Packing(self._board, self._random, (spread_out, self._noisy)[number % 2], sure=False)
+            self.last = self._packing((spread_out, self._noisy)[number % 2], sure=False)
             self.last.place(self._first(fewest))
             self.last.place(self._then(fewest))
             most |= self.last.placed
@@ -131,11 +134,14 @@ class _Tries:
 
     def _placed(self, weigh: Weigh | None, order: Sequence[Group]) -> Counter[Group]:
         """How many of each group find a place when others that wait have theirs before."""
-        packing = Packing(self._board, self._random, weigh, sure=True)
+        packing = self._packing(weigh, sure=True)
         packing.place(self._rivals)
         before = Counter(packing.placed)
         packing.place(order)
         return packing.placed - before
+
+    def _packing(self, weigh: Weigh | None, *, sure: bool) -> Packing:
+        return Packing(self._board, self._random, weigh, sure=sure, rooms=self._rooms)
 
     def _first(self, fewest: Counter[Group]) -> list[Group]:
         """Those that fit, in the plan's order."""

@@ -5,7 +5,7 @@ many find a place. One packing is one such course of events; a plan tries severa
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from rescheduler.core.boards import Board, Group
@@ -48,12 +48,23 @@ class Packing:
         placed: how many of each group have a place.
     """
 
-    def __init__(self, board: Board, random: Random, weigh: Weigh | None, *, sure: bool) -> None:
-        """`weigh`: None chooses by chance; `sure`: nodes of which only the scheduler knows count as full."""
+    def __init__(
+        self,
+        board: Board,
+        random: Random,
+        weigh: Weigh | None,
+        *,
+        sure: bool,
+        rooms: Mapping[Group, Sequence[int]] | None = None,
+    ) -> None:
+        """`weigh`: None chooses by chance; `sure`: nodes of which only the scheduler knows count as full.
+
+        `rooms`: of each group, the nodes that have room at first, where that is known.
+        """
         self.board, self._random, self._weigh = board, random, weigh
         self.placed: Counter[Group] = Counter()
         self._rows: dict[int, list[int]] = {}  # nodes that pods were placed on
-        self._pool = {group: list(group.sure if sure else group.maybe) for group in board.groups}
+        self._pool = {group: _pool(group, rooms or {}, sure=sure) for group in board.groups}
         self._off_node: dict[Group, set[int]] = defaultdict(set)
         self._off: dict[Group, dict[str, set[str]]] = {}
         self._near = {group: Counter(group.near) for group in board.groups if group.ask.near}
@@ -171,6 +182,14 @@ class Packing:
         for other in group.draws:
             self._near[other].update(places(other, labels))
             self._stuck.discard(other)
+
+
+def _pool(group: Group, rooms: Mapping[Group, Sequence[int]], *, sure: bool) -> list[int]:
+    nodes = rooms.get(group, group.maybe)
+    if not sure or group.sure is group.maybe:
+        return list(nodes)
+    left = set(group.sure)
+    return [n for n in nodes if n in left]
 
 
 def spread_out(free: list[int], offered: list[int]) -> float:

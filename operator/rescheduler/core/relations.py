@@ -17,15 +17,9 @@ class Relations:
     """Works them into the groups of a board."""
 
     def __init__(self, board: Board) -> None:
-        self._board, self._spaces = board, board.ground.spaces
-        self._labels = [node.labels for node in board.nodes]
+        self._board, self._floor, self._spaces = board, board.floor, board.ground.spaces
+        self._labels = self._floor.labels
         self._places: dict[tuple[object, ...], dict[int, str]] = {}
-        presences = board.ground.census.places
-        self._repelling = [presence for presence in presences if presence.apart]
-        self._bound = [presence for presence in presences if presence.ports]
-        self._by_space: Mapping[str, list[Presence]] = defaultdict(list)
-        for presence in presences:
-            self._by_space[presence.namespace].append(presence)
 
     def work_in(self) -> None:
         """All of them."""
@@ -47,9 +41,9 @@ class Relations:
         """Pods that stay and that all of these terms mean."""
         wanted = tuple(terms)
         first = wanted[0]
-        spaces = self._by_space if first.spaces is not None else first.namespaces
+        spaces = self._floor.by_space if first.spaces is not None else first.namespaces
         for space in spaces:
-            for presence in self._by_space.get(space, ()):
+            for presence in self._floor.by_space.get(space, ()):
                 if all(term.selects(space, presence.labels, self._spaces) for term in wanted):
                     yield presence
 
@@ -63,17 +57,15 @@ class Relations:
         before, left = len(group.maybe), [n for n in group.maybe if n not in bound]
         for key, values in taken.items():
             left = [n for n in left if labels[n].get(key) not in values]
+        group.narrow(left)
         group.lost[KEPT_OFF] += before - len(left)
-        both, group.maybe = group.sure is group.maybe, left
-        kept = set(left)
-        group.sure = left if both else [n for n in group.sure if n in kept]
 
     def _taken(self, ask: Ask) -> Mapping[str, set[str]]:
         """Where pods that stay keep these off, or are what these keep off: by label of nodes, the values."""
         found: dict[str, set[str]] = defaultdict(set)
         theirs = (
             (term.key, presence)
-            for presence in self._repelling
+            for presence in self._floor.repelling
             for term in presence.apart
             if term.selects(ask.namespace, ask.labels, self._spaces)
         )
@@ -86,7 +78,7 @@ class Relations:
 
     def _bound_to(self, ask: Ask) -> set[int]:
         """Nodes whose host ports are taken."""
-        colliding = (p for p in self._bound if ask.ports and collide(ask.ports, p.ports))
+        colliding = (p for p in self._floor.bound if ask.ports and collide(ask.ports, p.ports))
         return {n for presence in colliding for n, _ in self._board.present(presence)}
 
     def _near(self, group: Group) -> Counter[tuple[str, str]]:
@@ -102,7 +94,7 @@ class Relations:
         for spread in ask.spreads:
             of = self._counting(ask, spread)
             filled = Counter(dict.fromkeys(of.values(), 0))
-            for presence in self._by_space.get(ask.namespace, ()):
+            for presence in self._floor.by_space.get(ask.namespace, ()):
                 if not presence.ending and spread.counts(presence.labels):
                     for n, count in self._board.present(presence):
                         if n in of:
@@ -120,7 +112,7 @@ class Relations:
             spread.tolerated,
         )
         if key not in self._places:
-            nodes: Iterable[int] = self._board.selected(ask) if spread.affine else range(len(self._labels))
+            nodes: Iterable[int] = self._floor.selected(ask) if spread.affine else range(len(self._labels))
             self._places[key] = {
                 n: self._labels[n][spread.key]
                 for n in nodes

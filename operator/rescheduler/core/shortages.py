@@ -38,12 +38,19 @@ class Shortages:
         key = group.ask.place_key
         if key not in self._shut:
             self._shut[key] = _shut(self._board, group.ask)
-        lost, most = self._shut[key] + group.lost, Counter(group.most)
-        for n in group.maybe:
-            kind = self._packing.lacks(group, n)
-            lost[kind or KEPT_OFF] += 1
-            if kind:
-                most[kind] = max(most[kind], self._packing.free(n)[self._board.kinds.index(kind)])
+        lost, most, nodes = self._shut[key] + group.lost, Counter[str](), group.maybe
+        free, kinds = self._board.free, self._board.kinds
+        for kind, amount in group.need:
+            full = [n for n in nodes if free[n][kind] < amount]
+            if full:
+                lost[kinds[kind]] += len(full)
+                most[kinds[kind]] = max(free[n][kind] for n in full)
+                nodes = [n for n in nodes if free[n][kind] >= amount]
+        for n in nodes:
+            name = self._packing.lacks(group, n)
+            lost[name or KEPT_OFF] += 1
+            if name:
+                most[name] = max(most[name], self._packing.free(n)[kinds.index(name)])
         parts = [f"{count} {self._said(group, why, most)}" for why, count in lost.most_common() if count]
         if not parts:
             return Shortage("there is no other node")
@@ -67,7 +74,7 @@ def _shut(board: Board, ask: Ask) -> Counter[str]:
 
 def _why(board: Board, ask: Ask, n: int) -> str:
     node = board.nodes[n]
-    if node.name in board.closed or node.deleting or (node.unschedulable and not board.is_open(n, ask)):
+    if node.name in board.closed or node.deleting or (node.unschedulable and not board.floor.is_open(n, ask)):
         return _CLOSED
     if not placement.selects(ask.where, node):
         pool = ask.where["nodeSelector"].get(names.NODE_POOL)

@@ -1,0 +1,98 @@
+"""Nodes with what they offer and hold: the same for all plans that are made of one moment, and worked out once."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+
+from rescheduler.core import placement
+from rescheduler.core.asks import Ask
+from rescheduler.core.censuses import Census, Presence
+from rescheduler.core.facts import Node
+from rescheduler.core.quantities import CPU, MEMORY, PODS
+
+_NAME, _HOSTNAME = "metadata.name", "kubernetes.io/hostname"
+
+
+class Floor:
+    """The nodes of a cluster, by index.
+
+    Attributes:
+        nodes: the emptiest first: whoever only wants to know whether there is room enough need not look far.
+        kinds: the resources that any node offers, by index; pods, CPU and memory first.
+        offered, free: how much of each every node has in all, and left.
+    """
+
+    def __init__(self, nodes: Mapping[str, Node], census: Census) -> None:
+        self._census = census
+        self.nodes = sorted(nodes.values(), key=self._emptiness)
+        self.labels = [node.labels for node in self.nodes]
+        self.index = {node.name: n for n, node in enumerate(self.nodes)}
+        named = {name for node in self.nodes for name, value in node.allocatable.items() if value}
+        self.kinds = [PODS, CPU, MEMORY, *sorted(named - {PODS, CPU, MEMORY})]
+        self.offered = [[node.allocatable.get(kind, 0) for kind in self.kinds] for node in self.nodes]
+        self.free = [self._free(node, offered) for node, offered in zip(self.nodes, self.offered, strict=True)]
+        self._alike: dict[frozenset[str], list[list[int]]] = {}
+        self._taking: dict[str, list[int]] = {}
+
+    def _emptiness(self, node: Node) -> tuple[int, str]:
+        used = self._census.used.get(node.name) or Counter()
+        return used[CPU] - node.allocatable.get(CPU, 0), node.name
+
+    def _free(self, node: Node, offered: Sequence[int]) -> list[int]:
+        used = self._census.used.get(node.name) or Counter()
+        return [have - used[kind] for have, kind in zip(offered, self.kinds, strict=True)]
+
+    # -- which nodes --------------------------------------------------------------------------------------------------
+
+    def selected(self, ask: Ask) -> Iterator[int]:
+        """Nodes with the name and the labels that it asks for."""
+        asked = placement.selecting(ask.where)
+        if asked & {_NAME, _HOSTNAME}:
+            yield from (n for n, node in enumerate(self.nodes) if placement.selects(ask.where, node))
+            return
+        if asked not in self._alike:
+            self._alike[asked] = self._classified(sorted(asked))
+        for alike in self._alike[asked]:
+            if placement.selects(ask.where, self.nodes[alike[0]]):
+                yield from alike
+
+    def _classified(self, labels: Sequence[str]) -> list[list[int]]:
+        """Nodes that have the same values of these labels."""
+        found: dict[tuple[str | None, ...], list[int]] = defaultdict(list)
+        for n, have in enumerate(self.labels):
+            found[tuple(map(have.get, labels))].append(n)
+        return list(found.values())
+
+    def taking(self, ask: Ask) -> list[int]:
+        """Nodes that may have a pod of this ask, by name, labels, cordon and taints."""
+        key = ask.place_key
+        if key not in self._taking:
+            self._taking[key] = sorted(n for n in self.selected(ask) if self.is_open(n, ask))
+        return self._taking[key]
+
+    def is_open(self, n: int, ask: Ask) -> bool:
+        """Whether the node takes pods, and these: by its cordon and taints."""
+        node = self.nodes[n]
+        if node.deleting or (node.unschedulable and not placement.tolerates_cordon(ask.where["tolerations"])):
+            return False
+        return not node.taints or placement.tolerates(ask.where["tolerations"], node.taints)
+
+    # -- which pods ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def by_space(self) -> Mapping[str, list[Presence]]:
+        """Pods that are there, by namespace."""
+        found: dict[str, list[Presence]] = defaultdict(list)
+        for presence in self._census.places:
+            found[presence.namespace].append(presence)
+        return found
+
+    @cached_property
+    def repelling(self) -> list[Presence]:
+        """Those that keep others off by anti-affinity."""
+        return [presence for presence in self._census.places if presence.apart]
+
+    @cached_property
+    def bound(self) -> list[Presence]:
+        """Those that have host ports."""
+        return [presence for presence in self._census.places if presence.ports]
