@@ -49,7 +49,7 @@ def large() -> dict[str, Any]:
     ):
         leaving, ground = _cluster(specs, leave)
         times = []
-        for _ in range(3):
+        for _ in range(5):
             began = time.process_time()
             forecasts = plan(leaving, ground)
             times.append(time.process_time() - began)

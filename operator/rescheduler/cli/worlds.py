@@ -15,6 +15,7 @@ from rescheduler.core.boards import Ground
 from rescheduler.core.budgets import Budget
 from rescheduler.core.censuses import Census
 from rescheduler.core.facts import Node
+from rescheduler.core.floors import Floor
 from rescheduler.core.outlooks import World
 from rescheduler.core.pods import Pod
 from rescheduler.core.policies import Winners
@@ -73,7 +74,7 @@ def world(reader: Reader, planned: Collection[str] | None) -> World:
     behind = {found.deployment_uid for found in sets.values()}
     return World(
         datetime.now(UTC),
-        Ground(nodes, census, spaces=labels, storage=storage),
+        Ground(nodes, census, spaces=labels, storage=storage, floor=Floor(nodes, census)),
         tenants,
         draining,
         _budgets(reader),

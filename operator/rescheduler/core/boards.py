@@ -19,7 +19,7 @@ OUT_OF_REACH = "out of reach of its volume"
 KEPT_OFF = "kept off by affinity, anti-affinity, spread or host ports of other pods"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Ground:
     """What a plan is made on.
 
@@ -27,7 +27,7 @@ class Ground:
         closed: nodes that take no pod although they may look as if they did: drained now, or about to be.
         rivals: pods that need a place too, and may have it first.
         spaces: labels of namespaces by name, where a term asks for them.
-        floor: worked out from nodes and census, for all plans that differ in the rest.
+        floor: of these nodes and this census, where several plans are made on it; None: it is worked out for each.
     """
 
     nodes: Mapping[str, Node]
@@ -36,12 +36,7 @@ class Ground:
     rivals: Mapping[Ask, int] = field(default_factory=dict)
     spaces: Mapping[str, Labels] = field(default_factory=dict)
     storage: Storage = field(default_factory=Storage)
-    floor: Floor = None  # type: ignore[assignment] # below
-
-    def __post_init__(self) -> None:
-        """Work the floor out, unless it is there."""
-        if self.floor is None:
-            object.__setattr__(self, "floor", Floor(self.nodes, self.census))
+    floor: Floor | None = None
 
 
 @dataclass(slots=True)
@@ -53,7 +48,7 @@ class Domains:
         filled: pods that count, by domain.
     """
 
-    of: dict[int, str]
+    of: Mapping[int, str]
     filled: Counter[str]
 
 
@@ -108,7 +103,7 @@ class Board:
 
     def __init__(self, ground: Ground, leaving: Sequence[Resident]) -> None:
         """`leaving`: the pods that need a place; their nodes take none."""
-        self.ground, self.floor = ground, ground.floor
+        self.ground, self.floor = ground, ground.floor or Floor(ground.nodes, ground.census)
         self.nodes, self.kinds = self.floor.nodes, self.floor.kinds
         self.offered, self.free = self.floor.offered, self.floor.free
         self.homes = {resident.node for resident in leaving}

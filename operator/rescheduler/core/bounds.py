@@ -5,12 +5,12 @@ all of the group fit. On a cluster with room that is all groups, after a look at
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 
-from rescheduler.core.boards import Board, Group
-from rescheduler.core.spreads import room
+from rescheduler.core.boards import Board, Domains, Group
+from rescheduler.core.spreads import Spread, room
 
 _EMPTIEST = 200  # nodes
 
@@ -37,10 +37,17 @@ def _troubled(groups: Iterable[Group]) -> set[Group]:
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """What the group's own pods let in of it, by domain; a node of which `of` knows nothing takes none."""
+    """What the group's own pods let in of it.
 
-    of: Mapping[int, str]
-    allowed: Mapping[str, float]
+    Attributes:
+        of: the domain of a node; None: the node takes none.
+        allowed: how many a domain lets in.
+        domains: all that there are; None: each node is one.
+    """
+
+    of: Callable[[int], str | None]
+    allowed: Callable[[str], float]
+    domains: Collection[str] | None
 
 
 class _Slots:
@@ -50,7 +57,9 @@ class _Slots:
         self._board, self._group = board, group
         self._needed = dict(group.need)
         self._taken = sum(size * self._takes(other) for other, size in sizes.items() if other is not group)
-        self._limits = [*self._spread_limits(), *self._own_limits()]
+        limits = (*self._spread_limits(), *self._own_limits())
+        self._wide = [limit for limit in limits if limit.domains is not None]
+        self._narrow = [limit for limit in limits if limit.domains is None]
 
     def _takes(self, other: Group) -> int:
         """How many slots of the group one pod of the other can take away."""
@@ -60,46 +69,54 @@ class _Slots:
                 most = max(most, -(-amount // self._needed[kind]))
         return most
 
-    def _own_limits(self) -> Iterable[_Limit]:
-        """Its own anti-affinity and host ports: one in each place."""
+    def _own_limits(self) -> Iterator[_Limit]:
+        """Its own anti-affinity and host ports: one in each place; nodes without the label are no place."""
+        labels = self._board.floor.labels
         for key, other in self._group.blocks:
-            if other is self._group:
-                of = {n: self._place(n, key) for n in self._group.sure}
-                yield _Limit(of, dict.fromkeys(of.values(), 1) | {"": inf})
+            if other is self._group and key is None:
+                yield _Limit(str, lambda _: 1, None)
+            elif other is self._group and key is not None:
+                yield _Limit(
+                    lambda n, key=key: labels[n].get(key, ""),  # type: ignore[misc]
+                    lambda domain: 1 if domain else inf,
+                    self._domains(key, ("", *self._board.floor.values(key))),
+                )
 
-    def _place(self, n: int, key: str | None) -> str:
-        return str(n) if key is None else self._board.nodes[n].labels.get(key, "")
-
-    def _spread_limits(self) -> Iterable[_Limit]:
+    def _spread_limits(self) -> Iterator[_Limit]:
         for domains, spread in zip(self._group.domains, self._group.ask.spreads, strict=True):
-            labels, filled = self._group.ask.labels, domains.filled
-            floor = 0 if len(filled) < spread.least else min(filled.values(), default=0)
-            fits = {domain: floor + spread.skew - count for domain, count in filled.items()}
-            if spread.counts(labels):
-                allowed: dict[str, float] = {domain: max(0, left) for domain, left in fits.items()}
-            else:
-                itself = spread.counts_itself(labels)
-                allowed = {domain: inf if left >= itself else 0 for domain, left in fits.items()}
-            yield _Limit(domains.of, allowed)
+            known = self._domains(spread.key, domains.filled)
+            yield _Limit(domains.of.get, self._allowed(domains, spread), known)
+
+    def _domains(self, key: str, found: Collection[str]) -> Collection[str] | None:
+        return None if self._board.floor.tells_apart(key) else found
+
+    def _allowed(self, domains: Domains, spread: Spread) -> Callable[[str], float]:
+        """How many a domain lets in while the emptiest stay as they are."""
+        labels, filled = self._group.ask.labels, domains.filled
+        floor = 0 if len(filled) < spread.least else min(filled.values(), default=0)
+        if spread.counts(labels):
+            return lambda domain: max(0, floor + spread.skew - filled[domain])
+        itself = spread.counts_itself(labels)
+        return lambda domain: inf if floor + spread.skew - filled[domain] >= itself else 0
 
     def suffice(self, wanted: int) -> bool:
         """Whether so many find a place."""
-        wide = [limit for limit in self._limits if not self._of_one_node(limit)]
-        narrow = [limit for limit in self._limits if limit not in wide]
-        if len(wide) > 1:
+        if len(self._wide) > 1:
             return False
-        needed, total, left = wanted + self._taken, 0.0, dict(wide[0].allowed) if wide else {}
-        for n in self._nodes() if not wide or sum(left.values()) >= needed else ():
-            count = self._count(n, narrow)
-            if wide:
-                domain = wide[0].of.get(n)
+        needed, total, left = wanted + self._taken, 0.0, dict[str, float]()
+        for limit in self._wide:
+            left = {domain: limit.allowed(domain) for domain in limit.domains or ()}
+        for n in self._nodes() if not self._wide or sum(left.values()) >= needed else ():
+            count = self._count(n)
+            for limit in self._wide:
+                domain = limit.of(n)
                 count = min(count, left.get(domain, 0)) if domain is not None else 0
-                if domain is not None:
-                    left[domain] -= count
+                if count:
+                    left[domain or ""] -= count
             total += count
             if total >= needed:
                 return True
-        return self._levels_out(wanted, narrow)
+        return self._levels_out(wanted)
 
     def _nodes(self) -> Iterator[int]:
         group, labels = self._group, self._board.floor.labels
@@ -113,31 +130,26 @@ class _Slots:
         yield from self._group.sure[:_EMPTIEST]
         yield from self._board.with_room(self._group.sure[_EMPTIEST:], self._group)
 
-    def _count(self, n: int, narrow: Iterable[_Limit]) -> float:
+    def _count(self, n: int) -> float:
         row = self._board.free[n]
         count = inf
         for kind, amount in self._group.need:
             count = min(count, row[kind] // amount)
-        for limit in narrow:
-            domain = limit.of.get(n)
-            count = min(count, 0 if domain is None else limit.allowed.get(domain, 0))
+        for limit in self._narrow:
+            domain = limit.of(n)
+            count = min(count, 0 if domain is None else limit.allowed(domain))
         return max(0, count)
 
-    def _of_one_node(self, limit: _Limit) -> bool:
-        """Whether its domains are single nodes: then it limits each node by itself."""
-        counts = Counter(limit.of[n] for n in self._group.sure if n in limit.of)
-        return all(count == 1 or limit.allowed.get(domain) == inf for domain, count in counts.items())
-
-    def _levels_out(self, wanted: int, narrow: list[_Limit]) -> bool:
-        """For a spread over zones alone: as the emptiest fill up, the others may take more."""
+    def _levels_out(self, wanted: int) -> bool:
+        """For one spread over zones alone: as the emptiest fill up, the others may take more."""
         spreads = self._group.ask.spreads
-        if len(spreads) != 1 or narrow or len(self._limits) != 1 or not spreads[0].counts(self._group.ask.labels):
+        if len(spreads) != 1 or not self._wide or self._narrow or not spreads[0].counts(self._group.ask.labels):
             return False
         domains, slots = self._group.domains[0], Counter[str]()
         open_ = set(domains.filled)
         for n in self._nodes():
             if (domain := domains.of.get(n)) in open_:
-                slots[domain] += int(self._count(n, ()))
+                slots[domain] += int(self._count(n))
                 if slots[domain] >= wanted + self._taken:
                     open_.discard(domain)  # it holds nobody back
                     if not open_:

@@ -1,7 +1,7 @@
 """Nodes with what they offer and hold: the same for all plans that are made of one moment, and worked out once."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 from rescheduler.core import placement
@@ -33,6 +33,8 @@ class Floor:
         self.free = [self._free(node, offered) for node, offered in zip(self.nodes, self.offered, strict=True)]
         self._alike: dict[frozenset[str], list[list[int]]] = {}
         self._taking: dict[str, list[int]] = {}
+        self._counting: dict[tuple[str, frozenset[str], str], dict[int, str]] = {}
+        self._values: dict[str, Counter[str]] = {}
 
     def _emptiness(self, node: Node) -> tuple[int, str]:
         used = self._census.used.get(node.name) or Counter()
@@ -63,6 +65,17 @@ class Floor:
             found[tuple(map(have.get, labels))].append(n)
         return list(found.values())
 
+    def values(self, key: str) -> Counter[str]:
+        """The values of a label, and how many nodes have each."""
+        if key not in self._values:
+            self._values[key] = Counter(have[key] for have in self.labels if key in have)
+        return self._values[key]
+
+    def tells_apart(self, key: str) -> bool:
+        """Whether no two nodes have the same value of a label."""
+        found = self.values(key)
+        return len(found) == found.total()
+
     def taking(self, ask: Ask) -> list[int]:
         """Nodes that may have a pod of this ask, by name, labels, cordon and taints."""
         key = ask.place_key
@@ -76,6 +89,15 @@ class Floor:
         if node.deleting or (node.unschedulable and not placement.tolerates_cordon(ask.where["tolerations"])):
             return False
         return not node.taints or placement.tolerates(ask.where["tolerations"], node.taints)
+
+    def counting(self, ask: Ask, key: str, keys: frozenset[str], *, affine: bool) -> Mapping[int, str]:
+        """The nodes with all these labels, and their values of one; `affine`: of those that it asks for."""
+        known = (key, keys, ask.place_key if affine else "")
+        if known not in self._counting:
+            nodes: Iterable[int] = self.selected(ask) if affine else range(len(self.nodes))
+            have = ((n, self.labels[n]) for n in nodes)
+            self._counting[known] = {n: labels[key] for n, labels in have if all(each in labels for each in keys)}
+        return self._counting[known]
 
     # -- which pods ---------------------------------------------------------------------------------------------------
 

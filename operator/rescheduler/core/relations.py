@@ -19,7 +19,6 @@ class Relations:
     def __init__(self, board: Board) -> None:
         self._board, self._floor, self._spaces = board, board.floor, board.ground.spaces
         self._labels = self._floor.labels
-        self._places: dict[tuple[object, ...], dict[int, str]] = {}
 
     def work_in(self) -> None:
         """All of them."""
@@ -101,25 +100,12 @@ class Relations:
                             filled[of[n]] += count
             yield Domains(of, filled)
 
-    def _counting(self, ask: Ask, spread: Spread) -> dict[int, str]:
+    def _counting(self, ask: Ask, spread: Spread) -> Mapping[int, str]:
         """The nodes that count for a constraint, with their domains."""
-        keys = frozenset(each.key for each in ask.spreads)
-        key = (
-            spread.key,
-            keys,
-            ask.place_key if spread.affine or spread.tolerated else "",
-            spread.affine,
-            spread.tolerated,
-        )
-        if key not in self._places:
-            nodes: Iterable[int] = self._floor.selected(ask) if spread.affine else range(len(self._labels))
-            self._places[key] = {
-                n: self._labels[n][spread.key]
-                for n in nodes
-                if all(each in self._labels[n] for each in keys)
-                and (not spread.tolerated or self._board.is_tolerated(n, ask))
-            }
-        return self._places[key]
+        found = self._floor.counting(ask, spread.key, frozenset(each.key for each in ask.spreads), affine=spread.affine)
+        if spread.tolerated:
+            return {n: domain for n, domain in found.items() if self._board.is_tolerated(n, ask)}
+        return found
 
     # -- each other ---------------------------------------------------------------------------------------------------
 
