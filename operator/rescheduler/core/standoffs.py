@@ -1,16 +1,21 @@
-"""Two drains that hold each other up: each waits for a budget that a pod kept off the other's node would fill.
+"""Two drains that hold each other up: each waits for a budget that a pod kept off the other's node would fill, or for
+room that is on the other's node.
 
 Neither ever ends by itself (openshift/machine-api-operator#1066). The younger steps back; a failed node never does.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from rescheduler.api.drains import BlockerClass, NodeDrain, Phase
 from rescheduler.core.budgets import Budget
+from rescheduler.core.demands import asked, held
 from rescheduler.core.facts import Node
 from rescheduler.core.placement import keeps_off, may_run_on
+from rescheduler.core.pods import FINISHED
+from rescheduler.core.quantities import PODS
 from rescheduler.core.slots import blocked_for_long
 from rescheduler.core.turns import failed
 
@@ -19,7 +24,7 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 
 def opponents(drain: NodeDrain, drains: Iterable[NodeDrain], now: datetime) -> tuple[NodeDrain, ...]:
     """The drains that this one would step back for, if they hold each other up."""
-    if failed(drain) or not blocked_for_long(drain, now) or not short(drain):
+    if failed(drain) or not blocked_for_long(drain, now) or not _waits(drain):
         return ()
     return tuple(
         other
@@ -27,13 +32,17 @@ def opponents(drain: NodeDrain, drains: Iterable[NodeDrain], now: datetime) -> t
         if other.name != drain.name
         and other.deletion_timestamp is None
         and blocked_for_long(other, now)
-        and short(other)
+        and _waits(other)
         and (failed(other) or _age(other) < _age(drain))
     )
 
 
 def _age(drain: NodeDrain) -> tuple[datetime, str]:
     return drain.status.started_at or _NEVER, drain.name
+
+
+def _waits(drain: NodeDrain) -> bool:
+    return bool(short(drain) or roomless(drain))
 
 
 def short(drain: NodeDrain) -> frozenset[tuple[str, str]]:
@@ -43,6 +52,26 @@ def short(drain: NodeDrain) -> frozenset[tuple[str, str]]:
         for blocker in drain.status.blockers
         if drain.status.phase is Phase.BLOCKED and blocker.class_ is BlockerClass.BUDGET_EXHAUSTED and blocker.pdb
     )
+
+
+def roomless(drain: NodeDrain) -> frozenset[tuple[str, str]]:
+    """Pods that hold the drain up for want of room elsewhere, by namespace and name."""
+    return frozenset(
+        (blocker.namespace, blocker.pod)
+        for blocker in drain.status.blockers
+        if drain.status.phase is Phase.BLOCKED and blocker.class_ is BlockerClass.NO_ROOM_IN_POOL
+    )
+
+
+def would_fit(raw: Mapping[str, Any], node: Node, there: Collection[Mapping[str, Any]]) -> bool:
+    """Whether this pod (raw) would have room on the node if that took pods; `there`: the pods (raw) on it."""
+    spec, running = raw["spec"], [p for p in there if (p.get("status") or {}).get("phase") not in FINISHED]
+    used = Counter({PODS: len(running)})
+    for pod in running:
+        used.update(held(pod))
+    asks = {**asked(spec), PODS: 1}
+    room = all(node.allocatable.get(kind, 0) - used[kind] >= amount for kind, amount in asks.items())
+    return room and may_run_on(spec, node) and not any(keeps_off(raw, other) for other in there)
 
 
 def would_fill(

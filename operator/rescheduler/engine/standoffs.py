@@ -47,15 +47,20 @@ class Standoffs:
         self._store.put(Kind.DRAIN, await self._client.patch(paths.drain(drain.name), {"metadata": meta}))
 
     async def _waits(self, drain: NodeDrain, node: Node) -> bool:
-        """Whether a pod that no node has would fill one of this drain's budgets, and may run on that node."""
-        named = standoffs.short(drain)
+        """Whether this drain waits for that node.
+
+        A pod that no node has would fill one of its budgets, and may run there; or one of its own would have room there.
+        """
+        named, roomless = standoffs.short(drain), standoffs.roomless(drain)
         budgets = [budget for space, name in named if (budget := self._budgets.named(space, name))]
         there = await self._pods(paths.PODS, node.name)
         for space in {budget.namespace for budget in budgets}:
             for raw in await self._pods(paths.namespaced("v1", space, "pods"), ""):
                 if standoffs.would_fill(raw, budgets, node, there):
                     return True
-        return False
+        own = await self._pods(paths.PODS, drain.spec.node_name) if roomless else ()
+        without = (raw for raw in own if (raw["metadata"]["namespace"], raw["metadata"]["name"]) in roomless)
+        return any(standoffs.would_fit(raw, node, there) for raw in without)
 
     async def _pods(self, path: str, node: str) -> list[Json]:
         """The pods bound to a node; with an empty name those that none has."""

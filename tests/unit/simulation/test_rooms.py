@@ -169,3 +169,24 @@ def test_with_room_nothing_of_it_is_said_and_a_plan_costs_one_list() -> None:
         assert len([one for one in lists if one]) <= 3  # two of them look for what was let go before
 
     play(20, scene)
+
+
+def test_of_two_drains_that_have_room_on_each_others_node_alone_the_younger_steps_back() -> None:
+    async def scene(world: Full) -> None:
+        await world.settle(
+            workloads.stateful_set("a", 2, SPACE), maintenance={"maxConcurrent": "100%", "maxUnavailable": "100%"}
+        )
+        world.resize("n2", 10)
+        for node, cordoned in (("n1", True), ("n2", False)):
+            world.cordon(node, cordoned=cordoned)
+        world.cluster.deploy(workloads.stateful_set("b", 2, SPACE))
+        await world.until(lambda: len([p for p in world.pods("n2") if is_ready(p)]) == 2)
+        world.cordon("n1", cordoned=False)
+        world.cluster.annotate("n1", maintenance="test")
+        await asyncio.sleep(1)
+        world.cluster.annotate("n2", maintenance="test")
+        await world.until(lambda: world.status("n2").get("phase") == "Blocked")
+        await world.until(lambda: world.status("n1").get("phase") == "Drained")
+        assert world.sent() == ["a-0", "a-1"]
+
+    play(0, scene)
