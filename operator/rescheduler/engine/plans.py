@@ -68,6 +68,7 @@ class Plans:
         self._forecasts: dict[str, Forecast] = {}
         self._task: asyncio.Task[None] | None = None
         self._first, self._next = 0.0, 0.0  # monotonic: no plan before, the next by itself
+        self._open: frozenset[str] = frozenset()  # nodes that took pods when the last was made
 
     def look(self, holder: str, pods: Sequence[Pod], volumes: Volumes, *, wait: bool) -> Mapping[str, Forecast] | None:
         """What becomes of these pods of a drain's node, by uid, as far as it is known; None: that comes in a moment.
@@ -88,11 +89,16 @@ class Plans:
     def _is_due(self, now: float) -> bool:
         if any(asked.homeless and not asked.answered for asked in self._asked.values()):
             return True
-        return now >= self._next and any(self._is_open(uid) for asked in self._asked.values() for uid in asked.homeless)
+        waits = any(self._waits(uid) for asked in self._asked.values() for uid in asked.homeless)
+        return waits and (now >= self._next or not self._open_now() <= self._open)
 
-    def _is_open(self, uid: str) -> bool:
+    def _waits(self, uid: str) -> bool:
         found = self._forecasts.get(uid)
         return found is None or found.fit is Fit.DOES_NOT_FIT
+
+    def _open_now(self) -> frozenset[str]:
+        nodes = self._store.nodes.values()
+        return frozenset(node.name for node in nodes if not node.unschedulable and node.ready == "True")
 
     def close(self, holder: str) -> None:
         """Its drain is over."""
@@ -119,6 +125,7 @@ class Plans:
     async def _make(self, holders: Iterable[str]) -> None:
         drains = {name: drain for name in holders if (drain := self._store.drain(name))}
         nodes = {drain.spec.node_name for drain in drains.values()}
+        self._open = self._open_now()
         census = Census(Asks(self._pools()), nodes)
         async for page in self._client.list(paths.PODS):
             for raw in page["items"]:
