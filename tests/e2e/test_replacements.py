@@ -158,16 +158,26 @@ def test_quota_leaves_no_room_for_a_second_pod(site: Site) -> None:
 def test_no_room_holds_until_an_autoscaler_adds_a_node(site: Site) -> None:
     first, second = site.nodes(2, cpu="4")
     site.policy(drain={"replacementTimeout": "3s"})
-    requests = [{"name": "app", "image": "simulated", "resources": {"requests": {"cpu": "3"}}}]
-    web = workloads.deployment("web", 1, site.name, containers=requests, **site.here())
-    other = workloads.deployment("other", 1, site.name, containers=requests, **site.here())
-    site.on_first(first, [second], web)
-    site.on_first(second, [first], other)
+
+    def asks(cpu: str) -> dict[str, Any]:
+        requests = {"name": "app", "image": "simulated", "resources": {"requests": {"cpu": cpu}}}
+        return {"containers": [requests], **site.here()}
+
+    def said(app: str) -> str:
+        found = (site.observer.drain(first) or {}).get("status", {}).get("blockers", [])
+        return next((b["message"] for b in found if b["pod"].startswith(app) and b["class"] == "NoRoomInPool"), "")
+
+    web = workloads.deployment("web", 1, site.name, **asks("2"))
+    db = workloads.stateful_set("db", 1, site.name, **asks("1500m"))
+    site.on_first(first, [second], web, db)
+    site.on_first(second, [first], workloads.deployment("other", 1, site.name, **asks("3")))
+    before = site.uids(first)
     with floors(site.observer, site.name, "web") as lowest:
         site.annotate(first)
-        until(lambda: site.classes(first) == {"NoRoomInPool"}, "the blocker")
-        blocker = site.observer.drain(first)["status"]["blockers"][0]  # type: ignore[index]
-        assert "Insufficient cpu" in blocker["message"]
+        # What cannot be replaced first is held at once; what can is tried, for an autoscaler to see.
+        until(lambda: "with too little cpu" in said("db"), "the plan's word")
+        until(lambda: "Insufficient cpu" in said("web"), "the scheduler's word")
+        assert site.uids(first) == before
         site.plane.add_nodes(1, prefix=f"{site.name}-extra", labels={"site": site.name})
         site.made.append(f"{site.name}-extra1")
         site.phase(first, "Drained", seconds=120)
