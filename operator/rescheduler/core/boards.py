@@ -16,6 +16,7 @@ from rescheduler.core.floors import Floor
 from rescheduler.core.reaches import Reach, Storage
 
 OUT_OF_REACH = "out of reach of its volume"
+_RIVALS = 200  # kinds of pods; with more that wait there is no room for any
 KEPT_OFF = "kept off by affinity, anti-affinity, spread or host ports of other pods"
 
 
@@ -172,7 +173,7 @@ def _grouped(leaving: Sequence[Resident], ground: Ground) -> list[Group]:
         key = (resident.ask, reaches, doubt)
         group = found.get(key) or found.setdefault(key, Group(resident.ask, reaches, resident.ask.doubt or doubt))
         group.members.append(position)
-    for ask, count in ground.rivals.items():
+    for ask, count in Counter(ground.rivals).most_common(_RIVALS):
         key = (ask, frozenset(), "")
         group = found.get(key) or found.setdefault(key, Group(ask, frozenset(), ask.doubt))
         group.rivals += count

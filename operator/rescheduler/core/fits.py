@@ -20,7 +20,7 @@ from rescheduler.core.shortages import Shortage, Shortages
 
 _CLEAN = 18  # courses of events in a row in which all that is promised came true
 _MOST = 60  # are tried in all
-_WORK = 15_000  # pods are placed in all of them together, and it is enough
+_WORK = 30_000  # pods are placed in all of them together, and it is enough
 _UPPER = 4  # for what may fit at best
 _OUT_OF_TURN = 8.0  # so many turns early or late a pod may ask
 
@@ -113,24 +113,28 @@ class _Tries:
         fewest = self._fewest() | Counter({group: self._wanted[group] for group in sure})
         most = Counter(fewest)
         for number in range(_UPPER):
+            first, others = self._in_turn(fewest)
             self.last = self._packing((spread_out, self._noisy)[number % 2], sure=False)
-            self.last.place(self._first(fewest))
-            self.last.place(self._then(fewest))
+            self.last.place(first)
+            self.last.place(others)
             most |= self.last.placed
         return fewest, most
 
     def _fewest(self) -> Counter[Group]:
-        fewest, clean, tried = self._placed(spread_out, self._order), 0, 0
+        fewest, clean, tried, shaken = self._placed(spread_out, self._order), 0, 0, set[Group]()
         most = min(_MOST, max(_UPPER, _WORK // len(self._order)))
         while clean < _CLEAN and tried < most:
-            order = self._first(fewest)
+            order, _ = self._in_turn(fewest)
             if tried % 6 >= 3:
                 order = self._out_of_turn(order)
             placed = self._placed(self._ways[tried % 3], order)
-            clean = clean + 1 if fewest <= placed else 0
-            fewest &= placed
+            missing = fewest - placed
+            clean = 0 if missing else clean + 1
+            shaken |= missing.keys()
+            fewest -= missing
             tried += 1
-        return fewest
+        # It was not tried often enough to promise what has been wrong before.
+        return fewest if clean >= _CLEAN else fewest - Counter(shaken)
 
     def _placed(self, weigh: Weigh | None, order: Sequence[Group]) -> Counter[Group]:
         """How many of each group find a place when others that wait have theirs before."""
@@ -143,15 +147,14 @@ class _Tries:
     def _packing(self, weigh: Weigh | None, *, sure: bool) -> Packing:
         return Packing(self._board, self._random, weigh, sure=sure, rooms=self._rooms)
 
-    def _first(self, fewest: Counter[Group]) -> list[Group]:
-        """Those that fit, in the plan's order."""
+    def _in_turn(self, fewest: Counter[Group]) -> tuple[list[Group], list[Group]]:
+        """Those that fit, and the others, both in the plan's order."""
         seen: Counter[Group] = Counter()
-        return [group for group in self._order if (seen.update((group,)) or seen[group]) <= fewest[group]]
-
-    def _then(self, fewest: Counter[Group]) -> list[Group]:
-        """The others."""
-        seen: Counter[Group] = Counter()
-        return [group for group in self._order if (seen.update((group,)) or seen[group]) > fewest[group]]
+        first, others = list[Group](), list[Group]()
+        for group in self._order:
+            seen[group] += 1
+            (first if seen[group] <= fewest[group] else others).append(group)
+        return first, others
 
     def _out_of_turn(self, order: Sequence[Group]) -> list[Group]:
         turns = sorted((turn + self._random.uniform(0, _OUT_OF_TURN), turn) for turn in range(len(order)))
