@@ -29,6 +29,26 @@ def plan(node: str | None, every: bool, output: str) -> None:
 
 
 @main.command()
+@click.argument("node")
+@click.option("-m", "--message", default="", help="What for; shown with the drain.")
+@click.option("--no-wait", is_flag=True, help="Ask for it, and do not follow it.")
+def drain(node: str, message: str, no_wait: bool) -> None:
+    """Ask the operator to empty NODE, and follow it until it is Drained."""
+    from rescheduler.cli import drains  # noqa: PLC0415
+
+    drains.start(node, message, wait=not no_wait)
+
+
+@main.command()
+@click.argument("node")
+def cancel(node: str) -> None:
+    """Withdraw every request to drain NODE: the operator puts it back as it was."""
+    from rescheduler.cli import drains  # noqa: PLC0415
+
+    drains.cancel(node)
+
+
+@main.command()
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def status(output: str) -> None:
     """NodeDrains: how far they are, and what blocks them."""
