@@ -13,6 +13,7 @@ from rescheduler.core.demands import Amounts
 from rescheduler.core.enforcements import Enforcement
 from rescheduler.core.facts import Node
 from rescheduler.core.memberships import Dispute
+from rescheduler.core.pool_losses import Loss
 from rescheduler.core.pool_pods import Finds, Sums
 from rescheduler.core.quantities import CPU, MEMORY, PODS, said
 
@@ -35,6 +36,7 @@ class Scene:
         lost: who would lose their last place by the taint; None: it is not to be set, or not known yet.
         tainted: how many of the nodes carry the taint.
         sums: None before the first count.
+        loss: what would become of its pods without its largest node; None: that has not been planned.
     """
 
     pool: NamespacePool
@@ -49,6 +51,7 @@ class Scene:
     finds: Finds
     now: datetime
     blockers: Sequence[PoolBlocker] = field(default_factory=tuple)
+    loss: Loss | None = None
 
 
 def status(scene: Scene) -> NamespacePoolStatus:
@@ -156,6 +159,8 @@ def _held_back(scene: Scene) -> Said:
         )
     if scene.pool.spec.mode is Mode.AUDIT:
         return "False", "Audit", "nobody would lose their last place by the taint"
+    if scene.enforcement.status == "Unknown":
+        return "Unknown", scene.enforcement.reason, scene.enforcement.message
     if not scene.enforcement.holds:
         return "True", "NotEnforced", "not tainted: without admission its own pods would not tolerate the taint"
     if scene.tainted < len(scene.nodes):
@@ -164,7 +169,33 @@ def _held_back(scene: Scene) -> Said:
 
 
 def survives(scene: Scene) -> Said:
-    """Whether the rest would hold the pods if any one node went, by the sums of what they ask for."""
+    """Whether the rest would hold the pods if the largest node went: by their sums, then by a plan for each."""
+    state, reason, message = _by_sums(scene)
+    loss = scene.loss
+    if state != "True" or loss is None or loss.node not in {node.name for node in scene.nodes}:
+        return state, reason, message
+    without = f"without node {loss.node}, the largest,"
+    if loss.homeless_total:
+        return (
+            "False",
+            "DoesNotFit",
+            f"{without} {loss.homeless_total} of {loss.pods} pods would find no place: {_named(loss.homeless)}",
+        )
+    if loss.unsure_total:
+        return (
+            "Unknown",
+            "SchedulerOnly",
+            f"{without} only the scheduler can say for {loss.unsure_total} of {loss.pods} pods: {_named(loss.unsure)}",
+        )
+    return "True", "Fits", f"{without} its {loss.pods} pods would find a place on the rest"
+
+
+def _named(pods: Sequence[str]) -> str:
+    return "; ".join(pods)
+
+
+def _by_sums(scene: Scene) -> Said:
+    """Whether the rest would have what the pods ask for if any one node went."""
     if scene.sums is None:
         return "Unknown", "NotCounted", "the pods are not counted yet"
     if not scene.nodes:

@@ -11,8 +11,10 @@ import structlog
 
 from rescheduler.api import names
 from rescheduler.core import pool_pods
+from rescheduler.core.pool_losses import Loss
 from rescheduler.core.pool_pods import Finds, Place, Sums, View
 from rescheduler.engine.clock import Clock
+from rescheduler.engine.rehearsals import Rehearsal
 from rescheduler.engine.store import Store
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT, Client
@@ -33,11 +35,13 @@ class PoolCounts:
     Attributes:
         sums: the last full count; None before the first.
         finds: what is out of place now.
+        losses: by pool, what would become of its pods without its largest node.
     """
 
     def __init__(self, client: Client, store: Store, clock: Clock, changed: Callable[[], None]) -> None:
         self.sums: Sums | None = None
         self.finds = Finds()
+        self.losses: dict[str, Loss] = {}
         self._client, self._store, self._clock, self._changed = client, store, clock, changed
         self._places: dict[Place, Finds] = {}
         self._asked: set[Place] = set()
@@ -78,7 +82,7 @@ class PoolCounts:
     async def _turn(self) -> None:
         now = self._clock.monotonic()
         if not self._store.memberships.pools:
-            self.sums, self.finds, self._places = None, Finds(), {}
+            self.sums, self.finds, self._places, self.losses = None, Finds(), {}, {}
             self._asked.clear()
             self._count_at, self._glance_at = now + _EVERY, float("inf")
             self._changed()
@@ -89,12 +93,15 @@ class PoolCounts:
 
     async def _count(self, began: float) -> None:
         view, sums = View.of(self._store.memberships), Sums()
+        rehearsal = Rehearsal(self._store, view)
         self._count_at = began + _EVERY  # what is asked for while it runs makes it sooner
         self._count_not_before = began + _SOON
         self._asked.clear()
         async for page in self._client.list(paths.PODS):
             for raw in page["items"]:
                 sums.add(raw, view)
+                rehearsal.add(raw, view)
+        self.losses = await rehearsal.losses()
         took = self._clock.monotonic() - began
         self._count_not_before = began + max(_SOON, took * (_SHARE + 1))
         self._count_at = max(self._count_at, self._count_not_before)

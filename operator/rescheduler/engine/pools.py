@@ -280,6 +280,7 @@ class Pools:
             finds=self._counts.finds,
             now=self._clock.now(),
             blockers=self.blockers(name),
+            loss=self._counts.losses.get(name),
         )
 
 

@@ -10,6 +10,7 @@ from rescheduler.core import pool_reports
 from rescheduler.core.enforcements import Enforcement
 from rescheduler.core.facts import Node, NodeCondition
 from rescheduler.core.memberships import Dispute
+from rescheduler.core.pool_losses import Loss
 from rescheduler.core.pool_pods import Finds, Sums
 from rescheduler.core.pool_reports import Scene
 from unit.core.test_memberships import pool
@@ -125,6 +126,24 @@ def test_what_goes_with_a_node_needs_no_room_elsewhere() -> None:
 def test_nodes_that_take_no_pods_hold_none() -> None:
     nodes = node("n1"), node("n2"), node("n3", ready="Unknown")
     assert said(scene(*nodes, cpu=1500), "SurvivesNodeLoss") == ("False", "NoRoom")
+
+
+def test_where_the_sums_are_enough_each_pod_is_planned_for() -> None:
+    nodes = node("n1"), node("n2")
+    assert said(scene(*nodes, loss=Loss("n1", 3)), "SurvivesNodeLoss") == ("True", "Fits")
+    lost = Loss("n1", 3, homeless=("x/p (no room)",), homeless_total=1, unsure_total=1)
+    assert said(scene(*nodes, loss=lost), "SurvivesNodeLoss") == ("False", "DoesNotFit")
+    unsure = Loss("n1", 3, unsure=("x/p (its claim)",), unsure_total=1)
+    assert said(scene(*nodes, loss=unsure), "SurvivesNodeLoss") == ("Unknown", "SchedulerOnly")
+    assert said(scene(*nodes, loss=Loss("gone", 3, homeless_total=1)), "SurvivesNodeLoss") == ("True", "Fits")
+    assert said(scene(*nodes, cpu=1001, loss=Loss("n1", 3)), "SurvivesNodeLoss") == ("False", "NoRoom")
+
+
+def test_after_a_restart_conditions_hold_until_there_is_something_to_say() -> None:
+    first = scene(node("n1"))
+    known = replace(first.pool, status=pool_reports.status(first))
+    again = replace(first, pool=known, sums=None, enforcement=Enforcement())
+    assert pool_reports.status(again).conditions == known.status.conditions
 
 
 def test_a_condition_keeps_the_time_of_its_change() -> None:

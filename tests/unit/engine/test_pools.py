@@ -30,7 +30,7 @@ class World:
         self.daemon_sets: list[Json] = []
         self.writes: list[tuple[str, str]] = []
         self.version, self.time, self.stale = 0, 0.0, False
-        self.finds, self.sums = Finds(), None  # stands for the counts
+        self.finds, self.sums, self.losses = Finds(), None, dict[str, Any]()  # stands for the counts
         self.now = Enforcement(enforced, since=NOW)  # stands for what is known of admission
         self.kept: list[str] = []
         clock = _Clock(self)
