@@ -109,6 +109,23 @@ def soaks(results: dict[str, Any]) -> list[Row]:
     return found
 
 
+def mapping(results: dict[str, Any]) -> list[Row]:
+    """Pools: what a change of mapping comes to."""
+    found: list[Row] = []
+    if moved := results.get("pool of 500 pods"):
+        lowest, made = moved["lowest ready of an app of 20"], moved["pods made for each moved"]
+        said = f"{moved['seconds']:.0f} s, {made:.2f} pods made for each, lowest Ready of an app of 20: {lowest}"
+        found.append(("a namespace of 500 pods comes into a pool that moves them", said, "never below 20"))
+    if many := results.get("many pools"):
+        found.append(
+            ("200 pools, 5,000 namespaces: what the operator weighs more", f"{many['memory, MB']:.1f} MB", "< 20 MB")
+        )
+        said = f"{_range(many['25 namespaces, s'], 2)} s"
+        found.append(("the same: a change that touches 25 namespaces is applied", said, "< 2 s"))
+        found.append(("the same: all labelled after a start with none", f"{many['all labelled, s']:.0f} s", ""))
+    return found
+
+
 def rows(results: dict[str, Any]) -> list[Row]:
     """All of what was measured."""
     found: list[Row] = []
@@ -130,6 +147,7 @@ def rows(results: dict[str, Any]) -> list[Row]:
             found.append((what, f"{moved[mode]['seconds']:.0f} s, lowest Ready {lowest} of 100", ""))
     found += failures(results)
     found += rebalance(results.get("rebalance", {}))
+    found += mapping(results)
     found += admission(results)
     found += soaks(results)
     if memory := results.get("memory, MB"):
