@@ -25,6 +25,7 @@ _EVERY = 300.0  # seconds between full counts where nothing changes
 _SOON = 2.0  # seconds between two on demand, at least
 _GLANCE = 3.0  # seconds between glances while something is out of place: known within 5
 _SHARE, _GLANCE_SHARE = 20, 10  # a count may take 1/20 of the time, a glance 1/10
+_REHEARSED = 20.0  # seconds between two rehearsals of losses, at least
 _AT_ONCE = 8  # lists side by side
 _RETRY = 5.0
 
@@ -47,7 +48,7 @@ class PoolCounts:
         self._asked: set[Place] = set()
         self._wake = asyncio.Event()
         self._count_at, self._count_not_before = 0.0, 0.0
-        self._glance_at = float("inf")
+        self._glance_at, self._rehearse_at = float("inf"), 0.0
 
     def glance(self, places: Iterable[Place]) -> None:
         """Something may be out of place there now."""
@@ -93,21 +94,31 @@ class PoolCounts:
 
     async def _count(self, began: float) -> None:
         view, sums = View.of(self._store.memberships), Sums()
-        rehearsal = Rehearsal(self._store, view)
+        rehearsal = Rehearsal(self._store, view) if began >= self._rehearse_at else None
         self._count_at = began + _EVERY  # what is asked for while it runs makes it sooner
         self._count_not_before = began + _SOON
         self._asked.clear()
         async for page in self._client.list(paths.PODS):
             for raw in page["items"]:
                 sums.add(raw, view)
-                rehearsal.add(raw, view)
-        self.losses = await rehearsal.losses()
+                if rehearsal:
+                    rehearsal.add(raw, view)
         took = self._clock.monotonic() - began
         self._count_not_before = began + max(_SOON, took * (_SHARE + 1))
         self._count_at = max(self._count_at, self._count_not_before)
         self.sums = sums
         self._take_in(sums.places, took)
         log.debug("pools.counted", seconds=round(took, 3))
+        if rehearsal:
+            await self._rehearse(rehearsal)
+
+    async def _rehearse(self, rehearsal: Rehearsal) -> None:
+        """Dearer than the count itself: with it, but not each time."""
+        began = self._clock.monotonic()
+        self.losses = await rehearsal.losses()
+        ended = self._clock.monotonic()
+        self._rehearse_at = ended + max(_REHEARSED, (ended - began) * _SHARE)
+        self._changed()
 
     async def _glance(self, began: float) -> None:
         """Look where something was out of place, or may be now."""

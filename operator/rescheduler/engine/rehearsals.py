@@ -22,8 +22,9 @@ class Rehearsal:
         self._gone = {
             pool: found for pool, rows in self._members.items() if (found := pool_losses.largest(rows.values()))
         }
-        homes = {space: pool for space, pool in view.home.items() if pool}
-        self._census = Census(Asks(homes), {node.name for node in self._gone.values()})
+        asks = Asks({space: pool for space, pool in view.home.items() if pool})
+        # One for each pool: a plan looks at all that its census knows.
+        self._census = {pool: Census(asks, {node.name}) for pool, node in self._gone.items()}
         self._mine: dict[str, set[str]] = {pool: set() for pool in self._gone}  # by pool: uids
 
     def _nodes(self, pool: str) -> Mapping[str, Node]:
@@ -31,14 +32,14 @@ class Rehearsal:
         return {name: node for name in names if (node := self._store.node(name))}
 
     def add(self, raw: Mapping[str, Any], view: View) -> None:
-        """Take a raw pod in: what is on nodes of no pool concerns nobody here."""
+        """Take a raw pod in: on a node of the pool, or on none yet and to come there."""
         node, meta = raw["spec"].get("nodeName"), raw["metadata"]
-        if node and node not in view.nodes:
-            return
-        self._census.add(raw)
-        for pool in view.spaces.get(meta["namespace"], ()):
-            gone = self._gone.get(pool)
-            if gone and gone.name == node and not pool_pods.is_fixed(raw, view.exempt):
+        homes = view.spaces.get(meta["namespace"], ())
+        for pool in view.nodes.get(node, ()) if node else homes:
+            if pool not in self._gone:
+                continue
+            self._census[pool].add(raw)
+            if pool in homes and node == self._gone[pool].name and not pool_pods.is_fixed(raw, view.exempt):
                 self._mine[pool].add(meta["uid"])
 
     async def losses(self) -> dict[str, Loss]:
@@ -46,6 +47,6 @@ class Rehearsal:
         spaces = {name: space.labels for name, space in self._store.namespaces.items()}
         found: dict[str, Loss] = {}
         for pool, gone in self._gone.items():
-            found[pool] = pool_losses.forecast(gone, self._members[pool], self._census, self._mine[pool], spaces)
+            found[pool] = pool_losses.forecast(gone, self._members[pool], self._census[pool], self._mine[pool], spaces)
             await asyncio.sleep(0)
         return found
