@@ -239,8 +239,11 @@ def test_a_released_pod_without_its_drain_is_given_back(
 def test_a_pool_in_the_middle_of_a_move_goes_on_after_a_crash_and_leaves_nothing_behind(
     plane: ControlPlane, identity: Path, observer: Observer, tmp_path: Path
 ) -> None:
-    """But the label of nodes where running pods select it."""
+    """But the label of nodes where running pods select it; and nothing begins before admission enforces pools."""
     before = len(audited(plane))
+    binding = "rescheduler-pool-pods.rescheduler.dev"
+    bound = plane.get("mutatingadmissionpolicybinding", binding)
+    plane.kubectl("delete", "mutatingadmissionpolicybinding", binding)
     home, away = (plane.add_nodes(1, prefix=f"{name}-", labels={"crash": name})[0] for name in ("home", "away"))
     plane.kubectl("cordon", home)
     slow = {"cluster/ready-after": "3s"}
@@ -251,6 +254,12 @@ def test_a_pool_in_the_middle_of_a_move_goes_on_after_a_crash_and_leaves_nothing
     selector = {"matchLabels": {"crash": "home"}}
     with Operator(identity, tmp_path / "operator.log") as operator:
         plane.apply(workloads.pool("crash", namespaces=[SPACE], nodeSelector=selector, existingPods="Move"))
+        until(lambda: (observer.pool("crash") or {}).get("podsOutside") == 2, "both to be outside")
+        conditions = {c["type"]: c["reason"] for c in (observer.pool("crash") or {})["conditions"]}
+        assert (conditions["Enforced"], conditions["TaintHeldBack"]) == ("PoliciesMissing", "NotEnforced")
+        assert observer.namespace(SPACE)["metadata"]["labels"]["rescheduler.dev/pool"] == "crash"
+        assert "taints" not in observer.node(home)["spec"]
+        plane.apply({key: bound[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": {"name": binding}})
         until(lambda: released(observer), "a pod to be released", seconds=60)
         operator.kill()
     assert observer.node(away)["spec"]["taints"]

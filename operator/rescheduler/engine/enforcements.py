@@ -14,7 +14,7 @@ from rescheduler.kube.client import TRANSIENT, ApiError, Client, Json
 
 log = structlog.get_logger("rescheduler.enforcements")
 
-_EVERY, _SOON = 60.0, 10.0  # seconds
+_EVERY, _SOON = 60.0, 5.0  # seconds
 
 
 class Enforcements:
