@@ -139,15 +139,16 @@ def test_the_policy_reads_selectors_as_the_operator_does(cluster: Cluster) -> No
         for operator, values in (("In", ["a", "b"]), ("NotIn", ["a", "b"]), ("Exists", None), ("DoesNotExist", None))
     ]
     selectors += [{"matchLabels": {"k": ""}}, {"matchLabels": {"k": "a", "l": "b"}}]
+    selectors += [{"matchExpressions": [{"key": names.POOL, "operator": "DoesNotExist"}]}]  # neither sees our own label
     pools, spaces, expected = [], [], {}
     for number, selector in enumerate(selectors):
         case = {"matchLabels": {**selector.get("matchLabels", {}), "case": str(number)}}
         pools.append(pool(f"selector{number}", namespaceSelector={**selector, **case}))
         for index, labels in enumerate(({}, {"k": ""}, {"k": "a"}, {"k": "c"}, {"k": "a", "l": "b"})):
             name, having = f"s{number}-{index}", {"case": str(number), **labels}
-            spaces.append(workloads.namespace(name, **having))
+            spaces.append(workloads.namespace(name, **{names.POOL: "nobody", **having}))
             matches = LabelSelector.model_validate({**selector, **case}).matches(having)
-            expected[name] = f"selector{number}" if matches else None
+            expected[name] = f"selector{number}" if matches else "nobody"
     pools.append(pool("vast", namespaces=[f"vast-{number}" for number in range(5000)]))
     spaces.append(workloads.namespace("vast-4999"))
     expected["vast-4999"] = "vast"

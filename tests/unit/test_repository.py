@@ -56,6 +56,18 @@ def test_the_install_manifest_has_each_admission_policy_before_its_binding() -> 
     assert kinds["MutatingAdmissionPolicyBinding"]
 
 
+def test_no_mutating_policy_has_an_object_literal() -> None:
+    """In a list of a patch it panics API servers up to 1.36, whatever the failurePolicy."""
+    text = (ROOT / "manifests" / "install.yaml").read_text()
+    expressions = [
+        mutation["jsonPatch"]["expression"]
+        for document in yaml.safe_load_all(text)
+        for mutation in document.get("spec", {}).get("mutations", [])
+    ]
+    assert expressions
+    assert not any("Object{" in e or "Object." in e for e in expressions)
+
+
 def test_kopf_watches_and_does_nothing_else() -> None:
     """Its other decorators write on the objects; see handlers.py."""
     used = {
