@@ -1,13 +1,13 @@
 """What the admission policies of pools cost: the creation of pods and of namespaces, with and without them in turns.
 
-A policy that has pools as parameters runs once for each of them: so with few pools, and with 200.
+A policy that has pools as parameters runs once for each of them: so with few pools, and with 200, where few speak for all
+as the operator has it.
 """
 
 import json
 import statistics
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -16,6 +16,9 @@ from bench.common import say, session, spread
 from cluster import ControlPlane, workloads
 from cluster.operators import ROOT
 from cluster.waiting import until
+from rescheduler.api import names
+from rescheduler.api.pools import NamespacePool
+from rescheduler.core.spokesmen import spoken_for
 
 FEW, MANY = 3, 200
 ROUNDS, PODS, NAMESPACES, WARM_UP = 5, 100, 20, 10
@@ -111,8 +114,11 @@ def costs(plane: ControlPlane) -> dict[str, Any]:
     for space in (_IN, _OUT):
         until(lambda space=space: plane.kubectl("get", "sa", "default", "-n", space, check=False), "its account")
     found: dict[str, Any] = {}
-    for before, count in pairwise((0, FEW, MANY)):
-        plane.apply(*(_pool(index) for index in range(before, count)))
+    for count in (FEW, MANY):
+        made = [_pool(index) for index in range(count)]
+        for name in spoken_for(map(NamespacePool.from_object, made)):
+            made[int(name.removeprefix("pool"))]["metadata"]["labels"] = {names.SPOKEN_FOR: "true"}
+        plane.apply(*made)
         policies.wait(in_force=True)
         measures = {
             f"pod in a pool, {count} pools": lambda number: creations.pods(_IN, number),

@@ -281,3 +281,18 @@ def test_a_pool_spares_one_node_at_a_time_whoever_asks(pooled: Pooled) -> None:
     assert not site.observer.node(second)["spec"].get("unschedulable")
     site.annotate(first, None)
     site.phase(second, "Drained")
+
+
+def test_three_exclusive_pools_speak_for_all_at_admission(pooled: Pooled) -> None:
+    names = [pooled.pool(f"{pooled.name}-{number}", exclusive=True) for number in range(5)]
+
+    def looked_at() -> set[str]:
+        found = pooled.site.plane.get("nsp")["items"]
+        return {
+            p["metadata"]["name"] for p in found if "rescheduler.dev/spoken-for" not in p["metadata"].get("labels", {})
+        }
+
+    speaking = until(lambda: found if len(found := looked_at()) == 3 else None, "three to speak", seconds=60)
+    assert speaking
+    pooled.site.plane.kubectl("delete", "nsp", *speaking)
+    until(lambda: looked_at() == {*names} - speaking, "the others to speak", seconds=60)

@@ -354,6 +354,19 @@ def test_what_is_harmless_or_nobodys_business_is_let_in(cluster: Cluster) -> Non
         assert "nodeSelector" not in untouched["spec"]
 
 
+def test_pools_that_others_speak_for_are_not_looked_at(cluster: Cluster) -> None:
+    """It is the operator that sees to it that one is, where there is an exclusive one."""
+
+    def refused() -> bool:
+        return "is exclusive" in cluster.create(pod("p", "out", tolerations=[EVERYTHING]))
+
+    cluster.kubectl("label", "nsp", "red", "blue", f"{names.SPOKEN_FOR}=true")
+    until(lambda: not refused(), "nobody to speak")
+    cluster.kubectl("label", "nsp", "red", f"{names.SPOKEN_FOR}-")
+    until(refused, "one to speak")
+    cluster.kubectl("label", "nsp", "blue", f"{names.SPOKEN_FOR}-")
+
+
 def test_selectors_that_admission_would_defeat_are_refused(cluster: Cluster) -> None:
     """Such a ReplicaSet does not know its own pods: it would make them without end."""
     body = workloads.deployment("runaway", 1, "out")

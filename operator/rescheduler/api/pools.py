@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
+from rescheduler.api import names
 from rescheduler.api.conditions import Condition
 from rescheduler.api.policies import Mode
 from rescheduler.api.scalars import Model, NumberOrPercent, Words
@@ -87,7 +88,12 @@ class NamespacePoolStatus(Model):
 
 @dataclass(frozen=True, slots=True)
 class NamespacePool:
-    """A NamespacePool as read; `created` decides which of two pools keeps what both claim."""
+    """A NamespacePool as read.
+
+    Attributes:
+        created: decides which of two pools keeps what both claim.
+        spoken_for: it has that label.
+    """
 
     name: str
     uid: str
@@ -96,6 +102,7 @@ class NamespacePool:
     created: datetime | None
     spec: NamespacePoolSpec
     status: NamespacePoolStatus
+    spoken_for: bool = False
 
     @classmethod
     def from_object(cls, raw: Mapping[str, Any]) -> "NamespacePool":
@@ -110,4 +117,5 @@ class NamespacePool:
             datetime.fromisoformat(created) if created else None,
             NamespacePoolSpec.model_validate(raw["spec"]),
             NamespacePoolStatus.model_validate(raw.get("status") or {}),
+            names.SPOKEN_FOR in (meta.get("labels") or {}),
         )

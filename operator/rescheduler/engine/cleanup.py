@@ -5,7 +5,7 @@ import asyncio
 import structlog
 
 from rescheduler.api import names
-from rescheduler.core import nodes, pools
+from rescheduler.core import nodes, pools, spokesmen
 from rescheduler.core.pools import Mark
 from rescheduler.engine.exclusions import bound_to
 from rescheduler.engine.operator import Engine
@@ -67,6 +67,9 @@ async def _undo(client: Client, store: Store, engine: Engine) -> None:
 
 async def _unmap(client: Client, store: Store) -> None:
     """Take pools off namespaces, then off nodes: what is created from now on must not look for a label that goes."""
+    for pool in list(store.memberships.pools.values()):
+        if patch := spokesmen.patch(pool, spoken=False):
+            store.put(Kind.POOL, await client.patch(paths.pool(pool.name), patch))
     for space in list(store.namespaces.values()):
         if not space.ending and (patch := pools.namespace_patch(space, None)):
             store.put(Kind.NAMESPACE, await client.patch(paths.namespace(space.name), patch))

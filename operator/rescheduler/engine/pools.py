@@ -11,7 +11,7 @@ import structlog
 
 from rescheduler.api.pools import NamespacePool, NamespacePoolStatus, PoolBlocker
 from rescheduler.api.scalars import dump
-from rescheduler.core import exclusions, pool_reports, pools
+from rescheduler.core import exclusions, pool_reports, pools, spokesmen
 from rescheduler.core.facts import Node
 from rescheduler.core.memberships import Memberships, Touched
 from rescheduler.core.pools import Mark
@@ -205,6 +205,10 @@ class Pools:
             self._written.pop(name, None)
             return
         await self._ask_who_loses(pool)
+        spoken = name in spokesmen.spoken_for(self._memberships.pools.values())
+        if patch := spokesmen.patch(pool, spoken=spoken):
+            self._store.put(Kind.POOL, await self._client.patch(paths.pool(name), patch))
+            return  # it is looked at again for this
         await self._write(pool)
 
     def _members(self, pool: str) -> list[Node]:

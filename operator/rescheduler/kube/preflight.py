@@ -54,7 +54,7 @@ RIGHTS: tuple[Right, ...] = (
     *_rights("metrics.k8s.io", "nodes", "list"),
     *_rights("apiextensions.k8s.io", "customresourcedefinitions", "list watch"),
     *_rights(GROUP, "reschedulepolicies", "list watch"),
-    *_rights(GROUP, "namespacepools", "get list watch"),
+    *_rights(GROUP, "namespacepools", "get list watch patch"),
     *_rights(GROUP, "namespacepools/status", "patch"),
     *_rights(GROUP, "nodedrains", "get list watch create patch delete"),
     *_rights(GROUP, "nodedrains/status", "patch"),
