@@ -64,10 +64,11 @@ class Cluster:
         body = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
         return self.kubectl("create", "--dry-run=server", "-f", "-", input=body, check=False, **options)
 
-    def admitted(self, *objects: Object) -> list[Object]:
+    def admitted(self, *objects: Object, **options: Any) -> list[Object]:
         """What they would be; none may be refused."""
         body = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
-        return list(yaml.safe_load_all(self.kubectl("create", "--dry-run=server", "-o", "yaml", "-f", "-", input=body)))
+        said = self.kubectl("create", "--dry-run=server", "-o", "yaml", "-f", "-", input=body, **options)
+        return list(yaml.safe_load_all(said))
 
     def make(self, *objects: Object) -> None:
         body = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})

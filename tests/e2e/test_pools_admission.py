@@ -294,10 +294,10 @@ def touching(cluster: Cluster) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("touching")
-def test_what_is_added_is_added_once(cluster: Cluster) -> None:
-    """Also where the pod brings it along, and where the policies run again."""
+def test_what_is_added_is_added_once(cluster: Cluster, tenant: Path) -> None:
+    """Also where the pod brings it along, and where the policies run again; whoever creates the pod."""
     brought = pod("q", "red", {names.POOL: "blue"}, tolerations=[tolerating("red")], nodeSelector={"a/b.c": "d"})
-    for made in cluster.admitted(pod("p", "red"), brought):
+    for made in cluster.admitted(pod("p", "red"), brought, kubeconfig=tenant):
         assert made["metadata"]["labels"][names.POOL] == "red"
         assert made["spec"]["nodeSelector"][names.NODE_POOL] == "red"
         assert [t for t in made["spec"]["tolerations"] if t["key"] == names.POOL] == [tolerating("red")]
