@@ -1,7 +1,8 @@
 """Evens out nodes: every few minutes, and when a node or a policy changes, while a policy asks for it.
 
-All pods are listed in pieces, summed by node and dropped; only the pods of the few fullest nodes are looked at one by
-one, and forgotten too. What is remembered is small: how far each pool has come, and whose pods were moved of late.
+All pods are listed in pieces, summed by node and dropped (after a round of moves, those of the pool's nodes); only the
+pods of the few fullest nodes are looked at one by one, and forgotten too. What is remembered is small: how far each
+pool has come, and whose pods were moved of late.
 """
 
 import asyncio
@@ -35,11 +36,12 @@ log = structlog.get_logger("rescheduler.rebalancer")
 _EVERY = 180.0  # seconds between looks where nothing changes
 _SAMPLED = 60.0  # seconds between samples of usage
 _SOON = 2.0  # seconds from a change or a round's end to the next look, at least
-_SHARE = 20  # a look may take 1/20 of the time
+_SHARE = 20  # counting pods may take 1/20 of the time
+_FEW = 100  # nodes whose pods are listed node by node, rather than all pods at once
 _FIRST_WAIT, _LONGEST_WAIT = 2.0, 60.0  # seconds, where a look failed
 _REFILLED = timedelta(hours=1)  # so long after it came back a node is filled
 _BARREN = timedelta(minutes=10)  # so long nodes with nothing to move are passed over
-_PLACED = "status.phase!=Succeeded,status.phase!=Failed,spec.nodeName!="
+_UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
 
 
 class Mover(Protocol):
@@ -86,6 +88,8 @@ class Rebalancer:
         self._returned: dict[str, datetime] = {}  # by node: until when it is filled
         self._gist: object = None
         self._due, self._not_before, self._sample_at = 0.0, 0.0, 0.0
+        self._again: set[Key] = set()  # arenas to be looked at again, before all others are
+        self._again_at = 0.0
         self._wait = _FIRST_WAIT
 
     def wake(self) -> None:
@@ -109,7 +113,8 @@ class Rebalancer:
             await asyncio.gather(*rounds, return_exceptions=True)
 
     async def _sleep(self) -> None:
-        until = min(max(self._due, self._not_before), self._sample_at)
+        again = self._again_at if self._again else float("inf")
+        until = min(max(self._due, self._not_before), self._sample_at, again)
         try:
             async with asyncio.timeout(max(0.0, until - self._clock.monotonic())):
                 await self._wake.wait()
@@ -135,7 +140,10 @@ class Rebalancer:
                 self._sample_at = now + _SAMPLED
                 await self._usages.sample()
             if now >= max(self._due, self._not_before):
-                await self._look(found)
+                self._due = now + _EVERY
+                self._not_before = await self._look(found)
+            elif self._again and now >= self._again_at:
+                self._again_at = await self._look([arena for arena in found if arena.key in self._again])
             self._wait = _FIRST_WAIT
         except TRANSIENT as error:
             log.warning("rebalance.look_failed", error=str(error))
@@ -160,28 +168,33 @@ class Rebalancer:
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
-    async def _look(self, found: Sequence[Arena]) -> None:
+    async def _look(self, found: Sequence[Arena]) -> float:
+        """Look at these; when, at the earliest, they may be looked at again."""
+        self._again -= {arena.key for arena in found}
+        self._expire(self._clock.now())
         began = self._clock.monotonic()
-        self._due = began + _EVERY
-        now = self._clock.now()
-        self._rests = {owner: until for owner, until in self._rests.items() if until > now}
-        self._spared = {owner: until for owner, until in self._spared.items() if until > now}
-        self._barren = {name: until for name, until in self._barren.items() if until > now}
-        asked = await self._count()
+        asked = await self._count({node.name for arena in found for node in arena.nodes})
+        ended = self._clock.monotonic()
         for arena in found:
             if arena.key not in self._rounds and len(arena.nodes) > 1:
                 await self._even_out(arena, asked)
-        ended = self._clock.monotonic()
-        self._not_before = ended + max(_SOON, (ended - began) * _SHARE)
+        return self._clock.monotonic() + max(_SOON, (ended - began) * _SHARE)
 
-    async def _count(self) -> Mapping[str, Counter[str]]:
-        """What the pods on each node ask for, and how many they are."""
+    def _expire(self, now: datetime) -> None:
+        for kept in (self._rests, self._spared, self._barren):
+            for name in [name for name, until in kept.items() if until <= now]:
+                del kept[name]
+
+    async def _count(self, names: Collection[str]) -> Mapping[str, Counter[str]]:
+        """What the pods on each of these nodes ask for, and how many they are."""
+        places = [f"spec.nodeName={name}" for name in sorted(names)] if len(names) <= _FEW else ["spec.nodeName!="]
         found: dict[str, Counter[str]] = {}
-        async for page in self._client.list(paths.PODS, fieldSelector=_PLACED):
-            for raw in page["items"]:
-                sums = found.setdefault(raw["spec"]["nodeName"], Counter())
-                sums.update(held(raw))
-                sums[PODS] += 1
+        for place in places:
+            async for page in self._client.list(paths.PODS, fieldSelector=f"{place},{_UNFINISHED}"):
+                for raw in page["items"]:
+                    sums = found.setdefault(raw["spec"]["nodeName"], Counter())
+                    sums.update(held(raw))
+                    sums[PODS] += 1
         return found
 
     async def _even_out(self, arena: Arena, asked: Mapping[str, Counter[str]]) -> None:
@@ -202,7 +215,7 @@ class Rebalancer:
         resting = self._rests.keys() | self._moving.keys()
         shifts = rebalances.choose(found, candidates, resting=resting, most=course.allowance)
         if not shifts:
-            self._wait_for(resting, candidates, found)
+            self._wait_for(arena, found, candidates, resting)
         elif arena.policy.spec.mode is Mode.AUDIT:
             self._announcer.would_move(arena, found, shifts)
         else:
@@ -217,14 +230,14 @@ class Rebalancer:
         came = self._lineages.replaces(candidate.pod, self._clock.now())
         return not came and candidate.owner not in self._spared and candidate.owner not in course.spared
 
-    def _wait_for(self, resting: Collection[str], candidates: Sequence[Candidate], found: Sides) -> None:
+    def _wait_for(self, arena: Arena, found: Sides, candidates: Sequence[Candidate], resting: Collection[str]) -> None:
         """Nothing is to be moved now: look at other nodes, or again when the first of these owners has rested."""
         now, waiting = self._clock.now(), {each.pod.node: each.owner for each in candidates if each.owner in resting}
         barren = [load.name for load in found.givers if load.name not in waiting]
         self._barren |= dict.fromkeys(barren, now + _BARREN)
         ends = [self._rests[owner] for owner in waiting.values() if owner in self._rests]
         if barren:
-            self._due = self._clock.monotonic()
+            self._again.add(arena.key)
         elif ends:
             soonest = (min(ends) - now).total_seconds()
             self._due = min(self._due, self._clock.monotonic() + max(_SOON, soonest))
@@ -275,7 +288,7 @@ class Rebalancer:
             pairs = zip(shifts, outcomes, strict=True)
             self._courses[arena.key] = course.end([shift for shift, outcome in pairs if outcome is Outcome.MOVED])
         self._usages.begin_anew(node.name for node in arena.nodes)
-        self._due = self._clock.monotonic()
+        self._again.add(arena.key)
         self._wake.set()
 
     async def _move(self, arena: Arena, shift: Shift) -> Outcome:

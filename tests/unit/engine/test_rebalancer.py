@@ -58,12 +58,13 @@ class Cluster:
     def policy(self, **spec: Any) -> None:
         self.put(Kind.POLICY, "p", spec={"rebalance": {"enabled": True}, **spec})
 
-    def node(self, name: str, *pods: int, **spec: Any) -> None:
+    def node(self, name: str, *pods: int, pool: str = "", **spec: Any) -> None:
         status = {
             "allocatable": {"cpu": "10", "memory": "10Gi", "pods": "110"},
             "conditions": [{"type": "Ready", "status": "True"}],
         }
-        self.put(Kind.NODE, name, spec=spec, status=status)
+        labels = {"rescheduler.node-restriction.kubernetes.io/pool": pool} if pool else {}
+        self.put(Kind.NODE, name, metadata={"labels": labels}, spec=spec, status=status)
         for size in pods:
             pod = f"p{len(self.at) + 1}"
             self.at[pod], self.size[pod] = name, size
@@ -89,9 +90,13 @@ class Cluster:
         if path == "/apis/apps/v1/namespaces/s/deployments":
             yield {"items": [deployment(self.owner.get(pod, pod)) for pod in self.at]}
             return
-        node = params["fieldSelector"].removeprefix("spec.nodeName=")
-        yield {"items": [self.raw(pod) for pod, at in self.at.items() if node in (at, params["fieldSelector"])]}
         assert path == paths.PODS
+        place = params["fieldSelector"].split(",")[0]
+        yield {
+            "items": [
+                self.raw(pod) for pod, at in self.at.items() if place in (f"spec.nodeName={at}", "spec.nodeName!=")
+            ]
+        }
 
     def raw(self, pod: str) -> dict[str, Any]:
         name = self.owner.get(pod, pod)
@@ -188,7 +193,35 @@ async def test_only_pods_of_nodes_that_give_are_looked_at(cluster: Cluster) -> N
     cluster.node("b")
     cluster.node("c", 70)
     await cluster.turn()
-    assert [word for word in cluster.asked if word.startswith("spec.nodeName=")] == ["spec.nodeName=a"]
+    assert [word for word in cluster.asked if word.startswith("spec.nodeName=") and "," not in word] == [
+        "spec.nodeName=a"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("few", "lists"), [(3, ["spec.nodeName=a", "spec.nodeName=b", "spec.nodeName=c"]), (2, ["spec.nodeName!="])]
+)
+async def test_few_nodes_are_asked_one_by_one_and_many_all_at_once(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, few: int, lists: list[str]
+) -> None:
+    monkeypatch.setattr("rescheduler.engine.rebalancer._FEW", few)
+    cluster.policy()
+    for name in "abc":
+        cluster.node(name, 60)
+    await cluster.turn()
+    assert [word.split(",")[0] for word in cluster.asked if "status.phase" in word] == lists
+
+
+async def test_after_a_round_only_its_own_pool_is_looked_at(cluster: Cluster) -> None:
+    cluster.policy()
+    cluster.node("a", 30, 30, 30)
+    cluster.node("b")
+    for name in "cd":
+        cluster.node(name, 60, pool="shop")
+    await cluster.turn()
+    cluster.asked.clear()
+    await cluster.turn(0.1)
+    assert {word[len("spec.nodeName=")] for word in cluster.asked if "status.phase" in word} == {"a", "b"}
 
 
 async def test_in_audit_it_is_said_once_and_nothing_moves(cluster: Cluster) -> None:
