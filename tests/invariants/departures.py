@@ -8,6 +8,7 @@ from math import ceil
 from invariants.objects import (
     MOVE,
     OUT_OF_SERVICE,
+    SHUNS,
     SHUTDOWN,
     Json,
     annotations,
@@ -44,6 +45,8 @@ def only_pods_of_a_drain_go(picture: Picture, change: Change) -> Said:
         yield "ends a pod that nothing would recreate"
     if released(pod):
         return  # also one whose drain has ended, and that cannot be given back
+    if node and has_taint(node, SHUNS) and picture.gives(node):
+        return  # a single pod is moved off a node that is not drained
     if drain is None or True not in picture.lately("begun", node_of(pod)):
         yield "ends a pod of a node without a drain that has begun"
         return
@@ -154,7 +157,7 @@ def releases_are_few(picture: Picture, change: Change) -> Said:
     if node is None or deployment is None:
         yield "releases a pod of no Deployment, or of no node"
         return
-    if True not in picture.lately("cordoned", name(node)):
+    if True not in picture.lately("cordoned", name(node)) and not (has_taint(node, SHUNS) and picture.gives(node)):
         yield "releases a pod of a node that is not cordoned"
     if True not in picture.lately("pod", uid(pod)) or claims(pod):
         yield "releases a pod that is not Ready, or has a volume of its own"

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from invariants.objects import (
     MOVE,
     OUT_OF_SERVICE,
+    SHUNS,
     SHUTDOWN,
     Json,
     annotations,
@@ -22,7 +23,7 @@ from invariants.pictures import Picture
 from invariants.records import Change
 
 _GROUP = "rescheduler.dev"
-_TAINTS = ((f"{_GROUP}/drain", "PreferNoSchedule"), (OUT_OF_SERVICE, "NoSchedule"))
+_TAINTS = ((SHUNS, "PreferNoSchedule"), (OUT_OF_SERVICE, "NoSchedule"))
 _CONDITIONS = ("DrainInProgress", "Drained", "MaintenanceInProgress")
 _WORDS = {
     "pods": {"pod-template-hash", MOVE, "controller.kubernetes.io/pod-deletion-cost"},
@@ -91,6 +92,8 @@ def what_is_added_was_recorded(picture: Picture, change: Change) -> Said:
     if change.cordons and not (record.get("uid") == uid(after) and record.get("cordonedByUs")):
         yield "cordons without a record of it"
     named = {(t["key"], t["effect"]) for t in record.get("addedTaints") or ()}
+    if picture.gives(after):
+        named.add((SHUNS, "PreferNoSchedule"))
     old, new = ({(t["key"], t["effect"]) for t in raw["spec"].get("taints") or ()} for raw in (before, after))
     if new - old - named:
         yield f"sets the taint {new - old - named} without a record of it"

@@ -7,6 +7,7 @@ from typing import Any
 Json = dict[str, Any]
 HASH, RELEASED = "pod-template-hash", "rescheduler-released"
 MOVE = "rescheduler.dev/move"
+SHUNS = "rescheduler.dev/drain"
 OUT_OF_SERVICE, SHUTDOWN = "node.kubernetes.io/out-of-service", "node.cloudprovider.kubernetes.io/shutdown"
 
 

@@ -148,6 +148,12 @@ class Picture:
             found += [Policy.from_object(raw) for raw in ranked[:1]]
         return found
 
+    def gives(self, node: Json) -> bool:
+        """Whether single pods may be moved off the node: it is evened out, and no drain has anything on it."""
+        drain = self.drain(name(node)) or {}
+        record = (drain.get("status") or {}).get("node") or {}
+        return not record.get("addedTaints") and any(p.spec.rebalance.enabled for p in self.policies(node))
+
     def deployment_of(self, pod: Json, move: Json | None) -> Json | None:
         """The Deployment that a pod belongs to, or from which it was released."""
         above = move["deploymentUID"] if move else ""

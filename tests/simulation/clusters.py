@@ -40,10 +40,10 @@ class Cluster:
         """The time of the server and of everybody whose clock is right."""
         return _BEGAN + timedelta(seconds=self._loop.time() - self._zero)
 
-    def add_node(self, called: str, labels: Mapping[str, str], *, pods: int) -> None:
-        """A machine that is up, and its Node and Lease."""
+    def add_node(self, called: str, labels: Mapping[str, str], *, pods: int, **room: str) -> None:
+        """A machine that is up, and its Node and Lease; `room`: what it has beside pods, which nobody but us counts."""
         labels = {"kubernetes.io/hostname": called, **labels}
-        size = {"cpu": "64", "memory": "256Gi", "pods": str(pods)}
+        size = {"cpu": "64", "memory": "256Gi", "pods": str(pods), **room}
         status = {"allocatable": size, "conditions": []}
         body = {"metadata": {"name": called, "labels": labels}, "spec": {}, "status": status}
         self.server.make("nodes", body)

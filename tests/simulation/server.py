@@ -250,17 +250,24 @@ class Server:
             judge.change(change)
 
 
+_FIELDS = ("spec.nodeName", "status.phase")
+
+
 def _filter(query: Mapping[str, Any]) -> Callable[[Json], bool]:
-    """Of a list or watch: `spec.nodeName=…` as field selector, `key=value,…` as label selector, and no other."""
+    """Of a list or watch: node and phase as field selector, `key=value,…` as label selector, and no other."""
     field_selector, label_selector = query.get("fieldSelector", ""), query.get("labelSelector", "")
-    key, _, node = field_selector.partition("=")
-    if key not in ("", "spec.nodeName") or any(word in label_selector for word in ("!", "(")):
+    fields = [part.partition("=") for part in field_selector.split(",") if part]
+    if any(word in label_selector for word in ("!", "(")) or any(
+        key.rstrip("!") not in _FIELDS for key, _, _ in fields
+    ):
         raise NotImplementedError(f"selectors {field_selector!r} {label_selector!r}")
     wanted = {"matchLabels": dict(part.split("=") for part in label_selector.split(",") if part)}
 
     def fits(raw: Json) -> bool:
-        if key and (raw.get("spec") or {}).get("nodeName", "") != node:
-            return False
+        for key, _, value in fields:
+            part, _, field = key.rstrip("!").partition(".")
+            if ((raw.get(part) or {}).get(field, "") == value) is key.endswith("!"):
+                return False
         return selects(wanted, raw["metadata"].get("labels") or {})
 
     return fits

@@ -89,6 +89,10 @@ def _gist(body: Json) -> str:
 # -- the cluster of a seed ----------------------------------------------------------------------------------------------
 
 
+_SMALL = {"cpu": "100m", "memory": "160Mi"}  # a pod is a tenth
+_REBALANCE = {"enabled": True, "high": "25%", "low": "20%"}
+
+
 def _policy(chance: random.Random) -> Json:
     pick = chance.choice
     unknown = {"type": "Ready", "status": ["Unknown"], "for": pick(("0s", "10s", "60s"))}
@@ -141,15 +145,15 @@ def _objects(chance: random.Random) -> list[Json]:
     ]
 
 
-def _build(chance: random.Random, cluster: Cluster) -> Json:
+def _build(chance: random.Random, cluster: Cluster, *, evens: bool) -> Json:
     zones = chance.choice(((), ("a", "b"), ("a", "b", "c")))
     count, masters = chance.randint(4, 8), chance.choice((0, 0, 2, 3))
     room = chance.choice((6, 8, 30))
     for index in range(count):
         zone = {ZONE: zones[index % len(zones)]} if zones else {}
         role = {CONTROL_PLANE: ""} if index < masters else {}
-        cluster.add_node(f"n{index + 1}", {**zone, **role}, pods=room)
-    spec = _policy(chance)
+        cluster.add_node(f"n{index + 1}", {**zone, **role}, pods=room, **(_SMALL if evens else {}))
+    spec = _policy(chance) | ({"rebalance": _REBALANCE} if evens else {})
     cluster.deploy(workloads.policy("default", **spec), *_objects(chance))
     static = {"nodeName": "n1", "tolerations": [{"operator": "Exists"}]}
     mirror = workloads.bare_pod("static-n1", SPACE, annotations={"kubernetes.io/config.mirror": "x"}, **static)
@@ -162,21 +166,24 @@ def _build(chance: random.Random, cluster: Cluster) -> Json:
 # -- telling -----------------------------------------------------------------------------------------------------------
 
 
-def tell(seed: int, acts: Sequence[Act] | None = None, *, settles: float = SETTLES) -> Told:
-    """Tell the story of a seed, with other acts where some are given; in the end all must be well within `settles`."""
+def tell(seed: int, acts: Sequence[Act] | None = None, *, settles: float = SETTLES, evens: bool = False) -> Told:
+    """Tell the story of a seed, with other acts where some are given; in the end all must be well within `settles`.
+
+    `evens`: its policy has nodes evened out meanwhile.
+    """
     random.seed(seed)  # the engine's jitter
     with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
-        return runner.run(_tell(seed, acts, settles))
+        return runner.run(_tell(seed, acts, settles, evens=evens))
 
 
-async def _tell(seed: int, acts: Sequence[Act] | None, settles: float) -> Told:
+async def _tell(seed: int, acts: Sequence[Act] | None, settles: float, *, evens: bool) -> Told:
     chance = random.Random(seed)
     cluster = Cluster(random.Random(seed))
     judge = Judge(Picture(_LAG), frozenset(("operator-a", "operator-b")), (NAMESPACE, "rescheduler"))
     scribe = _Scribe(cluster)
     cluster.server.judges += [judge, scribe]
     structlog.configure(processors=[scribe.log], cache_logger_on_first_use=False)
-    policy = _build(chance, cluster)
+    policy = _build(chance, cluster, evens=evens)
     told = Told(
         seed, draw(chance, cluster, ["web", "single", "never"], minutes=MINUTES) if acts is None else acts, policy
     )

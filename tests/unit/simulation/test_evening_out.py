@@ -1,0 +1,27 @@
+"""Nodes evened out by the real engine in simulated time while machines fail and operators are killed: nothing breaks."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import structlog
+
+from simulation.stories import Told, tell
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+def told(seed: int) -> Told:
+    """In a thread of its own, whose event loop is nobody else's."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(tell, seed, evens=True).result()
+
+
+def test_stories_of_clusters_that_are_evened_out_meanwhile_break_nothing() -> None:
+    stories = [told(seed) for seed in (21, 24, 33, 39, 47, 52)]
+    assert not [str(story) for story in stories if story.broken]
+    assert any("rebalance.moved" in line for story in stories for line in story.lines)
