@@ -98,6 +98,7 @@ def test_a_budget_that_never_allows_is_named_and_holds_no_other_pod(site: Site) 
     (blocker, *_) = until(lambda: (site.observer.drain(nodes[0]) or {})["status"]["blockers"], "the blocker")
     assert blocker["class"] == "BudgetMisconfigured"
     assert "PodDisruptionBudget stuck" in blocker["hint"]
+    assert (blocker["pdb"], blocker["healthy"], blocker["needed"]) == ("stuck", 2, 2)
     site.plane.kubectl("delete", "pdb", "-n", site.name, "stuck")
     site.phase(nodes[0], "Drained")
 
