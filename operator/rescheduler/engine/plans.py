@@ -82,6 +82,7 @@ class Plans:
         asked.pods, asked.volumes = frozenset(pod.uid for pod in pods), volumes
         if self._task is None and now >= self._first and self._is_due(now):
             self._task = asyncio.create_task(self._plan(), name="plan")
+            self._task.add_done_callback(self._ended)
         if not asked.answered and asked.homeless and wait and now - asked.since < _PATIENCE:
             return None
         return {pod.uid: found for pod in pods if (found := self._forecasts.get(pod.uid))}
@@ -122,6 +123,12 @@ class Plans:
             self._task = None
             self._changed(holders)
 
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A bug must show, and must not be met again at every look."""
+        if not task.cancelled() and (error := task.exception()):
+            log.error("plan.task_failed", exc_info=error)
+            self._first = self._clock.monotonic() + _RETRY
+
     async def _make(self, holders: Iterable[str]) -> None:
         drains = {name: drain for name in holders if (drain := self._store.drain(name))}
         nodes = {drain.spec.node_name for drain in drains.values()}
@@ -130,7 +137,8 @@ class Plans:
         async for page in self._client.list(paths.PODS):
             for raw in page["items"]:
                 census.add(raw)
-        asked = [self._asked[name] for name in sorted(drains, key=self._began) if name in self._asked]
+        still = [name for name in drains if name in self._asked]  # others were over while the pods were listed
+        asked = [self._asked[name] for name in sorted(still, key=self._began)]
         known = {resident.uid: resident for rows in census.residents.values() for resident in rows}
         leaving = [known[uid] for each in asked for uid in each.homeless if uid in known]
         ground = Ground(
