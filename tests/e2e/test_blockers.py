@@ -53,7 +53,8 @@ def test_a_pod_that_a_finalizer_keeps_is_named_with_it_and_holds_no_other_node(s
     assert site.observer.phase(node) != "Drained"
     site.patch("pod", name, {"metadata": {"finalizers": None}}, "-n", site.name)
     site.phase(node, "Drained")
-    assert site.evictions() == [name]
+    # Its replacement may have come up on the other node before that was cordoned.
+    assert site.evictions().count(name) == 1
 
 
 def test_where_no_second_pod_can_be_had_all_but_the_last_go_plainly(site: Site) -> None:

@@ -13,8 +13,8 @@ from cluster.operators import Operator, install
 from cluster.waiting import until
 from e2e.conftest import Site
 
-GRACE = "24s"  # the node controller's: a Lease is renewed every 8 s, and suspected long before the node is Unknown
-TIMEOUT = "11s"
+GRACE = "36s"  # the node controller's: a Lease is renewed every 10 s, and suspected long before the node is Unknown
+TIMEOUT = "13s"
 
 
 @pytest.fixture(scope="module")
