@@ -14,7 +14,7 @@ from rescheduler.core.facts import Node
 from rescheduler.core.ownerships import owner
 from rescheduler.core.rebalances import Bounds
 from rescheduler.core.storms import storm
-from rescheduler.core.turns import World, blind
+from rescheduler.core.worlds import World, blind
 
 Key = tuple[str, str]
 """Pool (empty: none) and policy."""

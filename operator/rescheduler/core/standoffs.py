@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rescheduler.api.drains import BlockerClass, NodeDrain, Phase
+from rescheduler.core.barriers import failed
 from rescheduler.core.budgets import Budget
 from rescheduler.core.demands import asked, held
 from rescheduler.core.facts import Node
@@ -17,7 +18,6 @@ from rescheduler.core.placement import keeps_off, may_run_on
 from rescheduler.core.pods import FINISHED
 from rescheduler.core.quantities import PODS
 from rescheduler.core.slots import blocked_for_long
-from rescheduler.core.turns import failed
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 

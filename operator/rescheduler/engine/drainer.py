@@ -15,7 +15,7 @@ from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, NodeDrainStatus, Phase
 from rescheduler.api.policies import Drain, OnTimeout, Policy
 from rescheduler.api.scalars import dump
-from rescheduler.core import drains, proofs, reports, turns
+from rescheduler.core import barriers, drains, proofs, reports, turns
 from rescheduler.core.drains import Command, Fact
 from rescheduler.core.facts import UNREACHABLE, Node
 from rescheduler.core.health import Health
@@ -215,7 +215,7 @@ class Drainer:
         if here is None or drain.status.started_at is None:
             return Standing()
         health = self._t.store.world().diagnose(here, now).health
-        failing = drain.deletion_timestamp is None and turns.failed(drain) and health is Health.FAILED
+        failing = drain.deletion_timestamp is None and barriers.failed(drain) and health is Health.FAILED
         return await self._fence.look(drain, here, policy, failing=failing)
 
     def _seen(

@@ -12,7 +12,7 @@ import structlog
 
 from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import Force, Policy
-from rescheduler.core import nodes, pods, proofs, reports, turns, twins
+from rescheduler.core import barriers, nodes, pods, proofs, reports, twins
 from rescheduler.core.facts import UNREACHABLE, Node
 from rescheduler.core.holds import Held, Hold
 from rescheduler.core.pods import Pod
@@ -118,7 +118,7 @@ class Fence:
         if self._clock.monotonic() - self._lifted_at < _WATCHED:
             return Held(Hold.CANCELLED, "the node was out of service until just now: nothing is moved for a minute")
         anew = record is not None and record.boot_id not in ("", here.boot_id)
-        booting = anew and here.ready not in (ALIVE, UNREACHABLE) and turns.only_failed(drain)
+        booting = anew and here.ready not in (ALIVE, UNREACHABLE) and barriers.only_failed(drain)
         return self._booting(here, policy) if booting else None
 
     def _booting(self, here: Node, policy: Policy | None) -> Held | None:

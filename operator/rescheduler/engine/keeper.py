@@ -8,7 +8,7 @@ import structlog
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, NodeRecord, Phase
-from rescheduler.core import nodes, proofs, reports, sightings, triggers, turns
+from rescheduler.core import barriers, nodes, proofs, reports, sightings, triggers, turns
 from rescheduler.core.drains import Fact
 from rescheduler.core.facts import UNREACHABLE, Node, node
 from rescheduler.core.holds import Hold
@@ -100,7 +100,7 @@ class Keeper:
         self._store.promise(self._name, begun)
         try:
             # Until our conditions show that the cordon was through, also after a lost race, the node may have healed.
-            if turns.only_failed(drain) and not here.condition(names.DRAIN_IN_PROGRESS):
+            if barriers.only_failed(drain) and not here.condition(names.DRAIN_IN_PROGRESS):
                 here = await self._fresh(here)
                 if not await self._still(scene, here):
                     return replace(scene, node=here, phase=Phase.WAITING)  # healed meanwhile: its request will go

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from rescheduler.api.policies import Suspend
 from rescheduler.api.pools import PoolBlocker
-from rescheduler.core import pool_moves, shifts, turns
+from rescheduler.core import pool_moves, shifts, worlds
 from rescheduler.core.facts import Node
 from rescheduler.core.holds import Held
 from rescheduler.core.pods import Pod
@@ -68,7 +68,7 @@ class PoolMoves:
         return label == self._store.memberships.of_namespace(name) and now - since >= SETTLE
 
     def _held(self, node: Node) -> Held | None:
-        return shifts.held(node, self._store.policy(node), turns.blind(self._store.world(), self._clock.now()))
+        return shifts.held(node, self._store.policy(node), worlds.blind(self._store.world(), self._clock.now()))
 
     def _suspend(self, node: Node) -> Suspend:
         policy = self._store.policy(node)

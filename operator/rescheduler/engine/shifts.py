@@ -14,7 +14,7 @@ import structlog
 
 from rescheduler.api.drains import Blocker, BlockerClass, NodeDrainStatus
 from rescheduler.api.policies import Drain, Policy, Suspend
-from rescheduler.core import shifts, turns
+from rescheduler.core import shifts, worlds
 from rescheduler.core.facts import Node, node
 from rescheduler.core.holds import Hold
 from rescheduler.core.nodes import Patch
@@ -158,7 +158,7 @@ class Shift:
             await self._write(here, None if shifts.has_record(drain) else shifts.welcome_patch(here))
             return None
         policy = self._t.store.policy(here)
-        held = shifts.held(here, policy, turns.blind(self._t.store.world(), self._t.clock.now()))
+        held = shifts.held(here, policy, worlds.blind(self._t.store.world(), self._t.clock.now()))
         if held and held.reason is Hold.STALE_VIEW:
             return _LOOK_AGAIN
         self._pods.follow(self.name)

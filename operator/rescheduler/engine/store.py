@@ -16,7 +16,7 @@ from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import Policy
 from rescheduler.api.pools import NamespacePool
-from rescheduler.core import facts, namespaces, pool_budgets, proofs, sightings, turns
+from rescheduler.core import facts, namespaces, pool_budgets, proofs, sightings, worlds
 from rescheduler.core.facts import Node
 from rescheduler.core.memberships import Memberships, Touched
 from rescheduler.core.namespaces import Namespace
@@ -24,7 +24,7 @@ from rescheduler.core.policies import Winners
 from rescheduler.core.pool_budgets import PoolBudget
 from rescheduler.core.proofs import Witness
 from rescheduler.core.sightings import Sighting
-from rescheduler.core.turns import World
+from rescheduler.core.worlds import World
 
 log = structlog.get_logger("rescheduler.store")
 _STALE = timedelta(seconds=10)
@@ -260,7 +260,7 @@ class Store:
 
     def set_listed(self, when: datetime) -> None:
         """All kinds have been listed in full; after a long time without, every `for` starts anew."""
-        if self.listed and when - self.listed >= turns.STALE:
+        if self.listed and when - self.listed >= worlds.STALE:
             self._start_anew()
         self.listed = when
         self._world = None
@@ -271,7 +271,7 @@ class Store:
 
     def blind(self) -> bool:
         """Whether what we know of the cluster is not to be acted on."""
-        return bool(turns.blind(self.world(), self._now()))
+        return bool(worlds.blind(self.world(), self._now()))
 
     def promise(self, name: str, when: datetime | None) -> None:
         """Count a drain as begun before its status says so: two must not take one slot. None takes it back."""

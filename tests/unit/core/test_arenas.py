@@ -12,7 +12,7 @@ from rescheduler.core.arenas import begun, survey
 from rescheduler.core.facts import Node, NodeCondition, Taint
 from rescheduler.core.policies import Winners
 from rescheduler.core.sightings import see
-from rescheduler.core.turns import World
+from rescheduler.core.worlds import World
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 POOL = "rescheduler.node-restriction.kubernetes.io/pool"

@@ -15,7 +15,8 @@ from rescheduler.core.holds import Hold
 from rescheduler.core.policies import Winners
 from rescheduler.core.pool_budgets import PoolBudget
 from rescheduler.core.sightings import see
-from rescheduler.core.turns import STALE, World, held, suspected
+from rescheduler.core.turns import held, suspected
+from rescheduler.core.worlds import STALE, World
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
