@@ -12,9 +12,8 @@ from datetime import datetime
 import structlog
 
 from rescheduler.api import names
-from rescheduler.api.drains import NodeDrain, NodeDrainStatus, Phase
+from rescheduler.api.drains import NodeDrain, Phase
 from rescheduler.api.policies import Drain, OnTimeout, Policy
-from rescheduler.api.scalars import dump
 from rescheduler.core import barriers, drains, proofs, reports, turns
 from rescheduler.core.drains import Command, Fact
 from rescheduler.core.facts import UNREACHABLE, Node
@@ -31,11 +30,11 @@ from rescheduler.engine.heartbeats import Heartbeats
 from rescheduler.engine.keeper import Keeper
 from rescheduler.engine.metrics import Metrics
 from rescheduler.engine.node_pods import PATIENCE, Movers, NodePods
+from rescheduler.engine.records import Record
 from rescheduler.engine.standoffs import Standoffs
-from rescheduler.engine.store import Kind, Store
+from rescheduler.engine.store import Store
 from rescheduler.engine.surroundings import Surroundings
-from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT, ApiError, Client
+from rescheduler.kube.client import TRANSIENT, Client
 
 log = structlog.get_logger("rescheduler.drainer")
 
@@ -44,7 +43,6 @@ _TIMED = 1.0  # seconds, where pods have deadlines
 _SETTLE = 0.02  # seconds; a burst of pod events is one look
 _LONGEST_SETTLE = 0.25
 _SHARE = 3  # of the time, looks take at most one part in so many, over all drains: requests must not wait for them
-_WRITE_EVERY = 1.0  # seconds between writes of mere progress
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0  # seconds
 
 
@@ -72,12 +70,12 @@ class Drainer:
         self._t = tools
         self._wake = asyncio.Event()
         shared = (tools.client, tools.store, tools.clock, tools.announcer, tools.heartbeats)
+        self._record = Record(name, tools.client, tools.store, tools.clock, tools.announcer, self.wake)
         self._keeper = Keeper(name, *shared, leaving=tools.leaving)
         self._fence = Fence(*shared, self._keeper)
         self._pods = NodePods(name, tools.movers, self.wake, self._fence.confirm)
         self._standoffs = Standoffs(tools.client, tools.store, tools.clock, tools.movers.budgets)
         self._claims = Claims(tools.client, tools.clock)
-        self._written_at = float("-inf")
         self._cost = 0.0  # seconds that the last look at the pods took
 
     def wake(self) -> None:
@@ -95,7 +93,7 @@ class Drainer:
                     wait = _FIRST_WAIT
                 except TRANSIENT as error:
                     log.warning("drain.step_failed", node=drain.spec.node_name, drain=self.name, error=str(error))
-                    await self._reread(error)
+                    await self._record.reread(error)
                     pause, wait = wait, min(wait * 2, _LONGEST_WAIT)
                     await asyncio.sleep(pause)
                     continue
@@ -116,18 +114,6 @@ class Drainer:
         self._t.store.promise(self.name, None)
         self._t.surroundings.forget(self.name)
         self._pods.close()
-
-    async def _reread(self, error: Exception) -> None:
-        """After a conflict the copy in memory is old: read the NodeDrain live, and forget it where it is gone."""
-        if not isinstance(error, ApiError) or error.code not in (404, 409, 422):
-            return
-        try:
-            self._t.store.put(Kind.DRAIN, await self._t.client.get(paths.drain(self.name)))
-        except ApiError as gone:
-            if gone.code == 404:
-                self._t.store.drop(Kind.DRAIN, self.name)
-        except TRANSIENT:
-            return
 
     async def _look(self, drain: NodeDrain) -> float:
         """One step; seconds until the next where nothing happens."""
@@ -242,14 +228,14 @@ class Drainer:
     async def _end(self, commands: Iterable[Command], scene: reports.Scene) -> float | None:
         """Commands after which the drain is over, or another one; seconds until the next look, None: there was none."""
         if Command.FORGET in commands:
-            await self._forget(scene.drain, scene.node)
+            await self._record.forget(scene.drain, scene.node)
             return _LOOK_AGAIN
         if Command.RESTORE in commands and scene.node is not None:
             await self._write(scene)
             await self._keeper.restore(scene.drain)
             return 0.0
         if Command.CANCEL in commands:
-            await self._cancel(scene)
+            await self._record.cancel(scene)
             return 0.0
         if Command.STEP_BACK in commands:
             await self._step_back(scene)
@@ -322,6 +308,9 @@ class Drainer:
             return None
         return self._pods.move(tally, policy, scene.settings, begun=finish)
 
+    async def _write(self, scene: reports.Scene, *, now: bool = False) -> None:
+        await self._record.write(scene, self._pods, now=now)
+
     async def _step_back(self, scene: reports.Scene) -> None:
         """Put the node back, and be as a drain that has not begun."""
         here = await self._keeper.put_back(scene.drain, {})
@@ -329,43 +318,6 @@ class Drainer:
         self._pods.close()
         self._pods = NodePods(self.name, self._t.movers, self.wake, self._fence.confirm)
         await self._write(replace(scene, node=here, record=None, begun=None, tally=None), now=True)
-
-    async def _write(self, scene: reports.Scene, *, now: bool = False) -> None:
-        """Write the status where it differs; mere progress at most once a second."""
-        wanted = reports.status(scene)
-        before = scene.drain.status
-        if wanted == before:
-            return
-        urgent = now or _gist(wanted) != _gist(before)
-        monotonic = self._t.clock.monotonic()
-        if not urgent and monotonic - self._written_at < _WRITE_EVERY:
-            asyncio.get_running_loop().call_later(_WRITE_EVERY, self.wake)
-            return
-        self._written_at = monotonic
-        body = {"metadata": {"resourceVersion": scene.drain.resource_version}, "status": _cleared(before, wanted)}
-        raw = await self._t.client.patch(f"{paths.drain(self.name)}/status", body)
-        self._t.store.put(Kind.DRAIN, raw)
-        self._t.announcer.changed(scene, before, wanted, self._pods.uids(), self._pods.owners())
-
-    async def _cancel(self, scene: reports.Scene) -> None:
-        self._t.announcer.timed_out(scene)
-        answer = await self._t.client.delete(paths.drain(self.name), {"preconditions": {"uid": scene.drain.uid}})
-        if answer.get("kind") == "NodeDrain":
-            self._t.store.put(Kind.DRAIN, answer)
-
-    async def _forget(self, drain: NodeDrain, here: Node | None) -> None:
-        """Let the NodeDrain go; one whose node is gone is deleted first."""
-        record = drain.status.node
-        if drain.deletion_timestamp is None:
-            self._t.announcer.node_gone(drain, here)
-            await self._t.client.delete(paths.drain(self.name), {"preconditions": {"uid": drain.uid}})
-        if names.FINALIZER in drain.finalizers:
-            kept = [f for f in drain.finalizers if f != names.FINALIZER]
-            fresh = await self._t.client.get(paths.drain(self.name))
-            body = {"metadata": {"resourceVersion": fresh["metadata"]["resourceVersion"], "finalizers": kept}}
-            await self._t.client.patch(paths.drain(self.name), body)
-        log.info("drain.gone", drain=self.name, node=drain.spec.node_name, uid=record.uid if record else "")
-        self._t.store.drop(Kind.DRAIN, self.name)
 
 
 def _yields(drain: NodeDrain, held: Held) -> bool:
@@ -380,16 +332,3 @@ def _yields(drain: NodeDrain, held: Held) -> bool:
 def _keeps_cordon(drain: NodeDrain, held: Held) -> bool:
     """Whether the node is cordoned all the same: it flaps, or is not well for long enough yet."""
     return held.reason is Hold.FLAPPING or (held.reason is Hold.CANCELLED and drain.status.started_at is not None)
-
-
-def _gist(status: NodeDrainStatus) -> tuple[object, ...]:
-    """What a person waits for: a change of it is written at once."""
-    blockers = tuple((b.namespace, b.pod, b.class_) for b in status.blockers)
-    conditions = tuple((c.type, c.status, c.reason) for c in status.conditions)
-    return (status.phase, status.node, status.started_at, status.recordoned_at, blockers, conditions)
-
-
-def _cleared(before: NodeDrainStatus, wanted: NodeDrainStatus) -> dict[str, object]:
-    """Merge patch of the status: fields that are no more become null."""
-    old, new = dump(before), dump(wanted)
-    return {**{key: None for key in old if key not in new}, **new}

@@ -1,0 +1,100 @@
+"""The NodeDrain as one drain's task writes it: its status, and its end.
+
+Each write carries the version that it was made from; after a conflict the NodeDrain is read anew.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from rescheduler.api import names
+from rescheduler.api.drains import NodeDrain, NodeDrainStatus
+from rescheduler.api.scalars import dump
+from rescheduler.core import reports
+from rescheduler.core.facts import Node
+from rescheduler.engine.announcements import Announcer
+from rescheduler.engine.clock import Clock
+from rescheduler.engine.node_pods import NodePods
+from rescheduler.engine.store import Kind, Store
+from rescheduler.kube import paths
+from rescheduler.kube.client import TRANSIENT, ApiError, Client
+
+log = structlog.get_logger("rescheduler.drainer")
+
+_WRITE_EVERY = 1.0  # seconds between writes of mere progress
+
+
+class Record:
+    """One NodeDrain's writes; `wake`: look again, at what was not written yet."""
+
+    def __init__(
+        self, name: str, client: Client, store: Store, clock: Clock, announcer: Announcer, wake: Callable[[], None]
+    ) -> None:
+        self._name, self._wake = name, wake
+        self._client, self._store, self._clock, self._announcer = client, store, clock, announcer
+        self._written_at = float("-inf")
+
+    async def write(self, scene: reports.Scene, pods: NodePods, *, now: bool = False) -> None:
+        """Write the status where it differs; mere progress at most once a second."""
+        wanted = reports.status(scene)
+        before = scene.drain.status
+        if wanted == before:
+            return
+        urgent = now or _gist(wanted) != _gist(before)
+        monotonic = self._clock.monotonic()
+        if not urgent and monotonic - self._written_at < _WRITE_EVERY:
+            asyncio.get_running_loop().call_later(_WRITE_EVERY, self._wake)
+            return
+        self._written_at = monotonic
+        body = {"metadata": {"resourceVersion": scene.drain.resource_version}, "status": _cleared(before, wanted)}
+        raw = await self._client.patch(f"{paths.drain(self._name)}/status", body)
+        self._store.put(Kind.DRAIN, raw)
+        self._announcer.changed(scene, before, wanted, pods.uids(), pods.owners())
+
+    async def reread(self, error: Exception) -> None:
+        """After a conflict the copy in memory is old: read the NodeDrain live, and forget it where it is gone."""
+        if not isinstance(error, ApiError) or error.code not in (404, 409, 422):
+            return
+        try:
+            self._store.put(Kind.DRAIN, await self._client.get(paths.drain(self._name)))
+        except ApiError as gone:
+            if gone.code == 404:
+                self._store.drop(Kind.DRAIN, self._name)
+        except TRANSIENT:
+            return
+
+    async def cancel(self, scene: reports.Scene) -> None:
+        """Its time is up: delete it, and say so."""
+        self._announcer.timed_out(scene)
+        answer = await self._client.delete(paths.drain(self._name), {"preconditions": {"uid": scene.drain.uid}})
+        if answer.get("kind") == "NodeDrain":
+            self._store.put(Kind.DRAIN, answer)
+
+    async def forget(self, drain: NodeDrain, here: Node | None) -> None:
+        """Let the NodeDrain go; one whose node is gone is deleted first."""
+        record = drain.status.node
+        if drain.deletion_timestamp is None:
+            self._announcer.node_gone(drain, here)
+            await self._client.delete(paths.drain(self._name), {"preconditions": {"uid": drain.uid}})
+        if names.FINALIZER in drain.finalizers:
+            fresh = (await self._client.get(paths.drain(self._name)))["metadata"]
+            kept = [found for found in fresh.get("finalizers") or [] if found != names.FINALIZER]
+            # Of the uid too: by now it may be another one of the same name, which holds a node.
+            body = {"metadata": {"uid": drain.uid, "resourceVersion": fresh["resourceVersion"], "finalizers": kept}}
+            await self._client.patch(paths.drain(self._name), body)
+        log.info("drain.gone", drain=self._name, node=drain.spec.node_name, uid=record.uid if record else "")
+        self._store.drop(Kind.DRAIN, self._name)
+
+
+def _gist(status: NodeDrainStatus) -> tuple[object, ...]:
+    """What a person waits for: a change of it is written at once."""
+    blockers = tuple((b.namespace, b.pod, b.class_) for b in status.blockers)
+    conditions = tuple((c.type, c.status, c.reason) for c in status.conditions)
+    return (status.phase, status.node, status.started_at, status.recordoned_at, blockers, conditions)
+
+
+def _cleared(before: NodeDrainStatus, wanted: NodeDrainStatus) -> dict[str, object]:
+    """Merge patch of the status: fields that are no more become null."""
+    old, new = dump(before), dump(wanted)
+    return {**{key: None for key in old if key not in new}, **new}
