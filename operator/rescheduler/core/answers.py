@@ -116,8 +116,7 @@ def exhausted(budget: Budget | None, message: str) -> Answer:
             Outcome.REFUSED,
             BlockerClass.BUDGET_MISCONFIGURED,
             message,
-            f"all {budget.expected} pods are healthy and it still allows none: "
-            f"raise PodDisruptionBudget {budget.name}'s maxUnavailable, or the replicas",
+            f"all {budget.expected} pods are healthy and it still allows none: {budget.remedy}",
             budget=budget,
         )
     name = f"PodDisruptionBudget {budget.name}" if budget else "its PodDisruptionBudget"

@@ -16,6 +16,7 @@ class Budget:
 
     Attributes:
         selector: None selects nothing.
+        rule: what the spec says, "minAvailable 3"; empty where nothing.
         allowed: disruptionsAllowed; `healthy`, `needed`, `expected`: pod counts of its status.
         observed: the status speaks of the spec as it is.
     """
@@ -26,6 +27,7 @@ class Budget:
     version: str = ""
     selector: LabelSelector | None = None
     always_allow: bool = False
+    rule: str = ""
     allowed: int = 0
     healthy: int = 0
     needed: int = 0
@@ -36,6 +38,15 @@ class Budget:
     def misconfigured(self) -> bool:
         """Observed, every expected pod healthy, and still none allowed: it never will (DESIGN 2)."""
         return self.observed and self.allowed == 0 and self.expected > 0 and self.healthy >= self.expected
+
+    @property
+    def remedy(self) -> str:
+        """What to change so that it can ever allow one: a budget that is a share of all is not helped by more pods."""
+        field, _, value = self.rule.partition(" ")
+        if field == "maxUnavailable":
+            return f"raise {self.rule} of PodDisruptionBudget {self.name}"
+        more = "" if value == "100%" else ", or add replicas"
+        return f"lower {self.rule or 'minAvailable'} of PodDisruptionBudget {self.name}{more}"
 
     def would_allow(self, pod: Pod) -> bool:
         """Whether an eviction sent now should pass, by the server's own rules (eviction.go)."""
@@ -60,6 +71,7 @@ def budget(raw: Mapping[str, Any]) -> Budget:
         uid=meta["uid"],
         version=meta.get("resourceVersion", ""),
         selector=None if selector is None else _selector(json.dumps(selector)),
+        rule=next((f"{field} {spec[field]}" for field in ("minAvailable", "maxUnavailable") if field in spec), ""),
         always_allow=spec.get("unhealthyPodEvictionPolicy") == "AlwaysAllow",
         allowed=status.get("disruptionsAllowed", 0),
         healthy=status.get("currentHealthy", 0),

@@ -61,3 +61,16 @@ def test_a_policy_that_we_do_not_know_allows_nothing_more() -> None:
     spec = {"unhealthyPodEvictionPolicy": "Sometimes"}
     found = budget({"metadata": meta, "spec": spec, "status": {"desiredHealthy": 2, "currentHealthy": 1}})
     assert not found.would_allow(replace(POD, ready=False))
+
+
+@pytest.mark.parametrize(
+    ("spec", "remedy"),
+    [
+        ({"minAvailable": 3}, "lower minAvailable 3 of PodDisruptionBudget b, or add replicas"),
+        ({"minAvailable": "90%"}, "lower minAvailable 90% of PodDisruptionBudget b, or add replicas"),
+        ({"minAvailable": "100%"}, "lower minAvailable 100% of PodDisruptionBudget b"),
+        ({"maxUnavailable": 0}, "raise maxUnavailable 0 of PodDisruptionBudget b"),
+    ],
+)
+def test_the_way_out_is_one_that_helps(spec: dict[str, Any], remedy: str) -> None:
+    assert budget({"metadata": {"namespace": "s", "name": "b", "uid": "b"}, "spec": spec}).remedy == remedy
