@@ -9,7 +9,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -161,7 +161,8 @@ class App:
             leaving=options.cleanup,
         )
         reconciler = Reconciler(self.client, self.store, self.clock, queue, announcer, self.metrics)
-        moving = shifts.Tools(self.client, self.store, self.clock, movers, surroundings)
+        plans = Plans(self.client, self.store, self.clock, self._pools_of_namespaces, self._wake)
+        moving = shifts.Tools(self.client, self.store, self.clock, replace(movers, plans=plans), surroundings)
         single = Shifts(moving, {pool_moves.SOURCE, rebalance_moves.SOURCE})
         self.pools = PoolKeeping(
             moving, single, PoolAnnouncer(self.recorder), self.metrics, namespace=options.namespace

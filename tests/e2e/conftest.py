@@ -13,6 +13,7 @@ from cluster import ControlPlane, workloads
 from cluster.observer import Observer
 from cluster.operators import NAMESPACE, Operator, install
 from cluster.waiting import until
+from rescheduler.api.names import NODE_POOL, POOL
 
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:rescheduler"
 _COUNT = itertools.count(1)
@@ -187,3 +188,66 @@ def site(
         control_plane.kubectl("delete", "nodedrain", *place.made, "--ignore-not-found", "--wait=false")
     control_plane.kubectl("delete", "rsp", place.name, "--ignore-not-found")
     assert operator.running, operator.tail(40)
+
+
+class Pooled:
+    """A site with pools of its own."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.made: list[str] = []
+        self.name = f"{site.name}-pool"
+
+    def pool(self, name: str | None = None, **spec: Any) -> str:
+        """A pool of this site's nodes and namespace, unless told otherwise."""
+        name = name or self.name
+        spec.setdefault("namespaces", [self.site.name])
+        spec.setdefault("nodeSelector", {"matchLabels": {"site": self.site.name, "role": "pool"}})
+        spec.setdefault("exclusive", False)
+        self.made.append(name)
+        self.site.plane.apply(workloads.pool(name, **spec))
+        return name
+
+    def nodes(self, count: int, role: str = "pool") -> list[str]:
+        made = self.site.plane.add_nodes(
+            count, prefix=f"{self.site.name}-{role}", labels={"site": self.site.name, "role": role}
+        )
+        self.site.made += made
+        return made
+
+    def status(self, name: str | None = None) -> dict[str, Any]:
+        return self.site.observer.pool(name or self.name) or {}
+
+    def condition(self, type_: str, name: str | None = None) -> tuple[str, str, str]:
+        found = (c for c in self.status(name).get("conditions", []) if c["type"] == type_)
+        return next(((c["status"], c["reason"], c["message"]) for c in found), ("", "", ""))
+
+    def label(self, namespace: str | None = None) -> str | None:
+        found = self.site.observer.namespace(namespace or self.site.name)
+        return found["metadata"].get("labels", {}).get(POOL)
+
+    def mark(self, node: str) -> tuple[str | None, list[str]]:
+        """Pool label and values of the exclusive taint."""
+        found = self.site.observer.node(node)
+        taints = found["spec"].get("taints", [])
+        return found["metadata"]["labels"].get(NODE_POOL), [t["value"] for t in taints if t["key"] == POOL]
+
+    def marked(self, node: str, label: str | None, *taints: str) -> None:
+        until(lambda: self.mark(node) == (label, list(taints)), f"{node} to be marked {label} {taints}", seconds=60)
+
+    def says(self, type_: str, status: str, reason: str, name: str | None = None) -> str:
+        """Wait for a condition; its message."""
+        until(
+            lambda: self.condition(type_, name)[:2] == (status, reason),
+            f"{type_} {status} {reason} ({self.status(name)})",
+            seconds=60,
+        )
+        return self.condition(type_, name)[2]
+
+
+@pytest.fixture
+def pooled(site: Site) -> Iterator[Pooled]:
+    found = Pooled(site)
+    yield found
+    for name in found.made:
+        site.plane.kubectl("delete", "nsp", name, "--ignore-not-found")

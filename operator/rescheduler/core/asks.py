@@ -147,7 +147,8 @@ def _where(spec: Mapping[str, Any], pool: str | None) -> dict[str, Any]:
     affinity = (spec.get("affinity") or {}).get("nodeAffinity")
     selector, tolerations = dict(spec.get("nodeSelector") or {}), list(spec.get("tolerations") or ())
     if pool:
-        selector.setdefault(names.NODE_POOL, pool)
+        # That of a pool which its namespace was in before is not in its owner's template.
+        selector[names.NODE_POOL] = pool
         tolerations.append({"key": names.POOL, "operator": "Equal", "value": pool, "effect": "NoSchedule"})
     found: dict[str, Any] = {"nodeSelector": selector, "tolerations": tolerations}
     return found | ({"affinity": {"nodeAffinity": affinity}} if affinity else {})

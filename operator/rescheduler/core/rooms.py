@@ -44,13 +44,28 @@ def named(choice: Choice, forecast: Forecast | None) -> Choice:
 
 
 def held(
-    judged: Sequence[tuple[Pod, Verdict]], choices: Mapping[str, Choice], forecasts: Forecasts, drain: Drain
+    judged: Sequence[tuple[Pod, Verdict]],
+    choices: Mapping[str, Choice],
+    forecasts: Forecasts,
+    drain: Drain,
+    *,
+    may_stay: bool = False,
 ) -> dict[str, Choice]:
-    """Pods that replacement first does not concern, and that have no room: they stay where they are."""
+    """Pods that replacement first does not concern, and that have no room: they stay where they are.
+
+    `may_stay`: so do those that other pods keep off everywhere, for their node need not be emptied.
+    """
+
+    def lacking(pod: Pod) -> str:
+        choice, found = choices.get(pod.uid), forecasts.get(pod.uid)
+        if choice and not (may_stay and choice.way is Way.PLAIN):
+            return ""
+        return short(found) or (crowded(found) if may_stay else "")
+
     if drain.no_room is NoRoom.EVICT:
         return {}
     return {
         pod.uid: Choice(Way.HOLD, cause=BlockerClass.NO_ROOM_IN_POOL, message=PLANNED + why, hint=NO_ROOM_HINT)
         for pod, verdict in judged
-        if verdict.fate is Fate.EVICT and pod.uid not in choices and (why := short(forecasts.get(pod.uid)))
+        if verdict.fate is Fate.EVICT and (why := lacking(pod))
     }

@@ -9,7 +9,7 @@ import structlog
 
 from rescheduler.api.drains import NodeDrainStatus
 from rescheduler.api.policies import Drain, Policy
-from rescheduler.core import pods, rooms, tallies, verdicts
+from rescheduler.core import pods, pool_moves, rooms, tallies, verdicts
 from rescheduler.core.answers import Answer, Outcome
 from rescheduler.core.budgets import Budget
 from rescheduler.core.estimates import Paces
@@ -156,7 +156,8 @@ class NodePods:
         )
         if choices is None:
             return None
-        choices |= rooms.held(judged, choices, forecasts, settings) if may_move else {}
+        if may_move:
+            choices |= rooms.held(judged, choices, forecasts, settings, may_stay=self.errand is not None)
         self._choices = choices
         judged = [(pod, _sent(verdict, choices.get(pod.uid))) for pod, verdict in judged]
         judged = self._past_budgets(judged, choices, seen)
@@ -192,13 +193,17 @@ class NodePods:
         Those of a node that does not answer serve nobody: they go, room or not, and so do those that serve nobody on
         one that is ill.
         """
-        if self.errand is not None or seen.unreachable:
+        if seen.unreachable:
             return {}
-        homeless = [pod for pod, verdict in judged if verdicts.needs_a_place(pod, verdict)]
+        homeless = [pod for pod, verdict in judged if self._is_planned(pod) and verdicts.needs_a_place(pod, verdict)]
         found = self._t.plans.look(self._name, homeless, seen.volumes, wait=wait and not seen.failing)
         if found is None or not seen.failing:
             return found
         return {pod.uid: found[pod.uid] for pod in homeless if pod.ready and pod.uid in found}
+
+    def _is_planned(self, pod: Pod) -> bool:
+        """Whoever moves pods for the sake of evenness has looked at their places already."""
+        return self.errand is None or self._cause(pod).startswith(pool_moves.CAUSE)
 
     def _judge(self, pod: Pod, settings: Drain, seen: Circumstances) -> Verdict:
         if self.errand is not None and pod.uid not in self.errand and not pod.deleting:

@@ -1,4 +1,4 @@
-"""Plans for the pods of all drains together: before the first of them leaves, and again while some have no room.
+"""Plans for pods that are to leave, of all drains together: before the first leaves, and again while some have no room.
 
 All pods are listed in chunks, summed and dropped; nothing is watched. What a plan costs decides how soon the next may
 be. A drain that waits for one does not wait for ever: what cannot be planned is moved without.
@@ -34,25 +34,34 @@ _RETRY = 5.0  # seconds
 
 @dataclass(slots=True)
 class _Asked:
-    """What one drain asks.
+    """What one drain asks, or one node's moves of single pods.
 
     Attributes:
-        since: monotonic.
+        since: monotonic; from when its pods wait for a plan.
         begun: when its node was emptied; the first to begin has room first.
-        pods: uids of its pods; `homeless`: of those that need a place, and do not have one beside them already.
-        answered: a plan with its pods is there.
+        pods: uids of its pods; `nodes`: where these are; `homeless`: of those that need a place, and do not have one beside them already.
+        planned: uids of those that a plan was made with.
     """
 
     since: float
     begun: datetime
     pods: frozenset[str] = frozenset()
+    nodes: frozenset[str] = frozenset()
     homeless: tuple[str, ...] = ()
     volumes: Volumes = field(default_factory=Volumes)
-    answered: bool = False
+    planned: frozenset[str] = frozenset()
+
+    @property
+    def answered(self) -> bool:
+        """A plan with its pods is there."""
+        return self.planned.issuperset(self.homeless)
 
 
 class Plans:
-    """One for the process; `pools`: by namespace, the pool that admission puts its new pods into."""
+    """One for drains, and one for moves of single pods: their nodes take pods all the same.
+
+    `pools`: by namespace, the pool that admission puts its new pods into.
+    """
 
     def __init__(
         self,
@@ -77,18 +86,21 @@ class Plans:
         """
         now = self._clock.monotonic()
         asked = self._asked.setdefault(holder, _Asked(now, self._clock.now()))
+        answered = asked.answered
         # Of those that were let go of the replacement looks for a place already.
         asked.homeless = tuple(pod.uid for pod in pods if not pod.released)
         asked.pods, asked.volumes = frozenset(pod.uid for pod in pods), volumes
+        asked.nodes, asked.planned = frozenset(pod.node for pod in pods), asked.planned & asked.pods
+        asked.since = now if answered and not asked.answered else asked.since
         if self._task is None and now >= self._first and self._is_due(now):
             self._task = asyncio.create_task(self._plan(), name="plan")
             self._task.add_done_callback(self._ended)
-        if not asked.answered and asked.homeless and wait and now - asked.since < _PATIENCE:
+        if not asked.answered and wait and now - asked.since < _PATIENCE:
             return None
         return {pod.uid: found for pod in pods if (found := self._forecasts.get(pod.uid))}
 
     def _is_due(self, now: float) -> bool:
-        if any(asked.homeless and not asked.answered for asked in self._asked.values()):
+        if any(not asked.answered for asked in self._asked.values()):
             return True
         waits = any(self._waits(uid) for asked in self._asked.values() for uid in asked.homeless)
         return waits and (now >= self._next or not self._open_now() <= self._open)
@@ -130,17 +142,17 @@ class Plans:
             self._first = self._clock.monotonic() + _RETRY
 
     async def _make(self, holders: Iterable[str]) -> None:
-        drains = {name: drain for name in holders if (drain := self._store.drain(name))}
-        nodes = {drain.spec.node_name for drain in drains.values()}
+        nodes = frozenset[str]().union(*(self._nodes(name) for name in holders if name in self._asked))
         self._open = self._open_now()
         census = Census(Asks(self._pools()), nodes)
         async for page in self._client.list(paths.PODS):
             for raw in page["items"]:
                 census.add(raw)
-        still = [name for name in drains if name in self._asked]  # others were over while the pods were listed
+        still = [name for name in holders if name in self._asked]  # others were over while the pods were listed
         asked = [self._asked[name] for name in sorted(still, key=self._began)]
+        homeless = [each.homeless for each in asked]
         known = {resident.uid: resident for rows in census.residents.values() for resident in rows}
-        leaving = [known[uid] for each in asked for uid in each.homeless if uid in known]
+        leaving = [known[uid] for uids in homeless for uid in uids if uid in known]
         ground = Ground(
             nodes=dict(self._store.nodes),
             census=census,
@@ -151,9 +163,13 @@ class Plans:
         )
         # Up to a second of computing: the event loop turns meanwhile.
         forecasts = await asyncio.to_thread(fits.plan, leaving, ground)
-        for each in asked:
-            each.answered = True
+        for each, uids in zip(asked, homeless, strict=True):
+            each.planned |= frozenset(uids)
         self._take_in(leaving, forecasts)
+
+    def _nodes(self, holder: str) -> frozenset[str]:
+        drain = self._store.drain(holder)
+        return frozenset({drain.spec.node_name}) if drain else self._asked[holder].nodes
 
     def _began(self, holder: str) -> tuple[datetime, str]:
         drain = self._store.drain(holder)

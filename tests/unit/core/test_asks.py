@@ -34,6 +34,11 @@ def test_a_replacement_is_put_into_its_namespaces_pool() -> None:
     assert where["tolerations"] == [{"key": names.POOL, "operator": "Equal", "value": "fast", "effect": "NoSchedule"}]
 
 
+def test_it_does_not_look_for_the_pool_that_its_namespace_was_in_before() -> None:
+    where = Asks({"shop": "fast"}).of(pod(nodeSelector={names.NODE_POOL: "slow"})).where
+    assert where["nodeSelector"] == {names.NODE_POOL: "fast"}
+
+
 @pytest.mark.parametrize(
     ("spec", "word"),
     [

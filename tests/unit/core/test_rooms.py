@@ -57,3 +57,13 @@ def test_it_is_not_held_where_it_may_fit_or_the_policy_says_so_or_it_goes_anyhow
     assert rooms.held(EVICT, {}, {"u": FULL}, Drain(no_room=NoRoom.EVICT)) == {}
     assert rooms.held(EVICT, {"u": Choice(Way.WAIT)}, {"u": FULL}, Drain()) == {}
     assert rooms.held([(POD, Verdict(Fate.DELETE, forced=True))], {}, {"u": FULL}, Drain()) == {}
+
+
+def test_where_it_may_stay_no_pod_goes_that_others_keep_off_everywhere() -> None:
+    """Nor one of a Deployment that would go without a replacement; those that are replaced first are not lost."""
+    for choices in ({}, {"u": Choice(Way.PLAIN, "NoSurge")}):
+        for forecast in (FULL, APART):
+            assert rooms.held(EVICT, choices, {"u": forecast}, Drain(), may_stay=True)["u"].way is Way.HOLD
+        assert rooms.held(EVICT, choices, {"u": UNKNOWN}, Drain(), may_stay=True) == {}
+    for way in (Way.RELEASE, Way.WAIT, Way.EVICT):
+        assert rooms.held(EVICT, {"u": Choice(way)}, {"u": APART}, Drain(), may_stay=True) == {}
