@@ -37,12 +37,14 @@ class Follower:
 
     Attributes:
         dips: how many times fewer pods of an app were Ready than it should have.
+        back: how many times a pod came to a node that one of its app had left.
         left: pods that have gone, in order, and `came` those that came after the start: app and node.
         last: when one last came or went; monotonic.
     """
 
     wanted: Mapping[str, int]
     dips: int = 0
+    back: int = 0
     left: list[tuple[str, str]] = field(default_factory=list)
     came: list[tuple[str, str]] = field(default_factory=list)
     last: float = field(default_factory=time.monotonic)
@@ -90,6 +92,7 @@ class Follower:
         elif node and uid not in self._pods:
             self._pods[uid] = (app, node)
             self.came.append((app, node))
+            self.back += (app, node) in self.left
             self.last = time.monotonic()
 
     def curve(self, apps: Sequence[App], sizes: Sizes) -> list[float]:
@@ -170,7 +173,7 @@ def _side(
     for pool, follower in followers.items():
         follower.stop()
         curve = follower.curve(apps[pool], pools[pool])
-        results[pool] = {"evictions": evictions[pool], "dips": follower.dips, "curve": curve}
+        results[pool] = {"evictions": evictions[pool], "dips": follower.dips, "back": follower.back, "curve": curve}
         say(f"{side}, {pool}: {curve[0]:.3f} -> {curve[-1]:.3f}, {evictions[pool]} evictions, {follower.dips} dips")
     for pool in pools:
         plane.kubectl("delete", "namespace", pool, "--wait=false")

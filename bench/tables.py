@@ -65,12 +65,14 @@ def rebalance(pools: dict[str, Any]) -> list[Row]:
     for name, pool in pools.items():
         before, same = f"standard deviation of the requested share {pool['before']:.3f}", pool["to the same deviation"]
         for side in ("rescheduler", "descheduler"):
-            after, evictions, dips = pool[side]["curve"][-1], pool[side]["evictions"], pool[side]["dips"]
+            after, back = pool[side]["curve"][-1], pool[side]["back"]
+            evictions, dips = pool[side]["evictions"], pool[side]["dips"]
             what = f"{name}, {before}, evened out by {side}"
             result = (
-                f"{after:.3f} after {evictions} evictions with {dips} dips; {same[side]} to {same['deviation']:.3f}"
+                f"{after:.3f} after {evictions} evictions with {dips} dips, {back} back to where one had left; "
+                f"{same[side]} to {same['deviation']:.3f}"
             )
-            found.append((what, result, "0 dips" if side == "rescheduler" else ""))
+            found.append((what, result, "0 dips, 0 back" if side == "rescheduler" else ""))
     if pools:
         ours, theirs = (
             sum(pool["to the same deviation"][side] for pool in pools.values())

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from cluster import ControlPlane, workloads
+from cluster.floors import ready
 from cluster.observer import Observer
 from cluster.operators import NAMESPACE, Operator, install
 from cluster.waiting import until
-from rescheduler.api.names import NODE_POOL, POOL
+from rescheduler.api.names import NODE_POOL, POOL, WAITING_TAINT
 
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:rescheduler"
 _COUNT = itertools.count(1)
@@ -201,17 +202,17 @@ class Pooled:
     def pool(self, name: str | None = None, **spec: Any) -> str:
         """A pool of this site's nodes and namespace, unless told otherwise."""
         name = name or self.name
-        spec.setdefault("namespaces", [self.site.name])
+        if "namespaceSelector" not in spec:
+            spec.setdefault("namespaces", [self.site.name])
         spec.setdefault("nodeSelector", {"matchLabels": {"site": self.site.name, "role": "pool"}})
         spec.setdefault("exclusive", False)
         self.made.append(name)
         self.site.plane.apply(workloads.pool(name, **spec))
         return name
 
-    def nodes(self, count: int, role: str = "pool") -> list[str]:
-        made = self.site.plane.add_nodes(
-            count, prefix=f"{self.site.name}-{role}", labels={"site": self.site.name, "role": role}
-        )
+    def nodes(self, count: int, role: str = "pool", **options: Any) -> list[str]:
+        labels = {"site": self.site.name, "role": role}
+        made = self.site.plane.add_nodes(count, prefix=f"{self.site.name}-{role}", labels=labels, **options)
         self.site.made += made
         return made
 
@@ -231,6 +232,23 @@ class Pooled:
         found = self.site.observer.node(node)
         taints = found["spec"].get("taints", [])
         return found["metadata"]["labels"].get(NODE_POOL), [t["value"] for t in taints if t["key"] == POOL]
+
+    def shunned(self, node: str) -> bool:
+        """Whether pods are being moved off it."""
+        return any(t["key"] == WAITING_TAINT for t in self.site.observer.node(node)["spec"].get("taints", []))
+
+    def settled(self, count: int, *nodes: str, seconds: float = 90) -> set[str]:
+        """Wait until so many pods of the site run, all of them on these nodes; UIDs of all that were seen meanwhile."""
+        seen: set[str] = set()
+
+        def there() -> bool:
+            pods = self.site.observer.pods(self.site.name)
+            seen.update(pod["metadata"]["uid"] for pod in pods)
+            running = [p for p in pods if ready(p) and "deletionTimestamp" not in p["metadata"]]
+            return len(pods) == len(running) == count and {p["spec"]["nodeName"] for p in pods} <= set(nodes)
+
+        until(there, lambda: f"{count} pods on {nodes} ({self.status()}, {self.site.troubles()})", seconds=seconds)
+        return seen
 
     def marked(self, node: str, label: str | None, *taints: str) -> None:
         until(lambda: self.mark(node) == (label, list(taints)), f"{node} to be marked {label} {taints}", seconds=60)

@@ -87,7 +87,7 @@ def identity(cluster: Cluster, name: str, *, pools: str | None = None) -> Path:
     """Who may write pods, namespaces and nodes; and NamespacePools, all or one, where told so."""
     rules = [
         {"apiGroups": [""], "resources": ["pods", "nodes", "namespaces"], "verbs": ["*"]},
-        {"apiGroups": [""], "resources": ["namespaces/status", "namespaces/finalize"], "verbs": ["*"]},
+        {"apiGroups": [""], "resources": ["namespaces/status", "namespaces/finalize", "pods/status"], "verbs": ["*"]},
     ]
     if pools:
         mine = {"apiGroups": [names.GROUP], "resources": ["namespacepools"], "verbs": ["update"]}

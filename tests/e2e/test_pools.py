@@ -145,11 +145,7 @@ def test_running_pods_move_into_their_pool_with_their_replacements_first(pooled:
     assert len(seen - before) == 4
     assert any(f"NamespacePool/{pooled.name}" in cause for cause in causes)
     until(lambda: pooled.status()["podsOutside"] == 0, "none to be counted outside")
-
-    def shunned() -> bool:
-        return any(t["key"] == "rescheduler.dev/drain" for t in site.observer.node(away[0])["spec"].get("taints", []))
-
-    until(lambda: not shunned(), "the source to be as it was")
+    until(lambda: not pooled.shunned(away[0]), "the source to be as it was")
 
 
 def test_strangers_leave_an_exclusive_pools_nodes(pooled: Pooled) -> None:
@@ -195,21 +191,6 @@ def test_a_pod_with_nowhere_to_go_stays_and_is_named(pooled: Pooled) -> None:
     assert len(pooled.status()["blockers"]) == 2
     assert site.uids(away) == before
     assert not site.released()
-
-
-def test_a_pool_spares_one_node_at_a_time_whoever_asks(pooled: Pooled) -> None:
-    site = pooled.site
-    site.policy(maintenance={"maxConcurrent": "100%"})
-    first, second, _ = pooled.nodes(3)
-    name = pooled.pool(maxUnavailable=1)
-    pooled.marked(first, name)
-    site.annotate(first)
-    site.phase(first, "Drained")
-    site.annotate(second)
-    until(lambda: site.observer.progressing(second) == "PoolBudget", "the second to wait for its pool")
-    assert not site.observer.node(second)["spec"].get("unschedulable")
-    site.annotate(first, None)
-    site.phase(second, "Drained")
 
 
 def test_three_exclusive_pools_speak_for_all_at_admission(pooled: Pooled) -> None:

@@ -106,6 +106,18 @@ def test_a_pool_a_namespace_and_its_pod_made_in_one_request_fit(cluster: Cluster
     cluster.kubectl("delete", "nsp", "fresh0", "fresh1", "fresh2")
 
 
+def test_a_namespace_that_is_used_in_the_moment_of_its_creation_is_right_from_its_first_pod(cluster: Cluster) -> None:
+    spaces = [f"blue-{number}" for number in range(10)]
+    made = [each for space in spaces for each in (workloads.namespace(space, team="blue"), pod("p", space))]
+    cluster.make(*made)
+    for space in spaces:
+        first = cluster.plane.get("pod", "p", "-n", space)
+        assert first["metadata"]["labels"][names.POOL] == "blue"
+        assert first["spec"]["nodeSelector"] == {names.NODE_POOL: "blue"}
+        assert tolerating("blue") in first["spec"]["tolerations"]
+    cluster.kubectl("delete", "namespace", "--wait=false", *spaces)
+
+
 def test_namespaces_are_claimed_by_name_and_by_label_and_what_they_bring_along_is_not_believed(
     cluster: Cluster,
 ) -> None:
@@ -390,9 +402,9 @@ def test_running_pods_get_no_further_by_updates_and_all_other_updates_pass(clust
         having = cluster.plane.get("pod", name, "-n", space)["spec"]["tolerations"]
         return cluster.patch("pod", name, {"spec": {"tolerations": [*having, *more]}}, "-n", space, kubeconfig=tenant)
 
-    def label(name: str, space: str, value: str | None) -> str:
+    def label(name: str, space: str, value: str | None, *more: str) -> str:
         body = {"metadata": {"labels": {names.POOL: value}}}
-        return cluster.patch("pod", name, body, "-n", space, kubeconfig=tenant)
+        return cluster.patch("pod", name, body, "-n", space, *more, kubeconfig=tenant)
 
     assert "tolerates the nodes of pool red" in tolerate("plain", "out", tolerating("red"))
     assert "is exclusive" in tolerate("plain", "out", EVERYTHING)
@@ -406,6 +418,8 @@ def test_running_pods_get_no_further_by_updates_and_all_other_updates_pass(clust
     assert "is set by admission, from its namespace red, which is in pool red" in label("old", "red", "blue")
     assert "forbidden" in label("old", "red", None)
     assert "forbidden" in label("plain", "out", "red")
+    for name, space, value in (("old", "red", "blue"), ("plain", "out", "red")):
+        assert "is set by admission" in label(name, space, value, "--subresource=status")
 
     release = {"metadata": {"labels": {names.HASH: names.RELEASED}, "annotations": {names.MOVE: "{}"}}}
     assert "patched" in cluster.patch("pod", "old", release, "-n", "red", kubeconfig=operator)

@@ -68,6 +68,15 @@ def test_no_mutating_policy_has_an_object_literal() -> None:
     assert not any("Object{" in e or "Object." in e for e in expressions)
 
 
+def test_there_is_no_webhook_and_nothing_of_ours_may_write_what_decides_on_admission() -> None:
+    documents = list(yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()))
+    assert not [d["kind"] for d in documents if "Webhook" in d["kind"]]
+    rules = [rule for d in documents if d["kind"] in ("ClusterRole", "Role") for rule in d["rules"]]
+    verbs = {verb for r in rules if "admissionregistration.k8s.io" in r["apiGroups"] for verb in r["verbs"]}
+    assert verbs == {"get"}
+    assert not any("*" in (*r["apiGroups"], *r["resources"], *r["verbs"]) for r in rules)
+
+
 def test_kopf_watches_and_does_nothing_else() -> None:
     """Its other decorators write on the objects; see handlers.py."""
     used = {

@@ -43,12 +43,16 @@ class Journeys:
         while len(self._first) > _MOST:
             self._first.popitem(last=False)
 
-    def again(self, pod: Misplaced, now: datetime) -> datetime | None:
-        """Until when a pod that came back is left where it is; None where it did not."""
+    def again(self, pod: Misplaced, mapped: datetime, now: datetime) -> datetime | None:
+        """Until when a pod that came back is left where it is; None where it did not.
+
+        `mapped`: since when its namespace and its node are mapped as they are. A pod that was there before stands where
+        it was right to come up.
+        """
         first = self._first.get((pod.owner, pod.home))
         if first is None or now - first > _PAUSE or pod.created is None or pod.created < first.replace(microsecond=0):
             return None
-        return first + _PAUSE
+        return first + _PAUSE if pod.created >= mapped.replace(microsecond=0) else None
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Site:
         ground: by node, the pool that has it.
         used: by node, what its pods hold.
         settled: whether a namespace carries its pool's label, and has for long enough.
+        mapped: since when a namespace and a node, by name, are in the pools that have them.
         held: why nothing may be moved off a node.
     """
 
@@ -67,6 +72,7 @@ class Site:
     ground: Mapping[str, str | None]
     used: Mapping[str, Amounts]
     settled: Callable[[str], bool]
+    mapped: Callable[[str, str], datetime]
     held: Callable[[Node], Held | None]
     suspend: Callable[[Node], Suspend]
     journeys: Journeys
@@ -109,7 +115,7 @@ def _obstacle(pod: Misplaced, here: Node, site: Site) -> Why | None:
         return "NodeNotReady", f"its node {here.name} is not Ready: that is for its drain to mend"
     if pod.home != pod.pool and pools.tainted(here) != pod.pool:
         return "TaintHeldBack", f"node {here.name} does not have the pool's taint: it would come back"
-    if until := site.journeys.again(pod, site.now):
+    if until := site.journeys.again(pod, site.mapped(pod.namespace, pod.node), site.now):
         return (
             "CameBack",
             f"a pod of its owner was moved, and this one came up out of place again: left until {until:%H:%M:%S} UTC",

@@ -17,6 +17,8 @@ from rescheduler.engine.shifts import Shifts
 from rescheduler.engine.store import Store
 
 SOURCE = "pools"
+_Seen = tuple[str | None, datetime]
+"""A pool, and since when it is seen."""
 
 
 class PoolMoves:
@@ -29,9 +31,10 @@ class PoolMoves:
         self._enforcements, self._counts, self._shifts = enforcements, counts, shifts
         self._journeys = Journeys()
         self._blockers: dict[str, list[PoolBlocker]] = {}
-        self._labelled: dict[
-            str, tuple[str | None, datetime]
-        ] = {}  # by namespace: its label, and since when it is seen
+        # By namespace its label, by node the pool that has it; and since when it is seen so. Not forgotten while none
+        # is out of place: one that comes up wrong a moment later came back.
+        self._labelled: dict[str, _Seen] = {}
+        self._ground: dict[str, _Seen] = {}
 
     def look(self) -> None:
         """The counts are new: who is to be moved now?"""
@@ -42,13 +45,19 @@ class PoolMoves:
             return
         misplaced = self._counts.finds.named
         spaces = {pod.namespace for pod in misplaced}
-        self._labelled = {name: self._since(name, now) for name in spaces}
+        for name in spaces:
+            space = self._store.namespaces.get(name)
+            self._labelled[name] = _since(self._labelled.get(name), space.pool if space else None, now)
+        self._labelled = {name: seen for name, seen in self._labelled.items() if name in self._store.namespaces}
+        ground = View.of(self._store.memberships).ground
+        self._ground = {name: _since(self._ground.get(name), ground.get(name), now) for name in self._store.nodes}
         site = Site(
             now=now,
             nodes=self._store.nodes,
-            ground=View.of(self._store.memberships).ground,
+            ground=ground,
             used=sums.used,
             settled=lambda name: self._settled(name, now),
+            mapped=self._mapped,
             held=self._held,
             suspend=self._suspend,
             journeys=self._journeys,
@@ -57,15 +66,14 @@ class PoolMoves:
         self._blockers = plan.blockers
         self._shifts.want(SOURCE, plan.errands)
 
-    def _since(self, name: str, now: datetime) -> tuple[str | None, datetime]:
-        space = self._store.namespaces.get(name)
-        label = space.pool if space else None
-        known = self._labelled.get(name)
-        return known if known and known[0] == label else (label, now)
-
     def _settled(self, name: str, now: datetime) -> bool:
+        if name not in self._labelled:
+            return False
         label, since = self._labelled[name]
         return label == self._store.memberships.of_namespace(name) and now - since >= SETTLE
+
+    def _mapped(self, space: str, node: str) -> datetime:
+        return max(self._labelled[space][1], self._ground[node][1])
 
     def _held(self, node: Node) -> Held | None:
         return shifts.held(node, self._store.policy(node), worlds.blind(self._store.world(), self._clock.now()))
@@ -90,3 +98,7 @@ class PoolMoves:
             for b in (held.blocker,)
         ]
         return sorted(found, key=lambda b: (b.namespace, b.pod, b.class_))
+
+
+def _since(known: _Seen | None, pool: str | None, now: datetime) -> _Seen:
+    return known if known and known[0] == pool else (pool, now)

@@ -17,6 +17,7 @@ from rescheduler.core.pool_moves import Journeys, Plan, Site
 from rescheduler.core.pool_pods import Misplaced
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LONG_AGO = NOW - timedelta(days=1)
 
 
 def node(name: str, pool: str | None = None, *, cpu: int = 1000, ready: str = "True", **more: Any) -> Node:
@@ -34,6 +35,7 @@ def site(*nodes: Node, used: Mapping[str, Amounts] | None = None, **more: Any) -
     ground = {n.name: n.labels.get(names.NODE_POOL) for n in nodes}
     made = {
         "settled": lambda _: True,
+        "mapped": lambda *_: LONG_AGO,
         "held": lambda _: None,
         "suspend": lambda _: Suspend.NONE,
         "journeys": Journeys(),
@@ -134,14 +136,24 @@ def test_what_came_up_out_of_place_again_is_left_for_a_while() -> None:
     assert classes(found) == ["CameBack"]
 
 
+def test_what_stands_where_it_was_right_a_moment_ago_did_not_come_back() -> None:
+    """Its namespace or its node was mapped otherwise since: that is another change."""
+    journeys = Journeys()
+    journeys.left("o", "a", NOW - timedelta(minutes=2))
+    arrived = pod(created=NOW - timedelta(minutes=1))
+    where = site(node("out"), node("in", "a"), journeys=journeys)
+    assert classes(plan(arrived, where=where)) == ["CameBack"]
+    assert plan(arrived, where=replace(where, mapped=lambda *_: NOW)).errands
+
+
 def test_a_move_to_another_pool_is_another_journey() -> None:
     journeys = Journeys()
     journeys.left("o", "b", NOW - timedelta(minutes=1))
-    assert journeys.again(pod(created=NOW), NOW) is None
+    assert journeys.again(pod(created=NOW), LONG_AGO, NOW) is None
 
 
 def test_after_a_while_it_is_tried_again() -> None:
     journeys = Journeys()
     journeys.left("o", "a", NOW)
-    assert journeys.again(pod(created=NOW), NOW + timedelta(minutes=14)) == NOW + timedelta(minutes=15)
-    assert journeys.again(pod(created=NOW), NOW + timedelta(minutes=16)) is None
+    assert journeys.again(pod(created=NOW), LONG_AGO, NOW + timedelta(minutes=14)) == NOW + timedelta(minutes=15)
+    assert journeys.again(pod(created=NOW), LONG_AGO, NOW + timedelta(minutes=16)) is None

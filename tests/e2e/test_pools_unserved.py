@@ -1,0 +1,63 @@
+"""Pools on an API server that is too old to enforce them: that is said, and nothing is moved without end."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster import ControlPlane, workloads
+from cluster.observer import Observer
+from cluster.operators import CHART, NAMESPACE, ROOT, Operator, helm
+from cluster.waiting import until
+from rescheduler.api import names
+
+SPACE = "old"
+
+
+def _install(plane: ControlPlane) -> Path:
+    """As helm does it on such a server: without the policies of pools."""
+    plane.kubectl("apply", "--server-side", "-f", str(ROOT / "manifests" / "crds"))
+    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    rendered = helm("template", "rescheduler", str(CHART), "-n", NAMESPACE, "--no-hooks").stdout
+    left_out = ("Deployment", "PodDisruptionBudget", "Service", "ReschedulePolicy")
+    made = [d for d in yaml.safe_load_all(rendered) if d and d["kind"] not in left_out]
+    plane.apply(workloads.namespace(NAMESPACE), *made)
+    return plane.identity_kubeconfig(NAMESPACE, "rescheduler")
+
+
+def test_before_kubernetes_1_36_pools_say_so_and_no_pod_is_moved_for_them(tmp_path: Path) -> None:
+    arguments = {"kube-apiserver": {"emulated-version": "1.35"}}
+    with ControlPlane.start(extra_args=arguments) as plane:
+        observer, identity = Observer(plane.kubeconfig), _install(plane)
+        away, home = (plane.add_nodes(1, prefix=role, labels={"role": role})[0] for role in ("away", "home"))
+        plane.kubectl("cordon", home)
+        plane.apply(workloads.namespace(SPACE), workloads.policy(), workloads.deployment("web", 2, SPACE))
+        until(lambda: observer.ready(SPACE, "web") == 2, "the pods to run")
+        plane.kubectl("uncordon", home)
+        before = {pod["metadata"]["uid"] for pod in observer.pods(SPACE)}
+        with Operator(identity, tmp_path / "operator.log"):
+            selector = {"matchLabels": {"role": "home"}}
+            plane.apply(
+                workloads.pool("old", namespaces=[SPACE], nodeSelector=selector, existingPods="Move", exclusive=True)
+            )
+
+            def status() -> dict[str, Any]:
+                return (observer.pool("old") or {}).get("status", {})
+
+            until(lambda: status().get("podsOutside") == 2, lambda: f"both to be counted ({json.dumps(status())})")
+            reasons = {c["type"]: (c["status"], c["reason"]) for c in status()["conditions"]}
+            assert reasons["Enforced"] == ("False", "NotServed")
+            assert reasons["TaintHeldBack"] == ("True", "NotEnforced")
+            # New pods come up outside too: each that is moved would be one more to move.
+            plane.kubectl("cordon", home)
+            plane.kubectl("scale", "deployment", "web", "--replicas=3", "-n", SPACE)
+            until(lambda: status()["podsOutside"] == 3, lambda: f"the third to be counted ({json.dumps(status())})")
+            plane.kubectl("uncordon", home)
+            plane.kubectl("scale", "deployment", "web", "--replicas=2", "-n", SPACE)
+            until(lambda: status()["podsOutside"] == 2, lambda: f"two to be left ({json.dumps(status())})")
+        assert {pod["metadata"]["uid"] for pod in observer.pods(SPACE)} == before
+        assert observer.namespace(SPACE)["metadata"]["labels"][names.POOL] == "old"
+        assert observer.node(home)["metadata"]["labels"][names.NODE_POOL] == "old"
+        assert "taints" not in observer.node(home)["spec"]
+        assert "taints" not in observer.node(away)["spec"]
