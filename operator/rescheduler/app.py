@@ -161,7 +161,7 @@ class App:
             leaving=options.cleanup,
         )
         reconciler = Reconciler(self.client, self.store, self.clock, queue, announcer, self.metrics)
-        plans = Plans(self.client, self.store, self.clock, self._pools_of_namespaces, self._wake)
+        plans = Plans(self.client, self.store, self.clock, self._pools_of_namespaces, self._wake, may_stay=True)
         moving = shifts.Tools(self.client, self.store, self.clock, replace(movers, plans=plans), surroundings)
         single = Shifts(moving, {pool_moves.SOURCE, rebalance_moves.SOURCE})
         self.pools = PoolKeeping(

@@ -27,7 +27,8 @@ def _install(plane: ControlPlane) -> Path:
 
 
 def test_before_kubernetes_1_36_pools_say_so_and_no_pod_is_moved_for_them(tmp_path: Path) -> None:
-    arguments = {"kube-apiserver": {"emulated-version": "1.35"}}
+    programs = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+    arguments = {program: {"emulated-version": "1.35"} for program in programs}
     with ControlPlane.start(extra_args=arguments) as plane:
         observer, identity = Observer(plane.kubeconfig), _install(plane)
         away, home = (plane.add_nodes(1, prefix=role, labels={"role": role})[0] for role in ("away", "home"))

@@ -39,6 +39,7 @@ class Resident:
     Attributes:
         presence: what it counts for while it is there.
         ask, claims: what its replacement will ask for.
+        owner: uid of its controller; empty: it has none.
     """
 
     key: str
@@ -47,6 +48,7 @@ class Resident:
     presence: Presence
     ask: Ask
     claims: tuple[str, ...] = ()
+    owner: str = ""
 
 
 class Census:
@@ -57,6 +59,8 @@ class Census:
         places: how many pods of each presence are on which node.
         residents: pods of the nodes that are planned for, by node.
         waiting: pods without a node, by what they ask.
+        under_way: uids of the controllers, but for ReplicaSets, of pods that are Terminating or have no node: where those
+            will be is not known yet.
     """
 
     def __init__(self, asks: Asks, planned: Collection[str] = ()) -> None:
@@ -65,6 +69,7 @@ class Census:
         self.places: dict[Presence, Counter[str]] = defaultdict(Counter)
         self.residents: dict[str, list[Resident]] = defaultdict(list)
         self.waiting: Counter[Ask] = Counter()
+        self.under_way: set[str] = set()
         self._asks, self._planned = asks, planned
         self._known: dict[str, Presence] = {}
 
@@ -73,7 +78,9 @@ class Census:
         spec = raw["spec"]
         if (raw.get("status") or {}).get("phase") in FINISHED:
             return
-        node = spec.get("nodeName")
+        node, owner = spec.get("nodeName"), _owner(raw)
+        if owner and owner["kind"] != "ReplicaSet" and (not node or "deletionTimestamp" in raw["metadata"]):
+            self.under_way.add(owner["uid"])
         if not node:
             if not spec.get("schedulingGates") and "deletionTimestamp" not in raw["metadata"]:
                 self.waiting[self._asks.of(raw)] += 1
@@ -90,7 +97,8 @@ class Census:
         meta = raw["metadata"]
         key = f"{meta['namespace']}/{meta['name']}"
         ask, mounted = self._asks.of(raw), claims(raw["spec"])
-        return Resident(key, meta["uid"], raw["spec"]["nodeName"], presence, ask, mounted)
+        owner = (_owner(raw) or {}).get("uid", "")
+        return Resident(key, meta["uid"], raw["spec"]["nodeName"], presence, ask, mounted, owner)
 
     def _presence(self, raw: Mapping[str, Any]) -> Presence:
         meta, spec = raw["metadata"], raw["spec"]
@@ -102,3 +110,8 @@ class Census:
             apart = terms(spec, meta["namespace"], "podAntiAffinity")
             found = self._known[key] = Presence(meta["namespace"], labels, apart, bound, ending)
         return found
+
+
+def _owner(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The controller that a raw pod names."""
+    return next((o for o in raw["metadata"].get("ownerReferences") or () if o.get("controller")), None)

@@ -30,6 +30,7 @@ _PATIENCE = 10.0  # seconds that a drain waits for its first plan
 _EVERY = 30.0  # seconds between two plans while pods have no room
 _SHARE, _GAP = 20, 3  # such plans may take 1/20 of the time, those that a drain waits for a quarter
 _RETRY = 5.0  # seconds
+_UNDER_WAY = Forecast(Fit.DOES_NOT_FIT, reason="where another pod of its owner will be is not known yet", crowded=True)
 
 
 @dataclass(slots=True)
@@ -60,7 +61,8 @@ class _Asked:
 class Plans:
     """One for drains, and one for moves of single pods: their nodes take pods all the same.
 
-    `pools`: by namespace, the pool that admission puts its new pods into.
+    `pools`: by namespace, the pool that admission puts its new pods into. `may_stay`: while another pod of its owner is on
+    its way, a pod has no place, rather than one that the other may take.
     """
 
     def __init__(
@@ -70,8 +72,10 @@ class Plans:
         clock: Clock,
         pools: Callable[[], Mapping[str, str]],
         changed: Callable[[Iterable[str]], None],
+        *,
+        may_stay: bool = False,
     ) -> None:
-        self._client, self._store, self._clock = client, store, clock
+        self._client, self._store, self._clock, self._may_stay = client, store, clock, may_stay
         self._pools, self._changed = pools, changed
         self._asked: dict[str, _Asked] = {}
         self._forecasts: dict[str, Forecast] = {}
@@ -144,13 +148,19 @@ class Plans:
     async def _make(self, holders: Iterable[str]) -> None:
         nodes = frozenset[str]().union(*(self._nodes(name) for name in holders if name in self._asked))
         self._open = self._open_now()
+        before = {name: self._asked[name].homeless for name in holders if name in self._asked}
         census = Census(Asks(self._pools()), nodes)
         async for page in self._client.list(paths.PODS):
             for raw in page["items"]:
                 census.add(raw)
         still = [name for name in holders if name in self._asked]  # others were over while the pods were listed
-        asked = [self._asked[name] for name in sorted(still, key=self._began)]
-        homeless = [each.homeless for each in asked]
+        still.sort(key=self._began)
+        asked = [self._asked[name] for name in still]
+        # One that has left meanwhile needs its place all the same.
+        homeless = [
+            (*each.homeless, *(uid for uid in before[name] if uid not in each.pods))
+            for name, each in zip(still, asked, strict=True)
+        ]
         known = {resident.uid: resident for rows in census.residents.values() for resident in rows}
         leaving = [known[uid] for uids in homeless for uid in uids if uid in known]
         ground = Ground(
@@ -163,6 +173,9 @@ class Plans:
         )
         # Up to a second of computing: the event loop turns meanwhile.
         forecasts = await asyncio.to_thread(fits.plan, leaving, ground)
+        if self._may_stay:
+            pairs = zip(leaving, forecasts, strict=True)
+            forecasts = [_UNDER_WAY if pod.owner in census.under_way else forecast for pod, forecast in pairs]
         for each, uids in zip(asked, homeless, strict=True):
             each.planned |= frozenset(uids)
         self._take_in(leaving, forecasts)

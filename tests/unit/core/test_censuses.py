@@ -49,3 +49,21 @@ def test_pods_without_a_node_wait_unless_they_are_gated_or_going() -> None:
     gated = pod("b", schedulingGates=[{"name": "g"}])
     going = pod("c", meta={"deletionTimestamp": "2026-01-01T00:00:00Z"})
     assert census(pod("a", phase="Pending"), gated, going).waiting.total() == 1
+
+
+def test_whose_pods_are_on_their_way_is_known() -> None:
+    """A ReplicaSet's next pod is there as soon as the last is told to end."""
+
+    def owned(name: str, kind: str, owner: str, node: str = "", **meta: Any) -> dict[str, Any]:
+        owners = [{"kind": kind, "name": owner, "uid": owner, "controller": True}]
+        return pod(name, node, meta={"ownerReferences": owners, **meta})
+
+    ending = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    found = census(
+        owned("a", "StatefulSet", "waits"),
+        owned("b", "StatefulSet", "ends", "n1", **ending),
+        owned("c", "StatefulSet", "runs", "n1"),
+        owned("d", "ReplicaSet", "set"),
+    )
+    assert found.under_way == {"waits", "ends"}
+    assert [resident.owner for resident in found.residents["n1"]] == ["ends", "runs"]
