@@ -82,7 +82,6 @@ def test_a_pool_that_is_deleted_in_the_middle_of_a_move_gives_its_pods_back(pool
         until(site.released, "a pod to be released")
         site.plane.kubectl("delete", "nsp", pooled.name)
         until(lambda: not site.released() and site.uids() == before, "the old pods alone")
-        pooled.marked(home, None)
         until(lambda: not pooled.shunned(away), "the source to be as it was")
     assert lowest["web"] == 2
     assert pooled.label() is None

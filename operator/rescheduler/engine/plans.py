@@ -11,6 +11,7 @@ from datetime import datetime
 
 import structlog
 
+from rescheduler.api import names
 from rescheduler.core import fits
 from rescheduler.core.asks import Asks
 from rescheduler.core.boards import Ground
@@ -31,6 +32,9 @@ _EVERY = 30.0  # seconds between two plans while pods have no room
 _SHARE, _GAP = 20, 3  # such plans may take 1/20 of the time, those that a drain waits for a quarter
 _RETRY = 5.0  # seconds
 _UNDER_WAY = Forecast(Fit.DOES_NOT_FIT, reason="where another pod of its owner will be is not known yet", crowded=True)
+
+_Open = frozenset[tuple[str, str]]
+"""Nodes that take pods, each with its pool: a new one gets that a moment after it is there."""
 
 
 @dataclass(slots=True)
@@ -81,7 +85,7 @@ class Plans:
         self._forecasts: dict[str, Forecast] = {}
         self._task: asyncio.Task[None] | None = None
         self._first, self._next = 0.0, 0.0  # monotonic: no plan before, the next by itself
-        self._open: frozenset[str] = frozenset()  # nodes that took pods when the last was made
+        self._open: _Open = frozenset()  # when the last was made
 
     def look(self, holder: str, pods: Sequence[Pod], volumes: Volumes, *, wait: bool) -> Mapping[str, Forecast] | None:
         """What becomes of these pods of a drain's node, by uid, as far as it is known; None: that comes in a moment.
@@ -113,9 +117,9 @@ class Plans:
         found = self._forecasts.get(uid)
         return found is None or found.fit is Fit.DOES_NOT_FIT
 
-    def _open_now(self) -> frozenset[str]:
-        nodes = self._store.nodes.values()
-        return frozenset(node.name for node in nodes if not node.unschedulable and node.ready == "True")
+    def _open_now(self) -> _Open:
+        nodes = (node for node in self._store.nodes.values() if not node.unschedulable and node.ready == "True")
+        return frozenset((node.name, node.labels.get(names.NODE_POOL, "")) for node in nodes)
 
     def close(self, holder: str) -> None:
         """Its drain is over."""
