@@ -41,10 +41,11 @@ from rescheduler.engine.rebalancer import Rebalancer
 from rescheduler.engine.reconciler import Reconciler
 from rescheduler.engine.replacements import Replacements
 from rescheduler.engine.shifts import Shifts
+from rescheduler.engine.sources import INSTALL
 from rescheduler.engine.store import Store
 from rescheduler.engine.surroundings import Surroundings
 from rescheduler.engine.usages import Usages
-from rescheduler.kube import preflight
+from rescheduler.kube import paths, preflight
 from rescheduler.kube.client import Client, ConfigError, configuration
 from rescheduler.kube.leases import Election
 from rescheduler.kube.recorder import Recorder
@@ -84,6 +85,7 @@ def settings() -> kopf.OperatorSettings:
     found.persistence.finalizer = f"{GROUP}/unused"
     found.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP, v1=False)
     found.persistence.diffbase_storage = NoDiffBase(prefix=GROUP, v1=False)
+    found.scanning.disabled = True  # nodes are always there: no watch of all CRDs of the cluster
     found.watching.server_timeout = 300
     found.watching.client_timeout = 330
     found.watching.connect_timeout = 10
@@ -205,11 +207,11 @@ class App:
         return f"the event loop has not turned for {silent:.0f} s" if silent > _HEARTBEAT_LIMIT else None
 
     def _ready(self) -> str | None:
-        return (
-            None
-            if self.engine.synced.is_set()
-            else "nodes, namespaces, policies, pools and NodeDrains are not listed yet"
-        )
+        if not self.engine.synced.is_set():
+            return "nodes, namespaces, policies, pools and NodeDrains are not listed yet"
+        if absent := sorted(map(paths.crd, self.store.absent)):
+            return f"the CRDs {', '.join(absent)} are not installed: {INSTALL}"
+        return None
 
     async def start(self) -> None:
         """Serve the endpoints, and begin."""
@@ -229,7 +231,7 @@ class App:
         beside = (
             engine.heartbeat(),
             engine.resync(),
-            engine.follow_namespaces(),
+            engine.sources.follow(),
             self.heartbeats.run(),
             self.recorder.run(),
         )

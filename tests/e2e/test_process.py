@@ -50,12 +50,6 @@ def one_line(result: subprocess.CompletedProcess[str]) -> str:
     return line
 
 
-def test_missing_crds_are_named_with_the_way_to_get_them(plane: ControlPlane) -> None:
-    line = one_line(run(str(plane.kubeconfig)))
-    assert "nodedrains" in line
-    assert "kubectl apply -f manifests/crds" in line
-
-
 def test_a_wrong_kubeconfig_is_named(tmp_path: Path) -> None:
     assert "/no/such/file" in one_line(run("/no/such/file"))
     nonsense = tmp_path / "config"
@@ -194,29 +188,92 @@ def test_ctrl_c_ends_it_in_order(plane: ControlPlane) -> None:
     assert not lease["spec"].get("holderIdentity")
 
 
-def test_deleting_the_crds_in_the_middle_puts_everything_back(plane: ControlPlane, own: Site, tmp_path: Path) -> None:
+KINDS = ("nodedrains", "reschedulepolicies", "namespacepools")
+
+
+def delete_crds(plane: ControlPlane, *kinds: str) -> None:
+    plane.kubectl("delete", "crd", *(f"{kind}.rescheduler.dev" for kind in kinds), "--timeout=60s")
+
+
+@pytest.mark.parametrize("kinds", [("namespacepools",), ("reschedulepolicies",), KINDS], ids=",".join)
+def test_deleting_crds_in_the_middle_of_a_drain_ends_no_process(
+    plane: ControlPlane, own: Site, tmp_path: Path, kinds: tuple[str, ...]
+) -> None:
+    """Without pools the drain goes on; without policies or NodeDrains it gives back what it let go of."""
     identity = install(plane)
     first, other = own.nodes(2)
     own.policy()
     own.on_first(first, [other], workloads.deployment("web", 2, own.name, **own.here()))
-    uids, ended = own.uids(), list[str]()
+    uids = own.uids()
     with Operator(identity, tmp_path / "operator.log") as operator:
         own.release_one(first, [other])
-        crds = ("nodedrains.rescheduler.dev", "reschedulepolicies.rescheduler.dev", "namespacepools.rescheduler.dev")
-        plane.kubectl("delete", "crd", *crds, "--timeout=60s")
+        delete_crds(plane, *kinds)
+        until(lambda: operator.probe("readyz") == 503, "the operator to say that it is not ready")
+        if kinds == ("namespacepools",):
+            assert own.observer.phase(first) == "Draining"
+            assert own.released()
+        else:
+            until(lambda: own.uids() == uids and not own.released(), "the pods to be given back")
+        cordoned = own.observer.node(first)["spec"].get("unschedulable", False)
+        assert cordoned is ("nodedrains" not in kinds)
+        install(plane)
+        until(lambda: operator.probe("readyz") == 200, "the operator to be ready again")
+        plane.kubectl("uncordon", other)
+        if "reschedulepolicies" in kinds:
+            own.policy()
+        if "nodedrains" in kinds:
+            own.annotate(first, "again")  # the request that stood was cancelled with its NodeDrain
+        own.phase(first, "Drained")
+        assert operator.running
+    assert "Traceback" not in operator.log.read_text()
+
+
+def test_without_crds_it_gives_back_what_is_left_and_begins_when_they_are_there(
+    plane: ControlPlane, own: Site, tmp_path: Path
+) -> None:
+    identity = install(plane)
+    first, other = own.nodes(2)
+    own.policy()
+    own.on_first(first, [other], workloads.deployment("web", 2, own.name, **own.here()))
+    uids, operator = own.uids(), Operator(identity, tmp_path / "operator.log").start()
+    own.release_one(first, [other])
+    own.annotate(other)
+    until(lambda: "rescheduler.dev/drain" in keys(own, other), "the other node to wait for its turn")
+    operator.kill()
+    for node in (first, other):
+        own.patch("nd", node, {"metadata": {"finalizers": None}})
+    delete_crds(plane, *KINDS)
+    assert own.released()
+    try:
+        operator.start(ready=False)
         until(lambda: own.uids() == uids and not own.released(), "the pods to be given back")
-        assert not own.observer.node(first)["spec"].get("unschedulable")
+        until(lambda: not conditions(own, first), "our conditions to go")
+        until(lambda: keys(own, other) <= {"node.kubernetes.io/unschedulable"}, "our taint to go")
+        assert operator.probe("healthz") == 200
+        assert operator.probe("readyz") == 503
+        lines = [json.loads(line) for line in operator.log.read_text().splitlines()]
+        missing = [line for line in lines if line["event"] == "kind.not_installed"]
+        assert {line["kind"] for line in missing} == set(KINDS)
+        assert len(missing) == len(KINDS)
+        assert "kubectl apply -f manifests/crds" in missing[0]["hint"]
+        until(lambda: "LeftCordoned" in reasons(own, first), "the word that nobody knows who had cordoned the node")
         install(plane)
         own.policy()
         plane.kubectl("uncordon", other)
-        own.annotate(first, "again")
-
-        def drained() -> bool:
-            if not operator.running:  # Kopf ends where a watch asks for a kind that is gone; a kubelet starts it again
-                ended.append(operator.log.read_text())
-                operator.log.write_text("")
-                operator.start()
-            return own.observer.phase(first) == "Drained"
-
-        until(drained, "the node to be Drained")
+        own.phase(first, "Drained")
+    finally:
+        operator.stop()
     assert "Traceback" not in operator.log.read_text()
+
+
+def conditions(own: Site, node: str) -> set[str]:
+    ours = {"DrainInProgress", "Drained", "MaintenanceInProgress"}
+    return ours & {condition["type"] for condition in own.observer.node(node)["status"]["conditions"]}
+
+
+def keys(own: Site, node: str) -> set[str]:
+    return {taint["key"] for taint in own.observer.node(node)["spec"].get("taints", [])}
+
+
+def reasons(own: Site, node: str) -> set[str]:
+    return {event["reason"] for event in own.observer.events("Node", node)}

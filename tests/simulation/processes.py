@@ -1,4 +1,4 @@
-"""One operator process, wired by its own `App`: Kopf is played by watches, and nothing is served over HTTP."""
+"""One operator process, wired by its own `App`: Kopf is played by a watch, and nothing is served over HTTP."""
 
 import asyncio
 import contextlib
@@ -9,17 +9,12 @@ from functools import partial
 from rescheduler import handlers
 from rescheduler.app import App, Options
 from rescheduler.engine.clock import Clock
-from rescheduler.engine.store import Kind
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT, ExpiredError
 from simulation.clients import SimulatedClient
 from simulation.server import Server
 
 NAMESPACE = "rescheduler-system"
-_SOURCES = (
-    *((Kind.NODE, paths.NODES), (Kind.POLICY, paths.POLICIES)),
-    *((Kind.DRAIN, paths.DRAINS), (Kind.POOL, paths.POOLS)),
-)
 
 
 class Process:
@@ -48,28 +43,27 @@ class Process:
         assert isinstance(self.app.client, SimulatedClient)
         self.client = self.app.client
         self.app.begin()
-        self._tasks = [asyncio.create_task(self._feed(self.app, kind, path)) for kind, path in _SOURCES]
-        self._tasks.append(asyncio.create_task(self._watch_over(self.app)))
+        self._tasks = [asyncio.create_task(each(self.app)) for each in (self._feed, self._watch_over)]
 
     async def _watch_over(self, app: App) -> None:
         await app.stop.wait()
         if self.app is app:
             self.crashed = f"{self.name} ended by itself"
 
-    async def _feed(self, app: App, kind: Kind, path: str) -> None:
-        """As Kopf does: what is deleted between two lists it never tells."""
+    async def _feed(self, app: App) -> None:
+        """Nodes, as by Kopf: what is deleted between two lists it never tells."""
         while True:
             try:
                 version = ""
-                async for page in app.client.list(path):
+                async for page in app.client.list(paths.NODES):
                     version = page["metadata"]["resourceVersion"]
                     for raw in page["items"]:
-                        handlers.take(app.store, kind, {"type": None, "object": raw})
+                        handlers.take(app.store, {"type": None, "object": raw})
                 while True:
-                    async for type_, raw in app.client.watch(path, version=version):
+                    async for type_, raw in app.client.watch(paths.NODES, version=version):
                         version = raw["metadata"]["resourceVersion"]
                         if type_ != "BOOKMARK":
-                            handlers.take(app.store, kind, {"type": type_, "object": raw})
+                            handlers.take(app.store, {"type": type_, "object": raw})
             except ExpiredError:
                 continue
             except TRANSIENT:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from rescheduler.api import names
-from rescheduler.api.drains import NodeRecord, Reason, TaintRecord
+from rescheduler.api.drains import NodeRecord, Phase, Reason, TaintRecord
 from rescheduler.core.facts import Node, Taint
 from rescheduler.core.proofs import OURS
 
@@ -180,6 +180,15 @@ def conditions(wanted: Mapping[str, tuple[str, str, str]], node: Node, now: date
             entry["lastTransitionTime"] = stamp
         entries.append(entry)
     return {"status": {"conditions": entries}} if entries else None
+
+
+def is_orphaned(node: Node) -> bool:
+    """Whether a drain of ours says on the node that it goes on: of a node without NodeDrain, that it was taken by force.
+
+    The conditions' types are Kubernetes' (KEP-5683), so others may set them; the reason is a phase of ours.
+    """
+    condition = node.condition(names.DRAIN_IN_PROGRESS)
+    return condition is not None and condition.reason in set(Phase)
 
 
 def _guarded(patch: Patch, node: Node) -> Patch | None:

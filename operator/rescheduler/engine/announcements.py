@@ -70,6 +70,15 @@ class Announcer:
         message = f"Nothing of Rescheduler's is left on the node{kept}"
         self._both(drain, node, Kind.NORMAL, "Restored", message)
 
+    def let_go(self, node: Node) -> None:
+        """The NodeDrain of a held node is gone, and nobody put the node back."""
+        if node.unschedulable:
+            message = (
+                "Its NodeDrain was taken away by force, and with it the word of who had cordoned the node: it stays "
+                "cordoned. kubectl uncordon it where nobody else wants it so"
+            )
+            self._recorder.emit(of_node(node), Kind.WARNING, "LeftCordoned", message)
+
     def attestation_refused(self, node: Node, why: str) -> None:
         """The annotation that should prove the node dead does not."""
         if self._first(f"{node.uid}/{names.FENCED}", why):

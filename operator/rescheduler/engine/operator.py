@@ -5,7 +5,6 @@ A standby keeps its facts warm by the same re-sync, and writes nothing.
 
 import asyncio
 from collections.abc import Iterable
-from functools import partial
 
 import structlog
 
@@ -17,24 +16,14 @@ from rescheduler.engine.pool_keeping import PoolKeeping
 from rescheduler.engine.queue import KeyedQueue
 from rescheduler.engine.rebalancer import Rebalancer
 from rescheduler.engine.reconciler import Reconciler
-from rescheduler.engine.store import Kind, Store
+from rescheduler.engine.sources import Sources
+from rescheduler.engine.store import Store
 from rescheduler.engine.strays import HOLDER, Strays
-from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT, Client, Json
-from rescheduler.kube.reflectors import Feed
 
 log = structlog.get_logger("rescheduler.engine")
 
 _WORKERS = 16
 _RESYNC = 60.0  # seconds; deletions that a watch lost are found by then
-_RETRY = 2.0  # seconds
-_SOURCES = (
-    (Kind.POLICY, paths.POLICIES),
-    (Kind.DRAIN, paths.DRAINS),
-    (Kind.NODE, paths.NODES),
-    (Kind.POOL, paths.POOLS),
-    (Kind.NAMESPACE, paths.NAMESPACES),
-)
 
 
 class Engine:
@@ -57,11 +46,8 @@ class Engine:
         self.emptied = asyncio.Event()
         self.synced = asyncio.Event()
         self.beat = tools.clock.monotonic()
+        self.sources = Sources(tools.client, store, self._look_at_all)
         store.changed, store.turned = self._changed, self._turned
-
-    @property
-    def _client(self) -> Client:
-        return self._tools.client
 
     @property
     def _clock(self) -> Clock:
@@ -126,42 +112,19 @@ class Engine:
         while True:
             await self._list_all()
             self.synced.set()
-            self._changed(None)
-            self._pools.look_at_all()
-            self.strays.wake()
+            self._look_at_all()
             await asyncio.sleep(_RESYNC)
 
+    def _look_at_all(self) -> None:
+        """Anything may be otherwise than it was thought to be."""
+        self._changed(None)
+        self._pools.look_at_all()
+        self.strays.wake()
+
     async def _list_all(self) -> None:
-        while True:
-            begun = self._clock.now()
-            try:
-                for kind, path in _SOURCES:
-                    await self._list(kind, path)
-            except TRANSIENT as error:
-                log.warning("resync.failed", error=str(error))
-                await asyncio.sleep(_RETRY)
-                continue
-            self._store.set_listed(begun)
-            return
-
-    async def follow_namespaces(self) -> None:
-        """Keep the namespaces current. Not by Kopf: of thousands of them it would keep more than all the rest."""
-
-        def gone(raw: Json) -> None:
-            meta = raw["metadata"]
-            self._store.drop(Kind.NAMESPACE, meta["name"], not_after=int(meta["resourceVersion"]))
-
-        await Feed(self._client, paths.NAMESPACES, partial(self._store.put, Kind.NAMESPACE), gone).run()
-
-    async def _list(self, kind: Kind, path: str) -> None:
-        names: list[str] = []
-        version = 0
-        async for page in self._client.list(path):
-            version = version or int(page["metadata"]["resourceVersion"])
-            for raw in page["items"]:
-                names.append(raw["metadata"]["name"])
-                self._store.put(kind, raw)
-        self._store.resync(kind, names, version)
+        begun = self._clock.now()
+        await self.sources.list_all()
+        self._store.set_listed(begun)
 
     async def heartbeat(self) -> None:
         """Shows `/healthz` that the event loop turns."""

@@ -5,7 +5,8 @@ from datetime import datetime
 import structlog
 
 from rescheduler.api.drains import NodeDrain, Reason
-from rescheduler.core import nodes, requests, triggers
+from rescheduler.api.policies import Policy
+from rescheduler.core import facts, nodes, requests, triggers
 from rescheduler.core.facts import Node
 from rescheduler.core.holds import Hold
 from rescheduler.core.requests import Amend, Create, Withdraw
@@ -17,7 +18,7 @@ from rescheduler.engine.metrics import Metrics
 from rescheduler.engine.queue import KeyedQueue
 from rescheduler.engine.store import Kind, Store
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT, ApiError, Client
+from rescheduler.kube.client import STRATEGIC_PATCH, TRANSIENT, ApiError, Client
 
 log = structlog.get_logger("rescheduler.reconciler")
 
@@ -59,10 +60,13 @@ class Reconciler:
         if node is None or seen is None:
             return  # the drain's own task says goodbye
         drain, policy = self._store.drain(name), self._store.policy(node)
+        if drain is None and nodes.is_orphaned(node):
+            node = await self._let_go(node)
+        if Kind.DRAIN in self._store.absent:
+            return  # no request can be noted: when the CRD is there, all nodes are looked at again
         if policy:
             self._announcer.windows(policy, self._clock.now())
-        if drain and not seen.begins and (since := _flapping_since(drain)) and policy:
-            seen = self._store.recall(name, policy.spec.failure.flapping.changes, since) or seen
+            seen = self._recalled(seen, drain, policy)
         standing = frozenset(r.reason for r in drain.spec.requests) if drain else frozenset[Reason]()
         view = View(standing, name in self._store.suspects, self._store.blind())
         wants = triggers.wanted(node, policy, seen, self._clock.now(), view)
@@ -82,6 +86,21 @@ class Reconciler:
                 log.info("drain.withdrawn", node=name, uid=node.uid)
                 if answer.get("kind") == "NodeDrain":
                     self._store.put(Kind.DRAIN, answer)
+
+    def _recalled(self, seen: Sighting, drain: NodeDrain | None, policy: Policy) -> Sighting:
+        """The sighting, with what its NodeDrain says of the time before our start."""
+        if drain is None or seen.begins or not (since := _flapping_since(drain)):
+            return seen
+        return self._store.recall(drain.spec.node_name, policy.spec.failure.flapping.changes, since) or seen
+
+    async def _let_go(self, node: Node) -> Node:
+        """Of a drain whose NodeDrain was taken by force: what else was ours on the node only that could tell."""
+        patch = nodes.conditions({}, node, self._clock.now())
+        raw = await self._client.patch(f"{paths.node(node.name)}/status", patch, kind=STRATEGIC_PATCH)
+        self._store.put(Kind.NODE, raw)
+        log.warning("node.let_go", node=node.name, uid=node.uid, cordoned=node.unschedulable)
+        self._announcer.let_go(node)
+        return facts.node(raw)
 
     async def _refuse(self, node: Node, *, refused: bool) -> None:
         if not refused:

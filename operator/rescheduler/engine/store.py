@@ -1,6 +1,6 @@
 """The facts in memory: nodes, namespaces, and our own kinds. No pods: memory must not grow with them.
 
-Kopf's events and the full re-sync both feed it, in any order; the newer resourceVersion wins. Deletions that
+Kopf's events, watches of ours and the full re-sync feed it, in any order; the newer resourceVersion wins. Deletions that
 Kopf loses across a re-list are found by the re-sync.
 """
 
@@ -58,6 +58,7 @@ class Store:
         touched: told what of pools, their namespaces and nodes may be otherwise after each change.
         memberships: which pool has which namespace and node.
         unreadable: names of pools that this version cannot read: what they have is left as it is.
+        absent: kinds of ours that are not installed.
         listed: when all kinds were last listed in full.
         suspects: nodes whose Lease is silent.
         blackout: why what is seen of nodes is not to be believed now; empty where it is.
@@ -70,6 +71,7 @@ class Store:
         self.touched: Callable[[Touched], None] = lambda _: None
         self.memberships = Memberships(exempt)
         self.unreadable: set[str] = set()
+        self.absent: set[Kind] = set()
         self.listed: datetime | None = None
         self.suspects: frozenset[str] = frozenset()
         self.blackout = ""

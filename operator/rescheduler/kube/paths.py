@@ -12,6 +12,7 @@ ATTACHMENTS = "/apis/storage.k8s.io/v1/volumeattachments"
 POLICIES = f"/apis/{GROUP}/{VERSION}/reschedulepolicies"
 DRAINS = f"/apis/{GROUP}/{VERSION}/nodedrains"
 POOLS = f"/apis/{GROUP}/{VERSION}/namespacepools"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 DAEMON_SETS = "/apis/apps/v1/daemonsets"
 NODE_METRICS = "/apis/metrics.k8s.io/v1beta1/nodes"
 ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -25,6 +26,11 @@ def node(name: str) -> str:
 def drain(name: str) -> str:
     """One NodeDrain; its status is at `/status` below."""
     return f"{DRAINS}/{name}"
+
+
+def crd(resource: str) -> str:
+    """Name of the CustomResourceDefinition of one of our kinds."""
+    return f"{resource}.{GROUP}"
 
 
 def pool(name: str) -> str:

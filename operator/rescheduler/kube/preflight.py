@@ -1,12 +1,13 @@
-"""Before anything starts: is the API server there, are the CRDs, and may we do what we must?
+"""Before anything starts: is the API server there, and may we do what we must?
 
-Each answer that is no becomes one line that names what is missing and how to get it.
+Each answer that is no becomes one line that names what is missing and how to get it. Missing CRDs end nothing: what
+an earlier run has left is to be given back all the same, and they may come later.
 """
 
 import asyncio
 from dataclasses import dataclass
 
-from rescheduler.api import GROUP, VERSION
+from rescheduler.api import GROUP
 from rescheduler.core import enforcements
 from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError, Client, ConfigError, UnreachableError
@@ -52,7 +53,10 @@ RIGHTS: tuple[Right, ...] = (
     *_rights("coordination.k8s.io", "leases", "get"),
     *_rights("cluster.x-k8s.io", "machines", "get"),
     *_rights("metrics.k8s.io", "nodes", "list"),
-    *_rights("apiextensions.k8s.io", "customresourcedefinitions", "list watch"),
+    *(
+        Right("apiextensions.k8s.io", "customresourcedefinitions", "list", name=paths.crd(resource))
+        for resource in ("namespacepools", "nodedrains", "reschedulepolicies")
+    ),
     *_rights(GROUP, "reschedulepolicies", "list watch"),
     *_rights(GROUP, "namespacepools", "get list watch patch"),
     *_rights(GROUP, "namespacepools/status", "patch"),
@@ -73,7 +77,7 @@ def admission_rights(namespace: str) -> tuple[Right, ...]:
 async def check(client: Client, namespace: str, *, cleanup: bool = False) -> None:
     """Raises ConfigError, one line for each thing that is missing; `cleanup` asks for one right more."""
     try:
-        served = {entry["name"] for entry in (await client.get(f"/apis/{GROUP}/{VERSION}"))["resources"]}
+        await client.get("/apis")
     except UnreachableError as error:
         raise ConfigError(f"the API server at {client.server} does not answer: {error}") from error
     except ApiError as error:
@@ -81,14 +85,7 @@ async def check(client: Client, namespace: str, *, cleanup: bool = False) -> Non
             raise ConfigError(
                 f"the API server at {client.server} does not accept the credentials: {error.refusal.message}"
             ) from error
-        if error.code != 404:
-            raise ConfigError(f"the API server at {client.server} refused: {error}") from error
-        served = set()
-    if absent := sorted({"reschedulepolicies", "namespacepools", "nodedrains"} - served):
-        raise ConfigError(
-            f"the CRDs of {', '.join(absent)} ({GROUP}/{VERSION}) are not installed: "
-            "kubectl apply -f manifests/crds, or install the chart"
-        )
+        raise ConfigError(f"the API server at {client.server} refused: {error}") from error
     leases = tuple(
         Right("coordination.k8s.io", "leases", verb, namespace, "" if verb == "create" else LEASE)
         for verb in ("create", "get", "update")

@@ -7,7 +7,7 @@ what is decided on a stale view is decided wrongly.
 import asyncio
 import itertools
 import random
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -71,23 +71,23 @@ class _Watch:
 class Feed(_Watch):
     """Hands objects on to whoever keeps them: each as it is now, and each that was deleted.
 
-    What was deleted while nothing was watched is not told: whoever keeps them lists all from time to time. Kopf would
-    do it too, but keeps some 5 kB of each object.
+    `listing` takes in all that is there, and answers with the version to watch from. Kopf would do it too, but keeps
+    some 5 kB of each object.
     """
 
     def __init__(
-        self, client: Client, path: str, put: Callable[[Json], None], drop: Callable[[Json], None], **params: str
+        self,
+        client: Client,
+        path: str,
+        listing: Callable[[], Awaitable[str]],
+        put: Callable[[Json], None],
+        drop: Callable[[Json], None],
     ) -> None:
-        super().__init__(client, path, **params)
-        self._put, self._drop = put, drop
+        super().__init__(client, path)
+        self._listing, self._put, self._drop = listing, put, drop
 
     async def _list(self) -> str:
-        version = ""
-        async for page in self._client.list(self._path, **self._params):
-            version = page["metadata"]["resourceVersion"]
-            for raw in page["items"]:
-                self._put(raw)
-        return version
+        return await self._listing()
 
     def put(self, raw: Json) -> None:
         """Hand it on."""

@@ -149,3 +149,14 @@ def test_beside_a_taint_of_somebody_else_none_of_ours_is_set_and_theirs_stays() 
     assert nodes.out_of_service_patch(tainted(*FOREIGN)) is None
     assert nodes.in_service_patch(tainted(*FOREIGN)) is None
     assert nodes.restore_patch(tainted(*FOREIGN), NodeRecord(uid="u", added_taints=(OURS,)), {}) is None
+
+
+def test_a_drain_is_told_from_another_controllers_by_its_phase() -> None:
+    """The condition's type is Kubernetes' own."""
+
+    def held(reason: str) -> Node:
+        return Node("n", "u", conditions=(facts.NodeCondition(names.DRAIN_IN_PROGRESS, "True", reason),))
+
+    assert nodes.is_orphaned(held("Draining"))
+    assert not nodes.is_orphaned(held("KubeletShutdown"))
+    assert not nodes.is_orphaned(NODE)
