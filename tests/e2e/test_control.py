@@ -35,11 +35,9 @@ def test_a_gate_holds_until_somebody_else_opens_it(site: Site) -> None:
 
 def test_at_the_timeout_pods_are_deleted_within_their_grace(site: Site) -> None:
     node, other = site.nodes(2)
-    site.plane.kubectl("cordon", other)
-    site.policy(drain={"replacement": "Never", "timeout": "15s", "onTimeout": "Delete"})
-    site.deploy(
-        workloads.deployment("web", 2, site.name, grace=4, **site.here()), workloads.budget("web", site.name, **STUCK)
-    )
+    site.policy(drain={"replacement": "Never", "timeout": "25s", "onTimeout": "Delete"})
+    web = workloads.deployment("web", 2, site.name, grace=4, **site.here())
+    site.on_first(node, [other], web, workloads.budget("web", site.name, **STUCK))
     site.annotate(node)
     until(lambda: site.classes(node) == {"BudgetMisconfigured"}, "the blocker")
     site.phase(node, "Drained")
