@@ -223,6 +223,8 @@ class Pools:
             return
         now, asked = self._clock.monotonic(), self._lost.get(pool.name)
         if asked and bare <= asked.nodes and now < asked.until:
+            # A look for another reason may have taken the place of the one that was to be then.
+            self.queue.add_after(f"pool/{pool.name}", asked.until - now)
             return
         everywhere = [self._as_it_will_be(node) for node in self._store.nodes.values()]
         found = exclusions.exclusion(pool.name, bare, [n.name for n in members], everywhere, self._is_homeless)

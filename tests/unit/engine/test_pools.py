@@ -1,5 +1,6 @@
 """What is written for pools, in which order, and what is left alone while something is not known."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -245,6 +246,19 @@ async def test_what_a_pool_has_that_cannot_be_read_is_left_as_it_is() -> None:
     await fresh.settle()
     assert (fresh.label("x"), fresh.mark("n1")) == ("shop", pools.Mark("shop"))
     assert not fresh.writes
+
+
+async def test_who_loses_is_asked_again_in_time_though_it_is_looked_at_before() -> None:
+    """A look that comes sooner takes the timer's place."""
+    world = shop(exclusive=True)
+    world.daemon_sets = [{"metadata": {"namespace": "y", "name": "agent"}, "spec": {"template": {"spec": {}}}}]
+    await world.settle()
+    queue = world.pools.queue
+    queue.add_after("pool/shop", 0)
+    queue._timers.pop("pool/shop").cancel()  # it is due
+    await world.pools.look("pool/shop")
+    assert queue._timers["pool/shop"].when() > asyncio.get_running_loop().time() + 20
+    queue._timers.pop("pool/shop").cancel()
 
 
 async def test_after_a_conflict_it_is_read_again_and_written_then() -> None:
