@@ -4,7 +4,7 @@ Each other pod that may be placed first takes at most so many slots of a group a
 all of the group fit. On a cluster with room that is all groups, after a look at some of the nodes.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
@@ -56,6 +56,9 @@ class _Slots:
     def __init__(self, board: Board, group: Group, sizes: Mapping[Group, int]) -> None:
         self._board, self._group = board, group
         self._needed = dict(group.need)
+        self._asked = {
+            kind: sum(size * dict(g.need).get(kind, 0) for g, size in sizes.items()) for kind in self._needed
+        }
         self._taken = sum(size * self._takes(other) for other, size in sizes.items() if other is not group)
         limits = (*self._spread_limits(), *self._own_limits())
         self._wide = [limit for limit in limits if limit.domains is not None]
@@ -116,7 +119,7 @@ class _Slots:
             total += count
             if total >= needed:
                 return True
-        return self._levels_out(wanted)
+        return self._levels_out(wanted) or self._holds_out(wanted)
 
     def _nodes(self) -> Iterator[int]:
         group, labels = self._group, self._board.floor.labels
@@ -156,3 +159,29 @@ class _Slots:
                         break
         left = {domain: max(0, count - self._taken) for domain, count in slots.items()}
         return room(domains.filled, left, spreads[0].skew, spreads[0].least) >= wanted
+
+    def _holds_out(self, wanted: int) -> bool:
+        """Whether all pods together are too few to leave it no node, or no node of one of its domains.
+
+        To fill a node they must take what is free there of one resource: a share of all that they ask for of it. No
+        more than all of each resource can be taken.
+        """
+        shares: dict[str, list[float]] = defaultdict(list)
+        spreads, limit = self._group.ask.spreads, next(iter(self._wide), None)
+        if limit:
+            if len(spreads) != 1 or self._narrow or not spreads[0].counts(self._group.ask.labels):
+                return False
+            if len(limit.domains or ()) < spreads[0].least:
+                return False
+            shares |= {domain: [] for domain in limit.domains or ()}
+        for n in self._nodes():
+            domain = limit.of(n) if limit else ""
+            if domain is not None and self._count(n) > 0:
+                shares[domain].append(self._share(n))
+        itself = wanted - 1 if self._narrow else 0  # each node that its own pods may keep it off
+        most = len(self._needed)
+        return bool(shares) and all(sum(sorted(each, reverse=True)[itself:]) > most for each in shares.values())
+
+    def _share(self, n: int) -> float:
+        row = self._board.free[n]
+        return min((row[kind] - amount + 1) / max(1, self._asked[kind]) for kind, amount in self._group.need)

@@ -14,14 +14,15 @@ from random import Random
 from rescheduler.core.boards import Board, Ground, Group
 from rescheduler.core.bounds import certain
 from rescheduler.core.censuses import Resident
-from rescheduler.core.packings import Packing, Weigh, spread_out
+from rescheduler.core.packings import Packing, Weigh, evened_out, spread_out
 from rescheduler.core.relations import Relations
 from rescheduler.core.shortages import Shortage, Shortages
 
-_CLEAN = 18  # courses of events in a row in which all that is promised came true
-_MOST = 60  # are tried in all
-_WORK = 30_000  # pods are placed in all of them together, and it is enough
+_CLEAN = 30  # courses of events in a row in which all that is promised came true
+_MOST = 90  # are tried in all
+_WORK = 10_000  # pods are placed in all of them together, and it is enough
 _UPPER = 4  # for what may fit at best
+_TIES = 0.03  # nodes that differ by less may be equal to the scheduler
 _OUT_OF_TURN = 8.0  # so many turns early or late a pod may ask
 
 
@@ -94,8 +95,13 @@ class _Tries:
         self._wanted = Counter(self._order)
         self._rooms: dict[Group, Sequence[int]] = {}
         self.last = Packing(board, random, None, sure=False)
-        self._noisy: Weigh = lambda free, offered: spread_out(free, offered) + random.uniform(0, 0.3)
-        self._ways: tuple[Weigh | None, ...] = (spread_out, self._noisy, None)
+        self._noisy = self._shaken(spread_out, 0.3)
+        # The scheduler counts in whole percents, so that many nodes are equal, and takes one of these by chance.
+        self._ways = (self._shaken(spread_out, _TIES), self._noisy, self._shaken(evened_out, _TIES), None)
+
+    def _shaken(self, weigh: Weigh, most: float) -> Weigh:
+        uniform = self._random.uniform
+        return lambda free, offered, size: weigh(free, offered, size) + uniform(0, most)
 
     def turns(self, found: Sequence[tuple[Fit, Shortage]]) -> list[int]:
         """The positions of all pods in the plan's order: those that fit first."""
@@ -125,9 +131,10 @@ class _Tries:
         most = min(_MOST, max(_UPPER, _WORK // len(self._order)))
         while clean < _CLEAN and tried < most:
             order, _ = self._in_turn(fewest)
-            if tried % 6 >= 3:
+            course, way = divmod(tried, len(self._ways))
+            if course % 2:
                 order = self._out_of_turn(order)
-            placed = self._placed(self._ways[tried % 3], order)
+            placed = self._placed(self._ways[way], order)
             missing = fewest - placed
             clean = 0 if missing else clean + 1
             shaken |= missing.keys()

@@ -12,28 +12,33 @@ from rescheduler.core.boards import Board, Group
 from rescheduler.core.relations import places
 
 _LOOK_AT = 50  # nodes that can take a pod; of more than so many the scheduler looks at some alone
+_LEAST_CPU, _LEAST_MEMORY = 100, 200 * 1024**2  # what the scheduler reckons with for pods that ask for none
 
-Weigh = Callable[[list[int], list[int]], float]
-"""How gladly a node is taken: what is free of it, and what it offers; the highest is."""
+Weigh = Callable[[list[int], list[int], tuple[int, int]], float]
+"""How gladly a node is taken: by what is free of it, what it offers, and the CPU and memory asked; the highest is."""
 
 
 class _Level:
     """One spread constraint of a group: pods in each domain, and the fewest of them."""
 
-    def __init__(self, filled: Counter[str], least: int) -> None:
-        self.filled = Counter(filled)
-        self._domains = Counter(filled.values())
-        self._short = len(filled) < least
+    def __init__(self, group: Group, number: int) -> None:
+        spread, domains = group.ask.spreads[number], group.domains[number]
+        self._of, self._most = domains.of, spread.skew - spread.counts_itself(group.ask.labels)
+        self._filled = Counter(domains.filled)
+        self._domains = Counter(domains.filled.values())
+        self._short = len(domains.filled) < spread.least
         self._fewest = min(self._domains, default=0)
-        self._any = bool(filled)
 
-    def floor(self) -> int | None:
-        """Pods in the emptiest domain; None: there is no domain at all."""
-        return 0 if self._short else self._fewest if self._any else None
+    def lets_in(self, n: int) -> bool:
+        """Whether the node may have one more of the group."""
+        domain = self._of.get(n)
+        if domain is None:
+            return False
+        return self._filled[domain] - (0 if self._short else self._fewest) <= self._most
 
     def add(self, domain: str) -> None:
-        before = self.filled[domain]
-        self.filled[domain] = before + 1
+        before = self._filled[domain]
+        self._filled[domain] = before + 1
         self._domains[before] -= 1
         self._domains[before + 1] += 1
         while not self._domains[self._fewest]:
@@ -69,7 +74,7 @@ class Packing:
         self._off: dict[Group, dict[str, set[str]]] = {}
         self._near = {group: Counter(group.near) for group in board.groups if group.ask.near}
         self._levels = {
-            group: [_Level(d.filled, s.least) for d, s in zip(group.domains, group.ask.spreads, strict=True)]
+            group: [_Level(group, number) for number in range(len(group.domains))]
             for group in board.groups
             if group.domains
         }
@@ -107,6 +112,8 @@ class Packing:
         pool, best, chosen, seen, at = self._pool[group], float("-inf"), None, 0, 0
         if not pool:
             return None
+        asked = dict(group.need)
+        size = (asked.get(1, 0), asked.get(2, 0))
         at = self._random.randrange(len(pool))
         for _ in range(len(pool)):
             at = at if at < len(pool) else 0
@@ -121,7 +128,7 @@ class Packing:
                 continue
             if self._weigh is None:
                 return n
-            weight = self._weigh(self.free(n), self.board.offered[n])
+            weight = self._weigh(self.free(n), self.board.offered[n], size)
             if weight > best:
                 best, chosen = weight, n
             seen += 1
@@ -143,13 +150,8 @@ class Packing:
 
     def _suits(self, group: Group, n: int) -> bool:
         """Whether spread and affinity let it in as things are now."""
-        for number, level in enumerate(self._levels.get(group, ())):
-            spread, domain = group.ask.spreads[number], group.domains[number].of.get(n)
-            if domain is None:
-                return False
-            floor = level.floor()
-            itself = spread.counts_itself(group.ask.labels)
-            if floor is not None and level.filled[domain] + itself - floor > spread.skew:
+        for level in self._levels.get(group, ()):
+            if not level.lets_in(n):
                 return False
         if not group.ask.near:
             return True
@@ -192,8 +194,16 @@ def _pool(group: Group, rooms: Mapping[Group, Sequence[int]], *, sure: bool) -> 
     return [n for n in nodes if n in left]
 
 
-def spread_out(free: list[int], offered: list[int]) -> float:
-    """The emptiest node first: the scheduler's default."""
-    cpu = free[1] / (offered[1] or 1)
-    memory = free[2] / (offered[2] or 1)
+def spread_out(free: list[int], offered: list[int], size: tuple[int, int]) -> float:
+    """The scheduler's default: where most is left, and where CPU and memory even out."""
+    whole_cpu, whole_memory = offered[1] or 1, offered[2] or 1
+    cpu, memory = free[1] / whole_cpu, free[2] / whole_memory
+    left = cpu + memory - (size[0] or _LEAST_CPU) / whole_cpu - (size[1] or _LEAST_MEMORY) / whole_memory
+    uneven = abs(cpu - memory - size[0] / whole_cpu + size[1] / whole_memory)
+    return left + (abs(cpu - memory) - uneven) / 2
+
+
+def evened_out(free: list[int], offered: list[int], size: tuple[int, int]) -> float:
+    """The same before Kubernetes 1.35: how even they are counts, not whether they become it."""
+    cpu, memory = (free[1] - size[0]) / (offered[1] or 1), (free[2] - size[1]) / (offered[2] or 1)
     return cpu + memory - abs(cpu - memory)

@@ -85,7 +85,7 @@ def test_what_is_certain_comes_true_however_pods_are_placed(number: int) -> None
     board = Board(ground, leaving)
     Relations(board).work_in()
     groups, random = certain(board), Random(number)
-    for weigh in (None, lambda free, _: free[1], lambda free, _: -free[1]):
+    for weigh in (None, lambda free, *_: free[1], lambda free, *_: -free[1]):
         order = [group for group in board.groups for _ in group.members]
         random.shuffle(order)
         packing = Packing(board, random, weigh, sure=True)
