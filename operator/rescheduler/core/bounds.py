@@ -5,7 +5,7 @@ all of the group fit. On a cluster with room that is all groups, after a look at
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -19,9 +19,12 @@ def certain(board: Board) -> set[Group]:
     """The groups all of which find a place, wherever the scheduler puts each pod."""
     troubled = _troubled(board.groups)
     sizes = {group: len(group.members) + group.rivals for group in board.groups}
+    asked: Counter[int] = Counter()
+    for group, size in sizes.items():
+        asked.update({kind: size * amount for kind, amount in group.need})
     found = set()
     for group in board.groups:
-        if not group.doubt and group not in troubled and _Slots(board, group, sizes).suffice(sizes[group]):
+        if not group.doubt and group not in troubled and _Slots(board, group, sizes, asked).suffice(sizes[group]):
             found.add(group)
     return found
 
@@ -53,12 +56,12 @@ class _Limit:
 class _Slots:
     """For how many of one group there is room, when all others come first."""
 
-    def __init__(self, board: Board, group: Group, sizes: Mapping[Group, int]) -> None:
+    def __init__(self, board: Board, group: Group, sizes: Mapping[Group, int], asked: Mapping[int, int]) -> None:
+        """`sizes`: pods of each group; `asked`: what all of them ask of each resource."""
         self._board, self._group = board, group
         self._needed = dict(group.need)
-        self._asked = {
-            kind: sum(size * dict(g.need).get(kind, 0) for g, size in sizes.items()) for kind in self._needed
-        }
+        self._asked = asked
+        self._rest: Sequence[int] | None = None
         self._taken = sum(size * self._takes(other) for other, size in sizes.items() if other is not group)
         limits = (*self._spread_limits(), *self._own_limits())
         self._wide = [limit for limit in limits if limit.domains is not None]
@@ -131,7 +134,9 @@ class _Slots:
     def _roomy(self) -> Iterator[int]:
         """The emptiest first, and most often enough; of the others those alone that have room."""
         yield from self._group.sure[:_EMPTIEST]
-        yield from self._board.with_room(self._group.sure[_EMPTIEST:], self._group)
+        if self._rest is None:
+            self._rest = self._board.with_room(self._group.sure[_EMPTIEST:], self._group)
+        yield from self._rest
 
     def _count(self, n: int) -> float:
         row = self._board.free[n]

@@ -18,8 +18,8 @@ from rescheduler.core.packings import Packing, Weigh, evened_out, spread_out
 from rescheduler.core.relations import Relations
 from rescheduler.core.shortages import Shortage, Shortages
 
-_CLEAN = 30  # courses of events in a row in which all that is promised came true
-_MOST = 90  # are tried in all
+_CLEAN = 36  # courses of events in a row in which all that is promised came true
+_MOST = 108  # are tried in all
 _WORK = 10_000  # pods are placed in all of them together, and it is enough
 _UPPER = 4  # for what may fit at best
 _TIES = 0.03  # nodes that differ by less may be equal to the scheduler
@@ -97,7 +97,8 @@ class _Tries:
         self.last = Packing(board, random, None, sure=False)
         self._noisy = self._shaken(spread_out, 0.3)
         # The scheduler counts in whole percents, so that many nodes are equal, and takes one of these by chance.
-        self._ways = (self._shaken(spread_out, _TIES), self._noisy, self._shaken(evened_out, _TIES), None)
+        tied = self._shaken(spread_out, _TIES)
+        self._ways = (tied, self._noisy, tied, self._shaken(evened_out, _TIES), tied, None)
 
     def _shaken(self, weigh: Weigh, most: float) -> Weigh:
         uniform = self._random.uniform

@@ -70,6 +70,7 @@ class Packing:
         self.placed: Counter[Group] = Counter()
         self._rows: dict[int, list[int]] = {}  # nodes that pods were placed on
         self._pool = {group: _pool(group, rooms or {}, sure=sure) for group in board.groups}
+        self._sizes = {group: _size(group) for group in board.groups}
         self._off_node: dict[Group, set[int]] = defaultdict(set)
         self._off: dict[Group, dict[str, set[str]]] = {}
         self._near = {group: Counter(group.near) for group in board.groups if group.ask.near}
@@ -112,8 +113,7 @@ class Packing:
         pool, best, chosen, seen, at = self._pool[group], float("-inf"), None, 0, 0
         if not pool:
             return None
-        asked = dict(group.need)
-        size = (asked.get(1, 0), asked.get(2, 0))
+        size = self._sizes[group]
         at = self._random.randrange(len(pool))
         for _ in range(len(pool)):
             at = at if at < len(pool) else 0
@@ -192,6 +192,12 @@ def _pool(group: Group, rooms: Mapping[Group, Sequence[int]], *, sure: bool) -> 
         return list(nodes)
     left = set(group.sure)
     return [n for n in nodes if n in left]
+
+
+def _size(group: Group) -> tuple[int, int]:
+    """CPU and memory that one of it asks for."""
+    asked = dict(group.need)
+    return asked.get(1, 0), asked.get(2, 0)
 
 
 def spread_out(free: list[int], offered: list[int], size: tuple[int, int]) -> float:
