@@ -32,7 +32,7 @@ def reader(bare: ControlPlane) -> Path:
     """Somebody who may list what a plan is made from, as docs/reference.md names it, and nothing else."""
     resources = (
         "nodes,namespaces,pods,persistentvolumeclaims,persistentvolumes,replicasets.apps,deployments.apps,"
-        "poddisruptionbudgets.policy,volumeattachments.storage.k8s.io,csinodes.storage.k8s.io"
+        "poddisruptionbudgets.policy,daemonsets.apps,services,networkpolicies.networking.k8s.io,volumeattachments.storage.k8s.io,csinodes.storage.k8s.io"
     )
     bare.apply(workloads.namespace("readers"))
     bare.kubectl("create", "serviceaccount", "reader", "-n", "readers")

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ import click
 from rescheduler.cli.readings import Reader, connect
 from rescheduler.cli.tables import table
 from rescheduler.cli.worlds import Settings, settings, world
+from rescheduler.core.facts import Node
 from rescheduler.core.fits import Fit
 from rescheduler.core.outlooks import Answer, Outlook, outlook
 
@@ -21,16 +23,20 @@ _WORDS = {
     Answer.NO: "cannot be drained as things are",
 }
 
+_SILENCE = 5.0  # seconds
+
 Rows = Iterable[tuple[str, str]]
 
 
 def show(name: str | None, output: str) -> None:
     """Plan for one node, or for each node by itself; ends with the exit code."""
     reader = Reader(connect())
-    live, seen = settings(reader), world(reader, [name] if name else None)
+    live = settings(reader)
+    seen = world(reader, live, [name] if name else None)
     nodes = seen.ground.nodes
+    wanted = [nodes[name]] if name else sorted(nodes.values(), key=lambda node: node.name)
     found = []
-    for node in [nodes[name]] if name else sorted(nodes.values(), key=lambda node: node.name):
+    for node in _told(wanted):
         policy, drain = live.of(node)
         found.append((policy, outlook(node, drain, seen)))
     if output == "json":
@@ -40,6 +46,16 @@ def show(name: str | None, output: str) -> None:
         click.echo("\n".join(_one(*found[0], live) if name else _all(found)))
     refused = (Answer.NO,) if name is None else (Answer.NO, Answer.UNSURE)
     sys.exit(1 if any(each.answer in refused for _, each in found) else 0)
+
+
+def _told(nodes: Sequence[Node]) -> Iterator[Node]:
+    """The nodes in turn; where that takes long, how far it is."""
+    told = time.monotonic()
+    for number, node in enumerate(nodes):
+        if time.monotonic() - told >= _SILENCE:
+            told = time.monotonic()
+            click.echo(f"{number} of {len(nodes)} nodes are planned", err=True)
+        yield node
 
 
 def _all(found: Sequence[tuple[str, Outlook]]) -> list[str]:

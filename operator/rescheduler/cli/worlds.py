@@ -1,21 +1,23 @@
 """Reads what plans are made from; projected as it comes, so that no more is kept than a plan looks at."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from rescheduler.api import GROUP, VERSION, names
+from rescheduler.api.drains import DrainOverrides, NodeDrain
 from rescheduler.api.policies import Drain, Policy
 from rescheduler.cli.readings import Reader, ReadError
-from rescheduler.core import budgets, facts, pods, volumes, workloads
+from rescheduler.core import budgets, facts, namings, pods, volumes, workloads
 from rescheduler.core.asks import Asks
 from rescheduler.core.boards import Ground
 from rescheduler.core.budgets import Budget
 from rescheduler.core.censuses import Census
 from rescheduler.core.facts import Node
 from rescheduler.core.floors import Floor
+from rescheduler.core.namings import Naming
 from rescheduler.core.outlooks import World
 from rescheduler.core.pods import Pod
 from rescheduler.core.policies import Winners
@@ -33,32 +35,37 @@ class Settings:
 
     Attributes:
         winners: None where nothing of ours is installed.
+        overrides: what NodeDrains that are there say otherwise, by node.
     """
 
     winners: Winners | None
+    overrides: Mapping[str, DrainOverrides]
 
     def of(self, node: Node) -> tuple[str, Drain]:
-        """Name of the policy that decides, empty where none does, and its drain."""
+        """Name of the policy that decides, empty where none does, and how the node is drained."""
         policy = self.winners.of(node) if self.winners else None
-        return (policy.name, policy.spec.drain) if policy else ("", Drain())
+        drain = policy.spec.drain if policy else Drain()
+        own = self.overrides.get(node.name)
+        return policy.name if policy else "", own.over(drain) if own else drain
 
 
 def settings(reader: Reader) -> Settings:
-    """The live policies, where there are any."""
+    """The live policies and NodeDrains, where there are any."""
     try:
         found = [Policy.from_object(raw) for raw in _ours(reader, "reschedulepolicies")]
+        drains = [NodeDrain.from_object(raw).spec for raw in _ours(reader, "nodedrains")]
     except ValueError as error:
-        raise ReadError(f"a ReschedulePolicy makes no sense to this version: {error}") from error
-    return Settings(Winners(found) if found else None)
+        raise ReadError(f"an object of ours makes no sense to this version: {error}") from error
+    return Settings(Winners(found) if found else None, {spec.node_name: spec.drain for spec in drains})
 
 
-def world(reader: Reader, planned: Collection[str] | None) -> World:
+def world(reader: Reader, live: Settings, planned: Collection[str] | None) -> World:
     """Everything about the nodes of these names; None: about all nodes."""
     nodes = {node.name: node for node in map(facts.node, reader.each("v1", "nodes"))}
     for name in planned or ():
         if name not in nodes:
             raise ReadError(f"there is no node {name}")
-    draining = {raw["spec"]["nodeName"] for raw in _ours(reader, "nodedrains")} & nodes.keys()
+    draining = {name: live.of(nodes[name])[1] for name in live.overrides if name in nodes}
     wanted = nodes.keys() if planned is None else {*planned, *draining}
     labels = {raw["metadata"]["name"]: raw["metadata"].get("labels") or {} for raw in reader.each("v1", "namespaces")}
     census = Census(Asks(_pools(reader, labels)), wanted)
@@ -81,6 +88,8 @@ def world(reader: Reader, planned: Collection[str] | None) -> World:
         sets,
         _of(reader, "deployments", behind, workloads.deployment),
         around,
+        _daemon_sets(reader, tenants.values()),
+        _namings(reader) if any(behind) else {},
     )
 
 
@@ -100,6 +109,30 @@ def _budgets(reader: Reader) -> Mapping[str, list[Budget]]:
     found: dict[str, list[Budget]] = defaultdict(list)
     for each in map(budgets.budget, reader.each("policy/v1", "poddisruptionbudgets")):
         found[each.namespace].append(each)
+    return found
+
+
+def _daemon_sets(reader: Reader, tenants: Iterable[Iterable[Pod]]) -> Mapping[str, frozenset[str]]:
+    """Uids of those that exist, by namespace, for the namespaces whose pods are of one."""
+    rows = [pod for found in tenants for pod in found if pod.owner and pod.owner.kind == "DaemonSet"]
+    known: dict[str, set[str]] = {pod.namespace: set() for pod in rows}
+    for raw in reader.each("apps/v1", "daemonsets") if known else ():
+        if raw["metadata"]["namespace"] in known:
+            known[raw["metadata"]["namespace"]].add(raw["metadata"]["uid"])
+    return {space: frozenset(uids) for space, uids in known.items()}
+
+
+def _namings(reader: Reader) -> Mapping[str, list[Naming]]:
+    """What selects pods by their hash, by namespace."""
+    found: dict[str, list[Naming]] = defaultdict(list)
+    kinds = (
+        ("v1", "services", namings.naming("Service", "selector")),
+        ("networking.k8s.io/v1", "networkpolicies", namings.naming("NetworkPolicy", "podSelector")),
+    )
+    for group, resource, project in kinds:
+        for raw in reader.each(group, resource):
+            if (each := project(raw)).selector:
+                found[raw["metadata"]["namespace"]].append(each)
     return found
 
 

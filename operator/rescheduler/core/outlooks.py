@@ -3,7 +3,7 @@
 It promises nothing that the drain itself would not find: verdicts, budgets and places are judged by the same rules.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -17,6 +17,7 @@ from rescheduler.core.boards import Ground
 from rescheduler.core.budgets import Budget, covering
 from rescheduler.core.facts import UNREACHABLE, Node
 from rescheduler.core.fits import Fit, Forecast, plan
+from rescheduler.core.namings import Naming, named
 from rescheduler.core.pods import Pod
 from rescheduler.core.verdicts import Circumstances, Fate, Verdict, judge, needs_a_place
 from rescheduler.core.volumes import Volumes
@@ -82,18 +83,22 @@ class World:
     Attributes:
         ground: its census knows the pods of `tenants` one by one.
         tenants: pods of the nodes that are asked about or drained now, by node.
-        draining: nodes that are being drained now: they take no pods, and theirs need a place too.
+        draining: nodes that are being drained now, and how: they take no pods, and theirs need a place too.
         replica_sets: by uid; `deployments`: by uid.
+        daemon_sets: uids of those that exist, by namespace.
+        namings: what selects pods by their hash, by namespace.
     """
 
     now: datetime
     ground: Ground
     tenants: Mapping[str, Sequence[Pod]]
-    draining: Collection[str] = ()
+    draining: Mapping[str, Drain] = field(default_factory=dict)
     budgets: Mapping[str, Sequence[Budget]] = field(default_factory=dict)
     replica_sets: Mapping[str, ReplicaSet] = field(default_factory=dict)
     deployments: Mapping[str, Deployment] = field(default_factory=dict)
     volumes: Volumes = field(default_factory=Volumes)
+    daemon_sets: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    namings: Mapping[str, Sequence[Naming]] = field(default_factory=dict)
 
 
 Judged = tuple[Pod, Verdict]
@@ -105,16 +110,16 @@ def outlook(node: Node, drain: Drain, world: World) -> Outlook:
     homeless = {pod.uid for pod, verdict in judged if needs_a_place(pod, verdict)}
     residents = [each for each in world.ground.census.residents[node.name] if each.uid in homeless]
     forecasts = plan(residents, _ground(node, world), Random(0)) if residents else []  # noqa: S311 - no secret
-    named = sorted((each.key, forecast) for each, forecast in zip(residents, forecasts, strict=True))
+    rows = sorted((each.key, forecast) for each, forecast in zip(residents, forecasts, strict=True))
     obstacles, first = _obstacles(judged, drain, world)
     over = {pod.uid: found[0] for pod, _ in judged if (found := _budgets(pod, world))}
     moving = [(pod, verdict) for pod, verdict in judged if verdict.fate is not Fate.STAY]
     lines = estimates.Paces().lines(moving, over, timedelta(), grace=drain.grace_period_seconds)
     return Outlook(
         node.name,
-        fits=sum(forecast.fit is Fit.FITS for _, forecast in named),
+        fits=sum(forecast.fit is Fit.FITS for _, forecast in rows),
         stay=len(judged) - len(moving),
-        misfits=tuple((key, forecast) for key, forecast in named if forecast.fit is not Fit.FITS),
+        misfits=tuple((key, forecast) for key, forecast in rows if forecast.fit is not Fit.FITS),
         obstacles=tuple(obstacles),
         singles=tuple(sorted(pod.key for pod, _ in moving if _is_single(pod, world))),
         first=tuple(first),
@@ -127,6 +132,7 @@ def _judged(node: Node, drain: Drain, world: World) -> list[Judged]:
         world.now,
         unreachable=node.ready == UNREACHABLE,
         labels=world.ground.spaces,
+        daemon_sets=world.daemon_sets,
         volumes=world.volumes,
     )
     return [(pod, judge(pod, drain, seen)) for pod in world.tenants.get(node.name, ())]
@@ -138,7 +144,9 @@ def _ground(node: Node, world: World) -> Ground:
     rivals: dict[Ask, int] = dict(world.ground.census.waiting)
     for name in others:
         if other := world.ground.nodes.get(name):
-            moving = {pod.uid for pod, verdict in _judged(other, Drain(), world) if needs_a_place(pod, verdict)}
+            moving = {
+                pod.uid for pod, verdict in _judged(other, world.draining[name], world) if needs_a_place(pod, verdict)
+            }
             for resident in world.ground.census.residents[name]:
                 if resident.uid in moving:
                     rivals[resident.ask] = rivals.get(resident.ask, 0) + 1
@@ -190,7 +198,9 @@ def _workload(pod: Pod, world: World) -> Workload | None:
 
 def _is_replaced_first(pod: Pod, drain: Drain, world: World) -> bool:
     exclusive = world.volumes.exclusive(pod)
-    setting = replacements.Setting(drain, world.now, _budgets(pod, world), exclusive)
+    over = _budgets(pod, world)
+    lost = named(pod, world.namings.get(pod.namespace, ()), over)
+    setting = replacements.Setting(drain, world.now, over, exclusive, lost)
     return not replacements.ineligible(pod, _workload(pod, world), setting)
 
 

@@ -9,9 +9,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
-from rescheduler.api import names
-from rescheduler.api.selectors import LabelSelector
 from rescheduler.core import pods, volumes, workloads
+from rescheduler.core.namings import Naming, named, naming
 from rescheduler.core.pods import Pod
 from rescheduler.core.volumes import Claim
 from rescheduler.core.workloads import Deployment, ReplicaSet, Workload
@@ -24,33 +23,12 @@ Key = tuple[str, str]
 """Namespace and label selector of an owner's pods."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Selecting:
-    """A Service's or NetworkPolicy's selector that names the hash; None where it does not."""
-
-    name: str
-    selector: LabelSelector | None
-
-
-def _selecting(kind: str, field: str) -> Callable[[Mapping[str, Any]], _Selecting]:
-    def project(raw: Mapping[str, Any]) -> _Selecting:
-        found = (raw.get("spec") or {}).get(field) or {}
-        selector = LabelSelector.model_validate({"matchLabels": found} if kind == "Service" else found)
-        return _Selecting(f"{kind} {raw['metadata']['name']}", selector if _names_hash(selector) else None)
-
-    return project
-
-
-def _names_hash(selector: LabelSelector) -> bool:
-    return names.HASH in selector.match_labels or any(r.key == names.HASH for r in selector.match_expressions)
-
-
 @dataclass(slots=True)
 class Memo:
     """What one look at many pods works out once: namespaces may have thousands of old ReplicaSets."""
 
     families: dict[str, dict[str, list[ReplicaSet]]] = field(default_factory=dict)
-    naming: dict[str, list[_Selecting]] = field(default_factory=dict)
+    naming: dict[str, list[Naming]] = field(default_factory=dict)
 
 
 class Owners:
@@ -64,9 +42,9 @@ class Owners:
 
         self._deployments: Mirrors[str, Deployment] = kind("apps/v1", "deployments", workloads.deployment)
         self._sets: Mirrors[str, ReplicaSet] = kind("apps/v1", "replicasets", workloads.replica_set)
-        self._services: Mirrors[str, _Selecting] = kind("v1", "services", _selecting("Service", "selector"))
-        self._policies: Mirrors[str, _Selecting] = kind(
-            "networking.k8s.io/v1", "networkpolicies", _selecting("NetworkPolicy", "podSelector")
+        self._services: Mirrors[str, Naming] = kind("v1", "services", naming("Service", "selector"))
+        self._policies: Mirrors[str, Naming] = kind(
+            "networking.k8s.io/v1", "networkpolicies", naming("NetworkPolicy", "podSelector")
         )
         self._claims: Mirrors[str, Claim] = kind("v1", "persistentvolumeclaims", volumes.claim)
         self._pods: Mirrors[Key, Pod] = Mirrors(
@@ -151,8 +129,4 @@ class Owners:
             kinds = (self._services, self._policies)
             rows = [row for mirrors in kinds for row in (mirrors.get(pod.namespace) or {}).values()]
             memo.naming[pod.namespace] = [row for row in rows if row.selector]
-        for found in memo.naming[pod.namespace]:
-            if found.selector and found.selector.matches(pod.labels):
-                return found.name
-        covering = self._budgets.of(pod) or ()
-        return next((f"PodDisruptionBudget {b.name}" for b in covering if b.selector and _names_hash(b.selector)), "")
+        return named(pod, memo.naming[pod.namespace], self._budgets.of(pod) or ())

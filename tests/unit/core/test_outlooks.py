@@ -11,12 +11,14 @@ import pytest
 from rescheduler.api import names
 from rescheduler.api.drains import BlockerClass
 from rescheduler.api.policies import Drain, Replacement
+from rescheduler.api.selectors import LabelSelector
 from rescheduler.core import facts, pods
 from rescheduler.core.asks import Asks
 from rescheduler.core.boards import Ground
 from rescheduler.core.budgets import Budget, budget
 from rescheduler.core.censuses import Census
 from rescheduler.core.fits import Fit
+from rescheduler.core.namings import naming
 from rescheduler.core.outlooks import Answer, Outlook, World, outlook
 from rescheduler.core.workloads import Deployment, ReplicaSet
 from unit.core.test_fits import node
@@ -57,7 +59,7 @@ def world(raws: Sequence[RAW], *budgets: Budget, nodes: Sequence[RAW] = (), depl
         census.add(raw)
         tenants[raw["spec"]["nodeName"]].append(pods.pod(raw))
     owner = ReplicaSet("s", "web-1", "r", "web", "d", replicas=deployment.replicas)
-    return World(NOW, Ground(known, census), tenants, (), {"s": budgets}, {"r": owner}, {deployment.uid: deployment})
+    return World(NOW, Ground(known, census), tenants, {}, {"s": budgets}, {"r": owner}, {deployment.uid: deployment})
 
 
 def look(seen: World, **drain: Any) -> Outlook:
@@ -144,9 +146,44 @@ def test_a_pod_under_two_budgets_is_never_evicted() -> None:
     assert causes(found) == {"s/p1": BlockerClass.SEVERAL_BUDGETS}
 
 
+def test_a_pod_that_a_service_selects_by_its_hash_is_not_replaced_first() -> None:
+    raw = {"metadata": {"name": "web"}, "spec": {"selector": {names.HASH: "1"}}}
+    labels = {"app": "a", names.HASH: "1"}
+    mine = pod("p1")
+    mine["metadata"]["labels"] = labels
+    seen = replace(world([mine], limit("b")), namings={"s": [naming("Service", "selector")(raw)]})
+    assert causes(look(seen)) == {"s/p1": BlockerClass.BUDGET_MISCONFIGURED}
+    raw["spec"]["selector"] = {"app": "a"}
+    assert look(replace(seen, namings={"s": [naming("Service", "selector")(raw)]})).first == ("s/p1",)
+
+
+def test_a_budget_that_selects_by_the_hash_keeps_its_pods_from_being_replaced_first() -> None:
+    mine = pod("p1")
+    mine["metadata"]["labels"] = {"app": "a", names.HASH: "1"}
+    selector = LabelSelector.model_validate({"matchLabels": {names.HASH: "1"}})
+    seen = world([mine], replace(limit("b"), selector=selector))
+    assert causes(look(seen)) == {"s/p1": BlockerClass.BUDGET_MISCONFIGURED}
+
+
+def test_a_pod_whose_daemon_set_is_gone_is_recreated_by_nobody() -> None:
+    old = pod("p1", kind="DaemonSet")
+    old["metadata"]["creationTimestamp"] = "2025-12-01T00:00:00Z"
+    seen = world([old])
+    assert causes(look(replace(seen, daemon_sets={"s": frozenset()}))) == {"s/p1": BlockerClass.UNMANAGED}
+    assert look(replace(seen, daemon_sets={"s": frozenset({"x"})})).stay == 1
+
+
+def test_how_another_node_is_drained_decides_which_of_its_pods_need_a_place() -> None:
+    nodes = [node("n1", "1"), node("n2", "8")]
+    seen = world([pod("p1"), pod("other", "n2")], nodes=nodes)
+    skip = Drain.model_validate({"rules": [{"action": "Skip"}]})
+    assert look(replace(seen, draining={"n2": skip})).answer is Answer.YES
+    assert look(replace(seen, draining={"n2": Drain()})).answer is Answer.UNSURE
+
+
 def test_a_node_that_is_drained_now_takes_nothing_and_its_pods_need_a_place_too() -> None:
     nodes = [node("n1", "1"), node("n2", "8")]
-    seen = replace(world([pod("p1"), pod("other", "n2")], nodes=nodes), draining={"n2"})
+    seen = replace(world([pod("p1"), pod("other", "n2")], nodes=nodes), draining={"n2": Drain()})
     assert [f.fit for _, f in look(seen).misfits] == [Fit.UNKNOWN]
 
 
