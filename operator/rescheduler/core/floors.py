@@ -3,8 +3,10 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 
 from rescheduler.core import placement
+from rescheduler.core.affinities import Labels, Term
 from rescheduler.core.asks import Ask
 from rescheduler.core.censuses import Census, Presence
 from rescheduler.core.facts import Node
@@ -35,6 +37,8 @@ class Floor:
         self._taking: dict[str, list[int]] = {}
         self._counting: dict[tuple[str, frozenset[str], str], dict[int, str]] = {}
         self._values: dict[str, Counter[str]] = {}
+        self._apart: dict[Ask, list[tuple[str, Presence]]] = {}
+        self._counted: dict[tuple[Ask, int], list[Presence]] = {}
 
     def _emptiness(self, node: Node) -> tuple[int, str]:
         used = self._census.used.get(node.name) or Counter()
@@ -110,9 +114,39 @@ class Floor:
         return found
 
     @cached_property
-    def repelling(self) -> list[Presence]:
-        """Those that keep others off by anti-affinity."""
-        return [presence for presence in self._census.places if presence.apart]
+    def _repelling(self) -> Mapping[str, list[tuple[Term, Presence]]]:
+        """Anti-affinity of those that are there, by the namespaces that it means; under "" what may mean others too."""
+        found: dict[str, list[tuple[Term, Presence]]] = defaultdict(list)
+        for presence in self._census.places:
+            for term in presence.apart:
+                for space in ("",) if term.spaces is not None else term.namespaces:
+                    found[space].append((term, presence))
+        return found
+
+    def meant(self, wanted: Sequence[Term], spaces: Mapping[str, Labels]) -> Iterator[Presence]:
+        """Pods that all of these terms mean."""
+        first = wanted[0]
+        for space in self.by_space if first.spaces is not None else first.namespaces:
+            for presence in self.by_space.get(space, ()):
+                if all(term.selects(space, presence.labels, spaces) for term in wanted):
+                    yield presence
+
+    def apart(self, ask: Ask, spaces: Mapping[str, Labels]) -> Sequence[tuple[str, Presence]]:
+        """Pods that keep these off, or that these keep off, with the label of nodes that it is about."""
+        if ask not in self._apart:
+            candidates = chain(self._repelling.get(ask.namespace, ()), self._repelling.get("", ()))
+            theirs = [(t.key, presence) for t, presence in candidates if t.selects(ask.namespace, ask.labels, spaces)]
+            ours = [(term.key, presence) for term in ask.apart for presence in self.meant((term,), spaces)]
+            self._apart[ask] = [*theirs, *ours]
+        return self._apart[ask]
+
+    def counted(self, ask: Ask, number: int) -> Sequence[Presence]:
+        """Pods that count for one of its spread constraints."""
+        if (ask, number) not in self._counted:
+            spread = ask.spreads[number]
+            rows = self.by_space.get(ask.namespace, ())
+            self._counted[ask, number] = [p for p in rows if not p.ending and spread.counts(p.labels)]
+        return self._counted[ask, number]
 
     @cached_property
     def bound(self) -> list[Presence]:

@@ -6,10 +6,8 @@ Only what is there before is worked into the board here; what each pod adds when
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
-from rescheduler.core.affinities import Term
 from rescheduler.core.asks import Ask, collide
 from rescheduler.core.boards import KEPT_OFF, Board, Domains, Group
-from rescheduler.core.censuses import Presence
 from rescheduler.core.spreads import Spread
 
 
@@ -36,16 +34,6 @@ class Relations:
                         other.fills.append((group, number))
         self._block(groups)
 
-    def _meant(self, terms: Iterable[Term]) -> Iterator[Presence]:
-        """Pods that stay and that all of these terms mean."""
-        wanted = tuple(terms)
-        first = wanted[0]
-        spaces = self._floor.by_space if first.spaces is not None else first.namespaces
-        for space in spaces:
-            for presence in self._floor.by_space.get(space, ()):
-                if all(term.selects(space, presence.labels, self._spaces) for term in wanted):
-                    yield presence
-
     # -- those that stay ----------------------------------------------------------------------------------------------
 
     def _keep_off(self, group: Group) -> None:
@@ -62,14 +50,7 @@ class Relations:
     def _taken(self, ask: Ask) -> Mapping[str, set[str]]:
         """Where pods that stay keep these off, or are what these keep off: by label of nodes, the values."""
         found: dict[str, set[str]] = defaultdict(set)
-        theirs = (
-            (term.key, presence)
-            for presence in self._floor.repelling
-            for term in presence.apart
-            if term.selects(ask.namespace, ask.labels, self._spaces)
-        )
-        ours = ((term.key, presence) for term in ask.apart for presence in self._meant((term,)))
-        for key, presence in (*theirs, *ours):
+        for key, presence in self._floor.apart(ask, self._spaces):
             for n, _ in self._board.present(presence):
                 if key in self._labels[n]:
                     found[key].add(self._labels[n][key])
@@ -83,21 +64,20 @@ class Relations:
     def _near(self, group: Group) -> Counter[tuple[str, str]]:
         found: Counter[tuple[str, str]] = Counter()
         if group.ask.near:
-            for presence in self._meant(group.ask.near):
+            for presence in self._floor.meant(group.ask.near, self._spaces):
                 for n, count in self._board.present(presence):
                     found.update(places(group, self._labels[n], count))
         return found
 
     def _domains(self, group: Group) -> Iterator[Domains]:
         ask = group.ask
-        for spread in ask.spreads:
+        for number, spread in enumerate(ask.spreads):
             of = self._counting(ask, spread)
             filled = Counter(dict.fromkeys(of.values(), 0))
-            for presence in self._floor.by_space.get(ask.namespace, ()):
-                if not presence.ending and spread.counts(presence.labels):
-                    for n, count in self._board.present(presence):
-                        if n in of:
-                            filled[of[n]] += count
+            for presence in self._floor.counted(ask, number):
+                for n, count in self._board.present(presence):
+                    if n in of:
+                        filled[of[n]] += count
             yield Domains(of, filled)
 
     def _counting(self, ask: Ask, spread: Spread) -> Mapping[int, str]:
