@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rescheduler.core import facts
 from rescheduler.core.asks import Asks
 from rescheduler.core.boards import Ground
-from rescheduler.core.censuses import Census
+from rescheduler.core.censuses import Census, Resident
 from rescheduler.core.fits import Fit, plan
 from rescheduler.core.reaches import Storage, reach
 
@@ -40,11 +40,16 @@ def forecast(nodes: Sequence[Raw], pods: Sequence[Raw], **more: Any) -> list[Fit
 
 
 def forecasts(nodes: Sequence[Raw], pods: Sequence[Raw], **more: Any) -> Any:
+    leaving, ground = situation(nodes, pods, **more)
+    return plan(leaving, ground, Random(0))
+
+
+def situation(nodes: Sequence[Raw], pods: Sequence[Raw], **more: Any) -> tuple[list[Resident], Ground]:
     census = Census(Asks(), {"old"})
     for each in pods:
         census.add(each)
     known = {n.name: n for n in map(facts.node, [node("old", "16"), *nodes])}
-    return plan(census.residents["old"], Ground(known, census, rivals=census.waiting, **more), Random(0))
+    return census.residents["old"], Ground(known, census, rivals=census.waiting, **more)
 
 
 def affine(kind: str, key: str = HOST, selector: Raw | None = None, **more: Any) -> Raw:

@@ -1,6 +1,7 @@
 """What a forecast says beside the fit: turn and reason; and what must hold on any cluster."""
 
 from collections import Counter
+from collections.abc import Sequence
 from random import Random
 
 from hypothesis import given, settings
@@ -13,7 +14,20 @@ from rescheduler.core.bounds import certain
 from rescheduler.core.fits import Fit, plan
 from rescheduler.core.packings import Packing
 from rescheduler.core.relations import Relations
-from unit.core.test_fits import DOES_NOT, FITS, HOST, ZONE, affine, forecast, forecasts, node, pod, spread
+from unit.core.test_fits import (
+    DOES_NOT,
+    FITS,
+    HOST,
+    ZONE,
+    Raw,
+    affine,
+    forecast,
+    forecasts,
+    node,
+    pod,
+    situation,
+    spread,
+)
 
 ANY = settings(max_examples=15, deadline=None)
 NUMBERS = st.integers(0, 10**9)
@@ -76,6 +90,22 @@ def test_a_pod_for_one_node_by_name_stays_without() -> None:
 def test_other_nodes_are_certain_where_a_zone_fills_up() -> None:
     nodes = [node("n1", zone="a"), node("n2", zone="b")]
     assert forecast(nodes, [pod(f"p{n}", **spread(ZONE)) for n in range(8)]) == [FITS] * 8
+
+
+def test_small_pods_are_certain_where_large_ones_cannot_fill_all_nodes() -> None:
+    """A large pod may take the room of many small ones; but there are too few of it to leave them no node at all."""
+    large = [pod(f"large{n}", cpu="1800m", labels={"app": "large"}) for n in range(3)]
+    pods = [*large, pod("small", cpu="10m", labels={"app": "small"}), pod("spread", cpu="20m", **spread())]
+    nodes = [node(f"n{n}", "2", zone="ab"[n % 2]) for n in range(20)]
+    assert _certain(nodes, pods) == {"large", "small", "a"}
+    assert _certain(nodes[:2], pods) == set()
+
+
+def _certain(nodes: Sequence[Raw], pods: Sequence[Raw]) -> set[str]:
+    leaving, ground = situation(nodes, pods)
+    board = Board(ground, leaving)
+    Relations(board).work_in()
+    return {group.ask.labels["app"] for group in certain(board)}
 
 
 @ANY
