@@ -7,12 +7,14 @@ all of the group fit. On a cluster with room that is all groups, after a look at
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import inf
 
 from rescheduler.core.boards import Board, Domains, Group
 from rescheduler.core.spreads import Spread, room
 
 _EMPTIEST = 200  # nodes
+_ENOUGH = 1000  # nodes that are added up; the others are fuller, and add little
 
 
 def certain(board: Board) -> set[Group]:
@@ -179,7 +181,7 @@ class _Slots:
             if len(limit.domains or ()) < spreads[0].least:
                 return False
             shares |= {domain: [] for domain in limit.domains or ()}
-        for n in self._nodes():
+        for n in islice(self._nodes(), _ENOUGH):
             domain = limit.of(n) if limit else ""
             if domain is not None and self._count(n) > 0:
                 shares[domain].append(self._share(n))
