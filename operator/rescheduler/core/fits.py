@@ -20,7 +20,7 @@ from rescheduler.core.shortages import Shortage, Shortages
 
 _CLEAN = 36  # courses of events in a row in which all that is promised came true
 _MOST = 108  # are tried in all
-_WORK = 10_000  # pods are placed in all of them together, and it is enough
+_WORK = 5_000  # pods are placed in all of them together, and it is enough
 _UPPER = 4  # for what may fit at best
 _TIES = 0.03  # nodes that differ by less may be equal to the scheduler
 _OUT_OF_TURN = 8.0  # so many turns early or late a pod may ask
