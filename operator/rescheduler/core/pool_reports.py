@@ -150,6 +150,8 @@ def _enforced(scene: Scene) -> Said:
 def _held_back(scene: Scene) -> Said:
     if not scene.pool.spec.exclusive:
         return "False", "NotExclusive", "it lets others onto its nodes"
+    if not scene.nodes:
+        return "False", "NoNodes", "it has no node"
     if scene.lost:
         who = exclusions.summary(scene.lost)
         return (

@@ -109,6 +109,10 @@ def test_a_pool_that_is_not_exclusive_holds_nothing_back() -> None:
     assert said(scene(node("n1"), exclusive=False, tainted=0), "TaintHeldBack") == ("False", "NotExclusive")
 
 
+def test_a_pool_without_nodes_keeps_nobody_off() -> None:
+    assert said(scene(), "TaintHeldBack") == ("False", "NoNodes")
+
+
 def test_a_loss_is_survived_where_the_rest_has_room() -> None:
     assert said(scene(node("n1"), node("n2"), cpu=1000), "SurvivesNodeLoss") == ("True", "Fits")
     assert said(scene(node("n1"), node("n2"), cpu=1001), "SurvivesNodeLoss") == ("False", "NoRoom")
