@@ -44,7 +44,7 @@ def test_before_kubernetes_1_36_pools_say_so_and_no_pod_is_moved_for_them(tmp_pa
             )
 
             def status() -> dict[str, Any]:
-                return (observer.pool("old") or {}).get("status", {})
+                return observer.pool("old") or {}
 
             until(lambda: status().get("podsOutside") == 2, lambda: f"both to be counted ({json.dumps(status())})")
             reasons = {c["type"]: (c["status"], c["reason"]) for c in status()["conditions"]}
