@@ -105,10 +105,10 @@ class Picture:
         return self._past[what, key]
 
     def lately(self, what: str, key: str) -> list[Any]:
-        """The value now, and those that ended less than `lag` ago."""
+        """The value now, and those that ended less than `lag` ago; none where it never had one."""
         past = self._past[what, key]
-        ends = [begin for begin, _ in past[1:]] + [float("inf")]
-        return [value for (_, value), end in zip(past, ends, strict=True) if end > self.at - self.lag]
+        ends = [*(begin for begin, _ in past[1:]), float("inf")]
+        return [value for (_, value), end in zip(past, ends, strict=False) if end > self.at - self.lag]
 
     def since(self, what: str, key: str, values: Collection[Any]) -> float:
         """From when, until now, the value was one of these without a break; infinity where it is none."""
