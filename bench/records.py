@@ -133,9 +133,13 @@ def _calls(log: Path | None, user: str) -> Iterator[_Audited]:
     for line in (log.read_text() if log else "").splitlines():
         event = json.loads(line)
         mine = event["user"]["username"] == user and event["verb"] in _VERBS and event["stage"] == "ResponseComplete"
-        asks = "dryRun" in event["requestURI"] or event["objectRef"]["resource"] == "selfsubjectaccessreviews"
-        if mine and not asks:
+        if mine and not _asks(event):
             yield _Audited(event)
+
+
+def _asks(event: Json) -> bool:
+    """Whether it was only a question."""
+    return "dryRun" in event["requestURI"] or event["objectRef"]["resource"] == "selfsubjectaccessreviews"
 
 
 def _ended(ends: list[_Audited], place: Place, was: Json | None, now: Json | None, at: float) -> Call | None:
