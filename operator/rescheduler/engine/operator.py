@@ -68,7 +68,7 @@ class Engine:
         self._pools.shifts.look_at(name)
         self._rebalancer.wake()
         for node in [name] if name else [*self._store.nodes, *self._store.drains]:
-            self._queue.add(node)
+            self._queue.add(node, routine=name is None)
             if node in self._store.drains:
                 self._ensure(node)
             if running := self._drainers.get(node):

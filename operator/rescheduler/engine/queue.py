@@ -1,30 +1,34 @@
 """A queue of keys: each at most once, one worker a key, later with back-off where work failed."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import Awaitable, Callable
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 60.0  # seconds
+_NEWS, _ROUTINE = 0, 1
 
 
 class KeyedQueue:
     """Marks say "look at this key"; marks made while it waits or is worked on count once."""
 
     def __init__(self) -> None:
-        self._waiting: asyncio.Queue[str] = asyncio.Queue()
-        self._queued: set[str] = set()
+        self._waiting: asyncio.PriorityQueue[tuple[int, int, str]] = asyncio.PriorityQueue()
+        self._queued: dict[str, int] = {}  # by key: its rank
         self._busy: set[str] = set()
-        self._again: set[str] = set()
+        self._again: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._failures: dict[str, int] = {}
+        self._count = itertools.count()
 
-    def add(self, key: str) -> None:
-        """Look at this key soon."""
+    def add(self, key: str, *, routine: bool = False) -> None:
+        """Look at this key soon; `routine`: after all that there is news of, for thousands of keys may be so."""
+        rank = _ROUTINE if routine else _NEWS
         if key in self._busy:
-            self._again.add(key)
-        elif key not in self._queued:
-            self._queued.add(key)
-            self._waiting.put_nowait(key)
+            self._again[key] = min(rank, self._again.get(key, rank))
+        elif self._queued.get(key, _ROUTINE + 1) > rank:
+            self._queued[key] = rank
+            self._waiting.put_nowait((rank, next(self._count), key))
 
     def add_after(self, key: str, seconds: float) -> None:
         """Look at this key in so many seconds, or earlier where it was to be looked at earlier."""
@@ -43,8 +47,10 @@ class KeyedQueue:
     async def work(self, handle: Callable[[str], Awaitable[bool]]) -> None:
         """Handle keys until cancelled; `handle` answers whether it succeeded. Run several for concurrency."""
         while True:
-            key = await self._waiting.get()
-            self._queued.discard(key)
+            rank, _, key = await self._waiting.get()
+            if self._queued.get(key) != rank:
+                continue  # it went ahead of its place
+            del self._queued[key]
             self._busy.add(key)
             try:
                 succeeded = await handle(key)
@@ -57,5 +63,6 @@ class KeyedQueue:
                 wait = min(_FIRST_WAIT * 2**failures, _LONGEST_WAIT)
                 self.add_after(key, wait * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
             if key in self._again:
-                self._again.discard(key)
-                self.add(key)
+                self.add(key, routine=self._again.pop(key) == _ROUTINE)
+            if rank == _ROUTINE:
+                await asyncio.sleep(0)  # a thousand looks that ask nothing of the server are half a second
