@@ -3,6 +3,8 @@
 Asked live, just before a drain would begin, and again while the answer is yes.
 """
 
+import asyncio
+
 from rescheduler.core import ownerships
 from rescheduler.core.facts import Node
 from rescheduler.core.holds import Held, Hold
@@ -25,7 +27,8 @@ class Claims:
         """Who holds the node; None where nobody does."""
         now = self._clock.monotonic()
         if now - self._asked >= _EVERY:
-            whose = await self._machine(node) or await self._lease(node)
+            machine, lease = await asyncio.gather(self._machine(node), self._lease(node))
+            whose = machine or lease
             self._found = Held(Hold.OWNED_ELSEWHERE, f"{whose}: the node is left to it") if whose else None
             self._asked = now
         return self._found

@@ -123,7 +123,7 @@ class Drainer:
             here = await self._keeper.live(drain.spec.node_name)
         held = turns.held(drain, store.world(), now)
         if drain.status.started_at is None and here and (held is None or _keeps_cordon(drain, held)):
-            held = await self._claims.look(here) or held
+            held = await self._ask(drain, here) or held
         policy = store.policy(here) if here else None
         standing = await self._standing(drain, here, policy, now)
         held = held or (self._fence.rest(drain, here, policy) if here else None)
@@ -196,6 +196,13 @@ class Drainer:
         seen = Circumstances(now, drain.status.started_at, reports.paused(drain.status, now))
         end = deadline(settings.timeout, seen)
         return settings.on_timeout is OnTimeout.CANCEL and end is not None and now >= end
+
+    async def _ask(self, drain: NodeDrain, here: Node) -> Held | None:
+        """Who else holds a node that is about to be drained; one that failed is read live beside it, for the cordon."""
+        if not barriers.only_failed(drain):
+            return await self._claims.look(here)
+        found, _ = await asyncio.gather(self._claims.look(here), self._keeper.recent(here.name))
+        return found
 
     async def _standing(self, drain: NodeDrain, here: Node | None, policy: Policy | None, now: datetime) -> Standing:
         if here is None or drain.status.started_at is None:

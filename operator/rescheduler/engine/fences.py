@@ -4,7 +4,6 @@ A pod forced off a node that lives runs twice, and two writers spoil a volume. S
 before each act, every write carries what it rests on, and whatever does not fit ends it.
 """
 
-import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -28,7 +27,6 @@ from rescheduler.kube.client import TRANSIENT, Client
 
 log = structlog.get_logger("rescheduler.fences")
 
-_FRESH = 1.0  # seconds that a live read of the node is good for, where nothing is forced
 _EVERY = 2.0  # seconds between two reads of a Lease while one waits for it to be silent for long enough
 _WATCHED = 60.0  # seconds: the pod garbage collector may act so long on a taint that is gone (k/k#141887)
 _MOST_TWINS = 20
@@ -54,8 +52,6 @@ class Fence:
         self._announcer, self._heartbeats, self._keeper = announcer, heartbeats, keeper
         self.impatient = False
         self._judged: tuple[NodeDrain, Node] | None = None
-        self._live: tuple[float, Node | None] = (float("-inf"), None)
-        self._reading = asyncio.Lock()
         self._silent: tuple[float, str] = (float("-inf"), "")
         self._taken: dict[str, Pod] = {}  # by uid: pods taken off by proof
         self._looked_for_twins = float("-inf")
@@ -146,10 +142,8 @@ class Fence:
                 return "its node is not proven dead any more"
             self._taken[pod.uid] = pod
             return ""
-        async with self._reading:
-            if self._clock.monotonic() - self._live[0] >= _FRESH:
-                self._live = (self._clock.monotonic(), await self._keeper.live(judged.name))
-        same = self._live[1] is not None and _identity(self._live[1]) == _identity(judged)
+        found = await self._keeper.recent(judged.name)
+        same = found is not None and _identity(found) == _identity(judged)
         return "" if same else "its node is not as it was just before"
 
     async def _prove(self, drain: NodeDrain, judged: Node) -> Node | None:

@@ -1,5 +1,6 @@
 """Writes on the node of a drain: record, cordon, conditions, and taking all of it off again."""
 
+import asyncio
 from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from typing import Protocol
@@ -17,9 +18,11 @@ from rescheduler.engine.clock import Clock
 from rescheduler.engine.heartbeats import Heartbeats
 from rescheduler.engine.store import Kind, Store
 from rescheduler.kube import paths
-from rescheduler.kube.client import STRATEGIC_PATCH, ApiError, Client
+from rescheduler.kube.client import MERGE_PATCH, STRATEGIC_PATCH, ApiError, Client, Json
 
 log = structlog.get_logger("rescheduler.keeper")
+
+RECENT = 1.0  # seconds that an answer about the node is good for, where nothing is forced
 
 
 class Write(Protocol):
@@ -52,17 +55,38 @@ class Keeper:
         self._clock, self._announcer, self._heartbeats = clock, announcer, heartbeats
         self._lost_race = False  # the last patch failed: what its record says is not on the node
         self._before: NodeRecord | None = None  # what the record said before that patch
+        self._told: tuple[float, Node | None] = (float("-inf"), None)  # when we last asked, and what the answer was
+        self._asking = asyncio.Lock()
 
     async def live(self, name: str) -> Node | None:
         """The node read live: absent from memory may mean not seen yet."""
+        asked = self._clock.monotonic()
         try:
-            raw = await self._client.get(paths.node(name))
+            return self._take_in(await self._client.get(paths.node(name)), asked)
         except ApiError as error:
             if error.code == 404:
+                self._told = (asked, None)
                 return None
             raise
+
+    async def recent(self, name: str) -> Node | None:
+        """The node as the server told it a moment ago, be it in answer to a write, where there is no news since; else
+        read live.
+        """
+        async with self._asking:
+            (asked, told), known = self._told, self._store.node(name)
+            if told and known and told.version == known.version and self._clock.monotonic() - asked < RECENT:
+                return told
+            return await self.live(name)
+
+    def _take_in(self, raw: Json, asked: float) -> Node:
         self._store.put(Kind.NODE, raw)
+        self._told = (asked, node(raw))
         return node(raw)
+
+    async def _write(self, path: str, patch: nodes.Patch, *, kind: str = MERGE_PATCH) -> Node:
+        asked = self._clock.monotonic()
+        return self._take_in(await self._client.patch(path, patch, kind=kind), asked)
 
     def nothing_left(self, drain: NodeDrain, here: Node) -> bool:
         """Whether nothing of ours is on the node."""
@@ -101,9 +125,11 @@ class Keeper:
         try:
             # Until our conditions show that the cordon was through, also after a lost race, the node may have healed.
             if barriers.only_failed(drain) and not here.condition(names.DRAIN_IN_PROGRESS):
-                here = await self._fresh(here)
-                if not await self._still(scene, here):
-                    return replace(scene, node=here, phase=Phase.WAITING)  # healed meanwhile: its request will go
+                live = await self.recent(here.name)
+                if live is None or not await self._still(scene, live):
+                    # Healed or gone meanwhile: so will its request be.
+                    return replace(scene, node=live or here, phase=Phase.WAITING)
+                here = live
                 record = nodes.record(here, before, adds)
             # Conditions of ours show that the cordon was through: a crash before it is nobody's uncordoning.
             undone = scene.begun and not here.unschedulable and here.condition(names.DRAIN_IN_PROGRESS)
@@ -157,18 +183,11 @@ class Keeper:
         fails, and the node is read again.
         """
         try:
-            raw = await self._client.patch(paths.node(here.name), patch)
+            await self._write(paths.node(here.name), patch)
         except ApiError as error:
             if error.code == 409:
                 await self.live(here.name)
             raise
-        self._store.put(Kind.NODE, raw)
-
-    async def _fresh(self, here: Node) -> Node:
-        """The node as it is now: no healed node is cordoned."""
-        raw = await self._client.get(paths.node(here.name))
-        self._store.put(Kind.NODE, raw)
-        return node(raw)
 
     async def _still(self, scene: reports.Scene, here: Node) -> bool:
         """Whether the node, as just read, is still what the drain is for, and what we see is to be believed."""
@@ -187,8 +206,7 @@ class Keeper:
             return
         wanted = reports.node_conditions(scene.phase, scene.begun, {r.reason for r in scene.drain.spec.requests})
         if patch := nodes.conditions(wanted, here, scene.now):
-            raw = await self._client.patch(f"{paths.node(here.name)}/status", patch, kind=STRATEGIC_PATCH)
-            self._store.put(Kind.NODE, raw)
+            await self._write(f"{paths.node(here.name)}/status", patch, kind=STRATEGIC_PATCH)
 
     def _cancelled(self, drain: NodeDrain, here: Node) -> dict[str, str]:
         """Requests that still stand though the NodeDrain was deleted: they must not start again by themselves."""
@@ -220,11 +238,7 @@ class Keeper:
         if ours != drain.status.node:
             self._announcer.left_out_of_service(drain, here)
         if patch := nodes.conditions({}, here, self._clock.now()):
-            raw = await self._client.patch(f"{paths.node(here.name)}/status", patch, kind=STRATEGIC_PATCH)
-            self._store.put(Kind.NODE, raw)
-            here = node(raw)
+            here = await self._write(f"{paths.node(here.name)}/status", patch, kind=STRATEGIC_PATCH)
         if patch := nodes.restore_patch(here, ours, cancelled):
-            raw = await self._client.patch(paths.node(here.name), patch)
-            self._store.put(Kind.NODE, raw)
-            here = node(raw)
+            here = await self._write(paths.node(here.name), patch)
         return here
