@@ -32,10 +32,19 @@ NODES, ZONES = 5, ("a", "b")
 _LAG = 6.0  # seconds; a busy machine is late
 _SETTLES = 150.0  # seconds
 _SPACE = "soak"
+_AT_ONCE = 20  # stories of one process
 
 
-def simulated(first: int = 1, last: int = 200) -> dict[str, Any]:
-    """Stories in simulated time."""
+def simulated(last: int = 200) -> dict[str, Any]:
+    """Stories in simulated time; each core tells a part of them."""
+    starts = range(1, last + 1, _AT_ONCE)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = list(pool.map(lambda first: _told(first, min(first + _AT_ONCE - 1, last)), starts))
+    return {key: sum(part[key] for part in parts) for key in parts[0]}
+
+
+def _told(first: int, last: int) -> dict[str, float]:
+    """Of some stories, told by a process of their own."""
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     command = [sys.executable, "-m", "simulation", f"{first}-{last}"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -43,8 +52,7 @@ def simulated(first: int = 1, last: int = 200) -> dict[str, Any]:
     found = re.search(r"(\d+) stories, ([\d.]+) h, (\d+) writes, ([\d.]+) s: (\d+) broken", done.stdout)
     if found is None:
         raise RuntimeError(f"no result: {done.stdout[-500:]}{done.stderr[-2000:]}")
-    stories, hours, writes, seconds, broken = map(float, found.groups())
-    return {"stories": stories, "hours": hours, "writes": writes, "seconds": seconds, "broken": broken}
+    return dict(zip(("stories", "hours", "writes", "seconds", "broken"), map(float, found.groups()), strict=True))
 
 
 class Rig:
