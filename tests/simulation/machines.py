@@ -37,6 +37,8 @@ class Machine:
         self._skew = timedelta(seconds=chance.choice((0, 0, -400, 7, 3000)))
         self._timers: dict[tuple[str, str], float] = {}
         self._renewed = float("-inf")
+        # Kubelets renew in turn and not all at once: in an outage their Leases fall silent one after another.
+        self._phase = 3.0 * sum(map(ord, node)) % RENEWAL
         self._wake = asyncio.Event()
         server.listeners.setdefault("pods", []).append(self._pod_changed)
 
@@ -85,7 +87,7 @@ class Machine:
     def _sync(self, now: float) -> None:
         tick = now >= self._renewed + RENEWAL - 0.1 or self._fresh
         if tick:
-            self._renewed = now
+            self._renewed, self._phase = now - self._phase, 0.0
             self._beat()
         bound = {uid(p): p for p in self._server.all("pods") if node_of(p) == self.node}
         for gone in self.running.keys() - bound.keys():

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from math import ceil
 
 SILENCE = 20.0  # seconds; two renewals of a kubelet's Lease
+LATE = 12.0
+"""Seconds; a kubelet renews its Lease every 10 s: one so late may be falling silent with those that are."""
 _TOGETHER = 60.0  # seconds; those of one outage fall silent within so long of each other
 _LEAST, _SHARE = 3, 0.6
 

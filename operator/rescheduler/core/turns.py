@@ -59,7 +59,7 @@ def _held(drain: NodeDrain, node: Node, policy: Policy, world: World, now: datet
     if rests := _resting(drain, node, policy, world, now):
         return rests
     if failing(drain, world, now):
-        return _storm(node, policy, world) if _rested(drain) else None
+        return _storm(drain, node, policy, world, now) if _rested(drain) else None
     return slots.to_go_on(drain, node, policy.spec.maintenance, world.queues[policy.name], world.nodes, now)
 
 
@@ -109,7 +109,7 @@ def _start(drain: NodeDrain, node: Node, policy: Policy, world: World, now: date
     if other := _other_control_plane(drain, node, world):
         return Held(Hold.CONTROL_PLANE, f"control-plane node {other} is held by a drain: one at a time")
     if only_failed(drain) or failing(drain, world, now):
-        return _storm(node, policy, world) or world.pool_wait(node)
+        return _storm(drain, node, policy, world, now) or world.pool_wait(node)
     if closed := shut(drain, policy, now):
         return closed
     full = slots.to_begin(drain, node, policy.spec.maintenance, world.queues[policy.name], world.nodes, now)
@@ -121,8 +121,10 @@ def _ahead(drain: NodeDrain, world: World) -> list[str]:
     return [other.spec.node_name for queue in world.queues.values() for other in queue.ahead(drain)]
 
 
-def _storm(node: Node, policy: Policy, world: World) -> Held | None:
-    found = storms.storm(node, policy, world.weather)
+def _storm(drain: NodeDrain, node: Node, policy: Policy, world: World, now: datetime) -> Held | None:
+    """A mere suspicion does not begin while so many others may be about to be suspected."""
+    weather = world.outlook if suspected(drain, world, now) else world.weather
+    found = storms.storm(node, policy, weather)
     return Held(Hold.STORM, found) if found else None
 
 

@@ -31,6 +31,7 @@ class World:
         listed: when nodes, policies and NodeDrains were last listed in full; None: that is not followed.
         sightings: what was seen of nodes over time, by name.
         suspects: nodes whose Lease is silent.
+        late: while there are suspects, all nodes whose Lease is late.
         blackout: why what we see of the nodes is not to be believed now; empty where it is.
         budgets: of the pools, by each of their nodes.
     """
@@ -42,6 +43,7 @@ class World:
     listed: datetime | None = None
     sightings: Mapping[str, Sighting] = field(default_factory=dict)
     suspects: frozenset[str] = frozenset()
+    late: frozenset[str] = frozenset()
     blackout: str = ""
     budgets: Mapping[str, PoolBudget] = field(default_factory=dict)
 
@@ -68,17 +70,25 @@ class World:
     @cached_property
     def weather(self) -> Weather:
         """Who is unhealthy, for the storm brake: not who was emptied for maintenance and may be switched off."""
+        return self._survey(self.suspects)
+
+    @cached_property
+    def outlook(self) -> Weather:
+        """The same, with those whose Lease is late: of an outage not all have fallen silent when the first has."""
+        return self._survey(self.suspects | self.late)
+
+    def _survey(self, silent: frozenset[str]) -> Weather:
         away = {d.spec.node_name for d in self.drains.values() if d.status.drained_at and not only_failed(d)}
         known = frozenset(d.spec.node_name for d in self.drains.values() if failed(d))
         return storms.survey(
-            (node, policy, node.name not in away and self._counts(node, policy, standing=node.name in known))
+            (node, policy, node.name not in away and self._counts(node, policy, silent, standing=node.name in known))
             for node in self.nodes.values()
             if (policy := self.policy(node))
         )
 
-    def _counts(self, node: Node, policy: Policy, *, standing: bool) -> bool:
+    def _counts(self, node: Node, policy: Policy, silent: frozenset[str], *, standing: bool) -> bool:
         seen = self.sightings.get(node.name)
-        return counts(node, policy, seen, self.now, suspected=node.name in self.suspects, standing=standing)
+        return counts(node, policy, seen, self.now, suspected=node.name in silent, standing=standing)
 
     @cached_property
     def _out(self) -> frozenset[str]:
@@ -89,7 +99,7 @@ class World:
             for name in self.budgets
             if (node := self.nodes.get(name))
             and (policy := self.policy(node))
-            and self._counts(node, policy, standing=name in known)
+            and self._counts(node, policy, self.suspects, standing=name in known)
         }
         return pool_budgets.out(self.drains.values(), sick)
 

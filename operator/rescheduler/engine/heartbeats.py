@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rescheduler.core.facts import UNREACHABLE, Node
-from rescheduler.core.pulses import SILENCE, Pulses
+from rescheduler.core.pulses import LATE, SILENCE, Pulses
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.store import Store
 from rescheduler.kube import paths
@@ -72,7 +72,9 @@ class Heartbeats:
             if silent
             else ""
         )
-        self._store.suspect(frozenset() if silent else self._pulses.silent(self._limits(), now))
+        limits = {} if silent else self._limits()
+        suspects = self._pulses.silent(limits, now)
+        self._store.suspect(suspects, self._pulses.silent(dict.fromkeys(limits, LATE), now) if suspects else suspects)
 
     def _dark(self) -> dict[str, float]:
         """Nodes that the node controller has not heard of: how long before the last of them each fell silent."""
@@ -117,5 +119,5 @@ class Heartbeats:
         self.look()
         silent = self._clock.monotonic() - self._pulses.last(name) >= _RENEWED
         if not silent:
-            self._store.suspect(self._store.suspects - {name})
+            self._store.suspect(self._store.suspects - {name}, self._store.late - {name})
         return silent

@@ -61,6 +61,7 @@ class Store:
         absent: kinds of ours that are not installed.
         listed: when all kinds were last listed in full.
         suspects: nodes whose Lease is silent.
+        late: while there are suspects, all nodes whose Lease is late.
         blackout: why what is seen of nodes is not to be believed now; empty where it is.
     """
 
@@ -74,6 +75,7 @@ class Store:
         self.absent: set[Kind] = set()
         self.listed: datetime | None = None
         self.suspects: frozenset[str] = frozenset()
+        self.late: frozenset[str] = frozenset()
         self.blackout = ""
         self._now = now
         self._versions: dict[Kind, dict[str, int]] = {kind: {} for kind in Kind}
@@ -240,12 +242,13 @@ class Store:
             self._sightings[name] = sightings.recall(seen, changes, last)
         return self._sightings.get(name)
 
-    def suspect(self, names: frozenset[str]) -> None:
-        """These nodes are silent, and no others."""
-        changed, self.suspects = self.suspects ^ names, names
+    def suspect(self, names: frozenset[str], late: frozenset[str]) -> None:
+        """These nodes are silent, and no others; `late`: they, and those that may be about to be."""
+        changed, known = self.suspects ^ names, self.late
+        self.suspects, self.late = names, late
         for name in changed:
             self.see(name)
-        if changed:
+        if changed or late != known:
             self._turn()
         for name in changed:
             self.changed(name)
@@ -297,6 +300,7 @@ class Store:
                 self.listed,
                 self._sightings,
                 self.suspects,
+                self.late,
                 self.blackout,
                 self._pool_budgets(),
             )

@@ -285,6 +285,18 @@ def test_a_suspect_begins_and_is_told_apart_from_a_failed_node() -> None:
     assert not suspected(failed.drains["n0"], failed, NOW)
 
 
+def test_a_mere_suspicion_does_not_begin_while_so_many_others_may_be_about_to_be_suspected() -> None:
+    place = world(failing(), failure={"leaseTimeout": "20s"})
+    place = replace(place, suspects=frozenset({"n0"}))
+    assert reason("n0", replace(place, late=frozenset({"n0", "n1"}))) is None
+    late = frozenset({"n0", "n1", "n2"})
+    assert reason("n0", replace(place, late=late)) is Hold.STORM
+    begun = replace(place, drains={"n0": failing(begun=True)}, late=late)
+    assert reason("n0", begun) is None
+    failed = replace(world(failing(), ill=1, failure={"leaseTimeout": "20s"}), suspects=frozenset({"n0"}), late=late)
+    assert reason("n0", failed) is None
+
+
 def test_audit_says_what_would_be_done_and_what_would_hold_it() -> None:
     place = world(failing(), ill=5, mode="Audit")
     found = held(place.drains["n0"], place, NOW)

@@ -1,0 +1,74 @@
+"""Machines that fall silent, by the real engine in simulated time."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import looptime
+import pytest
+import structlog
+
+from cluster import workloads
+from invariants.records import Change
+from simulation.clusters import NAMESPACE, SPACE, Cluster
+
+MACHINES = [f"n{index + 1}" for index in range(10)]
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    def drop(*_: Any) -> Any:
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[drop], cache_logger_on_first_use=False)
+    yield
+    structlog.reset_defaults()
+
+
+class Cordons:
+    """Who is cordoned, as it happens."""
+
+    def __init__(self) -> None:
+        self.nodes: list[str] = []
+
+    def call(self, call: object) -> None:
+        """Only what came of it counts."""
+
+    def change(self, change: Change) -> None:
+        if change.cordons:
+            self.nodes.append(change.place.name)
+
+
+def cordoned(*cut: str) -> list[str]:
+    """The nodes that are cordoned while these machines are cut off and the node controller is not sure of it yet."""
+
+    async def act() -> list[str]:
+        cluster, found = Cluster(random.Random(1)), Cordons()
+        for node in MACHINES:
+            cluster.add_node(node, {}, pods=10)
+        cluster.server.make("leases", {"metadata": {"name": "rescheduler", "namespace": NAMESPACE}, "spec": {}})
+        failure = {"leaseTimeout": "20s", "maxUnhealthy": "20%"}
+        cluster.deploy(workloads.policy("default", failure=failure), workloads.deployment("web", 20, SPACE))
+        cluster.server.judges.append(found)
+        cluster.start()
+        try:
+            await asyncio.sleep(60)
+            for node in cut:
+                cluster.machines[node].cut = True
+            await asyncio.sleep(30)
+        finally:
+            await cluster.stop()
+        return found.nodes
+
+    random.seed(1)
+    with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
+        return runner.run(act())
+
+
+def test_a_machine_that_falls_silent_alone_is_suspected() -> None:
+    assert cordoned("n3") == ["n3"]
+
+
+def test_of_an_outage_none_is_though_their_leases_expire_one_after_another() -> None:
+    assert cordoned("n1", "n2", "n3", "n4") == []
