@@ -43,7 +43,7 @@ def survey(rows: Iterable[tuple[Node, Policy, bool]]) -> Weather:
     return weather
 
 
-def storm(node: Node, policy: Policy, weather: Weather) -> str:
+def storm(node: Node, policy: Policy, weather: Weather, *, ailing: str = "unhealthy") -> str:
     """What storm keeps this node from being drained for its failure, in words; empty where none does."""
     limit = policy.spec.failure.max_unhealthy
     for place in _places(node, policy):
@@ -51,7 +51,7 @@ def storm(node: Node, policy: Policy, weather: Weather) -> str:
         least = 2 if place[0] == "ReschedulePolicy" else _LEAST_IN_ONE_PLACE
         if sick >= least and sick > limit.of(nodes):
             return (
-                f"{sick} of {nodes} nodes of {place[0]} {place[1]} are unhealthy, "
+                f"{sick} of {nodes} nodes of {place[0]} {place[1]} are {ailing}, "
                 f"more than failure.maxUnhealthy {limit}: nothing new starts there"
             )
     return ""

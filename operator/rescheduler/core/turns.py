@@ -123,8 +123,10 @@ def _ahead(drain: NodeDrain, world: World) -> list[str]:
 
 def _storm(drain: NodeDrain, node: Node, policy: Policy, world: World, now: datetime) -> Held | None:
     """A mere suspicion does not begin while so many others may be about to be suspected."""
-    weather = world.outlook if suspected(drain, world, now) else world.weather
-    found = storms.storm(node, policy, weather)
+    if suspected(drain, world, now):
+        found = storms.storm(node, policy, world.outlook, ailing="unhealthy or late with their Leases")
+    else:
+        found = storms.storm(node, policy, world.weather)
     return Held(Hold.STORM, found) if found else None
 
 
