@@ -34,6 +34,7 @@ _OPEN_LIMITS = {"kube-api-qps": "5000", "kube-api-burst": "10000"}
 
 
 _TRIES = 3  # to find free ports
+_AT_ONCE = 200  # objects of one `kubectl apply`, which has its time limit
 
 
 class ControlPlaneError(Exception):
@@ -335,8 +336,9 @@ class ControlPlane:
 
     def apply(self, *objects: Mapping[str, Any]) -> None:
         """Create or change these objects."""
-        body = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
-        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=json.dumps(body))
+        for start in range(0, len(objects), _AT_ONCE):
+            body = {"apiVersion": "v1", "kind": "List", "items": objects[start : start + _AT_ONCE]}
+            self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=json.dumps(body))
 
     def get(self, *arguments: str) -> Any:
         """`kubectl get … -o json`, parsed."""
