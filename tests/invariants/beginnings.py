@@ -95,7 +95,8 @@ def a_failure_is_one(picture: Picture, change: Change) -> Said:
     for policy in picture.policies(change.after):
         failure = policy.spec.failure
         begins = [at for at, status in picture.past("ready", node) if status != "True"]
-        often = [at for at in begins if picture.at - at <= failure.flapping.within.total_seconds()]
+        # The first of them may have left the window since the node was looked at.
+        often = [at for at in begins if picture.at - at <= failure.flapping.within.total_seconds() + slack]
         suspected = failure.lease_timeout and picture.silence(node) + slack >= failure.lease_timeout.total_seconds()
         if picture.failing(node, policy, slack) or suspected or len(often) >= failure.flapping.changes:
             return
