@@ -216,7 +216,9 @@ class Keeper:
         standing = frozenset(r.reason for r in drain.spec.requests)
         view = triggers.View(standing, here.name in self._store.suspects, self._store.blind())
         wants = triggers.wanted(here, self._store.policy(here), seen, self._clock.now(), view)
-        return {str(want.reason): want.token for want in wants.requests if want.token is not None}
+        # What it was never asked for nobody has cancelled: the node may have failed since it was withdrawn.
+        asked = [want for want in wants.requests if want.reason in standing]
+        return {str(want.reason): want.token for want in asked if want.token is not None}
 
     async def restore(self, drain: NodeDrain) -> None:
         """Put the node back, for good; requests that still stand are noted as cancelled."""

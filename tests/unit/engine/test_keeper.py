@@ -1,11 +1,14 @@
 """How the one who writes on a node knows how it is."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
+from rescheduler.api import names
+from rescheduler.api.drains import NodeDrain, NodeRecord
 from rescheduler.core.answers import Refusal
 from rescheduler.core.facts import Node
 from rescheduler.engine.keeper import RECENT, Keeper
@@ -20,18 +23,23 @@ class World:
 
     Attributes:
         reads: how often it was asked.
+        written: the bodies of patches.
     """
 
     def __init__(self) -> None:
         self.version, self.reads, self.seconds, self.there = 1, 0, 1000.0, True
-        self.store = Store(lambda: NOW)
-        clock = SimpleNamespace(now=lambda: NOW, monotonic=lambda: self.seconds)
+        self.written: list[dict[str, Any]] = []
+        self.status: dict[str, Any] = {}
+        self.now = NOW
+        self.store = Store(lambda: self.now)
+        clock = SimpleNamespace(now=lambda: self.now, monotonic=lambda: self.seconds)
         client: Any = SimpleNamespace(get=self._get, patch=self._patch)
         made: Any = Keeper
-        self.keeper: Keeper = made("n", client, self.store, clock, None, None)
+        self.keeper: Keeper = made("n", client, self.store, clock, SimpleNamespace(restored=lambda *_: None), None)
 
     def raw(self) -> dict[str, Any]:
-        return {"metadata": {"name": "n", "uid": "u", "resourceVersion": str(self.version)}}
+        meta = {"name": "n", "uid": "u", "resourceVersion": str(self.version)}
+        return {"metadata": meta | {"annotations": {names.MAINTENANCE: "disk"}}, "status": self.status}
 
     async def _get(self, path: str) -> dict[str, Any]:
         self.reads += 1
@@ -40,8 +48,9 @@ class World:
             raise ApiError("GET", path, Refusal(404))
         return self.raw()
 
-    async def _patch(self, *_: Any, **__: Any) -> dict[str, Any]:
+    async def _patch(self, path: str, body: dict[str, Any], **_: Any) -> dict[str, Any]:
         self.version += 1
+        self.written.append(body)
         return self.raw()
 
     async def news(self) -> None:
@@ -52,7 +61,11 @@ class World:
 
 def reads(*acts: Callable[[World], Awaitable[object]]) -> int:
     """How often the server was asked."""
-    world = World()
+    return played(World(), *acts).reads
+
+
+def played(world: World, *acts: Callable[[World], Awaitable[object]]) -> World:
+    """What has become of it."""
 
     async def all_of_them() -> None:
         for act in acts:
@@ -63,7 +76,7 @@ def reads(*acts: Callable[[World], Awaitable[object]]) -> int:
         loop.run_until_complete(all_of_them())
     finally:
         loop.close()
-    return world.reads
+    return world
 
 
 async def ask(world: World) -> None:
@@ -101,3 +114,38 @@ def test_where_there_is_news_since_it_is_read_anew() -> None:
 
 def test_a_node_that_is_gone_is_none() -> None:
     assert reads(ask, wait, vanish, ask) > 1
+
+
+# -- putting a node back ----------------------------------------------------------------------------------------------
+
+
+def withdrawn(*reasons: str) -> NodeDrain:
+    """A NodeDrain that was deleted."""
+    meta = {"name": "n", "uid": "d", "deletionTimestamp": "2026-01-01T00:00:00Z"}
+    spec = {"nodeName": "n", "requests": [{"reason": reason} for reason in reasons]}
+    made = NodeDrain.from_object({"metadata": meta, "spec": spec})
+    record = NodeRecord(uid="u", cordoned_by_us=True)
+    return made.model_copy(update={"status": made.status.model_copy(update={"node": record, "started_at": NOW})})
+
+
+def cancelled(drain: NodeDrain) -> set[str]:
+    """The requests that a node that is to be maintained, and has failed, does not make again for now."""
+    world = World()
+    at = "2025-12-31T00:00:00Z"
+    world.status = {"conditions": [{"type": "Ready", "status": "Unknown", "lastTransitionTime": at}]}
+    world.store.put(Kind.POLICY, {"metadata": {"name": "p", "uid": "p", "resourceVersion": "1"}, "spec": {}})
+    world.store.put(Kind.NODE, {**world.raw(), "status": {"conditions": [{"type": "Ready", "status": "True"}]}})
+    world.version = 2
+    world.store.put(Kind.NODE, world.raw())
+    world.now += timedelta(hours=1)
+    played(world, lambda world: world.keeper.restore(drain))
+    noted = [body["metadata"].get("annotations", {}).get(names.CANCELLED) for body in world.written]
+    return set(json.loads(next(text for text in noted if text)))
+
+
+def test_requests_that_still_stand_are_noted_as_cancelled() -> None:
+    assert cancelled(withdrawn("Maintenance", "Failure")) == {"Maintenance", "Failure"}
+
+
+def test_a_failure_that_came_after_it_was_withdrawn_is_not() -> None:
+    assert cancelled(withdrawn("Maintenance")) == {"Maintenance"}
