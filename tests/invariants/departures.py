@@ -84,7 +84,8 @@ def nothing_is_forced_without_right(picture: Picture, change: Change) -> Said:
         or (released(pod) and _switched_off(picture, pod))
         or _overdue(picture, pod, node)
     ):
-        yield f"deletes past any budget, and the node was {picture.lately('ready', name(node))}, proof: {proven}"
+        move = f", released: {_move(pod)}" if released(pod) else ""
+        yield f"deletes past any budget, and the node was {picture.lately('ready', name(node))}, proof: {proven}{move}"
 
 
 def may_run_twice(pod: Json) -> bool:
@@ -103,7 +104,9 @@ def _switched_off(picture: Picture, pod: Json) -> bool:
     if deployment is None or deleting(deployment):
         return True
     wanted = min(picture.lately("replicas", uid(deployment)))
-    others = [p for p in picture.family(deployment) if not released(p) and True in picture.lately("pod", uid(p))]
+    # Who is scaled down ends its surplus itself, in the same moment: what was told to end just now may still be counted.
+    family = (*picture.family(deployment), *picture.parted(deployment))
+    others = [p for p in family if not released(p) and True in picture.lately("pod", uid(p))]
     return wanted == 0 or len(others) > wanted
 
 

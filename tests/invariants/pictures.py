@@ -53,6 +53,7 @@ class Picture:
         self.renewals: dict[str, tuple[float, float]] = {}
         self.cordoned: dict[str, bool] = {}
         self._past: dict[tuple[str, str], list[tuple[float, Any]]] = defaultdict(list)
+        self._parted: list[tuple[float, Json]] = []
 
     def take(self, change: Change) -> None:
         """Go on to this revision."""
@@ -71,8 +72,8 @@ class Picture:
                 self._note("cordoned", place.name, bool(raw["spec"].get("unschedulable")))
                 self._note("owned", place.name, any(has_taint(raw, key) for key in _OWNED))
                 self._note("maintenance", place.name, annotations(raw).get(MAINTENANCE))
-            case "pods" if raw:
-                self._note("pod", uid(raw), is_ready(raw))
+            case "pods":
+                self._take_pod(change.before, raw)
             case "deployments" if raw:
                 self._note("replicas", uid(raw), raw["spec"]["replicas"])
             case "nodedrains":
@@ -84,6 +85,13 @@ class Picture:
                 self._note("policies", "", tuple(self.objects[place.resource].values()))
             case "leases" if place.namespace == "kube-node-lease" and raw:
                 self._renewed(place.name, change)
+
+    def _take_pod(self, before: Json | None, raw: Json | None) -> None:
+        if raw:
+            self._note("pod", uid(raw), is_ready(raw))
+        if before and not deleting(before) and (raw is None or deleting(raw)):
+            self._parted = [(at, pod) for at, pod in self._parted if at > self.at - self.lag]
+            self._parted.append((self.at, before))
 
     def _renewed(self, node: str, change: Change) -> None:
         before = change.before or {"spec": {}}
@@ -167,6 +175,12 @@ class Picture:
         space = deployment["metadata"]["namespace"]
         found = self.all("pods", space)
         return [p for p in found if selects(deployment["spec"]["selector"], labels(p)) and not deleting(p)]
+
+    def parted(self, deployment: Json) -> list[Json]:
+        """Those of them that were told to end lately, as they were before."""
+        space, selector = deployment["metadata"]["namespace"], deployment["spec"]["selector"]
+        found = (pod for at, pod in self._parted if at > self.at - self.lag)
+        return [p for p in found if p["metadata"]["namespace"] == space and selects(selector, labels(p))]
 
     def failing(self, node: str, policy: Policy, slack: float) -> bool:
         """Whether a failure condition holds, or did lately, and has for its time; `slack` seconds less will do."""
