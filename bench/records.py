@@ -38,6 +38,7 @@ class Recorder:
     def __init__(self, plane: ControlPlane) -> None:
         self._plane, self._stopped = plane, threading.Event()
         self._seen: list[tuple[int, float, str, Place, Json]] = []  # revision, when, type, place, object
+        self._last: dict[str, dict[Place, Json]] = {}  # by path: what is there
         for path in _WATCHED:
             threading.Thread(target=self._follow, args=(path,), daemon=True).start()
 
@@ -51,6 +52,9 @@ class Recorder:
             try:
                 version = version or self._list(path)
                 for event in self._events(path, version):
+                    if event["type"] == "ERROR":  # it knows no more what was from here on: all is listed anew
+                        version = ""
+                        break
                     version = event["object"]["metadata"]["resourceVersion"]
                     if event["type"] != "BOOKMARK":
                         self._note(event["type"], path, event["object"])
@@ -59,9 +63,13 @@ class Recorder:
 
     def _list(self, path: str) -> str:
         found = session(self._plane).get(f"{self._plane.server}{path}", timeout=10).json()
+        version, gone = str(found["metadata"]["resourceVersion"]), dict(self._last.get(path, {}))
         for raw in found["items"]:
-            self._note("ADDED", path, raw)
-        return str(found["metadata"]["resourceVersion"])
+            gone.pop(self._note("ADDED", path, raw), None)
+        for place, raw in gone.items():  # deleted while nobody watched
+            self._seen.append((int(version), time.time(), "DELETED", place, raw))
+            del self._last[path][place]
+        return version
 
     def _events(self, path: str, version: str) -> Iterator[Json]:
         query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "600", "allowWatchBookmarks": "true"}
@@ -72,10 +80,14 @@ class Recorder:
             for line in answer.iter_lines():
                 yield json.loads(line)
 
-    def _note(self, kind: str, path: str, raw: Json) -> None:
+    def _note(self, kind: str, path: str, raw: Json) -> Place:
         meta, resource = raw["metadata"], path.rsplit("/", 1)[1]
         place = Place(resource, meta.get("namespace", ""), meta["name"])
         self._seen.append((int(meta["resourceVersion"]), time.time(), kind, place, raw))
+        self._last.setdefault(path, {}).pop(place, None)
+        if kind != "DELETED":
+            self._last[path][place] = raw
+        return place
 
     def changes(self, user: str) -> Iterator[Change | Call]:
         """All of it in order; each of the user's requests just before what came of it, or where it was refused."""
