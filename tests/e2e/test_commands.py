@@ -1,31 +1,160 @@
-"""`kubectl reschedule drain` and `cancel`, with the operator at work."""
+"""`kubectl reschedule drain` and `cancel`, as people call them."""
 
-from cluster import workloads
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cluster import ControlPlane, workloads
+from cluster.operators import install
 from cluster.waiting import until
 from e2e.conftest import Site
 from e2e.test_plans import reschedule
 
 
-def test_a_drain_by_hand_is_followed_to_its_end_and_withdrawn(site: Site) -> None:
+class Following:
+    """`kubectl reschedule drain` while it runs."""
+
+    def __init__(self, kubeconfig: Path, folder: Path, *arguments: str) -> None:
+        self._out, self._err = folder / "out", folder / "err"
+        command = [sys.executable, "-c", "from rescheduler.cli.plugin import main; main()", "drain", *arguments]
+        environment = os.environ | {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": "operator"}
+        with self._out.open("w") as out, self._err.open("w") as err:
+            self._process = subprocess.Popen(command, env=environment, stdout=out, stderr=err)
+
+    @property
+    def said(self) -> str:
+        return self._out.read_text()
+
+    @property
+    def warned(self) -> str:
+        return self._err.read_text()
+
+    def says(self, *words: str) -> None:
+        until(lambda: all(word in self.said + self.warned for word in words), lambda: f"{words} in {self.said}")
+
+    def end(self, *, interrupt: bool = False) -> int:
+        """Its exit code."""
+        if interrupt:
+            self._process.send_signal(signal.SIGINT)
+        return self._process.wait(60)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def following(kubeconfig: Path, folder: Path, *arguments: str) -> Iterator[Following]:
+    found = Following(kubeconfig, folder, *arguments)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def test_a_drain_by_hand_is_followed_to_its_end_and_withdrawn(site: Site, tmp_path: Path) -> None:
     first, *others = site.nodes(2)
     site.policy()
-    site.on_first(first, others, workloads.deployment("web", 2, site.name, **site.here()))
-    found = reschedule(site.plane.kubeconfig, "drain", first, "-m", "swap disk")
-    assert found.returncode == 0, found
-    assert "Drained" in found.stdout.splitlines()[-1]
-    assert site.left(first) == []
+    db = workloads.stateful_set("db", 1, site.name, **site.here())
+    web = workloads.deployment("web", 2, site.name, **site.here())
+    site.on_first(first, others, db, web, workloads.budget("db", site.name, minAvailable=1))
+    with following(site.plane.kubeconfig, tmp_path, first, "-m", "swap disk") as drain:
+        drain.says(f"{first}: a drain is asked for", f"{site.name}/db-0 cannot leave: BudgetMisconfigured", "2/3 moved")
+        assert (site.observer.drain(first) or {})["spec"]["requests"] == [{"reason": "Manual", "message": "swap disk"}]
+        site.plane.kubectl("delete", "pdb", "db", "-n", site.name)
+        assert drain.end() == 0
+        assert drain.said.splitlines()[-1] == f"{first}: Drained, 3/3 moved"
+        assert drain.said.count("cannot leave") == 1
+        assert f"kubectl reschedule cancel {first}" in drain.warned
+    again = reschedule(site.plane.kubeconfig, "drain", first)
+    assert again.returncode == 0
+    assert "asked for already: Manual (swap disk)" in again.stdout
+    assert reschedule(site.plane.kubeconfig, "cancel", first).returncode == 0
+    site.gone(first)
+    assert not site.plane.get("node", first)["spec"].get("unschedulable")
+    found = reschedule(site.plane.kubeconfig, "cancel", first)
+    assert (found.returncode, found.stdout) == (0, f"{first}: nothing asks for a drain\n")
+
+
+def test_who_stops_following_stops_nothing_and_a_withdrawn_drain_is_no_success(site: Site, tmp_path: Path) -> None:
+    (first,) = site.nodes(1)  # without a policy, so that it waits
+    with following(site.plane.kubeconfig, tmp_path, first) as drain:
+        drain.says("Waiting (NoPolicy: no ReschedulePolicy selects the node")
+        assert drain.end(interrupt=True) == 130
+        assert "the drain goes on" in drain.warned
+        assert f"kubectl reschedule cancel {first}" in drain.warned
+        assert "Traceback" not in drain.warned
+    with following(site.plane.kubeconfig, tmp_path, first) as drain:
+        drain.says("Waiting (NoPolicy")
+        assert "withdrawn (Manual)" in reschedule(site.plane.kubeconfig, "cancel", first).stdout
+        assert drain.end() == 1
+        assert "withdrawn before" in drain.warned
+
+
+def test_a_request_by_hand_stands_beside_another_and_cancel_withdraws_both(site: Site) -> None:
+    first, _ = site.nodes(2)
+    site.policy()
+    site.annotate(first, "firmware")
+    site.phase(first, "Drained")
+    found = reschedule(site.plane.kubeconfig, "drain", first, "--no-wait", "-m", "disk")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "beside Maintenance (firmware)" in found.stdout
+    asked = (site.observer.drain(first) or {})["spec"]["requests"]
+    assert {(each["reason"], each["message"]) for each in asked} == {("Maintenance", "firmware"), ("Manual", "disk")}
     assert reschedule(site.plane.kubeconfig, "cancel", first).returncode == 0
     site.gone(first)
     node = site.plane.get("node", first)
+    assert "rescheduler.dev/maintenance" not in node["metadata"].get("annotations", {})
     assert not node["spec"].get("unschedulable")
 
 
-def test_cancel_withdraws_the_annotation_too(site: Site) -> None:
+def test_a_node_that_somebody_else_cordoned_is_left_alone(site: Site) -> None:
     (first,) = site.nodes(1)
-    site.policy()
-    site.annotate(first)
-    until(lambda: site.observer.drain(first), "the NodeDrain")
-    assert "every request is withdrawn" in reschedule(site.plane.kubeconfig, "cancel", first).stdout
-    site.gone(first)
-    assert "rescheduler.dev/maintenance" not in site.plane.get("node", first)["metadata"].get("annotations", {})
-    assert "nothing asks" in reschedule(site.plane.kubeconfig, "cancel", first).stdout
+    site.plane.kubectl("cordon", first)
+    found = reschedule(site.plane.kubeconfig, "cancel", first)
+    assert found.returncode == 0
+    assert f"it is cordoned, by somebody else: kubectl uncordon {first}" in found.stdout
+    assert site.plane.get("node", first)["spec"]["unschedulable"]
+
+
+def test_what_cannot_be_done_is_one_line(site: Site) -> None:
+    (first,) = site.nodes(1)
+    nobody = site.plane.identity_kubeconfig("default", "default")
+    for kubeconfig, command, node, word in (
+        (site.plane.kubeconfig, "drain", "no-such-node", "no node no-such-node"),
+        (site.plane.kubeconfig, "cancel", "no-such-node", "no node no-such-node"),
+        (nobody, "drain", first, "forbidden"),
+        (nobody, "cancel", first, "forbidden"),
+    ):
+        found = reschedule(kubeconfig, command, node)
+        assert (found.returncode, found.stdout) == (2, "")
+        assert word in found.stderr
+        assert found.stderr.count("\n") == 1, found.stderr
+    assert site.observer.drain(first) is None
+
+
+@pytest.fixture(scope="module")
+def idle() -> Iterator[ControlPlane]:
+    """A control plane without operator."""
+    with ControlPlane.start() as plane:
+        yield plane
+
+
+def test_without_crds_or_operator_it_says_so(idle: ControlPlane, tmp_path: Path) -> None:
+    (node,) = idle.add_nodes(1, prefix="idle-n")
+    for command in ("drain", "status"):
+        found = reschedule(idle.kubeconfig, command, *([node] if command == "drain" else []))
+        assert found.returncode == 2
+        assert "kubectl apply -f manifests/crds" in found.stderr
+        assert found.stderr.count("\n") == 1, found.stderr
+    assert "nothing asks" in reschedule(idle.kubeconfig, "cancel", node).stdout
+    install(idle)
+    with following(idle.kubeconfig, tmp_path, node) as drain:
+        drain.says(f"{node}: waits for the operator", "no operator is at work")
+        assert drain.end(interrupt=True) == 130

@@ -3,122 +3,100 @@
 What is done is the operator's business: here only the request is made and taken back.
 """
 
-import contextlib
 import json
-from collections.abc import Iterator
+import sys
 from typing import Any
 
 import click
-import pykube
-import requests
 
 from rescheduler.api import GROUP, VERSION, names
-from rescheduler.cli.readings import ReadError, cause, connect
+from rescheduler.cli.follows import follow
+from rescheduler.cli.readings import Reader, ReadError, connect, insist, parsed
+from rescheduler.cli.tidings import requested
 
-_PATCH = {"Content-Type": "application/merge-patch+json"}
+_OURS = f"{GROUP}/{VERSION}"
+_APPLY = {"Content-Type": "application/apply-patch+yaml"}
+_MERGE = {"Content-Type": "application/merge-patch+json"}
+_JSON = {"Content-Type": "application/json"}
 _MANUAL = "Manual"
+_INTERRUPTED = 130  # as shells count SIGINT
 
 
 def start(node: str, message: str, *, wait: bool) -> None:
-    """Ask for the drain of a node, and follow it until it is Drained."""
-    api = connect()
-    with _told():
-        _node(api, node)
-        drain = _drains(api).get_or_none(name=node)
-        request = {"reason": _MANUAL, "message": message}
-        if drain is None:
-            body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "NodeDrain", "metadata": {"name": node}}
-            _kind(api)(api, body | {"spec": {"nodeName": node, "requests": [request]}}).create()
-        elif all(each["reason"] != _MANUAL for each in drain.obj["spec"]["requests"]):
-            guard = {"resourceVersion": drain.obj["metadata"]["resourceVersion"]}
-            requested = [*drain.obj["spec"]["requests"], request]
-            drain.patch({"metadata": guard, "spec": {"requests": requested}})
-        click.echo(f"{node}: a drain is asked for")
-        if wait:
-            _follow(api, node)
+    """Ask for the drain of a node, and follow it until it is Drained; ends with the exit code."""
+    server = Reader(connect())
+    server.insist_installed("nodedrains")
+    if server.one("v1", f"nodes/{node}") is None:
+        raise ReadError(f"there is no node {node}")
+    drain = _ask(server, node, message)
+    if not wait:
+        return
+    try:
+        drained = follow(server, drain)
+    except KeyboardInterrupt:
+        click.echo(
+            f"\n{node}: the drain goes on. See it: kubectl get nd {node} -w; "
+            f"withdraw it: kubectl reschedule cancel {node}",
+            err=True,
+        )
+        sys.exit(_INTERRUPTED)
+    if not drained:
+        click.echo(f"{node}: the drain was withdrawn before the node was Drained", err=True)
+        sys.exit(1)
+    click.echo(f"{node}: to put it back: kubectl reschedule cancel {node}", err=True)
+
+
+def _ask(server: Reader, node: str, message: str) -> dict[str, Any]:
+    """Make the request where it does not stand yet; the NodeDrain."""
+    found = server.one(_OURS, f"nodedrains/{node}")
+    if found and "deletionTimestamp" in found["metadata"]:
+        raise ReadError(f"{node} is still being put back after its last drain: try again when its NodeDrain is gone")
+    if found and any(each["reason"] == _MANUAL for each in found["spec"]["requests"]):
+        click.echo(f"{node}: a drain is asked for already: {requested(found)}")
+        return found
+    # Applied, for the operator writes on the same object: each has a request of its own in the list.
+    request = {"reason": _MANUAL} | ({"message": message} if message else {})
+    body = {"apiVersion": _OURS, "kind": "NodeDrain", "metadata": {"name": node}}
+    body |= {"spec": {"nodeName": node, "requests": [request]}}
+    manager = {"fieldManager": "kubectl-reschedule"}
+    answer = server.send("patch", _OURS, f"nodedrains/{node}", params=manager, headers=_APPLY, data=json.dumps(body))
+    insist(answer, f"ask for the drain of {node}")
+    beside = f", beside {requested(found)}: it is put back when all are withdrawn" if found else ""
+    click.echo(f"{node}: a drain is asked for{beside}")
+    return parsed(answer)
 
 
 def cancel(node: str) -> None:
     """Withdraw every request: the annotation, and the NodeDrain with all that stand in it."""
-    api = connect()
-    with _told():
-        found, drain = _node(api, node), _drains(api).get_or_none(name=node)
-        asked = names.MAINTENANCE in found.annotations
-        if asked:
-            guard = {"uid": found.obj["metadata"]["uid"]}
-            body = {"metadata": guard | {"annotations": {names.MAINTENANCE: None}}}
-            _insist(api.patch(version="v1", url=f"nodes/{node}", headers=_PATCH, data=json.dumps(body)))
-        if drain is not None:
-            options = {"preconditions": {"uid": drain.obj["metadata"]["uid"]}}
-            path = {"version": f"{GROUP}/{VERSION}", "url": f"nodedrains/{node}"}
-            answer = api.delete(**path, data=json.dumps(options), headers={"Content-Type": "application/json"})
-            if answer.status_code != 404:  # the annotation may have been its only request
-                _insist(answer)
-    click.echo(f"{node}: {'every request is withdrawn' if asked or drain else 'nothing asks for a drain'}")
-
-
-def _follow(api: pykube.HTTPClient, node: str) -> None:
-    """A line per change until the node is Drained."""
-    said = ""
-    while True:
-        drain = _drains(api).get_or_none(name=node)
-        if drain is None:
-            raise ReadError(f"the drain of {node} was withdrawn")
-        version = drain.obj["metadata"]["resourceVersion"]
-        events = _drains(api).filter(field_selector={"metadata.name": node}).watch(since=version)
-        for obj in _states(drain.obj, events):
-            if (line := _line(obj)) != said:
-                said = line
-                click.echo(f"{node}: {line}")
-            if (obj.get("status") or {}).get("phase") == "Drained":
-                return
-
-
-def _states(first: dict[str, Any], events: Any) -> Iterator[dict[str, Any]]:
-    """The drain as it is, then as it becomes, until the watch ends or it is gone."""
-    yield first
-    for event in events:
-        if event.type in ("DELETED", "ERROR"):
-            return
-        yield event.object.obj
-
-
-def _line(obj: dict[str, Any]) -> str:
-    status = obj.get("status") or {}
-    parts = [
-        status.get("phase") or "not looked at yet",
-        f"{status['progress']} moved" if status.get("progress") else "",
-    ]
-    if blockers := status.get("blockers"):
-        first = blockers[0]
-        total = status.get("blockersTotal", len(blockers))
-        parts.append(f"{total} blocked: {first['namespace']}/{first['pod']}: {first['class']}")
-    return ", ".join(part for part in parts if part)
-
-
-def _kind(api: pykube.HTTPClient) -> Any:
-    return pykube.object_factory(api, f"{GROUP}/{VERSION}", "NodeDrain")
-
-
-def _drains(api: pykube.HTTPClient) -> Any:
-    return _kind(api).objects(api)
-
-
-def _node(api: pykube.HTTPClient, name: str) -> Any:
-    found = pykube.Node.objects(api).get_or_none(name=name)
-    if found is None:
-        raise ReadError(f"there is no node {name}")
-    return found
-
-
-def _insist(answer: requests.Response) -> None:
-    if not answer.ok:
-        raise ReadError(f"the API server refused: {answer.text} (HTTP {answer.status_code})")
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except (requests.RequestException, pykube.exceptions.PyKubeError, ValueError) as error:
-        raise ReadError(f"the API server did not do as asked: {cause(error)}") from error
+    server = Reader(connect())
+    here = server.one("v1", f"nodes/{node}")
+    drain = server.one(_OURS, f"nodedrains/{node}")
+    if here is None and drain is None:
+        raise ReadError(f"there is no node {node}")
+    annotated = here is not None and names.MAINTENANCE in (here["metadata"].get("annotations") or {})
+    if here is not None and annotated:
+        guard = {"uid": here["metadata"]["uid"]}
+        body = {"metadata": guard | {"annotations": {names.MAINTENANCE: None}}}
+        insist(
+            server.send("patch", "v1", f"nodes/{node}", headers=_MERGE, data=json.dumps(body)),
+            f"take the annotation {names.MAINTENANCE} off {node}",
+        )
+        click.echo(f"{node}: the annotation {names.MAINTENANCE} is taken off")
+    if drain is None:
+        if not annotated:
+            cordoned = here is not None and here["spec"].get("unschedulable")
+            beside = f"; it is cordoned, by somebody else: kubectl uncordon {node}" if cordoned else ""
+            click.echo(f"{node}: nothing asks for a drain{beside}")
+        return
+    if "deletionTimestamp" in drain["metadata"]:
+        click.echo(f"{node}: every request is withdrawn already, the operator is putting the node back as it was")
+        return
+    options = {"preconditions": {"uid": drain["metadata"]["uid"]}}
+    answer = server.send("delete", _OURS, f"nodedrains/{node}", data=json.dumps(options), headers=_JSON)
+    if answer.status_code != 404:  # the annotation may have been its only request
+        insist(answer, f"withdraw the drain of {node}")
+    kept = (drain.get("status") or {}).get("node", {}).get("cordonedByUs") is False
+    after = "; it stays cordoned: somebody else had done that" if kept and drain["status"].get("startedAt") else ""
+    click.echo(
+        f"{node}: every request is withdrawn ({requested(drain)}), the operator puts the node back as it was{after}"
+    )

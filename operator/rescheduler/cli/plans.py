@@ -4,13 +4,12 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import timedelta
 from typing import Any
 
 import click
 
 from rescheduler.cli.readings import Reader, connect
-from rescheduler.cli.tables import table
+from rescheduler.cli.tables import span, table
 from rescheduler.cli.worlds import Settings, settings, world
 from rescheduler.core.facts import Node
 from rescheduler.core.fits import Fit
@@ -71,7 +70,7 @@ def _all(found: Sequence[tuple[str, Outlook]]) -> list[str]:
 
 def _row(each: Outlook) -> tuple[str, ...]:
     counts = (each.fits, _count(each, Fit.DOES_NOT_FIT), _count(each, Fit.UNKNOWN), len(each.obstacles), each.stay)
-    return (each.node, each.answer.lower(), *map(str, counts), _span(each.takes))
+    return (each.node, each.answer.lower(), *map(str, counts), span(each.takes))
 
 
 def _one(policy: str, each: Outlook, live: Settings) -> list[str]:
@@ -85,7 +84,7 @@ def _one(policy: str, each: Outlook, live: Settings) -> list[str]:
 
 
 def _details(each: Outlook) -> list[str]:
-    summary = f"  {each.fits} pods fit elsewhere, {each.stay} stay; a drain would take at least {_span(each.takes)}"
+    summary = f"  {each.fits} pods fit elsewhere, {each.stay} stay; a drain would take at least {span(each.takes)}"
     misfits, unknown = _misfits(each, Fit.DOES_NOT_FIT), _misfits(each, Fit.UNKNOWN)
     blocked = [row for o in each.obstacles for row in ((o.pod, f"{o.cause}: {o.message}"), ("", o.hint)) if row[1]]
     return [
@@ -117,13 +116,6 @@ def _misfits(each: Outlook, fit: Fit) -> list[tuple[str, str]]:
 
 def _count(each: Outlook, fit: Fit) -> int:
     return len(_misfits(each, fit))
-
-
-def _span(span: timedelta) -> str:
-    minutes, seconds = divmod(round(span.total_seconds()), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = ((hours, "h"), (minutes, "m"), (seconds, "s"))
-    return "".join(f"{value}{unit}" for value, unit in parts if value) or "0s"
 
 
 def _json(policy: str, each: Outlook) -> dict[str, Any]:

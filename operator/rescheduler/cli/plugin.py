@@ -33,7 +33,11 @@ def plan(node: str | None, every: bool, output: str) -> None:
 @click.option("-m", "--message", default="", help="What for; shown with the drain.")
 @click.option("--no-wait", is_flag=True, help="Ask for it, and do not follow it.")
 def drain(node: str, message: str, no_wait: bool) -> None:
-    """Ask the operator to empty NODE, and follow it until it is Drained."""
+    """Ask the operator to empty NODE, and follow it until it is Drained.
+
+    Whoever stops following (Ctrl-C) stops nothing: `cancel` does. Exit code 0: it is Drained (with --no-wait: asked
+    for); 1: the drain was withdrawn before; 2: error; 130: Ctrl-C.
+    """
     from rescheduler.cli import drains  # noqa: PLC0415
 
     drains.start(node, message, wait=not no_wait)
@@ -42,7 +46,10 @@ def drain(node: str, message: str, no_wait: bool) -> None:
 @main.command()
 @click.argument("node")
 def cancel(node: str) -> None:
-    """Withdraw every request to drain NODE: the operator puts it back as it was."""
+    """Withdraw every request to drain NODE: the operator puts it back as it was.
+
+    Exit code 0: withdrawn, or nothing asked for it; 2: error.
+    """
     from rescheduler.cli import drains  # noqa: PLC0415
 
     drains.cancel(node)
@@ -68,10 +75,11 @@ def _show(kind: str, output: str) -> None:
     import pykube  # noqa: PLC0415
     import requests  # noqa: PLC0415
 
-    from rescheduler.cli.readings import ReadError, cause, connect  # noqa: PLC0415
+    from rescheduler.cli.readings import Reader, ReadError, cause, connect  # noqa: PLC0415
     from rescheduler.cli.tables import table  # noqa: PLC0415
 
     api = connect()
+    Reader(api).insist_installed(f"{kind.lower()}s")
     try:
         objects = pykube.object_factory(api, f"{GROUP}/{VERSION}", kind).objects(api)
         if output == "json":

@@ -1,8 +1,11 @@
-"""What the plugin reads, with the user's own rights, page by page: never more than a page of raw objects at once.
+"""How the plugin talks to the API server, with the user's own rights. Lists come page by page: never more than a page of
+raw objects at once.
 
 Whatever goes wrong becomes one line for people and exit code 2.
 """
 
+import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +16,8 @@ import click
 import pykube
 import requests
 import yaml
+
+from rescheduler.api import GROUP, VERSION
 
 _PAGE = 500
 _TIMEOUT = 30  # seconds
@@ -26,6 +31,10 @@ class ReadError(click.ClickException):
     def show(self, file: Any = None) -> None:
         """Say so as other kubectl plugins do."""
         click.echo(f"kubectl-reschedule: {self.message}", err=True, file=file)
+
+
+class AwayError(ReadError):
+    """The API server does not answer: it may in a moment."""
 
 
 def connect() -> pykube.HTTPClient:
@@ -43,37 +52,74 @@ def connect() -> pykube.HTTPClient:
 
 
 class Reader:
-    """Lists of one API server."""
+    """One API server."""
 
     def __init__(self, api: pykube.HTTPClient) -> None:
         self._api = api
 
-    def serves(self, group: str) -> bool:
-        """Whether the server knows a group at all; asked of discovery, for a list that is not known may be forbidden."""
-        answer = self._get(group, "", {})
+    def resources(self, group: str) -> frozenset[str]:
+        """What the server has of a group; asked of discovery, for a list that is not known may be forbidden."""
+        answer = self.send("get", group, "")
         if answer.status_code == 404:
-            return False
-        _insist(answer, f"the API group {group}")
-        return True
+            return frozenset()
+        insist(answer, f"look for the API group {group}")
+        return frozenset(entry["name"] for entry in parsed(answer).get("resources") or ())
+
+    def serves(self, group: str) -> bool:
+        """Whether the server knows a group at all."""
+        return bool(self.resources(group))
+
+    def insist_installed(self, resource: str) -> None:
+        """Raises ReadError where this kind of ours is not there."""
+        if resource not in self.resources(f"{GROUP}/{VERSION}"):
+            raise ReadError(
+                f"{resource}.{GROUP} is not installed here: kubectl apply -f manifests/crds, or install the chart"
+            )
+
+    def one(self, group: str, path: str) -> dict[str, Any] | None:
+        """One object; None where there is none."""
+        answer = self.send("get", group, path)
+        if answer.status_code == 404:
+            return None
+        insist(answer, f"read {path}")
+        return parsed(answer)
 
     def each(self, group: str, resource: str) -> Iterator[dict[str, Any]]:
         """Every object of a resource, of all namespaces. `group`: as in `apiVersion`, `v1` or `apps/v1`."""
         token = ""
         while True:
-            answer = self._get(group, resource, {"limit": _PAGE} | ({"continue": token} if token else {}))
-            _insist(answer, resource)
-            page = _parsed(answer)
+            params = {"limit": _PAGE} | ({"continue": token} if token else {})
+            answer = self.send("get", group, resource, params=params)
+            insist(answer, f"list {resource}")
+            page = parsed(answer)
             yield from page.get("items") or ()
             token = (page.get("metadata") or {}).get("continue", "")
             if not token:
                 return
 
-    def _get(self, group: str, resource: str, params: dict[str, Any]) -> requests.Response:
+    def watch(self, group: str, resource: str, *, seconds: int, **params: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Events (type, object) of so many seconds, or until the server ends the stream."""
+        query = params | {"watch": "true", "timeoutSeconds": str(seconds)}
+        answer = self.send("get", group, resource, params=query, stream=True)
+        with answer, self._told():
+            insist(answer, f"watch {resource}")
+            for line in answer.iter_lines():
+                event = json.loads(line)
+                yield event["type"], event["object"]
+
+    def send(self, method: str, group: str, path: str, **options: Any) -> requests.Response:
+        """A request, and its answer whatever that says."""
         base = "/apis" if "/" in group else "/api"
+        with self._told():
+            answer: requests.Response = getattr(self._api, method)(version=f"{base}/{group}", url=path, **options)
+        return answer
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
         try:
-            answer: requests.Response = self._api.get(version=f"{base}/{group}", url=resource, params=params)
-        except (requests.ConnectionError, requests.Timeout) as error:
-            raise ReadError(f"the API server at {self._api.url} does not answer: {cause(error)}") from error
+            yield
+        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+            raise AwayError(f"the API server at {self._api.url} does not answer: {cause(error)}") from error
         except (
             requests.RequestException,
             pykube.exceptions.PyKubeError,
@@ -82,20 +128,21 @@ class Reader:
             SubprocessError,
         ) as error:
             raise ReadError(f"the API server at {self._api.url} cannot be asked: {cause(error)}") from error
-        return answer
 
 
-def _insist(answer: requests.Response, what: str) -> None:
+def insist(answer: requests.Response, doing: str) -> None:
+    """Raises ReadError where the answer is no; `doing`: what was tried, as after "cannot"."""
     if answer.ok:
         return
     try:
         said = answer.json()["message"]
     except (ValueError, KeyError, TypeError):
         said = answer.text or answer.reason
-    raise ReadError(f"cannot list {what}: {' '.join(said.split())} (HTTP {answer.status_code})")
+    raise ReadError(f"cannot {doing}: {' '.join(said.split())} (HTTP {answer.status_code})")
 
 
-def _parsed(answer: requests.Response) -> dict[str, Any]:
+def parsed(answer: requests.Response) -> dict[str, Any]:
+    """The answer's JSON."""
     try:
         return dict(answer.json())
     except (ValueError, TypeError) as error:

@@ -1,9 +1,18 @@
-"""Columns for people."""
+"""Columns and times for people."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as lines, with the cells of one column under each other."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def span(length: timedelta) -> str:
+    """Such as 1h2m3s; 0s where there is nothing."""
+    minutes, seconds = divmod(round(length.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "m"), (seconds, "s"))
+    return "".join(f"{value}{unit}" for value, unit in parts if value) or "0s"
