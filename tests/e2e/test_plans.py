@@ -120,7 +120,9 @@ def test_a_plan_for_all_nodes_says_which_cannot_be_drained(reader: Path, laid: s
     answers = {each["node"]: each["canBeDrained"] for each in found}
     assert answers[laid] == "No"
     assert len(answers) == 3
-    assert "of 3 nodes cannot be drained" in reschedule(reader, "plan", "--all").stdout
+    text = reschedule(reader, "plan", "--all").stdout
+    assert "of 3 nodes cannot be drained" in text
+    assert any("plan/only-" in line and line.endswith(laid) for line in text.splitlines())
 
 
 def test_the_live_policy_that_wins_decides(bare: ControlPlane, reader: Path, laid: str) -> None:

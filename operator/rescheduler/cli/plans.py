@@ -58,12 +58,13 @@ def _told(nodes: Sequence[Node]) -> Iterator[Node]:
 
 
 def _all(found: Sequence[tuple[str, Outlook]]) -> list[str]:
-    """A line for each node, then the details of those that cannot be drained for sure."""
+    """A line for each node, the details of those that cannot be drained for sure, and whom other tools would harm."""
     rows = [_HEAD, *(_row(each) for _, each in found)]
     lines = table(rows)
     for _, each in found:
         if each.answer is not Answer.YES:
             lines += ["", f"{each.node}: {_WORDS[each.answer]}", *_details(each)]
+    lines += _remarks([each for _, each in found])
     cannot = sum(each.answer is Answer.NO for _, each in found)
     return [*lines, "", f"{cannot} of {len(found)} nodes cannot be drained, each taken by itself."]
 
@@ -80,11 +81,14 @@ def _one(policy: str, each: Outlook, live: Settings) -> list[str]:
         by = "by the defaults: no ReschedulePolicy selects it, so that it would not be drained on request"
     else:
         by = "by the defaults: there is no ReschedulePolicy here"
-    return [f"{each.node}: {_WORDS[each.answer]} ({by})", *_details(each), *_remarks(each)]
+    return [f"{each.node}: {_WORDS[each.answer]} ({by})", *_details(each), *_remarks([each])]
 
 
 def _details(each: Outlook) -> list[str]:
-    summary = f"  {each.fits} pods fit elsewhere, {each.stay} stay; a drain would take at least {span(each.takes)}"
+    pods = f"{each.fits} {'pod fits' if each.fits == 1 else 'pods fit'} elsewhere"
+    summary = (
+        f"  {pods}, {each.stay} {'stays' if each.stay == 1 else 'stay'}; a drain takes at least {span(each.takes)}"
+    )
     misfits, unknown = _misfits(each, Fit.DOES_NOT_FIT), _misfits(each, Fit.UNKNOWN)
     blocked = [row for o in each.obstacles for row in ((o.pod, f"{o.cause}: {o.message}"), ("", o.hint)) if row[1]]
     return [
@@ -95,13 +99,16 @@ def _details(each: Outlook) -> list[str]:
     ]
 
 
-def _remarks(each: Outlook) -> list[str]:
-    """What holds nothing up, and is good to know."""
-    first = "Their budget lets none go; a new pod is Ready first, then they may (kubectl drain would wait for ever):"
-    single = "The only pod of their Deployment; evicted plainly, as by kubectl drain, they are away for a while:"
+def _remarks(found: Sequence[Outlook]) -> list[str]:
+    """What holds nothing up, and is good to know; of several nodes with the node of each pod."""
+    several = len(found) > 1
+    first = [(pod, each.node if several else "") for each in found for pod in each.first]
+    single = [(pod, each.node if several else "") for each in found for pod in each.singles]
     return [
-        *_section(first, [(pod, "") for pod in each.first]),
-        *_section(single, [(pod, "") for pod in each.singles]),
+        *_section(
+            "Their budget lets none go; a new pod is Ready first, then they may (kubectl drain waits on):", first
+        ),
+        *_section("The only pod of their Deployment; evicted plainly, as by kubectl drain, they are away:", single),
     ]
 
 
