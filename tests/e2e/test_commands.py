@@ -85,7 +85,7 @@ def test_a_drain_by_hand_is_followed_to_its_end_and_withdrawn(site: Site, tmp_pa
 def test_who_stops_following_stops_nothing_and_a_withdrawn_drain_is_no_success(site: Site, tmp_path: Path) -> None:
     (first,) = site.nodes(1)  # without a policy, so that it waits
     with following(site.plane.kubeconfig, tmp_path, first) as drain:
-        drain.says("Waiting (NoPolicy: no ReschedulePolicy selects the node")
+        drain.says("Waiting (NoPolicy: no ReschedulePolicy selects this node")
         assert drain.end(interrupt=True) == 130
         assert "the drain goes on" in drain.warned
         assert f"kubectl reschedule cancel {first}" in drain.warned
@@ -131,8 +131,9 @@ def test_what_cannot_be_done_is_one_line(site: Site) -> None:
         (site.plane.kubeconfig, "cancel", "no-such-node", "no node no-such-node"),
         (nobody, "drain", first, "forbidden"),
         (nobody, "cancel", first, "forbidden"),
+        (nobody, "status", "", "forbidden"),
     ):
-        found = reschedule(kubeconfig, command, node)
+        found = reschedule(kubeconfig, command, *filter(None, (node,)))
         assert (found.returncode, found.stdout) == (2, "")
         assert word in found.stderr
         assert found.stderr.count("\n") == 1, found.stderr

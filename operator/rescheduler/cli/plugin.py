@@ -1,4 +1,4 @@
-"""`kubectl reschedule`: the plugin. It reads with pykube, whose tables are the server's own columns."""
+"""`kubectl reschedule`: the plugin. Tables are the server's own columns."""
 
 import click
 
@@ -59,35 +59,25 @@ def cancel(node: str) -> None:
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def status(output: str) -> None:
     """NodeDrains: how far they are, and what blocks them."""
-    _show("NodeDrain", output)
+    _show("nodedrains", output)
 
 
 @main.command()
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def pools(output: str) -> None:
     """NamespacePools: their nodes, namespaces and pods, and what is wrong with them."""
-    _show("NamespacePool", output)
+    _show("namespacepools", output)
 
 
-def _show(kind: str, output: str) -> None:
+def _show(resource: str, output: str) -> None:
     import json  # noqa: PLC0415
 
-    import pykube  # noqa: PLC0415
-    import requests  # noqa: PLC0415
-
-    from rescheduler.cli.readings import Reader, ReadError, cause, connect  # noqa: PLC0415
+    from rescheduler.cli.readings import Reader, connect  # noqa: PLC0415
     from rescheduler.cli.tables import table  # noqa: PLC0415
 
-    api = connect()
-    Reader(api).insist_installed(f"{kind.lower()}s")
-    try:
-        objects = pykube.object_factory(api, f"{GROUP}/{VERSION}", kind).objects(api)
-        if output == "json":
-            click.echo(json.dumps([each.obj for each in objects], indent=2))
-            return
-        found = objects.as_table()
-    except (requests.RequestException, pykube.exceptions.PyKubeError, ValueError) as error:
-        raise ReadError(f"cannot read {kind}s: {cause(error)}") from error
-    rows = [[column["name"].upper() for column in found.columns]]
-    rows += [["" if cell is None else str(cell) for cell in row["cells"]] for row in found.rows]
-    click.echo("\n".join(table(rows)))
+    server, group = Reader(connect()), f"{GROUP}/{VERSION}"
+    server.insist_installed(resource)
+    if output == "json":
+        click.echo(json.dumps(list(server.each(group, resource)), indent=2))
+    else:
+        click.echo("\n".join(table(server.table(group, resource))))

@@ -62,9 +62,8 @@ def _stage(drain: _Raw) -> str:
     status = drain.get("status") or {}
     if "deletionTimestamp" in drain["metadata"]:
         return "withdrawn, the node is being put back"
-    if is_new(drain):
+    if not (phase := status.get("phase")):
         return "waits for the operator"
-    phase = status.get("phase") or "Waiting"
     progressing = next((c for c in status.get("conditions") or () if c["type"] == "Progressing"), None)
     if progressing is None or progressing["reason"] in (phase, "Restoring"):
         return str(phase)
