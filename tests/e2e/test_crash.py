@@ -26,9 +26,11 @@ from cluster.waiting import until
 RELEASED = "rescheduler-released"
 SPACE = "crash"
 EVERY = bool(os.environ.get("CRASH_AT_EVERY_WRITE"))
-_MOST = 130  # writes of a drain, annotation to Drained: more than there are
+_MOST = 400  # writes of a drain, annotation to Drained: more than there are, however slow the machine
+_ENOUGH = 3  # drains in a row that ended before the write was reached: there are no more
 FLOORS = {"single": 1, "web": 7, "never": 2}
 """Apps with budgets, and how many Ready pods those ask for."""
+_unhurt: list[int] = []
 SAMPLE = range(1, _MOST) if EVERY else sorted(random.Random(8).sample(range(1, 60), 10))
 
 
@@ -118,6 +120,8 @@ def released(observer: Observer) -> list[dict[str, Any]]:
 def test_killed_right_after_a_write_it_goes_on(
     plane: ControlPlane, identity: Path, observer: Observer, tmp_path: Path, write: int
 ) -> None:
+    if len(_unhurt) >= _ENOUGH:
+        pytest.skip(f"a drain has fewer than {write} writes")
     nodes = plane.add_nodes(3, prefix=f"c{write}-", labels={"crash": "here"})
     try:
         fill(plane, observer, nodes[0], nodes[1:])
@@ -129,6 +133,8 @@ def test_killed_right_after_a_write_it_goes_on(
             plane.kubectl("annotate", "node", nodes[0], "rescheduler.dev/maintenance=crash")
             until(lambda: not operator.running or observer.phase(nodes[0]) == "Drained", "the crash")
             assert write < _MOST - 1 or operator.running, f"there are more writes than the {_MOST} that are tried"
+            if EVERY:
+                _unhurt[:] = [*_unhurt, write] if operator.running else []
             operator.kill()
             with Operator(identity, tmp_path / "operator.log"):
                 until(lambda: observer.phase(nodes[0]) == "Drained", "the drain to end", seconds=90)
