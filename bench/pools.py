@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,7 +30,8 @@ class Serving:
         url, self._session = f"{plane.server}/api/v1/namespaces/{space}/pods", session(plane)
         first = self._session.get(url, timeout=30).json()
         self._pods = {item["metadata"]["uid"]: self._row(item) for item in first["items"]}
-        self.lowest, self.revisions = self._ready(), 0
+        self._ready = Counter(app for app, ready in self._pods.values() if ready)
+        self.lowest, self.revisions = Counter(self._ready), 0
         self.made = set(self._pods)
         query = {"watch": "1", "resourceVersion": first["metadata"]["resourceVersion"], "timeoutSeconds": "600"}
         threading.Thread(target=self._follow, args=(url, query), daemon=True).start()
@@ -40,9 +42,6 @@ class Serving:
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
         return item["metadata"]["labels"]["app"], ready and "deletionTimestamp" not in item["metadata"]
 
-    def _ready(self) -> Counter[str]:
-        return Counter(app for app, ready in self._pods.values() if ready)
-
     def _follow(self, url: str, query: dict[str, str]) -> None:
         with (
             contextlib.suppress(requests.RequestException),  # the control plane ends before the watch
@@ -50,15 +49,20 @@ class Serving:
         ):
             for line in answer.iter_lines():
                 event = json.loads(line)
-                uid = event["object"]["metadata"]["uid"]
-                if event["type"] == "DELETED":
-                    self._pods.pop(uid, None)
-                else:
-                    self._pods[uid] = self._row(event["object"])
+                uid, gone = event["object"]["metadata"]["uid"], event["type"] == "DELETED"
+                before, after = self._pods.pop(uid, None), None if gone else self._row(event["object"])
+                if after:
+                    self._pods[uid] = after
                     self.made.add(uid)
+                for row, change in ((before, -1), (after, 1)):
+                    if row and row[1]:
+                        self._ready[row[0]] += change
                 self.revisions += 1
-                now = self._ready()
-                self.lowest = Counter({app: min(count, now[app]) for app, count in self.lowest.items()})
+                self.lowest = Counter({app: min(count, self._ready[app]) for app, count in self.lowest.items()})
+
+    def has_seen(self, uids: Iterable[str]) -> bool:
+        """Whether all that happened until these pods were the only ones has been counted."""
+        return self._pods.keys() == set(uids)
 
 
 def moved(plane: ControlPlane, observer: Observer) -> dict[str, Any]:
@@ -93,6 +97,8 @@ def moved(plane: ControlPlane, observer: Observer) -> dict[str, Any]:
 
     until(there, "all pods to be in the pool", seconds=240, every=0.5)
     seconds = time.monotonic() - began
+    now = [pod["metadata"]["uid"] for pod in observer.pods(space)]
+    until(lambda: serving.has_seen(now), "the watch to have told all of it", seconds=120)
     lowest = min(serving.lowest.values())
     say(f"{total} pods moved in {seconds:.0f} s over {serving.revisions} revisions; lowest Ready of an app {lowest}")
     return {
