@@ -452,6 +452,18 @@ class ControlPlane:
         if nodes:
             self.kubectl("delete", "lease", "-n", "kube-node-lease", *nodes, "--ignore-not-found")
         self._rack(rack)
+        for node in nodes:
+            self._show_terminating(node)
+
+    def _show_terminating(self, node: str) -> None:
+        """KWOK may overlook what it lists while it takes a node over: a change shows it again."""
+        lease = ("get", "lease", node, "-n", "kube-node-lease", "-o", "name", "--ignore-not-found")
+        until(lambda: self.kubectl(*lease), f"KWOK to renew the Lease of {node}")
+        for pod in self.get("pods", "-A", f"--field-selector=spec.nodeName={node}")["items"]:
+            meta = pod["metadata"]
+            if "deletionTimestamp" in meta:
+                place = ("pod", meta["name"], "-n", meta["namespace"])
+                self.kubectl("annotate", *place, "cluster/shown=again", "--overwrite", check=False)
 
 
 def _audited(bodies_of: str) -> list[dict[str, Any]]:
