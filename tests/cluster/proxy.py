@@ -65,12 +65,14 @@ class Proxy:
         ) as answer:
             counts = request.method in _WRITES and not any(part in request.raw_path for part in _NO_CHANGE)
             if counts and answer.status < 300:
-                await answer.read()
+                said = await answer.read()  # the stream is empty from here on
                 self.writes.append(f"{request.method} {request.path}")
                 self.after(len(self.writes))
             response = web.StreamResponse(status=answer.status)
             response.headers["Content-Type"] = answer.headers.get("Content-Type", "application/json")
             await response.prepare(request)
+            if counts and answer.status < 300:
+                await response.write(said)
             async for chunk in answer.content.iter_any():
                 await response.write(chunk)
             await response.write_eof()
