@@ -18,9 +18,10 @@ from rescheduler.core.packings import Packing, Weigh, evened_out, spread_out
 from rescheduler.core.relations import Relations
 from rescheduler.core.shortages import Shortage, Shortages
 
-_CLEAN = 36  # courses of events in a row in which all that is promised came true
-_MOST = 108  # are tried in all
-_WORK = 5_000  # pods are placed in all of them together, and it is enough
+_CLEAN = 72  # courses of events in a row in which all that is promised came true
+_MOST = 216  # are tried in all
+_WORK = 10_000  # pods are placed in all of them together, and it is enough
+_LARGE = 5_000  # nodes, where half of that is
 _UPPER = 4  # for what may fit at best
 _TIES = 0.03  # nodes that differ by less may be equal to the scheduler
 _OUT_OF_TURN = 8.0  # so many turns early or late a pod may ask
@@ -129,7 +130,8 @@ class _Tries:
 
     def _fewest(self) -> Counter[Group]:
         fewest, clean, tried, shaken = self._placed(spread_out, self._order), 0, 0, set[Group]()
-        most = min(_MOST, max(_UPPER, _WORK // len(self._order)))
+        work = _WORK / (1 + len(self._board.offered) / _LARGE)
+        most = min(_MOST, max(_UPPER, int(work) // len(self._order)))
         while clean < _CLEAN and tried < most:
             order, _ = self._in_turn(fewest)
             course, way = divmod(tried, len(self._ways))
