@@ -231,7 +231,7 @@ def _sequence(rig: Rig, seed: int) -> list[str]:
     policy, acts = _policy(chance), _draw(chance, rig.nodes)
     say(f"sequence {seed}: {json.dumps(policy)}\n" + "\n".join(map(str, acts)))
     rig.plane.apply(workloads.namespace(_SPACE), workloads.policy("default", **policy), *_workloads(chance))
-    until(lambda: not list(amiss(rig.every, {})), lambda: str(list(amiss(rig.every, {}))), seconds=120, every=1)
+    until(lambda: not list(amiss(rig.every, {})), lambda: str(list(amiss(rig.every, {}))), seconds=300, every=1)
     before = {name(raw): shape(raw) for raw in rig.every("nodes")}
     with ThreadPoolExecutor(len(acts)) as pool:
         list(pool.map(rig.carry_out, acts))
@@ -245,7 +245,7 @@ def _sequence(rig: Rig, seed: int) -> list[str]:
         say(f"BROKEN {words}")
     rig.plane.kubectl("delete", "namespace", _SPACE, "--wait=false")
     rig.plane.kubectl("delete", "pods", "--all", "-n", _SPACE, "--force", "--grace-period=0", check=False)
-    rig.plane.kubectl("wait", "--for=delete", f"namespace/{_SPACE}", "--timeout=60s", check=False)
+    rig.plane.kubectl("wait", "--for=delete", f"namespace/{_SPACE}", "--timeout=110s", check=False)
     return wrong
 
 
