@@ -95,6 +95,23 @@ def admission(results: dict[str, Any]) -> list[Row]:
     return found
 
 
+def plans(results: dict[str, Any]) -> list[Row]:
+    """What plans said, and what the scheduler then did; how long a large one takes."""
+    found: list[Row] = []
+    if told := results.get("plans"):
+        both = {key: told["roomy"][key] + told["tight"][key] for key in told["roomy"]}
+        what = f"plans for {both['pods']} pods on {told['clusters']} random clusters"
+        share = lambda key, of: f"{both[key]} of {both[of]} ({100 * both[key] / both[of]:.1f}%)"  # noqa: E731
+        found.append((f"{what}: Fits that the scheduler did not place", f"{both['wrong_fits']} of {both['fits']}", "0"))
+        found.append((f"{what}: DoesNotFit that it did", share("wrong_does_not_fit", "does_not_fit"), "<= 1%"))
+        found.append((f"{what}: Unknown", share("unknown", "pods"), "<= 5%"))
+    for name, each in results.get("large plans", {}).items():
+        took = each["seconds"]
+        said = f"{took['median']:.2f} ({took['min']:.2f} to {took['max']:.2f}) s"
+        found.append((f"a plan for 250 pods on 5,000 nodes, {name}", said, "< 1 s"))
+    return found
+
+
 def soaks(results: dict[str, Any]) -> list[Row]:
     """Random sequences of failures, held to the invariants at every write."""
     found: list[Row] = []
@@ -151,6 +168,7 @@ def rows(results: dict[str, Any]) -> list[Row]:
     found += rebalance(results.get("rebalance", {}))
     found += mapping(results)
     found += admission(results)
+    found += plans(results)
     found += soaks(results)
     if memory := results.get("memory, MB"):
         found.append(("idle operator, 1,000 nodes, resident", f"{memory['idle']:.0f} MB", "< 120 MB"))
