@@ -64,7 +64,9 @@ class Recorder:
     def _list(self, path: str) -> str:
         found = session(self._plane).get(f"{self._plane.server}{path}", timeout=10).json()
         version, gone = str(found["metadata"]["resourceVersion"]), dict(self._last.get(path, {}))
-        for raw in found["items"]:
+        told = {"apiVersion": found["apiVersion"], "kind": found["kind"].removesuffix("List")}
+        for item in found["items"]:
+            raw = told | item  # a watch says of each what it is, a list once
             gone.pop(self._note("ADDED", path, raw), None)
         for place, raw in gone.items():  # deleted while nobody watched
             self._seen.append((int(version), time.time(), "DELETED", place, raw))
