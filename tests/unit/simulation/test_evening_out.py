@@ -1,18 +1,8 @@
 """Nodes evened out by the real engine in simulated time while machines fail and operators are killed: nothing breaks."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-import structlog
-
 from simulation.stories import Told, tell
-
-
-@pytest.fixture(autouse=True)
-def _logging() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
 
 
 def told(seed: int) -> Told:

@@ -1,132 +1,14 @@
 """What is promised in seconds and requests, kept to the second by the real engine in simulated time."""
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime
-from typing import Any
-
-import looptime
-import pytest
-import structlog
 
 from cluster import workloads
-from invariants.objects import Json, is_ready, name, node_of
-from invariants.records import Call, Change
-from simulation.clusters import NAMESPACE, SPACE, Cluster
-from simulation.refusals import RefusedError
+from invariants.objects import Json, name
+from simulation.clusters import SPACE
+from simulation.scenes import World, play
 
 NEVER = {"annotations": {"rescheduler.dev/replacement": "Never"}}
-
-
-@pytest.fixture(autouse=True)
-def _logging() -> Iterator[None]:
-    def drop(*_: Any) -> Any:
-        raise structlog.DropEvent
-
-    structlog.configure(processors=[drop], cache_logger_on_first_use=False)
-    yield
-    structlog.reset_defaults()
-
-
-class World:
-    """A cluster of three machines whose pods all run on the first, and a record of who wrote what, and when.
-
-    Attributes:
-        denied: names of pods whose eviction a webhook denies.
-    """
-
-    def __init__(self) -> None:
-        self.cluster = Cluster(random.Random(5))
-        self.server = self.cluster.server
-        self.calls: list[tuple[float, Call]] = []
-        self.changes: list[Change] = []
-        self.denied: set[str] = set()
-        self.server.judges.append(self)
-        for index in (1, 2, 3):
-            self.cluster.add_node(f"n{index}", {}, pods=50)
-        lease = {"metadata": {"name": "rescheduler", "namespace": NAMESPACE}, "spec": {"holderIdentity": ""}}
-        self.server.make("leases", lease)
-
-    @property
-    def now(self) -> float:
-        return self.cluster.now().timestamp()
-
-    def call(self, call: Call) -> None:
-        """A judge of the server's: told of each request that writes."""
-        if call.user.startswith("operator"):
-            self.calls.append((self.now, call))
-        if call.verb == "evict" and call.place.name in self.denied:
-            raise RefusedError(403, 'admission webhook "x" denied the request: ask the database team')
-
-    def change(self, change: Change) -> None:
-        """A judge of the server's: told of each change."""
-        self.changes.append(change)
-
-    async def settle(self, *objects: Json, **spec: Any) -> None:
-        """All pods run on the first machine."""
-        for other in ("n2", "n3"):
-            self.cordon(other, cordoned=True)
-        self.cluster.deploy(workloads.policy("default", **spec), *objects)
-        self.cluster.start()
-        await self.until(lambda: self.pods() and all(is_ready(p) and node_of(p) == "n1" for p in self.pods()))
-        await asyncio.sleep(5)
-        for other in ("n2", "n3"):
-            self.cordon(other, cordoned=False)
-
-    def cordon(self, node: str, *, cordoned: bool) -> None:
-        self.cluster.edit_node(node, lambda raw: raw["spec"].update(unschedulable=cordoned))
-
-    def pods(self, node: str = "") -> list[Json]:
-        return [p for p in self.server.all("pods", SPACE) if not node or node_of(p) == node]
-
-    def status(self, node: str = "n1") -> Json:
-        drain = self.server.find("nodedrains", node)
-        return dict(drain.get("status") or {}) if drain else {}
-
-    def moves(self, after: float = 0.0) -> list[tuple[float, str]]:
-        """Requests of the operator on pods: when, and on which."""
-        return [(at, c.place.name) for at, c in self.calls if c.place.resource == "pods" and at > after]
-
-    def writes_of_status(self, after: float) -> int:
-        place = ("nodedrains", "status")
-        return sum(at > after and (c.place.resource, c.place.subresource) == place for at, c in self.calls)
-
-    def cordoned_at(self, node: str = "n1") -> float:
-        return next(
-            c.at for c in self.changes if c.cordons and c.place.name == node and c.call and c.call.user != "human"
-        )
-
-    def said_at(self, class_: str) -> float:
-        """When a blocker of this class was first in the status."""
-        for change in self.changes:
-            status = (change.after or {}).get("status") or {}
-            if change.place.resource == "nodedrains" and class_ in {b["class"] for b in status.get("blockers") or ()}:
-                return change.at
-        raise LookupError(f"{class_} was never said")
-
-    async def until(self, condition: Callable[[], Any], limit: float = 1200) -> float:
-        """Wait in simulated time; when it became true."""
-        end = self.now + limit
-        while not condition():
-            assert self.now < end, self.status()
-            await asyncio.sleep(0.5)
-        return self.now
-
-
-def play(scene: Callable[[World], Awaitable[None]]) -> None:
-    """Carry out a scene in simulated time."""
-
-    async def act() -> None:
-        world = World()
-        try:
-            await scene(world)
-        finally:
-            await world.cluster.stop()
-
-    random.seed(5)
-    with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
-        runner.run(act())
 
 
 def test_every_blocked_pod_is_named_within_ten_seconds_and_costs_two_requests_a_minute() -> None:
@@ -170,7 +52,7 @@ def test_every_blocked_pod_is_named_within_ten_seconds_and_costs_two_requests_a_
         assert left - quiet - 600 <= 15
         await world.until(lambda: world.status()["blockersTotal"] == 3, limit=10)
 
-    play(scene)
+    play(World, scene)
 
 
 def test_suspended_in_the_middle_no_pod_is_asked_to_move_a_second_later() -> None:
@@ -195,7 +77,7 @@ def test_suspended_in_the_middle_no_pod_is_asked_to_move_a_second_later() -> Non
         assert world.pods("n1")
         assert world.status()["phase"] == "Waiting"
 
-    play(scene)
+    play(World, scene)
 
 
 def test_the_estimate_comes_true_and_says_that_the_window_is_too_short() -> None:
@@ -221,7 +103,7 @@ def test_the_estimate_comes_true_and_says_that_the_window_is_too_short() -> None
         assert 0.6 <= (estimated - asked) / (world.now - asked) <= 1.4
         assert "FitsWindow" not in {c["type"] for c in world.status()["conditions"]}
 
-    play(scene)
+    play(World, scene)
 
 
 def test_at_the_timeout_each_pod_goes_at_its_own_grace_before_it_whatever_holds_it_or_its_order() -> None:
@@ -255,7 +137,7 @@ def test_at_the_timeout_each_pod_goes_at_its_own_grace_before_it_whatever_holds_
             assert deletes[app][1].body["gracePeriodSeconds"] >= 120 - deletes[app][0] - 2
         assert world.now - begun <= 130
 
-    play(scene)
+    play(World, scene)
 
 
 def test_without_a_deadline_a_blocked_pod_is_never_deleted_and_what_is_held_is_tried_on() -> None:
@@ -275,7 +157,7 @@ def test_without_a_deadline_a_blocked_pod_is_never_deleted_and_what_is_held_is_t
             world.server.remove("poddisruptionbudgets", budget, user="human")
         await world.until(lambda: world.status().get("phase") == "Drained")
 
-    play(scene)
+    play(World, scene)
 
 
 def test_a_volume_that_hangs_is_waited_for_two_minutes_and_then_said() -> None:
@@ -297,4 +179,4 @@ def test_a_volume_that_hangs_is_waited_for_two_minutes_and_then_said() -> None:
         assert {e["involvedObject"]["kind"] for e in said} == {"Node", "NodeDrain"}
         assert "pv-data-db-0" in said[0]["message"]
 
-    play(scene)
+    play(World, scene)

@@ -1,29 +1,13 @@
 """Drains without room elsewhere, by the real engine in simulated time."""
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable, Iterator
 from itertools import pairwise
 from typing import Any
-
-import looptime
-import pytest
-import structlog
 
 from cluster import workloads
 from invariants.objects import Json, is_ready, name, node_of
 from simulation.clusters import SPACE
-from unit.simulation.test_promises import World
-
-
-@pytest.fixture(autouse=True)
-def _logging() -> Iterator[None]:
-    def drop(*_: Any) -> Any:
-        raise structlog.DropEvent
-
-    structlog.configure(processors=[drop], cache_logger_on_first_use=False)
-    yield
-    structlog.reset_defaults()
+from simulation.scenes import World, play
 
 
 class Full(World):
@@ -56,19 +40,6 @@ class Full(World):
         ]
 
 
-def play(room: int, scene: Callable[[Full], Awaitable[None]]) -> None:
-    async def act() -> None:
-        world = Full(room)
-        try:
-            await scene(world)
-        finally:
-            await world.cluster.stop()
-
-    random.seed(5)
-    with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
-        runner.run(act())
-
-
 def test_what_cannot_be_replaced_first_is_held_and_goes_when_there_is_room() -> None:
     async def scene(world: Full) -> None:
         await world.settle(workloads.stateful_set("db", 2, SPACE))
@@ -83,7 +54,7 @@ def test_what_cannot_be_replaced_first_is_held_and_goes_when_there_is_room() -> 
         await world.until(lambda: world.status()["phase"] == "Drained")
         assert world.now - added < 60
 
-    play(0, scene)
+    play(lambda: Full(0), scene)
 
 
 def test_where_the_policy_says_so_it_is_evicted_all_the_same() -> None:
@@ -93,7 +64,7 @@ def test_where_the_policy_says_so_it_is_evicted_all_the_same() -> None:
         await world.until(lambda: world.status().get("phase") == "Drained")
         assert sorted(world.sent()) == ["db-0", "db-1"]
 
-    play(0, scene)
+    play(lambda: Full(0), scene)
 
 
 def test_those_that_fit_go_first_and_the_others_are_let_go_one_by_one() -> None:
@@ -114,7 +85,7 @@ def test_those_that_fit_go_first_and_the_others_are_let_go_one_by_one() -> None:
         await world.until(lambda: world.status()["phase"] == "Drained")
         assert world.now - added < 180
 
-    play(4, scene)
+    play(lambda: Full(4), scene)
 
 
 def test_the_schedulers_own_words_stand_in_the_blocker_once_it_has_spoken() -> None:
@@ -129,7 +100,7 @@ def test_the_schedulers_own_words_stand_in_the_blocker_once_it_has_spoken() -> N
         (pod,) = [p for p in world.pods("n1") if is_ready(p)]
         assert name(pod) == first["pod"]
 
-    play(0, scene)
+    play(lambda: Full(0), scene)
 
 
 def test_room_for_a_replacement_that_is_pending_ends_the_wait_at_once() -> None:
@@ -142,7 +113,7 @@ def test_room_for_a_replacement_that_is_pending_ends_the_wait_at_once() -> None:
         await world.until(lambda: world.status().get("phase") == "Drained")
         assert world.now - added < 90
 
-    play(0, scene)
+    play(lambda: Full(0), scene)
 
 
 def test_with_room_nothing_of_it_is_said_and_a_plan_costs_one_list() -> None:
@@ -168,7 +139,7 @@ def test_with_room_nothing_of_it_is_said_and_a_plan_costs_one_list() -> None:
         assert said == []
         assert len([one for one in lists if one]) <= 3  # two of them look for what was let go before
 
-    play(20, scene)
+    play(lambda: Full(20), scene)
 
 
 def test_of_two_drains_that_have_room_on_each_others_node_alone_the_younger_steps_back() -> None:
@@ -189,4 +160,4 @@ def test_of_two_drains_that_have_room_on_each_others_node_alone_the_younger_step
         await world.until(lambda: world.status("n1").get("phase") == "Drained")
         assert sorted(world.sent()) == ["a-0", "a-1"]
 
-    play(0, scene)
+    play(lambda: Full(0), scene)

@@ -3,13 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from rescheduler.core import nodes, replacements, turns, verdicts
 from rescheduler.engine.evictions import Evictions
@@ -27,12 +25,6 @@ def test_ten_stories_break_nothing() -> None:
         command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False, timeout=300
     )
     assert found.returncode == 0, found.stdout + found.stderr
-
-
-@pytest.fixture(autouse=True)
-def _logging() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
 
 
 def maintained() -> list[Act]:

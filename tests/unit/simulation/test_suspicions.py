@@ -2,28 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import Iterator
-from typing import Any
-
-import looptime
-import pytest
-import structlog
 
 from cluster import workloads
 from invariants.records import Change
 from simulation.clusters import NAMESPACE, SPACE, Cluster
+from simulation.scenes import simulated
 
 MACHINES = [f"n{index + 1}" for index in range(10)]
-
-
-@pytest.fixture(autouse=True)
-def _logging() -> Iterator[None]:
-    def drop(*_: Any) -> Any:
-        raise structlog.DropEvent
-
-    structlog.configure(processors=[drop], cache_logger_on_first_use=False)
-    yield
-    structlog.reset_defaults()
 
 
 class Cordons:
@@ -61,9 +46,7 @@ def cordoned(*cut: str) -> list[str]:
             await cluster.stop()
         return found.nodes
 
-    random.seed(1)
-    with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
-        return runner.run(act())
+    return simulated(act(), 1)
 
 
 def test_a_machine_that_falls_silent_alone_is_suspected() -> None:

@@ -1,0 +1,18 @@
+"""What the engine logs in simulated time is nobody's here, and no test leaves its own way of logging behind."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+
+def _drop(*_: Any) -> Any:
+    raise structlog.DropEvent
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    structlog.configure(processors=[_drop], cache_logger_on_first_use=False)
+    yield
+    structlog.reset_defaults()
