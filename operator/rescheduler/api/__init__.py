@@ -4,3 +4,5 @@ from typing import Final
 
 GROUP: Final = "rescheduler.dev"
 VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+"""As in `apiVersion`."""

@@ -46,6 +46,12 @@ def dump(model: Model) -> dict[str, Any]:
     return model.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+def replacing(before: Model, after: Model) -> dict[str, Any]:
+    """A merge patch from one to the other: fields that are no more become null."""
+    old, new = dump(before), dump(after)
+    return {**{key: None for key in old if key not in new}, **new}
+
+
 def parse_duration(text: str) -> timedelta:
     """A GEP-2257 duration. Raises ValueError that shows the form."""
     if not isinstance(text, str) or not re.fullmatch(DURATION_PATTERN[1:-1], text):

@@ -9,12 +9,11 @@ from typing import Any
 
 import click
 
-from rescheduler.api import GROUP, VERSION, names
+from rescheduler.api import API_VERSION, names
 from rescheduler.cli.follows import follow
 from rescheduler.cli.readings import Reader, ReadError, connect, insist, parsed
 from rescheduler.cli.tidings import requested
 
-_OURS = f"{GROUP}/{VERSION}"
 _APPLY = {"Content-Type": "application/apply-patch+yaml"}
 _MERGE = {"Content-Type": "application/merge-patch+json"}
 _JSON = {"Content-Type": "application/json"}
@@ -48,7 +47,7 @@ def start(node: str, message: str, *, wait: bool) -> None:
 
 def _ask(server: Reader, node: str, message: str) -> dict[str, Any]:
     """Make the request where it does not stand yet; the NodeDrain."""
-    found = server.one(_OURS, f"nodedrains/{node}")
+    found = server.one(API_VERSION, f"nodedrains/{node}")
     if found and "deletionTimestamp" in found["metadata"]:
         raise ReadError(f"{node} is still being put back after its last drain: try again when its NodeDrain is gone")
     if found and any(each["reason"] == _MANUAL for each in found["spec"]["requests"]):
@@ -56,10 +55,12 @@ def _ask(server: Reader, node: str, message: str) -> dict[str, Any]:
         return found
     # Applied, for the operator writes on the same object: each has a request of its own in the list.
     request = {"reason": _MANUAL} | ({"message": message} if message else {})
-    body = {"apiVersion": _OURS, "kind": "NodeDrain", "metadata": {"name": node}}
+    body = {"apiVersion": API_VERSION, "kind": "NodeDrain", "metadata": {"name": node}}
     body |= {"spec": {"nodeName": node, "requests": [request]}}
     manager = {"fieldManager": "kubectl-reschedule"}
-    answer = server.send("patch", _OURS, f"nodedrains/{node}", params=manager, headers=_APPLY, data=json.dumps(body))
+    answer = server.send(
+        "patch", API_VERSION, f"nodedrains/{node}", params=manager, headers=_APPLY, data=json.dumps(body)
+    )
     insist(answer, f"ask for the drain of {node}")
     beside = f", beside {requested(found)}: it is put back when all are withdrawn" if found else ""
     click.echo(f"{node}: a drain is asked for{beside}")
@@ -70,7 +71,7 @@ def cancel(node: str) -> None:
     """Withdraw every request: the annotation, and the NodeDrain with all that stand in it."""
     server = Reader(connect())
     here = server.one("v1", f"nodes/{node}")
-    drain = server.one(_OURS, f"nodedrains/{node}")
+    drain = server.one(API_VERSION, f"nodedrains/{node}")
     if here is None and drain is None:
         raise ReadError(f"there is no node {node}")
     annotated = here is not None and names.MAINTENANCE in (here["metadata"].get("annotations") or {})
@@ -92,7 +93,7 @@ def cancel(node: str) -> None:
         click.echo(f"{node}: every request is withdrawn already, the operator is putting the node back as it was")
         return
     options = {"preconditions": {"uid": drain["metadata"]["uid"]}}
-    answer = server.send("delete", _OURS, f"nodedrains/{node}", data=json.dumps(options), headers=_JSON)
+    answer = server.send("delete", API_VERSION, f"nodedrains/{node}", data=json.dumps(options), headers=_JSON)
     if answer.status_code != 404:  # the annotation may have been its only request
         insist(answer, f"withdraw the drain of {node}")
     kept = (drain.get("status") or {}).get("node", {}).get("cordonedByUs") is False

@@ -11,11 +11,10 @@ from typing import Any
 
 import click
 
-from rescheduler.api import GROUP, VERSION
+from rescheduler.api import API_VERSION
 from rescheduler.cli.readings import AwayError, Reader
 from rescheduler.cli.tidings import Line, Tidings, is_done, is_new
 
-_OURS = f"{GROUP}/{VERSION}"
 _ROUND = 10  # seconds of one watch; a holder renews its Lease every 2 s
 _AGAIN = 2.0  # seconds, where the API server does not answer
 _PODS = "kubectl get pods -A -l app.kubernetes.io/name=rescheduler"
@@ -47,7 +46,7 @@ class _Follower:
 
     def round(self) -> bool | None:
         """Look, then watch for a while; whether it ended well, None: it goes on."""
-        found = self._server.one(_OURS, f"nodedrains/{self._name}")
+        found = self._server.one(API_VERSION, f"nodedrains/{self._name}")
         if found is None or found["metadata"]["uid"] != self._uid:
             return False
         told = self._tell(found)
@@ -56,7 +55,9 @@ class _Follower:
         begun = time.monotonic()
         selected = {"fieldSelector": f"metadata.name={self._name}"}
         version = found["metadata"]["resourceVersion"]
-        for kind, drain in self._server.watch(_OURS, "nodedrains", seconds=_ROUND, resourceVersion=version, **selected):
+        for kind, drain in self._server.watch(
+            API_VERSION, "nodedrains", seconds=_ROUND, resourceVersion=version, **selected
+        ):
             if kind not in ("ADDED", "MODIFIED"):
                 break  # deleted, or the watch is too old: looked at anew
             found = drain

@@ -2,7 +2,7 @@
 
 import click
 
-from rescheduler.api import GROUP, VERSION
+from rescheduler.api import API_VERSION
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -75,7 +75,7 @@ def _show(resource: str, output: str) -> None:
     from rescheduler.cli.readings import Reader, connect  # noqa: PLC0415
     from rescheduler.cli.tables import table  # noqa: PLC0415
 
-    server, group = Reader(connect()), f"{GROUP}/{VERSION}"
+    server, group = Reader(connect()), API_VERSION
     server.insist_installed(resource)
     if output == "json":
         click.echo(json.dumps(list(server.each(group, resource)), indent=2))

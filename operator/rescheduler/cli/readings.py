@@ -17,7 +17,7 @@ import pykube
 import requests
 import yaml
 
-from rescheduler.api import GROUP, VERSION
+from rescheduler.api import API_VERSION, GROUP
 
 _PAGE = 500
 _TIMEOUT = 30  # seconds
@@ -72,7 +72,7 @@ class Reader:
 
     def insist_installed(self, resource: str) -> None:
         """Raises ReadError where this kind of ours is not there."""
-        if resource not in self.resources(f"{GROUP}/{VERSION}"):
+        if resource not in self.resources(API_VERSION):
             raise ReadError(
                 f"{resource}.{GROUP} is not installed here: kubectl apply -f manifests/crds, or install the chart"
             )

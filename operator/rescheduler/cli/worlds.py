@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from rescheduler.api import GROUP, VERSION, names
+from rescheduler.api import API_VERSION, names
 from rescheduler.api.drains import DrainOverrides, NodeDrain
 from rescheduler.api.policies import Drain, Policy
 from rescheduler.cli.readings import Reader, ReadError
@@ -26,7 +26,6 @@ from rescheduler.core.volumes import Claim, Volumes
 
 T = TypeVar("T")
 Raw = Mapping[str, Any]
-_OURS = f"{GROUP}/{VERSION}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +94,8 @@ def world(reader: Reader, live: Settings, planned: Collection[str] | None) -> Wo
 
 def _ours(reader: Reader, resource: str) -> Iterator[Raw]:
     """Objects of a kind of ours; none where nothing of ours is installed."""
-    if reader.serves(_OURS):
-        yield from reader.each(_OURS, resource)
+    if reader.serves(API_VERSION):
+        yield from reader.each(API_VERSION, resource)
 
 
 def _of(reader: Reader, resource: str, uids: Collection[str], project: Callable[[Raw], T]) -> dict[str, T]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rescheduler.api import GROUP, VERSION, names
+from rescheduler.api import API_VERSION, names
 from rescheduler.api.drains import NodeDrain, Reason
 from rescheduler.api.scalars import cut
 from rescheduler.core.facts import Node
@@ -63,7 +63,7 @@ def change(node: Node, drain: NodeDrain | None, wants: Wants) -> Create | Amend 
 
 def _body(node: Node, requests: tuple[Want, ...]) -> dict[str, Any]:
     return {
-        "apiVersion": f"{GROUP}/{VERSION}",
+        "apiVersion": API_VERSION,
         "kind": "NodeDrain",
         "metadata": {"name": node.name, "finalizers": [names.FINALIZER]},
         "spec": {

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import structlog
 
-from rescheduler.api import GROUP, VERSION, names
+from rescheduler.api import API_VERSION, names
 from rescheduler.api.drains import Blocker, NodeDrain, NodeDrainStatus, Phase
 from rescheduler.api.policies import OnTimeout, Policy
 from rescheduler.api.scalars import format_duration
@@ -34,7 +34,7 @@ def of_node(node: Node) -> Subject:
 
 def of_drain(drain: NodeDrain) -> Subject:
     """A NodeDrain as the subject of an Event."""
-    return Subject(f"{GROUP}/{VERSION}", "NodeDrain", drain.name, drain.uid)
+    return Subject(API_VERSION, "NodeDrain", drain.name, drain.uid)
 
 
 def _reasons(status: NodeDrainStatus) -> set[str]:
@@ -137,7 +137,7 @@ class Announcer:
         """A window of the policy makes no sense, and opens nothing: the server's schema cannot tell."""
         error = look(policy.spec.maintenance.windows, now).error
         if error and self._first(f"{policy.uid}/{policy.generation}", error):
-            subject = Subject(f"{GROUP}/{VERSION}", "ReschedulePolicy", policy.name, policy.uid)
+            subject = Subject(API_VERSION, "ReschedulePolicy", policy.name, policy.uid)
             self._recorder.emit(subject, Kind.WARNING, "WindowIgnored", f"A window never opens: {error}")
 
     def notes(self, tally: Tally) -> None:

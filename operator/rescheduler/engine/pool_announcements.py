@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rescheduler.api import GROUP, VERSION
+from rescheduler.api import API_VERSION
 from rescheduler.api.pools import NamespacePool, NamespacePoolStatus
 from rescheduler.core import exclusions
 from rescheduler.core.facts import Node
@@ -22,7 +22,7 @@ class PoolAnnouncer:
     def changed(self, pool: NamespacePool, before: NamespacePoolStatus, after: NamespacePoolStatus) -> None:
         """The status was written: what of it is news?"""
         known = {(c.type, c.status, c.reason) for c in before.conditions}
-        subject = Subject(f"{GROUP}/{VERSION}", "NamespacePool", pool.name, pool.uid)
+        subject = Subject(API_VERSION, "NamespacePool", pool.name, pool.uid)
         for condition in after.conditions:
             news = (condition.type, condition.status, condition.reason) not in known
             if news and _WORDS.get(condition.type) == condition.status and condition.reason != "Audit":

@@ -4,13 +4,13 @@ Level-triggered, by keys such as `namespace/shop`: what a key should carry is wo
 cluster cannot tell now (a pool that this version cannot read, admission that cannot be looked at) is left as it is.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
 
-from rescheduler.api.pools import NamespacePool, NamespacePoolStatus, PoolBlocker
-from rescheduler.api.scalars import dump
+from rescheduler.api.pools import NamespacePool, PoolBlocker
+from rescheduler.api.scalars import replacing
 from rescheduler.core import exclusions, pool_reports, pools, spokesmen
 from rescheduler.core.facts import Node
 from rescheduler.core.memberships import Memberships, Touched
@@ -259,7 +259,7 @@ class Pools:
             self.queue.add_after(key, wait)
             return
         self._written[pool.name] = now
-        body = {"metadata": {"resourceVersion": pool.version, "uid": pool.uid}, "status": _cleared(before, wanted)}
+        body = {"metadata": {"resourceVersion": pool.version, "uid": pool.uid}, "status": replacing(before, wanted)}
         self._store.put(Kind.POOL, await self._client.patch(f"{paths.pool(pool.name)}/status", body))
         self._announcer.changed(pool, before, wanted)
 
@@ -288,9 +288,3 @@ class Pools:
             blockers=self.blockers(name),
             loss=self._counts.losses.get(name),
         )
-
-
-def _cleared(before: NamespacePoolStatus, wanted: NamespacePoolStatus) -> Mapping[str, object]:
-    """Merge patch of the status: fields that are no more become null."""
-    old, new = dump(before), dump(wanted)
-    return {**{key: None for key in old if key not in new}, **new}

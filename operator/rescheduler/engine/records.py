@@ -10,7 +10,7 @@ import structlog
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, NodeDrainStatus
-from rescheduler.api.scalars import dump
+from rescheduler.api.scalars import replacing
 from rescheduler.core import reports
 from rescheduler.core.facts import Node
 from rescheduler.engine.announcements import Announcer
@@ -47,7 +47,7 @@ class Record:
             asyncio.get_running_loop().call_later(_WRITE_EVERY, self._wake)
             return
         self._written_at = monotonic
-        body = {"metadata": {"resourceVersion": scene.drain.resource_version}, "status": _cleared(before, wanted)}
+        body = {"metadata": {"resourceVersion": scene.drain.resource_version}, "status": replacing(before, wanted)}
         raw = await self._client.patch(f"{paths.drain(self._name)}/status", body)
         self._store.put(Kind.DRAIN, raw)
         self._announcer.changed(scene, before, wanted, pods.uids(), pods.owners())
@@ -92,9 +92,3 @@ def _gist(status: NodeDrainStatus) -> tuple[object, ...]:
     blockers = tuple((b.namespace, b.pod, b.class_) for b in status.blockers)
     conditions = tuple((c.type, c.status, c.reason) for c in status.conditions)
     return (status.phase, status.node, status.started_at, status.recordoned_at, blockers, conditions)
-
-
-def _cleared(before: NodeDrainStatus, wanted: NodeDrainStatus) -> dict[str, object]:
-    """Merge patch of the status: fields that are no more become null."""
-    old, new = dump(before), dump(wanted)
-    return {**{key: None for key in old if key not in new}, **new}

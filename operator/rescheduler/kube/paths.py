@@ -1,6 +1,6 @@
 """Addresses of everything that the operator reads or writes."""
 
-from rescheduler.api import GROUP, VERSION
+from rescheduler.api import API_VERSION, GROUP
 
 NODES = "/api/v1/nodes"
 PODS = "/api/v1/pods"
@@ -9,9 +9,9 @@ NODE_LEASES = "kube-node-lease"
 """Namespace of the Leases that kubelets renew, each of its node's name."""
 VOLUMES = "/api/v1/persistentvolumes"
 ATTACHMENTS = "/apis/storage.k8s.io/v1/volumeattachments"
-POLICIES = f"/apis/{GROUP}/{VERSION}/reschedulepolicies"
-DRAINS = f"/apis/{GROUP}/{VERSION}/nodedrains"
-POOLS = f"/apis/{GROUP}/{VERSION}/namespacepools"
+POLICIES = f"/apis/{API_VERSION}/reschedulepolicies"
+DRAINS = f"/apis/{API_VERSION}/nodedrains"
+POOLS = f"/apis/{API_VERSION}/namespacepools"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 DAEMON_SETS = "/apis/apps/v1/daemonsets"
 NODE_METRICS = "/apis/metrics.k8s.io/v1beta1/nodes"
