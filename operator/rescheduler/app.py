@@ -19,7 +19,7 @@ import structlog
 from rescheduler import handlers
 from rescheduler.api import GROUP
 from rescheduler.core.lineages import Lineages
-from rescheduler.engine import cleanup, pool_moves, rebalance_moves, shifts
+from rescheduler.engine import cleanup, node_shifts, pool_moves, rebalance_moves
 from rescheduler.engine.announcements import Announcer
 from rescheduler.engine.budgets import Budgets
 from rescheduler.engine.clock import Clock
@@ -164,7 +164,7 @@ class App:
         )
         reconciler = Reconciler(self.client, self.store, self.clock, queue, announcer, self.metrics)
         plans = Plans(self.client, self.store, self.clock, self._pools_of_namespaces, self._wake, may_stay=True)
-        moving = shifts.Tools(self.client, self.store, self.clock, replace(movers, plans=plans), surroundings)
+        moving = node_shifts.Tools(self.client, self.store, self.clock, replace(movers, plans=plans), surroundings)
         single = Shifts(moving, {pool_moves.SOURCE, rebalance_moves.SOURCE})
         self.pools = PoolKeeping(
             moving, single, PoolAnnouncer(self.recorder), self.metrics, namespace=options.namespace

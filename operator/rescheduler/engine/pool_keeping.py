@@ -5,11 +5,12 @@ from collections.abc import Iterable
 
 from rescheduler.engine.enforcements import Enforcements
 from rescheduler.engine.metrics import Metrics
+from rescheduler.engine.node_shifts import Tools
 from rescheduler.engine.pool_announcements import PoolAnnouncer
 from rescheduler.engine.pool_counts import PoolCounts
 from rescheduler.engine.pool_moves import PoolMoves
 from rescheduler.engine.pools import Pools
-from rescheduler.engine.shifts import Shifts, Tools
+from rescheduler.engine.shifts import Shifts
 
 _WORKERS = 16
 

@@ -12,7 +12,8 @@ from rescheduler.api.drains import BlockerClass
 from rescheduler.core.arenas import Arena
 from rescheduler.core.pods import Pod
 from rescheduler.core.rebalances import Candidate
-from rescheduler.engine.shifts import Errand, Shifts
+from rescheduler.engine.node_shifts import Errand
+from rescheduler.engine.shifts import Shifts
 
 SOURCE = "rebalance"
 CAUSE = "ReschedulePolicy/"

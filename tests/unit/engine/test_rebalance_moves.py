@@ -12,8 +12,9 @@ from rescheduler.api.policies import Policy, ReschedulePolicySpec
 from rescheduler.core.arenas import Arena
 from rescheduler.core.pods import Pod
 from rescheduler.core.rebalances import Candidate
+from rescheduler.engine.node_shifts import Errand, Held
 from rescheduler.engine.rebalance_moves import Outcome, RebalanceMoves
-from rescheduler.engine.shifts import Errand, Held, Shifts
+from rescheduler.engine.shifts import Shifts
 
 POD = Pod("s", "p", "uid", node="n")
 

@@ -9,7 +9,8 @@ from rescheduler.api.drains import Blocker, BlockerClass
 from rescheduler.core import shifts as decisions
 from rescheduler.core.pods import Pod
 from rescheduler.engine import shifts
-from rescheduler.engine.shifts import Held, Shifts, Tools
+from rescheduler.engine.node_shifts import Held, Tools
+from rescheduler.engine.shifts import Shifts
 from rescheduler.engine.store import Kind, Store
 from unit.engine.test_pools import NOW
 
