@@ -31,9 +31,11 @@ from rescheduler.engine.keeper import Keeper
 from rescheduler.engine.metrics import Metrics
 from rescheduler.engine.node_pods import PATIENCE, Movers, NodePods
 from rescheduler.engine.records import Record
+from rescheduler.engine.rereads import is_outdated, reread
 from rescheduler.engine.standoffs import Standoffs
-from rescheduler.engine.store import Store
+from rescheduler.engine.store import Kind, Store
 from rescheduler.engine.surroundings import Surroundings
+from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT, Client
 
 log = structlog.get_logger("rescheduler.drainer")
@@ -93,7 +95,8 @@ class Drainer:
                     wait = _FIRST_WAIT
                 except TRANSIENT as error:
                     log.warning("drain.step_failed", node=drain.spec.node_name, drain=self.name, error=str(error))
-                    await self._record.reread(error)
+                    if is_outdated(error):
+                        await reread(self._t.client, self._t.store, Kind.DRAIN, paths.drain(self.name))
                     pause, wait = wait, min(wait * 2, _LONGEST_WAIT)
                     await asyncio.sleep(pause)
                     continue

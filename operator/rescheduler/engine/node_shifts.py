@@ -21,10 +21,11 @@ from rescheduler.core.tallies import Tally
 from rescheduler.core.verdicts import Circumstances, Verdict
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.node_pods import PATIENCE, Movers, NodePods
+from rescheduler.engine.rereads import is_outdated, reread
 from rescheduler.engine.store import Kind, Store
 from rescheduler.engine.surroundings import Surroundings
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT, ApiError, Client
+from rescheduler.kube.client import TRANSIENT, Client
 
 log = structlog.get_logger("rescheduler.shifts")
 
@@ -101,7 +102,8 @@ class Shift:
                     wait = _FIRST_WAIT
                 except TRANSIENT as error:
                     log.warning("shift.step_failed", node=self.name, error=str(error))
-                    await self._reread(error)
+                    if is_outdated(error):
+                        await reread(self._t.client, self._t.store, Kind.NODE, paths.node(self.name))
                     await asyncio.sleep(wait)
                     wait = min(wait * 2, _LONGEST_WAIT)
                     continue
@@ -119,17 +121,6 @@ class Shift:
         except TimeoutError:
             return
         await asyncio.sleep(_SETTLE)
-
-    async def _reread(self, error: Exception) -> None:
-        if not isinstance(error, ApiError) or error.code not in (404, 409, 422):
-            return
-        try:
-            self._t.store.put(Kind.NODE, await self._t.client.get(paths.node(self.name)))
-        except ApiError as gone:
-            if gone.code == 404:
-                self._t.store.drop(Kind.NODE, self.name)
-        except TRANSIENT:
-            return
 
     async def _look(self) -> float | None:
         """One step; seconds until the next where nothing happens, None: this was the last."""

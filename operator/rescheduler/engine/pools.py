@@ -22,9 +22,10 @@ from rescheduler.engine.metrics import Metrics
 from rescheduler.engine.pool_announcements import PoolAnnouncer
 from rescheduler.engine.pool_counts import PoolCounts
 from rescheduler.engine.queue import KeyedQueue
+from rescheduler.engine.rereads import is_outdated, reread
 from rescheduler.engine.store import Kind, Store
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT, ApiError, Client
+from rescheduler.kube.client import TRANSIENT, Client
 
 log = structlog.get_logger("rescheduler.pools")
 
@@ -136,23 +137,16 @@ class Pools:
         except TRANSIENT as error:
             log.warning("pools.reconcile_failed", kind=kind, name=name, error=str(error))
             self._metrics.reconcile_total.labels("pool", "error").inc()
-            if isinstance(error, ApiError) and error.code in (404, 409, 422):
+            if is_outdated(error):
                 await self._reread(kind, name)
             return False
         self._metrics.reconcile_total.labels("pool", "success").inc()
         return True
 
     async def _reread(self, kind: str, name: str) -> None:
-        """After a conflict the copy in memory is old."""
         where = {"namespace": paths.namespace, "node": paths.node, "pool": paths.pool}[kind]
         of = {"namespace": Kind.NAMESPACE, "node": Kind.NODE, "pool": Kind.POOL}[kind]
-        try:
-            self._store.put(of, await self._client.get(where(name)))
-        except ApiError as error:
-            if error.code == 404:
-                self._store.drop(of, name)
-        except TRANSIENT:
-            return
+        await reread(self._client, self._store, of, where(name))
 
     async def _look_at_namespace(self, name: str) -> None:
         if not self._is_mislabelled(name):

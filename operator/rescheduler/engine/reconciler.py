@@ -16,6 +16,7 @@ from rescheduler.engine.announcements import Announcer
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.metrics import Metrics
 from rescheduler.engine.queue import KeyedQueue
+from rescheduler.engine.rereads import reread
 from rescheduler.engine.store import Kind, Store
 from rescheduler.kube import paths
 from rescheduler.kube.client import STRATEGIC_PATCH, TRANSIENT, ApiError, Client
@@ -41,19 +42,10 @@ class Reconciler:
             log.warning("node.reconcile_failed", node=name, error=str(error))
             self._metrics.reconcile_total.labels("node", "error").inc()
             if isinstance(error, ApiError) and error.code in (404, 409):
-                await self._reread(name)
+                await reread(self._client, self._store, Kind.DRAIN, paths.drain(name))
             return False
         self._metrics.reconcile_total.labels("node", "success").inc()
         return True
-
-    async def _reread(self, name: str) -> None:
-        try:
-            self._store.put(Kind.DRAIN, await self._client.get(paths.drain(name)))
-        except ApiError as error:
-            if error.code == 404:
-                self._store.drop(Kind.DRAIN, name)
-        except TRANSIENT:
-            return
 
     async def _look(self, name: str) -> None:
         node, seen = self._store.node(name), self._store.see(name)

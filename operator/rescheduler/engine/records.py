@@ -1,6 +1,6 @@
 """The NodeDrain as one drain's task writes it: its status, and its end.
 
-Each write carries the version that it was made from; after a conflict the NodeDrain is read anew.
+Each write carries the version that it was made from.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from rescheduler.engine.clock import Clock
 from rescheduler.engine.node_pods import NodePods
 from rescheduler.engine.store import Kind, Store
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT, ApiError, Client
+from rescheduler.kube.client import Client
 
 log = structlog.get_logger("rescheduler.drainer")
 
@@ -51,18 +51,6 @@ class Record:
         raw = await self._client.patch(f"{paths.drain(self._name)}/status", body)
         self._store.put(Kind.DRAIN, raw)
         self._announcer.changed(scene, before, wanted, pods.uids(), pods.owners())
-
-    async def reread(self, error: Exception) -> None:
-        """After a conflict the copy in memory is old: read the NodeDrain live, and forget it where it is gone."""
-        if not isinstance(error, ApiError) or error.code not in (404, 409, 422):
-            return
-        try:
-            self._store.put(Kind.DRAIN, await self._client.get(paths.drain(self._name)))
-        except ApiError as gone:
-            if gone.code == 404:
-                self._store.drop(Kind.DRAIN, self._name)
-        except TRANSIENT:
-            return
 
     async def cancel(self, scene: reports.Scene) -> None:
         """Its time is up: delete it, and say so."""

@@ -1,0 +1,20 @@
+"""After a conflict the copy in memory is old: the object is read live."""
+
+from rescheduler.engine.store import Kind, Store
+from rescheduler.kube.client import TRANSIENT, ApiError, Client
+
+
+def is_outdated(error: Exception) -> bool:
+    """Whether the server's answer tells that what we know of an object is old."""
+    return isinstance(error, ApiError) and error.code in (404, 409, 422)
+
+
+async def reread(client: Client, store: Store, kind: Kind, path: str) -> None:
+    """Take the object in as it is, and forget it where it is gone; an API server that is away is asked another time."""
+    try:
+        store.put(kind, await client.get(path))
+    except ApiError as error:
+        if error.code == 404:
+            store.drop(kind, path.rpartition("/")[2])
+    except TRANSIENT:
+        return
