@@ -17,7 +17,7 @@ import kopf
 import structlog
 
 from rescheduler import handlers
-from rescheduler.api import GROUP
+from rescheduler.api import GROUP, names
 from rescheduler.core.lineages import Lineages
 from rescheduler.engine import cleanup, node_shifts, pool_moves, rebalance_moves
 from rescheduler.engine.announcements import Announcer
@@ -41,7 +41,6 @@ from rescheduler.engine.rebalancer import Rebalancer
 from rescheduler.engine.reconciler import Reconciler
 from rescheduler.engine.replacements import Replacements
 from rescheduler.engine.shifts import Shifts
-from rescheduler.engine.sources import INSTALL
 from rescheduler.engine.store import Store
 from rescheduler.engine.surroundings import Surroundings
 from rescheduler.engine.usages import Usages
@@ -210,7 +209,7 @@ class App:
         if not self.engine.synced.is_set():
             return "nodes, namespaces, policies, pools and NodeDrains are not listed yet"
         if absent := sorted(map(paths.crd, self.store.absent)):
-            return f"the CRDs {', '.join(absent)} are not installed: {INSTALL}"
+            return f"the CRDs {', '.join(absent)} are not installed: {names.INSTALL}"
         return None
 
     async def start(self) -> None:

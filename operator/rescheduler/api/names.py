@@ -52,3 +52,5 @@ DRAINED: Final = "Drained"
 MAINTENANCE_IN_PROGRESS: Final = "MaintenanceInProgress"
 NODE_CONDITIONS: Final = (DRAIN_IN_PROGRESS, DRAINED, MAINTENANCE_IN_PROGRESS)
 """Node conditions of ours (names of KEP-5683)."""
+INSTALL: Final = "kubectl apply -f manifests/crds, or install the chart"
+"""The way to the CRDs, where they are missing."""

@@ -17,7 +17,7 @@ import pykube
 import requests
 import yaml
 
-from rescheduler.api import API_VERSION, GROUP
+from rescheduler.api import API_VERSION, GROUP, names
 
 _PAGE = 500
 _TIMEOUT = 30  # seconds
@@ -73,9 +73,7 @@ class Reader:
     def insist_installed(self, resource: str) -> None:
         """Raises ReadError where this kind of ours is not there."""
         if resource not in self.resources(API_VERSION):
-            raise ReadError(
-                f"{resource}.{GROUP} is not installed here: kubectl apply -f manifests/crds, or install the chart"
-            )
+            raise ReadError(f"{resource}.{GROUP} is not installed here: {names.INSTALL}")
 
     def one(self, group: str, path: str) -> dict[str, Any] | None:
         """One object; None where there is none."""

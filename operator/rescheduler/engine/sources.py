@@ -11,6 +11,7 @@ from functools import partial
 
 import structlog
 
+from rescheduler.api import names
 from rescheduler.engine.store import Kind, Store
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT, ApiError, Client, Json
@@ -28,7 +29,6 @@ _PATHS = {
 }
 _OURS = (Kind.POLICY, Kind.DRAIN, Kind.POOL)
 _WATCHED = (*_OURS, Kind.NAMESPACE)
-INSTALL = "kubectl apply -f manifests/crds, or install the chart"
 
 
 class AbsentError(ApiError):
@@ -76,19 +76,19 @@ class Sources:
 
         Raises AbsentError where the kind is not installed: then it is known that it has none.
         """
-        names: list[str] = []
+        found: list[str] = []
         version = ""
         try:
             async for page in self._client.list(_PATHS[kind]):
                 version = version or page["metadata"]["resourceVersion"]
                 for raw in page["items"]:
-                    names.append(raw["metadata"]["name"])
+                    found.append(raw["metadata"]["name"])
                     self._store.put(kind, raw)
         except ApiError as error:
             if error.code == 404 and kind in _OURS:
                 await self._note_absent(kind, error)
             raise
-        self._store.resync(kind, names, int(version))
+        self._store.resync(kind, found, int(version))
         if kind in self._store.absent:
             self._store.absent.discard(kind)
             log.info("kind.installed", kind=kind)
@@ -108,6 +108,6 @@ class Sources:
         if kind in self._store.absent:
             return  # another list was as fast
         self._store.absent.add(kind)
-        log.error("kind.not_installed", kind=kind, crd=paths.crd(kind), hint=INSTALL)
+        log.error("kind.not_installed", kind=kind, crd=paths.crd(kind), hint=names.INSTALL)
         self._store.resync(kind, (), version)
         self._changed()
