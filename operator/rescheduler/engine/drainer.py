@@ -312,9 +312,13 @@ class Drainer:
 
     def _move(self, scene: reports.Scene, commands: Iterable[Command]) -> float | None:
         tally, policy, finish = scene.tally, scene.policy, Command.FINISH in commands
-        if tally and Command.RELEASE in commands:
+        here = self._t.store.node(scene.drain.spec.node_name)
+        # The cordon may have been given up just now: whoever was found to be well is left alone.
+        if tally is None or scene.begun is None or here is None or not here.unschedulable:
+            return None
+        if Command.RELEASE in commands:
             self._pods.release()
-        if tally is None or policy is None or scene.begun is None or not (finish or Command.MOVE in commands):
+        if policy is None or not (finish or Command.MOVE in commands):
             return None
         return self._pods.move(tally, policy, scene.settings, begun=finish)
 

@@ -6,7 +6,7 @@ import random
 from cluster import workloads
 from invariants.records import Change
 from simulation.clusters import NAMESPACE, SPACE, Cluster
-from simulation.scenes import simulated
+from simulation.scenes import World, play, simulated
 
 MACHINES = [f"n{index + 1}" for index in range(10)]
 
@@ -55,3 +55,18 @@ def test_a_machine_that_falls_silent_alone_is_suspected() -> None:
 
 def test_of_an_outage_none_is_though_their_leases_expire_one_after_another() -> None:
     assert cordoned("n1", "n2", "n3", "n4") == []
+
+
+def test_who_is_found_alive_when_its_lease_is_read_is_not_touched() -> None:
+    """A Lease that is renewed every 10 s is late after 4, and no sign of a failure yet."""
+
+    async def scene(world: World) -> None:
+        failure = {"leaseTimeout": "4s", "maxUnhealthy": "100%"}
+        world.cluster.deploy(workloads.policy("default", failure=failure), workloads.deployment("web", 30, SPACE))
+        world.cluster.start()
+        await asyncio.sleep(60)
+        assert any(call.verb == "create" and call.place.resource == "nodedrains" for _, call in world.calls)
+        assert not world.moves()
+        assert not [change for change in world.changes if change.cordons]
+
+    play(World, scene)
