@@ -28,6 +28,7 @@ _WATCHED = (
     "/apis/rescheduler.dev/v1alpha1/reschedulepolicies",
     "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases",
 )
+_TOLD = {path.rsplit("/", 1)[1] for path in _WATCHED} - {"leases"}
 _TOGETHER = 2.0  # seconds between a request's end and our sight of what came of it
 _VERBS = ("create", "update", "patch", "delete")
 
@@ -95,11 +96,14 @@ class Recorder:
         """All of it in order; each of the user's requests just before what came of it, or where it was refused."""
         calls = list(_calls(self._plane.audit_log, user))
         by_revision = {call.revision: call for call in calls if call.revision}
+        seen = {revision for revision, *_ in self._seen}
+        # A watch may be refused after the API server was away: what others wrote meanwhile, only the next list tells.
+        missed = [call.row for call in calls if call.place.resource in _TOLD and call.revision not in seen | {0}]
         ends = [call for call in calls if call.ends]
         before: dict[Place, Json] = {}
         refused = iter(sorted((call.at, index) for index, call in enumerate(calls)))
         due = next(refused, None)
-        for revision, at, kind, place, raw in sorted(self._seen, key=lambda row: row[:2]):
+        for revision, at, kind, place, raw in sorted(self._seen + missed, key=lambda row: row[:2]):
             while due and due[0] <= at:
                 yield calls[due[1]].call
                 due = next(refused, None)
@@ -107,7 +111,10 @@ class Recorder:
             if was is not None and now is not None and was["metadata"]["resourceVersion"] == str(revision):
                 continue
             found = by_revision.get(revision)
-            call = found.call if found and found.call.place.name == place.name else _ended(ends, place, was, now, at)
+            if found is None or found.place != place:
+                call = _ended(ends, place, was, now, at)
+            else:
+                call = None if found.saw_more_than(was) else found.call
             yield Change(revision, at, place, was, now, call)
             if now is None:
                 before.pop(place, None)
@@ -130,6 +137,7 @@ class _Audited:
         verb = "evict" if place.subresource == "eviction" else event["verb"]
         if verb == "create" and not place.name:
             place = Place(place.resource, place.namespace, (body.get("metadata") or {}).get("name", ""))
+        self.place, self.answer = Place(place.resource, place.namespace, place.name), answer
         self.call, self.at = Call(event["user"]["username"], verb, place, body), stamp(event["stageTimestamp"])
         self.granted = event["responseStatus"]["code"] < 300
         version = (answer.get("metadata") or {}).get("resourceVersion", "")
@@ -139,7 +147,18 @@ class _Audited:
         self.uid = (options.get("preconditions") or {}).get("uid", "")
 
     @property
+    def row(self) -> tuple[int, float, str, Place, Json]:
+        """What came of it, as a watch would have told."""
+        return self.revision, self.at, "MODIFIED", self.place, self.answer
+
+    def saw_more_than(self, was: Json | None) -> bool:
+        """Whether others wrote between: what is new is not its work alone."""
+        version = (self.call.body.get("metadata") or {}).get("resourceVersion", "")
+        return was is not None and version not in ("", was["metadata"]["resourceVersion"])
+
+    @property
     def ends(self) -> bool:
+        """Whether the object goes by it."""
         return self.granted and self.call.verb in ("evict", "delete")
 
 
