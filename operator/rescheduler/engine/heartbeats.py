@@ -16,7 +16,7 @@ from rescheduler.kube.client import ApiError, Client
 from rescheduler.kube.reflectors import Mirror
 
 _TICK = 1.0  # seconds; silence is no event that could be awaited
-_RENEWED = 11.0  # seconds; a kubelet renews its Lease every 10 s
+_RENEWED = 11.0  # seconds; a kubelet renews its Lease every 10 s: nobody is silent before
 
 
 def _renewal(raw: Mapping[str, Any]) -> str:
@@ -91,7 +91,7 @@ class Heartbeats:
         for node in self._store.nodes.values():
             policy = self._store.policy(node)
             if policy and policy.spec.failure.enabled and (limit := policy.spec.failure.lease_timeout):
-                found[node.name] = limit.total_seconds()
+                found[node.name] = max(_RENEWED, limit.total_seconds())
         return found
 
     async def silent_for_long(self, node: Node) -> bool:
