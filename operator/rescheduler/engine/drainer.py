@@ -43,8 +43,8 @@ log = structlog.get_logger("rescheduler.drainer")
 _LOOK_AGAIN = 10.0  # seconds, where nothing happens: time alone changes some facts
 _TIMED = 1.0  # seconds, where pods have deadlines
 _SETTLE = 0.02  # seconds; a burst of pod events is one look
-_LONGEST_SETTLE = 0.25
-_SHARE = 3  # of the time, looks take at most one part in so many, over all drains: requests must not wait for them
+_LONGEST_SETTLE = 0.5
+_SHARE = 10  # of the time, looks take at most one part in so many, over all drains: requests must not wait for them
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0  # seconds
 
 
@@ -110,8 +110,7 @@ class Drainer:
                 await self._wake.wait()
         except TimeoutError:
             return
-        busy = sum(drain.status.phase is Phase.DRAINING for drain in self._t.store.drains.values())
-        await asyncio.sleep(min(max(_SETTLE, self._cost * _SHARE * busy), _LONGEST_SETTLE))
+        await asyncio.sleep(min(max(_SETTLE, self._cost * _SHARE * self._t.store.draining), _LONGEST_SETTLE))
 
     def _close(self) -> None:
         self._t.store.promise(self.name, None)

@@ -22,7 +22,8 @@ from rescheduler.kube.client import Client
 
 log = structlog.get_logger("rescheduler.drainer")
 
-_WRITE_EVERY = 1.0  # seconds between writes of mere progress
+_WRITE_EVERY = 1.0  # seconds between writes of mere progress; longer where many drains have some to write
+_WRITES = 5.0  # a second, at most, over all drains
 
 
 class Record:
@@ -36,15 +37,15 @@ class Record:
         self._written_at = float("-inf")
 
     async def write(self, scene: reports.Scene, pods: NodePods, *, now: bool = False) -> None:
-        """Write the status where it differs; mere progress at most once a second."""
+        """Write the status where it differs; mere progress now and then."""
         wanted = reports.status(scene)
         before = scene.drain.status
         if wanted == before:
             return
         urgent = now or _gist(wanted) != _gist(before)
-        monotonic = self._clock.monotonic()
-        if not urgent and monotonic - self._written_at < _WRITE_EVERY:
-            asyncio.get_running_loop().call_later(_WRITE_EVERY, self._wake)
+        monotonic, every = self._clock.monotonic(), max(_WRITE_EVERY, self._store.draining / _WRITES)
+        if not urgent and monotonic - self._written_at < every:
+            asyncio.get_running_loop().call_later(every, self._wake)
             return
         self._written_at = monotonic
         body = {"metadata": {"resourceVersion": scene.drain.resource_version}, "status": replacing(before, wanted)}

@@ -13,7 +13,7 @@ import structlog
 from pydantic import ValidationError
 
 from rescheduler.api import names
-from rescheduler.api.drains import NodeDrain
+from rescheduler.api.drains import NodeDrain, Phase
 from rescheduler.api.policies import Policy
 from rescheduler.api.pools import NamespacePool
 from rescheduler.core import facts, namespaces, pool_budgets, proofs, sightings, worlds
@@ -213,6 +213,11 @@ class Store:
     def drains(self) -> Mapping[str, NodeDrain]:
         """NodeDrains by name."""
         return self._drains
+
+    @property
+    def draining(self) -> int:
+        """How many of them move pods."""
+        return sum(drain.status.phase is Phase.DRAINING for drain in self._drains.values())
 
     def drain(self, name: str) -> NodeDrain | None:
         """One NodeDrain; None where it is not there."""
