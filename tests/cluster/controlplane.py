@@ -34,6 +34,7 @@ _OPEN_LIMITS = {"kube-api-qps": "5000", "kube-api-burst": "10000"}
 
 
 _TRIES = 3  # to find free ports
+_PORTS = range(20000, 30000)
 _AT_ONCE = 200  # objects of one `kubectl apply`, which has its time limit
 
 
@@ -47,10 +48,15 @@ def _starting() -> Path:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody has now; no connection is given it meanwhile, for it is below those that the kernel hands out."""
+    while True:
+        port = _PORTS.start + secrets.randbelow(len(_PORTS))
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return port
 
 
 class ControlPlane:
@@ -83,6 +89,7 @@ class ControlPlane:
         name: str | None = None,
         workdir: Path | None = None,
         node_monitor_grace_period: str = "12s",
+        lease_seconds: int | None = None,
         audit: bool = False,
         bodies_of: str = "",
         extra_args: Mapping[str, Mapping[str, str]] | None = None,
@@ -91,7 +98,8 @@ class ControlPlane:
     ) -> "ControlPlane":
         """Start one and wait until it is ready. Raises ControlPlaneError, having cleaned up.
 
-        It ends with this process, however that ends, unless `keep`. `bodies_of`: a user whose writes are audited with
+        It ends with this process, however that ends, unless `keep`. `lease_seconds`: of nodes; a quarter of it after
+        the last time they are renewed. `bodies_of`: a user whose writes are audited with
         what they said and what came of them.
         """
         binaries.ensure()
@@ -102,7 +110,7 @@ class ControlPlane:
         grace = _seconds(node_monitor_grace_period)
         # KWOK renews a Lease after a quarter of its duration: three times within the grace period, or a busy
         # machine makes healthy nodes Unknown.
-        plane._lease_seconds = max(4, min(40, int(grace * 4 / 3)))
+        plane._lease_seconds = lease_seconds or max(4, min(40, int(grace * 4 / 3)))
         # Without an election to lose they outlive an API server that is away: nobody would start them again.
         common = {"bind-address": "127.0.0.1", "leader-elect": "false"}
         arguments = {
@@ -378,7 +386,7 @@ class ControlPlane:
         own_kwok: bool = False,
         rack: str | None = None,
     ) -> list[str]:
-        """Add simulated nodes and wait until they are Ready.
+        """Add simulated nodes and wait until they are Ready, and the scheduler may use them.
 
         With `own_kwok` each has a KWOK process of its own; those of a `rack` share one; others the main one.
         """
@@ -396,10 +404,14 @@ class ControlPlane:
         return names
 
     def _ready_nodes(self) -> set[str]:
-        """Names of the nodes that are Ready; `kubectl wait` takes them one after another."""
-        path = '{range .items[*]}{.metadata.name}{"="}{.status.conditions[?(@.type=="Ready")].status}{"\\n"}{end}'
-        rows = self.kubectl("get", "nodes", "-o", f"jsonpath={path}").split()
-        return {row.removesuffix("=True") for row in rows if row.endswith("=True")}
+        """Names of the nodes that are Ready, and not tainted any more for having been otherwise.
+
+        `kubectl wait` takes them one after another.
+        """
+        path = '{range .items[*]}{.metadata.name}{"="}{.status.conditions[?(@.type=="Ready")].status}{"="}'
+        path += '{.spec.taints[?(@.key=="node.kubernetes.io/not-ready")].effect}{"\\n"}{end}'
+        rows = (row.split("=") for row in self.kubectl("get", "nodes", "-o", f"jsonpath={path}").splitlines())
+        return {name for name, status, taint in rows if status == "True" and not taint}
 
     def _rack(self, name: str) -> None:
         running = self._racks.get(name)

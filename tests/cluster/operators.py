@@ -27,7 +27,7 @@ def install(plane: ControlPlane) -> Path:
     Its Deployment is left out: the simulated nodes would pretend to run it.
     """
     plane.kubectl("apply", "--server-side", "-f", str(ROOT / "manifests" / "crds"))
-    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
     documents: list[Any] = list(yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()))
     plane.apply(*(document for document in documents if document["kind"] not in _NOT_FOR_SIMULATION))
     return plane.identity_kubeconfig(NAMESPACE, "rescheduler")

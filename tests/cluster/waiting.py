@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], what: str | Callable[[], str], *, seconds: float = 60, every: float = 0.1) -> T:
+def until(condition: Callable[[], T], what: str | Callable[[], str], *, seconds: float = 90, every: float = 0.1) -> T:
     """The first truthy answer of `condition`.
 
     Raises TimeoutError that says what was waited for (asked only then, where it is a function).

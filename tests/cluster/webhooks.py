@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from cluster.controlplane import ControlPlane
+from cluster.waiting import until
 
 Denial = tuple[int, str]
 """HTTP code and message."""
@@ -17,7 +18,10 @@ Denial = tuple[int, str]
 
 @contextmanager
 def evictions(plane: ControlPlane, namespace: str, judge: Callable[[str], Denial | None]) -> Iterator[list[str]]:
-    """Ask `judge` (the pod's name) about each eviction in the namespace; yields the names asked about, in order."""
+    """Ask `judge` (the pod's name) about each eviction in the namespace; yields the names asked about, in order.
+
+    A pod must be there: by a dry run of its eviction it is seen that the API server asks.
+    """
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -46,12 +50,22 @@ def evictions(plane: ControlPlane, namespace: str, judge: Callable[[str], Denial
     thread.start()
     try:
         plane.apply(_configuration(plane, namespace, server.server_port))
+        pod = plane.get("pods", "-n", namespace)["items"][0]["metadata"]["name"]
+        until(lambda: _try(plane, namespace, pod) and asked, "the webhook to be asked")
+        asked.clear()
         yield asked
     finally:
         plane.kubectl("delete", "validatingwebhookconfiguration", namespace, "--ignore-not-found")
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _try(plane: ControlPlane, namespace: str, pod: str) -> str:
+    """What the API server says to an eviction that is none."""
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}
+    path = f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction?dryRun=All"
+    return plane.kubectl("create", "--raw", path, "-f", "-", input=json.dumps(body), check=False)
 
 
 def _configuration(plane: ControlPlane, namespace: str, port: int) -> dict[str, Any]:
