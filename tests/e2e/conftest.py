@@ -22,7 +22,8 @@ _COUNT = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[ControlPlane]:
-    with ControlPlane.start(audit=True) as plane:
+    quick = {"kube-controller-manager": {"horizontal-pod-autoscaler-sync-period": "2s"}}
+    with ControlPlane.start(audit=True, extra_args=quick) as plane:
         yield plane
 
 
@@ -152,10 +153,29 @@ class Site:
         word = "rescheduler.dev/maintenance" + ("-" if value is None else f"={value}")
         self.plane.kubectl("annotate", "--overwrite", "node", node, word)
 
+    def serve(self, node: str) -> None:
+        """Have its pods be Ready by hand, where their template says that none ever is: their replacements are not."""
+        until(lambda: all(p["status"]["phase"] == "Running" for p in self.observer.pods(self.name)), "the pods to run")
+        for pod in self.observer.pods(self.name, node=node):
+            serving = [{"type": "Ready", "status": "True", "lastTransitionTime": pod["metadata"]["creationTimestamp"]}]
+            body, name = json.dumps({"status": {"conditions": serving}}), pod["metadata"]["name"]
+            self.plane.kubectl("patch", "pod", name, "-n", self.name, "--subresource=status", "-p", body)
+
+    def says(self, node: str, *reasons: str) -> None:
+        """Wait for Events on a node: they are written beside the work."""
+        until(
+            lambda: set(reasons) <= {e["reason"] for e in self.observer.events("Node", node)},
+            f"the Events {reasons} on {node}",
+        )
+
+    def untainted(self, node: str) -> None:
+        """Wait until it has no taint; the node controller takes that of the cordon off a moment after the cordon."""
+        until(lambda: "taints" not in self.observer.node(node)["spec"], f"{node} to have no taint")
+
     def patch(self, kind: str, name: str, body: dict[str, Any], *more: str) -> None:
         self.plane.kubectl("patch", kind, name, "--type=merge", "-p", json.dumps(body), *more)
 
-    def phase(self, node: str, *wanted: str | None, seconds: float = 60) -> None:
+    def phase(self, node: str, *wanted: str | None, seconds: float = 90) -> None:
         until(
             lambda: self.observer.phase(node) in wanted,
             lambda: f"{node} to be {wanted} ({json.dumps(self.observer.drain(node))[:3000]})",
@@ -181,7 +201,7 @@ def site(
     yield place
     for node in place.made:
         control_plane.kubectl("annotate", "node", node, "rescheduler.dev/maintenance-", check=False)
-    control_plane.kubectl("delete", "namespace", place.name, "--wait=false")
+    control_plane.kubectl("delete", "namespace", place.name, "--ignore-not-found", "--wait=false")
     force = ("--force", "--grace-period=0", "--wait=false")  # a finalizer that a failed test left holds up nobody
     control_plane.kubectl("delete", "pods", "--all", "-n", place.name, *force, check=False)
     if place.made:
@@ -251,14 +271,13 @@ class Pooled:
         return seen
 
     def marked(self, node: str, label: str | None, *taints: str) -> None:
-        until(lambda: self.mark(node) == (label, list(taints)), f"{node} to be marked {label} {taints}", seconds=60)
+        until(lambda: self.mark(node) == (label, list(taints)), f"{node} to be marked {label} {taints}")
 
     def says(self, type_: str, status: str, reason: str, name: str | None = None) -> str:
         """Wait for a condition; its message."""
         until(
             lambda: self.condition(type_, name)[:2] == (status, reason),
-            f"{type_} {status} {reason} ({self.status(name)})",
-            seconds=60,
+            lambda: f"{type_} {status} {reason} ({self.status(name)})",
         )
         return self.condition(type_, name)[2]
 

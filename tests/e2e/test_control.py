@@ -35,11 +35,12 @@ def test_a_gate_holds_until_somebody_else_opens_it(site: Site) -> None:
 
 def test_at_the_timeout_pods_are_deleted_within_their_grace(site: Site) -> None:
     node, other = site.nodes(2)
-    site.policy(drain={"replacement": "Never", "timeout": "25s", "onTimeout": "Delete"})
+    site.policy(drain={"replacement": "Never"})
     web = workloads.deployment("web", 2, site.name, grace=4, **site.here())
     site.on_first(node, [other], web, workloads.budget("web", site.name, **STUCK))
     site.annotate(node)
     until(lambda: site.classes(node) == {"BudgetMisconfigured"}, "the blocker")
+    site.patch("rsp", site.name, {"spec": {"drain": {"timeout": "12s", "onTimeout": "Delete"}}})
     site.phase(node, "Drained")
     deletes = [call for call in site.calls() if call["verb"] == "delete"]
     assert len(deletes) == 2
@@ -51,12 +52,13 @@ def test_at_the_timeout_the_drain_is_cancelled_and_does_not_start_again(site: Si
     site.policy(drain={"replacement": "Never", "timeout": "6s", "onTimeout": "Cancel"})
     site.deploy(workloads.deployment("web", 1, site.name, **site.here()), workloads.budget("web", site.name, **STUCK))
     site.annotate(node)
-    site.phase(node, "Draining")
+    cancelled = "rescheduler.dev/cancelled"
+    until(lambda: cancelled in site.observer.node(node)["metadata"].get("annotations", {}), "the drain to be cancelled")
     site.gone(node)
     found = site.observer.node(node)
     assert not found["spec"].get("unschedulable")
-    assert json.loads(found["metadata"]["annotations"]["rescheduler.dev/cancelled"]) == {"Maintenance": "test"}
-    assert "TimedOut" in {event["reason"] for event in site.observer.events("Node", node)}
+    assert json.loads(found["metadata"]["annotations"][cancelled]) == {"Maintenance": "test"}
+    site.says(node, "Cordoned", "TimedOut")
     assert len(site.left(node)) == 1
 
 

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from cluster import workloads
+from cluster.floors import ready
 from cluster.waiting import until
 from e2e.conftest import Site
 
@@ -18,11 +19,11 @@ def test_a_node_that_dies_while_it_is_drained_goes_on_as_a_failed_one_and_is_kep
     site: Site,
 ) -> None:
     """One NodeDrain for all: what a budget held is replaced, and the last request alone gives the node back."""
-    node, _ = site.nodes(2, own_kwok=True)
+    node, other = site.nodes(2, own_kwok=True)
     site.policy(drain={"replacement": "Never"})
     site.on_first(
         node,
-        [_],
+        [other],
         workloads.deployment("web", 2, site.name, **site.here()),
         workloads.budget("web", site.name, maxUnavailable=0),
     )
@@ -31,7 +32,7 @@ def test_a_node_that_dies_while_it_is_drained_goes_on_as_a_failed_one_and_is_kep
     begun = (site.observer.drain(node) or {})["status"]["startedAt"]
     site.plane.fail_node(node)
     until(lambda: asked(site, node) == ["Maintenance", "Failure"], "its failure to be a request too", seconds=90)
-    until(lambda: site.observer.ready(site.name, "web") == 2, "the replacements")
+    until(lambda: sum(map(ready, site.observer.pods(site.name, node=other))) == 2, "the replacements")
     until(lambda: "Maintenance, Failure" in site.plane.kubectl("get", "nd", node), "both reasons in the table")
     assert site.observer.phase(node) != "Drained"  # what is Terminating there may still run
     site.plane.recover_node(node)
@@ -88,8 +89,12 @@ def test_what_others_put_on_the_node_meanwhile_stays(site: Site) -> None:
     site.plane.kubectl("annotate", "node", node, "theirs=x")
     site.annotate(node, None)
     site.gone(node)
+
+    def taints() -> list[str]:
+        return [taint["key"] for taint in site.observer.node(node)["spec"].get("taints", [])]
+
+    until(lambda: taints() == ["theirs"], "the taint of the cordon to go, and no other")
     after = site.observer.node(node)
-    assert [t["key"] for t in after["spec"]["taints"]] == ["theirs"]
     assert after["metadata"]["labels"] == {**before["metadata"]["labels"], "theirs": "x"}
     assert after["metadata"]["annotations"] == {**before["metadata"]["annotations"], "theirs": "x"}
     assert "unschedulable" not in after["spec"]
