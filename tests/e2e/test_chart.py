@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -77,8 +78,13 @@ def test_helm_install_gives_all_that_is_needed(plane: ControlPlane) -> None:
         "matchExpressions": [{"key": "node-role.kubernetes.io/control-plane", "operator": "DoesNotExist"}]
     }
     assert policy["spec"]["maintenance"]["enabled"]
-    for admission in plane.get("validatingadmissionpolicies")["items"]:
-        assert not admission["status"].get("typeChecking", {}).get("expressionWarnings")
+
+    def checked() -> list[dict[str, Any]]:
+        policies = plane.get("validatingadmissionpolicies")["items"]
+        return policies if all("typeChecking" in policy.get("status", {}) for policy in policies) else []
+
+    for admission in until(checked, "all policies to be type checked"):
+        assert not admission["status"]["typeChecking"].get("expressionWarnings"), admission["metadata"]["name"]
 
 
 def test_a_users_edit_of_the_default_policy_survives_an_upgrade(plane: ControlPlane) -> None:

@@ -16,15 +16,14 @@ def test_a_dead_node_is_left_and_restored_when_it_is_back(site: Site) -> None:
     )
     dead = next(p["spec"]["nodeName"] for p in site.observer.pods(site.name) if p["metadata"]["name"].startswith("db"))
     site.plane.fail_node(dead)
-    until(lambda: site.observer.drain(dead), "the NodeDrain")
+    until(lambda: site.classes(dead) == {"WaitingForProof"}, "the others to be named")
     until(lambda: site.observer.ready(site.name, "web") == 6, "all replacements")
     drain = site.observer.drain(dead)
     assert drain is not None
     assert [r["reason"] for r in drain["spec"]["requests"]] == ["Failure"]
     assert "Ready is Unknown" in drain["spec"]["requests"][0]["message"]
     assert site.observer.node(dead)["spec"]["unschedulable"]
-    classes = {b["class"] for b in drain["status"]["blockers"]}
-    assert classes == {"WaitingForProof"}
+    assert site.classes(dead) == {"WaitingForProof"}
     waiting = [p for p in site.observer.pods(site.name, node=dead) if p["metadata"]["name"].startswith("db")]
     assert waiting
     assert all("deletionTimestamp" not in pod["metadata"] for pod in waiting)
@@ -52,13 +51,11 @@ def test_a_living_node_that_says_it_is_ill_is_drained_within_its_budgets(site: S
 def test_many_unhealthy_nodes_are_a_storm_and_nothing_starts(site: Site) -> None:
     nodes = site.nodes(4)
     site.policy(failure={"maxUnhealthy": 1})
-    for node in nodes[:3]:
-        site.plane.kubectl("annotate", "node", node, "cluster/not-ready=true")
+    site.plane.kubectl("annotate", "node", *nodes[:3], "cluster/not-ready=true")
     until(lambda: all(site.observer.progressing(n) == "Storm" for n in nodes[1:3]), "the brake")
     for node in nodes[1:3]:
         assert "unschedulable" not in site.observer.node(node)["spec"]
-    for node in nodes[:3]:
-        site.plane.kubectl("annotate", "node", node, "cluster/not-ready-")
+    site.plane.kubectl("annotate", "node", *nodes[:3], "cluster/not-ready-")
     for node in nodes[:3]:
         site.gone(node)
 

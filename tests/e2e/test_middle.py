@@ -65,7 +65,7 @@ def test_scaled_in_the_middle_it_comes_to_what_is_wanted(site: Site, replicas: i
     site.plane.kubectl("uncordon", *others)
     site.phase(first, "Drained")
     until(lambda: site.observer.ready(site.name, "web") == replicas, "the pods to be Ready")
-    assert len(site.observer.pods(site.name)) == replicas
+    until(lambda: len(site.observer.pods(site.name)) == replicas, "the others to be gone")
     assert not site.released()
 
 
@@ -196,8 +196,8 @@ def test_a_pod_that_lands_after_the_first_list_leaves_too(site: Site) -> None:
     site.annotate(node)
     until(lambda: site.observer.node(node)["spec"].get("unschedulable"), "the cordon")
     site.plane.apply(workloads.bare_pod("late", site.name, nodeName=node))
+    until(lambda: not site.left(node), "it to leave")
     site.phase(node, "Drained")
-    assert not site.left(node)
     site.plane.apply(workloads.bare_pod("later", site.name, nodeName=node))
     until(lambda: not site.left(node), "that one to leave too")
     site.phase(node, "Drained")

@@ -128,7 +128,7 @@ def test_a_plan_for_all_nodes_says_which_cannot_be_drained(reader: Path, laid: s
 def test_the_live_policy_that_wins_decides(bare: ControlPlane, reader: Path, laid: str) -> None:
     """The last test of this control plane: it is not bare any more."""
     bare.kubectl("apply", "-f", str(CRDS))
-    bare.kubectl("wait", "--for=condition=Established", "crd/reschedulepolicies.rescheduler.dev")
+    bare.kubectl("wait", "--for=condition=Established", "crd", "--all")
     until(lambda: planned(reader, laid)[1]["policy"] is None, "the plan to go on by the defaults")
     bare.apply(workloads.policy("lenient", drain={"unmanaged": "Evict", "replacement": "Never"}))
     bare.apply(workloads.pool("quiet", namespaces=["plan"], nodeSelector={"matchLabels": {"quiet": "yes"}}))

@@ -75,7 +75,12 @@ def test_a_pool_that_is_deleted_in_the_middle_of_a_move_gives_its_pods_back(pool
     site, space = pooled.site, pooled.site.name
     site.policy()
     (home,), (away,) = pooled.nodes(1), pooled.nodes(1, role="other")
-    site.on_first(away, [home], workloads.deployment("web", 2, space, annotations=SLOW, **site.here()))
+    site.plane.kubectl("cordon", home)
+    never = {"cluster/never-ready": "true"}  # or its replacement might be faster than we
+    site.plane.apply(workloads.deployment("web", 2, space, annotations=never, **site.here()))
+    until(lambda: len(site.left(away)) == 2, "the pods")
+    site.serve(away)
+    site.plane.kubectl("uncordon", home)
     before = site.uids()
     with floors(site.observer, space, "web") as lowest:
         pooled.pool(existingPods="Move")

@@ -46,7 +46,7 @@ def test_pods_move_from_a_full_node_to_an_empty_one_and_none_is_missed(site: Sit
         found = shares(site, apps)
         return sum(found.values()) == 100 and max(found.values()) <= 60
 
-    until(even, "the nodes to be even", seconds=60)
+    until(even, "the nodes to be even")
     assert lowest == {app.name: len(app.nodes) for app in apps}
     assert len(before - {p["metadata"]["uid"] for p in site.observer.pods(site.name)}) <= 2
     until(lambda: any(e["reason"] == "Rebalancing" for e in site.observer.events("Node", full)), "an Event of it")
@@ -64,5 +64,5 @@ def test_a_node_back_from_maintenance_is_filled_again(site: Site) -> None:
     site.annotate(first, None)
     site.gone(first)
     until(lambda: shares(site, apps)[first] >= 40, "the node to be filled", seconds=90)
-    assert all(site.observer.ready(site.name, app.name) == 1 for app in apps)
     until(lambda: not any(left_on(site.observer.node(n)) for n in site.made), "the nodes to be as they were")
+    until(lambda: all(site.observer.ready(site.name, app.name) == 1 for app in apps), "one pod of each to run")
