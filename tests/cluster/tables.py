@@ -62,7 +62,7 @@ class Table:
             self._post(_free(pod))
         names = {pod["metadata"]["name"] for pod in pods}
         what = f"{len(names)} pods to be placed or refused"
-        return until(lambda: self._decided(names), what, seconds=60, every=0.05) if names else {}
+        return until(lambda: self._decided(names), what, every=0.05) if names else {}
 
     def _decided(self, names: set[str]) -> dict[str, str]:
         """What became of each, once the scheduler has looked at all that it knows; nothing before."""
