@@ -60,7 +60,7 @@ class Operator:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log)
         if ready:
-            until(lambda: not self.running or self.probe("readyz") == 200, "the operator to be ready", seconds=60)
+            until(lambda: not self.running or self.probe("readyz") == 200, "the operator to be ready")
             if not self.running:
                 raise ControlPlaneError(f"the operator ended:\n{self.tail()}")
         return self

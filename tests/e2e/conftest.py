@@ -199,15 +199,15 @@ def site(
     place = Site(control_plane, observer, f"t{next(_COUNT)}{worker}")
     control_plane.apply(workloads.namespace(place.name))
     yield place
-    for node in place.made:
-        control_plane.kubectl("annotate", "node", node, "rescheduler.dev/maintenance-", check=False)
+    if place.made:
+        control_plane.kubectl("annotate", "node", *place.made, "rescheduler.dev/maintenance-", check=False)
     control_plane.kubectl("delete", "namespace", place.name, "--ignore-not-found", "--wait=false")
     force = ("--force", "--grace-period=0", "--wait=false")  # a finalizer that a failed test left holds up nobody
     control_plane.kubectl("delete", "pods", "--all", "-n", place.name, *force, check=False)
     if place.made:
         control_plane.kubectl("delete", "node", *place.made, "--ignore-not-found")
-        control_plane.kubectl("delete", "nodedrain", *place.made, "--ignore-not-found", "--wait=false")
-    control_plane.kubectl("delete", "rsp", place.name, "--ignore-not-found")
+    drains = [f"nd/{node}" for node in place.made]
+    control_plane.kubectl("delete", *drains, f"rsp/{place.name}", "--ignore-not-found", "--wait=false")
     assert operator.running, operator.tail(40)
 
 
