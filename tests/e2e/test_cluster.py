@@ -140,7 +140,10 @@ def test_a_failed_start_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_owner_that_dies_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     workdir = tmp_path / "owned"
-    code = "import pathlib, sys, time; from cluster import ControlPlane\nwith ControlPlane.start(workdir=pathlib.Path(sys.argv[1])): print('up', flush=True); time.sleep(600)"
+    # Ctrl-C is ignored by what is started in the background of a shell, as all of these tests may be.
+    code = "import pathlib, signal, sys, time; from cluster import ControlPlane\n"
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "with ControlPlane.start(workdir=pathlib.Path(sys.argv[1])): print('up', flush=True); time.sleep(600)"
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
     with subprocess.Popen(
         [sys.executable, "-c", code, str(workdir)],

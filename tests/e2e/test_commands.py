@@ -22,7 +22,10 @@ class Following:
 
     def __init__(self, kubeconfig: Path, folder: Path, *arguments: str) -> None:
         self._out, self._err = folder / "out", folder / "err"
-        command = [sys.executable, "-c", "from rescheduler.cli.plugin import main; main()", "drain", *arguments]
+        # Ctrl-C is ignored by what is started in the background of a shell, as all of these tests may be.
+        code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        code += "from rescheduler.cli.plugin import main; main()"
+        command = [sys.executable, "-c", code, "drain", *arguments]
         environment = os.environ | {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": "operator"}
         with self._out.open("w") as out, self._err.open("w") as err:
             self._process = subprocess.Popen(command, env=environment, stdout=out, stderr=err)
