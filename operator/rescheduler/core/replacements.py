@@ -15,6 +15,7 @@ from rescheduler.api import names
 from rescheduler.api.drains import Blocker, BlockerClass
 from rescheduler.api.policies import Drain, NoRoom, Replacement
 from rescheduler.core.budgets import Budget
+from rescheduler.core.moves import Move
 from rescheduler.core.pods import Pod
 from rescheduler.core.workloads import ReplicaSet, Workload
 
@@ -130,7 +131,7 @@ def _choose(pod: Pod, workload: Workload | None, setting: Setting) -> Choice:
     if pod.deleting:
         return Choice(Way.WAIT)
     if pod.move and not pod.released:
-        return Choice(Way.SETTLE if pod.owner else Way.WAIT)
+        return _settle(pod, pod.move, workload)
     if pod.released and pod.move and workload:
         return _released(pod, workload, setting)
     if reason := ineligible(pod, workload, setting):
@@ -146,12 +147,24 @@ def _plain(reason: str, setting: Setting) -> Choice:
     return Choice(Way.PLAIN, reason)
 
 
+def _settle(pod: Pod, move: Move, workload: Workload | None) -> Choice:
+    """Once its ReplicaSet has it again, and none too many: until then the deletion cost alone says which is to go."""
+    found = workload.replica_set(move.replica_set_uid) if workload else None
+    if pod.owner is None:
+        return Choice(Way.WAIT)
+    if workload and found:
+        coming = any(p.move and p.move.cause == move.cause for p in workload.released)
+        if coming or len(workload.own(found)) > found.replicas:
+            return Choice(Way.WAIT)
+    return Choice(Way.SETTLE)
+
+
 def give_back(pod: Pod, workload: Workload | None, now: datetime) -> Choice:
     """What becomes of a released pod whose drain may not go on; DELETE and EVICT are for a drain that ends."""
     if pod.deleting or pod.move is None:
         return Choice(Way.WAIT)
     if not pod.released:
-        return Choice(Way.SETTLE if pod.owner else Way.WAIT)
+        return _settle(pod, pod.move, workload)
     if workload is None:
         return Choice(Way.WAIT)
     if _switched_off(pod, workload):

@@ -288,6 +288,18 @@ def test_given_back_and_owned_again_the_last_traces_come_off() -> None:
     assert give_back(back, workload(back), NOW).way is Way.SETTLE
 
 
+def test_the_deletion_cost_stays_until_the_replica_set_has_none_too_many_and_none_is_to_come_back() -> None:
+    """It removes one of those that are equal to it, and of a node with several rather those."""
+    move = pod("x", released=True).move
+    first, second = (replace(pod(name), move=move) for name in ("p1", "p2"))
+    new = [pod(f"new{number}") for number in range(3)]
+    for crowd in (workload(first, second, *new), workload(first, pod("p2", released=True), *new[:2])):
+        assert choose(first, crowd, setting()).way is Way.WAIT
+        assert give_back(first, crowd, NOW).way is Way.WAIT
+    going = workload(first, second, new[0], *(replace(each, deleting=NOW) for each in new[1:]))
+    assert give_back(first, going, NOW).way is Way.SETTLE
+
+
 @given(
     replicas=st.integers(1, 6),
     own=st.lists(st.booleans(), max_size=6),
