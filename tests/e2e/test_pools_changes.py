@@ -182,7 +182,6 @@ def test_no_room_in_its_pool_holds_a_drain_until_an_autoscaler_adds_a_node_to_it
         (added,) = site.plane.add_nodes(1, prefix=f"{space}-added", labels=labels)
         site.made.append(added)
         pooled.marked(added, name, name)
-        site.plane.kubectl("annotate", "nd", first, "touched=yes")  # it is looked at within 10 s, or at once
         site.phase(first, "Drained", seconds=120)
     assert lowest["web"] == 1
     pooled.settled(3, second, added)
