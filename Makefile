@@ -10,9 +10,10 @@ IMAGE ?= ghcr.io/rescheduler-dev/rescheduler:0.1.0
 demo: $(VENV)/ready
 	@$(RUN) -m cluster.demo $(if $(KEEP),--keep)
 
-# In the order of testpaths: the files with few and long tests come first, and small ones fill what is left.
+# In the order of collection: the files with few and long tests come first, and small ones fill what is left. Tests on
+# a control plane mostly wait: two processes for each of two cores.
 test: $(VENV)/ready binaries
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 test-crash: $(VENV)/ready binaries
 	CRASH_AT_EVERY_WRITE=1 $(BIN)/pytest tests/e2e/test_crash.py

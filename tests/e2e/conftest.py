@@ -18,6 +18,12 @@ from rescheduler.api.names import NODE_POOL, POOL, WAITING_TAINT
 
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:rescheduler"
 _COUNT = itertools.count(1)
+_LONG = ("test_suspicions", "test_crash", "test_process", "test_proofs", "test_pools_changes")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take longest are first: begun last, they would keep one process busy while the others are done."""
+    items.sort(key=lambda item: item.path.stem not in _LONG)
 
 
 @pytest.fixture(scope="session")
