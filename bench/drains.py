@@ -54,12 +54,9 @@ class Drains:
 
     def _requests(self, since: float, pods: int) -> dict[str, float]:
         """The operator's requests for each pod, from the annotation to Drained."""
-        mine = [
-            event["objectRef"]["resource"]
-            for event in audit(self._plane)
-            if stamp(event["requestReceivedTimestamp"]) >= since
-            and event.get("objectRef", {}).get("resource") != "leases"
-        ]
+        asked = [e for e in audit(self._plane) if stamp(e["requestReceivedTimestamp"]) >= since]
+        about = [event.get("objectRef", {}).get("resource", "") for event in asked]  # some are about no object
+        mine = [resource for resource in about if resource != "leases"]
         return {"on pods": mine.count("pods") / pods, "in all but Leases": len(mine) / pods}
 
     def ours(self, names: list[str], _: str) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from cluster import binaries
-from cluster.controlplane import ControlPlane, ControlPlaneError
+from cluster.clients import ControlPlaneError
+from cluster.controlplane import ControlPlane
 
 
 def place(name: str) -> Path:

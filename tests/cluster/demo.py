@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster import ControlPlane, binaries, workloads
-from cluster.controlplane import ControlPlaneError
+from cluster.clients import ControlPlaneError
 from cluster.observer import Observer
 from cluster.operators import Operator, install
 

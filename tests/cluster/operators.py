@@ -12,7 +12,9 @@ from typing import Any
 import yaml
 
 from cluster import binaries
-from cluster.controlplane import ControlPlane, ControlPlaneError, free_port
+from cluster.clients import ControlPlaneError
+from cluster.controlplane import ControlPlane
+from cluster.processes import free_port
 from cluster.waiting import until
 
 ROOT = Path(__file__).parents[2]

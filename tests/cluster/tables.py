@@ -9,7 +9,8 @@ from pathlib import Path
 
 import requests
 
-from cluster.controlplane import ControlPlane, ControlPlaneError
+from cluster.clients import ControlPlaneError
+from cluster.controlplane import ControlPlane
 from cluster.puzzles import PRIORITIES, SPACES, Object, Puzzle
 from cluster.waiting import until
 

@@ -73,7 +73,7 @@ def create(
         if len(app.nodes) > 1:
             objects.append(workloads.budget(app.name, space, maxUnavailable=1))
     total = sum(len(app.nodes) for app in apps)
-    with plane.asleep("kube-scheduler"):
+    with plane.paused("kube-scheduler"):
         plane.apply(*objects)
         until(lambda: len(observer.pods(space)) == total, f"{total} pods of {space}", seconds=120, every=0.5)
         _bind(plane, observer, space, apps)

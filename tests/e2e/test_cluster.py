@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from cluster import ControlPlane, workloads
-from cluster.controlplane import ControlPlaneError
+from cluster.clients import ControlPlaneError
 from cluster.waiting import until
 
 TESTS = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cluster import ControlPlane
-from cluster.controlplane import ControlPlaneError
+from cluster.clients import ControlPlaneError
 from cluster.operators import ROOT
 from rescheduler.api.policies import ReschedulePolicySpec
 from rescheduler.api.scalars import dump

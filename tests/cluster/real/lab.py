@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from cluster import ControlPlane
-from cluster.controlplane import ControlPlaneError
+from cluster.clients import ControlPlaneError
 from cluster.real import images
 from cluster.waiting import until
 
