@@ -134,27 +134,41 @@ class Departures:
     """Watches pods go: when each of those here at the start was gone, in seconds from then."""
 
     def __init__(self, plane: ControlPlane, space: str) -> None:
-        url, self._session = f"{plane.server}/api/v1/namespaces/{space}/pods", session(plane)
-        first = self._session.get(url, headers={"Accept": _METADATA.format("List")}, timeout=30).json()
-        self._left = {item["metadata"]["uid"] for item in first["items"]}
+        self._url, self._session = f"{plane.server}/api/v1/namespaces/{space}/pods", session(plane)
+        self._left, version = self._list()
         self.total, self.gone = len(self._left), list[float]()
-        self._query = {"watch": "1", "resourceVersion": first["metadata"]["resourceVersion"], "timeoutSeconds": "600"}
-        self._url, self._done = url, threading.Event()
+        self._done = threading.Event()
         self.began = time.monotonic()
-        threading.Thread(target=self._follow, daemon=True).start()
+        threading.Thread(target=self._follow, args=(version,), daemon=True).start()
 
-    def _follow(self) -> None:
-        accept = {"Accept": _METADATA.format("")}
-        with self._session.get(self._url, params=self._query, headers=accept, stream=True, timeout=600) as answer:
+    def _list(self) -> tuple[set[str], str]:
+        """UIDs of those that are there, and the version to watch from."""
+        found = self._session.get(self._url, headers={"Accept": _METADATA.format("List")}, timeout=30).json()
+        return {item["metadata"]["uid"] for item in found["items"]}, found["metadata"]["resourceVersion"]
+
+    def _follow(self, version: str) -> None:
+        while self._left:
+            self._watch(version)
+            # The server ends a watch that does not keep up with it: what went meanwhile the next list tells.
+            there, version = self._list()
+            for uid in self._left - there:
+                self._leaves(uid)
+        self._done.set()
+
+    def _watch(self, version: str) -> None:
+        query, accept = {"watch": "1", "resourceVersion": version}, {"Accept": _METADATA.format("")}
+        with self._session.get(self._url, params=query, headers=accept, stream=True, timeout=600) as answer:
             for line in answer.iter_lines():
                 event = json.loads(line)
-                uid = event["object"]["metadata"].get("uid")
-                if event["type"] == "DELETED" and uid in self._left:
-                    self._left.discard(uid)
-                    self.gone.append(time.monotonic() - self.began)
+                if event["type"] == "DELETED":
+                    self._leaves(event["object"]["metadata"]["uid"])
                 if not self._left:
-                    self._done.set()
                     return
+
+    def _leaves(self, uid: str) -> None:
+        if uid in self._left:
+            self._left.discard(uid)
+            self.gone.append(time.monotonic() - self.began)
 
     def wait(self, seconds: float = 400) -> float:
         """Seconds until the last was gone."""
