@@ -10,7 +10,7 @@ from rescheduler.core.facts import Node
 from rescheduler.core.holds import Held, Hold
 from rescheduler.engine.clock import Clock
 from rescheduler.kube import paths
-from rescheduler.kube.client import ApiError, Client, Json
+from rescheduler.kube.client import Client
 
 _EVERY = 10.0  # seconds between two questions about one node
 
@@ -35,17 +35,9 @@ class Claims:
 
     async def _machine(self, node: Node) -> str:
         behind = ownerships.machine(node)
-        raw = await self._read(paths.machine(behind.namespace, behind.name)) if behind else None
+        raw = await self._client.find(paths.machine(behind.namespace, behind.name)) if behind else None
         return ownerships.machine_owner(raw) if raw else ""
 
     async def _lease(self, node: Node) -> str:
-        raw = await self._read(f"{paths.leases(ownerships.MEDIK8S)}/node-{node.name}")
+        raw = await self._client.find(f"{paths.leases(ownerships.MEDIK8S)}/node-{node.name}")
         return ownerships.lease_owner(raw, self._clock.now()) if raw else ""
-
-    async def _read(self, path: str) -> Json | None:
-        try:
-            return await self._client.get(path)
-        except ApiError as error:
-            if error.code == 404:  # no such object, or no such kind in this cluster
-                return None
-            raise

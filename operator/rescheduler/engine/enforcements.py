@@ -10,7 +10,7 @@ from rescheduler.core import enforcements
 from rescheduler.core.enforcements import GROUP, Enforcement
 from rescheduler.engine.clock import Clock
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT, ApiError, Client, Json
+from rescheduler.kube.client import TRANSIENT, Client
 
 log = structlog.get_logger("rescheduler.enforcements")
 
@@ -49,13 +49,5 @@ class Enforcements:
     async def _read(self) -> Enforcement:
         served = {entry["name"] for entry in (await self._client.get(f"/apis/{GROUP}"))["resources"]}
         wanted = [(kind, name) for kind, name in self._wanted if kind in served]
-        found = await asyncio.gather(*(self._get(kind, name) for kind, name in wanted))
+        found = await asyncio.gather(*(self._client.find(paths.admission(kind, name)) for kind, name in wanted))
         return enforcements.judge(served, dict(zip(wanted, found, strict=True)))
-
-    async def _get(self, kind: str, name: str) -> Json | None:
-        try:
-            return await self._client.get(paths.admission(kind, name))
-        except ApiError as error:
-            if error.code == 404:
-                return None
-            raise

@@ -12,7 +12,7 @@ from rescheduler.core.pulses import LATE, SILENCE, Pulses
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.store import Store
 from rescheduler.kube import paths
-from rescheduler.kube.client import ApiError, Client
+from rescheduler.kube.client import Client
 from rescheduler.kube.reflectors import Mirror
 
 _TICK = 1.0  # seconds; silence is no event that could be awaited
@@ -109,12 +109,9 @@ class Heartbeats:
 
         A watch that lags behind must not condemn a node (k/k#85221); where there is no Lease, it says nothing.
         """
-        try:
-            raw = await self._client.get(f"{paths.leases(paths.NODE_LEASES)}/{node.name}")
-        except ApiError as error:
-            if error.code == 404:
-                return True
-            raise
+        raw = await self._client.find(f"{paths.leases(paths.NODE_LEASES)}/{node.name}")
+        if raw is None:
+            return True
         name = self._take(raw)
         self.look()
         silent = self._clock.monotonic() - self._pulses.last(name) >= _RENEWED

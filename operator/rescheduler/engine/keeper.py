@@ -61,13 +61,10 @@ class Keeper:
     async def live(self, name: str) -> Node | None:
         """The node read live: absent from memory may mean not seen yet."""
         asked = self._clock.monotonic()
-        try:
-            return self._take_in(await self._client.get(paths.node(name)), asked)
-        except ApiError as error:
-            if error.code == 404:
-                self._told = (asked, None)
-                return None
-            raise
+        if raw := await self._client.find(paths.node(name)):
+            return self._take_in(raw, asked)
+        self._told = (asked, None)
+        return None
 
     async def recent(self, name: str) -> Node | None:
         """The node as the server told it a moment ago, be it in answer to a write, where there is no news since; else

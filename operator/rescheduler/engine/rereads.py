@@ -12,9 +12,10 @@ def is_outdated(error: Exception) -> bool:
 async def reread(client: Client, store: Store, kind: Kind, path: str) -> None:
     """Take the object in as it is, and forget it where it is gone; an API server that is away is asked another time."""
     try:
-        store.put(kind, await client.get(path))
-    except ApiError as error:
-        if error.code == 404:
-            store.drop(kind, path.rpartition("/")[2])
+        found = await client.find(path)
     except TRANSIENT:
         return
+    if found:
+        store.put(kind, found)
+    else:
+        store.drop(kind, path.rpartition("/")[2])

@@ -102,6 +102,15 @@ class Client:
         """Read one object, or a list in one piece."""
         return await self._send("GET", path, params=params)
 
+    async def find(self, path: str) -> Json | None:
+        """Read one object; None where there is none, or no such kind."""
+        try:
+            return await self.get(path)
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise
+
     async def list(self, path: str, **params: str | int) -> AsyncIterator[Json]:
         """Read a list page by page; every page as the server sent it, `metadata.resourceVersion` with it."""
         token = ""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT, ApiError, Client, Json
+from rescheduler.kube.client import TRANSIENT, Client, Json
 
 LEASE = "rescheduler"
 DURATION, RENEW_DEADLINE, RETRY = 15.0, 10.0, 2.0  # seconds
@@ -97,11 +97,8 @@ class Election:
         return True
 
     async def _read(self) -> Json:
-        try:
-            return await self._client.get(self._path)
-        except ApiError as error:
-            if error.code != 404:
-                raise
+        if found := await self._client.find(self._path):
+            return found
         body = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",

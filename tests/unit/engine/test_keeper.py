@@ -9,11 +9,9 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, NodeRecord
-from rescheduler.core.answers import Refusal
 from rescheduler.core.facts import Node
 from rescheduler.engine.keeper import RECENT, Keeper
 from rescheduler.engine.store import Kind, Store
-from rescheduler.kube.client import ApiError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -33,7 +31,7 @@ class World:
         self.now = NOW
         self.store = Store(lambda: self.now)
         clock = SimpleNamespace(now=lambda: self.now, monotonic=lambda: self.seconds)
-        client: Any = SimpleNamespace(get=self._get, patch=self._patch)
+        client: Any = SimpleNamespace(find=self._find, patch=self._patch)
         made: Any = Keeper
         self.keeper: Keeper = made("n", client, self.store, clock, SimpleNamespace(restored=lambda *_: None), None)
 
@@ -41,12 +39,10 @@ class World:
         meta = {"name": "n", "uid": "u", "resourceVersion": str(self.version)}
         return {"metadata": meta | {"annotations": {names.MAINTENANCE: "disk"}}, "status": self.status}
 
-    async def _get(self, path: str) -> dict[str, Any]:
+    async def _find(self, _path: str) -> dict[str, Any] | None:
         self.reads += 1
         await asyncio.sleep(0)
-        if not self.there:
-            raise ApiError("GET", path, Refusal(404))
-        return self.raw()
+        return self.raw() if self.there else None
 
     async def _patch(self, path: str, body: dict[str, Any], **_: Any) -> dict[str, Any]:
         self.version += 1

@@ -53,9 +53,9 @@ class World:
         del self.objects[kind, name]
         self.store.drop(_KINDS[kind], name)
 
-    async def get(self, path: str) -> Json:
+    async def find(self, path: str) -> Json | None:
         *_, kind, name = path.split("/")
-        return self.objects[kind, name]
+        return self.objects.get((kind, name))
 
     async def patch(self, path: str, body: Json) -> Json:
         kind, name = path.removesuffix("/status").split("/")[-2:]
