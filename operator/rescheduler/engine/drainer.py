@@ -44,7 +44,10 @@ _LOOK_AGAIN = 10.0  # seconds, where nothing happens: time alone changes some fa
 _TIMED = 1.0  # seconds, where pods have deadlines
 _SETTLE = 0.02  # seconds; a burst of pod events is one look
 _LONGEST_SETTLE = 0.5
-_SHARE = 10  # of the time, looks take at most one part in so many, over all drains: requests must not wait for them
+_SHARE, _MANY = 3, 10
+"""Looks take at most one part in so many of the time, over all drains: requests must not wait for them. The more there
+are the less, for the API server needs the machine too, and there is always one with something to send.
+"""
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0  # seconds
 
 
@@ -110,7 +113,9 @@ class Drainer:
                 await self._wake.wait()
         except TimeoutError:
             return
-        await asyncio.sleep(min(max(_SETTLE, self._cost * _SHARE * self._t.store.draining), _LONGEST_SETTLE))
+        busy = self._t.store.draining
+        share = min(_SHARE + busy - 1, _MANY)
+        await asyncio.sleep(min(max(_SETTLE, self._cost * share * busy), _LONGEST_SETTLE))
 
     def _close(self) -> None:
         self._t.store.promise(self.name, None)
