@@ -57,8 +57,9 @@ def _in_force(cluster: Cluster) -> bool:
         pod("bound", "out", tolerations=[tolerating("red")]),
         pod("exempt", "tools", tolerations=[EVERYTHING]),
         pod("changed", "red", nodeName="red1"),
+        pod("inside", "red"),
     )
-    return said.count("forbidden") == 3 and "pod/exempt created" in said
+    return said.count("forbidden") == 3 and all(f"pod/{name} created" in said for name in ("exempt", "inside"))
 
 
 @pytest.fixture(scope="module")
