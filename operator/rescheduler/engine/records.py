@@ -42,9 +42,8 @@ class Record:
         before = scene.drain.status
         if wanted == before:
             return
-        urgent = now or _gist(wanted) != _gist(before)
-        monotonic, every = self._clock.monotonic(), max(_WRITE_EVERY, self._store.draining / _WRITES)
-        if not urgent and monotonic - self._written_at < every:
+        urgent, monotonic = now or _gist(wanted) != _gist(before), self._clock.monotonic()
+        if not urgent and monotonic - self._written_at < (every := self._every()):
             asyncio.get_running_loop().call_later(every, self._wake)
             return
         self._written_at = monotonic
@@ -52,6 +51,10 @@ class Record:
         raw = await self._client.patch(f"{paths.drain(self._name)}/status", body)
         self._store.put(Kind.DRAIN, raw)
         self._announcer.changed(scene, before, wanted, pods.uids(), pods.owners())
+
+    def _every(self) -> float:
+        """Seconds between writes of mere progress; all drains are counted, so it is not asked with each look."""
+        return max(_WRITE_EVERY, self._store.draining / _WRITES)
 
     async def cancel(self, scene: reports.Scene) -> None:
         """Its time is up: delete it, and say so."""
