@@ -6,7 +6,7 @@ The same for the simulated cluster and for a real one, so that both are held to 
 import json
 from dataclasses import dataclass, field
 
-from invariants.objects import Json
+from invariants.objects import Json, released
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,13 @@ class Change:
         if self.place.resource != "nodes" or self.before is None or self.after is None:
             return False
         return bool(self.after["spec"].get("unschedulable")) and not self.before["spec"].get("unschedulable")
+
+    @property
+    def lets_go(self) -> bool:
+        """Whether it releases a pod."""
+        if self.place.resource != "pods" or self.before is None or self.after is None:
+            return False
+        return released(self.after) and not released(self.before)
 
     @property
     def ends(self) -> Json | None:
