@@ -35,15 +35,28 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request that writes; `verb`: create, update, patch, delete, evict."""
+    """One request that writes; `verb`: create, update, patch, delete, evict; `dry`: it only asks."""
 
     user: str
     verb: str
     place: Place
     body: Json = field(default_factory=dict)
+    dry: bool = False
 
     def __str__(self) -> str:
         return f"{self.user} {self.verb} {self.place} {json.dumps(self.body)[:300]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a request, and when (seconds of the epoch)."""
+
+    at: float
+    call: Call
+    code: int
+
+    def __str__(self) -> str:
+        return f"{self.call}: {self.code}"
 
 
 @dataclass(frozen=True, slots=True)
