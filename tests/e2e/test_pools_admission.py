@@ -439,8 +439,8 @@ def test_running_pods_get_no_further_by_updates_and_all_other_updates_pass(clust
     for name, space, value in (("old", "red", "blue"), ("plain", "out", "red")):
         assert "is set by admission" in label(name, space, value, "--subresource=status")
 
-    release = {"metadata": {"labels": {names.HASH: names.RELEASED}, "annotations": {names.MOVE: "{}"}}}
-    assert "patched" in cluster.patch("pod", "old", release, "-n", "red", kubeconfig=operator)
+    kept = {"metadata": {"annotations": {names.DELETION_COST: "1"}}}
+    assert "patched" in cluster.patch("pod", "old", kept, "-n", "red", kubeconfig=operator)
     cluster.kubectl("patch", "pod", "old", "-n", "red", "--subresource=ephemeralcontainers", "-p", _debugger())
     cluster.plane.kubectl("label", "namespace", "red", f"{names.POOL}=blue", "--overwrite")
     until(lambda: "patched" in label("old", "red", "blue"), "the namespace's new pool to be known")

@@ -286,7 +286,7 @@ def _over(before: Json | None, after: Json) -> bool:
     return bool(ends and (before or {})["metadata"].get("finalizers")) and not after["metadata"].get("finalizers")
 
 
-_FIELDS = ("spec.nodeName", "status.phase")
+_FIELDS = ("spec.nodeName", "status.phase", "metadata.name")
 
 
 def _filter(query: Mapping[str, Any]) -> Callable[[Json], bool]:
