@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from rescheduler.api.crds import manifests
-from rescheduler.kube.preflight import RIGHTS, admission_rights
+from rescheduler.kube.preflight import RIGHTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,8 +34,7 @@ def test_the_cluster_role_grants_what_is_called_and_no_more() -> None:
         for verb in rule["verbs"]
         for name in rule.get("resourceNames", [""])
     }
-    rights = (*RIGHTS, *admission_rights("rescheduler-system"))
-    assert granted == {(right.group, right.resource, right.verb, right.name) for right in rights}
+    assert granted == {(right.group, right.resource, right.verb, right.name) for right in RIGHTS}
 
 
 def test_the_install_manifest_begins_with_its_namespace_and_has_neither_hooks_nor_crds() -> None:

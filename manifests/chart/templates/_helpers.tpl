@@ -10,11 +10,6 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
-{{- /* Cluster-wide names carry the namespace where it is not the usual one. */}}
-{{- define "rescheduler.name" -}}
-{{ if eq .Release.Namespace "rescheduler-system" }}rescheduler{{ else }}rescheduler-{{ .Release.Namespace }}{{ end }}
-{{- end }}
-
 {{- /* Who acts for the operator: itself, and the hook before an uninstall. */}}
 {{- define "rescheduler.identities" -}}
 ["system:serviceaccount:{{ .Release.Namespace }}:rescheduler", "system:serviceaccount:{{ .Release.Namespace }}:rescheduler-cleanup"]
