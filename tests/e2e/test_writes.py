@@ -16,6 +16,7 @@ from cluster.identities import Identity
 from cluster.operators import NAMESPACE, install
 from cluster.waiting import until
 from rescheduler.api.names import CANCELLED, DELETION_COST, FENCED, MAINTENANCE, MOVE
+from rescheduler.core.node_labels import kubelet_may_set
 
 Object = dict[str, Any]
 PLUGINS = "NodeRestriction,OwnerReferencesPermissionEnforcement"
@@ -525,3 +526,27 @@ def test_a_nodes_own_identity_writes_nothing_of_ours_on_its_node(cluster: Cluste
         assert cluster.operator.patch(NODE, annotated(CANCELLED, "{}"), dry=False) == ""
         assert "may write" in kubelet.patch(NODE, annotated(CANCELLED, None))
     assert admin.patch(NODE, annotated(CANCELLED, None)) == ""
+
+
+def test_the_labels_that_a_kubelet_may_set_are_those_that_pools_do_not_trust(cluster: Cluster) -> None:
+    keys = ["disk", "example.com/disk", "cloud.google.com/gke-nodepool", "kubernetes.io.example.com/x", "notk8s.io/x"]
+    keys += ["node-restriction.kubernetes.io/x", "shop.node-restriction.kubernetes.io/x", "kops.k8s.io/instancegroup"]
+    keys += [
+        "node-role.kubernetes.io/worker",
+        "node-role.kubernetes.io/control-plane",
+        "kubernetes.io/role",
+        "k8s.io/x",
+    ]
+    keys += [f"kubernetes.io/{name}" for name in ("hostname", "os", "arch", "metadata.name", "instance-type")]
+    keys += [f"beta.kubernetes.io/{name}" for name in ("os", "arch", "instance-type", "x")]
+    keys += [f"topology.kubernetes.io/{name}" for name in ("zone", "region", "rack")]
+    keys += [f"failure-domain.beta.kubernetes.io/{name}" for name in ("zone", "region", "rack")]
+    keys += [
+        "node.kubernetes.io/instance-type",
+        "node.kubernetes.io/x",
+        "kubelet.kubernetes.io/x",
+        "x.kubelet.kubernetes.io/x",
+    ]
+    with Identity.of_node(cluster.plane, "n1") as kubelet:
+        said = {key: kubelet.patch(NODE, {"metadata": {"labels": {key: "changed"}}}) for key in keys}
+    check({key: "" if kubelet_may_set(key) else "is not allowed to modify labels" for key in keys}, said)
