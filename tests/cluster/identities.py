@@ -64,16 +64,17 @@ class Identity:
         """Create an object in a collection, the same way."""
         return self._send("POST", path, body, "application/json", dry=dry)
 
-    def delete(self, path: str, *, dry: bool = True) -> str:
-        """Delete an object, the same way."""
-        return self._send("DELETE", path, None, "application/json", dry=dry)
+    def delete(self, path: str, *, dry: bool = True, **options: Any) -> str:
+        """Delete an object, the same way, with these DeleteOptions."""
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", **options} | ({"dryRun": ["All"]} if dry else {})
+        return self._send("DELETE", path, body, "application/json", dry=dry)
 
     def _send(self, method: str, path: str, body: object, kind: str, *, dry: bool) -> str:
         answer = self._session.request(
             method,
             self._server + path,
-            params={"dryRun": "All"} if dry else {},
-            data=None if body is None else json.dumps(body),  # a DELETE with a body would not heed `dryRun`
+            params={"dryRun": "All"} if dry else {},  # not heeded by a DELETE with a body, which says it there
+            data=json.dumps(body),
             headers={"Content-Type": kind},
             verify=self._authority,
             timeout=30,

@@ -126,7 +126,7 @@ def _in_force(admin: Identity, operator: Identity) -> bool:
     pod = admin.get(PODS)["items"][0]["metadata"]["name"]
     tried = [who.patch(path, noted) for who in (admin, operator) for path in (NODE, f"{PODS}/{pod}")]
     status = operator.patch(f"{NODE}/status", noted)
-    return all(tried) and bool(status)
+    return all(tried) and bool(status) and bool(operator.delete(f"{PODS}/{pod}"))
 
 
 def _pod(plane: ControlPlane, admin: Identity, app: str) -> Pod:
@@ -160,6 +160,13 @@ def check(expected: Mapping[str, str], found: Mapping[str, str]) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def eviction(pod: Pod, **options: Any) -> Object:
+    """An Eviction of this pod by its UID, unless told otherwise."""
+    found: Object = {"apiVersion": "policy/v1", "kind": "Eviction"}
+    found["metadata"] = {"name": pod.name, "namespace": SPACE}
+    return found | {"deleteOptions": {"preconditions": {"uid": pod.uid}} | options}
+
+
 # -- the operator's own identity on pods -----------------------------------------------------------------------------
 
 
@@ -180,11 +187,14 @@ def test_a_pod_is_released_returned_and_settled_by_the_rights_of_the_chart(clust
             returned.path, {"metadata": {"annotations": {MOVE: None, DELETION_COST: "5"}}}
         ),
         "a patch that changes nothing": cluster.operator.patch(released.path, {"metadata": {}}),
-        "evict": cluster.operator.create(
-            f"{released.path}/eviction",
-            {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": released.name, "namespace": SPACE}},
+        "evict": cluster.operator.create(f"{released.path}/eviction", eviction(released)),
+        "evict with a shorter grace": cluster.operator.create(
+            f"{released.path}/eviction", eviction(released, gracePeriodSeconds=1)
         ),
-        "delete": cluster.operator.delete(released.path),
+        "delete": cluster.operator.delete(released.path, preconditions={"uid": released.uid}),
+        "delete with a shorter grace": cluster.operator.delete(
+            released.path, preconditions={"uid": released.uid}, gracePeriodSeconds=1
+        ),
     }
     check(dict.fromkeys(tried, ""), tried)
 
@@ -317,6 +327,24 @@ def test_every_other_write_of_the_operator_on_a_pod_is_refused(cluster: Cluster)
     ]
     found = {name: cluster.operator.patch(pod.path, patch) for name, pod, patch, _ in table}
     check({name: words for name, _, _, words in table}, found)
+
+
+def test_no_pod_is_deleted_or_evicted_but_by_its_uid_and_with_a_grace_period(cluster: Cluster) -> None:
+    operator, pod = cluster.operator, cluster.released
+    bare = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod.name, "namespace": SPACE}}
+    mine, path = {"uid": pod.uid}, f"{pod.path}/eviction"
+    by_uid, grace = "only by its UID", "only with a grace period"
+    table = [
+        ("deleted by its name", operator.delete(pod.path), by_uid),
+        ("deleted at once", operator.delete(pod.path, preconditions=mine, gracePeriodSeconds=0), grace),
+        ("evicted by its name", operator.create(path, bare), by_uid),
+        ("evicted by no UID", operator.create(path, eviction(pod, preconditions={})), by_uid),
+        ("evicted at once", operator.create(path, eviction(pod, gracePeriodSeconds=0)), grace),
+        ("deleted at once by others", cluster.admin.delete(pod.path, gracePeriodSeconds=0), ""),
+        ("evicted by others", cluster.admin.create(path, bare), ""),
+        ("deleted with all others", operator.delete(PODS), "cannot deletecollection"),
+    ]
+    check({name: words for name, _, words in table}, {name: said for name, said, _ in table})
 
 
 # -- the operator's own identity on nodes ----------------------------------------------------------------------------
