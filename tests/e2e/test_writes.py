@@ -13,7 +13,7 @@ import pytest
 
 from cluster import ControlPlane, workloads
 from cluster.identities import Identity
-from cluster.operators import NAMESPACE, install
+from cluster.operators import NAMESPACE, install, unguarded
 from cluster.waiting import until
 from rescheduler.api.names import CANCELLED, DELETION_COST, FENCED, MAINTENANCE, MOVE
 from rescheduler.core.node_labels import kubelet_may_set
@@ -502,6 +502,8 @@ def test_nobody_else_writes_the_record_of_a_move(cluster: Cluster) -> None:
         ("deleted", admin.delete(released.path), ""),
     ]
     check({name: words for name, _, words in table}, {name: said for name, said, _ in table})
+    with unguarded(cluster.plane):
+        assert admin.patch(steady.path, note) == ""
 
 
 def test_a_workload_whose_template_carries_a_record_says_so(cluster: Cluster) -> None:

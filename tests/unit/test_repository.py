@@ -2,6 +2,7 @@
 
 import ast
 import operator
+import re
 from pathlib import Path
 
 import yaml
@@ -87,6 +88,17 @@ def test_kopf_watches_and_does_nothing_else() -> None:
         if isinstance(decorator, ast.Call) and ast.unparse(decorator.func).startswith("kopf.")
     }
     assert used == {"kopf.on.event", "kopf.on.login", "kopf.on.startup", "kopf.on.cleanup"}
+
+
+def test_every_test_that_the_docs_name_is_there() -> None:
+    named = [
+        (page.name, *found)
+        for page in (ROOT / "docs").glob("*.md")
+        for found in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text())
+    ]
+    assert named
+    for page, file, test in named:
+        assert f"def {test}" in (ROOT / file).read_text(), f"{page} names {file}::{test}"
 
 
 def test_requirements_are_locked_with_hashes_and_name_no_index() -> None:
