@@ -186,6 +186,7 @@ def test_a_pod_is_released_returned_and_settled_by_the_rights_of_the_chart(clust
         "settle with the user's own cost": cluster.operator.patch(
             returned.path, {"metadata": {"annotations": {MOVE: None, DELETION_COST: "5"}}}
         ),
+        "settle where no ReplicaSet would take the pod": cluster.operator.patch(released.path, released.settle()),
         "a patch that changes nothing": cluster.operator.patch(released.path, {"metadata": {}}),
         "evict": cluster.operator.create(f"{released.path}/eviction", eviction(released)),
         "evict with a shorter grace": cluster.operator.create(
@@ -249,7 +250,6 @@ def test_every_other_write_of_the_operator_on_a_pod_is_refused(cluster: Cluster)
         ("a record without a release", steady, meta(annotations=move), notes),
         ("another record of a released pod", released, meta(annotations={MOVE: released.record(cause="x")}), notes),
         ("another record of a returned pod", returned, meta(annotations={MOVE: returned.record(cause="x")}), notes),
-        ("no record of a released pod", released, released.settle(), notes),
         ("a cost without a return", steady, meta(annotations={DELETION_COST: KEPT}), costs),
         ("a cost of a released pod", released, meta(annotations={DELETION_COST: KEPT}), costs),
         ("another cost of a returned pod", returned, meta(annotations={DELETION_COST: "1"}), costs),
