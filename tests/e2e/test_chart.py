@@ -49,6 +49,18 @@ def test_unknown_values_are_refused() -> None:
     assert "replica" in result.stderr
 
 
+def test_the_quota_is_for_the_priority_class_that_the_pods_have() -> None:
+    def classes(value: str) -> list[Any]:
+        text = helm("template", "rescheduler", str(CHART), "--set", f"priorityClassName={value}").stdout
+        documents = {d["kind"]: d["spec"] for d in yaml.safe_load_all(text) if d and "spec" in d}
+        quota = documents.get("ResourceQuota", {"scopeSelector": {"matchExpressions": [{"values": []}]}})
+        pods = [documents[kind]["template"]["spec"]["priorityClassName"] for kind in ("Deployment", "Job")]
+        return [quota["scopeSelector"]["matchExpressions"][0]["values"], pods]
+
+    assert classes("mine") == [["mine"], ["mine", "mine"]]
+    assert classes("") == [[], ["", ""]]
+
+
 def test_helm_install_gives_all_that_is_needed(plane: ControlPlane) -> None:
     assert {c["metadata"]["name"].split(".")[0] for c in plane.get("crd")["items"]} == {
         "namespacepools",
