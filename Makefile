@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all their own set-up: they need Python 3.11+, Go and make.
+# `make demo` and `make test` do all their own set-up: they need Python 3.11+, Go, make and openssl.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
