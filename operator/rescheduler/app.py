@@ -165,9 +165,7 @@ class App:
         plans = Plans(self.client, self.store, self.clock, self._pools_of_namespaces, self._wake, may_stay=True)
         moving = node_shifts.Tools(self.client, self.store, self.clock, replace(movers, plans=plans), surroundings)
         single = Shifts(moving, {pool_moves.SOURCE, rebalance_moves.SOURCE})
-        self.pools = PoolKeeping(
-            moving, single, PoolAnnouncer(self.recorder), self.metrics, namespace=options.namespace
-        )
+        self.pools = PoolKeeping(moving, single, PoolAnnouncer(self.recorder), self.metrics)
         rebalancer = self._rebalancer(single)
         self.engine = Engine(self.store, tools, queue, reconciler, self.pools, rebalancer)
         self.stop = asyncio.Event()

@@ -28,8 +28,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[ControlPlane]:
-    quick = {"kube-controller-manager": {"horizontal-pod-autoscaler-sync-period": "2s"}}
-    with ControlPlane.start(audit=True, extra_args=quick) as plane:
+    flags = {"kube-controller-manager": {"horizontal-pod-autoscaler-sync-period": "2s"}}
+    # OpenShift's API server asks for the right to delete an object before its owners are changed.
+    flags["kube-apiserver"] = {"enable-admission-plugins": "OwnerReferencesPermissionEnforcement"}
+    with ControlPlane.start(audit=True, extra_args=flags) as plane:
         yield plane
 
 
