@@ -7,14 +7,13 @@ pod whose budget lets nobody go for a while is asked about all the same, once, a
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
 
-from rescheduler.core import answers
+from rescheduler.core import answers, disruptions
 from rescheduler.core.answers import Answer, Outcome
 from rescheduler.core.budgets import Budget
 from rescheduler.core.pods import Pod
@@ -23,9 +22,10 @@ from rescheduler.core.tallies import STANDS, Attempt
 from rescheduler.core.verdicts import Fate, Premise, Verdict
 from rescheduler.engine.budgets import Budgets
 from rescheduler.engine.clock import Clock
+from rescheduler.engine.limits import Bucket, Slots
 from rescheduler.engine.metrics import Metrics
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT, ApiError, Client
+from rescheduler.kube.client import STRATEGIC_PATCH, TRANSIENT, ApiError, Client
 
 log = structlog.get_logger("rescheduler.evictions")
 
@@ -39,56 +39,6 @@ _FIRST_ASK = 12.0
 _ASK_AGAIN = 30.0  # seconds, for one pod
 _GAPS = {True: 0.1, False: 10.0}
 """Seconds between two such requests under one budget: for pods asked about for the first time, and for all others."""
-
-
-@dataclass(slots=True)
-class Bucket:
-    """A token bucket: `rate` a second, one second's worth at once."""
-
-    clock: Callable[[], float]
-    rate: float = 20.0
-    level: float = 20.0
-    filled: float | None = None
-
-    def wait(self, rate: float) -> float:
-        """Take a token at this rate: 0.0; or the seconds until there is one."""
-        now = self.clock()
-        if self.filled is None:
-            self.level = rate
-        else:
-            self.level = min(max(rate, 1.0), self.level + (now - self.filled) * rate)
-        self.filled = now
-        if self.level >= 1:
-            self.level -= 1
-            return 0.0
-        return (1 - self.level) / rate
-
-
-class Slots:
-    """Requests in flight, at most so many; whoever has twice as many as are free gets no more.
-
-    So a namespace with a slow webhook takes two thirds at most, several of them leave some too, and nobody who comes
-    later waits for them.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._free, self._taken = most, Counter[str]()
-
-    def take(self, *keys: str) -> bool:
-        """Take a slot for all these keys, if each may have one."""
-        if self._free <= 0 or any(self._taken[key] >= 2 * self._free for key in keys):
-            return False
-        self._free -= 1
-        self._taken.update(keys)
-        return True
-
-    def leave(self, *keys: str) -> None:
-        """The request is over."""
-        self._free += 1
-        self._taken.subtract(keys)
-        for key in keys:
-            if not self._taken[key]:
-                del self._taken[key]
 
 
 @dataclass(slots=True, eq=False)
@@ -141,6 +91,17 @@ class _Request:
     def keys(self) -> tuple[str, str]:
         """Who has its slot: the namespace, and the drain."""
         return f"namespace {self.pod.namespace}", f"drain {id(self.sender)}"
+
+
+def _options(request: _Request, version: str) -> dict[str, object]:
+    """Options of the delete; `version`: the pod's resourceVersion as it was judged, or as we marked it since."""
+    pod, verdict = request.pod, request.verdict
+    as_seen = {"resourceVersion": version} if verdict.as_seen else {}
+    options: dict[str, object] = {"preconditions": {"uid": pod.uid, **as_seen}}
+    # A pod's own grace may be 0: that would take it out of the API while its containers still run.
+    if grace := verdict.grace or request.sender.grace or (1 if pod.grace < 1 else None):
+        options["gracePeriodSeconds"] = max(1, grace)
+    return options
 
 
 class Evictions:
@@ -284,27 +245,31 @@ class Evictions:
         request.sender.asked.add(pod.uid)
         self._flying.add(pod.uid)
         self._accepted.pop(pod.uid, None)
-        request.sender.tasks[pod.uid] = asyncio.create_task(self._run(request), name=f"evict {pod.key}")
+        task = asyncio.create_task(self._run(request), name=f"evict {pod.key}")
+        request.sender.tasks[pod.uid] = task
+        # Not in the task itself: one that is cancelled before its first step never runs.
+        task.add_done_callback(lambda _: self._end(request))
 
     # -- sending ------------------------------------------------------------------------------------------------------
 
     async def _run(self, request: _Request) -> None:
-        sender, pod = request.sender, request.pod
+        pod = request.pod
         try:
             answer = await self._ask(request)
         except Exception as error:
-            # A fault of ours costs this pod a try, and shows; the pod must not count as going for ever.
+            # A fault of ours costs this pod a try, and shows.
             log.exception("pod.eviction_failed", pod=pod.key, uid=pod.uid, node=pod.node)
             answer = answers.unanswered(f"{type(error).__name__}: {error}")
-        finally:
-            # Of one that was cancelled, too: what came of it is seen on the pod.
-            (self._deletes if request.deletes else self._evictions).leave(*request.keys)
-            self._flying.discard(pod.uid)
-            sender.tasks.pop(pod.uid, None)
-            if request.budget:
-                self._busy.discard(request.budget.uid)
-            self._wake(sender)
         self._settle(request, answer, self._clock.now())
+
+    def _end(self, request: _Request) -> None:
+        """The request is over, or was cancelled: then what came of it is seen on the pod."""
+        (self._deletes if request.deletes else self._evictions).leave(*request.keys)
+        self._flying.discard(request.pod.uid)
+        request.sender.tasks.pop(request.pod.uid, None)
+        if request.budget:
+            self._busy.discard(request.budget.uid)
+        self._wake(request.sender)
 
     def _wake(self, sender: Sender) -> None:
         waiting, self._waiting = self._waiting | {sender}, set()
@@ -312,36 +277,52 @@ class Evictions:
             each.wake()
 
     async def _ask(self, request: _Request) -> Answer:
-        pod, verdict = request.pod, request.verdict
-        path = paths.pod(pod.namespace, pod.name)
         try:
             if why := await self._doubt(request):
                 return answers.unconfirmed(why)
-            if request.again and await self._is_gone(pod):
+            if request.again and await self._is_gone(request.pod):
                 return answers.GONE  # our watch is behind
         except TRANSIENT as error:
             return answers.unanswered(str(error))
-        as_seen = {"resourceVersion": pod.version} if verdict.as_seen else {}
-        options: dict[str, object] = {"preconditions": {"uid": pod.uid, **as_seen}}
-        # A pod's own grace may be 0: that would take it out of the API while its containers still run.
-        if grace := verdict.grace or request.sender.grace or (1 if pod.grace < 1 else None):
-            options["gracePeriodSeconds"] = max(1, grace)
         try:
-            if request.deletes:
-                await self._client.delete(path, {"apiVersion": "v1", "kind": "DeleteOptions", **options})
-            else:
-                body = {
-                    "apiVersion": "policy/v1",
-                    "kind": "Eviction",
-                    "metadata": {"name": pod.name, "namespace": pod.namespace},
-                    "deleteOptions": options,
-                }
-                await self._client.create(f"{path}/eviction", body, timeout=_TIMEOUT)
+            await (self._delete(request) if request.deletes else self._evict(request))
         except ApiError as error:
             return answers.judge(error.refusal, request.budget)
         except TRANSIENT as error:
             return answers.unanswered(str(error))
         return answers.ACCEPTED
+
+    async def _evict(self, request: _Request) -> None:
+        pod = request.pod
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod.name, "namespace": pod.namespace},
+            "deleteOptions": _options(request, pod.version),
+        }
+        await self._client.create(f"{paths.pod(pod.namespace, pod.name)}/eviction", body, timeout=_TIMEOUT)
+
+    async def _delete(self, request: _Request) -> None:
+        pod, version = request.pod, request.pod.version
+        try:
+            version = await self._mark(pod)
+        except ApiError as error:
+            if answers.judge(error.refusal, None).outcome is not Outcome.REFUSED:
+                raise
+            # Whoever refuses the mark must not keep the pod of a dead node.
+            log.warning("pod.not_marked", pod=pod.key, uid=pod.uid, node=pod.node, error=str(error))
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", **_options(request, version)}
+        await self._client.delete(paths.pod(pod.namespace, pod.name), options)
+
+    async def _mark(self, pod: Pod) -> str:
+        """Set the condition DisruptionTarget, as the eviction API does; the pod's resourceVersion after that.
+
+        Without it a Job that ignores disruptions counts the delete as a failure of its own.
+        """
+        path = f"{paths.pod(pod.namespace, pod.name)}/status"
+        patch = disruptions.target_patch(pod, self._clock.now())
+        raw = await self._client.patch(path, patch, kind=STRATEGIC_PATCH)
+        return str(raw["metadata"]["resourceVersion"])
 
     async def _doubt(self, request: _Request) -> str:
         """Why the pod may not go after all; empty where it may."""
@@ -352,9 +333,12 @@ class Evictions:
 
     async def _is_gone(self, pod: Pod) -> bool:
         """Whether the pod, read live, is Terminating or not there any more."""
-        live = await self._client.find(paths.pod(pod.namespace, pod.name))
-        meta = live["metadata"] if live else {}
-        return meta.get("uid") != pod.uid or "deletionTimestamp" in meta
+        path = paths.namespaced("v1", pod.namespace, "pods")
+        async for page in self._client.list(path, fieldSelector=f"metadata.name={pod.name}"):
+            for raw in page["items"]:
+                if raw["metadata"]["uid"] == pod.uid:
+                    return "deletionTimestamp" in raw["metadata"]
+        return True
 
     # -- what came of it ----------------------------------------------------------------------------------------------
 

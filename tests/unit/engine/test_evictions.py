@@ -1,7 +1,7 @@
 """Evictions as they are sent: how many, how often, and what each answer leads to."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -14,7 +14,8 @@ from rescheduler.core.answers import Refusal
 from rescheduler.core.budgets import Budget
 from rescheduler.core.pods import Pod
 from rescheduler.core.verdicts import Fate, Premise, Verdict
-from rescheduler.engine.evictions import MOST_IN_FLIGHT, Evictions, Sender, Slots
+from rescheduler.engine.evictions import MOST_IN_FLIGHT, Evictions, Sender
+from rescheduler.engine.limits import Slots
 from rescheduler.engine.metrics import Metrics
 from rescheduler.kube.client import ApiError, UnreachableError
 
@@ -38,6 +39,8 @@ class World:
         self.slow: Callable[[str], bool] = lambda _: True
         self.live: dict[str, Any] | None = None
         self.error: Exception | None = None
+        self.marked: list[tuple[str, Mapping[str, Any], str]] = []
+        self.mark: Exception | None = None
         self.evictions = Evictions(self, self, self, Metrics())  # type: ignore[arg-type]
         self.sender = Sender(lambda: None)
 
@@ -56,14 +59,17 @@ class World:
     def exhaust(self, budget: Budget) -> None:
         self.exhausted.append(budget.name)
 
-    async def find(self, path: str) -> dict[str, Any] | None:
-        return self.live
-
     async def create(self, path: str, body: Mapping[str, Any], *, timeout: float = 30) -> dict[str, Any]:
         return await self._answer(path, body)
 
     async def delete(self, path: str, options: Mapping[str, Any]) -> dict[str, Any]:
         return await self._answer(path, options)
+
+    async def patch(self, path: str, body: Mapping[str, Any], *, kind: str) -> dict[str, Any]:
+        self.marked.append((path, body, kind))
+        if self.mark:
+            raise self.mark
+        return {"metadata": {"resourceVersion": "8"}}
 
     async def _answer(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         self.asked.append((self.time, path, body))
@@ -92,6 +98,10 @@ class World:
 
     def names(self) -> list[str]:
         return [path.removesuffix("/eviction").rpartition("/")[2] for _, path, _ in self.asked]
+
+    async def list(self, path: str, **params: str) -> AsyncIterator[dict[str, Any]]:
+        assert (path, params) == ("/api/v1/namespaces/s/pods", {"fieldSelector": "metadata.name=a"})
+        yield {"items": [self.live] if self.live else []}
 
 
 def pod(name: str, namespace: str = "s") -> Pod:
@@ -428,6 +438,18 @@ async def test_a_drain_that_closes_leaves_nothing_behind() -> None:
     assert world.evictions._evictions._free == MOST_IN_FLIGHT
 
 
+async def test_a_request_that_is_cancelled_before_it_begins_keeps_nothing() -> None:
+    world = World(budgets={"a": replace(NONE, allowed=1)})
+    world.evictions.send(world.sender, [(pod("a"), EVICT)], policy="p", rate=9)
+    world.evictions.close(world.sender)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not world.asked
+    assert world.evictions.going() == frozenset()
+    await world.send((pod("a"), EVICT))
+    assert world.sender.attempts["a"].accepted
+
+
 async def test_what_may_not_go_after_all_is_not_sent_and_says_why() -> None:
     world = World()
 
@@ -452,3 +474,38 @@ async def test_a_node_that_cannot_be_read_does_not_make_its_pods_gone() -> None:
     await world.send((pod("a"), Verdict(Fate.DELETE, premise=Premise.DEAD)))
     assert world.sender.attempts["a"].accepted is None
     assert not world.asked
+
+
+# -- deletes are disruptions -------------------------------------------------------------------------------------------
+
+DISRUPTED = Verdict(Fate.DELETE, as_seen=True)
+
+
+async def test_a_delete_says_first_that_it_is_a_disruption_and_an_eviction_leaves_that_to_the_server() -> None:
+    world = World()
+    await world.send((replace(pod("a"), version="7"), DISRUPTED), (pod("b"), EVICT))
+    ((path, body, kind),) = world.marked
+    assert (path, kind) == ("/api/v1/namespaces/s/pods/a/status", "application/strategic-merge-patch+json")
+    assert body["metadata"] == {"uid": "a", "resourceVersion": "7"}
+    assert [(c["type"], c["status"]) for c in body["status"]["conditions"]] == [("DisruptionTarget", "True")]
+    # The mark changes the pod: what holds for the pod as it was seen holds for it as it is marked.
+    assert [b["preconditions"] for _, p, b in world.asked if p.endswith("/a")] == [{"uid": "a", "resourceVersion": "8"}]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "sent", "accepted"),
+    [
+        (Refusal(404, "NotFound"), False, True),
+        (Refusal(409, "Conflict", "Precondition failed: UID in precondition"), False, True),
+        (Refusal(409, "Conflict", "the object has been modified"), False, False),
+        (Refusal(503), False, False),
+        (Refusal(403, "Forbidden", "denied by policy"), True, True),  # the pod of a dead node goes all the same
+    ],
+)
+async def test_what_a_refused_mark_means_for_the_delete(refusal: Refusal, sent: bool, accepted: bool) -> None:
+    world = World()
+    world.mark = ApiError("PATCH", "/", refusal)
+    await world.send((replace(pod("a"), version="7"), DISRUPTED))
+    assert bool(world.asked) is sent
+    assert (world.sender.attempts["a"].accepted is not None) is accepted
+    assert all(body["preconditions"] == {"uid": "a", "resourceVersion": "7"} for _, _, body in world.asked)
