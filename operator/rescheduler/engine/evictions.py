@@ -109,7 +109,7 @@ class Evictions:
 
     def __init__(self, client: Client, clock: Clock, budgets: Budgets, metrics: Metrics) -> None:
         self._client, self._clock, self._budgets, self._metrics = client, clock, budgets, metrics
-        self._busy: set[str] = set()  # uids of budgets with an eviction in flight
+        self._busy: dict[str, bool] = {}  # by uid of a budget with an eviction in flight: whether that has hope
         self._flying: set[str] = set()  # uids of pods with a request in flight
         self._accepted: dict[str, float] = {}  # by pod uid: until when that counts
         self._refused: dict[str, str] = {}  # by pod uid
@@ -162,7 +162,7 @@ class Evictions:
             if verdict.fate is not Fate.EVICT:
                 continue
             over = self._budgets.of(pod) or ()
-            if (answer := answers.foresee(pod, over)) and not any(budget.uid in self._busy for budget in over):
+            if (answer := answers.foresee(pod, over)) and not any(self._busy.get(budget.uid) for budget in over):
                 found[pod.uid] = answer
         return found
 
@@ -237,7 +237,7 @@ class Evictions:
     def _start(self, request: _Request) -> None:
         pod, now = request.pod, self._clock.monotonic()
         if request.budget:
-            self._busy.add(request.budget.uid)
+            self._busy[request.budget.uid] = not request.hopeless
         if request.hopeless:
             first = pod.uid not in self._asked
             self._gaps[request.over[0].uid, first] = now + _GAPS[first]
@@ -268,7 +268,7 @@ class Evictions:
         self._flying.discard(request.pod.uid)
         request.sender.tasks.pop(request.pod.uid, None)
         if request.budget:
-            self._busy.discard(request.budget.uid)
+            self._busy.pop(request.budget.uid, None)
         self._wake(request.sender)
 
     def _wake(self, sender: Sender) -> None:
@@ -358,6 +358,7 @@ class Evictions:
             return
         if request.budget and answer.cause in answers.OF_BUDGETS:
             self._budgets.exhaust(request.budget)
+            self._asked[pod.uid] = self._clock.monotonic()
         before = request.sender.attempts.get(pod.uid, Attempt())
         since = before.since if before.failures else now
         request.sender.attempts[pod.uid] = Attempt(None, answer, before.failures + 1, since)

@@ -8,6 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rescheduler.api.drains import BlockerClass
 from rescheduler.core.answers import Refusal
@@ -231,6 +233,17 @@ async def test_a_pod_whose_budget_allows_none_is_asked_about_within_15_s_and_the
     assert "a" not in world.sender.attempts  # its budget says it all
 
 
+async def test_a_blocker_stays_while_its_pod_is_asked_about() -> None:
+    """Words that come and go would be written each time."""
+    world = World(budgets={"a": NONE})
+    world.hangs = asyncio.Event()
+    rows = [(pod("a"), EVICT)]
+    await world.seconds(14, *rows)
+    assert world.evictions.going() == {"a"}
+    assert world.evictions.refusals(rows).keys() == {"a"}
+    world.evictions.close(world.sender)
+
+
 async def test_so_is_one_under_several_budgets() -> None:
     world = World(Refusal(500, "", TWO))
     world.budgets["a"] = (NONE, replace(NONE, uid="2", name="two"))
@@ -324,6 +337,35 @@ async def test_a_budget_that_refuses_though_it_showed_room_is_believed_and_costs
     world.time = 0.5
     await world.send((pod("a"), EVICT))
     assert world.sender.attempts["a"].accepted
+
+
+WORDS = st.sampled_from(["", TAKEN, TWO, "UID in precondition", "failed calling webhook"])
+REFUSALS = st.builds(
+    Refusal, st.integers(0, 599), st.just(""), WORDS, st.sampled_from([(), NEEDS, NOT_YET]), st.integers(0, 400)
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.none() | REFUSALS, st.integers(0, 2)), min_size=1, max_size=40))
+def test_no_stream_of_answers_and_no_budget_makes_a_pod_cost_more_than_a_few_requests_a_minute(
+    stream: list[tuple[Refusal | None, int]],
+) -> None:
+    """An acceptance has no effect here, a budget shows room or none or is two, and the server answers anything."""
+    world = World()
+    world.live = {"metadata": {"uid": "a"}}
+
+    async def story() -> None:
+        for second in range(600):
+            world.refusal, kind = stream[len(world.asked) % len(stream)]
+            shown = replace(NONE, allowed=second % 2)  # it never settles
+            world.budgets["a"] = ((shown,), (NONE,), (NONE, replace(NONE, uid="2")))[kind]
+            await world.send((pod("a"), EVICT))
+            world.time += 1
+
+    asyncio.run(story())
+    assert max((sum(start <= at < start + 60 for at in world.times) for start in world.times), default=0) <= 8
+    later = world.times[10:]
+    assert all(sum(start <= at < start + 60 for at in later) <= 4 for start in later)
 
 
 # -- accepted, and still there ----------------------------------------------------------------------------------------
