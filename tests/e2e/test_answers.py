@@ -15,7 +15,7 @@ from e2e.conftest import Site
 from rescheduler.api.drains import BlockerClass
 from rescheduler.core import budgets, pods
 from rescheduler.core.answers import Answer, Outcome, judge
-from rescheduler.kube.client import ApiError, Client
+from rescheduler.kube.client import STRATEGIC_PATCH, ApiError, Client
 
 NEVER = {"annotations": {"cluster/never-ready": "true"}}
 
@@ -164,3 +164,25 @@ async def test_a_budget_that_cannot_be_synced_is_quoted_and_not_said_to_be_behin
     assert "does not implement the scale subresource" in answer.message
     assert "use an integer minAvailable" in answer.hint
     assert foreseen(site, site.name, raw) is False
+
+
+async def test_the_operator_may_write_nothing_in_a_pods_status_but_the_mark_of_a_disruption(
+    site: Site, client: Client
+) -> None:
+    (node,) = site.nodes(1)
+    site.plane.apply(workloads.bare_pod("one", site.name, nodeName=node))
+    until(lambda: [p for p in site.observer.pods(site.name) if p["status"]["phase"] == "Running"], "the pod to run")
+    path = f"/api/v1/namespaces/{site.name}/pods/one/status?dryRun=All"
+    await client.patch(
+        path, {"status": {"conditions": [{"type": "DisruptionTarget", "status": "True"}]}}, kind=STRATEGIC_PATCH
+    )
+    for patch, refused in (
+        ({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}, "set no pod condition"),
+        ({"status": {"conditions": [{"type": "Ready", "$patch": "delete"}]}}, "set no pod condition"),
+        ({"status": {"phase": "Failed"}}, "nothing of a pod's status"),
+        ({"status": {"podIP": "1.2.3.4"}}, "nothing of a pod's status"),
+        ({"metadata": {"labels": {"x": "y"}}}, "nothing of a pod's metadata"),
+        ({"metadata": {"annotations": {"x": "y"}}}, "nothing of a pod's metadata"),
+    ):
+        with pytest.raises(ApiError, match=refused):
+            await client.patch(path, patch, kind=STRATEGIC_PATCH)

@@ -99,7 +99,7 @@ _SERVER = range(500, 600)
 
 def _says(pattern: str) -> Callable[[Refusal], bool]:
     found = re.compile(pattern, re.IGNORECASE)
-    return lambda refusal: found.search(refusal.message) is not None
+    return lambda refusal: found.search(str(refusal.message)) is not None
 
 
 def _has(reason: str) -> Callable[[Refusal], bool]:
@@ -224,7 +224,7 @@ def judge(refusal: Refusal, budget: Budget | None) -> Answer:
         return GONE
     says = refusal.message if found.by_webhook else refusal.cause("DisruptionBudget") or refusal.message
     asked = min(max(refusal.retry_after, 0.0), MOST_ASKED)
-    words = says[:_MOST_WORDS] or f"HTTP {refusal.code} {refusal.reason}".strip()
+    words = str(says or "")[:_MOST_WORDS] or f"HTTP {refusal.code} {refusal.reason}".strip()
     if found.cause is BlockerClass.BUDGET_EXHAUSTED or (found.cause in OF_BUDGETS and budget and budget.sync_failed):
         return exhausted(budget, words, asked)
     over = budget if found.cause in OF_BUDGETS else None

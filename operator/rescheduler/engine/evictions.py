@@ -35,9 +35,11 @@ MOST_DELETES = 16
 """Plain deletes at once: apart, so that a failed node waits for nobody's eviction webhook."""
 _TIMEOUT = 40.0  # seconds; the server itself may hold an eviction for 10 s while budgets collide
 _FIRST_ASK = 12.0
-"""Seconds without a pod let go, after which a pod is asked about though its budget allows none (docs: within 15 s)."""
+"""Seconds after which a pod is asked about though its budget allows none (docs: within 15 s)."""
+_IN_MOTION = 60.0
+"""Seconds after a budget has let a pod go in which those behind it wait for their turn: a replacement takes its time."""
 _ASK_AGAIN = 30.0  # seconds, for one pod
-_GAPS = {True: 0.1, False: 10.0}
+_GAPS = {True: 0.1, False: 15.0}
 """Seconds between two such requests under one budget: for pods asked about for the first time, and for all others."""
 
 
@@ -153,7 +155,7 @@ class Evictions:
         self._waiting.discard(sender)
         now = self._clock.monotonic()
         self._gaps = {key: until for key, until in self._gaps.items() if now < until}
-        self._let_go = {uid: at for uid, at in self._let_go.items() if now < at + _FIRST_ASK}
+        self._let_go = {uid: at for uid, at in self._let_go.items() if now < at + _IN_MOTION}
 
     def refusals(self, pods: Sequence[tuple[Pod, Verdict]]) -> dict[str, Answer]:
         """What the budgets, as watched, would answer now, without asking the server."""
@@ -216,7 +218,7 @@ class Evictions:
         pod, now = request.pod, self._clock.monotonic()
         since = request.sender.stuck.setdefault(pod.uid, now)
         key = request.over[0].uid
-        due = max(since, self._let_go.get(key, since)) + _FIRST_ASK
+        due = max(since + _FIRST_ASK, self._let_go.get(key, -_IN_MOTION) + _IN_MOTION)
         if pod.uid in self._asked:
             due = max(due, self._asked[pod.uid] + _ASK_AGAIN)
         return max(due, self._gaps.get((key, pod.uid not in self._asked), due)) - now
