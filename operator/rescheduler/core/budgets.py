@@ -74,15 +74,9 @@ class Budget:
 
 
 @lru_cache(maxsize=10_000)
-def _selector(text: str) -> LabelSelector | None:
-    """Return the same object for the same selector: a status that changes many times a second brings no new one.
-
-    None for a selector that makes no sense: the API server lets such a budget cover no pod.
-    """
-    try:
-        return LabelSelector.model_validate_json(text)
-    except ValueError:
-        return None
+def _selector(text: str) -> LabelSelector:
+    """The same object for the same selector: a status that changes many times a second brings no new one."""
+    return LabelSelector.model_validate_json(text)
 
 
 def budget(raw: Mapping[str, Any]) -> Budget:

@@ -74,13 +74,6 @@ def test_a_sync_that_failed_is_quoted_and_a_pod_on_its_way_out_is_counted() -> N
     )
 
 
-def test_a_selector_that_makes_no_sense_covers_nothing() -> None:
-    """As in the API server; and it must not end the watch of all other budgets."""
-    odd = {"matchExpressions": [{"key": "app", "operator": "Sometimes"}]}
-    found = budget({"metadata": {"namespace": "s", "name": "b", "uid": "b"}, "spec": {"selector": odd}})
-    assert covering(POD, [found]) == ()
-
-
 @pytest.mark.parametrize(
     ("selector", "covers"),
     [
