@@ -65,6 +65,7 @@ class SimulatedClient(Client):
         try:
             answer = self._server.request(self._user, method, path, params or {}, body, content_type)
         except RefusedError as no:
+            await asyncio.sleep(no.delay)
             await self._travel()
             raise ApiError(method, path, no.refusal) from None
         await self._travel()
