@@ -131,7 +131,7 @@ class App:
             lost=lambda reason, error: log.warning("event.lost", reason=reason, error=error),
         )
         announcer = Announcer(self.recorder, self.metrics)
-        budgets = Budgets(self.client, self._wake)
+        budgets = Budgets(self.client, self._wake, self.clock.monotonic)
         evictions = Evictions(self.client, self.clock, budgets, self.metrics)
         owners = Owners(self.client, self._wake)
         replacements = Replacements(

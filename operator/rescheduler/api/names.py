@@ -51,5 +51,7 @@ DRAINED: Final = "Drained"
 MAINTENANCE_IN_PROGRESS: Final = "MaintenanceInProgress"
 NODE_CONDITIONS: Final = (DRAIN_IN_PROGRESS, DRAINED, MAINTENANCE_IN_PROGRESS)
 """Node conditions of ours (names of KEP-5683)."""
+DISRUPTION_TARGET: Final = "DisruptionTarget"
+"""Pod condition: it is about to end by a disruption, and not by a failure of its own."""
 INSTALL: Final = "kubectl apply -f manifests/crds, or install the chart"
 """The way to the CRDs, where they are missing."""

@@ -173,18 +173,10 @@ def _budgets(pod: Pod, world: World) -> tuple[Budget, ...]:
 
 def _held(pod: Pod, over: Sequence[Budget]) -> Obstacle | None:
     """What its budgets say to an eviction now."""
-    if pod.finished or not over:
+    refused = answers.foresee(pod, over)
+    if refused is None or refused.cause is None:
         return None
-    if len(over) > 1:
-        names = " and ".join(budget.name for budget in over)
-        hint = "the API server evicts no pod under two budgets: narrow one selector"
-        return Obstacle(pod.key, BlockerClass.SEVERAL_BUDGETS, f"it is under the PodDisruptionBudgets {names}", hint)
-    (budget,) = over
-    if budget.would_allow(pod):
-        return None
-    says = f"PodDisruptionBudget {budget.name} needs {budget.needed} healthy pods and has {budget.healthy}"
-    refused = answers.exhausted(budget, says)
-    return Obstacle(pod.key, refused.cause or BlockerClass.BUDGET_EXHAUSTED, refused.message, refused.hint)
+    return Obstacle(pod.key, refused.cause, refused.message, refused.hint)
 
 
 def _workload(pod: Pod, world: World) -> Workload | None:

@@ -129,6 +129,11 @@ class Pod:
         return self.phase in FINISHED
 
     @property
+    def counts_in_budgets(self) -> bool:
+        """Whether the API server asks PodDisruptionBudgets before it evicts the pod (eviction.go, canIgnorePDB)."""
+        return not self.finished and self.phase != "Pending" and self.deleting is None
+
+    @property
     def tolerates_cordon(self) -> bool:
         """Would be bound to the cordoned node again at once: moving it is endless."""
         return any(

@@ -141,11 +141,10 @@ class NodePods:
         self._t.budgets.hold(self._name, ())
         self._t.replacements.close(self._name)
         self._t.plans.close(self._name)
-        self._t.evictions.forget(self._sender, list(self._sender.attempts))
+        self._t.evictions.close(self._sender)
+        self._t.budgets.forget({pod.uid for pod in self.rows()})
         if self._watch:
             self._watch.cancel()
-        for task in list(self._sender.tasks.values()):
-            task.cancel()
 
     # -- looking ------------------------------------------------------------------------------------------------------
 

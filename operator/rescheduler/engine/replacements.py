@@ -34,12 +34,9 @@ from rescheduler.kube.client import TRANSIENT, ApiError, Client
 log = structlog.get_logger("rescheduler.replacements")
 
 _LAG = timedelta(seconds=5)  # a pod may be seen before its ReplicaSet, but not for longer
-_REFUSED = timedelta(seconds=30)  # between two requests for one pod that something refuses
 _NAMED_AFTER = 3  # failures in a row: a single one is no news
 _FORGOTTEN = timedelta(minutes=30)  # after its pause a setback says nothing about the next attempt
-_LONGEST_RETRY_AFTER = 300.0  # seconds; the server may ask for more, and is asked again all the same
 _TIMEOUT = 40.0  # seconds; the server itself may hold an eviction for 10 s while budgets collide
-_FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0  # seconds between attempts at one write
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +155,9 @@ class Replacements:
         refused = self._refusals.get(pod.uid)
         if refused and refused.standing(now) and not pod.released:
             answer = refused.answer
+            if answer.by_webhook and answer.cause is BlockerClass.DELEGATED:
+                # Who takes evictions over does nothing on a rehearsal: the real request tells.
+                return Choice(Way.PLAIN, "Delegated")
             return Choice(Way.HOLD, cause=answer.cause, message=answer.message, hint=answer.hint)
         owner = _owner_uid(pod, workload)
         setting = Setting(
@@ -315,10 +315,7 @@ class Replacements:
         """Ask for this pod again only after a pause: longer with each failure, and as long as the server asks for."""
         before = known.get(pod.uid)
         failures = before.failures + 1 if before else 1
-        wait = min(_FIRST_WAIT * 2 ** min(failures - 1, 10), _LONGEST_WAIT)
-        if answer.outcome is Outcome.REFUSED:
-            wait = _REFUSED.total_seconds()
-        wait = max(wait, min(answer.retry_after, _LONGEST_RETRY_AFTER))
+        wait = answers.pause(answer, failures - 1)
         known[pod.uid] = _Refusal(self._clock.now() + timedelta(seconds=wait), answer, failures)
         asyncio.get_running_loop().call_later(wait, self._changed, (holder,))
 
@@ -403,7 +400,7 @@ def _answer(error: Exception) -> Answer:
     """What a failed request for a pod means."""
     if isinstance(error, ApiError):
         return answers.judge(error.refusal, None)
-    return Answer(Outcome.RETRY, BlockerClass.THROTTLED, str(error), "look whether the API server can be reached")
+    return answers.unanswered(str(error))
 
 
 def _concerned(pod: Pod, verdict: Verdict, drain: Drain, *, may_move: bool) -> bool:

@@ -37,6 +37,7 @@ RIGHTS: tuple[Right, ...] = (
     *_rights("", "nodes", "get list watch patch"),
     *_rights("", "nodes/status", "patch"),
     *_rights("", "pods", "list watch patch delete"),
+    *_rights("", "pods/status", "patch"),
     *_rights("", "pods/eviction", "create"),
     *_rights("", "events", "create patch"),
     *_rights("", "namespaces", "get list watch patch"),
