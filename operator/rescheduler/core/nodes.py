@@ -13,7 +13,7 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeRecord, Phase, Reason, TaintRecord
-from rescheduler.core.facts import Node, Taint
+from rescheduler.core.facts import Node, NodeCondition, Taint
 from rescheduler.core.proofs import OURS
 
 Patch = dict[str, Any]
@@ -162,11 +162,14 @@ def leave_patch(node: Node) -> Patch | None:
 def conditions(wanted: Mapping[str, tuple[str, str, str]], node: Node, now: datetime) -> Patch | None:
     """Strategic merge patch of the node's status: our conditions as wanted (type: status, reason, message).
 
-    Those of ours that are not wanted are deleted; None where nothing differs.
+    Those of ours that are not wanted are deleted; None where nothing differs. A condition that another component set
+    is left as it is: who overwrites a condition that its owner keeps writes for ever.
     """
     entries: list[dict[str, Any]] = []
     for type_ in names.NODE_CONDITIONS:
         have = node.condition(type_)
+        if have and not is_ours(have):
+            continue
         if type_ not in wanted:
             if have:
                 entries.append({"type": type_, "$patch": "delete"})
@@ -182,13 +185,21 @@ def conditions(wanted: Mapping[str, tuple[str, str, str]], node: Node, now: date
     return {"status": {"conditions": entries}} if entries else None
 
 
-def is_orphaned(node: Node) -> bool:
-    """Whether a drain of ours says on the node that it goes on: of a node without NodeDrain, that it was taken by force.
+_REASONS = frozenset(map(str, Phase))
+MAINTENANCE_REASON = "Requested"
 
-    The conditions' types are Kubernetes' (KEP-5683), so others may set them; the reason is a phase of ours.
-    """
+
+def is_ours(condition: NodeCondition) -> bool:
+    """Whether Rescheduler set the condition. Its type is Kubernetes' (KEP-5683), so its reason has to tell."""
+    if condition.type == names.MAINTENANCE_IN_PROGRESS:
+        return condition.reason == MAINTENANCE_REASON
+    return condition.type in names.NODE_CONDITIONS and condition.reason in _REASONS
+
+
+def is_orphaned(node: Node) -> bool:
+    """Whether a drain of ours says on the node that it goes on: of a node without NodeDrain, that it was taken by force."""
     condition = node.condition(names.DRAIN_IN_PROGRESS)
-    return condition is not None and condition.reason in set(Phase)
+    return condition is not None and is_ours(condition)
 
 
 def _guarded(patch: Patch, node: Node) -> Patch | None:

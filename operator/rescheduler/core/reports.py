@@ -22,6 +22,7 @@ from rescheduler.core import estimates, proofs
 from rescheduler.core.drains import Fact
 from rescheduler.core.facts import Node
 from rescheduler.core.holds import Held
+from rescheduler.core.nodes import MAINTENANCE_REASON
 from rescheduler.core.proofs import Standing
 from rescheduler.core.tallies import MOST_BLOCKERS, Tally
 from rescheduler.core.windows import look
@@ -275,5 +276,5 @@ def node_conditions(
         names.DRAINED: ("True" if drained else "False", str(phase), "see the NodeDrain of this name"),
     }
     if set(reasons) & {Reason.MAINTENANCE, Reason.MANUAL}:
-        wanted[names.MAINTENANCE_IN_PROGRESS] = ("True", "Requested", "the node is held for maintenance")
+        wanted[names.MAINTENANCE_IN_PROGRESS] = ("True", MAINTENANCE_REASON, "the node is held for maintenance")
     return wanted

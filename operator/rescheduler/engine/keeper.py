@@ -87,7 +87,7 @@ class Keeper:
 
     def nothing_left(self, drain: NodeDrain, here: Node) -> bool:
         """Whether nothing of ours is on the node."""
-        conditions = any(here.condition(type_) for type_ in names.NODE_CONDITIONS)
+        conditions = any(map(nodes.is_ours, here.conditions))
         patch = nodes.restore_patch(here, self._ours(drain, here), self._cancelled(drain, here))
         return patch is None and not conditions
 
