@@ -6,9 +6,10 @@ is ever taken off, and only where it still is as we left it.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from rescheduler.api import names
@@ -101,8 +102,11 @@ def in_service_patch(node: Node) -> Patch | None:
     return _guarded({"spec": {"taints": [t.as_json() for t in kept] or None}}, node)
 
 
-def hold_patch(node: Node, ours: NodeRecord) -> Patch | None:
-    """Cordon the node and add what the record names; None where all of it is there."""
+def hold_patch(node: Node, ours: NodeRecord, *, decorate: bool = True) -> Patch | None:
+    """Cordon the node and add what the record names; None where all of it is there.
+
+    `decorate`: with labels and annotations, which the drain can do without.
+    """
     patch: Patch = {}
     if not node.unschedulable:
         patch["spec"] = {"unschedulable": True}
@@ -110,29 +114,41 @@ def hold_patch(node: Node, ours: NodeRecord) -> Patch | None:
         "labels": {k: v for k, v in ours.added_labels.items() if k not in node.labels},
         "annotations": {k: v for k, v in ours.added_annotations.items() if k not in node.annotations},
     }
-    if adds := {key: value for key, value in metadata.items() if value}:
+    if adds := {key: value for key, value in metadata.items() if value and decorate}:
         patch["metadata"] = adds
     return _guarded(patch, node)
 
 
-def restore_patch(node: Node, ours: NodeRecord | None, cancelled: Mapping[str, str]) -> Patch | None:
+class Part(StrEnum):
+    """The parts of a restore, the most important first: where one is refused the others are written on their own."""
+
+    UNCORDON = "Uncordon"
+    UNTAINT = "Untaint"
+    UNDECORATE = "Undecorate"
+    CANCEL_NOTE = "CancelNote"
+
+
+def restore_patch(
+    node: Node, ours: NodeRecord | None, cancelled: Mapping[str, str], parts: Collection[Part] = tuple(Part)
+) -> Patch | None:
     """Take off what is ours and still as we left it; note requests that were cancelled while they stand.
 
     None where nothing is left to do.
     """
     metadata: dict[str, dict[str, str | None]] = {}
     patch: Patch = {}
-    if ours and ours.uid == node.uid:
-        if ours.cordoned_by_us and node.unschedulable:
-            patch["spec"] = {"unschedulable": None}
-        added = {(t.key, t.value, t.effect) for t in ours.added_taints}
-        kept = [t for t in node.taints if (t.key, t.value, t.effect) not in added]
-        if len(kept) != len(node.taints):
-            patch.setdefault("spec", {})["taints"] = [t.as_json() for t in kept] or None
+    ours = ours if ours and ours.uid == node.uid else NodeRecord()
+    if Part.UNCORDON in parts and ours.cordoned_by_us and node.unschedulable:
+        patch["spec"] = {"unschedulable": None}
+    added = {(t.key, t.value, t.effect) for t in ours.added_taints}
+    kept = [t for t in node.taints if (t.key, t.value, t.effect) not in added]
+    if Part.UNTAINT in parts and len(kept) != len(node.taints):
+        patch.setdefault("spec", {})["taints"] = [t.as_json() for t in kept] or None
+    if Part.UNDECORATE in parts:
         metadata["labels"] = {k: None for k, v in ours.added_labels.items() if node.labels.get(k) == v}
         metadata["annotations"] = {k: None for k, v in ours.added_annotations.items() if node.annotations.get(k) == v}
     noted = {**node.cancelled, **cancelled}
-    if noted != dict(node.cancelled):
+    if Part.CANCEL_NOTE in parts and noted != dict(node.cancelled):
         metadata.setdefault("annotations", {})[names.CANCELLED] = json.dumps(noted, sort_keys=True)
     if metadata := {key: value for key, value in metadata.items() if value}:
         patch["metadata"] = metadata
