@@ -79,6 +79,11 @@ def is_reported(refusal: Refusal, failures: int) -> bool:
     return is_lasting(refusal) or failures >= _NOISE
 
 
+def may_differ(refusal: Refusal, failures: int) -> bool:
+    """Whether another write of the same object may go through: a rule, a size or a webhook is in the way, not the load."""
+    return is_lasting(refusal) or (refusal.code >= 500 and failures >= _NOISE)
+
+
 def cause(refusal: Refusal) -> str:
     """Return the cause and the next step, in at most some hundred characters whatever the server says."""
     said = cut(" ".join(refusal.message.split()), _MOST_WORDS)

@@ -40,6 +40,11 @@ class Attempts:
         """Return the seconds until one of these acts (all, if none is named) that failed may be tried again; else infinity."""
         return min((self.wait(act) for act in self._failed if act in (acts or Act)), default=float("inf"))
 
+    @property
+    def rests(self) -> bool:
+        """Whether something is not to be tried yet."""
+        return any(self.wait(act) > 0 for act in self._due)
+
     def troubles(self) -> tuple[Trouble, ...]:
         """Return what a person is to hear of, always in the same order."""
         return tuple(
@@ -52,6 +57,11 @@ class Attempts:
         """Whether the act fails, and a person is to hear of it."""
         found = self._failed.get(act)
         return found is not None and refusals.is_reported(found.refusal, found.failures)
+
+    def may_differ(self, act: Act) -> bool:
+        """Whether the act failed, and a smaller write may go through."""
+        found = self._failed.get(act)
+        return found is not None and refusals.may_differ(found.refusal, found.failures)
 
     def lasting(self, act: Act) -> bool:
         """Whether the act was refused, and only a person can end that."""

@@ -198,7 +198,7 @@ class Keeper:
         if whole and decorates:
             self._attempts.clear(Act.DECORATE)
             self._attempts.rest(Act.DECORATE, refusals.PACE)
-        elif not whole and decorates and plain is not None and self._attempts.troubled(Act.CORDON):
+        elif not whole and decorates and plain is not None and self._attempts.may_differ(Act.CORDON):
             self._attempts.rename(Act.CORDON, Act.DECORATE)
             whole = await self._attempts.make(Act.CORDON, lambda: self._patch(here, plain))
         return whole
@@ -328,7 +328,7 @@ class Keeper:
         here = await self._unmark(here)
         if not self._piecemeal:
             here, done = await self._take_off(here, Act.RESTORE, nodes.restore_patch(here, ours, cancelled))
-            self._piecemeal = self._attempts.troubled(Act.RESTORE)
+            self._piecemeal = self._attempts.may_differ(Act.RESTORE)
             if not self._piecemeal:
                 return here if done else None
             self._attempts.clear(Act.RESTORE)
