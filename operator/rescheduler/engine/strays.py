@@ -39,6 +39,11 @@ class Strays:
         self._known: dict[str, Pod] = {}  # by uid: those given back carry the label no more
         self.none_left = asyncio.Event()
 
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Those that the last look found, by namespace/name."""
+        return tuple(sorted(pod.key for pod in self._known.values()))
+
     def wake(self) -> None:
         """Look now."""
         self._wake.set()
