@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from cluster import workloads
+from invariants.objects import Json
 from rescheduler.app import App, Options
 from rescheduler.engine import cleanup
 from simulation import processes
@@ -96,11 +97,12 @@ def test_a_cleanup_whose_time_is_up_says_what_it_waited_for(monkeypatch: pytest.
 
         async def hold() -> None:
             """An operator that was not scaled down."""
+
+            def renew(raw: Json) -> None:
+                raw["spec"] |= {"holderIdentity": "one", "leaseDurationSeconds": 15, "renewTime": f"{world.now}"}
+
             while True:
-                taken = {"holderIdentity": "somebody", "leaseDurationSeconds": 15}
-                world.server.edit(
-                    "leases", lease, lambda raw: raw["spec"].update(taken, renewTime=f"{world.now}"), user="human"
-                )
+                world.server.edit("leases", lease, renew, user="human")
                 await asyncio.sleep(2)
 
         for operator in world.cluster.operators:
