@@ -309,7 +309,7 @@ def _restoring(scene: Scene) -> str:
         count = f"{len(scene.traces)} released pod{'' if len(scene.traces) == 1 else 's'}"
         why = {f"{b.namespace}/{b.pod}": b.message for b in (scene.tally.blockers if scene.tally else ())}
         named = [f"{pod} ({why[pod]})" if why.get(pod) else pod for pod in scene.traces]
-        return f"the node is restored once {count} have been returned to their ReplicaSets: {_named(named)}"
+        return f"the node is restored after the return of {count}: {_named(named)}"
     return "the node is being put back as it was"
 
 

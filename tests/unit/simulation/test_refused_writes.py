@@ -330,7 +330,9 @@ def test_a_drain_that_is_over_names_the_pods_that_cannot_be_returned_and_ends_wi
         await world.until(lambda: world.status().get("pods", {}).get("waitingForReplacement"))
         world.refuse = lambda call: 403 * (call.place.resource == "pods" and call.verb == "patch")
         world.cluster.annotate("n1", maintenance=None)
-        await world.until(lambda: "restored once 1 released pod" in world.condition("Progressing")["message"], limit=10)
+        await world.until(
+            lambda: "after the return of 1 released pod" in world.condition("Progressing")["message"], limit=10
+        )
         assert f"{SPACE}/web-" in world.condition("Progressing")["message"]
         assert world.frozen()
         begun = world.now
