@@ -13,7 +13,7 @@ from rescheduler.core.answers import Refusal
 PACE = 30.0
 """Seconds between two attempts at a write that is refused for good, and the longest back-off."""
 _FIRST = 0.1
-_LONGEST_ASKED = 120.0  # seconds; a server that asks for more with Retry-After is asked again all the same
+_LONGEST_ASKED = 60.0  # seconds; a server that asks for more with Retry-After is asked again all the same
 _NOISE = 3  # failures in a row; fewer are not worth a word
 _PASSING = frozenset((0, 404, 408, 409, 410, 429))
 _MOST_WORDS = 400

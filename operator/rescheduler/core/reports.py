@@ -285,7 +285,10 @@ def _progress(scene: Scene) -> tuple[str, str, str]:
     if scene.phase is Phase.DRAINED:
         return "False", "Drained", "nothing is left to do until the request ends"
     if scene.held:
-        return "False", scene.held.reason, scene.held.message
+        back = (
+            f"; {len(scene.traces)} released pods are returned before: {_named(scene.traces)}" if scene.traces else ""
+        )
+        return "False", scene.held.reason, scene.held.message + back
     if scene.begun and (end := deadline(scene)) and scene.now >= end:
         late = format_duration(scene.settings.timeout)
         return "True", "TimedOut", f"the timeout of {late} has passed: {_AT_TIMEOUT[scene.settings.on_timeout]}"

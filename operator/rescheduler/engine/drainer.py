@@ -147,6 +147,8 @@ class Drainer:
         if here is None:
             here = await self._keeper.live(drain.spec.node_name)
         held = turns.held(drain, store.world(), now)
+        if self.name in store.unwanted and (held is None or held.reason is not Hold.STALE_VIEW):
+            held = Held(Hold.CANCELLED, "nothing asks for the drain any more, and its NodeDrain cannot be deleted")
         if drain.status.started_at is None and here and (held is None or _keeps_cordon(drain, held)):
             held = await self._ask(drain, here) or held
         policy = store.policy(here) if here else None
@@ -168,7 +170,7 @@ class Drainer:
         situation = replace(situation, suspected=early)
         fact = drains.fact(situation)
         phase, commands = drains.step(drain.status.phase or Phase.WAITING, fact)
-        returning = self._pods.returning() if withdrawn else ()
+        returning = self._pods.returning() if withdrawn or fact is Fact.RETREATING else ()
         scene = reports.Scene(
             drain=drain,
             node=here,
@@ -343,10 +345,11 @@ class Drainer:
             return scene
         self._t.announcer.notes(scene.tally)
         self._t.announcer.hanging(scene)
-        if not reports.unsaid(scene.drain.status, scene.tally):
+        if scene.phase is Phase.RESTORING or not reports.unsaid(scene.drain.status, scene.tally):
             return scene
         await self._write(scene, now=True)
-        return replace(scene, drain=self._t.store.drain(self.name) or scene.drain)
+        drain = self._t.store.drain(self.name) or scene.drain
+        return scene if drain is scene.drain else replace(scene, drain=drain)
 
     async def _tend(self, scene: reports.Scene, commands: Iterable[Command]) -> reports.Scene:
         """The out-of-service taint: set once all pods that it lets go are Terminating."""

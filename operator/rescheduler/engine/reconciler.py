@@ -102,12 +102,15 @@ class Reconciler:
                 path = paths.drain(node.name)
                 if await attempts.make(Act.DELETE, lambda: self._taken(self._client.delete(path, options))):
                     log.info("drain.withdrawn", node=node.name, uid=node.uid)
+        if attempts.troubled(Act.DELETE):
+            self._store.unwanted.add(node.name)
         if not isinstance(change, Create):
             attempts.clear(Act.CREATE)
         if not isinstance(change, Amend):
             attempts.clear(Act.AMEND)
         if not isinstance(change, Withdraw):
             attempts.clear(Act.DELETE)
+            self._store.unwanted.discard(node.name)
 
     async def _taken(self, answer: Awaitable[Json]) -> None:
         """Take in the NodeDrain that the server answered with; a delete may answer with a mere status."""

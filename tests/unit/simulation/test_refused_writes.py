@@ -219,6 +219,29 @@ def test_a_node_drain_that_cannot_be_created_is_told_by_an_event() -> None:
     play(Refusing, scene)
 
 
+def test_a_drain_that_nothing_asks_for_moves_no_pod_though_it_cannot_be_deleted() -> None:
+    async def scene(world: Refusing) -> None:
+        slow = {"maxEvictionsPerSecond": 1}
+        await world.settle(workloads.deployment("web", 20, SPACE, **NEVER), drain=slow)
+        world.refuse = lambda call: 403 * (call.place.resource == "nodedrains" and call.verb == "delete")
+        world.cluster.annotate("n1", maintenance="test")
+        await world.until(lambda: len(world.moves()) >= 3)
+        world.cluster.annotate("n1", maintenance=None)
+        await asyncio.sleep(3)
+        moved = len(world.moves())
+        await asyncio.sleep(120)
+        assert len(world.moves()) == moved < 20
+        assert world.frozen()
+        assert world.condition("Progressing")["reason"] == "Cancelled"
+        assert "cannot be deleted" in world.condition("Progressing")["message"]
+        assert "WriteFailed" in world.events()
+        world.refuse = lambda _: 0
+        await world.until(world.gone, limit=35)
+        assert not world.frozen()
+
+    play(Refusing, scene)
+
+
 def test_a_server_that_asks_for_time_is_given_it() -> None:
     async def scene(world: Refusing) -> None:
         await world.settle(workloads.deployment("web", 3, SPACE, **NEVER))
