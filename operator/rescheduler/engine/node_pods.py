@@ -106,13 +106,14 @@ class NodePods:
 
     @property
     def traces(self) -> bool:
-        """Whether a pod here is released, or returned and still has the record, and that can end soon.
+        """Whether a pod here is released, or returned and still has the record; one that has ended is not waited for."""
+        return any(pod.move and not pod.deleting and not pod.finished for pod in self.rows())
 
-        One that has ended is not waited for, nor one that cannot be returned now: a scan looks after it later.
-        """
-        rows = self._mirror.items.values() if self._mirror else ()
-        held = {uid for uid, choice in self._choices.items() if choice.way is Way.HOLD}
-        return any(p.move and not p.deleting and not p.finished and p.uid not in held for p in rows)
+    @property
+    def traces_held(self) -> bool:
+        """Whether none of these can be returned for now."""
+        rows = [pod for pod in self.rows() if pod.move and not pod.deleting and not pod.finished]
+        return all((choice := self._choices.get(pod.uid)) and choice.way is Way.HOLD for pod in rows)
 
     @property
     def left_released(self) -> bool:
