@@ -146,7 +146,7 @@ class Store:
         If it was treated as gone, a drain would end, nodes would be uncordoned and labels taken off.
         """
         meta = raw["metadata"]
-        name, why = meta["name"], cut(f"{type(error).__name__}: {error}")
+        name, why = meta["name"], cut(f"{type(error).__name__}: {error}", 400)
         known = self.unreadable.get((kind, name))
         found = Unreadable(kind, name, meta.get("uid", ""), why, known=name in self._kept(kind))
         self.unreadable[kind, name] = found
