@@ -21,7 +21,7 @@ class World:
 
     Attributes:
         alive: names of the kubelets that renew their Leases.
-        deaf: watches that are open bring nothing any more; one that is opened later does.
+        lost: names whose renewals a watch that is open does not bring; one that is opened later does.
         away: lists are answered by nothing at all.
         lists: when the Leases were listed.
         blackouts: when one was declared, or ended.
@@ -30,7 +30,7 @@ class World:
     def __init__(self, nodes: int = 4, lasts: int = 40) -> None:
         self.names = [f"n{index}" for index in range(nodes)]
         self.alive, self.lasts = set(self.names), lasts
-        self.deaf, self.away = False, False
+        self.lost, self.away = set[str](), False
         self.lists: list[float] = []
         self.blackouts: list[tuple[float, bool]] = []
         self._renewals = dict.fromkeys(self.names, 0)
@@ -68,6 +68,7 @@ class World:
     async def _watch(self, _: str, **__: Any) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         stream: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._streams.append(stream)
+        self.lost.clear()
         while True:
             yield "MODIFIED", await stream.get()
 
@@ -82,7 +83,7 @@ class World:
                 if name in self.alive and (second + 3 * index) % (self.lasts // 4) == 0:
                     self._renewals[name] += 1
                     self._version += 1
-                    for stream in self._streams:
+                    for stream in self._streams if name not in self.lost else ():
                         stream.put_nowait(self._raw(name))
             await asyncio.sleep(1)
 
@@ -131,6 +132,15 @@ def test_a_watch_that_has_died_is_opened_again_and_is_no_blackout(nodes: int) ->
     assert len(world.lists) == 3
     assert not declared(world)
     assert not world.store.suspects
+
+
+def test_a_watch_that_loses_most_renewals_is_opened_again_before_it_is_a_blackout() -> None:
+    async def scene(world: World) -> None:
+        world.lost = {"n1", "n2", "n3"}
+        await asyncio.sleep(120)
+        assert not world.lost
+
+    assert not declared(play(scene))
 
 
 def test_kubelets_that_fall_silent_together_are_a_blackout_that_a_list_confirms() -> None:
