@@ -160,7 +160,8 @@ class Failure(Model):
     )
     lease_timeout: Duration | None = Field(
         default=None,
-        description="Suspect a node whose Lease is silent for so long (11s at least) on our own clock; absent: never.",
+        description="Suspect a node whose Lease is silent for so long on our own clock (11s at least, or a quarter of the Lease's "
+        "duration and its jitter); absent: never.",
         json_schema_extra={"x-kubernetes-validations": [POSITIVE]},
     )
     recover_after: Duration = Field(

@@ -24,6 +24,7 @@ log = structlog.get_logger("rescheduler.heartbeats")
 _TICK = 1.0  # seconds; silence is no event that could be awaited
 _SLACK = 4.0  # seconds that the watch may be late with a renewal
 _FRESH = 3.0  # seconds for which a list is good to confirm a blackout
+_LIST = 20.0  # seconds for a list as a whole: nobody is looked at meanwhile
 _ANSWER = 5.0  # seconds for a page of a list: a connection to a server that died answers nothing for ever
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 15.0  # seconds between lists that fail
 _FAILURES = 2  # lists in a row; after so many it is the network
@@ -49,7 +50,7 @@ class Heartbeats:
         self._watching: asyncio.Task[None] | None = None
         self._synced = False
         self._event_at = clock.monotonic()  # when the watch last brought anything
-        self._fresh_at = float("-inf")  # when the last list was asked for that was answered
+        self._fresh_at = float("-inf")  # when the last list was in
         self._doubtful = False  # so many Leases are silent that it may be a blackout
         self._certain = asyncio.Event()  # it is not doubtful
         self._certain.set()
@@ -136,15 +137,16 @@ class Heartbeats:
         """List the Leases afresh; if it has renewals that the watch should have brought, open the watch again."""
         asked, doubted = self._clock.monotonic(), self._doubtful
         try:
-            await self._read()
+            async with asyncio.timeout(_LIST):
+                await self._read()
         except (TimeoutError, *TRANSIENT) as error:
             self._failures += 1
             log.warning("leases.not_listed", error=str(error) or "no answer", failures=self._failures)
             self._not_before = self._clock.monotonic() + self._wait * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
             self._wait = min(self._wait * 2, _LONGEST_WAIT)
             return
-        self._failures, self._wait, self._fresh_at = 0, _FIRST_WAIT, asked
         now = self._clock.monotonic()
+        self._failures, self._wait, self._fresh_at = 0, _FIRST_WAIT, now
         quiet, self._event_at = now - self._event_at, max(self._event_at, asked)
         renewed = sum(pulse.at >= asked for pulse in self._pulses.seen.values())
         if renewed and (quiet >= self._pulses.rest() + _SLACK or (doubted and not self._pulses.blackout(now))):
