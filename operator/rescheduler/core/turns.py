@@ -82,9 +82,8 @@ def suspected(drain: NodeDrain, world: World, now: datetime) -> bool:
     policy = world.policy(node) if node else None
     if node is None or policy is None or not only_failed(drain):
         return False
-    return world.diagnose(node, now).health is Health.SUSPECTED or world.footing(node, policy, now).causes == (
-        SUSPICION,
-    )
+    alone = world.footing(node, policy, now).causes == (SUSPICION,)
+    return alone or world.diagnose(node, now).health is Health.SUSPECTED
 
 
 def _resting(drain: NodeDrain, node: Node, policy: Policy, world: World, now: datetime) -> Held | None:
@@ -92,6 +91,12 @@ def _resting(drain: NodeDrain, node: Node, policy: Policy, world: World, now: da
     if not only_failed(drain):
         return None
     failure = policy.spec.failure
+    if world.contradicted(node):
+        return Held(
+            Hold.CANCELLED,
+            "the node controller does not hear of the node, but its Lease is renewed: its kubelet lives, and nothing is "
+            "moved. Check the node controller",
+        )
     match world.diagnose(node, now).health:
         case Health.FAILED | Health.SUSPECTED:
             return None

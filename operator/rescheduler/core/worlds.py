@@ -91,6 +91,10 @@ class World:
         suspected, heard = node.name in self.suspects, node.name in self.heard
         return diagnose(node, self.policy(node), seen, now, standing=True, suspected=suspected, heard=heard)
 
+    def contradicted(self, node: Node) -> bool:
+        """Whether the node controller does not hear of the node, and its Lease is renewed all the same."""
+        return node.ready == UNREACHABLE and node.name in self.heard
+
     def footing(self, node: Node, policy: Policy, now: datetime) -> Footing:
         """By what a node with a drain for its failure may be drained.
 
@@ -98,6 +102,8 @@ class World:
         their budgets, waits for the storm of such nodes, whatever else is said of it.
         """
         found = self.diagnose(node, now)
+        if self.contradicted(node):
+            return Footing()
         if found.health is Health.FLAPPING:
             return Footing(storm=self._flapping_storm(node, policy, now))
         silent = SILENT in self._symptoms(node, policy, self.suspects, standing=True)

@@ -139,7 +139,10 @@ def test_unknown_nodes_whose_leases_are_renewed_are_no_part_of_it() -> None:
     assert reason("n0", place) is Hold.STORM
     place = replace(place, heard=frozenset({"n1", "n2", "n3", "n4"}))
     assert reason("n0", place) is None
-    assert reason("n1", place) is Hold.STORM
+    assert reason("n1", place) is Hold.CANCELLED
+    begun = {**place.drains, "n2": drain("n2", begun=True)}
+    assert reason("n2", replace(place, drains=begun)) is Hold.CANCELLED
+    assert reason("n0", replace(place, drains=begun)) is None
 
 
 def test_the_message_names_the_condition_the_count_the_limit_and_the_group() -> None:
