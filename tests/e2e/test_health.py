@@ -69,8 +69,6 @@ def test_a_detector_that_flags_many_nodes_falsely_keeps_no_dead_one_waiting(site
     flagged = site.nodes(9)[:3]
     (dead,) = site.plane.add_nodes(1, prefix=f"{site.name}-dead", labels={"site": site.name}, own_kwok=True)
     site.made.append(dead)
-    unknown = {"type": "Ready", "status": ["Unknown"], "for": "2s"}
-    site.policy(failure={"maxUnhealthy": "20%", "conditions": [unknown, {"type": "Broken", "status": ["True"]}]})
     spread = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
     constraint = spread | {"labelSelector": {"matchLabels": {"app": "web"}}}
     site.deploy(workloads.deployment("web", 10, site.name, topologySpreadConstraints=[constraint], **site.here()))
@@ -78,6 +76,8 @@ def test_a_detector_that_flags_many_nodes_falsely_keeps_no_dead_one_waiting(site
     assert before
     for node in flagged:
         detector(site, node, "True")
+    unknown = {"type": "Ready", "status": ["Unknown"], "for": "2s"}
+    site.policy(failure={"maxUnhealthy": "20%", "conditions": [unknown, {"type": "Broken", "status": ["True"]}]})
     until(lambda: {site.observer.progressing(n) for n in flagged} == {"Storm"}, "the brake")
     site.plane.fail_node(dead)
     until(lambda: site.observer.ready(site.name, "web") == 10 and not before & running(site), "the evacuation")
