@@ -47,7 +47,7 @@ class Heartbeats:
         self._pulses = Pulses()
         self._listed = asyncio.Event()
         self._mirror = Mirror(client, paths.leases(paths.NODE_LEASES), self._watched, self._listed.set)
-        self._watching: asyncio.Task[None] | None = None
+        self._dead = asyncio.Event()  # the watch brings nothing any more: it is to be opened again
         self._synced = False
         self._event_at = clock.monotonic()  # when the watch last brought anything
         self._fresh_at = float("-inf")  # when the last list was in
@@ -68,20 +68,26 @@ class Heartbeats:
 
     async def run(self) -> None:
         """Look every second until cancelled."""
-        self._open()
-        try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow(), name="leases of nodes")
             while True:
-                self.look()
-                if self._unsure():
-                    await self._list()
+                await self._step()
                 await asyncio.sleep(_TICK)
-        finally:
-            if self._watching:
-                self._watching.cancel()
 
-    def _open(self) -> None:
-        self._event_at = self._clock.monotonic()
-        self._watching = asyncio.create_task(self._mirror.run(), name="leases of nodes")
+    async def _step(self) -> None:
+        self.look()
+        if self._unsure():
+            await self._list()
+
+    async def _follow(self) -> None:
+        """Watch the Leases; from a new list on each time that the watch is found dead."""
+        while True:
+            self._event_at = self._clock.monotonic()
+            self._dead.clear()
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(self._mirror.run(), name="watch of leases")
+                await self._dead.wait()
+                watching.cancel()
 
     async def first(self) -> None:
         """Once nodes are listed: wait for the Leases too, and tell who is silent. Nobody may act before."""
@@ -151,7 +157,7 @@ class Heartbeats:
         renewed = sum(pulse.at >= asked for pulse in self._pulses.seen.values())
         if renewed and (quiet >= self._pulses.rest() + _SLACK or (doubted and not self._pulses.blackout(now))):
             log.warning("leases.watch_dead", renewed=renewed, quiet_seconds=round(quiet))
-            await self._reopen()
+            self._dead.set()
 
     async def _read(self) -> None:
         pages = aiter(self._client.list(paths.leases(paths.NODE_LEASES)))
@@ -163,12 +169,6 @@ class Heartbeats:
                     return
             for raw in page["items"]:
                 self._take(raw)
-
-    async def _reopen(self) -> None:
-        if self._watching:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
-        self._open()
 
     def _dark(self) -> dict[str, float]:
         """Nodes that the node controller has not heard of: how long before the last of them each fell silent."""
