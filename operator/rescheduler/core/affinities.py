@@ -11,6 +11,8 @@ from rescheduler.api.selectors import LabelSelector
 
 Labels = Mapping[str, str]
 _EVERYWHERE = LabelSelector()
+UNKNOWN = LabelSelector()
+"""Stands for a selector that this version cannot read: it may select every pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,16 @@ class Term:
         return self.spaces is not None and self.spaces.matches(spaces.get(namespace, {}))
 
 
+def read(raw: Mapping[str, Any] | None) -> LabelSelector | None:
+    """Return a raw selector; None selects nothing, UNKNOWN stands for what cannot be read."""
+    if raw is None:
+        return None
+    try:
+        return LabelSelector.model_validate(raw)
+    except ValueError:
+        return UNKNOWN
+
+
 def terms(spec: Mapping[str, Any], namespace: str, kind: str) -> tuple[Term, ...]:
     """The required terms of a raw spec; `kind`: podAffinity or podAntiAffinity."""
     found = ((spec.get("affinity") or {}).get(kind) or {}).get("requiredDuringSchedulingIgnoredDuringExecution")
@@ -49,7 +61,7 @@ def _term(raw: Mapping[str, Any], own: str) -> Term:
     # The API server has worked matchLabelKeys and mismatchLabelKeys into the selector when the pod was created.
     return Term(
         raw["topologyKey"],
-        None if selector is None else LabelSelector.model_validate(selector),
+        read(selector),
         frozenset(named if named or spaces is not None else (own,)),
-        None if spaces is None else LabelSelector.model_validate(spaces) if spaces else _EVERYWHERE,
+        read(spaces) if spaces else None if spaces is None else _EVERYWHERE,
     )

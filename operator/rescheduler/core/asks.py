@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from rescheduler.api import names
-from rescheduler.core.affinities import Labels, Term, terms
+from rescheduler.core import shapes
+from rescheduler.core.affinities import UNKNOWN, Labels, Term, terms
 from rescheduler.core.demands import Amounts, asked
 from rescheduler.core.spreads import Spread, spreads
 
@@ -92,7 +93,8 @@ class Asks:
         self._known: dict[str, Ask] = {}
 
     def of(self, raw: Mapping[str, Any]) -> Ask:
-        """What the pod's replacement will ask."""
+        """What the pod's replacement will ask. Raises UnreadableError for what is no pod."""
+        raw = shapes.pod(raw)
         meta, spec = raw["metadata"], raw["spec"]
         labels = shared_labels(meta)
         if labels.get(names.HASH) == names.RELEASED:
@@ -125,6 +127,8 @@ def _ask(namespace: str, labels: Labels, spec: Mapping[str, Any], doubt: str, po
     near, apart = terms(spec, namespace, "podAffinity"), terms(spec, namespace, "podAntiAffinity")
     spread = spreads(spec, labels)
     selectors = [found for found in (*(t.selector for t in (*near, *apart)), *(s.selector for s in spread)) if found]
+    if not doubt and any(each is UNKNOWN for each in (*selectors, *(t.spaces for t in (*near, *apart)))):
+        doubt = "its affinity or spread has a selector that is not known here"
     keys = {key for s in selectors for key in (*s.match_labels, *(r.key for r in s.match_expressions))}
     if not doubt and keys & set(_OWN):
         doubt = "its affinity or spread selects by a label that tells pods of one owner apart"

@@ -6,6 +6,7 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.selectors import LabelSelector
+from rescheduler.core import shapes
 from rescheduler.core.budgets import Budget
 from rescheduler.core.pods import Pod
 
@@ -22,7 +23,8 @@ def naming(kind: str, field: str) -> Callable[[Mapping[str, Any]], Naming]:
     """Projects raw objects of a kind."""
 
     def project(raw: Mapping[str, Any]) -> Naming:
-        found = (raw.get("spec") or {}).get(field) or {}
+        raw = shapes.service(raw) if kind == "Service" else shapes.network_policy(raw)
+        found = raw["spec"].get(field) or {}
         selector = LabelSelector.model_validate({"matchLabels": found} if kind == "Service" else found)
         return Naming(f"{kind} {raw['metadata']['name']}", selector if _names_hash(selector) else None)
 

@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from rescheduler.api.untrusted import distinct
+from rescheduler.core import shapes
 from rescheduler.core.facts import UNREACHABLE, Node
 from rescheduler.core.pulses import LATE, SILENCE, Pulses
 from rescheduler.engine.clock import Clock
@@ -15,12 +17,14 @@ from rescheduler.kube import paths
 from rescheduler.kube.client import Client
 from rescheduler.kube.reflectors import Mirror
 
+_MOST_RENEWAL = 64
 _TICK = 1.0  # seconds; silence is no event that could be awaited
 _RENEWED = 11.0  # seconds; a kubelet renews its Lease every 10 s: nobody is silent before
 
 
 def _renewal(raw: Mapping[str, Any]) -> str:
-    return str((raw.get("spec") or {}).get("renewTime") or "")
+    """What changes with each renewal; a Lease that holds something else there has the renewal ""."""
+    return distinct(shapes.lease(raw)["spec"].get("renewTime"), _MOST_RENEWAL)
 
 
 class Heartbeats:
@@ -34,7 +38,7 @@ class Heartbeats:
         self._synced = False
 
     def _take(self, raw: Mapping[str, Any]) -> str:
-        name = str(raw["metadata"]["name"])
+        name: str = shapes.plain(raw)["metadata"]["name"]
         self._pulses.beat(name, _renewal(raw), self._clock.monotonic())
         return name
 
