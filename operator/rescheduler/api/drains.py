@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, create_model
 
+from rescheduler.api import names
 from rescheduler.api.conditions import Condition
 from rescheduler.api.policies import Drain
 from rescheduler.api.scalars import Model, Time, Words
+from rescheduler.api.untrusted import LATEST, ours, text, time
+
+_KEPT = (names.STEPPED_BACK,)
+_MOST_ANNOTATION = 1024
 
 
 class Reason(StrEnum):
@@ -206,21 +211,19 @@ class NodeDrain(Model):
 
     @classmethod
     def from_object(cls, raw: Mapping[str, Any]) -> "NodeDrain":
-        """From the raw object. Raises pydantic's ValidationError (a ValueError) that names the field."""
+        """From the raw object. Raises ValueError (UnreadableError, or pydantic's) that names the field."""
+        raw = ours(raw)
         meta = raw["metadata"]
-
-        def time(key: str) -> datetime | None:
-            return datetime.fromisoformat(meta[key]) if key in meta else None
-
+        annotations = meta.get("annotations") or {}
         return cls(
             name=meta["name"],
             uid=meta.get("uid", ""),
             resource_version=meta.get("resourceVersion", ""),
             generation=meta.get("generation", 0),
-            created=time("creationTimestamp"),
-            deletion_timestamp=time("deletionTimestamp"),
+            created=time(meta.get("creationTimestamp")),
+            deletion_timestamp=(time(meta["deletionTimestamp"]) or LATEST) if "deletionTimestamp" in meta else None,
             finalizers=tuple(meta.get("finalizers") or ()),
-            annotations=meta.get("annotations") or {},
+            annotations={key: text(annotations[key], _MOST_ANNOTATION) for key in _KEPT if key in annotations},
             spec=NodeDrainSpec.model_validate(raw["spec"]),
-            status=NodeDrainStatus.model_validate(raw.get("status") or {}),
+            status=NodeDrainStatus.model_validate(raw["status"] or {}),
         )

@@ -73,7 +73,9 @@ def json_object(value: Any, most: int = _ANNOTATION) -> dict[str, Any]:
         raise ValueError(f"it is longer than {most} characters" if isinstance(value, str) else "it is no text")
     try:
         found = json.loads(value, parse_constant=_refuse, parse_float=_float, object_pairs_hook=_pairs)
-        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair could not be written again
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("it holds half a character, which could not be written again") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"it is no JSON ({error})"[:200]) from None
     if not isinstance(found, dict):
@@ -216,6 +218,7 @@ def metadata(**more: Fit) -> Callable[[Any], Any]:
 
 
 METADATA = metadata()
+_OURS = fields(metadata=METADATA, spec=anything, status=anything)
 
 
 class Shaped(dict[str, Any]):
@@ -236,3 +239,8 @@ def shaped(raw: Any, fit: Callable[[Any], Any], *, required: Iterable[str] = ("n
     if missing := [name for name in required if not meta.get(name)]:
         raise UnreadableError(f"it has no {' and no '.join(f'metadata.{name}' for name in missing)}")
     return Shaped({"spec": {}, "status": {}, **found, "metadata": meta})
+
+
+def ours(raw: Any) -> Shaped:
+    """Return an object of one of our kinds: the models read its spec and status. Raises UnreadableError without a name."""
+    return shaped(raw, _OURS)
