@@ -4,7 +4,7 @@
 `forged` keeps each type and changes the values: whoever may write an object or its status can have such a one stored.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -94,6 +94,14 @@ MOVES = tuple(
 )
 
 
+_GONE = object()
+ANYTHING: tuple[Json, ...] = (
+    *(_GONE, None, True, False, 0, -1, 2**63, 10**400, 1.5, float("inf"), float("nan"), "", "x"),
+    *([], [None], ["x"], [[]], [{}], [5], {}, {"x": None}, {"x": "y"}, {"key": []}, {"matchLabels": 5}, {"name": {}}),
+)
+"""One JSON value of each kind."""
+
+
 # -- strategies -------------------------------------------------------------------------------------------------------
 
 
@@ -133,6 +141,22 @@ def json_values() -> st.SearchStrategy[Json]:
     )
 
 
+def one_forged(valid: Json) -> Iterator[Json]:
+    """Yield a copy of a valid object for each value in it and each hostile value of its type."""
+    for path in _paths(valid):
+        before = _get(valid, path)
+        if not isinstance(before, dict | list) and not _fixed(path):
+            for new in _pool(before):
+                yield _with(valid, path, new)
+
+
+def one_mutated(valid: Json) -> Iterator[Json]:
+    """Yield a copy of a valid object for each part of it and each kind of JSON in its place, or nothing."""
+    for path in _paths(valid):
+        for new in ANYTHING if path else ANYTHING[1:]:
+            yield _with(valid, path, new)
+
+
 def mutated(valid: Json, most: int = 4) -> st.SearchStrategy[Json]:
     """Copies of a valid object with up to so many of its parts replaced by any JSON, or left out."""
     paths = _paths(valid)
@@ -161,7 +185,6 @@ def forged(valid: Json, most: int = 6) -> st.SearchStrategy[Json]:
     return draw()
 
 
-_GONE = object()
 _IDENTITY = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "generation")
 """Only the API server itself writes these."""
 
@@ -170,12 +193,18 @@ def _fixed(path: Path) -> bool:
     return len(path) == 2 and path[0] == "metadata" and path[1] in _IDENTITY
 
 
-def _alike(value: Json) -> st.SearchStrategy[Json]:
+def _pool(value: Json) -> tuple[Json, ...]:
+    """Hostile values of the same type."""
     if isinstance(value, bool):
-        return st.booleans()
-    if isinstance(value, int):
-        return integers()
-    return texts()
+        return (not value,)
+    return INTEGERS if isinstance(value, int) else (*TEXTS, *TIMES, *QUANTITIES, *MOVES)
+
+
+def _alike(value: Json) -> st.SearchStrategy[Json]:
+    known = st.sampled_from(_pool(value))
+    if isinstance(value, bool):
+        return known
+    return known | (integers() if isinstance(value, int) else texts())
 
 
 def _paths(value: Json, at: Path = ()) -> list[Path]:
@@ -210,6 +239,20 @@ def _set(value: Json, path: Path, new: Json) -> Json:
     elif isinstance(parent, dict):
         del parent[path[-1]]
     return value
+
+
+def _with(value: Json, path: Path, new: Json) -> Json:
+    """The value with another part at this place, or without it; all else is shared."""
+    if not path:
+        return new
+    key, *rest = path
+    if isinstance(value, dict):
+        if not rest and new is _GONE:
+            return {name: part for name, part in value.items() if name != key}
+        return {name: _with(part, tuple(rest), new) if name == key else part for name, part in value.items()}
+    if not rest and new is _GONE:
+        return [part for at, part in enumerate(value) if at != key]
+    return [_with(part, tuple(rest), new) if at == key else part for at, part in enumerate(value)]
 
 
 def _has(parent: Json, key: str | int) -> bool:

@@ -11,6 +11,11 @@ from datetime import datetime
 from typing import Any
 
 from rescheduler.api import names
+from rescheduler.api.untrusted import INT32, integer, json_object, time
+
+_WORDS = ("cause", "hash", "deployment", "deploymentUID", "replicaSet", "replicaSetUID")
+_LONGEST_WORD = 300
+_LONGEST = 4096
 
 HIGHEST_COST = "2147483647"
 """Deletion cost of a pod given back: its ReplicaSet, with one too many, removes the other."""
@@ -47,24 +52,30 @@ class Move:
     @classmethod
     def read(cls, text: str | None) -> "Move | None":
         """From the annotation; None where it is absent or is none of ours."""
-        if not text:
-            return None
         try:
-            found = json.loads(text)
-            return cls(
-                cause=str(found["cause"]),
-                hash=str(found["hash"]),
-                cost=found.get("cost"),
-                ready=int(found["ready"]),
-                since=datetime.fromisoformat(found["since"]),
-                attempt=int(found.get("attempt", 1)),
-                deployment=str(found["deployment"]),
-                deployment_uid=str(found["deploymentUID"]),
-                replica_set=str(found["replicaSet"]),
-                replica_set_uid=str(found["replicaSetUID"]),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError):
+            found = json_object(text, _LONGEST) if text else {}
+        except ValueError:
             return None
+        words = [found.get(key) for key in _WORDS]
+        since, ready, attempt, cost = (found.get(key) for key in ("since", "ready", "attempt", "cost"))
+        when = time(since)
+        if when is None or not all(isinstance(word, str) and len(word) <= _LONGEST_WORD for word in words):
+            return None
+        if integer(ready, 0, INT32, -1) != ready or not isinstance(cost, str | None) or len(cost or "") > _LONGEST_WORD:
+            return None
+        cause, hash_, deployment, deployment_uid, replica_set, replica_set_uid = map(str, words)
+        return cls(
+            cause=cause,
+            hash=hash_,
+            cost=cost,
+            ready=ready,
+            since=when,
+            attempt=integer(attempt, 1, INT32, 1),
+            deployment=deployment,
+            deployment_uid=deployment_uid,
+            replica_set=replica_set,
+            replica_set_uid=replica_set_uid,
+        )
 
     def text(self) -> str:
         """The annotation's value."""
