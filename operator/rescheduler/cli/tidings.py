@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from rescheduler.api.untrusted import time
 from rescheduler.cli.tables import span
 
 _Raw = Mapping[str, Any]
@@ -82,9 +83,9 @@ def _counts(status: _Raw) -> list[str]:
 
 def _left(status: _Raw, now: datetime) -> list[str]:
     """Not of what is told from one another: it changes by the clock alone."""
-    if not (when := status.get("estimatedCompletion")):
+    if not (when := time(status.get("estimatedCompletion"))):
         return []
-    left = datetime.fromisoformat(when) - now
+    left = when - now
     return [f"about {span(left)} left"] if left >= timedelta(seconds=1) else []
 
 

@@ -69,7 +69,7 @@ def world(reader: Reader, live: Settings, planned: Collection[str] | None) -> Wo
     labels = {raw["metadata"]["name"]: raw["metadata"].get("labels") or {} for raw in reader.each("v1", "namespaces")}
     census = Census(Asks(_pools(reader, labels)), wanted)
     tenants: dict[str, list[Pod]] = defaultdict(list)
-    for raw in reader.each("v1", "pods"):
+    for raw in map(shapes.pod, reader.each("v1", "pods")):
         census.add(raw)
         if (node := raw["spec"].get("nodeName")) in wanted:
             tenants[node].append(pods.pod(raw))
