@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import hostile
 from hostile import Json, either, projected
-from rescheduler.api import drains
+from rescheduler.api import drains, untrusted
 from rescheduler.api.drains import NodeDrain, NodeDrainStatus, Reason
 from rescheduler.api.policies import Policy
 from rescheduler.api.pools import NamespacePool
@@ -61,6 +61,7 @@ from rescheduler.core.boards import Ground
 from rescheduler.core.censuses import Census
 from rescheduler.core.drains import Fact
 from rescheduler.core.memberships import Memberships
+from rescheduler.core.moves import Move
 from rescheduler.core.policies import Winners
 from rescheduler.core.windows import look
 
@@ -437,6 +438,15 @@ def test_no_value_on_a_pod_stops_a_verdict() -> None:
             decide(pod, POD, POLICY, BUDGET, REPLICA_SET, DEPLOYMENT, True)
 
 
+@pytest.mark.parametrize("text", [*hostile.MOVES, *hostile.TEXTS], ids=range(len(hostile.MOVES) + len(hostile.TEXTS)))
+def test_a_move_can_be_counted_with_or_is_none(text: str) -> None:
+    if move := Move.read(text):
+        assert type(move.ready) is type(move.attempt) is int
+        assert min(move.ready, move.attempt) >= 0
+        assert untrusted.EARLIEST <= move.since <= untrusted.LATEST
+        assert Move.read(move.text()) == move
+
+
 def test_no_value_on_an_owner_or_a_budget_stops_a_verdict() -> None:
     for budget in each_record(hostile.BUDGET, budgets.budget):
         decide(POD, POD, POLICY, budget, REPLICA_SET, DEPLOYMENT, False)
@@ -463,7 +473,8 @@ def test_no_value_in_a_policy_stops_anything() -> None:
 def test_no_value_in_a_raw_pod_stops_a_plan() -> None:
     reach, pool = reaches.reach(hostile.VOLUME), NamespacePool.from_object(hostile.POOL)
     seen = set()
-    for raw in islice(hostile.one_forged(hostile.POD), 0, None, SOME):
-        if (text := repr(raw["spec"])) not in seen:
+    rows = (*hostile.one_forged(hostile.POD), *hostile.one_mutated(hostile.POD))
+    for raw in filter(is_pod, islice(rows, 0, None, SOME)):
+        if (text := repr(raw.get("spec"))) not in seen:
             seen.add(text)
             count([raw], NODE, pool, reach, Random(0))
