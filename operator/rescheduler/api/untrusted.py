@@ -153,16 +153,14 @@ def each(fit: Fit) -> Callable[[Any], Any]:
 
 def by_name(*types: type) -> Callable[[Any], Any]:
     """A mapping with any keys to values of these types, such as labels; others are left out."""
+    all_of = frozenset(types).issuperset
 
     def apply(value: Any) -> Any:
         if type(value) is not dict and not isinstance(value, Mapping):
             return ABSENT
-        for key, item in value.items():
-            if type(key) is not str or type(item) not in types:
-                break
-        else:
+        if all_of(map(type, value.values())):
             return value
-        return {key: item for key, item in value.items() if type(key) is str and type(item) in types}
+        return {key: item for key, item in value.items() if type(item) in types}
 
     return apply
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from rescheduler.api.untrusted import time
-from rescheduler.cli.tables import span
+from rescheduler.cli.tables import legible, span
 
 _Raw = Mapping[str, Any]
 
@@ -56,7 +56,7 @@ def is_done(drain: _Raw) -> bool:
 def requested(drain: _Raw) -> str:
     """Why it is drained, for people."""
     asked = drain["spec"]["requests"]
-    return ", ".join(f"{r['reason']} ({r['message']})" if r.get("message") else r["reason"] for r in asked)
+    return legible(", ".join(f"{r['reason']} ({r['message']})" if r.get("message") else r["reason"] for r in asked))
 
 
 def _stage(drain: _Raw) -> str:

@@ -16,7 +16,7 @@ Amounts = Mapping[str, int]
 
 def amounts(raw: Mapping[str, Any] | None, *, otherwise: int = MOST) -> dict[str, int]:
     """A ResourceList; `otherwise`: what no quantity counts as."""
-    return {name: amount(name, text, otherwise=otherwise) for name, text in (raw or {}).items()}
+    return {name: amount(name, text, otherwise) for name, text in (raw or {}).items()}
 
 
 def asked(spec: Mapping[str, Any]) -> dict[str, int]:

@@ -148,4 +148,4 @@ def _kept(key: str, value: str) -> str:
 
 @lru_cache(maxsize=10_000)
 def _allocatable(resources: tuple[tuple[str, str], ...]) -> Mapping[str, int]:
-    return {name: amount(name, quantity, otherwise=0) for name, quantity in resources}
+    return {name: amount(name, quantity, 0) for name, quantity in resources}

@@ -23,7 +23,7 @@ _STEPS = (("Ei", 2**60), ("Pi", 2**50), ("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**
 
 
 @lru_cache(maxsize=10_000)
-def amount(resource: str, text: str | float, *, otherwise: int = MOST) -> int:
+def amount(resource: str, text: str | float, otherwise: int = MOST) -> int:
     """How much of the resource this is, moved within 0 and MOST; `otherwise` where it is no quantity.
 
     Kubernetes caps quantities at the same number. What a pod asks for in words that nobody knows is the most.
