@@ -11,6 +11,8 @@ from rescheduler.api.selectors import LabelSelector
 
 Labels = Mapping[str, str]
 _EVERYWHERE = LabelSelector()
+MOST_TERMS = 100
+"""A pod with more has them to keep plans busy: each costs a look at each node."""
 UNKNOWN = LabelSelector()
 """Stands for a selector that this version cannot read: it may select every pod."""
 
@@ -50,9 +52,17 @@ def read(raw: Mapping[str, Any] | None) -> LabelSelector | None:
 
 
 def terms(spec: Mapping[str, Any], namespace: str, kind: str) -> tuple[Term, ...]:
-    """The required terms of a raw spec; `kind`: podAffinity or podAntiAffinity."""
-    found = ((spec.get("affinity") or {}).get(kind) or {}).get("requiredDuringSchedulingIgnoredDuringExecution")
-    return tuple(_term(raw, namespace) for raw in found or ())
+    """The required terms of a raw spec; `kind`: podAffinity or podAntiAffinity.
+
+    Of more than MOST_TERMS only places and namespaces are kept: any pod of these namespaces may be meant.
+    """
+    found = ((spec.get("affinity") or {}).get(kind) or {}).get("requiredDuringSchedulingIgnoredDuringExecution") or ()
+    if len(found) > MOST_TERMS:
+        keys = sorted({raw["topologyKey"] for raw in found})[:MOST_TERMS]
+        spaces = frozenset(space for raw in found for space in raw.get("namespaces") or (namespace,))
+        everywhere = any("namespaceSelector" in raw for raw in found)
+        return tuple(Term(key, UNKNOWN, spaces, _EVERYWHERE if everywhere else None) for key in keys)
+    return tuple(_term(raw, namespace) for raw in found)
 
 
 def _term(raw: Mapping[str, Any], own: str) -> Term:
