@@ -166,7 +166,7 @@ class Failure(Model):
     lease_timeout: Duration | None = Field(
         default=None,
         description="Suspect a node whose Lease is silent for so long (11s at least) on our own clock; absent: never.",
-        json_schema_extra=POSITIVE,
+        json_schema_extra={"x-kubernetes-validations": [POSITIVE]},
     )
     recover_after: Duration = Field(
         default=timedelta(minutes=2), description="Healthy for so long, a node is put back as it was."

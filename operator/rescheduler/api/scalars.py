@@ -27,9 +27,11 @@ _PART = re.compile(r"([0-9]{1,5})(ms|h|m|s)")
 LONGEST = timedelta(hours=99_999)
 """Eleven years: the hours of a GEP-2257 duration have five digits. The form also writes longer ones, in pieces."""
 _BOUNDED: JsonDict = {"rule": "duration(self) <= duration('99999h')", "message": "must be at most 99999h"}
-_POSITIVE: JsonDict = {"rule": "self.matches('[1-9]')", "message": "must be longer than 0s"}
-POSITIVE: JsonDict = {"x-kubernetes-validations": [_BOUNDED, _POSITIVE]}
-"""Schema of durations that make no sense as nothing."""
+POSITIVE: JsonDict = {
+    "rule": "self.matches('[1-9]') && duration(self) <= duration('99999h')",
+    "message": "must be longer than 0s, and at most 99999h",
+}
+"""CEL for durations that make no sense as nothing; instead of the bound of all durations."""
 _UNITS = {
     "h": timedelta(hours=1),
     "m": timedelta(minutes=1),

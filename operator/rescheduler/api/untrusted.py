@@ -129,6 +129,11 @@ def measure(value: Any) -> Any:
     return value if type(value) in (str, int, float) else ABSENT
 
 
+def count(value: Any) -> Any:
+    """A number of pods."""
+    return value if type(value) is int and 0 <= value <= INT32 else ABSENT
+
+
 def _fitted(fit: Fit, value: Any) -> Any:
     if isinstance(fit, type):
         return value if type(value) is fit else ABSENT

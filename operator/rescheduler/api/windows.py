@@ -48,7 +48,7 @@ class Window(Model):
     )
     duration: Duration = Field(
         description="How long it stays open, such as 4h.",
-        json_schema_extra=POSITIVE,
+        json_schema_extra={"x-kubernetes-validations": [POSITIVE]},
     )
     time_zone: str = Field(
         default="UTC",

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from rescheduler.api.selectors import LabelSelector
-from rescheduler.api.untrusted import INT32, integer, text
+from rescheduler.api.untrusted import text
 from rescheduler.core import shapes
 from rescheduler.core.pods import Pod
 
@@ -80,16 +80,12 @@ def budget(raw: Mapping[str, Any]) -> Budget:
         selector=None if selector is None else _selector(json.dumps(selector)),
         rule=text(next((f"{field} {spec[field]}" for field in _RULES if field in spec), ""), _MOST_RULE),
         always_allow=spec.get("unhealthyPodEvictionPolicy") == "AlwaysAllow",
-        allowed=_count(status, "disruptionsAllowed"),
-        healthy=_count(status, "currentHealthy"),
-        needed=_count(status, "desiredHealthy"),
-        expected=_count(status, "expectedPods"),
+        allowed=status.get("disruptionsAllowed", 0),
+        healthy=status.get("currentHealthy", 0),
+        needed=status.get("desiredHealthy", 0),
+        expected=status.get("expectedPods", 0),
         observed=status.get("observedGeneration", 0) >= meta.get("generation", 0),
     )
-
-
-def _count(status: Mapping[str, Any], name: str) -> int:
-    return integer(status.get(name), 0, INT32, 0)
 
 
 def covering(pod: Pod, budgets: Iterable[Budget]) -> tuple[Budget, ...]:

@@ -13,6 +13,7 @@ from rescheduler.api.untrusted import (
     Fit,
     Shaped,
     anything,
+    count,
     each,
     fields,
     measure,
@@ -120,11 +121,13 @@ _BUDGET = fields(
     metadata=METADATA,
     spec=fields(selector=SELECTOR, minAvailable=measure, maxUnavailable=measure, unhealthyPodEvictionPolicy=str),
     status=fields(
-        disruptionsAllowed=int,
-        currentHealthy=int,
-        desiredHealthy=int,
-        expectedPods=int,
+        disruptionsAllowed=count,
+        currentHealthy=count,
+        desiredHealthy=count,
+        expectedPods=count,
         observedGeneration=int,
+        disruptedPods=LABELS,
+        conditions=_CONDITIONS,
     ),
 )
 _SERVICE = fields(metadata=METADATA, spec=fields(selector=LABELS))

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from rescheduler.api.policies import ConditionMatch, Policy
 from rescheduler.core.facts import UNREACHABLE, Node, NodeCondition
 
-_MOST_BEGINS = 1000
 STALE = timedelta(minutes=12)
 """A condition whose heartbeat has stood still for so long says nothing: its agent is dead (agents beat every 5 m)."""
 
@@ -72,9 +71,7 @@ def see(
     begins = (*known.begins, *(now for _ in ailing - known.ailing))
     recent = now - policy.spec.failure.flapping.within if policy else now
     healthy = None if ailing or suspected else known.healthy_since or now
-    return replace(
-        seen, ailing=ailing, begins=tuple(t for t in begins[-_MOST_BEGINS:] if t > recent), healthy_since=healthy
-    )
+    return replace(seen, ailing=ailing, begins=tuple(t for t in begins if t > recent), healthy_since=healthy)
 
 
 def _start(condition: NodeCondition, known: tuple[str, datetime] | None, now: datetime) -> datetime:

@@ -7,8 +7,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from rescheduler.api.untrusted import distinct
-from rescheduler.core import shapes
 from rescheduler.core.facts import UNREACHABLE, Node
 from rescheduler.core.pulses import LATE, SILENCE, Pulses
 from rescheduler.engine.clock import Clock
@@ -17,14 +15,12 @@ from rescheduler.kube import paths
 from rescheduler.kube.client import Client
 from rescheduler.kube.reflectors import Mirror
 
-_MOST_RENEWAL = 64
 _TICK = 1.0  # seconds; silence is no event that could be awaited
 _RENEWED = 11.0  # seconds; a kubelet renews its Lease every 10 s: nobody is silent before
 
 
 def _renewal(raw: Mapping[str, Any]) -> str:
-    """What changes with each renewal; a Lease that holds something else there has the renewal ""."""
-    return distinct(shapes.lease(raw)["spec"].get("renewTime"), _MOST_RENEWAL)
+    return str((raw.get("spec") or {}).get("renewTime") or "")
 
 
 class Heartbeats:
@@ -38,7 +34,7 @@ class Heartbeats:
         self._synced = False
 
     def _take(self, raw: Mapping[str, Any]) -> str:
-        name: str = shapes.plain(raw)["metadata"]["name"]
+        name = str(raw["metadata"]["name"])
         self._pulses.beat(name, _renewal(raw), self._clock.monotonic())
         return name
 
