@@ -74,13 +74,13 @@ TEXTS = (
     '{"Maintenance":"' + "x" * 200_000 + '"}',
 )
 MOVE = (
-    '{"cause":"NodeDrain/n1","hash":"h","ready":%s,"since":"%s","attempt":%s,'
+    '{"cause":"NodeDrain/n1","ready":%s,"since":"%s","attempt":%s,'
     '"deployment":"web","deploymentUID":"%s","replicaSet":"web-h","replicaSetUID":"%s"}'
 )
 MOVES = tuple(
     MOVE % values
     for values in (
-        ("1", "2026-01-01T00:00:00+00:00", "1", "d", "r"),
+        ("1", "2026-01-01T00:00:00+00:00", "1", "uid-web", "uid-web-h"),
         ("1e999", "2026-01-01T00:00:00+00:00", "1", "d", "r"),
         ("Infinity", "2026-01-01T00:00:00+00:00", "NaN", "d", "r"),
         ("1", "2026-01-01T00:00:00", "1", "d", "r"),
@@ -377,6 +377,7 @@ POD: Json = {
         ],
     },
 }
+RELEASED_POD: Json = {**POD, "metadata": {**POD["metadata"], "ownerReferences": [_owner("Deployment", "web")]}}
 DELETED_POD: Json = {**POD, "metadata": {**POD["metadata"], "deletionTimestamp": "2026-01-01T00:01:00Z"}}
 NODE: Json = {
     "metadata": _meta(
@@ -472,8 +473,6 @@ LEASE: Json = {
     "spec": {"holderIdentity": "n1", "renewTime": "2026-01-01T00:00:00.000000Z", "leaseDurationSeconds": 40},
 }
 NAMESPACE: Json = {"metadata": _meta("shop", labels={"rescheduler.dev/pool": "blue", "team": "a"})}
-SERVICE: Json = {"metadata": _meta("web"), "spec": {"selector": {"pod-template-hash": "h"}}}
-NETWORK_POLICY: Json = {"metadata": _meta("web"), "spec": {"podSelector": _SELECTOR}}
 MACHINE: Json = {"metadata": _meta("m1", annotations={"cluster.x-k8s.io/delete-machine": "yes"})}
 USAGE: Json = {
     "metadata": {"name": "n1"},
@@ -601,8 +600,6 @@ VALID: Mapping[str, Json] = {
     "volumeattachments": ATTACHMENT,
     "leases": LEASE,
     "namespaces": NAMESPACE,
-    "services": SERVICE,
-    "networkpolicies": NETWORK_POLICY,
     "machines": MACHINE,
     "reschedulepolicies": POLICY,
     "namespacepools": POOL,

@@ -32,7 +32,6 @@ from rescheduler.core import (
     loads,
     movables,
     namespaces,
-    namings,
     nodes,
     ownerships,
     placement,
@@ -78,6 +77,7 @@ Project = Callable[[Json], Any]
 KUBERNETES: dict[str, tuple[Json, Project]] = {
     "node": (hostile.NODE, facts.node),
     "pod": (hostile.POD, pods.pod),
+    "released pod": (hostile.RELEASED_POD, pods.pod),
     "Terminating pod": (hostile.DELETED_POD, pods.pod),
     "budget": (hostile.BUDGET, budgets.budget),
     "Deployment": (hostile.DEPLOYMENT, workloads.deployment),
@@ -88,8 +88,6 @@ KUBERNETES: dict[str, tuple[Json, Project]] = {
     "reach": (hostile.VOLUME, reaches.reach),
     "attachment": (hostile.ATTACHMENT, volumes.attachment),
     "namespace": (hostile.NAMESPACE, namespaces.namespace),
-    "Service": (hostile.SERVICE, namings.naming("Service", "selector")),
-    "NetworkPolicy": (hostile.NETWORK_POLICY, namings.naming("NetworkPolicy", "podSelector")),
     "Machine": (hostile.MACHINE, ownerships.machine_owner),
     "medik8s Lease": (hostile.LEASE, lambda raw: ownerships.lease_owner(raw, NOW)),
     "calm Deployment": (hostile.DEPLOYMENT, movables.calm),
@@ -155,7 +153,11 @@ def some_nodes() -> st.SearchStrategy[facts.Node]:
 
 
 def some_pods() -> st.SearchStrategy[pods.Pod]:
-    return st.one_of(projected(hostile.POD, pods.pod), projected(hostile.DELETED_POD, pods.pod))
+    return st.one_of(
+        projected(hostile.POD, pods.pod),
+        projected(hostile.RELEASED_POD, pods.pod),
+        projected(hostile.DELETED_POD, pods.pod),
+    )
 
 
 def policies() -> st.SearchStrategy[Policy]:
@@ -259,6 +261,9 @@ def decide(
             replacements.choose(pod, each, setting)
             replacements.give_back(pod, each, NOW)
             replacements.ineligible(pod, each, setting)
+            if each:
+                replacements.is_unwanted(pod, each)
+                replacements.ready_before(each)
 
 
 @few
@@ -433,7 +438,7 @@ def test_no_value_on_a_node_stops_anything() -> None:
 
 
 def test_no_value_on_a_pod_stops_a_verdict() -> None:
-    for valid in (hostile.POD, hostile.DELETED_POD):
+    for valid in (hostile.POD, hostile.RELEASED_POD, hostile.DELETED_POD):
         for pod in each_record(valid, pods.pod):
             decide(pod, POD, POLICY, BUDGET, REPLICA_SET, DEPLOYMENT, True)
 

@@ -130,8 +130,6 @@ _BUDGET = fields(
         conditions=_CONDITIONS,
     ),
 )
-_SERVICE = fields(metadata=METADATA, spec=fields(selector=LABELS))
-_NETWORK_POLICY = fields(metadata=METADATA, spec=fields(podSelector=SELECTOR))
 _CLAIM = fields(metadata=METADATA, spec=fields(accessModes=each(str), volumeName=str))
 _VOLUME = fields(
     metadata=METADATA,
@@ -188,16 +186,6 @@ def job(raw: Mapping[str, Any]) -> Shaped:
 def budget(raw: Mapping[str, Any]) -> Shaped:
     """Return a PodDisruptionBudget so."""
     return shaped(raw, _BUDGET, required=_NAMESPACED)
-
-
-def service(raw: Mapping[str, Any]) -> Shaped:
-    """Return a Service so."""
-    return shaped(raw, _SERVICE)
-
-
-def network_policy(raw: Mapping[str, Any]) -> Shaped:
-    """Return a NetworkPolicy so."""
-    return shaped(raw, _NETWORK_POLICY)
 
 
 def claim(raw: Mapping[str, Any]) -> Shaped:
