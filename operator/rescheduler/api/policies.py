@@ -10,6 +10,7 @@ from pydantic import Field
 
 from rescheduler.api.scalars import POSITIVE, Duration, Model, NumberOrPercent
 from rescheduler.api.selectors import KEY_PATTERN, LabelSelector
+from rescheduler.api.untrusted import ours
 from rescheduler.api.windows import Window
 
 _CONDITION_TYPE = KEY_PATTERN
@@ -52,6 +53,10 @@ class Replacement(StrEnum):
     PREFERRED = "Preferred"
     WHEN_BLOCKED = "WhenBlocked"
     NEVER = "Never"
+
+
+OWNERS_WORDS = (Replacement.REQUIRED, Replacement.PREFERRED, Replacement.NEVER)
+"""What the owner of a pod may say by its annotation."""
 
 
 class OnTimeout(StrEnum):
@@ -311,7 +316,8 @@ class Policy:
 
     @classmethod
     def from_object(cls, raw: Mapping[str, Any]) -> "Policy":
-        """From the raw object. Raises pydantic's ValidationError (a ValueError) that names the field."""
+        """From the raw object. Raises ValueError (UnreadableError, or pydantic's) that names the field."""
+        raw = ours(raw)
         meta = raw["metadata"]
-        spec = ReschedulePolicySpec.model_validate(raw.get("spec") or {})
+        spec = ReschedulePolicySpec.model_validate(raw["spec"] or {})
         return cls(meta["name"], meta.get("uid", ""), meta.get("generation", 0), spec)

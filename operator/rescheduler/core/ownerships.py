@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from rescheduler.api import names
-from rescheduler.core.facts import Node, parse_time
+from rescheduler.api.untrusted import seconds, text, time
+from rescheduler.core import shapes
+from rescheduler.core.facts import Node
 
 _TAINTS = {
     "karpenter.sh/disrupted": "Karpenter is about to remove the node (taint karpenter.sh/disrupted)",
@@ -14,6 +16,7 @@ _TAINTS = {
     "ToBeDeletedByClusterAutoscaler": "the cluster autoscaler is about to remove the node (taint ToBeDeletedByClusterAutoscaler)",
 }
 _DELETE_MACHINE = "cluster.x-k8s.io/delete-machine"
+_MOST_HOLDER = 253
 MEDIK8S = "medik8s-leases"
 """Namespace of the Leases by which medik8s operators hold a node, each named `node-<node>`."""
 
@@ -41,7 +44,7 @@ def machine(node: Node) -> Machine | None:
 
 def machine_owner(raw: Mapping[str, Any]) -> str:
     """What the (raw) Machine says; empty where it stays."""
-    meta = raw["metadata"]
+    meta = shapes.plain(raw)["metadata"]
     if "deletionTimestamp" in meta:
         return f"Cluster API is deleting the Machine {meta['name']}"
     if _DELETE_MACHINE in (meta.get("annotations") or {}):
@@ -55,9 +58,9 @@ def lease_owner(raw: Mapping[str, Any], now: datetime) -> str:
     The one place where another's stamp is compared with our clock: such Leases are long (an hour), and the worst
     that a skewed clock does is to make us wait, or stop waiting, some seconds early.
     """
-    spec = raw.get("spec") or {}
-    holder, renewed = spec.get("holderIdentity"), parse_time(spec.get("renewTime"))
+    spec = shapes.lease(raw)["spec"]
+    holder, renewed = text(spec.get("holderIdentity"), _MOST_HOLDER), time(spec.get("renewTime"))
     if not holder or renewed is None:
         return ""
-    ends = renewed + timedelta(seconds=spec.get("leaseDurationSeconds") or 0)
+    ends = renewed + seconds(spec.get("leaseDurationSeconds"))
     return f"{holder} holds the node by its Lease in {MEDIK8S}" if now < ends else ""

@@ -19,6 +19,7 @@ from rescheduler.api.drains import (
 )
 from rescheduler.api.policies import Drain, OnTimeout, Policy
 from rescheduler.api.scalars import format_duration
+from rescheduler.api.untrusted import seconds, time
 from rescheduler.core import estimates, proofs
 from rescheduler.core.drains import Fact
 from rescheduler.core.facts import Node
@@ -89,7 +90,7 @@ def cordoned_at(status: NodeDrainStatus, known: datetime | None) -> datetime | N
 def paused(status: NodeDrainStatus, now: datetime) -> timedelta:
     """How much of the time since the drain began does not count."""
     standing = now - status.paused_at if status.paused_at else timedelta()
-    return timedelta(seconds=status.paused_seconds or 0) + max(standing, timedelta())
+    return seconds(status.paused_seconds) + max(standing, timedelta())
 
 
 def deadline(scene: Scene) -> datetime | None:
@@ -201,8 +202,8 @@ def _eta(scene: Scene) -> datetime | None:
     eta, before = _estimate(scene), scene.drain.status.estimated_completion
     if eta is None or before is None:
         return eta
-    known = datetime.fromisoformat(before)
-    return known if scene.now < known and abs(known - eta) <= (eta - scene.now) / 10 else eta
+    known = time(before)
+    return known if known and scene.now < known and abs(known - eta) <= (eta - scene.now) / 10 else eta
 
 
 def _fits_window(scene: Scene) -> tuple[str, str, str] | None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from rescheduler.api.policies import Drain
-from rescheduler.core import volumes, workloads
+from rescheduler.core import shapes, volumes, workloads
 from rescheduler.core.pods import Pod
 from rescheduler.core.verdicts import Circumstances
 from rescheduler.core.volumes import Attachment, Claim, Volume, Volumes
@@ -17,7 +17,8 @@ _Labels = tuple[str, Mapping[str, str]]
 
 
 def _labels(raw: Mapping[str, Any]) -> _Labels:
-    return raw["metadata"]["name"], dict(raw["metadata"].get("labels") or {})
+    meta = shapes.plain(raw)["metadata"]
+    return meta["name"], dict(meta.get("labels") or {})
 
 
 class Surroundings:
