@@ -16,6 +16,10 @@ from rescheduler.kube.client import Client
 from rescheduler.kube.reflectors import Mirror
 
 _TICK = 1.0  # seconds; silence is no event that could be awaited
+_SILENCE = 15.0
+"""Seconds without a renewal of any node after which the watch itself is in doubt: each kubelet renews every 10 s, and
+this is sooner than silent Leases could be taken for a blackout.
+"""
 _RENEWED = 11.0  # seconds; a kubelet renews its Lease every 10 s: nobody is silent before
 
 
@@ -30,7 +34,9 @@ class Heartbeats:
         self._client, self._store, self._clock = client, store, clock
         self._pulses = Pulses()
         self._listed = asyncio.Event()
-        self._mirror = Mirror(client, paths.leases(paths.NODE_LEASES), self._take, self._listed.set)
+        self._mirror = Mirror(
+            client, paths.leases(paths.NODE_LEASES), self._take, self._listed.set, silence=_SILENCE, keep=True
+        )
         self._synced = False
 
     def _take(self, raw: Mapping[str, Any]) -> str:

@@ -118,8 +118,8 @@ class NodePods:
     def follow(self, node_name: str) -> None:
         """Keep the pods of the node in view."""
         if self._mirror is None:
-            field = f"spec.nodeName={node_name}"
-            self._mirror = Mirror(self._t.client, paths.PODS, pods.pod, self._wake, fieldSelector=field)
+            here = {"fieldSelector": f"spec.nodeName={node_name}"}
+            self._mirror = Mirror(self._t.client, paths.PODS, pods.pod, self._wake, params=here)
             self._watch = asyncio.create_task(self._mirror.run(), name=f"pods of {node_name}")
 
     def close(self) -> None:

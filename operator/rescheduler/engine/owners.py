@@ -17,7 +17,7 @@ from rescheduler.core.workloads import Deployment, ReplicaSet, Workload
 from rescheduler.engine.budgets import Budgets
 from rescheduler.kube import paths
 from rescheduler.kube.client import Client, Json
-from rescheduler.kube.reflectors import Mirrors
+from rescheduler.kube.reflectors import Mirrors, Namespaces
 
 Key = tuple[str, str]
 """Namespace and label selector of an owner's pods."""
@@ -37,16 +37,16 @@ class Owners:
     def __init__(self, client: Client, budgets: Budgets, changed: Callable[[Iterable[str]], None]) -> None:
         self._budgets = budgets
 
-        def kind(group: str, resource: str, project: Callable[[Mapping[str, Any]], Any]) -> Mirrors[str, Any]:
-            return Mirrors(client, lambda space: (paths.namespaced(group, space, resource), {}), project, changed)
+        def kind(group: str, resource: str, project: Callable[[Mapping[str, Any]], Any]) -> Namespaces[Any]:
+            return Namespaces(client, group, resource, project, changed)
 
-        self._deployments: Mirrors[str, Deployment] = kind("apps/v1", "deployments", workloads.deployment)
-        self._sets: Mirrors[str, ReplicaSet] = kind("apps/v1", "replicasets", workloads.replica_set)
-        self._services: Mirrors[str, Naming] = kind("v1", "services", naming("Service", "selector"))
-        self._policies: Mirrors[str, Naming] = kind(
+        self._deployments: Namespaces[Deployment] = kind("apps/v1", "deployments", workloads.deployment)
+        self._sets: Namespaces[ReplicaSet] = kind("apps/v1", "replicasets", workloads.replica_set)
+        self._services: Namespaces[Naming] = kind("v1", "services", naming("Service", "selector"))
+        self._policies: Namespaces[Naming] = kind(
             "networking.k8s.io/v1", "networkpolicies", naming("NetworkPolicy", "podSelector")
         )
-        self._claims: Mirrors[str, Claim] = kind("v1", "persistentvolumeclaims", volumes.claim)
+        self._claims: Namespaces[Claim] = kind("v1", "persistentvolumeclaims", volumes.claim)
         self._pods: Mirrors[Key, Pod] = Mirrors(
             client, lambda key: (paths.namespaced("v1", key[0], "pods"), {"labelSelector": key[1]}), pods.pod, changed
         )
@@ -61,7 +61,7 @@ class Owners:
 
     def known(self, namespace: str) -> bool:
         """Whether all of a namespace is in view."""
-        kinds: tuple[Mirrors[str, Any], ...] = (
+        kinds: tuple[Namespaces[Any], ...] = (
             self._deployments,
             self._sets,
             self._services,
