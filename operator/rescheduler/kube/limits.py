@@ -104,16 +104,16 @@ class Turns:
         # The server ends a short watch itself, so that the next one has the same connection and needs no handshake.
         short = bool(self._waiting) and not keep
         turn = Turn(keep=keep, seconds=self._turn if short else seconds, short=short)
-        self._running[turn] = None
         try:
-            self._press()
             async with turn.limit:
+                self._running[turn] = None
+                self._press()
                 yield turn
         except TimeoutError:
             if not turn.limit.expired():
                 raise
         finally:
-            del self._running[turn]
+            self._running.pop(turn, None)
             self._leave()
 
     async def _enter(self, *, first: bool) -> None:
