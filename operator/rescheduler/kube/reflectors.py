@@ -472,8 +472,7 @@ class _Shared(_Watch, Generic[T]):
         async for page in self._client.list(paths.namespaced(self._kind[0], name, self._kind[1])):
             version = int(page["metadata"]["resourceVersion"])
             for raw in page["items"]:
-                if raw["metadata"]["uid"] not in space.gone:
-                    listed.put(raw, self._read, before)
+                listed.put(raw, self._read, before)
         for uid in space.gone:
             listed.drop(uid)
         listed.take_later(space.view, version)
@@ -562,7 +561,7 @@ class Namespaces(Generic[T]):
 
     def trouble(self, namespace: str) -> str:
         """Why what is there is not known for sure, in words; empty if it is."""
-        if self._shared is None or self._view(namespace):
+        if self._shared is None or namespace not in self._holders or self._view(namespace):
             return ""
         return self._shared.trouble or f"{paths.namespaced(self._kind[0], namespace, self._kind[1])} is not listed yet"
 

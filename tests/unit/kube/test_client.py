@@ -32,8 +32,10 @@ OWN = (*TRANSIENT, ExpiredError)
 POD = {"metadata": {"name": "p", "uid": "u", "resourceVersion": "7"}}
 
 
-async def events(client: Client, **how: Any) -> list[tuple[str, Any]]:
-    return [event async for event in client.watch("/api/v1/pods", version="1", **how)]
+async def events(client: Client, seen: list[tuple[str, Any]] | None = None, **how: Any) -> None:
+    async for event in client.watch("/api/v1/pods", version="1", **how):
+        if seen is not None:
+            seen.append(event)
 
 
 def line(**event: Any) -> bytes:
@@ -88,10 +90,9 @@ async def test_a_list_without_items_is_empty(api: Api, client: Client) -> None:
 )
 async def test_a_line_that_is_no_event_breaks_the_watch_off(api: Api, client: Client, bad: bytes) -> None:
     api.stream(line(type="ADDED", object=POD), bad)
-    seen = []
+    seen: list[tuple[str, Any]] = []
     with pytest.raises(UnreachableError):
-        async for event in client.watch("/api/v1/pods", version="1"):
-            seen.append(event)
+        await events(client, seen)
     assert seen == [("ADDED", POD)]
 
 
@@ -118,8 +119,8 @@ async def test_a_watch_that_delivers_nothing_is_dead_and_one_with_bookmarks_is_n
     async with asyncio.timeout(3):
         with pytest.raises(SilentError):
             await events(client, silence=0.1)
+        api.answer = lambda _: asyncio.sleep(5)  # type: ignore[assignment,return-value]
         with pytest.raises(SilentError):  # nor one that is not even answered
-            api.answer = lambda _: asyncio.sleep(5)
             await events(client, silence=0.1)
 
 
@@ -210,24 +211,25 @@ async def test_no_token_goes_to_where_a_redirect_points(api: Api, client: Client
 async def test_a_write_that_waited_is_held_back_if_the_lease_is_lost_meanwhile(api: Api) -> None:
     leads = True
     client = Client(Configuration(host=api.host), guard=lambda: leads)
-    gate, inside = asyncio.Event(), 0
+    gate, full, inside = asyncio.Event(), asyncio.Event(), 0
 
     async def answer(_: web.Request) -> web.StreamResponse:
         nonlocal inside
         inside += 1
+        if inside == limits.PER_NAMESPACE:
+            full.set()
         await gate.wait()
         return web.json_response({})
 
     api.answer = answer
     path = "/api/v1/namespaces/a/pods/p/eviction"
-    writes = [asyncio.create_task(client.create(path, {})) for _ in range(6)]
-    while inside < 5:
-        await asyncio.sleep(0)
+    writes = [asyncio.create_task(client.create(path, {})) for _ in range(limits.PER_NAMESPACE + 1)]
+    await full.wait()
     leads = False
     gate.set()
     ended = await asyncio.gather(*writes, return_exceptions=True)
     assert sum(isinstance(each, NotLeaderError) for each in ended) == 1
-    assert inside == 5
+    assert inside == limits.PER_NAMESPACE
     await client.close()
 
 
