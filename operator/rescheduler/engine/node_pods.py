@@ -181,6 +181,8 @@ class NodePods:
             must, self._sole(pod for pod, _ in must), seen.active, grace=settings.grace_period_seconds
         )
         tally = replace(tally, detaching=detaching, hanging=hanging, lines=lines)
+        if self.errand is None and (unreadable := self._mirror.unreadable):
+            tally = tallies.with_unreadable(tally, unreadable, since, seen.now)
         self._serial = seen.volumes
         self._count(status, tally, seen.now)
         return tally
@@ -268,7 +270,7 @@ class NodePods:
             # What is Terminating for good was counted there, and is counted again.
             before = status.pods.moved if status.pods else 0
             self.moved = max(0, before - (tally.objects - tally.remaining))
-        gone = self._leaving.keys() - tally.leaving
+        gone = self._leaving.keys() - tally.leaving - (self._mirror.unread if self._mirror else frozenset())
         if gone:
             self.moved += len(gone)
             left = self._sole(self._leaving[uid] for uid in gone)

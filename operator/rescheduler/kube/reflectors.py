@@ -30,7 +30,7 @@ class _Watch:
 
     Attributes:
         synced: the first list is in, and the watch that follows it has not broken off since.
-        trouble: why it is not synced, in words; empty if it is.
+        error: why the last list or watch failed, or what it waits for; empty after one that did not.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class _Watch:
         self._opened: float | None = None
         self._doubt: asyncio.TimerHandle | None = None
         self.synced = False
-        self.trouble = f"{path} is not listed yet"
+        self.error = ""
 
     async def run(self) -> None:
         """Keep current until cancelled; back off with jitter while something fails."""
@@ -136,18 +136,20 @@ class _Watch:
 
     def _confirm(self) -> None:
         self._be_sure()
-        self._set_synced("")
+        self.error = ""
+        self._set_synced(synced=True)
 
-    def _lose(self, trouble: str) -> None:
+    def _lose(self, error: str) -> None:
         self._be_sure()
-        self._set_synced(trouble)
+        self.error = error
+        self._set_synced(synced=False)
 
     def _lapse(self) -> None:
-        self._lose(f"{self._path} waits for one of the {self._client.turns.limit} connections for watches")
+        self._lose(f"it waits for one of the {self._client.turns.limit} connections for watches")
 
-    def _set_synced(self, trouble: str) -> None:
+    def _set_synced(self, *, synced: bool) -> None:
         """The list is in, or the watch has broken off."""
-        self.synced, self.trouble = not trouble, trouble
+        self.synced = synced
 
     def _project(self, project: Callable[[Json], T], raw: Json) -> tuple[T] | str:
         """The projection, or why there is none: one bad object must cost only itself."""
@@ -247,6 +249,10 @@ class View(Generic[T]):
         self.revision = next(_REVISIONS)
 
 
+def _missing(path: str, error: str) -> str:
+    return f"the list {path} is not there yet" + (f" ({error})" if error else "")
+
+
 class Mirror(_Watch, Generic[T]):
     """The objects under one path, projected, by uid."""
 
@@ -280,6 +286,11 @@ class Mirror(_Watch, Generic[T]):
         """What is there and cannot be read, by namespace/name: why."""
         return dict(self._view.unreadable.values())
 
+    @property
+    def unread(self) -> frozenset[str]:
+        """Uids of what is there and cannot be read."""
+        return frozenset(self._view.unreadable)
+
     async def _list(self) -> str:
         view: View[T] = View()
         version = ""
@@ -305,10 +316,9 @@ class Mirror(_Watch, Generic[T]):
         """Correct what is known of one object until the server says more."""
         self._view.items[uid] = value
 
-    def _set_synced(self, trouble: str) -> None:
-        was = self.synced
-        super()._set_synced(trouble)
-        if self.synced != was:
+    def _set_synced(self, *, synced: bool) -> None:
+        if self.synced != synced:
+            self.synced = synced
             self._changed()
 
 
@@ -358,10 +368,17 @@ class Mirrors(Generic[K, T]):
         held = self._running.get(key)
         return held[0].items if held and held[0].synced else None
 
-    def trouble(self, key: K) -> str:
-        """Why what is there is not known for sure, in words; empty if it is."""
-        held = self._running.get(key)
-        return held[0].trouble if held else ""
+    def held(self, holder: str) -> tuple[K, ...]:
+        """Return what this holder keeps in view."""
+        return tuple(key for key, holders in self._holders.items() if holder in holders)
+
+    def missing(self, keys: Iterable[K]) -> str:
+        """Return which view is not there, and why; empty if all are."""
+        for key in keys:
+            found = self._running.get(key)
+            if found is None or not found[0].synced:
+                return _missing(self._address(key)[0], found[0].error if found else "")
+        return ""
 
     def revision(self, key: K) -> int:
         """Another number after every change of what is in view."""
@@ -411,6 +428,7 @@ class _Shared(_Watch, Generic[T]):
         self._listing: dict[str, asyncio.Task[None]] = {}
         self._anchored = False  # there is a version to watch from: lists that begin from now on are later
         self.spaces: dict[str, _Space[T]] = {}
+        self.errors: dict[str, str] = {}  # by namespace: why its last list failed
 
     def add(self, name: str) -> None:
         """Have a namespace in view too."""
@@ -421,6 +439,7 @@ class _Shared(_Watch, Generic[T]):
     def remove(self, name: str) -> None:
         """Have a namespace in view no more."""
         del self.spaces[name]
+        self.errors.pop(name, None)
         if task := self._listing.pop(name, None):
             task.cancel()
 
@@ -454,12 +473,14 @@ class _Shared(_Watch, Generic[T]):
         while True:
             try:
                 await self._list_space(name)
-            except TRANSIENT:
-                pass
+            except TRANSIENT as error:
+                self.errors[name] = str(error)
             except Exception as error:  # noqa: BLE001 - see run
-                self._client.report("watch.failed", f"{self._path} of {name}", f"{type(error).__name__}: {error}")
+                self.errors[name] = f"{type(error).__name__}: {error}"
+                self._client.report("watch.failed", f"{self._path} of {name}", self.errors[name])
             else:
                 self._listing.pop(name, None)
+                self.errors.pop(name, None)
                 return
             await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
             wait = min(wait * 2, _LONGEST_WAIT)
@@ -497,10 +518,9 @@ class _Shared(_Watch, Generic[T]):
             space.view.drop(raw["metadata"]["uid"])
             self._changed(raw["metadata"]["namespace"])
 
-    def _set_synced(self, trouble: str) -> None:
-        was = self.synced
-        super()._set_synced(trouble)
-        if self.synced != was:
+    def _set_synced(self, *, synced: bool) -> None:
+        if self.synced != synced:
+            self.synced = synced
             for name in tuple(self.spaces):
                 self._changed(name)
 
@@ -559,11 +579,19 @@ class Namespaces(Generic[T]):
         view = self._view(namespace)
         return view.items if view else None
 
-    def trouble(self, namespace: str) -> str:
-        """Why what is there is not known for sure, in words; empty if it is."""
-        if self._shared is None or namespace not in self._holders or self._view(namespace):
-            return ""
-        return self._shared.trouble or f"{paths.namespaced(self._kind[0], namespace, self._kind[1])} is not listed yet"
+    def held(self, holder: str) -> tuple[str, ...]:
+        """Return what this holder keeps in view."""
+        return tuple(name for name, holders in self._holders.items() if holder in holders)
+
+    def missing(self, namespaces: Iterable[str]) -> str:
+        """Return which view is not there, and why; empty if all are."""
+        for name in namespaces:
+            if self._view(name) is None:
+                return _missing(paths.namespaced(self._kind[0], name, self._kind[1]), self._error(name))
+        return ""
+
+    def _error(self, namespace: str) -> str:
+        return self._shared.error or self._shared.errors.get(namespace, "") if self._shared else ""
 
     def unreadable(self, namespace: str) -> Mapping[str, str]:
         """What is there and cannot be read, by namespace/name: why."""
@@ -572,8 +600,8 @@ class Namespaces(Generic[T]):
 
     def revision(self, namespace: str) -> int:
         """Another number after every change of what is in view."""
-        view = self._view(namespace)
-        return view.revision if view else 0
+        space = self._shared.spaces.get(namespace) if self._shared else None
+        return space.view.revision if space else 0
 
     def replace(self, namespace: str, uid: str, value: T) -> None:
         """Correct what is known of one object until the server says more."""

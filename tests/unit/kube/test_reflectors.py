@@ -144,7 +144,7 @@ def test_a_silent_watch_is_not_synced_and_is_opened_again() -> None:
         client.refusal = UnreachableError("no answer")
         await asyncio.sleep(77)
         assert not made.synced
-        assert "no answer" in made.trouble
+        assert "no answer" in made.error
         task.cancel()
 
     simulated(story())
@@ -177,7 +177,7 @@ def test_a_list_that_takes_long_after_a_silence_leaves_the_view_stale() -> None:
         gate.set()
         await asyncio.sleep(0.1)
         assert made.synced
-        assert not made.trouble
+        assert not made.error
         task.cancel()
 
     simulated(story())
@@ -191,7 +191,7 @@ def test_what_nobody_thought_of_ends_no_mirror_and_is_reported() -> None:
         await asyncio.sleep(1)
         assert not task.done()
         assert not made.synced
-        assert "KeyError" in made.trouble
+        assert "KeyError" in made.error
         assert {event for event, *_ in client.told} == {"watch.failed"}
         client.items = [raw("a", 5)]
         await asyncio.sleep(30)
@@ -232,6 +232,7 @@ def test_an_object_that_cannot_be_read_costs_only_itself() -> None:
         await asyncio.sleep(1)
         assert made.items == {"u-b": "b"}
         assert list(made.unreadable) == ["a"]
+        assert made.unread == {"u-a"}
         events.put_nowait(("DELETED", raw("a", 13, bad=True)))
         await asyncio.sleep(1)
         assert not made.unreadable
@@ -327,7 +328,7 @@ def test_a_view_that_has_waited_for_too_long_is_not_current_and_says_why() -> No
             assert made.synced
             await asyncio.sleep(2)
             assert not made.synced
-            assert "waits for one of the 1 connections" in made.trouble
+            assert "waits for one of the 1 connections" in made.error
             assert client.lists == [0]
             assert client.turns.waiting == 1
         await asyncio.sleep(1)
@@ -458,7 +459,9 @@ def test_what_is_in_view_is_what_is_there(seed: int) -> None:
             for space in world.spaces:
                 wanted = world.truth(space) if any(space in held for held in world.held.values()) else None
                 assert world.kept.get(space) == wanted, space
-                assert not world.kept.trouble(space)
+            for holder, held in world.held.items():
+                assert sorted(world.kept.held(holder)) == sorted(held)
+                assert not world.kept.missing(held)
 
     simulated(story())
 
@@ -509,7 +512,7 @@ def test_a_namespace_that_joins_is_listed_after_there_is_a_version_to_watch_from
         assert client.begun == ["a", "b"]
         assert kept.get("a") == {}
         assert kept.get("b") is None
-        assert "namespaces/b/replicasets is not listed yet" in kept.trouble("b")
+        assert kept.missing(["a", "b"]) == "the list /apis/apps/v1/namespaces/b/replicasets is not there yet"
         client.answer("b", 11, raw("x", 5, "b"))
         await asyncio.sleep(1)
         assert kept.get("b") == {"u-x": "x"}
