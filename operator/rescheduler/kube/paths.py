@@ -25,9 +25,9 @@ ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 def segment(name: str) -> str:
     """One name as a part of a path. Raises ApiError for what is none: the server would look elsewhere, or nowhere.
 
-    The rule is the API server's own (apimachinery, IsValidPathSegmentName); a name may come from an annotation.
+    The rule is the API server's own (apimachinery, IsValidPathSegmentName), without what cannot be printed.
     """
-    if name in ("", ".", "..") or "/" in name or "%" in name:
+    if name in ("", ".", "..") or "/" in name or "%" in name or not name.isprintable():
         raise ApiError("GET", repr(name[:80]), Refusal(400, "InvalidName", "this is no name of an object", (), 0))
     return quote(name, safe=":")
 
