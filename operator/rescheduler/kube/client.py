@@ -5,7 +5,7 @@ wire, or is no answer of an API server, leaves as one of the errors below: a tas
 """
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -191,7 +191,7 @@ class Client:
         silence: float = SILENCE,
         seconds: float = _WATCH_SECONDS,
         **params: str | int,
-    ) -> AsyncIterator[tuple[str, Json]]:
+    ) -> AsyncGenerator[tuple[str, Json], None]:
         """Events (type, object) from a version on, until the server ends the stream; it is asked to after `seconds`.
 
         Raises ExpiredError where the version is too old, and SilentError if nothing came for `silence` seconds.

@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from contextlib import aclosing
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -99,13 +100,15 @@ class _Watch:
                         version = await self._list()
                         self._confirm()
                     self._opened = loop.time()
-                    async for kind, raw in self._client.watch(
+                    stream = self._client.watch(
                         self._path, version=version, silence=self._silence, seconds=turn.seconds, **self._params
-                    ):
-                        self._delivered = True
-                        version = raw["metadata"]["resourceVersion"]
-                        if kind != "BOOKMARK":
-                            self._take_in(kind, raw)
+                    )
+                    async with aclosing(stream):  # its connection is free before the turn is over
+                        async for kind, raw in stream:
+                            self._delivered = True
+                            version = raw["metadata"]["resourceVersion"]
+                            if kind != "BOOKMARK":
+                                self._take_in(kind, raw)
             finally:
                 lapse.cancel()
             if self._opened is not None and loop.time() - self._opened < _AT_ONCE:
