@@ -54,6 +54,7 @@ from rescheduler.kube.recorder import Recorder
 log = structlog.get_logger("rescheduler.app")
 
 _REPORT_EVERY = 60.0  # seconds
+_MOST_REPORTS = 200
 _SIGN_IN_EVERY = 5.0  # seconds
 _HEARTBEAT_LIMIT = 30.0  # seconds without a turn of the event loop
 
@@ -209,11 +210,14 @@ class App:
         self.engine.wake(names)
 
     def _report(self, event: str, subject: str, error: str) -> None:
-        """Log what went wrong below the engine; the same of the same subject once a minute."""
+        """Log what went wrong below the engine: the same of the same subject once a minute, and not of too many."""
         self.metrics.troubles.labels(event).inc()
         now = self.clock.monotonic()
-        if now - self._reported.get((event, subject), float("-inf")) >= _REPORT_EVERY:
+        if now - self._reported.get((event, subject), float("-inf")) < _REPORT_EVERY:
+            return
+        if len(self._reported) >= _MOST_REPORTS:
             self._reported = {key: when for key, when in self._reported.items() if now - when < _REPORT_EVERY}
+        if len(self._reported) < _MOST_REPORTS:
             self._reported[event, subject] = now
             log.warning(event, subject=subject, error=error)
 
