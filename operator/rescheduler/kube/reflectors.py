@@ -45,7 +45,7 @@ class _Watch:
     ) -> None:
         self._client, self._path, self._params = client, path, params or {}
         self._silence, self._keep = silence, keep
-        self._delivered = False
+        self._worked = False
         self._opened: float | None = None
         self._doubt: asyncio.TimerHandle | None = None
         self.synced = False
@@ -56,7 +56,7 @@ class _Watch:
         failures = 0
         try:
             while True:
-                self._delivered, self._opened = False, None
+                self._worked, self._opened = False, None
                 pause = await self._live()
                 # A list that succeeds proves little: the watch that follows it may be refused each time.
                 failures = 0 if self._has_lived() else failures + 1
@@ -86,7 +86,7 @@ class _Watch:
 
     def _has_lived(self) -> bool:
         lived = self._opened is not None and asyncio.get_running_loop().time() - self._opened >= _LIVED
-        return self._delivered or lived
+        return self._worked or lived
 
     async def _follow(self, version: str) -> None:
         loop = asyncio.get_running_loop()
@@ -105,13 +105,15 @@ class _Watch:
                     )
                     async with aclosing(stream):  # its connection is free before the turn is over
                         async for kind, raw in stream:
-                            self._delivered = True
+                            self._worked = True
                             version = raw["metadata"]["resourceVersion"]
                             if kind != "BOOKMARK":
                                 self._take_in(kind, raw)
             finally:
                 lapse.cancel()
-            if self._opened is not None and loop.time() - self._opened < _AT_ONCE:
+            if self._opened is not None and loop.time() - self._opened >= _AT_ONCE:
+                self._worked = True
+            elif self._opened is not None:
                 await asyncio.sleep(1)  # a server that ends streams at once must not be asked in a hot loop
 
     def _take_in(self, kind: str, raw: Json) -> None:
@@ -223,11 +225,11 @@ class View(Generic[T]):
         bad = known.unreadable.get(uid) if known and known.versions.get(uid) == version else None
         found = bad[1] if bad else project(raw)
         self.versions[uid] = version
-        self.items.pop(uid, None)
-        self.unreadable.pop(uid, None)
         if isinstance(found, tuple):
             self.items[uid] = found[0]
+            self.unreadable.pop(uid, None)
         else:
+            self.items.pop(uid, None)
             self.unreadable[uid] = (f"{meta.get('namespace', '')}/{meta.get('name', '')}".lstrip("/"), found)
         self.revision = next(_REVISIONS)
         return True

@@ -339,6 +339,33 @@ def test_a_view_that_has_waited_for_too_long_is_not_current_and_says_why() -> No
     simulated(story())
 
 
+def test_a_version_that_expires_where_watches_take_turns_is_no_failure() -> None:
+    """Short watches bring no bookmarks, so that versions of what rests grow old."""
+
+    async def story() -> None:
+        client = Scripted()
+        client.turns = Turns(2, 1.0)
+
+        async def ends(version: str) -> AsyncIterator[tuple[str, Json]]:
+            if asyncio.get_running_loop().time() - 1000 - client.lists[-1] > 60:
+                raise ExpiredError("too old")
+            await asyncio.sleep(1)
+            if version == "never":
+                yield "", {}
+
+        client.script = ends
+        mirrors, lapses = many(client, 6)
+        await asyncio.sleep(3000)
+        for _ in range(200):
+            await asyncio.sleep(1)
+            for key in lapses:
+                lapses[key] += mirrors.get(key) is None
+        assert sum(lapses.values()) == 0
+        mirrors.hold("n1", ())
+
+    simulated(story())
+
+
 # -- one watch for many namespaces ------------------------------------------------------------------------------------
 
 
