@@ -55,6 +55,7 @@ class BlockerClass(StrEnum):
     REPLACEMENT_NOT_READY = "ReplacementNotReady"
     WAITING_FOR_PROOF = "WaitingForProof"
     WAIT_COMPLETED = "WaitCompleted"
+    UNREADABLE = "Unreadable"
 
 
 class Request(Model):

@@ -1,5 +1,6 @@
 """Nodes whose life another controller is about to end or holds: two that drain one node undo each other's work."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,7 @@ _TAINTS = {
     "karpenter.sh/disruption": "Karpenter is about to remove the node (taint karpenter.sh/disruption)",
     "ToBeDeletedByClusterAutoscaler": "the cluster autoscaler is about to remove the node (taint ToBeDeletedByClusterAutoscaler)",
 }
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _DELETE_MACHINE = "cluster.x-k8s.io/delete-machine"
 _MOST_HOLDER = 253
 MEDIK8S = "medik8s-leases"
@@ -37,9 +39,19 @@ def owner(node: Node) -> str:
 
 
 def machine(node: Node) -> Machine | None:
-    """The Machine behind the node; None where Cluster API did not make it."""
-    namespace, name = node.annotations.get(names.MACHINE_NAMESPACE), node.annotations.get(names.MACHINE)
-    return Machine(namespace, name) if namespace and name else None
+    """Return the Machine behind the node; None if Cluster API did not make it.
+
+    The annotations are anybody's: what can be no name names no Machine.
+    """
+    namespace, name = node.annotations.get(names.MACHINE_NAMESPACE, ""), node.annotations.get(names.MACHINE, "")
+    return Machine(namespace, name) if _NAME.fullmatch(namespace) and _NAME.fullmatch(name) else None
+
+
+def served_version(group: Mapping[str, Any]) -> str:
+    """Return the version that the server prefers, by its (raw) APIGroup; empty if it names none."""
+    preferred = group.get("preferredVersion")
+    version = preferred.get("version") if isinstance(preferred, dict) else None
+    return version if isinstance(version, str) else ""
 
 
 def machine_owner(raw: Mapping[str, Any]) -> str:

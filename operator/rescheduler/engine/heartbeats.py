@@ -46,7 +46,7 @@ class Heartbeats:
         self._client, self._store, self._clock = client, store, clock
         self._pulses = Pulses()
         self._listed = asyncio.Event()
-        self._mirror = Mirror(client, paths.leases(paths.NODE_LEASES), self._watched, self._listed.set)
+        self._mirror = Mirror(client, paths.leases(paths.NODE_LEASES), self._watched, self._listed.set, keep=True)
         self._dead = asyncio.Event()  # the watch brings nothing any more: it is to be opened again
         self._synced = False
         self._event_at = clock.monotonic()  # when the watch last brought anything

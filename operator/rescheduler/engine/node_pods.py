@@ -149,8 +149,8 @@ class NodePods:
     def follow(self, node_name: str) -> None:
         """Keep the pods of the node in view."""
         if self._mirror is None:
-            field = f"spec.nodeName={node_name}"
-            self._mirror = Mirror(self._t.client, paths.PODS, pods.pod, self._wake, fieldSelector=field)
+            here = {"fieldSelector": f"spec.nodeName={node_name}"}
+            self._mirror = Mirror(self._t.client, paths.PODS, pods.pod, self._wake, params=here)
             self._watch = asyncio.create_task(self._mirror.run(), name=f"pods of {node_name}")
 
     def close(self) -> None:
@@ -219,6 +219,8 @@ class NodePods:
             must, self._sole(pod for pod, _ in must), seen.active, grace=settings.grace_period_seconds
         )
         tally = replace(tally, detaching=detaching, hanging=hanging, lines=lines, taken=tuple(self._taken))
+        if self.errand is None and (unreadable := self._mirror.unreadable):
+            tally = tallies.with_unreadable(tally, unreadable, since, seen.now)
         self._serial = seen.volumes
         self._count(status, tally, seen.now)
         return tally
@@ -318,7 +320,7 @@ class NodePods:
             # What is Terminating for good was counted there, and is counted again.
             before = status.pods.moved if status.pods else 0
             self.moved = max(0, before - (tally.objects - tally.remaining))
-        gone = self._leaving.keys() - tally.leaving
+        gone = self._leaving.keys() - tally.leaving - (self._mirror.unread if self._mirror else frozenset())
         if gone:
             moved = {uid for uid in gone if not self._t.replacements.taken(uid)}
             self.moved += len(moved)
