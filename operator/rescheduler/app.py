@@ -6,6 +6,7 @@ Lease back, in `on.cleanup`. Losing the Lease ends all work until it is ours aga
 
 import asyncio
 import os
+import signal
 import socket
 import uuid
 from collections.abc import Callable, Iterable
@@ -43,6 +44,7 @@ from rescheduler.engine.replacements import Replacements
 from rescheduler.engine.shifts import Shifts
 from rescheduler.engine.store import Store
 from rescheduler.engine.surroundings import Surroundings
+from rescheduler.engine.tasks import Supervisor
 from rescheduler.engine.usages import Usages
 from rescheduler.kube import paths, preflight
 from rescheduler.kube.client import Client, ConfigError, configuration
@@ -124,6 +126,9 @@ class App:
             monotonic=self.clock.monotonic,
         )
         self.metrics.leader.labels("rescheduler").set_function(lambda: float(self.election.sure()))
+        self.supervisor = Supervisor(
+            clock.monotonic, self.metrics.task_failures, doubt=self.store.set_doubt, gave_up=self.fail
+        )
         self.recorder = Recorder(
             self.client,
             identity=self.identity,
@@ -146,7 +151,8 @@ class App:
         )
         queue = KeyedQueue()
         self.heartbeats = Heartbeats(self.client, self.store, self.clock)
-        plans = Plans(self.client, self.store, self.clock, self._pools_of_namespaces, self._wake)
+        facts = (self.client, self.store, self.clock, self._pools_of_namespaces, self._wake, self.supervisor)
+        plans = Plans(*facts)
         movers = Movers(self.client, self.clock, budgets, evictions, replacements, self.metrics, Lineages(), plans)
         surroundings = Surroundings(self.client, self._wake)
         tools = Tools(
@@ -158,12 +164,13 @@ class App:
             announcer,
             self.metrics,
             self.heartbeats,
+            self.supervisor,
             own_pod=f"{options.namespace}/{self.identity}",
             leaving=options.cleanup,
         )
         reconciler = Reconciler(self.client, self.store, self.clock, queue, announcer, self.metrics)
-        plans = Plans(self.client, self.store, self.clock, self._pools_of_namespaces, self._wake, may_stay=True)
-        moving = node_shifts.Tools(self.client, self.store, self.clock, replace(movers, plans=plans), surroundings)
+        movers = replace(movers, plans=Plans(*facts, may_stay=True))
+        moving = node_shifts.Tools(self.client, self.store, self.clock, movers, surroundings, self.supervisor)
         single = Shifts(moving, {pool_moves.SOURCE, rebalance_moves.SOURCE})
         self.pools = PoolKeeping(
             moving, single, PoolAnnouncer(self.recorder), self.metrics, namespace=options.namespace
@@ -171,7 +178,8 @@ class App:
         rebalancer = self._rebalancer(single)
         self.engine = Engine(self.store, tools, queue, reconciler, self.pools, rebalancer)
         self.stop = asyncio.Event()
-        self.cleaned = False
+        self.cleaned, self.failure = False, ""
+        self._asked_to_end = self._ended_already = False
         self._tasks: list[asyncio.Task[None]] = []
         self._runners: list[Any] = []
 
@@ -186,6 +194,7 @@ class App:
             moves,
             Usages(self.client),
             RebalanceAnnouncer(self.recorder, self.metrics),
+            self.supervisor,
             own_pod=f"{self.options.namespace}/{self.identity}",
         )
 
@@ -210,7 +219,14 @@ class App:
             return "nodes, namespaces, policies, pools and NodeDrains are not listed yet"
         if absent := sorted(map(paths.crd, self.store.absent)):
             return f"the CRDs {', '.join(absent)} are not installed: {names.INSTALL}"
-        return None
+        return self.supervisor.complaint
+
+    def fail(self, why: str) -> None:
+        """End the process because of a failure."""
+        if not self.failure:
+            self.failure = why
+            log.error("process.failed", why=why)
+        self.stop.set()
 
     async def start(self) -> None:
         """Serve the endpoints, and begin."""
@@ -225,23 +241,22 @@ class App:
 
     def begin(self) -> None:
         """Sync, and lead as soon as the Lease is ours."""
-        task_of_life = self._clean() if self.options.cleanup else self._lead()
-        engine = self.engine
-        beside = (
-            engine.heartbeat(),
-            engine.resync(),
-            engine.sources.follow(),
-            self.heartbeats.run(),
-            self.recorder.run(),
-        )
-        for work in (*beside, task_of_life):
-            task = asyncio.create_task(work)
+        life = self._clean() if self.options.cleanup else self._lead()
+        for name, work in (
+            ("the view of the cluster", self.engine.follow()),
+            ("the writing of Events", self.supervisor.keep("events", self.recorder.run)),
+            ("the work of the leader", life),
+        ):
+            task = asyncio.create_task(work, name=name)
             task.add_done_callback(self._ended)
             self._tasks.append(task)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
-            log.error("process.failed", exc_info=error)
+            log.error("process.task_ended", task=task.get_name(), exc_info=error)
+            self.fail(f"{task.get_name()} ended: {type(error).__name__}: {error}")
+        elif not self.cleaned and not task.cancelled():
+            self.fail(f"{task.get_name()} ended")
         self.stop.set()
 
     async def _lead(self) -> None:
@@ -285,8 +300,24 @@ class App:
             holding.cancel()
             await asyncio.gather(working, holding, return_exceptions=True)
 
+    def obey(self) -> None:
+        """A signal asks the process to end: this is no failure."""
+        self._asked_to_end = True
+        self.stop.set()
+
+    def verdict(self) -> str:
+        """Why the process failed; empty if it did not."""
+        if self.options.cleanup and not self.cleaned:
+            return self.failure or "cleanup did not finish: see the log above, and run it again"
+        if self.failure or self.cleaned or self._asked_to_end:
+            return self.failure
+        return "Kopf ended without a reason"
+
     async def end(self) -> None:
-        """Stop working, give the Lease back, close."""
+        """Stop working, give the Lease back, close; once."""
+        if self._ended_already:
+            return
+        self._ended_already = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -296,10 +327,10 @@ class App:
         await self.client.close()
 
 
-async def run(options: Options) -> bool:
-    """Run the operator until it is told to stop, or clean up; whether that succeeded.
+async def run(options: Options) -> str:
+    """Run the operator until it must end, or clean up; why it failed, empty if it did not.
 
-    Raises ConfigError where it cannot start.
+    Raises ConfigError if it cannot start.
     """
     app = App(partial(Client, await configuration()), options, clock=Clock(), identity=own_identity())
     try:
@@ -307,6 +338,19 @@ async def run(options: Options) -> bool:
     except ConfigError:
         await app.client.close()
         raise
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: app.supervisor.unseen(context))
+    try:
+        await _follow(app)
+    except Exception as error:
+        log.exception("process.kopf_failed")
+        app.fail(f"Kopf failed: {type(error).__name__}: {error}")
+    finally:
+        await app.end()
+    return app.verdict()
+
+
+async def _follow(app: App) -> None:
+    """Let Kopf run the process until a signal, or a failure of its tasks or of ours."""
     registry = kopf.OperatorRegistry()
     handlers.register(registry, app.store)
 
@@ -319,11 +363,17 @@ async def run(options: Options) -> bool:
         try:
             await app.start()
         except OSError as error:
+            app.fail(f"cannot listen: {error}")
             raise kopf.PermanentError(f"cannot listen: {error}") from error
 
     @kopf.on.cleanup(registry=registry)
     async def ending(**_: Any) -> None:
         await app.end()
 
-    await kopf.operator(registry=registry, settings=settings(), clusterwide=True, standalone=True, stop_flag=app.stop)
-    return app.cleaned or not options.cleanup
+    before, loop = asyncio.all_tasks(), asyncio.get_running_loop()
+    tasks = await kopf.spawn_tasks(
+        registry=registry, settings=settings(), clusterwide=True, standalone=True, stop_flag=app.stop
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, app.obey)  # in place of Kopf's, whose tasks end in the same way if they fail
+    await kopf.run_tasks(tasks, ignored=before)

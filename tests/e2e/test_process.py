@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -72,6 +73,19 @@ def test_a_missing_verb_is_named(plane: ControlPlane) -> None:
     line = one_line(run(str(plane.identity_kubeconfig(NAMESPACE, "nobody"))))
     assert "create pods/eviction" in line
     assert "ClusterRole" in line
+
+
+def test_a_port_that_is_taken_is_named(plane: ControlPlane) -> None:
+    """A failure that Kopf's start brings: the process must not end with 0."""
+    identity = install(plane)
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "rescheduler", "run", "--metrics-port=0", f"--health-port={port}"]
+        environment = {**os.environ, "KUBECONFIG": str(identity)}
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("rescheduler: cannot listen: ")
 
 
 def test_killed_and_restarted_it_goes_on_and_evicts_no_pod_twice(plane: ControlPlane, own: Site) -> None:
@@ -187,6 +201,7 @@ def test_ctrl_c_ends_it_in_order(plane: ControlPlane) -> None:
     until(lambda: "leader.working" in log.read_text(), "the operator to lead")
     os.kill(operator.pid, signal.SIGINT)
     until(lambda: not operator.running, "the operator to end")
+    assert operator.stop() == 0
     assert "Traceback" not in log.read_text()
     lease = plane.get("lease", "rescheduler", "-n", NAMESPACE)
     assert not lease["spec"].get("holderIdentity")

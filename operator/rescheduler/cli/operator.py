@@ -54,12 +54,12 @@ def _run(log_format: str, **options: Any) -> None:
 
     logs.configure(log_format)
     try:
-        done = asyncio.run(app.run(app.Options(**options)))
+        failure = asyncio.run(app.run(app.Options(**options)))
     except ConfigError as error:
         click.echo(f"rescheduler: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    if not done:
-        click.echo("rescheduler: cleanup did not finish: see the log above, and run it again", err=True)
+    if failure:
+        click.echo(f"rescheduler: {failure}", err=True)
         sys.exit(1)

@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-import structlog
-
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, Phase
 from rescheduler.api.policies import Drain, OnTimeout, Policy
@@ -35,10 +33,9 @@ from rescheduler.engine.rereads import is_outdated, reread
 from rescheduler.engine.standoffs import Standoffs
 from rescheduler.engine.store import Kind, Store
 from rescheduler.engine.surroundings import Surroundings
+from rescheduler.engine.tasks import Supervisor
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT, Client
-
-log = structlog.get_logger("rescheduler.drainer")
 
 _LOOK_AGAIN = 10.0  # seconds, where nothing happens: time alone changes some facts
 _TIMED = 1.0  # seconds, where pods have deadlines
@@ -48,7 +45,7 @@ _SHARE, _MANY = 3, 10
 """Looks take at most one part in so many of the time, over all drains: requests must not wait for them. The more there
 are the less, for the API server needs the machine too, and there is always one with something to send.
 """
-_FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0  # seconds
+_RETRY = (0.1, 10.0)  # seconds after a failed request: first and longest
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +60,7 @@ class Tools:
     announcer: Announcer
     metrics: Metrics
     heartbeats: Heartbeats
+    supervisor: Supervisor
     own_pod: str = ""
     leaving: bool = False
 
@@ -78,10 +76,13 @@ class Drainer:
         self._record = Record(name, tools.client, tools.store, tools.clock, tools.announcer, self.wake)
         self._keeper = Keeper(name, *shared, leaving=tools.leaving)
         self._fence = Fence(*shared, self._keeper)
-        self._pods = NodePods(name, tools.movers, self.wake, self._fence.confirm)
+        self._pods = self._new_pods()
         self._standoffs = Standoffs(tools.client, tools.store, tools.clock, tools.movers.budgets)
         self._claims = Claims(tools.client, tools.clock)
         self._cost = 0.0  # seconds that the last look at the pods took
+
+    def _new_pods(self) -> NodePods:
+        return NodePods(self.name, self._t.movers, self.wake, self._fence.confirm)
 
     def wake(self) -> None:
         """Something changed: look again."""
@@ -89,33 +90,35 @@ class Drainer:
 
     async def run(self) -> None:
         """Step until the NodeDrain is gone."""
-        wait = _FIRST_WAIT
         try:
-            while drain := self._t.store.drain(self.name):
-                self._wake.clear()
-                try:
-                    pause = await self._look(drain)
-                    wait = _FIRST_WAIT
-                except TRANSIENT as error:
-                    log.warning("drain.step_failed", node=drain.spec.node_name, drain=self.name, error=str(error))
-                    if is_outdated(error):
-                        await reread(self._t.client, self._t.store, Kind.DRAIN, paths.drain(self.name))
-                    pause, wait = wait, min(wait * 2, _LONGEST_WAIT)
-                    await asyncio.sleep(pause)
-                    continue
-                await self._sleep(pause)
+            await self._t.supervisor.loop(
+                "drain", self._step, subject=self.name, wake=self._wake, settle=self._settle, retry=_RETRY
+            )
         finally:
             self._close()
 
-    async def _sleep(self, seconds: float) -> None:
+    async def _step(self) -> float | None:
+        """One look; seconds until the next, None: the NodeDrain is gone."""
+        drain = self._t.store.drain(self.name)
+        if drain is None:
+            return None
         try:
-            async with asyncio.timeout(max(_SETTLE, seconds)):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+            return await self._look(drain)
+        except TRANSIENT as error:
+            if is_outdated(error):
+                await reread(self._t.client, self._t.store, Kind.DRAIN, paths.drain(self.name))
+            raise
+        except Exception as error:
+            self._close()  # what it has in memory may be the cause: the next look starts from the cluster
+            self._pods = self._new_pods()
+            await self._record.failed(drain, error)
+            raise
+
+    def _settle(self) -> float:
+        """Seconds for which a burst of pod events is one look."""
         busy = self._t.store.draining
         share = min(_SHARE + busy - 1, _MANY)
-        await asyncio.sleep(min(max(_SETTLE, self._cost * share * busy), _LONGEST_SETTLE))
+        return min(max(_SETTLE, self._cost * share * busy), _LONGEST_SETTLE)
 
     def _close(self) -> None:
         self._t.store.promise(self.name, None)
@@ -334,7 +337,7 @@ class Drainer:
         here = await self._keeper.put_back(scene.drain, {})
         self._t.announcer.stepped_back(scene)
         self._pods.close()
-        self._pods = NodePods(self.name, self._t.movers, self.wake, self._fence.confirm)
+        self._pods = self._new_pods()
         await self._write(replace(scene, node=here, record=None, begun=None, tally=None), now=True)
 
 

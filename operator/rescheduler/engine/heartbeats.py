@@ -11,6 +11,7 @@ from rescheduler.core.facts import UNREACHABLE, Node
 from rescheduler.core.pulses import LATE, SILENCE, Pulses
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.store import Store
+from rescheduler.engine.tasks import Supervisor
 from rescheduler.kube import paths
 from rescheduler.kube.client import Client
 from rescheduler.kube.reflectors import Mirror
@@ -38,15 +39,15 @@ class Heartbeats:
         self._pulses.beat(name, _renewal(raw), self._clock.monotonic())
         return name
 
-    async def run(self) -> None:
+    async def run(self, supervisor: Supervisor) -> None:
         """Look every second until cancelled."""
-        watching = asyncio.create_task(self._mirror.run(), name="leases of nodes")
-        try:
-            while True:
-                self.look()
-                await asyncio.sleep(_TICK)
-        finally:
-            watching.cancel()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(supervisor.keep("node_leases", self._mirror.run, subject="watch", vital=True))
+            group.create_task(supervisor.loop("node_leases", self._step, vital=True))
+
+    async def _step(self) -> float:
+        self.look()
+        return _TICK
 
     async def first(self) -> None:
         """Once nodes are listed: wait for the Leases too, and tell who is silent. Nobody may act before."""

@@ -58,6 +58,12 @@ class Metrics:
             ["controller", "result"],
             registry=self.registry,
         )
+        self.task_failures = Counter(
+            "rescheduler_task_failures",
+            "Unexpected failures of the operator's own tasks, by kind of task.",
+            ["task"],
+            registry=self.registry,
+        )
         self.leader = Gauge(
             "leader_election_master_status", "1 while this process holds the Lease.", ["name"], registry=self.registry
         )

@@ -63,6 +63,7 @@ class Store:
         suspects: nodes whose Lease is silent.
         late: while there are suspects, all nodes whose Lease is late.
         blackout: why what is seen of nodes is not to be believed now; empty where it is.
+        doubt: which task that keeps the view current fails; empty if none does.
     """
 
     def __init__(self, now: Callable[[], datetime], exempt: Collection[str] = ()) -> None:
@@ -76,7 +77,7 @@ class Store:
         self.listed: datetime | None = None
         self.suspects: frozenset[str] = frozenset()
         self.late: frozenset[str] = frozenset()
-        self.blackout = ""
+        self.blackout, self.doubt = "", ""
         self._now = now
         self._versions: dict[Kind, dict[str, int]] = {kind: {} for kind in Kind}
         self._nodes: dict[str, Node] = {}
@@ -268,6 +269,16 @@ class Store:
             self._turn()
             self.changed(None)
 
+    def set_doubt(self, why: str) -> None:
+        """A task that keeps the view current fails, or (empty) works again: then every `for` starts again."""
+        before, self.doubt = self.doubt, why
+        if bool(why) != bool(before):
+            log.warning("view.doubted" if why else "view.trusted", why=why or before)
+            if not why:
+                self._start_anew()
+            self._turn()
+            self.changed(None)
+
     def set_listed(self, when: datetime) -> None:
         """All kinds have been listed in full; after a long time without, every `for` starts anew."""
         if self.listed and when - self.listed >= worlds.STALE:
@@ -306,7 +317,7 @@ class Store:
                 self._sightings,
                 self.suspects,
                 self.late,
-                self.blackout,
+                self.blackout or self.doubt,
                 self._pool_budgets(),
             )
         return self._world

@@ -5,9 +5,8 @@ version, in the middle of a move.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Collection
-
-import structlog
 
 from rescheduler.api import names
 from rescheduler.api.policies import Drain
@@ -17,10 +16,8 @@ from rescheduler.core.replacements import Choice, Way
 from rescheduler.core.verdicts import Fate, Verdict
 from rescheduler.engine.evictions import Sender
 from rescheduler.engine.node_pods import Movers
+from rescheduler.engine.tasks import Supervisor
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT
-
-log = structlog.get_logger("rescheduler.strays")
 
 HOLDER = "strays/"
 """As a holder of mirrors; no node has a name like this."""
@@ -32,8 +29,8 @@ _SELECTOR = f"{names.HASH}={names.RELEASED}"
 class Strays:
     """Looks after them while this process leads; `held`: nodes whose pods somebody else looks after."""
 
-    def __init__(self, movers: Movers, held: Callable[[], Collection[str]]) -> None:
-        self._t, self._held = movers, held
+    def __init__(self, movers: Movers, held: Callable[[], Collection[str]], supervisor: Supervisor) -> None:
+        self._t, self._held, self._supervisor = movers, held, supervisor
         self._wake = asyncio.Event()
         self._sender = Sender(self.wake)
         self._known: dict[str, Pod] = {}  # by uid: those given back carry the label no more
@@ -46,25 +43,17 @@ class Strays:
     async def run(self) -> None:
         """Look whenever woken, and while there are some."""
         try:
-            while True:
-                self._wake.clear()
-                left = await self._look()
-                try:
-                    async with asyncio.timeout(_AGAIN if left else None):
-                        await self._wake.wait()
-                except TimeoutError:
-                    continue
+            await self._supervisor.loop("strays", self._step, wake=self._wake, retry=(_AGAIN, _AGAIN))
         finally:
             self._t.budgets.hold(HOLDER, ())
             self._t.replacements.close(HOLDER)
 
+    async def _step(self) -> float:
+        return _AGAIN if await self._look() else math.inf
+
     async def _look(self) -> bool:
         """Whether any are left."""
-        try:
-            found = await self._find()
-        except TRANSIENT as error:
-            log.warning("strays.list_failed", error=str(error))
-            return True
+        found = await self._find()
         self._t.budgets.hold(HOLDER, {pod.namespace for pod in found})
         rows = [(pod, Verdict(Fate.EVICT)) for pod in found]
         now, settings = self._t.clock.now(), Drain()
