@@ -105,9 +105,14 @@ def own_identity() -> str:
 
 
 class Connect(Protocol):
-    """Makes the client of a process: `guard` says whether it may write now, `count` is told of each request."""
+    """Makes the client of a process.
 
-    def __call__(self, *, guard: Callable[[], bool], count: Callable[[str, str, int], None]) -> Client: ...
+    `guard` says whether it may write now, `count` is told of each request, `dated` gets the server's time.
+    """
+
+    def __call__(
+        self, *, guard: Callable[[], bool], count: Callable[[str, str, int], None], dated: Callable[[str], None]
+    ) -> Client: ...
 
 
 class App:
@@ -117,7 +122,7 @@ class App:
         self.options, self.identity = options, identity
         self.clock, self.metrics = clock, Metrics()
         self.store = Store(self.clock.now, exempt=[options.namespace])
-        self.client = connect(guard=self._sure, count=self.metrics.count_request)
+        self.client = connect(guard=self._sure, count=self.metrics.count_request, dated=self._compare_clocks)
         self.election = Election(
             self.client,
             namespace=options.namespace,
@@ -125,6 +130,7 @@ class App:
             now=self.clock.now,
             monotonic=self.clock.monotonic,
         )
+        self.metrics.clock_offset.set_function(lambda: self.clock.offset)
         self.metrics.leader.labels("rescheduler").set_function(lambda: float(self.election.sure()))
         self.supervisor = Supervisor(
             clock.monotonic, self.metrics.task_failures, doubt=self.store.set_doubt, gave_up=self.fail
@@ -200,6 +206,16 @@ class App:
 
     def _sure(self) -> bool:
         return self.election.sure()
+
+    def _compare_clocks(self, date: str) -> None:
+        behind = self.clock.hear(date)
+        if behind is None or self.failure:
+            return
+        log.error("clock.stepped", seconds=round(behind, 1), server=date)
+        self.fail(
+            f"the operator's clock is {abs(behind):.0f} s {'behind' if behind > 0 else 'ahead of'} the API server's: "
+            "the machine was suspended, or a clock was set; a new start takes the API server's time"
+        )
 
     def _pools_of_namespaces(self) -> dict[str, str]:
         """The pools that new pods are put into at creation."""

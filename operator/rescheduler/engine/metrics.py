@@ -64,6 +64,11 @@ class Metrics:
             ["task"],
             registry=self.registry,
         )
+        self.clock_offset = Gauge(
+            "rescheduler_clock_offset_seconds",
+            "Seconds that the API server's clock is ahead of the operator's.",
+            registry=self.registry,
+        )
         self.leader = Gauge(
             "leader_election_master_status", "1 while this process holds the Lease.", ["name"], registry=self.registry
         )

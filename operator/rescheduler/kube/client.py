@@ -66,7 +66,8 @@ TRANSIENT = (ApiError, UnreachableError, NotLeaderError)
 class Client:
     """Requests with raw JSON bodies.
 
-    `guard` answers whether this process may write now; `count` is told of each request: method, resource, code.
+    `guard` answers whether this process may write now; `count` is told of each request: method, resource, code. `dated`
+    gets the server's time (`Date`) with each answer.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Client:
         *,
         guard: Callable[[], bool] = lambda: True,
         count: Callable[[str, str, int], None] = lambda *_: None,
+        dated: Callable[[str], None] = lambda _: None,
         user_agent: str = "rescheduler",
     ) -> None:
         configuration.connection_pool_maxsize = (
@@ -86,7 +88,7 @@ class Client:
         self._configuration = configuration
         self._rest = kubernetes_client.ApiClient(configuration).rest_client
         self._guard = guard
-        self._count = count
+        self._count, self._dated = count, dated
         self._user_agent = user_agent
 
     @property
@@ -227,6 +229,7 @@ class Client:
             raise UnreachableError(f"{method} {path}: {error or type(error).__name__}") from error
         response: aiohttp.ClientResponse = answer.response
         self._count(method, resource_of(path), response.status)
+        self._dated(response.headers.get("Date", ""))
         return response
 
 
