@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ import structlog
 
 from rescheduler import handlers
 from rescheduler.api import GROUP, names
+from rescheduler.core.elections import INSTALLATION
 from rescheduler.core.lineages import Lineages
 from rescheduler.engine import cleanup, node_shifts, pool_moves, rebalance_moves
 from rescheduler.engine.announcements import Announcer
@@ -48,8 +49,9 @@ from rescheduler.engine.tasks import Supervisor
 from rescheduler.engine.usages import Usages
 from rescheduler.kube import paths, preflight
 from rescheduler.kube.client import Client, ConfigError, configuration
-from rescheduler.kube.leases import Election
-from rescheduler.kube.recorder import Recorder
+from rescheduler.kube.leases import LEASE, SHARED_LEASE, Election
+from rescheduler.kube.recorder import Kind as EventKind
+from rescheduler.kube.recorder import Recorder, Subject
 
 log = structlog.get_logger("rescheduler.app")
 
@@ -130,8 +132,17 @@ class App:
             now=self.clock.now,
             monotonic=self.clock.monotonic,
         )
+        self.claim = Election(
+            self.client,
+            namespace=paths.SYSTEM,
+            identity=options.namespace,
+            now=self.clock.now,
+            monotonic=self.clock.monotonic,
+            name=SHARED_LEASE,
+            terms=INSTALLATION,
+        )
         self.metrics.clock_offset.set_function(lambda: self.clock.offset)
-        self.metrics.leader.labels("rescheduler").set_function(lambda: float(self.election.sure()))
+        self.metrics.leader.labels("rescheduler").set_function(lambda: float(self._sure()))
         self.supervisor = Supervisor(
             clock.monotonic, self.metrics.task_failures, doubt=self.store.set_doubt, gave_up=self.fail
         )
@@ -185,6 +196,7 @@ class App:
         self.engine = Engine(self.store, tools, queue, reconciler, self.pools, rebalancer)
         self.stop = asyncio.Event()
         self.cleaned, self.failure = False, ""
+        self._decided = asyncio.Event()  # whether this installation acts, or another one
         self._asked_to_end = self._ended_already = False
         self._tasks: list[asyncio.Task[None]] = []
         self._runners: list[Any] = []
@@ -205,7 +217,7 @@ class App:
         )
 
     def _sure(self) -> bool:
-        return self.election.sure()
+        return self.election.sure() and self.claim.sure()
 
     def _compare_clocks(self, date: str) -> None:
         behind = self.clock.hear(date)
@@ -235,7 +247,19 @@ class App:
             return "nodes, namespaces, policies, pools and NodeDrains are not listed yet"
         if absent := sorted(map(paths.crd, self.store.absent)):
             return f"the CRDs {', '.join(absent)} are not installed: {names.INSTALL}"
-        return self.supervisor.complaint
+        return self._yields() or self.supervisor.complaint
+
+    def _yields(self) -> str | None:
+        """Why this installation does not act though this process leads it; None if it does, or does not lead it."""
+        if not self.election.sure() or self.claim.sure():
+            return None
+        lease = f"Lease {paths.SYSTEM}/{SHARED_LEASE}"
+        if other := self.claim.other:
+            return (
+                f"another installation of Rescheduler, in namespace {other}, leads this cluster ({lease}): "
+                "uninstall one of them; this one does nothing while the other one runs, and for two minutes after that"
+            )
+        return f"the {lease} cannot be written: {self.claim.error}" if self.claim.error else None
 
     def fail(self, why: str) -> None:
         """End the process because of a failure."""
@@ -290,7 +314,7 @@ class App:
         await cleanup.scale_down(self.client, self.options.namespace)
         log.info("leader.waiting", identity=self.identity, namespace=self.options.namespace)
         await self.election.acquire()
-        undoing = asyncio.create_task(cleanup.undo(self.client, self.store, self.engine))
+        undoing = asyncio.create_task(self._undo())
         working = asyncio.create_task(self._work(reconcile=False))
         try:
             await asyncio.wait({undoing, working}, return_when=asyncio.FIRST_COMPLETED)
@@ -302,19 +326,39 @@ class App:
             working.cancel()
             await asyncio.gather(undoing, working, return_exceptions=True)
 
+    async def _undo(self) -> None:
+        """Undo what this installation did; what another one does is not undone."""
+        await self._decided.wait()
+        if self.claim.sure():
+            await cleanup.undo(self.client, self.store, self.engine)
+            await self.claim.release()
+        else:
+            log.warning("cleanup.left_to_other", why=self._yields())
+
     async def _work(self, *, reconcile: bool = True) -> None:
-        """Work while the Lease is ours; afterwards nothing of it runs any more."""
-        working = asyncio.create_task(self.engine.lead(reconcile=reconcile))
-        holding = asyncio.create_task(self.election.hold())
-        try:
-            await asyncio.wait({working, holding}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                await working  # it ends only by a bug: show it, and end the process
-            log.error("leader.lost", identity=self.identity, holder=self.election.holder)
-        finally:
-            working.cancel()
-            holding.cancel()
-            await asyncio.gather(working, holding, return_exceptions=True)
+        """Lead this installation while its Lease is ours."""
+        await _while(self.election.hold(), self._act(reconcile=reconcile))
+        log.error("leader.lost", identity=self.identity, holder=self.election.holder)
+
+    async def _act(self, *, reconcile: bool) -> None:
+        """Act while the Lease that all installations share is ours."""
+        while True:
+            await self.claim.acquire(self._report_other)
+            self._decided.set()
+            await _while(self.claim.hold(), self.engine.lead(reconcile=reconcile))
+            log.error("installation.lost", namespace=self.options.namespace, holder=self.claim.holder)
+
+    def _report_other(self) -> None:
+        """Another installation holds the shared Lease, or it cannot be written."""
+        why = self._yields()
+        if why is None:
+            return
+        log.warning("installation.yields", namespace=self.options.namespace, other=self.claim.other, why=why)
+        if self.claim.other_is_alive:
+            self._decided.set()
+            space = self.options.namespace
+            here = Subject("coordination.k8s.io/v1", "Lease", LEASE, "", space)
+            self.recorder.emit(here, EventKind.WARNING, "OtherInstallation", f"Does nothing: {why}", election=True)
 
     def obey(self) -> None:
         """A signal asks the process to end: this is no failure."""
@@ -341,6 +385,20 @@ class App:
         for runner in self._runners:
             await runner.cleanup()
         await self.client.close()
+
+
+async def _while(holding: Coroutine[Any, Any, None], working: Coroutine[Any, Any, None]) -> None:
+    """Work while a Lease is held; afterwards nothing of it runs any more. The work itself never ends but by a bug."""
+    tasks = [asyncio.create_task(working), asyncio.create_task(holding)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                await task
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def run(options: Options) -> str:
