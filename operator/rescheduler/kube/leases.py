@@ -95,7 +95,7 @@ class Election:
         self._renewed = float("-inf")
         try:
             lease = await self._client.get(self._path)
-            if lease["spec"].get("holderIdentity") == self._identity:
+            if lease.setdefault("spec", {}).get("holderIdentity") == self._identity:
                 lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
                 await self._client.replace(self._path, lease, election=True)
         except TRANSIENT:
@@ -105,7 +105,7 @@ class Election:
         asked = self._monotonic()
         try:
             lease = await self._read()
-            spec = lease["spec"]
+            spec = lease.setdefault("spec", {})
             self._observe(spec)
             self.error = ""
             if not self._seen.is_free(self._identity, self._terms, self._monotonic()):
@@ -118,7 +118,7 @@ class Election:
                 "renewTime": stamp,
             }
             if taken:
-                spec |= {"acquireTime": stamp, "leaseTransitions": spec.get("leaseTransitions", 0) + 1}
+                spec |= {"acquireTime": stamp, "leaseTransitions": (spec.get("leaseTransitions") or 0) + 1}
             written = await self._client.replace(self._path, lease, election=True)
         except TRANSIENT as error:
             self.error = str(error)
