@@ -33,7 +33,7 @@ from rescheduler.engine.rereads import is_outdated, reread
 from rescheduler.engine.standoffs import Standoffs
 from rescheduler.engine.store import Kind, Store
 from rescheduler.engine.surroundings import Surroundings
-from rescheduler.engine.tasks import Supervisor
+from rescheduler.engine.tasks import Backoff, Supervisor
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT, Client
 
@@ -45,7 +45,7 @@ _SHARE, _MANY = 3, 10
 """Looks take at most one part in so many of the time, over all drains: requests must not wait for them. The more there
 are the less, for the API server needs the machine too, and there is always one with something to send.
 """
-_RETRY = (0.1, 10.0)  # seconds after a failed request: first and longest
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0  # seconds after a failed request
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,7 @@ class Drainer:
         self.name = name
         self._t = tools
         self._wake = asyncio.Event()
+        self._backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
         shared = (tools.client, tools.store, tools.clock, tools.announcer, tools.heartbeats)
         self._record = Record(name, tools.client, tools.store, tools.clock, tools.announcer, self.wake)
         self._keeper = Keeper(name, *shared, leaving=tools.leaving)
@@ -92,7 +93,7 @@ class Drainer:
         """Step until the NodeDrain is gone."""
         try:
             await self._t.supervisor.loop(
-                "drain", self._step, subject=self.name, wake=self._wake, settle=self._settle, retry=_RETRY
+                "drain", self._step, subject=self.name, wake=self._wake, settle=self._settle, retry=self._failed
             )
         finally:
             self._close()
@@ -103,16 +104,22 @@ class Drainer:
         if drain is None:
             return None
         try:
-            return await self._look(drain)
-        except TRANSIENT as error:
-            if is_outdated(error):
-                await reread(self._t.client, self._t.store, Kind.DRAIN, paths.drain(self.name))
+            pause = await self._look(drain)
+        except TRANSIENT:
             raise
         except Exception as error:
             self._close()  # what it has in memory may be the cause: the next look starts from the cluster
             self._pods = self._new_pods()
             await self._record.failed(drain, error)
             raise
+        self._backoff.reset()
+        return pause
+
+    async def _failed(self, error: Exception) -> float:
+        """A request failed. Return the seconds until the next look."""
+        if is_outdated(error):
+            await reread(self._t.client, self._t.store, Kind.DRAIN, paths.drain(self.name))
+        return self._backoff.next()
 
     def _settle(self) -> float:
         """Seconds for which a burst of pod events is one look."""

@@ -23,6 +23,7 @@ log = structlog.get_logger("rescheduler.tasks")
 
 DOUBT, GIVE_UP = 10.0, 120.0  # seconds for which a vital task may fail
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 60.0  # seconds after an unexpected failure
+_RETRY = (0.2, 10.0)  # seconds after a failed request: first and longest
 _STEADY = 30.0  # seconds; a coroutine that never ends has succeeded when it has run for so long
 _FIRST_HURRY, _LONGEST_HURRY = 0.02, 1.0  # seconds between steps that ask to be repeated at once
 _SHOWN = 3
@@ -146,28 +147,38 @@ class Supervisor:
         subject: str = "",
         wake: asyncio.Event | None = None,
         settle: Callable[[], float] = lambda: 0.0,
-        retry: tuple[float, float] = (0.2, 10.0),
+        retry: tuple[float, float] | Callable[[Exception], Awaitable[float]] = _RETRY,
         vital: bool = False,
     ) -> None:
         """Repeat `step` until it returns None.
 
         `step` returns the seconds until the next one; `wake` shortens them, and `settle` says how long a burst of wakes
-        is one step. After a failed request (`retry`: first and longest wait) and after an unexpected failure nothing
-        shortens the wait. A step that asks to be repeated at once is repeated at most once a second in the long run.
+        is one step. After a failed request (`retry`: first and longest wait, or what to do and the seconds to wait) and
+        after an unexpected failure nothing shortens the wait. A step that asks to be repeated at once is repeated at
+        most once a second in the long run.
         """
-        again, hurry = Backoff(*retry), Backoff(_FIRST_HURRY, _LONGEST_HURRY)
+        again = Backoff(*(retry if isinstance(retry, tuple) else _RETRY))
+        hurry = Backoff(_FIRST_HURRY, _LONGEST_HURRY)
+
+        async def once() -> tuple[float | None, bool]:
+            """Return the pause, and whether the step has succeeded."""
+            try:
+                return await step(), True
+            except TRANSIENT as error:
+                log.warning("task.retried", task=task, object=subject, error=str(error))
+                return again.next() if isinstance(retry, tuple) else await retry(error), False
+
         try:
             while True:
                 if wake:
                     wake.clear()
                 try:
-                    pause = await step()
-                except TRANSIENT as error:
-                    log.warning("task.retried", task=task, object=subject, error=str(error))
-                    await asyncio.sleep(again.next())
-                    continue
+                    pause, succeeded = await once()
                 except Exception as error:  # noqa: BLE001 - whatever it is, it costs this task only
                     await asyncio.sleep(self.note(task, subject, error, vital=vital))
+                    continue
+                if not succeeded:
+                    await asyncio.sleep(max(_FIRST_HURRY, pause or 0.0))
                     continue
                 self.clear(task, subject)
                 again.reset()

@@ -133,6 +133,27 @@ def test_a_failed_request_is_no_unexpected_failure_and_is_repeated_with_growing_
     simulated(act())
 
 
+def test_what_is_done_after_a_failed_request_may_say_how_long_to_wait_and_may_itself_fail() -> None:
+    async def act() -> None:
+        world, times = World(), list[float]()
+
+        async def step() -> float:
+            times.append(world.now)
+            raise ApiError("GET", "/", Refusal(429, retry_after=30))
+
+        async def failed(error: Exception) -> float:
+            if len(times) == 2:
+                raise KeyError("spec")
+            assert isinstance(error, ApiError)
+            return error.refusal.retry_after
+
+        await during(100, world.supervisor.loop("drain", step, retry=failed))
+        assert len(times) == 5
+        assert world.failures("drain") == 1
+
+    simulated(act())
+
+
 def test_a_wake_shortens_a_pause_and_a_burst_of_wakes_is_one_step() -> None:
     async def act() -> None:
         world, times, wake = World(), list[float](), asyncio.Event()
