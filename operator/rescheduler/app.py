@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import uuid
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -295,7 +295,7 @@ class App:
         if not task.cancelled() and (error := task.exception()):
             log.error("process.task_ended", task=task.get_name(), exc_info=error)
             self.fail(f"{task.get_name()} ended: {type(error).__name__}: {error}")
-        elif not self.cleaned and not task.cancelled():
+        elif not self.options.cleanup and not task.cancelled():
             self.fail(f"{task.get_name()} ended")
         self.stop.set()
 
@@ -314,7 +314,8 @@ class App:
         await cleanup.scale_down(self.client, self.options.namespace)
         log.info("leader.waiting", identity=self.identity, namespace=self.options.namespace)
         await self.election.acquire()
-        undoing = asyncio.create_task(self._undo())
+        undo = partial(cleanup.undo, self.client, self.store, self.engine)
+        undoing = asyncio.create_task(self._undo_ours(undo))
         working = asyncio.create_task(self._work(reconcile=False))
         try:
             await asyncio.wait({undoing, working}, return_when=asyncio.FIRST_COMPLETED)
@@ -326,11 +327,11 @@ class App:
             working.cancel()
             await asyncio.gather(undoing, working, return_exceptions=True)
 
-    async def _undo(self) -> None:
+    async def _undo_ours(self, undo: Callable[[], Awaitable[None]]) -> None:
         """Undo what this installation did; what another one does is not undone."""
         await self._decided.wait()
         if self.claim.sure():
-            await cleanup.undo(self.client, self.store, self.engine)
+            await undo()
             await self.claim.release()
         else:
             log.warning("cleanup.left_to_other", why=self._yields())
