@@ -26,10 +26,10 @@ class Server:
         assert self.lease is not None
         return copy.deepcopy(self.lease)
 
-    async def find(self, _: str) -> Json | None:
+    async def find(self, _: str, **__: object) -> Json | None:
         return self._answer() if self.lease or self.refuses else None
 
-    async def get(self, _: str) -> Json:
+    async def get(self, _: str, **__: object) -> Json:
         return self._answer()
 
     async def create(self, _: str, body: Json, *, election: bool) -> Json:
