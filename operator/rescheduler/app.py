@@ -419,8 +419,11 @@ async def run(options: Options) -> str:
     except Exception as error:
         log.exception("process.kopf_failed")
         app.fail(f"Kopf failed: {type(error).__name__}: {error}")
-    finally:
+    try:
         await app.end()
+    except Exception as error:
+        log.exception("process.not_ended_in_order")
+        app.fail(f"the process did not end in order: {type(error).__name__}: {error}")
     return app.verdict()
 
 

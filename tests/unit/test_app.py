@@ -27,7 +27,7 @@ class FakeClient:
     async def close(self) -> None:
         self.closed = True
 
-    async def get(self, path: str) -> Any:
+    async def get(self, path: str, **_: Any) -> Any:
         raise UnreachableError(path)
 
 
@@ -82,6 +82,18 @@ async def test_a_task_of_kopf_that_fails_is_a_failure(ends: Any) -> None:
         raise RuntimeError("the watch of nodes was refused")
 
     assert await ends(fail) == "Kopf failed: RuntimeError: the watch of nodes was refused"
+
+
+async def test_an_end_that_fails_is_a_failure_and_no_traceback(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(app: App) -> None:
+        await app.client.close()
+        raise KeyError("spec")
+
+    async def obey(app: App) -> None:
+        app.obey()
+
+    monkeypatch.setattr(App, "end", fail)
+    assert await ends(obey) == "the process did not end in order: KeyError: 'spec'"
 
 
 async def test_a_kopf_that_ends_by_itself_is_a_failure(ends: Any) -> None:
