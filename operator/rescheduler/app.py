@@ -305,7 +305,8 @@ class App:
         await self.heartbeats.first()
         while True:
             log.info("leader.waiting", identity=self.identity, namespace=self.options.namespace)
-            await self.election.acquire()
+            # Who cannot keep the view current would lead and do nothing: another replica may be able to.
+            await self.election.acquire(fit=lambda: not self.store.doubt)
             await self._work()
 
     async def _clean(self) -> None:

@@ -103,7 +103,7 @@ async def test_a_kopf_that_ends_by_itself_is_a_failure(ends: Any) -> None:
 
 
 async def test_a_bug_in_the_election_ends_it_as_a_failure(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: Any) -> Any:
+    def fail(_: Any, **__: Any) -> Any:
         raise KeyError("spec")
 
     async def first(_: Any) -> None: ...

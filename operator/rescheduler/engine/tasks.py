@@ -5,7 +5,8 @@ ends) or `Supervisor.guard` (a handler of keys). An unexpected exception is logg
 shown in `/readyz` until the task has succeeded again, and followed by a new try with back-off.
 
 A vital task keeps the view of the cluster current. If a vital task fails for `DOUBT` seconds, the view counts as stale
-and nothing is acted on. If it fails for `GIVE_UP` seconds, the process ends, and another replica may lead.
+and nothing is acted on; a standby takes no Lease. If it fails for `GIVE_UP` seconds, the process ends, and another replica
+may lead.
 """
 
 import asyncio

@@ -68,16 +68,16 @@ class Election:
         """Whether this process certainly holds the Lease now: only then may it write."""
         return self._monotonic() - self._renewed < self._terms.deadline
 
-    async def acquire(self, blocked: Blocked = lambda: None) -> None:
-        """Return when the Lease is ours."""
+    async def acquire(self, blocked: Blocked = lambda: None, fit: Callable[[], bool] = lambda: True) -> None:
+        """Return when the Lease is ours; it is not taken while this process is not `fit` to hold it."""
         known: object = None
-        while not await self._try():
+        while not (fit() and await self._try()):
             news = (self.holder, self.other_is_alive, self.error)
             if news != known:
                 known = news
                 blocked()
             expires = self._seen.expires(self._terms) - self._monotonic()
-            wait = min(self._terms.retry, expires) if expires > 0 else _SOON
+            wait = min(self._terms.retry, expires if expires > 0 else _SOON) if fit() else self._terms.retry
             await asyncio.sleep(max(_SOON, wait) + random.uniform(0, 0.1))  # noqa: S311 - jitter, no secret
 
     async def hold(self) -> None:

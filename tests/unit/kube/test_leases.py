@@ -132,6 +132,21 @@ def test_a_holder_that_cannot_renew_stops_in_time_and_says_why() -> None:
     simulated(act())
 
 
+def test_a_process_that_is_not_fit_takes_no_lease() -> None:
+    async def act() -> None:
+        server, fit = Server(), [False]
+        election = server.candidate("a")
+        task = asyncio.create_task(election.acquire(fit=lambda: fit[0]))
+        await asyncio.sleep(60)
+        assert server.lease is None
+        fit[0] = True
+        await asyncio.sleep(3)
+        assert election.sure()
+        await task
+
+    simulated(act())
+
+
 def test_the_same_identity_takes_over_at_once() -> None:
     """The Lease of an installation: its next process goes on with it."""
 
