@@ -85,8 +85,10 @@ class Election:
         while self.sure():
             await asyncio.sleep(self._terms.retry)
             try:
-                if not await asyncio.wait_for(self._try(), self._terms.deadline / 2):
-                    return
+                # Not `wait_for`: before Python 3.12 it may swallow a cancellation, and would hold the Lease for ever.
+                async with asyncio.timeout(self._terms.deadline / 2):
+                    if not await self._try():
+                        return
             except TimeoutError:
                 continue
 

@@ -5,6 +5,8 @@ import copy
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from rescheduler.core.answers import Refusal
 from rescheduler.core.elections import INSTALLATION, PROCESS, Terms
 from rescheduler.kube.client import ApiError
@@ -143,6 +145,24 @@ def test_a_process_that_is_not_fit_takes_no_lease() -> None:
         await asyncio.sleep(3)
         assert election.sure()
         await task
+
+    simulated(act())
+
+
+@pytest.mark.parametrize("turns", range(10))
+def test_a_holder_that_is_cancelled_while_a_renewal_succeeds_holds_no_longer(turns: int) -> None:
+    """It would renew for ever, and the process would neither end nor lead."""
+
+    async def act() -> None:
+        election = Server().candidate("a")
+        await election.acquire()
+        task = asyncio.create_task(election.hold())
+        await asyncio.sleep(PROCESS.retry)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task], timeout=1)
+        assert task.cancelled()
 
     simulated(act())
 
