@@ -70,7 +70,7 @@ class _Scribe:
     def log(self, _: Any, method: str, event: dict[str, Any]) -> Any:
         """A processor of structlog."""
         self.say(" ".join([method, *(f"{key}={value}" for key, value in event.items())])[:400])
-        if event["event"] in ("drain.task_failed", "process.failed", "object.unreadable"):
+        if event["event"] in ("task.failed", "process.failed", "object.unreadable"):
             self.bugs.append(f"logged {event}")
         raise structlog.DropEvent
 

@@ -19,8 +19,8 @@ from rescheduler.core.replacements import Choice, Way
 from rescheduler.core.verdicts import Fate, Verdict
 from rescheduler.engine.evictions import Sender
 from rescheduler.engine.node_pods import Movers
+from rescheduler.engine.tasks import Supervisor
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT
 
 log = structlog.get_logger("rescheduler.strays")
 
@@ -40,8 +40,8 @@ class Strays:
         waiting: those that are there, by namespace/name, each with what it waits for; empty if nothing is known to hold it.
     """
 
-    def __init__(self, movers: Movers, held: Callable[[], Collection[str]]) -> None:
-        self._t, self._held = movers, held
+    def __init__(self, movers: Movers, held: Callable[[], Collection[str]], supervisor: Supervisor) -> None:
+        self._t, self._held, self._supervisor = movers, held, supervisor
         self._wake = asyncio.Event()
         self._sender = Sender(self.wake)
         self._known: dict[str, Pod] = {}  # by uid
@@ -70,15 +70,9 @@ class Strays:
         """Look whenever woken, when a scan is due, and while there are some."""
         self.scan()
         try:
-            while True:
-                self._wake.clear()
-                wait = await self._look()
-                try:
-                    async with asyncio.timeout(wait):
-                        await self._wake.wait()
-                except TimeoutError:
-                    continue
-                await asyncio.sleep(_SETTLE)
+            await self._supervisor.loop(
+                "strays", self._look, wake=self._wake, settle=lambda: _SETTLE, retry=(_SOON, _LATEST)
+            )
         finally:
             self._t.budgets.hold(HOLDER, ())
             self._t.replacements.close(HOLDER)
@@ -86,12 +80,7 @@ class Strays:
     async def _look(self) -> float:
         """Return the seconds until the next look."""
         now, before = self._t.clock.monotonic(), self._known
-        try:
-            await self._find(now)
-        except TRANSIENT as error:
-            log.warning("strays.list_failed", error=str(error))
-            self._pause = min(self._pause * 2, _LATEST)
-            return self._pause
+        await self._find(now)
         self._t.metrics.orphaned.set(len(self._known))
         if not self._known:
             self.none_left.set()
@@ -99,7 +88,7 @@ class Strays:
             self.none_left.clear()
         self._act(list(self._known.values()))
         self._pause = _SOON if before != self._known else min(self._pause * 2, _LATEST)
-        until_scan = max(0.0, self._scan_at - now)
+        until_scan = max(_SETTLE, self._scan_at - now)
         return min(self._pause, until_scan) if self._known else until_scan
 
     def _act(self, found: list[Pod]) -> None:
