@@ -98,10 +98,12 @@ class Record:
         """Seconds between writes of mere progress; all drains are counted, so it is not asked with each look."""
         return max(_WRITE_EVERY, self._store.draining / _WRITES)
 
-    async def cancel(self, scene: reports.Scene) -> None:
-        """Its time is up: delete it, and say so."""
-        if await self._delete(scene.drain):
+    async def cancel(self, scene: reports.Scene) -> bool:
+        """Its time is up: delete it, and say so. Return whether it was deleted."""
+        deleted = await self._delete(scene.drain)
+        if deleted:
             self._announcer.timed_out(scene)
+        return deleted
 
     async def _delete(self, drain: NodeDrain) -> bool:
         async def send() -> None:

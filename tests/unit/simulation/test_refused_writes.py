@@ -5,10 +5,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from cluster import workloads
 from invariants.objects import Json
 from invariants.records import Call
 from rescheduler.api import names
+from rescheduler.api.drains import NodeDrain
+from rescheduler.engine.drainer import Drainer
 from simulation.clusters import SPACE
 from simulation.refusals import RefusedError
 from simulation.scenes import World, play
@@ -96,6 +100,36 @@ def test_a_refused_cordon_moves_no_pod_is_named_and_gives_its_slot_up() -> None:
         await world.until(lambda: world.status().get("phase") == "Drained", limit=90)
         assert world.frozen()
         assert world.now - allowed >= 5
+        assert "cannot be cordoned" not in world.condition("Progressing")["message"]
+
+    play(Refusing, scene)
+
+
+def test_what_was_refused_and_is_not_wanted_any_more_costs_nothing_and_is_not_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[float] = []
+
+    async def scene(world: Refusing) -> None:
+        look = Drainer._look
+
+        async def counted(self: Drainer, drain: NodeDrain) -> float:
+            looks.append(world.now)
+            return await look(self, drain)
+
+        monkeypatch.setattr(Drainer, "_look", counted)
+        await world.settle(workloads.deployment("web", 3, SPACE, **NEVER))
+        world.refuse = lambda call: 403 * on_node(call)
+        world.cluster.annotate("n1", maintenance="test")
+        await world.until(lambda: "cannot be cordoned" in world.condition("Progressing")["message"])
+        world.cluster.edit("reschedulepolicies", "default", lambda policy: policy["spec"].update(suspend="All"))
+        await world.until(lambda: world.condition("Progressing")["reason"] == "Suspended")
+        before = len(looks)
+        await asyncio.sleep(300)
+        assert len(looks) - before <= 60
+        world.cluster.edit("reschedulepolicies", "default", lambda policy: policy["spec"].pop("suspend"))
+        world.cordon("n1", cordoned=True)  # by hand
+        await world.until(lambda: world.status()["phase"] == "Drained")
         assert "cannot be cordoned" not in world.condition("Progressing")["message"]
 
     play(Refusing, scene)
