@@ -45,12 +45,17 @@ from rescheduler.engine.store import Store
 from rescheduler.engine.surroundings import Surroundings
 from rescheduler.engine.usages import Usages
 from rescheduler.kube import paths, preflight
-from rescheduler.kube.client import Client, ConfigError, configuration
+from rescheduler.kube.client import Client
+from rescheduler.kube.connections import ConfigError, sign_in
 from rescheduler.kube.leases import Election
+from rescheduler.kube.limits import ENOUGH_FILES, raise_file_limit
 from rescheduler.kube.recorder import Recorder
 
 log = structlog.get_logger("rescheduler.app")
 
+_REPORT_EVERY = 60.0  # seconds
+_MOST_REPORTS = 200
+_SIGN_IN_EVERY = 5.0  # seconds
 _HEARTBEAT_LIMIT = 30.0  # seconds without a turn of the event loop
 
 
@@ -116,6 +121,8 @@ class App:
         self.clock, self.metrics = clock, Metrics()
         self.store = Store(self.clock.now, exempt=[options.namespace])
         self.client = connect(guard=self._sure, count=self.metrics.count_request)
+        self.client.report = self._report
+        self.metrics.watches_waiting.set_function(lambda: float(self.client.turns.waiting))
         self.election = Election(
             self.client,
             namespace=options.namespace,
@@ -131,9 +138,9 @@ class App:
             lost=lambda reason, error: log.warning("event.lost", reason=reason, error=error),
         )
         announcer = Announcer(self.recorder, self.metrics)
-        budgets = Budgets(self.client, self._wake)
+        budgets = Budgets(self.client, self._wake, self.clock.monotonic)
         evictions = Evictions(self.client, self.clock, budgets, self.metrics)
-        owners = Owners(self.client, budgets, self._wake)
+        owners = Owners(self.client, self._wake)
         replacements = Replacements(
             self.client,
             self.clock,
@@ -165,12 +172,11 @@ class App:
         plans = Plans(self.client, self.store, self.clock, self._pools_of_namespaces, self._wake, may_stay=True)
         moving = node_shifts.Tools(self.client, self.store, self.clock, replace(movers, plans=plans), surroundings)
         single = Shifts(moving, {pool_moves.SOURCE, rebalance_moves.SOURCE})
-        self.pools = PoolKeeping(
-            moving, single, PoolAnnouncer(self.recorder), self.metrics, namespace=options.namespace
-        )
+        self.pools = PoolKeeping(moving, single, PoolAnnouncer(self.recorder), self.metrics)
         rebalancer = self._rebalancer(single)
         self.engine = Engine(self.store, tools, queue, reconciler, self.pools, rebalancer)
         self.stop = asyncio.Event()
+        self._reported: dict[tuple[str, str], float] = {}
         self.cleaned = False
         self._tasks: list[asyncio.Task[None]] = []
         self._runners: list[Any] = []
@@ -200,6 +206,18 @@ class App:
 
     def _wake(self, names: Iterable[str]) -> None:
         self.engine.wake(names)
+
+    def _report(self, event: str, subject: str, error: str) -> None:
+        """Log what went wrong below the engine: the same of the same subject once a minute, and not of too many."""
+        self.metrics.troubles.labels(event).inc()
+        now = self.clock.monotonic()
+        if now - self._reported.get((event, subject), float("-inf")) < _REPORT_EVERY:
+            return
+        if len(self._reported) >= _MOST_REPORTS:
+            self._reported = {key: when for key, when in self._reported.items() if now - when < _REPORT_EVERY}
+        if len(self._reported) < _MOST_REPORTS:
+            self._reported[event, subject] = now
+            log.warning(event, subject=subject, error=error)
 
     def _healthy(self) -> str | None:
         silent = self.clock.monotonic() - self.engine.beat
@@ -312,7 +330,10 @@ async def run(options: Options) -> bool:
 
     Raises ConfigError where it cannot start.
     """
-    app = App(partial(Client, await configuration()), options, clock=Clock(), identity=own_identity())
+    if (files := raise_file_limit()) < ENOUGH_FILES:
+        log.warning("files.limited", limit=files, hint=f"allow {ENOUGH_FILES} open files: ulimit -n, LimitNOFILE")
+    connect = partial(Client, await sign_in(), reload=sign_in)
+    app = App(connect, options, clock=Clock(), identity=own_identity())
     try:
         await preflight.check(app.client, options.namespace, cleanup=options.cleanup)
     except ConfigError:
@@ -321,9 +342,15 @@ async def run(options: Options) -> bool:
     registry = kopf.OperatorRegistry()
     handlers.register(registry, app.store)
 
+    signed_in = float("-inf")
+
     @kopf.on.login(registry=registry)
-    async def login(**kwargs: Any) -> Any:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        nonlocal signed_in
+        # If the server refuses even renewed credentials, Kopf asks again at once.
+        await asyncio.sleep(max(0.0, signed_in + _SIGN_IN_EVERY - app.clock.monotonic()))
+        signed_in = app.clock.monotonic()
+        return kopf.AiohttpSession(server=app.client.server, aiohttp_session=await app.client.session())
 
     @kopf.on.startup(registry=registry)
     async def startup(**_: Any) -> None:

@@ -65,20 +65,104 @@ def detector(site: Site, node: str, status: str) -> None:
     site.plane.kubectl("patch", "node", node, "--subresource=status", "--type=strategic", "-p", body)
 
 
+def test_a_detector_that_flags_many_nodes_falsely_keeps_no_dead_one_waiting(site: Site) -> None:
+    flagged = site.nodes(9)[:3]
+    (dead,) = site.plane.add_nodes(1, prefix=f"{site.name}-dead", labels={"site": site.name}, own_kwok=True)
+    site.made.append(dead)
+    spread = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
+    constraint = spread | {"labelSelector": {"matchLabels": {"app": "web"}}}
+    site.deploy(workloads.deployment("web", 10, site.name, topologySpreadConstraints=[constraint], **site.here()))
+    before = site.uids(dead)
+    assert before
+    for node in flagged:
+        detector(site, node, "True")
+    unknown = {"type": "Ready", "status": ["Unknown"], "for": "2s"}
+    site.policy(failure={"maxUnhealthy": "20%", "conditions": [unknown, {"type": "Broken", "status": ["True"]}]})
+    until(lambda: {site.observer.progressing(n) for n in flagged} == {"Storm"}, "the brake")
+    site.plane.fail_node(dead)
+    until(lambda: site.observer.ready(site.name, "web") == 10 and not before & running(site), "the evacuation")
+    assert "Ready is Unknown" in (site.observer.drain(dead) or {})["spec"]["requests"][0]["message"]
+    for node in flagged:
+        conditions = (site.observer.drain(node) or {})["status"]["conditions"]
+        words = next(c["message"] for c in conditions if c["type"] == "Progressing")
+        assert f"3 of 10 nodes of ReschedulePolicy {site.name} have the condition Broken" in words
+        assert "unschedulable" not in site.observer.node(node)["spec"]
+
+
+def running(site: Site) -> set[str]:
+    """UIDs of the pods that nobody has deleted."""
+    pods = site.observer.pods(site.name)
+    return {p["metadata"]["uid"] for p in pods if "deletionTimestamp" not in p["metadata"]}
+
+
+def test_a_node_stays_cordoned_though_its_policy_goes_or_is_switched_off(site: Site) -> None:
+    first, *others = site.nodes(2)
+    failure = {"conditions": [{"type": "Broken", "status": ["True"]}]}
+    site.policy(failure=failure)
+    site.on_first(first, others, workloads.deployment("web", 2, site.name, **site.here()))
+    before = site.uids()
+    site.plane.kubectl("cordon", *others)
+    detector(site, first, "True")
+    until(site.released, "a pod to be let go")
+    drain = (site.observer.drain(first) or {})["metadata"]["uid"]
+    site.plane.kubectl("delete", "rsp", site.name)
+    until(lambda: site.observer.progressing(first) == "NoPolicy", "the drain to say so")
+    until(lambda: site.uids() == before and not site.released(), "the pods to be given back")
+    site.policy(failure=failure | {"enabled": False})
+    until(lambda: site.observer.progressing(first) == "Disabled", "the drain to say so")
+    assert site.observer.node(first)["spec"]["unschedulable"]
+    site.policy(failure=failure)
+    site.plane.kubectl("uncordon", *others)
+    site.phase(first, "Drained")
+    assert (site.observer.drain(first) or {})["metadata"]["uid"] == drain
+    detector(site, first, "False")
+    site.gone(first)
+    assert "unschedulable" not in site.observer.node(first)["spec"]
+
+
 def test_nodes_that_others_hold_are_left_to_them(site: Site) -> None:
-    taken, leased = site.nodes(2)
-    site.policy(maintenance={"maxConcurrent": 2})
+    taken, leased, made = site.nodes(3)
+    site.policy(maintenance={"maxConcurrent": 3})
     site.plane.kubectl("taint", "node", taken, "karpenter.sh/disrupted:NoSchedule")
-    site.plane.apply(workloads.namespace("medik8s-leases"), lease(leased, 3600))
-    for node in (taken, leased):
+    site.plane.apply(workloads.namespace("medik8s-leases"), lease(leased, 3600), machines())
+    site.plane.kubectl("wait", "--for=condition=Established", "crd", MACHINES, "--timeout=60s")
+    site.plane.apply(machine(made, site.name))
+    origin = (f"cluster.x-k8s.io/machine={made}", f"cluster.x-k8s.io/cluster-namespace={site.name}")
+    site.plane.kubectl("annotate", "node", made, *origin)
+    for node in (taken, leased, made):
         site.annotate(node)
-    for node in (taken, leased):
+    for node in (taken, leased, made):
         until(lambda name=node: site.observer.progressing(name) == "OwnedElsewhere", f"{node} to be left")
         assert "unschedulable" not in site.observer.node(node)["spec"]
     site.plane.apply(lease(leased, 1))
     site.plane.kubectl("taint", "node", taken, "karpenter.sh/disrupted-")
-    for node in (taken, leased):
+    site.plane.kubectl("delete", "crd", MACHINES)
+    for node in (taken, leased, made):
         site.phase(node, "Drained")
+
+
+MACHINES = "machines.cluster.x-k8s.io"
+
+
+def machines() -> dict[str, Any]:
+    """Cluster API's kind, as far as it matters here."""
+    plural, _, group = MACHINES.partition(".")
+    version = {"name": "v1beta1", "served": True, "storage": True}
+    version["schema"] = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    spec = {
+        "group": group,
+        "scope": "Namespaced",
+        "names": {"plural": plural, "kind": "Machine"},
+        "versions": [version],
+    }
+    kind = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
+    return {**kind, "metadata": {"name": MACHINES}, "spec": spec}
+
+
+def machine(name: str, namespace: str) -> dict[str, Any]:
+    """One that is about to be deleted."""
+    meta = {"name": name, "namespace": namespace, "annotations": {"cluster.x-k8s.io/delete-machine": ""}}
+    return {"apiVersion": "cluster.x-k8s.io/v1beta1", "kind": "Machine", "metadata": meta}
 
 
 def lease(node: str, seconds: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ CHANGES: tuple[Callable[[Picture, Change], Said], ...] = (
     beginnings.policies_are_obeyed,
     beginnings.nothing_is_done_blindly,
     beginnings.no_storm_begins_a_failure,
+    beginnings.failures_start_within_their_limit,
     beginnings.a_failure_is_one,
     beginnings.one_control_plane_node_at_a_time,
     beginnings.slots_are_kept,
@@ -64,6 +65,8 @@ class Judge:
             self._say(change, self._once(change))
         if ours and change.place.resource != "leases":
             self._say(change, self._leads(change))
+        if ours and change.lets_go:
+            self.picture.let_go.add(uid(change.after or {}))
         if change.cordons:
             self.picture.cordoned[change.place.name] = ours
         self.picture.take(change)

@@ -18,8 +18,10 @@ from invariants.objects import (
     has_taint,
     is_ready,
     labels,
+    move,
     name,
     node_of,
+    released,
     seconds,
     selects,
     uid,
@@ -31,6 +33,8 @@ MAINTENANCE = "rescheduler.dev/maintenance"
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 SILENCE, TOGETHER, SHARE, LEAST = 20.0, 60.0, 0.6, 3
 """Of a blackout (DESIGN 5): so many Leases silent for so long, from within so long of each other."""
+RENEWED = 11.0
+"""Seconds within which a kubelet that lives has renewed its Lease."""
 _OWNED = ("ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted")
 _OUTAGE = 15.0
 """Where nothing at all was written for so long, the API server was away."""
@@ -45,6 +49,7 @@ class Picture:
         renewals: by node, when its Lease was last renewed, and when the time before.
         born: when an operator process last began.
         cordoned: by node, whether it was the operator who cordoned it last.
+        let_go: uids of pods that the operator released, ever.
     """
 
     def __init__(self, lag: float) -> None:
@@ -52,6 +57,7 @@ class Picture:
         self.objects: dict[str, dict[tuple[str, str], Json]] = defaultdict(dict)
         self.renewals: dict[str, tuple[float, float]] = {}
         self.cordoned: dict[str, bool] = {}
+        self.let_go: set[str] = set()
         self._past: dict[tuple[str, str], list[tuple[float, Any]]] = defaultdict(list)
         self._parted: list[tuple[float, Json]] = []
 
@@ -162,25 +168,34 @@ class Picture:
         record = (drain.get("status") or {}).get("node") or {}
         return not record.get("addedTaints") and any(p.spec.rebalance.enabled for p in self.policies(node))
 
-    def deployment_of(self, pod: Json, move: Json | None) -> Json | None:
+    def released(self, pod: Json) -> bool:
+        """Whether the operator released the pod, and has not returned it."""
+        return released(pod) and uid(pod) in self.let_go
+
+    def deployment_of(self, pod: Json) -> Json | None:
         """The Deployment that a pod belongs to, or from which it was released."""
-        above = move["deploymentUID"] if move else ""
+        above = controller(pod)
+        found = above.get("uid") if above.get("kind") == "Deployment" else None
+        if not above and uid(pod) in self.let_go:
+            found = move(pod).get("deploymentUID")
         for rs in self.all("replicasets", pod["metadata"]["namespace"]):
-            if uid(rs) == controller(pod).get("uid"):
-                above = controller(rs).get("uid", above)
-        return next((d for d in self.all("deployments") if uid(d) == above), None)
+            if uid(rs) == above.get("uid"):
+                found = controller(rs).get("uid")
+        return next((d for d in self.all("deployments") if uid(d) == found), None) if found else None
 
     def family(self, deployment: Json) -> list[Json]:
-        """All pods that its selector finds, released ones too, but for those that are Terminating."""
-        space = deployment["metadata"]["namespace"]
-        found = self.all("pods", space)
-        return [p for p in found if selects(deployment["spec"]["selector"], labels(p)) and not deleting(p)]
+        """All its pods, released ones too, but for those that are Terminating."""
+        found = self.all("pods", deployment["metadata"]["namespace"])
+        return [p for p in found if not deleting(p) and self._is_of(p, deployment)]
 
     def parted(self, deployment: Json) -> list[Json]:
         """Those of them that were told to end lately, as they were before."""
-        space, selector = deployment["metadata"]["namespace"], deployment["spec"]["selector"]
         found = (pod for at, pod in self._parted if at > self.at - self.lag)
-        return [p for p in found if p["metadata"]["namespace"] == space and selects(selector, labels(p))]
+        return [p for p in found if self._is_of(p, deployment)]
+
+    def _is_of(self, pod: Json, deployment: Json) -> bool:
+        found = self.deployment_of(pod)
+        return found is not None and uid(found) == uid(deployment)
 
     def failing(self, node: str, policy: Policy, slack: float) -> bool:
         """Whether a failure condition holds, or did lately, and has for its time; `slack` seconds less will do."""
@@ -201,16 +216,22 @@ class Picture:
         last, before = self.renewals.get(node, (self.at, self.at))
         return max(self.at - last, last - before if self.at - last <= self.lag else 0)
 
-    def sick(self, node: Json, policy: Policy) -> bool:
-        """Whether everybody can have seen that the node is unhealthy, for its time or not."""
+    def sick(self, node: Json, policy: Policy, cause: str) -> bool:
+        """Whether everybody can have seen that the node is unhealthy, for its time or not, because Ready is this.
+
+        A node that is Unknown and whose Lease is renewed is not unreachable.
+        """
         drain, born = self.drain(name(node)), seconds(node["metadata"]["creationTimestamp"]) or 0
         starting = self.at - born < _secs(policy.spec.failure.startup_grace)
         if starting and self.born > born + 1 and not (drain and "Failure" in reasons(drain)):
             return False  # who began later cannot know that it was Ready once
         statuses = {status for match in policy.spec.failure.conditions for status in match.status}
         timeout = policy.spec.failure.lease_timeout
-        silent = timeout and self.at - self.renewals.get(name(node), (self.at, 0))[0] >= _secs(timeout) + self.lag
-        return bool(silent) or set(self.lately("ready", name(node))) <= statuses
+        silence = self.at - self.renewals.get(name(node), (self.at, 0))[0]
+        if cause == "Unknown" and timeout and silence >= _secs(timeout) + self.lag:
+            return True
+        renewed = cause == "Unknown" and silence < RENEWED + self.lag
+        return cause in statuses and self.lately("ready", name(node)) == [cause] and not renewed
 
 
 def reasons(drain: Json) -> set[str]:

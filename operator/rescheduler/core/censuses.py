@@ -9,11 +9,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rescheduler.core import shapes
 from rescheduler.core.affinities import Labels, Term, terms
 from rescheduler.core.asks import Ask, Asks, Port, claims, ports, shared_labels
 from rescheduler.core.demands import held
 from rescheduler.core.pods import FINISHED
 from rescheduler.core.quantities import PODS
+
+_ANONYMOUS = ("ReplicaSet", "Deployment")
+"""Controllers whose pods have no identity: a Deployment is the controller of its released pods."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +63,8 @@ class Census:
         places: how many pods of each presence are on which node.
         residents: pods of the nodes that are planned for, by node.
         waiting: pods without a node, by what they ask.
-        under_way: uids of the controllers, but for ReplicaSets, of pods that are Terminating or have no node: where those
-            will be is not known yet.
+        under_way: uids of the controllers, but for ReplicaSets and Deployments, of pods that are Terminating or have no
+            node: where those will be is not known yet.
     """
 
     def __init__(self, asks: Asks, planned: Collection[str] = ()) -> None:
@@ -74,12 +78,13 @@ class Census:
         self._known: dict[str, Presence] = {}
 
     def add(self, raw: Mapping[str, Any]) -> None:
-        """Take a raw pod in."""
+        """Take a raw pod in. Raises UnreadableError for what is no pod."""
+        raw = shapes.pod(raw)
         spec = raw["spec"]
-        if (raw.get("status") or {}).get("phase") in FINISHED:
+        if raw["status"].get("phase") in FINISHED:
             return
         node, owner = spec.get("nodeName"), _owner(raw)
-        if owner and owner["kind"] != "ReplicaSet" and (not node or "deletionTimestamp" in raw["metadata"]):
+        if owner and owner["kind"] not in _ANONYMOUS and (not node or "deletionTimestamp" in raw["metadata"]):
             self.under_way.add(owner["uid"])
         if not node:
             if not spec.get("schedulingGates") and "deletionTimestamp" not in raw["metadata"]:
@@ -98,7 +103,7 @@ class Census:
         key = f"{meta['namespace']}/{meta['name']}"
         ask, mounted = self._asks.of(raw), claims(raw["spec"])
         owner = (_owner(raw) or {}).get("uid", "")
-        return Resident(key, meta["uid"], raw["spec"]["nodeName"], presence, ask, mounted, owner)
+        return Resident(key, meta.get("uid", ""), raw["spec"]["nodeName"], presence, ask, mounted, owner)
 
     def _presence(self, raw: Mapping[str, Any]) -> Presence:
         meta, spec = raw["metadata"], raw["spec"]

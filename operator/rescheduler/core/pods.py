@@ -6,12 +6,15 @@ from datetime import datetime
 from typing import Any
 
 from rescheduler.api import names
-from rescheduler.core.facts import parse_time
-from rescheduler.core.moves import Move
+from rescheduler.api.untrusted import INT32, LATEST, MOST_SECONDS, UnreadableError, integer, text, time
+from rescheduler.core import shapes
+from rescheduler.core.moves import Move, controller, record
 
 CORDON_TAINT = "node.kubernetes.io/unschedulable"
 FINISHED = ("Succeeded", "Failed")
 _KUBERNETES_OWN = ("", "apps", "batch")
+_KEPT_ANNOTATIONS = (names.DO_NOT_DISRUPT, names.REPLACEMENT, names.DELETION_COST)
+_MOST_WORDS = 1024
 _DISKS = (
     "awsElasticBlockStore",
     "azureDisk",
@@ -25,11 +28,16 @@ _DISKS = (
     "vsphereVolume",
 )
 _HOSTNAME = "kubernetes.io/hostname"
+_EVICTION = "EvictionByEvictionAPI"
+"""Reason of the condition DisruptionTarget that the API server sets when it accepts an eviction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The controller of a pod, by its ownerReference; `kind`: with its group, where that is not Kubernetes' own."""
+    """The controller of a pod, by its ownerReference; `kind`: with its group, where that is not Kubernetes' own.
+
+    The owner of a released pod is the ReplicaSet that it was released from, as its record says.
+    """
 
     kind: str
     name: str
@@ -59,7 +67,10 @@ class Pod:
         ready_since: since when `Ready` has the status it has, by the kubelet's clock.
         pinned: it can run on its node alone.
         unschedulable: why the scheduler finds no node for it, in its words; empty where it has one.
-        move: what a release wrote on it; `released`: its ReplicaSet has been made to let go of it.
+        move: the record of its move, while its controller agrees with it; `released`: its controller is the Deployment.
+        foreign_move: it carries the annotation of a move that does not count.
+        evicted: it is Terminating because the Eviction API was asked for it.
+        references: its ownerReferences without the controller's, as the API server holds them.
     """
 
     namespace: str
@@ -88,6 +99,10 @@ class Pod:
     ready_since: datetime | None = None
     created: datetime | None = None
     move: Move | None = None
+    released: bool = False
+    foreign_move: bool = False
+    evicted: bool = False
+    references: tuple[Mapping[str, Any], ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
 
@@ -97,9 +112,9 @@ class Pod:
         return self.labels.get(names.HASH, "")
 
     @property
-    def released(self) -> bool:
-        """Its ReplicaSet was made to let go of it; it runs and serves on."""
-        return self.hash == names.RELEASED
+    def returned(self) -> bool:
+        """Whether its ReplicaSet is its controller again, and the record of the move is still to be cleared."""
+        return self.move is not None and not self.released
 
     @property
     def key(self) -> str:
@@ -117,6 +132,11 @@ class Pod:
         return self.phase in FINISHED
 
     @property
+    def counts_in_budgets(self) -> bool:
+        """Whether the API server asks PodDisruptionBudgets before it evicts the pod (eviction.go, canIgnorePDB)."""
+        return not self.finished and self.phase != "Pending" and self.deleting is None
+
+    @property
     def tolerates_cordon(self) -> bool:
         """Would be bound to the cordoned node again at once: moving it is endless."""
         return any(
@@ -129,13 +149,17 @@ class Pod:
 
 
 def pod(raw: Mapping[str, Any]) -> Pod:
-    """Project a raw Pod."""
-    meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    """Project a raw Pod. Raises UnreadableError without name, namespace or UID."""
+    raw = shapes.pod(raw)
+    if not raw["metadata"].get("uid"):
+        raise UnreadableError("it has no metadata.uid")
+    meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
     annotations, labels = meta.get("annotations") or {}, meta.get("labels") or {}
     volumes = spec.get("volumes") or ()
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     ready, scheduled = conditions.get("Ready", {}), conditions.get("PodScheduled", {})
-    move = Move.read(annotations.get(names.MOVE))
+    move, released = record(meta)
+    disrupted = conditions.get("DisruptionTarget", {})
     return Pod(
         namespace=meta["namespace"],
         name=meta["name"],
@@ -144,41 +168,47 @@ def pod(raw: Mapping[str, Any]) -> Pod:
         node=spec.get("nodeName", ""),
         phase=status.get("phase", ""),
         ready=ready.get("status") == "True",
-        ready_since=parse_time(ready.get("lastTransitionTime")),
-        owner=_owner(meta, move if labels.get(names.HASH) == names.RELEASED else None),
-        priority=spec.get("priority") or 0,
+        ready_since=time(ready.get("lastTransitionTime")),
+        owner=_owner(meta, move if released else None),
+        priority=integer(spec.get("priority"), -INT32, INT32, 0),
         priority_class=spec.get("priorityClassName", ""),
-        grace=spec.get("terminationGracePeriodSeconds", 30),
-        created=parse_time(meta.get("creationTimestamp")),
-        started=parse_time(status.get("startTime")),
-        deleting=parse_time(meta.get("deletionTimestamp")),
+        grace=integer(spec.get("terminationGracePeriodSeconds"), 0, MOST_SECONDS, 30),
+        created=time(meta.get("creationTimestamp")),
+        started=time(status.get("startTime")),
+        # Whatever it is, it means that the pod is Terminating; one beyond all bounds is never overdue.
+        deleting=(time(meta["deletionTimestamp"]) or LATEST) if "deletionTimestamp" in meta else None,
         finalizers=tuple(meta.get("finalizers") or ()),
         mirror=names.MIRROR in annotations,
         empty_dir=any("emptyDir" in volume for volume in volumes),
         host_path=any("hostPath" in volume for volume in volumes),
         claims=tuple(v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v),
-        ephemeral=tuple(f"{meta['name']}-{v['name']}" for v in volumes if "ephemeral" in v),
+        ephemeral=tuple(f"{meta['name']}-{v.get('name', '')}" for v in volumes if "ephemeral" in v),
         disk=any(kind in v for v in volumes for kind in _DISKS),
         pinned=_pinned(spec),
-        unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
+        unschedulable=text(scheduled.get("message"), _MOST_WORDS) if scheduled.get("reason") == "Unschedulable" else "",
         tolerations=tuple(
             Toleration(t.get("key", ""), t.get("operator", ""), t.get("value", ""), t.get("effect", ""))
             for t in spec.get("tolerations") or ()
         ),
         move=move,
+        released=released,
+        foreign_move=names.MOVE in annotations and move is None,
+        evicted=disrupted.get("status") == "True" and disrupted.get("reason") == _EVICTION,
+        references=tuple(o for o in meta.get("ownerReferences") or () if not o.get("controller")),
         labels=dict(labels),
-        annotations={k: v for k, v in annotations.items() if k.startswith(names.GROUP) or k == names.DELETION_COST},
+        annotations={key: text(annotations[key], _MOST_WORDS) for key in _KEPT_ANNOTATIONS if key in annotations},
     )
 
 
-def _owner(meta: Mapping[str, Any], move: Move | None) -> Owner | None:
-    """Its controller; a released pod counts as its ReplicaSet's."""
-    owner = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), None)
-    if owner:
-        group = owner.get("apiVersion", "").rpartition("/")[0]
-        kind = owner["kind"] if group in _KUBERNETES_OWN else f"{owner['kind']}.{group}"
-        return Owner(kind, owner["name"], owner["uid"])
-    return Owner("ReplicaSet", move.replica_set, move.replica_set_uid) if move else None
+def _owner(meta: Mapping[str, Any], released: Move | None) -> Owner | None:
+    if released:
+        return Owner("ReplicaSet", released.replica_set, released.replica_set_uid)
+    owner = controller(meta)
+    if owner is None:
+        return None
+    group = owner.get("apiVersion", "").rpartition("/")[0]
+    kind = owner["kind"] if group in _KUBERNETES_OWN else f"{owner['kind']}.{group}"
+    return Owner(kind, owner["name"], owner["uid"])
 
 
 def _pinned(spec: Mapping[str, Any]) -> bool:

@@ -19,10 +19,11 @@ from rescheduler.api.drains import (
 )
 from rescheduler.api.policies import Drain, OnTimeout, Policy
 from rescheduler.api.scalars import format_duration
+from rescheduler.api.untrusted import seconds, time
 from rescheduler.core import estimates, proofs
 from rescheduler.core.drains import Fact
 from rescheduler.core.facts import Node
-from rescheduler.core.holds import Held, Hold
+from rescheduler.core.holds import SUSPECTED, Held, Hold
 from rescheduler.core.nodes import MAINTENANCE_REASON
 from rescheduler.core.proofs import Standing
 from rescheduler.core.refusals import Act, Trouble
@@ -89,7 +90,7 @@ def cordoned_at(status: NodeDrainStatus, known: datetime | None) -> datetime | N
 def paused(status: NodeDrainStatus, now: datetime) -> timedelta:
     """How much of the time since the drain began does not count."""
     standing = now - status.paused_at if status.paused_at else timedelta()
-    return timedelta(seconds=status.paused_seconds or 0) + max(standing, timedelta())
+    return seconds(status.paused_seconds) + max(standing, timedelta())
 
 
 def deadline(scene: Scene) -> datetime | None:
@@ -201,8 +202,8 @@ def _eta(scene: Scene) -> datetime | None:
     eta, before = _estimate(scene), scene.drain.status.estimated_completion
     if eta is None or before is None:
         return eta
-    known = datetime.fromisoformat(before)
-    return known if scene.now < known and abs(known - eta) <= (eta - scene.now) / 10 else eta
+    known = time(before)
+    return known if known and scene.now < known and abs(known - eta) <= (eta - scene.now) / 10 else eta
 
 
 def _fits_window(scene: Scene) -> tuple[str, str, str] | None:
@@ -293,7 +294,7 @@ def _progress(scene: Scene) -> tuple[str, str, str]:
         late = format_duration(scene.settings.timeout)
         return "True", "TimedOut", f"the timeout of {late} has passed: {_AT_TIMEOUT[scene.settings.on_timeout]}"
     if scene.fact is Fact.SUSPECTED:
-        return "True", "Suspected", "replacements are brought up; nothing goes before the node is known to have failed"
+        return "True", SUSPECTED, "replacements are brought up; nothing goes before the node is known to have failed"
     if scene.phase is Phase.BLOCKED:
         return "True", "Blocked", "pods are tried again as soon as what blocks them changes"
     return "True", "Draining", _moving(scene)

@@ -8,9 +8,13 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.selectors import LabelSelector
+from rescheduler.api.untrusted import INT32, distinct, integer, seconds, text
+from rescheduler.core import shapes
 from rescheduler.core.pods import Pod
 
 _REVISION = "deployment.kubernetes.io/revision"
+_MOST_REVISION = 253
+_MOST_WORDS = 1024
 _JOB_CONTROLLER = "kubernetes.io/job-controller"
 
 
@@ -42,7 +46,9 @@ class ReplicaSet:
 
     Attributes:
         deployment_uid: its controller's, where that is a Deployment; else empty.
-        query: its selector, as a label selector of the API, without the `pod-template-hash`: it finds released pods too.
+        query: its selector, as a label selector of the API, without the `pod-template-hash`: all ReplicaSets of a Deployment
+            share it.
+        selector: the whole selector; None selects nothing.
         refused: why it cannot create a pod, in the server's words; empty where it can.
     """
 
@@ -58,30 +64,37 @@ class ReplicaSet:
     deleting: bool = False
     min_ready: timedelta = timedelta()
     query: str = ""
+    selector: LabelSelector | None = None
+
+    def selects(self, pod: Pod) -> bool:
+        """Whether the pod has the labels that it asks for; the ReplicaSet controller drops a pod that has not."""
+        return self.selector is None or self.selector.matches(pod.labels)
 
 
 def deployment(raw: Mapping[str, Any]) -> Deployment:
-    """Project a raw Deployment."""
-    meta, spec, status = raw["metadata"], raw["spec"], raw.get("status") or {}
+    """Project a raw Deployment. Raises UnreadableError without name, namespace or UID."""
+    raw = shapes.deployment(raw)
+    meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
     strategy = spec.get("strategy") or {}
     surge = (strategy.get("rollingUpdate") or {}).get("maxSurge", "25%")
     return Deployment(
         namespace=meta["namespace"],
         name=meta["name"],
         uid=meta["uid"],
-        replicas=spec.get("replicas", 1),
-        revision=(meta.get("annotations") or {}).get(_REVISION, ""),
+        replicas=integer(spec.get("replicas"), 0, INT32, 1),
+        revision=distinct((meta.get("annotations") or {}).get(_REVISION), _MOST_REVISION),
         observed=status.get("observedGeneration", 0) >= meta.get("generation", 0),
         paused=bool(spec.get("paused")),
         surges=strategy.get("type") != "Recreate" and surge not in (0, "0", "0%"),
         deleting="deletionTimestamp" in meta,
-        min_ready=timedelta(seconds=spec.get("minReadySeconds", 0)),
+        min_ready=seconds(spec.get("minReadySeconds")),
     )
 
 
 def replica_set(raw: Mapping[str, Any]) -> ReplicaSet:
-    """Project a raw ReplicaSet."""
-    meta, spec, status = raw["metadata"], raw["spec"], raw.get("status") or {}
+    """Project a raw ReplicaSet. Raises UnreadableError without name, namespace or UID, or with a selector unknown here."""
+    raw = shapes.replica_set(raw)
+    meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
     owner: Mapping[str, Any] = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), {})
     ours = owner.get("kind") == "Deployment"
     failure: Mapping[str, Any] = next((c for c in status.get("conditions") or () if c["type"] == "ReplicaFailure"), {})
@@ -94,18 +107,19 @@ def replica_set(raw: Mapping[str, Any]) -> ReplicaSet:
         deployment=owner["name"] if ours else "",
         deployment_uid=owner["uid"] if ours else "",
         hash=(meta.get("labels") or {}).get(names.HASH, ""),
-        replicas=spec.get("replicas", 1),
-        revision=(meta.get("annotations") or {}).get(_REVISION, ""),
-        refused=failure.get("message", "") if failure.get("status") == "True" else "",
+        replicas=integer(spec.get("replicas"), 0, INT32, 1),
+        revision=distinct((meta.get("annotations") or {}).get(_REVISION), _MOST_REVISION),
+        refused=text(failure.get("message"), _MOST_WORDS) if failure.get("status") == "True" else "",
         deleting="deletionTimestamp" in meta,
-        min_ready=timedelta(seconds=spec.get("minReadySeconds", 0)),
+        min_ready=seconds(spec.get("minReadySeconds")),
         query=LabelSelector.model_validate(selector | {"matchLabels": labels}).query(),
+        selector=LabelSelector.model_validate(selector),
     )
 
 
 def replaces_at_once(raw: Mapping[str, Any]) -> bool:
     """Whether a (raw) Job makes a new pod as soon as one is Terminating: then two of it may run for a while."""
-    spec = raw["spec"]
+    spec = shapes.job(raw)["spec"]
     policy = spec.get("podReplacementPolicy") or ("Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed")
     return policy != "Failed" and spec.get("managedBy", _JOB_CONTROLLER) == _JOB_CONTROLLER
 
@@ -117,7 +131,7 @@ class Workload:
     Attributes:
         deployment: None where it is gone.
         replica_sets: those of the Deployment, or the one that a released pod came from.
-        pods: all pods that the selector without the hash finds, released ones included.
+        pods: all pods of these ReplicaSets, released ones included.
         going: uids of pods whose eviction is under way: they count as gone.
     """
 
@@ -147,7 +161,7 @@ class Workload:
 
     @property
     def rolling(self) -> bool:
-        """A rollout is under way; ready counts never tell, for a release lowers them."""
+        """Whether a rollout is under way; ready counts never indicate one, because a release lowers them."""
         found = self.deployment
         if found is None:
             return False
@@ -156,18 +170,21 @@ class Workload:
 
     @property
     def released(self) -> tuple[Pod, ...]:
-        """Pods that were let go and are still there."""
+        """Released pods that are still there."""
         return tuple(p for p in self.pods if p.released and not self._gone(p))
 
     def _gone(self, pod: Pod) -> bool:
         return pod.deleting is not None or pod.finished or pod.uid in self.going
 
     def own(self, replica_set: ReplicaSet | None) -> tuple[Pod, ...]:
-        """Pods of this ReplicaSet (None: of any) that were not let go."""
+        """Pods whose controller is this ReplicaSet (None: any of them): a released pod is not among them."""
         return tuple(
             p
             for p in self.pods
-            if not p.released and not self._gone(p) and (replica_set is None or p.hash == replica_set.hash)
+            if not p.released
+            and not self._gone(p)
+            and p.owner is not None
+            and (replica_set is None or p.owner.uid == replica_set.uid)
         )
 
     def ready(self, pods: tuple[Pod, ...], now: datetime, min_ready: timedelta = timedelta()) -> int:

@@ -133,14 +133,13 @@ class Cleanup:
 
     async def _wait_for_strays(self) -> None:
         strays = self._engine.strays
-        strays.none_left.clear()  # its last look may be from before the drains ended
-        strays.wake()
+        strays.scan()  # its last one may be from before the drains ended
         try:
             async with asyncio.timeout(_STRAYS):
                 await strays.none_left.wait()
         except TimeoutError:
-            for pod in strays.left or ("released pods",):
-                cause = "it was released and could not be returned; it runs on, under its Deployment"
+            for pod, why in (strays.waiting or {"released pods": ""}).items():
+                cause = f"it is released, and runs on under its Deployment: {why or 'it could not be returned in time'}"
                 space, _, name = pod.partition("/")
                 self._note(Left(f"pod {pod}", cause, f"kubectl delete pod {name} -n {space} once another one is Ready"))
 

@@ -95,6 +95,11 @@ class Drainer:
         """Something changed: look again."""
         self._wake.set()
 
+    @property
+    def left_released(self) -> bool:
+        """Whether a released pod is on its node, as far as was seen."""
+        return self._pods.left_released
+
     async def run(self) -> None:
         """Step until the NodeDrain is gone."""
         try:
@@ -141,6 +146,8 @@ class Drainer:
     async def _look(self, drain: NodeDrain) -> float:
         """One step; seconds until the next where nothing happens."""
         store, now = self._t.store, self._t.clock.now()
+        if store.cannot_read(Kind.DRAIN, self.name):
+            return _LOOK_AGAIN  # what is known of it is old: nothing is done for it, and it is not written
         here = store.node(drain.spec.node_name)
         if here is None:
             here = await self._keeper.live(drain.spec.node_name)
@@ -346,6 +353,7 @@ class Drainer:
         if scene.tally is None:
             return scene
         self._t.announcer.notes(scene.tally)
+        self._t.announcer.taken(scene)
         self._t.announcer.hanging(scene)
         if scene.phase is Phase.RESTORING or not reports.unsaid(scene.drain.status, scene.tally):
             return scene

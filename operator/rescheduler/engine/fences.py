@@ -21,6 +21,7 @@ from rescheduler.engine.announcements import Announcer
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.heartbeats import Heartbeats
 from rescheduler.engine.keeper import Keeper, Write
+from rescheduler.engine.readables import readable
 from rescheduler.engine.store import Store
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT, Client
@@ -240,7 +241,7 @@ class Fence:
         for pod in list(self._taken.values())[:_MOST_TWINS]:
             found: list[Pod] = []
             async for page in self._client.list(paths.namespaced("v1", pod.namespace, "pods"), **twins.where(pod)):
-                found += [pods.pod(raw) for raw in page["items"]]
+                found += readable(page["items"], pods.pod)
             if twin := twins.twin(pod, found):
                 del self._taken[pod.uid]
                 self._announcer.running_twice(drain, here, pod, twin)

@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from rescheduler.api.drains import NodeDrainStatus
+from rescheduler.api.drains import BlockerClass, NodeDrainStatus
 from rescheduler.api.policies import Drain, Policy
 from rescheduler.core import pods, pool_moves, rooms, tallies, verdicts
 from rescheduler.core.answers import Answer, Outcome
 from rescheduler.core.budgets import Budget
+from rescheduler.core.drains import QUIET
 from rescheduler.core.estimates import Paces
 from rescheduler.core.lineages import Lineages
 from rescheduler.core.pods import Pod
@@ -36,6 +37,8 @@ PATIENCE = timedelta(seconds=5)
 _MARKED = timedelta(seconds=15)
 """The node controller marks all pods of a node that turns ill; a living kubelet sets them back within 10 s."""
 _SENT = (Way.PLAIN, Way.EVICT, Way.DELETE)
+_LOOK_AT_OWNER = "look at the owner of the pod: kubectl describe its Deployment and ReplicaSet"
+_MOST_TAKEN = 50  # remembered, to be named
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class NodePods:
         self._choices: Mapping[str, Choice] = {}
         self._refused: dict[str, datetime] = {}
         self._unready: dict[str, datetime] = {}  # by pod uid: since when it was seen not to be Ready
+        self._taken: list[Pod] = []  # released pods that somebody else removed
         self._left_behind: dict[str, datetime] = {}  # by volume: since when no pod uses it
         self._serial = Volumes()
         self._paces = Paces()
@@ -102,8 +106,19 @@ class NodePods:
 
     @property
     def traces(self) -> bool:
-        """Whether a pod here was released, or given back and not yet settled."""
-        return self._mirror is not None and any(p.move and not p.deleting for p in self._mirror.items.values())
+        """Whether a pod here is released, or returned and still has the record; one that has ended is not waited for."""
+        return any(pod.move and not pod.deleting and not pod.finished for pod in self.rows())
+
+    @property
+    def traces_held(self) -> bool:
+        """Whether none of these can be returned for now."""
+        rows = [pod for pod in self.rows() if pod.move and not pod.deleting and not pod.finished]
+        return all((choice := self._choices.get(pod.uid)) and choice.way is Way.HOLD for pod in rows)
+
+    @property
+    def left_released(self) -> bool:
+        """Whether a pod here is released: whoever stops looking after this node hands it on."""
+        return any(pod.released and not pod.deleting for pod in self.rows())
 
     def returning(self) -> tuple[str, ...]:
         """Return those pods by namespace/name."""
@@ -134,8 +149,8 @@ class NodePods:
     def follow(self, node_name: str) -> None:
         """Keep the pods of the node in view."""
         if self._mirror is None:
-            field = f"spec.nodeName={node_name}"
-            self._mirror = Mirror(self._t.client, paths.PODS, pods.pod, self._wake, fieldSelector=field)
+            here = {"fieldSelector": f"spec.nodeName={node_name}"}
+            self._mirror = Mirror(self._t.client, paths.PODS, pods.pod, self._wake, params=here)
             self._watch = asyncio.create_task(self._mirror.run(), name=f"pods of {node_name}")
 
     def close(self) -> None:
@@ -143,11 +158,10 @@ class NodePods:
         self._t.budgets.hold(self._name, ())
         self._t.replacements.close(self._name)
         self._t.plans.close(self._name)
-        self._t.evictions.forget(self._sender, list(self._sender.attempts))
+        self._t.evictions.close(self._sender)
+        self._t.budgets.forget({pod.uid for pod in self.rows()})
         if self._watch:
             self._watch.cancel()
-        for task in list(self._sender.tasks.values()):
-            task.cancel()
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -159,6 +173,7 @@ class NodePods:
             why = f" ({self._mirror.error})" if self._mirror and self._mirror.error else ""
             self.unseen = f"the pods of the node are not listed yet{why}"
             return None
+        self._choices = {}
         judged = [(pod, self._judge(pod, settings, seen)) for pod in self._mirror.items.values() if self._cause(pod)]
         judged.sort(key=lambda row: (row[1].order, row[0].priority, row[0].key))
         held = {pod.namespace for pod, verdict in judged if verdict.fate is Fate.EVICT or pod.move}
@@ -188,6 +203,7 @@ class NodePods:
         since = {(b.namespace, b.pod, str(b.class_)): b.since for b in status.blockers}
         waiting = {uid for uid, choice in choices.items() if choice.way not in _SENT and choice.way is not Way.HOLD}
         detaching, hanging = self._left_attached(seen)
+        self._note_taken(settings, seen.now)
         tally = tallies.tally(
             judged,
             self._sender.attempts,
@@ -202,10 +218,21 @@ class NodePods:
         lines = self._paces.lines(
             must, self._sole(pod for pod, _ in must), seen.active, grace=settings.grace_period_seconds
         )
-        tally = replace(tally, detaching=detaching, hanging=hanging, lines=lines)
+        tally = replace(tally, detaching=detaching, hanging=hanging, lines=lines, taken=tuple(self._taken))
+        if self.errand is None and (unreadable := self._mirror.unreadable):
+            tally = tallies.with_unreadable(tally, unreadable, since, seen.now)
         self._serial = seen.volumes
         self._count(status, tally, seen.now)
         return tally
+
+    def _note_taken(self, settings: Drain, now: datetime) -> None:
+        """Note released pods that have gone though nobody was asked to evict them."""
+        here = {pod.uid for pod in self.rows()}
+        gone = [pod for pod in self._leaving.values() if pod.released and pod.uid not in here]
+        self._t.replacements.note_taken(gone, settings, now)
+        known = {pod.uid for pod in self._taken}
+        lost = [pod for pod in self._leaving.values() if self._t.replacements.taken(pod.uid) and pod.uid not in known]
+        self._taken = [*self._taken, *lost][-_MOST_TAKEN:]
 
     def _forecasts(
         self, judged: list[tuple[Pod, Verdict]], seen: Circumstances, *, wait: bool
@@ -229,7 +256,7 @@ class NodePods:
 
     def _judge(self, pod: Pod, settings: Drain, seen: Circumstances) -> Verdict:
         if self.errand is not None and pod.uid not in self.errand and not pod.deleting:
-            return Verdict(Fate.STAY)  # released, and wanted no more: it is given back
+            return Verdict(Fate.STAY)  # released, and not wanted any more: it is returned
         return verdicts.judge(pod, settings, seen)
 
     def _cause(self, pod: Pod) -> str:
@@ -268,6 +295,9 @@ class NodePods:
             if choice.cause:
                 answer = Answer(Outcome.REFUSED, choice.cause, choice.message, choice.hint)
                 found[uid] = (answer, timedelta())
+            elif choice.way is Way.WAIT and choice.why:
+                answer = Answer(Outcome.REFUSED, BlockerClass.REPLACEMENT_NOT_READY, choice.why, _LOOK_AT_OWNER)
+                found[uid] = (answer, QUIET)
         return found
 
     def _lasting(
@@ -290,13 +320,17 @@ class NodePods:
             # What is Terminating for good was counted there, and is counted again.
             before = status.pods.moved if status.pods else 0
             self.moved = max(0, before - (tally.objects - tally.remaining))
-        gone = self._leaving.keys() - tally.leaving
+        gone = self._leaving.keys() - tally.leaving - (self._mirror.unread if self._mirror else frozenset())
         if gone:
-            self.moved += len(gone)
+            moved = {uid for uid in gone if not self._t.replacements.taken(uid)}
+            self.moved += len(moved)
             left = self._sole(self._leaving[uid] for uid in gone)
             for uid in gone:
                 self._paces.left(left.get(uid))
-            self._t.metrics.pods_moved.inc(len(gone))
+            for uid in moved:
+                if self._leaving[uid].released:
+                    self._t.replacements.replaced(self._leaving[uid])
+            self._t.metrics.pods_moved.inc(len(moved))
             self._t.metrics.pods_moved_again.inc(sum(self._t.lineages.moved(self._leaving[uid], now) for uid in gone))
             self._t.evictions.forget(self._sender, list(gone))
             self._t.budgets.forget(gone)
@@ -336,9 +370,9 @@ class NodePods:
         return self._t.evictions.send(self._sender, turn, policy=policy.name, rate=rate)
 
     def release(self) -> None:
-        """Let go of pods so that their replacements come up; none is evicted or deleted."""
+        """Release pods so that their replacements come up; none is evicted or deleted."""
         for pod in self.rows():
-            if (choice := self._choices.get(pod.uid)) and choice.way in (Way.RELEASE, Way.SETTLE):
+            if (choice := self._choices.get(pod.uid)) and choice.way in (Way.RELEASE, Way.CLEAR):
                 self._t.replacements.act(self._name, pod, choice, self._cause(pod))
 
     def _on_its_way(self, pod: Pod) -> bool:
@@ -350,14 +384,14 @@ class NodePods:
         self.give_back(lambda pod: pod.uid not in turn)
 
     def give_back(self, which: Callable[[Pod], bool] = lambda _: True) -> None:
-        """Give released pods back, and settle those given back; nothing else is moved."""
+        """Return released pods, and clear the records of those returned; nothing else is moved."""
         for pod in self._mirror.items.values() if self._mirror else ():
             choice = self._choices.get(pod.uid)
-            if choice and pod.move and which(pod) and choice.way in (Way.GIVE_BACK, Way.SETTLE):
+            if choice and pod.move and which(pod) and choice.way in (Way.RETURN, Way.CLEAR):
                 self._t.replacements.act(self._name, pod, choice)
 
     def finish(self, policy: str) -> None:
-        """Of a drain that ends: pods that cannot be given back go as their ReplicaSets' would have gone."""
+        """Of a drain that ends: pods that cannot be returned go as those of their ReplicaSets would have gone."""
         rest = [
             (pod, Verdict(Fate.DELETE if choice.way is Way.DELETE else Fate.EVICT))
             for pod in (self._mirror.items.values() if self._mirror else ())

@@ -91,6 +91,11 @@ class Shift:
         """Look now."""
         self._wake.set()
 
+    @property
+    def left_released(self) -> bool:
+        """Whether a released pod is on its node, as far as was seen."""
+        return self._pods.left_released
+
     async def run(self) -> None:
         """Until nothing is left to be done here, or nothing can be."""
         wait = _FIRST_WAIT
@@ -212,7 +217,8 @@ class Shift:
             self._pods.give_back()
         if not tally.leaving and self._pods.traces:
             self._pods.finish(policy.name if policy else "")
-        if self._is_over(tally) and not self._pods.traces:
+        # Pods that cannot be returned are looked after elsewhere: no node waits for them.
+        if self._is_over(tally) and self._pods.traces_held:
             drain = self._t.store.drain(self.name)
             await self._write(here, None if shifts.has_record(drain) else shifts.welcome_patch(here))
             return None
