@@ -53,8 +53,6 @@ are the less, for the API server needs the machine too, and there is always one 
 """
 _NO_ANSWER = 10.0  # seconds at most between two looks while the API server does not answer
 _SLOW = 10.0  # seconds; a view of the cluster that is missing for longer is named
-
-
 RETURNED, RETURNED_BY_LEAVING = timedelta(minutes=10), timedelta(minutes=1)
 """A drain that is over waits so long for its released pods before it restores the node without them."""
 
@@ -175,6 +173,8 @@ class Drainer:
         if here and (drain.status.started_at or (held and held.reason is Hold.AUDIT)):
             self._pods.follow(here.name)
         withdrawn = drain.deletion_timestamp is not None
+        if withdrawn:
+            self._attempts.clear(Act.CORDON, Act.DECORATE, Act.TAINT, Act.ANNOTATE)
         may_move = (held is None or _yields(drain, held)) and not withdrawn
         early, began = turns.suspected(drain, store.world(), now), self._t.clock.monotonic()
         settings = drain.spec.drain.over(policy.spec.drain if policy else Drain())
@@ -313,7 +313,8 @@ class Drainer:
             await self._keeper.restore(scene.drain)
             return min(self._keeper.until_restoring(), _LOOK_AGAIN)
         if Command.CANCEL in commands:
-            await self._record.cancel(scene)
+            if await self._record.cancel(scene):
+                return 0.0
             await self._write(scene)
             return _LOOK_AGAIN
         if Command.STEP_BACK in commands:
@@ -328,6 +329,7 @@ class Drainer:
     async def _carry_out(self, commands: Iterable[Command], scene: reports.Scene) -> float:
         if (pause := await self._end(commands, scene)) is not None:
             return pause
+        self._attempts.clear(Act.DELETE, Act.FINALIZER)
         here, judged = scene.node, scene
         self._keeper.wrote = False
         if Command.GIVE_BACK in commands:

@@ -111,10 +111,12 @@ class Record:
         except TRANSIENT as refused:
             log.warning("drain.failure_not_reported", drain=self._name, error=str(refused))
 
-    async def cancel(self, scene: reports.Scene) -> None:
-        """Its time is up: delete it, and say so."""
-        if await self._delete(scene.drain):
+    async def cancel(self, scene: reports.Scene) -> bool:
+        """Its time is up: delete it, and say so. Return whether it was deleted."""
+        deleted = await self._delete(scene.drain)
+        if deleted:
             self._announcer.timed_out(scene)
+        return deleted
 
     async def _delete(self, drain: NodeDrain) -> bool:
         async def send() -> None:
