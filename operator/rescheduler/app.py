@@ -252,18 +252,29 @@ class App:
             await self._work()
 
     async def _clean(self) -> None:
-        """Undo everything, once; then end."""
+        """Undo everything, once, within a time; then end."""
+        work = cleanup.Cleanup(self.client, self.store, self.engine, self.options.namespace)
+        try:
+            async with asyncio.timeout(cleanup.LIMIT):
+                await self._undo(work)
+        except TimeoutError:
+            work.report(ended=False)
+        else:
+            self.cleaned = work.report(ended=True)
+
+    async def _undo(self, work: cleanup.Cleanup) -> None:
         await self.engine.synced.wait()
-        await cleanup.scale_down(self.client, self.options.namespace)
+        await work.scale_down()
         log.info("leader.waiting", identity=self.identity, namespace=self.options.namespace)
         await self.election.acquire()
-        undoing = asyncio.create_task(cleanup.undo(self.client, self.store, self.engine))
+        undoing = asyncio.create_task(work.undo())
         working = asyncio.create_task(self._work(reconcile=False))
         try:
             await asyncio.wait({undoing, working}, return_when=asyncio.FIRST_COMPLETED)
-            self.cleaned = undoing.done() and not undoing.exception()
-            if undoing.done():
-                await undoing
+            if not undoing.done():
+                await working
+                raise TimeoutError  # the Lease was lost: what is done no more is left
+            await undoing
         finally:
             undoing.cancel()
             working.cancel()

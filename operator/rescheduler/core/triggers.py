@@ -1,5 +1,6 @@
 """What a node asks for: maintenance by its annotation or conditions, failure by its conditions or its silence."""
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,6 +13,8 @@ from rescheduler.core.sightings import Sighting, matching
 
 REFUSED_VALUE = "false"
 """A maintenance annotation with this value is refused: it asks for the opposite of what it would do."""
+_LONGEST_TOKEN = 256
+"""Characters. A node's annotations hold 256 KiB together: a copy of a longer text might have no room beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ def wanted(node: Node, policy: Policy | None, seen: Sighting, now: datetime, vie
     refused = node.maintenance == REFUSED_VALUE
     wants = [failure] if failure else []
     if node.maintenance is not None and not refused:
-        wants.insert(0, Want(Reason.MAINTENANCE, node.maintenance, node.maintenance))
+        wants.insert(0, Want(Reason.MAINTENANCE, node.maintenance, token(node.maintenance)))
     elif policy and policy.spec.maintenance.enabled:
         asked, later = _maintenance(node, policy, seen, now, view)
         wants[:0] = [asked] if asked else []
@@ -67,29 +70,36 @@ def wanted(node: Node, policy: Policy | None, seen: Sighting, now: datetime, vie
     return Wants(live, again, refused)
 
 
+def token(text: str) -> str:
+    """Return the text, or the hash that stands for a long one in the `cancelled` annotation."""
+    if len(text) <= _LONGEST_TOKEN:
+        return text
+    return f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
+
+
 def stale_cancellations(node: Node, wants: Wants, seen: Sighting) -> tuple[str, ...]:
     """Entries of the node's `cancelled` annotation whose request is gone or has changed."""
     stale = []
-    for reason, token in node.cancelled.items():
+    for reason, noted in node.cancelled.items():
         if reason == Reason.MAINTENANCE and node.maintenance is not None:
-            if node.maintenance != token:
+            if token(node.maintenance) != noted:
                 stale.append(reason)
         elif reason == Reason.MAINTENANCE:
-            if not _still_asks(node, token):
+            if not _still_asks(node, noted):
                 stale.append(reason)
         elif seen.healthy_since is not None or any(want.reason == reason for want in wants.requests):
             stale.append(reason)
     return tuple(stale)
 
 
-def _still_asks(node: Node, token: str) -> bool:
+def _still_asks(node: Node, noted: str) -> bool:
     """Whether the condition that a cancelled request came from is still as it was then."""
-    return any(_token(condition) == token for condition in node.conditions)
+    return any(_of(condition) == noted for condition in node.conditions)
 
 
-def _token(condition: NodeCondition) -> str:
+def _of(condition: NodeCondition) -> str:
     at = condition.transition.isoformat() if condition.transition else ""
-    return f"{condition.type}={condition.status} {at}"
+    return token(f"{condition.type}={condition.status} {at}")
 
 
 def _failure(
@@ -144,4 +154,4 @@ def _held_for(node: Node, match: ConditionMatch, reason: Reason) -> Want:
     condition = node.condition(match.type)
     status, why = (condition.status, condition.reason) if condition else ("", "")
     message = f"{match.type} is {status} for over {format_duration(match.for_)}" + (f" ({why})" if why else "")
-    return Want(reason, message, _token(condition) if condition else "")
+    return Want(reason, message, _of(condition) if condition else "")

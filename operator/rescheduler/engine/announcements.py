@@ -3,7 +3,7 @@
 A pod that leaves without trouble gets none.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import structlog
@@ -11,10 +11,11 @@ import structlog
 from rescheduler.api import API_VERSION, names
 from rescheduler.api.drains import Blocker, NodeDrain, NodeDrainStatus, Phase
 from rescheduler.api.policies import OnTimeout, Policy
-from rescheduler.api.scalars import format_duration
+from rescheduler.api.scalars import cut, format_duration
 from rescheduler.core import proofs
 from rescheduler.core.facts import Node
 from rescheduler.core.pods import Owner, Pod
+from rescheduler.core.refusals import Trouble
 from rescheduler.core.reports import Scene
 from rescheduler.core.tallies import Tally
 from rescheduler.core.windows import look
@@ -78,6 +79,12 @@ class Announcer:
                 "cordoned. kubectl uncordon it where nobody else wants it so"
             )
             self._recorder.emit(of_node(node), Kind.WARNING, "LeftCordoned", message)
+
+    def unwritable(self, node: Node, troubles: Iterable[Trouble]) -> None:
+        """The status cannot tell what fails, so this Event does."""
+        words = cut("; ".join(map(str, troubles)))
+        if self._first(f"{node.uid}/troubles", words):
+            self._recorder.emit(of_node(node), Kind.WARNING, "WriteFailed", words)
 
     def attestation_refused(self, node: Node, why: str) -> None:
         """The annotation that should prove the node dead does not."""

@@ -54,6 +54,10 @@ class Budgets:
         """Whether the budgets of all these namespaces are known for sure."""
         return all(self._mirrors.get(namespace) is not None for namespace in namespaces)
 
+    def missing(self, namespaces: Iterable[str]) -> str:
+        """Return which list of budgets is not known, and why; empty if all are."""
+        return self._mirrors.missing(namespaces)
+
     def of(self, pod: Pod) -> tuple[Budget, ...] | None:
         """The budgets that cover the pod; None while they are not known for sure."""
         items = self._mirrors.get(pod.namespace)

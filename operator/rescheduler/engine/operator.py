@@ -43,7 +43,7 @@ class Engine:
         self._drainers: dict[str, tuple[Drainer, asyncio.Task[None]]] = {}
         self._leading = False
         self.strays = Strays(tools.movers, self._looked_after)
-        self.emptied = asyncio.Event()
+        self.news = asyncio.Event()  # something changed: for whoever clears it
         self.synced = asyncio.Event()
         self.beat = tools.clock.monotonic()
         pools.shifts.left.append(self.strays.look_at)
@@ -60,10 +60,7 @@ class Engine:
 
     def _changed(self, name: str | None) -> None:
         """A fact of this node or its drain changed (None: of all): look at both."""
-        if self._store.drains:
-            self.emptied.clear()
-        else:
-            self.emptied.set()
+        self.news.set()
         if not self._leading:
             return
         self._pools.shifts.look_at(name)

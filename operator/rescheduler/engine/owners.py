@@ -55,6 +55,11 @@ class Owners:
         kinds: tuple[Mirrors[str, Any], ...] = (self._deployments, self._sets, self._claims)
         return all(mirrors.get(namespace) is not None for mirrors in kinds)
 
+    def missing(self, holder: str) -> str:
+        """Return which view that this holder asked for is not there, and why; empty if all are."""
+        kinds: tuple[Mirrors[str, Any], ...] = (self._deployments, self._sets, self._claims)
+        return next((why for mirrors in kinds if (why := mirrors.missing(mirrors.held(holder)))), "")
+
     def key(self, pod: Pod) -> Key | None:
         """Where the pods of this pod's owner are; None while, or where, no ReplicaSet of it is there."""
         sets = self._sets.get(pod.namespace) or {}

@@ -60,6 +60,7 @@ class Store:
         unreadable: names of pools that this version cannot read: what they have is left as it is.
         absent: kinds of ours that are not installed.
         listed: when all kinds were last listed in full.
+        unwanted: NodeDrains that nothing asks for any more, and that cannot be deleted.
         suspects: nodes whose Lease is silent.
         late: while there are suspects, all nodes whose Lease is late.
         blackout: why what is seen of nodes is not to be believed now; empty where it is.
@@ -74,6 +75,7 @@ class Store:
         self.unreadable: set[str] = set()
         self.absent: set[Kind] = set()
         self.listed: datetime | None = None
+        self.unwanted: set[str] = set()
         self.suspects: frozenset[str] = frozenset()
         self.late: frozenset[str] = frozenset()
         self.blackout = ""

@@ -89,6 +89,18 @@ class Surroundings:
         eager = frozenset(uid for found in jobs for uid, at_once in (found or {}).items() if at_once)
         return replace(seen, labels=dict(labels.values()), daemon_sets=existing, jobs=eager, volumes=around)
 
+    def missing(self, holder: str) -> str:
+        """Return which view that this holder asked for is not there, and why; empty if all are."""
+        kinds: tuple[Mirrors[Any, Any], ...] = (
+            self._namespaces,
+            self._daemon_sets,
+            self._jobs,
+            self._claims,
+            self._volumes,
+            self._attachments,
+        )
+        return next((why for mirrors in kinds if (why := mirrors.missing(mirrors.held(holder)))), "")
+
     def _around(self, holder: str, node: str, pods: Iterable[Pod], *, attached: bool) -> Volumes | None:
         """Volumes, once a pod with a claim was seen here: its volume outlives it on the node."""
         spaces = self._claimed.setdefault(holder, set())

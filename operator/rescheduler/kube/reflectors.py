@@ -20,10 +20,15 @@ _REVISIONS = itertools.count(1)
 
 
 class _Watch:
-    """List, then watch, for ever; what is done with what comes is the subclass'."""
+    """List, then watch, for ever; what is done with what comes is the subclass'.
+
+    Attributes:
+        error: why the last list or watch failed; empty after one that did not.
+    """
 
     def __init__(self, client: Client, path: str, **params: str) -> None:
         self._client, self._path, self._params = client, path, params
+        self.error = ""
 
     async def run(self) -> None:
         """Keep current until cancelled; back off with jitter while the server refuses."""
@@ -31,11 +36,13 @@ class _Watch:
         while True:
             try:
                 version = await self._list()
+                self.error = ""
                 wait = _FIRST_WAIT
                 await self._follow(version)
             except ExpiredError:
                 continue
-            except TRANSIENT:
+            except TRANSIENT as error:
+                self.error = str(error)
                 self._set_synced(synced=False)
                 await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
                 wait = min(wait * 2, _LONGEST_WAIT)
@@ -193,6 +200,10 @@ class Mirrors(Generic[K, T]):
                 del self._holders[key]
                 self._running.pop(key)[1].cancel()
 
+    def held(self, holder: str) -> tuple[K, ...]:
+        """Return what this holder keeps in view."""
+        return tuple(key for key, holders in self._holders.items() if holder in holders)
+
     def _tell(self, key: K) -> None:
         self._changed(tuple(self._holders.get(key, ())))
 
@@ -200,6 +211,15 @@ class Mirrors(Generic[K, T]):
         """What is there now, by uid; None while that is not known for sure."""
         held = self._running.get(key)
         return held[0].items if held and held[0].synced else None
+
+    def missing(self, keys: Iterable[K]) -> str:
+        """Return which view is not there, and why; empty if all are."""
+        for key in keys:
+            held = self._running.get(key)
+            if held is None or not held[0].synced:
+                why = f" ({held[0].error})" if held and held[0].error else ""
+                return f"the list {self._address(key)[0]} is not there yet{why}"
+        return ""
 
     def revision(self, key: K) -> int:
         """Another number after every change of what is in view."""

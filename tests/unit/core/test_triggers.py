@@ -1,5 +1,6 @@
 """What a node asks for, and when."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -147,6 +148,21 @@ def test_the_annotations_words_come_before_the_conditions() -> None:
     seen = see(None, annotated, DETECTOR, at(0))
     asked = wanted(annotated, DETECTOR, seen, at(60), View())
     assert [want.message for want in asked.requests] == ["disk"]
+
+
+@pytest.mark.parametrize("value", ["disk", "x" * 256, "x" * 257, "\u00e9" * 100_000, "\ud800" * 300])
+def test_a_long_request_is_noted_by_its_hash_and_matches_it(value: str) -> None:
+    seen = story((0, "True"))
+    (want,) = wanted(node(annotations={names.MAINTENANCE: value}), POLICY, seen, at(60), View()).requests
+    assert want.token is not None
+    assert len(want.token) <= 256
+    noted = {names.CANCELLED: json.dumps({"Maintenance": want.token})}
+    same = node(annotations={names.MAINTENANCE: value, **noted})
+    asked = wanted(same, POLICY, seen, at(60), View())
+    assert asked.requests == ()
+    assert stale_cancellations(same, asked, seen) == ()
+    other = node(annotations={names.MAINTENANCE: value + "y", **noted})
+    assert stale_cancellations(other, wanted(other, POLICY, seen, at(60), View()), seen) == ("Maintenance",)
 
 
 def test_a_cancelled_condition_stays_cancelled_until_it_changes() -> None:
