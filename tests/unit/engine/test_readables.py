@@ -1,8 +1,8 @@
 """Lists with objects that cannot be read."""
 
-import hostile
 from structlog.testing import capture_logs
 
+import hostile
 from rescheduler.core import pods
 from rescheduler.engine.readables import readable
 
