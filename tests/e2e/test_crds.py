@@ -76,6 +76,7 @@ BAD: list[tuple[dict[str, Any], str, Any, str]] = [
     (POLICY, "spec.failure.flapping.changes", 0, "spec.failure.flapping.changes"),
     (POLICY, "spec.failure.flapping.within", "x", "spec.failure.flapping.within"),
     (POLICY, "spec.failure.maxUnhealthy", "120%", "spec.failure.maxUnhealthy"),
+    *((POLICY, "spec.failure.maxConcurrent", value, "spec.failure.maxConcurrent") for value in (0, "0%", "101%")),
     (POLICY, "spec.failure.force", "Always", "spec.failure.force"),
     (POLICY, "spec.drain.replacement", "Sometimes", "spec.drain.replacement"),
     (POLICY, "spec.drain.replacementTimeout", "5", "spec.drain.replacementTimeout"),

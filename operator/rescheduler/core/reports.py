@@ -23,7 +23,7 @@ from rescheduler.api.untrusted import seconds, time
 from rescheduler.core import estimates, proofs
 from rescheduler.core.drains import Fact
 from rescheduler.core.facts import Node
-from rescheduler.core.holds import Held, Hold
+from rescheduler.core.holds import SUSPECTED, Held, Hold
 from rescheduler.core.nodes import MAINTENANCE_REASON
 from rescheduler.core.proofs import Standing
 from rescheduler.core.refusals import Act, Trouble
@@ -294,7 +294,7 @@ def _progress(scene: Scene) -> tuple[str, str, str]:
         late = format_duration(scene.settings.timeout)
         return "True", "TimedOut", f"the timeout of {late} has passed: {_AT_TIMEOUT[scene.settings.on_timeout]}"
     if scene.fact is Fact.SUSPECTED:
-        return "True", "Suspected", "replacements are brought up; nothing goes before the node is known to have failed"
+        return "True", SUSPECTED, "replacements are brought up; nothing goes before the node is known to have failed"
     if scene.phase is Phase.BLOCKED:
         return "True", "Blocked", "pods are tried again as soon as what blocks them changes"
     return "True", "Draining", _moving(scene)

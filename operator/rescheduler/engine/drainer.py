@@ -148,6 +148,8 @@ class Drainer:
     async def _look(self, drain: NodeDrain) -> float:
         """One step; seconds until the next where nothing happens."""
         store, now = self._t.store, self._t.clock.now()
+        if store.cannot_read(Kind.DRAIN, self.name):
+            return _LOOK_AGAIN  # what is known of it is old: nothing is done for it, and it is not written
         here = store.node(drain.spec.node_name)
         if here is None:
             here = await self._keeper.live(drain.spec.node_name)

@@ -295,8 +295,8 @@ class Keeper:
         seen = self._store.see(here.name)
         if seen is None or self._leaving:
             return {}
-        standing = frozenset(r.reason for r in drain.spec.requests)
-        view = triggers.View(standing, here.name in self._store.suspects, self._store.blind())
+        standing = triggers.standing(drain)
+        view = self._store.view(here.name, standing)
         wants = triggers.wanted(here, self._store.policy(here), seen, self._clock.now(), view)
         # What it was never asked for nobody has cancelled: the node may have failed since it was withdrawn.
         asked = [want for want in wants.requests if want.reason in standing]

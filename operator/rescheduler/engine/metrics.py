@@ -71,6 +71,12 @@ class Metrics:
             ["controller", "result"],
             registry=self.registry,
         )
+        self.unreadable = Gauge(
+            "rescheduler_unreadable_objects",
+            "Objects that this version cannot read; the last good version of each still holds.",
+            ["kind"],
+            registry=self.registry,
+        )
         self.leader = Gauge(
             "leader_election_master_status", "1 while this process holds the Lease.", ["name"], registry=self.registry
         )

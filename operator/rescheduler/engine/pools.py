@@ -109,13 +109,16 @@ class Pools:
     def _label(self, name: str) -> str | None:
         """The pool whose label this namespace should have."""
         have, owner = self._store.namespaces[name].pool, self._memberships.of_namespace(name)
-        return have if owner is None and have in self._store.unreadable else owner
+        return have if owner is None and self._cannot_read(have) else owner
+
+    def _cannot_read(self, pool: str | None) -> bool:
+        return pool is not None and self._store.cannot_read(Kind.POOL, pool)
 
     def _mark(self, node: Node) -> Mark:
         """What this node should carry."""
         have, owner = pools.marked(node), self._memberships.of_node(node.name)
         if owner is None:
-            return have if have.pool in self._store.unreadable else Mark()
+            return have if self._cannot_read(have.pool) else Mark()
         if not self._memberships.pools[owner].spec.exclusive:
             return Mark(owner)
         if self._enforcements.now.status == "Unknown":

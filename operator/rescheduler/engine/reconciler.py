@@ -2,18 +2,19 @@
 
 from collections.abc import Awaitable
 from datetime import datetime
+from functools import partial
 
 import structlog
 
 from rescheduler.api.drains import NodeDrain, Reason
 from rescheduler.api.policies import Policy
-from rescheduler.core import nodes, refusals, requests, triggers
+from rescheduler.core import nodes, refusals, requests, sightings, triggers
 from rescheduler.core.facts import Node
 from rescheduler.core.holds import Hold
 from rescheduler.core.refusals import Act
 from rescheduler.core.requests import Amend, Create, Withdraw
 from rescheduler.core.sightings import Sighting
-from rescheduler.core.triggers import View, Wants
+from rescheduler.core.triggers import Wants
 from rescheduler.engine.announcements import Announcer
 from rescheduler.engine.attempts import Attempts
 from rescheduler.engine.clock import Clock
@@ -42,6 +43,8 @@ class Reconciler:
 
     async def look(self, name: str) -> bool:
         """Look at one node; whether nothing went wrong (the queue tries again with back-off)."""
+        if self._store.cannot_read(Kind.DRAIN, name):
+            return True  # the node has a NodeDrain: whatever that says stays as it is
         attempts = self._attempts.setdefault(name, Attempts(self._clock, node=name))
         try:
             await self._look(name, attempts)
@@ -77,9 +80,8 @@ class Reconciler:
             return  # no request can be noted: when the CRD is there, all nodes are looked at again
         if policy:
             self._announcer.windows(policy, self._clock.now())
-            seen = self._recalled(seen, drain, policy)
-        standing = frozenset(r.reason for r in drain.spec.requests) if drain else frozenset[Reason]()
-        view = View(standing, name in self._store.suspects, self._store.blind())
+        seen = self._recalled(seen, drain, policy)
+        view = self._store.view(name, triggers.standing(drain))
         wants = triggers.wanted(node, policy, seen, self._clock.now(), view)
         if wants.look_again:
             self._queue.add_after(name, (wants.look_again - self._clock.now()).total_seconds())
@@ -118,11 +120,23 @@ class Reconciler:
         if raw.get("kind") != "Status":
             self._store.put(Kind.DRAIN, raw)
 
-    def _recalled(self, seen: Sighting, drain: NodeDrain | None, policy: Policy) -> Sighting:
+    def _recalled(self, seen: Sighting, drain: NodeDrain | None, policy: Policy | None) -> Sighting:
         """The sighting, with what its NodeDrain says of the time before our start."""
-        if drain is None or seen.begins or not (since := _flapping_since(drain)):
+        if drain is None:
             return seen
-        return self._store.recall(drain.spec.node_name, policy.spec.failure.flapping.changes, since) or seen
+        name = drain.spec.node_name
+        if policy is None:
+            match = triggers.named(triggers.standing(drain).get(Reason.FAILURE, ""))
+            known = match is None or any(
+                match.type == m.type and set(match.status) <= set(m.status) for m in seen.matches
+            )
+            return (
+                seen if match is None or known else self._store.recall(name, partial(sightings.judge_by, match=match))
+            )
+        if seen.begins or not (since := _flapping_since(drain)):
+            return seen
+        changes = policy.spec.failure.flapping.changes
+        return self._store.recall(name, partial(sightings.recall, changes=changes, last=since))
 
     async def _let_go(self, node: Node, attempts: Attempts) -> Node:
         """Of a drain whose NodeDrain was taken by force: what else was ours on the node only that could tell."""
