@@ -12,13 +12,14 @@ from typing import Any
 import structlog
 
 from rescheduler.api.policies import Drain
-from rescheduler.core import pods
+from rescheduler.core import pods, shapes
 from rescheduler.core.moves import record
 from rescheduler.core.pods import Pod
 from rescheduler.core.replacements import Choice, Way
 from rescheduler.core.verdicts import Fate, Verdict
 from rescheduler.engine.evictions import Sender
 from rescheduler.engine.node_pods import Movers
+from rescheduler.engine.readables import readable
 from rescheduler.engine.tasks import Supervisor
 from rescheduler.kube import paths
 
@@ -134,12 +135,13 @@ class Strays:
         """Read one pod by a list, for the right to list pods is there anyway."""
         path = paths.namespaced("v1", namespace, "pods")
         answer = await self._t.client.get(path, fieldSelector=f"metadata.name={name}")
-        return next((pods.pod(raw) for raw in answer.get("items") or ()), None)
+        return next(readable(answer.get("items") or (), pods.pod), None)
 
     async def _on_node(self, node: str) -> list[Pod | None]:
         found: list[Pod | None] = []
         async for page in self._t.client.list(paths.PODS, fieldSelector=f"spec.nodeName={node}"):
-            found += [pods.pod(raw) for raw in page["items"] if record(raw["metadata"])[0]]
+            rows = readable(page["items"], shapes.any_pod)
+            found += readable((raw for raw in rows if record(raw["metadata"])[0]), pods.pod)
         return found
 
     async def _everywhere(self) -> list[Pod | None]:
@@ -155,8 +157,9 @@ class Strays:
 def _marked(rows: Iterable[Mapping[str, Any]], held: Collection[str]) -> list[tuple[str, str]]:
     """Namespace and name of the pods with the record of a move, but those whose drain looks after them."""
     found = []
-    for row in rows:
-        move, _ = record(row["metadata"])
+    for row in readable(rows, shapes.any_pod):
+        meta = row["metadata"]
+        move, _ = record(meta)
         if move and not (move.of_drain and move.cause.removeprefix("NodeDrain/") in held):
-            found.append((row["metadata"]["namespace"], row["metadata"]["name"]))
+            found.append((meta.get("namespace", ""), meta.get("name", "")))
     return found
