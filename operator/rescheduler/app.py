@@ -133,7 +133,7 @@ class App:
         announcer = Announcer(self.recorder, self.metrics)
         budgets = Budgets(self.client, self._wake)
         evictions = Evictions(self.client, self.clock, budgets, self.metrics)
-        owners = Owners(self.client, budgets, self._wake)
+        owners = Owners(self.client, self._wake)
         replacements = Replacements(
             self.client,
             self.clock,

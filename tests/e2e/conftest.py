@@ -122,9 +122,8 @@ class Site:
         return {b["class"] for b in drain.get("status", {}).get("blockers", [])}
 
     def released(self) -> list[dict[str, Any]]:
-        """Pods that their ReplicaSet was made to let go of."""
-        pods = self.observer.pods(self.name)
-        return [p for p in pods if p["metadata"]["labels"].get("pod-template-hash") == "rescheduler-released"]
+        """Pods whose controller is their Deployment."""
+        return [pod for pod in self.observer.pods(self.name) if workloads.is_released(pod)]
 
     def calls(self, resource: str = "pods", *, names: Collection[str] = ()) -> list[dict[str, Any]]:
         """The operator's requests on a resource, as audited: those in this namespace, or on these objects."""

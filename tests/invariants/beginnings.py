@@ -9,7 +9,6 @@ from invariants.objects import (
     labels,
     name,
     node_of,
-    released,
     seconds,
 )
 from invariants.pictures import CONTROL_PLANE, SHARE, SILENCE, Picture, reasons
@@ -61,8 +60,7 @@ def _written_for(picture: Picture, change: Change) -> Json | None:
     pod = change.before
     if change.place.resource != "pods" or pod is None or change.call is None:
         return None
-    lets_go = change.after is not None and released(change.after) and not released(pod)
-    if lets_go or (change.call.verb in ("evict", "delete") and not released(pod)):
+    if change.lets_go or (change.call.verb in ("evict", "delete") and not picture.released(pod)):
         return picture.node(node_of(pod))
     return None
 

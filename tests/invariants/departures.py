@@ -1,12 +1,10 @@
 """Invariants of pods that are let go, evicted or deleted."""
 
-import json
 from collections.abc import Iterator
 from datetime import timedelta
 from math import ceil
 
 from invariants.objects import (
-    MOVE,
     OUT_OF_SERVICE,
     SHUNS,
     SHUTDOWN,
@@ -18,10 +16,10 @@ from invariants.objects import (
     finished,
     has_taint,
     is_ready,
+    move,
     name,
     node_of,
     proof,
-    released,
     seconds,
     uid,
 )
@@ -41,9 +39,9 @@ def only_pods_of_a_drain_go(picture: Picture, change: Change) -> Said:
     if controller(pod).get("kind") == "DaemonSet" or "kubernetes.io/config.mirror" in annotations(pod):
         yield "ends a pod that belongs to its node"
     evicts = node and any(p.spec.drain.unmanaged is EvictOrBlock.EVICT for p in picture.policies(node))
-    if not controller(pod) and not released(pod) and not finished(pod) and not evicts:
+    if not controller(pod) and not picture.released(pod) and not finished(pod) and not evicts:
         yield "ends a pod that nothing would recreate"
-    if released(pod):
+    if picture.released(pod):
         return  # also one whose drain has ended, and that cannot be given back
     if node and has_taint(node, SHUNS) and picture.gives(node):
         return  # a single pod is moved off a node that is not drained
@@ -72,7 +70,7 @@ def nothing_is_forced_without_right(picture: Picture, change: Change) -> Said:
     ill = "False" in picture.lately("ready", name(node))
     gone_dark = picture.lately("ready", name(node)) == ["Unknown"]
     proven = proof(node) or has_taint(node, OUT_OF_SERVICE) or has_taint(node, SHUTDOWN)
-    twice = may_run_twice(pod)
+    twice = may_run_twice(picture, pod)
     if gone_dark and not twice and not proven:
         yield "ends a pod that must not run twice on a node that may be alive"
     if change.call is None or change.call.verb != "delete":
@@ -81,32 +79,29 @@ def nothing_is_forced_without_right(picture: Picture, change: Change) -> Said:
     if not (
         (lost and unreachable and (twice or proven))
         or (lost and ill and twice)
-        or (released(pod) and _switched_off(picture, pod))
+        or (picture.released(pod) and _switched_off(picture, pod))
         or _overdue(picture, pod, node)
     ):
-        move = f", released: {_move(pod)}" if released(pod) else ""
-        yield f"deletes past any budget, and the node was {picture.lately('ready', name(node))}, proof: {proven}{move}"
+        words = f", released: {move(pod)}" if picture.released(pod) else ""
+        yield f"deletes past any budget, and the node was {picture.lately('ready', name(node))}, proof: {proven}{words}"
 
 
-def may_run_twice(pod: Json) -> bool:
-    kind = "ReplicaSet" if _move(pod) else controller(pod).get("kind")  # given back, it has no owner for a moment
+def may_run_twice(picture: Picture, pod: Json) -> bool:
+    # Released, its ReplicaSet counts as its owner; returned by its hash, it has none for a moment.
+    ours = uid(pod) in picture.let_go and controller(pod).get("kind") in ("Deployment", None)
+    kind = "ReplicaSet" if ours else controller(pod).get("kind")
     return kind in ("ReplicaSet", "ReplicationController", "Job") and not claims(pod)
-
-
-def _move(pod: Json) -> Json | None:
-    text = annotations(pod).get(MOVE)
-    return json.loads(text) if text else None
 
 
 def _switched_off(picture: Picture, pod: Json) -> bool:
     """Whether its owner wants it no more: it is gone, or scaled to less than it has without this one."""
-    deployment = picture.deployment_of(pod, _move(pod))
+    deployment = picture.deployment_of(pod)
     if deployment is None or deleting(deployment):
         return True
     wanted = min(picture.lately("replicas", uid(deployment)))
     # Who is scaled down ends its surplus itself, in the same moment: what was told to end just now may still be counted.
     family = (*picture.family(deployment), *picture.parted(deployment))
-    others = [p for p in family if not released(p) and True in picture.lately("pod", uid(p))]
+    others = [p for p in family if not picture.released(p) and True in picture.lately("pod", uid(p))]
     return wanted == 0 or len(others) > wanted
 
 
@@ -127,36 +122,40 @@ def served_as_before(picture: Picture, change: Change) -> Said:
     pod = change.ends
     if pod is None or not is_ready(pod) or deleting(pod):
         return
-    move = _move(pod) if released(pod) else None
-    deployment = picture.deployment_of(pod, move)
+    deployment = picture.deployment_of(pod)
     node = picture.node(node_of(pod))
     if deployment is None or node is None or deleting(deployment) or _overdue(picture, pod, node):
         return
     others = [p for p in picture.family(deployment) if uid(p) != uid(pod)]
     ready = sum(True in picture.lately("pod", uid(p)) for p in others)
     wanted = min(picture.lately("replicas", uid(deployment)))
-    if move:
-        moves = [m for p in [pod, *others] if released(p) and (m := _move(p))]
-        before = min(m["ready"] for m in moves)  # those that are on their way out may have another count
+    if picture.released(pod):
+        before = min(
+            move(p)["ready"] for p in [pod, *others] if picture.released(p)
+        )  # those that are on their way out may have another count
         if ready < min(wanted, before) and not _switched_off(picture, pod):
             yield f"a released pod goes, and {ready} Ready pods are left of {before}, of {wanted} wanted"
-    elif ready == 0 and wanted and _replaced_first(pod, picture.policies(node)):
+    elif ready == 0 and wanted and _replaced_first(picture, pod, picture.policies(node)):
         yield "the last Ready pod of an owner goes without a replacement"
 
 
-def _replaced_first(pod: Json, policies: list[Policy]) -> bool:
+def _replaced_first(picture: Picture, pod: Json, policies: list[Policy]) -> bool:
     given = annotations(pod).get(f"{_GROUP}/replacement")
-    modes = {Replacement(given)} if given else {p.spec.drain.replacement for p in policies}
+    modes = (
+        {Replacement(given)}
+        if given in ("Required", "Preferred", "Never")
+        else {p.spec.drain.replacement for p in policies}
+    )
     waits = all(p.spec.drain.no_room is NoRoom.HOLD for p in policies)
-    return waits and may_run_twice(pod) and modes <= {Replacement.PREFERRED, Replacement.REQUIRED}
+    return waits and may_run_twice(picture, pod) and modes <= {Replacement.PREFERRED, Replacement.REQUIRED}
 
 
 def releases_are_few(picture: Picture, change: Change) -> Said:
     """A quarter of an owner's pods at once, all of them serving, on a cordoned node; more only of a suspected node."""
-    pod, after = change.before, change.after
-    if change.place.resource != "pods" or pod is None or after is None or not released(after) or released(pod):
+    pod = change.before
+    if pod is None or not change.lets_go:
         return
-    node, deployment = picture.node(node_of(pod)), picture.deployment_of(pod, None)
+    node, deployment = picture.node(node_of(pod)), picture.deployment_of(pod)
     if node is None or deployment is None:
         yield "releases a pod of no Deployment, or of no node"
         return
@@ -166,8 +165,8 @@ def releases_are_few(picture: Picture, change: Change) -> Said:
         yield "releases a pod that is not Ready, or has a volume of its own"
     suspicions = any(p.spec.failure.lease_timeout for p in picture.policies(node))
     family, wanted = picture.family(deployment), max(picture.lately("replicas", uid(deployment)))
-    out = [p for p in family if released(p)]
-    before = min((m["ready"] for p in out if (m := _move(p))), default=wanted)
+    out = [p for p in family if picture.released(p)]
+    before = min((move(p)["ready"] for p in out), default=wanted)
     surplus = sum(map(is_ready, family)) - min(wanted, before)  # the evictions of so many are on their way
     if len(out) - max(0, surplus) >= max(1, ceil(0.25 * wanted)) and not suspicions:
         yield f"releases one more beside {[name(p) for p in out]}"

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 
 from invariants.objects import (
+    BY_HASH,
+    HASH,
     MOVE,
     OUT_OF_SERVICE,
     SHUNS,
@@ -26,7 +28,7 @@ _GROUP = "rescheduler.dev"
 _TAINTS = ((SHUNS, "PreferNoSchedule"), (OUT_OF_SERVICE, "NoSchedule"))
 _CONDITIONS = ("DrainInProgress", "Drained", "MaintenanceInProgress")
 _WORDS = {
-    "pods": {"pod-template-hash", MOVE, "controller.kubernetes.io/pod-deletion-cost"},
+    "pods": {MOVE, "controller.kubernetes.io/pod-deletion-cost", *((HASH,) if BY_HASH else ())},
     "nodes": {
         f"{_GROUP}/cancelled",
         "cluster-autoscaler.kubernetes.io/scale-down-disabled",
@@ -57,6 +59,8 @@ def nothing_of_others_is_touched(picture: Picture, change: Change) -> Said:
         return
     for path in differing(before, after):
         match path:
+            case ("metadata", "ownerReferences") if resource == "pods":
+                ours = _hands_over(picture, before, after)
             case ("metadata", word):
                 ours = word in _BOOKKEEPING or (resource == "pods" and word in _ENDING)
             case ("metadata", "labels" | "annotations", word):
@@ -72,6 +76,20 @@ def nothing_of_others_is_touched(picture: Picture, change: Change) -> Said:
                 ours = False
         if not ours:
             yield f"changes {'.'.join(path)}"
+
+
+def _hands_over(picture: Picture, before: Json, after: Json) -> bool:
+    """Whether a pod goes from its ReplicaSet to the Deployment of that, or back, and is never without a controller."""
+    old, new = (raw["metadata"].get("ownerReferences") or [] for raw in (before, after))
+    was, now = controller(before), controller(after)
+    if [o for o in old if not o.get("controller")] != [o for o in new if not o.get("controller")]:
+        return False
+    if (sum(bool(o.get("controller")) for o in old), sum(bool(o.get("controller")) for o in new)) != (1, 1):
+        return False
+    below, above = (was, now) if was.get("kind") == "ReplicaSet" else (now, was)
+    found = next((rs for rs in picture.all("replicasets") if uid(rs) == below.get("uid")), None)
+    same = found is not None and controller(found).get("uid") == above.get("uid")
+    return same and (below["kind"], above["kind"]) == ("ReplicaSet", "Deployment")
 
 
 def _others(node: Json) -> list[Json]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from invariants.objects import MOVE, Json, annotations, controller, deleting, is_ready, labels, name, released
+from invariants.objects import MOVE, Json, annotations, controller, deleting, is_ready, labels, name, released, uid
 
 
 def shape(node: Json) -> Json:
@@ -20,10 +20,11 @@ def shape(node: Json) -> Json:
 def amiss(every: Callable[[str], Iterable[Json]], before: Mapping[str, Json]) -> Iterator[str]:
     """What is not as it should be; `every`: the objects of a resource, `before`: shapes of nodes by name."""
     pods = list(every("pods"))
+    above = {uid(rs): controller(rs).get("uid") for rs in every("replicasets")}
     for resource in ("deployments", "statefulsets"):
         for raw in every(resource):
-            mine = [p for p in pods if labels(p).get("app") == name(raw) and controller(p) and not deleting(p)]
-            mine = [p for p in mine if p["metadata"]["namespace"] == raw["metadata"]["namespace"]]
+            owners = {uid(raw), *(rs for rs, owner in above.items() if owner == uid(raw))}
+            mine = [p for p in pods if controller(p).get("uid") in owners and not deleting(p)]
             ready, wanted = sum(map(is_ready, mine)), raw["spec"]["replicas"]
             if ready != wanted or len(mine) != wanted:
                 yield f"{name(raw)} has {len(mine)} pods, {ready} Ready of {wanted}"

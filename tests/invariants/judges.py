@@ -64,6 +64,8 @@ class Judge:
             self._say(change, self._once(change))
         if ours and change.place.resource != "leases":
             self._say(change, self._leads(change))
+        if ours and change.lets_go:
+            self.picture.let_go.add(uid(change.after or {}))
         if change.cordons:
             self.picture.cordoned[change.place.name] = ours
         self.picture.take(change)

@@ -6,6 +6,8 @@ from typing import Any
 
 Json = dict[str, Any]
 HASH, RELEASED = "pod-template-hash", "rescheduler-released"
+BY_HASH = True
+"""Whether a release may still overwrite the hash, and not hand the pod to its Deployment."""
 MOVE = "rescheduler.dev/move"
 SHUNS = "rescheduler.dev/drain"
 OUT_OF_SERVICE, SHUTDOWN = "node.kubernetes.io/out-of-service", "node.cloudprovider.kubernetes.io/shutdown"
@@ -24,8 +26,11 @@ def stamp(time: datetime) -> str:
 
 
 def seconds(text: str | None) -> float | None:
-    """A time of the API, in seconds of the epoch."""
-    return datetime.fromisoformat(text).timestamp() if text else None
+    """A time of the API, in seconds of the epoch; None also for one that nobody can mean."""
+    try:
+        return datetime.fromisoformat(text).timestamp() if text else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def name(raw: Json) -> str:
@@ -71,7 +76,23 @@ def node_of(pod: Json) -> str:
 
 
 def released(pod: Json) -> bool:
-    return labels(pod).get(HASH) == RELEASED
+    """Whether the pod was handed to its Deployment; a record of a move on any other pod means nothing."""
+    found = move(pod)
+    if not found:
+        return False
+    above = controller(pod)
+    handed = above.get("kind") == "Deployment" and above.get("uid") == found["deploymentUID"]
+    return handed or (BY_HASH and labels(pod).get(HASH) == RELEASED)
+
+
+def move(pod: Json) -> Json:
+    """The record of a move, whoever wrote it; empty if there is none, or none that can be read."""
+    try:
+        found = json.loads(annotations(pod).get(MOVE, ""))
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    fits = isinstance(found, dict) and isinstance(found.get("ready"), int) and "since" in found
+    return found if fits and all(isinstance(found.get(key), str) for key in ("deploymentUID", "replicaSetUID")) else {}
 
 
 def claims(pod: Json) -> list[str]:
@@ -106,7 +127,7 @@ def proof(node: Json) -> bool:
     """Whether somebody attests that this very boot of this very machine is dead."""
     try:
         said = json.loads(annotations(node).get("rescheduler.dev/fenced", "{}"))
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         return False
     boot = node["status"].get("nodeInfo", {}).get("bootID")
-    return bool(said.get("nodeUID") == uid(node) and said.get("bootID") == boot)
+    return isinstance(said, dict) and bool(said.get("nodeUID") == uid(node) and said.get("bootID") == boot)

@@ -18,8 +18,10 @@ from invariants.objects import (
     has_taint,
     is_ready,
     labels,
+    move,
     name,
     node_of,
+    released,
     seconds,
     selects,
     uid,
@@ -45,6 +47,7 @@ class Picture:
         renewals: by node, when its Lease was last renewed, and when the time before.
         born: when an operator process last began.
         cordoned: by node, whether it was the operator who cordoned it last.
+        let_go: uids of pods that the operator released, ever.
     """
 
     def __init__(self, lag: float) -> None:
@@ -52,6 +55,7 @@ class Picture:
         self.objects: dict[str, dict[tuple[str, str], Json]] = defaultdict(dict)
         self.renewals: dict[str, tuple[float, float]] = {}
         self.cordoned: dict[str, bool] = {}
+        self.let_go: set[str] = set()
         self._past: dict[tuple[str, str], list[tuple[float, Any]]] = defaultdict(list)
         self._parted: list[tuple[float, Json]] = []
 
@@ -162,25 +166,34 @@ class Picture:
         record = (drain.get("status") or {}).get("node") or {}
         return not record.get("addedTaints") and any(p.spec.rebalance.enabled for p in self.policies(node))
 
-    def deployment_of(self, pod: Json, move: Json | None) -> Json | None:
+    def released(self, pod: Json) -> bool:
+        """Whether the operator released the pod, and has not returned it."""
+        return released(pod) and uid(pod) in self.let_go
+
+    def deployment_of(self, pod: Json) -> Json | None:
         """The Deployment that a pod belongs to, or from which it was released."""
-        above = move["deploymentUID"] if move else ""
+        above = controller(pod)
+        found = above.get("uid") if above.get("kind") == "Deployment" else None
+        if not above and uid(pod) in self.let_go:
+            found = move(pod).get("deploymentUID")
         for rs in self.all("replicasets", pod["metadata"]["namespace"]):
-            if uid(rs) == controller(pod).get("uid"):
-                above = controller(rs).get("uid", above)
-        return next((d for d in self.all("deployments") if uid(d) == above), None)
+            if uid(rs) == above.get("uid"):
+                found = controller(rs).get("uid")
+        return next((d for d in self.all("deployments") if uid(d) == found), None) if found else None
 
     def family(self, deployment: Json) -> list[Json]:
-        """All pods that its selector finds, released ones too, but for those that are Terminating."""
-        space = deployment["metadata"]["namespace"]
-        found = self.all("pods", space)
-        return [p for p in found if selects(deployment["spec"]["selector"], labels(p)) and not deleting(p)]
+        """All its pods, released ones too, but for those that are Terminating."""
+        found = self.all("pods", deployment["metadata"]["namespace"])
+        return [p for p in found if not deleting(p) and self._is_of(p, deployment)]
 
     def parted(self, deployment: Json) -> list[Json]:
         """Those of them that were told to end lately, as they were before."""
-        space, selector = deployment["metadata"]["namespace"], deployment["spec"]["selector"]
         found = (pod for at, pod in self._parted if at > self.at - self.lag)
-        return [p for p in found if p["metadata"]["namespace"] == space and selects(selector, labels(p))]
+        return [p for p in found if self._is_of(p, deployment)]
+
+    def _is_of(self, pod: Json, deployment: Json) -> bool:
+        found = self.deployment_of(pod)
+        return found is not None and uid(found) == uid(deployment)
 
     def failing(self, node: str, policy: Policy, slack: float) -> bool:
         """Whether a failure condition holds, or did lately, and has for its time; `slack` seconds less will do."""

@@ -6,7 +6,7 @@ The same for the simulated cluster and for a real one, so that both are held to 
 import json
 from dataclasses import dataclass, field
 
-from invariants.objects import Json
+from invariants.objects import Json, released
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +35,28 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request that writes; `verb`: create, update, patch, delete, evict."""
+    """One request that writes; `verb`: create, update, patch, delete, evict; `dry`: it only asks."""
 
     user: str
     verb: str
     place: Place
     body: Json = field(default_factory=dict)
+    dry: bool = False
 
     def __str__(self) -> str:
         return f"{self.user} {self.verb} {self.place} {json.dumps(self.body)[:300]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a request, and when (seconds of the epoch)."""
+
+    at: float
+    call: Call
+    code: int
+
+    def __str__(self) -> str:
+        return f"{self.call}: {self.code}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +82,13 @@ class Change:
         if self.place.resource != "nodes" or self.before is None or self.after is None:
             return False
         return bool(self.after["spec"].get("unschedulable")) and not self.before["spec"].get("unschedulable")
+
+    @property
+    def lets_go(self) -> bool:
+        """Whether it releases a pod."""
+        if self.place.resource != "pods" or self.before is None or self.after is None:
+            return False
+        return released(self.after) and not released(self.before)
 
     @property
     def ends(self) -> Json | None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from invariants.objects import Json, labels, name, set_condition, stamp, uid
+from simulation import neighbours
+from simulation.admission import CODES, TARGETS, Refuses
 from simulation.clusters import SPACE, Cluster
 
 ZONE = "topology.kubernetes.io/zone"
@@ -199,11 +201,24 @@ async def crash(c: Cluster, lasts: float, app: str) -> None:
             c.server.edit("pods", pod, lambda raw: set_condition(raw, "Ready", "False", "", c.now()), user="kubelet")
 
 
+async def refuse(c: Cluster, lasts: float, **details: Any) -> None:
+    """A policy, a webhook or the server itself refuses one kind of write for a while."""
+    policy = Refuses(**details)
+    c.server.policies.append(policy)
+    await asyncio.sleep(lasts)
+    c.server.policies.remove(policy)
+
+
+async def reap(c: Cluster, lasts: float, *, every: float) -> None:
+    """Somebody deletes pods that were released."""
+    await neighbours.reap(c, lasts, every=every)
+
+
 ACTS: dict[str, Callable[..., Awaitable[None]]] = {
     each.__name__: each
     for each in (
         *(fail, cut, ill, flap, fence, misjudge, away, unplug, kill, stop, maintain, cancel, by_hand, uncordon, cordon),
-        *(own, scale, rule, crash, slow),
+        *(own, scale, rule, crash, slow, refuse, reap),
     )
 }
 
@@ -255,11 +270,18 @@ def draw(chance: random.Random, cluster: Cluster, apps: list[str], *, minutes: f
         (2, lambda: ("scale", chance.choice(long), {"app": chance.choice(apps), "replicas": chance.randint(0, 5)})),
         (3, lambda: ("rule", chance.choice(long), chance.choice(_RULES))),
         (1, lambda: ("crash", 0, {"app": chance.choice(apps)})),
+        (6, lambda: ("refuse", chance.choice(short + long), _refusal(chance))),
+        (2, lambda: ("reap", chance.choice(long), {"every": chance.choice((0.1, 1.0, 7.0))})),
     ]
     weights = [weight for weight, _ in makers]
-    made = [maker() for _, maker in chance.choices(makers, weights, k=chance.randint(5, 14))]
+    made = [maker() for _, maker in chance.choices(makers, weights, k=chance.randint(6, 16))]
     times = sorted(chance.uniform(0, 60 * minutes) for _ in made)
     return [Act(round(at), what, lasts, details) for at, (what, lasts, details) in zip(times, made, strict=True)]
+
+
+def _refusal(chance: random.Random) -> dict[str, Any]:
+    what, verb = chance.choice(TARGETS)
+    return {"what": what, "verb": verb, "code": chance.choice(CODES), "everybody": chance.random() < 0.3}
 
 
 _RULES = ({"mode": "Audit"}, {"suspend": "All"}, {"suspend": "New"})

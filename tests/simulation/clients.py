@@ -59,12 +59,14 @@ class SimulatedClient(Client):
         params: Mapping[str, str | int] | None = None,
         body: Any = None,
         content_type: str = "",
+        accept: str = "",
         timeout: float = 30.0,
     ) -> Json:
         await self._travel()
         try:
             answer = self._server.request(self._user, method, path, params or {}, body, content_type)
         except RefusedError as no:
+            await asyncio.sleep(no.delay)
             await self._travel()
             raise ApiError(method, path, no.refusal) from None
         await self._travel()

@@ -8,7 +8,7 @@ from typing import Any
 
 from cluster import workloads
 from invariants.objects import Json, is_ready, name
-from simulation.controllers import WORKLOADS, claim_volume
+from simulation.controllers import WORKLOADS, Controller, claim_volume
 from simulation.machines import Machine, twins
 from simulation.nodes import NODES
 from simulation.processes import NAMESPACE, Process
@@ -24,6 +24,7 @@ class Cluster:
 
     Attributes:
         twins: what ran twice and must not.
+        controllers: what runs beside machines and operators; more may be added before the start.
     """
 
     def __init__(self, chance: random.Random) -> None:
@@ -32,7 +33,7 @@ class Cluster:
         self.server = Server(self.now)
         self.machines: dict[str, Machine] = {}
         self.twins: list[str] = []
-        self._controllers = [make(self.server, chance) for make in (*WORKLOADS, *NODES, Scheduler)]
+        self.controllers: list[Controller] = [make(self.server, chance) for make in (*WORKLOADS, *NODES, Scheduler)]
         self.operators = [Process(self.server, name, chance) for name in ("operator-a", "operator-b")]
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -66,7 +67,7 @@ class Cluster:
     def start(self) -> None:
         """Let everything run."""
         self.server.make("namespaces", workloads.namespace(SPACE))
-        runs = [each.run() for each in (*self._controllers, *self.machines.values())]
+        runs = [each.run() for each in (*self.controllers, *self.machines.values())]
         self._tasks = [asyncio.create_task(run) for run in runs]
         for task in self._tasks:
             task.add_done_callback(_show)

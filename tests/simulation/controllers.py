@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import ceil
 
 from invariants.objects import (
@@ -19,6 +19,7 @@ from invariants.objects import (
     node_of,
     seconds,
     selects,
+    set_condition,
     uid,
 )
 from simulation.server import Server
@@ -80,7 +81,7 @@ def _pod(owner: Json, kind: str, pod_name: str, more: Json) -> Json:
 class Deployments(Controller):
     """Makes the one ReplicaSet and hands it the number of replicas: no rollouts here."""
 
-    kinds = ("deployments",)
+    kinds = ("deployments", "replicasets")
 
     def reconcile(self) -> None:
         for raw in self.server.all("deployments"):
@@ -117,9 +118,10 @@ def _replica_set(deployment: Json) -> Json:
 
 
 class ReplicaSets(Controller):
-    """Adopts what its selector matches, lets go of what it does not, and keeps the number."""
+    """Adopts what its selector matches and nobody controls, lets go of what it does not match, and keeps the number."""
 
     kinds = ("replicasets", "pods")
+    period = 15.0
     _made = 0
 
     def reconcile(self) -> None:
@@ -127,22 +129,27 @@ class ReplicaSets(Controller):
             self._one(rs, rs["spec"]["replicas"])
 
     def _one(self, rs: Json, wanted: int) -> None:
-        mine = []
+        mine, claims = [], not deleting(rs)
         for pod in self.server.all("pods", rs["metadata"]["namespace"]):
-            fits, owner = selects(rs["spec"]["selector"], labels(pod)), controller(pod)
-            if owner.get("uid") == uid(rs) and not fits:
-                self.server.edit("pods", pod, lambda r: r["metadata"].pop("ownerReferences"))
-            elif fits and not owner and not deleting(pod):
-                self.server.edit(
-                    "pods", pod, lambda r: r["metadata"].update(ownerReferences=[reference("ReplicaSet", rs)])
-                )
+            owner = controller(pod).get("uid")
+            # Another controller's pods are never touched, whatever their labels; those that end or have ended do not count.
+            if owner not in (None, uid(rs)) or deleting(pod) or finished(pod):
+                continue
+            fits = selects(rs["spec"]["selector"], labels(pod))
+            if owner and fits:
                 mine.append(pod)
-            elif owner.get("uid") == uid(rs):
-                mine.append(pod)
-        active = [pod for pod in mine if not deleting(pod) and not finished(pod)]
-        for pod in sorted(active, key=self._worth)[: max(0, len(active) - wanted)]:
+            elif owner and claims and not self.server.edit("pods", pod, _orphan):
+                return  # refused: nothing more is done until the next look
+            elif not owner and fits and claims:
+                found = self.server.edit("pods", pod, lambda r: _adopt(r, reference("ReplicaSet", rs)))
+                if found is None:
+                    return
+                mine.append(found)
+        if not claims:
+            return
+        for pod in sorted(mine, key=self._worth)[: max(0, len(mine) - wanted)]:
             self.server.remove("pods", pod)
-        for _ in range(wanted - len(active)):
+        for _ in range(wanted - len(mine)):
             self._made += 1
             self.server.make("pods", _pod(rs, "ReplicaSet", f"{name(rs)}-{self._made}", {}))
 
@@ -151,6 +158,19 @@ class ReplicaSets(Controller):
         """The least is deleted first: not bound, not Ready, low cost, young."""
         born = seconds(pod["metadata"]["creationTimestamp"]) or 0
         return bool(node_of(pod)), is_ready(pod), int(annotations(pod).get(_COST, 0)), -born
+
+
+def _adopt(pod: Json, owner: Json) -> None:
+    meta = pod["metadata"]
+    meta["ownerReferences"] = [*(meta.get("ownerReferences") or ()), owner]
+
+
+def _orphan(pod: Json) -> None:
+    meta = pod["metadata"]
+    kept = [o for o in meta["ownerReferences"] if not o.get("controller")]
+    meta["ownerReferences"] = kept
+    if not kept:
+        del meta["ownerReferences"]
 
 
 def claim_volume(server: Server, claim: str, space: str) -> Json:
@@ -180,23 +200,74 @@ class StatefulSets(Controller):
 
 
 class DaemonSets(Controller):
-    """One pod on each node, whatever its taints, except while one is ending there."""
+    """One pod on each node, whatever its taints, except while one is ending there.
+
+    It adopts what its selector matches and nobody controls; of several on one node it keeps the oldest.
+    """
 
     kinds = ("daemonsets", "pods", "nodes")
 
     def reconcile(self) -> None:
         for raw in self.server.all("daemonsets"):
-            space = raw["metadata"]["namespace"]
-            there = {node_of(p) for p in self.server.all("pods", space) if controller(p).get("uid") == uid(raw)}
+            space, here = raw["metadata"]["namespace"], dict[str, list[Json]]()
+            for pod in self._claimed(raw, space):
+                here.setdefault(node_of(pod), []).append(pod)
             for node in self.server.all("nodes"):
-                if name(node) not in there:
+                there = here.get(name(node), [])
+                alive = sorted((p for p in there if not deleting(p)), key=_born)
+                for surplus in alive[1:]:
+                    self.server.remove("pods", surplus)
+                if not there:
                     made = _pod(raw, "DaemonSet", f"{name(raw)}-{name(node)}", {})
                     made["spec"] |= {"nodeName": name(node), "tolerations": [{"operator": "Exists"}]}
-                    self.server.make("pods", made)
+                    if self.server.find("pods", name(made), space) is None:
+                        self.server.make("pods", made)
+
+    def _claimed(self, raw: Json, space: str) -> Iterator[Json]:
+        for pod in self.server.all("pods", space):
+            owner = controller(pod)
+            if owner.get("uid") == uid(raw):
+                yield pod
+            if owner or deleting(pod) or not selects(raw["spec"]["selector"], labels(pod)):
+                continue
+            if found := self.server.edit("pods", pod, lambda r: _adopt(r, reference("DaemonSet", raw))):
+                yield found
+
+
+def _born(pod: Json) -> tuple[str, str]:
+    return pod["metadata"]["creationTimestamp"], name(pod)
+
+
+class Garbage(Controller):
+    """The garbage collector: what is owned by objects that are gone, all of them, goes too."""
+
+    kinds = ("pods", "replicasets", "deployments", "statefulsets", "daemonsets")
+    delay = (0.1, 1.0)
+
+    def reconcile(self) -> None:
+        there = {uid(raw) for kind in _OWNERS.values() for raw in self.server.all(kind)}
+        for kind in ("replicasets", "pods"):
+            for raw in self.server.all(kind):
+                owners = raw["metadata"].get("ownerReferences") or ()
+                known = all(owner["kind"] in _OWNERS for owner in owners)
+                if owners and known and not deleting(raw) and not any(owner["uid"] in there for owner in owners):
+                    self.server.remove(kind, raw)
+
+
+_OWNERS = {
+    "Deployment": "deployments",
+    "ReplicaSet": "replicasets",
+    "StatefulSet": "statefulsets",
+    "DaemonSet": "daemonsets",
+}
+
+
+class NoScaleError(Exception):
+    """A pod's controller that no scale is known of: the budget is not synced."""
 
 
 class Budgets(Controller):
-    """The disruption controller."""
+    """The disruption controller: `pkg/controller/disruption/disruption.go`."""
 
     kinds = ("poddisruptionbudgets", "pods", "deployments", "statefulsets", "replicasets")
     period = 30.0
@@ -216,7 +287,13 @@ class Budgets(Controller):
             if key in by_name and not deleting(by_name[key]) and now - (seconds(since) or 0) < _CONFIRMED
         }
         healthy = sum(is_ready(p) and not deleting(p) and name(p) not in disrupted for p in pods)
-        expected, needed = self._numbers(raw["spec"], pods)
+        try:
+            expected, needed = self._numbers(raw["spec"], pods)
+        except NoScaleError as error:
+            status["disruptionsAllowed"] = 0
+            set_condition(raw, "DisruptionAllowed", "False", "SyncFailed", self.server.now())
+            next(c for c in status["conditions"] if c["type"] == "DisruptionAllowed")["message"] = str(error)
+            return
         allowed = max(0, healthy - needed) if expected > 0 else 0
         raw["status"] = {
             "observedGeneration": raw["metadata"]["generation"],
@@ -228,28 +305,30 @@ class Budgets(Controller):
         }
 
     def _numbers(self, spec: Json, pods: list[Json]) -> tuple[int, int]:
-        """Pods that should be there, and how many of them must be healthy."""
+        """Pods that should be there, and how many of them must be healthy. Raises NoScaleError."""
         least, most = spec.get("minAvailable"), spec.get("maxUnavailable")
         if isinstance(least, int):
             return len(pods), least
-        expected = sum({owner: self._scale(owner) for p in pods if (owner := _owner(p))}.values())
+        expected = sum(dict(self._scale(p) for p in pods if controller(p)).values())
         if least is not None:
             return expected, ceil(int(least.rstrip("%")) * expected / 100)
         count = most if isinstance(most, int) else ceil(int(str(most).rstrip("%")) * expected / 100)
         return expected, max(0, expected - count)
 
-    def _scale(self, owner: tuple[str, str, str]) -> int:
-        kind, space, called = owner
-        found = self.server.find(f"{kind.lower()}s", called, space)
-        above = controller(found) if found else {}
-        if above.get("kind") == "Deployment":
+    def _scale(self, pod: Json) -> tuple[str, int]:
+        """What scales the pod's controller, by uid, so that it counts once, and to how many."""
+        owner, space = controller(pod), pod["metadata"]["namespace"]
+        found = None
+        if owner["kind"] in ("ReplicaSet", "StatefulSet", "Deployment"):
+            found = self.server.find(_OWNERS[owner["kind"]], owner["name"], space)
+        if found and uid(found) == owner["uid"]:
+            above = controller(found)
+            if owner["kind"] != "ReplicaSet" or above.get("kind") != "Deployment":
+                return uid(found), found["spec"]["replicas"]
             found = self.server.find("deployments", above["name"], space)
-        return int(found["spec"]["replicas"]) if found else 0
-
-
-def _owner(pod: Json) -> tuple[str, str, str] | None:
-    found = controller(pod)
-    return (found["kind"], pod["metadata"]["namespace"], found["name"]) if found else None
+            if found and uid(found) == above["uid"]:
+                return uid(found), found["spec"]["replicas"]
+        raise NoScaleError(f"found no controllers for pod {name(pod)!r}")
 
 
 WORKLOADS: tuple[Callable[[Server, random.Random], Controller], ...] = (
@@ -257,5 +336,6 @@ WORKLOADS: tuple[Callable[[Server, random.Random], Controller], ...] = (
     ReplicaSets,
     StatefulSets,
     DaemonSets,
+    Garbage,
     Budgets,
 )

@@ -14,6 +14,7 @@ from invariants.objects import Json, claims, deleting, finished, is_ready, name,
 from invariants.records import Change
 from simulation.server import Server
 
+_MEANT = 86400  # seconds of grace; more of it is garbage
 RENEWAL = 10.0  # seconds between two renewals of a node's Lease
 
 
@@ -115,6 +116,7 @@ class Machine:
         runs = uid(pod) in self.running
         if deleting(pod):
             grace = pod["metadata"]["deletionGracePeriodSeconds"]
+            grace = grace if grace <= _MEANT else 60  # containers end at SIGTERM
             if not runs or self._due(pod, "end", now, self._chance.uniform(0.2, 1) * grace):
                 self.running.pop(uid(pod), None)
                 self._server.remove("pods", pod, grace=0, user="kubelet")

@@ -4,12 +4,26 @@ from typing import Any
 
 from rescheduler.core.answers import Refusal
 
-_REASONS = {404: "NotFound", 409: "Conflict", 410: "Expired", 422: "Invalid", 429: "TooManyRequests"}
+_REASONS = {
+    400: "BadRequest",
+    403: "Forbidden",
+    404: "NotFound",
+    409: "Conflict",
+    410: "Expired",
+    422: "Invalid",
+    429: "TooManyRequests",
+    500: "InternalError",
+    504: "Timeout",
+}
 
 
 class RefusedError(Exception):
-    """With the code and the words that the client turns into its own error."""
+    """With the code and the words that the client turns into its own error.
 
-    def __init__(self, code: int, message: str, **rest: Any) -> None:
+    Attributes:
+        delay: seconds until the answer is there.
+    """
+
+    def __init__(self, code: int, message: str, *, delay: float = 0.0, **rest: Any) -> None:
         super().__init__(message)
-        self.refusal = Refusal(code, _REASONS.get(code, ""), message, **rest)
+        self.refusal, self.delay = Refusal(code, _REASONS.get(code, ""), message, **rest), delay

@@ -4,6 +4,7 @@ What is stored is never changed in place: who holds an object holds it as it was
 """
 
 import asyncio
+import contextlib
 import json
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -12,8 +13,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from invariants.objects import Json, copied, name, selects, stamp
-from invariants.records import Call, Change, Place
+from invariants.records import Answer, Call, Change, Place
 from simulation import evictions
+from simulation.admission import Policy
 from simulation.patches import merged, strategic
 from simulation.refusals import RefusedError
 
@@ -24,6 +26,7 @@ _KINDS = (
 )
 _REMEMBERED = 3000
 """Revisions that a watch may resume from."""
+_LONGEST_GRACE = 10**9
 _NAMES = {"reschedulepolicies": "ReschedulePolicy", "nodedrains": "NodeDrain", "pods": "Pod", "nodes": "Node"}
 
 
@@ -53,12 +56,19 @@ class Stream:
 
 
 class Server:
-    """All of it; `judges` are told of every call, before it is looked at, and of every change."""
+    """All of it; `judges` are told of every call, before it is looked at, and of every change.
+
+    Attributes:
+        policies: others' admission.
+        answered: told of each answer to a client's request that writes, dry runs included.
+    """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self.now = now
         self.version, self.away = 1, False
         self.judges: list[Any] = []
+        self.policies: list[Policy] = []
+        self.answered: list[Callable[[Answer], None]] = []
         self.listeners: dict[str, list[Callable[[Change], None]]] = {}
         self._objects: dict[str, dict[tuple[str, str], Json]] = {resource: {} for resource in _KINDS}
         self._history: deque[Change] = deque(maxlen=_REMEMBERED)
@@ -83,23 +93,26 @@ class Server:
         return self._create(Call(user, "create", place, body))
 
     def edit(self, resource: str, raw: Json, change: Callable[[Json], object], *, user: str = "kube") -> Json | None:
-        """Change an object as it is now; None where it has gone."""
+        """Change an object as it is now; None if it has gone, or if a policy refuses."""
         place = Place(resource, raw["metadata"].get("namespace", ""), name(raw))
         now = self._objects[resource].get((place.namespace, place.name))
         if now is None or now["metadata"]["uid"] != raw["metadata"]["uid"]:
             return None
         after = copied(now)
         change(after)
-        return self._commit(Call(user, "update", place), now, after)
+        try:
+            return self._commit(Call(user, "update", place), now, after)
+        except RefusedError:
+            return None
 
     def remove(self, resource: str, raw: Json, *, grace: int | None = None, user: str = "kube") -> None:
         """Delete an object; a pod of a node only begins to end, unless grace is 0."""
         place = Place(resource, raw["metadata"].get("namespace", ""), name(raw))
         options: Json = {} if grace is None else {"gracePeriodSeconds": grace}
-        if (now := self.find(resource, place.name, place.namespace)) and now["metadata"]["uid"] == raw["metadata"][
-            "uid"
-        ]:
-            self._delete(Call(user, "delete", place, options), now)
+        now = self.find(resource, place.name, place.namespace)
+        if now and now["metadata"]["uid"] == raw["metadata"]["uid"]:
+            with contextlib.suppress(RefusedError):
+                self._delete(Call(user, "delete", place, options), now)
 
     # -- for clients ----------------------------------------------------------------------------------------------
 
@@ -114,20 +127,29 @@ class Server:
         if method == "GET":
             return copied(self._existing(place)) if place.name else self._list(place, query)
         verb = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}[method]
-        call = Call(user, "evict" if place.subresource == "eviction" else verb, place, body)
-        dry = "dryRun" in more
-        if not dry:
+        call = Call(user, "evict" if place.subresource == "eviction" else verb, place, body, "dryRun" in more)
+        if not call.dry:
             for judge in self.judges:
                 judge.call(call)
-        return copied(self._written(call, kind, dry=dry))
+        try:
+            answer = self._written(call, kind)
+        except RefusedError as no:
+            self._answered(call, no.refusal.code)
+            raise
+        self._answered(call, 200)
+        return copied(answer)
 
-    def _written(self, call: Call, kind: str, *, dry: bool) -> Json:
+    def _answered(self, call: Call, code: int) -> None:
+        for each in self.answered:
+            each(Answer(self.now().timestamp(), call, code))
+
+    def _written(self, call: Call, kind: str) -> Json:
         if call.verb == "create":
             place = replace(call.place, name=call.body["metadata"]["name"])
             return self._create(replace(call, place=place))
         now = self._existing(call.place)
         if call.verb == "evict":
-            return self._evict(call, now, dry=dry)
+            return self._evict(call, now)
         if call.verb == "delete":
             return self._delete(call, now)
         meta = call.body.get("metadata") or {}
@@ -192,7 +214,7 @@ class Server:
         after = copied(now)
         if call.place.resource == "pods" and now["spec"].get("nodeName"):
             own = now["spec"].get("terminationGracePeriodSeconds", 30)
-            grace = call.body.get("gracePeriodSeconds", own)
+            grace = min(call.body.get("gracePeriodSeconds", own), _LONGEST_GRACE)
             if grace and ("deletionTimestamp" not in meta or grace < meta["deletionGracePeriodSeconds"]):
                 ends = self.now() + timedelta(seconds=grace)
                 after["metadata"] |= {"deletionTimestamp": stamp(ends), "deletionGracePeriodSeconds": grace}
@@ -204,9 +226,10 @@ class Server:
         self._commit(call, now, None)
         return {"kind": "Status", "status": "Success"}
 
-    def _evict(self, call: Call, pod: Json, *, dry: bool) -> Json:
+    def _evict(self, call: Call, pod: Json) -> Json:
+        self._admit(call, pod, None)
         budget = evictions.budget_to_spend(pod, self.all("poddisruptionbudgets", call.place.namespace))
-        if not dry:
+        if not call.dry:
             if budget:
                 self.edit("poddisruptionbudgets", budget, lambda raw: self._spend(raw, pod), user="apiserver")
             place = replace(call.place, subresource="")
@@ -224,8 +247,11 @@ class Server:
                 if call.verb in ("evict", "delete"):
                     self._tell(Change(self.version, self.now().timestamp(), place, before, after, call))
                 return after
-            if "deletionTimestamp" in after["metadata"] and before and before["metadata"].get("finalizers"):
-                after = after if after["metadata"].get("finalizers") else None
+            after = None if _over(before, after) else after
+        if call.verb != "evict":
+            self._admit(call, before, after)
+        if call.dry:
+            return after or {"kind": "Status", "status": "Success"}
         self.version += 1
         key = (place.namespace, place.name)
         if after is None:
@@ -245,12 +271,22 @@ class Server:
             listener(change)
         return after or {"kind": "Status", "status": "Success"}
 
+    def _admit(self, call: Call, before: Json | None, after: Json | None) -> None:
+        for policy in self.policies:
+            policy(call, before, after)
+
     def _tell(self, change: Change) -> None:
         for judge in self.judges:
             judge.change(change)
 
 
-_FIELDS = ("spec.nodeName", "status.phase")
+def _over(before: Json | None, after: Json) -> bool:
+    """Whether an object that is being deleted has lost its last finalizer."""
+    ends = "deletionTimestamp" in after["metadata"] and before is not None
+    return bool(ends and (before or {})["metadata"].get("finalizers")) and not after["metadata"].get("finalizers")
+
+
+_FIELDS = ("spec.nodeName", "status.phase", "metadata.name")
 
 
 def _filter(query: Mapping[str, Any]) -> Callable[[Json], bool]:

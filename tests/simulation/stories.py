@@ -19,6 +19,7 @@ from invariants.pictures import CONTROL_PLANE, Picture
 from invariants.records import Change
 from simulation.acts import ZONE, Act, carry_out, draw
 from simulation.clusters import NAMESPACE, SPACE, Cluster
+from simulation.neighbours import of_the_team, settle_in
 
 MINUTES = 12.0
 """In which acts begin."""
@@ -131,13 +132,13 @@ def _objects(chance: random.Random) -> list[Json]:
     database["spec"] |= chance.choice(({}, {"volumeClaimTemplates": [{"metadata": {"name": "data"}}]}))
     never = {"annotations": {"rescheduler.dev/replacement": "Never"}}
     return [
-        workloads.deployment("web", chance.randint(3, 8), SPACE, grace=grace),
+        of_the_team(workloads.deployment("web", chance.randint(3, 8), SPACE, grace=grace)),
         *budget("web"),
-        workloads.deployment("single", 1, SPACE, grace=grace),
+        of_the_team(workloads.deployment("single", 1, SPACE, grace=grace)),
         *budget("single"),
-        workloads.deployment("never", 2, SPACE, grace=1, **never),
+        of_the_team(workloads.deployment("never", 2, SPACE, grace=1, **never)),
         *budget("never"),
-        workloads.deployment("disk", 1, SPACE, grace=grace, **disk),
+        of_the_team(workloads.deployment("disk", 1, SPACE, grace=grace, **disk)),
         database,
         *budget("db"),
         workloads.daemon_set("log", SPACE),
@@ -148,7 +149,8 @@ def _objects(chance: random.Random) -> list[Json]:
 def _build(chance: random.Random, cluster: Cluster, *, evens: bool) -> Json:
     zones = chance.choice(((), ("a", "b"), ("a", "b", "c")))
     count, masters = chance.randint(4, 8), chance.choice((0, 0, 2, 3))
-    room = chance.choice((6, 8, 30))
+    found = settle_in(chance, cluster)
+    room = chance.choice((6, 8, 30)) + len({"daemon set", "bare set"} & set(found))
     for index in range(count):
         zone = {ZONE: zones[index % len(zones)]} if zones else {}
         role = {CONTROL_PLANE: ""} if index < masters else {}
@@ -160,7 +162,7 @@ def _build(chance: random.Random, cluster: Cluster, *, evens: bool) -> Json:
     cluster.server.make("pods", mirror)
     lease = {"metadata": {"name": "rescheduler", "namespace": NAMESPACE}, "spec": {"holderIdentity": ""}}
     cluster.server.make("leases", lease)
-    return spec
+    return {"neighbours": found, **spec}
 
 
 # -- telling -----------------------------------------------------------------------------------------------------------

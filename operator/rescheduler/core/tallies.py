@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from rescheduler.api import names
 from rescheduler.api.drains import Blocker, BlockerClass
 from rescheduler.core.answers import Answer, Outcome
 from rescheduler.core.estimates import Line
@@ -12,6 +13,10 @@ from rescheduler.core.verdicts import Fate, Premise, Verdict
 
 MOST_BLOCKERS = 50
 """So many are named in status; `blockersTotal` counts all."""
+_FOREIGN_MOVE = (
+    f"The annotation {names.MOVE} is ignored: it counts only on a pod that Rescheduler released itself, whose controller is "
+    f"the Deployment that it names. Remove it: kubectl annotate pod NAME {names.MOVE}-"
+)
 _REPORTED_RETRIES = 3  # a retry so often in a row is worth a blocker; before that it is noise
 
 
@@ -40,6 +45,7 @@ class Tally:
         objects: pods that must leave and still exist, Terminating ones included.
         remaining: those not counted as moved.
         notes: words for the owners of pods.
+        taken: released pods that somebody else removed; they do not count as moved.
         detaching: volumes still attached here, of pods that have left.
         hanging: those for so long that nothing waits for them any more.
         lines: those left, in the lines in which they leave.
@@ -63,6 +69,7 @@ class Tally:
     detaching: frozenset[str] = frozenset()
     hanging: frozenset[str] = frozenset()
     notes: tuple[tuple[Pod, str], ...] = ()
+    taken: tuple[Pod, ...] = ()
     skipped: int = 0
     blockers: tuple[Blocker, ...] = field(default_factory=tuple)
 
@@ -120,7 +127,10 @@ def tally(
         proven=len(proven),
         unsent=sum(v.fate is not Fate.LEAVING and not _refused(p, v, attempts, refusals) for p, v in proven),
         lost=tuple(p for p, v in proven if v.fate is Fate.LEAVING),
-        notes=tuple((pod, verdict.note) for pod, verdict in here if verdict.note),
+        notes=(
+            *((pod, verdict.note) for pod, verdict in here if verdict.note),
+            *((pod, _FOREIGN_MOVE) for pod, _ in rows if pod.foreign_move),
+        ),
         skipped=len(rows) - len(must),
         blockers=tuple(sorted(blockers, key=lambda b: (b.since, b.namespace, b.pod))),
     )

@@ -21,7 +21,7 @@ class Budgets:
         self._mirrors: Mirrors[str, Budget] = Mirrors(
             client, lambda namespace: (paths.budgets(namespace), {}), budgets.budget, changed
         )
-        self._covering: dict[str, tuple[_Selectors, str, tuple[str, ...]]] = {}  # by pod uid
+        self._covering: dict[str, tuple[_Selectors, Mapping[str, str], tuple[str, ...]]] = {}  # by pod uid
         self._known: dict[str, tuple[int, _Selectors]] = {}  # by namespace
 
     def hold(self, holder: str, namespaces: Iterable[str]) -> None:
@@ -39,8 +39,8 @@ class Budgets:
             return None
         selectors = self._selectors(pod.namespace, items)
         known = self._covering.get(pod.uid)
-        if known is None or known[0] is not selectors or known[1] != pod.hash:
-            known = (selectors, pod.hash, tuple(b.uid for b in budgets.covering(pod, items.values())))
+        if known is None or known[0] is not selectors or known[1] != pod.labels:
+            known = (selectors, pod.labels, tuple(b.uid for b in budgets.covering(pod, items.values())))
             self._covering[pod.uid] = known
         return tuple(items[uid] for uid in known[2])
 

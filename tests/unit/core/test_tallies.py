@@ -120,7 +120,7 @@ def test_what_is_stuck_or_was_let_go_long_ago_is_not_in_flight(
 ) -> None:
     some = pod("a")
     if released is not None:
-        move = Move("NodeDrain/n", "h", None, 1, NOW - timedelta(minutes=released), 1, "d", "du", "r", "ru")
-        some = replace(some, move=move, labels={"pod-template-hash": "rescheduler-released"})
+        move = Move("NodeDrain/n", None, 1, NOW - timedelta(minutes=released), 1, "d", "du", "r", "ru")
+        some = replace(some, move=move, released=True)
     attempts = {"a": attempt} if attempt else {}
     assert tally([(some, verdict)], attempts, {}, {}, NOW, unreachable=False).in_flight == flies

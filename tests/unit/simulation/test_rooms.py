@@ -7,7 +7,7 @@ from typing import Any
 from cluster import workloads
 from invariants.objects import Json, is_ready, name, node_of
 from simulation.clusters import SPACE
-from simulation.scenes import World, play
+from simulation.scenes import World, lets_go, play
 
 
 class Full(World):
@@ -33,11 +33,7 @@ class Full(World):
 
     def releases(self) -> list[tuple[float, str]]:
         """When pods were let go, and which."""
-        return [
-            (at, c.place.name)
-            for at, c in self.calls
-            if c.verb == "patch" and "rescheduler-released" in str(c.body) and c.place.resource == "pods"
-        ]
+        return [(at, c.place.name) for at, c in self.calls if lets_go(c)]
 
 
 def test_what_cannot_be_replaced_first_is_held_and_goes_when_there_is_room() -> None:

@@ -1,0 +1,77 @@
+"""Others who live in the same namespace, and mean no harm: each is fine for as long as pods keep their controllers."""
+
+import asyncio
+import random
+
+from cluster import workloads
+from invariants.objects import Json, deleting, labels, released
+from simulation.admission import TEAM, TakesOver, labels_stay, pods_have_a_controller
+from simulation.clusters import SPACE, Cluster
+from simulation.controllers import Controller
+
+_PERIODS = (0.5, 5.0, 30.0)
+
+
+class Pruner(Controller):
+    """GitOps by label: what bears the team's label and has no owner is nowhere in the repository, and is deleted."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
+        self.period = self.chance.choice(_PERIODS)
+
+    def reconcile(self) -> None:
+        for pod in self.server.all("pods", SPACE):
+            theirs = TEAM.items() <= labels(pod).items() and not pod["metadata"].get("ownerReferences")
+            if theirs and not deleting(pod):
+                self.server.remove("pods", pod, user="pruner")
+
+
+def of_the_team(workload: Json) -> Json:
+    """The same workload with the team's label on its pods."""
+    workload["spec"]["template"]["metadata"]["labels"] |= TEAM
+    return workload
+
+
+def overlapping(workload: Json) -> Json:
+    """The same workload, which selects all pods of the team."""
+    workload["spec"]["selector"] = {"matchLabels": dict(TEAM)}
+    return of_the_team(workload)
+
+
+def settle_in(chance: random.Random, cluster: Cluster) -> list[str]:
+    """Let some of them be there for the whole story; who they are."""
+    deploy, policies = cluster.deploy, cluster.server.policies
+    neighbours = {
+        "daemon set": lambda: deploy(overlapping(workloads.daemon_set("agent", SPACE))),
+        "bare set": lambda: deploy(overlapping(workloads.replica_set("bare", 1, SPACE))),
+        "pruner": lambda: cluster.controllers.append(Pruner(cluster.server, chance)),
+        "no orphans": lambda: policies.append(pods_have_a_controller),
+        "labels stay": lambda: policies.append(labels_stay),
+        "mover": lambda: policies.append(_mover(chance, cluster)),
+    }
+    found = [each for each in neighbours if chance.random() < 0.25]
+    for each in found:
+        neighbours[each]()
+    return found
+
+
+def _mover(chance: random.Random, cluster: Cluster) -> TakesOver:
+    asked: set[str] = set()
+
+    def move(pod: Json) -> None:
+        if pod["metadata"]["uid"] not in asked:
+            asked.add(pod["metadata"]["uid"])
+            asyncio.get_running_loop().call_later(10, lambda: cluster.server.remove("pods", pod, user="mover"))
+
+    return TakesOver(chance.choice(("single", "never", "db")), move, strict=chance.random() < 0.5)
+
+
+async def reap(cluster: Cluster, lasts: float, *, every: float) -> None:
+    """Delete each released pod that is seen, for a while."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + lasts
+    while loop.time() < end:
+        for pod in cluster.server.all("pods"):
+            if released(pod) and not deleting(pod) and not cluster.server.away:
+                cluster.server.remove("pods", pod, user="reaper")
+        await asyncio.sleep(every)
