@@ -65,7 +65,10 @@ def used(audit_log: Iterable[str]) -> set[Right]:
     for line in audit_log:
         if not any(account in line for account in ACCOUNTS):
             continue
-        event = json.loads(line)
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue  # the API server was killed while it wrote this line
         allowed = event.get("annotations", {}).get("authorization.k8s.io/decision") == "allow"
         reference = event.get("objectRef")
         by_test = not event.get("userAgent", "").startswith(_PROGRAM)
