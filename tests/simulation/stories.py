@@ -184,6 +184,7 @@ async def _tell(seed: int, acts: Sequence[Act] | None, settles: float, *, evens:
     judge = Judge(Picture(_LAG), frozenset(("operator-a", "operator-b")), (NAMESPACE, "rescheduler"))
     scribe = _Scribe(cluster)
     cluster.server.judges += [judge, scribe]
+    cluster.server.answered.append(judge.answer)
     structlog.configure(processors=[scribe.log], cache_logger_on_first_use=False)
     policy = _build(chance, cluster, evens=evens)
     told = Told(
