@@ -1,4 +1,4 @@
-"""Random sequences of failures: 200 in simulated time, 20 on a real control plane; not one invariant may break.
+"""Random sequences of failures: 500 in simulated time, 20 on a real control plane; not one invariant may break.
 
 On the control plane a machine that dies is a KWOK process that is killed, one that nobody reaches a stopped one.
 """
@@ -25,7 +25,7 @@ from invariants.endings import amiss, shape
 from invariants.judges import Judge
 from invariants.objects import Json, name
 from invariants.pictures import Picture
-from invariants.records import Call
+from invariants.records import Answer, Call
 from simulation.acts import Act
 
 NODES, ZONES = 5, ("a", "b")
@@ -35,7 +35,7 @@ _SPACE = "soak"
 _AT_ONCE = 20  # stories of one process
 
 
-def simulated(last: int = 200) -> dict[str, Any]:
+def simulated(last: int = 500) -> dict[str, Any]:
     """Stories in simulated time; each core tells a part of them."""
     starts = range(1, last + 1, _AT_ONCE)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -256,6 +256,9 @@ def _judged(rig: Rig) -> tuple[list[str], int, int]:
     for each in rig.recorder.changes(OPERATOR):
         if isinstance(each, Call):
             judge.call(each)
+            continue
+        if isinstance(each, Answer):
+            judge.answer(each)
             continue
         while born and born[0] <= each.at:
             judge.picture.born = born.pop(0)

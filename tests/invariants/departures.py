@@ -28,6 +28,7 @@ from invariants.records import Change
 from rescheduler.api.policies import EvictOrBlock, NoRoom, OnTimeout, Policy, Replacement
 
 _GROUP = "rescheduler.dev"
+_LONGEST = 10**9  # seconds; more grace is garbage
 _LOST = 60.0  # seconds for which an owner rests whose released pod somebody else took away
 Said = Iterator[str]
 
@@ -112,7 +113,8 @@ def _overdue(picture: Picture, pod: Json, node: Json) -> bool:
     for policy in picture.policies(node):
         settings = policy.spec.drain
         if started and settings.on_timeout is OnTimeout.DELETE and settings.timeout:
-            grace = min(timedelta(seconds=pod["spec"].get("terminationGracePeriodSeconds", 30)), settings.timeout / 2)
+            own = min(pod["spec"].get("terminationGracePeriodSeconds", 30), _LONGEST)
+            grace = min(timedelta(seconds=own), settings.timeout / 2)
             if picture.at >= started + (settings.timeout - grace).total_seconds() - picture.lag:
                 return True
     return False

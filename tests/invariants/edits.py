@@ -101,6 +101,15 @@ def _taint(taint: Json) -> tuple[str, str, str]:
     return taint["key"], taint.get("value", ""), taint["effect"]
 
 
+def no_other_pod_is_written(picture: Picture, change: Change) -> Said:
+    """Only pods that are released, or were: a record of a move on any other is not ours to mend."""
+    call = change.call
+    if change.place.resource != "pods" or change.after is None or call is None or call.verb != "patch":
+        return
+    if not (change.lets_go or uid(change.after) in picture.let_go or call.place.subresource):
+        yield "writes on a pod that it never released"
+
+
 def what_is_added_was_recorded(picture: Picture, change: Change) -> Said:
     """A crash between the two writes must leave a promise, never a gap."""
     before, after = change.before, change.after

@@ -19,6 +19,7 @@ CALLS: tuple[Callable[[Call], Said], ...] = (
 )
 CHANGES: tuple[Callable[[Picture, Change], Said], ...] = (
     edits.nothing_of_others_is_touched,
+    edits.no_other_pod_is_written,
     edits.what_is_added_was_recorded,
     edits.only_our_cordon_is_undone,
     edits.out_of_service_is_said_by_proof_alone,

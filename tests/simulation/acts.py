@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from invariants.objects import Json, labels, name, set_condition, stamp, uid
-from simulation import neighbours
+from simulation import hostile, neighbours
 from simulation.admission import CODES, TARGETS, Refuses
 from simulation.clusters import SPACE, Cluster
 
@@ -214,11 +214,19 @@ async def reap(c: Cluster, lasts: float, *, every: float) -> None:
     await neighbours.reap(c, lasts, every=every)
 
 
+async def scribble(c: Cluster, lasts: float, *, seed: int, node: str = "") -> None:
+    """Somebody writes garbage on a node, or on pods, and takes it off again."""
+    chance = random.Random(seed)
+    wipe = hostile.scribble_on_node(chance, c, node) if node else hostile.scribble_on_pods(chance, c)
+    await asyncio.sleep(lasts)
+    wipe()
+
+
 ACTS: dict[str, Callable[..., Awaitable[None]]] = {
     each.__name__: each
     for each in (
         *(fail, cut, ill, flap, fence, misjudge, away, unplug, kill, stop, maintain, cancel, by_hand, uncordon, cordon),
-        *(own, scale, rule, crash, slow, refuse, reap),
+        *(own, scale, rule, crash, slow, refuse, reap, scribble),
     )
 }
 
@@ -271,6 +279,8 @@ def draw(chance: random.Random, cluster: Cluster, apps: list[str], *, minutes: f
         (3, lambda: ("rule", chance.choice(long), chance.choice(_RULES))),
         (1, lambda: ("crash", 0, {"app": chance.choice(apps)})),
         (6, lambda: ("refuse", chance.choice(short + long), _refusal(chance))),
+        (3, lambda: ("scribble", chance.choice(short + long), {"seed": chance.getrandbits(30)})),
+        (3, lambda: ("scribble", chance.choice(short + long), {"seed": chance.getrandbits(30), "node": node()})),
         (2, lambda: ("reap", chance.choice(long), {"every": chance.choice((0.1, 1.0, 7.0))})),
     ]
     weights = [weight for weight, _ in makers]
