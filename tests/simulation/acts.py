@@ -11,6 +11,7 @@ from invariants.objects import Json, labels, name, set_condition, stamp, uid
 from simulation import hostile, neighbours
 from simulation.admission import CODES, TARGETS, Refuses
 from simulation.clusters import SPACE, Cluster
+from simulation.controllers import BROKEN, VERSION
 
 ZONE = "topology.kubernetes.io/zone"
 
@@ -178,6 +179,15 @@ async def scale(c: Cluster, lasts: float, app: str, *, replicas: int) -> None:
     c.edit("deployments", app, lambda raw: raw["spec"].update(replicas=before), SPACE)
 
 
+async def roll(c: Cluster, lasts: float, app: str, *, version: int, broken: bool) -> None:
+    """A rollout, which is rolled back; the new pods of a broken one never become Ready."""
+    words = {VERSION: str(version)} | ({BROKEN: "true"} if broken else {})
+    given = lambda raw: raw["spec"]["template"]["metadata"].setdefault("annotations", {})  # noqa: E731
+    c.edit("deployments", app, lambda raw: given(raw).update(words), SPACE)
+    await asyncio.sleep(lasts)
+    c.edit("deployments", app, lambda raw: [given(raw).pop(word, None) for word in (VERSION, BROKEN)], SPACE)
+
+
 async def rule(c: Cluster, lasts: float, **spec: str) -> None:
     """The policy is in another mode, or suspended, for a while."""
     c.edit("reschedulepolicies", "default", lambda raw: raw["spec"].update(spec))
@@ -226,7 +236,7 @@ ACTS: dict[str, Callable[..., Awaitable[None]]] = {
     each.__name__: each
     for each in (
         *(fail, cut, ill, flap, fence, misjudge, away, unplug, kill, stop, maintain, cancel, by_hand, uncordon, cordon),
-        *(own, scale, rule, crash, slow, refuse, reap, scribble),
+        *(own, scale, roll, rule, crash, slow, refuse, reap, scribble),
     )
 }
 
@@ -276,6 +286,7 @@ def draw(chance: random.Random, cluster: Cluster, apps: list[str], *, minutes: f
         (2, lambda: ("cordon", chance.choice(long), {"node": node()})),
         (1, lambda: ("own", chance.choice(long), {"node": node()})),
         (2, lambda: ("scale", chance.choice(long), {"app": chance.choice(apps), "replicas": chance.randint(0, 5)})),
+        (3, lambda: ("roll", chance.choice(long), _rollout(chance, apps))),
         (3, lambda: ("rule", chance.choice(long), chance.choice(_RULES))),
         (1, lambda: ("crash", 0, {"app": chance.choice(apps)})),
         (6, lambda: ("refuse", chance.choice(short + long), _refusal(chance))),
@@ -287,6 +298,10 @@ def draw(chance: random.Random, cluster: Cluster, apps: list[str], *, minutes: f
     made = [maker() for _, maker in chance.choices(makers, weights, k=chance.randint(6, 16))]
     times = sorted(chance.uniform(0, 60 * minutes) for _ in made)
     return [Act(round(at), what, lasts, details) for at, (what, lasts, details) in zip(times, made, strict=True)]
+
+
+def _rollout(chance: random.Random, apps: list[str]) -> dict[str, Any]:
+    return {"app": chance.choice(apps), "version": chance.getrandbits(20), "broken": chance.random() < 0.3}
 
 
 def _refusal(chance: random.Random) -> dict[str, Any]:
