@@ -90,6 +90,8 @@ class Watch:
             pod = picture.objects["pods"].get((blocker["namespace"], blocker["pod"]))
             if pod is None or node_of(pod) != name(drain):
                 yield f"names a blocker that is not on the node: {blocker}"
+            elif drain["status"].get("phase") == "Restoring" and uid(pod) not in picture.let_go:
+                yield f"names a blocker that holds no restore: {blocker}"
             elif not self._blocks(picture, pod, blocker["class"], drain):
                 yield f"names a blocker {blocker['class']} that is none: {blocker}"
 

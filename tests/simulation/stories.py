@@ -14,7 +14,7 @@ import structlog
 from cluster import workloads
 from invariants.endings import amiss, shape
 from invariants.judges import Judge
-from invariants.objects import Json, name
+from invariants.objects import Json, annotations, name
 from invariants.pictures import CONTROL_PLANE, Picture
 from invariants.records import Change
 from invariants.waits import silence
@@ -236,8 +236,10 @@ async def _stand(cluster: Cluster, before: dict[str, Json], settles: float, foun
 
     def settled() -> bool:
         drain = cluster.server.find("nodedrains", node)
-        phase = (drain.get("status") or {}).get("phase") if drain else ""
-        return bool(drain) and phase in ("Drained", "Blocked", "Waiting") and not list(silence(drain or {}))
+        if drain is None:  # the policy may cancel it, which stands on the node
+            return "rescheduler.dev/cancelled" in annotations(cluster.server.find("nodes", node) or {"metadata": {}})
+        phase = (drain.get("status") or {}).get("phase")
+        return phase in ("Drained", "Blocked", "Waiting") and not list(silence(drain))
 
     if not await _until(settled, _STANDS, found):
         return [] if found() else [f"a request stands, and still: {cluster.server.find('nodedrains', node)}"]

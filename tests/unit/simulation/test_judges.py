@@ -62,8 +62,8 @@ class Record:
         self._objects[place] = after
         self.judge.change(Change(1, self.at, place, before, after, Call(user, verb, place)))
 
-    def drain(self, progressing: Json = GENERIC, *blockers: Json) -> None:
-        status = {"phase": "Draining", "startedAt": "2026-01-05T10:00:00Z", "conditions": [progressing]}
+    def drain(self, progressing: Json = GENERIC, *blockers: Json, phase: str = "Draining") -> None:
+        status = {"phase": phase, "startedAt": "2026-01-05T10:00:00Z", "conditions": [progressing]}
         spec = {"requests": [{"reason": "Manual"}]}
         self.put("nodedrains", "n1", {"spec": spec, "status": {**status, "blockers": list(blockers)}})
 
@@ -147,6 +147,15 @@ def test_a_blocker_that_is_none_is_found(class_: str) -> None:
     record.drain(GENERIC, blocker(class_))
     record.wait(200)
     assert f"names a blocker {class_} that is none" in record.broken
+
+
+def test_a_blocker_of_a_pod_that_was_never_released_holds_no_restore() -> None:
+    record = Record()
+    record.pod("web-1")
+    budget(record, 0)
+    record.drain(GENERIC, blocker("BudgetExhausted"), phase="Restoring")
+    record.wait(200)
+    assert "names a blocker that holds no restore" in record.broken
 
 
 def test_a_blocker_that_is_one_is_not() -> None:
