@@ -78,6 +78,15 @@ def nothing_of_others_is_touched(picture: Picture, change: Change) -> Said:
             yield f"changes {'.'.join(path)}"
 
 
+def _others(node: Json) -> list[Json]:
+    """Conditions that are not the operator's."""
+    return [c for c in node["status"]["conditions"] if c["type"] not in _CONDITIONS]
+
+
+def _taint(taint: Json) -> tuple[str, str, str]:
+    return taint["key"], taint.get("value", ""), taint["effect"]
+
+
 def _hands_over(picture: Picture, before: Json, after: Json) -> bool:
     """Whether a pod goes from its ReplicaSet to the Deployment of that, or back, and is never without a controller."""
     old, new = (raw["metadata"].get("ownerReferences") or [] for raw in (before, after))
@@ -90,15 +99,6 @@ def _hands_over(picture: Picture, before: Json, after: Json) -> bool:
     found = next((rs for rs in picture.all("replicasets") if uid(rs) == below.get("uid")), None)
     same = found is not None and controller(found).get("uid") == above.get("uid")
     return same and (below["kind"], above["kind"]) == ("ReplicaSet", "Deployment")
-
-
-def _others(node: Json) -> list[Json]:
-    """Conditions that are not the operator's."""
-    return [c for c in node["status"]["conditions"] if c["type"] not in _CONDITIONS]
-
-
-def _taint(taint: Json) -> tuple[str, str, str]:
-    return taint["key"], taint.get("value", ""), taint["effect"]
 
 
 def no_other_pod_is_written(picture: Picture, change: Change) -> Said:

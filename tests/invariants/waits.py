@@ -1,5 +1,6 @@
 """Invariants of time that passes: no drain waits in silence, and what it says that it waits for is so."""
 
+import re
 from collections.abc import Callable, Iterator
 
 from invariants.objects import (
@@ -23,8 +24,11 @@ from rescheduler.api.policies import Mode, Suspend
 
 QUIET = 75.0
 """A minute in which nothing is in flight and nothing is written, and a little for the status to say so."""
-_GENERIC = {"", "Draining", "Restoring"}
-"""Reasons of `Progressing=True` that name no cause."""
+_NAMELESS = re.compile(
+    r"|pods are being moved|the node is being put back as it was|no pod is on its way: \d+ wait for their turn"
+)
+"""Messages of `Progressing=True` that name no cause."""
+_POD = re.compile(r"[\w-]+/[\w.-]+")
 _EVERY = 5.0
 Said = Iterator[str]
 
@@ -86,6 +90,10 @@ class Watch:
         reason = progressing.get("reason", "") if progressing.get("status") == "False" else ""
         if (check := _REASONS.get(reason)) and not check(picture, drain):
             yield f"names {reason}, which is not so: {progressing.get('message')}"
+        if reason:
+            return  # what is held is not tried: its blockers are those of before
+        if (drain.get("status") or {}).get("phase") == "Restoring":
+            yield from _untrue_names(picture, drain, progressing.get("message", ""))
         for blocker in (drain.get("status") or {}).get("blockers") or ():
             pod = picture.objects["pods"].get((blocker["namespace"], blocker["pod"]))
             if pod is None or node_of(pod) != name(drain):
@@ -118,6 +126,14 @@ class Watch:
         return True
 
 
+def _untrue_names(picture: Picture, drain: Json, message: str) -> Said:
+    """Pods that are said to hold a restore and were never released."""
+    named = (picture.objects["pods"].get(tuple(word.split("/"))) for word in _POD.findall(message))  # type: ignore[arg-type]
+    there = [pod for pod in named if pod and node_of(pod) == name(drain)]
+    if there and not any(uid(pod) in picture.let_go for pod in there):
+        yield f"names pods that hold no restore: {message}"
+
+
 def in_flight(picture: Picture, drain: Json) -> bool:
     """Whether a pod of the node is on its way: it ends, or was released not long ago."""
     node = picture.node(name(drain))
@@ -141,7 +157,7 @@ def silence(drain: Json) -> Said:
         named = progressing.get("reason") and progressing.get("message")
     else:
         attached = condition(drain, "Drained").get("reason") == "VolumesAttached"
-        named = attached or status.get("blockers") or progressing.get("reason", "") not in _GENERIC
+        named = attached or status.get("blockers") or not _NAMELESS.fullmatch(progressing.get("message", ""))
     if not named:
         yield f"waits in silence: phase {status.get('phase')}, {progressing}"
     for blocker in status.get("blockers") or ():

@@ -119,7 +119,7 @@ def on_node(chance: random.Random) -> dict[str, str]:
 
 def taint(chance: random.Random) -> Json:
     """A taint of nobody in particular."""
-    keys = ("odd", "example.com/odd", f"{_GROUP}/odd", f"{_GROUP}/pool", "x" * 60)
+    keys = ("odd", "example.com/odd", f"{_GROUP}/odd", "x" * 60)
     found = {"key": chance.choice(keys), "effect": chance.choice(("PreferNoSchedule", "NoSchedule"))}
     found |= {"value": chance.choice(("", "true", "-"))} if chance.random() < 0.5 else {}
     return found | ({"timeAdded": chance.choice(_STAMPS)} if chance.random() < 0.5 else {})
