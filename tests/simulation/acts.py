@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from invariants.objects import Json, labels, name, set_condition, stamp, uid
+from invariants.objects import Json, controller, deleting, labels, name, node_of, set_condition, stamp, uid
 from simulation import hostile, neighbours
 from simulation.admission import CODES, TARGETS, Refuses
 from simulation.clusters import SPACE, Cluster
@@ -188,6 +188,23 @@ async def roll(c: Cluster, lasts: float, app: str, *, version: int, broken: bool
     c.edit("deployments", app, lambda raw: [given(raw).pop(word, None) for word in (VERSION, BROKEN)], SPACE)
 
 
+async def press(c: Cluster, lasts: float, node: str) -> None:
+    """The kubelet ends pods for want of memory: they stay as Failed until somebody clears them away."""
+    owned = [p for p in c.server.all("pods", SPACE) if controller(p).get("kind") in ("ReplicaSet", "Deployment")]
+    ended = [p for p in owned if node_of(p) == node and not deleting(p)]
+
+    def fail(raw: Json) -> None:
+        raw["status"] |= {"phase": "Failed", "reason": "Evicted"}
+        set_condition(raw, "Ready", "False", "PodFailed", c.now())
+
+    for pod in ended:
+        c.machines[node].running.pop(uid(pod), None)
+        c.server.edit("pods", pod, fail, user="kubelet")
+    await asyncio.sleep(lasts)
+    for pod in ended:
+        c.server.remove("pods", pod, grace=0, user="human")
+
+
 async def rule(c: Cluster, lasts: float, **spec: str) -> None:
     """The policy is in another mode, or suspended, for a while."""
     c.edit("reschedulepolicies", "default", lambda raw: raw["spec"].update(spec))
@@ -236,7 +253,7 @@ ACTS: dict[str, Callable[..., Awaitable[None]]] = {
     each.__name__: each
     for each in (
         *(fail, cut, ill, flap, fence, misjudge, away, unplug, kill, stop, maintain, cancel, by_hand, uncordon, cordon),
-        *(own, scale, roll, rule, crash, slow, refuse, reap, scribble),
+        *(own, scale, roll, press, rule, crash, slow, refuse, reap, scribble),
     )
 }
 
@@ -287,6 +304,7 @@ def draw(chance: random.Random, cluster: Cluster, apps: list[str], *, minutes: f
         (1, lambda: ("own", chance.choice(long), {"node": node()})),
         (2, lambda: ("scale", chance.choice(long), {"app": chance.choice(apps), "replicas": chance.randint(0, 5)})),
         (3, lambda: ("roll", chance.choice(long), _rollout(chance, apps))),
+        (2, lambda: ("press", chance.choice(short + long), {"node": node()})),
         (3, lambda: ("rule", chance.choice(long), chance.choice(_RULES))),
         (1, lambda: ("crash", 0, {"app": chance.choice(apps)})),
         (6, lambda: ("refuse", chance.choice(short + long), _refusal(chance))),

@@ -64,17 +64,14 @@ def value(chance: random.Random, depth: int = 3) -> Any:
     return chance.choice(simple)
 
 
-def move(chance: random.Random, cluster: Cluster) -> str:
-    """A record of a move that nobody made: true to the letter, off by one value, or nonsense."""
-    server = cluster.server
-    above = chance.choice(server.all("deployments") or [{"metadata": {"name": "d", "uid": "u"}}])
-    below = chance.choice(server.all("replicasets") or [{"metadata": {"name": "r", "uid": "v"}}])
+def move(chance: random.Random, above: Json, below: Json, now: str) -> str:
+    """A record of a move that nobody made, of these two owners: true to the letter, off by one value, or nonsense."""
     found: Json = {
         "cause": chance.choice(("NodeDrain/n1", "NodeDrain/n2", "NamespacePool/x", "", 7)),
         "hash": chance.choice(("web1", "!", "", 5)),
         "cost": chance.choice((None, "0", "x", 5, {})),
         "ready": chance.choice((0, 1, 3, -5, 10**20, "x", "1e999", None, [])),
-        "since": chance.choice((*_TIMES, cluster.now().isoformat())),
+        "since": chance.choice((*_TIMES, now)),
         "attempt": chance.choice((1, 0, -1, 2**63, "x", None)),
         "deployment": name(above),
         "deploymentUID": chance.choice((uid(above), "", "u", 5)),
@@ -82,7 +79,7 @@ def move(chance: random.Random, cluster: Cluster) -> str:
         "replicaSetUID": chance.choice((uid(below), "", "v", None)),
     }
     if chance.random() < 0.5:  # as one of ours
-        found |= {"cause": "NodeDrain/n1", "hash": "web1", "cost": None, "ready": 1, "since": cluster.now().isoformat()}
+        found |= {"cause": "NodeDrain/n1", "hash": "web1", "cost": None, "ready": 1, "since": now}
         found |= {"attempt": 1, "deploymentUID": uid(above), "replicaSetUID": uid(below)}
     return chance.choice((json.dumps(found), json.dumps(found).replace('"1e999"', "1e999"), text(chance)))
 
@@ -96,10 +93,10 @@ def condition(chance: random.Random) -> Json:
     return found | ({"reason": "x", "message": text(chance)[:1000]} if chance.random() < 0.5 else {})
 
 
-def on_pod(chance: random.Random, cluster: Cluster) -> dict[str, str]:
-    """Annotations of ours on a pod."""
+def on_pod(chance: random.Random, above: list[Json], below: list[Json], now: str) -> dict[str, str]:
+    """Annotations of ours on a pod; `above`, `below`: Deployments and ReplicaSets, one of which it may name."""
     found = {
-        MOVE: move(chance, cluster),
+        MOVE: move(chance, chance.choice(above), chance.choice(below), now),
         f"{_GROUP}/do-not-disrupt": chance.choice((*_DURATIONS, text(chance))),
         f"{_GROUP}/replacement": chance.choice(("never", "REQUIRED", "Sometimes", text(chance))),
         "controller.kubernetes.io/pod-deletion-cost": chance.choice(("-2147483648", "0", "2147483647")),
@@ -155,7 +152,9 @@ def scribble_on_pods(chance: random.Random, cluster: Cluster) -> Callable[[], No
 
 
 def _scribble(chance: random.Random, cluster: Cluster, pod: Json) -> Callable[[], None]:
-    words, entry = on_pod(chance, cluster), condition(chance)
+    server = cluster.server
+    words = on_pod(chance, server.all("deployments"), server.all("replicasets"), cluster.now().isoformat())
+    entry = condition(chance)
     before = {key: annotations(pod).get(key) for key in words}
 
     def write(raw: Json) -> None:
