@@ -205,6 +205,14 @@ async def press(c: Cluster, lasts: float, node: str) -> None:
         c.server.remove("pods", pod, grace=0, user="human")
 
 
+async def pose(c: Cluster, lasts: float, app: str, *, seed: int) -> None:
+    """A tenant makes a pod that poses as one that was handed to a Deployment; its record, if any, names another."""
+    posed = hostile.impostor(random.Random(seed), c, app)
+    if posed:
+        await asyncio.sleep(lasts)
+        c.server.remove("pods", posed, user="human")
+
+
 async def rule(c: Cluster, lasts: float, **spec: str) -> None:
     """The policy is in another mode, or suspended, for a while."""
     c.edit("reschedulepolicies", "default", lambda raw: raw["spec"].update(spec))
@@ -253,7 +261,7 @@ ACTS: dict[str, Callable[..., Awaitable[None]]] = {
     each.__name__: each
     for each in (
         *(fail, cut, ill, flap, fence, misjudge, away, unplug, kill, stop, maintain, cancel, by_hand, uncordon, cordon),
-        *(own, scale, roll, press, rule, crash, slow, refuse, reap, scribble),
+        *(own, scale, roll, press, pose, rule, crash, slow, refuse, reap, scribble),
     )
 }
 
@@ -305,6 +313,7 @@ def draw(chance: random.Random, cluster: Cluster, apps: list[str], *, minutes: f
         (2, lambda: ("scale", chance.choice(long), {"app": chance.choice(apps), "replicas": chance.randint(0, 5)})),
         (3, lambda: ("roll", chance.choice(long), _rollout(chance, apps))),
         (2, lambda: ("press", chance.choice(short + long), {"node": node()})),
+        (1, lambda: ("pose", chance.choice(long), {"app": chance.choice(apps), "seed": chance.getrandbits(30)})),
         (3, lambda: ("rule", chance.choice(long), chance.choice(_RULES))),
         (1, lambda: ("crash", 0, {"app": chance.choice(apps)})),
         (6, lambda: ("refuse", chance.choice(short + long), _refusal(chance))),

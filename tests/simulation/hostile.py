@@ -11,6 +11,7 @@ from typing import Any
 from cluster import workloads
 from invariants.objects import HASH, MOVE, RELEASED, Json, annotations, labels, name, uid
 from simulation.clusters import SPACE, Cluster
+from simulation.controllers import reference
 
 _GROUP = "rescheduler.dev"
 _TIMES = (
@@ -137,6 +138,19 @@ def objects(chance: random.Random) -> list[Json]:
         forged,
     ]
     return [each for each in every if chance.random() < 0.4]
+
+
+def impostor(chance: random.Random, cluster: Cluster, app: str) -> Json | None:
+    """A bare pod whose controller is a Deployment that never made it."""
+    above = cluster.server.find("deployments", app, SPACE)
+    if above is None:
+        return None
+    made = workloads.bare_pod(f"impostor-{chance.getrandbits(20)}", SPACE)
+    other = {"metadata": {"name": app, "uid": "another"}}
+    record = move(chance, other, other, cluster.now().isoformat())
+    made["metadata"] |= {"labels": {"app": app}, "ownerReferences": [reference("Deployment", above)]}
+    made["metadata"]["annotations"] = {MOVE: record} if chance.random() < 0.7 else {}
+    return cluster.server.make("pods", made, user="human")
 
 
 def scribble_on_pods(chance: random.Random, cluster: Cluster) -> Callable[[], None]:
