@@ -286,11 +286,11 @@ class Server:
             judge.change(change)
 
 
-_FIELDS = ("spec.nodeName", "status.phase")
+_FIELDS = ("spec.nodeName", "status.phase", "metadata.name")
 
 
 def _filter(query: Mapping[str, Any]) -> Callable[[Json], bool]:
-    """Of a list or watch: node and phase as field selector, `key=value,…` as label selector, and no other."""
+    """Of a list or watch: node, phase and name as field selector, `key=value,…` as label selector, and no other."""
     field_selector, label_selector = query.get("fieldSelector", ""), query.get("labelSelector", "")
     fields = [part.partition("=") for part in field_selector.split(",") if part]
     if any(word in label_selector for word in ("!", "(")) or any(
