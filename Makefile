@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all their own set-up: they need Python 3.11+, Go and make.
+# `make demo` and `make test` do all their own set-up: they need Python 3.11+, Go, make and openssl.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,9 +11,11 @@ demo: $(VENV)/ready
 	@$(RUN) -m cluster.demo $(if $(KEEP),--keep)
 
 # In the order of collection: the files with few and long tests come first, and small ones fill what is left. Tests on
-# a control plane mostly wait: two processes for each of two cores.
+# a control plane mostly wait: two processes for each of two cores. At last: which rights of the chart did no test use?
 test: $(VENV)/ready binaries
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+	rm -rf build/rights
+	RIGHTS_USED=$(CURDIR)/build/rights $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+	$(RUN) -m cluster.rights build/rights
 
 test-crash: $(VENV)/ready binaries
 	CRASH_AT_EVERY_WRITE=1 $(BIN)/pytest tests/e2e/test_crash.py

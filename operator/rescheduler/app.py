@@ -131,9 +131,9 @@ class App:
             lost=lambda reason, error: log.warning("event.lost", reason=reason, error=error),
         )
         announcer = Announcer(self.recorder, self.metrics)
-        budgets = Budgets(self.client, self._wake)
+        budgets = Budgets(self.client, self._wake, self.clock.monotonic)
         evictions = Evictions(self.client, self.clock, budgets, self.metrics)
-        owners = Owners(self.client, budgets, self._wake)
+        owners = Owners(self.client, self._wake)
         replacements = Replacements(
             self.client,
             self.clock,
@@ -165,9 +165,7 @@ class App:
         plans = Plans(self.client, self.store, self.clock, self._pools_of_namespaces, self._wake, may_stay=True)
         moving = node_shifts.Tools(self.client, self.store, self.clock, replace(movers, plans=plans), surroundings)
         single = Shifts(moving, {pool_moves.SOURCE, rebalance_moves.SOURCE})
-        self.pools = PoolKeeping(
-            moving, single, PoolAnnouncer(self.recorder), self.metrics, namespace=options.namespace
-        )
+        self.pools = PoolKeeping(moving, single, PoolAnnouncer(self.recorder), self.metrics)
         rebalancer = self._rebalancer(single)
         self.engine = Engine(self.store, tools, queue, reconciler, self.pools, rebalancer)
         self.stop = asyncio.Event()

@@ -20,13 +20,18 @@ from typing import IO, Any
 
 import yaml
 
-from cluster import binaries, processes
+from cluster import binaries, processes, rights
 from cluster.clients import ControlPlaneError
 from cluster.machines import MAIN, Machines
 from cluster.waiting import until
 
 _OPEN_LIMITS = {"kube-api-qps": "5000", "kube-api-burst": "10000"}
 _TRIES = 3  # to find free ports
+_OURS: list[dict[str, Any]] = [
+    {"level": "Metadata", "omitStages": ["RequestReceived"], "users": list(rights.ACCOUNTS)},
+    {"level": "None"},
+]
+"""Rules of the audit policy where nobody asks for an audit: what our own accounts do, for `rights`."""
 
 
 def _starting() -> Path:
@@ -93,7 +98,7 @@ class ControlPlane(Machines):
                 plane._watch_over()
             with _starting().open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                plane._create_on_free_ports(arguments, _audited(bodies_of) if audit else [])
+                plane._create_on_free_ports(arguments, _audited(bodies_of) if audit else _OURS)
             plane._rack(MAIN)
         except BaseException:
             plane.stop()
@@ -131,13 +136,10 @@ class ControlPlane(Machines):
         for program in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
             command += [f"--{program}-binary", str(binaries.path(program))]
         command += ["--kwok-controller-binary", str(binaries.path("kwok"))]
-        if audited:
-            policy = self.workdir / "audit-policy.yaml"
-            policy.write_text(
-                yaml.safe_dump({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": list(audited)})
-            )
-            command += ["--kube-audit-policy", str(policy)]
-            self.audit_log = self.workdir / "clusters" / self.name / "logs" / "audit.log"
+        policy = self.workdir / "audit-policy.yaml"
+        policy.write_text(yaml.safe_dump({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": list(audited)}))
+        command += ["--kube-audit-policy", str(policy)]
+        self.audit_log = self.workdir / "clusters" / self.name / "logs" / "audit.log"
         try:
             self._kwokctl(*command)
         except subprocess.TimeoutExpired as error:
@@ -184,6 +186,8 @@ class ControlPlane(Machines):
             process.wait()
         self._racks.clear()
         self._again.clear()
+        if self.audit_log:
+            rights.keep(self.name, self.audit_log)
         shutil.rmtree(self.workdir, ignore_errors=True)
         if self._guard and self._guard.stdin:
             self._guard.stdin.close()

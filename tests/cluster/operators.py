@@ -1,10 +1,13 @@
 """The operator as a process under the chart's identity: for tests, the demo and the benchmark."""
 
+import json
 import os
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,10 +19,13 @@ from cluster.clients import ControlPlaneError
 from cluster.controlplane import ControlPlane
 from cluster.processes import free_port
 from cluster.waiting import until
+from rescheduler.api import names
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "manifests" / "chart"
 NAMESPACE = "rescheduler-system"
+_BINDING = "ValidatingAdmissionPolicyBinding"
+_RECORDS = ("rescheduler-pod-records.rescheduler.dev", "rescheduler-node-records.rescheduler.dev")
 _NOT_FOR_SIMULATION = ("Deployment", "PodDisruptionBudget", "Service", "ReschedulePolicy")
 
 
@@ -33,6 +39,29 @@ def install(plane: ControlPlane) -> Path:
     documents: list[Any] = list(yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()))
     plane.apply(*(document for document in documents if document["kind"] not in _NOT_FOR_SIMULATION))
     return plane.identity_kubeconfig(NAMESPACE, "rescheduler")
+
+
+@contextmanager
+def unguarded(plane: ControlPlane) -> Iterator[None]:
+    """Let everybody write the operator's records for a while: it must not rely on the policies that guard them."""
+    documents: list[Any] = list(yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()))
+    bindings = [d for d in documents if d["kind"] == _BINDING and d["metadata"]["name"] in _RECORDS]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe", "annotations": {names.MOVE: "x"}}}
+    pod |= {"spec": {"containers": [{"name": "c", "image": "simulated"}]}}
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "probe", "annotations": {names.CANCELLED: "x"}}}
+    probes = json.dumps({"apiVersion": "v1", "kind": "List", "items": [pod, node]})
+
+    def refused() -> int:
+        said = plane.kubectl("create", "--dry-run=server", "-f", "-", input=probes, check=False)
+        return said.count("only Rescheduler writes")
+
+    plane.kubectl("delete", _BINDING.lower(), *_RECORDS)
+    until(lambda: not refused(), "the policies to be out of force")
+    try:
+        yield
+    finally:
+        plane.apply(*bindings)
+        until(lambda: refused() == 2, "the policies to be in force again")
 
 
 def helm(*arguments: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -112,3 +112,8 @@ def _object(api_version: str, kind: str, name: str, namespace: str, spec: Object
         "metadata": {"name": name, "namespace": namespace},
         "spec": spec,
     }
+
+
+def is_released(pod: Mapping[str, Any]) -> bool:
+    """Whether the Deployment of a pod is its controller, in place of its ReplicaSet."""
+    return any(o["kind"] == "Deployment" and o.get("controller") for o in pod["metadata"].get("ownerReferences") or ())

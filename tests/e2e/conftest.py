@@ -28,8 +28,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[ControlPlane]:
-    quick = {"kube-controller-manager": {"horizontal-pod-autoscaler-sync-period": "2s"}}
-    with ControlPlane.start(audit=True, extra_args=quick) as plane:
+    flags = {"kube-controller-manager": {"horizontal-pod-autoscaler-sync-period": "2s"}}
+    # OpenShift's API server asks for the right to delete an object before its owners are changed.
+    flags["kube-apiserver"] = {"enable-admission-plugins": "OwnerReferencesPermissionEnforcement"}
+    with ControlPlane.start(audit=True, extra_args=flags) as plane:
         yield plane
 
 
@@ -120,9 +122,8 @@ class Site:
         return {b["class"] for b in drain.get("status", {}).get("blockers", [])}
 
     def released(self) -> list[dict[str, Any]]:
-        """Pods that their ReplicaSet was made to let go of."""
-        pods = self.observer.pods(self.name)
-        return [p for p in pods if p["metadata"]["labels"].get("pod-template-hash") == "rescheduler-released"]
+        """Pods whose controller is their Deployment."""
+        return [pod for pod in self.observer.pods(self.name) if workloads.is_released(pod)]
 
     def calls(self, resource: str = "pods", *, names: Collection[str] = ()) -> list[dict[str, Any]]:
         """The operator's requests on a resource, as audited: those in this namespace, or on these objects."""

@@ -15,7 +15,7 @@ from e2e.conftest import Site
 from rescheduler.api.drains import BlockerClass
 from rescheduler.core import budgets, pods
 from rescheduler.core.answers import Answer, Outcome, judge
-from rescheduler.kube.client import ApiError, Client
+from rescheduler.kube.client import STRATEGIC_PATCH, ApiError, Client
 
 NEVER = {"annotations": {"cluster/never-ready": "true"}}
 
@@ -30,7 +30,7 @@ async def client(identity: Path) -> AsyncIterator[Client]:
     await found.close()
 
 
-async def ask(client: Client, namespace: str, pod: str, uid: str) -> Answer:
+async def ask(client: Client, namespace: str, pod: str, uid: str, budget: budgets.Budget | None = None) -> Answer:
     """The judged answer to a dry run of an eviction."""
     options = {"preconditions": {"uid": uid}, "dryRun": ["All"]}
     meta = {"name": pod, "namespace": namespace}
@@ -38,7 +38,7 @@ async def ask(client: Client, namespace: str, pod: str, uid: str) -> Answer:
     try:
         await client.create(f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction?dryRun=All", body, timeout=40)
     except ApiError as error:
-        return judge(error.refusal, None)
+        return judge(error.refusal, budget)
     return Answer(Outcome.ACCEPTED)
 
 
@@ -140,3 +140,49 @@ async def test_what_the_disruption_controller_has_not_seen_and_what_is_being_del
         site.plane.kubectl("delete", "namespace", site.name, "--wait=false")
         ends = await ask(client, site.name, name, uid)
         assert (ends.outcome, ends.cause) == (Outcome.REFUSED, BlockerClass.NAMESPACE_TERMINATING)
+
+
+async def test_a_budget_that_cannot_be_synced_is_quoted_and_not_said_to_be_behind(site: Site, client: Client) -> None:
+    """Its pod has a controller of a kind without scale; the server says "still being processed" for ever."""
+    (node,) = site.nodes(1)
+    site.plane.kubectl("create", "configmap", "vm", "-n", site.name)
+    owner = site.plane.get("configmap", "vm", "-n", site.name)["metadata"]
+    pod = workloads.bare_pod("vm", site.name, nodeName=node)
+    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "vm", "uid": owner["uid"], "controller": True}
+    pod["metadata"]["ownerReferences"] = [reference]
+    site.plane.apply(pod, workloads.budget("vm", site.name, maxUnavailable=1))
+
+    def failed() -> budgets.Budget | None:
+        found = budgets.budget(site.plane.get("pdb", "vm", "-n", site.name))
+        running = [p for p in site.observer.pods(site.name) if p["status"]["phase"] == "Running"]
+        return found if found.sync_failed and running else None
+
+    budget = until(failed, "the sync to fail")
+    (raw,) = site.observer.pods(site.name)
+    answer = await ask(client, site.name, "vm", raw["metadata"]["uid"], budget)
+    assert (answer.outcome, answer.cause) == (Outcome.REFUSED, BlockerClass.BUDGET_MISCONFIGURED)
+    assert "does not implement the scale subresource" in answer.message
+    assert "use an integer minAvailable" in answer.hint
+    assert foreseen(site, site.name, raw) is False
+
+
+async def test_the_operator_may_write_nothing_in_a_pods_status_but_the_mark_of_a_disruption(
+    site: Site, client: Client
+) -> None:
+    (node,) = site.nodes(1)
+    site.plane.apply(workloads.bare_pod("one", site.name, nodeName=node))
+    until(lambda: [p for p in site.observer.pods(site.name) if p["status"]["phase"] == "Running"], "the pod to run")
+    path = f"/api/v1/namespaces/{site.name}/pods/one/status?dryRun=All"
+    await client.patch(
+        path, {"status": {"conditions": [{"type": "DisruptionTarget", "status": "True"}]}}, kind=STRATEGIC_PATCH
+    )
+    for patch, refused in (
+        ({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}, "set no pod condition"),
+        ({"status": {"conditions": [{"type": "Ready", "$patch": "delete"}]}}, "set no pod condition"),
+        ({"status": {"phase": "Failed"}}, "nothing of a pod's status"),
+        ({"status": {"podIP": "1.2.3.4"}}, "nothing of a pod's status"),
+        ({"metadata": {"labels": {"x": "y"}}}, "nothing of a pod's metadata"),
+        ({"metadata": {"annotations": {"x": "y"}}}, "nothing of a pod's metadata"),
+    ):
+        with pytest.raises(ApiError, match=refused):
+            await client.patch(path, patch, kind=STRATEGIC_PATCH)

@@ -1,10 +1,11 @@
-"""The chart and the plain manifest on a real API server, and what the operator's identity may not write."""
+"""The chart and the plain manifest on a real API server, which limits the priority classes of the system as GKE's does."""
 
-import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from cluster import ControlPlane
 from cluster.operators import CHART, NAMESPACE, ROOT, helm
@@ -12,47 +13,29 @@ from cluster.waiting import until
 
 
 @pytest.fixture(scope="module")
-def plane() -> Iterator[ControlPlane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """With the chart installed by helm."""
-    with ControlPlane.start() as made:
+    flags = {"kube-apiserver": {"admission-control-config-file": str(_limits(tmp_path_factory.mktemp("limits")))}}
+    with ControlPlane.start(extra_args=flags) as made:
         made.add_nodes(1)
         result = helm(
             "install", "rescheduler", str(CHART), "-n", NAMESPACE, "--create-namespace", kubeconfig=made.kubeconfig
         )
         assert result.returncode == 0, result.stderr
-        # kubectl reads the subresource before it patches it; the operator does not, and has no right to.
-        made.kubectl("create", "clusterrole", "reader", "--verb=get", "--resource=nodes/status")
-        made.kubectl(
-            "create",
-            "clusterrolebinding",
-            "reader",
-            "--clusterrole=reader",
-            f"--serviceaccount={NAMESPACE}:rescheduler",
-        )
-        until(lambda: _in_force(made), "the policies on the operator's writes to be in force")
         yield made
 
 
-def _in_force(plane: ControlPlane) -> bool:
-    """A new admission policy binds only once every API server has read it; until then all is let through."""
-    identity = plane.identity_kubeconfig(NAMESPACE, "rescheduler")
-    for extra in ((), ("--subresource=status",)):
-        patch = json.dumps({"metadata": {"annotations": {"probe": "x"}}})
-        said = plane.kubectl(
-            "patch",
-            "node",
-            "n1",
-            "--type=merge",
-            "-p",
-            patch,
-            "--dry-run=server",
-            *extra,
-            kubeconfig=identity,
-            check=False,
-        )
-        if "Rescheduler may change" not in said:
-            return False
-    return True
+def _limits(folder: Path) -> Path:
+    """Configuration of the API server: pods of the system's classes only in namespaces with a quota for them."""
+    classes = {"scopeName": "PriorityClass", "operator": "In"}
+    classes |= {"values": ["system-node-critical", "system-cluster-critical"]}
+    group = "apiserver.config.k8s.io/v1"
+    quota = {"apiVersion": group, "kind": "ResourceQuotaConfiguration"}
+    quota |= {"limitedResources": [{"resource": "pods", "matchScopes": [classes]}]}
+    plugins = [{"name": "ResourceQuota", "configuration": quota}]
+    file = folder / "admission.yaml"
+    file.write_text(yaml.safe_dump({"apiVersion": group, "kind": "AdmissionConfiguration", "plugins": plugins}))
+    return file
 
 
 def test_the_chart_lints() -> None:
@@ -64,6 +47,18 @@ def test_unknown_values_are_refused() -> None:
     result = helm("template", str(CHART), "--set", "replica=3")
     assert result.returncode != 0
     assert "replica" in result.stderr
+
+
+def test_the_quota_is_for_the_priority_class_that_the_pods_have() -> None:
+    def classes(value: str) -> list[Any]:
+        text = helm("template", "rescheduler", str(CHART), "--set", f"priorityClassName={value}").stdout
+        documents = {d["kind"]: d["spec"] for d in yaml.safe_load_all(text) if d and "spec" in d}
+        quota = documents.get("ResourceQuota", {"scopeSelector": {"matchExpressions": [{"values": []}]}})
+        pods = [documents[kind]["template"]["spec"]["priorityClassName"] for kind in ("Deployment", "Job")]
+        return [quota["scopeSelector"]["matchExpressions"][0]["values"], pods]
+
+    assert classes("mine") == [["mine"], ["mine", "mine"]]
+    assert classes("") == [[], ["", ""]]
 
 
 def test_helm_install_gives_all_that_is_needed(plane: ControlPlane) -> None:
@@ -87,6 +82,29 @@ def test_helm_install_gives_all_that_is_needed(plane: ControlPlane) -> None:
         assert not admission["status"]["typeChecking"].get("expressionWarnings"), admission["metadata"]["name"]
 
 
+def test_the_operators_pods_start_where_their_priority_class_is_limited(plane: ControlPlane) -> None:
+    """As on GKE: elsewhere no pod may have the class. The cleanup's pod is seen in the last test."""
+
+    def running() -> bool:
+        pods = plane.get("pods", "-n", NAMESPACE)["items"]
+        return [p["spec"]["priorityClassName"] for p in pods] == ["system-cluster-critical"] * 2
+
+    until(running, "the operator's pods")
+    critical = '{"spec":{"priorityClassName":"system-cluster-critical"}}'
+    until(lambda: plane.kubectl("get", "sa", "default", check=False).startswith("NAME"), "the default account")
+    said = plane.kubectl("run", "other", "--image=simulated", f"--overrides={critical}", check=False)
+    assert "insufficient quota to match these scopes" in said
+
+
+def test_a_second_installation_is_refused_and_told_of_the_first(plane: ControlPlane) -> None:
+    """Two would have the same nodes and pods to write on, and policies that refuse each other's writes."""
+    more = ("--create-namespace", "--set", "defaultPolicy.enabled=false")
+    result = helm("install", "other", str(CHART), "-n", "other", *more, kubeconfig=plane.kubeconfig)
+    assert result.returncode != 0
+    assert 'ClusterRole "rescheduler"' in result.stderr
+    assert f'current value is "{NAMESPACE}"' in result.stderr
+
+
 def test_a_users_edit_of_the_default_policy_survives_an_upgrade(plane: ControlPlane) -> None:
     plane.kubectl("patch", "rsp", "default", "--type=merge", "-p", '{"spec":{"maintenance":{"maxConcurrent":3}}}')
     result = helm("upgrade", "rescheduler", str(CHART), "-n", NAMESPACE, kubeconfig=plane.kubeconfig)
@@ -103,48 +121,6 @@ def test_the_operators_pods_meet_pod_security_restricted(plane: ControlPlane) ->
 def test_the_plain_manifest_is_accepted(plane: ControlPlane) -> None:
     said = plane.kubectl("apply", "--dry-run=server", "-f", str(ROOT / "manifests" / "install.yaml"), check=False)
     assert "error" not in said.lower()
-
-
-@pytest.mark.parametrize(
-    ("patch", "refused"),
-    [
-        ({"spec": {"unschedulable": True}}, None),
-        ({"spec": {"unschedulable": None}}, None),
-        ({"metadata": {"annotations": {"cluster-autoscaler.kubernetes.io/scale-down-disabled": "true"}}}, None),
-        ({"metadata": {"labels": {"x": "y"}}}, "change no label"),
-        ({"metadata": {"labels": {"kubernetes.io/os": None}}}, "change no label"),
-        ({"metadata": {"annotations": {"x": "y"}}}, "change no annotation"),
-        ({"metadata": {"annotations": {"rescheduler.dev/maintenance": "y"}}}, "change no annotation"),
-        ({"metadata": {"finalizers": ["a.b/c"]}}, "neither finalizers nor owners"),
-        ({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}}, "add no taint"),
-        ({"spec": {"providerID": "x"}}, "nothing of a node's spec"),
-    ],
-)
-def test_what_the_operator_may_write_on_a_node(plane: ControlPlane, patch: object, refused: str | None) -> None:
-    identity = plane.identity_kubeconfig(NAMESPACE, "rescheduler")
-    arguments = ["patch", "node", "n1", "--type=merge", "-p", json.dumps(patch)]
-    said = plane.kubectl(*arguments, kubeconfig=identity, check=False)
-    assert (refused in said) if refused else ("patched" in said), said
-
-
-@pytest.mark.parametrize(
-    ("patch", "refused"),
-    [
-        ({"status": {"conditions": [{"type": "Drained", "status": "True"}]}}, None),
-        ({"status": {"conditions": [{"type": "Drained", "$patch": "delete"}]}}, None),
-        ({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}, "set no node condition"),
-        ({"status": {"conditions": [{"type": "Ready", "$patch": "delete"}]}}, "set no node condition"),
-        ({"status": {"capacity": {"cpu": "1"}}}, "nothing of a node's status"),
-        ({"metadata": {"labels": {"x": "y"}}}, "nothing of a node's metadata"),
-        ({"metadata": {"annotations": {"x": "y"}}}, "nothing of a node's metadata"),
-        ({"metadata": {"finalizers": ["a.b/c"]}}, "nothing of a node's metadata"),
-    ],
-)
-def test_what_the_operator_may_write_in_a_nodes_status(plane: ControlPlane, patch: object, refused: str | None) -> None:
-    identity = plane.identity_kubeconfig(NAMESPACE, "rescheduler")
-    arguments = ["patch", "node", "n1", "--subresource=status", "-p", json.dumps(patch)]
-    said = plane.kubectl(*arguments, kubeconfig=identity, check=False)
-    assert (refused in said) if refused else ("patched" in said), said
 
 
 def test_uninstalling_runs_the_cleanup_and_leaves_nothing_but_the_crds(plane: ControlPlane) -> None:

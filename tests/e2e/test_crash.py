@@ -23,7 +23,6 @@ from cluster.operators import NAMESPACE, Operator, install
 from cluster.proxy import Proxy
 from cluster.waiting import until
 
-RELEASED = "rescheduler-released"
 SPACE = "crash"
 EVERY = bool(os.environ.get("CRASH_AT_EVERY_WRITE"))
 _MOST = 200  # writes of a drain, annotation to Drained: some 40, more on a slow machine
@@ -109,10 +108,7 @@ def evicted(lines: list[str]) -> Counter[str]:
 def released(observer: Observer) -> list[dict[str, Any]]:
     pods = observer.pods(SPACE)
     return [
-        p
-        for p in pods
-        if p["metadata"].get("labels", {}).get("pod-template-hash") == RELEASED
-        or "rescheduler.dev/move" in p["metadata"].get("annotations", {})
+        p for p in pods if workloads.is_released(p) or "rescheduler.dev/move" in p["metadata"].get("annotations", {})
     ]
 
 

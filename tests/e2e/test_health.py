@@ -66,19 +66,48 @@ def detector(site: Site, node: str, status: str) -> None:
 
 
 def test_nodes_that_others_hold_are_left_to_them(site: Site) -> None:
-    taken, leased = site.nodes(2)
-    site.policy(maintenance={"maxConcurrent": 2})
+    taken, leased, made = site.nodes(3)
+    site.policy(maintenance={"maxConcurrent": 3})
     site.plane.kubectl("taint", "node", taken, "karpenter.sh/disrupted:NoSchedule")
-    site.plane.apply(workloads.namespace("medik8s-leases"), lease(leased, 3600))
-    for node in (taken, leased):
+    site.plane.apply(workloads.namespace("medik8s-leases"), lease(leased, 3600), machines())
+    site.plane.kubectl("wait", "--for=condition=Established", "crd", MACHINES, "--timeout=60s")
+    site.plane.apply(machine(made, site.name))
+    origin = (f"cluster.x-k8s.io/machine={made}", f"cluster.x-k8s.io/cluster-namespace={site.name}")
+    site.plane.kubectl("annotate", "node", made, *origin)
+    for node in (taken, leased, made):
         site.annotate(node)
-    for node in (taken, leased):
+    for node in (taken, leased, made):
         until(lambda name=node: site.observer.progressing(name) == "OwnedElsewhere", f"{node} to be left")
         assert "unschedulable" not in site.observer.node(node)["spec"]
     site.plane.apply(lease(leased, 1))
     site.plane.kubectl("taint", "node", taken, "karpenter.sh/disrupted-")
-    for node in (taken, leased):
+    site.plane.kubectl("delete", "crd", MACHINES)
+    for node in (taken, leased, made):
         site.phase(node, "Drained")
+
+
+MACHINES = "machines.cluster.x-k8s.io"
+
+
+def machines() -> dict[str, Any]:
+    """Cluster API's kind, as far as it matters here."""
+    plural, _, group = MACHINES.partition(".")
+    version = {"name": "v1beta1", "served": True, "storage": True}
+    version["schema"] = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    spec = {
+        "group": group,
+        "scope": "Namespaced",
+        "names": {"plural": plural, "kind": "Machine"},
+        "versions": [version],
+    }
+    kind = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
+    return {**kind, "metadata": {"name": MACHINES}, "spec": spec}
+
+
+def machine(name: str, namespace: str) -> dict[str, Any]:
+    """One that is about to be deleted."""
+    meta = {"name": name, "namespace": namespace, "annotations": {"cluster.x-k8s.io/delete-machine": ""}}
+    return {"apiVersion": "cluster.x-k8s.io/v1beta1", "kind": "Machine", "metadata": meta}
 
 
 def lease(node: str, seconds: int) -> dict[str, Any]:

@@ -1,8 +1,12 @@
 """Pools on the control plane: what the operator labels, taints, counts and moves."""
 
+import json
+
 from cluster import workloads
+from cluster.identities import Identity
+from cluster.operators import NAMESPACE
 from cluster.waiting import until
-from e2e.conftest import Pooled
+from e2e.conftest import OPERATOR, Pooled
 
 
 def test_a_pool_marks_what_it_has_says_so_and_leaves_nothing_behind(pooled: Pooled) -> None:
@@ -209,3 +213,45 @@ def test_three_exclusive_pools_speak_for_all_at_admission(pooled: Pooled) -> Non
     assert speaking
     pooled.site.plane.kubectl("delete", "nsp", *speaking)
     until(lambda: looked_at() == {*names} - speaking, "the others to speak", seconds=60)
+
+
+def test_a_refused_write_of_a_pool_is_sent_again_from_what_is_there_now(pooled: Pooled) -> None:
+    """The server says `Invalid` to a label, and to a status: what is known of the object may be old, so it is read again."""
+    space, plane = pooled.site.name, pooled.site.plane
+    plane.apply(*refusing(space, pooled.name))
+    with Identity.of_account(plane, NAMESPACE, "rescheduler") as operator:
+        relabel = {"metadata": {"labels": {"rescheduler.dev/pool": "probe"}}}
+        until(lambda: "not now" in operator.patch(f"/api/v1/namespaces/{space}", relabel), "the policy to be in force")
+    name = pooled.pool()
+
+    def read_again() -> bool:
+        calls = pooled.site.calls("namespaces", names=[space]) + pooled.site.calls("namespacepools", names=[name])
+        return {call["objectRef"]["resource"] for call in calls if call["verb"] == "get"} == {
+            "namespaces",
+            "namespacepools",
+        }
+
+    until(read_again, "the namespace and the pool to be read")
+    assert pooled.label() is None
+    plane.kubectl("delete", "validatingadmissionpolicybinding", space)
+    until(lambda: pooled.label() == name, "the namespace to be labelled")
+    pooled.says("Ready", "False", "NoNodes")
+    plane.kubectl("delete", "validatingadmissionpolicy", space)
+
+
+def refusing(space: str, pool: str) -> list[dict[str, object]]:
+    """A policy of somebody else against the operator's writes on this namespace, and on the status of this pool."""
+    group, meta = "admissionregistration.k8s.io/v1", {"name": space}
+    spaces = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["namespaces"], "operations": ["UPDATE"]}
+    pools = {"apiGroups": ["rescheduler.dev"], "apiVersions": ["v1alpha1"], "resources": ["namespacepools/status"]}
+    ours = f"request.userInfo.username == {json.dumps(OPERATOR)} && request.name in {json.dumps([space, pool])}"
+    spec = {
+        "matchConstraints": {"resourceRules": [spaces, {**pools, "operations": ["UPDATE"]}]},
+        "matchConditions": [{"name": "ours", "expression": ours}],
+        "validations": [{"expression": "false", "message": "not now", "reason": "Invalid"}],
+    }
+    bound = {"policyName": space, "validationActions": ["Deny"]}
+    return [
+        {"apiVersion": group, "kind": "ValidatingAdmissionPolicy", "metadata": meta, "spec": spec},
+        {"apiVersion": group, "kind": "ValidatingAdmissionPolicyBinding", "metadata": meta, "spec": bound},
+    ]

@@ -409,12 +409,10 @@ def test_selectors_that_admission_would_defeat_are_refused(cluster: Cluster) -> 
 
 
 def test_running_pods_get_no_further_by_updates_and_all_other_updates_pass(cluster: Cluster, tenant: Path) -> None:
-    """Among these what the operator itself writes on a pod that it releases."""
     held = {"schedulingGates": [{"name": "test/held"}]}
     old = pod("old", "red", **held)
     old["metadata"]["finalizers"] = ["test/held"]
     cluster.make(old, pod("plain", "out", **held))
-    operator = cluster.plane.identity_kubeconfig(NAMESPACE, "rescheduler")
 
     def tolerate(name: str, space: str, *more: Object) -> str:
         having = cluster.plane.get("pod", name, "-n", space)["spec"]["tolerations"]
@@ -439,8 +437,6 @@ def test_running_pods_get_no_further_by_updates_and_all_other_updates_pass(clust
     for name, space, value in (("old", "red", "blue"), ("plain", "out", "red")):
         assert "is set by admission" in label(name, space, value, "--subresource=status")
 
-    release = {"metadata": {"labels": {names.HASH: names.RELEASED}, "annotations": {names.MOVE: "{}"}}}
-    assert "patched" in cluster.patch("pod", "old", release, "-n", "red", kubeconfig=operator)
     cluster.kubectl("patch", "pod", "old", "-n", "red", "--subresource=ephemeralcontainers", "-p", _debugger())
     cluster.plane.kubectl("label", "namespace", "red", f"{names.POOL}=blue", "--overwrite")
     until(lambda: "patched" in label("old", "red", "blue"), "the namespace's new pool to be known")

@@ -8,6 +8,7 @@ _ALLOWED = {
     "nodes": {"patch"},
     "nodes/status": {"patch"},
     "pods": {"patch", "delete"},
+    "pods/status": {"patch"},
     "pods/eviction": {"evict"},
     "nodedrains": {"create", "patch", "delete"},
     "nodedrains/status": {"patch"},

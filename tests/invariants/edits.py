@@ -26,7 +26,7 @@ from invariants.records import Change
 
 _GROUP = "rescheduler.dev"
 _TAINTS = ((SHUNS, "PreferNoSchedule"), (OUT_OF_SERVICE, "NoSchedule"))
-_CONDITIONS = ("DrainInProgress", "Drained", "MaintenanceInProgress")
+_CONDITIONS = {"nodes": ("DrainInProgress", "Drained", "MaintenanceInProgress"), "pods": ("DisruptionTarget",)}
 _WORDS = {
     "pods": {MOVE, "controller.kubernetes.io/pod-deletion-cost", *((HASH,) if BY_HASH else ())},
     "nodes": {
@@ -71,16 +71,16 @@ def nothing_of_others_is_touched(picture: Picture, change: Change) -> Said:
                 old, new = ({_taint(t) for t in raw["spec"].get("taints") or ()} for raw in (before, after))
                 ours = all((key, effect) in _TAINTS and not value for key, value, effect in old ^ new)
             case ("status", "conditions"):
-                ours = _others(before) == _others(after)
+                ours = _others(resource, before) == _others(resource, after)
             case _:
                 ours = False
         if not ours:
             yield f"changes {'.'.join(path)}"
 
 
-def _others(node: Json) -> list[Json]:
+def _others(resource: str, raw: Json) -> list[Json]:
     """Conditions that are not the operator's."""
-    return [c for c in node["status"]["conditions"] if c["type"] not in _CONDITIONS]
+    return [c for c in raw["status"].get("conditions") or () if c["type"] not in _CONDITIONS[resource]]
 
 
 def _taint(taint: Json) -> tuple[str, str, str]:

@@ -59,6 +59,7 @@ class SimulatedClient(Client):
         params: Mapping[str, str | int] | None = None,
         body: Any = None,
         content_type: str = "",
+        accept: str = "",
         timeout: float = 30.0,
     ) -> Json:
         await self._travel()

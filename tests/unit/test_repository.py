@@ -2,12 +2,13 @@
 
 import ast
 import operator
+import re
 from pathlib import Path
 
 import yaml
 
 from rescheduler.api.crds import manifests
-from rescheduler.kube.preflight import RIGHTS, admission_rights
+from rescheduler.kube.preflight import RIGHTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,8 +35,7 @@ def test_the_cluster_role_grants_what_is_called_and_no_more() -> None:
         for verb in rule["verbs"]
         for name in rule.get("resourceNames", [""])
     }
-    rights = (*RIGHTS, *admission_rights("rescheduler-system"))
-    assert granted == {(right.group, right.resource, right.verb, right.name) for right in rights}
+    assert granted == {(right.group, right.resource, right.verb, right.name) for right in RIGHTS}
 
 
 def test_the_install_manifest_begins_with_its_namespace_and_has_neither_hooks_nor_crds() -> None:
@@ -88,6 +88,17 @@ def test_kopf_watches_and_does_nothing_else() -> None:
         if isinstance(decorator, ast.Call) and ast.unparse(decorator.func).startswith("kopf.")
     }
     assert used == {"kopf.on.event", "kopf.on.login", "kopf.on.startup", "kopf.on.cleanup"}
+
+
+def test_every_test_that_the_docs_name_is_there() -> None:
+    named = [
+        (page.name, *found)
+        for page in (ROOT / "docs").glob("*.md")
+        for found in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text())
+    ]
+    assert named
+    for page, file, test in named:
+        assert f"def {test}" in (ROOT / file).read_text(), f"{page} names {file}::{test}"
 
 
 def test_requirements_are_locked_with_hashes_and_name_no_index() -> None:

@@ -10,9 +10,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
-{{- /* Cluster-wide names carry the namespace where it is not the usual one. */}}
+{{- /* Cluster-wide names: one installation a cluster, for two would refuse each other's writes. */}}
 {{- define "rescheduler.name" -}}
-{{ if eq .Release.Namespace "rescheduler-system" }}rescheduler{{ else }}rescheduler-{{ .Release.Namespace }}{{ end }}
+rescheduler
 {{- end }}
 
 {{- /* Who acts for the operator: itself, and the hook before an uninstall. */}}

@@ -81,7 +81,7 @@ class NamespacePoolStatus(Model):
     blockers: tuple[PoolBlocker, ...] = Field(default=(), max_length=50, description="Pods that cannot be moved.")
     conditions: tuple[Condition, ...] = Field(
         default=(),
-        description="Ready, Conflict, Enforced, TaintHeldBack, SurvivesNodeLoss.",
+        description="Ready, Conflict, Enforced, TaintHeldBack, SurvivesNodeLoss, NodeLabelsTrusted.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
 

@@ -10,14 +10,13 @@ from rescheduler.api import API_VERSION, names
 from rescheduler.api.drains import DrainOverrides, NodeDrain
 from rescheduler.api.policies import Drain, Policy
 from rescheduler.cli.readings import Reader, ReadError
-from rescheduler.core import budgets, facts, namings, pods, volumes, workloads
+from rescheduler.core import budgets, facts, pods, volumes, workloads
 from rescheduler.core.asks import Asks
 from rescheduler.core.boards import Ground
 from rescheduler.core.budgets import Budget
 from rescheduler.core.censuses import Census
 from rescheduler.core.facts import Node
 from rescheduler.core.floors import Floor
-from rescheduler.core.namings import Naming
 from rescheduler.core.outlooks import World
 from rescheduler.core.pods import Pod
 from rescheduler.core.policies import Winners
@@ -88,7 +87,6 @@ def world(reader: Reader, live: Settings, planned: Collection[str] | None) -> Wo
         _of(reader, "deployments", behind, workloads.deployment),
         around,
         _daemon_sets(reader, tenants.values()),
-        _namings(reader) if any(behind) else {},
     )
 
 
@@ -119,20 +117,6 @@ def _daemon_sets(reader: Reader, tenants: Iterable[Iterable[Pod]]) -> Mapping[st
         if raw["metadata"]["namespace"] in known:
             known[raw["metadata"]["namespace"]].add(raw["metadata"]["uid"])
     return {space: frozenset(uids) for space, uids in known.items()}
-
-
-def _namings(reader: Reader) -> Mapping[str, list[Naming]]:
-    """What selects pods by their hash, by namespace."""
-    found: dict[str, list[Naming]] = defaultdict(list)
-    kinds = (
-        ("v1", "services", namings.naming("Service", "selector")),
-        ("networking.k8s.io/v1", "networkpolicies", namings.naming("NetworkPolicy", "podSelector")),
-    )
-    for group, resource, project in kinds:
-        for raw in reader.each(group, resource):
-            if (each := project(raw)).selector:
-                found[raw["metadata"]["namespace"]].append(each)
-    return found
 
 
 def _pools(reader: Reader, labels: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

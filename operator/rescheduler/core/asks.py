@@ -95,8 +95,6 @@ class Asks:
         """What the pod's replacement will ask."""
         meta, spec = raw["metadata"], raw["spec"]
         labels = shared_labels(meta)
-        if labels.get(names.HASH) == names.RELEASED:
-            labels.pop(names.HASH)
         parts = [spec.get(name) for name in _PARTS]
         boxes = [
             (c.get("resources"), c.get("restartPolicy"), [p for p in c.get("ports") or () if "hostPort" in p])

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from rescheduler.api.selectors import LabelSelector
 from rescheduler.core.pods import Pod
+
+_MOST_WORDS = 500  # characters of a condition's message that are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,9 @@ class Budget:
         selector: None selects nothing.
         rule: what the spec says, "minAvailable 3"; empty where nothing.
         allowed: disruptionsAllowed; `healthy`, `needed`, `expected`: pod counts of its status.
+        disrupted: pods that were evicted and are not replaced yet, as far as the status knows.
         observed: the status speaks of the spec as it is.
+        sync_failed: why the disruption controller cannot compute it, in its words; empty if it can.
     """
 
     namespace: str
@@ -32,12 +36,15 @@ class Budget:
     healthy: int = 0
     needed: int = 0
     expected: int = 0
+    disrupted: int = 0
     observed: bool = True
+    sync_failed: str = ""
 
     @property
     def misconfigured(self) -> bool:
-        """Observed, every expected pod healthy, and still none allowed: it never will (DESIGN 2)."""
-        return self.observed and self.allowed == 0 and self.expected > 0 and self.healthy >= self.expected
+        """Observed, every expected pod healthy, none on its way out, and still none allowed: it never will."""
+        whole = self.expected > 0 and self.healthy >= self.expected and not self.disrupted
+        return self.observed and self.allowed <= 0 and whole
 
     @property
     def remedy(self) -> str:
@@ -48,11 +55,22 @@ class Budget:
         more = "" if value == "100%" else ", or add replicas"
         return f"lower {self.rule or 'minAvailable'} of PodDisruptionBudget {self.name}{more}"
 
+    def spends(self, pod: Pod) -> bool:
+        """Whether an eviction of the pod takes one of those allowed, by the server's own rules (eviction.go)."""
+        free = not pod.ready and (self.always_allow or self.healthy >= self.needed > 0)
+        return pod.counts_in_budgets and not free
+
     def would_allow(self, pod: Pod) -> bool:
         """Whether an eviction sent now should pass, by the server's own rules (eviction.go)."""
-        if self.allowed > 0 or pod.phase in ("Pending", "Succeeded", "Failed"):
-            return True
-        return not pod.ready and (self.always_allow or self.healthy >= self.needed > 0)
+        return not self.spends(pod) or (self.observed and self.allowed > 0)
+
+    def spent(self) -> "Budget":
+        """Return the budget as it is after one more eviction."""
+        return replace(self, allowed=max(0, self.allowed - 1), disrupted=self.disrupted + 1)
+
+    def exhausted(self) -> "Budget":
+        """Return the budget as it is if others have taken all that it allowed."""
+        return replace(self, allowed=0, disrupted=self.disrupted + 1)
 
 
 @lru_cache(maxsize=10_000)
@@ -77,8 +95,19 @@ def budget(raw: Mapping[str, Any]) -> Budget:
         healthy=status.get("currentHealthy", 0),
         needed=status.get("desiredHealthy", 0),
         expected=status.get("expectedPods", 0),
+        disrupted=len(status.get("disruptedPods") or ()),
         observed=status.get("observedGeneration", 0) >= meta.get("generation", 0),
+        sync_failed=_sync_failed(status),
     )
+
+
+def _sync_failed(status: Mapping[str, Any]) -> str:
+    """Return the controller's words; a sync that fails leaves `observedGeneration` as it was."""
+    for condition in status.get("conditions") or ():
+        failed = condition.get("reason") == "SyncFailed" and condition.get("status") == "False"
+        if condition.get("type") == "DisruptionAllowed" and failed:
+            return str(condition.get("message") or "no words")[:_MOST_WORDS]
+    return ""
 
 
 def covering(pod: Pod, budgets: Iterable[Budget]) -> tuple[Budget, ...]:

@@ -15,6 +15,9 @@ from rescheduler.core.demands import held
 from rescheduler.core.pods import FINISHED
 from rescheduler.core.quantities import PODS
 
+_ANONYMOUS = ("ReplicaSet", "Deployment")
+"""Controllers whose pods have no identity: a Deployment is the controller of its released pods."""
+
 
 @dataclass(frozen=True, eq=False)
 class Presence:
@@ -59,8 +62,8 @@ class Census:
         places: how many pods of each presence are on which node.
         residents: pods of the nodes that are planned for, by node.
         waiting: pods without a node, by what they ask.
-        under_way: uids of the controllers, but for ReplicaSets, of pods that are Terminating or have no node: where those
-            will be is not known yet.
+        under_way: uids of the controllers, but for ReplicaSets and Deployments, of pods that are Terminating or have no
+            node: where those will be is not known yet.
     """
 
     def __init__(self, asks: Asks, planned: Collection[str] = ()) -> None:
@@ -79,7 +82,7 @@ class Census:
         if (raw.get("status") or {}).get("phase") in FINISHED:
             return
         node, owner = spec.get("nodeName"), _owner(raw)
-        if owner and owner["kind"] != "ReplicaSet" and (not node or "deletionTimestamp" in raw["metadata"]):
+        if owner and owner["kind"] not in _ANONYMOUS and (not node or "deletionTimestamp" in raw["metadata"]):
             self.under_way.add(owner["uid"])
         if not node:
             if not spec.get("schedulingGates") and "deletionTimestamp" not in raw["metadata"]:

@@ -17,6 +17,13 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     VALIDATING: ("pool-namespaces", "pool-nodes", "pool-pods", "pool-labels", "pool-tolerations", "pool-strangers"),
 }
 """What the chart installs, by resource; each has a binding of its own name."""
+WANTED: tuple[tuple[str, str], ...] = tuple(
+    (kind, f"rescheduler-{name}.rescheduler.dev")
+    for resource, names in NAMES.items()
+    for name in names
+    for kind in (resource, BINDINGS[resource])
+)
+"""Resource and name of each policy and binding that the chart installs for pools."""
 SETTLE = timedelta(seconds=10)
 """A new policy binds only once every API server has read it."""
 
@@ -43,17 +50,6 @@ class Enforcement:
     def settled(self, now: datetime) -> bool:
         """They have been, for so long that every API server does it."""
         return self.holds and self.since is not None and now - self.since >= SETTLE
-
-
-def wanted(namespace: str) -> list[tuple[str, str]]:
-    """Resource and name of everything that the chart, installed in this namespace, brings for pools."""
-    prefix = "rescheduler" if namespace == "rescheduler-system" else f"rescheduler-{namespace}"
-    return [
-        (kind, f"{prefix}-{name}.rescheduler.dev")
-        for resource, names in NAMES.items()
-        for name in names
-        for kind in (resource, BINDINGS[resource])
-    ]
 
 
 def judge(served: Collection[str], policies: Mapping[tuple[str, str], Mapping[str, Any] | None]) -> Enforcement:

@@ -1,11 +1,13 @@
-"""What a release writes on a pod, and how it is undone.
+"""The record of a move on its pod, and the three patches of a move: release, return, and clearing the record.
 
-The record of a move is on the pod itself: whoever finds the pod, after any crash, knows what it was and how to put
-it back. Patches carry the UID and the resourceVersion: a pod that changed meanwhile is looked at again first.
+A release replaces the controller of the pod: its Deployment instead of its ReplicaSet. The ReplicaSet is one pod short
+and creates another. The pod keeps its labels and always has a controller. The record is an annotation on the pod: after
+any crash it says what the pod was. Other people can write that annotation too, so it counts only if the controller of
+the pod agrees with it. Patches carry the UID and the resourceVersion: a pod that changed meanwhile is looked at again.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,7 +15,14 @@ from typing import Any
 from rescheduler.api import names
 
 HIGHEST_COST = "2147483647"
-"""Deletion cost of a pod given back: its ReplicaSet, with one too many, removes the other."""
+"""Deletion cost of a returned pod: its ReplicaSet, with one pod too many, deletes the other."""
+_LEAST_COST, _MOST_COST = -(2**31), 2**31 - 1
+"""The API server refuses any other deletion cost."""
+_MOST_BYTES = 4096
+"""No record of ours is longer; a longer annotation is not parsed."""
+_MOST_NAME = 300
+_MOST_COUNT = 1_000_000
+_LEAST_YEAR, _MOST_YEAR = 2000, 2200
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +31,13 @@ class Move:
 
     Attributes:
         cause: what moves the pod, such as `NodeDrain/n1`.
-        hash: its `pod-template-hash` before.
-        cost: its `pod-deletion-cost` before; None where it had none.
-        ready: how many Ready pods its owner had when the first of those now released was let go.
+        cost: its `pod-deletion-cost` before; None if it had none.
+        ready: Ready pods of its owner when the first of the pods now released was released.
         since: when it was released.
+        attempt: 1 for the first release of the owner, more after setbacks.
     """
 
     cause: str
-    hash: str
     cost: str | None
     ready: int
     since: datetime
@@ -41,36 +49,46 @@ class Move:
 
     @property
     def of_drain(self) -> bool:
-        """Its node is cordoned: what comes up anew comes up elsewhere."""
+        """Its node is cordoned: a new pod comes up elsewhere."""
         return self.cause.startswith("NodeDrain/")
 
     @classmethod
-    def read(cls, text: str | None) -> "Move | None":
-        """From the annotation; None where it is absent or is none of ours."""
-        if not text:
+    def read(cls, text: object) -> "Move | None":
+        """Parse the annotation; None if it is absent or not one that a release writes."""
+        if not isinstance(text, str) or not 0 < len(text) <= _MOST_BYTES:
             return None
         try:
             found = json.loads(text)
-            return cls(
-                cause=str(found["cause"]),
-                hash=str(found["hash"]),
-                cost=found.get("cost"),
-                ready=int(found["ready"]),
-                since=datetime.fromisoformat(found["since"]),
-                attempt=int(found.get("attempt", 1)),
-                deployment=str(found["deployment"]),
-                deployment_uid=str(found["deploymentUID"]),
-                replica_set=str(found["replicaSet"]),
-                replica_set_uid=str(found["replicaSetUID"]),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, RecursionError):
             return None
+        return cls._of(found) if isinstance(found, dict) else None
+
+    @classmethod
+    def _of(cls, found: Mapping[str, Any]) -> "Move | None":
+        cost = found.get("cost")
+        words = {key: found.get(key) for key in ("cause", "deployment", "deploymentUID", "replicaSet", "replicaSetUID")}
+        ready, attempt, since = found.get("ready"), found.get("attempt", 1), _time(found.get("since"))
+        named = all(isinstance(word, str) and 0 < len(word) <= _MOST_NAME for word in words.values())
+        if not named or not isinstance(ready, int) or not _is_count(ready) or not _is_count(attempt) or since is None:
+            return None
+        if cost is not None and not is_cost(cost):
+            return None
+        return cls(
+            cause=str(words["cause"]),
+            cost=cost,
+            ready=ready,
+            since=since,
+            attempt=int(attempt),
+            deployment=str(words["deployment"]),
+            deployment_uid=str(words["deploymentUID"]),
+            replica_set=str(words["replicaSet"]),
+            replica_set_uid=str(words["replicaSetUID"]),
+        )
 
     def text(self) -> str:
-        """The annotation's value."""
+        """Return the value of the annotation."""
         found: dict[str, Any] = {
             "cause": self.cause,
-            "hash": self.hash,
             "cost": self.cost,
             "ready": self.ready,
             "since": self.since.isoformat(timespec="seconds"),
@@ -83,21 +101,77 @@ class Move:
         return json.dumps({key: value for key, value in found.items() if value is not None})
 
 
-def release_patch(uid: str, version: str, move: Move) -> dict[str, Any]:
-    """Make the ReplicaSet let go of the pod, and say so on it, in one write."""
-    return _patch(uid, version, {names.HASH: names.RELEASED}, {names.MOVE: move.text()})
+def is_cost(value: object) -> bool:
+    """Whether the API server takes this as a `pod-deletion-cost`: the text of a 32-bit integer, in its plain form."""
+    if not isinstance(value, str) or not value.removeprefix("-").isdecimal() or not value.isascii() or len(value) > 11:
+        return False
+    return str(int(value)) == value and _LEAST_COST <= int(value) <= _MOST_COST
 
 
-def give_back_patch(uid: str, version: str, move: Move) -> dict[str, Any]:
-    """Let the ReplicaSet adopt the pod again, and keep it rather than its replacement."""
-    return _patch(uid, version, {names.HASH: move.hash}, {names.DELETION_COST: HIGHEST_COST})
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_COUNT
 
 
-def settle_patch(uid: str, version: str, move: Move) -> dict[str, Any]:
-    """Take off what is left once the ReplicaSet has the pod back."""
-    return _patch(uid, version, {}, {names.MOVE: None, names.DELETION_COST: move.cost})
+def _time(value: object) -> datetime | None:
+    """Return an aware time within some sane centuries; None for anything else."""
+    try:
+        found = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return found if found and found.tzinfo and _LEAST_YEAR <= found.year <= _MOST_YEAR else None
 
 
-def _patch(uid: str, version: str, labels: Mapping[str, str], annotations: Mapping[str, str | None]) -> dict[str, Any]:
+def controller(meta: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the owner reference of a raw object's controller; None if it has none."""
+    return next((o for o in meta.get("ownerReferences") or () if o.get("controller")), None)
+
+
+def record(meta: Mapping[str, Any]) -> tuple[Move | None, bool]:
+    """Return the record of a move on a raw pod, and whether the pod is released.
+
+    The record counts only while the controller of the pod is the Deployment that it names (the pod is released) or the
+    ReplicaSet that it names (the pod was returned). Any other pod got the annotation from somebody else: (None, False).
+    """
+    move = Move.read((meta.get("annotations") or {}).get(names.MOVE))
+    owner = controller(meta) if move else None
+    if move is None or owner is None or not str(owner.get("apiVersion", "")).startswith("apps/"):
+        return None, False
+    who = (owner.get("kind"), owner.get("name"), owner.get("uid"))
+    if who == ("Deployment", move.deployment, move.deployment_uid):
+        return move, True
+    return (move, False) if who == ("ReplicaSet", move.replica_set, move.replica_set_uid) else (None, False)
+
+
+def release_patch(uid: str, version: str, others: Sequence[Mapping[str, Any]], move: Move) -> dict[str, Any]:
+    """Make the Deployment the controller of the pod, and record the move, in one write.
+
+    `others`: the references of the pod to owners that are no controllers; a merge patch replaces the whole list.
+    """
+    owner = _reference("Deployment", move.deployment, move.deployment_uid)
+    return _patch(uid, version, {names.MOVE: move.text()}, [*others, owner])
+
+
+def return_patch(uid: str, version: str, others: Sequence[Mapping[str, Any]], move: Move) -> dict[str, Any]:
+    """Make the ReplicaSet the controller again, and let it keep this pod rather than the replacement."""
+    owner = _reference("ReplicaSet", move.replica_set, move.replica_set_uid)
+    return _patch(uid, version, {names.DELETION_COST: HIGHEST_COST}, [*others, owner])
+
+
+def clear_patch(uid: str, version: str, move: Move) -> dict[str, Any]:
+    """Remove the record, and restore the deletion cost that the pod had."""
+    return _patch(uid, version, {names.MOVE: None, names.DELETION_COST: move.cost})
+
+
+def _reference(kind: str, name: str, uid: str) -> dict[str, Any]:
+    # Without blockOwnerDeletion: that would need a right on the owner's finalizers on some clusters.
+    return {"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": True}
+
+
+def _patch(
+    uid: str,
+    version: str,
+    annotations: Mapping[str, str | None],
+    owners: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     metadata: dict[str, Any] = {"uid": uid, "resourceVersion": version, "annotations": dict(annotations)}
-    return {"metadata": metadata | ({"labels": dict(labels)} if labels else {})}
+    return {"metadata": metadata if owners is None else metadata | {"ownerReferences": [dict(o) for o in owners]}}

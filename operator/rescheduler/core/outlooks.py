@@ -17,7 +17,6 @@ from rescheduler.core.boards import Ground
 from rescheduler.core.budgets import Budget, covering
 from rescheduler.core.facts import UNREACHABLE, Node
 from rescheduler.core.fits import Fit, Forecast, plan
-from rescheduler.core.namings import Naming, named
 from rescheduler.core.pods import Pod
 from rescheduler.core.verdicts import Circumstances, Fate, Verdict, judge, needs_a_place
 from rescheduler.core.volumes import Volumes
@@ -86,7 +85,6 @@ class World:
         draining: nodes that are being drained now, and how: they take no pods, and theirs need a place too.
         replica_sets: by uid; `deployments`: by uid.
         daemon_sets: uids of those that exist, by namespace.
-        namings: what selects pods by their hash, by namespace.
     """
 
     now: datetime
@@ -98,7 +96,6 @@ class World:
     deployments: Mapping[str, Deployment] = field(default_factory=dict)
     volumes: Volumes = field(default_factory=Volumes)
     daemon_sets: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    namings: Mapping[str, Sequence[Naming]] = field(default_factory=dict)
 
 
 Judged = tuple[Pod, Verdict]
@@ -176,18 +173,10 @@ def _budgets(pod: Pod, world: World) -> tuple[Budget, ...]:
 
 def _held(pod: Pod, over: Sequence[Budget]) -> Obstacle | None:
     """What its budgets say to an eviction now."""
-    if pod.finished or not over:
+    refused = answers.foresee(pod, over)
+    if refused is None or refused.cause is None:
         return None
-    if len(over) > 1:
-        names = " and ".join(budget.name for budget in over)
-        hint = "the API server evicts no pod under two budgets: narrow one selector"
-        return Obstacle(pod.key, BlockerClass.SEVERAL_BUDGETS, f"it is under the PodDisruptionBudgets {names}", hint)
-    (budget,) = over
-    if budget.would_allow(pod):
-        return None
-    says = f"PodDisruptionBudget {budget.name} needs {budget.needed} healthy pods and has {budget.healthy}"
-    refused = answers.exhausted(budget, says)
-    return Obstacle(pod.key, refused.cause or BlockerClass.BUDGET_EXHAUSTED, refused.message, refused.hint)
+    return Obstacle(pod.key, refused.cause, refused.message, refused.hint)
 
 
 def _workload(pod: Pod, world: World) -> Workload | None:
@@ -198,9 +187,7 @@ def _workload(pod: Pod, world: World) -> Workload | None:
 
 def _is_replaced_first(pod: Pod, drain: Drain, world: World) -> bool:
     exclusive = world.volumes.exclusive(pod)
-    over = _budgets(pod, world)
-    lost = named(pod, world.namings.get(pod.namespace, ()), over)
-    setting = replacements.Setting(drain, world.now, over, exclusive, lost)
+    setting = replacements.Setting(drain, world.now, _budgets(pod, world), exclusive)
     return not replacements.ineligible(pod, _workload(pod, world), setting)
 
 

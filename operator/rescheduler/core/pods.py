@@ -7,7 +7,7 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.core.facts import parse_time
-from rescheduler.core.moves import Move
+from rescheduler.core.moves import Move, controller, record
 
 CORDON_TAINT = "node.kubernetes.io/unschedulable"
 FINISHED = ("Succeeded", "Failed")
@@ -25,11 +25,16 @@ _DISKS = (
     "vsphereVolume",
 )
 _HOSTNAME = "kubernetes.io/hostname"
+_EVICTION = "EvictionByEvictionAPI"
+"""Reason of the condition DisruptionTarget that the API server sets when it accepts an eviction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The controller of a pod, by its ownerReference; `kind`: with its group, where that is not Kubernetes' own."""
+    """The controller of a pod, by its ownerReference; `kind`: with its group, where that is not Kubernetes' own.
+
+    The owner of a released pod is the ReplicaSet that it was released from, as its record says.
+    """
 
     kind: str
     name: str
@@ -59,7 +64,10 @@ class Pod:
         ready_since: since when `Ready` has the status it has, by the kubelet's clock.
         pinned: it can run on its node alone.
         unschedulable: why the scheduler finds no node for it, in its words; empty where it has one.
-        move: what a release wrote on it; `released`: its ReplicaSet has been made to let go of it.
+        move: the record of its move, while its controller agrees with it; `released`: its controller is the Deployment.
+        foreign_move: it carries the annotation of a move that does not count.
+        evicted: it is Terminating because the Eviction API was asked for it.
+        references: its ownerReferences without the controller's, as the API server holds them.
     """
 
     namespace: str
@@ -88,6 +96,10 @@ class Pod:
     ready_since: datetime | None = None
     created: datetime | None = None
     move: Move | None = None
+    released: bool = False
+    foreign_move: bool = False
+    evicted: bool = False
+    references: tuple[Mapping[str, Any], ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
 
@@ -97,9 +109,9 @@ class Pod:
         return self.labels.get(names.HASH, "")
 
     @property
-    def released(self) -> bool:
-        """Its ReplicaSet was made to let go of it; it runs and serves on."""
-        return self.hash == names.RELEASED
+    def returned(self) -> bool:
+        """Whether its ReplicaSet is its controller again, and the record of the move is still to be cleared."""
+        return self.move is not None and not self.released
 
     @property
     def key(self) -> str:
@@ -115,6 +127,11 @@ class Pod:
     def finished(self) -> bool:
         """Its containers have ended for good: nothing is lost by removing it, and no budget counts it."""
         return self.phase in FINISHED
+
+    @property
+    def counts_in_budgets(self) -> bool:
+        """Whether the API server asks PodDisruptionBudgets before it evicts the pod (eviction.go, canIgnorePDB)."""
+        return not self.finished and self.phase != "Pending" and self.deleting is None
 
     @property
     def tolerates_cordon(self) -> bool:
@@ -135,7 +152,8 @@ def pod(raw: Mapping[str, Any]) -> Pod:
     volumes = spec.get("volumes") or ()
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     ready, scheduled = conditions.get("Ready", {}), conditions.get("PodScheduled", {})
-    move = Move.read(annotations.get(names.MOVE))
+    move, released = record(meta)
+    disrupted = conditions.get("DisruptionTarget", {})
     return Pod(
         namespace=meta["namespace"],
         name=meta["name"],
@@ -145,7 +163,7 @@ def pod(raw: Mapping[str, Any]) -> Pod:
         phase=status.get("phase", ""),
         ready=ready.get("status") == "True",
         ready_since=parse_time(ready.get("lastTransitionTime")),
-        owner=_owner(meta, move if labels.get(names.HASH) == names.RELEASED else None),
+        owner=_owner(meta, move if released else None),
         priority=spec.get("priority") or 0,
         priority_class=spec.get("priorityClassName", ""),
         grace=spec.get("terminationGracePeriodSeconds", 30),
@@ -166,19 +184,24 @@ def pod(raw: Mapping[str, Any]) -> Pod:
             for t in spec.get("tolerations") or ()
         ),
         move=move,
+        released=released,
+        foreign_move=names.MOVE in annotations and move is None,
+        evicted=disrupted.get("status") == "True" and disrupted.get("reason") == _EVICTION,
+        references=tuple(o for o in meta.get("ownerReferences") or () if not o.get("controller")),
         labels=dict(labels),
         annotations={k: v for k, v in annotations.items() if k.startswith(names.GROUP) or k == names.DELETION_COST},
     )
 
 
-def _owner(meta: Mapping[str, Any], move: Move | None) -> Owner | None:
-    """Its controller; a released pod counts as its ReplicaSet's."""
-    owner = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), None)
-    if owner:
-        group = owner.get("apiVersion", "").rpartition("/")[0]
-        kind = owner["kind"] if group in _KUBERNETES_OWN else f"{owner['kind']}.{group}"
-        return Owner(kind, owner["name"], owner["uid"])
-    return Owner("ReplicaSet", move.replica_set, move.replica_set_uid) if move else None
+def _owner(meta: Mapping[str, Any], released: Move | None) -> Owner | None:
+    if released:
+        return Owner("ReplicaSet", released.replica_set, released.replica_set_uid)
+    owner = controller(meta)
+    if owner is None:
+        return None
+    group = owner.get("apiVersion", "").rpartition("/")[0]
+    kind = owner["kind"] if group in _KUBERNETES_OWN else f"{owner['kind']}.{group}"
+    return Owner(kind, owner["name"], owner["uid"])
 
 
 def _pinned(spec: Mapping[str, Any]) -> bool:

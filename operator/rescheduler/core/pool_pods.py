@@ -16,7 +16,7 @@ from rescheduler.api.pools import ExistingPods
 from rescheduler.core.demands import Amounts, held
 from rescheduler.core.facts import parse_time
 from rescheduler.core.memberships import Memberships
-from rescheduler.core.moves import Move
+from rescheduler.core.moves import controller, record
 from rescheduler.core.placement import tolerates
 from rescheduler.core.pods import FINISHED
 from rescheduler.core.pools import taint
@@ -37,7 +37,7 @@ class Misplaced:
         pool: on whose behalf it is to leave: its own pool's, or that of the exclusive pool whose node it is on.
         home: the pool of its namespace; None: it is in none, and any node of no pool will do.
         owner: the uid of its controller, else its own.
-        released: its ReplicaSet was made to let go of it already.
+        released: it is released already.
         asked: its requests; `where`: the parts of its spec that say which nodes will do.
     """
 
@@ -156,8 +156,8 @@ def find(raw: Mapping[str, Any], view: View, finds: Finds) -> None:
     pool = home if home in outside else ground if ground in foreign else None
     if pool not in view.moving or "deletionTimestamp" in meta:
         return
-    # Those let go of are never lost from sight: they would be given back.
-    if view.named[pool] >= MOST_NAMED and not is_released(raw):
+    # Released pods always stay in sight: they would be returned.
+    if view.named[pool] >= MOST_NAMED and not record(meta)[1]:
         return
     if pool == home or not tolerates(raw["spec"].get("tolerations") or (), [taint(pool)]):
         view.named[pool] += 1
@@ -167,8 +167,8 @@ def find(raw: Mapping[str, Any], view: View, finds: Finds) -> None:
 def _misplaced(raw: Mapping[str, Any], pool: str, home: str | None) -> Misplaced:
     meta, spec = raw["metadata"], raw["spec"]
     where = {key: spec[key] for key in ("nodeSelector", "affinity", "tolerations") if spec.get(key)}
-    owner = next((o["uid"] for o in meta.get("ownerReferences") or () if o.get("controller")), meta["uid"])
-    move = Move.read((meta.get("annotations") or {}).get(names.MOVE))
+    move, released = record(meta)
+    owner = (controller(meta) or meta)["uid"]
     return Misplaced(
         namespace=meta["namespace"],
         name=meta["name"],
@@ -178,15 +178,10 @@ def _misplaced(raw: Mapping[str, Any], pool: str, home: str | None) -> Misplaced
         home=home,
         owner=move.replica_set_uid if move else owner,
         created=parse_time(meta.get("creationTimestamp")),
-        released=is_released(raw),
+        released=released,
         asked=held(raw),
         where=where,
     )
-
-
-def is_released(raw: Mapping[str, Any]) -> bool:
-    """Whether its ReplicaSet was made to let go of a raw pod."""
-    return bool((raw["metadata"].get("labels") or {}).get(names.HASH) == names.RELEASED)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from datetime import datetime
 from rescheduler.api.conditions import Condition
 from rescheduler.api.policies import Mode
 from rescheduler.api.pools import NamespacePool, NamespacePoolStatus, PoolBlocker, Resources
-from rescheduler.core import exclusions
+from rescheduler.core import exclusions, node_labels
 from rescheduler.core.demands import Amounts
 from rescheduler.core.enforcements import Enforcement
 from rescheduler.core.facts import Node
@@ -95,6 +95,7 @@ def _conditions(scene: Scene) -> tuple[Condition, ...]:
         "Enforced": _enforced(scene),
         "TaintHeldBack": _held_back(scene),
         "SurvivesNodeLoss": survives(scene),
+        "NodeLabelsTrusted": _trusted(scene),
     }
     known = {c.type: c for c in scene.pool.status.conditions}
     for type_, (state, reason, message) in ours.items():
@@ -168,6 +169,20 @@ def _held_back(scene: Scene) -> Said:
     if scene.tainted < len(scene.nodes):
         return "Unknown", "Looking", "it is being looked at who would lose their last place by the taint"
     return "False", "Tainted", "its nodes keep others off"
+
+
+def _trusted(scene: Scene) -> Said:
+    """Whether a node joins the pool only if somebody beside its own kubelet labels it."""
+    keys = sorted(node_labels.required(scene.pool.spec.node_selector))
+    guarded = [key for key in keys if not node_labels.kubelet_may_set(key)]
+    if guarded:
+        return "True", "Restricted", f"the nodeSelector requires {guarded[0]}, which no kubelet may set on its own Node"
+    named = ", ".join(keys[:_MOST_NAMED]) or "none"
+    message = (
+        f"a kubelet may set every label that the nodeSelector requires ({named}) on its own Node, so whoever takes a node "
+        "over can bring it into the pool, and gets the pool's next pods: require a label under node-restriction.kubernetes.io/"
+    )
+    return "False", "SetByKubelet", message
 
 
 def survives(scene: Scene) -> Said:

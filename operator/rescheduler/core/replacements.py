@@ -1,12 +1,11 @@
-"""Replacement first: the new pod is Ready before the old one goes (DESIGN 4).
+"""Replacement first: the new pod is Ready before the old one goes.
 
-The gate is ours, not the budget's: under `maxUnavailable: 1` the server takes an eviction with no replacement at
-all. Each question is asked anew at every look, from what the cluster says then; only the clock of a release is kept,
-on the pod.
+The gate is ours, not the budget's: under `maxUnavailable: 1` the server accepts an eviction with no replacement at
+all. Each look decides from what the cluster says then; only the record of a release is kept, on the pod.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from math import ceil
@@ -23,22 +22,27 @@ _SHARE = 0.25  # of an owner's replicas are released at once
 _LEAST_PAUSE = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(minutes=30)
 _LAST = "; it is the last Ready pod of its owner"
+_WHO_DELETES = (
+    "find out who deletes pods of this workload, such as a pruner or a cleanup script; or annotate the pod "
+    f"{names.REPLACEMENT}: Never to have it evicted without a replacement"
+)
 _RESOURCES = ("Insufficient ", "Too many pods")
+_RECORD_STAYS = "the record of its move cannot be removed"
 PLANNED = "the plan finds no room for it elsewhere: "
 PENDING = "its replacement is Pending: "
 NO_ROOM_HINT = "add a node or lower requests; or set drain.noRoom: Evict"
 
 
 class Way(StrEnum):
-    """How a pod is moved now."""
+    """How a pod is moved now; the values are labels of a metric."""
 
     PLAIN = "Plain"  # evicted as far as its budget allows
     WAIT = "Wait"  # its turn, or its replacement, has not come
-    RELEASE = "Release"  # its ReplicaSet is made to let go of it, and starts another
+    RELEASE = "Release"  # its Deployment becomes its controller, and its ReplicaSet starts another
     EVICT = "Evict"  # released, and the gate is open
     DELETE = "Delete"  # released, and its ReplicaSet would have deleted it
-    GIVE_BACK = "GiveBack"  # released, and its ReplicaSet gets it back
-    SETTLE = "Settle"  # given back: the last traces come off
+    RETURN = "GiveBack"  # released, and its ReplicaSet becomes its controller again
+    CLEAR = "Settle"  # returned, and the record of the move is removed
     HOLD = "Hold"  # blocked: a blocker says why
 
 
@@ -49,6 +53,7 @@ class Trouble(StrEnum):
     NOT_READY = "NotReady"  # placed or refused, and not Ready: another would not be either
     NO_ROOM = "NoRoom"  # no node has the resources
     CAME_BACK = "CameBack"  # it came up on the very node that the pod was to leave
+    TAKEN = "Taken"  # somebody else removed the released pod before its replacement was Ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +62,15 @@ class Setback:
 
     Attributes:
         until: nothing of the owner is released again before.
-        attempts: in a row that failed for want of room, or came back.
+        attempts: in a row that failed for want of room, came back, or were taken.
+        ready: of TAKEN: Ready pods of the owner before; no other pod of it is released while fewer are Ready.
     """
 
     trouble: Trouble
     message: str
     until: datetime
     attempts: int = 1
+    ready: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,7 @@ class Choice:
         reason: why not replacement first, for log and metric, where the way is PLAIN.
         cause, message, hint: of the blocker, where there is one.
         setback: to be remembered of the owner.
+        why: what a pod waits for that nothing is in flight of: a blocker, once it has lasted.
     """
 
     way: Way
@@ -82,6 +90,16 @@ class Choice:
     message: str = ""
     hint: str = ""
     setback: Setback | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A write on a pod that the server refused: what the blocker says, if the pod has to stay because of it."""
+
+    cause: BlockerClass
+    message: str
+    hint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +109,8 @@ class Setting:
     Attributes:
         budgets: the PodDisruptionBudgets that cover it.
         exclusive: it mounts a claim that one node alone can have.
-        named: what selects pods by `pod-template-hash` here and would lose a released pod; empty where nothing does.
+        left: its labels no longer match its ReplicaSet.
+        unwritable: why the server refuses to change the controller of the pod, or its record; None while it does not.
         setback: of its owner, still standing or not.
         rolling_since: since when a rollout of its owner is under way.
         releasing: pods of its owner that are being released just now.
@@ -104,7 +123,8 @@ class Setting:
     now: datetime
     budgets: Sequence[Budget] = ()
     exclusive: bool = False
-    named: str = ""
+    left: bool = False
+    unwritable: Refused | None = None
     setback: Setback | None = None
     rolling_since: datetime | None = None
     releasing: int = 0
@@ -124,19 +144,37 @@ def wanted(pod: Pod, drain: Drain) -> Replacement:
 def choose(pod: Pod, workload: Workload | None, setting: Setting) -> Choice:
     """How this pod is moved now; `workload` is None where no Deployment stands behind it."""
     found = _choose(pod, workload, setting)
-    return Choice(Way.WAIT) if setting.early and found.way not in (Way.RELEASE, Way.SETTLE) else found
+    return Choice(Way.WAIT) if setting.early and found.way not in (Way.RELEASE, Way.CLEAR) else found
 
 
 def _choose(pod: Pod, workload: Workload | None, setting: Setting) -> Choice:
     if pod.deleting:
         return Choice(Way.WAIT)
-    if pod.move and not pod.released:
-        return _settle(pod, pod.move, workload)
-    if pod.released and pod.move and workload:
-        return _released(pod, workload, setting)
+    if pod.returned and pod.move and not setting.unwritable:
+        return _returned_pod(pod, pod.move, workload)
+    if pod.released and (found := _unaccounted(pod, workload, setting)):
+        return found
+    if pod.released and workload:
+        found = _released(pod, workload, setting)
+        refused = setting.unwritable if found.way is Way.RETURN else None
+        return replace(_held(refused), setback=found.setback) if refused else found
     if reason := ineligible(pod, workload, setting):
         return _plain(reason, setting)
     return _unreleased(pod, workload, setting) if workload else _plain("NoDeployment", setting)
+
+
+def _unaccounted(pod: Pod, workload: Workload | None, setting: Setting) -> Choice | None:
+    """A released pod that no count of Ready pods depends on: it goes as every other pod; None if some do.
+
+    It has ended, or left the selector of its owner, or its owner is gone: garbage collection is about to take it.
+    """
+    if pod.finished:
+        return Choice(Way.EVICT)
+    if setting.left:
+        return _plain("LeftSelector", setting)
+    if workload is None or (workload.deployment is None and _replica_set(pod, workload) is None):
+        return _plain("NoDeployment", setting)
+    return None
 
 
 def _plain(reason: str, setting: Setting) -> Choice:
@@ -147,34 +185,70 @@ def _plain(reason: str, setting: Setting) -> Choice:
     return Choice(Way.PLAIN, reason)
 
 
-def _settle(pod: Pod, move: Move, workload: Workload | None) -> Choice:
-    """Once its ReplicaSet has it again, and none too many: until then the deletion cost alone says which is to go."""
-    found = workload.replica_set(move.replica_set_uid) if workload else None
-    if pod.owner is None:
-        return Choice(Way.WAIT)
-    if workload and found:
+def _returned_pod(pod: Pod, move: Move, workload: Workload | None) -> Choice:
+    """Keep the deletion cost while its ReplicaSet has a pod too many: until then the cost says which is to go."""
+    found = _replica_set(pod, workload) if workload else None
+    if workload and found and not pod.finished:
         coming = any(p.move and p.move.cause == move.cause for p in workload.released)
         if coming or len(workload.own(found)) > found.replicas:
-            return Choice(Way.WAIT)
-    return Choice(Way.SETTLE)
+            surplus = f"returned to ReplicaSet {found.name}, which has not deleted its surplus pod yet"
+            return Choice(Way.WAIT, why=surplus)
+    return Choice(Way.CLEAR)
 
 
-def give_back(pod: Pod, workload: Workload | None, now: datetime) -> Choice:
-    """What becomes of a released pod whose drain may not go on; DELETE and EVICT are for a drain that ends."""
+def give_back(pod: Pod, workload: Workload | None, now: datetime, unwritable: Refused | None = None) -> Choice:
+    """What becomes of a pod with the record of a move whose drain may not go on.
+
+    DELETE and EVICT are for a drain that ends. HOLD: nothing can be done for now, and the blocker says why.
+    """
     if pod.deleting or pod.move is None:
         return Choice(Way.WAIT)
-    if not pod.released:
-        return _settle(pod, pod.move, workload)
-    if workload is None:
-        return Choice(Way.WAIT)
-    if _switched_off(pod, workload):
+    if pod.returned:
+        return _held(unwritable, _RECORD_STAYS) if unwritable else _returned_pod(pod, pod.move, workload)
+    if pod.finished:
+        return Choice(Way.EVICT)
+    rs = _replica_set(pod, workload) if workload else None
+    left = rs is not None and not rs.selects(pod)
+    if workload is None or left or (workload.deployment is None and rs is None):
+        # No ReplicaSet would take it: it stays with its Deployment, and goes when that goes.
+        return _held(unwritable, _RECORD_STAYS) if unwritable else Choice(Way.CLEAR)
+    if is_unwanted(pod, workload):
         return Choice(Way.DELETE)
+    found = workload.deployment
+    min_ready = found.min_ready if found else rs.min_ready if rs else timedelta()
     # A ReplicaSet that a rollout has scaled down would kill the pod at once, whatever its budget says.
     if _superseded(pod, workload):
-        found = workload.deployment
-        ready = found is not None and _gate_is_open(pod, workload, None, found.min_ready, now)
-        return Choice(Way.EVICT if ready else Way.WAIT)
-    return Choice(Way.GIVE_BACK)
+        return Choice(Way.EVICT) if _gate_is_open(pod, workload, None, min_ready, now) else _behind_a_rollout()
+    if unwritable:
+        return Choice(Way.EVICT) if _gate_is_open(pod, workload, rs, min_ready, now) else _held(unwritable)
+    return Choice(Way.RETURN)
+
+
+def _held(refused: Refused, what: str = "it cannot be returned to its ReplicaSet") -> Choice:
+    message = f"{what}: {refused.message}"
+    return Choice(Way.HOLD, cause=refused.cause, message=message, hint=refused.hint)
+
+
+def _replica_set(pod: Pod, workload: Workload) -> ReplicaSet | None:
+    """The ReplicaSet that the pod was released from, if it is still there and belongs to the Deployment of its record."""
+    found = workload.replica_set(pod.move.replica_set_uid) if pod.move else None
+    if found is None or (found.deployment_uid and pod.move and found.deployment_uid != pod.move.deployment_uid):
+        return None
+    return found
+
+
+def taken(pod: Pod, drain: Drain, before: Setback | None, now: datetime) -> Setback | None:
+    """The setback of an owner whose released pod somebody else removed; None if the pod was no released one.
+
+    It bounds what an unknown deleter of released pods can do: to one pod at a time.
+    """
+    if not pod.released or pod.move is None:
+        return None
+    message = f"somebody else removed the released pod {pod.name} before its replacement was Ready"
+    attempts = before.attempts + 1 if before and before.trouble is Trouble.TAKEN else 1
+    ready = max(pod.move.ready, before.ready if before else 0)
+    pause = min(_LEAST_PAUSE * 2 ** min(attempts - 1, 5), max(_pause(drain), _LEAST_PAUSE))
+    return Setback(Trouble.TAKEN, message, now + pause, attempts, ready)
 
 
 def recall(blocker: Blocker, drain: Drain, now: datetime) -> Setback | None:
@@ -203,7 +277,7 @@ def ineligible(pod: Pod, workload: Workload | None, setting: Setting) -> str:
         (pod.pinned, "Pinned"),
         (not pod.ready, "NotReady"),
         (len(setting.budgets) > 1, "SeveralBudgets"),
-        (bool(setting.named), "HashSelected"),
+        (setting.left, "LeftSelector"),
         (mode is Replacement.WHEN_BLOCKED and _has_room(pod, setting.budgets), "NotBlocked"),
     )
     return next((reason for holds, reason in checks if holds), "")
@@ -215,11 +289,15 @@ def _has_room(pod: Pod, budgets: Sequence[Budget]) -> bool:
 
 def _unreleased(pod: Pod, workload: Workload, setting: Setting) -> Choice:
     drain, now, setback = setting.drain, setting.now, setting.setback
+    if setting.unwritable:
+        return _not_released(setting.unwritable, pod, workload, setting)
+    if found := _waits_for_ready(workload, setback):
+        return found
     if setback and now < setback.until:
         return _after(setback, pod, workload, setting)
     if workload.rolling:
         if now < (setting.rolling_since or now) + drain.replacement_timeout:
-            return Choice(Way.WAIT)
+            return Choice(Way.WAIT, why="a rollout of its Deployment is under way")
         until = now + _pause(drain)
         return _after(
             Setback(Trouble.CANNOT_BE_HAD, "a rollout of its Deployment does not end", until), pod, workload, setting
@@ -227,11 +305,54 @@ def _unreleased(pod: Pod, workload: Workload, setting: Setting) -> Choice:
     if setting.crowded and not setting.early:
         return _after(Setback(Trouble.CANNOT_BE_HAD, setting.crowded, now), pod, workload, setting)
     # Without room they are released one at a time: a Pending replacement is what an autoscaler acts on.
-    alone = setting.short or (setback and setback.trouble is Trouble.NO_ROOM)
+    alone = setting.short or (setback and setback.trouble in (Trouble.NO_ROOM, Trouble.TAKEN))
     most = 1 if alone else max(1, ceil(_SHARE * workload.replicas))
-    if not setting.early and len(workload.released) + setting.releasing >= most:
-        return Choice(Way.WAIT)
+    under_way = len(workload.released) + setting.releasing
+    if not setting.early and under_way >= most:
+        return Choice(Way.WAIT, why=f"{under_way} released pods of its owner are replaced first")
     return Choice(Way.RELEASE)
+
+
+def _waits_for_ready(workload: Workload, setback: Setback | None) -> Choice | None:
+    """Nothing more is released while fewer pods of the owner are Ready than when the first one was.
+
+    Whoever deletes released pods then costs one pod, and not the service.
+    """
+    first = min(workload.replicas, ready_before(workload))
+    if workload.serving < first:
+        return Choice(Way.WAIT, why=f"{workload.serving} of {first} pods of its owner are Ready")
+    needed = min(workload.replicas, setback.ready) if setback and setback.trouble is Trouble.TAKEN else 0
+    if setback is None or workload.serving >= needed:
+        return None
+    return Choice(
+        Way.HOLD,
+        cause=BlockerClass.REPLACEMENT_NOT_READY,
+        message=f"{setback.message}; {workload.serving} of {needed} pods of its owner are Ready",
+        hint=_WHO_DELETES,
+        setback=setback,
+    )
+
+
+def ready_before(workload: Workload) -> int:
+    """Ready pods of the owner when the first of its released pods was released; 0 if none is released.
+
+    Each release of a wave takes the number over, so they agree; the highest is the safe one if somebody changed one.
+    """
+    return max((p.move.ready for p in workload.released if p.move), default=0)
+
+
+def _not_released(refused: Refused, pod: Pod, workload: Workload, setting: Setting) -> Choice:
+    """The server refuses the write that releases the pod: it goes plainly, unless it is the last Ready one."""
+    required = wanted(pod, setting.drain) is Replacement.REQUIRED
+    if not required and workload.serving > 1:
+        return _plain("ReleaseRefused", setting)
+    return Choice(
+        Way.HOLD,
+        "ReleaseRefused",
+        refused.cause,
+        f"it cannot be released for a replacement: {refused.message}" + ("" if required else _LAST),
+        refused.hint,
+    )
 
 
 def _after(setback: Setback, pod: Pod, workload: Workload, setting: Setting) -> Choice:
@@ -249,6 +370,14 @@ def _after(setback: Setback, pod: Pod, workload: Workload, setting: Setting) -> 
         )
     if setback.trouble is Trouble.CANNOT_BE_HAD and not required and workload.serving > 1:
         return Choice(Way.PLAIN, "CannotBeHad", setback=setback)
+    if setback.trouble is Trouble.TAKEN:
+        return Choice(
+            Way.HOLD,
+            cause=BlockerClass.REPLACEMENT_NOT_READY,
+            message=setback.message,
+            hint=_WHO_DELETES,
+            setback=setback,
+        )
     last = "" if required or setback.trouble is Trouble.NOT_READY else _LAST
     return Choice(
         Way.HOLD,
@@ -260,54 +389,55 @@ def _after(setback: Setback, pod: Pod, workload: Workload, setting: Setting) -> 
     )
 
 
-def _switched_off(pod: Pod, workload: Workload) -> bool:
-    """Its owner wants no such pod any more: it is deleted, as its ReplicaSet would have done."""
-    found, move = workload.deployment, pod.move
-    rs = workload.replica_set(move.replica_set_uid) if move else None
-    gone = found is None or found.deleting
-    if gone and rs is None:
-        return True
-    if found and not gone and found.replicas == 0:
-        return True
-    if rs is None or _superseded(pod, workload):
+def is_unwanted(pod: Pod, workload: Workload) -> bool:
+    """Its owner wants no such pod any more: it is deleted, as its ReplicaSet would have done.
+
+    Only if the Deployment and the ReplicaSet of its record exist and belong together: a record that somebody else wrote
+    never leads to a delete. The pods of a Deployment that is gone are left to garbage collection.
+    """
+    found, rs = workload.deployment, _replica_set(pod, workload)
+    if found is None or pod.move is None or found.uid != pod.move.deployment_uid or rs is None:
         return False
-    wanted_pods = found.replicas if found and not gone else rs.replicas
-    return sum(p.ready for p in workload.own(rs)) > wanted_pods
+    if found.deleting or rs.deployment_uid != found.uid:
+        return False
+    if found.replicas == 0:
+        return True
+    return not _superseded(pod, workload) and sum(p.ready for p in workload.own(rs)) > found.replicas
 
 
 def _superseded(pod: Pod, workload: Workload) -> bool:
     """A rollout has put another ReplicaSet in the place of the one that the pod came from."""
-    found, move = workload.deployment, pod.move
-    if found is None or found.deleting or move is None:
+    found = workload.deployment
+    if found is None or found.deleting:
         return False
-    rs = workload.replica_set(move.replica_set_uid)
+    rs = _replica_set(pod, workload)
     return rs is None or (workload.current is not None and rs.uid != workload.current.uid)
 
 
 def _released(pod: Pod, workload: Workload, setting: Setting) -> Choice:
     move, now, drain = pod.move, setting.now, setting.drain
-    if move is None or _switched_off(pod, workload):
+    if move is None or is_unwanted(pod, workload):
         return Choice(Way.DELETE)
     superseded = _superseded(pod, workload)
-    rs = None if superseded else workload.replica_set(move.replica_set_uid)
+    rs = None if superseded else _replica_set(pod, workload)
     found = workload.deployment
     min_ready = found.min_ready if found else rs.min_ready if rs else timedelta()
     late = now >= move.since + min_ready + drain.replacement_timeout
     if not move.of_drain and any(p.node == pod.node and _is_new(p, move.since) for p in workload.own(rs)):
-        return _returned(Trouble.CAME_BACK, f"it was put on node {pod.node} again", setting)
+        return _undo(Trouble.CAME_BACK, f"it was put on node {pod.node} again", setting)
     if _gate_is_open(pod, workload, rs, min_ready, now):
         # Open since the first timeout at the latest: what is refused now has been for one more.
         for_long = now >= move.since + min_ready + 2 * drain.replacement_timeout
         if for_long and not superseded and (refused := _refused(pod, setting)):
-            return _returned(Trouble.NOT_READY, refused, setting)
+            return _undo(Trouble.NOT_READY, refused, setting)
         return Choice(Way.EVICT)
     if superseded:
         return _behind_a_rollout() if late else Choice(Way.WAIT)
     if rs and rs.refused:
         trouble = Trouble.CANNOT_BE_HAD if "exceeded quota" in rs.refused else Trouble.NOT_READY
-        return _returned(trouble, rs.refused, setting)
+        return _undo(trouble, rs.refused, setting)
     if late:
-        return _returned(*_diagnosis(workload, rs, move.since), setting)
+        return _undo(*_diagnosis(workload, rs, move.since), setting)
     return Choice(Way.WAIT, message=next((p.unschedulable for p in workload.own(rs) if p.unschedulable), ""))
 
 
@@ -330,8 +460,8 @@ def _behind_a_rollout() -> Choice:
 def _gate_is_open(pod: Pod, workload: Workload, rs: ReplicaSet | None, min_ready: timedelta, now: datetime) -> bool:
     """Whether enough Ready pods are left without this one; `rs` None counts those of all ReplicaSets."""
     released = workload.released
-    before = min((p.move for p in released if p.move), key=lambda move: move.since, default=pod.move)
-    needed = min(workload.replicas, before.ready if before else workload.replicas)
+    before = ready_before(workload) or (pod.move.ready if pod.move else workload.replicas)
+    needed = min(workload.replicas, before)
     left = workload.ready(workload.own(rs), now, min_ready) + workload.ready(released, now) - (1 if pod.ready else 0)
     return left >= needed
 
@@ -357,11 +487,11 @@ def _pause(drain: Drain) -> timedelta:
     return max(drain.replacement_timeout, _LEAST_PAUSE)
 
 
-def _returned(trouble: Trouble, message: str, setting: Setting) -> Choice:
-    """Give the pod back, and remember why."""
+def _undo(trouble: Trouble, message: str, setting: Setting) -> Choice:
+    """Return the pod, and remember why."""
     before = setting.setback
     attempts = before.attempts + 1 if before and before.trouble is trouble else 1
     pause = _pause(setting.drain)
     if trouble in (Trouble.NO_ROOM, Trouble.CAME_BACK):
         pause = min(pause * 2 ** (attempts - 1), max(pause, _LONGEST_PAUSE))
-    return Choice(Way.GIVE_BACK, setback=Setback(trouble, message, setting.now + pause, attempts))
+    return Choice(Way.RETURN, setback=Setback(trouble, message, setting.now + pause, attempts))

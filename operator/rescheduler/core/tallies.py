@@ -4,15 +4,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from rescheduler.api import names
 from rescheduler.api.drains import Blocker, BlockerClass
-from rescheduler.core.answers import Answer, Outcome
+from rescheduler.core.answers import BY_BUDGETS, OF_BUDGETS, Answer, Outcome
 from rescheduler.core.estimates import Line
 from rescheduler.core.pods import Pod
 from rescheduler.core.verdicts import Fate, Premise, Verdict
 
 MOST_BLOCKERS = 50
 """So many are named in status; `blockersTotal` counts all."""
+_FOREIGN_MOVE = (
+    f"The annotation {names.MOVE} is ignored: it counts only on a pod that Rescheduler released itself, whose controller is "
+    f"the Deployment that it names. Remove it: kubectl annotate pod NAME {names.MOVE}-"
+)
 _REPORTED_RETRIES = 3  # a retry so often in a row is worth a blocker; before that it is noise
+_REPORTED_AFTER = timedelta(seconds=10)  # or one that has failed for so long: a request may take 40 s
+STANDS = timedelta(seconds=15)
+"""So long an accepted eviction counts although the pod is not Terminating: the watch may be behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +29,26 @@ class Attempt:
 
     Attributes:
         accepted: when the server took one; None while it has not.
-        answer: its last answer that was no success.
-        failures: such answers in a row.
+        answer: its last answer that was no success; beside `accepted`: what came of an earlier one.
+        failures: such answers in a row; `since`: when the first of them came.
     """
 
     accepted: datetime | None = None
     answer: Answer | None = None
     failures: int = 0
+    since: datetime | None = None
+
+    def stands(self, now: datetime) -> bool:
+        """Whether the pod is on its way by it; one that had no effect before is not believed again."""
+        return self.accepted is not None and self.answer is None and now - self.accepted < STANDS
+
+    def refusal(self, now: datetime) -> Answer | None:
+        """The last answer, if it is worth a blocker: retries are for a moment, and so is what a budget refuses."""
+        answer = self.answer
+        if answer is None or (answer.outcome is Outcome.REFUSED and answer.cause not in OF_BUDGETS):
+            return answer
+        long = self.since is not None and now - self.since >= _REPORTED_AFTER
+        return answer if self.failures >= _REPORTED_RETRIES or long else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +61,7 @@ class Tally:
         objects: pods that must leave and still exist, Terminating ones included.
         remaining: those not counted as moved.
         notes: words for the owners of pods.
+        taken: released pods that somebody else removed; they do not count as moved.
         detaching: volumes still attached here, of pods that have left.
         hanging: those for so long that nothing waits for them any more.
         lines: those left, in the lines in which they leave.
@@ -63,6 +85,7 @@ class Tally:
     detaching: frozenset[str] = frozenset()
     hanging: frozenset[str] = frozenset()
     notes: tuple[tuple[Pod, str], ...] = ()
+    taken: tuple[Pod, ...] = ()
     skipped: int = 0
     blockers: tuple[Blocker, ...] = field(default_factory=tuple)
 
@@ -106,7 +129,7 @@ def tally(
         )
         for pod, verdict in must
         if (pod.finished or not (unreachable and _leaves(verdict)))
-        and (answer := _refusal(pod, verdict, attempts.get(pod.uid), refusals))
+        and (answer := _refusal(verdict, attempts.get(pod.uid, Attempt()), refusals.get(pod.uid), now))
         and answer.cause
     ]
     return Tally(
@@ -114,13 +137,19 @@ def tally(
         leaving=frozenset(pod.uid for pod, _ in must),
         objects=len(must),
         remaining=len(here),
-        in_flight=sum(_in_flight(p, v, attempts, late) for p, v in must),
+        in_flight=sum(_in_flight(p, v, attempts.get(p.uid, Attempt()), now, late) for p, v in must),
         waiting=sum(p.released and p.uid in waiting for p, _ in must),
         unproven=sum(v.cause is BlockerClass.WAITING_FOR_PROOF for _, v in must),
         proven=len(proven),
-        unsent=sum(v.fate is not Fate.LEAVING and not _refused(p, v, attempts, refusals) for p, v in proven),
+        unsent=sum(
+            v.fate is not Fate.LEAVING and not _refused(v, attempts.get(p.uid, Attempt()), refusals.get(p.uid), now)
+            for p, v in proven
+        ),
         lost=tuple(p for p, v in proven if v.fate is Fate.LEAVING),
-        notes=tuple((pod, verdict.note) for pod, verdict in here if verdict.note),
+        notes=(
+            *((pod, verdict.note) for pod, verdict in here if verdict.note),
+            *((pod, _FOREIGN_MOVE) for pod, _ in rows if pod.foreign_move),
+        ),
         skipped=len(rows) - len(must),
         blockers=tuple(sorted(blockers, key=lambda b: (b.since, b.namespace, b.pod))),
     )
@@ -131,29 +160,25 @@ def _leaves(verdict: Verdict) -> bool:
     return verdict.fate is Fate.LEAVING and verdict.cause is not BlockerClass.WAITING_FOR_PROOF
 
 
-def _refused(pod: Pod, verdict: Verdict, attempts: Mapping[str, Attempt], refusals: Mapping[str, Answer]) -> bool:
-    answer = _refusal(pod, verdict, attempts.get(pod.uid), refusals)
+def _refused(verdict: Verdict, attempt: Attempt, foreseen: Answer | None, now: datetime) -> bool:
+    answer = _refusal(verdict, attempt, foreseen, now)
     return answer is not None and answer.outcome is Outcome.REFUSED
 
 
-def _in_flight(pod: Pod, verdict: Verdict, attempts: Mapping[str, Attempt], late: datetime) -> bool:
+def _in_flight(pod: Pod, verdict: Verdict, attempt: Attempt, now: datetime, late: datetime) -> bool:
     """Whether the pod is on its way: what is stuck, or was let go before `late`, moves no more by itself."""
     if verdict.fate is Fate.LEAVING:
         return verdict.cause is None
-    attempt = attempts.get(pod.uid)
-    accepted = attempt is not None and attempt.accepted is not None
-    return accepted or (pod.released and pod.move is not None and pod.move.since > late)
+    return attempt.stands(now) or (pod.released and pod.move is not None and pod.move.since > late)
 
 
-def _refusal(pod: Pod, verdict: Verdict, attempt: Attempt | None, refusals: Mapping[str, Answer]) -> Answer | None:
+def _refusal(verdict: Verdict, attempt: Attempt, foreseen: Answer | None, now: datetime) -> Answer | None:
+    """What holds the pod: what the server answered of it, if that is more than its budgets say."""
     if verdict.cause:
         return Answer(Outcome.REFUSED, verdict.cause, verdict.message, verdict.hint)
-    if verdict.fate is Fate.LEAVING or (attempt and attempt.accepted):
+    if verdict.fate is Fate.LEAVING or attempt.stands(now):
         return None
-    if pod.uid in refusals:
-        return refusals[pod.uid]
-    if attempt and attempt.answer:
-        answer = attempt.answer
-        if answer.outcome is Outcome.REFUSED or attempt.failures >= _REPORTED_RETRIES:
-            return answer
-    return None
+    answered = attempt.refusal(now)
+    if foreseen and foreseen.cause in BY_BUDGETS and answered and answered.cause not in BY_BUDGETS:
+        return answered
+    return foreseen or answered

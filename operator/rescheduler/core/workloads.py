@@ -42,7 +42,9 @@ class ReplicaSet:
 
     Attributes:
         deployment_uid: its controller's, where that is a Deployment; else empty.
-        query: its selector, as a label selector of the API, without the `pod-template-hash`: it finds released pods too.
+        query: its selector, as a label selector of the API, without the `pod-template-hash`: all ReplicaSets of a Deployment
+            share it.
+        selector: the whole selector; None selects nothing.
         refused: why it cannot create a pod, in the server's words; empty where it can.
     """
 
@@ -58,6 +60,11 @@ class ReplicaSet:
     deleting: bool = False
     min_ready: timedelta = timedelta()
     query: str = ""
+    selector: LabelSelector | None = None
+
+    def selects(self, pod: Pod) -> bool:
+        """Whether the pod has the labels that it asks for; the ReplicaSet controller drops a pod that has not."""
+        return self.selector is None or self.selector.matches(pod.labels)
 
 
 def deployment(raw: Mapping[str, Any]) -> Deployment:
@@ -100,6 +107,7 @@ def replica_set(raw: Mapping[str, Any]) -> ReplicaSet:
         deleting="deletionTimestamp" in meta,
         min_ready=timedelta(seconds=spec.get("minReadySeconds", 0)),
         query=LabelSelector.model_validate(selector | {"matchLabels": labels}).query(),
+        selector=LabelSelector.model_validate(selector),
     )
 
 
@@ -117,7 +125,7 @@ class Workload:
     Attributes:
         deployment: None where it is gone.
         replica_sets: those of the Deployment, or the one that a released pod came from.
-        pods: all pods that the selector without the hash finds, released ones included.
+        pods: all pods of these ReplicaSets, released ones included.
         going: uids of pods whose eviction is under way: they count as gone.
     """
 
@@ -147,7 +155,7 @@ class Workload:
 
     @property
     def rolling(self) -> bool:
-        """A rollout is under way; ready counts never tell, for a release lowers them."""
+        """Whether a rollout is under way; ready counts never indicate one, because a release lowers them."""
         found = self.deployment
         if found is None:
             return False
@@ -156,18 +164,21 @@ class Workload:
 
     @property
     def released(self) -> tuple[Pod, ...]:
-        """Pods that were let go and are still there."""
+        """Released pods that are still there."""
         return tuple(p for p in self.pods if p.released and not self._gone(p))
 
     def _gone(self, pod: Pod) -> bool:
         return pod.deleting is not None or pod.finished or pod.uid in self.going
 
     def own(self, replica_set: ReplicaSet | None) -> tuple[Pod, ...]:
-        """Pods of this ReplicaSet (None: of any) that were not let go."""
+        """Pods whose controller is this ReplicaSet (None: any of them): a released pod is not among them."""
         return tuple(
             p
             for p in self.pods
-            if not p.released and not self._gone(p) and (replica_set is None or p.hash == replica_set.hash)
+            if not p.released
+            and not self._gone(p)
+            and p.owner is not None
+            and (replica_set is None or p.owner.uid == replica_set.uid)
         )
 
     def ready(self, pods: tuple[Pod, ...], now: datetime, min_ready: timedelta = timedelta()) -> int:

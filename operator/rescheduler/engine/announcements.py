@@ -143,9 +143,19 @@ class Announcer:
     def notes(self, tally: Tally) -> None:
         """Words for the owners of pods, each once."""
         for pod, note in tally.notes:
-            if self._first(pod.uid, note):
+            if self._first(f"{pod.uid}/{note}", "said"):  # a pod may have several: none may take turns with another
                 subject = Subject("v1", "Pod", pod.name, pod.uid, pod.namespace)
                 self._recorder.emit(subject, Kind.WARNING, "AnnotationIgnored", note)
+
+    def taken(self, scene: Scene) -> None:
+        """Released pods were removed by somebody else."""
+        for pod in scene.tally.taken if scene.tally else ():
+            if self._first(f"{pod.uid}/taken", "said"):
+                message = (
+                    f"Pod {pod.key} was released and somebody else removed it before its replacement was Ready: it does "
+                    "not count as moved. Find out who deletes pods of this workload; the API server's audit log names them"
+                )
+                self._both(scene.drain, scene.node, Kind.WARNING, "ReleasedPodRemoved", message)
 
     def hanging(self, scene: Scene) -> None:
         """Volumes are not detached though their pods have left: said once, for whoever looks after the storage."""

@@ -31,7 +31,7 @@ async def scale_down(client: Client, namespace: str) -> None:
 
 
 async def undo(client: Client, store: Store, engine: Engine) -> None:
-    """End every drain, give released pods back, take off nodes what is left; what others disturb is done again."""
+    """End every drain, return released pods, take off nodes what is left; what others disturb is done again."""
     for attempt in range(_ATTEMPTS):
         try:
             await _undo(client, store, engine)
@@ -55,7 +55,7 @@ async def _undo(client: Client, store: Store, engine: Engine) -> None:
             if answer.get("kind") == "NodeDrain":
                 store.put(Kind.DRAIN, answer)
     await engine.emptied.wait()
-    engine.strays.wake()
+    engine.strays.scan()
     await engine.strays.none_left.wait()
     for node in list(store.nodes.values()):
         if patch := nodes.leave_patch(node):

@@ -87,6 +87,11 @@ class Drainer:
         """Something changed: look again."""
         self._wake.set()
 
+    @property
+    def left_released(self) -> bool:
+        """Whether a released pod is on its node, as far as was seen."""
+        return self._pods.left_released
+
     async def run(self) -> None:
         """Step until the NodeDrain is gone."""
         wait = _FIRST_WAIT
@@ -291,6 +296,7 @@ class Drainer:
         if scene.tally is None:
             return scene
         self._t.announcer.notes(scene.tally)
+        self._t.announcer.taken(scene)
         self._t.announcer.hanging(scene)
         if not reports.unsaid(scene.drain.status, scene.tally):
             return scene

@@ -20,10 +20,9 @@ _EVERY, _SOON = 60.0, 5.0  # seconds
 class Enforcements:
     """What is known of it now; `changed` is told when it is otherwise."""
 
-    def __init__(self, client: Client, clock: Clock, namespace: str, changed: Callable[[], None]) -> None:
+    def __init__(self, client: Client, clock: Clock, changed: Callable[[], None]) -> None:
         self.now = Enforcement()
         self._client, self._clock, self._changed = client, clock, changed
-        self._wanted = enforcements.wanted(namespace)
 
     async def run(self) -> None:
         """Look again and again until cancelled."""
@@ -48,6 +47,6 @@ class Enforcements:
 
     async def _read(self) -> Enforcement:
         served = {entry["name"] for entry in (await self._client.get(f"/apis/{GROUP}"))["resources"]}
-        wanted = [(kind, name) for kind, name in self._wanted if kind in served]
+        wanted = [(kind, name) for kind, name in enforcements.WANTED if kind in served]
         found = await asyncio.gather(*(self._client.find(paths.admission(kind, name)) for kind, name in wanted))
         return enforcements.judge(served, dict(zip(wanted, found, strict=True)))

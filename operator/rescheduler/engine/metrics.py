@@ -26,7 +26,20 @@ class Metrics:
             registry=self.registry,
         )
         self.moves = Counter(
-            "rescheduler_replacements", "Pods released, given back and settled.", ["way"], registry=self.registry
+            "rescheduler_replacements",
+            "Pods released, returned, and cleared of the record of their move.",
+            ["way"],
+            registry=self.registry,
+        )
+        self.taken = Counter(
+            "rescheduler_released_pods_taken",
+            "Released pods that somebody else removed before their replacement was Ready.",
+            registry=self.registry,
+        )
+        self.orphaned = Gauge(
+            "rescheduler_orphaned_released_pods",
+            "Released pods that no drain and no move looks after, as found by the last scan.",
+            registry=self.registry,
         )
         self.not_replaced = Counter(
             "rescheduler_not_replaced_first",

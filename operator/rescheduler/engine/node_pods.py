@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from rescheduler.api.drains import NodeDrainStatus
+from rescheduler.api.drains import BlockerClass, NodeDrainStatus
 from rescheduler.api.policies import Drain, Policy
 from rescheduler.core import pods, pool_moves, rooms, tallies, verdicts
 from rescheduler.core.answers import Answer, Outcome
 from rescheduler.core.budgets import Budget
+from rescheduler.core.drains import QUIET
 from rescheduler.core.estimates import Paces
 from rescheduler.core.lineages import Lineages
 from rescheduler.core.pods import Pod
@@ -36,6 +37,8 @@ PATIENCE = timedelta(seconds=5)
 _MARKED = timedelta(seconds=15)
 """The node controller marks all pods of a node that turns ill; a living kubelet sets them back within 10 s."""
 _SENT = (Way.PLAIN, Way.EVICT, Way.DELETE)
+_LOOK_AT_OWNER = "look at the owner of the pod: kubectl describe its Deployment and ReplicaSet"
+_MOST_TAKEN = 50  # remembered, to be named
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class NodePods:
         self._choices: Mapping[str, Choice] = {}
         self._refused: dict[str, datetime] = {}
         self._unready: dict[str, datetime] = {}  # by pod uid: since when it was seen not to be Ready
+        self._taken: list[Pod] = []  # released pods that somebody else removed
         self._left_behind: dict[str, datetime] = {}  # by volume: since when no pod uses it
         self._serial = Volumes()
         self._paces = Paces()
@@ -95,8 +99,18 @@ class NodePods:
 
     @property
     def traces(self) -> bool:
-        """Whether a pod here was released, or given back and not yet settled."""
-        return self._mirror is not None and any(p.move and not p.deleting for p in self._mirror.items.values())
+        """Whether a pod here is released, or returned and still has the record, and that can end soon.
+
+        One that has ended is not waited for, nor one that cannot be returned now: a scan looks after it later.
+        """
+        rows = self._mirror.items.values() if self._mirror else ()
+        held = {uid for uid, choice in self._choices.items() if choice.way is Way.HOLD}
+        return any(p.move and not p.deleting and not p.finished and p.uid not in held for p in rows)
+
+    @property
+    def left_released(self) -> bool:
+        """Whether a pod here is released: whoever stops looking after this node hands it on."""
+        return any(pod.released and not pod.deleting for pod in self.rows())
 
     def uids(self) -> Mapping[str, str]:
         """UIDs by namespace/name."""
@@ -127,11 +141,10 @@ class NodePods:
         self._t.budgets.hold(self._name, ())
         self._t.replacements.close(self._name)
         self._t.plans.close(self._name)
-        self._t.evictions.forget(self._sender, list(self._sender.attempts))
+        self._t.evictions.close(self._sender)
+        self._t.budgets.forget({pod.uid for pod in self.rows()})
         if self._watch:
             self._watch.cancel()
-        for task in list(self._sender.tasks.values()):
-            task.cancel()
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -141,6 +154,7 @@ class NodePods:
         """Judge every pod; None while they are not known. `may_move`: the drain may go on; `early`: by a suspicion."""
         if self._mirror is None or not self._mirror.synced:
             return None
+        self._choices = {}
         judged = [(pod, self._judge(pod, settings, seen)) for pod in self._mirror.items.values() if self._cause(pod)]
         judged.sort(key=lambda row: (row[1].order, row[0].priority, row[0].key))
         held = {pod.namespace for pod, verdict in judged if verdict.fate is Fate.EVICT or pod.move}
@@ -166,6 +180,7 @@ class NodePods:
         since = {(b.namespace, b.pod, str(b.class_)): b.since for b in status.blockers}
         waiting = {uid for uid, choice in choices.items() if choice.way not in _SENT and choice.way is not Way.HOLD}
         detaching, hanging = self._left_attached(seen)
+        self._note_taken(settings, seen.now)
         tally = tallies.tally(
             judged,
             self._sender.attempts,
@@ -180,10 +195,19 @@ class NodePods:
         lines = self._paces.lines(
             must, self._sole(pod for pod, _ in must), seen.active, grace=settings.grace_period_seconds
         )
-        tally = replace(tally, detaching=detaching, hanging=hanging, lines=lines)
+        tally = replace(tally, detaching=detaching, hanging=hanging, lines=lines, taken=tuple(self._taken))
         self._serial = seen.volumes
         self._count(status, tally, seen.now)
         return tally
+
+    def _note_taken(self, settings: Drain, now: datetime) -> None:
+        """Note released pods that have gone though nobody was asked to evict them."""
+        here = {pod.uid for pod in self.rows()}
+        gone = [pod for pod in self._leaving.values() if pod.released and pod.uid not in here]
+        self._t.replacements.note_taken(gone, settings, now)
+        known = {pod.uid for pod in self._taken}
+        lost = [pod for pod in self._leaving.values() if self._t.replacements.taken(pod.uid) and pod.uid not in known]
+        self._taken = [*self._taken, *lost][-_MOST_TAKEN:]
 
     def _forecasts(
         self, judged: list[tuple[Pod, Verdict]], seen: Circumstances, *, wait: bool
@@ -207,7 +231,7 @@ class NodePods:
 
     def _judge(self, pod: Pod, settings: Drain, seen: Circumstances) -> Verdict:
         if self.errand is not None and pod.uid not in self.errand and not pod.deleting:
-            return Verdict(Fate.STAY)  # released, and wanted no more: it is given back
+            return Verdict(Fate.STAY)  # released, and not wanted any more: it is returned
         return verdicts.judge(pod, settings, seen)
 
     def _cause(self, pod: Pod) -> str:
@@ -246,6 +270,9 @@ class NodePods:
             if choice.cause:
                 answer = Answer(Outcome.REFUSED, choice.cause, choice.message, choice.hint)
                 found[uid] = (answer, timedelta())
+            elif choice.way is Way.WAIT and choice.why:
+                answer = Answer(Outcome.REFUSED, BlockerClass.REPLACEMENT_NOT_READY, choice.why, _LOOK_AT_OWNER)
+                found[uid] = (answer, QUIET)
         return found
 
     def _lasting(
@@ -270,11 +297,15 @@ class NodePods:
             self.moved = max(0, before - (tally.objects - tally.remaining))
         gone = self._leaving.keys() - tally.leaving
         if gone:
-            self.moved += len(gone)
+            moved = {uid for uid in gone if not self._t.replacements.taken(uid)}
+            self.moved += len(moved)
             left = self._sole(self._leaving[uid] for uid in gone)
             for uid in gone:
                 self._paces.left(left.get(uid))
-            self._t.metrics.pods_moved.inc(len(gone))
+            for uid in moved:
+                if self._leaving[uid].released:
+                    self._t.replacements.replaced(self._leaving[uid])
+            self._t.metrics.pods_moved.inc(len(moved))
             self._t.metrics.pods_moved_again.inc(sum(self._t.lineages.moved(self._leaving[uid], now) for uid in gone))
             self._t.evictions.forget(self._sender, list(gone))
             self._t.budgets.forget(gone)
@@ -314,9 +345,9 @@ class NodePods:
         return self._t.evictions.send(self._sender, turn, policy=policy.name, rate=rate)
 
     def release(self) -> None:
-        """Let go of pods so that their replacements come up; none is evicted or deleted."""
+        """Release pods so that their replacements come up; none is evicted or deleted."""
         for pod in self.rows():
-            if (choice := self._choices.get(pod.uid)) and choice.way in (Way.RELEASE, Way.SETTLE):
+            if (choice := self._choices.get(pod.uid)) and choice.way in (Way.RELEASE, Way.CLEAR):
                 self._t.replacements.act(self._name, pod, choice, self._cause(pod))
 
     def _on_its_way(self, pod: Pod) -> bool:
@@ -328,14 +359,14 @@ class NodePods:
         self.give_back(lambda pod: pod.uid not in turn)
 
     def give_back(self, which: Callable[[Pod], bool] = lambda _: True) -> None:
-        """Give released pods back, and settle those given back; nothing else is moved."""
+        """Return released pods, and clear the records of those returned; nothing else is moved."""
         for pod in self._mirror.items.values() if self._mirror else ():
             choice = self._choices.get(pod.uid)
-            if choice and pod.move and which(pod) and choice.way in (Way.GIVE_BACK, Way.SETTLE):
+            if choice and pod.move and which(pod) and choice.way in (Way.RETURN, Way.CLEAR):
                 self._t.replacements.act(self._name, pod, choice)
 
     def finish(self, policy: str) -> None:
-        """Of a drain that ends: pods that cannot be given back go as their ReplicaSets' would have gone."""
+        """Of a drain that ends: pods that cannot be returned go as those of their ReplicaSets would have gone."""
         rest = [
             (pod, Verdict(Fate.DELETE if choice.way is Way.DELETE else Fate.EVICT))
             for pod in (self._mirror.items.values() if self._mirror else ())

@@ -91,6 +91,11 @@ class Shift:
         """Look now."""
         self._wake.set()
 
+    @property
+    def left_released(self) -> bool:
+        """Whether a released pod is on its node, as far as was seen."""
+        return self._pods.left_released
+
     async def run(self) -> None:
         """Until nothing is left to be done here, or nothing can be."""
         wait = _FIRST_WAIT

@@ -42,10 +42,11 @@ class Engine:
         self._pools, self._rebalancer = pools, rebalancer
         self._drainers: dict[str, tuple[Drainer, asyncio.Task[None]]] = {}
         self._leading = False
-        self.strays = Strays(tools.movers, lambda: store.drains.keys() | pools.shifts.nodes())
+        self.strays = Strays(tools.movers, self._looked_after)
         self.emptied = asyncio.Event()
         self.synced = asyncio.Event()
         self.beat = tools.clock.monotonic()
+        pools.shifts.left.append(self.strays.look_at)
         self.sources = Sources(tools.client, store, self._look_at_all)
         store.changed, store.turned = self._changed, self._turned
 
@@ -97,9 +98,16 @@ class Engine:
             self._drainers[name] = (drainer, asyncio.create_task(drainer.run(), name=f"drain {name}"))
             self._drainers[name][1].add_done_callback(lambda task: self._ended(name, task))
 
+    def _looked_after(self) -> frozenset[str]:
+        """Nodes whose released pods have a task: a drain that has not begun does not look at pods."""
+        begun = (drain.spec.node_name for drain in self._store.drains.values() if drain.status.started_at)
+        return self._pools.shifts.nodes().union(begun)
+
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
         current = self._drainers.get(name)
         if current and current[1] is task:
+            if current[0].left_released:
+                self.strays.look_at(name)
             del self._drainers[name]
         if not task.cancelled() and (error := task.exception()):
             # A bug must show, and must not leave a drain without its task: the next change starts it anew.
@@ -119,7 +127,6 @@ class Engine:
         """Anything may be otherwise than it was thought to be."""
         self._changed(None)
         self._pools.look_at_all()
-        self.strays.wake()
 
     async def _list_all(self) -> None:
         begun = self._clock.now()

@@ -1,6 +1,6 @@
 """The owners of pods that are moved, in view only where a drain needs them.
 
-Per namespace: Deployments, ReplicaSets, and what could depend on a pod's hash; per owner: its pods.
+Per namespace: Deployments, ReplicaSets and claims; per owner: its pods.
 """
 
 from collections import defaultdict
@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rescheduler.core import pods, volumes, workloads
-from rescheduler.core.namings import Naming, named, naming
 from rescheduler.core.pods import Pod
 from rescheduler.core.volumes import Claim
 from rescheduler.core.workloads import Deployment, ReplicaSet, Workload
-from rescheduler.engine.budgets import Budgets
 from rescheduler.kube import paths
 from rescheduler.kube.client import Client, Json
 from rescheduler.kube.reflectors import Mirrors
@@ -28,24 +26,17 @@ class Memo:
     """What one look at many pods works out once: namespaces may have thousands of old ReplicaSets."""
 
     families: dict[str, dict[str, list[ReplicaSet]]] = field(default_factory=dict)
-    naming: dict[str, list[Naming]] = field(default_factory=dict)
 
 
 class Owners:
     """One for the process; `changed` is told who holds what changed."""
 
-    def __init__(self, client: Client, budgets: Budgets, changed: Callable[[Iterable[str]], None]) -> None:
-        self._budgets = budgets
-
+    def __init__(self, client: Client, changed: Callable[[Iterable[str]], None]) -> None:
         def kind(group: str, resource: str, project: Callable[[Mapping[str, Any]], Any]) -> Mirrors[str, Any]:
             return Mirrors(client, lambda space: (paths.namespaced(group, space, resource), {}), project, changed)
 
         self._deployments: Mirrors[str, Deployment] = kind("apps/v1", "deployments", workloads.deployment)
         self._sets: Mirrors[str, ReplicaSet] = kind("apps/v1", "replicasets", workloads.replica_set)
-        self._services: Mirrors[str, Naming] = kind("v1", "services", naming("Service", "selector"))
-        self._policies: Mirrors[str, Naming] = kind(
-            "networking.k8s.io/v1", "networkpolicies", naming("NetworkPolicy", "podSelector")
-        )
         self._claims: Mirrors[str, Claim] = kind("v1", "persistentvolumeclaims", volumes.claim)
         self._pods: Mirrors[Key, Pod] = Mirrors(
             client, lambda key: (paths.namespaced("v1", key[0], "pods"), {"labelSelector": key[1]}), pods.pod, changed
@@ -55,19 +46,13 @@ class Owners:
         """Keep the owners of these pods in view, and no others for this holder."""
         rows = tuple(rows)
         spaces = {pod.namespace for pod in rows}
-        for mirrors in (self._deployments, self._sets, self._services, self._policies, self._claims):
+        for mirrors in (self._deployments, self._sets, self._claims):
             mirrors.hold(holder, spaces)
         self._pods.hold(holder, {key for pod in rows if (key := self.key(pod))})
 
     def known(self, namespace: str) -> bool:
         """Whether all of a namespace is in view."""
-        kinds: tuple[Mirrors[str, Any], ...] = (
-            self._deployments,
-            self._sets,
-            self._services,
-            self._policies,
-            self._claims,
-        )
+        kinds: tuple[Mirrors[str, Any], ...] = (self._deployments, self._sets, self._claims)
         return all(mirrors.get(namespace) is not None for mirrors in kinds)
 
     def key(self, pod: Pod) -> Key | None:
@@ -77,6 +62,11 @@ class Owners:
         if found is None and pod.move:  # rare: its ReplicaSet is gone
             found = next((s for s in sets.values() if s.deployment_uid == pod.move.deployment_uid), None)
         return (pod.namespace, found.query) if found else None
+
+    def has_left(self, pod: Pod) -> bool:
+        """Whether the labels of the pod no longer match its ReplicaSet: nobody counts or replaces it any more."""
+        found = (self._sets.get(pod.namespace) or {}).get(pod.owner.uid) if pod.owner else None
+        return found is not None and not found.selects(pod)
 
     def latest(self, key: Key, pod: Pod) -> Pod | None:
         """The pod as last seen or written; None while its owner's pods are not in view with it among them."""
@@ -122,11 +112,3 @@ class Owners:
             return False
         exclusive = {c.name: c.exclusive for c in (self._claims.get(pod.namespace) or {}).values()}
         return any(exclusive.get(name, True) for name in pod.claims)
-
-    def named(self, pod: Pod, memo: Memo) -> str:
-        """What selects this pod by its hash, and would lose it; empty where nothing does."""
-        if pod.namespace not in memo.naming:
-            kinds = (self._services, self._policies)
-            rows = [row for mirrors in kinds for row in (mirrors.get(pod.namespace) or {}).values()]
-            memo.naming[pod.namespace] = [row for row in rows if row.selector]
-        return named(pod, memo.naming[pod.namespace], self._budgets.of(pod) or ())

@@ -22,11 +22,9 @@ class PoolKeeping:
         shifts: moves of single pods; others may want some too.
     """
 
-    def __init__(
-        self, tools: Tools, shifts: Shifts, announcer: PoolAnnouncer, metrics: Metrics, *, namespace: str
-    ) -> None:
+    def __init__(self, tools: Tools, shifts: Shifts, announcer: PoolAnnouncer, metrics: Metrics) -> None:
         client, store, clock = tools.client, tools.store, tools.clock
-        self._enforcements = Enforcements(client, clock, namespace, self.look_at_all)
+        self._enforcements = Enforcements(client, clock, self.look_at_all)
         self._counts = PoolCounts(client, store, clock, self._counted)
         self._pools = Pools(client, store, clock, self._enforcements, self._counts, announcer, metrics)
         self.shifts = shifts

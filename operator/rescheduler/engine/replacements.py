@@ -1,4 +1,4 @@
-"""Carries out replacement first: releases pods, gives them back, and remembers what went wrong for an owner.
+"""Carries out replacement first: releases and returns pods, and remembers what went wrong for an owner.
 
 One decision an owner at a time over all drains: all of them are made in one process, and the answer to each write is
 taken in before the next look.
@@ -7,19 +7,20 @@ taken in before the next look.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 
 from rescheduler.api import names
-from rescheduler.api.drains import Blocker
+from rescheduler.api.drains import Blocker, BlockerClass
 from rescheduler.api.policies import Drain, Replacement
 from rescheduler.core import answers, moves, replacements, rooms
 from rescheduler.core.answers import Answer, Outcome
 from rescheduler.core.fits import Fit, Forecast
 from rescheduler.core.moves import Move
 from rescheduler.core.pods import Pod
-from rescheduler.core.replacements import Choice, Setback, Setting, Trouble, Way
+from rescheduler.core.replacements import Choice, Refused, Setback, Setting, Trouble, Way
 from rescheduler.core.rooms import Forecasts
 from rescheduler.core.verdicts import Fate, Verdict
 from rescheduler.core.workloads import Workload
@@ -33,9 +34,27 @@ from rescheduler.kube.client import TRANSIENT, ApiError, Client
 log = structlog.get_logger("rescheduler.replacements")
 
 _LAG = timedelta(seconds=5)  # a pod may be seen before its ReplicaSet, but not for longer
-_REFUSED = timedelta(seconds=30)  # between two trials of an eviction that something refuses
+_NAMED_AFTER = 3  # failures in a row: a single one is no news
+_FORGOTTEN = timedelta(minutes=30)  # after its pause a setback says nothing about the next attempt
 _TIMEOUT = 40.0  # seconds; the server itself may hold an eviction for 10 s while budgets collide
-_FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0  # seconds between attempts at one write
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A request for a pod that did not succeed.
+
+    Attributes:
+        until: the pod is not asked for again before.
+        failures: in a row.
+    """
+
+    until: datetime
+    answer: Answer
+    failures: int
+
+    def standing(self, now: datetime) -> bool:
+        """Whether it stands, and is more than a hiccup."""
+        return now < self.until and (self.answer.outcome is Outcome.REFUSED or self.failures >= _NAMED_AFTER)
 
 
 class Replacements:
@@ -60,9 +79,10 @@ class Replacements:
         self._asked: dict[str, datetime] = {}  # by pod uid
         self._rolling: dict[str, datetime] = {}  # by uid of the Deployment: since when a rollout was seen
         self._told: dict[str, str] = {}  # by pod uid: the reason that was logged
-        self._refusals: dict[str, tuple[datetime, Answer]] = {}  # by pod uid: until when, and what
+        self._refusals: dict[str, _Refusal] = {}  # by pod uid: of the rehearsed eviction
+        self._unwritable: dict[str, _Refusal] = {}  # by pod uid: of a patch
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by pod uid
-        self._failures: dict[str, int] = {}  # by pod uid
+        self._taken: set[str] = set()  # uids of released pods that somebody else removed
         self._memo, self._gone = Memo(), set[str]()  # of the look that is under way
         self._releasing: dict[str, str] = {}  # by pod uid: the uid of its Deployment
 
@@ -90,6 +110,7 @@ class Replacements:
         if not all(self._owners.known(namespace) for namespace in {pod.namespace for pod in rows}):
             return None
         kept = {pod.uid for pod, verdict in judged if verdict.fate is not Fate.EVICT}
+        self.note_taken([pod for pod, _ in judged if pod.released and pod.deleting], drain, now)
         choices: dict[str, Choice] = {}
         self._memo, self._gone = Memo(), set(self._going())
         letting: Counter[str] = Counter(self._releasing.values())
@@ -119,28 +140,34 @@ class Replacements:
         budgets = self._budgets.of(pod)
         if budgets is None or pod.uid in self._tasks:
             return Choice(Way.WAIT)
-        key = self._owners.key(pod)
-        if key:
+        left, key = self._owners.has_left(pod), self._owners.key(pod)
+        if key and not left:
             latest = self._owners.latest(key, pod)
             if latest is None:
-                return Choice(Way.WAIT)
+                return Choice(Way.WAIT, why="the pods of its owner are not known yet")
             pod = latest
         elif not pod.released and now - asked < _LAG:
             return Choice(Way.WAIT)
         workload = self._owners.workload(pod, self._gone, self._memo)
+        unwritable = self._why_unwritable(pod, now)
         if not may_move:
-            return replacements.give_back(pod, workload, now)
+            return replacements.give_back(pod, workload, now, unwritable)
         refused = self._refusals.get(pod.uid)
-        if refused and now < refused[0] and not pod.released:
-            return Choice(Way.HOLD, cause=refused[1].cause, message=refused[1].message, hint=refused[1].hint)
+        if refused and refused.standing(now) and not pod.released:
+            answer = refused.answer
+            if answer.by_webhook and answer.cause is BlockerClass.DELEGATED:
+                # Who takes evictions over does nothing on a rehearsal: the real request tells.
+                return Choice(Way.PLAIN, "Delegated")
+            return Choice(Way.HOLD, cause=answer.cause, message=answer.message, hint=answer.hint)
         owner = _owner_uid(pod, workload)
         setting = Setting(
             drain,
             now,
             budgets=budgets,
             exclusive=self._owners.exclusive(pod),
-            named=self._owners.named(pod, self._memo),
-            setback=self._setback(owner, forecast),
+            left=left,
+            unwritable=unwritable,
+            setback=self._setback(owner, forecast, now),
             rolling_since=self._rolling_since(owner, workload, now),
             releasing=letting[owner],
             early=early,
@@ -152,20 +179,63 @@ class Replacements:
         letting[owner] += choice.way is Way.RELEASE
         return choice
 
-    def _setback(self, owner: str, forecast: Forecast | None) -> Setback | None:
-        """Of the owner; one for want of room ends when the plan, which had none either, finds some."""
+    def _why_unwritable(self, pod: Pod, now: datetime) -> Refused | None:
+        found = self._unwritable.get(pod.uid)
+        if found is None or not found.standing(now):
+            return None
+        answer = found.answer
+        return Refused(answer.cause or BlockerClass.THROTTLED, answer.message, answer.hint)
+
+    def note_taken(self, pods: Iterable[Pod], drain: Drain, now: datetime) -> None:
+        """Note which of these released pods, which go or are gone, somebody else removed: a setback of their owner."""
+        going = self._going()
+        for pod in pods:
+            if pod.uid in going or pod.evicted or pod.finished or pod.uid in self._taken:
+                continue
+            workload = self._owners.workload(pod, frozenset(), Memo())
+            if workload is None or workload.deployment is None or workload.deployment.deleting:
+                continue  # it goes with its Deployment
+            if replacements.is_unwanted(pod, workload):
+                continue
+            owner = _owner_uid(pod, workload)
+            if setback := replacements.taken(pod, drain, self._setbacks.get(owner), now):
+                self._taken.add(pod.uid)
+                self._setbacks[owner] = setback
+                self._metrics.taken.inc()
+                log.warning("pod.taken", pod=pod.key, uid=pod.uid, node=pod.node, why=setback.message)
+
+    def taken(self, uid: str) -> bool:
+        """Whether somebody else removed this released pod."""
+        return uid in self._taken
+
+    def _setback(self, owner: str, forecast: Forecast | None, now: datetime) -> Setback | None:
+        """Return the setback of an owner.
+
+        One for want of room ends when the plan, which had no room either, finds some. Any ends some time after its
+        pause: the first failure of next month is a first one.
+        """
         setback = self._setbacks.get(owner)
+        if setback and now >= setback.until + _FORGOTTEN:
+            self._forgive(owner)
+            return None
         if setback is None or setback.trouble is not Trouble.NO_ROOM or forecast is None:
             return setback
         if rooms.short(forecast):
             self._roomless.add(owner)
         elif forecast.fit is Fit.FITS and owner in self._roomless:
-            self._roomless.discard(owner)
-            return self._setbacks.pop(owner, None) and None
+            self._forgive(owner)
+            return None
         return setback
 
+    def _forgive(self, owner: str) -> None:
+        """Forget the setback of an owner: it does not speak of its next release."""
+        self._setbacks.pop(owner, None)
+        self._roomless.discard(owner)
+
     def _recall(self, pod: Pod, blocker: Blocker | None, drain: Drain, now: datetime) -> None:
-        """After a start: what the last process came to know of the pod's owner."""
+        """Take over what the last process came to know of the pod's owner; once, for what is known here is newer."""
+        if pod.uid in self._asked:
+            return
         workload = self._owners.workload(pod, frozenset(), self._memo) if blocker else None
         if blocker is None or workload is None or (owner := _owner_uid(pod, workload)) in self._setbacks:
             return
@@ -187,13 +257,17 @@ class Replacements:
         key = self._owners.key(pod)
         return (self._owners.latest(key, pod) if key else None) or pod
 
+    def replaced(self, pod: Pod) -> None:
+        """Forget the setback of the owner of a released pod that has left as it was to."""
+        if pod.move:
+            self._forgive(pod.move.deployment_uid)
+
     def forget(self, uids: Iterable[str]) -> None:
-        """These pods are gone."""
+        """These pods are gone, or their holder looks after them no more."""
         for uid in uids:
-            self._asked.pop(uid, None)
-            self._told.pop(uid, None)
-            self._refusals.pop(uid, None)
-            self._failures.pop(uid, None)
+            for known in (self._asked, self._told, self._refusals, self._unwritable):
+                known.pop(uid, None)
+            self._taken.discard(uid)
 
     def act(self, holder: str, pod: Pod, choice: Choice, cause: str = "") -> None:
         """Start what the choice says, unless something is under way for this pod; `cause`: of a release."""
@@ -203,52 +277,78 @@ class Replacements:
             log.info("pod.not_replaced_first", pod=pod.key, uid=pod.uid, node=pod.node, reason=choice.reason)
         key = self._owners.key(pod)
         latest = self._owners.latest(key, pod) if key else None
-        if choice.way not in (Way.RELEASE, Way.GIVE_BACK, Way.SETTLE) or pod.uid in self._tasks:
+        if choice.way not in (Way.RELEASE, Way.RETURN, Way.CLEAR) or pod.uid in self._tasks:
             return
-        if key and latest:
+        if self._is_paused(pod):
+            return
+        if latest is None and choice.way is Way.CLEAR:
+            latest = pod  # no ReplicaSet of it is in view, or it has left that one's selector
+        if latest:
             if choice.way is Way.RELEASE:
                 self._releasing[pod.uid] = _owner_uid(latest, self._owners.workload(latest, frozenset(), Memo()))
             work = self._write(holder, key, latest, choice, cause)
             self._tasks[pod.uid] = asyncio.create_task(work, name=f"{choice.way} {pod.key}")
 
-    async def _write(self, holder: str, key: Key, pod: Pod, choice: Choice, cause: str) -> None:
+    def _is_paused(self, pod: Pod) -> bool:
+        """Whether its last request failed a moment ago; the holder is woken when it may be asked for again."""
+        now = self._clock.now()
+        return any(
+            found is not None and now < found.until
+            for found in (self._refusals.get(pod.uid), self._unwritable.get(pod.uid))
+        )
+
+    async def _write(self, holder: str, key: Key | None, pod: Pod, choice: Choice, cause: str) -> None:
         try:
             await self._carry_out(holder, key, pod, choice, cause)
-            self._failures.pop(pod.uid, None)
         except TRANSIENT as error:
-            failures = self._failures[pod.uid] = self._failures.get(pod.uid, 0) + 1
+            self._pause(self._unwritable, pod, _answer(error), holder)
+            found = self._unwritable[pod.uid]
             conflict = isinstance(error, ApiError) and error.code in (404, 409)
-            if not conflict or failures > 1:
+            if not conflict or found.failures > 1:
                 log.warning("pod.write_failed", pod=pod.key, uid=pod.uid, way=choice.way, error=str(error))
-            await asyncio.sleep(min(_FIRST_WAIT * 2 ** (failures - 1), _LONGEST_WAIT))
         finally:
             self._tasks.pop(pod.uid, None)
             self._releasing.pop(pod.uid, None)
             self._changed((holder,))
 
-    async def _carry_out(self, holder: str, key: Key, pod: Pod, choice: Choice, cause: str) -> None:
+    def _pause(self, known: dict[str, _Refusal], pod: Pod, answer: Answer, holder: str) -> None:
+        """Ask for this pod again only after a pause: longer with each failure, and as long as the server asks for."""
+        before = known.get(pod.uid)
+        failures = before.failures + 1 if before else 1
+        wait = answers.pause(answer, failures - 1)
+        known[pod.uid] = _Refusal(self._clock.now() + timedelta(seconds=wait), answer, failures)
+        asyncio.get_running_loop().call_later(wait, self._changed, (holder,))
+
+    async def _carry_out(self, holder: str, key: Key | None, pod: Pod, choice: Choice, cause: str) -> None:
         workload = self._owners.workload(pod, self._going(), Memo())
         match choice.way:
             case Way.RELEASE if workload and workload.deployment:
-                if not await self._would_be_evicted(pod):
+                if not await self._would_be_evicted(pod, holder):
                     return
-                patch = moves.release_patch(pod.uid, pod.version, self._move(cause, pod, workload))
-            case Way.GIVE_BACK if pod.move and workload:
+                patch = moves.release_patch(pod.uid, pod.version, pod.references, self._move(cause, pod, workload))
+            case Way.RETURN if pod.move and workload:
                 if not await self._may_return(pod, workload):
+                    gone = "its ReplicaSet is gone or scaled to 0"
+                    refusal = Answer(Outcome.RETRY, BlockerClass.REPLACEMENT_NOT_READY, gone, _LOOK_AT_OWNER)
+                    self._pause(self._unwritable, pod, refusal, holder)
                     return
                 if choice.setback:
                     self._setbacks[_owner_uid(pod, workload)] = choice.setback
-                patch = moves.give_back_patch(pod.uid, pod.version, pod.move)
-            case Way.SETTLE if pod.move:
-                patch = moves.settle_patch(pod.uid, pod.version, pod.move)
+                patch = moves.return_patch(pod.uid, pod.version, pod.references, pod.move)
+            case Way.CLEAR if pod.move:
+                patch = moves.clear_patch(pod.uid, pod.version, pod.move)
             case _:
                 return
-        self._owners.put(key, await self._client.patch(paths.pod(pod.namespace, pod.name), patch))
+        answer = await self._client.patch(paths.pod(pod.namespace, pod.name), patch)
+        if key:
+            self._owners.put(key, answer)
+        self._unwritable.pop(pod.uid, None)
+        self._refusals.pop(pod.uid, None)
         self._metrics.moves.labels(choice.way).inc()
         why = choice.setback.message if choice.setback else ""
         log.info(_SAID[choice.way], pod=pod.key, uid=pod.uid, node=pod.node, drain=holder, why=why)
 
-    async def _would_be_evicted(self, pod: Pod) -> bool:
+    async def _would_be_evicted(self, pod: Pod, holder: str) -> bool:
         """Whether anything but a budget would refuse the eviction: asked before the release, not after it."""
         body = {
             "apiVersion": "policy/v1",
@@ -260,12 +360,12 @@ class Replacements:
             await self._client.create(
                 f"{paths.pod(pod.namespace, pod.name)}/eviction?dryRun=All", body, timeout=_TIMEOUT
             )
-        except ApiError as error:
-            answer = answers.judge(error.refusal, None)
-            if answer.outcome is Outcome.REFUSED and answer.cause not in answers.OF_BUDGETS:
-                self._refusals[pod.uid] = (self._clock.now() + _REFUSED, answer)
-                return False
-            return answer.outcome is Outcome.REFUSED
+        except TRANSIENT as error:
+            answer = _answer(error)
+            if answer.outcome is Outcome.REFUSED and answer.cause in answers.OF_BUDGETS:
+                return True
+            self._pause(self._refusals, pod, answer, holder)
+            return False
         return True
 
     async def _may_return(self, pod: Pod, workload: Workload) -> bool:
@@ -273,18 +373,16 @@ class Replacements:
         rs = workload.replica_set(pod.move.replica_set_uid) if pod.move else None
         if rs is None:
             return False
-        raw = await self._client.get(paths.replica_set(rs.namespace, rs.name))
-        return bool(raw["metadata"]["uid"] == rs.uid and raw["spec"].get("replicas", 1) > 0)
+        raw = await self._client.find(paths.replica_set(rs.namespace, rs.name))
+        return raw is not None and raw["metadata"]["uid"] == rs.uid and (raw["spec"].get("replicas", 1) or 0) > 0
 
     def _move(self, cause: str, pod: Pod, workload: Workload) -> Move:
         now, found = self._clock.now(), workload.deployment
-        first = min((p.move for p in workload.released if p.move), key=lambda move: move.since, default=None)
         setback = self._setbacks.get(_owner_uid(pod, workload))
         return Move(
             cause=cause,
-            hash=pod.hash,
             cost=pod.annotations.get(names.DELETION_COST),
-            ready=first.ready if first else workload.serving,
+            ready=replacements.ready_before(workload) or workload.serving,
             since=now,
             attempt=setback.attempts + 1 if setback else 1,
             deployment=found.name if found else "",
@@ -294,7 +392,15 @@ class Replacements:
         )
 
 
-_SAID = {Way.RELEASE: "pod.released", Way.GIVE_BACK: "pod.given_back", Way.SETTLE: "pod.settled"}
+_SAID = {Way.RELEASE: "pod.released", Way.RETURN: "pod.returned", Way.CLEAR: "pod.record_cleared"}
+_LOOK_AT_OWNER = "look at the ReplicaSets of its Deployment"
+
+
+def _answer(error: Exception) -> Answer:
+    """What a failed request for a pod means."""
+    if isinstance(error, ApiError):
+        return answers.judge(error.refusal, None)
+    return answers.unanswered(str(error))
 
 
 def _concerned(pod: Pod, verdict: Verdict, drain: Drain, *, may_move: bool) -> bool:

@@ -41,11 +41,13 @@ class Shifts:
     Attributes:
         moved: who is told of each pod that has left on an errand.
         looked: who is told after each look at a node.
+        left: who is told of a node where released pods are left that cannot be returned now.
     """
 
     def __init__(self, tools: Tools, sources: Collection[str]) -> None:
         self.moved: list[Moved] = []
         self.looked: list[Looked] = []
+        self.left: list[Callable[[str], None]] = []
         self._t = tools
         self._silent = set(sources)
         self._wanted: dict[str, Mapping[str, Errand]] = {}
@@ -162,6 +164,8 @@ class Shifts:
         self._running.pop(shift.name, None)
         if task.cancelled():
             return
+        for tell in self.left if shift.left_released else ():
+            tell(shift.name)
         if error := task.exception():
             # A bug must show, and must not be tried again at once.
             log.error("shift.task_failed", node=shift.name, exc_info=error)

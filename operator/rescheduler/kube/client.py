@@ -21,6 +21,7 @@ from rescheduler.core.answers import Refusal
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 _JSON = "application/json"
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _PAGE = 200
 _READ_TIMEOUT = 30.0  # seconds
 _WATCH_SECONDS = 300
@@ -113,15 +114,25 @@ class Client:
 
     async def list(self, path: str, **params: str | int) -> AsyncIterator[Json]:
         """Read a list page by page; every page as the server sent it, `metadata.resourceVersion` with it."""
+        async for page in self._pages(path, params, _JSON):
+            yield page
+
+    async def list_metadata(self, path: str, **params: str | int) -> AsyncIterator[Json]:
+        """Read a list as `list` does, of each object only its metadata."""
+        async for page in self._pages(path, params, _METADATA):
+            yield page
+
+    async def _pages(self, path: str, params: Mapping[str, str | int], accept: str) -> AsyncIterator[Json]:
         token = ""
         while True:
-            query = params | {"limit": _PAGE} | ({"continue": token} if token else {})
+            query = {**params, "limit": _PAGE, **({"continue": token} if token else {})}
             try:
-                page = await self._send("GET", path, params=query)
+                page = await self._send("GET", path, params=query, accept=accept)
             except ExpiredError as error:
                 # It took longer than the server remembers: whoever lists begins anew, with back-off as after any failure.
                 raise ApiError("GET", path, Refusal(410, "Expired", "the list took too long", (), 0)) from error
-            yield page
+            # An empty list of metadata has no items: null, and not an empty array.
+            yield page if page.get("items") is not None else page | {"items": []}
             token = (page.get("metadata") or {}).get("continue", "")
             if not token:
                 return
@@ -193,10 +204,11 @@ class Client:
         params: Mapping[str, str | int] | None = None,
         body: Any = None,
         content_type: str = _JSON,
+        accept: str = _JSON,
         timeout: float = _READ_TIMEOUT,
     ) -> Json:
         limit = aiohttp.ClientTimeout(total=timeout, sock_connect=10)
-        async with await self._open(method, path, params or {}, body, content_type, limit) as response:
+        async with await self._open(method, path, params or {}, body, content_type, limit, accept=accept) as response:
             try:
                 text = await response.read()
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -213,8 +225,10 @@ class Client:
         body: Any,
         content_type: str,
         timeout: aiohttp.ClientTimeout,
+        *,
+        accept: str = _JSON,
     ) -> aiohttp.ClientResponse:
-        headers = {"Accept": _JSON, "Content-Type": content_type, "User-Agent": self._user_agent}
+        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._user_agent}
         for setting in (await self._configuration.auth_settings()).values():
             if setting["value"]:
                 headers[setting["key"]] = setting["value"]

@@ -37,14 +37,13 @@ RIGHTS: tuple[Right, ...] = (
     *_rights("", "nodes", "get list watch patch"),
     *_rights("", "nodes/status", "patch"),
     *_rights("", "pods", "list watch patch delete"),
+    *_rights("", "pods/status", "patch"),
     *_rights("", "pods/eviction", "create"),
     *_rights("", "events", "create patch"),
     *_rights("", "namespaces", "get list watch patch"),
-    *_rights("", "services", "list watch"),
     *_rights("", "persistentvolumeclaims", "list watch"),
     *_rights("", "persistentvolumes", "list watch"),
     *_rights("storage.k8s.io", "volumeattachments", "list watch"),
-    *_rights("networking.k8s.io", "networkpolicies", "list watch"),
     *_rights("batch", "jobs", "list watch"),
     *_rights("apps", "deployments", "list watch"),
     *_rights("apps", "daemonsets", "list watch"),
@@ -62,16 +61,9 @@ RIGHTS: tuple[Right, ...] = (
     *_rights(GROUP, "namespacepools/status", "patch"),
     *_rights(GROUP, "nodedrains", "get list watch create patch delete"),
     *_rights(GROUP, "nodedrains/status", "patch"),
+    *(Right(enforcements.GROUP.partition("/")[0], kind, "get", name=name) for kind, name in enforcements.WANTED),
 )
 """Every call that the operator makes, cluster-wide; the chart's ClusterRole grants these and no more."""
-
-
-def admission_rights(namespace: str) -> tuple[Right, ...]:
-    """To see whether pools are enforced: each policy of the chart and its binding, by name."""
-    return tuple(
-        Right(enforcements.GROUP.partition("/")[0], kind, "get", name=name)
-        for kind, name in enforcements.wanted(namespace)
-    )
 
 
 async def check(client: Client, namespace: str, *, cleanup: bool = False) -> None:
@@ -92,10 +84,7 @@ async def check(client: Client, namespace: str, *, cleanup: bool = False) -> Non
     )
     leases += tuple(Right("coordination.k8s.io", "leases", verb, paths.NODE_LEASES) for verb in ("list", "watch"))
     rights = (
-        RIGHTS
-        + leases
-        + admission_rights(namespace)
-        + ((Right("apps", "deployments/scale", "patch", namespace, "rescheduler"),) if cleanup else ())
+        RIGHTS + leases + ((Right("apps", "deployments/scale", "patch", namespace, "rescheduler"),) if cleanup else ())
     )
     allowed = await asyncio.gather(*(_may(client, right) for right in rights))
     missing = [str(right) for right, granted in zip(rights, allowed, strict=True) if not granted]

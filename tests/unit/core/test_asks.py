@@ -24,10 +24,6 @@ def test_equal_asks_are_one_object() -> None:
     assert asks.of(pod()) is not asks.of(pod(labels={"app": "api"}))
 
 
-def test_a_released_pods_replacement_is_not_released() -> None:
-    assert Asks().of(pod(labels={"app": "web", names.HASH: names.RELEASED})).labels == {"app": "web"}
-
-
 def test_a_replacement_is_put_into_its_namespaces_pool() -> None:
     where = Asks({"shop": "fast"}).of(pod(nodeSelector={"disk": "ssd"})).where
     assert where["nodeSelector"] == {"disk": "ssd", names.NODE_POOL: "fast"}

@@ -33,6 +33,48 @@ def test_what_a_budget_would_answer(changes: dict[str, Any], pod: dict[str, Any]
 
 
 @pytest.mark.parametrize(
+    ("changes", "pod", "spends"),
+    [
+        ({}, {}, True),
+        ({}, {"phase": "Pending", "ready": False}, False),
+        ({}, {"phase": "Failed", "ready": False}, False),
+        ({}, {"ready": False}, False),  # enough others are healthy
+        ({"healthy": 1}, {"ready": False}, True),
+        ({"healthy": 1, "always_allow": True}, {"ready": False}, False),
+        ({"healthy": 0, "needed": 0}, {"ready": False}, True),
+    ],
+)
+def test_what_an_eviction_takes_of_a_budget(changes: dict[str, Any], pod: dict[str, Any], spends: bool) -> None:
+    assert replace(FULL, allowed=1, **changes).spends(replace(POD, **pod)) is spends
+
+
+def test_what_was_just_spent_is_no_misconfiguration() -> None:
+    one = replace(FULL, allowed=1, needed=1)
+    assert (one.spent().allowed, one.spent().misconfigured) == (0, False)
+    assert (replace(one, allowed=2).exhausted().allowed, one.exhausted().misconfigured) == (0, False)
+    assert FULL.misconfigured
+
+
+def test_a_status_that_is_behind_allows_nothing_but_what_no_budget_counts() -> None:
+    behind = replace(FULL, allowed=1, observed=False)
+    assert not behind.would_allow(POD)
+    assert behind.would_allow(replace(POD, phase="Failed"))
+
+
+def test_a_sync_that_failed_is_quoted_and_a_pod_on_its_way_out_is_counted() -> None:
+    meta = {"namespace": "s", "name": "b", "uid": "b", "generation": 1}
+    condition = {"type": "DisruptionAllowed", "status": "False", "reason": "SyncFailed", "message": "no scale"}
+    found = budget({"metadata": meta, "status": {"conditions": [condition], "disruptedPods": {"p": "2026"}}})
+    assert (found.sync_failed, found.observed, found.disrupted) == ("no scale", False, 1)
+    for other in ({"reason": "InsufficientPods"}, {"status": "True"}, {"type": "Other"}):
+        assert not budget({"metadata": meta, "status": {"conditions": [condition | other]}}).sync_failed
+    assert (
+        len(budget({"metadata": meta, "status": {"conditions": [condition | {"message": "x" * 9000}]}}).sync_failed)
+        < 999
+    )
+
+
+@pytest.mark.parametrize(
     ("selector", "covers"),
     [
         (None, False),

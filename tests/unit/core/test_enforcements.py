@@ -5,17 +5,14 @@ from typing import Any
 
 import pytest
 
-from rescheduler.core.enforcements import BINDINGS, MUTATING, SETTLE, VALIDATING, Enforcement, judge, wanted
+from rescheduler.core.enforcements import BINDINGS, MUTATING, SETTLE, VALIDATING, WANTED, Enforcement, judge
 
 SERVED = {MUTATING, VALIDATING, *BINDINGS.values()}
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def everything() -> dict[tuple[str, str], Any]:
-    return {
-        (kind, name): {"spec": {"policyName": name} if kind.endswith("bindings") else {}}
-        for kind, name in wanted("rescheduler-system")
-    }
+    return {(kind, name): {"spec": {"policyName": name} if kind.endswith("bindings") else {}} for kind, name in WANTED}
 
 
 def test_all_that_the_chart_brings_enforces() -> None:
@@ -28,7 +25,7 @@ def test_an_older_api_server_is_named_as_the_reason() -> None:
     assert "1.36" in found.message
 
 
-@pytest.mark.parametrize("gone", wanted("rescheduler-system"), ids="/".join)
+@pytest.mark.parametrize("gone", WANTED, ids="/".join)
 def test_each_policy_and_each_binding_is_needed(gone: tuple[str, str]) -> None:
     found = judge(SERVED, everything() | {gone: None})
     assert (found.status, found.reason) == ("False", "PoliciesMissing")
@@ -38,10 +35,6 @@ def test_each_policy_and_each_binding_is_needed(gone: tuple[str, str]) -> None:
 def test_a_binding_that_binds_another_policy_binds_nothing() -> None:
     key = next(k for k in everything() if k[0] == BINDINGS[MUTATING])
     assert not judge(SERVED, everything() | {key: {"spec": {"policyName": "x"}}}).holds
-
-
-def test_names_carry_the_namespace_where_it_is_not_the_usual_one() -> None:
-    assert (MUTATING, "rescheduler-ops-pool-pods.rescheduler.dev") in wanted("ops")
 
 
 def test_new_policies_are_trusted_once_every_api_server_has_read_them() -> None:

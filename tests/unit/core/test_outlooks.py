@@ -11,14 +11,12 @@ import pytest
 from rescheduler.api import names
 from rescheduler.api.drains import BlockerClass
 from rescheduler.api.policies import Drain, Replacement
-from rescheduler.api.selectors import LabelSelector
 from rescheduler.core import facts, pods
 from rescheduler.core.asks import Asks
 from rescheduler.core.boards import Ground
 from rescheduler.core.budgets import Budget, budget
 from rescheduler.core.censuses import Census
 from rescheduler.core.fits import Fit
-from rescheduler.core.namings import naming
 from rescheduler.core.outlooks import Answer, Outlook, World, outlook
 from rescheduler.core.workloads import Deployment, ReplicaSet
 from unit.core.test_fits import node
@@ -144,25 +142,6 @@ def test_replacement_first_is_of_no_help_where_the_policy_forbids_it() -> None:
 def test_a_pod_under_two_budgets_is_never_evicted() -> None:
     found = look(world([pod("p1")], limit("a", allowed=1), limit("b", allowed=1)))
     assert causes(found) == {"s/p1": BlockerClass.SEVERAL_BUDGETS}
-
-
-def test_a_pod_that_a_service_selects_by_its_hash_is_not_replaced_first() -> None:
-    raw = {"metadata": {"name": "web"}, "spec": {"selector": {names.HASH: "1"}}}
-    labels = {"app": "a", names.HASH: "1"}
-    mine = pod("p1")
-    mine["metadata"]["labels"] = labels
-    seen = replace(world([mine], limit("b")), namings={"s": [naming("Service", "selector")(raw)]})
-    assert causes(look(seen)) == {"s/p1": BlockerClass.BUDGET_MISCONFIGURED}
-    raw["spec"]["selector"] = {"app": "a"}
-    assert look(replace(seen, namings={"s": [naming("Service", "selector")(raw)]})).first == ("s/p1",)
-
-
-def test_a_budget_that_selects_by_the_hash_keeps_its_pods_from_being_replaced_first() -> None:
-    mine = pod("p1")
-    mine["metadata"]["labels"] = {"app": "a", names.HASH: "1"}
-    selector = LabelSelector.model_validate({"matchLabels": {names.HASH: "1"}})
-    seen = world([mine], replace(limit("b"), selector=selector))
-    assert causes(look(seen)) == {"s/p1": BlockerClass.BUDGET_MISCONFIGURED}
 
 
 def test_a_pod_whose_daemon_set_is_gone_is_recreated_by_nobody() -> None:

@@ -1,10 +1,14 @@
 """Raw pods become records."""
 
+import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rescheduler.core.moves import Move
+from rescheduler.core.moves import Move, clear_patch, release_patch, return_patch
 from rescheduler.core.pods import Owner, pod
 
 
@@ -29,29 +33,129 @@ def test_a_raw_pod_is_projected() -> None:
     assert seen.annotations == {"rescheduler.dev/do-not-disrupt": "true"}
 
 
+RECORD = {
+    "cause": "NodeDrain/n1",
+    "ready": 3,
+    "since": "2026-01-01T00:00:00+00:00",
+    "attempt": 1,
+    "deployment": "web",
+    "deploymentUID": "d",
+    "replicaSet": "web-abc",
+    "replicaSetUID": "r",
+}
+DEPLOYMENT = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "d", "controller": True}
+REPLICA_SET = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-abc", "uid": "r", "controller": True}
+
+
+def carrying(record: dict[str, Any], *owners: dict[str, Any]) -> dict[str, Any]:
+    """A raw pod with the record of a move."""
+    annotations = {"rescheduler.dev/move": json.dumps(record)}
+    meta = {"namespace": "s", "name": "p", "uid": "u", "ownerReferences": list(owners), "annotations": annotations}
+    return {"metadata": meta}
+
+
 def test_a_released_pod_counts_as_its_replica_sets() -> None:
-    raw = {
-        "metadata": {
-            "namespace": "s",
-            "name": "p",
-            "uid": "u",
-            "labels": {"pod-template-hash": "rescheduler-released"},
-            "annotations": {
-                "rescheduler.dev/move": '{"cause":"NodeDrain/n1","hash":"abc","ready":3,"since":"2026-01-01T00:00:00+00:00",'
-                '"attempt":1,"deployment":"web","deploymentUID":"d","replicaSet":"web-abc","replicaSetUID":"r"}'
-            },
-        },
-    }
-    seen = pod(raw)
-    assert seen.released
+    other = {"apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "c"}
+    seen = pod(carrying(RECORD, DEPLOYMENT, other))
+    assert (seen.released, seen.returned, seen.foreign_move) == (True, False, False)
     assert seen.owner == Owner("ReplicaSet", "web-abc", "r")
+    assert seen.references == (other,)
     assert seen.move is not None
     assert Move.read(seen.move.text()) == seen.move
 
 
+def test_a_returned_pod_has_its_record_until_it_is_cleared() -> None:
+    seen = pod(carrying(RECORD, REPLICA_SET))
+    assert (seen.released, seen.returned, seen.foreign_move) == (False, True, False)
+
+
+@pytest.mark.parametrize(
+    "owners",
+    [
+        (),
+        (DEPLOYMENT | {"uid": "other"},),
+        (DEPLOYMENT | {"name": "other"},),
+        (DEPLOYMENT | {"controller": False},),
+        (DEPLOYMENT | {"apiVersion": "example.com/v1"},),
+        (DEPLOYMENT | {"kind": "StatefulSet"},),
+        (REPLICA_SET | {"uid": "other"},),
+        ({"apiVersion": "batch/v1", "kind": "Job", "name": "web", "uid": "d", "controller": True},),
+    ],
+)
+def test_a_record_on_any_other_pod_is_ignored(owners: tuple[dict[str, Any], ...]) -> None:
+    seen = pod(carrying(RECORD, *owners))
+    assert (seen.move, seen.released, seen.foreign_move) == (None, False, True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ready": float("inf")},
+        {"ready": True},
+        {"ready": "3"},
+        {"ready": -1},
+        {"ready": 10**12},
+        {"attempt": []},
+        {"since": "2026-01-01T00:00:00"},
+        {"since": "9999-12-31T23:59:59+00:00"},
+        {"since": "0001-01-01T00:00:00+00:00"},
+        {"since": 5},
+        {"cost": 5},
+        {"cost": "x"},
+        {"cost": "9999999999"},
+        {"cost": "+1"},
+        {"cause": ""},
+        {"deployment": None},
+        {"deploymentUID": {}},
+        {"replicaSet": "x" * 301},
+    ],
+)
+def test_a_record_with_a_value_that_no_release_writes_is_ignored(changes: dict[str, Any]) -> None:
+    assert pod(carrying(RECORD | changes, DEPLOYMENT)).foreign_move
+
+
 def test_nonsense_in_the_move_annotation_is_none_of_ours() -> None:
-    for text in ("", "x", "[]", "{}", '{"ready": "x"}'):
+    for text in ("", "x", "[]", "{}", '{"ready": "x"}', "[" * 60_000, "1e999", "NaN", json.dumps(RECORD) + " " * 5000):
         assert Move.read(text) is None
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(sorted(RECORD)), inner),
+    )
+)
+def test_whatever_json_is_written_there_is_read(value: object) -> None:
+    assert Move.read(json.dumps(value)) is None or isinstance(value, dict)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*sorted(RECORD), "cost"]),
+        st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.datetimes().map(str),
+    )
+)
+def test_whatever_is_changed_in_a_record_is_read(changes: dict[str, Any]) -> None:
+    """What is read can be written again, and is the same then."""
+    found = pod(carrying(RECORD | changes, DEPLOYMENT, REPLICA_SET)).move
+    assert found is None or Move.read(found.text()) == found
+
+
+def test_the_patches_of_a_move_write_the_controller_and_annotations_and_nothing_else() -> None:
+    move = Move("NodeDrain/n1", "7", 3, datetime(2026, 1, 1, tzinfo=UTC), 1, "web", "d", "web-abc", "r")
+    other = {"apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "c"}
+    identity = {"uid": "u", "resourceVersion": "5"}
+    assert release_patch("u", "5", (other,), move) == {
+        "metadata": identity
+        | {"annotations": {"rescheduler.dev/move": move.text()}, "ownerReferences": [other, DEPLOYMENT]}
+    }
+    cost = "controller.kubernetes.io/pod-deletion-cost"
+    assert return_patch("u", "5", (other,), move) == {
+        "metadata": identity | {"annotations": {cost: "2147483647"}, "ownerReferences": [other, REPLICA_SET]}
+    }
+    assert clear_patch("u", "5", move) == {
+        "metadata": identity | {"annotations": {"rescheduler.dev/move": None, cost: "7"}}
+    }
 
 
 def _asking(*terms: dict[str, Any]) -> dict[str, Any]:

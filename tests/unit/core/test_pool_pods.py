@@ -1,5 +1,6 @@
 """Which pods are where they belong, and what a pool's pods ask for."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from rescheduler.api import names
 from rescheduler.core import pool_pods
 from rescheduler.core.memberships import Memberships
+from rescheduler.core.moves import Move
 from rescheduler.core.pool_pods import Finds, Sums, View
 from unit.core.test_memberships import node, pool, site, space
 
@@ -116,11 +118,13 @@ def test_only_so_many_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(found.named) == 2
 
 
-def test_those_let_go_of_are_always_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is not named is given back."""
+def test_released_pods_are_always_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is not named is returned."""
     monkeypatch.setattr(pool_pods, "MOST_NAMED", 0)
     released = pod("a", "n1")
-    released["metadata"]["labels"] = {names.HASH: names.RELEASED}
+    move = Move("NamespacePool/a", None, 1, datetime(2026, 1, 1, tzinfo=UTC), 1, "web", "d", "web-a", "r")
+    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "d", "controller": True}
+    released["metadata"] |= {"annotations": {names.MOVE: move.text()}, "ownerReferences": [owner]}
     assert [found.released for found in finds(released, pod("a", "n1")).named] == [True]
 
 

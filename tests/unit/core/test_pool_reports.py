@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rescheduler.api.pools import NamespacePoolStatus
+from rescheduler.api.selectors import LabelSelector
 from rescheduler.core import pool_reports
 from rescheduler.core.enforcements import Enforcement
 from rescheduler.core.facts import Node, NodeCondition
@@ -65,6 +66,26 @@ def test_a_pool_at_a_glance() -> None:
     assert status.requested is not None
     assert (status.allocatable.cpu, status.allocatable.memory, status.allocatable.pods) == ("2", "2Gi", "20")
     assert (status.requested.cpu, status.requested.pods) == ("500m", "1")
+
+
+def test_labels_that_a_kubelet_may_set_are_not_trusted() -> None:
+    def trusted(*keys: str) -> tuple[str, str]:
+        where = scene(node("n1"))
+        spec = where.pool.spec.model_copy(
+            update={"node_selector": LabelSelector(match_labels=dict.fromkeys(keys, "x"))}
+        )
+        return said(replace(where, pool=replace(where.pool, spec=spec)), "NodeLabelsTrusted")
+
+    assert trusted("disk", "kubernetes.io/os") == ("False", "SetByKubelet")
+    assert trusted("disk", "shop.node-restriction.kubernetes.io/pool") == ("True", "Restricted")
+
+
+def test_a_selector_that_requires_no_label_is_not_trusted() -> None:
+    """A kubelet need not set anything then."""
+    where = scene(node("n1"))
+    absent = {"matchExpressions": [{"key": "node-restriction.kubernetes.io/x", "operator": "DoesNotExist"}]}
+    spec = where.pool.spec.model_copy(update={"node_selector": LabelSelector.model_validate(absent)})
+    assert said(replace(where, pool=replace(where.pool, spec=spec)), "NodeLabelsTrusted") == ("False", "SetByKubelet")
 
 
 def test_nothing_is_said_of_pods_before_they_are_counted() -> None:

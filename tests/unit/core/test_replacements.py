@@ -10,10 +10,22 @@ from hypothesis import strategies as st
 
 from rescheduler.api.drains import Blocker, BlockerClass
 from rescheduler.api.policies import Drain, NoRoom, Replacement
+from rescheduler.api.selectors import LabelSelector
 from rescheduler.core.budgets import Budget
 from rescheduler.core.moves import Move
 from rescheduler.core.pods import Owner, Pod
-from rescheduler.core.replacements import Choice, Setback, Setting, Trouble, Way, choose, give_back, recall
+from rescheduler.core.replacements import (
+    Choice,
+    Refused,
+    Setback,
+    Setting,
+    Trouble,
+    Way,
+    choose,
+    give_back,
+    recall,
+    taken,
+)
 from rescheduler.core.workloads import Deployment, ReplicaSet, Workload
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -23,15 +35,16 @@ FULL = Budget("s", "b", "b", allowed=0, healthy=1, needed=1, expected=1)
 
 
 def pod(name: str, *, released: bool = False, since: int = 10, before: int = 3, **changes: Any) -> Pod:
-    move = Move("NodeDrain/n", "a", None, before, NOW - timedelta(seconds=since), 1, "web", "d", "web-a", "r1")
+    move = Move("NodeDrain/n", None, before, NOW - timedelta(seconds=since), 1, "web", "d", "web-a", "r1")
     base: dict[str, Any] = {
         "namespace": "s",
         "name": name,
         "uid": name,
         "ready": True,
         "owner": Owner("ReplicaSet", "web-a", "r1"),
-        "labels": {"pod-template-hash": "rescheduler-released" if released else "a"},
+        "labels": {"pod-template-hash": "a"},
         "move": move if released else None,
+        "released": released,
     }
     return Pod(**(base | changes))
 
@@ -71,7 +84,7 @@ def test_a_quarter_of_an_owner_at_once_rounded_up() -> None:
         ({}, {"pinned": True}, "Pinned"),
         ({}, {"ready": False}, "NotReady"),
         ({"budgets": (FULL, FULL)}, {}, "SeveralBudgets"),
-        ({"named": "Service x"}, {}, "HashSelected"),
+        ({"left": True}, {}, "LeftSelector"),
         ({"drain": {"replacement": Replacement.WHEN_BLOCKED}}, {}, "NotBlocked"),
     ],
 )
@@ -146,7 +159,6 @@ def test_fewer_ready_before_need_no_more_after() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"deployment": None, "replica_sets": ()},
         {"deployment": replace(DEPLOYMENT, replicas=0)},
         {"deployment": replace(DEPLOYMENT, replicas=1)},  # its ReplicaSet has two Ready pods of its own
     ],
@@ -158,6 +170,132 @@ def test_what_its_owner_wants_no_more_is_deleted(changes: dict[str, Any]) -> Non
     assert give_back(old, found, NOW).way is Way.DELETE
 
 
+OTHER = "other"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"deployment": None, "replica_sets": ()},
+        {"deployment": replace(DEPLOYMENT, replicas=0), "replica_sets": ()},
+        {"deployment": replace(DEPLOYMENT, replicas=0), "replica_sets": (replace(CURRENT, deployment_uid=OTHER),)},
+        {"deployment": replace(DEPLOYMENT, uid=OTHER, replicas=0), "replica_sets": (CURRENT,)},
+        {"deployment": replace(DEPLOYMENT, deleting=True, replicas=0), "replica_sets": (CURRENT,)},
+        {"deployment": None, "replica_sets": (replace(CURRENT, replicas=0),)},
+    ],
+)
+def test_a_record_deletes_nothing_unless_deployment_and_replica_set_exist_and_belong_together(
+    changes: dict[str, Any],
+) -> None:
+    old = pod("p1", released=True)
+    found = workload(old, *THREE[1:], **changes)
+    assert choose(old, found, setting()).way is not Way.DELETE
+    assert give_back(old, found, NOW).way is not Way.DELETE
+
+
+def test_a_released_pod_whose_owner_is_gone_waits_for_nothing() -> None:
+    old = pod("p1", released=True)
+    for nothing in (None, workload(old, deployment=None, replica_sets=())):
+        assert (choose(old, nothing, setting()).way, choose(old, nothing, setting()).reason) == (
+            Way.PLAIN,
+            "NoDeployment",
+        )
+        assert give_back(old, nothing, NOW).way is Way.CLEAR
+
+
+def test_a_released_pod_that_has_ended_goes_without_the_gate() -> None:
+    old = pod("p1", released=True, ready=False, phase="Failed")
+    assert choose(old, workload(old, *THREE[1:]), setting()).way is Way.EVICT
+    assert give_back(old, workload(old, *THREE[1:]), NOW).way is Way.EVICT
+
+
+def test_a_released_pod_that_left_the_selector_of_its_owner_is_not_waited_for() -> None:
+    named = replace(CURRENT, selector=LabelSelector.model_validate({"matchLabels": {"app": "web"}}))
+    old = pod("p1", released=True, labels={"app": "quarantine"})
+    found = workload(*THREE[1:], replica_sets=(named,))
+    assert choose(old, found, setting(left=True)).way is Way.PLAIN
+    assert give_back(old, found, NOW).way is Way.CLEAR
+
+
+REFUSED = Refused(BlockerClass.ADMISSION_DENIED, "policy says no", "ask for it")
+
+
+def test_a_refused_release_goes_plainly_and_the_last_ready_pod_is_held_in_the_words_of_the_policy() -> None:
+    several = choose(THREE[0], workload(*THREE), setting(unwritable=REFUSED))
+    assert (several.way, several.reason) == (Way.PLAIN, "ReleaseRefused")
+    last = choose(THREE[0], workload(THREE[0]), setting(unwritable=REFUSED))
+    assert (last.way, last.cause) == (Way.HOLD, BlockerClass.ADMISSION_DENIED)
+    assert "policy says no" in last.message
+    required = setting(unwritable=REFUSED, drain={"replacement": Replacement.REQUIRED})
+    assert choose(THREE[0], workload(*THREE), required).cause is BlockerClass.ADMISSION_DENIED
+
+
+def test_a_refused_return_is_named_and_ends_once_the_replacement_is_ready() -> None:
+    old = pod("p1", released=True, since=301)
+    held = give_back(old, workload(old, *THREE[1:]), NOW, REFUSED)
+    assert (held.way, held.cause) == (Way.HOLD, BlockerClass.ADMISSION_DENIED)
+    assert "policy says no" in held.message
+    assert choose(old, workload(old, *THREE[1:]), setting(unwritable=REFUSED)).cause is BlockerClass.ADMISSION_DENIED
+    assert give_back(old, workload(old, *THREE[1:], pod("new")), NOW, REFUSED).way is Way.EVICT
+
+
+def test_a_record_that_cannot_be_cleared_is_named_and_does_not_keep_the_pod() -> None:
+    back = replace(pod("p1"), move=pod("x", released=True).move)
+    assert give_back(back, workload(back), NOW, REFUSED).cause is BlockerClass.ADMISSION_DENIED
+    assert choose(back, workload(back, *THREE[1:]), setting(unwritable=REFUSED)).way is Way.PLAIN
+
+
+def test_no_second_pod_is_released_while_fewer_are_ready_than_at_the_first() -> None:
+    many = replace(DEPLOYMENT, replicas=8)
+    released, others = pod("p1", released=True, before=8), tuple(pod(f"p{n}") for n in range(2, 9))
+    assert choose(others[0], workload(released, *others, deployment=many), setting()).way is Way.RELEASE
+    fewer = (replace(others[-1], ready=False), *others[:-1])
+    waits = choose(others[0], workload(released, *fewer, deployment=many), setting())
+    assert (waits.way, waits.why) == (Way.WAIT, "7 of 8 pods of its owner are Ready")
+
+
+def test_a_released_pod_that_somebody_else_removed_holds_its_owner_until_as_many_are_ready() -> None:
+    gone = pod("p0", released=True)
+    found = taken(gone, Drain(), None, NOW)
+    assert found is not None
+    assert (found.trouble, found.ready, found.attempts) == (Trouble.TAKEN, 3, 1)
+    later = found.until + timedelta(hours=1)
+    held = choose(THREE[0], workload(*THREE[:2]), setting(later, setback=found))
+    assert (held.way, held.cause) == (Way.HOLD, BlockerClass.REPLACEMENT_NOT_READY)
+    assert "2 of 3 pods" in held.message
+    assert choose(THREE[0], workload(*THREE), setting(setback=found)).way is Way.HOLD  # the pause
+    assert choose(THREE[0], workload(*THREE), setting(later, setback=found)).way is Way.RELEASE
+    again = taken(gone, Drain(), found, NOW)
+    assert again is not None
+    assert again.until > found.until
+    assert taken(THREE[0], Drain(), None, NOW) is None
+
+
+@given(
+    deleted=st.lists(st.booleans(), min_size=1, max_size=20),
+    replicas=st.integers(1, 6),
+)
+def test_a_deleter_of_released_pods_costs_one_pod_at_a_time(deleted: list[bool], replicas: int) -> None:
+    """Whatever the deleter takes and when: no release leads below one Ready pod less than there were."""
+    found = replace(DEPLOYMENT, replicas=replicas)
+    pods = [pod(f"p{n}") for n in range(replicas)]
+    setback: Setback | None = None
+    for takes in deleted:
+        chosen = next(
+            (
+                p
+                for p in pods
+                if choose(p, workload(*pods, deployment=found), setting(setback=setback)).way is Way.RELEASE
+            ),
+            None,
+        )
+        if chosen and takes:
+            released = pod(chosen.name, released=True, before=len(pods))
+            setback = taken(released, Drain(), setback, NOW - timedelta(hours=1))
+            pods.remove(chosen)
+        assert len(pods) >= replicas - 1
+
+
 def test_after_a_rollout_it_is_never_given_back() -> None:
     new = replace(CURRENT, uid="r2", hash="b", revision="2")
     rolled = replace(DEPLOYMENT, revision="2")
@@ -166,7 +304,10 @@ def test_after_a_rollout_it_is_never_given_back() -> None:
     sets = (replace(CURRENT, replicas=0), new)
     two = workload(old, *fresh, deployment=rolled, replica_sets=sets)
     assert choose(old, two, setting()).way is Way.HOLD
-    assert give_back(old, two, NOW).way is Way.WAIT
+    assert (give_back(old, two, NOW).way, give_back(old, two, NOW).cause) == (
+        Way.HOLD,
+        BlockerClass.REPLACEMENT_NOT_READY,
+    )
     third = replace(fresh[0], uid="b3")
     assert choose(old, workload(old, *fresh, third, deployment=rolled, replica_sets=sets), setting()).way is Way.EVICT
     assert choose(old, workload(old, *fresh, third, deployment=rolled, replica_sets=(new,)), setting()).way is Way.EVICT
@@ -195,7 +336,7 @@ def test_not_up_in_time_it_is_given_back_with_the_reason(refused: str, new: Pod 
     old = pod("p1", released=True, since=301)
     sets = (replace(CURRENT, refused=refused),)
     choice = choose(old, workload(old, *THREE[1:], *([new] if new else []), replica_sets=sets), setting())
-    assert choice.way is Way.GIVE_BACK
+    assert choice.way is Way.RETURN
     assert choice.setback is not None
     assert choice.setback.trouble is trouble
     assert choice.setback.until >= NOW + timedelta(minutes=5)
@@ -204,7 +345,7 @@ def test_not_up_in_time_it_is_given_back_with_the_reason(refused: str, new: Pod 
 def test_quota_is_known_at_once() -> None:
     old = pod("p1", released=True, since=0)
     sets = (replace(CURRENT, refused="exceeded quota"),)
-    assert choose(old, workload(old, *THREE[1:], replica_sets=sets), setting()).way is Way.GIVE_BACK
+    assert choose(old, workload(old, *THREE[1:], replica_sets=sets), setting()).way is Way.RETURN
 
 
 @pytest.mark.parametrize(
@@ -218,7 +359,7 @@ def test_refused_for_long_though_the_gate_is_open_it_is_given_back(why: dict[str
 
     assert after(599).way is Way.EVICT
     given = after(600)
-    assert given.way is Way.GIVE_BACK
+    assert given.way is Way.RETURN
     assert given.setback is not None
     assert says in given.setback.message
 
@@ -283,9 +424,8 @@ def test_without_room_the_pause_grows_to_half_an_hour() -> None:
 
 def test_given_back_and_owned_again_the_last_traces_come_off() -> None:
     back = replace(pod("p1"), move=pod("x", released=True).move)
-    assert choose(back, workload(back), setting()).way is Way.SETTLE
-    assert choose(replace(back, owner=None), workload(back), setting()).way is Way.WAIT
-    assert give_back(back, workload(back), NOW).way is Way.SETTLE
+    assert choose(back, workload(back), setting()).way is Way.CLEAR
+    assert give_back(back, workload(back), NOW).way is Way.CLEAR
 
 
 def test_the_deletion_cost_stays_until_the_replica_set_has_none_too_many_and_none_is_to_come_back() -> None:
@@ -297,7 +437,7 @@ def test_the_deletion_cost_stays_until_the_replica_set_has_none_too_many_and_non
         assert choose(first, crowd, setting()).way is Way.WAIT
         assert give_back(first, crowd, NOW).way is Way.WAIT
     going = workload(first, second, new[0], *(replace(each, deleting=NOW) for each in new[1:]))
-    assert give_back(first, going, NOW).way is Way.SETTLE
+    assert give_back(first, going, NOW).way is Way.CLEAR
 
 
 @given(
@@ -361,7 +501,7 @@ def shifted(name: str, *, on: str, since: int = 10) -> Pod:
 def test_a_replacement_that_comes_up_on_the_node_to_be_left_undoes_the_move() -> None:
     old, new = shifted("old", on="n1"), pod("new", node="n1", created=NOW)
     found = choose(old, workload(old, new, pod("p2"), pod("p3")), setting())
-    assert found.way is Way.GIVE_BACK
+    assert found.way is Way.RETURN
     assert found.setback is not None
     assert found.setback.trouble is Trouble.CAME_BACK
     assert found.setback.until >= NOW + timedelta(minutes=5)

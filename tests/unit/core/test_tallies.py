@@ -87,6 +87,46 @@ def test_a_retry_is_named_only_after_some_in_a_row_and_a_refusal_at_once() -> No
     assert tally(rows, {"a": Attempt(None, refused, 1)}, {}, {}, NOW, unreachable=False).blockers
 
 
+def test_a_slow_retry_is_named_after_ten_seconds_though_it_is_the_first() -> None:
+    rows = [(pod("a"), Verdict(Fate.EVICT))]
+    retry = Answer(Outcome.RETRY, BlockerClass.THROTTLED, "no answer")
+    for seconds, named in ((9, 0), (10, 1)):
+        attempt = Attempt(None, retry, 1, NOW - timedelta(seconds=seconds))
+        assert len(tally(rows, {"a": attempt}, {}, {}, NOW, unreachable=False).blockers) == named
+
+
+def test_an_eviction_without_effect_is_on_its_way_for_15_s_and_one_more_is_not_believed() -> None:
+    rows = [(pod("a"), Verdict(Fate.EVICT))]
+    vain = Answer(Outcome.REFUSED, BlockerClass.DELEGATED, "not Terminating")
+    for accepted, answer, flies, named in ((14, None, 1, 0), (15, None, 0, 0), (1, vain, 0, 1), (20, vain, 0, 1)):
+        attempt = Attempt(NOW - timedelta(seconds=accepted), answer, 1, NOW)
+        counted = tally(rows, {"a": attempt}, {}, {}, NOW, unreachable=False)
+        assert (counted.in_flight, len(counted.blockers)) == (flies, named)
+
+
+@pytest.mark.parametrize(
+    ("foreseen", "answered", "named"),
+    [
+        # A webhook that has the pod, or a policy that keeps it, is what holds it: not the budget that has no room.
+        (BlockerClass.BUDGET_EXHAUSTED, BlockerClass.DELEGATED, BlockerClass.DELEGATED),
+        (BlockerClass.SEVERAL_BUDGETS, BlockerClass.ADMISSION_DENIED, BlockerClass.ADMISSION_DENIED),
+        (BlockerClass.BUDGET_MISCONFIGURED, BlockerClass.BUDGET_EXHAUSTED, BlockerClass.BUDGET_MISCONFIGURED),
+        (BlockerClass.REPLACEMENT_NOT_READY, BlockerClass.DELEGATED, BlockerClass.REPLACEMENT_NOT_READY),
+        (None, BlockerClass.DELEGATED, BlockerClass.DELEGATED),
+        # A budget that refused one eviction a moment ago is named once it lasts.
+        (None, BlockerClass.BUDGET_EXHAUSTED, None),
+    ],
+)
+def test_what_holds_a_pod_is_what_was_answered_of_it(
+    foreseen: BlockerClass | None, answered: BlockerClass, named: BlockerClass | None
+) -> None:
+    rows = [(pod("a"), Verdict(Fate.EVICT))]
+    refusals = {"a": Answer(Outcome.REFUSED, foreseen, "watch")} if foreseen else {}
+    attempt = Attempt(None, Answer(Outcome.REFUSED, answered, "server"), 1, NOW)
+    found = tally(rows, {"a": attempt}, refusals, {}, NOW, unreachable=False).blockers
+    assert [b.class_ for b in found] == ([named] if named else [])
+
+
 def test_a_known_blocker_keeps_its_since() -> None:
     rows = [(pod("a"), Verdict(Fate.EVICT))]
     refusal = {"a": Answer(Outcome.REFUSED, BlockerClass.BUDGET_EXHAUSTED, "none")}
@@ -120,7 +160,7 @@ def test_what_is_stuck_or_was_let_go_long_ago_is_not_in_flight(
 ) -> None:
     some = pod("a")
     if released is not None:
-        move = Move("NodeDrain/n", "h", None, 1, NOW - timedelta(minutes=released), 1, "d", "du", "r", "ru")
-        some = replace(some, move=move, labels={"pod-template-hash": "rescheduler-released"})
+        move = Move("NodeDrain/n", None, 1, NOW - timedelta(minutes=released), 1, "d", "du", "r", "ru")
+        some = replace(some, move=move, released=True)
     attempts = {"a": attempt} if attempt else {}
     assert tally([(some, verdict)], attempts, {}, {}, NOW, unreachable=False).in_flight == flies

@@ -24,7 +24,7 @@ class Shift:
         self.name, self.gone = name, gone
         self.errand: dict[str, str] = {}
         self.held: tuple[Held, ...] = ()
-        self.rested = False
+        self.rested = self.left_released = False
         self.over = asyncio.Event()
         Shift.made.append(self)
 

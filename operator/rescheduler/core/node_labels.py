@@ -1,0 +1,44 @@
+"""Which labels of a Node its own kubelet may set, by Kubernetes' admission plugin NodeRestriction.
+
+A kubelet that somebody took over writes them to have other pods sent to its node. The rules are those of
+plugin/pkg/admission/noderestriction/admission.go and k8s.io/kubelet/pkg/apis/well_known_labels.go.
+"""
+
+from rescheduler.api.selectors import LabelSelector, Operator
+
+_RESTRICTED = "node-restriction.kubernetes.io"
+_KUBERNETES = ("kubernetes.io", "k8s.io")
+_KUBELETS_DOMAINS = ("kubelet.kubernetes.io", "node.kubernetes.io")
+_KUBELETS = frozenset(
+    {
+        "kubernetes.io/hostname",
+        "kubernetes.io/os",
+        "kubernetes.io/arch",
+        "beta.kubernetes.io/os",
+        "beta.kubernetes.io/arch",
+        "beta.kubernetes.io/instance-type",
+        "node.kubernetes.io/instance-type",
+        "topology.kubernetes.io/zone",
+        "topology.kubernetes.io/region",
+        "failure-domain.beta.kubernetes.io/zone",
+        "failure-domain.beta.kubernetes.io/region",
+    }
+)
+
+
+def kubelet_may_set(key: str) -> bool:
+    """Whether a kubelet may set, change or remove this label of its own Node."""
+    domain = key.rpartition("/")[0]
+    if _within(domain, (_RESTRICTED,)):
+        return False
+    return not _within(domain, _KUBERNETES) or key in _KUBELETS or _within(domain, _KUBELETS_DOMAINS)
+
+
+def required(selector: LabelSelector) -> set[str]:
+    """Keys of the labels without which no node is selected; NotIn and DoesNotExist select nodes that lack the label."""
+    positive = {r.key for r in selector.match_expressions if r.operator in (Operator.IN, Operator.EXISTS)}
+    return positive | set(selector.match_labels)
+
+
+def _within(domain: str, parents: tuple[str, ...]) -> bool:
+    return any(domain == parent or domain.endswith(f".{parent}") for parent in parents)
