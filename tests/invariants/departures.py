@@ -89,9 +89,7 @@ def nothing_is_forced_without_right(picture: Picture, change: Change) -> Said:
 
 
 def may_run_twice(picture: Picture, pod: Json) -> bool:
-    # Released, its ReplicaSet counts as its owner; returned by its hash, it has none for a moment.
-    ours = uid(pod) in picture.let_go and controller(pod).get("kind") in ("Deployment", None)
-    kind = "ReplicaSet" if ours else controller(pod).get("kind")
+    kind = "ReplicaSet" if picture.released(pod) else controller(pod).get("kind")
     return kind in ("ReplicaSet", "ReplicationController", "Job") and not claims(pod)
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 
 from invariants.objects import (
-    BY_HASH,
-    HASH,
     MOVE,
     OUT_OF_SERVICE,
     SHUNS,
@@ -28,7 +26,7 @@ _GROUP = "rescheduler.dev"
 _TAINTS = ((SHUNS, "PreferNoSchedule"), (OUT_OF_SERVICE, "NoSchedule"))
 _CONDITIONS = {"nodes": ("DrainInProgress", "Drained", "MaintenanceInProgress"), "pods": ("DisruptionTarget",)}
 _WORDS = {
-    "pods": {MOVE, "controller.kubernetes.io/pod-deletion-cost", *((HASH,) if BY_HASH else ())},
+    "pods": {MOVE, "controller.kubernetes.io/pod-deletion-cost"},
     "nodes": {
         f"{_GROUP}/cancelled",
         "cluster-autoscaler.kubernetes.io/scale-down-disabled",

@@ -19,7 +19,6 @@ from invariants.objects import (
     has_taint,
     is_ready,
     labels,
-    move,
     name,
     node_of,
     released,
@@ -218,8 +217,6 @@ class Picture:
         """The Deployment that a pod belongs to, or from which it was released."""
         above = controller(pod)
         found = above.get("uid") if above.get("kind") == "Deployment" else None
-        if not above and uid(pod) in self.let_go:
-            found = move(pod).get("deploymentUID")
         for rs in self.all("replicasets", pod["metadata"]["namespace"]):
             if uid(rs) == above.get("uid"):
                 found = controller(rs).get("uid")

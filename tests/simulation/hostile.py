@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster import workloads
-from invariants.objects import HASH, MOVE, RELEASED, Json, annotations, labels, name, uid
+from invariants.objects import MOVE, Json, annotations, labels, name, uid
 from simulation.clusters import SPACE, Cluster
 from simulation.controllers import reference
 
@@ -131,7 +131,6 @@ def objects(chance: random.Random) -> list[Json]:
     moves = (copied, copied.replace('"ready": 1', '"ready": 1e999'), "[" * _DEEP, copied.replace("+00:00", ""))
     given = lambda: {MOVE: chance.choice(moves), f"{_GROUP}/do-not-disrupt": chance.choice(_DURATIONS)}  # noqa: E731
     forged = workloads.bare_pod("forged", SPACE, annotations=given())
-    forged["metadata"]["labels"][HASH] = RELEASED
     every = [
         workloads.deployment("odd", 2, SPACE, grace=chance.choice(GRACES), annotations=given()),
         workloads.stateful_set("odd-db", 1, SPACE, grace=chance.choice(GRACES), annotations=given()),

@@ -1,11 +1,11 @@
-"""The simulated controllers do to pods what those of Kubernetes do, whichever way a pod is released."""
+"""The simulated controllers do to pods what those of Kubernetes do."""
 
 import random
 from datetime import UTC, datetime
 from typing import Any
 
 from cluster import workloads
-from invariants.objects import HASH, RELEASED, Json, annotations, condition, controller, name, set_condition, uid
+from invariants.objects import Json, annotations, condition, controller, name, set_condition, uid
 from simulation.clusters import SPACE
 from simulation.controllers import (
     VERSION,
@@ -101,7 +101,7 @@ def test_a_pod_that_is_returned_stays_and_its_replacement_goes() -> None:
 def test_a_pod_that_its_set_let_go_is_adopted_by_whoever_selects_it() -> None:
     stage = Stage(web(), neighbour(workloads.daemon_set))
     (pod,) = [p for p in stage.pods() if name(p).startswith("web")]
-    stage.edit(pod, labels={**pod["metadata"]["labels"], HASH: RELEASED})
+    stage.edit(pod, labels={**pod["metadata"]["labels"], "pod-template-hash": "another"})
     stage.look()
     found = stage.server.find("pods", name(pod), SPACE) or {}
     assert controller(found)["kind"] == "DaemonSet"
