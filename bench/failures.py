@@ -17,7 +17,7 @@ from cluster.waiting import until
 PODS, EACH, APART = 30, 3, 15.0  # pods of a node, nodes of each way, seconds between two deaths
 _TUNED = 60  # seconds
 _SHORT = ("default", "lease", "alone", "tuned")
-_OFF: dict[str, Any] = {"maxUnhealthy": "100%"}
+_OFF: dict[str, Any] = {"maxUnhealthy": "100%", "maxConcurrent": "100%"}
 _QUICK: dict[str, Any] = {"leaseTimeout": "20s", **_OFF}
 WAYS: dict[str, dict[str, Any] | None] = {
     "default policy": _OFF,

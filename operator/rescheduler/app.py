@@ -45,12 +45,17 @@ from rescheduler.engine.store import Store
 from rescheduler.engine.surroundings import Surroundings
 from rescheduler.engine.usages import Usages
 from rescheduler.kube import paths, preflight
-from rescheduler.kube.client import Client, ConfigError, configuration
+from rescheduler.kube.client import Client
+from rescheduler.kube.connections import ConfigError, sign_in
 from rescheduler.kube.leases import Election
+from rescheduler.kube.limits import ENOUGH_FILES, raise_file_limit
 from rescheduler.kube.recorder import Recorder
 
 log = structlog.get_logger("rescheduler.app")
 
+_REPORT_EVERY = 60.0  # seconds
+_MOST_REPORTS = 200
+_SIGN_IN_EVERY = 5.0  # seconds
 _HEARTBEAT_LIMIT = 30.0  # seconds without a turn of the event loop
 
 
@@ -116,6 +121,8 @@ class App:
         self.clock, self.metrics = clock, Metrics()
         self.store = Store(self.clock.now, exempt=[options.namespace])
         self.client = connect(guard=self._sure, count=self.metrics.count_request)
+        self.client.report = self._report
+        self.metrics.watches_waiting.set_function(lambda: float(self.client.turns.waiting))
         self.election = Election(
             self.client,
             namespace=options.namespace,
@@ -169,6 +176,7 @@ class App:
         rebalancer = self._rebalancer(single)
         self.engine = Engine(self.store, tools, queue, reconciler, self.pools, rebalancer)
         self.stop = asyncio.Event()
+        self._reported: dict[tuple[str, str], float] = {}
         self.cleaned = False
         self._tasks: list[asyncio.Task[None]] = []
         self._runners: list[Any] = []
@@ -198,6 +206,18 @@ class App:
 
     def _wake(self, names: Iterable[str]) -> None:
         self.engine.wake(names)
+
+    def _report(self, event: str, subject: str, error: str) -> None:
+        """Log what went wrong below the engine: the same of the same subject once a minute, and not of too many."""
+        self.metrics.troubles.labels(event).inc()
+        now = self.clock.monotonic()
+        if now - self._reported.get((event, subject), float("-inf")) < _REPORT_EVERY:
+            return
+        if len(self._reported) >= _MOST_REPORTS:
+            self._reported = {key: when for key, when in self._reported.items() if now - when < _REPORT_EVERY}
+        if len(self._reported) < _MOST_REPORTS:
+            self._reported[event, subject] = now
+            log.warning(event, subject=subject, error=error)
 
     def _healthy(self) -> str | None:
         silent = self.clock.monotonic() - self.engine.beat
@@ -252,18 +272,29 @@ class App:
             await self._work()
 
     async def _clean(self) -> None:
-        """Undo everything, once; then end."""
+        """Undo everything, once, within a time; then end."""
+        work = cleanup.Cleanup(self.client, self.store, self.engine, self.options.namespace)
+        try:
+            async with asyncio.timeout(cleanup.LIMIT):
+                await self._undo(work)
+        except TimeoutError:
+            work.report(ended=False)
+        else:
+            self.cleaned = work.report(ended=True)
+
+    async def _undo(self, work: cleanup.Cleanup) -> None:
         await self.engine.synced.wait()
-        await cleanup.scale_down(self.client, self.options.namespace)
+        await work.scale_down()
         log.info("leader.waiting", identity=self.identity, namespace=self.options.namespace)
         await self.election.acquire()
-        undoing = asyncio.create_task(cleanup.undo(self.client, self.store, self.engine))
+        undoing = asyncio.create_task(work.undo())
         working = asyncio.create_task(self._work(reconcile=False))
         try:
             await asyncio.wait({undoing, working}, return_when=asyncio.FIRST_COMPLETED)
-            self.cleaned = undoing.done() and not undoing.exception()
-            if undoing.done():
-                await undoing
+            if not undoing.done():
+                await working
+                raise TimeoutError  # the Lease was lost: what is done no more is left
+            await undoing
         finally:
             undoing.cancel()
             working.cancel()
@@ -299,7 +330,10 @@ async def run(options: Options) -> bool:
 
     Raises ConfigError where it cannot start.
     """
-    app = App(partial(Client, await configuration()), options, clock=Clock(), identity=own_identity())
+    if (files := raise_file_limit()) < ENOUGH_FILES:
+        log.warning("files.limited", limit=files, hint=f"allow {ENOUGH_FILES} open files: ulimit -n, LimitNOFILE")
+    connect = partial(Client, await sign_in(), reload=sign_in)
+    app = App(connect, options, clock=Clock(), identity=own_identity())
     try:
         await preflight.check(app.client, options.namespace, cleanup=options.cleanup)
     except ConfigError:
@@ -308,9 +342,15 @@ async def run(options: Options) -> bool:
     registry = kopf.OperatorRegistry()
     handlers.register(registry, app.store)
 
+    signed_in = float("-inf")
+
     @kopf.on.login(registry=registry)
-    async def login(**kwargs: Any) -> Any:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        nonlocal signed_in
+        # If the server refuses even renewed credentials, Kopf asks again at once.
+        await asyncio.sleep(max(0.0, signed_in + _SIGN_IN_EVERY - app.clock.monotonic()))
+        signed_in = app.clock.monotonic()
+        return kopf.AiohttpSession(server=app.client.server, aiohttp_session=await app.client.session())
 
     @kopf.on.startup(registry=registry)
     async def startup(**_: Any) -> None:

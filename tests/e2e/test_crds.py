@@ -76,10 +76,14 @@ BAD: list[tuple[dict[str, Any], str, Any, str]] = [
     (POLICY, "spec.failure.flapping.changes", 0, "spec.failure.flapping.changes"),
     (POLICY, "spec.failure.flapping.within", "x", "spec.failure.flapping.within"),
     (POLICY, "spec.failure.maxUnhealthy", "120%", "spec.failure.maxUnhealthy"),
+    *((POLICY, "spec.failure.maxConcurrent", value, "spec.failure.maxConcurrent") for value in (0, "0%", "101%")),
     (POLICY, "spec.failure.force", "Always", "spec.failure.force"),
     (POLICY, "spec.drain.replacement", "Sometimes", "spec.drain.replacement"),
     (POLICY, "spec.drain.replacementTimeout", "5", "spec.drain.replacementTimeout"),
     (POLICY, "spec.drain.timeout", "1d", "spec.drain.timeout"),
+    (POLICY, "spec.drain.timeout", "99999h1ms", "must be at most 99999h"),
+    (POLICY, "spec.maintenance.windows", [{**WINDOW, "duration": "99999h99999h"}], "windows[0].duration"),
+    (POLICY, "spec.failure.flapping.within", "99999h99999h", "spec.failure.flapping.within"),
     (POLICY, "spec.drain.onTimeout", "Kill", "spec.drain.onTimeout"),
     (POLICY, "spec.drain.gracePeriodSeconds", 0, "spec.drain.gracePeriodSeconds"),
     (POLICY, "spec.drain.gracePeriodSeconds", -1, "spec.drain.gracePeriodSeconds"),
@@ -111,6 +115,7 @@ BAD: list[tuple[dict[str, Any], str, Any, str]] = [
     (DRAIN, "spec.requests", [{"reason": "Boredom"}], "spec.requests[0].reason"),
     (DRAIN, "spec.requests", [{"reason": "Manual"}, {"reason": "Manual"}], "spec.requests[1]"),
     (DRAIN, "spec.drain", {"timeout": "long"}, "spec.drain.timeout"),
+    (DRAIN, "spec.drain", {"timeout": "99999h99999h"}, "spec.drain.timeout"),
     (DRAIN, "spec.drain", {"onTimeout": "Kill"}, "spec.drain.onTimeout"),
 ]
 
@@ -145,6 +150,11 @@ def test_a_bad_value_is_refused_by_name(plane: ControlPlane, base: Any, path: st
     with pytest.raises(ControlPlaneError) as refused:
         dry_run(plane, with_value(base, path, value))
     assert named in str(refused.value)
+
+
+def test_the_longest_duration_is_accepted(plane: ControlPlane) -> None:
+    dry_run(plane, with_value(POLICY, "spec.drain.timeout", "99999h"))
+    dry_run(plane, with_value(DRAIN, "spec.drain", {"timeout": "30s99998h59m30s"}))
 
 
 def test_the_server_fills_in_the_defaults_that_the_models_have(plane: ControlPlane) -> None:

@@ -65,6 +65,61 @@ def detector(site: Site, node: str, status: str) -> None:
     site.plane.kubectl("patch", "node", node, "--subresource=status", "--type=strategic", "-p", body)
 
 
+def test_a_detector_that_flags_many_nodes_falsely_keeps_no_dead_one_waiting(site: Site) -> None:
+    flagged = site.nodes(9)[:3]
+    (dead,) = site.plane.add_nodes(1, prefix=f"{site.name}-dead", labels={"site": site.name}, own_kwok=True)
+    site.made.append(dead)
+    spread = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
+    constraint = spread | {"labelSelector": {"matchLabels": {"app": "web"}}}
+    site.deploy(workloads.deployment("web", 10, site.name, topologySpreadConstraints=[constraint], **site.here()))
+    before = site.uids(dead)
+    assert before
+    for node in flagged:
+        detector(site, node, "True")
+    unknown = {"type": "Ready", "status": ["Unknown"], "for": "2s"}
+    site.policy(failure={"maxUnhealthy": "20%", "conditions": [unknown, {"type": "Broken", "status": ["True"]}]})
+    until(lambda: {site.observer.progressing(n) for n in flagged} == {"Storm"}, "the brake")
+    site.plane.fail_node(dead)
+    until(lambda: site.observer.ready(site.name, "web") == 10 and not before & running(site), "the evacuation")
+    assert "Ready is Unknown" in (site.observer.drain(dead) or {})["spec"]["requests"][0]["message"]
+    for node in flagged:
+        conditions = (site.observer.drain(node) or {})["status"]["conditions"]
+        words = next(c["message"] for c in conditions if c["type"] == "Progressing")
+        assert f"3 of 10 nodes of ReschedulePolicy {site.name} have the condition Broken" in words
+        assert "unschedulable" not in site.observer.node(node)["spec"]
+
+
+def running(site: Site) -> set[str]:
+    """UIDs of the pods that nobody has deleted."""
+    pods = site.observer.pods(site.name)
+    return {p["metadata"]["uid"] for p in pods if "deletionTimestamp" not in p["metadata"]}
+
+
+def test_a_node_stays_cordoned_though_its_policy_goes_or_is_switched_off(site: Site) -> None:
+    first, *others = site.nodes(2)
+    failure = {"conditions": [{"type": "Broken", "status": ["True"]}]}
+    site.policy(failure=failure)
+    site.on_first(first, others, workloads.deployment("web", 2, site.name, **site.here()))
+    before = site.uids()
+    site.plane.kubectl("cordon", *others)
+    detector(site, first, "True")
+    until(site.released, "a pod to be let go")
+    drain = (site.observer.drain(first) or {})["metadata"]["uid"]
+    site.plane.kubectl("delete", "rsp", site.name)
+    until(lambda: site.observer.progressing(first) == "NoPolicy", "the drain to say so")
+    until(lambda: site.uids() == before and not site.released(), "the pods to be given back")
+    site.policy(failure=failure | {"enabled": False})
+    until(lambda: site.observer.progressing(first) == "Disabled", "the drain to say so")
+    assert site.observer.node(first)["spec"]["unschedulable"]
+    site.policy(failure=failure)
+    site.plane.kubectl("uncordon", *others)
+    site.phase(first, "Drained")
+    assert (site.observer.drain(first) or {})["metadata"]["uid"] == drain
+    detector(site, first, "False")
+    site.gone(first)
+    assert "unschedulable" not in site.observer.node(first)["spec"]
+
+
 def test_nodes_that_others_hold_are_left_to_them(site: Site) -> None:
     taken, leased, made = site.nodes(3)
     site.policy(maintenance={"maxConcurrent": 3})

@@ -4,6 +4,7 @@ import json
 import time
 from datetime import UTC, datetime
 
+import hostile
 from cluster import workloads
 from cluster.waiting import until
 from e2e.conftest import Site
@@ -227,6 +228,45 @@ def test_the_value_false_is_refused_by_an_event(site: Site) -> None:
     site.annotate(node, "false")
     until(lambda: "MaintenanceRefused" in {e["reason"] for e in site.observer.events("Node", node)}, "the Event")
     assert site.observer.drain(node) is None
+
+
+def test_what_others_write_costs_no_drain_and_no_node(site: Site) -> None:
+    """A grace period of 2^63-1, times of the year 0, deep JSON and long text: all that the API server lets in."""
+    nodes = site.nodes(2)
+    site.policy()
+    wishes = {
+        "rescheduler.dev/replacement": "requird",
+        "rescheduler.dev/do-not-disrupt": "5 hours",
+        "rescheduler.dev/move": hostile.MOVES[1],
+    }
+    site.deploy(
+        workloads.deployment("odd", 2, site.name, grace=2**63 - 1, annotations=wishes, **site.here()),
+        workloads.deployment("plain", 2, site.name, annotations={"rescheduler.dev/move": hostile.DEEP}, **site.here()),
+    )
+    odd = {"type": "Odd", "status": "True", "lastTransitionTime": "0000-01-01T00:00:00Z"}
+    for node in nodes:
+        site.patch("node", node, {"metadata": {"annotations": {"rescheduler.dev/cancelled": hostile.DEEP}}})
+        late = odd | {"lastHeartbeatTime": "9999-12-31T23:59:59Z"}
+        site.plane.kubectl(
+            *("patch", "node", node, "--subresource=status", "--type=strategic"),
+            *("-p", json.dumps({"status": {"conditions": [late]}})),
+        )
+    for pod in site.observer.pods(site.name):
+        site.plane.kubectl(
+            *("patch", "pod", pod["metadata"]["name"], "-n", site.name, "--subresource=status", "--type=strategic"),
+            *("-p", json.dumps({"status": {"conditions": [odd]}})),
+        )
+    site.annotate(nodes[0], "x" * 100_000)
+    site.phase(nodes[0], "Drained")
+    drain = site.observer.drain(nodes[0])
+    assert drain is not None
+    (request,) = drain["spec"]["requests"]
+    assert len(request["message"]) == 1024
+    ignored = site.plane.kubectl("get", "events", "-n", site.name, "--field-selector=reason=AnnotationIgnored")
+    assert "'5 hours' is no duration" in ignored
+    assert "'requird', and must be one of" in ignored
+    site.annotate(nodes[0], None)
+    site.gone(nodes[0])
 
 
 def test_a_deleted_node_ends_its_drain_with_that_said(site: Site) -> None:

@@ -201,3 +201,60 @@ def test_a_pod_that_lands_after_the_first_list_leaves_too(site: Site) -> None:
     site.plane.apply(workloads.bare_pod("later", site.name, nodeName=node))
     until(lambda: not site.left(node), "that one to leave too")
     site.phase(node, "Drained")
+
+
+def freeze(site: Site) -> None:
+    """A policy of somebody else: what a node's label `frozen` names may not be changed on it."""
+    kind = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": site.name}}
+    spec = (
+        "object.metadata.labels.frozen != 'spec' || has(object.spec.unschedulable) == has(oldObject.spec.unschedulable)"
+    )
+    notes = "object.metadata.labels.frozen != 'annotations' || object.metadata.annotations == oldObject.metadata.annotations"
+    rules = [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["nodes"]}]
+    policy = {
+        "matchConstraints": {"resourceRules": rules, "objectSelector": {"matchLabels": {"site": site.name}}},
+        "matchConditions": [{"name": "frozen", "expression": "'frozen' in object.metadata.labels"}],
+        "validations": [{"expression": rule, "message": "this node is frozen"} for rule in (spec, notes)],
+    }
+    binding = {"policyName": site.name, "validationActions": ["Deny"]}
+    site.plane.apply(
+        {**kind, "kind": "ValidatingAdmissionPolicy", "spec": policy},
+        {**kind, "kind": "ValidatingAdmissionPolicyBinding", "spec": binding},
+    )
+
+
+def why(site: Site, node: str) -> str:
+    """What a drain says of its progress."""
+    found = (site.observer.drain(node) or {}).get("status", {}).get("conditions", [])
+    return next((c["message"] for c in found if c["type"] == "Progressing"), "")
+
+
+def test_a_write_on_a_node_that_a_policy_refuses_is_named_and_the_rest_is_done(site: Site) -> None:
+    cordons, restores = site.nodes(2)
+    site.policy()
+    site.on_first(cordons, [restores], web(site, 1))
+    site.annotate(restores)
+    site.phase(restores, "Drained")
+    freeze(site)
+    try:
+        site.plane.kubectl("label", "node", cordons, "frozen=spec")
+        site.plane.kubectl("label", "node", restores, "frozen=annotations")
+        dry = ("cordon", cordons, "--dry-run=server")
+        until(lambda: "frozen" in site.plane.kubectl(*dry, check=False), "the policy to be in force")
+        site.annotate(cordons)
+        site.plane.kubectl("delete", "nodedrain", restores, "--wait=false")
+        until(lambda: "cannot be cordoned" in why(site, cordons), lambda: why(site, cordons))
+        assert "this node is frozen" in why(site, cordons)
+        until(lambda: "unschedulable" not in site.observer.node(restores)["spec"], "the node to be uncordoned")
+        until(lambda: "annotated with the cancelled request" in why(site, restores), lambda: why(site, restores))
+        assert site.observer.phase(restores) == "Restoring"
+        site.annotate(cordons, None)
+        site.gone(cordons)
+        assert len(site.left(cordons)) == 1
+        assert not site.evictions()
+        site.plane.kubectl("label", "node", restores, "frozen-")
+        site.gone(restores)
+        assert "rescheduler.dev/cancelled" in site.observer.node(restores)["metadata"]["annotations"]
+    finally:
+        for kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
+            site.plane.kubectl("delete", kind, site.name, "--ignore-not-found")

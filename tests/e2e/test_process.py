@@ -1,11 +1,14 @@
 """The operator as a process: killed, doubled, cut off, wrongly set up."""
 
+import contextlib
 import itertools
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -178,6 +181,73 @@ def test_every_line_of_the_log_is_json_kopfs_own_among_them(plane: ControlPlane)
         assert 'leader_election_master_status{name="rescheduler"} 1.0' in operator.metrics()
     events = [json.loads(line) for line in log.read_text().splitlines()]
     assert {"event", "level", "timestamp", "logger"} <= events[0].keys()
+
+
+_SPACES = 30
+
+
+def connections(operator: Operator, server: str) -> int:
+    """How many connections to the API server the process has open."""
+    ours = set[str]()
+    for link in Path(f"/proc/{operator.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            ours.add(str(link.readlink()))
+    port = f":{int(server.rsplit(':', 1)[1]):04X}"
+    rows = [line.split() for line in Path(f"/proc/{operator.pid}/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[2].endswith(port) and row[3] == "01" and f"socket:[{row[9]}]" in ours for row in rows)
+
+
+@pytest.fixture
+def few_files() -> Iterator[None]:
+    """As many open files as container runtimes give a process that asks for no more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("few_files")
+def test_over_many_namespaces_it_has_few_connections_and_drains_two_nodes(plane: ControlPlane, own: Site) -> None:
+    identity = install(plane)
+    nodes = own.nodes(4)
+    own.policy(maintenance={"maxConcurrent": 2})
+    spaces = [f"{own.name}-{number}" for number in range(_SPACES)]
+    plane.kubectl("cordon", *nodes[2:])
+    plane.apply(*map(workloads.namespace, spaces))
+    # Two replicas, one on each node that is drained: each node has pods of all namespaces.
+    apart = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "web"}}}
+    spread = {"topologySpreadConstraints": [{"maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule", **apart}]}
+    plane.apply(
+        *(workloads.deployment("web", 2, space, **own.here(), **spread) for space in spaces),
+        *(workloads.budget("web", space, maxUnavailable=1) for space in spaces),
+    )
+    ready = "-o=jsonpath={range .items[*]}{.status.readyReplicas}{end}"
+    until(lambda: plane.kubectl("get", "deploy", "-A", ready).count("2") == _SPACES, "all pods to run", seconds=120)
+    plane.kubectl("uncordon", *nodes[2:])
+    most = 0
+
+    def drained() -> bool:
+        nonlocal most
+        most = max(most, connections(operator, plane.server))
+        return all(own.observer.phase(node) == "Drained" for node in nodes[:2])
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Operator(identity, plane.workdir / "many.log") as operator:
+        assert "Max open files" in (limits := Path(f"/proc/{operator.pid}/limits").read_text())
+        assert int(limits.split("Max open files")[1].split()[0]) == min(hard, 65_536)
+        began = time.monotonic()
+        plane.kubectl("annotate", "node", *nodes[:2], "rescheduler.dev/maintenance=test")
+        until(drained, lambda: f"both to be Drained ({most} connections; {operator.tail()})", seconds=180)
+        print(f"{_SPACES} namespaces: {most} connections, {time.monotonic() - began:.0f} s")
+        assert most <= 64
+        log = operator.log.read_text()
+        assert "leader.lost" not in log
+        assert "Too many open files" not in log
+        for node in nodes[:2]:
+            own.annotate(node, None)
+        for node in nodes[:2]:
+            own.gone(node)
+    plane.kubectl("delete", "namespace", *spaces, "--wait=false")
 
 
 def test_ctrl_c_ends_it_in_order(plane: ControlPlane) -> None:

@@ -13,7 +13,7 @@ from invariants.objects import (
 )
 from invariants.pictures import CONTROL_PLANE, SHARE, SILENCE, Picture, reasons
 from invariants.records import Change
-from rescheduler.api.policies import Mode, Suspend
+from rescheduler.api.policies import Mode, Policy, Suspend
 
 Said = Iterator[str]
 
@@ -66,22 +66,64 @@ def _written_for(picture: Picture, change: Change) -> Json | None:
 
 
 def no_storm_begins_a_failure(picture: Picture, change: Change) -> Said:
+    """Each cause is counted by itself: none begins where all that may have been its cause are storms."""
     drain = _begins(picture, change)
     if drain is None or reasons(drain) != {"Failure"} or change.after is None:
         return
-    node = change.after
-    for policy in picture.policies(node)[-1:]:
-        mine = [n for n in picture.all("nodes") if picture.policies(n)[-1:] == [policy]]
-        sick = [n for n in mine if picture.sick(n, policy) and True not in picture.lately("emptied", name(n))]
-        limit = policy.spec.failure.max_unhealthy
-        if len(sick) >= 2 and len(sick) > limit.of(len(mine)):
-            yield f"begins though {len(sick)} of {len(mine)} nodes are unhealthy, more than {limit}"
-        for key in ("topology.kubernetes.io/zone", "rescheduler.node-restriction.kubernetes.io/pool"):
-            if here := labels(node).get(key):
-                beside = [n for n in mine if labels(n).get(key) == here]
-                ill = [n for n in sick if labels(n).get(key) == here]
-                if len(ill) >= 3 and len(ill) > limit.of(len(beside)):
-                    yield f"begins though {len(ill)} of {len(beside)} nodes of {here} are unhealthy"
+    for policy in picture.policies(change.after)[-1:]:
+        storms = [_storm(picture, change.after, policy, cause) for cause in _causes(picture, change.after, policy)]
+        if storms and all(storms):
+            yield f"begins though {'; '.join(storms)}"
+
+
+def _causes(picture: Picture, node: Json, policy: Policy) -> list[str]:
+    """What Ready is, or was lately, that may make the node fail; of one that flaps, what it flaps by."""
+    failure, timeout = policy.spec.failure, policy.spec.failure.lease_timeout
+    found = {*picture.lately("ready", name(node))} - {"True"}
+    if timeout and picture.silence(name(node)) + picture.lag + 1 >= timeout.total_seconds():
+        found.add("Unknown")
+    if not found:
+        since = picture.at - failure.flapping.within.total_seconds()
+        found = {status for at, status in picture.past("ready", name(node)) if status != "True" and at > since}
+    return sorted(found)
+
+
+def _storm(picture: Picture, node: Json, policy: Policy, cause: str) -> str:
+    """Too many nodes fail for this cause, in words."""
+    mine = [n for n in picture.all("nodes") if picture.policies(n)[-1:] == [policy]]
+    sick = [n for n in mine if picture.sick(n, policy, cause) and True not in picture.lately("emptied", name(n))]
+    limit = policy.spec.failure.max_unhealthy
+    if len(sick) >= 2 and len(sick) > limit.of(len(mine)):
+        return f"{len(sick)} of {len(mine)} nodes are unhealthy ({cause}), more than {limit}"
+    for key in ("topology.kubernetes.io/zone", "rescheduler.node-restriction.kubernetes.io/pool"):
+        if here := labels(node).get(key):
+            beside = [n for n in mine if labels(n).get(key) == here]
+            ill = [n for n in sick if labels(n).get(key) == here]
+            if len(ill) >= 3 and len(ill) > limit.of(len(beside)):
+                return f"{len(ill)} of {len(beside)} nodes of {here} are unhealthy ({cause})"
+    return ""
+
+
+def failures_start_within_their_limit(picture: Picture, change: Change) -> Said:
+    """Never more drains for failures under way than the policy lets, beside others that are as certain."""
+    drain = _begins(picture, change)
+    if drain is None or reasons(drain) != {"Failure"} or change.after is None:
+        return
+    ready = picture.lately("ready", change.place.name)
+    for policy in picture.policies(change.after)[-1:]:
+        members = [name(n) for n in picture.all("nodes") if picture.policies(n)[-1:] == [policy]]
+        alike = [n for n in members if n != change.place.name and picture.lately("ready", n) == ready != ["True"]]
+        running = [n for n in alike if (d := picture.drain(n)) and _under_way(d)]
+        slots = max(1, policy.spec.failure.max_concurrent.of(len(members)))
+        if len(ready) == 1 and len(running) >= slots:
+            yield f"begins beside {running} with failure.maxConcurrent {slots}"
+
+
+def _under_way(drain: Json) -> bool:
+    status = drain.get("status") or {}
+    pods = status.get("pods") or {"remaining": 1, "blocked": 0}
+    moves = status.get("phase") == "Draining" and pods["remaining"] > pods["blocked"]
+    return moves and _started(drain) is not None and "Failure" in reasons(drain) and not deleting(drain)
 
 
 def a_failure_is_one(picture: Picture, change: Change) -> Said:

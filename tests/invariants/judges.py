@@ -26,6 +26,7 @@ CHANGES: tuple[Callable[[Picture, Change], Said], ...] = (
     beginnings.policies_are_obeyed,
     beginnings.nothing_is_done_blindly,
     beginnings.no_storm_begins_a_failure,
+    beginnings.failures_start_within_their_limit,
     beginnings.a_failure_is_one,
     beginnings.one_control_plane_node_at_a_time,
     beginnings.slots_are_kept,

@@ -33,6 +33,8 @@ MAINTENANCE = "rescheduler.dev/maintenance"
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 SILENCE, TOGETHER, SHARE, LEAST = 20.0, 60.0, 0.6, 3
 """Of a blackout (DESIGN 5): so many Leases silent for so long, from within so long of each other."""
+RENEWED = 11.0
+"""Seconds within which a kubelet that lives has renewed its Lease."""
 _OWNED = ("ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted")
 _UNRENEWED = 10.0  # seconds after which the Lease is not surely held
 _OUTAGE = 15.0
@@ -255,16 +257,22 @@ class Picture:
         last, before = self.renewals.get(node, (self.at, self.at))
         return max(self.at - last, last - before if self.at - last <= self.lag else 0)
 
-    def sick(self, node: Json, policy: Policy) -> bool:
-        """Whether everybody can have seen that the node is unhealthy, for its time or not."""
+    def sick(self, node: Json, policy: Policy, cause: str) -> bool:
+        """Whether everybody can have seen that the node is unhealthy, for its time or not, because Ready is this.
+
+        A node that is Unknown and whose Lease is renewed is not unreachable.
+        """
         drain, born = self.drain(name(node)), seconds(node["metadata"]["creationTimestamp"]) or 0
         starting = self.at - born < _secs(policy.spec.failure.startup_grace)
         if starting and self.born > born + 1 and not (drain and "Failure" in reasons(drain)):
             return False  # who began later cannot know that it was Ready once
         statuses = {status for match in policy.spec.failure.conditions for status in match.status}
         timeout = policy.spec.failure.lease_timeout
-        silent = timeout and self.at - self.renewals.get(name(node), (self.at, 0))[0] >= _secs(timeout) + self.lag
-        return bool(silent) or set(self.lately("ready", name(node))) <= statuses
+        silence = self.at - self.renewals.get(name(node), (self.at, 0))[0]
+        if cause == "Unknown" and timeout and silence >= _secs(timeout) + self.lag:
+            return True
+        renewed = cause == "Unknown" and silence < RENEWED + self.lag
+        return cause in statuses and self.lately("ready", name(node)) == [cause] and not renewed
 
 
 def reasons(drain: Json) -> set[str]:

@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, create_model
 
+from rescheduler.api import names
 from rescheduler.api.conditions import Condition
 from rescheduler.api.policies import Drain
 from rescheduler.api.scalars import Model, Time, Words
+from rescheduler.api.untrusted import LATEST, ours, text, time
+
+_KEPT = (names.STEPPED_BACK,)
+_MOST_ANNOTATION = 1024
 
 
 class Reason(StrEnum):
@@ -50,6 +55,7 @@ class BlockerClass(StrEnum):
     REPLACEMENT_NOT_READY = "ReplacementNotReady"
     WAITING_FOR_PROOF = "WaitingForProof"
     WAIT_COMPLETED = "WaitCompleted"
+    UNREADABLE = "Unreadable"
 
 
 class Request(Model):
@@ -110,18 +116,25 @@ class NodeDrainSpec(Model):
 class TaintRecord(Model):
     """A taint of ours."""
 
-    key: str = Field(description="The taint's key.")
-    value: str = Field(default="", description="The taint's value.")
-    effect: str = Field(description="The taint's effect.")
+    key: str = Field(description="The taint's key.", json_schema_extra={"maxLength": 317})
+    value: str = Field(default="", description="The taint's value.", json_schema_extra={"maxLength": 63})
+    effect: str = Field(description="The taint's effect.", json_schema_extra={"maxLength": 63})
 
 
 class NodeRecord(Model):
     """What is ours on the node; restoring removes exactly this."""
 
-    uid: str = Field(default="", description="The node's UID.")
-    boot_id: str = Field(default="", alias="bootID", description="The node's boot when the drain began.")
+    uid: str = Field(default="", description="The node's UID.", json_schema_extra={"maxLength": 253})
+    boot_id: str = Field(
+        default="",
+        alias="bootID",
+        description="The node's boot when the drain began.",
+        json_schema_extra={"maxLength": 253},
+    )
     cordoned_by_us: bool = Field(default=False, description="The node was not cordoned before.")
-    added_taints: tuple[TaintRecord, ...] = Field(default=(), description="Taints that were added.")
+    added_taints: tuple[TaintRecord, ...] = Field(
+        default=(), description="Taints that were added.", json_schema_extra={"maxItems": 16}
+    )
     added_labels: dict[str, str] = Field(default_factory=dict, description="Labels that were added.")
     added_annotations: dict[str, str] = Field(default_factory=dict, description="Annotations that were added.")
 
@@ -148,12 +161,14 @@ class PodCounts(Model):
 class Blocker(Model):
     """One pod that cannot leave, and why."""
 
-    namespace: str = Field(description="The pod's namespace.")
-    pod: str = Field(description="The pod's name.")
+    namespace: str = Field(description="The pod's namespace.", json_schema_extra={"maxLength": 253})
+    pod: str = Field(description="The pod's name.", json_schema_extra={"maxLength": 253})
     class_: BlockerClass = Field(alias="class", description="What holds it back.")
     message: Words = Field(default="", description="Why, in words.")
     since: Time = Field(description="Since when.")
-    pdb: str | None = Field(default=None, description="The PodDisruptionBudget concerned.")
+    pdb: str | None = Field(
+        default=None, description="The PodDisruptionBudget concerned.", json_schema_extra={"maxLength": 253}
+    )
     healthy: int | None = Field(default=None, description="Healthy pods that the budget counts.")
     needed: int | None = Field(default=None, description="Healthy pods that the budget needs.")
     hint: Words = Field(default="", description="What would unblock it.")
@@ -172,12 +187,20 @@ class NodeDrainStatus(Model):
     started_at: Time | None = Field(default=None, description="When the drain began: the cordon.")
     drained_at: Time | None = Field(default=None, description="When the last pod was gone.")
     paused_at: Time | None = Field(default=None, description="Since when the drain is paused.")
-    paused_seconds: int | None = Field(default=None, description="Time spent paused so far; seconds.")
+    paused_seconds: int | None = Field(
+        default=None, description="Time spent paused so far; seconds.", json_schema_extra={"minimum": 0}
+    )
     recordoned_at: Time | None = Field(
         default=None, description="When the node was cordoned again after somebody uncordoned it."
     )
-    estimated_completion: str | None = Field(default=None, description="When it should be done.")
-    progress: str | None = Field(default=None, description="Pods moved of all that must leave, such as 17/42.")
+    estimated_completion: str | None = Field(
+        default=None, description="When it should be done.", json_schema_extra={"maxLength": 64}
+    )
+    progress: str | None = Field(
+        default=None,
+        description="Pods moved of all that must leave, such as 17/42.",
+        json_schema_extra={"maxLength": 64},
+    )
     pods: PodCounts | None = Field(default=None, description="Pod counts.")
     blockers: tuple[Blocker, ...] = Field(
         default=(), max_length=50, description="Pods that cannot leave, the oldest first; blockersTotal counts all."
@@ -206,21 +229,19 @@ class NodeDrain(Model):
 
     @classmethod
     def from_object(cls, raw: Mapping[str, Any]) -> "NodeDrain":
-        """From the raw object. Raises pydantic's ValidationError (a ValueError) that names the field."""
+        """From the raw object. Raises ValueError (UnreadableError, or pydantic's) that names the field."""
+        raw = ours(raw)
         meta = raw["metadata"]
-
-        def time(key: str) -> datetime | None:
-            return datetime.fromisoformat(meta[key]) if key in meta else None
-
+        annotations = meta.get("annotations") or {}
         return cls(
             name=meta["name"],
             uid=meta.get("uid", ""),
             resource_version=meta.get("resourceVersion", ""),
             generation=meta.get("generation", 0),
-            created=time("creationTimestamp"),
-            deletion_timestamp=time("deletionTimestamp"),
+            created=time(meta.get("creationTimestamp")),
+            deletion_timestamp=(time(meta["deletionTimestamp"]) or LATEST) if "deletionTimestamp" in meta else None,
             finalizers=tuple(meta.get("finalizers") or ()),
-            annotations=meta.get("annotations") or {},
+            annotations={key: text(annotations[key], _MOST_ANNOTATION) for key in _KEPT if key in annotations},
             spec=NodeDrainSpec.model_validate(raw["spec"]),
-            status=NodeDrainStatus.model_validate(raw.get("status") or {}),
+            status=NodeDrainStatus.model_validate(raw["status"] or {}),
         )

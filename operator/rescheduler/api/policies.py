@@ -10,6 +10,7 @@ from pydantic import Field
 
 from rescheduler.api.scalars import POSITIVE, Duration, Model, NumberOrPercent
 from rescheduler.api.selectors import KEY_PATTERN, LabelSelector
+from rescheduler.api.untrusted import ours
 from rescheduler.api.windows import Window
 
 _CONDITION_TYPE = KEY_PATTERN
@@ -52,6 +53,10 @@ class Replacement(StrEnum):
     PREFERRED = "Preferred"
     WHEN_BLOCKED = "WhenBlocked"
     NEVER = "Never"
+
+
+OWNERS_WORDS = (Replacement.REQUIRED, Replacement.PREFERRED, Replacement.NEVER)
+"""What the owner of a pod may say by its annotation."""
 
 
 class OnTimeout(StrEnum):
@@ -160,7 +165,8 @@ class Failure(Model):
     )
     lease_timeout: Duration | None = Field(
         default=None,
-        description="Suspect a node whose Lease is silent for so long (11s at least) on our own clock; absent: never.",
+        description="Suspect a node whose Lease is silent for so long on our own clock (11s at least, or a quarter of the Lease's "
+        "duration and its jitter); absent: never.",
         json_schema_extra={"x-kubernetes-validations": [POSITIVE]},
     )
     recover_after: Duration = Field(
@@ -171,7 +177,24 @@ class Failure(Model):
     )
     max_unhealthy: NumberOrPercent = Field(
         default=NumberOrPercent(20, is_percent=True),
-        description="Storm brake: with more unhealthy nodes than this nothing new starts. One node alone is never a storm.",
+        description="Storm brake, for each condition by itself: with more nodes than this no drain starts for it. One "
+        "node alone is never a storm.",
+    )
+    max_concurrent: NumberOrPercent = Field(
+        default=NumberOrPercent(10, is_percent=True),
+        description="Drains for failures that may be under way at once, such as when the storm brake opens: a number or "
+        "a percentage, at least 1. The most certain failure starts first: an unreachable node with a silent Lease, then "
+        "Ready False, then other conditions; then the one that has lasted longest. A drain waits only for drains whose "
+        "failure is at least as certain. It is under way from its cordon until it is Drained, has only pods left that "
+        "wait for proof or for their owners, has been Blocked for 5m, or rests.",
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "type(self) == int ? self >= 1 && self <= 100000 : self.matches('^(100|[1-9][0-9]?)%$')",
+                    "message": 'must be a number of nodes from 1, like 1, or a percentage from 1% to 100%, like "10%"',
+                }
+            ]
+        },
     )
     force: Force = Field(
         default=Force.WITH_PROOF, description="When pods that must not run twice are forced off a dead node."
@@ -293,7 +316,8 @@ class Policy:
 
     @classmethod
     def from_object(cls, raw: Mapping[str, Any]) -> "Policy":
-        """From the raw object. Raises pydantic's ValidationError (a ValueError) that names the field."""
+        """From the raw object. Raises ValueError (UnreadableError, or pydantic's) that names the field."""
+        raw = ours(raw)
         meta = raw["metadata"]
-        spec = ReschedulePolicySpec.model_validate(raw.get("spec") or {})
+        spec = ReschedulePolicySpec.model_validate(raw["spec"] or {})
         return cls(meta["name"], meta.get("uid", ""), meta.get("generation", 0), spec)

@@ -13,6 +13,7 @@ from rescheduler.api.conditions import Condition
 from rescheduler.api.policies import Mode
 from rescheduler.api.scalars import Model, NumberOrPercent, Words
 from rescheduler.api.selectors import LabelSelector
+from rescheduler.api.untrusted import ours, time
 
 
 class ExistingPods(StrEnum):
@@ -106,16 +107,16 @@ class NamespacePool:
 
     @classmethod
     def from_object(cls, raw: Mapping[str, Any]) -> "NamespacePool":
-        """From the raw object. Raises pydantic's ValidationError (a ValueError) that names the field."""
+        """From the raw object. Raises ValueError (UnreadableError, or pydantic's) that names the field."""
+        raw = ours(raw)
         meta = raw["metadata"]
-        created = meta.get("creationTimestamp")
         return cls(
             meta["name"],
             meta.get("uid", ""),
             meta.get("resourceVersion", ""),
             meta.get("generation", 0),
-            datetime.fromisoformat(created) if created else None,
+            time(meta.get("creationTimestamp")),
             NamespacePoolSpec.model_validate(raw["spec"]),
-            NamespacePoolStatus.model_validate(raw.get("status") or {}),
+            NamespacePoolStatus.model_validate(raw["status"] or {}),
             names.SPOKEN_FOR in (meta.get("labels") or {}),
         )

@@ -1,5 +1,6 @@
 """Durations, "N or %", and times: how they are written in the API and what they are in Python."""
 
+import contextlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,19 +19,28 @@ from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 from pydantic_core import CoreSchema, core_schema
 
+from rescheduler.api.untrusted import EARLIEST, LATEST
+
 DURATION_PATTERN = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"
 """GEP-2257, the Gateway API's form: `90s`, `1h30m`."""
 _PART = re.compile(r"([0-9]{1,5})(ms|h|m|s)")
-_MOST = timedelta(hours=100_000)
-"""A GEP-2257 duration is shorter than this: hours have five digits."""
-POSITIVE: JsonDict = {"rule": "self.matches('[1-9]')", "message": "must be longer than 0s"}
-"""CEL for durations that make no sense as nothing."""
+LONGEST = timedelta(hours=99_999)
+"""Eleven years: the hours of a GEP-2257 duration have five digits. The form also writes longer ones, in pieces."""
+_BOUNDED: JsonDict = {"rule": "duration(self) <= duration('99999h')", "message": "must be at most 99999h"}
+POSITIVE: JsonDict = {
+    "rule": "self.matches('[1-9]') && duration(self) <= duration('99999h')",
+    "message": "must be longer than 0s, and at most 99999h",
+}
+"""CEL for durations that make no sense as nothing; instead of the bound of all durations."""
 _UNITS = {
     "h": timedelta(hours=1),
     "m": timedelta(minutes=1),
     "s": timedelta(seconds=1),
     "ms": timedelta(milliseconds=1),
 }
+
+
+_YEAR_0 = re.compile(r"^0000(?=-)")  # Go knows that year, Python does not
 
 
 class Model(BaseModel):
@@ -53,20 +63,15 @@ def replacing(before: Model, after: Model) -> dict[str, Any]:
 
 
 def parse_duration(text: str) -> timedelta:
-    """A GEP-2257 duration. Raises ValueError that shows the form."""
+    """A GEP-2257 duration, at most LONGEST. Raises ValueError that shows the form."""
     if not isinstance(text, str) or not re.fullmatch(DURATION_PATTERN[1:-1], text):
-        raise ValueError(f"{text!r} is no duration: write it like 90s, 5m or 1h30m")
-    return sum((int(number) * _UNITS[unit] for number, unit in _PART.findall(text)), timedelta())
+        raise ValueError(f"{text!r:.60} is no duration: write it like 90s, 5m or 1h30m")
+    return min(LONGEST, sum((int(number) * _UNITS[unit] for number, unit in _PART.findall(text)), timedelta()))
 
 
 def format_duration(value: timedelta) -> str:
-    """A GEP-2257 form as people write it: `90s`, `3m`, `1h30m`; nothing is `0s`.
-
-    Raises ValueError for what the form cannot say: less than nothing, or 100,000 hours and more.
-    """
-    if not timedelta() <= value < _MOST:
-        raise ValueError(f"{value} cannot be written as a duration")
-    rest, parts = value // timedelta(milliseconds=1), []
+    """A GEP-2257 form as people write it: `90s`, `3m`, `1h30m`; nothing, and less, is `0s`, and none is above LONGEST."""
+    rest, parts = min(max(value, timedelta()), LONGEST) // timedelta(milliseconds=1), []
     if rest < 120_000 and rest % 1000 == 0:
         return f"{rest // 1000}s"
     for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
@@ -77,23 +82,28 @@ def format_duration(value: timedelta) -> str:
 
 
 def _duration(value: Any) -> timedelta:
-    return value if isinstance(value, timedelta) else parse_duration(value)
+    return min(max(value, timedelta()), LONGEST) if isinstance(value, timedelta) else parse_duration(value)
 
 
 Duration = Annotated[
     timedelta,
     PlainValidator(_duration),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "maxLength": 24}),
+    WithJsonSchema(
+        {"type": "string", "pattern": DURATION_PATTERN, "maxLength": 24, "x-kubernetes-validations": [_BOUNDED]}
+    ),
 ]
 
 
 def _time(value: Any) -> datetime:
+    """A time of a status, moved within what a duration can be added to: the schema lets the years 0 to 9999 in."""
+    found = value
     if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if not isinstance(value, datetime) or value.tzinfo is None:
-        raise ValueError(f"{value!r} is no time with a time zone, such as 2026-01-31T22:00:00Z")
-    return value
+        with contextlib.suppress(ValueError):
+            found = datetime.fromisoformat(_YEAR_0.sub("0001", value))
+    if not isinstance(found, datetime) or found.tzinfo is None:
+        raise ValueError(f"{value!r:.60} is no time with a time zone, such as 2026-01-31T22:00:00Z")
+    return EARLIEST if found < EARLIEST else min(found, LATEST)
 
 
 Time = Annotated[
@@ -116,6 +126,9 @@ Words = Annotated[str, BeforeValidator(cut), WithJsonSchema({"type": "string", "
 """Text for people: cut to 1024 characters, never refused."""
 
 
+_MOST_NODES = 100_000
+
+
 @dataclass(frozen=True, slots=True)
 class NumberOrPercent:
     """A count of nodes: a number, or a percentage of a total, rounded up and at least 1; 0 is nothing."""
@@ -129,10 +142,10 @@ class NumberOrPercent:
         if isinstance(value, cls):
             return value
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return cls(value)
+            return cls(min(value, _MOST_NODES))
         if isinstance(value, str) and re.fullmatch(r"(100|[0-9]{1,2})%", value):
             return cls(int(value[:-1]), is_percent=True)
-        raise ValueError(f'{value!r} is neither a number of nodes like 1 nor a percentage like "20%"')
+        raise ValueError(f'{value!r:.60} is neither a number of nodes like 1 nor a percentage like "20%"')
 
     def of(self, total: int) -> int:
         """How many of `total` this is."""

@@ -88,7 +88,7 @@ def _opening(schedule: str, time_zone: str, minute: datetime, *, ahead: bool) ->
                 return opening
     except CronSimError as error:
         backwards = "; no range may run backwards: write 22-6 as 22-23,0-6, and SAT-SUN as SAT,SUN"
-        raise ValueError(f"schedule {schedule!r}: {error}{backwards if '-' in schedule else ''}") from error
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise ValueError(f"timeZone {time_zone!r} is not known here") from error
+        raise ValueError(f"schedule {schedule!r:.130}: {error!s:.200}{backwards if '-' in schedule else ''}") from error
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # OSError: the name of a whole region, such as Europe
+        raise ValueError(f"timeZone {time_zone!r:.70} is not known here") from error
     return None

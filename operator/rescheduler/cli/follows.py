@@ -13,6 +13,7 @@ import click
 
 from rescheduler.api import API_VERSION
 from rescheduler.cli.readings import AwayError, Reader
+from rescheduler.cli.tables import legible
 from rescheduler.cli.tidings import Line, Tidings, is_done, is_new
 
 _ROUND = 10  # seconds of one watch; a holder renews its Lease every 2 s
@@ -105,7 +106,7 @@ class Screen:
     def show(self, name: str, line: Line) -> None:
         """Say it."""
         self._warned = ""
-        text = f"{name}: {line.text}" if line.stage else line.text
+        text = legible(f"{name}: {line.text}" if line.stage else line.text)
         if not sys.stdout.isatty():
             click.echo(text)
             return

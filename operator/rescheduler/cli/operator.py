@@ -61,5 +61,8 @@ def _run(log_format: str, **options: Any) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     if not done:
-        click.echo("rescheduler: cleanup did not finish: see the log above, and run it again", err=True)
+        click.echo(
+            "rescheduler: something is left: do what the lines cleanup.left above say, or run this command again",
+            err=True,
+        )
         sys.exit(1)

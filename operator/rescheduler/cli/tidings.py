@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from rescheduler.cli.tables import span
+from rescheduler.api.untrusted import time
+from rescheduler.cli.tables import legible, span
 
 _Raw = Mapping[str, Any]
 
@@ -55,7 +56,7 @@ def is_done(drain: _Raw) -> bool:
 def requested(drain: _Raw) -> str:
     """Why it is drained, for people."""
     asked = drain["spec"]["requests"]
-    return ", ".join(f"{r['reason']} ({r['message']})" if r.get("message") else r["reason"] for r in asked)
+    return legible(", ".join(f"{r['reason']} ({r['message']})" if r.get("message") else r["reason"] for r in asked))
 
 
 def _stage(drain: _Raw) -> str:
@@ -82,9 +83,9 @@ def _counts(status: _Raw) -> list[str]:
 
 def _left(status: _Raw, now: datetime) -> list[str]:
     """Not of what is told from one another: it changes by the clock alone."""
-    if not (when := status.get("estimatedCompletion")):
+    if not (when := time(status.get("estimatedCompletion"))):
         return []
-    left = datetime.fromisoformat(when) - now
+    left = when - now
     return [f"about {span(left)} left"] if left >= timedelta(seconds=1) else []
 
 

@@ -10,7 +10,7 @@ from rescheduler.api import API_VERSION, names
 from rescheduler.api.drains import DrainOverrides, NodeDrain
 from rescheduler.api.policies import Drain, Policy
 from rescheduler.cli.readings import Reader, ReadError
-from rescheduler.core import budgets, facts, pods, volumes, workloads
+from rescheduler.core import budgets, facts, pods, shapes, volumes, workloads
 from rescheduler.core.asks import Asks
 from rescheduler.core.boards import Ground
 from rescheduler.core.budgets import Budget
@@ -68,7 +68,7 @@ def world(reader: Reader, live: Settings, planned: Collection[str] | None) -> Wo
     labels = {raw["metadata"]["name"]: raw["metadata"].get("labels") or {} for raw in reader.each("v1", "namespaces")}
     census = Census(Asks(_pools(reader, labels)), wanted)
     tenants: dict[str, list[Pod]] = defaultdict(list)
-    for raw in reader.each("v1", "pods"):
+    for raw in map(shapes.pod, reader.each("v1", "pods")):
         census.add(raw)
         if (node := raw["spec"].get("nodeName")) in wanted:
             tenants[node].append(pods.pod(raw))
@@ -155,13 +155,13 @@ def _stored(reader: Reader, claimed: Collection[str]) -> tuple[Storage, Volumes]
 def _limits(reader: Reader) -> Mapping[str, Mapping[str, int]]:
     """By node and CSI driver, how many more volumes can be attached."""
     attached: Counter[tuple[str, str]] = Counter()
-    for raw in reader.each("storage.k8s.io/v1", "volumeattachments"):
-        attached[raw["spec"]["nodeName"], raw["spec"]["attacher"]] += 1
+    for spec in (shapes.attachment(raw)["spec"] for raw in reader.each("storage.k8s.io/v1", "volumeattachments")):
+        attached[spec.get("nodeName", ""), spec.get("attacher", "")] += 1
     return {
         raw["metadata"]["name"]: {
             driver["name"]: driver["allocatable"]["count"] - attached[raw["metadata"]["name"], driver["name"]]
             for driver in raw["spec"].get("drivers") or ()
             if "count" in (driver.get("allocatable") or {})
         }
-        for raw in reader.each("storage.k8s.io/v1", "csinodes")
+        for raw in map(shapes.csi_node, reader.each("storage.k8s.io/v1", "csinodes"))
     }

@@ -11,6 +11,10 @@ from rescheduler.api.selectors import LabelSelector
 
 Labels = Mapping[str, str]
 _EVERYWHERE = LabelSelector()
+MOST_TERMS = 100
+"""A pod with more has them to keep plans busy: each costs a look at each node."""
+UNKNOWN = LabelSelector()
+"""Stands for a selector that this version cannot read: it may select every pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +41,28 @@ class Term:
         return self.spaces is not None and self.spaces.matches(spaces.get(namespace, {}))
 
 
+def read(raw: Mapping[str, Any] | None) -> LabelSelector | None:
+    """Return a raw selector; None selects nothing, UNKNOWN stands for what cannot be read."""
+    if raw is None:
+        return None
+    try:
+        return LabelSelector.model_validate(raw)
+    except ValueError:
+        return UNKNOWN
+
+
 def terms(spec: Mapping[str, Any], namespace: str, kind: str) -> tuple[Term, ...]:
-    """The required terms of a raw spec; `kind`: podAffinity or podAntiAffinity."""
-    found = ((spec.get("affinity") or {}).get(kind) or {}).get("requiredDuringSchedulingIgnoredDuringExecution")
-    return tuple(_term(raw, namespace) for raw in found or ())
+    """The required terms of a raw spec; `kind`: podAffinity or podAntiAffinity.
+
+    Of more than MOST_TERMS only places and namespaces are kept: any pod of these namespaces may be meant.
+    """
+    found = ((spec.get("affinity") or {}).get(kind) or {}).get("requiredDuringSchedulingIgnoredDuringExecution") or ()
+    if len(found) > MOST_TERMS:
+        keys = sorted({raw["topologyKey"] for raw in found})[:MOST_TERMS]
+        spaces = frozenset(space for raw in found for space in raw.get("namespaces") or (namespace,))
+        everywhere = any("namespaceSelector" in raw for raw in found)
+        return tuple(Term(key, UNKNOWN, spaces, _EVERYWHERE if everywhere else None) for key in keys)
+    return tuple(_term(raw, namespace) for raw in found)
 
 
 def _term(raw: Mapping[str, Any], own: str) -> Term:
@@ -49,7 +71,7 @@ def _term(raw: Mapping[str, Any], own: str) -> Term:
     # The API server has worked matchLabelKeys and mismatchLabelKeys into the selector when the pod was created.
     return Term(
         raw["topologyKey"],
-        None if selector is None else LabelSelector.model_validate(selector),
+        read(selector),
         frozenset(named if named or spaces is not None else (own,)),
-        None if spaces is None else LabelSelector.model_validate(spaces) if spaces else _EVERYWHERE,
+        read(spaces) if spaces else None if spaces is None else _EVERYWHERE,
     )

@@ -13,7 +13,7 @@ from rescheduler.api.policies import Mode, Policy, Suspend
 from rescheduler.core.facts import Node
 from rescheduler.core.ownerships import owner
 from rescheduler.core.rebalances import Bounds
-from rescheduler.core.storms import storm
+from rescheduler.core.storms import any_storm
 from rescheduler.core.worlds import World, blind
 
 Key = tuple[str, str]
@@ -94,7 +94,7 @@ def _waits(policy: Policy, nodes: Iterable[Node], drained: str | None, world: Wo
     if drained:
         return f"node {drained} is being drained"
     places = {node.labels.get(names.ZONE): node for node in nodes}
-    return next((found for node in places.values() if (found := storm(node, policy, world.weather))), "")
+    return next((found for node in places.values() if (found := any_storm(node, policy, world.weather))), "")
 
 
 def begun(drains: Mapping[str, NodeDrain]) -> frozenset[str]:

@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from rescheduler.api import names
-from rescheduler.core.affinities import Labels, Term, terms
+from rescheduler.core import shapes
+from rescheduler.core.affinities import UNKNOWN, Labels, Term, terms
 from rescheduler.core.demands import Amounts, asked
 from rescheduler.core.spreads import Spread, spreads
 
@@ -19,6 +20,8 @@ _OWN = (
     "batch.kubernetes.io/job-completion-index",
 )
 """Labels that tell pods of one owner apart; whoever selects by them asks something that only the scheduler can say."""
+_MOST_ASKED = 1000
+_PLACING = ("nodeSelector", "affinity", "tolerations", "topologySpreadConstraints")
 _SCHEDULER = "default-scheduler"
 _TIED_DISKS = ("gcePersistentDisk", "awsElasticBlockStore", "iscsi", "rbd")
 _ANY_IP = "0.0.0.0"  # noqa: S104 - what the API means by a host port on all addresses
@@ -92,7 +95,8 @@ class Asks:
         self._known: dict[str, Ask] = {}
 
     def of(self, raw: Mapping[str, Any]) -> Ask:
-        """What the pod's replacement will ask."""
+        """What the pod's replacement will ask. Raises UnreadableError for what is no pod."""
+        raw = shapes.pod(raw)
         meta, spec = raw["metadata"], raw["spec"]
         labels = shared_labels(meta)
         parts = [spec.get(name) for name in _PARTS]
@@ -120,9 +124,14 @@ _PARTS = (
 
 
 def _ask(namespace: str, labels: Labels, spec: Mapping[str, Any], doubt: str, pool: str | None) -> Ask:
+    if _is_too_long(spec):
+        doubt = doubt or f"it asks more than {_MOST_ASKED} things of its node"
+        spec = {key: value for key, value in spec.items() if key not in _PLACING}
     near, apart = terms(spec, namespace, "podAffinity"), terms(spec, namespace, "podAntiAffinity")
     spread = spreads(spec, labels)
     selectors = [found for found in (*(t.selector for t in (*near, *apart)), *(s.selector for s in spread)) if found]
+    if not doubt and any(each is UNKNOWN for each in (*selectors, *(t.spaces for t in (*near, *apart)))):
+        doubt = "its affinity or spread has a selector that is not known here"
     keys = {key for s in selectors for key in (*s.match_labels, *(r.key for r in s.match_expressions))}
     if not doubt and keys & set(_OWN):
         doubt = "its affinity or spread selects by a label that tells pods of one owner apart"
@@ -138,6 +147,15 @@ def _ask(namespace: str, labels: Labels, spec: Mapping[str, Any], doubt: str, po
         priority=spec.get("priority") or 0,
         doubt=doubt,
     )
+
+
+def _is_too_long(spec: Mapping[str, Any]) -> bool:
+    """Whether there is so much to look at for each node that a plan would not end in time."""
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    terms_ = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or ()
+    asked_for = sum(len(term.get(kind) or ()) for term in terms_ for kind in ("matchExpressions", "matchFields"))
+    rest = (len(spec.get(name) or ()) for name in ("nodeSelector", "tolerations", "topologySpreadConstraints"))
+    return len(terms_) + asked_for + sum(rest) > _MOST_ASKED
 
 
 def _where(spec: Mapping[str, Any], pool: str | None) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from functools import lru_cache
 from typing import Any
 
 from rescheduler.api.selectors import LabelSelector
+from rescheduler.api.untrusted import text
+from rescheduler.core import shapes
 from rescheduler.core.pods import Pod
 
 _MOST_WORDS = 500  # characters of a condition's message that are kept
@@ -73,15 +75,20 @@ class Budget:
         return replace(self, allowed=0, disrupted=self.disrupted + 1)
 
 
+_RULES = ("minAvailable", "maxUnavailable")
+_MOST_RULE = 64
+
+
 @lru_cache(maxsize=10_000)
-def _selector(text: str) -> LabelSelector:
+def _selector(json_text: str) -> LabelSelector:
     """The same object for the same selector: a status that changes many times a second brings no new one."""
-    return LabelSelector.model_validate_json(text)
+    return LabelSelector.model_validate_json(json_text)
 
 
 def budget(raw: Mapping[str, Any]) -> Budget:
-    """Project a raw PodDisruptionBudget."""
-    meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    """Project a raw PodDisruptionBudget. Raises UnreadableError without name, namespace or UID, or with a selector unknown here."""
+    raw = shapes.budget(raw)
+    meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
     selector = spec.get("selector")
     return Budget(
         namespace=meta["namespace"],
@@ -89,7 +96,7 @@ def budget(raw: Mapping[str, Any]) -> Budget:
         uid=meta["uid"],
         version=meta.get("resourceVersion", ""),
         selector=None if selector is None else _selector(json.dumps(selector)),
-        rule=next((f"{field} {spec[field]}" for field in ("minAvailable", "maxUnavailable") if field in spec), ""),
+        rule=text(next((f"{field} {spec[field]}" for field in _RULES if field in spec), ""), _MOST_RULE),
         always_allow=spec.get("unhealthyPodEvictionPolicy") == "AlwaysAllow",
         allowed=status.get("disruptionsAllowed", 0),
         healthy=status.get("currentHealthy", 0),

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rescheduler.core import shapes
 from rescheduler.core.affinities import Labels, Term, terms
 from rescheduler.core.asks import Ask, Asks, Port, claims, ports, shared_labels
 from rescheduler.core.demands import held
@@ -77,9 +78,10 @@ class Census:
         self._known: dict[str, Presence] = {}
 
     def add(self, raw: Mapping[str, Any]) -> None:
-        """Take a raw pod in."""
+        """Take a raw pod in. Raises UnreadableError for what is no pod."""
+        raw = shapes.pod(raw)
         spec = raw["spec"]
-        if (raw.get("status") or {}).get("phase") in FINISHED:
+        if raw["status"].get("phase") in FINISHED:
             return
         node, owner = spec.get("nodeName"), _owner(raw)
         if owner and owner["kind"] not in _ANONYMOUS and (not node or "deletionTimestamp" in raw["metadata"]):
@@ -101,7 +103,7 @@ class Census:
         key = f"{meta['namespace']}/{meta['name']}"
         ask, mounted = self._asks.of(raw), claims(raw["spec"])
         owner = (_owner(raw) or {}).get("uid", "")
-        return Resident(key, meta["uid"], raw["spec"]["nodeName"], presence, ask, mounted, owner)
+        return Resident(key, meta.get("uid", ""), raw["spec"]["nodeName"], presence, ask, mounted, owner)
 
     def _presence(self, raw: Mapping[str, Any]) -> Presence:
         meta, spec = raw["metadata"], raw["spec"]

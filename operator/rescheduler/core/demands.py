@@ -7,15 +7,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rescheduler.core.quantities import CPU, MEMORY, amount
+from rescheduler.core import shapes
+from rescheduler.core.quantities import CPU, MEMORY, MOST, amount
 
 Amounts = Mapping[str, int]
 """By resource: CPU in thousandths, everything else in units."""
 
 
-def amounts(raw: Mapping[str, Any] | None) -> dict[str, int]:
-    """A ResourceList."""
-    return {name: amount(name, text) for name, text in (raw or {}).items()}
+def amounts(raw: Mapping[str, Any] | None, *, otherwise: int = MOST) -> dict[str, int]:
+    """A ResourceList; `otherwise`: what no quantity counts as."""
+    return {name: amount(name, text, otherwise) for name, text in (raw or {}).items()}
 
 
 def asked(spec: Mapping[str, Any]) -> dict[str, int]:
@@ -25,7 +26,8 @@ def asked(spec: Mapping[str, Any]) -> dict[str, int]:
 
 def held(raw: Mapping[str, Any]) -> dict[str, int]:
     """What a raw pod with a node counts for: while it is resized in place, the larger of what it has and asks."""
-    spec, status = raw["spec"], raw.get("status") or {}
+    raw = shapes.any_pod(raw)
+    spec, status = raw["spec"], raw["status"]
     known = {
         found["name"]: (found.get("allocatedResources"), (found.get("resources") or {}).get("requests"))
         for kind in ("containerStatuses", "initContainerStatuses")
@@ -36,7 +38,7 @@ def held(raw: Mapping[str, Any]) -> dict[str, int]:
         return asked(spec)
 
     def largest(container: Mapping[str, Any]) -> dict[str, int]:
-        lists = ((container.get("resources") or {}).get("requests"), *known.get(container["name"], ()))
+        lists = ((container.get("resources") or {}).get("requests"), *known.get(container.get("name", ""), ()))
         return _most(amounts(each) for each in lists)
 
     return _whole(spec, largest)

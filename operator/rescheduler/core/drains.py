@@ -108,6 +108,7 @@ class Situation:
     Attributes:
         same_node: the node exists with the UID that the drain was recorded for.
         begun: status.startedAt.
+        cordoned: when the node was cordoned; None while it was not seen cordoned.
         frozen: the view of the cluster is stale.
         yields: what holds it is the want of a slot that it once had.
         fenced: our out-of-service taint is on the node and may not go.
@@ -117,6 +118,7 @@ class Situation:
         traces: released pods are left on the node, or it is not known that none are.
         expired: the drain's time is up, and it is to be cancelled then.
         remaining: pods that must leave; None while the node's pods have not been listed.
+        blocked: pods that cannot leave, and writes without which none may.
         last_move: when a pod last left or an eviction was last in flight, on our clock.
     """
 
@@ -134,6 +136,7 @@ class Situation:
     traces: bool = False
     expired: bool = False
     begun: datetime | None = None
+    cordoned: datetime | None = None
     remaining: int | None = None
     blocked: int = 0
     last_move: datetime | None = None
@@ -142,7 +145,7 @@ class Situation:
 def fact(s: Situation) -> Fact:
     """The first fact that holds."""
     stuck = s.begun and s.blocked and s.now >= max(s.begun, s.last_move or s.begun) + QUIET
-    empty = s.begun and s.remaining == 0 and s.now >= s.begun + SETTLE
+    empty = s.begun and s.remaining == 0 and s.cordoned and s.now >= s.cordoned + SETTLE
     facts = (
         (not s.same_node, Fact.NODE_GONE),
         (s.frozen, Fact.FROZEN),

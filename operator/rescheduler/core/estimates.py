@@ -111,14 +111,21 @@ def completion(lines: Iterable[Line], *, active: timedelta, moved: int, now: dat
     found = list(lines)
     if not found or not moved or active <= timedelta():
         return None
+    try:
+        return now + _spent(found, active / moved, rate)
+    except OverflowError:  # from times and counts in a status that cannot be true
+        return None
+
+
+def _spent(found: list[Line], common: timedelta, rate: float) -> timedelta:
+    """How long all lines should take; `common`: how long one pod took so far."""
     measured = [line.wave for line in found if line.wave]
-    common = active / moved
     spent = timedelta()
     for order in {line.order for line in found}:
         peers = [line for line in found if line.order == order]
         slowest = max(_ends(line, max(measured, default=None), common) for line in peers)
         spent += max(slowest, timedelta(seconds=sum(line.left for line in peers) / rate))
-    return now + spent
+    return spent
 
 
 def least(lines: Iterable[Line], rate: float) -> timedelta:

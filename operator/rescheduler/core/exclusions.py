@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rescheduler.api import names
+from rescheduler.core import shapes
 from rescheduler.core.facts import Node, Taint
 from rescheduler.core.placement import may_run_on, selects, tolerates
 from rescheduler.core.pods import FINISHED
@@ -54,8 +55,8 @@ def daemon_sets(raws: Iterable[Mapping[str, Any]], exclusion: Exclusion) -> list
     """The (raw) DaemonSets that have pods on nodes of the pool and would have none there any more."""
     return [
         f"DaemonSet {raw['metadata']['namespace']}/{raw['metadata']['name']}"
-        for raw in raws
-        if _loses_pods(raw["spec"]["template"]["spec"], exclusion)
+        for raw in map(shapes.daemon_set, raws)
+        if _loses_pods((raw["spec"].get("template") or {}).get("spec") or {}, exclusion)
     ]
 
 
@@ -72,7 +73,8 @@ def _lasting(node: Node) -> list[Taint]:
 
 def pods(raws: Iterable[Mapping[str, Any]], exclusion: Exclusion) -> list[str]:
     """Those of these (raw) pods, on the pool's nodes or on none yet, that no other node would take."""
-    return [_name(raw) for raw in raws if _is_concerned(raw, exclusion) and _loses_place(raw["spec"], exclusion)]
+    rows = map(shapes.pod, raws)
+    return [_name(raw) for raw in rows if _is_concerned(raw, exclusion) and _loses_place(raw["spec"], exclusion)]
 
 
 def mounted(raws: Iterable[Mapping[str, Any]], exclusion: Exclusion) -> dict[str, tuple[tuple[str, str], ...]]:
@@ -82,7 +84,7 @@ def mounted(raws: Iterable[Mapping[str, Any]], exclusion: Exclusion) -> dict[str
     """
     return {
         _name(raw): tuple((raw["metadata"]["namespace"], name) for name in claimed)
-        for raw in raws
+        for raw in map(shapes.pod, raws)
         if (claimed := _claims(raw)) and raw["spec"].get("nodeName") and _is_concerned(raw, exclusion)
     }
 

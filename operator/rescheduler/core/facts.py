@@ -5,7 +5,6 @@ here some hundred bytes, and memory must not grow with what nobody looks at.
 """
 
 import contextlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +12,8 @@ from functools import lru_cache
 from typing import Any
 
 from rescheduler.api import names
+from rescheduler.api.untrusted import distinct, json_object, text, time
+from rescheduler.core import shapes
 from rescheduler.core.quantities import amount
 
 UNREACHABLE = "Unknown"
@@ -27,11 +28,10 @@ _KEPT_ANNOTATIONS = (
     names.MACHINE,
     names.MACHINE_NAMESPACE,
 )
-
-
-def parse_time(text: str | None) -> datetime | None:
-    """An RFC 3339 time of the API as an aware datetime; None stays None."""
-    return datetime.fromisoformat(text) if text else None
+_MOST_MAINTENANCE = 1024
+_MOST_ANNOTATION = 16_384
+_MOST_BOOT_ID = 253
+_MOST_WORDS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,26 +104,26 @@ class Node:
     def cancelled(self) -> Mapping[str, str]:
         """Requests that were cancelled while they stood, by reason; nonsense in the annotation counts as none."""
         with contextlib.suppress(ValueError):
-            value = json.loads(self.annotations.get(names.CANCELLED, "{}"))
-            if isinstance(value, dict):
-                return {str(k): str(v) for k, v in value.items()}
+            found = json_object(self.annotations.get(names.CANCELLED, "{}"), _MOST_ANNOTATION)
+            return {reason: token for reason, token in found.items() if isinstance(token, str)}
         return {}
 
 
 def node(raw: Mapping[str, Any]) -> Node:
-    """Project a raw Node."""
-    meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    """Project a raw Node. Raises UnreadableError without a name."""
+    raw = shapes.node(raw)
+    meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
     annotations = meta.get("annotations") or {}
     return Node(
         name=meta["name"],
         uid=meta.get("uid", ""),
         version=meta.get("resourceVersion", ""),
-        boot_id=(status.get("nodeInfo") or {}).get("bootID", ""),
-        created=parse_time(meta.get("creationTimestamp")),
+        boot_id=distinct((status.get("nodeInfo") or {}).get("bootID"), _MOST_BOOT_ID),
+        created=time(meta.get("creationTimestamp")),
         unschedulable=bool(spec.get("unschedulable")),
         deleting="deletionTimestamp" in meta,
         labels=dict(meta.get("labels") or {}),
-        annotations={key: annotations[key] for key in _KEPT_ANNOTATIONS if key in annotations},
+        annotations={key: _kept(key, annotations[key]) for key in _KEPT_ANNOTATIONS if key in annotations},
         taints=tuple(
             Taint(t["key"], t.get("value", ""), t["effect"], t.get("timeAdded", "")) for t in spec.get("taints") or ()
         ),
@@ -131,9 +131,9 @@ def node(raw: Mapping[str, Any]) -> Node:
             NodeCondition(
                 c["type"],
                 c["status"],
-                c.get("reason", ""),
-                parse_time(c.get("lastTransitionTime")),
-                parse_time(c.get("lastHeartbeatTime")),
+                text(c.get("reason"), _MOST_WORDS),
+                time(c.get("lastTransitionTime")),
+                time(c.get("lastHeartbeatTime")),
             )
             for c in status.get("conditions") or ()
         ),
@@ -141,6 +141,11 @@ def node(raw: Mapping[str, Any]) -> Node:
     )
 
 
+def _kept(key: str, value: str) -> str:
+    """An annotation as it is kept: a very long one is cut, and still differs from every other."""
+    return distinct(value, _MOST_MAINTENANCE if key == names.MAINTENANCE else _MOST_ANNOTATION)
+
+
 @lru_cache(maxsize=10_000)
 def _allocatable(resources: tuple[tuple[str, str], ...]) -> Mapping[str, int]:
-    return {name: amount(name, text) for name, text in resources}
+    return {name: amount(name, quantity, 0) for name, quantity in resources}

@@ -1,10 +1,12 @@
 """How a node is, by its policy and by what was seen of it over time: whether it failed, and how sure that is."""
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from rescheduler.api.policies import ConditionMatch, Failure, Policy
+from rescheduler.core.causes import SILENT, SUSPICION, Cause, certainty_of, name_of
 from rescheduler.core.facts import Node
 from rescheduler.core.sightings import Sighting, matching
 
@@ -24,20 +26,29 @@ class Diagnosis:
     """What is wrong with a node.
 
     Attributes:
-        match: the condition that has held for its time, where it failed.
+        match: the most certain condition that has held for its time, where it failed.
         until: when only time would change what is said here; None where it would not.
+        causes: all conditions that have held for their time, and the suspicion; the most certain first.
     """
 
     health: Health
     match: ConditionMatch | None = None
     until: datetime | None = None
+    causes: tuple[Cause, ...] = ()
 
 
 def diagnose(
-    node: Node, policy: Policy | None, seen: Sighting, now: datetime, *, standing: bool = False, suspected: bool = False
+    node: Node,
+    policy: Policy | None,
+    seen: Sighting,
+    now: datetime,
+    *,
+    standing: bool = False,
+    suspected: bool = False,
+    heard: bool = False,
 ) -> Diagnosis:
     """How the node is; `standing`: its failure is known: it is not starting, and a condition that has gone stale since
-    does not end it.
+    does not end it. `heard`: its Lease is renewed.
     """
     if policy is None or not policy.spec.failure.enabled:
         return Diagnosis(Health.WELL)
@@ -46,15 +57,32 @@ def diagnose(
         return Diagnosis(Health.WELL, until=grace)
     held = [match for match in failure.conditions if _holds(node, match, seen, now, standing=standing)]
     due = [(seen.since[match.type][1] + match.for_, match) for match in held if match.type in seen.since]
-    first = min(due, key=lambda pair: pair[0], default=None)
-    if first and first[0] <= now:
-        return Diagnosis(Health.FAILED, first[1])
-    later = first[0] if first else None
-    if suspected and failure.lease_timeout:
-        return Diagnosis(Health.SUSPECTED, until=later)
+    later = min((time for time, _ in due if time > now), default=None)
+    found = causes(node, (match for time, match in due if time <= now), seen, heard=heard)
+    doubt = (SUSPICION,) if suspected and failure.lease_timeout else ()
+    if found:
+        return Diagnosis(Health.FAILED, found[0].match, later, _sorted((*found, *doubt)))
+    if doubt:
+        return Diagnosis(Health.SUSPECTED, until=later, causes=doubt)
     if quiet := flapping_until(seen, failure, now):
         return Diagnosis(Health.FLAPPING, until=min(quiet, later) if later else quiet)
     return Diagnosis(Health.AILING if held else Health.WELL, until=later)
+
+
+def causes(node: Node, matches: Iterable[ConditionMatch], seen: Sighting, *, heard: bool = False) -> tuple[Cause, ...]:
+    """These conditions as causes of a failure, the most certain first; of one that the node does not have, none."""
+    found = []
+    for match in matches:
+        if condition := matching(node, match):
+            certainty = certainty_of(condition.type, condition.status, heard=heard)
+            name = name_of(condition.type, condition.status, heard=heard)
+            since = seen.since.get(match.type)
+            found.append(Cause(certainty, name, since[1] if since else None, match))
+    return _sorted(found)
+
+
+def _sorted(causes: Iterable[Cause]) -> tuple[Cause, ...]:
+    return tuple(sorted(causes, key=lambda cause: cause.rank))
 
 
 def _grace(node: Node, seen: Sighting, failure: Failure, now: datetime) -> datetime | None:
@@ -71,20 +99,37 @@ def _holds(node: Node, match: ConditionMatch, seen: Sighting, now: datetime, *, 
     return seen.holds(node, match, now)
 
 
-def flapping_until(seen: Sighting, failure: Failure, now: datetime) -> datetime | None:
-    """Until when a node that comes and goes must be quiet; None where it does not flap."""
+def flapping_until(seen: Sighting, failure: Failure, now: datetime, braked: Collection[str] = ()) -> datetime | None:
+    """Until when a node that comes and goes must be quiet; None where it does not flap.
+
+    `braked`: names of causes that do not count.
+    """
     within = failure.flapping.within
-    recent = [begin for begin in seen.begins if begin > now - within]
+    recent = [begin.at for begin in seen.begins if begin.at > now - within and begin.cause not in braked]
     return max(recent) + within if len(recent) >= failure.flapping.changes else None
 
 
-def counts(
-    node: Node, policy: Policy | None, seen: Sighting | None, now: datetime, *, suspected: bool, standing: bool = False
-) -> bool:
-    """Whether the storm brake counts the node as unhealthy: a condition holds, for its time or not, or it is suspected."""
+def symptoms(
+    node: Node,
+    policy: Policy | None,
+    seen: Sighting | None,
+    now: datetime,
+    *,
+    suspected: bool,
+    heard: bool = False,
+    standing: bool = False,
+) -> frozenset[str]:
+    """Names of all causes for which the storm brake counts the node: conditions that hold, for their time or not, and
+    the silence of its Lease.
+
+    A condition that has gone stale counts as long as the node has a drain because of it: the agents of many nodes that
+    end together must not open the brake.
+    """
     if policy is None or seen is None or (not standing and _grace(node, seen, policy.spec.failure, now)):
-        return False
-    return suspected or any(seen.holds(node, match, now) for match in policy.spec.failure.conditions)
+        return frozenset()
+    held = (match for match in policy.spec.failure.conditions if _holds(node, match, seen, now, standing=standing))
+    found = {cause.name for cause in causes(node, held, seen, heard=heard)}
+    return frozenset(found | ({SILENT} if suspected else set()))
 
 
 def recovered_at(seen: Sighting, recover_after: timedelta) -> datetime | None:

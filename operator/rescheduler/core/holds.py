@@ -31,6 +31,9 @@ IN_LINE = (Hold.MAX_CONCURRENT, Hold.MAX_UNAVAILABLE, Hold.TOPOLOGY, Hold.POOL_B
 RESTING = (Hold.FLAPPING, Hold.CANCELLED, Hold.STORM)
 """What has begun and rests so is begun anew: it asks again whether it may."""
 
+SUSPECTED = "Suspected"
+"""The reason of `Progressing=True` of a drain for which nothing but a silent Lease speaks."""
+
 
 @dataclass(frozen=True, slots=True)
 class Held:

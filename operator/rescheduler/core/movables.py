@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from rescheduler.api.policies import Drain, Replacement
-from rescheduler.core import pods, replacements, workloads
+from rescheduler.core import pods, replacements, shapes, workloads
 from rescheduler.core.budgets import Budget, covering
 from rescheduler.core.demands import asked
 from rescheduler.core.pods import Pod
@@ -29,6 +29,7 @@ _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 def candidate(raw: Mapping[str, Any], drain: Drain, seen: Circumstances) -> Candidate | None:
     """The raw pod as one that may be moved; None where it stays."""
+    raw = shapes.pod(raw)
     pod, spec = pods.pod(raw), raw["spec"]
     if _stays(pod, spec, seen) or judge(pod, drain, seen).fate is not Fate.EVICT:
         return None
@@ -37,7 +38,8 @@ def candidate(raw: Mapping[str, Any], drain: Drain, seen: Circumstances) -> Cand
 
 def calm(deployment: Mapping[str, Any]) -> bool:
     """Whether all pods of a raw Deployment are as they should be, and two of one may run side by side."""
-    found, spec, status = workloads.deployment(deployment), deployment["spec"], deployment.get("status") or {}
+    deployment = shapes.deployment(deployment)
+    found, spec, status = workloads.deployment(deployment), deployment["spec"], deployment["status"]
     wanted = spec.get("replicas", 1)
     counts = [status.get(name, 0) for name in ("replicas", "updatedReplicas", "readyReplicas")]
     return found.surges and found.observed and not found.paused and not found.deleting and counts == [wanted] * 3
@@ -84,7 +86,9 @@ def _only_the_scheduler_knows(spec: Mapping[str, Any]) -> bool:
         (affinity.get("podAffinity") or {}).get(_REQUIRED)
         or (affinity.get("podAntiAffinity") or {}).get(_REQUIRED)
         or any(c.get("whenUnsatisfiable") == "DoNotSchedule" for c in spec.get("topologySpreadConstraints") or ())
-        or any(port.get("hostPort") for container in spec["containers"] for port in container.get("ports") or ())
+        or any(
+            port.get("hostPort") for container in spec.get("containers") or () for port in container.get("ports") or ()
+        )
         or spec.get("hostNetwork")
         or spec.get("resourceClaims")
         or spec.get("schedulerName", _SCHEDULER) != _SCHEDULER

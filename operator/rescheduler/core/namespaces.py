@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rescheduler.api import names
+from rescheduler.core import shapes
 
 KUBE_SYSTEM = "kube-system"
 
@@ -29,11 +30,12 @@ class Namespace:
 
 
 def namespace(raw: Mapping[str, Any]) -> Namespace:
-    """Project a raw Namespace."""
-    meta, labels = raw["metadata"], raw["metadata"].get("labels") or {}
+    """Project a raw Namespace. Raises UnreadableError without a name."""
+    meta = shapes.plain(raw)["metadata"]
+    labels = meta.get("labels") or {}
     return Namespace(
         name=meta["name"],
-        uid=meta["uid"],
+        uid=meta.get("uid", ""),
         version=meta.get("resourceVersion", ""),
         ending="deletionTimestamp" in meta,
         pool=labels.get(names.POOL),

@@ -6,14 +6,15 @@ is ever taken off, and only where it still is as we left it.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeRecord, Phase, Reason, TaintRecord
-from rescheduler.core.facts import Node, Taint
+from rescheduler.core.facts import Node, NodeCondition, Taint
 from rescheduler.core.proofs import OURS
 
 Patch = dict[str, Any]
@@ -101,8 +102,11 @@ def in_service_patch(node: Node) -> Patch | None:
     return _guarded({"spec": {"taints": [t.as_json() for t in kept] or None}}, node)
 
 
-def hold_patch(node: Node, ours: NodeRecord) -> Patch | None:
-    """Cordon the node and add what the record names; None where all of it is there."""
+def hold_patch(node: Node, ours: NodeRecord, *, decorate: bool = True) -> Patch | None:
+    """Cordon the node and add what the record names; None where all of it is there.
+
+    `decorate`: with labels and annotations, which the drain can do without.
+    """
     patch: Patch = {}
     if not node.unschedulable:
         patch["spec"] = {"unschedulable": True}
@@ -110,29 +114,41 @@ def hold_patch(node: Node, ours: NodeRecord) -> Patch | None:
         "labels": {k: v for k, v in ours.added_labels.items() if k not in node.labels},
         "annotations": {k: v for k, v in ours.added_annotations.items() if k not in node.annotations},
     }
-    if adds := {key: value for key, value in metadata.items() if value}:
+    if adds := {key: value for key, value in metadata.items() if value and decorate}:
         patch["metadata"] = adds
     return _guarded(patch, node)
 
 
-def restore_patch(node: Node, ours: NodeRecord | None, cancelled: Mapping[str, str]) -> Patch | None:
+class Part(StrEnum):
+    """The parts of a restore, the most important first: where one is refused the others are written on their own."""
+
+    UNCORDON = "Uncordon"
+    UNTAINT = "Untaint"
+    UNDECORATE = "Undecorate"
+    CANCEL_NOTE = "CancelNote"
+
+
+def restore_patch(
+    node: Node, ours: NodeRecord | None, cancelled: Mapping[str, str], parts: Collection[Part] = tuple(Part)
+) -> Patch | None:
     """Take off what is ours and still as we left it; note requests that were cancelled while they stand.
 
     None where nothing is left to do.
     """
     metadata: dict[str, dict[str, str | None]] = {}
     patch: Patch = {}
-    if ours and ours.uid == node.uid:
-        if ours.cordoned_by_us and node.unschedulable:
-            patch["spec"] = {"unschedulable": None}
-        added = {(t.key, t.value, t.effect) for t in ours.added_taints}
-        kept = [t for t in node.taints if (t.key, t.value, t.effect) not in added]
-        if len(kept) != len(node.taints):
-            patch.setdefault("spec", {})["taints"] = [t.as_json() for t in kept] or None
+    ours = ours if ours and ours.uid == node.uid else NodeRecord()
+    if Part.UNCORDON in parts and ours.cordoned_by_us and node.unschedulable:
+        patch["spec"] = {"unschedulable": None}
+    added = {(t.key, t.value, t.effect) for t in ours.added_taints}
+    kept = [t for t in node.taints if (t.key, t.value, t.effect) not in added]
+    if Part.UNTAINT in parts and len(kept) != len(node.taints):
+        patch.setdefault("spec", {})["taints"] = [t.as_json() for t in kept] or None
+    if Part.UNDECORATE in parts:
         metadata["labels"] = {k: None for k, v in ours.added_labels.items() if node.labels.get(k) == v}
         metadata["annotations"] = {k: None for k, v in ours.added_annotations.items() if node.annotations.get(k) == v}
     noted = {**node.cancelled, **cancelled}
-    if noted != dict(node.cancelled):
+    if Part.CANCEL_NOTE in parts and noted != dict(node.cancelled):
         metadata.setdefault("annotations", {})[names.CANCELLED] = json.dumps(noted, sort_keys=True)
     if metadata := {key: value for key, value in metadata.items() if value}:
         patch["metadata"] = metadata
@@ -162,11 +178,14 @@ def leave_patch(node: Node) -> Patch | None:
 def conditions(wanted: Mapping[str, tuple[str, str, str]], node: Node, now: datetime) -> Patch | None:
     """Strategic merge patch of the node's status: our conditions as wanted (type: status, reason, message).
 
-    Those of ours that are not wanted are deleted; None where nothing differs.
+    Those of ours that are not wanted are deleted; None where nothing differs. A condition that another component set
+    is left as it is: who overwrites a condition that its owner keeps writes for ever.
     """
     entries: list[dict[str, Any]] = []
     for type_ in names.NODE_CONDITIONS:
         have = node.condition(type_)
+        if have and not is_ours(have):
+            continue
         if type_ not in wanted:
             if have:
                 entries.append({"type": type_, "$patch": "delete"})
@@ -182,13 +201,21 @@ def conditions(wanted: Mapping[str, tuple[str, str, str]], node: Node, now: date
     return {"status": {"conditions": entries}} if entries else None
 
 
-def is_orphaned(node: Node) -> bool:
-    """Whether a drain of ours says on the node that it goes on: of a node without NodeDrain, that it was taken by force.
+_REASONS = frozenset(map(str, Phase))
+MAINTENANCE_REASON = "Requested"
 
-    The conditions' types are Kubernetes' (KEP-5683), so others may set them; the reason is a phase of ours.
-    """
+
+def is_ours(condition: NodeCondition) -> bool:
+    """Whether Rescheduler set the condition. Its type is Kubernetes' (KEP-5683), so its reason has to tell."""
+    if condition.type == names.MAINTENANCE_IN_PROGRESS:
+        return condition.reason == MAINTENANCE_REASON
+    return condition.type in names.NODE_CONDITIONS and condition.reason in _REASONS
+
+
+def is_orphaned(node: Node) -> bool:
+    """Whether a drain of ours says on the node that it goes on: of a node without NodeDrain, that it was taken by force."""
     condition = node.condition(names.DRAIN_IN_PROGRESS)
-    return condition is not None and condition.reason in set(Phase)
+    return condition is not None and is_ours(condition)
 
 
 def _guarded(patch: Patch, node: Node) -> Patch | None:

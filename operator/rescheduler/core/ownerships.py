@@ -1,19 +1,24 @@
 """Nodes whose life another controller is about to end or holds: two that drain one node undo each other's work."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from rescheduler.api import names
-from rescheduler.core.facts import Node, parse_time
+from rescheduler.api.untrusted import seconds, text, time
+from rescheduler.core import shapes
+from rescheduler.core.facts import Node
 
 _TAINTS = {
     "karpenter.sh/disrupted": "Karpenter is about to remove the node (taint karpenter.sh/disrupted)",
     "karpenter.sh/disruption": "Karpenter is about to remove the node (taint karpenter.sh/disruption)",
     "ToBeDeletedByClusterAutoscaler": "the cluster autoscaler is about to remove the node (taint ToBeDeletedByClusterAutoscaler)",
 }
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _DELETE_MACHINE = "cluster.x-k8s.io/delete-machine"
+_MOST_HOLDER = 253
 MEDIK8S = "medik8s-leases"
 """Namespace of the Leases by which medik8s operators hold a node, each named `node-<node>`."""
 
@@ -34,14 +39,24 @@ def owner(node: Node) -> str:
 
 
 def machine(node: Node) -> Machine | None:
-    """The Machine behind the node; None where Cluster API did not make it."""
-    namespace, name = node.annotations.get(names.MACHINE_NAMESPACE), node.annotations.get(names.MACHINE)
-    return Machine(namespace, name) if namespace and name else None
+    """Return the Machine behind the node; None if Cluster API did not make it.
+
+    The annotations are anybody's: what can be no name names no Machine.
+    """
+    namespace, name = node.annotations.get(names.MACHINE_NAMESPACE, ""), node.annotations.get(names.MACHINE, "")
+    return Machine(namespace, name) if _NAME.fullmatch(namespace) and _NAME.fullmatch(name) else None
+
+
+def served_version(group: Mapping[str, Any]) -> str:
+    """Return the version that the server prefers, by its (raw) APIGroup; empty if it names none."""
+    preferred = group.get("preferredVersion")
+    version = preferred.get("version") if isinstance(preferred, dict) else None
+    return version if isinstance(version, str) else ""
 
 
 def machine_owner(raw: Mapping[str, Any]) -> str:
     """What the (raw) Machine says; empty where it stays."""
-    meta = raw["metadata"]
+    meta = shapes.plain(raw)["metadata"]
     if "deletionTimestamp" in meta:
         return f"Cluster API is deleting the Machine {meta['name']}"
     if _DELETE_MACHINE in (meta.get("annotations") or {}):
@@ -55,9 +70,9 @@ def lease_owner(raw: Mapping[str, Any], now: datetime) -> str:
     The one place where another's stamp is compared with our clock: such Leases are long (an hour), and the worst
     that a skewed clock does is to make us wait, or stop waiting, some seconds early.
     """
-    spec = raw.get("spec") or {}
-    holder, renewed = spec.get("holderIdentity"), parse_time(spec.get("renewTime"))
+    spec = shapes.lease(raw)["spec"]
+    holder, renewed = text(spec.get("holderIdentity"), _MOST_HOLDER), time(spec.get("renewTime"))
     if not holder or renewed is None:
         return ""
-    ends = renewed + timedelta(seconds=spec.get("leaseDurationSeconds") or 0)
+    ends = renewed + seconds(spec.get("leaseDurationSeconds"))
     return f"{holder} holds the node by its Lease in {MEDIK8S}" if now < ends else ""

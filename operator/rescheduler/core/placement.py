@@ -4,16 +4,19 @@ Not whether there is room: a pod that may not be put on a node is not helped by 
 Rules: kubernetes/component-helpers scheduling/corev1 (nodeaffinity, helpers).
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rescheduler.api.selectors import LabelSelector
+from rescheduler.api.untrusted import INT64
 from rescheduler.core.facts import Node, Taint
 from rescheduler.core.pods import CORDON_TAINT
 
 _HOSTNAME = "kubernetes.io/hostname"
 _HARD = ("NoSchedule", "NoExecute")
 _CORDON = Taint(CORDON_TAINT, "", "NoSchedule")
+_WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
@@ -51,10 +54,19 @@ def keeps_off(raw: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return any(
         term.get("topologyKey") == _HOSTNAME
         and meta["namespace"] in (term.get("namespaces") or [space])
-        and LabelSelector.model_validate(term.get("labelSelector") or {}).matches(meta.get("labels") or {})
+        and _selected(term, meta)
         for term in affinity.get(_REQUIRED) or ()
         if term.get("labelSelector") is not None
     )
+
+
+def _selected(term: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
+    """Whether a term's selector selects the pod; one that is not known here may."""
+    try:
+        selector = LabelSelector.model_validate(term.get("labelSelector") or {})
+    except ValueError:
+        return True
+    return selector.matches(meta.get("labels") or {})
 
 
 def tolerates(tolerations: Sequence[Mapping[str, Any]], taints: Iterable[Taint]) -> bool:
@@ -104,14 +116,19 @@ def _holds(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
             return key in labels
         case "DoesNotExist":
             return key not in labels
-        case "Gt" | "Lt" as operator:
-            return _compares(labels.get(key, ""), operator, *values)
+        case "Gt" | "Lt" as operator if len(values) == 1:
+            return _compares(labels.get(key, ""), operator, values[0])
         case _:
             return False
 
 
 def _compares(have: str, operator: str, bound: str) -> bool:
-    try:
-        return int(have) > int(bound) if operator == "Gt" else int(have) < int(bound)
-    except ValueError:
+    one, other = _number(have), _number(bound)
+    if one is None or other is None:
         return False
+    return one > other if operator == "Gt" else one < other
+
+
+def _number(text: str) -> int | None:
+    """A whole number as Go reads one; Python's `int` takes more: spaces, underscores, digits of other scripts."""
+    return int(text) if _WHOLE.fullmatch(text) and abs(int(text)) <= INT64 else None

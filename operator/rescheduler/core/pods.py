@@ -6,12 +6,15 @@ from datetime import datetime
 from typing import Any
 
 from rescheduler.api import names
-from rescheduler.core.facts import parse_time
+from rescheduler.api.untrusted import INT32, LATEST, MOST_SECONDS, UnreadableError, integer, text, time
+from rescheduler.core import shapes
 from rescheduler.core.moves import Move, controller, record
 
 CORDON_TAINT = "node.kubernetes.io/unschedulable"
 FINISHED = ("Succeeded", "Failed")
 _KUBERNETES_OWN = ("", "apps", "batch")
+_KEPT_ANNOTATIONS = (names.DO_NOT_DISRUPT, names.REPLACEMENT, names.DELETION_COST)
+_MOST_WORDS = 1024
 _DISKS = (
     "awsElasticBlockStore",
     "azureDisk",
@@ -146,8 +149,11 @@ class Pod:
 
 
 def pod(raw: Mapping[str, Any]) -> Pod:
-    """Project a raw Pod."""
-    meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    """Project a raw Pod. Raises UnreadableError without name, namespace or UID."""
+    raw = shapes.pod(raw)
+    if not raw["metadata"].get("uid"):
+        raise UnreadableError("it has no metadata.uid")
+    meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
     annotations, labels = meta.get("annotations") or {}, meta.get("labels") or {}
     volumes = spec.get("volumes") or ()
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
@@ -162,23 +168,24 @@ def pod(raw: Mapping[str, Any]) -> Pod:
         node=spec.get("nodeName", ""),
         phase=status.get("phase", ""),
         ready=ready.get("status") == "True",
-        ready_since=parse_time(ready.get("lastTransitionTime")),
+        ready_since=time(ready.get("lastTransitionTime")),
         owner=_owner(meta, move if released else None),
-        priority=spec.get("priority") or 0,
+        priority=integer(spec.get("priority"), -INT32, INT32, 0),
         priority_class=spec.get("priorityClassName", ""),
-        grace=spec.get("terminationGracePeriodSeconds", 30),
-        created=parse_time(meta.get("creationTimestamp")),
-        started=parse_time(status.get("startTime")),
-        deleting=parse_time(meta.get("deletionTimestamp")),
+        grace=integer(spec.get("terminationGracePeriodSeconds"), 0, MOST_SECONDS, 30),
+        created=time(meta.get("creationTimestamp")),
+        started=time(status.get("startTime")),
+        # Whatever it is, it means that the pod is Terminating; one beyond all bounds is never overdue.
+        deleting=(time(meta["deletionTimestamp"]) or LATEST) if "deletionTimestamp" in meta else None,
         finalizers=tuple(meta.get("finalizers") or ()),
         mirror=names.MIRROR in annotations,
         empty_dir=any("emptyDir" in volume for volume in volumes),
         host_path=any("hostPath" in volume for volume in volumes),
         claims=tuple(v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v),
-        ephemeral=tuple(f"{meta['name']}-{v['name']}" for v in volumes if "ephemeral" in v),
+        ephemeral=tuple(f"{meta['name']}-{v.get('name', '')}" for v in volumes if "ephemeral" in v),
         disk=any(kind in v for v in volumes for kind in _DISKS),
         pinned=_pinned(spec),
-        unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
+        unschedulable=text(scheduled.get("message"), _MOST_WORDS) if scheduled.get("reason") == "Unschedulable" else "",
         tolerations=tuple(
             Toleration(t.get("key", ""), t.get("operator", ""), t.get("value", ""), t.get("effect", ""))
             for t in spec.get("tolerations") or ()
@@ -189,7 +196,7 @@ def pod(raw: Mapping[str, Any]) -> Pod:
         evicted=disrupted.get("status") == "True" and disrupted.get("reason") == _EVICTION,
         references=tuple(o for o in meta.get("ownerReferences") or () if not o.get("controller")),
         labels=dict(labels),
-        annotations={k: v for k, v in annotations.items() if k.startswith(names.GROUP) or k == names.DELETION_COST},
+        annotations={key: text(annotations[key], _MOST_WORDS) for key in _KEPT_ANNOTATIONS if key in annotations},
     )
 
 

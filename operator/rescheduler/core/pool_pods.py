@@ -13,8 +13,9 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.pools import ExistingPods
+from rescheduler.api.untrusted import time
+from rescheduler.core import shapes
 from rescheduler.core.demands import Amounts, held
-from rescheduler.core.facts import parse_time
 from rescheduler.core.memberships import Memberships
 from rescheduler.core.moves import controller, record
 from rescheduler.core.placement import tolerates
@@ -111,7 +112,7 @@ class View:
 
 def is_fixed(raw: Mapping[str, Any], exempt: Iterable[str]) -> bool:
     """Whether pools have no say in where this raw pod is."""
-    meta = raw["metadata"]
+    meta = shapes.pod(raw)["metadata"]
     return (
         meta["namespace"] in exempt
         or names.MIRROR in (meta.get("annotations") or {})
@@ -125,6 +126,7 @@ def place(raw: Mapping[str, Any], view: View) -> Place | None:
     A pod without the label of its pool was made before its namespace was in it: those are found by the namespace. All
     others stand out on their nodes alone.
     """
+    raw = shapes.pod(raw)
     if not out_of_place(raw, view):
         return None
     meta = raw["metadata"]
@@ -137,8 +139,9 @@ def place(raw: Mapping[str, Any], view: View) -> Place | None:
 
 def out_of_place(raw: Mapping[str, Any], view: View) -> bool:
     """Whether a raw pod is outside its pool, or a stranger on an exclusive one's node."""
+    raw = shapes.pod(raw)
     node = raw["spec"].get("nodeName")
-    if not node or (raw.get("status") or {}).get("phase") in FINISHED or is_fixed(raw, view.exempt):
+    if not node or raw["status"].get("phase") in FINISHED or is_fixed(raw, view.exempt):
         return False
     pools, on = view.spaces.get(raw["metadata"]["namespace"], ()), view.nodes.get(node, ())
     return any(pool not in on for pool in pools) or any(p in view.exclusive and p not in pools for p in on)
@@ -146,6 +149,7 @@ def out_of_place(raw: Mapping[str, Any], view: View) -> bool:
 
 def find(raw: Mapping[str, Any], view: View, finds: Finds) -> None:
     """Count a raw pod that is out of place, and name it."""
+    raw = shapes.pod(raw)
     meta, node = raw["metadata"], raw["spec"]["nodeName"]
     pools, on = view.spaces.get(meta["namespace"], ()), view.nodes.get(node, ())
     outside = [pool for pool in pools if pool not in on]
@@ -168,16 +172,16 @@ def _misplaced(raw: Mapping[str, Any], pool: str, home: str | None) -> Misplaced
     meta, spec = raw["metadata"], raw["spec"]
     where = {key: spec[key] for key in ("nodeSelector", "affinity", "tolerations") if spec.get(key)}
     move, released = record(meta)
-    owner = (controller(meta) or meta)["uid"]
+    owner = (controller(meta) or meta).get("uid", "")
     return Misplaced(
         namespace=meta["namespace"],
         name=meta["name"],
-        uid=meta["uid"],
+        uid=meta.get("uid", ""),
         node=spec["nodeName"],
         pool=pool,
         home=home,
         owner=move.replica_set_uid if move else owner,
-        created=parse_time(meta.get("creationTimestamp")),
+        created=time(meta.get("creationTimestamp")),
         released=released,
         asked=held(raw),
         where=where,
@@ -202,8 +206,9 @@ class Sums:
     places: dict[Place, Finds] = field(default_factory=dict)
 
     def add(self, raw: Mapping[str, Any], view: View) -> None:
-        """Take a raw pod in."""
-        if (raw.get("status") or {}).get("phase") in FINISHED:
+        """Take a raw pod in. Raises UnreadableError for what is no pod."""
+        raw = shapes.pod(raw)
+        if raw["status"].get("phase") in FINISHED:
             return
         meta, node = raw["metadata"], raw["spec"].get("nodeName", "")
         asked = {**held(raw), PODS: 1}

@@ -19,6 +19,7 @@ from rescheduler.core.quantities import CPU, MEMORY, PODS, said
 
 _MOST_BLOCKERS = 50
 _MOST_NAMED = 10
+_MOST_REFUSED = 3
 _COUNTED = (CPU, MEMORY, PODS)
 _NOT_YET = ("NotLooked", "NotCounted")
 Said = tuple[str, str, str]
@@ -37,6 +38,7 @@ class Scene:
         tainted: how many of the nodes carry the taint.
         sums: None before the first count.
         loss: what would become of its pods without its largest node; None: that has not been planned.
+        refused: writes on its namespaces and nodes that are refused, with the cause.
     """
 
     pool: NamespacePool
@@ -52,6 +54,7 @@ class Scene:
     now: datetime
     blockers: Sequence[PoolBlocker] = field(default_factory=tuple)
     loss: Loss | None = None
+    refused: Sequence[str] = ()
 
 
 def status(scene: Scene) -> NamespacePoolStatus:
@@ -125,7 +128,8 @@ def _ready(scene: Scene) -> Said:
     if not any(node.ready == "True" and not node.unschedulable for node in scene.nodes):
         return "False", "NoOpenNode", "none of its nodes is Ready and open: new pods of its namespaces wait"
     if scene.unmarked:
-        return "False", "Marking", f"{scene.unmarked} of its namespaces and nodes are not labelled yet"
+        named = "".join(f"; {words}" for words in scene.refused[:_MOST_REFUSED])
+        return "False", "Marking", f"{scene.unmarked} of its namespaces and nodes are not labelled yet{named}"
     return "True", "Mapped", "its namespaces and nodes are labelled"
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rescheduler.api import names
+from rescheduler.core import shapes
 from rescheduler.core.facts import Node, Taint
 from rescheduler.core.namespaces import Namespace
 
@@ -67,7 +68,7 @@ def selects_pool(raw: Mapping[str, Any], pool: str) -> bool:
 
     A kubelet that restarts fails such a pod where the label is gone, and no node would take it again.
     """
-    spec = raw["spec"]
+    spec = shapes.any_pod(raw)["spec"]
     if (spec.get("nodeSelector") or {}).get(names.NODE_POOL) == pool:
         return True
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}

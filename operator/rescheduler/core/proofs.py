@@ -6,11 +6,12 @@ one machine, and was said since that boot was last known to live: what an earlie
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeRecord, TaintRecord
+from rescheduler.api.untrusted import json_object, time
 from rescheduler.core.facts import Node
 
 ALIVE = "True"
@@ -22,6 +23,7 @@ OURS = TaintRecord(key=names.OUT_OF_SERVICE, effect="NoSchedule")
 _TELLING = frozenset((names.SHUTDOWN, names.OUT_OF_SERVICE))
 _KEYS = ("nodeUID", "bootID", "method", "time")
 _LONGEST_METHOD = 200
+_LONGEST = 4096
 
 
 class Method(StrEnum):
@@ -69,11 +71,7 @@ class Attestation:
 
 def attestation(text: str) -> Attestation:
     """From the annotation. Raises ValueError that says what is wrong with it."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is no JSON ({error})") from None
-    found = found if isinstance(found, dict) else {}
+    found = json_object(text, _LONGEST)
     if missing := [key for key in _KEYS if key not in found]:
         raise ValueError(f"it lacks {', '.join(missing)}")
     if wrong := [
@@ -84,12 +82,8 @@ def attestation(text: str) -> Attestation:
 
 
 def _time(text: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(text)
-        if time.tzinfo is not None:
-            return time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
+    if found := time(text):
+        return found
     raise ValueError(f"its time {text!r:.60} is no time with a time zone, such as 2026-01-31T22:00:00Z")
 
 
@@ -163,6 +157,10 @@ def _attested(node: Node, said: Attestation, text: str, seen: Witness | None, no
         (not node.boot_id, "the node has never reported a boot"),
         (said.boot_id != node.boot_id, f"it names boot {said.boot_id:.60}, and the node's boot is {node.boot_id}"),
         (seen is not None and seen.refuted == text, "this very boot came back after it was said"),
+        (
+            ready is not None and failed is None,
+            "when this failure began cannot be read: its condition Ready has no such time",
+        ),
         (
             failed is not None and said.time < failed - LATE,
             f"its time {said.time:%Y-%m-%d %H:%M:%SZ} is before this failure: say it anew",

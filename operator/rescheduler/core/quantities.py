@@ -3,6 +3,7 @@
 CPU counts in thousandths; everything else in units.
 """
 
+import re
 from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
 
@@ -12,26 +13,38 @@ PODS = "pods"
 
 _BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_FORM = re.compile(
+    r"([+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40}))(|[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,10})"
+)
+_FAR = 60
+MOST = 2**63 - 1
+"""The highest quantity that Kubernetes keeps."""
 _STEPS = (("Ei", 2**60), ("Pi", 2**50), ("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10))
 
 
 @lru_cache(maxsize=10_000)
-def amount(resource: str, text: str | float) -> int:
-    """How much of the resource this is. Raises ValueError where it is no quantity."""
-    value = _parse(str(text)) * (1000 if resource == CPU else 1)
-    return int(value.to_integral_value(ROUND_CEILING))
+def amount(resource: str, text: str | float, otherwise: int = MOST) -> int:
+    """How much of the resource this is, moved within 0 and MOST; `otherwise` where it is no quantity.
+
+    Kubernetes caps quantities at the same number. What a pod asks for in words that nobody knows is the most.
+    """
+    value = _parse(str(text))
+    if value is None:
+        return otherwise
+    scaled = value * (1000 if resource == CPU else 1)
+    return int(min(max(scaled, Decimal(0)), Decimal(MOST)).to_integral_value(ROUND_CEILING))
 
 
-def _parse(text: str) -> Decimal:
-    number, factor = text, Decimal(1)
-    if text[-2:] in _BINARY:
-        number, factor = text[:-2], Decimal(1024) ** _BINARY[text[-2:]]
-    elif text[-1:] in _DECIMAL:
-        number, factor = text[:-1], Decimal(10) ** _DECIMAL[text[-1]]
-    try:
-        return Decimal(number) * factor
-    except ArithmeticError:
-        raise ValueError(f"{text!r} is no quantity") from None
+def _parse(text: str) -> Decimal | None:
+    if not (found := _FORM.fullmatch(text)):
+        return None
+    number, suffix = Decimal(found[1]), found[2]
+    if suffix in _BINARY:
+        return number * Decimal(1024) ** _BINARY[suffix]
+    if suffix in _DECIMAL:
+        return number.scaleb(_DECIMAL[suffix])
+    # An exponent of many digits would make a number of as many.
+    return number.scaleb(min(max(int(suffix[1:] or 0), -_FAR), _FAR))
 
 
 def said(resource: str, value: int) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rescheduler.api import names
+from rescheduler.core import shapes
 from rescheduler.core.facts import Node
 from rescheduler.core.placement import selects
 
@@ -54,7 +55,8 @@ class Reach:
 
 def reach(raw: Mapping[str, Any]) -> Reach:
     """Of a raw PersistentVolume."""
-    meta, spec = raw["metadata"], raw.get("spec") or {}
+    raw = shapes.volume(raw)
+    meta, spec = raw["metadata"], raw["spec"]
     required = (spec.get("nodeAffinity") or {}).get("required")
     labels = meta.get("labels") or {}
     return Reach(

@@ -12,7 +12,7 @@ from math import ceil
 
 from rescheduler.api import names
 from rescheduler.api.drains import Blocker, BlockerClass
-from rescheduler.api.policies import Drain, NoRoom, Replacement
+from rescheduler.api.policies import OWNERS_WORDS, Drain, NoRoom, Replacement
 from rescheduler.core.budgets import Budget
 from rescheduler.core.moves import Move
 from rescheduler.core.pods import Pod
@@ -21,6 +21,7 @@ from rescheduler.core.workloads import ReplicaSet, Workload
 _SHARE = 0.25  # of an owner's replicas are released at once
 _LEAST_PAUSE = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(minutes=30)
+_DOUBLINGS = 10  # more would overflow a duration, in days of failures
 _LAST = "; it is the last Ready pod of its owner"
 _WHO_DELETES = (
     "find out who deletes pods of this workload, such as a pruner or a cleanup script; or annotate the pod "
@@ -137,8 +138,7 @@ class Setting:
 def wanted(pod: Pod, drain: Drain) -> Replacement:
     """The owner's word, on the pod, is stronger than the drain's."""
     given = pod.annotations.get(names.REPLACEMENT)
-    owners = {Replacement.REQUIRED, Replacement.PREFERRED, Replacement.NEVER}
-    return Replacement(given) if given in owners else drain.replacement
+    return Replacement(given) if given in OWNERS_WORDS else drain.replacement
 
 
 def choose(pod: Pod, workload: Workload | None, setting: Setting) -> Choice:
@@ -493,5 +493,5 @@ def _undo(trouble: Trouble, message: str, setting: Setting) -> Choice:
     attempts = before.attempts + 1 if before and before.trouble is trouble else 1
     pause = _pause(setting.drain)
     if trouble in (Trouble.NO_ROOM, Trouble.CAME_BACK):
-        pause = min(pause * 2 ** (attempts - 1), max(pause, _LONGEST_PAUSE))
+        pause = min(pause * 2 ** min(attempts - 1, _DOUBLINGS), max(pause, _LONGEST_PAUSE))
     return Choice(Way.RETURN, setback=Setback(trouble, message, setting.now + pause, attempts))

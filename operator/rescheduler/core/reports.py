@@ -1,12 +1,13 @@
 """What a NodeDrain's status and its node's conditions say of a drain: for people, and for machines."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from rescheduler.api import names
 from rescheduler.api.conditions import Condition
 from rescheduler.api.drains import (
+    Blocker,
     BlockerClass,
     NodeDrain,
     NodeDrainStatus,
@@ -18,11 +19,14 @@ from rescheduler.api.drains import (
 )
 from rescheduler.api.policies import Drain, OnTimeout, Policy
 from rescheduler.api.scalars import format_duration
+from rescheduler.api.untrusted import seconds, time
 from rescheduler.core import estimates, proofs
 from rescheduler.core.drains import Fact
 from rescheduler.core.facts import Node
-from rescheduler.core.holds import Held
+from rescheduler.core.holds import SUSPECTED, Held, Hold
+from rescheduler.core.nodes import MAINTENANCE_REASON
 from rescheduler.core.proofs import Standing
+from rescheduler.core.refusals import Act, Trouble
 from rescheduler.core.tallies import MOST_BLOCKERS, Tally
 from rescheduler.core.windows import look
 
@@ -38,6 +42,11 @@ class Scene:
         moved: pods that have left so far.
         standing: where it stands with the failure of its node.
         recordoned: when the node was cordoned again after somebody had uncordoned it.
+        troubles: writes that fail, and why.
+        traces: released pods that are not returned yet, by namespace/name.
+        busy: pods that are Terminating and volumes that are attached, on a node that must stay out of service.
+        unseen: which view of the cluster is missing.
+        last_move: when a pod last left or was on its way.
     """
 
     drain: NodeDrain
@@ -54,12 +63,34 @@ class Scene:
     settings: Drain = field(default_factory=Drain)
     standing: Standing = field(default_factory=Standing)
     recordoned: datetime | None = None
+    troubles: tuple[Trouble, ...] = ()
+    traces: tuple[str, ...] = ()
+    busy: tuple[str, ...] = ()
+    unseen: str = ""
+    last_move: datetime | None = None
+
+
+def cordoned(status: NodeDrainStatus) -> bool:
+    """Whether the status says that the node was seen cordoned."""
+    return any(c.type == "Cordoned" and c.status == "True" for c in status.conditions)
+
+
+def cordoned_at(status: NodeDrainStatus, known: datetime | None) -> datetime | None:
+    """Return when the node was cordoned, rather late than early; None while it was not seen cordoned.
+
+    `known`: when this process did it. The times of a status are cut to seconds.
+    """
+    seen = [c.last_transition_time for c in status.conditions if c.type == "Cordoned" and c.status == "True"]
+    if not seen:
+        return None
+    last = max(*seen, status.recordoned_at or seen[0])
+    return known if known and known >= last else last + timedelta(seconds=1)
 
 
 def paused(status: NodeDrainStatus, now: datetime) -> timedelta:
     """How much of the time since the drain began does not count."""
     standing = now - status.paused_at if status.paused_at else timedelta()
-    return timedelta(seconds=status.paused_seconds or 0) + max(standing, timedelta())
+    return seconds(status.paused_seconds) + max(standing, timedelta())
 
 
 def deadline(scene: Scene) -> datetime | None:
@@ -105,7 +136,8 @@ def status(scene: Scene) -> NodeDrainStatus:
     update |= _pause(scene)
     if tally is not None:
         total = scene.moved + tally.remaining
-        blocked = len(tally.blockers)
+        blockers = _blockers(scene, tally)
+        blocked = len(blockers)
         update |= {
             "pods": PodCounts(
                 total=total,
@@ -116,11 +148,37 @@ def status(scene: Scene) -> NodeDrainStatus:
                 skipped=tally.skipped,
             ),
             "progress": f"{scene.moved}/{total}",
-            "blockers": tally.blockers[:MOST_BLOCKERS],
+            "blockers": blockers[:MOST_BLOCKERS],
             "blockers_total": blocked,
             "estimated_completion": f"{eta:%Y-%m-%dT%H:%M:%SZ}" if (eta := _eta(scene)) else None,
         }
     return before.model_copy(update=update)
+
+
+def _blockers(scene: Scene, tally: Tally) -> tuple[Blocker, ...]:
+    """Of a drain that is over only what keeps released pods from being returned: nothing else waits for a budget."""
+    if scene.phase is not Phase.RESTORING:
+        return tally.blockers
+    return tuple(b for b in tally.blockers if f"{b.namespace}/{b.pod}" in scene.traces)
+
+
+def failing(drain: NodeDrain, troubles: Sequence[Trouble], now: datetime) -> NodeDrainStatus:
+    """The status as it is, with what fails named: of a look that failed nothing else is known."""
+    known = {c.type: c for c in drain.status.conditions}
+    before = known.get("Progressing")
+    words = "; ".join(map(str, troubles))
+    if not words or (before and before.message == words):
+        return drain.status
+    known["Progressing"] = Condition(
+        type="Progressing",
+        status=before.status if before else "False",
+        reason=before.reason if before else Hold.STALE_VIEW,
+        message=words,
+        observed_generation=drain.generation,
+        last_transition_time=before.last_transition_time if before else now,
+    )
+    phase = drain.status.phase or Phase.WAITING
+    return drain.status.model_copy(update={"conditions": tuple(known.values()), "phase": phase})
 
 
 def _estimate(scene: Scene) -> datetime | None:
@@ -144,8 +202,8 @@ def _eta(scene: Scene) -> datetime | None:
     eta, before = _estimate(scene), scene.drain.status.estimated_completion
     if eta is None or before is None:
         return eta
-    known = datetime.fromisoformat(before)
-    return known if scene.now < known and abs(known - eta) <= (eta - scene.now) / 10 else eta
+    known = time(before)
+    return known if known and scene.now < known and abs(known - eta) <= (eta - scene.now) / 10 else eta
 
 
 def _fits_window(scene: Scene) -> tuple[str, str, str] | None:
@@ -179,6 +237,8 @@ def _conditions(scene: Scene) -> tuple[Condition, ...]:
         "Blocked": _blocked(scene),
     }
     known = {c.type: c for c in scene.drain.status.conditions}
+    if scene.fact is Fact.UNSEEN:  # of its pods nothing is known yet that the status does not say
+        ours = {type_: said for type_, said in ours.items() if type_ in _OF_NODE or type_ not in known}
     if not _bounded(scene):
         known.pop("FitsWindow", None)
     elif fits := _fits_window(scene):
@@ -208,24 +268,78 @@ def _fenced(scene: Scene, tally: Tally, node: Node, before: Condition | None) ->
     return proofs.condition(scene.standing, waiting=tally.unproven, needed=needed)
 
 
+_OF_NODE = ("Progressing", "Cordoned")
+_PAUSE = timedelta(seconds=10)
+"""Between two pods of one budget nothing may be on its way for a moment: that is not worth a word."""
+
+
 def _progressing(scene: Scene) -> tuple[str, str, str]:
-    if scene.fact is Fact.FENCED:
-        words = "the node is put back once it has booted anew, or nothing there is Terminating or attached any more"
-        return "True", "OutOfService", words
+    status, reason, message = _progress(scene)
+    return status, reason, "; ".join((message, *map(str, scene.troubles)))
+
+
+def _progress(scene: Scene) -> tuple[str, str, str]:
+    """Whether the drain goes on; the message names what it waits for, whatever that is."""
     if scene.phase is Phase.RESTORING:
-        return "True", "Restoring", "the node is being put back as it was"
+        reason = "OutOfService" if scene.fact is Fact.FENCED else "Restoring"
+        return "True", reason, _restoring(scene)
     if scene.phase is Phase.DRAINED:
         return "False", "Drained", "nothing is left to do until the request ends"
     if scene.held:
-        return "False", scene.held.reason, scene.held.message
+        back = (
+            f"; {len(scene.traces)} released pods are returned before: {_named(scene.traces)}" if scene.traces else ""
+        )
+        return "False", scene.held.reason, scene.held.message + back
     if scene.begun and (end := deadline(scene)) and scene.now >= end:
         late = format_duration(scene.settings.timeout)
         return "True", "TimedOut", f"the timeout of {late} has passed: {_AT_TIMEOUT[scene.settings.on_timeout]}"
     if scene.fact is Fact.SUSPECTED:
-        return "True", "Suspected", "replacements are brought up; nothing goes before the node is known to have failed"
+        return "True", SUSPECTED, "replacements are brought up; nothing goes before the node is known to have failed"
     if scene.phase is Phase.BLOCKED:
         return "True", "Blocked", "pods are tried again as soon as what blocks them changes"
-    return "True", "Draining", "pods are being moved"
+    return "True", "Draining", _moving(scene)
+
+
+def _restoring(scene: Scene) -> str:
+    """What is left of a drain that is over, and what it waits for."""
+    if scene.fact is Fact.FROZEN and scene.held:
+        return f"the node is not restored for now: {scene.held.message}"
+    if scene.fact is Fact.FENCED:
+        words = "the node is put back once it has booted anew, or nothing there is Terminating or attached any more"
+        return f"{words}: {_named(scene.busy)}" if scene.busy else words
+    if scene.fact is Fact.RETURNING:
+        if scene.unseen:
+            return f"the node is restored once its released pods are known: {scene.unseen}"
+        count = f"{len(scene.traces)} released pod{'' if len(scene.traces) == 1 else 's'}"
+        why = {f"{b.namespace}/{b.pod}": b.message for b in (scene.tally.blockers if scene.tally else ())}
+        named = [f"{pod} ({why[pod]})" if why.get(pod) else pod for pod in scene.traces]
+        return f"the node is restored after the return of {count}: {_named(named)}"
+    return "the node is being put back as it was"
+
+
+def _moving(scene: Scene) -> str:
+    """What moves, or why nothing has for a while: each change of the words is a write."""
+    tally = scene.tally
+    if scene.fact is Fact.UNSEEN and scene.unseen:
+        return f"nothing is moved yet: {scene.unseen}"
+    last = max((t for t in (scene.begun, scene.last_move) if t), default=scene.now)
+    if tally is None or tally.in_flight or scene.now - last < _PAUSE:
+        return "pods are being moved"
+    if not tally.objects:
+        if tally.detaching:
+            return f"volumes are still attached: {_named(sorted(tally.detaching))}"
+        return "no pod is left; a pod that the scheduler has just bound may still appear"
+    rest = tally.objects - tally.waiting - len(tally.blockers)
+    parts = (
+        (tally.waiting, "wait for a replacement that is Ready"),
+        (len(tally.blockers), "cannot leave (status.blockers)"),
+        (rest, "wait for their turn"),
+    )
+    return "no pod is on its way: " + ", ".join(f"{count} {words}" for count, words in parts if count > 0)
+
+
+def _named(what: Sequence[str]) -> str:
+    return ", ".join(what[:5]) + (f" and {len(what) - 5} more" if len(what) > 5 else "")
 
 
 def _cordoned(scene: Scene) -> tuple[str, str, str]:
@@ -233,6 +347,8 @@ def _cordoned(scene: Scene) -> tuple[str, str, str]:
         return "Unknown", "NodeGone", "the node is gone"
     if scene.begun is None or scene.phase is Phase.RESTORING:
         return "False", "NotHeld", "this drain does not hold the node"
+    if not scene.node.unschedulable:
+        return "False", "NotCordoned", "the node is not cordoned"
     if scene.record and not scene.record.cordoned_by_us:
         return "True", "CordonedBefore", "somebody else had cordoned it: it will stay cordoned"
     return "True", "Cordoned", "cordoned by this drain"
@@ -254,9 +370,10 @@ def _blocked(scene: Scene) -> tuple[str, str, str]:
     blockers = scene.tally.blockers if scene.tally else ()
     if scene.phase is not Phase.BLOCKED:
         return "False", "NotBlocked", "something moves, or nothing needs to"
-    first = "; ".join(f"{b.namespace}/{b.pod}: {b.class_}: {b.message}" for b in blockers[:3])
+    stops = tuple(str(trouble) for trouble in scene.troubles if trouble.act is Act.CORDON)
+    first = "; ".join((*stops, *(f"{b.namespace}/{b.pod}: {b.class_}: {b.message}" for b in blockers[:3])))
     more = f"; and {len(blockers) - 3} more" if len(blockers) > 3 else ""
-    return "True", blockers[0].class_ if blockers else "Blocked", first + more
+    return "True", blockers[0].class_ if blockers and not stops else "Blocked", first + more
 
 
 def node_conditions(
@@ -275,5 +392,5 @@ def node_conditions(
         names.DRAINED: ("True" if drained else "False", str(phase), "see the NodeDrain of this name"),
     }
     if set(reasons) & {Reason.MAINTENANCE, Reason.MANUAL}:
-        wanted[names.MAINTENANCE_IN_PROGRESS] = ("True", "Requested", "the node is held for maintenance")
+        wanted[names.MAINTENANCE_IN_PROGRESS] = ("True", MAINTENANCE_REASON, "the node is held for maintenance")
     return wanted

@@ -44,8 +44,7 @@ def change(node: Node, drain: NodeDrain | None, wants: Wants) -> Create | Amend 
     have = {request.reason: request.message for request in drain.spec.requests}
     want = {reason: message for reason, message in have.items() if reason not in OURS}
     for request in wants.requests:
-        # One that only goes on says nothing new: it keeps the words that it came with.
-        want[request.reason] = have.get(request.reason, "") if request.token is None else cut(request.message)
+        want[request.reason] = have.get(request.reason, "") if request.goes_on else cut(request.message)
     if not want:
         return Withdraw()
     if want == have and names.FINALIZER in drain.finalizers:

@@ -7,12 +7,23 @@ wrote. A restart of ours may lengthen a wait but must never shorten it (DESIGN 5
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
-from rescheduler.api.policies import ConditionMatch, Policy
+from rescheduler.api.policies import ConditionMatch, Failure, Policy
+from rescheduler.core.causes import name_of
 from rescheduler.core.facts import UNREACHABLE, Node, NodeCondition
 
 STALE = timedelta(minutes=12)
 """A condition whose heartbeat has stood still for so long says nothing: its agent is dead (agents beat every 5 m)."""
+DEFAULT = Failure()
+"""By this a node is judged that no policy has decided for yet."""
+
+
+class Begin(NamedTuple):
+    """A failure condition began to hold; `cause`: its name for the storm brake, empty if that is not known any more."""
+
+    cause: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +35,9 @@ class Sighting:
         since: when each condition took the status it has, by type: (status, time).
         beats: the last heartbeat of each condition that the policy names, and when it was first seen.
         ailing: types of the policy's failure conditions that hold; a stale one is as it was when it was fresh.
-        begins: when one of them began to hold, of late.
+        begins: which of them began to hold within the policy's flapping window, and when.
+        matches: the failure conditions that it is judged by: those of the last policy that decided for the node. A
+            policy that is deleted does not make the node healthy.
         was_ready: it was Ready at least once under our eyes.
         healthy_since: from when none held and its Lease was not silent; None while that is not so.
     """
@@ -33,7 +46,8 @@ class Sighting:
     since: Mapping[str, tuple[str, datetime]] = field(default_factory=dict)
     beats: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
     ailing: frozenset[str] = frozenset()
-    begins: tuple[datetime, ...] = ()
+    begins: tuple[Begin, ...] = ()
+    matches: tuple[ConditionMatch, ...] = DEFAULT.conditions
     was_ready: bool = False
     healthy_since: datetime | None = None
 
@@ -62,16 +76,22 @@ def see(
     """Bring a sighting up to date with the node as it is now; `suspected`: its Lease is silent."""
     new = before is None or before.uid != node.uid
     known = Sighting(node.uid) if before is None or new else before
+    failure = policy.spec.failure if policy else DEFAULT
+    matches = failure.conditions if policy else known.matches
     since = {c.type: (c.status, _start(c, known.since.get(c.type), now)) for c in node.conditions}
     seen = replace(
-        known, since=since, beats=_beats(node, policy, known, now), was_ready=known.was_ready or node.ready == "True"
+        known,
+        since=since,
+        beats=_beats(node, policy, known, now),
+        matches=matches,
+        was_ready=known.was_ready or node.ready == "True",
     )
-    matches = policy.spec.failure.conditions if policy else ()
     ailing = _ailing(node, matches, seen, now, new=new)
-    begins = (*known.begins, *(now for _ in ailing - known.ailing))
-    recent = now - policy.spec.failure.flapping.within if policy else now
+    begun = (node.condition(type_) for type_ in sorted(ailing - known.ailing))
+    begins = (*known.begins, *(Begin(name_of(c.type, c.status), now) for c in begun if c))
+    recent = now - failure.flapping.within
     healthy = None if ailing or suspected else known.healthy_since or now
-    return replace(seen, ailing=ailing, begins=tuple(t for t in begins if t > recent), healthy_since=healthy)
+    return replace(seen, ailing=ailing, begins=tuple(b for b in begins if b.at > recent), healthy_since=healthy)
 
 
 def _start(condition: NodeCondition, known: tuple[str, datetime] | None, now: datetime) -> datetime:
@@ -87,7 +107,8 @@ def _start(condition: NodeCondition, known: tuple[str, datetime] | None, now: da
 
 def _beats(node: Node, policy: Policy | None, known: Sighting, now: datetime) -> dict[str, tuple[datetime, datetime]]:
     spec = policy.spec if policy else None
-    named = {m.type for m in (*spec.failure.conditions, *spec.maintenance.conditions)} if spec else set()
+    matches = (*spec.failure.conditions, *spec.maintenance.conditions) if spec else known.matches
+    named = {match.type for match in matches} | (known.beats.keys() if spec is None else set())
     found = {}
     for condition in node.conditions:
         beat, last = condition.heartbeat, known.beats.get(condition.type)
@@ -123,4 +144,9 @@ def anew(seen: Sighting, now: datetime) -> Sighting:
 
 def recall(seen: Sighting, changes: int, last: datetime) -> Sighting:
     """After a start of ours: the NodeDrain says that the node was flapping."""
-    return replace(seen, begins=(*(last for _ in range(changes)), *seen.begins))
+    return replace(seen, begins=(*(Begin("", last) for _ in range(changes)), *seen.begins))
+
+
+def judge_by(seen: Sighting, match: ConditionMatch) -> Sighting:
+    """After a start of ours without a policy: the NodeDrain names the condition for which the node failed."""
+    return replace(seen, matches=(*seen.matches, match), ailing=seen.ailing | {match.type}, healthy_since=None)

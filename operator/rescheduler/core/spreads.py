@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rescheduler.api.selectors import LabelSelector, Operator, Requirement
+from rescheduler.core.affinities import UNKNOWN, read
 
 _HONOR = "Honor"
 
@@ -59,10 +60,9 @@ def spreads(spec: Mapping[str, Any], labels: Mapping[str, str]) -> tuple[Spread,
 
 
 def _selector(raw: Mapping[str, Any], labels: Mapping[str, str]) -> LabelSelector | None:
-    found = raw.get("labelSelector")
-    if found is None:
-        return None
-    selector = LabelSelector.model_validate(found)
+    selector = read(raw.get("labelSelector"))
+    if selector is None or selector is UNKNOWN:
+        return selector
     same = tuple(
         Requirement(key=key, operator=Operator.IN, values=(labels[key],))
         for key in raw.get("matchLabelKeys") or ()

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rescheduler.api.drains import BlockerClass, NodeDrain, Phase
+from rescheduler.core import shapes
 from rescheduler.core.barriers import failed
 from rescheduler.core.budgets import Budget
 from rescheduler.core.demands import asked, held
@@ -65,7 +66,8 @@ def roomless(drain: NodeDrain) -> frozenset[tuple[str, str]]:
 
 def would_fit(raw: Mapping[str, Any], node: Node, there: Collection[Mapping[str, Any]]) -> bool:
     """Whether this pod (raw) would have room on the node if that took pods; `there`: the pods (raw) on it."""
-    spec, running = raw["spec"], [p for p in there if (p.get("status") or {}).get("phase") not in FINISHED]
+    raw, there = shapes.pod(raw), [shapes.pod(each) for each in there]
+    spec, running = raw["spec"], [p for p in there if p["status"].get("phase") not in FINISHED]
     used = Counter({PODS: len(running)})
     for pod in running:
         used.update(held(pod))
@@ -81,6 +83,7 @@ def would_fill(
 
     `there`: the pods (raw) on that node.
     """
+    raw, there = shapes.pod(raw), [shapes.pod(each) for each in there]
     meta, spec = raw["metadata"], raw["spec"]
     if spec.get("nodeName") or "deletionTimestamp" in meta:
         return False

@@ -1,7 +1,7 @@
 """The pods of one drain, counted and sorted: who goes next, who blocks, how far it is."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from rescheduler.api import names
@@ -152,6 +152,34 @@ def tally(
         ),
         skipped=len(rows) - len(must),
         blockers=tuple(sorted(blockers, key=lambda b: (b.since, b.namespace, b.pod))),
+    )
+
+
+def with_unreadable(
+    found: Tally, pods: Mapping[str, str], since: Mapping[tuple[str, str, str], datetime], now: datetime
+) -> Tally:
+    """Count pods that are there and cannot be read, by namespace/name and with the reason: each blocks.
+
+    Nothing is known of them, but that the node is not empty.
+    """
+    blockers = []
+    for key, reason in sorted(pods.items()):
+        namespace, _, name = key.partition("/")
+        known = since.get((namespace, name, str(BlockerClass.UNREADABLE)), now)
+        message = f"the operator cannot read this pod: {reason}"
+        hint = (
+            f"kubectl -n {namespace} get pod {name} -o yaml, mend what is named or delete the pod; and report this bug"
+        )
+        blockers.append(
+            Blocker(
+                namespace=namespace, pod=name, class_=BlockerClass.UNREADABLE, message=message, hint=hint, since=known
+            )
+        )
+    return replace(
+        found,
+        objects=found.objects + len(pods),
+        remaining=found.remaining + len(pods),
+        blockers=tuple(sorted((*found.blockers, *blockers), key=lambda b: (b.since, b.namespace, b.pod))),
     )
 
 

@@ -6,15 +6,16 @@ order in which they were asked for.
 
 from datetime import datetime
 
-from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import Mode, OnWindowClose, Policy
 from rescheduler.api.scalars import format_duration
-from rescheduler.core import ownerships, slots, storms
+from rescheduler.core import ownerships, slots
 from rescheduler.core.barriers import by_policy, failed, gated, only_failed, shut, steps_back_for
-from rescheduler.core.facts import Node
+from rescheduler.core.causes import SUSPICION
+from rescheduler.core.emergencies import Patient
+from rescheduler.core.facts import UNREACHABLE, Node
 from rescheduler.core.health import Health
-from rescheduler.core.holds import RESTING, Held, Hold
+from rescheduler.core.holds import RESTING, SUSPECTED, Held, Hold
 from rescheduler.core.worlds import World, blind
 
 
@@ -59,7 +60,9 @@ def _held(drain: NodeDrain, node: Node, policy: Policy, world: World, now: datet
     if rests := _resting(drain, node, policy, world, now):
         return rests
     if failing(drain, world, now):
-        return _storm(drain, node, policy, world, now) if _rested(drain) else None
+        if not _begins_anew(drain, node):
+            return None
+        return _storm(node, policy, world, now) or _slot(drain, node, policy, world, now)
     return slots.to_go_on(drain, node, policy.spec.maintenance, world.queues[policy.name], world.nodes, now)
 
 
@@ -71,9 +74,16 @@ def failing(drain: NodeDrain, world: World, now: datetime) -> bool:
 
 
 def suspected(drain: NodeDrain, world: World, now: datetime) -> bool:
-    """Whether nothing but a silent Lease speaks for the drain: replacements may come up, and nothing may go."""
+    """Whether nothing but a silent Lease speaks for the drain: replacements may come up, and nothing may go.
+
+    What a storm brakes does not speak for it.
+    """
     node = world.nodes.get(drain.spec.node_name)
-    return node is not None and only_failed(drain) and world.diagnose(node, now).health is Health.SUSPECTED
+    policy = world.policy(node) if node else None
+    if node is None or policy is None or not only_failed(drain):
+        return False
+    alone = world.footing(node, policy, now).causes == (SUSPICION,)
+    return alone or world.diagnose(node, now).health is Health.SUSPECTED
 
 
 def _resting(drain: NodeDrain, node: Node, policy: Policy, world: World, now: datetime) -> Held | None:
@@ -81,6 +91,12 @@ def _resting(drain: NodeDrain, node: Node, policy: Policy, world: World, now: da
     if not only_failed(drain):
         return None
     failure = policy.spec.failure
+    if world.contradicted(node):
+        return Held(
+            Hold.CANCELLED,
+            "the node controller does not hear of the node, but its Lease is renewed: its kubelet lives, and nothing is "
+            "moved. Check the node controller",
+        )
     match world.diagnose(node, now).health:
         case Health.FAILED | Health.SUSPECTED:
             return None
@@ -98,18 +114,30 @@ def _resting(drain: NodeDrain, node: Node, policy: Policy, world: World, now: da
             )
 
 
-def _rested(drain: NodeDrain) -> bool:
-    """Whether it has begun and nothing may have moved since: what starts again asks the storm brake again."""
-    return any(c.type == "Progressing" and c.status == "False" and c.reason in RESTING for c in drain.status.conditions)
+def _begins_anew(drain: NodeDrain, node: Node) -> bool:
+    """Whether it has begun, and nothing may have moved since, or only because of a suspicion that is over: what starts
+    again asks the storm brake again, and for a slot.
+    """
+    for c in drain.status.conditions:
+        if c.type == "Progressing" and c.status == "False" and c.reason in (*RESTING, Hold.MAX_CONCURRENT):
+            return True
+        if c.type == "Progressing" and c.reason == SUSPECTED and node.ready != UNREACHABLE:
+            return True
+    return False
 
 
 def _start(drain: NodeDrain, node: Node, policy: Policy, world: World, now: datetime) -> Held | None:
     if gates := gated(drain, policy):
         return Held(Hold.GATED, f"waits for others to set the condition {', '.join(gates)} to True on this NodeDrain")
-    if other := _other_control_plane(drain, node, world):
+    if other := world.other_control_plane(drain, node):
         return Held(Hold.CONTROL_PLANE, f"control-plane node {other} is held by a drain: one at a time")
     if only_failed(drain) or failing(drain, world, now):
-        return _storm(drain, node, policy, world, now) or world.pool_wait(node)
+        return (
+            _storm(node, policy, world, now)
+            or world.pool_wait(node)
+            or _resting(drain, node, policy, world, now)
+            or _slot(drain, node, policy, world, now)
+        )
     if closed := shut(drain, policy, now):
         return closed
     full = slots.to_begin(drain, node, policy.spec.maintenance, world.queues[policy.name], world.nodes, now)
@@ -121,21 +149,15 @@ def _ahead(drain: NodeDrain, world: World) -> list[str]:
     return [other.spec.node_name for queue in world.queues.values() for other in queue.ahead(drain)]
 
 
-def _storm(drain: NodeDrain, node: Node, policy: Policy, world: World, now: datetime) -> Held | None:
-    """A mere suspicion does not begin while so many others may be about to be suspected."""
-    if suspected(drain, world, now):
-        found = storms.storm(node, policy, world.outlook, ailing="unhealthy or late with their Leases")
-    else:
-        found = storms.storm(node, policy, world.weather)
+def _storm(node: Node, policy: Policy, world: World, now: datetime) -> Held | None:
+    """The storm that brakes all that speaks for the drain."""
+    found = world.footing(node, policy, now).storm
     return Held(Hold.STORM, found) if found else None
 
 
-def _other_control_plane(drain: NodeDrain, node: Node, world: World) -> str:
-    """Another control-plane node that a drain holds, where this is one: etcd must not lose its quorum."""
-    if names.CONTROL_PLANE not in node.labels:
-        return ""
-    for other in world.drains.values():
-        there = world.nodes.get(other.spec.node_name)
-        if other.name != drain.name and other.status.started_at and there and names.CONTROL_PLANE in there.labels:
-            return there.name
-    return ""
+def _slot(drain: NodeDrain, node: Node, policy: Policy, world: World, now: datetime) -> Held | None:
+    """Why the drain of a failed node may not begin beside those that are under way."""
+    cause = world.footing(node, policy, now).cause
+    if cause is None:
+        return None
+    return world.failures[policy.name].wait(Patient.of(drain, cause), policy.spec.failure.max_concurrent)

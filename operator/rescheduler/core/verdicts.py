@@ -4,6 +4,7 @@ The order of the questions matters: what stays is decided before what blocks, so
 an emptyDir never appears as a blocker.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -11,8 +12,9 @@ from enum import StrEnum
 
 from rescheduler.api import names
 from rescheduler.api.drains import BlockerClass
-from rescheduler.api.policies import Drain, EvictOrBlock, OnTimeout, Rule, RuleAction
+from rescheduler.api.policies import OWNERS_WORDS, Drain, EvictOrBlock, OnTimeout, Rule, RuleAction
 from rescheduler.api.scalars import parse_duration
+from rescheduler.api.untrusted import EARLIEST
 from rescheduler.core.pods import Pod
 from rescheduler.core.volumes import Volumes
 
@@ -25,6 +27,8 @@ _RUN_TWICE = ("ReplicaSet", "ReplicationController")
 """Owners that start another pod as soon as one is Terminating, under another name."""
 FOR_GOOD = datetime.max.replace(tzinfo=UTC)
 _LAG = timedelta(seconds=10)
+_LONG = timedelta(days=1)
+"""A drain that waits for so long a grace period names it."""
 _OVERDUE = timedelta(seconds=10)
 """So long past its deletionTimestamp, which has the grace in it already, a Terminating pod is stuck (DESIGN 2)."""
 
@@ -145,13 +149,35 @@ def protected_until(pod: Pod, now: datetime) -> datetime | None:
     if value == "true":
         return FOR_GOOD
     if not (span := parse_duration(value)):
-        raise ValueError(f"{value!r} protects for no time at all")
+        raise ValueError(f"{value!r:.60} protects for no time at all")
     until = pod.started + span if pod.started else FOR_GOOD
     return until if until > now else None
 
 
 def judge(pod: Pod, drain: Drain, seen: Circumstances) -> Verdict:
     """What the drain does with this pod."""
+    found = _judge(pod, drain, seen)
+    note = "" if found.fate in (Fate.STAY, Fate.LEAVING) else misread(pod)
+    return replace(found, note=note) if note else found
+
+
+def misread(pod: Pod) -> str:
+    """Return words for the pod's owner about annotations that are ignored because nobody can read them; else nothing."""
+    words = []
+    try:
+        protected_until(pod, EARLIEST)
+    except ValueError as error:
+        words.append(f"The annotation {names.DO_NOT_DISRUPT} protects nothing: {error}.")
+    given = pod.annotations.get(names.REPLACEMENT)
+    if given is not None and given not in OWNERS_WORDS:
+        allowed = ", ".join(OWNERS_WORDS)
+        words.append(
+            f"The annotation {names.REPLACEMENT} is ignored: it is {given!r:.60}, and must be one of {allowed}."
+        )
+    return " ".join(words)
+
+
+def _judge(pod: Pod, drain: Drain, seen: Circumstances) -> Verdict:
     if pod.mirror or (_of_daemon_set(pod) and not pod.finished and not seen.orphaned(pod)):
         return Verdict(Fate.STAY)
     rule = rule_for(pod, drain.rules, seen.labels)
@@ -227,10 +253,9 @@ def _alive(pod: Pod, drain: Drain, rule: Rule | None, order: int, seen: Circumst
             "a rule lets this pod run to its end",
             "wait until it has completed, or change the rule",
         )
-    try:
+    until = None
+    with contextlib.suppress(ValueError):  # judge says so
         until = protected_until(pod, seen.now)
-    except ValueError as error:
-        return Verdict(Fate.EVICT, order, note=f"The annotation {names.DO_NOT_DISRUPT} protects nothing: {error}")
     if until:
         end = "" if until == FOR_GOOD else f" until {until:%Y-%m-%d %H:%M:%SZ}"
         return _block(
@@ -275,6 +300,14 @@ def _leaving(pod: Pod, order: int, seen: Circumstances) -> Verdict:
     if seen.unreachable and not pod.finished and not may_run_twice(pod, seen):
         dead = Verdict(Fate.LEAVING, order, premise=Premise.DEAD)
         return dead if seen.dead else _waits_for_proof(pod, order, seen)
+    if pod.deleting is not None and pod.deleting - seen.now >= _LONG:
+        return Verdict(
+            Fate.LEAVING,
+            order,
+            BlockerClass.STUCK_TERMINATING,
+            f"its grace period lets it run until {pod.deleting:%Y-%m-%d %H:%MZ}",
+            f"wait, or end it sooner: kubectl delete pod -n {pod.namespace} {pod.name} --grace-period=30",
+        )
     if pod.deleting is None or seen.now - pod.deleting < _OVERDUE:
         return Verdict(Fate.LEAVING, order)
     held = f" and has the finalizers {', '.join(pod.finalizers)}" if pod.finalizers else ""

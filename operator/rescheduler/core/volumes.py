@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from rescheduler.core import shapes
 from rescheduler.core.pods import Pod
 from rescheduler.core.reaches import Reach, reach
 
@@ -47,14 +48,16 @@ class Attachment:
 
 def claim(raw: Mapping[str, Any]) -> Claim:
     """Project a raw PersistentVolumeClaim."""
-    meta, spec = raw["metadata"], raw.get("spec") or {}
+    raw = shapes.claim(raw)
+    meta, spec = raw["metadata"], raw["spec"]
     exclusive = any(mode in _EXCLUSIVE for mode in spec.get("accessModes") or ())
     return Claim(meta["namespace"], meta["name"], spec.get("volumeName", ""), exclusive)
 
 
 def volume(raw: Mapping[str, Any]) -> Volume:
     """Project a raw PersistentVolume."""
-    spec = raw.get("spec") or {}
+    raw = shapes.volume(raw)
+    spec = raw["spec"]
     terms = ((spec.get("nodeAffinity") or {}).get("required") or {}).get("nodeSelectorTerms") or ()
     pinned = any(e.get("key") == _HOSTNAME for term in terms for e in term.get("matchExpressions") or ())
     return Volume(raw["metadata"]["name"], pinned or "local" in spec or "hostPath" in spec, reach(raw))
@@ -62,8 +65,8 @@ def volume(raw: Mapping[str, Any]) -> Volume:
 
 def attachment(raw: Mapping[str, Any]) -> Attachment:
     """Project a raw VolumeAttachment."""
-    spec = raw["spec"]
-    return Attachment(spec["nodeName"], (spec.get("source") or {}).get("persistentVolumeName", ""))
+    spec = shapes.attachment(raw)["spec"]
+    return Attachment(spec.get("nodeName", ""), (spec.get("source") or {}).get("persistentVolumeName", ""))
 
 
 @dataclass(frozen=True, slots=True)

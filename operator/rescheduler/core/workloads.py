@@ -8,9 +8,13 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.selectors import LabelSelector
+from rescheduler.api.untrusted import INT32, distinct, integer, seconds, text
+from rescheduler.core import shapes
 from rescheduler.core.pods import Pod
 
 _REVISION = "deployment.kubernetes.io/revision"
+_MOST_REVISION = 253
+_MOST_WORDS = 1024
 _JOB_CONTROLLER = "kubernetes.io/job-controller"
 
 
@@ -68,27 +72,29 @@ class ReplicaSet:
 
 
 def deployment(raw: Mapping[str, Any]) -> Deployment:
-    """Project a raw Deployment."""
-    meta, spec, status = raw["metadata"], raw["spec"], raw.get("status") or {}
+    """Project a raw Deployment. Raises UnreadableError without name, namespace or UID."""
+    raw = shapes.deployment(raw)
+    meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
     strategy = spec.get("strategy") or {}
     surge = (strategy.get("rollingUpdate") or {}).get("maxSurge", "25%")
     return Deployment(
         namespace=meta["namespace"],
         name=meta["name"],
         uid=meta["uid"],
-        replicas=spec.get("replicas", 1),
-        revision=(meta.get("annotations") or {}).get(_REVISION, ""),
+        replicas=integer(spec.get("replicas"), 0, INT32, 1),
+        revision=distinct((meta.get("annotations") or {}).get(_REVISION), _MOST_REVISION),
         observed=status.get("observedGeneration", 0) >= meta.get("generation", 0),
         paused=bool(spec.get("paused")),
         surges=strategy.get("type") != "Recreate" and surge not in (0, "0", "0%"),
         deleting="deletionTimestamp" in meta,
-        min_ready=timedelta(seconds=spec.get("minReadySeconds", 0)),
+        min_ready=seconds(spec.get("minReadySeconds")),
     )
 
 
 def replica_set(raw: Mapping[str, Any]) -> ReplicaSet:
-    """Project a raw ReplicaSet."""
-    meta, spec, status = raw["metadata"], raw["spec"], raw.get("status") or {}
+    """Project a raw ReplicaSet. Raises UnreadableError without name, namespace or UID, or with a selector unknown here."""
+    raw = shapes.replica_set(raw)
+    meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
     owner: Mapping[str, Any] = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), {})
     ours = owner.get("kind") == "Deployment"
     failure: Mapping[str, Any] = next((c for c in status.get("conditions") or () if c["type"] == "ReplicaFailure"), {})
@@ -101,11 +107,11 @@ def replica_set(raw: Mapping[str, Any]) -> ReplicaSet:
         deployment=owner["name"] if ours else "",
         deployment_uid=owner["uid"] if ours else "",
         hash=(meta.get("labels") or {}).get(names.HASH, ""),
-        replicas=spec.get("replicas", 1),
-        revision=(meta.get("annotations") or {}).get(_REVISION, ""),
-        refused=failure.get("message", "") if failure.get("status") == "True" else "",
+        replicas=integer(spec.get("replicas"), 0, INT32, 1),
+        revision=distinct((meta.get("annotations") or {}).get(_REVISION), _MOST_REVISION),
+        refused=text(failure.get("message"), _MOST_WORDS) if failure.get("status") == "True" else "",
         deleting="deletionTimestamp" in meta,
-        min_ready=timedelta(seconds=spec.get("minReadySeconds", 0)),
+        min_ready=seconds(spec.get("minReadySeconds")),
         query=LabelSelector.model_validate(selector | {"matchLabels": labels}).query(),
         selector=LabelSelector.model_validate(selector),
     )
@@ -113,7 +119,7 @@ def replica_set(raw: Mapping[str, Any]) -> ReplicaSet:
 
 def replaces_at_once(raw: Mapping[str, Any]) -> bool:
     """Whether a (raw) Job makes a new pod as soon as one is Terminating: then two of it may run for a while."""
-    spec = raw["spec"]
+    spec = shapes.job(raw)["spec"]
     policy = spec.get("podReplacementPolicy") or ("Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed")
     return policy != "Failed" and spec.get("managedBy", _JOB_CONTROLLER) == _JOB_CONTROLLER
 

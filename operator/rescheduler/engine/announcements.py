@@ -3,7 +3,7 @@
 A pod that leaves without trouble gets none.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import structlog
@@ -11,20 +11,32 @@ import structlog
 from rescheduler.api import API_VERSION, names
 from rescheduler.api.drains import Blocker, NodeDrain, NodeDrainStatus, Phase
 from rescheduler.api.policies import OnTimeout, Policy
-from rescheduler.api.scalars import format_duration
+from rescheduler.api.scalars import cut, format_duration
 from rescheduler.core import proofs
 from rescheduler.core.facts import Node
 from rescheduler.core.pods import Owner, Pod
+from rescheduler.core.refusals import Trouble
 from rescheduler.core.reports import Scene
 from rescheduler.core.tallies import Tally
 from rescheduler.core.windows import look
 from rescheduler.engine.metrics import Metrics
+from rescheduler.engine.store import Kind as Sort
+from rescheduler.engine.store import Unreadable
 from rescheduler.kube.recorder import Kind, Recorder, Subject
 
 log = structlog.get_logger("rescheduler.announcements")
 
 _MOST_NOTES = 1000  # remembered; above that a word may be said twice
 _VERSIONS = {"ReplicaSet": "apps/v1", "StatefulSet": "apps/v1", "DaemonSet": "apps/v1", "Job": "batch/v1"}
+_LEFT = "nothing is done for it, and what it holds stays as it is"
+_UNREAD = {
+    Sort.NODE: ("v1", "Node", _LEFT),
+    Sort.NAMESPACE: ("v1", "Namespace", _LEFT),
+    Sort.POLICY: (API_VERSION, "ReschedulePolicy", "it decides for no node, and which nodes it selects is not known"),
+    Sort.POOL: (API_VERSION, "NamespacePool", _LEFT),
+    Sort.DRAIN: (API_VERSION, "NodeDrain", _LEFT),
+}
+"""API version and kind, and what follows if no version of the object could ever be read."""
 
 
 def of_node(node: Node) -> Subject:
@@ -78,6 +90,12 @@ class Announcer:
                 "cordoned. kubectl uncordon it where nobody else wants it so"
             )
             self._recorder.emit(of_node(node), Kind.WARNING, "LeftCordoned", message)
+
+    def unwritable(self, node: Node, troubles: Iterable[Trouble]) -> None:
+        """The status cannot tell what fails, so this Event does."""
+        words = cut("; ".join(map(str, troubles)))
+        if self._first(f"{node.uid}/troubles", words):
+            self._recorder.emit(of_node(node), Kind.WARNING, "WriteFailed", words)
 
     def attestation_refused(self, node: Node, why: str) -> None:
         """The annotation that should prove the node dead does not."""
@@ -139,6 +157,17 @@ class Announcer:
         if error and self._first(f"{policy.uid}/{policy.generation}", error):
             subject = Subject(API_VERSION, "ReschedulePolicy", policy.name, policy.uid)
             self._recorder.emit(subject, Kind.WARNING, "WindowIgnored", f"A window never opens: {error}")
+
+    def unreadable(self, found: Unreadable) -> None:
+        """An object cannot be read by this version."""
+        if self._first(f"{found.uid}/unreadable", found.why):
+            version, kind, without = _UNREAD[found.kind]
+            holds = "its last version that could be read still holds" if found.known else without
+            message = (
+                f"{kind} {found.name} cannot be read by this version of Rescheduler ({found.why}): {holds}. "
+                "Correct it, or run the version that wrote it"
+            )
+            self._recorder.emit(Subject(version, kind, found.name, found.uid), Kind.WARNING, "Unreadable", message)
 
     def notes(self, tally: Tally) -> None:
         """Words for the owners of pods, each once."""

@@ -7,9 +7,8 @@ from rescheduler.api.selectors import LabelSelector
 from rescheduler.core import budgets
 from rescheduler.core.budgets import Budget
 from rescheduler.core.pods import Pod
-from rescheduler.kube import paths
 from rescheduler.kube.client import Client
-from rescheduler.kube.reflectors import Mirrors
+from rescheduler.kube.reflectors import Namespaces
 
 _Selectors = tuple[tuple[str, LabelSelector | None], ...]
 _Covering = tuple[_Selectors, Mapping[str, str], tuple[str, ...]]
@@ -34,8 +33,8 @@ class Budgets:
         self, client: Client, changed: Callable[[Iterable[str]], None], monotonic: Callable[[], float]
     ) -> None:
         self._monotonic = monotonic
-        self._mirrors: Mirrors[str, Budget] = Mirrors(
-            client, lambda namespace: (paths.budgets(namespace), {}), budgets.budget, changed
+        self._mirrors: Namespaces[Budget] = Namespaces(
+            client, "policy/v1", "poddisruptionbudgets", budgets.budget, changed
         )
         self._covering: dict[str, dict[str, _Covering]] = {}  # by namespace and pod uid
         self._known: dict[str, tuple[int, _Selectors]] = {}  # by namespace
@@ -53,6 +52,10 @@ class Budgets:
     def known(self, namespaces: Iterable[str]) -> bool:
         """Whether the budgets of all these namespaces are known for sure."""
         return all(self._mirrors.get(namespace) is not None for namespace in namespaces)
+
+    def missing(self, namespaces: Iterable[str]) -> str:
+        """Return which list of budgets is not known, and why; empty if all are."""
+        return self._mirrors.missing(namespaces)
 
     def of(self, pod: Pod) -> tuple[Budget, ...] | None:
         """The budgets that cover the pod; None while they are not known for sure."""

@@ -35,7 +35,12 @@ class Claims:
 
     async def _machine(self, node: Node) -> str:
         behind = ownerships.machine(node)
-        raw = await self._client.find(paths.machine(behind.namespace, behind.name)) if behind else None
+        # Asked first: a version that is served no more is answered like a Machine that is not there.
+        group = await self._client.find(paths.CLUSTER_API) if behind else None
+        version = ownerships.served_version(group) if group else ""
+        if behind is None or not version:
+            return ""
+        raw = await self._client.find(paths.machine(version, behind.namespace, behind.name))
         return ownerships.machine_owner(raw) if raw else ""
 
     async def _lease(self, node: Node) -> str:

@@ -7,7 +7,7 @@ wrong it starts again from what the cluster says then. Every command can be repe
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -20,23 +20,25 @@ from rescheduler.core.facts import UNREACHABLE, Node
 from rescheduler.core.health import Health
 from rescheduler.core.holds import IN_LINE, Held, Hold
 from rescheduler.core.proofs import Standing
+from rescheduler.core.refusals import Act
 from rescheduler.core.tallies import Tally
 from rescheduler.core.verdicts import Circumstances, deadline
 from rescheduler.engine.announcements import Announcer
+from rescheduler.engine.attempts import Attempts
 from rescheduler.engine.claims import Claims
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.fences import Fence
 from rescheduler.engine.heartbeats import Heartbeats
 from rescheduler.engine.keeper import Keeper
 from rescheduler.engine.metrics import Metrics
-from rescheduler.engine.node_pods import PATIENCE, Movers, NodePods
+from rescheduler.engine.node_pods import Movers, NodePods
 from rescheduler.engine.records import Record
 from rescheduler.engine.rereads import is_outdated, reread
 from rescheduler.engine.standoffs import Standoffs
 from rescheduler.engine.store import Kind, Store
 from rescheduler.engine.surroundings import Surroundings
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT, Client
+from rescheduler.kube.client import TRANSIENT, ApiError, Client
 
 log = structlog.get_logger("rescheduler.drainer")
 
@@ -48,7 +50,12 @@ _SHARE, _MANY = 3, 10
 """Looks take at most one part in so many of the time, over all drains: requests must not wait for them. The more there
 are the less, for the API server needs the machine too, and there is always one with something to send.
 """
-_FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0  # seconds
+_NO_ANSWER = 10.0  # seconds at most between two looks while the API server does not answer
+_SLOW = 10.0  # seconds; a view of the cluster that is missing for longer is named
+
+
+RETURNED, RETURNED_BY_LEAVING = timedelta(minutes=10), timedelta(minutes=1)
+"""A drain that is over waits so long for its released pods before it restores the node without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +82,16 @@ class Drainer:
         self._t = tools
         self._wake = asyncio.Event()
         shared = (tools.client, tools.store, tools.clock, tools.announcer, tools.heartbeats)
-        self._record = Record(name, tools.client, tools.store, tools.clock, tools.announcer, self.wake)
-        self._keeper = Keeper(name, *shared, leaving=tools.leaving)
+        self._attempts = Attempts(tools.clock, drain=name)
+        written = (tools.client, tools.store, tools.clock, tools.announcer, self._attempts)
+        self._record = Record(name, *written, self.wake)
+        self._keeper = Keeper(name, *shared, self._attempts, leaving=tools.leaving)
         self._fence = Fence(*shared, self._keeper)
         self._pods = NodePods(name, tools.movers, self.wake, self._fence.confirm)
         self._standoffs = Standoffs(tools.client, tools.store, tools.clock, tools.movers.budgets)
         self._claims = Claims(tools.client, tools.clock)
         self._cost = 0.0  # seconds that the last look at the pods took
+        self._unseen: float | None = None  # since when a view is missing; monotonic
 
     def wake(self) -> None:
         """Something changed: look again."""
@@ -94,23 +104,31 @@ class Drainer:
 
     async def run(self) -> None:
         """Step until the NodeDrain is gone."""
-        wait = _FIRST_WAIT
         try:
             while drain := self._t.store.drain(self.name):
                 self._wake.clear()
                 try:
                     pause = await self._look(drain)
-                    wait = _FIRST_WAIT
+                    self._attempts.clear(Act.LOOK)
                 except TRANSIENT as error:
-                    log.warning("drain.step_failed", node=drain.spec.node_name, drain=self.name, error=str(error))
-                    if is_outdated(error):
-                        await reread(self._t.client, self._t.store, Kind.DRAIN, paths.drain(self.name))
-                    pause, wait = wait, min(wait * 2, _LONGEST_WAIT)
-                    await asyncio.sleep(pause)
+                    await asyncio.sleep(await self._failed(drain, error))
                     continue
-                await self._sleep(pause)
+                await self._sleep(min(pause, self._attempts.soonest()))
         finally:
             self._close()
+
+    async def _failed(self, drain: NodeDrain, error: Exception) -> float:
+        """A look failed: name the cause once it lasts. Return the seconds until the next look."""
+        if is_outdated(error):
+            await reread(self._t.client, self._t.store, Kind.DRAIN, paths.drain(self.name))
+        pause = self._attempts.failed(Act.LOOK, error)
+        drain = self._t.store.drain(self.name) or drain
+        if self._attempts.troubled(Act.LOOK) and not self._attempts.troubled(Act.STATUS):
+            try:
+                await self._record.tell(drain, self._t.store.node(drain.spec.node_name))
+            except TRANSIENT as untold:
+                log.warning("drain.cause_untold", drain=self.name, error=str(untold))
+        return pause if isinstance(error, ApiError) else min(pause, _NO_ANSWER)
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -130,10 +148,14 @@ class Drainer:
     async def _look(self, drain: NodeDrain) -> float:
         """One step; seconds until the next where nothing happens."""
         store, now = self._t.store, self._t.clock.now()
+        if store.cannot_read(Kind.DRAIN, self.name):
+            return _LOOK_AGAIN  # what is known of it is old: nothing is done for it, and it is not written
         here = store.node(drain.spec.node_name)
         if here is None:
             here = await self._keeper.live(drain.spec.node_name)
         held = turns.held(drain, store.world(), now)
+        if self.name in store.unwanted and (held is None or held.reason is not Hold.STALE_VIEW):
+            held = Held(Hold.CANCELLED, "nothing asks for the drain any more, and its NodeDrain cannot be deleted")
         if drain.status.started_at is None and here and (held is None or _keeps_cordon(drain, held)):
             held = await self._ask(drain, here) or held
         policy = store.policy(here) if here else None
@@ -149,11 +171,13 @@ class Drainer:
         tally = self._pods.look(drain.status, settings, seen, may_move=may_move, early=early) if seen else None
         self._cost = self._t.clock.monotonic() - began
         self._keeper.busy = seen is None or self._pods.busy(seen.volumes)
+        self._unseen = None if tally else self._unseen
         tally = tally if policy else None
         situation = self._situation(drain, here, held, tally, now, settings)
         situation = replace(situation, suspected=early)
         fact = drains.fact(situation)
         phase, commands = drains.step(drain.status.phase or Phase.WAITING, fact)
+        returning = self._pods.returning() if withdrawn or fact is Fact.RETREATING else ()
         scene = reports.Scene(
             drain=drain,
             node=here,
@@ -168,8 +192,19 @@ class Drainer:
             now=now,
             settings=settings,
             standing=standing,
+            traces=returning,
+            busy=self._pods.occupying(seen.volumes) if seen and fact is Fact.FENCED else (),
+            unseen=self._missing(seen) if tally is None else "",
+            last_move=self._pods.last_move,
         )
         return await self._carry_out(commands, scene)
+
+    def _missing(self, seen: Circumstances | None) -> str:
+        """Which view of the cluster is missing, once it has been missing for long."""
+        what = self._pods.unseen if seen else self._t.surroundings.missing(self.name)
+        now = self._t.clock.monotonic()
+        self._unseen = now if self._unseen is None else self._unseen
+        return what if now - self._unseen >= _SLOW else ""
 
     def _situation(
         self,
@@ -194,13 +229,25 @@ class Drainer:
             fenced=here is not None and self._keeper.fenced(drain, here),
             steps_back=names.STEPPED_BACK in drain.annotations and held is not None,
             set_aside=held is not None and _keeps_cordon(drain, held),
-            traces=drain.status.started_at is not None and (self._pods.traces or not self._pods.synced),
+            traces=self._waits_for_returns(drain, now),
             expired=self._expired(drain, settings, now),
             begun=drain.status.started_at,
+            cordoned=reports.cordoned_at(drain.status, self._keeper.cordoned),
             remaining=tally.objects + len(tally.detaching) if tally else None,
-            blocked=len(tally.blockers) if tally else 0,
+            blocked=(len(tally.blockers) if tally else 0) + self._attempts.troubled(Act.CORDON),
             last_move=self._pods.last_move,
         )
+
+    def _waits_for_returns(self, drain: NodeDrain, now: datetime) -> bool:
+        """Whether released pods are left on the node, or it is not known that none are.
+
+        A node is not kept cordoned for ever for a pod that cannot be returned: such pods are looked after without it.
+        """
+        if drain.status.started_at is None:
+            return False
+        patience = RETURNED_BY_LEAVING if self._t.leaving else RETURNED
+        late = drain.deletion_timestamp is not None and now - drain.deletion_timestamp >= patience
+        return not late and (self._pods.traces or not self._pods.synced)
 
     @staticmethod
     def _expired(drain: NodeDrain, settings: Drain, now: datetime) -> bool:
@@ -247,27 +294,31 @@ class Drainer:
     async def _end(self, commands: Iterable[Command], scene: reports.Scene) -> float | None:
         """Commands after which the drain is over, or another one; seconds until the next look, None: there was none."""
         if Command.FORGET in commands:
-            await self._record.forget(scene.drain, scene.node)
+            if not await self._record.forget(scene.drain, scene.node):
+                await self._write(scene)
             return _LOOK_AGAIN
         if Command.RESTORE in commands and scene.node is not None:
             await self._write(scene)
             await self._keeper.restore(scene.drain)
-            return 0.0
+            return min(self._keeper.until_restoring(), _LOOK_AGAIN)
         if Command.CANCEL in commands:
             await self._record.cancel(scene)
-            return 0.0
+            await self._write(scene)
+            return _LOOK_AGAIN
         if Command.STEP_BACK in commands:
-            await self._step_back(scene)
-            return 0.0
+            return await self._step_back(scene)
         if scene.fact is Fact.GRANTED and names.STEPPED_BACK in scene.drain.annotations:
-            await self._standoffs.forget(scene.drain)
-            return 0.0
+            if await self._attempts.make(Act.ANNOTATE, lambda: self._standoffs.forget(scene.drain)):
+                return 0.0
+            await self._write(scene)
+            return _LOOK_AGAIN
         return None
 
     async def _carry_out(self, commands: Iterable[Command], scene: reports.Scene) -> float:
         if (pause := await self._end(commands, scene)) is not None:
             return pause
-        here = scene.node
+        here, judged = scene.node, scene
+        self._keeper.wrote = False
         if Command.GIVE_BACK in commands:
             self._pods.give_back()
             if scene.fact is Fact.RETURNING:
@@ -278,17 +329,21 @@ class Drainer:
             self._pods.follow(here.name)  # the list is under way while the node is cordoned
             scene = await self._keeper.hold(scene, here, self._write)
         scene = await self._foretell(scene)
-        pause = self._move(scene, commands)
-        scene = await self._tend(scene, commands)
-        if scene.fact is Fact.UNSEEN:
+        # What was chosen before a write was awaited may not be right any more: it is chosen again.
+        as_judged = scene is judged
+        pause = self._move(scene, commands) if as_judged else None
+        scene = await self._tend(scene, commands) if as_judged else scene
+        if scene.fact is Fact.UNSEEN and not self._keeper.wrote and not scene.unseen:
             return _LOOK_AGAIN  # nothing new can be said before the pods are seen
         await self._write(scene)
         if scene.fact is Fact.STUCK and here is not None and (drain := self._t.store.drain(self.name)):
-            await self._standoffs.look(drain, here)
-        if scene.fact is not Fact.HELD or scene.begun:
+            await self._attempts.make(Act.ANNOTATE, lambda: self._standoffs.look(drain, here))
+        if scene.fact is not Fact.UNSEEN and (scene.fact is not Fact.HELD or scene.begun):
             await self._keeper.mark(scene)
+        if not as_judged and (self._keeper.wrote or scene.drain is not judged.drain):
+            return 0.0
         timed = self._fence.impatient or scene.settings.timeout or any(rule.timeout for rule in scene.settings.rules)
-        patience = _TIMED if timed else PATIENCE.total_seconds() if self._pods.impatient else _LOOK_AGAIN
+        patience = _TIMED if timed else self._pods.patience(scene.now) if self._pods.impatient else _LOOK_AGAIN
         return min(patience, pause if pause is not None else _LOOK_AGAIN, self._until_settled(scene))
 
     async def _foretell(self, scene: reports.Scene) -> reports.Scene:
@@ -298,10 +353,11 @@ class Drainer:
         self._t.announcer.notes(scene.tally)
         self._t.announcer.taken(scene)
         self._t.announcer.hanging(scene)
-        if not reports.unsaid(scene.drain.status, scene.tally):
+        if scene.phase is Phase.RESTORING or not reports.unsaid(scene.drain.status, scene.tally):
             return scene
         await self._write(scene, now=True)
-        return replace(scene, drain=self._t.store.drain(self.name) or scene.drain)
+        drain = self._t.store.drain(self.name) or scene.drain
+        return scene if drain is scene.drain else replace(scene, drain=drain)
 
     async def _tend(self, scene: reports.Scene, commands: Iterable[Command]) -> reports.Scene:
         """The out-of-service taint: set once all pods that it lets go are Terminating."""
@@ -317,7 +373,8 @@ class Drainer:
     def _until_settled(self, scene: reports.Scene) -> float:
         if scene.begun is None or scene.phase is not Phase.DRAINING:
             return _LOOK_AGAIN
-        settled = (scene.begun + drains.SETTLE - scene.now).total_seconds()
+        since = reports.cordoned_at(scene.drain.status, self._keeper.cordoned) or scene.now
+        settled = (since + drains.SETTLE - scene.now).total_seconds()
         return settled if settled > 0 else _LOOK_AGAIN
 
     def _move(self, scene: reports.Scene, commands: Iterable[Command]) -> float | None:
@@ -335,13 +392,18 @@ class Drainer:
     async def _write(self, scene: reports.Scene, *, now: bool = False) -> None:
         await self._record.write(scene, self._pods, now=now)
 
-    async def _step_back(self, scene: reports.Scene) -> None:
-        """Put the node back, and be as a drain that has not begun."""
+    async def _step_back(self, scene: reports.Scene) -> float:
+        """Put the node back, and be as a drain that has not begun. Return the seconds until the next look."""
         here = await self._keeper.put_back(scene.drain, {})
+        if here is None:
+            await self._write(scene)
+            return min(self._keeper.until_restoring(), _LOOK_AGAIN)
         self._t.announcer.stepped_back(scene)
         self._pods.close()
         self._pods = NodePods(self.name, self._t.movers, self.wake, self._fence.confirm)
         await self._write(replace(scene, node=here, record=None, begun=None, tally=None), now=True)
+        self._keeper.begin_anew()
+        return 0.0
 
 
 def _yields(drain: NodeDrain, held: Held) -> bool:

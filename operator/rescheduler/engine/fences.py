@@ -11,7 +11,7 @@ import structlog
 
 from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import Force, Policy
-from rescheduler.core import barriers, nodes, pods, proofs, reports, twins
+from rescheduler.core import barriers, nodes, pods, proofs, refusals, reports, twins
 from rescheduler.core.facts import UNREACHABLE, Node
 from rescheduler.core.holds import Held, Hold
 from rescheduler.core.pods import Pod
@@ -21,6 +21,7 @@ from rescheduler.engine.announcements import Announcer
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.heartbeats import Heartbeats
 from rescheduler.engine.keeper import Keeper, Write
+from rescheduler.engine.readables import readable
 from rescheduler.engine.store import Store
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT, Client
@@ -165,7 +166,10 @@ class Fence:
         write: Write,
     ) -> reports.Scene:
         """Set the taint, take it off, or leave it; `lost`: pods that it lets go."""
-        match proofs.act(here, scene.record, due=due, busy=busy):
+        act = proofs.act(here, scene.record, due=due, busy=busy)
+        if act in (Act.SET, Act.LIFT) and not self._keeper.may(refusals.Act.OUT_OF_SERVICE):
+            return scene
+        match act:
             case Act.SET if may_set:
                 return await self._set(scene, here, lost, write)
             case Act.LIFT:
@@ -183,7 +187,8 @@ class Fence:
         live = await self._prove(drain, here)
         if live is None or (patch := nodes.out_of_service_patch(live)) is None:
             return replace(scene, drain=drain)
-        await self._keeper.patch(live, patch)
+        if not await self._keeper.attempt(refusals.Act.OUT_OF_SERVICE, live, patch):
+            return replace(scene, drain=drain)
         self._taken |= {pod.uid: pod for pod in lost}
         log.info("node.out_of_service", node=here.name, drain=drain.name, uid=here.uid, boot=here.boot_id)
         self._announcer.out_of_service(scene, here)
@@ -194,7 +199,8 @@ class Fence:
         if live is None or scene.record is None or proofs.act(live, scene.record, due=False, busy=busy) is not Act.LIFT:
             return scene
         if patch := nodes.in_service_patch(live):
-            await self._keeper.patch(live, patch)
+            if not await self._keeper.attempt(refusals.Act.OUT_OF_SERVICE, live, patch):
+                return scene
             self._lifted_at = self._clock.monotonic()
             log.info("node.in_service", node=live.name, drain=scene.drain.name, uid=live.uid, boot=live.boot_id)
             self._announcer.in_service(scene, live, rebooted=live.boot_id != scene.record.boot_id)
@@ -234,7 +240,7 @@ class Fence:
         for pod in list(self._taken.values())[:_MOST_TWINS]:
             found: list[Pod] = []
             async for page in self._client.list(paths.namespaced("v1", pod.namespace, "pods"), **twins.where(pod)):
-                found += [pods.pod(raw) for raw in page["items"]]
+                found += readable(page["items"], pods.pod)
             if twin := twins.twin(pod, found):
                 del self._taken[pod.uid]
                 self._announcer.running_twice(drain, here, pod, twin)

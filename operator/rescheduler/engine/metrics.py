@@ -14,6 +14,17 @@ class Metrics:
             ["method", "resource", "code"],
             registry=self.registry,
         )
+        self.troubles = Counter(
+            "rescheduler_troubles",
+            "What went wrong below the engine: watches, objects that cannot be read, the sign-in.",
+            ["event"],
+            registry=self.registry,
+        )
+        self.watches_waiting = Gauge(
+            "rescheduler_watches_waiting",
+            "Watches that wait for one of the connections: they take turns.",
+            registry=self.registry,
+        )
         self.evictions = Counter(
             "rescheduler_evictions", "Evictions and deletes, by outcome.", ["outcome", "cause"], registry=self.registry
         )
@@ -69,6 +80,12 @@ class Metrics:
             "controller_runtime_reconcile",
             "Reconciliations by controller and result.",
             ["controller", "result"],
+            registry=self.registry,
+        )
+        self.unreadable = Gauge(
+            "rescheduler_unreadable_objects",
+            "Objects that this version cannot read; the last good version of each still holds.",
+            ["kind"],
             registry=self.registry,
         )
         self.leader = Gauge(

@@ -62,6 +62,7 @@ class NodePods:
         errand: by uid, what the pods are moved for that are to be moved; None: all of them, for the drain.
         moved: how many have left so far.
         last_move: when one last left or was on its way.
+        unseen: which view was missing at the last look; empty if none was.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class NodePods:
         self.errand: Mapping[str, str] | None = None
         self.moved: int | None = None
         self.last_move: datetime | None = None
+        self.unseen = ""
 
     @property
     def synced(self) -> bool:
@@ -97,20 +99,30 @@ class NodePods:
         """A budget refuses and is no blocker yet: time alone makes it one."""
         return bool(self._refused)
 
+    def patience(self, now: datetime) -> float:
+        """Return the seconds until a refusal has lasted for so long that it is a blocker."""
+        left = [PATIENCE - (now - since) for since in self._refused.values() if now - since < PATIENCE]
+        return min(left, default=PATIENCE).total_seconds()
+
     @property
     def traces(self) -> bool:
-        """Whether a pod here is released, or returned and still has the record, and that can end soon.
+        """Whether a pod here is released, or returned and still has the record; one that has ended is not waited for."""
+        return any(pod.move and not pod.deleting and not pod.finished for pod in self.rows())
 
-        One that has ended is not waited for, nor one that cannot be returned now: a scan looks after it later.
-        """
-        rows = self._mirror.items.values() if self._mirror else ()
-        held = {uid for uid, choice in self._choices.items() if choice.way is Way.HOLD}
-        return any(p.move and not p.deleting and not p.finished and p.uid not in held for p in rows)
+    @property
+    def traces_held(self) -> bool:
+        """Whether none of these can be returned for now."""
+        rows = [pod for pod in self.rows() if pod.move and not pod.deleting and not pod.finished]
+        return all((choice := self._choices.get(pod.uid)) and choice.way is Way.HOLD for pod in rows)
 
     @property
     def left_released(self) -> bool:
         """Whether a pod here is released: whoever stops looking after this node hands it on."""
         return any(pod.released and not pod.deleting for pod in self.rows())
+
+    def returning(self) -> tuple[str, ...]:
+        """Return those pods by namespace/name."""
+        return tuple(sorted(pod.key for pod in self.rows() if pod.move and not pod.deleting))
 
     def uids(self) -> Mapping[str, str]:
         """UIDs by namespace/name."""
@@ -129,11 +141,16 @@ class NodePods:
         """Whether something here is Terminating, or attached though no pod uses it; or that is not known."""
         return not self.synced or any(pod.deleting for pod in self.rows()) or bool(volumes.detaching(self.rows()))
 
+    def occupying(self, volumes: Volumes) -> tuple[str, ...]:
+        """Return what keeps the node busy: Terminating pods and attached volumes."""
+        ending = sorted(f"pod {pod.key} is Terminating" for pod in self.rows() if pod.deleting)
+        return (*ending, *sorted(f"volume {name} is attached" for name in volumes.detaching(self.rows())))
+
     def follow(self, node_name: str) -> None:
         """Keep the pods of the node in view."""
         if self._mirror is None:
-            field = f"spec.nodeName={node_name}"
-            self._mirror = Mirror(self._t.client, paths.PODS, pods.pod, self._wake, fieldSelector=field)
+            here = {"fieldSelector": f"spec.nodeName={node_name}"}
+            self._mirror = Mirror(self._t.client, paths.PODS, pods.pod, self._wake, params=here)
             self._watch = asyncio.create_task(self._mirror.run(), name=f"pods of {node_name}")
 
     def close(self) -> None:
@@ -153,6 +170,8 @@ class NodePods:
     ) -> Tally | None:
         """Judge every pod; None while they are not known. `may_move`: the drain may go on; `early`: by a suspicion."""
         if self._mirror is None or not self._mirror.synced:
+            why = f" ({self._mirror.error})" if self._mirror and self._mirror.error else ""
+            self.unseen = f"the pods of the node are not listed yet{why}"
             return None
         self._choices = {}
         judged = [(pod, self._judge(pod, settings, seen)) for pod in self._mirror.items.values() if self._cause(pod)]
@@ -160,16 +179,20 @@ class NodePods:
         held = {pod.namespace for pod, verdict in judged if verdict.fate is Fate.EVICT or pod.move}
         self._t.budgets.hold(self._name, held)
         if not self._t.budgets.known(held):
+            self.unseen = self._t.budgets.missing(sorted(held))
             return None
         said = {f"{b.namespace}/{b.pod}": b for b in status.blockers}
         forecasts = self._forecasts(judged, seen, wait=may_move and not early)
         if forecasts is None:
+            self.unseen = "the plan for its pods is not made yet"
             return None
         choices = self._t.replacements.look(
             self._name, judged, settings, seen.now, may_move=may_move, said=said, early=early, forecasts=forecasts
         )
         if choices is None:
+            self.unseen = self._t.replacements.missing(self._name)
             return None
+        self.unseen = ""
         if may_move:
             choices |= rooms.held(judged, choices, forecasts, settings, may_stay=self.errand is not None)
         self._choices = choices
@@ -196,6 +219,8 @@ class NodePods:
             must, self._sole(pod for pod, _ in must), seen.active, grace=settings.grace_period_seconds
         )
         tally = replace(tally, detaching=detaching, hanging=hanging, lines=lines, taken=tuple(self._taken))
+        if self.errand is None and (unreadable := self._mirror.unreadable):
+            tally = tallies.with_unreadable(tally, unreadable, since, seen.now)
         self._serial = seen.volumes
         self._count(status, tally, seen.now)
         return tally
@@ -295,7 +320,7 @@ class NodePods:
             # What is Terminating for good was counted there, and is counted again.
             before = status.pods.moved if status.pods else 0
             self.moved = max(0, before - (tally.objects - tally.remaining))
-        gone = self._leaving.keys() - tally.leaving
+        gone = self._leaving.keys() - tally.leaving - (self._mirror.unread if self._mirror else frozenset())
         if gone:
             moved = {uid for uid in gone if not self._t.replacements.taken(uid)}
             self.moved += len(moved)

@@ -217,7 +217,8 @@ class Shift:
             self._pods.give_back()
         if not tally.leaving and self._pods.traces:
             self._pods.finish(policy.name if policy else "")
-        if self._is_over(tally) and not self._pods.traces:
+        # Pods that cannot be returned are looked after elsewhere: no node waits for them.
+        if self._is_over(tally) and self._pods.traces_held:
             drain = self._t.store.drain(self.name)
             await self._write(here, None if shifts.has_record(drain) else shifts.welcome_patch(here))
             return None

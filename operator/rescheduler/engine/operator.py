@@ -4,6 +4,7 @@ A standby keeps its facts warm by the same re-sync, and writes nothing.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
 
 import structlog
@@ -17,7 +18,7 @@ from rescheduler.engine.queue import KeyedQueue
 from rescheduler.engine.rebalancer import Rebalancer
 from rescheduler.engine.reconciler import Reconciler
 from rescheduler.engine.sources import Sources
-from rescheduler.engine.store import Store
+from rescheduler.engine.store import Kind, Store
 from rescheduler.engine.strays import HOLDER, Strays
 
 log = structlog.get_logger("rescheduler.engine")
@@ -43,12 +44,12 @@ class Engine:
         self._drainers: dict[str, tuple[Drainer, asyncio.Task[None]]] = {}
         self._leading = False
         self.strays = Strays(tools.movers, self._looked_after)
-        self.emptied = asyncio.Event()
+        self.news = asyncio.Event()  # something changed: for whoever clears it
         self.synced = asyncio.Event()
         self.beat = tools.clock.monotonic()
         pools.shifts.left.append(self.strays.look_at)
         self.sources = Sources(tools.client, store, self._look_at_all)
-        store.changed, store.turned = self._changed, self._turned
+        store.changed, store.turned, store.told = self._changed, self._turned, self._tell
 
     @property
     def _clock(self) -> Clock:
@@ -60,10 +61,7 @@ class Engine:
 
     def _changed(self, name: str | None) -> None:
         """A fact of this node or its drain changed (None: of all): look at both."""
-        if self._store.drains:
-            self.emptied.clear()
-        else:
-            self.emptied.set()
+        self.news.set()
         if not self._leading:
             return
         self._pools.shifts.look_at(name)
@@ -74,6 +72,14 @@ class Engine:
                 self._ensure(node)
             if running := self._drainers.get(node):
                 running[0].wake()
+
+    def _tell(self) -> None:
+        """Report objects that cannot be read; a standby only counts them."""
+        counts = Counter(kind for kind, _ in self._store.unreadable)
+        for kind in Kind:
+            self._metrics.unreadable.labels(kind).set(counts[kind])
+        for found in self._store.unreadable.values() if self._leading else ():
+            self._tools.announcer.unreadable(found)
 
     def _turned(self) -> None:
         """Drains that wait for a slot look whether it is their turn."""
@@ -101,7 +107,8 @@ class Engine:
     def _looked_after(self) -> frozenset[str]:
         """Nodes whose released pods have a task: a drain that has not begun does not look at pods."""
         begun = (drain.spec.node_name for drain in self._store.drains.values() if drain.status.started_at)
-        return self._pools.shifts.nodes().union(begun)
+        unread = (name for kind, name in self._store.unreadable if kind is Kind.DRAIN)
+        return self._pools.shifts.nodes().union(begun, unread)
 
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
         current = self._drainers.get(name)
@@ -125,6 +132,7 @@ class Engine:
 
     def _look_at_all(self) -> None:
         """Anything may be otherwise than it was thought to be."""
+        self._tell()
         self._changed(None)
         self._pools.look_at_all()
 
@@ -145,6 +153,7 @@ class Engine:
         await self._list_all()
         self._leading = True
         log.info("leader.working")
+        self._tell()
         self._changed(None)
         try:
             async with asyncio.TaskGroup() as group:

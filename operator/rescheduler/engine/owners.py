@@ -15,7 +15,7 @@ from rescheduler.core.volumes import Claim
 from rescheduler.core.workloads import Deployment, ReplicaSet, Workload
 from rescheduler.kube import paths
 from rescheduler.kube.client import Client, Json
-from rescheduler.kube.reflectors import Mirrors
+from rescheduler.kube.reflectors import Mirrors, Namespaces
 
 Key = tuple[str, str]
 """Namespace and label selector of an owner's pods."""
@@ -32,12 +32,12 @@ class Owners:
     """One for the process; `changed` is told who holds what changed."""
 
     def __init__(self, client: Client, changed: Callable[[Iterable[str]], None]) -> None:
-        def kind(group: str, resource: str, project: Callable[[Mapping[str, Any]], Any]) -> Mirrors[str, Any]:
-            return Mirrors(client, lambda space: (paths.namespaced(group, space, resource), {}), project, changed)
+        def kind(group: str, resource: str, project: Callable[[Mapping[str, Any]], Any]) -> Namespaces[Any]:
+            return Namespaces(client, group, resource, project, changed)
 
-        self._deployments: Mirrors[str, Deployment] = kind("apps/v1", "deployments", workloads.deployment)
-        self._sets: Mirrors[str, ReplicaSet] = kind("apps/v1", "replicasets", workloads.replica_set)
-        self._claims: Mirrors[str, Claim] = kind("v1", "persistentvolumeclaims", volumes.claim)
+        self._deployments: Namespaces[Deployment] = kind("apps/v1", "deployments", workloads.deployment)
+        self._sets: Namespaces[ReplicaSet] = kind("apps/v1", "replicasets", workloads.replica_set)
+        self._claims: Namespaces[Claim] = kind("v1", "persistentvolumeclaims", volumes.claim)
         self._pods: Mirrors[Key, Pod] = Mirrors(
             client, lambda key: (paths.namespaced("v1", key[0], "pods"), {"labelSelector": key[1]}), pods.pod, changed
         )
@@ -52,8 +52,13 @@ class Owners:
 
     def known(self, namespace: str) -> bool:
         """Whether all of a namespace is in view."""
-        kinds: tuple[Mirrors[str, Any], ...] = (self._deployments, self._sets, self._claims)
+        kinds: tuple[Namespaces[Any], ...] = (self._deployments, self._sets, self._claims)
         return all(mirrors.get(namespace) is not None for mirrors in kinds)
+
+    def missing(self, holder: str) -> str:
+        """Return which view that this holder asked for is not there, and why; empty if all are."""
+        kinds: tuple[Namespaces[Any], ...] = (self._deployments, self._sets, self._claims)
+        return next((why for mirrors in kinds if (why := mirrors.missing(mirrors.held(holder)))), "")
 
     def key(self, pod: Pod) -> Key | None:
         """Where the pods of this pod's owner are; None while, or where, no ReplicaSet of it is there."""

@@ -12,7 +12,7 @@ from datetime import datetime
 import structlog
 
 from rescheduler.api import names
-from rescheduler.core import fits
+from rescheduler.core import fits, shapes
 from rescheduler.core.asks import Asks
 from rescheduler.core.boards import Ground
 from rescheduler.core.censuses import Census, Resident
@@ -21,6 +21,7 @@ from rescheduler.core.pods import Pod
 from rescheduler.core.reaches import Reach, Storage
 from rescheduler.core.volumes import Volumes
 from rescheduler.engine.clock import Clock
+from rescheduler.engine.readables import readable
 from rescheduler.engine.store import Store
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT, Client
@@ -155,7 +156,7 @@ class Plans:
         before = {name: self._asked[name].homeless for name in holders if name in self._asked}
         census = Census(Asks(self._pools()), nodes)
         async for page in self._client.list(paths.PODS):
-            for raw in page["items"]:
+            for raw in readable(page["items"], shapes.pod):
                 census.add(raw)
         still = [name for name in holders if name in self._asked]  # others were over while the pods were listed
         still.sort(key=self._began)

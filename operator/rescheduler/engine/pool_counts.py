@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from rescheduler.api import names
-from rescheduler.core import pool_pods
+from rescheduler.core import pool_pods, shapes
 from rescheduler.core.pool_losses import Loss
 from rescheduler.core.pool_pods import Finds, Place, Sums, View
 from rescheduler.engine.clock import Clock
+from rescheduler.engine.readables import readable
 from rescheduler.engine.rehearsals import Rehearsal
 from rescheduler.engine.store import Store
 from rescheduler.kube import paths
@@ -99,7 +100,7 @@ class PoolCounts:
         self._count_not_before = began + _SOON
         self._asked.clear()
         async for page in self._client.list(paths.PODS):
-            for raw in page["items"]:
+            for raw in readable(page["items"], shapes.pod):
                 sums.add(raw, view)
                 if rehearsal:
                     rehearsal.add(raw, view)
@@ -155,7 +156,7 @@ class PoolCounts:
             only = {"labelSelector": f"{names.POOL}!={pools[0]}"} if len(pools) == 1 else {}
             pages = self._client.list(paths.namespaced("v1", name, "pods"), **only)
         async for page in pages:
-            for raw in page["items"]:
+            for raw in readable(page["items"], shapes.pod):
                 if pool_pods.place(raw, view) == place:
                     pool_pods.find(raw, view, finds)
         return finds

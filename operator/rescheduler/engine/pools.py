@@ -11,7 +11,7 @@ import structlog
 
 from rescheduler.api.pools import NamespacePool, PoolBlocker
 from rescheduler.api.scalars import replacing
-from rescheduler.core import exclusions, pool_reports, pools, spokesmen
+from rescheduler.core import exclusions, pool_reports, pools, refusals, spokesmen
 from rescheduler.core.facts import Node
 from rescheduler.core.memberships import Memberships, Touched
 from rescheduler.core.pools import Mark
@@ -25,7 +25,7 @@ from rescheduler.engine.queue import KeyedQueue
 from rescheduler.engine.rereads import is_outdated, reread
 from rescheduler.engine.store import Kind, Store
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT, Client
+from rescheduler.kube.client import TRANSIENT, ApiError, Client
 
 log = structlog.get_logger("rescheduler.pools")
 
@@ -65,6 +65,7 @@ class Pools:
         self._lost: dict[str, _Lost] = {}  # by pool
         self._kept: dict[str, tuple[str, ...]] = {}  # by node: pods that keep the label of a pool that is gone
         self._written: dict[str, float] = {}  # by pool
+        self._refused: dict[str, tuple[float, str]] = {}  # by key: until when it is not tried again, and the cause
         self._counted = 0  # the revision of the memberships that a count was asked for
 
     @property
@@ -108,13 +109,16 @@ class Pools:
     def _label(self, name: str) -> str | None:
         """The pool whose label this namespace should have."""
         have, owner = self._store.namespaces[name].pool, self._memberships.of_namespace(name)
-        return have if owner is None and have in self._store.unreadable else owner
+        return have if owner is None and self._cannot_read(have) else owner
+
+    def _cannot_read(self, pool: str | None) -> bool:
+        return pool is not None and self._store.cannot_read(Kind.POOL, pool)
 
     def _mark(self, node: Node) -> Mark:
         """What this node should carry."""
         have, owner = pools.marked(node), self._memberships.of_node(node.name)
         if owner is None:
-            return have if have.pool in self._store.unreadable else Mark()
+            return have if self._cannot_read(have.pool) else Mark()
         if not self._memberships.pools[owner].spec.exclusive:
             return Mark(owner)
         if self._enforcements.now.status == "Unknown":
@@ -131,6 +135,9 @@ class Pools:
     async def look(self, key: str) -> bool:
         """Look at one key; whether nothing went wrong (the queue tries again with back-off)."""
         kind, _, name = key.partition("/")
+        if (again := self._refused.get(key, (0.0, ""))[0] - self._clock.monotonic()) > 0:
+            self.queue.add_after(key, again)
+            return True
         looks = {"namespace": self._look_at_namespace, "node": self._look_at_node, "pool": self._look_at_pool}
         try:
             await looks[kind](name)
@@ -139,9 +146,30 @@ class Pools:
             self._metrics.reconcile_total.labels("pool", "error").inc()
             if is_outdated(error):
                 await self._reread(kind, name)
-            return False
+            return self._note(key, error)
+        if self._refused.pop(key, None) and (pool := self._pool_of(kind, name)):
+            self.queue.add(f"pool/{pool}")
         self._metrics.reconcile_total.labels("pool", "success").inc()
         return True
+
+    def _note(self, key: str, error: Exception) -> bool:
+        """Remember a write that only a person can make possible, and try it twice a minute; whether it is one."""
+        if not isinstance(error, ApiError) or not refusals.is_lasting(error.refusal):
+            return False
+        kind, _, name = key.partition("/")
+        self._refused[key] = (
+            self._clock.monotonic() + refusals.PACE,
+            f"{kind} {name} cannot be written: {refusals.cause(error.refusal)}",
+        )
+        self.queue.add_after(key, refusals.PACE)
+        if pool := self._pool_of(kind, name):
+            self.queue.add(f"pool/{pool}")
+        return True
+
+    def _pool_of(self, kind: str, name: str) -> str | None:
+        """The pool that tells what became of a namespace or node."""
+        of = {"namespace": self._memberships.of_namespace, "node": self._memberships.of_node}
+        return of[kind](name) if kind in of else None
 
     async def _reread(self, kind: str, name: str) -> None:
         where = {"namespace": paths.namespace, "node": paths.node, "pool": paths.pool}[kind]
@@ -260,6 +288,7 @@ class Pools:
     def _scene(self, pool: NamespacePool) -> pool_reports.Scene:
         name, where = pool.name, self._memberships
         nodes, spaces = self._members(name), where.namespaces(name)
+        keys = [*(f"namespace/{space}" for space in spaces), *(f"node/{node.name}" for node in nodes)]
         unmarked = 0
         if where.enforces(name):
             unmarked = sum(pools.marked(node).pool != name for node in nodes)
@@ -281,4 +310,5 @@ class Pools:
             now=self._clock.now(),
             blockers=self.blockers(name),
             loss=self._counts.losses.get(name),
+            refused=[self._refused[key][1] for key in keys if key in self._refused],
         )

@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from rescheduler.api.policies import Mode
-from rescheduler.core import arenas, budgets, courses, movables, rebalances
+from rescheduler.core import arenas, budgets, courses, movables, rebalances, shapes
 from rescheduler.core.arenas import Arena, Key
 from rescheduler.core.courses import Course
 from rescheduler.core.demands import held
@@ -24,6 +24,7 @@ from rescheduler.core.quantities import PODS
 from rescheduler.core.rebalances import Candidate, Shift, Sides
 from rescheduler.core.verdicts import Circumstances
 from rescheduler.engine.clock import Clock
+from rescheduler.engine.readables import readable
 from rescheduler.engine.rebalance_announcements import RebalanceAnnouncer
 from rescheduler.engine.rebalance_moves import Outcome
 from rescheduler.engine.store import Store
@@ -191,8 +192,8 @@ class Rebalancer:
         found: dict[str, Counter[str]] = {}
         for place in places:
             async for page in self._client.list(paths.PODS, fieldSelector=f"{place},{_UNFINISHED}"):
-                for raw in page["items"]:
-                    sums = found.setdefault(raw["spec"]["nodeName"], Counter())
+                for raw in readable(page["items"], shapes.pod):
+                    sums = found.setdefault(raw["spec"].get("nodeName", ""), Counter())
                     sums.update(held(raw))
                     sums[PODS] += 1
         return found
@@ -249,7 +250,9 @@ class Rebalancer:
         rows = []
         for giver in found.givers:
             async for page in self._client.list(paths.PODS, fieldSelector=f"spec.nodeName={giver.name}"):
-                rows += [c for raw in page["items"] if (c := movables.candidate(raw, drain, seen))]
+                rows += [
+                    c for raw in readable(page["items"], shapes.pod) if (c := movables.candidate(raw, drain, seen))
+                ]
         calm = {key: is_calm for space in _spaces(rows) for key, is_calm in await self._deployments(space)}
         rows = [sure for row in rows if (sure := movables.confirmed(row, calm))]
         asks = [row for row in rows if not row.first]
@@ -261,11 +264,13 @@ class Rebalancer:
         found: dict[str, Mapping[str, str]] = {}
         if any(not rule.namespace_selector.is_empty for rule in arena.policy.spec.drain.rules):
             async for page in self._client.list(paths.NAMESPACES):
-                found |= {raw["metadata"]["name"]: raw["metadata"].get("labels") or {} for raw in page["items"]}
+                metas = [raw["metadata"] for raw in readable(page["items"], shapes.plain)]
+                found |= {meta["name"]: meta.get("labels") or {} for meta in metas}
         return found
 
     async def _budgets(self, space: str) -> list[budgets.Budget]:
-        return [budgets.budget(raw) async for page in self._client.list(paths.budgets(space)) for raw in page["items"]]
+        pages = self._client.list(paths.budgets(space))
+        return [found async for page in pages for found in readable(page["items"], budgets.budget)]
 
     async def _deployments(self, space: str) -> list[tuple[tuple[str, str], bool]]:
         """Which of a namespace's Deployments are calm."""
@@ -273,7 +278,7 @@ class Rebalancer:
         return [
             ((space, raw["metadata"]["name"]), movables.calm(raw))
             async for page in self._client.list(path)
-            for raw in page["items"]
+            for raw in readable(page["items"], shapes.deployment)
         ]
 
     # -- moving -------------------------------------------------------------------------------------------------------

@@ -1,24 +1,28 @@
 """The NodeDrain as one drain's task writes it: its status, and its end.
 
-Each write carries the version that it was made from.
+Each write carries the version that it was made from. Of a refused write the status tells; of a refused status an Event
+on the node, and the log.
 """
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, NodeDrainStatus
 from rescheduler.api.scalars import replacing
-from rescheduler.core import reports
+from rescheduler.core import refusals, reports
 from rescheduler.core.facts import Node
+from rescheduler.core.refusals import Act, Trouble
 from rescheduler.engine.announcements import Announcer
+from rescheduler.engine.attempts import Attempts
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.node_pods import NodePods
 from rescheduler.engine.store import Kind, Store
 from rescheduler.kube import paths
-from rescheduler.kube.client import Client
+from rescheduler.kube.client import ApiError, Client
 
 log = structlog.get_logger("rescheduler.drainer")
 
@@ -30,27 +34,65 @@ class Record:
     """One NodeDrain's writes; `wake`: look again, at what was not written yet."""
 
     def __init__(
-        self, name: str, client: Client, store: Store, clock: Clock, announcer: Announcer, wake: Callable[[], None]
+        self,
+        name: str,
+        client: Client,
+        store: Store,
+        clock: Clock,
+        announcer: Announcer,
+        attempts: Attempts,
+        wake: Callable[[], None],
     ) -> None:
-        self._name, self._wake = name, wake
+        self._name, self._attempts, self._wake = name, attempts, wake
         self._client, self._store, self._clock, self._announcer = client, store, clock, announcer
         self._written_at = float("-inf")
 
     async def write(self, scene: reports.Scene, pods: NodePods, *, now: bool = False) -> None:
-        """Write the status where it differs; mere progress now and then."""
-        wanted = reports.status(scene)
-        before = scene.drain.status
+        """Write the status where it differs; mere progress now and then.
+
+        `now`: it has to be there before what comes next, so a failure raises; otherwise it is tried again later.
+        """
+        scene = replace(scene, troubles=self._troubles())
+        wanted, before = reports.status(scene), scene.drain.status
         if wanted == before:
             return
         urgent, monotonic = now or _gist(wanted) != _gist(before), self._clock.monotonic()
         if not urgent and monotonic - self._written_at < (every := self._every()):
             asyncio.get_running_loop().call_later(every, self._wake)
             return
-        self._written_at = monotonic
-        body = {"metadata": {"resourceVersion": scene.drain.resource_version}, "status": replacing(before, wanted)}
-        raw = await self._client.patch(f"{paths.drain(self._name)}/status", body)
-        self._store.put(Kind.DRAIN, raw)
-        self._announcer.changed(scene, before, wanted, pods.uids(), pods.owners())
+        if await self._put(scene.drain, scene.node, wanted, must=now):
+            self._announcer.changed(scene, before, wanted, pods.uids(), pods.owners())
+
+    async def tell(self, drain: NodeDrain, here: Node | None) -> None:
+        """Name what fails in the status as it stands: a look that failed has none of its own."""
+        wanted = reports.failing(drain, self._troubles(), self._clock.now())
+        if wanted != drain.status:
+            await self._put(drain, here, wanted, must=False)
+
+    def _troubles(self) -> tuple[Trouble, ...]:
+        """What a status that could be written would tell."""
+        return tuple(trouble for trouble in self._attempts.troubles() if trouble.act is not Act.STATUS)
+
+    async def _put(self, drain: NodeDrain, here: Node | None, wanted: NodeDrainStatus, *, must: bool) -> bool:
+        self._written_at = self._clock.monotonic()
+        body = {"metadata": {"resourceVersion": drain.resource_version}, "status": replacing(drain.status, wanted)}
+
+        async def send() -> None:
+            self._store.put(Kind.DRAIN, await self._client.patch(f"{paths.drain(self._name)}/status", body))
+
+        try:
+            if not must:
+                return await self._attempts.make(Act.STATUS, send)
+            await send()
+        except ApiError as error:
+            if not refusals.is_conflict(error.refusal):
+                self._attempts.failed(Act.STATUS, error)
+            raise
+        finally:
+            if here and self._attempts.troubled(Act.STATUS):
+                self._announcer.unwritable(here, self._attempts.troubles())
+        self._attempts.clear(Act.STATUS)
+        return True
 
     def _every(self) -> float:
         """Seconds between writes of mere progress; all drains are counted, so it is not asked with each look."""
@@ -58,25 +100,38 @@ class Record:
 
     async def cancel(self, scene: reports.Scene) -> None:
         """Its time is up: delete it, and say so."""
-        self._announcer.timed_out(scene)
-        answer = await self._client.delete(paths.drain(self._name), {"preconditions": {"uid": scene.drain.uid}})
-        if answer.get("kind") == "NodeDrain":
-            self._store.put(Kind.DRAIN, answer)
+        if await self._delete(scene.drain):
+            self._announcer.timed_out(scene)
 
-    async def forget(self, drain: NodeDrain, here: Node | None) -> None:
-        """Let the NodeDrain go; one whose node is gone is deleted first."""
+    async def _delete(self, drain: NodeDrain) -> bool:
+        async def send() -> None:
+            answer = await self._client.delete(paths.drain(self._name), {"preconditions": {"uid": drain.uid}})
+            if answer.get("kind") == "NodeDrain":
+                self._store.put(Kind.DRAIN, answer)
+
+        return await self._attempts.make(Act.DELETE, send)
+
+    async def forget(self, drain: NodeDrain, here: Node | None) -> bool:
+        """Let the NodeDrain go; one whose node is gone is deleted first. Return whether it is gone."""
         record = drain.status.node
         if drain.deletion_timestamp is None:
+            if not await self._delete(drain):
+                return False
             self._announcer.node_gone(drain, here)
-            await self._client.delete(paths.drain(self._name), {"preconditions": {"uid": drain.uid}})
-        if names.FINALIZER in drain.finalizers:
-            fresh = (await self._client.get(paths.drain(self._name)))["metadata"]
-            kept = [found for found in fresh.get("finalizers") or [] if found != names.FINALIZER]
-            # Of the uid too: by now it may be another one of the same name, which holds a node.
-            body = {"metadata": {"uid": drain.uid, "resourceVersion": fresh["resourceVersion"], "finalizers": kept}}
-            await self._client.patch(paths.drain(self._name), body)
+        if names.FINALIZER in drain.finalizers and not await self._attempts.make(
+            Act.FINALIZER, lambda: self._drop_finalizer(drain)
+        ):
+            return False
         log.info("drain.gone", drain=self._name, node=drain.spec.node_name, uid=record.uid if record else "")
         self._store.drop(Kind.DRAIN, self._name)
+        return True
+
+    async def _drop_finalizer(self, drain: NodeDrain) -> None:
+        fresh = (await self._client.get(paths.drain(self._name)))["metadata"]
+        kept = [found for found in fresh.get("finalizers") or [] if found != names.FINALIZER]
+        # Of the uid too: by now it may be another one of the same name, which holds a node.
+        body = {"metadata": {"uid": drain.uid, "resourceVersion": fresh["resourceVersion"], "finalizers": kept}}
+        await self._client.patch(paths.drain(self._name), body)
 
 
 def _gist(status: NodeDrainStatus) -> tuple[object, ...]:

@@ -40,7 +40,7 @@ class Rehearsal:
                 continue
             self._census[pool].add(raw)
             if pool in homes and node == self._gone[pool].name and not pool_pods.is_fixed(raw, view.exempt):
-                self._mine[pool].add(meta["uid"])
+                self._mine[pool].add(meta.get("uid", ""))
 
     async def losses(self) -> dict[str, Loss]:
         """By pool; others have their turn between two."""

@@ -252,6 +252,10 @@ class Replacements:
         """Let go of what this holder had in view."""
         self._owners.hold(holder, ())
 
+    def missing(self, holder: str) -> str:
+        """Return which view of owners that this holder asked for is not there, and why; empty if all are."""
+        return self._owners.missing(holder)
+
     def latest(self, pod: Pod) -> Pod:
         """The pod as last seen or written."""
         key = self._owners.key(pod)

@@ -4,10 +4,11 @@ import structlog
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain
-from rescheduler.core import standoffs
+from rescheduler.core import shapes, standoffs
 from rescheduler.core.facts import Node
 from rescheduler.engine.budgets import Budgets
 from rescheduler.engine.clock import Clock
+from rescheduler.engine.readables import readable
 from rescheduler.engine.store import Kind, Store
 from rescheduler.kube import paths
 from rescheduler.kube.client import Client, Json
@@ -67,5 +68,5 @@ class Standoffs:
         return [
             raw
             async for page in self._client.list(path, fieldSelector=f"spec.nodeName={node}")
-            for raw in page["items"]
+            for raw in readable(page["items"], shapes.pod)
         ]

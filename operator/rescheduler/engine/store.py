@@ -5,18 +5,19 @@ Kopf loses across a re-list are found by the re-sync.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 import structlog
-from pydantic import ValidationError
 
 from rescheduler.api import names
-from rescheduler.api.drains import NodeDrain, Phase
+from rescheduler.api.drains import NodeDrain, Phase, Reason
 from rescheduler.api.policies import Policy
 from rescheduler.api.pools import NamespacePool
-from rescheduler.core import facts, namespaces, pool_budgets, proofs, sightings, worlds
+from rescheduler.api.scalars import cut
+from rescheduler.core import emergencies, facts, namespaces, pool_budgets, proofs, sightings, worlds
 from rescheduler.core.facts import Node
 from rescheduler.core.memberships import Memberships, Touched
 from rescheduler.core.namespaces import Namespace
@@ -24,6 +25,7 @@ from rescheduler.core.policies import Winners
 from rescheduler.core.pool_budgets import PoolBudget
 from rescheduler.core.proofs import Witness
 from rescheduler.core.sightings import Sighting
+from rescheduler.core.triggers import View
 from rescheduler.core.worlds import World
 
 log = structlog.get_logger("rescheduler.store")
@@ -49,6 +51,21 @@ _PROJECTIONS: Mapping[Kind, Callable[[Mapping[str, Any]], Any]] = {
 }
 
 
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What a projection may raise of an object of another version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An object that this version cannot read; `known`: an earlier version of it could be read, and holds on."""
+
+    kind: Kind
+    name: str
+    uid: str
+    why: str
+    known: bool
+
+
 class Store:
     """Small facts by kind and name.
 
@@ -57,11 +74,14 @@ class Store:
         turned: told when a change may give a waiting drain its turn.
         touched: told what of pools, their namespaces and nodes may be otherwise after each change.
         memberships: which pool has which namespace and node.
-        unreadable: names of pools that this version cannot read: what they have is left as it is.
+        unreadable: objects that this version cannot read, by kind and name: their last good version holds on.
+        told: called when an object cannot be read any more, or can again.
         absent: kinds of ours that are not installed.
         listed: when all kinds were last listed in full.
+        unwanted: NodeDrains that nothing asks for any more, and that cannot be deleted.
         suspects: nodes whose Lease is silent.
         late: while there are suspects, all nodes whose Lease is late.
+        heard: nodes that are Unknown though their Lease is renewed.
         blackout: why what is seen of nodes is not to be believed now; empty where it is.
     """
 
@@ -71,11 +91,14 @@ class Store:
         self.turned: Callable[[], None] = lambda: None
         self.touched: Callable[[Touched], None] = lambda _: None
         self.memberships = Memberships(exempt)
-        self.unreadable: set[str] = set()
+        self.unreadable: dict[tuple[Kind, str], Unreadable] = {}
+        self.told: Callable[[], None] = lambda: None
         self.absent: set[Kind] = set()
         self.listed: datetime | None = None
+        self.unwanted: set[str] = set()
         self.suspects: frozenset[str] = frozenset()
         self.late: frozenset[str] = frozenset()
+        self.heard: frozenset[str] = frozenset()
         self.blackout = ""
         self._now = now
         self._versions: dict[Kind, dict[str, int]] = {kind: {} for kind in Kind}
@@ -105,23 +128,37 @@ class Store:
         name, version = raw["metadata"]["name"], int(raw["metadata"]["resourceVersion"])
         if self._versions[kind].get(name, -1) >= version:
             return
+        self._versions[kind][name] = version
         try:
             value = _PROJECTIONS[kind](raw)
-        except (ValidationError, ValueError, KeyError) as error:
-            # The API server's schema lets no such object in; one from an older schema must not stop the rest.
-            log.warning("object.unreadable", kind=kind, name=name, error=str(error))
-            if kind is Kind.POOL:
-                # Not as if it were gone: that would take its labels off.
-                self.unreadable.add(name)
-                self._versions[kind][name] = version
-            else:
-                self.drop(kind, name)
+        except _UNREADABLE as error:
+            self._note_unreadable(kind, raw, error)
             return
+        if known := self.unreadable.pop((kind, name), None):
+            log.info("object.readable", kind=kind, name=name, uid=known.uid)
+            self.told()
         before = self._kept(kind).get(name)
-        self._versions[kind][name] = version
         if kind is not Kind.POOL:
             self._kept(kind)[name] = value
         self._take_in(kind, name, before, value)
+
+    def _note_unreadable(self, kind: Kind, raw: Mapping[str, Any], error: Exception) -> None:
+        """An object of another version than ours, or that makes no sense: its last good version holds on.
+
+        If it was treated as gone, a drain would end, nodes would be uncordoned and labels taken off.
+        """
+        meta = raw["metadata"]
+        name, why = meta["name"], cut(f"{type(error).__name__}: {error}", 400)
+        known = self.unreadable.get((kind, name))
+        found = Unreadable(kind, name, meta.get("uid", ""), why, known=name in self._kept(kind))
+        self.unreadable[kind, name] = found
+        if known != found:
+            log.error("object.unreadable", kind=kind, name=name, uid=found.uid, last_good_kept=found.known, error=why)
+            self.told()
+
+    def cannot_read(self, kind: Kind, name: str) -> bool:
+        """Whether the object is there, and is not to be acted on: what is known of it is old, or nothing."""
+        return (kind, name) in self.unreadable
 
     def _take_in(self, kind: Kind, name: str, before: Any, value: Any) -> None:
         match kind:
@@ -148,7 +185,6 @@ class Store:
                 self.changed(name)
 
     def _take_in_pool(self, pool: NamespacePool) -> None:
-        self.unreadable.discard(pool.name)
         known = self.memberships.revision
         touched = self.memberships.put_pool(pool)
         if self.memberships.revision != known:
@@ -166,13 +202,16 @@ class Store:
         if known is None or (not_after is not None and known > not_after):
             return
         del self._versions[kind][name]
+        if self.unreadable.pop((kind, name), None):
+            self.told()
         if kind is Kind.POOL:
-            self.unreadable.discard(name)
             touched = self.memberships.drop_pool(name)
             self._turn()
             self.touched(touched)
             return
-        del self._kept(kind)[name]
+        if self._kept(kind).pop(name, None) is None:
+            self.changed(name if kind in (Kind.NODE, Kind.DRAIN) else None)
+            return  # it never could be read
         if kind is Kind.NAMESPACE:
             self.touched(self.memberships.drop_namespace(name))
             return
@@ -241,19 +280,24 @@ class Store:
         """What was seen of a node's boot, as far as it tells news from what is left of an earlier failure."""
         return self._witnesses.get(name)
 
-    def recall(self, name: str, changes: int, last: datetime) -> Sighting | None:
-        """Its NodeDrain says that the node was flapping before our start."""
-        if seen := self._sightings.get(name):
-            self._sightings[name] = sightings.recall(seen, changes, last)
-        return self._sightings.get(name)
+    def recall(self, name: str, add: Callable[[Sighting], Sighting]) -> Sighting:
+        """Its NodeDrain tells of the time before our start."""
+        self._sightings[name] = add(self._sightings[name])
+        return self._sightings[name]
 
-    def suspect(self, names: frozenset[str], late: frozenset[str]) -> None:
-        """These nodes are silent, and no others; `late`: they, and those that may be about to be."""
-        changed, known = self.suspects ^ names, self.late
-        self.suspects, self.late = names, late
+    def view(self, name: str, standing: Mapping[Reason, str]) -> View:
+        """What beside a node itself decides over what it asks for; `standing`: the requests of its NodeDrain."""
+        return View(standing, name in self.suspects, name in self.heard, self.blind())
+
+    def suspect(self, names: frozenset[str], late: frozenset[str], heard: frozenset[str] = frozenset()) -> None:
+        """These nodes are silent, and no others; `late`: they, and those that may be about to be; `heard`: nodes whose
+        Lease is renewed, of those that are Unknown.
+        """
+        changed, known = self.suspects ^ names, (self.late, self.heard)
+        self.suspects, self.late, self.heard = names, late, heard
         for name in changed:
             self.see(name)
-        if changed or late != known:
+        if changed or (late, heard) != known:
             self._turn()
         for name in changed:
             self.changed(name)
@@ -308,6 +352,7 @@ class Store:
                 self.late,
                 self.blackout,
                 self._pool_budgets(),
+                self.heard,
             )
         return self._world
 
@@ -323,7 +368,9 @@ class Store:
         for name, when in self._promised.items():
             drain = self._drains.get(name)
             if drain and drain.status.started_at is None:
-                status = drain.status.model_copy(update={"started_at": when})
+                waits = tuple(c for c in drain.status.conditions if c.type != "Progressing")
+                begun = {"started_at": when, "phase": Phase.DRAINING, "conditions": waits}
+                status = drain.status.model_copy(update=begun)
                 found[name] = drain.model_copy(update={"status": status})
         return found
 
@@ -347,4 +394,5 @@ def _turn_of(drain: NodeDrain) -> tuple[Any, ...]:
         drain.deletion_timestamp,
         conditions,
         stepped,
+        emergencies.settled(drain),
     )

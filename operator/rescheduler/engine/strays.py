@@ -37,7 +37,7 @@ class Strays:
 
     Attributes:
         none_left: a scan has ended since the last request for one, and found none that is still there.
-        waiting: what each of those that are there waits for, by namespace/name; empty if it is not known to be held.
+        waiting: those that are there, by namespace/name, each with what it waits for; empty if nothing is known to hold it.
     """
 
     def __init__(self, movers: Movers, held: Callable[[], Collection[str]]) -> None:

@@ -5,53 +5,41 @@ from dataclasses import replace
 from typing import Any
 
 from rescheduler.api.policies import Drain
-from rescheduler.core import volumes, workloads
+from rescheduler.core import shapes, volumes, workloads
 from rescheduler.core.pods import Pod
 from rescheduler.core.verdicts import Circumstances
 from rescheduler.core.volumes import Attachment, Claim, Volume, Volumes
 from rescheduler.kube import paths
 from rescheduler.kube.client import Client
-from rescheduler.kube.reflectors import Mirrors
+from rescheduler.kube.reflectors import Mirrors, Namespaces
 
 _Labels = tuple[str, Mapping[str, str]]
 
 
 def _labels(raw: Mapping[str, Any]) -> _Labels:
-    return raw["metadata"]["name"], dict(raw["metadata"].get("labels") or {})
+    meta = shapes.plain(raw)["metadata"]
+    return meta["name"], dict(meta.get("labels") or {})
 
 
 class Surroundings:
     """Watched only while a drain asks; `changed` is told who did."""
 
     def __init__(self, client: Client, changed: Callable[[Iterable[str]], None]) -> None:
-        self._namespaces: Mirrors[str, _Labels] = Mirrors(client, lambda path: (path, {}), _labels, changed)
+        self._namespaces: Mirrors[str, _Labels] = Mirrors(client, lambda path: (path, {}), _labels, changed, keep=True)
         self._claimed: dict[str, set[str]] = {}  # by holder: namespaces of the claims seen
-        self._daemon_sets: Mirrors[str, None] = Mirrors(
-            client,
-            lambda space: (paths.namespaced("apps/v1", space, "daemonsets"), {}),
-            lambda _: None,
-            changed,
+        self._daemon_sets: Namespaces[None] = Namespaces(client, "apps/v1", "daemonsets", lambda _: None, changed)
+        self._jobs: Namespaces[bool] = Namespaces(client, "batch/v1", "jobs", workloads.replaces_at_once, changed)
+        self._claims: Namespaces[Claim] = Namespaces(client, "v1", "persistentvolumeclaims", volumes.claim, changed)
+        self._volumes: Mirrors[str, Volume] = Mirrors(
+            client, lambda path: (path, {}), volumes.volume, changed, keep=True
         )
-        self._jobs: Mirrors[str, bool] = Mirrors(
-            client,
-            lambda space: (paths.namespaced("batch/v1", space, "jobs"), {}),
-            workloads.replaces_at_once,
-            changed,
-        )
-        self._claims: Mirrors[str, Claim] = Mirrors(
-            client,
-            lambda space: (paths.namespaced("v1", space, "persistentvolumeclaims"), {}),
-            volumes.claim,
-            changed,
-        )
-        self._volumes: Mirrors[str, Volume] = Mirrors(client, lambda path: (path, {}), volumes.volume, changed)
         self._attachments: Mirrors[str, Attachment] = Mirrors(
-            client, lambda path: (path, {}), volumes.attachment, changed
+            client, lambda path: (path, {}), volumes.attachment, changed, keep=True
         )
 
     def forget(self, holder: str) -> None:
         """Keep nothing in view for this holder any more."""
-        kinds: tuple[Mirrors[str, Any], ...] = (
+        kinds: tuple[Mirrors[str, Any] | Namespaces[Any], ...] = (
             self._namespaces,
             self._daemon_sets,
             self._jobs,
@@ -87,6 +75,18 @@ class Surroundings:
         existing = {space: frozenset(found or ()) for space, found in known.items()}
         eager = frozenset(uid for found in jobs for uid, at_once in (found or {}).items() if at_once)
         return replace(seen, labels=dict(labels.values()), daemon_sets=existing, jobs=eager, volumes=around)
+
+    def missing(self, holder: str) -> str:
+        """Return which view that this holder asked for is not there, and why; empty if all are."""
+        kinds: tuple[Mirrors[Any, Any] | Namespaces[Any], ...] = (
+            self._namespaces,
+            self._daemon_sets,
+            self._jobs,
+            self._claims,
+            self._volumes,
+            self._attachments,
+        )
+        return next((why for mirrors in kinds if (why := mirrors.missing(mirrors.held(holder)))), "")
 
     def _around(self, holder: str, node: str, pods: Iterable[Pod], *, attached: bool) -> Volumes | None:
         """Volumes, once a pod with a claim was seen here: its volume outlives it on the node."""

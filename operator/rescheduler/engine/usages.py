@@ -9,13 +9,17 @@ from typing import Any
 
 import structlog
 
+from rescheduler.api.untrusted import text
+from rescheduler.core import shapes
 from rescheduler.core.demands import amounts
 from rescheduler.core.loads import STEADY, Pair
+from rescheduler.engine.readables import readable
 from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError, Client
 
 log = structlog.get_logger("rescheduler.usages")
 
+_MOST_TIME = 64
 _NOT_SERVED = (403, 404, 503)  # 503: what serves it is down
 
 Samples = deque[tuple[str, Pair]]
@@ -36,7 +40,7 @@ class Usages:
         found: dict[str, Samples] = {}
         try:
             async for page in self._client.list(paths.NODE_METRICS):
-                for raw in page["items"]:
+                for raw in readable(page.get("items") or (), shapes.usage):
                     found[raw["metadata"]["name"]] = self._taken(raw)
         except ApiError as error:
             if error.code not in _NOT_SERVED:
@@ -49,9 +53,9 @@ class Usages:
 
     def _taken(self, raw: Mapping[str, Any]) -> Samples:
         samples = self._samples.get(raw["metadata"]["name"]) or deque(maxlen=STEADY)
-        time = raw.get("timestamp", "")
+        time = text(raw.get("timestamp"), _MOST_TIME)
         if not samples or samples[-1][0] != time:
-            samples.append((time, Pair.of(amounts(raw.get("usage")))))
+            samples.append((time, Pair.of(amounts(raw.get("usage"), otherwise=0))))
         return samples
 
     def of(self, name: str) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:

@@ -1,22 +1,23 @@
-"""One connection to the API server: sign-in, requests, errors, and the guard on writes.
+"""Requests to the API server in raw JSON: errors, shares of the connections, and the guard on writes.
 
-A write must never leave a process that is not sure to be the leader: `guard` is asked before each.
+A write must never leave a process that is not sure to be the leader: `guard` is asked before each. Whatever breaks on the
+wire, or is no answer of an API server, leaves as one of the errors below: a task that follows the cluster must not end by it.
 """
 
-import asyncio
 import json
-import os
-from collections.abc import AsyncIterator, Callable, Mapping
-from pathlib import Path
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
-from urllib.parse import quote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import quote
 
 import aiohttp
 from kubernetes.aio import client as kubernetes_client
-from kubernetes.aio import config as kubernetes_config
 
 from rescheduler.core.answers import Refusal
+from rescheduler.kube.connections import ConfigError as ConfigError  # noqa: PLC0414 - re-exported
+from rescheduler.kube.connections import Connection, SignIn
+from rescheduler.kube.limits import Lanes, Turns
 
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
@@ -24,15 +25,12 @@ _JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _PAGE = 200
 _READ_TIMEOUT = 30.0  # seconds
-_WATCH_SECONDS = 300
-_SILENCE = 330.0  # seconds without a byte after which a watch counts as dead
-_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+_WATCH_SECONDS = 300.0
+SILENCE = 75.0
+"""Seconds without a byte after which a watch is dead: the server sends a bookmark every minute."""
+_LONGEST_RETRY = 3600.0  # seconds; no server is believed that asks for more
 
 Json = dict[str, Any]
-
-
-class ConfigError(Exception):
-    """There is no usable way to the API server; the message says what is wrong and what to do."""
 
 
 class ApiError(Exception):
@@ -50,6 +48,10 @@ class ApiError(Exception):
 
 class UnreachableError(Exception):
     """The API server did not answer, or not in time; nothing is known of what it did."""
+
+
+class SilentError(UnreachableError):
+    """A watch delivered nothing for too long: its connection is dead, or what it shows is old."""
 
 
 class NotLeaderError(Exception):
@@ -70,43 +72,59 @@ class Client:
     `guard` answers whether this process may write now; `count` is told of each request: method, resource, code.
     """
 
+    report: Callable[[str, str, str], None] = staticmethod(lambda *_: None)
+    """Is told what went wrong that nobody else tells: event, subject and error."""
+
     def __init__(
         self,
-        configuration: kubernetes_client.Configuration,
+        found: SignIn | kubernetes_client.Configuration,
         *,
+        reload: Callable[[], Awaitable[SignIn]] | None = None,
         guard: Callable[[], bool] = lambda: True,
         count: Callable[[str, str, int], None] = lambda *_: None,
         user_agent: str = "rescheduler",
     ) -> None:
-        configuration.connection_pool_maxsize = (
-            0  # without limit: each watch keeps a connection, and others must not wait for it
-        )
-        # The environment is asked once: aiohttp would look for a proxy and a .netrc, in a thread, with each request.
-        configuration.client_session_kwargs = {"trust_env": False}
-        configuration.proxy = configuration.proxy or _proxy(configuration.host)
-        self._configuration = configuration
-        self._rest = kubernetes_client.ApiClient(configuration).rest_client
+        found = found if isinstance(found, SignIn) else SignIn(found)
+        self._connection = Connection(found, reload, self._tell)
         self._guard = guard
         self._count = count
         self._user_agent = user_agent
 
+    def _tell(self, event: str, subject: str, error: str) -> None:
+        self.report(event, subject, error)
+
+    @cached_property
+    def turns(self) -> Turns:
+        """The connections for watches."""
+        return Turns()
+
+    @cached_property
+    def lanes(self) -> Lanes:
+        """The connections for requests."""
+        return Lanes()
+
     @property
     def server(self) -> str:
         """Address of the API server."""
-        return str(self._configuration.host)
+        return str(self._connection.configuration.host)
+
+    async def session(self) -> aiohttp.ClientSession:
+        """Make a session on the same connections for somebody else, who closes it."""
+        return await self._connection.session()
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._rest.close()
+        await self._connection.close()
 
-    async def get(self, path: str, **params: str | int) -> Json:
+    async def get(self, path: str, *, election: bool = False, **params: str | int) -> Json:
         """Read one object, or a list in one piece."""
-        return await self._send("GET", path, params=params)
+        async with self.lanes.take(path, election=election):
+            return await self._send("GET", path, params=params)
 
-    async def find(self, path: str) -> Json | None:
+    async def find(self, path: str, *, election: bool = False) -> Json | None:
         """Read one object; None where there is none, or no such kind."""
         try:
-            return await self.get(path)
+            return await self.get(path, election=election)
         except ApiError as error:
             if error.code == 404:
                 return None
@@ -127,13 +145,13 @@ class Client:
         while True:
             query = {**params, "limit": _PAGE, **({"continue": token} if token else {})}
             try:
-                page = await self._send("GET", path, params=query, accept=accept)
+                async with self.lanes.take(path):
+                    page = _page(path, await self._send("GET", path, params=query, accept=accept))
             except ExpiredError as error:
                 # It took longer than the server remembers: whoever lists begins anew, with back-off as after any failure.
                 raise ApiError("GET", path, Refusal(410, "Expired", "the list took too long", (), 0)) from error
-            # An empty list of metadata has no items: null, and not an empty array.
-            yield page if page.get("items") is not None else page | {"items": []}
-            token = (page.get("metadata") or {}).get("continue", "")
+            yield page
+            token = page["metadata"].get("continue", "")
             if not token:
                 return
 
@@ -155,7 +173,8 @@ class Client:
 
     async def review(self, path: str, body: Mapping[str, Any]) -> Json:
         """POST of a review, which writes nothing: allowed to all."""
-        return await self._send("POST", path, body=body)
+        async with self.lanes.take(path):
+            return await self._send("POST", path, body=body)
 
     async def _write(
         self,
@@ -169,32 +188,37 @@ class Client:
     ) -> Json:
         if not election and not self._guard():
             raise NotLeaderError(f"{method} {path} held back: not sure to be the leader")
-        return await self._send(method, path, body=body, content_type=content_type, timeout=timeout)
+        async with self.lanes.take(path, election=election):
+            if not election and not self._guard():  # it may have waited
+                raise NotLeaderError(f"{method} {path} held back: not sure to be the leader")
+            return await self._send(method, path, body=body, content_type=content_type, timeout=timeout)
 
-    async def watch(self, path: str, *, version: str, **params: str | int) -> AsyncIterator[tuple[str, Json]]:
-        """Events (type, object) from a version on, until the server ends the stream.
+    async def watch(
+        self,
+        path: str,
+        *,
+        version: str,
+        silence: float = SILENCE,
+        seconds: float = _WATCH_SECONDS,
+        **params: str | int,
+    ) -> AsyncGenerator[tuple[str, Json], None]:
+        """Events (type, object) from a version on, until the server ends the stream; it is asked to after `seconds`.
 
-        Raises ExpiredError where the version is too old.
+        Raises ExpiredError where the version is too old, and SilentError if nothing came for `silence` seconds.
         """
         query = params | {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
-            "timeoutSeconds": _WATCH_SECONDS,
+            "timeoutSeconds": max(1, int(seconds)),
         }
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_SILENCE)
+        timeout = aiohttp.ClientTimeout(total=None, connect=_READ_TIMEOUT, sock_connect=10, sock_read=silence)
         async with await self._open("GET", path, query, None, _JSON, timeout) as response:
-            if response.status != 200:
-                raise _error("GET", path, response.status, response.headers, await response.read())
-            try:
+            with _wire(f"watch of {path} broke off"):
+                if response.status >= 300:
+                    raise _error("GET", path, response.status, response.headers, await response.read())
                 async for line in response.content:
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        refusal = _refusal(event["object"].get("code", 500), event["object"], {})
-                        raise ExpiredError(path) if refusal.code == 410 else ApiError("WATCH", path, refusal)
-                    yield event["type"], event["object"]
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise UnreachableError(f"watch of {path} broke off: {error or type(error).__name__}") from error
+                    yield _event(path, json.loads(line))
 
     async def _send(
         self,
@@ -209,13 +233,11 @@ class Client:
     ) -> Json:
         limit = aiohttp.ClientTimeout(total=timeout, sock_connect=10)
         async with await self._open(method, path, params or {}, body, content_type, limit, accept=accept) as response:
-            try:
+            with _wire(f"{method} {path}"):
                 text = await response.read()
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise UnreachableError(f"{method} {path}: {error or type(error).__name__}") from error
-        if response.status >= 400:
-            raise _error(method, path, response.status, response.headers, text)
-        return dict(json.loads(text)) if text else {}
+                if response.status >= 300:
+                    raise _error(method, path, response.status, response.headers, text)
+                return _object(json.loads(text)) if text else {}
 
     async def _open(
         self,
@@ -229,25 +251,59 @@ class Client:
         accept: str = _JSON,
     ) -> aiohttp.ClientResponse:
         headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._user_agent}
-        for setting in (await self._configuration.auth_settings()).values():
-            if setting["value"]:
-                headers[setting["key"]] = setting["value"]
         query = "&".join(f"{key}={quote(str(value), safe='')}" for key, value in params.items())
-        url = f"{self._configuration.host}{path}" + (f"?{query}" if query else "")
+        url = f"{self.server}{path}" + (f"?{query}" if query else "")
         try:
-            answer = await self._rest.request(method, url, headers=headers, body=body, _request_timeout=timeout)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            with _wire(f"{method} {path}"):
+                response = await self._connection.request(method, url, headers=headers, body=body, timeout=timeout)
+        except UnreachableError:
             self._count(method, resource_of(path), 0)
-            raise UnreachableError(f"{method} {path}: {error or type(error).__name__}") from error
-        response: aiohttp.ClientResponse = answer.response
+            raise
         self._count(method, resource_of(path), response.status)
         return response
 
 
-def _proxy(address: str) -> str | None:
-    """The proxy that the environment names for an address (HTTPS_PROXY, NO_PROXY); None where it names none."""
-    url = urlsplit(address)
-    return None if not url.hostname or proxy_bypass(url.hostname) else getproxies().get(url.scheme)
+@contextmanager
+def _wire(what: str) -> Iterator[None]:
+    """Make one of our own errors of all that may break between us and the API server."""
+    try:
+        yield
+    except (*TRANSIENT, ExpiredError):
+        raise
+    except aiohttp.SocketTimeoutError as error:
+        raise SilentError(f"{what}: nothing came for too long") from error
+    except Exception as error:
+        raise UnreachableError(f"{what}: {error or type(error).__name__}") from error
+
+
+def _object(found: Any) -> Json:
+    if not isinstance(found, dict):
+        raise ValueError(f"the answer is no JSON object but {type(found).__name__}")  # noqa: TRY004 - as of any bad JSON
+    return found
+
+
+def _page(path: str, found: Json) -> Json:
+    """One page of a list; none at all ("items": null) is an empty one."""
+    with _wire(f"GET {path}"):
+        found["items"] = found.get("items") or []
+        if not all(
+            isinstance(each, dict) and isinstance(each.get("metadata"), dict) for each in (found, *found["items"])
+        ):
+            raise ValueError("the answer is no list of objects")
+        return found
+
+
+def _event(path: str, found: Any) -> tuple[str, Json]:
+    kind, raw = _object(found).get("type"), _object(found.get("object"))
+    if kind == "ERROR":
+        code = raw.get("code")
+        refusal = _refusal(code if isinstance(code, int) else 500, raw, {})
+        raise ExpiredError(path) if refusal.code == 410 else ApiError("WATCH", path, refusal)
+    if kind not in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK"):
+        raise ValueError(f"an event of type {str(kind)[:50]!r}")
+    if not isinstance(metadata := raw.get("metadata"), dict) or not isinstance(metadata.get("resourceVersion"), str):
+        raise ValueError("an event without a resourceVersion")  # noqa: TRY004 - as of any bad JSON
+    return kind, raw
 
 
 def resource_of(path: str) -> str:
@@ -260,49 +316,32 @@ def resource_of(path: str) -> str:
 
 
 def _refusal(code: int, status: Mapping[str, Any], headers: Mapping[str, str]) -> Refusal:
-    details = status.get("details") or {}
-    after = headers.get("Retry-After") or details.get("retryAfterSeconds") or 0
+    details = status.get("details")
+    details = details if isinstance(details, dict) else {}
+    causes = details.get("causes")
     return Refusal(
         code=code,
-        reason=status.get("reason", ""),
-        message=status.get("message", ""),
-        causes=tuple((c.get("reason", ""), c.get("message", "")) for c in details.get("causes") or ()),
-        retry_after=float(after) if str(after).isdigit() else 0.0,
+        reason=str(status.get("reason") or ""),
+        message=str(status.get("message") or ""),
+        causes=tuple(
+            (str(cause.get("reason") or ""), str(cause.get("message") or ""))
+            for cause in (causes if isinstance(causes, list) else ())
+            if isinstance(cause, dict)
+        ),
+        retry_after=_seconds(headers.get("Retry-After") or details.get("retryAfterSeconds")),
     )
+
+
+def _seconds(text: object) -> float:
+    """Seconds to wait; 0 for what is no such number (HTTP allows a date too)."""
+    found = str(text)
+    return min(float(found), _LONGEST_RETRY) if found.isascii() and found.isdecimal() else 0.0
 
 
 def _error(method: str, path: str, code: int, headers: Mapping[str, str], text: bytes) -> Exception:
     try:
         status = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         status = {}
     refusal = _refusal(code, status if isinstance(status, dict) else {}, headers)
     return ExpiredError(path) if code == 410 else ApiError(method, path, refusal)
-
-
-async def configuration() -> kubernetes_client.Configuration:
-    """The way to the API server: KUBECONFIG (or ~/.kube/config) if there is one, else the pod's ServiceAccount.
-
-    Raises ConfigError with a message for people.
-    """
-    found = kubernetes_client.Configuration()
-    named = os.environ.get("KUBECONFIG")
-    try:
-        if named or not await asyncio.to_thread(_SERVICE_ACCOUNT.exists):
-            for part in (named or "").split(os.pathsep):
-                if part and not await asyncio.to_thread(Path(part).is_file):
-                    raise ConfigError(
-                        f"KUBECONFIG names {part}, which is not a file: set it to a kubeconfig that exists"
-                    )
-            if not named and not await asyncio.to_thread((Path.home() / ".kube" / "config").is_file):
-                raise ConfigError(
-                    "no KUBECONFIG, no ~/.kube/config and no ServiceAccount token: set KUBECONFIG, "
-                    "or run in a cluster under the chart's ServiceAccount"
-                )
-            await kubernetes_config.load_kube_config(client_configuration=found, persist_config=False)
-        else:
-            kubernetes_config.load_incluster_config(client_configuration=found)
-    except (kubernetes_config.ConfigException, OSError, ValueError) as error:
-        where = f"KUBECONFIG {named}" if named else "~/.kube/config or the ServiceAccount's token"
-        raise ConfigError(f"{where} cannot be used: {error}") from error
-    return found

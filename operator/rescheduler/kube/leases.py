@@ -67,7 +67,7 @@ class Election:
         """Leave the Lease to the next, if it is ours."""
         self._renewed = float("-inf")
         try:
-            lease = await self._client.get(self._path)
+            lease = await self._client.get(self._path, election=True)
             if lease["spec"].get("holderIdentity") == self._identity:
                 lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
                 await self._client.replace(self._path, lease, election=True)
@@ -97,7 +97,7 @@ class Election:
         return True
 
     async def _read(self) -> Json:
-        if found := await self._client.find(self._path):
+        if found := await self._client.find(self._path, election=True):
             return found
         body = {
             "apiVersion": "coordination.k8s.io/v1",

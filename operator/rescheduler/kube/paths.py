@@ -1,6 +1,10 @@
 """Addresses of everything that the operator reads or writes."""
 
+from urllib.parse import quote
+
 from rescheduler.api import API_VERSION, GROUP
+from rescheduler.core.answers import Refusal
+from rescheduler.kube.client import ApiError
 
 NODES = "/api/v1/nodes"
 PODS = "/api/v1/pods"
@@ -18,14 +22,24 @@ NODE_METRICS = "/apis/metrics.k8s.io/v1beta1/nodes"
 ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
+def segment(name: str) -> str:
+    """One name as a part of a path. Raises ApiError for what is none: the server would look elsewhere, or nowhere.
+
+    The rule is the API server's own (apimachinery, IsValidPathSegmentName), without what cannot be printed.
+    """
+    if name in ("", ".", "..") or "/" in name or "%" in name or not name.isprintable():
+        raise ApiError("GET", repr(name[:80]), Refusal(400, "InvalidName", "this is no name of an object", (), 0))
+    return quote(name, safe=":")
+
+
 def node(name: str) -> str:
     """One Node; its status is at `/status` below."""
-    return f"{NODES}/{name}"
+    return f"{NODES}/{segment(name)}"
 
 
 def drain(name: str) -> str:
     """One NodeDrain; its status is at `/status` below."""
-    return f"{DRAINS}/{name}"
+    return f"{DRAINS}/{segment(name)}"
 
 
 def crd(resource: str) -> str:
@@ -35,33 +49,41 @@ def crd(resource: str) -> str:
 
 def pool(name: str) -> str:
     """One NamespacePool; its status is at `/status` below."""
-    return f"{POOLS}/{name}"
+    return f"{POOLS}/{segment(name)}"
 
 
 def namespace(name: str) -> str:
     """One Namespace."""
-    return f"{NAMESPACES}/{name}"
+    return f"{NAMESPACES}/{segment(name)}"
 
 
 def admission(resource: str, name: str) -> str:
     """One admission policy or binding."""
-    return f"/apis/admissionregistration.k8s.io/v1/{resource}/{name}"
+    return f"/apis/admissionregistration.k8s.io/v1/{resource}/{segment(name)}"
 
 
 def pod(namespace: str, name: str) -> str:
     """One Pod; evictions go to `/eviction` below."""
-    return f"{NAMESPACES}/{namespace}/pods/{name}"
+    return f"{NAMESPACES}/{segment(namespace)}/pods/{segment(name)}"
 
 
 def namespaced(version: str, namespace: str, resource: str) -> str:
     """A kind's objects in one namespace; `version` as in `apps/v1`."""
-    root = f"/apis/{version}" if "/" in version else f"/api/{version}"
-    return f"{root}/namespaces/{namespace}/{resource}"
+    return f"{_root(version)}/namespaces/{segment(namespace)}/{resource}"
+
+
+def everywhere(version: str, resource: str) -> str:
+    """A kind's objects in all namespaces."""
+    return f"{_root(version)}/{resource}"
+
+
+def _root(version: str) -> str:
+    return f"/apis/{version}" if "/" in version else f"/api/{version}"
 
 
 def replica_set(namespace: str, name: str) -> str:
     """One ReplicaSet."""
-    return f"{namespaced('apps/v1', namespace, 'replicasets')}/{name}"
+    return f"{namespaced('apps/v1', namespace, 'replicasets')}/{segment(name)}"
 
 
 def budgets(namespace: str) -> str:
@@ -74,9 +96,13 @@ def leases(namespace: str) -> str:
     return namespaced("coordination.k8s.io/v1", namespace, "leases")
 
 
-def machine(namespace: str, name: str) -> str:
-    """One Machine of Cluster API, where this cluster has it."""
-    return f"{namespaced('cluster.x-k8s.io/v1beta1', namespace, 'machines')}/{name}"
+CLUSTER_API = "/apis/cluster.x-k8s.io"
+"""What the server says of the versions of Cluster API, if this cluster has it."""
+
+
+def machine(version: str, namespace: str, name: str) -> str:
+    """One Machine of Cluster API; `version` as in `v1beta2`."""
+    return f"{namespaced(f'cluster.x-k8s.io/{version}', namespace, 'machines')}/{segment(name)}"
 
 
 def events(namespace: str) -> str:

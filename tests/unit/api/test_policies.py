@@ -31,6 +31,7 @@ failure:
   recoverAfter: 2m
   flapping: {changes: 3, within: 15m}
   maxUnhealthy: "20%"
+  maxConcurrent: "10%"
   force: WithProof
 drain:
   replacement: Preferred

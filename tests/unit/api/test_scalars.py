@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rescheduler.api.drains import DrainOverrides
+from rescheduler.api.drains import DrainOverrides, NodeDrainStatus
 from rescheduler.api.policies import Drain, OnTimeout
-from rescheduler.api.scalars import NumberOrPercent, format_duration, parse_duration
+from rescheduler.api.scalars import NumberOrPercent, dump, format_duration, parse_duration
 from rescheduler.api.selectors import LabelSelector
 
 
@@ -21,6 +21,36 @@ def test_a_duration_is_read_as_it_was_written(milliseconds: int) -> None:
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("1h30m", 5400), ("0s", 0), ("250ms", 0.25)])
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text).total_seconds() == seconds
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (timedelta(days=-1), "0s"),
+        (timedelta(hours=99_999), "99999h"),
+        (timedelta(hours=100_000), "99999h"),
+        (timedelta.max, "99999h"),
+    ],
+)
+def test_every_duration_can_be_written(value: timedelta, text: str) -> None:
+    assert format_duration(value) == text
+
+
+def test_a_duration_in_many_pieces_is_the_longest_at_most() -> None:
+    assert parse_duration("99999h99999h99999h99999h") == timedelta(hours=99_999)
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("0000-01-01T00:00:00Z", "1970-01-01T00:00:00Z"),
+        ("0001-01-01T00:00:00+23:59", "1970-01-01T00:00:00Z"),
+        ("9999-12-31T23:59:59-23:59", "2200-01-01T00:00:00Z"),
+        ("2026-01-01T01:00:00+01:00", "2026-01-01T00:00:00Z"),
+    ],
+)
+def test_a_time_of_a_status_stays_within_what_can_be_added_to(text: str, time: str) -> None:
+    assert dump(NodeDrainStatus.model_validate({"startedAt": text}))["startedAt"] == time
 
 
 @pytest.mark.parametrize("text", ["", "5", "5d", "-1s", "1.5h", " 5s", "5 s", "5s\n"])

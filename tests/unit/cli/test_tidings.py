@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from rescheduler.cli.tables import table
 from rescheduler.cli.tidings import Line, Tidings, is_done, is_new, requested
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -74,3 +75,10 @@ def test_it_is_done_when_the_operator_has_seen_the_request_and_nobody_withdraws_
 
 def test_all_requests_are_named() -> None:
     assert requested(drain()) == "Manual (swap disk), Failure"
+
+
+def test_what_others_wrote_steers_no_terminal() -> None:
+    escape = "swap\x1b]0;owned\x07\n\u202edisk"
+    found = drain() | {"spec": {"requests": [{"reason": "Maintenance", "message": escape}]}}
+    assert requested(found) == "Maintenance (swap\ufffd]0;owned\ufffd\ufffd\ufffddisk)"
+    assert table([["pod", escape]]) == ["pod   swap\ufffd]0;owned\ufffd\ufffd\ufffddisk"]

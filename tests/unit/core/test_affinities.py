@@ -39,3 +39,12 @@ def test_pods_by_their_labels() -> None:
 def test_preferred_terms_forbid_nothing() -> None:
     preferred = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": {}}]}
     assert terms({"affinity": {"podAffinity": preferred}}, "shop", "podAffinity") == ()
+
+
+def test_of_terms_without_end_the_places_and_namespaces_are_kept() -> None:
+    many = [{"topologyKey": f"k{n % 2}", "labelSelector": {"matchLabels": {"n": str(n)}}} for n in range(101)]
+    spec = {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": many}}}
+    found = terms(spec, "shop", "podAntiAffinity")
+    assert [each.key for each in found] == ["k0", "k1"]
+    assert found[0].selects("shop", {}, {})
+    assert not found[0].selects("other", {}, {})

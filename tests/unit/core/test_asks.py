@@ -60,6 +60,33 @@ def test_selecting_by_what_tells_pods_of_one_owner_apart_is_a_doubt() -> None:
     assert "apart" in Asks().of(pod(affinity=affinity)).doubt
 
 
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+MANY = [{"matchExpressions": [{"key": f"k{n}", "operator": "In", "values": ["v"]}]} for n in range(600)]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"affinity": {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": MANY}}}},
+        {"tolerations": [{"key": f"k{n}", "operator": "Exists"} for n in range(1001)]},
+        {"nodeSelector": {f"k{n}": "v" for n in range(1001)}},
+    ],
+)
+def test_more_than_a_plan_can_look_at_is_left_to_the_scheduler(spec: dict[str, Any]) -> None:
+    found = Asks().of(pod(**spec))
+    assert "more than 1000 things" in found.doubt
+    assert found.where == {"nodeSelector": {}, "tolerations": []}
+    assert found.demand == {"cpu": 1000}
+
+
+@pytest.mark.parametrize("kind", ["podAffinity", "podAntiAffinity"])
+def test_a_selector_that_nobody_knows_and_terms_without_end_are_a_doubt(kind: str) -> None:
+    odd = {"topologyKey": "zone", "labelSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}}
+    many = [{"topologyKey": "zone", "labelSelector": {"matchLabels": {"n": str(n)}}} for n in range(101)]
+    for terms in ([odd], many):
+        assert "not known here" in Asks().of(pod(affinity={kind: {REQUIRED: terms}})).doubt
+
+
 def test_ports_and_claims() -> None:
     spec = {
         "containers": [{"name": "a", "ports": [{"hostPort": 80}, {"containerPort": 8080}]}],

@@ -14,6 +14,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def situation(**changes: object) -> Situation:
     base: dict[str, object] = {"now": NOW, "same_node": True, "withdrawn": False, "restored": False, "held": False}
+    base["cordoned"] = changes.get("begun")
     return Situation(**(base | changes))  # type: ignore[arg-type]
 
 
@@ -32,6 +33,9 @@ def situation(**changes: object) -> Situation:
         ({"begun": NOW, "remaining": None}, Fact.UNSEEN),
         ({"begun": NOW, "remaining": 0}, Fact.LEAVING),  # the scheduler may still bind
         ({"begun": NOW - SETTLE, "remaining": 0}, Fact.EMPTY),
+        ({"begun": NOW - SETTLE, "remaining": 0, "cordoned": NOW}, Fact.LEAVING),  # cordoned late, or again
+        ({"begun": NOW - SETTLE, "remaining": 0, "cordoned": None}, Fact.LEAVING),
+        ({"begun": NOW - SETTLE, "remaining": 0, "cordoned": None, "held": True}, Fact.HELD),
         ({"begun": NOW - SETTLE, "remaining": 0, "held": True}, Fact.EMPTY_AND_HELD),
         ({"begun": NOW - SETTLE, "remaining": 0, "held": True, "yields": True}, Fact.EMPTY),
         ({"begun": NOW - SETTLE, "remaining": 0, "held": True, "set_aside": True}, Fact.EMPTY),

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from rescheduler.api.policies import Policy
+from rescheduler.core.causes import Certainty
 from rescheduler.core.facts import Node, NodeCondition
-from rescheduler.core.health import Health, counts, diagnose, flapping_until
+from rescheduler.core.health import Health, diagnose, flapping_until, symptoms
 from rescheduler.core.sightings import STALE, Sighting, see
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -105,7 +106,7 @@ def test_nothing_counts_before_a_new_node_was_first_ready() -> None:
     young = node("False", created=0)
     seen = story(rules, (0, young))
     assert health(rules, young, seen, 599, suspected=True) is Health.WELL
-    assert not counts(young, rules, seen, at(599), suspected=True)
+    assert not symptoms(young, rules, seen, at(599), suspected=True)
     assert health(rules, young, seen, 601) is Health.FAILED
 
 
@@ -115,7 +116,7 @@ def test_a_node_whose_failure_is_known_is_not_starting() -> None:
     young = node("Unknown", created=0)
     seen = story(rules, (100, young))
     assert health(rules, young, seen, 170, standing=True) is Health.FAILED
-    assert counts(young, rules, seen, at(101), suspected=False, standing=True)
+    assert symptoms(young, rules, seen, at(101), suspected=False, standing=True)
 
 
 def test_a_stale_condition_starts_nothing_and_does_not_end_what_stands() -> None:
@@ -127,15 +128,82 @@ def test_a_stale_condition_starts_nothing_and_does_not_end_what_stands() -> None
     assert health(rules, node("True", bad), seen, late) is Health.WELL
     assert health(rules, node("True", bad), seen, late, standing=True) is Health.FAILED
     assert seen.healthy_since is None
-    assert not counts(node("True", bad), rules, seen, at(late), suspected=False)
+    assert not symptoms(node("True", bad), rules, seen, at(late), suspected=False)
+
+
+def test_a_condition_that_has_gone_stale_counts_as_long_as_its_drain_stands() -> None:
+    """Or the brake would open for all when a bad detector ends."""
+    rules = policy(conditions=[{"type": "Deadlock", "status": ["True"], "for": "60s"}])
+    bad = node("True", NodeCondition("Deadlock", "True", transition=at(-900), heartbeat=at(0)))
+    late = STALE.total_seconds() + 1
+    seen = story(rules, (0, bad), (late, bad))
+    assert symptoms(bad, rules, seen, at(late), suspected=False, standing=True) == {"Deadlock"}
 
 
 @pytest.mark.parametrize(
-    ("ready", "suspected", "sick"), [("True", False, False), ("True", True, True), ("False", False, True)]
+    ("ready", "suspected", "heard", "causes"),
+    [
+        ("True", False, False, set()),
+        ("True", True, False, {"Ready=Unknown"}),
+        ("False", False, False, {"Ready=False"}),
+        ("Unknown", False, False, {"Ready=Unknown"}),
+        ("Unknown", True, False, {"Ready=Unknown"}),
+        ("Unknown", False, True, {"Ready=Unknown with a renewed Lease"}),
+        ("False", True, False, {"Ready=False", "Ready=Unknown"}),
+    ],
 )
-def test_the_brake_counts_who_is_unhealthy_at_once(ready: str, suspected: bool, sick: bool) -> None:
+def test_the_brake_counts_who_is_unhealthy_at_once_by_each_cause(
+    ready: str, suspected: bool, heard: bool, causes: set[str]
+) -> None:
     seen = story(policy(), (0, node(ready)))
-    assert counts(node(ready), policy(), seen, at(1), suspected=suspected) is sick
+    assert symptoms(node(ready), policy(), seen, at(1), suspected=suspected, heard=heard) == causes
+
+
+TWO = policy(
+    conditions=[
+        {"type": "GpuBad", "status": ["True", "Unknown"]},
+        {"type": "Ready", "status": ["Unknown"], "for": "60s"},
+        {"type": "Ready", "status": ["False"], "for": "60s"},
+    ]
+)
+
+
+def certainties(ready: str, *, heard: bool = False) -> tuple[str, list[str]]:
+    """Of a node with a bad GPU: what it failed by, and all its causes in order."""
+    ill = node(ready, NodeCondition("GpuBad", "Unknown"))
+    found = diagnose(ill, TWO, story(TWO, (0, ill)), at(60), heard=heard)
+    return found.match.type if found.match else "", [cause.name for cause in found.causes]
+
+
+def test_the_most_certain_cause_comes_first_whatever_the_policys_order() -> None:
+    assert certainties("Unknown") == ("Ready", ["Ready=Unknown", "GpuBad"])
+    assert certainties("False") == ("Ready", ["Ready=False", "GpuBad"])
+    assert certainties("True") == ("GpuBad", ["GpuBad"])
+    assert certainties("Unknown", heard=True) == ("GpuBad", ["GpuBad", "Ready=Unknown with a renewed Lease"])
+
+
+def test_a_failed_node_is_looked_at_again_when_a_more_certain_cause_is_due() -> None:
+    ill = node("Unknown", NodeCondition("GpuBad", "True"))
+    found = diagnose(ill, TWO, story(TWO, (0, ill)), at(10))
+    assert (found.health, [cause.name for cause in found.causes], found.until) == (Health.FAILED, ["GpuBad"], at(60))
+
+
+def test_a_suspicion_is_a_cause_beside_others() -> None:
+    rules = policy(leaseTimeout="20s", conditions=[{"type": "GpuBad", "status": ["True"]}])
+    ill = node("True", NodeCondition("GpuBad", "True"))
+    found = diagnose(ill, rules, story(rules, (0, ill)), at(1), suspected=True)
+    assert [cause.certainty for cause in found.causes] == [Certainty.SUSPECTED, Certainty.REPORTED]
+
+
+def test_what_is_braked_is_no_part_of_the_flapping() -> None:
+    rules = policy(conditions=[{"type": "A", "status": ["True"]}, {"type": "B", "status": ["True"]}])
+    steps = [(0.0, node())]
+    for index, cause in enumerate("AABA"):
+        steps += [(10.0 * index + 1, node("True", NodeCondition(cause, "True"))), (10.0 * index + 5, node())]
+    seen = story(rules, *steps)
+    assert flapping_until(seen, rules.spec.failure, at(50))
+    assert not flapping_until(seen, rules.spec.failure, at(50), ["A"])
+    assert flapping_until(seen, rules.spec.failure, at(50), ["B"])
 
 
 def test_failure_switched_off_fails_nothing() -> None:

@@ -1,16 +1,19 @@
 """What is written on a node, and that exactly that is taken off again."""
 
+from datetime import UTC, datetime
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rescheduler.api import names
-from rescheduler.api.drains import NodeRecord, Reason
-from rescheduler.core import facts, nodes
+from rescheduler.api.drains import NodeRecord, Phase, Reason
+from rescheduler.core import facts, nodes, reports
 from rescheduler.core.facts import Node
 from rescheduler.core.nodes import additions, hold_patch, record, restore_patch
 from rescheduler.core.proofs import OURS
 
 NODE = Node("n", "u", "7")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def test_a_record_says_what_will_be_ours_before_it_is() -> None:
@@ -160,3 +163,17 @@ def test_a_drain_is_told_from_another_controllers_by_its_phase() -> None:
     assert nodes.is_orphaned(held("Draining"))
     assert not nodes.is_orphaned(held("KubeletShutdown"))
     assert not nodes.is_orphaned(NODE)
+
+
+def test_conditions_that_another_component_set_are_neither_changed_nor_removed() -> None:
+    theirs = tuple(facts.NodeCondition(type_, "True", "KubeletShutdown") for type_ in names.NODE_CONDITIONS)
+    node = Node("n", "u", conditions=theirs)
+    wanted = reports.node_conditions(Phase.DRAINING, NOW, [Reason.MAINTENANCE])
+    assert nodes.conditions(wanted, node, NOW) is None
+    assert nodes.conditions({}, node, NOW) is None
+    ours = Node("n", "u", conditions=tuple(facts.NodeCondition(t, s, r) for t, (s, r, _) in wanted.items()))
+    patch = nodes.conditions({}, ours, NOW)
+    assert patch is not None
+    assert {(entry["type"], entry["$patch"]) for entry in patch["status"]["conditions"]} == {
+        (type_, "delete") for type_ in names.NODE_CONDITIONS
+    }

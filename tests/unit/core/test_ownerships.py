@@ -6,7 +6,7 @@ import pytest
 
 from rescheduler.api import names
 from rescheduler.core.facts import Node, Taint
-from rescheduler.core.ownerships import lease_owner, machine, machine_owner, owner
+from rescheduler.core.ownerships import lease_owner, machine, machine_owner, owner, served_version
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -43,6 +43,27 @@ def test_the_machine_behind_a_node_tells_of_its_end() -> None:
     assert "marked" in machine_owner(
         {"metadata": {"name": "m1", "annotations": {"cluster.x-k8s.io/delete-machine": ""}}}
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", ".", "a/b", "../../../../api/v1/nodes/n", "a?b", "a#b", "a%2fb", "A", "x" * 254]
+)
+def test_an_annotation_that_can_be_no_name_names_no_machine(name: str) -> None:
+    assert machine(Node("n", "u", annotations={names.MACHINE: name, names.MACHINE_NAMESPACE: "capi"})) is None
+    assert machine(Node("n", "u", annotations={names.MACHINE: "m1", names.MACHINE_NAMESPACE: name})) is None
+
+
+@pytest.mark.parametrize(
+    ("group", "version"),
+    [
+        ({"preferredVersion": {"groupVersion": "cluster.x-k8s.io/v1beta2", "version": "v1beta2"}}, "v1beta2"),
+        ({"preferredVersion": {}}, ""),
+        ({"preferredVersion": 7}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_version_that_is_served_is_the_servers_word(group: dict[str, object], version: str) -> None:
+    assert served_version(group) == version
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,14 @@ def term(key: str, operator: str, *values: str, fields: bool = False) -> dict[st
         (affinity(term("size", "Gt", "4")), True),
         (affinity(term("size", "Lt", "4")), False),
         (affinity(term("zone", "Gt", "4")), False),
+        (affinity(term("size", "Gt")), False),
+        (affinity(term("size", "Gt", "4", "5")), False),
+        (affinity(term("size", "Gt", "+4")), True),
+        *(
+            (affinity(term("size", "Gt", bound)), False)
+            for bound in ("", "0_1", " 4", "\u0663", "4.5", "-" + "9" * 5000)
+        ),
+        (affinity(term("size", "Near", "8")), False),
         (affinity(term("metadata.name", "In", "n1", fields=True)), True),
         (affinity(term("metadata.name", "In", "n2", fields=True)), False),
         (affinity({}), False),

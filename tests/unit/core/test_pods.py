@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rescheduler.api.untrusted import LATEST, UnreadableError
 from rescheduler.core.moves import Move, clear_patch, release_patch, return_patch
 from rescheduler.core.pods import Owner, pod
 
@@ -201,6 +202,32 @@ def test_a_disk_that_the_pod_names_itself_is_seen() -> None:
     meta = {"namespace": "s", "name": "p", "uid": "u"}
     assert pod({"metadata": meta, "spec": {"volumes": [{"iscsi": {}}]}}).disk
     assert not pod({"metadata": meta, "spec": {"volumes": [{"nfs": {}}, {"configMap": {}}, {"csi": {}}]}}).disk
+
+
+META = {"namespace": "s", "name": "p", "uid": "u"}
+
+
+@pytest.mark.parametrize(
+    ("grace", "seconds"), [(2**63 - 1, 100_000_000), (-(2**63), 0), (0, 0), (300, 300), ("5", 30), (None, 30)]
+)
+def test_a_grace_period_is_one_that_can_be_added_to_a_time(grace: object, seconds: int) -> None:
+    assert pod({"metadata": META, "spec": {"terminationGracePeriodSeconds": grace}}).grace == seconds
+
+
+@pytest.mark.parametrize("when", ["0000-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00", "soon", 5, None])
+def test_a_pod_with_any_time_of_deletion_is_terminating_and_never_overdue(when: object) -> None:
+    assert pod({"metadata": META | {"deletionTimestamp": when}}).deleting == LATEST
+
+
+def test_only_annotations_that_are_read_are_kept_and_none_at_length() -> None:
+    found = {"rescheduler.dev/replacement": "x" * 200_000, "rescheduler.dev/other": "y", "rescheduler.dev.evil/z": "z"}
+    kept = pod({"metadata": META | {"annotations": found}}).annotations
+    assert kept == {"rescheduler.dev/replacement": "x" * 1023 + "…"}
+
+
+def test_a_pod_without_a_uid_is_refused_with_the_field() -> None:
+    with pytest.raises(UnreadableError, match=r"metadata\.uid"):
+        pod({"metadata": {"namespace": "s", "name": "p"}})
 
 
 def test_a_pod_without_priority_is_as_any_other() -> None:

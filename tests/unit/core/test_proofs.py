@@ -67,16 +67,19 @@ def test_an_attestation_that_names_node_and_boot_is_proof() -> None:
     [
         ("", "no JSON"),
         ("yes", "no JSON"),
-        ("[" * 100_000, "no JSON"),
-        ("[]", "lacks nodeUID, bootID, method, time"),
+        ("[" * 4096, "no JSON"),
+        ("[" * 100_000, "longer than 4096 characters"),
+        ("[]", "no JSON object"),
         ("{}", "lacks nodeUID, bootID, method, time"),
         (json.dumps(SAID | {"bootID": 7}), "bootID must be text"),
         (json.dumps(SAID | {"method": ""}), "method must be text"),
-        (json.dumps(SAID | {"method": "\ud800"}), "method must be text"),
+        (json.dumps(SAID | {"method": "\ud800"}), "half a character"),
+        ('{"nodeUID": "u", "nodeUID": "v"}', "a key is there twice"),
         (json.dumps(SAID | {"method": "a\nb"}), "method must be text"),
         (json.dumps(SAID | {"time": "yesterday"}), "no time with a time zone"),
         (json.dumps(SAID | {"time": "2026-01-01T12:00:00"}), "no time with a time zone"),
         (json.dumps(SAID | {"time": "0001-01-01T00:00:00+12:00"}), "no time with a time zone"),
+        (json.dumps(SAID | {"time": "9999-12-31T23:59:59-12:00"}), "no time with a time zone"),
     ],
 )
 def test_a_malformed_attestation_says_what_is_wrong(text: str, why: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rescheduler.core.pulses import Pulses
+from rescheduler.core.pulses import DURATION, Pulses, duration, late, renewed, silence
 
 
 def beating(**last: float) -> Pulses:
@@ -99,3 +99,73 @@ def test_whoever_was_heard_of_is_not_presumed_silent() -> None:
 def test_a_blackout_is_never_said_of_fewer_than_six_in_ten(times: list[float]) -> None:
     found = beating(**{f"n{i}": when for i, when in enumerate(times)}).blackout(1000)
     assert found == 0 or found >= 0.6 * len(times)
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        (40, 40),
+        (200, 200),
+        (10, 40),
+        (86400, 600),
+        (2**63, 600),
+        (0, 40),
+        (-5, 40),
+        (None, 40),
+        ("200", 40),
+        (True, 40),
+        (1e999, 40),
+        ([], 40),
+    ],
+)
+def test_what_others_write_as_a_leases_duration_is_bounded(said: object, seconds: float) -> None:
+    assert duration(said) == seconds
+
+
+def test_a_lease_is_judged_by_its_own_duration() -> None:
+    assert (renewed(DURATION), late(DURATION), silence(DURATION)) == (11, 12, 20)
+    assert (renewed(200), silence(200)) == (55, 100)
+
+
+def slow(lasts: float, every: float, count: int, until: float) -> int:
+    """The most that a blackout is said of while kubelets renew their Leases in turn, `every` so many seconds."""
+    pulses, most = Pulses(), 0
+    for second in range(int(until)):
+        for index in range(count):
+            if (second - index * every / count) % every < 1:
+                pulses.beat(f"n{index}", str(second), second, lasts)
+        most = max(most, pulses.blackout(second))
+    return most
+
+
+@pytest.mark.parametrize("count", [3, 10])
+@pytest.mark.parametrize("lasts", [40, 120, 200, 600])
+def test_kubelets_that_renew_slowly_are_no_blackout(lasts: float, count: int) -> None:
+    assert slow(lasts, lasts / 4, count, 4 * lasts) == 0
+
+
+def test_their_silence_is_one_though_they_fall_silent_one_after_another() -> None:
+    pulses = Pulses()
+    for index in range(4):
+        pulses.beat(f"n{index}", "0", index * 40, 600)
+    assert pulses.blackout(120 + 299) == 4 - 1
+    assert pulses.blackout(120 + 300) == 4
+
+
+def test_who_is_heard_of_is_alive_and_a_presumption_is_no_sign_of_life() -> None:
+    pulses = beating(a=0, b=0)
+    assert pulses.heard(["a", "b", "none"], 10.9) == {"a", "b"}
+    assert pulses.heard(["a"], 11) == frozenset()
+    pulses.anew(20)
+    assert pulses.heard(["a"], 21) == frozenset()
+    pulses.beat("a", "renewed", 22)
+    assert pulses.heard(["a", "b"], 23) == {"a"}
+
+
+def test_for_how_long_no_renewal_at_all_may_come() -> None:
+    pulses = Pulses()
+    assert pulses.rest() == float("inf")
+    pulses.beat("a", "0", 0, 200)
+    assert pulses.rest() == 55
+    pulses.beat("b", "0", 0)
+    assert pulses.rest() == 11

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rescheduler.core.quantities import amount, said
+from rescheduler.core.quantities import MOST, amount, said
 
 
 @pytest.mark.parametrize(
@@ -27,10 +27,28 @@ def test_they_are_whole_numbers_rounded_up(resource: str, text: str, value: int)
     assert amount(resource, text) == value
 
 
-@pytest.mark.parametrize("text", ["", "Gi", "one", "1KiB"])
-def test_what_is_none_is_said(text: str) -> None:
-    with pytest.raises(ValueError, match="no quantity"):
-        amount("memory", text)
+@pytest.mark.parametrize("text", ["", "Gi", "one", "1KiB", "nan", "Infinity", "1_000", "٣", "1e", "1e99999999999"])
+def test_what_is_none_counts_as_the_most_unless_the_caller_says_otherwise(text: str) -> None:
+    assert amount("memory", text) == MOST
+    assert amount("memory", text, otherwise=0) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e999999", MOST),
+        ("1E+400", MOST),
+        ("9223372036854775808", MOST),
+        ("8Ei", MOST),
+        ("1e-999999", 1),
+        ("0e999999", 0),
+        ("-5Gi", 0),
+        (1e999, MOST),
+    ],
+)
+def test_they_stay_within_what_kubernetes_keeps(text: str | float, value: int) -> None:
+    assert amount("memory", text) == value
+    assert amount("cpu", text) == value
 
 
 @pytest.mark.parametrize(

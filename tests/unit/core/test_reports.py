@@ -23,7 +23,8 @@ from rescheduler.core.drains import Fact
 from rescheduler.core.estimates import Line
 from rescheduler.core.facts import Node
 from rescheduler.core.holds import Held, Hold
-from rescheduler.core.reports import Scene, status, unsaid
+from rescheduler.core.refusals import Act, Trouble
+from rescheduler.core.reports import Scene, cordoned_at, failing, status, unsaid
 from rescheduler.core.tallies import Tally
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -48,7 +49,7 @@ def scene(
     )
     base: dict[str, Any] = {
         "drain": drain,
-        "node": Node("n", "u"),
+        "node": Node("n", "u", unschedulable=True),
         "policy": Policy("p", "pu", 1, ReschedulePolicySpec.model_validate(spec)),
         "phase": Phase.DRAINING,
         "fact": Fact.LEAVING,
@@ -167,3 +168,98 @@ def test_a_local_volume_is_unsaid_until_the_status_names_its_pod() -> None:
     assert unsaid(NodeDrainStatus(), Tally(blockers=(local,)))
     assert not unsaid(NodeDrainStatus(blockers=(local,)), Tally(blockers=(local,)))
     assert not unsaid(NodeDrainStatus(), Tally(blockers=(blocker("a"),)))
+
+
+# -- nothing waits without a word -------------------------------------------------------------------------------------
+
+
+def says(type_: str = "Progressing", **changes: Any) -> tuple[str, str, str]:
+    found = conditions(status(scene(**changes)))[type_]
+    return found.status, found.reason, found.message
+
+
+REFUSED = Trouble(Act.CORDON, "403 Forbidden: no")
+OVER = {"phase": Phase.RESTORING}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fact": Fact.UNSEEN, "unseen": "the list /x is not there yet (403)"}, "the list /x is not there yet (403)"),
+        ({"tally": Tally(objects=3, remaining=3, waiting=2)}, "2 wait for a replacement that is Ready, 1 wait for"),
+        ({"tally": Tally(objects=1, remaining=1, blockers=(blocker("a"),))}, "1 cannot leave (status.blockers)"),
+        ({"tally": Tally(detaching=frozenset({"pv1"}))}, "still attached: pv1"),
+        ({"tally": Tally()}, "no pod is left"),
+        ({"troubles": (REFUSED,)}, "the node cannot be cordoned"),
+        ({**OVER, "fact": Fact.RETURNING, "traces": ("s/a", "s/b")}, "after the return of 2 released pods"),
+        ({**OVER, "fact": Fact.RETURNING, "traces": ("s/a",)}, "after the return of 1 released pod: s/a"),
+        ({**OVER, "fact": Fact.RETURNING, "unseen": "the pods are not listed"}, "the pods are not listed"),
+        ({**OVER, "fact": Fact.FENCED, "busy": ("volume pv1 is attached",)}, "volume pv1 is attached"),
+        ({**OVER, "fact": Fact.FROZEN, "held": Held(Hold.STALE_VIEW, "the network")}, "the network"),
+        ({**OVER, "fact": Fact.WITHDRAWN, "troubles": (Trouble(Act.UNCORDON, "why"),)}, "cannot be uncordoned: why"),
+        ({"fact": Fact.HELD, "phase": Phase.WAITING, "held": Held(Hold.WINDOW, "shut")}, "shut"),
+    ],
+)
+def test_what_a_drain_waits_for_is_named(changes: dict[str, Any], words: str) -> None:
+    assert words in says(**changes)[2]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"tally": Tally(objects=3, remaining=3, in_flight=1)}, {"tally": Tally(objects=3), "last_move": NOW}],
+)
+def test_while_something_moves_the_words_stay_the_same(changes: dict[str, Any]) -> None:
+    assert says(**changes)[2] == "pods are being moved"
+
+
+def test_a_pod_that_cannot_be_returned_is_named_with_its_cause_and_no_other_blocker_is() -> None:
+    stuck = Tally(objects=2, remaining=2, blockers=(blocker("a"), blocker("b")))
+    found = status(scene(**OVER, fact=Fact.RETURNING, traces=("s/a",), tally=stuck))
+    assert "s/a (why)" in conditions(found)["Progressing"].message
+    assert [b.pod for b in found.blockers] == ["a"]
+    assert found.blockers_total == 1
+
+
+def test_a_node_counts_as_cordoned_only_when_it_is() -> None:
+    assert says("Cordoned", node=Node("n", "u"))[:2] == ("False", "NotCordoned")
+    assert says("Cordoned")[:2] == ("True", "Cordoned")
+
+
+def test_a_refused_cordon_is_what_blocks() -> None:
+    assert says("Blocked", phase=Phase.BLOCKED, fact=Fact.STUCK, troubles=(REFUSED,)) == (
+        "True",
+        "Blocked",
+        str(REFUSED),
+    )
+
+
+def test_before_the_pods_are_seen_again_what_was_said_of_them_stands() -> None:
+    said = Condition(type="Blocked", status="True", reason="Unmanaged", message="s/a", last_transition_time=NOW)
+    found = status(scene(before={"conditions": (said,)}, fact=Fact.UNSEEN, phase=Phase.BLOCKED))
+    assert conditions(found)["Blocked"] == said
+
+
+def test_a_look_that_failed_is_named_in_the_status_as_it_stands() -> None:
+    before = status(scene())
+    drain = scene().drain.model_copy(update={"status": before})
+    found = failing(drain, [Trouble(Act.LOOK, "500")], NOW)
+    assert conditions(found)["Progressing"].message == "the drain cannot go on: 500"
+    assert conditions(found)["Progressing"].reason == "Draining"
+    assert failing(drain.model_copy(update={"status": found}), [Trouble(Act.LOOK, "500")], NOW) == found
+    assert failing(drain, [], NOW) == before
+    new = failing(scene().drain, [Trouble(Act.LOOK, "500")], NOW)
+    assert (new.phase, conditions(new)["Progressing"].reason) == (Phase.WAITING, "StaleView")
+
+
+def test_the_cordon_counts_from_when_it_was_written_or_last_seen() -> None:
+    def seen(status_: str, at: datetime, again: datetime | None = None) -> NodeDrainStatus:
+        found = Condition(type="Cordoned", status=status_, last_transition_time=at)
+        return NodeDrainStatus(conditions=(found,), recordoned_at=again)
+
+    second = timedelta(seconds=1)
+    assert cordoned_at(seen("False", NOW), NOW) is None
+    assert cordoned_at(NodeDrainStatus(), NOW) is None
+    assert cordoned_at(seen("True", NOW), None) == NOW + second  # a status has whole seconds
+    assert cordoned_at(seen("True", NOW), NOW + second / 2) == NOW + second / 2
+    assert cordoned_at(seen("True", NOW), NOW - second) == NOW + second
+    assert cordoned_at(seen("True", NOW, NOW + 9 * second), None) == NOW + 10 * second

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rescheduler.api.policies import Policy
 from rescheduler.core.facts import Node, NodeCondition
-from rescheduler.core.sightings import STALE, Sighting, anew, recall, see
+from rescheduler.core.sightings import STALE, Sighting, anew, judge_by, recall, see
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 POLICY = Policy.from_object(
@@ -91,9 +91,9 @@ def test_a_stale_condition_neither_starts_nor_ends_anything() -> None:
 def test_beginnings_are_counted_once_each_and_one_reboot_is_one() -> None:
     """Ready False, Unknown, False, True: a reboot goes through all of them."""
     seen = story((0, node()), (1, node("False")), (40, node("Unknown")), (80, node("False")), (120, node()))
-    assert seen.begins == (at(1),)
+    assert seen.begins == (("Ready=False", at(1)),)
     seen = see(seen, node("False"), POLICY, at(200))
-    assert seen.begins == (at(1), at(200))
+    assert seen.begins == (("Ready=False", at(1)), ("Ready=False", at(200)))
 
 
 def test_old_beginnings_are_forgotten() -> None:
@@ -114,7 +114,28 @@ def test_after_blindness_every_time_starts_anew() -> None:
 
 
 def test_flapping_that_a_node_drain_tells_of_is_recalled() -> None:
-    assert recall(story((100, node())), 3, at(50)).begins == (at(50),) * 3
+    assert recall(story((100, node())), 3, at(50)).begins == (("", at(50)),) * 3
+
+
+def test_a_policy_that_goes_makes_no_node_healthy_and_one_that_comes_back_is_no_change() -> None:
+    ill = node("True", "u", NodeCondition("KernelDeadlock", "True"))
+    seen = story((0, node()), (1, ill))
+    for seconds in (10, 20, 30):
+        seen = see(seen, ill, None, at(seconds))
+        assert (seen.ailing, seen.healthy_since) == ({"KernelDeadlock"}, None)
+        seen = see(seen, ill, POLICY, at(seconds + 5))
+    assert seen.begins == (("KernelDeadlock", at(1)),)
+    assert see(seen, node(), None, at(40)).healthy_since == at(40)
+
+
+def test_without_any_policy_so_far_a_node_is_judged_by_the_defaults() -> None:
+    assert see(None, node("False"), None, at(0)).ailing == {"Ready"}
+    ill = node("True", "u", NodeCondition("KernelDeadlock", "True"))
+    seen = see(None, ill, None, at(0))
+    assert seen.healthy_since == at(0)
+    seen = judge_by(seen, DEADLOCK)
+    assert see(seen, ill, None, at(1)).healthy_since is None
+    assert see(seen, node(), None, at(2)).healthy_since == at(2)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["True", "False", "Unknown"]), st.integers(1, 300)), max_size=20))

@@ -7,7 +7,7 @@ import pytest
 from rescheduler.api import names
 from rescheduler.api.policies import Policy
 from rescheduler.core.facts import Node
-from rescheduler.core.storms import storm, survey
+from rescheduler.core.storms import any_storm, storm, survey
 
 
 def policy(limit: Any = "20%") -> Policy:
@@ -20,8 +20,8 @@ def node(name: str, zone: str = "", pool: str = "") -> Node:
 
 
 def says(rules: Policy, sick: list[Node], well: list[Node]) -> str:
-    weather = survey([*((n, rules, True) for n in sick), *((n, rules, False) for n in well)])
-    return storm(sick[0], rules, weather)
+    weather = survey([*((n, rules, {"A"}) for n in sick), *((n, rules, ()) for n in well)])
+    return storm(sick[0], rules, weather, "A")
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def test_a_zone_where_three_are_dark_is_a_storm_there_and_not_elsewhere() -> Non
     rules = policy()
     dark, other = [node(f"a{i}", "a") for i in range(3)], node("b0", "b")
     well = [node(f"b{i}", "b") for i in range(1, 40)]
-    weather = survey([*((n, rules, True) for n in [*dark, other]), *((n, rules, False) for n in well)])
-    assert "3 of 3 nodes of zone a" in storm(dark[0], rules, weather)
-    assert storm(other, rules, weather) == ""
+    weather = survey([*((n, rules, {"A"}) for n in [*dark, other]), *((n, rules, ()) for n in well)])
+    assert "3 of 3 nodes of zone a" in storm(dark[0], rules, weather, "A")
+    assert storm(other, rules, weather, "A") == ""
 
 
 def test_two_dark_nodes_of_a_small_zone_are_none() -> None:
@@ -72,3 +72,16 @@ def test_a_pool_is_a_place_too() -> None:
 
 def test_nodes_without_a_zone_are_in_none() -> None:
     assert says(policy(), [node(f"n{i}") for i in range(3)], [node(f"m{i}") for i in range(30)]) == ""
+
+
+def test_each_cause_is_counted_by_itself_and_the_words_name_what_is_counted() -> None:
+    rules = policy()
+    rows = [node(f"n{i}", "a") for i in range(10)]
+    causes = [{"GpuBad"}, {"GpuBad"}, {"GpuBad", "Ready=Unknown"}, {"Ready=Unknown"}, *([set[str]()] * 6)]
+    weather = survey(zip(rows, [rules] * 10, causes, strict=True))
+    found = storm(rows[0], rules, weather, "GpuBad")
+    assert "3 of 10 nodes of ReschedulePolicy p have the condition GpuBad" in found
+    assert "failure.maxUnhealthy 20% (2)" in found
+    assert storm(rows[2], rules, weather, "Ready=Unknown") == ""
+    assert any_storm(rows[9], rules, weather) == found
+    assert any_storm(node("elsewhere", "b"), Policy("other", "o", 1, rules.spec), weather) == ""

@@ -9,7 +9,7 @@ from rescheduler.api.drains import BlockerClass
 from rescheduler.core.answers import Answer, Outcome
 from rescheduler.core.moves import Move
 from rescheduler.core.pods import Pod
-from rescheduler.core.tallies import Attempt, tally
+from rescheduler.core.tallies import Attempt, tally, with_unreadable
 from rescheduler.core.verdicts import Fate, Premise, Verdict
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -164,3 +164,17 @@ def test_what_is_stuck_or_was_let_go_long_ago_is_not_in_flight(
         some = replace(some, move=move, released=True)
     attempts = {"a": attempt} if attempt else {}
     assert tally([(some, verdict)], attempts, {}, {}, NOW, unreachable=False).in_flight == flies
+
+
+def test_pods_that_cannot_be_read_are_there_and_block() -> None:
+    counted = tally([(pod("a"), Verdict(Fate.EVICT))], {}, {}, {}, NOW, unreachable=False)
+    before = NOW - timedelta(minutes=5)
+    since = {("s", "bad", "Unreadable"): before}
+    found = with_unreadable(counted, {"s/bad": "OverflowError: inf", "s/new": "KeyError: 'x'"}, since, NOW)
+    assert (found.objects, found.remaining, len(found.leaving)) == (3, 3, 1)
+    assert [(b.namespace, b.pod, b.class_, b.since) for b in found.blockers] == [
+        ("s", "bad", BlockerClass.UNREADABLE, before),
+        ("s", "new", BlockerClass.UNREADABLE, NOW),
+    ]
+    assert "OverflowError" in found.blockers[0].message
+    assert found.next == counted.next

@@ -14,7 +14,7 @@ from rescheduler.core.facts import Node, NodeCondition, Taint
 from rescheduler.core.holds import Hold
 from rescheduler.core.policies import Winners
 from rescheduler.core.pool_budgets import PoolBudget
-from rescheduler.core.sightings import see
+from rescheduler.core.sightings import Begin, see
 from rescheduler.core.turns import held, suspected
 from rescheduler.core.worlds import STALE, World
 
@@ -239,7 +239,7 @@ def test_a_failure_that_is_over_moves_nothing_more() -> None:
 
 def test_a_node_that_flaps_is_only_cordoned() -> None:
     place = world(failing())
-    flapping = replace(place.sightings["n0"], begins=(NOW, NOW, NOW))
+    flapping = replace(place.sightings["n0"], begins=(Begin("Ready=False", NOW),) * 3)
     assert reason("n0", replace(place, sightings={**place.sightings, "n0": flapping})) is Hold.FLAPPING
 
 

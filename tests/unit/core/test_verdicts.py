@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from rescheduler.api import names
 from rescheduler.api.drains import BlockerClass
 from rescheduler.api.policies import Drain, EvictOrBlock, OnTimeout, Rule, RuleAction
 from rescheduler.api.selectors import LabelSelector
@@ -307,3 +308,36 @@ def test_a_stuck_pods_finalizers_are_named_in_words_that_stay_the_same() -> None
     assert "example.com/backup" in verdict.message
     assert "finalizers" in verdict.hint
     assert verdict == later
+
+
+@pytest.mark.parametrize("value", ["requird", "WhenBlocked", "", "x" * 1024])
+def test_the_owner_is_told_of_a_wish_that_nobody_can_read(value: str) -> None:
+    note = judge(some(annotations={names.REPLACEMENT: value}), Drain(), Circumstances(NOW)).note
+    assert "must be one of Required, Preferred, Never" in note
+    assert len(note) < 300
+
+
+def test_all_that_cannot_be_read_is_told_in_one_word() -> None:
+    wishes = {names.REPLACEMENT: "maybe", names.DO_NOT_DISRUPT: "5 hours"}
+    note = judge(some(annotations=wishes, owner=None), Drain(), Circumstances(NOW)).note
+    assert "write it like 90s" in note
+    assert "'maybe'" in note
+
+
+def test_a_pod_that_ends_or_stays_needs_no_word() -> None:
+    for changes in ({"deleting": NOW}, {"mirror": True}):
+        assert not judge(some(annotations={names.REPLACEMENT: "maybe"}, **changes), Drain(), Circumstances(NOW)).note
+
+
+def test_protection_for_the_longest_time_ends() -> None:
+    pod = some(annotations={names.DO_NOT_DISRUPT: "99999h99999h"}, started=NOW)
+    assert judge(pod, Drain(), Circumstances(NOW)).cause is BlockerClass.DO_NOT_DISRUPT
+
+
+def test_a_grace_period_of_years_is_named_and_one_of_hours_is_awaited() -> None:
+    ends = {
+        hours: judge(some(deleting=NOW + timedelta(hours=hours)), Drain(), Circumstances(NOW)) for hours in (23, 24)
+    }
+    assert (ends[23].fate, ends[23].cause) == (Fate.LEAVING, None)
+    assert (ends[24].fate, ends[24].cause) == (Fate.LEAVING, BlockerClass.STUCK_TERMINATING)
+    assert "until 2026-01-02 00:00Z" in ends[24].message

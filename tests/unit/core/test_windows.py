@@ -50,6 +50,7 @@ def test_several_are_a_union() -> None:
     [
         ({"schedule": "0 22-6 * * *"}, "schedule"),
         ({"timeZone": "Europe/Nowhere"}, "timeZone 'Europe/Nowhere'"),
+        ({"timeZone": "Europe"}, "timeZone 'Europe'"),
         ({"schedule": "0 0 31 2 *"}, ""),
     ],
 )

@@ -18,6 +18,7 @@ from rescheduler.core.drains import Fact
 from rescheduler.core.facts import Node, NodeCondition, Taint
 from rescheduler.core.pods import Pod
 from rescheduler.core.proofs import OURS, Standing
+from rescheduler.core.refusals import Act
 from rescheduler.core.reports import Scene
 from rescheduler.core.verdicts import Fate, Premise, Verdict
 from rescheduler.engine.fences import Fence
@@ -75,6 +76,8 @@ class World:
     live: Node | None = DEAD
     blind: bool = False
     silent: bool | Exception = True
+    refused: bool = False
+    resting: bool = False
     seconds: float = 1000.0
     reads: int = 0
     glances: int = 0
@@ -85,7 +88,9 @@ class World:
             witness=lambda _: proofs.witness(None, DEAD), blind=lambda: self.blind, drain=lambda _: None
         )
         clock = SimpleNamespace(now=lambda: NOW, monotonic=lambda: self.seconds)
-        keeper = SimpleNamespace(live=self.read, recent=self.glance, patch=self.patch)
+        keeper = SimpleNamespace(
+            live=self.read, recent=self.glance, attempt=self.attempt, may=lambda _: not self.resting
+        )
         heartbeats = SimpleNamespace(silent_for_long=self.hear)
         made: Any = Fence
         fence: Fence = made(None, store, clock, Said(self.done), heartbeats, keeper)
@@ -104,8 +109,9 @@ class World:
             raise self.silent
         return self.silent
 
-    async def patch(self, here: Node, patch: nodes.Patch) -> None:
-        self.done.append(patch["spec"])
+    async def attempt(self, act: Act, here: Node, patch: nodes.Patch) -> bool:
+        self.done.append("refused" if self.refused else patch["spec"])
+        return not self.refused
 
     async def write(self, scene: Scene, *, now: bool = False) -> None:
         self.done.append(scene.record)
@@ -197,6 +203,11 @@ def test_the_node_is_read_live_before_each_forced_delete_and_a_recent_sight_of_i
     assert (world.reads, world.glances) == (5, 5)
 
 
+def replace_boot(record: NodeRecord) -> NodeRecord:
+    """The record of the same node, of a boot before this one."""
+    return record.model_copy(update={"boot_id": "before"})
+
+
 # -- the taint --------------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +241,20 @@ def test_a_drain_that_may_not_go_on_sets_none() -> None:
     fence, _ = judged(world)
     tend(world, fence, DEAD, HELD, may_set=False)
     assert not world.done
+
+
+def test_a_refused_taint_is_neither_announced_nor_tried_while_it_rests() -> None:
+    world = World(refused=True)
+    fence, _ = judged(world)
+    assert tend(world, fence, DEAD, HELD).record == FENCED
+    assert world.done == [FENCED, "refused"]
+    world.live = TAINTED
+    world.done.clear()
+    assert tend(world, fence, TAINTED, replace_boot(FENCED), due=False, busy=False).record == replace_boot(FENCED)
+    assert world.done == ["refused"]
+    reads, world.resting = world.reads, True
+    tend(world, fence, DEAD, HELD)
+    assert (world.done, world.reads) == (["refused"], reads)
 
 
 def test_a_record_without_its_taint_is_forgotten_only_if_it_is_really_not_there() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, NodeRecord
 from rescheduler.core.facts import Node
+from rescheduler.engine.attempts import Attempts
 from rescheduler.engine.keeper import RECENT, Keeper
 from rescheduler.engine.store import Kind, Store
 
@@ -33,7 +34,9 @@ class World:
         clock = SimpleNamespace(now=lambda: self.now, monotonic=lambda: self.seconds)
         client: Any = SimpleNamespace(find=self._find, patch=self._patch)
         made: Any = Keeper
-        self.keeper: Keeper = made("n", client, self.store, clock, SimpleNamespace(restored=lambda *_: None), None)
+        announcer = SimpleNamespace(restored=lambda *_: None)
+        self.attempts = Attempts(clock)  # type: ignore[arg-type]
+        self.keeper: Keeper = made("n", client, self.store, clock, announcer, None, self.attempts)
 
     def raw(self) -> dict[str, Any]:
         meta = {"name": "n", "uid": "u", "resourceVersion": str(self.version)}

@@ -34,6 +34,8 @@ class World:
         self.finds, self.sums, self.losses = Finds(), None, dict[str, Any]()  # stands for the counts
         self.now = Enforcement(enforced, since=NOW)  # stands for what is known of admission
         self.kept: list[str] = []
+        self.refused: set[tuple[str, str]] = set()
+        self.tries = 0
         clock = _Clock(self)
         self.store = Store(clock.now, ["rescheduler-system"])
         self.pools = Pools(self, self.store, clock, self, self, self, Metrics())  # type: ignore[arg-type]
@@ -60,6 +62,9 @@ class World:
     async def patch(self, path: str, body: Json) -> Json:
         kind, name = path.removesuffix("/status").split("/")[-2:]
         found = self.objects[kind, name]
+        if (kind, name) in self.refused:
+            self.tries += 1
+            raise ApiError("PATCH", path, Refusal(403, "Forbidden", "labels are frozen until Monday"))
         if body["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"]:
             raise ApiError("PATCH", path, Refusal(409, "Conflict", "modified"))
         if not path.endswith("/status"):
@@ -156,6 +161,23 @@ async def test_a_pool_marks_what_it_has_and_is_still_afterwards() -> None:
     await world.settle()
     assert (len(world.writes), world.version) == (writes, version)
     assert world.condition("TaintHeldBack") == "False Tainted"
+
+
+async def test_a_label_that_is_refused_is_named_by_its_pool_and_costs_two_requests_a_minute() -> None:
+    world = shop()
+    world.refused = {("namespaces", "x")}
+    await world.settle()
+    assert world.condition("Ready") == "False Marking"
+    conditions = world.objects["namespacepools", "shop"]["status"]["conditions"]
+    assert "namespace x cannot be written: 403 Forbidden: labels are frozen" in str(conditions)
+    tries, world.time = world.tries, world.time + 31
+    for _ in range(20):
+        assert await world.pools.look("namespace/x")
+    assert world.tries == tries + 1
+    world.refused.clear()
+    await world.settle()
+    assert world.condition("Ready") == "True Mapped"
+    assert "frozen" not in str(world.objects["namespacepools", "shop"]["status"]["conditions"])
 
 
 async def test_a_pool_that_goes_takes_the_label_off_namespaces_first() -> None:

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from rescheduler.core.holds import Hold
 from rescheduler.core.turns import held
 from rescheduler.engine.store import Kind, Store
@@ -56,3 +58,76 @@ def test_the_drain_of_a_node_that_is_gone_takes_no_slot() -> None:
     assert not may_begin(place, "n2")
     place.drop(Kind.NODE, "n1")
     assert may_begin(place, "n2")
+
+
+# -- what this version cannot read ------------------------------------------------------------------------------------
+
+BAD: dict[Kind, dict[str, Any]] = {
+    Kind.NODE: {"metadata": {"name": "n1", "uid": "n1", "creationTimestamp": "no time"}},
+    Kind.DRAIN: {**drain("n1"), "spec": {"nodeName": "n1", "requests": [{"reason": "Boredom"}]}},
+    Kind.POLICY: {"metadata": {"name": "p", "uid": "p"}, "spec": {"mode": "Dream"}},
+    Kind.POOL: {"metadata": {"name": "q", "uid": "q"}, "spec": {}},
+    Kind.NAMESPACE: {"metadata": {"name": "s", "uid": "s", "labels": 7}},
+}
+GOOD: dict[Kind, dict[str, Any]] = {
+    Kind.NODE: node("n1"),
+    Kind.DRAIN: drain("n1"),
+    Kind.POLICY: {"metadata": {"name": "p", "uid": "p"}, "spec": {}},
+    Kind.POOL: {"metadata": {"name": "q", "uid": "q"}, "spec": {"nodeSelector": {"matchLabels": {"a": "b"}}}},
+    Kind.NAMESPACE: {"metadata": {"name": "s", "uid": "s"}},
+}
+
+
+def version(raw: dict[str, Any], number: int) -> dict[str, Any]:
+    return {**raw, "metadata": {**raw["metadata"], "resourceVersion": str(number)}}
+
+
+def names(place: Store) -> dict[Kind, set[str]]:
+    return {
+        Kind.NODE: set(place.nodes),
+        Kind.DRAIN: set(place.drains),
+        Kind.POLICY: set(place._policies),
+        Kind.POOL: set(place.memberships.pools),
+        Kind.NAMESPACE: set(place.namespaces),
+    }
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_an_object_that_cannot_be_read_keeps_its_last_good_version(kind: Kind) -> None:
+    place, told = Store(lambda: NOW), []
+    place.told = lambda: told.append(dict(place.unreadable))
+    name = GOOD[kind]["metadata"]["name"]
+    place.put(kind, version(GOOD[kind], 1))
+    place.put(kind, version(BAD[kind], 2))
+    place.put(kind, version(BAD[kind], 3))
+    assert names(place)[kind] == {name}
+    assert place.cannot_read(kind, name)
+    assert [list(found) for found in told] == [[(kind, name)]]  # once
+    assert place.unreadable[kind, name].known
+    place.resync(kind, [name], 4)
+    assert names(place)[kind] == {name}
+    place.put(kind, version(GOOD[kind], 5))
+    assert not place.unreadable
+    assert told[-1] == {}
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_one_that_never_could_be_read_is_remembered_until_it_is_gone(kind: Kind) -> None:
+    place = Store(lambda: NOW)
+    name = BAD[kind]["metadata"]["name"]
+    place.put(kind, version(BAD[kind], 2))
+    assert names(place)[kind] == set()
+    found = place.unreadable[kind, name]
+    assert (found.uid, found.known, bool(found.why)) == (name, False, True)
+    place.drop(kind, name)
+    assert not place.unreadable
+    place.put(kind, version(GOOD[kind], 1))
+    assert names(place)[kind] == {name}
+
+
+def test_a_policy_that_cannot_be_read_any_more_decides_as_before() -> None:
+    place = store("n1")
+    place.put(Kind.POLICY, version(BAD[Kind.POLICY], 2))
+    here = place.node("n1")
+    assert here is not None
+    assert place.policy(here) is not None

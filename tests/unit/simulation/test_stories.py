@@ -89,6 +89,12 @@ def test_acting_in_a_storm_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found(ill(), "are unhealthy")
 
 
+def test_more_failures_at_once_than_the_policy_lets_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "_storm", lambda *_: None)
+    monkeypatch.setattr(turns, "_slot", lambda *_: None)
+    assert found(ill(), "with failure.maxConcurrent")
+
+
 def test_a_cordon_left_behind_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     restore = nodes.restore_patch
 

@@ -1,0 +1,277 @@
+"""The client against a server that does wrong: whatever comes, one of the client's own errors leaves it."""
+
+import asyncio
+import json
+import socket
+from typing import Any
+
+import pytest
+from aiohttp import web
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kubernetes.aio.client import Configuration
+
+from rescheduler.core.answers import Refusal
+from rescheduler.kube import limits
+from rescheduler.kube.client import (
+    TRANSIENT,
+    ApiError,
+    Client,
+    ExpiredError,
+    NotLeaderError,
+    SilentError,
+    UnreachableError,
+    _error,
+    _event,
+    _page,
+)
+from rescheduler.kube.connections import _socket
+from unit.kube.conftest import Api
+
+OWN = (*TRANSIENT, ExpiredError)
+POD = {"metadata": {"name": "p", "uid": "u", "resourceVersion": "7"}}
+
+
+async def events(client: Client, seen: list[tuple[str, Any]] | None = None, **how: Any) -> None:
+    async for event in client.watch("/api/v1/pods", version="1", **how):
+        if seen is not None:
+            seen.append(event)
+
+
+def line(**event: Any) -> bytes:
+    return json.dumps(event).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{", b"[1]", b'"x"', b"7", b"null", b"<html>", b"\xff\xfe\x00", b"[" * 100_000, b'{"a":' * 100_000],
+    ids=lambda body: repr(body[:8]),
+)
+async def test_what_is_no_json_object_is_no_answer(api: Api, client: Client, body: bytes) -> None:
+    api.say(body)
+    with pytest.raises(UnreachableError):
+        await client.get("/api/v1/nodes/n")
+
+
+async def test_an_empty_answer_is_an_empty_object(api: Api, client: Client) -> None:
+    api.say(b"")
+    assert await client.get("/api/v1/nodes/n") == {}
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"metadata": []}', b'{"metadata": {}, "items": 5}', b'{"metadata": {}, "items": [{}]}']
+)
+async def test_what_is_no_list_is_no_answer(api: Api, client: Client, body: bytes) -> None:
+    api.say(body)
+    with pytest.raises(UnreachableError):
+        _ = [page async for page in client.list("/api/v1/pods")]
+
+
+async def test_a_list_without_items_is_empty(api: Api, client: Client) -> None:
+    api.say(b'{"metadata": {"resourceVersion": "1"}, "items": null}')
+    (page,) = [page async for page in client.list("/api/v1/pods")]
+    assert page["items"] == []
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b'{"type": "ADDED", "obj',
+        b"<html>502</html>\n",
+        b"[]\n",
+        b'{"type": "ADDED"}\n',
+        b'{"type": "ADDED", "object": {}}\n',
+        b'{"type": "ADDED", "object": {"metadata": {"resourceVersion": 7}}}\n',
+        line(type="WHO", object=POD),
+        b"[" * 100_000 + b"\n",
+        b'"' + b"x" * 5_000_000 + b'"\n',
+    ],
+    ids=lambda body: repr(body[:40]),
+)
+async def test_a_line_that_is_no_event_breaks_the_watch_off(api: Api, client: Client, bad: bytes) -> None:
+    api.stream(line(type="ADDED", object=POD), bad)
+    seen: list[tuple[str, Any]] = []
+    with pytest.raises(UnreachableError):
+        await events(client, seen)
+    assert seen == [("ADDED", POD)]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        ({"code": 410}, ExpiredError),
+        ({"code": 403, "message": "no", "details": []}, ApiError),
+        ({"code": "410"}, ApiError),
+        ({}, ApiError),
+    ],
+)
+async def test_an_error_in_a_watch_is_told_apart(api: Api, client: Client, status: Any, error: type[Exception]) -> None:
+    api.stream(line(type="ERROR", object=status))
+    with pytest.raises(error):
+        await events(client)
+
+
+async def test_a_watch_that_delivers_nothing_is_dead_and_one_with_bookmarks_is_not(api: Api, client: Client) -> None:
+    async def rests() -> None:
+        await asyncio.sleep(5)
+
+    api.stream(line(type="BOOKMARK", object=POD), then=rests)
+    async with asyncio.timeout(3):
+        with pytest.raises(SilentError):
+            await events(client, silence=0.1)
+        api.answer = lambda _: asyncio.sleep(5)  # type: ignore[assignment,return-value]
+        with pytest.raises(SilentError):  # nor one that is not even answered
+            await events(client, silence=0.1)
+
+
+async def test_a_watch_that_is_refused_with_half_a_body_is_no_foreign_error(api: Api, client: Client) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=500, headers={"Content-Length": "100"})
+        await response.prepare(request)
+        await response.write(b"{")
+        assert request.transport
+        request.transport.abort()
+        return response
+
+    api.answer = answer
+    with pytest.raises(OWN):
+        await events(client)
+    api.say(b"too old", 410)
+    with pytest.raises(ExpiredError):
+        await events(client)
+
+
+async def test_credentials_that_cannot_be_read_are_no_foreign_error(api: Api, client: Client) -> None:
+    def broken(_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    client._connection.configuration.api_key["BearerToken"] = "x"
+    client._connection.configuration.refresh_api_key_hook = broken
+    with pytest.raises(UnreachableError, match="Too many open files"):
+        await client.get("/api/v1/nodes/n")
+    with pytest.raises(UnreachableError):
+        await events(client)
+
+
+async def test_a_connection_that_is_closed_is_no_foreign_error(api: Api, client: Client) -> None:
+    await client.get("/api/v1/nodes/n")
+    await client.close()
+    with pytest.raises(UnreachableError):
+        await client.get("/api/v1/nodes/n")
+
+
+@pytest.mark.parametrize(
+    ("after", "seconds"),
+    [("7", 7), ("0", 0), ("²", 0), ("-1", 0), ("Wed, 21 Oct 2026 07:28:00 GMT", 0), ("9" * 400, 3600), ("1e9", 0)],
+)
+async def test_a_server_is_believed_that_asks_for_some_time(
+    api: Api, client: Client, after: str, seconds: float
+) -> None:
+    error = _error("GET", "/x", 429, {"Retry-After": after}, b"{}")
+    assert isinstance(error, ApiError)
+    assert error.refusal.retry_after == seconds
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["metadata", "items", "details", "causes", "code", "type", "object", "resourceVersion", "reason", "continue"]) | st.text(), inner),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(found=_JSON, kind=st.sampled_from(["ERROR", "ADDED", "BOOKMARK"]))
+def test_any_json_is_a_page_an_event_and_a_refusal_or_an_error_of_the_wire(found: Any, kind: str) -> None:
+    error = _error("GET", "/x", 400, {}, json.dumps(found).encode())
+    assert isinstance(error, ApiError)
+    assert isinstance(error.refusal, Refusal)
+    str(error)
+    for read in (lambda: _event("/x", {"type": kind, "object": found}), lambda: _page("/x", dict(found))):
+        try:
+            read()
+        except (*OWN, ValueError, TypeError):  # the last two become UnreachableError where they are called
+            continue
+
+
+async def test_no_token_goes_to_where_a_redirect_points(api: Api, client: Client) -> None:
+    client._connection.configuration.api_key["BearerToken"] = "Bearer secret"
+    other = api.host.replace("127.0.0.1", "localhost")
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.host.startswith("localhost"):
+            return web.json_response({})
+        raise web.HTTPFound(f"{other}/elsewhere")
+
+    api.answer = answer
+    await client.get("/api/v1/nodes/n")
+    assert [credentials for _, path, credentials in api.asked if path == "/elsewhere"] == [""]
+    assert api.asked[0][2] == "Bearer secret"
+
+
+async def test_a_write_that_waited_is_held_back_if_the_lease_is_lost_meanwhile(api: Api) -> None:
+    leads = True
+    client = Client(Configuration(host=api.host), guard=lambda: leads)
+    gate, full, inside = asyncio.Event(), asyncio.Event(), 0
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        nonlocal inside
+        inside += 1
+        if inside == limits.PER_NAMESPACE:
+            full.set()
+        await gate.wait()
+        return web.json_response({})
+
+    api.answer = answer
+    path = "/api/v1/namespaces/a/pods/p/eviction"
+    writes = [asyncio.create_task(client.create(path, {})) for _ in range(limits.PER_NAMESPACE + 1)]
+    await full.wait()
+    leads = False
+    gate.set()
+    ended = await asyncio.gather(*writes, return_exceptions=True)
+    assert sum(isinstance(each, NotLeaderError) for each in ended) == 1
+    assert inside == limits.PER_NAMESPACE
+    await client.close()
+
+
+async def test_no_more_connections_are_open_than_the_limit(api: Api, client: Client) -> None:
+    """All at once: watches by turns, reads, evictions in many namespaces, and somebody else's session."""
+    now = most = 0
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        try:
+            await asyncio.sleep(0.02)
+            return web.json_response({"type": "BOOKMARK", "object": POD})
+        finally:
+            now -= 1
+
+    api.answer = answer
+
+    async def watch() -> None:
+        async with client.turns.take():
+            await events(client)
+
+    session = await client.session()
+
+    async def guest() -> None:
+        async with session.get(f"{api.host}/api/v1/nodes") as response:
+            await response.read()
+
+    work: list[Any] = [watch() for _ in range(200)]
+    work += [client.get(f"/api/v1/nodes/{n}") for n in range(200)]
+    work += [client.create(f"/api/v1/namespaces/n{n}/pods/p/eviction", {}) for n in range(200)]
+    work += [client.get("/apis/coordination.k8s.io/v1/namespaces/x/leases/y", election=True) for _ in range(20)]
+    work += [guest() for _ in range(50)]
+    await asyncio.gather(*work)
+    assert limits.CONNECTIONS - limits.KOPF <= most <= limits.CONNECTIONS
+    assert client._connection._connector is not None
+    assert sum(map(len, client._connection._connector._conns.values())) <= limits.CONNECTIONS
+    await session.close()
+
+
+async def test_sockets_notice_a_peer_without_power() -> None:
+    with _socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1))) as made:
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 30

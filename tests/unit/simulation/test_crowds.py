@@ -1,0 +1,89 @@
+"""More to look at than there are connections, and pods that cannot be read: drains go on, and say what they wait for."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from cluster import workloads
+from invariants.objects import name
+from rescheduler.core import pods
+from rescheduler.core.pods import Pod
+from rescheduler.kube.client import Client
+from rescheduler.kube.limits import Turns
+from simulation.clusters import SPACE
+from simulation.scenes import World, play
+
+
+def test_with_few_connections_all_owners_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some watches keep theirs, and owners of pods that cannot leave are looked at for ever: the others leave all the same."""
+    made: list[Turns] = []
+
+    def turns(client: Client) -> Turns:
+        found: Turns | None = client.__dict__.get("_few")
+        if found is None:
+            found = client.__dict__["_few"] = Turns(20, 1.0)
+            made.append(found)
+        return found
+
+    monkeypatch.setattr(Client, "turns", property(turns))
+
+    async def scene(world: World) -> None:
+        most = 0
+        opened = world.server.open
+
+        def counted(*arguments: Any) -> Any:
+            nonlocal most
+            stream = opened(*arguments)
+            most = max(most, len(world.server._streams))
+            return stream
+
+        monkeypatch.setattr(world.server, "open", counted)
+        held = [f"a-held-{number}" for number in range(12)]
+        budgets = [workloads.budget(app, SPACE, maxUnavailable=1) for app in held]
+        more = [budget | {"metadata": {"namespace": SPACE, "name": f"{name(budget)}-2"}} for budget in budgets]
+        free = [f"web-{number}" for number in range(12)]
+        deployments = (workloads.deployment(app, 1, SPACE) for app in (*held, *free))
+        await world.settle(*budgets, *more, *deployments)
+        world.cluster.annotate("n1", maintenance="test")
+        await world.until(lambda: any(each.waiting for each in made))
+        left = await world.until(lambda: len(world.pods("n1")) == len(held), limit=300)
+        assert left - world.cordoned_at() < 180
+        await world.until(lambda: world.status().get("phase") == "Blocked")
+        assert {blocker["class"] for blocker in world.status()["blockers"]} == {"SeveralBudgets"}
+        assert most <= 20 * len(made)
+
+    play(World, scene)
+
+
+def test_a_pod_that_cannot_be_read_is_named_and_its_node_is_not_drained(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = pods.pod
+    bad = {"sick-0"}
+
+    def project(raw: Mapping[str, Any]) -> Pod:
+        if name(raw) in bad:
+            raise OverflowError("cannot convert float infinity to integer")
+        return read(raw)
+
+    monkeypatch.setattr(pods, "pod", project)
+
+    async def scene(world: World) -> None:
+        await world.settle(workloads.deployment("web", 2, SPACE), workloads.stateful_set("sick", 1, SPACE))
+        world.cluster.annotate("n1", maintenance="test")
+        await world.until(lambda: world.status().get("phase") == "Blocked")
+        assert [name(pod) for pod in world.pods("n1")] == ["sick-0"]
+        (blocker,) = world.status()["blockers"]
+        assert (blocker["pod"], blocker["class"]) == ("sick-0", "Unreadable")
+        assert "cannot convert float infinity" in blocker["message"]
+        assert world.status()["pods"]["moved"] == 2
+        await asyncio.sleep(600)
+        assert world.status()["phase"] == "Blocked"
+        bad.clear()
+        world.cluster.edit(
+            "pods", "sick-0", lambda raw: raw["metadata"].setdefault("labels", {}).update(now="well"), SPACE
+        )
+        await world.until(lambda: world.status().get("phase") == "Drained")
+        assert not world.pods("n1")
+
+    play(World, scene)

@@ -1,0 +1,126 @@
+"""Many failures at once, by the real engine in simulated time."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+from cluster import workloads
+from invariants.objects import Json, condition, deleting, is_ready, node_of, set_condition
+from invariants.records import Change
+from rescheduler.api.drains import Phase
+from simulation.clusters import NAMESPACE, SPACE, Cluster
+from simulation.scenes import simulated
+
+MACHINES = [f"n{index + 1}" for index in range(10)]
+_POLICY = {
+    "conditions": [
+        {"type": "GpuBad", "status": ["True"], "for": "3s"},
+        {"type": "Ready", "status": ["Unknown"], "for": "60s"},
+    ],
+    "recoverAfter": "30s",
+}
+
+
+class Many:
+    """Ten machines with twenty pods."""
+
+    def __init__(self, **failure: object) -> None:
+        self.cluster = Cluster(random.Random(1))
+        self.server = self.cluster.server
+        self.cordoned: list[str] = []
+        self.under_way: list[int] = []
+        for node in MACHINES:
+            self.cluster.add_node(node, {}, pods=10)
+        self.server.make("leases", {"metadata": {"name": "rescheduler", "namespace": NAMESPACE}, "spec": {}})
+        policy = workloads.policy("default", failure={**_POLICY, **failure})
+        self.cluster.deploy(policy, workloads.deployment("web", 20, SPACE))
+        self.server.judges.append(self)
+        self.cluster.start()
+
+    def call(self, call: object) -> None:
+        """Only what came of it counts."""
+
+    def change(self, change: Change) -> None:
+        if change.cordons:
+            self.cordoned.append(change.place.name)
+        found = (drain.get("status") or {} for drain in self.server.all("nodedrains"))
+        left = [d for d in found if d.get("phase") == Phase.DRAINING and d.get("pods", {}).get("remaining", 1)]
+        self.under_way.append(len(left))
+
+    def flag(self, *nodes: str, status: str = "True") -> None:
+        """A detector sets its condition."""
+        for node in nodes:
+            self.cluster.edit_node(node, lambda raw: set_condition(raw, "GpuBad", status, "Xid", self.cluster.now()))
+
+    def pods(self) -> list[Json]:
+        return [pod for pod in self.server.all("pods", SPACE) if not deleting(pod)]
+
+    def says(self, node: str) -> str:
+        drain = self.server.find("nodedrains", node)
+        return str(condition(drain, "Progressing").get("reason", "")) if drain else ""
+
+    async def until(self, true: Callable[[], bool], limit: float = 900) -> float:
+        began = self.cluster.now().timestamp()
+        while not true():
+            assert self.cluster.now().timestamp() < began + limit, [(n, self.says(n)) for n in MACHINES]
+            await asyncio.sleep(0.5)
+        return self.cluster.now().timestamp() - began
+
+
+def play(scene: Callable[[Many], Awaitable[float]], **failure: object) -> tuple[float, Many]:
+    async def act() -> tuple[float, Many]:
+        world = Many(**failure)
+        try:
+            await world.until(lambda: len(world.pods()) == 20 and all(map(is_ready, world.pods())))
+            await asyncio.sleep(20)
+            return await scene(world), world
+        finally:
+            await world.cluster.stop()
+
+    return simulated(act(), 1)
+
+
+def evacuation(*flagged: str) -> tuple[float, Many]:
+    """How long it takes until no pod is on a machine that lost power, while these nodes are flagged falsely."""
+
+    async def scene(world: Many) -> float:
+        world.flag(*flagged)
+        await world.until(lambda: {world.says(node) for node in flagged} <= {"Storm"})
+        await asyncio.sleep(60)
+        world.cluster.machines["n10"].power_off()
+        return await world.until(lambda: all(node_of(p) != "n10" and is_ready(p) for p in world.pods()))
+
+    return play(scene)
+
+
+def test_a_dead_node_is_evacuated_in_its_usual_time_whatever_a_bad_detector_flags() -> None:
+    usual, _ = evacuation()
+    beside, world = evacuation("n1", "n2", "n3")
+    assert beside <= usual + 1
+    assert world.cordoned == ["n10"]
+
+
+def test_when_the_brake_opens_the_nodes_start_one_after_another() -> None:
+    async def scene(world: Many) -> float:
+        world.flag("n1", "n2", "n3")
+        await world.until(lambda: {world.says(node) for node in ("n1", "n2", "n3")} == {"Storm"})
+        policy = {"failure": {**_POLICY, "maxUnhealthy": "100%"}}
+        world.cluster.edit("reschedulepolicies", "default", lambda raw: raw["spec"].update(policy))
+        return await world.until(lambda: all(world.says(node) == "Drained" for node in ("n1", "n2", "n3")))
+
+    _, world = play(scene)
+    assert sorted(world.cordoned) == ["n1", "n2", "n3"]
+    assert max(world.under_way) == 1
+
+
+def test_nodes_that_die_together_do_not_wait_for_each_others_proof() -> None:
+    """Their pods may run twice and are deleted at once; what stays waits for the kubelet, and holds no slot."""
+
+    async def scene(world: Many) -> float:
+        for node in ("n1", "n2"):
+            world.cluster.machines[node].power_off()
+        return await world.until(lambda: all(node_of(p) not in ("n1", "n2") for p in world.pods()))
+
+    took, world = play(scene)
+    assert sorted(world.cordoned) == ["n1", "n2"]
+    assert took <= evacuation()[0] + 5

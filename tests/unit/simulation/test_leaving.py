@@ -1,0 +1,117 @@
+"""`rescheduler cleanup` where something cannot be undone, in simulated time."""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from cluster import workloads
+from invariants.objects import Json
+from rescheduler.app import App, Options
+from rescheduler.engine import cleanup
+from simulation import processes
+from simulation.clusters import NAMESPACE, SPACE
+from simulation.processes import Process
+from simulation.scenes import play
+from unit.simulation.test_refused_writes import NEVER, Refusing, on_node
+
+Left = Mapping[str, Mapping[str, Any]]
+
+
+async def clean(world: Refusing, monkeypatch: pytest.MonkeyPatch) -> tuple[App, Left, float]:
+    """Run the command to its end: its App, what it says is left, and how long it took."""
+    for operator in world.cluster.operators:
+        await operator.kill()
+    monkeypatch.setattr(processes, "Options", lambda namespace: Options(namespace=namespace, cleanup=True))
+    process = Process(world.server, "operator-cleanup", random.Random(1))
+    begun = world.now
+    with capture_logs() as logs:
+        process.start()
+        app = process.app
+        assert app
+        await asyncio.wait_for(app.stop.wait(), 400)
+    await process.stop()
+    return app, {line["what"]: line for line in logs if line["event"] == "cleanup.left"}, world.now - begun
+
+
+def test_one_node_that_cannot_be_restored_keeps_no_other_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(world: Refusing) -> None:
+        await world.settle(
+            workloads.deployment("web", 3, SPACE, **NEVER),
+            maintenance={"maxConcurrent": 3, "maxUnavailable": "100%"},
+        )
+        for node in ("n2", "n3"):
+            world.cluster.annotate(node, maintenance="test")
+            await world.until(lambda node=node: world.status(node).get("phase") == "Drained")  # type: ignore[misc]
+        world.refuse = lambda call: 403 * (on_node(call) and call.place.name == "n2" and "spec" in call.body)
+        app, left, seconds = await clean(world, monkeypatch)
+        assert not app.cleaned
+        assert set(left) == {"NodeDrain n2"}
+        assert "nodes are frozen until Monday" in left["NodeDrain n2"]["cause"]
+        assert "kubectl uncordon n2" in left["NodeDrain n2"]["command"]
+        assert seconds < cleanup.LIMIT
+        assert world.gone("n3")
+        assert not world.frozen("n3")
+        assert world.frozen("n2")
+        world.refuse = lambda _: 0
+        app, left, _ = await clean(world, monkeypatch)
+        assert app.cleaned
+        assert not left
+        assert world.gone("n2")
+        assert not world.frozen("n2")
+        assert not spec_of_node(world, "n2").get("taints")
+
+    play(Refusing, scene)
+
+
+def spec_of_node(world: Refusing, name: str) -> dict[str, Any]:
+    return dict(world.node(name)["spec"])
+
+
+def test_a_pod_that_cannot_be_returned_is_named_and_keeps_no_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(world: Refusing) -> None:
+        await world.settle(workloads.deployment("web", 1, SPACE))
+        for node in ("n2", "n3"):
+            world.cluster.machines[node].slow = 3000.0
+        world.cluster.annotate("n1", maintenance="test")
+        await world.until(lambda: world.status().get("pods", {}).get("waitingForReplacement"))
+        world.refuse = lambda call: 403 * (call.place.resource == "pods" and call.verb == "patch")
+        app, left, seconds = await clean(world, monkeypatch)
+        assert not app.cleaned
+        assert {what.split("-")[0] for what in left} == {f"pod {SPACE}/web"}
+        assert seconds < cleanup.LIMIT
+        assert world.gone()
+        assert not world.frozen()
+
+    play(Refusing, scene)
+
+
+def test_a_cleanup_whose_time_is_up_says_what_it_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(world: Refusing) -> None:
+        await world.settle(workloads.deployment("web", 1, SPACE, **NEVER))
+        lease = world.server.find("leases", "rescheduler", NAMESPACE)
+        assert lease
+
+        async def hold() -> None:
+            """An operator that was not scaled down."""
+
+            def renew(raw: Json) -> None:
+                raw["spec"] |= {"holderIdentity": "one", "leaseDurationSeconds": 15, "renewTime": f"{world.now}"}
+
+            while True:
+                world.server.edit("leases", lease, renew, user="human")
+                await asyncio.sleep(2)
+
+        for operator in world.cluster.operators:
+            await operator.kill()
+        holder = asyncio.create_task(hold())
+        app, left, seconds = await clean(world, monkeypatch)
+        holder.cancel()
+        assert not app.cleaned
+        assert cleanup.LIMIT <= seconds <= cleanup.LIMIT + 10
+        assert "Lease" in left["the cleanup"]["cause"]
+
+    play(Refusing, scene)

@@ -1,0 +1,485 @@
+"""What others write may be anything: it costs its own object at most, and no decision ever fails on what was taken in."""
+
+import contextlib
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+import hostile
+from hostile import Json, either, projected
+from rescheduler.api import drains, untrusted
+from rescheduler.api.drains import NodeDrain, NodeDrainStatus, Reason
+from rescheduler.api.policies import Policy
+from rescheduler.api.pools import NamespacePool
+from rescheduler.api.scalars import dump
+from rescheduler.api.untrusted import UnreadableError
+from rescheduler.core import (
+    budgets,
+    demands,
+    estimates,
+    exclusions,
+    facts,
+    fits,
+    health,
+    lineages,
+    loads,
+    movables,
+    namespaces,
+    nodes,
+    ownerships,
+    placement,
+    pods,
+    pool_pods,
+    pools,
+    proofs,
+    reaches,
+    replacements,
+    reports,
+    requests,
+    shapes,
+    sightings,
+    slots,
+    standoffs,
+    tallies,
+    triggers,
+    turns,
+    verdicts,
+    volumes,
+    workloads,
+    worlds,
+)
+from rescheduler.core.asks import Asks
+from rescheduler.core.boards import Ground
+from rescheduler.core.censuses import Census
+from rescheduler.core.drains import Fact
+from rescheduler.core.memberships import Memberships
+from rescheduler.core.moves import Move
+from rescheduler.core.policies import Winners
+from rescheduler.core.windows import look
+
+NOW = datetime(2026, 1, 1, 0, 20, tzinfo=UTC)
+few = settings(
+    max_examples=12,
+    deadline=None,
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+    suppress_health_check=(HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large),
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")  # of arguments that are long
+Project = Callable[[Json], Any]
+KUBERNETES: dict[str, tuple[Json, Project]] = {
+    "node": (hostile.NODE, facts.node),
+    "pod": (hostile.POD, pods.pod),
+    "released pod": (hostile.RELEASED_POD, pods.pod),
+    "Terminating pod": (hostile.DELETED_POD, pods.pod),
+    "budget": (hostile.BUDGET, budgets.budget),
+    "Deployment": (hostile.DEPLOYMENT, workloads.deployment),
+    "ReplicaSet": (hostile.REPLICA_SET, workloads.replica_set),
+    "Job": (hostile.JOB, workloads.replaces_at_once),
+    "claim": (hostile.CLAIM, volumes.claim),
+    "volume": (hostile.VOLUME, volumes.volume),
+    "reach": (hostile.VOLUME, reaches.reach),
+    "attachment": (hostile.ATTACHMENT, volumes.attachment),
+    "namespace": (hostile.NAMESPACE, namespaces.namespace),
+    "Machine": (hostile.MACHINE, ownerships.machine_owner),
+    "medik8s Lease": (hostile.LEASE, lambda raw: ownerships.lease_owner(raw, NOW)),
+    "calm Deployment": (hostile.DEPLOYMENT, movables.calm),
+    "requests": (hostile.POD, demands.held),
+    "pool of a pod": (hostile.POD, lambda raw: pools.selects_pool(raw, "blue")),
+}
+OURS: dict[str, tuple[Json, Project]] = {
+    "ReschedulePolicy": (hostile.POLICY, Policy.from_object),
+    "NamespacePool": (hostile.POOL, NamespacePool.from_object),
+    "NodeDrain": (hostile.DRAIN, NodeDrain.from_object),
+}
+OWNERS = [Policy.from_object(hostile.POLICY)]
+
+
+@pytest.mark.parametrize("kind", [*KUBERNETES, *OURS])
+def test_a_valid_object_is_read(kind: str) -> None:
+    valid, project = (KUBERNETES | OURS)[kind]
+    project(valid)
+
+
+@pytest.mark.parametrize("kind", [*KUBERNETES, *OURS])
+def test_any_json_in_any_place_is_read_or_refused(kind: str) -> None:
+    valid, project = (KUBERNETES | OURS)[kind]
+    for raw in (*hostile.one_mutated(valid), *hostile.ANYTHING):
+        with contextlib.suppress(ValueError):
+            project(raw)
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_any_value_in_an_object_of_ours_is_read_or_refused(kind: str) -> None:
+    valid, project = OURS[kind]
+    for raw in hostile.one_forged(valid):
+        with contextlib.suppress(ValueError):
+            project(raw)
+
+
+@pytest.mark.parametrize("kind", KUBERNETES)
+def test_an_object_that_the_api_server_lets_in_is_read(kind: str) -> None:
+    """Whatever stands in it, but for an operator of a selector that nobody knows yet."""
+    valid, project = KUBERNETES[kind]
+    known = _operators(valid)
+    for raw in hostile.one_forged(valid):
+        if _operators(raw) == known:
+            project(raw)
+
+
+def _operators(raw: Json) -> list[Json]:
+    """The operators of all selectors."""
+    if isinstance(raw, dict):
+        return (
+            [raw["operator"]]
+            if "operator" in raw and "effect" not in raw
+            else [found for part in raw.values() for found in _operators(part)]
+        )
+    return [found for part in raw for found in _operators(part)] if isinstance(raw, list) else []
+
+
+# -- records ----------------------------------------------------------------------------------------------------------
+
+
+def some_nodes() -> st.SearchStrategy[facts.Node]:
+    return projected(hostile.NODE, facts.node)
+
+
+def some_pods() -> st.SearchStrategy[pods.Pod]:
+    return st.one_of(
+        projected(hostile.POD, pods.pod),
+        projected(hostile.RELEASED_POD, pods.pod),
+        projected(hostile.DELETED_POD, pods.pod),
+    )
+
+
+def policies() -> st.SearchStrategy[Policy]:
+    return st.just(OWNERS[0]) | projected(hostile.POLICY, Policy.from_object)
+
+
+def ask(one: facts.Node, then: facts.Node, policy: Policy, standing: set[Reason], odd: bool) -> None:
+    seen = None
+    for minutes, node in enumerate((one, then, then, one, then)):
+        now = NOW + timedelta(minutes=minutes)
+        seen = sightings.see(seen, node, policy, now, suspected=odd)
+        view = triggers.View(frozenset(standing), suspected=odd)
+        wants = triggers.wanted(node, policy, seen, now, view)
+        health.diagnose(node, policy, seen, now, standing=odd, suspected=odd)
+        health.counts(node, policy, seen, now, suspected=odd)
+        stale = triggers.stale_cancellations(node, wants, seen)
+        nodes.forget_patch(node, stale)
+        created = requests.change(node, None, wants)
+        # Every text of ours fits where it goes: a status or spec that is refused would be refused for ever.
+        assert created is None or len(json.dumps(created.body)) < 30_000  # type: ignore[union-attr]
+    sightings.anew(seen, NOW)  # type: ignore[arg-type]
+    sightings.recall(seen, 3, NOW)  # type: ignore[arg-type]
+
+
+@few
+@given(some_nodes(), some_nodes(), policies(), st.sets(st.sampled_from(Reason)), st.booleans())
+def test_no_node_stops_what_is_asked_of_it(
+    one: facts.Node, then: facts.Node, policy: Policy, standing: set[Reason], odd: bool
+) -> None:
+    ask(one, then, policy, standing, odd)
+
+
+def prove(node: facts.Node, then: facts.Node, drain: NodeDrain, odd: bool) -> None:
+    seen = proofs.witness(proofs.witness(None, node), then)
+    for each in (node, then):
+        found = proofs.find(each, seen, ours=odd, known="", now=NOW)
+        assert len(found.refused) < 1000
+        proofs.hint(each)
+        proofs.act(each, drain.status.node, due=odd, busy=odd)
+        adds = nodes.additions(each, set(Reason), exclude_from_load_balancers=True)
+        record = nodes.record(each, drain.status.node, adds)
+        assert len(json.dumps(dump(nodes.record(each, None, adds)))) < 5000
+        for patch in (
+            nodes.hold_patch(each, record),
+            nodes.restore_patch(each, record, {"Maintenance": each.maintenance or ""}),
+            nodes.leave_patch(each),
+            nodes.taint_patch(each, nodes.waiting_record(each, record)),
+            nodes.out_of_service_patch(each),
+            nodes.in_service_patch(each),
+            pools.node_patch(each, pools.Mark("blue", tainted=True)),
+        ):
+            json.dumps(patch).encode()
+        ownerships.owner(each)
+        ownerships.machine(each)
+        loads.spread([loads.load(each, {"cpu": 5}), loads.load(node, {})])
+
+
+@few
+@given(some_nodes(), some_nodes(), projected(hostile.DRAIN, NodeDrain.from_object), st.booleans())
+def test_no_node_stops_what_is_proven_or_written_of_it(
+    node: facts.Node, then: facts.Node, drain: NodeDrain, odd: bool
+) -> None:
+    prove(node, then, drain, odd)
+
+
+def decide(
+    one: pods.Pod,
+    other: pods.Pod,
+    policy: Policy,
+    budget: budgets.Budget,
+    owner: workloads.ReplicaSet,
+    behind: workloads.Deployment,
+    odd: bool,
+) -> None:
+    drain, rows = policy.spec.drain, []
+    for pod in (one, other):
+        budgets.covering(pod, [budget])
+        budget.would_allow(pod)
+        for unreachable in (False, True):
+            seen = verdicts.Circumstances(
+                NOW, NOW - timedelta(hours=2), unreachable=unreachable, failing=True, dead=odd
+            )
+            verdict = verdicts.judge(pod, drain, seen)
+            verdicts.past_budget(pod, verdict, seen)
+            assert verdict.grace is None or 1 <= verdict.grace < 2**31
+            assert len(verdict.note) < 3000
+        rows.append((pod, verdict))
+    tally = tallies.tally(rows, {}, {}, {}, NOW, unreachable=odd)
+    assert len(json.dumps([dump(blocker) for blocker in tally.blockers])) < 20_000
+    lines = estimates.Paces().lines(rows, {one.uid: budget}, timedelta(minutes=5))
+    estimates.completion(lines, active=timedelta(minutes=5), moved=1, now=NOW, rate=20)
+    estimates.least(lines, 20)
+    known = lineages.Lineages()
+    for pod in (one, other):
+        known.moved(pod, NOW)
+        known.replaces(pod, NOW)
+    workload = workloads.Workload(behind, (owner,), (one, other))
+    for pod in (one, other):
+        setting = replacements.Setting(drain, NOW, (budget,), exclusive=odd, early=odd)
+        for each in (workload, workloads.Workload(None, (owner,), (pod,)), None):
+            replacements.choose(pod, each, setting)
+            replacements.give_back(pod, each, NOW)
+            replacements.ineligible(pod, each, setting)
+            if each:
+                replacements.is_unwanted(pod, each)
+                replacements.ready_before(each)
+
+
+@few
+@given(
+    some_pods(),
+    some_pods(),
+    policies(),
+    projected(hostile.BUDGET, budgets.budget),
+    projected(hostile.REPLICA_SET, workloads.replica_set),
+    projected(hostile.DEPLOYMENT, workloads.deployment),
+    st.booleans(),
+)
+def test_no_pod_stops_a_verdict_on_it(
+    one: pods.Pod,
+    other: pods.Pod,
+    policy: Policy,
+    budget: budgets.Budget,
+    owner: workloads.ReplicaSet,
+    behind: workloads.Deployment,
+    odd: bool,
+) -> None:
+    decide(one, other, policy, budget, owner, behind, odd)
+
+
+def memberships(pool: NamespacePool) -> Memberships:
+    found = Memberships()
+    found.put_pool(NamespacePool.from_object(hostile.POOL))
+    found.put_pool(pool)
+    found.put_namespace(namespaces.namespace(hostile.NAMESPACE))
+    found.put_node(facts.node(hostile.NODE))
+    return found
+
+
+def count(raws: list[Json], node: facts.Node, pool: NamespacePool, reach: reaches.Reach, random: Random) -> None:
+    raws = [raw for raw in raws if is_pod(raw)]
+    census, sums, view = Census(Asks({"shop": "blue"}), {"n1"}), pool_pods.Sums(), pool_pods.View.of(memberships(pool))
+    for raw in raws:
+        census.add(raw)
+        sums.add(raw, view)
+        movables.candidate(raw, OWNERS[0].spec.drain, verdicts.Circumstances(NOW))
+        standoffs.would_fit(raw, node, raws)
+        standoffs.would_fill(raw, [budgets.budget(hostile.BUDGET)], node, raws)
+        pools.selects_pool(raw, "blue")
+    other = facts.node({**hostile.NODE, "metadata": {**hostile.NODE["metadata"], "name": "n2"}})
+    around = {"n1": node, "n2": other, "n3": node}
+    storage = reaches.Storage({("shop", "data"): reach.volume}, {reach.volume: reach})
+    residents = census.residents["n1"]
+    if residents:
+        ground = Ground(around, census, closed={"n1"}, rivals=census.waiting, storage=storage)
+        fits.plan(residents, ground, random)
+    found = exclusions.exclusion("blue", {"n1"}, {"n1"}, around.values(), lambda _: True)
+    exclusions.pods(raws, found)
+    exclusions.mounted(raws, found)
+
+
+@few
+@given(
+    st.lists(either(hostile.POD), min_size=1, max_size=3),
+    some_nodes(),
+    projected(hostile.POOL, NamespacePool.from_object),
+    projected(hostile.VOLUME, reaches.reach),
+    st.randoms(use_true_random=False),
+)
+def test_no_raw_pod_stops_a_plan_or_a_count(
+    raws: list[Json], node: facts.Node, pool: NamespacePool, reach: reaches.Reach, random: Random
+) -> None:
+    count(raws, node, pool, reach, random)
+
+
+def is_pod(raw: Json) -> bool:
+    try:
+        pods.pod(raw)
+    except ValueError:
+        return False
+    return True
+
+
+@few
+@given(either(hostile.DAEMON_SET), some_nodes())
+def test_no_daemon_set_stops_an_exclusion(raw: Json, node: facts.Node) -> None:
+    found = exclusions.exclusion("blue", {node.name}, {node.name}, [node], lambda _: True)
+    with contextlib.suppress(UnreadableError):
+        exclusions.daemon_sets([raw], found)
+
+
+def report(drain: NodeDrain, policy: Policy, node: facts.Node, fact: Fact, phase: drains.Phase) -> None:
+    seen = sightings.see(None, node, policy, NOW)
+    there = {node.name: node, drain.spec.node_name: node}
+    world = worlds.World(there, Winners([policy]), {drain.name: drain}, NOW, NOW, {node.name: seen})
+    held = turns.held(drain, world, NOW)
+    turns.suspected(drain, world, NOW)
+    slots.blocked_for_long(drain, NOW)
+    standoffs.opponents(drain, [drain], NOW)
+    settings_ = drain.spec.drain.over(policy.spec.drain)
+    scene = reports.Scene(
+        drain=drain,
+        node=node,
+        policy=policy,
+        phase=phase,
+        fact=fact,
+        held=held,
+        record=drain.status.node,
+        begun=drain.status.started_at,
+        tally=tallies.Tally(),
+        moved=1,
+        now=NOW,
+        settings=settings_,
+    )
+    status = reports.status(scene)
+    json.dumps(dump(status)).encode()
+    NodeDrainStatus.model_validate(dump(status))
+    reports.deadline(scene)
+
+
+@few
+@given(
+    projected(hostile.DRAIN, NodeDrain.from_object),
+    policies(),
+    some_nodes(),
+    st.sampled_from(Fact),
+    st.sampled_from(drains.Phase),
+)
+def test_no_drain_stops_its_turn_or_its_report(
+    drain: NodeDrain, policy: Policy, node: facts.Node, fact: Fact, phase: drains.Phase
+) -> None:
+    report(drain, policy, node, fact, phase)
+
+
+@few
+@given(policies())
+def test_no_policy_stops_its_windows(policy: Policy) -> None:
+    look(policy.spec.maintenance.windows, NOW)
+    json.dumps(dump(policy.spec)).encode()
+
+
+@few
+@given(some_nodes(), either(hostile.POD))
+def test_no_spec_stops_the_question_whether_a_node_may_run_it(node: facts.Node, raw: Json) -> None:
+    if is_pod(raw):
+        spec = shapes.pod(raw)["spec"]
+        placement.may_run_on(spec, node)
+        placement.selecting(spec)
+
+
+# -- each value by itself ---------------------------------------------------------------------------------------------
+
+
+SOME = 3
+"""Of so many forgeries one is decided on: each place has many values, and each value many places."""
+
+
+def each_record(valid: Json, project: Project) -> list[Any]:
+    """What a projection makes of a valid object with one hostile value in it; what it cannot see is there once."""
+    found: dict[str, Any] = {}
+    for raw in islice(hostile.one_forged(valid), 0, None, SOME):
+        with contextlib.suppress(ValueError):
+            record = project(raw)
+            found.setdefault(repr(record), record)
+    return list(found.values())
+
+
+NODE, POD = facts.node(hostile.NODE), pods.pod(hostile.POD)
+POLICY, DRAIN = OWNERS[0], NodeDrain.from_object(hostile.DRAIN)
+BUDGET = budgets.budget(hostile.BUDGET)
+REPLICA_SET, DEPLOYMENT = workloads.replica_set(hostile.REPLICA_SET), workloads.deployment(hostile.DEPLOYMENT)
+
+
+def test_no_value_on_a_node_stops_anything() -> None:
+    for node in each_record(hostile.NODE, facts.node):
+        ask(node, NODE, POLICY, set(Reason), True)
+        prove(NODE, node, DRAIN, False)
+
+
+def test_no_value_on_a_pod_stops_a_verdict() -> None:
+    for valid in (hostile.POD, hostile.RELEASED_POD, hostile.DELETED_POD):
+        for pod in each_record(valid, pods.pod):
+            decide(pod, POD, POLICY, BUDGET, REPLICA_SET, DEPLOYMENT, True)
+
+
+@pytest.mark.parametrize("text", [*hostile.MOVES, *hostile.TEXTS], ids=range(len(hostile.MOVES) + len(hostile.TEXTS)))
+def test_a_move_can_be_counted_with_or_is_none(text: str) -> None:
+    if move := Move.read(text):
+        assert type(move.ready) is type(move.attempt) is int
+        assert min(move.ready, move.attempt) >= 0
+        assert untrusted.EARLIEST <= move.since <= untrusted.LATEST
+        assert Move.read(move.text()) == move
+
+
+def test_no_value_on_an_owner_or_a_budget_stops_a_verdict() -> None:
+    for budget in each_record(hostile.BUDGET, budgets.budget):
+        decide(POD, POD, POLICY, budget, REPLICA_SET, DEPLOYMENT, False)
+    for owner in each_record(hostile.REPLICA_SET, workloads.replica_set):
+        decide(POD, POD, POLICY, BUDGET, owner, DEPLOYMENT, False)
+    for behind in each_record(hostile.DEPLOYMENT, workloads.deployment):
+        decide(POD, POD, POLICY, BUDGET, REPLICA_SET, behind, False)
+
+
+def test_no_value_in_a_drain_stops_it() -> None:
+    for drain in each_record(hostile.DRAIN, NodeDrain.from_object):
+        report(drain, POLICY, NODE, Fact.LEAVING, drains.Phase.DRAINING)
+        prove(NODE, NODE, drain, True)
+
+
+def test_no_value_in_a_policy_stops_anything() -> None:
+    for policy in each_record(hostile.POLICY, Policy.from_object):
+        look(policy.spec.maintenance.windows, NOW)
+        ask(NODE, NODE, policy, set(), True)
+        decide(POD, POD, policy, BUDGET, REPLICA_SET, DEPLOYMENT, False)
+        report(DRAIN, policy, NODE, Fact.HELD, drains.Phase.WAITING)
+
+
+def test_no_value_in_a_raw_pod_stops_a_plan() -> None:
+    reach, pool = reaches.reach(hostile.VOLUME), NamespacePool.from_object(hostile.POOL)
+    seen = set()
+    rows = (*hostile.one_forged(hostile.POD), *hostile.one_mutated(hostile.POD))
+    for raw in filter(is_pod, islice(rows, 0, None, SOME)):
+        if (text := repr(raw.get("spec"))) not in seen:
+            seen.add(text)
+            count([raw], NODE, pool, reach, Random(0))
