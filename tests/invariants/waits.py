@@ -166,9 +166,13 @@ def silence(drain: Json) -> Said:
 
 
 def _others(picture: Picture, drain: Json) -> list[Json]:
-    """Other drains that have begun."""
-    there = picture.all("nodedrains")
-    return [d for d in there if name(d) != name(drain) and (d.get("status") or {}).get("startedAt")]
+    """Other nodes with a drain that has begun, now or within the last minute."""
+
+    def begun(node: str) -> bool:
+        found = (picture.drain(node) or {}).get("status") or {}
+        return bool(found.get("startedAt")) or True in picture.lately("begun", node, QUIET)
+
+    return [n for n in picture.all("nodes") if name(n) != name(drain) and begun(name(n))]
 
 
 def _policies(picture: Picture, drain: Json) -> list[Json | None]:
@@ -198,9 +202,7 @@ _REASONS: dict[str, Callable[[Picture, Json], bool]] = {
     "Audit": lambda p, d: any(x and x["spec"].get("mode") == Mode.AUDIT for x in _policies(p, d)),
     "MaxConcurrent": lambda p, d: bool(_others(p, d)),
     "MaxUnavailable": lambda p, d: bool(_others(p, d)),
-    "ControlPlane": lambda p, d: any(
-        CONTROL_PLANE in labels(p.node(name(other)) or {"metadata": {}}) for other in _others(p, d)
-    ),
+    "ControlPlane": lambda p, d: any(CONTROL_PLANE in labels(node) for node in _others(p, d)),
     "Storm": lambda p, d: sum(set(p.lately("ready", name(n), QUIET)) != {"True"} for n in p.all("nodes")) >= 2,
     "OwnedElsewhere": lambda p, d: True in p.lately("owned", name(d), QUIET),
     "Uncordoned": lambda p, d: False in p.lately("cordoned", name(d), QUIET),
