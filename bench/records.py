@@ -14,8 +14,9 @@ import requests
 
 from bench.common import session, stamp
 from cluster import ControlPlane
+from cluster.operators import NAMESPACE
 from invariants.objects import Json, deleting, uid
-from invariants.records import Call, Change, Place
+from invariants.records import Answer, Call, Change, Place
 
 _WATCHED = (
     "/api/v1/nodes",
@@ -27,6 +28,7 @@ _WATCHED = (
     "/apis/rescheduler.dev/v1alpha1/nodedrains",
     "/apis/rescheduler.dev/v1alpha1/reschedulepolicies",
     "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases",
+    f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases",
 )
 _TOLD = {path.rsplit("/", 1)[1] for path in _WATCHED} - {"leases"}
 _TOGETHER = 2.0  # seconds between a request's end and our sight of what came of it
@@ -92,8 +94,11 @@ class Recorder:
             self._last[path][place] = raw
         return place
 
-    def changes(self, user: str) -> Iterator[Change | Call]:
-        """All of it in order; each of the user's requests just before what came of it, or where it was refused."""
+    def changes(self, user: str) -> Iterator[Change | Call | Answer]:
+        """All of it in order; each of the user's requests just before what came of it, or where it was refused.
+
+        What it was answered comes with it; of a dry run, only that.
+        """
         calls = list(_calls(self._plane.audit_log, user))
         by_revision = {call.revision: call for call in calls if call.revision}
         seen = {revision for revision, *_ in self._seen}
@@ -105,7 +110,7 @@ class Recorder:
         due = next(refused, None)
         for revision, at, kind, place, raw in sorted(self._seen + missed, key=lambda row: row[:2]):
             while due and due[0] <= at:
-                yield calls[due[1]].call
+                yield from calls[due[1]].told()
                 due = next(refused, None)
             was, now = before.get(place), None if kind == "DELETED" else raw
             if was is not None and now is not None and was["metadata"]["resourceVersion"] == str(revision):
@@ -138,13 +143,21 @@ class _Audited:
         if verb == "create" and not place.name:
             place = Place(place.resource, place.namespace, (body.get("metadata") or {}).get("name", ""))
         self.place, self.answer = Place(place.resource, place.namespace, place.name), answer
-        self.call, self.at = Call(event["user"]["username"], verb, place, body), stamp(event["stageTimestamp"])
-        self.granted = event["responseStatus"]["code"] < 300
+        dry = "dryRun" in event["requestURI"]
+        self.call, self.at = Call(event["user"]["username"], verb, place, body, dry), stamp(event["stageTimestamp"])
+        self.code = int(event["responseStatus"]["code"])
+        self.granted = self.code < 300 and not dry
         version = (answer.get("metadata") or {}).get("resourceVersion", "")
         told = (body.get("metadata") or {}).get("resourceVersion") == version  # a patch that changed nothing
         self.revision = int(version) if self.granted and version and verb != "delete" and not told else 0
         options = (body.get("deleteOptions") if verb == "evict" else body) or {}
         self.uid = (options.get("preconditions") or {}).get("uid", "")
+
+    def told(self) -> Iterator[Call | Answer]:
+        """What a judge is told of it."""
+        if not self.call.dry:
+            yield self.call
+        yield Answer(self.at, self.call, self.code)
 
     @property
     def row(self) -> tuple[int, float, str, Place, Json]:
@@ -171,8 +184,8 @@ def _calls(log: Path | None, user: str) -> Iterator[_Audited]:
 
 
 def _asks(event: Json) -> bool:
-    """Whether it was only a question."""
-    return "dryRun" in event["requestURI"] or event["objectRef"]["resource"] == "selfsubjectaccessreviews"
+    """Whether it asks what it may do, and writes nothing."""
+    return bool(event["objectRef"]["resource"] == "selfsubjectaccessreviews")
 
 
 def _ended(ends: list[_Audited], place: Place, was: Json | None, now: Json | None, at: float) -> Call | None:

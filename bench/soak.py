@@ -1,4 +1,4 @@
-"""Random sequences of failures: 200 in simulated time, 20 on a real control plane; not one invariant may break.
+"""Random sequences of failures: 500 in simulated time, 20 on a real control plane; not one invariant may break.
 
 On the control plane a machine that dies is a KWOK process that is killed, one that nobody reaches a stopped one.
 """
@@ -10,12 +10,14 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from bench.common import HERE, OPERATOR, say
+import requests
+
+from bench.common import HERE, OPERATOR, say, session
 from bench.records import Recorder
 from cluster import ControlPlane, workloads
 from cluster.observer import Observer
@@ -25,8 +27,10 @@ from invariants.endings import amiss, shape
 from invariants.judges import Judge
 from invariants.objects import Json, name
 from invariants.pictures import Picture
-from invariants.records import Call
+from invariants.records import Answer, Call
+from simulation import hostile
 from simulation.acts import Act
+from simulation.neighbours import of_the_team, overlapping
 
 NODES, ZONES = 5, ("a", "b")
 _LAG = 6.0  # seconds; a busy machine is late
@@ -35,7 +39,7 @@ _SPACE = "soak"
 _AT_ONCE = 20  # stories of one process
 
 
-def simulated(last: int = 200) -> dict[str, Any]:
+def simulated(last: int = 500) -> dict[str, Any]:
     """Stories in simulated time; each core tells a part of them."""
     starts = range(1, last + 1, _AT_ONCE)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -143,6 +147,27 @@ class Rig:
         time.sleep(lasts)
         self.plane.kubectl("scale", "deployment", app, "-n", _SPACE, f"--replicas={before}")
 
+    def scribble(self, lasts: float, seed: int) -> None:
+        """Garbage on a node and on pods, and none any more; what admission refuses is not written."""
+        chance = random.Random(seed)
+        above, below = self.every("deployments"), self.every("replicasets")
+        pods = [pod for pod in self.every("pods") if pod["metadata"]["namespace"] == _SPACE]
+        written = [(f"nodes/{chance.choice(self.nodes)}", hostile.on_node(chance))]
+        for pod in chance.sample(pods, min(len(pods), 4)) if above and below else ():
+            words = hostile.on_pod(chance, above, below, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+            written.append((f"namespaces/{_SPACE}/pods/{name(pod)}", words))
+        for path, words in written:
+            self._merge(path, words)
+        time.sleep(lasts)
+        for path, words in written:
+            self._merge(path, dict.fromkeys(words))
+
+    def _merge(self, path: str, words: Mapping[str, str | None]) -> None:
+        body = json.dumps({"metadata": {"annotations": words}})
+        headers = {"Content-Type": "application/merge-patch+json"}
+        with suppress(requests.RequestException):
+            session(self.plane).patch(f"{self.plane.server}/api/v1/{path}", data=body, headers=headers, timeout=10)
+
     def kill(self, lasts: float, operator: int) -> None:
         self.operators[operator].kill()
         time.sleep(lasts)
@@ -165,7 +190,7 @@ class Rig:
             each.__name__: each
             for each in (
                 *(self.fail, self.cut, self.fence, self.ill, self.flap, self.maintain, self.cancel, self.scale),
-                *(self.kill, self.away),
+                *(self.kill, self.away, self.scribble),
             )
         }
         acts[act.what](act.lasts, **act.details)
@@ -191,6 +216,8 @@ def _draw(chance: random.Random, nodes: list[str]) -> list[Act]:
         lambda: ("scale", 8, {"app": chance.choice(("web", "single")), "replicas": chance.randint(0, 5)}),
         lambda: ("kill", chance.choice((0.2, 3)), {"operator": chance.randint(0, 1)}),
         lambda: ("kill", chance.choice((0.2, 3)), {"operator": chance.randint(0, 1)}),
+        lambda: ("scribble", 8, {"seed": chance.getrandbits(30)}),
+        lambda: ("scribble", 8, {"seed": chance.getrandbits(30)}),
     ]
     made = [maker() for maker in chance.choices(makers, k=chance.randint(3, 6))]
     # The API server's absence comes alone, and last: the others need it.
@@ -214,10 +241,15 @@ def _workloads(chance: random.Random) -> list[Json]:
     # The node controller marks pods of a silent node; a kubelet that is back sets those that run to Ready again.
     alive = {"cluster/ready-after": "1s"}
     never = {**alive, "rescheduler.dev/replacement": "Never"}
+    neighbours = [
+        overlapping(workloads.daemon_set("agent", _SPACE, annotations=alive, tolerations=[{"operator": "Exists"}])),
+        overlapping(workloads.replica_set("bare", 1, _SPACE, annotations=alive)),
+    ]
     made = [
-        workloads.deployment("web", chance.randint(3, 6), _SPACE, annotations=alive),
-        workloads.deployment("single", 1, _SPACE, annotations=alive),
-        workloads.deployment("never", 2, _SPACE, annotations=never),
+        *(each for each in neighbours if chance.random() < 0.5),
+        of_the_team(workloads.deployment("web", chance.randint(3, 6), _SPACE, annotations=alive)),
+        of_the_team(workloads.deployment("single", 1, _SPACE, annotations=alive)),
+        of_the_team(workloads.deployment("never", 2, _SPACE, annotations=never)),
         workloads.stateful_set("db", 2, _SPACE, annotations=alive),
         workloads.daemon_set("log", _SPACE, annotations=alive, tolerations=[{"operator": "Exists"}]),
     ]
@@ -256,6 +288,9 @@ def _judged(rig: Rig) -> tuple[list[str], int, int]:
     for each in rig.recorder.changes(OPERATOR):
         if isinstance(each, Call):
             judge.call(each)
+            continue
+        if isinstance(each, Answer):
+            judge.answer(each)
             continue
         while born and born[0] <= each.at:
             judge.picture.born = born.pop(0)

@@ -28,6 +28,8 @@ from invariants.records import Change
 from rescheduler.api.policies import EvictOrBlock, NoRoom, OnTimeout, Policy, Replacement
 
 _GROUP = "rescheduler.dev"
+_LONGEST = 10**9  # seconds; more grace is garbage
+_LOST = 60.0  # seconds for which an owner rests whose released pod somebody else took away
 Said = Iterator[str]
 
 
@@ -87,9 +89,7 @@ def nothing_is_forced_without_right(picture: Picture, change: Change) -> Said:
 
 
 def may_run_twice(picture: Picture, pod: Json) -> bool:
-    # Released, its ReplicaSet counts as its owner; returned by its hash, it has none for a moment.
-    ours = uid(pod) in picture.let_go and controller(pod).get("kind") in ("Deployment", None)
-    kind = "ReplicaSet" if ours else controller(pod).get("kind")
+    kind = "ReplicaSet" if picture.released(pod) else controller(pod).get("kind")
     return kind in ("ReplicaSet", "ReplicationController", "Job") and not claims(pod)
 
 
@@ -111,7 +111,8 @@ def _overdue(picture: Picture, pod: Json, node: Json) -> bool:
     for policy in picture.policies(node):
         settings = policy.spec.drain
         if started and settings.on_timeout is OnTimeout.DELETE and settings.timeout:
-            grace = min(timedelta(seconds=pod["spec"].get("terminationGracePeriodSeconds", 30)), settings.timeout / 2)
+            own = min(pod["spec"].get("terminationGracePeriodSeconds", 30), _LONGEST)
+            grace = min(timedelta(seconds=own), settings.timeout / 2)
             if picture.at >= started + (settings.timeout - grace).total_seconds() - picture.lag:
                 return True
     return False
@@ -170,3 +171,23 @@ def releases_are_few(picture: Picture, change: Change) -> Said:
     surplus = sum(map(is_ready, family)) - min(wanted, before)  # the evictions of so many are on their way
     if len(out) - max(0, surplus) >= max(1, ceil(0.25 * wanted)) and not suspicions:
         yield f"releases one more beside {[name(p) for p in out]}"
+
+
+def none_follows_one_that_is_not_replaced(picture: Picture, change: Change) -> Said:
+    """No pod of an owner is released while fewer are Ready than at the first of those that are, or were taken away."""
+    pod = change.before
+    deployment = picture.deployment_of(pod) if pod and change.lets_go else None
+    if pod is None or deployment is None:
+        return
+    family = picture.family(deployment)
+    records = [move(p) for p in family if picture.released(p) and uid(p) != uid(pod)]
+    taken, record = picture.lost.get(uid(deployment), (float("-inf"), {}))
+    if picture.at - taken < _LOST:
+        records.append(record)
+    if not records:
+        return
+    first = min(records, key=lambda found: seconds(found["since"]) or 0)
+    needed = min(first["ready"], *picture.lately("replicas", uid(deployment)))
+    ready = sum(True in picture.lately("pod", uid(p)) for p in (*family, *picture.parted(deployment)))
+    if ready < needed:
+        yield f"releases one more while {ready} are Ready, and {needed} were at the first"

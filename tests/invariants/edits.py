@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 
 from invariants.objects import (
-    BY_HASH,
-    HASH,
     MOVE,
     OUT_OF_SERVICE,
     SHUNS,
@@ -28,7 +26,7 @@ _GROUP = "rescheduler.dev"
 _TAINTS = ((SHUNS, "PreferNoSchedule"), (OUT_OF_SERVICE, "NoSchedule"))
 _CONDITIONS = {"nodes": ("DrainInProgress", "Drained", "MaintenanceInProgress"), "pods": ("DisruptionTarget",)}
 _WORDS = {
-    "pods": {MOVE, "controller.kubernetes.io/pod-deletion-cost", *((HASH,) if BY_HASH else ())},
+    "pods": {MOVE, "controller.kubernetes.io/pod-deletion-cost"},
     "nodes": {
         f"{_GROUP}/cancelled",
         "cluster-autoscaler.kubernetes.io/scale-down-disabled",
@@ -78,6 +76,15 @@ def nothing_of_others_is_touched(picture: Picture, change: Change) -> Said:
             yield f"changes {'.'.join(path)}"
 
 
+def _others(resource: str, raw: Json) -> list[Json]:
+    """Conditions that are not the operator's."""
+    return [c for c in raw["status"].get("conditions") or () if c["type"] not in _CONDITIONS[resource]]
+
+
+def _taint(taint: Json) -> tuple[str, str, str]:
+    return taint["key"], taint.get("value", ""), taint["effect"]
+
+
 def _hands_over(picture: Picture, before: Json, after: Json) -> bool:
     """Whether a pod goes from its ReplicaSet to the Deployment of that, or back, and is never without a controller."""
     old, new = (raw["metadata"].get("ownerReferences") or [] for raw in (before, after))
@@ -92,13 +99,13 @@ def _hands_over(picture: Picture, before: Json, after: Json) -> bool:
     return same and (below["kind"], above["kind"]) == ("ReplicaSet", "Deployment")
 
 
-def _others(resource: str, raw: Json) -> list[Json]:
-    """Conditions that are not the operator's."""
-    return [c for c in raw["status"].get("conditions") or () if c["type"] not in _CONDITIONS[resource]]
-
-
-def _taint(taint: Json) -> tuple[str, str, str]:
-    return taint["key"], taint.get("value", ""), taint["effect"]
+def no_other_pod_is_written(picture: Picture, change: Change) -> Said:
+    """Only pods that are released, or were: a record of a move on any other is not ours to mend."""
+    call = change.call
+    if change.place.resource != "pods" or change.after is None or call is None or call.verb != "patch":
+        return
+    if not (change.lets_go or uid(change.after) in picture.let_go or call.place.subresource):
+        yield "writes on a pod that it never released"
 
 
 def what_is_added_was_recorded(picture: Picture, change: Change) -> Said:

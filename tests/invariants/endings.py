@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from invariants.objects import MOVE, Json, annotations, controller, deleting, is_ready, labels, name, released, uid
+from invariants.objects import Json, annotations, controller, deleting, is_ready, labels, move, name, released, uid
 
 
 def shape(node: Json) -> Json:
@@ -29,7 +29,8 @@ def amiss(every: Callable[[str], Iterable[Json]], before: Mapping[str, Json]) ->
             if ready != wanted or len(mine) != wanted:
                 yield f"{name(raw)} has {len(mine)} pods, {ready} Ready of {wanted}"
     for pod in pods:
-        if released(pod) or MOVE in annotations(pod):
+        # A record that somebody else wrote on a pod means nothing, and stays.
+        if released(pod) or (move(pod) and move(pod)["replicaSetUID"] in above):
             yield f"{name(pod)} bears the traces of a move"
     for node in every("nodes"):
         if not is_ready(node):

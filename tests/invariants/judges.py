@@ -4,11 +4,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from invariants import beginnings, calls, departures, edits
-from invariants.objects import uid
+from invariants.objects import deleting, move, node_of, released, uid
+from invariants.paces import Paces
 from invariants.pictures import Picture
-from invariants.records import Call, Change
+from invariants.records import Answer, Call, Change
+from invariants.waits import Watch
 
 Said = Iterator[str]
+_REFUSED = 400
 CALLS: tuple[Callable[[Call], Said], ...] = (
     calls.only_what_is_granted,
     calls.every_write_has_its_precondition,
@@ -16,6 +19,7 @@ CALLS: tuple[Callable[[Call], Said], ...] = (
 )
 CHANGES: tuple[Callable[[Picture, Change], Said], ...] = (
     edits.nothing_of_others_is_touched,
+    edits.no_other_pod_is_written,
     edits.what_is_added_was_recorded,
     edits.only_our_cordon_is_undone,
     edits.out_of_service_is_said_by_proof_alone,
@@ -30,6 +34,7 @@ CHANGES: tuple[Callable[[Picture, Change], Said], ...] = (
     departures.nothing_is_forced_without_right,
     departures.served_as_before,
     departures.releases_are_few,
+    departures.none_follows_one_that_is_not_replaced,
     edits.status_is_true,
 )
 
@@ -48,6 +53,8 @@ class Judge:
     ours: frozenset[str]
     leader: tuple[str, str] | None = None
     broken: list[str] = field(default_factory=list)
+    watch: Watch = field(default_factory=Watch)
+    paces: Paces = field(default_factory=Paces)
     ended: set[str] = field(default_factory=set)
     writes: int = 0
 
@@ -56,8 +63,16 @@ class Judge:
         if call.user in self.ours:
             self._say(call, (words for rule in CALLS for words in rule(call)))
 
+    def answer(self, answer: Answer) -> None:
+        """What a request was answered, dry runs included."""
+        if answer.call.user in self.ours:
+            if answer.code >= _REFUSED:
+                self.watch.refused[answer.call.place] = answer.at
+            self._say(answer, self.paces.take(answer))
+
     def change(self, change: Change) -> None:
         """What became of one."""
+        self.broken += self.watch.look(self.picture)
         ours = bool(change.call and change.call.user in self.ours)
         if ours and change.place.resource not in ("leases", "events"):
             self.writes += 1
@@ -65,11 +80,25 @@ class Judge:
             self._say(change, self._once(change))
         if ours and change.place.resource != "leases":
             self._say(change, self._leads(change))
-        if ours and change.lets_go:
-            self.picture.let_go.add(uid(change.after or {}))
+        self._note_moves(change, ours=ours)
         if change.cordons:
             self.picture.cordoned[change.place.name] = ours
         self.picture.take(change)
+
+    def _note_moves(self, change: Change, *, ours: bool) -> None:
+        """Who released what, and who took it away."""
+        picture, pod = self.picture, change.before or {}
+        if ours and change.place.resource == "nodes":
+            picture.acted[change.place.name] = change.at
+        if change.place.resource != "pods":
+            return
+        if ours:
+            picture.acted[node_of(pod)] = change.at
+        if ours and change.lets_go:
+            picture.let_go.add(uid(pod))
+        gone = change.after is None or deleting(change.after) or not released(change.after)
+        if not ours and pod and gone and not deleting(pod) and picture.released(pod):
+            picture.lost[move(pod)["deploymentUID"]] = (change.at, move(pod))
 
     def _once(self, change: Change) -> Said:
         if pod := change.ends:

@@ -5,9 +5,7 @@ from datetime import datetime
 from typing import Any
 
 Json = dict[str, Any]
-HASH, RELEASED = "pod-template-hash", "rescheduler-released"
-BY_HASH = True
-"""Whether a release may still overwrite the hash, and not hand the pod to its Deployment."""
+HASH = "pod-template-hash"
 MOVE = "rescheduler.dev/move"
 SHUNS = "rescheduler.dev/drain"
 OUT_OF_SERVICE, SHUTDOWN = "node.kubernetes.io/out-of-service", "node.cloudprovider.kubernetes.io/shutdown"
@@ -77,12 +75,8 @@ def node_of(pod: Json) -> str:
 
 def released(pod: Json) -> bool:
     """Whether the pod was handed to its Deployment; a record of a move on any other pod means nothing."""
-    found = move(pod)
-    if not found:
-        return False
-    above = controller(pod)
-    handed = above.get("kind") == "Deployment" and above.get("uid") == found["deploymentUID"]
-    return handed or (BY_HASH and labels(pod).get(HASH) == RELEASED)
+    found, above = move(pod), controller(pod)
+    return bool(found) and above.get("kind") == "Deployment" and above.get("uid") == found["deploymentUID"]
 
 
 def move(pod: Json) -> Json:

@@ -15,10 +15,10 @@ from invariants.objects import (
     condition,
     controller,
     deleting,
+    finished,
     has_taint,
     is_ready,
     labels,
-    move,
     name,
     node_of,
     released,
@@ -26,7 +26,7 @@ from invariants.objects import (
     selects,
     uid,
 )
-from invariants.records import Change
+from invariants.records import Change, Place
 from rescheduler.api.policies import Policy
 
 MAINTENANCE = "rescheduler.dev/maintenance"
@@ -36,6 +36,7 @@ SILENCE, TOGETHER, SHARE, LEAST = 20.0, 60.0, 0.6, 3
 RENEWED = 11.0
 """Seconds within which a kubelet that lives has renewed its Lease."""
 _OWNED = ("ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted")
+_UNRENEWED = 10.0  # seconds after which the Lease is not surely held
 _OUTAGE = 15.0
 """Where nothing at all was written for so long, the API server was away."""
 
@@ -50,6 +51,9 @@ class Picture:
         born: when an operator process last began.
         cordoned: by node, whether it was the operator who cordoned it last.
         let_go: uids of pods that the operator released, ever.
+        acted: by node, when the operator last wrote on it or on a pod there.
+        led: since when one operator has held the Lease without a break.
+        lost: by uid of a Deployment, when a released pod of it was last taken away by others, and its record.
     """
 
     def __init__(self, lag: float) -> None:
@@ -58,6 +62,10 @@ class Picture:
         self.renewals: dict[str, tuple[float, float]] = {}
         self.cordoned: dict[str, bool] = {}
         self.let_go: set[str] = set()
+        self.acted: dict[str, float] = {}
+        self.led = 0.0
+        self.lost: dict[str, tuple[float, Json]] = {}
+        self._lease = ("", 0.0)  # who holds it, and when it was last renewed
         self._past: dict[tuple[str, str], list[tuple[float, Any]]] = defaultdict(list)
         self._parted: list[tuple[float, Json]] = []
 
@@ -74,10 +82,7 @@ class Picture:
             self.objects[place.resource][key] = raw
         match place.resource:
             case "nodes" if raw:
-                self._note("ready", place.name, condition(raw, "Ready").get("status", "Unknown"))
-                self._note("cordoned", place.name, bool(raw["spec"].get("unschedulable")))
-                self._note("owned", place.name, any(has_taint(raw, key) for key in _OWNED))
-                self._note("maintenance", place.name, annotations(raw).get(MAINTENANCE))
+                self._take_node(raw)
             case "pods":
                 self._take_pod(change.before, raw)
             case "deployments" if raw:
@@ -89,12 +94,38 @@ class Picture:
                 self._note("emptied", place.name, emptied)
             case "reschedulepolicies":
                 self._note("policies", "", tuple(self.objects[place.resource].values()))
-            case "leases" if place.namespace == "kube-node-lease" and raw:
-                self._renewed(place.name, change)
+            case "leases" if raw:
+                self._take_lease(place, change, raw["spec"])
+            case "poddisruptionbudgets" if raw:
+                allowed = (raw.get("status") or {}).get("disruptionsAllowed", 0)
+                self._note("allowed", uid(raw), allowed > 0)
+
+    def _take_node(self, raw: Json) -> None:
+        self._note("ready", name(raw), condition(raw, "Ready").get("status", "Unknown"))
+        self._note("cordoned", name(raw), bool(raw["spec"].get("unschedulable")))
+        self._note("owned", name(raw), any(has_taint(raw, key) for key in _OWNED))
+        self._note("maintenance", name(raw), annotations(raw).get(MAINTENANCE))
+
+    def _take_lease(self, place: Place, change: Change, spec: Json) -> None:
+        if place.namespace == "kube-node-lease":
+            self._renewed(place.name, change)
+            return
+        if place.name != "rescheduler":
+            return
+        holder, renewed = spec.get("holderIdentity") or "", self._lease[1]
+        if holder != self._lease[0] or self.at - renewed > _UNRENEWED:
+            self.led = self.at
+        self._lease = (holder, self.at)
+
+    @property
+    def leaderless(self) -> bool:
+        """Whether nobody is known to hold the operator's Lease."""
+        return self._lease[1] > 0 and (not self._lease[0] or self.at - self._lease[1] > _UNRENEWED)
 
     def _take_pod(self, before: Json | None, raw: Json | None) -> None:
         if raw:
             self._note("pod", uid(raw), is_ready(raw))
+            self._note("controlled", uid(raw), bool(controller(raw)))
         if before and not deleting(before) and (raw is None or deleting(raw)):
             self._parted = [(at, pod) for at, pod in self._parted if at > self.at - self.lag]
             self._parted.append((self.at, before))
@@ -118,11 +149,12 @@ class Picture:
         """All values so far, each with when it began."""
         return self._past[what, key]
 
-    def lately(self, what: str, key: str) -> list[Any]:
-        """The value now, and those that ended less than `lag` ago; none where it never had one."""
+    def lately(self, what: str, key: str, seconds: float = 0.0) -> list[Any]:
+        """The value now, and those that ended less than `lag` or so many seconds ago; none where it never had one."""
         past = self._past[what, key]
         ends = [*(begin for begin, _ in past[1:]), float("inf")]
-        return [value for (_, value), end in zip(past, ends, strict=False) if end > self.at - self.lag]
+        since = self.at - max(self.lag, seconds)
+        return [value for (_, value), end in zip(past, ends, strict=False) if end > since]
 
     def since(self, what: str, key: str, values: Collection[Any]) -> float:
         """From when, until now, the value was one of these without a break; infinity where it is none."""
@@ -153,6 +185,17 @@ class Picture:
     def pods_on(self, node: str) -> list[Json]:
         return [pod for pod in self.all("pods") if node_of(pod) == node]
 
+    def room(self, but: str) -> int:
+        """How many more pods all other nodes take that are open to new ones, as far as their numbers of pods tell."""
+        pods = [p for p in self.all("pods") if not finished(p)]
+        free = -sum(not node_of(p) and not deleting(p) for p in pods)
+        for node in self.all("nodes"):
+            closed = any(t["effect"] != "PreferNoSchedule" for t in node["spec"].get("taints") or ())
+            if name(node) != but and is_ready(node) and not closed and not node["spec"].get("unschedulable"):
+                there = sum(node_of(p) == name(node) for p in pods)
+                free += max(0, int(node["status"].get("allocatable", {}).get("pods", 0)) - there)
+        return free
+
     def policies(self, node: Json) -> list[Policy]:
         """The policy that decides for the node, now and as it was lately; none where none does."""
         found = []
@@ -176,8 +219,6 @@ class Picture:
         """The Deployment that a pod belongs to, or from which it was released."""
         above = controller(pod)
         found = above.get("uid") if above.get("kind") == "Deployment" else None
-        if not above and uid(pod) in self.let_go:
-            found = move(pod).get("deploymentUID")
         for rs in self.all("replicasets", pod["metadata"]["namespace"]):
             if uid(rs) == above.get("uid"):
                 found = controller(rs).get("uid")

@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from invariants.objects import Json, labels, name, set_condition, stamp, uid
-from simulation import neighbours
+from invariants.objects import Json, controller, deleting, labels, name, node_of, set_condition, stamp, uid
+from simulation import hostile, neighbours
 from simulation.admission import CODES, TARGETS, Refuses
 from simulation.clusters import SPACE, Cluster
+from simulation.controllers import BROKEN, VERSION
 
 ZONE = "topology.kubernetes.io/zone"
 
@@ -178,6 +179,40 @@ async def scale(c: Cluster, lasts: float, app: str, *, replicas: int) -> None:
     c.edit("deployments", app, lambda raw: raw["spec"].update(replicas=before), SPACE)
 
 
+async def roll(c: Cluster, lasts: float, app: str, *, version: int, broken: bool) -> None:
+    """A rollout, which is rolled back; the new pods of a broken one never become Ready."""
+    words = {VERSION: str(version)} | ({BROKEN: "true"} if broken else {})
+    given = lambda raw: raw["spec"]["template"]["metadata"].setdefault("annotations", {})  # noqa: E731
+    c.edit("deployments", app, lambda raw: given(raw).update(words), SPACE)
+    await asyncio.sleep(lasts)
+    c.edit("deployments", app, lambda raw: [given(raw).pop(word, None) for word in (VERSION, BROKEN)], SPACE)
+
+
+async def press(c: Cluster, lasts: float, node: str) -> None:
+    """The kubelet ends pods for want of memory: they stay as Failed until somebody clears them away."""
+    owned = [p for p in c.server.all("pods", SPACE) if controller(p).get("kind") in ("ReplicaSet", "Deployment")]
+    ended = [p for p in owned if node_of(p) == node and not deleting(p)]
+
+    def fail(raw: Json) -> None:
+        raw["status"] |= {"phase": "Failed", "reason": "Evicted"}
+        set_condition(raw, "Ready", "False", "PodFailed", c.now())
+
+    for pod in ended:
+        c.machines[node].running.pop(uid(pod), None)
+        c.server.edit("pods", pod, fail, user="kubelet")
+    await asyncio.sleep(lasts)
+    for pod in ended:
+        c.server.remove("pods", pod, grace=0, user="human")
+
+
+async def pose(c: Cluster, lasts: float, app: str, *, seed: int) -> None:
+    """A tenant makes a pod that poses as one that was handed to a Deployment; its record, if any, names another."""
+    posed = hostile.impostor(random.Random(seed), c, app)
+    if posed:
+        await asyncio.sleep(lasts)
+        c.server.remove("pods", posed, user="human")
+
+
 async def rule(c: Cluster, lasts: float, **spec: str) -> None:
     """The policy is in another mode, or suspended, for a while."""
     c.edit("reschedulepolicies", "default", lambda raw: raw["spec"].update(spec))
@@ -214,11 +249,19 @@ async def reap(c: Cluster, lasts: float, *, every: float) -> None:
     await neighbours.reap(c, lasts, every=every)
 
 
+async def scribble(c: Cluster, lasts: float, *, seed: int, node: str = "") -> None:
+    """Somebody writes garbage on a node, or on pods, and takes it off again."""
+    chance = random.Random(seed)
+    wipe = hostile.scribble_on_node(chance, c, node) if node else hostile.scribble_on_pods(chance, c)
+    await asyncio.sleep(lasts)
+    wipe()
+
+
 ACTS: dict[str, Callable[..., Awaitable[None]]] = {
     each.__name__: each
     for each in (
         *(fail, cut, ill, flap, fence, misjudge, away, unplug, kill, stop, maintain, cancel, by_hand, uncordon, cordon),
-        *(own, scale, rule, crash, slow, refuse, reap),
+        *(own, scale, roll, press, pose, rule, crash, slow, refuse, reap, scribble),
     )
 }
 
@@ -268,15 +311,24 @@ def draw(chance: random.Random, cluster: Cluster, apps: list[str], *, minutes: f
         (2, lambda: ("cordon", chance.choice(long), {"node": node()})),
         (1, lambda: ("own", chance.choice(long), {"node": node()})),
         (2, lambda: ("scale", chance.choice(long), {"app": chance.choice(apps), "replicas": chance.randint(0, 5)})),
+        (3, lambda: ("roll", chance.choice(long), _rollout(chance, apps))),
+        (2, lambda: ("press", chance.choice(short + long), {"node": node()})),
+        (1, lambda: ("pose", chance.choice(long), {"app": chance.choice(apps), "seed": chance.getrandbits(30)})),
         (3, lambda: ("rule", chance.choice(long), chance.choice(_RULES))),
         (1, lambda: ("crash", 0, {"app": chance.choice(apps)})),
         (6, lambda: ("refuse", chance.choice(short + long), _refusal(chance))),
+        (3, lambda: ("scribble", chance.choice(short + long), {"seed": chance.getrandbits(30)})),
+        (3, lambda: ("scribble", chance.choice(short + long), {"seed": chance.getrandbits(30), "node": node()})),
         (2, lambda: ("reap", chance.choice(long), {"every": chance.choice((0.1, 1.0, 7.0))})),
     ]
     weights = [weight for weight, _ in makers]
     made = [maker() for _, maker in chance.choices(makers, weights, k=chance.randint(6, 16))]
     times = sorted(chance.uniform(0, 60 * minutes) for _ in made)
     return [Act(round(at), what, lasts, details) for at, (what, lasts, details) in zip(times, made, strict=True)]
+
+
+def _rollout(chance: random.Random, apps: list[str]) -> dict[str, Any]:
+    return {"app": chance.choice(apps), "version": chance.getrandbits(20), "broken": chance.random() < 0.3}
 
 
 def _refusal(chance: random.Random) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Cluster:
 
     Attributes:
         twins: what ran twice and must not.
+        sizes: what each node can have.
         controllers: what runs beside machines and operators; more may be added before the start.
     """
 
@@ -33,6 +34,7 @@ class Cluster:
         self.server = Server(self.now)
         self.machines: dict[str, Machine] = {}
         self.twins: list[str] = []
+        self.sizes: dict[str, dict[str, str]] = {}
         self.controllers: list[Controller] = [make(self.server, chance) for make in (*WORKLOADS, *NODES, Scheduler)]
         self.operators = [Process(self.server, name, chance) for name in ("operator-a", "operator-b")]
         self._tasks: list[asyncio.Task[None]] = []
@@ -45,7 +47,8 @@ class Cluster:
         """A machine that is up, and its Node and Lease; `room`: what it has beside pods, which nobody but us counts."""
         labels = {"kubernetes.io/hostname": called, **labels}
         size = {"cpu": "64", "memory": "256Gi", "pods": str(pods), **room}
-        status = {"allocatable": size, "conditions": []}
+        self.sizes[called] = size
+        status = {"allocatable": dict(size), "conditions": []}
         body = {"metadata": {"name": called, "labels": labels}, "spec": {}, "status": status}
         self.server.make("nodes", body)
         lease = {"metadata": {"name": called, "namespace": "kube-node-lease"}, "spec": {"renewTime": ""}}

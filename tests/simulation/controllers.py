@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from math import ceil
 
 from invariants.objects import (
@@ -25,6 +25,8 @@ from invariants.objects import (
 from simulation.server import Server
 
 _COST = "controller.kubernetes.io/pod-deletion-cost"
+VERSION, BROKEN = "example.com/version", "example.com/broken"
+"""Annotations of a template: which one it is, and whether its pods never become Ready."""
 _REVISION = "deployment.kubernetes.io/revision"
 _CONFIRMED = 120.0
 """Seconds after which an eviction that never came to a deletion is forgotten by its budget."""
@@ -79,41 +81,84 @@ def _pod(owner: Json, kind: str, pod_name: str, more: Json) -> Json:
 
 
 class Deployments(Controller):
-    """Makes the one ReplicaSet and hands it the number of replicas: no rollouts here."""
+    """Rolls from one ReplicaSet to the next: a quarter more pods than wanted, a quarter fewer Ready ones."""
 
-    kinds = ("deployments", "replicasets")
+    kinds = ("deployments", "replicasets", "pods")
 
     def reconcile(self) -> None:
+        ready: dict[str, int] = {}
+        for pod in self.server.all("pods"):
+            if is_ready(pod) and not deleting(pod) and (owner := controller(pod).get("uid")):
+                ready[owner] = ready.get(owner, 0) + 1
         for raw in self.server.all("deployments"):
-            self._one(raw, raw["spec"]["replicas"], raw["metadata"]["generation"])
+            self._one(raw, raw["metadata"]["generation"], ready)
 
-    def _one(self, raw: Json, replicas: int, generation: int) -> None:
+    def _one(self, raw: Json, generation: int, ready: Mapping[str, int]) -> None:
         mine = [rs for rs in self.server.all("replicasets") if controller(rs).get("uid") == uid(raw)]
-        if not mine:
-            mine = [self.server.make("replicasets", _replica_set(raw))]
-        self.server.edit("replicasets", mine[0], lambda r: r["spec"].update(replicas=replicas))
+        last = max((int(annotations(rs)[_REVISION]) for rs in mine), default=0)
+        current = next((rs for rs in mine if _version(rs) == _version(raw)), None)
+        if current is None:
+            current = self.server.make(
+                "replicasets", _replica_set(raw, last + 1, 0 if mine else raw["spec"]["replicas"])
+            )
+        elif int(annotations(current)[_REVISION]) < last:
+            number = {_REVISION: str(last + 1)}
+            self.server.edit("replicasets", current, lambda r: r["metadata"]["annotations"].update(number))
+        fresh = self.server.find("replicasets", name(current), raw["metadata"]["namespace"]) or current
+        self._roll(raw["spec"]["replicas"], fresh, [rs for rs in mine if uid(rs) != uid(fresh)], ready)
+        revision = annotations(fresh)[_REVISION]
 
         def seen(now: Json) -> None:
-            now["metadata"].setdefault("annotations", {})[_REVISION] = "1"
+            now["metadata"].setdefault("annotations", {})[_REVISION] = revision
             now["status"] = {"observedGeneration": generation}
 
-        self.server.edit("deployments", raw, seen)
+        if annotations(raw).get(_REVISION) != revision or raw.get("status") != {"observedGeneration": generation}:
+            self.server.edit("deployments", raw, seen)
+
+    def _roll(self, wanted: int, new: Json, old: list[Json], ready: Mapping[str, int]) -> None:
+        count = lambda rs: int(rs["spec"]["replicas"])  # noqa: E731
+        old = [rs for rs in old if count(rs)]
+        total = sum(map(count, (new, *old)))
+        if not old or count(new) >= wanted:
+            self._scale(new, wanted)
+        elif (more := min(wanted - count(new), wanted + ceil(wanted / 4) - total)) > 0:
+            self._scale(new, count(new) + more)
+            return
+        fewest = wanted - wanted // 4
+        spare = total - fewest - (count(new) - ready.get(uid(new), 0))
+        for rs in old:  # those that are not Ready first
+            down = max(0, min(count(rs) - ready.get(uid(rs), 0), spare))
+            spare -= down
+            serving = sum(ready.get(uid(each), 0) for each in (new, *old))
+            down += max(0, min(count(rs) - down, spare, serving - fewest)) if not down else 0
+            if down:
+                self._scale(rs, count(rs) - down)
+                return
+
+    def _scale(self, rs: Json, replicas: int) -> None:
+        if rs["spec"]["replicas"] != replicas:
+            self.server.edit("replicasets", rs, lambda r: r["spec"].update(replicas=replicas))
 
 
-def _replica_set(deployment: Json) -> Json:
+def _version(owner: Json) -> str:
+    """What tells one template of a Deployment from the next."""
+    return str(annotations(owner["spec"]["template"]).get(VERSION, ""))
+
+
+def _replica_set(deployment: Json, number: int, replicas: int) -> Json:
     meta, spec = deployment["metadata"], deployment["spec"]
-    hashed = {HASH: f"{meta['name']}1"}
+    hashed = {HASH: f"{meta['name']}{number}"}
     template, wanted = spec["template"], spec["selector"]["matchLabels"] | hashed
     template = {**template, "metadata": {**template["metadata"], "labels": template["metadata"]["labels"] | hashed}}
     return {
         "metadata": {
-            "name": f"{meta['name']}-rs",
+            "name": f"{meta['name']}-rs{number if number > 1 else ''}",
             "namespace": meta["namespace"],
             "labels": wanted,
-            "annotations": {_REVISION: "1"},
+            "annotations": {_REVISION: str(number)},
             "ownerReferences": [reference("Deployment", deployment)],
         },
-        "spec": {"replicas": spec["replicas"], "selector": {"matchLabels": wanted}, "template": template},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": wanted}, "template": template},
     }
 
 

@@ -10,8 +10,20 @@ import random
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 
-from invariants.objects import Json, claims, deleting, finished, is_ready, name, node_of, set_condition, uid
+from invariants.objects import (
+    Json,
+    annotations,
+    claims,
+    deleting,
+    finished,
+    is_ready,
+    name,
+    node_of,
+    set_condition,
+    uid,
+)
 from invariants.records import Change
+from simulation.controllers import BROKEN
 from simulation.server import Server
 
 _MEANT = 86400  # seconds of grace; more of it is garbage
@@ -113,7 +125,7 @@ class Machine:
         set_condition(raw, "Ready", status, reason, self._server.now())
 
     def _tend(self, pod: Json, now: float, *, tick: bool) -> None:
-        runs = uid(pod) in self.running
+        runs, well = uid(pod) in self.running, BROKEN not in annotations(pod)
         if deleting(pod):
             grace = pod["metadata"]["deletionGracePeriodSeconds"]
             grace = grace if grace <= _MEANT else 60  # containers end at SIGTERM
@@ -126,8 +138,8 @@ class Machine:
             if self._attached(pod) and self._due(pod, "start", now, self.slow + self._chance.choice((0.5, 1.5, 4.0))):
                 self._started(self.node, pod)
                 self.running[uid(pod)] = pod
-                self._server.edit("pods", pod, lambda raw: self._set_ready(raw, ready=True), user="kubelet")
-        elif runs and tick and not is_ready(pod):
+                self._server.edit("pods", pod, lambda raw: self._set_ready(raw, ready=well), user="kubelet")
+        elif runs and tick and well and not is_ready(pod):
             self._server.edit("pods", pod, lambda raw: self._set_ready(raw, ready=True), user="kubelet")
 
     def _due(self, pod: Json, what: str, now: float, after: float) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import looptime
 
 from cluster import workloads
-from invariants.objects import RELEASED, Json, is_ready, node_of
+from invariants.objects import Json, is_ready, node_of
 from invariants.records import Call, Change
 from simulation.clusters import NAMESPACE, SPACE, Cluster
 from simulation.refusals import RefusedError
@@ -19,8 +19,8 @@ T = TypeVar("T")
 def lets_go(call: Call) -> bool:
     """Whether the request releases a pod."""
     meta = call.body.get("metadata") or {}
-    handed = any(owner["kind"] == "Deployment" for owner in meta.get("ownerReferences") or ())
-    return call.place.resource == "pods" and (handed or RELEASED in (meta.get("labels") or {}).values())
+    owners = meta.get("ownerReferences") or ()
+    return call.place.resource == "pods" and any(owner["kind"] == "Deployment" for owner in owners)
 
 
 class World:

@@ -30,6 +30,12 @@ _LONGEST_GRACE = 10**9
 _NAMES = {"reschedulepolicies": "ReschedulePolicy", "nodedrains": "NodeDrain", "pods": "Pod", "nodes": "Node"}
 
 
+def _over(before: Json | None, after: Json) -> bool:
+    """Whether an object that is being deleted has lost its last finalizer."""
+    ends = "deletionTimestamp" in after["metadata"] and before is not None
+    return bool(ends and (before or {})["metadata"].get("finalizers")) and not after["metadata"].get("finalizers")
+
+
 @dataclass(slots=True, eq=False)
 class Stream:
     """One watch: what has happened since it was last asked."""
@@ -278,12 +284,6 @@ class Server:
     def _tell(self, change: Change) -> None:
         for judge in self.judges:
             judge.change(change)
-
-
-def _over(before: Json | None, after: Json) -> bool:
-    """Whether an object that is being deleted has lost its last finalizer."""
-    ends = "deletionTimestamp" in after["metadata"] and before is not None
-    return bool(ends and (before or {})["metadata"].get("finalizers")) and not after["metadata"].get("finalizers")
 
 
 _FIELDS = ("spec.nodeName", "status.phase", "metadata.name")

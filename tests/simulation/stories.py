@@ -14,9 +14,11 @@ import structlog
 from cluster import workloads
 from invariants.endings import amiss, shape
 from invariants.judges import Judge
-from invariants.objects import Json, name
+from invariants.objects import Json, annotations, name
 from invariants.pictures import CONTROL_PLANE, Picture
 from invariants.records import Change
+from invariants.waits import silence
+from simulation import hostile
 from simulation.acts import ZONE, Act, carry_out, draw
 from simulation.clusters import NAMESPACE, SPACE, Cluster
 from simulation.neighbours import of_the_team, settle_in
@@ -24,6 +26,7 @@ from simulation.neighbours import of_the_team, settle_in
 MINUTES = 12.0
 """In which acts begin."""
 SETTLES = 45 * 60.0  # seconds; flapping, pauses after setbacks, evictions of five minutes: all of it is over by then
+_STANDS = 30 * 60.0  # seconds in which a drain ends or says why not
 _QUIET = 70.0  # seconds
 _LAG = 2.0
 
@@ -156,7 +159,7 @@ def _build(chance: random.Random, cluster: Cluster, *, evens: bool) -> Json:
         role = {CONTROL_PLANE: ""} if index < masters else {}
         cluster.add_node(f"n{index + 1}", {**zone, **role}, pods=room, **(_SMALL if evens else {}))
     spec = _policy(chance) | ({"rebalance": _REBALANCE} if evens else {})
-    cluster.deploy(workloads.policy("default", **spec), *_objects(chance))
+    cluster.deploy(workloads.policy("default", **spec), *_objects(chance), *hostile.objects(chance))
     static = {"nodeName": "n1", "tolerations": [{"operator": "Exists"}]}
     mirror = workloads.bare_pod("static-n1", SPACE, annotations={"kubernetes.io/config.mirror": "x"}, **static)
     cluster.server.make("pods", mirror)
@@ -184,6 +187,7 @@ async def _tell(seed: int, acts: Sequence[Act] | None, settles: float, *, evens:
     judge = Judge(Picture(_LAG), frozenset(("operator-a", "operator-b")), (NAMESPACE, "rescheduler"))
     scribe = _Scribe(cluster)
     cluster.server.judges += [judge, scribe]
+    cluster.server.answered.append(judge.answer)
     structlog.configure(processors=[scribe.log], cache_logger_on_first_use=False)
     policy = _build(chance, cluster, evens=evens)
     told = Told(
@@ -222,7 +226,27 @@ async def _follow(cluster: Cluster, acts: Sequence[Act], settles: float, found: 
         task.result()
     if not await _until(lambda: not list(amiss(cluster.server.all, before)), settles, found):
         return [] if found() else [f"all is well, and still {words}" for words in amiss(cluster.server.all, before)]
-    return await _quiet(cluster, found)
+    return await _stand(cluster, before, settles, found) or await _quiet(cluster, found)
+
+
+async def _stand(cluster: Cluster, before: dict[str, Json], settles: float, found: Any) -> list[str]:
+    """A request that stands ends in an empty node or in words why not, and once it is withdrawn in a node as before."""
+    node = cluster.chance.choice(sorted(before))
+    cluster.annotate(node, maintenance="stands")
+
+    def settled() -> bool:
+        drain = cluster.server.find("nodedrains", node)
+        if drain is None:  # the policy may cancel it, which stands on the node
+            return "rescheduler.dev/cancelled" in annotations(cluster.server.find("nodes", node) or {"metadata": {}})
+        phase = (drain.get("status") or {}).get("phase")
+        return phase in ("Drained", "Blocked", "Waiting") and not list(silence(drain))
+
+    if not await _until(settled, _STANDS, found):
+        return [] if found() else [f"a request stands, and still: {cluster.server.find('nodedrains', node)}"]
+    cluster.annotate(node, maintenance=None)
+    if not await _until(lambda: not list(amiss(cluster.server.all, before)), settles, found):
+        return [] if found() else [f"withdrawn, and still {words}" for words in amiss(cluster.server.all, before)]
+    return []
 
 
 async def _quiet(cluster: Cluster, found: Any) -> list[str]:

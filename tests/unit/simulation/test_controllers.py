@@ -1,13 +1,22 @@
-"""The simulated controllers do to pods what those of Kubernetes do, whichever way a pod is released."""
+"""The simulated controllers do to pods what those of Kubernetes do."""
 
 import random
 from datetime import UTC, datetime
 from typing import Any
 
 from cluster import workloads
-from invariants.objects import HASH, RELEASED, Json, annotations, condition, controller, name, set_condition, uid
+from invariants.objects import Json, annotations, condition, controller, name, set_condition, uid
 from simulation.clusters import SPACE
-from simulation.controllers import Budgets, Controller, DaemonSets, Deployments, Garbage, ReplicaSets, reference
+from simulation.controllers import (
+    VERSION,
+    Budgets,
+    Controller,
+    DaemonSets,
+    Deployments,
+    Garbage,
+    ReplicaSets,
+    reference,
+)
 from simulation.server import Server
 
 NOW = datetime(2026, 1, 5, 10, tzinfo=UTC)
@@ -92,7 +101,7 @@ def test_a_pod_that_is_returned_stays_and_its_replacement_goes() -> None:
 def test_a_pod_that_its_set_let_go_is_adopted_by_whoever_selects_it() -> None:
     stage = Stage(web(), neighbour(workloads.daemon_set))
     (pod,) = [p for p in stage.pods() if name(p).startswith("web")]
-    stage.edit(pod, labels={**pod["metadata"]["labels"], HASH: RELEASED})
+    stage.edit(pod, labels={**pod["metadata"]["labels"], "pod-template-hash": "another"})
     stage.look()
     found = stage.server.find("pods", name(pod), SPACE) or {}
     assert controller(found)["kind"] == "DaemonSet"
@@ -134,3 +143,21 @@ def test_a_budget_over_a_pod_that_nothing_scales_is_not_synced() -> None:
     stage.look()
     assert stage.budget()["disruptionsAllowed"] == 0
     assert condition({"status": stage.budget()}, "DisruptionAllowed")["reason"] == "SyncFailed"
+
+
+def test_a_rollout_goes_on_beside_a_pod_handed_over_and_back_again() -> None:
+    stage = Stage(web(4))
+    stage.hand_over(stage.pods()[0])
+    for version in ("2", ""):
+        (raw,) = stage.server.all("deployments")
+        template = {**raw["spec"]["template"]}
+        template["metadata"] = {**template["metadata"], "annotations": {VERSION: version} if version else {}}
+        stage.server.edit("deployments", raw, lambda r, t=template: r["spec"].update(template=t))
+        for _ in range(8):
+            stage.look()
+            for gone in stage.pods():
+                if "deletionTimestamp" in gone["metadata"]:
+                    stage.server.remove("pods", gone, grace=0)
+        sets = {rs["metadata"]["name"]: rs["spec"]["replicas"] for rs in stage.server.all("replicasets")}
+        assert sets == {"web-rs": 0 if version else 4, "web-rs2": 4 if version else 0}
+        assert len(stage.alive()) == 5

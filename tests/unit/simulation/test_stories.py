@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_ten_stories_break_nothing() -> None:
-    """`make bench ONLY=soak` tells 200."""
+    """`make bench ONLY=soak` tells 500."""
     path = os.pathsep.join(str(ROOT / part) for part in ("operator", "tests"))
     command = [sys.executable, "-m", "simulation", "1-10"]
     found = subprocess.run(

@@ -1,0 +1,51 @@
+"""Invariants of how often the operator asks: nothing is tried hot, and what was refused is tried twice a minute."""
+
+from collections import defaultdict, deque
+from collections.abc import Iterator
+
+from invariants.records import Answer
+
+_FIRST = 8
+"""Refusals of one pod that may follow each other as fast as a doubling back-off lets them."""
+_PER_MINUTE = 3
+"""Two a minute: three fall into a minute that begins with one."""
+_FORGOTTEN = 120.0  # seconds without a refusal after which the next one is the first again
+_SPAN, _MOST = 10.0, 40
+"""Requests for one object within so many seconds, dry runs included."""
+_REFUSED, _NOT_FOUND = 400, 404
+Said = Iterator[str]
+
+
+class Paces:
+    """Follows the answers to the operator's requests."""
+
+    def __init__(self) -> None:
+        self._refused: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self._asked: dict[tuple[str, str], deque[float]] = defaultdict(deque)
+        self._hot: set[tuple[str, str]] = set()
+
+    def take(self, answer: Answer) -> Said:
+        """One more answer; what is wrong with asking then."""
+        place = answer.call.place
+        key = (answer.call.user, f"{place.resource}/{place.namespace}/{place.name}")
+        if place.resource in ("leases", "events") or key in self._hot:
+            return
+        asked = self._asked[key]
+        asked.append(answer.at)
+        while asked[0] <= answer.at - _SPAN:
+            asked.popleft()
+        if len(asked) > _MOST:
+            self._hot.add(key)
+            yield f"asks {len(asked)} times within {_SPAN:.0f} s"
+        if place.resource == "pods" and answer.code >= _REFUSED and answer.code != _NOT_FOUND:
+            yield from self._again(key, answer)
+
+    def _again(self, key: tuple[str, str], answer: Answer) -> Said:
+        refused = self._refused[key]
+        if refused and answer.at - refused[-1] > _FORGOTTEN:
+            refused.clear()
+        refused.append(answer.at)
+        lately = sum(at > answer.at - 60 for at in refused)
+        if len(refused) > _FIRST and lately > _PER_MINUTE:
+            self._hot.add(key)
+            yield f"is refused {lately} times within a minute, and {len(refused)} times in a row"
