@@ -13,6 +13,7 @@ from rescheduler import app as program
 from rescheduler.app import App, Options
 from rescheduler.kube.client import UnreachableError
 from rescheduler.kube.leases import Election
+from rescheduler.kube.limits import Turns
 from unit.supervision import silent
 
 Run = Callable[[App], Awaitable[None]]
@@ -23,6 +24,7 @@ class FakeClient:
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self.closed = False
+        self.turns = Turns(1)
 
     async def close(self) -> None:
         self.closed = True
@@ -43,7 +45,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[str]]:
 
     async def ready(*_: Any, **__: Any) -> None: ...
 
-    monkeypatch.setattr(program, "configuration", ready)
+    monkeypatch.setattr(program, "sign_in", ready)
     monkeypatch.setattr(program, "Client", FakeClient)
     monkeypatch.setattr(program.preflight, "check", ready)
 
