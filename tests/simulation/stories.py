@@ -73,7 +73,8 @@ class _Scribe:
     def log(self, _: Any, method: str, event: dict[str, Any]) -> Any:
         """A processor of structlog."""
         self.say(" ".join([method, *(f"{key}={value}" for key, value in event.items())])[:400])
-        if event["event"] in ("task.failed", "process.failed", "object.unreadable"):
+        failed = method in ("error", "exception", "critical") and event.get("exc_info")
+        if failed or event["event"] in ("process.failed", "object.unreadable"):
             self.bugs.append(f"logged {event}")
         raise structlog.DropEvent
 
