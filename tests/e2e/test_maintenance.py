@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import hostile
 from cluster import workloads
+from cluster.operators import unguarded
 from cluster.waiting import until
 from e2e.conftest import Site
 
@@ -243,7 +244,15 @@ def test_the_value_false_is_refused_by_an_event(site: Site) -> None:
 
 
 def test_what_others_write_costs_no_drain_and_no_node(site: Site) -> None:
-    """A grace period of 2^63-1, times of the year 0, deep JSON and long text: all that the API server lets in."""
+    """A grace period of 2^63-1, times of the year 0, deep JSON and long text: all that the API server lets in.
+
+    Also the records of the operator, as long as no policy guards them.
+    """
+    with unguarded(site.plane):
+        hostile_drain(site)
+
+
+def hostile_drain(site: Site) -> None:
     nodes = site.nodes(2)
     site.policy()
     wishes = {
