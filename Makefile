@@ -15,7 +15,7 @@ demo: $(VENV)/ready
 test: $(VENV)/ready binaries
 	rm -rf build/rights
 	RIGHTS_USED=$(CURDIR)/build/rights $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
-	$(RUN) -m cluster.rights build/rights
+	$(RUN) -m cluster rights build/rights
 
 test-crash: $(VENV)/ready binaries
 	CRASH_AT_EVERY_WRITE=1 $(BIN)/pytest tests/e2e/test_crash.py

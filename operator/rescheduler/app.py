@@ -6,9 +6,10 @@ Lease back, in `on.cleanup`. Losing the Lease ends all work until it is ours aga
 
 import asyncio
 import os
+import signal
 import socket
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ import structlog
 
 from rescheduler import handlers
 from rescheduler.api import GROUP, names
+from rescheduler.core.elections import INSTALLATION
 from rescheduler.core.lineages import Lineages
 from rescheduler.engine import cleanup, node_shifts, pool_moves, rebalance_moves
 from rescheduler.engine.announcements import Announcer
@@ -43,13 +45,15 @@ from rescheduler.engine.replacements import Replacements
 from rescheduler.engine.shifts import Shifts
 from rescheduler.engine.store import Store
 from rescheduler.engine.surroundings import Surroundings
+from rescheduler.engine.tasks import Supervisor
 from rescheduler.engine.usages import Usages
 from rescheduler.kube import paths, preflight
 from rescheduler.kube.client import Client
 from rescheduler.kube.connections import ConfigError, sign_in
-from rescheduler.kube.leases import Election
+from rescheduler.kube.leases import LEASE, SHARED_LEASE, Election
 from rescheduler.kube.limits import ENOUGH_FILES, raise_file_limit
-from rescheduler.kube.recorder import Recorder
+from rescheduler.kube.recorder import Kind as EventKind
+from rescheduler.kube.recorder import Recorder, Subject
 
 log = structlog.get_logger("rescheduler.app")
 
@@ -108,9 +112,14 @@ def own_identity() -> str:
 
 
 class Connect(Protocol):
-    """Makes the client of a process: `guard` says whether it may write now, `count` is told of each request."""
+    """Makes the client of a process.
 
-    def __call__(self, *, guard: Callable[[], bool], count: Callable[[str, str, int], None]) -> Client: ...
+    `guard` says whether it may write now, `count` is told of each request, `dated` gets the server's time.
+    """
+
+    def __call__(
+        self, *, guard: Callable[[], bool], count: Callable[[str, str, int], None], dated: Callable[[str], None]
+    ) -> Client: ...
 
 
 class App:
@@ -120,7 +129,7 @@ class App:
         self.options, self.identity = options, identity
         self.clock, self.metrics = clock, Metrics()
         self.store = Store(self.clock.now, exempt=[options.namespace])
-        self.client = connect(guard=self._sure, count=self.metrics.count_request)
+        self.client = connect(guard=self._sure, count=self.metrics.count_request, dated=self._compare_clocks)
         self.client.report = self._report
         self.metrics.watches_waiting.set_function(lambda: float(self.client.turns.waiting))
         self.election = Election(
@@ -130,7 +139,20 @@ class App:
             now=self.clock.now,
             monotonic=self.clock.monotonic,
         )
-        self.metrics.leader.labels("rescheduler").set_function(lambda: float(self.election.sure()))
+        self.claim = Election(
+            self.client,
+            namespace=paths.SYSTEM,
+            identity=options.namespace,
+            now=self.clock.now,
+            monotonic=self.clock.monotonic,
+            name=SHARED_LEASE,
+            terms=INSTALLATION,
+        )
+        self.metrics.clock_offset.set_function(lambda: self.clock.offset)
+        self.metrics.leader.labels("rescheduler").set_function(lambda: float(self._sure()))
+        self.supervisor = Supervisor(
+            clock.monotonic, self.metrics.task_failures, doubt=self.store.set_doubt, gave_up=self.fail
+        )
         self.recorder = Recorder(
             self.client,
             identity=self.identity,
@@ -153,7 +175,8 @@ class App:
         )
         queue = KeyedQueue()
         self.heartbeats = Heartbeats(self.client, self.store, self.clock)
-        plans = Plans(self.client, self.store, self.clock, self._pools_of_namespaces, self._wake)
+        facts = (self.client, self.store, self.clock, self._pools_of_namespaces, self._wake, self.supervisor)
+        plans = Plans(*facts)
         movers = Movers(self.client, self.clock, budgets, evictions, replacements, self.metrics, Lineages(), plans)
         surroundings = Surroundings(self.client, self._wake)
         tools = Tools(
@@ -165,19 +188,22 @@ class App:
             announcer,
             self.metrics,
             self.heartbeats,
+            self.supervisor,
             own_pod=f"{options.namespace}/{self.identity}",
             leaving=options.cleanup,
         )
         reconciler = Reconciler(self.client, self.store, self.clock, queue, announcer, self.metrics)
-        plans = Plans(self.client, self.store, self.clock, self._pools_of_namespaces, self._wake, may_stay=True)
-        moving = node_shifts.Tools(self.client, self.store, self.clock, replace(movers, plans=plans), surroundings)
+        movers = replace(movers, plans=Plans(*facts, may_stay=True))
+        moving = node_shifts.Tools(self.client, self.store, self.clock, movers, surroundings, self.supervisor)
         single = Shifts(moving, {pool_moves.SOURCE, rebalance_moves.SOURCE})
         self.pools = PoolKeeping(moving, single, PoolAnnouncer(self.recorder), self.metrics)
         rebalancer = self._rebalancer(single)
         self.engine = Engine(self.store, tools, queue, reconciler, self.pools, rebalancer)
         self.stop = asyncio.Event()
         self._reported: dict[tuple[str, str], float] = {}
-        self.cleaned = False
+        self.cleaned, self.failure = False, ""
+        self._decided = asyncio.Event()  # whether this installation acts, or another one
+        self._asked_to_end = self._ended_already = False
         self._tasks: list[asyncio.Task[None]] = []
         self._runners: list[Any] = []
 
@@ -192,11 +218,22 @@ class App:
             moves,
             Usages(self.client),
             RebalanceAnnouncer(self.recorder, self.metrics),
+            self.supervisor,
             own_pod=f"{self.options.namespace}/{self.identity}",
         )
 
     def _sure(self) -> bool:
-        return self.election.sure()
+        return self.election.sure() and self.claim.sure()
+
+    def _compare_clocks(self, date: str) -> None:
+        behind = self.clock.hear(date)
+        if behind is None or self.failure:
+            return
+        log.error("clock.stepped", seconds=round(behind, 1), server=date)
+        self.fail(
+            f"the operator's clock is {abs(behind):.0f} s {'behind' if behind > 0 else 'ahead of'} the API server's: "
+            "the machine was suspended, or a clock was set; a new start takes the API server's time"
+        )
 
     def _pools_of_namespaces(self) -> dict[str, str]:
         """The pools that new pods are put into at creation."""
@@ -228,7 +265,26 @@ class App:
             return "nodes, namespaces, policies, pools and NodeDrains are not listed yet"
         if absent := sorted(map(paths.crd, self.store.absent)):
             return f"the CRDs {', '.join(absent)} are not installed: {names.INSTALL}"
-        return None
+        return self._yields() or self.supervisor.complaint
+
+    def _yields(self) -> str | None:
+        """Why this installation does not act though this process leads it; None if it does, or does not lead it."""
+        if not self.election.sure() or self.claim.sure():
+            return None
+        lease = f"Lease {paths.SYSTEM}/{SHARED_LEASE}"
+        if other := self.claim.other:
+            return (
+                f"another installation of Rescheduler, in namespace {other}, leads this cluster ({lease}): "
+                "uninstall one of them; this one does nothing while the other one runs, and for two minutes after that"
+            )
+        return f"the {lease} cannot be written: {self.claim.error}" if self.claim.error else None
+
+    def fail(self, why: str) -> None:
+        """End the process because of a failure."""
+        if not self.failure:
+            self.failure = why
+            log.error("process.failed", why=why)
+        self.stop.set()
 
     async def start(self) -> None:
         """Serve the endpoints, and begin."""
@@ -243,23 +299,22 @@ class App:
 
     def begin(self) -> None:
         """Sync, and lead as soon as the Lease is ours."""
-        task_of_life = self._clean() if self.options.cleanup else self._lead()
-        engine = self.engine
-        beside = (
-            engine.heartbeat(),
-            engine.resync(),
-            engine.sources.follow(),
-            self.heartbeats.run(),
-            self.recorder.run(),
-        )
-        for work in (*beside, task_of_life):
-            task = asyncio.create_task(work)
+        life = self._clean() if self.options.cleanup else self._lead()
+        for name, work in (
+            ("the view of the cluster", self.engine.follow()),
+            ("the writing of Events", self.supervisor.keep("events", self.recorder.run)),
+            ("the work of the leader", life),
+        ):
+            task = asyncio.create_task(work, name=name)
             task.add_done_callback(self._ended)
             self._tasks.append(task)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
-            log.error("process.failed", exc_info=error)
+            log.error("process.task_ended", task=task.get_name(), exc_info=error)
+            self.fail(f"{task.get_name()} ended: {type(error).__name__}: {error}")
+        elif not self.options.cleanup and not task.cancelled():
+            self.fail(f"{task.get_name()} ended")
         self.stop.set()
 
     async def _lead(self) -> None:
@@ -268,7 +323,8 @@ class App:
         await self.heartbeats.first()
         while True:
             log.info("leader.waiting", identity=self.identity, namespace=self.options.namespace)
-            await self.election.acquire()
+            # Who cannot keep the view current would lead and do nothing: another replica may be able to.
+            await self.election.acquire(fit=lambda: not self.store.doubt)
             await self._work()
 
     async def _clean(self) -> None:
@@ -287,7 +343,7 @@ class App:
         await work.scale_down()
         log.info("leader.waiting", identity=self.identity, namespace=self.options.namespace)
         await self.election.acquire()
-        undoing = asyncio.create_task(work.undo())
+        undoing = asyncio.create_task(self._undo_ours(work.undo))
         working = asyncio.create_task(self._work(reconcile=False))
         try:
             await asyncio.wait({undoing, working}, return_when=asyncio.FIRST_COMPLETED)
@@ -300,22 +356,58 @@ class App:
             working.cancel()
             await asyncio.gather(undoing, working, return_exceptions=True)
 
+    async def _undo_ours(self, undo: Callable[[], Awaitable[None]]) -> None:
+        """Undo what this installation did; what another one does is not undone."""
+        await self._decided.wait()
+        if self.claim.sure():
+            await undo()
+            await self.claim.release()
+        else:
+            log.warning("cleanup.left_to_other", why=self._yields())
+
     async def _work(self, *, reconcile: bool = True) -> None:
-        """Work while the Lease is ours; afterwards nothing of it runs any more."""
-        working = asyncio.create_task(self.engine.lead(reconcile=reconcile))
-        holding = asyncio.create_task(self.election.hold())
-        try:
-            await asyncio.wait({working, holding}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                await working  # it ends only by a bug: show it, and end the process
-            log.error("leader.lost", identity=self.identity, holder=self.election.holder)
-        finally:
-            working.cancel()
-            holding.cancel()
-            await asyncio.gather(working, holding, return_exceptions=True)
+        """Lead this installation while its Lease is ours."""
+        await _while(self.election.hold(), self._act(reconcile=reconcile))
+        log.error("leader.lost", identity=self.identity, holder=self.election.holder)
+
+    async def _act(self, *, reconcile: bool) -> None:
+        """Act while the Lease that all installations share is ours."""
+        while True:
+            await self.claim.acquire(self._report_other)
+            self._decided.set()
+            await _while(self.claim.hold(), self.engine.lead(reconcile=reconcile))
+            log.error("installation.lost", namespace=self.options.namespace, holder=self.claim.holder)
+
+    def _report_other(self) -> None:
+        """Another installation holds the shared Lease, or it cannot be written."""
+        why = self._yields()
+        if why is None:
+            return
+        log.warning("installation.yields", namespace=self.options.namespace, other=self.claim.other, why=why)
+        if self.claim.other_is_alive:
+            self._decided.set()
+            space = self.options.namespace
+            here = Subject("coordination.k8s.io/v1", "Lease", LEASE, "", space)
+            self.recorder.emit(here, EventKind.WARNING, "OtherInstallation", f"Does nothing: {why}", election=True)
+
+    def obey(self) -> None:
+        """A signal asks the process to end: this is no failure."""
+        self._asked_to_end = True
+        self.stop.set()
+
+    def verdict(self) -> str:
+        """Why the process failed; empty if it did not."""
+        if self.options.cleanup and not self.cleaned:
+            return self.failure or "cleanup did not finish: see the log above, and run it again"
+        if self.failure or self.cleaned or self._asked_to_end:
+            return self.failure
+        return "Kopf ended without a reason"
 
     async def end(self) -> None:
-        """Stop working, give the Lease back, close."""
+        """Stop working, give the Lease back, close; once."""
+        if self._ended_already:
+            return
+        self._ended_already = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -325,10 +417,24 @@ class App:
         await self.client.close()
 
 
-async def run(options: Options) -> bool:
-    """Run the operator until it is told to stop, or clean up; whether that succeeded.
+async def _while(holding: Coroutine[Any, Any, None], working: Coroutine[Any, Any, None]) -> None:
+    """Work while a Lease is held; afterwards nothing of it runs any more. The work itself never ends but by a bug."""
+    tasks = [asyncio.create_task(working), asyncio.create_task(holding)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                await task
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    Raises ConfigError where it cannot start.
+
+async def run(options: Options) -> str:
+    """Run the operator until it must end, or clean up; why it failed, empty if it did not.
+
+    Raises ConfigError if it cannot start.
     """
     if (files := raise_file_limit()) < ENOUGH_FILES:
         log.warning("files.limited", limit=files, hint=f"allow {ENOUGH_FILES} open files: ulimit -n, LimitNOFILE")
@@ -339,6 +445,22 @@ async def run(options: Options) -> bool:
     except ConfigError:
         await app.client.close()
         raise
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: app.supervisor.unseen(context))
+    try:
+        await _follow(app)
+    except Exception as error:
+        log.exception("process.kopf_failed")
+        app.fail(f"Kopf failed: {type(error).__name__}: {error}")
+    try:
+        await app.end()
+    except Exception as error:
+        log.exception("process.not_ended_in_order")
+        app.fail(f"the process did not end in order: {type(error).__name__}: {error}")
+    return app.verdict()
+
+
+async def _follow(app: App) -> None:
+    """Let Kopf run the process until a signal, or a failure of its tasks or of ours."""
     registry = kopf.OperatorRegistry()
     handlers.register(registry, app.store)
 
@@ -357,11 +479,17 @@ async def run(options: Options) -> bool:
         try:
             await app.start()
         except OSError as error:
+            app.fail(f"cannot listen: {error}")
             raise kopf.PermanentError(f"cannot listen: {error}") from error
 
     @kopf.on.cleanup(registry=registry)
     async def ending(**_: Any) -> None:
         await app.end()
 
-    await kopf.operator(registry=registry, settings=settings(), clusterwide=True, standalone=True, stop_flag=app.stop)
-    return app.cleaned or not options.cleanup
+    before, loop = asyncio.all_tasks(), asyncio.get_running_loop()
+    tasks = await kopf.spawn_tasks(
+        registry=registry, settings=settings(), clusterwide=True, standalone=True, stop_flag=app.stop
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, app.obey)  # in place of Kopf's, whose tasks end in the same way if they fail
+    await kopf.run_tasks(tasks, ignored=before)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cluster import binaries
+from cluster import rights as found_rights
 from cluster.clients import ControlPlaneError
 from cluster.controlplane import ControlPlane
 
@@ -50,6 +51,16 @@ def get_binaries() -> None:
     """Find, download or build the programs; print where they are."""
     binaries.ensure()
     click.echo(binaries.path("kubectl").parent)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def rights(folder: Path) -> None:
+    """Name the rights of the chart that the tests did not use, by what they kept in the folder; fail if there are any."""
+    left = found_rights.unused(folder)
+    for right in left:
+        click.echo(f"granted, and used by no test: {right}", err=True)
+    sys.exit(1 if left else 0)
 
 
 try:

@@ -78,9 +78,17 @@ class Operator:
         log: the file that its output goes to.
     """
 
-    def __init__(self, kubeconfig: Path, log: Path, *, identity: str = "operator-0", log_format: str = "json") -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        log: Path,
+        *,
+        identity: str = "operator-0",
+        log_format: str = "json",
+        namespace: str = NAMESPACE,
+    ) -> None:
         self.log, self.health, self.metrics_port = log, free_port(), free_port()
-        self._command = [sys.executable, "-m", "rescheduler", "run", "--namespace", NAMESPACE]
+        self._command = [sys.executable, "-m", "rescheduler", "run", "--namespace", namespace]
         self._command += ["--health-port", str(self.health), "--metrics-port", str(self.metrics_port)]
         self._command += ["--log-format", log_format]
         self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "POD_NAME": identity}

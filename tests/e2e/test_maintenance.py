@@ -226,7 +226,19 @@ def test_the_value_false_is_refused_by_an_event(site: Site) -> None:
     (node,) = site.nodes(1)
     site.policy()
     site.annotate(node, "false")
-    until(lambda: "MaintenanceRefused" in {e["reason"] for e in site.observer.events("Node", node)}, "the Event")
+
+    def told() -> list[int]:
+        return [e["count"] for e in site.observer.events("Node", node) if e["reason"] == "MaintenanceRefused"]
+
+    until(told, "the Event")
+
+    def told_again() -> bool:
+        site.annotate(node, None)
+        site.annotate(node, "false")
+        return told()[0] > 1
+
+    until(told_again, "the same Event to be counted again")
+    assert len(told()) == 1
     assert site.observer.drain(node) is None
 
 

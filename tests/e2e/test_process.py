@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -77,6 +78,19 @@ def test_a_missing_verb_is_named(plane: ControlPlane) -> None:
     assert "ClusterRole" in line
 
 
+def test_a_port_that_is_taken_is_named(plane: ControlPlane) -> None:
+    """A failure that Kopf's start brings: the process must not end with 0."""
+    identity = install(plane)
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "rescheduler", "run", "--metrics-port=0", f"--health-port={port}"]
+        environment = {**os.environ, "KUBECONFIG": str(identity)}
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("rescheduler: cannot listen: ")
+
+
 def test_killed_and_restarted_it_goes_on_and_evicts_no_pod_twice(plane: ControlPlane, own: Site) -> None:
     identity, log = install(plane), plane.workdir / "killed.log"
     nodes = own.nodes(3)
@@ -121,6 +135,39 @@ def test_a_second_replica_takes_over(plane: ControlPlane, own: Site) -> None:
     own.annotate(nodes[0], None)
     own.gone(nodes[0])
     third.stop()
+
+
+def test_a_second_installation_reports_the_first_and_does_not_act(plane: ControlPlane, own: Site) -> None:
+    """Nor does its cleanup, which `helm uninstall` runs, undo what the first one did."""
+    identity, second = install(plane), "second-system"
+    plane.apply(workloads.namespace(second))
+    nodes = own.nodes(2)
+    own.policy()
+    own.on_first(nodes[0], nodes[1:], workloads.deployment("web", 2, own.name, **own.here()))
+    with Operator(identity, plane.workdir / "one.log", identity="one") as one:
+        until(lambda: "leader.working" in one.log.read_text(), "the first to lead")
+        two = Operator(plane.kubeconfig, plane.workdir / "two.log", identity="two", namespace=second)
+        two.start(ready=False)
+        until(lambda: '"installation.yields"' in two.log.read_text(), "the second to report the first")
+        assert two.probe("readyz") == 503
+        assert f"in namespace {NAMESPACE}, leads this cluster" in two.log.read_text()
+        until(
+            lambda: "OtherInstallation" in {e["reason"] for e in plane.get("events", "-n", second)["items"]},
+            "the Event on the second's Lease",
+        )
+        own.annotate(nodes[0])
+        own.phase(nodes[0], "Drained")
+        assert two.stop() == 0
+        assert '"leader.working"' not in two.log.read_text()
+        assert one.probe("readyz") == 200
+        command = [sys.executable, "-m", "rescheduler", "cleanup", "--namespace", second]
+        environment = {**os.environ, "KUBECONFIG": str(plane.kubeconfig), "POD_NAME": "two-cleanup"}
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert ended.returncode == 0, ended.stderr
+        assert "cleanup.left_to_other" in ended.stderr
+        assert own.observer.phase(nodes[0]) == "Drained"
+        own.annotate(nodes[0], None)
+        own.gone(nodes[0])
 
 
 def test_its_own_pod_leaves_last_and_the_next_one_goes_on(plane: ControlPlane, own: Site) -> None:
@@ -257,6 +304,7 @@ def test_ctrl_c_ends_it_in_order(plane: ControlPlane) -> None:
     until(lambda: "leader.working" in log.read_text(), "the operator to lead")
     os.kill(operator.pid, signal.SIGINT)
     until(lambda: not operator.running, "the operator to end")
+    assert operator.stop() == 0
     assert "Traceback" not in log.read_text()
     lease = plane.get("lease", "rescheduler", "-n", NAMESPACE)
     assert not lease["spec"].get("holderIdentity")

@@ -7,6 +7,7 @@ Node (NodeRestriction).
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from cluster.identities import Identity
 from cluster.operators import NAMESPACE, install, unguarded
 from cluster.waiting import until
 from rescheduler.api.names import CANCELLED, DELETION_COST, FENCED, MAINTENANCE, MOVE
+from rescheduler.core import moves
+from rescheduler.core.moves import HIGHEST_COST, Move
 from rescheduler.core.node_labels import kubelet_may_set
 
 Object = dict[str, Any]
@@ -23,8 +26,6 @@ PLUGINS = "NodeRestriction,OwnerReferencesPermissionEnforcement"
 SPACE = "shop"
 NODE = "/api/v1/nodes/n1"
 PODS = f"/api/v1/namespaces/{SPACE}/pods"
-KEPT = "2147483647"
-"""Deletion cost of a pod that is returned."""
 
 
 @dataclass
@@ -43,18 +44,16 @@ class Pod:
     deployment: Object
     others: list[Object]
 
+    def move(self) -> Move:
+        """The record of its move, as the operator makes it."""
+        rs, deployment = self.replica_set, self.deployment
+        since = datetime(2026, 1, 1, tzinfo=UTC)
+        owners = (deployment["name"], deployment["uid"], rs["name"], rs["uid"])
+        return Move("NodeDrain/n1", None, 1, since, 1, *owners)
+
     def record(self, **changes: str) -> str:
         """The annotation of its move."""
-        rs, deployment = self.replica_set, self.deployment
-        found = {
-            "cause": "Maintenance/n1",
-            "cost": None,
-            "ready": 1,
-            "since": "2026-01-01T00:00:00+00:00",
-            "attempt": 1,
-        }
-        found |= {"deployment": deployment["name"], "deploymentUID": deployment["uid"]}
-        return json.dumps(found | {"replicaSet": rs["name"], "replicaSetUID": rs["uid"]} | changes)
+        return json.dumps(json.loads(self.move().text()) | changes)
 
     def owned(self, *owners: Object, annotations: Mapping[str, str | None] | None = None, **metadata: Any) -> Object:
         """A patch of its owners."""
@@ -62,17 +61,22 @@ class Pod:
         return {"metadata": found | metadata}
 
     def release(self, *, record: str | None = None, **controller: Any) -> Object:
-        """The patch that releases it; `controller`: what is otherwise in the new reference."""
-        note = self.record() if record is None else record
-        return self.owned(*self.others, self.deployment | controller, annotations={MOVE: note})
+        """The operator's patch that releases it; `controller`: what is otherwise in the new reference."""
+        patch = moves.release_patch(self.uid, "", self.others, self.move())
+        patch["metadata"]["ownerReferences"][-1] |= controller
+        if record is not None:
+            patch["metadata"]["annotations"][MOVE] = record
+        return patch
 
     def give_back(self, **controller: Any) -> Object:
-        """The patch that returns it."""
-        return self.owned(*self.others, self.replica_set | controller, annotations={DELETION_COST: KEPT})
+        """The operator's patch that returns it."""
+        patch = moves.return_patch(self.uid, "", self.others, self.move())
+        patch["metadata"]["ownerReferences"][-1] |= controller
+        return patch
 
     def settle(self) -> Object:
-        """The patch that removes the record."""
-        return {"metadata": {"annotations": {MOVE: None, DELETION_COST: None}}}
+        """The operator's patch that removes the record."""
+        return moves.clear_patch(self.uid, "", self.move())
 
 
 @dataclass
@@ -250,8 +254,8 @@ def test_every_other_write_of_the_operator_on_a_pod_is_refused(cluster: Cluster)
         ("a record without a release", steady, meta(annotations=move), notes),
         ("another record of a released pod", released, meta(annotations={MOVE: released.record(cause="x")}), notes),
         ("another record of a returned pod", returned, meta(annotations={MOVE: returned.record(cause="x")}), notes),
-        ("a cost without a return", steady, meta(annotations={DELETION_COST: KEPT}), costs),
-        ("a cost of a released pod", released, meta(annotations={DELETION_COST: KEPT}), costs),
+        ("a cost without a return", steady, meta(annotations={DELETION_COST: HIGHEST_COST}), costs),
+        ("a cost of a released pod", released, meta(annotations={DELETION_COST: HIGHEST_COST}), costs),
         ("another cost of a returned pod", returned, meta(annotations={DELETION_COST: "1"}), costs),
         ("a low cost with a return", released, meta(annotations={DELETION_COST: "-1"}), costs),
         # Owners.

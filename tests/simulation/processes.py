@@ -25,8 +25,9 @@ class Process:
         crashed: why it ended by itself, which must never happen.
     """
 
-    def __init__(self, server: Server, name: str, chance: random.Random) -> None:
+    def __init__(self, server: Server, name: str, chance: random.Random, namespace: str = NAMESPACE) -> None:
         self.name, self._server, self._chance = name, server, chance
+        self.namespace, self.cleanup = namespace, False
         self.began: Callable[[float], None] = lambda _: None
         self.app: App | None = None
         self.client: SimulatedClient | None = None
@@ -39,7 +40,9 @@ class Process:
         self.began(self._server.now().timestamp())
         connect = partial(SimulatedClient, self._server, self.name, self._chance)
         clock = Clock(wall=lambda: self._server.now().timestamp(), monotonic=loop.time)
-        self.app = App(connect, Options(namespace=NAMESPACE), clock=clock, identity=self.name)
+        self.app = App(
+            connect, Options(namespace=self.namespace, cleanup=self.cleanup), clock=clock, identity=self.name
+        )
         assert isinstance(self.app.client, SimulatedClient)
         self.client = self.app.client
         self.app.begin()

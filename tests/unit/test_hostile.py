@@ -172,7 +172,7 @@ def ask(one: facts.Node, then: facts.Node, policy: Policy, standing: set[Reason]
         view = triggers.View(frozenset(standing), suspected=odd)
         wants = triggers.wanted(node, policy, seen, now, view)
         health.diagnose(node, policy, seen, now, standing=odd, suspected=odd)
-        health.counts(node, policy, seen, now, suspected=odd)
+        health.symptoms(node, policy, seen, now, suspected=odd, heard=odd)
         stale = triggers.stale_cancellations(node, wants, seen)
         nodes.forget_patch(node, stale)
         created = requests.change(node, None, wants)

@@ -99,14 +99,6 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def version(meta: Any) -> int:
-    """Return a resourceVersion as a number. Raises UnreadableError where it is none."""
-    found = meta.get("resourceVersion") if isinstance(meta, Mapping) else None
-    if type(found) is str and found.isascii() and found.isdecimal() and len(found) <= 20:
-        return int(found)
-    raise UnreadableError(f"metadata.resourceVersion is {found!r:.60}, and no number")
-
-
 # -- whole objects ----------------------------------------------------------------------------------------------------
 
 ABSENT = object()

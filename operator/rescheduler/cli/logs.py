@@ -2,8 +2,25 @@
 
 import logging
 import sys
+import traceback
+from pathlib import Path
 
 import structlog
+
+_TRACEBACK = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
+"""Without values: they may be those of others, and large."""
+
+
+def _shorten_exception(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """For people: what failed and where, in the same line; the JSON log has the traceback."""
+    found = event.pop("exc_info", None)
+    found = sys.exc_info() if found is True else found
+    error = found[1] if isinstance(found, tuple) else found
+    if isinstance(error, BaseException):
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+        event["error"] = f"{type(error).__name__}: {error}{where}"
+    return event
 
 
 def configure(log_format: str, level: int = logging.INFO) -> None:
@@ -16,9 +33,9 @@ def configure(log_format: str, level: int = logging.INFO) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     last: list[structlog.types.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [structlog.processors.ExceptionRenderer(_TRACEBACK), structlog.processors.JSONRenderer()]
         if log_format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [_shorten_exception, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -54,15 +54,12 @@ def _run(log_format: str, **options: Any) -> None:
 
     logs.configure(log_format)
     try:
-        done = asyncio.run(app.run(app.Options(**options)))
+        failure = asyncio.run(app.run(app.Options(**options)))
     except ConfigError as error:
         click.echo(f"rescheduler: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    if not done:
-        click.echo(
-            "rescheduler: something is left: do what the lines cleanup.left above say, or run this command again",
-            err=True,
-        )
+    if failure:
+        click.echo(f"rescheduler: {failure}", err=True)
         sys.exit(1)

@@ -102,7 +102,7 @@ def budget(raw: Mapping[str, Any]) -> Budget:
         healthy=status.get("currentHealthy", 0),
         needed=status.get("desiredHealthy", 0),
         expected=status.get("expectedPods", 0),
-        disrupted=len(status.get("disruptedPods") or ()),
+        disrupted=len(disrupted) if isinstance(disrupted := status.get("disruptedPods"), Mapping) else 0,
         observed=status.get("observedGeneration", 0) >= meta.get("generation", 0),
         sync_failed=_sync_failed(status),
     )

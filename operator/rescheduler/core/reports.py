@@ -308,8 +308,9 @@ def _restoring(scene: Scene) -> str:
         words = "the node is put back once it has booted anew, or nothing there is Terminating or attached any more"
         return f"{words}: {_named(scene.busy)}" if scene.busy else words
     if scene.fact is Fact.RETURNING:
-        if scene.unseen:
-            return f"the node is restored once its released pods are known: {scene.unseen}"
+        if not scene.traces:
+            unseen = f": {scene.unseen}" if scene.unseen else ""
+            return f"the node is restored once it is known which of its pods are released{unseen}"
         count = f"{len(scene.traces)} released pod{'' if len(scene.traces) == 1 else 's'}"
         why = {f"{b.namespace}/{b.pod}": b.message for b in (scene.tally.blockers if scene.tally else ())}
         named = [f"{pod} ({why[pod]})" if why.get(pod) else pod for pod in scene.traces]

@@ -37,13 +37,22 @@ class Attempts:
         return max(0.0, self._due.get(act, float("-inf")) - self._clock.monotonic())
 
     def soonest(self, *acts: Act) -> float:
-        """Return the seconds until one of these acts (all, if none is named) that failed may be tried again; else infinity."""
-        return min((self.wait(act) for act in self._failed if act in (acts or Act)), default=float("inf"))
+        """Return the seconds until one of these acts (all, if none is named) that failed is due; infinity if none will be.
+
+        What is due already and was not tried is not wanted now: nobody has to hurry for it.
+        """
+        waits = (self.wait(act) for act in self._failed if act in (acts or Act))
+        return min((wait for wait in waits if wait > 0), default=float("inf"))
+
+    @property
+    def any(self) -> bool:
+        """Whether anything fails."""
+        return bool(self._failed)
 
     @property
     def rests(self) -> bool:
         """Whether something is not to be tried yet."""
-        return any(self.wait(act) > 0 for act in self._due)
+        return max(map(self.wait, self._due), default=0.0) > 0
 
     def troubles(self) -> tuple[Trouble, ...]:
         """Return what a person is to hear of, always in the same order."""

@@ -37,6 +37,7 @@ from rescheduler.engine.rereads import is_outdated, reread
 from rescheduler.engine.standoffs import Standoffs
 from rescheduler.engine.store import Kind, Store
 from rescheduler.engine.surroundings import Surroundings
+from rescheduler.engine.tasks import Supervisor
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT, ApiError, Client
 
@@ -52,8 +53,6 @@ are the less, for the API server needs the machine too, and there is always one 
 """
 _NO_ANSWER = 10.0  # seconds at most between two looks while the API server does not answer
 _SLOW = 10.0  # seconds; a view of the cluster that is missing for longer is named
-
-
 RETURNED, RETURNED_BY_LEAVING = timedelta(minutes=10), timedelta(minutes=1)
 """A drain that is over waits so long for its released pods before it restores the node without them."""
 
@@ -70,6 +69,7 @@ class Tools:
     announcer: Announcer
     metrics: Metrics
     heartbeats: Heartbeats
+    supervisor: Supervisor
     own_pod: str = ""
     leaving: bool = False
 
@@ -87,11 +87,14 @@ class Drainer:
         self._record = Record(name, *written, self.wake)
         self._keeper = Keeper(name, *shared, self._attempts, leaving=tools.leaving)
         self._fence = Fence(*shared, self._keeper)
-        self._pods = NodePods(name, tools.movers, self.wake, self._fence.confirm)
+        self._pods = self._new_pods()
         self._standoffs = Standoffs(tools.client, tools.store, tools.clock, tools.movers.budgets)
         self._claims = Claims(tools.client, tools.clock)
         self._cost = 0.0  # seconds that the last look at the pods took
         self._unseen: float | None = None  # since when a view is missing; monotonic
+
+    def _new_pods(self) -> NodePods:
+        return NodePods(self.name, self._t.movers, self.wake, self._fence.confirm)
 
     def wake(self) -> None:
         """Something changed: look again."""
@@ -105,40 +108,46 @@ class Drainer:
     async def run(self) -> None:
         """Step until the NodeDrain is gone."""
         try:
-            while drain := self._t.store.drain(self.name):
-                self._wake.clear()
-                try:
-                    pause = await self._look(drain)
-                    self._attempts.clear(Act.LOOK)
-                except TRANSIENT as error:
-                    await asyncio.sleep(await self._failed(drain, error))
-                    continue
-                await self._sleep(min(pause, self._attempts.soonest()))
+            await self._t.supervisor.loop(
+                "drain", self._step, subject=self.name, wake=self._wake, settle=self._settle, retry=self._failed
+            )
         finally:
             self._close()
 
-    async def _failed(self, drain: NodeDrain, error: Exception) -> float:
+    async def _step(self) -> float | None:
+        """One look; seconds until the next, None: the NodeDrain is gone."""
+        drain = self._t.store.drain(self.name)
+        if drain is None:
+            return None
+        try:
+            pause = await self._look(drain)
+        except TRANSIENT:
+            raise
+        except Exception as error:
+            self._close()  # what it has in memory may be the cause: the next look starts from the cluster
+            self._pods = self._new_pods()
+            await self._record.failed(drain, error)
+            raise
+        self._attempts.clear(Act.LOOK)
+        return min(pause, self._attempts.soonest())
+
+    async def _failed(self, error: Exception) -> float:
         """A look failed: name the cause once it lasts. Return the seconds until the next look."""
         if is_outdated(error):
             await reread(self._t.client, self._t.store, Kind.DRAIN, paths.drain(self.name))
-        pause = self._attempts.failed(Act.LOOK, error)
-        drain = self._t.store.drain(self.name) or drain
-        if self._attempts.troubled(Act.LOOK) and not self._attempts.troubled(Act.STATUS):
+        pause, drain = self._attempts.failed(Act.LOOK, error), self._t.store.drain(self.name)
+        if drain and self._attempts.troubled(Act.LOOK) and not self._attempts.troubled(Act.STATUS):
             try:
                 await self._record.tell(drain, self._t.store.node(drain.spec.node_name))
             except TRANSIENT as untold:
                 log.warning("drain.cause_untold", drain=self.name, error=str(untold))
         return pause if isinstance(error, ApiError) else min(pause, _NO_ANSWER)
 
-    async def _sleep(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(max(_SETTLE, seconds)):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+    def _settle(self) -> float:
+        """Seconds for which a burst of pod events is one look."""
         busy = self._t.store.draining
         share = min(_SHARE + busy - 1, _MANY)
-        await asyncio.sleep(min(max(_SETTLE, self._cost * share * busy), _LONGEST_SETTLE))
+        return min(max(_SETTLE, self._cost * share * busy), _LONGEST_SETTLE)
 
     def _close(self) -> None:
         self._t.store.promise(self.name, None)
@@ -164,6 +173,8 @@ class Drainer:
         if here and (drain.status.started_at or (held and held.reason is Hold.AUDIT)):
             self._pods.follow(here.name)
         withdrawn = drain.deletion_timestamp is not None
+        if withdrawn:
+            self._attempts.clear(Act.CORDON, Act.DECORATE, Act.TAINT, Act.ANNOTATE)
         may_move = (held is None or _yields(drain, held)) and not withdrawn
         early, began = turns.suspected(drain, store.world(), now), self._t.clock.monotonic()
         settings = drain.spec.drain.over(policy.spec.drain if policy else Drain())
@@ -302,7 +313,8 @@ class Drainer:
             await self._keeper.restore(scene.drain)
             return min(self._keeper.until_restoring(), _LOOK_AGAIN)
         if Command.CANCEL in commands:
-            await self._record.cancel(scene)
+            if await self._record.cancel(scene):
+                return 0.0
             await self._write(scene)
             return _LOOK_AGAIN
         if Command.STEP_BACK in commands:
@@ -317,6 +329,7 @@ class Drainer:
     async def _carry_out(self, commands: Iterable[Command], scene: reports.Scene) -> float:
         if (pause := await self._end(commands, scene)) is not None:
             return pause
+        self._attempts.clear(Act.DELETE, Act.FINALIZER)
         here, judged = scene.node, scene
         self._keeper.wrote = False
         if Command.GIVE_BACK in commands:
@@ -400,7 +413,7 @@ class Drainer:
             return min(self._keeper.until_restoring(), _LOOK_AGAIN)
         self._t.announcer.stepped_back(scene)
         self._pods.close()
-        self._pods = NodePods(self.name, self._t.movers, self.wake, self._fence.confirm)
+        self._pods = self._new_pods()
         await self._write(replace(scene, node=here, record=None, begun=None, tally=None), now=True)
         self._keeper.begin_anew()
         return 0.0

@@ -24,11 +24,10 @@ class Enforcements:
         self.now = Enforcement()
         self._client, self._clock, self._changed = client, clock, changed
 
-    async def run(self) -> None:
-        """Look again and again until cancelled."""
-        while True:
-            await self.look()
-            await asyncio.sleep(_EVERY if self.now.holds else _SOON)
+    async def step(self) -> float:
+        """Look once; seconds until the next look."""
+        await self.look()
+        return _EVERY if self.now.holds else _SOON
 
     async def look(self) -> None:
         """Look once; what cannot be read now leaves things as they are known."""

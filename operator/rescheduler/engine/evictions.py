@@ -31,8 +31,8 @@ log = structlog.get_logger("rescheduler.evictions")
 
 MOST_IN_FLIGHT = 48
 """Evictions at once over all drains: beyond that the API server only queues them (measured, `make bench`)."""
-MOST_DELETES = 16
-"""Plain deletes at once: apart, so that a failed node waits for nobody's eviction webhook."""
+MOST_DELETES = 6
+"""Plain deletes at once: apart, so that a failed node waits for nobody's eviction webhook; few, because they are quick."""
 _TIMEOUT = 40.0  # seconds; the server itself may hold an eviction for 10 s while budgets collide
 _FIRST_ASK = 12.0
 """Seconds after which a pod is asked about though its budget allows none (docs: within 15 s)."""

@@ -167,7 +167,8 @@ class Fence:
     ) -> reports.Scene:
         """Set the taint, take it off, or leave it; `lost`: pods that it lets go."""
         act = proofs.act(here, scene.record, due=due, busy=busy)
-        if act in (Act.SET, Act.LIFT) and not self._keeper.may(refusals.Act.OUT_OF_SERVICE):
+        wanted = act in (Act.SET, Act.LIFT)
+        if not self._keeper.may(refusals.Act.OUT_OF_SERVICE, wanted=wanted) and wanted:
             return scene
         match act:
             case Act.SET if may_set:

@@ -15,6 +15,7 @@ from rescheduler.core.facts import UNREACHABLE, Node
 from rescheduler.core.pulses import Pulses
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.store import Store
+from rescheduler.engine.tasks import Supervisor
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT, Client
 from rescheduler.kube.reflectors import Mirror
@@ -66,18 +67,17 @@ class Heartbeats:
         self._pulses.beat(name, str(spec.get("renewTime") or ""), self._clock.monotonic(), lasts)
         return name
 
-    async def run(self) -> None:
+    async def run(self, supervisor: Supervisor) -> None:
         """Look every second until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow(), name="leases of nodes")
-            while True:
-                await self._step()
-                await asyncio.sleep(_TICK)
+            group.create_task(supervisor.keep("node_leases", self._follow, subject="watch", vital=True))
+            group.create_task(supervisor.loop("node_leases", self._step, vital=True))
 
-    async def _step(self) -> None:
+    async def _step(self) -> float:
         self.look()
         if self._unsure():
             await self._list()
+        return _TICK
 
     async def _follow(self) -> None:
         """Watch the Leases; from a new list on each time that the watch is found dead."""

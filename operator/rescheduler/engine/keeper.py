@@ -140,6 +140,7 @@ class Keeper:
         adds = nodes.additions(here, reasons, exclude_from_load_balancers=exclude)
         before = self._before = self._before if self._lost_race else drain.status.node
         record = nodes.record(here, before, adds)
+        self._settle(here, record)
         if record == drain.status.node and self._hold_patch(here, record) is None:
             return scene
         if scene.begun is None and self._overtaken(scene):
@@ -171,6 +172,14 @@ class Keeper:
         seen = self._store.node(here.name) or here
         return replace(scene, drain=self._store.drain(self._name) or scene.drain, node=seen)
 
+    def _settle(self, here: Node, record: NodeRecord) -> None:
+        """What is there, whoever wrote it, fails no more."""
+        self._attempts.clear(Act.TAINT)
+        if here.unschedulable:
+            self._attempts.clear(Act.CORDON)
+        if nodes.hold_patch(here, record) == nodes.hold_patch(here, record, decorate=False):
+            self._attempts.clear(Act.DECORATE)
+
     def _hold_patch(self, here: Node, record: NodeRecord) -> nodes.Patch | None:
         """Return what is to be written now; None while it is there, or may not be tried again yet.
 
@@ -185,8 +194,6 @@ class Keeper:
     async def _put_on(self, here: Node, record: NodeRecord) -> bool:
         """Cordon and decorate in one write; if it is refused, cordon on its own. Return whether one went through."""
         patch, plain = self._hold_patch(here, record), nodes.hold_patch(here, record, decorate=False)
-        if here.unschedulable:
-            self._attempts.clear(Act.CORDON)
         if patch is None:
             return False
         decorates = patch != plain
@@ -256,9 +263,11 @@ class Keeper:
                 await self.live(here.name)
             raise
 
-    def may(self, act: Act) -> bool:
-        """Whether the act may be tried now."""
-        return self._attempts.due(act)
+    def may(self, act: Act, *, wanted: bool) -> bool:
+        """Whether the act may be tried now; what is not wanted any more fails no more."""
+        if not wanted:
+            self._attempts.clear(act)
+        return wanted and self._attempts.due(act)
 
     async def attempt(self, act: Act, here: Node, patch: nodes.Patch) -> bool:
         """Write on the node what the drain can do without; whether it went through."""

@@ -88,6 +88,17 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
+        self.task_failures = Counter(
+            "rescheduler_task_failures",
+            "Unexpected failures of the operator's own tasks, by kind of task.",
+            ["task"],
+            registry=self.registry,
+        )
+        self.clock_offset = Gauge(
+            "rescheduler_clock_offset_seconds",
+            "Seconds that the API server's clock is ahead of the operator's.",
+            registry=self.registry,
+        )
         self.leader = Gauge(
             "leader_election_master_status", "1 while this process holds the Lease.", ["name"], registry=self.registry
         )

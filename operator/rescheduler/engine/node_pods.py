@@ -122,7 +122,7 @@ class NodePods:
 
     def returning(self) -> tuple[str, ...]:
         """Return those pods by namespace/name."""
-        return tuple(sorted(pod.key for pod in self.rows() if pod.move and not pod.deleting))
+        return tuple(sorted(pod.key for pod in self.rows() if pod.move and not pod.deleting and not pod.finished))
 
     def uids(self) -> Mapping[str, str]:
         """UIDs by namespace/name."""

@@ -8,8 +8,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import structlog
-
 from rescheduler.api.drains import Blocker, BlockerClass, NodeDrainStatus
 from rescheduler.api.policies import Drain, Policy, Suspend
 from rescheduler.core import shifts, worlds
@@ -24,15 +22,13 @@ from rescheduler.engine.node_pods import PATIENCE, Movers, NodePods
 from rescheduler.engine.rereads import is_outdated, reread
 from rescheduler.engine.store import Kind, Store
 from rescheduler.engine.surroundings import Surroundings
+from rescheduler.engine.tasks import Supervisor
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT, Client
-
-log = structlog.get_logger("rescheduler.shifts")
 
 _LOOK_AGAIN = 10.0  # seconds, where nothing happens
 _SETTLE = 0.05  # seconds; a burst of pod events is one look
 _REST_AFTER = 60.0  # seconds without a move, all blocked: others have their turn
-_FIRST_WAIT, _LONGEST_WAIT = 0.2, 10.0  # seconds
 
 Errand = Mapping[str, str]
 """Pods of one node that are to be moved: by uid, what for (`NamespacePool/shop`)."""
@@ -61,6 +57,7 @@ class Tools:
     clock: Clock
     movers: Movers
     surroundings: Surroundings
+    supervisor: Supervisor
 
 
 async def _nothing_to_confirm(_pod: Pod, _verdict: Verdict) -> str:
@@ -98,34 +95,21 @@ class Shift:
 
     async def run(self) -> None:
         """Until nothing is left to be done here, or nothing can be."""
-        wait = _FIRST_WAIT
         try:
-            while True:
-                self._wake.clear()
-                try:
-                    pause = await self._look()
-                    wait = _FIRST_WAIT
-                except TRANSIENT as error:
-                    log.warning("shift.step_failed", node=self.name, error=str(error))
-                    if is_outdated(error):
-                        await reread(self._t.client, self._t.store, Kind.NODE, paths.node(self.name))
-                    await asyncio.sleep(wait)
-                    wait = min(wait * 2, _LONGEST_WAIT)
-                    continue
-                if pause is None:
-                    return
-                await self._sleep(pause)
+            await self._t.supervisor.loop(
+                "shift", self._step, subject=self.name, wake=self._wake, settle=lambda: _SETTLE
+            )
         finally:
             self._t.surroundings.forget(PREFIX + self.name)
             self._pods.close()
 
-    async def _sleep(self, seconds: float) -> None:
+    async def _step(self) -> float | None:
         try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return
-        await asyncio.sleep(_SETTLE)
+            return await self._look()
+        except TRANSIENT as error:
+            if is_outdated(error):
+                await reread(self._t.client, self._t.store, Kind.NODE, paths.node(self.name))
+            raise
 
     async def _look(self) -> float | None:
         """One step; seconds until the next where nothing happens, None: this was the last."""

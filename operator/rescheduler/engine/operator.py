@@ -6,6 +6,7 @@ A standby keeps its facts warm by the same re-sync, and writes nothing.
 import asyncio
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 
 import structlog
 
@@ -24,6 +25,7 @@ from rescheduler.engine.strays import HOLDER, Strays
 log = structlog.get_logger("rescheduler.engine")
 
 _WORKERS = 16
+_RETRY = (2.0, 10.0)  # seconds after a list that failed
 _RESYNC = 60.0  # seconds; deletions that a watch lost are found by then
 
 
@@ -43,7 +45,8 @@ class Engine:
         self._pools, self._rebalancer = pools, rebalancer
         self._drainers: dict[str, tuple[Drainer, asyncio.Task[None]]] = {}
         self._leading = False
-        self.strays = Strays(tools.movers, self._looked_after)
+        self._supervisor = tools.supervisor
+        self.strays = Strays(tools.movers, self._looked_after, tools.supervisor)
         self.news = asyncio.Event()  # something changed: for whoever clears it
         self.synced = asyncio.Event()
         self.beat = tools.clock.monotonic()
@@ -116,19 +119,27 @@ class Engine:
             if current[0].left_released:
                 self.strays.look_at(name)
             del self._drainers[name]
-        if not task.cancelled() and (error := task.exception()):
-            # A bug must show, and must not leave a drain without its task: the next change starts it anew.
-            log.error("drain.task_failed", drain=name, exc_info=error)
-        elif self._leading and self._store.drain(name):
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            # Its loop does not fail: it could not close. The drain must not be left without its task.
+            wait = self._supervisor.note("drain", name, error)
+            asyncio.get_running_loop().call_later(wait, self._ensure_again, name)
+        else:
+            self._ensure_again(name)
+
+    def _ensure_again(self, name: str) -> None:
+        if self._leading and self._store.drain(name):
             self._ensure(name)
 
     async def resync(self) -> None:
         """Keep the facts true for ever: list all, drop what is gone, look at everything again."""
-        while True:
-            await self._list_all()
-            self.synced.set()
-            self._look_at_all()
-            await asyncio.sleep(_RESYNC)
+        await self._supervisor.loop("resync", self._resync, retry=_RETRY, vital=True)
+
+    async def _resync(self) -> float:
+        await self._list_all()
+        self.synced.set()
+        self._look_at_all()
+        return _RESYNC
 
     def _look_at_all(self) -> None:
         """Anything may be otherwise than it was thought to be."""
@@ -141,30 +152,44 @@ class Engine:
         await self.sources.list_all()
         self._store.set_listed(begun)
 
-    async def heartbeat(self) -> None:
-        """Shows `/healthz` that the event loop turns."""
-        while True:
-            self.beat = self._clock.monotonic()
-            await asyncio.sleep(1)
+    async def follow(self) -> None:
+        """Keep the facts current by watches, and show `/healthz` that the event loop turns."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.resync())
+            group.create_task(self.sources.follow(self._supervisor))
+            group.create_task(self._tools.heartbeats.run(self._supervisor))
+            group.create_task(self._supervisor.loop("heartbeat", self._beat))
+
+    async def _beat(self) -> float:
+        self.beat = self._clock.monotonic()
+        return 1.0
+
+    async def _list_once(self) -> None:
+        await self._list_all()
 
     async def lead(self, *, reconcile: bool = True) -> None:
         """Work, as the leader, until cancelled; without `reconcile` no NodeDrain is made or changed."""
         # Of drains that ended under another leader our watch may know nothing yet: they must not go on.
-        await self._list_all()
+        await self._supervisor.loop("resync", self._list_once, subject="at the start", retry=_RETRY, vital=True)
         self._leading = True
         log.info("leader.working")
         self._tell()
+        if reconcile:
+            self._pools.shifts.begin()
         self._changed(None)
+        keep, look = self._supervisor.keep, self._supervisor.guard("node", self._reconciler.look)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.strays.run())
                 for _ in range(_WORKERS if reconcile else 0):
-                    group.create_task(self._queue.work(self._reconciler.look))
+                    group.create_task(keep("queue", partial(self._queue.work, look)))
                 if reconcile:
-                    group.create_task(self._pools.run())
+                    group.create_task(keep("pools", self._pools.run))
                     group.create_task(self._rebalancer.run())
         finally:
             self._leading = False
+            self._pools.shifts.end()
+            self._supervisor.forget("node")
             tasks = [task for _, task in self._drainers.values()]
             for task in tasks:
                 task.cancel()

@@ -23,6 +23,7 @@ from rescheduler.core.volumes import Volumes
 from rescheduler.engine.clock import Clock
 from rescheduler.engine.readables import readable
 from rescheduler.engine.store import Store
+from rescheduler.engine.tasks import Supervisor
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT, Client
 
@@ -77,10 +78,12 @@ class Plans:
         clock: Clock,
         pools: Callable[[], Mapping[str, str]],
         changed: Callable[[Iterable[str]], None],
+        supervisor: Supervisor,
         *,
         may_stay: bool = False,
     ) -> None:
         self._client, self._store, self._clock, self._may_stay = client, store, clock, may_stay
+        self._supervisor, self._subject = supervisor, "single pods" if may_stay else "drains"
         self._pools, self._changed = pools, changed
         self._asked: dict[str, _Asked] = {}
         self._forecasts: dict[str, Forecast] = {}
@@ -103,7 +106,6 @@ class Plans:
         asked.since = now if answered and not asked.answered else asked.since
         if self._task is None and now >= self._first and self._is_due(now):
             self._task = asyncio.create_task(self._plan(), name="plan")
-            self._task.add_done_callback(self._ended)
         if not asked.answered and wait and now - asked.since < _PATIENCE:
             return None
         return {pod.uid: found for pod in pods if (found := self._forecasts.get(pod.uid))}
@@ -126,6 +128,7 @@ class Plans:
         """Its drain is over."""
         self._asked.pop(holder, None)
         if not self._asked:
+            self._supervisor.clear("plan", self._subject)
             self._forecasts = {}
             if self._task:
                 self._task.cancel()
@@ -137,18 +140,16 @@ class Plans:
             now = self._clock.monotonic()
             self._first = now + (now - began) * _GAP
             self._next = max(began + _EVERY, now + (now - began) * _SHARE)
+            self._supervisor.clear("plan", self._subject)
         except TRANSIENT as error:
             log.warning("plan.failed", error=str(error))
             self._first = self._clock.monotonic() + _RETRY
+        except Exception as error:  # noqa: BLE001 - drains go on without a plan, after their patience
+            wait = self._supervisor.note("plan", self._subject, error)
+            self._first = self._clock.monotonic() + max(wait, _RETRY)
         finally:
             self._task = None
             self._changed(holders)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """A bug must show, and must not be met again at every look."""
-        if not task.cancelled() and (error := task.exception()):
-            log.error("plan.task_failed", exc_info=error)
-            self._first = self._clock.monotonic() + _RETRY
 
     async def _make(self, holders: Iterable[str]) -> None:
         nodes = frozenset[str]().union(*(self._nodes(name) for name in holders if name in self._asked))

@@ -17,8 +17,9 @@ from rescheduler.engine.clock import Clock
 from rescheduler.engine.readables import readable
 from rescheduler.engine.rehearsals import Rehearsal
 from rescheduler.engine.store import Store
+from rescheduler.engine.tasks import Supervisor
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT, Client
+from rescheduler.kube.client import Client
 
 log = structlog.get_logger("rescheduler.pool_counts")
 
@@ -29,6 +30,7 @@ _SHARE, _GLANCE_SHARE = 20, 10  # a count may take 1/20 of the time, a glance 1/
 _REHEARSED = 20.0  # seconds between two rehearsals of losses, at least
 _AT_ONCE = 8  # lists side by side
 _RETRY = 5.0
+_SETTLE = 0.05  # seconds; a burst of changes is one look
 
 
 class PoolCounts:
@@ -61,25 +63,21 @@ class PoolCounts:
         self._count_at = min(self._count_at, self._count_not_before)
         self._wake.set()
 
-    async def run(self) -> None:
+    async def run(self, supervisor: Supervisor) -> None:
         """Count until cancelled."""
-        while True:
-            self._wake.clear()
-            try:
-                await self._turn()
-            except TRANSIENT as error:
-                log.warning("pools.count_failed", error=str(error))
-                self._count_not_before = self._clock.monotonic() + _RETRY
-                self._glance_at = max(self._glance_at, self._count_not_before)
-                self._count_at = max(self._count_at, self._count_not_before)
-                await asyncio.sleep(_RETRY)
-            wait = min(self._count_at, self._glance_at) - self._clock.monotonic()
-            try:
-                async with asyncio.timeout(max(0.0, wait)):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
-            await asyncio.sleep(0.05)  # a burst of changes is one look
+        retry = (_RETRY, _RETRY)
+        await supervisor.loop("pool_counts", self._step, wake=self._wake, settle=lambda: _SETTLE, retry=retry)
+
+    async def _step(self) -> float:
+        """Count what is due; seconds until the next count is."""
+        try:
+            await self._turn()
+        except Exception:
+            self._count_not_before = self._clock.monotonic() + _RETRY
+            self._glance_at = max(self._glance_at, self._count_not_before)
+            self._count_at = max(self._count_at, self._count_not_before)
+            raise
+        return min(self._count_at, self._glance_at) - self._clock.monotonic()
 
     async def _turn(self) -> None:
         now = self._clock.monotonic()

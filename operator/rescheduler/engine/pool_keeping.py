@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 
 from rescheduler.engine.enforcements import Enforcements
 from rescheduler.engine.metrics import Metrics
@@ -30,6 +31,7 @@ class PoolKeeping:
         self.shifts = shifts
         self._moves = PoolMoves(store, clock, self._enforcements, self._counts, self.shifts)
         self._known = (0, 0)
+        self._supervisor = tools.supervisor
         self._pools.blockers = self._moves.blockers
         self.shifts.moved.append(self._moves.left)
         store.touched = self._pools.touched
@@ -61,9 +63,13 @@ class PoolKeeping:
         self._counts.recount()
         await self._enforcements.look()  # else every status would say for a moment that it is not known
         self.look_at_all()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.shifts.run())
-            group.create_task(self._enforcements.run())
-            group.create_task(self._counts.run())
-            for _ in range(_WORKERS):
-                group.create_task(self._pools.queue.work(self._pools.look))
+        supervisor, look = self._supervisor, self._supervisor.guard("pool", self._pools.look)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.shifts.run())
+                group.create_task(supervisor.loop("admission", self._enforcements.step))
+                group.create_task(self._counts.run(supervisor))
+                for _ in range(_WORKERS):
+                    group.create_task(supervisor.keep("queue", partial(self._pools.queue.work, look)))
+        finally:
+            supervisor.forget("pool")

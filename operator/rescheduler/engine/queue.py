@@ -6,6 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 60.0  # seconds
+_MOST_DOUBLINGS = 20
 _NEWS, _ROUTINE = 0, 1
 
 
@@ -60,7 +61,7 @@ class KeyedQueue:
                 self._failures.pop(key, None)
             else:
                 failures = self._failures[key] = self._failures.get(key, 0) + 1
-                wait = min(_FIRST_WAIT * 2**failures, _LONGEST_WAIT)
+                wait = min(_FIRST_WAIT * 2 ** min(failures, _MOST_DOUBLINGS), _LONGEST_WAIT)
                 self.add_after(key, wait * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
             if key in self._again:
                 self.add(key, routine=self._again.pop(key) == _ROUTINE)

@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -28,6 +29,7 @@ from rescheduler.engine.readables import readable
 from rescheduler.engine.rebalance_announcements import RebalanceAnnouncer
 from rescheduler.engine.rebalance_moves import Outcome
 from rescheduler.engine.store import Store
+from rescheduler.engine.tasks import Supervisor
 from rescheduler.engine.usages import Usages
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT, Client
@@ -39,6 +41,7 @@ _SAMPLED = 60.0  # seconds between samples of usage
 _SOON = 2.0  # seconds from a change or a round's end to the next look, at least
 _SHARE = 20  # counting pods may take 1/20 of the time
 _FEW = 100  # nodes whose pods are listed node by node, rather than all pods at once
+_SETTLE = 1.0  # seconds; heartbeats of many nodes are one look at what is in memory
 _FIRST_WAIT, _LONGEST_WAIT = 2.0, 60.0  # seconds, where a look failed
 _REFILLED = timedelta(hours=1)  # so long after it came back a node is filled
 _BARREN = timedelta(minutes=10)  # so long nodes with nothing to move are passed over
@@ -72,11 +75,13 @@ class Rebalancer:
         mover: Mover,
         usages: Usages,
         announcer: RebalanceAnnouncer,
+        supervisor: Supervisor,
         *,
         own_pod: str = "",
     ) -> None:
         self._client, self._store, self._clock, self._mover = client, store, clock, mover
         self._usages, self._announcer, self._own_pod = usages, announcer, own_pod
+        self._supervisor = supervisor
         self._wake = asyncio.Event()
         self._courses: dict[Key, Course] = {}
         self._rounds: dict[Key, asyncio.Task[None]] = {}
@@ -103,25 +108,19 @@ class Rebalancer:
         self._courses.clear()
         self._gist = None  # what another leader did meanwhile is not known: look at once
         try:
-            while True:
-                self._wake.clear()
-                await self._turn(arenas.survey(self._store.world()))
-                await self._sleep()
+            await self._supervisor.loop("rebalance", self._step, wake=self._wake, settle=lambda: _SETTLE)
         finally:
             rounds = list(self._rounds.values())
             for task in rounds:
                 task.cancel()
             await asyncio.gather(*rounds, return_exceptions=True)
+            self._supervisor.forget("rebalance")
 
-    async def _sleep(self) -> None:
+    async def _step(self) -> float:
+        """Do what is due; seconds until the next is."""
+        await self._turn(arenas.survey(self._store.world()))
         again = self._again_at if self._again else float("inf")
-        until = min(max(self._due, self._not_before), self._sample_at, again)
-        try:
-            async with asyncio.timeout(max(0.0, until - self._clock.monotonic())):
-                await self._wake.wait()
-        except TimeoutError:
-            return
-        await asyncio.sleep(1.0)  # heartbeats of many nodes are one look at what is in memory
+        return min(max(self._due, self._not_before), self._sample_at, again) - self._clock.monotonic()
 
     async def _turn(self, found: Sequence[Arena]) -> None:
         now = self._clock.monotonic()
@@ -166,6 +165,7 @@ class Rebalancer:
         for key in self._courses.keys() - keys:
             del self._courses[key]
             self._announcer.forget(*key)
+            self._supervisor.clear("rebalance", _name(key))
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -178,7 +178,7 @@ class Rebalancer:
         ended = self._clock.monotonic()
         for arena in found:
             if arena.key not in self._rounds and len(arena.nodes) > 1:
-                await self._even_out(arena, asked)
+                await self._try_to_even_out(arena, asked)
         return self._clock.monotonic() + max(_SOON, (ended - began) * _SHARE)
 
     def _expire(self, now: datetime) -> None:
@@ -197,6 +197,17 @@ class Rebalancer:
                     sums.update(held(raw))
                     sums[PODS] += 1
         return found
+
+    async def _try_to_even_out(self, arena: Arena, asked: Mapping[str, Counter[str]]) -> None:
+        """A group that cannot be looked at costs only itself."""
+        try:
+            await self._even_out(arena, asked)
+        except TRANSIENT:
+            raise
+        except Exception as error:  # noqa: BLE001 - the others go on
+            self._supervisor.note("rebalance", _name(arena.key), error)
+        else:
+            self._supervisor.clear("rebalance", _name(arena.key))
 
     async def _even_out(self, arena: Arena, asked: Mapping[str, Counter[str]]) -> None:
         loads = [load(node, asked.get(node.name, {}), *self._usages.of(node.name)) for node in arena.nodes]
@@ -224,7 +235,7 @@ class Rebalancer:
             self._announcer.moving(arena, found, shifts)
             self._moving.update(shift.candidate.owner for shift in shifts)
             task = self._rounds[arena.key] = asyncio.create_task(self._round(arena, shifts))
-            task.add_done_callback(_show)
+            task.add_done_callback(partial(self._ended, arena.key))
 
     def _may_move(self, candidate: Candidate, course: Course) -> bool:
         """Not an owner whose moves came to nothing, and no pod that has come from another node just now."""
@@ -296,6 +307,11 @@ class Rebalancer:
         self._again.add(arena.key)
         self._wake.set()
 
+    def _ended(self, key: Key, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self._supervisor.note("rebalance", _name(key), error)
+
     async def _move(self, arena: Arena, shift: Shift) -> Outcome:
         owner, began = shift.candidate.owner, self._clock.now()
         try:
@@ -317,7 +333,5 @@ def _spaces(rows: Sequence[Candidate]) -> list[str]:
     return sorted({row.pod.namespace for row in rows})
 
 
-def _show(task: asyncio.Task[None]) -> None:
-    """A bug must show; the next look begins anew."""
-    if not task.cancelled() and (error := task.exception()):
-        log.error("rebalance.round_failed", exc_info=error)
+def _name(key: Key) -> str:
+    return "/".join(filter(None, key))

@@ -59,12 +59,12 @@ class Reconciler:
 
     def _report(self, name: str, attempts: Attempts) -> bool:
         """Tell by an Event which writes fail, and try them again when they are due; whether any does."""
-        node, again = self._store.node(name), attempts.soonest()
-        if node is None or again == float("inf"):
+        node = self._store.node(name)
+        if node is None or not attempts.any:
             if node is None or not attempts.rests:
                 self._attempts.pop(name, None)
             return False
-        self._queue.add_after(name, again)
+        self._queue.add_after(name, min(attempts.soonest(), refusals.PACE))
         if troubles := attempts.troubles():
             self._announcer.unwritable(node, troubles)
         return True

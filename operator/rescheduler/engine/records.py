@@ -7,10 +7,12 @@ on the node, and the log.
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 
 import structlog
 
 from rescheduler.api import names
+from rescheduler.api.conditions import Condition
 from rescheduler.api.drains import NodeDrain, NodeDrainStatus
 from rescheduler.api.scalars import replacing
 from rescheduler.core import refusals, reports
@@ -22,7 +24,7 @@ from rescheduler.engine.clock import Clock
 from rescheduler.engine.node_pods import NodePods
 from rescheduler.engine.store import Kind, Store
 from rescheduler.kube import paths
-from rescheduler.kube.client import ApiError, Client
+from rescheduler.kube.client import TRANSIENT, ApiError, Client
 
 log = structlog.get_logger("rescheduler.drainer")
 
@@ -98,10 +100,23 @@ class Record:
         """Seconds between writes of mere progress; all drains are counted, so it is not asked with each look."""
         return max(_WRITE_EVERY, self._store.draining / _WRITES)
 
-    async def cancel(self, scene: reports.Scene) -> None:
-        """Its time is up: delete it, and say so."""
-        if await self._delete(scene.drain):
+    async def failed(self, drain: NodeDrain, error: Exception) -> None:
+        """Report that the operator itself fails at this drain, once; the next status that is written replaces this."""
+        status = _failed(drain, error, self._clock.now())
+        if status == drain.status:
+            return
+        body = {"metadata": {"resourceVersion": drain.resource_version}, "status": replacing(drain.status, status)}
+        try:
+            self._store.put(Kind.DRAIN, await self._client.patch(f"{paths.drain(self._name)}/status", body))
+        except TRANSIENT as refused:
+            log.warning("drain.failure_not_reported", drain=self._name, error=str(refused))
+
+    async def cancel(self, scene: reports.Scene) -> bool:
+        """Its time is up: delete it, and say so. Return whether it was deleted."""
+        deleted = await self._delete(scene.drain)
+        if deleted:
             self._announcer.timed_out(scene)
+        return deleted
 
     async def _delete(self, drain: NodeDrain) -> bool:
         async def send() -> None:
@@ -132,6 +147,21 @@ class Record:
         # Of the uid too: by now it may be another one of the same name, which holds a node.
         body = {"metadata": {"uid": drain.uid, "resourceVersion": fresh["resourceVersion"], "finalizers": kept}}
         await self._client.patch(paths.drain(self._name), body)
+
+
+def _failed(drain: NodeDrain, error: Exception, now: datetime) -> NodeDrainStatus:
+    known = {condition.type: condition for condition in drain.status.conditions}
+    before = known.get("Progressing")
+    known["Progressing"] = Condition(
+        type="Progressing",
+        status="False",
+        reason="InternalError",
+        message=f"internal error in the operator ({type(error).__name__}): it tries again at least once a minute; "
+        "find task.failed in its log and report it",
+        observed_generation=drain.generation,
+        last_transition_time=before.last_transition_time if before and before.status == "False" else now,
+    )
+    return drain.status.model_copy(update={"conditions": tuple(known.values())})
 
 
 def _gist(status: NodeDrainStatus) -> tuple[object, ...]:

@@ -6,6 +6,7 @@ until nothing of a move is left on their pods.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ log = structlog.get_logger("rescheduler.shifts")
 MOST_AT_ONCE = 16
 """Nodes that pods are moved off at once."""
 _FIRST_REST, _LONGEST_REST = 60.0, 300.0  # seconds
+_MOST_DOUBLINGS = 10
 
 Moved = Callable[[Pod, str], None]
 """Told of a pod that has left on an errand, and what for."""
@@ -56,6 +58,10 @@ class Shifts:
         self._resting: dict[str, _Rest] = {}  # by node
         self._on = False
         self._wake = asyncio.Event()
+
+    def begin(self) -> None:
+        """From now on nodes with the taint of a move are looked after here, though nothing may run yet."""
+        self._on = True
 
     def want(self, source: str, errands: Mapping[str, Errand]) -> None:
         """All that this source wants moved now, by node."""
@@ -103,24 +109,22 @@ class Shifts:
 
     async def run(self) -> None:
         """Keep the shifts that are wanted running until cancelled."""
-        self._on = True
         try:
-            while True:
-                self._wake.clear()
-                pause = self._start() if not self._silent else None
-                try:
-                    async with asyncio.timeout(pause):
-                        await self._wake.wait()
-                except TimeoutError:
-                    continue
+            await self._t.supervisor.loop("shifts", self._step, wake=self._wake)
         finally:
-            self._on = False
             tasks = [task for _, task in self._running.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self) -> float | None:
+    def end(self) -> None:
+        """Leave the tainted nodes to whoever leads now."""
+        self._on = False
+
+    async def _step(self) -> float:
+        return math.inf if self._silent else self._start()
+
+    def _start(self) -> float:
         """Start what is wanted, and tell those that run; seconds until the next rest is over."""
         errands, now = self._errands(), self._t.clock.monotonic()
         for name, (shift, _) in self._running.items():
@@ -133,7 +137,7 @@ class Shifts:
             if name not in self._running and len(self._running) < MOST_AT_ONCE:
                 self._launch(name, errands.get(name, {}))
         rests = (rest.until - now for name, rest in self._resting.items() if name not in self._running)
-        return min((wait for wait in rests if wait > 0), default=None)
+        return min((wait for wait in rests if wait > 0), default=math.inf)
 
     def _rests(self, name: str, errand: Errand, now: float) -> bool:
         rest = self._resting.get(name)
@@ -166,13 +170,13 @@ class Shifts:
             return
         for tell in self.left if shift.left_released else ():
             tell(shift.name)
-        if error := task.exception():
-            # A bug must show, and must not be tried again at once.
-            log.error("shift.task_failed", node=shift.name, exc_info=error)
+        error = task.exception()
+        if isinstance(error, Exception):
+            self._t.supervisor.note("shift", shift.name, error)
         if shift.rested or error:
             before = self._resting.get(shift.name)
             times = before.times + 1 if before else 0
-            until = self._t.clock.monotonic() + min(_FIRST_REST * 2**times, _LONGEST_REST)
+            until = self._t.clock.monotonic() + min(_FIRST_REST * 2 ** min(times, _MOST_DOUBLINGS), _LONGEST_REST)
             self._resting[shift.name] = _Rest(until, times, frozenset(shift.errand), shift.held)
         else:
             self._resting.pop(shift.name, None)

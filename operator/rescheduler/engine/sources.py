@@ -13,13 +13,13 @@ import structlog
 
 from rescheduler.api import names
 from rescheduler.engine.store import Kind, Store
+from rescheduler.engine.tasks import Supervisor
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT, ApiError, Client, Json
+from rescheduler.kube.client import ApiError, Client, Json
 from rescheduler.kube.reflectors import Feed
 
 log = structlog.get_logger("rescheduler.sources")
 
-_RETRY = 2.0  # seconds
 _PATHS = {
     Kind.POLICY: paths.POLICIES,
     Kind.DRAIN: paths.DRAINS,
@@ -42,24 +42,17 @@ class Sources:
         self._client, self._store, self._changed = client, store, changed
 
     async def list_all(self) -> None:
-        """Take in all that is there, and forget what is not; try again until that is done."""
-        while True:
-            try:
-                for kind in _PATHS:
-                    await self._list_if_there(kind)
-            except TRANSIENT as error:
-                log.warning("resync.failed", error=str(error))
-                await asyncio.sleep(_RETRY)
-                continue
-            return
+        """Take in all that is there, and forget what is not."""
+        for kind in _PATHS:
+            await self._list_if_there(kind)
 
-    async def follow(self) -> None:
+    async def follow(self, supervisor: Supervisor) -> None:
         """Keep all but nodes current, until cancelled."""
         async with asyncio.TaskGroup() as group:
             for kind in _WATCHED:
                 put, drop = partial(self._store.put, kind), partial(self._drop, kind)
                 feed = Feed(self._client, _PATHS[kind], partial(self._list, kind), put, drop)
-                group.create_task(feed.run(), name=f"feed {kind}")
+                group.create_task(supervisor.keep("watch", feed.run, subject=kind, vital=True))
 
     def _drop(self, kind: Kind, raw: Json) -> None:
         meta = raw["metadata"]

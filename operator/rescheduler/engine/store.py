@@ -83,6 +83,7 @@ class Store:
         late: while there are suspects, all nodes whose Lease is late.
         heard: nodes that are Unknown though their Lease is renewed.
         blackout: why what is seen of nodes is not to be believed now; empty where it is.
+        doubt: which task that keeps the view current fails; empty if none does.
     """
 
     def __init__(self, now: Callable[[], datetime], exempt: Collection[str] = ()) -> None:
@@ -99,7 +100,7 @@ class Store:
         self.suspects: frozenset[str] = frozenset()
         self.late: frozenset[str] = frozenset()
         self.heard: frozenset[str] = frozenset()
-        self.blackout = ""
+        self.blackout, self.doubt = "", ""
         self._now = now
         self._versions: dict[Kind, dict[str, int]] = {kind: {} for kind in Kind}
         self._nodes: dict[str, Node] = {}
@@ -312,6 +313,16 @@ class Store:
             self._turn()
             self.changed(None)
 
+    def set_doubt(self, why: str) -> None:
+        """A task that keeps the view current fails, or (empty) works again: then every `for` starts again."""
+        before, self.doubt = self.doubt, why
+        if bool(why) != bool(before):
+            log.warning("view.doubted" if why else "view.trusted", why=why or before)
+            if not why:
+                self._start_anew()
+            self._turn()
+            self.changed(None)
+
     def set_listed(self, when: datetime) -> None:
         """All kinds have been listed in full; after a long time without, every `for` starts anew."""
         if self.listed and when - self.listed >= worlds.STALE:
@@ -350,7 +361,7 @@ class Store:
                 self._sightings,
                 self.suspects,
                 self.late,
-                self.blackout,
+                self.blackout or self.doubt,
                 self._pool_budgets(),
                 self.heard,
             )

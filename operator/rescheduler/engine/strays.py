@@ -12,15 +12,16 @@ from typing import Any
 import structlog
 
 from rescheduler.api.policies import Drain
-from rescheduler.core import pods
+from rescheduler.core import pods, shapes
 from rescheduler.core.moves import record
 from rescheduler.core.pods import Pod
 from rescheduler.core.replacements import Choice, Way
 from rescheduler.core.verdicts import Fate, Verdict
 from rescheduler.engine.evictions import Sender
 from rescheduler.engine.node_pods import Movers
+from rescheduler.engine.readables import readable
+from rescheduler.engine.tasks import Supervisor
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT
 
 log = structlog.get_logger("rescheduler.strays")
 
@@ -40,8 +41,8 @@ class Strays:
         waiting: those that are there, by namespace/name, each with what it waits for; empty if nothing is known to hold it.
     """
 
-    def __init__(self, movers: Movers, held: Callable[[], Collection[str]]) -> None:
-        self._t, self._held = movers, held
+    def __init__(self, movers: Movers, held: Callable[[], Collection[str]], supervisor: Supervisor) -> None:
+        self._t, self._held, self._supervisor = movers, held, supervisor
         self._wake = asyncio.Event()
         self._sender = Sender(self.wake)
         self._known: dict[str, Pod] = {}  # by uid
@@ -70,15 +71,9 @@ class Strays:
         """Look whenever woken, when a scan is due, and while there are some."""
         self.scan()
         try:
-            while True:
-                self._wake.clear()
-                wait = await self._look()
-                try:
-                    async with asyncio.timeout(wait):
-                        await self._wake.wait()
-                except TimeoutError:
-                    continue
-                await asyncio.sleep(_SETTLE)
+            await self._supervisor.loop(
+                "strays", self._look, wake=self._wake, settle=lambda: _SETTLE, retry=(_SOON, _LATEST)
+            )
         finally:
             self._t.budgets.hold(HOLDER, ())
             self._t.replacements.close(HOLDER)
@@ -86,12 +81,7 @@ class Strays:
     async def _look(self) -> float:
         """Return the seconds until the next look."""
         now, before = self._t.clock.monotonic(), self._known
-        try:
-            await self._find(now)
-        except TRANSIENT as error:
-            log.warning("strays.list_failed", error=str(error))
-            self._pause = min(self._pause * 2, _LATEST)
-            return self._pause
+        await self._find(now)
         self._t.metrics.orphaned.set(len(self._known))
         if not self._known:
             self.none_left.set()
@@ -99,7 +89,7 @@ class Strays:
             self.none_left.clear()
         self._act(list(self._known.values()))
         self._pause = _SOON if before != self._known else min(self._pause * 2, _LATEST)
-        until_scan = max(0.0, self._scan_at - now)
+        until_scan = max(_SETTLE, self._scan_at - now)
         return min(self._pause, until_scan) if self._known else until_scan
 
     def _act(self, found: list[Pod]) -> None:
@@ -145,12 +135,13 @@ class Strays:
         """Read one pod by a list, for the right to list pods is there anyway."""
         path = paths.namespaced("v1", namespace, "pods")
         answer = await self._t.client.get(path, fieldSelector=f"metadata.name={name}")
-        return next((pods.pod(raw) for raw in answer.get("items") or ()), None)
+        return next(readable(answer.get("items") or (), pods.pod), None)
 
     async def _on_node(self, node: str) -> list[Pod | None]:
         found: list[Pod | None] = []
         async for page in self._t.client.list(paths.PODS, fieldSelector=f"spec.nodeName={node}"):
-            found += [pods.pod(raw) for raw in page["items"] if record(raw["metadata"])[0]]
+            rows = readable(page["items"], shapes.any_pod)
+            found += readable((raw for raw in rows if record(raw["metadata"])[0]), pods.pod)
         return found
 
     async def _everywhere(self) -> list[Pod | None]:
@@ -166,8 +157,9 @@ class Strays:
 def _marked(rows: Iterable[Mapping[str, Any]], held: Collection[str]) -> list[tuple[str, str]]:
     """Namespace and name of the pods with the record of a move, but those whose drain looks after them."""
     found = []
-    for row in rows:
-        move, _ = record(row["metadata"])
+    for row in readable(rows, shapes.any_pod):
+        meta = row["metadata"]
+        move, _ = record(meta)
         if move and not (move.of_drain and move.cause.removeprefix("NodeDrain/") in held):
-            found.append((row["metadata"]["namespace"], row["metadata"]["name"]))
+            found.append((meta.get("namespace", ""), meta.get("name", "")))
     return found

@@ -69,7 +69,8 @@ TRANSIENT = (ApiError, UnreachableError, NotLeaderError)
 class Client:
     """Requests with raw JSON bodies.
 
-    `guard` answers whether this process may write now; `count` is told of each request: method, resource, code.
+    `guard` answers whether this process may write now; `count` is told of each request: method, resource, code. `dated`
+    gets the server's time (`Date`) with each answer.
     """
 
     report: Callable[[str, str, str], None] = staticmethod(lambda *_: None)
@@ -82,12 +83,13 @@ class Client:
         reload: Callable[[], Awaitable[SignIn]] | None = None,
         guard: Callable[[], bool] = lambda: True,
         count: Callable[[str, str, int], None] = lambda *_: None,
+        dated: Callable[[str], None] = lambda _: None,
         user_agent: str = "rescheduler",
     ) -> None:
         found = found if isinstance(found, SignIn) else SignIn(found)
         self._connection = Connection(found, reload, self._tell)
         self._guard = guard
-        self._count = count
+        self._count, self._dated = count, dated
         self._user_agent = user_agent
 
     def _tell(self, event: str, subject: str, error: str) -> None:
@@ -260,6 +262,7 @@ class Client:
             self._count(method, resource_of(path), 0)
             raise
         self._count(method, resource_of(path), response.status)
+        self._dated(response.headers.get("Date", ""))
         return response
 
 

@@ -11,7 +11,7 @@ from rescheduler.api import GROUP
 from rescheduler.core import enforcements
 from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError, Client, ConfigError, UnreachableError
-from rescheduler.kube.leases import LEASE
+from rescheduler.kube.leases import LEASE, SHARED_LEASE
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,8 @@ async def check(client: Client, namespace: str, *, cleanup: bool = False) -> Non
             ) from error
         raise ConfigError(f"the API server at {client.server} refused: {error}") from error
     leases = tuple(
-        Right("coordination.k8s.io", "leases", verb, namespace, "" if verb == "create" else LEASE)
+        Right("coordination.k8s.io", "leases", verb, where, "" if verb == "create" else name)
+        for where, name in ((namespace, LEASE), (paths.SYSTEM, SHARED_LEASE))
         for verb in ("create", "get", "update")
     )
     leases += tuple(Right("coordination.k8s.io", "leases", verb, paths.NODE_LEASES) for verb in ("list", "watch"))

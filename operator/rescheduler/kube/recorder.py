@@ -43,7 +43,7 @@ class Subject:
     namespace: str = ""
 
 
-_Said = tuple[Subject, Kind, str, str, datetime]
+_Said = tuple[Subject, Kind, str, str, datetime, bool]
 
 
 class Recorder:
@@ -61,10 +61,13 @@ class Recorder:
         self._counts: OrderedDict[str, int] = OrderedDict()
         self._waiting: asyncio.Queue[_Said] = asyncio.Queue(_WAITING)
 
-    def emit(self, subject: Subject, kind: Kind, reason: str, message: str) -> None:
-        """Have one Event written soon; a failure is told to `lost` (reason, error), and nothing else."""
+    def emit(self, subject: Subject, kind: Kind, reason: str, message: str, *, election: bool = False) -> None:
+        """Have one Event written soon; a failure is told to `lost` (reason, error), and nothing else.
+
+        `election`: it may be written without being the leader.
+        """
         try:
-            self._waiting.put_nowait((subject, kind, reason, message, self._now()))
+            self._waiting.put_nowait((subject, kind, reason, message, self._now(), election))
         except asyncio.QueueFull:
             self._lost(reason, f"more than {_WAITING} Events are waiting")
 
@@ -95,7 +98,7 @@ class Recorder:
             self._lost("", f"{self._waiting.qsize()} Events were not written any more")
 
     async def _record(self, said: _Said) -> None:
-        subject, kind, reason, message, when = said
+        subject, kind, reason, message, when, election = said
         namespace = subject.namespace or "default"
         message = message if len(message) <= _MESSAGE_LIMIT else message[: _MESSAGE_LIMIT - 1] + "…"
         digest = hashlib.sha256(f"{subject}{kind}{reason}{message}".encode()).hexdigest()[:16]
@@ -106,15 +109,18 @@ class Recorder:
         if len(self._counts) > _REMEMBERED:
             self._counts.popitem(last=False)
         try:
-            await self._write(namespace, name, count, stamp, _event(subject, kind, reason, message, self._identity))
+            event = _event(subject, kind, reason, message, self._identity)
+            await self._write(namespace, name, count, stamp, event, election=election)
         except TRANSIENT as error:
             self._lost(reason, str(error))
 
-    async def _write(self, namespace: str, name: str, count: int, stamp: str, event: Mapping[str, object]) -> None:
+    async def _write(
+        self, namespace: str, name: str, count: int, stamp: str, event: Mapping[str, object], *, election: bool
+    ) -> None:
         if count > 1:
             try:
                 repeated = {"count": count, "lastTimestamp": stamp}
-                await self._client.patch(f"{paths.events(namespace)}/{name}", repeated)
+                await self._client.patch(f"{paths.events(namespace)}/{name}", repeated, election=election)
             except ApiError as error:
                 if error.code != 404:
                     raise
@@ -123,7 +129,8 @@ class Recorder:
         metadata = {"name": name, "namespace": namespace}
         times = {"firstTimestamp": stamp, "lastTimestamp": stamp, "count": count}
         try:
-            await self._client.create(paths.events(namespace), {**event, "metadata": metadata, **times})
+            body = {**event, "metadata": metadata, **times}
+            await self._client.create(paths.events(namespace), body, election=election)
         except ApiError as error:
             if error.code != 409:
                 raise

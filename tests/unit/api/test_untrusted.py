@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import hostile
 from rescheduler.api import untrusted
-from rescheduler.api.untrusted import EARLIEST, LATEST, UnreadableError
+from rescheduler.api.untrusted import EARLIEST, LATEST
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -53,16 +53,6 @@ def test_a_json_object_has_numbers_that_can_be_counted_and_written(value: Any) -
     else:
         assert isinstance(found, dict)
         assert all(math.isfinite(number) for number in found.values() if isinstance(number, float))
-
-
-@pytest.mark.parametrize("version", [None, 7, "", "-1", "1e5", "٣", "9" * 5000])
-def test_a_version_that_is_no_number_is_refused(version: Any) -> None:
-    with pytest.raises(UnreadableError, match="resourceVersion"):
-        untrusted.version({"resourceVersion": version})
-
-
-def test_a_version_is_a_number() -> None:
-    assert untrusted.version({"resourceVersion": "12345"}) == 12345
 
 
 SHAPE = untrusted.fields(

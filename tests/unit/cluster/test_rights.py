@@ -38,6 +38,7 @@ def test_requests_of_the_program_that_were_authorized_count() -> None:
         event("get", "secrets", agent="kubectl/v1.37"),
         event("watch", "nodes", agent="kopf/1.45"),
         event("get", "secrets", user="somebody", name=ACCOUNTS[0]),
+        event("get", "secrets")[:-9],
         json.dumps({"verb": "get", "user": {"username": ACCOUNTS[0]}, "requestURI": "/apis"}),
     ]
     assert used(lines) == {

@@ -89,7 +89,7 @@ class World:
         )
         clock = SimpleNamespace(now=lambda: NOW, monotonic=lambda: self.seconds)
         keeper = SimpleNamespace(
-            live=self.read, recent=self.glance, attempt=self.attempt, may=lambda _: not self.resting
+            live=self.read, recent=self.glance, attempt=self.attempt, may=lambda *_, wanted: wanted and not self.resting
         )
         heartbeats = SimpleNamespace(silent_for_long=self.hear)
         made: Any = Fence

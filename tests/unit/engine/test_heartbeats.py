@@ -12,6 +12,8 @@ import pytest
 from rescheduler.engine.heartbeats import Heartbeats
 from rescheduler.engine.store import Kind, Store
 from rescheduler.kube.client import UnreachableError
+from rescheduler.kube.limits import Turns
+from unit.supervision import supervisor
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -36,7 +38,7 @@ class World:
         self._renewals = dict.fromkeys(self.names, 0)
         self._streams: list[asyncio.Queue[dict[str, Any]]] = []
         self._version = 1
-        client: Any = SimpleNamespace(list=self._list, watch=self._watch)
+        client: Any = SimpleNamespace(list=self._list, watch=self._watch, turns=Turns(), report=print)
         clock: Any = SimpleNamespace(monotonic=self.time)
         self.store = Store(lambda: BEGAN + timedelta(seconds=self.time()))
         self.store.listed = BEGAN
@@ -91,7 +93,7 @@ class World:
 def play(scene: Callable[[World], Awaitable[None]], **world: Any) -> World:
     async def act() -> World:
         made = World(**world)
-        beside = [asyncio.create_task(work) for work in (made.renew(), made.beats.run())]
+        beside = [asyncio.create_task(work) for work in (made.renew(), made.beats.run(supervisor()))]
         try:
             await asyncio.sleep(30)
             await scene(made)

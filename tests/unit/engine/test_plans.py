@@ -11,6 +11,7 @@ from rescheduler.core.volumes import Volumes
 from rescheduler.engine.plans import Plans
 from rescheduler.engine.store import Kind, Store
 from unit.engine.test_pools import NOW
+from unit.supervision import supervisor
 
 Json = dict[str, Any]
 SHOP = {names.NODE_POOL: "shop"}
@@ -26,7 +27,7 @@ class World:
         self.node("in", SHOP)
         self.node("out")
         in_pool = {"x": "shop"}
-        self.plans = Plans(self, self.store, self, lambda: in_pool, self._wake, may_stay=True)  # type: ignore[arg-type]
+        self.plans = Plans(self, self.store, self, lambda: in_pool, self._wake, supervisor(), may_stay=True)  # type: ignore[arg-type]
 
     def node(self, name: str, labels: Json | None = None, version: str = "1") -> None:
         meta = {"name": name, "uid": name, "resourceVersion": version, "labels": labels or {}}

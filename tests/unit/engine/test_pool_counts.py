@@ -10,6 +10,7 @@ from rescheduler.engine.pool_counts import PoolCounts
 from rescheduler.engine.store import Kind, Store
 from rescheduler.kube.client import ApiError
 from unit.engine.test_pools import NOW
+from unit.supervision import supervisor
 
 Json = dict[str, Any]
 
@@ -119,7 +120,7 @@ async def test_a_server_that_refuses_is_asked_again_with_patience() -> None:
     world = World(pod("in"))
     world.pool()
     world.refuses = True
-    task = asyncio.create_task(world.counts.run())
+    task = asyncio.create_task(world.counts.run(supervisor()))
     await asyncio.sleep(0.2)
     task.cancel()
     assert len(world.asked) == 1

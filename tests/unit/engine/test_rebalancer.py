@@ -20,6 +20,7 @@ from rescheduler.engine.usages import Usages
 from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError, Client, Refusal
 from rescheduler.kube.recorder import Recorder
+from unit.supervision import supervisor
 
 MINUTE = 60.0
 
@@ -48,7 +49,9 @@ class Cluster:
         client, recorder = cast("Client", self), cast("Recorder", self)
         self.usages = Usages(client)
         announcer = RebalanceAnnouncer(recorder, self.metrics)
-        self.rebalancer = Rebalancer(client, self.store, self.clock, self, self.usages, announcer)
+        self.rebalancer = Rebalancer(
+            client, self.store, self.clock, self, self.usages, announcer, supervisor(self.clock.monotonic)
+        )
 
     def put(self, kind: Kind, name: str, **body: Any) -> None:
         self.versions += 1

@@ -28,7 +28,7 @@ class World:
         client: Any = SimpleNamespace(
             create=self._note("create"), patch=self._note("patch"), delete=self._note("delete")
         )
-        clock: Any = SimpleNamespace(now=lambda: self.now, monotonic=lambda: 0.0)
+        clock: Any = SimpleNamespace(now=lambda: self.now, monotonic=lambda: self.now.timestamp())  # noqa: PLW0108 - `now` changes
         queue: Any = SimpleNamespace(add_after=lambda *_: None)
         announcer: Any = SimpleNamespace(windows=lambda *_: None, let_go=lambda *_: None)
         self.reconciler = Reconciler(client, self.store, clock, queue, announcer, Metrics())

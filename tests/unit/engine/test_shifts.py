@@ -13,6 +13,7 @@ from rescheduler.engine.node_shifts import Held, Tools
 from rescheduler.engine.shifts import Shifts
 from rescheduler.engine.store import Kind, Store
 from unit.engine.test_pools import NOW
+from unit.supervision import supervisor
 
 
 class Shift:
@@ -42,7 +43,8 @@ class World:
         self.store = Store(lambda: NOW)
         for index in range(nodes):
             self.node(f"n{index}")
-        self.shifts = Shifts(Tools(None, self.store, self, None, None), {"pools"})  # type: ignore[arg-type]
+        self.shifts = Shifts(Tools(None, self.store, self, None, None, supervisor()), {"pools"})  # type: ignore[arg-type]
+        self.shifts.begin()
         self.task = asyncio.create_task(self.shifts.run())
 
     def monotonic(self) -> float:
@@ -119,6 +121,17 @@ async def test_a_node_that_a_move_was_cut_short_on_is_looked_after_once_all_have
     assert Shift.made[0].errand == {}
 
 
+async def test_before_anything_runs_the_released_pods_of_tainted_nodes_are_looked_after_here() -> None:
+    """The start waits for a look at admission: meanwhile nobody else may return these pods."""
+    world = World()
+    world.task.cancel()
+    world.shifts = Shifts(Tools(None, world.store, world, None, None, supervisor()), {"pools"})  # type: ignore[arg-type]
+    world.node("n1", version="2", tainted=True)
+    assert world.shifts.nodes() == frozenset()
+    world.shifts.begin()
+    assert world.shifts.nodes() == {"n1"}
+
+
 async def test_who_cannot_be_moved_rests_ever_longer_and_stays_named() -> None:
     world = World()
     blocker = Blocker(namespace="s", pod="p", class_=BlockerClass.NO_ROOM_IN_POOL, since=NOW)
@@ -156,4 +169,5 @@ async def test_with_the_lease_lost_nothing_goes_on() -> None:
     await world.want(n1={"a": "x"})
     world.task.cancel()
     await asyncio.gather(world.task, return_exceptions=True)
+    world.shifts.end()
     assert world.shifts.nodes() == frozenset()

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from rescheduler.core.answers import Refusal
-from rescheduler.engine import sources
 from rescheduler.engine.sources import Sources
 from rescheduler.engine.store import Kind, Store
 from rescheduler.kube import paths
@@ -51,8 +50,7 @@ def told() -> list[bool]:
 
 
 @pytest.fixture
-def here(client: FakeClient, store: Store, told: list[bool], monkeypatch: pytest.MonkeyPatch) -> Sources:
-    monkeypatch.setattr(sources, "_RETRY", 0.0)
+def here(client: FakeClient, store: Store, told: list[bool]) -> Sources:
     return Sources(client, store, lambda: told.append(Kind.POLICY in store.absent))  # type: ignore[arg-type]
 
 

@@ -21,10 +21,10 @@ class Server:
         self.patched: list[Mapping[str, Any]] = []
         self.gone = False
 
-    async def create(self, path: str, body: Mapping[str, Any]) -> None:
+    async def create(self, path: str, body: Mapping[str, Any], *, election: bool) -> None:
         self.made.append(body)
 
-    async def patch(self, path: str, body: Mapping[str, Any]) -> None:
+    async def patch(self, path: str, body: Mapping[str, Any], *, election: bool) -> None:
         if self.gone:
             raise ApiError("PATCH", path, Refusal(404))
         self.patched.append(body)

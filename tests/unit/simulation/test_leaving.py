@@ -5,14 +5,12 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-import pytest
 from structlog.testing import capture_logs
 
 from cluster import workloads
 from invariants.objects import Json
-from rescheduler.app import App, Options
+from rescheduler.app import App
 from rescheduler.engine import cleanup
-from simulation import processes
 from simulation.clusters import NAMESPACE, SPACE
 from simulation.processes import Process
 from simulation.scenes import play
@@ -21,12 +19,12 @@ from unit.simulation.test_refused_writes import NEVER, Refusing, on_node
 Left = Mapping[str, Mapping[str, Any]]
 
 
-async def clean(world: Refusing, monkeypatch: pytest.MonkeyPatch) -> tuple[App, Left, float]:
+async def clean(world: Refusing) -> tuple[App, Left, float]:
     """Run the command to its end: its App, what it says is left, and how long it took."""
     for operator in world.cluster.operators:
         await operator.kill()
-    monkeypatch.setattr(processes, "Options", lambda namespace: Options(namespace=namespace, cleanup=True))
     process = Process(world.server, "operator-cleanup", random.Random(1))
+    process.cleanup = True
     begun = world.now
     with capture_logs() as logs:
         process.start()
@@ -37,7 +35,7 @@ async def clean(world: Refusing, monkeypatch: pytest.MonkeyPatch) -> tuple[App, 
     return app, {line["what"]: line for line in logs if line["event"] == "cleanup.left"}, world.now - begun
 
 
-def test_one_node_that_cannot_be_restored_keeps_no_other_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_node_that_cannot_be_restored_keeps_no_other_and_is_named() -> None:
     async def scene(world: Refusing) -> None:
         await world.settle(
             workloads.deployment("web", 3, SPACE, **NEVER),
@@ -47,7 +45,7 @@ def test_one_node_that_cannot_be_restored_keeps_no_other_and_is_named(monkeypatc
             world.cluster.annotate(node, maintenance="test")
             await world.until(lambda node=node: world.status(node).get("phase") == "Drained")  # type: ignore[misc]
         world.refuse = lambda call: 403 * (on_node(call) and call.place.name == "n2" and "spec" in call.body)
-        app, left, seconds = await clean(world, monkeypatch)
+        app, left, seconds = await clean(world)
         assert not app.cleaned
         assert set(left) == {"NodeDrain n2"}
         assert "nodes are frozen until Monday" in left["NodeDrain n2"]["cause"]
@@ -57,7 +55,7 @@ def test_one_node_that_cannot_be_restored_keeps_no_other_and_is_named(monkeypatc
         assert not world.frozen("n3")
         assert world.frozen("n2")
         world.refuse = lambda _: 0
-        app, left, _ = await clean(world, monkeypatch)
+        app, left, _ = await clean(world)
         assert app.cleaned
         assert not left
         assert world.gone("n2")
@@ -71,7 +69,7 @@ def spec_of_node(world: Refusing, name: str) -> dict[str, Any]:
     return dict(world.node(name)["spec"])
 
 
-def test_a_pod_that_cannot_be_returned_is_named_and_keeps_no_node(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pod_that_cannot_be_returned_is_named_and_keeps_no_node() -> None:
     async def scene(world: Refusing) -> None:
         await world.settle(workloads.deployment("web", 1, SPACE))
         for node in ("n2", "n3"):
@@ -79,7 +77,7 @@ def test_a_pod_that_cannot_be_returned_is_named_and_keeps_no_node(monkeypatch: p
         world.cluster.annotate("n1", maintenance="test")
         await world.until(lambda: world.status().get("pods", {}).get("waitingForReplacement"))
         world.refuse = lambda call: 403 * (call.place.resource == "pods" and call.verb == "patch")
-        app, left, seconds = await clean(world, monkeypatch)
+        app, left, seconds = await clean(world)
         assert not app.cleaned
         assert {what.split("-")[0] for what in left} == {f"pod {SPACE}/web"}
         assert seconds < cleanup.LIMIT
@@ -89,7 +87,7 @@ def test_a_pod_that_cannot_be_returned_is_named_and_keeps_no_node(monkeypatch: p
     play(Refusing, scene)
 
 
-def test_a_cleanup_whose_time_is_up_says_what_it_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cleanup_whose_time_is_up_says_what_it_waited_for() -> None:
     async def scene(world: Refusing) -> None:
         await world.settle(workloads.deployment("web", 1, SPACE, **NEVER))
         lease = world.server.find("leases", "rescheduler", NAMESPACE)
@@ -108,7 +106,7 @@ def test_a_cleanup_whose_time_is_up_says_what_it_waited_for(monkeypatch: pytest.
         for operator in world.cluster.operators:
             await operator.kill()
         holder = asyncio.create_task(hold())
-        app, left, seconds = await clean(world, monkeypatch)
+        app, left, seconds = await clean(world)
         holder.cancel()
         assert not app.cleaned
         assert cleanup.LIMIT <= seconds <= cleanup.LIMIT + 10

@@ -5,10 +5,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from cluster import workloads
 from invariants.objects import Json
 from invariants.records import Call
 from rescheduler.api import names
+from rescheduler.api.drains import NodeDrain
+from rescheduler.engine.drainer import Drainer
 from simulation.clusters import SPACE
 from simulation.refusals import RefusedError
 from simulation.scenes import World, play
@@ -101,6 +105,36 @@ def test_a_refused_cordon_moves_no_pod_is_named_and_gives_its_slot_up() -> None:
     play(Refusing, scene)
 
 
+def test_what_was_refused_and_is_not_wanted_any_more_costs_nothing_and_is_not_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[float] = []
+
+    async def scene(world: Refusing) -> None:
+        look = Drainer._look
+
+        async def counted(self: Drainer, drain: NodeDrain) -> float:
+            looks.append(world.now)
+            return await look(self, drain)
+
+        monkeypatch.setattr(Drainer, "_look", counted)
+        await world.settle(workloads.deployment("web", 3, SPACE, **NEVER))
+        world.refuse = lambda call: 403 * on_node(call)
+        world.cluster.annotate("n1", maintenance="test")
+        await world.until(lambda: "cannot be cordoned" in world.condition("Progressing")["message"])
+        world.cluster.edit("reschedulepolicies", "default", lambda policy: policy["spec"].update(suspend="All"))
+        await world.until(lambda: world.condition("Progressing")["reason"] == "Suspended")
+        before = len(looks)
+        await asyncio.sleep(300)
+        assert len(looks) - before <= 60
+        world.cluster.edit("reschedulepolicies", "default", lambda policy: policy["spec"].pop("suspend"))
+        world.cordon("n1", cordoned=True)  # by hand
+        await world.until(lambda: world.status()["phase"] == "Drained")
+        assert "cannot be cordoned" not in world.condition("Progressing")["message"]
+
+    play(Refusing, scene)
+
+
 def test_a_node_is_cordoned_without_the_labels_and_annotations_that_are_refused() -> None:
     async def scene(world: Refusing) -> None:
         await world.settle(workloads.deployment("web", 3, SPACE, **NEVER), drain={"excludeFromLoadBalancers": True})
@@ -128,6 +162,24 @@ def test_refused_conditions_stop_neither_the_drain_nor_the_restore() -> None:
         world.cluster.annotate("n1", maintenance=None)
         await world.until(world.gone, limit=60)
         assert not world.frozen()
+
+    play(Refusing, scene)
+
+
+def test_conditions_that_may_not_be_removed_are_left_to_later() -> None:
+    async def scene(world: Refusing) -> None:
+        def ours() -> set[str]:
+            return {c["type"] for c in world.node()["status"]["conditions"]} & set(names.NODE_CONDITIONS)
+
+        await drained(world)
+        await world.until(ours)
+        world.refuse = lambda call: 403 * on_node(call, "status")
+        world.cluster.annotate("n1", maintenance=None)
+        await world.until(world.gone, limit=60)
+        assert not world.frozen()
+        assert ours()
+        world.refuse = lambda _: 0
+        await world.until(lambda: not ours(), limit=60)
 
     play(Refusing, scene)
 
@@ -281,7 +333,8 @@ def test_conditions_that_another_component_keeps_writing_start_no_fight() -> Non
             await world.until(lambda: world.status().get("phase") == "Drained")
             before = len(world.calls)
             await asyncio.sleep(300)
-            assert sum(on_node(call, "status") for _, call in world.calls[before:]) <= 12
+            most = 0 if reason == "KubeletShutdown" else 12
+            assert sum(on_node(call, "status") for _, call in world.calls[before:]) <= most
             world.cluster.annotate("n1", maintenance=None)
             await world.until(world.gone, limit=30)
             assert not world.frozen()

@@ -1,0 +1,165 @@
+"""Two installations in one cluster: one acts, the other one reports it and does nothing."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from cluster import workloads
+from rescheduler.core.elections import INSTALLATION
+from simulation.clusters import NAMESPACE, SPACE
+from simulation.processes import Process
+from simulation.scenes import World, play
+
+SECOND = "second-system"
+TAKE_OVER = INSTALLATION.duration + 30
+
+
+class Towns(World):
+    """Three nodes, and two installations of two replicas each; none is started."""
+
+    def __init__(self, seed: int = 5) -> None:
+        super().__init__()
+        server, chance = self.server, random.Random(seed)
+        self.chance = chance
+        lease = {"metadata": {"name": "rescheduler", "namespace": SECOND}, "spec": {"holderIdentity": ""}}
+        server.make("leases", lease)
+        self.first = [Process(server, f"operator-{name}", chance, NAMESPACE) for name in "ab"]
+        self.second = [Process(server, f"operator-{name}", chance, SECOND) for name in "cd"]
+        self.cluster.operators = []
+        self.cluster.deploy(workloads.policy("default"), workloads.deployment("web", 4, SPACE))
+        self.cluster.start()
+        self.cluster.operators = [*self.first, *self.second]
+
+    def acting(self) -> list[str]:
+        """Processes that may write now."""
+        return [o.name for o in self.cluster.operators if o.app and o.app._sure()]
+
+    def acts(self, those: list[Process]) -> bool:
+        return any(o.app and o.app._sure() and o.app.engine._leading for o in those)
+
+    def complaints(self, those: list[Process]) -> list[str]:
+        return [why for o in those if o.app and (why := o.app._ready()) and "listed yet" not in why]
+
+    async def ready(self) -> None:
+        await self.until(lambda: len(self.pods()) == 4 and not self.cluster.unready())
+
+    def events(self, reason: str) -> list[str]:
+        return [e["message"] for e in self.server.all("events") if e["reason"] == reason]
+
+
+def test_the_second_does_nothing_and_says_why_and_acts_when_the_first_is_gone() -> None:
+    async def scene(towns: Towns) -> None:
+        for operator in towns.first:
+            operator.start()
+        await towns.ready()
+        await towns.until(lambda: towns.acts(towns.first))
+        for operator in towns.second:
+            operator.start()
+        await towns.until(lambda: towns.complaints(towns.second), 60)
+        (why,) = towns.complaints(towns.second)
+        assert f"in namespace {NAMESPACE}, leads this cluster" in why
+        assert towns.complaints(towns.first) == []
+        await towns.until(lambda: towns.events("OtherInstallation"), 60)
+        for operator in towns.first:
+            await operator.stop()  # as in an upgrade
+        await asyncio.sleep(20)
+        towns.first[0].start()
+        await asyncio.sleep(30)
+        assert towns.acts(towns.first)
+        assert not towns.acts(towns.second)
+        await towns.first[0].kill()
+        gone = towns.now
+        taken = await towns.until(lambda: towns.acts(towns.second))
+        assert INSTALLATION.deadline < taken - gone <= TAKE_OVER
+        assert towns.complaints(towns.second) == []
+        towns.cluster.annotate("n1", maintenance="x")
+        await towns.until(lambda: towns.status().get("phase") == "Drained")
+        towns.first[0].start()
+        await towns.until(lambda: towns.complaints(towns.first), 60)
+        assert not any(o.crashed for o in towns.cluster.operators)
+
+    play(Towns, scene)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_at_no_time_two_processes_may_write_whatever_starts_ends_or_is_cut_off(seed: int) -> None:
+    async def scene(towns: Towns) -> None:
+        chance, both = towns.chance, False
+
+        async def look(seconds: float) -> None:
+            end = towns.now + seconds
+            while towns.now < end:
+                assert len(towns.acting()) <= 1, towns.acting()
+                await asyncio.sleep(0.25)
+
+        for _ in range(40):
+            operator = chance.choice(towns.cluster.operators)
+            if operator.app is None:
+                operator.start()
+            elif operator.client and chance.random() < 0.4:
+                operator.client.cut = not operator.client.cut
+            else:
+                await chance.choice((operator.kill, operator.stop))()
+            await look(chance.choice((1.0, 10.0, 70.0, 130.0)))
+            both |= towns.acts(towns.second)
+        for operator in towns.cluster.operators:
+            if operator.app is None:
+                operator.start()
+            assert operator.client
+            operator.client.cut = False
+        await look(TAKE_OVER)
+        assert len(towns.acting()) == 1
+        assert not any(o.crashed for o in towns.cluster.operators)
+        assert both  # the second had its time, too
+
+    play(lambda: Towns(seed), scene)
+
+
+def _cleans(act: Callable[[Towns, Process], Awaitable[None]]) -> None:
+    """Run a scene in which the first installation has drained a node, and a cleanup of the second is at hand."""
+
+    async def scene(towns: Towns) -> None:
+        towns.first[0].start()
+        await towns.ready()
+        towns.cluster.annotate("n1", maintenance="x")
+        await towns.until(lambda: towns.status().get("phase") == "Drained")
+        cleaner = Process(towns.server, "cleanup-of-second", towns.chance, SECOND)
+        cleaner.cleanup = True
+        towns.server.make("deployments", workloads.deployment("rescheduler", 0, SECOND))
+        await act(towns, cleaner)
+
+    play(Towns, scene)
+
+
+def test_the_cleanup_of_an_installation_that_does_not_act_undoes_nothing_and_succeeds() -> None:
+    async def act(towns: Towns, cleaner: Process) -> None:
+        cleaner.start()
+        app = cleaner.app
+        assert app
+        await towns.until(app.stop.is_set, 120)
+        assert app.verdict() == ""
+        await asyncio.sleep(30)
+        assert towns.status().get("phase") == "Drained"
+        assert towns.acts(towns.first)
+
+    _cleans(act)
+
+
+def test_the_cleanup_of_the_only_one_left_undoes_all_and_lets_the_next_act_at_once() -> None:
+    async def act(towns: Towns, cleaner: Process) -> None:
+        await towns.first[0].kill()
+        towns.cluster.annotate("n1", maintenance=None)
+        cleaner.start()
+        app = cleaner.app
+        assert app
+        await towns.until(app.stop.is_set, 2 * TAKE_OVER)
+        assert app.verdict() == ""
+        assert not towns.cluster.drains()
+        await cleaner.stop()
+        towns.first[1].start()
+        began = towns.now
+        assert await towns.until(lambda: towns.acts(towns.first)) - began < 20  # its own Lease runs out
+
+    _cleans(act)

@@ -1,0 +1,39 @@
+"""A supervisor for tests, and a loop whose time is simulated."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import looptime
+import structlog
+
+from rescheduler.engine.metrics import Metrics
+from rescheduler.engine.tasks import Supervisor
+
+T = TypeVar("T")
+
+
+def supervisor(monotonic: Callable[[], float] = time.monotonic) -> Supervisor:
+    return Supervisor(monotonic, Metrics().task_failures)
+
+
+def _drop(*_: Any) -> Any:
+    raise structlog.DropEvent
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Without a log: rendering tracebacks for people takes a second each."""
+    structlog.configure(processors=[_drop], cache_logger_on_first_use=False)
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
+
+
+def simulated(work: Coroutine[Any, Any, T]) -> T:
+    """Run in a loop whose time passes at once."""
+    with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
+        return runner.run(work)
