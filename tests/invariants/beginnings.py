@@ -114,6 +114,9 @@ def failures_start_within_their_limit(picture: Picture, change: Change) -> Said:
         members = [name(n) for n in picture.all("nodes") if picture.policies(n)[-1:] == [policy]]
         alike = [n for n in members if n != change.place.name and picture.lately("ready", n) == ready != ["True"]]
         running = [n for n in alike if (d := picture.drain(n)) and _under_way(d)]
+        timeout = policy.spec.failure.lease_timeout
+        if timeout and picture.silence(change.place.name) + picture.lag + 1 >= timeout.total_seconds():
+            return  # a node that is suspected, too, is more certain than what Ready says
         slots = max(1, policy.spec.failure.max_concurrent.of(len(members)))
         if len(ready) == 1 and len(running) >= slots:
             yield f"begins beside {running} with failure.maxConcurrent {slots}"

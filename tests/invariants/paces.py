@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from invariants.records import Answer
 
 _FIRST = 8
-"""Refusals of one pod that may follow each other as fast as a doubling back-off lets them."""
+"""Refusals of one kind of request for one pod that may follow each other as fast as a doubling back-off lets them."""
 _PER_MINUTE = 3
 """Two a minute: three fall into a minute that begins with one."""
 _FORGOTTEN = 120.0  # seconds without a refusal after which the next one is the first again
@@ -28,7 +28,7 @@ class Paces:
         """One more answer; what is wrong with asking then."""
         place = answer.call.place
         key = (answer.call.user, f"{place.resource}/{place.namespace}/{place.name}")
-        if place.resource in ("leases", "events") or key in self._hot:
+        if place.resource in ("leases", "events") or key in self._hot:  # said once
             return
         asked = self._asked[key]
         asked.append(answer.at)
@@ -38,10 +38,13 @@ class Paces:
             self._hot.add(key)
             yield f"asks {len(asked)} times within {_SPAN:.0f} s"
         if place.resource == "pods" and answer.code >= _REFUSED and answer.code != _NOT_FOUND:
-            yield from self._again(key, answer)
+            what = "?" if answer.call.dry else answer.call.verb
+            yield from self._again((key[0], f"{key[1]} {what}"), answer)
 
     def _again(self, key: tuple[str, str], answer: Answer) -> Said:
         refused = self._refused[key]
+        if key in self._hot:
+            return
         if refused and answer.at - refused[-1] > _FORGOTTEN:
             refused.clear()
         refused.append(answer.at)

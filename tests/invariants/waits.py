@@ -18,7 +18,7 @@ from invariants.objects import (
     selects,
     uid,
 )
-from invariants.pictures import CONTROL_PLANE, Picture
+from invariants.pictures import CONTROL_PLANE, RENEWED, Picture
 from invariants.records import Place
 from rescheduler.api.policies import Mode, Suspend
 
@@ -194,6 +194,10 @@ def _is_empty(picture: Picture, drain: Json) -> bool:
     return True
 
 
+def _is_sick(picture: Picture, node: str) -> bool:
+    return set(picture.lately("ready", node, QUIET)) != {"True"} or picture.silence(node) > RENEWED
+
+
 _REASONS: dict[str, Callable[[Picture, Json], bool]] = {
     "NoPolicy": lambda p, d: None in _policies(p, d),
     "Suspended": lambda p, d: any(
@@ -203,7 +207,7 @@ _REASONS: dict[str, Callable[[Picture, Json], bool]] = {
     "MaxConcurrent": lambda p, d: bool(_others(p, d)),
     "MaxUnavailable": lambda p, d: bool(_others(p, d)),
     "ControlPlane": lambda p, d: any(CONTROL_PLANE in labels(node) for node in _others(p, d)),
-    "Storm": lambda p, d: sum(set(p.lately("ready", name(n), QUIET)) != {"True"} for n in p.all("nodes")) >= 2,
+    "Storm": lambda p, d: sum(_is_sick(p, name(n)) for n in p.all("nodes")) >= 2,
     "OwnedElsewhere": lambda p, d: True in p.lately("owned", name(d), QUIET),
     "Uncordoned": lambda p, d: False in p.lately("cordoned", name(d), QUIET),
     "Drained": _is_empty,

@@ -340,11 +340,13 @@ class Keeper:
             self._piecemeal = self._attempts.may_differ(Act.RESTORE)
             if not self._piecemeal:
                 return here if done else None
-            self._attempts.clear(Act.RESTORE)
         done = True
         for part, act in _PARTS.items():
             here, through = await self._take_off(here, act, nodes.restore_patch(here, ours, cancelled, (part,)))
             done = done and through
+        # Until a part is named, the whole names the cause.
+        if done or any(map(self._attempts.troubled, _PARTS.values())):
+            self._attempts.clear(Act.RESTORE)
         return here if done else None
 
     async def _unmark(self, here: Node) -> Node:
