@@ -26,11 +26,12 @@ from rescheduler.engine.limits import Bucket, Slots
 from rescheduler.engine.metrics import Metrics
 from rescheduler.kube import paths
 from rescheduler.kube.client import STRATEGIC_PATCH, TRANSIENT, ApiError, Client
+from rescheduler.kube.limits import EVICTIONS
 
 log = structlog.get_logger("rescheduler.evictions")
 
-MOST_IN_FLIGHT = 48
-"""Evictions at once over all drains: beyond that the API server only queues them (measured, `make bench`)."""
+MOST_IN_FLIGHT = EVICTIONS
+"""Evictions at once over all drains: one that waits for a connection would count as gone meanwhile."""
 MOST_DELETES = 6
 """Plain deletes at once: apart, so that a failed node waits for nobody's eviction webhook; few, because they are quick."""
 _TIMEOUT = 40.0  # seconds; the server itself may hold an eviction for 10 s while budgets collide

@@ -155,8 +155,8 @@ class Replacements:
         refused = self._refusals.get(pod.uid)
         if refused and refused.standing(now) and not pod.released:
             answer = refused.answer
-            if answer.by_webhook and answer.cause is BlockerClass.DELEGATED:
-                # Who takes evictions over does nothing on a rehearsal: the real request tells.
+            if answer.by_webhook:
+                # A webhook that takes evictions over does nothing on a rehearsal: only the real request tells.
                 return Choice(Way.PLAIN, "Delegated")
             return Choice(Way.HOLD, cause=answer.cause, message=answer.message, hint=answer.hint)
         owner = _owner_uid(pod, workload)
