@@ -83,6 +83,7 @@ class Replacements:
         self._unwritable: dict[str, _Refusal] = {}  # by pod uid: of a patch
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by pod uid
         self._taken: set[str] = set()  # uids of released pods that somebody else removed
+        self._moving: set[str] = set()  # holders whose drain may go on, as of their last look
         self._memo, self._gone = Memo(), set[str]()  # of the look that is under way
         self._releasing: dict[str, str] = {}  # by pod uid: the uid of its Deployment
 
@@ -103,6 +104,7 @@ class Replacements:
         `may_move`: the drain may go on. `said`: the blockers that its status names, by namespace/name of the pod.
         `early`: its node is only suspected. `forecasts`: what the plan says of its pods.
         """
+        (self._moving.add if may_move else self._moving.discard)(holder)
         rows = [pod for pod, verdict in judged if _concerned(pod, verdict, drain, may_move=may_move)]
         planned = forecasts or {}
         rows.sort(key=lambda pod: rooms.turn(planned.get(pod.uid)))
@@ -250,6 +252,7 @@ class Replacements:
 
     def close(self, holder: str) -> None:
         """Let go of what this holder had in view."""
+        self._moving.discard(holder)
         self._owners.hold(holder, ())
 
     def missing(self, holder: str) -> str:
@@ -310,6 +313,9 @@ class Replacements:
             conflict = isinstance(error, ApiError) and error.code in (404, 409)
             if not conflict or found.failures > 1:
                 log.warning("pod.write_failed", pod=pod.key, uid=pod.uid, way=choice.way, error=str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it costs this pod only, and is not repeated at once
+            log.error("task.failed", task="release", object=pod.key, exc_info=error)
+            self._pause(self._unwritable, pod, answers.unanswered(f"internal error ({type(error).__name__})"), holder)
         finally:
             self._tasks.pop(pod.uid, None)
             self._releasing.pop(pod.uid, None)
@@ -327,8 +333,8 @@ class Replacements:
         workload = self._owners.workload(pod, self._going(), Memo())
         match choice.way:
             case Way.RELEASE if workload and workload.deployment:
-                if not await self._would_be_evicted(pod, holder):
-                    return
+                if not await self._would_be_evicted(pod, holder) or holder not in self._moving:
+                    return  # it may have been suspended while the server was asked
                 patch = moves.release_patch(pod.uid, pod.version, pod.references, self._move(cause, pod, workload))
             case Way.RETURN if pod.move and workload:
                 if not await self._may_return(pod, workload):

@@ -15,8 +15,8 @@ CONNECTIONS = 64
 """Open to the API server at most, the sum of all shares."""
 ELECTION = 2
 KOPF = 2  # its watch of nodes, and one request
-EVICTIONS = 24  # an admission webhook may hold each of them for 30 s
-PER_NAMESPACE = 16
+EVICTIONS = 20  # an admission webhook may hold each of them for 30 s
+PER_NAMESPACE = 14
 """Evictions at once in one namespace: a slow webhook of one namespace must not take the share of all others."""
 REQUESTS = 10
 WATCHES = CONNECTIONS - ELECTION - KOPF - EVICTIONS - REQUESTS
