@@ -313,7 +313,7 @@ class Replacements:
             conflict = isinstance(error, ApiError) and error.code in (404, 409)
             if not conflict or found.failures > 1:
                 log.warning("pod.write_failed", pod=pod.key, uid=pod.uid, way=choice.way, error=str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it costs this pod only, and is not repeated at once
+        except Exception as error:  # whatever it is, it costs this pod only, and is not repeated at once
             log.error("task.failed", task="release", object=pod.key, exc_info=error)
             self._pause(self._unwritable, pod, answers.unanswered(f"internal error ({type(error).__name__})"), holder)
         finally:

@@ -1,0 +1,201 @@
+"""Releases that others refuse, undo or pose as, through the real engine in simulated time."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cluster import workloads
+from invariants.objects import Json, controller, deleting, is_ready, labels, name
+from invariants.records import Call, Change
+from simulation.clusters import SPACE
+from simulation.refusals import RefusedError
+from simulation.scenes import World, lets_go, play
+
+DENIED = 'admission webhook "guard" denied the request: pods are frozen'
+MOVE = "rescheduler.dev/move"
+
+
+class Guarded(World):
+    """A world in which somebody refuses requests of the operator, or deletes the pods that it releases.
+
+    Attributes:
+        refuse: answers each request of the operator with a code; 0 lets it in.
+        takes: released pods are deleted.
+        least: fewest Ready pods by app, since all were there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refuse: Callable[[Call], int] = lambda _: 0
+        self.takes = False
+        self.retry_after = 0.0
+        self.asked: list[float] = []
+        self.least: dict[str, int] = {}
+
+    def call(self, call: Call) -> None:
+        super().call(call)
+        if call.user.startswith("operator") and (code := self.refuse(call)):
+            self.asked.append(self.now)
+            raise RefusedError(code, DENIED, retry_after=self.retry_after)
+
+    def change(self, change: Change) -> None:
+        super().change(change)
+        if change.place.resource != "pods":
+            return
+        for app in self.least:
+            self.least[app] = min(self.least[app], self.ready(app))
+        pod = change.after
+        if self.takes and pod and not deleting(pod) and controller(pod).get("kind") == "Deployment":
+            asyncio.get_running_loop().call_soon(self.server.remove, "pods", pod)
+
+    def ready(self, app: str) -> int:
+        return sum(labels(pod).get("app") == app and is_ready(pod) and not deleting(pod) for pod in self.pods())
+
+    def watch(self, *apps: str) -> None:
+        """Count from now on."""
+        self.least = {app: self.ready(app) for app in apps}
+
+    def blockers(self) -> dict[str, Json]:
+        return {b["pod"]: b for b in self.status().get("blockers") or ()}
+
+    def events(self, reason: str) -> list[str]:
+        return [event["message"] for event in self.server.all("events") if event["reason"] == reason]
+
+
+def clears(call: Call) -> bool:
+    return MOVE in ((call.body.get("metadata") or {}).get("annotations") or {})
+
+
+def test_pods_whose_release_is_refused_leave_within_their_budget_and_the_last_one_is_held_in_those_words() -> None:
+    async def scene(world: Guarded) -> None:
+        await world.settle(
+            workloads.deployment("web", 3, SPACE),
+            workloads.budget("web", SPACE, maxUnavailable=1),
+            workloads.deployment("lone", 1, SPACE),
+        )
+        world.refuse = lambda call: 403 * (call.place.resource == "pods" and call.verb == "patch")
+        world.watch("web", "lone")
+        world.cluster.annotate("n1", maintenance="test")
+        await world.until(lambda: {labels(pod).get("app") for pod in world.pods("n1")} == {"lone"}, limit=60)
+        assert world.least == {"web": 2, "lone": 1}
+        await world.until(world.blockers, limit=30)
+        (blocker,) = world.blockers().values()
+        assert blocker["class"] == "AdmissionDenied"
+        assert "pods are frozen" in blocker["message"]
+        begun, before = world.now, len(world.asked)
+        await asyncio.sleep(300)
+        assert len(world.asked) - before <= 2 * (world.now - begun) / 60 + 1
+        world.refuse = lambda _: 0
+        await world.until(lambda: world.status().get("phase") == "Drained", limit=90)
+        assert world.least["lone"] == 1
+
+    play(Guarded, scene)
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+def test_a_rehearsal_that_gets_no_answer_is_repeated_at_a_pace(code: int) -> None:
+    async def scene(world: Guarded) -> None:
+        await world.settle(workloads.deployment("web", 1, SPACE), workloads.budget("web", SPACE, minAvailable=1))
+        world.retry_after = 10.0
+
+        def busy(call: Call) -> int:
+            return code * (call.place.subresource == "eviction" or call.verb == "evict")
+
+        world.refuse = busy
+        world.cluster.annotate("n1", maintenance="test")
+        await world.until(lambda: world.asked)
+        await asyncio.sleep(120)
+        # Every 10 s at the most, by a rehearsal or a real request.
+        assert len(world.asked) <= 26
+        assert world.blockers()
+        assert world.ready("web") == 1
+        world.refuse = lambda _: 0
+        await world.until(lambda: world.status().get("phase") == "Drained", limit=90)
+
+    play(Guarded, scene)
+
+
+def test_whoever_deletes_released_pods_costs_one_pod_and_not_the_service() -> None:
+    async def scene(world: Guarded) -> None:
+        await world.settle(workloads.deployment("web", 4, SPACE), workloads.budget("web", SPACE, minAvailable=4))
+        for node in ("n2", "n3"):
+            world.cluster.machines[node].slow = 20.0
+        world.takes = True
+        world.watch("web")
+        world.cluster.annotate("n1", maintenance="test")
+        await world.until(lambda: world.events("ReleasedPodRemoved"), limit=60)
+        await asyncio.sleep(600)
+        assert world.least["web"] == 3
+        assert world.status()["pods"]["moved"] == 0
+        world.takes = False
+        await world.until(lambda: world.status().get("phase") == "Drained", limit=900)
+        assert world.least["web"] == 3
+
+    play(Guarded, scene)
+
+
+def forged(**changes: Any) -> dict[str, str]:
+    """The record of a move that nobody made."""
+    record = {
+        "cause": "NodeDrain/n1",
+        "ready": 0,
+        "since": "2026-01-01T00:00:00+00:00",
+        "attempt": 1,
+        "deployment": "web",
+        "deploymentUID": "d",
+        "replicaSet": "web-1",
+        "replicaSetUID": "r",
+    }
+    return {MOVE: json.dumps(record | changes)}
+
+
+def test_a_record_that_nobody_made_moves_nothing_holds_nothing_and_is_reported() -> None:
+    async def scene(world: Guarded) -> None:
+        bare = workloads.bare_pod("bare", SPACE)
+        bare["metadata"]["annotations"] = forged()
+        await world.settle(
+            workloads.stateful_set("db", 1, SPACE, annotations=forged()),
+            workloads.deployment("web", 2, SPACE, annotations=forged(ready=1e9)),
+            bare,
+        )
+        world.cluster.annotate("n1", maintenance="test")
+        await world.until(lambda: {name(pod) for pod in world.pods("n1")} == {"bare"}, limit=120)
+        await world.until(lambda: world.blockers().get("bare", {}).get("class") == "Unmanaged", limit=30)
+        assert world.events("AnnotationIgnored")
+        # Nothing was deleted plainly, and the records are left as they are.
+        assert not [call for _, call in world.calls if call.verb == "delete" and call.place.resource == "pods"]
+        assert not [call for _, call in world.calls if clears(call) and call.place.name == "bare"]
+        world.cluster.annotate("n1", maintenance=None)
+        await world.until(lambda: world.server.find("nodedrains", "n1") is None, limit=60)
+        await asyncio.sleep(60)
+        (left,) = world.pods("n1")
+        assert name(left) == "bare"
+
+    play(Guarded, scene)
+
+
+def test_a_released_pod_whose_records_of_a_drain_were_removed_by_force_is_found_and_returned() -> None:
+    async def scene(world: Guarded) -> None:
+        await world.settle(workloads.deployment("web", 2, SPACE))
+        for node in ("n2", "n3"):
+            world.cluster.machines[node].slow = 3000.0
+        old = {pod["metadata"]["uid"] for pod in world.pods()}
+        world.cluster.annotate("n1", maintenance="test")
+        await world.until(lambda: any(lets_go(call) for _, call in world.calls))
+        world.cluster.annotate("n1", maintenance=None)
+        drain = world.server.find("nodedrains", "n1")
+        assert drain
+        world.server.edit("nodedrains", drain, lambda raw: raw["metadata"].pop("finalizers"), user="human")
+        if drain := world.server.find("nodedrains", "n1"):
+            world.server.remove("nodedrains", drain, user="human")
+        await world.until(
+            lambda: all(controller(p).get("kind") == "ReplicaSet" for p in world.pods()) and len(world.pods()) == 2,
+            limit=120,
+        )
+        await world.until(lambda: not any(MOVE in (p["metadata"].get("annotations") or {}) for p in world.pods()))
+        assert {pod["metadata"]["uid"] for pod in world.pods()} == old
+
+    play(Guarded, scene)
