@@ -243,21 +243,17 @@ def test_the_value_false_is_refused_by_an_event(site: Site) -> None:
 
 
 def test_what_others_write_costs_no_drain_and_no_node(site: Site) -> None:
-    """A grace period of 2^63-1, times of the year 0, deep JSON and long text: all that the API server lets in."""
+    """A grace period of 2^63-1, times of the year 0, deep JSON and long text: the API server and admission let it in."""
     nodes = site.nodes(2)
     site.policy()
     wishes = {
         "rescheduler.dev/replacement": "requird",
         "rescheduler.dev/do-not-disrupt": "5 hours",
-        "rescheduler.dev/move": hostile.MOVES[1],
     }
-    site.deploy(
-        workloads.deployment("odd", 2, site.name, grace=2**63 - 1, annotations=wishes, **site.here()),
-        workloads.deployment("plain", 2, site.name, annotations={"rescheduler.dev/move": hostile.DEEP}, **site.here()),
-    )
+    site.deploy(workloads.deployment("odd", 2, site.name, grace=2**63 - 1, annotations=wishes, **site.here()))
     odd = {"type": "Odd", "status": "True", "lastTransitionTime": "0000-01-01T00:00:00Z"}
     for node in nodes:
-        site.patch("node", node, {"metadata": {"annotations": {"rescheduler.dev/cancelled": hostile.DEEP}}})
+        site.patch("node", node, {"metadata": {"annotations": {"rescheduler.dev/fenced": hostile.DEEP}}})
         late = odd | {"lastHeartbeatTime": "9999-12-31T23:59:59Z"}
         site.plane.kubectl(
             *("patch", "node", node, "--subresource=status", "--type=strategic"),

@@ -10,11 +10,6 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
-{{- /* Cluster-wide names: one installation a cluster, for two would refuse each other's writes. */}}
-{{- define "rescheduler.name" -}}
-rescheduler
-{{- end }}
-
 {{- /* Who acts for the operator: itself, and the hook before an uninstall. */}}
 {{- define "rescheduler.identities" -}}
 ["system:serviceaccount:{{ .Release.Namespace }}:rescheduler", "system:serviceaccount:{{ .Release.Namespace }}:rescheduler-cleanup"]

@@ -15,6 +15,7 @@ PACE = 30.0
 _FIRST = 0.1
 _LONGEST_ASKED = 60.0  # seconds; a server that asks for more with Retry-After is asked again all the same
 _NOISE = 3  # failures in a row; fewer are not worth a word
+_LONG = 8.0  # seconds; a webhook that hangs takes up to 30 s for each answer
 _PASSING = frozenset((0, 404, 408, 409, 410, 429))
 _MOST_WORDS = 400
 
@@ -74,9 +75,9 @@ def back_off(times: int) -> float:
     return min(_FIRST * 2.0 ** min(times - 1, 16), PACE)
 
 
-def is_reported(refusal: Refusal, failures: int) -> bool:
-    """Whether a person is to hear of it."""
-    return is_lasting(refusal) or failures >= _NOISE
+def is_reported(refusal: Refusal, failures: int, lasted: float = 0.0) -> bool:
+    """Whether a person is to hear of it; `lasted`: seconds since the first failure, for each may take long by itself."""
+    return is_lasting(refusal) or failures >= _NOISE or lasted >= _LONG
 
 
 def may_differ(refusal: Refusal, failures: int) -> bool:

@@ -18,6 +18,12 @@ log = structlog.get_logger("rescheduler.attempts")
 class _Failure:
     refusal: Refusal
     failures: int
+    since: float  # monotonic
+    last: float
+
+    @property
+    def is_reported(self) -> bool:
+        return refusals.is_reported(self.refusal, self.failures, self.last - self.since)
 
 
 class Attempts:
@@ -59,13 +65,13 @@ class Attempts:
         return tuple(
             Trouble(act, refusals.cause(found.refusal))
             for act in Act
-            if (found := self._failed.get(act)) and refusals.is_reported(found.refusal, found.failures)
+            if (found := self._failed.get(act)) and found.is_reported
         )
 
     def troubled(self, act: Act) -> bool:
         """Whether the act fails, and a person is to hear of it."""
         found = self._failed.get(act)
-        return found is not None and refusals.is_reported(found.refusal, found.failures)
+        return found is not None and found.is_reported
 
     def may_differ(self, act: Act) -> bool:
         """Whether the act failed, and a smaller write may go through."""
@@ -99,8 +105,9 @@ class Attempts:
         refusal = error.refusal if isinstance(error, ApiError) else Refusal(0, message=str(error))
         failures = before.failures + 1 if before else 1
         wait = refusals.wait(refusal, failures)
-        self._due[act] = self._clock.monotonic() + wait
-        self._failed[act] = _Failure(refusal, failures)
+        now = self._clock.monotonic()
+        self._due[act] = now + wait
+        self._failed[act] = _Failure(refusal, failures, before.since if before else now, now)
         log.warning("write.failed", **self._about, act=act.name.lower(), error=str(error), again=round(wait, 1))
         return wait
 

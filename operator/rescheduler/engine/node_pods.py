@@ -227,7 +227,7 @@ class NodePods:
 
     def _note_taken(self, settings: Drain, now: datetime) -> None:
         """Note released pods that have gone though nobody was asked to evict them."""
-        here = {pod.uid for pod in self.rows()}
+        here = {pod.uid for pod in self.rows()} | (self._mirror.unread if self._mirror else frozenset())
         gone = [pod for pod in self._leaving.values() if pod.released and pod.uid not in here]
         self._t.replacements.note_taken(gone, settings, now)
         known = {pod.uid for pod in self._taken}

@@ -77,6 +77,10 @@ class Owners:
         """The pod as last seen or written; None while its owner's pods are not in view with it among them."""
         return (self._pods.get(key) or {}).get(pod.uid)
 
+    def unlisted(self, key: Key) -> str:
+        """Return why the pods of an owner are not in view; empty if they are."""
+        return self._pods.missing([key])
+
     def put(self, key: Key, raw: Json) -> None:
         """Take in the answer to a write on a pod."""
         self._pods.put(key, raw)

@@ -144,7 +144,7 @@ class Replacements:
         if key and not left:
             latest = self._owners.latest(key, pod)
             if latest is None:
-                return Choice(Way.WAIT, why="the pods of its owner are not known yet")
+                return Choice(Way.WAIT, why=self._owners.unlisted(key) or "the pods of its owner are not known yet")
             pod = latest
         elif not pod.released and now - asked < _LAG:
             return Choice(Way.WAIT)
