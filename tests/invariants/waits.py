@@ -30,6 +30,7 @@ _NAMELESS = re.compile(
 """Messages of `Progressing=True` that name no cause."""
 _POD = re.compile(r"[\w-]+/[\w.-]+")
 _EVERY = 5.0
+_REMEMBERED = 660.0
 Said = Iterator[str]
 
 
@@ -195,7 +196,8 @@ def _is_empty(picture: Picture, drain: Json) -> bool:
 
 
 def _is_sick(picture: Picture, node: str) -> bool:
-    return set(picture.lately("ready", node, QUIET)) != {"True"} or picture.silence(node) > RENEWED
+    # One that flaps counts for as long as the policy remembers that.
+    return set(picture.lately("ready", node, _REMEMBERED)) != {"True"} or picture.silence(node) > RENEWED
 
 
 _REASONS: dict[str, Callable[[Picture, Json], bool]] = {

@@ -17,10 +17,10 @@ from simulation.stories import tell
 ROOT = Path(__file__).parents[3]
 
 
-def test_ten_stories_break_nothing() -> None:
+def test_eight_stories_break_nothing() -> None:
     """`make bench ONLY=soak` tells 500."""
     path = os.pathsep.join(str(ROOT / part) for part in ("operator", "tests"))
-    command = [sys.executable, "-m", "simulation", "1-10"]
+    command = [sys.executable, "-m", "simulation", "1-8"]
     found = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False, timeout=300
     )
