@@ -228,7 +228,7 @@ class NodePods:
     def _note_taken(self, settings: Drain, now: datetime) -> None:
         """Note released pods that have gone though nobody was asked to evict them."""
         here = {pod.uid for pod in self.rows()} | (self._mirror.unread if self._mirror else frozenset())
-        gone = [pod for pod in self._leaving.values() if pod.released and pod.uid not in here]
+        gone = [self._t.replacements.last_seen(pod) for pod in self._leaving.values() if pod.uid not in here]
         self._t.replacements.note_taken(gone, settings, now)
         known = {pod.uid for pod in self._taken}
         lost = [pod for pod in self._leaving.values() if self._t.replacements.taken(pod.uid) and pod.uid not in known]
@@ -328,8 +328,7 @@ class NodePods:
             for uid in gone:
                 self._paces.left(left.get(uid))
             for uid in moved:
-                if self._leaving[uid].released:
-                    self._t.replacements.replaced(self._leaving[uid])
+                self._t.replacements.replaced(self._t.replacements.last_seen(self._leaving[uid]))
             self._t.metrics.pods_moved.inc(len(moved))
             self._t.metrics.pods_moved_again.inc(sum(self._t.lineages.moved(self._leaving[uid], now) for uid in gone))
             self._t.evictions.forget(self._sender, list(gone))

@@ -15,7 +15,7 @@ import structlog
 from rescheduler.api import names
 from rescheduler.api.drains import Blocker, BlockerClass
 from rescheduler.api.policies import Drain, Replacement
-from rescheduler.core import answers, moves, replacements, rooms
+from rescheduler.core import answers, moves, pods, replacements, rooms
 from rescheduler.core.answers import Answer, Outcome
 from rescheduler.core.fits import Fit, Forecast
 from rescheduler.core.moves import Move
@@ -83,6 +83,7 @@ class Replacements:
         self._unwritable: dict[str, _Refusal] = {}  # by pod uid: of a patch
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by pod uid
         self._taken: set[str] = set()  # uids of released pods that somebody else removed
+        self._released: dict[str, Pod] = {}  # by uid, as released by this process: it may be gone before it is seen so
         self._moving: set[str] = set()  # holders whose drain may go on, as of their last look
         self._memo, self._gone = Memo(), set[str]()  # of the look that is under way
         self._releasing: dict[str, str] = {}  # by pod uid: the uid of its Deployment
@@ -104,6 +105,8 @@ class Replacements:
         `may_move`: the drain may go on. `said`: the blockers that its status names, by namespace/name of the pod.
         `early`: its node is only suspected. `forecasts`: what the plan says of its pods.
         """
+        # First: the owner of the last pod to go is not held in view any more.
+        self.note_taken([pod for pod, _ in judged if pod.released and pod.deleting], drain, now)
         (self._moving.add if may_move else self._moving.discard)(holder)
         rows = [pod for pod, verdict in judged if _concerned(pod, verdict, drain, may_move=may_move)]
         planned = forecasts or {}
@@ -112,7 +115,6 @@ class Replacements:
         if not all(self._owners.known(namespace) for namespace in {pod.namespace for pod in rows}):
             return None
         kept = {pod.uid for pod, verdict in judged if verdict.fate is not Fate.EVICT}
-        self.note_taken([pod for pod, _ in judged if pod.released and pod.deleting], drain, now)
         choices: dict[str, Choice] = {}
         self._memo, self._gone = Memo(), set(self._going())
         letting: Counter[str] = Counter(self._releasing.values())
@@ -188,10 +190,10 @@ class Replacements:
         answer = found.answer
         return Refused(answer.cause or BlockerClass.THROTTLED, answer.message, answer.hint)
 
-    def note_taken(self, pods: Iterable[Pod], drain: Drain, now: datetime) -> None:
+    def note_taken(self, rows: Iterable[Pod], drain: Drain, now: datetime) -> None:
         """Note which of these released pods, which go or are gone, somebody else removed: a setback of their owner."""
         going = self._going()
-        for pod in pods:
+        for pod in rows:
             if pod.uid in going or pod.evicted or pod.finished or pod.uid in self._taken:
                 continue
             workload = self._owners.workload(pod, frozenset(), Memo())
@@ -205,6 +207,10 @@ class Replacements:
                 self._setbacks[owner] = setback
                 self._metrics.taken.inc()
                 log.warning("pod.taken", pod=pod.key, uid=pod.uid, node=pod.node, why=setback.message)
+
+    def last_seen(self, pod: Pod) -> Pod:
+        """Return the pod as it was released, if that came after what was seen of it."""
+        return self._released.get(pod.uid, pod)
 
     def taken(self, uid: str) -> bool:
         """Whether somebody else removed this released pod."""
@@ -272,7 +278,7 @@ class Replacements:
     def forget(self, uids: Iterable[str]) -> None:
         """These pods are gone, or their holder looks after them no more."""
         for uid in uids:
-            for known in (self._asked, self._told, self._refusals, self._unwritable):
+            for known in (self._asked, self._told, self._refusals, self._unwritable, self._released):
                 known.pop(uid, None)
             self._taken.discard(uid)
 
@@ -314,7 +320,7 @@ class Replacements:
             if not conflict or found.failures > 1:
                 log.warning("pod.write_failed", pod=pod.key, uid=pod.uid, way=choice.way, error=str(error))
         except Exception as error:  # whatever it is, it costs this pod only, and is not repeated at once
-            log.error("task.failed", task="release", object=pod.key, exc_info=error)
+            log.exception("task.failed", task="release", object=pod.key)
             self._pause(self._unwritable, pod, answers.unanswered(f"internal error ({type(error).__name__})"), holder)
         finally:
             self._tasks.pop(pod.uid, None)
@@ -352,6 +358,10 @@ class Replacements:
         answer = await self._client.patch(paths.pod(pod.namespace, pod.name), patch)
         if key:
             self._owners.put(key, answer)
+        if choice.way is Way.RELEASE:
+            self._released[pod.uid] = pods.pod(answer)
+        else:
+            self._released.pop(pod.uid, None)
         self._unwritable.pop(pod.uid, None)
         self._refusals.pop(pod.uid, None)
         self._metrics.moves.labels(choice.way).inc()
