@@ -1,6 +1,9 @@
 """Replacement first: the new pod is Ready before the old one goes, on the real scheduler and controllers."""
 
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -27,6 +30,98 @@ def test_a_single_replica_moves_without_a_gap(site: Site, budget: dict[str, Any]
     after = site.plane.get("deployment", "web", "-n", site.name)
     assert (after["spec"], after["metadata"]["generation"]) == (before["spec"], before["metadata"]["generation"])
     assert len(site.observer.pods(site.name)) == 1
+    assert not site.released()
+
+
+def shared(made: dict[str, Any]) -> dict[str, Any]:
+    """The same object, with a label on its pods that the selectors of all neighbours match."""
+    made["spec"]["template"]["metadata"]["labels"]["team"] = "shared"
+    return made
+
+
+def adopting(made: dict[str, Any]) -> dict[str, Any]:
+    """A neighbour that adopts each pod with that label that has no controller."""
+    made["spec"]["selector"] = {"matchLabels": {"team": "shared"}}
+    return shared(made)
+
+
+@contextmanager
+def pruner(site: Site) -> Iterator[list[str]]:
+    """Deletes pods without an owner as soon as it sees them, as a GitOps tool that tracks by label; those deleted."""
+    stop, pruned = threading.Event(), list[str]()
+
+    def prune() -> None:
+        while not stop.wait(0.05):
+            for pod in site.observer.pods(site.name):
+                if not pod["metadata"].get("ownerReferences"):
+                    pruned.append(pod["metadata"]["name"])
+                    site.plane.kubectl("delete", "pod", pod["metadata"]["name"], "-n", site.name, "--wait=false")
+
+    thread = threading.Thread(target=prune)
+    thread.start()
+    try:
+        yield pruned
+    finally:
+        stop.set()
+        thread.join()
+
+
+def guard(site: Site) -> list[dict[str, Any]]:
+    """A policy that refuses each write of a pod without a controller, and each change of a pod's labels."""
+    name = f"{site.name}-guard"
+    kind = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}}
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["pods"]}
+    here = {"matchLabels": {"kubernetes.io/metadata.name": site.name}}
+    owned = "has(object.metadata.ownerReferences) && object.metadata.ownerReferences.exists(o, o.controller)"
+    kept = "oldObject == null || object.metadata.labels == oldObject.metadata.labels"
+    policy = {
+        "matchConstraints": {"namespaceSelector": here, "resourceRules": [rule]},
+        "validations": [{"expression": owned, "reason": "Forbidden"}, {"expression": kept, "reason": "Forbidden"}],
+    }
+    binding = {"policyName": name, "validationActions": ["Deny"]}
+    return [
+        {**kind, "kind": "ValidatingAdmissionPolicy", "spec": policy},
+        {**kind, "kind": "ValidatingAdmissionPolicyBinding", "spec": binding},
+    ]
+
+
+def test_beside_controllers_pruners_and_policies_that_mind_orphans_a_single_replica_has_no_gap(site: Site) -> None:
+    """Under each budget of the test above. All neighbours at once: none of them finds a pod that is nobody's."""
+    first, *others = site.nodes(3)
+    site.policy()
+    budgets = {
+        "none": None,
+        "least": {"minAvailable": 1},
+        "most": {"maxUnavailable": 0},
+        "all": {"minAvailable": "100%"},
+    }
+    objects = [shared(workloads.deployment(app, 1, site.name, **site.here())) for app in budgets]
+    objects += [workloads.budget(app, site.name, **spec) for app, spec in budgets.items() if spec]
+    site.on_first(first, others, *objects)
+    site.plane.apply(
+        adopting(workloads.daemon_set("agent", site.name, **site.here())),
+        adopting(workloads.replica_set("bare", 1, site.name, **site.here())),
+    )
+    until(lambda: site.observer.ready(site.name, "agent") == 3, "the agents to run")
+    until(lambda: site.observer.ready(site.name, "bare") == 1, "the bare ReplicaSet to run")
+    policies = guard(site)
+    site.plane.apply(*policies)
+    orphan = workloads.bare_pod("orphan", site.name)
+    create = ("create", "--dry-run=server", "-f", "-")
+    until(lambda: "denied" in site.plane.kubectl(*create, input=json.dumps(orphan), check=False), "the policy")
+    agents = {p["metadata"]["uid"] for p in site.observer.pods(site.name) if p["metadata"]["labels"]["app"] == "agent"}
+    try:
+        with floors(site.observer, site.name, *budgets, "agent") as lowest, pruner(site) as pruned:
+            site.annotate(first)
+            site.phase(first, "Drained")
+    finally:
+        for policy in policies:
+            site.plane.kubectl("delete", policy["kind"], policy["metadata"]["name"])
+    assert lowest == dict.fromkeys(budgets, 1) | {"agent": 3}
+    assert not pruned
+    assert agents == {
+        p["metadata"]["uid"] for p in site.observer.pods(site.name) if p["metadata"]["labels"]["app"] == "agent"
+    }
     assert not site.released()
 
 

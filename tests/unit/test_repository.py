@@ -93,7 +93,7 @@ def test_kopf_watches_and_does_nothing_else() -> None:
 def test_every_test_that_the_docs_name_is_there() -> None:
     named = [
         (page.name, *found)
-        for page in (ROOT / "docs").glob("*.md")
+        for page in (ROOT / "docs").rglob("*.md")
         for found in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text())
     ]
     assert named

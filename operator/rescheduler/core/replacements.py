@@ -28,6 +28,9 @@ _WHO_DELETES = (
     f"{names.REPLACEMENT}: Never to have it evicted without a replacement"
 )
 _RESOURCES = ("Insufficient ", "Too many pods")
+_OTHER_PODS = ("anti-affinity", "topology spread", "pod affinity")
+"""In the scheduler's words: other pods keep it off, though some node may have room for it."""
+_CONTROLLERS = ": see whether kube-controller-manager works, and whether admission lets pods in"
 _RECORD_STAYS = "the record of its move cannot be removed"
 PLANNED = "the plan finds no room for it elsewhere: "
 PENDING = "its replacement is Pending: "
@@ -471,11 +474,13 @@ def _diagnosis(workload: Workload, rs: ReplicaSet | None, since: datetime) -> tu
     new = [p for p in workload.own(rs) if not p.ready and (p.created is None or p.created >= since - _LEAST_PAUSE)]
     waiting = next((p for p in new if p.unschedulable), None)
     if waiting:
-        short = any(word in waiting.unschedulable for word in _RESOURCES)
-        return (Trouble.NO_ROOM if short else Trouble.CANNOT_BE_HAD), waiting.unschedulable
+        words = waiting.unschedulable
+        kept_off = any(word in words for word in _OTHER_PODS) and not any(word in words for word in _RESOURCES)
+        return (Trouble.CANNOT_BE_HAD if kept_off else Trouble.NO_ROOM), words
     if new:
         return Trouble.NOT_READY, f"pod {new[0].name} is not Ready in time"
-    return Trouble.CANNOT_BE_HAD, "no new pod was created in time"
+    # Nothing is evicted while nothing can replace it.
+    return Trouble.NOT_READY, "no new pod was created in time, and its ReplicaSet gives no reason" + _CONTROLLERS
 
 
 def _is_new(pod: Pod, since: datetime) -> bool:

@@ -327,7 +327,10 @@ def test_a_replica_set_without_deployment_keeps_the_gate() -> None:
         ("", pod("new", ready=False, unschedulable="0/3 nodes: 2 Insufficient cpu"), Trouble.NO_ROOM),
         ("", pod("new", ready=False, unschedulable="0/3 nodes: pod anti-affinity"), Trouble.CANNOT_BE_HAD),
         ("", pod("new", ready=False, node="n2"), Trouble.NOT_READY),
-        ("", None, Trouble.CANNOT_BE_HAD),
+        ("", pod("new", ready=False, unschedulable="0/3 nodes: didn't match topology spread"), Trouble.CANNOT_BE_HAD),
+        ("", pod("new", ready=False, unschedulable="0/3 nodes: didn't match node selector"), Trouble.NO_ROOM),
+        ("", pod("new", ready=False, unschedulable="3 had untolerated taint(s)"), Trouble.NO_ROOM),
+        ("", None, Trouble.NOT_READY),  # nothing goes while nothing can replace it
         ("pods is forbidden: exceeded quota: q", None, Trouble.CANNOT_BE_HAD),
         ("admission webhook denied", None, Trouble.NOT_READY),
     ],
