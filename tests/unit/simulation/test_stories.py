@@ -105,4 +105,4 @@ def test_a_cordon_left_behind_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         return patch if patch and patch.keys() - {"metadata"} else None
 
     monkeypatch.setattr(nodes, "restore_patch", forgetful)
-    assert found(maintained(), "NodeDrain n1 waits in silence: phase Restoring")
+    assert found(maintained(), "'cordoned': True")
