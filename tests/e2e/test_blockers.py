@@ -59,7 +59,10 @@ def test_a_pod_that_a_finalizer_keeps_is_named_with_it_and_holds_no_other_node(s
 
 
 def test_where_no_second_pod_can_be_had_all_but_the_last_go_plainly(site: Site) -> None:
-    """Anti-affinity and spread are no want of room: a rule never to give up a running pod would hold for ever."""
+    """Anti-affinity and spread are no want of room: a rule never to give up a running pod would hold for ever.
+
+    With both nodes cordoned no node is left for the last ones, whatever other pods do.
+    """
     first, second = site.nodes(2)
     site.policy(drain={"replacementTimeout": "2s"})
     selector = {"labelSelector": {"matchLabels": {"app": "apart"}}, "topologyKey": "kubernetes.io/hostname"}
@@ -84,7 +87,7 @@ def test_where_no_second_pod_can_be_had_all_but_the_last_go_plainly(site: Site) 
     assert not site.released()
     uids = site.uids(second)
     site.annotate(second)
-    until(lambda: site.classes(second) == {"ReplacementNotReady"}, "the last ones to be held")
+    until(lambda: site.classes(second) == {"NoRoomInPool"}, "the last ones to be held")
     assert site.uids(second) == uids
 
 

@@ -191,7 +191,10 @@ def test_a_node_dies_in_the_middle_of_its_maintenance_and_goes_back_to_it(site: 
     foreign = {"key": OUT_OF_SERVICE, "value": "nodeshutdown", "effect": "NoExecute"}
     site.plane.kubectl("taint", "node", doomed, f"{OUT_OF_SERVICE}=nodeshutdown:NoExecute")
     until(lambda: apps(site, other) == {"web", "stuck", "db"}, "the last to be replaced")
-    until(lambda: fenced(site, doomed) == ("True", "OutOfService"), "the proof to be seen")
+    until(
+        lambda: fenced(site, doomed) == ("True", "OutOfService"),
+        lambda: f"the proof to be seen ({json.dumps(site.observer.drain(doomed))})",
+    )
     assert taints(site, doomed) == [foreign]
 
     site.plane.recover_node(doomed)
