@@ -5,8 +5,10 @@ Kopf uses it too. Its own sign-in knows no exec plugins, and needs the cluster's
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -80,12 +82,17 @@ async def _from_kubeconfig(found: kubernetes_client.Configuration, named: str | 
             "no KUBECONFIG, no ~/.kube/config and no ServiceAccount token: set KUBECONFIG, "
             "or run in a cluster under the chart's ServiceAccount"
         )
+    before = _children()
     try:
         async with asyncio.timeout(_PLUGIN_SECONDS):
             loader = await kubernetes_config.load_kube_config(
                 named or default, client_configuration=found, persist_config=False
             )
     except TimeoutError:
+        # The library leaves it running: each new sign-in would leave one more.
+        for child in _children() - before:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
         raise ConfigError(f"the exec plugin of KUBECONFIG did not answer within {_PLUGIN_SECONDS:.0f} s") from None
     user = loader._user  # noqa: SLF001 - the library has no other way; its own refresh_token does the same
     if user and "exec" in user and not found.api_key and not found.cert_file:
@@ -93,6 +100,12 @@ async def _from_kubeconfig(found: kubernetes_client.Configuration, named: str | 
         raise ConfigError(f"the exec plugin {command} gave neither a token nor a certificate: run it by hand")
     expires = getattr(loader, "exec_plugin_expiry", None)
     return SignIn(found, (*(parts or [default]), *_trust(found)), expires if isinstance(expires, datetime) else None)
+
+
+def _children() -> set[int]:
+    """Return the processes that this one has started, on Linux; this process starts none but exec plugins."""
+    lists = Path("/proc/self/task").glob("*/children")
+    return {int(child) for each in lists for child in each.read_text().split()}
 
 
 def _trust(found: kubernetes_client.Configuration) -> tuple[str, ...]:
