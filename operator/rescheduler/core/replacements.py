@@ -23,6 +23,8 @@ _LEAST_PAUSE = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(minutes=30)
 _DOUBLINGS = 10  # more would overflow a duration, in days of failures
 _LAST = "; it is the last Ready pod of its owner"
+BUT_THE_LAST = ("CannotBeHad", "ReleaseRefused")
+"""Reasons for which the pods of an owner go plainly, one judged after the other, but for its last Ready pod."""
 _WHO_DELETES = (
     "find out who deletes pods of this workload, such as a pruner or a cleanup script; or annotate the pod "
     f"{names.REPLACEMENT}: Never to have it evicted without a replacement"

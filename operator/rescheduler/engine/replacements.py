@@ -124,7 +124,7 @@ class Replacements:
             forecast = planned.get(pod.uid)
             choice = self._choose(pod, drain, now, letting, may_move=may, early=early, forecast=forecast)
             choice = rooms.named(choice, forecast) if may else choice
-            if choice.way is Way.EVICT or (choice.way is Way.PLAIN and choice.reason == "CannotBeHad"):
+            if choice.way is Way.EVICT or (choice.way is Way.PLAIN and choice.reason in replacements.BUT_THE_LAST):
                 self._gone.add(pod.uid)
             choices[pod.uid] = choice
         return choices
