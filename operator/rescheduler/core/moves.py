@@ -129,17 +129,20 @@ def controller(meta: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def record(meta: Mapping[str, Any]) -> tuple[Move | None, bool]:
     """Return the record of a move on a raw pod, and whether the pod is released.
 
-    The record counts only while the controller of the pod is the Deployment that it names (the pod is released) or the
-    ReplicaSet that it names (the pod was returned). Any other pod got the annotation from somebody else: (None, False).
+    The record counts only while the controller of the pod is the Deployment that it names (the pod is released), or the
+    ReplicaSet that it names and the pod has the deletion cost of a return (it was returned). Any other pod got the
+    annotation from somebody else: (None, False).
     """
-    move = Move.read((meta.get("annotations") or {}).get(names.MOVE))
+    annotations = meta.get("annotations") or {}
+    move = Move.read(annotations.get(names.MOVE))
     owner = controller(meta) if move else None
     if move is None or owner is None or not str(owner.get("apiVersion", "")).startswith("apps/"):
         return None, False
     who = (owner.get("kind"), owner.get("name"), owner.get("uid"))
     if who == ("Deployment", move.deployment, move.deployment_uid):
         return move, True
-    return (move, False) if who == ("ReplicaSet", move.replica_set, move.replica_set_uid) else (None, False)
+    returned = who == ("ReplicaSet", move.replica_set, move.replica_set_uid)
+    return (move, False) if returned and annotations.get(names.DELETION_COST) == HIGHEST_COST else (None, False)
 
 
 def release_patch(uid: str, version: str, others: Sequence[Mapping[str, Any]], move: Move) -> dict[str, Any]:

@@ -48,9 +48,9 @@ DEPLOYMENT = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid
 REPLICA_SET = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-abc", "uid": "r", "controller": True}
 
 
-def carrying(record: dict[str, Any], *owners: dict[str, Any]) -> dict[str, Any]:
-    """A raw pod with the record of a move."""
-    annotations = {"rescheduler.dev/move": json.dumps(record)}
+def carrying(record: dict[str, Any], *owners: dict[str, Any], cost: str = "2147483647") -> dict[str, Any]:
+    """A raw pod with the record of a move, and with a deletion cost."""
+    annotations = {"rescheduler.dev/move": json.dumps(record), "controller.kubernetes.io/pod-deletion-cost": cost}
     meta = {"namespace": "s", "name": "p", "uid": "u", "ownerReferences": list(owners), "annotations": annotations}
     return {"metadata": meta}
 
@@ -68,6 +68,8 @@ def test_a_released_pod_counts_as_its_replica_sets() -> None:
 def test_a_returned_pod_has_its_record_until_it_is_cleared() -> None:
     seen = pod(carrying(RECORD, REPLICA_SET))
     assert (seen.released, seen.returned, seen.foreign_move) == (False, True, False)
+    # A return sets the cost in the same patch: without it somebody else wrote the record.
+    assert pod(carrying(RECORD, REPLICA_SET, cost="5")).foreign_move
 
 
 @pytest.mark.parametrize(
