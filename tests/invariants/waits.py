@@ -176,6 +176,14 @@ def _others(picture: Picture, drain: Json) -> list[Json]:
     return [n for n in picture.all("nodes") if name(n) != name(drain) and begun(name(n))]
 
 
+def _is_in_line(picture: Picture, drain: Json) -> bool:
+    """Whether another failed node may go first: it starts in the next moment."""
+    failed = [
+        name(d) for d in picture.all("nodedrains") if any(r["reason"] == "Failure" for r in d["spec"]["requests"])
+    ]
+    return name(drain) in failed and len(failed) > 1
+
+
 def _policies(picture: Picture, drain: Json) -> list[Json | None]:
     """Policies that select the node, of each moment of the last minute; None of one without."""
     node = picture.node(name(drain))
@@ -206,7 +214,7 @@ _REASONS: dict[str, Callable[[Picture, Json], bool]] = {
         x and x["spec"].get("suspend", Suspend.NONE) != Suspend.NONE for x in _policies(p, d)
     ),
     "Audit": lambda p, d: any(x and x["spec"].get("mode") == Mode.AUDIT for x in _policies(p, d)),
-    "MaxConcurrent": lambda p, d: bool(_others(p, d)),
+    "MaxConcurrent": lambda p, d: bool(_others(p, d)) or _is_in_line(p, d),
     "MaxUnavailable": lambda p, d: bool(_others(p, d)),
     "ControlPlane": lambda p, d: any(CONTROL_PLANE in labels(node) for node in _others(p, d)),
     "Storm": lambda p, d: sum(_is_sick(p, name(n)) for n in p.all("nodes")) >= 2,

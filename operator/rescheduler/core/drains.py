@@ -144,7 +144,9 @@ class Situation:
 
 def fact(s: Situation) -> Fact:
     """The first fact that holds."""
-    stuck = s.begun and s.blocked and s.now >= max(s.begun, s.last_move or s.begun) + QUIET
+    # A suspicion moves no pod, so nothing holds it up: without a slot it must not go on as a blocked drain does.
+    quiet = s.begun and s.now >= max(s.begun, s.last_move or s.begun) + QUIET
+    stuck = quiet and s.blocked and not s.suspected
     empty = s.begun and s.remaining == 0 and s.cordoned and s.now >= s.cordoned + SETTLE
     facts = (
         (not s.same_node, Fact.NODE_GONE),

@@ -115,11 +115,14 @@ class Attempts:
         """Do not try it again for so long, whatever comes of it now."""
         self._due[act] = self._clock.monotonic() + seconds
 
-    def rename(self, act: Act, other: Act) -> None:
-        """What was noted of one act is true of another."""
+    def blame(self, act: Act, other: Act) -> None:
+        """The act failed because of another that it includes: note that of the other, and let the act go on without it.
+
+        What was counted stays: an act that fails without the other too is retried ever later.
+        """
         if found := self._failed.get(act):
             self._failed[other], self._due[other] = found, self._due[act]
-            self.clear(act)
+            self._due.pop(act)
 
     def clear(self, *acts: Act) -> None:
         """These are not wanted any more, or went through."""

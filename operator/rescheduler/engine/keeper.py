@@ -206,7 +206,7 @@ class Keeper:
             self._attempts.clear(Act.DECORATE)
             self._attempts.rest(Act.DECORATE, refusals.PACE)
         elif not whole and decorates and plain is not None and self._attempts.may_differ(Act.CORDON):
-            self._attempts.rename(Act.CORDON, Act.DECORATE)
+            self._attempts.blame(Act.CORDON, Act.DECORATE)
             whole = await self._attempts.make(Act.CORDON, lambda: self._patch(here, plain))
         return whole
 

@@ -43,6 +43,18 @@ def situation(**changes: object) -> Situation:
         ({"begun": NOW - timedelta(seconds=59), "remaining": 1, "blocked": 1}, Fact.LEAVING),
         ({"begun": NOW - timedelta(seconds=60), "remaining": 1, "blocked": 1}, Fact.STUCK),
         ({"begun": NOW - timedelta(hours=1), "remaining": 1, "blocked": 1, "last_move": NOW}, Fact.LEAVING),
+        # A suspicion that lost its slot evicts nothing, however long a pod of it is blocked.
+        (
+            {
+                "begun": NOW - timedelta(hours=1),
+                "remaining": 1,
+                "blocked": 1,
+                "held": True,
+                "yields": True,
+                "suspected": True,
+            },
+            Fact.YIELDED,
+        ),
         ({"begun": NOW, "remaining": 1, "held": True, "yields": True}, Fact.YIELDED),
         ({"begun": NOW - timedelta(hours=1), "remaining": 1, "blocked": 1, "held": True, "yields": True}, Fact.STUCK),
         ({"begun": NOW, "held": True, "steps_back": True, "traces": True}, Fact.RETREATING),
