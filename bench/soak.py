@@ -169,10 +169,14 @@ class Rig:
             session(self.plane).patch(f"{self.plane.server}/api/v1/{path}", data=body, headers=headers, timeout=10)
 
     def kill(self, lasts: float, operator: int) -> None:
-        self.operators[operator].kill()
-        time.sleep(lasts)
-        self.operators[operator].start(ready=False)
-        self.born.append(time.time())
+        process = self.operators[operator]
+        if str(process.log) not in self._down:  # two that start one operator would leave a process that holds its ports
+            self._down.add(str(process.log))
+            process.kill()
+            time.sleep(lasts)
+            process.start(ready=False)
+            self.born.append(time.time())
+            self._down.discard(str(process.log))
 
     def away(self, lasts: float) -> None:
         self.plane.stop_apiserver()
