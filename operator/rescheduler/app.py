@@ -449,8 +449,12 @@ async def run(options: Options) -> str:
     try:
         await _follow(app)
     except Exception as error:
-        log.exception("process.kopf_failed")
-        app.fail(f"Kopf failed: {type(error).__name__}: {error}")
+        why = f"{type(error).__name__}: {error}"
+        if app.failure:  # its words are said already: no traceback
+            log.warning("process.kopf_failed", error=why)
+        else:
+            log.exception("process.kopf_failed")
+            app.fail(f"Kopf failed: {why}")
     try:
         await app.end()
     except Exception as error:
