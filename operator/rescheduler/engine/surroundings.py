@@ -36,10 +36,7 @@ class Surroundings:
         self._attachments: Mirrors[str, Attachment] = Mirrors(
             client, lambda path: (path, {}), volumes.attachment, changed, keep=True
         )
-
-    def forget(self, holder: str) -> None:
-        """Keep nothing in view for this holder any more."""
-        kinds: tuple[Mirrors[str, Any] | Namespaces[Any], ...] = (
+        self._kinds: tuple[Mirrors[str, Any] | Namespaces[Any], ...] = (
             self._namespaces,
             self._daemon_sets,
             self._jobs,
@@ -47,7 +44,10 @@ class Surroundings:
             self._volumes,
             self._attachments,
         )
-        for mirrors in kinds:
+
+    def forget(self, holder: str) -> None:
+        """Keep nothing in view for this holder any more."""
+        for mirrors in self._kinds:
             mirrors.hold(holder, ())
         self._claimed.pop(holder, None)
 
@@ -78,15 +78,7 @@ class Surroundings:
 
     def missing(self, holder: str) -> str:
         """Return which view that this holder asked for is not there, and why; empty if all are."""
-        kinds: tuple[Mirrors[Any, Any] | Namespaces[Any], ...] = (
-            self._namespaces,
-            self._daemon_sets,
-            self._jobs,
-            self._claims,
-            self._volumes,
-            self._attachments,
-        )
-        return next((why for mirrors in kinds if (why := mirrors.missing(mirrors.held(holder)))), "")
+        return next((why for mirrors in self._kinds if (why := mirrors.missing(mirrors.held(holder)))), "")
 
     def _around(self, holder: str, node: str, pods: Iterable[Pod], *, attached: bool) -> Volumes | None:
         """Volumes, once a pod with a claim was seen here: its volume outlives it on the node."""
