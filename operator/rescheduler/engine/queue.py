@@ -2,11 +2,11 @@
 
 import asyncio
 import itertools
-import random
 from collections.abc import Awaitable, Callable
 
-_FIRST_WAIT, _LONGEST_WAIT = 0.2, 60.0  # seconds
-_MOST_DOUBLINGS = 20
+from rescheduler.kube.backoff import Backoff
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.4, 60.0  # seconds
 _NEWS, _ROUTINE = 0, 1
 
 
@@ -19,7 +19,7 @@ class KeyedQueue:
         self._busy: set[str] = set()
         self._again: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._failures: dict[str, int] = {}
+        self._failing: dict[str, Backoff] = {}
         self._count = itertools.count()
 
     def add(self, key: str, *, routine: bool = False) -> None:
@@ -58,11 +58,10 @@ class KeyedQueue:
             finally:
                 self._busy.discard(key)
             if succeeded:
-                self._failures.pop(key, None)
+                self._failing.pop(key, None)
             else:
-                failures = self._failures[key] = self._failures.get(key, 0) + 1
-                wait = min(_FIRST_WAIT * 2 ** min(failures, _MOST_DOUBLINGS), _LONGEST_WAIT)
-                self.add_after(key, wait * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
+                backoff = self._failing.setdefault(key, Backoff(_FIRST_WAIT, _LONGEST_WAIT))
+                self.add_after(key, backoff.next())
             if key in self._again:
                 self.add(key, routine=self._again.pop(key) == _ROUTINE)
             if rank == _ROUTINE:

@@ -10,7 +10,6 @@ may lead.
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import structlog
 from prometheus_client import Counter
 
+from rescheduler.kube.backoff import Backoff
 from rescheduler.kube.client import TRANSIENT
 
 log = structlog.get_logger("rescheduler.tasks")
@@ -28,28 +28,10 @@ _RETRY = (0.2, 10.0)  # seconds after a failed request: first and longest
 _STEADY = 30.0  # seconds; a coroutine that never ends has succeeded when it has run for so long
 _FIRST_HURRY, _LONGEST_HURRY = 0.02, 1.0  # seconds between steps that ask to be repeated at once
 _SHOWN = 3
-_MOST_DOUBLINGS = 20
 _ERROR_LENGTH = 200
 
 Handler = Callable[[str], Awaitable[bool]]
 """Handle one key; whether that succeeded."""
-
-
-class Backoff:
-    """Waits in seconds, each twice the last up to a limit, with jitter."""
-
-    def __init__(self, first: float, longest: float) -> None:
-        self._first, self._longest, self._times = first, longest, 0
-
-    def next(self) -> float:
-        """Return the next wait."""
-        wait = min(self._first * 2.0 ** min(self._times, _MOST_DOUBLINGS), self._longest)
-        self._times += 1
-        return wait * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, no secret
-
-    def reset(self) -> None:
-        """Start again with the first wait."""
-        self._times = 0
 
 
 @dataclass(slots=True)

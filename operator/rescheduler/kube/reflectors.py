@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from rescheduler.kube import paths
+from rescheduler.kube.backoff import Backoff
 from rescheduler.kube.client import SILENCE, TRANSIENT, Client, ExpiredError, Json, SilentError
 
 T = TypeVar("T")
@@ -474,7 +475,7 @@ class _Shared(_Watch, Generic[T]):
         self._listing[name] = asyncio.create_task(self._list_until_done(name), name=f"list {self._path} of {name}")
 
     async def _list_until_done(self, name: str) -> None:
-        wait = _FIRST_WAIT
+        backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
         while True:
             try:
                 await self._list_space(name)
@@ -487,8 +488,7 @@ class _Shared(_Watch, Generic[T]):
                 self._listing.pop(name, None)
                 self.errors.pop(name, None)
                 return
-            await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
-            wait = min(wait * 2, _LONGEST_WAIT)
+            await asyncio.sleep(backoff.next())
 
     async def _list_space(self, name: str) -> int:
         space = self.spaces[name]
