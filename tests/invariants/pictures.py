@@ -32,7 +32,7 @@ from rescheduler.api.policies import Policy
 MAINTENANCE = "rescheduler.dev/maintenance"
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 SILENCE, TOGETHER, SHARE, LEAST = 20.0, 60.0, 0.6, 3
-"""Of a blackout (DESIGN 5): so many Leases silent for so long, from within so long of each other."""
+"""Of a blackout: so many Leases silent for so long, from within so long of each other."""
 RENEWED = 11.0
 """Seconds within which a kubelet that lives has renewed its Lease."""
 _OWNED = ("ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted")

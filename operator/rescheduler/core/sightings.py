@@ -1,7 +1,7 @@
 """What was seen of a node over time, on our own clock.
 
 Clocks of nodes are skewed, and ours may jump: times count from our first sight of a thing, never from what a node
-wrote. A restart of ours may lengthen a wait but must never shorten it (DESIGN 5).
+wrote. A restart of ours may lengthen a wait but must never shorten it.
 """
 
 from collections.abc import Iterable, Mapping

@@ -17,7 +17,7 @@ from rescheduler.core.holds import Held, Hold
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 BLOCKED_KEEPS_SLOT = timedelta(minutes=5)
-"""A drain blocked for longer gives up its slot of maxConcurrent (DESIGN 2)."""
+"""A drain blocked for longer gives up its slot of maxConcurrent."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from rescheduler.core.volumes import Volumes
 
 _CRITICAL = ("system-cluster-critical", "system-node-critical")
 CRITICAL_ORDER = 1_000_000
-"""Order of system-*-critical pods that no rule names (DESIGN: they leave after all others)."""
+"""Order of system-*-critical pods that no rule names: they leave after all others."""
 OWN_ORDER = 2**31
 """Order of the operator's own pod: after everything that a rule can say."""
 _RUN_TWICE = ("ReplicaSet", "ReplicationController")
@@ -30,14 +30,14 @@ _LAG = timedelta(seconds=10)
 _LONG = timedelta(days=1)
 """A drain that waits for so long a grace period names it."""
 _OVERDUE = timedelta(seconds=10)
-"""So long past its deletionTimestamp, which has the grace in it already, a Terminating pod is stuck (DESIGN 2)."""
+"""So long past its deletionTimestamp, which has the grace in it already, a Terminating pod is stuck."""
 
 
 class Fate(StrEnum):
     """What a drain does with a pod."""
 
     EVICT = "Evict"  # by the Eviction API, within its budget
-    DELETE = "Delete"  # plain DELETE with UID and its own grace: on an unreachable node (DESIGN 5)
+    DELETE = "Delete"  # plain DELETE with UID and its own grace: on an unreachable node
     LEAVING = "Leaving"  # Terminating already: wait
     STAY = "Stay"  # skipped: not part of the drain
     BLOCK = "Block"  # must leave, and may not: a blocker says why
@@ -204,7 +204,7 @@ def _judge(pod: Pod, drain: Drain, seen: Circumstances) -> Verdict:
 
 
 def may_run_twice(pod: Pod, seen: Circumstances) -> bool:
-    """Whether a second copy beside one that may still run harms nobody (DESIGN 5)."""
+    """Whether a second copy beside one that may still run harms nobody."""
     if pod.owner is None or seen.volumes.exclusive(pod):
         return False
     return pod.owner.kind in _RUN_TWICE or (pod.owner.kind == "Job" and pod.owner.uid in seen.jobs)
@@ -322,7 +322,7 @@ def _leaving(pod: Pod, order: int, seen: Circumstances) -> Verdict:
 
 
 def _unreachable(pod: Pod, drain: Drain, rule: Rule | None, order: int, seen: Circumstances) -> Verdict:
-    """DESIGN 5: on an unreachable node only what may run twice goes without proof that the node is dead."""
+    """On an unreachable node only what may run twice goes without proof that the node is dead."""
     twice = may_run_twice(pod, seen)
     if not twice and not seen.dead:
         return _waits_for_proof(pod, order, seen)

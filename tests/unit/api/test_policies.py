@@ -10,7 +10,7 @@ from rescheduler.api.policies import Policy, ReschedulePolicySpec
 from rescheduler.api.scalars import dump
 from rescheduler.api.windows import CRON_PATTERN
 
-DESIGN = yaml.safe_load("""
+DEFAULTS = yaml.safe_load("""
 nodeSelector: {matchLabels: {}, matchExpressions: []}
 priority: 0
 mode: Enforce
@@ -50,7 +50,7 @@ rebalance: {enabled: false, high: "80%", low: "50%"}
 
 
 def test_the_defaults_are_the_designs() -> None:
-    assert dump(ReschedulePolicySpec()) == DESIGN
+    assert dump(ReschedulePolicySpec()) == DEFAULTS
 
 
 def test_a_spec_is_the_same_after_writing_and_reading() -> None:
