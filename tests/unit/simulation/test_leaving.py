@@ -71,12 +71,7 @@ def spec_of_node(world: Refusing, name: str) -> dict[str, Any]:
 
 def test_a_pod_that_cannot_be_returned_is_named_and_keeps_no_node() -> None:
     async def scene(world: Refusing) -> None:
-        await world.settle(workloads.deployment("web", 1, SPACE))
-        for node in ("n2", "n3"):
-            world.cluster.machines[node].slow = 3000.0
-        world.cluster.annotate("n1", maintenance="test")
-        await world.until(lambda: world.status().get("pods", {}).get("waitingForReplacement"))
-        world.refuse = lambda call: 403 * (call.place.resource == "pods" and call.verb == "patch")
+        await world.release_one_for_good()
         app, left, seconds = await clean(world)
         assert not app.cleaned
         assert {what.split("-")[0] for what in left} == {f"pod {SPACE}/web"}

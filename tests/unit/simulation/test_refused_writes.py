@@ -41,6 +41,15 @@ class Refusing(World):
             self.tries.append(self.now)
             raise RefusedError(code, DENIED, retry_after=self.retry_after)
 
+    async def release_one_for_good(self) -> None:
+        """A drain of n1 waits for the new pod of the only one there, and may not give the old one back."""
+        await self.settle(workloads.deployment("web", 1, SPACE))
+        for node in ("n2", "n3"):
+            self.cluster.machines[node].slow = 3000.0
+        self.cluster.annotate("n1", maintenance="test")
+        await self.until(lambda: self.status().get("pods", {}).get("waitingForReplacement"))
+        self.refuse = lambda call: 403 * (call.place.resource == "pods" and call.verb == "patch")
+
     def condition(self, type_: str, node: str = "n1") -> Json:
         found: list[Json] = self.status(node).get("conditions", [])
         return next((c for c in found if c["type"] == type_), {"status": "", "reason": "", "message": ""})
@@ -399,12 +408,7 @@ def test_a_maintenance_annotation_of_200_kb_is_cancelled_and_stays_so() -> None:
 
 def test_a_drain_that_is_over_names_the_pods_that_cannot_be_returned_and_ends_without_them() -> None:
     async def scene(world: Refusing) -> None:
-        await world.settle(workloads.deployment("web", 1, SPACE))
-        for node in ("n2", "n3"):
-            world.cluster.machines[node].slow = 3000.0
-        world.cluster.annotate("n1", maintenance="test")
-        await world.until(lambda: world.status().get("pods", {}).get("waitingForReplacement"))
-        world.refuse = lambda call: 403 * (call.place.resource == "pods" and call.verb == "patch")
+        await world.release_one_for_good()
         world.cluster.annotate("n1", maintenance=None)
         await world.until(
             lambda: "after the return of 1 released pod" in world.condition("Progressing")["message"], limit=10
