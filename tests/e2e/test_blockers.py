@@ -135,7 +135,7 @@ def test_a_pod_that_has_ended_takes_nothing_of_its_budget_and_holds_nobody_up(si
     site.plane.kubectl("patch", "pod", "ended", "-n", site.name, "--subresource=status", "--type=merge", "-p", failed)
     site.annotate(node)
     site.phase(node, "Drained")
-    assert site.evictions()[0] == "ended"
+    assert "ended" in site.evictions()[:2]  # beside the first of web: both are in flight at once
     assert site.left(other) == ["web-0", "web-1"]
 
 
