@@ -8,20 +8,20 @@ IMAGE ?= ghcr.io/rescheduler-dev/rescheduler:0.1.0
 .PHONY: demo test test-crash test-real lint bench manifests image cluster cluster-down binaries lock clean
 
 demo: $(VENV)/ready
-	@$(RUN) -m cluster.demo $(if $(KEEP),--keep)
+	@$(RUN) -m harness.demo $(if $(KEEP),--keep)
 
 # In the order of collection: the files with few and long tests come first, and small ones fill what is left. Tests on
 # a control plane mostly wait: two processes for each of two cores. At last: which rights of the chart did no test use?
 test: $(VENV)/ready binaries
 	rm -rf build/rights
 	RIGHTS_USED=$(CURDIR)/build/rights $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
-	$(RUN) -m cluster rights build/rights
+	$(RUN) -m harness rights build/rights
 
 test-crash: $(VENV)/ready binaries
 	CRASH_AT_EVERY_WRITE=1 $(BIN)/pytest tests/e2e/test_crash.py
 
 test-real: $(VENV)/ready
-	PYTHONPATH=operator:tests $(BIN)/python -m cluster.real $(BIN)/pytest tests/real
+	PYTHONPATH=operator:tests $(BIN)/python -m harness.real $(BIN)/pytest tests/real
 	PYTHONPATH=operator:tests:. $(BIN)/python -m bench.real
 
 lint: $(VENV)/ready binaries
@@ -30,26 +30,26 @@ lint: $(VENV)/ready binaries
 	$(BIN)/mypy
 	PYTHONPATH=operator $(BIN)/lint-imports
 	$(RUN) -m rescheduler.api.crds --check manifests/crds manifests/chart/crds
-	HELM=$$($(RUN) -m cluster binaries)/helm $(RUN) manifests/render.py --check
+	HELM=$$($(RUN) -m harness binaries)/helm $(RUN) manifests/render.py --check
 
 bench: $(VENV)/ready binaries
 	PYTHONPATH=operator:tests:. $(BIN)/python -m bench.run $(ONLY)
 
 manifests: $(VENV)/ready binaries
 	$(RUN) -m rescheduler.api.crds manifests/crds manifests/chart/crds
-	HELM=$$($(RUN) -m cluster binaries)/helm $(RUN) manifests/render.py
+	HELM=$$($(RUN) -m harness binaries)/helm $(RUN) manifests/render.py
 
 image:
 	docker build -t $(IMAGE) .
 
 cluster: $(VENV)/ready
-	@$(RUN) -m cluster up
+	@$(RUN) -m harness up
 
 cluster-down: $(VENV)/ready
-	@$(RUN) -m cluster down
+	@$(RUN) -m harness down
 
 binaries: $(VENV)/ready
-	@$(RUN) -m cluster binaries >/dev/null
+	@$(RUN) -m harness binaries >/dev/null
 
 # The newest versions that pyproject.toml allows, with their hashes; needs uv.
 lock:

@@ -13,12 +13,12 @@ from typing import Any
 import yaml
 
 from bench.common import say, session, spread
-from cluster import ControlPlane, workloads
-from cluster.operators import ROOT
-from cluster.waiting import until
+from harness import ControlPlane, workloads
+from harness.operators import ROOT
+from harness.waiting import until
 from rescheduler.api import names
 from rescheduler.api.pools import NamespacePool
-from rescheduler.core.spokesmen import spoken_for
+from rescheduler.core.pools.admission_params import spoken_for
 
 FEW, MANY = 3, 200
 ROUNDS, PODS, NAMESPACES, WARM_UP = 5, 100, 20, 10

@@ -13,10 +13,10 @@ from typing import Any
 
 import requests
 
-from cluster import ControlPlane, workloads
-from cluster.observer import Observer
-from cluster.operators import Operator, install
-from cluster.waiting import until
+from harness import ControlPlane, workloads
+from harness.observer import Observer
+from harness.operators import Operator, install
+from harness.waiting import until
 
 HERE = Path(__file__).parent
 OPERATOR = "system:serviceaccount:rescheduler-system:rescheduler"

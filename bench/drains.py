@@ -10,9 +10,9 @@ from typing import Any
 from bench import loads
 from bench.common import Departures, audit, drained, fill, on, policy, restore, say, spread, stamp
 from bench.loads import Pace
-from cluster import ControlPlane, binaries
-from cluster.observer import Observer
-from cluster.waiting import until
+from harness import ControlPlane, binaries
+from harness.observer import Observer
+from harness.waiting import until
 
 APPS, REPLICAS = 20, 5  # of one node: 100 pods
 Start = Callable[[list[str], str], None]

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bench.common import OPERATOR, audit, say, session, spread, stamp
-from cluster import ControlPlane, workloads
-from cluster.observer import Observer
-from cluster.operators import Operator
-from cluster.waiting import until
+from harness import ControlPlane, workloads
+from harness.observer import Observer
+from harness.operators import Operator
+from harness.waiting import until
 
 PODS, EACH, APART = 30, 3, 15.0  # pods of a node, nodes of each way, seconds between two deaths
 _TUNED = 60  # seconds

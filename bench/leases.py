@@ -12,8 +12,8 @@ import aiohttp
 
 from bench.common import say
 from bench.loads import trusted
-from cluster import ControlPlane
-from cluster.operators import Operator
+from harness import ControlPlane
+from harness.operators import Operator
 
 COUNT, EVERY, SECONDS = 5000, 10.0, 40.0
 _AT_ONCE = 32

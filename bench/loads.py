@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from cluster import ControlPlane
+from harness import ControlPlane
 
 TOO_MANY = 429
 

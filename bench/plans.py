@@ -9,15 +9,15 @@ from typing import Any
 import urllib3
 
 from bench.common import say, spread
-from cluster import ControlPlane
-from cluster.puzzles import puzzle
-from cluster.rehearsals import Score, rehearse
-from cluster.tables import Table
-from rescheduler.core import facts
-from rescheduler.core.asks import Asks
-from rescheduler.core.boards import Ground
-from rescheduler.core.censuses import Census, Resident
-from rescheduler.core.fits import plan
+from harness import ControlPlane
+from harness.random_clusters import puzzle
+from harness.scheduler_check import Score, rehearse
+from harness.scheduler_results import Table
+from rescheduler.core.model import nodes as model_nodes
+from rescheduler.core.placement.planner import plan
+from rescheduler.core.placement.pod_requirements import Asks
+from rescheduler.core.placement.pod_snapshot import Census, Resident
+from rescheduler.core.placement.problem import Ground
 
 CLUSTERS = 300
 NODES, APPS, LEAVING, ON_EACH = 5000, 400, 250, 20
@@ -65,7 +65,7 @@ def _cluster(specs: int, leave: tuple[int, int]) -> tuple[list[Resident], Ground
     for n in range(NODES):
         size = {"cpu": "16", "memory": "64Gi", "pods": "110"}
         labels = {"kubernetes.io/hostname": f"n{n}", "topology.kubernetes.io/zone": "abc"[n % 3]}
-        node = facts.node({"metadata": {"name": f"n{n}", "labels": labels}, "status": {"allocatable": size}})
+        node = model_nodes.node({"metadata": {"name": f"n{n}", "labels": labels}, "status": {"allocatable": size}})
         nodes[node.name] = node
         for number in range(ON_EACH if n else LEAVING):
             app = random.randrange(APPS) if n else number % specs

@@ -12,10 +12,10 @@ from typing import Any
 import requests
 
 from bench.common import policy, say, session, spread
-from cluster import ControlPlane, workloads
-from cluster.observer import Observer
-from cluster.operators import Operator
-from cluster.waiting import until
+from harness import ControlPlane, workloads
+from harness.observer import Observer
+from harness.operators import Operator
+from harness.waiting import until
 
 APPS, REPLICAS, ROOM = 25, 20, 2
 POOLS, SPACES, CHANGES = 200, 5000, 5

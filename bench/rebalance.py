@@ -16,11 +16,11 @@ from typing import Any
 import yaml
 
 from bench.common import OPERATOR, audit, say, session
-from cluster import ControlPlane, binaries, uneven, workloads
-from cluster.observer import Observer
-from cluster.operators import Operator, install
-from cluster.uneven import App, deviation
-from cluster.waiting import until
+from harness import ControlPlane, binaries, unbalanced_cluster, workloads
+from harness.observer import Observer
+from harness.operators import Operator, install
+from harness.unbalanced_cluster import App, deviation
+from harness.waiting import until
 
 POOLS, NODES = 5, 10
 HIGH, LOW = 80, 50
@@ -117,7 +117,10 @@ def rebalances() -> dict[str, Any]:
     with ControlPlane.start(audit=True, open_limits=True, node_monitor_grace_period="50s") as plane:
         identity, observer = install(plane), Observer(plane.kubeconfig)
         pools = {f"pool{n}": _nodes(plane, f"pool{n}", Random(n)) for n in range(POOLS)}
-        apps = {pool: uneven.fill(n, sizes, 0.5 + 0.05 * (n % 3)) for n, (pool, sizes) in enumerate(pools.items())}
+        apps = {
+            pool: unbalanced_cluster.fill(n, sizes, 0.5 + 0.05 * (n % 3))
+            for n, (pool, sizes) in enumerate(pools.items())
+        }
 
         def descheduler() -> None:
             for pool in pools:
@@ -162,7 +165,7 @@ def _side(
     followers = {}
     for pool in pools:
         plane.apply(workloads.namespace(pool))
-        uneven.create(plane, observer, pool, apps[pool], {"bench": pool}, ready_after=_READY_AFTER)
+        unbalanced_cluster.create(plane, observer, pool, apps[pool], {"bench": pool}, ready_after=_READY_AFTER)
         wanted = {app.name: len(app.nodes) for app in apps[pool]}
         followers[pool] = Follower(wanted).start(plane, pool)
     began = time.monotonic()

@@ -13,8 +13,8 @@ from pathlib import Path
 import requests
 
 from bench.common import session, stamp
-from cluster import ControlPlane
-from cluster.operators import NAMESPACE
+from harness import ControlPlane
+from harness.operators import NAMESPACE
 from invariants.objects import Json, deleting, uid
 from invariants.records import Answer, Call, Change, Place
 

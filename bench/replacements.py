@@ -4,8 +4,8 @@ import time
 from typing import Any
 
 from bench.common import fill, on, policy, restore, say
-from cluster import ControlPlane
-from cluster.observer import Observer
+from harness import ControlPlane
+from harness.observer import Observer
 
 
 def replacements(plane: ControlPlane, observer: Observer) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from bench.plans import large, rehearsals
 from bench.rebalance import rebalances
 from bench.replacements import replacements
 from bench.slots import latencies
-from cluster import ControlPlane
-from cluster.operators import install
+from harness import ControlPlane
+from harness.operators import install
 
 RUNS, NODES, TRIES, MANY = 3, 1000, 200, 10
 Results = dict[str, Any]

@@ -8,8 +8,8 @@ from bisect import bisect_left
 from typing import Any
 
 from bench.common import OPERATOR, Departures, audit, fill, restore, say, session, spread, stamp
-from cluster import ControlPlane, binaries
-from cluster.observer import Observer
+from harness import ControlPlane, binaries
+from harness.observer import Observer
 
 APPS, REPLICAS = 10, 10
 _ADMIN = "kwok-admin"

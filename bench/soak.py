@@ -19,17 +19,17 @@ import requests
 
 from bench.common import HERE, OPERATOR, say, session
 from bench.records import Recorder
-from cluster import ControlPlane, workloads
-from cluster.observer import Observer
-from cluster.operators import Operator, install
-from cluster.waiting import until
-from invariants.endings import amiss, shape
-from invariants.judges import Judge
+from harness import ControlPlane, workloads
+from harness.observer import Observer
+from harness.operators import Operator, install
+from harness.waiting import until
+from invariants.checker import Judge
+from invariants.end_state import amiss, shape
 from invariants.objects import Json, name
-from invariants.pictures import Picture
 from invariants.records import Answer, Call
+from invariants.state import Picture
 from simulation import hostile
-from simulation.acts import Act
+from simulation.faults import Act
 from simulation.neighbours import of_the_team, overlapping
 
 NODES, ZONES = 5, ("a", "b")

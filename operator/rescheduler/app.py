@@ -19,41 +19,44 @@ import structlog
 
 from rescheduler import handlers
 from rescheduler.api import GROUP, names
-from rescheduler.core.elections import INSTALLATION
-from rescheduler.core.lineages import Lineages
-from rescheduler.engine import cleanup, node_shifts, pool_moves, rebalance_moves
-from rescheduler.engine.announcements import Announcer
-from rescheduler.engine.budgets import Budgets
-from rescheduler.engine.clock import Clock
-from rescheduler.engine.drainer import Tools
-from rescheduler.engine.endpoints import serve
-from rescheduler.engine.evictions import Evictions
-from rescheduler.engine.heartbeats import Heartbeats
-from rescheduler.engine.metrics import Metrics
-from rescheduler.engine.node_pods import Movers
-from rescheduler.engine.operator import Engine
-from rescheduler.engine.owners import Owners
-from rescheduler.engine.plans import Plans
-from rescheduler.engine.pool_announcements import PoolAnnouncer
-from rescheduler.engine.pool_keeping import PoolKeeping
-from rescheduler.engine.queue import KeyedQueue
-from rescheduler.engine.rebalance_announcements import RebalanceAnnouncer
-from rescheduler.engine.rebalance_moves import RebalanceMoves
-from rescheduler.engine.rebalancer import Rebalancer
-from rescheduler.engine.reconciler import Reconciler
-from rescheduler.engine.replacements import Replacements
-from rescheduler.engine.shifts import Shifts
-from rescheduler.engine.store import Store
-from rescheduler.engine.surroundings import Surroundings
-from rescheduler.engine.tasks import Supervisor
-from rescheduler.engine.usages import Usages
+from rescheduler.controllers import cleanup
+from rescheduler.controllers.drain.drain_task import Tools
+from rescheduler.controllers.drain.events import Announcer
+from rescheduler.controllers.drain.node_controller import Reconciler
+from rescheduler.controllers.evacuation.budget_watch import Budgets
+from rescheduler.controllers.evacuation.eviction_queue import Evictions
+from rescheduler.controllers.evacuation.planner import Plans
+from rescheduler.controllers.evacuation.pod_mover import Movers
+from rescheduler.controllers.evacuation.related_objects import Surroundings
+from rescheduler.controllers.evacuation.replacer import Replacements
+from rescheduler.controllers.evacuation.workload_watch import Owners
+from rescheduler.controllers.failure.lease_monitor import Heartbeats
+from rescheduler.controllers.manager import Engine
+from rescheduler.controllers.migration import node_task
+from rescheduler.controllers.migration.manager import Shifts
+from rescheduler.controllers.pools import move_controller
+from rescheduler.controllers.pools.controller import PoolKeeping
+from rescheduler.controllers.pools.events import PoolAnnouncer
+from rescheduler.controllers.rebalance import moves as rebalance_moves
+from rescheduler.controllers.rebalance.controller import Rebalancer
+from rescheduler.controllers.rebalance.events import RebalanceAnnouncer
+from rescheduler.controllers.rebalance.moves import RebalanceMoves
+from rescheduler.controllers.rebalance.node_usage import Usages
+from rescheduler.controllers.runtime.clock import Clock
+from rescheduler.controllers.runtime.http_endpoints import serve
+from rescheduler.controllers.runtime.metrics import Metrics
+from rescheduler.controllers.runtime.store import Store
+from rescheduler.controllers.runtime.tasks import Supervisor
+from rescheduler.controllers.runtime.work_queue import KeyedQueue
+from rescheduler.core.replacement.move_history import Lineages
 from rescheduler.kube import paths, preflight
 from rescheduler.kube.client import Client
+from rescheduler.kube.connection_limits import ENOUGH_FILES, raise_file_limit
 from rescheduler.kube.connections import ConfigError, sign_in
-from rescheduler.kube.leases import LEASE, SHARED_LEASE, Election
-from rescheduler.kube.limits import ENOUGH_FILES, raise_file_limit
-from rescheduler.kube.recorder import Kind as EventKind
-from rescheduler.kube.recorder import Recorder, Subject
+from rescheduler.kube.election_rules import INSTALLATION
+from rescheduler.kube.event_recorder import Kind as EventKind
+from rescheduler.kube.event_recorder import Recorder, Subject
+from rescheduler.kube.leader_election import LEASE, SHARED_LEASE, Election
 
 log = structlog.get_logger("rescheduler.app")
 
@@ -194,8 +197,8 @@ class App:
         )
         reconciler = Reconciler(self.client, self.store, self.clock, queue, announcer, self.metrics)
         movers = replace(movers, plans=Plans(*facts, may_stay=True))
-        moving = node_shifts.Tools(self.client, self.store, self.clock, movers, surroundings, self.supervisor)
-        single = Shifts(moving, {pool_moves.SOURCE, rebalance_moves.SOURCE})
+        moving = node_task.Tools(self.client, self.store, self.clock, movers, surroundings, self.supervisor)
+        single = Shifts(moving, {move_controller.SOURCE, rebalance_moves.SOURCE})
         self.pools = PoolKeeping(moving, single, PoolAnnouncer(self.recorder), self.metrics)
         rebalancer = self._rebalancer(single)
         self.engine = Engine(self.store, tools, queue, reconciler, self.pools, rebalancer)

@@ -2,7 +2,7 @@
 
 Only `on.event`: it writes nothing on the object. Kopf's other handlers, its timers and daemons put annotations
 or finalizers on every node; its index is quadratic at start. Our own kinds may go while we run, and a watch of Kopf's
-that is answered with 404 ends the process: `engine.sources` watches them.
+that is answered with 404 ends the process: `controllers.runtime.informers` watches them.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 
 import kopf
 
-from rescheduler.engine.store import Kind, Store
+from rescheduler.controllers.runtime.store import Kind, Store
 
 
 def take(store: Store, event: Mapping[str, Any]) -> None:

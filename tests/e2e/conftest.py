@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from cluster import ControlPlane, workloads
-from cluster.floors import ready
-from cluster.observer import Observer
-from cluster.operators import NAMESPACE, Operator, install
-from cluster.waiting import until
+from harness import ControlPlane, workloads
+from harness.min_ready import ready
+from harness.observer import Observer
+from harness.operators import NAMESPACE, Operator, install
+from harness.waiting import until
 from rescheduler.api.names import NODE_POOL, POOL, WAITING_TAINT
 
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:rescheduler"

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from cluster import ControlPlane, workloads
-from cluster.observer import Observer
-from cluster.waiting import until
+from harness import ControlPlane, workloads
+from harness.observer import Observer
+from harness.waiting import until
 from rescheduler.api import names
 
 Object = dict[str, Any]

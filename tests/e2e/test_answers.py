@@ -9,12 +9,12 @@ import pytest
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import load_kube_config
 
-from cluster import workloads
-from cluster.waiting import until
 from e2e.conftest import Site
+from harness import workloads
+from harness.waiting import until
 from rescheduler.api.drains import BlockerClass
-from rescheduler.core import budgets, pods
-from rescheduler.core.answers import Answer, Outcome, judge
+from rescheduler.core.eviction.api_responses import Answer, Outcome, judge
+from rescheduler.core.model import disruption_budgets, pods
 from rescheduler.kube.client import STRATEGIC_PATCH, ApiError, Client
 
 NEVER = {"annotations": {"cluster/never-ready": "true"}}
@@ -30,7 +30,9 @@ async def client(identity: Path) -> AsyncIterator[Client]:
     await found.close()
 
 
-async def ask(client: Client, namespace: str, pod: str, uid: str, budget: budgets.Budget | None = None) -> Answer:
+async def ask(
+    client: Client, namespace: str, pod: str, uid: str, budget: disruption_budgets.Budget | None = None
+) -> Answer:
     """The judged answer to a dry run of an eviction."""
     options = {"preconditions": {"uid": uid}, "dryRun": ["All"]}
     meta = {"name": pod, "namespace": namespace}
@@ -44,9 +46,9 @@ async def ask(client: Client, namespace: str, pod: str, uid: str, budget: budget
 
 def foreseen(site: Site, namespace: str, raw: dict[str, Any]) -> bool | None:
     """Whether the budgets as watched would let the pod go; None: it is under several."""
-    rows = [budgets.budget(b) for b in site.plane.get("pdb", "-n", namespace)["items"]]
+    rows = [disruption_budgets.budget(b) for b in site.plane.get("pdb", "-n", namespace)["items"]]
     pod = pods.pod(raw)
-    covering = budgets.covering(pod, rows)
+    covering = disruption_budgets.covering(pod, rows)
     return None if len(covering) > 1 else all(budget.would_allow(pod) for budget in covering)
 
 
@@ -152,8 +154,8 @@ async def test_a_budget_that_cannot_be_synced_is_quoted_and_not_said_to_be_behin
     pod["metadata"]["ownerReferences"] = [reference]
     site.plane.apply(pod, workloads.budget("vm", site.name, maxUnavailable=1))
 
-    def failed() -> budgets.Budget | None:
-        found = budgets.budget(site.plane.get("pdb", "vm", "-n", site.name))
+    def failed() -> disruption_budgets.Budget | None:
+        found = disruption_budgets.budget(site.plane.get("pdb", "vm", "-n", site.name))
         running = [p for p in site.observer.pods(site.name) if p["status"]["phase"] == "Running"]
         return found if found.sync_failed and running else None
 

@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from cluster import webhooks, workloads
-from cluster.waiting import until
 from e2e.conftest import Site
+from harness import webhooks, workloads
+from harness.waiting import until
 
 
 def blocker(site: Site, node: str) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import ControlPlane
-from cluster.operators import CHART, NAMESPACE, ROOT, helm
-from cluster.waiting import until
+from harness import ControlPlane
+from harness.operators import CHART, NAMESPACE, ROOT, helm
+from harness.waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cluster import ControlPlane, workloads
-from cluster.clients import ControlPlaneError
-from cluster.waiting import until
+from harness import ControlPlane, workloads
+from harness.clients import ControlPlaneError
+from harness.waiting import until
 
 TESTS = Path(__file__).parents[1]
 
@@ -141,7 +141,7 @@ def test_a_failed_start_leaves_nothing(tmp_path: Path) -> None:
 def test_an_owner_that_dies_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     workdir = tmp_path / "owned"
     # Ctrl-C is ignored by what is started in the background of a shell, as all of these tests may be.
-    code = "import pathlib, signal, sys, time; from cluster import ControlPlane\n"
+    code = "import pathlib, signal, sys, time; from harness import ControlPlane\n"
     code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += "with ControlPlane.start(workdir=pathlib.Path(sys.argv[1])): print('up', flush=True); time.sleep(600)"
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster import ControlPlane, workloads
-from cluster.operators import install
-from cluster.waiting import until
 from e2e.conftest import Site
 from e2e.test_plans import reschedule
+from harness import ControlPlane, workloads
+from harness.operators import install
+from harness.waiting import until
 
 
 class Following:

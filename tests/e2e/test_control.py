@@ -3,9 +3,9 @@
 import json
 from datetime import UTC, datetime, timedelta
 
-from cluster import workloads
-from cluster.waiting import until
 from e2e.conftest import Site
+from harness import workloads
+from harness.waiting import until
 
 STUCK = {"minAvailable": "100%"}
 

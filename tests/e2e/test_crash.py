@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import ControlPlane, workloads
-from cluster.floors import floors
-from cluster.observer import Observer
-from cluster.operators import NAMESPACE, Operator, install
-from cluster.proxy import Proxy
-from cluster.waiting import until
+from harness import ControlPlane, workloads
+from harness.min_ready import floors
+from harness.observer import Observer
+from harness.operators import NAMESPACE, Operator, install
+from harness.proxy import Proxy
+from harness.waiting import until
 
 SPACE = "crash"
 EVERY = bool(os.environ.get("CRASH_AT_EVERY_WRITE"))

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cluster import ControlPlane
-from cluster.clients import ControlPlaneError
-from cluster.operators import ROOT
+from harness import ControlPlane
+from harness.clients import ControlPlaneError
+from harness.operators import ROOT
 from rescheduler.api.policies import ReschedulePolicySpec
 from rescheduler.api.scalars import dump
 

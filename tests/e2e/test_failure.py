@@ -1,8 +1,8 @@
 """Failed nodes: replacements elsewhere, nothing forced, and the node restored when it is back."""
 
-from cluster import workloads
-from cluster.waiting import until
 from e2e.conftest import Site
+from harness import workloads
+from harness.waiting import until
 
 
 def test_a_dead_node_is_left_and_restored_when_it_is_back(site: Site) -> None:

@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
-from cluster import workloads
-from cluster.floors import ready
-from cluster.waiting import until
 from e2e.conftest import Site
+from harness import workloads
+from harness.min_ready import ready
+from harness.waiting import until
 
 
 def asked(site: Site, node: str) -> list[str]:

@@ -4,9 +4,9 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from cluster import workloads
-from cluster.waiting import until
 from e2e.conftest import Site
+from harness import workloads
+from harness.waiting import until
 
 
 def not_ready(site: Site, node: str, ill: bool) -> None:

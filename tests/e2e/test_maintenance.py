@@ -5,9 +5,9 @@ import time
 from datetime import UTC, datetime
 
 import hostile
-from cluster import workloads
-from cluster.waiting import until
 from e2e.conftest import Site
+from harness import workloads
+from harness.waiting import until
 
 
 def conditions(site: Site, node: str) -> dict[str, str]:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from cluster import webhooks, workloads
-from cluster.operators import Operator
-from cluster.waiting import until
 from e2e.conftest import Site
+from harness import webhooks, workloads
+from harness.operators import Operator
+from harness.waiting import until
 
 SLOW = {"cluster/ready-after": "2s"}
 

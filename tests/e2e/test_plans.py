@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from cluster import ControlPlane, workloads
-from cluster.puzzles import puzzle
-from cluster.rehearsals import Score, rehearse
-from cluster.tables import Table
-from cluster.waiting import until
+from harness import ControlPlane, workloads
+from harness.random_clusters import puzzle
+from harness.scheduler_check import Score, rehearse
+from harness.scheduler_results import Table
+from harness.waiting import until
 
 PUZZLES = range(10)  # every second one is tight; `make bench ONLY=plans` has 300
 CRDS = Path(__file__).parents[2] / "manifests" / "crds"

@@ -2,11 +2,11 @@
 
 import json
 
-from cluster import workloads
-from cluster.identities import Identity
-from cluster.operators import NAMESPACE
-from cluster.waiting import until
 from e2e.conftest import OPERATOR, Pooled
+from harness import workloads
+from harness.identities import Identity
+from harness.operators import NAMESPACE
+from harness.waiting import until
 
 
 def test_a_pool_marks_what_it_has_says_so_and_leaves_nothing_behind(pooled: Pooled) -> None:

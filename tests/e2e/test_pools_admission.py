@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import ControlPlane, workloads
-from cluster.operators import CHART, NAMESPACE, ROOT, helm, install
-from cluster.waiting import until
 from e2e.pools import EVERYTHING, Cluster, Object, asking, identity, mirror, owned, pod, pool, tolerating
+from harness import ControlPlane, workloads
+from harness.operators import CHART, NAMESPACE, ROOT, helm, install
+from harness.waiting import until
 from rescheduler.api import names
 from rescheduler.api.selectors import LabelSelector
 

@@ -3,10 +3,10 @@
 from collections import Counter
 from typing import Any
 
-from cluster import workloads
-from cluster.floors import floors
-from cluster.waiting import until
 from e2e.conftest import Pooled
+from harness import workloads
+from harness.min_ready import floors
+from harness.waiting import until
 
 SLOW = {"cluster/ready-after": "4s"}
 OURS = ("rescheduler.dev/move", "controller.kubernetes.io/pod-deletion-cost")

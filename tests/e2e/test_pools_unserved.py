@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
-from cluster import ControlPlane, workloads
-from cluster.observer import Observer
-from cluster.operators import CHART, NAMESPACE, ROOT, Operator, helm
-from cluster.waiting import until
+from harness import ControlPlane, workloads
+from harness.observer import Observer
+from harness.operators import CHART, NAMESPACE, ROOT, Operator, helm
+from harness.waiting import until
 from rescheduler.api import names
 
 SPACE = "old"

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster import ControlPlane, workloads
-from cluster.observer import Observer
-from cluster.operators import NAMESPACE, Operator, install
-from cluster.waiting import until
 from e2e.conftest import Site
+from harness import ControlPlane, workloads
+from harness.observer import Observer
+from harness.operators import NAMESPACE, Operator, install
+from harness.waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
-from cluster import workloads
-from cluster.waiting import until
 from e2e.conftest import Site
 from e2e.test_volumes import attached, disk, with_disk
+from harness import workloads
+from harness.waiting import until
 
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 OURS = {"key": OUT_OF_SERVICE, "effect": "NoSchedule"}

@@ -3,9 +3,9 @@
 from collections import Counter
 from typing import Any
 
-from cluster import uneven
-from cluster.uneven import App
-from cluster.waiting import until
+from harness import unbalanced_cluster
+from harness.unbalanced_cluster import App
+from harness.waiting import until
 
 from .conftest import Site
 
@@ -24,7 +24,7 @@ def shares(site: Site, apps: list[App]) -> dict[str, int]:
 
 
 def start(site: Site, apps: list[App]) -> None:
-    uneven.create(site.plane, site.observer, site.name, apps, {"site": site.name})
+    unbalanced_cluster.create(site.plane, site.observer, site.name, apps, {"site": site.name})
 
 
 def left_on(node: dict[str, Any]) -> list[dict[str, str]]:

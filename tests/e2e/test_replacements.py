@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from cluster import workloads
-from cluster.floors import floors, ready
-from cluster.waiting import until
 from e2e.conftest import Site
+from harness import workloads
+from harness.min_ready import floors, ready
+from harness.waiting import until
 
 
 @pytest.mark.parametrize("budget", [{"minAvailable": 1}, {"maxUnavailable": 0}, {"minAvailable": "100%"}, None])

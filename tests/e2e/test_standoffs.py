@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from cluster import ControlPlane, workloads
-from cluster.observer import Observer
-from cluster.operators import Operator, install
-from cluster.waiting import until
 from e2e.conftest import Site
+from harness import ControlPlane, workloads
+from harness.observer import Observer
+from harness.operators import Operator, install
+from harness.waiting import until
 
 APART = {
     "podAntiAffinity": {

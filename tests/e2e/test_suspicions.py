@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from cluster import ControlPlane, workloads
-from cluster.observer import Observer
-from cluster.operators import Operator, install
-from cluster.waiting import until
 from e2e.conftest import Site
+from harness import ControlPlane, workloads
+from harness.observer import Observer
+from harness.operators import Operator, install
+from harness.waiting import until
 
 GRACE, LEASE = "30s", 20  # a Lease is renewed every 5 s, and suspected long before the node is Unknown
 TIMEOUT = "13s"

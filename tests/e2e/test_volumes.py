@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from cluster import workloads
-from cluster.waiting import until
 from e2e.conftest import Site
+from harness import workloads
+from harness.waiting import until
 
 
 def disk(site: Site, name: str, *, mode: str = "ReadWriteOnce", **source: Any) -> list[dict[str, Any]]:

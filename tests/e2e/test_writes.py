@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from cluster import ControlPlane, workloads
-from cluster.identities import Identity
-from cluster.operators import NAMESPACE, install, unguarded
-from cluster.waiting import until
+from harness import ControlPlane, workloads
+from harness.identities import Identity
+from harness.operators import NAMESPACE, install, unguarded
+from harness.waiting import until
 from rescheduler.api.names import CANCELLED, DELETION_COST, FENCED, MAINTENANCE, MOVE
-from rescheduler.core import moves
-from rescheduler.core.moves import HIGHEST_COST, Move
-from rescheduler.core.node_labels import kubelet_may_set
+from rescheduler.core.model import release_record
+from rescheduler.core.model.release_record import HIGHEST_COST, Move
+from rescheduler.core.pools.kubelet_labels import kubelet_may_set
 
 Object = dict[str, Any]
 PLUGINS = "NodeRestriction,OwnerReferencesPermissionEnforcement"
@@ -62,7 +62,7 @@ class Pod:
 
     def release(self, *, record: str | None = None, **controller: Any) -> Object:
         """The operator's patch that releases it; `controller`: what is otherwise in the new reference."""
-        patch = moves.release_patch(self.uid, "", self.others, self.move())
+        patch = release_record.release_patch(self.uid, "", self.others, self.move())
         patch["metadata"]["ownerReferences"][-1] |= controller
         if record is not None:
             patch["metadata"]["annotations"][MOVE] = record
@@ -70,13 +70,13 @@ class Pod:
 
     def give_back(self, **controller: Any) -> Object:
         """The operator's patch that returns it."""
-        patch = moves.return_patch(self.uid, "", self.others, self.move())
+        patch = release_record.return_patch(self.uid, "", self.others, self.move())
         patch["metadata"]["ownerReferences"][-1] |= controller
         return patch
 
     def settle(self) -> Object:
         """The operator's patch that removes the record."""
-        return moves.clear_patch(self.uid, "", self.move())
+        return release_record.clear_patch(self.uid, "", self.move())
 
 
 @dataclass

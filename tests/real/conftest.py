@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster import workloads
-from cluster.operators import Operator, install
-from cluster.real.lab import Lab, real_nodes
+from harness import workloads
+from harness.operators import Operator, install
+from harness.real.lab import Lab, real_nodes
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from cluster import binaries, workloads
-from cluster.observer import Observer
-from cluster.operators import Operator
-from cluster.real.images import SERVER
-from cluster.real.lab import Lab
-from cluster.waiting import until
+from harness import binaries, workloads
+from harness.observer import Observer
+from harness.operators import Operator
+from harness.real.images import SERVER
+from harness.real.lab import Lab
+from harness.waiting import until
 
 RATE, COUNT, LEAD = 50, 1500, 5  # requests a second, in all, and seconds before the drain
 ONE, MOST = {"minAvailable": 1}, {"maxUnavailable": 1}

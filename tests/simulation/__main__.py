@@ -4,7 +4,7 @@ import os
 import sys
 import time
 
-from simulation.stories import shortened, tell
+from simulation.runs import shortened, tell
 
 
 def seeds(words: list[str]) -> list[int]:

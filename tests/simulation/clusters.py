@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cluster import workloads
+from harness import workloads
 from invariants.objects import Json, is_ready, name
 from simulation.controllers import WORKLOADS, Controller, claim_volume
 from simulation.machines import Machine, twins

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from cluster import workloads
+from harness import workloads
 from invariants.objects import MOVE, Json, annotations, labels, name, uid
 from simulation.clusters import SPACE, Cluster
 from simulation.controllers import reference

@@ -3,7 +3,7 @@
 import asyncio
 import random
 
-from cluster import workloads
+from harness import workloads
 from invariants.objects import Json, deleting, labels, released
 from simulation.admission import TEAM, TakesOver, labels_stay, pods_have_a_controller
 from simulation.clusters import SPACE, Cluster

@@ -8,7 +8,7 @@ from functools import partial
 
 from rescheduler import handlers
 from rescheduler.app import App, Options
-from rescheduler.engine.clock import Clock
+from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT, ExpiredError
 from simulation.clients import SimulatedClient

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rescheduler.core.answers import Refusal
+from rescheduler.core.eviction.api_responses import Refusal
 
 _REASONS = {
     400: "BadRequest",

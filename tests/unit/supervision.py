@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import looptime
 import structlog
 
-from rescheduler.engine.metrics import Metrics
-from rescheduler.engine.tasks import Supervisor
+from rescheduler.controllers.runtime.metrics import Metrics
+from rescheduler.controllers.runtime.tasks import Supervisor
 
 T = TypeVar("T")
 

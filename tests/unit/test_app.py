@@ -12,8 +12,8 @@ import pytest
 from rescheduler import app as program
 from rescheduler.app import App, Options
 from rescheduler.kube.client import UnreachableError
-from rescheduler.kube.leases import Election
-from rescheduler.kube.limits import Turns
+from rescheduler.kube.connection_limits import Turns
+from rescheduler.kube.leader_election import Election
 from unit.supervision import silent
 
 Run = Callable[[App], Awaitable[None]]

@@ -20,49 +20,36 @@ from rescheduler.api.policies import Policy
 from rescheduler.api.pools import NamespacePool
 from rescheduler.api.scalars import dump
 from rescheduler.api.untrusted import UnreadableError
-from rescheduler.core import (
-    budgets,
-    demands,
-    estimates,
-    exclusions,
-    facts,
-    fits,
-    health,
-    lineages,
-    loads,
-    movables,
+from rescheduler.core.drain import deadlocks, eta, node_patches, pod_summary, requests, triggers
+from rescheduler.core.drain import status as drain_status
+from rescheduler.core.drain.state_machine import Fact
+from rescheduler.core.eligibility import cluster_state, concurrency, decision
+from rescheduler.core.eligibility.windows import look
+from rescheduler.core.eviction import pod_actions
+from rescheduler.core.failure import condition_history, fencing, health
+from rescheduler.core.model import (
+    disruption_budgets,
+    external_owners,
     namespaces,
-    nodes,
-    ownerships,
-    placement,
+    node_affinity,
+    object_schemas,
     pods,
-    pool_pods,
-    pools,
-    proofs,
-    reaches,
-    replacements,
-    reports,
-    requests,
-    shapes,
-    sightings,
-    slots,
-    standoffs,
-    tallies,
-    triggers,
-    turns,
-    verdicts,
+    resource_requests,
+    volume_topology,
     volumes,
     workloads,
-    worlds,
 )
-from rescheduler.core.asks import Asks
-from rescheduler.core.boards import Ground
-from rescheduler.core.censuses import Census
-from rescheduler.core.drains import Fact
-from rescheduler.core.memberships import Memberships
-from rescheduler.core.moves import Move
-from rescheduler.core.policies import Winners
-from rescheduler.core.windows import look
+from rescheduler.core.model import nodes as model_nodes
+from rescheduler.core.model.policy_selection import Winners
+from rescheduler.core.model.release_record import Move
+from rescheduler.core.placement import planner
+from rescheduler.core.placement.pod_requirements import Asks
+from rescheduler.core.placement.pod_snapshot import Census
+from rescheduler.core.placement.problem import Ground
+from rescheduler.core.pools import labels_and_taints, misplaced_pods, taint_safety
+from rescheduler.core.pools.membership import Memberships
+from rescheduler.core.rebalance import candidates, utilization
+from rescheduler.core.replacement import decisions, move_history
 
 NOW = datetime(2026, 1, 1, 0, 20, tzinfo=UTC)
 few = settings(
@@ -75,24 +62,24 @@ few = settings(
 pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")  # of arguments that are long
 Project = Callable[[Json], Any]
 KUBERNETES: dict[str, tuple[Json, Project]] = {
-    "node": (hostile.NODE, facts.node),
+    "node": (hostile.NODE, model_nodes.node),
     "pod": (hostile.POD, pods.pod),
     "released pod": (hostile.RELEASED_POD, pods.pod),
     "Terminating pod": (hostile.DELETED_POD, pods.pod),
-    "budget": (hostile.BUDGET, budgets.budget),
+    "budget": (hostile.BUDGET, disruption_budgets.budget),
     "Deployment": (hostile.DEPLOYMENT, workloads.deployment),
     "ReplicaSet": (hostile.REPLICA_SET, workloads.replica_set),
     "Job": (hostile.JOB, workloads.replaces_at_once),
     "claim": (hostile.CLAIM, volumes.claim),
     "volume": (hostile.VOLUME, volumes.volume),
-    "reach": (hostile.VOLUME, reaches.reach),
+    "reach": (hostile.VOLUME, volume_topology.reach),
     "attachment": (hostile.ATTACHMENT, volumes.attachment),
     "namespace": (hostile.NAMESPACE, namespaces.namespace),
-    "Machine": (hostile.MACHINE, ownerships.machine_owner),
-    "medik8s Lease": (hostile.LEASE, lambda raw: ownerships.lease_owner(raw, NOW)),
-    "calm Deployment": (hostile.DEPLOYMENT, movables.calm),
-    "requests": (hostile.POD, demands.held),
-    "pool of a pod": (hostile.POD, lambda raw: pools.selects_pool(raw, "blue")),
+    "Machine": (hostile.MACHINE, external_owners.machine_owner),
+    "medik8s Lease": (hostile.LEASE, lambda raw: external_owners.lease_owner(raw, NOW)),
+    "calm Deployment": (hostile.DEPLOYMENT, candidates.calm),
+    "requests": (hostile.POD, resource_requests.held),
+    "pool of a pod": (hostile.POD, lambda raw: labels_and_taints.selects_pool(raw, "blue")),
 }
 OURS: dict[str, tuple[Json, Project]] = {
     "ReschedulePolicy": (hostile.POLICY, Policy.from_object),
@@ -148,8 +135,8 @@ def _operators(raw: Json) -> list[Json]:
 # -- records ----------------------------------------------------------------------------------------------------------
 
 
-def some_nodes() -> st.SearchStrategy[facts.Node]:
-    return projected(hostile.NODE, facts.node)
+def some_nodes() -> st.SearchStrategy[model_nodes.Node]:
+    return projected(hostile.NODE, model_nodes.node)
 
 
 def some_pods() -> st.SearchStrategy[pods.Pod]:
@@ -164,61 +151,61 @@ def policies() -> st.SearchStrategy[Policy]:
     return st.just(OWNERS[0]) | projected(hostile.POLICY, Policy.from_object)
 
 
-def ask(one: facts.Node, then: facts.Node, policy: Policy, standing: set[Reason], odd: bool) -> None:
+def ask(one: model_nodes.Node, then: model_nodes.Node, policy: Policy, standing: set[Reason], odd: bool) -> None:
     seen = None
     for minutes, node in enumerate((one, then, then, one, then)):
         now = NOW + timedelta(minutes=minutes)
-        seen = sightings.see(seen, node, policy, now, suspected=odd)
+        seen = condition_history.see(seen, node, policy, now, suspected=odd)
         view = triggers.View(frozenset(standing), suspected=odd)
         wants = triggers.wanted(node, policy, seen, now, view)
         health.diagnose(node, policy, seen, now, standing=odd, suspected=odd)
         health.symptoms(node, policy, seen, now, suspected=odd, heard=odd)
         stale = triggers.stale_cancellations(node, wants, seen)
-        nodes.forget_patch(node, stale)
+        node_patches.forget_patch(node, stale)
         created = requests.change(node, None, wants)
         # Every text of ours fits where it goes: a status or spec that is refused would be refused for ever.
         assert created is None or len(json.dumps(created.body)) < 30_000  # type: ignore[union-attr]
-    sightings.anew(seen, NOW)  # type: ignore[arg-type]
-    sightings.recall(seen, 3, NOW)  # type: ignore[arg-type]
+    condition_history.anew(seen, NOW)  # type: ignore[arg-type]
+    condition_history.recall(seen, 3, NOW)  # type: ignore[arg-type]
 
 
 @few
 @given(some_nodes(), some_nodes(), policies(), st.sets(st.sampled_from(Reason)), st.booleans())
 def test_no_node_stops_what_is_asked_of_it(
-    one: facts.Node, then: facts.Node, policy: Policy, standing: set[Reason], odd: bool
+    one: model_nodes.Node, then: model_nodes.Node, policy: Policy, standing: set[Reason], odd: bool
 ) -> None:
     ask(one, then, policy, standing, odd)
 
 
-def prove(node: facts.Node, then: facts.Node, drain: NodeDrain, odd: bool) -> None:
-    seen = proofs.witness(proofs.witness(None, node), then)
+def prove(node: model_nodes.Node, then: model_nodes.Node, drain: NodeDrain, odd: bool) -> None:
+    seen = fencing.witness(fencing.witness(None, node), then)
     for each in (node, then):
-        found = proofs.find(each, seen, ours=odd, known="", now=NOW)
+        found = fencing.find(each, seen, ours=odd, known="", now=NOW)
         assert len(found.refused) < 1000
-        proofs.hint(each)
-        proofs.act(each, drain.status.node, due=odd, busy=odd)
-        adds = nodes.additions(each, set(Reason), exclude_from_load_balancers=True)
-        record = nodes.record(each, drain.status.node, adds)
-        assert len(json.dumps(dump(nodes.record(each, None, adds)))) < 5000
+        fencing.hint(each)
+        fencing.act(each, drain.status.node, due=odd, busy=odd)
+        adds = node_patches.additions(each, set(Reason), exclude_from_load_balancers=True)
+        record = node_patches.record(each, drain.status.node, adds)
+        assert len(json.dumps(dump(node_patches.record(each, None, adds)))) < 5000
         for patch in (
-            nodes.hold_patch(each, record),
-            nodes.restore_patch(each, record, {"Maintenance": each.maintenance or ""}),
-            nodes.leave_patch(each),
-            nodes.taint_patch(each, nodes.waiting_record(each, record)),
-            nodes.out_of_service_patch(each),
-            nodes.in_service_patch(each),
-            pools.node_patch(each, pools.Mark("blue", tainted=True)),
+            node_patches.hold_patch(each, record),
+            node_patches.restore_patch(each, record, {"Maintenance": each.maintenance or ""}),
+            node_patches.leave_patch(each),
+            node_patches.taint_patch(each, node_patches.waiting_record(each, record)),
+            node_patches.out_of_service_patch(each),
+            node_patches.in_service_patch(each),
+            labels_and_taints.node_patch(each, labels_and_taints.Mark("blue", tainted=True)),
         ):
             json.dumps(patch).encode()
-        ownerships.owner(each)
-        ownerships.machine(each)
-        loads.spread([loads.load(each, {"cpu": 5}), loads.load(node, {})])
+        external_owners.owner(each)
+        external_owners.machine(each)
+        utilization.spread([utilization.load(each, {"cpu": 5}), utilization.load(node, {})])
 
 
 @few
 @given(some_nodes(), some_nodes(), projected(hostile.DRAIN, NodeDrain.from_object), st.booleans())
 def test_no_node_stops_what_is_proven_or_written_of_it(
-    node: facts.Node, then: facts.Node, drain: NodeDrain, odd: bool
+    node: model_nodes.Node, then: model_nodes.Node, drain: NodeDrain, odd: bool
 ) -> None:
     prove(node, then, drain, odd)
 
@@ -227,43 +214,43 @@ def decide(
     one: pods.Pod,
     other: pods.Pod,
     policy: Policy,
-    budget: budgets.Budget,
+    budget: disruption_budgets.Budget,
     owner: workloads.ReplicaSet,
     behind: workloads.Deployment,
     odd: bool,
 ) -> None:
     drain, rows = policy.spec.drain, []
     for pod in (one, other):
-        budgets.covering(pod, [budget])
+        disruption_budgets.covering(pod, [budget])
         budget.would_allow(pod)
         for unreachable in (False, True):
-            seen = verdicts.Circumstances(
+            seen = pod_actions.Circumstances(
                 NOW, NOW - timedelta(hours=2), unreachable=unreachable, failing=True, dead=odd
             )
-            verdict = verdicts.judge(pod, drain, seen)
-            verdicts.past_budget(pod, verdict, seen)
+            verdict = pod_actions.judge(pod, drain, seen)
+            pod_actions.past_budget(pod, verdict, seen)
             assert verdict.grace is None or 1 <= verdict.grace < 2**31
             assert len(verdict.note) < 3000
         rows.append((pod, verdict))
-    tally = tallies.tally(rows, {}, {}, {}, NOW, unreachable=odd)
+    tally = pod_summary.tally(rows, {}, {}, {}, NOW, unreachable=odd)
     assert len(json.dumps([dump(blocker) for blocker in tally.blockers])) < 20_000
-    lines = estimates.Paces().lines(rows, {one.uid: budget}, timedelta(minutes=5))
-    estimates.completion(lines, active=timedelta(minutes=5), moved=1, now=NOW, rate=20)
-    estimates.least(lines, 20)
-    known = lineages.Lineages()
+    lines = eta.Paces().lines(rows, {one.uid: budget}, timedelta(minutes=5))
+    eta.completion(lines, active=timedelta(minutes=5), moved=1, now=NOW, rate=20)
+    eta.least(lines, 20)
+    known = move_history.Lineages()
     for pod in (one, other):
         known.moved(pod, NOW)
         known.replaces(pod, NOW)
     workload = workloads.Workload(behind, (owner,), (one, other))
     for pod in (one, other):
-        setting = replacements.Setting(drain, NOW, (budget,), exclusive=odd, early=odd)
+        setting = decisions.Setting(drain, NOW, (budget,), exclusive=odd, early=odd)
         for each in (workload, workloads.Workload(None, (owner,), (pod,)), None):
-            replacements.choose(pod, each, setting)
-            replacements.give_back(pod, each, NOW)
-            replacements.ineligible(pod, each, setting)
+            decisions.choose(pod, each, setting)
+            decisions.give_back(pod, each, NOW)
+            decisions.ineligible(pod, each, setting)
             if each:
-                replacements.is_unwanted(pod, each)
-                replacements.ready_before(each)
+                decisions.is_unwanted(pod, each)
+                decisions.ready_before(each)
 
 
 @few
@@ -271,7 +258,7 @@ def decide(
     some_pods(),
     some_pods(),
     policies(),
-    projected(hostile.BUDGET, budgets.budget),
+    projected(hostile.BUDGET, disruption_budgets.budget),
     projected(hostile.REPLICA_SET, workloads.replica_set),
     projected(hostile.DEPLOYMENT, workloads.deployment),
     st.booleans(),
@@ -280,7 +267,7 @@ def test_no_pod_stops_a_verdict_on_it(
     one: pods.Pod,
     other: pods.Pod,
     policy: Policy,
-    budget: budgets.Budget,
+    budget: disruption_budgets.Budget,
     owner: workloads.ReplicaSet,
     behind: workloads.Deployment,
     odd: bool,
@@ -293,30 +280,36 @@ def memberships(pool: NamespacePool) -> Memberships:
     found.put_pool(NamespacePool.from_object(hostile.POOL))
     found.put_pool(pool)
     found.put_namespace(namespaces.namespace(hostile.NAMESPACE))
-    found.put_node(facts.node(hostile.NODE))
+    found.put_node(model_nodes.node(hostile.NODE))
     return found
 
 
-def count(raws: list[Json], node: facts.Node, pool: NamespacePool, reach: reaches.Reach, random: Random) -> None:
+def count(
+    raws: list[Json], node: model_nodes.Node, pool: NamespacePool, reach: volume_topology.Reach, random: Random
+) -> None:
     raws = [raw for raw in raws if is_pod(raw)]
-    census, sums, view = Census(Asks({"shop": "blue"}), {"n1"}), pool_pods.Sums(), pool_pods.View.of(memberships(pool))
+    census, sums, view = (
+        Census(Asks({"shop": "blue"}), {"n1"}),
+        misplaced_pods.Sums(),
+        misplaced_pods.View.of(memberships(pool)),
+    )
     for raw in raws:
         census.add(raw)
         sums.add(raw, view)
-        movables.candidate(raw, OWNERS[0].spec.drain, verdicts.Circumstances(NOW))
-        standoffs.would_fit(raw, node, raws)
-        standoffs.would_fill(raw, [budgets.budget(hostile.BUDGET)], node, raws)
-        pools.selects_pool(raw, "blue")
-    other = facts.node({**hostile.NODE, "metadata": {**hostile.NODE["metadata"], "name": "n2"}})
+        candidates.candidate(raw, OWNERS[0].spec.drain, pod_actions.Circumstances(NOW))
+        deadlocks.would_fit(raw, node, raws)
+        deadlocks.would_fill(raw, [disruption_budgets.budget(hostile.BUDGET)], node, raws)
+        labels_and_taints.selects_pool(raw, "blue")
+    other = model_nodes.node({**hostile.NODE, "metadata": {**hostile.NODE["metadata"], "name": "n2"}})
     around = {"n1": node, "n2": other, "n3": node}
-    storage = reaches.Storage({("shop", "data"): reach.volume}, {reach.volume: reach})
+    storage = volume_topology.Storage({("shop", "data"): reach.volume}, {reach.volume: reach})
     residents = census.residents["n1"]
     if residents:
         ground = Ground(around, census, closed={"n1"}, rivals=census.waiting, storage=storage)
-        fits.plan(residents, ground, random)
-    found = exclusions.exclusion("blue", {"n1"}, {"n1"}, around.values(), lambda _: True)
-    exclusions.pods(raws, found)
-    exclusions.mounted(raws, found)
+        planner.plan(residents, ground, random)
+    found = taint_safety.exclusion("blue", {"n1"}, {"n1"}, around.values(), lambda _: True)
+    taint_safety.pods(raws, found)
+    taint_safety.mounted(raws, found)
 
 
 @few
@@ -324,11 +317,11 @@ def count(raws: list[Json], node: facts.Node, pool: NamespacePool, reach: reache
     st.lists(either(hostile.POD), min_size=1, max_size=3),
     some_nodes(),
     projected(hostile.POOL, NamespacePool.from_object),
-    projected(hostile.VOLUME, reaches.reach),
+    projected(hostile.VOLUME, volume_topology.reach),
     st.randoms(use_true_random=False),
 )
 def test_no_raw_pod_stops_a_plan_or_a_count(
-    raws: list[Json], node: facts.Node, pool: NamespacePool, reach: reaches.Reach, random: Random
+    raws: list[Json], node: model_nodes.Node, pool: NamespacePool, reach: volume_topology.Reach, random: Random
 ) -> None:
     count(raws, node, pool, reach, random)
 
@@ -343,22 +336,22 @@ def is_pod(raw: Json) -> bool:
 
 @few
 @given(either(hostile.DAEMON_SET), some_nodes())
-def test_no_daemon_set_stops_an_exclusion(raw: Json, node: facts.Node) -> None:
-    found = exclusions.exclusion("blue", {node.name}, {node.name}, [node], lambda _: True)
+def test_no_daemon_set_stops_an_exclusion(raw: Json, node: model_nodes.Node) -> None:
+    found = taint_safety.exclusion("blue", {node.name}, {node.name}, [node], lambda _: True)
     with contextlib.suppress(UnreadableError):
-        exclusions.daemon_sets([raw], found)
+        taint_safety.daemon_sets([raw], found)
 
 
-def report(drain: NodeDrain, policy: Policy, node: facts.Node, fact: Fact, phase: drains.Phase) -> None:
-    seen = sightings.see(None, node, policy, NOW)
+def report(drain: NodeDrain, policy: Policy, node: model_nodes.Node, fact: Fact, phase: drains.Phase) -> None:
+    seen = condition_history.see(None, node, policy, NOW)
     there = {node.name: node, drain.spec.node_name: node}
-    world = worlds.World(there, Winners([policy]), {drain.name: drain}, NOW, NOW, {node.name: seen})
-    held = turns.held(drain, world, NOW)
-    turns.suspected(drain, world, NOW)
-    slots.blocked_for_long(drain, NOW)
-    standoffs.opponents(drain, [drain], NOW)
+    world = cluster_state.World(there, Winners([policy]), {drain.name: drain}, NOW, NOW, {node.name: seen})
+    held = decision.held(drain, world, NOW)
+    decision.suspected(drain, world, NOW)
+    concurrency.blocked_for_long(drain, NOW)
+    deadlocks.opponents(drain, [drain], NOW)
     settings_ = drain.spec.drain.over(policy.spec.drain)
-    scene = reports.Scene(
+    scene = drain_status.Scene(
         drain=drain,
         node=node,
         policy=policy,
@@ -367,15 +360,15 @@ def report(drain: NodeDrain, policy: Policy, node: facts.Node, fact: Fact, phase
         held=held,
         record=drain.status.node,
         begun=drain.status.started_at,
-        tally=tallies.Tally(),
+        tally=pod_summary.Tally(),
         moved=1,
         now=NOW,
         settings=settings_,
     )
-    status = reports.status(scene)
+    status = drain_status.status(scene)
     json.dumps(dump(status)).encode()
     NodeDrainStatus.model_validate(dump(status))
-    reports.deadline(scene)
+    drain_status.deadline(scene)
 
 
 @few
@@ -387,7 +380,7 @@ def report(drain: NodeDrain, policy: Policy, node: facts.Node, fact: Fact, phase
     st.sampled_from(drains.Phase),
 )
 def test_no_drain_stops_its_turn_or_its_report(
-    drain: NodeDrain, policy: Policy, node: facts.Node, fact: Fact, phase: drains.Phase
+    drain: NodeDrain, policy: Policy, node: model_nodes.Node, fact: Fact, phase: drains.Phase
 ) -> None:
     report(drain, policy, node, fact, phase)
 
@@ -401,11 +394,11 @@ def test_no_policy_stops_its_windows(policy: Policy) -> None:
 
 @few
 @given(some_nodes(), either(hostile.POD))
-def test_no_spec_stops_the_question_whether_a_node_may_run_it(node: facts.Node, raw: Json) -> None:
+def test_no_spec_stops_the_question_whether_a_node_may_run_it(node: model_nodes.Node, raw: Json) -> None:
     if is_pod(raw):
-        spec = shapes.pod(raw)["spec"]
-        placement.may_run_on(spec, node)
-        placement.selecting(spec)
+        spec = object_schemas.pod(raw)["spec"]
+        node_affinity.may_run_on(spec, node)
+        node_affinity.selecting(spec)
 
 
 # -- each value by itself ---------------------------------------------------------------------------------------------
@@ -425,14 +418,14 @@ def each_record(valid: Json, project: Project) -> list[Any]:
     return list(found.values())
 
 
-NODE, POD = facts.node(hostile.NODE), pods.pod(hostile.POD)
+NODE, POD = model_nodes.node(hostile.NODE), pods.pod(hostile.POD)
 POLICY, DRAIN = OWNERS[0], NodeDrain.from_object(hostile.DRAIN)
-BUDGET = budgets.budget(hostile.BUDGET)
+BUDGET = disruption_budgets.budget(hostile.BUDGET)
 REPLICA_SET, DEPLOYMENT = workloads.replica_set(hostile.REPLICA_SET), workloads.deployment(hostile.DEPLOYMENT)
 
 
 def test_no_value_on_a_node_stops_anything() -> None:
-    for node in each_record(hostile.NODE, facts.node):
+    for node in each_record(hostile.NODE, model_nodes.node):
         ask(node, NODE, POLICY, set(Reason), True)
         prove(NODE, node, DRAIN, False)
 
@@ -453,7 +446,7 @@ def test_a_move_can_be_counted_with_or_is_none(text: str) -> None:
 
 
 def test_no_value_on_an_owner_or_a_budget_stops_a_verdict() -> None:
-    for budget in each_record(hostile.BUDGET, budgets.budget):
+    for budget in each_record(hostile.BUDGET, disruption_budgets.budget):
         decide(POD, POD, POLICY, budget, REPLICA_SET, DEPLOYMENT, False)
     for owner in each_record(hostile.REPLICA_SET, workloads.replica_set):
         decide(POD, POD, POLICY, BUDGET, owner, DEPLOYMENT, False)
@@ -476,7 +469,7 @@ def test_no_value_in_a_policy_stops_anything() -> None:
 
 
 def test_no_value_in_a_raw_pod_stops_a_plan() -> None:
-    reach, pool = reaches.reach(hostile.VOLUME), NamespacePool.from_object(hostile.POOL)
+    reach, pool = volume_topology.reach(hostile.VOLUME), NamespacePool.from_object(hostile.POOL)
     seen = set()
     rows = (*hostile.one_forged(hostile.POD), *hostile.one_mutated(hostile.POD))
     for raw in filter(is_pod, islice(rows, 0, None, SOME)):

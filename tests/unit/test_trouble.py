@@ -6,7 +6,7 @@ import structlog
 from kubernetes.aio.client import Configuration
 
 from rescheduler.app import App, Options
-from rescheduler.engine.clock import Clock
+from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.kube.client import Client
 
 

@@ -23,9 +23,9 @@ def plan(node: str | None, every: bool, output: str) -> None:
     if every == bool(node):
         raise click.UsageError("name one node, or give --all")
     # Imported late: `--help` must not cost what a cluster costs.
-    from rescheduler.cli import plans  # noqa: PLC0415
+    from rescheduler.cli import plan as cli_plan  # noqa: PLC0415
 
-    plans.show(node, output)
+    cli_plan.show(node, output)
 
 
 @main.command()
@@ -38,9 +38,9 @@ def drain(node: str, message: str, no_wait: bool) -> None:
     Whoever stops following (Ctrl-C) stops nothing: `cancel` does. Exit code 0: it is Drained (with --no-wait: asked
     for); 1: the drain was withdrawn before; 2: error; 130: Ctrl-C.
     """
-    from rescheduler.cli import drains  # noqa: PLC0415
+    from rescheduler.cli import drain as cli_drain  # noqa: PLC0415
 
-    drains.start(node, message, wait=not no_wait)
+    cli_drain.start(node, message, wait=not no_wait)
 
 
 @main.command()
@@ -50,9 +50,9 @@ def cancel(node: str) -> None:
 
     Exit code 0: withdrawn, or nothing asked for it; 2: error.
     """
-    from rescheduler.cli import drains  # noqa: PLC0415
+    from rescheduler.cli import drain as cli_drain  # noqa: PLC0415
 
-    drains.cancel(node)
+    cli_drain.cancel(node)
 
 
 @main.command()
@@ -72,8 +72,8 @@ def pools(output: str) -> None:
 def _show(resource: str, output: str) -> None:
     import json  # noqa: PLC0415
 
-    from rescheduler.cli.readings import Reader, connect  # noqa: PLC0415
-    from rescheduler.cli.tables import table  # noqa: PLC0415
+    from rescheduler.cli.api import Reader, connect  # noqa: PLC0415
+    from rescheduler.cli.output import table  # noqa: PLC0415
 
     server, group = Reader(connect()), API_VERSION
     server.insist_installed(resource)

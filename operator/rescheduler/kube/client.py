@@ -14,10 +14,10 @@ from urllib.parse import quote
 import aiohttp
 from kubernetes.aio import client as kubernetes_client
 
-from rescheduler.core.answers import Refusal
+from rescheduler.core.eviction.api_responses import Refusal
+from rescheduler.kube.connection_limits import Lanes, Turns
 from rescheduler.kube.connections import ConfigError as ConfigError  # noqa: PLC0414 - re-exported
 from rescheduler.kube.connections import Connection, SignIn
-from rescheduler.kube.limits import Lanes, Turns
 
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"

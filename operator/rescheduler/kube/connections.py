@@ -21,7 +21,7 @@ from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config as kubernetes_config
 from yarl import URL
 
-from rescheduler.kube import limits
+from rescheduler.kube import connection_limits
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _PLUGIN_SECONDS = 60.0
@@ -199,7 +199,7 @@ class Connection:
         if self._rest is None:
             rest = kubernetes_client.ApiClient(self.configuration).rest_client
             self._connector = aiohttp.TCPConnector(
-                ssl=rest.ssl_context, limit=limits.CONNECTIONS, socket_factory=_socket
+                ssl=rest.ssl_context, limit=connection_limits.CONNECTIONS, socket_factory=_socket
             )
             self.configuration.client_session_kwargs = {
                 # The environment is asked once: aiohttp would look for a proxy and a .netrc with each request.

@@ -3,7 +3,7 @@
 from urllib.parse import quote
 
 from rescheduler.api import API_VERSION, GROUP
-from rescheduler.core.answers import Refusal
+from rescheduler.core.eviction.api_responses import Refusal
 from rescheduler.kube.client import ApiError
 
 NODES = "/api/v1/nodes"

@@ -8,10 +8,10 @@ import asyncio
 from dataclasses import dataclass
 
 from rescheduler.api import GROUP
-from rescheduler.core import enforcements
+from rescheduler.core.pools import admission_policies
 from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError, Client, ConfigError, UnreachableError
-from rescheduler.kube.leases import LEASE, SHARED_LEASE
+from rescheduler.kube.leader_election import LEASE, SHARED_LEASE
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,10 @@ RIGHTS: tuple[Right, ...] = (
     *_rights(GROUP, "namespacepools/status", "patch"),
     *_rights(GROUP, "nodedrains", "get list watch create patch delete"),
     *_rights(GROUP, "nodedrains/status", "patch"),
-    *(Right(enforcements.GROUP.partition("/")[0], kind, "get", name=name) for kind, name in enforcements.WANTED),
+    *(
+        Right(admission_policies.GROUP.partition("/")[0], kind, "get", name=name)
+        for kind, name in admission_policies.WANTED
+    ),
 )
 """Every call that the operator makes, cluster-wide; the chart's ClusterRole grants these and no more."""
 

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kubernetes.aio.client import Configuration
 
-from rescheduler.core.answers import Refusal
-from rescheduler.kube import limits
+from rescheduler.core.eviction.api_responses import Refusal
+from rescheduler.kube import connection_limits
 from rescheduler.kube.client import (
     TRANSIENT,
     ApiError,
@@ -216,20 +216,20 @@ async def test_a_write_that_waited_is_held_back_if_the_lease_is_lost_meanwhile(a
     async def answer(_: web.Request) -> web.StreamResponse:
         nonlocal inside
         inside += 1
-        if inside == limits.PER_NAMESPACE:
+        if inside == connection_limits.PER_NAMESPACE:
             full.set()
         await gate.wait()
         return web.json_response({})
 
     api.answer = answer
     path = "/api/v1/namespaces/a/pods/p/eviction"
-    writes = [asyncio.create_task(client.create(path, {})) for _ in range(limits.PER_NAMESPACE + 1)]
+    writes = [asyncio.create_task(client.create(path, {})) for _ in range(connection_limits.PER_NAMESPACE + 1)]
     await full.wait()
     leads = False
     gate.set()
     ended = await asyncio.gather(*writes, return_exceptions=True)
     assert sum(isinstance(each, NotLeaderError) for each in ended) == 1
-    assert inside == limits.PER_NAMESPACE
+    assert inside == connection_limits.PER_NAMESPACE
     await client.close()
 
 
@@ -265,9 +265,9 @@ async def test_no_more_connections_are_open_than_the_limit(api: Api, client: Cli
     work += [client.get("/apis/coordination.k8s.io/v1/namespaces/x/leases/y", election=True) for _ in range(20)]
     work += [guest() for _ in range(50)]
     await asyncio.gather(*work)
-    assert limits.CONNECTIONS - limits.KOPF <= most <= limits.CONNECTIONS
+    assert connection_limits.CONNECTIONS - connection_limits.KOPF <= most <= connection_limits.CONNECTIONS
     assert client._connection._connector is not None
-    assert sum(map(len, client._connection._connector._conns.values())) <= limits.CONNECTIONS
+    assert sum(map(len, client._connection._connector._conns.values())) <= connection_limits.CONNECTIONS
     await session.close()
 
 

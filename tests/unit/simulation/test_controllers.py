@@ -4,7 +4,7 @@ import random
 from datetime import UTC, datetime
 from typing import Any
 
-from cluster import workloads
+from harness import workloads
 from invariants.objects import Json, annotations, condition, controller, name, set_condition, uid
 from simulation.clusters import SPACE
 from simulation.controllers import (

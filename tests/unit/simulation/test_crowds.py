@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from cluster import workloads
+from harness import workloads
 from invariants.objects import name
-from rescheduler.core import pods
-from rescheduler.core.pods import Pod
+from rescheduler.core.model import pods
+from rescheduler.core.model.pods import Pod
 from rescheduler.kube.client import Client
-from rescheduler.kube.limits import Turns
+from rescheduler.kube.connection_limits import Turns
 from simulation.clusters import SPACE
-from simulation.scenes import World, play
+from simulation.scenarios import World, play
 
 
 def test_with_few_connections_all_owners_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:

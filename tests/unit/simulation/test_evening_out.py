@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from simulation.stories import Told, tell
+from simulation.runs import Told, tell
 
 
 def told(seed: int) -> Told:

@@ -4,12 +4,12 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-from cluster import workloads
+from harness import workloads
 from invariants.objects import Json, condition, deleting, is_ready, node_of, set_condition
 from invariants.records import Change
 from rescheduler.api.drains import Phase
 from simulation.clusters import NAMESPACE, SPACE, Cluster
-from simulation.scenes import simulated
+from simulation.scenarios import simulated
 
 MACHINES = [f"n{index + 1}" for index in range(10)]
 _POLICY = {

@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from cluster import workloads
-from rescheduler.core.elections import INSTALLATION
+from harness import workloads
+from rescheduler.kube.election_rules import INSTALLATION
 from simulation.clusters import NAMESPACE, SPACE
 from simulation.processes import Process
-from simulation.scenes import World, play
+from simulation.scenarios import World, play
 
 SECOND = "second-system"
 TAKE_OVER = INSTALLATION.duration + 30

@@ -7,13 +7,13 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from cluster import workloads
+from harness import workloads
 from invariants.objects import Json
 from rescheduler.app import App
-from rescheduler.engine import cleanup
+from rescheduler.controllers import cleanup
 from simulation.clusters import NAMESPACE, SPACE
 from simulation.processes import Process
-from simulation.scenes import play
+from simulation.scenarios import play
 from unit.simulation.test_refused_writes import NEVER, Refusing, on_node
 
 Left = Mapping[str, Mapping[str, Any]]

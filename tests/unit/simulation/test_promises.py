@@ -4,10 +4,10 @@ import asyncio
 from collections import Counter
 from datetime import datetime
 
-from cluster import workloads
+from harness import workloads
 from invariants.objects import Json, name
 from simulation.clusters import SPACE
-from simulation.scenes import World, lets_go, play
+from simulation.scenarios import World, lets_go, play
 
 NEVER = {"annotations": {"rescheduler.dev/replacement": "Never"}}
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from cluster import workloads
+from harness import workloads
 from invariants.objects import Json
 from invariants.records import Call
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain
-from rescheduler.engine.drainer import Drainer
+from rescheduler.controllers.drain.drain_task import Drainer
 from simulation.clusters import SPACE
 from simulation.refusals import RefusedError
-from simulation.scenes import World, play
+from simulation.scenarios import World, play
 
 NEVER = {"annotations": {"rescheduler.dev/replacement": "Never"}}
 DENIED = "admission webhook denied the request: nodes are frozen until Monday"

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from cluster import workloads
+from harness import workloads
 from invariants.objects import Json, controller, deleting, is_ready, labels, name
 from invariants.records import Call, Change
 from simulation.clusters import SPACE
 from simulation.refusals import RefusedError
-from simulation.scenes import World, lets_go, play
+from simulation.scenarios import World, lets_go, play
 
 DENIED = 'admission webhook "guard" denied the request: pods are frozen'
 MOVE = "rescheduler.dev/move"

@@ -4,10 +4,10 @@ import asyncio
 from itertools import pairwise
 from typing import Any
 
-from cluster import workloads
+from harness import workloads
 from invariants.objects import Json, is_ready, name, node_of
 from simulation.clusters import SPACE
-from simulation.scenes import World, lets_go, play
+from simulation.scenarios import World, lets_go, play
 
 
 class Full(World):

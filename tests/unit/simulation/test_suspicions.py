@@ -5,11 +5,11 @@ import random
 
 import pytest
 
-from cluster import workloads
+from harness import workloads
 from invariants.records import Change
-from rescheduler.engine.heartbeats import Heartbeats
+from rescheduler.controllers.failure.lease_monitor import Heartbeats
 from simulation.clusters import NAMESPACE, SPACE, Cluster
-from simulation.scenes import World, play, simulated
+from simulation.scenarios import World, play, simulated
 
 MACHINES = [f"n{index + 1}" for index in range(10)]
 

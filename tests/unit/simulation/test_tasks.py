@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from cluster import workloads
-from rescheduler.core import arenas
-from rescheduler.engine.drainer import Drainer
-from rescheduler.engine.heartbeats import Heartbeats
-from rescheduler.engine.reconciler import Reconciler
+from harness import workloads
+from rescheduler.controllers.drain.drain_task import Drainer
+from rescheduler.controllers.drain.node_controller import Reconciler
+from rescheduler.controllers.failure.lease_monitor import Heartbeats
+from rescheduler.core.rebalance import node_groups
 from simulation.clusters import SPACE
-from simulation.scenes import World, play
+from simulation.scenarios import World, play
 
 BROKEN = "broken for this test"
 
@@ -85,7 +85,7 @@ def test_a_rebalancer_that_fails_stops_no_drain(monkeypatch: pytest.MonkeyPatch)
     def fail(_: Any) -> Any:
         raise OverflowError(BROKEN)
 
-    monkeypatch.setattr(arenas, "survey", fail)
+    monkeypatch.setattr(node_groups, "survey", fail)
 
     async def scene(town: Town) -> None:
         await town.until(lambda: len(town.pods()) == 8 and not town.cluster.unready())

@@ -1,0 +1,92 @@
+"""Two drains that hold each other up: each waits for a budget that a pod kept off the other's node would fill, or for
+room that is on the other's node.
+
+Neither ever ends by itself (openshift/machine-api-operator#1066). The younger steps back; a failed node never does.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from rescheduler.api.drains import BlockerClass, NodeDrain, Phase
+from rescheduler.core.eligibility.concurrency import blocked_for_long
+from rescheduler.core.eligibility.preconditions import failed
+from rescheduler.core.model import object_schemas
+from rescheduler.core.model.disruption_budgets import Budget
+from rescheduler.core.model.node_affinity import keeps_off, may_run_on
+from rescheduler.core.model.nodes import Node
+from rescheduler.core.model.pods import FINISHED
+from rescheduler.core.model.quantities import PODS
+from rescheduler.core.model.resource_requests import asked, held
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+def opponents(drain: NodeDrain, drains: Iterable[NodeDrain], now: datetime) -> tuple[NodeDrain, ...]:
+    """The drains that this one would step back for, if they hold each other up."""
+    if failed(drain) or not blocked_for_long(drain, now) or not _waits(drain):
+        return ()
+    return tuple(
+        other
+        for other in drains
+        if other.name != drain.name
+        and other.deletion_timestamp is None
+        and blocked_for_long(other, now)
+        and _waits(other)
+        and (failed(other) or _age(other) < _age(drain))
+    )
+
+
+def _age(drain: NodeDrain) -> tuple[datetime, str]:
+    return drain.status.started_at or _NEVER, drain.name
+
+
+def _waits(drain: NodeDrain) -> bool:
+    return bool(short(drain) or roomless(drain))
+
+
+def short(drain: NodeDrain) -> frozenset[tuple[str, str]]:
+    """Budgets that hold the drain up for want of healthy pods, by namespace and name."""
+    return frozenset(
+        (blocker.namespace, blocker.pdb)
+        for blocker in drain.status.blockers
+        if drain.status.phase is Phase.BLOCKED and blocker.class_ is BlockerClass.BUDGET_EXHAUSTED and blocker.pdb
+    )
+
+
+def roomless(drain: NodeDrain) -> frozenset[tuple[str, str]]:
+    """Pods that hold the drain up for want of room elsewhere, by namespace and name."""
+    return frozenset(
+        (blocker.namespace, blocker.pod)
+        for blocker in drain.status.blockers
+        if drain.status.phase is Phase.BLOCKED and blocker.class_ is BlockerClass.NO_ROOM_IN_POOL
+    )
+
+
+def would_fit(raw: Mapping[str, Any], node: Node, there: Collection[Mapping[str, Any]]) -> bool:
+    """Whether this pod (raw) would have room on the node if that took pods; `there`: the pods (raw) on it."""
+    raw, there = object_schemas.pod(raw), [object_schemas.pod(each) for each in there]
+    spec, running = raw["spec"], [p for p in there if p["status"].get("phase") not in FINISHED]
+    used = Counter({PODS: len(running)})
+    for pod in running:
+        used.update(held(pod))
+    asks = {**asked(spec), PODS: 1}
+    room = all(node.allocatable.get(kind, 0) - used[kind] >= amount for kind, amount in asks.items())
+    return room and may_run_on(spec, node) and not any(keeps_off(raw, other) for other in there)
+
+
+def would_fill(
+    raw: Mapping[str, Any], budgets: Iterable[Budget], node: Node, there: Iterable[Mapping[str, Any]]
+) -> bool:
+    """Whether this pod (raw), which no node has, counts for one of the budgets and may run on the node.
+
+    `there`: the pods (raw) on that node.
+    """
+    raw, there = object_schemas.pod(raw), [object_schemas.pod(each) for each in there]
+    meta, spec = raw["metadata"], raw["spec"]
+    if spec.get("nodeName") or "deletionTimestamp" in meta:
+        return False
+    labels = meta.get("labels") or {}
+    counts = any(b.namespace == meta["namespace"] and b.selector and b.selector.matches(labels) for b in budgets)
+    return counts and may_run_on(spec, node) and not any(keeps_off(raw, other) for other in there)

@@ -1,0 +1,151 @@
+"""What the operator knows of the cluster: small frozen records, projected from raw JSON once.
+
+Raw objects must never travel further than this: a node of the API is some 14 kB (images above all), a record
+here some hundred bytes, and memory must not grow with what nobody looks at.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from rescheduler.api import names
+from rescheduler.api.untrusted import distinct, json_object, text, time
+from rescheduler.core.model import object_schemas
+from rescheduler.core.model.quantities import amount
+
+UNREACHABLE = "Unknown"
+"""`Ready` has this status where the node controller has not heard of the kubelet."""
+
+_KEPT_ANNOTATIONS = (
+    names.MAINTENANCE,
+    names.CANCELLED,
+    names.FENCED,
+    names.SCALE_DOWN_DISABLED,
+    names.KARPENTER_DO_NOT_DISRUPT,
+    names.MACHINE,
+    names.MACHINE_NAMESPACE,
+)
+_MOST_MAINTENANCE = 1024
+_MOST_ANNOTATION = 16_384
+_MOST_BOOT_ID = 253
+_MOST_WORDS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCondition:
+    """One entry of a Node's `status.conditions`; times as the API server holds them."""
+
+    type: str
+    status: str
+    reason: str = ""
+    transition: datetime | None = None
+    heartbeat: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """One taint of a Node."""
+
+    key: str
+    value: str
+    effect: str
+    added: str = ""  # timeAdded, which others' taints may carry: it must survive our patch
+
+    def as_json(self) -> dict[str, str]:
+        """The taint as the API server takes it."""
+        body = {"key": self.key, "value": self.value, "effect": self.effect, "timeAdded": self.added}
+        return {name: value for name, value in body.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A Node, as far as rescheduling cares.
+
+    Attributes:
+        name, uid: its identity; a node made anew under its name has another uid.
+        boot_id: changes with every boot of the machine; empty before the kubelet first reported.
+        version: the resourceVersion that this was read at.
+        annotations: only those that this project reads.
+        allocatable: what pods may use of it; equal nodes share one mapping.
+    """
+
+    name: str
+    uid: str
+    version: str = ""
+    boot_id: str = ""
+    created: datetime | None = None
+    unschedulable: bool = False
+    deleting: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
+    conditions: tuple[NodeCondition, ...] = ()
+    allocatable: Mapping[str, int] = field(default_factory=dict)
+
+    def condition(self, type_: str) -> NodeCondition | None:
+        """The condition of this type; None where the node has none."""
+        return next((c for c in self.conditions if c.type == type_), None)
+
+    @property
+    def ready(self) -> str:
+        """Status of `Ready`: True, False or Unknown; a node without that condition is Unknown."""
+        condition = self.condition("Ready")
+        return condition.status if condition else UNREACHABLE
+
+    @property
+    def maintenance(self) -> str | None:
+        """The maintenance annotation's text; None where it is absent."""
+        return self.annotations.get(names.MAINTENANCE)
+
+    @property
+    def cancelled(self) -> Mapping[str, str]:
+        """Requests that were cancelled while they stood, by reason; nonsense in the annotation counts as none."""
+        with contextlib.suppress(ValueError):
+            found = json_object(self.annotations.get(names.CANCELLED, "{}"), _MOST_ANNOTATION)
+            return {reason: token for reason, token in found.items() if isinstance(token, str)}
+        return {}
+
+
+def node(raw: Mapping[str, Any]) -> Node:
+    """Project a raw Node. Raises UnreadableError without a name."""
+    raw = object_schemas.node(raw)
+    meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
+    annotations = meta.get("annotations") or {}
+    return Node(
+        name=meta["name"],
+        uid=meta.get("uid", ""),
+        version=meta.get("resourceVersion", ""),
+        boot_id=distinct((status.get("nodeInfo") or {}).get("bootID"), _MOST_BOOT_ID),
+        created=time(meta.get("creationTimestamp")),
+        unschedulable=bool(spec.get("unschedulable")),
+        deleting="deletionTimestamp" in meta,
+        labels=dict(meta.get("labels") or {}),
+        annotations={key: _kept(key, annotations[key]) for key in _KEPT_ANNOTATIONS if key in annotations},
+        taints=tuple(
+            Taint(t["key"], t.get("value", ""), t["effect"], t.get("timeAdded", "")) for t in spec.get("taints") or ()
+        ),
+        conditions=tuple(
+            NodeCondition(
+                c["type"],
+                c["status"],
+                text(c.get("reason"), _MOST_WORDS),
+                time(c.get("lastTransitionTime")),
+                time(c.get("lastHeartbeatTime")),
+            )
+            for c in status.get("conditions") or ()
+        ),
+        allocatable=_allocatable(tuple((status.get("allocatable") or {}).items())),
+    )
+
+
+def _kept(key: str, value: str) -> str:
+    """An annotation as it is kept: a very long one is cut, and still differs from every other."""
+    return distinct(value, _MOST_MAINTENANCE if key == names.MAINTENANCE else _MOST_ANNOTATION)
+
+
+@lru_cache(maxsize=10_000)
+def _allocatable(resources: tuple[tuple[str, str], ...]) -> Mapping[str, int]:
+    return {name: amount(name, quantity, 0) for name, quantity in resources}

@@ -1,0 +1,197 @@
+"""A Deployment with its ReplicaSets and pods, as far as moving one of its pods cares."""
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from rescheduler.api import names
+from rescheduler.api.selectors import LabelSelector
+from rescheduler.api.untrusted import INT32, distinct, integer, seconds, text
+from rescheduler.core.model import object_schemas
+from rescheduler.core.model.pods import Pod
+
+_REVISION = "deployment.kubernetes.io/revision"
+_MOST_REVISION = 253
+_MOST_WORDS = 1024
+_JOB_CONTROLLER = "kubernetes.io/job-controller"
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A Deployment.
+
+    Attributes:
+        observed: its controller has seen the spec as it is.
+        surges: two pods of it may run side by side (neither `Recreate` nor `maxSurge: 0`).
+        min_ready: how long a pod must be Ready to count (`minReadySeconds`).
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    replicas: int = 1
+    revision: str = ""
+    observed: bool = True
+    paused: bool = False
+    surges: bool = True
+    deleting: bool = False
+    min_ready: timedelta = timedelta()
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSet:
+    """A ReplicaSet.
+
+    Attributes:
+        deployment_uid: its controller's, where that is a Deployment; else empty.
+        query: its selector, as a label selector of the API, without the `pod-template-hash`: all ReplicaSets of a Deployment
+            share it.
+        selector: the whole selector; None selects nothing.
+        refused: why it cannot create a pod, in the server's words; empty where it can.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    deployment: str = ""
+    deployment_uid: str = ""
+    hash: str = ""
+    replicas: int = 0
+    revision: str = ""
+    refused: str = ""
+    deleting: bool = False
+    min_ready: timedelta = timedelta()
+    query: str = ""
+    selector: LabelSelector | None = None
+
+    def selects(self, pod: Pod) -> bool:
+        """Whether the pod has the labels that it asks for; the ReplicaSet controller drops a pod that has not."""
+        return self.selector is None or self.selector.matches(pod.labels)
+
+
+def deployment(raw: Mapping[str, Any]) -> Deployment:
+    """Project a raw Deployment. Raises UnreadableError without name, namespace or UID."""
+    raw = object_schemas.deployment(raw)
+    meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
+    strategy = spec.get("strategy") or {}
+    surge = (strategy.get("rollingUpdate") or {}).get("maxSurge", "25%")
+    return Deployment(
+        namespace=meta["namespace"],
+        name=meta["name"],
+        uid=meta["uid"],
+        replicas=integer(spec.get("replicas"), 0, INT32, 1),
+        revision=distinct((meta.get("annotations") or {}).get(_REVISION), _MOST_REVISION),
+        observed=status.get("observedGeneration", 0) >= meta.get("generation", 0),
+        paused=bool(spec.get("paused")),
+        surges=strategy.get("type") != "Recreate" and surge not in (0, "0", "0%"),
+        deleting="deletionTimestamp" in meta,
+        min_ready=seconds(spec.get("minReadySeconds")),
+    )
+
+
+def replica_set(raw: Mapping[str, Any]) -> ReplicaSet:
+    """Project a raw ReplicaSet. Raises UnreadableError without name, namespace or UID, or with a selector unknown here."""
+    raw = object_schemas.replica_set(raw)
+    meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
+    owner: Mapping[str, Any] = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), {})
+    ours = owner.get("kind") == "Deployment"
+    failure: Mapping[str, Any] = next((c for c in status.get("conditions") or () if c["type"] == "ReplicaFailure"), {})
+    selector = dict(spec.get("selector") or {})
+    labels = {k: v for k, v in (selector.get("matchLabels") or {}).items() if k != names.HASH}
+    return ReplicaSet(
+        namespace=meta["namespace"],
+        name=meta["name"],
+        uid=meta["uid"],
+        deployment=owner["name"] if ours else "",
+        deployment_uid=owner["uid"] if ours else "",
+        hash=(meta.get("labels") or {}).get(names.HASH, ""),
+        replicas=integer(spec.get("replicas"), 0, INT32, 1),
+        revision=distinct((meta.get("annotations") or {}).get(_REVISION), _MOST_REVISION),
+        refused=text(failure.get("message"), _MOST_WORDS) if failure.get("status") == "True" else "",
+        deleting="deletionTimestamp" in meta,
+        min_ready=seconds(spec.get("minReadySeconds")),
+        query=LabelSelector.model_validate(selector | {"matchLabels": labels}).query(),
+        selector=LabelSelector.model_validate(selector),
+    )
+
+
+def replaces_at_once(raw: Mapping[str, Any]) -> bool:
+    """Whether a (raw) Job makes a new pod as soon as one is Terminating: then two of it may run for a while."""
+    spec = object_schemas.job(raw)["spec"]
+    policy = spec.get("podReplacementPolicy") or ("Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed")
+    return policy != "Failed" and spec.get("managedBy", _JOB_CONTROLLER) == _JOB_CONTROLLER
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One owner of pods, as seen at one moment.
+
+    Attributes:
+        deployment: None where it is gone.
+        replica_sets: those of the Deployment, or the one that a released pod came from.
+        pods: all pods of these ReplicaSets, released ones included.
+        going: uids of pods whose eviction is under way: they count as gone.
+    """
+
+    deployment: Deployment | None
+    replica_sets: tuple[ReplicaSet, ...]
+    pods: tuple[Pod, ...]
+    going: AbstractSet[str] = frozenset()
+
+    @property
+    def current(self) -> ReplicaSet | None:
+        """The ReplicaSet that the Deployment stands for now."""
+        if self.deployment is None:
+            return None
+        mine = (r for r in self.replica_sets if r.deployment_uid == self.deployment.uid and not r.deleting)
+        return next((r for r in mine if r.revision == self.deployment.revision), None)
+
+    def replica_set(self, uid: str) -> ReplicaSet | None:
+        """One of its ReplicaSets; None where it is gone."""
+        return next((r for r in self.replica_sets if r.uid == uid and not r.deleting), None)
+
+    @property
+    def replicas(self) -> int:
+        """How many pods it should have."""
+        if self.deployment:
+            return self.deployment.replicas
+        return max((r.replicas for r in self.replica_sets), default=0)
+
+    @property
+    def rolling(self) -> bool:
+        """Whether a rollout is under way; ready counts never indicate one, because a release lowers them."""
+        found = self.deployment
+        if found is None:
+            return False
+        others = any(r.replicas > 0 for r in self.replica_sets if r is not self.current)
+        return found.paused or not found.observed or self.current is None or others
+
+    @property
+    def released(self) -> tuple[Pod, ...]:
+        """Released pods that are still there."""
+        return tuple(p for p in self.pods if p.released and not self._gone(p))
+
+    def _gone(self, pod: Pod) -> bool:
+        return pod.deleting is not None or pod.finished or pod.uid in self.going
+
+    def own(self, replica_set: ReplicaSet | None) -> tuple[Pod, ...]:
+        """Pods whose controller is this ReplicaSet (None: any of them): a released pod is not among them."""
+        return tuple(
+            p
+            for p in self.pods
+            if not p.released
+            and not self._gone(p)
+            and p.owner is not None
+            and (replica_set is None or p.owner.uid == replica_set.uid)
+        )
+
+    def ready(self, pods: tuple[Pod, ...], now: datetime, min_ready: timedelta = timedelta()) -> int:
+        """How many of these are Ready for so long."""
+        return sum(p.ready and (not min_ready or (p.ready_since or now) + min_ready <= now) for p in pods)
+
+    @property
+    def serving(self) -> int:
+        """Ready pods, released ones included, that nothing takes away yet."""
+        return sum(p.ready for p in self.pods if not self._gone(p))

@@ -1,1 +1,0 @@
-"""What runs: the queue, leadership, and one task for each NodeDrain. It decides nothing that `core` can decide."""

@@ -1,5 +1,0 @@
-"""A real control plane on one machine, with simulated nodes: for tests, the demo and the benchmark."""
-
-from cluster.controlplane import ControlPlane
-
-__all__ = ["ControlPlane"]

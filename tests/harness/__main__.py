@@ -1,0 +1,70 @@
+"""`python -m harness`: the control plane by hand, for `make cluster`, `make cluster-down` and `make binaries`."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from harness import binaries
+from harness import rights as found_rights
+from harness.clients import ControlPlaneError
+from harness.controlplane import ControlPlane
+
+
+def place(name: str) -> Path:
+    """Where a control plane that outlives the command keeps its state."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "rescheduler" / "clusters" / name
+
+
+@click.group()
+def main() -> None:
+    """A real control plane with simulated nodes."""
+
+
+@main.command()
+@click.option("--name", default="dev", show_default=True)
+@click.option("--nodes", default=6, show_default=True)
+def up(name: str, nodes: int) -> None:
+    """Start one that stays, and print how to use it."""
+    workdir = place(name)
+    if workdir.exists():
+        click.echo(f"{name} is there already: `make cluster-down` ends it", err=True)
+    else:
+        plane = ControlPlane.start(name=name, workdir=workdir, keep=True)
+        plane.add_nodes(nodes, zones=("a", "b", "c"), own_kwok=True)
+    tools = binaries.path("kubectl").parent
+    click.echo(f"export KUBECONFIG={workdir / 'kubeconfig'} PATH={tools}:$PATH")
+
+
+@main.command()
+@click.option("--name", default="dev", show_default=True)
+def down(name: str) -> None:
+    """End it, and leave nothing."""
+    if place(name).exists():
+        ControlPlane(place(name), name).stop()
+
+
+@main.command(name="binaries")
+def get_binaries() -> None:
+    """Find, download or build the programs; print where they are."""
+    binaries.ensure()
+    click.echo(binaries.path("kubectl").parent)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def rights(folder: Path) -> None:
+    """Name the rights of the chart that the tests did not use, by what they kept in the folder; fail if there are any."""
+    left = found_rights.unused(folder)
+    for right in left:
+        click.echo(f"granted, and used by no test: {right}", err=True)
+    sys.exit(1 if left else 0)
+
+
+try:
+    main(prog_name="harness")
+except (ControlPlaneError, binaries.MissingBinariesError) as error:
+    click.echo(f"cluster: {error}", err=True)
+    sys.exit(1)

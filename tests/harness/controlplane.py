@@ -1,0 +1,282 @@
+"""A control plane of its own for whoever asks: etcd, API server, controllers and scheduler are real, nodes simulated.
+
+kwokctl launches it, and nothing of it outlives whoever started it.
+"""
+
+import fcntl
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import yaml
+
+from harness import binaries, processes, rights
+from harness.clients import ControlPlaneError
+from harness.machines import MAIN, Machines
+from harness.waiting import until
+
+_OPEN_LIMITS = {"kube-api-qps": "5000", "kube-api-burst": "10000"}
+_TRIES = 3  # to find free ports
+_OURS: list[dict[str, Any]] = [
+    {"level": "Metadata", "omitStages": ["RequestReceived"], "users": list(rights.ACCOUNTS)},
+    {"level": "None"},
+]
+"""Rules of the audit policy where nobody asks for an audit: what our own accounts do, for `rights`."""
+
+
+def _starting() -> Path:
+    """Locked by whoever is choosing ports: two that start at once would find the same ones free."""
+    return Path(tempfile.gettempdir()) / f"rescheduler-starting-{os.getuid()}"
+
+
+class ControlPlane(Machines):
+    """One control plane; a context manager that leaves no process and no file behind."""
+
+    def __init__(self, workdir: Path, name: str) -> None:
+        super().__init__(workdir, name)
+        self.audit_log: Path | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._again: dict[str, subprocess.Popen[bytes]] = {}  # components that we started anew, by program
+        self._apiserver: list[str] = []
+        self._ports: IO[str] | None = None
+
+    @classmethod
+    def start(
+        cls,
+        *,
+        name: str | None = None,
+        workdir: Path | None = None,
+        node_monitor_grace_period: str = "12s",
+        lease_seconds: int | None = None,
+        audit: bool = False,
+        bodies_of: str = "",
+        extra_args: Mapping[str, Mapping[str, str]] | None = None,
+        open_limits: bool = False,
+        keep: bool = False,
+    ) -> "ControlPlane":
+        """Start one and wait until it is ready. Raises ControlPlaneError, having cleaned up.
+
+        It ends with this process, however that ends, unless `keep`. `lease_seconds`: of nodes; a quarter of it after
+        the last time they are renewed. `bodies_of`: a user whose writes are audited with
+        what they said and what came of them.
+        """
+        binaries.ensure()
+        binaries.cache().parent.mkdir(parents=True, exist_ok=True)
+        workdir = workdir or Path(tempfile.mkdtemp(prefix="rescheduler-cluster-"))
+        workdir.mkdir(parents=True, exist_ok=True)
+        plane = cls(workdir, name or f"c{secrets.token_hex(4)}")
+        grace = _seconds(node_monitor_grace_period)
+        # KWOK renews a Lease after a quarter of its duration: three times within the grace period, or a busy
+        # machine makes healthy nodes Unknown.
+        plane._lease_seconds = lease_seconds or max(4, min(40, int(grace * 4 / 3)))
+        # Without an election to lose they outlive an API server that is away: nobody would start them again.
+        common = {"bind-address": "127.0.0.1", "leader-elect": "false"}
+        arguments = {
+            "kube-controller-manager": {
+                "node-monitor-grace-period": node_monitor_grace_period,
+                "node-monitor-period": "1s" if grace < 20 else "5s",
+                **common,
+                **(_OPEN_LIMITS | {"concurrent-disruption-syncs": "16"} if open_limits else {}),
+            },
+            "kube-scheduler": {**common, **(_OPEN_LIMITS if open_limits else {})},
+            "etcd": {"unsafe-no-fsync": "true"},
+        }
+        for component, more in (extra_args or {}).items():
+            arguments.setdefault(component, {}).update(more)
+        try:
+            if not keep:
+                plane._watch_over()
+            with _starting().open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                plane._create_on_free_ports(arguments, _audited(bodies_of) if audit else _OURS)
+            plane._rack(MAIN)
+        except BaseException:
+            plane.stop()
+            raise
+        return plane
+
+    def _create_on_free_ports(
+        self, arguments: Mapping[str, Mapping[str, str]], audited: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Create it; where somebody else took a port meanwhile, again on others."""
+        for _ in range(_TRIES - 1):
+            try:
+                return self._create(arguments, audited)
+            except ControlPlaneError as error:
+                if "address already in use" not in str(error):
+                    raise
+                self._kill_components()
+                shutil.rmtree(self.workdir / "clusters", ignore_errors=True)
+        return self._create(arguments, audited)
+
+    def _create(self, arguments: Mapping[str, Mapping[str, str]], audited: Sequence[Mapping[str, Any]]) -> None:
+        config = {
+            "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
+            "kind": "KwokctlConfiguration",
+            "options": {"bindAddress": "127.0.0.1", "disable": ["kwok-controller"]},
+            # Not by --extra-args: with two flags for a second component kwokctl 0.8.0 mixes components up.
+            "componentsPatches": [
+                {"name": component, "extraArgs": [{"key": flag, "value": value} for flag, value in flags.items()]}
+                for component, flags in arguments.items()
+            ],
+        }
+        (self.workdir / "kwokctl.yaml").write_text(yaml.safe_dump(config))
+        command = ["create", "cluster", "--runtime", "binary", "--timeout", "30s", "--heartbeat-factor", "1"]
+        command += ["--kubeconfig", str(self.kubeconfig), "--disable", "kwok-controller"]
+        for program in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+            command += [f"--{program}-binary", str(binaries.path(program))]
+        command += ["--kwok-controller-binary", str(binaries.path("kwok"))]
+        policy = self.workdir / "audit-policy.yaml"
+        policy.write_text(yaml.safe_dump({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": list(audited)}))
+        command += ["--kube-audit-policy", str(policy)]
+        self.audit_log = self.workdir / "clusters" / self.name / "logs" / "audit.log"
+        try:
+            self._kwokctl(*command)
+        except subprocess.TimeoutExpired as error:
+            raise ControlPlaneError(f"kwokctl did not end: {(error.stderr or b'')[-2000:]!r}") from error
+        view = yaml.safe_load(self.kubeconfig.read_text())
+        self.server = view["clusters"][0]["cluster"]["server"]
+        until(self._is_up, "the control plane to be ready", seconds=120)
+
+    def _is_up(self) -> bool:
+        """Whether all of it is ready. Raises ControlPlaneError where a component ended: kwokctl would wait on."""
+        alive = {processes.program(pid) for pid in processes.of(self.workdir)}
+        for program in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+            if program not in alive:
+                log = self.logs().get(program)
+                raise ControlPlaneError(f"{program} ended:\n{log.read_text()[-2000:] if log else ''}")
+        return self._answers()
+
+    def _kwokctl(self, *arguments: str) -> str:
+        command = [str(binaries.path("kwokctl")), "--name", self.name, "-c", str(self.workdir / "kwokctl.yaml")]
+        environment = {**os.environ, "KWOK_WORKDIR": str(self.workdir), "HOME": str(self.workdir)}
+        result = subprocess.run(
+            [*command, *arguments], env=environment, check=False, capture_output=True, text=True, timeout=180
+        )
+        if result.returncode:
+            raise ControlPlaneError(f"kwokctl {arguments[0]} failed:\n{(result.stdout + result.stderr)[-3000:]}")
+        return result.stdout
+
+    def _watch_over(self) -> None:
+        """Have the control plane ended when this process dies without a chance to do so."""
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        self._guard = subprocess.Popen(
+            [sys.executable, "-m", "harness.guard", str(self.workdir), self.name],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def stop(self) -> None:
+        """End every process and remove every file of it: nothing in it is worth an orderly end."""
+        self._kill_components()
+        for process in (*self._racks.values(), *self._again.values()):
+            process.wait()
+        self._racks.clear()
+        self._again.clear()
+        if self.audit_log:
+            rights.keep(self.name, self.audit_log)
+        shutil.rmtree(self.workdir, ignore_errors=True)
+        if self._guard and self._guard.stdin:
+            self._guard.stdin.close()
+            self._guard.wait()
+            self._guard = None
+
+    def _kill_components(self) -> None:
+        deadline, killed = time.monotonic() + 30, set[int]()
+        while (pids := processes.of(self.workdir)) or not all(map(processes.ended, killed)):
+            if time.monotonic() > deadline:
+                raise ControlPlaneError(f"processes {sorted({*pids, *killed})} do not end")
+            for pid in pids:
+                processes.kill(pid, signal.SIGKILL)
+            killed.update(pids)
+            time.sleep(0.05)
+
+    def __enter__(self) -> "ControlPlane":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop_apiserver(self) -> None:
+        """Take the API server away, as a crash does; its port and data stay."""
+        # A control plane that starts meanwhile would take the port.
+        self._ports = _starting().open("w")
+        fcntl.flock(self._ports, fcntl.LOCK_EX)
+        self._apiserver = self._end("kube-apiserver")
+
+    def start_apiserver(self) -> None:
+        """Bring the API server back, and wait until it is ready."""
+        self._start("kube-apiserver", self._apiserver)
+        try:
+            self.wait_ready()
+        finally:
+            if self._ports:
+                self._ports.close()
+        # Their watches back off while nobody answers, up to a minute in the end (KWOK's for longer): so long no pod
+        # would be made, or run.
+        for program in ("kube-controller-manager", "kube-scheduler"):
+            self._start(program, self._end(program))
+        for rack in [name for name, process in self._racks.items() if process.poll() is None]:
+            self.fail_rack(rack)
+            self.recover_rack(rack)
+
+    @contextmanager
+    def paused(self, program: str) -> Iterator[None]:
+        """A component that does nothing for a while, as on a machine that is too busy."""
+        (pid,) = [p for p in processes.of(self.workdir) if processes.program(p) == program and not processes.ended(p)]
+        processes.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            processes.kill(pid, signal.SIGCONT)
+
+    def _end(self, program: str) -> list[str]:
+        """Kill a component; the command line that it had."""
+        (pid,) = [p for p in processes.of(self.workdir) if processes.program(p) == program and not processes.ended(p)]
+        command = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+        # Not SIGTERM: it would wait a minute for watches to end.
+        processes.kill(pid, signal.SIGKILL)
+        until(lambda: processes.ended(pid), f"{program} to end", seconds=60)
+        if again := self._again.pop(program, None):
+            again.wait()
+        return command
+
+    def _start(self, program: str, command: Sequence[str]) -> None:
+        with (self.workdir / f"{program}-again.log").open("ab") as log:
+            self._again[program] = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    def wait_ready(self, seconds: float = 60) -> None:
+        """Wait for /readyz."""
+        until(self._answers, "the API server", seconds=seconds)
+
+    def _answers(self) -> bool:
+        return self.kubectl("get", "--raw", "/readyz", check=False).strip() == "ok"
+
+
+def _audited(bodies_of: str) -> list[dict[str, Any]]:
+    """Rules of the audit policy."""
+    every: list[dict[str, Any]] = [{"level": "Metadata", "omitStages": ["RequestReceived"]}]
+    if not bodies_of:
+        return every
+    writes = ["create", "update", "patch", "delete"]
+    return [{**every[0], "level": "RequestResponse", "users": [bodies_of], "verbs": writes}, *every]
+
+
+def _seconds(duration: str) -> float:
+    """Of a duration in one unit, such as 12s or 1m."""
+    return float(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]

@@ -1,0 +1,157 @@
+"""Simulated machines: KWOK processes play their kubelets, one for each rack.
+
+Killing one is what a dead kubelet looks like: no heartbeat, no pod started, no pod ended.
+"""
+
+import json
+import secrets
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from harness import binaries
+from harness.clients import Clients
+from harness.waiting import until
+
+RACK = "cluster/rack"
+"""Node label: which KWOK process plays its kubelet."""
+MAIN = "main"
+_STAGES = Path(__file__).parent / "stages"
+
+
+def _usable(node: Mapping[str, Any]) -> bool:
+    """Whether the scheduler may use the node, as far as it is up to its kubelet."""
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in node.get("status", {}).get("conditions", ()))
+    return ready and all(t["key"] != "node.kubernetes.io/not-ready" for t in node["spec"].get("taints", ()))
+
+
+class Machines(Clients):
+    """The nodes of one control plane."""
+
+    def __init__(self, workdir: Path, name: str) -> None:
+        super().__init__(workdir, name)
+        self._lease_seconds = 40
+        self._racks: dict[str, subprocess.Popen[bytes]] = {}
+
+    def add_nodes(
+        self,
+        count: int,
+        *,
+        prefix: str = "n",
+        labels: Mapping[str, str] | None = None,
+        taints: Sequence[Mapping[str, str]] = (),
+        cpu: str = "8",
+        memory: str = "32Gi",
+        pods: str = "250",
+        zones: Sequence[str] = (),
+        own_kwok: bool = False,
+        rack: str | None = None,
+    ) -> list[str]:
+        """Add simulated nodes and wait until they are Ready, and the scheduler may use them.
+
+        With `own_kwok` each has a KWOK process of its own; those of a `rack` share one; others the main one.
+        """
+        names = [f"{prefix}{index + 1}" for index in range(count)]
+        bodies: list[dict[str, Any]] = []
+        for index, name in enumerate(names):
+            where = name if own_kwok else rack or MAIN
+            zone = {"topology.kubernetes.io/zone": zones[index % len(zones)]} if zones else {}
+            body = _node(name, {**(labels or {}), **zone, RACK: where}, cpu, memory, pods)
+            bodies.append(body | ({"spec": {"taints": [dict(taint) for taint in taints]}} if taints else {}))
+        self.apply(*bodies)
+        for where in {body["metadata"]["labels"][RACK] for body in bodies}:
+            self._rack(where)
+        until(lambda: self._ready_nodes() >= set(names), f"{count} nodes to be Ready", seconds=180, every=0.2)
+        return names
+
+    def _ready_nodes(self) -> set[str]:
+        """Names of the nodes that are Ready, and not tainted any more for having been otherwise.
+
+        Asked directly: a kubectl for each look would be half the work of a small test.
+        """
+        pair = (str(self.pki / "admin.crt"), str(self.pki / "admin.key"))
+        answer = requests.get(f"{self.server}/api/v1/nodes", cert=pair, verify=str(self.pki / "ca.crt"), timeout=30)
+        answer.raise_for_status()
+        return {raw["metadata"]["name"] for raw in answer.json()["items"] if _usable(raw)}
+
+    def _rack(self, name: str) -> None:
+        running = self._racks.get(name)
+        if running and running.poll() is None:
+            return
+        # KWOK plays nodes with the annotation that the stock simulator looks for; the label narrows it to the rack.
+        command = [
+            str(binaries.path("kwok")),
+            "--kubeconfig",
+            str(self.kubeconfig),
+            f"--manage-nodes-with-label-selector={RACK}={name}",
+            f"--node-lease-duration-seconds={self._lease_seconds}",
+            "--cidr=10.0.0.0/8",
+            "--server-address=127.0.0.1:0",
+            *(f"--config={file}" for file in sorted(_STAGES.glob("*.yaml"))),
+        ]
+        with (self.workdir / f"kwok-{name}.log").open("ab") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        self._racks[name] = process
+
+    def fail_node(self, name: str) -> None:
+        """Its kubelet is dead from now on; it must have a KWOK process of its own."""
+        self.fail_rack(name)
+
+    def fail_rack(self, rack: str) -> None:
+        """The kubelets of all its nodes are dead from now on."""
+        process = self._racks[rack]
+        process.kill()
+        process.wait()
+
+    def pause_node(self, name: str) -> None:
+        """Its kubelet hangs: it renews no Lease until it is resumed."""
+        self._racks[name].send_signal(signal.SIGSTOP)
+
+    def resume_node(self, name: str) -> None:
+        """Its kubelet goes on where it was."""
+        self._racks[name].send_signal(signal.SIGCONT)
+
+    def recover_node(self, name: str, *, new_boot: bool = True) -> None:
+        """Its kubelet runs again, after a reboot unless said otherwise."""
+        if new_boot:
+            body = json.dumps({"status": {"nodeInfo": {"bootID": secrets.token_hex(16)}}})
+            self.kubectl("patch", "node", name, "--subresource=status", "--type=strategic", "-p", body)
+        self.recover_rack(name)
+
+    def recover_rack(self, rack: str) -> None:
+        """The kubelets of all its nodes run again."""
+        # A new KWOK process would wait for the old one's Leases to run out; a kubelet takes its own at once.
+        nodes = self.kubectl("get", "nodes", "-l", f"{RACK}={rack}", "-o", "jsonpath={.items[*].metadata.name}").split()
+        if nodes:
+            self.kubectl("delete", "lease", "-n", "kube-node-lease", *nodes, "--ignore-not-found")
+        self._rack(rack)
+        for node in nodes:
+            self._show_terminating(node)
+
+    def _show_terminating(self, node: str) -> None:
+        """KWOK may overlook what it lists while it takes a node over: a change shows it again."""
+        lease = ("get", "lease", node, "-n", "kube-node-lease", "-o", "name", "--ignore-not-found")
+        until(lambda: self.kubectl(*lease), f"KWOK to renew the Lease of {node}")
+        for pod in self.get("pods", "-A", f"--field-selector=spec.nodeName={node}")["items"]:
+            meta = pod["metadata"]
+            if "deletionTimestamp" in meta:
+                place = ("pod", meta["name"], "-n", meta["namespace"])
+                self.kubectl("annotate", *place, "cluster/shown=again", "--overwrite", check=False)
+
+
+def _node(name: str, labels: Mapping[str, str], cpu: str, memory: str, pods: str) -> dict[str, Any]:
+    size = {"cpu": cpu, "memory": memory, "pods": pods}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", **labels},
+            "annotations": {"kwok.x-k8s.io/node": "fake", "node.alpha.kubernetes.io/ttl": "0"},
+        },
+        "status": {"allocatable": size, "capacity": size},
+    }

@@ -1,0 +1,63 @@
+"""Processes of control planes, and ports for them."""
+
+import os
+import secrets
+import socket
+from pathlib import Path
+
+from harness import binaries
+
+_PORTS = range(20000, 30000)
+
+
+def free_port() -> int:
+    """A port that nobody has now; no connection is given it meanwhile, for it is below those that the kernel hands out."""
+    while True:
+        port = _PORTS.start + secrets.randbelow(len(_PORTS))
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return port
+
+
+def of(workdir: Path) -> list[int]:
+    """Programs of a control plane whose command line names this working directory."""
+    # With the slash, or `dev` would end `dev2` too.
+    found, mine = [], f"{workdir}/".encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            called = Path(line.split(b"\0", 1)[0].decode(errors="replace")).name
+            if mine in line and called in {p.name for p in binaries.PROGRAMS}:
+                found.append(int(entry.name))
+    return found
+
+
+def program(pid: int) -> str:
+    """What it runs; empty where it is gone."""
+    try:
+        return Path(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0", 1)[0].decode()).name
+    except OSError:
+        return ""
+
+
+def ended(pid: int) -> bool:
+    """Whether all its threads have: until then a zombie's ports stay taken."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        return state in "ZX" and len(list(Path(f"/proc/{pid}/task").iterdir())) <= 1
+    except OSError:
+        return True
+
+
+def kill(pid: int, number: int) -> None:
+    """Send it a signal; one that is gone needs none."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,59 @@
+"""Runs a command in a lab of its own: `python -m harness.real pytest tests/real`. Says why where it cannot."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from harness import binaries
+
+_PROGRAMS = ("unshare", "nsenter", "ip", "mount", "go")
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def missing() -> str:
+    """Why real nodes cannot run here; empty where they can."""
+    if not sys.platform.startswith("linux"):
+        return "real nodes need Linux"
+    if os.geteuid() != 0:
+        return "real nodes need root: namespaces, mounts and cgroups"
+    if gone := [name for name in _PROGRAMS if not shutil.which(name)]:
+        return f"real nodes need {', '.join(gone)}, which this machine has not"
+    if (
+        "overlay" not in Path("/proc/filesystems").read_text()
+        and subprocess.run(["modprobe", "overlay"], check=False).returncode
+    ):
+        return "real nodes need overlayfs, which this kernel has not"
+    tried = subprocess.run(
+        ["unshare", "-m", "-p", "-n", "-f", "--mount-proc", "true"], check=False, capture_output=True
+    )
+    return "" if tried.returncode == 0 else f"real nodes need namespaces: {tried.stderr.decode().strip()}"
+
+
+def _remove_cgroups() -> None:
+    """containerd makes them at the root of the hierarchies; only empty ones can be removed."""
+    for root in [*_CGROUPS.glob("k8s.io"), *_CGROUPS.glob("*/k8s.io")]:
+        for folder in sorted((path for path in root.rglob("*") if path.is_dir()), key=lambda p: -len(p.parts)):
+            folder.rmdir()
+        root.rmdir()
+
+
+def main(command: list[str]) -> int:
+    """Its exit code; 0 with a word where real nodes cannot run."""
+    if why := missing():
+        sys.stderr.write(f"skipped: {why}\n")
+        return 0
+    binaries.ensure()
+    binaries.ensure([program.name for program in binaries.NODE_PROGRAMS])
+    lab = ["unshare", "-m", "-p", "-n", "-f", "--mount-proc", "--propagation", "private", "--kill-child"]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the lab hears it too, and ends first
+    try:
+        return subprocess.run([*lab, *command], check=False).returncode
+    finally:
+        _remove_cgroups()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,95 @@
+"""A plan beside what the real scheduler then does, pod for pod of equal spec."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.random_clusters import SPACES, Puzzle
+from harness.scheduler_results import Table
+from rescheduler.core.model import nodes as model_nodes
+from rescheduler.core.model import volume_topology
+from rescheduler.core.placement.planner import Fit, Forecast, plan
+from rescheduler.core.placement.pod_requirements import Asks
+from rescheduler.core.placement.pod_snapshot import Census, Resident
+from rescheduler.core.placement.problem import Ground
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many pods there were, what the plan said, and how often it was wrong."""
+
+    pods: int = 0
+    placed: int = 0
+    fits: int = 0
+    does_not_fit: int = 0
+    unknown: int = 0
+    wrong_fits: int = 0
+    wrong_does_not_fit: int = 0
+
+    def __add__(self, other: "Score") -> "Score":
+        return Score(*(mine + theirs for mine, theirs in zip(self.values(), other.values(), strict=True)))
+
+    def values(self) -> tuple[int, ...]:
+        """All numbers, in order."""
+        return tuple(getattr(self, name) for name in self.__dataclass_fields__)
+
+
+def ground_of(puzzle: Puzzle) -> tuple[list[Resident], Ground]:
+    """The pods that need a place, and what a plan for them is made on."""
+    census = Census(Asks(), {puzzle.drained})
+    for raw in (*puzzle.staying, *puzzle.leaving):
+        census.add({**raw, "metadata": {"uid": raw["metadata"]["name"], **raw["metadata"]}})
+    names = {raw["metadata"]["name"] for raw in puzzle.leaving}
+    leaving = [resident for resident in census.residents[puzzle.drained] if _name(resident) in names]
+    claims = {
+        (body["metadata"]["namespace"], body["metadata"]["name"]): body["spec"]["volumeName"]
+        for body in puzzle.volumes
+        if body["kind"] == "PersistentVolumeClaim"
+    }
+    volumes = [volume_topology.reach(body) for body in puzzle.volumes if body["kind"] == "PersistentVolume"]
+    storage = volume_topology.Storage(claims, {reach.volume: reach for reach in volumes})
+    nodes = [model_nodes.node(raw) for raw in puzzle.nodes]
+    return leaving, Ground({node.name: node for node in nodes}, census, spaces=SPACES, storage=storage)
+
+
+def planned(puzzle: Puzzle) -> list[tuple[Resident, Forecast]]:
+    """What the plan says of each pod that needs a place, in the order in which they are to ask for one."""
+    leaving, ground = ground_of(puzzle)
+    found = zip(leaving, plan(leaving, ground), strict=True)
+    return sorted(found, key=lambda pair: pair[1].turn)
+
+
+def rehearse(table: Table, puzzle: Puzzle) -> Score:
+    """Have the pods placed as the plan asks: those that fit first."""
+    forecasts = planned(puzzle)
+    raw = {body["metadata"]["name"]: body for body in puzzle.leaving}
+    first = [raw[_name(pod)] for pod, forecast in forecasts if forecast.fit is Fit.FITS]
+    others = [raw[_name(pod)] for pod, forecast in forecasts if forecast.fit is not Fit.FITS]
+    table.lay(puzzle)
+    try:
+        table.play(first)
+        refused = table.play([*first, *others], asked=len(first))
+    finally:
+        table.clear()
+    return _score(forecasts, {name for name, why in refused.items() if not why})
+
+
+def _score(forecasts: Iterable[tuple[Resident, Forecast]], placed: set[str]) -> Score:
+    """Pods of equal spec are interchangeable: how many are placed counts, not which."""
+    said: dict[str, Counter[Fit]] = {}
+    there: Counter[str] = Counter()
+    for pod, forecast in forecasts:
+        app = pod.ask.labels["app"]
+        said.setdefault(app, Counter())[forecast.fit] += 1
+        there[app] += _name(pod) in placed
+    return sum((_row(counts, there[app]) for app, counts in said.items()), Score())
+
+
+def _row(said: Counter[Fit], placed: int) -> Score:
+    fits, unknown, none = said[Fit.FITS], said[Fit.UNKNOWN], said[Fit.DOES_NOT_FIT]
+    wrong, missed = max(0, fits - placed), max(0, placed - fits - unknown)
+    return Score(fits + unknown + none, placed, fits, none, unknown, wrong, missed)
+
+
+def _name(pod: Resident) -> str:
+    return pod.key.partition("/")[2]

@@ -1,0 +1,115 @@
+"""Follows a record, and holds the operator to all invariants."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from invariants import calls, eviction_rules, start_rules, write_rules
+from invariants.objects import deleting, move, node_of, released, uid
+from invariants.records import Answer, Call, Change
+from invariants.retry_rules import Paces
+from invariants.state import Picture
+from invariants.wait_rules import Watch
+
+Said = Iterator[str]
+_REFUSED = 400
+CALLS: tuple[Callable[[Call], Said], ...] = (
+    calls.only_what_is_granted,
+    calls.every_write_has_its_precondition,
+    calls.grace_is_never_0,
+)
+CHANGES: tuple[Callable[[Picture, Change], Said], ...] = (
+    write_rules.nothing_of_others_is_touched,
+    write_rules.no_other_pod_is_written,
+    write_rules.what_is_added_was_recorded,
+    write_rules.only_our_cordon_is_undone,
+    write_rules.out_of_service_is_said_by_proof_alone,
+    start_rules.policies_are_obeyed,
+    start_rules.nothing_is_done_blindly,
+    start_rules.no_storm_begins_a_failure,
+    start_rules.failures_start_within_their_limit,
+    start_rules.a_failure_is_one,
+    start_rules.one_control_plane_node_at_a_time,
+    start_rules.slots_are_kept,
+    eviction_rules.only_pods_of_a_drain_go,
+    eviction_rules.nothing_is_forced_without_right,
+    eviction_rules.served_as_before,
+    eviction_rules.releases_are_few,
+    eviction_rules.none_follows_one_that_is_not_replaced,
+    write_rules.status_is_true,
+)
+
+
+@dataclass
+class Judge:
+    """Follows a record and holds the operator to all of this.
+
+    Attributes:
+        ours: the users that are the operator.
+        leader: where its Lease tells which of them may write; None: all are one user.
+        broken: what was found.
+    """
+
+    picture: Picture
+    ours: frozenset[str]
+    leader: tuple[str, str] | None = None
+    broken: list[str] = field(default_factory=list)
+    watch: Watch = field(default_factory=Watch)
+    paces: Paces = field(default_factory=Paces)
+    ended: set[str] = field(default_factory=set)
+    writes: int = 0
+
+    def call(self, call: Call) -> None:
+        """A request, before it is known what became of it."""
+        if call.user in self.ours:
+            self._say(call, (words for rule in CALLS for words in rule(call)))
+
+    def answer(self, answer: Answer) -> None:
+        """What a request was answered, dry runs included."""
+        if answer.call.user in self.ours:
+            if answer.code >= _REFUSED:
+                self.watch.refused[answer.call.place] = answer.at
+            self._say(answer, self.paces.take(answer))
+
+    def change(self, change: Change) -> None:
+        """What became of one."""
+        self.broken += self.watch.look(self.picture)
+        ours = bool(change.call and change.call.user in self.ours)
+        if ours and change.place.resource not in ("leases", "events"):
+            self.writes += 1
+            self._say(change, (words for rule in CHANGES for words in rule(self.picture, change)))
+            self._say(change, self._once(change))
+        if ours and change.place.resource != "leases":
+            self._say(change, self._leads(change))
+        self._note_moves(change, ours=ours)
+        if change.cordons:
+            self.picture.cordoned[change.place.name] = ours
+        self.picture.take(change)
+
+    def _note_moves(self, change: Change, *, ours: bool) -> None:
+        """Who released what, and who took it away."""
+        picture, pod = self.picture, change.before or {}
+        if ours and change.place.resource == "nodes":
+            picture.acted[change.place.name] = change.at
+        if change.place.resource != "pods":
+            return
+        if ours:
+            picture.acted[node_of(pod)] = change.at
+        if ours and change.lets_go:
+            picture.let_go.add(uid(pod))
+        gone = change.after is None or deleting(change.after) or not released(change.after)
+        if not ours and pod and gone and not deleting(pod) and picture.released(pod):
+            picture.lost[move(pod)["deploymentUID"]] = (change.at, move(pod))
+
+    def _once(self, change: Change) -> Said:
+        if pod := change.ends:
+            if uid(pod) in self.ended:
+                yield "ends the same pod a second time"
+            self.ended.add(uid(pod))
+
+    def _leads(self, change: Change) -> Said:
+        lease = self.picture.objects["leases"].get(self.leader) if self.leader else None
+        if lease and change.call and lease["spec"]["holderIdentity"] != change.call.user:
+            yield f"writes while {lease['spec']['holderIdentity'] or 'nobody'} holds the Lease"
+
+    def _say(self, about: object, found: Said) -> None:
+        self.broken += [f"{about}: {words}" for words in found]

@@ -1,0 +1,193 @@
+"""Invariants of pods that are let go, evicted or deleted."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from math import ceil
+
+from invariants.objects import (
+    OUT_OF_SERVICE,
+    SHUNS,
+    SHUTDOWN,
+    Json,
+    annotations,
+    claims,
+    controller,
+    deleting,
+    finished,
+    has_taint,
+    is_ready,
+    move,
+    name,
+    node_of,
+    proof,
+    seconds,
+    uid,
+)
+from invariants.records import Change
+from invariants.state import Picture, reasons
+from rescheduler.api.policies import EvictOrBlock, NoRoom, OnTimeout, Policy, Replacement
+
+_GROUP = "rescheduler.dev"
+_LONGEST = 10**9  # seconds; more grace is garbage
+_LOST = 60.0  # seconds for which an owner rests whose released pod somebody else took away
+Said = Iterator[str]
+
+
+def only_pods_of_a_drain_go(picture: Picture, change: Change) -> Said:
+    pod = change.ends
+    if pod is None:
+        return
+    node, drain = picture.node(node_of(pod)), picture.drain(node_of(pod))
+    if controller(pod).get("kind") == "DaemonSet" or "kubernetes.io/config.mirror" in annotations(pod):
+        yield "ends a pod that belongs to its node"
+    evicts = node and any(p.spec.drain.unmanaged is EvictOrBlock.EVICT for p in picture.policies(node))
+    if not controller(pod) and not picture.released(pod) and not finished(pod) and not evicts:
+        yield "ends a pod that nothing would recreate"
+    if picture.released(pod):
+        return  # also one whose drain has ended, and that cannot be given back
+    if node and has_taint(node, SHUNS) and picture.gives(node):
+        return  # a single pod is moved off a node that is not drained
+    if drain is None or True not in picture.lately("begun", node_of(pod)):
+        yield "ends a pod of a node without a drain that has begun"
+        return
+    if True not in picture.lately("cordoned", node_of(pod)):
+        yield "ends a pod of a node that is not cordoned"
+    asked = reasons(drain)
+    maintained = "Maintenance" in asked and any(v is not None for v in picture.lately("maintenance", node_of(pod)))
+    if "Manual" in asked or maintained or node is None:
+        return
+    slack = picture.lag + 1
+    if not any(picture.failing(node_of(pod), policy, slack) for policy in picture.policies(node)):
+        past = picture.past("ready", node_of(pod))[-4:]
+        yield f"ends a pod for {asked}, which nothing asks for: {past} (now {picture.at:.0f})"
+
+
+def nothing_is_forced_without_right(picture: Picture, change: Change) -> Said:
+    """A plain DELETE goes past budgets, and what must not run twice may run on where nobody can look."""
+    pod = change.ends
+    node = picture.node(node_of(pod)) if pod else None
+    if pod is None or node is None or finished(pod):
+        return
+    unreachable = "Unknown" in picture.lately("ready", name(node))
+    ill = "False" in picture.lately("ready", name(node))
+    gone_dark = picture.lately("ready", name(node)) == ["Unknown"]
+    proven = proof(node) or has_taint(node, OUT_OF_SERVICE) or has_taint(node, SHUTDOWN)
+    twice = may_run_twice(picture, pod)
+    if gone_dark and not twice and not proven:
+        yield "ends a pod that must not run twice on a node that may be alive"
+    if change.call is None or change.call.verb != "delete":
+        return
+    lost = False in picture.lately("pod", uid(pod))
+    if not (
+        (lost and unreachable and (twice or proven))
+        or (lost and ill and twice)
+        or (picture.released(pod) and _switched_off(picture, pod))
+        or _overdue(picture, pod, node)
+    ):
+        words = f", released: {move(pod)}" if picture.released(pod) else ""
+        yield f"deletes past any budget, and the node was {picture.lately('ready', name(node))}, proof: {proven}{words}"
+
+
+def may_run_twice(picture: Picture, pod: Json) -> bool:
+    kind = "ReplicaSet" if picture.released(pod) else controller(pod).get("kind")
+    return kind in ("ReplicaSet", "ReplicationController", "Job") and not claims(pod)
+
+
+def _switched_off(picture: Picture, pod: Json) -> bool:
+    """Whether its owner wants it no more: it is gone, or scaled to less than it has without this one."""
+    deployment = picture.deployment_of(pod)
+    if deployment is None or deleting(deployment):
+        return True
+    wanted = min(picture.lately("replicas", uid(deployment)))
+    # Who is scaled down ends its surplus itself, in the same moment: what was told to end just now may still be counted.
+    family = (*picture.family(deployment), *picture.parted(deployment))
+    others = [p for p in family if not picture.released(p) and True in picture.lately("pod", uid(p))]
+    return wanted == 0 or len(others) > wanted
+
+
+def _overdue(picture: Picture, pod: Json, node: Json) -> bool:
+    drain = picture.drain(name(node))
+    started = seconds((drain.get("status") or {}).get("startedAt")) if drain else None
+    for policy in picture.policies(node):
+        settings = policy.spec.drain
+        if started and settings.on_timeout is OnTimeout.DELETE and settings.timeout:
+            own = min(pod["spec"].get("terminationGracePeriodSeconds", 30), _LONGEST)
+            grace = min(timedelta(seconds=own), settings.timeout / 2)
+            if picture.at >= started + (settings.timeout - grace).total_seconds() - picture.lag:
+                return True
+    return False
+
+
+def served_as_before(picture: Picture, change: Change) -> Said:
+    """Where the new pod comes first, no Ready pod goes before its place is taken."""
+    pod = change.ends
+    if pod is None or not is_ready(pod) or deleting(pod):
+        return
+    deployment = picture.deployment_of(pod)
+    node = picture.node(node_of(pod))
+    if deployment is None or node is None or deleting(deployment) or _overdue(picture, pod, node):
+        return
+    others = [p for p in picture.family(deployment) if uid(p) != uid(pod)]
+    ready = sum(True in picture.lately("pod", uid(p)) for p in others)
+    wanted = min(picture.lately("replicas", uid(deployment)))
+    if picture.released(pod):
+        before = min(
+            move(p)["ready"] for p in [pod, *others] if picture.released(p)
+        )  # those that are on their way out may have another count
+        if ready < min(wanted, before) and not _switched_off(picture, pod):
+            yield f"a released pod goes, and {ready} Ready pods are left of {before}, of {wanted} wanted"
+    elif ready == 0 and wanted and _replaced_first(picture, pod, picture.policies(node)):
+        yield "the last Ready pod of an owner goes without a replacement"
+
+
+def _replaced_first(picture: Picture, pod: Json, policies: list[Policy]) -> bool:
+    given = annotations(pod).get(f"{_GROUP}/replacement")
+    modes = (
+        {Replacement(given)}
+        if given in ("Required", "Preferred", "Never")
+        else {p.spec.drain.replacement for p in policies}
+    )
+    waits = all(p.spec.drain.no_room is NoRoom.HOLD for p in policies)
+    return waits and may_run_twice(picture, pod) and modes <= {Replacement.PREFERRED, Replacement.REQUIRED}
+
+
+def releases_are_few(picture: Picture, change: Change) -> Said:
+    """A quarter of an owner's pods at once, all of them serving, on a cordoned node; more only of a suspected node."""
+    pod = change.before
+    if pod is None or not change.lets_go:
+        return
+    node, deployment = picture.node(node_of(pod)), picture.deployment_of(pod)
+    if node is None or deployment is None:
+        yield "releases a pod of no Deployment, or of no node"
+        return
+    if True not in picture.lately("cordoned", name(node)) and not (has_taint(node, SHUNS) and picture.gives(node)):
+        yield "releases a pod of a node that is not cordoned"
+    if True not in picture.lately("pod", uid(pod)) or claims(pod):
+        yield "releases a pod that is not Ready, or has a volume of its own"
+    suspicions = any(p.spec.failure.lease_timeout for p in picture.policies(node))
+    family, wanted = picture.family(deployment), max(picture.lately("replicas", uid(deployment)))
+    out = [p for p in family if picture.released(p)]
+    before = min((move(p)["ready"] for p in out), default=wanted)
+    surplus = sum(map(is_ready, family)) - min(wanted, before)  # the evictions of so many are on their way
+    if len(out) - max(0, surplus) >= max(1, ceil(0.25 * wanted)) and not suspicions:
+        yield f"releases one more beside {[name(p) for p in out]}"
+
+
+def none_follows_one_that_is_not_replaced(picture: Picture, change: Change) -> Said:
+    """No pod of an owner is released while fewer are Ready than at the first of those that are, or were taken away."""
+    pod = change.before
+    deployment = picture.deployment_of(pod) if pod and change.lets_go else None
+    if pod is None or deployment is None:
+        return
+    family = picture.family(deployment)
+    records = [move(p) for p in family if picture.released(p) and uid(p) != uid(pod)]
+    taken, record = picture.lost.get(uid(deployment), (float("-inf"), {}))
+    if picture.at - taken < _LOST:
+        records.append(record)
+    if not records:
+        return
+    first = min(records, key=lambda found: seconds(found["since"]) or 0)
+    needed = min(first["ready"], *picture.lately("replicas", uid(deployment)))
+    ready = sum(True in picture.lately("pod", uid(p)) for p in (*family, *picture.parted(deployment)))
+    if ready < needed:
+        yield f"releases one more while {ready} are Ready, and {needed} were at the first"

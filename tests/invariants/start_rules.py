@@ -1,0 +1,184 @@
+"""Invariants of drains that begin, and of whatever is done under a policy."""
+
+from collections.abc import Iterator
+
+from invariants.objects import (
+    Json,
+    condition,
+    deleting,
+    labels,
+    name,
+    node_of,
+    seconds,
+)
+from invariants.records import Change
+from invariants.state import CONTROL_PLANE, SHARE, SILENCE, Picture, reasons
+from rescheduler.api.policies import Mode, Policy, Suspend
+
+Said = Iterator[str]
+
+
+def _started(drain: Json) -> float | None:
+    return seconds((drain.get("status") or {}).get("startedAt"))
+
+
+def _begins(picture: Picture, change: Change) -> Json | None:
+    """The NodeDrain that this change makes begin: its first cordon; None where it is none."""
+    drain = picture.drain(change.place.name)
+    started = _started(drain) if drain and change.place.resource == "nodes" and change.cordons else None
+    return drain if started and picture.at - started <= picture.lag + 1 else None
+
+
+def policies_are_obeyed(picture: Picture, change: Change) -> Said:
+    """Whatever is written to nodes and pods, but for undoing, is written under a policy that lets it."""
+    node = _written_for(picture, change)
+    if node is None:
+        return
+    policies = picture.policies(node)
+    if not any(p.spec.mode is Mode.ENFORCE and p.spec.suspend is not Suspend.ALL for p in policies):
+        yield f"acts under {[(p.name, p.spec.mode, p.spec.suspend) for p in policies]}"
+    if _begins(picture, change) and not any(p.spec.suspend is Suspend.NONE for p in policies):
+        yield "begins while new drains are suspended"
+    if picture.lately("owned", name(node)) == [True] and _begins(picture, change):
+        yield "begins on a node that somebody else is about to remove"
+
+
+def nothing_is_done_blindly(picture: Picture, change: Change) -> Said:
+    young = picture.at - picture.born <= SILENCE + picture.lag
+    unknown = [n for n in picture.all("nodes") if picture.lately("ready", name(n)) == ["Unknown"]]
+    # Who has just begun cannot know, unless the node controller does.
+    if young and len(unknown) < SHARE * len(picture.renewals):
+        return
+    if picture.blackout(picture.lag) and _written_for(picture, change):
+        yield "acts while most Leases are silent"
+
+
+def _written_for(picture: Picture, change: Change) -> Json | None:
+    """The node for which something new is done here: a cordon, a release, an eviction; undoing is none."""
+    if change.cordons:
+        return change.before
+    pod = change.before
+    if change.place.resource != "pods" or pod is None or change.call is None:
+        return None
+    if change.lets_go or (change.call.verb in ("evict", "delete") and not picture.released(pod)):
+        return picture.node(node_of(pod))
+    return None
+
+
+def no_storm_begins_a_failure(picture: Picture, change: Change) -> Said:
+    """Each cause is counted by itself: none begins where all that may have been its cause are storms."""
+    drain = _begins(picture, change)
+    if drain is None or reasons(drain) != {"Failure"} or change.after is None:
+        return
+    for policy in picture.policies(change.after)[-1:]:
+        storms = [_storm(picture, change.after, policy, cause) for cause in _causes(picture, change.after, policy)]
+        if storms and all(storms):
+            yield f"begins though {'; '.join(storms)}"
+
+
+def _causes(picture: Picture, node: Json, policy: Policy) -> list[str]:
+    """What Ready is, or was lately, that may make the node fail; of one that flaps, what it flaps by."""
+    failure, timeout = policy.spec.failure, policy.spec.failure.lease_timeout
+    found = {*picture.lately("ready", name(node))} - {"True"}
+    if timeout and picture.silence(name(node)) + picture.lag + 1 >= timeout.total_seconds():
+        found.add("Unknown")
+    if not found:
+        since = picture.at - failure.flapping.within.total_seconds()
+        found = {status for at, status in picture.past("ready", name(node)) if status != "True" and at > since}
+    return sorted(found)
+
+
+def _storm(picture: Picture, node: Json, policy: Policy, cause: str) -> str:
+    """Too many nodes fail for this cause, in words."""
+    mine = [n for n in picture.all("nodes") if picture.policies(n)[-1:] == [policy]]
+    sick = [n for n in mine if picture.sick(n, policy, cause) and True not in picture.lately("emptied", name(n))]
+    limit = policy.spec.failure.max_unhealthy
+    if len(sick) >= 2 and len(sick) > limit.of(len(mine)):
+        return f"{len(sick)} of {len(mine)} nodes are unhealthy ({cause}), more than {limit}"
+    for key in ("topology.kubernetes.io/zone", "rescheduler.node-restriction.kubernetes.io/pool"):
+        if here := labels(node).get(key):
+            beside = [n for n in mine if labels(n).get(key) == here]
+            ill = [n for n in sick if labels(n).get(key) == here]
+            if len(ill) >= 3 and len(ill) > limit.of(len(beside)):
+                return f"{len(ill)} of {len(beside)} nodes of {here} are unhealthy ({cause})"
+    return ""
+
+
+def failures_start_within_their_limit(picture: Picture, change: Change) -> Said:
+    """Never more drains for failures under way than the policy lets, beside others that are as certain."""
+    drain = _begins(picture, change)
+    if drain is None or reasons(drain) != {"Failure"} or change.after is None:
+        return
+    ready = picture.lately("ready", change.place.name)
+    for policy in picture.policies(change.after)[-1:]:
+        members = [name(n) for n in picture.all("nodes") if picture.policies(n)[-1:] == [policy]]
+        alike = [n for n in members if n != change.place.name and picture.lately("ready", n) == ready != ["True"]]
+        running = [n for n in alike if (d := picture.drain(n)) and _under_way(d)]
+        timeout = policy.spec.failure.lease_timeout
+        if timeout and picture.silence(change.place.name) + picture.lag + 1 >= timeout.total_seconds():
+            return  # a node that is suspected, too, is more certain than what Ready says
+        slots = max(1, policy.spec.failure.max_concurrent.of(len(members)))
+        if len(ready) == 1 and len(running) >= slots:
+            yield f"begins beside {running} with failure.maxConcurrent {slots}"
+
+
+def _under_way(drain: Json) -> bool:
+    status = drain.get("status") or {}
+    pods = status.get("pods") or {"remaining": 1, "blocked": 0}
+    moves = status.get("phase") == "Draining" and pods["remaining"] > pods["blocked"]
+    return moves and _started(drain) is not None and "Failure" in reasons(drain) and not deleting(drain)
+
+
+def a_failure_is_one(picture: Picture, change: Change) -> Said:
+    """Nothing begins for a failure before its time, but for a node that is suspected or flaps."""
+    drain = _begins(picture, change)
+    if drain is None or reasons(drain) != {"Failure"} or change.after is None:
+        return
+    node, slack = name(change.after), picture.lag + 1
+    for policy in picture.policies(change.after):
+        failure = policy.spec.failure
+        begins = [at for at, status in picture.past("ready", node) if status != "True"]
+        # The first of them may have left the window since the node was looked at.
+        often = [at for at in begins if picture.at - at <= failure.flapping.within.total_seconds() + slack]
+        suspected = failure.lease_timeout and picture.silence(node) + slack >= failure.lease_timeout.total_seconds()
+        if picture.failing(node, policy, slack) or suspected or len(often) >= failure.flapping.changes:
+            return
+    yield f"begins for a failure, and the node was {picture.past('ready', node)[-4:]} (now {picture.at:.0f})"
+
+
+def one_control_plane_node_at_a_time(picture: Picture, change: Change) -> Said:
+    node = change.after
+    if not change.cordons or node is None or CONTROL_PLANE not in labels(node):
+        return
+    for other in picture.all("nodes"):
+        drain = picture.drain(name(other))
+        held = drain and _started(drain) and other["spec"].get("unschedulable")
+        if CONTROL_PLANE in labels(other) and name(other) != name(node) and held:
+            yield f"cordons a control-plane node while {name(other)} is held"
+
+
+def slots_are_kept(picture: Picture, change: Change) -> Said:
+    """Never more nodes drained or held for maintenance than the policy lets."""
+    drain = _begins(picture, change)
+    if drain is None or "Failure" in reasons(drain) or change.after is None:
+        return
+    for policy in picture.policies(change.after)[-1:]:
+        members = [n for n in picture.all("nodes") if picture.policies(n)[-1:] == [policy]]
+        there = [d for n in members if name(n) != change.place.name and (d := picture.drain(name(n)))]
+        held = [d for d in there if _started(d) and "Failure" not in reasons(d) and not deleting(d)]
+        running = [d for d in held if not d["status"].get("drainedAt") and not _gave_up(d, picture.at)]
+        spec = policy.spec.maintenance
+        slots = spec.max_concurrent.of(len(members))
+        most = spec.max_unavailable.of(len(members))
+        most = max(most, slots) if spec.max_unavailable.is_percent else most
+        if len(running) >= slots:
+            yield f"begins beside {[name(d) for d in running]} with maxConcurrent {slots}"
+        if len(held) >= most:
+            yield f"begins beside {[name(d) for d in held]} with maxUnavailable {most}"
+
+
+def _gave_up(drain: Json, now: float) -> bool:
+    """Its slot: it waits for one, or has been Blocked for five minutes."""
+    waits = condition(drain, "Progressing").get("reason") == "MaxConcurrent"
+    blocked = condition(drain, "Blocked")
+    return waits or (blocked.get("status") == "True" and now - (seconds(blocked["lastTransitionTime"]) or now) >= 298)

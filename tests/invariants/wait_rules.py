@@ -1,0 +1,224 @@
+"""Invariants of time that passes: no drain waits in silence, and what it says that it waits for is so."""
+
+import re
+from collections.abc import Callable, Iterator
+
+from invariants.objects import (
+    Json,
+    annotations,
+    condition,
+    controller,
+    deleting,
+    is_ready,
+    labels,
+    move,
+    name,
+    node_of,
+    seconds,
+    selects,
+    uid,
+)
+from invariants.records import Place
+from invariants.state import CONTROL_PLANE, RENEWED, Picture
+from rescheduler.api.policies import Mode, Suspend
+
+QUIET = 75.0
+"""A minute in which nothing is in flight and nothing is written, and a little for the status to say so."""
+_NAMELESS = re.compile(
+    r"|pods are being moved|the node is being put back as it was|no pod is on its way: \d+ wait for their turn"
+)
+"""Messages of `Progressing=True` that name no cause."""
+_POD = re.compile(r"[\w-]+/[\w.-]+")
+_EVERY = 5.0
+_REMEMBERED = 660.0
+Said = Iterator[str]
+
+
+class Watch:
+    """Looks at all drains every few seconds of a record.
+
+    Attributes:
+        refused: when a write was last refused, by place.
+    """
+
+    def __init__(self) -> None:
+        self.refused: dict[Place, float] = {}
+        self._busy: dict[str, float] = {}  # by uid of the NodeDrain: when something was last in flight
+        self._unnamed: dict[str, float] = {}  # by uid of the NodeDrain: since when its status names no cause
+        self._roomy: dict[
+            str, float
+        ] = {}  # by uid of the NodeDrain: since when there is room for what it says has none
+        self._looked, self._found = 0.0, set[tuple[str, str]]()
+
+    def look(self, picture: Picture) -> Said:
+        """What is wrong now, once for each drain and kind."""
+        if picture.at - self._looked < _EVERY:
+            return
+        self._looked = picture.at
+        for drain in list(picture.all("nodedrains")):
+            for words in self._one(picture, drain):
+                kind = words.partition(":")[0]
+                if (uid(drain), kind) not in self._found:
+                    self._found.add((uid(drain), kind))
+                    yield f"at {picture.at:.0f}: NodeDrain {name(drain)} {words}"
+
+    def _one(self, picture: Picture, drain: Json) -> Said:
+        self._see_room(picture, drain)
+        if in_flight(picture, drain):
+            self._busy[uid(drain)] = picture.at
+        born = seconds(drain["metadata"]["creationTimestamp"]) or 0
+        last = max(self._busy.get(uid(drain), 0), picture.acted.get(name(drain), 0), picture.led, picture.born, born)
+        # What nobody could write, nobody said.
+        mute = max(self.refused.get(Place("nodedrains", "", name(drain), sub), 0) for sub in ("", "status"))
+        quiet = not picture.leaderless and picture.at - max(last, mute) >= QUIET
+        found = list(silence(drain))
+        since = self._unnamed.setdefault(uid(drain), picture.at) if found else self._unnamed.pop(uid(drain), None)
+        if quiet and found and since and picture.at - since >= QUIET:
+            yield from found
+        if quiet and not found:
+            yield from self._untruths(picture, drain)
+
+    def _see_room(self, picture: Picture, drain: Json) -> None:
+        short = sum(b["class"] == "NoRoomInPool" for b in (drain.get("status") or {}).get("blockers") or ())
+        if short and picture.room(name(drain)) >= short:
+            self._roomy.setdefault(uid(drain), picture.at)
+        else:
+            self._roomy.pop(uid(drain), None)
+
+    def _untruths(self, picture: Picture, drain: Json) -> Said:
+        """What the status names and is not so."""
+        progressing = condition(drain, "Progressing")
+        reason = progressing.get("reason", "") if progressing.get("status") == "False" else ""
+        if (check := _REASONS.get(reason)) and not check(picture, drain):
+            yield f"names {reason}, which is not so: {progressing.get('message')}"
+        if reason:
+            return  # what is held is not tried: its blockers are those of before
+        if (drain.get("status") or {}).get("phase") == "Restoring":
+            yield from _untrue_names(picture, drain, progressing.get("message", ""))
+        for blocker in (drain.get("status") or {}).get("blockers") or ():
+            pod = picture.objects["pods"].get((blocker["namespace"], blocker["pod"]))
+            if pod is None or node_of(pod) != name(drain):
+                yield f"names a blocker that is not on the node: {blocker}"
+            elif drain["status"].get("phase") == "Restoring" and uid(pod) not in picture.let_go:
+                yield f"names a blocker that holds no restore: {blocker}"
+            elif not self._blocks(picture, pod, blocker["class"], drain):
+                yield f"names a blocker {blocker['class']} that is none: {blocker}"
+
+    def _blocks(self, picture: Picture, pod: Json, class_: str, drain: Json) -> bool:
+        space = pod["metadata"]["namespace"]
+        there = picture.all("poddisruptionbudgets", space)
+        budgets = [raw for raw in there if selects(raw["spec"].get("selector"), labels(pod))]
+        match class_:
+            case "BudgetExhausted" | "BudgetMisconfigured" | "BudgetNotObserved":
+                return any(False in picture.lately("allowed", uid(raw), QUIET) for raw in budgets)
+            case "SeveralBudgets":
+                return len(budgets) > 1
+            case "Unmanaged":
+                return False in picture.lately("controlled", uid(pod), QUIET)
+            case "AdmissionDenied" | "Delegated" | "Throttled":
+                refusals = (at for place, at in self.refused.items() if place.name == name(pod))
+                return picture.at - max(refusals, default=0) < 2 * QUIET
+            case "StuckTerminating":
+                return deleting(pod)
+            case "DoNotDisrupt":
+                return "rescheduler.dev/do-not-disrupt" in annotations(pod)
+            case "NoRoomInPool":
+                return picture.at - self._roomy.get(uid(drain), picture.at) < QUIET
+        return True
+
+
+def _untrue_names(picture: Picture, drain: Json, message: str) -> Said:
+    """Pods that are said to hold a restore and were never released."""
+    named = (picture.objects["pods"].get(tuple(word.split("/"))) for word in _POD.findall(message))  # type: ignore[arg-type]
+    there = [pod for pod in named if pod and node_of(pod) == name(drain)]
+    if there and not any(uid(pod) in picture.let_go for pod in there):
+        yield f"names pods that hold no restore: {message}"
+
+
+def in_flight(picture: Picture, drain: Json) -> bool:
+    """Whether a pod of the node is on its way: it ends, or was released not long ago."""
+    node = picture.node(name(drain))
+    policies = picture.policies(node) if node else []
+    patience = 2 * max((p.spec.drain.replacement_timeout.total_seconds() for p in policies), default=0.0)
+    for pod in picture.pods_on(name(drain)):
+        if deleting(pod):
+            ends = seconds(pod["metadata"]["deletionTimestamp"]) or 0
+            if node is None or not is_ready(node) or picture.at < ends + QUIET:
+                return True
+        elif picture.released(pod) and picture.at < (seconds(move(pod).get("since")) or 0) + patience:
+            return True
+    return False
+
+
+def silence(drain: Json) -> Said:
+    """A drain of which nothing is in flight and for which nothing was written names a cause."""
+    status = drain.get("status") or {}
+    progressing = condition(drain, "Progressing")
+    if progressing.get("status") == "False":
+        named = progressing.get("reason") and progressing.get("message")
+    else:
+        attached = condition(drain, "Drained").get("reason") == "VolumesAttached"
+        named = attached or status.get("blockers") or not _NAMELESS.fullmatch(progressing.get("message", ""))
+    if not named:
+        yield f"waits in silence: phase {status.get('phase')}, {progressing}"
+    for blocker in status.get("blockers") or ():
+        if not (blocker.get("message") and blocker.get("hint")):
+            yield f"names a blocker without a message and a hint: {blocker}"
+
+
+def _others(picture: Picture, drain: Json) -> list[Json]:
+    """Other nodes with a drain that has begun, now or within the last minute."""
+
+    def begun(node: str) -> bool:
+        found = (picture.drain(node) or {}).get("status") or {}
+        return bool(found.get("startedAt")) or True in picture.lately("begun", node, QUIET)
+
+    return [n for n in picture.all("nodes") if name(n) != name(drain) and begun(name(n))]
+
+
+def _is_in_line(picture: Picture, drain: Json) -> bool:
+    """Whether another failed node may go first: it starts in the next moment."""
+    failed = [
+        name(d) for d in picture.all("nodedrains") if any(r["reason"] == "Failure" for r in d["spec"]["requests"])
+    ]
+    return name(drain) in failed and len(failed) > 1
+
+
+def _policies(picture: Picture, drain: Json) -> list[Json | None]:
+    """Policies that select the node, of each moment of the last minute; None of one without."""
+    node = picture.node(name(drain))
+    found: list[Json | None] = []
+    for then in picture.lately("policies", "", QUIET):
+        fits = [raw for raw in then if node and selects(raw["spec"].get("nodeSelector") or {}, labels(node))]
+        found += fits or [None]
+    return found
+
+
+def _is_empty(picture: Picture, drain: Json) -> bool:
+    for pod in picture.pods_on(name(drain)):
+        stays = controller(pod).get("kind") == "DaemonSet" or "kubernetes.io/config.mirror" in annotations(pod)
+        bound = seconds(condition(pod, "PodScheduled").get("lastTransitionTime")) or 0
+        if not stays and not deleting(pod) and picture.at - bound > QUIET:
+            return False
+    return True
+
+
+def _is_sick(picture: Picture, node: str) -> bool:
+    # One that flaps counts for as long as the policy remembers that.
+    return set(picture.lately("ready", node, _REMEMBERED)) != {"True"} or picture.silence(node) > RENEWED
+
+
+_REASONS: dict[str, Callable[[Picture, Json], bool]] = {
+    "NoPolicy": lambda p, d: None in _policies(p, d),
+    "Suspended": lambda p, d: any(
+        x and x["spec"].get("suspend", Suspend.NONE) != Suspend.NONE for x in _policies(p, d)
+    ),
+    "Audit": lambda p, d: any(x and x["spec"].get("mode") == Mode.AUDIT for x in _policies(p, d)),
+    "MaxConcurrent": lambda p, d: bool(_others(p, d)) or _is_in_line(p, d),
+    "MaxUnavailable": lambda p, d: bool(_others(p, d)),
+    "ControlPlane": lambda p, d: any(CONTROL_PLANE in labels(node) for node in _others(p, d)),
+    "Storm": lambda p, d: sum(_is_sick(p, name(n)) for n in p.all("nodes")) >= 2,
+    "OwnedElsewhere": lambda p, d: True in p.lately("owned", name(d), QUIET),
+    "Uncordoned": lambda p, d: False in p.lately("cordoned", name(d), QUIET),
+    "Drained": _is_empty,
+}

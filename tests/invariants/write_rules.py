@@ -1,0 +1,177 @@
+"""Invariants of what the operator changes in objects, and of what it says in its own."""
+
+from collections.abc import Iterator
+
+from invariants.objects import (
+    MOVE,
+    OUT_OF_SERVICE,
+    SHUNS,
+    SHUTDOWN,
+    Json,
+    annotations,
+    condition,
+    controller,
+    deleting,
+    has_taint,
+    is_ready,
+    name,
+    proof,
+    seconds,
+    uid,
+)
+from invariants.records import Change
+from invariants.state import Picture
+
+_GROUP = "rescheduler.dev"
+_TAINTS = ((SHUNS, "PreferNoSchedule"), (OUT_OF_SERVICE, "NoSchedule"))
+_CONDITIONS = {"nodes": ("DrainInProgress", "Drained", "MaintenanceInProgress"), "pods": ("DisruptionTarget",)}
+_WORDS = {
+    "pods": {MOVE, "controller.kubernetes.io/pod-deletion-cost"},
+    "nodes": {
+        f"{_GROUP}/cancelled",
+        "cluster-autoscaler.kubernetes.io/scale-down-disabled",
+        "karpenter.sh/do-not-disrupt",
+        "node.kubernetes.io/exclude-from-external-load-balancers",
+    },
+}
+_BOOKKEEPING = ("resourceVersion", "generation", "managedFields")
+_ENDING = ("deletionTimestamp", "deletionGracePeriodSeconds")
+Said = Iterator[str]
+
+
+def differing(before: object, after: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Paths of what differs; lists are one thing."""
+    if before == after:
+        return
+    if isinstance(before, dict) or isinstance(after, dict):
+        old, new = (value if isinstance(value, dict) else {} for value in (before, after))
+        for key in old.keys() | new.keys():
+            yield from differing(old.get(key), new.get(key), (*path, key))
+    else:
+        yield path
+
+
+def nothing_of_others_is_touched(picture: Picture, change: Change) -> Said:
+    before, after, resource = change.before, change.after, change.place.resource
+    if before is None or after is None or resource not in _WORDS:
+        return
+    for path in differing(before, after):
+        match path:
+            case ("metadata", "ownerReferences") if resource == "pods":
+                ours = _hands_over(picture, before, after)
+            case ("metadata", word):
+                ours = word in _BOOKKEEPING or (resource == "pods" and word in _ENDING)
+            case ("metadata", "labels" | "annotations", word):
+                ours = word in _WORDS[resource]
+            case ("spec", "unschedulable"):
+                ours = True
+            case ("spec", "taints"):
+                old, new = ({_taint(t) for t in raw["spec"].get("taints") or ()} for raw in (before, after))
+                ours = all((key, effect) in _TAINTS and not value for key, value, effect in old ^ new)
+            case ("status", "conditions"):
+                ours = _others(resource, before) == _others(resource, after)
+            case _:
+                ours = False
+        if not ours:
+            yield f"changes {'.'.join(path)}"
+
+
+def _others(resource: str, raw: Json) -> list[Json]:
+    """Conditions that are not the operator's."""
+    return [c for c in raw["status"].get("conditions") or () if c["type"] not in _CONDITIONS[resource]]
+
+
+def _taint(taint: Json) -> tuple[str, str, str]:
+    return taint["key"], taint.get("value", ""), taint["effect"]
+
+
+def _hands_over(picture: Picture, before: Json, after: Json) -> bool:
+    """Whether a pod goes from its ReplicaSet to the Deployment of that, or back, and is never without a controller."""
+    old, new = (raw["metadata"].get("ownerReferences") or [] for raw in (before, after))
+    was, now = controller(before), controller(after)
+    if [o for o in old if not o.get("controller")] != [o for o in new if not o.get("controller")]:
+        return False
+    if (sum(bool(o.get("controller")) for o in old), sum(bool(o.get("controller")) for o in new)) != (1, 1):
+        return False
+    below, above = (was, now) if was.get("kind") == "ReplicaSet" else (now, was)
+    found = next((rs for rs in picture.all("replicasets") if uid(rs) == below.get("uid")), None)
+    same = found is not None and controller(found).get("uid") == above.get("uid")
+    return same and (below["kind"], above["kind"]) == ("ReplicaSet", "Deployment")
+
+
+def no_other_pod_is_written(picture: Picture, change: Change) -> Said:
+    """Only pods that are released, or were: a record of a move on any other is not ours to mend."""
+    call = change.call
+    if change.place.resource != "pods" or change.after is None or call is None or call.verb != "patch":
+        return
+    if not (change.lets_go or uid(change.after) in picture.let_go or call.place.subresource):
+        yield "writes on a pod that it never released"
+
+
+def what_is_added_was_recorded(picture: Picture, change: Change) -> Said:
+    """A crash between the two writes must leave a promise, never a gap."""
+    before, after = change.before, change.after
+    if change.place.resource != "nodes" or before is None or after is None:
+        return
+    record = ((picture.drain(name(after)) or {}).get("status") or {}).get("node") or {}
+    if change.cordons and not (record.get("uid") == uid(after) and record.get("cordonedByUs")):
+        yield "cordons without a record of it"
+    named = {(t["key"], t["effect"]) for t in record.get("addedTaints") or ()}
+    if picture.gives(after):
+        named.add((SHUNS, "PreferNoSchedule"))
+    old, new = ({(t["key"], t["effect"]) for t in raw["spec"].get("taints") or ()} for raw in (before, after))
+    if new - old - named:
+        yield f"sets the taint {new - old - named} without a record of it"
+
+
+def out_of_service_is_said_by_proof_alone(picture: Picture, change: Change) -> Said:
+    """The taint lets go of everything on a node: only of a boot that is dead, and never of one that is back."""
+    before, after = change.before, change.after
+    if change.place.resource != "nodes" or before is None or after is None:
+        return
+    was, now = has_taint(before, OUT_OF_SERVICE), has_taint(after, OUT_OF_SERVICE)
+    if now and not was and (is_ready(before) or not (proof(before) or has_taint(before, SHUTDOWN))):
+        yield "puts a node out of service that is not proven dead"
+    if was and not now:
+        record = ((picture.drain(name(after)) or {}).get("status") or {}).get("node") or {}
+        same_boot = record.get("bootID") == before["status"].get("nodeInfo", {}).get("bootID")
+        ending = [name(p) for p in picture.pods_on(name(after)) if deleting(p) and picture.at - _ended(p) > picture.lag]
+        if same_boot and (picture.lately("ready", name(after)) == ["Unknown"] or ending):
+            yield f"puts a node back into service that has not booted anew: {ending}"
+
+
+def _ended(pod: Json) -> float:
+    """When a pod was told to end, at the latest."""
+    meta = pod["metadata"]
+    return (seconds(meta.get("deletionTimestamp")) or 0) - meta.get("deletionGracePeriodSeconds", 0)
+
+
+def only_our_cordon_is_undone(picture: Picture, change: Change) -> Said:
+    before, after = change.before, change.after
+    if change.place.resource != "nodes" or before is None or after is None:
+        return
+    if not before["spec"].get("unschedulable") or after["spec"].get("unschedulable"):
+        return
+    drain = picture.drain(name(after)) or {"metadata": {}}
+    if not picture.cordoned.get(name(after)):
+        yield "takes off a cordon that is not ours"
+    if not deleting(drain) and f"{_GROUP}/stepped-back" not in annotations(drain):
+        yield "uncordons a node whose requests stand"
+
+
+def status_is_true(picture: Picture, change: Change) -> Said:
+    """Drained only where nothing is left that must leave and has been there for a moment."""
+    after = change.after
+    if change.place.resource != "nodedrains" or after is None:
+        return
+    observed = (after.get("status") or {}).get("observedGeneration", 0)
+    if observed > after["metadata"].get("generation", 1):
+        yield "observes a generation that is not there"
+    now_drained = condition(after, "Drained").get("status") == "True"
+    if not now_drained or (change.before and condition(change.before, "Drained").get("status") == "True"):
+        return
+    for pod in picture.pods_on(name(after)):
+        stays = controller(pod).get("kind") == "DaemonSet" or "kubernetes.io/config.mirror" in annotations(pod)
+        bound = seconds(condition(pod, "PodScheduled").get("lastTransitionTime")) or 0
+        if not stays and picture.at - bound > picture.lag + 1:
+            yield f"says Drained while {name(pod)} is there"

@@ -1,0 +1,282 @@
+"""A story: a cluster and what befalls it, all from one seed; told until it breaks an invariant, or all is well again."""
+
+import asyncio
+import json
+import random
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import looptime
+import structlog
+
+from harness import workloads
+from invariants.checker import Judge
+from invariants.end_state import amiss, shape
+from invariants.objects import Json, annotations, name
+from invariants.records import Change
+from invariants.state import CONTROL_PLANE, Picture
+from invariants.wait_rules import silence
+from simulation import hostile
+from simulation.clusters import NAMESPACE, SPACE, Cluster
+from simulation.faults import ZONE, Act, carry_out, draw
+from simulation.neighbours import of_the_team, settle_in
+
+MINUTES = 12.0
+"""In which acts begin."""
+SETTLES = 45 * 60.0  # seconds; flapping, pauses after setbacks, evictions of five minutes: all of it is over by then
+_STANDS = 30 * 60.0  # seconds in which a drain ends or says why not
+_QUIET = 70.0  # seconds
+_LAG = 2.0
+
+
+@dataclass
+class Told:
+    """How a story went.
+
+    Attributes:
+        broken: what was found; empty: nothing.
+        lines: the last things that the operator wrote and logged.
+    """
+
+    seed: int
+    acts: Sequence[Act]
+    policy: Json
+    broken: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    writes: int = 0
+    simulated: float = 0.0
+
+    def __str__(self) -> str:
+        parts = [f"seed {self.seed}: {len(self.broken)} broken", f"policy {json.dumps(self.policy)}"]
+        parts += [str(act) for act in self.acts]
+        return "\n".join([*parts, "…", *self.lines, *(f"BROKEN {words}" for words in self.broken)])
+
+
+class _Scribe:
+    """Keeps the last lines of a story: what was written, and by whom, and what the operator logged."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster, self._zero = cluster, cluster.now().timestamp()
+        self.lines: deque[str] = deque(maxlen=400)
+        self.bugs: list[str] = []
+
+    def call(self, call: object) -> None:
+        """Refused ones are told by the operator's log."""
+
+    def change(self, change: Change) -> None:
+        told = change.call and change.call.user in ("operator-a", "operator-b", "human")
+        if told and change.call and change.place.resource not in ("events", "leases"):
+            self.say(f"{change} {_gist(change.call.body)}")
+
+    def log(self, _: Any, method: str, event: dict[str, Any]) -> Any:
+        """A processor of structlog."""
+        self.say(" ".join([method, *(f"{key}={value}" for key, value in event.items())])[:400])
+        failed = method in ("error", "exception", "critical") and event.get("exc_info")
+        if failed or event["event"] in ("process.failed", "object.unreadable"):
+            self.bugs.append(f"logged {event}")
+        raise structlog.DropEvent
+
+    def say(self, words: str) -> None:
+        self.lines.append(f"{self._cluster.now().timestamp() - self._zero:8.2f} s  {words}")
+
+
+def _gist(body: Json) -> str:
+    """What a write says, without the long-winded part of a status."""
+    status = body.get("status") or {}
+    if "phase" in status:
+        why = " ".join(c["reason"] for c in status["conditions"] if c["type"] == "Progressing")
+        return " ".join((status["phase"], why, *sorted(f"{b['pod']}:{b['class']}" for b in status["blockers"])))
+    return json.dumps({key: value for key, value in body.items() if key not in ("apiVersion", "kind")})[:500]
+
+
+# -- the cluster of a seed ----------------------------------------------------------------------------------------------
+
+
+_SMALL = {"cpu": "100m", "memory": "160Mi"}  # a pod is a tenth
+_REBALANCE = {"enabled": True, "high": "25%", "low": "20%"}
+
+
+def _policy(chance: random.Random) -> Json:
+    pick = chance.choice
+    unknown = {"type": "Ready", "status": ["Unknown"], "for": pick(("0s", "10s", "60s"))}
+    false = {"type": "Ready", "status": ["False"], "for": pick(("15s", "3m"))}
+    failure: Json = {"conditions": [unknown, false], "recoverAfter": pick(("5s", "30s", "2m"))}
+    failure |= {"maxUnhealthy": pick(("20%", "20%", 1, 2, "50%", "100%"))}
+    failure |= {"flapping": {"changes": 3, "within": pick(("3m", "10m"))}}
+    failure |= pick(({}, {"leaseTimeout": "15s"}, {"leaseTimeout": "20s"}))
+    maintenance = {"maxConcurrent": pick((1, 1, 2, "50%")), "maxUnavailable": pick(("10%", "50%", 2))}
+    drain: Json = {"replacement": pick(("Preferred", "Preferred", "Required", "WhenBlocked", "Never"))}
+    drain |= {"replacementTimeout": pick(("20s", "5m")), "noRoom": pick(("Hold", "Evict"))}
+    drain |= {"unmanaged": pick(("Block", "Evict")), "maxEvictionsPerSecond": pick((1, 20))}
+    drain |= pick(({}, {}, {"timeout": "2m", "onTimeout": pick(("Hold", "Delete", "Cancel"))}))
+    return {"failure": failure, "maintenance": maintenance, "drain": drain}
+
+
+_BUDGETS: tuple[Json, ...] = (
+    {},
+    {"minAvailable": 1},
+    {"maxUnavailable": 1},
+    {"maxUnavailable": 0},
+    {"minAvailable": "100%"},
+    {"minAvailable": "50%"},
+    {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow"},
+)
+
+
+def _objects(chance: random.Random) -> list[Json]:
+    def budget(app: str) -> list[Json]:
+        spec = chance.choice(_BUDGETS)
+        return [workloads.budget(app, SPACE, **spec)] if spec else []
+
+    grace = chance.choice((1, 5, 30))
+    disk = {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "disk"}}]}
+    database = workloads.stateful_set("db", chance.randint(1, 3), SPACE, grace=grace)
+    database["spec"] |= chance.choice(({}, {"volumeClaimTemplates": [{"metadata": {"name": "data"}}]}))
+    never = {"annotations": {"rescheduler.dev/replacement": "Never"}}
+    return [
+        of_the_team(workloads.deployment("web", chance.randint(3, 8), SPACE, grace=grace)),
+        *budget("web"),
+        of_the_team(workloads.deployment("single", 1, SPACE, grace=grace)),
+        *budget("single"),
+        of_the_team(workloads.deployment("never", 2, SPACE, grace=1, **never)),
+        *budget("never"),
+        of_the_team(workloads.deployment("disk", 1, SPACE, grace=grace, **disk)),
+        database,
+        *budget("db"),
+        workloads.daemon_set("log", SPACE),
+        *chance.choice(([], [workloads.bare_pod("alone", SPACE)])),
+    ]
+
+
+def _build(chance: random.Random, cluster: Cluster, *, evens: bool) -> Json:
+    zones = chance.choice(((), ("a", "b"), ("a", "b", "c")))
+    count, masters = chance.randint(4, 8), chance.choice((0, 0, 2, 3))
+    found = settle_in(chance, cluster)
+    room = chance.choice((6, 8, 30)) + len({"daemon set", "bare set"} & set(found))
+    for index in range(count):
+        zone = {ZONE: zones[index % len(zones)]} if zones else {}
+        role = {CONTROL_PLANE: ""} if index < masters else {}
+        cluster.add_node(f"n{index + 1}", {**zone, **role}, pods=room, **(_SMALL if evens else {}))
+    spec = _policy(chance) | ({"rebalance": _REBALANCE} if evens else {})
+    cluster.deploy(workloads.policy("default", **spec), *_objects(chance), *hostile.objects(chance))
+    static = {"nodeName": "n1", "tolerations": [{"operator": "Exists"}]}
+    mirror = workloads.bare_pod("static-n1", SPACE, annotations={"kubernetes.io/config.mirror": "x"}, **static)
+    cluster.server.make("pods", mirror)
+    lease = {"metadata": {"name": "rescheduler", "namespace": NAMESPACE}, "spec": {"holderIdentity": ""}}
+    cluster.server.make("leases", lease)
+    return {"neighbours": found, **spec}
+
+
+# -- telling -----------------------------------------------------------------------------------------------------------
+
+
+def tell(seed: int, acts: Sequence[Act] | None = None, *, settles: float = SETTLES, evens: bool = False) -> Told:
+    """Tell the story of a seed, with other acts where some are given; in the end all must be well within `settles`.
+
+    `evens`: its policy has nodes evened out meanwhile.
+    """
+    random.seed(seed)  # the engine's jitter
+    with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
+        return runner.run(_tell(seed, acts, settles, evens=evens))
+
+
+async def _tell(seed: int, acts: Sequence[Act] | None, settles: float, *, evens: bool) -> Told:
+    chance = random.Random(seed)
+    cluster = Cluster(random.Random(seed))
+    judge = Judge(Picture(_LAG), frozenset(("operator-a", "operator-b")), (NAMESPACE, "rescheduler"))
+    scribe = _Scribe(cluster)
+    cluster.server.judges += [judge, scribe]
+    cluster.server.answered.append(judge.answer)
+    structlog.configure(processors=[scribe.log], cache_logger_on_first_use=False)
+    policy = _build(chance, cluster, evens=evens)
+    told = Told(
+        seed, draw(chance, cluster, ["web", "single", "never"], minutes=MINUTES) if acts is None else acts, policy
+    )
+    errors: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(str(context)))
+
+    def found() -> list[str]:
+        crashes = [operator.crashed for operator in cluster.operators if operator.crashed]
+        return [*judge.broken, *cluster.twins, *scribe.bugs, *errors, *crashes]
+
+    for operator in cluster.operators:
+        operator.began = lambda at: setattr(judge.picture, "born", at)
+    cluster.start()
+    try:
+        told.broken = await _follow(cluster, told.acts, settles, found) or found()
+    finally:
+        told.lines, told.writes = list(scribe.lines), judge.writes
+        told.simulated = asyncio.get_running_loop().time() - 1000.0
+        await cluster.stop()
+    return told
+
+
+async def _follow(cluster: Cluster, acts: Sequence[Act], settles: float, found: Any) -> list[str]:
+    """Until something is broken, or all is well and quiet again; what is not, where it takes too long."""
+    if not await _until(lambda: not list(amiss(cluster.server.all, {})), 120, found):
+        return found() or [f"the cluster does not come up: {list(amiss(cluster.server.all, {}))}"]
+    before = {name(raw): shape(raw) for raw in cluster.server.all("nodes")}
+    running = [asyncio.create_task(carry_out(act, cluster)) for act in acts]
+    while not all(task.done() for task in running):
+        await asyncio.sleep(1)
+        if found():
+            return []
+    for task in running:
+        task.result()
+    if not await _until(lambda: not list(amiss(cluster.server.all, before)), settles, found):
+        return [] if found() else [f"all is well, and still {words}" for words in amiss(cluster.server.all, before)]
+    return await _stand(cluster, before, settles, found) or await _quiet(cluster, found)
+
+
+async def _stand(cluster: Cluster, before: dict[str, Json], settles: float, found: Any) -> list[str]:
+    """A request that stands ends in an empty node or in words why not, and once it is withdrawn in a node as before."""
+    node = cluster.chance.choice(sorted(before))
+    cluster.annotate(node, maintenance="stands")
+
+    def settled() -> bool:
+        drain = cluster.server.find("nodedrains", node)
+        if drain is None:  # the policy may cancel it, which stands on the node
+            return "rescheduler.dev/cancelled" in annotations(cluster.server.find("nodes", node) or {"metadata": {}})
+        phase = (drain.get("status") or {}).get("phase")
+        return phase in ("Drained", "Blocked", "Waiting") and not list(silence(drain))
+
+    if not await _until(settled, _STANDS, found):
+        return [] if found() else [f"a request stands, and still: {cluster.server.find('nodedrains', node)}"]
+    cluster.annotate(node, maintenance=None)
+    if not await _until(lambda: not list(amiss(cluster.server.all, before)), settles, found):
+        return [] if found() else [f"withdrawn, and still {words}" for words in amiss(cluster.server.all, before)]
+    return []
+
+
+async def _quiet(cluster: Cluster, found: Any) -> list[str]:
+    """Idle, nothing is written but Leases; what follows from the last act may come to its end first."""
+    judge = cluster.server.judges[0]
+    for _ in range(3):
+        writes = judge.writes
+        await asyncio.sleep(_QUIET)
+        if judge.writes == writes or found():
+            return []
+    return [f"it writes though nothing happens: {judge.writes - writes} times in {_QUIET:.0f} s"]
+
+
+async def _until(condition: Any, limit: float, found: Any) -> bool:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + limit
+    while not condition():
+        if loop.time() > end or found():
+            return False
+        await asyncio.sleep(5)
+    return not found()
+
+
+def shortened(told: Told) -> Told:
+    """The same failure with as few acts as it takes."""
+    best = told
+    for act in told.acts:
+        fewer = [each for each in best.acts if each is not act]
+        without = tell(told.seed, fewer)
+        if without.broken:
+            best = without
+    return best

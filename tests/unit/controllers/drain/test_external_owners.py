@@ -1,0 +1,42 @@
+"""Who else holds a node, asked of other controllers' objects."""
+
+from typing import Any
+
+import pytest
+
+from rescheduler.api import names
+from rescheduler.controllers.drain.external_owners import Claims
+from rescheduler.controllers.runtime.clock import Clock
+from rescheduler.core.model.nodes import Node
+
+NODE = Node("n", "u", annotations={names.MACHINE: "m1", names.MACHINE_NAMESPACE: "capi"})
+GOING = {"metadata": {"name": "m1", "deletionTimestamp": "2026-01-01T00:00:00Z"}}
+
+
+class Server:
+    """Serves Machines in one version of Cluster API; none: it is not installed."""
+
+    def __init__(self, version: str) -> None:
+        self.objects: dict[str, Any] = {}
+        if version:
+            self.objects["/apis/cluster.x-k8s.io"] = {"preferredVersion": {"version": version}}
+            self.objects[f"/apis/cluster.x-k8s.io/{version}/namespaces/capi/machines/m1"] = GOING
+        self.asked: list[str] = []
+
+    async def find(self, path: str) -> Any:
+        self.asked.append(path)
+        return self.objects.get(path)
+
+
+@pytest.mark.parametrize(("version", "held"), [("v1beta1", True), ("v1beta2", True), ("v1", True), ("", False)])
+async def test_the_machine_is_asked_for_in_the_version_that_is_served(version: str, *, held: bool) -> None:
+    server = Server(version)
+    found = await Claims(server, Clock()).look(NODE)  # type: ignore[arg-type]
+    assert (found is not None) is held
+    assert len(server.asked) == (3 if version else 2)
+
+
+async def test_a_node_that_names_no_machine_costs_no_question() -> None:
+    server = Server("v1beta1")
+    assert await Claims(server, Clock()).look(Node("n", "u")) is None  # type: ignore[arg-type]
+    assert server.asked == ["/apis/coordination.k8s.io/v1/namespaces/medik8s-leases/leases/node-n"]

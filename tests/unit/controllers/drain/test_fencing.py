@@ -1,0 +1,308 @@
+"""What is read live just before each act on a node that is said to be dead, and what ends it."""
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import pytest
+
+from rescheduler.api import names
+from rescheduler.api.drains import NodeDrain, NodeRecord, Phase
+from rescheduler.api.policies import Failure, Force, Policy, ReschedulePolicySpec
+from rescheduler.controllers.drain.fencing import Fence
+from rescheduler.core.drain import node_patches
+from rescheduler.core.drain.state_machine import Fact
+from rescheduler.core.drain.status import Scene
+from rescheduler.core.eviction.pod_actions import Fate, Premise, Verdict
+from rescheduler.core.eviction.write_refusals import Act
+from rescheduler.core.failure import fencing
+from rescheduler.core.failure.fencing import OURS, Standing
+from rescheduler.core.model.nodes import Node, NodeCondition, Taint
+from rescheduler.core.model.pods import Pod
+from rescheduler.kube.client import UnreachableError
+
+T = TypeVar("T")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SAID = json.dumps({"nodeUID": "u", "bootID": "b", "method": "m", "time": "2026-01-01T00:00:00Z"})
+UNKNOWN = (NodeCondition("Ready", "Unknown", transition=NOW),)
+DEAD = Node("n", "u", "7", "b", annotations={names.FENCED: SAID}, conditions=UNKNOWN)
+ALIVE = replace(DEAD, conditions=(NodeCondition("Ready", "True"),))
+REBOOTED = replace(DEAD, boot_id="c")
+UNSAID = replace(DEAD, annotations={})
+TAINTED = replace(DEAD, taints=(Taint(OURS.key, OURS.value, OURS.effect),))
+POD = Pod("s", "db-0", "p")
+SILENT, PROVEN = Verdict(Fate.DELETE, premise=Premise.SILENT), Verdict(Fate.DELETE, premise=Premise.DEAD)
+HELD = NodeRecord(uid="u", boot_id="b", cordoned_by_us=True)
+FENCED = node_patches.out_of_service_record(DEAD, HELD)
+
+
+def answer(work: Coroutine[Any, Any, T]) -> T:
+    """What it comes to; `asyncio.run` would take the loop away that other tests share."""
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        loop.close()
+
+
+def drain(record: NodeRecord = HELD) -> NodeDrain:
+    made = NodeDrain.from_object(
+        {"metadata": {"name": "n", "uid": "d"}, "spec": {"nodeName": "n", "requests": [{"reason": "Failure"}]}}
+    )
+    return made.model_copy(update={"status": made.status.model_copy(update={"node": record, "started_at": NOW})})
+
+
+def policy(force: Force = Force.WITH_PROOF) -> Policy:
+    return Policy("p", "p", 1, ReschedulePolicySpec(failure=Failure(force=force)))
+
+
+class Said:
+    """An announcer that only notes what it was asked to say."""
+
+    def __init__(self, done: list[Any]) -> None:
+        self._done = done
+
+    def __getattr__(self, word: str) -> Any:
+        return lambda *_, **__: self._done.append(word)
+
+
+@dataclass
+class World:
+    """All around a fence: what a live read would say, and what was written and said, in order."""
+
+    live: Node | None = DEAD
+    blind: bool = False
+    silent: bool | Exception = True
+    refused: bool = False
+    resting: bool = False
+    seconds: float = 1000.0
+    reads: int = 0
+    glances: int = 0
+    done: list[Any] = field(default_factory=list)
+
+    def fence(self) -> Fence:
+        store = SimpleNamespace(
+            witness=lambda _: fencing.witness(None, DEAD), blind=lambda: self.blind, drain=lambda _: None
+        )
+        clock = SimpleNamespace(now=lambda: NOW, monotonic=lambda: self.seconds)
+        keeper = SimpleNamespace(
+            live=self.read, recent=self.glance, attempt=self.attempt, may=lambda *_, wanted: wanted and not self.resting
+        )
+        heartbeats = SimpleNamespace(silent_for_long=self.hear)
+        made: Any = Fence
+        fence: Fence = made(None, store, clock, Said(self.done), heartbeats, keeper)
+        return fence
+
+    async def read(self, name: str) -> Node | None:
+        self.reads += 1
+        return self.live
+
+    async def glance(self, name: str) -> Node | None:
+        self.glances += 1
+        return self.live
+
+    async def hear(self, here: Node) -> bool:
+        if isinstance(self.silent, Exception):
+            raise self.silent
+        return self.silent
+
+    async def attempt(self, act: Act, here: Node, patch: node_patches.Patch) -> bool:
+        self.done.append("refused" if self.refused else patch["spec"])
+        return not self.refused
+
+    async def write(self, scene: Scene, *, now: bool = False) -> None:
+        self.done.append(scene.record)
+
+
+def judged(world: World, here: Node = DEAD, record: NodeRecord = HELD) -> tuple[Fence, Standing]:
+    """A fence that has looked, and what it found."""
+    fence = world.fence()
+    return fence, answer(fence.look(drain(record), here, policy(), failing=True))
+
+
+def scene(here: Node, record: NodeRecord) -> Scene:
+    given: dict[str, Any] = {"held": None, "begun": NOW, "tally": None, "moved": 0, "now": NOW}
+    return Scene(drain(record), here, policy(), Phase.DRAINING, Fact.LEAVING, record=record, **given)
+
+
+# -- looking ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_silent_node_with_an_attestation_is_proven_dead() -> None:
+    fence, found = judged(World())
+    assert found.proof
+    assert not fence.impatient
+
+
+@pytest.mark.parametrize("silent", [False, UnreachableError("no answer")])
+def test_while_its_lease_is_not_known_to_be_silent_nothing_is_proven(silent: bool | Exception) -> None:
+    fence, found = judged(World(silent=silent))
+    assert found.proof is None
+    assert found.doubts
+    assert fence.impatient
+
+
+def test_an_attestation_of_another_boot_is_refused_by_an_event() -> None:
+    world = World()
+    assert judged(world, REBOOTED)[1].proof is None
+    assert world.done == ["attestation_refused"]
+
+
+def test_where_the_policy_forbids_force_there_is_no_proof() -> None:
+    fence = World().fence()
+    found = answer(fence.look(drain(), DEAD, policy(Force.NEVER), failing=True))
+    assert (found.proof, found.forbidden) == (None, True)
+    assert "Never" in found.hint
+
+
+def test_without_a_failure_nothing_is_looked_for() -> None:
+    found = answer(World().fence().look(drain(), DEAD, policy(), failing=False))
+    assert found.proof is None
+
+
+# -- just before a pod goes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "silent_goes", "proven_goes"),
+    [
+        ({}, True, True),
+        ({"live": ALIVE}, False, False),
+        ({"live": replace(DEAD, conditions=(NodeCondition("Ready", "False"),))}, False, False),
+        ({"live": REBOOTED}, False, False),
+        ({"live": replace(DEAD, uid="v")}, False, False),
+        ({"live": None}, False, False),
+        ({"blind": True}, False, False),
+        ({"live": UNSAID}, True, False),
+        ({"silent": False}, True, False),
+    ],
+)
+def test_each_pod_goes_only_while_what_it_rests_on_is_so(
+    changes: dict[str, Any], silent_goes: bool, proven_goes: bool
+) -> None:
+    world = World()
+    fence, _ = judged(world)
+    vars(world).update(changes)
+    assert (answer(fence.confirm(POD, SILENT)) == "") is silent_goes
+    assert (answer(fence.confirm(POD, PROVEN)) == "") is proven_goes
+
+
+def test_the_node_is_read_live_before_each_forced_delete_and_a_recent_sight_of_it_does_for_the_others() -> None:
+    world = World()
+    fence, _ = judged(world)
+
+    async def ask(verdict: Verdict) -> None:
+        await asyncio.gather(*(fence.confirm(POD, verdict) for _ in range(5)))
+
+    answer(ask(SILENT))
+    assert (world.reads, world.glances) == (0, 5)
+    answer(ask(PROVEN))
+    assert (world.reads, world.glances) == (5, 5)
+
+
+def replace_boot(record: NodeRecord) -> NodeRecord:
+    """The record of the same node, of a boot before this one."""
+    return record.model_copy(update={"boot_id": "before"})
+
+
+# -- the taint --------------------------------------------------------------------------------------------------------
+
+
+def tend(world: World, fence: Fence, here: Node, record: NodeRecord, **given: bool) -> Scene:
+    given = {"due": True, "busy": True, "may_set": True} | given
+    return answer(fence.tend(scene(here, record), here, (), write=world.write, **given))
+
+
+def test_it_is_recorded_before_it_is_set() -> None:
+    world = World()
+    fence, _ = judged(world)
+    after = tend(world, fence, DEAD, HELD)
+    assert world.done == [FENCED, {"taints": [{"key": OURS.key, "effect": "NoSchedule"}]}, "out_of_service"]
+    assert after.record == FENCED
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"live": ALIVE}, {"live": REBOOTED}, {"live": None}, {"live": UNSAID}, {"silent": False}],
+)
+def test_it_is_not_set_where_the_proof_fails_at_the_last_moment(changes: dict[str, Any]) -> None:
+    world = World()
+    fence, _ = judged(world)
+    vars(world).update(changes)
+    tend(world, fence, DEAD, HELD)
+    assert world.done == [FENCED]
+
+
+def test_a_drain_that_may_not_go_on_sets_none() -> None:
+    world = World()
+    fence, _ = judged(world)
+    tend(world, fence, DEAD, HELD, may_set=False)
+    assert not world.done
+
+
+def test_a_refused_taint_is_neither_announced_nor_tried_while_it_rests() -> None:
+    world = World(refused=True)
+    fence, _ = judged(world)
+    assert tend(world, fence, DEAD, HELD).record == FENCED
+    assert world.done == [FENCED, "refused"]
+    world.live = TAINTED
+    world.done.clear()
+    assert tend(world, fence, TAINTED, replace_boot(FENCED), due=False, busy=False).record == replace_boot(FENCED)
+    assert world.done == ["refused"]
+    reads, world.resting = world.reads, True
+    tend(world, fence, DEAD, HELD)
+    assert (world.done, world.reads) == (["refused"], reads)
+
+
+def test_a_record_without_its_taint_is_forgotten_only_if_it_is_really_not_there() -> None:
+    world = World(live=TAINTED)
+    fence, _ = judged(world)
+    assert tend(world, fence, DEAD, FENCED, due=False).record == FENCED
+    world.live = DEAD
+    assert tend(world, fence, DEAD, FENCED, due=False).record == HELD
+
+
+@pytest.mark.parametrize(
+    ("live", "busy", "lifted"),
+    [
+        (replace(TAINTED, boot_id="c"), True, True),
+        (replace(TAINTED, conditions=ALIVE.conditions), False, True),
+        (replace(TAINTED, conditions=ALIVE.conditions), True, False),
+        (TAINTED, False, False),
+    ],
+)
+def test_it_is_taken_off_only_where_the_live_node_allows(live: Node, busy: bool, lifted: bool) -> None:
+    world = World(live=live)
+    fence, _ = judged(world)
+    seen = replace(TAINTED, boot_id="c")  # in view: a new boot
+    after = tend(world, fence, seen, FENCED, due=False, busy=busy)
+    assert world.done == ([{"taints": None}, "in_service"] if lifted else [])
+    assert (after.record == HELD) is lifted
+    assert bool(fence.rest(drain(), DEAD, policy())) is lifted  # nothing is moved for a minute
+
+
+# -- coming back ------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_moved_off_a_ghost() -> None:
+    world = World()
+    ghost = replace(TAINTED, conditions=ALIVE.conditions)
+    fence, found = judged(world, ghost, FENCED)
+    assert found.returned
+    assert world.done == ["returned_without_reboot"]
+    assert fence.rest(drain(FENCED), ghost, policy())
+
+
+def test_a_node_that_boots_anew_gets_the_time_of_its_condition() -> None:
+    world = World()
+    fence, _ = judged(world)
+    ill = replace(REBOOTED, conditions=(NodeCondition("Ready", "False"),))
+    assert fence.rest(drain(), ill, policy())
+    world.seconds += 181
+    assert fence.rest(drain(), ill, policy()) is None
+    assert fence.rest(drain(), REBOOTED, policy()) is None  # silent again
+    assert fence.rest(drain(), replace(ill, boot_id="b"), policy()) is None

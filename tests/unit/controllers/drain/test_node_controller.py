@@ -1,0 +1,113 @@
+"""Whether a node's NodeDrain says what the node asks for, also after a start of ours and beside what cannot be read."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+from rescheduler.api import names
+from rescheduler.controllers.drain.node_controller import Reconciler
+from rescheduler.controllers.runtime.metrics import Metrics
+from rescheduler.controllers.runtime.store import Kind, Store
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CONDITION = {"type": "GpuBad", "status": "True", "lastTransitionTime": "2025-12-31T00:00:00Z"}
+POLICY: dict[str, Any] = {
+    "metadata": {"name": "p", "uid": "p"},
+    "spec": {"failure": {"conditions": [{"type": "GpuBad", "status": ["True"], "for": "10s"}]}},
+}
+
+
+class World:
+    """One node that an agent calls bad, and what is written for it."""
+
+    def __init__(self) -> None:
+        self.now, self._version = NOW, 1
+        self.store = Store(lambda: self.now)
+        self.writes: list[tuple[str, str]] = []
+        client: Any = SimpleNamespace(
+            create=self._note("create"), patch=self._note("patch"), delete=self._note("delete")
+        )
+        clock: Any = SimpleNamespace(now=lambda: self.now, monotonic=lambda: self.now.timestamp())  # noqa: PLW0108 - `now` changes
+        queue: Any = SimpleNamespace(add_after=lambda *_: None)
+        announcer: Any = SimpleNamespace(windows=lambda *_: None, let_go=lambda *_: None)
+        self.reconciler = Reconciler(client, self.store, clock, queue, announcer, Metrics())
+
+    def _note(self, verb: str) -> Any:
+        async def write(path: str, *_: Any, **__: Any) -> dict[str, Any]:
+            self.writes.append((verb, path.rsplit("/", 1)[-1]))
+            return {"metadata": {"name": "n", "uid": "d", "resourceVersion": "0"}}
+
+        return write
+
+    def put(self, kind: Kind, raw: dict[str, Any]) -> None:
+        self._version += 1
+        self.store.put(kind, {**raw, "metadata": {**raw["metadata"], "resourceVersion": str(self._version)}})
+
+    def node(self, *conditions: dict[str, str]) -> None:
+        ready = {"type": "Ready", "status": "True"}
+        self.put(Kind.NODE, {"metadata": {"name": "n", "uid": "n"}, "status": {"conditions": [ready, *conditions]}})
+
+    def drain(self, reason: str = "Failure", message: str = "GpuBad is True for over 10s (Xid)") -> None:
+        meta = {"name": "n", "uid": "d", "finalizers": [names.FINALIZER]}
+        self.put(
+            Kind.DRAIN,
+            {"metadata": meta, "spec": {"nodeName": "n", "requests": [{"reason": reason, "message": message}]}},
+        )
+
+    def look(self, seconds: float = 0) -> list[tuple[str, str]]:
+        """What is written after so many seconds."""
+        self.now += timedelta(seconds=seconds)
+        self.writes.clear()
+        loop = asyncio.new_event_loop()
+        try:
+            assert loop.run_until_complete(self.reconciler.look("n"))
+        finally:
+            loop.close()
+        return list(self.writes)
+
+
+def test_after_a_start_without_a_policy_a_failure_stands_as_long_as_the_condition_that_it_names() -> None:
+    world = World()
+    world.node(CONDITION)
+    world.drain()
+    assert world.look() == []
+    assert world.look(1000) == []
+    world.node({**CONDITION, "status": "False"})
+    assert world.look(1) == []
+    assert world.look(118) == []
+    assert world.look(2) == [("delete", "n")]
+
+
+def test_a_policy_that_goes_and_comes_back_changes_nothing() -> None:
+    world = World()
+    world.put(Kind.POLICY, POLICY)
+    world.node(CONDITION)
+    assert world.look(0) == []
+    assert world.look(10) == [("create", "nodedrains")]
+    world.drain(message="GpuBad is True for over 10s")
+    assert world.look() == []
+    world.store.drop(Kind.POLICY, "p")
+    assert world.look(500) == []
+    world.put(Kind.POLICY, {**POLICY, "metadata": {"name": "renamed", "uid": "r"}})
+    assert world.look(1) == []
+
+
+def test_beside_a_node_drain_that_cannot_be_read_none_is_made_and_nothing_is_let_go() -> None:
+    world = World()
+    world.put(Kind.POLICY, POLICY)
+    world.node(CONDITION, {"type": names.DRAIN_IN_PROGRESS, "status": "True", "reason": "Draining"})
+    world.drain(reason="Boredom")
+    assert world.store.drain("n") is None
+    assert world.look(20) == []
+    world.store.drop(Kind.DRAIN, "n")
+    assert world.look(20)  # as of a node whose NodeDrain was taken by force
+
+
+def test_one_that_cannot_be_read_any_more_is_not_written() -> None:
+    world = World()
+    world.put(Kind.POLICY, POLICY)
+    world.node()
+    world.drain()
+    world.drain(reason="Boredom")
+    assert world.look(1000) == []

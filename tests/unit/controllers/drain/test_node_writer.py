@@ -1,0 +1,150 @@
+"""How the one who writes on a node knows how it is."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+from rescheduler.api import names
+from rescheduler.api.drains import NodeDrain, NodeRecord
+from rescheduler.controllers.drain.node_writer import RECENT, Keeper
+from rescheduler.controllers.runtime.store import Kind, Store
+from rescheduler.controllers.runtime.write_attempts import Attempts
+from rescheduler.core.model.nodes import Node
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class World:
+    """A server with one node, and a keeper that asks it.
+
+    Attributes:
+        reads: how often it was asked.
+        written: the bodies of patches.
+    """
+
+    def __init__(self) -> None:
+        self.version, self.reads, self.seconds, self.there = 1, 0, 1000.0, True
+        self.written: list[dict[str, Any]] = []
+        self.status: dict[str, Any] = {}
+        self.now = NOW
+        self.store = Store(lambda: self.now)
+        clock = SimpleNamespace(now=lambda: self.now, monotonic=lambda: self.seconds)
+        client: Any = SimpleNamespace(find=self._find, patch=self._patch)
+        made: Any = Keeper
+        announcer = SimpleNamespace(restored=lambda *_: None)
+        self.attempts = Attempts(clock)  # type: ignore[arg-type]
+        self.keeper: Keeper = made("n", client, self.store, clock, announcer, None, self.attempts)
+
+    def raw(self) -> dict[str, Any]:
+        meta = {"name": "n", "uid": "u", "resourceVersion": str(self.version)}
+        return {"metadata": meta | {"annotations": {names.MAINTENANCE: "disk"}}, "status": self.status}
+
+    async def _find(self, _path: str) -> dict[str, Any] | None:
+        self.reads += 1
+        await asyncio.sleep(0)
+        return self.raw() if self.there else None
+
+    async def _patch(self, path: str, body: dict[str, Any], **_: Any) -> dict[str, Any]:
+        self.version += 1
+        self.written.append(body)
+        return self.raw()
+
+    async def news(self) -> None:
+        """The watch tells of a change."""
+        self.version += 1
+        self.store.put(Kind.NODE, self.raw())
+
+
+def reads(*acts: Callable[[World], Awaitable[object]]) -> int:
+    """How often the server was asked."""
+    return played(World(), *acts).reads
+
+
+def played(world: World, *acts: Callable[[World], Awaitable[object]]) -> World:
+    """What has become of it."""
+
+    async def all_of_them() -> None:
+        for act in acts:
+            await act(world)
+
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(all_of_them())
+    finally:
+        loop.close()
+    return world
+
+
+async def ask(world: World) -> None:
+    found = await asyncio.gather(*(world.keeper.recent("n") for _ in range(5)))
+    assert {node.version if node else "" for node in found} == ({str(world.version)} if world.there else {""})
+
+
+async def write(world: World) -> None:
+    await world.keeper.patch(Node("n", "u", str(world.version)), {})
+
+
+async def wait(world: World) -> None:
+    world.seconds += RECENT
+
+
+async def vanish(world: World) -> None:
+    world.there = False
+
+
+def test_many_who_ask_at_once_share_one_answer() -> None:
+    assert reads(ask, ask) == 1
+
+
+def test_the_answer_to_a_write_does_too() -> None:
+    assert reads(write, ask) == 0
+
+
+def test_after_a_moment_it_is_read_anew() -> None:
+    assert reads(ask, wait, ask) == 2
+
+
+def test_where_there_is_news_since_it_is_read_anew() -> None:
+    assert reads(ask, World.news, ask) == 2
+
+
+def test_a_node_that_is_gone_is_none() -> None:
+    assert reads(ask, wait, vanish, ask) > 1
+
+
+# -- putting a node back ----------------------------------------------------------------------------------------------
+
+
+def withdrawn(*reasons: str) -> NodeDrain:
+    """A NodeDrain that was deleted."""
+    meta = {"name": "n", "uid": "d", "deletionTimestamp": "2026-01-01T00:00:00Z"}
+    spec = {"nodeName": "n", "requests": [{"reason": reason} for reason in reasons]}
+    made = NodeDrain.from_object({"metadata": meta, "spec": spec})
+    record = NodeRecord(uid="u", cordoned_by_us=True)
+    return made.model_copy(update={"status": made.status.model_copy(update={"node": record, "started_at": NOW})})
+
+
+def cancelled(drain: NodeDrain) -> set[str]:
+    """The requests that a node that is to be maintained, and has failed, does not make again for now."""
+    world = World()
+    at = "2025-12-31T00:00:00Z"
+    world.status = {"conditions": [{"type": "Ready", "status": "Unknown", "lastTransitionTime": at}]}
+    world.store.put(Kind.POLICY, {"metadata": {"name": "p", "uid": "p", "resourceVersion": "1"}, "spec": {}})
+    world.store.put(Kind.NODE, {**world.raw(), "status": {"conditions": [{"type": "Ready", "status": "True"}]}})
+    world.version = 2
+    world.store.put(Kind.NODE, world.raw())
+    world.now += timedelta(hours=1)
+    played(world, lambda world: world.keeper.restore(drain))
+    noted = [body["metadata"].get("annotations", {}).get(names.CANCELLED) for body in world.written]
+    return set(json.loads(next(text for text in noted if text)))
+
+
+def test_requests_that_still_stand_are_noted_as_cancelled() -> None:
+    assert cancelled(withdrawn("Maintenance", "Failure")) == {"Maintenance", "Failure"}
+
+
+def test_a_failure_that_came_after_it_was_withdrawn_is_not() -> None:
+    assert cancelled(withdrawn("Maintenance")) == {"Maintenance"}

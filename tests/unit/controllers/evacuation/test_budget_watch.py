@@ -1,0 +1,110 @@
+"""Budgets as watched, and what is corrected of them meanwhile."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rescheduler.controllers.evacuation.budget_watch import Budgets
+from rescheduler.core.model.disruption_budgets import Budget
+from rescheduler.core.model.disruption_budgets import budget as read
+from rescheduler.core.model.pods import Pod
+
+
+class Watched:
+    """Budgets of one namespace as their watch shows them."""
+
+    def __init__(self) -> None:
+        self.held = False
+        self.number = 1
+        self.items = {"b": budget(1, allowed=3)}
+
+    def hold(self, holder: str, namespaces: Iterable[str]) -> None:
+        self.held = bool(tuple(namespaces))
+
+    def get(self, namespace: str) -> Mapping[str, Budget] | None:
+        return self.items if self.held else None
+
+    def revision(self, namespace: str) -> int:
+        return self.number if self.held else 0
+
+
+class World:
+    """Budgets, what is watched of them, and a clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.watched = Watched()
+        self.budgets = Budgets(None, lambda _: None, lambda: self.time)  # type: ignore[arg-type]
+        self.budgets._mirrors = self.watched  # type: ignore[assignment]
+        self.pod = Pod("s", "a", "a", ready=True, labels={"app": "web"})
+        self.budgets.hold("drain", ["s"])
+
+    def changes(self, now: Budget) -> None:
+        self.watched.items = {"b": now}
+        self.watched.number += 1
+
+    def seen(self) -> Budget:
+        (found,) = self.budgets.of(self.pod) or ()
+        return found
+
+
+def budget(version: int, *, allowed: int) -> Budget:
+    meta: dict[str, Any] = {"namespace": "s", "name": "b", "uid": "b", "resourceVersion": str(version), "generation": 1}
+    status = {"disruptionsAllowed": allowed, "observedGeneration": 1}
+    return read({"metadata": meta, "spec": {"selector": {"matchLabels": {"app": "web"}}}, "status": status})
+
+
+def test_what_was_spent_counts_until_the_watch_shows_it() -> None:
+    world = World()
+    world.budgets.spend(world.seen())
+    world.budgets.spend(world.seen())
+    assert world.seen().allowed == 1
+    world.changes(budget(2, allowed=2))
+    assert world.seen().allowed == 2
+
+
+def test_a_correction_that_the_server_does_not_confirm_expires() -> None:
+    world = World()
+    world.budgets.exhaust(world.seen())
+    assert world.seen().allowed == 0
+    world.time = 9.9
+    assert world.seen().allowed == 0
+    world.time = 10
+    assert world.seen().allowed == 3
+
+
+def test_what_was_decided_on_an_older_budget_corrects_no_newer_one() -> None:
+    world = World()
+    before = world.seen()
+    world.changes(budget(2, allowed=2))
+    world.budgets.spend(before)
+    assert world.seen().allowed == 2
+
+
+def test_a_correction_ends_with_the_version_that_it_corrects() -> None:
+    world = World()
+    world.budgets.exhaust(world.seen())
+    world.changes(budget(2, allowed=1))
+    assert world.seen().allowed == 1
+
+
+def test_a_pod_whose_labels_change_is_under_another_budget() -> None:
+    world = World()
+    assert world.seen()
+    assert world.budgets.of(Pod("s", "a", "a", ready=True, labels={"app": "other"})) == ()
+    assert world.seen()
+
+
+def test_nothing_is_remembered_of_namespaces_that_nobody_holds() -> None:
+    world = World()
+    world.budgets.spend(world.seen())
+    world.time = 11
+    world.budgets.hold("drain", ())
+    assert not any((world.budgets._covering, world.budgets._known, world.budgets._corrections))
+    assert world.budgets.of(world.pod) is None
+
+
+def test_nothing_is_remembered_of_pods_that_are_gone() -> None:
+    world = World()
+    assert world.seen()
+    world.budgets.forget(["a"])
+    assert not any(world.budgets._covering.values())

@@ -1,0 +1,307 @@
+"""What is written for pools, in which order, and what is left alone while something is not known."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from rescheduler.api import names
+from rescheduler.controllers.pools.label_writer import Pools
+from rescheduler.controllers.runtime.metrics import Metrics
+from rescheduler.controllers.runtime.store import Kind, Store
+from rescheduler.core.eviction.api_responses import Refusal
+from rescheduler.core.pools import labels_and_taints
+from rescheduler.core.pools.admission_policies import Enforcement
+from rescheduler.core.pools.misplaced_pods import Finds
+from rescheduler.kube.client import ApiError
+
+Json = dict[str, Any]
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+_KINDS = {"nodes": Kind.NODE, "namespaces": Kind.NAMESPACE, "namespacepools": Kind.POOL}
+
+
+class World:
+    """An API server with nodes, namespaces and pools, and an operator that sees all of it at once."""
+
+    def __init__(self, enforced: str = "True") -> None:
+        self.objects: dict[tuple[str, str], Json] = {}
+        self.pods: list[Json] = []
+        self.daemon_sets: list[Json] = []
+        self.writes: list[tuple[str, str]] = []
+        self.version, self.time, self.stale = 0, 0.0, False
+        self.finds, self.sums, self.losses = Finds(), None, dict[str, Any]()  # stands for the counts
+        self.now = Enforcement(enforced, since=NOW)  # stands for what is known of admission
+        self.kept: list[str] = []
+        self.refused: set[tuple[str, str]] = set()
+        self.tries = 0
+        clock = _Clock(self)
+        self.store = Store(clock.now, ["rescheduler-system"])
+        self.pools = Pools(self, self.store, clock, self, self, self, Metrics())  # type: ignore[arg-type]
+        self.store.touched = self.pools.touched
+
+    # -- as an API server ---------------------------------------------------------------------------------------------
+
+    def put(self, kind: str, name: str, **body: Any) -> None:
+        self.version += 1
+        meta = {"name": name, "uid": name, "resourceVersion": str(self.version), **body.pop("metadata", {})}
+        meta.setdefault("creationTimestamp", "2026-01-01T00:00:00Z")
+        self.objects[kind, name] = {"metadata": meta, **body}
+        if not self.stale:
+            self.store.put(_KINDS[kind], self.objects[kind, name])
+
+    def drop(self, kind: str, name: str) -> None:
+        del self.objects[kind, name]
+        self.store.drop(_KINDS[kind], name)
+
+    async def find(self, path: str) -> Json | None:
+        *_, kind, name = path.split("/")
+        return self.objects.get((kind, name))
+
+    async def patch(self, path: str, body: Json) -> Json:
+        kind, name = path.removesuffix("/status").split("/")[-2:]
+        found = self.objects[kind, name]
+        if (kind, name) in self.refused:
+            self.tries += 1
+            raise ApiError("PATCH", path, Refusal(403, "Forbidden", "labels are frozen until Monday"))
+        if body["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"]:
+            raise ApiError("PATCH", path, Refusal(409, "Conflict", "modified"))
+        if not path.endswith("/status"):
+            self.writes.append((kind, name))
+        labels = {**found["metadata"].get("labels", {}), **body["metadata"].get("labels", {})}
+        metadata = {"labels": {key: value for key, value in labels.items() if value is not None}}
+        rest = {key: {**found.get(key, {}), **value} for key, value in body.items() if key != "metadata"}
+        self.put(kind, name, **{**{k: v for k, v in found.items() if k != "metadata"}, **rest, "metadata": metadata})
+        return self.objects[kind, name]
+
+    async def list(self, path: str, **query: str) -> AsyncIterator[Json]:
+        rows = self.daemon_sets if path.endswith("daemonsets") else self.pods
+        node = query.get("fieldSelector", "").partition(",")[0].removeprefix("spec.nodeName=")
+        yield {"items": [raw for raw in rows if path.endswith("daemonsets") or raw["spec"].get("nodeName", "") == node]}
+
+    # -- as the counts and the announcer ------------------------------------------------------------------------------
+
+    def glance(self, places: Any) -> None: ...
+
+    def recount(self) -> None: ...
+
+    def changed(self, *_: Any) -> None: ...
+
+    def label_kept(self, node: Any, pool: str, pods: tuple[str, ...]) -> None:
+        self.kept += pods
+
+    # -- what tests ask -----------------------------------------------------------------------------------------------
+
+    async def settle(self) -> None:
+        """Work the queue off, those that are to be looked at later too."""
+        for _ in range(8):
+            self.time += 100
+            self.pools.look_at_all()
+            keys = sorted(self.pools.queue._queued, reverse=True)  # nodes before namespaces
+            while not self.pools.queue._waiting.empty():
+                self.pools.queue._waiting.get_nowait()
+            self.pools.queue._queued.clear()
+            for key in keys:
+                await self.pools.look(key)
+
+    def label(self, name: str) -> str | None:
+        found: Mapping[str, str] = self.objects["namespaces", name]["metadata"].get("labels", {})
+        return found.get(names.POOL)
+
+    def mark(self, name: str) -> labels_and_taints.Mark:
+        found = self.store.node(name)
+        assert found is not None
+        return labels_and_taints.marked(found)
+
+    def condition(self, type_: str, pool: str = "shop") -> str:
+        found = self.objects["namespacepools", pool]["status"]["conditions"]
+        return next(f"{c['status']} {c['reason']}" for c in found if c["type"] == type_)
+
+
+class _Clock:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def now(self) -> datetime:
+        return NOW
+
+    def monotonic(self) -> float:
+        return self._world.time
+
+
+def node(world: World, name: str, disk: str = "ssd", **body: Any) -> None:
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    world.put("nodes", name, **{"metadata": {"labels": {"disk": disk}}, "status": ready, **body})
+
+
+def pool(world: World, name: str = "shop", **spec: Any) -> None:
+    made = {"namespaces": ["x"], "nodeSelector": {"matchLabels": {"disk": "ssd"}}, "exclusive": False, **spec}
+    world.put("namespacepools", name, spec=made)
+
+
+def shop(enforced: str = "True", **spec: Any) -> World:
+    world = World(enforced)
+    world.put("namespaces", "x")
+    node(world, "n1")
+    node(world, "n2", disk="hdd")
+    pool(world, **spec)
+    return world
+
+
+async def test_a_pool_marks_what_it_has_and_is_still_afterwards() -> None:
+    world = shop(exclusive=True)
+    await world.settle()
+    assert (world.label("x"), world.mark("n1"), world.mark("n2")) == (
+        "shop",
+        labels_and_taints.Mark("shop", tainted=True),
+        labels_and_taints.Mark(),
+    )
+    writes, version = len(world.writes), world.version
+    await world.settle()
+    assert (len(world.writes), world.version) == (writes, version)
+    assert world.condition("TaintHeldBack") == "False Tainted"
+
+
+async def test_a_label_that_is_refused_is_named_by_its_pool_and_costs_two_requests_a_minute() -> None:
+    world = shop()
+    world.refused = {("namespaces", "x")}
+    await world.settle()
+    assert world.condition("Ready") == "False Marking"
+    conditions = world.objects["namespacepools", "shop"]["status"]["conditions"]
+    assert "namespace x cannot be written: 403 Forbidden: labels are frozen" in str(conditions)
+    tries, world.time = world.tries, world.time + 31
+    for _ in range(20):
+        assert await world.pools.look("namespace/x")
+    assert world.tries == tries + 1
+    world.refused.clear()
+    await world.settle()
+    assert world.condition("Ready") == "True Mapped"
+    assert "frozen" not in str(world.objects["namespacepools", "shop"]["status"]["conditions"])
+
+
+async def test_a_pool_that_goes_takes_the_label_off_namespaces_first() -> None:
+    """A pod made in between would look for a label that no node has."""
+    world = shop()
+    await world.settle()
+    world.writes.clear()
+    world.drop("namespacepools", "shop")
+    await world.settle()
+    assert world.writes == [("namespaces", "x"), ("nodes", "n1")]
+
+
+async def test_while_a_pod_selects_it_the_label_of_a_gone_pool_stays_and_its_taint_does_not() -> None:
+    world = shop(exclusive=True)
+    await world.settle()
+    spec = {"nodeName": "n1", "nodeSelector": {names.NODE_POOL: "shop"}}
+    world.pods = [{"metadata": {"namespace": "x", "name": "p"}, "spec": spec}]
+    world.drop("namespacepools", "shop")
+    await world.settle()
+    assert world.mark("n1") == labels_and_taints.Mark("shop")
+    assert world.kept == ["x/p"]
+    world.pods = []
+    await world.settle()
+    assert world.mark("n1") == labels_and_taints.Mark()
+
+
+async def test_a_node_that_another_pool_gets_does_not_wait_for_anybody() -> None:
+    world = shop()
+    await world.settle()
+    world.pods = [
+        {
+            "metadata": {"namespace": "x", "name": "p"},
+            "spec": {"nodeName": "n1", "nodeSelector": {names.NODE_POOL: "shop"}},
+        }
+    ]
+    world.drop("namespacepools", "shop")
+    pool(world, "other", namespaces=["y"])
+    await world.settle()
+    assert world.mark("n1") == labels_and_taints.Mark("other")
+
+
+async def test_no_taint_while_a_daemon_set_would_lose_pods() -> None:
+    world = shop(exclusive=True)
+    world.daemon_sets = [
+        {"metadata": {"namespace": "kube-system", "name": "agent"}, "spec": {"template": {"spec": {}}}}
+    ]
+    await world.settle()
+    assert world.mark("n1") == labels_and_taints.Mark("shop")
+    assert world.condition("TaintHeldBack") == "True LastPlace"
+    world.daemon_sets = []
+    await world.settle()
+    assert world.mark("n1") == labels_and_taints.Mark("shop", tainted=True)
+
+
+async def test_two_exclusive_pools_do_not_count_on_each_others_nodes() -> None:
+    """Each would find the pod a place on the other's, and in the end it had none."""
+    world = shop(exclusive=True)
+    pool(world, "slow", exclusive=True, namespaces=["y"], nodeSelector={"matchLabels": {"disk": "hdd"}})
+    owner = {"kind": "ReplicaSet", "name": "dns", "uid": "d", "controller": True}
+    meta = {"namespace": "kube-system", "name": "dns", "ownerReferences": [owner]}
+    world.pods = [{"metadata": meta, "spec": {"nodeName": "n1"}, "status": {"phase": "Running"}}]
+    await world.settle()
+    assert world.mark("n1") == labels_and_taints.Mark("shop")
+    assert world.condition("TaintHeldBack") == "True LastPlace"
+
+
+@pytest.mark.parametrize(("enforced", "tainted"), [("False", False), ("Unknown", True)])
+async def test_unenforced_nothing_stays_tainted_and_what_is_not_known_changes_nothing(
+    enforced: str, tainted: bool
+) -> None:
+    world = shop(exclusive=True)
+    await world.settle()
+    world.now = Enforcement(enforced)
+    await world.settle()
+    assert world.mark("n1") == labels_and_taints.Mark("shop", tainted=tainted)
+    assert world.label("x") == "shop"
+
+
+async def test_what_a_pool_has_that_cannot_be_read_is_left_as_it_is() -> None:
+    world = shop()
+    await world.settle()
+    fresh = World()
+    fresh.objects, fresh.version = world.objects, world.version
+    for (kind, _), raw in world.objects.items():
+        if kind != "namespacepools":
+            fresh.store.put(_KINDS[kind], raw)
+    fresh.put("namespacepools", "shop", spec={"nodeSelector": "of a newer version"})
+    await fresh.settle()
+    assert (fresh.label("x"), fresh.mark("n1")) == ("shop", labels_and_taints.Mark("shop"))
+    assert not fresh.writes
+
+
+async def test_who_loses_is_asked_again_in_time_though_it_is_looked_at_before() -> None:
+    """A look that comes sooner takes the timer's place."""
+    world = shop(exclusive=True)
+    world.daemon_sets = [{"metadata": {"namespace": "y", "name": "agent"}, "spec": {"template": {"spec": {}}}}]
+    await world.settle()
+    queue = world.pools.queue
+    queue.add_after("pool/shop", 0)
+    queue._timers.pop("pool/shop").cancel()  # it is due
+    await world.pools.look("pool/shop")
+    assert queue._timers["pool/shop"].when() > asyncio.get_running_loop().time() + 20
+    queue._timers.pop("pool/shop").cancel()
+
+
+async def test_after_a_conflict_it_is_read_again_and_written_then() -> None:
+    world = shop()
+    world.stale = True
+    world.put("namespaces", "x", metadata={"labels": {"team": "a"}})
+    world.stale = False
+    await world.settle()
+    assert world.label("x") == "shop"
+    assert world.objects["namespaces", "x"]["metadata"]["labels"]["team"] == "a"
+
+
+async def test_a_namespace_that_ends_is_left_alone() -> None:
+    world = shop()
+    world.put("namespaces", "x", metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})
+    await world.settle()
+    assert world.label("x") is None
+
+
+async def test_an_audit_pool_writes_nothing_but_its_status() -> None:
+    world = shop(mode="Audit", exclusive=True)
+    await world.settle()
+    assert not world.writes
+    assert world.condition("Ready") == "False Audit"

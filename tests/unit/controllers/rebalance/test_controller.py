@@ -1,0 +1,414 @@
+"""The rebalancer's looks and rounds, on a cluster in memory and with a mover that moves at once."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from typing import Any, cast
+
+import pytest
+
+from rescheduler.controllers.rebalance.controller import Rebalancer
+from rescheduler.controllers.rebalance.events import RebalanceAnnouncer
+from rescheduler.controllers.rebalance.moves import Outcome
+from rescheduler.controllers.rebalance.node_usage import Usages
+from rescheduler.controllers.runtime.clock import Clock
+from rescheduler.controllers.runtime.metrics import Metrics
+from rescheduler.controllers.runtime.store import Kind, Store
+from rescheduler.core.rebalance import node_groups
+from rescheduler.core.rebalance.candidates import COOL_DOWN, SETBACK
+from rescheduler.core.rebalance.node_groups import Arena
+from rescheduler.core.rebalance.selection import Candidate
+from rescheduler.kube import paths
+from rescheduler.kube.client import ApiError, Client, Refusal
+from rescheduler.kube.event_recorder import Recorder
+from unit.supervision import supervisor
+
+MINUTE = 60.0
+
+
+class Cluster:
+    """Nodes of 10 CPUs; pods by name, each with its node and its CPU in hundredths of a node."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.kept: set[str] = set()
+        self.versions = 0
+        self.clock = Clock(wall=lambda: 1_800_000_000.0, monotonic=lambda: self.time)
+        self.store = Store(self.clock.now)
+        self.at: dict[str, str] = {}
+        self.size: dict[str, int] = {}
+        self.owner: dict[str, str] = {}
+        self.born: dict[str, str] = {}
+        self.usage: dict[str, int] | None = None
+        self.asked: list[str] = []
+        self.said: list[tuple[str, str, str]] = []
+        self.moved: list[tuple[str, str]] = []
+        self.outcome = Outcome.MOVED
+        self.packs = False
+        self.before_move: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0)
+        self.metrics = Metrics()
+        client, recorder = cast("Client", self), cast("Recorder", self)
+        self.usages = Usages(client)
+        announcer = RebalanceAnnouncer(recorder, self.metrics)
+        self.rebalancer = Rebalancer(
+            client, self.store, self.clock, self, self.usages, announcer, supervisor(self.clock.monotonic)
+        )
+
+    def put(self, kind: Kind, name: str, **body: Any) -> None:
+        self.versions += 1
+        metadata = {"name": name, "uid": name, "resourceVersion": str(self.versions), **body.pop("metadata", {})}
+        self.store.put(kind, {"metadata": metadata, **body})
+
+    def policy(self, **spec: Any) -> None:
+        self.put(Kind.POLICY, "p", spec={"rebalance": {"enabled": True}, **spec})
+
+    def node(self, name: str, *pods: int, pool: str = "", **spec: Any) -> None:
+        status = {
+            "allocatable": {"cpu": "10", "memory": "10Gi", "pods": "110"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        }
+        labels = {"rescheduler.node-restriction.kubernetes.io/pool": pool} if pool else {}
+        self.put(Kind.NODE, name, metadata={"labels": labels}, spec=spec, status=status)
+        for size in pods:
+            pod = f"p{len(self.at) + 1}"
+            self.at[pod], self.size[pod] = name, size
+
+    def drain(self, name: str, **status: str) -> None:
+        spec = {"nodeName": name, "requests": [{"reason": "Maintenance"}]}
+        self.put(Kind.DRAIN, name, spec=spec, status=status)
+
+    def full(self, name: str) -> int:
+        return sum(self.size[pod] for pod, node in self.at.items() if node == name)
+
+    async def list(self, path: str, **params: str) -> AsyncIterator[dict[str, Any]]:
+        self.asked.append(params.get("fieldSelector", path))
+        if path == paths.NODE_METRICS:
+            if self.usage is None:
+                raise ApiError("GET", path, Refusal(404, "NotFound", ""))
+            rows = [
+                {"metadata": {"name": n}, "timestamp": f"{self.time:09.1f}", "usage": {"cpu": f"{u * 100}m"}}
+                for n, u in self.usage.items()
+            ]
+            yield {"items": rows}
+            return
+        if path == "/apis/apps/v1/namespaces/s/deployments":
+            yield {"items": [deployment(self.owner.get(pod, pod)) for pod in self.at]}
+            return
+        assert path == paths.PODS
+        place = params["fieldSelector"].split(",")[0]
+        yield {
+            "items": [
+                self.raw(pod) for pod, at in self.at.items() if place in (f"spec.nodeName={at}", "spec.nodeName!=")
+            ]
+        }
+
+    def raw(self, pod: str) -> dict[str, Any]:
+        name = self.owner.get(pod, pod)
+        owner = {"kind": "ReplicaSet", "name": f"{name}-a", "uid": name, "controller": True}
+        requests = {"cpu": f"{self.size[pod] * 100}m"}
+        created = self.born.get(pod, "2020-01-01T00:00:00Z")
+        return {
+            "metadata": {
+                "namespace": "s",
+                "creationTimestamp": created,
+                "name": pod,
+                "uid": pod,
+                "labels": {"pod-template-hash": "a"},
+                "ownerReferences": [owner],
+            },
+            "spec": {"nodeName": self.at[pod], "containers": [{"name": "app", "resources": {"requests": requests}}]},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+        }
+
+    def emit(self, subject: Any, kind: str, reason: str, message: str) -> None:
+        self.said.append((subject.name, reason, message))
+
+    def begin(self) -> None:
+        pass
+
+    def keep(self, nodes: Collection[str]) -> None:
+        self.kept = set(nodes)
+
+    async def move(self, candidate: Candidate, arena: Arena) -> Outcome:
+        await self.before_move()
+        pod = candidate.pod.name
+        if self.outcome is Outcome.MOVED:
+            others = [node.name for node in arena.nodes if node.name != self.at[pod]]
+            fits = [name for name in others if self.full(name) + self.size[pod] <= 100]
+            self.at[pod] = max(fits, key=self.full) if self.packs else min(fits, key=self.full)
+            self.moved.append((pod, self.at[pod]))
+            self.born[pod] = self.clock.now().isoformat()
+        return self.outcome
+
+    async def turn(self, minutes: float = 0.0) -> None:
+        """Time passes, and one turn with the round that it begins."""
+        self.time += minutes * MINUTE
+        await self.rebalancer._turn(node_groups.survey(self.store.world()))
+        await asyncio.gather(*self.rebalancer._rounds.values())
+
+    async def settle(self) -> int:
+        """Turns a minute apart until nothing has moved for half an hour; how many pods moved."""
+        before, idle = len(self.moved), 0
+        while idle < 30:
+            moved = len(self.moved)
+            await self.turn(1)
+            idle = idle + 1 if len(self.moved) == moved else 0
+        return len(self.moved) - before
+
+
+def deployment(name: str) -> dict[str, Any]:
+    counts = {"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}
+    return {
+        "metadata": {"namespace": "s", "name": name, "uid": name, "generation": 1},
+        "spec": {"replicas": 1},
+        "status": {"observedGeneration": 1, **counts},
+    }
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster()
+
+
+async def test_nothing_is_listed_where_no_policy_asks_for_it(cluster: Cluster) -> None:
+    cluster.node("a", 30, 60)
+    cluster.node("b")
+    cluster.policy(rebalance={"enabled": False})
+    await cluster.turn()
+    assert cluster.asked == []
+
+
+async def test_an_uneven_pool_is_evened_out_and_that_is_said(cluster: Cluster) -> None:
+    cluster.policy()
+    cluster.node("a", 30, 20, 20, 20)
+    cluster.node("b")
+    assert await cluster.settle() == 2
+    assert {cluster.full("a"), cluster.full("b")} == {40, 50}
+    (node, reason, message), *_ = cluster.said
+    assert (node, reason) == ("a", "Rebalancing")
+    assert message.startswith("Moving pod s/p1 (30% of the node's CPU, 0% of its memory) off this node, which is above")
+    assert cluster.metrics.rebalance_moves.labels("", "Moved")._value.get() == 2
+    assert cluster.metrics.load_deviation.labels("", "p", "cpu")._value.get() == pytest.approx(0.05)
+
+
+async def test_only_pods_of_nodes_that_give_are_looked_at(cluster: Cluster) -> None:
+    cluster.policy()
+    cluster.node("a", 30, 60)
+    cluster.node("b")
+    cluster.node("c", 70)
+    await cluster.turn()
+    assert [word for word in cluster.asked if word.startswith("spec.nodeName=") and "," not in word] == [
+        "spec.nodeName=a"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("few", "lists"), [(3, ["spec.nodeName=a", "spec.nodeName=b", "spec.nodeName=c"]), (2, ["spec.nodeName!="])]
+)
+async def test_few_nodes_are_asked_one_by_one_and_many_all_at_once(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, few: int, lists: list[str]
+) -> None:
+    monkeypatch.setattr("rescheduler.controllers.rebalance.controller._FEW", few)
+    cluster.policy()
+    for name in "abc":
+        cluster.node(name, 60)
+    await cluster.turn()
+    assert [word.split(",")[0] for word in cluster.asked if "status.phase" in word] == lists
+
+
+async def test_after_a_round_only_its_own_pool_is_looked_at(cluster: Cluster) -> None:
+    cluster.policy()
+    cluster.node("a", 30, 30, 30)
+    cluster.node("b")
+    for name in "cd":
+        cluster.node(name, 60, pool="shop")
+    await cluster.turn()
+    cluster.asked.clear()
+    await cluster.turn(0.1)
+    assert {word[len("spec.nodeName=")] for word in cluster.asked if "status.phase" in word} == {"a", "b"}
+
+
+async def test_in_audit_it_is_said_once_and_nothing_moves(cluster: Cluster) -> None:
+    cluster.policy(mode="Audit")
+    cluster.node("a", 30, 60)
+    cluster.node("b")
+    assert await cluster.settle() == 0
+    assert [reason for _, reason, _ in cluster.said] == ["WouldRebalance"]
+
+
+async def test_it_waits_while_a_node_of_the_pool_is_drained_and_goes_on_at_once(cluster: Cluster) -> None:
+    cluster.policy()
+    cluster.node("a", 30, 60)
+    cluster.node("b")
+    cluster.node("c", unschedulable=True)
+    cluster.drain("c", startedAt="2027-01-01T00:00:00Z")
+    await cluster.turn()
+    assert cluster.moved == []
+    cluster.drain("c", startedAt="2027-01-01T00:00:00Z", drainedAt="2027-01-01T00:01:00Z")
+    await cluster.turn(0.1)
+    assert cluster.moved == [("p2", "b")]
+
+
+async def test_a_node_back_from_maintenance_is_filled_at_once(cluster: Cluster) -> None:
+    cluster.policy()
+    cluster.node("a", *[10] * 7)
+    cluster.node("b", *[10] * 7)
+    cluster.node("back", unschedulable=True)
+    cluster.drain("back", startedAt="2027-01-01T00:00:00Z", drainedAt="2027-01-01T00:01:00Z")
+    assert await cluster.settle() == 0
+    cluster.store.drop(Kind.DRAIN, "back")
+    cluster.node("back")
+    await cluster.turn(0.1)
+    assert cluster.full("back") == 10
+    await cluster.settle()
+    assert cluster.full("back") >= 40
+
+
+async def test_an_hour_after_it_came_back_it_is_a_node_like_others(cluster: Cluster) -> None:
+    cluster.policy()
+    cluster.node("a", *[10] * 7)
+    cluster.node("b", *[10] * 7)
+    cluster.node("back")
+    cluster.drain("back", startedAt="2027-01-01T00:00:00Z", drainedAt="2027-01-01T00:01:00Z")
+    await cluster.turn()
+    cluster.store.drop(Kind.DRAIN, "back")
+    await cluster.settle()
+    await cluster.turn(60)
+    for pod in [pod for pod, node in cluster.at.items() if node == "back"]:
+        cluster.at[pod] = min("ab", key=cluster.full)
+    assert await cluster.settle() == 0
+
+
+async def test_a_node_that_is_merely_new_is_not_filled(cluster: Cluster) -> None:
+    """An autoscaler may have made it for pods that are on their way."""
+    cluster.policy()
+    cluster.node("a", *[10] * 7)
+    cluster.node("b")
+    assert await cluster.settle() == 0
+
+
+async def test_a_move_that_came_to_nothing_is_not_tried_again_soon(cluster: Cluster) -> None:
+    cluster.policy()
+    cluster.node("a", 30, 60)
+    cluster.node("b")
+    cluster.outcome = Outcome.RETURNED
+    await cluster.turn()
+    cluster.outcome = Outcome.MOVED
+    await cluster.turn(1)
+    assert cluster.moved == [("p1", "b")]  # the other one will do meanwhile
+    cluster.node("a", 40)
+    await cluster.turn(4)
+    assert len(cluster.moved) == 2
+
+
+async def test_where_the_fullest_nodes_have_nothing_to_move_the_next_have_their_turn(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rescheduler.core.rebalance.selection.MOST_GIVERS", 1)
+    cluster.policy()
+    cluster.node("full", 96)
+    cluster.node("less", 45, 45)
+    cluster.node("empty")
+    await cluster.turn()
+    assert cluster.moved == []
+    await cluster.turn(0.1)
+    assert cluster.moved == [("p2", "empty")]
+    await cluster.settle()
+    assert cluster.asked.count("spec.nodeName=full") <= 5
+
+
+async def test_nothing_is_tried_again_for_want_of_others(cluster: Cluster) -> None:
+    cluster.policy()
+    cluster.node("a", 85)
+    cluster.node("b")
+    cluster.size["p1"] = 40
+    cluster.node("a", 45)
+    cluster.outcome = Outcome.RETURNED
+    await cluster.settle()
+    tried = cluster.metrics.rebalance_moves.labels("", "Returned")._value.get()
+    assert tried == 2
+    cluster.outcome = Outcome.MOVED
+    await cluster.turn(SETBACK.total_seconds() / MINUTE)
+    assert len(cluster.moved) == 1
+
+
+async def test_an_owner_rests_after_a_move(cluster: Cluster) -> None:
+    cluster.policy()
+    cluster.node("a", 5, 25, 25, 40)
+    cluster.owner = {"p2": "web", "p3": "web", "p4": "web"}
+    cluster.node("b")
+    await cluster.turn()
+    assert cluster.moved == [("p4", "b")]
+    cluster.node("a", 40)
+    cluster.owner["p5"] = "web"
+    await cluster.turn(COOL_DOWN.total_seconds() / MINUTE - 0.1)
+    assert len(cluster.moved) == 1
+    await cluster.turn(0.2)
+    assert len(cluster.moved) == 2
+
+
+async def test_a_pod_that_came_from_another_node_just_now_stays(cluster: Cluster) -> None:
+    cluster.policy()
+    cluster.node("a", 50, 25, 20)
+    cluster.node("b")
+    await cluster.turn()
+    assert cluster.moved == [("p1", "b")]
+    cluster.at["p2"] = cluster.at["p3"] = "b"
+    await cluster.turn(5)
+    assert cluster.moved[1:] == [("p2", "a")]
+
+
+async def test_a_scheduler_that_packs_is_given_up_on_until_something_changes(cluster: Cluster) -> None:
+    cluster.policy()
+    cluster.node("a", 30, 30, 30)
+    cluster.node("b")
+    cluster.node("c", 40)
+    cluster.node("d", 30, 30, 30)
+    cluster.packs = True
+    assert await cluster.settle() == 2
+    assert "RebalancingStopped" in {reason for _, reason, _ in cluster.said}
+    cluster.node("e")
+    assert await cluster.settle() >= 1
+
+
+async def test_the_next_round_begins_when_the_last_is_over(cluster: Cluster) -> None:
+    cluster.policy()
+    cluster.node("a", 30, 30, 30)
+    cluster.node("b")
+    done = asyncio.Event()
+    cluster.before_move = done.wait
+    turn = asyncio.create_task(cluster.turn())
+    await asyncio.sleep(0)
+    for _ in range(5):
+        cluster.time += 5 * MINUTE
+        await cluster.rebalancer._turn(node_groups.survey(cluster.store.world()))
+    assert len(cluster.rebalancer._rounds) == 1
+    done.set()
+    await turn
+    assert len(cluster.moved) == 1
+
+
+async def test_a_node_that_uses_much_for_three_samples_gives(cluster: Cluster) -> None:
+    cluster.policy()
+    cluster.node("a", *[5] * 6)
+    cluster.node("b", *[5] * 6)
+    cluster.usage = {"a": 90, "b": 30}
+    for _ in range(2):
+        await cluster.turn(1)
+    assert cluster.moved == []
+    await cluster.turn(1)
+    await cluster.turn(3)
+    assert cluster.moved == [("p1", "b")]
+    await cluster.turn(1)
+    await cluster.turn(1)
+    assert len(cluster.moved) == 1  # what was used before the move says nothing any more
+    await cluster.turn(1)
+    await cluster.turn(3)
+    assert len(cluster.moved) == 2
+
+
+async def test_a_node_that_uses_much_is_given_nothing(cluster: Cluster) -> None:
+    cluster.policy()
+    cluster.node("a", 30, 60)
+    cluster.node("b")
+    cluster.usage = {"b": 60}
+    assert await cluster.settle() == 0

@@ -1,0 +1,307 @@
+"""A task that fails costs only itself, is named while it fails, and is never tried hot."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Iterator
+
+import pytest
+
+from rescheduler.controllers.runtime.metrics import Metrics
+from rescheduler.controllers.runtime.tasks import DOUBT, GIVE_UP, Supervisor
+from rescheduler.controllers.runtime.work_queue import KeyedQueue
+from rescheduler.core.eviction.api_responses import Refusal
+from rescheduler.kube.backoff import Backoff
+from rescheduler.kube.client import ApiError
+from unit.supervision import silent, simulated
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with silent():
+        yield
+
+
+class World:
+    """A supervisor in simulated time, and what it reports."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.doubts: list[str] = []
+        self.ends: list[str] = []
+        loop = asyncio.get_running_loop()
+        self.began = loop.time()
+        self.supervisor = Supervisor(
+            loop.time, self.metrics.task_failures, doubt=self.doubts.append, gave_up=self.ends.append
+        )
+
+    @property
+    def now(self) -> float:
+        return asyncio.get_running_loop().time() - self.began
+
+    def failures(self, task: str) -> float:
+        return self.metrics.registry.get_sample_value("rescheduler_task_failures_total", {"task": task}) or 0.0
+
+
+async def during(seconds: float, *work: Awaitable[None]) -> None:
+    """Let these run for so long."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    await asyncio.sleep(seconds)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_a_step_that_raises_is_repeated_with_growing_waits_and_named_until_it_succeeds() -> None:
+    async def act() -> None:
+        world, times, fails = World(), list[float](), [True]
+
+        async def step() -> float:
+            times.append(world.now)
+            if fails[0]:
+                raise ValueError("a\nbad object")
+            return 10.0
+
+        task = asyncio.create_task(world.supervisor.loop("drain", step, subject="n1"))
+        await asyncio.sleep(600)
+        assert 10 <= len(times) <= 25  # 0.2 s, doubling up to a minute
+        assert max(b - a for a, b in itertools.pairwise(times)) <= 90
+        complaint = world.supervisor.complaint or ""
+        assert f"task drain of n1 failed {len(times)} times in a row (ValueError: a bad object)" in complaint
+        assert world.failures("drain") == len(times)
+        fails[0] = False
+        await asyncio.sleep(91)
+        assert world.supervisor.complaint is None
+        count = len(times)
+        fails[0] = True
+        await asyncio.sleep(15)
+        assert len(times) >= count + 4  # the waits start again
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert world.supervisor.complaint is None  # what is over does not fail
+
+    simulated(act())
+
+
+def test_a_task_that_raises_does_not_stop_another() -> None:
+    async def act() -> None:
+        world, done = World(), list[float]()
+
+        async def bad() -> float:
+            raise RecursionError
+
+        async def good() -> float:
+            done.append(world.now)
+            return 1.0
+
+        await during(60, world.supervisor.loop("drain", bad, subject="n1"), world.supervisor.loop("drain", good))
+        assert len(done) >= 59
+
+    simulated(act())
+
+
+def test_a_step_that_asks_to_be_repeated_at_once_runs_at_most_once_a_second_in_the_long_run() -> None:
+    """Whatever it writes, and whoever wakes it: a quarrel over a node's conditions must not load the API server."""
+
+    async def act() -> None:
+        world, times, wake = World(), list[float](), asyncio.Event()
+
+        async def step() -> float:
+            times.append(world.now)
+            wake.set()  # its own write comes back as news
+            return 0.0
+
+        await during(60, world.supervisor.loop("drain", step, wake=wake))
+        assert len(times) <= 140
+        assert sum(when <= 0.2 for when in times) >= 3  # a few in a row are quick: a node is restored in steps
+
+    simulated(act())
+
+
+def test_a_failed_request_is_no_unexpected_failure_and_is_repeated_with_growing_waits() -> None:
+    async def act() -> None:
+        world, times, wake = World(), list[float](), asyncio.Event()
+
+        async def step() -> float:
+            times.append(world.now)
+            wake.set()
+            raise ApiError("GET", "/", Refusal(503))
+
+        await during(100, world.supervisor.loop("drain", step, wake=wake, retry=(0.1, 10.0)))
+        assert 10 <= len(times) <= 35
+        assert world.failures("drain") == 0
+        assert world.supervisor.complaint is None
+
+    simulated(act())
+
+
+def test_what_is_done_after_a_failed_request_may_say_how_long_to_wait_and_may_itself_fail() -> None:
+    async def act() -> None:
+        world, times = World(), list[float]()
+
+        async def step() -> float:
+            times.append(world.now)
+            raise ApiError("GET", "/", Refusal(429, retry_after=30))
+
+        async def failed(error: Exception) -> float:
+            if len(times) == 2:
+                raise KeyError("spec")
+            assert isinstance(error, ApiError)
+            return error.refusal.retry_after
+
+        await during(100, world.supervisor.loop("drain", step, retry=failed))
+        assert len(times) == 5
+        assert world.failures("drain") == 1
+
+    simulated(act())
+
+
+def test_a_wake_shortens_a_pause_and_a_burst_of_wakes_is_one_step() -> None:
+    async def act() -> None:
+        world, times, wake = World(), list[float](), asyncio.Event()
+
+        async def step() -> float:
+            times.append(world.now)
+            return 100.0
+
+        task = asyncio.create_task(world.supervisor.loop("drain", step, wake=wake, settle=lambda: 0.5))
+        for _ in range(4):
+            await asyncio.sleep(0.1)
+            wake.set()
+        await asyncio.sleep(5)
+        task.cancel()
+        assert len(times) == 2
+
+    simulated(act())
+
+
+def test_a_loop_ends_when_its_step_says_so() -> None:
+    async def act() -> None:
+        async def step() -> None:
+            return None
+
+        await World().supervisor.loop("drain", step)
+
+    simulated(act())
+
+
+def test_what_never_ends_is_started_again_and_named_until_it_has_run_for_a_while() -> None:
+    async def act() -> None:
+        world, runs = World(), list[float]()
+
+        async def run() -> None:
+            runs.append(world.now)
+            if len(runs) == 2:
+                return  # it may not end without an error either
+            if len(runs) < 4:
+                raise KeyError("x")
+            await asyncio.Event().wait()
+
+        task = asyncio.create_task(world.supervisor.keep("watch", run, subject="nodes"))
+        await asyncio.sleep(10)
+        assert len(runs) == 4
+        assert "task watch of nodes failed 3 times in a row" in (world.supervisor.complaint or "")
+        await asyncio.sleep(30)
+        assert world.supervisor.complaint is None
+        task.cancel()
+
+    simulated(act())
+
+
+def test_a_vital_task_that_fails_makes_the_view_stale_and_after_a_time_ends_the_process() -> None:
+    async def act() -> None:
+        world, fails = World(), [True]
+
+        async def step() -> float:
+            if fails[0]:
+                raise OverflowError("x")
+            return 1.0
+
+        task = asyncio.create_task(world.supervisor.loop("resync", step, vital=True))
+        await asyncio.sleep(2)
+        assert not world.doubts
+        await asyncio.sleep(DOUBT * 2.5)
+        assert "task resync failed" in world.doubts[-1]
+        fails[0] = False
+        await asyncio.sleep(60)
+        assert world.doubts[-1] == ""
+        assert not world.ends
+        fails[0] = True
+        await asyncio.sleep(GIVE_UP + 120)
+        assert "OverflowError: x" in world.ends[0]
+        task.cancel()
+
+    simulated(act())
+
+
+def test_a_task_that_is_not_vital_may_fail_for_ever() -> None:
+    async def act() -> None:
+        world = World()
+
+        async def step() -> float:
+            raise ValueError
+
+        await during(3600, world.supervisor.loop("drain", step, subject="n1"))
+        assert not world.ends
+        assert not world.doubts
+
+    simulated(act())
+
+
+def test_a_key_whose_handler_raises_costs_only_that_key() -> None:
+    async def act() -> None:
+        world, handled, queue = World(), list[str](), KeyedQueue()
+
+        async def handle(key: str) -> bool:
+            handled.append(key)
+            if key == "bad":
+                raise OverflowError("1e999")
+            return True
+
+        guarded = world.supervisor.guard("node", handle)
+        task = asyncio.create_task(world.supervisor.keep("queue", lambda: queue.work(guarded)))
+        for key in ("bad", "a", "b"):
+            queue.add(key)
+        await asyncio.sleep(600)
+        queue.add("c")
+        await asyncio.sleep(1)
+        assert [key for key in handled if key != "bad"] == ["a", "b", "c"]
+        assert 8 <= handled.count("bad") <= 25
+        assert "task node of bad failed" in (world.supervisor.complaint or "")
+        assert world.failures("queue") == 0
+        world.supervisor.forget("node")
+        assert world.supervisor.complaint is None
+        task.cancel()
+
+    simulated(act())
+
+
+def test_after_very_many_failures_a_key_is_still_looked_at() -> None:
+    async def act() -> None:
+        handled, queue = list[str](), KeyedQueue()
+
+        async def handle(key: str) -> bool:
+            handled.append(key)
+            return False
+
+        queue.add("a")
+        backoff = queue._failing["a"] = Backoff(1.0, 60.0)
+        for _ in range(5000):  # more doublings than a float has room for
+            backoff.next()
+        task = asyncio.create_task(queue.work(handle))
+        await asyncio.sleep(300)
+        assert len(handled) >= 4
+        task.cancel()
+
+    simulated(act())
+
+
+def test_many_failing_tasks_are_named_in_few_words() -> None:
+    async def act() -> None:
+        world = World()
+        for number in range(500):
+            world.supervisor.note("drain", f"n{number}", ValueError("x" * 10_000))
+        complaint = world.supervisor.complaint or ""
+        assert "and 497 more" in complaint
+        assert len(complaint) < 1200
+
+    simulated(act())

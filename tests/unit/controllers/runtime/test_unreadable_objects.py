@@ -1,0 +1,35 @@
+"""What is reported of an object that cannot be read."""
+
+from typing import Any
+
+import pytest
+
+from rescheduler.controllers.drain.events import Announcer
+from rescheduler.controllers.runtime.metrics import Metrics
+from rescheduler.controllers.runtime.store import Kind, Unreadable
+
+
+class Recorder:
+    """Remembers Events."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str, str, str]] = []
+
+    def emit(self, subject: Any, kind: str, reason: str, message: str) -> None:
+        self.events.append((subject.kind, subject.name, reason, message))
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("kind", list(Kind))
+def test_an_event_names_the_object_the_cause_and_what_holds_once(kind: Kind, known: bool) -> None:
+    recorder: Any = Recorder()
+    announcer = Announcer(recorder, Metrics())
+    for _ in range(2):
+        announcer.unreadable(Unreadable(kind, "x", "u", "mode: Dream is no mode", known))
+    ((subject, name, reason, message),) = recorder.events
+    assert (name, reason) == ("x", "Unreadable")
+    assert f"{subject} x cannot be read" in message
+    assert "mode: Dream is no mode" in message
+    assert ("its last version that could be read still holds" in message) is known
+    announcer.unreadable(Unreadable(kind, "x", "u", "another cause", known))
+    assert len(recorder.events) == 2

@@ -1,0 +1,152 @@
+"""What a forecast says beside the fit: turn and reason; and what must hold on any cluster."""
+
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.random_clusters import puzzle
+from harness.scheduler_check import ground_of
+from rescheduler.core.placement.guaranteed_fits import certain
+from rescheduler.core.placement.planner import Fit, plan
+from rescheduler.core.placement.pod_constraints import Relations
+from rescheduler.core.placement.problem import Board
+from rescheduler.core.placement.scheduling_run import Packing
+from unit.core.placement.test_planner import (
+    DOES_NOT,
+    FITS,
+    HOST,
+    ZONE,
+    Raw,
+    affine,
+    forecast,
+    forecasts,
+    node,
+    pod,
+    situation,
+    spread,
+)
+
+ANY = settings(max_examples=15, deadline=None)
+NUMBERS = st.integers(0, 10**9)
+
+
+def test_of_equals_the_small_have_room_first() -> None:
+    pods = [pod("big", cpu="3", labels={"app": "b"}), pod("p1"), pod("p2")]
+    assert forecast([node("n1")], pods) == [DOES_NOT, FITS, FITS]
+
+
+def test_those_that_fit_have_the_first_turns() -> None:
+    pods = [pod("big", cpu="3", labels={"app": "b"}), pod("p1"), pod("p2")]
+    assert [found.turn for found in forecasts([node("n1")], pods)] == [2, 0, 1]
+
+
+def test_reasons_count_the_nodes_and_name_what_is_short() -> None:
+    nodes = [node("n1", "500m"), node("n2", unschedulable=True), node("n3", pods="0")]
+    (found,) = forecasts(nodes, [pod("p1")])
+    assert found.reason == (
+        "of 3 other nodes none takes it: 1 cordoned or being drained, 1 full (number of pods), "
+        "1 with too little cpu (1 asked for, at most 500m free)"
+    )
+    assert not found.crowded
+
+
+def test_what_the_others_take_is_counted_as_taken() -> None:
+    *_, last = forecasts([node("n1")], [pod(f"p{n}", labels={"app": str(n)}) for n in range(5)])
+    assert last.reason == "of 1 other nodes none takes it: 1 with too little cpu (1 asked for, at most 0 free)"
+
+
+def test_where_there_is_no_other_node_that_is_the_reason() -> None:
+    (found,) = forecasts([], [pod("p1")])
+    assert found.reason == "there is no other node"
+
+
+def test_crowded_is_where_room_would_not_help() -> None:
+    lonely = pod("there", "n1", **affine("podAntiAffinity"))
+    (found,) = forecasts([node("n1")], [pod("p1"), lonely])
+    assert (found.fit, found.crowded) == (DOES_NOT, True)
+
+
+def test_the_drained_node_stays_a_domain_of_spread() -> None:
+    nodes = [node("n1"), node("n2")]
+    assert forecast(nodes, [pod(f"p{n}", **spread(HOST)) for n in range(3)]) == [FITS, FITS, DOES_NOT]
+    honored = spread(HOST, nodeTaintsPolicy="Honor")
+    assert forecast(nodes, [pod(f"p{n}", **honored) for n in range(4)]) == [FITS] * 4
+
+
+def test_a_pod_that_tolerates_the_cordon_may_be_put_on_a_cordoned_node() -> None:
+    tolerant = pod("p1", tolerations=[{"operator": "Exists"}])
+    assert forecast([node("n1", unschedulable=True)], [tolerant]) == [FITS]
+
+
+def test_a_pod_for_one_node_by_name_stays_without() -> None:
+    field = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["old"]}]}
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [field]}}}
+    assert forecast([node("n1")], [pod("p1", affinity=affinity)]) == [DOES_NOT]
+
+
+def test_other_nodes_are_certain_where_a_zone_fills_up() -> None:
+    nodes = [node("n1", zone="a"), node("n2", zone="b")]
+    assert forecast(nodes, [pod(f"p{n}", **spread(ZONE)) for n in range(8)]) == [FITS] * 8
+
+
+def test_small_pods_are_certain_where_large_ones_cannot_fill_all_nodes() -> None:
+    """A large pod may take the room of many small ones; but there are too few of it to leave them no node at all."""
+    large = [pod(f"large{n}", cpu="1800m", labels={"app": "large"}) for n in range(3)]
+    pods = [*large, pod("small", cpu="10m", labels={"app": "small"}), pod("spread", cpu="20m", **spread())]
+    nodes = [node(f"n{n}", "2", zone="ab"[n % 2]) for n in range(20)]
+    assert _certain(nodes, pods) == {"large", "small", "a"}
+    assert _certain(nodes[:2], pods) == set()
+
+
+def _certain(nodes: Sequence[Raw], pods: Sequence[Raw]) -> set[str]:
+    leaving, ground = situation(nodes, pods)
+    board = Board(ground, leaving)
+    Relations(board).work_in()
+    return {group.ask.labels["app"] for group in certain(board)}
+
+
+@ANY
+@given(NUMBERS)
+def test_what_is_certain_comes_true_however_pods_are_placed(number: int) -> None:
+    leaving, ground = ground_of(puzzle(number))
+    board = Board(ground, leaving)
+    Relations(board).work_in()
+    groups, random = certain(board), Random(number)
+    for weigh in (None, lambda free, *_: free[1], lambda free, *_: -free[1]):
+        order = [group for group in board.groups for _ in group.members]
+        random.shuffle(order)
+        packing = Packing(board, random, weigh, sure=True)
+        packing.place(order)
+        assert all(packing.placed[group] == len(group.members) for group in groups)
+
+
+@ANY
+@given(NUMBERS)
+def test_the_same_plan_twice_is_the_same(number: int) -> None:
+    leaving, ground = ground_of(puzzle(number))
+    assert plan(leaving, ground) == plan(leaving, ground)
+
+
+@ANY
+@given(NUMBERS)
+def test_turns_are_an_order_and_those_that_fit_are_first(number: int) -> None:
+    leaving, ground = ground_of(puzzle(number))
+    found = plan(leaving, ground)
+    assert sorted(each.turn for each in found) == list(range(len(found)))
+    count = Counter(each.fit for each in found)[FITS]
+    assert all((each.turn < count) == (each.fit is FITS) for each in found)
+    assert all(bool(each.reason) == (each.fit is not Fit.FITS) for each in found)
+
+
+def test_in_clusters_with_room_some_are_certain() -> None:
+    """Else a test above would say nothing."""
+    found = 0
+    for number in range(0, 10, 2):
+        leaving, ground = ground_of(puzzle(number))
+        board = Board(ground, leaving)
+        Relations(board).work_in()
+        found += len(certain(board))
+    assert found > 10

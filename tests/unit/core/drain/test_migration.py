@@ -1,0 +1,78 @@
+"""Moves off a node that is not drained: more careful than a drain, and its taint is taken off again."""
+
+from typing import Any
+
+import pytest
+
+from rescheduler.api import names
+from rescheduler.api.drains import NodeRecord, TaintRecord
+from rescheduler.api.policies import Drain, Policy, ReschedulePolicySpec
+from rescheduler.core.drain import migration
+from rescheduler.core.model.nodes import Node, Taint
+from rescheduler.core.model.wait_reasons import Hold
+from unit.core.eligibility.test_decision import drain
+
+OTHER = Taint("gpu", "", "NoSchedule")
+
+
+def policy(**spec: Any) -> Policy:
+    return Policy("p", "u", 1, ReschedulePolicySpec.model_validate(spec))
+
+
+def test_a_pod_that_may_stay_is_neither_deleted_nor_lost_nor_sent_to_nowhere() -> None:
+    words = {
+        "replacement": "Preferred",
+        "timeout": "1h",
+        "onTimeout": "Delete",
+        "unmanaged": "Evict",
+        "noRoom": "Evict",
+    }
+    found = migration.settings(Drain.model_validate(words))
+    assert (found.replacement, found.on_timeout, found.unmanaged, found.no_room) == (
+        "Required",
+        "Hold",
+        "Block",
+        "Hold",
+    )
+    assert not found.timeout
+
+
+@pytest.mark.parametrize("word", ["Never", "WhenBlocked", "Required"])
+def test_who_wants_no_replacement_first_gets_none(word: str) -> None:
+    assert migration.settings(Drain.model_validate({"replacement": word})).replacement == word
+
+
+def test_a_policy_may_move_hold_or_be_missing() -> None:
+    node = Node("n", "n")
+    assert migration.held(node, policy(), "") is None
+    for found, reason in (
+        (migration.held(node, None, ""), Hold.NO_POLICY),
+        (migration.held(node, policy(mode="Audit"), ""), Hold.AUDIT),
+        (migration.held(node, policy(suspend="New"), ""), Hold.SUSPENDED),
+        (migration.held(node, policy(suspend="All"), ""), Hold.SUSPENDED),
+        (migration.held(node, policy(), "not listed"), Hold.STALE_VIEW),
+    ):
+        assert found is not None
+        assert found.reason is reason
+
+
+def test_the_source_is_tainted_softly_and_as_it_was_afterwards() -> None:
+    node = Node("n", "u", "7", taints=(OTHER,))
+    patch = migration.shun_patch(node)
+    assert patch == {
+        "metadata": {"resourceVersion": "7", "uid": "u"},
+        "spec": {"taints": [OTHER.as_json(), {"key": names.WAITING_TAINT, "effect": "PreferNoSchedule"}]},
+    }
+    shunned = Node("n", "u", "8", taints=(OTHER, migration.SHUNNED))
+    assert migration.shun_patch(shunned) is None
+    back = migration.welcome_patch(shunned)
+    assert back is not None
+    assert back["spec"]["taints"] == [OTHER.as_json()]
+    assert migration.welcome_patch(node) is None
+
+
+def test_a_taint_that_a_drain_has_recorded_is_the_drains() -> None:
+    record = NodeRecord(added_taints=(TaintRecord(key=names.WAITING_TAINT, effect="PreferNoSchedule"),))
+    assert migration.has_record(drain("n", node=record))
+    assert not migration.has_record(drain("n"))
+    assert not migration.has_record(None)

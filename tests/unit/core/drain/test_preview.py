@@ -1,0 +1,173 @@
+"""What a drain of a node would come to: places, what holds it up, and what others would interrupt."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from rescheduler.api import names
+from rescheduler.api.drains import BlockerClass
+from rescheduler.api.policies import Drain, Replacement
+from rescheduler.core.drain.preview import Answer, Outlook, World, outlook
+from rescheduler.core.model import nodes as model_nodes
+from rescheduler.core.model import pods
+from rescheduler.core.model.disruption_budgets import Budget, budget
+from rescheduler.core.model.workloads import Deployment, ReplicaSet
+from rescheduler.core.placement.planner import Fit
+from rescheduler.core.placement.pod_requirements import Asks
+from rescheduler.core.placement.pod_snapshot import Census
+from rescheduler.core.placement.problem import Ground
+from unit.core.placement.test_planner import node
+from unit.core.placement.test_planner import pod as bare
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+READY = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+WEB = Deployment("s", "web", "d", replicas=1)
+RAW = dict[str, Any]
+
+
+def pod(name: str, on: str = "old", *, kind: str = "ReplicaSet", notes: RAW | None = None, **more: Any) -> RAW:
+    raw = bare(name, on, **more) | {"status": READY}
+    owner = {
+        "apiVersion": "apps/v1",
+        "kind": kind,
+        "name": "web-1",
+        "uid": "r" if kind == "ReplicaSet" else "x",
+        "controller": True,
+    }
+    raw["metadata"] |= {"ownerReferences": [owner] if kind else [], "annotations": notes or {}}
+    return raw
+
+
+def limit(name: str, *, allowed: int = 0, healthy: int = 1) -> Budget:
+    status = {"disruptionsAllowed": allowed, "currentHealthy": healthy, "desiredHealthy": 1, "expectedPods": 1}
+    meta = {"namespace": "s", "name": name, "uid": name}
+    return budget({"metadata": meta, "spec": {"selector": {"matchLabels": {"app": "a"}}}, "status": status})
+
+
+def world(raws: Sequence[RAW], *budgets: Budget, nodes: Sequence[RAW] = (), deployment: Deployment = WEB) -> World:
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    found = [node("old", "16"), *(nodes or [node("n1")])]
+    known = {n["metadata"]["name"]: model_nodes.node({**n, "status": n["status"] | ready}) for n in found}
+    census = Census(Asks(), known)
+    tenants = defaultdict(list)
+    for raw in raws:
+        census.add(raw)
+        tenants[raw["spec"]["nodeName"]].append(pods.pod(raw))
+    owner = ReplicaSet("s", "web-1", "r", "web", "d", replicas=deployment.replicas)
+    return World(NOW, Ground(known, census), tenants, {}, {"s": budgets}, {"r": owner}, {deployment.uid: deployment})
+
+
+def look(seen: World, **drain: Any) -> Outlook:
+    return outlook(seen.ground.nodes["old"], Drain(**drain), seen)
+
+
+def causes(found: Outlook) -> dict[str, BlockerClass]:
+    return {obstacle.pod: obstacle.cause for obstacle in found.obstacles}
+
+
+def test_an_empty_node_can_be_drained() -> None:
+    found = look(world([]))
+    assert (found.answer, found.fits, found.takes) == (Answer.YES, 0, timedelta())
+
+
+def test_a_pod_without_room_is_named_with_what_is_lacking() -> None:
+    found = look(world([pod("p1"), pod("p2", cpu="9")]))
+    assert found.answer is Answer.NO
+    assert found.fits == 1
+    assert [(key, f.fit, f.reason) for key, f in found.misfits] == [
+        (
+            "s/p2",
+            Fit.DOES_NOT_FIT,
+            "of 1 other nodes none takes it: 1 with too little cpu (9 asked for, at most 4 free)",
+        )
+    ]
+
+
+def test_a_pod_of_which_only_the_scheduler_can_say_makes_the_answer_unsure() -> None:
+    assert look(world([pod("p1", schedulerName="other")])).answer is Answer.UNSURE
+
+
+@pytest.mark.parametrize(
+    ("spec", "nodes", "reason"),
+    [
+        ({"nodeSelector": {"no": "such"}}, [node("n1")], "1 ruled out by its nodeSelector or node affinity"),
+        ({}, [node("n1", unschedulable=True)], "1 cordoned or being drained"),
+    ],
+)
+def test_why_a_pod_finds_no_place(spec: RAW, nodes: list[RAW], reason: str) -> None:
+    raw = pod("p1", **spec)
+    seen = world([raw], nodes=nodes)
+    assert [f.reason for _, f in look(seen).misfits] == [f"of 1 other nodes none takes it: {reason}"]
+
+
+def test_what_stays_needs_no_place_and_holds_nothing_up() -> None:
+    found = look(world([pod("p1", kind="DaemonSet"), pod("p2", notes={names.MIRROR: "x"}, cpu="99")]))
+    assert (found.answer, found.stay) == (Answer.YES, 2)
+
+
+def test_a_pod_that_nothing_recreates_holds_the_drain_up_and_needs_no_place() -> None:
+    seen = world([pod("p1", kind="", cpu="99")])
+    assert causes(look(seen)) == {"s/p1": BlockerClass.UNMANAGED}
+    assert look(seen, unmanaged="Evict").answer is Answer.YES
+
+
+def test_who_must_not_be_disrupted_holds_the_drain_up() -> None:
+    found = look(world([pod("p1", notes={names.DO_NOT_DISRUPT: "true"})]))
+    assert causes(found) == {"s/p1": BlockerClass.DO_NOT_DISRUPT}
+    assert found.answer is Answer.NO
+
+
+def test_a_budget_that_lets_none_go_holds_up_what_cannot_be_replaced_first() -> None:
+    seen = world([pod("p1", kind="StatefulSet")], limit("b"))
+    assert causes(look(seen)) == {"s/p1": BlockerClass.BUDGET_MISCONFIGURED}
+    assert causes(look(world([pod("p1", kind="StatefulSet")], limit("b", allowed=1)))) == {}
+    assert causes(look(world([pod("p1", kind="StatefulSet")], limit("b", healthy=0)))) == {
+        "s/p1": BlockerClass.BUDGET_EXHAUSTED
+    }
+
+
+def test_a_single_replica_goes_once_its_replacement_is_ready() -> None:
+    found = look(world([pod("p1")], limit("b")))
+    assert (found.answer, found.first, found.singles) == (Answer.YES, ("s/p1",), ("s/p1",))
+
+
+def test_replacement_first_is_of_no_help_where_the_policy_forbids_it() -> None:
+    found = look(world([pod("p1")], limit("b")), replacement=Replacement.NEVER)
+    assert causes(found) == {"s/p1": BlockerClass.BUDGET_MISCONFIGURED}
+
+
+def test_a_pod_under_two_budgets_is_never_evicted() -> None:
+    found = look(world([pod("p1")], limit("a", allowed=1), limit("b", allowed=1)))
+    assert causes(found) == {"s/p1": BlockerClass.SEVERAL_BUDGETS}
+
+
+def test_a_pod_whose_daemon_set_is_gone_is_recreated_by_nobody() -> None:
+    old = pod("p1", kind="DaemonSet")
+    old["metadata"]["creationTimestamp"] = "2025-12-01T00:00:00Z"
+    seen = world([old])
+    assert causes(look(replace(seen, daemon_sets={"s": frozenset()}))) == {"s/p1": BlockerClass.UNMANAGED}
+    assert look(replace(seen, daemon_sets={"s": frozenset({"x"})})).stay == 1
+
+
+def test_how_another_node_is_drained_decides_which_of_its_pods_need_a_place() -> None:
+    nodes = [node("n1", "1"), node("n2", "8")]
+    seen = world([pod("p1"), pod("other", "n2")], nodes=nodes)
+    skip = Drain.model_validate({"rules": [{"action": "Skip"}]})
+    assert look(replace(seen, draining={"n2": skip})).answer is Answer.YES
+    assert look(replace(seen, draining={"n2": Drain()})).answer is Answer.UNSURE
+
+
+def test_a_node_that_is_drained_now_takes_nothing_and_its_pods_need_a_place_too() -> None:
+    nodes = [node("n1", "1"), node("n2", "8")]
+    seen = replace(world([pod("p1"), pod("other", "n2")], nodes=nodes), draining={"n2": Drain()})
+    assert [f.fit for _, f in look(seen).misfits] == [Fit.UNKNOWN]
+
+
+def test_it_takes_at_least_the_waves_of_its_budgets() -> None:
+    raws = [pod(f"p{n}", cpu="1", terminationGracePeriodSeconds=20) for n in range(3)]
+    assert look(world(raws)).takes == timedelta(seconds=20)
+    assert look(world(raws, limit("b", allowed=1))).takes == timedelta(seconds=60)

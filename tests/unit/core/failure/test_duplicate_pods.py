@@ -1,0 +1,56 @@
+"""Who runs in the place of a pod that was taken off a node that turns out to have lived."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from rescheduler.core.failure.duplicate_pods import twin, where
+from rescheduler.core.model.pods import Owner, Pod
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+JOB = {"batch.kubernetes.io/controller-uid": "j", "batch.kubernetes.io/job-completion-index": "3", "app": "x"}
+
+
+def pod(uid: str, name: str = "db-0", node: str = "n2", kind: str = "StatefulSet", **more: object) -> Pod:
+    base: dict[str, object] = {"owner": Owner(kind, "o", "o"), "created": NOW}
+    return Pod("s", name, uid, node, **(base | more))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("old", "query"),
+    [
+        (pod("a"), {"fieldSelector": "metadata.name=db-0"}),
+        (pod("a", kind="Job", labels={}), {"fieldSelector": "metadata.name=db-0"}),
+        (
+            pod("a", kind="Job", labels=JOB),
+            {
+                "labelSelector": "batch.kubernetes.io/controller-uid=j,batch.kubernetes.io/job-completion-index=3",
+            },
+        ),
+        (
+            pod("a", kind="ReplicaSet", labels={"pod-template-hash": "abc", "app": "x"}),
+            {"labelSelector": "pod-template-hash=abc"},
+        ),
+    ],
+)
+def test_little_else_is_listed(old: Pod, query: dict[str, str]) -> None:
+    assert where(old) == query
+
+
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        (pod("b"), True),
+        (pod("a"), False),  # itself
+        (pod("b", node="n1"), False),
+        (pod("b", node=""), False),
+        (pod("b", phase="Pending"), False),
+        (pod("b", deleting=NOW), False),
+        (pod("b", name="web-xyz"), True),  # of the same owner, and later
+        (pod("b", name="web-xyz", created=NOW - timedelta(days=1)), False),
+        (pod("b", name="web-xyz", kind="Job"), False),
+    ],
+)
+def test_who_is_a_twin(other: Pod, found: bool) -> None:
+    old = pod("a", node="n1")
+    assert twin(old, [other]) == (other if found else None)

@@ -1,0 +1,321 @@
+"""What proves that a node's boot is dead, what does not, and the life of the out-of-service taint."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import reduce
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rescheduler.api import names
+from rescheduler.api.drains import NodeRecord
+from rescheduler.core.failure.fencing import (
+    OURS,
+    Act,
+    Finding,
+    Method,
+    Proof,
+    Standing,
+    Witness,
+    act,
+    attestation,
+    condition,
+    find,
+    hint,
+    returned,
+    stays,
+    witness,
+)
+from rescheduler.core.model.nodes import Node, NodeCondition, Taint
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+FAILED = NOW - timedelta(minutes=2)
+SHUTDOWN = Taint(names.SHUTDOWN, "", "NoSchedule")
+FOREIGN = Taint(names.OUT_OF_SERVICE, "nodeshutdown", "NoExecute")
+MINE = Taint(OURS.key, OURS.value, OURS.effect)
+SAID = {"nodeUID": "u", "bootID": "b", "method": "fence_ipmilan", "time": "2026-01-01T11:59:00Z"}
+
+
+def node(ready: str = "Unknown", *taints: Taint, said: object = None, uid: str = "u", boot: str = "b") -> Node:
+    annotations = {} if said is None else {names.FENCED: said if isinstance(said, str) else json.dumps(said)}
+    conditions = (NodeCondition("Ready", ready, transition=FAILED),)
+    return Node("n", uid, "7", boot, taints=taints, annotations=annotations, conditions=conditions)
+
+
+def seen(*nodes: Node) -> Witness | None:
+    """What was seen, over these sights of the node."""
+    return reduce(witness, nodes, None)
+
+
+def look(here: Node, *before: Node, ours: bool = False, known: str = "") -> Finding:
+    return find(here, seen(*before, here), ours=ours, known=known, now=NOW)
+
+
+# -- attestations -----------------------------------------------------------------------------------------------------
+
+
+def test_an_attestation_that_names_node_and_boot_is_proof() -> None:
+    found = look(node(said=SAID))
+    assert found.proof == Proof(Method.ATTESTED, "attested at 2026-01-01 11:59:00Z: fence_ipmilan")
+    assert not found.doubts
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "no JSON"),
+        ("yes", "no JSON"),
+        ("[" * 4096, "no JSON"),
+        ("[" * 100_000, "longer than 4096 characters"),
+        ("[]", "no JSON object"),
+        ("{}", "lacks nodeUID, bootID, method, time"),
+        (json.dumps(SAID | {"bootID": 7}), "bootID must be text"),
+        (json.dumps(SAID | {"method": ""}), "method must be text"),
+        (json.dumps(SAID | {"method": "\ud800"}), "half a character"),
+        ('{"nodeUID": "u", "nodeUID": "v"}', "a key is there twice"),
+        (json.dumps(SAID | {"method": "a\nb"}), "method must be text"),
+        (json.dumps(SAID | {"time": "yesterday"}), "no time with a time zone"),
+        (json.dumps(SAID | {"time": "2026-01-01T12:00:00"}), "no time with a time zone"),
+        (json.dumps(SAID | {"time": "0001-01-01T00:00:00+12:00"}), "no time with a time zone"),
+        (json.dumps(SAID | {"time": "9999-12-31T23:59:59-12:00"}), "no time with a time zone"),
+    ],
+)
+def test_a_malformed_attestation_says_what_is_wrong(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        attestation(text)
+    if text:
+        found = look(node(said=text))
+        assert found.proof is None
+        assert why in found.refused
+        assert why in found.doubts[0]
+
+
+@given(st.text() | st.recursive(st.none() | st.text() | st.floats(), st.lists).map(json.dumps))
+def test_no_annotation_makes_it_fail(text: str) -> None:
+    assert find(node(said=text), None, ours=False, known="", now=NOW).proof is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"nodeUID": "other"}, "names node UID other"),
+        ({"bootID": "other"}, "names boot other"),
+        ({"time": "2026-01-01T11:52:59Z"}, "before this failure"),
+        ({"time": "2026-01-01T12:05:01Z"}, "yet to come"),
+    ],
+)
+def test_an_attestation_of_something_else_is_none(changes: dict[str, str], why: str) -> None:
+    found = look(node(said=SAID | changes))
+    assert found.proof is None
+    assert why in found.refused
+
+
+def test_an_attestation_may_be_somewhat_older_than_what_the_node_controller_stamps() -> None:
+    assert look(node(said=SAID | {"time": "2026-01-01T13:53:30+02:00"})).proof
+
+
+def test_an_attestation_after_which_the_boot_came_back_is_refuted() -> None:
+    dead, alive = node(said=SAID), node("True", said=SAID)
+    assert look(dead, node("True"), dead).proof
+    found = look(dead, dead, alive)
+    assert found.proof is None
+    assert "came back" in found.refused
+    assert look(node(said=SAID | {"time": "2026-01-01T11:59:59Z"}), dead, alive).proof
+
+
+def test_an_attestation_made_before_the_node_controller_noticed_counts() -> None:
+    assert look(node(said=SAID), node("True"), node("True", said=SAID)).proof
+
+
+def test_what_is_pasted_from_the_hint_is_proof() -> None:
+    text = hint(node())
+    said = text[text.index("{") : text.index("}") + 1]
+    assert f"kubectl annotate --overwrite node n {names.FENCED}='{said}'" in text
+    assert look(node(said=said)).proof
+
+
+# -- taints -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("taint", "method"), [(SHUTDOWN, Method.SHUTDOWN), (FOREIGN, Method.OUT_OF_SERVICE), (MINE, Method.OUT_OF_SERVICE)]
+)
+def test_a_taint_set_since_the_boot_was_seen_without_it_is_proof(taint: Taint, method: Method) -> None:
+    here = node("Unknown", taint)
+    for before in (node("True"), node(), node("False")):
+        found = look(here, before).proof
+        assert found
+        assert found.method is method
+
+
+@pytest.mark.parametrize("taint", [SHUTDOWN, FOREIGN])
+@pytest.mark.parametrize(
+    "before",
+    [
+        (),  # we began to look only now
+        ("True+",),
+        ("Unknown", "Unknown+", "True+"),  # the boot was not dead
+    ],
+)
+def test_a_taint_from_before_proves_nothing(taint: Taint, before: tuple[str, ...]) -> None:
+    sights = [node(s.removesuffix("+"), *([taint] if s.endswith("+") else [])) for s in before]
+    found = look(node("Unknown", taint), *sights)
+    assert found.proof is None
+    assert taint.key in found.doubts[0]
+
+
+def test_a_taint_of_an_earlier_boot_proves_nothing_of_this_one() -> None:
+    old = node("Unknown", SHUTDOWN)
+    assert look(old, node("True"), old).proof
+    assert look(node("False", SHUTDOWN, boot="c"), node("True"), old).proof is None
+    assert look(node("Unknown", SHUTDOWN, uid="v"), node("True"), old).proof is None
+
+
+def test_a_stale_taint_that_is_taken_off_and_set_again_is_proof() -> None:
+    there = node("Unknown", SHUTDOWN)
+    assert look(there, there, node(), there).proof
+
+
+def test_what_the_status_says_already_needs_no_second_look_after_a_restart() -> None:
+    assert look(node("Unknown", SHUTDOWN), known="ProviderShutdown").proof
+    assert look(node("Unknown", FOREIGN), known="ProviderShutdown").proof is None
+    assert look(node(), known="ProviderShutdown").proof is None
+
+
+def test_our_own_taint_proves_nothing() -> None:
+    assert look(node("Unknown", MINE), node(), ours=True) == Finding()
+    assert look(node("Unknown", MINE, FOREIGN), node(), ours=True).proof
+
+
+@pytest.mark.parametrize("proof", [SAID, SHUTDOWN, FOREIGN])
+def test_nothing_proves_a_living_node_dead(proof: object) -> None:
+    here = node("True", proof) if isinstance(proof, Taint) else node("True", said=proof)
+    assert look(here, node("Unknown")) == Finding()
+
+
+def test_time_is_no_proof() -> None:
+    long = replace(node(), conditions=(NodeCondition("Ready", "Unknown", transition=NOW - timedelta(days=30)),))
+    assert look(long, node("True")) == Finding()
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["True", "False", "Unknown"]), st.booleans(), st.sampled_from("bc")), max_size=6
+    ),
+)
+def test_a_taint_is_proof_only_if_the_boot_was_seen_without_it_since_it_last_lived(
+    sights: list[tuple[str, bool, str]],
+) -> None:
+    nodes = [node(ready, *([SHUTDOWN] if tainted else []), boot=boot) for ready, tainted, boot in sights]
+    last = node("Unknown", SHUTDOWN)
+    fresh = False
+    previous = ""
+    for ready, tainted, boot in [*sights, ("Unknown", True, "b")]:
+        fresh = (fresh and boot == previous and ready != "True") or not tainted
+        previous = boot
+    assert bool(look(last, *nodes).proof) is fresh
+
+
+# -- the taint's life -------------------------------------------------------------------------------------------------
+
+RECORD = NodeRecord(uid="u", boot_id="b", cordoned_by_us=True, added_taints=(OURS,))
+NONE = NodeRecord(uid="u", boot_id="b", cordoned_by_us=True)
+OTHER_BOOT = RECORD.model_copy(update={"boot_id": "a"})
+
+
+@pytest.mark.parametrize(
+    ("here", "record", "due", "busy", "expected"),
+    [
+        # not set yet
+        (node(), NONE, True, True, Act.SET),
+        (node("False"), NONE, True, True, Act.SET),
+        (node(), NONE, False, True, Act.NOTHING),
+        (node("True"), NONE, True, True, Act.NOTHING),
+        # somebody else's: core acts on it, and it is theirs to take off
+        (node("Unknown", FOREIGN), NONE, True, True, Act.NOTHING),
+        (node("True", FOREIGN), NONE, False, False, Act.NOTHING),
+        (node("Unknown", FOREIGN), RECORD, True, True, Act.FORGET),
+        # recorded, and not there: a crash between the two writes, or somebody took it off
+        (node(), RECORD, True, True, Act.SET),
+        (node(), RECORD, False, True, Act.FORGET),
+        (node("True"), RECORD, False, False, Act.FORGET),
+        # it stays, however long
+        (node("Unknown", MINE), RECORD, True, True, Act.NOTHING),
+        (node("Unknown", MINE), RECORD, False, False, Act.NOTHING),
+        (node("False", MINE), RECORD, False, False, Act.NOTHING),
+        (node("True", MINE), RECORD, False, True, Act.NOTHING),
+        # it goes
+        (node("True", MINE), RECORD, False, False, Act.LIFT),
+        (node("True", MINE), OTHER_BOOT, False, True, Act.LIFT),
+        (node("False", MINE), OTHER_BOOT, False, True, Act.LIFT),
+        (node("Unknown", MINE), OTHER_BOOT, True, True, Act.LIFT),
+        # another machine under its name
+        (node("Unknown", MINE, uid="v"), RECORD, False, True, Act.NOTHING),
+        (node("True", uid="v"), RECORD, False, True, Act.NOTHING),
+    ],
+)
+def test_the_life_of_the_taint(here: Node, record: NodeRecord, due: bool, busy: bool, expected: Act) -> None:
+    assert act(here, record, due=due, busy=busy) is expected
+
+
+@given(
+    ready=st.sampled_from(["True", "False", "Unknown"]),
+    due=st.booleans(),
+    busy=st.booleans(),
+    record=st.sampled_from([RECORD, NONE, OTHER_BOOT, None]),
+    taints=st.sets(st.sampled_from([MINE, FOREIGN, SHUTDOWN])),
+)
+def test_the_taint_is_never_set_on_a_living_node_nor_taken_off_a_dead_one(
+    ready: str, due: bool, busy: bool, record: NodeRecord | None, taints: set[Taint]
+) -> None:
+    here = node(ready, *taints)
+    found = act(here, record, due=due, busy=busy)
+    if found is Act.SET:
+        assert due
+        assert ready != "True"
+        assert not {t for t in taints if t.key == names.OUT_OF_SERVICE}
+    if found is Act.LIFT:
+        assert record
+        assert OURS in record.added_taints
+        assert record.boot_id != "b" or (ready == "True" and not busy)
+    assert not (found is Act.LIFT and stays(here, record, busy=busy))
+
+
+def test_a_boot_that_is_back_under_our_taint_has_returned() -> None:
+    assert returned(node("True", MINE), RECORD)
+    assert not returned(node("True", MINE), OTHER_BOOT)
+    assert not returned(node("Unknown", MINE), RECORD)
+    assert not returned(node("True"), RECORD)
+    assert not returned(node("True", FOREIGN), NONE)
+
+
+# -- the condition ----------------------------------------------------------------------------------------------------
+
+PROVEN = Standing(failing=True, proof=Proof(Method.SHUTDOWN, "off"))
+
+
+@pytest.mark.parametrize(
+    ("standing", "waiting", "needed", "expected"),
+    [
+        (Standing(), 0, False, None),
+        (PROVEN, 0, False, None),
+        (PROVEN, 2, False, ("True", "ProviderShutdown")),
+        (PROVEN, 0, True, ("True", "ProviderShutdown")),
+        (Standing(failing=True), 0, True, None),
+        (Standing(failing=True), 1, False, ("False", "WaitingForProof")),
+        (Standing(failing=True, forbidden=True), 1, False, ("False", "ForceNever")),
+        (Standing(returned=True), 0, True, ("False", "ReturnedWithoutReboot")),
+    ],
+)
+def test_the_condition_fenced(standing: Standing, waiting: int, needed: bool, expected: tuple[str, str] | None) -> None:
+    found = condition(standing, waiting=waiting, needed=needed)
+    assert (found[:2] if found else None) == expected
+
+
+def test_the_condition_says_what_is_not_taken_as_proof() -> None:
+    found = condition(Standing(failing=True, doubts=("the taint x is old",)), waiting=1, needed=False)
+    assert found
+    assert "1 pod must not run twice" in found[2]
+    assert "the taint x is old" in found[2]

@@ -1,0 +1,211 @@
+"""How a node is: failed, suspected, flapping, ailing or well."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from rescheduler.api.policies import Policy
+from rescheduler.core.failure.causes import Certainty
+from rescheduler.core.failure.condition_history import STALE, Sighting, see
+from rescheduler.core.failure.health import Health, diagnose, flapping_until, symptoms
+from rescheduler.core.model.nodes import Node, NodeCondition
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def policy(**failure: Any) -> Policy:
+    return Policy.from_object({"metadata": {"name": "p"}, "spec": {"failure": failure}})
+
+
+def node(ready: str = "True", *more: NodeCondition, created: float = -9999) -> Node:
+    return Node("n", "u", created=at(created), conditions=(NodeCondition("Ready", ready), *more))
+
+
+def story(rules: Policy, *steps: tuple[float, Node]) -> Sighting:
+    seen = None
+    for seconds, now in steps:
+        seen = see(seen, now, rules, at(seconds))
+    assert seen is not None
+    return seen
+
+
+def health(rules: Policy, now: Node, seen: Sighting, seconds: float, **more: bool) -> Health:
+    return diagnose(now, rules, seen, at(seconds), **more).health
+
+
+def flapped(rules: Policy, times: int) -> Sighting:
+    steps = [(0.0, node())]
+    for index in range(times):
+        steps += [(100.0 * index + 10, node("False")), (100.0 * index + 40, node())]
+    return story(rules, *steps)
+
+
+def test_a_network_plugin_rolled_over_a_node_for_two_minutes_fails_nothing() -> None:
+    rules = policy()
+    seen = story(rules, (0, node()), (1, node("False")))
+    assert health(rules, node("False"), seen, 121) is Health.AILING
+    assert health(rules, node(), see(seen, node(), rules, at(122)), 123) is Health.WELL
+
+
+def test_of_many_conditions_the_earliest_deadline_decides_when_to_look_again() -> None:
+    rules = policy(
+        conditions=[
+            {"type": "Ready", "status": ["False"], "for": "60s"},
+            {"type": "Other", "status": ["True"], "for": "20s"},
+        ]
+    )
+    ill = node("False", NodeCondition("Other", "True"))
+    seen = story(rules, (0, ill))
+    assert diagnose(ill, rules, seen, at(10)).until == at(20)
+    found = diagnose(ill, rules, seen, at(25))
+    assert (found.health, found.match and found.match.type) == (Health.FAILED, "Other")
+
+
+def test_a_node_that_comes_and_goes_flaps_until_it_is_quiet() -> None:
+    rules = policy()
+    seen = flapped(rules, 3)
+    assert health(rules, node(), flapped(rules, 2), 250) is Health.WELL
+    assert health(rules, node(), seen, 250) is Health.FLAPPING
+    assert flapping_until(seen, rules.spec.failure, at(250)) == at(210 + 900)
+    assert health(rules, node(), seen, 210 + 901) is Health.WELL
+
+
+def test_a_flapping_node_whose_condition_holds_for_its_time_has_failed() -> None:
+    rules = policy()
+    seen = see(flapped(rules, 3), node("False"), rules, at(300))
+    assert health(rules, node("False"), seen, 300 + 179) is Health.FLAPPING
+    assert health(rules, node("False"), seen, 300 + 180) is Health.FAILED
+
+
+def test_one_reboot_is_no_flapping() -> None:
+    rules = policy(flapping={"changes": 2})
+    seen = story(rules, (0, node()), (1, node("False")), (30, node("Unknown")), (60, node("False")), (70, node()))
+    assert health(rules, node(), seen, 71) is Health.WELL
+
+
+def test_a_silent_lease_makes_a_suspect_only_where_the_policy_asks_for_it() -> None:
+    seen = story(policy(), (0, node()))
+    assert health(policy(), node(), seen, 30, suspected=True) is Health.WELL
+    assert health(policy(leaseTimeout="20s"), node(), seen, 30, suspected=True) is Health.SUSPECTED
+
+
+def test_a_suspect_that_is_unknown_for_good_has_failed() -> None:
+    rules = policy(leaseTimeout="20s")
+    seen = story(rules, (0, node()), (40, node("Unknown")))
+    assert health(rules, node("Unknown"), seen, 99, suspected=True) is Health.SUSPECTED
+    assert health(rules, node("Unknown"), seen, 100, suspected=True) is Health.FAILED
+
+
+def test_nothing_counts_before_a_new_node_was_first_ready() -> None:
+    rules = policy(leaseTimeout="20s")
+    young = node("False", created=0)
+    seen = story(rules, (0, young))
+    assert health(rules, young, seen, 599, suspected=True) is Health.WELL
+    assert not symptoms(young, rules, seen, at(599), suspected=True)
+    assert health(rules, young, seen, 601) is Health.FAILED
+
+
+def test_a_node_whose_failure_is_known_is_not_starting() -> None:
+    """After a start of ours nobody has seen it Ready, but its NodeDrain says that it failed."""
+    rules = policy()
+    young = node("Unknown", created=0)
+    seen = story(rules, (100, young))
+    assert health(rules, young, seen, 170, standing=True) is Health.FAILED
+    assert symptoms(young, rules, seen, at(101), suspected=False, standing=True)
+
+
+def test_a_stale_condition_starts_nothing_and_does_not_end_what_stands() -> None:
+    rules = policy(conditions=[{"type": "Deadlock", "status": ["True"], "for": "60s"}])
+    bad = NodeCondition("Deadlock", "True", transition=at(-900), heartbeat=at(0))
+    seen = story(rules, (0, node("True", bad)))
+    late = STALE.total_seconds() + 1
+    seen = see(seen, node("True", bad), rules, at(late))
+    assert health(rules, node("True", bad), seen, late) is Health.WELL
+    assert health(rules, node("True", bad), seen, late, standing=True) is Health.FAILED
+    assert seen.healthy_since is None
+    assert not symptoms(node("True", bad), rules, seen, at(late), suspected=False)
+
+
+def test_a_condition_that_has_gone_stale_counts_as_long_as_its_drain_stands() -> None:
+    """Or the brake would open for all when a bad detector ends."""
+    rules = policy(conditions=[{"type": "Deadlock", "status": ["True"], "for": "60s"}])
+    bad = node("True", NodeCondition("Deadlock", "True", transition=at(-900), heartbeat=at(0)))
+    late = STALE.total_seconds() + 1
+    seen = story(rules, (0, bad), (late, bad))
+    assert symptoms(bad, rules, seen, at(late), suspected=False, standing=True) == {"Deadlock"}
+
+
+@pytest.mark.parametrize(
+    ("ready", "suspected", "heard", "causes"),
+    [
+        ("True", False, False, set()),
+        ("True", True, False, {"Ready=Unknown"}),
+        ("False", False, False, {"Ready=False"}),
+        ("Unknown", False, False, {"Ready=Unknown"}),
+        ("Unknown", True, False, {"Ready=Unknown"}),
+        ("Unknown", False, True, {"Ready=Unknown with a renewed Lease"}),
+        ("False", True, False, {"Ready=False", "Ready=Unknown"}),
+    ],
+)
+def test_the_brake_counts_who_is_unhealthy_at_once_by_each_cause(
+    ready: str, suspected: bool, heard: bool, causes: set[str]
+) -> None:
+    seen = story(policy(), (0, node(ready)))
+    assert symptoms(node(ready), policy(), seen, at(1), suspected=suspected, heard=heard) == causes
+
+
+TWO = policy(
+    conditions=[
+        {"type": "GpuBad", "status": ["True", "Unknown"]},
+        {"type": "Ready", "status": ["Unknown"], "for": "60s"},
+        {"type": "Ready", "status": ["False"], "for": "60s"},
+    ]
+)
+
+
+def certainties(ready: str, *, heard: bool = False) -> tuple[str, list[str]]:
+    """Of a node with a bad GPU: what it failed by, and all its causes in order."""
+    ill = node(ready, NodeCondition("GpuBad", "Unknown"))
+    found = diagnose(ill, TWO, story(TWO, (0, ill)), at(60), heard=heard)
+    return found.match.type if found.match else "", [cause.name for cause in found.causes]
+
+
+def test_the_most_certain_cause_comes_first_whatever_the_policys_order() -> None:
+    assert certainties("Unknown") == ("Ready", ["Ready=Unknown", "GpuBad"])
+    assert certainties("False") == ("Ready", ["Ready=False", "GpuBad"])
+    assert certainties("True") == ("GpuBad", ["GpuBad"])
+    assert certainties("Unknown", heard=True) == ("GpuBad", ["GpuBad", "Ready=Unknown with a renewed Lease"])
+
+
+def test_a_failed_node_is_looked_at_again_when_a_more_certain_cause_is_due() -> None:
+    ill = node("Unknown", NodeCondition("GpuBad", "True"))
+    found = diagnose(ill, TWO, story(TWO, (0, ill)), at(10))
+    assert (found.health, [cause.name for cause in found.causes], found.until) == (Health.FAILED, ["GpuBad"], at(60))
+
+
+def test_a_suspicion_is_a_cause_beside_others() -> None:
+    rules = policy(leaseTimeout="20s", conditions=[{"type": "GpuBad", "status": ["True"]}])
+    ill = node("True", NodeCondition("GpuBad", "True"))
+    found = diagnose(ill, rules, story(rules, (0, ill)), at(1), suspected=True)
+    assert [cause.certainty for cause in found.causes] == [Certainty.SUSPECTED, Certainty.REPORTED]
+
+
+def test_what_is_braked_is_no_part_of_the_flapping() -> None:
+    rules = policy(conditions=[{"type": "A", "status": ["True"]}, {"type": "B", "status": ["True"]}])
+    steps = [(0.0, node())]
+    for index, cause in enumerate("AABA"):
+        steps += [(10.0 * index + 1, node("True", NodeCondition(cause, "True"))), (10.0 * index + 5, node())]
+    seen = story(rules, *steps)
+    assert flapping_until(seen, rules.spec.failure, at(50))
+    assert not flapping_until(seen, rules.spec.failure, at(50), ["A"])
+    assert flapping_until(seen, rules.spec.failure, at(50), ["B"])
+
+
+def test_failure_switched_off_fails_nothing() -> None:
+    rules = policy(enabled=False)
+    assert health(rules, node("False"), story(rules, (0, node("False"))), 9999) is Health.WELL

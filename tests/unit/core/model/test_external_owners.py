@@ -1,0 +1,80 @@
+"""Nodes that somebody else holds or is about to remove."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from rescheduler.api import names
+from rescheduler.core.model.external_owners import lease_owner, machine, machine_owner, owner, served_version
+from rescheduler.core.model.nodes import Node, Taint
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("key", "whose"),
+    [
+        ("karpenter.sh/disrupted", "Karpenter"),
+        ("karpenter.sh/disruption", "Karpenter"),
+        ("ToBeDeletedByClusterAutoscaler", "cluster autoscaler"),
+        ("DeletionCandidateOfClusterAutoscaler", ""),
+        ("node.kubernetes.io/out-of-service", ""),
+        ("node.cloudprovider.kubernetes.io/shutdown", ""),
+    ],
+)
+def test_taints_tell_who_is_about_to_remove_a_node(key: str, whose: str) -> None:
+    said = owner(Node("n", "u", taints=(Taint(key, "", "NoSchedule"),)))
+    assert whose in said
+    assert bool(said) is bool(whose)
+
+
+def test_a_node_that_is_being_deleted_is_somebodys() -> None:
+    assert owner(Node("n", "u", deleting=True))
+
+
+def test_the_machine_behind_a_node_tells_of_its_end() -> None:
+    made = Node("n", "u", annotations={names.MACHINE: "m1", names.MACHINE_NAMESPACE: "capi"})
+    found = machine(made)
+    assert found is not None
+    assert (found.namespace, found.name) == ("capi", "m1")
+    assert machine(Node("n", "u")) is None
+    assert machine_owner({"metadata": {"name": "m1"}}) == ""
+    assert "m1" in machine_owner({"metadata": {"name": "m1", "deletionTimestamp": "2026-01-01T00:00:00Z"}})
+    assert "marked" in machine_owner(
+        {"metadata": {"name": "m1", "annotations": {"cluster.x-k8s.io/delete-machine": ""}}}
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", ".", "a/b", "../../../../api/v1/nodes/n", "a?b", "a#b", "a%2fb", "A", "x" * 254]
+)
+def test_an_annotation_that_can_be_no_name_names_no_machine(name: str) -> None:
+    assert machine(Node("n", "u", annotations={names.MACHINE: name, names.MACHINE_NAMESPACE: "capi"})) is None
+    assert machine(Node("n", "u", annotations={names.MACHINE: "m1", names.MACHINE_NAMESPACE: name})) is None
+
+
+@pytest.mark.parametrize(
+    ("group", "version"),
+    [
+        ({"preferredVersion": {"groupVersion": "cluster.x-k8s.io/v1beta2", "version": "v1beta2"}}, "v1beta2"),
+        ({"preferredVersion": {}}, ""),
+        ({"preferredVersion": 7}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_version_that_is_served_is_the_servers_word(group: dict[str, object], version: str) -> None:
+    assert served_version(group) == version
+
+
+@pytest.mark.parametrize(
+    ("spec", "held"),
+    [
+        ({"holderIdentity": "nmo", "renewTime": "2026-01-01T11:30:00Z", "leaseDurationSeconds": 3600}, True),
+        ({"holderIdentity": "nmo", "renewTime": "2026-01-01T10:30:00Z", "leaseDurationSeconds": 3600}, False),
+        ({"holderIdentity": "", "renewTime": "2026-01-01T11:30:00Z", "leaseDurationSeconds": 3600}, False),
+        ({"holderIdentity": "nmo"}, False),
+        ({}, False),
+    ],
+)
+def test_a_medik8s_lease_holds_a_node_until_it_runs_out(spec: dict[str, object], held: bool) -> None:
+    assert bool(lease_owner({"spec": spec}, NOW)) is held

@@ -1,0 +1,237 @@
+"""Raw pods become records."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rescheduler.api.untrusted import LATEST, UnreadableError
+from rescheduler.core.model.pods import Owner, pod
+from rescheduler.core.model.release_record import Move, clear_patch, release_patch, return_patch
+
+
+def test_a_raw_pod_is_projected() -> None:
+    raw = {
+        "metadata": {
+            "namespace": "s",
+            "name": "p",
+            "uid": "u",
+            "ownerReferences": [
+                {"kind": "X", "name": "x", "uid": "1"},
+                {"kind": "Job", "name": "j", "uid": "2", "controller": True},
+            ],
+            "annotations": {"kubernetes.io/config.mirror": "m", "rescheduler.dev/do-not-disrupt": "true", "big": "x"},
+        },
+        "spec": {"nodeName": "n", "volumes": [{"emptyDir": {}}, {"persistentVolumeClaim": {"claimName": "c"}}]},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+    }
+    seen = pod(raw)
+    assert seen.owner == Owner("Job", "j", "2")
+    assert (seen.mirror, seen.empty_dir, seen.claims, seen.ready, seen.grace) == (True, True, ("c",), True, 30)
+    assert seen.annotations == {"rescheduler.dev/do-not-disrupt": "true"}
+
+
+RECORD = {
+    "cause": "NodeDrain/n1",
+    "ready": 3,
+    "since": "2026-01-01T00:00:00+00:00",
+    "attempt": 1,
+    "deployment": "web",
+    "deploymentUID": "d",
+    "replicaSet": "web-abc",
+    "replicaSetUID": "r",
+}
+DEPLOYMENT = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "d", "controller": True}
+REPLICA_SET = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-abc", "uid": "r", "controller": True}
+
+
+def carrying(record: dict[str, Any], *owners: dict[str, Any], cost: str = "2147483647") -> dict[str, Any]:
+    """A raw pod with the record of a move, and with a deletion cost."""
+    annotations = {"rescheduler.dev/move": json.dumps(record), "controller.kubernetes.io/pod-deletion-cost": cost}
+    meta = {"namespace": "s", "name": "p", "uid": "u", "ownerReferences": list(owners), "annotations": annotations}
+    return {"metadata": meta}
+
+
+def test_a_released_pod_counts_as_its_replica_sets() -> None:
+    other = {"apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "c"}
+    seen = pod(carrying(RECORD, DEPLOYMENT, other))
+    assert (seen.released, seen.returned, seen.foreign_move) == (True, False, False)
+    assert seen.owner == Owner("ReplicaSet", "web-abc", "r")
+    assert seen.references == (other,)
+    assert seen.move is not None
+    assert Move.read(seen.move.text()) == seen.move
+
+
+def test_a_returned_pod_has_its_record_until_it_is_cleared() -> None:
+    seen = pod(carrying(RECORD, REPLICA_SET))
+    assert (seen.released, seen.returned, seen.foreign_move) == (False, True, False)
+    # A return sets the cost in the same patch: without it somebody else wrote the record.
+    assert pod(carrying(RECORD, REPLICA_SET, cost="5")).foreign_move
+
+
+@pytest.mark.parametrize(
+    "owners",
+    [
+        (),
+        (DEPLOYMENT | {"uid": "other"},),
+        (DEPLOYMENT | {"name": "other"},),
+        (DEPLOYMENT | {"controller": False},),
+        (DEPLOYMENT | {"apiVersion": "example.com/v1"},),
+        (DEPLOYMENT | {"kind": "StatefulSet"},),
+        (REPLICA_SET | {"uid": "other"},),
+        ({"apiVersion": "batch/v1", "kind": "Job", "name": "web", "uid": "d", "controller": True},),
+    ],
+)
+def test_a_record_on_any_other_pod_is_ignored(owners: tuple[dict[str, Any], ...]) -> None:
+    seen = pod(carrying(RECORD, *owners))
+    assert (seen.move, seen.released, seen.foreign_move) == (None, False, True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ready": float("inf")},
+        {"ready": True},
+        {"ready": "3"},
+        {"ready": -1},
+        {"ready": 10**12},
+        {"attempt": []},
+        {"since": "2026-01-01T00:00:00"},
+        {"since": "9999-12-31T23:59:59+00:00"},
+        {"since": "0001-01-01T00:00:00+00:00"},
+        {"since": 5},
+        {"cost": 5},
+        {"cost": "x"},
+        {"cost": "9999999999"},
+        {"cost": "+1"},
+        {"cause": ""},
+        {"deployment": None},
+        {"deploymentUID": {}},
+        {"replicaSet": "x" * 301},
+    ],
+)
+def test_a_record_with_a_value_that_no_release_writes_is_ignored(changes: dict[str, Any]) -> None:
+    assert pod(carrying(RECORD | changes, DEPLOYMENT)).foreign_move
+
+
+def test_nonsense_in_the_move_annotation_is_none_of_ours() -> None:
+    for text in ("", "x", "[]", "{}", '{"ready": "x"}', "[" * 60_000, "1e999", "NaN", json.dumps(RECORD) + " " * 5000):
+        assert Move.read(text) is None
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(sorted(RECORD)), inner),
+    )
+)
+def test_whatever_json_is_written_there_is_read(value: object) -> None:
+    assert Move.read(json.dumps(value)) is None or isinstance(value, dict)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*sorted(RECORD), "cost"]),
+        st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.datetimes().map(str),
+    )
+)
+def test_whatever_is_changed_in_a_record_is_read(changes: dict[str, Any]) -> None:
+    """What is read can be written again, and is the same then."""
+    found = pod(carrying(RECORD | changes, DEPLOYMENT, REPLICA_SET)).move
+    assert found is None or Move.read(found.text()) == found
+
+
+def test_the_patches_of_a_move_write_the_controller_and_annotations_and_nothing_else() -> None:
+    move = Move("NodeDrain/n1", "7", 3, datetime(2026, 1, 1, tzinfo=UTC), 1, "web", "d", "web-abc", "r")
+    other = {"apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "c"}
+    identity = {"uid": "u", "resourceVersion": "5"}
+    assert release_patch("u", "5", (other,), move) == {
+        "metadata": identity
+        | {"annotations": {"rescheduler.dev/move": move.text()}, "ownerReferences": [other, DEPLOYMENT]}
+    }
+    cost = "controller.kubernetes.io/pod-deletion-cost"
+    assert return_patch("u", "5", (other,), move) == {
+        "metadata": identity | {"annotations": {cost: "2147483647"}, "ownerReferences": [other, REPLICA_SET]}
+    }
+    assert clear_patch("u", "5", move) == {
+        "metadata": identity | {"annotations": {"rescheduler.dev/move": None, cost: "7"}}
+    }
+
+
+def _asking(*terms: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "affinity": {
+            "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": list(terms)}}
+        }
+    }
+
+
+def _in(key: str, *values: str, kind: str = "matchExpressions") -> dict[str, Any]:
+    return {kind: [{"key": key, "operator": "In", "values": list(values)}]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "pinned"),
+    [
+        ({}, False),
+        ({"nodeSelector": {"kubernetes.io/hostname": "n1"}}, True),
+        ({"nodeSelector": {"disk": "ssd"}}, False),
+        (_asking(_in("kubernetes.io/hostname", "n1")), True),
+        (_asking(_in("metadata.name", "n1", kind="matchFields")), True),
+        (_asking(_in("kubernetes.io/hostname", "n1", "n2")), False),
+        (_asking(_in("kubernetes.io/hostname", "n1"), _in("kubernetes.io/hostname", "n2")), False),
+        (_asking(_in("kubernetes.io/hostname", "n1"), _in("zone", "a")), False),
+        (_asking(_in("zone", "a")), False),
+    ],
+)
+def test_a_pod_that_one_node_alone_can_run_is_pinned(spec: dict[str, Any], pinned: bool) -> None:
+    raw = {"metadata": {"namespace": "s", "name": "p", "uid": "u"}, "spec": spec}
+    assert pod(raw).pinned is pinned
+
+
+def test_an_owner_of_another_group_is_another_kind() -> None:
+    """An OpenKruise StatefulSet or a Volcano Job only shares its name with Kubernetes' own."""
+    for version, kind in (("apps/v1", "StatefulSet"), ("apps.kruise.io/v1beta1", "StatefulSet.apps.kruise.io")):
+        owner = {"apiVersion": version, "kind": "StatefulSet", "name": "db", "uid": "o", "controller": True}
+        seen = pod({"metadata": {"namespace": "s", "name": "p", "uid": "u", "ownerReferences": [owner]}})
+        assert seen.owner == Owner(kind, "db", "o")
+
+
+def test_a_disk_that_the_pod_names_itself_is_seen() -> None:
+    meta = {"namespace": "s", "name": "p", "uid": "u"}
+    assert pod({"metadata": meta, "spec": {"volumes": [{"iscsi": {}}]}}).disk
+    assert not pod({"metadata": meta, "spec": {"volumes": [{"nfs": {}}, {"configMap": {}}, {"csi": {}}]}}).disk
+
+
+META = {"namespace": "s", "name": "p", "uid": "u"}
+
+
+@pytest.mark.parametrize(
+    ("grace", "seconds"), [(2**63 - 1, 100_000_000), (-(2**63), 0), (0, 0), (300, 300), ("5", 30), (None, 30)]
+)
+def test_a_grace_period_is_one_that_can_be_added_to_a_time(grace: object, seconds: int) -> None:
+    assert pod({"metadata": META, "spec": {"terminationGracePeriodSeconds": grace}}).grace == seconds
+
+
+@pytest.mark.parametrize("when", ["0000-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00", "soon", 5, None])
+def test_a_pod_with_any_time_of_deletion_is_terminating_and_never_overdue(when: object) -> None:
+    assert pod({"metadata": META | {"deletionTimestamp": when}}).deleting == LATEST
+
+
+def test_only_annotations_that_are_read_are_kept_and_none_at_length() -> None:
+    found = {"rescheduler.dev/replacement": "x" * 200_000, "rescheduler.dev/other": "y", "rescheduler.dev.evil/z": "z"}
+    kept = pod({"metadata": META | {"annotations": found}}).annotations
+    assert kept == {"rescheduler.dev/replacement": "x" * 1023 + "…"}
+
+
+def test_a_pod_without_a_uid_is_refused_with_the_field() -> None:
+    with pytest.raises(UnreadableError, match=r"metadata\.uid"):
+        pod({"metadata": {"namespace": "s", "name": "p"}})
+
+
+def test_a_pod_without_priority_is_as_any_other() -> None:
+    raw = {"metadata": {"namespace": "s", "name": "p", "uid": "u"}, "spec": {"priority": None}}
+    assert pod(raw).priority == 0

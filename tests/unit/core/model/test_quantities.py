@@ -1,0 +1,66 @@
+"""Quantities as the API writes them."""
+
+import pytest
+
+from rescheduler.core.model.quantities import MOST, amount, said
+
+
+@pytest.mark.parametrize(
+    ("resource", "text", "value"),
+    [
+        ("cpu", "2", 2000),
+        ("cpu", "500m", 500),
+        ("cpu", "0.1", 100),
+        ("cpu", "1e1", 10_000),
+        ("cpu", "100u", 1),
+        ("memory", "1Gi", 2**30),
+        ("memory", "1.5Ki", 1536),
+        ("memory", "1G", 10**9),
+        ("memory", "2e3", 2000),
+        ("memory", "5E", 5 * 10**18),
+        ("memory", "100m", 1),
+        ("memory", "128974848", 128974848),
+        ("example.com/gpu", 2, 2),
+    ],
+)
+def test_they_are_whole_numbers_rounded_up(resource: str, text: str, value: int) -> None:
+    assert amount(resource, text) == value
+
+
+@pytest.mark.parametrize("text", ["", "Gi", "one", "1KiB", "nan", "Infinity", "1_000", "٣", "1e", "1e99999999999"])
+def test_what_is_none_counts_as_the_most_unless_the_caller_says_otherwise(text: str) -> None:
+    assert amount("memory", text) == MOST
+    assert amount("memory", text, otherwise=0) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e999999", MOST),
+        ("1E+400", MOST),
+        ("9223372036854775808", MOST),
+        ("8Ei", MOST),
+        ("1e-999999", 1),
+        ("0e999999", 0),
+        ("-5Gi", 0),
+        (1e999, MOST),
+    ],
+)
+def test_they_stay_within_what_kubernetes_keeps(text: str | float, value: int) -> None:
+    assert amount("memory", text) == value
+    assert amount("cpu", text) == value
+
+
+@pytest.mark.parametrize(
+    ("resource", "value", "text"),
+    [
+        ("cpu", 2000, "2"),
+        ("cpu", 250, "250m"),
+        ("memory", 2**30, "1Gi"),
+        ("memory", 1536 * 2**20, "1.5Gi"),
+        ("memory", 100, "100"),
+        ("pods", 3, "3"),
+    ],
+)
+def test_people_read_them_as_they_write_them(resource: str, value: int, text: str) -> None:
+    assert said(resource, value) == text

@@ -1,0 +1,22 @@
+"""Owners of pods, as far as moving their pods cares."""
+
+from typing import Any
+
+import pytest
+
+from rescheduler.core.model.workloads import replaces_at_once
+
+
+@pytest.mark.parametrize(
+    ("spec", "at_once"),
+    [
+        ({"podReplacementPolicy": "TerminatingOrFailed"}, True),
+        ({"podReplacementPolicy": "Failed"}, False),
+        ({}, True),
+        ({"podFailurePolicy": {"rules": []}}, False),
+        ({"podReplacementPolicy": "TerminatingOrFailed", "managedBy": "kubernetes.io/job-controller"}, True),
+        ({"podReplacementPolicy": "TerminatingOrFailed", "managedBy": "kueue.x-k8s.io/multikueue"}, False),
+    ],
+)
+def test_whether_two_pods_of_a_job_may_run(spec: dict[str, Any], at_once: bool) -> None:
+    assert replaces_at_once({"spec": spec}) is at_once

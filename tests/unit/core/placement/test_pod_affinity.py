@@ -1,0 +1,50 @@
+"""Whom a term of affinity means."""
+
+from typing import Any
+
+import pytest
+
+from rescheduler.core.placement.pod_affinity import Term, terms
+
+SPACES = {"shop": {"team": "a"}, "bank": {"team": "b"}}
+
+
+def term(**raw: Any) -> Term:
+    body = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "web"}}, **raw}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": [body]}
+    (found,) = terms({"affinity": {"podAntiAffinity": required}}, "shop", "podAntiAffinity")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("raw", "namespaces"),
+    [
+        ({}, {"shop"}),
+        ({"namespaces": ["bank"]}, {"bank"}),
+        ({"namespaceSelector": {}}, {"shop", "bank"}),
+        ({"namespaceSelector": {"matchLabels": {"team": "b"}}}, {"bank"}),
+        ({"namespaces": ["shop"], "namespaceSelector": {"matchLabels": {"team": "b"}}}, {"shop", "bank"}),
+    ],
+)
+def test_namespaces_by_name_and_by_label(raw: dict[str, Any], namespaces: set[str]) -> None:
+    assert {space for space in SPACES if term(**raw).selects(space, {"app": "web"}, SPACES)} == namespaces
+
+
+def test_pods_by_their_labels() -> None:
+    assert not term().selects("shop", {"app": "db"}, SPACES)
+    assert term(labelSelector={}).selects("shop", {"app": "db"}, SPACES)
+    assert not term(labelSelector=None).selects("shop", {"app": "web"}, SPACES)
+
+
+def test_preferred_terms_forbid_nothing() -> None:
+    preferred = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": {}}]}
+    assert terms({"affinity": {"podAffinity": preferred}}, "shop", "podAffinity") == ()
+
+
+def test_of_terms_without_end_the_places_and_namespaces_are_kept() -> None:
+    many = [{"topologyKey": f"k{n % 2}", "labelSelector": {"matchLabels": {"n": str(n)}}} for n in range(101)]
+    spec = {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": many}}}
+    found = terms(spec, "shop", "podAntiAffinity")
+    assert [each.key for each in found] == ["k0", "k1"]
+    assert found[0].selects("shop", {}, {})
+    assert not found[0].selects("other", {}, {})

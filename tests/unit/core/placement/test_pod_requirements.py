@@ -1,0 +1,118 @@
+"""What pods ask of a node, and where the plan must not pretend to know."""
+
+from typing import Any
+
+import pytest
+
+from rescheduler.api import names
+from rescheduler.core.placement.pod_requirements import Asks, claims, collide, ports
+
+
+def pod(name: str = "p-1", labels: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
+    containers = [{"name": "app", "resources": {"requests": {"cpu": "1"}}}]
+    return {
+        "metadata": {"name": name, "namespace": "shop", "labels": labels or {"app": "web"}},
+        "spec": {"containers": containers, **spec},
+    }
+
+
+def test_equal_asks_are_one_object() -> None:
+    asks = Asks()
+    own = [{"app": "db", "statefulset.kubernetes.io/pod-name": f"db-{n}"} for n in (0, 1)]
+    assert asks.of(pod("db-0", own[0])) is asks.of(pod("db-1", own[1]))
+    assert asks.of(pod()) is not asks.of(pod(priority=5))
+    assert asks.of(pod()) is not asks.of(pod(labels={"app": "api"}))
+
+
+def test_a_replacement_is_put_into_its_namespaces_pool() -> None:
+    where = Asks({"shop": "fast"}).of(pod(nodeSelector={"disk": "ssd"})).where
+    assert where["nodeSelector"] == {"disk": "ssd", names.NODE_POOL: "fast"}
+    assert where["tolerations"] == [{"key": names.POOL, "operator": "Equal", "value": "fast", "effect": "NoSchedule"}]
+
+
+def test_it_does_not_look_for_the_pool_that_its_namespace_was_in_before() -> None:
+    where = Asks({"shop": "fast"}).of(pod(nodeSelector={names.NODE_POOL: "slow"})).where
+    assert where["nodeSelector"] == {names.NODE_POOL: "fast"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [
+        ({"schedulerName": "volcano"}, "volcano"),
+        ({"resourceClaims": [{"name": "gpu"}]}, "resource claims"),
+        ({"schedulingGates": [{"name": "wait"}]}, "gates"),
+        ({"volumes": [{"name": "v", "rbd": {}}]}, "disk"),
+        ({"volumes": [{"name": "v", "ephemeral": {}}]}, "provisioned"),
+        ({"hostNetwork": True, "hostUsers": False}, "feature"),
+        ({"schedulingGroup": {}}, ""),
+        ({"schedulingGroup": {"name": "g"}}, "group"),
+    ],
+)
+def test_what_only_the_scheduler_can_say(spec: dict[str, Any], word: str) -> None:
+    doubt = Asks().of(pod(**spec)).doubt
+    assert word in doubt if word else not doubt
+
+
+def test_selecting_by_what_tells_pods_of_one_owner_apart_is_a_doubt() -> None:
+    selector = {"matchLabels": {"apps.kubernetes.io/pod-index": "0"}}
+    term = {"topologyKey": "zone", "labelSelector": selector}
+    affinity = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    assert "apart" in Asks().of(pod(affinity=affinity)).doubt
+
+
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+MANY = [{"matchExpressions": [{"key": f"k{n}", "operator": "In", "values": ["v"]}]} for n in range(600)]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"affinity": {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": MANY}}}},
+        {"tolerations": [{"key": f"k{n}", "operator": "Exists"} for n in range(1001)]},
+        {"nodeSelector": {f"k{n}": "v" for n in range(1001)}},
+    ],
+)
+def test_more_than_a_plan_can_look_at_is_left_to_the_scheduler(spec: dict[str, Any]) -> None:
+    found = Asks().of(pod(**spec))
+    assert "more than 1000 things" in found.doubt
+    assert found.where == {"nodeSelector": {}, "tolerations": []}
+    assert found.demand == {"cpu": 1000}
+
+
+@pytest.mark.parametrize("kind", ["podAffinity", "podAntiAffinity"])
+def test_a_selector_that_nobody_knows_and_terms_without_end_are_a_doubt(kind: str) -> None:
+    odd = {"topologyKey": "zone", "labelSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}}
+    many = [{"topologyKey": "zone", "labelSelector": {"matchLabels": {"n": str(n)}}} for n in range(101)]
+    for terms in ([odd], many):
+        assert "not known here" in Asks().of(pod(affinity={kind: {REQUIRED: terms}})).doubt
+
+
+def test_ports_and_claims() -> None:
+    spec = {
+        "containers": [{"name": "a", "ports": [{"hostPort": 80}, {"containerPort": 8080}]}],
+        "initContainers": [
+            {
+                "name": "b",
+                "ports": [{"hostPort": 81, "hostIP": "10.0.0.1", "protocol": "UDP"}],
+                "restartPolicy": "Always",
+            },
+            {"name": "c", "ports": [{"hostPort": 82}]},
+        ],
+        "volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": "data"}}, {"name": "e", "emptyDir": {}}],
+    }
+    assert ports(spec) == (("0.0.0.0", "TCP", 80), ("10.0.0.1", "UDP", 81))
+    assert claims(spec) == ("data",)
+
+
+@pytest.mark.parametrize(
+    ("other", "together"),
+    [
+        (("0.0.0.0", "TCP", 80), True),
+        (("10.0.0.1", "TCP", 80), True),
+        (("10.0.0.2", "TCP", 80), False),
+        (("10.0.0.1", "UDP", 80), False),
+        (("10.0.0.1", "TCP", 81), False),
+    ],
+)
+def test_ports_collide_on_one_address(other: tuple[str, str, int], together: bool) -> None:
+    assert collide([("10.0.0.1", "TCP", 80)], [other]) is together

@@ -1,0 +1,74 @@
+"""Hard topology spread."""
+
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rescheduler.core.placement.topology_spread import Spread, room, spreads
+
+
+def constraint(**raw: Any) -> Spread:
+    body = {"topologyKey": "zone", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule", **raw}
+    body.setdefault("labelSelector", {"matchLabels": {"app": "web"}})
+    (found,) = spreads({"topologySpreadConstraints": [body]}, {"app": "web", "rev": "2"})
+    return found
+
+
+def test_only_hard_ones_count() -> None:
+    soft = {"topologyKey": "zone", "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway"}
+    assert spreads({"topologySpreadConstraints": [soft]}, {}) == ()
+
+
+def test_match_label_keys_narrow_the_selector_to_the_pods_own_value() -> None:
+    found = constraint(matchLabelKeys=["rev", "absent"])
+    assert found.counts({"app": "web", "rev": "2"})
+    assert not found.counts({"app": "web", "rev": "1"})
+
+
+def test_defaults_are_the_schedulers() -> None:
+    assert (constraint().affine, constraint().tolerated, constraint().least) == (True, False, 1)
+    found = constraint(nodeAffinityPolicy="Ignore", nodeTaintsPolicy="Honor", minDomains=3)
+    assert (found.affine, found.tolerated, found.least) == (False, True, 3)
+
+
+def test_a_selector_of_everything_counts_nothing_but_the_pod_itself() -> None:
+    found = constraint(labelSelector={})
+    assert not found.counts({"app": "web"})
+    assert found.counts_itself({"app": "web"})
+
+
+def test_no_selector_counts_nothing() -> None:
+    assert not constraint(labelSelector=None).counts_itself({"app": "web"})
+
+
+@pytest.mark.parametrize(
+    ("filled", "slots", "skew", "least", "count"),
+    [
+        ({"a": 0, "b": 0}, {"a": 5, "b": 5}, 1, 1, 10),
+        ({"a": 0, "b": 0}, {"a": 5, "b": 0}, 1, 1, 1),  # b is full for good
+        ({"a": 2, "b": 0}, {"a": 5, "b": 5}, 1, 1, 9),
+        ({"a": 0, "b": 0, "c": 0}, {"a": 5, "b": 5}, 2, 1, 4),  # c is a domain without a node that takes any
+        ({"a": 0}, {"a": 5}, 1, 3, 1),  # too few domains: the emptiest counts as empty
+        ({}, {}, 1, 1, 0),
+    ],
+)
+def test_room(filled: dict[str, int], slots: dict[str, int], skew: int, least: int, count: int) -> None:
+    assert room(filled, slots, skew, least) == count
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcd"), st.tuples(st.integers(0, 4), st.integers(0, 5)), min_size=1),
+    st.integers(1, 3),
+    st.randoms(use_true_random=False),
+)
+def test_room_is_what_any_order_comes_to(domains: dict[str, tuple[int, int]], skew: int, random: Random) -> None:
+    filled = {name: count for name, (count, _) in domains.items()}
+    slots = {name: count for name, (_, count) in domains.items()}
+    now, left, placed = dict(filled), dict(slots), 0
+    while open_ := [n for n in now if left[n] and now[n] + 1 - min(now.values()) <= skew]:
+        chosen = random.choice(open_)
+        now[chosen], left[chosen], placed = now[chosen] + 1, left[chosen] - 1, placed + 1
+    assert room(filled, slots, skew) == placed

@@ -1,0 +1,44 @@
+"""Whether pools are enforced: nothing is moved because of them where they are not."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from rescheduler.core.pools.admission_policies import BINDINGS, MUTATING, SETTLE, VALIDATING, WANTED, Enforcement, judge
+
+SERVED = {MUTATING, VALIDATING, *BINDINGS.values()}
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def everything() -> dict[tuple[str, str], Any]:
+    return {(kind, name): {"spec": {"policyName": name} if kind.endswith("bindings") else {}} for kind, name in WANTED}
+
+
+def test_all_that_the_chart_brings_enforces() -> None:
+    assert judge(SERVED, everything()).holds
+
+
+def test_an_older_api_server_is_named_as_the_reason() -> None:
+    found = judge({VALIDATING}, {})
+    assert (found.status, found.reason) == ("False", "NotServed")
+    assert "1.36" in found.message
+
+
+@pytest.mark.parametrize("gone", WANTED, ids="/".join)
+def test_each_policy_and_each_binding_is_needed(gone: tuple[str, str]) -> None:
+    found = judge(SERVED, everything() | {gone: None})
+    assert (found.status, found.reason) == ("False", "PoliciesMissing")
+    assert gone[1] in found.message
+
+
+def test_a_binding_that_binds_another_policy_binds_nothing() -> None:
+    key = next(k for k in everything() if k[0] == BINDINGS[MUTATING])
+    assert not judge(SERVED, everything() | {key: {"spec": {"policyName": "x"}}}).holds
+
+
+def test_new_policies_are_trusted_once_every_api_server_has_read_them() -> None:
+    found = Enforcement("True", since=NOW)
+    assert not found.settled(NOW + SETTLE - timedelta(seconds=1))
+    assert found.settled(NOW + SETTLE)
+    assert not Enforcement("False", since=NOW).settled(NOW + SETTLE)

@@ -1,0 +1,176 @@
+"""Which pods may be moved for the sake of evenness alone."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from rescheduler.api.policies import Drain, Replacement, Rule, RuleAction
+from rescheduler.api.selectors import LabelSelector
+from rescheduler.core.eviction.pod_actions import Circumstances
+from rescheduler.core.model.disruption_budgets import Budget
+from rescheduler.core.rebalance.candidates import calm, candidate, confirmed, permitted
+from rescheduler.core.rebalance.selection import Candidate
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+ALL = LabelSelector()
+ALLOWS = Budget("s", "b", "b", selector=ALL, allowed=1)
+FULL = Budget("s", "b", "b", selector=ALL, allowed=0, healthy=3, needed=3)
+ZONES = {"topologyKey": "zone", "maxSkew": 1}
+APART: dict[str, Any] = {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "zone"}]}
+
+
+def raw(kind: str = "ReplicaSet", *, meta: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    container = {"name": "app", "resources": {"requests": {"cpu": "100m", "memory": "1Gi"}}}
+    return {
+        "metadata": {
+            "namespace": "s",
+            "name": "p",
+            "uid": "p",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {"app": "web", "pod-template-hash": "a"},
+            "ownerReferences": [{"kind": kind, "name": "web-a", "uid": "r", "controller": True}],
+            **(meta or {}),
+        },
+        "spec": {"nodeName": "n", "containers": [container], **spec},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+    }
+
+
+def judged(pod: dict[str, Any], *budgets: Budget, own: str = "", **drain: Any) -> Candidate | None:
+    found = candidate(pod, Drain(**drain), Circumstances(NOW, own=own))
+    return found if found and permitted(found, budgets) else None
+
+
+def test_a_pod_of_a_deployment_may_be_moved_whatever_its_budget_allows() -> None:
+    for budgets in ([], [ALLOWS], [FULL]):
+        found = judged(raw(nodeSelector={"disk": "ssd"}), *budgets)
+        assert found is not None
+        assert found.first
+        assert found.asked == {"cpu": 100, "memory": 2**30}
+        assert found.asks == {"nodeSelector": {"disk": "ssd"}}
+
+
+@pytest.mark.parametrize("kind", ["StatefulSet", "ReplicationController"])
+def test_others_only_where_their_budget_says_how_many_may_be_missing(kind: str) -> None:
+    found = judged(raw(kind), ALLOWS)
+    assert found is not None
+    assert not found.first
+    for budgets in ([], [FULL], [ALLOWS, ALLOWS]):
+        assert judged(raw(kind), *budgets) is None
+
+
+def test_who_wants_no_replacement_first_is_as_those_that_can_have_none() -> None:
+    pod = raw(meta={"annotations": {"rescheduler.dev/replacement": "Never"}})
+    for found in (
+        judged(pod, ALLOWS),
+        judged(raw(), ALLOWS, replacement=Replacement.NEVER),
+        judged(raw(), ALLOWS, replacement=Replacement.WHEN_BLOCKED),
+    ):
+        assert found is not None
+        assert not found.first
+    assert judged(pod) is None
+
+
+@pytest.mark.parametrize("kind", ["DaemonSet", "Job", "Something"])
+def test_pods_of_other_owners_stay(kind: str) -> None:
+    assert judged(raw(kind), ALLOWS) is None
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"ownerReferences": []},
+        {"annotations": {"kubernetes.io/config.mirror": "x"}},
+        {"annotations": {"rescheduler.dev/do-not-disrupt": "true"}},
+        {"deletionTimestamp": "2026-01-01T12:00:30Z"},
+    ],
+)
+def test_what_nobody_would_recreate_or_asks_to_be_left_alone_stays(meta: dict[str, Any]) -> None:
+    assert judged(raw(meta=meta), ALLOWS) is None
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"priority": 2_000_000_000, "priorityClassName": "system-cluster-critical"},
+        {"volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": "d"}}]},
+        {"volumes": [{"name": "d", "hostPath": {"path": "/d"}}]},
+        {"nodeSelector": {"kubernetes.io/hostname": "n"}},
+        {"affinity": {"podAntiAffinity": APART}},
+        {"affinity": {"podAffinity": APART}},
+        {"topologySpreadConstraints": [{**ZONES, "whenUnsatisfiable": "DoNotSchedule"}]},
+        {"containers": [{"name": "app", "ports": [{"hostPort": 80}]}]},
+        {"hostNetwork": True},
+        {"schedulerName": "other"},
+        {"resourceClaims": [{"name": "gpu"}]},
+    ],
+)
+def test_what_holds_a_pod_to_its_place_or_only_the_scheduler_could_judge_stays(spec: dict[str, Any]) -> None:
+    assert judged(raw(**spec), ALLOWS) is None
+
+
+def test_soft_wishes_hold_nothing() -> None:
+    soft = raw(topologySpreadConstraints=[{**ZONES, "whenUnsatisfiable": "ScheduleAnyway"}])
+    assert judged(soft) is not None
+
+
+def test_a_pod_that_is_not_ready_stays() -> None:
+    pod = raw()
+    pod["status"]["conditions"][0]["status"] = "False"
+    assert judged(pod, ALLOWS) is None
+
+
+def test_what_a_drain_would_not_move_stays() -> None:
+    web = LabelSelector(match_labels={"app": "web"})
+    for action in (RuleAction.SKIP, RuleAction.WAIT_COMPLETED):
+        assert judged(raw(), rules=(Rule(pod_selector=web, action=action),)) is None
+    cache = raw(volumes=[{"name": "cache", "emptyDir": {}}])
+    assert judged(cache) is not None
+    assert judged(cache, empty_dir="Block") is None
+
+
+def test_the_operators_own_pod_stays() -> None:
+    assert judged(raw(), ALLOWS, own="s/p") is None
+
+
+DEPLOYMENT: dict[str, Any] = {
+    "metadata": {"namespace": "s", "name": "web", "uid": "d", "generation": 2},
+    "spec": {"replicas": 3},
+    "status": {"observedGeneration": 2, "replicas": 3, "updatedReplicas": 3, "readyReplicas": 3},
+}
+
+
+@pytest.mark.parametrize(
+    ("where", "changes", "expected"),
+    [
+        ("spec", {}, True),
+        ("spec", {"strategy": {"type": "Recreate"}}, False),
+        ("spec", {"strategy": {"rollingUpdate": {"maxSurge": 0}}}, False),
+        ("spec", {"paused": True}, False),
+        ("status", {"observedGeneration": 1}, False),
+        ("status", {"updatedReplicas": 2}, False),
+        ("status", {"readyReplicas": 2}, False),
+        ("status", {"replicas": 4}, False),
+        ("metadata", {"deletionTimestamp": "2026-01-01T00:00:00Z"}, False),
+    ],
+)
+def test_a_deployment_is_calm_once_all_its_pods_are_as_they_should_be(
+    where: str, changes: dict[str, Any], expected: bool
+) -> None:
+    assert calm(DEPLOYMENT | {where: DEPLOYMENT[where] | changes}) is expected
+
+
+def test_a_pod_waits_for_its_deployment_to_be_calm() -> None:
+    found = judged(raw())
+    assert found is not None
+    assert confirmed(found, {("s", "web"): True}) is found
+    assert confirmed(found, {("s", "web"): False}) is None
+
+
+def test_a_pod_with_no_deployment_behind_it_cannot_be_replaced_first() -> None:
+    found = judged(raw())
+    assert found is not None
+    alone = confirmed(found, {("s", "other"): True})
+    assert alone is not None
+    assert not alone.first

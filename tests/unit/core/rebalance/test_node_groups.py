@@ -1,0 +1,124 @@
+"""Among which nodes pods are evened out."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from rescheduler.api.drains import NodeDrain
+from rescheduler.api.policies import Policy, ReschedulePolicySpec
+from rescheduler.core.eligibility.cluster_state import World
+from rescheduler.core.failure.condition_history import see
+from rescheduler.core.model.nodes import Node, NodeCondition, Taint
+from rescheduler.core.model.policy_selection import Winners
+from rescheduler.core.rebalance.node_groups import begun, survey
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+POOL = "rescheduler.node-restriction.kubernetes.io/pool"
+
+
+def policy(name: str = "p", **spec: Any) -> Policy:
+    return Policy(name, name, 1, ReschedulePolicySpec.model_validate({"rebalance": {"enabled": True}, **spec}))
+
+
+def node(name: str, pool: str = "", **changes: Any) -> Node:
+    labels = {POOL: pool} if pool else {}
+    return replace(Node(name, name, labels=labels, conditions=(NodeCondition("Ready", "True"),)), **changes)
+
+
+def drain(name: str, **status: Any) -> NodeDrain:
+    metadata = {"name": name, "uid": name, "resourceVersion": "1"}
+    spec = {"nodeName": name, "requests": [{"reason": "Maintenance"}]}
+    return NodeDrain.from_object({"metadata": metadata, "spec": spec, "status": status})
+
+
+def world(*nodes: Node, drains: tuple[NodeDrain, ...] = (), policies: tuple[Policy, ...] | None = None) -> World:
+    winners = Winners((policy(),) if policies is None else policies)
+    return World({n.name: n for n in nodes}, winners, {d.name: d for d in drains}, NOW)
+
+
+def named(found: World) -> dict[str, list[str]]:
+    return {arena.pool: [n.name for n in arena.nodes] for arena in survey(found)}
+
+
+def test_pools_keep_to_themselves_and_nodes_of_none_are_together() -> None:
+    found = named(world(node("a", "shop"), node("b"), node("c", "shop"), node("d")))
+    assert found == {"": ["b", "d"], "shop": ["a", "c"]}
+
+
+def test_only_where_the_policy_that_decides_wants_it() -> None:
+    off = policy("off", rebalance={"enabled": False})
+    assert named(world(node("a"), policies=())) == {}
+    assert named(world(node("a"), policies=(off,))) == {}
+    wins = policy("z", priority=1, rebalance={"enabled": False})
+    assert named(world(node("a"), policies=(policy(), wins))) == {}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"conditions": (NodeCondition("Ready", "Unknown"),)},
+        {"unschedulable": True},
+        {"deleting": True},
+        {"annotations": {"rescheduler.dev/maintenance": "disk"}},
+        {"taints": (Taint("karpenter.sh/disrupted", "", "NoSchedule"),)},
+    ],
+)
+def test_only_whole_nodes_take_part(changes: dict[str, Any]) -> None:
+    assert named(world(node("a"), node("b", **changes))) == {"": ["a"]}
+
+
+def test_a_node_with_a_drain_takes_no_part_even_while_that_waits() -> None:
+    assert named(world(node("a"), node("b"), drains=(drain("b"),))) == {"": ["a"]}
+
+
+def test_a_pool_waits_while_one_of_its_nodes_is_drained() -> None:
+    started = drain("b", startedAt="2026-01-01T00:00:00Z")
+    nodes = node("a", "shop"), node("b", "shop"), node("c")
+    waits = {arena.pool: arena.waits for arena in survey(world(*nodes, drains=(started,)))}
+    assert waits == {"": "", "shop": "node b is being drained"}
+    done = drain("b", startedAt="2026-01-01T00:00:00Z", drainedAt="2026-01-01T00:01:00Z")
+    assert not any(arena.waits for arena in survey(world(*nodes, drains=(done,))))
+
+
+@pytest.mark.parametrize("suspend", ["New", "All"])
+def test_a_suspended_policy_moves_nothing(suspend: str) -> None:
+    (arena,) = survey(world(node("a"), policies=(policy(suspend=suspend),)))
+    assert arena.waits == f"ReschedulePolicy p has suspend: {suspend}"
+
+
+@pytest.mark.parametrize(
+    ("spec", "goes_on"),
+    [({}, True), ({"suspend": "New"}, True), ({"suspend": "All"}, False), ({"mode": "Audit"}, False)],
+)
+def test_what_was_begun_is_brought_to_its_end_unless_the_policy_says_no(spec: dict[str, Any], goes_on: bool) -> None:
+    (arena,) = survey(world(node("a"), policies=(policy(**spec),)))
+    assert arena.goes_on is goes_on
+
+
+def test_on_a_stale_view_nothing_is_moved() -> None:
+    found = replace(world(node("a")), listed=NOW - timedelta(minutes=3))
+    assert "could not be listed" in survey(found)[0].waits
+
+
+def test_in_a_storm_nothing_is_moved() -> None:
+    ill = NodeCondition("Ready", "False", transition=NOW - timedelta(minutes=9), heartbeat=NOW)
+    found = world(node("a"), node("b", conditions=(ill,)), node("c", conditions=(ill,)))
+    seen = {n.name: see(None, n, policy(), NOW - timedelta(minutes=9)) for n in found.nodes.values()}
+    (arena,) = survey(replace(found, sightings=seen))
+    assert arena.waits.startswith("2 of 3 nodes")
+
+
+def test_a_suspected_node_takes_no_part() -> None:
+    assert named(replace(world(node("a"), node("b")), suspects=frozenset({"b"}))) == {"": ["a"]}
+
+
+def test_the_bounds_are_the_policys() -> None:
+    (arena,) = survey(world(node("a"), policies=(policy(rebalance={"enabled": True, "high": "70%", "low": "5%"}),)))
+    assert (arena.bounds.high, arena.bounds.low) == (0.7, 0.05)
+
+
+def test_nodes_whose_drain_has_begun_will_come_back_empty() -> None:
+    rows = drain("a"), drain("b", startedAt="2026-01-01T00:00:00Z")
+    assert begun({d.name: d for d in rows}) == {"b"}

@@ -1,0 +1,184 @@
+"""Connections: how many there are at once, and who gets one."""
+
+import asyncio
+import resource
+from collections import Counter
+from collections.abc import Coroutine
+from typing import Any
+
+import looptime
+import pytest
+
+from rescheduler.kube import connection_limits
+from rescheduler.kube.connection_limits import Lanes, Turns
+
+
+def simulated(work: Coroutine[Any, Any, None]) -> None:
+    """Run in simulated time."""
+    with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
+        runner.run(work)
+
+
+class Crowd:
+    """Watches: how many run, and how often each had its turn; `ends`: the server ends them when it was asked to."""
+
+    def __init__(self, turns: Turns, *, ends: bool = False) -> None:
+        self._turns, self.ends, self.running, self.most = turns, ends, 0, 0
+        self.had: Counter[str] = Counter()
+
+    async def watch(self, name: str, *, keep: bool = False) -> None:
+        while True:
+            async with self._turns.take(keep=keep) as turn:
+                self.running += 1
+                self.most = max(self.most, self.running)
+                self.had[name] += 1
+                try:
+                    await asyncio.sleep(turn.seconds if self.ends else 10_000)
+                finally:
+                    self.running -= 1
+
+
+def test_the_shares_add_up_and_those_that_keep_theirs_leave_most_to_pods() -> None:
+    shares = (
+        connection_limits.ELECTION
+        + connection_limits.KOPF
+        + connection_limits.EVICTIONS
+        + connection_limits.REQUESTS
+        + connection_limits.WATCHES
+    )
+    assert shares == connection_limits.CONNECTIONS == 64
+    # Feeds and Leases 5; PDBs, Deployments, ReplicaSets, claims twice, DaemonSets, Jobs 7; labels of namespaces,
+    # volumes, attachments 3.
+    assert connection_limits.WATCHES >= 2 * (5 + 7 + 3)
+
+
+def test_within_the_limit_nobody_lets_go() -> None:
+    async def story() -> None:
+        crowd = Crowd(Turns(3, 1.0))
+        tasks = [asyncio.create_task(crowd.watch(str(n))) for n in range(3)]
+        await asyncio.sleep(100)
+        assert crowd.had == {"0": 1, "1": 1, "2": 1}
+        for task in tasks:
+            task.cancel()
+
+    simulated(story())
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_beyond_the_limit_all_have_their_turn_and_those_that_keep_theirs_keep_it(*, ends: bool) -> None:
+    async def story() -> None:
+        turns = Turns(4, 1.0)
+        crowd = Crowd(turns, ends=ends)
+        tasks = [asyncio.create_task(crowd.watch(str(n))) for n in range(12)]
+        await asyncio.sleep(0.1)
+        tasks.append(asyncio.create_task(crowd.watch("kept", keep=True)))
+        await asyncio.sleep(121)
+        assert crowd.most == 4
+        assert crowd.had.pop("kept") == 1
+        # 3 connections, turns of 1 s: 120 s are 360 turns, 30 each; half of that if each must be cut off.
+        assert max(crowd.had.values()) - min(crowd.had.values()) <= 1
+        assert min(crowd.had.values()) >= (29 if ends else 14)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert turns.waiting == 0
+        for _ in range(4):  # all are free again
+            await asyncio.wait_for(turns.take().__aenter__(), 0.1)
+
+    simulated(story())
+
+
+def test_who_is_cancelled_in_the_line_or_at_its_end_loses_no_connection() -> None:
+    async def story() -> None:
+        turns = Turns(1, 1.0)
+        crowd = Crowd(turns)
+        first, second, third = (asyncio.create_task(crowd.watch(name)) for name in "abc")
+        await asyncio.sleep(0.5)
+        second.cancel()
+        await asyncio.sleep(0.1)
+        assert crowd.running == 1
+        # The turn goes to the third in the moment in which it is cancelled.
+        asyncio.get_running_loop().call_at(1001.0, third.cancel)
+        await asyncio.sleep(5)
+        third.cancel()
+        await asyncio.sleep(1)
+        assert crowd.running == 1
+        first.cancel()
+        await asyncio.gather(first, second, third, return_exceptions=True)
+        async with asyncio.timeout(0.1), turns.take():
+            pass
+
+    simulated(story())
+
+
+def test_what_goes_wrong_in_a_turn_is_no_end_of_it() -> None:
+    async def story() -> None:
+        turns = Turns(1, 1.0)
+        with pytest.raises(TimeoutError, match="of its own"):
+            async with turns.take():
+                raise TimeoutError("of its own")
+        async with asyncio.timeout(0.1), turns.take():
+            pass
+
+    simulated(story())
+
+
+def test_a_lease_waits_for_nobody_and_one_namespace_cannot_take_all_evictions() -> None:
+    async def story() -> None:
+        lanes, held = Lanes(), Counter[str]()
+
+        async def ask(name: str, path: str) -> None:
+            async with lanes.take(path):
+                held[name] += 1
+                await asyncio.Future()
+
+        pods = "/api/v1/namespaces/{}/pods/p/eviction{}"
+        asked = [("read", "/api/v1/nodes")] * 30 + [("slow", pods.format("slow", "?dryRun=All"))] * 30
+        tasks = [asyncio.create_task(ask(*each)) for each in asked]
+        await asyncio.sleep(1)
+        assert held == {"read": connection_limits.REQUESTS, "slow": connection_limits.PER_NAMESPACE}
+        async with asyncio.timeout(0.1), lanes.take("/apis/coordination.k8s.io/v1/leases", election=True):
+            pass
+        async with asyncio.timeout(0.1), lanes.take(pods.format("other", "")):
+            pass
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        async with asyncio.timeout(0.1), lanes.take("/api/v1/nodes"), lanes.take(pods.format("slow", "")):
+            pass
+
+    simulated(story())
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "now"),
+    [
+        (1024, 524_288, 65_536),
+        (1024, 4096, 4096),
+        (1024, resource.RLIM_INFINITY, 65_536),
+        (1_048_576, 1_048_576, 1_048_576),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, resource.RLIM_INFINITY),
+    ],
+)
+def test_the_limit_of_open_files_is_raised_and_never_lowered(
+    soft: int, hard: int, now: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = (soft, hard)
+
+    def setrlimit(which: int, wanted: tuple[int, int]) -> None:
+        nonlocal given
+        given = wanted
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: given)
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
+    assert connection_limits.raise_file_limit() == now
+    assert given[1] == hard
+
+
+def test_a_limit_that_may_not_be_raised_is_reported_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def setrlimit(*_: object) -> None:
+        raise ValueError("not allowed")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
+    assert connection_limits.raise_file_limit() == 1024

@@ -1,0 +1,81 @@
+"""Events: repetitions count one up."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from rescheduler.core.eviction.api_responses import Refusal
+from rescheduler.kube.client import ApiError
+from rescheduler.kube.event_recorder import Kind, Recorder, Subject
+
+NODE = Subject("v1", "Node", "n1", "u")
+
+
+class Server:
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        self.made: list[Mapping[str, Any]] = []
+        self.patched: list[Mapping[str, Any]] = []
+        self.gone = False
+
+    async def create(self, path: str, body: Mapping[str, Any], *, election: bool) -> None:
+        self.made.append(body)
+
+    async def patch(self, path: str, body: Mapping[str, Any], *, election: bool) -> None:
+        if self.gone:
+            raise ApiError("PATCH", path, Refusal(404))
+        self.patched.append(body)
+
+
+def recorder(server: Server) -> Recorder:
+    return Recorder(server, identity="x", now=lambda: datetime(2026, 1, 1, tzinfo=UTC))  # type: ignore[arg-type]
+
+
+async def write(events: Recorder) -> None:
+    """Have what waits written: the last words of a process that ends."""
+    work = asyncio.create_task(events.run())
+    await asyncio.sleep(0)
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
+async def test_the_same_words_again_count_up_one_event() -> None:
+    server = Server()
+    events = recorder(server)
+    for _ in range(3):
+        events.emit(NODE, Kind.WARNING, "Blocked", "why")
+    await write(events)
+    assert len(server.made) == 1
+    assert [body["count"] for body in server.patched] == [2, 3]
+    events.emit(NODE, Kind.WARNING, "Blocked", "something else")
+    await write(events)
+    assert len(server.made) == 2
+
+
+async def test_an_event_that_the_server_has_dropped_is_made_anew() -> None:
+    server = Server()
+    events = recorder(server)
+    events.emit(NODE, Kind.WARNING, "Blocked", "why")
+    await write(events)
+    server.gone = True
+    events.emit(NODE, Kind.WARNING, "Blocked", "why")
+    await write(events)
+    assert len(server.made) == 2
+    assert server.made[1]["count"] == 2
+
+
+async def test_more_events_than_can_wait_are_lost_and_that_is_told() -> None:
+    server, lost = Server(), []
+    events = Recorder(
+        server,  # type: ignore[arg-type]
+        identity="x",
+        now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+        lost=lambda reason, error: lost.append((reason, error)),
+    )
+    for index in range(2001):
+        events.emit(NODE, Kind.NORMAL, "Many", str(index))
+    assert [reason for reason, _ in lost] == ["Many"]

@@ -1,0 +1,580 @@
+"""Views of the cluster: current, or said not to be, whatever the server, the network and others' objects do."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import looptime
+import pytest
+
+from invariants.objects import Json
+from rescheduler.core.eviction.api_responses import Refusal
+from rescheduler.kube import paths
+from rescheduler.kube.client import ApiError, Client, ExpiredError, SilentError, UnreachableError
+from rescheduler.kube.connection_limits import Turns
+from rescheduler.kube.informers import Feed, Mirror, Mirrors, Namespaces
+from simulation.clients import SimulatedClient
+from simulation.server import Server
+
+
+def simulated(work: Coroutine[Any, Any, None]) -> None:
+    """Run in simulated time."""
+    with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
+        runner.run(work)
+
+
+def raw(name: str, version: int, namespace: str = "", **more: Any) -> Json:
+    meta = {"name": name, "uid": f"u-{name}", "resourceVersion": str(version), "namespace": namespace}
+    return {"metadata": meta, **more}
+
+
+class Scripted(Client):
+    """Lists what is there, and watches as the test says.
+
+    Attributes:
+        lists: when each list was asked for.
+    """
+
+    def __init__(self) -> None:
+        self.items: list[Json] = []
+        self.lists: list[float] = []
+        self.refusal: Exception | None = None
+        self.script: Callable[[str], AsyncIterator[tuple[str, Json]]] = self.rests
+        self.told: list[tuple[str, str, str]] = []
+        self.report = lambda *words: self.told.append(words)
+        self.running = 0
+        self.asked: list[float] = []
+
+    async def rests(self, _: str) -> AsyncIterator[tuple[str, Json]]:
+        await asyncio.Future()
+        yield "", {}
+
+    async def list(self, path: str, **params: str | int) -> AsyncIterator[Json]:
+        self.lists.append(asyncio.get_running_loop().time() - 1000)
+        if self.refusal:
+            raise self.refusal
+        yield {"metadata": {"resourceVersion": "10"}, "items": self.items}
+
+    async def watch(
+        self, path: str, *, version: str, silence: float = 0, seconds: float = 0, **params: str | int
+    ) -> AsyncIterator[tuple[str, Json]]:
+        self.asked.append(seconds)
+        self.running += 1
+        try:
+            async for event in self.script(version):
+                yield event
+        finally:
+            self.running -= 1
+
+
+def name_of(found: Mapping[str, Any]) -> str:
+    return str(found["metadata"]["name"])
+
+
+def mirror(
+    client: Client, project: Callable[[Mapping[str, Any]], Any] = name_of
+) -> tuple[Mirror[Any], asyncio.Task[None]]:
+    made: Mirror[Any] = Mirror(client, paths.PODS, project, lambda: None)
+    return made, asyncio.create_task(made.run())
+
+
+FAILURES = [
+    UnreachableError("broke off"),
+    ApiError("GET", "/", Refusal(403)),
+    ExpiredError("too old"),
+    RuntimeError("nobody thought of it"),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda each: type(each).__name__)
+def test_a_list_that_succeeds_resets_no_back_off_while_its_watch_fails(failure: Exception) -> None:
+    async def story() -> None:
+        client = Scripted()
+
+        async def fails(_: str) -> AsyncIterator[tuple[str, Json]]:
+            raise failure
+            yield "", {}
+
+        client.script = fails
+        _, task = mirror(client)
+        await asyncio.sleep(600)
+        assert 40 < len(client.lists) < 130  # 10 s apart at the end, with jitter
+        assert not task.done()
+        task.cancel()
+
+    simulated(story())
+
+
+def test_a_watch_that_has_delivered_or_lived_is_followed_by_a_new_one_at_once() -> None:
+    async def story() -> None:
+        client = Scripted()
+
+        async def lives(_: str) -> AsyncIterator[tuple[str, Json]]:
+            await asyncio.sleep(60)
+            raise UnreachableError("broke off")
+            yield "", {}
+
+        client.script = lives
+        _, task = mirror(client)
+        await asyncio.sleep(610)
+        assert len(client.lists) == 11
+        task.cancel()
+
+    simulated(story())
+
+
+def test_a_silent_watch_is_not_synced_and_is_opened_again() -> None:
+    async def story() -> None:
+        client = Scripted()
+
+        async def silent(_: str) -> AsyncIterator[tuple[str, Json]]:
+            await asyncio.sleep(75)
+            raise SilentError("nothing came")
+            yield "", {}
+
+        client.script = silent
+        made, task = mirror(client)
+        await asyncio.sleep(74)
+        assert made.synced
+        await asyncio.sleep(2)
+        assert made.synced  # a new list is in
+        assert client.lists == [0, 75]
+        client.refusal = UnreachableError("no answer")
+        await asyncio.sleep(77)
+        assert not made.synced
+        assert "no answer" in made.error
+        task.cancel()
+
+    simulated(story())
+
+
+def test_a_list_that_takes_long_after_a_silence_leaves_the_view_stale() -> None:
+    async def story() -> None:
+        client, gate = Scripted(), asyncio.Event()
+        gate.set()
+
+        class Slow(Scripted):
+            async def list(self, path: str, **params: str | int) -> AsyncIterator[Json]:
+                await gate.wait()
+                async for page in super().list(path, **params):
+                    yield page
+
+        async def silent(_: str) -> AsyncIterator[tuple[str, Json]]:
+            await asyncio.sleep(75)
+            gate.clear()
+            raise SilentError("nothing came")
+            yield "", {}
+
+        client = Slow()
+        client.script = silent
+        made, task = mirror(client)
+        await asyncio.sleep(75.5)
+        assert made.synced
+        await asyncio.sleep(1)
+        assert not made.synced
+        gate.set()
+        await asyncio.sleep(0.1)
+        assert made.synced
+        assert not made.error
+        task.cancel()
+
+    simulated(story())
+
+
+def test_what_nobody_thought_of_ends_no_mirror_and_is_reported() -> None:
+    async def story() -> None:
+        client = Scripted()
+        client.items = [{"metadata": {"name": "no uid"}}]
+        made, task = mirror(client)
+        await asyncio.sleep(1)
+        assert not task.done()
+        assert not made.synced
+        assert "KeyError" in made.error
+        assert {event for event, *_ in client.told} == {"watch.failed"}
+        client.items = [raw("a", 5)]
+        await asyncio.sleep(30)
+        assert made.synced
+        assert made.items == {"u-a": "a"}
+        task.cancel()
+
+    simulated(story())
+
+
+def hates(bad: str) -> Callable[[Mapping[str, Any]], str]:
+    def project(found: Mapping[str, Any]) -> str:
+        if found.get(bad):
+            raise OverflowError("cannot convert float infinity to integer")
+        return name_of(found)
+
+    return project
+
+
+def test_an_object_that_cannot_be_read_costs_only_itself() -> None:
+    async def story() -> None:
+        client, events = Scripted(), asyncio.Queue[tuple[str, Json]]()
+
+        async def follows(_: str) -> AsyncIterator[tuple[str, Json]]:
+            while True:
+                yield await events.get()
+
+        client.script = follows
+        client.items = [raw("a", 1), raw("b", 2, "ns", bad=True)]
+        made, task = mirror(client, hates("bad"))
+        await asyncio.sleep(1)
+        assert made.synced
+        assert made.items == {"u-a": "a"}
+        assert made.unreadable == {"ns/b": "OverflowError: cannot convert float infinity to integer"}
+        # As the watch brings it: what was well and is bad, what was bad and is well, and what goes.
+        for event in (("MODIFIED", raw("a", 11, bad=True)), ("MODIFIED", raw("b", 12, "ns"))):
+            events.put_nowait(event)
+        await asyncio.sleep(1)
+        assert made.items == {"u-b": "b"}
+        assert list(made.unreadable) == ["a"]
+        assert made.unread == {"u-a"}
+        events.put_nowait(("DELETED", raw("a", 13, bad=True)))
+        await asyncio.sleep(1)
+        assert not made.unreadable
+        assert client.lists == [0]
+        task.cancel()
+
+    simulated(story())
+
+
+def test_an_object_that_cannot_be_read_is_told_once_a_version() -> None:
+    async def story() -> None:
+        client = Scripted()
+
+        async def breaks(_: str) -> AsyncIterator[tuple[str, Json]]:
+            yield "BOOKMARK", raw("", 10)
+            raise UnreachableError("broke off")
+
+        client.script, client.items = breaks, [raw("a", 1, bad=True)]
+        made, task = mirror(client, hates("bad"))
+        await asyncio.sleep(60)
+        assert len(client.lists) > 10
+        assert [event for event, *_ in client.told] == ["object.unreadable"]
+        client.items = [raw("a", 11, bad=True)]
+        await asyncio.sleep(60)
+        assert len(client.told) == 2
+        assert list(made.unreadable) == ["a"]
+        task.cancel()
+
+    simulated(story())
+
+
+def test_what_a_feed_cannot_hand_on_costs_only_itself() -> None:
+    async def story() -> None:
+        client, taken = Scripted(), list[str]()
+
+        async def follows(_: str) -> AsyncIterator[tuple[str, Json]]:
+            yield "ADDED", raw("a", 11, bad=True)
+            yield "ADDED", raw("b", 12)
+            await asyncio.Future()
+
+        async def listing() -> str:
+            return "10"
+
+        client.script = follows
+        project = hates("bad")
+        feed = Feed(client, paths.NODES, listing, lambda found: taken.append(project(found)), lambda _: None)
+        task = asyncio.create_task(feed.run())
+        await asyncio.sleep(1)
+        assert taken == ["b"]
+        assert [event for event, *_ in client.told] == ["object.unreadable"]
+        task.cancel()
+
+    simulated(story())
+
+
+# -- more watches than connections ------------------------------------------------------------------------------------
+
+
+def many(client: Scripted, count: int) -> tuple[Mirrors[str, str], dict[str, int]]:
+    lapses = dict.fromkeys(map(str, range(count)), 0)
+    made: Mirrors[str, str] = Mirrors(
+        client, lambda key: (f"/api/v1/namespaces/{key}/pods", {}), name_of, lambda _: None
+    )
+    made.hold("n1", lapses)
+    return made, lapses
+
+
+def test_many_watches_share_the_connections_and_all_stay_current() -> None:
+    async def story() -> None:
+        client = Scripted()
+        client.turns = Turns(10, 1.0)
+        mirrors, lapses = many(client, 200)
+        for _ in range(600):
+            await asyncio.sleep(0.5)
+            assert client.running <= 10
+            for key in lapses:
+                lapses[key] += mirrors.get(key) is None
+        # 20 turns of 2 s at most (they have to be cut off): nobody has waited for as long as a view stays fresh.
+        assert sum(lapses.values()) / 600 / 200 < 0.3
+        assert len(client.lists) < 200 * 15
+        mirrors.hold("n1", ())
+
+    simulated(story())
+
+
+def test_a_view_that_has_waited_for_too_long_is_not_current_and_says_why() -> None:
+    async def story() -> None:
+        client = Scripted()
+        client.turns = Turns(1, 1.0)
+        async with client.turns.take(keep=True):
+            made, task = mirror(client)
+            await asyncio.sleep(29)
+            assert made.synced
+            await asyncio.sleep(2)
+            assert not made.synced
+            assert "waits for one of the 1 connections" in made.error
+            assert client.lists == [0]
+            assert client.turns.waiting == 1
+        await asyncio.sleep(1)
+        assert made.synced
+        assert client.lists == [0, 31]  # what it had missed is listed, not guessed
+        task.cancel()
+
+    simulated(story())
+
+
+def test_a_version_that_expires_where_watches_take_turns_is_no_failure() -> None:
+    """Short watches bring no bookmarks, so that versions of what rests grow old."""
+
+    async def story() -> None:
+        client = Scripted()
+        client.turns = Turns(2, 1.0)
+
+        async def ends(version: str) -> AsyncIterator[tuple[str, Json]]:
+            if asyncio.get_running_loop().time() - 1000 - client.lists[-1] > 60:
+                raise ExpiredError("too old")
+            await asyncio.sleep(1)
+            if version == "never":
+                yield "", {}
+
+        client.script = ends
+        mirrors, lapses = many(client, 6)
+        await asyncio.sleep(3000)
+        for _ in range(200):
+            await asyncio.sleep(1)
+            for key in lapses:
+                lapses[key] += mirrors.get(key) is None
+        assert sum(lapses.values()) == 0
+        mirrors.hold("n1", ())
+
+    simulated(story())
+
+
+# -- one watch for many namespaces ------------------------------------------------------------------------------------
+
+
+def test_many_namespaces_share_one_watch_and_nothing_of_others_is_kept() -> None:
+    async def story() -> None:
+        server = Server(lambda: datetime(2026, 1, 1, tzinfo=UTC))
+        client = watched(server)
+        for space in range(200):
+            server.make("replicasets", {"metadata": {"namespace": f"n{space}", "name": "r"}})
+        told: set[str] = set()
+        kept: Namespaces[str] = Namespaces(client, "apps/v1", "replicasets", name_of, told.update)
+        kept.hold("n1", [f"n{space}" for space in range(100)])
+        kept.hold("n2", ["n1"])
+        await asyncio.sleep(5)
+        assert len(server._streams) == 1
+        assert all(kept.get(f"n{space}") for space in range(100))
+        assert kept.get("n150") is None
+        told.clear()
+        server.make("replicasets", {"metadata": {"namespace": "n150", "name": "other"}})
+        await asyncio.sleep(1)
+        assert not told
+        server.make("replicasets", {"metadata": {"namespace": "n1", "name": "more"}})
+        await asyncio.sleep(1)
+        assert told == {"n1", "n2"}
+        kept.hold("n1", ())
+        await asyncio.sleep(1)
+        assert kept.get("n0") is None
+        assert sorted((kept.get("n1") or {}).values()) == ["more", "r"]
+        kept.hold("n2", ())
+        await asyncio.sleep(1)
+        assert not server._streams
+
+    simulated(story())
+
+
+def watched(server: Server, chance: random.Random | None = None) -> SimulatedClient:
+    return SimulatedClient(server, "operator", chance or random.Random(1), guard=lambda: True, count=lambda *_: None)
+
+
+class World:
+    """Objects that come, change and go at random in some namespaces, some of which are held."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.server = Server(lambda: datetime(2026, 1, 1, tzinfo=UTC))
+        self.client = watched(self.server, random.Random(seed))
+        self.kept: Namespaces[tuple[str, str]] = Namespaces(
+            self.client, "apps/v1", "replicasets", lambda o: (o["metadata"]["uid"], o["metadata"]["resourceVersion"]),
+            lambda _: self.look(),
+        )  # fmt: skip
+        self.spaces = [f"n{number}" for number in range(6)]
+        self.held: dict[str, list[str]] = {"a": [], "b": []}
+        self.deleted: dict[str, float] = {}
+        self.seen: dict[str, int] = {}
+
+    def look(self) -> None:
+        """Nothing that is gone for long comes up again, and nothing becomes older, while it is in view for sure."""
+        for space in {space for spaces in self.held.values() for space in spaces}:
+            for uid, version in (self.kept.get(space) or {}).values():
+                late = asyncio.get_running_loop().time() - self.deleted.get(uid, float("inf"))
+                assert late < 3, f"{uid} is gone for {late} s"
+                assert int(version) >= self.seen.get(uid, 0), f"{uid} has become older"
+                self.seen[uid] = int(version)
+
+    def act(self) -> None:
+        space, objects = self.chance.choice(self.spaces), self.server.all("replicasets")
+        match self.chance.randrange(10):
+            case 0 | 1 | 2:
+                body = {"metadata": {"namespace": space, "name": f"r{self.chance.randrange(10**9)}"}}
+                self.server.make("replicasets", body)
+            case 3 | 4 | 5 if objects:
+                mark = str(self.chance.random())
+                self.server.edit(
+                    "replicasets", self.chance.choice(objects), lambda raw: raw.update(spec={"mark": mark})
+                )
+            case 6 | 7 if objects:
+                gone = self.chance.choice(objects)
+                self.server.remove("replicasets", gone)
+                self.deleted[gone["metadata"]["uid"]] = asyncio.get_running_loop().time()
+            case 8:
+                holder = self.chance.choice("ab")
+                self.held[holder] = self.chance.sample(self.spaces, self.chance.randrange(7))
+                self.kept.hold(holder, self.held[holder])
+            case 9 if self.chance.random() < 0.1:
+                self.server._history.clear()  # whoever watches again from before has missed something
+                self.server._history.append(_nothing(self.server))
+
+    def truth(self, space: str) -> dict[str, tuple[str, str]]:
+        return {
+            o["metadata"]["uid"]: (o["metadata"]["uid"], o["metadata"]["resourceVersion"])
+            for o in self.server.all("replicasets", space)
+        }
+
+
+def _nothing(server: Server) -> Any:
+    from invariants.records import Call, Change, Place
+
+    place = Place("events", "x", "y")
+    server.version += 1
+    return Change(server.version, 0.0, place, None, None, Call("kube", "create", place))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_is_in_view_is_what_is_there(seed: int) -> None:
+    """Holders come and go while objects do, the network breaks, and versions expire."""
+
+    async def story() -> None:
+        world = World(seed)
+        for round_ in range(12):
+            for _ in range(60):
+                world.act()
+                await asyncio.sleep(world.chance.choice((0, 0.001, 0.01, 0.05, 0.3)))
+            if round_ % 4 == 3:
+                world.client.cut = True
+                await asyncio.sleep(world.chance.uniform(0, 8))
+                world.client.cut = False
+            await asyncio.sleep(40)
+            for space in world.spaces:
+                wanted = world.truth(space) if any(space in held for held in world.held.values()) else None
+                assert world.kept.get(space) == wanted, space
+            for holder, held in world.held.items():
+                assert sorted(world.kept.held(holder)) == sorted(held)
+                assert not world.kept.missing(held)
+
+    simulated(story())
+
+
+class Slow(Scripted):
+    """Answers the list of each namespace when the test says, as it was when it says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[str] = []
+        self.answers: dict[str, asyncio.Future[tuple[int, list[Json]]]] = {}
+        self.events: asyncio.Queue[tuple[str, Json]] = asyncio.Queue()
+        self.script = self.follows
+
+    async def follows(self, _: str) -> AsyncIterator[tuple[str, Json]]:
+        while True:
+            yield await self.events.get()
+
+    async def list(self, path: str, **params: str | int) -> AsyncIterator[Json]:
+        space = path.split("/")[5]
+        self.begun.append(space)
+        version, items = await self.answers.setdefault(space, asyncio.get_running_loop().create_future())
+        yield {"metadata": {"resourceVersion": str(version)}, "items": items}
+
+    def answer(self, space: str, version: int, *items: Json) -> None:
+        future = self.answers.setdefault(space, asyncio.get_running_loop().create_future())
+        future.set_result((version, list(items)))
+
+
+def two_spaces(client: Slow) -> Namespaces[str]:
+    kept: Namespaces[str] = Namespaces(client, "apps/v1", "replicasets", name_of, lambda _: None)
+    kept.hold("n1", ["a"])
+    return kept
+
+
+def test_a_namespace_that_joins_is_listed_after_there_is_a_version_to_watch_from() -> None:
+    """Its list could be older than that version else, and what happened between the two would be lost."""
+
+    async def story() -> None:
+        client = Slow()
+        kept = two_spaces(client)
+        await asyncio.sleep(1)
+        kept.hold("n2", ["b"])
+        await asyncio.sleep(1)
+        assert client.begun == ["a"]
+        client.answer("a", 10)
+        await asyncio.sleep(1)
+        assert client.begun == ["a", "b"]
+        assert kept.get("a") == {}
+        assert kept.get("b") is None
+        assert kept.missing(["a", "b"]) == "the list /apis/apps/v1/namespaces/b/replicasets is not there yet"
+        client.answer("b", 11, raw("x", 5, "b"))
+        await asyncio.sleep(1)
+        assert kept.get("b") == {"u-x": "x"}
+        kept.hold("n1", ())
+        kept.hold("n2", ())
+
+    simulated(story())
+
+
+def test_a_list_and_what_happens_while_it_is_under_way_become_one_view() -> None:
+    async def story() -> None:
+        client = Slow()
+        client.answer("a", 10)
+        kept = two_spaces(client)
+        await asyncio.sleep(1)
+        kept.hold("n2", ["b"])
+        await asyncio.sleep(1)
+        gone, changed, older = raw("gone", 5, "b"), raw("changed", 6, "b"), raw("older", 7, "b")
+        for event in (
+            ("DELETED", raw("gone", 22, "b")),
+            ("MODIFIED", raw("changed", 23, "b", new=True)),
+            ("ADDED", raw("new", 24, "b")),
+            ("MODIFIED", raw("older", 15, "b")),
+            ("ADDED", raw("was", 16, "b")),  # and is deleted in 18, before the list: whose event is still to come
+        ):
+            client.events.put_nowait(event)
+        await asyncio.sleep(1)
+        client.answer("b", 20, gone, changed, older)
+        await asyncio.sleep(1)
+        assert sorted((kept.get("b") or {}).values()) == ["changed", "new", "older"]
+        client.events.put_nowait(("DELETED", raw("was", 18, "b")))
+        client.events.put_nowait(("ADDED", raw("late", 17, "b")))  # deleted in 19
+        await asyncio.sleep(1)
+        assert sorted((kept.get("b") or {}).values()) == ["changed", "new", "older"]
+        kept.hold("n1", ())
+        kept.hold("n2", ())
+
+    simulated(story())

@@ -1,0 +1,178 @@
+"""A Lease that is held, waited for, lost and left."""
+
+import asyncio
+import copy
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from rescheduler.core.eviction.api_responses import Refusal
+from rescheduler.kube.client import ApiError
+from rescheduler.kube.election_rules import INSTALLATION, PROCESS, Terms
+from rescheduler.kube.leader_election import Election
+from unit.supervision import simulated
+
+Json = dict[str, Any]
+
+
+class Server:
+    """One Lease. `refuses`: each request is answered with 403."""
+
+    def __init__(self, lease: Json | None = None) -> None:
+        self.lease, self.version, self.refuses = lease, 1, False
+
+    def _answer(self) -> Json:
+        if self.refuses:
+            raise ApiError("GET", "/", Refusal(403, message="RBAC knows no rights yet"))
+        assert self.lease is not None
+        return copy.deepcopy(self.lease)
+
+    async def find(self, _: str, **__: object) -> Json | None:
+        return self._answer() if self.lease or self.refuses else None
+
+    async def get(self, _: str, **__: object) -> Json:
+        return self._answer()
+
+    async def create(self, _: str, body: Json, *, election: bool) -> Json:
+        assert election
+        self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": "1"}}
+        return self._answer()
+
+    async def replace(self, _: str, body: Json, *, election: bool) -> Json:
+        now = self._answer()
+        assert election
+        if body["metadata"].get("resourceVersion") != now["metadata"].get("resourceVersion"):
+            raise ApiError("PUT", "/", Refusal(409))
+        self.version += 1
+        self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
+        return self._answer()
+
+    def candidate(self, identity: str, terms: Terms = PROCESS) -> Election:
+        loop = asyncio.get_running_loop()
+        return Election(
+            self,  # type: ignore[arg-type]
+            namespace="x",
+            identity=identity,
+            now=lambda: datetime.fromtimestamp(loop.time(), UTC),
+            monotonic=loop.time,
+            terms=terms,
+        )
+
+    @property
+    def holder(self) -> str:
+        return str((self.lease or {})["spec"]["holderIdentity"])
+
+
+async def taken(election: Election) -> float:
+    """Seconds until it has the Lease."""
+    began = asyncio.get_running_loop().time()
+    await election.acquire()
+    return asyncio.get_running_loop().time() - began
+
+
+def test_a_lease_that_is_not_there_or_empty_is_taken_at_once() -> None:
+    async def act() -> None:
+        for lease in (None, {"metadata": {"name": "x"}}, {"metadata": {"name": "x"}, "spec": {}}):
+            server = Server(lease)
+            assert await taken(server.candidate("a")) < 1
+            assert server.holder == "a"
+
+    simulated(act())
+
+
+def test_the_next_waits_for_the_duration_and_not_after_a_release() -> None:
+    async def act() -> None:
+        for terms in (PROCESS, INSTALLATION):
+            server = Server()
+            first, second = server.candidate("a", terms), server.candidate("b", terms)
+            await first.acquire()
+            waited = await taken(second)
+            assert terms.duration <= waited < terms.duration + 1
+            assert not first.sure()
+            await second.release()
+            assert not second.sure()
+            assert await taken(first) <= terms.retry + 1
+
+    simulated(act())
+
+
+def test_while_one_renews_the_other_waits_and_sees_that_it_is_alive() -> None:
+    async def act() -> None:
+        server = Server()
+        first, second = server.candidate("a"), server.candidate("b")
+        await first.acquire()
+        holding = asyncio.create_task(first.hold())
+        seen = list[tuple[str, bool]]()
+        waiting = asyncio.create_task(second.acquire(lambda: seen.append((second.other, second.other_is_alive))))
+        await asyncio.sleep(600)
+        assert first.sure()
+        assert not second.sure()
+        assert seen == [("a", False), ("a", True)]  # news only
+        holding.cancel()
+        waiting.cancel()
+        await asyncio.gather(holding, waiting, return_exceptions=True)
+
+    simulated(act())
+
+
+def test_a_holder_that_cannot_renew_stops_in_time_and_says_why() -> None:
+    async def act() -> None:
+        server, loop = Server(), asyncio.get_running_loop()
+        election = server.candidate("a")
+        await election.acquire()
+        server.refuses = True
+        began = loop.time()
+        await election.hold()
+        assert loop.time() - began <= PROCESS.deadline + PROCESS.retry
+        assert not election.sure()
+        assert "RBAC knows no rights yet" in election.error
+        server.refuses = False
+        assert await taken(election) < 1
+        assert election.error == ""
+
+    simulated(act())
+
+
+def test_a_process_that_is_not_fit_takes_no_lease() -> None:
+    async def act() -> None:
+        server, fit = Server(), [False]
+        election = server.candidate("a")
+        task = asyncio.create_task(election.acquire(fit=lambda: fit[0]))
+        await asyncio.sleep(60)
+        assert server.lease is None
+        fit[0] = True
+        await asyncio.sleep(3)
+        assert election.sure()
+        await task
+
+    simulated(act())
+
+
+@pytest.mark.parametrize("turns", range(10))
+def test_a_holder_that_is_cancelled_while_a_renewal_succeeds_holds_no_longer(turns: int) -> None:
+    """It would renew for ever, and the process would neither end nor lead."""
+
+    async def act() -> None:
+        election = Server().candidate("a")
+        await election.acquire()
+        task = asyncio.create_task(election.hold())
+        await asyncio.sleep(PROCESS.retry)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task], timeout=1)
+        assert task.cancelled()
+
+    simulated(act())
+
+
+def test_the_same_identity_takes_over_at_once() -> None:
+    """The Lease of an installation: its next process goes on with it."""
+
+    async def act() -> None:
+        server = Server()
+        await server.candidate("a", INSTALLATION).acquire()
+        assert await taken(server.candidate("a", INSTALLATION)) < 1
+
+    simulated(act())

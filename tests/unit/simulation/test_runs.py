@@ -1,0 +1,111 @@
+"""Random failures through the real engine in simulated time: nothing breaks; and what is broken on purpose is found."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rescheduler.controllers.evacuation.eviction_queue import Evictions
+from rescheduler.core.drain import node_patches
+from rescheduler.core.eligibility import decision
+from rescheduler.core.eviction import pod_actions
+from rescheduler.core.replacement import decisions
+from simulation.faults import Act
+from simulation.runs import tell
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_eight_stories_break_nothing() -> None:
+    """`make bench ONLY=soak` tells 500."""
+    path = os.pathsep.join(str(ROOT / part) for part in ("operator", "tests"))
+    command = [sys.executable, "-m", "simulation", "1-8"]
+    found = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def maintained() -> list[Act]:
+    return [Act(10 + 130 * index, "maintain", 120, {"nodes": [f"n{index + 1}"]}) for index in range(4)]
+
+
+def unreachable() -> list[Act]:
+    return [Act(10 + 500 * index, "cut", 200, {"nodes": [f"n{index + 1}"], "reboot": False}) for index in range(4)]
+
+
+def ill() -> list[Act]:
+    return [Act(10, "ill", 400, {"nodes": ["n1", "n2", "n3", "n4"]})]
+
+
+def broken(seed: int, acts: list[Act], **more: Any) -> list[str]:
+    """What a story breaks; in a thread of its own, whose event loop is nobody else's."""
+    with ThreadPoolExecutor(1) as thread:
+        return list(thread.submit(tell, seed, acts, **more).result().broken)
+
+
+def found(acts: list[Act], words: str) -> bool:
+    """Whether one of a few clusters shows it."""
+    return any(words in line for seed in range(1, 9) for line in broken(seed, acts, settles=120))
+
+
+@pytest.mark.parametrize("acts", [maintained(), unreachable(), ill()], ids=["maintained", "unreachable", "ill"])
+def test_what_follows_is_not_found_in_the_engine_as_it_is(acts: list[Act]) -> None:
+    assert not broken(1, acts)
+
+
+def test_a_gate_that_is_always_open_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decisions, "_gate_is_open", lambda *_: True)
+    assert found(maintained(), "a released pod goes")
+
+
+def test_a_missing_precondition_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = Evictions._ask
+
+    async def careless(self: Any, pod: Any, *rest: Any) -> Any:
+        create = self._client.create
+
+        async def without(path: str, body: dict[str, Any], **more: Any) -> Any:
+            return await create(path, {**body, "deleteOptions": {}}, **more)
+
+        self._client.create = without
+        try:
+            return await ask(self, pod, *rest)
+        finally:
+            self._client.create = create
+
+    monkeypatch.setattr(Evictions, "_ask", careless)
+    assert found(maintained(), "has no UID precondition")
+
+
+def test_acting_without_proof_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pod_actions, "may_run_twice", lambda *_: True)
+    assert found(unreachable(), "must not run twice")
+
+
+def test_acting_in_a_storm_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decision, "_storm", lambda *_: None)
+    assert found(ill(), "are unhealthy")
+
+
+def test_more_failures_at_once_than_the_policy_lets_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decision, "_storm", lambda *_: None)
+    monkeypatch.setattr(decision, "_slot", lambda *_: None)
+    assert found(ill(), "with failure.maxConcurrent")
+
+
+def test_a_cordon_left_behind_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    restore = node_patches.restore_patch
+
+    def forgetful(*arguments: Any) -> Any:
+        patch = restore(*arguments)
+        if patch and patch.get("spec", {}).pop("unschedulable", patch) is None and not patch["spec"]:
+            del patch["spec"]
+        return patch if patch and patch.keys() - {"metadata"} else None
+
+    monkeypatch.setattr(node_patches, "restore_patch", forgetful)
+    assert found(maintained(), "'cordoned': True")
