@@ -55,6 +55,7 @@ are the less, for the API server needs the machine too, and there is always one 
 """
 _NO_ANSWER = 10.0  # seconds at most between two looks while the API server does not answer
 _SLOW = 10.0  # seconds; a view of the cluster that is missing for longer is named
+_WITHOUT_FINALIZER = 10.0  # seconds at most for which a new task waits for the finalizer
 RETURNED, RETURNED_BY_LEAVING = timedelta(minutes=10), timedelta(minutes=1)
 """A drain that is over waits so long for its released pods before it restores the node without them."""
 
@@ -94,6 +95,7 @@ class Drainer:
         self._claims = Claims(tools.client, tools.clock)
         self._cost = 0.0  # seconds that the last look at the pods took
         self._unseen: float | None = None  # since when a view is missing; monotonic
+        self._born = tools.clock.monotonic()
 
     def _new_pods(self) -> NodePods:
         return NodePods(self.name, self._t.movers, self.wake, self._fence.confirm)
@@ -164,6 +166,8 @@ class Drainer:
         here = store.node(drain.spec.node_name)
         if here is None:
             here = await self._keeper.live(drain.spec.node_name)
+        if here and (wait := self._until_finalizer(drain)) > 0:
+            return wait
         held = decision.held(drain, store.world(), now)
         if self.name in store.unwanted and (held is None or held.reason is not Hold.STALE_VIEW):
             held = Held(Hold.CANCELLED, "nothing asks for the drain any more, and its NodeDrain cannot be deleted")
@@ -211,6 +215,16 @@ class Drainer:
             last_move=self._pods.last_move,
         )
         return await self._carry_out(commands, scene)
+
+    def _until_finalizer(self, drain: NodeDrain) -> float:
+        """Return the seconds to wait at most for the finalizer, which a NodeDrain made by a user does not have yet.
+
+        The node controller writes it at the same time: without the wait one of the two writes meets a conflict. The
+        wait ends, for the drain must go on if the finalizer is refused.
+        """
+        if names.FINALIZER in drain.finalizers or drain.deletion_timestamp is not None:
+            return 0.0
+        return self._born + _WITHOUT_FINALIZER - self._t.clock.monotonic()
 
     def _missing(self, seen: Circumstances | None) -> str:
         """Which view of the cluster is missing, once it has been missing for long."""

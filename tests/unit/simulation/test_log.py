@@ -1,0 +1,77 @@
+"""What the operator logs of a drain that nothing disturbs, by the real engine in simulated time."""
+
+import asyncio
+from typing import Any
+
+import pytest
+import structlog
+
+from harness import workloads
+from rescheduler.api import names
+from simulation.clusters import SPACE
+from simulation.refusals import RefusedError
+from simulation.scenarios import World, play
+
+REQUEST = {"metadata": {"name": "n1"}, "spec": {"nodeName": "n1", "requests": [{"reason": "Manual"}]}}
+
+
+@pytest.fixture
+def warnings() -> list[dict[str, Any]]:
+    """Lines of the log at level warning or above."""
+    found: list[dict[str, Any]] = []
+
+    def keep(_: Any, method: str, event: dict[str, Any]) -> Any:
+        if method not in ("debug", "info"):
+            found.append({"level": method, **event})
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[keep], cache_logger_on_first_use=False)
+    return found
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["annotated", "by hand"])
+def test_a_drain_that_nothing_disturbs_logs_no_warning(warnings: list[dict[str, Any]], *, by_hand: bool) -> None:
+    """A NodeDrain made by hand has no finalizer: the operator's own two first writes must not meet."""
+
+    async def scene(world: World) -> None:
+        await world.settle(workloads.deployment("web", 6, SPACE))
+        warnings.clear()  # of the start
+        if by_hand:
+            world.server.make("nodedrains", REQUEST)
+        else:
+            world.cluster.annotate("n1", maintenance="test")
+        await world.until(lambda: world.status().get("phase") == "Drained")
+        drain = world.server.find("nodedrains", "n1")
+        assert drain
+        if by_hand:
+            world.server.remove("nodedrains", drain, user="human")
+        else:
+            world.cluster.annotate("n1", maintenance=None)
+        await world.until(lambda: world.server.find("nodedrains", "n1") is None)
+        assert warnings == []
+
+    play(World, scene)
+
+
+class WithoutFinalizer(World):
+    """A world in which somebody refuses the finalizer of a NodeDrain."""
+
+    def call(self, call: Any) -> None:
+        super().call(call)
+        if call.place.resource == "nodedrains" and names.FINALIZER in call.body.get("metadata", {}).get(
+            "finalizers", ()
+        ):
+            raise RefusedError(403, "admission webhook denied the request")
+
+
+def test_a_drain_whose_finalizer_is_refused_goes_on_after_ten_seconds() -> None:
+    async def scene(world: World) -> None:
+        await world.settle(workloads.deployment("web", 6, SPACE))
+        world.server.make("nodedrains", REQUEST)
+        asked = world.now
+        await asyncio.sleep(8)
+        assert not world.status()
+        await world.until(lambda: world.status().get("phase") == "Drained", limit=60)
+        assert 10 <= world.cordoned_at() - asked <= 12
+
+    play(WithoutFinalizer, scene)
