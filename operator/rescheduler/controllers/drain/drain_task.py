@@ -95,7 +95,7 @@ class Drainer:
         self._claims = Claims(tools.client, tools.clock)
         self._cost = 0.0  # seconds that the last look at the pods took
         self._unseen: float | None = None  # since when a view is missing; monotonic
-        self._born = tools.clock.monotonic()
+        self._born, self._born_at = tools.clock.monotonic(), tools.clock.now()
 
     def _new_pods(self) -> NodePods:
         return NodePods(self.name, self._t.movers, self.wake, self._fence.confirm)
@@ -259,11 +259,23 @@ class Drainer:
             traces=self._waits_for_returns(drain, now),
             expired=self._expired(drain, settings, now),
             begun=drain.status.started_at,
-            cordoned=status.cordoned_at(drain.status, self._keeper.cordoned),
+            cordoned=self._cordoned_at(drain),
             remaining=tally.objects + len(tally.detaching) if tally else None,
             blocked=(len(tally.blockers) if tally else 0) + self._attempts.troubled(Act.CORDON),
             last_move=self._pods.last_move,
         )
+
+    def _cordoned_at(self, drain: NodeDrain) -> datetime | None:
+        """Return when the node was cordoned, rather late than early; None while the status does not say that it is.
+
+        Before our start the node may have been uncordoned for a while: without news the cordon counts from the start,
+        unless the node was found Drained then.
+        """
+        seen = self._t.store.cordoned_at(drain.spec.node_name)
+        found = status.cordoned_at(drain.status, seen)
+        if found is None or seen or drain.status.phase is Phase.DRAINED:
+            return found
+        return max(found, self._born_at)
 
     def _waits_for_returns(self, drain: NodeDrain, now: datetime) -> bool:
         """Whether released pods are left on the node, or it is not known that none are.
@@ -402,7 +414,7 @@ class Drainer:
     def _until_settled(self, scene: status.Scene) -> float:
         if scene.begun is None or scene.phase is not Phase.DRAINING:
             return _LOOK_AGAIN
-        since = status.cordoned_at(scene.drain.status, self._keeper.cordoned) or scene.now
+        since = self._cordoned_at(scene.drain) or scene.now
         settled = (since + state_machine.SETTLE - scene.now).total_seconds()
         return settled if settled > 0 else _LOOK_AGAIN
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Mapping
 from dataclasses import replace
-from datetime import datetime
 from typing import Protocol
 
 import structlog
@@ -50,7 +49,6 @@ class Keeper:
     Attributes:
         busy: something there is Terminating, or attached though no pod uses it, or that is not known.
         wrote: the node was changed since this was last set to False.
-        cordoned: when this process last cordoned the node.
     """
 
     def __init__(
@@ -66,7 +64,6 @@ class Keeper:
         leaving: bool = False,
     ) -> None:
         self.busy, self.wrote = True, False
-        self.cordoned: datetime | None = None
         self._attempts, self._leaving = attempts, leaving
         self._cleared = False  # our conditions were removed once
         self._restores = 0  # in a row
@@ -77,6 +74,7 @@ class Keeper:
         self._clock, self._announcer, self._heartbeats = clock, announcer, heartbeats
         self._lost_race = False  # the last patch failed: what its record says is not on the node
         self._before: NodeRecord | None = None  # what the record said before that patch
+        self._undone = False  # somebody uncordoned the node, and it is not cordoned again yet
         self._told: tuple[float, Node | None] = (float("-inf"), None)  # when we last asked, and what the answer was
         self._asking = asyncio.Lock()
 
@@ -133,7 +131,8 @@ class Keeper:
 
         Return the scene itself if there was nothing to do, or nothing that may be tried now.
         """
-        before_us = status.cordoned(scene.drain.status)
+        before_us = self._undone or status.cordoned(scene.drain.status)
+        self._undone = before_us and not here.unschedulable
         if scene.held and scene.held.reason is Hold.CANCELLED and not here.unschedulable and not before_us:
             return scene  # it is well again: nothing is cordoned anew
         drain, reasons = scene.drain, {r.reason for r in scene.drain.spec.requests}
@@ -160,14 +159,16 @@ class Keeper:
                 here = live
                 record = node_patches.record(here, before, adds)
             # The status says that the cordon was through: a crash before it is nobody's uncordoning.
-            undone = scene.begun and not here.unschedulable and before_us
-            scene = replace(scene, record=record, begun=begun, node=here)
-            if record != drain.status.node or drain.status.started_at is None:
+            undone = bool(scene.begun and not here.unschedulable and before_us)
+            phase = Phase.DRAINING if undone and scene.phase is Phase.DRAINED else scene.phase
+            scene = replace(scene, record=record, begun=begun, node=here, phase=phase)
+            # After a crash the status would say that the first cordon still holds.
+            if record != drain.status.node or drain.status.started_at is None or undone:
                 await write(scene, now=True)
             if await self._put_on(here, record) and not here.unschedulable:
                 # Noted once it is through: one that lost a race has not been done, and is done again.
-                self.cordoned = self._clock.now()
-                scene = replace(scene, now=self.cordoned, recordoned=self.cordoned if undone else None)
+                self._undone, cordoned = False, self._clock.now()
+                scene = replace(scene, now=cordoned, recordoned=cordoned if undone else None)
                 log.info("node.cordoned", node=here.name, drain=self._name, uid=here.uid)
                 self._announcer.cordoned(scene)
         finally:
@@ -220,7 +221,7 @@ class Keeper:
 
     def begin_anew(self) -> None:
         """The node was put back, and will be held again."""
-        self._restores, self._piecemeal, self._cleared, self.cordoned = 0, False, False, None
+        self._restores, self._piecemeal, self._cleared, self._undone = 0, False, False, False
 
     def _overtaken(self, scene: status.Scene) -> bool:
         """Whether it is this drain's turn no more: while it asked others, another may have begun in its place."""

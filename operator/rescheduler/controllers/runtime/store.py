@@ -113,6 +113,7 @@ class Store:
         self._namespaces: dict[str, Namespace] = {}
         self._sightings: dict[str, Sighting] = {}
         self._witnesses: dict[str, Witness] = {}
+        self._cordons: dict[str, datetime] = {}
         self._promised: dict[str, datetime] = {}
         self._winners = Winners(())
         self._world: World | None = None
@@ -177,6 +178,7 @@ class Store:
                 self.changed(None)
             case Kind.NODE:
                 self._witnesses[name] = fencing.witness(self._witnesses.get(name), value)
+                self._note_cordon(name, before, value)
                 if before != value:
                     self.see(name)  # the first time too: a standby must know that a node was Ready once
                 if not before or _gist(before) != _gist(value):
@@ -188,6 +190,13 @@ class Store:
                 if not before or _turn_of(before) != _turn_of(value):
                     self._turn()
                 self.changed(name)
+
+    def _note_cordon(self, name: str, before: Node | None, now: Node) -> None:
+        """Each change counts: a task that looks later does not see that the node was uncordoned in between."""
+        if not now.unschedulable:
+            self._cordons.pop(name, None)
+        elif before and not before.unschedulable:
+            self._cordons[name] = self._now()
 
     def _take_in_pool(self, pool: NamespacePool) -> None:
         known = self.memberships.revision
@@ -223,6 +232,7 @@ class Store:
         if kind is Kind.NODE:
             self._sightings.pop(name, None)
             self._witnesses.pop(name, None)
+            self._cordons.pop(name, None)
             self._winners.forget(name)
             self.touched(self.memberships.drop_node(name))
         if kind is Kind.POLICY:
@@ -286,6 +296,10 @@ class Store:
     def witness(self, name: str) -> Witness | None:
         """What was seen of a node's boot, as far as it tells news from what is left of an earlier failure."""
         return self._witnesses.get(name)
+
+    def cordoned_at(self, name: str) -> datetime | None:
+        """When this process saw the node being cordoned; None if it is not cordoned, or was from the first sight."""
+        return self._cordons.get(name)
 
     def recall(self, name: str, add: Callable[[Sighting], Sighting]) -> Sighting:
         """Its NodeDrain tells of the time before our start."""

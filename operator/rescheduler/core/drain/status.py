@@ -79,7 +79,7 @@ def cordoned(status: NodeDrainStatus) -> bool:
 def cordoned_at(status: NodeDrainStatus, known: datetime | None) -> datetime | None:
     """Return when the node was cordoned, rather late than early; None while it was not seen cordoned.
 
-    `known`: when this process did it. The times of a status are cut to seconds.
+    `known`: when this process saw it being cordoned. The times of a status are cut to seconds.
     """
     seen = [c.last_transition_time for c in status.conditions if c.type == "Cordoned" and c.status == "True"]
     if not seen:

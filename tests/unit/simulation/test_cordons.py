@@ -1,0 +1,165 @@
+"""Drained comes at least five seconds after the last cordon, whoever wrote it, by the real engine in simulated time."""
+
+import asyncio
+from collections.abc import Callable
+
+from harness import workloads
+from invariants.records import Change
+from simulation.clusters import SPACE
+from simulation.scenarios import World, play
+
+_SETTLE = 5.0
+
+
+class Cordons(World):
+    """The drain of n2, a node without pods, by one operator.
+
+    Attributes:
+        cordons: when the node was cordoned.
+        drained: when the status became Drained.
+        crash_at: the operator is killed and started again right after so many cordons of its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cordons: list[float] = []
+        self.drained: list[float] = []
+        self.crash_at = 0
+        self._crashes: list[asyncio.Task[None]] = []
+
+    def change(self, change: Change) -> None:
+        super().change(change)
+        if change.place.name != "n2":
+            return
+        if change.cordons:
+            self.cordons.append(change.at)
+            if change.call and change.call.user == "operator-a" and len(self.cordons) == self.crash_at:
+                self._crashes.append(asyncio.create_task(self.restart()))
+        if change.place.resource == "nodedrains" and _is_drained(change.after) and not _is_drained(change.before):
+            self.drained.append(change.at)
+
+    async def restart(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Kill the operator; start it again."""
+        (operator,) = self.cluster.operators
+        await operator.kill()
+        meanwhile()
+        operator.start()
+
+    async def begin(self) -> None:
+        """The drain begins; from now on only its cordons count."""
+        del self.cluster.operators[1:]
+        await self.settle(workloads.deployment("web", 2, SPACE))
+        self.cordons.clear()
+        self.cluster.annotate("n2", maintenance="test")
+
+    async def cordoned(self, times: int) -> None:
+        await self.until(lambda: len(self.cordons) >= times, limit=60)
+
+    async def ends(self) -> None:
+        """Drained holds to the end, and comes no earlier and hardly later than it may."""
+        await asyncio.sleep(60)
+        assert self.status("n2")["phase"] == "Drained"
+        assert self.cordons[-1] + _SETTLE <= self.drained[-1] <= self.cordons[-1] + _SETTLE + 5
+
+    def toggle(self) -> None:
+        """Somebody uncordons the node, and cordons it at once."""
+        self.cordon("n2", cordoned=False)
+        self.cordon("n2", cordoned=True)
+
+
+def _is_drained(drain: object) -> bool:
+    return isinstance(drain, dict) and (drain.get("status") or {}).get("phase") == "Drained"
+
+
+def test_after_the_cordon() -> None:
+    async def scene(world: Cordons) -> None:
+        await world.begin()
+        await world.ends()
+        assert len(world.drained) == 1
+
+    play(Cordons, scene)
+
+
+def test_after_a_crash_right_after_the_cordon() -> None:
+    async def scene(world: Cordons) -> None:
+        world.crash_at = 1
+        await world.begin()
+        await world.ends()
+        assert len(world.drained) == 1
+
+    play(Cordons, scene)
+
+
+def test_after_a_second_cordon_before_it_was_drained() -> None:
+    async def scene(world: Cordons) -> None:
+        await world.begin()
+        await world.cordoned(1)
+        await asyncio.sleep(3)
+        world.cordon("n2", cordoned=False)
+        await world.ends()
+        assert len(world.cordons) == 2
+        assert len(world.drained) == 1
+
+    play(Cordons, scene)
+
+
+def test_after_a_crash_right_after_a_second_cordon() -> None:
+    async def scene(world: Cordons) -> None:
+        world.crash_at = 2
+        await world.begin()
+        await world.cordoned(1)
+        await asyncio.sleep(3)
+        world.cordon("n2", cordoned=False)
+        await world.ends()
+        assert len(world.cordons) == 2
+
+    play(Cordons, scene)
+
+
+def test_after_a_crash_right_after_the_second_cordon_of_a_drained_node() -> None:
+    async def scene(world: Cordons) -> None:
+        world.crash_at = 2
+        await world.begin()
+        await world.ends()
+        world.cordon("n2", cordoned=False)
+        await world.ends()
+        assert len(world.cordons) == len(world.drained) == 2
+
+    play(Cordons, scene)
+
+
+def test_after_somebody_uncordoned_and_cordoned_at_once() -> None:
+    async def scene(world: Cordons) -> None:
+        await world.begin()
+        await world.cordoned(1)
+        await asyncio.sleep(3)
+        world.toggle()
+        await world.ends()
+        assert len(world.cordons) == 2
+        assert len(world.drained) == 1
+
+    play(Cordons, scene)
+
+
+def test_after_somebody_uncordoned_and_cordoned_while_the_operator_was_away() -> None:
+    async def scene(world: Cordons) -> None:
+        await world.begin()
+        await world.cordoned(1)
+        await asyncio.sleep(3)
+        await world.restart(world.toggle)
+        await world.ends()
+        assert len(world.cordons) == 2
+
+    play(Cordons, scene)
+
+
+def test_a_restart_of_the_operator_leaves_a_drained_node_drained() -> None:
+    async def scene(world: Cordons) -> None:
+        await world.begin()
+        await world.ends()
+        await world.restart()
+        await asyncio.sleep(60)
+        assert world.status("n2")["phase"] == "Drained"
+        assert len(world.drained) == 1
+
+    play(Cordons, scene)
