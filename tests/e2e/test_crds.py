@@ -189,5 +189,5 @@ def test_short_names_and_columns(plane: ControlPlane) -> None:
     plane.kubectl("get", "rescheduler")
     plane.apply(DRAIN)
     header = plane.kubectl("get", "nd").splitlines()[0].split()
-    assert header == ["NAME", "NODE", "REASON", "PHASE", "MOVED", "BLOCKED", "ETA", "AGE"]
+    assert header == ["NAME", "NODE", "REASON", "PHASE", "WAITING", "MOVED", "BLOCKED", "ETA", "AGE"]
     plane.kubectl("delete", "nd", "n")

@@ -37,8 +37,17 @@ def test_an_annotated_node_is_cordoned_drained_and_restored(site: Site) -> None:
     site.says(nodes[0], "Cordoned", "Draining", "Drained")
     assert "Cordoned to be drained" in site.plane.kubectl("describe", "node", nodes[0])
     head, row = (line.split() for line in site.plane.kubectl("get", "nd", nodes[0]).splitlines())
-    assert head[1:] == ["NODE", "REASON", "PHASE", "MOVED", "BLOCKED", "ETA", "AGE"]  # kubectl itself adds NAME
-    assert row[1:5] == [nodes[0], "Maintenance", "Drained", drain["status"]["progress"]]
+    assert head[1:] == [
+        "NODE",
+        "REASON",
+        "PHASE",
+        "WAITING",
+        "MOVED",
+        "BLOCKED",
+        "ETA",
+        "AGE",
+    ]  # kubectl itself adds NAME
+    assert row[1:6] == [nodes[0], "Maintenance", "Drained", "Drained", drain["status"]["progress"]]
     daemon = site.uids(nodes[0])
     site.plane.kubectl("delete", "pod", *site.left(nodes[0]), "-n", site.name)
     until(lambda: len(site.uids(nodes[0]) - daemon) == 1, "its DaemonSet's pod to be made again, cordon or not")
@@ -184,6 +193,7 @@ def test_suspend_all_stops_evictions_and_keeps_the_cordon(site: Site) -> None:
     site.patch("rsp", site.name, {"spec": {"suspend": "All", "drain": fast}})
     until(lambda: site.observer.progressing(nodes[0]) == "Suspended", "the drain to be held")
     suspended = datetime.now(UTC)
+    assert site.plane.kubectl("get", "nd", nodes[0]).splitlines()[1].split()[3:5] == ["Waiting", "Suspended"]
     time.sleep(1)
     times = [datetime.fromisoformat(call["requestReceivedTimestamp"]) for call in site.calls()]
     assert max(times) < suspended

@@ -253,6 +253,7 @@ def _drain() -> Schema:
         _column("Node", ".spec.nodeName"),
         _column("Reason", ".status.reasons"),
         _column("Phase", ".status.phase"),
+        _column("Waiting", ".status.waiting"),
         _column("Moved", ".status.progress"),
         _column("Blocked", ".status.blockersTotal", "integer"),
         _column("ETA", ".status.estimatedCompletion"),

@@ -182,6 +182,10 @@ class NodeDrainStatus(Model):
     reasons: str | None = Field(
         default=None, description="Why, all requests in one value: a table shows only the first of a list."
     )
+    waiting: str | None = Field(
+        default=None,
+        description="Why the drain waits: the reason of Progressing=False; a table cannot choose by type and status.",
+    )
     node: NodeRecord | None = Field(default=None, description="What is ours on the node.")
     policy: PolicyRef | None = Field(default=None, description="The policy that decides.")
     started_at: Time | None = Field(default=None, description="When the drain began: the cordon.")

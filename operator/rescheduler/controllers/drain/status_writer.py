@@ -162,7 +162,8 @@ def _failed(drain: NodeDrain, error: Exception, now: datetime) -> NodeDrainStatu
         observed_generation=drain.generation,
         last_transition_time=before.last_transition_time if before and before.status == "False" else now,
     )
-    return drain.status.model_copy(update={"conditions": tuple(known.values())})
+    conditions = tuple(known.values())
+    return drain.status.model_copy(update={"conditions": conditions, "waiting": drain_status.waiting(conditions)})
 
 
 def _gist(status: NodeDrainStatus) -> tuple[object, ...]:

@@ -132,7 +132,8 @@ def status(scene: Scene) -> NodeDrainStatus:
         if scene.policy
         else None,
         "drained_at": (before.drained_at or scene.now) if scene.phase is Phase.DRAINED else None,
-        "conditions": _conditions(scene),
+        "conditions": (conditions := _conditions(scene)),
+        "waiting": waiting(conditions),
     }
     update |= _pause(scene)
     if tally is not None:
@@ -154,6 +155,11 @@ def status(scene: Scene) -> NodeDrainStatus:
             "estimated_completion": f"{eta:%Y-%m-%dT%H:%M:%SZ}" if (eta := _eta(scene)) else None,
         }
     return before.model_copy(update=update)
+
+
+def waiting(conditions: Iterable[Condition]) -> str | None:
+    """Return the reason of Progressing=False; None if the drain goes on."""
+    return next((c.reason for c in conditions if c.type == "Progressing" and c.status == "False"), None)
 
 
 def _blockers(scene: Scene, tally: Tally) -> tuple[Blocker, ...]:
@@ -178,8 +184,8 @@ def failing(drain: NodeDrain, troubles: Sequence[Trouble], now: datetime) -> Nod
         observed_generation=drain.generation,
         last_transition_time=before.last_transition_time if before else now,
     )
-    phase = drain.status.phase or Phase.WAITING
-    return drain.status.model_copy(update={"conditions": tuple(known.values()), "phase": phase})
+    conditions, phase = tuple(known.values()), drain.status.phase or Phase.WAITING
+    return drain.status.model_copy(update={"conditions": conditions, "waiting": waiting(conditions), "phase": phase})
 
 
 def _estimate(scene: Scene) -> datetime | None:

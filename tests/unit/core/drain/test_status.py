@@ -163,6 +163,14 @@ def test_all_reasons_are_in_one_value() -> None:
     assert status(scene(reasons=(Reason.MAINTENANCE, Reason.FAILURE))).reasons == "Maintenance, Failure"
 
 
+def test_what_a_drain_waits_for_is_one_value_while_it_waits() -> None:
+    moving, held = status(scene()), status(scene(held=Held(Hold.WINDOW, "closed"), fact=Fact.HELD))
+    assert (moving.waiting, held.waiting) == (None, "Window")
+    drain = scene().drain.model_copy(update={"status": NodeDrainStatus()})
+    trouble = Trouble(Act.LOOK, "denied")
+    assert failing(drain, (trouble,), NOW).waiting == "StaleView"
+
+
 def test_a_local_volume_is_unsaid_until_the_status_names_its_pod() -> None:
     local = blocker("a", BlockerClass.LOCAL_VOLUME)
     assert unsaid(NodeDrainStatus(), Tally(blockers=(local,)))
