@@ -13,9 +13,9 @@ demo: $(VENV)/ready
 # In the order of collection: the files with few and long tests come first, and small ones fill what is left. Tests on
 # a control plane mostly wait: two processes for each of two cores. At last: which rights of the chart did no test use?
 test: $(VENV)/ready binaries
-	rm -rf build/rights
-	RIGHTS_USED=$(CURDIR)/build/rights $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
-	$(RUN) -m harness rights build/rights
+	@rm -rf build/rights
+	@RIGHTS_USED=$(CURDIR)/build/rights $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+	@$(RUN) -m harness rights build/rights
 
 test-crash: $(VENV)/ready binaries
 	CRASH_AT_EVERY_WRITE=1 $(BIN)/pytest tests/e2e/test_crash.py
@@ -59,11 +59,12 @@ lock:
 		--no-emit-index-url --no-header --no-annotate -o requirements/dev.txt
 
 $(VENV)/ready: requirements/dev.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: set PYTHON=")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: set PYTHON=")'
+	@echo "Setting up $(VENV) (once, about 20 s) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
 
 clean: cluster-down
 	rm -rf $(VENV) dist build
