@@ -18,7 +18,7 @@ from harness.operators import ROOT
 from harness.waiting import until
 from rescheduler.api import names
 from rescheduler.api.pools import NamespacePool
-from rescheduler.core.pools.admission_params import spoken_for
+from rescheduler.core.pools.admission_params import skipped_pools
 
 FEW, MANY = 3, 200
 ROUNDS, PODS, NAMESPACES, WARM_UP = 5, 100, 20, 10
@@ -116,8 +116,8 @@ def costs(plane: ControlPlane) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for count in (FEW, MANY):
         made = [_pool(index) for index in range(count)]
-        for name in spoken_for(map(NamespacePool.from_object, made)):
-            made[int(name.removeprefix("pool"))]["metadata"]["labels"] = {names.SPOKEN_FOR: "true"}
+        for name in skipped_pools(map(NamespacePool.from_object, made)):
+            made[int(name.removeprefix("pool"))]["metadata"]["labels"] = {names.ADMISSION_SKIP: "true"}
         plane.apply(*made)
         policies.wait(in_force=True)
         measures = {

@@ -15,9 +15,9 @@ from harness.scheduler_check import Score, rehearse
 from harness.scheduler_results import Table
 from rescheduler.core.model import nodes as model_nodes
 from rescheduler.core.placement.planner import plan
-from rescheduler.core.placement.pod_requirements import Asks
-from rescheduler.core.placement.pod_snapshot import Census, Resident
-from rescheduler.core.placement.problem import Ground
+from rescheduler.core.placement.pod_requirements import PodRequirementsParser
+from rescheduler.core.placement.pod_snapshot import PodSnapshot, ScheduledPod
+from rescheduler.core.placement.problem import PlacementInput
 
 CLUSTERS = 300
 NODES, APPS, LEAVING, ON_EACH = 5000, 400, 250, 20
@@ -58,22 +58,24 @@ def large() -> dict[str, Any]:
     return found
 
 
-def _cluster(specs: int, leave: tuple[int, int]) -> tuple[list[Resident], Ground]:
+def _cluster(specs: int, leave: tuple[int, int]) -> tuple[list[ScheduledPod], PlacementInput]:
     """100,000 pods of 400 apps, every fourth with anti-affinity or spread; `leave`: CPU left free on each node."""
-    random, census, nodes = Random(1), Census(Asks(), {"n0"}), {}
+    random, census, nodes = Random(1), PodSnapshot(PodRequirementsParser(), {"n0"}), {}
     sizes = [(random.choice([50, 100, 250, 500]), random.choice([64, 256, 512, 1024])) for _ in range(APPS)]
     for n in range(NODES):
         size = {"cpu": "16", "memory": "64Gi", "pods": "110"}
         labels = {"kubernetes.io/hostname": f"n{n}", "topology.kubernetes.io/zone": "abc"[n % 3]}
-        node = model_nodes.node({"metadata": {"name": f"n{n}", "labels": labels}, "status": {"allocatable": size}})
+        node = model_nodes.parse_node(
+            {"metadata": {"name": f"n{n}", "labels": labels}, "status": {"allocatable": size}}
+        )
         nodes[node.name] = node
         for number in range(ON_EACH if n else LEAVING):
             app = random.randrange(APPS) if n else number % specs
             census.add(_pod(f"p{n}-{number}", app, sizes[app], node.name))
         if n:
-            rest = 16000 - census.used[node.name]["cpu"] - random.randint(*leave)
+            rest = 16000 - census.allocated_by_node[node.name]["cpu"] - random.randint(*leave)
             census.add(_pod(f"ballast{n}", APPS, (rest, 0), node.name))
-    return census.residents["n0"], Ground(nodes, census)
+    return census.pods_by_node["n0"], PlacementInput(nodes, census)
 
 
 def _pod(name: str, app: int, size: tuple[int, int], node: str) -> dict[str, Any]:

@@ -527,7 +527,7 @@ POLICY: Json = {
     },
 }
 POOL: Json = {
-    "metadata": _meta("blue", labels={"rescheduler.dev/spoken-for": "true"}),
+    "metadata": _meta("blue", labels={"rescheduler.dev/admission-skip": "true"}),
     "spec": {
         "namespaces": ["shop"],
         "namespaceSelector": _SELECTOR,

@@ -10,16 +10,16 @@ from typing import Any
 
 import kopf
 
-from rescheduler.controllers.runtime.store import Kind, Store
+from rescheduler.controllers.runtime.store import ResourceKind, Store
 
 
-def take(store: Store, event: Mapping[str, Any]) -> None:
+def store_event(store: Store, event: Mapping[str, Any]) -> None:
     """Hand one event of the watch to the store."""
     raw = event["object"]
     if event["type"] == "DELETED":
-        store.drop(Kind.NODE, raw["metadata"]["name"], not_after=int(raw["metadata"]["resourceVersion"]))
+        store.drop(ResourceKind.NODE, raw["metadata"]["name"], not_after=int(raw["metadata"]["resourceVersion"]))
     else:
-        store.put(Kind.NODE, raw)
+        store.put(ResourceKind.NODE, raw)
 
 
 def register(registry: kopf.OperatorRegistry, store: Store) -> None:
@@ -27,4 +27,4 @@ def register(registry: kopf.OperatorRegistry, store: Store) -> None:
 
     @kopf.on.event("", "v1", "nodes", registry=registry)
     async def node_seen(event: Any, **_: Any) -> None:
-        take(store, event)
+        store_event(store, event)

@@ -14,7 +14,7 @@ from harness.min_ready import ready
 from harness.observer import Observer
 from harness.operators import NAMESPACE, Operator, install
 from harness.waiting import until
-from rescheduler.api.names import NODE_POOL, POOL, WAITING_TAINT
+from rescheduler.api.names import NODE_POOL, POOL, WAITING_TAINT_KEY
 
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:rescheduler"
 _COUNT = itertools.count(1)
@@ -262,7 +262,7 @@ class Pooled:
 
     def shunned(self, node: str) -> bool:
         """Whether pods are being moved off it."""
-        return any(t["key"] == WAITING_TAINT for t in self.site.observer.node(node)["spec"].get("taints", []))
+        return any(t["key"] == WAITING_TAINT_KEY for t in self.site.observer.node(node)["spec"].get("taints", []))
 
     def settled(self, count: int, *nodes: str, seconds: float = 90) -> set[str]:
         """Wait until so many pods of the site run, all of them on these nodes; UIDs of all that were seen meanwhile."""

@@ -47,7 +47,7 @@ def owned(body: Object, kind: str, uid: str = "11111111-1111-1111-1111-111111111
 
 def mirror(body: Object) -> Object:
     """As a kubelet shows a static pod."""
-    body["metadata"]["annotations"][names.MIRROR] = "x"
+    body["metadata"]["annotations"][names.MIRROR_POD] = "x"
     body["spec"]["nodeName"] = "grey1"
     return body
 

@@ -13,7 +13,7 @@ from e2e.conftest import Site
 from harness import workloads
 from harness.waiting import until
 from rescheduler.api.drains import BlockerClass
-from rescheduler.core.eviction.api_responses import Answer, Outcome, judge
+from rescheduler.core.eviction.api_responses import EvictionOutcome, EvictionResult, classify
 from rescheduler.core.model import disruption_budgets, pods
 from rescheduler.kube.client import STRATEGIC_PATCH, ApiError, Client
 
@@ -31,8 +31,8 @@ async def client(identity: Path) -> AsyncIterator[Client]:
 
 
 async def ask(
-    client: Client, namespace: str, pod: str, uid: str, budget: disruption_budgets.Budget | None = None
-) -> Answer:
+    client: Client, namespace: str, pod: str, uid: str, budget: disruption_budgets.DisruptionBudget | None = None
+) -> EvictionResult:
     """The judged answer to a dry run of an eviction."""
     options = {"preconditions": {"uid": uid}, "dryRun": ["All"]}
     meta = {"name": pod, "namespace": namespace}
@@ -40,16 +40,16 @@ async def ask(
     try:
         await client.create(f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction?dryRun=All", body, timeout=40)
     except ApiError as error:
-        return judge(error.refusal, budget)
-    return Answer(Outcome.ACCEPTED)
+        return classify(error.response, budget)
+    return EvictionResult(EvictionOutcome.ACCEPTED)
 
 
 def foreseen(site: Site, namespace: str, raw: dict[str, Any]) -> bool | None:
     """Whether the budgets as watched would let the pod go; None: it is under several."""
-    rows = [disruption_budgets.budget(b) for b in site.plane.get("pdb", "-n", namespace)["items"]]
-    pod = pods.pod(raw)
-    covering = disruption_budgets.covering(pod, rows)
-    return None if len(covering) > 1 else all(budget.would_allow(pod) for budget in covering)
+    rows = [disruption_budgets.parse_budget(b) for b in site.plane.get("pdb", "-n", namespace)["items"]]
+    pod = pods.parse_pod(raw)
+    covering = disruption_budgets.budgets_for(pod, rows)
+    return None if len(covering) > 1 else all(budget.allows_eviction_of(pod) for budget in covering)
 
 
 async def test_each_answer_of_the_server_is_told_apart_and_foreseen(site: Site, client: Client) -> None:
@@ -75,7 +75,7 @@ async def test_each_answer_of_the_server_is_told_apart_and_foreseen(site: Site, 
         workloads.job("done", space, **here),
         workloads.budget("done", space, minAvailable=1),
     )
-    refused, accepted = Outcome.REFUSED, Outcome.ACCEPTED
+    refused, accepted = EvictionOutcome.REFUSED, EvictionOutcome.ACCEPTED
     expected = {
         "free": (accepted, None, True),
         "tight": (refused, BlockerClass.BUDGET_EXHAUSTED, False),
@@ -96,12 +96,12 @@ async def test_each_answer_of_the_server_is_told_apart_and_foreseen(site: Site, 
     found = until(settled, "all pods and budgets to be as they will be")
     for app, raw in found.items():
         answer = await ask(client, space, raw["metadata"]["name"], raw["metadata"]["uid"])
-        assert (answer.outcome, answer.cause, foreseen(site, space, raw)) == expected[app], (app, answer)
+        assert (answer.outcome, answer.blocker_class, foreseen(site, space, raw)) == expected[app], (app, answer)
     tight = found["tight"]["metadata"]
     assert "needs 2 healthy pods and has 2 currently" in (await ask(client, space, tight["name"], tight["uid"])).message
     free = found["free"]["metadata"]["name"]
-    assert (await ask(client, space, free, "another")).outcome is Outcome.GONE
-    assert (await ask(client, space, "nobody", "another")).outcome is Outcome.GONE
+    assert (await ask(client, space, free, "another")).outcome is EvictionOutcome.GONE
+    assert (await ask(client, space, "nobody", "another")).outcome is EvictionOutcome.GONE
     assert site.uids() >= {raw["metadata"]["uid"] for raw in found.values()}
 
 
@@ -117,8 +117,8 @@ async def test_a_budget_with_an_empty_selector_covers_what_the_server_says_it_do
     )
     (raw,) = site.observer.pods(site.name)
     answer = await ask(client, site.name, raw["metadata"]["name"], raw["metadata"]["uid"])
-    assert foreseen(site, site.name, raw) is (answer.outcome is Outcome.ACCEPTED)
-    assert answer.cause is BlockerClass.BUDGET_EXHAUSTED
+    assert foreseen(site, site.name, raw) is (answer.outcome is EvictionOutcome.ACCEPTED)
+    assert answer.blocker_class is BlockerClass.BUDGET_EXHAUSTED
 
 
 async def test_what_the_disruption_controller_has_not_seen_and_what_is_being_deleted(
@@ -132,16 +132,16 @@ async def test_what_the_disruption_controller_has_not_seen_and_what_is_being_del
     with site.plane.paused("kube-controller-manager"):
         site.plane.apply(workloads.budget("web", site.name, maxUnavailable=1))
         unseen = await ask(client, site.name, name, uid)
-        assert (unseen.outcome, unseen.cause) == (Outcome.RETRY, BlockerClass.BUDGET_NOT_OBSERVED)
+        assert (unseen.outcome, unseen.blocker_class) == (EvictionOutcome.RETRY, BlockerClass.BUDGET_NOT_OBSERVED)
         assert unseen.retry_after >= 10
         going = {f"p{index}": "2026-01-01T00:00:00Z" for index in range(2001)}
         status = json.dumps({"status": {"observedGeneration": 1, "disruptionsAllowed": 1, "disruptedPods": going}})
         site.plane.kubectl("patch", "pdb", "web", "-n", site.name, "--subresource=status", "--type=merge", "-p", status)
         odd = await ask(client, site.name, name, uid)
-        assert (odd.outcome, odd.cause) == (Outcome.REFUSED, BlockerClass.BUDGET_NOT_OBSERVED)
+        assert (odd.outcome, odd.blocker_class) == (EvictionOutcome.REFUSED, BlockerClass.BUDGET_NOT_OBSERVED)
         site.plane.kubectl("delete", "namespace", site.name, "--wait=false")
         ends = await ask(client, site.name, name, uid)
-        assert (ends.outcome, ends.cause) == (Outcome.REFUSED, BlockerClass.NAMESPACE_TERMINATING)
+        assert (ends.outcome, ends.blocker_class) == (EvictionOutcome.REFUSED, BlockerClass.NAMESPACE_TERMINATING)
 
 
 async def test_a_budget_that_cannot_be_synced_is_quoted_and_not_said_to_be_behind(site: Site, client: Client) -> None:
@@ -154,15 +154,15 @@ async def test_a_budget_that_cannot_be_synced_is_quoted_and_not_said_to_be_behin
     pod["metadata"]["ownerReferences"] = [reference]
     site.plane.apply(pod, workloads.budget("vm", site.name, maxUnavailable=1))
 
-    def failed() -> disruption_budgets.Budget | None:
-        found = disruption_budgets.budget(site.plane.get("pdb", "vm", "-n", site.name))
+    def failed() -> disruption_budgets.DisruptionBudget | None:
+        found = disruption_budgets.parse_budget(site.plane.get("pdb", "vm", "-n", site.name))
         running = [p for p in site.observer.pods(site.name) if p["status"]["phase"] == "Running"]
-        return found if found.sync_failed and running else None
+        return found if found.sync_error and running else None
 
     budget = until(failed, "the sync to fail")
     (raw,) = site.observer.pods(site.name)
     answer = await ask(client, site.name, "vm", raw["metadata"]["uid"], budget)
-    assert (answer.outcome, answer.cause) == (Outcome.REFUSED, BlockerClass.BUDGET_MISCONFIGURED)
+    assert (answer.outcome, answer.blocker_class) == (EvictionOutcome.REFUSED, BlockerClass.BUDGET_MISCONFIGURED)
     assert "does not implement the scale subresource" in answer.message
     assert "use an integer minAvailable" in answer.hint
     assert foreseen(site, site.name, raw) is False

@@ -206,7 +206,9 @@ def test_three_exclusive_pools_speak_for_all_at_admission(pooled: Pooled) -> Non
     def looked_at() -> set[str]:
         found = pooled.site.plane.get("nsp")["items"]
         return {
-            p["metadata"]["name"] for p in found if "rescheduler.dev/spoken-for" not in p["metadata"].get("labels", {})
+            p["metadata"]["name"]
+            for p in found
+            if "rescheduler.dev/admission-skip" not in p["metadata"].get("labels", {})
         }
 
     speaking = until(lambda: found if len(found := looked_at()) == 3 else None, "three to speak", seconds=60)

@@ -390,11 +390,11 @@ def test_pools_that_others_speak_for_are_not_looked_at(cluster: Cluster) -> None
     def refused() -> bool:
         return "is exclusive" in cluster.create(pod("p", "out", tolerations=[EVERYTHING]))
 
-    cluster.kubectl("label", "nsp", "red", "blue", f"{names.SPOKEN_FOR}=true")
+    cluster.kubectl("label", "nsp", "red", "blue", f"{names.ADMISSION_SKIP}=true")
     until(lambda: not refused(), "nobody to speak")
-    cluster.kubectl("label", "nsp", "red", f"{names.SPOKEN_FOR}-")
+    cluster.kubectl("label", "nsp", "red", f"{names.ADMISSION_SKIP}-")
     until(refused, "one to speak")
-    cluster.kubectl("label", "nsp", "blue", f"{names.SPOKEN_FOR}-")
+    cluster.kubectl("label", "nsp", "blue", f"{names.ADMISSION_SKIP}-")
 
 
 def test_selectors_that_admission_would_defeat_are_refused(cluster: Cluster) -> None:

@@ -148,7 +148,7 @@ def test_a_second_installation_reports_the_first_and_does_not_act(plane: Control
         until(lambda: "leader.working" in one.log.read_text(), "the first to lead")
         two = Operator(plane.kubeconfig, plane.workdir / "two.log", identity="two", namespace=second)
         two.start(ready=False)
-        until(lambda: '"installation.yields"' in two.log.read_text(), "the second to report the first")
+        until(lambda: '"installation.standby"' in two.log.read_text(), "the second to report the first")
         assert two.probe("readyz") == 503
         assert f"in namespace {NAMESPACE}, leads this cluster" in two.log.read_text()
         until(
@@ -164,7 +164,7 @@ def test_a_second_installation_reports_the_first_and_does_not_act(plane: Control
         environment = {**os.environ, "KUBECONFIG": str(plane.kubeconfig), "POD_NAME": "two-cleanup"}
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert ended.returncode == 0, ended.stderr
-        assert "cleanup.left_to_other" in ended.stderr
+        assert "cleanup.skipped" in ended.stderr
         assert own.observer.phase(nodes[0]) == "Drained"
         own.annotate(nodes[0], None)
         own.gone(nodes[0])

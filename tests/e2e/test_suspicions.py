@@ -100,7 +100,7 @@ def test_when_most_nodes_fall_silent_nothing_is_done_and_every_time_starts_anew(
     until(lambda: all(unknown(own, node) > LASTS for node in nodes[:3]), "them to be Unknown for long enough")
     for node in nodes[:3]:
         own.plane.resume_node(node)
-    until(lambda: '"view.back"' in running.log.read_text(), "the blackout to end")
+    until(lambda: '"view.recovered"' in running.log.read_text(), "the blackout to end")
     own.phase(nodes[3], "Draining", "Drained")
     touched = [n for n in nodes[:3] if own.observer.drain(n) or own.observer.node(n)["spec"].get("unschedulable")]
     assert not touched

@@ -16,9 +16,9 @@ from harness import ControlPlane, workloads
 from harness.identities import Identity
 from harness.operators import NAMESPACE, install, unguarded
 from harness.waiting import until
-from rescheduler.api.names import CANCELLED, DELETION_COST, FENCED, MAINTENANCE, MOVE
+from rescheduler.api.names import CANCELLED, FENCED, MAINTENANCE, MOVE, POD_DELETION_COST
 from rescheduler.core.model import release_record
-from rescheduler.core.model.release_record import HIGHEST_COST, Move
+from rescheduler.core.model.release_record import RETURNED_POD_DELETION_COST, ReleaseRecord
 from rescheduler.core.pools.kubelet_labels import kubelet_may_set
 
 Object = dict[str, Any]
@@ -44,16 +44,16 @@ class Pod:
     deployment: Object
     others: list[Object]
 
-    def move(self) -> Move:
+    def move(self) -> ReleaseRecord:
         """The record of its move, as the operator makes it."""
         rs, deployment = self.replica_set, self.deployment
         since = datetime(2026, 1, 1, tzinfo=UTC)
         owners = (deployment["name"], deployment["uid"], rs["name"], rs["uid"])
-        return Move("NodeDrain/n1", None, 1, since, 1, *owners)
+        return ReleaseRecord("NodeDrain/n1", None, 1, since, 1, *owners)
 
     def record(self, **changes: str) -> str:
         """The annotation of its move."""
-        return json.dumps(json.loads(self.move().text()) | changes)
+        return json.dumps(json.loads(self.move().to_annotation()) | changes)
 
     def owned(self, *owners: Object, annotations: Mapping[str, str | None] | None = None, **metadata: Any) -> Object:
         """A patch of its owners."""
@@ -188,7 +188,7 @@ def test_a_pod_is_released_returned_and_settled_by_the_rights_of_the_chart(clust
         "return": cluster.operator.patch(released.path, released.give_back()),
         "settle": cluster.operator.patch(returned.path, returned.settle()),
         "settle with the user's own cost": cluster.operator.patch(
-            returned.path, {"metadata": {"annotations": {MOVE: None, DELETION_COST: "5"}}}
+            returned.path, {"metadata": {"annotations": {MOVE: None, POD_DELETION_COST: "5"}}}
         ),
         "settle where no ReplicaSet would take the pod": cluster.operator.patch(released.path, released.settle()),
         "a patch that changes nothing": cluster.operator.patch(released.path, {"metadata": {}}),
@@ -254,10 +254,15 @@ def test_every_other_write_of_the_operator_on_a_pod_is_refused(cluster: Cluster)
         ("a record without a release", steady, meta(annotations=move), notes),
         ("another record of a released pod", released, meta(annotations={MOVE: released.record(cause="x")}), notes),
         ("another record of a returned pod", returned, meta(annotations={MOVE: returned.record(cause="x")}), notes),
-        ("a cost without a return", steady, meta(annotations={DELETION_COST: HIGHEST_COST}), costs),
-        ("a cost of a released pod", released, meta(annotations={DELETION_COST: HIGHEST_COST}), costs),
-        ("another cost of a returned pod", returned, meta(annotations={DELETION_COST: "1"}), costs),
-        ("a low cost with a return", released, meta(annotations={DELETION_COST: "-1"}), costs),
+        ("a cost without a return", steady, meta(annotations={POD_DELETION_COST: RETURNED_POD_DELETION_COST}), costs),
+        (
+            "a cost of a released pod",
+            released,
+            meta(annotations={POD_DELETION_COST: RETURNED_POD_DELETION_COST}),
+            costs,
+        ),
+        ("another cost of a returned pod", returned, meta(annotations={POD_DELETION_COST: "1"}), costs),
+        ("a low cost with a return", released, meta(annotations={POD_DELETION_COST: "-1"}), costs),
         # Owners.
         ("no owners", steady, meta(ownerReferences=None), owners),
         ("no controller", steady, steady.owned(*others), owners),

@@ -9,9 +9,9 @@ from harness.scheduler_results import Table
 from rescheduler.core.model import nodes as model_nodes
 from rescheduler.core.model import volume_topology
 from rescheduler.core.placement.planner import Fit, Forecast, plan
-from rescheduler.core.placement.pod_requirements import Asks
-from rescheduler.core.placement.pod_snapshot import Census, Resident
-from rescheduler.core.placement.problem import Ground
+from rescheduler.core.placement.pod_requirements import PodRequirementsParser
+from rescheduler.core.placement.pod_snapshot import PodSnapshot, ScheduledPod
+from rescheduler.core.placement.problem import PlacementInput
 
 
 @dataclass(frozen=True)
@@ -34,29 +34,33 @@ class Score:
         return tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
 
-def ground_of(puzzle: Puzzle) -> tuple[list[Resident], Ground]:
+def ground_of(puzzle: Puzzle) -> tuple[list[ScheduledPod], PlacementInput]:
     """The pods that need a place, and what a plan for them is made on."""
-    census = Census(Asks(), {puzzle.drained})
+    census = PodSnapshot(PodRequirementsParser(), {puzzle.drained})
     for raw in (*puzzle.staying, *puzzle.leaving):
         census.add({**raw, "metadata": {"uid": raw["metadata"]["name"], **raw["metadata"]}})
     names = {raw["metadata"]["name"] for raw in puzzle.leaving}
-    leaving = [resident for resident in census.residents[puzzle.drained] if _name(resident) in names]
+    leaving = [resident for resident in census.pods_by_node[puzzle.drained] if _name(resident) in names]
     claims = {
         (body["metadata"]["namespace"], body["metadata"]["name"]): body["spec"]["volumeName"]
         for body in puzzle.volumes
         if body["kind"] == "PersistentVolumeClaim"
     }
-    volumes = [volume_topology.reach(body) for body in puzzle.volumes if body["kind"] == "PersistentVolume"]
-    storage = volume_topology.Storage(claims, {reach.volume: reach for reach in volumes})
-    nodes = [model_nodes.node(raw) for raw in puzzle.nodes]
-    return leaving, Ground({node.name: node for node in nodes}, census, spaces=SPACES, storage=storage)
+    volumes = [
+        volume_topology.parse_volume_topology(body) for body in puzzle.volumes if body["kind"] == "PersistentVolume"
+    ]
+    storage = volume_topology.ClusterVolumes(claims, {reach.volume: reach for reach in volumes})
+    nodes = [model_nodes.parse_node(raw) for raw in puzzle.nodes]
+    return leaving, PlacementInput(
+        {node.name: node for node in nodes}, census, namespace_labels=SPACES, cluster_volumes=storage
+    )
 
 
-def planned(puzzle: Puzzle) -> list[tuple[Resident, Forecast]]:
+def planned(puzzle: Puzzle) -> list[tuple[ScheduledPod, Forecast]]:
     """What the plan says of each pod that needs a place, in the order in which they are to ask for one."""
     leaving, ground = ground_of(puzzle)
     found = zip(leaving, plan(leaving, ground), strict=True)
-    return sorted(found, key=lambda pair: pair[1].turn)
+    return sorted(found, key=lambda pair: pair[1].rank)
 
 
 def rehearse(table: Table, puzzle: Puzzle) -> Score:
@@ -74,12 +78,12 @@ def rehearse(table: Table, puzzle: Puzzle) -> Score:
     return _score(forecasts, {name for name, why in refused.items() if not why})
 
 
-def _score(forecasts: Iterable[tuple[Resident, Forecast]], placed: set[str]) -> Score:
+def _score(forecasts: Iterable[tuple[ScheduledPod, Forecast]], placed: set[str]) -> Score:
     """Pods of equal spec are interchangeable: how many are placed counts, not which."""
     said: dict[str, Counter[Fit]] = {}
     there: Counter[str] = Counter()
     for pod, forecast in forecasts:
-        app = pod.ask.labels["app"]
+        app = pod.requirements.labels["app"]
         said.setdefault(app, Counter())[forecast.fit] += 1
         there[app] += _name(pod) in placed
     return sum((_row(counts, there[app]) for app, counts in said.items()), Score())
@@ -91,5 +95,5 @@ def _row(said: Counter[Fit], placed: int) -> Score:
     return Score(fits + unknown + none, placed, fits, none, unknown, wrong, missed)
 
 
-def _name(pod: Resident) -> str:
+def _name(pod: ScheduledPod) -> str:
     return pod.key.partition("/")[2]

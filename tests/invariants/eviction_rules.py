@@ -25,7 +25,7 @@ from invariants.objects import (
 )
 from invariants.records import Change
 from invariants.state import Picture, reasons
-from rescheduler.api.policies import EvictOrBlock, NoRoom, OnTimeout, Policy, Replacement
+from rescheduler.api.policies import EvictOrBlock, NoRoom, OnTimeout, ReplacementMode, ReschedulePolicy
 
 _GROUP = "rescheduler.dev"
 _LONGEST = 10**9  # seconds; more grace is garbage
@@ -140,15 +140,15 @@ def served_as_before(picture: Picture, change: Change) -> Said:
         yield "the last Ready pod of an owner goes without a replacement"
 
 
-def _replaced_first(picture: Picture, pod: Json, policies: list[Policy]) -> bool:
+def _replaced_first(picture: Picture, pod: Json, policies: list[ReschedulePolicy]) -> bool:
     given = annotations(pod).get(f"{_GROUP}/replacement")
     modes = (
-        {Replacement(given)}
+        {ReplacementMode(given)}
         if given in ("Required", "Preferred", "Never")
         else {p.spec.drain.replacement for p in policies}
     )
     waits = all(p.spec.drain.no_room is NoRoom.HOLD for p in policies)
-    return waits and may_run_twice(picture, pod) and modes <= {Replacement.PREFERRED, Replacement.REQUIRED}
+    return waits and may_run_twice(picture, pod) and modes <= {ReplacementMode.PREFERRED, ReplacementMode.REQUIRED}
 
 
 def releases_are_few(picture: Picture, change: Change) -> Said:

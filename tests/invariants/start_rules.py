@@ -13,7 +13,7 @@ from invariants.objects import (
 )
 from invariants.records import Change
 from invariants.state import CONTROL_PLANE, SHARE, SILENCE, Picture, reasons
-from rescheduler.api.policies import Mode, Policy, Suspend
+from rescheduler.api.policies import Mode, ReschedulePolicy, Suspend
 
 Said = Iterator[str]
 
@@ -76,7 +76,7 @@ def no_storm_begins_a_failure(picture: Picture, change: Change) -> Said:
             yield f"begins though {'; '.join(storms)}"
 
 
-def _causes(picture: Picture, node: Json, policy: Policy) -> list[str]:
+def _causes(picture: Picture, node: Json, policy: ReschedulePolicy) -> list[str]:
     """What Ready is, or was lately, that may make the node fail; of one that flaps, what it flaps by."""
     failure, timeout = policy.spec.failure, policy.spec.failure.lease_timeout
     found = {*picture.lately("ready", name(node))} - {"True"}
@@ -88,7 +88,7 @@ def _causes(picture: Picture, node: Json, policy: Policy) -> list[str]:
     return sorted(found)
 
 
-def _storm(picture: Picture, node: Json, policy: Policy, cause: str) -> str:
+def _storm(picture: Picture, node: Json, policy: ReschedulePolicy, cause: str) -> str:
     """Too many nodes fail for this cause, in words."""
     mine = [n for n in picture.all("nodes") if picture.policies(n)[-1:] == [policy]]
     sick = [n for n in mine if picture.sick(n, policy, cause) and True not in picture.lately("emptied", name(n))]

@@ -27,7 +27,7 @@ from invariants.objects import (
     uid,
 )
 from invariants.records import Change, Place
-from rescheduler.api.policies import Policy
+from rescheduler.api.policies import ReschedulePolicy
 
 MAINTENANCE = "rescheduler.dev/maintenance"
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
@@ -196,13 +196,13 @@ class Picture:
                 free += max(0, int(node["status"].get("allocatable", {}).get("pods", 0)) - there)
         return free
 
-    def policies(self, node: Json) -> list[Policy]:
+    def policies(self, node: Json) -> list[ReschedulePolicy]:
         """The policy that decides for the node, now and as it was lately; none where none does."""
         found = []
         for then in self.lately("policies", ""):
             fits = [raw for raw in then if selects(raw["spec"].get("nodeSelector") or {}, labels(node))]
             ranked = sorted(fits, key=lambda raw: (-raw["spec"].get("priority", 0), name(raw)))
-            found += [Policy.from_object(raw) for raw in ranked[:1]]
+            found += [ReschedulePolicy.from_object(raw) for raw in ranked[:1]]
         return found
 
     def gives(self, node: Json) -> bool:
@@ -238,7 +238,7 @@ class Picture:
         found = self.deployment_of(pod)
         return found is not None and uid(found) == uid(deployment)
 
-    def failing(self, node: str, policy: Policy, slack: float) -> bool:
+    def failing(self, node: str, policy: ReschedulePolicy, slack: float) -> bool:
         """Whether a failure condition holds, or did lately, and has for its time; `slack` seconds less will do."""
         past = self.past("ready", node)
         ends = [begin for begin, _ in past[1:]] + [self.at]
@@ -257,7 +257,7 @@ class Picture:
         last, before = self.renewals.get(node, (self.at, self.at))
         return max(self.at - last, last - before if self.at - last <= self.lag else 0)
 
-    def sick(self, node: Json, policy: Policy, cause: str) -> bool:
+    def sick(self, node: Json, policy: ReschedulePolicy, cause: str) -> bool:
         """Whether everybody can have seen that the node is unhealthy, for its time or not, because Ready is this.
 
         A node that is Unknown and whose Lease is renewed is not unreachable.

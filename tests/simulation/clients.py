@@ -35,7 +35,7 @@ class SimulatedClient(Client):
         *,
         guard: Callable[[], bool],
         count: Callable[[str, str, int], None],
-        dated: Callable[[str], None] = lambda _: None,
+        on_server_date: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._server, self._user, self._chance = server, user, chance
         self._guard, self._count = guard, count

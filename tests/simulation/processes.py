@@ -10,7 +10,7 @@ from rescheduler import handlers
 from rescheduler.app import App, Options
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT, ExpiredError
+from rescheduler.kube.client import TRANSIENT_ERRORS, ExpiredError
 from simulation.clients import SimulatedClient
 from simulation.server import Server
 
@@ -45,11 +45,11 @@ class Process:
         )
         assert isinstance(self.app.client, SimulatedClient)
         self.client = self.app.client
-        self.app.begin()
+        self.app.start_tasks()
         self._tasks = [asyncio.create_task(each(self.app)) for each in (self._feed, self._watch_over)]
 
     async def _watch_over(self, app: App) -> None:
-        await app.stop.wait()
+        await app.stop_flag.wait()
         if self.app is app:
             self.crashed = f"{self.name} ended by itself"
 
@@ -61,15 +61,15 @@ class Process:
                 async for page in app.client.list(paths.NODES):
                     version = page["metadata"]["resourceVersion"]
                     for raw in page["items"]:
-                        handlers.take(app.store, {"type": None, "object": raw})
+                        handlers.store_event(app.store, {"type": None, "object": raw})
                 while True:
                     async for type_, raw in app.client.watch(paths.NODES, version=version):
                         version = raw["metadata"]["resourceVersion"]
                         if type_ != "BOOKMARK":
-                            handlers.take(app.store, {"type": type_, "object": raw})
+                            handlers.store_event(app.store, {"type": type_, "object": raw})
             except ExpiredError:
                 continue
-            except TRANSIENT:
+            except TRANSIENT_ERRORS:
                 await asyncio.sleep(1)
 
     async def kill(self) -> None:
@@ -86,7 +86,7 @@ class Process:
             return
         app, self.app = self.app, None
         await self._cancel(self._tasks)
-        await app.end()
+        await app.shut_down()
         self.client.dead = True
         self.client = None
 

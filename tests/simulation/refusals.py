@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rescheduler.core.eviction.api_responses import Refusal
+from rescheduler.core.eviction.api_responses import ErrorResponse
 
 _REASONS = {
     400: "BadRequest",
@@ -26,4 +26,4 @@ class RefusedError(Exception):
 
     def __init__(self, code: int, message: str, *, delay: float = 0.0, **rest: Any) -> None:
         super().__init__(message)
-        self.refusal, self.delay = Refusal(code, _REASONS.get(code, ""), message, **rest), delay
+        self.refusal, self.delay = ErrorResponse(code, _REASONS.get(code, ""), message, **rest), delay

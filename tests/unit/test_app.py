@@ -12,7 +12,7 @@ import pytest
 from rescheduler import app as program
 from rescheduler.app import App, Options
 from rescheduler.kube.client import UnreachableError
-from rescheduler.kube.connection_limits import Turns
+from rescheduler.kube.connection_limits import WatchLimiter
 from rescheduler.kube.leader_election import Election
 from unit.supervision import silent
 
@@ -24,7 +24,7 @@ class FakeClient:
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self.closed = False
-        self.turns = Turns(1)
+        self.watch_limiter = WatchLimiter(1)
 
     async def close(self) -> None:
         self.closed = True
@@ -45,7 +45,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[str]]:
 
     async def ready(*_: Any, **__: Any) -> None: ...
 
-    monkeypatch.setattr(program, "sign_in", ready)
+    monkeypatch.setattr(program, "load_config", ready)
     monkeypatch.setattr(program, "Client", FakeClient)
     monkeypatch.setattr(program.preflight, "check", ready)
 
@@ -74,7 +74,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[str]]:
 async def test_a_signal_ends_it_with_success(ends: Any, number: int) -> None:
     async def until_stopped(app: App) -> None:
         os.kill(os.getpid(), number)
-        await app.stop.wait()
+        await app.stop_flag.wait()
 
     assert await ends(until_stopped) == ""
 
@@ -92,9 +92,9 @@ async def test_an_end_that_fails_is_a_failure_and_no_traceback(ends: Any, monkey
         raise KeyError("spec")
 
     async def obey(app: App) -> None:
-        app.obey()
+        app.request_stop()
 
-    monkeypatch.setattr(App, "end", fail)
+    monkeypatch.setattr(App, "shut_down", fail)
     assert await ends(obey) == "the process did not end in order: KeyError: 'spec'"
 
 
@@ -111,12 +111,12 @@ async def test_a_bug_in_the_election_ends_it_as_a_failure(ends: Any, monkeypatch
     async def first(_: Any) -> None: ...
 
     monkeypatch.setattr(Election, "acquire", fail)
-    monkeypatch.setattr(program.Heartbeats, "first", first)
+    monkeypatch.setattr(program.LeaseMonitor, "wait_for_sync", first)
 
     async def begin(app: App) -> None:
-        app.engine.synced.set()
-        app.begin()
-        await app.stop.wait()
+        app.manager.synced.set()
+        app.start_tasks()
+        await app.stop_flag.wait()
 
     assert "the work of the leader ended: KeyError" in await ends(begin)
 
@@ -124,33 +124,33 @@ async def test_a_bug_in_the_election_ends_it_as_a_failure(ends: Any, monkeypatch
 async def test_a_vital_task_that_fails_for_long_ends_it_as_a_failure(ends: Any) -> None:
     async def fail(app: App) -> None:
         task = app.supervisor
-        task.note("resync", "", ValueError("x"), vital=True)
+        task.record_failure("resync", "", ValueError("x"), vital=True)
         task._failing["resync", ""].since -= 121
-        task.note("resync", "", ValueError("x"), vital=True)
-        assert app.store.doubt
-        await app.stop.wait()
+        task.record_failure("resync", "", ValueError("x"), vital=True)
+        assert app.store.failing_view_task
+        await app.stop_flag.wait()
 
     assert "task resync failed 2 times in a row (ValueError: x), for 121 s" in await ends(fail)
 
 
 async def test_a_cleanup_that_did_not_finish_is_a_failure(ends: Any) -> None:
     async def until_stopped(app: App) -> None:
-        app.obey()
-        await app.stop.wait()
+        app.request_stop()
+        await app.stop_flag.wait()
 
     assert "cleanup did not finish" in await ends(until_stopped, cleanup=True)
 
     async def cleaned(app: App) -> None:
-        app.cleaned = True
+        app.cleanup_done = True
 
     assert await ends(cleaned, cleanup=True) == ""
 
 
 async def test_readyz_names_the_task_that_fails_and_its_object() -> None:
     app = App(FakeClient, Options(), clock=program.Clock(), identity="a")  # type: ignore[arg-type]
-    app.engine.synced.set()
+    app.manager.synced.set()
     assert app._ready() is None
-    app.supervisor.note("drain", "n1", ValueError("no such volume"))
+    app.supervisor.record_failure("drain", "n1", ValueError("no such volume"))
     assert "task drain of n1 failed once (ValueError: no such volume)" in (app._ready() or "")
     app.supervisor.clear("drain", "n1")
     assert app._ready() is None

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import hostile
 from hostile import Json, either, projected
 from rescheduler.api import drains, untrusted
-from rescheduler.api.drains import NodeDrain, NodeDrainStatus, Reason
-from rescheduler.api.policies import Policy
+from rescheduler.api.drains import NodeDrain, NodeDrainStatus, RequestReason
+from rescheduler.api.policies import ReschedulePolicy
 from rescheduler.api.pools import NamespacePool
 from rescheduler.api.scalars import dump
 from rescheduler.api.untrusted import UnreadableError
@@ -24,7 +24,7 @@ from rescheduler.core.drain import deadlocks, eta, node_patches, pod_summary, re
 from rescheduler.core.drain import status as drain_status
 from rescheduler.core.drain.state_machine import Fact
 from rescheduler.core.eligibility import cluster_state, concurrency, decision
-from rescheduler.core.eligibility.windows import look
+from rescheduler.core.eligibility.windows import window_state
 from rescheduler.core.eviction import pod_actions
 from rescheduler.core.failure import condition_history, fencing, health
 from rescheduler.core.model import (
@@ -40,14 +40,14 @@ from rescheduler.core.model import (
     workloads,
 )
 from rescheduler.core.model import nodes as model_nodes
-from rescheduler.core.model.policy_selection import Winners
-from rescheduler.core.model.release_record import Move
+from rescheduler.core.model.policy_selection import PolicySelector
+from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.placement import planner
-from rescheduler.core.placement.pod_requirements import Asks
-from rescheduler.core.placement.pod_snapshot import Census
-from rescheduler.core.placement.problem import Ground
+from rescheduler.core.placement.pod_requirements import PodRequirementsParser
+from rescheduler.core.placement.pod_snapshot import PodSnapshot
+from rescheduler.core.placement.problem import PlacementInput
 from rescheduler.core.pools import labels_and_taints, misplaced_pods, taint_safety
-from rescheduler.core.pools.membership import Memberships
+from rescheduler.core.pools.membership import PoolMemberships
 from rescheduler.core.rebalance import candidates, utilization
 from rescheduler.core.replacement import decisions, move_history
 
@@ -62,31 +62,31 @@ few = settings(
 pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")  # of arguments that are long
 Project = Callable[[Json], Any]
 KUBERNETES: dict[str, tuple[Json, Project]] = {
-    "node": (hostile.NODE, model_nodes.node),
-    "pod": (hostile.POD, pods.pod),
-    "released pod": (hostile.RELEASED_POD, pods.pod),
-    "Terminating pod": (hostile.DELETED_POD, pods.pod),
-    "budget": (hostile.BUDGET, disruption_budgets.budget),
-    "Deployment": (hostile.DEPLOYMENT, workloads.deployment),
-    "ReplicaSet": (hostile.REPLICA_SET, workloads.replica_set),
-    "Job": (hostile.JOB, workloads.replaces_at_once),
-    "claim": (hostile.CLAIM, volumes.claim),
-    "volume": (hostile.VOLUME, volumes.volume),
-    "reach": (hostile.VOLUME, volume_topology.reach),
-    "attachment": (hostile.ATTACHMENT, volumes.attachment),
-    "namespace": (hostile.NAMESPACE, namespaces.namespace),
-    "Machine": (hostile.MACHINE, external_owners.machine_owner),
-    "medik8s Lease": (hostile.LEASE, lambda raw: external_owners.lease_owner(raw, NOW)),
-    "calm Deployment": (hostile.DEPLOYMENT, candidates.calm),
-    "requests": (hostile.POD, resource_requests.held),
-    "pool of a pod": (hostile.POD, lambda raw: labels_and_taints.selects_pool(raw, "blue")),
+    "node": (hostile.NODE, model_nodes.parse_node),
+    "pod": (hostile.POD, pods.parse_pod),
+    "released pod": (hostile.RELEASED_POD, pods.parse_pod),
+    "Terminating pod": (hostile.DELETED_POD, pods.parse_pod),
+    "budget": (hostile.BUDGET, disruption_budgets.parse_budget),
+    "Deployment": (hostile.DEPLOYMENT, workloads.parse_deployment),
+    "ReplicaSet": (hostile.REPLICA_SET, workloads.parse_replica_set),
+    "Job": (hostile.JOB, workloads.replaces_terminating_pods),
+    "claim": (hostile.CLAIM, volumes.parse_volume_claim),
+    "volume": (hostile.VOLUME, volumes.parse_volume),
+    "reach": (hostile.VOLUME, volume_topology.parse_volume_topology),
+    "attachment": (hostile.ATTACHMENT, volumes.parse_volume_attachment),
+    "namespace": (hostile.NAMESPACE, namespaces.parse_namespace),
+    "Machine": (hostile.MACHINE, external_owners.machine_removal_reason),
+    "medik8s Lease": (hostile.LEASE, lambda raw: external_owners.lease_holder_reason(raw, NOW)),
+    "calm Deployment": (hostile.DEPLOYMENT, candidates.is_deployment_stable),
+    "requests": (hostile.POD, resource_requests.allocated_resources),
+    "pool of a pod": (hostile.POD, lambda raw: labels_and_taints.requires_pool(raw, "blue")),
 }
 OURS: dict[str, tuple[Json, Project]] = {
-    "ReschedulePolicy": (hostile.POLICY, Policy.from_object),
+    "ReschedulePolicy": (hostile.POLICY, ReschedulePolicy.from_object),
     "NamespacePool": (hostile.POOL, NamespacePool.from_object),
     "NodeDrain": (hostile.DRAIN, NodeDrain.from_object),
 }
-OWNERS = [Policy.from_object(hostile.POLICY)]
+OWNERS = [ReschedulePolicy.from_object(hostile.POLICY)]
 
 
 @pytest.mark.parametrize("kind", [*KUBERNETES, *OURS])
@@ -136,70 +136,72 @@ def _operators(raw: Json) -> list[Json]:
 
 
 def some_nodes() -> st.SearchStrategy[model_nodes.Node]:
-    return projected(hostile.NODE, model_nodes.node)
+    return projected(hostile.NODE, model_nodes.parse_node)
 
 
 def some_pods() -> st.SearchStrategy[pods.Pod]:
     return st.one_of(
-        projected(hostile.POD, pods.pod),
-        projected(hostile.RELEASED_POD, pods.pod),
-        projected(hostile.DELETED_POD, pods.pod),
+        projected(hostile.POD, pods.parse_pod),
+        projected(hostile.RELEASED_POD, pods.parse_pod),
+        projected(hostile.DELETED_POD, pods.parse_pod),
     )
 
 
-def policies() -> st.SearchStrategy[Policy]:
-    return st.just(OWNERS[0]) | projected(hostile.POLICY, Policy.from_object)
+def policies() -> st.SearchStrategy[ReschedulePolicy]:
+    return st.just(OWNERS[0]) | projected(hostile.POLICY, ReschedulePolicy.from_object)
 
 
-def ask(one: model_nodes.Node, then: model_nodes.Node, policy: Policy, standing: set[Reason], odd: bool) -> None:
+def ask(
+    one: model_nodes.Node, then: model_nodes.Node, policy: ReschedulePolicy, standing: set[RequestReason], odd: bool
+) -> None:
     seen = None
     for minutes, node in enumerate((one, then, then, one, then)):
         now = NOW + timedelta(minutes=minutes)
-        seen = condition_history.see(seen, node, policy, now, suspected=odd)
-        view = triggers.View(frozenset(standing), suspected=odd)
-        wants = triggers.wanted(node, policy, seen, now, view)
-        health.diagnose(node, policy, seen, now, standing=odd, suspected=odd)
-        health.symptoms(node, policy, seen, now, suspected=odd, heard=odd)
+        seen = condition_history.observe(seen, node, policy, now, suspected=odd)
+        view = triggers.TriggerContext(frozenset(standing), suspected=odd)
+        wants = triggers.wanted_requests(node, policy, seen, now, view)
+        health.diagnose(node, policy, seen, now, failure_known=odd, suspected=odd)
+        health.unhealthy_cause_names(node, policy, seen, now, suspected=odd, lease_renewed=odd)
         stale = triggers.stale_cancellations(node, wants, seen)
-        node_patches.forget_patch(node, stale)
-        created = requests.change(node, None, wants)
+        node_patches.drop_cancelled_patch(node, stale)
+        created = requests.required_change(node, None, wants)
         # Every text of ours fits where it goes: a status or spec that is refused would be refused for ever.
         assert created is None or len(json.dumps(created.body)) < 30_000  # type: ignore[union-attr]
-    condition_history.anew(seen, NOW)  # type: ignore[arg-type]
-    condition_history.recall(seen, 3, NOW)  # type: ignore[arg-type]
+    condition_history.restart_timers(seen, NOW)  # type: ignore[arg-type]
+    condition_history.with_flapping(seen, 3, NOW)  # type: ignore[arg-type]
 
 
 @few
-@given(some_nodes(), some_nodes(), policies(), st.sets(st.sampled_from(Reason)), st.booleans())
+@given(some_nodes(), some_nodes(), policies(), st.sets(st.sampled_from(RequestReason)), st.booleans())
 def test_no_node_stops_what_is_asked_of_it(
-    one: model_nodes.Node, then: model_nodes.Node, policy: Policy, standing: set[Reason], odd: bool
+    one: model_nodes.Node, then: model_nodes.Node, policy: ReschedulePolicy, standing: set[RequestReason], odd: bool
 ) -> None:
     ask(one, then, policy, standing, odd)
 
 
 def prove(node: model_nodes.Node, then: model_nodes.Node, drain: NodeDrain, odd: bool) -> None:
-    seen = fencing.witness(fencing.witness(None, node), then)
+    seen = fencing.observe_boot(fencing.observe_boot(None, node), then)
     for each in (node, then):
-        found = fencing.find(each, seen, ours=odd, known="", now=NOW)
-        assert len(found.refused) < 1000
-        fencing.hint(each)
-        fencing.act(each, drain.status.node, due=odd, busy=odd)
-        adds = node_patches.additions(each, set(Reason), exclude_from_load_balancers=True)
-        record = node_patches.record(each, drain.status.node, adds)
-        assert len(json.dumps(dump(node_patches.record(each, None, adds)))) < 5000
+        found = fencing.find_proof(each, seen, own_taint=odd, known_method="", now=NOW)
+        assert len(found.attestation_error) < 1000
+        fencing.proof_hint(each)
+        fencing.taint_action(each, drain.status.node, taint_due=odd, node_in_use=odd)
+        adds = node_patches.additions(each, set(RequestReason), exclude_from_load_balancers=True)
+        record = node_patches.cordon_record(each, drain.status.node, adds)
+        assert len(json.dumps(dump(node_patches.cordon_record(each, None, adds)))) < 5000
         for patch in (
-            node_patches.hold_patch(each, record),
-            node_patches.restore_patch(each, record, {"Maintenance": each.maintenance or ""}),
-            node_patches.leave_patch(each),
-            node_patches.taint_patch(each, node_patches.waiting_record(each, record)),
+            node_patches.cordon_patch(each, record),
+            node_patches.restore_patch(each, record, {"Maintenance": each.maintenance_annotation or ""}),
+            node_patches.cleanup_patch(each),
+            node_patches.waiting_taint_patch(each, node_patches.waiting_record(each, record)),
             node_patches.out_of_service_patch(each),
             node_patches.in_service_patch(each),
-            labels_and_taints.node_patch(each, labels_and_taints.Mark("blue", tainted=True)),
+            labels_and_taints.node_patch(each, labels_and_taints.PoolAssignment("blue", tainted=True)),
         ):
             json.dumps(patch).encode()
-        external_owners.owner(each)
-        external_owners.machine(each)
-        utilization.spread([utilization.load(each, {"cpu": 5}), utilization.load(node, {})])
+        external_owners.node_removal_reason(each)
+        external_owners.machine_of(each)
+        utilization.imbalance([utilization.node_load(each, {"cpu": 5}), utilization.node_load(node, {})])
 
 
 @few
@@ -213,44 +215,44 @@ def test_no_node_stops_what_is_proven_or_written_of_it(
 def decide(
     one: pods.Pod,
     other: pods.Pod,
-    policy: Policy,
-    budget: disruption_budgets.Budget,
+    policy: ReschedulePolicy,
+    budget: disruption_budgets.DisruptionBudget,
     owner: workloads.ReplicaSet,
     behind: workloads.Deployment,
     odd: bool,
 ) -> None:
     drain, rows = policy.spec.drain, []
     for pod in (one, other):
-        disruption_budgets.covering(pod, [budget])
-        budget.would_allow(pod)
+        disruption_budgets.budgets_for(pod, [budget])
+        budget.allows_eviction_of(pod)
         for unreachable in (False, True):
-            seen = pod_actions.Circumstances(
-                NOW, NOW - timedelta(hours=2), unreachable=unreachable, failing=True, dead=odd
+            seen = pod_actions.EvictionContext(
+                NOW, NOW - timedelta(hours=2), node_unreachable=unreachable, node_failing=True, boot_dead=odd
             )
-            verdict = pod_actions.judge(pod, drain, seen)
-            pod_actions.past_budget(pod, verdict, seen)
-            assert verdict.grace is None or 1 <= verdict.grace < 2**31
-            assert len(verdict.note) < 3000
+            verdict = pod_actions.decide_action(pod, drain, seen)
+            pod_actions.bypass_budget(pod, verdict, seen)
+            assert verdict.grace_seconds is None or 1 <= verdict.grace_seconds < 2**31
+            assert len(verdict.owner_message) < 3000
         rows.append((pod, verdict))
-    tally = pod_summary.tally(rows, {}, {}, {}, NOW, unreachable=odd)
+    tally = pod_summary.summarize(rows, {}, {}, {}, NOW, unreachable=odd)
     assert len(json.dumps([dump(blocker) for blocker in tally.blockers])) < 20_000
-    lines = eta.Paces().lines(rows, {one.uid: budget}, timedelta(minutes=5))
-    eta.completion(lines, active=timedelta(minutes=5), moved=1, now=NOW, rate=20)
-    eta.least(lines, 20)
-    known = move_history.Lineages()
+    lines = eta.EvictionRates().group_pods(rows, {one.uid: budget}, timedelta(minutes=5))
+    eta.completion(lines, active_time=timedelta(minutes=5), moved=1, now=NOW, rate=20)
+    eta.min_duration(lines, 20)
+    known = move_history.MoveHistory()
     for pod in (one, other):
-        known.moved(pod, NOW)
-        known.replaces(pod, NOW)
+        known.record_move(pod, NOW)
+        known.is_replacement(pod, NOW)
     workload = workloads.Workload(behind, (owner,), (one, other))
     for pod in (one, other):
-        setting = decisions.Setting(drain, NOW, (budget,), exclusive=odd, early=odd)
+        setting = decisions.ReplacementInput(drain, NOW, (budget,), has_single_node_volume=odd, release_only=odd)
         for each in (workload, workloads.Workload(None, (owner,), (pod,)), None):
-            decisions.choose(pod, each, setting)
-            decisions.give_back(pod, each, NOW)
-            decisions.ineligible(pod, each, setting)
+            decisions.decide(pod, each, setting)
+            decisions.decide_return(pod, each, NOW)
+            decisions.ineligible_reason(pod, each, setting)
             if each:
-                decisions.is_unwanted(pod, each)
-                decisions.ready_before(each)
+                decisions.is_surplus(pod, each)
+                decisions.ready_before_release(each)
 
 
 @few
@@ -258,16 +260,16 @@ def decide(
     some_pods(),
     some_pods(),
     policies(),
-    projected(hostile.BUDGET, disruption_budgets.budget),
-    projected(hostile.REPLICA_SET, workloads.replica_set),
-    projected(hostile.DEPLOYMENT, workloads.deployment),
+    projected(hostile.BUDGET, disruption_budgets.parse_budget),
+    projected(hostile.REPLICA_SET, workloads.parse_replica_set),
+    projected(hostile.DEPLOYMENT, workloads.parse_deployment),
     st.booleans(),
 )
 def test_no_pod_stops_a_verdict_on_it(
     one: pods.Pod,
     other: pods.Pod,
-    policy: Policy,
-    budget: disruption_budgets.Budget,
+    policy: ReschedulePolicy,
+    budget: disruption_budgets.DisruptionBudget,
     owner: workloads.ReplicaSet,
     behind: workloads.Deployment,
     odd: bool,
@@ -275,41 +277,43 @@ def test_no_pod_stops_a_verdict_on_it(
     decide(one, other, policy, budget, owner, behind, odd)
 
 
-def memberships(pool: NamespacePool) -> Memberships:
-    found = Memberships()
+def memberships(pool: NamespacePool) -> PoolMemberships:
+    found = PoolMemberships()
     found.put_pool(NamespacePool.from_object(hostile.POOL))
     found.put_pool(pool)
-    found.put_namespace(namespaces.namespace(hostile.NAMESPACE))
-    found.put_node(model_nodes.node(hostile.NODE))
+    found.put_namespace(namespaces.parse_namespace(hostile.NAMESPACE))
+    found.put_node(model_nodes.parse_node(hostile.NODE))
     return found
 
 
 def count(
-    raws: list[Json], node: model_nodes.Node, pool: NamespacePool, reach: volume_topology.Reach, random: Random
+    raws: list[Json], node: model_nodes.Node, pool: NamespacePool, reach: volume_topology.VolumeTopology, random: Random
 ) -> None:
     raws = [raw for raw in raws if is_pod(raw)]
     census, sums, view = (
-        Census(Asks({"shop": "blue"}), {"n1"}),
-        misplaced_pods.Sums(),
-        misplaced_pods.View.of(memberships(pool)),
+        PodSnapshot(PodRequirementsParser({"shop": "blue"}), {"n1"}),
+        misplaced_pods.PodTotals(),
+        misplaced_pods.MembershipSnapshot.of(memberships(pool)),
     )
     for raw in raws:
         census.add(raw)
         sums.add(raw, view)
-        candidates.candidate(raw, OWNERS[0].spec.drain, pod_actions.Circumstances(NOW))
+        candidates.candidate_from_pod(raw, OWNERS[0].spec.drain, pod_actions.EvictionContext(NOW))
         deadlocks.would_fit(raw, node, raws)
-        deadlocks.would_fill(raw, [disruption_budgets.budget(hostile.BUDGET)], node, raws)
-        labels_and_taints.selects_pool(raw, "blue")
-    other = model_nodes.node({**hostile.NODE, "metadata": {**hostile.NODE["metadata"], "name": "n2"}})
+        deadlocks.would_count_toward_budget(raw, [disruption_budgets.parse_budget(hostile.BUDGET)], node, raws)
+        labels_and_taints.requires_pool(raw, "blue")
+    other = model_nodes.parse_node({**hostile.NODE, "metadata": {**hostile.NODE["metadata"], "name": "n2"}})
     around = {"n1": node, "n2": other, "n3": node}
-    storage = volume_topology.Storage({("shop", "data"): reach.volume}, {reach.volume: reach})
-    residents = census.residents["n1"]
+    storage = volume_topology.ClusterVolumes({("shop", "data"): reach.volume}, {reach.volume: reach})
+    residents = census.pods_by_node["n1"]
     if residents:
-        ground = Ground(around, census, closed={"n1"}, rivals=census.waiting, storage=storage)
+        ground = PlacementInput(
+            around, census, excluded_nodes={"n1"}, competing_pods=census.pending, cluster_volumes=storage
+        )
         planner.plan(residents, ground, random)
-    found = taint_safety.exclusion("blue", {"n1"}, {"n1"}, around.values(), lambda _: True)
-    taint_safety.pods(raws, found)
-    taint_safety.mounted(raws, found)
+    found = taint_safety.plan_taint("blue", {"n1"}, {"n1"}, around.values(), lambda _: True)
+    taint_safety.unschedulable_pods(raws, found)
+    taint_safety.claims_of_affected_pods(raws, found)
 
 
 @few
@@ -317,18 +321,18 @@ def count(
     st.lists(either(hostile.POD), min_size=1, max_size=3),
     some_nodes(),
     projected(hostile.POOL, NamespacePool.from_object),
-    projected(hostile.VOLUME, volume_topology.reach),
+    projected(hostile.VOLUME, volume_topology.parse_volume_topology),
     st.randoms(use_true_random=False),
 )
 def test_no_raw_pod_stops_a_plan_or_a_count(
-    raws: list[Json], node: model_nodes.Node, pool: NamespacePool, reach: volume_topology.Reach, random: Random
+    raws: list[Json], node: model_nodes.Node, pool: NamespacePool, reach: volume_topology.VolumeTopology, random: Random
 ) -> None:
     count(raws, node, pool, reach, random)
 
 
 def is_pod(raw: Json) -> bool:
     try:
-        pods.pod(raw)
+        pods.parse_pod(raw)
     except ValueError:
         return False
     return True
@@ -337,35 +341,37 @@ def is_pod(raw: Json) -> bool:
 @few
 @given(either(hostile.DAEMON_SET), some_nodes())
 def test_no_daemon_set_stops_an_exclusion(raw: Json, node: model_nodes.Node) -> None:
-    found = taint_safety.exclusion("blue", {node.name}, {node.name}, [node], lambda _: True)
+    found = taint_safety.plan_taint("blue", {node.name}, {node.name}, [node], lambda _: True)
     with contextlib.suppress(UnreadableError):
-        taint_safety.daemon_sets([raw], found)
+        taint_safety.unschedulable_daemon_sets([raw], found)
 
 
-def report(drain: NodeDrain, policy: Policy, node: model_nodes.Node, fact: Fact, phase: drains.Phase) -> None:
-    seen = condition_history.see(None, node, policy, NOW)
+def report(drain: NodeDrain, policy: ReschedulePolicy, node: model_nodes.Node, fact: Fact, phase: drains.Phase) -> None:
+    seen = condition_history.observe(None, node, policy, NOW)
     there = {node.name: node, drain.spec.node_name: node}
-    world = cluster_state.World(there, Winners([policy]), {drain.name: drain}, NOW, NOW, {node.name: seen})
-    held = decision.held(drain, world, NOW)
-    decision.suspected(drain, world, NOW)
-    concurrency.blocked_for_long(drain, NOW)
-    deadlocks.opponents(drain, [drain], NOW)
-    settings_ = drain.spec.drain.over(policy.spec.drain)
-    scene = drain_status.Scene(
+    world = cluster_state.ClusterState(
+        there, PolicySelector([policy]), {drain.name: drain}, NOW, NOW, {node.name: seen}
+    )
+    held = decision.wait_reason(drain, world, NOW)
+    decision.is_only_suspected(drain, world, NOW)
+    concurrency.is_blocked_for_long(drain, NOW)
+    deadlocks.deadlock_candidates(drain, [drain], NOW)
+    settings_ = drain.spec.drain.apply_to(policy.spec.drain)
+    scene = drain_status.StatusInput(
         drain=drain,
         node=node,
         policy=policy,
         phase=phase,
         fact=fact,
-        held=held,
-        record=drain.status.node,
-        begun=drain.status.started_at,
-        tally=pod_summary.Tally(),
+        wait=held,
+        node_record=drain.status.node,
+        started_at=drain.status.started_at,
+        pod_summary=pod_summary.PodSummary(),
         moved=1,
         now=NOW,
         settings=settings_,
     )
-    status = drain_status.status(scene)
+    status = drain_status.build(scene)
     json.dumps(dump(status)).encode()
     NodeDrainStatus.model_validate(dump(status))
     drain_status.deadline(scene)
@@ -380,15 +386,15 @@ def report(drain: NodeDrain, policy: Policy, node: model_nodes.Node, fact: Fact,
     st.sampled_from(drains.Phase),
 )
 def test_no_drain_stops_its_turn_or_its_report(
-    drain: NodeDrain, policy: Policy, node: model_nodes.Node, fact: Fact, phase: drains.Phase
+    drain: NodeDrain, policy: ReschedulePolicy, node: model_nodes.Node, fact: Fact, phase: drains.Phase
 ) -> None:
     report(drain, policy, node, fact, phase)
 
 
 @few
 @given(policies())
-def test_no_policy_stops_its_windows(policy: Policy) -> None:
-    look(policy.spec.maintenance.windows, NOW)
+def test_no_policy_stops_its_windows(policy: ReschedulePolicy) -> None:
+    window_state(policy.spec.maintenance.windows, NOW)
     json.dumps(dump(policy.spec)).encode()
 
 
@@ -396,9 +402,9 @@ def test_no_policy_stops_its_windows(policy: Policy) -> None:
 @given(some_nodes(), either(hostile.POD))
 def test_no_spec_stops_the_question_whether_a_node_may_run_it(node: model_nodes.Node, raw: Json) -> None:
     if is_pod(raw):
-        spec = object_schemas.pod(raw)["spec"]
+        spec = object_schemas.sanitize_pod(raw)["spec"]
         node_affinity.may_run_on(spec, node)
-        node_affinity.selecting(spec)
+        node_affinity.referenced_node_labels(spec)
 
 
 # -- each value by itself ---------------------------------------------------------------------------------------------
@@ -418,58 +424,61 @@ def each_record(valid: Json, project: Project) -> list[Any]:
     return list(found.values())
 
 
-NODE, POD = model_nodes.node(hostile.NODE), pods.pod(hostile.POD)
+NODE, POD = model_nodes.parse_node(hostile.NODE), pods.parse_pod(hostile.POD)
 POLICY, DRAIN = OWNERS[0], NodeDrain.from_object(hostile.DRAIN)
-BUDGET = disruption_budgets.budget(hostile.BUDGET)
-REPLICA_SET, DEPLOYMENT = workloads.replica_set(hostile.REPLICA_SET), workloads.deployment(hostile.DEPLOYMENT)
+BUDGET = disruption_budgets.parse_budget(hostile.BUDGET)
+REPLICA_SET, DEPLOYMENT = (
+    workloads.parse_replica_set(hostile.REPLICA_SET),
+    workloads.parse_deployment(hostile.DEPLOYMENT),
+)
 
 
 def test_no_value_on_a_node_stops_anything() -> None:
-    for node in each_record(hostile.NODE, model_nodes.node):
-        ask(node, NODE, POLICY, set(Reason), True)
+    for node in each_record(hostile.NODE, model_nodes.parse_node):
+        ask(node, NODE, POLICY, set(RequestReason), True)
         prove(NODE, node, DRAIN, False)
 
 
 def test_no_value_on_a_pod_stops_a_verdict() -> None:
     for valid in (hostile.POD, hostile.RELEASED_POD, hostile.DELETED_POD):
-        for pod in each_record(valid, pods.pod):
+        for pod in each_record(valid, pods.parse_pod):
             decide(pod, POD, POLICY, BUDGET, REPLICA_SET, DEPLOYMENT, True)
 
 
 @pytest.mark.parametrize("text", [*hostile.MOVES, *hostile.TEXTS], ids=range(len(hostile.MOVES) + len(hostile.TEXTS)))
 def test_a_move_can_be_counted_with_or_is_none(text: str) -> None:
-    if move := Move.read(text):
-        assert type(move.ready) is type(move.attempt) is int
-        assert min(move.ready, move.attempt) >= 0
-        assert untrusted.EARLIEST <= move.since <= untrusted.LATEST
-        assert Move.read(move.text()) == move
+    if move := ReleaseRecord.from_annotation(text):
+        assert type(move.ready_pods) is type(move.attempt) is int
+        assert min(move.ready_pods, move.attempt) >= 0
+        assert untrusted.EARLIEST_TIME <= move.released_at <= untrusted.LATEST_TIME
+        assert ReleaseRecord.from_annotation(move.to_annotation()) == move
 
 
 def test_no_value_on_an_owner_or_a_budget_stops_a_verdict() -> None:
-    for budget in each_record(hostile.BUDGET, disruption_budgets.budget):
+    for budget in each_record(hostile.BUDGET, disruption_budgets.parse_budget):
         decide(POD, POD, POLICY, budget, REPLICA_SET, DEPLOYMENT, False)
-    for owner in each_record(hostile.REPLICA_SET, workloads.replica_set):
+    for owner in each_record(hostile.REPLICA_SET, workloads.parse_replica_set):
         decide(POD, POD, POLICY, BUDGET, owner, DEPLOYMENT, False)
-    for behind in each_record(hostile.DEPLOYMENT, workloads.deployment):
+    for behind in each_record(hostile.DEPLOYMENT, workloads.parse_deployment):
         decide(POD, POD, POLICY, BUDGET, REPLICA_SET, behind, False)
 
 
 def test_no_value_in_a_drain_stops_it() -> None:
     for drain in each_record(hostile.DRAIN, NodeDrain.from_object):
-        report(drain, POLICY, NODE, Fact.LEAVING, drains.Phase.DRAINING)
+        report(drain, POLICY, NODE, Fact.PODS_REMAINING, drains.Phase.DRAINING)
         prove(NODE, NODE, drain, True)
 
 
 def test_no_value_in_a_policy_stops_anything() -> None:
-    for policy in each_record(hostile.POLICY, Policy.from_object):
-        look(policy.spec.maintenance.windows, NOW)
+    for policy in each_record(hostile.POLICY, ReschedulePolicy.from_object):
+        window_state(policy.spec.maintenance.windows, NOW)
         ask(NODE, NODE, policy, set(), True)
         decide(POD, POD, policy, BUDGET, REPLICA_SET, DEPLOYMENT, False)
-        report(DRAIN, policy, NODE, Fact.HELD, drains.Phase.WAITING)
+        report(DRAIN, policy, NODE, Fact.WAITING, drains.Phase.WAITING)
 
 
 def test_no_value_in_a_raw_pod_stops_a_plan() -> None:
-    reach, pool = volume_topology.reach(hostile.VOLUME), NamespacePool.from_object(hostile.POOL)
+    reach, pool = volume_topology.parse_volume_topology(hostile.VOLUME), NamespacePool.from_object(hostile.POOL)
     seen = set()
     rows = (*hostile.one_forged(hostile.POD), *hostile.one_mutated(hostile.POD))
     for raw in filter(is_pod, islice(rows, 0, None, SOME)):

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from rescheduler.api.crds import manifests
-from rescheduler.kube.preflight import RIGHTS
+from rescheduler.kube.preflight import REQUIRED_PERMISSIONS
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +35,7 @@ def test_the_cluster_role_grants_what_is_called_and_no_more() -> None:
         for verb in rule["verbs"]
         for name in rule.get("resourceNames", [""])
     }
-    assert granted == {(right.group, right.resource, right.verb, right.name) for right in RIGHTS}
+    assert granted == {(right.group, right.resource, right.verb, right.name) for right in REQUIRED_PERMISSIONS}
 
 
 def test_the_install_manifest_begins_with_its_namespace_and_has_neither_hooks_nor_crds() -> None:

@@ -9,15 +9,15 @@ from pydantic import Field, create_model
 
 from rescheduler.api import names
 from rescheduler.api.conditions import Condition
-from rescheduler.api.policies import Drain
-from rescheduler.api.scalars import Model, Time, Words
-from rescheduler.api.untrusted import LATEST, ours, text, time
+from rescheduler.api.policies import DrainSettings
+from rescheduler.api.scalars import Model, Time, TruncatedText
+from rescheduler.api.untrusted import LATEST_TIME, bounded_text, parse_time, sanitize_custom_resource
 
-_KEPT = (names.STEPPED_BACK,)
-_MOST_ANNOTATION = 1024
+_KEPT_ANNOTATIONS = (names.STEPPED_BACK,)
+_MAX_ANNOTATION_LENGTH = 1024
 
 
-class Reason(StrEnum):
+class RequestReason(StrEnum):
     """Why a node is to be emptied."""
 
     MAINTENANCE = "Maintenance"
@@ -58,14 +58,14 @@ class BlockerClass(StrEnum):
     UNREADABLE = "Unreadable"
 
 
-class Request(Model):
+class NodeDrainRequest(Model):
     """One reason to empty the node."""
 
-    reason: Reason = Field(description="Maintenance and Failure are the operator's, Manual is the user's.")
-    message: Words = Field(default="", description="For people: what for.")
+    reason: RequestReason = Field(description="Maintenance and Failure are the operator's, Manual is the user's.")
+    message: TruncatedText = Field(default="", description="For people: what for.")
 
 
-def _optional(model: type[Model]) -> dict[str, Any]:
+def _optional_fields(model: type[Model]) -> dict[str, Any]:
     """The fields of a model without their defaults: an override that is absent overrides nothing."""
     fields: dict[str, Any] = {}
     for name, info in model.model_fields.items():
@@ -76,9 +76,9 @@ def _optional(model: type[Model]) -> dict[str, Any]:
 
 
 class _Overrides(Model):
-    def over(self, drain: Drain) -> Drain:
+    def apply_to(self, drain: DrainSettings) -> DrainSettings:
         """The policy's drain with what is set here instead, field by field; `rules` is replaced whole."""
-        given = {name: value for name in Drain.model_fields if (value := getattr(self, name)) is not None}
+        given = {name: value for name in DrainSettings.model_fields if (value := getattr(self, name)) is not None}
         return drain.model_copy(update=given) if given else drain
 
 
@@ -92,7 +92,7 @@ else:
         "DrainOverrides",
         __base__=_Overrides,
         __doc__="Fields of the policy's drain, for this node alone.",
-        **_optional(Drain),
+        **_optional_fields(DrainSettings),
     )
 
 
@@ -102,7 +102,7 @@ class NodeDrainSpec(Model):
     node_name: str = Field(
         description="The node to empty; immutable, and the object's own name.", min_length=1, max_length=253
     )
-    requests: tuple[Request, ...] = Field(
+    requests: tuple[NodeDrainRequest, ...] = Field(
         description="Why; the NodeDrain lives while one is left.",
         min_length=1,
         max_length=3,
@@ -164,14 +164,14 @@ class Blocker(Model):
     namespace: str = Field(description="The pod's namespace.", json_schema_extra={"maxLength": 253})
     pod: str = Field(description="The pod's name.", json_schema_extra={"maxLength": 253})
     class_: BlockerClass = Field(alias="class", description="What holds it back.")
-    message: Words = Field(default="", description="Why, in words.")
+    message: TruncatedText = Field(default="", description="Why, in words.")
     since: Time = Field(description="Since when.")
     pdb: str | None = Field(
         default=None, description="The PodDisruptionBudget concerned.", json_schema_extra={"maxLength": 253}
     )
     healthy: int | None = Field(default=None, description="Healthy pods that the budget counts.")
     needed: int | None = Field(default=None, description="Healthy pods that the budget needs.")
-    hint: Words = Field(default="", description="What would unblock it.")
+    hint: TruncatedText = Field(default="", description="What would unblock it.")
 
 
 class NodeDrainStatus(Model):
@@ -234,7 +234,7 @@ class NodeDrain(Model):
     @classmethod
     def from_object(cls, raw: Mapping[str, Any]) -> "NodeDrain":
         """From the raw object. Raises ValueError (UnreadableError, or pydantic's) that names the field."""
-        raw = ours(raw)
+        raw = sanitize_custom_resource(raw)
         meta = raw["metadata"]
         annotations = meta.get("annotations") or {}
         return cls(
@@ -242,10 +242,16 @@ class NodeDrain(Model):
             uid=meta.get("uid", ""),
             resource_version=meta.get("resourceVersion", ""),
             generation=meta.get("generation", 0),
-            created=time(meta.get("creationTimestamp")),
-            deletion_timestamp=(time(meta["deletionTimestamp"]) or LATEST) if "deletionTimestamp" in meta else None,
+            created=parse_time(meta.get("creationTimestamp")),
+            deletion_timestamp=(parse_time(meta["deletionTimestamp"]) or LATEST_TIME)
+            if "deletionTimestamp" in meta
+            else None,
             finalizers=tuple(meta.get("finalizers") or ()),
-            annotations={key: text(annotations[key], _MOST_ANNOTATION) for key in _KEPT if key in annotations},
+            annotations={
+                key: bounded_text(annotations[key], _MAX_ANNOTATION_LENGTH)
+                for key in _KEPT_ANNOTATIONS
+                if key in annotations
+            },
             spec=NodeDrainSpec.model_validate(raw["spec"]),
             status=NodeDrainStatus.model_validate(raw["status"] or {}),
         )

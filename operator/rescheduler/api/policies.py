@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import Field
 
-from rescheduler.api.scalars import POSITIVE, Duration, Model, NumberOrPercent
+from rescheduler.api.scalars import POSITIVE_DURATION_RULE, Duration, Model, NumberOrPercent
 from rescheduler.api.selectors import KEY_PATTERN, LabelSelector
-from rescheduler.api.untrusted import ours
+from rescheduler.api.untrusted import sanitize_custom_resource
 from rescheduler.api.windows import Window
 
 _CONDITION_TYPE = KEY_PATTERN
@@ -46,7 +46,7 @@ class Force(StrEnum):
     NEVER = "Never"
 
 
-class Replacement(StrEnum):
+class ReplacementMode(StrEnum):
     """Whether the new pod has to run before the old one goes."""
 
     REQUIRED = "Required"
@@ -55,7 +55,7 @@ class Replacement(StrEnum):
     NEVER = "Never"
 
 
-OWNERS_WORDS = (Replacement.REQUIRED, Replacement.PREFERRED, Replacement.NEVER)
+REPLACEMENT_ANNOTATION_VALUES = (ReplacementMode.REQUIRED, ReplacementMode.PREFERRED, ReplacementMode.NEVER)
 """What the owner of a pod may say by its annotation."""
 
 
@@ -107,7 +107,7 @@ class ConditionMatch(Model):
     )
 
 
-class Maintenance(Model):
+class MaintenanceSettings(Model):
     """Emptying nodes that somebody wants to work on."""
 
     enabled: bool = Field(default=True, description="Whether the maintenance annotation is acted on.")
@@ -139,7 +139,7 @@ class Maintenance(Model):
     )
 
 
-class Flapping(Model):
+class FlappingSettings(Model):
     """When a node that comes and goes is only cordoned."""
 
     changes: int = Field(default=3, ge=1, le=100, description="Times that a condition began to hold.")
@@ -148,7 +148,7 @@ class Flapping(Model):
     )
 
 
-class Failure(Model):
+class FailureSettings(Model):
     """Emptying nodes that failed."""
 
     enabled: bool = Field(default=True, description="Whether failed nodes are acted on.")
@@ -167,13 +167,13 @@ class Failure(Model):
         default=None,
         description="Suspect a node whose Lease is silent for so long on our own clock (11s at least, or a quarter of the Lease's "
         "duration and its jitter); absent: never.",
-        json_schema_extra={"x-kubernetes-validations": [POSITIVE]},
+        json_schema_extra={"x-kubernetes-validations": [POSITIVE_DURATION_RULE]},
     )
     recover_after: Duration = Field(
         default=timedelta(minutes=2), description="Healthy for so long, a node is put back as it was."
     )
-    flapping: Flapping = Field(
-        default_factory=Flapping, description="When a node that comes and goes is only cordoned."
+    flapping: FlappingSettings = Field(
+        default_factory=FlappingSettings, description="When a node that comes and goes is only cordoned."
     )
     max_unhealthy: NumberOrPercent = Field(
         default=NumberOrPercent(20, is_percent=True),
@@ -201,7 +201,7 @@ class Failure(Model):
     )
 
 
-class Rule(Model):
+class DrainRule(Model):
     """What happens to the pods that it selects; the first rule that matches decides."""
 
     namespace_selector: LabelSelector = Field(
@@ -217,11 +217,11 @@ class Rule(Model):
     timeout: Duration | None = Field(default=None, description="Instead of the drain's timeout.")
 
 
-class Drain(Model):
+class DrainSettings(Model):
     """How a node is emptied."""
 
-    replacement: Replacement = Field(
-        default=Replacement.PREFERRED, description="Whether the new pod has to be Ready before the old one goes."
+    replacement: ReplacementMode = Field(
+        default=ReplacementMode.PREFERRED, description="Whether the new pod has to be Ready before the old one goes."
     )
     replacement_timeout: Duration = Field(
         default=timedelta(minutes=5), description="How long a replacement may take to be Ready."
@@ -261,12 +261,12 @@ class Drain(Model):
     exclude_from_load_balancers: bool = Field(
         default=False, description="Label the node node.kubernetes.io/exclude-from-external-load-balancers while held."
     )
-    rules: tuple[Rule, ...] = Field(
+    rules: tuple[DrainRule, ...] = Field(
         default=(), description="What happens to which pods; the first that matches decides.", max_length=32
     )
 
 
-class Rebalance(Model):
+class RebalanceSettings(Model):
     """Moving pods from fuller to emptier nodes of one pool."""
 
     enabled: bool = Field(default=False, description="Whether pods are moved to even out nodes.")
@@ -297,16 +297,18 @@ class ReschedulePolicySpec(Model):
     suspend: Suspend = Field(
         default=Suspend.NONE, description="None, New (start nothing new), or All (no cordon, release or eviction)."
     )
-    maintenance: Maintenance = Field(
-        default_factory=Maintenance, description="Emptying nodes that somebody wants to work on."
+    maintenance: MaintenanceSettings = Field(
+        default_factory=MaintenanceSettings, description="Emptying nodes that somebody wants to work on."
     )
-    failure: Failure = Field(default_factory=Failure, description="Emptying nodes that failed.")
-    drain: Drain = Field(default_factory=Drain, description="How a node is emptied.")
-    rebalance: Rebalance = Field(default_factory=Rebalance, description="Evening out the nodes of one pool.")
+    failure: FailureSettings = Field(default_factory=FailureSettings, description="Emptying nodes that failed.")
+    drain: DrainSettings = Field(default_factory=DrainSettings, description="How a node is emptied.")
+    rebalance: RebalanceSettings = Field(
+        default_factory=RebalanceSettings, description="Evening out the nodes of one pool."
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class ReschedulePolicy:
     """A ReschedulePolicy as read."""
 
     name: str
@@ -315,9 +317,9 @@ class Policy:
     spec: ReschedulePolicySpec
 
     @classmethod
-    def from_object(cls, raw: Mapping[str, Any]) -> "Policy":
+    def from_object(cls, raw: Mapping[str, Any]) -> "ReschedulePolicy":
         """From the raw object. Raises ValueError (UnreadableError, or pydantic's) that names the field."""
-        raw = ours(raw)
+        raw = sanitize_custom_resource(raw)
         meta = raw["metadata"]
         spec = ReschedulePolicySpec.model_validate(raw["spec"] or {})
         return cls(meta["name"], meta.get("uid", ""), meta.get("generation", 0), spec)

@@ -11,9 +11,9 @@ from pydantic import Field
 from rescheduler.api import names
 from rescheduler.api.conditions import Condition
 from rescheduler.api.policies import Mode
-from rescheduler.api.scalars import Model, NumberOrPercent, Words
+from rescheduler.api.scalars import Model, NumberOrPercent, TruncatedText
 from rescheduler.api.selectors import LabelSelector
-from rescheduler.api.untrusted import ours, time
+from rescheduler.api.untrusted import parse_time, sanitize_custom_resource
 
 
 class ExistingPods(StrEnum):
@@ -64,7 +64,7 @@ class PoolBlocker(Model):
     namespace: str = Field(description="The pod's namespace.")
     pod: str = Field(description="The pod's name.")
     class_: str = Field(alias="class", description="What holds it back.")
-    message: Words = Field(default="", description="Why, in words.")
+    message: TruncatedText = Field(default="", description="Why, in words.")
 
 
 class NamespacePoolStatus(Model):
@@ -98,25 +98,25 @@ class NamespacePool:
 
     name: str
     uid: str
-    version: str
+    resource_version: str
     generation: int
     created: datetime | None
     spec: NamespacePoolSpec
     status: NamespacePoolStatus
-    spoken_for: bool = False
+    admission_skip: bool = False
 
     @classmethod
     def from_object(cls, raw: Mapping[str, Any]) -> "NamespacePool":
         """From the raw object. Raises ValueError (UnreadableError, or pydantic's) that names the field."""
-        raw = ours(raw)
+        raw = sanitize_custom_resource(raw)
         meta = raw["metadata"]
         return cls(
             meta["name"],
             meta.get("uid", ""),
             meta.get("resourceVersion", ""),
             meta.get("generation", 0),
-            time(meta.get("creationTimestamp")),
+            parse_time(meta.get("creationTimestamp")),
             NamespacePoolSpec.model_validate(raw["spec"]),
             NamespacePoolStatus.model_validate(raw["status"] or {}),
-            names.SPOKEN_FOR in (meta.get("labels") or {}),
+            names.ADMISSION_SKIP in (meta.get("labels") or {}),
         )

@@ -19,20 +19,20 @@ from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 from pydantic_core import CoreSchema, core_schema
 
-from rescheduler.api.untrusted import EARLIEST, LATEST
+from rescheduler.api.untrusted import EARLIEST_TIME, LATEST_TIME
 
 DURATION_PATTERN = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"
 """GEP-2257, the Gateway API's form: `90s`, `1h30m`."""
-_PART = re.compile(r"([0-9]{1,5})(ms|h|m|s)")
-LONGEST = timedelta(hours=99_999)
+_DURATION_PART = re.compile(r"([0-9]{1,5})(ms|h|m|s)")
+MAX_DURATION = timedelta(hours=99_999)
 """Eleven years: the hours of a GEP-2257 duration have five digits. The form also writes longer ones, in pieces."""
-_BOUNDED: JsonDict = {"rule": "duration(self) <= duration('99999h')", "message": "must be at most 99999h"}
-POSITIVE: JsonDict = {
+_MAX_DURATION_RULE: JsonDict = {"rule": "duration(self) <= duration('99999h')", "message": "must be at most 99999h"}
+POSITIVE_DURATION_RULE: JsonDict = {
     "rule": "self.matches('[1-9]') && duration(self) <= duration('99999h')",
     "message": "must be longer than 0s, and at most 99999h",
 }
 """CEL for durations that make no sense as nothing; instead of the bound of all durations."""
-_UNITS = {
+_DURATION_UNITS = {
     "h": timedelta(hours=1),
     "m": timedelta(minutes=1),
     "s": timedelta(seconds=1),
@@ -56,7 +56,7 @@ def dump(model: Model) -> dict[str, Any]:
     return model.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def replacing(before: Model, after: Model) -> dict[str, Any]:
+def merge_patch(before: Model, after: Model) -> dict[str, Any]:
     """A merge patch from one to the other: fields that are no more become null."""
     old, new = dump(before), dump(after)
     return {**{key: None for key in old if key not in new}, **new}
@@ -66,12 +66,15 @@ def parse_duration(text: str) -> timedelta:
     """A GEP-2257 duration, at most LONGEST. Raises ValueError that shows the form."""
     if not isinstance(text, str) or not re.fullmatch(DURATION_PATTERN[1:-1], text):
         raise ValueError(f"{text!r:.60} is no duration: write it like 90s, 5m or 1h30m")
-    return min(LONGEST, sum((int(number) * _UNITS[unit] for number, unit in _PART.findall(text)), timedelta()))
+    return min(
+        MAX_DURATION,
+        sum((int(number) * _DURATION_UNITS[unit] for number, unit in _DURATION_PART.findall(text)), timedelta()),
+    )
 
 
 def format_duration(value: timedelta) -> str:
     """A GEP-2257 form as people write it: `90s`, `3m`, `1h30m`; nothing, and less, is `0s`, and none is above LONGEST."""
-    rest, parts = min(max(value, timedelta()), LONGEST) // timedelta(milliseconds=1), []
+    rest, parts = min(max(value, timedelta()), MAX_DURATION) // timedelta(milliseconds=1), []
     if rest < 120_000 and rest % 1000 == 0:
         return f"{rest // 1000}s"
     for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
@@ -81,21 +84,26 @@ def format_duration(value: timedelta) -> str:
     return "".join(parts) or "0s"
 
 
-def _duration(value: Any) -> timedelta:
-    return min(max(value, timedelta()), LONGEST) if isinstance(value, timedelta) else parse_duration(value)
+def _validate_duration(value: Any) -> timedelta:
+    return min(max(value, timedelta()), MAX_DURATION) if isinstance(value, timedelta) else parse_duration(value)
 
 
 Duration = Annotated[
     timedelta,
-    PlainValidator(_duration),
+    PlainValidator(_validate_duration),
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema(
-        {"type": "string", "pattern": DURATION_PATTERN, "maxLength": 24, "x-kubernetes-validations": [_BOUNDED]}
+        {
+            "type": "string",
+            "pattern": DURATION_PATTERN,
+            "maxLength": 24,
+            "x-kubernetes-validations": [_MAX_DURATION_RULE],
+        }
     ),
 ]
 
 
-def _time(value: Any) -> datetime:
+def _validate_time(value: Any) -> datetime:
     """A time of a status, moved within what a duration can be added to: the schema lets the years 0 to 9999 in."""
     found = value
     if isinstance(value, str):
@@ -103,30 +111,30 @@ def _time(value: Any) -> datetime:
             found = datetime.fromisoformat(_YEAR_0.sub("0001", value))
     if not isinstance(found, datetime) or found.tzinfo is None:
         raise ValueError(f"{value!r:.60} is no time with a time zone, such as 2026-01-31T22:00:00Z")
-    return EARLIEST if found < EARLIEST else min(found, LATEST)
+    return EARLIEST_TIME if found < EARLIEST_TIME else min(found, LATEST_TIME)
 
 
 Time = Annotated[
     datetime,
-    PlainValidator(_time),
+    PlainValidator(_validate_time),
     PlainSerializer(lambda time: time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 
 
-def cut(text: Any, most: int = 1024) -> Any:
+def truncate(text: Any, max_length: int = 1024) -> Any:
     """Text that the schema's maxLength lets in.
 
     What others say (a webhook's refusal, an annotation) may be of any length, and must not make a status unwritable.
     """
-    return text if not isinstance(text, str) or len(text) <= most else text[: most - 1] + "…"
+    return text if not isinstance(text, str) or len(text) <= max_length else text[: max_length - 1] + "…"
 
 
-Words = Annotated[str, BeforeValidator(cut), WithJsonSchema({"type": "string", "maxLength": 1024})]
+TruncatedText = Annotated[str, BeforeValidator(truncate), WithJsonSchema({"type": "string", "maxLength": 1024})]
 """Text for people: cut to 1024 characters, never refused."""
 
 
-_MOST_NODES = 100_000
+_MAX_NODES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +150,7 @@ class NumberOrPercent:
         if isinstance(value, cls):
             return value
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return cls(min(value, _MOST_NODES))
+            return cls(min(value, _MAX_NODES))
         if isinstance(value, str) and re.fullmatch(r"(100|[0-9]{1,2})%", value):
             return cls(int(value[:-1]), is_percent=True)
         raise ValueError(f'{value!r:.60} is neither a number of nodes like 1 nor a percentage like "20%"')

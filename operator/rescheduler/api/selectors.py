@@ -10,13 +10,13 @@ from rescheduler.api.scalars import Model
 # Bounds are for the schema alone: budgets are read with these models too, and the server lets theirs be longer.
 
 
-_DNS = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-KEY_PATTERN = rf"^({_DNS}(\.{_DNS})*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?$"
+_DNS_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+KEY_PATTERN = rf"^({_DNS_LABEL}(\.{_DNS_LABEL})*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?$"
 """A qualified name: what keys of labels and types of conditions look like."""
 VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 
 
-class Operator(StrEnum):
+class LabelSelectorOperator(StrEnum):
     """Operators of matchExpressions."""
 
     IN = "In"
@@ -25,11 +25,11 @@ class Operator(StrEnum):
     DOES_NOT_EXIST = "DoesNotExist"
 
 
-class Requirement(Model):
+class LabelSelectorRequirement(Model):
     """One expression; NotIn and DoesNotExist match where the label is absent."""
 
     key: str = Field(description="The label's key.", json_schema_extra={"minLength": 1, "maxLength": 316})
-    operator: Operator = Field(description="How the label's value relates to `values`.")
+    operator: LabelSelectorOperator = Field(description="How the label's value relates to `values`.")
     values: tuple[str, ...] = Field(
         default=(),
         description="Values for In and NotIn; empty for Exists and DoesNotExist.",
@@ -39,13 +39,13 @@ class Requirement(Model):
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether these labels meet the requirement."""
         match self.operator:
-            case Operator.IN:
+            case LabelSelectorOperator.IN:
                 return labels.get(self.key) in self.values
-            case Operator.NOT_IN:
+            case LabelSelectorOperator.NOT_IN:
                 return labels.get(self.key) not in self.values
-            case Operator.EXISTS:
+            case LabelSelectorOperator.EXISTS:
                 return self.key in labels
-            case Operator.DOES_NOT_EXIST:
+            case LabelSelectorOperator.DOES_NOT_EXIST:
                 return self.key not in labels
 
 
@@ -55,7 +55,7 @@ class LabelSelector(Model):
     match_labels: dict[str, str] = Field(
         default_factory=dict, description="Labels that must be there with these values."
     )
-    match_expressions: tuple[Requirement, ...] = Field(
+    match_expressions: tuple[LabelSelectorRequirement, ...] = Field(
         default=(), description="Expressions that must all hold.", json_schema_extra={"maxItems": 50}
     )
 
@@ -76,12 +76,12 @@ class LabelSelector(Model):
         for requirement in sorted(self.match_expressions, key=lambda r: (r.key, r.operator)):
             values = ",".join(sorted(requirement.values))
             match requirement.operator:
-                case Operator.IN:
+                case LabelSelectorOperator.IN:
                     parts.append(f"{requirement.key} in ({values})")
-                case Operator.NOT_IN:
+                case LabelSelectorOperator.NOT_IN:
                     parts.append(f"{requirement.key} notin ({values})")
-                case Operator.EXISTS:
+                case LabelSelectorOperator.EXISTS:
                     parts.append(requirement.key)
-                case Operator.DOES_NOT_EXIST:
+                case LabelSelectorOperator.DOES_NOT_EXIST:
                     parts.append(f"!{requirement.key}")
         return ",".join(parts)

@@ -8,9 +8,9 @@ from cronsim import CronSim, CronSimError
 from pydantic import Field
 from pydantic.config import JsonDict
 
-from rescheduler.api.scalars import POSITIVE, Duration, Model
+from rescheduler.api.scalars import POSITIVE_DURATION_RULE, Duration, Model
 
-_HOUR_TWICE = timedelta(hours=1, minutes=1)
+_DST_MARGIN = timedelta(hours=1, minutes=1)
 _MINUTE = r"([0-5]?[0-9])"
 _HOUR = r"([01]?[0-9]|2[0-3])"
 _DAY = r"(0?[1-9]|[12][0-9]|3[01])"
@@ -18,17 +18,19 @@ _MONTH = r"(0?[1-9]|1[0-2]|JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC)"
 _WEEKDAY = r"([0-7]|SUN|MON|TUE|WED|THU|FRI|SAT)"
 
 
-_STEPS = ("[1-9]|[1-5][0-9]", "[1-9]|1[0-9]|2[0-3]", "[1-9]|[12][0-9]|3[01]", "[1-9]|1[0-2]", "[1-7]")
+_STEP_PATTERNS = ("[1-9]|[1-5][0-9]", "[1-9]|1[0-9]|2[0-3]", "[1-9]|[12][0-9]|3[01]", "[1-9]|1[0-2]", "[1-7]")
 
 
-def _field(value: str, step: str) -> str:
+def _field_pattern(value: str, step: str) -> str:
     one = rf"(\*|{value}(-{value})?)(/({step}))?"
     return rf"{one}(,{one})*"
 
 
 CRON_PATTERN = (
     "^(?i:"
-    + " +".join(_field(*field) for field in zip((_MINUTE, _HOUR, _DAY, _MONTH, _WEEKDAY), _STEPS, strict=True))
+    + " +".join(
+        _field_pattern(*field) for field in zip((_MINUTE, _HOUR, _DAY, _MONTH, _WEEKDAY), _STEP_PATTERNS, strict=True)
+    )
     + ")$"
 )
 """Five-field cron, names in any case; no @daily."""
@@ -48,7 +50,7 @@ class Window(Model):
     )
     duration: Duration = Field(
         description="How long it stays open, such as 4h.",
-        json_schema_extra={"x-kubernetes-validations": [POSITIVE]},
+        json_schema_extra={"x-kubernetes-validations": [POSITIVE_DURATION_RULE]},
     )
     time_zone: str = Field(
         default="UTC",
@@ -80,7 +82,7 @@ def _opening(schedule: str, time_zone: str, minute: datetime, *, ahead: bool) ->
     CronSim goes by the clock on the wall, which shows an hour twice when it is put back: the search begins an hour
     too early, or late, and what is on the wrong side is passed over.
     """
-    start = minute - _HOUR_TWICE if ahead else minute + _HOUR_TWICE
+    start = minute - _DST_MARGIN if ahead else minute + _DST_MARGIN
     try:
         for found in CronSim(schedule.upper(), start.astimezone(ZoneInfo(time_zone)), reverse=not ahead):
             opening = found.astimezone(UTC)

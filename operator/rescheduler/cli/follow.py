@@ -12,25 +12,25 @@ from typing import Any
 import click
 
 from rescheduler.api import API_VERSION
-from rescheduler.cli.api import AwayError, Reader
-from rescheduler.cli.output import legible
-from rescheduler.cli.progress import Line, Tidings, is_done, is_new
+from rescheduler.cli.api import ApiUnavailableError, ClusterApi
+from rescheduler.cli.output import printable
+from rescheduler.cli.progress import DrainProgress, ProgressLine, is_drained, is_unobserved
 
-_ROUND = 10  # seconds of one watch; a holder renews its Lease every 2 s
-_AGAIN = 2.0  # seconds, where the API server does not answer
-_PODS = "kubectl get pods -A -l app.kubernetes.io/name=rescheduler"
+_WATCH_SECONDS = 10  # seconds of one watch; a holder renews its Lease every 2 s
+_RETRY_DELAY = 2.0  # seconds, where the API server does not answer
+_SHOW_OPERATOR_PODS = "kubectl get pods -A -l app.kubernetes.io/name=rescheduler"
 
 
-def follow(server: Reader, drain: dict[str, Any]) -> bool:
+def follow(server: ClusterApi, drain: dict[str, Any]) -> bool:
     """Until the node is Drained, or (False) its drain is withdrawn before."""
     name, screen = drain["metadata"]["name"], Screen()
     follower = _Follower(server, drain, screen)
     while True:
         try:
-            ended = follower.round()
-        except AwayError as error:
+            ended = follower.watch_once()
+        except ApiUnavailableError as error:
             screen.warn(f"{name}: {error.message}; the drain goes on, and so does this")
-            time.sleep(_AGAIN)
+            time.sleep(_RETRY_DELAY)
             continue
         if ended is not None:
             screen.finish()
@@ -40,60 +40,62 @@ def follow(server: Reader, drain: dict[str, Any]) -> bool:
 class _Follower:
     """What has been seen of one drain."""
 
-    def __init__(self, server: Reader, drain: dict[str, Any], screen: "Screen") -> None:
-        self._server, self._screen, self._tidings = server, screen, Tidings()
+    def __init__(self, server: ClusterApi, drain: dict[str, Any], screen: "Screen") -> None:
+        self._server, self._screen, self._progress = server, screen, DrainProgress()
         self._name, self._uid = drain["metadata"]["name"], drain["metadata"]["uid"]
-        self._lease: object = None
+        self._leases_before: object = None
 
-    def round(self) -> bool | None:
+    def watch_once(self) -> bool | None:
         """Look, then watch for a while; whether it ended well, None: it goes on."""
-        found = self._server.one(API_VERSION, f"nodedrains/{self._name}")
+        found = self._server.get(API_VERSION, f"nodedrains/{self._name}")
         if found is None or found["metadata"]["uid"] != self._uid:
             return False
-        told = self._tell(found)
-        if is_done(found):
+        told = self._show_changes(found)
+        if is_drained(found):
             return True
         begun = time.monotonic()
         selected = {"fieldSelector": f"metadata.name={self._name}"}
         version = found["metadata"]["resourceVersion"]
         for kind, drain in self._server.watch(
-            API_VERSION, "nodedrains", seconds=_ROUND, resourceVersion=version, **selected
+            API_VERSION, "nodedrains", seconds=_WATCH_SECONDS, resourceVersion=version, **selected
         ):
             if kind not in ("ADDED", "MODIFIED"):
                 break  # deleted, or the watch is too old: looked at anew
             found = drain
-            told = self._tell(found) or told
-            if is_done(found):
+            told = self._show_changes(found) or told
+            if is_drained(found):
                 return True
-        if not told and time.monotonic() - begun >= _ROUND / 2:
-            self._look_for_operator(found)
+        if not told and time.monotonic() - begun >= _WATCH_SECONDS / 2:
+            self._check_operator(found)
         elif not told:
             time.sleep(1)  # a server that ends streams at once must not be asked in a hot loop
         return None
 
-    def _tell(self, drain: dict[str, Any]) -> bool:
-        lines = self._tidings.lines(drain, datetime.now(UTC))
+    def _show_changes(self, drain: dict[str, Any]) -> bool:
+        lines = self._progress.new_lines(drain, datetime.now(UTC))
         for line in lines:
             self._screen.show(self._name, line)
         return bool(lines)
 
-    def _look_for_operator(self, drain: dict[str, Any]) -> None:
+    def _check_operator(self, drain: dict[str, Any]) -> None:
         """Nothing has changed for a round: is anybody at work?"""
         query = {"fieldSelector": "metadata.name=rescheduler"}
         answer = self._server.send("get", "coordination.k8s.io/v1", "leases", params=query)
         if answer.ok:
             leases = [lease.get("spec") or {} for lease in answer.json()["items"]]
             held = [(spec["holderIdentity"], spec.get("renewTime")) for spec in leases if spec.get("holderIdentity")]
-            before, self._lease = self._lease, held
+            before, self._leases_before = self._leases_before, held
             if not held or held == before:
                 self._screen.warn(
-                    f"{self._name}: no operator is at work (nobody renews the Lease rescheduler): {_PODS}. "
+                    f"{self._name}: no operator is at work (nobody renews the Lease rescheduler): {_SHOW_OPERATOR_PODS}. "
                     "The drain goes on as soon as one is"
                 )
             else:
-                self._screen.calm()
-        elif is_new(drain):
-            self._screen.warn(f"{self._name}: nobody has looked at it for {_ROUND} s. Does the operator run? {_PODS}")
+                self._screen.clear_warning()
+        elif is_unobserved(drain):
+            self._screen.warn(
+                f"{self._name}: nobody has looked at it for {_WATCH_SECONDS} s. Does the operator run? {_SHOW_OPERATOR_PODS}"
+            )
 
 
 class Screen:
@@ -101,12 +103,12 @@ class Screen:
 
     def __init__(self) -> None:
         self._stage = ""  # of the line that is not ended yet
-        self._warned = ""
+        self._last_warning = ""
 
-    def show(self, name: str, line: Line) -> None:
+    def show(self, name: str, line: ProgressLine) -> None:
         """Say it."""
-        self._warned = ""
-        text = legible(f"{name}: {line.text}" if line.stage else line.text)
+        self._last_warning = ""
+        text = printable(f"{name}: {line.text}" if line.stage else line.text)
         if not sys.stdout.isatty():
             click.echo(text)
             return
@@ -118,14 +120,14 @@ class Screen:
 
     def warn(self, text: str) -> None:
         """Say on the other stream what keeps all from going on, once."""
-        if text != self._warned:
+        if text != self._last_warning:
             self.finish()
-            self._warned = text
+            self._last_warning = text
             click.echo(text, err=True)
 
-    def calm(self) -> None:
+    def clear_warning(self) -> None:
         """What was warned of is over."""
-        self._warned = ""
+        self._last_warning = ""
 
     def finish(self) -> None:
         """End the line."""

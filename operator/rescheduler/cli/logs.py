@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-_TRACEBACK = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
+_TRACEBACK_FORMAT = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
 """Without values: they may be those of others, and large."""
 
 
@@ -33,7 +33,7 @@ def configure(log_format: str, level: int = logging.INFO) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     last: list[structlog.types.Processor] = (
-        [structlog.processors.ExceptionRenderer(_TRACEBACK), structlog.processors.JSONRenderer()]
+        [structlog.processors.ExceptionRenderer(_TRACEBACK_FORMAT), structlog.processors.JSONRenderer()]
         if log_format == "json"
         else [_shorten_exception, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )

@@ -59,25 +59,25 @@ def cancel(node: str) -> None:
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def status(output: str) -> None:
     """NodeDrains: how far they are, and what blocks them."""
-    _show("nodedrains", output)
+    _print_resource("nodedrains", output)
 
 
 @main.command()
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def pools(output: str) -> None:
     """NamespacePools: their nodes, namespaces and pods, and what is wrong with them."""
-    _show("namespacepools", output)
+    _print_resource("namespacepools", output)
 
 
-def _show(resource: str, output: str) -> None:
+def _print_resource(resource: str, output: str) -> None:
     import json  # noqa: PLC0415
 
-    from rescheduler.cli.api import Reader, connect  # noqa: PLC0415
-    from rescheduler.cli.output import table  # noqa: PLC0415
+    from rescheduler.cli.api import ClusterApi, connect  # noqa: PLC0415
+    from rescheduler.cli.output import format_table  # noqa: PLC0415
 
-    server, group = Reader(connect()), API_VERSION
-    server.insist_installed(resource)
+    server, group = ClusterApi(connect()), API_VERSION
+    server.require_installed(resource)
     if output == "json":
-        click.echo(json.dumps(list(server.each(group, resource)), indent=2))
+        click.echo(json.dumps(list(server.list_items(group, resource)), indent=2))
     else:
-        click.echo("\n".join(table(server.table(group, resource))))
+        click.echo("\n".join(format_table(server.get_table(group, resource))))

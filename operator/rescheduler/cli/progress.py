@@ -5,58 +5,58 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from rescheduler.api.untrusted import time
-from rescheduler.cli.output import legible, span
+from rescheduler.api.untrusted import parse_time
+from rescheduler.cli.output import format_span, printable
 
 _Raw = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ProgressLine:
     """One line; on a terminal it takes the place of the one before, where both tell of one `stage`."""
 
     text: str
     stage: str = ""
 
 
-class Tidings:
+class DrainProgress:
     """Of one drain; what has been said is not said again."""
 
     def __init__(self) -> None:
-        self._said = ""
-        self._named: set[tuple[str, str, str]] = set()
+        self._last_text = ""
+        self._reported_blockers: set[tuple[str, str, str]] = set()
 
-    def lines(self, drain: _Raw, now: datetime) -> list[Line]:
+    def new_lines(self, drain: _Raw, now: datetime) -> list[ProgressLine]:
         """What is new."""
         status = drain.get("status") or {}
         stage, counts = _stage(drain), _counts(status)
         found = []
-        if (said := ", ".join((stage, *counts))) != self._said:
-            self._said = said
-            found.append(Line(", ".join((stage, *counts, *_left(status, now))), stage))
+        if (said := ", ".join((stage, *counts))) != self._last_text:
+            self._last_text = said
+            found.append(ProgressLine(", ".join((stage, *counts, *_time_left(status, now))), stage))
         for blocker in status.get("blockers") or ():
             key = (blocker["namespace"], blocker["pod"], blocker["class"])
-            if key not in self._named:
-                self._named.add(key)
-                found += _blocked(blocker)
+            if key not in self._reported_blockers:
+                self._reported_blockers.add(key)
+                found += _blocker_lines(blocker)
         return found
 
 
-def is_new(drain: _Raw) -> bool:
+def is_unobserved(drain: _Raw) -> bool:
     """Whether the operator has not looked at what the NodeDrain says now."""
     return int((drain.get("status") or {}).get("observedGeneration", 0)) < int(drain["metadata"]["generation"])
 
 
-def is_done(drain: _Raw) -> bool:
+def is_drained(drain: _Raw) -> bool:
     """Whether the node is Drained, and its drain is to stay."""
     drained = (drain.get("status") or {}).get("phase") == "Drained"
-    return drained and not is_new(drain) and "deletionTimestamp" not in drain["metadata"]
+    return drained and not is_unobserved(drain) and "deletionTimestamp" not in drain["metadata"]
 
 
-def requested(drain: _Raw) -> str:
+def format_requests(drain: _Raw) -> str:
     """Why it is drained, for people."""
     asked = drain["spec"]["requests"]
-    return legible(", ".join(f"{r['reason']} ({r['message']})" if r.get("message") else r["reason"] for r in asked))
+    return printable(", ".join(f"{r['reason']} ({r['message']})" if r.get("message") else r["reason"] for r in asked))
 
 
 def _stage(drain: _Raw) -> str:
@@ -81,15 +81,15 @@ def _counts(status: _Raw) -> list[str]:
     return found
 
 
-def _left(status: _Raw, now: datetime) -> list[str]:
+def _time_left(status: _Raw, now: datetime) -> list[str]:
     """Not of what is told from one another: it changes by the clock alone."""
-    if not (when := time(status.get("estimatedCompletion"))):
+    if not (when := parse_time(status.get("estimatedCompletion"))):
         return []
     left = when - now
-    return [f"about {span(left)} left"] if left >= timedelta(seconds=1) else []
+    return [f"about {format_span(left)} left"] if left >= timedelta(seconds=1) else []
 
 
-def _blocked(blocker: _Raw) -> list[Line]:
+def _blocker_lines(blocker: _Raw) -> list[ProgressLine]:
     message = f": {blocker['message']}" if blocker.get("message") else ""
-    found = [Line(f"  {blocker['namespace']}/{blocker['pod']} cannot leave: {blocker['class']}{message}")]
-    return [*found, Line(f"    {blocker['hint']}")] if blocker.get("hint") else found
+    found = [ProgressLine(f"  {blocker['namespace']}/{blocker['pod']} cannot leave: {blocker['class']}{message}")]
+    return [*found, ProgressLine(f"    {blocker['hint']}")] if blocker.get("hint") else found

@@ -23,12 +23,12 @@ from yarl import URL
 
 from rescheduler.kube import connection_limits
 
-_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
-_PLUGIN_SECONDS = 60.0
-_LOOK_EVERY = 10.0  # seconds between two looks at the files of the sign-in
-_RELOAD_EVERY = 10.0  # seconds between two times that credentials are read again because they were refused
-_BEFORE_EXPIRY = timedelta(seconds=60)
-_LINGER = 60.0  # seconds that requests have to end on connections that trust an old CA
+_SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+_EXEC_PLUGIN_TIMEOUT = 60.0
+_FILE_CHECK_INTERVAL = 10.0  # seconds between two looks at the files of the sign-in
+_MIN_RELOAD_INTERVAL = 10.0  # seconds between two times that credentials are read again because they were refused
+_RENEW_BEFORE_EXPIRY = timedelta(seconds=60)
+_OLD_CONNECTIONS_CLOSE_AFTER = 60.0  # seconds that requests have to end on connections that trust an old CA
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 """A peer that lost its power is noticed within 30 s; not every system has all of these."""
 
@@ -38,7 +38,7 @@ class ConfigError(Exception):
 
 
 @dataclass(frozen=True)
-class SignIn:
+class ConnectionConfig:
     """What one reading of the kubeconfig or the ServiceAccount found.
 
     Attributes:
@@ -51,7 +51,7 @@ class SignIn:
     expires: datetime | None = None
 
 
-async def sign_in() -> SignIn:
+async def load_config() -> ConnectionConfig:
     """Find the way to the API server: KUBECONFIG (or ~/.kube/config) if there is one, else the pod's ServiceAccount.
 
     Raises ConfigError with a message for people.
@@ -59,9 +59,9 @@ async def sign_in() -> SignIn:
     found = kubernetes_client.Configuration()
     named = os.environ.get("KUBECONFIG")
     try:
-        if not named and await asyncio.to_thread(_SERVICE_ACCOUNT.exists):
+        if not named and await asyncio.to_thread(_SERVICE_ACCOUNT_TOKEN.exists):
             kubernetes_config.load_incluster_config(client_configuration=found, try_refresh_token=False)
-            return SignIn(found, (str(_SERVICE_ACCOUNT), *_trust(found)))
+            return ConnectionConfig(found, (str(_SERVICE_ACCOUNT_TOKEN), *_tls_files(found)))
         return await _from_kubeconfig(found, named)
     except ConfigError:
         raise
@@ -71,54 +71,58 @@ async def sign_in() -> SignIn:
         raise ConfigError(f"{where} cannot be used: {error}") from error
 
 
-async def _from_kubeconfig(found: kubernetes_client.Configuration, named: str | None) -> SignIn:
-    parts = [part for part in (named or "").split(os.pathsep) if part]
+async def _from_kubeconfig(configuration: kubernetes_client.Configuration, kubeconfig: str | None) -> ConnectionConfig:
+    parts = [part for part in (kubeconfig or "").split(os.pathsep) if part]
     for part in parts:
         if not await asyncio.to_thread(Path(part).is_file):
             raise ConfigError(f"KUBECONFIG names {part}, which is not a file: set it to a kubeconfig that exists")
     default = str(Path.home() / ".kube" / "config")
-    if not named and not await asyncio.to_thread(Path(default).is_file):
+    if not kubeconfig and not await asyncio.to_thread(Path(default).is_file):
         raise ConfigError(
             "no KUBECONFIG, no ~/.kube/config and no ServiceAccount token: set KUBECONFIG, "
             "or run in a cluster under the chart's ServiceAccount"
         )
-    before = _children()
+    before = _child_processes()
     try:
-        async with asyncio.timeout(_PLUGIN_SECONDS):
+        async with asyncio.timeout(_EXEC_PLUGIN_TIMEOUT):
             loader = await kubernetes_config.load_kube_config(
-                named or default, client_configuration=found, persist_config=False
+                kubeconfig or default, client_configuration=configuration, persist_config=False
             )
     except TimeoutError:
         # The library leaves it running: each new sign-in would leave one more.
-        for child in _children() - before:
+        for child in _child_processes() - before:
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-        raise ConfigError(f"the exec plugin of KUBECONFIG did not answer within {_PLUGIN_SECONDS:.0f} s") from None
+        raise ConfigError(f"the exec plugin of KUBECONFIG did not answer within {_EXEC_PLUGIN_TIMEOUT:.0f} s") from None
     user = loader._user  # noqa: SLF001 - the library has no other way; its own refresh_token does the same
-    if user and "exec" in user and not found.api_key and not found.cert_file:
+    if user and "exec" in user and not configuration.api_key and not configuration.cert_file:
         command = user["exec"].safe_get("command")
         raise ConfigError(f"the exec plugin {command} gave neither a token nor a certificate: run it by hand")
     expires = getattr(loader, "exec_plugin_expiry", None)
-    return SignIn(found, (*(parts or [default]), *_trust(found)), expires if isinstance(expires, datetime) else None)
+    return ConnectionConfig(
+        configuration,
+        (*(parts or [default]), *_tls_files(configuration)),
+        expires if isinstance(expires, datetime) else None,
+    )
 
 
-def _children() -> set[int]:
+def _child_processes() -> set[int]:
     """Return the processes that this one has started, on Linux; this process starts none but exec plugins."""
     lists = Path("/proc/self/task").glob("*/children")
     return {int(child) for each in lists for child in each.read_text().split()}
 
 
-def _trust(found: kubernetes_client.Configuration) -> tuple[str, ...]:
-    return tuple(file for file in (found.ssl_ca_cert, found.cert_file, found.key_file) if file)
+def _tls_files(configuration: kubernetes_client.Configuration) -> tuple[str, ...]:
+    return tuple(file for file in (configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file) if file)
 
 
-def _trusted(found: SignIn) -> tuple[Any, ...]:
+def _tls_identity(config: ConnectionConfig) -> tuple[Any, ...]:
     """What tells two ways apart to trust the server, and to be known to it by a certificate."""
-    files = _trust(found.configuration)
-    return files, _stamps(files), found.configuration.verify_ssl
+    files = _tls_files(config.configuration)
+    return files, _file_versions(files), config.configuration.verify_ssl
 
 
-def _stamps(files: tuple[str, ...]) -> tuple[tuple[int, int] | None, ...]:
+def _file_versions(files: tuple[str, ...]) -> tuple[tuple[int, int] | None, ...]:
     """What tells two versions of the files apart; None for a file that is not there now."""
     found: list[tuple[int, int] | None] = []
     for file in files:
@@ -131,7 +135,7 @@ def _stamps(files: tuple[str, ...]) -> tuple[tuple[int, int] | None, ...]:
     return tuple(found)
 
 
-class Connection:
+class ConnectionPool:
     """Connections, and what they are opened with.
 
     `reload` signs in again; without it the credentials stay as they are. `report` is told what went wrong: event,
@@ -140,66 +144,66 @@ class Connection:
 
     def __init__(
         self,
-        found: SignIn,
-        reload: Callable[[], Awaitable[SignIn]] | None = None,
+        config: ConnectionConfig,
+        reload: Callable[[], Awaitable[ConnectionConfig]] | None = None,
         report: Callable[[str, str, str], None] = lambda *_: None,
     ) -> None:
-        self._found, self._reload, self.report = found, reload, report
-        self._stamps, self._trusted = _stamps(found.files), _trusted(found)
-        self._looked = self._reloaded = float("-inf")
-        self._reloading: asyncio.Task[bool] | None = None
+        self._config, self._reload, self.report = config, reload, report
+        self._file_versions, self._tls_identity = _file_versions(config.files), _tls_identity(config)
+        self._files_checked_at = self._reloaded_at = float("-inf")
+        self._reload_task: asyncio.Task[bool] | None = None
         self._connector: aiohttp.TCPConnector | None = None
-        self._rest: Any = None
-        self._guests: list[aiohttp.ClientSession] = []
-        self._retiring: set[asyncio.Task[None]] = set()
-        _prepare(found.configuration)
+        self._rest_client: Any = None
+        self._shared_sessions: list[aiohttp.ClientSession] = []
+        self._closing_tasks: set[asyncio.Task[None]] = set()
+        _set_proxy(config.configuration)
 
     @property
     def configuration(self) -> kubernetes_client.Configuration:
         """What is signed in with now."""
-        return self._found.configuration
+        return self._config.configuration
 
     async def request(
         self, method: str, url: str, *, headers: dict[str, str], body: Any, timeout: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse:
         """Send one request; the answer's body is still to be read. Raises what breaks on the wire as it is."""
-        answer = await self._client().request(method, url, headers=headers, body=body, _request_timeout=timeout)
+        answer = await self._transport().request(method, url, headers=headers, body=body, _request_timeout=timeout)
         response: aiohttp.ClientResponse = answer.response
         return response
 
     async def session(self) -> aiohttp.ClientSession:
         """Make a session on these connections for somebody else, who closes it."""
-        self._client()
-        self._guests = [guest for guest in self._guests if not guest.closed]
+        self._transport()
+        self._shared_sessions = [guest for guest in self._shared_sessions if not guest.closed]
         guest = aiohttp.ClientSession(
             connector=self._connector,
             connector_owner=False,
             proxy=self.configuration.proxy,
             middlewares=(self._authorize,),
         )
-        self._guests.append(guest)
+        self._shared_sessions.append(guest)
         return guest
 
     async def close(self) -> None:
         """Close all connections."""
-        for task in (*self._retiring, *([self._reloading] if self._reloading else [])):
+        for task in (*self._closing_tasks, *([self._reload_task] if self._reload_task else [])):
             task.cancel()
-        await asyncio.gather(*self._retiring, return_exceptions=True)
-        for guest in self._guests:
+        await asyncio.gather(*self._closing_tasks, return_exceptions=True)
+        for guest in self._shared_sessions:
             await guest.close()
-        if self._rest is not None:
-            await self._rest.close()
+        if self._rest_client is not None:
+            await self._rest_client.close()
         if self._connector is not None:
             await self._connector.close()
 
     # -- trust --------------------------------------------------------------------------------------------------------
 
-    def _client(self) -> Any:
+    def _transport(self) -> Any:
         """The library's transport for the configuration as it is now."""
-        if self._rest is None:
+        if self._rest_client is None:
             rest = kubernetes_client.ApiClient(self.configuration).rest_client
             self._connector = aiohttp.TCPConnector(
-                ssl=rest.ssl_context, limit=connection_limits.CONNECTIONS, socket_factory=_socket
+                ssl=rest.ssl_context, limit=connection_limits.MAX_CONNECTIONS, socket_factory=_open_socket
             )
             self.configuration.client_session_kwargs = {
                 # The environment is asked once: aiohttp would look for a proxy and a .netrc with each request.
@@ -207,42 +211,45 @@ class Connection:
                 "connector": self._connector,
                 "middlewares": (self._authorize,),
             }
-            self._rest = rest
-        return self._rest
+            self._rest_client = rest
+        return self._rest_client
 
-    def _look(self) -> None:
+    def _reload_if_needed(self) -> None:
         """Sign in again, beside the work, when a file has changed or credentials are about to expire."""
         now = asyncio.get_running_loop().time()
-        if self._reload is None or self._reloading or now - self._looked < _LOOK_EVERY:
+        if self._reload is None or self._reload_task or now - self._files_checked_at < _FILE_CHECK_INTERVAL:
             return
-        self._looked = now
-        expires = self._found.expires
-        expiring = expires is not None and datetime.now(UTC) >= expires - _BEFORE_EXPIRY
-        if expiring or _stamps(self._found.files) != self._stamps:
-            self._begin()
+        self._files_checked_at = now
+        expires = self._config.expires
+        expiring = expires is not None and datetime.now(UTC) >= expires - _RENEW_BEFORE_EXPIRY
+        if expiring or _file_versions(self._config.files) != self._file_versions:
+            self._start_reload()
 
-    def _begin(self) -> asyncio.Task[bool]:
-        if self._reloading is None:
-            self._reloading = asyncio.create_task(self._sign_in(), name="sign in again")
-        return self._reloading
+    def _start_reload(self) -> asyncio.Task[bool]:
+        if self._reload_task is None:
+            self._reload_task = asyncio.create_task(self._reload_config(), name="sign in again")
+        return self._reload_task
 
-    async def _sign_in(self) -> bool:
+    async def _reload_config(self) -> bool:
         """Whether something is otherwise than before."""
-        self._reloaded = asyncio.get_running_loop().time()
-        before, stamps = self._found, _stamps(self._found.files)
+        self._reloaded_at = asyncio.get_running_loop().time()
+        before, stamps = self._config, _file_versions(self._config.files)
         try:
             if self._reload is None:
                 return False
             found = await self._reload()
             _check_host(before.configuration, found.configuration)
-            _prepare(found.configuration)
-            trusted = _trusted(found)
-            if trusted != self._trusted:
+            _set_proxy(found.configuration)
+            trusted = _tls_identity(found)
+            if trusted != self._tls_identity:
                 kubernetes_client.ApiClient(found.configuration)  # raises if the files cannot be used
-            self._found, self._stamps = found, stamps if found.files == before.files else _stamps(found.files)
-            if trusted != self._trusted:
-                self._trusted = trusted
-                self._retire()
+            self._config, self._file_versions = (
+                found,
+                stamps if found.files == before.files else _file_versions(found.files),
+            )
+            if trusted != self._tls_identity:
+                self._tls_identity = trusted
+                self._replace_connections()
                 return True
         except (ConfigError, OSError, ValueError) as error:
             self.report("signin.failed", str(before.configuration.host), str(error))
@@ -250,15 +257,15 @@ class Connection:
         else:
             return bool(found.configuration.api_key != before.configuration.api_key)
         finally:
-            self._reloading = None
+            self._reload_task = None
 
-    def _retire(self) -> None:
+    def _replace_connections(self) -> None:
         """Use new connections from now on; what is under way on the old ones has some time to end."""
-        rest, connector, guests = self._rest, self._connector, self._guests
-        self._rest, self._connector, self._guests = None, None, []
+        rest, connector, guests = self._rest_client, self._connector, self._shared_sessions
+        self._rest_client, self._connector, self._shared_sessions = None, None, []
 
         async def close() -> None:
-            await asyncio.sleep(_LINGER)
+            await asyncio.sleep(_OLD_CONNECTIONS_CLOSE_AFTER)
             for guest in guests:
                 await guest.close()
             if rest is not None:
@@ -267,8 +274,8 @@ class Connection:
                 await connector.close()
 
         task = asyncio.create_task(close(), name="close old connections")
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        self._closing_tasks.add(task)
+        task.add_done_callback(self._closing_tasks.discard)
 
     # -- credentials --------------------------------------------------------------------------------------------------
 
@@ -276,23 +283,23 @@ class Connection:
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """Add credentials to one request; once more with new ones if they are refused."""
-        self._look()
+        self._reload_if_needed()
         if request.url.origin() != URL(self.configuration.host).origin():
             return await handler(request)  # a redirect to elsewhere: the token is not for them
         if self.configuration.tls_server_name:
             request.server_hostname = self.configuration.tls_server_name
-        used = await self._header()
+        used = await self._authorization_header()
         if used:
             request.headers["Authorization"] = used
         response = await handler(request)
-        if response.status != 401 or not await self._renewed(used):
+        if response.status != 401 or not await self._has_new_credentials(used):
             return response
         response.release()
-        if used := await self._header():
+        if used := await self._authorization_header():
             request.headers["Authorization"] = used
         return await handler(request)
 
-    async def _header(self) -> str:
+    async def _authorization_header(self) -> str:
         try:
             settings = await self.configuration.auth_settings()
         except Exception as error:
@@ -300,18 +307,18 @@ class Connection:
             raise aiohttp.ClientConnectionError(f"the credentials cannot be read: {error}") from error
         return next((setting["value"] or "" for setting in settings.values()), "")
 
-    async def _renewed(self, used: str) -> bool:
+    async def _has_new_credentials(self, refused: str) -> bool:
         """Whether there are other credentials than those that were refused."""
-        if await self._header() != used:
+        if await self._authorization_header() != refused:
             return True
         if self._reload is None:
             return False
-        if self._reloading is None and asyncio.get_running_loop().time() - self._reloaded < _RELOAD_EVERY:
+        if self._reload_task is None and asyncio.get_running_loop().time() - self._reloaded_at < _MIN_RELOAD_INTERVAL:
             return False
-        return await asyncio.shield(self._begin())
+        return await asyncio.shield(self._start_reload())
 
 
-def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+def _open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     family, kind, protocol, _, _ = address
     made = socket.socket(family, kind, protocol)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -327,11 +334,11 @@ def _check_host(before: kubernetes_client.Configuration, now: kubernetes_client.
         raise ConfigError(f"the sign-in names another API server now, {now.host}: restart the operator")
 
 
-def _prepare(configuration: kubernetes_client.Configuration) -> None:
-    configuration.proxy = configuration.proxy or _proxy(configuration.host)
+def _set_proxy(configuration: kubernetes_client.Configuration) -> None:
+    configuration.proxy = configuration.proxy or _proxy_from_environment(configuration.host)
 
 
-def _proxy(address: str) -> str | None:
+def _proxy_from_environment(address: str) -> str | None:
     """The proxy that the environment names for an address (HTTPS_PROXY, NO_PROXY); None where it names none."""
     url = urlsplit(address)
     return None if not url.hostname or proxy_bypass(url.hostname) else getproxies().get(url.scheme)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class LeaseTimings:
     """Seconds.
 
     Attributes:
@@ -16,19 +16,19 @@ class Terms:
         retry: between two tries to renew or take it.
     """
 
-    duration: float
-    deadline: float
-    retry: float
+    lease_duration: float
+    renew_deadline: float
+    retry_period: float
 
 
-PROCESS = Terms(15.0, 10.0, 2.0)
+PROCESS_TIMINGS = LeaseTimings(15.0, 10.0, 2.0)
 """Which process of an installation leads."""
-INSTALLATION = Terms(120.0, 60.0, 5.0)
+INSTALLATION_TIMINGS = LeaseTimings(120.0, 60.0, 5.0)
 """Which installation acts in the cluster: an upgrade or a restart must not hand it to another one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ObservedLease:
     """A Lease as it was seen over time.
 
     Attributes:
@@ -39,20 +39,20 @@ class Seen:
     """
 
     holder: str = ""
-    renewal: str = ""
-    since: float = 0.0
-    alive: bool = False
+    renew_time: str = ""
+    observed_at: float = 0.0
+    holder_is_alive: bool = False
 
-    def then(self, holder: str, renewal: str, now: float) -> "Seen":
+    def updated(self, holder: str, renew_time: str, now: float) -> "ObservedLease":
         """Return what is known after another look."""
-        if (holder, renewal) == (self.holder, self.renewal):
+        if (holder, renew_time) == (self.holder, self.renew_time):
             return self
-        return Seen(holder, renewal, now, alive=bool(holder) and holder == self.holder)
+        return ObservedLease(holder, renew_time, now, holder_is_alive=bool(holder) and holder == self.holder)
 
-    def expires(self, terms: Terms) -> float:
+    def expires_at(self, timings: LeaseTimings) -> float:
         """Return when the Lease is free for anybody unless it is renewed; monotonic seconds."""
-        return self.since + terms.duration
+        return self.observed_at + timings.lease_duration
 
-    def is_free(self, identity: str, terms: Terms, now: float) -> bool:
+    def is_free(self, identity: str, timings: LeaseTimings, now: float) -> bool:
         """Whether `identity` may take the Lease, or renew it."""
-        return self.holder in ("", identity) or now >= self.expires(terms)
+        return self.holder in ("", identity) or now >= self.expires_at(timings)

@@ -15,17 +15,17 @@ from datetime import datetime
 from enum import StrEnum
 
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT, ApiError, Client
+from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 
-_REMEMBERED = 2000
-_MESSAGE_LIMIT = 1024
-_WAITING = 2000  # Events at most; what comes on top is lost, and that is told
-_PAUSE = 0.1  # seconds between two, once some have been written in a row
+_MAX_COUNTED_EVENTS = 2000
+_MAX_MESSAGE_LENGTH = 1024
+_MAX_PENDING_EVENTS = 2000  # Events at most; what comes on top is lost, and that is told
+_WRITE_INTERVAL = 0.1  # seconds between two, once some have been written in a row
 _BURST = 30
-_LAST_WORDS = 2.0  # seconds to write what is waiting, at the end
+_FLUSH_TIMEOUT = 2.0  # seconds to write what is waiting, at the end
 
 
-class Kind(StrEnum):
+class EventType(StrEnum):
     """Types of Events."""
 
     NORMAL = "Normal"
@@ -33,7 +33,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class InvolvedObject:
     """What an Event is about; `namespace` is empty for cluster-scoped kinds."""
 
     api_version: str
@@ -43,10 +43,10 @@ class Subject:
     namespace: str = ""
 
 
-_Said = tuple[Subject, Kind, str, str, datetime, bool]
+_PendingEvent = tuple[InvolvedObject, EventType, str, str, datetime, bool]
 
 
-class Recorder:
+class EventRecorder:
     """Writes Events, counting repetitions."""
 
     def __init__(
@@ -55,64 +55,66 @@ class Recorder:
         *,
         identity: str,
         now: Callable[[], datetime],
-        lost: Callable[[str, str], None] = lambda *_: None,
+        on_lost: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
-        self._client, self._identity, self._now, self._lost = client, identity, now, lost
+        self._client, self._identity, self._now, self._on_lost = client, identity, now, on_lost
         self._counts: OrderedDict[str, int] = OrderedDict()
-        self._waiting: asyncio.Queue[_Said] = asyncio.Queue(_WAITING)
+        self._pending: asyncio.Queue[_PendingEvent] = asyncio.Queue(_MAX_PENDING_EVENTS)
 
-    def emit(self, subject: Subject, kind: Kind, reason: str, message: str, *, election: bool = False) -> None:
+    def emit(
+        self, subject: InvolvedObject, kind: EventType, reason: str, message: str, *, election: bool = False
+    ) -> None:
         """Have one Event written soon; a failure is told to `lost` (reason, error), and nothing else.
 
         `election`: it may be written without being the leader.
         """
         try:
-            self._waiting.put_nowait((subject, kind, reason, message, self._now(), election))
+            self._pending.put_nowait((subject, kind, reason, message, self._now(), election))
         except asyncio.QueueFull:
-            self._lost(reason, f"more than {_WAITING} Events are waiting")
+            self._on_lost(reason, f"more than {_MAX_PENDING_EVENTS} Events are waiting")
 
     async def run(self) -> None:
         """Write what is waiting, until cancelled; then its last words."""
         try:
             while True:
-                await self._next(spare=_BURST)
+                await self._write_pending(burst=_BURST)
         finally:
-            await self._finish()
+            await self._flush()
 
-    async def _next(self, spare: int) -> None:
+    async def _write_pending(self, burst: int) -> None:
         """Write until none is waiting; some at once, others at a pace."""
-        said = await self._waiting.get()
+        said = await self._pending.get()
         for count in itertools.count(1):
             await self._record(said)
-            if self._waiting.empty():
+            if self._pending.empty():
                 return
-            await asyncio.sleep(_PAUSE if count > spare else 0)
-            said = self._waiting.get_nowait()
+            await asyncio.sleep(_WRITE_INTERVAL if count > burst else 0)
+            said = self._pending.get_nowait()
 
-    async def _finish(self) -> None:
+    async def _flush(self) -> None:
         try:
-            async with asyncio.timeout(_LAST_WORDS):
-                while not self._waiting.empty():
-                    await self._record(self._waiting.get_nowait())
+            async with asyncio.timeout(_FLUSH_TIMEOUT):
+                while not self._pending.empty():
+                    await self._record(self._pending.get_nowait())
         except TimeoutError:
-            self._lost("", f"{self._waiting.qsize()} Events were not written any more")
+            self._on_lost("", f"{self._pending.qsize()} Events were not written any more")
 
-    async def _record(self, said: _Said) -> None:
-        subject, kind, reason, message, when, election = said
+    async def _record(self, pending: _PendingEvent) -> None:
+        subject, kind, reason, message, when, election = pending
         namespace = subject.namespace or "default"
-        message = message if len(message) <= _MESSAGE_LIMIT else message[: _MESSAGE_LIMIT - 1] + "…"
+        message = message if len(message) <= _MAX_MESSAGE_LENGTH else message[: _MAX_MESSAGE_LENGTH - 1] + "…"
         digest = hashlib.sha256(f"{subject}{kind}{reason}{message}".encode()).hexdigest()[:16]
         name = f"{subject.name[:200]}.{digest}"
         stamp = when.strftime("%Y-%m-%dT%H:%M:%SZ")
         count = self._counts.pop(name, 0) + 1
         self._counts[name] = count
-        if len(self._counts) > _REMEMBERED:
+        if len(self._counts) > _MAX_COUNTED_EVENTS:
             self._counts.popitem(last=False)
         try:
             event = _event(subject, kind, reason, message, self._identity)
             await self._write(namespace, name, count, stamp, event, election=election)
-        except TRANSIENT as error:
-            self._lost(reason, str(error))
+        except TRANSIENT_ERRORS as error:
+            self._on_lost(reason, str(error))
 
     async def _write(
         self, namespace: str, name: str, count: int, stamp: str, event: Mapping[str, object], *, election: bool
@@ -136,7 +138,7 @@ class Recorder:
                 raise
 
 
-def _event(subject: Subject, kind: Kind, reason: str, message: str, identity: str) -> dict[str, object]:
+def _event(subject: InvolvedObject, kind: EventType, reason: str, message: str, identity: str) -> dict[str, object]:
     involved = {
         "apiVersion": subject.api_version,
         "kind": subject.kind,

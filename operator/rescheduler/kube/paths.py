@@ -3,22 +3,22 @@
 from urllib.parse import quote
 
 from rescheduler.api import API_VERSION, GROUP
-from rescheduler.core.eviction.api_responses import Refusal
+from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.kube.client import ApiError
 
 NODES = "/api/v1/nodes"
 PODS = "/api/v1/pods"
 NAMESPACES = "/api/v1/namespaces"
-NODE_LEASES = "kube-node-lease"
+NODE_LEASE_NAMESPACE = "kube-node-lease"
 """Namespace of the Leases that kubelets renew, each of its node's name."""
-SYSTEM = "kube-system"
+SYSTEM_NAMESPACE = "kube-system"
 """Namespace of the Lease that all installations share."""
-VOLUMES = "/api/v1/persistentvolumes"
-ATTACHMENTS = "/apis/storage.k8s.io/v1/volumeattachments"
+PERSISTENT_VOLUMES = "/api/v1/persistentvolumes"
+VOLUME_ATTACHMENTS = "/apis/storage.k8s.io/v1/volumeattachments"
 POLICIES = f"/apis/{API_VERSION}/reschedulepolicies"
 DRAINS = f"/apis/{API_VERSION}/nodedrains"
 POOLS = f"/apis/{API_VERSION}/namespacepools"
-DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+CUSTOM_RESOURCE_DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 DAEMON_SETS = "/apis/apps/v1/daemonsets"
 NODE_METRICS = "/apis/metrics.k8s.io/v1beta1/nodes"
 ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -30,7 +30,7 @@ def segment(name: str) -> str:
     The rule is the API server's own (apimachinery, IsValidPathSegmentName), without what cannot be printed.
     """
     if name in ("", ".", "..") or "/" in name or "%" in name or not name.isprintable():
-        raise ApiError("GET", repr(name[:80]), Refusal(400, "InvalidName", "this is no name of an object", (), 0))
+        raise ApiError("GET", repr(name[:80]), ErrorResponse(400, "InvalidName", "this is no name of an object", (), 0))
     return quote(name, safe=":")
 
 
@@ -44,7 +44,7 @@ def drain(name: str) -> str:
     return f"{DRAINS}/{segment(name)}"
 
 
-def crd(resource: str) -> str:
+def crd_name(resource: str) -> str:
     """Name of the CustomResourceDefinition of one of our kinds."""
     return f"{resource}.{GROUP}"
 
@@ -59,7 +59,7 @@ def namespace(name: str) -> str:
     return f"{NAMESPACES}/{segment(name)}"
 
 
-def admission(resource: str, name: str) -> str:
+def admission_object(resource: str, name: str) -> str:
     """One admission policy or binding."""
     return f"/apis/admissionregistration.k8s.io/v1/{resource}/{segment(name)}"
 
@@ -69,44 +69,44 @@ def pod(namespace: str, name: str) -> str:
     return f"{NAMESPACES}/{segment(namespace)}/pods/{segment(name)}"
 
 
-def namespaced(version: str, namespace: str, resource: str) -> str:
+def in_namespace(version: str, namespace: str, resource: str) -> str:
     """A kind's objects in one namespace; `version` as in `apps/v1`."""
-    return f"{_root(version)}/namespaces/{segment(namespace)}/{resource}"
+    return f"{_api_root(version)}/namespaces/{segment(namespace)}/{resource}"
 
 
-def everywhere(version: str, resource: str) -> str:
+def in_all_namespaces(version: str, resource: str) -> str:
     """A kind's objects in all namespaces."""
-    return f"{_root(version)}/{resource}"
+    return f"{_api_root(version)}/{resource}"
 
 
-def _root(version: str) -> str:
+def _api_root(version: str) -> str:
     return f"/apis/{version}" if "/" in version else f"/api/{version}"
 
 
 def replica_set(namespace: str, name: str) -> str:
     """One ReplicaSet."""
-    return f"{namespaced('apps/v1', namespace, 'replicasets')}/{segment(name)}"
+    return f"{in_namespace('apps/v1', namespace, 'replicasets')}/{segment(name)}"
 
 
-def budgets(namespace: str) -> str:
+def disruption_budgets(namespace: str) -> str:
     """PodDisruptionBudgets of one namespace."""
-    return namespaced("policy/v1", namespace, "poddisruptionbudgets")
+    return in_namespace("policy/v1", namespace, "poddisruptionbudgets")
 
 
 def leases(namespace: str) -> str:
     """Leases of one namespace."""
-    return namespaced("coordination.k8s.io/v1", namespace, "leases")
+    return in_namespace("coordination.k8s.io/v1", namespace, "leases")
 
 
-CLUSTER_API = "/apis/cluster.x-k8s.io"
+CLUSTER_API_GROUP = "/apis/cluster.x-k8s.io"
 """What the server says of the versions of Cluster API, if this cluster has it."""
 
 
 def machine(version: str, namespace: str, name: str) -> str:
     """One Machine of Cluster API; `version` as in `v1beta2`."""
-    return f"{namespaced(f'cluster.x-k8s.io/{version}', namespace, 'machines')}/{segment(name)}"
+    return f"{in_namespace(f'cluster.x-k8s.io/{version}', namespace, 'machines')}/{segment(name)}"
 
 
 def events(namespace: str) -> str:
     """Events (core/v1) of one namespace."""
-    return namespaced("v1", namespace, "events")
+    return in_namespace("v1", namespace, "events")

@@ -11,11 +11,11 @@ from rescheduler.api import GROUP
 from rescheduler.core.pools import admission_policies
 from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError, Client, ConfigError, UnreachableError
-from rescheduler.kube.leader_election import LEASE, SHARED_LEASE
+from rescheduler.kube.leader_election import LEASE_NAME, SHARED_LEASE_NAME
 
 
 @dataclass(frozen=True, slots=True)
-class Right:
+class RbacPermission:
     """One verb on one resource; `namespace` and `name` only where the right is asked for one."""
 
     group: str
@@ -29,41 +29,41 @@ class Right:
         return f"{self.verb} {name}" + (f" in namespace {self.namespace}" if self.namespace else "")
 
 
-def _rights(group: str, resource: str, verbs: str) -> tuple[Right, ...]:
-    return tuple(Right(group, resource, verb) for verb in verbs.split())
+def _permissions(group: str, resource: str, verbs: str) -> tuple[RbacPermission, ...]:
+    return tuple(RbacPermission(group, resource, verb) for verb in verbs.split())
 
 
-RIGHTS: tuple[Right, ...] = (
-    *_rights("", "nodes", "get list watch patch"),
-    *_rights("", "nodes/status", "patch"),
-    *_rights("", "pods", "list watch patch delete"),
-    *_rights("", "pods/status", "patch"),
-    *_rights("", "pods/eviction", "create"),
-    *_rights("", "events", "create patch"),
-    *_rights("", "namespaces", "get list watch patch"),
-    *_rights("", "persistentvolumeclaims", "list watch"),
-    *_rights("", "persistentvolumes", "list watch"),
-    *_rights("storage.k8s.io", "volumeattachments", "list watch"),
-    *_rights("batch", "jobs", "list watch"),
-    *_rights("apps", "deployments", "list watch"),
-    *_rights("apps", "daemonsets", "list watch"),
-    *_rights("apps", "replicasets", "get list watch"),
-    *_rights("policy", "poddisruptionbudgets", "list watch"),
-    *_rights("coordination.k8s.io", "leases", "get"),
-    *_rights("cluster.x-k8s.io", "machines", "get"),
-    *_rights("metrics.k8s.io", "nodes", "list"),
+REQUIRED_PERMISSIONS: tuple[RbacPermission, ...] = (
+    *_permissions("", "nodes", "get list watch patch"),
+    *_permissions("", "nodes/status", "patch"),
+    *_permissions("", "pods", "list watch patch delete"),
+    *_permissions("", "pods/status", "patch"),
+    *_permissions("", "pods/eviction", "create"),
+    *_permissions("", "events", "create patch"),
+    *_permissions("", "namespaces", "get list watch patch"),
+    *_permissions("", "persistentvolumeclaims", "list watch"),
+    *_permissions("", "persistentvolumes", "list watch"),
+    *_permissions("storage.k8s.io", "volumeattachments", "list watch"),
+    *_permissions("batch", "jobs", "list watch"),
+    *_permissions("apps", "deployments", "list watch"),
+    *_permissions("apps", "daemonsets", "list watch"),
+    *_permissions("apps", "replicasets", "get list watch"),
+    *_permissions("policy", "poddisruptionbudgets", "list watch"),
+    *_permissions("coordination.k8s.io", "leases", "get"),
+    *_permissions("cluster.x-k8s.io", "machines", "get"),
+    *_permissions("metrics.k8s.io", "nodes", "list"),
     *(
-        Right("apiextensions.k8s.io", "customresourcedefinitions", "list", name=paths.crd(resource))
+        RbacPermission("apiextensions.k8s.io", "customresourcedefinitions", "list", name=paths.crd_name(resource))
         for resource in ("namespacepools", "nodedrains", "reschedulepolicies")
     ),
-    *_rights(GROUP, "reschedulepolicies", "list watch"),
-    *_rights(GROUP, "namespacepools", "get list watch patch"),
-    *_rights(GROUP, "namespacepools/status", "patch"),
-    *_rights(GROUP, "nodedrains", "get list watch create patch delete"),
-    *_rights(GROUP, "nodedrains/status", "patch"),
+    *_permissions(GROUP, "reschedulepolicies", "list watch"),
+    *_permissions(GROUP, "namespacepools", "get list watch patch"),
+    *_permissions(GROUP, "namespacepools/status", "patch"),
+    *_permissions(GROUP, "nodedrains", "get list watch create patch delete"),
+    *_permissions(GROUP, "nodedrains/status", "patch"),
     *(
-        Right(admission_policies.GROUP.partition("/")[0], kind, "get", name=name)
-        for kind, name in admission_policies.WANTED
+        RbacPermission(admission_policies.GROUP_VERSION.partition("/")[0], kind, "get", name=name)
+        for kind, name in admission_policies.REQUIRED_OBJECTS
     ),
 )
 """Every call that the operator makes, cluster-wide; the chart's ClusterRole grants these and no more."""
@@ -78,19 +78,23 @@ async def check(client: Client, namespace: str, *, cleanup: bool = False) -> Non
     except ApiError as error:
         if error.code == 401:
             raise ConfigError(
-                f"the API server at {client.server} does not accept the credentials: {error.refusal.message}"
+                f"the API server at {client.server} does not accept the credentials: {error.response.message}"
             ) from error
         raise ConfigError(f"the API server at {client.server} refused: {error}") from error
     leases = tuple(
-        Right("coordination.k8s.io", "leases", verb, where, "" if verb == "create" else name)
-        for where, name in ((namespace, LEASE), (paths.SYSTEM, SHARED_LEASE))
+        RbacPermission("coordination.k8s.io", "leases", verb, where, "" if verb == "create" else name)
+        for where, name in ((namespace, LEASE_NAME), (paths.SYSTEM_NAMESPACE, SHARED_LEASE_NAME))
         for verb in ("create", "get", "update")
     )
-    leases += tuple(Right("coordination.k8s.io", "leases", verb, paths.NODE_LEASES) for verb in ("list", "watch"))
-    rights = (
-        RIGHTS + leases + ((Right("apps", "deployments/scale", "patch", namespace, "rescheduler"),) if cleanup else ())
+    leases += tuple(
+        RbacPermission("coordination.k8s.io", "leases", verb, paths.NODE_LEASE_NAMESPACE) for verb in ("list", "watch")
     )
-    allowed = await asyncio.gather(*(_may(client, right) for right in rights))
+    rights = (
+        REQUIRED_PERMISSIONS
+        + leases
+        + ((RbacPermission("apps", "deployments/scale", "patch", namespace, "rescheduler"),) if cleanup else ())
+    )
+    allowed = await asyncio.gather(*(_is_allowed(client, right) for right in rights))
     missing = [str(right) for right, granted in zip(rights, allowed, strict=True) if not granted]
     if missing:
         raise ConfigError(
@@ -99,15 +103,15 @@ async def check(client: Client, namespace: str, *, cleanup: bool = False) -> Non
         )
 
 
-async def _may(client: Client, right: Right) -> bool:
-    resource, _, subresource = right.resource.partition("/")
+async def _is_allowed(client: Client, permission: RbacPermission) -> bool:
+    resource, _, subresource = permission.resource.partition("/")
     attributes = {
-        "group": right.group,
+        "group": permission.group,
         "resource": resource,
         "subresource": subresource,
-        "verb": right.verb,
-        "namespace": right.namespace,
-        "name": right.name,
+        "verb": permission.verb,
+        "namespace": permission.namespace,
+        "name": permission.name,
     }
     body = {
         "apiVersion": "authorization.k8s.io/v1",

@@ -13,9 +13,9 @@ from rescheduler.api.drains import (
     NodeDrainStatus,
     NodeRecord,
     Phase,
-    Reason,
+    RequestReason,
 )
-from rescheduler.api.policies import Drain, OnTimeout, Rule, RuleAction
+from rescheduler.api.policies import DrainRule, DrainSettings, OnTimeout, RuleAction
 from rescheduler.api.scalars import dump
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -39,7 +39,7 @@ def test_a_drain_is_read_from_its_object() -> None:
     assert (drain.name, drain.uid, drain.resource_version, drain.generation) == ("n1", "u", "7", 2)
     assert (drain.created, drain.deletion_timestamp) == (NOON, NOON + timedelta(hours=1))
     assert drain.finalizers == ("rescheduler.dev/restore",)
-    assert [(r.reason, r.message) for r in drain.spec.requests] == [(Reason.MAINTENANCE, "disk")]
+    assert [(r.reason, r.message) for r in drain.spec.requests] == [(RequestReason.MAINTENANCE, "disk")]
     assert drain.status.phase is Phase.DRAINING
     assert drain.status.node == NodeRecord(uid="x", boot_id="b", cordoned_by_us=True)
 
@@ -59,26 +59,26 @@ def test_status_is_the_same_after_writing_and_reading() -> None:
 
 
 def test_no_override_leaves_the_policys_drain() -> None:
-    drain = Drain(timeout=timedelta(hours=1))
-    assert DrainOverrides().over(drain) == drain
+    drain = DrainSettings(timeout=timedelta(hours=1))
+    assert DrainOverrides().apply_to(drain) == drain
     assert dump(DrainOverrides()) == {}
 
 
 def test_overrides_replace_field_by_field() -> None:
-    policy = Drain(timeout=timedelta(hours=1), on_timeout=OnTimeout.DELETE, max_evictions_per_second=5)
-    merged = DrainOverrides.model_validate({"timeout": "0s", "excludeFromLoadBalancers": True}).over(policy)
+    policy = DrainSettings(timeout=timedelta(hours=1), on_timeout=OnTimeout.DELETE, max_evictions_per_second=5)
+    merged = DrainOverrides.model_validate({"timeout": "0s", "excludeFromLoadBalancers": True}).apply_to(policy)
     assert merged == policy.model_copy(update={"timeout": timedelta(), "exclude_from_load_balancers": True})
 
 
 @pytest.mark.parametrize("given", [[], [{"action": "Skip"}]])
 def test_overriding_rules_replaces_all_of_them(given: list[Any]) -> None:
-    policy = Drain(rules=(Rule(order=1), Rule(order=2, action=RuleAction.WAIT_COMPLETED)))
-    merged = DrainOverrides.model_validate({"rules": given}).over(policy)
+    policy = DrainSettings(rules=(DrainRule(order=1), DrainRule(order=2, action=RuleAction.WAIT_COMPLETED)))
+    merged = DrainOverrides.model_validate({"rules": given}).apply_to(policy)
     assert [rule.action for rule in merged.rules] == [rule["action"] for rule in given]
 
 
 def test_every_field_of_a_drain_can_be_overridden() -> None:
-    assert set(DrainOverrides.model_fields) == set(Drain.model_fields)
+    assert set(DrainOverrides.model_fields) == set(DrainSettings.model_fields)
 
 
 def test_an_answer_of_any_length_makes_a_blocker() -> None:

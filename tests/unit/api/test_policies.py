@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from rescheduler.api.policies import Policy, ReschedulePolicySpec
+from rescheduler.api.policies import ReschedulePolicy, ReschedulePolicySpec
 from rescheduler.api.scalars import dump
 from rescheduler.api.windows import CRON_PATTERN
 
@@ -81,7 +81,7 @@ def test_fields_of_a_newer_version_are_ignored() -> None:
 
 def test_a_policy_is_read_from_its_object() -> None:
     raw = {"metadata": {"name": "p", "uid": "u", "generation": 3}, "spec": {"mode": "Audit"}}
-    policy = Policy.from_object(raw)
+    policy = ReschedulePolicy.from_object(raw)
     assert (policy.name, policy.uid, policy.generation, policy.spec.mode) == ("p", "u", 3, "Audit")
     assert replace(policy, generation=4) != policy
 
@@ -97,7 +97,7 @@ def test_a_policy_is_read_from_its_object() -> None:
 )
 def test_nonsense_is_refused_by_name(spec: object, named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        Policy.from_object({"metadata": {"name": "p"}, "spec": spec})
+        ReschedulePolicy.from_object({"metadata": {"name": "p"}, "spec": spec})
 
 
 @pytest.mark.parametrize(

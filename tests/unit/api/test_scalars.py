@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rescheduler.api.drains import DrainOverrides, NodeDrainStatus
-from rescheduler.api.policies import Drain, OnTimeout
+from rescheduler.api.policies import DrainSettings, OnTimeout
 from rescheduler.api.scalars import NumberOrPercent, dump, format_duration, parse_duration
 from rescheduler.api.selectors import LabelSelector
 
@@ -89,7 +89,7 @@ def test_selectors(expression: object, labels: dict[str, str], matches: bool) ->
 
 
 def test_an_override_replaces_only_what_it_names() -> None:
-    policy = Drain(max_evictions_per_second=7)
-    merged = DrainOverrides.model_validate({"onTimeout": "Cancel"}).over(policy)
+    policy = DrainSettings(max_evictions_per_second=7)
+    merged = DrainOverrides.model_validate({"onTimeout": "Cancel"}).apply_to(policy)
     assert (merged.on_timeout, merged.max_evictions_per_second) == (OnTimeout.CANCEL, 7)
-    assert DrainOverrides().over(policy) is policy
+    assert DrainOverrides().apply_to(policy) is policy

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 
 import hostile
 from rescheduler.api import untrusted
-from rescheduler.api.untrusted import EARLIEST, LATEST
+from rescheduler.api.untrusted import EARLIEST_TIME, LATEST_TIME
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @given(hostile.json_values() | hostile.times())
 def test_a_time_can_be_added_to_and_written(value: Any) -> None:
-    found = untrusted.time(value)
+    found = untrusted.parse_time(value)
     if found is not None:
-        assert EARLIEST <= found <= LATEST
+        assert EARLIEST_TIME <= found <= LATEST_TIME
         assert (found + timedelta(hours=4 * 99_999)).isoformat()
         assert found.utcoffset() == timedelta()
 
@@ -28,18 +28,18 @@ def test_a_time_can_be_added_to_and_written(value: Any) -> None:
     ("value", "number"), [(5, 5), (-(2**63), 0), (2**63, 9), (True, 3), (5.0, 3), ("5", 3), (None, 3), ([], 3)]
 )
 def test_an_integer_stays_within_its_bounds(value: Any, number: int) -> None:
-    assert untrusted.integer(value, 0, 9, 3) == number
+    assert untrusted.bounded_integer(value, 0, 9, 3) == number
 
 
 @given(hostile.json_values())
 def test_seconds_can_be_added_to_any_time(value: Any) -> None:
-    assert LATEST + untrusted.seconds(value)
-    assert EARLIEST - untrusted.seconds(value) < LATEST
+    assert LATEST_TIME + untrusted.parse_seconds(value)
+    assert EARLIEST_TIME - untrusted.parse_seconds(value) < LATEST_TIME
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_text_made_short_differs_where_the_text_does(one: str, other: str) -> None:
-    short = [untrusted.distinct(text, 20) for text in (one, other)]
+    short = [untrusted.truncate_with_digest(text, 20) for text in (one, other)]
     assert (short[0] == short[1]) == (one == other)
     assert all(len(text) <= 20 for text in short)
 
@@ -47,7 +47,7 @@ def test_text_made_short_differs_where_the_text_does(one: str, other: str) -> No
 @given(hostile.json_values() | hostile.texts())
 def test_a_json_object_has_numbers_that_can_be_counted_and_written(value: Any) -> None:
     try:
-        found = untrusted.json_object(value)
+        found = untrusted.parse_json_object(value)
     except ValueError as error:
         assert 0 < len(str(error)) <= 200  # noqa: PT017 - either is right
     else:
@@ -55,12 +55,12 @@ def test_a_json_object_has_numbers_that_can_be_counted_and_written(value: Any) -
         assert all(math.isfinite(number) for number in found.values() if isinstance(number, float))
 
 
-SHAPE = untrusted.fields(
+SHAPE = untrusted.object_of(
     "name",
     name=str,
     count=int,
     labels=untrusted.LABELS,
-    rows=untrusted.each(untrusted.fields("key", key=str, size=untrusted.measure)),
+    rows=untrusted.list_of(untrusted.object_of("key", key=str, size=untrusted.number_or_text)),
 )
 
 

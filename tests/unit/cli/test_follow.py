@@ -5,13 +5,18 @@ import sys
 import pytest
 
 from rescheduler.cli.follow import Screen
-from rescheduler.cli.progress import Line
+from rescheduler.cli.progress import ProgressLine
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     screen = Screen()
-    for line in (Line("1/3 moved", "a"), Line("2/3 moved", "a"), Line("  db-0 cannot leave"), Line("Drained", "b")):
+    for line in (
+        ProgressLine("1/3 moved", "a"),
+        ProgressLine("2/3 moved", "a"),
+        ProgressLine("  db-0 cannot leave"),
+        ProgressLine("Drained", "b"),
+    ):
         screen.show("n1", line)
     screen.warn("nobody is at work")
     screen.warn("nobody is at work")

@@ -11,24 +11,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kubernetes.aio.client import Configuration
 
-from rescheduler.core.eviction.api_responses import Refusal
+from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.kube import connection_limits
 from rescheduler.kube.client import (
-    TRANSIENT,
+    TRANSIENT_ERRORS,
     ApiError,
     Client,
     ExpiredError,
     NotLeaderError,
-    SilentError,
     UnreachableError,
-    _error,
-    _event,
-    _page,
+    WatchStalledError,
+    _parse_error,
+    _parse_event,
+    _parse_page,
 )
-from rescheduler.kube.connections import _socket
+from rescheduler.kube.connections import _open_socket
 from unit.kube.conftest import Api
 
-OWN = (*TRANSIENT, ExpiredError)
+OWN = (*TRANSIENT_ERRORS, ExpiredError)
 POD = {"metadata": {"name": "p", "uid": "u", "resourceVersion": "7"}}
 
 
@@ -117,11 +117,11 @@ async def test_a_watch_that_delivers_nothing_is_dead_and_one_with_bookmarks_is_n
 
     api.stream(line(type="BOOKMARK", object=POD), then=rests)
     async with asyncio.timeout(3):
-        with pytest.raises(SilentError):
-            await events(client, silence=0.1)
+        with pytest.raises(WatchStalledError):
+            await events(client, idle_timeout=0.1)
         api.answer = lambda _: asyncio.sleep(5)  # type: ignore[assignment,return-value]
-        with pytest.raises(SilentError):  # nor one that is not even answered
-            await events(client, silence=0.1)
+        with pytest.raises(WatchStalledError):  # nor one that is not even answered
+            await events(client, idle_timeout=0.1)
 
 
 async def test_a_watch_that_is_refused_with_half_a_body_is_no_foreign_error(api: Api, client: Client) -> None:
@@ -145,8 +145,8 @@ async def test_credentials_that_cannot_be_read_are_no_foreign_error(api: Api, cl
     def broken(_: object) -> None:
         raise OSError(24, "Too many open files")
 
-    client._connection.configuration.api_key["BearerToken"] = "x"
-    client._connection.configuration.refresh_api_key_hook = broken
+    client._connections.configuration.api_key["BearerToken"] = "x"
+    client._connections.configuration.refresh_api_key_hook = broken
     with pytest.raises(UnreachableError, match="Too many open files"):
         await client.get("/api/v1/nodes/n")
     with pytest.raises(UnreachableError):
@@ -167,9 +167,9 @@ async def test_a_connection_that_is_closed_is_no_foreign_error(api: Api, client:
 async def test_a_server_is_believed_that_asks_for_some_time(
     api: Api, client: Client, after: str, seconds: float
 ) -> None:
-    error = _error("GET", "/x", 429, {"Retry-After": after}, b"{}")
+    error = _parse_error("GET", "/x", 429, {"Retry-After": after}, b"{}")
     assert isinstance(error, ApiError)
-    assert error.refusal.retry_after == seconds
+    assert error.response.retry_after == seconds
 
 
 _JSON = st.recursive(
@@ -182,11 +182,11 @@ _JSON = st.recursive(
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(found=_JSON, kind=st.sampled_from(["ERROR", "ADDED", "BOOKMARK"]))
 def test_any_json_is_a_page_an_event_and_a_refusal_or_an_error_of_the_wire(found: Any, kind: str) -> None:
-    error = _error("GET", "/x", 400, {}, json.dumps(found).encode())
+    error = _parse_error("GET", "/x", 400, {}, json.dumps(found).encode())
     assert isinstance(error, ApiError)
-    assert isinstance(error.refusal, Refusal)
+    assert isinstance(error.response, ErrorResponse)
     str(error)
-    for read in (lambda: _event("/x", {"type": kind, "object": found}), lambda: _page("/x", dict(found))):
+    for read in (lambda: _parse_event("/x", {"type": kind, "object": found}), lambda: _parse_page("/x", dict(found))):
         try:
             read()
         except (*OWN, ValueError, TypeError):  # the last two become UnreachableError where they are called
@@ -194,7 +194,7 @@ def test_any_json_is_a_page_an_event_and_a_refusal_or_an_error_of_the_wire(found
 
 
 async def test_no_token_goes_to_where_a_redirect_points(api: Api, client: Client) -> None:
-    client._connection.configuration.api_key["BearerToken"] = "Bearer secret"
+    client._connections.configuration.api_key["BearerToken"] = "Bearer secret"
     other = api.host.replace("127.0.0.1", "localhost")
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -216,20 +216,23 @@ async def test_a_write_that_waited_is_held_back_if_the_lease_is_lost_meanwhile(a
     async def answer(_: web.Request) -> web.StreamResponse:
         nonlocal inside
         inside += 1
-        if inside == connection_limits.PER_NAMESPACE:
+        if inside == connection_limits.EVICTION_CONNECTIONS_PER_NAMESPACE:
             full.set()
         await gate.wait()
         return web.json_response({})
 
     api.answer = answer
     path = "/api/v1/namespaces/a/pods/p/eviction"
-    writes = [asyncio.create_task(client.create(path, {})) for _ in range(connection_limits.PER_NAMESPACE + 1)]
+    writes = [
+        asyncio.create_task(client.create(path, {}))
+        for _ in range(connection_limits.EVICTION_CONNECTIONS_PER_NAMESPACE + 1)
+    ]
     await full.wait()
     leads = False
     gate.set()
     ended = await asyncio.gather(*writes, return_exceptions=True)
     assert sum(isinstance(each, NotLeaderError) for each in ended) == 1
-    assert inside == connection_limits.PER_NAMESPACE
+    assert inside == connection_limits.EVICTION_CONNECTIONS_PER_NAMESPACE
     await client.close()
 
 
@@ -250,7 +253,7 @@ async def test_no_more_connections_are_open_than_the_limit(api: Api, client: Cli
     api.answer = answer
 
     async def watch() -> None:
-        async with client.turns.take():
+        async with client.watch_limiter.acquire():
             await events(client)
 
     session = await client.session()
@@ -265,13 +268,17 @@ async def test_no_more_connections_are_open_than_the_limit(api: Api, client: Cli
     work += [client.get("/apis/coordination.k8s.io/v1/namespaces/x/leases/y", election=True) for _ in range(20)]
     work += [guest() for _ in range(50)]
     await asyncio.gather(*work)
-    assert connection_limits.CONNECTIONS - connection_limits.KOPF <= most <= connection_limits.CONNECTIONS
-    assert client._connection._connector is not None
-    assert sum(map(len, client._connection._connector._conns.values())) <= connection_limits.CONNECTIONS
+    assert (
+        connection_limits.MAX_CONNECTIONS - connection_limits.KOPF_CONNECTIONS
+        <= most
+        <= connection_limits.MAX_CONNECTIONS
+    )
+    assert client._connections._connector is not None
+    assert sum(map(len, client._connections._connector._conns.values())) <= connection_limits.MAX_CONNECTIONS
     await session.close()
 
 
 async def test_sockets_notice_a_peer_without_power() -> None:
-    with _socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1))) as made:
+    with _open_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1))) as made:
         assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 30

@@ -10,7 +10,7 @@ import looptime
 import pytest
 
 from rescheduler.kube import connection_limits
-from rescheduler.kube.connection_limits import Lanes, Turns
+from rescheduler.kube.connection_limits import RequestLimiter, WatchLimiter
 
 
 def simulated(work: Coroutine[Any, Any, None]) -> None:
@@ -22,13 +22,13 @@ def simulated(work: Coroutine[Any, Any, None]) -> None:
 class Crowd:
     """Watches: how many run, and how often each had its turn; `ends`: the server ends them when it was asked to."""
 
-    def __init__(self, turns: Turns, *, ends: bool = False) -> None:
+    def __init__(self, turns: WatchLimiter, *, ends: bool = False) -> None:
         self._turns, self.ends, self.running, self.most = turns, ends, 0, 0
         self.had: Counter[str] = Counter()
 
     async def watch(self, name: str, *, keep: bool = False) -> None:
         while True:
-            async with self._turns.take(keep=keep) as turn:
+            async with self._turns.acquire(permanent=keep) as turn:
                 self.running += 1
                 self.most = max(self.most, self.running)
                 self.had[name] += 1
@@ -40,21 +40,21 @@ class Crowd:
 
 def test_the_shares_add_up_and_those_that_keep_theirs_leave_most_to_pods() -> None:
     shares = (
-        connection_limits.ELECTION
-        + connection_limits.KOPF
-        + connection_limits.EVICTIONS
-        + connection_limits.REQUESTS
-        + connection_limits.WATCHES
+        connection_limits.ELECTION_CONNECTIONS
+        + connection_limits.KOPF_CONNECTIONS
+        + connection_limits.EVICTION_CONNECTIONS
+        + connection_limits.REQUEST_CONNECTIONS
+        + connection_limits.WATCH_CONNECTIONS
     )
-    assert shares == connection_limits.CONNECTIONS == 64
+    assert shares == connection_limits.MAX_CONNECTIONS == 64
     # Feeds and Leases 5; PDBs, Deployments, ReplicaSets, claims twice, DaemonSets, Jobs 7; labels of namespaces,
     # volumes, attachments 3.
-    assert connection_limits.WATCHES >= 2 * (5 + 7 + 3)
+    assert connection_limits.WATCH_CONNECTIONS >= 2 * (5 + 7 + 3)
 
 
 def test_within_the_limit_nobody_lets_go() -> None:
     async def story() -> None:
-        crowd = Crowd(Turns(3, 1.0))
+        crowd = Crowd(WatchLimiter(3, 1.0))
         tasks = [asyncio.create_task(crowd.watch(str(n))) for n in range(3)]
         await asyncio.sleep(100)
         assert crowd.had == {"0": 1, "1": 1, "2": 1}
@@ -67,7 +67,7 @@ def test_within_the_limit_nobody_lets_go() -> None:
 @pytest.mark.parametrize("ends", [True, False])
 def test_beyond_the_limit_all_have_their_turn_and_those_that_keep_theirs_keep_it(*, ends: bool) -> None:
     async def story() -> None:
-        turns = Turns(4, 1.0)
+        turns = WatchLimiter(4, 1.0)
         crowd = Crowd(turns, ends=ends)
         tasks = [asyncio.create_task(crowd.watch(str(n))) for n in range(12)]
         await asyncio.sleep(0.1)
@@ -83,14 +83,14 @@ def test_beyond_the_limit_all_have_their_turn_and_those_that_keep_theirs_keep_it
         await asyncio.gather(*tasks, return_exceptions=True)
         assert turns.waiting == 0
         for _ in range(4):  # all are free again
-            await asyncio.wait_for(turns.take().__aenter__(), 0.1)
+            await asyncio.wait_for(turns.acquire().__aenter__(), 0.1)
 
     simulated(story())
 
 
 def test_who_is_cancelled_in_the_line_or_at_its_end_loses_no_connection() -> None:
     async def story() -> None:
-        turns = Turns(1, 1.0)
+        turns = WatchLimiter(1, 1.0)
         crowd = Crowd(turns)
         first, second, third = (asyncio.create_task(crowd.watch(name)) for name in "abc")
         await asyncio.sleep(0.5)
@@ -105,7 +105,7 @@ def test_who_is_cancelled_in_the_line_or_at_its_end_loses_no_connection() -> Non
         assert crowd.running == 1
         first.cancel()
         await asyncio.gather(first, second, third, return_exceptions=True)
-        async with asyncio.timeout(0.1), turns.take():
+        async with asyncio.timeout(0.1), turns.acquire():
             pass
 
     simulated(story())
@@ -113,11 +113,11 @@ def test_who_is_cancelled_in_the_line_or_at_its_end_loses_no_connection() -> Non
 
 def test_what_goes_wrong_in_a_turn_is_no_end_of_it() -> None:
     async def story() -> None:
-        turns = Turns(1, 1.0)
+        turns = WatchLimiter(1, 1.0)
         with pytest.raises(TimeoutError, match="of its own"):
-            async with turns.take():
+            async with turns.acquire():
                 raise TimeoutError("of its own")
-        async with asyncio.timeout(0.1), turns.take():
+        async with asyncio.timeout(0.1), turns.acquire():
             pass
 
     simulated(story())
@@ -125,10 +125,10 @@ def test_what_goes_wrong_in_a_turn_is_no_end_of_it() -> None:
 
 def test_a_lease_waits_for_nobody_and_one_namespace_cannot_take_all_evictions() -> None:
     async def story() -> None:
-        lanes, held = Lanes(), Counter[str]()
+        lanes, held = RequestLimiter(), Counter[str]()
 
         async def ask(name: str, path: str) -> None:
-            async with lanes.take(path):
+            async with lanes.acquire(path):
                 held[name] += 1
                 await asyncio.Future()
 
@@ -136,15 +136,18 @@ def test_a_lease_waits_for_nobody_and_one_namespace_cannot_take_all_evictions() 
         asked = [("read", "/api/v1/nodes")] * 30 + [("slow", pods.format("slow", "?dryRun=All"))] * 30
         tasks = [asyncio.create_task(ask(*each)) for each in asked]
         await asyncio.sleep(1)
-        assert held == {"read": connection_limits.REQUESTS, "slow": connection_limits.PER_NAMESPACE}
-        async with asyncio.timeout(0.1), lanes.take("/apis/coordination.k8s.io/v1/leases", election=True):
+        assert held == {
+            "read": connection_limits.REQUEST_CONNECTIONS,
+            "slow": connection_limits.EVICTION_CONNECTIONS_PER_NAMESPACE,
+        }
+        async with asyncio.timeout(0.1), lanes.acquire("/apis/coordination.k8s.io/v1/leases", election=True):
             pass
-        async with asyncio.timeout(0.1), lanes.take(pods.format("other", "")):
+        async with asyncio.timeout(0.1), lanes.acquire(pods.format("other", "")):
             pass
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        async with asyncio.timeout(0.1), lanes.take("/api/v1/nodes"), lanes.take(pods.format("slow", "")):
+        async with asyncio.timeout(0.1), lanes.acquire("/api/v1/nodes"), lanes.acquire(pods.format("slow", "")):
             pass
 
     simulated(story())

@@ -17,13 +17,13 @@ from kubernetes.aio.client import Configuration
 
 from rescheduler.kube import connections
 from rescheduler.kube.client import ApiError, Client, UnreachableError
-from rescheduler.kube.connections import ConfigError, SignIn, sign_in
+from rescheduler.kube.connections import ConfigError, ConnectionConfig, load_config
 from unit.kube.conftest import Api
 
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(connections, "_FILE_CHECK_INTERVAL", 0.0)
 
 
 class Tokens:
@@ -32,10 +32,10 @@ class Tokens:
     def __init__(self, api: Api, *tokens: str) -> None:
         self._api, self.left, self.handed = api, list(tokens), 0
 
-    async def sign_in(self) -> SignIn:
+    async def sign_in(self) -> ConnectionConfig:
         self.handed += 1
         token = self.left.pop(0) if len(self.left) > 1 else self.left[0]
-        return SignIn(Configuration(host=self._api.host, api_key={"BearerToken": f"Bearer {token}"}))
+        return ConnectionConfig(Configuration(host=self._api.host, api_key={"BearerToken": f"Bearer {token}"}))
 
 
 def take(api: Api, *good: str) -> None:
@@ -86,13 +86,13 @@ async def test_a_guest_has_the_same_credentials_and_they_are_renewed_for_it_too(
 async def test_credentials_are_renewed_before_they_expire_beside_the_work(api: Api) -> None:
     tokens, gate = Tokens(api, "old", "new"), asyncio.Event()
 
-    async def slow() -> SignIn:
+    async def slow() -> ConnectionConfig:
         await gate.wait()
         return await tokens.sign_in()
 
     first = await tokens.sign_in()
     soon = datetime.now(UTC) + timedelta(seconds=5)
-    client = Client(SignIn(first.configuration, expires=soon), reload=slow)
+    client = Client(ConnectionConfig(first.configuration, expires=soon), reload=slow)
     take(api, "old", "new")
     await client.get("/x")  # the plugin takes its time: nobody waits for it
     assert api.asked[-1][2] == "Bearer old"
@@ -111,7 +111,7 @@ async def _until(found: Any) -> None:
 async def test_a_sign_in_that_fails_leaves_what_was_and_is_reported(api: Api) -> None:
     told: list[tuple[str, str, str]] = []
 
-    async def broken() -> SignIn:
+    async def broken() -> ConnectionConfig:
         raise ConfigError("the file is gone")
 
     tokens = Tokens(api, "old")
@@ -129,8 +129,8 @@ async def test_a_sign_in_that_fails_leaves_what_was_and_is_reported(api: Api) ->
 async def test_a_sign_in_that_names_another_cluster_is_not_followed(api: Api) -> None:
     told: list[str] = []
 
-    async def elsewhere() -> SignIn:
-        return SignIn(Configuration(host="https://other:6443", api_key={"BearerToken": "Bearer new"}))
+    async def elsewhere() -> ConnectionConfig:
+        return ConnectionConfig(Configuration(host="https://other:6443", api_key={"BearerToken": "Bearer new"}))
 
     tokens = Tokens(api, "old")
     client = Client(await tokens.sign_in(), reload=elsewhere)
@@ -218,7 +218,7 @@ def pod(folder: Path, secure: Secure, monkeypatch: pytest.MonkeyPatch) -> tuple[
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(secure.port))
-    monkeypatch.setattr(connections, "_SERVICE_ACCOUNT", token)
+    monkeypatch.setattr(connections, "_SERVICE_ACCOUNT_TOKEN", token)
     monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token))
     monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(ca))
     return token, ca
@@ -231,13 +231,13 @@ async def test_a_new_ca_is_trusted_and_the_old_one_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """For our own requests and for Kopf's session, which signs in again when its old one is closed."""
-    monkeypatch.setattr(connections, "_LINGER", 0.0)
+    monkeypatch.setattr(connections, "_OLD_CONNECTIONS_CLOSE_AFTER", 0.0)
     old, new, _ = authorities
     host = await secure.serve(old)
     token, ca = pod(tmp_path, secure, monkeypatch)
     token.write_text("first")
     ca.write_text(old.ca.read_text())
-    client = Client(await sign_in(), reload=sign_in)
+    client = Client(await load_config(), reload=load_config)
     session = await client.session()
     assert client.server == host
     await client.get("/x")
@@ -281,18 +281,18 @@ async def test_a_token_that_is_replaced_is_used(
     token, ca = pod(tmp_path, secure, monkeypatch)
     token.write_text("first")
     ca.write_text(authorities[0].ca.read_text())
-    client = Client(await sign_in(), reload=sign_in)
+    client = Client(await load_config(), reload=load_config)
     connector = None
     for name in ("first", "second"):
         token.write_text(name)
         await asyncio.wait_for(_until_token(client, name), 5)
-        assert connector in (None, client._connection._connector)  # the CA is the same: so are the connections
-        connector = client._connection._connector
+        assert connector in (None, client._connections._connector)  # the CA is the same: so are the connections
+        connector = client._connections._connector
     await client.close()
 
 
 async def _until_token(client: Client, token: str) -> None:
-    while client._connection.configuration.api_key["BearerToken"] != f"bearer {token}":
+    while client._connections.configuration.api_key["BearerToken"] != f"bearer {token}":
         await client.get("/x")
         await asyncio.sleep(0.01)
 
@@ -311,7 +311,7 @@ async def test_a_kubeconfigs_tls_server_name_and_insecurity_hold_for_kopf_too(
     if trust == "nothing":
         cluster = {"server": host, "insecure-skip-tls-verify": True}  # type: ignore[dict-item]
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, cluster, {"token": "t"})))
-    client = Client(await sign_in(), reload=sign_in)
+    client = Client(await load_config(), reload=load_config)
     await client.get("/x")
     session = await client.session()
     async with session.get(f"{host}/x") as response:
@@ -357,7 +357,7 @@ async def test_an_exec_plugin_is_run_beside_the_work_and_again_when_its_token_is
     script = f"echo x >> {count}; n=$(wc -l < {count}); sleep 0.2; echo '{json.dumps(answer)}' | sed s/tN/t$n/"
     user = plugin(tmp_path, version, script)
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, {"server": api.host}, user)))
-    client = Client(await sign_in(), reload=sign_in)
+    client = Client(await load_config(), reload=load_config)
     take(api, "t1")
     await client.get("/x")
     take(api, "t2")
@@ -388,12 +388,12 @@ async def test_an_exec_plugin_is_run_beside_the_work_and_again_when_its_token_is
 async def test_an_exec_plugin_that_fails_or_hangs_is_named(
     api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
 ) -> None:
-    monkeypatch.setattr(connections, "_PLUGIN_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "_EXEC_PLUGIN_TIMEOUT", 0.3)
     user = plugin(tmp_path, "v1", f"exec {script}" if script.startswith("sleep") else script)
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, {"server": api.host}, user)))
     before = _children()
     with pytest.raises(ConfigError, match=words):
-        await sign_in()
+        await load_config()
     async with asyncio.timeout(10):  # it was ended
         while _children() - before:  # noqa: ASYNC110 - its pipes are closed by this loop, and by none of a later test
             await asyncio.sleep(0.05)
@@ -412,7 +412,7 @@ async def test_what_expires_is_known(api: Api, tmp_path: Path, monkeypatch: pyte
     }
     user = plugin(tmp_path, "v1", f"echo '{json.dumps(answer)}'")
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, {"server": api.host}, user)))
-    assert (await sign_in()).expires == datetime(2030, 1, 1, tzinfo=UTC)
+    assert (await load_config()).expires == datetime(2030, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("text", ["not: a kubeconfig", "[", "\t", "users: 5\ncurrent-context: 7", "{}"])
@@ -421,7 +421,7 @@ async def test_nonsense_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path.write_text(text)
     monkeypatch.setenv("KUBECONFIG", str(path))
     with pytest.raises(ConfigError, match=str(path)):
-        await sign_in()
+        await load_config()
 
 
 async def test_the_proxy_of_a_kubeconfig_is_used_by_both(
@@ -429,7 +429,7 @@ async def test_the_proxy_of_a_kubeconfig_is_used_by_both(
 ) -> None:
     cluster = {"server": "http://apiserver.invalid:8080", "proxy-url": api.host}
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, cluster, {"token": "t"})))
-    client = Client(await sign_in(), reload=sign_in)
+    client = Client(await load_config(), reload=load_config)
     await client.get("/x")
     session: aiohttp.ClientSession = await client.session()
     async with session.get("http://apiserver.invalid:8080/y") as response:

@@ -3,50 +3,50 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rescheduler.kube.election_rules import INSTALLATION, PROCESS, Seen, Terms
+from rescheduler.kube.election_rules import INSTALLATION_TIMINGS, PROCESS_TIMINGS, LeaseTimings, ObservedLease
 
 TIMES = st.floats(0, 1e6)
 
 
 def test_a_lease_that_nobody_holds_and_our_own_are_free_at_once() -> None:
-    assert Seen().is_free("a", PROCESS, 0.0)
-    assert Seen().then("", "", 5.0).is_free("a", PROCESS, 5.0)
-    assert Seen().then("a", "1", 5.0).is_free("a", PROCESS, 5.0)
+    assert ObservedLease().is_free("a", PROCESS_TIMINGS, 0.0)
+    assert ObservedLease().updated("", "", 5.0).is_free("a", PROCESS_TIMINGS, 5.0)
+    assert ObservedLease().updated("a", "1", 5.0).is_free("a", PROCESS_TIMINGS, 5.0)
 
 
 def test_anothers_lease_is_free_when_it_was_not_renewed_for_its_duration() -> None:
-    seen = Seen().then("b", "1", 100.0)
-    assert not seen.is_free("a", INSTALLATION, 219.9)
-    assert seen.is_free("a", INSTALLATION, 220.0)
-    renewed = seen.then("b", "2", 219.0)
-    assert not renewed.is_free("a", INSTALLATION, 338.9)
-    assert renewed.then("b", "2", 300.0) == renewed  # a look that finds nothing new is no renewal
+    seen = ObservedLease().updated("b", "1", 100.0)
+    assert not seen.is_free("a", INSTALLATION_TIMINGS, 219.9)
+    assert seen.is_free("a", INSTALLATION_TIMINGS, 220.0)
+    renewed = seen.updated("b", "2", 219.0)
+    assert not renewed.is_free("a", INSTALLATION_TIMINGS, 338.9)
+    assert renewed.updated("b", "2", 300.0) == renewed  # a look that finds nothing new is no renewal
 
 
 def test_a_holder_is_alive_once_it_was_seen_to_renew() -> None:
-    first = Seen().then("b", "1", 0.0)
-    assert not first.alive
-    assert first.then("b", "2", 5.0).alive
-    assert not first.then("b", "2", 5.0).then("c", "3", 6.0).alive
-    assert not first.then("", "2", 5.0).then("", "3", 6.0).alive
+    first = ObservedLease().updated("b", "1", 0.0)
+    assert not first.holder_is_alive
+    assert first.updated("b", "2", 5.0).holder_is_alive
+    assert not first.updated("b", "2", 5.0).updated("c", "3", 6.0).holder_is_alive
+    assert not first.updated("", "2", 5.0).updated("", "3", 6.0).holder_is_alive
 
 
 @given(st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.text(max_size=2), TIMES), max_size=20), TIMES)
 def test_whatever_is_written_into_it_anothers_lease_is_free_only_after_its_duration(
     looks: list[tuple[str, str, float]], now: float
 ) -> None:
-    seen, changed = Seen(), 0.0
+    seen, changed = ObservedLease(), 0.0
     for holder, renewal, when in sorted(looks, key=lambda look: look[2]):
-        if (holder, renewal) != (seen.holder, seen.renewal):
+        if (holder, renewal) != (seen.holder, seen.renew_time):
             changed = when
-        seen = seen.then(holder, renewal, when)
+        seen = seen.updated(holder, renewal, when)
     if seen.holder not in ("", "a"):
-        assert seen.is_free("a", PROCESS, now) == (now >= changed + PROCESS.duration)
+        assert seen.is_free("a", PROCESS_TIMINGS, now) == (now >= changed + PROCESS_TIMINGS.lease_duration)
 
 
 def test_a_holder_stops_before_another_may_take_over() -> None:
-    def margin(terms: Terms) -> float:
-        return terms.duration - terms.deadline - terms.retry
+    def margin(terms: LeaseTimings) -> float:
+        return terms.lease_duration - terms.renew_deadline - terms.retry_period
 
-    assert margin(PROCESS) >= 3
-    assert margin(INSTALLATION) >= 30
+    assert margin(PROCESS_TIMINGS) >= 3
+    assert margin(INSTALLATION_TIMINGS) >= 30

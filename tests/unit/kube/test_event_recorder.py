@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from rescheduler.core.eviction.api_responses import Refusal
+from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.kube.client import ApiError
-from rescheduler.kube.event_recorder import Kind, Recorder, Subject
+from rescheduler.kube.event_recorder import EventRecorder, EventType, InvolvedObject
 
-NODE = Subject("v1", "Node", "n1", "u")
+NODE = InvolvedObject("v1", "Node", "n1", "u")
 
 
 class Server:
@@ -26,15 +26,15 @@ class Server:
 
     async def patch(self, path: str, body: Mapping[str, Any], *, election: bool) -> None:
         if self.gone:
-            raise ApiError("PATCH", path, Refusal(404))
+            raise ApiError("PATCH", path, ErrorResponse(404))
         self.patched.append(body)
 
 
-def recorder(server: Server) -> Recorder:
-    return Recorder(server, identity="x", now=lambda: datetime(2026, 1, 1, tzinfo=UTC))  # type: ignore[arg-type]
+def recorder(server: Server) -> EventRecorder:
+    return EventRecorder(server, identity="x", now=lambda: datetime(2026, 1, 1, tzinfo=UTC))  # type: ignore[arg-type]
 
 
-async def write(events: Recorder) -> None:
+async def write(events: EventRecorder) -> None:
     """Have what waits written: the last words of a process that ends."""
     work = asyncio.create_task(events.run())
     await asyncio.sleep(0)
@@ -47,11 +47,11 @@ async def test_the_same_words_again_count_up_one_event() -> None:
     server = Server()
     events = recorder(server)
     for _ in range(3):
-        events.emit(NODE, Kind.WARNING, "Blocked", "why")
+        events.emit(NODE, EventType.WARNING, "Blocked", "why")
     await write(events)
     assert len(server.made) == 1
     assert [body["count"] for body in server.patched] == [2, 3]
-    events.emit(NODE, Kind.WARNING, "Blocked", "something else")
+    events.emit(NODE, EventType.WARNING, "Blocked", "something else")
     await write(events)
     assert len(server.made) == 2
 
@@ -59,10 +59,10 @@ async def test_the_same_words_again_count_up_one_event() -> None:
 async def test_an_event_that_the_server_has_dropped_is_made_anew() -> None:
     server = Server()
     events = recorder(server)
-    events.emit(NODE, Kind.WARNING, "Blocked", "why")
+    events.emit(NODE, EventType.WARNING, "Blocked", "why")
     await write(events)
     server.gone = True
-    events.emit(NODE, Kind.WARNING, "Blocked", "why")
+    events.emit(NODE, EventType.WARNING, "Blocked", "why")
     await write(events)
     assert len(server.made) == 2
     assert server.made[1]["count"] == 2
@@ -70,12 +70,12 @@ async def test_an_event_that_the_server_has_dropped_is_made_anew() -> None:
 
 async def test_more_events_than_can_wait_are_lost_and_that_is_told() -> None:
     server, lost = Server(), []
-    events = Recorder(
+    events = EventRecorder(
         server,  # type: ignore[arg-type]
         identity="x",
         now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
-        lost=lambda reason, error: lost.append((reason, error)),
+        on_lost=lambda reason, error: lost.append((reason, error)),
     )
     for index in range(2001):
-        events.emit(NODE, Kind.NORMAL, "Many", str(index))
+        events.emit(NODE, EventType.NORMAL, "Many", str(index))
     assert [reason for reason, _ in lost] == ["Many"]

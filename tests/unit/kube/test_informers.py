@@ -10,11 +10,11 @@ import looptime
 import pytest
 
 from invariants.objects import Json
-from rescheduler.core.eviction.api_responses import Refusal
+from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.kube import paths
-from rescheduler.kube.client import ApiError, Client, ExpiredError, SilentError, UnreachableError
-from rescheduler.kube.connection_limits import Turns
-from rescheduler.kube.informers import Feed, Mirror, Mirrors, Namespaces
+from rescheduler.kube.client import ApiError, Client, ExpiredError, UnreachableError, WatchStalledError
+from rescheduler.kube.connection_limits import WatchLimiter
+from rescheduler.kube.informers import Feed, Informer, NamespacedInformers, SharedInformers
 from simulation.clients import SimulatedClient
 from simulation.server import Server
 
@@ -75,14 +75,14 @@ def name_of(found: Mapping[str, Any]) -> str:
 
 def mirror(
     client: Client, project: Callable[[Mapping[str, Any]], Any] = name_of
-) -> tuple[Mirror[Any], asyncio.Task[None]]:
-    made: Mirror[Any] = Mirror(client, paths.PODS, project, lambda: None)
+) -> tuple[Informer[Any], asyncio.Task[None]]:
+    made: Informer[Any] = Informer(client, paths.PODS, project, lambda: None)
     return made, asyncio.create_task(made.run())
 
 
 FAILURES = [
     UnreachableError("broke off"),
-    ApiError("GET", "/", Refusal(403)),
+    ApiError("GET", "/", ErrorResponse(403)),
     ExpiredError("too old"),
     RuntimeError("nobody thought of it"),
 ]
@@ -131,7 +131,7 @@ def test_a_silent_watch_is_not_synced_and_is_opened_again() -> None:
 
         async def silent(_: str) -> AsyncIterator[tuple[str, Json]]:
             await asyncio.sleep(75)
-            raise SilentError("nothing came")
+            raise WatchStalledError("nothing came")
             yield "", {}
 
         client.script = silent
@@ -164,7 +164,7 @@ def test_a_list_that_takes_long_after_a_silence_leaves_the_view_stale() -> None:
         async def silent(_: str) -> AsyncIterator[tuple[str, Json]]:
             await asyncio.sleep(75)
             gate.clear()
-            raise SilentError("nothing came")
+            raise WatchStalledError("nothing came")
             yield "", {}
 
         client = Slow()
@@ -232,7 +232,7 @@ def test_an_object_that_cannot_be_read_costs_only_itself() -> None:
         await asyncio.sleep(1)
         assert made.items == {"u-b": "b"}
         assert list(made.unreadable) == ["a"]
-        assert made.unread == {"u-a"}
+        assert made.unreadable_uids == {"u-a"}
         events.put_nowait(("DELETED", raw("a", 13, bad=True)))
         await asyncio.sleep(1)
         assert not made.unreadable
@@ -291,19 +291,19 @@ def test_what_a_feed_cannot_hand_on_costs_only_itself() -> None:
 # -- more watches than connections ------------------------------------------------------------------------------------
 
 
-def many(client: Scripted, count: int) -> tuple[Mirrors[str, str], dict[str, int]]:
+def many(client: Scripted, count: int) -> tuple[SharedInformers[str, str], dict[str, int]]:
     lapses = dict.fromkeys(map(str, range(count)), 0)
-    made: Mirrors[str, str] = Mirrors(
+    made: SharedInformers[str, str] = SharedInformers(
         client, lambda key: (f"/api/v1/namespaces/{key}/pods", {}), name_of, lambda _: None
     )
-    made.hold("n1", lapses)
+    made.subscribe("n1", lapses)
     return made, lapses
 
 
 def test_many_watches_share_the_connections_and_all_stay_current() -> None:
     async def story() -> None:
         client = Scripted()
-        client.turns = Turns(10, 1.0)
+        client.watch_limiter = WatchLimiter(10, 1.0)
         mirrors, lapses = many(client, 200)
         for _ in range(600):
             await asyncio.sleep(0.5)
@@ -313,7 +313,7 @@ def test_many_watches_share_the_connections_and_all_stay_current() -> None:
         # 20 turns of 2 s at most (they have to be cut off): nobody has waited for as long as a view stays fresh.
         assert sum(lapses.values()) / 600 / 200 < 0.3
         assert len(client.lists) < 200 * 15
-        mirrors.hold("n1", ())
+        mirrors.subscribe("n1", ())
 
     simulated(story())
 
@@ -321,8 +321,8 @@ def test_many_watches_share_the_connections_and_all_stay_current() -> None:
 def test_a_view_that_has_waited_for_too_long_is_not_current_and_says_why() -> None:
     async def story() -> None:
         client = Scripted()
-        client.turns = Turns(1, 1.0)
-        async with client.turns.take(keep=True):
+        client.watch_limiter = WatchLimiter(1, 1.0)
+        async with client.watch_limiter.acquire(permanent=True):
             made, task = mirror(client)
             await asyncio.sleep(29)
             assert made.synced
@@ -330,7 +330,7 @@ def test_a_view_that_has_waited_for_too_long_is_not_current_and_says_why() -> No
             assert not made.synced
             assert "waits for one of the 1 connections" in made.error
             assert client.lists == [0]
-            assert client.turns.waiting == 1
+            assert client.watch_limiter.waiting == 1
         await asyncio.sleep(1)
         assert made.synced
         assert client.lists == [0, 31]  # what it had missed is listed, not guessed
@@ -344,7 +344,7 @@ def test_a_version_that_expires_where_watches_take_turns_is_no_failure() -> None
 
     async def story() -> None:
         client = Scripted()
-        client.turns = Turns(2, 1.0)
+        client.watch_limiter = WatchLimiter(2, 1.0)
 
         async def ends(version: str) -> AsyncIterator[tuple[str, Json]]:
             if asyncio.get_running_loop().time() - 1000 - client.lists[-1] > 60:
@@ -361,7 +361,7 @@ def test_a_version_that_expires_where_watches_take_turns_is_no_failure() -> None
             for key in lapses:
                 lapses[key] += mirrors.get(key) is None
         assert sum(lapses.values()) == 0
-        mirrors.hold("n1", ())
+        mirrors.subscribe("n1", ())
 
     simulated(story())
 
@@ -376,9 +376,9 @@ def test_many_namespaces_share_one_watch_and_nothing_of_others_is_kept() -> None
         for space in range(200):
             server.make("replicasets", {"metadata": {"namespace": f"n{space}", "name": "r"}})
         told: set[str] = set()
-        kept: Namespaces[str] = Namespaces(client, "apps/v1", "replicasets", name_of, told.update)
-        kept.hold("n1", [f"n{space}" for space in range(100)])
-        kept.hold("n2", ["n1"])
+        kept: NamespacedInformers[str] = NamespacedInformers(client, "apps/v1", "replicasets", name_of, told.update)
+        kept.subscribe("n1", [f"n{space}" for space in range(100)])
+        kept.subscribe("n2", ["n1"])
         await asyncio.sleep(5)
         assert len(server._streams) == 1
         assert all(kept.get(f"n{space}") for space in range(100))
@@ -390,11 +390,11 @@ def test_many_namespaces_share_one_watch_and_nothing_of_others_is_kept() -> None
         server.make("replicasets", {"metadata": {"namespace": "n1", "name": "more"}})
         await asyncio.sleep(1)
         assert told == {"n1", "n2"}
-        kept.hold("n1", ())
+        kept.subscribe("n1", ())
         await asyncio.sleep(1)
         assert kept.get("n0") is None
         assert sorted((kept.get("n1") or {}).values()) == ["more", "r"]
-        kept.hold("n2", ())
+        kept.subscribe("n2", ())
         await asyncio.sleep(1)
         assert not server._streams
 
@@ -412,7 +412,7 @@ class World:
         self.chance = random.Random(seed)
         self.server = Server(lambda: datetime(2026, 1, 1, tzinfo=UTC))
         self.client = watched(self.server, random.Random(seed))
-        self.kept: Namespaces[tuple[str, str]] = Namespaces(
+        self.kept: NamespacedInformers[tuple[str, str]] = NamespacedInformers(
             self.client, "apps/v1", "replicasets", lambda o: (o["metadata"]["uid"], o["metadata"]["resourceVersion"]),
             lambda _: self.look(),
         )  # fmt: skip
@@ -448,7 +448,7 @@ class World:
             case 8:
                 holder = self.chance.choice("ab")
                 self.held[holder] = self.chance.sample(self.spaces, self.chance.randrange(7))
-                self.kept.hold(holder, self.held[holder])
+                self.kept.subscribe(holder, self.held[holder])
             case 9 if self.chance.random() < 0.1:
                 self.server._history.clear()  # whoever watches again from before has missed something
                 self.server._history.append(_nothing(self.server))
@@ -487,8 +487,8 @@ def test_what_is_in_view_is_what_is_there(seed: int) -> None:
                 wanted = world.truth(space) if any(space in held for held in world.held.values()) else None
                 assert world.kept.get(space) == wanted, space
             for holder, held in world.held.items():
-                assert sorted(world.kept.held(holder)) == sorted(held)
-                assert not world.kept.missing(held)
+                assert sorted(world.kept.subscribed(holder)) == sorted(held)
+                assert not world.kept.why_not_synced(held)
 
     simulated(story())
 
@@ -518,9 +518,9 @@ class Slow(Scripted):
         future.set_result((version, list(items)))
 
 
-def two_spaces(client: Slow) -> Namespaces[str]:
-    kept: Namespaces[str] = Namespaces(client, "apps/v1", "replicasets", name_of, lambda _: None)
-    kept.hold("n1", ["a"])
+def two_spaces(client: Slow) -> NamespacedInformers[str]:
+    kept: NamespacedInformers[str] = NamespacedInformers(client, "apps/v1", "replicasets", name_of, lambda _: None)
+    kept.subscribe("n1", ["a"])
     return kept
 
 
@@ -531,7 +531,7 @@ def test_a_namespace_that_joins_is_listed_after_there_is_a_version_to_watch_from
         client = Slow()
         kept = two_spaces(client)
         await asyncio.sleep(1)
-        kept.hold("n2", ["b"])
+        kept.subscribe("n2", ["b"])
         await asyncio.sleep(1)
         assert client.begun == ["a"]
         client.answer("a", 10)
@@ -539,12 +539,12 @@ def test_a_namespace_that_joins_is_listed_after_there_is_a_version_to_watch_from
         assert client.begun == ["a", "b"]
         assert kept.get("a") == {}
         assert kept.get("b") is None
-        assert kept.missing(["a", "b"]) == "the list /apis/apps/v1/namespaces/b/replicasets is not there yet"
+        assert kept.why_not_synced(["a", "b"]) == "the list /apis/apps/v1/namespaces/b/replicasets is not there yet"
         client.answer("b", 11, raw("x", 5, "b"))
         await asyncio.sleep(1)
         assert kept.get("b") == {"u-x": "x"}
-        kept.hold("n1", ())
-        kept.hold("n2", ())
+        kept.subscribe("n1", ())
+        kept.subscribe("n2", ())
 
     simulated(story())
 
@@ -555,7 +555,7 @@ def test_a_list_and_what_happens_while_it_is_under_way_become_one_view() -> None
         client.answer("a", 10)
         kept = two_spaces(client)
         await asyncio.sleep(1)
-        kept.hold("n2", ["b"])
+        kept.subscribe("n2", ["b"])
         await asyncio.sleep(1)
         gone, changed, older = raw("gone", 5, "b"), raw("changed", 6, "b"), raw("older", 7, "b")
         for event in (
@@ -574,7 +574,7 @@ def test_a_list_and_what_happens_while_it_is_under_way_become_one_view() -> None
         client.events.put_nowait(("ADDED", raw("late", 17, "b")))  # deleted in 19
         await asyncio.sleep(1)
         assert sorted((kept.get("b") or {}).values()) == ["changed", "new", "older"]
-        kept.hold("n1", ())
-        kept.hold("n2", ())
+        kept.subscribe("n1", ())
+        kept.subscribe("n2", ())
 
     simulated(story())

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from rescheduler.core.eviction.api_responses import Refusal
+from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.kube.client import ApiError
-from rescheduler.kube.election_rules import INSTALLATION, PROCESS, Terms
+from rescheduler.kube.election_rules import INSTALLATION_TIMINGS, PROCESS_TIMINGS, LeaseTimings
 from rescheduler.kube.leader_election import Election
 from unit.supervision import simulated
 
@@ -24,7 +24,7 @@ class Server:
 
     def _answer(self) -> Json:
         if self.refuses:
-            raise ApiError("GET", "/", Refusal(403, message="RBAC knows no rights yet"))
+            raise ApiError("GET", "/", ErrorResponse(403, message="RBAC knows no rights yet"))
         assert self.lease is not None
         return copy.deepcopy(self.lease)
 
@@ -43,12 +43,12 @@ class Server:
         now = self._answer()
         assert election
         if body["metadata"].get("resourceVersion") != now["metadata"].get("resourceVersion"):
-            raise ApiError("PUT", "/", Refusal(409))
+            raise ApiError("PUT", "/", ErrorResponse(409))
         self.version += 1
         self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
         return self._answer()
 
-    def candidate(self, identity: str, terms: Terms = PROCESS) -> Election:
+    def candidate(self, identity: str, terms: LeaseTimings = PROCESS_TIMINGS) -> Election:
         loop = asyncio.get_running_loop()
         return Election(
             self,  # type: ignore[arg-type]
@@ -56,7 +56,7 @@ class Server:
             identity=identity,
             now=lambda: datetime.fromtimestamp(loop.time(), UTC),
             monotonic=loop.time,
-            terms=terms,
+            timings=terms,
         )
 
     @property
@@ -83,16 +83,16 @@ def test_a_lease_that_is_not_there_or_empty_is_taken_at_once() -> None:
 
 def test_the_next_waits_for_the_duration_and_not_after_a_release() -> None:
     async def act() -> None:
-        for terms in (PROCESS, INSTALLATION):
+        for terms in (PROCESS_TIMINGS, INSTALLATION_TIMINGS):
             server = Server()
             first, second = server.candidate("a", terms), server.candidate("b", terms)
             await first.acquire()
             waited = await taken(second)
-            assert terms.duration <= waited < terms.duration + 1
-            assert not first.sure()
+            assert terms.lease_duration <= waited < terms.lease_duration + 1
+            assert not first.holds_lease()
             await second.release()
-            assert not second.sure()
-            assert await taken(first) <= terms.retry + 1
+            assert not second.holds_lease()
+            assert await taken(first) <= terms.retry_period + 1
 
     simulated(act())
 
@@ -102,12 +102,14 @@ def test_while_one_renews_the_other_waits_and_sees_that_it_is_alive() -> None:
         server = Server()
         first, second = server.candidate("a"), server.candidate("b")
         await first.acquire()
-        holding = asyncio.create_task(first.hold())
+        holding = asyncio.create_task(first.renew_until_lost())
         seen = list[tuple[str, bool]]()
-        waiting = asyncio.create_task(second.acquire(lambda: seen.append((second.other, second.other_is_alive))))
+        waiting = asyncio.create_task(
+            second.acquire(lambda: seen.append((second.other_holder, second.other_holder_is_alive)))
+        )
         await asyncio.sleep(600)
-        assert first.sure()
-        assert not second.sure()
+        assert first.holds_lease()
+        assert not second.holds_lease()
         assert seen == [("a", False), ("a", True)]  # news only
         holding.cancel()
         waiting.cancel()
@@ -123,9 +125,9 @@ def test_a_holder_that_cannot_renew_stops_in_time_and_says_why() -> None:
         await election.acquire()
         server.refuses = True
         began = loop.time()
-        await election.hold()
-        assert loop.time() - began <= PROCESS.deadline + PROCESS.retry
-        assert not election.sure()
+        await election.renew_until_lost()
+        assert loop.time() - began <= PROCESS_TIMINGS.renew_deadline + PROCESS_TIMINGS.retry_period
+        assert not election.holds_lease()
         assert "RBAC knows no rights yet" in election.error
         server.refuses = False
         assert await taken(election) < 1
@@ -138,12 +140,12 @@ def test_a_process_that_is_not_fit_takes_no_lease() -> None:
     async def act() -> None:
         server, fit = Server(), [False]
         election = server.candidate("a")
-        task = asyncio.create_task(election.acquire(fit=lambda: fit[0]))
+        task = asyncio.create_task(election.acquire(may_lead=lambda: fit[0]))
         await asyncio.sleep(60)
         assert server.lease is None
         fit[0] = True
         await asyncio.sleep(3)
-        assert election.sure()
+        assert election.holds_lease()
         await task
 
     simulated(act())
@@ -156,8 +158,8 @@ def test_a_holder_that_is_cancelled_while_a_renewal_succeeds_holds_no_longer(tur
     async def act() -> None:
         election = Server().candidate("a")
         await election.acquire()
-        task = asyncio.create_task(election.hold())
-        await asyncio.sleep(PROCESS.retry)
+        task = asyncio.create_task(election.renew_until_lost())
+        await asyncio.sleep(PROCESS_TIMINGS.retry_period)
         for _ in range(turns):
             await asyncio.sleep(0)
         task.cancel()
@@ -172,7 +174,7 @@ def test_the_same_identity_takes_over_at_once() -> None:
 
     async def act() -> None:
         server = Server()
-        await server.candidate("a", INSTALLATION).acquire()
-        assert await taken(server.candidate("a", INSTALLATION)) < 1
+        await server.candidate("a", INSTALLATION_TIMINGS).acquire()
+        assert await taken(server.candidate("a", INSTALLATION_TIMINGS)) < 1
 
     simulated(act())

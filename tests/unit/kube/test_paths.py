@@ -38,5 +38,5 @@ def test_any_other_name_stays_one_part_of_the_path(name: str) -> None:
 
 def test_names_of_the_api_itself_stay_readable() -> None:
     assert paths.node("n-1.example.com") == "/api/v1/nodes/n-1.example.com"
-    assert paths.everywhere("apps/v1", "replicasets") == "/apis/apps/v1/replicasets"
-    assert paths.everywhere("v1", "pods") == paths.PODS
+    assert paths.in_all_namespaces("apps/v1", "replicasets") == "/apis/apps/v1/replicasets"
+    assert paths.in_all_namespaces("v1", "pods") == paths.PODS

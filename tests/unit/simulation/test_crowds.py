@@ -11,23 +11,23 @@ from invariants.objects import name
 from rescheduler.core.model import pods
 from rescheduler.core.model.pods import Pod
 from rescheduler.kube.client import Client
-from rescheduler.kube.connection_limits import Turns
+from rescheduler.kube.connection_limits import WatchLimiter
 from simulation.clusters import SPACE
 from simulation.scenarios import World, play
 
 
 def test_with_few_connections_all_owners_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some watches keep theirs, and owners of pods that cannot leave are looked at for ever: the others leave all the same."""
-    made: list[Turns] = []
+    made: list[WatchLimiter] = []
 
-    def turns(client: Client) -> Turns:
-        found: Turns | None = client.__dict__.get("_few")
+    def turns(client: Client) -> WatchLimiter:
+        found: WatchLimiter | None = client.__dict__.get("_few")
         if found is None:
-            found = client.__dict__["_few"] = Turns(20, 1.0)
+            found = client.__dict__["_few"] = WatchLimiter(20, 1.0)
             made.append(found)
         return found
 
-    monkeypatch.setattr(Client, "turns", property(turns))
+    monkeypatch.setattr(Client, "watch_limiter", property(turns))
 
     async def scene(world: World) -> None:
         most = 0
@@ -58,7 +58,7 @@ def test_with_few_connections_all_owners_have_their_turn(monkeypatch: pytest.Mon
 
 
 def test_a_pod_that_cannot_be_read_is_named_and_its_node_is_not_drained(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = pods.pod
+    read = pods.parse_pod
     bad = {"sick-0"}
 
     def project(raw: Mapping[str, Any]) -> Pod:
@@ -66,7 +66,7 @@ def test_a_pod_that_cannot_be_read_is_named_and_its_node_is_not_drained(monkeypa
             raise OverflowError("cannot convert float infinity to integer")
         return read(raw)
 
-    monkeypatch.setattr(pods, "pod", project)
+    monkeypatch.setattr(pods, "parse_pod", project)
 
     async def scene(world: World) -> None:
         await world.settle(workloads.deployment("web", 2, SPACE), workloads.stateful_set("sick", 1, SPACE))

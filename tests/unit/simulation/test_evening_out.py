@@ -14,4 +14,4 @@ def told(seed: int) -> Told:
 def test_stories_of_clusters_that_are_evened_out_meanwhile_break_nothing() -> None:
     stories = [told(seed) for seed in (21, 24, 33, 39, 47, 52)]
     assert not [str(story) for story in stories if story.broken]
-    assert any("rebalance.moved" in line for story in stories for line in story.lines)
+    assert any("rebalance.move_ended" in line for story in stories for line in story.lines)

@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from harness import workloads
-from rescheduler.kube.election_rules import INSTALLATION
+from rescheduler.kube.election_rules import INSTALLATION_TIMINGS
 from simulation.clusters import NAMESPACE, SPACE
 from simulation.processes import Process
 from simulation.scenarios import World, play
 
 SECOND = "second-system"
-TAKE_OVER = INSTALLATION.duration + 30
+TAKE_OVER = INSTALLATION_TIMINGS.lease_duration + 30
 
 
 class Towns(World):
@@ -34,10 +34,10 @@ class Towns(World):
 
     def acting(self) -> list[str]:
         """Processes that may write now."""
-        return [o.name for o in self.cluster.operators if o.app and o.app._sure()]
+        return [o.name for o in self.cluster.operators if o.app and o.app._may_write()]
 
     def acts(self, those: list[Process]) -> bool:
-        return any(o.app and o.app._sure() and o.app.engine._leading for o in those)
+        return any(o.app and o.app._may_write() and o.app.manager._leading for o in those)
 
     def complaints(self, those: list[Process]) -> list[str]:
         return [why for o in those if o.app and (why := o.app._ready()) and "listed yet" not in why]
@@ -72,7 +72,7 @@ def test_the_second_does_nothing_and_says_why_and_acts_when_the_first_is_gone() 
         await towns.first[0].kill()
         gone = towns.now
         taken = await towns.until(lambda: towns.acts(towns.second))
-        assert INSTALLATION.deadline < taken - gone <= TAKE_OVER
+        assert INSTALLATION_TIMINGS.renew_deadline < taken - gone <= TAKE_OVER
         assert towns.complaints(towns.second) == []
         towns.cluster.annotate("n1", maintenance="x")
         await towns.until(lambda: towns.status().get("phase") == "Drained")
@@ -138,8 +138,8 @@ def test_the_cleanup_of_an_installation_that_does_not_act_undoes_nothing_and_suc
         cleaner.start()
         app = cleaner.app
         assert app
-        await towns.until(app.stop.is_set, 120)
-        assert app.verdict() == ""
+        await towns.until(app.stop_flag.is_set, 120)
+        assert app.failure_reason() == ""
         await asyncio.sleep(30)
         assert towns.status().get("phase") == "Drained"
         assert towns.acts(towns.first)
@@ -154,8 +154,8 @@ def test_the_cleanup_of_the_only_one_left_undoes_all_and_lets_the_next_act_at_on
         cleaner.start()
         app = cleaner.app
         assert app
-        await towns.until(app.stop.is_set, 2 * TAKE_OVER)
-        assert app.verdict() == ""
+        await towns.until(app.stop_flag.is_set, 2 * TAKE_OVER)
+        assert app.failure_reason() == ""
         assert not towns.cluster.drains()
         await cleaner.stop()
         towns.first[1].start()

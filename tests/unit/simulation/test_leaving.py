@@ -30,7 +30,7 @@ async def clean(world: Refusing) -> tuple[App, Left, float]:
         process.start()
         app = process.app
         assert app
-        await asyncio.wait_for(app.stop.wait(), 400)
+        await asyncio.wait_for(app.stop_flag.wait(), 400)
     await process.stop()
     return app, {line["what"]: line for line in logs if line["event"] == "cleanup.left"}, world.now - begun
 
@@ -46,17 +46,17 @@ def test_one_node_that_cannot_be_restored_keeps_no_other_and_is_named() -> None:
             await world.until(lambda node=node: world.status(node).get("phase") == "Drained")  # type: ignore[misc]
         world.refuse = lambda call: 403 * (on_node(call) and call.place.name == "n2" and "spec" in call.body)
         app, left, seconds = await clean(world)
-        assert not app.cleaned
+        assert not app.cleanup_done
         assert set(left) == {"NodeDrain n2"}
         assert "nodes are frozen until Monday" in left["NodeDrain n2"]["cause"]
         assert "kubectl uncordon n2" in left["NodeDrain n2"]["command"]
-        assert seconds < cleanup.LIMIT
+        assert seconds < cleanup.TIMEOUT
         assert world.gone("n3")
         assert not world.frozen("n3")
         assert world.frozen("n2")
         world.refuse = lambda _: 0
         app, left, _ = await clean(world)
-        assert app.cleaned
+        assert app.cleanup_done
         assert not left
         assert world.gone("n2")
         assert not world.frozen("n2")
@@ -73,9 +73,9 @@ def test_a_pod_that_cannot_be_returned_is_named_and_keeps_no_node() -> None:
     async def scene(world: Refusing) -> None:
         await world.release_one_for_good()
         app, left, seconds = await clean(world)
-        assert not app.cleaned
+        assert not app.cleanup_done
         assert {what.split("-")[0] for what in left} == {f"pod {SPACE}/web"}
-        assert seconds < cleanup.LIMIT
+        assert seconds < cleanup.TIMEOUT
         assert world.gone()
         assert not world.frozen()
 
@@ -103,8 +103,8 @@ def test_a_cleanup_whose_time_is_up_says_what_it_waited_for() -> None:
         holder = asyncio.create_task(hold())
         app, left, seconds = await clean(world)
         holder.cancel()
-        assert not app.cleaned
-        assert cleanup.LIMIT <= seconds <= cleanup.LIMIT + 10
+        assert not app.cleanup_done
+        assert cleanup.TIMEOUT <= seconds <= cleanup.TIMEOUT + 10
         assert "Lease" in left["the cleanup"]["cause"]
 
     play(Refusing, scene)

@@ -12,7 +12,7 @@ from invariants.objects import Json
 from invariants.records import Call
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain
-from rescheduler.controllers.drain.drain_task import Drainer
+from rescheduler.controllers.drain.drain_task import DrainTask
 from simulation.clusters import SPACE
 from simulation.refusals import RefusedError
 from simulation.scenarios import World, play
@@ -120,13 +120,13 @@ def test_what_was_refused_and_is_not_wanted_any_more_costs_nothing_and_is_not_na
     looks: list[float] = []
 
     async def scene(world: Refusing) -> None:
-        look = Drainer._look
+        look = DrainTask._reconcile
 
-        async def counted(self: Drainer, drain: NodeDrain) -> float:
+        async def counted(self: DrainTask, drain: NodeDrain) -> float:
             looks.append(world.now)
             return await look(self, drain)
 
-        monkeypatch.setattr(Drainer, "_look", counted)
+        monkeypatch.setattr(DrainTask, "_reconcile", counted)
         await world.settle(workloads.deployment("web", 3, SPACE, **NEVER))
         world.refuse = lambda call: 403 * on_node(call)
         world.cluster.annotate("n1", maintenance="test")

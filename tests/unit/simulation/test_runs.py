@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rescheduler.controllers.evacuation.eviction_queue import Evictions
+from rescheduler.controllers.evacuation.eviction_queue import EvictionQueue
 from rescheduler.core.drain import node_patches
 from rescheduler.core.eligibility import decision
 from rescheduler.core.eviction import pod_actions
@@ -59,12 +59,12 @@ def test_what_follows_is_not_found_in_the_engine_as_it_is(acts: list[Act]) -> No
 
 
 def test_a_gate_that_is_always_open_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decisions, "_gate_is_open", lambda *_: True)
+    monkeypatch.setattr(decisions, "_is_release_gate_open", lambda *_: True)
     assert found(maintained(), "a released pod goes")
 
 
 def test_a_missing_precondition_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    ask = Evictions._ask
+    ask = EvictionQueue._send_request
 
     async def careless(self: Any, pod: Any, *rest: Any) -> Any:
         create = self._client.create
@@ -78,7 +78,7 @@ def test_a_missing_precondition_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
         finally:
             self._client.create = create
 
-    monkeypatch.setattr(Evictions, "_ask", careless)
+    monkeypatch.setattr(EvictionQueue, "_send_request", careless)
     assert found(maintained(), "has no UID precondition")
 
 
@@ -88,13 +88,13 @@ def test_acting_without_proof_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_acting_in_a_storm_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decision, "_storm", lambda *_: None)
+    monkeypatch.setattr(decision, "_storm_wait_reason", lambda *_: None)
     assert found(ill(), "are unhealthy")
 
 
 def test_more_failures_at_once_than_the_policy_lets_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decision, "_storm", lambda *_: None)
-    monkeypatch.setattr(decision, "_slot", lambda *_: None)
+    monkeypatch.setattr(decision, "_storm_wait_reason", lambda *_: None)
+    monkeypatch.setattr(decision, "_failure_slot_wait_reason", lambda *_: None)
     assert found(ill(), "with failure.maxConcurrent")
 
 

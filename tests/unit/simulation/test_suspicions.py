@@ -7,7 +7,7 @@ import pytest
 
 from harness import workloads
 from invariants.records import Change
-from rescheduler.controllers.failure.lease_monitor import Heartbeats
+from rescheduler.controllers.failure.lease_monitor import LeaseMonitor
 from simulation.clusters import NAMESPACE, SPACE, Cluster
 from simulation.scenarios import World, play, simulated
 
@@ -68,7 +68,7 @@ def test_who_is_found_alive_when_its_lease_is_read_is_not_touched(monkeypatch: p
 
     async def scene(world: World) -> None:
         await world.settle(workloads.deployment("web", 4, SPACE), failure={"leaseTimeout": "20s"})
-        monkeypatch.setattr(Heartbeats, "silent", renewed)
+        monkeypatch.setattr(LeaseMonitor, "is_silent", renewed)
         world.cluster.machines["n1"].cut = True
         began = world.now
         await asyncio.sleep(30)

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from harness import workloads
-from rescheduler.controllers.drain.drain_task import Drainer
-from rescheduler.controllers.drain.node_controller import Reconciler
-from rescheduler.controllers.failure.lease_monitor import Heartbeats
+from rescheduler.controllers.drain.drain_task import DrainTask
+from rescheduler.controllers.drain.node_controller import NodeController
+from rescheduler.controllers.failure.lease_monitor import LeaseMonitor
 from rescheduler.core.rebalance import node_groups
 from simulation.clusters import SPACE
 from simulation.scenarios import World, play
@@ -30,7 +30,9 @@ class Town(World):
 
     def complaint(self) -> str:
         """What the leader's `/readyz` says; empty if it is ready."""
-        leaders = (operator.app for operator in self.cluster.operators if operator.app and operator.app.election.sure())
+        leaders = (
+            operator.app for operator in self.cluster.operators if operator.app and operator.app.election.holds_lease()
+        )
         return next((app._ready() or "" for app in leaders), "")
 
 
@@ -48,7 +50,7 @@ def breaks(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, *, only: str 
 
 
 def test_a_drain_whose_look_raises_costs_that_drain_only_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = breaks(monkeypatch, Drainer, "_look", only="n1")
+    broken = breaks(monkeypatch, DrainTask, "_reconcile", only="n1")
 
     async def scene(town: Town) -> None:
         await town.until(lambda: len(town.pods()) == 8 and not town.cluster.unready())
@@ -66,7 +68,7 @@ def test_a_drain_whose_look_raises_costs_that_drain_only_and_says_so(monkeypatch
 
 
 def test_a_node_that_cannot_be_looked_at_costs_that_node_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = breaks(monkeypatch, Reconciler, "_look", only="n1")
+    broken = breaks(monkeypatch, NodeController, "_reconcile", only="n1")
 
     async def scene(town: Town) -> None:
         await town.until(lambda: len(town.pods()) == 8 and not town.cluster.unready())
@@ -85,7 +87,7 @@ def test_a_rebalancer_that_fails_stops_no_drain(monkeypatch: pytest.MonkeyPatch)
     def fail(_: Any) -> Any:
         raise OverflowError(BROKEN)
 
-    monkeypatch.setattr(node_groups, "survey", fail)
+    monkeypatch.setattr(node_groups, "build_groups", fail)
 
     async def scene(town: Town) -> None:
         await town.until(lambda: len(town.pods()) == 8 and not town.cluster.unready())
@@ -104,8 +106,8 @@ def test_a_leader_that_cannot_hear_the_nodes_acts_on_nothing_and_then_ends(monke
 
     async def scene(town: Town) -> None:
         await town.until(lambda: len(town.pods()) == 8 and not town.cluster.unready())
-        monkeypatch.setattr(Heartbeats, "look", fail)
-        await town.until(lambda: all(o.app and o.app.store.blind() for o in town.cluster.operators), 60)
+        monkeypatch.setattr(LeaseMonitor, "evaluate", fail)
+        await town.until(lambda: all(o.app and o.app.store.is_view_stale() for o in town.cluster.operators), 60)
         town.cluster.annotate("n1", maintenance="x")
         await town.until(lambda: all(o.crashed for o in town.cluster.operators), 300)
         assert not any(change.cordons for change in town.changes)

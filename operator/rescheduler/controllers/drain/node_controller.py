@@ -6,181 +6,200 @@ from functools import partial
 
 import structlog
 
-from rescheduler.api.drains import NodeDrain, Reason
-from rescheduler.api.policies import Policy
-from rescheduler.controllers.drain.events import Announcer
+from rescheduler.api.drains import NodeDrain, RequestReason
+from rescheduler.api.policies import ReschedulePolicy
+from rescheduler.controllers.drain.events import DrainEvents
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.conflicts import reread
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.controllers.runtime.store import Kind, Store
-from rescheduler.controllers.runtime.work_queue import KeyedQueue
-from rescheduler.controllers.runtime.write_attempts import Attempts
+from rescheduler.controllers.runtime.store import ResourceKind, Store
+from rescheduler.controllers.runtime.work_queue import WorkQueue
+from rescheduler.controllers.runtime.write_attempts import WriteAttempts
 from rescheduler.core.drain import node_patches, requests, triggers
-from rescheduler.core.drain.requests import Amend, Create, Withdraw
-from rescheduler.core.drain.triggers import Wants
+from rescheduler.core.drain.requests import CreateDrain, DeleteDrain, UpdateRequests
+from rescheduler.core.drain.triggers import WantedRequests
 from rescheduler.core.eviction import write_refusals
-from rescheduler.core.eviction.write_refusals import Act
+from rescheduler.core.eviction.write_refusals import WriteOperation
 from rescheduler.core.failure import condition_history
-from rescheduler.core.failure.condition_history import Sighting
+from rescheduler.core.failure.condition_history import ConditionHistory
 from rescheduler.core.model.nodes import Node
-from rescheduler.core.model.wait_reasons import Hold
+from rescheduler.core.model.wait_reasons import ProgressingReason
 from rescheduler.kube import paths
-from rescheduler.kube.client import STRATEGIC_PATCH, TRANSIENT, ApiError, Client, Json
+from rescheduler.kube.client import STRATEGIC_PATCH, TRANSIENT_ERRORS, ApiError, Client, Json
 
 log = structlog.get_logger("rescheduler.reconciler")
 
-_LET_GO = "let go"
+_ORPHANED_CONDITIONS = "let go"
 
 
-class Reconciler:
+class NodeController:
     """Keeps NodeDrains in step with what nodes ask for."""
 
     def __init__(
-        self, client: Client, store: Store, clock: Clock, queue: KeyedQueue, announcer: Announcer, metrics: Metrics
+        self, client: Client, store: Store, clock: Clock, queue: WorkQueue, events: DrainEvents, metrics: Metrics
     ) -> None:
         self._client, self._store, self._clock = client, store, clock
-        self._queue, self._announcer, self._metrics = queue, announcer, metrics
-        self._refused: dict[str, str] = {}  # node name to the UID that was told
-        self._attempts: dict[str, Attempts] = {}  # by node: writes that failed
+        self._queue, self._events, self._metrics = queue, events, metrics
+        self._refusal_reported: dict[str, str] = {}  # node name to the UID that was told
+        self._attempts: dict[str, WriteAttempts] = {}  # by node: writes that failed
 
-    async def look(self, name: str) -> bool:
+    async def reconcile(self, name: str) -> bool:
         """Look at one node; whether nothing went wrong (the queue tries again with back-off)."""
-        if self._store.cannot_read(Kind.DRAIN, name):
+        if self._store.is_unreadable(ResourceKind.DRAIN, name):
             return True  # the node has a NodeDrain: whatever that says stays as it is
-        attempts = self._attempts.setdefault(name, Attempts(self._clock, node=name))
+        attempts = self._attempts.setdefault(name, WriteAttempts(self._clock, node=name))
         try:
-            await self._look(name, attempts)
-        except TRANSIENT as error:
+            await self._reconcile(name, attempts)
+        except TRANSIENT_ERRORS as error:
             log.warning("node.reconcile_failed", node=name, error=str(error))
             self._metrics.reconcile_total.labels("node", "error").inc()
             if isinstance(error, ApiError) and error.code in (404, 409):
-                await reread(self._client, self._store, Kind.DRAIN, paths.drain(name))
+                await reread(self._client, self._store, ResourceKind.DRAIN, paths.drain(name))
             return False
-        self._metrics.reconcile_total.labels("node", "error" if self._report(name, attempts) else "success").inc()
+        self._metrics.reconcile_total.labels(
+            "node", "error" if self._report_failures(name, attempts) else "success"
+        ).inc()
         return True
 
-    def _report(self, name: str, attempts: Attempts) -> bool:
+    def _report_failures(self, name: str, attempts: WriteAttempts) -> bool:
         """Tell by an Event which writes fail, and try them again when they are due; whether any does."""
         node = self._store.node(name)
-        if node is None or not attempts.any:
-            if node is None or not attempts.rests:
+        if node is None or not attempts.has_failures:
+            if node is None or not attempts.has_postponed:
                 self._attempts.pop(name, None)
             return False
-        self._queue.add_after(name, min(attempts.soonest(), write_refusals.PACE))
-        if troubles := attempts.troubles():
-            self._announcer.unwritable(node, troubles)
+        self._queue.add_after(name, min(attempts.seconds_until_next(), write_refusals.MAX_RETRY_DELAY))
+        if troubles := attempts.reported_failures():
+            self._events.publish_write_failed(node, troubles)
         return True
 
-    async def _look(self, name: str, attempts: Attempts) -> None:
-        node, seen = self._store.node(name), self._store.see(name)
+    async def _reconcile(self, name: str, attempts: WriteAttempts) -> None:
+        node, seen = self._store.node(name), self._store.refresh_history(name)
         if node is None or seen is None:
             return  # the drain's own task says goodbye
         drain, policy = self._store.drain(name), self._store.policy(node)
         if drain is None:
-            node = await self._let_go(node, attempts)
-        if Kind.DRAIN in self._store.absent:
+            node = await self._clear_orphaned_conditions(node, attempts)
+        if ResourceKind.DRAIN in self._store.not_installed:
             return  # no request can be noted: when the CRD is there, all nodes are looked at again
         if policy:
-            self._announcer.windows(policy, self._clock.now())
-        seen = self._recalled(seen, drain, policy)
-        view = self._store.view(name, triggers.standing(drain))
-        wants = triggers.wanted(node, policy, seen, self._clock.now(), view)
-        if wants.look_again:
-            self._queue.add_after(name, (wants.look_again - self._clock.now()).total_seconds())
-        await self._refuse(node, refused=wants.refused)
-        await self._forget(node, wants, seen, attempts)
-        await self._change(node, drain, wants, attempts)
+            self._events.publish_window_ignored(policy, self._clock.now())
+        seen = self._with_recorded_history(seen, drain, policy)
+        view = self._store.trigger_context(name, triggers.existing_requests(drain))
+        wants = triggers.wanted_requests(node, policy, seen, self._clock.now(), view)
+        if wants.recheck_at:
+            self._queue.add_after(name, (wants.recheck_at - self._clock.now()).total_seconds())
+        await self._report_refused_annotation(node, refused=wants.refused)
+        await self._drop_stale_cancellations(node, wants, seen, attempts)
+        await self._update_drain(node, drain, wants, attempts)
 
-    async def _change(self, node: Node, drain: NodeDrain | None, wants: Wants, attempts: Attempts) -> None:
+    async def _update_drain(
+        self, node: Node, drain: NodeDrain | None, wanted: WantedRequests, attempts: WriteAttempts
+    ) -> None:
         """Bring the NodeDrain in step with what the node asks for."""
-        change = requests.change(node, drain, wants)
+        change = requests.required_change(node, drain, wanted)
         match change:
-            case Create(body):
-                reasons = [want.reason for want in wants.requests]
-                if await attempts.make(Act.CREATE, lambda: self._taken(self._client.create(paths.DRAINS, body))):
+            case CreateDrain(body):
+                reasons = [want.reason for want in wanted.requests]
+                if await attempts.attempt(
+                    WriteOperation.CREATE, lambda: self._store_response(self._client.create(paths.DRAINS, body))
+                ):
                     log.info("drain.created", node=node.name, uid=node.uid, reasons=reasons)
-            case Amend(patch):
-                await attempts.make(Act.AMEND, lambda: self._taken(self._client.patch(paths.drain(node.name), patch)))
-            case Withdraw() if drain:
+            case UpdateRequests(patch):
+                await attempts.attempt(
+                    WriteOperation.UPDATE_REQUESTS,
+                    lambda: self._store_response(self._client.patch(paths.drain(node.name), patch)),
+                )
+            case DeleteDrain() if drain:
                 options = {"preconditions": {"uid": drain.uid, "resourceVersion": drain.resource_version}}
                 path = paths.drain(node.name)
-                if await attempts.make(Act.DELETE, lambda: self._taken(self._client.delete(path, options))):
+                if await attempts.attempt(
+                    WriteOperation.DELETE, lambda: self._store_response(self._client.delete(path, options))
+                ):
                     log.info("drain.withdrawn", node=node.name, uid=node.uid)
-        if attempts.troubled(Act.DELETE):
-            self._store.unwanted.add(node.name)
-        if not isinstance(change, Create):
-            attempts.clear(Act.CREATE)
-        if not isinstance(change, Amend):
-            attempts.clear(Act.AMEND)
-        if not isinstance(change, Withdraw):
-            attempts.clear(Act.DELETE)
-            self._store.unwanted.discard(node.name)
+        if attempts.is_reported(WriteOperation.DELETE):
+            self._store.undeletable_drains.add(node.name)
+        if not isinstance(change, CreateDrain):
+            attempts.clear(WriteOperation.CREATE)
+        if not isinstance(change, UpdateRequests):
+            attempts.clear(WriteOperation.UPDATE_REQUESTS)
+        if not isinstance(change, DeleteDrain):
+            attempts.clear(WriteOperation.DELETE)
+            self._store.undeletable_drains.discard(node.name)
 
-    async def _taken(self, answer: Awaitable[Json]) -> None:
+    async def _store_response(self, response: Awaitable[Json]) -> None:
         """Take in the NodeDrain that the server answered with; a delete may answer with a mere status."""
-        raw = await answer
+        raw = await response
         if raw.get("kind") != "Status":
-            self._store.put(Kind.DRAIN, raw)
+            self._store.put(ResourceKind.DRAIN, raw)
 
-    def _recalled(self, seen: Sighting, drain: NodeDrain | None, policy: Policy | None) -> Sighting:
+    def _with_recorded_history(
+        self, history: ConditionHistory, drain: NodeDrain | None, policy: ReschedulePolicy | None
+    ) -> ConditionHistory:
         """The sighting, with what its NodeDrain says of the time before our start."""
         if drain is None:
-            return seen
+            return history
         name = drain.spec.node_name
         if policy is None:
-            match = triggers.named(triggers.standing(drain).get(Reason.FAILURE, ""))
+            match = triggers.parse_condition_message(triggers.existing_requests(drain).get(RequestReason.FAILURE, ""))
             known = match is None or any(
-                match.type == m.type and set(match.status) <= set(m.status) for m in seen.matches
+                match.type == m.type and set(match.status) <= set(m.status) for m in history.condition_matches
             )
             return (
-                seen
+                history
                 if match is None or known
-                else self._store.recall(name, partial(condition_history.judge_by, match=match))
+                else self._store.amend_history(name, partial(condition_history.with_failure, match=match))
             )
-        if seen.begins or not (since := _flapping_since(drain)):
-            return seen
+        if history.failure_starts or not (since := _flapping_since(drain)):
+            return history
         changes = policy.spec.failure.flapping.changes
-        return self._store.recall(name, partial(condition_history.recall, changes=changes, last=since))
+        return self._store.amend_history(
+            name, partial(condition_history.with_flapping, changes=changes, last_change=since)
+        )
 
-    async def _let_go(self, node: Node, attempts: Attempts) -> Node:
+    async def _clear_orphaned_conditions(self, node: Node, attempts: WriteAttempts) -> Node:
         """Of a drain whose NodeDrain was taken by force: what else was ours on the node only that could tell."""
-        if not node_patches.is_orphaned(node):
-            attempts.clear(Act.CONDITIONS)
+        if not node_patches.has_drain_condition(node):
+            attempts.clear(WriteOperation.CONDITIONS)
             return node
-        patch = node_patches.conditions({}, node, self._clock.now())
+        patch = node_patches.conditions_patch({}, node, self._clock.now())
 
         async def send() -> None:
             raw = await self._client.patch(f"{paths.node(node.name)}/status", patch, kind=STRATEGIC_PATCH)
-            self._store.put(Kind.NODE, raw)
+            self._store.put(ResourceKind.NODE, raw)
 
-        if attempts.due(_LET_GO) and await attempts.make(Act.CONDITIONS, send):
-            attempts.rest(_LET_GO, write_refusals.PACE)  # somebody may keep writing the same ones
-            log.warning("node.let_go", node=node.name, uid=node.uid, cordoned=node.unschedulable)
-            self._announcer.let_go(node)
+        if attempts.is_due(_ORPHANED_CONDITIONS) and await attempts.attempt(WriteOperation.CONDITIONS, send):
+            attempts.postpone(
+                _ORPHANED_CONDITIONS, write_refusals.MAX_RETRY_DELAY
+            )  # somebody may keep writing the same ones
+            log.warning("node.drain_record_lost", node=node.name, uid=node.uid, cordoned=node.unschedulable)
+            self._events.publish_left_cordoned(node)
         return self._store.node(node.name) or node
 
-    async def _refuse(self, node: Node, *, refused: bool) -> None:
+    async def _report_refused_annotation(self, node: Node, *, refused: bool) -> None:
         if not refused:
-            self._refused.pop(node.name, None)
-        elif self._refused.get(node.name) != node.uid:
-            self._refused[node.name] = node.uid
-            self._announcer.maintenance_refused(node)
+            self._refusal_reported.pop(node.name, None)
+        elif self._refusal_reported.get(node.name) != node.uid:
+            self._refusal_reported[node.name] = node.uid
+            self._events.publish_maintenance_refused(node)
 
-    async def _forget(self, node: Node, wants: Wants, seen: Sighting, attempts: Attempts) -> None:
+    async def _drop_stale_cancellations(
+        self, node: Node, wanted: WantedRequests, history: ConditionHistory, attempts: WriteAttempts
+    ) -> None:
         """Cancellations whose request is gone."""
-        stale = triggers.stale_cancellations(node, wants, seen)
-        patch = node_patches.forget_patch(node, stale) if stale else None
+        stale = triggers.stale_cancellations(node, wanted, history)
+        patch = node_patches.drop_cancelled_patch(node, stale) if stale else None
 
         async def send() -> None:
-            self._store.put(Kind.NODE, await self._client.patch(paths.node(node.name), patch))
+            self._store.put(ResourceKind.NODE, await self._client.patch(paths.node(node.name), patch))
 
         if patch is None:
-            attempts.clear(Act.UNDECORATE)
+            attempts.clear(WriteOperation.REMOVE_METADATA)
         else:
-            await attempts.make(Act.UNDECORATE, send)
+            await attempts.attempt(WriteOperation.REMOVE_METADATA, send)
 
 
 def _flapping_since(drain: NodeDrain) -> datetime | None:
     """Since when the NodeDrain says that its node flaps; None where it does not."""
-    found = (c for c in drain.status.conditions if c.type == "Progressing" and c.reason == Hold.FLAPPING)
+    found = (c for c in drain.status.conditions if c.type == "Progressing" and c.reason == ProgressingReason.FLAPPING)
     return next((c.last_transition_time for c in found), None)

@@ -14,36 +14,43 @@ import structlog
 
 from rescheduler.api import names
 from rescheduler.api.drains import Blocker, BlockerClass
-from rescheduler.api.policies import Drain, Replacement
-from rescheduler.controllers.evacuation.budget_watch import Budgets
-from rescheduler.controllers.evacuation.workload_watch import Key, Memo, Owners
+from rescheduler.api.policies import DrainSettings, ReplacementMode
+from rescheduler.controllers.evacuation.budget_watch import BudgetWatch
+from rescheduler.controllers.evacuation.workload_watch import OwnerPodsKey, ReplicaSetIndex, WorkloadWatch
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.core.drain import capacity
 from rescheduler.core.drain.capacity import Forecasts
 from rescheduler.core.eviction import api_responses
-from rescheduler.core.eviction.api_responses import Answer, Outcome
-from rescheduler.core.eviction.pod_actions import Fate, Verdict
+from rescheduler.core.eviction.api_responses import EvictionOutcome, EvictionResult
+from rescheduler.core.eviction.pod_actions import PodAction, PodDecision
 from rescheduler.core.model import pods, release_record
 from rescheduler.core.model.pods import Pod
-from rescheduler.core.model.release_record import Move
+from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.model.workloads import Workload
 from rescheduler.core.placement.planner import Fit, Forecast
 from rescheduler.core.replacement import decisions
-from rescheduler.core.replacement.decisions import Choice, Refused, Setback, Setting, Trouble, Way
+from rescheduler.core.replacement.decisions import (
+    PodWriteRefusal,
+    ReplacementBackoff,
+    ReplacementDecision,
+    ReplacementFailure,
+    ReplacementInput,
+    ReplacementStep,
+)
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT, ApiError, Client
+from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 
 log = structlog.get_logger("rescheduler.replacements")
 
-_LAG = timedelta(seconds=5)  # a pod may be seen before its ReplicaSet, but not for longer
-_NAMED_AFTER = 3  # failures in a row: a single one is no news
-_FORGOTTEN = timedelta(minutes=30)  # after its pause a setback says nothing about the next attempt
-_TIMEOUT = 40.0  # seconds; the server itself may hold an eviction for 10 s while budgets collide
+_REPLICA_SET_LAG = timedelta(seconds=5)  # a pod may be seen before its ReplicaSet, but not for longer
+_REPORTED_FAILURES = 3  # failures in a row: a single one is no news
+_BACKOFF_EXPIRES_AFTER = timedelta(minutes=30)  # after its pause a setback says nothing about the next attempt
+_EVICTION_TIMEOUT = 40.0  # seconds; the server itself may hold an eviction for 10 s while budgets collide
 
 
 @dataclass(frozen=True, slots=True)
-class _Refusal:
+class _RequestFailure:
     """A request for a pod that did not succeed.
 
     Attributes:
@@ -51,331 +58,371 @@ class _Refusal:
         failures: in a row.
     """
 
-    until: datetime
-    answer: Answer
+    retry_at: datetime
+    result: EvictionResult
     failures: int
 
-    def standing(self, now: datetime) -> bool:
+    def is_active(self, now: datetime) -> bool:
         """Whether it stands, and is more than a hiccup."""
-        return now < self.until and (self.answer.outcome is Outcome.REFUSED or self.failures >= _NAMED_AFTER)
+        return now < self.retry_at and (
+            self.result.outcome is EvictionOutcome.REFUSED or self.failures >= _REPORTED_FAILURES
+        )
 
 
-class Replacements:
+class Replacer:
     """One for the process; `going`: uids of pods whose eviction is under way; `refused`: why one is refused, by uid."""
 
     def __init__(
         self,
         client: Client,
         clock: Clock,
-        budgets: Budgets,
-        owners: Owners,
+        budgets: BudgetWatch,
+        workloads: WorkloadWatch,
         metrics: Metrics,
-        changed: Callable[[Iterable[str]], None],
-        going: Callable[[], frozenset[str]],
+        on_change: Callable[[Iterable[str]], None],
+        evicting_uids: Callable[[], frozenset[str]],
         *,
-        refused: Callable[[str], str],
+        refusal_message: Callable[[str], str],
     ) -> None:
-        self._client, self._clock, self._budgets, self._owners = client, clock, budgets, owners
-        self._metrics, self._changed, self._going, self._refused = metrics, changed, going, refused
-        self._setbacks: dict[str, Setback] = {}  # by uid of the Deployment
-        self._roomless: set[str] = set()  # uids of Deployments that the plan has no room for, while a setback stands
-        self._asked: dict[str, datetime] = {}  # by pod uid
-        self._rolling: dict[str, datetime] = {}  # by uid of the Deployment: since when a rollout was seen
-        self._told: dict[str, str] = {}  # by pod uid: the reason that was logged
-        self._refusals: dict[str, _Refusal] = {}  # by pod uid: of the rehearsed eviction
-        self._unwritable: dict[str, _Refusal] = {}  # by pod uid: of a patch
+        self._client, self._clock, self._budgets, self._workloads = client, clock, budgets, workloads
+        self._metrics, self._on_change, self._evicting_uids, self._refusal_message = (
+            metrics,
+            on_change,
+            evicting_uids,
+            refusal_message,
+        )
+        self._backoffs: dict[str, ReplacementBackoff] = {}  # by uid of the Deployment
+        self._without_room: set[str] = (
+            set()
+        )  # uids of Deployments that the plan has no room for, while a setback stands
+        self._first_seen_at: dict[str, datetime] = {}  # by pod uid
+        self._rollouts: dict[str, datetime] = {}  # by uid of the Deployment: since when a rollout was seen
+        self._logged_reasons: dict[str, str] = {}  # by pod uid: the reason that was logged
+        self._dry_run_failures: dict[str, _RequestFailure] = {}  # by pod uid: of the rehearsed eviction
+        self._write_failures: dict[str, _RequestFailure] = {}  # by pod uid: of a patch
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by pod uid
-        self._taken: set[str] = set()  # uids of released pods that somebody else removed
+        self._removed_by_others: set[str] = set()  # uids of released pods that somebody else removed
         self._released: dict[str, Pod] = {}  # by uid, as released by this process: it may be gone before it is seen so
-        self._moving: set[str] = set()  # holders whose drain may go on, as of their last look
-        self._memo, self._gone = Memo(), set[str]()  # of the look that is under way
+        self._active_subscribers: set[str] = set()  # holders whose drain may go on, as of their last look
+        self._index, self._leaving_uids = ReplicaSetIndex(), set[str]()  # of the look that is under way
         self._releasing: dict[str, str] = {}  # by pod uid: the uid of its Deployment
 
-    def look(
+    def evaluate(
         self,
-        holder: str,
-        judged: Sequence[tuple[Pod, Verdict]],
-        drain: Drain,
+        subscriber: str,
+        pod_decisions: Sequence[tuple[Pod, PodDecision]],
+        drain: DrainSettings,
         now: datetime,
         *,
         may_move: bool,
-        said: Mapping[str, Blocker],
-        early: bool = False,
+        blockers: Mapping[str, Blocker],
+        release_only: bool = False,
         forecasts: Forecasts | None = None,
-    ) -> dict[str, Choice] | None:
+    ) -> dict[str, ReplacementDecision] | None:
         """What to do with each pod that replacement first concerns, by uid; None while their owners are not known.
 
         `may_move`: the drain may go on. `said`: the blockers that its status names, by namespace/name of the pod.
         `early`: its node is only suspected. `forecasts`: what the plan says of its pods.
         """
         # First: the owner of the last pod to go is not held in view any more.
-        self.note_taken([pod for pod, _ in judged if pod.released and pod.deleting], drain, now)
-        (self._moving.add if may_move else self._moving.discard)(holder)
-        rows = [pod for pod, verdict in judged if _concerned(pod, verdict, drain, may_move=may_move)]
+        self.record_removals([pod for pod, _ in pod_decisions if pod.released and pod.deletion_timestamp], drain, now)
+        (self._active_subscribers.add if may_move else self._active_subscribers.discard)(subscriber)
+        rows = [pod for pod, verdict in pod_decisions if _needs_decision(pod, verdict, drain, may_move=may_move)]
         planned = forecasts or {}
-        rows.sort(key=lambda pod: capacity.turn(planned.get(pod.uid)))
-        self._owners.hold(holder, rows)
-        if not all(self._owners.known(namespace) for namespace in {pod.namespace for pod in rows}):
+        rows.sort(key=lambda pod: capacity.plan_sort_key(planned.get(pod.uid)))
+        self._workloads.subscribe(subscriber, rows)
+        if not all(self._workloads.is_synced(namespace) for namespace in {pod.namespace for pod in rows}):
             return None
-        kept = {pod.uid for pod, verdict in judged if verdict.fate is not Fate.EVICT}
-        choices: dict[str, Choice] = {}
-        self._memo, self._gone = Memo(), set(self._going())
+        kept = {pod.uid for pod, verdict in pod_decisions if verdict.action is not PodAction.EVICT}
+        choices: dict[str, ReplacementDecision] = {}
+        self._index, self._leaving_uids = ReplicaSetIndex(), set(self._evicting_uids())
         letting: Counter[str] = Counter(self._releasing.values())
         for pod in rows:
-            self._recall(pod, said.get(pod.key), drain, now)
+            self._load_backoff(pod, blockers.get(pod.key), drain, now)
             may = may_move and pod.uid not in kept
             forecast = planned.get(pod.uid)
-            choice = self._choose(pod, drain, now, letting, may_move=may, early=early, forecast=forecast)
-            choice = capacity.named(choice, forecast) if may else choice
-            if choice.way is Way.EVICT or (choice.way is Way.PLAIN and choice.reason in decisions.BUT_THE_LAST):
-                self._gone.add(pod.uid)
+            choice = self._decide(pod, drain, now, letting, may_move=may, release_only=release_only, forecast=forecast)
+            choice = capacity.with_no_room_message(choice, forecast) if may else choice
+            if choice.step is ReplacementStep.EVICT or (
+                choice.step is ReplacementStep.PLAIN_EVICTION and choice.reason in decisions.KEEP_LAST_READY_REASONS
+            ):
+                self._leaving_uids.add(pod.uid)
             choices[pod.uid] = choice
         return choices
 
-    def _choose(
+    def _decide(
         self,
         pod: Pod,
-        drain: Drain,
+        drain: DrainSettings,
         now: datetime,
-        letting: Counter[str],
+        releases: Counter[str],
         *,
         may_move: bool,
-        early: bool,
+        release_only: bool,
         forecast: Forecast | None,
-    ) -> Choice:
-        asked = self._asked.setdefault(pod.uid, now)
-        budgets = self._budgets.of(pod)
+    ) -> ReplacementDecision:
+        asked = self._first_seen_at.setdefault(pod.uid, now)
+        budgets = self._budgets.for_pod(pod)
         if budgets is None or pod.uid in self._tasks:
-            return Choice(Way.WAIT)
-        left, key = self._owners.has_left(pod), self._owners.key(pod)
+            return ReplacementDecision(ReplacementStep.WAIT)
+        left, key = self._workloads.has_left_selector(pod), self._workloads.owner_key(pod)
         if key and not left:
-            latest = self._owners.latest(key, pod)
+            latest = self._workloads.latest_pod(key, pod)
             if latest is None:
-                return Choice(Way.WAIT, why=self._owners.unlisted(key) or "the pods of its owner are not known yet")
+                return ReplacementDecision(
+                    ReplacementStep.WAIT,
+                    waiting_for=self._workloads.why_pods_not_synced(key) or "the pods of its owner are not known yet",
+                )
             pod = latest
-        elif not pod.released and now - asked < _LAG:
-            return Choice(Way.WAIT)
-        workload = self._owners.workload(pod, self._gone, self._memo)
-        unwritable = self._why_unwritable(pod, now)
+        elif not pod.released and now - asked < _REPLICA_SET_LAG:
+            return ReplacementDecision(ReplacementStep.WAIT)
+        workload = self._workloads.workload(pod, self._leaving_uids, self._index)
+        unwritable = self._write_refusal(pod, now)
         if not may_move:
-            return decisions.give_back(pod, workload, now, unwritable)
-        refused = self._refusals.get(pod.uid)
-        if refused and refused.standing(now) and not pod.released:
-            answer = refused.answer
+            return decisions.decide_return(pod, workload, now, unwritable)
+        refused = self._dry_run_failures.get(pod.uid)
+        if refused and refused.is_active(now) and not pod.released:
+            answer = refused.result
             if answer.by_webhook:
                 # A webhook that takes evictions over does nothing on a rehearsal: only the real request tells.
-                return Choice(Way.PLAIN, "Delegated")
-            return Choice(Way.HOLD, cause=answer.cause, message=answer.message, hint=answer.hint)
+                return ReplacementDecision(ReplacementStep.PLAIN_EVICTION, "Delegated")
+            return ReplacementDecision(
+                ReplacementStep.HOLD, blocker_class=answer.blocker_class, message=answer.message, hint=answer.hint
+            )
         owner = _owner_uid(pod, workload)
-        setting = Setting(
+        setting = ReplacementInput(
             drain,
             now,
             budgets=budgets,
-            exclusive=self._owners.exclusive(pod),
-            left=left,
-            unwritable=unwritable,
-            setback=self._setback(owner, forecast, now),
-            rolling_since=self._rolling_since(owner, workload, now),
-            releasing=letting[owner],
-            early=early,
-            refused=self._refused(pod.uid),
-            short=capacity.short(forecast),
-            crowded=capacity.crowded(forecast),
+            has_single_node_volume=self._workloads.has_single_node_volume(pod),
+            left_selector=left,
+            write_refusal=unwritable,
+            backoff=self._backoff(owner, forecast, now),
+            rollout_since=self._rollout_since(owner, workload, now),
+            releases_in_flight=releases[owner],
+            release_only=release_only,
+            eviction_refusal=self._refusal_message(pod.uid),
+            no_room_reason=capacity.no_room_reason(forecast),
+            blocked_by_pods_reason=capacity.blocked_by_pods_reason(forecast),
         )
-        choice = decisions.choose(pod, workload, setting)
-        letting[owner] += choice.way is Way.RELEASE
+        choice = decisions.decide(pod, workload, setting)
+        releases[owner] += choice.step is ReplacementStep.RELEASE
         return choice
 
-    def _why_unwritable(self, pod: Pod, now: datetime) -> Refused | None:
-        found = self._unwritable.get(pod.uid)
-        if found is None or not found.standing(now):
+    def _write_refusal(self, pod: Pod, now: datetime) -> PodWriteRefusal | None:
+        found = self._write_failures.get(pod.uid)
+        if found is None or not found.is_active(now):
             return None
-        answer = found.answer
-        return Refused(answer.cause or BlockerClass.THROTTLED, answer.message, answer.hint)
+        answer = found.result
+        return PodWriteRefusal(answer.blocker_class or BlockerClass.THROTTLED, answer.message, answer.hint)
 
-    def note_taken(self, rows: Iterable[Pod], drain: Drain, now: datetime) -> None:
+    def record_removals(self, released_pods: Iterable[Pod], drain: DrainSettings, now: datetime) -> None:
         """Note which of these released pods, which go or are gone, somebody else removed: a setback of their owner."""
-        going = self._going()
-        for pod in rows:
-            if pod.uid in going or pod.evicted or pod.finished or pod.uid in self._taken:
+        going = self._evicting_uids()
+        for pod in released_pods:
+            if pod.uid in going or pod.evicted or pod.finished or pod.uid in self._removed_by_others:
                 continue
-            workload = self._owners.workload(pod, frozenset(), Memo())
+            workload = self._workloads.workload(pod, frozenset(), ReplicaSetIndex())
             if workload is None or workload.deployment is None or workload.deployment.deleting:
                 continue  # it goes with its Deployment
-            if decisions.is_unwanted(pod, workload):
+            if decisions.is_surplus(pod, workload):
                 continue
             owner = _owner_uid(pod, workload)
-            if setback := decisions.taken(pod, drain, self._setbacks.get(owner), now):
-                self._taken.add(pod.uid)
-                self._setbacks[owner] = setback
-                self._metrics.taken.inc()
-                log.warning("pod.taken", pod=pod.key, uid=pod.uid, node=pod.node, why=setback.message)
+            if setback := decisions.backoff_after_removal(pod, drain, self._backoffs.get(owner), now):
+                self._removed_by_others.add(pod.uid)
+                self._backoffs[owner] = setback
+                self._metrics.released_pods_taken.inc()
+                log.warning("pod.removed_by_others", pod=pod.key, uid=pod.uid, node=pod.node, why=setback.message)
 
-    def last_seen(self, pod: Pod) -> Pod:
+    def as_released(self, pod: Pod) -> Pod:
         """Return the pod as it was released, if that came after what was seen of it."""
         return self._released.get(pod.uid, pod)
 
-    def taken(self, uid: str) -> bool:
+    def was_removed_by_others(self, uid: str) -> bool:
         """Whether somebody else removed this released pod."""
-        return uid in self._taken
+        return uid in self._removed_by_others
 
-    def _setback(self, owner: str, forecast: Forecast | None, now: datetime) -> Setback | None:
+    def _backoff(self, owner: str, forecast: Forecast | None, now: datetime) -> ReplacementBackoff | None:
         """Return the setback of an owner.
 
         One for want of room ends when the plan, which had no room either, finds some. Any ends some time after its
         pause: the first failure of next month is a first one.
         """
-        setback = self._setbacks.get(owner)
-        if setback and now >= setback.until + _FORGOTTEN:
-            self._forgive(owner)
+        setback = self._backoffs.get(owner)
+        if setback and now >= setback.retry_at + _BACKOFF_EXPIRES_AFTER:
+            self._clear_backoff(owner)
             return None
-        if setback is None or setback.trouble is not Trouble.NO_ROOM or forecast is None:
+        if setback is None or setback.failure is not ReplacementFailure.NO_ROOM or forecast is None:
             return setback
-        if capacity.short(forecast):
-            self._roomless.add(owner)
-        elif forecast.fit is Fit.FITS and owner in self._roomless:
-            self._forgive(owner)
+        if capacity.no_room_reason(forecast):
+            self._without_room.add(owner)
+        elif forecast.fit is Fit.FITS and owner in self._without_room:
+            self._clear_backoff(owner)
             return None
         return setback
 
-    def _forgive(self, owner: str) -> None:
+    def _clear_backoff(self, owner: str) -> None:
         """Forget the setback of an owner: it does not speak of its next release."""
-        self._setbacks.pop(owner, None)
-        self._roomless.discard(owner)
+        self._backoffs.pop(owner, None)
+        self._without_room.discard(owner)
 
-    def _recall(self, pod: Pod, blocker: Blocker | None, drain: Drain, now: datetime) -> None:
+    def _load_backoff(self, pod: Pod, blocker: Blocker | None, drain: DrainSettings, now: datetime) -> None:
         """Take over what the last process came to know of the pod's owner; once, for what is known here is newer."""
-        if pod.uid in self._asked:
+        if pod.uid in self._first_seen_at:
             return
-        workload = self._owners.workload(pod, frozenset(), self._memo) if blocker else None
-        if blocker is None or workload is None or (owner := _owner_uid(pod, workload)) in self._setbacks:
+        workload = self._workloads.workload(pod, frozenset(), self._index) if blocker else None
+        if blocker is None or workload is None or (owner := _owner_uid(pod, workload)) in self._backoffs:
             return
-        if setback := decisions.recall(blocker, drain, now):
-            self._setbacks[owner] = setback
+        if setback := decisions.backoff_from_blocker(blocker, drain, now):
+            self._backoffs[owner] = setback
 
-    def _rolling_since(self, owner: str, workload: Workload | None, now: datetime) -> datetime:
-        if workload and workload.rolling:
-            return self._rolling.setdefault(owner, now)
-        self._rolling.pop(owner, None)
+    def _rollout_since(self, owner: str, workload: Workload | None, now: datetime) -> datetime:
+        if workload and workload.is_rolling_out:
+            return self._rollouts.setdefault(owner, now)
+        self._rollouts.pop(owner, None)
         return now
 
-    def close(self, holder: str) -> None:
+    def close(self, subscriber: str) -> None:
         """Let go of what this holder had in view."""
-        self._moving.discard(holder)
-        self._owners.hold(holder, ())
+        self._active_subscribers.discard(subscriber)
+        self._workloads.subscribe(subscriber, ())
 
-    def missing(self, holder: str) -> str:
+    def why_not_synced(self, subscriber: str) -> str:
         """Return which view of owners that this holder asked for is not there, and why; empty if all are."""
-        return self._owners.missing(holder)
+        return self._workloads.why_not_synced(subscriber)
 
-    def latest(self, pod: Pod) -> Pod:
+    def latest_pod(self, pod: Pod) -> Pod:
         """The pod as last seen or written."""
-        key = self._owners.key(pod)
-        return (self._owners.latest(key, pod) if key else None) or pod
+        key = self._workloads.owner_key(pod)
+        return (self._workloads.latest_pod(key, pod) if key else None) or pod
 
-    def replaced(self, pod: Pod) -> None:
+    def record_replacement(self, pod: Pod) -> None:
         """Forget the setback of the owner of a released pod that has left as it was to."""
-        if pod.move:
-            self._forgive(pod.move.deployment_uid)
+        if pod.release_record:
+            self._clear_backoff(pod.release_record.deployment_uid)
 
     def forget(self, uids: Iterable[str]) -> None:
         """These pods are gone, or their holder looks after them no more."""
         for uid in uids:
-            for known in (self._asked, self._told, self._refusals, self._unwritable, self._released):
+            for known in (
+                self._first_seen_at,
+                self._logged_reasons,
+                self._dry_run_failures,
+                self._write_failures,
+                self._released,
+            ):
                 known.pop(uid, None)
-            self._taken.discard(uid)
+            self._removed_by_others.discard(uid)
 
-    def act(self, holder: str, pod: Pod, choice: Choice, cause: str = "") -> None:
+    def start(self, subscriber: str, pod: Pod, decision: ReplacementDecision, cause: str = "") -> None:
         """Start what the choice says, unless something is under way for this pod; `cause`: of a release."""
-        if choice.way is Way.PLAIN and self._told.get(pod.uid) != choice.reason:
-            self._told[pod.uid] = choice.reason
-            self._metrics.not_replaced.labels(choice.reason).inc()
-            log.info("pod.not_replaced_first", pod=pod.key, uid=pod.uid, node=pod.node, reason=choice.reason)
-        key = self._owners.key(pod)
-        latest = self._owners.latest(key, pod) if key else None
-        if choice.way not in (Way.RELEASE, Way.RETURN, Way.CLEAR) or pod.uid in self._tasks:
+        if decision.step is ReplacementStep.PLAIN_EVICTION and self._logged_reasons.get(pod.uid) != decision.reason:
+            self._logged_reasons[pod.uid] = decision.reason
+            self._metrics.not_replaced_first.labels(decision.reason).inc()
+            log.info("pod.not_replaced_first", pod=pod.key, uid=pod.uid, node=pod.node, reason=decision.reason)
+        key = self._workloads.owner_key(pod)
+        latest = self._workloads.latest_pod(key, pod) if key else None
+        if (
+            decision.step not in (ReplacementStep.RELEASE, ReplacementStep.RETURN, ReplacementStep.CLEAR_RECORD)
+            or pod.uid in self._tasks
+        ):
             return
-        if self._is_paused(pod):
+        if self._is_backing_off(pod):
             return
-        if latest is None and choice.way is Way.CLEAR:
+        if latest is None and decision.step is ReplacementStep.CLEAR_RECORD:
             latest = pod  # no ReplicaSet of it is in view, or it has left that one's selector
         if latest:
-            if choice.way is Way.RELEASE:
-                self._releasing[pod.uid] = _owner_uid(latest, self._owners.workload(latest, frozenset(), Memo()))
-            work = self._write(holder, key, latest, choice, cause)
-            self._tasks[pod.uid] = asyncio.create_task(work, name=f"{choice.way} {pod.key}")
+            if decision.step is ReplacementStep.RELEASE:
+                self._releasing[pod.uid] = _owner_uid(
+                    latest, self._workloads.workload(latest, frozenset(), ReplicaSetIndex())
+                )
+            work = self._run(subscriber, key, latest, decision, cause)
+            self._tasks[pod.uid] = asyncio.create_task(work, name=f"{decision.step} {pod.key}")
 
-    def _is_paused(self, pod: Pod) -> bool:
+    def _is_backing_off(self, pod: Pod) -> bool:
         """Whether its last request failed a moment ago; the holder is woken when it may be asked for again."""
         now = self._clock.now()
         return any(
-            found is not None and now < found.until
-            for found in (self._refusals.get(pod.uid), self._unwritable.get(pod.uid))
+            found is not None and now < found.retry_at
+            for found in (self._dry_run_failures.get(pod.uid), self._write_failures.get(pod.uid))
         )
 
-    async def _write(self, holder: str, key: Key | None, pod: Pod, choice: Choice, cause: str) -> None:
+    async def _run(
+        self, subscriber: str, key: OwnerPodsKey | None, pod: Pod, decision: ReplacementDecision, cause: str
+    ) -> None:
         try:
-            await self._carry_out(holder, key, pod, choice, cause)
-        except TRANSIENT as error:
-            self._pause(self._unwritable, pod, _answer(error), holder)
-            found = self._unwritable[pod.uid]
+            await self._apply(subscriber, key, pod, decision, cause)
+        except TRANSIENT_ERRORS as error:
+            self._delay_retry(self._write_failures, pod, _eviction_result(error), subscriber)
+            found = self._write_failures[pod.uid]
             conflict = isinstance(error, ApiError) and error.code in (404, 409)
             if not conflict or found.failures > 1:
-                log.warning("pod.write_failed", pod=pod.key, uid=pod.uid, way=choice.way, error=str(error))
+                log.warning("pod.write_failed", pod=pod.key, uid=pod.uid, way=decision.step, error=str(error))
         except Exception as error:  # whatever it is, it costs this pod only, and is not repeated at once
             log.exception("task.failed", task="release", object=pod.key)
-            self._pause(
-                self._unwritable, pod, api_responses.unanswered(f"internal error ({type(error).__name__})"), holder
+            self._delay_retry(
+                self._write_failures,
+                pod,
+                api_responses.no_response(f"internal error ({type(error).__name__})"),
+                subscriber,
             )
         finally:
             self._tasks.pop(pod.uid, None)
             self._releasing.pop(pod.uid, None)
-            self._changed((holder,))
+            self._on_change((subscriber,))
 
-    def _pause(self, known: dict[str, _Refusal], pod: Pod, answer: Answer, holder: str) -> None:
+    def _delay_retry(
+        self, failures_by_uid: dict[str, _RequestFailure], pod: Pod, result: EvictionResult, subscriber: str
+    ) -> None:
         """Ask for this pod again only after a pause: longer with each failure, and as long as the server asks for."""
-        before = known.get(pod.uid)
+        before = failures_by_uid.get(pod.uid)
         failures = before.failures + 1 if before else 1
-        wait = api_responses.pause(answer, failures - 1)
-        known[pod.uid] = _Refusal(self._clock.now() + timedelta(seconds=wait), answer, failures)
-        asyncio.get_running_loop().call_later(wait, self._changed, (holder,))
+        wait = api_responses.retry_delay(result, failures - 1)
+        failures_by_uid[pod.uid] = _RequestFailure(self._clock.now() + timedelta(seconds=wait), result, failures)
+        asyncio.get_running_loop().call_later(wait, self._on_change, (subscriber,))
 
-    async def _carry_out(self, holder: str, key: Key | None, pod: Pod, choice: Choice, cause: str) -> None:
-        workload = self._owners.workload(pod, self._going(), Memo())
-        match choice.way:
-            case Way.RELEASE if workload and workload.deployment:
-                if not await self._would_be_evicted(pod, holder) or holder not in self._moving:
+    async def _apply(
+        self, subscriber: str, key: OwnerPodsKey | None, pod: Pod, decision: ReplacementDecision, cause: str
+    ) -> None:
+        workload = self._workloads.workload(pod, self._evicting_uids(), ReplicaSetIndex())
+        match decision.step:
+            case ReplacementStep.RELEASE if workload and workload.deployment:
+                if not await self._dry_run_eviction(pod, subscriber) or subscriber not in self._active_subscribers:
                     return  # it may have been suspended while the server was asked
                 patch = release_record.release_patch(
-                    pod.uid, pod.version, pod.references, self._move(cause, pod, workload)
+                    pod.uid, pod.resource_version, pod.other_owner_references, self._build_record(cause, pod, workload)
                 )
-            case Way.RETURN if pod.move and workload:
+            case ReplacementStep.RETURN if pod.release_record and workload:
                 if not await self._may_return(pod, workload):
                     gone = "its ReplicaSet is gone or scaled to 0"
-                    refusal = Answer(Outcome.RETRY, BlockerClass.REPLACEMENT_NOT_READY, gone, _LOOK_AT_OWNER)
-                    self._pause(self._unwritable, pod, refusal, holder)
+                    refusal = EvictionResult(
+                        EvictionOutcome.RETRY, BlockerClass.REPLACEMENT_NOT_READY, gone, _CHECK_OWNER_HINT
+                    )
+                    self._delay_retry(self._write_failures, pod, refusal, subscriber)
                     return
-                if choice.setback:
-                    self._setbacks[_owner_uid(pod, workload)] = choice.setback
-                patch = release_record.return_patch(pod.uid, pod.version, pod.references, pod.move)
-            case Way.CLEAR if pod.move:
-                patch = release_record.clear_patch(pod.uid, pod.version, pod.move)
+                if decision.backoff:
+                    self._backoffs[_owner_uid(pod, workload)] = decision.backoff
+                patch = release_record.return_patch(
+                    pod.uid, pod.resource_version, pod.other_owner_references, pod.release_record
+                )
+            case ReplacementStep.CLEAR_RECORD if pod.release_record:
+                patch = release_record.clear_patch(pod.uid, pod.resource_version, pod.release_record)
             case _:
                 return
         answer = await self._client.patch(paths.pod(pod.namespace, pod.name), patch)
         if key:
-            self._owners.put(key, answer)
-        if choice.way is Way.RELEASE:
-            self._released[pod.uid] = pods.pod(answer)
+            self._workloads.put(key, answer)
+        if decision.step is ReplacementStep.RELEASE:
+            self._released[pod.uid] = pods.parse_pod(answer)
         else:
             self._released.pop(pod.uid, None)
-        self._unwritable.pop(pod.uid, None)
-        self._refusals.pop(pod.uid, None)
-        self._metrics.moves.labels(choice.way).inc()
-        why = choice.setback.message if choice.setback else ""
-        log.info(_SAID[choice.way], pod=pod.key, uid=pod.uid, node=pod.node, drain=holder, why=why)
+        self._write_failures.pop(pod.uid, None)
+        self._dry_run_failures.pop(pod.uid, None)
+        self._metrics.replacements.labels(decision.step).inc()
+        why = decision.backoff.message if decision.backoff else ""
+        log.info(_LOG_EVENTS[decision.step], pod=pod.key, uid=pod.uid, node=pod.node, drain=subscriber, why=why)
 
-    async def _would_be_evicted(self, pod: Pod, holder: str) -> bool:
+    async def _dry_run_eviction(self, pod: Pod, subscriber: str) -> bool:
         """Whether anything but a budget would refuse the eviction: asked before the release, not after it."""
         body = {
             "apiVersion": "policy/v1",
@@ -385,32 +432,35 @@ class Replacements:
         }
         try:
             await self._client.create(
-                f"{paths.pod(pod.namespace, pod.name)}/eviction?dryRun=All", body, timeout=_TIMEOUT
+                f"{paths.pod(pod.namespace, pod.name)}/eviction?dryRun=All", body, timeout=_EVICTION_TIMEOUT
             )
-        except TRANSIENT as error:
-            answer = _answer(error)
-            if answer.outcome is Outcome.REFUSED and answer.cause in api_responses.OF_BUDGETS:
+        except TRANSIENT_ERRORS as error:
+            answer = _eviction_result(error)
+            if (
+                answer.outcome is EvictionOutcome.REFUSED
+                and answer.blocker_class in api_responses.TEMPORARY_BUDGET_CLASSES
+            ):
                 return True
-            self._pause(self._refusals, pod, answer, holder)
+            self._delay_retry(self._dry_run_failures, pod, answer, subscriber)
             return False
         return True
 
     async def _may_return(self, pod: Pod, workload: Workload) -> bool:
         """Read live: a ReplicaSet that is scaled down would kill the pod at once."""
-        rs = workload.replica_set(pod.move.replica_set_uid) if pod.move else None
+        rs = workload.replica_set(pod.release_record.replica_set_uid) if pod.release_record else None
         if rs is None:
             return False
         raw = await self._client.find(paths.replica_set(rs.namespace, rs.name))
         return raw is not None and raw["metadata"]["uid"] == rs.uid and (raw["spec"].get("replicas", 1) or 0) > 0
 
-    def _move(self, cause: str, pod: Pod, workload: Workload) -> Move:
+    def _build_record(self, cause: str, pod: Pod, workload: Workload) -> ReleaseRecord:
         now, found = self._clock.now(), workload.deployment
-        setback = self._setbacks.get(_owner_uid(pod, workload))
-        return Move(
+        setback = self._backoffs.get(_owner_uid(pod, workload))
+        return ReleaseRecord(
             cause=cause,
-            cost=pod.annotations.get(names.DELETION_COST),
-            ready=decisions.ready_before(workload) or workload.serving,
-            since=now,
+            deletion_cost=pod.annotations.get(names.POD_DELETION_COST),
+            ready_pods=decisions.ready_before_release(workload) or workload.serving_count,
+            released_at=now,
             attempt=setback.attempts + 1 if setback else 1,
             deployment=found.name if found else "",
             deployment_uid=found.uid if found else "",
@@ -419,28 +469,37 @@ class Replacements:
         )
 
 
-_SAID = {Way.RELEASE: "pod.released", Way.RETURN: "pod.returned", Way.CLEAR: "pod.record_cleared"}
-_LOOK_AT_OWNER = "look at the ReplicaSets of its Deployment"
+_LOG_EVENTS = {
+    ReplacementStep.RELEASE: "pod.released",
+    ReplacementStep.RETURN: "pod.returned",
+    ReplacementStep.CLEAR_RECORD: "pod.record_cleared",
+}
+_CHECK_OWNER_HINT = "look at the ReplicaSets of its Deployment"
 
 
-def _answer(error: Exception) -> Answer:
+def _eviction_result(error: Exception) -> EvictionResult:
     """What a failed request for a pod means."""
     if isinstance(error, ApiError):
-        return api_responses.judge(error.refusal, None)
-    return api_responses.unanswered(str(error))
+        return api_responses.classify(error.response, None)
+    return api_responses.no_response(str(error))
 
 
-def _concerned(pod: Pod, verdict: Verdict, drain: Drain, *, may_move: bool) -> bool:
+def _needs_decision(pod: Pod, pod_decision: PodDecision, drain: DrainSettings, *, may_move: bool) -> bool:
     """Whether replacement first has a say: pods of ReplicaSets, and all that carry the traces of a move."""
-    if pod.deleting:
+    if pod.deletion_timestamp:
         return False
-    if pod.move:
-        return verdict.fate in (Fate.EVICT, Fate.BLOCK, Fate.STAY)
+    if pod.release_record:
+        return pod_decision.action in (PodAction.EVICT, PodAction.BLOCK, PodAction.SKIP)
     of_set = pod.owner is not None and pod.owner.kind == "ReplicaSet"
-    return may_move and of_set and verdict.fate is Fate.EVICT and decisions.wanted(pod, drain) is not Replacement.NEVER
+    return (
+        may_move
+        and of_set
+        and pod_decision.action is PodAction.EVICT
+        and decisions.replacement_mode(pod, drain) is not ReplacementMode.NEVER
+    )
 
 
 def _owner_uid(pod: Pod, workload: Workload | None) -> str:
     if workload and workload.deployment:
         return workload.deployment.uid
-    return pod.move.deployment_uid if pod.move else pod.uid
+    return pod.release_record.deployment_uid if pod.release_record else pod.uid

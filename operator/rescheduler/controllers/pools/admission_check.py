@@ -8,44 +8,44 @@ import structlog
 
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.core.pools import admission_policies
-from rescheduler.core.pools.admission_policies import GROUP, Enforcement
+from rescheduler.core.pools.admission_policies import GROUP_VERSION, AdmissionState
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT, Client
+from rescheduler.kube.client import TRANSIENT_ERRORS, Client
 
 log = structlog.get_logger("rescheduler.enforcements")
 
-_EVERY, _SOON = 60.0, 5.0  # seconds
+_CHECK_INTERVAL, _SHORT_CHECK_INTERVAL = 60.0, 5.0  # seconds
 
 
-class Enforcements:
+class AdmissionCheck:
     """What is known of it now; `changed` is told when it is otherwise."""
 
-    def __init__(self, client: Client, clock: Clock, changed: Callable[[], None]) -> None:
-        self.now = Enforcement()
-        self._client, self._clock, self._changed = client, clock, changed
+    def __init__(self, client: Client, clock: Clock, on_change: Callable[[], None]) -> None:
+        self.state = AdmissionState()
+        self._client, self._clock, self._on_change = client, clock, on_change
 
     async def step(self) -> float:
         """Look once; seconds until the next look."""
-        await self.look()
-        return _EVERY if self.now.holds else _SOON
+        await self.refresh()
+        return _CHECK_INTERVAL if self.state.is_enforced else _SHORT_CHECK_INTERVAL
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Look once; what cannot be read now leaves things as they are known."""
         try:
             found = await self._read()
-        except TRANSIENT as error:
-            log.warning("enforcement.unreadable", error=str(error))
+        except TRANSIENT_ERRORS as error:
+            log.warning("admission.unreadable", error=str(error))
             return
-        before = self.now
+        before = self.state
         if (found.status, found.message) == (before.status, before.message):
             return
         since = before.since if found.status == before.status else self._clock.now()
-        self.now = replace(found, since=since)
-        log.info("enforcement.changed", status=found.status, reason=found.reason, message=found.message)
-        self._changed()
+        self.state = replace(found, since=since)
+        log.info("admission.changed", status=found.status, reason=found.reason, message=found.message)
+        self._on_change()
 
-    async def _read(self) -> Enforcement:
-        served = {entry["name"] for entry in (await self._client.get(f"/apis/{GROUP}"))["resources"]}
-        wanted = [(kind, name) for kind, name in admission_policies.WANTED if kind in served]
-        found = await asyncio.gather(*(self._client.find(paths.admission(kind, name)) for kind, name in wanted))
-        return admission_policies.judge(served, dict(zip(wanted, found, strict=True)))
+    async def _read(self) -> AdmissionState:
+        served = {entry["name"] for entry in (await self._client.get(f"/apis/{GROUP_VERSION}"))["resources"]}
+        wanted = [(kind, name) for kind, name in admission_policies.REQUIRED_OBJECTS if kind in served]
+        found = await asyncio.gather(*(self._client.find(paths.admission_object(kind, name)) for kind, name in wanted))
+        return admission_policies.evaluate(served, dict(zip(wanted, found, strict=True)))

@@ -4,72 +4,74 @@ import asyncio
 from collections.abc import Iterable
 from functools import partial
 
-from rescheduler.controllers.migration.manager import Shifts
-from rescheduler.controllers.migration.node_task import Tools
-from rescheduler.controllers.pools.admission_check import Enforcements
-from rescheduler.controllers.pools.events import PoolAnnouncer
-from rescheduler.controllers.pools.label_writer import Pools
-from rescheduler.controllers.pools.move_controller import PoolMoves
-from rescheduler.controllers.pools.pod_counter import PoolCounts
+from rescheduler.controllers.migration.manager import MigrationManager
+from rescheduler.controllers.migration.node_task import MigrationDependencies
+from rescheduler.controllers.pools.admission_check import AdmissionCheck
+from rescheduler.controllers.pools.events import PoolEvents
+from rescheduler.controllers.pools.label_writer import PoolReconciler
+from rescheduler.controllers.pools.move_controller import PoolMoveController
+from rescheduler.controllers.pools.pod_counter import PoolPodCounter
 from rescheduler.controllers.runtime.metrics import Metrics
 
 _WORKERS = 16
 
 
-class PoolKeeping:
+class PoolController:
     """The parts, wired.
 
     Attributes:
         shifts: moves of single pods; others may want some too.
     """
 
-    def __init__(self, tools: Tools, shifts: Shifts, announcer: PoolAnnouncer, metrics: Metrics) -> None:
-        client, store, clock = tools.client, tools.store, tools.clock
-        self._enforcements = Enforcements(client, clock, self.look_at_all)
-        self._counts = PoolCounts(client, store, clock, self._counted)
-        self._pools = Pools(client, store, clock, self._enforcements, self._counts, announcer, metrics)
-        self.shifts = shifts
-        self._moves = PoolMoves(store, clock, self._enforcements, self._counts, self.shifts)
-        self._known = (0, 0)
-        self._supervisor = tools.supervisor
-        self._pools.blockers = self._moves.blockers
-        self.shifts.moved.append(self._moves.left)
-        store.touched = self._pools.touched
+    def __init__(
+        self, deps: MigrationDependencies, migrations: MigrationManager, events: PoolEvents, metrics: Metrics
+    ) -> None:
+        client, store, clock = deps.client, deps.store, deps.clock
+        self._admission = AdmissionCheck(client, clock, self.enqueue_all)
+        self._pod_counter = PoolPodCounter(client, store, clock, self._on_counted)
+        self._reconciler = PoolReconciler(client, store, clock, self._admission, self._pod_counter, events, metrics)
+        self.migrations = migrations
+        self._move_controller = PoolMoveController(store, clock, self._admission, self._pod_counter, self.migrations)
+        self._misplaced_totals = (0, 0)
+        self._supervisor = deps.supervisor
+        self._reconciler.list_blockers = self._move_controller.blockers
+        self.migrations.pod_moved_listeners.append(self._move_controller.on_pod_moved)
+        store.on_membership_change = self._reconciler.enqueue
 
-    def _counted(self) -> None:
-        self._moves.look()
-        self._pools.tell()
-        finds = self._counts.finds
-        known = finds.outside.total(), finds.foreign.total()
-        if known != self._known:
-            self._known = known
-            self._counts.recount()  # pods have moved: other nodes are full now
+    def _on_counted(self) -> None:
+        self._move_controller.reconcile()
+        self._reconciler.enqueue_pools()
+        finds = self._pod_counter.misplaced
+        known = finds.pods_outside.total(), finds.pods_foreign.total()
+        if known != self._misplaced_totals:
+            self._misplaced_totals = known
+            self._pod_counter.request_recount()  # pods have moved: other nodes are full now
 
     @property
     def enforced(self) -> bool:
         """Whether admission puts new pods of pools' namespaces into their pool."""
-        return self._enforcements.now.holds
+        return self._admission.state.is_enforced
 
-    def wake(self, holders: Iterable[str]) -> None:
+    def wake(self, subscribers: Iterable[str]) -> None:
         """What these hold in view changed."""
-        self.shifts.wake(holders)
+        self.migrations.wake(subscribers)
 
-    def look_at_all(self) -> None:
+    def enqueue_all(self) -> None:
         """Look whether all is as it should be."""
-        self._pools.look_at_all()
+        self._reconciler.enqueue_all()
 
     async def run(self) -> None:
         """Keep the pools, as the leader, until cancelled."""
-        self._counts.recount()
-        await self._enforcements.look()  # else every status would say for a moment that it is not known
-        self.look_at_all()
-        supervisor, look = self._supervisor, self._supervisor.guard("pool", self._pools.look)
+        self._pod_counter.request_recount()
+        await self._admission.refresh()  # else every status would say for a moment that it is not known
+        self.enqueue_all()
+        supervisor, look = self._supervisor, self._supervisor.guard("pool", self._reconciler.reconcile)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self.shifts.run())
-                group.create_task(supervisor.loop("admission", self._enforcements.step))
-                group.create_task(self._counts.run(supervisor))
+                group.create_task(self.migrations.run())
+                group.create_task(supervisor.run_loop("admission", self._admission.step))
+                group.create_task(self._pod_counter.run(supervisor))
                 for _ in range(_WORKERS):
-                    group.create_task(supervisor.keep("queue", partial(self._pools.queue.work, look)))
+                    group.create_task(supervisor.run_forever("queue", partial(self._reconciler.queue.run_worker, look)))
         finally:
             supervisor.forget("pool")

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from rescheduler.api.drains import BlockerClass
-from rescheduler.controllers.migration.manager import Shifts
-from rescheduler.controllers.migration.node_task import Errand
+from rescheduler.controllers.migration.manager import MigrationManager
+from rescheduler.controllers.migration.node_task import MigrationRequests
 from rescheduler.core.model.pods import Pod
-from rescheduler.core.rebalance.node_groups import Arena
+from rescheduler.core.rebalance.node_groups import NodeGroup
 from rescheduler.core.rebalance.selection import Candidate
 
-SOURCE = "rebalance"
-CAUSE = "ReschedulePolicy/"
-_MARGIN = 60.0  # seconds; the replacement has had its time, and time to be given back
-_BUDGET = (BlockerClass.BUDGET_EXHAUSTED, BlockerClass.BUDGET_NOT_OBSERVED, BlockerClass.THROTTLED)
+REQUESTER = "rebalance"
+CAUSE_PREFIX = "ReschedulePolicy/"
+_MOVE_TIMEOUT_MARGIN = 60.0  # seconds; the replacement has had its time, and time to be given back
+_TEMPORARY_BLOCKERS = (BlockerClass.BUDGET_EXHAUSTED, BlockerClass.BUDGET_NOT_OBSERVED, BlockerClass.THROTTLED)
 
 
-class Outcome(StrEnum):
+class MoveOutcome(StrEnum):
     """What became of a move."""
 
     MOVED = "Moved"  # it has left its node
@@ -30,14 +30,14 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Move:
+class _ActiveMove:
     """One that is under way."""
 
     candidate: Candidate
     cause: str
-    outcome: asyncio.Future[Outcome]
+    outcome: asyncio.Future[MoveOutcome]
 
-    def end(self, outcome: Outcome) -> None:
+    def finish(self, outcome: MoveOutcome) -> None:
         """What became of it; the first word counts."""
         if not self.outcome.done():
             self.outcome.set_result(outcome)
@@ -46,59 +46,59 @@ class _Move:
 class RebalanceMoves:
     """All moves under way for the sake of evenness."""
 
-    def __init__(self, shifts: Shifts) -> None:
-        self._shifts = shifts
-        self._moves: dict[str, _Move] = {}  # by uid
+    def __init__(self, migrations: MigrationManager) -> None:
+        self._migrations = migrations
+        self._moves: dict[str, _ActiveMove] = {}  # by uid
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Nothing is wanted yet: what a process before us has begun comes to its end."""
-        self._tell()
+        self._publish_requests()
 
-    async def move(self, candidate: Candidate, arena: Arena) -> Outcome:
+    async def move(self, candidate: Candidate, group: NodeGroup) -> MoveOutcome:
         """Have it moved; what became of that, once it is over."""
-        cause = CAUSE + arena.policy.name
-        mine = _Move(candidate, cause, asyncio.get_running_loop().create_future())
+        cause = CAUSE_PREFIX + group.policy.name
+        mine = _ActiveMove(candidate, cause, asyncio.get_running_loop().create_future())
         self._moves[candidate.pod.uid] = mine
-        self._tell()
-        limit = 2 * arena.policy.spec.drain.replacement_timeout.total_seconds() + _MARGIN
+        self._publish_requests()
+        limit = 2 * group.policy.spec.drain.replacement_timeout.total_seconds() + _MOVE_TIMEOUT_MARGIN
         try:
             async with asyncio.timeout(limit):
                 return await mine.outcome
         except TimeoutError:
-            return Outcome.RETURNED
+            return MoveOutcome.RETURNED
         finally:
             del self._moves[candidate.pod.uid]
-            self._tell()
+            self._publish_requests()
 
-    def keep(self, nodes: Collection[str]) -> None:
+    def restrict_to_nodes(self, nodes: Collection[str]) -> None:
         """Only off these nodes pods may still be moved."""
         for move in self._moves.values():
             if move.candidate.pod.node not in nodes:
-                move.end(Outcome.WITHDRAWN)
+                move.finish(MoveOutcome.WITHDRAWN)
 
-    def left(self, pod: Pod, cause: str) -> None:
+    def on_pod_moved(self, pod: Pod, cause: str) -> None:
         """A pod has left its node."""
         move = self._moves.get(pod.uid)
         if move and move.cause == cause:
-            move.end(Outcome.MOVED)
+            move.finish(MoveOutcome.MOVED)
 
-    def looked(self) -> None:
+    def end_blocked_moves(self) -> None:
         """Who is held may be otherwise."""
         held = {
             (each.blocker.namespace, each.blocker.pod): each.blocker.class_
-            for each in self._shifts.held()
-            if each.cause.startswith(CAUSE)
+            for each in self._migrations.blocked_migrations()
+            if each.cause.startswith(CAUSE_PREFIX)
         }
         for move in self._moves.values():
             pod = move.candidate.pod
             why = held.get((pod.namespace, pod.name))
             # A budget that is full for a moment does not undo a replacement that is Ready.
-            if why and not (move.candidate.first and why in _BUDGET):
-                move.end(Outcome.RETURNED)
+            if why and not (move.candidate.can_be_replaced_first and why in _TEMPORARY_BLOCKERS):
+                move.finish(MoveOutcome.RETURNED)
 
-    def _tell(self) -> None:
+    def _publish_requests(self) -> None:
         wanted: dict[str, dict[str, str]] = {}
         for uid, move in self._moves.items():
             wanted.setdefault(move.candidate.pod.node, {})[uid] = move.cause
-        errands: dict[str, Errand] = dict(wanted)
-        self._shifts.want(SOURCE, errands)
+        errands: dict[str, MigrationRequests] = dict(wanted)
+        self._migrations.set_requests(REQUESTER, errands)

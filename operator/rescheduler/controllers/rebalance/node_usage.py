@@ -9,63 +9,67 @@ from typing import Any
 
 import structlog
 
-from rescheduler.api.untrusted import text
-from rescheduler.controllers.runtime.readable import readable
+from rescheduler.api.untrusted import bounded_text
+from rescheduler.controllers.runtime.readable import readable_objects
 from rescheduler.core.model import object_schemas
-from rescheduler.core.model.resource_requests import amounts
-from rescheduler.core.rebalance.utilization import STEADY, Pair
+from rescheduler.core.model.resource_requests import parse_resource_list
+from rescheduler.core.rebalance.utilization import MIN_USAGE_SAMPLES, CpuMemory
 from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError, Client
 
 log = structlog.get_logger("rescheduler.usages")
 
-_MOST_TIME = 64
-_NOT_SERVED = (403, 404, 503)  # 503: what serves it is down
+_MAX_TIMESTAMP_LENGTH = 64
+_UNAVAILABLE_CODES = (403, 404, 503)  # 503: what serves it is down
 
-Samples = deque[tuple[str, Pair]]
+UsageSamples = deque[tuple[str, CpuMemory]]
 """The last ones, each with its time as the server says it."""
 
 
-class Usages:
+class NodeUsage:
     """The last samples of each node, by name."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._samples: dict[str, Samples] = {}
-        self._moved: dict[str, str] = {}  # by node: the time of the last sample before pods were moved there
-        self._served: bool | None = None
+        self._samples: dict[str, UsageSamples] = {}
+        self._last_sample_before_move: dict[
+            str, str
+        ] = {}  # by node: the time of the last sample before pods were moved there
+        self._is_available: bool | None = None
 
     async def sample(self) -> None:
         """Ask once; what is not served is no error."""
-        found: dict[str, Samples] = {}
+        found: dict[str, UsageSamples] = {}
         try:
             async for page in self._client.list(paths.NODE_METRICS):
-                for raw in readable(page.get("items") or (), object_schemas.usage):
-                    found[raw["metadata"]["name"]] = self._taken(raw)
+                for raw in readable_objects(page.get("items") or (), object_schemas.sanitize_node_metrics):
+                    found[raw["metadata"]["name"]] = self._add_sample(raw)
         except ApiError as error:
-            if error.code not in _NOT_SERVED:
+            if error.code not in _UNAVAILABLE_CODES:
                 raise
-        if self._served != bool(found):
-            self._served = bool(found)
-            log.info("usages.served" if found else "usages.not_served")
+        if self._is_available != bool(found):
+            self._is_available = bool(found)
+            log.info("metrics.available" if found else "metrics.unavailable")
         self._samples = found
-        self._moved = {name: time for name, time in self._moved.items() if name in found}
+        self._last_sample_before_move = {
+            name: time for name, time in self._last_sample_before_move.items() if name in found
+        }
 
-    def _taken(self, raw: Mapping[str, Any]) -> Samples:
-        samples = self._samples.get(raw["metadata"]["name"]) or deque(maxlen=STEADY)
-        time = text(raw.get("timestamp"), _MOST_TIME)
+    def _add_sample(self, raw: Mapping[str, Any]) -> UsageSamples:
+        samples = self._samples.get(raw["metadata"]["name"]) or deque(maxlen=MIN_USAGE_SAMPLES)
+        time = bounded_text(raw.get("timestamp"), _MAX_TIMESTAMP_LENGTH)
         if not samples or samples[-1][0] != time:
-            samples.append((time, Pair.of(amounts(raw.get("usage"), otherwise=0))))
+            samples.append((time, CpuMemory.from_amounts(parse_resource_list(raw.get("usage"), default=0))))
         return samples
 
-    def of(self, name: str) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
+    def samples_of(self, node_name: str) -> tuple[tuple[CpuMemory, ...], tuple[CpuMemory, ...]]:
         """Samples of a node since pods were last moved there, and all that are known."""
-        samples = self._samples.get(name) or ()
-        since = self._moved.get(name, "")
+        samples = self._samples.get(node_name) or ()
+        since = self._last_sample_before_move.get(node_name, "")
         return tuple(pair for time, pair in samples if time > since), tuple(pair for _, pair in samples)
 
-    def begin_anew(self, names: Iterable[str]) -> None:
+    def record_moves(self, node_names: Iterable[str]) -> None:
         """Pods were moved among these nodes: what they used before says nothing of what they will use."""
-        for name in names:
+        for name in node_names:
             if samples := self._samples.get(name):
-                self._moved[name] = samples[-1][0]
+                self._last_sample_before_move[name] = samples[-1][0]

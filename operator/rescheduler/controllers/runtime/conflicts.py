@@ -1,7 +1,7 @@
 """After a conflict the copy in memory is old: the object is read live."""
 
-from rescheduler.controllers.runtime.store import Kind, Store
-from rescheduler.kube.client import TRANSIENT, ApiError, Client
+from rescheduler.controllers.runtime.store import ResourceKind, Store
+from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 
 
 def is_outdated(error: Exception) -> bool:
@@ -9,11 +9,11 @@ def is_outdated(error: Exception) -> bool:
     return isinstance(error, ApiError) and error.code in (404, 409, 422)
 
 
-async def reread(client: Client, store: Store, kind: Kind, path: str) -> None:
+async def reread(client: Client, store: Store, kind: ResourceKind, path: str) -> None:
     """Take the object in as it is, and forget it where it is gone; an API server that is away is asked another time."""
     try:
         found = await client.find(path)
-    except TRANSIENT:
+    except TRANSIENT_ERRORS:
         return
     if found:
         store.put(kind, found)

@@ -7,11 +7,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 
-def _probe(answer: Callable[[], str | None]) -> Callable[[web.Request], "object"]:
+def _probe(find_problem: Callable[[], str | None]) -> Callable[[web.Request], "object"]:
     """A probe: 200 where `answer` has nothing to complain of, else 503 with the complaint."""
 
     async def handle(_: web.Request) -> web.Response:
-        complaint = answer()
+        complaint = find_problem()
         return web.Response(text=f"{complaint or 'ok'}\n", status=503 if complaint else 200)
 
     return handle

@@ -36,23 +36,23 @@ class Metrics:
             "Of those, pods that came into being after others of their owner were moved, within an hour.",
             registry=self.registry,
         )
-        self.moves = Counter(
+        self.replacements = Counter(
             "rescheduler_replacements",
             "Pods released, returned, and cleared of the record of their move.",
             ["way"],
             registry=self.registry,
         )
-        self.taken = Counter(
+        self.released_pods_taken = Counter(
             "rescheduler_released_pods_taken",
             "Released pods that somebody else removed before their replacement was Ready.",
             registry=self.registry,
         )
-        self.orphaned = Gauge(
+        self.orphaned_released_pods = Gauge(
             "rescheduler_orphaned_released_pods",
             "Released pods that no drain and no move looks after, as found by the last scan.",
             registry=self.registry,
         )
-        self.not_replaced = Counter(
+        self.not_replaced_first = Counter(
             "rescheduler_not_replaced_first",
             "Pods evicted without a replacement beside them, by the reason.",
             ["reason"],
@@ -82,7 +82,7 @@ class Metrics:
             ["controller", "result"],
             registry=self.registry,
         )
-        self.unreadable = Gauge(
+        self.unreadable_objects = Gauge(
             "rescheduler_unreadable_objects",
             "Objects that this version cannot read; the last good version of each still holds.",
             ["kind"],

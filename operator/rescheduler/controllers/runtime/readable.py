@@ -9,11 +9,11 @@ T = TypeVar("T")
 log = structlog.get_logger("rescheduler.readables")
 
 
-def readable(rows: Iterable[Mapping[str, Any]], project: Callable[[Mapping[str, Any]], T]) -> Iterator[T]:
+def readable_objects(objects: Iterable[Mapping[str, Any]], parse: Callable[[Mapping[str, Any]], T]) -> Iterator[T]:
     """Yield each object as the projection reads it; log those that it refuses, and leave them out."""
-    for raw in rows:
+    for raw in objects:
         try:
-            found = project(raw)
+            found = parse(raw)
         except ValueError as error:
             log.warning("object.unreadable", error=str(error), object=str(raw)[:200])
             continue

@@ -18,24 +18,24 @@ import structlog
 from prometheus_client import Counter
 
 from rescheduler.kube.backoff import Backoff
-from rescheduler.kube.client import TRANSIENT
+from rescheduler.kube.client import TRANSIENT_ERRORS
 
 log = structlog.get_logger("rescheduler.tasks")
 
-DOUBT, GIVE_UP = 10.0, 120.0  # seconds for which a vital task may fail
-_FIRST_WAIT, _LONGEST_WAIT = 0.2, 60.0  # seconds after an unexpected failure
-_RETRY = (0.2, 10.0)  # seconds after a failed request: first and longest
-_STEADY = 30.0  # seconds; a coroutine that never ends has succeeded when it has run for so long
-_FIRST_HURRY, _LONGEST_HURRY = 0.02, 1.0  # seconds between steps that ask to be repeated at once
-_SHOWN = 3
-_ERROR_LENGTH = 200
+VIEW_STALE_AFTER, PROCESS_ENDS_AFTER = 10.0, 120.0  # seconds for which a vital task may fail
+_FIRST_DELAY, _MAX_DELAY = 0.2, 60.0  # seconds after an unexpected failure
+_RETRY_DELAYS = (0.2, 10.0)  # seconds after a failed request: first and longest
+_SUCCEEDED_AFTER = 30.0  # seconds; a coroutine that never ends has succeeded when it has run for so long
+_FIRST_REPEAT_DELAY, _MAX_REPEAT_DELAY = 0.02, 1.0  # seconds between steps that ask to be repeated at once
+_MAX_SHOWN_FAILURES = 3
+_MAX_ERROR_LENGTH = 200
 
 Handler = Callable[[str], Awaitable[bool]]
 """Handle one key; whether that succeeded."""
 
 
 @dataclass(slots=True)
-class Failure:
+class TaskFailure:
     """A task that fails now. `since`: monotonic seconds; `times`: failures in a row."""
 
     task: str
@@ -43,11 +43,11 @@ class Failure:
     error: str
     since: float
     backoff: Backoff
-    times: int = 0
+    count: int = 0
 
     def __str__(self) -> str:
         name = f"{self.task} of {self.subject}" if self.subject else self.task
-        times = "once" if self.times == 1 else f"{self.times} times in a row"
+        times = "once" if self.count == 1 else f"{self.count} times in a row"
         return f"task {name} failed {times} ({self.error})"
 
 
@@ -63,39 +63,46 @@ class Supervisor:
         monotonic: Callable[[], float],
         failures: Counter,
         *,
-        doubt: Callable[[str], None] = lambda _: None,
-        gave_up: Callable[[str], None] = lambda _: None,
+        on_view_stale: Callable[[str], None] = lambda _: None,
+        on_give_up: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._monotonic, self._count, self._doubt, self._gave_up = monotonic, failures, doubt, gave_up
-        self._failing: dict[tuple[str, str], Failure] = {}
-        self._doubted: set[tuple[str, str]] = set()
+        self._monotonic, self._failure_counter, self._on_view_stale, self._on_give_up = (
+            monotonic,
+            failures,
+            on_view_stale,
+            on_give_up,
+        )
+        self._failing: dict[tuple[str, str], TaskFailure] = {}
+        self._stale_view_tasks: set[tuple[str, str]] = set()
 
     @property
-    def complaint(self) -> str | None:
+    def failure_summary(self) -> str | None:
         """Which tasks fail now; None if none does."""
         if not self._failing:
             return None
-        shown = [str(failure) for failure in list(self._failing.values())[:_SHOWN]]
+        shown = [str(failure) for failure in list(self._failing.values())[:_MAX_SHOWN_FAILURES]]
         more = len(self._failing) - len(shown)
         listed = "; ".join(shown) + (f"; and {more} more" if more else "")
         return f"{listed}: find task.failed in the operator's log"
 
-    def note(self, task: str, subject: str, error: Exception, *, vital: bool = False) -> float:
+    def record_failure(self, task: str, subject: str, error: Exception, *, vital: bool = False) -> float:
         """Log and count a failure; return the seconds until the next try."""
         now, key = self._monotonic(), (task, subject)
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        failure = self._failing.setdefault(key, Failure(task, subject, text, now, Backoff(_FIRST_WAIT, _LONGEST_WAIT)))
-        failure.error = text if len(text) <= _ERROR_LENGTH else text[: _ERROR_LENGTH - 1] + "…"
-        failure.times += 1
-        self._count.labels(task).inc()
-        log.error("task.failed", task=task, object=subject, times=failure.times, exc_info=error)
+        failure = self._failing.setdefault(
+            key, TaskFailure(task, subject, text, now, Backoff(_FIRST_DELAY, _MAX_DELAY))
+        )
+        failure.error = text if len(text) <= _MAX_ERROR_LENGTH else text[: _MAX_ERROR_LENGTH - 1] + "…"
+        failure.count += 1
+        self._failure_counter.labels(task).inc()
+        log.error("task.failed", task=task, object=subject, times=failure.count, exc_info=error)
         lasted = now - failure.since
-        if vital and lasted >= DOUBT:
-            self._doubted.add(key)
-            self._doubt(str(failure))
-        if vital and lasted >= GIVE_UP:
-            self._gave_up(f"{failure}, for {lasted:.0f} s")
-        return failure.backoff.next()
+        if vital and lasted >= VIEW_STALE_AFTER:
+            self._stale_view_tasks.add(key)
+            self._on_view_stale(str(failure))
+        if vital and lasted >= PROCESS_ENDS_AFTER:
+            self._on_give_up(f"{failure}, for {lasted:.0f} s")
+        return failure.backoff.next_delay()
 
     def clear(self, task: str, subject: str = "") -> None:
         """The task has succeeded, or is over."""
@@ -103,34 +110,34 @@ class Supervisor:
         if self._failing.pop(key, None) is None:
             return
         log.info("task.recovered", task=task, object=subject)
-        if key in self._doubted:
-            self._doubted.discard(key)
-            if not self._doubted:
-                self._doubt("")
+        if key in self._stale_view_tasks:
+            self._stale_view_tasks.discard(key)
+            if not self._stale_view_tasks:
+                self._on_view_stale("")
 
     def forget(self, *tasks: str) -> None:
         """These kinds of tasks do not run any more."""
         for task, subject in [key for key in self._failing if key[0] in tasks]:
             self.clear(task, subject)
 
-    def unseen(self, context: dict[str, Any]) -> None:
+    def record_unsupervised(self, context: dict[str, Any]) -> None:
         """Log and count what ended a task that nobody supervises, or a callback."""
         source = context.get("task") or context.get("future") or context.get("handle")
         name = source.get_name() if isinstance(source, asyncio.Task) else ""
-        self._count.labels("other").inc()
+        self._failure_counter.labels("other").inc()
         log.error(
             "task.failed", task="other", object=name, detail=context["message"], exc_info=context.get("exception")
         )
 
-    async def loop(
+    async def run_loop(
         self,
         task: str,
         step: Callable[[], Awaitable[float | None]],
         *,
         subject: str = "",
         wake: asyncio.Event | None = None,
-        settle: Callable[[], float] = lambda: 0.0,
-        retry: tuple[float, float] | Callable[[Exception], Awaitable[float]] = _RETRY,
+        debounce: Callable[[], float] = lambda: 0.0,
+        retry: tuple[float, float] | Callable[[Exception], Awaitable[float]] = _RETRY_DELAYS,
         vital: bool = False,
     ) -> None:
         """Repeat `step` until it returns None.
@@ -140,16 +147,16 @@ class Supervisor:
         after an unexpected failure nothing shortens the wait. A step that asks to be repeated at once is repeated at
         most once a second in the long run.
         """
-        again = Backoff(*(retry if isinstance(retry, tuple) else _RETRY))
-        hurry = Backoff(_FIRST_HURRY, _LONGEST_HURRY)
+        again = Backoff(*(retry if isinstance(retry, tuple) else _RETRY_DELAYS))
+        hurry = Backoff(_FIRST_REPEAT_DELAY, _MAX_REPEAT_DELAY)
 
         async def once() -> tuple[float | None, bool]:
             """Return the pause, and whether the step has succeeded."""
             try:
                 return await step(), True
-            except TRANSIENT as error:
+            except TRANSIENT_ERRORS as error:
                 log.warning("task.retried", task=task, object=subject, error=str(error))
-                return again.next() if isinstance(retry, tuple) else await retry(error), False
+                return again.next_delay() if isinstance(retry, tuple) else await retry(error), False
 
         try:
             while True:
@@ -158,25 +165,25 @@ class Supervisor:
                 try:
                     pause, succeeded = await once()
                 except Exception as error:  # noqa: BLE001 - whatever it is, it costs this task only
-                    await asyncio.sleep(self.note(task, subject, error, vital=vital))
+                    await asyncio.sleep(self.record_failure(task, subject, error, vital=vital))
                     continue
                 if not succeeded:
-                    await asyncio.sleep(max(_FIRST_HURRY, pause or 0.0))
+                    await asyncio.sleep(max(_FIRST_REPEAT_DELAY, pause or 0.0))
                     continue
                 self.clear(task, subject)
                 again.reset()
                 if pause is None:
                     return
                 if pause <= 0:
-                    await asyncio.sleep(hurry.next())
+                    await asyncio.sleep(hurry.next_delay())
                     continue
                 hurry.reset()
-                await self._wait(wake, pause, settle)
+                await self._wait(wake, pause, debounce)
         finally:
             self.clear(task, subject)
 
     @staticmethod
-    async def _wait(wake: asyncio.Event | None, seconds: float, settle: Callable[[], float]) -> None:
+    async def _wait(wake: asyncio.Event | None, seconds: float, debounce: Callable[[], float]) -> None:
         if wake is None:
             await asyncio.sleep(seconds)
             return
@@ -185,22 +192,22 @@ class Supervisor:
                 await wake.wait()
         except TimeoutError:
             return
-        await asyncio.sleep(settle())
+        await asyncio.sleep(debounce())
 
-    async def keep(
+    async def run_forever(
         self, task: str, run: Callable[[], Awaitable[None]], *, subject: str = "", vital: bool = False
     ) -> None:
         """Run what never ends until cancelled; start it again when it fails."""
         loop = asyncio.get_running_loop()
         try:
             while True:
-                steady = loop.call_later(_STEADY, self.clear, task, subject)
+                steady = loop.call_later(_SUCCEEDED_AFTER, self.clear, task, subject)
                 try:
                     await run()
                 except Exception as error:  # noqa: BLE001 - whatever it is, it costs this task only
-                    wait = self.note(task, subject, error, vital=vital)
+                    wait = self.record_failure(task, subject, error, vital=vital)
                 else:
-                    wait = self.note(task, subject, RuntimeError("it ended"), vital=vital)
+                    wait = self.record_failure(task, subject, RuntimeError("it ended"), vital=vital)
                 finally:
                     steady.cancel()
                 await asyncio.sleep(wait)
@@ -214,7 +221,7 @@ class Supervisor:
             try:
                 succeeded = await handle(key)
             except Exception as error:  # noqa: BLE001 - whatever it is, it costs this key only
-                self.note(task, key, error)
+                self.record_failure(task, key, error)
                 return False
             if succeeded:
                 self.clear(task, key)

@@ -7,8 +7,8 @@ import structlog
 
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.core.eviction import write_refusals
-from rescheduler.core.eviction.api_responses import Refusal
-from rescheduler.core.eviction.write_refusals import Act, Trouble
+from rescheduler.core.eviction.api_responses import ErrorResponse
+from rescheduler.core.eviction.write_refusals import WriteFailure, WriteOperation
 from rescheduler.kube.client import ApiError
 
 log = structlog.get_logger("rescheduler.attempts")
@@ -16,116 +16,118 @@ log = structlog.get_logger("rescheduler.attempts")
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    refusal: Refusal
+    refusal: ErrorResponse
     failures: int
     since: float  # monotonic
-    last: float
+    last_failed_at: float
 
     @property
     def is_reported(self) -> bool:
-        return write_refusals.is_reported(self.refusal, self.failures, self.last - self.since)
+        return write_refusals.is_reported(self.refusal, self.failures, self.last_failed_at - self.since)
 
 
-class Attempts:
+class WriteAttempts:
     """One drain's, or one node's; `about` is in each line of the log."""
 
-    def __init__(self, clock: Clock, **about: str) -> None:
-        self._clock, self._about = clock, about
-        self._failed: dict[Act, _Failure] = {}
-        self._due: dict[Hashable, float] = {}  # monotonic
+    def __init__(self, clock: Clock, **log_fields: str) -> None:
+        self._clock, self._log_fields = clock, log_fields
+        self._failures: dict[WriteOperation, _Failure] = {}
+        self._due_at: dict[Hashable, float] = {}  # monotonic
 
-    def due(self, act: Hashable) -> bool:
+    def is_due(self, operation: Hashable) -> bool:
         """Whether it may be tried now."""
-        return self.wait(act) <= 0
+        return self.seconds_until_due(operation) <= 0
 
-    def wait(self, act: Hashable) -> float:
+    def seconds_until_due(self, operation: Hashable) -> float:
         """Return the seconds until it may be tried."""
-        return max(0.0, self._due.get(act, float("-inf")) - self._clock.monotonic())
+        return max(0.0, self._due_at.get(operation, float("-inf")) - self._clock.monotonic())
 
-    def soonest(self, *acts: Act) -> float:
+    def seconds_until_next(self, *acts: WriteOperation) -> float:
         """Return the seconds until one of these acts (all, if none is named) that failed is due; infinity if none will be.
 
         What is due already and was not tried is not wanted now: nobody has to hurry for it.
         """
-        waits = (self.wait(act) for act in self._failed if act in (acts or Act))
+        waits = (self.seconds_until_due(act) for act in self._failures if act in (acts or WriteOperation))
         return min((wait for wait in waits if wait > 0), default=float("inf"))
 
     @property
-    def any(self) -> bool:
+    def has_failures(self) -> bool:
         """Whether anything fails."""
-        return bool(self._failed)
+        return bool(self._failures)
 
     @property
-    def rests(self) -> bool:
+    def has_postponed(self) -> bool:
         """Whether something is not to be tried yet."""
-        return max(map(self.wait, self._due), default=0.0) > 0
+        return max(map(self.seconds_until_due, self._due_at), default=0.0) > 0
 
-    def troubles(self) -> tuple[Trouble, ...]:
+    def reported_failures(self) -> tuple[WriteFailure, ...]:
         """Return what a person is to hear of, always in the same order."""
         return tuple(
-            Trouble(act, write_refusals.cause(found.refusal))
-            for act in Act
-            if (found := self._failed.get(act)) and found.is_reported
+            WriteFailure(act, write_refusals.describe(found.refusal))
+            for act in WriteOperation
+            if (found := self._failures.get(act)) and found.is_reported
         )
 
-    def troubled(self, act: Act) -> bool:
+    def is_reported(self, operation: WriteOperation) -> bool:
         """Whether the act fails, and a person is to hear of it."""
-        found = self._failed.get(act)
+        found = self._failures.get(operation)
         return found is not None and found.is_reported
 
-    def may_differ(self, act: Act) -> bool:
+    def may_other_write_pass(self, operation: WriteOperation) -> bool:
         """Whether the act failed, and a smaller write may go through."""
-        found = self._failed.get(act)
-        return found is not None and write_refusals.may_differ(found.refusal, found.failures)
+        found = self._failures.get(operation)
+        return found is not None and write_refusals.may_other_write_pass(found.refusal, found.failures)
 
-    def lasting(self, act: Act) -> bool:
+    def is_permanent(self, operation: WriteOperation) -> bool:
         """Whether the act was refused, and only a person can end that."""
-        return act in self._failed and write_refusals.is_lasting(self._failed[act].refusal)
+        return operation in self._failures and write_refusals.is_permanent(self._failures[operation].refusal)
 
-    async def make(self, act: Act, work: Callable[[], Awaitable[object]]) -> bool:
+    async def attempt(self, operation: WriteOperation, write: Callable[[], Awaitable[object]]) -> bool:
         """Do it if it is due; whether it went through.
 
         Raises what makes all else pointless too: no answer, no lead, and a conflict, after which all is decided again.
         """
-        if not self.due(act):
+        if not self.is_due(operation):
             return False
         try:
-            await work()
+            await write()
         except ApiError as error:
-            if write_refusals.is_conflict(error.refusal):
+            if write_refusals.is_conflict(error.response):
                 raise
-            self.failed(act, error)
+            self.record_failure(operation, error)
             return False
-        self.clear(act)
+        self.clear(operation)
         return True
 
-    def failed(self, act: Act, error: Exception) -> float:
+    def record_failure(self, operation: WriteOperation, error: Exception) -> float:
         """Note a failure; seconds until it may be tried again."""
-        before = self._failed.get(act)
-        refusal = error.refusal if isinstance(error, ApiError) else Refusal(0, message=str(error))
+        before = self._failures.get(operation)
+        refusal = error.response if isinstance(error, ApiError) else ErrorResponse(0, message=str(error))
         failures = before.failures + 1 if before else 1
-        wait = write_refusals.wait(refusal, failures)
+        wait = write_refusals.retry_delay(refusal, failures)
         now = self._clock.monotonic()
-        self._due[act] = now + wait
-        self._failed[act] = _Failure(refusal, failures, before.since if before else now, now)
-        log.warning("write.failed", **self._about, act=act.name.lower(), error=str(error), again=round(wait, 1))
+        self._due_at[operation] = now + wait
+        self._failures[operation] = _Failure(refusal, failures, before.since if before else now, now)
+        log.warning(
+            "write.failed", **self._log_fields, act=operation.name.lower(), error=str(error), again=round(wait, 1)
+        )
         return wait
 
-    def rest(self, act: Hashable, seconds: float) -> None:
+    def postpone(self, operation: Hashable, seconds: float) -> None:
         """Do not try it again for so long, whatever comes of it now."""
-        self._due[act] = self._clock.monotonic() + seconds
+        self._due_at[operation] = self._clock.monotonic() + seconds
 
-    def blame(self, act: Act, other: Act) -> None:
+    def reassign_failure(self, operation: WriteOperation, cause: WriteOperation) -> None:
         """The act failed because of another that it includes: note that of the other, and let the act go on without it.
 
         What was counted stays: an act that fails without the other too is retried ever later.
         """
-        if found := self._failed.get(act):
-            self._failed[other], self._due[other] = found, self._due[act]
-            self._due.pop(act)
+        if found := self._failures.get(operation):
+            self._failures[cause], self._due_at[cause] = found, self._due_at[operation]
+            self._due_at.pop(operation)
 
-    def clear(self, *acts: Act) -> None:
+    def clear(self, *acts: WriteOperation) -> None:
         """These are not wanted any more, or went through."""
         for act in acts:
-            if self._failed.pop(act, None):
-                self._due.pop(act, None)
+            if self._failures.pop(act, None):
+                self._due_at.pop(act, None)

@@ -10,43 +10,43 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rescheduler.api.drains import BlockerClass, NodeDrain, Phase
-from rescheduler.core.eligibility.concurrency import blocked_for_long
-from rescheduler.core.eligibility.preconditions import failed
+from rescheduler.core.eligibility.concurrency import is_blocked_for_long
+from rescheduler.core.eligibility.preconditions import has_failure_request
 from rescheduler.core.model import object_schemas
-from rescheduler.core.model.disruption_budgets import Budget
-from rescheduler.core.model.node_affinity import keeps_off, may_run_on
+from rescheduler.core.model.disruption_budgets import DisruptionBudget
+from rescheduler.core.model.node_affinity import has_anti_affinity_to, may_run_on
 from rescheduler.core.model.nodes import Node
-from rescheduler.core.model.pods import FINISHED
+from rescheduler.core.model.pods import TERMINAL_PHASES
 from rescheduler.core.model.quantities import PODS
-from rescheduler.core.model.resource_requests import asked, held
+from rescheduler.core.model.resource_requests import allocated_resources, requested_resources
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
-def opponents(drain: NodeDrain, drains: Iterable[NodeDrain], now: datetime) -> tuple[NodeDrain, ...]:
+def deadlock_candidates(drain: NodeDrain, drains: Iterable[NodeDrain], now: datetime) -> tuple[NodeDrain, ...]:
     """The drains that this one would step back for, if they hold each other up."""
-    if failed(drain) or not blocked_for_long(drain, now) or not _waits(drain):
+    if has_failure_request(drain) or not is_blocked_for_long(drain, now) or not _may_be_deadlocked(drain):
         return ()
     return tuple(
         other
         for other in drains
         if other.name != drain.name
         and other.deletion_timestamp is None
-        and blocked_for_long(other, now)
-        and _waits(other)
-        and (failed(other) or _age(other) < _age(drain))
+        and is_blocked_for_long(other, now)
+        and _may_be_deadlocked(other)
+        and (has_failure_request(other) or _start_sort_key(other) < _start_sort_key(drain))
     )
 
 
-def _age(drain: NodeDrain) -> tuple[datetime, str]:
+def _start_sort_key(drain: NodeDrain) -> tuple[datetime, str]:
     return drain.status.started_at or _NEVER, drain.name
 
 
-def _waits(drain: NodeDrain) -> bool:
-    return bool(short(drain) or roomless(drain))
+def _may_be_deadlocked(drain: NodeDrain) -> bool:
+    return bool(exhausted_budgets(drain) or pods_without_room(drain))
 
 
-def short(drain: NodeDrain) -> frozenset[tuple[str, str]]:
+def exhausted_budgets(drain: NodeDrain) -> frozenset[tuple[str, str]]:
     """Budgets that hold the drain up for want of healthy pods, by namespace and name."""
     return frozenset(
         (blocker.namespace, blocker.pdb)
@@ -55,7 +55,7 @@ def short(drain: NodeDrain) -> frozenset[tuple[str, str]]:
     )
 
 
-def roomless(drain: NodeDrain) -> frozenset[tuple[str, str]]:
+def pods_without_room(drain: NodeDrain) -> frozenset[tuple[str, str]]:
     """Pods that hold the drain up for want of room elsewhere, by namespace and name."""
     return frozenset(
         (blocker.namespace, blocker.pod)
@@ -64,29 +64,29 @@ def roomless(drain: NodeDrain) -> frozenset[tuple[str, str]]:
     )
 
 
-def would_fit(raw: Mapping[str, Any], node: Node, there: Collection[Mapping[str, Any]]) -> bool:
+def would_fit(raw: Mapping[str, Any], node: Node, pods_on_node: Collection[Mapping[str, Any]]) -> bool:
     """Whether this pod (raw) would have room on the node if that took pods; `there`: the pods (raw) on it."""
-    raw, there = object_schemas.pod(raw), [object_schemas.pod(each) for each in there]
-    spec, running = raw["spec"], [p for p in there if p["status"].get("phase") not in FINISHED]
+    raw, pods_on_node = object_schemas.sanitize_pod(raw), [object_schemas.sanitize_pod(each) for each in pods_on_node]
+    spec, running = raw["spec"], [p for p in pods_on_node if p["status"].get("phase") not in TERMINAL_PHASES]
     used = Counter({PODS: len(running)})
     for pod in running:
-        used.update(held(pod))
-    asks = {**asked(spec), PODS: 1}
+        used.update(allocated_resources(pod))
+    asks = {**requested_resources(spec), PODS: 1}
     room = all(node.allocatable.get(kind, 0) - used[kind] >= amount for kind, amount in asks.items())
-    return room and may_run_on(spec, node) and not any(keeps_off(raw, other) for other in there)
+    return room and may_run_on(spec, node) and not any(has_anti_affinity_to(raw, other) for other in pods_on_node)
 
 
-def would_fill(
-    raw: Mapping[str, Any], budgets: Iterable[Budget], node: Node, there: Iterable[Mapping[str, Any]]
+def would_count_toward_budget(
+    raw: Mapping[str, Any], budgets: Iterable[DisruptionBudget], node: Node, pods_on_node: Iterable[Mapping[str, Any]]
 ) -> bool:
     """Whether this pod (raw), which no node has, counts for one of the budgets and may run on the node.
 
     `there`: the pods (raw) on that node.
     """
-    raw, there = object_schemas.pod(raw), [object_schemas.pod(each) for each in there]
+    raw, pods_on_node = object_schemas.sanitize_pod(raw), [object_schemas.sanitize_pod(each) for each in pods_on_node]
     meta, spec = raw["metadata"], raw["spec"]
     if spec.get("nodeName") or "deletionTimestamp" in meta:
         return False
     labels = meta.get("labels") or {}
     counts = any(b.namespace == meta["namespace"] and b.selector and b.selector.matches(labels) for b in budgets)
-    return counts and may_run_on(spec, node) and not any(keeps_off(raw, other) for other in there)
+    return counts and may_run_on(spec, node) and not any(has_anti_affinity_to(raw, other) for other in pods_on_node)

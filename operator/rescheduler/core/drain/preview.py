@@ -10,22 +10,28 @@ from enum import StrEnum
 from random import Random
 
 from rescheduler.api.drains import BlockerClass
-from rescheduler.api.policies import Drain
+from rescheduler.api.policies import DrainSettings
 from rescheduler.core.drain import eta
 from rescheduler.core.eviction import api_responses
-from rescheduler.core.eviction.pod_actions import Circumstances, Fate, Verdict, judge, needs_a_place
-from rescheduler.core.model.disruption_budgets import Budget, covering
-from rescheduler.core.model.nodes import UNREACHABLE, Node
+from rescheduler.core.eviction.pod_actions import (
+    EvictionContext,
+    PodAction,
+    PodDecision,
+    decide_action,
+    needs_placement,
+)
+from rescheduler.core.model.disruption_budgets import DisruptionBudget, budgets_for
+from rescheduler.core.model.nodes import CONDITION_UNKNOWN, Node
 from rescheduler.core.model.pods import Pod
-from rescheduler.core.model.volumes import Volumes
+from rescheduler.core.model.volumes import NodeVolumes
 from rescheduler.core.model.workloads import Deployment, ReplicaSet, Workload
 from rescheduler.core.placement.planner import Fit, Forecast, plan
-from rescheduler.core.placement.pod_requirements import Ask
-from rescheduler.core.placement.problem import Ground
+from rescheduler.core.placement.pod_requirements import PodRequirements
+from rescheduler.core.placement.problem import PlacementInput
 from rescheduler.core.replacement import decisions
 
 
-class Answer(StrEnum):
+class Drainable(StrEnum):
     """Whether a node can be drained now."""
 
     YES = "Yes"
@@ -34,7 +40,7 @@ class Answer(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Obstacle:
+class ExpectedBlocker:
     """A pod that a drain would be held up by.
 
     Attributes:
@@ -42,13 +48,13 @@ class Obstacle:
     """
 
     pod: str
-    cause: BlockerClass
+    blocker_class: BlockerClass
     message: str
     hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class DrainPreview:
     """What would become of one node's pods.
 
     Attributes:
@@ -61,24 +67,24 @@ class Outlook:
     """
 
     node: str
-    fits: int
-    stay: int
-    misfits: tuple[tuple[str, Forecast], ...] = ()
-    obstacles: tuple[Obstacle, ...] = ()
-    singles: tuple[str, ...] = ()
-    first: tuple[str, ...] = ()
-    takes: timedelta = timedelta()
+    placed: int
+    staying: int
+    unplaced: tuple[tuple[str, Forecast], ...] = ()
+    blockers: tuple[ExpectedBlocker, ...] = ()
+    single_replica_pods: tuple[str, ...] = ()
+    replaced_first: tuple[str, ...] = ()
+    min_duration: timedelta = timedelta()
 
     @property
-    def answer(self) -> Answer:
+    def drainable(self) -> Drainable:
         """Whether the node can be drained."""
-        if self.obstacles or any(forecast.fit is Fit.DOES_NOT_FIT for _, forecast in self.misfits):
-            return Answer.NO
-        return Answer.UNSURE if self.misfits else Answer.YES
+        if self.blockers or any(forecast.fit is Fit.DOES_NOT_FIT for _, forecast in self.unplaced):
+            return Drainable.NO
+        return Drainable.UNSURE if self.unplaced else Drainable.YES
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class PreviewInput:
     """What outlooks are made from, as read at one moment.
 
     Attributes:
@@ -90,109 +96,115 @@ class World:
     """
 
     now: datetime
-    ground: Ground
-    tenants: Mapping[str, Sequence[Pod]]
-    draining: Mapping[str, Drain] = field(default_factory=dict)
-    budgets: Mapping[str, Sequence[Budget]] = field(default_factory=dict)
+    placement_input: PlacementInput
+    pods_by_node: Mapping[str, Sequence[Pod]]
+    draining: Mapping[str, DrainSettings] = field(default_factory=dict)
+    budgets: Mapping[str, Sequence[DisruptionBudget]] = field(default_factory=dict)
     replica_sets: Mapping[str, ReplicaSet] = field(default_factory=dict)
     deployments: Mapping[str, Deployment] = field(default_factory=dict)
-    volumes: Volumes = field(default_factory=Volumes)
+    volumes: NodeVolumes = field(default_factory=NodeVolumes)
     daemon_sets: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
-Judged = tuple[Pod, Verdict]
+PodWithDecision = tuple[Pod, PodDecision]
 
 
-def outlook(node: Node, drain: Drain, world: World) -> Outlook:
+def preview_node(node: Node, settings: DrainSettings, inputs: PreviewInput) -> DrainPreview:
     """What a drain of this node, with these settings, would come to."""
-    judged = _judged(node, drain, world)
-    homeless = {pod.uid for pod, verdict in judged if needs_a_place(pod, verdict)}
-    residents = [each for each in world.ground.census.residents[node.name] if each.uid in homeless]
-    forecasts = plan(residents, _ground(node, world), Random(0)) if residents else []  # noqa: S311 - no secret
+    judged = _pod_decisions(node, settings, inputs)
+    homeless = {pod.uid for pod, verdict in judged if needs_placement(pod, verdict)}
+    residents = [each for each in inputs.placement_input.pod_snapshot.pods_by_node[node.name] if each.uid in homeless]
+    forecasts = plan(residents, _placement_input(node, inputs), Random(0)) if residents else []  # noqa: S311 - no secret
     rows = sorted((each.key, forecast) for each, forecast in zip(residents, forecasts, strict=True))
-    obstacles, first = _obstacles(judged, drain, world)
-    over = {pod.uid: found[0] for pod, _ in judged if (found := _budgets(pod, world))}
-    moving = [(pod, verdict) for pod, verdict in judged if verdict.fate is not Fate.STAY]
-    lines = eta.Paces().lines(moving, over, timedelta(), grace=drain.grace_period_seconds)
-    return Outlook(
+    obstacles, first = _expected_blockers(judged, settings, inputs)
+    over = {pod.uid: found[0] for pod, _ in judged if (found := _budgets(pod, inputs))}
+    moving = [(pod, verdict) for pod, verdict in judged if verdict.action is not PodAction.SKIP]
+    lines = eta.EvictionRates().group_pods(
+        moving, over, timedelta(), grace_period_seconds=settings.grace_period_seconds
+    )
+    return DrainPreview(
         node.name,
-        fits=sum(forecast.fit is Fit.FITS for _, forecast in rows),
-        stay=len(judged) - len(moving),
-        misfits=tuple((key, forecast) for key, forecast in rows if forecast.fit is not Fit.FITS),
-        obstacles=tuple(obstacles),
-        singles=tuple(sorted(pod.key for pod, _ in moving if _is_single(pod, world))),
-        first=tuple(first),
-        takes=eta.least(lines, drain.max_evictions_per_second),
+        placed=sum(forecast.fit is Fit.FITS for _, forecast in rows),
+        staying=len(judged) - len(moving),
+        unplaced=tuple((key, forecast) for key, forecast in rows if forecast.fit is not Fit.FITS),
+        blockers=tuple(obstacles),
+        single_replica_pods=tuple(sorted(pod.key for pod, _ in moving if _is_single_replica(pod, inputs))),
+        replaced_first=tuple(first),
+        min_duration=eta.min_duration(lines, settings.max_evictions_per_second),
     )
 
 
-def _judged(node: Node, drain: Drain, world: World) -> list[Judged]:
-    seen = Circumstances(
-        world.now,
-        unreachable=node.ready == UNREACHABLE,
-        labels=world.ground.spaces,
-        daemon_sets=world.daemon_sets,
-        volumes=world.volumes,
+def _pod_decisions(node: Node, settings: DrainSettings, inputs: PreviewInput) -> list[PodWithDecision]:
+    seen = EvictionContext(
+        inputs.now,
+        node_unreachable=node.ready_status == CONDITION_UNKNOWN,
+        namespace_labels=inputs.placement_input.namespace_labels,
+        daemon_set_uids=inputs.daemon_sets,
+        volumes=inputs.volumes,
     )
-    return [(pod, judge(pod, drain, seen)) for pod in world.tenants.get(node.name, ())]
+    return [(pod, decide_action(pod, settings, seen)) for pod in inputs.pods_by_node.get(node.name, ())]
 
 
-def _ground(node: Node, world: World) -> Ground:
+def _placement_input(node: Node, inputs: PreviewInput) -> PlacementInput:
     """The ground with what other drains take: their nodes, and places for their pods."""
-    others = [name for name in world.draining if name != node.name]
-    rivals: dict[Ask, int] = dict(world.ground.census.waiting)
+    others = [name for name in inputs.draining if name != node.name]
+    rivals: dict[PodRequirements, int] = dict(inputs.placement_input.pod_snapshot.pending)
     for name in others:
-        if other := world.ground.nodes.get(name):
+        if other := inputs.placement_input.nodes.get(name):
             moving = {
-                pod.uid for pod, verdict in _judged(other, world.draining[name], world) if needs_a_place(pod, verdict)
+                pod.uid
+                for pod, verdict in _pod_decisions(other, inputs.draining[name], inputs)
+                if needs_placement(pod, verdict)
             }
-            for resident in world.ground.census.residents[name]:
+            for resident in inputs.placement_input.pod_snapshot.pods_by_node[name]:
                 if resident.uid in moving:
-                    rivals[resident.ask] = rivals.get(resident.ask, 0) + 1
-    return replace(world.ground, closed={*others, node.name}, rivals=rivals)
+                    rivals[resident.requirements] = rivals.get(resident.requirements, 0) + 1
+    return replace(inputs.placement_input, excluded_nodes={*others, node.name}, competing_pods=rivals)
 
 
 # -- what holds a drain up --------------------------------------------------------------------------------------------
 
 
-def _obstacles(judged: Iterable[Judged], drain: Drain, world: World) -> tuple[list[Obstacle], list[str]]:
+def _expected_blockers(
+    pod_decisions: Iterable[PodWithDecision], settings: DrainSettings, inputs: PreviewInput
+) -> tuple[list[ExpectedBlocker], list[str]]:
     """Obstacles by pod, and the pods that only go once their replacement is Ready."""
     found, first = [], []
-    for pod, verdict in sorted(judged, key=lambda each: each[0].key):
-        if verdict.cause:
-            found.append(Obstacle(pod.key, verdict.cause, verdict.message, verdict.hint))
-        elif verdict.fate is Fate.EVICT and (held := _held(pod, _budgets(pod, world))):
-            if held.cause is not BlockerClass.SEVERAL_BUDGETS and _is_replaced_first(pod, drain, world):
+    for pod, verdict in sorted(pod_decisions, key=lambda each: each[0].key):
+        if verdict.blocker_class:
+            found.append(ExpectedBlocker(pod.key, verdict.blocker_class, verdict.message, verdict.hint))
+        elif verdict.action is PodAction.EVICT and (held := _budget_blocker(pod, _budgets(pod, inputs))):
+            if held.blocker_class is not BlockerClass.SEVERAL_BUDGETS and _is_replaced_first(pod, settings, inputs):
                 first.append(pod.key)
             else:
                 found.append(held)
     return found, first
 
 
-def _budgets(pod: Pod, world: World) -> tuple[Budget, ...]:
-    return covering(pod, world.budgets.get(pod.namespace, ()))
+def _budgets(pod: Pod, inputs: PreviewInput) -> tuple[DisruptionBudget, ...]:
+    return budgets_for(pod, inputs.budgets.get(pod.namespace, ()))
 
 
-def _held(pod: Pod, over: Sequence[Budget]) -> Obstacle | None:
+def _budget_blocker(pod: Pod, budgets: Sequence[DisruptionBudget]) -> ExpectedBlocker | None:
     """What its budgets say to an eviction now."""
-    refused = api_responses.foresee(pod, over)
-    if refused is None or refused.cause is None:
+    refused = api_responses.predict_refusal(pod, budgets)
+    if refused is None or refused.blocker_class is None:
         return None
-    return Obstacle(pod.key, refused.cause, refused.message, refused.hint)
+    return ExpectedBlocker(pod.key, refused.blocker_class, refused.message, refused.hint)
 
 
-def _workload(pod: Pod, world: World) -> Workload | None:
-    owner = world.replica_sets.get(pod.owner.uid) if pod.owner else None
-    deployment = world.deployments.get(owner.deployment_uid) if owner else None
+def _workload(pod: Pod, inputs: PreviewInput) -> Workload | None:
+    owner = inputs.replica_sets.get(pod.owner.uid) if pod.owner else None
+    deployment = inputs.deployments.get(owner.deployment_uid) if owner else None
     return Workload(deployment, (owner,), (pod,)) if owner and deployment else None
 
 
-def _is_replaced_first(pod: Pod, drain: Drain, world: World) -> bool:
-    exclusive = world.volumes.exclusive(pod)
-    setting = decisions.Setting(drain, world.now, _budgets(pod, world), exclusive)
-    return not decisions.ineligible(pod, _workload(pod, world), setting)
+def _is_replaced_first(pod: Pod, settings: DrainSettings, inputs: PreviewInput) -> bool:
+    exclusive = inputs.volumes.has_single_node_volume(pod)
+    setting = decisions.ReplacementInput(settings, inputs.now, _budgets(pod, inputs), exclusive)
+    return not decisions.ineligible_reason(pod, _workload(pod, inputs), setting)
 
 
-def _is_single(pod: Pod, world: World) -> bool:
-    workload = _workload(pod, world)
+def _is_single_replica(pod: Pod, inputs: PreviewInput) -> bool:
+    workload = _workload(pod, inputs)
     return workload is not None and workload.replicas == 1

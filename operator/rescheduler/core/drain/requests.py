@@ -8,48 +8,50 @@ from dataclasses import dataclass
 from typing import Any
 
 from rescheduler.api import API_VERSION, names
-from rescheduler.api.drains import NodeDrain, Reason
-from rescheduler.api.scalars import cut
-from rescheduler.core.drain.triggers import Want, Wants
+from rescheduler.api.drains import NodeDrain, RequestReason
+from rescheduler.api.scalars import truncate
+from rescheduler.core.drain.triggers import WantedRequest, WantedRequests
 from rescheduler.core.model.nodes import Node
 
-OURS = (Reason.MAINTENANCE, Reason.FAILURE)
+OPERATOR_REASONS = (RequestReason.MAINTENANCE, RequestReason.FAILURE)
 
 
 @dataclass(frozen=True, slots=True)
-class Create:
+class CreateDrain:
     """Make the NodeDrain."""
 
     body: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Amend:
+class UpdateRequests:
     """Change its requests; the patch carries the resourceVersion."""
 
     patch: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Withdraw:
+class DeleteDrain:
     """Delete it: nobody asks any more. The finalizer holds it until the node is restored."""
 
 
-def change(node: Node, drain: NodeDrain | None, wants: Wants) -> Create | Amend | Withdraw | None:
+def required_change(
+    node: Node, drain: NodeDrain | None, wanted: WantedRequests
+) -> CreateDrain | UpdateRequests | DeleteDrain | None:
     """What to do so that the NodeDrain says what the node asks for; None where it does."""
     if drain is None:
-        return Create(_body(node, wants.requests)) if wants.requests else None
+        return CreateDrain(_body(node, wanted.requests)) if wanted.requests else None
     if drain.deletion_timestamp is not None:
         return None
     have = {request.reason: request.message for request in drain.spec.requests}
-    want = {reason: message for reason, message in have.items() if reason not in OURS}
-    for request in wants.requests:
-        want[request.reason] = have.get(request.reason, "") if request.goes_on else cut(request.message)
+    want = {reason: message for reason, message in have.items() if reason not in OPERATOR_REASONS}
+    for request in wanted.requests:
+        want[request.reason] = have.get(request.reason, "") if request.is_unchanged else truncate(request.message)
     if not want:
-        return Withdraw()
+        return DeleteDrain()
     if want == have and names.FINALIZER in drain.finalizers:
         return None
-    return Amend(
+    return UpdateRequests(
         {
             "metadata": {
                 "resourceVersion": drain.resource_version,
@@ -60,13 +62,13 @@ def change(node: Node, drain: NodeDrain | None, wants: Wants) -> Create | Amend 
     )
 
 
-def _body(node: Node, requests: tuple[Want, ...]) -> dict[str, Any]:
+def _body(node: Node, requests: tuple[WantedRequest, ...]) -> dict[str, Any]:
     return {
         "apiVersion": API_VERSION,
         "kind": "NodeDrain",
         "metadata": {"name": node.name, "finalizers": [names.FINALIZER]},
         "spec": {
             "nodeName": node.name,
-            "requests": [{"reason": want.reason, "message": cut(want.message)} for want in requests],
+            "requests": [{"reason": want.reason, "message": truncate(want.message)} for want in requests],
         },
     }

@@ -11,9 +11,9 @@ from enum import StrEnum
 
 from rescheduler.api.drains import Phase
 
-SETTLE = timedelta(seconds=5)
+MIN_TIME_CORDONED = timedelta(seconds=5)
 """After the cordon the scheduler may still bind a pod to the node for so long: nothing is Drained before."""
-QUIET = timedelta(minutes=1)
+BLOCKED_AFTER = timedelta(minutes=1)
 """With a blocker, and nothing moving for so long, a drain is Blocked."""
 
 
@@ -21,24 +21,24 @@ class Fact(StrEnum):
     """What is true of a drain now; the first that holds."""
 
     NODE_GONE = "NodeGone"  # or another machine under its name
-    FENCED = "Fenced"  # nobody asks for it any more, and the node must stay out of service for now
-    RETURNING = "Returning"  # nobody asks for it any more, and pods are still to be given back
+    OUT_OF_SERVICE = "Fenced"  # nobody asks for it any more, and the node must stay out of service for now
+    RETURNING_PODS = "Returning"  # nobody asks for it any more, and pods are still to be given back
     WITHDRAWN = "Withdrawn"  # nobody asks for it any more
     RESTORED = "Restored"  # withdrawn, and nothing of ours is left on the node
     EMPTY = "Empty"  # begun, and no pod is left that must leave
-    EMPTY_AND_HELD = "EmptyAndHeld"  # the same, and it may not go on: what others change on the node stays changed
-    EXPIRED = "Expired"  # its time is up, and it is to be cancelled then
+    EMPTY_AND_WAITING = "EmptyAndHeld"  # the same, and it may not go on: what others change on the node stays changed
+    TIMED_OUT = "Expired"  # its time is up, and it is to be cancelled then
     FROZEN = "Frozen"  # what is known of the cluster is too old to act on
-    RETREATING = "Retreating"  # steps back for another drain, and pods are still to be given back
+    RETURNING_PODS_TO_STEP_BACK = "Retreating"  # steps back for another drain, and pods are still to be given back
     STEPPING_BACK = "SteppingBack"  # steps back for another drain
-    SET_ASIDE = "SetAside"  # its node stays cordoned, and nothing is moved
-    HELD = "Held"  # may not go on now
+    CORDONED_ONLY = "SetAside"  # its node stays cordoned, and nothing is moved
+    WAITING = "Held"  # may not go on now
     SUSPECTED = "Suspected"  # its node is silent, and not known to have failed
-    YIELDED = "Yielded"  # begun, without a slot: what is on its way goes on, and nothing new begins
-    GRANTED = "Granted"  # may begin, and has not
-    UNSEEN = "Unseen"  # begun, and the node's pods are not known yet: so after every start of ours
-    LEAVING = "Leaving"  # begun, pods left
-    STUCK = "Stuck"  # begun, a blocker, and nothing has moved for a while
+    WITHOUT_SLOT = "Yielded"  # begun, without a slot: what is on its way goes on, and nothing new begins
+    MAY_START = "Granted"  # may begin, and has not
+    PODS_UNKNOWN = "Unseen"  # begun, and the node's pods are not known yet: so after every start of ours
+    PODS_REMAINING = "Leaving"  # begun, pods left
+    BLOCKED = "Stuck"  # begun, a blocker, and nothing has moved for a while
 
 
 class Command(StrEnum):
@@ -47,49 +47,51 @@ class Command(StrEnum):
     RECORD = "Record"  # write into status what is about to be added to the node
     CORDON = "Cordon"  # cordon, and add what the record names
     MOVE = "Move"  # pods may be moved; without it none is
-    FINISH = "Finish"  # pods let go of may go; no other is moved
+    EVICT_RELEASED = "Finish"  # pods let go of may go; no other is moved
     RELEASE = "Release"  # pods are let go of, so that their replacements come up; none goes
     STEP_BACK = "StepBack"  # the node is put back as it was; the drain will begin anew
-    GIVE_BACK = "GiveBack"  # pods let go of go back to their ReplicaSets
+    RETURN_PODS = "GiveBack"  # pods let go of go back to their ReplicaSets
     CANCEL = "Cancel"  # delete the NodeDrain: restoring follows
     RESTORE = "Restore"  # take off the node what the record names
-    FORGET = "Forget"  # drop the finalizer: the NodeDrain goes
+    REMOVE_FINALIZER = "Forget"  # drop the finalizer: the NodeDrain goes
 
 
-_GOES_ON = (Command.RECORD, Command.CORDON, Command.MOVE)
-_HOLDS_ON = (Command.RECORD, Command.CORDON)
-_Row = dict[Fact, tuple[Phase, tuple[Command, ...]]]
-_BEGUN: _Row = {
-    Fact.GRANTED: (Phase.DRAINING, _GOES_ON),
-    Fact.UNSEEN: (Phase.DRAINING, _HOLDS_ON),
-    Fact.LEAVING: (Phase.DRAINING, _GOES_ON),
-    Fact.STUCK: (Phase.BLOCKED, _GOES_ON),
-    Fact.EMPTY: (Phase.DRAINED, _GOES_ON),
-    Fact.EMPTY_AND_HELD: (Phase.DRAINED, ()),
-    Fact.EXPIRED: (Phase.DRAINING, (Command.CANCEL,)),
+_CORDON_AND_MOVE = (Command.RECORD, Command.CORDON, Command.MOVE)
+_CORDON_ONLY = (Command.RECORD, Command.CORDON)
+_PhaseTransitions = dict[Fact, tuple[Phase, tuple[Command, ...]]]
+_REQUESTED: _PhaseTransitions = {
+    Fact.MAY_START: (Phase.DRAINING, _CORDON_AND_MOVE),
+    Fact.PODS_UNKNOWN: (Phase.DRAINING, _CORDON_ONLY),
+    Fact.PODS_REMAINING: (Phase.DRAINING, _CORDON_AND_MOVE),
+    Fact.BLOCKED: (Phase.BLOCKED, _CORDON_AND_MOVE),
+    Fact.EMPTY: (Phase.DRAINED, _CORDON_AND_MOVE),
+    Fact.EMPTY_AND_WAITING: (Phase.DRAINED, ()),
+    Fact.TIMED_OUT: (Phase.DRAINING, (Command.CANCEL,)),
     Fact.FROZEN: (Phase.WAITING, ()),
-    Fact.RETREATING: (Phase.WAITING, (Command.GIVE_BACK,)),
+    Fact.RETURNING_PODS_TO_STEP_BACK: (Phase.WAITING, (Command.RETURN_PODS,)),
     Fact.STEPPING_BACK: (Phase.WAITING, (Command.STEP_BACK,)),
-    Fact.SET_ASIDE: (Phase.WAITING, (*_HOLDS_ON, Command.GIVE_BACK)),
-    Fact.HELD: (Phase.WAITING, (Command.GIVE_BACK,)),
-    Fact.SUSPECTED: (Phase.DRAINING, (*_HOLDS_ON, Command.RELEASE)),
-    Fact.YIELDED: (Phase.WAITING, (*_HOLDS_ON, Command.FINISH)),
+    Fact.CORDONED_ONLY: (Phase.WAITING, (*_CORDON_ONLY, Command.RETURN_PODS)),
+    Fact.WAITING: (Phase.WAITING, (Command.RETURN_PODS,)),
+    Fact.SUSPECTED: (Phase.DRAINING, (*_CORDON_ONLY, Command.RELEASE)),
+    Fact.WITHOUT_SLOT: (Phase.WAITING, (*_CORDON_ONLY, Command.EVICT_RELEASED)),
 }
-_OVER: _Row = {
-    Fact.NODE_GONE: (Phase.RESTORING, (Command.FORGET,)),
-    Fact.RETURNING: (Phase.RESTORING, (Command.GIVE_BACK,)),
-    Fact.FENCED: (Phase.RESTORING, ()),
+_ENDING: _PhaseTransitions = {
+    Fact.NODE_GONE: (Phase.RESTORING, (Command.REMOVE_FINALIZER,)),
+    Fact.RETURNING_PODS: (Phase.RESTORING, (Command.RETURN_PODS,)),
+    Fact.OUT_OF_SERVICE: (Phase.RESTORING, ()),
     Fact.WITHDRAWN: (Phase.RESTORING, (Command.RESTORE,)),
-    Fact.RESTORED: (Phase.RESTORING, (Command.FORGET,)),
+    Fact.RESTORED: (Phase.RESTORING, (Command.REMOVE_FINALIZER,)),
 }
 
-TRANSITIONS: dict[Phase, _Row] = {
-    Phase.WAITING: _BEGUN | _OVER,
-    Phase.DRAINING: _BEGUN | _OVER,
-    Phase.BLOCKED: _BEGUN | _OVER | {Fact.UNSEEN: (Phase.BLOCKED, _HOLDS_ON)},
-    Phase.DRAINED: _BEGUN | _OVER | {Fact.UNSEEN: (Phase.DRAINED, _HOLDS_ON), Fact.FROZEN: (Phase.DRAINED, ())},
+TRANSITIONS: dict[Phase, _PhaseTransitions] = {
+    Phase.WAITING: _REQUESTED | _ENDING,
+    Phase.DRAINING: _REQUESTED | _ENDING,
+    Phase.BLOCKED: _REQUESTED | _ENDING | {Fact.PODS_UNKNOWN: (Phase.BLOCKED, _CORDON_ONLY)},
+    Phase.DRAINED: _REQUESTED
+    | _ENDING
+    | {Fact.PODS_UNKNOWN: (Phase.DRAINED, _CORDON_ONLY), Fact.FROZEN: (Phase.DRAINED, ())},
     # No way back: what is being restored is restored to its end; a new request makes a new NodeDrain.
-    Phase.RESTORING: _OVER | {Fact.FROZEN: (Phase.RESTORING, ())},
+    Phase.RESTORING: _ENDING | {Fact.FROZEN: (Phase.RESTORING, ())},
 }
 
 
@@ -102,7 +104,7 @@ def step(phase: Phase, fact: Fact) -> tuple[Phase, tuple[Command, ...]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class DrainState:
     """All that the choice of the fact depends on.
 
     Attributes:
@@ -126,43 +128,58 @@ class Situation:
     same_node: bool
     withdrawn: bool
     restored: bool
-    held: bool
+    must_wait: bool
     frozen: bool = False
-    yields: bool = False
-    fenced: bool = False
+    without_slot: bool = False
+    out_of_service: bool = False
     steps_back: bool = False
-    set_aside: bool = False
+    cordoned_only: bool = False
     suspected: bool = False
-    traces: bool = False
-    expired: bool = False
-    begun: datetime | None = None
-    cordoned: datetime | None = None
+    has_pods_to_return: bool = False
+    timed_out: bool = False
+    started_at: datetime | None = None
+    cordoned_at: datetime | None = None
     remaining: int | None = None
-    blocked: int = 0
-    last_move: datetime | None = None
+    blocker_count: int = 0
+    last_move_at: datetime | None = None
 
 
-def fact(s: Situation) -> Fact:
+def fact(state: DrainState) -> Fact:
     """The first fact that holds."""
     # A suspicion moves no pod, so nothing holds it up: without a slot it must not go on as a blocked drain does.
-    quiet = s.begun and s.now >= max(s.begun, s.last_move or s.begun) + QUIET
-    stuck = quiet and s.blocked and not s.suspected
-    empty = s.begun and s.remaining == 0 and s.cordoned and s.now >= s.cordoned + SETTLE
-    facts = (
-        (not s.same_node, Fact.NODE_GONE),
-        (s.frozen, Fact.FROZEN),
-        (s.withdrawn and s.traces, Fact.RETURNING),
-        (s.withdrawn and s.fenced, Fact.FENCED),
-        (s.withdrawn, Fact.RESTORED if s.restored else Fact.WITHDRAWN),
-        (empty, Fact.EMPTY_AND_HELD if s.held and not (s.yields or s.set_aside) else Fact.EMPTY),
-        (s.expired, Fact.EXPIRED),
-        (s.steps_back and s.begun and not s.fenced, Fact.RETREATING if s.traces else Fact.STEPPING_BACK),
-        (s.held and s.set_aside, Fact.SET_ASIDE),
-        (s.held and not s.yields, Fact.HELD),
-        (s.suspected and not s.held, Fact.SUSPECTED),
-        (s.begun is None, Fact.GRANTED),
-        (s.remaining is None, Fact.UNSEEN),
-        (stuck, Fact.STUCK),
-        (s.yields, Fact.YIELDED),
+    quiet = (
+        state.started_at and state.now >= max(state.started_at, state.last_move_at or state.started_at) + BLOCKED_AFTER
     )
-    return next((found for holds, found in facts if holds), Fact.LEAVING)
+    stuck = quiet and state.blocker_count and not state.suspected
+    empty = (
+        state.started_at
+        and state.remaining == 0
+        and state.cordoned_at
+        and state.now >= state.cordoned_at + MIN_TIME_CORDONED
+    )
+    facts = (
+        (not state.same_node, Fact.NODE_GONE),
+        (state.frozen, Fact.FROZEN),
+        (state.withdrawn and state.has_pods_to_return, Fact.RETURNING_PODS),
+        (state.withdrawn and state.out_of_service, Fact.OUT_OF_SERVICE),
+        (state.withdrawn, Fact.RESTORED if state.restored else Fact.WITHDRAWN),
+        (
+            empty,
+            Fact.EMPTY_AND_WAITING
+            if state.must_wait and not (state.without_slot or state.cordoned_only)
+            else Fact.EMPTY,
+        ),
+        (state.timed_out, Fact.TIMED_OUT),
+        (
+            state.steps_back and state.started_at and not state.out_of_service,
+            Fact.RETURNING_PODS_TO_STEP_BACK if state.has_pods_to_return else Fact.STEPPING_BACK,
+        ),
+        (state.must_wait and state.cordoned_only, Fact.CORDONED_ONLY),
+        (state.must_wait and not state.without_slot, Fact.WAITING),
+        (state.suspected and not state.must_wait, Fact.SUSPECTED),
+        (state.started_at is None, Fact.MAY_START),
+        (state.remaining is None, Fact.PODS_UNKNOWN),
+        (stuck, Fact.BLOCKED),
+        (state.without_slot, Fact.WITHOUT_SLOT),
+    )
+    return next((found for holds, found in facts if holds), Fact.PODS_REMAINING)

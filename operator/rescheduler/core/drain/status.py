@@ -15,25 +15,25 @@ from rescheduler.api.drains import (
     Phase,
     PodCounts,
     PolicyRef,
-    Reason,
+    RequestReason,
 )
-from rescheduler.api.policies import Drain, OnTimeout, Policy
+from rescheduler.api.policies import DrainSettings, OnTimeout, ReschedulePolicy
 from rescheduler.api.scalars import format_duration
-from rescheduler.api.untrusted import seconds, time
+from rescheduler.api.untrusted import parse_seconds, parse_time
 from rescheduler.core.drain import eta as drain_eta
 from rescheduler.core.drain.node_patches import MAINTENANCE_REASON
-from rescheduler.core.drain.pod_summary import MOST_BLOCKERS, Tally
+from rescheduler.core.drain.pod_summary import MAX_REPORTED_BLOCKERS, PodSummary
 from rescheduler.core.drain.state_machine import Fact
-from rescheduler.core.eligibility.windows import look
-from rescheduler.core.eviction.write_refusals import Act, Trouble
+from rescheduler.core.eligibility.windows import window_state
+from rescheduler.core.eviction.write_refusals import WriteFailure, WriteOperation
 from rescheduler.core.failure import fencing
-from rescheduler.core.failure.fencing import Standing
+from rescheduler.core.failure.fencing import FencingState
 from rescheduler.core.model.nodes import Node
-from rescheduler.core.model.wait_reasons import SUSPECTED, Held, Hold
+from rescheduler.core.model.wait_reasons import SUSPECTED, ProgressingReason, WaitReason
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class StatusInput:
     """All that a report is made from.
 
     Attributes:
@@ -52,31 +52,31 @@ class Scene:
 
     drain: NodeDrain
     node: Node | None
-    policy: Policy | None
+    policy: ReschedulePolicy | None
     phase: Phase
     fact: Fact
-    held: Held | None
-    record: NodeRecord | None
-    begun: datetime | None
-    tally: Tally | None
+    wait: WaitReason | None
+    node_record: NodeRecord | None
+    started_at: datetime | None
+    pod_summary: PodSummary | None
     moved: int
     now: datetime
-    settings: Drain = field(default_factory=Drain)
-    standing: Standing = field(default_factory=Standing)
-    recordoned: datetime | None = None
-    troubles: tuple[Trouble, ...] = ()
-    traces: tuple[str, ...] = ()
-    busy: tuple[str, ...] = ()
-    unseen: str = ""
-    last_move: datetime | None = None
+    settings: DrainSettings = field(default_factory=DrainSettings)
+    fencing_state: FencingState = field(default_factory=FencingState)
+    recordoned_at: datetime | None = None
+    write_failures: tuple[WriteFailure, ...] = ()
+    pods_to_return: tuple[str, ...] = ()
+    node_in_use_by: tuple[str, ...] = ()
+    unsynced_reason: str = ""
+    last_move_at: datetime | None = None
 
 
-def cordoned(status: NodeDrainStatus) -> bool:
+def is_cordoned(status: NodeDrainStatus) -> bool:
     """Whether the status says that the node was seen cordoned."""
     return any(c.type == "Cordoned" and c.status == "True" for c in status.conditions)
 
 
-def cordoned_at(status: NodeDrainStatus, known: datetime | None) -> datetime | None:
+def cordoned_at(status: NodeDrainStatus, cordoned_by_us_at: datetime | None) -> datetime | None:
     """Return when the node was cordoned, rather late than early; None while it was not seen cordoned.
 
     `known`: when this process saw it being cordoned. The times of a status are cut to seconds.
@@ -85,74 +85,87 @@ def cordoned_at(status: NodeDrainStatus, known: datetime | None) -> datetime | N
     if not seen:
         return None
     last = max(*seen, status.recordoned_at or seen[0])
-    return known if known and known >= last else last + timedelta(seconds=1)
+    return cordoned_by_us_at if cordoned_by_us_at and cordoned_by_us_at >= last else last + timedelta(seconds=1)
 
 
-def paused(status: NodeDrainStatus, now: datetime) -> timedelta:
+def paused_duration(status: NodeDrainStatus, now: datetime) -> timedelta:
     """How much of the time since the drain began does not count."""
     standing = now - status.paused_at if status.paused_at else timedelta()
-    return seconds(status.paused_seconds) + max(standing, timedelta())
+    return parse_seconds(status.paused_seconds) + max(standing, timedelta())
 
 
-def deadline(scene: Scene) -> datetime | None:
+def deadline(status_input: StatusInput) -> datetime | None:
     """When the time of the whole drain is up."""
-    timeout = scene.settings.timeout
-    return scene.begun + paused(scene.drain.status, scene.now) + timeout if timeout and scene.begun else None
+    timeout = status_input.settings.timeout
+    return (
+        status_input.started_at + paused_duration(status_input.drain.status, status_input.now) + timeout
+        if timeout and status_input.started_at
+        else None
+    )
 
 
-_AT_TIMEOUT = {
+_ON_TIMEOUT_MESSAGES = {
     OnTimeout.HOLD: "pods are tried on (drain.onTimeout: Hold)",
     OnTimeout.DELETE: "pods are deleted past their budgets (drain.onTimeout: Delete)",
     OnTimeout.CANCEL: "the drain is cancelled (drain.onTimeout: Cancel)",
 }
 
 
-def _pause(scene: Scene) -> dict[str, object]:
+def _pause_fields(status_input: StatusInput) -> dict[str, object]:
     """A drain that has begun and may not go on is paused; what it spent so is kept."""
-    before = scene.drain.status
-    stopped = scene.begun is not None and scene.fact in (Fact.HELD, Fact.SET_ASIDE, Fact.FROZEN, Fact.YIELDED)
+    before = status_input.drain.status
+    stopped = status_input.started_at is not None and status_input.fact in (
+        Fact.WAITING,
+        Fact.CORDONED_ONLY,
+        Fact.FROZEN,
+        Fact.WITHOUT_SLOT,
+    )
     if stopped:
-        return {"paused_at": before.paused_at or scene.now}
+        return {"paused_at": before.paused_at or status_input.now}
     if before.paused_at:
-        return {"paused_at": None, "paused_seconds": int(paused(before, scene.now).total_seconds())}
+        return {"paused_at": None, "paused_seconds": int(paused_duration(before, status_input.now).total_seconds())}
     return {}
 
 
-def status(scene: Scene) -> NodeDrainStatus:
+def build(status_input: StatusInput) -> NodeDrainStatus:
     """The whole status, as it should be now; conditions that others set are kept as they are."""
-    before, tally = scene.drain.status, scene.tally
+    before, tally = status_input.drain.status, status_input.pod_summary
     update: dict[str, object] = {
-        "phase": scene.phase,
-        "observed_generation": scene.drain.generation,
-        "reasons": ", ".join(request.reason for request in scene.drain.spec.requests),
-        "node": scene.record,
-        "started_at": scene.begun,
-        "recordoned_at": scene.recordoned or before.recordoned_at,
-        "policy": PolicyRef(name=scene.policy.name, uid=scene.policy.uid, generation=scene.policy.generation)
-        if scene.policy
+        "phase": status_input.phase,
+        "observed_generation": status_input.drain.generation,
+        "reasons": ", ".join(request.reason for request in status_input.drain.spec.requests),
+        "node": status_input.node_record,
+        "started_at": status_input.started_at,
+        "recordoned_at": status_input.recordoned_at or before.recordoned_at,
+        "policy": PolicyRef(
+            name=status_input.policy.name, uid=status_input.policy.uid, generation=status_input.policy.generation
+        )
+        if status_input.policy
         else None,
-        "drained_at": (before.drained_at or scene.now) if scene.phase is Phase.DRAINED else None,
-        "conditions": (conditions := _conditions(scene)),
+        "drained_at": (before.drained_at or status_input.now) if status_input.phase is Phase.DRAINED else None,
+        "conditions": (conditions := _conditions(status_input)),
         "waiting": waiting(conditions),
     }
-    update |= _pause(scene)
+    update |= _pause_fields(status_input)
     if tally is not None:
-        total = scene.moved + tally.remaining
-        blockers = _blockers(scene, tally)
+        total = status_input.moved + tally.remaining
+        blockers = _blockers(status_input, tally)
         blocked = len(blockers)
         update |= {
             "pods": PodCounts(
                 total=total,
-                moved=scene.moved,
+                moved=status_input.moved,
                 remaining=tally.remaining,
-                waiting_for_replacement=tally.waiting,
+                waiting_for_replacement=tally.waiting_for_replacement,
                 blocked=blocked,
                 skipped=tally.skipped,
             ),
-            "progress": f"{scene.moved}/{total}",
-            "blockers": blockers[:MOST_BLOCKERS],
+            "progress": f"{status_input.moved}/{total}",
+            "blockers": blockers[:MAX_REPORTED_BLOCKERS],
             "blockers_total": blocked,
-            "estimated_completion": f"{eta:%Y-%m-%dT%H:%M:%SZ}" if (eta := _eta(scene)) else None,
+            "estimated_completion": f"{eta:%Y-%m-%dT%H:%M:%SZ}"
+            if (eta := _reported_completion(status_input))
+            else None,
         }
     return before.model_copy(update=update)
 
@@ -162,24 +175,24 @@ def waiting(conditions: Iterable[Condition]) -> str | None:
     return next((c.reason for c in conditions if c.type == "Progressing" and c.status == "False"), None)
 
 
-def _blockers(scene: Scene, tally: Tally) -> tuple[Blocker, ...]:
+def _blockers(status_input: StatusInput, pod_summary: PodSummary) -> tuple[Blocker, ...]:
     """Of a drain that is over only what keeps released pods from being returned: nothing else waits for a budget."""
-    if scene.phase is not Phase.RESTORING:
-        return tally.blockers
-    return tuple(b for b in tally.blockers if f"{b.namespace}/{b.pod}" in scene.traces)
+    if status_input.phase is not Phase.RESTORING:
+        return pod_summary.blockers
+    return tuple(b for b in pod_summary.blockers if f"{b.namespace}/{b.pod}" in status_input.pods_to_return)
 
 
-def failing(drain: NodeDrain, troubles: Sequence[Trouble], now: datetime) -> NodeDrainStatus:
+def with_write_failures(drain: NodeDrain, write_failures: Sequence[WriteFailure], now: datetime) -> NodeDrainStatus:
     """The status as it is, with what fails named: of a look that failed nothing else is known."""
     known = {c.type: c for c in drain.status.conditions}
     before = known.get("Progressing")
-    words = "; ".join(map(str, troubles))
+    words = "; ".join(map(str, write_failures))
     if not words or (before and before.message == words):
         return drain.status
     known["Progressing"] = Condition(
         type="Progressing",
         status=before.status if before else "False",
-        reason=before.reason if before else Hold.STALE_VIEW,
+        reason=before.reason if before else ProgressingReason.STALE_VIEW,
         message=words,
         observed_generation=drain.generation,
         last_transition_time=before.last_transition_time if before else now,
@@ -188,70 +201,87 @@ def failing(drain: NodeDrain, troubles: Sequence[Trouble], now: datetime) -> Nod
     return drain.status.model_copy(update={"conditions": conditions, "waiting": waiting(conditions), "phase": phase})
 
 
-def _estimate(scene: Scene) -> datetime | None:
+def _estimated_completion(status_input: StatusInput) -> datetime | None:
     """When it should be done; None where nobody knows: nothing moves, or what blocks a pod ends by no clock of ours."""
-    tally = scene.tally
-    if tally is None or scene.begun is None or scene.phase is not Phase.DRAINING or scene.held:
+    tally = status_input.pod_summary
+    if (
+        tally is None
+        or status_input.started_at is None
+        or status_input.phase is not Phase.DRAINING
+        or status_input.wait
+    ):
         return None
-    if any(blocker.class_ not in drain_eta.ENDS_BY_ITSELF for blocker in tally.blockers):
+    if any(blocker.class_ not in drain_eta.TEMPORARY_BLOCKER_CLASSES for blocker in tally.blockers):
         return None
     return drain_eta.completion(
-        tally.lines,
-        active=scene.now - scene.begun - paused(scene.drain.status, scene.now),
-        moved=scene.moved,
-        now=scene.now,
-        rate=scene.settings.max_evictions_per_second,
+        tally.eviction_groups,
+        active_time=status_input.now
+        - status_input.started_at
+        - paused_duration(status_input.drain.status, status_input.now),
+        moved=status_input.moved,
+        now=status_input.now,
+        rate=status_input.settings.max_evictions_per_second,
     )
 
 
-def _eta(scene: Scene) -> datetime | None:
+def _reported_completion(status_input: StatusInput) -> datetime | None:
     """The estimate as it is said: the one from before where it is hardly another, for each is a write."""
-    eta, before = _estimate(scene), scene.drain.status.estimated_completion
+    eta, before = _estimated_completion(status_input), status_input.drain.status.estimated_completion
     if eta is None or before is None:
         return eta
-    known = time(before)
-    return known if known and scene.now < known and abs(known - eta) <= (eta - scene.now) / 10 else eta
+    known = parse_time(before)
+    return known if known and status_input.now < known and abs(known - eta) <= (eta - status_input.now) / 10 else eta
 
 
-def _fits_window(scene: Scene) -> tuple[str, str, str] | None:
+def _fits_window_condition(status_input: StatusInput) -> tuple[str, str, str] | None:
     """Whether the drain will be done before its window closes; None where that cannot be said."""
-    found = scene.policy.spec.maintenance.windows if scene.policy else ()
-    if not found or not (eta := _eta(scene)) or not (until := look(found, scene.now).until):
+    found = status_input.policy.spec.maintenance.windows if status_input.policy else ()
+    if (
+        not found
+        or not (eta := _reported_completion(status_input))
+        or not (until := window_state(found, status_input.now).open_until)
+    ):
         return None
     when = f"done at {eta:%H:%M:%S} UTC by its pace so far, and the window closes at {until:%H:%M:%S} UTC"
     return ("True", "Fits", when) if eta <= until else ("False", "WillNotFit", when)
 
 
-def _bounded(scene: Scene) -> bool:
+def _is_bounded_by_window(status_input: StatusInput) -> bool:
     """Whether a window bounds the drain: those of maintenance alone, while there is something left to do."""
-    windows = scene.policy is not None and bool(scene.policy.spec.maintenance.windows)
-    asked = {request.reason for request in scene.drain.spec.requests}
-    return windows and asked == {Reason.MAINTENANCE} and scene.phase not in (Phase.DRAINED, Phase.RESTORING)
+    windows = status_input.policy is not None and bool(status_input.policy.spec.maintenance.windows)
+    asked = {request.reason for request in status_input.drain.spec.requests}
+    return (
+        windows and asked == {RequestReason.MAINTENANCE} and status_input.phase not in (Phase.DRAINED, Phase.RESTORING)
+    )
 
 
-def unsaid(before: NodeDrainStatus, tally: Tally) -> bool:
+def has_unreported_local_volume(before: NodeDrainStatus, pod_summary: PodSummary) -> bool:
     """Whether a pod on a local volume is not named yet: that is done before anything is evicted."""
     named = {(b.namespace, b.pod) for b in before.blockers if b.class_ is BlockerClass.LOCAL_VOLUME}
-    local = {(b.namespace, b.pod) for b in tally.blockers[:MOST_BLOCKERS] if b.class_ is BlockerClass.LOCAL_VOLUME}
+    local = {
+        (b.namespace, b.pod)
+        for b in pod_summary.blockers[:MAX_REPORTED_BLOCKERS]
+        if b.class_ is BlockerClass.LOCAL_VOLUME
+    }
     return not local <= named
 
 
-def _conditions(scene: Scene) -> tuple[Condition, ...]:
+def _conditions(status_input: StatusInput) -> tuple[Condition, ...]:
     ours = {
-        "Progressing": _progressing(scene),
-        "Cordoned": _cordoned(scene),
-        "Drained": _drained(scene),
-        "Blocked": _blocked(scene),
+        "Progressing": _progressing_condition(status_input),
+        "Cordoned": _cordoned_condition(status_input),
+        "Drained": _drained_condition(status_input),
+        "Blocked": _blocked_condition(status_input),
     }
-    known = {c.type: c for c in scene.drain.status.conditions}
-    if scene.fact is Fact.UNSEEN:  # of its pods nothing is known yet that the status does not say
-        ours = {type_: said for type_, said in ours.items() if type_ in _OF_NODE or type_ not in known}
-    if not _bounded(scene):
+    known = {c.type: c for c in status_input.drain.status.conditions}
+    if status_input.fact is Fact.PODS_UNKNOWN:  # of its pods nothing is known yet that the status does not say
+        ours = {type_: said for type_, said in ours.items() if type_ in _CONDITIONS_WITHOUT_PODS or type_ not in known}
+    if not _is_bounded_by_window(status_input):
         known.pop("FitsWindow", None)
-    elif fits := _fits_window(scene):
+    elif fits := _fits_window_condition(status_input):
         ours["FitsWindow"] = fits
-    if scene.tally and scene.node:
-        if fenced := _fenced(scene, scene.tally, scene.node, known.get("Fenced")):
+    if status_input.pod_summary and status_input.node:
+        if fenced := _fenced_condition(status_input, status_input.pod_summary, status_input.node, known.get("Fenced")):
             ours["Fenced"] = fenced
         else:
             known.pop("Fenced", None)  # said of a node that is back, it would be wrong
@@ -262,133 +292,160 @@ def _conditions(scene: Scene) -> tuple[Condition, ...]:
             status=state,
             reason=reason,
             message=message,
-            observed_generation=scene.drain.generation,
-            last_transition_time=old.last_transition_time if old and old.status == state else scene.now,
+            observed_generation=status_input.drain.generation,
+            last_transition_time=old.last_transition_time if old and old.status == state else status_input.now,
         )
     return tuple(known.values())
 
 
-def _fenced(scene: Scene, tally: Tally, node: Node, before: Condition | None) -> tuple[str, str, str] | None:
+def _fenced_condition(
+    status_input: StatusInput, pod_summary: PodSummary, node: Node, before: Condition | None
+) -> tuple[str, str, str] | None:
     """Whether the node is proven dead; None where nothing needs that."""
     stood = before is not None and before.status == "True"
-    needed = stood or tally.proven > 0 or fencing.recorded(node, scene.record)
-    return fencing.condition(scene.standing, waiting=tally.unproven, needed=needed)
+    needed = stood or pod_summary.proven > 0 or fencing.is_taint_recorded(node, status_input.node_record)
+    return fencing.fenced_condition(
+        status_input.fencing_state, pods_waiting=pod_summary.waiting_for_proof, proof_used=needed
+    )
 
 
-_OF_NODE = ("Progressing", "Cordoned")
-_PAUSE = timedelta(seconds=10)
+_CONDITIONS_WITHOUT_PODS = ("Progressing", "Cordoned")
+_IDLE_REPORTED_AFTER = timedelta(seconds=10)
 """Between two pods of one budget nothing may be on its way for a moment: that is not worth a word."""
 
 
-def _progressing(scene: Scene) -> tuple[str, str, str]:
-    status, reason, message = _progress(scene)
-    return status, reason, "; ".join((message, *map(str, scene.troubles)))
+def _progressing_condition(status_input: StatusInput) -> tuple[str, str, str]:
+    status, reason, message = _progressing_state(status_input)
+    return status, reason, "; ".join((message, *map(str, status_input.write_failures)))
 
 
-def _progress(scene: Scene) -> tuple[str, str, str]:
+def _progressing_state(status_input: StatusInput) -> tuple[str, str, str]:
     """Whether the drain goes on; the message names what it waits for, whatever that is."""
-    if scene.phase is Phase.RESTORING:
-        reason = "OutOfService" if scene.fact is Fact.FENCED else "Restoring"
-        return "True", reason, _restoring(scene)
-    if scene.phase is Phase.DRAINED:
+    if status_input.phase is Phase.RESTORING:
+        reason = "OutOfService" if status_input.fact is Fact.OUT_OF_SERVICE else "Restoring"
+        return "True", reason, _restoring_message(status_input)
+    if status_input.phase is Phase.DRAINED:
         return "False", "Drained", "nothing is left to do until the request ends"
-    if scene.held:
+    if status_input.wait:
         back = (
-            f"; {len(scene.traces)} released pods are returned before: {_named(scene.traces)}" if scene.traces else ""
+            f"; {len(status_input.pods_to_return)} released pods are returned before: {_join_names(status_input.pods_to_return)}"
+            if status_input.pods_to_return
+            else ""
         )
-        return "False", scene.held.reason, scene.held.message + back
-    if scene.begun and (end := deadline(scene)) and scene.now >= end:
-        late = format_duration(scene.settings.timeout)
-        return "True", "TimedOut", f"the timeout of {late} has passed: {_AT_TIMEOUT[scene.settings.on_timeout]}"
-    if scene.fact is Fact.SUSPECTED:
+        return "False", status_input.wait.reason, status_input.wait.message + back
+    if status_input.started_at and (end := deadline(status_input)) and status_input.now >= end:
+        late = format_duration(status_input.settings.timeout)
+        return (
+            "True",
+            "TimedOut",
+            f"the timeout of {late} has passed: {_ON_TIMEOUT_MESSAGES[status_input.settings.on_timeout]}",
+        )
+    if status_input.fact is Fact.SUSPECTED:
         return "True", SUSPECTED, "replacements are brought up; nothing goes before the node is known to have failed"
-    if scene.phase is Phase.BLOCKED:
+    if status_input.phase is Phase.BLOCKED:
         return "True", "Blocked", "pods are tried again as soon as what blocks them changes"
-    return "True", "Draining", _moving(scene)
+    return "True", "Draining", _moving_message(status_input)
 
 
-def _restoring(scene: Scene) -> str:
+def _restoring_message(status_input: StatusInput) -> str:
     """What is left of a drain that is over, and what it waits for."""
-    if scene.fact is Fact.FROZEN and scene.held:
-        return f"the node is not restored for now: {scene.held.message}"
-    if scene.fact is Fact.FENCED:
+    if status_input.fact is Fact.FROZEN and status_input.wait:
+        return f"the node is not restored for now: {status_input.wait.message}"
+    if status_input.fact is Fact.OUT_OF_SERVICE:
         words = "the node is put back once it has booted anew, or nothing there is Terminating or attached any more"
-        return f"{words}: {_named(scene.busy)}" if scene.busy else words
-    if scene.fact is Fact.RETURNING:
-        if not scene.traces:
-            unseen = f": {scene.unseen}" if scene.unseen else ""
+        return f"{words}: {_join_names(status_input.node_in_use_by)}" if status_input.node_in_use_by else words
+    if status_input.fact is Fact.RETURNING_PODS:
+        if not status_input.pods_to_return:
+            unseen = f": {status_input.unsynced_reason}" if status_input.unsynced_reason else ""
             return f"the node is restored once it is known which of its pods are released{unseen}"
-        count = f"{len(scene.traces)} released pod{'' if len(scene.traces) == 1 else 's'}"
-        why = {f"{b.namespace}/{b.pod}": b.message for b in (scene.tally.blockers if scene.tally else ())}
-        named = [f"{pod} ({why[pod]})" if why.get(pod) else pod for pod in scene.traces]
-        return f"the node is restored after the return of {count}: {_named(named)}"
+        count = f"{len(status_input.pods_to_return)} released pod{'' if len(status_input.pods_to_return) == 1 else 's'}"
+        why = {
+            f"{b.namespace}/{b.pod}": b.message
+            for b in (status_input.pod_summary.blockers if status_input.pod_summary else ())
+        }
+        named = [f"{pod} ({why[pod]})" if why.get(pod) else pod for pod in status_input.pods_to_return]
+        return f"the node is restored after the return of {count}: {_join_names(named)}"
     return "the node is being put back as it was"
 
 
-def _moving(scene: Scene) -> str:
+def _moving_message(status_input: StatusInput) -> str:
     """What moves, or why nothing has for a while: each change of the words is a write."""
-    tally = scene.tally
-    if scene.fact is Fact.UNSEEN and scene.unseen:
-        return f"nothing is moved yet: {scene.unseen}"
-    last = max((t for t in (scene.begun, scene.last_move) if t), default=scene.now)
-    if tally is None or tally.in_flight or scene.now - last < _PAUSE:
+    tally = status_input.pod_summary
+    if status_input.fact is Fact.PODS_UNKNOWN and status_input.unsynced_reason:
+        return f"nothing is moved yet: {status_input.unsynced_reason}"
+    last = max((t for t in (status_input.started_at, status_input.last_move_at) if t), default=status_input.now)
+    if tally is None or tally.in_flight or status_input.now - last < _IDLE_REPORTED_AFTER:
         return "pods are being moved"
-    if not tally.objects:
-        if tally.detaching:
-            return f"volumes are still attached: {_named(sorted(tally.detaching))}"
+    if not tally.existing:
+        if tally.detaching_volumes:
+            return f"volumes are still attached: {_join_names(sorted(tally.detaching_volumes))}"
         return "no pod is left; a pod that the scheduler has just bound may still appear"
-    rest = tally.objects - tally.waiting - len(tally.blockers)
+    rest = tally.existing - tally.waiting_for_replacement - len(tally.blockers)
     parts = (
-        (tally.waiting, "wait for a replacement that is Ready"),
+        (tally.waiting_for_replacement, "wait for a replacement that is Ready"),
         (len(tally.blockers), "cannot leave (status.blockers)"),
         (rest, "wait for their turn"),
     )
     return "no pod is on its way: " + ", ".join(f"{count} {words}" for count, words in parts if count > 0)
 
 
-def _named(what: Sequence[str]) -> str:
-    return ", ".join(what[:5]) + (f" and {len(what) - 5} more" if len(what) > 5 else "")
+def _join_names(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _cordoned(scene: Scene) -> tuple[str, str, str]:
-    if scene.node is None:
+def _cordoned_condition(status_input: StatusInput) -> tuple[str, str, str]:
+    if status_input.node is None:
         return "Unknown", "NodeGone", "the node is gone"
-    if scene.begun is None or scene.phase is Phase.RESTORING:
+    if status_input.started_at is None or status_input.phase is Phase.RESTORING:
         return "False", "NotHeld", "this drain does not hold the node"
-    if not scene.node.unschedulable:
+    if not status_input.node.unschedulable:
         return "False", "NotCordoned", "the node is not cordoned"
-    if scene.record and not scene.record.cordoned_by_us:
+    if status_input.node_record and not status_input.node_record.cordoned_by_us:
         return "True", "CordonedBefore", "somebody else had cordoned it: it will stay cordoned"
     return "True", "Cordoned", "cordoned by this drain"
 
 
-def _drained(scene: Scene) -> tuple[str, str, str]:
-    if scene.phase is Phase.DRAINED:
-        hanging = sorted(scene.tally.hanging)[:5] if scene.tally else ()
+def _drained_condition(status_input: StatusInput) -> tuple[str, str, str]:
+    if status_input.phase is Phase.DRAINED:
+        hanging = sorted(status_input.pod_summary.stuck_volumes)[:5] if status_input.pod_summary else ()
         still = f"; still attached, and not waited for any more: {', '.join(hanging)}" if hanging else ""
         return "True", "Drained", f"no pod is left but those that stay{still}"
-    if scene.tally and not scene.tally.objects and scene.tally.detaching:
-        return "False", "VolumesAttached", f"volumes are still attached: {', '.join(sorted(scene.tally.detaching)[:5])}"
-    count = scene.tally.objects if scene.tally else 0
-    left = f"{count} pod{'' if count == 1 else 's'} left" if scene.tally else "the pods are not counted yet"
-    return "False", "PodsLeft" if scene.begun else "NotBegun", left if scene.begun else "the drain has not begun"
+    if (
+        status_input.pod_summary
+        and not status_input.pod_summary.existing
+        and status_input.pod_summary.detaching_volumes
+    ):
+        return (
+            "False",
+            "VolumesAttached",
+            f"volumes are still attached: {', '.join(sorted(status_input.pod_summary.detaching_volumes)[:5])}",
+        )
+    count = status_input.pod_summary.existing if status_input.pod_summary else 0
+    left = (
+        f"{count} pod{'' if count == 1 else 's'} left" if status_input.pod_summary else "the pods are not counted yet"
+    )
+    return (
+        "False",
+        "PodsLeft" if status_input.started_at else "NotBegun",
+        left if status_input.started_at else "the drain has not begun",
+    )
 
 
-def _blocked(scene: Scene) -> tuple[str, str, str]:
-    blockers = scene.tally.blockers if scene.tally else ()
-    if scene.phase is not Phase.BLOCKED:
+def _blocked_condition(status_input: StatusInput) -> tuple[str, str, str]:
+    blockers = status_input.pod_summary.blockers if status_input.pod_summary else ()
+    if status_input.phase is not Phase.BLOCKED:
         return "False", "NotBlocked", "something moves, or nothing needs to"
-    stops = tuple(str(trouble) for trouble in scene.troubles if trouble.act is Act.CORDON)
+    stops = tuple(str(trouble) for trouble in status_input.write_failures if trouble.operation is WriteOperation.CORDON)
     first = "; ".join((*stops, *(f"{b.namespace}/{b.pod}: {b.class_}: {b.message}" for b in blockers[:3])))
     more = f"; and {len(blockers) - 3} more" if len(blockers) > 3 else ""
     return "True", blockers[0].class_ if blockers and not stops else "Blocked", first + more
 
 
 def node_conditions(
-    phase: Phase, begun: datetime | None, reasons: Iterable[Reason]
+    phase: Phase, started_at: datetime | None, reasons: Iterable[RequestReason]
 ) -> Mapping[str, tuple[str, str, str]]:
     """Our conditions on the node: type to status, reason, message (names of KEP-5683); none before the drain begins."""
-    if begun is None or phase is Phase.RESTORING:
+    if started_at is None or phase is Phase.RESTORING:
         return {}
     drained = phase is Phase.DRAINED
     wanted = {
@@ -399,6 +456,6 @@ def node_conditions(
         ),
         names.DRAINED: ("True" if drained else "False", str(phase), "see the NodeDrain of this name"),
     }
-    if set(reasons) & {Reason.MAINTENANCE, Reason.MANUAL}:
+    if set(reasons) & {RequestReason.MAINTENANCE, RequestReason.MANUAL}:
         wanted[names.MAINTENANCE_IN_PROGRESS] = ("True", MAINTENANCE_REASON, "the node is held for maintenance")
     return wanted

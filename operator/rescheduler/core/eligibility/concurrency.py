@@ -11,17 +11,17 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 from rescheduler.api.drains import NodeDrain, Phase
-from rescheduler.api.policies import Maintenance
+from rescheduler.api.policies import MaintenanceSettings
 from rescheduler.core.model.nodes import Node
-from rescheduler.core.model.wait_reasons import Held, Hold
+from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
-BLOCKED_KEEPS_SLOT = timedelta(minutes=5)
+BLOCKED_KEEPS_SLOT_FOR = timedelta(minutes=5)
 """A drain blocked for longer gives up its slot of maxConcurrent."""
 
 
 @dataclass(frozen=True)
-class Queue:
+class MaintenanceQueue:
     """The drains for maintenance or by hand under one policy, whose node still stands.
 
     Attributes:
@@ -30,100 +30,112 @@ class Queue:
         waiting: drains that wait for a slot and for nothing else, in the order of their turn.
     """
 
-    nodes: int
-    begun: tuple[NodeDrain, ...]
+    node_count: int
+    started: tuple[NodeDrain, ...]
     waiting: tuple[NodeDrain, ...]
 
-    def ahead(self, drain: NodeDrain) -> tuple[NodeDrain, ...]:
+    def waiting_before(self, drain: NodeDrain) -> tuple[NodeDrain, ...]:
         """Those that have not begun and whose turn comes before this drain's."""
-        return self.waiting[: bisect_left(self.waiting, turn(drain), key=turn)]
+        return self.waiting[: bisect_left(self.waiting, queue_sort_key(drain), key=queue_sort_key)]
 
     @cached_property
-    def returning(self) -> tuple[NodeDrain, ...]:
+    def waiting_to_resume(self) -> tuple[NodeDrain, ...]:
         """Those that gave their slot up and could go on, the oldest first."""
-        found = [d for d in self.begun if d.status.phase is Phase.WAITING and waits_for_slot(d)]
-        return tuple(sorted(found, key=_age))
+        found = [d for d in self.started if d.status.phase is Phase.WAITING and waits_for_slot(d)]
+        return tuple(sorted(found, key=_start_sort_key))
 
 
-def turn(drain: NodeDrain) -> tuple[datetime, str]:
+def queue_sort_key(drain: NodeDrain) -> tuple[datetime, str]:
     """Where a drain that has not begun stands in the queue."""
     return drain.created or _LONG_AGO, drain.name
 
 
-def _age(drain: NodeDrain) -> tuple[datetime, str]:
+def _start_sort_key(drain: NodeDrain) -> tuple[datetime, str]:
     return drain.status.started_at or _LONG_AGO, drain.name
 
 
 def waits_for_slot(drain: NodeDrain) -> bool:
     """Whether a drain that has begun is without a slot, as its status says."""
     return any(
-        c.type == "Progressing" and c.status == "False" and c.reason == Hold.MAX_CONCURRENT
+        c.type == "Progressing" and c.status == "False" and c.reason == ProgressingReason.MAX_CONCURRENT
         for c in drain.status.conditions
     )
 
 
-def blocked_for_long(drain: NodeDrain, now: datetime) -> bool:
+def is_blocked_for_long(drain: NodeDrain, now: datetime) -> bool:
     """Whether nothing has moved for so long that the drain's slot is of more use to others."""
     blocked = next((c for c in drain.status.conditions if c.type == "Blocked" and c.status == "True"), None)
     return (
         drain.status.phase is Phase.BLOCKED
         and blocked is not None
-        and now - blocked.last_transition_time >= BLOCKED_KEEPS_SLOT
+        and now - blocked.last_transition_time >= BLOCKED_KEEPS_SLOT_FOR
     )
 
 
-def _gave_up(drain: NodeDrain, now: datetime) -> bool:
-    return waits_for_slot(drain) or blocked_for_long(drain, now)
+def _gave_up_slot(drain: NodeDrain, now: datetime) -> bool:
+    return waits_for_slot(drain) or is_blocked_for_long(drain, now)
 
 
-def to_begin(
-    drain: NodeDrain, node: Node, maintenance: Maintenance, queue: Queue, nodes: Mapping[str, Node], now: datetime
-) -> Held | None:
+def start_wait_reason(
+    drain: NodeDrain,
+    node: Node,
+    maintenance: MaintenanceSettings,
+    queue: MaintenanceQueue,
+    nodes: Mapping[str, Node],
+    now: datetime,
+) -> WaitReason | None:
     """Why a drain may not begin for want of a slot; None: it may."""
-    running = _running(drain, queue, now)
-    ahead = [*queue.returning, *queue.ahead(drain)]
-    slots = maintenance.max_concurrent.of(queue.nodes)
+    running = _drains_with_slot(drain, queue, now)
+    ahead = [*queue.waiting_to_resume, *queue.waiting_before(drain)]
+    slots = maintenance.max_concurrent.of(queue.node_count)
     if len(running) + len(ahead) >= slots:
-        return Held(Hold.MAX_CONCURRENT, _taken([*running, *ahead], f"maintenance.maxConcurrent {slots}"))
-    out = [*(d for d in queue.begun if d.name != drain.name), *queue.ahead(drain)]
-    most = maintenance.max_unavailable.of(queue.nodes)
+        return WaitReason(
+            ProgressingReason.MAX_CONCURRENT, _taken_message([*running, *ahead], f"maintenance.maxConcurrent {slots}")
+        )
+    out = [*(d for d in queue.started if d.name != drain.name), *queue.waiting_before(drain)]
+    most = maintenance.max_unavailable.of(queue.node_count)
     if maintenance.max_unavailable.is_percent:
         most = max(most, slots)
     if len(out) >= most:
-        return Held(Hold.MAX_UNAVAILABLE, _taken(out, f"maintenance.maxUnavailable {most}"))
-    return _topology(node, maintenance, running, nodes)
+        return WaitReason(ProgressingReason.MAX_UNAVAILABLE, _taken_message(out, f"maintenance.maxUnavailable {most}"))
+    return _topology_wait_reason(node, maintenance, running, nodes)
 
 
-def to_go_on(
-    drain: NodeDrain, node: Node, maintenance: Maintenance, queue: Queue, nodes: Mapping[str, Node], now: datetime
-) -> Held | None:
+def resume_wait_reason(
+    drain: NodeDrain,
+    node: Node,
+    maintenance: MaintenanceSettings,
+    queue: MaintenanceQueue,
+    nodes: Mapping[str, Node],
+    now: datetime,
+) -> WaitReason | None:
     """Why a drain that gave its slot up may not take one again; None: it may, or has never given it up."""
-    if not _gave_up(drain, now):
+    if not _gave_up_slot(drain, now):
         return None
-    running = _running(drain, queue, now)
-    ahead = [d for d in queue.returning if _age(d) < _age(drain)]
-    slots = maintenance.max_concurrent.of(queue.nodes)
+    running = _drains_with_slot(drain, queue, now)
+    ahead = [d for d in queue.waiting_to_resume if _start_sort_key(d) < _start_sort_key(drain)]
+    slots = maintenance.max_concurrent.of(queue.node_count)
     if len(running) + len(ahead) >= slots:
         limit = f"it was blocked and gave its slot up; maintenance.maxConcurrent {slots}"
-        return Held(Hold.MAX_CONCURRENT, _taken([*running, *ahead], limit))
-    found = _topology(node, maintenance, running, nodes)
-    return Held(Hold.MAX_CONCURRENT, found.message) if found else None
+        return WaitReason(ProgressingReason.MAX_CONCURRENT, _taken_message([*running, *ahead], limit))
+    found = _topology_wait_reason(node, maintenance, running, nodes)
+    return WaitReason(ProgressingReason.MAX_CONCURRENT, found.message) if found else None
 
 
-def _running(drain: NodeDrain, queue: Queue, now: datetime) -> list[NodeDrain]:
+def _drains_with_slot(drain: NodeDrain, queue: MaintenanceQueue, now: datetime) -> list[NodeDrain]:
     """The others that have a slot."""
-    return [d for d in queue.begun if d.name != drain.name and not d.status.drained_at and not _gave_up(d, now)]
+    return [d for d in queue.started if d.name != drain.name and not d.status.drained_at and not _gave_up_slot(d, now)]
 
 
-def _taken(drains: Sequence[NodeDrain], limit: str) -> str:
+def _taken_message(drains: Sequence[NodeDrain], limit: str) -> str:
     names = ", ".join(sorted(d.name for d in drains)[:5])
     more = f" and {len(drains) - 5} more" if len(drains) > 5 else ""
     return f"{limit} is taken by {names}{more}"
 
 
-def _topology(
-    node: Node, maintenance: Maintenance, running: Iterable[NodeDrain], nodes: Mapping[str, Node]
-) -> Held | None:
+def _topology_wait_reason(
+    node: Node, maintenance: MaintenanceSettings, drains_with_slot: Iterable[NodeDrain], nodes: Mapping[str, Node]
+) -> WaitReason | None:
     """Never nodes of two values of the key at once; a node without the label has a value of its own."""
     key = maintenance.topology_key
     if not key:
@@ -132,8 +144,8 @@ def _topology(
     def value(other: Node) -> tuple[str, str]:
         return ("label", other.labels[key]) if key in other.labels else ("node", other.name)
 
-    for drain in running:
+    for drain in drains_with_slot:
         other = nodes.get(drain.spec.node_name)
         if other and value(other) != value(node):
-            return Held(Hold.TOPOLOGY, f"node {other.name} with another {key} is being drained")
+            return WaitReason(ProgressingReason.TOPOLOGY, f"node {other.name} with another {key} is being drained")
     return None

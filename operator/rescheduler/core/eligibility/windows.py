@@ -8,7 +8,7 @@ from rescheduler.api.windows import Window
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class WindowState:
     """What the windows say at one moment.
 
     Attributes:
@@ -17,12 +17,12 @@ class Opening:
         error: a window that makes no sense; nothing is open because of it.
     """
 
-    until: datetime | None = None
-    next: datetime | None = None
+    open_until: datetime | None = None
+    next_opening: datetime | None = None
     error: str = ""
 
 
-def look(windows: Sequence[Window], now: datetime) -> Opening:
+def window_state(windows: Sequence[Window], now: datetime) -> WindowState:
     """The windows' say; one that cannot be read opens nothing, and does not close the others."""
     closing: list[datetime] = []
     opening: list[datetime] = []
@@ -37,4 +37,4 @@ def look(windows: Sequence[Window], now: datetime) -> Opening:
             closing.append(last + window.duration)
         if following:
             opening.append(following)
-    return Opening(max(closing, default=None), min(opening, default=None), "; ".join(errors))
+    return WindowState(max(closing, default=None), min(opening, default=None), "; ".join(errors))

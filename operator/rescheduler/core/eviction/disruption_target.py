@@ -11,9 +11,9 @@ from rescheduler.api import names
 from rescheduler.core.model.pods import Pod
 
 
-def target_patch(pod: Pod, now: datetime) -> dict[str, Any]:
+def condition_patch(pod: Pod, now: datetime) -> dict[str, Any]:
     """Return the strategic merge patch of the pod's status."""
-    version = {"resourceVersion": pod.version} if pod.version else {}
+    version = {"resourceVersion": pod.resource_version} if pod.resource_version else {}
     condition = {
         "type": names.DISRUPTION_TARGET,
         "status": "True",

@@ -6,30 +6,30 @@ At most two requests a minute after the first few, and never before the time tha
 from collections.abc import Iterable
 
 from rescheduler.core.eviction import api_responses
-from rescheduler.core.eviction.api_responses import Answer
+from rescheduler.core.eviction.api_responses import EvictionResult
 
 
-class Retries:
+class RetrySchedule:
     """Failures in a row and the next time, by pod uid; `now` is monotonic, in seconds."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, tuple[int, float]] = {}
+        self._schedule: dict[str, tuple[int, float]] = {}
 
-    def wait(self, uid: str, now: float) -> float:
+    def seconds_until_due(self, uid: str, now: float) -> float:
         """Return the seconds until the pod may be asked about; 0 or less: now."""
-        return self._rows[uid][1] - now if uid in self._rows else 0.0
+        return self._schedule[uid][1] - now if uid in self._schedule else 0.0
 
-    def failed(self, uid: str, answer: Answer, now: float) -> None:
+    def record_failure(self, uid: str, result: EvictionResult, now: float) -> None:
         """Count an answer that was no success."""
-        failures, _ = self._rows.get(uid, (0, 0.0))
-        self._rows[uid] = (failures + 1, now + api_responses.pause(answer, failures))
+        failures, _ = self._schedule.get(uid, (0, 0.0))
+        self._schedule[uid] = (failures + 1, now + api_responses.retry_delay(result, failures))
 
-    def rest(self, uid: str, until: float) -> None:
+    def postpone(self, uid: str, until: float) -> None:
         """Ask no more before this time, though nothing failed."""
-        failures, due = self._rows.get(uid, (0, 0.0))
-        self._rows[uid] = (failures, max(due, until))
+        failures, due = self._schedule.get(uid, (0, 0.0))
+        self._schedule[uid] = (failures, max(due, until))
 
     def forget(self, uids: Iterable[str]) -> None:
         """Drop these pods: they are gone, or nobody moves them."""
         for uid in uids:
-            self._rows.pop(uid, None)
+            self._schedule.pop(uid, None)

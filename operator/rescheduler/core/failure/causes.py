@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from enum import IntEnum
 
 from rescheduler.api.policies import ConditionMatch
-from rescheduler.core.model.nodes import UNREACHABLE
+from rescheduler.core.model.nodes import CONDITION_UNKNOWN
 
-SILENT = "Ready=Unknown"
+READY_UNKNOWN = "Ready=Unknown"
 """The name of nodes that nobody hears of: the node controller says so, or their Lease is silent."""
-CONTRADICTED = "Ready=Unknown with a renewed Lease"
-_NEVER = datetime.max.replace(tzinfo=UTC)
+READY_UNKNOWN_LEASE_RENEWED = "Ready=Unknown with a renewed Lease"
+_LATEST_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 class Certainty(IntEnum):
@@ -28,7 +28,7 @@ class Certainty(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
+class FailureCause:
     """A failure condition that holds on a node.
 
     Attributes:
@@ -43,23 +43,23 @@ class Cause:
     match: ConditionMatch | None = None
 
     @property
-    def rank(self) -> tuple[int, datetime]:
+    def sort_key(self) -> tuple[int, datetime]:
         """Sorts the most certain cause first, then the one that has lasted longest."""
-        return self.certainty, self.since or _NEVER
+        return self.certainty, self.since or _LATEST_TIME
 
 
-SUSPICION = Cause(Certainty.SUSPECTED, SILENT)
+LEASE_NOT_RENEWED = FailureCause(Certainty.SUSPECTED, READY_UNKNOWN)
 
 
-def name_of(type_: str, status: str, *, heard: bool = False) -> str:
+def cause_name(type_: str, status: str, *, lease_renewed: bool = False) -> str:
     """Return the name by which a condition is counted; `heard`: the Lease of the node is renewed."""
     if type_ != "Ready":
         return type_
-    return CONTRADICTED if status == UNREACHABLE and heard else f"{type_}={status}"
+    return READY_UNKNOWN_LEASE_RENEWED if status == CONDITION_UNKNOWN and lease_renewed else f"{type_}={status}"
 
 
-def certainty_of(type_: str, status: str, *, heard: bool = False) -> Certainty:
+def certainty_of(type_: str, status: str, *, lease_renewed: bool = False) -> Certainty:
     """Return how certain it is that a node with this condition has failed."""
-    if (type_, status) == ("Ready", UNREACHABLE):
-        return Certainty.CONTRADICTED if heard else Certainty.UNREACHABLE
+    if (type_, status) == ("Ready", CONDITION_UNKNOWN):
+        return Certainty.CONTRADICTED if lease_renewed else Certainty.UNREACHABLE
     return Certainty.NOT_READY if (type_, status) == ("Ready", "False") else Certainty.REPORTED

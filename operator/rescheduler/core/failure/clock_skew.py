@@ -6,45 +6,45 @@ still with its machine, or an API server's clock that was set, shows as an offse
 
 from dataclasses import dataclass, replace
 
-STEP = 10.0
+MIN_STEP = 10.0
 """Seconds; a clock that is off by more was stepped, and has not drifted."""
-LASTING = 30.0
+STEP_CONFIRMED_AFTER = 30.0
 """Seconds for which each answer must show the same step: one slow answer, or one server of several, is none."""
-SPREAD = 3.0
+MAX_OFFSET_SPREAD = 3.0
 """Seconds between answers that show the same step: `Date` has whole seconds, and an answer takes its time."""
-NOISE = 1.5
+OFFSET_TOLERANCE = 1.5
 """Seconds; a smaller offset is none."""
-SLEW = 0.001
+MAX_SLEW_RATE = 0.001
 """Seconds in each second by which our time may be made to go faster or slower: no `for` is noticeably shorter."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ClockStep:
     """A step that may be one. `since`: monotonic seconds; `low`, `high`: the offsets since then, in seconds."""
 
     since: float
-    low: float
-    high: float
+    min_offset: float
+    max_offset: float
 
 
-def observe(before: Step | None, offset: float, at: float) -> Step | None:
+def observe(previous: ClockStep | None, offset: float, at: float) -> ClockStep | None:
     """Take in one offset (seconds that the server is ahead); None if it shows no step."""
-    if abs(offset) <= STEP:
+    if abs(offset) <= MIN_STEP:
         return None
-    if before is None:
-        return Step(at, offset, offset)
-    found = replace(before, low=min(before.low, offset), high=max(before.high, offset))
-    return found if found.high - found.low <= SPREAD else Step(at, offset, offset)
+    if previous is None:
+        return ClockStep(at, offset, offset)
+    found = replace(previous, min_offset=min(previous.min_offset, offset), max_offset=max(previous.max_offset, offset))
+    return found if found.max_offset - found.min_offset <= MAX_OFFSET_SPREAD else ClockStep(at, offset, offset)
 
 
-def lasts(step: Step | None, at: float) -> bool:
+def is_confirmed(step: ClockStep | None, at: float) -> bool:
     """Whether the clock was stepped for certain."""
-    return step is not None and at - step.since >= LASTING
+    return step is not None and at - step.since >= STEP_CONFIRMED_AFTER
 
 
-def slewed(offset: float, elapsed: float) -> float:
+def slew_correction(offset: float, elapsed: float) -> float:
     """Return the seconds by which our time is corrected now, after `elapsed` seconds without a correction."""
-    if abs(offset) <= NOISE:
+    if abs(offset) <= OFFSET_TOLERANCE:
         return 0.0
-    limit = SLEW * max(0.0, elapsed)
+    limit = MAX_SLEW_RATE * max(0.0, elapsed)
     return max(-limit, min(limit, offset))

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from rescheduler.api.policies import ConditionMatch, Failure, Policy
-from rescheduler.core.failure.causes import name_of
-from rescheduler.core.model.nodes import UNREACHABLE, Node, NodeCondition
+from rescheduler.api.policies import ConditionMatch, FailureSettings, ReschedulePolicy
+from rescheduler.core.failure.causes import cause_name
+from rescheduler.core.model.nodes import CONDITION_UNKNOWN, Node, NodeCondition
 
-STALE = timedelta(minutes=12)
+HEARTBEAT_STALE_AFTER = timedelta(minutes=12)
 """A condition whose heartbeat has stood still for so long says nothing: its agent is dead (agents beat every 5 m)."""
-DEFAULT = Failure()
+DEFAULT_FAILURE_SETTINGS = FailureSettings()
 """By this a node is judged that no policy has decided for yet."""
 
 
-class Begin(NamedTuple):
+class FailureStart(NamedTuple):
     """A failure condition began to hold; `cause`: its name for the storm brake, empty if that is not known any more."""
 
     cause: str
@@ -27,7 +27,7 @@ class Begin(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class ConditionHistory:
     """What was seen of one node.
 
     Attributes:
@@ -42,76 +42,85 @@ class Sighting:
         healthy_since: from when none held and its Lease was not silent; None while that is not so.
     """
 
-    uid: str
-    since: Mapping[str, tuple[str, datetime]] = field(default_factory=dict)
-    beats: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
-    ailing: frozenset[str] = frozenset()
-    begins: tuple[Begin, ...] = ()
-    matches: tuple[ConditionMatch, ...] = DEFAULT.conditions
+    node_uid: str
+    status_since: Mapping[str, tuple[str, datetime]] = field(default_factory=dict)
+    heartbeats: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
+    failing_conditions: frozenset[str] = frozenset()
+    failure_starts: tuple[FailureStart, ...] = ()
+    condition_matches: tuple[ConditionMatch, ...] = DEFAULT_FAILURE_SETTINGS.conditions
     was_ready: bool = False
     healthy_since: datetime | None = None
 
-    def stale(self, condition: NodeCondition, now: datetime) -> bool:
+    def is_stale(self, condition: NodeCondition, now: datetime) -> bool:
         """Whether its agent has gone silent; one set once and for all never beats, and never goes stale."""
-        known = self.beats.get(condition.type)
-        if condition.type == "Ready" or known is None or condition.transition is None:
+        known = self.heartbeats.get(condition.type)
+        if condition.type == "Ready" or known is None or condition.last_transition is None:
             return False
-        return known[0] > condition.transition and now - known[1] >= STALE
+        return known[0] > condition.last_transition and now - known[1] >= HEARTBEAT_STALE_AFTER
 
-    def holds(self, node: Node, match: ConditionMatch, now: datetime) -> bool:
+    def is_met(self, node: Node, match: ConditionMatch, now: datetime) -> bool:
         """Whether the condition is as the policy means it, and its agent alive."""
-        condition = matching(node, match)
-        return condition is not None and not self.stale(condition, now)
+        condition = matching_condition(node, match)
+        return condition is not None and not self.is_stale(condition, now)
 
 
-def matching(node: Node, match: ConditionMatch) -> NodeCondition | None:
+def matching_condition(node: Node, match: ConditionMatch) -> NodeCondition | None:
     """The node's condition that is as the policy means it; None where it is not."""
     condition = node.condition(match.type)
     return condition if condition and condition.status in match.status else None
 
 
-def see(
-    before: Sighting | None, node: Node, policy: Policy | None, now: datetime, *, suspected: bool = False
-) -> Sighting:
+def observe(
+    previous: ConditionHistory | None,
+    node: Node,
+    policy: ReschedulePolicy | None,
+    now: datetime,
+    *,
+    suspected: bool = False,
+) -> ConditionHistory:
     """Bring a sighting up to date with the node as it is now; `suspected`: its Lease is silent."""
-    new = before is None or before.uid != node.uid
-    known = Sighting(node.uid) if before is None or new else before
-    failure = policy.spec.failure if policy else DEFAULT
-    matches = failure.conditions if policy else known.matches
-    since = {c.type: (c.status, _start(c, known.since.get(c.type), now)) for c in node.conditions}
+    new = previous is None or previous.node_uid != node.uid
+    known = ConditionHistory(node.uid) if previous is None or new else previous
+    failure = policy.spec.failure if policy else DEFAULT_FAILURE_SETTINGS
+    matches = failure.conditions if policy else known.condition_matches
+    since = {c.type: (c.status, _status_since(c, known.status_since.get(c.type), now)) for c in node.conditions}
     seen = replace(
         known,
-        since=since,
-        beats=_beats(node, policy, known, now),
-        matches=matches,
-        was_ready=known.was_ready or node.ready == "True",
+        status_since=since,
+        heartbeats=_heartbeats(node, policy, known, now),
+        condition_matches=matches,
+        was_ready=known.was_ready or node.ready_status == "True",
     )
-    ailing = _ailing(node, matches, seen, now, new=new)
-    begun = (node.condition(type_) for type_ in sorted(ailing - known.ailing))
-    begins = (*known.begins, *(Begin(name_of(c.type, c.status), now) for c in begun if c))
+    ailing = _failing_conditions(node, matches, seen, now, new=new)
+    begun = (node.condition(type_) for type_ in sorted(ailing - known.failing_conditions))
+    begins = (*known.failure_starts, *(FailureStart(cause_name(c.type, c.status), now) for c in begun if c))
     recent = now - failure.flapping.within
     healthy = None if ailing or suspected else known.healthy_since or now
-    return replace(seen, ailing=ailing, begins=tuple(b for b in begins if b.at > recent), healthy_since=healthy)
+    return replace(
+        seen, failing_conditions=ailing, failure_starts=tuple(b for b in begins if b.at > recent), healthy_since=healthy
+    )
 
 
-def _start(condition: NodeCondition, known: tuple[str, datetime] | None, now: datetime) -> datetime:
+def _status_since(condition: NodeCondition, known: tuple[str, datetime] | None, now: datetime) -> datetime:
     if known is None:
         # The node controller stamps this one itself: it is older than our first sight of it.
-        stamped = condition.type == "Ready" and condition.status == UNREACHABLE and condition.transition
+        stamped = condition.type == "Ready" and condition.status == CONDITION_UNKNOWN and condition.last_transition
         return min(now, stamped) if stamped else now
     status, start = known
     # Unknown -> False is a reboot's way through both: the time as Unknown counts.
-    same = condition.status == status or (status, condition.status) == (UNREACHABLE, "False")
+    same = condition.status == status or (status, condition.status) == (CONDITION_UNKNOWN, "False")
     return start if same else now
 
 
-def _beats(node: Node, policy: Policy | None, known: Sighting, now: datetime) -> dict[str, tuple[datetime, datetime]]:
+def _heartbeats(
+    node: Node, policy: ReschedulePolicy | None, known: ConditionHistory, now: datetime
+) -> dict[str, tuple[datetime, datetime]]:
     spec = policy.spec if policy else None
-    matches = (*spec.failure.conditions, *spec.maintenance.conditions) if spec else known.matches
-    named = {match.type for match in matches} | (known.beats.keys() if spec is None else set())
+    matches = (*spec.failure.conditions, *spec.maintenance.conditions) if spec else known.condition_matches
+    named = {match.type for match in matches} | (known.heartbeats.keys() if spec is None else set())
     found = {}
     for condition in node.conditions:
-        beat, last = condition.heartbeat, known.beats.get(condition.type)
+        beat, last = condition.last_heartbeat, known.heartbeats.get(condition.type)
         if beat is None or condition.type not in named:
             continue
         # Of one that we have never seen beat only its own word says how old it is.
@@ -120,33 +129,40 @@ def _beats(node: Node, policy: Policy | None, known: Sighting, now: datetime) ->
     return found
 
 
-def _ailing(
-    node: Node, matches: Iterable[ConditionMatch], seen: Sighting, now: datetime, *, new: bool
+def _failing_conditions(
+    node: Node, matches: Iterable[ConditionMatch], history: ConditionHistory, now: datetime, *, new: bool
 ) -> frozenset[str]:
     found = set()
     for match in matches:
         condition = node.condition(match.type)
-        if condition and not new and seen.stale(condition, now):
-            found |= {match.type} & seen.ailing
-        elif matching(node, match):
+        if condition and not new and history.is_stale(condition, now):
+            found |= {match.type} & history.failing_conditions
+        elif matching_condition(node, match):
             found.add(match.type)
     return frozenset(found)
 
 
-def anew(seen: Sighting, now: datetime) -> Sighting:
+def restart_timers(history: ConditionHistory, now: datetime) -> ConditionHistory:
     """After we were blind for a while: every `for` starts anew."""
     return replace(
-        seen,
-        since={type_: (status, now) for type_, (status, _) in seen.since.items()},
-        healthy_since=now if seen.healthy_since else None,
+        history,
+        status_since={type_: (status, now) for type_, (status, _) in history.status_since.items()},
+        healthy_since=now if history.healthy_since else None,
     )
 
 
-def recall(seen: Sighting, changes: int, last: datetime) -> Sighting:
+def with_flapping(history: ConditionHistory, changes: int, last_change: datetime) -> ConditionHistory:
     """After a start of ours: the NodeDrain says that the node was flapping."""
-    return replace(seen, begins=(*(Begin("", last) for _ in range(changes)), *seen.begins))
+    return replace(
+        history, failure_starts=(*(FailureStart("", last_change) for _ in range(changes)), *history.failure_starts)
+    )
 
 
-def judge_by(seen: Sighting, match: ConditionMatch) -> Sighting:
+def with_failure(history: ConditionHistory, match: ConditionMatch) -> ConditionHistory:
     """After a start of ours without a policy: the NodeDrain names the condition for which the node failed."""
-    return replace(seen, matches=(*seen.matches, match), ailing=seen.ailing | {match.type}, healthy_since=None)
+    return replace(
+        history,
+        condition_matches=(*history.condition_matches, match),
+        failing_conditions=history.failing_conditions | {match.type},
+        healthy_since=None,
+    )

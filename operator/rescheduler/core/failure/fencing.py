@@ -11,22 +11,22 @@ from enum import StrEnum
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeRecord, TaintRecord
-from rescheduler.api.untrusted import json_object, time
+from rescheduler.api.untrusted import parse_json_object, parse_time
 from rescheduler.core.model.nodes import Node
 
-ALIVE = "True"
+READY = "True"
 """`Ready` has this status where the kubelet says that all is well."""
-LATE = timedelta(minutes=5)
+ATTESTATION_TOLERANCE = timedelta(minutes=5)
 """The node controller stamps a failure up to its grace period after it happened, and clocks differ."""
-OURS = TaintRecord(key=names.OUT_OF_SERVICE, effect="NoSchedule")
+OUT_OF_SERVICE_TAINT = TaintRecord(key=names.OUT_OF_SERVICE_TAINT_KEY, effect="NoSchedule")
 """Never NoExecute: that would end the node's DaemonSet pods too, its CNI and CSI among them."""
-_TELLING = frozenset((names.SHUTDOWN, names.OUT_OF_SERVICE))
-_KEYS = ("nodeUID", "bootID", "method", "time")
-_LONGEST_METHOD = 200
-_LONGEST = 4096
+_PROOF_TAINTS = frozenset((names.SHUTDOWN_TAINT_KEY, names.OUT_OF_SERVICE_TAINT_KEY))
+_ATTESTATION_KEYS = ("nodeUID", "bootID", "method", "time")
+_MAX_METHOD_LENGTH = 200
+_MAX_ATTESTATION_LENGTH = 4096
 
 
-class Method(StrEnum):
+class ProofMethod(StrEnum):
     """Kinds of proof; the reasons of `Fenced=True`."""
 
     ATTESTED = "Attested"
@@ -38,12 +38,12 @@ class Method(StrEnum):
 class Proof:
     """That the boot which the node's status names is dead; `words`: who says so."""
 
-    method: Method
-    words: str
+    method: ProofMethod
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class FencingEvidence:
     """What a node's object says of its death.
 
     Attributes:
@@ -52,8 +52,8 @@ class Finding:
     """
 
     proof: Proof | None = None
-    doubts: tuple[str, ...] = ()
-    refused: str = ""
+    rejections: tuple[str, ...] = ()
+    attestation_error: str = ""
 
 
 # -- what is said -----------------------------------------------------------------------------------------------------
@@ -69,26 +69,30 @@ class Attestation:
     time: datetime
 
 
-def attestation(text: str) -> Attestation:
+def parse_attestation(text: str) -> Attestation:
     """From the annotation. Raises ValueError that says what is wrong with it."""
-    found = json_object(text, _LONGEST)
-    if missing := [key for key in _KEYS if key not in found]:
+    found = parse_json_object(text, _MAX_ATTESTATION_LENGTH)
+    if missing := [key for key in _ATTESTATION_KEYS if key not in found]:
         raise ValueError(f"it lacks {', '.join(missing)}")
     if wrong := [
-        key for key in _KEYS if not isinstance(found[key], str) or not found[key] or not found[key].isprintable()
+        key
+        for key in _ATTESTATION_KEYS
+        if not isinstance(found[key], str) or not found[key] or not found[key].isprintable()
     ]:
         raise ValueError(f"{', '.join(wrong)} must be text on one line, and not empty")
-    return Attestation(found["nodeUID"], found["bootID"], found["method"][:_LONGEST_METHOD], _time(found["time"]))
+    return Attestation(
+        found["nodeUID"], found["bootID"], found["method"][:_MAX_METHOD_LENGTH], _parse_time(found["time"])
+    )
 
 
-def _time(text: str) -> datetime:
-    if found := time(text):
+def _parse_time(text: str) -> datetime:
+    if found := parse_time(text):
         return found
     raise ValueError(f"its time {text!r:.60} is no time with a time zone, such as 2026-01-31T22:00:00Z")
 
 
 @dataclass(frozen=True, slots=True)
-class Witness:
+class BootHistory:
     """What was seen of one boot over time, so that what an earlier failure left behind is told from news.
 
     Attributes:
@@ -96,87 +100,115 @@ class Witness:
         refuted: an attestation after which this boot came back.
     """
 
-    uid: str = ""
+    node_uid: str = ""
     boot_id: str = ""
     ready: str = ""
-    attested: str = ""
-    fresh: frozenset[str] = frozenset()
-    refuted: str = ""
+    attestation: str = ""
+    absent_taints: frozenset[str] = frozenset()
+    refuted_attestation: str = ""
 
 
-def witness(before: Witness | None, node: Node) -> Witness:
+def observe_boot(previous: BootHistory | None, node: Node) -> BootHistory:
     """Bring what was seen up to date with the node as it is now."""
-    if before is None or (before.uid, before.boot_id) != (node.uid, node.boot_id):
-        before = Witness()
+    if previous is None or (previous.node_uid, previous.boot_id) != (node.uid, node.boot_id):
+        previous = BootHistory()
     attested = node.annotations.get(names.FENCED, "")
-    absent = _TELLING - {taint.key for taint in node.taints}
-    came_back = node.ready == ALIVE and before.ready not in ("", ALIVE) and attested == before.attested
-    refuted = attested if came_back else before.refuted
-    kept = before.fresh if node.ready != ALIVE else frozenset[str]()
-    return Witness(node.uid, node.boot_id, node.ready, attested, absent | kept, refuted)
+    absent = _PROOF_TAINTS - {taint.key for taint in node.taints}
+    came_back = node.ready_status == READY and previous.ready not in ("", READY) and attested == previous.attestation
+    refuted = attested if came_back else previous.refuted_attestation
+    kept = previous.absent_taints if node.ready_status != READY else frozenset[str]()
+    return BootHistory(node.uid, node.boot_id, node.ready_status, attested, absent | kept, refuted)
 
 
-def find(node: Node, seen: Witness | None, *, ours: bool, known: str, now: datetime) -> Finding:
+def find_proof(
+    node: Node, boot_history: BootHistory | None, *, own_taint: bool, known_method: str, now: datetime
+) -> FencingEvidence:
     """What the node's object proves.
 
     `ours`: the out-of-service taint without a value is this drain's own, and proves nothing. `known`: the method by
     which the status already says that this boot is dead: what was fresh before a restart of ours still is.
     """
-    if node.ready == ALIVE:
-        return Finding()
+    if node.ready_status == READY:
+        return FencingEvidence()
     doubts: list[str] = []
     refused = ""
     if text := node.annotations.get(names.FENCED, ""):
         try:
-            return Finding(_attested(node, attestation(text), text, seen, now))
+            return FencingEvidence(_attestation_proof(node, parse_attestation(text), text, boot_history, now))
         except ValueError as error:
             refused = str(error)
             doubts.append(f"the annotation {names.FENCED} is not taken as proof: {refused}")
-    fresh = seen.fresh if seen and (seen.uid, seen.boot_id) == (node.uid, node.boot_id) else frozenset[str]()
+    fresh = (
+        boot_history.absent_taints
+        if boot_history and (boot_history.node_uid, boot_history.boot_id) == (node.uid, node.boot_id)
+        else frozenset[str]()
+    )
     for method, key, words in (
-        (Method.SHUTDOWN, names.SHUTDOWN, f"the provider has shut the machine down (taint {names.SHUTDOWN})"),
-        (Method.OUT_OF_SERVICE, names.OUT_OF_SERVICE, f"somebody set the taint {names.OUT_OF_SERVICE}"),
+        (
+            ProofMethod.SHUTDOWN,
+            names.SHUTDOWN_TAINT_KEY,
+            f"the provider has shut the machine down (taint {names.SHUTDOWN_TAINT_KEY})",
+        ),
+        (
+            ProofMethod.OUT_OF_SERVICE,
+            names.OUT_OF_SERVICE_TAINT_KEY,
+            f"somebody set the taint {names.OUT_OF_SERVICE_TAINT_KEY}",
+        ),
     ):
-        if not any(t.key == key and not (ours and _is_ours(t.key, t.value, t.effect)) for t in node.taints):
+        if not any(t.key == key and not (own_taint and _is_own_taint(t.key, t.value, t.effect)) for t in node.taints):
             continue
-        if key in fresh or known == method:
-            return Finding(Proof(method, words), refused=refused)
+        if key in fresh or known_method == method:
+            return FencingEvidence(Proof(method, words), attestation_error=refused)
         doubts.append(
             f"the taint {key} may be left from before this boot last lived: take it off, "
             "and have it set again where it still holds"
         )
-    return Finding(None, tuple(doubts), refused)
+    return FencingEvidence(None, tuple(doubts), refused)
 
 
-def _attested(node: Node, said: Attestation, text: str, seen: Witness | None, now: datetime) -> Proof:
+def _attestation_proof(
+    node: Node, attestation: Attestation, text: str, boot_history: BootHistory | None, now: datetime
+) -> Proof:
     """The proof in an attestation. Raises ValueError that says why there is none."""
     ready = node.condition("Ready")
-    failed = ready.transition if ready else None
+    failed = ready.last_transition if ready else None
     wrong = (
-        (said.node_uid != node.uid, f"it names node UID {said.node_uid:.60}, and this Node has {node.uid}"),
+        (
+            attestation.node_uid != node.uid,
+            f"it names node UID {attestation.node_uid:.60}, and this Node has {node.uid}",
+        ),
         (not node.boot_id, "the node has never reported a boot"),
-        (said.boot_id != node.boot_id, f"it names boot {said.boot_id:.60}, and the node's boot is {node.boot_id}"),
-        (seen is not None and seen.refuted == text, "this very boot came back after it was said"),
+        (
+            attestation.boot_id != node.boot_id,
+            f"it names boot {attestation.boot_id:.60}, and the node's boot is {node.boot_id}",
+        ),
+        (
+            boot_history is not None and boot_history.refuted_attestation == text,
+            "this very boot came back after it was said",
+        ),
         (
             ready is not None and failed is None,
             "when this failure began cannot be read: its condition Ready has no such time",
         ),
         (
-            failed is not None and said.time < failed - LATE,
-            f"its time {said.time:%Y-%m-%d %H:%M:%SZ} is before this failure: say it anew",
+            failed is not None and attestation.time < failed - ATTESTATION_TOLERANCE,
+            f"its time {attestation.time:%Y-%m-%d %H:%M:%SZ} is before this failure: say it anew",
         ),
-        (said.time > now + LATE, f"its time {said.time:%Y-%m-%d %H:%M:%SZ} is yet to come"),
+        (
+            attestation.time > now + ATTESTATION_TOLERANCE,
+            f"its time {attestation.time:%Y-%m-%d %H:%M:%SZ} is yet to come",
+        ),
     )
     for holds, why in wrong:
         if holds:
             raise ValueError(why)
-    return Proof(Method.ATTESTED, f"attested at {said.time:%Y-%m-%d %H:%M:%SZ}: {said.method}")
+    return Proof(ProofMethod.ATTESTED, f"attested at {attestation.time:%Y-%m-%d %H:%M:%SZ}: {attestation.method}")
 
 
-def hint(node: Node) -> str:
+def proof_hint(node: Node) -> str:
     """What would be proof, to paste."""
     ready = node.condition("Ready")
-    since = ready.transition if ready and ready.transition else node.created
+    since = ready.last_transition if ready and ready.last_transition else node.created
     said = {
         "nodeUID": node.uid,
         "bootID": node.boot_id,
@@ -193,61 +225,63 @@ def hint(node: Node) -> str:
 # -- the taint --------------------------------------------------------------------------------------------------------
 
 
-class Act(StrEnum):
+class TaintAction(StrEnum):
     """What is to be done about the out-of-service taint."""
 
     NOTHING = "Nothing"
     SET = "Set"
-    LIFT = "Lift"
-    FORGET = "Forget"  # the record names it, and it is not there
+    REMOVE = "Lift"
+    CLEAR_RECORD = "Forget"  # the record names it, and it is not there
 
 
-def _is_ours(key: str, value: str, effect: str) -> bool:
-    return (key, value, effect) == (OURS.key, OURS.value, OURS.effect)
+def _is_own_taint(key: str, value: str, effect: str) -> bool:
+    return (key, value, effect) == (OUT_OF_SERVICE_TAINT.key, OUT_OF_SERVICE_TAINT.value, OUT_OF_SERVICE_TAINT.effect)
 
 
-def recorded(node: Node, record: NodeRecord | None) -> bool:
+def is_taint_recorded(node: Node, record: NodeRecord | None) -> bool:
     """Whether this drain has set the taint, or is about to."""
-    return record is not None and record.uid == node.uid and OURS in record.added_taints
+    return record is not None and record.uid == node.uid and OUT_OF_SERVICE_TAINT in record.added_taints
 
 
-def set_by_us(node: Node, record: NodeRecord | None) -> bool:
+def has_own_taint(node: Node, record: NodeRecord | None) -> bool:
     """Whether this drain's taint is on the node."""
-    return recorded(node, record) and any(_is_ours(t.key, t.value, t.effect) for t in node.taints)
+    return is_taint_recorded(node, record) and any(_is_own_taint(t.key, t.value, t.effect) for t in node.taints)
 
 
-def returned(node: Node, record: NodeRecord | None) -> bool:
+def returned_without_reboot(node: Node, record: NodeRecord | None) -> bool:
     """The boot that was said to be dead is back: its containers ran all along."""
     same = record is not None and record.boot_id == node.boot_id
-    return set_by_us(node, record) and same and node.ready == ALIVE
+    return has_own_taint(node, record) and same and node.ready_status == READY
 
 
-def stays(node: Node, record: NodeRecord | None, *, busy: bool) -> bool:
+def must_keep_taint(node: Node, record: NodeRecord | None, *, node_in_use: bool) -> bool:
     """Whether this drain's taint is on the node and may not go: never by time, and not when it is cancelled.
 
     `busy`: something on the node is Terminating, or attached though no pod there uses it.
     """
-    if record is None or not set_by_us(node, record) or record.boot_id != node.boot_id:
+    if record is None or not has_own_taint(node, record) or record.boot_id != node.boot_id:
         return False
-    return busy or node.ready != ALIVE
+    return node_in_use or node.ready_status != READY
 
 
-def act(node: Node, record: NodeRecord | None, *, due: bool, busy: bool) -> Act:
+def taint_action(node: Node, record: NodeRecord | None, *, taint_due: bool, node_in_use: bool) -> TaintAction:
     """What is to be done about the taint; `due`: proven, and all pods that it is for are Terminating."""
-    if set_by_us(node, record):
-        return Act.NOTHING if stays(node, record, busy=busy) else Act.LIFT
-    if any(t.key == names.OUT_OF_SERVICE for t in node.taints):
-        return Act.FORGET if recorded(node, record) else Act.NOTHING  # somebody else's: theirs to take off
-    if due and node.ready != ALIVE:
-        return Act.SET
-    return Act.FORGET if recorded(node, record) else Act.NOTHING
+    if has_own_taint(node, record):
+        return TaintAction.NOTHING if must_keep_taint(node, record, node_in_use=node_in_use) else TaintAction.REMOVE
+    if any(t.key == names.OUT_OF_SERVICE_TAINT_KEY for t in node.taints):
+        return (
+            TaintAction.CLEAR_RECORD if is_taint_recorded(node, record) else TaintAction.NOTHING
+        )  # somebody else's: theirs to take off
+    if taint_due and node.ready_status != READY:
+        return TaintAction.SET
+    return TaintAction.CLEAR_RECORD if is_taint_recorded(node, record) else TaintAction.NOTHING
 
 
 # -- what a drain makes of it -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class FencingState:
     """Where a drain stands with the failure of its node.
 
     Attributes:
@@ -259,24 +293,24 @@ class Standing:
 
     failing: bool = False
     proof: Proof | None = None
-    doubts: tuple[str, ...] = ()
-    hint: str = ""
-    forbidden: bool = False
-    returned: bool = False
+    rejections: tuple[str, ...] = ()
+    proof_hint: str = ""
+    force_forbidden: bool = False
+    returned_without_reboot: bool = False
 
 
-def condition(standing: Standing, *, waiting: int, needed: bool) -> tuple[str, str, str] | None:
+def fenced_condition(state: FencingState, *, pods_waiting: int, proof_used: bool) -> tuple[str, str, str] | None:
     """The condition `Fenced`: status, reason, message; None where no proof is needed.
 
     `waiting`: pods that wait for it; `needed`: some were, or are, moved by it.
     """
-    if standing.returned:
+    if state.returned_without_reboot:
         return "False", "ReturnedWithoutReboot", "the boot that was said to be dead is back: it ran all along"
-    if standing.proof and (waiting or needed):
-        return "True", standing.proof.method, standing.proof.words
-    if not waiting:
+    if state.proof and (pods_waiting or proof_used):
+        return "True", state.proof.method, state.proof.description
+    if not pods_waiting:
         return None
-    pods = f"{waiting} pod{'' if waiting == 1 else 's'} must not run twice"
-    if standing.forbidden:
+    pods = f"{pods_waiting} pod{'' if pods_waiting == 1 else 's'} must not run twice"
+    if state.force_forbidden:
         return "False", "ForceNever", f"{pods}, and failure.force is Never"
-    return "False", "WaitingForProof", "; ".join((f"{pods}: no proof that the node is dead", *standing.doubts))
+    return "False", "WaitingForProof", "; ".join((f"{pods}: no proof that the node is dead", *state.rejections))

@@ -9,30 +9,30 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from rescheduler.api import names
-from rescheduler.api.policies import Policy
-from rescheduler.core.failure.causes import CONTRADICTED, SILENT
+from rescheduler.api.policies import ReschedulePolicy
+from rescheduler.core.failure.causes import READY_UNKNOWN, READY_UNKNOWN_LEASE_RENEWED
 from rescheduler.core.model.nodes import Node
 
-_LEAST_IN_ONE_PLACE = 3
+_MIN_UNHEALTHY_PER_SCOPE = 3
 """Of so few nodes that a zone or pool may have, one or two that fail are no storm there."""
-_CHECK = {
-    SILENT: "Check the network and the control plane",
-    CONTRADICTED: "Check the node controller",
+_HINTS = {
+    READY_UNKNOWN: "Check the network and the control plane",
+    READY_UNKNOWN_LEASE_RENEWED: "Check the node controller",
 }
 
-Place = tuple[str, str]
+Scope = tuple[str, str]
 """A policy, a zone or a pool: its kind, and its name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Weather:
+class UnhealthyCounts:
     """How many nodes each place has, and how many of them fail for which cause."""
 
-    nodes: Counter[Place] = field(default_factory=Counter)
-    sick: Counter[tuple[Place, str]] = field(default_factory=Counter)
+    nodes: Counter[Scope] = field(default_factory=Counter)
+    unhealthy: Counter[tuple[Scope, str]] = field(default_factory=Counter)
 
 
-def _places(node: Node, policy: Policy) -> tuple[Place, ...]:
+def _scopes(node: Node, policy: ReschedulePolicy) -> tuple[Scope, ...]:
     found = [("ReschedulePolicy", policy.name)]
     if zone := node.labels.get(names.ZONE):
         found.append(("zone", zone))
@@ -41,36 +41,38 @@ def _places(node: Node, policy: Policy) -> tuple[Place, ...]:
     return tuple(found)
 
 
-def survey(rows: Iterable[tuple[Node, Policy, Collection[str]]]) -> Weather:
+def count_unhealthy(rows: Iterable[tuple[Node, ReschedulePolicy, Collection[str]]]) -> UnhealthyCounts:
     """Count nodes: (node, the policy that decides for it, names of the causes for which it fails)."""
-    weather = Weather()
+    weather = UnhealthyCounts()
     for node, policy, causes in rows:
-        for place in _places(node, policy):
+        for place in _scopes(node, policy):
             weather.nodes[place] += 1
             for cause in causes:
-                weather.sick[place, cause] += 1
+                weather.unhealthy[place, cause] += 1
     return weather
 
 
-def storm(node: Node, policy: Policy, weather: Weather, cause: str, *, like: str = "") -> str:
+def storm_reason(
+    node: Node, policy: ReschedulePolicy, counts: UnhealthyCounts, cause: str, *, also_counted: str = ""
+) -> str:
     """Return what storm keeps this node from being drained for this cause, in words; empty if none does.
 
     `like`: what else the weather counts as this cause, for the words.
     """
     limit = policy.spec.failure.max_unhealthy
-    for place in _places(node, policy):
-        sick, nodes = weather.sick[place, cause], weather.nodes[place]
-        least = 2 if place[0] == "ReschedulePolicy" else _LEAST_IN_ONE_PLACE
+    for place in _scopes(node, policy):
+        sick, nodes = counts.unhealthy[place, cause], counts.nodes[place]
+        least = 2 if place[0] == "ReschedulePolicy" else _MIN_UNHEALTHY_PER_SCOPE
         if sick >= least and sick > limit.of(nodes):
             return (
-                f"{sick} of {nodes} nodes of {place[0]} {place[1]} have the condition {cause}{like}, more than "
+                f"{sick} of {nodes} nodes of {place[0]} {place[1]} have the condition {cause}{also_counted}, more than "
                 f"failure.maxUnhealthy {limit} ({limit.of(nodes)}): no drain starts for this condition until fewer "
-                f"nodes have it. {_CHECK.get(cause, 'Check what sets it')}"
+                f"nodes have it. {_HINTS.get(cause, 'Check what sets it')}"
             )
     return ""
 
 
-def any_storm(node: Node, policy: Policy, weather: Weather) -> str:
+def any_storm_reason(node: Node, policy: ReschedulePolicy, counts: UnhealthyCounts) -> str:
     """Return a storm of any cause in a place of this node, in words; empty if there is none."""
-    causes = sorted({cause for _, cause in weather.sick})
-    return next((found for cause in causes if (found := storm(node, policy, weather, cause))), "")
+    causes = sorted({cause for _, cause in counts.unhealthy})
+    return next((found for cause in causes if (found := storm_reason(node, policy, counts, cause))), "")

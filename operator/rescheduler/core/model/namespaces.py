@@ -23,21 +23,21 @@ class Namespace:
 
     name: str
     uid: str
-    version: str = ""
-    ending: bool = False
+    resource_version: str = ""
+    terminating: bool = False
     pool: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def namespace(raw: Mapping[str, Any]) -> Namespace:
+def parse_namespace(raw: Mapping[str, Any]) -> Namespace:
     """Project a raw Namespace. Raises UnreadableError without a name."""
-    meta = object_schemas.plain(raw)["metadata"]
+    meta = object_schemas.sanitize_metadata(raw)["metadata"]
     labels = meta.get("labels") or {}
     return Namespace(
         name=meta["name"],
         uid=meta.get("uid", ""),
-        version=meta.get("resourceVersion", ""),
-        ending="deletionTimestamp" in meta,
+        resource_version=meta.get("resourceVersion", ""),
+        terminating="deletionTimestamp" in meta,
         pool=labels.get(names.POOL),
         # Thousands of namespaces have the same few keys.
         labels={sys.intern(key): value for key, value in labels.items() if key != names.POOL},

@@ -12,11 +12,11 @@ from functools import lru_cache
 from typing import Any
 
 from rescheduler.api import names
-from rescheduler.api.untrusted import distinct, json_object, text, time
+from rescheduler.api.untrusted import bounded_text, parse_json_object, parse_time, truncate_with_digest
 from rescheduler.core.model import object_schemas
-from rescheduler.core.model.quantities import amount
+from rescheduler.core.model.quantities import parse_quantity
 
-UNREACHABLE = "Unknown"
+CONDITION_UNKNOWN = "Unknown"
 """`Ready` has this status where the node controller has not heard of the kubelet."""
 
 _KEPT_ANNOTATIONS = (
@@ -28,10 +28,10 @@ _KEPT_ANNOTATIONS = (
     names.MACHINE,
     names.MACHINE_NAMESPACE,
 )
-_MOST_MAINTENANCE = 1024
-_MOST_ANNOTATION = 16_384
-_MOST_BOOT_ID = 253
-_MOST_WORDS = 1024
+_MAX_MAINTENANCE_LENGTH = 1024
+_MAX_ANNOTATION_LENGTH = 16_384
+_MAX_BOOT_ID_LENGTH = 253
+_MAX_REASON_LENGTH = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class NodeCondition:
     type: str
     status: str
     reason: str = ""
-    transition: datetime | None = None
-    heartbeat: datetime | None = None
+    last_transition: datetime | None = None
+    last_heartbeat: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,11 @@ class Taint:
     key: str
     value: str
     effect: str
-    added: str = ""  # timeAdded, which others' taints may carry: it must survive our patch
+    time_added: str = ""  # timeAdded, which others' taints may carry: it must survive our patch
 
     def as_json(self) -> dict[str, str]:
         """The taint as the API server takes it."""
-        body = {"key": self.key, "value": self.value, "effect": self.effect, "timeAdded": self.added}
+        body = {"key": self.key, "value": self.value, "effect": self.effect, "timeAdded": self.time_added}
         return {name: value for name, value in body.items() if value}
 
 
@@ -74,7 +74,7 @@ class Node:
 
     name: str
     uid: str
-    version: str = ""
+    resource_version: str = ""
     boot_id: str = ""
     created: datetime | None = None
     unschedulable: bool = False
@@ -90,40 +90,42 @@ class Node:
         return next((c for c in self.conditions if c.type == type_), None)
 
     @property
-    def ready(self) -> str:
+    def ready_status(self) -> str:
         """Status of `Ready`: True, False or Unknown; a node without that condition is Unknown."""
         condition = self.condition("Ready")
-        return condition.status if condition else UNREACHABLE
+        return condition.status if condition else CONDITION_UNKNOWN
 
     @property
-    def maintenance(self) -> str | None:
+    def maintenance_annotation(self) -> str | None:
         """The maintenance annotation's text; None where it is absent."""
         return self.annotations.get(names.MAINTENANCE)
 
     @property
-    def cancelled(self) -> Mapping[str, str]:
+    def cancelled_requests(self) -> Mapping[str, str]:
         """Requests that were cancelled while they stood, by reason; nonsense in the annotation counts as none."""
         with contextlib.suppress(ValueError):
-            found = json_object(self.annotations.get(names.CANCELLED, "{}"), _MOST_ANNOTATION)
+            found = parse_json_object(self.annotations.get(names.CANCELLED, "{}"), _MAX_ANNOTATION_LENGTH)
             return {reason: token for reason, token in found.items() if isinstance(token, str)}
         return {}
 
 
-def node(raw: Mapping[str, Any]) -> Node:
+def parse_node(raw: Mapping[str, Any]) -> Node:
     """Project a raw Node. Raises UnreadableError without a name."""
-    raw = object_schemas.node(raw)
+    raw = object_schemas.sanitize_node(raw)
     meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
     annotations = meta.get("annotations") or {}
     return Node(
         name=meta["name"],
         uid=meta.get("uid", ""),
-        version=meta.get("resourceVersion", ""),
-        boot_id=distinct((status.get("nodeInfo") or {}).get("bootID"), _MOST_BOOT_ID),
-        created=time(meta.get("creationTimestamp")),
+        resource_version=meta.get("resourceVersion", ""),
+        boot_id=truncate_with_digest((status.get("nodeInfo") or {}).get("bootID"), _MAX_BOOT_ID_LENGTH),
+        created=parse_time(meta.get("creationTimestamp")),
         unschedulable=bool(spec.get("unschedulable")),
         deleting="deletionTimestamp" in meta,
         labels=dict(meta.get("labels") or {}),
-        annotations={key: _kept(key, annotations[key]) for key in _KEPT_ANNOTATIONS if key in annotations},
+        annotations={
+            key: _bounded_annotation(key, annotations[key]) for key in _KEPT_ANNOTATIONS if key in annotations
+        },
         taints=tuple(
             Taint(t["key"], t.get("value", ""), t["effect"], t.get("timeAdded", "")) for t in spec.get("taints") or ()
         ),
@@ -131,21 +133,21 @@ def node(raw: Mapping[str, Any]) -> Node:
             NodeCondition(
                 c["type"],
                 c["status"],
-                text(c.get("reason"), _MOST_WORDS),
-                time(c.get("lastTransitionTime")),
-                time(c.get("lastHeartbeatTime")),
+                bounded_text(c.get("reason"), _MAX_REASON_LENGTH),
+                parse_time(c.get("lastTransitionTime")),
+                parse_time(c.get("lastHeartbeatTime")),
             )
             for c in status.get("conditions") or ()
         ),
-        allocatable=_allocatable(tuple((status.get("allocatable") or {}).items())),
+        allocatable=_parse_allocatable(tuple((status.get("allocatable") or {}).items())),
     )
 
 
-def _kept(key: str, value: str) -> str:
+def _bounded_annotation(key: str, value: str) -> str:
     """An annotation as it is kept: a very long one is cut, and still differs from every other."""
-    return distinct(value, _MOST_MAINTENANCE if key == names.MAINTENANCE else _MOST_ANNOTATION)
+    return truncate_with_digest(value, _MAX_MAINTENANCE_LENGTH if key == names.MAINTENANCE else _MAX_ANNOTATION_LENGTH)
 
 
 @lru_cache(maxsize=10_000)
-def _allocatable(resources: tuple[tuple[str, str], ...]) -> Mapping[str, int]:
-    return {name: amount(name, quantity, 0) for name, quantity in resources}
+def _parse_allocatable(resources: tuple[tuple[str, str], ...]) -> Mapping[str, int]:
+    return {name: parse_quantity(name, quantity, 0) for name, quantity in resources}

@@ -10,50 +10,54 @@ from rescheduler.api.untrusted import (
     LABELS,
     METADATA,
     QUANTITIES,
-    Fit,
-    Shaped,
+    SanitizedObject,
+    ValueSchema,
     anything,
-    count,
-    each,
-    fields,
-    measure,
-    shaped,
+    list_of,
+    number_or_text,
+    object_of,
+    pod_count,
+    sanitize,
 )
 
-_NAMESPACED = ("name", "namespace", "uid")
-_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+_NAME_NAMESPACE_UID = ("name", "namespace", "uid")
+_REQUIRED_AFFINITY = "requiredDuringSchedulingIgnoredDuringExecution"
 
-_EXPRESSIONS = each(fields("key", "operator", key=str, operator=str, values=each(str)))
-SELECTOR = fields(matchLabels=LABELS, matchExpressions=_EXPRESSIONS)
-_NODE_SELECTOR = fields(nodeSelectorTerms=each(fields(matchExpressions=_EXPRESSIONS, matchFields=_EXPRESSIONS)))
-_POD_TERMS = each(
-    fields("topologyKey", topologyKey=str, labelSelector=SELECTOR, namespaceSelector=SELECTOR, namespaces=each(str))
+_EXPRESSIONS = list_of(object_of("key", "operator", key=str, operator=str, values=list_of(str)))
+SELECTOR = object_of(matchLabels=LABELS, matchExpressions=_EXPRESSIONS)
+_NODE_SELECTOR = object_of(
+    nodeSelectorTerms=list_of(object_of(matchExpressions=_EXPRESSIONS, matchFields=_EXPRESSIONS))
 )
-_RESOURCES = fields(requests=QUANTITIES)
-_STATUSES = each(fields("name", name=str, allocatedResources=QUANTITIES, resources=_RESOURCES))
-_CONTAINERS = each(
-    fields(
+_POD_TERMS = list_of(
+    object_of(
+        "topologyKey", topologyKey=str, labelSelector=SELECTOR, namespaceSelector=SELECTOR, namespaces=list_of(str)
+    )
+)
+_RESOURCES = object_of(requests=QUANTITIES)
+_CONTAINER_STATUSES = list_of(object_of("name", name=str, allocatedResources=QUANTITIES, resources=_RESOURCES))
+_CONTAINERS = list_of(
+    object_of(
         name=str,
         resources=_RESOURCES,
         restartPolicy=str,
-        restartPolicyRules=each(fields(action=str)),
-        ports=each(fields(hostPort=int, hostIP=str, protocol=str)),
-        volumeMounts=each(fields(bindMountOptions=anything)),
+        restartPolicyRules=list_of(object_of(action=str)),
+        ports=list_of(object_of(hostPort=int, hostIP=str, protocol=str)),
+        volumeMounts=list_of(object_of(bindMountOptions=anything)),
     )
 )
-_TOLERATIONS = each(fields(key=str, operator=str, value=str, effect=str))
-_VOLUMES = each(fields(name=str, persistentVolumeClaim=fields("claimName", claimName=str)))
-_POD_SPEC = fields(
+_TOLERATIONS = list_of(object_of(key=str, operator=str, value=str, effect=str))
+_VOLUMES = list_of(object_of(name=str, persistentVolumeClaim=object_of("claimName", claimName=str)))
+_POD_SPEC = object_of(
     nodeName=str,
     nodeSelector=LABELS,
-    affinity=fields(
-        nodeAffinity=fields(**{_REQUIRED: _NODE_SELECTOR}),
-        podAffinity=fields(**{_REQUIRED: _POD_TERMS}),
-        podAntiAffinity=fields(**{_REQUIRED: _POD_TERMS}),
+    affinity=object_of(
+        nodeAffinity=object_of(**{_REQUIRED_AFFINITY: _NODE_SELECTOR}),
+        podAffinity=object_of(**{_REQUIRED_AFFINITY: _POD_TERMS}),
+        podAntiAffinity=object_of(**{_REQUIRED_AFFINITY: _POD_TERMS}),
     ),
     tolerations=_TOLERATIONS,
-    topologySpreadConstraints=each(
-        fields(
+    topologySpreadConstraints=list_of(
+        object_of(
             "topologyKey",
             "maxSkew",
             topologyKey=str,
@@ -61,7 +65,7 @@ _POD_SPEC = fields(
             whenUnsatisfiable=str,
             labelSelector=SELECTOR,
             minDomains=int,
-            matchLabelKeys=each(str),
+            matchLabelKeys=list_of(str),
             nodeAffinityPolicy=str,
             nodeTaintsPolicy=str,
         )
@@ -76,8 +80,8 @@ _POD_SPEC = fields(
     resources=_RESOURCES,
     overhead=QUANTITIES,
 )
-_CONDITIONS = each(
-    fields(
+_CONDITIONS = list_of(
+    object_of(
         "type",
         "status",
         type=str,
@@ -88,136 +92,142 @@ _CONDITIONS = each(
         lastHeartbeatTime=anything,
     )
 )
-_WORKLOAD_SPEC: dict[str, Fit] = {"replicas": int, "minReadySeconds": int, "selector": SELECTOR}
-_COUNTS: dict[str, Fit] = dict.fromkeys(("observedGeneration", "replicas", "updatedReplicas", "readyReplicas"), int)
-
-_NODE = fields(
-    metadata=METADATA,
-    spec=fields(
-        unschedulable=bool,
-        taints=each(fields("key", "effect", key=str, value=str, effect=str, timeAdded=str)),
-    ),
-    status=fields(nodeInfo=fields(bootID=str), conditions=_CONDITIONS, allocatable=QUANTITIES),
+_WORKLOAD_SPEC: dict[str, ValueSchema] = {"replicas": int, "minReadySeconds": int, "selector": SELECTOR}
+_REPLICA_COUNTS: dict[str, ValueSchema] = dict.fromkeys(
+    ("observedGeneration", "replicas", "updatedReplicas", "readyReplicas"), int
 )
-_POD = fields(
+
+_NODE = object_of(
+    metadata=METADATA,
+    spec=object_of(
+        unschedulable=bool,
+        taints=list_of(object_of("key", "effect", key=str, value=str, effect=str, timeAdded=str)),
+    ),
+    status=object_of(nodeInfo=object_of(bootID=str), conditions=_CONDITIONS, allocatable=QUANTITIES),
+)
+_POD = object_of(
     metadata=METADATA,
     spec=_POD_SPEC,
-    status=fields(
+    status=object_of(
         phase=str,
         conditions=_CONDITIONS,
-        containerStatuses=_STATUSES,
-        initContainerStatuses=_STATUSES,
+        containerStatuses=_CONTAINER_STATUSES,
+        initContainerStatuses=_CONTAINER_STATUSES,
     ),
 )
-_DAEMON_SET = fields(metadata=METADATA, spec=fields(template=fields(spec=_POD_SPEC)))
-_DEPLOYMENT = fields(
+_DAEMON_SET = object_of(metadata=METADATA, spec=object_of(template=object_of(spec=_POD_SPEC)))
+_DEPLOYMENT = object_of(
     metadata=METADATA,
-    spec=fields(paused=bool, strategy=fields(type=str, rollingUpdate=fields(maxSurge=measure)), **_WORKLOAD_SPEC),
-    status=fields(**_COUNTS),
+    spec=object_of(
+        paused=bool, strategy=object_of(type=str, rollingUpdate=object_of(maxSurge=number_or_text)), **_WORKLOAD_SPEC
+    ),
+    status=object_of(**_REPLICA_COUNTS),
 )
-_REPLICA_SET = fields(metadata=METADATA, spec=fields(**_WORKLOAD_SPEC), status=fields(conditions=_CONDITIONS))
-_JOB = fields(metadata=METADATA, spec=fields(podReplacementPolicy=str, podFailurePolicy=anything, managedBy=str))
-_BUDGET = fields(
+_REPLICA_SET = object_of(metadata=METADATA, spec=object_of(**_WORKLOAD_SPEC), status=object_of(conditions=_CONDITIONS))
+_JOB = object_of(metadata=METADATA, spec=object_of(podReplacementPolicy=str, podFailurePolicy=anything, managedBy=str))
+_DISRUPTION_BUDGET = object_of(
     metadata=METADATA,
-    spec=fields(selector=SELECTOR, minAvailable=measure, maxUnavailable=measure, unhealthyPodEvictionPolicy=str),
-    status=fields(
-        disruptionsAllowed=count,
-        currentHealthy=count,
-        desiredHealthy=count,
-        expectedPods=count,
+    spec=object_of(
+        selector=SELECTOR, minAvailable=number_or_text, maxUnavailable=number_or_text, unhealthyPodEvictionPolicy=str
+    ),
+    status=object_of(
+        disruptionsAllowed=pod_count,
+        currentHealthy=pod_count,
+        desiredHealthy=pod_count,
+        expectedPods=pod_count,
         observedGeneration=int,
         disruptedPods=LABELS,
         conditions=_CONDITIONS,
     ),
 )
-_CLAIM = fields(metadata=METADATA, spec=fields(accessModes=each(str), volumeName=str))
-_VOLUME = fields(
+_VOLUME_CLAIM = object_of(metadata=METADATA, spec=object_of(accessModes=list_of(str), volumeName=str))
+_VOLUME = object_of(
     metadata=METADATA,
-    spec=fields(nodeAffinity=fields(required=_NODE_SELECTOR), csi=fields(driver=str)),
+    spec=object_of(nodeAffinity=object_of(required=_NODE_SELECTOR), csi=object_of(driver=str)),
 )
-_ATTACHMENT = fields(
+_VOLUME_ATTACHMENT = object_of(
     metadata=METADATA,
-    spec=fields(nodeName=str, attacher=str, source=fields(persistentVolumeName=str)),
+    spec=object_of(nodeName=str, attacher=str, source=object_of(persistentVolumeName=str)),
 )
-_CSI_NODE = fields(
+_CSI_NODE = object_of(
     metadata=METADATA,
-    spec=fields(drivers=each(fields("name", name=str, allocatable=fields(count=int)))),
+    spec=object_of(drivers=list_of(object_of("name", name=str, allocatable=object_of(count=int)))),
 )
-_LEASE = fields(metadata=METADATA, spec=fields(holderIdentity=str, renewTime=anything, leaseDurationSeconds=int))
-_PLAIN = fields(metadata=METADATA)
-_USAGE = fields(metadata=METADATA, timestamp=str, usage=QUANTITIES)
+_LEASE = object_of(metadata=METADATA, spec=object_of(holderIdentity=str, renewTime=anything, leaseDurationSeconds=int))
+_METADATA_ONLY = object_of(metadata=METADATA)
+_NODE_METRICS = object_of(metadata=METADATA, timestamp=str, usage=QUANTITIES)
 
 
-def node(raw: Mapping[str, Any]) -> Shaped:
+def sanitize_node(raw: Mapping[str, Any]) -> SanitizedObject:
     """Return a Node with the types that are relied on. Raises UnreadableError without a name."""
-    return shaped(raw, _NODE)
+    return sanitize(raw, _NODE)
 
 
-def pod(raw: Mapping[str, Any]) -> Shaped:
+def sanitize_pod(raw: Mapping[str, Any]) -> SanitizedObject:
     """Return a Pod so. Raises UnreadableError without name or namespace."""
-    return shaped(raw, _POD, required=("name", "namespace"))
+    return sanitize(raw, _POD, required=("name", "namespace"))
 
 
-def any_pod(raw: Mapping[str, Any]) -> Shaped:
+def sanitize_unnamed_pod(raw: Mapping[str, Any]) -> SanitizedObject:
     """Return a Pod so, if nobody asks for its name."""
-    return shaped(raw, _POD, required=())
+    return sanitize(raw, _POD, required=())
 
 
-def daemon_set(raw: Mapping[str, Any]) -> Shaped:
+def sanitize_daemon_set(raw: Mapping[str, Any]) -> SanitizedObject:
     """Return a DaemonSet so."""
-    return shaped(raw, _DAEMON_SET, required=("name", "namespace"))
+    return sanitize(raw, _DAEMON_SET, required=("name", "namespace"))
 
 
-def deployment(raw: Mapping[str, Any]) -> Shaped:
+def sanitize_deployment(raw: Mapping[str, Any]) -> SanitizedObject:
     """Return a Deployment so."""
-    return shaped(raw, _DEPLOYMENT, required=_NAMESPACED)
+    return sanitize(raw, _DEPLOYMENT, required=_NAME_NAMESPACE_UID)
 
 
-def replica_set(raw: Mapping[str, Any]) -> Shaped:
+def sanitize_replica_set(raw: Mapping[str, Any]) -> SanitizedObject:
     """Return a ReplicaSet so."""
-    return shaped(raw, _REPLICA_SET, required=_NAMESPACED)
+    return sanitize(raw, _REPLICA_SET, required=_NAME_NAMESPACE_UID)
 
 
-def job(raw: Mapping[str, Any]) -> Shaped:
+def sanitize_job(raw: Mapping[str, Any]) -> SanitizedObject:
     """Return a Job so."""
-    return shaped(raw, _JOB, required=())
+    return sanitize(raw, _JOB, required=())
 
 
-def budget(raw: Mapping[str, Any]) -> Shaped:
+def sanitize_budget(raw: Mapping[str, Any]) -> SanitizedObject:
     """Return a PodDisruptionBudget so."""
-    return shaped(raw, _BUDGET, required=_NAMESPACED)
+    return sanitize(raw, _DISRUPTION_BUDGET, required=_NAME_NAMESPACE_UID)
 
 
-def claim(raw: Mapping[str, Any]) -> Shaped:
+def sanitize_volume_claim(raw: Mapping[str, Any]) -> SanitizedObject:
     """Return a PersistentVolumeClaim so."""
-    return shaped(raw, _CLAIM, required=("name", "namespace"))
+    return sanitize(raw, _VOLUME_CLAIM, required=("name", "namespace"))
 
 
-def volume(raw: Mapping[str, Any]) -> Shaped:
+def sanitize_volume(raw: Mapping[str, Any]) -> SanitizedObject:
     """Return a PersistentVolume so."""
-    return shaped(raw, _VOLUME)
+    return sanitize(raw, _VOLUME)
 
 
-def attachment(raw: Mapping[str, Any]) -> Shaped:
+def sanitize_volume_attachment(raw: Mapping[str, Any]) -> SanitizedObject:
     """Return a VolumeAttachment so."""
-    return shaped(raw, _ATTACHMENT, required=())
+    return sanitize(raw, _VOLUME_ATTACHMENT, required=())
 
 
-def csi_node(raw: Mapping[str, Any]) -> Shaped:
+def sanitize_csi_node(raw: Mapping[str, Any]) -> SanitizedObject:
     """Return a CSINode so."""
-    return shaped(raw, _CSI_NODE)
+    return sanitize(raw, _CSI_NODE)
 
 
-def lease(raw: Mapping[str, Any]) -> Shaped:
+def sanitize_lease(raw: Mapping[str, Any]) -> SanitizedObject:
     """Return a Lease so."""
-    return shaped(raw, _LEASE, required=())
+    return sanitize(raw, _LEASE, required=())
 
 
-def plain(raw: Mapping[str, Any]) -> Shaped:
+def sanitize_metadata(raw: Mapping[str, Any]) -> SanitizedObject:
     """Return an object of which only the metadata is read."""
-    return shaped(raw, _PLAIN)
+    return sanitize(raw, _METADATA_ONLY)
 
 
-def usage(raw: Mapping[str, Any]) -> Shaped:
+def sanitize_node_metrics(raw: Mapping[str, Any]) -> SanitizedObject:
     """Return a NodeMetrics, which an aggregated API server gives."""
-    return shaped(raw, _USAGE)
+    return sanitize(raw, _NODE_METRICS)

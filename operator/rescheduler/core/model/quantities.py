@@ -11,48 +11,48 @@ CPU = "cpu"
 MEMORY = "memory"
 PODS = "pods"
 
-_BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
-_DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
-_FORM = re.compile(
+_BINARY_SUFFIXES = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
+_DECIMAL_SUFFIXES = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_QUANTITY = re.compile(
     r"([+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40}))(|[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,10})"
 )
-_FAR = 60
-MOST = 2**63 - 1
+_MAX_EXPONENT = 60
+MAX_QUANTITY = 2**63 - 1
 """The highest quantity that Kubernetes keeps."""
-_STEPS = (("Ei", 2**60), ("Pi", 2**50), ("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10))
+_BINARY_UNITS = (("Ei", 2**60), ("Pi", 2**50), ("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10))
 
 
 @lru_cache(maxsize=10_000)
-def amount(resource: str, text: str | float, otherwise: int = MOST) -> int:
+def parse_quantity(resource: str, text: str | float, default: int = MAX_QUANTITY) -> int:
     """How much of the resource this is, moved within 0 and MOST; `otherwise` where it is no quantity.
 
     Kubernetes caps quantities at the same number. What a pod asks for in words that nobody knows is the most.
     """
     value = _parse(str(text))
     if value is None:
-        return otherwise
+        return default
     scaled = value * (1000 if resource == CPU else 1)
-    return int(min(max(scaled, Decimal(0)), Decimal(MOST)).to_integral_value(ROUND_CEILING))
+    return int(min(max(scaled, Decimal(0)), Decimal(MAX_QUANTITY)).to_integral_value(ROUND_CEILING))
 
 
 def _parse(text: str) -> Decimal | None:
-    if not (found := _FORM.fullmatch(text)):
+    if not (found := _QUANTITY.fullmatch(text)):
         return None
     number, suffix = Decimal(found[1]), found[2]
-    if suffix in _BINARY:
-        return number * Decimal(1024) ** _BINARY[suffix]
-    if suffix in _DECIMAL:
-        return number.scaleb(_DECIMAL[suffix])
+    if suffix in _BINARY_SUFFIXES:
+        return number * Decimal(1024) ** _BINARY_SUFFIXES[suffix]
+    if suffix in _DECIMAL_SUFFIXES:
+        return number.scaleb(_DECIMAL_SUFFIXES[suffix])
     # An exponent of many digits would make a number of as many.
-    return number.scaleb(min(max(int(suffix[1:] or 0), -_FAR), _FAR))
+    return number.scaleb(min(max(int(suffix[1:] or 0), -_MAX_EXPONENT), _MAX_EXPONENT))
 
 
-def said(resource: str, value: int) -> str:
+def format_quantity(resource: str, value: int) -> str:
     """The amount for people."""
     if resource == CPU:
         return f"{value // 1000}" if value % 1000 == 0 else f"{value}m"
     if resource == MEMORY or resource.startswith(("ephemeral-storage", "hugepages-")):
-        for suffix, size in _STEPS:
+        for suffix, size in _BINARY_UNITS:
             if value >= size:
                 return f"{value / size:.4g}{suffix}"
     return str(value)

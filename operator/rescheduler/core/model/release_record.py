@@ -14,19 +14,19 @@ from typing import Any
 
 from rescheduler.api import names
 
-HIGHEST_COST = "2147483647"
+RETURNED_POD_DELETION_COST = "2147483647"
 """Deletion cost of a returned pod: its ReplicaSet, with one pod too many, deletes the other."""
-_LEAST_COST, _MOST_COST = -(2**31), 2**31 - 1
+_MIN_DELETION_COST, _MAX_DELETION_COST = -(2**31), 2**31 - 1
 """The API server refuses any other deletion cost."""
-_MOST_BYTES = 4096
+_MAX_RECORD_LENGTH = 4096
 """No record of ours is longer; a longer annotation is not parsed."""
-_MOST_NAME = 300
-_MOST_COUNT = 1_000_000
-_LEAST_YEAR, _MOST_YEAR = 2000, 2200
+_MAX_NAME_LENGTH = 300
+_MAX_COUNT = 1_000_000
+_FIRST_YEAR, _LAST_YEAR = 2000, 2200
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class ReleaseRecord:
     """The annotation `rescheduler.dev/move`.
 
     Attributes:
@@ -38,9 +38,9 @@ class Move:
     """
 
     cause: str
-    cost: str | None
-    ready: int
-    since: datetime
+    deletion_cost: str | None
+    ready_pods: int
+    released_at: datetime
     attempt: int
     deployment: str
     deployment_uid: str
@@ -48,36 +48,36 @@ class Move:
     replica_set_uid: str
 
     @property
-    def of_drain(self) -> bool:
+    def is_for_drain(self) -> bool:
         """Its node is cordoned: a new pod comes up elsewhere."""
         return self.cause.startswith("NodeDrain/")
 
     @classmethod
-    def read(cls, text: object) -> "Move | None":
+    def from_annotation(cls, text: object) -> "ReleaseRecord | None":
         """Parse the annotation; None if it is absent or not one that a release writes."""
-        if not isinstance(text, str) or not 0 < len(text) <= _MOST_BYTES:
+        if not isinstance(text, str) or not 0 < len(text) <= _MAX_RECORD_LENGTH:
             return None
         try:
             found = json.loads(text)
         except (ValueError, RecursionError):
             return None
-        return cls._of(found) if isinstance(found, dict) else None
+        return cls._from_json(found) if isinstance(found, dict) else None
 
     @classmethod
-    def _of(cls, found: Mapping[str, Any]) -> "Move | None":
+    def _from_json(cls, found: Mapping[str, Any]) -> "ReleaseRecord | None":
         cost = found.get("cost")
         words = {key: found.get(key) for key in ("cause", "deployment", "deploymentUID", "replicaSet", "replicaSetUID")}
-        ready, attempt, since = found.get("ready"), found.get("attempt", 1), _time(found.get("since"))
-        named = all(isinstance(word, str) and 0 < len(word) <= _MOST_NAME for word in words.values())
+        ready, attempt, since = found.get("ready"), found.get("attempt", 1), _parse_time(found.get("since"))
+        named = all(isinstance(word, str) and 0 < len(word) <= _MAX_NAME_LENGTH for word in words.values())
         if not named or not isinstance(ready, int) or not _is_count(ready) or not _is_count(attempt) or since is None:
             return None
-        if cost is not None and not is_cost(cost):
+        if cost is not None and not is_deletion_cost(cost):
             return None
         return cls(
             cause=str(words["cause"]),
-            cost=cost,
-            ready=ready,
-            since=since,
+            deletion_cost=cost,
+            ready_pods=ready,
+            released_at=since,
             attempt=int(attempt),
             deployment=str(words["deployment"]),
             deployment_uid=str(words["deploymentUID"]),
@@ -85,13 +85,13 @@ class Move:
             replica_set_uid=str(words["replicaSetUID"]),
         )
 
-    def text(self) -> str:
+    def to_annotation(self) -> str:
         """Return the value of the annotation."""
         found: dict[str, Any] = {
             "cause": self.cause,
-            "cost": self.cost,
-            "ready": self.ready,
-            "since": self.since.isoformat(timespec="seconds"),
+            "cost": self.deletion_cost,
+            "ready": self.ready_pods,
+            "since": self.released_at.isoformat(timespec="seconds"),
             "attempt": self.attempt,
             "deployment": self.deployment,
             "deploymentUID": self.deployment_uid,
@@ -101,32 +101,32 @@ class Move:
         return json.dumps({key: value for key, value in found.items() if value is not None})
 
 
-def is_cost(value: object) -> bool:
+def is_deletion_cost(value: object) -> bool:
     """Whether the API server takes this as a `pod-deletion-cost`: the text of a 32-bit integer, in its plain form."""
     if not isinstance(value, str) or not value.removeprefix("-").isdecimal() or not value.isascii() or len(value) > 11:
         return False
-    return str(int(value)) == value and _LEAST_COST <= int(value) <= _MOST_COST
+    return str(int(value)) == value and _MIN_DELETION_COST <= int(value) <= _MAX_DELETION_COST
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_COUNT
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_COUNT
 
 
-def _time(value: object) -> datetime | None:
+def _parse_time(value: object) -> datetime | None:
     """Return an aware time within some sane centuries; None for anything else."""
     try:
         found = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
         return None
-    return found if found and found.tzinfo and _LEAST_YEAR <= found.year <= _MOST_YEAR else None
+    return found if found and found.tzinfo and _FIRST_YEAR <= found.year <= _LAST_YEAR else None
 
 
-def controller(meta: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def controller_reference(meta: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the owner reference of a raw object's controller; None if it has none."""
     return next((o for o in meta.get("ownerReferences") or () if o.get("controller")), None)
 
 
-def record(meta: Mapping[str, Any]) -> tuple[Move | None, bool]:
+def read_record(meta: Mapping[str, Any]) -> tuple[ReleaseRecord | None, bool]:
     """Return the record of a move on a raw pod, and whether the pod is released.
 
     The record counts only while the controller of the pod is the Deployment that it names (the pod is released), or the
@@ -134,47 +134,61 @@ def record(meta: Mapping[str, Any]) -> tuple[Move | None, bool]:
     annotation from somebody else: (None, False).
     """
     annotations = meta.get("annotations") or {}
-    move = Move.read(annotations.get(names.MOVE))
-    owner = controller(meta) if move else None
+    move = ReleaseRecord.from_annotation(annotations.get(names.MOVE))
+    owner = controller_reference(meta) if move else None
     if move is None or owner is None or not str(owner.get("apiVersion", "")).startswith("apps/"):
         return None, False
     who = (owner.get("kind"), owner.get("name"), owner.get("uid"))
     if who == ("Deployment", move.deployment, move.deployment_uid):
         return move, True
     returned = who == ("ReplicaSet", move.replica_set, move.replica_set_uid)
-    return (move, False) if returned and annotations.get(names.DELETION_COST) == HIGHEST_COST else (None, False)
+    return (
+        (move, False)
+        if returned and annotations.get(names.POD_DELETION_COST) == RETURNED_POD_DELETION_COST
+        else (None, False)
+    )
 
 
-def release_patch(uid: str, version: str, others: Sequence[Mapping[str, Any]], move: Move) -> dict[str, Any]:
+def release_patch(
+    uid: str, resource_version: str, other_references: Sequence[Mapping[str, Any]], record: ReleaseRecord
+) -> dict[str, Any]:
     """Make the Deployment the controller of the pod, and record the move, in one write.
 
     `others`: the references of the pod to owners that are no controllers; a merge patch replaces the whole list.
     """
-    owner = _reference("Deployment", move.deployment, move.deployment_uid)
-    return _patch(uid, version, {names.MOVE: move.text()}, [*others, owner])
+    owner = _make_controller_reference("Deployment", record.deployment, record.deployment_uid)
+    return _patch(uid, resource_version, {names.MOVE: record.to_annotation()}, [*other_references, owner])
 
 
-def return_patch(uid: str, version: str, others: Sequence[Mapping[str, Any]], move: Move) -> dict[str, Any]:
+def return_patch(
+    uid: str, resource_version: str, other_references: Sequence[Mapping[str, Any]], record: ReleaseRecord
+) -> dict[str, Any]:
     """Make the ReplicaSet the controller again, and let it keep this pod rather than the replacement."""
-    owner = _reference("ReplicaSet", move.replica_set, move.replica_set_uid)
-    return _patch(uid, version, {names.DELETION_COST: HIGHEST_COST}, [*others, owner])
+    owner = _make_controller_reference("ReplicaSet", record.replica_set, record.replica_set_uid)
+    return _patch(
+        uid, resource_version, {names.POD_DELETION_COST: RETURNED_POD_DELETION_COST}, [*other_references, owner]
+    )
 
 
-def clear_patch(uid: str, version: str, move: Move) -> dict[str, Any]:
+def clear_patch(uid: str, resource_version: str, record: ReleaseRecord) -> dict[str, Any]:
     """Remove the record, and restore the deletion cost that the pod had."""
-    return _patch(uid, version, {names.MOVE: None, names.DELETION_COST: move.cost})
+    return _patch(uid, resource_version, {names.MOVE: None, names.POD_DELETION_COST: record.deletion_cost})
 
 
-def _reference(kind: str, name: str, uid: str) -> dict[str, Any]:
+def _make_controller_reference(kind: str, name: str, uid: str) -> dict[str, Any]:
     # Without blockOwnerDeletion: that would need a right on the owner's finalizers on some clusters.
     return {"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": True}
 
 
 def _patch(
     uid: str,
-    version: str,
+    resource_version: str,
     annotations: Mapping[str, str | None],
-    owners: Sequence[Mapping[str, Any]] | None = None,
+    owner_references: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"uid": uid, "resourceVersion": version, "annotations": dict(annotations)}
-    return {"metadata": metadata if owners is None else metadata | {"ownerReferences": [dict(o) for o in owners]}}
+    metadata: dict[str, Any] = {"uid": uid, "resourceVersion": resource_version, "annotations": dict(annotations)}
+    return {
+        "metadata": metadata
+        if owner_references is None
+        else metadata | {"ownerReferences": [dict(o) for o in owner_references]}
+    }

@@ -10,12 +10,15 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.core.model import object_schemas
-from rescheduler.core.model.node_affinity import selects
+from rescheduler.core.model.node_affinity import selects_node
 from rescheduler.core.model.nodes import Node
 
 _REGION = "topology.kubernetes.io/region"
-_OLD = {"failure-domain.beta.kubernetes.io/zone": names.ZONE, "failure-domain.beta.kubernetes.io/region": _REGION}
-_MIGRATED = {
+_DEPRECATED_LABELS = {
+    "failure-domain.beta.kubernetes.io/zone": names.ZONE,
+    "failure-domain.beta.kubernetes.io/region": _REGION,
+}
+_CSI_MIGRATION_DRIVERS = {
     "awsElasticBlockStore": "ebs.csi.aws.com",
     "azureDisk": "disk.csi.azure.com",
     "cinder": "cinder.csi.openstack.org",
@@ -24,11 +27,11 @@ _MIGRATED = {
     "vsphereVolume": "csi.vsphere.vmware.com",
 }
 """The CSI drivers that stand in for the kinds of old."""
-_ZONED = (names.ZONE, _REGION, *_OLD)
+_TOPOLOGY_LABELS = (names.ZONE, _REGION, *_DEPRECATED_LABELS)
 
 
 @dataclass(frozen=True)
-class Reach:
+class VolumeTopology:
     """Where one volume can be used.
 
     Attributes:
@@ -38,37 +41,41 @@ class Reach:
     """
 
     volume: str
-    terms: tuple[Mapping[str, Any], ...] | None = field(default=None, compare=False)
+    node_selector_terms: tuple[Mapping[str, Any], ...] | None = field(default=None, compare=False)
     zones: tuple[tuple[str, frozenset[str]], ...] = field(default=(), compare=False)
-    driver: str = field(default="", compare=False)
+    csi_driver: str = field(default="", compare=False)
 
-    def reaches(self, node: Node) -> bool:
+    def is_accessible_from(self, node: Node) -> bool:
         """Whether it can be used on the node."""
-        required = {"nodeSelectorTerms": self.terms}
+        required = {"nodeSelectorTerms": self.node_selector_terms}
         affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
-        if self.terms is not None and not selects({"affinity": affinity}, node):
+        if self.node_selector_terms is not None and not selects_node({"affinity": affinity}, node):
             return False
-        if not any(label in node.labels for label in _ZONED):
+        if not any(label in node.labels for label in _TOPOLOGY_LABELS):
             return True
-        return all(node.labels.get(key, node.labels.get(_OLD.get(key, key))) in values for key, values in self.zones)
+        return all(
+            node.labels.get(key, node.labels.get(_DEPRECATED_LABELS.get(key, key))) in values
+            for key, values in self.zones
+        )
 
 
-def reach(raw: Mapping[str, Any]) -> Reach:
+def parse_volume_topology(raw: Mapping[str, Any]) -> VolumeTopology:
     """Of a raw PersistentVolume."""
-    raw = object_schemas.volume(raw)
+    raw = object_schemas.sanitize_volume(raw)
     meta, spec = raw["metadata"], raw["spec"]
     required = (spec.get("nodeAffinity") or {}).get("required")
     labels = meta.get("labels") or {}
-    return Reach(
+    return VolumeTopology(
         meta["name"],
         tuple(required.get("nodeSelectorTerms") or ()) if required else None,
-        tuple((key, frozenset(labels[key].split("__"))) for key in _ZONED if key in labels),
-        (spec.get("csi") or {}).get("driver") or next((d for kind, d in _MIGRATED.items() if kind in spec), ""),
+        tuple((key, frozenset(labels[key].split("__"))) for key in _TOPOLOGY_LABELS if key in labels),
+        (spec.get("csi") or {}).get("driver")
+        or next((d for kind, d in _CSI_MIGRATION_DRIVERS.items() if kind in spec), ""),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Storage:
+class ClusterVolumes:
     """Claims and volumes of the pods that need a place.
 
     Attributes:
@@ -78,23 +85,25 @@ class Storage:
             is not known of any.
     """
 
-    claims: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    reaches: Mapping[str, Reach] = field(default_factory=dict)
-    limits: Mapping[str, Mapping[str, int]] | None = field(default_factory=dict)
+    volume_by_claim: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    topologies: Mapping[str, VolumeTopology] = field(default_factory=dict)
+    free_attachments: Mapping[str, Mapping[str, int]] | None = field(default_factory=dict)
 
-    def of(self, namespace: str, claims: Iterable[str]) -> tuple[frozenset[Reach], str]:
+    def topologies_of(self, namespace: str, claims: Iterable[str]) -> tuple[frozenset[VolumeTopology], str]:
         """Where the volumes of these claims can be used, and why only the scheduler can say, or nothing."""
-        found: set[Reach] = set()
+        found: set[VolumeTopology] = set()
         for name in claims:
-            volume = self.claims.get((namespace, name), "")
-            if volume not in self.reaches:
+            volume = self.volume_by_claim.get((namespace, name), "")
+            if volume not in self.topologies:
                 return frozenset(found), f"its claim {name} is not bound to a volume that is known"
-            found.add(self.reaches[volume])
+            found.add(self.topologies[volume])
         return frozenset(found), ""
 
-    def crowded(self, reaches: Iterable[Reach], node: str, coming: Counter[str]) -> bool:
+    def exceeds_attach_limit(self, topologies: Iterable[VolumeTopology], node: str, needed: Counter[str]) -> bool:
         """Whether the node may have too many volumes attached; `coming`: how many of each driver need a place."""
-        if self.limits is None:
-            return any(reach.driver for reach in reaches)
-        limits = self.limits.get(node)
-        return limits is not None and any(limits.get(r.driver, coming[r.driver]) < coming[r.driver] for r in reaches)
+        if self.free_attachments is None:
+            return any(reach.csi_driver for reach in topologies)
+        limits = self.free_attachments.get(node)
+        return limits is not None and any(
+            limits.get(r.csi_driver, needed[r.csi_driver]) < needed[r.csi_driver] for r in topologies
+        )

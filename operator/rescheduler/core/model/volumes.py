@@ -11,22 +11,22 @@ from typing import Any
 
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.pods import Pod
-from rescheduler.core.model.volume_topology import Reach, reach
+from rescheduler.core.model.volume_topology import VolumeTopology, parse_volume_topology
 
 _HOSTNAME = "kubernetes.io/hostname"
-_EXCLUSIVE = ("ReadWriteOnce", "ReadWriteOncePod")
-STUCK = timedelta(minutes=2)
+_SINGLE_NODE_ACCESS_MODES = ("ReadWriteOnce", "ReadWriteOncePod")
+DETACH_STUCK_AFTER = timedelta(minutes=2)
 """A volume still attached so long after its pod has gone holds nothing up any more; it is said."""
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class VolumeClaim:
     """A PersistentVolumeClaim: the volume that it is bound to (empty: none), and whether one node alone can have it."""
 
     namespace: str
     name: str
     volume: str = ""
-    exclusive: bool = False
+    single_node: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,42 +35,42 @@ class Volume:
 
     name: str
     local: bool = False
-    reach: Reach = field(default=Reach(""), compare=False)
+    topology: VolumeTopology = field(default=VolumeTopology(""), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Attachment:
+class VolumeAttachment:
     """A VolumeAttachment."""
 
     node: str
     volume: str
 
 
-def claim(raw: Mapping[str, Any]) -> Claim:
+def parse_volume_claim(raw: Mapping[str, Any]) -> VolumeClaim:
     """Project a raw PersistentVolumeClaim."""
-    raw = object_schemas.claim(raw)
+    raw = object_schemas.sanitize_volume_claim(raw)
     meta, spec = raw["metadata"], raw["spec"]
-    exclusive = any(mode in _EXCLUSIVE for mode in spec.get("accessModes") or ())
-    return Claim(meta["namespace"], meta["name"], spec.get("volumeName", ""), exclusive)
+    exclusive = any(mode in _SINGLE_NODE_ACCESS_MODES for mode in spec.get("accessModes") or ())
+    return VolumeClaim(meta["namespace"], meta["name"], spec.get("volumeName", ""), exclusive)
 
 
-def volume(raw: Mapping[str, Any]) -> Volume:
+def parse_volume(raw: Mapping[str, Any]) -> Volume:
     """Project a raw PersistentVolume."""
-    raw = object_schemas.volume(raw)
+    raw = object_schemas.sanitize_volume(raw)
     spec = raw["spec"]
     terms = ((spec.get("nodeAffinity") or {}).get("required") or {}).get("nodeSelectorTerms") or ()
     pinned = any(e.get("key") == _HOSTNAME for term in terms for e in term.get("matchExpressions") or ())
-    return Volume(raw["metadata"]["name"], pinned or "local" in spec or "hostPath" in spec, reach(raw))
+    return Volume(raw["metadata"]["name"], pinned or "local" in spec or "hostPath" in spec, parse_volume_topology(raw))
 
 
-def attachment(raw: Mapping[str, Any]) -> Attachment:
+def parse_volume_attachment(raw: Mapping[str, Any]) -> VolumeAttachment:
     """Project a raw VolumeAttachment."""
-    spec = object_schemas.attachment(raw)["spec"]
-    return Attachment(spec.get("nodeName", ""), (spec.get("source") or {}).get("persistentVolumeName", ""))
+    spec = object_schemas.sanitize_volume_attachment(raw)["spec"]
+    return VolumeAttachment(spec.get("nodeName", ""), (spec.get("source") or {}).get("persistentVolumeName", ""))
 
 
 @dataclass(frozen=True, slots=True)
-class Volumes:
+class NodeVolumes:
     """What is known of volumes around one node.
 
     Attributes:
@@ -80,34 +80,34 @@ class Volumes:
         reaches: where those that pods here mount can be used, by name.
     """
 
-    claims: Mapping[tuple[str, str], Claim] = field(default_factory=dict)
-    local: frozenset[str] = frozenset()
-    attached: frozenset[str] = frozenset()
-    reaches: Mapping[str, Reach] = field(default_factory=dict)
+    claims: Mapping[tuple[str, str], VolumeClaim] = field(default_factory=dict)
+    local_volumes: frozenset[str] = frozenset()
+    attached_volumes: frozenset[str] = frozenset()
+    topologies: Mapping[str, VolumeTopology] = field(default_factory=dict)
 
-    def of(self, pod: Pod) -> frozenset[str]:
+    def mounted_by(self, pod: Pod) -> frozenset[str]:
         """Names of the volumes that the pod mounts."""
-        found = (self.claims.get((pod.namespace, name)) for name in pod.volume_claims)
+        found = (self.claims.get((pod.namespace, name)) for name in pod.all_claims)
         return frozenset(claim.volume for claim in found if claim and claim.volume)
 
-    def on_this_node_alone(self, pod: Pod) -> bool:
+    def has_local_volume(self, pod: Pod) -> bool:
         """Whether the pod's data is on its node and nowhere else."""
-        return bool(self.of(pod) & self.local)
+        return bool(self.mounted_by(pod) & self.local_volumes)
 
-    def exclusive(self, pod: Pod) -> bool:
+    def has_single_node_volume(self, pod: Pod) -> bool:
         """Whether the pod has a volume that one node alone can have, and that its successor needs too.
 
         A claim that is not known counts as one. Those of ephemeral volumes are made anew for each pod.
         """
         found = (self.claims.get((pod.namespace, name)) for name in pod.claims)
-        return pod.disk or any(claim is None or claim.exclusive for claim in found)
+        return pod.has_inline_disk or any(claim is None or claim.single_node for claim in found)
 
-    def one_by_one(self, pod: Pod) -> bool:
+    def has_volume_to_detach(self, pod: Pod) -> bool:
         """Whether the pod has a volume here that only one node can have, and takes it along."""
         found = (self.claims.get((pod.namespace, name)) for name in pod.claims)
-        return any(claim and claim.exclusive and claim.volume in self.attached for claim in found)
+        return any(claim and claim.single_node and claim.volume in self.attached_volumes for claim in found)
 
-    def detaching(self, pods: Iterable[Pod]) -> frozenset[str]:
+    def awaiting_detach(self, pods: Iterable[Pod]) -> frozenset[str]:
         """Volumes still attached to the node though no pod here uses them any more."""
-        used = {name for pod in pods if not pod.finished for name in self.of(pod)}
-        return self.attached - used
+        used = {name for pod in pods if not pod.finished for name in self.mounted_by(pod)}
+        return self.attached_volumes - used

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Hold(StrEnum):
+class ProgressingReason(StrEnum):
     """The reasons by name."""
 
     GATED = "Gated"
@@ -26,9 +26,14 @@ class Hold(StrEnum):
     STALE_VIEW = "StaleView"
 
 
-IN_LINE = (Hold.MAX_CONCURRENT, Hold.MAX_UNAVAILABLE, Hold.TOPOLOGY, Hold.POOL_BUDGET)
+QUEUED_REASONS = (
+    ProgressingReason.MAX_CONCURRENT,
+    ProgressingReason.MAX_UNAVAILABLE,
+    ProgressingReason.TOPOLOGY,
+    ProgressingReason.POOL_BUDGET,
+)
 """Nodes held back so wait for their turn: it comes."""
-RESTING = (Hold.FLAPPING, Hold.CANCELLED, Hold.STORM)
+RECHECK_REASONS = (ProgressingReason.FLAPPING, ProgressingReason.CANCELLED, ProgressingReason.STORM)
 """What has begun and rests so is begun anew: it asks again whether it may."""
 
 SUSPECTED = "Suspected"
@@ -36,8 +41,8 @@ SUSPECTED = "Suspected"
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class WaitReason:
     """One reason to wait, in words that a person can act on."""
 
-    reason: Hold
+    reason: ProgressingReason
     message: str

@@ -8,13 +8,13 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.selectors import LabelSelector
-from rescheduler.api.untrusted import INT32, distinct, integer, seconds, text
+from rescheduler.api.untrusted import INT32, bounded_integer, bounded_text, parse_seconds, truncate_with_digest
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.pods import Pod
 
 _REVISION = "deployment.kubernetes.io/revision"
-_MOST_REVISION = 253
-_MOST_WORDS = 1024
+_MAX_REVISION_LENGTH = 253
+_MAX_MESSAGE_LENGTH = 1024
 _JOB_CONTROLLER = "kubernetes.io/job-controller"
 
 
@@ -35,9 +35,9 @@ class Deployment:
     revision: str = ""
     observed: bool = True
     paused: bool = False
-    surges: bool = True
+    allows_surge: bool = True
     deleting: bool = False
-    min_ready: timedelta = timedelta()
+    min_ready_time: timedelta = timedelta()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +55,15 @@ class ReplicaSet:
     namespace: str
     name: str
     uid: str
-    deployment: str = ""
+    deployment_name: str = ""
     deployment_uid: str = ""
-    hash: str = ""
+    pod_template_hash: str = ""
     replicas: int = 0
     revision: str = ""
-    refused: str = ""
+    replica_failure: str = ""
     deleting: bool = False
-    min_ready: timedelta = timedelta()
-    query: str = ""
+    min_ready_time: timedelta = timedelta()
+    deployment_selector: str = ""
     selector: LabelSelector | None = None
 
     def selects(self, pod: Pod) -> bool:
@@ -71,9 +71,9 @@ class ReplicaSet:
         return self.selector is None or self.selector.matches(pod.labels)
 
 
-def deployment(raw: Mapping[str, Any]) -> Deployment:
+def parse_deployment(raw: Mapping[str, Any]) -> Deployment:
     """Project a raw Deployment. Raises UnreadableError without name, namespace or UID."""
-    raw = object_schemas.deployment(raw)
+    raw = object_schemas.sanitize_deployment(raw)
     meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
     strategy = spec.get("strategy") or {}
     surge = (strategy.get("rollingUpdate") or {}).get("maxSurge", "25%")
@@ -81,45 +81,47 @@ def deployment(raw: Mapping[str, Any]) -> Deployment:
         namespace=meta["namespace"],
         name=meta["name"],
         uid=meta["uid"],
-        replicas=integer(spec.get("replicas"), 0, INT32, 1),
-        revision=distinct((meta.get("annotations") or {}).get(_REVISION), _MOST_REVISION),
+        replicas=bounded_integer(spec.get("replicas"), 0, INT32, 1),
+        revision=truncate_with_digest((meta.get("annotations") or {}).get(_REVISION), _MAX_REVISION_LENGTH),
         observed=status.get("observedGeneration", 0) >= meta.get("generation", 0),
         paused=bool(spec.get("paused")),
-        surges=strategy.get("type") != "Recreate" and surge not in (0, "0", "0%"),
+        allows_surge=strategy.get("type") != "Recreate" and surge not in (0, "0", "0%"),
         deleting="deletionTimestamp" in meta,
-        min_ready=seconds(spec.get("minReadySeconds")),
+        min_ready_time=parse_seconds(spec.get("minReadySeconds")),
     )
 
 
-def replica_set(raw: Mapping[str, Any]) -> ReplicaSet:
+def parse_replica_set(raw: Mapping[str, Any]) -> ReplicaSet:
     """Project a raw ReplicaSet. Raises UnreadableError without name, namespace or UID, or with a selector unknown here."""
-    raw = object_schemas.replica_set(raw)
+    raw = object_schemas.sanitize_replica_set(raw)
     meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
     owner: Mapping[str, Any] = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), {})
     ours = owner.get("kind") == "Deployment"
     failure: Mapping[str, Any] = next((c for c in status.get("conditions") or () if c["type"] == "ReplicaFailure"), {})
     selector = dict(spec.get("selector") or {})
-    labels = {k: v for k, v in (selector.get("matchLabels") or {}).items() if k != names.HASH}
+    labels = {k: v for k, v in (selector.get("matchLabels") or {}).items() if k != names.POD_TEMPLATE_HASH}
     return ReplicaSet(
         namespace=meta["namespace"],
         name=meta["name"],
         uid=meta["uid"],
-        deployment=owner["name"] if ours else "",
+        deployment_name=owner["name"] if ours else "",
         deployment_uid=owner["uid"] if ours else "",
-        hash=(meta.get("labels") or {}).get(names.HASH, ""),
-        replicas=integer(spec.get("replicas"), 0, INT32, 1),
-        revision=distinct((meta.get("annotations") or {}).get(_REVISION), _MOST_REVISION),
-        refused=text(failure.get("message"), _MOST_WORDS) if failure.get("status") == "True" else "",
+        pod_template_hash=(meta.get("labels") or {}).get(names.POD_TEMPLATE_HASH, ""),
+        replicas=bounded_integer(spec.get("replicas"), 0, INT32, 1),
+        revision=truncate_with_digest((meta.get("annotations") or {}).get(_REVISION), _MAX_REVISION_LENGTH),
+        replica_failure=bounded_text(failure.get("message"), _MAX_MESSAGE_LENGTH)
+        if failure.get("status") == "True"
+        else "",
         deleting="deletionTimestamp" in meta,
-        min_ready=seconds(spec.get("minReadySeconds")),
-        query=LabelSelector.model_validate(selector | {"matchLabels": labels}).query(),
+        min_ready_time=parse_seconds(spec.get("minReadySeconds")),
+        deployment_selector=LabelSelector.model_validate(selector | {"matchLabels": labels}).query(),
         selector=LabelSelector.model_validate(selector),
     )
 
 
-def replaces_at_once(raw: Mapping[str, Any]) -> bool:
+def replaces_terminating_pods(raw: Mapping[str, Any]) -> bool:
     """Whether a (raw) Job makes a new pod as soon as one is Terminating: then two of it may run for a while."""
-    spec = object_schemas.job(raw)["spec"]
+    spec = object_schemas.sanitize_job(raw)["spec"]
     policy = spec.get("podReplacementPolicy") or ("Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed")
     return policy != "Failed" and spec.get("managedBy", _JOB_CONTROLLER) == _JOB_CONTROLLER
 
@@ -138,10 +140,10 @@ class Workload:
     deployment: Deployment | None
     replica_sets: tuple[ReplicaSet, ...]
     pods: tuple[Pod, ...]
-    going: AbstractSet[str] = frozenset()
+    evicting_uids: AbstractSet[str] = frozenset()
 
     @property
-    def current(self) -> ReplicaSet | None:
+    def current_replica_set(self) -> ReplicaSet | None:
         """The ReplicaSet that the Deployment stands for now."""
         if self.deployment is None:
             return None
@@ -160,38 +162,38 @@ class Workload:
         return max((r.replicas for r in self.replica_sets), default=0)
 
     @property
-    def rolling(self) -> bool:
+    def is_rolling_out(self) -> bool:
         """Whether a rollout is under way; ready counts never indicate one, because a release lowers them."""
         found = self.deployment
         if found is None:
             return False
-        others = any(r.replicas > 0 for r in self.replica_sets if r is not self.current)
-        return found.paused or not found.observed or self.current is None or others
+        others = any(r.replicas > 0 for r in self.replica_sets if r is not self.current_replica_set)
+        return found.paused or not found.observed or self.current_replica_set is None or others
 
     @property
-    def released(self) -> tuple[Pod, ...]:
+    def released_pods(self) -> tuple[Pod, ...]:
         """Released pods that are still there."""
-        return tuple(p for p in self.pods if p.released and not self._gone(p))
+        return tuple(p for p in self.pods if p.released and not self._is_leaving(p))
 
-    def _gone(self, pod: Pod) -> bool:
-        return pod.deleting is not None or pod.finished or pod.uid in self.going
+    def _is_leaving(self, pod: Pod) -> bool:
+        return pod.deletion_timestamp is not None or pod.finished or pod.uid in self.evicting_uids
 
-    def own(self, replica_set: ReplicaSet | None) -> tuple[Pod, ...]:
+    def controlled_pods(self, replica_set: ReplicaSet | None) -> tuple[Pod, ...]:
         """Pods whose controller is this ReplicaSet (None: any of them): a released pod is not among them."""
         return tuple(
             p
             for p in self.pods
             if not p.released
-            and not self._gone(p)
+            and not self._is_leaving(p)
             and p.owner is not None
             and (replica_set is None or p.owner.uid == replica_set.uid)
         )
 
-    def ready(self, pods: tuple[Pod, ...], now: datetime, min_ready: timedelta = timedelta()) -> int:
+    def count_ready(self, pods: tuple[Pod, ...], now: datetime, min_ready_time: timedelta = timedelta()) -> int:
         """How many of these are Ready for so long."""
-        return sum(p.ready and (not min_ready or (p.ready_since or now) + min_ready <= now) for p in pods)
+        return sum(p.ready and (not min_ready_time or (p.ready_since or now) + min_ready_time <= now) for p in pods)
 
     @property
-    def serving(self) -> int:
+    def serving_count(self) -> int:
         """Ready pods, released ones included, that nothing takes away yet."""
-        return sum(p.ready for p in self.pods if not self._gone(p))
+        return sum(p.ready for p in self.pods if not self._is_leaving(p))

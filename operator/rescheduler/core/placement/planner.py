@@ -11,20 +11,25 @@ from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
 
-from rescheduler.core.placement.guaranteed_fits import certain
-from rescheduler.core.placement.pod_constraints import Relations
-from rescheduler.core.placement.pod_snapshot import Resident
-from rescheduler.core.placement.problem import Board, Ground, Group
-from rescheduler.core.placement.scheduling_run import Packing, Weigh, evened_out, spread_out
-from rescheduler.core.placement.unschedulable_reasons import Shortage, Shortages
+from rescheduler.core.placement.guaranteed_fits import guaranteed_groups
+from rescheduler.core.placement.pod_constraints import PodConstraints
+from rescheduler.core.placement.pod_snapshot import ScheduledPod
+from rescheduler.core.placement.problem import EquivalenceGroup, PlacementInput, PlacementProblem
+from rescheduler.core.placement.scheduling_run import (
+    SchedulingRun,
+    ScoreFunction,
+    default_score,
+    default_score_before_1_35,
+)
+from rescheduler.core.placement.unschedulable_reasons import UnschedulableExplainer, UnschedulableReason
 
-_CLEAN = 72  # courses of events in a row in which all that is promised came true
-_MOST = 216  # are tried in all
-_WORK = 10_000  # pods are placed in all of them together, and it is enough
-_LARGE = 5_000  # nodes, where half of that is
-_UPPER = 4  # for what may fit at best
-_TIES = 0.03  # nodes that differ by less may be equal to the scheduler
-_OUT_OF_TURN = 8.0  # so many turns early or late a pod may ask
+_REQUIRED_CONSISTENT_RUNS = 72  # courses of events in a row in which all that is promised came true
+_MAX_RUNS = 216  # are tried in all
+_MAX_PLACEMENTS = 10_000  # pods are placed in all of them together, and it is enough
+_LARGE_CLUSTER_NODES = 5_000  # nodes, where half of that is
+_UPPER_BOUND_RUNS = 4  # for what may fit at best
+_TIE_MARGIN = 0.03  # nodes that differ by less may be equal to the scheduler
+_MAX_RANK_SHIFT = 8.0  # so many turns early or late a pod may ask
 
 
 class Fit(StrEnum):
@@ -46,126 +51,155 @@ class Forecast:
     """
 
     fit: Fit
-    turn: int = 0
+    rank: int = 0
     reason: str = ""
-    crowded: bool = False
+    blocked_by_pods: bool = False
 
 
-_DEPENDS = "it depends on where the scheduler puts the others"
+_DEPENDS_ON_OTHER_PODS = "it depends on where the scheduler puts the others"
 
 
-def plan(leaving: Sequence[Resident], ground: Ground, random: Random | None = None) -> list[Forecast]:
+def plan(pods_to_place: Sequence[ScheduledPod], inputs: PlacementInput, random: Random | None = None) -> list[Forecast]:
     """A forecast for each of the pods, in their order."""
-    board = Board(ground, leaving)
-    Relations(board).work_in()
-    tries = _Tries(board, random or Random(0))  # noqa: S311 - no secret: the same plan twice is the same
-    fewest, most = tries.bounds()
-    found: list[tuple[Fit, Shortage]] = [(Fit.FITS, Shortage())] * len(leaving)
-    shortages = Shortages(tries.last)
+    board = PlacementProblem(inputs, pods_to_place)
+    PodConstraints(board).apply()
+    tries = _Simulation(board, random or Random(0))  # noqa: S311 - no secret: the same plan twice is the same
+    fewest, most = tries.compute_bounds()
+    found: list[tuple[Fit, UnschedulableReason]] = [(Fit.FITS, UnschedulableReason())] * len(pods_to_place)
+    shortages = UnschedulableExplainer(tries.last_run)
     for group in board.groups:
-        none = shortages.of(group) if len(group.members) > most[group] and not group.doubt else Shortage()
-        for number, position in enumerate(group.members):
-            if group.doubt:
-                found[position] = (Fit.UNKNOWN, Shortage(group.doubt))
+        none = (
+            shortages.explain(group)
+            if len(group.pod_indexes) > most[group] and not group.unknown_reason
+            else UnschedulableReason()
+        )
+        for number, position in enumerate(group.pod_indexes):
+            if group.unknown_reason:
+                found[position] = (Fit.UNKNOWN, UnschedulableReason(group.unknown_reason))
             elif number >= most[group]:
                 found[position] = (Fit.DOES_NOT_FIT, none)
             elif number >= fewest[group]:
-                found[position] = (Fit.UNKNOWN, Shortage(_DEPENDS))
-    turns = {position: turn for turn, position in enumerate(tries.turns(found))}
-    return [Forecast(fit, turns[position], short.reason, short.crowded) for position, (fit, short) in enumerate(found)]
+                found[position] = (Fit.UNKNOWN, UnschedulableReason(_DEPENDS_ON_OTHER_PODS))
+    turns = {position: turn for turn, position in enumerate(tries.sort_pods(found))}
+    return [
+        Forecast(fit, turns[position], short.message, short.blocked_by_pods)
+        for position, (fit, short) in enumerate(found)
+    ]
 
 
-class _Tries:
+class _Simulation:
     """Tries several courses of events, for the fewest and the most pods of each group that find a place.
 
     Attributes:
         last: one of them, to its end.
     """
 
-    def __init__(self, board: Board, random: Random) -> None:
-        self._board, self._random = board, random
-        whole = [max(1, sum(column)) for column in zip(*board.offered, strict=True)]
-        sizes = {g: max(amount / whole[kind] for kind, amount in g.need) for g in board.groups}
-        pods = [(-g.ask.priority, sizes[g], p, g) for g in board.groups for p in g.members if not g.doubt]
+    def __init__(self, problem: PlacementProblem, random: Random) -> None:
+        self._problem, self._random = problem, random
+        whole = [max(1, sum(column)) for column in zip(*problem.allocatable, strict=True)]
+        sizes = {g: max(amount / whole[kind] for kind, amount in g.requests) for g in problem.groups}
+        pods = [
+            (-g.requirements.priority, sizes[g], p, g)
+            for g in problem.groups
+            for p in g.pod_indexes
+            if not g.unknown_reason
+        ]
         # The scheduler's queue has the more important first. Of equal ones the small first: most find a place so, and
         # those that others leave no room for are the fewest.
         pods.sort(key=lambda pod: pod[:3])
-        self._order = [group for *_, group in pods]
-        self._positions = [position for *_, position, _ in pods]
-        self._rivals = [g for g in board.groups for _ in range(g.rivals + (len(g.members) if g.doubt else 0))]
-        self._wanted = Counter(self._order)
-        self._rooms: dict[Group, Sequence[int]] = {}
-        self.last = Packing(board, random, None, sure=False)
-        self._noisy = self._shaken(spread_out, 0.3)
+        self._queue = [group for *_, group in pods]
+        self._pod_indexes = [position for *_, position, _ in pods]
+        self._competing_groups = [
+            g
+            for g in problem.groups
+            for _ in range(g.competing_count + (len(g.pod_indexes) if g.unknown_reason else 0))
+        ]
+        self._pods_per_group = Counter(self._queue)
+        self._nodes_with_room: dict[EquivalenceGroup, Sequence[int]] = {}
+        self.last_run = SchedulingRun(problem, random, None, certain_only=False)
+        self._noisy_score = self._with_noise(default_score, 0.3)
         # The scheduler counts in whole percents, so that many nodes are equal, and takes one of these by chance.
-        tied = self._shaken(spread_out, _TIES)
-        self._ways = (tied, self._noisy, tied, self._shaken(evened_out, _TIES), tied, None)
+        tied = self._with_noise(default_score, _TIE_MARGIN)
+        self._score_functions = (
+            tied,
+            self._noisy_score,
+            tied,
+            self._with_noise(default_score_before_1_35, _TIE_MARGIN),
+            tied,
+            None,
+        )
 
-    def _shaken(self, weigh: Weigh, most: float) -> Weigh:
+    def _with_noise(self, score: ScoreFunction, max_noise: float) -> ScoreFunction:
         uniform = self._random.uniform
-        return lambda free, offered, size: weigh(free, offered, size) + uniform(0, most)
+        return lambda free, offered, size: score(free, offered, size) + uniform(0, max_noise)
 
-    def turns(self, found: Sequence[tuple[Fit, Shortage]]) -> list[int]:
+    def sort_pods(self, results: Sequence[tuple[Fit, UnschedulableReason]]) -> list[int]:
         """The positions of all pods in the plan's order: those that fit first."""
         rank = {Fit.FITS: 0, Fit.UNKNOWN: 1, Fit.DOES_NOT_FIT: 2}
-        doubted = [position for g in self._board.groups if g.doubt for position in g.members]
-        return sorted((*self._positions, *doubted), key=lambda position: rank[found[position][0]])
+        doubted = [position for g in self._problem.groups if g.unknown_reason for position in g.pod_indexes]
+        return sorted((*self._pod_indexes, *doubted), key=lambda position: rank[results[position][0]])
 
-    def bounds(self) -> tuple[Counter[Group], Counter[Group]]:
+    def compute_bounds(self) -> tuple[Counter[EquivalenceGroup], Counter[EquivalenceGroup]]:
         """The fewest and the most of each group that find a place."""
-        sure = certain(self._board)
-        if sure >= self._wanted.keys():
-            return self._wanted, self._wanted
-        for group in self._board.groups:
-            self._rooms[group] = self._board.with_room(group.maybe, group)
-        fewest = self._fewest() | Counter({group: self._wanted[group] for group in sure})
+        sure = guaranteed_groups(self._problem)
+        if sure >= self._pods_per_group.keys():
+            return self._pods_per_group, self._pods_per_group
+        for group in self._problem.groups:
+            self._nodes_with_room[group] = self._problem.filter_by_free_resources(group.possible_nodes, group)
+        fewest = self._guaranteed_counts() | Counter({group: self._pods_per_group[group] for group in sure})
         most = Counter(fewest)
-        for number in range(_UPPER):
-            first, others = self._in_turn(fewest)
-            self.last = self._packing((spread_out, self._noisy)[number % 2], sure=False)
-            self.last.place(first)
-            self.last.place(others)
-            most |= self.last.placed
+        for number in range(_UPPER_BOUND_RUNS):
+            first, others = self._split_queue(fewest)
+            self.last_run = self._new_run((default_score, self._noisy_score)[number % 2], certain_only=False)
+            self.last_run.place(first)
+            self.last_run.place(others)
+            most |= self.last_run.placed
         return fewest, most
 
-    def _fewest(self) -> Counter[Group]:
-        fewest, clean, tried, shaken = self._placed(spread_out, self._order), 0, 0, set[Group]()
-        work = _WORK / (1 + len(self._board.offered) / _LARGE)
-        most = min(_MOST, max(_UPPER, int(work) // len(self._order)))
-        while clean < _CLEAN and tried < most:
-            order, _ = self._in_turn(fewest)
-            course, way = divmod(tried, len(self._ways))
+    def _guaranteed_counts(self) -> Counter[EquivalenceGroup]:
+        fewest, clean, tried, shaken = self._count_placed(default_score, self._queue), 0, 0, set[EquivalenceGroup]()
+        work = _MAX_PLACEMENTS / (1 + len(self._problem.allocatable) / _LARGE_CLUSTER_NODES)
+        most = min(_MAX_RUNS, max(_UPPER_BOUND_RUNS, int(work) // len(self._queue)))
+        while clean < _REQUIRED_CONSISTENT_RUNS and tried < most:
+            order, _ = self._split_queue(fewest)
+            course, way = divmod(tried, len(self._score_functions))
             if course % 2:
-                order = self._out_of_turn(order)
-            placed = self._placed(self._ways[way], order)
+                order = self._perturb_order(order)
+            placed = self._count_placed(self._score_functions[way], order)
             missing = fewest - placed
             clean = 0 if missing else clean + 1
             shaken |= missing.keys()
             fewest -= missing
             tried += 1
         # It was not tried often enough to promise what has been wrong before.
-        return fewest if clean >= _CLEAN else fewest - Counter(shaken)
+        return fewest if clean >= _REQUIRED_CONSISTENT_RUNS else fewest - Counter(shaken)
 
-    def _placed(self, weigh: Weigh | None, order: Sequence[Group]) -> Counter[Group]:
+    def _count_placed(
+        self, score: ScoreFunction | None, order: Sequence[EquivalenceGroup]
+    ) -> Counter[EquivalenceGroup]:
         """How many of each group find a place when others that wait have theirs before."""
-        packing = self._packing(weigh, sure=True)
-        packing.place(self._rivals)
+        packing = self._new_run(score, certain_only=True)
+        packing.place(self._competing_groups)
         before = Counter(packing.placed)
         packing.place(order)
         return packing.placed - before
 
-    def _packing(self, weigh: Weigh | None, *, sure: bool) -> Packing:
-        return Packing(self._board, self._random, weigh, sure=sure, rooms=self._rooms)
+    def _new_run(self, score: ScoreFunction | None, *, certain_only: bool) -> SchedulingRun:
+        return SchedulingRun(
+            self._problem, self._random, score, certain_only=certain_only, nodes_with_room=self._nodes_with_room
+        )
 
-    def _in_turn(self, fewest: Counter[Group]) -> tuple[list[Group], list[Group]]:
+    def _split_queue(
+        self, guaranteed: Counter[EquivalenceGroup]
+    ) -> tuple[list[EquivalenceGroup], list[EquivalenceGroup]]:
         """Those that fit, and the others, both in the plan's order."""
-        seen: Counter[Group] = Counter()
-        first, others = list[Group](), list[Group]()
-        for group in self._order:
+        seen: Counter[EquivalenceGroup] = Counter()
+        first, others = list[EquivalenceGroup](), list[EquivalenceGroup]()
+        for group in self._queue:
             seen[group] += 1
-            (first if seen[group] <= fewest[group] else others).append(group)
+            (first if seen[group] <= guaranteed[group] else others).append(group)
         return first, others
 
-    def _out_of_turn(self, order: Sequence[Group]) -> list[Group]:
-        turns = sorted((turn + self._random.uniform(0, _OUT_OF_TURN), turn) for turn in range(len(order)))
+    def _perturb_order(self, order: Sequence[EquivalenceGroup]) -> list[EquivalenceGroup]:
+        turns = sorted((turn + self._random.uniform(0, _MAX_RANK_SHIFT), turn) for turn in range(len(order)))
         return [order[turn] for _, turn in turns]

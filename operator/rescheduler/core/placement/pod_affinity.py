@@ -10,15 +10,15 @@ from typing import Any
 from rescheduler.api.selectors import LabelSelector
 
 Labels = Mapping[str, str]
-_EVERYWHERE = LabelSelector()
-MOST_TERMS = 100
+_ALL_NAMESPACES = LabelSelector()
+MAX_TERMS = 100
 """A pod with more has them to keep plans busy: each costs a look at each node."""
-UNKNOWN = LabelSelector()
+UNKNOWN_SELECTOR = LabelSelector()
 """Stands for a selector that this version cannot read: it may select every pod."""
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
+class PodAffinityTerm:
     """One term, as its pod means it.
 
     Attributes:
@@ -27,51 +27,57 @@ class Term:
         namespaces: whose pods, by name; `spaces`: and by the labels of the namespace, None selects none.
     """
 
-    key: str
+    topology_key: str
     selector: LabelSelector | None
     namespaces: frozenset[str]
-    spaces: LabelSelector | None = None
+    namespace_selector: LabelSelector | None = None
 
-    def selects(self, namespace: str, labels: Labels, spaces: Mapping[str, Labels]) -> bool:
+    def selects(self, namespace: str, labels: Labels, namespace_labels: Mapping[str, Labels]) -> bool:
         """Whether a pod with these labels is meant; `spaces`: labels of namespaces, by name."""
         if self.selector is None or not self.selector.matches(labels):
             return False
         if namespace in self.namespaces:
             return True
-        return self.spaces is not None and self.spaces.matches(spaces.get(namespace, {}))
+        return self.namespace_selector is not None and self.namespace_selector.matches(
+            namespace_labels.get(namespace, {})
+        )
 
 
-def read(raw: Mapping[str, Any] | None) -> LabelSelector | None:
+def parse_selector(raw: Mapping[str, Any] | None) -> LabelSelector | None:
     """Return a raw selector; None selects nothing, UNKNOWN stands for what cannot be read."""
     if raw is None:
         return None
     try:
         return LabelSelector.model_validate(raw)
     except ValueError:
-        return UNKNOWN
+        return UNKNOWN_SELECTOR
 
 
-def terms(spec: Mapping[str, Any], namespace: str, kind: str) -> tuple[Term, ...]:
+def required_terms(spec: Mapping[str, Any], namespace: str, affinity_type: str) -> tuple[PodAffinityTerm, ...]:
     """The required terms of a raw spec; `kind`: podAffinity or podAntiAffinity.
 
     Of more than MOST_TERMS only places and namespaces are kept: any pod of these namespaces may be meant.
     """
-    found = ((spec.get("affinity") or {}).get(kind) or {}).get("requiredDuringSchedulingIgnoredDuringExecution") or ()
-    if len(found) > MOST_TERMS:
-        keys = sorted({raw["topologyKey"] for raw in found})[:MOST_TERMS]
+    found = ((spec.get("affinity") or {}).get(affinity_type) or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ) or ()
+    if len(found) > MAX_TERMS:
+        keys = sorted({raw["topologyKey"] for raw in found})[:MAX_TERMS]
         spaces = frozenset(space for raw in found for space in raw.get("namespaces") or (namespace,))
         everywhere = any("namespaceSelector" in raw for raw in found)
-        return tuple(Term(key, UNKNOWN, spaces, _EVERYWHERE if everywhere else None) for key in keys)
-    return tuple(_term(raw, namespace) for raw in found)
+        return tuple(
+            PodAffinityTerm(key, UNKNOWN_SELECTOR, spaces, _ALL_NAMESPACES if everywhere else None) for key in keys
+        )
+    return tuple(_parse_term(raw, namespace) for raw in found)
 
 
-def _term(raw: Mapping[str, Any], own: str) -> Term:
+def _parse_term(raw: Mapping[str, Any], pod_namespace: str) -> PodAffinityTerm:
     selector, spaces = raw.get("labelSelector"), raw.get("namespaceSelector")
     named = raw.get("namespaces") or ()
     # The API server has worked matchLabelKeys and mismatchLabelKeys into the selector when the pod was created.
-    return Term(
+    return PodAffinityTerm(
         raw["topologyKey"],
-        read(selector),
-        frozenset(named if named or spaces is not None else (own,)),
-        read(spaces) if spaces else None if spaces is None else _EVERYWHERE,
+        parse_selector(selector),
+        frozenset(named if named or spaces is not None else (pod_namespace,)),
+        parse_selector(spaces) if spaces else None if spaces is None else _ALL_NAMESPACES,
     )

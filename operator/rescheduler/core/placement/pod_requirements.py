@@ -10,28 +10,28 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.core.model import object_schemas
-from rescheduler.core.model.resource_requests import Amounts, asked
-from rescheduler.core.placement.pod_affinity import UNKNOWN, Labels, Term, terms
-from rescheduler.core.placement.topology_spread import Spread, spreads
+from rescheduler.core.model.resource_requests import ResourceList, requested_resources
+from rescheduler.core.placement.pod_affinity import UNKNOWN_SELECTOR, Labels, PodAffinityTerm, required_terms
+from rescheduler.core.placement.topology_spread import SpreadConstraint, hard_spread_constraints
 
-_OWN = (
+_PER_POD_LABELS = (
     "statefulset.kubernetes.io/pod-name",
     "apps.kubernetes.io/pod-index",
     "batch.kubernetes.io/job-completion-index",
 )
 """Labels that tell pods of one owner apart; whoever selects by them asks something that only the scheduler can say."""
-_MOST_ASKED = 1000
-_PLACING = ("nodeSelector", "affinity", "tolerations", "topologySpreadConstraints")
-_SCHEDULER = "default-scheduler"
-_TIED_DISKS = ("gcePersistentDisk", "awsElasticBlockStore", "iscsi", "rbd")
+_MAX_CONSTRAINTS = 1000
+_SCHEDULING_FIELDS = ("nodeSelector", "affinity", "tolerations", "topologySpreadConstraints")
+_DEFAULT_SCHEDULER = "default-scheduler"
+_INLINE_DISK_SOURCES = ("gcePersistentDisk", "awsElasticBlockStore", "iscsi", "rbd")
 _ANY_IP = "0.0.0.0"  # noqa: S104 - what the API means by a host port on all addresses
 
-Port = tuple[str, str, int]
+HostPort = tuple[str, str, int]
 """Address, protocol and number of a host port."""
 
 
 @dataclass(frozen=True, eq=False)
-class Ask:
+class PodRequirements:
     """What one pod asks; equal ones are the same object.
 
     Attributes:
@@ -44,33 +44,33 @@ class Ask:
 
     namespace: str
     labels: Labels = field(default_factory=dict)
-    demand: Amounts = field(default_factory=dict)
-    where: Mapping[str, Any] = field(default_factory=dict)
-    ports: tuple[Port, ...] = ()
-    spreads: tuple[Spread, ...] = ()
-    near: tuple[Term, ...] = ()
-    apart: tuple[Term, ...] = ()
+    requests: ResourceList = field(default_factory=dict)
+    node_constraints: Mapping[str, Any] = field(default_factory=dict)
+    host_ports: tuple[HostPort, ...] = ()
+    spread_constraints: tuple[SpreadConstraint, ...] = ()
+    affinity_terms: tuple[PodAffinityTerm, ...] = ()
+    anti_affinity_terms: tuple[PodAffinityTerm, ...] = ()
     priority: int = 0
-    doubt: str = ""
+    unknown_reason: str = ""
 
     @cached_property
-    def place_key(self) -> str:
+    def node_constraints_key(self) -> str:
         """The same for all that ask for the same nodes."""
-        return repr(self.where)
+        return repr(self.node_constraints)
 
 
-def claims(spec: Mapping[str, Any]) -> tuple[str, ...]:
+def claim_names(spec: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the claims that a raw spec mounts."""
     found = (volume.get("persistentVolumeClaim") for volume in spec.get("volumes") or ())
     return tuple(claim["claimName"] for claim in found if claim)
 
 
-def shared_labels(meta: Mapping[str, Any]) -> dict[str, str]:
+def template_labels(meta: Mapping[str, Any]) -> dict[str, str]:
     """The labels of a raw pod that all pods of its owner have."""
-    return {key: value for key, value in (meta.get("labels") or {}).items() if key not in _OWN}
+    return {key: value for key, value in (meta.get("labels") or {}).items() if key not in _PER_POD_LABELS}
 
 
-def ports(spec: Mapping[str, Any]) -> tuple[Port, ...]:
+def host_ports(spec: Mapping[str, Any]) -> tuple[HostPort, ...]:
     """Host ports of containers that run as long as the pod."""
     sidecars = (c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always")
     return tuple(
@@ -81,38 +81,40 @@ def ports(spec: Mapping[str, Any]) -> tuple[Port, ...]:
     )
 
 
-def collide(one: Iterable[Port], other: Iterable[Port]) -> bool:
+def host_ports_conflict(first: Iterable[HostPort], second: Iterable[HostPort]) -> bool:
     """Whether the two cannot share a node."""
-    return any(a[1:] == b[1:] and (a[0] == b[0] or _ANY_IP in (a[0], b[0])) for a in one for b in other)
+    return any(a[1:] == b[1:] and (a[0] == b[0] or _ANY_IP in (a[0], b[0])) for a in first for b in second)
 
 
-class Asks:
+class PodRequirementsParser:
     """Projects raw pods, and gives equal ones the same object."""
 
-    def __init__(self, pools: Mapping[str, str] | None = None) -> None:
+    def __init__(self, pool_by_namespace: Mapping[str, str] | None = None) -> None:
         """`pools`: by namespace, the pool that new pods of it are put into at creation."""
-        self._pools = pools or {}
-        self._known: dict[str, Ask] = {}
+        self._pool_by_namespace = pool_by_namespace or {}
+        self._parsed_by_key: dict[str, PodRequirements] = {}
 
-    def of(self, raw: Mapping[str, Any]) -> Ask:
+    def parse(self, raw: Mapping[str, Any]) -> PodRequirements:
         """What the pod's replacement will ask. Raises UnreadableError for what is no pod."""
-        raw = object_schemas.pod(raw)
+        raw = object_schemas.sanitize_pod(raw)
         meta, spec = raw["metadata"], raw["spec"]
-        labels = shared_labels(meta)
-        parts = [spec.get(name) for name in _PARTS]
+        labels = template_labels(meta)
+        parts = [spec.get(name) for name in _KEY_FIELDS]
         boxes = [
             (c.get("resources"), c.get("restartPolicy"), [p for p in c.get("ports") or () if "hostPort" in p])
             for kind in ("containers", "initContainers")
             for c in spec.get(kind) or ()
         ]
-        doubt = _doubt(spec)
+        doubt = _unknown_reason(spec)
         key = repr((meta["namespace"], sorted(labels.items()), len(spec.get("containers") or ()), boxes, parts, doubt))
-        if (found := self._known.get(key)) is None:
-            found = self._known[key] = _ask(meta["namespace"], labels, spec, doubt, self._pools.get(meta["namespace"]))
+        if (found := self._parsed_by_key.get(key)) is None:
+            found = self._parsed_by_key[key] = _parse_requirements(
+                meta["namespace"], labels, spec, doubt, self._pool_by_namespace.get(meta["namespace"])
+            )
         return found
 
 
-_PARTS = (
+_KEY_FIELDS = (
     "nodeSelector",
     "affinity",
     "tolerations",
@@ -123,42 +125,46 @@ _PARTS = (
 )
 
 
-def _ask(namespace: str, labels: Labels, spec: Mapping[str, Any], doubt: str, pool: str | None) -> Ask:
-    if _is_too_long(spec):
-        doubt = doubt or f"it asks more than {_MOST_ASKED} things of its node"
-        spec = {key: value for key, value in spec.items() if key not in _PLACING}
-    near, apart = terms(spec, namespace, "podAffinity"), terms(spec, namespace, "podAntiAffinity")
-    spread = spreads(spec, labels)
+def _parse_requirements(
+    namespace: str, labels: Labels, spec: Mapping[str, Any], unknown_reason: str, pool: str | None
+) -> PodRequirements:
+    if _has_too_many_constraints(spec):
+        unknown_reason = unknown_reason or f"it asks more than {_MAX_CONSTRAINTS} things of its node"
+        spec = {key: value for key, value in spec.items() if key not in _SCHEDULING_FIELDS}
+    near, apart = required_terms(spec, namespace, "podAffinity"), required_terms(spec, namespace, "podAntiAffinity")
+    spread = hard_spread_constraints(spec, labels)
     selectors = [found for found in (*(t.selector for t in (*near, *apart)), *(s.selector for s in spread)) if found]
-    if not doubt and any(each is UNKNOWN for each in (*selectors, *(t.spaces for t in (*near, *apart)))):
-        doubt = "its affinity or spread has a selector that is not known here"
+    if not unknown_reason and any(
+        each is UNKNOWN_SELECTOR for each in (*selectors, *(t.namespace_selector for t in (*near, *apart)))
+    ):
+        unknown_reason = "its affinity or spread has a selector that is not known here"
     keys = {key for s in selectors for key in (*s.match_labels, *(r.key for r in s.match_expressions))}
-    if not doubt and keys & set(_OWN):
-        doubt = "its affinity or spread selects by a label that tells pods of one owner apart"
-    return Ask(
+    if not unknown_reason and keys & set(_PER_POD_LABELS):
+        unknown_reason = "its affinity or spread selects by a label that tells pods of one owner apart"
+    return PodRequirements(
         namespace=namespace,
         labels=labels,
-        demand=asked(spec),
-        where=_where(spec, pool),
-        ports=ports(spec),
-        spreads=spread,
-        near=near,
-        apart=apart,
+        requests=requested_resources(spec),
+        node_constraints=_node_constraints(spec, pool),
+        host_ports=host_ports(spec),
+        spread_constraints=spread,
+        affinity_terms=near,
+        anti_affinity_terms=apart,
         priority=spec.get("priority") or 0,
-        doubt=doubt,
+        unknown_reason=unknown_reason,
     )
 
 
-def _is_too_long(spec: Mapping[str, Any]) -> bool:
+def _has_too_many_constraints(spec: Mapping[str, Any]) -> bool:
     """Whether there is so much to look at for each node that a plan would not end in time."""
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
     terms_ = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or ()
     asked_for = sum(len(term.get(kind) or ()) for term in terms_ for kind in ("matchExpressions", "matchFields"))
     rest = (len(spec.get(name) or ()) for name in ("nodeSelector", "tolerations", "topologySpreadConstraints"))
-    return len(terms_) + asked_for + sum(rest) > _MOST_ASKED
+    return len(terms_) + asked_for + sum(rest) > _MAX_CONSTRAINTS
 
 
-def _where(spec: Mapping[str, Any], pool: str | None) -> dict[str, Any]:
+def _node_constraints(spec: Mapping[str, Any], pool: str | None) -> dict[str, Any]:
     """Where the replacement may be put; admission policies put it into its namespace's pool."""
     affinity = (spec.get("affinity") or {}).get("nodeAffinity")
     selector, tolerations = dict(spec.get("nodeSelector") or {}), list(spec.get("tolerations") or ())
@@ -170,17 +176,20 @@ def _where(spec: Mapping[str, Any], pool: str | None) -> dict[str, Any]:
     return found | ({"affinity": {"nodeAffinity": affinity}} if affinity else {})
 
 
-def _doubt(spec: Mapping[str, Any]) -> str:
+def _unknown_reason(spec: Mapping[str, Any]) -> str:
     """Why only the scheduler can say where a pod of this raw spec fits; empty where the plan can."""
     containers = (*(spec.get("containers") or ()), *(spec.get("initContainers") or ()))
     rules = [rule for c in containers for rule in c.get("restartPolicyRules") or ()]
     checks = (
-        (spec.get("schedulerName", _SCHEDULER) != _SCHEDULER, f"the scheduler {spec.get('schedulerName')} places it"),
+        (
+            spec.get("schedulerName", _DEFAULT_SCHEDULER) != _DEFAULT_SCHEDULER,
+            f"the scheduler {spec.get('schedulerName')} places it",
+        ),
         (bool(spec.get("resourceClaims")), "it has resource claims"),
         (bool(spec.get("schedulingGates")), "it has scheduling gates"),
         (bool(spec.get("workloadRef") or spec.get("schedulingGroup")), "it is scheduled as one of a group"),
         (
-            any(disk in volume for volume in spec.get("volumes") or () for disk in _TIED_DISKS),
+            any(disk in volume for volume in spec.get("volumes") or () for disk in _INLINE_DISK_SOURCES),
             "it mounts a disk that is named in its spec",
         ),
         (

@@ -10,18 +10,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rescheduler.core.model import object_schemas
-from rescheduler.core.model.pods import FINISHED
+from rescheduler.core.model.pods import TERMINAL_PHASES
 from rescheduler.core.model.quantities import PODS
-from rescheduler.core.model.resource_requests import held
-from rescheduler.core.placement.pod_affinity import Labels, Term, terms
-from rescheduler.core.placement.pod_requirements import Ask, Asks, Port, claims, ports, shared_labels
+from rescheduler.core.model.resource_requests import allocated_resources
+from rescheduler.core.placement.pod_affinity import Labels, PodAffinityTerm, required_terms
+from rescheduler.core.placement.pod_requirements import (
+    HostPort,
+    PodRequirements,
+    PodRequirementsParser,
+    claim_names,
+    host_ports,
+    template_labels,
+)
 
-_ANONYMOUS = ("ReplicaSet", "Deployment")
+_KINDS_WITHOUT_POD_IDENTITY = ("ReplicaSet", "Deployment")
 """Controllers whose pods have no identity: a Deployment is the controller of its released pods."""
 
 
 @dataclass(frozen=True, eq=False)
-class Presence:
+class PodTraits:
     """What other pods can see of a pod; equal ones are the same object.
 
     Attributes:
@@ -31,13 +38,13 @@ class Presence:
 
     namespace: str
     labels: Labels = field(default_factory=dict)
-    apart: tuple[Term, ...] = ()
-    ports: tuple[Port, ...] = ()
-    ending: bool = False
+    anti_affinity_terms: tuple[PodAffinityTerm, ...] = ()
+    host_ports: tuple[HostPort, ...] = ()
+    terminating: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Resident:
+class ScheduledPod:
     """A pod on a node that is planned for.
 
     Attributes:
@@ -49,13 +56,13 @@ class Resident:
     key: str
     uid: str
     node: str
-    presence: Presence
-    ask: Ask
-    claims: tuple[str, ...] = ()
-    owner: str = ""
+    traits: PodTraits
+    requirements: PodRequirements
+    claim_names: tuple[str, ...] = ()
+    owner_uid: str = ""
 
 
-class Census:
+class PodSnapshot:
     """Everything that a plan needs to know of pods.
 
     Attributes:
@@ -67,56 +74,60 @@ class Census:
             node: where those will be is not known yet.
     """
 
-    def __init__(self, asks: Asks, planned: Collection[str] = ()) -> None:
+    def __init__(self, parser: PodRequirementsParser, planned_nodes: Collection[str] = ()) -> None:
         """`planned`: the nodes whose pods are to be known one by one."""
-        self.used: dict[str, Counter[str]] = defaultdict(Counter)
-        self.places: dict[Presence, Counter[str]] = defaultdict(Counter)
-        self.residents: dict[str, list[Resident]] = defaultdict(list)
-        self.waiting: Counter[Ask] = Counter()
-        self.under_way: set[str] = set()
-        self._asks, self._planned = asks, planned
-        self._known: dict[str, Presence] = {}
+        self.allocated_by_node: dict[str, Counter[str]] = defaultdict(Counter)
+        self.node_counts_by_traits: dict[PodTraits, Counter[str]] = defaultdict(Counter)
+        self.pods_by_node: dict[str, list[ScheduledPod]] = defaultdict(list)
+        self.pending: Counter[PodRequirements] = Counter()
+        self.owner_uids_in_transition: set[str] = set()
+        self._parser, self._planned_nodes = parser, planned_nodes
+        self._traits_by_key: dict[str, PodTraits] = {}
 
     def add(self, raw: Mapping[str, Any]) -> None:
         """Take a raw pod in. Raises UnreadableError for what is no pod."""
-        raw = object_schemas.pod(raw)
+        raw = object_schemas.sanitize_pod(raw)
         spec = raw["spec"]
-        if raw["status"].get("phase") in FINISHED:
+        if raw["status"].get("phase") in TERMINAL_PHASES:
             return
-        node, owner = spec.get("nodeName"), _owner(raw)
-        if owner and owner["kind"] not in _ANONYMOUS and (not node or "deletionTimestamp" in raw["metadata"]):
-            self.under_way.add(owner["uid"])
+        node, owner = spec.get("nodeName"), _controller_ref(raw)
+        if (
+            owner
+            and owner["kind"] not in _KINDS_WITHOUT_POD_IDENTITY
+            and (not node or "deletionTimestamp" in raw["metadata"])
+        ):
+            self.owner_uids_in_transition.add(owner["uid"])
         if not node:
             if not spec.get("schedulingGates") and "deletionTimestamp" not in raw["metadata"]:
-                self.waiting[self._asks.of(raw)] += 1
+                self.pending[self._parser.parse(raw)] += 1
             return
-        presence, used = self._presence(raw), self.used[node]
-        for name, value in held(raw).items():
+        presence, used = self._traits(raw), self.allocated_by_node[node]
+        for name, value in allocated_resources(raw).items():
             used[name] += value
         used[PODS] += 1
-        self.places[presence][node] += 1
-        if node in self._planned:
-            self.residents[node].append(self._resident(raw, presence))
+        self.node_counts_by_traits[presence][node] += 1
+        if node in self._planned_nodes:
+            self.pods_by_node[node].append(self._scheduled_pod(raw, presence))
 
-    def _resident(self, raw: Mapping[str, Any], presence: Presence) -> Resident:
+    def _scheduled_pod(self, raw: Mapping[str, Any], traits: PodTraits) -> ScheduledPod:
         meta = raw["metadata"]
         key = f"{meta['namespace']}/{meta['name']}"
-        ask, mounted = self._asks.of(raw), claims(raw["spec"])
-        owner = (_owner(raw) or {}).get("uid", "")
-        return Resident(key, meta.get("uid", ""), raw["spec"]["nodeName"], presence, ask, mounted, owner)
+        ask, mounted = self._parser.parse(raw), claim_names(raw["spec"])
+        owner = (_controller_ref(raw) or {}).get("uid", "")
+        return ScheduledPod(key, meta.get("uid", ""), raw["spec"]["nodeName"], traits, ask, mounted, owner)
 
-    def _presence(self, raw: Mapping[str, Any]) -> Presence:
+    def _traits(self, raw: Mapping[str, Any]) -> PodTraits:
         meta, spec = raw["metadata"], raw["spec"]
-        labels, bound = shared_labels(meta), ports(spec)
+        labels, bound = template_labels(meta), host_ports(spec)
         repels = (spec.get("affinity") or {}).get("podAntiAffinity")
         ending = "deletionTimestamp" in meta
         key = repr((meta["namespace"], sorted(labels.items()), repels, bound, ending))
-        if (found := self._known.get(key)) is None:
-            apart = terms(spec, meta["namespace"], "podAntiAffinity")
-            found = self._known[key] = Presence(meta["namespace"], labels, apart, bound, ending)
+        if (found := self._traits_by_key.get(key)) is None:
+            apart = required_terms(spec, meta["namespace"], "podAntiAffinity")
+            found = self._traits_by_key[key] = PodTraits(meta["namespace"], labels, apart, bound, ending)
         return found
 
 
-def _owner(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _controller_ref(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The controller that a raw pod names."""
     return next((o for o in raw["metadata"].get("ownerReferences") or () if o.get("controller")), None)

@@ -8,44 +8,55 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
-from rescheduler.core.placement.pod_constraints import places
-from rescheduler.core.placement.problem import Board, Group
+from rescheduler.core.placement.pod_constraints import affinity_counts
+from rescheduler.core.placement.problem import EquivalenceGroup, PlacementProblem
 
-_LOOK_AT = 50  # nodes that can take a pod; of more than so many the scheduler looks at some alone
-_LEAST_CPU, _LEAST_MEMORY = 100, 200 * 1024**2  # what the scheduler reckons with for pods that ask for none
+_MAX_SCORED_NODES = 50  # nodes that can take a pod; of more than so many the scheduler looks at some alone
+_DEFAULT_CPU_REQUEST, _DEFAULT_MEMORY_REQUEST = (
+    100,
+    200 * 1024**2,
+)  # what the scheduler reckons with for pods that ask for none
 
-Weigh = Callable[[list[int], list[int], tuple[int, int]], float]
+ScoreFunction = Callable[[list[int], list[int], tuple[int, int]], float]
 """How gladly a node is taken: by what is free of it, what it offers, and the CPU and memory asked; the highest is."""
 
 
-class _Level:
+class _SpreadCounter:
     """One spread constraint of a group: pods in each domain, and the fewest of them."""
 
-    def __init__(self, group: Group, number: int) -> None:
-        spread, domains = group.ask.spreads[number], group.domains[number]
-        self._of, self._most = domains.of, spread.skew - spread.counts_itself(group.ask.labels)
-        self._filled = Counter(domains.filled)
-        self._domains = Counter(domains.filled.values())
-        self._short = len(domains.filled) < spread.least
-        self._fewest = min(self._domains, default=0)
+    def __init__(self, group: EquivalenceGroup, constraint_index: int) -> None:
+        spread, domains = (
+            group.requirements.spread_constraints[constraint_index],
+            group.spread_domains[constraint_index],
+        )
+        self._domain_by_node, self._allowed_excess = (
+            domains.domain_by_node,
+            spread.max_skew - spread.matches_own_pod(group.requirements.labels),
+        )
+        self._pods_by_domain = Counter(domains.pods_by_domain)
+        self._domains_by_pod_count = Counter(domains.pods_by_domain.values())
+        self._has_too_few_domains = len(domains.pods_by_domain) < spread.min_domains
+        self._min_pods = min(self._domains_by_pod_count, default=0)
 
-    def lets_in(self, n: int) -> bool:
+    def may_add(self, node_index: int) -> bool:
         """Whether the node may have one more of the group."""
-        domain = self._of.get(n)
+        domain = self._domain_by_node.get(node_index)
         if domain is None:
             return False
-        return self._filled[domain] - (0 if self._short else self._fewest) <= self._most
+        return (
+            self._pods_by_domain[domain] - (0 if self._has_too_few_domains else self._min_pods) <= self._allowed_excess
+        )
 
     def add(self, domain: str) -> None:
-        before = self._filled[domain]
-        self._filled[domain] = before + 1
-        self._domains[before] -= 1
-        self._domains[before + 1] += 1
-        while not self._domains[self._fewest]:
-            self._fewest += 1
+        before = self._pods_by_domain[domain]
+        self._pods_by_domain[domain] = before + 1
+        self._domains_by_pod_count[before] -= 1
+        self._domains_by_pod_count[before + 1] += 1
+        while not self._domains_by_pod_count[self._min_pods]:
+            self._min_pods += 1
 
 
-class Packing:
+class SchedulingRun:
     """Nodes being filled.
 
     Attributes:
@@ -55,161 +66,172 @@ class Packing:
 
     def __init__(
         self,
-        board: Board,
+        problem: PlacementProblem,
         random: Random,
-        weigh: Weigh | None,
+        score: ScoreFunction | None,
         *,
-        sure: bool,
-        rooms: Mapping[Group, Sequence[int]] | None = None,
+        certain_only: bool,
+        nodes_with_room: Mapping[EquivalenceGroup, Sequence[int]] | None = None,
     ) -> None:
         """`weigh`: None chooses by chance; `sure`: nodes of which only the scheduler knows count as full.
 
         `rooms`: of each group, the nodes that have room at first, where that is known.
         """
-        self.board, self._random, self._weigh = board, random, weigh
-        self.placed: Counter[Group] = Counter()
-        self._rows: dict[int, list[int]] = {}  # nodes that pods were placed on
-        self._pool = {group: _pool(group, rooms or {}, sure=sure) for group in board.groups}
-        self._sizes = {group: _size(group) for group in board.groups}
-        self._off_node: dict[Group, set[int]] = defaultdict(set)
-        self._off: dict[Group, dict[str, set[str]]] = {}
-        self._near = {group: Counter(group.near) for group in board.groups if group.ask.near}
-        self._levels = {
-            group: [_Level(group, number) for number in range(len(group.domains))]
-            for group in board.groups
-            if group.domains
+        self.problem, self._random, self._score = problem, random, score
+        self.placed: Counter[EquivalenceGroup] = Counter()
+        self._free_by_node: dict[int, list[int]] = {}  # nodes that pods were placed on
+        self._candidate_nodes = {
+            group: _candidate_nodes(group, nodes_with_room or {}, certain_only=certain_only) for group in problem.groups
         }
-        self._stuck: set[Group] = set()
+        self._requested = {group: _requested_cpu_and_memory(group) for group in problem.groups}
+        self._blocked_nodes: dict[EquivalenceGroup, set[int]] = defaultdict(set)
+        self._blocked_label_values: dict[EquivalenceGroup, dict[str, set[str]]] = {}
+        self._affinity_counts = {
+            group: Counter(group.affinity_counts) for group in problem.groups if group.requirements.affinity_terms
+        }
+        self._spread_counters = {
+            group: [_SpreadCounter(group, number) for number in range(len(group.spread_domains))]
+            for group in problem.groups
+            if group.spread_domains
+        }
+        self._unschedulable: set[EquivalenceGroup] = set()
 
-    def place(self, order: Sequence[Group]) -> None:
+    def place(self, order: Sequence[EquivalenceGroup]) -> None:
         """Place one pod of each of these, in turn; those that find no place try again when others have one."""
         while order:
-            left = [group for group in order if not self._try(group)]
-            order = [group for group in left if group not in self._stuck]
+            left = [group for group in order if not self._try_place(group)]
+            order = [group for group in left if group not in self._unschedulable]
 
-    def _try(self, group: Group) -> bool:
-        if group in self._stuck:
+    def _try_place(self, group: EquivalenceGroup) -> bool:
+        if group in self._unschedulable:
             return False
-        n = self._choose(group)
+        n = self._select_node(group)
         if n is None:
-            self._stuck.add(group)
+            self._unschedulable.add(group)
             return False
-        self._take(group, n)
+        self._assign(group, n)
         return True
 
-    def free(self, n: int) -> list[int]:
+    def free_resources(self, node_index: int) -> list[int]:
         """What is free of each resource on the node now."""
-        return self._rows.get(n) or self.board.free[n]
+        return self._free_by_node.get(node_index) or self.problem.free[node_index]
 
-    def lacks(self, group: Group, n: int) -> str:
+    def insufficient_resource(self, group: EquivalenceGroup, node_index: int) -> str:
         """The first resource that the node has too little of for one more of the group; empty where it has enough."""
-        row = self.free(n)
-        return next((self.board.kinds[kind] for kind, amount in group.need if row[kind] < amount), "")
+        row = self.free_resources(node_index)
+        return next((self.problem.resource_names[kind] for kind, amount in group.requests if row[kind] < amount), "")
 
     # -- choosing -----------------------------------------------------------------------------------------------------
 
-    def _choose(self, group: Group) -> int | None:
+    def _select_node(self, group: EquivalenceGroup) -> int | None:
         """A node that can take one; None where none can."""
-        pool, best, chosen, seen, at = self._pool[group], float("-inf"), None, 0, 0
+        pool, best, chosen, seen, at = self._candidate_nodes[group], float("-inf"), None, 0, 0
         if not pool:
             return None
-        size = self._sizes[group]
+        size = self._requested[group]
         at = self._random.randrange(len(pool))
         for _ in range(len(pool)):
             at = at if at < len(pool) else 0
             n = pool[at]
-            if not self._has_room(group, n):
+            if not self._is_available(group, n):
                 # What is full, or kept off, stays so: it is not looked at again.
                 pool[at] = pool[-1]
                 pool.pop()
                 continue
             at += 1
-            if not self._suits(group, n):
+            if not self._satisfies_spread_and_affinity(group, n):
                 continue
-            if self._weigh is None:
+            if self._score is None:
                 return n
-            weight = self._weigh(self.free(n), self.board.offered[n], size)
+            weight = self._score(self.free_resources(n), self.problem.allocatable[n], size)
             if weight > best:
                 best, chosen = weight, n
             seen += 1
-            if seen >= _LOOK_AT:
+            if seen >= _MAX_SCORED_NODES:
                 break
         return chosen
 
-    def _has_room(self, group: Group, n: int) -> bool:
-        row = self._rows.get(n) or self.board.free[n]
-        for kind, amount in group.need:
+    def _is_available(self, group: EquivalenceGroup, node_index: int) -> bool:
+        row = self._free_by_node.get(node_index) or self.problem.free[node_index]
+        for kind, amount in group.requests:
             if row[kind] < amount:
                 return False
-        if n in self._off_node.get(group, ()):
+        if node_index in self._blocked_nodes.get(group, ()):
             return False
-        if off := self._off.get(group):
-            labels = self.board.nodes[n].labels
+        if off := self._blocked_label_values.get(group):
+            labels = self.problem.nodes[node_index].labels
             return all(labels.get(key) not in values for key, values in off.items())
         return True
 
-    def _suits(self, group: Group, n: int) -> bool:
+    def _satisfies_spread_and_affinity(self, group: EquivalenceGroup, node_index: int) -> bool:
         """Whether spread and affinity let it in as things are now."""
-        for level in self._levels.get(group, ()):
-            if not level.lets_in(n):
+        for level in self._spread_counters.get(group, ()):
+            if not level.may_add(node_index):
                 return False
-        if not group.ask.near:
+        if not group.requirements.affinity_terms:
             return True
-        labels, near = self.board.nodes[n].labels, self._near[group]
-        if any(term.key not in labels for term in group.ask.near):
+        labels, near = self.problem.nodes[node_index].labels, self._affinity_counts[group]
+        if any(term.topology_key not in labels for term in group.requirements.affinity_terms):
             return False
         if not near:
-            return group.meets_itself
-        return all(near[term.key, labels[term.key]] > 0 for term in group.ask.near)
+            return group.matches_own_affinity
+        return all(near[term.topology_key, labels[term.topology_key]] > 0 for term in group.requirements.affinity_terms)
 
     # -- taking -------------------------------------------------------------------------------------------------------
 
-    def _take(self, group: Group, n: int) -> None:
-        row = self._rows.get(n)
+    def _assign(self, group: EquivalenceGroup, node_index: int) -> None:
+        row = self._free_by_node.get(node_index)
         if row is None:
-            row = self._rows[n] = list(self.board.free[n])
-        for kind, amount in group.need:
+            row = self._free_by_node[node_index] = list(self.problem.free[node_index])
+        for kind, amount in group.requests:
             row[kind] -= amount
         self.placed[group] += 1
-        labels = self.board.nodes[n].labels
-        for key, other in group.blocks:
+        labels = self.problem.nodes[node_index].labels
+        for key, other in group.blocked_groups:
             if key is None:
-                self._off_node[other].add(n)
+                self._blocked_nodes[other].add(node_index)
             elif key in labels:
-                self._off.setdefault(other, {}).setdefault(key, set()).add(labels[key])
-        for other, number in group.fills:
-            if (domain := other.domains[number].of.get(n)) is not None:
-                self._levels[other][number].add(domain)
-                self._stuck.discard(other)
-        for other in group.draws:
-            self._near[other].update(places(other, labels))
-            self._stuck.discard(other)
+                self._blocked_label_values.setdefault(other, {}).setdefault(key, set()).add(labels[key])
+        for other, number in group.counted_by_constraints:
+            if (domain := other.spread_domains[number].domain_by_node.get(node_index)) is not None:
+                self._spread_counters[other][number].add(domain)
+                self._unschedulable.discard(other)
+        for other in group.attracted_groups:
+            self._affinity_counts[other].update(affinity_counts(other, labels))
+            self._unschedulable.discard(other)
 
 
-def _pool(group: Group, rooms: Mapping[Group, Sequence[int]], *, sure: bool) -> list[int]:
-    nodes = rooms.get(group, group.maybe)
-    if not sure or group.sure is group.maybe:
+def _candidate_nodes(
+    group: EquivalenceGroup, nodes_with_room: Mapping[EquivalenceGroup, Sequence[int]], *, certain_only: bool
+) -> list[int]:
+    nodes = nodes_with_room.get(group, group.possible_nodes)
+    if not certain_only or group.certain_nodes is group.possible_nodes:
         return list(nodes)
-    left = set(group.sure)
+    left = set(group.certain_nodes)
     return [n for n in nodes if n in left]
 
 
-def _size(group: Group) -> tuple[int, int]:
+def _requested_cpu_and_memory(group: EquivalenceGroup) -> tuple[int, int]:
     """CPU and memory that one of it asks for."""
-    asked = dict(group.need)
+    asked = dict(group.requests)
     return asked.get(1, 0), asked.get(2, 0)
 
 
-def spread_out(free: list[int], offered: list[int], size: tuple[int, int]) -> float:
+def default_score(free: list[int], allocatable: list[int], requested: tuple[int, int]) -> float:
     """The scheduler's default: where most is left, and where CPU and memory even out."""
-    whole_cpu, whole_memory = offered[1] or 1, offered[2] or 1
+    whole_cpu, whole_memory = allocatable[1] or 1, allocatable[2] or 1
     cpu, memory = free[1] / whole_cpu, free[2] / whole_memory
-    left = cpu + memory - (size[0] or _LEAST_CPU) / whole_cpu - (size[1] or _LEAST_MEMORY) / whole_memory
-    uneven = abs(cpu - memory - size[0] / whole_cpu + size[1] / whole_memory)
+    left = (
+        cpu
+        + memory
+        - (requested[0] or _DEFAULT_CPU_REQUEST) / whole_cpu
+        - (requested[1] or _DEFAULT_MEMORY_REQUEST) / whole_memory
+    )
+    uneven = abs(cpu - memory - requested[0] / whole_cpu + requested[1] / whole_memory)
     return left + (abs(cpu - memory) - uneven) / 2
 
 
-def evened_out(free: list[int], offered: list[int], size: tuple[int, int]) -> float:
+def default_score_before_1_35(free: list[int], allocatable: list[int], requested: tuple[int, int]) -> float:
     """The same before Kubernetes 1.35: how even they are counts, not whether they become it."""
-    cpu, memory = (free[1] - size[0]) / (offered[1] or 1), (free[2] - size[1]) / (offered[2] or 1)
+    cpu, memory = (free[1] - requested[0]) / (allocatable[1] or 1), (free[2] - requested[1]) / (allocatable[2] or 1)
     return cpu + memory - abs(cpu - memory)

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rescheduler.api.selectors import LabelSelector, Operator, Requirement
-from rescheduler.core.placement.pod_affinity import UNKNOWN, read
+from rescheduler.api.selectors import LabelSelector, LabelSelectorOperator, LabelSelectorRequirement
+from rescheduler.core.placement.pod_affinity import UNKNOWN_SELECTOR, parse_selector
 
 _HONOR = "Honor"
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class SpreadConstraint:
     """One constraint, as its pod means it.
 
     Attributes:
@@ -26,58 +26,67 @@ class Spread:
         tolerated: only nodes whose taints it tolerates are.
     """
 
-    key: str
-    skew: int
+    topology_key: str
+    max_skew: int
     selector: LabelSelector | None
-    least: int = 1
-    affine: bool = True
-    tolerated: bool = False
+    min_domains: int = 1
+    honors_node_affinity: bool = True
+    honors_node_taints: bool = False
 
-    def counts(self, labels: Mapping[str, str]) -> bool:
+    def counts_pod(self, labels: Mapping[str, str]) -> bool:
         """Whether a pod of its namespace with these labels counts among those there."""
         # One that selects everything counts nothing: so does the scheduler.
         return self.selector is not None and not self.selector.is_empty and self.selector.matches(labels)
 
-    def counts_itself(self, labels: Mapping[str, str]) -> bool:
+    def matches_own_pod(self, labels: Mapping[str, str]) -> bool:
         """Whether the pod, with these labels, adds to the skew where it is put."""
         return self.selector is not None and self.selector.matches(labels)
 
 
-def spreads(spec: Mapping[str, Any], labels: Mapping[str, str]) -> tuple[Spread, ...]:
+def hard_spread_constraints(spec: Mapping[str, Any], labels: Mapping[str, str]) -> tuple[SpreadConstraint, ...]:
     """The hard constraints of a raw spec, for a pod with these labels."""
     return tuple(
-        Spread(
-            key=raw["topologyKey"],
-            skew=raw["maxSkew"],
-            selector=_selector(raw, labels),
-            least=raw.get("minDomains") or 1,
-            affine=raw.get("nodeAffinityPolicy", _HONOR) == _HONOR,
-            tolerated=raw.get("nodeTaintsPolicy") == _HONOR,
+        SpreadConstraint(
+            topology_key=raw["topologyKey"],
+            max_skew=raw["maxSkew"],
+            selector=_parse_selector(raw, labels),
+            min_domains=raw.get("minDomains") or 1,
+            honors_node_affinity=raw.get("nodeAffinityPolicy", _HONOR) == _HONOR,
+            honors_node_taints=raw.get("nodeTaintsPolicy") == _HONOR,
         )
         for raw in spec.get("topologySpreadConstraints") or ()
         if raw.get("whenUnsatisfiable") == "DoNotSchedule"
     )
 
 
-def _selector(raw: Mapping[str, Any], labels: Mapping[str, str]) -> LabelSelector | None:
-    selector = read(raw.get("labelSelector"))
-    if selector is None or selector is UNKNOWN:
+def _parse_selector(raw: Mapping[str, Any], labels: Mapping[str, str]) -> LabelSelector | None:
+    selector = parse_selector(raw.get("labelSelector"))
+    if selector is None or selector is UNKNOWN_SELECTOR:
         return selector
     same = tuple(
-        Requirement(key=key, operator=Operator.IN, values=(labels[key],))
+        LabelSelectorRequirement(key=key, operator=LabelSelectorOperator.IN, values=(labels[key],))
         for key in raw.get("matchLabelKeys") or ()
         if key in labels
     )
     return selector.model_copy(update={"match_expressions": selector.match_expressions + same}) if same else selector
 
 
-def room(filled: Mapping[str, int], slots: Mapping[str, int], skew: int, least: int = 1) -> int:
+def placeable_pods(
+    pods_by_domain: Mapping[str, int], capacity_by_domain: Mapping[str, int], max_skew: int, min_domains: int = 1
+) -> int:
     """How many equal pods one constraint lets in, whatever the order in which domains are filled.
 
     `filled`: pods that count, by domain; `slots`: for how many more there are resources. The emptiest domain that is
     full for good holds all others back.
     """
-    floor = 0 if len(filled) < least else min((n + slots.get(domain, 0) for domain, n in filled.items()), default=None)
+    floor = (
+        0
+        if len(pods_by_domain) < min_domains
+        else min((n + capacity_by_domain.get(domain, 0) for domain, n in pods_by_domain.items()), default=None)
+    )
     if floor is None:
-        return sum(slots.values())
-    return sum(min(count, max(0, floor + skew - filled.get(domain, 0))) for domain, count in slots.items())
+        return sum(capacity_by_domain.values())
+    return sum(
+        min(count, max(0, floor + max_skew - pods_by_domain.get(domain, 0)))
+        for domain, count in capacity_by_domain.items()
+    )

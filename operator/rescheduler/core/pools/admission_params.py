@@ -11,7 +11,7 @@ from rescheduler.api import names
 from rescheduler.api.policies import Mode
 from rescheduler.api.pools import NamespacePool
 
-_SPEAKERS = 3  # two of them may be deleted while the operator is away
+_EVALUATED_POOLS = 3  # two of them may be deleted while the operator is away
 
 
 def _rank(pool: NamespacePool) -> tuple[bool, int, str]:
@@ -20,14 +20,14 @@ def _rank(pool: NamespacePool) -> tuple[bool, int, str]:
     return not exclusive, len(pool.spec.namespaces), pool.name
 
 
-def spoken_for(pools: Iterable[NamespacePool]) -> frozenset[str]:
+def skipped_pools(pools: Iterable[NamespacePool]) -> frozenset[str]:
     """Names of the pools that need not be looked at."""
-    return frozenset(pool.name for pool in sorted(pools, key=_rank)[_SPEAKERS:])
+    return frozenset(pool.name for pool in sorted(pools, key=_rank)[_EVALUATED_POOLS:])
 
 
-def patch(pool: NamespacePool, *, spoken: bool) -> dict[str, Any] | None:
+def skip_label_patch(pool: NamespacePool, *, skip: bool) -> dict[str, Any] | None:
     """Label the pool so; None where it is."""
-    if pool.spoken_for == spoken:
+    if pool.admission_skip == skip:
         return None
-    label = {names.SPOKEN_FOR: "true" if spoken else None}
-    return {"metadata": {"labels": label, "resourceVersion": pool.version, "uid": pool.uid}}
+    label = {names.ADMISSION_SKIP: "true" if skip else None}
+    return {"metadata": {"labels": label, "resourceVersion": pool.resource_version, "uid": pool.uid}}

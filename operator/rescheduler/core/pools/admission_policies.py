@@ -8,28 +8,28 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-GROUP = "admissionregistration.k8s.io/v1"
+GROUP_VERSION = "admissionregistration.k8s.io/v1"
 MUTATING, VALIDATING = "mutatingadmissionpolicies", "validatingadmissionpolicies"
 KINDS = {MUTATING: "MutatingAdmissionPolicy", VALIDATING: "ValidatingAdmissionPolicy"}
 BINDINGS = {MUTATING: "mutatingadmissionpolicybindings", VALIDATING: "validatingadmissionpolicybindings"}
-NAMES: Mapping[str, tuple[str, ...]] = {
+POLICY_NAMES: Mapping[str, tuple[str, ...]] = {
     MUTATING: ("pool-namespaces", "pool-pods"),
     VALIDATING: ("pool-namespaces", "pool-nodes", "pool-pods", "pool-labels", "pool-tolerations", "pool-strangers"),
 }
 """What the chart installs, by resource; each has a binding of its own name."""
-WANTED: tuple[tuple[str, str], ...] = tuple(
+REQUIRED_OBJECTS: tuple[tuple[str, str], ...] = tuple(
     (kind, f"rescheduler-{name}.rescheduler.dev")
-    for resource, names in NAMES.items()
+    for resource, names in POLICY_NAMES.items()
     for name in names
     for kind in (resource, BINDINGS[resource])
 )
 """Resource and name of each policy and binding that the chart installs for pools."""
-SETTLE = timedelta(seconds=10)
+POLICY_PROPAGATION_DELAY = timedelta(seconds=10)
 """A new policy binds only once every API server has read it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Enforcement:
+class AdmissionState:
     """What is known of it.
 
     Attributes:
@@ -43,30 +43,32 @@ class Enforcement:
     since: datetime | None = None
 
     @property
-    def holds(self) -> bool:
+    def is_enforced(self) -> bool:
         """Pods are put into their pools."""
         return self.status == "True"
 
-    def settled(self, now: datetime) -> bool:
+    def is_enforced_everywhere(self, now: datetime) -> bool:
         """They have been, for so long that every API server does it."""
-        return self.holds and self.since is not None and now - self.since >= SETTLE
+        return self.is_enforced and self.since is not None and now - self.since >= POLICY_PROPAGATION_DELAY
 
 
-def judge(served: Collection[str], policies: Mapping[tuple[str, str], Mapping[str, Any] | None]) -> Enforcement:
+def evaluate(
+    served_resources: Collection[str], objects: Mapping[tuple[str, str], Mapping[str, Any] | None]
+) -> AdmissionState:
     """From the resources that the API server has, and what is there by resource and name (raw; None: it is not there)."""
-    if MUTATING not in served:
-        return Enforcement(
+    if MUTATING not in served_resources:
+        return AdmissionState(
             "False",
             "NotServed",
-            f"this API server does not serve {KINDS[MUTATING]} in {GROUP} (Kubernetes 1.36 or newer does)",
+            f"this API server does not serve {KINDS[MUTATING]} in {GROUP_VERSION} (Kubernetes 1.36 or newer does)",
         )
     missing = []
     for resource, kind in KINDS.items():
-        for (where, name), found in sorted(policies.items(), key=lambda row: row[0]):
+        for (where, name), found in sorted(objects.items(), key=lambda row: row[0]):
             if where == resource and found is None:
                 missing.append(f"{kind} {name}")
             if where == BINDINGS[resource] and (found is None or found["spec"].get("policyName") != name):
                 missing.append(f"{kind}Binding {name}")
     if missing:
-        return Enforcement("False", "PoliciesMissing", f"not there: {', '.join(missing)}; install the chart again")
-    return Enforcement("True", "Enforced", "admission puts new pods of its namespaces onto its nodes")
+        return AdmissionState("False", "PoliciesMissing", f"not there: {', '.join(missing)}; install the chart again")
+    return AdmissionState("True", "Enforced", "admission puts new pods of its namespaces onto its nodes")

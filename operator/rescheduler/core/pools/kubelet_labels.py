@@ -4,12 +4,12 @@ A kubelet that somebody took over writes them to have other pods sent to its nod
 plugin/pkg/admission/noderestriction/admission.go and k8s.io/kubelet/pkg/apis/well_known_labels.go.
 """
 
-from rescheduler.api.selectors import LabelSelector, Operator
+from rescheduler.api.selectors import LabelSelector, LabelSelectorOperator
 
-_RESTRICTED = "node-restriction.kubernetes.io"
-_KUBERNETES = ("kubernetes.io", "k8s.io")
-_KUBELETS_DOMAINS = ("kubelet.kubernetes.io", "node.kubernetes.io")
-_KUBELETS = frozenset(
+_RESTRICTED_DOMAIN = "node-restriction.kubernetes.io"
+_KUBERNETES_DOMAINS = ("kubernetes.io", "k8s.io")
+_KUBELET_DOMAINS = ("kubelet.kubernetes.io", "node.kubernetes.io")
+_KUBELET_LABELS = frozenset(
     {
         "kubernetes.io/hostname",
         "kubernetes.io/os",
@@ -29,16 +29,20 @@ _KUBELETS = frozenset(
 def kubelet_may_set(key: str) -> bool:
     """Whether a kubelet may set, change or remove this label of its own Node."""
     domain = key.rpartition("/")[0]
-    if _within(domain, (_RESTRICTED,)):
+    if _is_within(domain, (_RESTRICTED_DOMAIN,)):
         return False
-    return not _within(domain, _KUBERNETES) or key in _KUBELETS or _within(domain, _KUBELETS_DOMAINS)
+    return not _is_within(domain, _KUBERNETES_DOMAINS) or key in _KUBELET_LABELS or _is_within(domain, _KUBELET_DOMAINS)
 
 
-def required(selector: LabelSelector) -> set[str]:
+def required_keys(selector: LabelSelector) -> set[str]:
     """Keys of the labels without which no node is selected; NotIn and DoesNotExist select nodes that lack the label."""
-    positive = {r.key for r in selector.match_expressions if r.operator in (Operator.IN, Operator.EXISTS)}
+    positive = {
+        r.key
+        for r in selector.match_expressions
+        if r.operator in (LabelSelectorOperator.IN, LabelSelectorOperator.EXISTS)
+    }
     return positive | set(selector.match_labels)
 
 
-def _within(domain: str, parents: tuple[str, ...]) -> bool:
+def _is_within(domain: str, parents: tuple[str, ...]) -> bool:
     return any(domain == parent or domain.endswith(f".{parent}") for parent in parents)

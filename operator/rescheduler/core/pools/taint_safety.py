@@ -10,18 +10,18 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.core.model import object_schemas
-from rescheduler.core.model.node_affinity import may_run_on, selects, tolerates
+from rescheduler.core.model.node_affinity import may_run_on, selects_node, tolerates
 from rescheduler.core.model.nodes import Node, Taint
-from rescheduler.core.model.pods import FINISHED
-from rescheduler.core.model.volumes import Claim, Volume
-from rescheduler.core.pools.labels_and_taints import taint
+from rescheduler.core.model.pods import TERMINAL_PHASES
+from rescheduler.core.model.volumes import Volume, VolumeClaim
+from rescheduler.core.pools.labels_and_taints import pool_taint
 
-_TRANSIENT = "node.kubernetes.io/"
+_NODE_CONDITION_TAINT_PREFIX = "node.kubernetes.io/"
 """Taints of a node's passing states, which DaemonSets tolerate by themselves."""
 
 
 @dataclass(frozen=True)
-class Exclusion:
+class PlannedTaint:
     """The taint that is to be set.
 
     Attributes:
@@ -33,94 +33,108 @@ class Exclusion:
 
     pool: str
     nodes: tuple[Node, ...]
-    others: tuple[Node, ...]
-    homeless: Callable[[str], bool]
+    other_nodes: tuple[Node, ...]
+    is_in_no_pool: Callable[[str], bool]
 
     @property
     def taint(self) -> Taint:
         """The taint itself."""
-        return taint(self.pool)
+        return pool_taint(self.pool)
 
 
-def exclusion(
-    pool: str, bare: Collection[str], members: Collection[str], nodes: Iterable[Node], homeless: Callable[[str], bool]
-) -> Exclusion:
+def plan_taint(
+    pool: str,
+    untainted: Collection[str],
+    members: Collection[str],
+    nodes: Iterable[Node],
+    is_in_no_pool: Callable[[str], bool],
+) -> PlannedTaint:
     """The taint of this pool on those of its members that are bare; a node that takes no pods is nobody's last place."""
     rows = tuple(nodes)
-    others = (n for n in rows if n.name not in members and n.ready == "True" and not n.unschedulable and not n.deleting)
-    return Exclusion(pool, tuple(n for n in rows if n.name in bare), tuple(others), homeless)
+    others = (
+        n for n in rows if n.name not in members and n.ready_status == "True" and not n.unschedulable and not n.deleting
+    )
+    return PlannedTaint(pool, tuple(n for n in rows if n.name in untainted), tuple(others), is_in_no_pool)
 
 
-def daemon_sets(raws: Iterable[Mapping[str, Any]], exclusion: Exclusion) -> list[str]:
+def unschedulable_daemon_sets(raws: Iterable[Mapping[str, Any]], planned_taint: PlannedTaint) -> list[str]:
     """The (raw) DaemonSets that have pods on nodes of the pool and would have none there any more."""
     return [
         f"DaemonSet {raw['metadata']['namespace']}/{raw['metadata']['name']}"
-        for raw in map(object_schemas.daemon_set, raws)
-        if _loses_pods((raw["spec"].get("template") or {}).get("spec") or {}, exclusion)
+        for raw in map(object_schemas.sanitize_daemon_set, raws)
+        if _would_lose_nodes((raw["spec"].get("template") or {}).get("spec") or {}, planned_taint)
     ]
 
 
-def _loses_pods(spec: Mapping[str, Any], exclusion: Exclusion) -> bool:
+def _would_lose_nodes(spec: Mapping[str, Any], planned_taint: PlannedTaint) -> bool:
     tolerations = spec.get("tolerations") or ()
-    if tolerates(tolerations, [exclusion.taint]):
+    if tolerates(tolerations, [planned_taint.taint]):
         return False
-    return any(selects(spec, node) and tolerates(tolerations, _lasting(node)) for node in exclusion.nodes)
+    return any(
+        selects_node(spec, node) and tolerates(tolerations, _lasting_taints(node)) for node in planned_taint.nodes
+    )
 
 
-def _lasting(node: Node) -> list[Taint]:
-    return [t for t in node.taints if not t.key.startswith(_TRANSIENT) and t.key != names.POOL]
+def _lasting_taints(node: Node) -> list[Taint]:
+    return [t for t in node.taints if not t.key.startswith(_NODE_CONDITION_TAINT_PREFIX) and t.key != names.POOL]
 
 
-def pods(raws: Iterable[Mapping[str, Any]], exclusion: Exclusion) -> list[str]:
+def unschedulable_pods(raws: Iterable[Mapping[str, Any]], planned_taint: PlannedTaint) -> list[str]:
     """Those of these (raw) pods, on the pool's nodes or on none yet, that no other node would take."""
-    rows = map(object_schemas.pod, raws)
-    return [_name(raw) for raw in rows if _is_concerned(raw, exclusion) and _loses_place(raw["spec"], exclusion)]
+    rows = map(object_schemas.sanitize_pod, raws)
+    return [
+        _name(raw)
+        for raw in rows
+        if _is_affected(raw, planned_taint) and _has_no_other_node(raw["spec"], planned_taint)
+    ]
 
 
-def mounted(raws: Iterable[Mapping[str, Any]], exclusion: Exclusion) -> dict[str, tuple[tuple[str, str], ...]]:
+def claims_of_affected_pods(
+    raws: Iterable[Mapping[str, Any]], planned_taint: PlannedTaint
+) -> dict[str, tuple[tuple[str, str], ...]]:
     """Claims (namespace and name) of those of these (raw) pods that could not come back past the taint, by the pod.
 
     One whose data is on a node of the pool alone has no other place, whatever nodes there are.
     """
     return {
         _name(raw): tuple((raw["metadata"]["namespace"], name) for name in claimed)
-        for raw in map(object_schemas.pod, raws)
-        if (claimed := _claims(raw)) and raw["spec"].get("nodeName") and _is_concerned(raw, exclusion)
+        for raw in map(object_schemas.sanitize_pod, raws)
+        if (claimed := _claim_names(raw)) and raw["spec"].get("nodeName") and _is_affected(raw, planned_taint)
     }
 
 
-def tied(
-    mounts: Mapping[str, tuple[tuple[str, str], ...]], claims: Iterable[Claim], volumes: Iterable[Volume]
+def pods_with_local_volumes(
+    claims_by_pod: Mapping[str, tuple[tuple[str, str], ...]], claims: Iterable[VolumeClaim], volumes: Iterable[Volume]
 ) -> list[str]:
     """Those of these pods that mount a volume whose data is on one node."""
     local = {volume.name for volume in volumes if volume.local}
     there = {(claim.namespace, claim.name) for claim in claims if claim.volume in local}
-    return [pod for pod, mounted_ in mounts.items() if there.intersection(mounted_)]
+    return [pod for pod, mounted_ in claims_by_pod.items() if there.intersection(mounted_)]
 
 
 def _name(raw: Mapping[str, Any]) -> str:
     return f"pod {raw['metadata']['namespace']}/{raw['metadata']['name']}"
 
 
-def _claims(raw: Mapping[str, Any]) -> list[str]:
+def _claim_names(raw: Mapping[str, Any]) -> list[str]:
     found = (volume.get("persistentVolumeClaim") for volume in raw["spec"].get("volumes") or ())
     return [claim["claimName"] for claim in found if claim]
 
 
-def _is_concerned(raw: Mapping[str, Any], exclusion: Exclusion) -> bool:
+def _is_affected(raw: Mapping[str, Any], planned_taint: PlannedTaint) -> bool:
     """Whether it wants a place in future, is in no pool, and could not come back past the taint."""
     tolerations = raw["spec"].get("tolerations") or ()
     return (
-        _comes_back(raw)
-        and exclusion.homeless(raw["metadata"]["namespace"])
-        and not tolerates(tolerations, [exclusion.taint])
+        _may_be_scheduled_again(raw)
+        and planned_taint.is_in_no_pool(raw["metadata"]["namespace"])
+        and not tolerates(tolerations, [planned_taint.taint])
     )
 
 
-def _comes_back(raw: Mapping[str, Any]) -> bool:
+def _may_be_scheduled_again(raw: Mapping[str, Any]) -> bool:
     """Whether it, or its like, will want a place: not what has ended, nor what runs and would not be made again."""
     meta = raw["metadata"]
-    if names.MIRROR in (meta.get("annotations") or {}) or (raw.get("status") or {}).get("phase") in FINISHED:
+    if names.MIRROR_POD in (meta.get("annotations") or {}) or (raw.get("status") or {}).get("phase") in TERMINAL_PHASES:
         return False
     owner = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), None)
     if owner is None:
@@ -128,18 +142,20 @@ def _comes_back(raw: Mapping[str, Any]) -> bool:
     return bool(owner["kind"] != "DaemonSet")
 
 
-def _loses_place(spec: Mapping[str, Any], exclusion: Exclusion) -> bool:
-    if not spec.get("nodeName") and not any(may_run_on(spec, _without(node)) for node in exclusion.nodes):
+def _has_no_other_node(spec: Mapping[str, Any], planned_taint: PlannedTaint) -> bool:
+    if not spec.get("nodeName") and not any(
+        may_run_on(spec, _without_pool_taint(node)) for node in planned_taint.nodes
+    ):
         return False  # it has no place here to lose
-    return not any(may_run_on(spec, node) for node in exclusion.others)
+    return not any(may_run_on(spec, node) for node in planned_taint.other_nodes)
 
 
-def _without(node: Node) -> Node:
+def _without_pool_taint(node: Node) -> Node:
     """The node as it is without our taint, which it may have on some of the pool's nodes already."""
     return replace(node, taints=tuple(t for t in node.taints if t.key != names.POOL))
 
 
-def summary(lost: Sequence[str], most: int = 10) -> str:
+def listing(items: Sequence[str], limit: int = 10) -> str:
     """Who they are, in words."""
-    more = f" and {len(lost) - most} more" if len(lost) > most else ""
-    return ", ".join(lost[:most]) + more
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more

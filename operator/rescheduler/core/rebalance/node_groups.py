@@ -9,19 +9,19 @@ from dataclasses import dataclass
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain
-from rescheduler.api.policies import Mode, Policy, Suspend
-from rescheduler.core.eligibility.cluster_state import World, blind
-from rescheduler.core.failure.storm_brake import any_storm
-from rescheduler.core.model.external_owners import owner
+from rescheduler.api.policies import Mode, ReschedulePolicy, Suspend
+from rescheduler.core.eligibility.cluster_state import ClusterState, stale_view_reason
+from rescheduler.core.failure.storm_brake import any_storm_reason
+from rescheduler.core.model.external_owners import node_removal_reason
 from rescheduler.core.model.nodes import Node
-from rescheduler.core.rebalance.selection import Bounds
+from rescheduler.core.rebalance.selection import Thresholds
 
-Key = tuple[str, str]
+NodeGroupKey = tuple[str, str]
 """Pool (empty: none) and policy."""
 
 
 @dataclass(frozen=True, slots=True)
-class Arena:
+class NodeGroup:
     """Nodes among which pods are evened out.
 
     Attributes:
@@ -30,73 +30,89 @@ class Arena:
     """
 
     pool: str
-    policy: Policy
+    policy: ReschedulePolicy
     nodes: tuple[Node, ...]
-    waits: str = ""
+    pause_reason: str = ""
 
     @property
-    def key(self) -> Key:
+    def key(self) -> NodeGroupKey:
         """What it is known by."""
         return self.pool, self.policy.name
 
     @property
-    def bounds(self) -> Bounds:
+    def thresholds(self) -> Thresholds:
         """Who gives and who takes."""
         found = self.policy.spec.rebalance
-        return Bounds(high=int(found.high[:-1]) / 100, low=int(found.low[:-1]) / 100)
+        return Thresholds(high=int(found.high[:-1]) / 100, low=int(found.low[:-1]) / 100)
 
     @property
-    def goes_on(self) -> bool:
+    def may_finish_moves(self) -> bool:
         """What was begun may be brought to its end."""
         return self.policy.spec.mode is Mode.ENFORCE and self.policy.spec.suspend is not Suspend.ALL
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """For people."""
         return f"the nodes of pool {self.pool}" if self.pool else "the nodes of no pool"
 
 
-def survey(world: World) -> tuple[Arena, ...]:
+def build_groups(cluster_state: ClusterState) -> tuple[NodeGroup, ...]:
     """All arenas, by key."""
-    if not any(policy.spec.rebalance.enabled for policy in world.winners.policies):
+    if not any(policy.spec.rebalance.enabled for policy in cluster_state.policy_selector.policies):
         return ()
-    drains = {drain.spec.node_name: drain for drain in world.drains.values()}
-    found: dict[Key, list[Node]] = defaultdict(list)
+    drains = {drain.spec.node_name: drain for drain in cluster_state.drains.values()}
+    found: dict[NodeGroupKey, list[Node]] = defaultdict(list)
     draining: dict[str, str] = {}
-    for node in world.nodes.values():
+    for node in cluster_state.nodes.values():
         pool, drain = node.labels.get(names.NODE_POOL, ""), drains.get(node.name)
-        if drain and _empties(drain):
+        if drain and _is_draining(drain):
             draining.setdefault(pool, node.name)
-        policy = world.policy(node)
-        whole = drain is None and node.name not in world.suspects and _whole(node)
+        policy = cluster_state.policy(node)
+        whole = drain is None and node.name not in cluster_state.suspected_nodes and _is_in_service(node)
         if policy and policy.spec.rebalance.enabled and whole:
             found[pool, policy.name].append(node)
-    policies = {policy.name: policy for policy in world.winners.policies}
+    policies = {policy.name: policy for policy in cluster_state.policy_selector.policies}
     return tuple(
-        Arena(pool, policies[name], tuple(nodes), _waits(policies[name], nodes, draining.get(pool), world))
+        NodeGroup(
+            pool, policies[name], tuple(nodes), _pause_reason(policies[name], nodes, draining.get(pool), cluster_state)
+        )
         for (pool, name), nodes in sorted(found.items())
     )
 
 
-def _whole(node: Node) -> bool:
-    return node.ready == "True" and not node.unschedulable and node.maintenance is None and not owner(node)
+def _is_in_service(node: Node) -> bool:
+    return (
+        node.ready_status == "True"
+        and not node.unschedulable
+        and node.maintenance_annotation is None
+        and not node_removal_reason(node)
+    )
 
 
-def _empties(drain: NodeDrain) -> bool:
+def _is_draining(drain: NodeDrain) -> bool:
     return drain.status.started_at is not None and drain.status.drained_at is None
 
 
-def _waits(policy: Policy, nodes: Iterable[Node], drained: str | None, world: World) -> str:
-    if found := blind(world, world.now):
+def _pause_reason(
+    policy: ReschedulePolicy, nodes: Iterable[Node], draining_node: str | None, cluster_state: ClusterState
+) -> str:
+    if found := stale_view_reason(cluster_state, cluster_state.now):
         return found
     if policy.spec.suspend is not Suspend.NONE:
         return f"ReschedulePolicy {policy.name} has suspend: {policy.spec.suspend}"
-    if drained:
-        return f"node {drained} is being drained"
+    if draining_node:
+        return f"node {draining_node} is being drained"
     places = {node.labels.get(names.ZONE): node for node in nodes}
-    return next((found for node in places.values() if (found := any_storm(node, policy, world.weather))), "")
+    return next(
+        (
+            found
+            for node in places.values()
+            if (found := any_storm_reason(node, policy, cluster_state.unhealthy_counts))
+        ),
+        "",
+    )
 
 
-def begun(drains: Mapping[str, NodeDrain]) -> frozenset[str]:
+def nodes_with_started_drain(drains: Mapping[str, NodeDrain]) -> frozenset[str]:
     """Names of nodes that are being drained or held empty: once they are back, they are filled again."""
     return frozenset(drain.spec.node_name for drain in drains.values() if drain.status.started_at is not None)

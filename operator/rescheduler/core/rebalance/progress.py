@@ -8,18 +8,18 @@ of another owner, and two of these in a row end it until the pool itself has cha
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from rescheduler.core.rebalance.selection import Roles, Shift, Sides
-from rescheduler.core.rebalance.utilization import Load, Pair, spread
+from rescheduler.core.rebalance.selection import NodeClassification, NodeRoles, PlannedMove
+from rescheduler.core.rebalance.utilization import CpuMemory, NodeLoad, imbalance
 
-MOST = 8
+MAX_BATCH_SIZE = 8
 """Moves of one round at most."""
-_MOST_FAILURES = 2
-_KEPT = 0.5  # so much of what a round promised must have come true
-_CHANGED = 0.05  # of all that the pool has: so much more or less is requested
+_MAX_FAILED_ROUNDS = 2
+_MIN_ACHIEVED_RATIO = 0.5  # so much of what a round promised must have come true
+_RESET_THRESHOLD = 0.05  # of all that the pool has: so much more or less is requested
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class RebalanceProgress:
     """What is remembered of one pool.
 
     Attributes:
@@ -33,53 +33,64 @@ class Course:
     """
 
     nodes: frozenset[str]
-    generation: int
-    requested: Pair
-    roles: Roles = field(default_factory=Roles)
-    allowance: int = 1
-    failures: int = 0
-    spared: frozenset[str] = frozenset()
-    before: float | None = None
-    moved: tuple[Shift, ...] = ()
+    policy_generation: int
+    requested_utilization: CpuMemory
+    roles: NodeRoles = field(default_factory=NodeRoles)
+    batch_size: int = 1
+    failed_rounds: int = 0
+    skipped_owners: frozenset[str] = frozenset()
+    imbalance_before: float | None = None
+    completed_moves: tuple[PlannedMove, ...] = ()
 
     @property
-    def rests(self) -> bool:
+    def is_stopped(self) -> bool:
         """Moves have not helped: nothing is tried again before something changes."""
-        return self.failures >= _MOST_FAILURES
+        return self.failed_rounds >= _MAX_FAILED_ROUNDS
 
-    def begin(self, found: Sides) -> "Course":
+    def begin_round(self, classification: NodeClassification) -> "RebalanceProgress":
         """A round of moves begins."""
-        return replace(self, before=spread(found.loads), moved=(), roles=found.roles)
+        return replace(
+            self, imbalance_before=imbalance(classification.loads), completed_moves=(), roles=classification.roles
+        )
 
-    def end(self, moved: Sequence[Shift]) -> "Course":
+    def end_round(self, completed: Sequence[PlannedMove]) -> "RebalanceProgress":
         """The round is over, and has moved these; one that has moved nothing says nothing."""
-        return replace(self, moved=tuple(moved)) if moved else replace(self, before=None)
+        return replace(self, completed_moves=tuple(completed)) if completed else replace(self, imbalance_before=None)
 
-    def settle(self) -> "Course":
+    def clear_roles(self) -> "RebalanceProgress":
         """Nothing is left to move: only a node above `high` or below `low` begins it anew."""
-        return replace(self, roles=Roles())
+        return replace(self, roles=NodeRoles())
 
 
-def follow(course: Course | None, loads: Sequence[Load], generation: int) -> Course:
+def evaluate_round(previous: RebalanceProgress | None, loads: Sequence[NodeLoad], generation: int) -> RebalanceProgress:
     """The course as of now: begun anew where the pool has changed, else with what the last round came to."""
-    nodes, requested = frozenset(load.name for load in loads), _requested(loads)
-    if course is None or (course.nodes, course.generation) != (nodes, generation) or _far(requested, course.requested):
-        return Course(nodes, generation, requested)
-    if course.before is None:
-        return course
-    done = replace(course, before=None, moved=())
-    if course.before - spread(loads) >= sum(shift.evens - (1 - _KEPT) * shift.gain for shift in course.moved):
-        return replace(done, allowance=min(2 * course.allowance, MOST), failures=0)
-    owners = frozenset(shift.candidate.owner for shift in course.moved)
-    return replace(done, allowance=1, failures=course.failures + 1, spared=course.spared | owners)
+    nodes, requested = frozenset(load.name for load in loads), _requested_utilization(loads)
+    if (
+        previous is None
+        or (previous.nodes, previous.policy_generation) != (nodes, generation)
+        or _differs_significantly(requested, previous.requested_utilization)
+    ):
+        return RebalanceProgress(nodes, generation, requested)
+    if previous.imbalance_before is None:
+        return previous
+    done = replace(previous, imbalance_before=None, completed_moves=())
+    if previous.imbalance_before - imbalance(loads) >= sum(
+        shift.balance_gain_by_requests - (1 - _MIN_ACHIEVED_RATIO) * shift.balance_gain
+        for shift in previous.completed_moves
+    ):
+        return replace(done, batch_size=min(2 * previous.batch_size, MAX_BATCH_SIZE), failed_rounds=0)
+    owners = frozenset(shift.candidate.owner_uid for shift in previous.completed_moves)
+    return replace(
+        done, batch_size=1, failed_rounds=previous.failed_rounds + 1, skipped_owners=previous.skipped_owners | owners
+    )
 
 
-def _requested(loads: Sequence[Load]) -> Pair:
-    asked = whole = Pair()
+def _requested_utilization(loads: Sequence[NodeLoad]) -> CpuMemory:
+    asked = whole = CpuMemory()
     for load in loads:
-        asked, whole = asked + load.requested, whole + load.whole
+        asked, whole = asked + load.requested, whole + load.allocatable
     return asked / whole
 
 
-def _far(one: Pair, other: Pair) -> bool:
-    return max(abs(one.cpu - other.cpu), abs(one.memory - other.memory)) > _CHANGED
+def _differs_significantly(first: CpuMemory, second: CpuMemory) -> bool:
+    return max(abs(first.cpu - second.cpu), abs(first.memory - second.memory)) > _RESET_THRESHOLD

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rescheduler.api import names
-from rescheduler.controllers.drain.external_owners import Claims
+from rescheduler.controllers.drain.external_owners import ExternalOwnerCheck
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.core.model.nodes import Node
 
@@ -31,12 +31,12 @@ class Server:
 @pytest.mark.parametrize(("version", "held"), [("v1beta1", True), ("v1beta2", True), ("v1", True), ("", False)])
 async def test_the_machine_is_asked_for_in_the_version_that_is_served(version: str, *, held: bool) -> None:
     server = Server(version)
-    found = await Claims(server, Clock()).look(NODE)  # type: ignore[arg-type]
+    found = await ExternalOwnerCheck(server, Clock()).wait_reason(NODE)  # type: ignore[arg-type]
     assert (found is not None) is held
     assert len(server.asked) == (3 if version else 2)
 
 
 async def test_a_node_that_names_no_machine_costs_no_question() -> None:
     server = Server("v1beta1")
-    assert await Claims(server, Clock()).look(Node("n", "u")) is None  # type: ignore[arg-type]
+    assert await ExternalOwnerCheck(server, Clock()).wait_reason(Node("n", "u")) is None  # type: ignore[arg-type]
     assert server.asked == ["/apis/coordination.k8s.io/v1/namespaces/medik8s-leases/leases/node-n"]

@@ -12,15 +12,15 @@ import pytest
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, NodeRecord, Phase
-from rescheduler.api.policies import Failure, Force, Policy, ReschedulePolicySpec
-from rescheduler.controllers.drain.fencing import Fence
+from rescheduler.api.policies import FailureSettings, Force, ReschedulePolicy, ReschedulePolicySpec
+from rescheduler.controllers.drain.fencing import NodeFencing
 from rescheduler.core.drain import node_patches
 from rescheduler.core.drain.state_machine import Fact
-from rescheduler.core.drain.status import Scene
-from rescheduler.core.eviction.pod_actions import Fate, Premise, Verdict
-from rescheduler.core.eviction.write_refusals import Act
+from rescheduler.core.drain.status import StatusInput
+from rescheduler.core.eviction.pod_actions import PodAction, PodDecision, RequiredProof
+from rescheduler.core.eviction.write_refusals import WriteOperation
 from rescheduler.core.failure import fencing
-from rescheduler.core.failure.fencing import OURS, Standing
+from rescheduler.core.failure.fencing import OUT_OF_SERVICE_TAINT, FencingState
 from rescheduler.core.model.nodes import Node, NodeCondition, Taint
 from rescheduler.core.model.pods import Pod
 from rescheduler.kube.client import UnreachableError
@@ -28,14 +28,19 @@ from rescheduler.kube.client import UnreachableError
 T = TypeVar("T")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SAID = json.dumps({"nodeUID": "u", "bootID": "b", "method": "m", "time": "2026-01-01T00:00:00Z"})
-UNKNOWN = (NodeCondition("Ready", "Unknown", transition=NOW),)
+UNKNOWN = (NodeCondition("Ready", "Unknown", last_transition=NOW),)
 DEAD = Node("n", "u", "7", "b", annotations={names.FENCED: SAID}, conditions=UNKNOWN)
 ALIVE = replace(DEAD, conditions=(NodeCondition("Ready", "True"),))
 REBOOTED = replace(DEAD, boot_id="c")
 UNSAID = replace(DEAD, annotations={})
-TAINTED = replace(DEAD, taints=(Taint(OURS.key, OURS.value, OURS.effect),))
+TAINTED = replace(
+    DEAD, taints=(Taint(OUT_OF_SERVICE_TAINT.key, OUT_OF_SERVICE_TAINT.value, OUT_OF_SERVICE_TAINT.effect),)
+)
 POD = Pod("s", "db-0", "p")
-SILENT, PROVEN = Verdict(Fate.DELETE, premise=Premise.SILENT), Verdict(Fate.DELETE, premise=Premise.DEAD)
+SILENT, PROVEN = (
+    PodDecision(PodAction.DELETE, required_proof=RequiredProof.NODE_UNREACHABLE),
+    PodDecision(PodAction.DELETE, required_proof=RequiredProof.BOOT_DEAD),
+)
 HELD = NodeRecord(uid="u", boot_id="b", cordoned_by_us=True)
 FENCED = node_patches.out_of_service_record(DEAD, HELD)
 
@@ -56,8 +61,8 @@ def drain(record: NodeRecord = HELD) -> NodeDrain:
     return made.model_copy(update={"status": made.status.model_copy(update={"node": record, "started_at": NOW})})
 
 
-def policy(force: Force = Force.WITH_PROOF) -> Policy:
-    return Policy("p", "p", 1, ReschedulePolicySpec(failure=Failure(force=force)))
+def policy(force: Force = Force.WITH_PROOF) -> ReschedulePolicy:
+    return ReschedulePolicy("p", "p", 1, ReschedulePolicySpec(failure=FailureSettings(force=force)))
 
 
 class Said:
@@ -84,17 +89,22 @@ class World:
     glances: int = 0
     done: list[Any] = field(default_factory=list)
 
-    def fence(self) -> Fence:
+    def fence(self) -> NodeFencing:
         store = SimpleNamespace(
-            witness=lambda _: fencing.witness(None, DEAD), blind=lambda: self.blind, drain=lambda _: None
+            boot_history=lambda _: fencing.observe_boot(None, DEAD),
+            is_view_stale=lambda: self.blind,
+            drain=lambda _: None,
         )
         clock = SimpleNamespace(now=lambda: NOW, monotonic=lambda: self.seconds)
         keeper = SimpleNamespace(
-            live=self.read, recent=self.glance, attempt=self.attempt, may=lambda *_, wanted: wanted and not self.resting
+            read_live=self.read,
+            read_recent=self.glance,
+            attempt=self.attempt,
+            may_attempt=lambda *_, wanted: wanted and not self.resting,
         )
-        heartbeats = SimpleNamespace(silent_for_long=self.hear)
-        made: Any = Fence
-        fence: Fence = made(None, store, clock, Said(self.done), heartbeats, keeper)
+        heartbeats = SimpleNamespace(is_silent_for_long=self.hear)
+        made: Any = NodeFencing
+        fence: NodeFencing = made(None, store, clock, Said(self.done), heartbeats, keeper)
         return fence
 
     async def read(self, name: str) -> Node | None:
@@ -110,23 +120,23 @@ class World:
             raise self.silent
         return self.silent
 
-    async def attempt(self, act: Act, here: Node, patch: node_patches.Patch) -> bool:
+    async def attempt(self, act: WriteOperation, here: Node, patch: node_patches.Patch) -> bool:
         self.done.append("refused" if self.refused else patch["spec"])
         return not self.refused
 
-    async def write(self, scene: Scene, *, now: bool = False) -> None:
-        self.done.append(scene.record)
+    async def write(self, status_input: StatusInput, *, immediately: bool = False) -> None:
+        self.done.append(status_input.node_record)
 
 
-def judged(world: World, here: Node = DEAD, record: NodeRecord = HELD) -> tuple[Fence, Standing]:
+def judged(world: World, here: Node = DEAD, record: NodeRecord = HELD) -> tuple[NodeFencing, FencingState]:
     """A fence that has looked, and what it found."""
     fence = world.fence()
-    return fence, answer(fence.look(drain(record), here, policy(), failing=True))
+    return fence, answer(fence.evaluate(drain(record), here, policy(), failing=True))
 
 
-def scene(here: Node, record: NodeRecord) -> Scene:
-    given: dict[str, Any] = {"held": None, "begun": NOW, "tally": None, "moved": 0, "now": NOW}
-    return Scene(drain(record), here, policy(), Phase.DRAINING, Fact.LEAVING, record=record, **given)
+def scene(here: Node, record: NodeRecord) -> StatusInput:
+    given: dict[str, Any] = {"wait": None, "started_at": NOW, "pod_summary": None, "moved": 0, "now": NOW}
+    return StatusInput(drain(record), here, policy(), Phase.DRAINING, Fact.PODS_REMAINING, node_record=record, **given)
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------
@@ -135,32 +145,32 @@ def scene(here: Node, record: NodeRecord) -> Scene:
 def test_a_silent_node_with_an_attestation_is_proven_dead() -> None:
     fence, found = judged(World())
     assert found.proof
-    assert not fence.impatient
+    assert not fence.proof_pending
 
 
 @pytest.mark.parametrize("silent", [False, UnreachableError("no answer")])
 def test_while_its_lease_is_not_known_to_be_silent_nothing_is_proven(silent: bool | Exception) -> None:
     fence, found = judged(World(silent=silent))
     assert found.proof is None
-    assert found.doubts
-    assert fence.impatient
+    assert found.rejections
+    assert fence.proof_pending
 
 
 def test_an_attestation_of_another_boot_is_refused_by_an_event() -> None:
     world = World()
     assert judged(world, REBOOTED)[1].proof is None
-    assert world.done == ["attestation_refused"]
+    assert world.done == ["publish_attestation_refused"]
 
 
 def test_where_the_policy_forbids_force_there_is_no_proof() -> None:
     fence = World().fence()
-    found = answer(fence.look(drain(), DEAD, policy(Force.NEVER), failing=True))
-    assert (found.proof, found.forbidden) == (None, True)
-    assert "Never" in found.hint
+    found = answer(fence.evaluate(drain(), DEAD, policy(Force.NEVER), failing=True))
+    assert (found.proof, found.force_forbidden) == (None, True)
+    assert "Never" in found.proof_hint
 
 
 def test_without_a_failure_nothing_is_looked_for() -> None:
-    found = answer(World().fence().look(drain(), DEAD, policy(), failing=False))
+    found = answer(World().fence().evaluate(drain(), DEAD, policy(), failing=False))
     assert found.proof is None
 
 
@@ -195,7 +205,7 @@ def test_the_node_is_read_live_before_each_forced_delete_and_a_recent_sight_of_i
     world = World()
     fence, _ = judged(world)
 
-    async def ask(verdict: Verdict) -> None:
+    async def ask(verdict: PodDecision) -> None:
         await asyncio.gather(*(fence.confirm(POD, verdict) for _ in range(5)))
 
     answer(ask(SILENT))
@@ -212,17 +222,21 @@ def replace_boot(record: NodeRecord) -> NodeRecord:
 # -- the taint --------------------------------------------------------------------------------------------------------
 
 
-def tend(world: World, fence: Fence, here: Node, record: NodeRecord, **given: bool) -> Scene:
-    given = {"due": True, "busy": True, "may_set": True} | given
-    return answer(fence.tend(scene(here, record), here, (), write=world.write, **given))
+def tend(world: World, fence: NodeFencing, here: Node, record: NodeRecord, **given: bool) -> StatusInput:
+    given = {"taint_due": True, "node_in_use": True, "may_set": True} | given
+    return answer(fence.reconcile_taint(scene(here, record), here, (), write_status=world.write, **given))
 
 
 def test_it_is_recorded_before_it_is_set() -> None:
     world = World()
     fence, _ = judged(world)
     after = tend(world, fence, DEAD, HELD)
-    assert world.done == [FENCED, {"taints": [{"key": OURS.key, "effect": "NoSchedule"}]}, "out_of_service"]
-    assert after.record == FENCED
+    assert world.done == [
+        FENCED,
+        {"taints": [{"key": OUT_OF_SERVICE_TAINT.key, "effect": "NoSchedule"}]},
+        "publish_out_of_service",
+    ]
+    assert after.node_record == FENCED
 
 
 @pytest.mark.parametrize(
@@ -247,11 +261,13 @@ def test_a_drain_that_may_not_go_on_sets_none() -> None:
 def test_a_refused_taint_is_neither_announced_nor_tried_while_it_rests() -> None:
     world = World(refused=True)
     fence, _ = judged(world)
-    assert tend(world, fence, DEAD, HELD).record == FENCED
+    assert tend(world, fence, DEAD, HELD).node_record == FENCED
     assert world.done == [FENCED, "refused"]
     world.live = TAINTED
     world.done.clear()
-    assert tend(world, fence, TAINTED, replace_boot(FENCED), due=False, busy=False).record == replace_boot(FENCED)
+    assert tend(
+        world, fence, TAINTED, replace_boot(FENCED), taint_due=False, node_in_use=False
+    ).node_record == replace_boot(FENCED)
     assert world.done == ["refused"]
     reads, world.resting = world.reads, True
     tend(world, fence, DEAD, HELD)
@@ -261,9 +277,9 @@ def test_a_refused_taint_is_neither_announced_nor_tried_while_it_rests() -> None
 def test_a_record_without_its_taint_is_forgotten_only_if_it_is_really_not_there() -> None:
     world = World(live=TAINTED)
     fence, _ = judged(world)
-    assert tend(world, fence, DEAD, FENCED, due=False).record == FENCED
+    assert tend(world, fence, DEAD, FENCED, taint_due=False).node_record == FENCED
     world.live = DEAD
-    assert tend(world, fence, DEAD, FENCED, due=False).record == HELD
+    assert tend(world, fence, DEAD, FENCED, taint_due=False).node_record == HELD
 
 
 @pytest.mark.parametrize(
@@ -279,10 +295,10 @@ def test_it_is_taken_off_only_where_the_live_node_allows(live: Node, busy: bool,
     world = World(live=live)
     fence, _ = judged(world)
     seen = replace(TAINTED, boot_id="c")  # in view: a new boot
-    after = tend(world, fence, seen, FENCED, due=False, busy=busy)
-    assert world.done == ([{"taints": None}, "in_service"] if lifted else [])
-    assert (after.record == HELD) is lifted
-    assert bool(fence.rest(drain(), DEAD, policy())) is lifted  # nothing is moved for a minute
+    after = tend(world, fence, seen, FENCED, taint_due=False, node_in_use=busy)
+    assert world.done == ([{"taints": None}, "publish_in_service"] if lifted else [])
+    assert (after.node_record == HELD) is lifted
+    assert bool(fence.wait_reason(drain(), DEAD, policy())) is lifted  # nothing is moved for a minute
 
 
 # -- coming back ------------------------------------------------------------------------------------------------------
@@ -292,17 +308,17 @@ def test_nothing_is_moved_off_a_ghost() -> None:
     world = World()
     ghost = replace(TAINTED, conditions=ALIVE.conditions)
     fence, found = judged(world, ghost, FENCED)
-    assert found.returned
-    assert world.done == ["returned_without_reboot"]
-    assert fence.rest(drain(FENCED), ghost, policy())
+    assert found.returned_without_reboot
+    assert world.done == ["publish_returned_without_reboot"]
+    assert fence.wait_reason(drain(FENCED), ghost, policy())
 
 
 def test_a_node_that_boots_anew_gets_the_time_of_its_condition() -> None:
     world = World()
     fence, _ = judged(world)
     ill = replace(REBOOTED, conditions=(NodeCondition("Ready", "False"),))
-    assert fence.rest(drain(), ill, policy())
+    assert fence.wait_reason(drain(), ill, policy())
     world.seconds += 181
-    assert fence.rest(drain(), ill, policy()) is None
-    assert fence.rest(drain(), REBOOTED, policy()) is None  # silent again
-    assert fence.rest(drain(), replace(ill, boot_id="b"), policy()) is None
+    assert fence.wait_reason(drain(), ill, policy()) is None
+    assert fence.wait_reason(drain(), REBOOTED, policy()) is None  # silent again
+    assert fence.wait_reason(drain(), replace(ill, boot_id="b"), policy()) is None

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from rescheduler.api import names
-from rescheduler.controllers.drain.node_controller import Reconciler
+from rescheduler.controllers.drain.node_controller import NodeController
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.controllers.runtime.store import Kind, Store
+from rescheduler.controllers.runtime.store import ResourceKind, Store
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CONDITION = {"type": "GpuBad", "status": "True", "lastTransitionTime": "2025-12-31T00:00:00Z"}
@@ -30,8 +30,8 @@ class World:
         )
         clock: Any = SimpleNamespace(now=lambda: self.now, monotonic=lambda: self.now.timestamp())  # noqa: PLW0108 - `now` changes
         queue: Any = SimpleNamespace(add_after=lambda *_: None)
-        announcer: Any = SimpleNamespace(windows=lambda *_: None, let_go=lambda *_: None)
-        self.reconciler = Reconciler(client, self.store, clock, queue, announcer, Metrics())
+        announcer: Any = SimpleNamespace(publish_window_ignored=lambda *_: None, publish_left_cordoned=lambda *_: None)
+        self.reconciler = NodeController(client, self.store, clock, queue, announcer, Metrics())
 
     def _note(self, verb: str) -> Any:
         async def write(path: str, *_: Any, **__: Any) -> dict[str, Any]:
@@ -40,18 +40,20 @@ class World:
 
         return write
 
-    def put(self, kind: Kind, raw: dict[str, Any]) -> None:
+    def put(self, kind: ResourceKind, raw: dict[str, Any]) -> None:
         self._version += 1
         self.store.put(kind, {**raw, "metadata": {**raw["metadata"], "resourceVersion": str(self._version)}})
 
     def node(self, *conditions: dict[str, str]) -> None:
         ready = {"type": "Ready", "status": "True"}
-        self.put(Kind.NODE, {"metadata": {"name": "n", "uid": "n"}, "status": {"conditions": [ready, *conditions]}})
+        self.put(
+            ResourceKind.NODE, {"metadata": {"name": "n", "uid": "n"}, "status": {"conditions": [ready, *conditions]}}
+        )
 
     def drain(self, reason: str = "Failure", message: str = "GpuBad is True for over 10s (Xid)") -> None:
         meta = {"name": "n", "uid": "d", "finalizers": [names.FINALIZER]}
         self.put(
-            Kind.DRAIN,
+            ResourceKind.DRAIN,
             {"metadata": meta, "spec": {"nodeName": "n", "requests": [{"reason": reason, "message": message}]}},
         )
 
@@ -61,7 +63,7 @@ class World:
         self.writes.clear()
         loop = asyncio.new_event_loop()
         try:
-            assert loop.run_until_complete(self.reconciler.look("n"))
+            assert loop.run_until_complete(self.reconciler.reconcile("n"))
         finally:
             loop.close()
         return list(self.writes)
@@ -81,32 +83,32 @@ def test_after_a_start_without_a_policy_a_failure_stands_as_long_as_the_conditio
 
 def test_a_policy_that_goes_and_comes_back_changes_nothing() -> None:
     world = World()
-    world.put(Kind.POLICY, POLICY)
+    world.put(ResourceKind.POLICY, POLICY)
     world.node(CONDITION)
     assert world.look(0) == []
     assert world.look(10) == [("create", "nodedrains")]
     world.drain(message="GpuBad is True for over 10s")
     assert world.look() == []
-    world.store.drop(Kind.POLICY, "p")
+    world.store.drop(ResourceKind.POLICY, "p")
     assert world.look(500) == []
-    world.put(Kind.POLICY, {**POLICY, "metadata": {"name": "renamed", "uid": "r"}})
+    world.put(ResourceKind.POLICY, {**POLICY, "metadata": {"name": "renamed", "uid": "r"}})
     assert world.look(1) == []
 
 
 def test_beside_a_node_drain_that_cannot_be_read_none_is_made_and_nothing_is_let_go() -> None:
     world = World()
-    world.put(Kind.POLICY, POLICY)
+    world.put(ResourceKind.POLICY, POLICY)
     world.node(CONDITION, {"type": names.DRAIN_IN_PROGRESS, "status": "True", "reason": "Draining"})
     world.drain(reason="Boredom")
     assert world.store.drain("n") is None
     assert world.look(20) == []
-    world.store.drop(Kind.DRAIN, "n")
+    world.store.drop(ResourceKind.DRAIN, "n")
     assert world.look(20)  # as of a node whose NodeDrain was taken by force
 
 
 def test_one_that_cannot_be_read_any_more_is_not_written() -> None:
     world = World()
-    world.put(Kind.POLICY, POLICY)
+    world.put(ResourceKind.POLICY, POLICY)
     world.node()
     world.drain()
     world.drain(reason="Boredom")

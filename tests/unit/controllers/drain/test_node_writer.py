@@ -9,9 +9,9 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, NodeRecord
-from rescheduler.controllers.drain.node_writer import RECENT, Keeper
-from rescheduler.controllers.runtime.store import Kind, Store
-from rescheduler.controllers.runtime.write_attempts import Attempts
+from rescheduler.controllers.drain.node_writer import RECENT_READ_MAX_AGE, NodeWriter
+from rescheduler.controllers.runtime.store import ResourceKind, Store
+from rescheduler.controllers.runtime.write_attempts import WriteAttempts
 from rescheduler.core.model.nodes import Node
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -33,10 +33,10 @@ class World:
         self.store = Store(lambda: self.now)
         clock = SimpleNamespace(now=lambda: self.now, monotonic=lambda: self.seconds)
         client: Any = SimpleNamespace(find=self._find, patch=self._patch)
-        made: Any = Keeper
-        announcer = SimpleNamespace(restored=lambda *_: None)
-        self.attempts = Attempts(clock)  # type: ignore[arg-type]
-        self.keeper: Keeper = made("n", client, self.store, clock, announcer, None, self.attempts)
+        made: Any = NodeWriter
+        announcer = SimpleNamespace(publish_restored=lambda *_: None)
+        self.attempts = WriteAttempts(clock)  # type: ignore[arg-type]
+        self.keeper: NodeWriter = made("n", client, self.store, clock, announcer, None, self.attempts)
 
     def raw(self) -> dict[str, Any]:
         meta = {"name": "n", "uid": "u", "resourceVersion": str(self.version)}
@@ -55,7 +55,7 @@ class World:
     async def news(self) -> None:
         """The watch tells of a change."""
         self.version += 1
-        self.store.put(Kind.NODE, self.raw())
+        self.store.put(ResourceKind.NODE, self.raw())
 
 
 def reads(*acts: Callable[[World], Awaitable[object]]) -> int:
@@ -79,8 +79,8 @@ def played(world: World, *acts: Callable[[World], Awaitable[object]]) -> World:
 
 
 async def ask(world: World) -> None:
-    found = await asyncio.gather(*(world.keeper.recent("n") for _ in range(5)))
-    assert {node.version if node else "" for node in found} == ({str(world.version)} if world.there else {""})
+    found = await asyncio.gather(*(world.keeper.read_recent("n") for _ in range(5)))
+    assert {node.resource_version if node else "" for node in found} == ({str(world.version)} if world.there else {""})
 
 
 async def write(world: World) -> None:
@@ -88,7 +88,7 @@ async def write(world: World) -> None:
 
 
 async def wait(world: World) -> None:
-    world.seconds += RECENT
+    world.seconds += RECENT_READ_MAX_AGE
 
 
 async def vanish(world: World) -> None:
@@ -132,10 +132,10 @@ def cancelled(drain: NodeDrain) -> set[str]:
     world = World()
     at = "2025-12-31T00:00:00Z"
     world.status = {"conditions": [{"type": "Ready", "status": "Unknown", "lastTransitionTime": at}]}
-    world.store.put(Kind.POLICY, {"metadata": {"name": "p", "uid": "p", "resourceVersion": "1"}, "spec": {}})
-    world.store.put(Kind.NODE, {**world.raw(), "status": {"conditions": [{"type": "Ready", "status": "True"}]}})
+    world.store.put(ResourceKind.POLICY, {"metadata": {"name": "p", "uid": "p", "resourceVersion": "1"}, "spec": {}})
+    world.store.put(ResourceKind.NODE, {**world.raw(), "status": {"conditions": [{"type": "Ready", "status": "True"}]}})
     world.version = 2
-    world.store.put(Kind.NODE, world.raw())
+    world.store.put(ResourceKind.NODE, world.raw())
     world.now += timedelta(hours=1)
     played(world, lambda world: world.keeper.restore(drain))
     noted = [body["metadata"].get("annotations", {}).get(names.CANCELLED) for body in world.written]

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rescheduler.api.drains import BlockerClass
-from rescheduler.controllers.evacuation.eviction_queue import MOST_IN_FLIGHT, Evictions, Sender
+from rescheduler.controllers.evacuation.eviction_queue import MAX_EVICTIONS_IN_FLIGHT, EvictionQueue, EvictionSession
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.controllers.runtime.rate_limits import Slots
-from rescheduler.core.eviction.api_responses import Refusal
-from rescheduler.core.eviction.pod_actions import Fate, Premise, Verdict
-from rescheduler.core.model.disruption_budgets import Budget
+from rescheduler.controllers.runtime.rate_limits import InFlightSlots
+from rescheduler.core.eviction.api_responses import ErrorResponse
+from rescheduler.core.eviction.pod_actions import PodAction, PodDecision, RequiredProof
+from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.pods import Pod
 from rescheduler.kube.client import ApiError, UnreachableError
 
@@ -30,9 +30,13 @@ TAKEN = 'admission webhook "virt" denied the request: evacuation has begun'
 class World:
     """An API server that answers as it is made to, budgets as watched, and a clock that is set by hand."""
 
-    def __init__(self, refusal: Refusal | None = None, budgets: Mapping[str, Budget] | None = None) -> None:
+    def __init__(
+        self, refusal: ErrorResponse | None = None, budgets: Mapping[str, DisruptionBudget] | None = None
+    ) -> None:
         self.refusal = refusal
-        self.budgets: dict[str, tuple[Budget, ...]] = {uid: (budget,) for uid, budget in (budgets or {}).items()}
+        self.budgets: dict[str, tuple[DisruptionBudget, ...]] = {
+            uid: (budget,) for uid, budget in (budgets or {}).items()
+        }
         self.asked: list[tuple[float, str, Mapping[str, Any]]] = []
         self.spent: list[str] = []
         self.exhausted: list[str] = []
@@ -43,8 +47,8 @@ class World:
         self.error: Exception | None = None
         self.marked: list[tuple[str, Mapping[str, Any], str]] = []
         self.mark: Exception | None = None
-        self.evictions = Evictions(self, self, self, Metrics())  # type: ignore[arg-type]
-        self.sender = Sender(lambda: None)
+        self.evictions = EvictionQueue(self, self, self, Metrics())  # type: ignore[arg-type]
+        self.sender = EvictionSession(lambda: None)
 
     def monotonic(self) -> float:
         return self.time
@@ -52,13 +56,13 @@ class World:
     def now(self) -> datetime:
         return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.time)
 
-    def of(self, pod: Pod) -> tuple[Budget, ...]:
+    def for_pod(self, pod: Pod) -> tuple[DisruptionBudget, ...]:
         return self.budgets.get(pod.uid, ())
 
-    def spend(self, budget: Budget) -> None:
+    def record_eviction(self, budget: DisruptionBudget) -> None:
         self.spent.append(budget.name)
 
-    def exhaust(self, budget: Budget) -> None:
+    def mark_exhausted(self, budget: DisruptionBudget) -> None:
         self.exhausted.append(budget.name)
 
     async def create(self, path: str, body: Mapping[str, Any], *, timeout: float = 30) -> dict[str, Any]:
@@ -83,13 +87,15 @@ class World:
             raise ApiError("POST", path, self.refusal)
         return {}
 
-    async def send(self, *rows: tuple[Pod, Verdict], rate: float = 1000, sender: Sender | None = None) -> float | None:
+    async def send(
+        self, *rows: tuple[Pod, PodDecision], rate: float = 1000, sender: EvictionSession | None = None
+    ) -> float | None:
         wait = self.evictions.send(sender or self.sender, rows, policy="p", rate=rate)
         for _ in range(20):
             await asyncio.sleep(0)
         return wait
 
-    async def seconds(self, count: int, *rows: tuple[Pod, Verdict], rate: float = 1000) -> None:
+    async def seconds(self, count: int, *rows: tuple[Pod, PodDecision], rate: float = 1000) -> None:
         for _ in range(count):
             await self.send(*rows, rate=rate)
             self.time += 1
@@ -110,30 +116,30 @@ def pod(name: str, namespace: str = "s") -> Pod:
     return Pod(namespace, name, name, node="n", ready=True)
 
 
-EVICT, DELETE = Verdict(Fate.EVICT), Verdict(Fate.DELETE)
-NONE = Budget("s", "one", "1", allowed=0, healthy=1, needed=1, expected=1)
+EVICT, DELETE = PodDecision(PodAction.EVICT), PodDecision(PodAction.DELETE)
+NONE = DisruptionBudget("s", "one", "1", allowed=0, healthy=1, needed=1, expected=1)
 
 
 @pytest.mark.parametrize(
     "refusal",
     [
-        Refusal(403, "Forbidden", "denied by policy"),
-        Refusal(403, "Forbidden", "x", (("NamespaceTerminating", ""),)),
-        Refusal(403, "Forbidden", "x", (("DisruptionBudget", "too many unconfirmed"),)),
-        Refusal(429, "TooManyRequests", "Cannot evict", NEEDS),
-        Refusal(429, "TooManyRequests", TAKEN),
-        Refusal(500, "InternalError", TWO),
-        Refusal(500, "InternalError", 'failed calling webhook "x": EOF'),
+        ErrorResponse(403, "Forbidden", "denied by policy"),
+        ErrorResponse(403, "Forbidden", "x", (("NamespaceTerminating", ""),)),
+        ErrorResponse(403, "Forbidden", "x", (("DisruptionBudget", "too many unconfirmed"),)),
+        ErrorResponse(429, "TooManyRequests", "Cannot evict", NEEDS),
+        ErrorResponse(429, "TooManyRequests", TAKEN),
+        ErrorResponse(500, "InternalError", TWO),
+        ErrorResponse(500, "InternalError", 'failed calling webhook "x": EOF'),
     ],
 )
-async def test_a_blocked_pod_costs_at_most_two_requests_a_minute(refusal: Refusal) -> None:
+async def test_a_blocked_pod_costs_at_most_two_requests_a_minute(refusal: ErrorResponse) -> None:
     world = World(refusal)
     await world.seconds(600, (pod("a"), EVICT))
     assert len(world.asked) == 20
 
 
 async def test_a_busy_server_is_asked_less_and_less_and_nothing_is_deleted() -> None:
-    world = World(Refusal(429, "TooManyRequests", "too many requests", (), 1))
+    world = World(ErrorResponse(429, "TooManyRequests", "too many requests", (), 1))
     await world.seconds(600, (pod("a"), EVICT))
     gaps = [later - earlier for earlier, later in pairwise(world.times)]
     assert gaps == sorted(gaps)
@@ -142,7 +148,7 @@ async def test_a_busy_server_is_asked_less_and_less_and_nothing_is_deleted() -> 
 
 
 async def test_a_server_that_is_busy_for_days_is_asked_on() -> None:
-    world = World(Refusal(503))
+    world = World(ErrorResponse(503))
     for _ in range(1100):
         await world.send((pod("a"), EVICT))
         world.time += 31
@@ -150,9 +156,10 @@ async def test_a_server_that_is_busy_for_days_is_asked_on() -> None:
 
 
 @pytest.mark.parametrize(
-    "refusal", [Refusal(429, "", "x", NOT_YET, 45), Refusal(403, "", "x", (), 45), Refusal(503, "", "", (), 45)]
+    "refusal",
+    [ErrorResponse(429, "", "x", NOT_YET, 45), ErrorResponse(403, "", "x", (), 45), ErrorResponse(503, "", "", (), 45)],
 )
-async def test_what_the_server_asks_to_wait_is_waited(refusal: Refusal) -> None:
+async def test_what_the_server_asks_to_wait_is_waited(refusal: ErrorResponse) -> None:
     world = World(refusal)
     await world.seconds(91, (pod("a"), EVICT))
     assert world.times == [0, 45, 90]
@@ -162,38 +169,39 @@ async def test_no_answer_at_all_is_named_and_tried_again() -> None:
     world = World()
     world.error = UnreachableError("POST: TimeoutError")
     await world.send((pod("a"), EVICT))
-    answer = world.sender.attempts["a"].answer
+    answer = world.sender.attempts["a"].last_result
     assert answer
-    assert (answer.cause, answer.message) == (BlockerClass.THROTTLED, "POST: TimeoutError")
-    assert world.evictions.going() == frozenset()
+    assert (answer.blocker_class, answer.message) == (BlockerClass.THROTTLED, "POST: TimeoutError")
+    assert world.evictions.evicting_uids() == frozenset()
 
 
 async def test_a_fault_of_ours_costs_one_try_and_no_slot() -> None:
     world = World(budgets={"a": replace(NONE, allowed=1)})
     world.error = ValueError("a bug")
     await world.send((pod("a"), EVICT))
-    assert world.evictions.going() == frozenset()
-    assert "a bug" in world.sender.attempts["a"].answer.message  # type: ignore[union-attr]
+    assert world.evictions.evicting_uids() == frozenset()
+    assert "a bug" in world.sender.attempts["a"].last_result.message  # type: ignore[union-attr]
     world.error = None
     world.time += 1
     await world.send((pod("a"), EVICT))
-    assert world.sender.attempts["a"].accepted
+    assert world.sender.attempts["a"].accepted_at
 
 
 @pytest.mark.parametrize(
-    "refusal", [Refusal(404, "NotFound"), Refusal(409, "Conflict", "Precondition failed: UID in precondition")]
+    "refusal",
+    [ErrorResponse(404, "NotFound"), ErrorResponse(409, "Conflict", "Precondition failed: UID in precondition")],
 )
-async def test_a_pod_that_is_gone_is_done(refusal: Refusal) -> None:
+async def test_a_pod_that_is_gone_is_done(refusal: ErrorResponse) -> None:
     world = World(refusal)
     await world.seconds(100, (pod("a"), EVICT))
     assert len(world.asked) == 1
-    assert world.sender.attempts["a"].accepted
+    assert world.sender.attempts["a"].accepted_at
 
 
 async def test_each_asks_for_its_pod_only_and_for_a_grace_above_nothing() -> None:
     world = World()
-    world.sender.grace = 7
-    await world.send((pod("a"), EVICT), (pod("b"), Verdict(Fate.DELETE, grace=1)))
+    world.sender.grace_seconds = 7
+    await world.send((pod("a"), EVICT), (pod("b"), PodDecision(PodAction.DELETE, grace_seconds=1)))
     (_, path, body), (_, other, options) = world.asked
     assert path == "/api/v1/namespaces/s/pods/a/eviction"
     assert body["deleteOptions"] == {"preconditions": {"uid": "a"}, "gracePeriodSeconds": 7}
@@ -202,7 +210,7 @@ async def test_each_asks_for_its_pod_only_and_for_a_grace_above_nothing() -> Non
 
 
 async def test_one_in_flight_for_each_budget_and_those_of_others_beside_it() -> None:
-    one, two = Budget("s", "one", "1", allowed=9), Budget("s", "two", "2", allowed=9)
+    one, two = DisruptionBudget("s", "one", "1", allowed=9), DisruptionBudget("s", "two", "2", allowed=9)
     world = World(budgets={"a": one, "b": one, "c": two})
     world.hangs = asyncio.Event()  # a slow webhook: nobody waits for it but its own budget's pods
     rows = [(pod(name), EVICT) for name in "abcd"]
@@ -226,7 +234,7 @@ async def test_no_more_a_second_than_the_policy_says() -> None:
 
 async def test_a_pod_whose_budget_allows_none_is_asked_about_within_15_s_and_then_twice_a_minute() -> None:
     """A webhook that takes evictions over hears of it only so."""
-    world = World(Refusal(429, "", "Cannot evict", NEEDS), {"a": NONE})
+    world = World(ErrorResponse(429, "", "Cannot evict", NEEDS), {"a": NONE})
     await world.seconds(120, (pod("a"), EVICT))
     assert world.times == [12, 42, 72, 102]
     assert not world.exhausted
@@ -239,30 +247,30 @@ async def test_a_blocker_stays_while_its_pod_is_asked_about() -> None:
     world.hangs = asyncio.Event()
     rows = [(pod("a"), EVICT)]
     await world.seconds(14, *rows)
-    assert world.evictions.going() == {"a"}
-    assert world.evictions.refusals(rows).keys() == {"a"}
+    assert world.evictions.evicting_uids() == {"a"}
+    assert world.evictions.predicted_refusals(rows).keys() == {"a"}
     world.evictions.close(world.sender)
 
 
 async def test_so_is_one_under_several_budgets() -> None:
-    world = World(Refusal(500, "", TWO))
+    world = World(ErrorResponse(500, "", TWO))
     world.budgets["a"] = (NONE, replace(NONE, uid="2", name="two"))
     await world.seconds(60, (pod("a"), EVICT))
     assert world.times == [12, 42]
 
 
 async def test_a_webhook_that_takes_it_over_is_believed_and_not_its_budget() -> None:
-    world = World(Refusal(429, "", TAKEN), {"a": NONE})
+    world = World(ErrorResponse(429, "", TAKEN), {"a": NONE})
     await world.seconds(100, (pod("a"), EVICT))
     assert world.times == [12, 42, 72]
-    answer = world.sender.attempts["a"].answer
+    answer = world.sender.attempts["a"].last_result
     assert answer
-    assert answer.cause is BlockerClass.DELEGATED
-    assert world.evictions.refused("a")
+    assert answer.blocker_class is BlockerClass.DELEGATED
+    assert world.evictions.refusal_message("a")
 
 
 async def test_it_is_asked_for_real_and_by_its_uid() -> None:
-    world = World(Refusal(429, "", "Cannot evict", NEEDS), {"a": NONE})
+    world = World(ErrorResponse(429, "", "Cannot evict", NEEDS), {"a": NONE})
     await world.seconds(13, (pod("a"), EVICT))
     ((_, path, body),) = world.asked
     assert path.endswith("/eviction")
@@ -270,7 +278,7 @@ async def test_it_is_asked_for_real_and_by_its_uid() -> None:
 
 
 async def test_room_in_a_budget_is_used_at_once_by_one_that_was_refused() -> None:
-    world = World(Refusal(429, "", "Cannot evict", NEEDS), {"a": NONE})
+    world = World(ErrorResponse(429, "", "Cannot evict", NEEDS), {"a": NONE})
     await world.seconds(14, (pod("a"), EVICT))
     world.refusal = None
     world.budgets["a"] = (replace(NONE, allowed=1),)
@@ -291,7 +299,7 @@ async def test_pods_of_a_budget_that_lets_one_after_another_go_are_not_asked_abo
 
 
 async def test_a_hundred_pods_behind_one_budget_are_asked_about_one_after_another() -> None:
-    world = World(Refusal(429, "", "Cannot evict", NEEDS), {f"p{i}": NONE for i in range(100)})
+    world = World(ErrorResponse(429, "", "Cannot evict", NEEDS), {f"p{i}": NONE for i in range(100)})
     rows = [(pod(f"p{i}"), EVICT) for i in range(100)]
     for _ in range(1200):
         await world.send(*rows, rate=20)
@@ -305,7 +313,7 @@ async def test_a_hundred_pods_behind_one_budget_are_asked_about_one_after_anothe
 
 
 async def test_what_can_go_goes_before_what_can_not() -> None:
-    world = World(Refusal(429, "", "Cannot evict", NEEDS), {"a": NONE})
+    world = World(ErrorResponse(429, "", "Cannot evict", NEEDS), {"a": NONE})
     await world.seconds(12, (pod("a"), EVICT))
     await world.send((pod("a"), EVICT), (pod("b"), EVICT), rate=1)
     assert world.names() == ["b"]
@@ -319,36 +327,36 @@ async def test_pods_that_no_budget_counts_do_not_wait_for_any_and_spend_none() -
     world.budgets = {"a": (NONE,), "b": (NONE, replace(NONE, uid="2"))}
     await world.send(*rows)
     assert (world.names(), world.spent) == (["a", "b"], [])
-    assert not world.evictions.refusals(rows)
+    assert not world.evictions.predicted_refusals(rows)
 
 
 @pytest.mark.parametrize(("ready", "spent"), [(True, ["one"]), (False, [])])
 async def test_an_eviction_is_counted_if_the_server_counts_it(ready: bool, spent: list[str]) -> None:
-    world = World(budgets={"a": Budget("s", "one", "1", allowed=1, healthy=2, needed=2, expected=3)})
+    world = World(budgets={"a": DisruptionBudget("s", "one", "1", allowed=1, healthy=2, needed=2, expected=3)})
     await world.send((replace(pod("a"), ready=ready), EVICT))
     assert world.spent == spent
 
 
 async def test_a_budget_that_refuses_though_it_showed_room_is_believed_and_costs_a_pod_little() -> None:
-    world = World(Refusal(429, "", "Cannot evict", NEEDS), {"a": replace(NONE, allowed=1)})
+    world = World(ErrorResponse(429, "", "Cannot evict", NEEDS), {"a": replace(NONE, allowed=1)})
     await world.send((pod("a"), EVICT))
     assert world.exhausted == ["one"]
     world.refusal = None
     world.time = 0.5
     await world.send((pod("a"), EVICT))
-    assert world.sender.attempts["a"].accepted
+    assert world.sender.attempts["a"].accepted_at
 
 
 WORDS = st.sampled_from(["", TAKEN, TWO, "UID in precondition", "failed calling webhook"])
 REFUSALS = st.builds(
-    Refusal, st.integers(0, 599), st.just(""), WORDS, st.sampled_from([(), NEEDS, NOT_YET]), st.integers(0, 400)
+    ErrorResponse, st.integers(0, 599), st.just(""), WORDS, st.sampled_from([(), NEEDS, NOT_YET]), st.integers(0, 400)
 )
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.none() | REFUSALS, st.integers(0, 2)), min_size=1, max_size=40))
 def test_no_stream_of_answers_and_no_budget_makes_a_pod_cost_more_than_a_few_requests_a_minute(
-    stream: list[tuple[Refusal | None, int]],
+    stream: list[tuple[ErrorResponse | None, int]],
 ) -> None:
     """An acceptance has no effect here, a budget shows room or none or is two, and the server answers anything."""
     world = World()
@@ -375,18 +383,18 @@ async def test_an_accepted_eviction_without_effect_is_sent_again_after_15_s_and_
     world = World()
     world.live = {"metadata": {"uid": "a"}}
     await world.send((pod("a"), EVICT))
-    assert world.evictions.going() == {"a"}
+    assert world.evictions.evicting_uids() == {"a"}
     world.time = 14.9
     assert await world.send((pod("a"), EVICT)) == pytest.approx(0.1)
-    assert world.evictions.going() == {"a"}
+    assert world.evictions.evicting_uids() == {"a"}
     world.time = 15
-    assert world.evictions.going() == frozenset()
+    assert world.evictions.evicting_uids() == frozenset()
     await world.seconds(75, (pod("a"), EVICT))
     assert world.times == [0, 15, 45, 75]
     attempt = world.sender.attempts["a"]
-    assert attempt.answer
-    assert attempt.answer.cause is BlockerClass.DELEGATED
-    assert not attempt.stands(world.now())
+    assert attempt.last_result
+    assert attempt.last_result.blocker_class is BlockerClass.DELEGATED
+    assert not attempt.is_in_progress(world.now())
 
 
 @pytest.mark.parametrize(
@@ -397,7 +405,7 @@ async def test_it_is_not_sent_again_if_only_our_watch_is_behind(live: dict[str, 
     world.live = live
     await world.seconds(100, (pod("a"), EVICT))
     assert world.times == [0]
-    assert world.sender.attempts["a"].answer is None
+    assert world.sender.attempts["a"].last_result is None
 
 
 # -- who waits for whom ------------------------------------------------------------------------------------------------
@@ -406,9 +414,9 @@ async def test_it_is_not_sent_again_if_only_our_watch_is_behind(live: dict[str, 
 async def test_a_slow_webhook_of_one_namespace_leaves_room_for_others() -> None:
     world = World()
     world.hangs, world.slow = asyncio.Event(), lambda path: "/slow/" in path
-    other = Sender(lambda: None)
+    other = EvictionSession(lambda: None)
     await world.send(*[(pod(f"p{i}", "slow"), EVICT) for i in range(200)])
-    assert len(world.asked) == -(-2 * MOST_IN_FLIGHT // 3)
+    assert len(world.asked) == -(-2 * MAX_EVICTIONS_IN_FLIGHT // 3)
     for count in range(5):
         await world.send((pod(f"quick{count}", "other"), EVICT), sender=other)
     assert world.names()[-5:] == [f"quick{count}" for count in range(5)]
@@ -419,10 +427,10 @@ async def test_a_slow_webhook_of_one_namespace_leaves_room_for_others() -> None:
 async def test_deletes_do_not_queue_behind_evictions_nor_share_their_rate() -> None:
     world = World()
     world.hangs, world.slow = asyncio.Event(), lambda path: path.endswith("/eviction")
-    senders = [Sender(lambda: None) for _ in range(60)]
+    senders = [EvictionSession(lambda: None) for _ in range(60)]
     for index, sender in enumerate(senders):
         await world.send(*[(pod(f"p{index}-{i}", f"s{index}"), EVICT) for i in range(9)], sender=sender)
-    assert len(world.asked) == MOST_IN_FLIGHT
+    assert len(world.asked) == MAX_EVICTIONS_IN_FLIGHT
     rows = [(pod(f"p{i}"), EVICT) for i in range(50)]
     await world.send(*rows, (pod("dead"), DELETE), rate=1)
     assert world.names()[-1] == "dead"
@@ -431,20 +439,20 @@ async def test_deletes_do_not_queue_behind_evictions_nor_share_their_rate() -> N
 
 
 def test_slots_are_shared_and_given_up() -> None:
-    slots = Slots(9)
-    assert [slots.take("a") for _ in range(9)].count(True) == 6
-    assert slots.take("b")
-    assert not slots.take("a", "b")
-    slots.leave("b")
+    slots = InFlightSlots(9)
+    assert [slots.acquire("a") for _ in range(9)].count(True) == 6
+    assert slots.acquire("b")
+    assert not slots.acquire("a", "b")
+    slots.release("b")
     for _ in range(6):
-        slots.leave("a")
-    assert [slots.take("a") for _ in range(9)].count(True) == 6
+        slots.release("a")
+    assert [slots.acquire("a") for _ in range(9)].count(True) == 6
 
 
 async def test_whoever_waited_for_a_slot_is_woken() -> None:
     world = World()
     world.hangs, woken = asyncio.Event(), []
-    other = Sender(lambda: woken.append(1))
+    other = EvictionSession(lambda: woken.append(1))
     world.budgets = {"a": (replace(NONE, allowed=2),), "b": (replace(NONE, allowed=2),)}
     await world.send((pod("a"), EVICT))
     await world.send((pod("b"), EVICT), sender=other)
@@ -458,13 +466,13 @@ async def test_a_pod_is_asked_about_once_at_a_time_whoever_moves_it() -> None:
     world = World()
     world.hangs = asyncio.Event()
     await world.send((pod("a"), EVICT))
-    await world.send((pod("a"), EVICT), sender=Sender(lambda: None))
+    await world.send((pod("a"), EVICT), sender=EvictionSession(lambda: None))
     assert world.names() == ["a"]
     world.evictions.close(world.sender)
 
 
 async def test_a_drain_that_closes_leaves_nothing_behind() -> None:
-    world = World(Refusal(429, "", TAKEN), {"b": NONE, "c": NONE})
+    world = World(ErrorResponse(429, "", TAKEN), {"b": NONE, "c": NONE})
     world.hangs, world.slow = asyncio.Event(), lambda path: "/d/" in path
     rows = [(pod(name), EVICT) for name in "abcd"]
     await world.seconds(60, *rows)
@@ -475,9 +483,9 @@ async def test_a_drain_that_closes_leaves_nothing_behind() -> None:
     world.evictions.close(world.sender)
     left = {key: value for key, value in vars(world.evictions).items() if isinstance(value, dict | set) and value}
     assert left.keys() <= {"_buckets"}
-    assert not world.evictions._retries._rows
-    assert not any((world.sender.attempts, world.sender.stuck, world.sender.asked, world.sender.tasks))
-    assert world.evictions._evictions._free == MOST_IN_FLIGHT
+    assert not world.evictions._retries._schedule
+    assert not any((world.sender.attempts, world.sender.blocked_since, world.sender.requested_uids, world.sender.tasks))
+    assert world.evictions._eviction_slots._free == MAX_EVICTIONS_IN_FLIGHT
 
 
 async def test_a_request_that_is_cancelled_before_it_begins_keeps_nothing() -> None:
@@ -487,45 +495,45 @@ async def test_a_request_that_is_cancelled_before_it_begins_keeps_nothing() -> N
     for _ in range(5):
         await asyncio.sleep(0)
     assert not world.asked
-    assert world.evictions.going() == frozenset()
+    assert world.evictions.evicting_uids() == frozenset()
     await world.send((pod("a"), EVICT))
-    assert world.sender.attempts["a"].accepted
+    assert world.sender.attempts["a"].accepted_at
 
 
 async def test_what_may_not_go_after_all_is_not_sent_and_says_why() -> None:
     world = World()
 
-    async def doubt(pod: Pod, verdict: Verdict) -> str:
+    async def doubt(pod: Pod, verdict: PodDecision) -> str:
         return "its node answers again"
 
     world.sender.confirm = doubt
-    await world.send((pod("a"), Verdict(Fate.DELETE, premise=Premise.DEAD)))
-    answer = world.sender.attempts["a"].answer
+    await world.send((pod("a"), PodDecision(PodAction.DELETE, required_proof=RequiredProof.BOOT_DEAD)))
+    answer = world.sender.attempts["a"].last_result
     assert answer
-    assert (answer.cause, answer.message) == (BlockerClass.WAITING_FOR_PROOF, "its node answers again")
+    assert (answer.blocker_class, answer.message) == (BlockerClass.WAITING_FOR_PROOF, "its node answers again")
     assert not world.asked
 
 
 async def test_a_node_that_cannot_be_read_does_not_make_its_pods_gone() -> None:
     world = World()
 
-    async def fails(pod: Pod, verdict: Verdict) -> str:
-        raise ApiError("GET", "/api/v1/nodes/n", Refusal(404, "NotFound", "not found"))
+    async def fails(pod: Pod, verdict: PodDecision) -> str:
+        raise ApiError("GET", "/api/v1/nodes/n", ErrorResponse(404, "NotFound", "not found"))
 
     world.sender.confirm = fails
-    await world.send((pod("a"), Verdict(Fate.DELETE, premise=Premise.DEAD)))
-    assert world.sender.attempts["a"].accepted is None
+    await world.send((pod("a"), PodDecision(PodAction.DELETE, required_proof=RequiredProof.BOOT_DEAD)))
+    assert world.sender.attempts["a"].accepted_at is None
     assert not world.asked
 
 
 # -- deletes are disruptions -------------------------------------------------------------------------------------------
 
-DISRUPTED = Verdict(Fate.DELETE, as_seen=True)
+DISRUPTED = PodDecision(PodAction.DELETE, only_if_unchanged=True)
 
 
 async def test_a_delete_says_first_that_it_is_a_disruption_and_an_eviction_leaves_that_to_the_server() -> None:
     world = World()
-    await world.send((replace(pod("a"), version="7"), DISRUPTED), (pod("b"), EVICT))
+    await world.send((replace(pod("a"), resource_version="7"), DISRUPTED), (pod("b"), EVICT))
     ((path, body, kind),) = world.marked
     assert (path, kind) == ("/api/v1/namespaces/s/pods/a/status", "application/strategic-merge-patch+json")
     assert body["metadata"] == {"uid": "a", "resourceVersion": "7"}
@@ -537,17 +545,17 @@ async def test_a_delete_says_first_that_it_is_a_disruption_and_an_eviction_leave
 @pytest.mark.parametrize(
     ("refusal", "sent", "accepted"),
     [
-        (Refusal(404, "NotFound"), False, True),
-        (Refusal(409, "Conflict", "Precondition failed: UID in precondition"), False, True),
-        (Refusal(409, "Conflict", "the object has been modified"), False, False),
-        (Refusal(503), False, False),
-        (Refusal(403, "Forbidden", "denied by policy"), True, True),  # the pod of a dead node goes all the same
+        (ErrorResponse(404, "NotFound"), False, True),
+        (ErrorResponse(409, "Conflict", "Precondition failed: UID in precondition"), False, True),
+        (ErrorResponse(409, "Conflict", "the object has been modified"), False, False),
+        (ErrorResponse(503), False, False),
+        (ErrorResponse(403, "Forbidden", "denied by policy"), True, True),  # the pod of a dead node goes all the same
     ],
 )
-async def test_what_a_refused_mark_means_for_the_delete(refusal: Refusal, sent: bool, accepted: bool) -> None:
+async def test_what_a_refused_mark_means_for_the_delete(refusal: ErrorResponse, sent: bool, accepted: bool) -> None:
     world = World()
     world.mark = ApiError("PATCH", "/", refusal)
-    await world.send((replace(pod("a"), version="7"), DISRUPTED))
+    await world.send((replace(pod("a"), resource_version="7"), DISRUPTED))
     assert bool(world.asked) is sent
-    assert (world.sender.attempts["a"].accepted is not None) is accepted
+    assert (world.sender.attempts["a"].accepted_at is not None) is accepted
     assert all(body["preconditions"] == {"uid": "a", "resourceVersion": "7"} for _, _, body in world.asked)

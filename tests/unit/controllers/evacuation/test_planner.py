@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from rescheduler.api import names
-from rescheduler.controllers.evacuation.planner import Plans
-from rescheduler.controllers.runtime.store import Kind, Store
+from rescheduler.controllers.evacuation.planner import EvacuationPlanner
+from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.core.model import pods
-from rescheduler.core.model.volumes import Volumes
+from rescheduler.core.model.volumes import NodeVolumes
 from rescheduler.core.placement.planner import Fit
 from unit.controllers.pools.test_label_writer import NOW
 from unit.supervision import supervisor
@@ -27,13 +27,13 @@ class World:
         self.node("in", SHOP)
         self.node("out")
         in_pool = {"x": "shop"}
-        self.plans = Plans(self, self.store, self, lambda: in_pool, self._wake, supervisor(), may_stay=True)  # type: ignore[arg-type]
+        self.plans = EvacuationPlanner(self, self.store, self, lambda: in_pool, self._wake, supervisor(), may_stay=True)  # type: ignore[arg-type]
 
     def node(self, name: str, labels: Json | None = None, version: str = "1") -> None:
         meta = {"name": name, "uid": name, "resourceVersion": version, "labels": labels or {}}
         ready = {"type": "Ready", "status": "True"}
         status = {"allocatable": {"cpu": "1", "pods": "2"}, "conditions": [ready]}
-        self.store.put(Kind.NODE, {"metadata": meta, "status": status})
+        self.store.put(ResourceKind.NODE, {"metadata": meta, "status": status})
 
     def _wake(self, holders: Iterable[str]) -> None:
         self.woken += holders
@@ -50,10 +50,10 @@ class World:
 
     async def ask(self, *asked: Json) -> dict[str, Fit] | None:
         """What is said of these pods of one node, after a plan if one is due."""
-        rows = [pods.pod(raw) for raw in asked]
+        rows = [pods.parse_pod(raw) for raw in asked]
 
         def look() -> Any:
-            return self.plans.look("shift/out", rows, Volumes(), wait=True)
+            return self.plans.forecast("shift/out", rows, NodeVolumes(), wait_for_plan=True)
 
         found = look()
         if self.plans._task:

@@ -9,10 +9,10 @@ from typing import Any
 import looptime
 import pytest
 
-from rescheduler.controllers.failure.lease_monitor import Heartbeats
-from rescheduler.controllers.runtime.store import Kind, Store
+from rescheduler.controllers.failure.lease_monitor import LeaseMonitor
+from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.kube.client import UnreachableError
-from rescheduler.kube.connection_limits import Turns
+from rescheduler.kube.connection_limits import WatchLimiter
 from unit.supervision import supervisor
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -38,23 +38,23 @@ class World:
         self._renewals = dict.fromkeys(self.names, 0)
         self._streams: list[asyncio.Queue[dict[str, Any]]] = []
         self._version = 1
-        client: Any = SimpleNamespace(list=self._list, watch=self._watch, turns=Turns(), report=print)
+        client: Any = SimpleNamespace(list=self._list, watch=self._watch, watch_limiter=WatchLimiter(), report=print)
         clock: Any = SimpleNamespace(monotonic=self.time)
         self.store = Store(lambda: BEGAN + timedelta(seconds=self.time()))
-        self.store.listed = BEGAN
-        self.store.changed = lambda name: self._changed()
+        self.store.listed_at = BEGAN
+        self.store.on_change = lambda name: self._changed()
         for name in self.names:
             raw = {"metadata": {"name": name, "uid": name, "resourceVersion": "1"}}
-            self.store.put(Kind.NODE, raw)
-        self.beats = Heartbeats(client, self.store, clock)
+            self.store.put(ResourceKind.NODE, raw)
+        self.beats = LeaseMonitor(client, self.store, clock)
 
     @staticmethod
     def time() -> float:
         return asyncio.get_running_loop().time() - 1000
 
     def _changed(self) -> None:
-        if not self.blackouts or self.blackouts[-1][1] != bool(self.store.blackout):
-            self.blackouts.append((self.time(), bool(self.store.blackout)))
+        if not self.blackouts or self.blackouts[-1][1] != bool(self.store.blackout_reason):
+            self.blackouts.append((self.time(), bool(self.store.blackout_reason)))
 
     def _raw(self, name: str) -> dict[str, Any]:
         meta = {"name": name, "uid": name, "resourceVersion": str(self._version)}
@@ -133,7 +133,7 @@ def test_a_watch_that_has_died_is_opened_again_and_is_no_blackout(nodes: int) ->
     world = play(scene, nodes=nodes)
     assert len(world.lists) == 3
     assert not declared(world)
-    assert not world.store.suspects
+    assert not world.store.suspected_nodes
 
 
 def test_a_watch_that_loses_most_renewals_is_opened_again_before_it_is_a_blackout() -> None:
@@ -177,7 +177,7 @@ def test_where_no_list_is_answered_it_is_the_network_and_a_new_connection_ends_i
         assert at <= 30 + 35
         world.away = False
         await asyncio.sleep(25)
-        assert not world.store.blackout
+        assert not world.store.blackout_reason
 
     world = play(scene)
     pauses = [later - sooner for sooner, later in zip(world.lists[1:], world.lists[2:], strict=False)]

@@ -7,27 +7,27 @@ import pytest
 
 from rescheduler.api.drains import Blocker, BlockerClass
 from rescheduler.controllers.migration import manager
-from rescheduler.controllers.migration.manager import Shifts
-from rescheduler.controllers.migration.node_task import Held, Tools
-from rescheduler.controllers.runtime.store import Kind, Store
+from rescheduler.controllers.migration.manager import MigrationManager
+from rescheduler.controllers.migration.node_task import BlockedMigration, MigrationDependencies
+from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.core.drain import migration as decisions
 from rescheduler.core.model.pods import Pod
 from unit.controllers.pools.test_label_writer import NOW
 from unit.supervision import supervisor
 
 
-class Shift:
+class MigrationTask:
     """Stands for one node's task: ends when it is told to."""
 
-    made: list["Shift"]
+    made: list["MigrationTask"]
 
-    def __init__(self, name: str, tools: Any, gone: Any, looked: Any) -> None:
-        self.name, self.gone = name, gone
-        self.errand: dict[str, str] = {}
-        self.held: tuple[Held, ...] = ()
-        self.rested = self.left_released = False
+    def __init__(self, node_name: str, deps: Any, on_pod_gone: Any, on_evaluated: Any) -> None:
+        self.node_name, self.on_pod_gone = node_name, on_pod_gone
+        self.requests: dict[str, str] = {}
+        self.blocked: tuple[BlockedMigration, ...] = ()
+        self.stalled = self.has_released_pods = False
         self.over = asyncio.Event()
-        Shift.made.append(self)
+        MigrationTask.made.append(self)
 
     async def run(self) -> None:
         await self.over.wait()
@@ -43,68 +43,69 @@ class World:
         self.store = Store(lambda: NOW)
         for index in range(nodes):
             self.node(f"n{index}")
-        self.shifts = Shifts(Tools(None, self.store, self, None, None, supervisor()), {"pools"})  # type: ignore[arg-type]
-        self.shifts.begin()
+        deps = MigrationDependencies(None, self.store, self, None, None, supervisor())  # type: ignore[arg-type]
+        self.shifts = MigrationManager(deps, {"pools"})
+        self.shifts.start_leading()
         self.task = asyncio.create_task(self.shifts.run())
 
     def monotonic(self) -> float:
         return self.time
 
     def node(self, name: str, version: str = "1", *, tainted: bool = False) -> None:
-        taints = [decisions.SHUNNED.as_json()] if tainted else []
+        taints = [decisions.MIGRATION_TAINT.as_json()] if tainted else []
         meta = {"name": name, "uid": name, "resourceVersion": version}
-        self.store.put(Kind.NODE, {"metadata": meta, "spec": {"taints": taints}})
+        self.store.put(ResourceKind.NODE, {"metadata": meta, "spec": {"taints": taints}})
 
     async def want(self, **errands: dict[str, str]) -> list[str]:
         """What is running once this is wanted."""
-        self.shifts.want("pools", errands)
+        self.shifts.set_requests("pools", errands)
         return await self.running()
 
     async def running(self) -> list[str]:
         for _ in range(5):
             await asyncio.sleep(0)
-        return sorted(shift.name for shift in Shift.made if not shift.over.is_set())
+        return sorted(shift.node_name for shift in MigrationTask.made if not shift.over.is_set())
 
 
 @pytest.fixture(autouse=True)
 def _stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    Shift.made = []
-    monkeypatch.setattr(manager, "Shift", Shift)
+    MigrationTask.made = []
+    monkeypatch.setattr(manager, "MigrationTask", MigrationTask)
 
 
 async def test_what_is_wanted_is_moved_by_a_task_for_each_node() -> None:
     world = World()
     assert await world.want(n1={"a": "x"}, n2={"b": "x"}) == ["n1", "n2"]
-    assert {shift.name: shift.errand for shift in Shift.made} == {"n1": {"a": "x"}, "n2": {"b": "x"}}
+    assert {shift.node_name: shift.requests for shift in MigrationTask.made} == {"n1": {"a": "x"}, "n2": {"b": "x"}}
 
 
 async def test_a_task_is_told_when_something_else_is_wanted_of_it() -> None:
     world = World()
     await world.want(n1={"a": "x"})
     await world.want(n1={"b": "x"})
-    assert [shift.errand for shift in Shift.made] == [{"b": "x"}]
+    assert [shift.requests for shift in MigrationTask.made] == [{"b": "x"}]
     await world.want()
-    assert [shift.errand for shift in Shift.made] == [{}]
+    assert [shift.requests for shift in MigrationTask.made] == [{}]
 
 
 async def test_only_so_many_nodes_at_once_and_the_next_when_one_is_done() -> None:
     world = World(nodes=20)
     errands = {f"n{index}": {f"p{index}": "x"} for index in range(20)}
-    assert len(await world.want(**errands)) == manager.MOST_AT_ONCE
-    for shift in Shift.made[:3]:
-        shift.gone(f"p{shift.name[1:]}", None, "x")
+    assert len(await world.want(**errands)) == manager.MAX_CONCURRENT_NODES
+    for shift in MigrationTask.made[:3]:
+        shift.on_pod_gone(f"p{shift.node_name[1:]}", None, "x")
         shift.over.set()
-    assert len(await world.running()) == manager.MOST_AT_ONCE
-    assert len(Shift.made) == manager.MOST_AT_ONCE + 3
+    assert len(await world.running()) == manager.MAX_CONCURRENT_NODES
+    assert len(MigrationTask.made) == manager.MAX_CONCURRENT_NODES + 3
 
 
 async def test_a_pod_that_has_left_is_not_looked_for_again_by_who_has_not_seen_it_yet() -> None:
     world = World()
     left: list[str] = []
-    world.shifts.moved.append(lambda pod, cause: left.append(f"{pod.key} {cause}"))
+    world.shifts.pod_moved_listeners.append(lambda pod, cause: left.append(f"{pod.key} {cause}"))
     await world.want(n1={"a": "x"})
-    Shift.made[0].gone("a", Pod("s", "p", "a"), "x")
-    Shift.made[0].over.set()
+    MigrationTask.made[0].on_pod_gone("a", Pod("s", "p", "a"), "x")
+    MigrationTask.made[0].over.set()
     assert await world.running() == []
     assert await world.want(n1={"a": "x"}) == []
     assert left == ["s/p x"]
@@ -114,22 +115,23 @@ async def test_a_node_that_a_move_was_cut_short_on_is_looked_after_once_all_have
     """After a restart: its released pods must not be given back before that."""
     world = World()
     world.node("n1", version="2", tainted=True)
-    world.shifts.look_at(None)
+    world.shifts.on_node_changed(None)
     assert await world.running() == []
-    assert world.shifts.nodes() == {"n1"}
+    assert world.shifts.managed_nodes() == {"n1"}
     assert await world.want() == ["n1"]
-    assert Shift.made[0].errand == {}
+    assert MigrationTask.made[0].requests == {}
 
 
 async def test_before_anything_runs_the_released_pods_of_tainted_nodes_are_looked_after_here() -> None:
     """The start waits for a look at admission: meanwhile nobody else may return these pods."""
     world = World()
     world.task.cancel()
-    world.shifts = Shifts(Tools(None, world.store, world, None, None, supervisor()), {"pools"})  # type: ignore[arg-type]
+    deps = MigrationDependencies(None, world.store, world, None, None, supervisor())  # type: ignore[arg-type]
+    world.shifts = MigrationManager(deps, {"pools"})
     world.node("n1", version="2", tainted=True)
-    assert world.shifts.nodes() == frozenset()
-    world.shifts.begin()
-    assert world.shifts.nodes() == {"n1"}
+    assert world.shifts.managed_nodes() == frozenset()
+    world.shifts.start_leading()
+    assert world.shifts.managed_nodes() == {"n1"}
 
 
 async def test_who_cannot_be_moved_rests_ever_longer_and_stays_named() -> None:
@@ -137,10 +139,10 @@ async def test_who_cannot_be_moved_rests_ever_longer_and_stays_named() -> None:
     blocker = Blocker(namespace="s", pod="p", class_=BlockerClass.NO_ROOM_IN_POOL, since=NOW)
     for rest in (60, 120):
         assert await world.want(n1={"a": "x"}) == ["n1"]
-        Shift.made[-1].held, Shift.made[-1].rested = (Held("x", blocker),), True
-        Shift.made[-1].over.set()
+        MigrationTask.made[-1].blocked, MigrationTask.made[-1].stalled = (BlockedMigration("x", blocker),), True
+        MigrationTask.made[-1].over.set()
         assert await world.running() == []
-        assert [held.blocker for held in world.shifts.held()] == [blocker]
+        assert [held.blocker for held in world.shifts.blocked_migrations()] == [blocker]
         world.time += rest - 1
         assert await world.want(n1={"a": "x"}) == []
         world.time += 1
@@ -150,8 +152,8 @@ async def test_who_cannot_be_moved_rests_ever_longer_and_stays_named() -> None:
 async def test_another_pod_does_not_rest_with_the_first() -> None:
     world = World()
     await world.want(n1={"a": "x"})
-    Shift.made[0].rested = True
-    Shift.made[0].over.set()
+    MigrationTask.made[0].stalled = True
+    MigrationTask.made[0].over.set()
     await world.running()
     assert await world.want(n1={"a": "x", "b": "x"}) == ["n1"]
 
@@ -160,7 +162,9 @@ async def test_a_node_whose_drain_has_begun_is_left_to_it() -> None:
     world = World()
     meta = {"name": "n1", "uid": "d", "resourceVersion": "1"}
     spec = {"nodeName": "n1", "requests": [{"reason": "Maintenance"}]}
-    world.store.put(Kind.DRAIN, {"metadata": meta, "spec": spec, "status": {"startedAt": "2026-01-01T00:00:00Z"}})
+    world.store.put(
+        ResourceKind.DRAIN, {"metadata": meta, "spec": spec, "status": {"startedAt": "2026-01-01T00:00:00Z"}}
+    )
     assert await world.want(n1={"a": "x"}) == []
 
 
@@ -169,5 +173,5 @@ async def test_with_the_lease_lost_nothing_goes_on() -> None:
     await world.want(n1={"a": "x"})
     world.task.cancel()
     await asyncio.gather(world.task, return_exceptions=True)
-    world.shifts.end()
-    assert world.shifts.nodes() == frozenset()
+    world.shifts.stop_leading()
+    assert world.shifts.managed_nodes() == frozenset()

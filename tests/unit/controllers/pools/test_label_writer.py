@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from rescheduler.api import names
-from rescheduler.controllers.pools.label_writer import Pools
+from rescheduler.controllers.pools.label_writer import PoolReconciler
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.controllers.runtime.store import Kind, Store
-from rescheduler.core.eviction.api_responses import Refusal
+from rescheduler.controllers.runtime.store import ResourceKind, Store
+from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.core.pools import labels_and_taints
-from rescheduler.core.pools.admission_policies import Enforcement
-from rescheduler.core.pools.misplaced_pods import Finds
+from rescheduler.core.pools.admission_policies import AdmissionState
+from rescheduler.core.pools.misplaced_pods import MisplacementReport
 from rescheduler.kube.client import ApiError
 
 Json = dict[str, Any]
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-_KINDS = {"nodes": Kind.NODE, "namespaces": Kind.NAMESPACE, "namespacepools": Kind.POOL}
+_KINDS = {"nodes": ResourceKind.NODE, "namespaces": ResourceKind.NAMESPACE, "namespacepools": ResourceKind.POOL}
 
 
 class World:
@@ -31,15 +31,19 @@ class World:
         self.daemon_sets: list[Json] = []
         self.writes: list[tuple[str, str]] = []
         self.version, self.time, self.stale = 0, 0.0, False
-        self.finds, self.sums, self.losses = Finds(), None, dict[str, Any]()  # stands for the counts
-        self.now = Enforcement(enforced, since=NOW)  # stands for what is known of admission
+        self.misplaced, self.totals, self.node_losses = (
+            MisplacementReport(),
+            None,
+            dict[str, Any](),
+        )  # stands for the counts
+        self.state = AdmissionState(enforced, since=NOW)  # stands for what is known of admission
         self.kept: list[str] = []
         self.refused: set[tuple[str, str]] = set()
         self.tries = 0
         clock = _Clock(self)
         self.store = Store(clock.now, ["rescheduler-system"])
-        self.pools = Pools(self, self.store, clock, self, self, self, Metrics())  # type: ignore[arg-type]
-        self.store.touched = self.pools.touched
+        self.pools = PoolReconciler(self, self.store, clock, self, self, self, Metrics())  # type: ignore[arg-type]
+        self.store.on_membership_change = self.pools.enqueue
 
     # -- as an API server ---------------------------------------------------------------------------------------------
 
@@ -64,9 +68,9 @@ class World:
         found = self.objects[kind, name]
         if (kind, name) in self.refused:
             self.tries += 1
-            raise ApiError("PATCH", path, Refusal(403, "Forbidden", "labels are frozen until Monday"))
+            raise ApiError("PATCH", path, ErrorResponse(403, "Forbidden", "labels are frozen until Monday"))
         if body["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"]:
-            raise ApiError("PATCH", path, Refusal(409, "Conflict", "modified"))
+            raise ApiError("PATCH", path, ErrorResponse(409, "Conflict", "modified"))
         if not path.endswith("/status"):
             self.writes.append((kind, name))
         labels = {**found["metadata"].get("labels", {}), **body["metadata"].get("labels", {})}
@@ -82,13 +86,13 @@ class World:
 
     # -- as the counts and the announcer ------------------------------------------------------------------------------
 
-    def glance(self, places: Any) -> None: ...
+    def request_recheck(self, scopes: Any) -> None: ...
 
-    def recount(self) -> None: ...
+    def request_recount(self) -> None: ...
 
-    def changed(self, *_: Any) -> None: ...
+    def publish_status_change(self, *_: Any) -> None: ...
 
-    def label_kept(self, node: Any, pool: str, pods: tuple[str, ...]) -> None:
+    def publish_label_kept(self, node: Any, pool: str, pods: tuple[str, ...]) -> None:
         self.kept += pods
 
     # -- what tests ask -----------------------------------------------------------------------------------------------
@@ -97,22 +101,22 @@ class World:
         """Work the queue off, those that are to be looked at later too."""
         for _ in range(8):
             self.time += 100
-            self.pools.look_at_all()
+            self.pools.enqueue_all()
             keys = sorted(self.pools.queue._queued, reverse=True)  # nodes before namespaces
             while not self.pools.queue._waiting.empty():
                 self.pools.queue._waiting.get_nowait()
             self.pools.queue._queued.clear()
             for key in keys:
-                await self.pools.look(key)
+                await self.pools.reconcile(key)
 
     def label(self, name: str) -> str | None:
         found: Mapping[str, str] = self.objects["namespaces", name]["metadata"].get("labels", {})
         return found.get(names.POOL)
 
-    def mark(self, name: str) -> labels_and_taints.Mark:
+    def mark(self, name: str) -> labels_and_taints.PoolAssignment:
         found = self.store.node(name)
         assert found is not None
-        return labels_and_taints.marked(found)
+        return labels_and_taints.current_assignment(found)
 
     def condition(self, type_: str, pool: str = "shop") -> str:
         found = self.objects["namespacepools", pool]["status"]["conditions"]
@@ -154,8 +158,8 @@ async def test_a_pool_marks_what_it_has_and_is_still_afterwards() -> None:
     await world.settle()
     assert (world.label("x"), world.mark("n1"), world.mark("n2")) == (
         "shop",
-        labels_and_taints.Mark("shop", tainted=True),
-        labels_and_taints.Mark(),
+        labels_and_taints.PoolAssignment("shop", tainted=True),
+        labels_and_taints.PoolAssignment(),
     )
     writes, version = len(world.writes), world.version
     await world.settle()
@@ -172,7 +176,7 @@ async def test_a_label_that_is_refused_is_named_by_its_pool_and_costs_two_reques
     assert "namespace x cannot be written: 403 Forbidden: labels are frozen" in str(conditions)
     tries, world.time = world.tries, world.time + 31
     for _ in range(20):
-        assert await world.pools.look("namespace/x")
+        assert await world.pools.reconcile("namespace/x")
     assert world.tries == tries + 1
     world.refused.clear()
     await world.settle()
@@ -197,11 +201,11 @@ async def test_while_a_pod_selects_it_the_label_of_a_gone_pool_stays_and_its_tai
     world.pods = [{"metadata": {"namespace": "x", "name": "p"}, "spec": spec}]
     world.drop("namespacepools", "shop")
     await world.settle()
-    assert world.mark("n1") == labels_and_taints.Mark("shop")
+    assert world.mark("n1") == labels_and_taints.PoolAssignment("shop")
     assert world.kept == ["x/p"]
     world.pods = []
     await world.settle()
-    assert world.mark("n1") == labels_and_taints.Mark()
+    assert world.mark("n1") == labels_and_taints.PoolAssignment()
 
 
 async def test_a_node_that_another_pool_gets_does_not_wait_for_anybody() -> None:
@@ -216,7 +220,7 @@ async def test_a_node_that_another_pool_gets_does_not_wait_for_anybody() -> None
     world.drop("namespacepools", "shop")
     pool(world, "other", namespaces=["y"])
     await world.settle()
-    assert world.mark("n1") == labels_and_taints.Mark("other")
+    assert world.mark("n1") == labels_and_taints.PoolAssignment("other")
 
 
 async def test_no_taint_while_a_daemon_set_would_lose_pods() -> None:
@@ -225,11 +229,11 @@ async def test_no_taint_while_a_daemon_set_would_lose_pods() -> None:
         {"metadata": {"namespace": "kube-system", "name": "agent"}, "spec": {"template": {"spec": {}}}}
     ]
     await world.settle()
-    assert world.mark("n1") == labels_and_taints.Mark("shop")
+    assert world.mark("n1") == labels_and_taints.PoolAssignment("shop")
     assert world.condition("TaintHeldBack") == "True LastPlace"
     world.daemon_sets = []
     await world.settle()
-    assert world.mark("n1") == labels_and_taints.Mark("shop", tainted=True)
+    assert world.mark("n1") == labels_and_taints.PoolAssignment("shop", tainted=True)
 
 
 async def test_two_exclusive_pools_do_not_count_on_each_others_nodes() -> None:
@@ -240,7 +244,7 @@ async def test_two_exclusive_pools_do_not_count_on_each_others_nodes() -> None:
     meta = {"namespace": "kube-system", "name": "dns", "ownerReferences": [owner]}
     world.pods = [{"metadata": meta, "spec": {"nodeName": "n1"}, "status": {"phase": "Running"}}]
     await world.settle()
-    assert world.mark("n1") == labels_and_taints.Mark("shop")
+    assert world.mark("n1") == labels_and_taints.PoolAssignment("shop")
     assert world.condition("TaintHeldBack") == "True LastPlace"
 
 
@@ -250,9 +254,9 @@ async def test_unenforced_nothing_stays_tainted_and_what_is_not_known_changes_no
 ) -> None:
     world = shop(exclusive=True)
     await world.settle()
-    world.now = Enforcement(enforced)
+    world.state = AdmissionState(enforced)
     await world.settle()
-    assert world.mark("n1") == labels_and_taints.Mark("shop", tainted=tainted)
+    assert world.mark("n1") == labels_and_taints.PoolAssignment("shop", tainted=tainted)
     assert world.label("x") == "shop"
 
 
@@ -266,7 +270,7 @@ async def test_what_a_pool_has_that_cannot_be_read_is_left_as_it_is() -> None:
             fresh.store.put(_KINDS[kind], raw)
     fresh.put("namespacepools", "shop", spec={"nodeSelector": "of a newer version"})
     await fresh.settle()
-    assert (fresh.label("x"), fresh.mark("n1")) == ("shop", labels_and_taints.Mark("shop"))
+    assert (fresh.label("x"), fresh.mark("n1")) == ("shop", labels_and_taints.PoolAssignment("shop"))
     assert not fresh.writes
 
 
@@ -278,7 +282,7 @@ async def test_who_loses_is_asked_again_in_time_though_it_is_looked_at_before() 
     queue = world.pools.queue
     queue.add_after("pool/shop", 0)
     queue._timers.pop("pool/shop").cancel()  # it is due
-    await world.pools.look("pool/shop")
+    await world.pools.reconcile("pool/shop")
     assert queue._timers["pool/shop"].when() > asyncio.get_running_loop().time() + 20
     queue._timers.pop("pool/shop").cancel()
 

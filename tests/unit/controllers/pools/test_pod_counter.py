@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from rescheduler.api import names
-from rescheduler.controllers.pools.pod_counter import PoolCounts
-from rescheduler.controllers.runtime.store import Kind, Store
-from rescheduler.core.eviction.api_responses import Refusal
+from rescheduler.controllers.pools.pod_counter import PoolPodCounter
+from rescheduler.controllers.runtime.store import ResourceKind, Store
+from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.kube.client import ApiError
 from unit.controllers.pools.test_label_writer import NOW
 from unit.supervision import supervisor
@@ -22,11 +22,11 @@ class World:
         self.pods, self.asked = list(pods), list[tuple[str, Json]]()
         self.time, self.looks, self.refuses = 0.0, 0, False
         self.store = Store(lambda: NOW)
-        self.counts = PoolCounts(self, self.store, self, self._looked)  # type: ignore[arg-type]
+        self.counts = PoolPodCounter(self, self.store, self, self._looked)  # type: ignore[arg-type]
         for kind, name, body in (
-            (Kind.NAMESPACE, "x", {}),
-            (Kind.NODE, "in", {"metadata": {"labels": {"disk": "ssd"}}}),
-            (Kind.NODE, "out", {}),
+            (ResourceKind.NAMESPACE, "x", {}),
+            (ResourceKind.NODE, "in", {"metadata": {"labels": {"disk": "ssd"}}}),
+            (ResourceKind.NODE, "out", {}),
         ):
             meta = {"name": name, "uid": name, "resourceVersion": "1", **body.get("metadata", {})}
             self.store.put(kind, {"metadata": meta})
@@ -34,7 +34,7 @@ class World:
     def pool(self, **spec: Any) -> None:
         made = {"namespaces": ["x"], "nodeSelector": {"matchLabels": {"disk": "ssd"}}, **spec}
         meta = {"name": "shop", "uid": "p", "resourceVersion": "2", "creationTimestamp": "2026-01-01T00:00:00Z"}
-        self.store.put(Kind.POOL, {"metadata": meta, "spec": made})
+        self.store.put(ResourceKind.POOL, {"metadata": meta, "spec": made})
 
     def _looked(self) -> None:
         self.looks += 1
@@ -45,14 +45,14 @@ class World:
     async def list(self, path: str, **query: str) -> AsyncIterator[Json]:
         self.asked.append((path, query))
         if self.refuses:
-            raise ApiError("GET", path, Refusal(500))
+            raise ApiError("GET", path, ErrorResponse(500))
         node = query.get("fieldSelector", "").removeprefix("spec.nodeName=")
         yield {"items": [raw for raw in self.pods if not node or raw["spec"].get("nodeName") == node]}
 
     async def after(self, seconds: float) -> None:
         """What it does in so much time."""
         self.time += seconds
-        await self.counts._turn()
+        await self.counts._run_due()
 
 
 def pod(on: str, label: str | None = None) -> Json:
@@ -73,21 +73,21 @@ async def test_where_all_are_in_place_they_are_counted_every_few_minutes_and_no_
     for _ in range(60):
         await world.after(10)
     assert len(world.asked) == 2
-    assert world.counts.sums is not None
-    assert world.counts.sums.pods["shop"] == 1
+    assert world.counts.totals is not None
+    assert world.counts.totals.pods_by_pool["shop"] == 1
 
 
 async def test_what_is_out_of_place_is_looked_at_every_few_seconds_and_there_alone() -> None:
     world = World(pod("out"))
     world.pool()
     await world.after(1)
-    assert world.counts.finds.outside["shop"] == 1
+    assert world.counts.misplaced.pods_outside["shop"] == 1
     world.asked.clear()
     await world.after(4)
     assert world.asked == [("/api/v1/namespaces/x/pods", {"labelSelector": f"{names.POOL}!=shop"})]
     world.pods = []
     await world.after(4)
-    assert world.counts.finds.outside["shop"] == 0
+    assert world.counts.misplaced.pods_outside["shop"] == 0
     world.asked.clear()
     await world.after(60)
     assert world.asked == []
@@ -100,7 +100,7 @@ async def test_a_pod_on_the_wrong_node_with_the_right_label_is_looked_for_on_its
     world.asked.clear()
     await world.after(4)
     assert world.asked == [("/api/v1/pods", {"fieldSelector": "spec.nodeName=out"})]
-    assert world.counts.finds.outside["shop"] == 1
+    assert world.counts.misplaced.pods_outside["shop"] == 1
 
 
 async def test_a_change_is_counted_at_once_but_not_twice_in_a_moment() -> None:
@@ -109,7 +109,7 @@ async def test_a_change_is_counted_at_once_but_not_twice_in_a_moment() -> None:
     await world.after(1)
     world.asked.clear()
     for _ in range(10):
-        world.counts.recount()
+        world.counts.request_recount()
         await world.after(0.1)
     assert world.asked == []
     await world.after(1.5)

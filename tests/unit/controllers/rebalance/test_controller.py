@@ -7,19 +7,20 @@ from typing import Any, cast
 import pytest
 
 from rescheduler.controllers.rebalance.controller import Rebalancer
-from rescheduler.controllers.rebalance.events import RebalanceAnnouncer
-from rescheduler.controllers.rebalance.moves import Outcome
-from rescheduler.controllers.rebalance.node_usage import Usages
+from rescheduler.controllers.rebalance.events import RebalanceEvents
+from rescheduler.controllers.rebalance.moves import MoveOutcome
+from rescheduler.controllers.rebalance.node_usage import NodeUsage
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.controllers.runtime.store import Kind, Store
+from rescheduler.controllers.runtime.store import ResourceKind, Store
+from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.core.rebalance import node_groups
-from rescheduler.core.rebalance.candidates import COOL_DOWN, SETBACK
-from rescheduler.core.rebalance.node_groups import Arena
+from rescheduler.core.rebalance.candidates import COOLDOWN_AFTER_FAILED_MOVE, COOLDOWN_AFTER_MOVE
+from rescheduler.core.rebalance.node_groups import NodeGroup
 from rescheduler.core.rebalance.selection import Candidate
 from rescheduler.kube import paths
-from rescheduler.kube.client import ApiError, Client, Refusal
-from rescheduler.kube.event_recorder import Recorder
+from rescheduler.kube.client import ApiError, Client
+from rescheduler.kube.event_recorder import EventRecorder
 from unit.supervision import supervisor
 
 MINUTE = 60.0
@@ -42,24 +43,24 @@ class Cluster:
         self.asked: list[str] = []
         self.said: list[tuple[str, str, str]] = []
         self.moved: list[tuple[str, str]] = []
-        self.outcome = Outcome.MOVED
+        self.outcome = MoveOutcome.MOVED
         self.packs = False
         self.before_move: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0)
         self.metrics = Metrics()
-        client, recorder = cast("Client", self), cast("Recorder", self)
-        self.usages = Usages(client)
-        announcer = RebalanceAnnouncer(recorder, self.metrics)
+        client, recorder = cast("Client", self), cast("EventRecorder", self)
+        self.usages = NodeUsage(client)
+        announcer = RebalanceEvents(recorder, self.metrics)
         self.rebalancer = Rebalancer(
             client, self.store, self.clock, self, self.usages, announcer, supervisor(self.clock.monotonic)
         )
 
-    def put(self, kind: Kind, name: str, **body: Any) -> None:
+    def put(self, kind: ResourceKind, name: str, **body: Any) -> None:
         self.versions += 1
         metadata = {"name": name, "uid": name, "resourceVersion": str(self.versions), **body.pop("metadata", {})}
         self.store.put(kind, {"metadata": metadata, **body})
 
     def policy(self, **spec: Any) -> None:
-        self.put(Kind.POLICY, "p", spec={"rebalance": {"enabled": True}, **spec})
+        self.put(ResourceKind.POLICY, "p", spec={"rebalance": {"enabled": True}, **spec})
 
     def node(self, name: str, *pods: int, pool: str = "", **spec: Any) -> None:
         status = {
@@ -67,14 +68,14 @@ class Cluster:
             "conditions": [{"type": "Ready", "status": "True"}],
         }
         labels = {"rescheduler.node-restriction.kubernetes.io/pool": pool} if pool else {}
-        self.put(Kind.NODE, name, metadata={"labels": labels}, spec=spec, status=status)
+        self.put(ResourceKind.NODE, name, metadata={"labels": labels}, spec=spec, status=status)
         for size in pods:
             pod = f"p{len(self.at) + 1}"
             self.at[pod], self.size[pod] = name, size
 
     def drain(self, name: str, **status: str) -> None:
         spec = {"nodeName": name, "requests": [{"reason": "Maintenance"}]}
-        self.put(Kind.DRAIN, name, spec=spec, status=status)
+        self.put(ResourceKind.DRAIN, name, spec=spec, status=status)
 
     def full(self, name: str) -> int:
         return sum(self.size[pod] for pod, node in self.at.items() if node == name)
@@ -83,7 +84,7 @@ class Cluster:
         self.asked.append(params.get("fieldSelector", path))
         if path == paths.NODE_METRICS:
             if self.usage is None:
-                raise ApiError("GET", path, Refusal(404, "NotFound", ""))
+                raise ApiError("GET", path, ErrorResponse(404, "NotFound", ""))
             rows = [
                 {"metadata": {"name": n}, "timestamp": f"{self.time:09.1f}", "usage": {"cpu": f"{u * 100}m"}}
                 for n, u in self.usage.items()
@@ -122,17 +123,17 @@ class Cluster:
     def emit(self, subject: Any, kind: str, reason: str, message: str) -> None:
         self.said.append((subject.name, reason, message))
 
-    def begin(self) -> None:
+    def start(self) -> None:
         pass
 
-    def keep(self, nodes: Collection[str]) -> None:
+    def restrict_to_nodes(self, nodes: Collection[str]) -> None:
         self.kept = set(nodes)
 
-    async def move(self, candidate: Candidate, arena: Arena) -> Outcome:
+    async def move(self, candidate: Candidate, group: NodeGroup) -> MoveOutcome:
         await self.before_move()
         pod = candidate.pod.name
-        if self.outcome is Outcome.MOVED:
-            others = [node.name for node in arena.nodes if node.name != self.at[pod]]
+        if self.outcome is MoveOutcome.MOVED:
+            others = [node.name for node in group.nodes if node.name != self.at[pod]]
             fits = [name for name in others if self.full(name) + self.size[pod] <= 100]
             self.at[pod] = max(fits, key=self.full) if self.packs else min(fits, key=self.full)
             self.moved.append((pod, self.at[pod]))
@@ -142,8 +143,8 @@ class Cluster:
     async def turn(self, minutes: float = 0.0) -> None:
         """Time passes, and one turn with the round that it begins."""
         self.time += minutes * MINUTE
-        await self.rebalancer._turn(node_groups.survey(self.store.world()))
-        await asyncio.gather(*self.rebalancer._rounds.values())
+        await self.rebalancer._reconcile(node_groups.build_groups(self.store.cluster_state()))
+        await asyncio.gather(*self.rebalancer._round_tasks.values())
 
     async def settle(self) -> int:
         """Turns a minute apart until nothing has moved for half an hour; how many pods moved."""
@@ -207,7 +208,7 @@ async def test_only_pods_of_nodes_that_give_are_looked_at(cluster: Cluster) -> N
 async def test_few_nodes_are_asked_one_by_one_and_many_all_at_once(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, few: int, lists: list[str]
 ) -> None:
-    monkeypatch.setattr("rescheduler.controllers.rebalance.controller._FEW", few)
+    monkeypatch.setattr("rescheduler.controllers.rebalance.controller._MAX_NODES_LISTED_SINGLY", few)
     cluster.policy()
     for name in "abc":
         cluster.node(name, 60)
@@ -255,7 +256,7 @@ async def test_a_node_back_from_maintenance_is_filled_at_once(cluster: Cluster) 
     cluster.node("back", unschedulable=True)
     cluster.drain("back", startedAt="2027-01-01T00:00:00Z", drainedAt="2027-01-01T00:01:00Z")
     assert await cluster.settle() == 0
-    cluster.store.drop(Kind.DRAIN, "back")
+    cluster.store.drop(ResourceKind.DRAIN, "back")
     cluster.node("back")
     await cluster.turn(0.1)
     assert cluster.full("back") == 10
@@ -270,7 +271,7 @@ async def test_an_hour_after_it_came_back_it_is_a_node_like_others(cluster: Clus
     cluster.node("back")
     cluster.drain("back", startedAt="2027-01-01T00:00:00Z", drainedAt="2027-01-01T00:01:00Z")
     await cluster.turn()
-    cluster.store.drop(Kind.DRAIN, "back")
+    cluster.store.drop(ResourceKind.DRAIN, "back")
     await cluster.settle()
     await cluster.turn(60)
     for pod in [pod for pod, node in cluster.at.items() if node == "back"]:
@@ -290,9 +291,9 @@ async def test_a_move_that_came_to_nothing_is_not_tried_again_soon(cluster: Clus
     cluster.policy()
     cluster.node("a", 30, 60)
     cluster.node("b")
-    cluster.outcome = Outcome.RETURNED
+    cluster.outcome = MoveOutcome.RETURNED
     await cluster.turn()
-    cluster.outcome = Outcome.MOVED
+    cluster.outcome = MoveOutcome.MOVED
     await cluster.turn(1)
     assert cluster.moved == [("p1", "b")]  # the other one will do meanwhile
     cluster.node("a", 40)
@@ -303,7 +304,7 @@ async def test_a_move_that_came_to_nothing_is_not_tried_again_soon(cluster: Clus
 async def test_where_the_fullest_nodes_have_nothing_to_move_the_next_have_their_turn(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rescheduler.core.rebalance.selection.MOST_GIVERS", 1)
+    monkeypatch.setattr("rescheduler.core.rebalance.selection.MAX_SOURCE_NODES", 1)
     cluster.policy()
     cluster.node("full", 96)
     cluster.node("less", 45, 45)
@@ -322,12 +323,12 @@ async def test_nothing_is_tried_again_for_want_of_others(cluster: Cluster) -> No
     cluster.node("b")
     cluster.size["p1"] = 40
     cluster.node("a", 45)
-    cluster.outcome = Outcome.RETURNED
+    cluster.outcome = MoveOutcome.RETURNED
     await cluster.settle()
     tried = cluster.metrics.rebalance_moves.labels("", "Returned")._value.get()
     assert tried == 2
-    cluster.outcome = Outcome.MOVED
-    await cluster.turn(SETBACK.total_seconds() / MINUTE)
+    cluster.outcome = MoveOutcome.MOVED
+    await cluster.turn(COOLDOWN_AFTER_FAILED_MOVE.total_seconds() / MINUTE)
     assert len(cluster.moved) == 1
 
 
@@ -340,7 +341,7 @@ async def test_an_owner_rests_after_a_move(cluster: Cluster) -> None:
     assert cluster.moved == [("p4", "b")]
     cluster.node("a", 40)
     cluster.owner["p5"] = "web"
-    await cluster.turn(COOL_DOWN.total_seconds() / MINUTE - 0.1)
+    await cluster.turn(COOLDOWN_AFTER_MOVE.total_seconds() / MINUTE - 0.1)
     assert len(cluster.moved) == 1
     await cluster.turn(0.2)
     assert len(cluster.moved) == 2
@@ -380,8 +381,8 @@ async def test_the_next_round_begins_when_the_last_is_over(cluster: Cluster) -> 
     await asyncio.sleep(0)
     for _ in range(5):
         cluster.time += 5 * MINUTE
-        await cluster.rebalancer._turn(node_groups.survey(cluster.store.world()))
-    assert len(cluster.rebalancer._rounds) == 1
+        await cluster.rebalancer._reconcile(node_groups.build_groups(cluster.store.cluster_state()))
+    assert len(cluster.rebalancer._round_tasks) == 1
     done.set()
     await turn
     assert len(cluster.moved) == 1

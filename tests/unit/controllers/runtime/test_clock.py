@@ -5,7 +5,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from rescheduler.controllers.runtime.clock import Clock, since_boot
+from rescheduler.controllers.runtime.clock import Clock, seconds_since_boot
 
 THEN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -22,7 +22,7 @@ class World:
         return THEN + timedelta(seconds=self.passed + self.set)
 
     def hear(self) -> float | None:
-        return self.clock.hear(format_datetime(self.theirs.replace(microsecond=0), usegmt=True))
+        return self.clock.compare_with_server(format_datetime(self.theirs.replace(microsecond=0), usegmt=True))
 
     @property
     def error(self) -> float:
@@ -93,12 +93,12 @@ def test_a_for_is_not_shortened_by_a_correction() -> None:
 )
 def test_what_is_no_date_of_these_times_is_ignored(date: str) -> None:
     world = World()
-    assert world.clock.hear(date) is None
+    assert world.clock.compare_with_server(date) is None
     before = world.clock.now()
     assert world.hear() is None  # the first one that can be read is the first
     assert world.clock.now() - before < timedelta(days=1)
 
 
 def test_the_time_since_boot_goes_on() -> None:
-    first = since_boot()
-    assert since_boot() >= first
+    first = seconds_since_boot()
+    assert seconds_since_boot() >= first

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from rescheduler.controllers.runtime.informers import Sources
-from rescheduler.controllers.runtime.store import Kind, Store
-from rescheduler.core.eviction.api_responses import Refusal
+from rescheduler.controllers.runtime.informers import StoreInformers
+from rescheduler.controllers.runtime.store import ResourceKind, Store
+from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError
 
@@ -26,7 +26,7 @@ class FakeClient:
 
     async def list(self, path: str) -> AsyncIterator[dict[str, Any]]:
         if path in self.gone:
-            raise ApiError("GET", path, Refusal(404))
+            raise ApiError("GET", path, ErrorResponse(404))
         yield {"metadata": {"resourceVersion": "7"}, "items": [POLICY] if path == paths.POLICIES else []}
 
     async def get(self, path: str, *, fieldSelector: str) -> dict[str, Any]:  # noqa: N803 - as the API server calls it
@@ -50,25 +50,25 @@ def told() -> list[bool]:
 
 
 @pytest.fixture
-def here(client: FakeClient, store: Store, told: list[bool]) -> Sources:
-    return Sources(client, store, lambda: told.append(Kind.POLICY in store.absent))  # type: ignore[arg-type]
+def here(client: FakeClient, store: Store, told: list[bool]) -> StoreInformers:
+    return StoreInformers(client, store, lambda: told.append(ResourceKind.POLICY in store.not_installed))  # type: ignore[arg-type]
 
 
 async def test_a_kind_whose_crd_is_gone_has_no_objects(
-    here: Sources, client: FakeClient, store: Store, told: list[bool]
+    here: StoreInformers, client: FakeClient, store: Store, told: list[bool]
 ) -> None:
     await here.list_all()
     assert store._policies
     client.gone = {paths.POLICIES}
     await here.list_all()
-    assert store.absent == {Kind.POLICY}
+    assert store.not_installed == {ResourceKind.POLICY}
     assert not store._policies
     assert client.asked == ["metadata.name=reschedulepolicies.rescheduler.dev"]
     assert told == [True]
 
 
 async def test_it_is_told_once_that_a_kind_is_gone_and_once_that_it_is_back(
-    here: Sources, client: FakeClient, store: Store, told: list[bool]
+    here: StoreInformers, client: FakeClient, store: Store, told: list[bool]
 ) -> None:
     client.gone = {paths.POLICIES}
     await here.list_all()
@@ -82,18 +82,20 @@ async def test_it_is_told_once_that_a_kind_is_gone_and_once_that_it_is_back(
 
 
 async def test_a_404_for_a_kind_that_is_defined_takes_nothing_away(
-    here: Sources, client: FakeClient, store: Store
+    here: StoreInformers, client: FakeClient, store: Store
 ) -> None:
     await here.list_all()
     client.gone, client.defined = {paths.POLICIES}, True
     with pytest.raises(ApiError):
-        await here._list(Kind.POLICY)
-    assert not store.absent
+        await here._list(ResourceKind.POLICY)
+    assert not store.not_installed
     assert store._policies
 
 
-async def test_a_404_for_a_kind_of_kubernetes_is_an_error_like_any_other(here: Sources, client: FakeClient) -> None:
+async def test_a_404_for_a_kind_of_kubernetes_is_an_error_like_any_other(
+    here: StoreInformers, client: FakeClient
+) -> None:
     client.gone = {paths.NODES}
     with pytest.raises(ApiError):
-        await here._list(Kind.NODE)
+        await here._list(ResourceKind.NODE)
     assert not client.asked

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from rescheduler.controllers.runtime.store import Kind, Store
-from rescheduler.core.eligibility.decision import held
-from rescheduler.core.model.wait_reasons import Hold
+from rescheduler.controllers.runtime.store import ResourceKind, Store
+from rescheduler.core.eligibility.decision import wait_reason
+from rescheduler.core.model.wait_reasons import ProgressingReason
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -26,54 +26,54 @@ def drain(name: str) -> dict[str, Any]:
 
 def store(*names: str) -> Store:
     found = Store(lambda: NOW)
-    found.put(Kind.POLICY, {"metadata": {"name": "p", "uid": "p", "resourceVersion": "1"}, "spec": {}})
+    found.put(ResourceKind.POLICY, {"metadata": {"name": "p", "uid": "p", "resourceVersion": "1"}, "spec": {}})
     for name in names:
-        found.put(Kind.NODE, node(name))
-        found.put(Kind.DRAIN, drain(name))
+        found.put(ResourceKind.NODE, node(name))
+        found.put(ResourceKind.DRAIN, drain(name))
     return found
 
 
 def may_begin(place: Store, name: str) -> bool:
     found = place.drain(name)
     assert found is not None
-    return held(found, place.world(), NOW) is None
+    return wait_reason(found, place.cluster_state(), NOW) is None
 
 
 def test_a_beginning_that_is_promised_takes_the_slot_before_any_status_says_so() -> None:
     """Two looks in one moment must not both find the slot free."""
     place = store("n1", "n2")
     assert may_begin(place, "n1")
-    place.promise("n1", NOW)
+    place.reserve_slot("n1", NOW)
     found = place.drain("n2")
     assert found is not None
-    why = held(found, place.world(), NOW)
+    why = wait_reason(found, place.cluster_state(), NOW)
     assert why is not None
-    assert why.reason is Hold.MAX_CONCURRENT
-    place.promise("n1", None)
+    assert why.reason is ProgressingReason.MAX_CONCURRENT
+    place.reserve_slot("n1", None)
     assert may_begin(place, "n1")
 
 
 def test_the_drain_of_a_node_that_is_gone_takes_no_slot() -> None:
     place = store("n1", "n2")
     assert not may_begin(place, "n2")
-    place.drop(Kind.NODE, "n1")
+    place.drop(ResourceKind.NODE, "n1")
     assert may_begin(place, "n2")
 
 
 # -- what this version cannot read ------------------------------------------------------------------------------------
 
-BAD: dict[Kind, dict[str, Any]] = {
-    Kind.DRAIN: {**drain("n1"), "spec": {"nodeName": "n1", "requests": [{"reason": "Boredom"}]}},
-    Kind.POLICY: {"metadata": {"name": "p", "uid": "p"}, "spec": {"mode": "Dream"}},
-    Kind.POOL: {"metadata": {"name": "q", "uid": "q"}, "spec": {}},
+BAD: dict[ResourceKind, dict[str, Any]] = {
+    ResourceKind.DRAIN: {**drain("n1"), "spec": {"nodeName": "n1", "requests": [{"reason": "Boredom"}]}},
+    ResourceKind.POLICY: {"metadata": {"name": "p", "uid": "p"}, "spec": {"mode": "Dream"}},
+    ResourceKind.POOL: {"metadata": {"name": "q", "uid": "q"}, "spec": {}},
 }
 """Only objects of ours can be so: of a Node or a Namespace what does not fit is left out."""
-GOOD: dict[Kind, dict[str, Any]] = {
-    Kind.NODE: node("n1"),
-    Kind.DRAIN: drain("n1"),
-    Kind.POLICY: {"metadata": {"name": "p", "uid": "p"}, "spec": {}},
-    Kind.POOL: {"metadata": {"name": "q", "uid": "q"}, "spec": {"nodeSelector": {"matchLabels": {"a": "b"}}}},
-    Kind.NAMESPACE: {"metadata": {"name": "s", "uid": "s"}},
+GOOD: dict[ResourceKind, dict[str, Any]] = {
+    ResourceKind.NODE: node("n1"),
+    ResourceKind.DRAIN: drain("n1"),
+    ResourceKind.POLICY: {"metadata": {"name": "p", "uid": "p"}, "spec": {}},
+    ResourceKind.POOL: {"metadata": {"name": "q", "uid": "q"}, "spec": {"nodeSelector": {"matchLabels": {"a": "b"}}}},
+    ResourceKind.NAMESPACE: {"metadata": {"name": "s", "uid": "s"}},
 }
 
 
@@ -81,61 +81,63 @@ def version(raw: dict[str, Any], number: int) -> dict[str, Any]:
     return {**raw, "metadata": {**raw["metadata"], "resourceVersion": str(number)}}
 
 
-def names(place: Store) -> dict[Kind, set[str]]:
+def names(place: Store) -> dict[ResourceKind, set[str]]:
     return {
-        Kind.NODE: set(place.nodes),
-        Kind.DRAIN: set(place.drains),
-        Kind.POLICY: set(place._policies),
-        Kind.POOL: set(place.memberships.pools),
-        Kind.NAMESPACE: set(place.namespaces),
+        ResourceKind.NODE: set(place.nodes),
+        ResourceKind.DRAIN: set(place.drains),
+        ResourceKind.POLICY: set(place._policies),
+        ResourceKind.POOL: set(place.memberships.pools),
+        ResourceKind.NAMESPACE: set(place.namespaces),
     }
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_an_object_that_cannot_be_read_keeps_its_last_good_version(kind: Kind) -> None:
+def test_an_object_that_cannot_be_read_keeps_its_last_good_version(kind: ResourceKind) -> None:
     place, told = Store(lambda: NOW), []
-    place.told = lambda: told.append(dict(place.unreadable))
+    place.on_unreadable_change = lambda: told.append(dict(place.unreadable_objects))
     name = GOOD[kind]["metadata"]["name"]
     place.put(kind, version(GOOD[kind], 1))
     place.put(kind, version(BAD[kind], 2))
     place.put(kind, version(BAD[kind], 3))
     assert names(place)[kind] == {name}
-    assert place.cannot_read(kind, name)
+    assert place.is_unreadable(kind, name)
     assert [list(found) for found in told] == [[(kind, name)]]  # once
-    assert place.unreadable[kind, name].known
+    assert place.unreadable_objects[kind, name].last_version_kept
     place.resync(kind, [name], 4)
     assert names(place)[kind] == {name}
     place.put(kind, version(GOOD[kind], 5))
-    assert not place.unreadable
+    assert not place.unreadable_objects
     assert told[-1] == {}
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_one_that_never_could_be_read_is_remembered_until_it_is_gone(kind: Kind) -> None:
+def test_one_that_never_could_be_read_is_remembered_until_it_is_gone(kind: ResourceKind) -> None:
     place = Store(lambda: NOW)
     name = BAD[kind]["metadata"]["name"]
     place.put(kind, version(BAD[kind], 2))
     assert names(place)[kind] == set()
-    found = place.unreadable[kind, name]
-    assert (found.uid, found.known, bool(found.why)) == (name, False, True)
+    found = place.unreadable_objects[kind, name]
+    assert (found.uid, found.last_version_kept, bool(found.reason)) == (name, False, True)
     place.drop(kind, name)
-    assert not place.unreadable
+    assert not place.unreadable_objects
     place.put(kind, version(GOOD[kind], 1))
     assert names(place)[kind] == {name}
 
 
 def test_a_node_and_a_namespace_are_taken_in_whatever_stands_in_them() -> None:
     place = Store(lambda: NOW)
-    place.put(Kind.NODE, {"metadata": {"name": "n1", "resourceVersion": "1", "creationTimestamp": 5, "labels": []}})
-    place.put(Kind.NAMESPACE, {"metadata": {"name": "s", "resourceVersion": "1", "labels": 7}})
-    assert not place.unreadable
+    place.put(
+        ResourceKind.NODE, {"metadata": {"name": "n1", "resourceVersion": "1", "creationTimestamp": 5, "labels": []}}
+    )
+    place.put(ResourceKind.NAMESPACE, {"metadata": {"name": "s", "resourceVersion": "1", "labels": 7}})
+    assert not place.unreadable_objects
     assert place.node("n1") is not None
     assert place.namespaces["s"].labels == {}
 
 
 def test_a_policy_that_cannot_be_read_any_more_decides_as_before() -> None:
     place = store("n1")
-    place.put(Kind.POLICY, version(BAD[Kind.POLICY], 2))
+    place.put(ResourceKind.POLICY, version(BAD[ResourceKind.POLICY], 2))
     here = place.node("n1")
     assert here is not None
     assert place.policy(here) is not None

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Iterator
 import pytest
 
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.controllers.runtime.tasks import DOUBT, GIVE_UP, Supervisor
-from rescheduler.controllers.runtime.work_queue import KeyedQueue
-from rescheduler.core.eviction.api_responses import Refusal
+from rescheduler.controllers.runtime.tasks import PROCESS_ENDS_AFTER, VIEW_STALE_AFTER, Supervisor
+from rescheduler.controllers.runtime.work_queue import WorkQueue
+from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.kube.backoff import Backoff
 from rescheduler.kube.client import ApiError
 from unit.supervision import silent, simulated
@@ -31,7 +31,7 @@ class World:
         loop = asyncio.get_running_loop()
         self.began = loop.time()
         self.supervisor = Supervisor(
-            loop.time, self.metrics.task_failures, doubt=self.doubts.append, gave_up=self.ends.append
+            loop.time, self.metrics.task_failures, on_view_stale=self.doubts.append, on_give_up=self.ends.append
         )
 
     @property
@@ -61,23 +61,23 @@ def test_a_step_that_raises_is_repeated_with_growing_waits_and_named_until_it_su
                 raise ValueError("a\nbad object")
             return 10.0
 
-        task = asyncio.create_task(world.supervisor.loop("drain", step, subject="n1"))
+        task = asyncio.create_task(world.supervisor.run_loop("drain", step, subject="n1"))
         await asyncio.sleep(600)
         assert 10 <= len(times) <= 25  # 0.2 s, doubling up to a minute
         assert max(b - a for a, b in itertools.pairwise(times)) <= 90
-        complaint = world.supervisor.complaint or ""
+        complaint = world.supervisor.failure_summary or ""
         assert f"task drain of n1 failed {len(times)} times in a row (ValueError: a bad object)" in complaint
         assert world.failures("drain") == len(times)
         fails[0] = False
         await asyncio.sleep(91)
-        assert world.supervisor.complaint is None
+        assert world.supervisor.failure_summary is None
         count = len(times)
         fails[0] = True
         await asyncio.sleep(15)
         assert len(times) >= count + 4  # the waits start again
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        assert world.supervisor.complaint is None  # what is over does not fail
+        assert world.supervisor.failure_summary is None  # what is over does not fail
 
     simulated(act())
 
@@ -93,7 +93,9 @@ def test_a_task_that_raises_does_not_stop_another() -> None:
             done.append(world.now)
             return 1.0
 
-        await during(60, world.supervisor.loop("drain", bad, subject="n1"), world.supervisor.loop("drain", good))
+        await during(
+            60, world.supervisor.run_loop("drain", bad, subject="n1"), world.supervisor.run_loop("drain", good)
+        )
         assert len(done) >= 59
 
     simulated(act())
@@ -110,7 +112,7 @@ def test_a_step_that_asks_to_be_repeated_at_once_runs_at_most_once_a_second_in_t
             wake.set()  # its own write comes back as news
             return 0.0
 
-        await during(60, world.supervisor.loop("drain", step, wake=wake))
+        await during(60, world.supervisor.run_loop("drain", step, wake=wake))
         assert len(times) <= 140
         assert sum(when <= 0.2 for when in times) >= 3  # a few in a row are quick: a node is restored in steps
 
@@ -124,12 +126,12 @@ def test_a_failed_request_is_no_unexpected_failure_and_is_repeated_with_growing_
         async def step() -> float:
             times.append(world.now)
             wake.set()
-            raise ApiError("GET", "/", Refusal(503))
+            raise ApiError("GET", "/", ErrorResponse(503))
 
-        await during(100, world.supervisor.loop("drain", step, wake=wake, retry=(0.1, 10.0)))
+        await during(100, world.supervisor.run_loop("drain", step, wake=wake, retry=(0.1, 10.0)))
         assert 10 <= len(times) <= 35
         assert world.failures("drain") == 0
-        assert world.supervisor.complaint is None
+        assert world.supervisor.failure_summary is None
 
     simulated(act())
 
@@ -140,15 +142,15 @@ def test_what_is_done_after_a_failed_request_may_say_how_long_to_wait_and_may_it
 
         async def step() -> float:
             times.append(world.now)
-            raise ApiError("GET", "/", Refusal(429, retry_after=30))
+            raise ApiError("GET", "/", ErrorResponse(429, retry_after=30))
 
         async def failed(error: Exception) -> float:
             if len(times) == 2:
                 raise KeyError("spec")
             assert isinstance(error, ApiError)
-            return error.refusal.retry_after
+            return error.response.retry_after
 
-        await during(100, world.supervisor.loop("drain", step, retry=failed))
+        await during(100, world.supervisor.run_loop("drain", step, retry=failed))
         assert len(times) == 5
         assert world.failures("drain") == 1
 
@@ -163,7 +165,7 @@ def test_a_wake_shortens_a_pause_and_a_burst_of_wakes_is_one_step() -> None:
             times.append(world.now)
             return 100.0
 
-        task = asyncio.create_task(world.supervisor.loop("drain", step, wake=wake, settle=lambda: 0.5))
+        task = asyncio.create_task(world.supervisor.run_loop("drain", step, wake=wake, debounce=lambda: 0.5))
         for _ in range(4):
             await asyncio.sleep(0.1)
             wake.set()
@@ -179,7 +181,7 @@ def test_a_loop_ends_when_its_step_says_so() -> None:
         async def step() -> None:
             return None
 
-        await World().supervisor.loop("drain", step)
+        await World().supervisor.run_loop("drain", step)
 
     simulated(act())
 
@@ -196,12 +198,12 @@ def test_what_never_ends_is_started_again_and_named_until_it_has_run_for_a_while
                 raise KeyError("x")
             await asyncio.Event().wait()
 
-        task = asyncio.create_task(world.supervisor.keep("watch", run, subject="nodes"))
+        task = asyncio.create_task(world.supervisor.run_forever("watch", run, subject="nodes"))
         await asyncio.sleep(10)
         assert len(runs) == 4
-        assert "task watch of nodes failed 3 times in a row" in (world.supervisor.complaint or "")
+        assert "task watch of nodes failed 3 times in a row" in (world.supervisor.failure_summary or "")
         await asyncio.sleep(30)
-        assert world.supervisor.complaint is None
+        assert world.supervisor.failure_summary is None
         task.cancel()
 
     simulated(act())
@@ -216,17 +218,17 @@ def test_a_vital_task_that_fails_makes_the_view_stale_and_after_a_time_ends_the_
                 raise OverflowError("x")
             return 1.0
 
-        task = asyncio.create_task(world.supervisor.loop("resync", step, vital=True))
+        task = asyncio.create_task(world.supervisor.run_loop("resync", step, vital=True))
         await asyncio.sleep(2)
         assert not world.doubts
-        await asyncio.sleep(DOUBT * 2.5)
+        await asyncio.sleep(VIEW_STALE_AFTER * 2.5)
         assert "task resync failed" in world.doubts[-1]
         fails[0] = False
         await asyncio.sleep(60)
         assert world.doubts[-1] == ""
         assert not world.ends
         fails[0] = True
-        await asyncio.sleep(GIVE_UP + 120)
+        await asyncio.sleep(PROCESS_ENDS_AFTER + 120)
         assert "OverflowError: x" in world.ends[0]
         task.cancel()
 
@@ -240,7 +242,7 @@ def test_a_task_that_is_not_vital_may_fail_for_ever() -> None:
         async def step() -> float:
             raise ValueError
 
-        await during(3600, world.supervisor.loop("drain", step, subject="n1"))
+        await during(3600, world.supervisor.run_loop("drain", step, subject="n1"))
         assert not world.ends
         assert not world.doubts
 
@@ -249,7 +251,7 @@ def test_a_task_that_is_not_vital_may_fail_for_ever() -> None:
 
 def test_a_key_whose_handler_raises_costs_only_that_key() -> None:
     async def act() -> None:
-        world, handled, queue = World(), list[str](), KeyedQueue()
+        world, handled, queue = World(), list[str](), WorkQueue()
 
         async def handle(key: str) -> bool:
             handled.append(key)
@@ -258,7 +260,7 @@ def test_a_key_whose_handler_raises_costs_only_that_key() -> None:
             return True
 
         guarded = world.supervisor.guard("node", handle)
-        task = asyncio.create_task(world.supervisor.keep("queue", lambda: queue.work(guarded)))
+        task = asyncio.create_task(world.supervisor.run_forever("queue", lambda: queue.run_worker(guarded)))
         for key in ("bad", "a", "b"):
             queue.add(key)
         await asyncio.sleep(600)
@@ -266,10 +268,10 @@ def test_a_key_whose_handler_raises_costs_only_that_key() -> None:
         await asyncio.sleep(1)
         assert [key for key in handled if key != "bad"] == ["a", "b", "c"]
         assert 8 <= handled.count("bad") <= 25
-        assert "task node of bad failed" in (world.supervisor.complaint or "")
+        assert "task node of bad failed" in (world.supervisor.failure_summary or "")
         assert world.failures("queue") == 0
         world.supervisor.forget("node")
-        assert world.supervisor.complaint is None
+        assert world.supervisor.failure_summary is None
         task.cancel()
 
     simulated(act())
@@ -277,17 +279,17 @@ def test_a_key_whose_handler_raises_costs_only_that_key() -> None:
 
 def test_after_very_many_failures_a_key_is_still_looked_at() -> None:
     async def act() -> None:
-        handled, queue = list[str](), KeyedQueue()
+        handled, queue = list[str](), WorkQueue()
 
         async def handle(key: str) -> bool:
             handled.append(key)
             return False
 
         queue.add("a")
-        backoff = queue._failing["a"] = Backoff(1.0, 60.0)
+        backoff = queue._backoffs["a"] = Backoff(1.0, 60.0)
         for _ in range(5000):  # more doublings than a float has room for
-            backoff.next()
-        task = asyncio.create_task(queue.work(handle))
+            backoff.next_delay()
+        task = asyncio.create_task(queue.run_worker(handle))
         await asyncio.sleep(300)
         assert len(handled) >= 4
         task.cancel()
@@ -299,8 +301,8 @@ def test_many_failing_tasks_are_named_in_few_words() -> None:
     async def act() -> None:
         world = World()
         for number in range(500):
-            world.supervisor.note("drain", f"n{number}", ValueError("x" * 10_000))
-        complaint = world.supervisor.complaint or ""
+            world.supervisor.record_failure("drain", f"n{number}", ValueError("x" * 10_000))
+        complaint = world.supervisor.failure_summary or ""
         assert "and 497 more" in complaint
         assert len(complaint) < 1200
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from rescheduler.controllers.drain.events import Announcer
+from rescheduler.controllers.drain.events import DrainEvents
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.controllers.runtime.store import Kind, Unreadable
+from rescheduler.controllers.runtime.store import ResourceKind, UnreadableObject
 
 
 class Recorder:
@@ -20,16 +20,16 @@ class Recorder:
 
 
 @pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("kind", list(Kind))
-def test_an_event_names_the_object_the_cause_and_what_holds_once(kind: Kind, known: bool) -> None:
+@pytest.mark.parametrize("kind", list(ResourceKind))
+def test_an_event_names_the_object_the_cause_and_what_holds_once(kind: ResourceKind, known: bool) -> None:
     recorder: Any = Recorder()
-    announcer = Announcer(recorder, Metrics())
+    announcer = DrainEvents(recorder, Metrics())
     for _ in range(2):
-        announcer.unreadable(Unreadable(kind, "x", "u", "mode: Dream is no mode", known))
+        announcer.publish_unreadable(UnreadableObject(kind, "x", "u", "mode: Dream is no mode", known))
     ((subject, name, reason, message),) = recorder.events
     assert (name, reason) == ("x", "Unreadable")
     assert f"{subject} x cannot be read" in message
     assert "mode: Dream is no mode" in message
     assert ("its last version that could be read still holds" in message) is known
-    announcer.unreadable(Unreadable(kind, "x", "u", "another cause", known))
+    announcer.publish_unreadable(UnreadableObject(kind, "x", "u", "another cause", known))
     assert len(recorder.events) == 2

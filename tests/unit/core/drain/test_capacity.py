@@ -1,69 +1,101 @@
 """What a drain makes of the plan."""
 
 from rescheduler.api.drains import BlockerClass
-from rescheduler.api.policies import Drain, NoRoom
+from rescheduler.api.policies import DrainSettings, NoRoom
 from rescheduler.core.drain import capacity
-from rescheduler.core.eviction.pod_actions import Fate, Verdict
+from rescheduler.core.eviction.pod_actions import PodAction, PodDecision
 from rescheduler.core.model.pods import Owner, Pod
 from rescheduler.core.placement.planner import Fit, Forecast
-from rescheduler.core.replacement.decisions import Choice, Way
+from rescheduler.core.replacement.decisions import ReplacementDecision, ReplacementStep
 
 FITS, UNKNOWN = Forecast(Fit.FITS, 3), Forecast(Fit.UNKNOWN, 4, "who knows")
-FULL, APART = Forecast(Fit.DOES_NOT_FIT, 5, "full"), Forecast(Fit.DOES_NOT_FIT, 6, "apart", crowded=True)
+FULL, APART = Forecast(Fit.DOES_NOT_FIT, 5, "full"), Forecast(Fit.DOES_NOT_FIT, 6, "apart", blocked_by_pods=True)
 POD = Pod("s", "p", "u", owner=Owner("StatefulSet", "db", "o"))
-EVICT = [(POD, Verdict(Fate.EVICT))]
+EVICT = [(POD, PodDecision(PodAction.EVICT))]
 
 
 def test_only_want_of_room_is_want_of_room() -> None:
-    assert [capacity.short(each) for each in (FITS, UNKNOWN, FULL, APART, None)] == ["", "", "full", "", ""]
-    assert [capacity.crowded(each) for each in (FITS, UNKNOWN, FULL, APART, None)] == ["", "", "", "apart", ""]
+    assert [capacity.no_room_reason(each) for each in (FITS, UNKNOWN, FULL, APART, None)] == ["", "", "full", "", ""]
+    assert [capacity.blocked_by_pods_reason(each) for each in (FITS, UNKNOWN, FULL, APART, None)] == [
+        "",
+        "",
+        "",
+        "apart",
+        "",
+    ]
 
 
 def test_those_that_fit_come_first_in_the_plans_order() -> None:
     earlier = Forecast(Fit.FITS, 1)
-    assert sorted([FULL, FITS, UNKNOWN, earlier], key=capacity.turn)[:2] == [earlier, FITS]
+    assert sorted([FULL, FITS, UNKNOWN, earlier], key=capacity.plan_sort_key)[:2] == [earlier, FITS]
 
 
 def test_who_waits_without_room_is_named() -> None:
-    found = capacity.named(Choice(Way.RELEASE), FULL)
-    assert (found.way, found.cause) == (Way.RELEASE, BlockerClass.NO_ROOM_IN_POOL)
+    found = capacity.with_no_room_message(ReplacementDecision(ReplacementStep.RELEASE), FULL)
+    assert (found.step, found.blocker_class) == (ReplacementStep.RELEASE, BlockerClass.NO_ROOM_IN_POOL)
     assert found.message == "the plan finds no room for it elsewhere: full"
 
 
 def test_the_schedulers_own_words_are_better() -> None:
-    found = capacity.named(Choice(Way.WAIT, message="0/3 nodes are available"), FULL)
+    found = capacity.with_no_room_message(
+        ReplacementDecision(ReplacementStep.WAIT, message="0/3 nodes are available"), FULL
+    )
     assert found.message == "its replacement is Pending: 0/3 nodes are available"
 
 
 def test_who_has_room_or_is_on_its_way_is_not_named() -> None:
-    for choice, forecast in ((Choice(Way.WAIT), FITS), (Choice(Way.EVICT), FULL), (Choice(Way.PLAIN), FULL)):
-        assert capacity.named(choice, forecast) is choice
+    for choice, forecast in (
+        (ReplacementDecision(ReplacementStep.WAIT), FITS),
+        (ReplacementDecision(ReplacementStep.EVICT), FULL),
+        (ReplacementDecision(ReplacementStep.PLAIN_EVICTION), FULL),
+    ):
+        assert capacity.with_no_room_message(choice, forecast) is choice
 
 
 def test_what_is_held_for_something_else_keeps_its_own_words() -> None:
-    held = Choice(Way.HOLD, cause=BlockerClass.REPLACEMENT_NOT_READY, message="crashes")
-    assert capacity.named(held, FULL) is held
+    held = ReplacementDecision(
+        ReplacementStep.HOLD, blocker_class=BlockerClass.REPLACEMENT_NOT_READY, message="crashes"
+    )
+    assert capacity.with_no_room_message(held, FULL) is held
 
 
 def test_a_pod_that_cannot_be_replaced_first_is_held_at_once() -> None:
-    found = capacity.held(EVICT, {}, {"u": FULL}, Drain())
-    assert found["u"].way is Way.HOLD
+    found = capacity.hold_without_room(EVICT, {}, {"u": FULL}, DrainSettings())
+    assert found["u"].step is ReplacementStep.HOLD
     assert found["u"].message.endswith("full")
 
 
 def test_it_is_not_held_where_it_may_fit_or_the_policy_says_so_or_it_goes_anyhow() -> None:
-    assert capacity.held(EVICT, {}, {"u": UNKNOWN}, Drain()) == {}
-    assert capacity.held(EVICT, {}, {"u": APART}, Drain()) == {}
-    assert capacity.held(EVICT, {}, {"u": FULL}, Drain(no_room=NoRoom.EVICT)) == {}
-    assert capacity.held(EVICT, {"u": Choice(Way.WAIT)}, {"u": FULL}, Drain()) == {}
-    assert capacity.held([(POD, Verdict(Fate.DELETE, forced=True))], {}, {"u": FULL}, Drain()) == {}
+    assert capacity.hold_without_room(EVICT, {}, {"u": UNKNOWN}, DrainSettings()) == {}
+    assert capacity.hold_without_room(EVICT, {}, {"u": APART}, DrainSettings()) == {}
+    assert capacity.hold_without_room(EVICT, {}, {"u": FULL}, DrainSettings(no_room=NoRoom.EVICT)) == {}
+    assert (
+        capacity.hold_without_room(
+            EVICT, {"u": ReplacementDecision(ReplacementStep.WAIT)}, {"u": FULL}, DrainSettings()
+        )
+        == {}
+    )
+    assert (
+        capacity.hold_without_room(
+            [(POD, PodDecision(PodAction.DELETE, forced=True))], {}, {"u": FULL}, DrainSettings()
+        )
+        == {}
+    )
 
 
 def test_where_it_may_stay_no_pod_goes_that_others_keep_off_everywhere() -> None:
     """Nor one of a Deployment that would go without a replacement; those that are replaced first are not lost."""
-    for choices in ({}, {"u": Choice(Way.PLAIN, "NoSurge")}):
+    for choices in ({}, {"u": ReplacementDecision(ReplacementStep.PLAIN_EVICTION, "NoSurge")}):
         for forecast in (FULL, APART):
-            assert capacity.held(EVICT, choices, {"u": forecast}, Drain(), may_stay=True)["u"].way is Way.HOLD
-        assert capacity.held(EVICT, choices, {"u": UNKNOWN}, Drain(), may_stay=True) == {}
-    for way in (Way.RELEASE, Way.WAIT, Way.EVICT):
-        assert capacity.held(EVICT, {"u": Choice(way)}, {"u": APART}, Drain(), may_stay=True) == {}
+            assert (
+                capacity.hold_without_room(EVICT, choices, {"u": forecast}, DrainSettings(), may_stay=True)["u"].step
+                is ReplacementStep.HOLD
+            )
+        assert capacity.hold_without_room(EVICT, choices, {"u": UNKNOWN}, DrainSettings(), may_stay=True) == {}
+    for way in (ReplacementStep.RELEASE, ReplacementStep.WAIT, ReplacementStep.EVICT):
+        assert (
+            capacity.hold_without_room(
+                EVICT, {"u": ReplacementDecision(way)}, {"u": APART}, DrainSettings(), may_stay=True
+            )
+            == {}
+        )

@@ -7,7 +7,7 @@ import pytest
 from rescheduler.core.drain.deadlocks import would_fit
 from rescheduler.core.model import nodes
 
-NODE = nodes.node(
+NODE = nodes.parse_node(
     {"metadata": {"name": "n", "labels": {"disk": "ssd"}}, "status": {"allocatable": {"cpu": "2", "pods": "3"}}}
 )
 

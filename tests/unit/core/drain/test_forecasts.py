@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from harness.random_clusters import puzzle
 from harness.scheduler_check import ground_of
-from rescheduler.core.placement.guaranteed_fits import certain
+from rescheduler.core.placement.guaranteed_fits import guaranteed_groups
 from rescheduler.core.placement.planner import Fit, plan
-from rescheduler.core.placement.pod_constraints import Relations
-from rescheduler.core.placement.problem import Board
-from rescheduler.core.placement.scheduling_run import Packing
+from rescheduler.core.placement.pod_constraints import PodConstraints
+from rescheduler.core.placement.problem import PlacementProblem
+from rescheduler.core.placement.scheduling_run import SchedulingRun
 from unit.core.placement.test_planner import (
     DOES_NOT,
     FITS,
@@ -40,7 +40,7 @@ def test_of_equals_the_small_have_room_first() -> None:
 
 def test_those_that_fit_have_the_first_turns() -> None:
     pods = [pod("big", cpu="3", labels={"app": "b"}), pod("p1"), pod("p2")]
-    assert [found.turn for found in forecasts([node("n1")], pods)] == [2, 0, 1]
+    assert [found.rank for found in forecasts([node("n1")], pods)] == [2, 0, 1]
 
 
 def test_reasons_count_the_nodes_and_name_what_is_short() -> None:
@@ -50,7 +50,7 @@ def test_reasons_count_the_nodes_and_name_what_is_short() -> None:
         "of 3 other nodes none takes it: 1 cordoned or being drained, 1 full (number of pods), "
         "1 with too little cpu (1 asked for, at most 500m free)"
     )
-    assert not found.crowded
+    assert not found.blocked_by_pods
 
 
 def test_what_the_others_take_is_counted_as_taken() -> None:
@@ -66,7 +66,7 @@ def test_where_there_is_no_other_node_that_is_the_reason() -> None:
 def test_crowded_is_where_room_would_not_help() -> None:
     lonely = pod("there", "n1", **affine("podAntiAffinity"))
     (found,) = forecasts([node("n1")], [pod("p1"), lonely])
-    assert (found.fit, found.crowded) == (DOES_NOT, True)
+    assert (found.fit, found.blocked_by_pods) == (DOES_NOT, True)
 
 
 def test_the_drained_node_stays_a_domain_of_spread() -> None:
@@ -103,24 +103,24 @@ def test_small_pods_are_certain_where_large_ones_cannot_fill_all_nodes() -> None
 
 def _certain(nodes: Sequence[Raw], pods: Sequence[Raw]) -> set[str]:
     leaving, ground = situation(nodes, pods)
-    board = Board(ground, leaving)
-    Relations(board).work_in()
-    return {group.ask.labels["app"] for group in certain(board)}
+    board = PlacementProblem(ground, leaving)
+    PodConstraints(board).apply()
+    return {group.requirements.labels["app"] for group in guaranteed_groups(board)}
 
 
 @ANY
 @given(NUMBERS)
 def test_what_is_certain_comes_true_however_pods_are_placed(number: int) -> None:
     leaving, ground = ground_of(puzzle(number))
-    board = Board(ground, leaving)
-    Relations(board).work_in()
-    groups, random = certain(board), Random(number)
+    board = PlacementProblem(ground, leaving)
+    PodConstraints(board).apply()
+    groups, random = guaranteed_groups(board), Random(number)
     for weigh in (None, lambda free, *_: free[1], lambda free, *_: -free[1]):
-        order = [group for group in board.groups for _ in group.members]
+        order = [group for group in board.groups for _ in group.pod_indexes]
         random.shuffle(order)
-        packing = Packing(board, random, weigh, sure=True)
+        packing = SchedulingRun(board, random, weigh, certain_only=True)
         packing.place(order)
-        assert all(packing.placed[group] == len(group.members) for group in groups)
+        assert all(packing.placed[group] == len(group.pod_indexes) for group in groups)
 
 
 @ANY
@@ -135,9 +135,9 @@ def test_the_same_plan_twice_is_the_same(number: int) -> None:
 def test_turns_are_an_order_and_those_that_fit_are_first(number: int) -> None:
     leaving, ground = ground_of(puzzle(number))
     found = plan(leaving, ground)
-    assert sorted(each.turn for each in found) == list(range(len(found)))
+    assert sorted(each.rank for each in found) == list(range(len(found)))
     count = Counter(each.fit for each in found)[FITS]
-    assert all((each.turn < count) == (each.fit is FITS) for each in found)
+    assert all((each.rank < count) == (each.fit is FITS) for each in found)
     assert all(bool(each.reason) == (each.fit is not Fit.FITS) for each in found)
 
 
@@ -146,7 +146,7 @@ def test_in_clusters_with_room_some_are_certain() -> None:
     found = 0
     for number in range(0, 10, 2):
         leaving, ground = ground_of(puzzle(number))
-        board = Board(ground, leaving)
-        Relations(board).work_in()
-        found += len(certain(board))
+        board = PlacementProblem(ground, leaving)
+        PodConstraints(board).apply()
+        found += len(guaranteed_groups(board))
     assert found > 10

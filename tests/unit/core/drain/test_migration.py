@@ -6,17 +6,17 @@ import pytest
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeRecord, TaintRecord
-from rescheduler.api.policies import Drain, Policy, ReschedulePolicySpec
+from rescheduler.api.policies import DrainSettings, ReschedulePolicy, ReschedulePolicySpec
 from rescheduler.core.drain import migration
 from rescheduler.core.model.nodes import Node, Taint
-from rescheduler.core.model.wait_reasons import Hold
+from rescheduler.core.model.wait_reasons import ProgressingReason
 from unit.core.eligibility.test_decision import drain
 
 OTHER = Taint("gpu", "", "NoSchedule")
 
 
-def policy(**spec: Any) -> Policy:
-    return Policy("p", "u", 1, ReschedulePolicySpec.model_validate(spec))
+def policy(**spec: Any) -> ReschedulePolicy:
+    return ReschedulePolicy("p", "u", 1, ReschedulePolicySpec.model_validate(spec))
 
 
 def test_a_pod_that_may_stay_is_neither_deleted_nor_lost_nor_sent_to_nowhere() -> None:
@@ -27,7 +27,7 @@ def test_a_pod_that_may_stay_is_neither_deleted_nor_lost_nor_sent_to_nowhere() -
         "unmanaged": "Evict",
         "noRoom": "Evict",
     }
-    found = migration.settings(Drain.model_validate(words))
+    found = migration.settings(DrainSettings.model_validate(words))
     assert (found.replacement, found.on_timeout, found.unmanaged, found.no_room) == (
         "Required",
         "Hold",
@@ -39,18 +39,18 @@ def test_a_pod_that_may_stay_is_neither_deleted_nor_lost_nor_sent_to_nowhere() -
 
 @pytest.mark.parametrize("word", ["Never", "WhenBlocked", "Required"])
 def test_who_wants_no_replacement_first_gets_none(word: str) -> None:
-    assert migration.settings(Drain.model_validate({"replacement": word})).replacement == word
+    assert migration.settings(DrainSettings.model_validate({"replacement": word})).replacement == word
 
 
 def test_a_policy_may_move_hold_or_be_missing() -> None:
     node = Node("n", "n")
-    assert migration.held(node, policy(), "") is None
+    assert migration.why_no_migration(node, policy(), "") is None
     for found, reason in (
-        (migration.held(node, None, ""), Hold.NO_POLICY),
-        (migration.held(node, policy(mode="Audit"), ""), Hold.AUDIT),
-        (migration.held(node, policy(suspend="New"), ""), Hold.SUSPENDED),
-        (migration.held(node, policy(suspend="All"), ""), Hold.SUSPENDED),
-        (migration.held(node, policy(), "not listed"), Hold.STALE_VIEW),
+        (migration.why_no_migration(node, None, ""), ProgressingReason.NO_POLICY),
+        (migration.why_no_migration(node, policy(mode="Audit"), ""), ProgressingReason.AUDIT),
+        (migration.why_no_migration(node, policy(suspend="New"), ""), ProgressingReason.SUSPENDED),
+        (migration.why_no_migration(node, policy(suspend="All"), ""), ProgressingReason.SUSPENDED),
+        (migration.why_no_migration(node, policy(), "not listed"), ProgressingReason.STALE_VIEW),
     ):
         assert found is not None
         assert found.reason is reason
@@ -58,21 +58,21 @@ def test_a_policy_may_move_hold_or_be_missing() -> None:
 
 def test_the_source_is_tainted_softly_and_as_it_was_afterwards() -> None:
     node = Node("n", "u", "7", taints=(OTHER,))
-    patch = migration.shun_patch(node)
+    patch = migration.taint_patch(node)
     assert patch == {
         "metadata": {"resourceVersion": "7", "uid": "u"},
-        "spec": {"taints": [OTHER.as_json(), {"key": names.WAITING_TAINT, "effect": "PreferNoSchedule"}]},
+        "spec": {"taints": [OTHER.as_json(), {"key": names.WAITING_TAINT_KEY, "effect": "PreferNoSchedule"}]},
     }
-    shunned = Node("n", "u", "8", taints=(OTHER, migration.SHUNNED))
-    assert migration.shun_patch(shunned) is None
-    back = migration.welcome_patch(shunned)
+    shunned = Node("n", "u", "8", taints=(OTHER, migration.MIGRATION_TAINT))
+    assert migration.taint_patch(shunned) is None
+    back = migration.untaint_patch(shunned)
     assert back is not None
     assert back["spec"]["taints"] == [OTHER.as_json()]
-    assert migration.welcome_patch(node) is None
+    assert migration.untaint_patch(node) is None
 
 
 def test_a_taint_that_a_drain_has_recorded_is_the_drains() -> None:
-    record = NodeRecord(added_taints=(TaintRecord(key=names.WAITING_TAINT, effect="PreferNoSchedule"),))
-    assert migration.has_record(drain("n", node=record))
-    assert not migration.has_record(drain("n"))
-    assert not migration.has_record(None)
+    record = NodeRecord(added_taints=(TaintRecord(key=names.WAITING_TAINT_KEY, effect="PreferNoSchedule"),))
+    assert migration.drain_owns_taint(drain("n", node=record))
+    assert not migration.drain_owns_taint(drain("n"))
+    assert not migration.drain_owns_taint(None)

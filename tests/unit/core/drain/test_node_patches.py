@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rescheduler.api import names
-from rescheduler.api.drains import NodeRecord, Phase, Reason
+from rescheduler.api.drains import NodeRecord, Phase, RequestReason
 from rescheduler.core.drain import node_patches, status
-from rescheduler.core.drain.node_patches import additions, hold_patch, record, restore_patch
-from rescheduler.core.failure.fencing import OURS
+from rescheduler.core.drain.node_patches import additions, cordon_patch, cordon_record, restore_patch
+from rescheduler.core.failure.fencing import OUT_OF_SERVICE_TAINT
 from rescheduler.core.model import nodes as model_nodes
 from rescheduler.core.model.nodes import Node
 
@@ -18,10 +18,10 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def test_a_record_says_what_will_be_ours_before_it_is() -> None:
-    adds = additions(NODE, {Reason.MAINTENANCE}, exclude_from_load_balancers=True)
-    ours = record(NODE, None, adds)
+    adds = additions(NODE, {RequestReason.MAINTENANCE}, exclude_from_load_balancers=True)
+    ours = cordon_record(NODE, None, adds)
     assert ours.cordoned_by_us
-    assert hold_patch(NODE, ours) == {
+    assert cordon_patch(NODE, ours) == {
         "spec": {"unschedulable": True},
         "metadata": {
             "labels": {names.EXCLUDE_FROM_LOAD_BALANCERS: "true"},
@@ -34,10 +34,12 @@ def test_a_record_says_what_will_be_ours_before_it_is() -> None:
 
 def test_what_was_there_before_is_not_ours() -> None:
     before = Node("n", "u", "7", unschedulable=True, annotations={names.SCALE_DOWN_DISABLED: "false"})
-    ours = record(before, None, additions(before, {Reason.MAINTENANCE}, exclude_from_load_balancers=False))
+    ours = cordon_record(
+        before, None, additions(before, {RequestReason.MAINTENANCE}, exclude_from_load_balancers=False)
+    )
     assert not ours.cordoned_by_us
     assert ours.added_annotations == {}
-    assert hold_patch(before, ours) is None
+    assert cordon_patch(before, ours) is None
     assert restore_patch(before, ours, {}) is None
 
 
@@ -45,8 +47,8 @@ def test_a_record_of_the_same_node_survives_a_restart_and_one_of_another_does_no
     held = Node("n", "u", "8", unschedulable=True)
     kept = NodeRecord(uid="u", cordoned_by_us=True)
     nothing = additions(held, set(), exclude_from_load_balancers=False)
-    assert record(held, kept, nothing).cordoned_by_us
-    assert not record(held, NodeRecord(uid="other", cordoned_by_us=True), nothing).cordoned_by_us
+    assert cordon_record(held, kept, nothing).cordoned_by_us
+    assert not cordon_record(held, NodeRecord(uid="other", cordoned_by_us=True), nothing).cordoned_by_us
     assert restore_patch(held, NodeRecord(uid="other", cordoned_by_us=True), {}) is None
 
 
@@ -67,8 +69,8 @@ def test_holding_and_restoring_leaves_the_node_as_it_was(
     cordoned: bool, labels: dict[str, str], annotations: dict[str, str]
 ) -> None:
     before = Node("n", "u", "1", unschedulable=cordoned, labels=labels, annotations=annotations)
-    ours = record(before, None, additions(before, {Reason.MAINTENANCE}, exclude_from_load_balancers=True))
-    held = applied(before, hold_patch(before, ours))
+    ours = cordon_record(before, None, additions(before, {RequestReason.MAINTENANCE}, exclude_from_load_balancers=True))
+    held = applied(before, cordon_patch(before, ours))
     assert held.unschedulable
     after = applied(held, restore_patch(held, ours, {}))
     assert (after.unschedulable, after.labels, after.annotations) == (cordoned, labels, annotations)
@@ -97,15 +99,15 @@ def applied(node: Node, patch: dict[str, object] | None) -> Node:
 def test_a_node_that_waits_gets_a_taint_and_loses_it_again() -> None:
     others = {"key": "other", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"}
     raw = {"metadata": {"name": "n", "uid": "u", "resourceVersion": "7"}, "spec": {"taints": [others]}}
-    before = model_nodes.node(raw)
+    before = model_nodes.parse_node(raw)
     waiting = node_patches.waiting_record(before, None)
     assert not waiting.cordoned_by_us
-    patch = node_patches.taint_patch(before, waiting)
+    patch = node_patches.waiting_taint_patch(before, waiting)
     ours = {"key": "rescheduler.dev/drain", "effect": "PreferNoSchedule"}
     assert patch is not None
     assert patch["spec"] == {"taints": [others, ours]}
-    after = model_nodes.node({**raw, "spec": {"taints": [others, ours]}})
-    assert node_patches.taint_patch(after, waiting) is None
+    after = model_nodes.parse_node({**raw, "spec": {"taints": [others, ours]}})
+    assert node_patches.waiting_taint_patch(after, waiting) is None
     undo = node_patches.restore_patch(after, waiting, {})
     assert undo is not None
     assert undo["spec"] == {"taints": [others]}
@@ -114,9 +116,9 @@ def test_a_node_that_waits_gets_a_taint_and_loses_it_again() -> None:
 def test_a_taint_of_somebody_else_under_our_key_stays() -> None:
     theirs = {"key": "rescheduler.dev/drain", "effect": "NoSchedule"}
     raw = {"metadata": {"name": "n", "uid": "u", "resourceVersion": "7"}, "spec": {"taints": [theirs]}}
-    waiting = node_patches.waiting_record(model_nodes.node(raw), None)
+    waiting = node_patches.waiting_record(model_nodes.parse_node(raw), None)
     assert waiting.added_taints == ()
-    assert node_patches.restore_patch(model_nodes.node(raw), waiting, {}) is None
+    assert node_patches.restore_patch(model_nodes.parse_node(raw), waiting, {}) is None
 
 
 OOS = {"key": "node.kubernetes.io/out-of-service", "effect": "NoSchedule"}
@@ -128,17 +130,20 @@ FOREIGN = [
 
 def tainted(*taints: dict[str, str], boot: str = "b") -> Node:
     meta = {"name": "n", "uid": "u", "resourceVersion": "7"}
-    return model_nodes.node({"metadata": meta, "spec": {"taints": [*taints]}, "status": {"nodeInfo": {"bootID": boot}}})
+    return model_nodes.parse_node(
+        {"metadata": meta, "spec": {"taints": [*taints]}, "status": {"nodeInfo": {"bootID": boot}}}
+    )
 
 
 def test_the_out_of_service_taint_is_recorded_with_the_boot_that_it_is_for() -> None:
     kept = NodeRecord(uid="u", boot_id="before", cordoned_by_us=True, added_annotations={"a": "1"})
     ours = node_patches.out_of_service_record(tainted(), kept)
-    assert ours == kept.model_copy(update={"boot_id": "b", "added_taints": (OURS,)})
+    assert ours == kept.model_copy(update={"boot_id": "b", "added_taints": (OUT_OF_SERVICE_TAINT,)})
     assert node_patches.out_of_service_record(tainted(), ours) == ours
     assert node_patches.in_service_record(ours).added_taints == ()
     assert (
-        record(tainted(boot="c"), ours, additions(tainted(), set(), exclude_from_load_balancers=False)).boot_id == "b"
+        cordon_record(tainted(boot="c"), ours, additions(tainted(), set(), exclude_from_load_balancers=False)).boot_id
+        == "b"
     )
 
 
@@ -152,7 +157,10 @@ def test_the_out_of_service_taint_is_added_to_the_others_and_taken_off_alone() -
 def test_beside_a_taint_of_somebody_else_none_of_ours_is_set_and_theirs_stays() -> None:
     assert node_patches.out_of_service_patch(tainted(*FOREIGN)) is None
     assert node_patches.in_service_patch(tainted(*FOREIGN)) is None
-    assert node_patches.restore_patch(tainted(*FOREIGN), NodeRecord(uid="u", added_taints=(OURS,)), {}) is None
+    assert (
+        node_patches.restore_patch(tainted(*FOREIGN), NodeRecord(uid="u", added_taints=(OUT_OF_SERVICE_TAINT,)), {})
+        is None
+    )
 
 
 def test_a_drain_is_told_from_another_controllers_by_its_phase() -> None:
@@ -161,19 +169,19 @@ def test_a_drain_is_told_from_another_controllers_by_its_phase() -> None:
     def held(reason: str) -> Node:
         return Node("n", "u", conditions=(model_nodes.NodeCondition(names.DRAIN_IN_PROGRESS, "True", reason),))
 
-    assert node_patches.is_orphaned(held("Draining"))
-    assert not node_patches.is_orphaned(held("KubeletShutdown"))
-    assert not node_patches.is_orphaned(NODE)
+    assert node_patches.has_drain_condition(held("Draining"))
+    assert not node_patches.has_drain_condition(held("KubeletShutdown"))
+    assert not node_patches.has_drain_condition(NODE)
 
 
 def test_conditions_that_another_component_set_are_neither_changed_nor_removed() -> None:
     theirs = tuple(model_nodes.NodeCondition(type_, "True", "KubeletShutdown") for type_ in names.NODE_CONDITIONS)
     node = Node("n", "u", conditions=theirs)
-    wanted = status.node_conditions(Phase.DRAINING, NOW, [Reason.MAINTENANCE])
-    assert node_patches.conditions(wanted, node, NOW) is None
-    assert node_patches.conditions({}, node, NOW) is None
+    wanted = status.node_conditions(Phase.DRAINING, NOW, [RequestReason.MAINTENANCE])
+    assert node_patches.conditions_patch(wanted, node, NOW) is None
+    assert node_patches.conditions_patch({}, node, NOW) is None
     ours = Node("n", "u", conditions=tuple(model_nodes.NodeCondition(t, s, r) for t, (s, r, _) in wanted.items()))
-    patch = node_patches.conditions({}, ours, NOW)
+    patch = node_patches.conditions_patch({}, ours, NOW)
     assert patch is not None
     assert {(entry["type"], entry["$patch"]) for entry in patch["status"]["conditions"]} == {
         (type_, "delete") for type_ in names.NODE_CONDITIONS

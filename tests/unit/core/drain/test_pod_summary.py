@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from rescheduler.api.drains import BlockerClass
-from rescheduler.core.drain.pod_summary import Attempt, tally, with_unreadable
-from rescheduler.core.eviction.api_responses import Answer, Outcome
-from rescheduler.core.eviction.pod_actions import Fate, Premise, Verdict
+from rescheduler.core.drain.pod_summary import EvictionAttempts, summarize, with_unreadable
+from rescheduler.core.eviction.api_responses import EvictionOutcome, EvictionResult
+from rescheduler.core.eviction.pod_actions import PodAction, PodDecision, RequiredProof
 from rescheduler.core.model.pods import Pod
-from rescheduler.core.model.release_record import Move
+from rescheduler.core.model.release_record import ReleaseRecord
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -20,87 +20,99 @@ def pod(name: str, priority: int = 0) -> Pod:
 
 
 def test_only_the_lowest_order_is_next_and_low_priority_goes_first() -> None:
-    rows = [(pod("a", 5), Verdict(Fate.EVICT)), (pod("b"), Verdict(Fate.EVICT)), (pod("c"), Verdict(Fate.EVICT, 1))]
-    counted = tally(rows, {}, {}, {}, NOW, unreachable=False)
-    assert [p.name for p, _ in counted.next] == ["b", "a"]
-    assert (counted.objects, counted.remaining, counted.skipped) == (3, 3, 0)
+    rows = [
+        (pod("a", 5), PodDecision(PodAction.EVICT)),
+        (pod("b"), PodDecision(PodAction.EVICT)),
+        (pod("c"), PodDecision(PodAction.EVICT, 1)),
+    ]
+    counted = summarize(rows, {}, {}, {}, NOW, unreachable=False)
+    assert [p.name for p, _ in counted.next_pods] == ["b", "a"]
+    assert (counted.existing, counted.remaining, counted.skipped) == (3, 3, 0)
 
 
 def test_a_blocked_pod_holds_later_groups_and_never_its_own() -> None:
-    block = Verdict(Fate.BLOCK, 0, BlockerClass.UNMANAGED, "why", "how")
-    rows = [(pod("a"), block), (pod("b"), Verdict(Fate.EVICT)), (pod("c"), Verdict(Fate.EVICT, 1))]
-    counted = tally(rows, {}, {}, {}, NOW, unreachable=False)
-    assert [p.name for p, _ in counted.next] == ["b"]
+    block = PodDecision(PodAction.BLOCK, 0, BlockerClass.UNMANAGED, "why", "how")
+    rows = [(pod("a"), block), (pod("b"), PodDecision(PodAction.EVICT)), (pod("c"), PodDecision(PodAction.EVICT, 1))]
+    counted = summarize(rows, {}, {}, {}, NOW, unreachable=False)
+    assert [p.name for p, _ in counted.next_pods] == ["b"]
     assert [b.class_ for b in counted.blockers] == [BlockerClass.UNMANAGED]
 
 
 def test_on_an_unreachable_node_a_terminating_pod_counts_as_moved() -> None:
-    rows = [(pod("a"), Verdict(Fate.LEAVING)), (pod("b"), Verdict(Fate.DELETE, 1))]
-    counted = tally(rows, {}, {}, {}, NOW, unreachable=True)
-    assert (counted.objects, counted.remaining) == (2, 1)
-    assert [p.name for p, _ in counted.next] == ["b"]
+    rows = [(pod("a"), PodDecision(PodAction.WAIT_TERMINATING)), (pod("b"), PodDecision(PodAction.DELETE, 1))]
+    counted = summarize(rows, {}, {}, {}, NOW, unreachable=True)
+    assert (counted.existing, counted.remaining) == (2, 1)
+    assert [p.name for p, _ in counted.next_pods] == ["b"]
 
 
-WAITS = Verdict(Fate.LEAVING, 0, BlockerClass.WAITING_FOR_PROOF, "why", "how")
-PROVEN = Verdict(Fate.DELETE, 0, premise=Premise.DEAD)
+WAITS = PodDecision(PodAction.WAIT_TERMINATING, 0, BlockerClass.WAITING_FOR_PROOF, "why", "how")
+PROVEN = PodDecision(PodAction.DELETE, 0, required_proof=RequiredProof.BOOT_DEAD)
 
 
 def test_one_that_waits_for_proof_is_not_gone_though_it_is_terminating() -> None:
-    counted = tally([(pod("a"), WAITS), (pod("b"), Verdict(Fate.DELETE, 1))], {}, {}, {}, NOW, unreachable=True)
-    assert (counted.objects, counted.remaining, counted.unproven) == (2, 2, 1)
-    assert not counted.next
+    counted = summarize(
+        [(pod("a"), WAITS), (pod("b"), PodDecision(PodAction.DELETE, 1))], {}, {}, {}, NOW, unreachable=True
+    )
+    assert (counted.existing, counted.remaining, counted.waiting_for_proof) == (2, 2, 1)
+    assert not counted.next_pods
     assert [b.class_ for b in counted.blockers] == [BlockerClass.WAITING_FOR_PROOF]
     assert counted.in_flight == 0
 
 
 def test_two_groups_on_a_dead_node_go_one_after_the_other_though_the_old_objects_stay() -> None:
-    first, later = Verdict(Fate.DELETE), Verdict(Fate.DELETE, 7)
-    before = tally([(pod("a"), first), (pod("b"), later)], {}, {}, {}, NOW, unreachable=True)
-    assert [p.name for p, _ in before.next] == ["a"]
-    after = tally([(pod("a"), Verdict(Fate.LEAVING)), (pod("b"), later)], {}, {}, {}, NOW, unreachable=True)
-    assert [p.name for p, _ in after.next] == ["b"]
+    first, later = PodDecision(PodAction.DELETE), PodDecision(PodAction.DELETE, 7)
+    before = summarize([(pod("a"), first), (pod("b"), later)], {}, {}, {}, NOW, unreachable=True)
+    assert [p.name for p, _ in before.next_pods] == ["a"]
+    after = summarize(
+        [(pod("a"), PodDecision(PodAction.WAIT_TERMINATING)), (pod("b"), later)], {}, {}, {}, NOW, unreachable=True
+    )
+    assert [p.name for p, _ in after.next_pods] == ["b"]
 
 
 def test_it_knows_whether_all_that_goes_by_proof_has_been_sent() -> None:
-    rows = [(pod("a"), PROVEN), (pod("b"), Verdict(Fate.LEAVING, premise=Premise.DEAD)), (pod("c"), PROVEN)]
-    refused = Attempt(None, Answer(Outcome.REFUSED, BlockerClass.ADMISSION_DENIED, "no"), 1)
-    counted = tally(rows, {"c": refused}, {}, {}, NOW, unreachable=True)
-    assert (counted.proven, counted.unsent, [p.name for p in counted.lost]) == (3, 1, ["b"])
-    accepted = tally(rows, {"a": Attempt(accepted=NOW), "c": refused}, {}, {}, NOW, unreachable=True)
-    assert accepted.unsent == 1  # until it is seen to be Terminating
+    rows = [
+        (pod("a"), PROVEN),
+        (pod("b"), PodDecision(PodAction.WAIT_TERMINATING, required_proof=RequiredProof.BOOT_DEAD)),
+        (pod("c"), PROVEN),
+    ]
+    refused = EvictionAttempts(None, EvictionResult(EvictionOutcome.REFUSED, BlockerClass.ADMISSION_DENIED, "no"), 1)
+    counted = summarize(rows, {"c": refused}, {}, {}, NOW, unreachable=True)
+    assert (counted.proven, counted.proven_unsent, [p.name for p in counted.proven_terminating]) == (3, 1, ["b"])
+    accepted = summarize(rows, {"a": EvictionAttempts(accepted_at=NOW), "c": refused}, {}, {}, NOW, unreachable=True)
+    assert accepted.proven_unsent == 1  # until it is seen to be Terminating
 
 
 def test_an_object_that_only_a_finalizer_keeps_on_a_dead_node_is_named() -> None:
-    stuck = Verdict(Fate.LEAVING, 0, BlockerClass.STUCK_TERMINATING, "finalizers", "ask")
+    stuck = PodDecision(PodAction.WAIT_TERMINATING, 0, BlockerClass.STUCK_TERMINATING, "finalizers", "ask")
     rows = [(replace(pod("a"), phase="Failed"), stuck), (pod("b"), stuck)]
-    counted = tally(rows, {}, {}, {}, NOW, unreachable=True)
+    counted = summarize(rows, {}, {}, {}, NOW, unreachable=True)
     assert [b.pod for b in counted.blockers] == ["a"]
-    assert (counted.objects, counted.remaining) == (2, 0)
+    assert (counted.existing, counted.remaining) == (2, 0)
 
 
 def test_a_retry_is_named_only_after_some_in_a_row_and_a_refusal_at_once() -> None:
-    rows = [(pod("a"), Verdict(Fate.EVICT))]
-    retry = Answer(Outcome.RETRY, BlockerClass.THROTTLED, "busy")
-    refused = Answer(Outcome.REFUSED, BlockerClass.ADMISSION_DENIED, "no")
-    assert not tally(rows, {"a": Attempt(None, retry, 1)}, {}, {}, NOW, unreachable=False).blockers
-    assert tally(rows, {"a": Attempt(None, retry, 3)}, {}, {}, NOW, unreachable=False).blockers
-    assert tally(rows, {"a": Attempt(None, refused, 1)}, {}, {}, NOW, unreachable=False).blockers
+    rows = [(pod("a"), PodDecision(PodAction.EVICT))]
+    retry = EvictionResult(EvictionOutcome.RETRY, BlockerClass.THROTTLED, "busy")
+    refused = EvictionResult(EvictionOutcome.REFUSED, BlockerClass.ADMISSION_DENIED, "no")
+    assert not summarize(rows, {"a": EvictionAttempts(None, retry, 1)}, {}, {}, NOW, unreachable=False).blockers
+    assert summarize(rows, {"a": EvictionAttempts(None, retry, 3)}, {}, {}, NOW, unreachable=False).blockers
+    assert summarize(rows, {"a": EvictionAttempts(None, refused, 1)}, {}, {}, NOW, unreachable=False).blockers
 
 
 def test_a_slow_retry_is_named_after_ten_seconds_though_it_is_the_first() -> None:
-    rows = [(pod("a"), Verdict(Fate.EVICT))]
-    retry = Answer(Outcome.RETRY, BlockerClass.THROTTLED, "no answer")
+    rows = [(pod("a"), PodDecision(PodAction.EVICT))]
+    retry = EvictionResult(EvictionOutcome.RETRY, BlockerClass.THROTTLED, "no answer")
     for seconds, named in ((9, 0), (10, 1)):
-        attempt = Attempt(None, retry, 1, NOW - timedelta(seconds=seconds))
-        assert len(tally(rows, {"a": attempt}, {}, {}, NOW, unreachable=False).blockers) == named
+        attempt = EvictionAttempts(None, retry, 1, NOW - timedelta(seconds=seconds))
+        assert len(summarize(rows, {"a": attempt}, {}, {}, NOW, unreachable=False).blockers) == named
 
 
 def test_an_eviction_without_effect_is_on_its_way_for_15_s_and_one_more_is_not_believed() -> None:
-    rows = [(pod("a"), Verdict(Fate.EVICT))]
-    vain = Answer(Outcome.REFUSED, BlockerClass.DELEGATED, "not Terminating")
+    rows = [(pod("a"), PodDecision(PodAction.EVICT))]
+    vain = EvictionResult(EvictionOutcome.REFUSED, BlockerClass.DELEGATED, "not Terminating")
     for accepted, answer, flies, named in ((14, None, 1, 0), (15, None, 0, 0), (1, vain, 0, 1), (20, vain, 0, 1)):
-        attempt = Attempt(NOW - timedelta(seconds=accepted), answer, 1, NOW)
-        counted = tally(rows, {"a": attempt}, {}, {}, NOW, unreachable=False)
+        attempt = EvictionAttempts(NOW - timedelta(seconds=accepted), answer, 1, NOW)
+        counted = summarize(rows, {"a": attempt}, {}, {}, NOW, unreachable=False)
         assert (counted.in_flight, len(counted.blockers)) == (flies, named)
 
 
@@ -120,61 +132,71 @@ def test_an_eviction_without_effect_is_on_its_way_for_15_s_and_one_more_is_not_b
 def test_what_holds_a_pod_is_what_was_answered_of_it(
     foreseen: BlockerClass | None, answered: BlockerClass, named: BlockerClass | None
 ) -> None:
-    rows = [(pod("a"), Verdict(Fate.EVICT))]
-    refusals = {"a": Answer(Outcome.REFUSED, foreseen, "watch")} if foreseen else {}
-    attempt = Attempt(None, Answer(Outcome.REFUSED, answered, "server"), 1, NOW)
-    found = tally(rows, {"a": attempt}, refusals, {}, NOW, unreachable=False).blockers
+    rows = [(pod("a"), PodDecision(PodAction.EVICT))]
+    refusals = {"a": EvictionResult(EvictionOutcome.REFUSED, foreseen, "watch")} if foreseen else {}
+    attempt = EvictionAttempts(None, EvictionResult(EvictionOutcome.REFUSED, answered, "server"), 1, NOW)
+    found = summarize(rows, {"a": attempt}, refusals, {}, NOW, unreachable=False).blockers
     assert [b.class_ for b in found] == ([named] if named else [])
 
 
 def test_a_known_blocker_keeps_its_since() -> None:
-    rows = [(pod("a"), Verdict(Fate.EVICT))]
-    refusal = {"a": Answer(Outcome.REFUSED, BlockerClass.BUDGET_EXHAUSTED, "none")}
+    rows = [(pod("a"), PodDecision(PodAction.EVICT))]
+    refusal = {"a": EvictionResult(EvictionOutcome.REFUSED, BlockerClass.BUDGET_EXHAUSTED, "none")}
     earlier = NOW.replace(year=2025)
     known = {("s", "a", "BudgetExhausted"): earlier}
-    assert tally(rows, {}, refusal, known, NOW, unreachable=False).blockers[0].since == earlier
+    assert summarize(rows, {}, refusal, known, NOW, unreachable=False).blockers[0].since == earlier
 
 
 def test_at_its_deadline_a_pod_does_not_wait_for_a_lower_order() -> None:
-    late, blocked = Verdict(Fate.DELETE, 9, grace=1, forced=True), Verdict(Fate.EVICT, 0)
-    counted = tally(
-        [(pod("a"), blocked), (pod("b"), late), (pod("c"), Verdict(Fate.DELETE, 9))], {}, {}, {}, NOW, unreachable=False
+    late, blocked = PodDecision(PodAction.DELETE, 9, grace_seconds=1, forced=True), PodDecision(PodAction.EVICT, 0)
+    counted = summarize(
+        [(pod("a"), blocked), (pod("b"), late), (pod("c"), PodDecision(PodAction.DELETE, 9))],
+        {},
+        {},
+        {},
+        NOW,
+        unreachable=False,
     )
-    assert [p.name for p, _ in counted.next] == ["a", "b"]
+    assert [p.name for p, _ in counted.next_pods] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
     ("verdict", "attempt", "released", "flies"),
     [
-        (Verdict(Fate.LEAVING), None, None, True),
-        (Verdict(Fate.LEAVING, 0, BlockerClass.STUCK_TERMINATING), None, None, False),
-        (Verdict(Fate.LEAVING, 0, BlockerClass.STUCK_TERMINATING), Attempt(accepted=NOW), None, False),
-        (Verdict(Fate.EVICT), Attempt(accepted=NOW), None, True),
-        (Verdict(Fate.EVICT), None, 4, True),
-        (Verdict(Fate.EVICT), None, 5, False),
-        (Verdict(Fate.EVICT), None, None, False),
+        (PodDecision(PodAction.WAIT_TERMINATING), None, None, True),
+        (PodDecision(PodAction.WAIT_TERMINATING, 0, BlockerClass.STUCK_TERMINATING), None, None, False),
+        (
+            PodDecision(PodAction.WAIT_TERMINATING, 0, BlockerClass.STUCK_TERMINATING),
+            EvictionAttempts(accepted_at=NOW),
+            None,
+            False,
+        ),
+        (PodDecision(PodAction.EVICT), EvictionAttempts(accepted_at=NOW), None, True),
+        (PodDecision(PodAction.EVICT), None, 4, True),
+        (PodDecision(PodAction.EVICT), None, 5, False),
+        (PodDecision(PodAction.EVICT), None, None, False),
     ],
 )
 def test_what_is_stuck_or_was_let_go_long_ago_is_not_in_flight(
-    verdict: Verdict, attempt: Attempt | None, released: int | None, flies: bool
+    verdict: PodDecision, attempt: EvictionAttempts | None, released: int | None, flies: bool
 ) -> None:
     some = pod("a")
     if released is not None:
-        move = Move("NodeDrain/n", None, 1, NOW - timedelta(minutes=released), 1, "d", "du", "r", "ru")
-        some = replace(some, move=move, released=True)
+        move = ReleaseRecord("NodeDrain/n", None, 1, NOW - timedelta(minutes=released), 1, "d", "du", "r", "ru")
+        some = replace(some, release_record=move, released=True)
     attempts = {"a": attempt} if attempt else {}
-    assert tally([(some, verdict)], attempts, {}, {}, NOW, unreachable=False).in_flight == flies
+    assert summarize([(some, verdict)], attempts, {}, {}, NOW, unreachable=False).in_flight == flies
 
 
 def test_pods_that_cannot_be_read_are_there_and_block() -> None:
-    counted = tally([(pod("a"), Verdict(Fate.EVICT))], {}, {}, {}, NOW, unreachable=False)
+    counted = summarize([(pod("a"), PodDecision(PodAction.EVICT))], {}, {}, {}, NOW, unreachable=False)
     before = NOW - timedelta(minutes=5)
     since = {("s", "bad", "Unreadable"): before}
     found = with_unreadable(counted, {"s/bad": "OverflowError: inf", "s/new": "KeyError: 'x'"}, since, NOW)
-    assert (found.objects, found.remaining, len(found.leaving)) == (3, 3, 1)
+    assert (found.existing, found.remaining, len(found.leaving_uids)) == (3, 3, 1)
     assert [(b.namespace, b.pod, b.class_, b.since) for b in found.blockers] == [
         ("s", "bad", BlockerClass.UNREADABLE, before),
         ("s", "new", BlockerClass.UNREADABLE, NOW),
     ]
     assert "OverflowError" in found.blockers[0].message
-    assert found.next == counted.next
+    assert found.next_pods == counted.next_pods

@@ -10,16 +10,16 @@ import pytest
 
 from rescheduler.api import names
 from rescheduler.api.drains import BlockerClass
-from rescheduler.api.policies import Drain, Replacement
-from rescheduler.core.drain.preview import Answer, Outlook, World, outlook
+from rescheduler.api.policies import DrainSettings, ReplacementMode
+from rescheduler.core.drain.preview import Drainable, DrainPreview, PreviewInput, preview_node
 from rescheduler.core.model import nodes as model_nodes
 from rescheduler.core.model import pods
-from rescheduler.core.model.disruption_budgets import Budget, budget
+from rescheduler.core.model.disruption_budgets import DisruptionBudget, parse_budget
 from rescheduler.core.model.workloads import Deployment, ReplicaSet
 from rescheduler.core.placement.planner import Fit
-from rescheduler.core.placement.pod_requirements import Asks
-from rescheduler.core.placement.pod_snapshot import Census
-from rescheduler.core.placement.problem import Ground
+from rescheduler.core.placement.pod_requirements import PodRequirementsParser
+from rescheduler.core.placement.pod_snapshot import PodSnapshot
+from rescheduler.core.placement.problem import PlacementInput
 from unit.core.placement.test_planner import node
 from unit.core.placement.test_planner import pod as bare
 
@@ -42,43 +42,47 @@ def pod(name: str, on: str = "old", *, kind: str = "ReplicaSet", notes: RAW | No
     return raw
 
 
-def limit(name: str, *, allowed: int = 0, healthy: int = 1) -> Budget:
+def limit(name: str, *, allowed: int = 0, healthy: int = 1) -> DisruptionBudget:
     status = {"disruptionsAllowed": allowed, "currentHealthy": healthy, "desiredHealthy": 1, "expectedPods": 1}
     meta = {"namespace": "s", "name": name, "uid": name}
-    return budget({"metadata": meta, "spec": {"selector": {"matchLabels": {"app": "a"}}}, "status": status})
+    return parse_budget({"metadata": meta, "spec": {"selector": {"matchLabels": {"app": "a"}}}, "status": status})
 
 
-def world(raws: Sequence[RAW], *budgets: Budget, nodes: Sequence[RAW] = (), deployment: Deployment = WEB) -> World:
+def world(
+    raws: Sequence[RAW], *budgets: DisruptionBudget, nodes: Sequence[RAW] = (), deployment: Deployment = WEB
+) -> PreviewInput:
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
     found = [node("old", "16"), *(nodes or [node("n1")])]
-    known = {n["metadata"]["name"]: model_nodes.node({**n, "status": n["status"] | ready}) for n in found}
-    census = Census(Asks(), known)
+    known = {n["metadata"]["name"]: model_nodes.parse_node({**n, "status": n["status"] | ready}) for n in found}
+    census = PodSnapshot(PodRequirementsParser(), known)
     tenants = defaultdict(list)
     for raw in raws:
         census.add(raw)
-        tenants[raw["spec"]["nodeName"]].append(pods.pod(raw))
+        tenants[raw["spec"]["nodeName"]].append(pods.parse_pod(raw))
     owner = ReplicaSet("s", "web-1", "r", "web", "d", replicas=deployment.replicas)
-    return World(NOW, Ground(known, census), tenants, {}, {"s": budgets}, {"r": owner}, {deployment.uid: deployment})
+    return PreviewInput(
+        NOW, PlacementInput(known, census), tenants, {}, {"s": budgets}, {"r": owner}, {deployment.uid: deployment}
+    )
 
 
-def look(seen: World, **drain: Any) -> Outlook:
-    return outlook(seen.ground.nodes["old"], Drain(**drain), seen)
+def look(seen: PreviewInput, **drain: Any) -> DrainPreview:
+    return preview_node(seen.placement_input.nodes["old"], DrainSettings(**drain), seen)
 
 
-def causes(found: Outlook) -> dict[str, BlockerClass]:
-    return {obstacle.pod: obstacle.cause for obstacle in found.obstacles}
+def causes(found: DrainPreview) -> dict[str, BlockerClass]:
+    return {obstacle.pod: obstacle.blocker_class for obstacle in found.blockers}
 
 
 def test_an_empty_node_can_be_drained() -> None:
     found = look(world([]))
-    assert (found.answer, found.fits, found.takes) == (Answer.YES, 0, timedelta())
+    assert (found.drainable, found.placed, found.min_duration) == (Drainable.YES, 0, timedelta())
 
 
 def test_a_pod_without_room_is_named_with_what_is_lacking() -> None:
     found = look(world([pod("p1"), pod("p2", cpu="9")]))
-    assert found.answer is Answer.NO
-    assert found.fits == 1
-    assert [(key, f.fit, f.reason) for key, f in found.misfits] == [
+    assert found.drainable is Drainable.NO
+    assert found.placed == 1
+    assert [(key, f.fit, f.reason) for key, f in found.unplaced] == [
         (
             "s/p2",
             Fit.DOES_NOT_FIT,
@@ -88,7 +92,7 @@ def test_a_pod_without_room_is_named_with_what_is_lacking() -> None:
 
 
 def test_a_pod_of_which_only_the_scheduler_can_say_makes_the_answer_unsure() -> None:
-    assert look(world([pod("p1", schedulerName="other")])).answer is Answer.UNSURE
+    assert look(world([pod("p1", schedulerName="other")])).drainable is Drainable.UNSURE
 
 
 @pytest.mark.parametrize(
@@ -101,24 +105,24 @@ def test_a_pod_of_which_only_the_scheduler_can_say_makes_the_answer_unsure() -> 
 def test_why_a_pod_finds_no_place(spec: RAW, nodes: list[RAW], reason: str) -> None:
     raw = pod("p1", **spec)
     seen = world([raw], nodes=nodes)
-    assert [f.reason for _, f in look(seen).misfits] == [f"of 1 other nodes none takes it: {reason}"]
+    assert [f.reason for _, f in look(seen).unplaced] == [f"of 1 other nodes none takes it: {reason}"]
 
 
 def test_what_stays_needs_no_place_and_holds_nothing_up() -> None:
-    found = look(world([pod("p1", kind="DaemonSet"), pod("p2", notes={names.MIRROR: "x"}, cpu="99")]))
-    assert (found.answer, found.stay) == (Answer.YES, 2)
+    found = look(world([pod("p1", kind="DaemonSet"), pod("p2", notes={names.MIRROR_POD: "x"}, cpu="99")]))
+    assert (found.drainable, found.staying) == (Drainable.YES, 2)
 
 
 def test_a_pod_that_nothing_recreates_holds_the_drain_up_and_needs_no_place() -> None:
     seen = world([pod("p1", kind="", cpu="99")])
     assert causes(look(seen)) == {"s/p1": BlockerClass.UNMANAGED}
-    assert look(seen, unmanaged="Evict").answer is Answer.YES
+    assert look(seen, unmanaged="Evict").drainable is Drainable.YES
 
 
 def test_who_must_not_be_disrupted_holds_the_drain_up() -> None:
     found = look(world([pod("p1", notes={names.DO_NOT_DISRUPT: "true"})]))
     assert causes(found) == {"s/p1": BlockerClass.DO_NOT_DISRUPT}
-    assert found.answer is Answer.NO
+    assert found.drainable is Drainable.NO
 
 
 def test_a_budget_that_lets_none_go_holds_up_what_cannot_be_replaced_first() -> None:
@@ -132,11 +136,11 @@ def test_a_budget_that_lets_none_go_holds_up_what_cannot_be_replaced_first() -> 
 
 def test_a_single_replica_goes_once_its_replacement_is_ready() -> None:
     found = look(world([pod("p1")], limit("b")))
-    assert (found.answer, found.first, found.singles) == (Answer.YES, ("s/p1",), ("s/p1",))
+    assert (found.drainable, found.replaced_first, found.single_replica_pods) == (Drainable.YES, ("s/p1",), ("s/p1",))
 
 
 def test_replacement_first_is_of_no_help_where_the_policy_forbids_it() -> None:
-    found = look(world([pod("p1")], limit("b")), replacement=Replacement.NEVER)
+    found = look(world([pod("p1")], limit("b")), replacement=ReplacementMode.NEVER)
     assert causes(found) == {"s/p1": BlockerClass.BUDGET_MISCONFIGURED}
 
 
@@ -150,24 +154,24 @@ def test_a_pod_whose_daemon_set_is_gone_is_recreated_by_nobody() -> None:
     old["metadata"]["creationTimestamp"] = "2025-12-01T00:00:00Z"
     seen = world([old])
     assert causes(look(replace(seen, daemon_sets={"s": frozenset()}))) == {"s/p1": BlockerClass.UNMANAGED}
-    assert look(replace(seen, daemon_sets={"s": frozenset({"x"})})).stay == 1
+    assert look(replace(seen, daemon_sets={"s": frozenset({"x"})})).staying == 1
 
 
 def test_how_another_node_is_drained_decides_which_of_its_pods_need_a_place() -> None:
     nodes = [node("n1", "1"), node("n2", "8")]
     seen = world([pod("p1"), pod("other", "n2")], nodes=nodes)
-    skip = Drain.model_validate({"rules": [{"action": "Skip"}]})
-    assert look(replace(seen, draining={"n2": skip})).answer is Answer.YES
-    assert look(replace(seen, draining={"n2": Drain()})).answer is Answer.UNSURE
+    skip = DrainSettings.model_validate({"rules": [{"action": "Skip"}]})
+    assert look(replace(seen, draining={"n2": skip})).drainable is Drainable.YES
+    assert look(replace(seen, draining={"n2": DrainSettings()})).drainable is Drainable.UNSURE
 
 
 def test_a_node_that_is_drained_now_takes_nothing_and_its_pods_need_a_place_too() -> None:
     nodes = [node("n1", "1"), node("n2", "8")]
-    seen = replace(world([pod("p1"), pod("other", "n2")], nodes=nodes), draining={"n2": Drain()})
-    assert [f.fit for _, f in look(seen).misfits] == [Fit.UNKNOWN]
+    seen = replace(world([pod("p1"), pod("other", "n2")], nodes=nodes), draining={"n2": DrainSettings()})
+    assert [f.fit for _, f in look(seen).unplaced] == [Fit.UNKNOWN]
 
 
 def test_it_takes_at_least_the_waves_of_its_budgets() -> None:
     raws = [pod(f"p{n}", cpu="1", terminationGracePeriodSeconds=20) for n in range(3)]
-    assert look(world(raws)).takes == timedelta(seconds=20)
-    assert look(world(raws, limit("b", allowed=1))).takes == timedelta(seconds=60)
+    assert look(world(raws)).min_duration == timedelta(seconds=20)
+    assert look(world(raws, limit("b", allowed=1))).min_duration == timedelta(seconds=60)

@@ -11,29 +11,38 @@ from rescheduler.api.drains import (
     Blocker,
     BlockerClass,
     NodeDrain,
+    NodeDrainRequest,
     NodeDrainSpec,
     NodeDrainStatus,
     NodeRecord,
     Phase,
-    Reason,
-    Request,
+    RequestReason,
 )
-from rescheduler.api.policies import Policy, ReschedulePolicySpec
-from rescheduler.core.drain.eta import Line
-from rescheduler.core.drain.pod_summary import Tally
+from rescheduler.api.policies import ReschedulePolicy, ReschedulePolicySpec
+from rescheduler.core.drain.eta import EvictionGroup
+from rescheduler.core.drain.pod_summary import PodSummary
 from rescheduler.core.drain.state_machine import Fact
-from rescheduler.core.drain.status import Scene, cordoned_at, failing, status, unsaid
-from rescheduler.core.eviction.write_refusals import Act, Trouble
+from rescheduler.core.drain.status import (
+    StatusInput,
+    build,
+    cordoned_at,
+    has_unreported_local_volume,
+    with_write_failures,
+)
+from rescheduler.core.eviction.write_refusals import WriteFailure, WriteOperation
 from rescheduler.core.model.nodes import Node
-from rescheduler.core.model.wait_reasons import Held, Hold
+from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 NOON = {"maintenance": {"windows": [{"schedule": "0 12 * * *", "duration": "1h"}]}}
 
 
 def scene(
-    *, reasons: tuple[Reason, ...] = (Reason.MAINTENANCE,), before: dict[str, Any] | None = None, **more: Any
-) -> Scene:
+    *,
+    reasons: tuple[RequestReason, ...] = (RequestReason.MAINTENANCE,),
+    before: dict[str, Any] | None = None,
+    **more: Any,
+) -> StatusInput:
     spec = more.pop("spec", {})
     drain = NodeDrain(
         name="n",
@@ -44,31 +53,36 @@ def scene(
         deletion_timestamp=None,
         finalizers=(),
         annotations={},
-        spec=NodeDrainSpec(node_name="n", requests=tuple(Request(reason=reason) for reason in reasons)),
+        spec=NodeDrainSpec(node_name="n", requests=tuple(NodeDrainRequest(reason=reason) for reason in reasons)),
         status=NodeDrainStatus(**(before or {})),
     )
     base: dict[str, Any] = {
         "drain": drain,
         "node": Node("n", "u", unschedulable=True),
-        "policy": Policy("p", "pu", 1, ReschedulePolicySpec.model_validate(spec)),
+        "policy": ReschedulePolicy("p", "pu", 1, ReschedulePolicySpec.model_validate(spec)),
         "phase": Phase.DRAINING,
-        "fact": Fact.LEAVING,
-        "held": None,
-        "record": NodeRecord(uid="u", cordoned_by_us=True),
-        "begun": NOW - timedelta(minutes=10),
-        "tally": None,
+        "fact": Fact.PODS_REMAINING,
+        "wait": None,
+        "node_record": NodeRecord(uid="u", cordoned_by_us=True),
+        "started_at": NOW - timedelta(minutes=10),
+        "pod_summary": None,
         "moved": 10,
         "now": NOW,
     }
-    return Scene(**(base | more))
+    return StatusInput(**(base | more))
 
 
-def left(minutes: float) -> Tally:
+def left(minutes: float) -> PodSummary:
     """A tally of pods that should be gone after so many minutes, ten having left in ten."""
-    line = Line(
-        order=0, left=int(minutes * 10), gone=100, active=timedelta(minutes=10), at_once=None, grace=timedelta()
+    line = EvictionGroup(
+        order=0,
+        remaining=int(minutes * 10),
+        moved=100,
+        active_time=timedelta(minutes=10),
+        max_disruptions=None,
+        grace_period=timedelta(),
     )
-    return Tally(objects=9, remaining=9, lines=(line,))
+    return PodSummary(existing=9, remaining=9, eviction_groups=(line,))
 
 
 def conditions(found: NodeDrainStatus) -> dict[str, Condition]:
@@ -81,26 +95,28 @@ def blocker(name: str, class_: BlockerClass = BlockerClass.BUDGET_EXHAUSTED, age
 
 def test_forty_blocked_pods_make_a_short_message_that_stays_the_same() -> None:
     blockers = tuple(blocker(f"p{i}") for i in range(40))
-    stuck = {"phase": Phase.BLOCKED, "fact": Fact.STUCK}
-    first = status(scene(tally=Tally(objects=40, remaining=40, blockers=blockers), **stuck))
+    stuck = {"phase": Phase.BLOCKED, "fact": Fact.BLOCKED}
+    first = build(scene(pod_summary=PodSummary(existing=40, remaining=40, blockers=blockers), **stuck))
     message = conditions(first)["Blocked"].message
     assert message.endswith("; and 37 more")
     assert len(message) < 200
     assert (first.blockers_total, len(first.blockers)) == (40, 40)
-    before = scene(tally=Tally(objects=40, remaining=40, blockers=blockers), **stuck)
+    before = scene(pod_summary=PodSummary(existing=40, remaining=40, blockers=blockers), **stuck)
     drain = before.drain.model_copy(update={"status": first})
-    again = status(replace(before, drain=drain, now=NOW + timedelta(minutes=1)))
+    again = build(replace(before, drain=drain, now=NOW + timedelta(minutes=1)))
     assert again == first
 
 
 def test_fifty_blockers_are_named_and_all_are_counted() -> None:
-    found = status(scene(tally=Tally(objects=60, remaining=60, blockers=tuple(blocker(f"p{i}") for i in range(60)))))
+    found = build(
+        scene(pod_summary=PodSummary(existing=60, remaining=60, blockers=tuple(blocker(f"p{i}") for i in range(60))))
+    )
     assert (len(found.blockers), found.blockers_total, found.pods and found.pods.blocked) == (50, 60, 60)
 
 
 @pytest.mark.parametrize(("minutes", "state", "reason"), [(30, "True", "Fits"), (90, "False", "WillNotFit")])
 def test_it_is_said_whether_the_drain_fits_its_window(minutes: int, state: str, reason: str) -> None:
-    found = status(scene(spec=NOON, tally=left(minutes)))
+    found = build(scene(spec=NOON, pod_summary=left(minutes)))
     fits = conditions(found)["FitsWindow"]
     assert (fits.status, fits.reason) == (state, reason)
     assert "the window closes at 13:00:00 UTC" in fits.message
@@ -111,15 +127,17 @@ def test_it_is_said_whether_the_drain_fits_its_window(minutes: int, state: str, 
     "changes",
     [
         {"spec": {}},
-        {"reasons": (Reason.MAINTENANCE, Reason.FAILURE)},  # who does not wait for windows is not bound by one
-        {"reasons": (Reason.MANUAL,)},
+        {
+            "reasons": (RequestReason.MAINTENANCE, RequestReason.FAILURE)
+        },  # who does not wait for windows is not bound by one
+        {"reasons": (RequestReason.MANUAL,)},
         {"phase": Phase.DRAINED},
     ],
 )
 def test_what_no_window_bounds_says_nothing_of_one_any_more(changes: dict[str, Any]) -> None:
     said = Condition(type="FitsWindow", status="False", reason="WillNotFit", last_transition_time=NOW)
     gate = Condition(type="example.com/ok", status="True", reason="Set", last_transition_time=NOW)
-    found = status(scene(**({"spec": NOON, "tally": left(90), "before": {"conditions": (said, gate)}} | changes)))
+    found = build(scene(**({"spec": NOON, "pod_summary": left(90), "before": {"conditions": (said, gate)}} | changes)))
     assert "FitsWindow" not in conditions(found)
     assert conditions(found)["example.com/ok"] == gate
 
@@ -127,85 +145,108 @@ def test_what_no_window_bounds_says_nothing_of_one_any_more(changes: dict[str, A
 def test_what_ends_by_no_clock_has_no_estimate() -> None:
     def eta(class_: BlockerClass) -> str | None:
         tally = left(30)
-        blocked = Tally(objects=9, remaining=9, lines=tally.lines, blockers=(blocker("a", class_),))
-        return status(scene(tally=blocked)).estimated_completion
+        blocked = PodSummary(
+            existing=9, remaining=9, eviction_groups=tally.eviction_groups, blockers=(blocker("a", class_),)
+        )
+        return build(scene(pod_summary=blocked)).estimated_completion
 
     assert eta(BlockerClass.BUDGET_EXHAUSTED)
     assert eta(BlockerClass.UNMANAGED) is None
     assert eta(BlockerClass.STUCK_TERMINATING) is None
-    assert status(scene(tally=left(30), phase=Phase.BLOCKED)).estimated_completion is None
+    assert build(scene(pod_summary=left(30), phase=Phase.BLOCKED)).estimated_completion is None
 
 
 @pytest.mark.parametrize(("before", "kept"), [(28, True), (20, False), (40, False), (-1, False)])
 def test_an_estimate_that_hardly_changes_is_not_written_anew(before: int, kept: bool) -> None:
     known = f"{NOW + timedelta(minutes=before):%Y-%m-%dT%H:%M:%SZ}"
-    found = status(scene(tally=left(30), before={"estimated_completion": known}))
+    found = build(scene(pod_summary=left(30), before={"estimated_completion": known}))
     assert (found.estimated_completion == known) is kept
 
 
 def test_volumes_that_hang_are_said_and_hold_nothing() -> None:
-    waits = status(scene(tally=Tally(detaching=frozenset({"pv1"}))))
+    waits = build(scene(pod_summary=PodSummary(detaching_volumes=frozenset({"pv1"}))))
     assert conditions(waits)["Drained"].reason == "VolumesAttached"
-    done = status(scene(tally=Tally(hanging=frozenset({"pv1"})), phase=Phase.DRAINED, fact=Fact.EMPTY))
+    done = build(scene(pod_summary=PodSummary(stuck_volumes=frozenset({"pv1"})), phase=Phase.DRAINED, fact=Fact.EMPTY))
     assert conditions(done)["Drained"].status == "True"
     assert "not waited for any more: pv1" in conditions(done)["Drained"].message
 
 
 def test_time_held_is_paused_and_kept() -> None:
-    held = Held(Hold.WINDOW, "shut")
-    stops = status(scene(fact=Fact.HELD, phase=Phase.WAITING, held=held))
+    held = WaitReason(ProgressingReason.WINDOW, "shut")
+    stops = build(scene(fact=Fact.WAITING, phase=Phase.WAITING, wait=held))
     assert stops.paused_at == NOW
-    goes = status(scene(before={"paused_at": NOW - timedelta(seconds=90), "paused_seconds": 10}))
+    goes = build(scene(before={"paused_at": NOW - timedelta(seconds=90), "paused_seconds": 10}))
     assert (goes.paused_at, goes.paused_seconds) == (None, 100)
 
 
 def test_all_reasons_are_in_one_value() -> None:
-    assert status(scene(reasons=(Reason.MAINTENANCE, Reason.FAILURE))).reasons == "Maintenance, Failure"
+    assert build(scene(reasons=(RequestReason.MAINTENANCE, RequestReason.FAILURE))).reasons == "Maintenance, Failure"
 
 
 def test_what_a_drain_waits_for_is_one_value_while_it_waits() -> None:
-    moving, held = status(scene()), status(scene(held=Held(Hold.WINDOW, "closed"), fact=Fact.HELD))
+    moving, held = build(scene()), build(scene(wait=WaitReason(ProgressingReason.WINDOW, "closed"), fact=Fact.WAITING))
     assert (moving.waiting, held.waiting) == (None, "Window")
     drain = scene().drain.model_copy(update={"status": NodeDrainStatus()})
-    trouble = Trouble(Act.LOOK, "denied")
-    assert failing(drain, (trouble,), NOW).waiting == "StaleView"
+    trouble = WriteFailure(WriteOperation.RECONCILE, "denied")
+    assert with_write_failures(drain, (trouble,), NOW).waiting == "StaleView"
 
 
 def test_a_local_volume_is_unsaid_until_the_status_names_its_pod() -> None:
     local = blocker("a", BlockerClass.LOCAL_VOLUME)
-    assert unsaid(NodeDrainStatus(), Tally(blockers=(local,)))
-    assert not unsaid(NodeDrainStatus(blockers=(local,)), Tally(blockers=(local,)))
-    assert not unsaid(NodeDrainStatus(), Tally(blockers=(blocker("a"),)))
+    assert has_unreported_local_volume(NodeDrainStatus(), PodSummary(blockers=(local,)))
+    assert not has_unreported_local_volume(NodeDrainStatus(blockers=(local,)), PodSummary(blockers=(local,)))
+    assert not has_unreported_local_volume(NodeDrainStatus(), PodSummary(blockers=(blocker("a"),)))
 
 
 # -- nothing waits without a word -------------------------------------------------------------------------------------
 
 
 def says(type_: str = "Progressing", **changes: Any) -> tuple[str, str, str]:
-    found = conditions(status(scene(**changes)))[type_]
+    found = conditions(build(scene(**changes)))[type_]
     return found.status, found.reason, found.message
 
 
-REFUSED = Trouble(Act.CORDON, "403 Forbidden: no")
+REFUSED = WriteFailure(WriteOperation.CORDON, "403 Forbidden: no")
 OVER = {"phase": Phase.RESTORING}
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"fact": Fact.UNSEEN, "unseen": "the list /x is not there yet (403)"}, "the list /x is not there yet (403)"),
-        ({"tally": Tally(objects=3, remaining=3, waiting=2)}, "2 wait for a replacement that is Ready, 1 wait for"),
-        ({"tally": Tally(objects=1, remaining=1, blockers=(blocker("a"),))}, "1 cannot leave (status.blockers)"),
-        ({"tally": Tally(detaching=frozenset({"pv1"}))}, "still attached: pv1"),
-        ({"tally": Tally()}, "no pod is left"),
-        ({"troubles": (REFUSED,)}, "the node cannot be cordoned"),
-        ({**OVER, "fact": Fact.RETURNING, "traces": ("s/a", "s/b")}, "after the return of 2 released pods"),
-        ({**OVER, "fact": Fact.RETURNING, "traces": ("s/a",)}, "after the return of 1 released pod: s/a"),
-        ({**OVER, "fact": Fact.RETURNING, "unseen": "the pods are not listed"}, "the pods are not listed"),
-        ({**OVER, "fact": Fact.FENCED, "busy": ("volume pv1 is attached",)}, "volume pv1 is attached"),
-        ({**OVER, "fact": Fact.FROZEN, "held": Held(Hold.STALE_VIEW, "the network")}, "the network"),
-        ({**OVER, "fact": Fact.WITHDRAWN, "troubles": (Trouble(Act.UNCORDON, "why"),)}, "cannot be uncordoned: why"),
-        ({"fact": Fact.HELD, "phase": Phase.WAITING, "held": Held(Hold.WINDOW, "shut")}, "shut"),
+        (
+            {"fact": Fact.PODS_UNKNOWN, "unsynced_reason": "the list /x is not there yet (403)"},
+            "the list /x is not there yet (403)",
+        ),
+        (
+            {"pod_summary": PodSummary(existing=3, remaining=3, waiting_for_replacement=2)},
+            "2 wait for a replacement that is Ready, 1 wait for",
+        ),
+        (
+            {"pod_summary": PodSummary(existing=1, remaining=1, blockers=(blocker("a"),))},
+            "1 cannot leave (status.blockers)",
+        ),
+        ({"pod_summary": PodSummary(detaching_volumes=frozenset({"pv1"}))}, "still attached: pv1"),
+        ({"pod_summary": PodSummary()}, "no pod is left"),
+        ({"write_failures": (REFUSED,)}, "the node cannot be cordoned"),
+        (
+            {**OVER, "fact": Fact.RETURNING_PODS, "pods_to_return": ("s/a", "s/b")},
+            "after the return of 2 released pods",
+        ),
+        ({**OVER, "fact": Fact.RETURNING_PODS, "pods_to_return": ("s/a",)}, "after the return of 1 released pod: s/a"),
+        (
+            {**OVER, "fact": Fact.RETURNING_PODS, "unsynced_reason": "the pods are not listed"},
+            "the pods are not listed",
+        ),
+        (
+            {**OVER, "fact": Fact.OUT_OF_SERVICE, "node_in_use_by": ("volume pv1 is attached",)},
+            "volume pv1 is attached",
+        ),
+        ({**OVER, "fact": Fact.FROZEN, "wait": WaitReason(ProgressingReason.STALE_VIEW, "the network")}, "the network"),
+        (
+            {**OVER, "fact": Fact.WITHDRAWN, "write_failures": (WriteFailure(WriteOperation.UNCORDON, "why"),)},
+            "cannot be uncordoned: why",
+        ),
+        ({"fact": Fact.WAITING, "phase": Phase.WAITING, "wait": WaitReason(ProgressingReason.WINDOW, "shut")}, "shut"),
     ],
 )
 def test_what_a_drain_waits_for_is_named(changes: dict[str, Any], words: str) -> None:
@@ -214,15 +255,18 @@ def test_what_a_drain_waits_for_is_named(changes: dict[str, Any], words: str) ->
 
 @pytest.mark.parametrize(
     "changes",
-    [{"tally": Tally(objects=3, remaining=3, in_flight=1)}, {"tally": Tally(objects=3), "last_move": NOW}],
+    [
+        {"pod_summary": PodSummary(existing=3, remaining=3, in_flight=1)},
+        {"pod_summary": PodSummary(existing=3), "last_move_at": NOW},
+    ],
 )
 def test_while_something_moves_the_words_stay_the_same(changes: dict[str, Any]) -> None:
     assert says(**changes)[2] == "pods are being moved"
 
 
 def test_a_pod_that_cannot_be_returned_is_named_with_its_cause_and_no_other_blocker_is() -> None:
-    stuck = Tally(objects=2, remaining=2, blockers=(blocker("a"), blocker("b")))
-    found = status(scene(**OVER, fact=Fact.RETURNING, traces=("s/a",), tally=stuck))
+    stuck = PodSummary(existing=2, remaining=2, blockers=(blocker("a"), blocker("b")))
+    found = build(scene(**OVER, fact=Fact.RETURNING_PODS, pods_to_return=("s/a",), pod_summary=stuck))
     assert "s/a (why)" in conditions(found)["Progressing"].message
     assert [b.pod for b in found.blockers] == ["a"]
     assert found.blockers_total == 1
@@ -234,7 +278,7 @@ def test_a_node_counts_as_cordoned_only_when_it_is() -> None:
 
 
 def test_a_refused_cordon_is_what_blocks() -> None:
-    assert says("Blocked", phase=Phase.BLOCKED, fact=Fact.STUCK, troubles=(REFUSED,)) == (
+    assert says("Blocked", phase=Phase.BLOCKED, fact=Fact.BLOCKED, write_failures=(REFUSED,)) == (
         "True",
         "Blocked",
         str(REFUSED),
@@ -243,19 +287,24 @@ def test_a_refused_cordon_is_what_blocks() -> None:
 
 def test_before_the_pods_are_seen_again_what_was_said_of_them_stands() -> None:
     said = Condition(type="Blocked", status="True", reason="Unmanaged", message="s/a", last_transition_time=NOW)
-    found = status(scene(before={"conditions": (said,)}, fact=Fact.UNSEEN, phase=Phase.BLOCKED))
+    found = build(scene(before={"conditions": (said,)}, fact=Fact.PODS_UNKNOWN, phase=Phase.BLOCKED))
     assert conditions(found)["Blocked"] == said
 
 
 def test_a_look_that_failed_is_named_in_the_status_as_it_stands() -> None:
-    before = status(scene())
+    before = build(scene())
     drain = scene().drain.model_copy(update={"status": before})
-    found = failing(drain, [Trouble(Act.LOOK, "500")], NOW)
+    found = with_write_failures(drain, [WriteFailure(WriteOperation.RECONCILE, "500")], NOW)
     assert conditions(found)["Progressing"].message == "the drain cannot go on: 500"
     assert conditions(found)["Progressing"].reason == "Draining"
-    assert failing(drain.model_copy(update={"status": found}), [Trouble(Act.LOOK, "500")], NOW) == found
-    assert failing(drain, [], NOW) == before
-    new = failing(scene().drain, [Trouble(Act.LOOK, "500")], NOW)
+    assert (
+        with_write_failures(
+            drain.model_copy(update={"status": found}), [WriteFailure(WriteOperation.RECONCILE, "500")], NOW
+        )
+        == found
+    )
+    assert with_write_failures(drain, [], NOW) == before
+    new = with_write_failures(scene().drain, [WriteFailure(WriteOperation.RECONCILE, "500")], NOW)
     assert (new.phase, conditions(new)["Progressing"].reason) == (Phase.WAITING, "StaleView")
 
 

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from rescheduler.api.conditions import Condition
-from rescheduler.api.drains import NodeDrain, NodeDrainSpec, NodeDrainStatus, Phase, Reason, Request
-from rescheduler.api.policies import Policy, ReschedulePolicySpec
+from rescheduler.api.drains import NodeDrain, NodeDrainRequest, NodeDrainSpec, NodeDrainStatus, Phase, RequestReason
+from rescheduler.api.policies import ReschedulePolicy, ReschedulePolicySpec
 from rescheduler.api.scalars import NumberOrPercent
-from rescheduler.core.eligibility.cluster_state import STALE, World
-from rescheduler.core.eligibility.decision import held, suspected
-from rescheduler.core.failure.condition_history import Begin, see
+from rescheduler.core.eligibility.cluster_state import LIST_STALE_AFTER, ClusterState
+from rescheduler.core.eligibility.decision import is_only_suspected, wait_reason
+from rescheduler.core.failure.condition_history import FailureStart, observe
 from rescheduler.core.model.nodes import Node, NodeCondition, Taint
-from rescheduler.core.model.policy_selection import Winners
-from rescheduler.core.model.wait_reasons import Hold
+from rescheduler.core.model.policy_selection import PolicySelector
+from rescheduler.core.model.wait_reasons import ProgressingReason
 from rescheduler.core.pools.max_unavailable import PoolBudget
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -26,7 +26,7 @@ def drain(
     *,
     age: int = 0,
     begun: bool = False,
-    reason: Reason = Reason.MAINTENANCE,
+    reason: RequestReason = RequestReason.MAINTENANCE,
     annotations: dict[str, str] | None = None,
     **status: Any,
 ) -> NodeDrain:
@@ -39,27 +39,27 @@ def drain(
         deletion_timestamp=None,
         finalizers=(),
         annotations=annotations or {},
-        spec=NodeDrainSpec(node_name=name, requests=(Request(reason=reason),)),
+        spec=NodeDrainSpec(node_name=name, requests=(NodeDrainRequest(reason=reason),)),
         status=NodeDrainStatus(started_at=NOW - timedelta(seconds=age) if begun else None, **status),
     )
 
 
 def world(
     *drains: NodeDrain, nodes: int = 10, ill: int = 0, labels: dict[str, dict[str, str]] | None = None, **spec: Any
-) -> World:
+) -> ClusterState:
     def node(index: int) -> Node:
         status = "Unknown" if index < ill else "True"
         name = f"n{index}"
         return Node(name, name, labels=(labels or {}).get(name, {}), conditions=(NodeCondition("Ready", status),))
 
-    policy = Policy("p", "u", 1, ReschedulePolicySpec.model_validate(spec))
+    policy = ReschedulePolicy("p", "u", 1, ReschedulePolicySpec.model_validate(spec))
     there = {f"n{i}": node(i) for i in range(nodes)}
-    seen = {name: see(None, each, policy, NOW - timedelta(hours=1)) for name, each in there.items()}
-    return World(there, Winners([policy]), {d.name: d for d in drains}, NOW, None, seen)
+    seen = {name: observe(None, each, policy, NOW - timedelta(hours=1)) for name, each in there.items()}
+    return ClusterState(there, PolicySelector([policy]), {d.name: d for d in drains}, NOW, None, seen)
 
 
-def reason(name: str, place: World) -> Hold | None:
-    found = held(place.drains[name], place, NOW)
+def reason(name: str, place: ClusterState) -> ProgressingReason | None:
+    found = wait_reason(place.drains[name], place, NOW)
     return found.reason if found else None
 
 
@@ -69,23 +69,23 @@ def test_one_alone_may_begin() -> None:
 
 def test_without_a_policy_nothing_begins() -> None:
     place = world(drain("n0"))
-    assert reason("n0", World(place.nodes, Winners([]), place.drains)) is Hold.NO_POLICY
+    assert reason("n0", ClusterState(place.nodes, PolicySelector([]), place.drains)) is ProgressingReason.NO_POLICY
 
 
 @pytest.mark.parametrize(
     ("spec", "begun", "why"),
     [
-        ({"mode": "Audit"}, False, Hold.AUDIT),
-        ({"mode": "Audit"}, True, Hold.AUDIT),
-        ({"suspend": "New"}, False, Hold.SUSPENDED),
+        ({"mode": "Audit"}, False, ProgressingReason.AUDIT),
+        ({"mode": "Audit"}, True, ProgressingReason.AUDIT),
+        ({"suspend": "New"}, False, ProgressingReason.SUSPENDED),
         ({"suspend": "New"}, True, None),
-        ({"suspend": "All"}, True, Hold.SUSPENDED),
-        ({"maintenance": {"enabled": False}}, False, Hold.DISABLED),
-        ({"drain": {"gates": ["example.com/ok"]}}, False, Hold.GATED),
-        ({"maintenance": {"windows": [{"schedule": "0 12 * * *", "duration": "1h"}]}}, False, Hold.WINDOW),
+        ({"suspend": "All"}, True, ProgressingReason.SUSPENDED),
+        ({"maintenance": {"enabled": False}}, False, ProgressingReason.DISABLED),
+        ({"drain": {"gates": ["example.com/ok"]}}, False, ProgressingReason.GATED),
+        ({"maintenance": {"windows": [{"schedule": "0 12 * * *", "duration": "1h"}]}}, False, ProgressingReason.WINDOW),
     ],
 )
-def test_the_policy_holds(spec: dict[str, Any], begun: bool, why: Hold | None) -> None:
+def test_the_policy_holds(spec: dict[str, Any], begun: bool, why: ProgressingReason | None) -> None:
     assert reason("n0", world(drain("n0", begun=begun), **spec)) is why
 
 
@@ -97,7 +97,7 @@ def test_slots_go_to_those_begun_and_then_in_the_order_of_asking() -> None:
         maintenance={"maxConcurrent": 2, "maxUnavailable": "100%"},
     )
     assert reason("n2", place) is None
-    assert reason("n0", place) is Hold.MAX_CONCURRENT
+    assert reason("n0", place) is ProgressingReason.MAX_CONCURRENT
 
 
 def test_one_that_waits_for_something_else_holds_no_place_in_the_queue() -> None:
@@ -115,7 +115,9 @@ def test_one_that_waits_for_something_else_holds_no_place_in_the_queue() -> None
 def test_drained_nodes_give_their_slot_but_still_count_as_unavailable() -> None:
     done = drain("n1", begun=True, drained_at=NOW)
     assert reason("n0", world(drain("n0"), done, maintenance={"maxUnavailable": 2})) is None
-    assert reason("n0", world(drain("n0"), done, maintenance={"maxUnavailable": 1})) is Hold.MAX_UNAVAILABLE
+    assert (
+        reason("n0", world(drain("n0"), done, maintenance={"maxUnavailable": 1})) is ProgressingReason.MAX_UNAVAILABLE
+    )
 
 
 def test_a_percentage_of_unavailable_never_comes_to_less_than_max_concurrent() -> None:
@@ -126,7 +128,9 @@ def test_a_percentage_of_unavailable_never_comes_to_less_than_max_concurrent() -
 def test_two_values_of_the_topology_key_are_never_drained_at_once() -> None:
     labels = {"n0": {"zone": "a"}, "n1": {"zone": "b"}, "n2": {"zone": "a"}}
     spec: dict[str, Any] = {"maintenance": {"maxConcurrent": 5, "maxUnavailable": 5, "topologyKey": "zone"}}
-    assert reason("n0", world(drain("n0"), drain("n1", begun=True), labels=labels, **spec)) is Hold.TOPOLOGY
+    assert (
+        reason("n0", world(drain("n0"), drain("n1", begun=True), labels=labels, **spec)) is ProgressingReason.TOPOLOGY
+    )
     assert reason("n0", world(drain("n0"), drain("n2", begun=True), labels=labels, **spec)) is None
 
 
@@ -134,35 +138,36 @@ def test_a_node_that_fails_while_it_is_drained_gives_its_slot_to_others() -> Non
     both = {"nodeName": "n1", "requests": [{"reason": "Maintenance"}, {"reason": "Failure"}]}
     begun = drain("n1", begun=True)
     failed = begun.model_copy(update={"spec": NodeDrainSpec.model_validate(both)})
-    assert reason("n0", world(drain("n0"), begun)) is Hold.MAX_CONCURRENT
+    assert reason("n0", world(drain("n0"), begun)) is ProgressingReason.MAX_CONCURRENT
     assert reason("n0", world(drain("n0"), failed)) is None
 
 
 def test_a_failed_node_does_not_queue_behind_maintenance() -> None:
-    place = world(drain("n0", reason=Reason.FAILURE), drain("n5", begun=True), ill=1)
+    place = world(drain("n0", reason=RequestReason.FAILURE), drain("n5", begun=True), ill=1)
     assert reason("n0", place) is None
 
 
 @pytest.mark.parametrize(
-    ("nodes", "ill", "why"), [(10, 2, None), (10, 3, Hold.STORM), (2, 1, None), (3, 2, Hold.STORM), (1, 1, None)]
+    ("nodes", "ill", "why"),
+    [(10, 2, None), (10, 3, ProgressingReason.STORM), (2, 1, None), (3, 2, ProgressingReason.STORM), (1, 1, None)],
 )
-def test_the_storm_brake(nodes: int, ill: int, why: Hold | None) -> None:
-    assert reason("n0", world(drain("n0", reason=Reason.FAILURE), nodes=nodes, ill=max(ill, 1))) is why
+def test_the_storm_brake(nodes: int, ill: int, why: ProgressingReason | None) -> None:
+    assert reason("n0", world(drain("n0", reason=RequestReason.FAILURE), nodes=nodes, ill=max(ill, 1))) is why
 
 
 def test_windows_are_for_maintenance_alone() -> None:
     shut = {"maintenance": {"windows": [{"schedule": "0 12 * * *", "duration": "1h"}]}}
-    assert reason("n0", world(drain("n0", reason=Reason.MANUAL), **shut)) is None
+    assert reason("n0", world(drain("n0", reason=RequestReason.MANUAL), **shut)) is None
     assert reason("n0", world(drain("n0", begun=True), **shut)) is None  # onWindowClose: Finish
     shut["maintenance"]["onWindowClose"] = "Pause"  # type: ignore[assignment]
-    assert reason("n0", world(drain("n0", begun=True), **shut)) is Hold.WINDOW
-    assert reason("n0", world(drain("n0", begun=True, reason=Reason.MANUAL), **shut)) is None
+    assert reason("n0", world(drain("n0", begun=True), **shut)) is ProgressingReason.WINDOW
+    assert reason("n0", world(drain("n0", begun=True, reason=RequestReason.MANUAL), **shut)) is None
 
 
 def test_who_waits_for_a_window_is_ahead_of_nobody() -> None:
     place = world(
         drain("n0", age=9),
-        drain("n1", age=5, reason=Reason.MANUAL),
+        drain("n1", age=5, reason=RequestReason.MANUAL),
         maintenance={"windows": [{"schedule": "0 12 * * *", "duration": "1h"}]},
     )
     assert reason("n1", place) is None
@@ -186,22 +191,22 @@ ROOMY: dict[str, Any] = {"maxConcurrent": 1, "maxUnavailable": "100%"}
 
 
 def test_a_drain_blocked_for_five_minutes_gives_up_its_slot() -> None:
-    assert reason("n0", world(drain("n0"), blocked("n1", 4), maintenance=ROOMY)) is Hold.MAX_CONCURRENT
+    assert reason("n0", world(drain("n0"), blocked("n1", 4), maintenance=ROOMY)) is ProgressingReason.MAX_CONCURRENT
     assert reason("n0", world(drain("n0"), blocked("n1", 5), maintenance=ROOMY)) is None
 
 
 def test_who_gave_its_slot_up_waits_for_a_free_one() -> None:
     place = world(drain("n0", begun=True), blocked("n1", 5), maintenance=ROOMY)
     assert reason("n0", place) is None
-    assert reason("n1", place) is Hold.MAX_CONCURRENT
+    assert reason("n1", place) is ProgressingReason.MAX_CONCURRENT
     assert reason("n1", world(blocked("n1", 5), maintenance=ROOMY)) is None
 
 
 def test_free_slots_go_to_the_oldest_of_those_begun_and_then_to_the_others() -> None:
     place = world(returning("n0", 20), returning("n1", 30), drain("n2", age=99), maintenance=ROOMY)
     assert reason("n1", place) is None
-    assert reason("n0", place) is Hold.MAX_CONCURRENT
-    assert reason("n2", place) is Hold.MAX_CONCURRENT
+    assert reason("n0", place) is ProgressingReason.MAX_CONCURRENT
+    assert reason("n2", place) is ProgressingReason.MAX_CONCURRENT
 
 
 def test_one_that_stays_blocked_keeps_nobody_from_beginning() -> None:
@@ -212,46 +217,49 @@ def test_one_that_stays_blocked_keeps_nobody_from_beginning() -> None:
 def test_who_stepped_back_waits_until_the_other_is_drained_or_gone() -> None:
     back = {"annotations": {"rescheduler.dev/stepped-back": "n1/n1"}}
     roomy = {"maintenance": {"maxConcurrent": 5, "maxUnavailable": "100%"}}
-    assert reason("n0", world(drain("n0", **back), blocked("n1", 9), **roomy)) is Hold.MAX_CONCURRENT
+    assert reason("n0", world(drain("n0", **back), blocked("n1", 9), **roomy)) is ProgressingReason.MAX_CONCURRENT
     assert reason("n0", world(drain("n0", **back), drain("n1", begun=True, drained_at=NOW), **roomy)) is None
     assert reason("n0", world(drain("n0", **back), **roomy)) is None
 
 
 def test_nothing_is_done_on_a_stale_view() -> None:
-    place = replace(world(drain("n0", begun=True)), listed=NOW - STALE)
-    assert reason("n0", place) is Hold.STALE_VIEW
+    place = replace(world(drain("n0", begun=True)), listed_at=NOW - LIST_STALE_AFTER)
+    assert reason("n0", place) is ProgressingReason.STALE_VIEW
 
 
-def of(name: str, place: World, **changes: Any) -> World:
+def of(name: str, place: ClusterState, **changes: Any) -> ClusterState:
     """The world with one node otherwise."""
     return replace(place, nodes={**place.nodes, name: replace(place.nodes[name], **changes)})
 
 
 def failing(name: str = "n0", **more: Any) -> NodeDrain:
-    return drain(name, reason=Reason.FAILURE, **more)
+    return drain(name, reason=RequestReason.FAILURE, **more)
 
 
 def test_a_failure_that_is_over_moves_nothing_more() -> None:
-    assert reason("n0", world(failing(begun=True))) is Hold.CANCELLED
+    assert reason("n0", world(failing(begun=True))) is ProgressingReason.CANCELLED
     assert reason("n0", world(failing(begun=True), ill=1)) is None
     assert reason("n0", world(drain("n0", begun=True))) is None
 
 
 def test_a_node_that_flaps_is_only_cordoned() -> None:
     place = world(failing())
-    flapping = replace(place.sightings["n0"], begins=(Begin("Ready=False", NOW),) * 3)
-    assert reason("n0", replace(place, sightings={**place.sightings, "n0": flapping})) is Hold.FLAPPING
+    flapping = replace(place.condition_histories["n0"], failure_starts=(FailureStart("Ready=False", NOW),) * 3)
+    assert (
+        reason("n0", replace(place, condition_histories={**place.condition_histories, "n0": flapping}))
+        is ProgressingReason.FLAPPING
+    )
 
 
 def test_what_rested_asks_the_brake_again_and_what_runs_goes_on() -> None:
     rested = failing(begun=True, conditions=(condition("Progressing", "False", "Flapping"),))
-    assert reason("n0", world(rested, ill=5)) is Hold.STORM
+    assert reason("n0", world(rested, ill=5)) is ProgressingReason.STORM
     assert reason("n0", world(failing(begun=True), ill=5)) is None
 
 
 def test_a_node_emptied_for_maintenance_is_no_part_of_a_storm() -> None:
     away = [drain(f"n{i}", begun=True, drained_at=NOW) for i in (1, 2)]
-    assert reason("n0", world(failing(), ill=3)) is Hold.STORM
+    assert reason("n0", world(failing(), ill=3)) is ProgressingReason.STORM
     assert reason("n0", world(failing(), *away, ill=3)) is None
 
 
@@ -259,8 +267,8 @@ def test_one_control_plane_node_at_a_time() -> None:
     labels = {name: {"node-role.kubernetes.io/control-plane": ""} for name in ("n0", "n1")}
     many: dict[str, Any] = {"maintenance": {"maxConcurrent": 5, "maxUnavailable": 5}}
     for other in (drain("n1", begun=True), drain("n1", begun=True, drained_at=NOW)):
-        assert reason("n0", world(failing(), other, ill=1, labels=labels)) is Hold.CONTROL_PLANE
-        assert reason("n0", world(drain("n0"), other, labels=labels, **many)) is Hold.CONTROL_PLANE
+        assert reason("n0", world(failing(), other, ill=1, labels=labels)) is ProgressingReason.CONTROL_PLANE
+        assert reason("n0", world(drain("n0"), other, labels=labels, **many)) is ProgressingReason.CONTROL_PLANE
         assert reason("n5", world(drain("n5"), other, labels=labels, **many)) is None
     assert reason("n0", world(failing(), drain("n1"), ill=1, labels=labels)) is None
 
@@ -268,83 +276,92 @@ def test_one_control_plane_node_at_a_time() -> None:
 def test_a_node_that_another_is_about_to_remove_is_left_to_it() -> None:
     taken = (Taint("karpenter.sh/disrupted", "", "NoSchedule"),)
     for mine in (drain("n0"), drain("n0", begun=True), failing()):
-        assert reason("n0", of("n0", world(mine, ill=1), taints=taken)) is Hold.OWNED_ELSEWHERE
+        assert reason("n0", of("n0", world(mine, ill=1), taints=taken)) is ProgressingReason.OWNED_ELSEWHERE
 
 
 def test_in_a_blackout_nothing_goes_on() -> None:
     for mine in (drain("n0"), drain("n0", begun=True), failing()):
-        place = replace(world(mine, ill=1), blackout="all are silent")
-        assert reason("n0", place) is Hold.STALE_VIEW
+        place = replace(world(mine, ill=1), view_problem="all are silent")
+        assert reason("n0", place) is ProgressingReason.STALE_VIEW
 
 
 def test_a_suspect_begins_and_is_told_apart_from_a_failed_node() -> None:
-    place = replace(world(failing(), failure={"leaseTimeout": "20s"}), suspects=frozenset({"n0"}))
+    place = replace(world(failing(), failure={"leaseTimeout": "20s"}), suspected_nodes=frozenset({"n0"}))
     assert reason("n0", place) is None
-    assert suspected(place.drains["n0"], place, NOW)
-    failed = replace(world(failing(), ill=1, failure={"leaseTimeout": "20s"}), suspects=frozenset({"n0"}))
-    assert not suspected(failed.drains["n0"], failed, NOW)
+    assert is_only_suspected(place.drains["n0"], place, NOW)
+    failed = replace(world(failing(), ill=1, failure={"leaseTimeout": "20s"}), suspected_nodes=frozenset({"n0"}))
+    assert not is_only_suspected(failed.drains["n0"], failed, NOW)
 
 
 def test_a_mere_suspicion_does_not_begin_while_so_many_others_may_be_about_to_be_suspected() -> None:
     place = world(failing(), failure={"leaseTimeout": "20s"})
-    place = replace(place, suspects=frozenset({"n0"}))
-    assert reason("n0", replace(place, late=frozenset({"n0", "n1"}))) is None
+    place = replace(place, suspected_nodes=frozenset({"n0"}))
+    assert reason("n0", replace(place, nodes_with_late_lease=frozenset({"n0", "n1"}))) is None
     late = frozenset({"n0", "n1", "n2"})
-    assert reason("n0", replace(place, late=late)) is Hold.STORM
-    begun = replace(place, drains={"n0": failing(begun=True)}, late=late)
+    assert reason("n0", replace(place, nodes_with_late_lease=late)) is ProgressingReason.STORM
+    begun = replace(place, drains={"n0": failing(begun=True)}, nodes_with_late_lease=late)
     assert reason("n0", begun) is None
-    failed = replace(world(failing(), ill=1, failure={"leaseTimeout": "20s"}), suspects=frozenset({"n0"}), late=late)
+    failed = replace(
+        world(failing(), ill=1, failure={"leaseTimeout": "20s"}),
+        suspected_nodes=frozenset({"n0"}),
+        nodes_with_late_lease=late,
+    )
     assert reason("n0", failed) is None
 
 
 def test_audit_says_what_would_be_done_and_what_would_hold_it() -> None:
     place = world(failing(), ill=5, mode="Audit")
-    found = held(place.drains["n0"], place, NOW)
+    found = wait_reason(place.drains["n0"], place, NOW)
     assert found is not None
-    assert found.reason is Hold.AUDIT
+    assert found.reason is ProgressingReason.AUDIT
     assert "Storm" in found.message
     free = world(drain("n0"), mode="Audit")
-    found = held(free.drains["n0"], free, NOW)
+    found = wait_reason(free.drains["n0"], free, NOW)
     assert found is not None
     assert "would be cordoned and drained" in found.message
 
 
-def pooled(place: World, limit: int, *members: str) -> World:
+def pooled(place: ClusterState, limit: int, *members: str) -> ClusterState:
     """The same with a pool of these nodes, which may lose so many at once."""
     budget = PoolBudget("shop", NumberOrPercent(limit), frozenset(members))
-    return replace(place, budgets=dict.fromkeys(members, budget))
+    return replace(place, pool_budgets=dict.fromkeys(members, budget))
 
 
 MANY = {"maintenance": {"maxConcurrent": 10, "maxUnavailable": 10}}
 
 
 def test_a_pool_spares_no_more_nodes_than_it_says_whatever_they_are_out_for() -> None:
-    others = (drain("n2", begun=True, reason=Reason.MANUAL), drain("n3", begun=True, reason=Reason.FAILURE))
+    others = (
+        drain("n2", begun=True, reason=RequestReason.MANUAL),
+        drain("n3", begun=True, reason=RequestReason.FAILURE),
+    )
     place = world(drain("n1"), drain("n4"), *others, **MANY)
-    assert reason("n1", pooled(place, 2, "n1", "n2", "n3")) is Hold.POOL_BUDGET
+    assert reason("n1", pooled(place, 2, "n1", "n2", "n3")) is ProgressingReason.POOL_BUDGET
     assert reason("n4", pooled(place, 2, "n1", "n2", "n3")) is None
     assert reason("n1", pooled(place, 3, "n1", "n2", "n3")) is None
 
 
 def test_a_failed_node_takes_a_slot_of_its_pool_before_its_drain_has_begun() -> None:
     place = world(drain("n1"), ill=1, failure={"maxUnhealthy": "100%"}, **MANY)
-    assert reason("n1", pooled(place, 1, "n0", "n1")) is Hold.POOL_BUDGET
+    assert reason("n1", pooled(place, 1, "n0", "n1")) is ProgressingReason.POOL_BUDGET
 
 
 def test_an_unreachable_node_never_waits_for_its_pool() -> None:
-    place = world(drain("n0", reason=Reason.FAILURE), drain("n1", begun=True), ill=1, failure={"maxUnhealthy": "100%"})
-    assert reason("n0", pooled(place, 1, "n0", "n1")) in (None, Hold.CANCELLED)
+    place = world(
+        drain("n0", reason=RequestReason.FAILURE), drain("n1", begun=True), ill=1, failure={"maxUnhealthy": "100%"}
+    )
+    assert reason("n0", pooled(place, 1, "n0", "n1")) in (None, ProgressingReason.CANCELLED)
 
 
 def test_a_node_that_is_ill_waits_while_others_fill_its_pools_slots() -> None:
-    place = world(drain("n0", reason=Reason.FAILURE), drain("n1", begun=True))
-    assert reason("n0", pooled(place, 1, "n0", "n1")) is Hold.POOL_BUDGET
+    place = world(drain("n0", reason=RequestReason.FAILURE), drain("n1", begun=True))
+    assert reason("n0", pooled(place, 1, "n0", "n1")) is ProgressingReason.POOL_BUDGET
 
 
 def test_of_one_pool_who_asked_first_goes_first() -> None:
     place = pooled(world(drain("n1", age=1), drain("n2", age=2), **MANY), 1, "n1", "n2")
     assert reason("n2", place) is None
-    assert reason("n1", place) is Hold.POOL_BUDGET
+    assert reason("n1", place) is ProgressingReason.POOL_BUDGET
 
 
 def test_who_waits_for_its_pool_keeps_no_other_pool_waiting() -> None:
@@ -356,7 +373,7 @@ def test_who_waits_for_its_pool_keeps_no_other_pool_waiting() -> None:
         maintenance={"maxUnavailable": 10},
     )
     place = pooled(place, 1, "n1", "n2")
-    assert reason("n1", place) is Hold.POOL_BUDGET
+    assert reason("n1", place) is ProgressingReason.POOL_BUDGET
     assert reason("n4", place) is None
 
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from rescheduler.api.conditions import Condition
 from rescheduler.api.drains import Blocker, BlockerClass, NodeDrain, NodeDrainSpec, NodeDrainStatus, Phase, PodCounts
-from rescheduler.api.policies import Policy, ReschedulePolicySpec
-from rescheduler.core.eligibility.cluster_state import World
-from rescheduler.core.eligibility.decision import held, suspected
-from rescheduler.core.failure.condition_history import Begin, see
+from rescheduler.api.policies import ReschedulePolicy, ReschedulePolicySpec
+from rescheduler.core.eligibility.cluster_state import ClusterState
+from rescheduler.core.eligibility.decision import is_only_suspected, wait_reason
+from rescheduler.core.failure.condition_history import FailureStart, observe
 from rescheduler.core.model.nodes import Node, NodeCondition
-from rescheduler.core.model.policy_selection import Winners
-from rescheduler.core.model.wait_reasons import Held, Hold
+from rescheduler.core.model.policy_selection import PolicySelector
+from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
 from rescheduler.core.pools.max_unavailable import PoolBudget
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -55,26 +55,26 @@ def drain(name: str, *, begun: bool = False, reasons: tuple[str, ...] = ("Failur
 
 def world(
     *nodes: Node, drains: tuple[NodeDrain, ...] = (), failed_at: Mapping[str, datetime] | None = None, **failure: Any
-) -> World:
+) -> ClusterState:
     """A cluster of one policy; every node that is not well has a drain for that."""
     spec = {"failure": {"conditions": CONDITIONS, "leaseTimeout": "20s", **failure}}
-    policy = Policy("p", "u", 1, ReschedulePolicySpec.model_validate(spec))
-    seen = {n.name: see(None, n, policy, (failed_at or {}).get(n.name, LONG_AGO)) for n in nodes}
-    made = {n.name: drain(n.name) for n in nodes if seen[n.name].ailing}
+    policy = ReschedulePolicy("p", "u", 1, ReschedulePolicySpec.model_validate(spec))
+    seen = {n.name: observe(None, n, policy, (failed_at or {}).get(n.name, LONG_AGO)) for n in nodes}
+    made = {n.name: drain(n.name) for n in nodes if seen[n.name].failing_conditions}
     made |= {d.name: d for d in drains}
-    return World({n.name: n for n in nodes}, Winners([policy]), made, NOW, None, seen)
+    return ClusterState({n.name: n for n in nodes}, PolicySelector([policy]), made, NOW, None, seen)
 
 
-def cluster(count: int, *others: Node, **more: Any) -> World:
+def cluster(count: int, *others: Node, **more: Any) -> ClusterState:
     """So many nodes, those given among them."""
     return world(*others, *(ill(f"well{i}") for i in range(count - len(others))), **more)
 
 
-def why(name: str, place: World) -> Held | None:
-    return held(place.drains[name], place, NOW)
+def why(name: str, place: ClusterState) -> WaitReason | None:
+    return wait_reason(place.drains[name], place, NOW)
 
 
-def reason(name: str, place: World) -> Hold | None:
+def reason(name: str, place: ClusterState) -> ProgressingReason | None:
     found = why(name, place)
     return found.reason if found else None
 
@@ -91,7 +91,7 @@ FLAGGED = tuple(ill(f"gpu{i}", "GpuBad") for i in range(3))
 )
 def test_a_flood_of_one_condition_brakes_that_condition_only(other: Node) -> None:
     place = cluster(10, *FLAGGED, other)
-    assert {reason(node.name, place) for node in FLAGGED} == {Hold.STORM}
+    assert {reason(node.name, place) for node in FLAGGED} == {ProgressingReason.STORM}
     assert reason("x", place) is None
 
 
@@ -99,19 +99,22 @@ def test_a_node_that_is_flagged_falsely_and_then_dies_starts_by_what_is_certain(
     dead = replace(FLAGGED[0], conditions=(NodeCondition("Ready", "Unknown"), NodeCondition("GpuBad", "True")))
     place = cluster(10, dead, *FLAGGED[1:])
     assert reason("gpu0", place) is None
-    assert reason("gpu1", place) is Hold.STORM
+    assert reason("gpu1", place) is ProgressingReason.STORM
 
 
 def test_before_its_time_a_certain_cause_starts_nothing() -> None:
     dead = replace(FLAGGED[0], conditions=(NodeCondition("Ready", "Unknown"), NodeCondition("GpuBad", "True")))
     place = cluster(10, dead, *FLAGGED[1:])
-    young = see(None, dead, place.winners.policies[0], NOW - timedelta(seconds=59))
-    assert reason("gpu0", replace(place, sightings={**place.sightings, "gpu0": young})) is Hold.STORM
+    young = observe(None, dead, place.policy_selector.policies[0], NOW - timedelta(seconds=59))
+    assert (
+        reason("gpu0", replace(place, condition_histories={**place.condition_histories, "gpu0": young}))
+        is ProgressingReason.STORM
+    )
 
 
 def test_nodes_that_are_flagged_and_later_unreachable_are_a_storm_of_both() -> None:
     dead = [ill(f"n{i}", "GpuBad", ready="Unknown") for i in range(3)]
-    assert {reason(node.name, cluster(10, *dead)) for node in dead} == {Hold.STORM}
+    assert {reason(node.name, cluster(10, *dead)) for node in dead} == {ProgressingReason.STORM}
 
 
 def test_in_a_storm_of_unreachable_nodes_none_of_them_starts_by_what_an_agent_said_of_it() -> None:
@@ -120,7 +123,11 @@ def test_in_a_storm_of_unreachable_nodes_none_of_them_starts_by_what_an_agent_sa
     place = cluster(10, *dead, ill("lives", "GpuBad"))
     found = why("n0", place)
     assert found is not None
-    assert (found.reason, "3 of 10" in found.message, "Ready=Unknown" in found.message) == (Hold.STORM, True, True)
+    assert (found.reason, "3 of 10" in found.message, "Ready=Unknown" in found.message) == (
+        ProgressingReason.STORM,
+        True,
+        True,
+    )
     assert reason("lives", place) is None
 
 
@@ -128,20 +135,20 @@ def test_suspected_nodes_count_with_those_that_are_unknown() -> None:
     dead = [ill("n0", ready="Unknown"), ill("n1", ready="Unknown"), ill("n2")]
     place = cluster(10, *dead, drains=(drain("n2"),))
     assert reason("n0", place) is None
-    place = replace(place, suspects=frozenset({"n2"}))
-    assert {reason(node.name, place) for node in dead} == {Hold.STORM}
+    place = replace(place, suspected_nodes=frozenset({"n2"}))
+    assert {reason(node.name, place) for node in dead} == {ProgressingReason.STORM}
 
 
 def test_unknown_nodes_whose_leases_are_renewed_are_no_part_of_it() -> None:
     """The node controller errs, and the one that is dead is evacuated all the same."""
     unknown = [ill(f"n{i}", ready="Unknown") for i in range(5)]
     place = cluster(10, *unknown)
-    assert reason("n0", place) is Hold.STORM
-    place = replace(place, heard=frozenset({"n1", "n2", "n3", "n4"}))
+    assert reason("n0", place) is ProgressingReason.STORM
+    place = replace(place, nodes_with_renewed_lease=frozenset({"n1", "n2", "n3", "n4"}))
     assert reason("n0", place) is None
-    assert reason("n1", place) is Hold.CANCELLED
+    assert reason("n1", place) is ProgressingReason.CANCELLED
     begun = {**place.drains, "n2": drain("n2", begun=True)}
-    assert reason("n2", replace(place, drains=begun)) is Hold.CANCELLED
+    assert reason("n2", replace(place, drains=begun)) is ProgressingReason.CANCELLED
     assert reason("n0", replace(place, drains=begun)) is None
 
 
@@ -156,23 +163,23 @@ def test_in_a_zone_each_cause_is_counted_by_itself_too() -> None:
     zone = {"topology.kubernetes.io/zone": "a"}
     flagged = [ill(f"gpu{i}", "GpuBad", labels=zone) for i in range(3)]
     place = cluster(40, *flagged, ill("dead", ready="Unknown", labels=zone))
-    assert "zone a" in (why("gpu0", place) or Held(Hold.STORM, "")).message
+    assert "zone a" in (why("gpu0", place) or WaitReason(ProgressingReason.STORM, "")).message
     assert reason("dead", place) is None
 
 
 def test_a_suspect_that_is_flagged_falsely_is_only_suspected() -> None:
-    place = replace(cluster(10, *FLAGGED), suspects=frozenset({"gpu0"}))
+    place = replace(cluster(10, *FLAGGED), suspected_nodes=frozenset({"gpu0"}))
     assert reason("gpu0", place) is None
-    assert suspected(place.drains["gpu0"], place, NOW)
-    alone = replace(cluster(10, FLAGGED[0]), suspects=frozenset({"gpu0"}))
+    assert is_only_suspected(place.drains["gpu0"], place, NOW)
+    alone = replace(cluster(10, FLAGGED[0]), suspected_nodes=frozenset({"gpu0"}))
     assert reason("gpu0", alone) is None
-    assert not suspected(alone.drains["gpu0"], alone, NOW)
+    assert not is_only_suspected(alone.drains["gpu0"], alone, NOW)
 
 
 def test_when_the_suspicion_is_over_the_brake_is_asked_again() -> None:
     said = (Condition(type="Progressing", status="True", reason="Suspected", last_transition_time=NOW),)
     was = drain("gpu0", begun=True, conditions=said)
-    assert reason("gpu0", cluster(10, *FLAGGED, drains=(was,))) is Hold.STORM
+    assert reason("gpu0", cluster(10, *FLAGGED, drains=(was,))) is ProgressingReason.STORM
     dead = ill("gpu0", "GpuBad", ready="Unknown")
     assert reason("gpu0", cluster(10, dead, *FLAGGED[1:], drains=(was,))) is None
 
@@ -184,28 +191,37 @@ def test_nodes_in_maintenance_past_drained_are_no_part_of_a_storm_of_any_cause()
 
 def test_conditions_that_go_stale_together_do_not_open_the_brake() -> None:
     begun = NOW - timedelta(minutes=30)
-    flags = (NodeCondition("Ready", WELL), NodeCondition("GpuBad", "True", transition=begun, heartbeat=LONG_AGO))
-    beating = replace(flags[1], heartbeat=begun + timedelta(seconds=1))
+    flags = (
+        NodeCondition("Ready", WELL),
+        NodeCondition("GpuBad", "True", last_transition=begun, last_heartbeat=LONG_AGO),
+    )
+    beating = replace(flags[1], last_heartbeat=begun + timedelta(seconds=1))
     place = cluster(10, *(replace(node, conditions=(flags[0], beating)) for node in FLAGGED))
-    stale = {name: replace(seen, beats={"GpuBad": (NOW, begun)}) for name, seen in place.sightings.items()}
-    place = replace(place, sightings=stale)
-    assert place.sightings["gpu0"].stale(place.nodes["gpu0"].conditions[1], NOW)
-    assert reason("gpu0", place) is Hold.STORM
+    stale = {
+        name: replace(seen, heartbeats={"GpuBad": (NOW, begun)}) for name, seen in place.condition_histories.items()
+    }
+    place = replace(place, condition_histories=stale)
+    assert place.condition_histories["gpu0"].is_stale(place.nodes["gpu0"].conditions[1], NOW)
+    assert reason("gpu0", place) is ProgressingReason.STORM
 
 
-def flapping(place: World, cause: str, *names: str) -> World:
+def flapping(place: ClusterState, cause: str, *names: str) -> ClusterState:
     """The same, with nodes that were flagged again and again and are well now."""
-    begins = (Begin(cause, NOW - timedelta(minutes=1)),) * 3
-    seen = {name: replace(found, begins=begins) for name, found in place.sightings.items() if name in names}
+    begins = (FailureStart(cause, NOW - timedelta(minutes=1)),) * 3
+    seen = {
+        name: replace(found, failure_starts=begins)
+        for name, found in place.condition_histories.items()
+        if name in names
+    }
     drains = {name: drain(name) for name in names}
-    return replace(place, sightings={**place.sightings, **seen}, drains={**place.drains, **drains})
+    return replace(place, condition_histories={**place.condition_histories, **seen}, drains={**place.drains, **drains})
 
 
 def test_nodes_that_flap_together_are_not_cordoned_and_delay_no_failure() -> None:
     place = cluster(10, ill("dead", ready="Unknown"), ill("n1"), ill("n2"), ill("n3"))
-    assert reason("n1", flapping(place, "GpuBad", "n1", "n2")) is Hold.FLAPPING
+    assert reason("n1", flapping(place, "GpuBad", "n1", "n2")) is ProgressingReason.FLAPPING
     many = flapping(place, "GpuBad", "n1", "n2", "n3")
-    assert reason("n1", many) is Hold.STORM
+    assert reason("n1", many) is ProgressingReason.STORM
     assert reason("dead", flapping(place, "Ready=Unknown", "n1", "n2", "n3")) is None
 
 
@@ -221,10 +237,10 @@ def test_of_many_that_may_start_the_most_certain_start_first() -> None:
     ]
     place = cluster(10, *nodes, maxUnhealthy="100%")
     assert {name: reason(name, place) for name in "abcd"} == {
-        "a": Hold.MAX_CONCURRENT,
-        "b": Hold.MAX_CONCURRENT,
+        "a": ProgressingReason.MAX_CONCURRENT,
+        "b": ProgressingReason.MAX_CONCURRENT,
         "c": None,
-        "d": Hold.MAX_CONCURRENT,
+        "d": ProgressingReason.MAX_CONCURRENT,
     }
 
 
@@ -233,14 +249,18 @@ def test_of_equally_certain_ones_the_longest_failed_starts_first_and_then_the_fi
     assert reason("a", cluster(10, *nodes, maxUnhealthy="100%")) is None
     younger = {"a": NOW - timedelta(minutes=2)}
     place = cluster(10, *nodes, maxUnhealthy="100%", failed_at=younger)
-    assert [reason(name, place) for name in "abc"] == [Hold.MAX_CONCURRENT, None, Hold.MAX_CONCURRENT]
+    assert [reason(name, place) for name in "abc"] == [
+        ProgressingReason.MAX_CONCURRENT,
+        None,
+        ProgressingReason.MAX_CONCURRENT,
+    ]
 
 
 def test_one_that_is_under_way_holds_its_slot_and_is_named() -> None:
     place = cluster(10, ill("a", ready="False"), ill("b", ready="False"), drains=(drain("a", begun=True),))
     found = why("b", place)
     assert found is not None
-    assert found.reason is Hold.MAX_CONCURRENT
+    assert found.reason is ProgressingReason.MAX_CONCURRENT
     assert "failure.maxConcurrent 10% (1 of 10 nodes) is taken by a" in found.message
     assert reason("b", cluster(20, *place.nodes.values(), drains=(drain("a", begun=True),))) is None
 
@@ -278,13 +298,13 @@ def test_what_holds_a_slot(status: dict[str, Any], holds: bool) -> None:
         conditions = (Condition(type="Blocked", status="True", reason="x", last_transition_time=at),)
     begun = drain("a", begun=True, blockers=tuple(blockers), conditions=conditions, **status)
     place = cluster(10, ill("a", ready="Unknown"), ill("b", ready="Unknown"), drains=(begun,))
-    assert (reason("b", place) is Hold.MAX_CONCURRENT) is holds
+    assert (reason("b", place) is ProgressingReason.MAX_CONCURRENT) is holds
 
 
 def test_a_suspicion_that_is_never_confirmed_does_not_hold_a_slot_for_ever() -> None:
     place = cluster(10, ill("a"), ill("b", ready="False"), drains=(drain("a", begun=True),))
-    place = replace(place, suspects=frozenset({"a"}))
-    assert reason("b", place) is Hold.MAX_CONCURRENT
+    place = replace(place, suspected_nodes=frozenset({"a"}))
+    assert reason("b", place) is ProgressingReason.MAX_CONCURRENT
     old = drain("a", begun=True, started_at=NOW - timedelta(minutes=5))
     assert reason("b", replace(place, drains={**place.drains, "a": old})) is None
 
@@ -298,11 +318,13 @@ def test_one_that_waits_for_something_else_keeps_nobody_waiting() -> None:
     wanted = {"nodeName": "a", "requests": [{"reason": "Failure"}], "drain": {"gates": ["x/ok"]}}
     spec = NodeDrainSpec.model_validate(wanted)
     place = cluster(10, *nodes, drains=(gated.model_copy(update={"spec": spec}),))
-    assert (reason("a", place), reason("b", place)) == (Hold.GATED, None)
-    budget = PoolBudget("shop", place.winners.policies[0].spec.failure.max_concurrent, frozenset({"a", "well1"}))
+    assert (reason("a", place), reason("b", place)) == (ProgressingReason.GATED, None)
+    budget = PoolBudget(
+        "shop", place.policy_selector.policies[0].spec.failure.max_concurrent, frozenset({"a", "well1"})
+    )
     place = cluster(10, *nodes, drains=(drain("well1", begun=True, reasons=("Maintenance",)),))
-    place = replace(place, budgets={"a": budget, "well1": budget})
-    assert (reason("a", place), reason("b", place)) == (Hold.POOL_BUDGET, None)
+    place = replace(place, pool_budgets={"a": budget, "well1": budget})
+    assert (reason("a", place), reason("b", place)) == (ProgressingReason.POOL_BUDGET, None)
 
 
 def test_failed_nodes_do_not_queue_behind_maintenance() -> None:
@@ -315,10 +337,10 @@ def test_what_rested_asks_for_a_slot_again() -> None:
     back = drain("b", begun=True, phase=Phase.WAITING, conditions=rested)
     nodes = [ill("a", ready="False"), ill("b", ready="False")]
     place = cluster(10, *nodes, drains=(drain("a", begun=True), back))
-    assert reason("b", place) is Hold.MAX_CONCURRENT
+    assert reason("b", place) is ProgressingReason.MAX_CONCURRENT
     waits = (Condition(type="Progressing", status="False", reason="MaxConcurrent", last_transition_time=NOW),)
     waiting = back.model_copy(update={"status": back.status.model_copy(update={"conditions": waits})})
-    assert reason("b", replace(place, drains={**place.drains, "b": waiting})) is Hold.MAX_CONCURRENT
+    assert reason("b", replace(place, drains={**place.drains, "b": waiting})) is ProgressingReason.MAX_CONCURRENT
     assert reason("b", replace(place, drains={"b": waiting})) is None
 
 
@@ -336,7 +358,7 @@ def test_never_more_than_the_limit_start_together_beside_what_is_as_certain(
 ) -> None:
     nodes = [ill(f"n{i}", *sorted(flags), ready=ready) for i, (ready, flags) in enumerate(states)]
     place = world(*nodes, maxUnhealthy="100%", maxConcurrent=limit)
-    slots = max(1, place.winners.policies[0].spec.failure.max_concurrent.of(len(nodes)))
+    slots = max(1, place.policy_selector.policies[0].spec.failure.max_concurrent.of(len(nodes)))
     names = list(place.drains)
     chance.shuffle(names)
     certainty = {name: place.diagnose(place.nodes[name], NOW).causes[0].certainty for name in names}
@@ -365,7 +387,7 @@ def test_a_storm_of_one_condition_never_brakes_another(
     before, after = world(*calm), world(*flooded)
     for node in calm:
         others = before.diagnose(node, NOW).causes
-        if any(cause.name != flag for cause in others) and reason(node.name, before) is not Hold.STORM:
-            braked = before.footing(node, before.winners.policies[0], NOW).cause
+        if any(cause.name != flag for cause in others) and reason(node.name, before) is not ProgressingReason.STORM:
+            braked = before.apply_storm_brake(node, before.policy_selector.policies[0], NOW).most_certain_cause
             if braked and braked.name != flag:
-                assert reason(node.name, after) is not Hold.STORM
+                assert reason(node.name, after) is not ProgressingReason.STORM

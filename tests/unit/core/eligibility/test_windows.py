@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rescheduler.api.windows import Window
-from rescheduler.core.eligibility.windows import look
+from rescheduler.core.eligibility.windows import window_state
 
 
 def window(schedule: str, duration: str, zone: str = "UTC") -> Window:
@@ -36,13 +36,13 @@ def at(*parts: int) -> datetime:
     ],
 )
 def test_open_until(schedule: str, duration: str, zone: str, now: datetime, until: datetime | None) -> None:
-    assert look([window(schedule, duration, zone)], now).until == until
+    assert window_state([window(schedule, duration, zone)], now).open_until == until
 
 
 def test_several_are_a_union() -> None:
     windows = [window("0 1 * * *", "2h"), window("0 2 * * *", "3h")]
-    assert look(windows, at(2026, 1, 1, 2, 30)).until == at(2026, 1, 1, 5, 0)
-    assert look(windows, at(2026, 1, 1, 6, 0)).next == at(2026, 1, 2, 1, 0)
+    assert window_state(windows, at(2026, 1, 1, 2, 30)).open_until == at(2026, 1, 1, 5, 0)
+    assert window_state(windows, at(2026, 1, 1, 6, 0)).next_opening == at(2026, 1, 2, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def test_several_are_a_union() -> None:
 )
 def test_a_window_without_sense_opens_nothing_and_is_named(broken: dict[str, Any], says: str) -> None:
     body = {"schedule": "0 0 * * *", "duration": "24h"} | broken
-    found = look([Window.model_validate(body)], at(2026, 1, 1, 12, 0))
-    assert found.until is None
+    found = window_state([Window.model_validate(body)], at(2026, 1, 1, 12, 0))
+    assert found.open_until is None
     assert says in found.error
-    beside = look([Window.model_validate(body), window("0 0 * * *", "24h")], at(2026, 1, 1, 12, 0))
-    assert beside.until == at(2026, 1, 2, 0, 0)
+    beside = window_state([Window.model_validate(body), window("0 0 * * *", "24h")], at(2026, 1, 1, 12, 0))
+    assert beside.open_until == at(2026, 1, 2, 0, 0)
 
 
 def test_a_second_before_its_opening_it_is_shut() -> None:
     opening = at(2026, 1, 1, 3, 0)
-    assert look([window("0 3 * * *", "1h")], opening - timedelta(seconds=1)).until is None
+    assert window_state([window("0 3 * * *", "1h")], opening - timedelta(seconds=1)).open_until is None

@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 
 from rescheduler.api.drains import BlockerClass as B
 from rescheduler.core.eviction.api_responses import (
-    MOST_ASKED,
-    TABLE,
-    Outcome,
-    Refusal,
-    foresee,
-    judge,
-    pause,
-    row,
-    unanswered,
+    MAX_RETRY_AFTER,
+    RESPONSE_RULES,
+    ErrorResponse,
+    EvictionOutcome,
+    classify,
+    matching_rule,
+    no_response,
+    predict_refusal,
+    retry_delay,
 )
-from rescheduler.core.model.disruption_budgets import Budget
+from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.pods import Pod
 
 NEEDS = (("DisruptionBudget", "The disruption budget web needs 2 healthy pods and has 2 currently"),)
@@ -30,7 +30,7 @@ POLICY = "pods \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b
 RIGHTS = 'pods "a" is forbidden: User "x" cannot create resource "pods/eviction" in API group "" in the namespace "s"'
 UID = "Precondition failed: UID in precondition: a, UID in object meta: b"
 VERSION = "the ResourceVersion in the precondition (1) does not match the ResourceVersion in record (2)"
-REFUSED, RETRY, GONE = Outcome.REFUSED, Outcome.RETRY, Outcome.GONE
+REFUSED, RETRY, GONE = EvictionOutcome.REFUSED, EvictionOutcome.RETRY, EvictionOutcome.GONE
 
 CASES = [
     # code, message, causes -> row, outcome, class
@@ -92,25 +92,25 @@ CASES = [
 
 @pytest.mark.parametrize(("code", "message", "causes", "name", "outcome", "cause"), CASES)
 def test_answers(
-    code: int, message: str, causes: tuple[tuple[str, str], ...], name: str, outcome: Outcome, cause: B | None
+    code: int, message: str, causes: tuple[tuple[str, str], ...], name: str, outcome: EvictionOutcome, cause: B | None
 ) -> None:
-    refusal = Refusal(code, "", message, causes)
-    answer = judge(refusal, None)
-    assert (row(refusal).name, answer.outcome, answer.cause) == (name, outcome, cause)
+    refusal = ErrorResponse(code, "", message, causes)
+    answer = classify(refusal, None)
+    assert (matching_rule(refusal).name, answer.outcome, answer.blocker_class) == (name, outcome, cause)
 
 
 def test_each_row_of_the_table_has_a_case() -> None:
-    assert {each.name for each in TABLE} == {case[3] for case in CASES}
+    assert {each.name for each in RESPONSE_RULES} == {case[3] for case in CASES}
 
 
 @pytest.mark.parametrize("message", ["", "x", WEBHOOK, FAILS, TWO, UID, VERSION, RIGHTS])
 def test_no_code_is_without_an_outcome_and_words(message: str) -> None:
     for code in range(-1, 1100):
-        answer = judge(Refusal(code, "", message, (), 3), None)
-        assert answer.outcome is not Outcome.ACCEPTED
-        assert answer.outcome is GONE or (answer.cause and answer.message and answer.hint), code
-        assert pause(answer, 0) >= 0.5
-        assert answer.outcome is GONE or pause(answer, 0) >= 3
+        answer = classify(ErrorResponse(code, "", message, (), 3), None)
+        assert answer.outcome is not EvictionOutcome.ACCEPTED
+        assert answer.outcome is GONE or (answer.blocker_class and answer.message and answer.hint), code
+        assert retry_delay(answer, 0) >= 0.5
+        assert answer.outcome is GONE or retry_delay(answer, 0) >= 3
 
 
 def test_only_404_and_another_uid_mean_that_nothing_is_left_to_do() -> None:
@@ -118,32 +118,36 @@ def test_only_404_and_another_uid_mean_that_nothing_is_left_to_do() -> None:
         code
         for code in range(1000)
         for m in ("", "x", TWO, RIGHTS)
-        if judge(Refusal(code, "", m), None).outcome is GONE
+        if classify(ErrorResponse(code, "", m), None).outcome is GONE
     }
     assert gone == {404}
 
 
 @given(st.floats(allow_nan=False), st.text(max_size=3000), st.integers(0, 10**6))
 def test_what_others_ask_and_say_is_bounded(asked: float, words: str, failures: int) -> None:
-    answer = judge(Refusal(429, "", words, (), asked), None)
-    assert 0 <= answer.retry_after <= MOST_ASKED
-    assert pause(answer, failures) <= MOST_ASKED
+    answer = classify(ErrorResponse(429, "", words, (), asked), None)
+    assert 0 <= answer.retry_after <= MAX_RETRY_AFTER
+    assert retry_delay(answer, failures) <= MAX_RETRY_AFTER
     assert len(answer.message) <= 1000
 
 
 def test_a_dry_run_that_a_webhook_answers_says_nothing_of_a_real_one() -> None:
-    assert {each.name for each in TABLE if each.by_webhook} == {"webhook takes over", "webhook denies", "webhook fails"}
-    assert judge(Refusal(429, "", WEBHOOK), None).by_webhook
-    assert not judge(Refusal(429, "", "", NEEDS), None).by_webhook
+    assert {each.name for each in RESPONSE_RULES if each.by_webhook} == {
+        "webhook takes over",
+        "webhook denies",
+        "webhook fails",
+    }
+    assert classify(ErrorResponse(429, "", WEBHOOK), None).by_webhook
+    assert not classify(ErrorResponse(429, "", "", NEEDS), None).by_webhook
 
 
 def test_a_request_without_an_answer_has_words_too() -> None:
-    answer = unanswered("POST /x: TimeoutError")
-    assert (answer.outcome, answer.cause, answer.message) == (RETRY, B.THROTTLED, "POST /x: TimeoutError")
+    answer = no_response("POST /x: TimeoutError")
+    assert (answer.outcome, answer.blocker_class, answer.message) == (RETRY, B.THROTTLED, "POST /x: TimeoutError")
     assert "slow admission webhooks" in answer.hint
 
 
-FULL = Budget("s", "web", "u", allowed=0, healthy=2, needed=2, expected=2, rule="minAvailable 2")
+FULL = DisruptionBudget("s", "web", "u", allowed=0, healthy=2, needed=2, expected=2, limit="minAvailable 2")
 SYNC = "virtualmachines.kubevirt.io does not implement the scale subresource"
 
 
@@ -155,9 +159,9 @@ SYNC = "virtualmachines.kubevirt.io does not implement the scale subresource"
         ({"disrupted": 1}, B.BUDGET_EXHAUSTED, "needs 2 healthy", "have been replaced: wait"),
         ({"expected": 0}, B.BUDGET_EXHAUSTED, "needs 2 healthy", "their owner wants none"),
         ({"observed": False}, B.BUDGET_NOT_OBSERVED, "its status does not show it yet", "kube-controller-manager"),
-        ({"observed": False, "sync_failed": SYNC}, B.BUDGET_MISCONFIGURED, SYNC, "use an integer minAvailable"),
+        ({"observed": False, "sync_error": SYNC}, B.BUDGET_MISCONFIGURED, SYNC, "use an integer minAvailable"),
         (
-            {"sync_failed": "etcd timed out"},
+            {"sync_error": "etcd timed out"},
             B.BUDGET_MISCONFIGURED,
             "etcd timed out",
             "look at kube-controller-manager",
@@ -168,10 +172,10 @@ def test_a_budget_that_allows_none_says_why_and_what_helps(
     changes: dict[str, object], cause: B, says: str, hint: str
 ) -> None:
     budget = replace(FULL, **changes)  # type: ignore[arg-type]
-    foreseen = foresee(Pod("s", "p", "p", ready=True), (budget,))
+    foreseen = predict_refusal(Pod("s", "p", "p", ready=True), (budget,))
     assert foreseen
-    for answer in (foreseen, judge(Refusal(429, "", "", NEEDS), budget)):
-        assert answer.cause is cause
+    for answer in (foreseen, classify(ErrorResponse(429, "", "", NEEDS), budget)):
+        assert answer.blocker_class is cause
         assert says in answer.message
         assert hint in answer.hint
         assert answer.budget is budget
@@ -179,15 +183,15 @@ def test_a_budget_that_allows_none_says_why_and_what_helps(
 
 def test_a_budget_whose_sync_failed_is_not_said_to_be_behind() -> None:
     """The server says "still being processed", with Retry-After, for as long as nobody mends the budget."""
-    failed = replace(FULL, observed=False, sync_failed=SYNC)
-    answer = judge(Refusal(429, "", "Cannot evict", NOT_YET, 10), failed)
-    assert (answer.outcome, answer.cause, answer.retry_after) == (REFUSED, B.BUDGET_MISCONFIGURED, 10)
+    failed = replace(FULL, observed=False, sync_error=SYNC)
+    answer = classify(ErrorResponse(429, "", "Cannot evict", NOT_YET, 10), failed)
+    assert (answer.outcome, answer.blocker_class, answer.retry_after) == (REFUSED, B.BUDGET_MISCONFIGURED, 10)
     assert SYNC in answer.message
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Succeeded", "Failed"])
 def test_pods_that_no_budget_counts_wait_for_none(phase: str) -> None:
     pod = Pod("s", "p", "p", phase=phase)
-    assert foresee(pod, (replace(FULL, healthy=0),)) is None
-    assert foresee(pod, (FULL, FULL)) is None
-    assert foresee(replace(pod, phase="Running", ready=True), (FULL, FULL)) is not None
+    assert predict_refusal(pod, (replace(FULL, healthy=0),)) is None
+    assert predict_refusal(pod, (FULL, FULL)) is None
+    assert predict_refusal(replace(pod, phase="Running", ready=True), (FULL, FULL)) is not None

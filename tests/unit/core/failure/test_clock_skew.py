@@ -3,12 +3,20 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rescheduler.core.failure.clock_skew import LASTING, SLEW, STEP, Step, lasts, observe, slewed
+from rescheduler.core.failure.clock_skew import (
+    MAX_SLEW_RATE,
+    MIN_STEP,
+    STEP_CONFIRMED_AFTER,
+    ClockStep,
+    is_confirmed,
+    observe,
+    slew_correction,
+)
 
 OFFSETS = st.floats(-1e9, 1e9)
 
 
-def after(*offsets: float, every: float = 5.0) -> tuple[Step | None, float]:
+def after(*offsets: float, every: float = 5.0) -> tuple[ClockStep | None, float]:
     """What is thought after these offsets, one every few seconds, and when."""
     step, at = None, 0.0
     for number, offset in enumerate(offsets):
@@ -18,38 +26,38 @@ def after(*offsets: float, every: float = 5.0) -> tuple[Step | None, float]:
 
 
 def test_an_offset_that_stays_is_a_step() -> None:
-    assert lasts(*after(*[3600.0] * 8))
-    assert lasts(*after(*[-3600.0, -3601.5] * 4))
+    assert is_confirmed(*after(*[3600.0] * 8))
+    assert is_confirmed(*after(*[-3600.0, -3601.5] * 4))
 
 
 def test_an_offset_that_does_not_stay_is_none() -> None:
-    assert not lasts(*after(*[3600.0] * 6))
-    assert not lasts(*after(*[3600.0] * 6, 0.0, 3600.0))
-    assert not lasts(*after(*[15.0, 25.0] * 20))  # two servers that differ
+    assert not is_confirmed(*after(*[3600.0] * 6))
+    assert not is_confirmed(*after(*[3600.0] * 6, 0.0, 3600.0))
+    assert not is_confirmed(*after(*[15.0, 25.0] * 20))  # two servers that differ
 
 
 def test_a_small_offset_is_no_step_however_long_it_stays() -> None:
-    assert not lasts(*after(*[STEP] * 100))
+    assert not is_confirmed(*after(*[MIN_STEP] * 100))
 
 
 @given(st.lists(OFFSETS, max_size=30))
 def test_a_step_has_lasted_and_every_offset_since_shows_it(offsets: list[float]) -> None:
     step, at = after(*offsets)
-    if lasts(step, at):
-        recent = offsets[-int(LASTING / 5) :]
-        assert all(abs(offset) > STEP for offset in recent)
+    if is_confirmed(step, at):
+        recent = offsets[-int(STEP_CONFIRMED_AFTER / 5) :]
+        assert all(abs(offset) > MIN_STEP for offset in recent)
         assert max(recent) - min(recent) <= 3
 
 
 @given(OFFSETS, st.floats(0, 1e6))
 def test_a_correction_never_goes_back_and_never_shortens_noticeably(offset: float, elapsed: float) -> None:
-    found = slewed(offset, elapsed)
-    assert abs(found) <= SLEW * elapsed
+    found = slew_correction(offset, elapsed)
+    assert abs(found) <= MAX_SLEW_RATE * elapsed
     assert abs(found) <= abs(offset)
     assert found * offset >= 0
 
 
 def test_noise_is_not_corrected() -> None:
-    assert slewed(1.4, 1000.0) == 0.0
-    assert slewed(2.0, 1000.0) == 1.0
-    assert slewed(-2.0, 10_000.0) == -2.0
+    assert slew_correction(1.4, 1000.0) == 0.0
+    assert slew_correction(2.0, 1000.0) == 1.0
+    assert slew_correction(-2.0, 10_000.0) == -2.0

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from rescheduler.core.failure.duplicate_pods import twin, where
+from rescheduler.core.failure.duplicate_pods import list_params, running_duplicate
 from rescheduler.core.model.pods import Owner, Pod
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -34,7 +34,7 @@ def pod(uid: str, name: str = "db-0", node: str = "n2", kind: str = "StatefulSet
     ],
 )
 def test_little_else_is_listed(old: Pod, query: dict[str, str]) -> None:
-    assert where(old) == query
+    assert list_params(old) == query
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_little_else_is_listed(old: Pod, query: dict[str, str]) -> None:
         (pod("b", node="n1"), False),
         (pod("b", node=""), False),
         (pod("b", phase="Pending"), False),
-        (pod("b", deleting=NOW), False),
+        (pod("b", deletion_timestamp=NOW), False),
         (pod("b", name="web-xyz"), True),  # of the same owner, and later
         (pod("b", name="web-xyz", created=NOW - timedelta(days=1)), False),
         (pod("b", name="web-xyz", kind="Job"), False),
@@ -53,4 +53,4 @@ def test_little_else_is_listed(old: Pod, query: dict[str, str]) -> None:
 )
 def test_who_is_a_twin(other: Pod, found: bool) -> None:
     old = pod("a", node="n1")
-    assert twin(old, [other]) == (other if found else None)
+    assert running_duplicate(old, [other]) == (other if found else None)

@@ -12,45 +12,45 @@ from hypothesis import strategies as st
 from rescheduler.api import names
 from rescheduler.api.drains import NodeRecord
 from rescheduler.core.failure.fencing import (
-    OURS,
-    Act,
-    Finding,
-    Method,
+    OUT_OF_SERVICE_TAINT,
+    BootHistory,
+    FencingEvidence,
+    FencingState,
     Proof,
-    Standing,
-    Witness,
-    act,
-    attestation,
-    condition,
-    find,
-    hint,
-    returned,
-    stays,
-    witness,
+    ProofMethod,
+    TaintAction,
+    fenced_condition,
+    find_proof,
+    must_keep_taint,
+    observe_boot,
+    parse_attestation,
+    proof_hint,
+    returned_without_reboot,
+    taint_action,
 )
 from rescheduler.core.model.nodes import Node, NodeCondition, Taint
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 FAILED = NOW - timedelta(minutes=2)
-SHUTDOWN = Taint(names.SHUTDOWN, "", "NoSchedule")
-FOREIGN = Taint(names.OUT_OF_SERVICE, "nodeshutdown", "NoExecute")
-MINE = Taint(OURS.key, OURS.value, OURS.effect)
+SHUTDOWN = Taint(names.SHUTDOWN_TAINT_KEY, "", "NoSchedule")
+FOREIGN = Taint(names.OUT_OF_SERVICE_TAINT_KEY, "nodeshutdown", "NoExecute")
+MINE = Taint(OUT_OF_SERVICE_TAINT.key, OUT_OF_SERVICE_TAINT.value, OUT_OF_SERVICE_TAINT.effect)
 SAID = {"nodeUID": "u", "bootID": "b", "method": "fence_ipmilan", "time": "2026-01-01T11:59:00Z"}
 
 
 def node(ready: str = "Unknown", *taints: Taint, said: object = None, uid: str = "u", boot: str = "b") -> Node:
     annotations = {} if said is None else {names.FENCED: said if isinstance(said, str) else json.dumps(said)}
-    conditions = (NodeCondition("Ready", ready, transition=FAILED),)
+    conditions = (NodeCondition("Ready", ready, last_transition=FAILED),)
     return Node("n", uid, "7", boot, taints=taints, annotations=annotations, conditions=conditions)
 
 
-def seen(*nodes: Node) -> Witness | None:
+def seen(*nodes: Node) -> BootHistory | None:
     """What was seen, over these sights of the node."""
-    return reduce(witness, nodes, None)
+    return reduce(observe_boot, nodes, None)
 
 
-def look(here: Node, *before: Node, ours: bool = False, known: str = "") -> Finding:
-    return find(here, seen(*before, here), ours=ours, known=known, now=NOW)
+def look(here: Node, *before: Node, ours: bool = False, known: str = "") -> FencingEvidence:
+    return find_proof(here, seen(*before, here), own_taint=ours, known_method=known, now=NOW)
 
 
 # -- attestations -----------------------------------------------------------------------------------------------------
@@ -58,8 +58,8 @@ def look(here: Node, *before: Node, ours: bool = False, known: str = "") -> Find
 
 def test_an_attestation_that_names_node_and_boot_is_proof() -> None:
     found = look(node(said=SAID))
-    assert found.proof == Proof(Method.ATTESTED, "attested at 2026-01-01 11:59:00Z: fence_ipmilan")
-    assert not found.doubts
+    assert found.proof == Proof(ProofMethod.ATTESTED, "attested at 2026-01-01 11:59:00Z: fence_ipmilan")
+    assert not found.rejections
 
 
 @pytest.mark.parametrize(
@@ -84,17 +84,17 @@ def test_an_attestation_that_names_node_and_boot_is_proof() -> None:
 )
 def test_a_malformed_attestation_says_what_is_wrong(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        attestation(text)
+        parse_attestation(text)
     if text:
         found = look(node(said=text))
         assert found.proof is None
-        assert why in found.refused
-        assert why in found.doubts[0]
+        assert why in found.attestation_error
+        assert why in found.rejections[0]
 
 
 @given(st.text() | st.recursive(st.none() | st.text() | st.floats(), st.lists).map(json.dumps))
 def test_no_annotation_makes_it_fail(text: str) -> None:
-    assert find(node(said=text), None, ours=False, known="", now=NOW).proof is None
+    assert find_proof(node(said=text), None, own_taint=False, known_method="", now=NOW).proof is None
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_no_annotation_makes_it_fail(text: str) -> None:
 def test_an_attestation_of_something_else_is_none(changes: dict[str, str], why: str) -> None:
     found = look(node(said=SAID | changes))
     assert found.proof is None
-    assert why in found.refused
+    assert why in found.attestation_error
 
 
 def test_an_attestation_may_be_somewhat_older_than_what_the_node_controller_stamps() -> None:
@@ -121,7 +121,7 @@ def test_an_attestation_after_which_the_boot_came_back_is_refuted() -> None:
     assert look(dead, node("True"), dead).proof
     found = look(dead, dead, alive)
     assert found.proof is None
-    assert "came back" in found.refused
+    assert "came back" in found.attestation_error
     assert look(node(said=SAID | {"time": "2026-01-01T11:59:59Z"}), dead, alive).proof
 
 
@@ -130,7 +130,7 @@ def test_an_attestation_made_before_the_node_controller_noticed_counts() -> None
 
 
 def test_what_is_pasted_from_the_hint_is_proof() -> None:
-    text = hint(node())
+    text = proof_hint(node())
     said = text[text.index("{") : text.index("}") + 1]
     assert f"kubectl annotate --overwrite node n {names.FENCED}='{said}'" in text
     assert look(node(said=said)).proof
@@ -140,9 +140,10 @@ def test_what_is_pasted_from_the_hint_is_proof() -> None:
 
 
 @pytest.mark.parametrize(
-    ("taint", "method"), [(SHUTDOWN, Method.SHUTDOWN), (FOREIGN, Method.OUT_OF_SERVICE), (MINE, Method.OUT_OF_SERVICE)]
+    ("taint", "method"),
+    [(SHUTDOWN, ProofMethod.SHUTDOWN), (FOREIGN, ProofMethod.OUT_OF_SERVICE), (MINE, ProofMethod.OUT_OF_SERVICE)],
 )
-def test_a_taint_set_since_the_boot_was_seen_without_it_is_proof(taint: Taint, method: Method) -> None:
+def test_a_taint_set_since_the_boot_was_seen_without_it_is_proof(taint: Taint, method: ProofMethod) -> None:
     here = node("Unknown", taint)
     for before in (node("True"), node(), node("False")):
         found = look(here, before).proof
@@ -163,7 +164,7 @@ def test_a_taint_from_before_proves_nothing(taint: Taint, before: tuple[str, ...
     sights = [node(s.removesuffix("+"), *([taint] if s.endswith("+") else [])) for s in before]
     found = look(node("Unknown", taint), *sights)
     assert found.proof is None
-    assert taint.key in found.doubts[0]
+    assert taint.key in found.rejections[0]
 
 
 def test_a_taint_of_an_earlier_boot_proves_nothing_of_this_one() -> None:
@@ -185,19 +186,19 @@ def test_what_the_status_says_already_needs_no_second_look_after_a_restart() -> 
 
 
 def test_our_own_taint_proves_nothing() -> None:
-    assert look(node("Unknown", MINE), node(), ours=True) == Finding()
+    assert look(node("Unknown", MINE), node(), ours=True) == FencingEvidence()
     assert look(node("Unknown", MINE, FOREIGN), node(), ours=True).proof
 
 
 @pytest.mark.parametrize("proof", [SAID, SHUTDOWN, FOREIGN])
 def test_nothing_proves_a_living_node_dead(proof: object) -> None:
     here = node("True", proof) if isinstance(proof, Taint) else node("True", said=proof)
-    assert look(here, node("Unknown")) == Finding()
+    assert look(here, node("Unknown")) == FencingEvidence()
 
 
 def test_time_is_no_proof() -> None:
-    long = replace(node(), conditions=(NodeCondition("Ready", "Unknown", transition=NOW - timedelta(days=30)),))
-    assert look(long, node("True")) == Finding()
+    long = replace(node(), conditions=(NodeCondition("Ready", "Unknown", last_transition=NOW - timedelta(days=30)),))
+    assert look(long, node("True")) == FencingEvidence()
 
 
 @given(
@@ -220,7 +221,7 @@ def test_a_taint_is_proof_only_if_the_boot_was_seen_without_it_since_it_last_liv
 
 # -- the taint's life -------------------------------------------------------------------------------------------------
 
-RECORD = NodeRecord(uid="u", boot_id="b", cordoned_by_us=True, added_taints=(OURS,))
+RECORD = NodeRecord(uid="u", boot_id="b", cordoned_by_us=True, added_taints=(OUT_OF_SERVICE_TAINT,))
 NONE = NodeRecord(uid="u", boot_id="b", cordoned_by_us=True)
 OTHER_BOOT = RECORD.model_copy(update={"boot_id": "a"})
 
@@ -229,35 +230,35 @@ OTHER_BOOT = RECORD.model_copy(update={"boot_id": "a"})
     ("here", "record", "due", "busy", "expected"),
     [
         # not set yet
-        (node(), NONE, True, True, Act.SET),
-        (node("False"), NONE, True, True, Act.SET),
-        (node(), NONE, False, True, Act.NOTHING),
-        (node("True"), NONE, True, True, Act.NOTHING),
+        (node(), NONE, True, True, TaintAction.SET),
+        (node("False"), NONE, True, True, TaintAction.SET),
+        (node(), NONE, False, True, TaintAction.NOTHING),
+        (node("True"), NONE, True, True, TaintAction.NOTHING),
         # somebody else's: core acts on it, and it is theirs to take off
-        (node("Unknown", FOREIGN), NONE, True, True, Act.NOTHING),
-        (node("True", FOREIGN), NONE, False, False, Act.NOTHING),
-        (node("Unknown", FOREIGN), RECORD, True, True, Act.FORGET),
+        (node("Unknown", FOREIGN), NONE, True, True, TaintAction.NOTHING),
+        (node("True", FOREIGN), NONE, False, False, TaintAction.NOTHING),
+        (node("Unknown", FOREIGN), RECORD, True, True, TaintAction.CLEAR_RECORD),
         # recorded, and not there: a crash between the two writes, or somebody took it off
-        (node(), RECORD, True, True, Act.SET),
-        (node(), RECORD, False, True, Act.FORGET),
-        (node("True"), RECORD, False, False, Act.FORGET),
+        (node(), RECORD, True, True, TaintAction.SET),
+        (node(), RECORD, False, True, TaintAction.CLEAR_RECORD),
+        (node("True"), RECORD, False, False, TaintAction.CLEAR_RECORD),
         # it stays, however long
-        (node("Unknown", MINE), RECORD, True, True, Act.NOTHING),
-        (node("Unknown", MINE), RECORD, False, False, Act.NOTHING),
-        (node("False", MINE), RECORD, False, False, Act.NOTHING),
-        (node("True", MINE), RECORD, False, True, Act.NOTHING),
+        (node("Unknown", MINE), RECORD, True, True, TaintAction.NOTHING),
+        (node("Unknown", MINE), RECORD, False, False, TaintAction.NOTHING),
+        (node("False", MINE), RECORD, False, False, TaintAction.NOTHING),
+        (node("True", MINE), RECORD, False, True, TaintAction.NOTHING),
         # it goes
-        (node("True", MINE), RECORD, False, False, Act.LIFT),
-        (node("True", MINE), OTHER_BOOT, False, True, Act.LIFT),
-        (node("False", MINE), OTHER_BOOT, False, True, Act.LIFT),
-        (node("Unknown", MINE), OTHER_BOOT, True, True, Act.LIFT),
+        (node("True", MINE), RECORD, False, False, TaintAction.REMOVE),
+        (node("True", MINE), OTHER_BOOT, False, True, TaintAction.REMOVE),
+        (node("False", MINE), OTHER_BOOT, False, True, TaintAction.REMOVE),
+        (node("Unknown", MINE), OTHER_BOOT, True, True, TaintAction.REMOVE),
         # another machine under its name
-        (node("Unknown", MINE, uid="v"), RECORD, False, True, Act.NOTHING),
-        (node("True", uid="v"), RECORD, False, True, Act.NOTHING),
+        (node("Unknown", MINE, uid="v"), RECORD, False, True, TaintAction.NOTHING),
+        (node("True", uid="v"), RECORD, False, True, TaintAction.NOTHING),
     ],
 )
-def test_the_life_of_the_taint(here: Node, record: NodeRecord, due: bool, busy: bool, expected: Act) -> None:
-    assert act(here, record, due=due, busy=busy) is expected
+def test_the_life_of_the_taint(here: Node, record: NodeRecord, due: bool, busy: bool, expected: TaintAction) -> None:
+    assert taint_action(here, record, taint_due=due, node_in_use=busy) is expected
 
 
 @given(
@@ -271,51 +272,55 @@ def test_the_taint_is_never_set_on_a_living_node_nor_taken_off_a_dead_one(
     ready: str, due: bool, busy: bool, record: NodeRecord | None, taints: set[Taint]
 ) -> None:
     here = node(ready, *taints)
-    found = act(here, record, due=due, busy=busy)
-    if found is Act.SET:
+    found = taint_action(here, record, taint_due=due, node_in_use=busy)
+    if found is TaintAction.SET:
         assert due
         assert ready != "True"
-        assert not {t for t in taints if t.key == names.OUT_OF_SERVICE}
-    if found is Act.LIFT:
+        assert not {t for t in taints if t.key == names.OUT_OF_SERVICE_TAINT_KEY}
+    if found is TaintAction.REMOVE:
         assert record
-        assert OURS in record.added_taints
+        assert OUT_OF_SERVICE_TAINT in record.added_taints
         assert record.boot_id != "b" or (ready == "True" and not busy)
-    assert not (found is Act.LIFT and stays(here, record, busy=busy))
+    assert not (found is TaintAction.REMOVE and must_keep_taint(here, record, node_in_use=busy))
 
 
 def test_a_boot_that_is_back_under_our_taint_has_returned() -> None:
-    assert returned(node("True", MINE), RECORD)
-    assert not returned(node("True", MINE), OTHER_BOOT)
-    assert not returned(node("Unknown", MINE), RECORD)
-    assert not returned(node("True"), RECORD)
-    assert not returned(node("True", FOREIGN), NONE)
+    assert returned_without_reboot(node("True", MINE), RECORD)
+    assert not returned_without_reboot(node("True", MINE), OTHER_BOOT)
+    assert not returned_without_reboot(node("Unknown", MINE), RECORD)
+    assert not returned_without_reboot(node("True"), RECORD)
+    assert not returned_without_reboot(node("True", FOREIGN), NONE)
 
 
 # -- the condition ----------------------------------------------------------------------------------------------------
 
-PROVEN = Standing(failing=True, proof=Proof(Method.SHUTDOWN, "off"))
+PROVEN = FencingState(failing=True, proof=Proof(ProofMethod.SHUTDOWN, "off"))
 
 
 @pytest.mark.parametrize(
     ("standing", "waiting", "needed", "expected"),
     [
-        (Standing(), 0, False, None),
+        (FencingState(), 0, False, None),
         (PROVEN, 0, False, None),
         (PROVEN, 2, False, ("True", "ProviderShutdown")),
         (PROVEN, 0, True, ("True", "ProviderShutdown")),
-        (Standing(failing=True), 0, True, None),
-        (Standing(failing=True), 1, False, ("False", "WaitingForProof")),
-        (Standing(failing=True, forbidden=True), 1, False, ("False", "ForceNever")),
-        (Standing(returned=True), 0, True, ("False", "ReturnedWithoutReboot")),
+        (FencingState(failing=True), 0, True, None),
+        (FencingState(failing=True), 1, False, ("False", "WaitingForProof")),
+        (FencingState(failing=True, force_forbidden=True), 1, False, ("False", "ForceNever")),
+        (FencingState(returned_without_reboot=True), 0, True, ("False", "ReturnedWithoutReboot")),
     ],
 )
-def test_the_condition_fenced(standing: Standing, waiting: int, needed: bool, expected: tuple[str, str] | None) -> None:
-    found = condition(standing, waiting=waiting, needed=needed)
+def test_the_condition_fenced(
+    standing: FencingState, waiting: int, needed: bool, expected: tuple[str, str] | None
+) -> None:
+    found = fenced_condition(standing, pods_waiting=waiting, proof_used=needed)
     assert (found[:2] if found else None) == expected
 
 
 def test_the_condition_says_what_is_not_taken_as_proof() -> None:
-    found = condition(Standing(failing=True, doubts=("the taint x is old",)), waiting=1, needed=False)
+    found = fenced_condition(
+        FencingState(failing=True, rejections=("the taint x is old",)), pods_waiting=1, proof_used=False
+    )
     assert found
     assert "1 pod must not run twice" in found[2]
     assert "the taint x is old" in found[2]

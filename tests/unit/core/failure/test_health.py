@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from rescheduler.api.policies import Policy
+from rescheduler.api.policies import ReschedulePolicy
 from rescheduler.core.failure.causes import Certainty
-from rescheduler.core.failure.condition_history import STALE, Sighting, see
-from rescheduler.core.failure.health import Health, diagnose, flapping_until, symptoms
+from rescheduler.core.failure.condition_history import HEARTBEAT_STALE_AFTER, ConditionHistory, observe
+from rescheduler.core.failure.health import Health, diagnose, flapping_until, unhealthy_cause_names
 from rescheduler.core.model.nodes import Node, NodeCondition
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -18,27 +18,27 @@ def at(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
 
 
-def policy(**failure: Any) -> Policy:
-    return Policy.from_object({"metadata": {"name": "p"}, "spec": {"failure": failure}})
+def policy(**failure: Any) -> ReschedulePolicy:
+    return ReschedulePolicy.from_object({"metadata": {"name": "p"}, "spec": {"failure": failure}})
 
 
 def node(ready: str = "True", *more: NodeCondition, created: float = -9999) -> Node:
     return Node("n", "u", created=at(created), conditions=(NodeCondition("Ready", ready), *more))
 
 
-def story(rules: Policy, *steps: tuple[float, Node]) -> Sighting:
+def story(rules: ReschedulePolicy, *steps: tuple[float, Node]) -> ConditionHistory:
     seen = None
     for seconds, now in steps:
-        seen = see(seen, now, rules, at(seconds))
+        seen = observe(seen, now, rules, at(seconds))
     assert seen is not None
     return seen
 
 
-def health(rules: Policy, now: Node, seen: Sighting, seconds: float, **more: bool) -> Health:
+def health(rules: ReschedulePolicy, now: Node, seen: ConditionHistory, seconds: float, **more: bool) -> Health:
     return diagnose(now, rules, seen, at(seconds), **more).health
 
 
-def flapped(rules: Policy, times: int) -> Sighting:
+def flapped(rules: ReschedulePolicy, times: int) -> ConditionHistory:
     steps = [(0.0, node())]
     for index in range(times):
         steps += [(100.0 * index + 10, node("False")), (100.0 * index + 40, node())]
@@ -48,8 +48,8 @@ def flapped(rules: Policy, times: int) -> Sighting:
 def test_a_network_plugin_rolled_over_a_node_for_two_minutes_fails_nothing() -> None:
     rules = policy()
     seen = story(rules, (0, node()), (1, node("False")))
-    assert health(rules, node("False"), seen, 121) is Health.AILING
-    assert health(rules, node(), see(seen, node(), rules, at(122)), 123) is Health.WELL
+    assert health(rules, node("False"), seen, 121) is Health.UNHEALTHY
+    assert health(rules, node(), observe(seen, node(), rules, at(122)), 123) is Health.HEALTHY
 
 
 def test_of_many_conditions_the_earliest_deadline_decides_when_to_look_again() -> None:
@@ -61,7 +61,7 @@ def test_of_many_conditions_the_earliest_deadline_decides_when_to_look_again() -
     )
     ill = node("False", NodeCondition("Other", "True"))
     seen = story(rules, (0, ill))
-    assert diagnose(ill, rules, seen, at(10)).until == at(20)
+    assert diagnose(ill, rules, seen, at(10)).recheck_at == at(20)
     found = diagnose(ill, rules, seen, at(25))
     assert (found.health, found.match and found.match.type) == (Health.FAILED, "Other")
 
@@ -69,15 +69,15 @@ def test_of_many_conditions_the_earliest_deadline_decides_when_to_look_again() -
 def test_a_node_that_comes_and_goes_flaps_until_it_is_quiet() -> None:
     rules = policy()
     seen = flapped(rules, 3)
-    assert health(rules, node(), flapped(rules, 2), 250) is Health.WELL
+    assert health(rules, node(), flapped(rules, 2), 250) is Health.HEALTHY
     assert health(rules, node(), seen, 250) is Health.FLAPPING
     assert flapping_until(seen, rules.spec.failure, at(250)) == at(210 + 900)
-    assert health(rules, node(), seen, 210 + 901) is Health.WELL
+    assert health(rules, node(), seen, 210 + 901) is Health.HEALTHY
 
 
 def test_a_flapping_node_whose_condition_holds_for_its_time_has_failed() -> None:
     rules = policy()
-    seen = see(flapped(rules, 3), node("False"), rules, at(300))
+    seen = observe(flapped(rules, 3), node("False"), rules, at(300))
     assert health(rules, node("False"), seen, 300 + 179) is Health.FLAPPING
     assert health(rules, node("False"), seen, 300 + 180) is Health.FAILED
 
@@ -85,12 +85,12 @@ def test_a_flapping_node_whose_condition_holds_for_its_time_has_failed() -> None
 def test_one_reboot_is_no_flapping() -> None:
     rules = policy(flapping={"changes": 2})
     seen = story(rules, (0, node()), (1, node("False")), (30, node("Unknown")), (60, node("False")), (70, node()))
-    assert health(rules, node(), seen, 71) is Health.WELL
+    assert health(rules, node(), seen, 71) is Health.HEALTHY
 
 
 def test_a_silent_lease_makes_a_suspect_only_where_the_policy_asks_for_it() -> None:
     seen = story(policy(), (0, node()))
-    assert health(policy(), node(), seen, 30, suspected=True) is Health.WELL
+    assert health(policy(), node(), seen, 30, suspected=True) is Health.HEALTHY
     assert health(policy(leaseTimeout="20s"), node(), seen, 30, suspected=True) is Health.SUSPECTED
 
 
@@ -105,8 +105,8 @@ def test_nothing_counts_before_a_new_node_was_first_ready() -> None:
     rules = policy(leaseTimeout="20s")
     young = node("False", created=0)
     seen = story(rules, (0, young))
-    assert health(rules, young, seen, 599, suspected=True) is Health.WELL
-    assert not symptoms(young, rules, seen, at(599), suspected=True)
+    assert health(rules, young, seen, 599, suspected=True) is Health.HEALTHY
+    assert not unhealthy_cause_names(young, rules, seen, at(599), suspected=True)
     assert health(rules, young, seen, 601) is Health.FAILED
 
 
@@ -115,29 +115,29 @@ def test_a_node_whose_failure_is_known_is_not_starting() -> None:
     rules = policy()
     young = node("Unknown", created=0)
     seen = story(rules, (100, young))
-    assert health(rules, young, seen, 170, standing=True) is Health.FAILED
-    assert symptoms(young, rules, seen, at(101), suspected=False, standing=True)
+    assert health(rules, young, seen, 170, failure_known=True) is Health.FAILED
+    assert unhealthy_cause_names(young, rules, seen, at(101), suspected=False, failure_known=True)
 
 
 def test_a_stale_condition_starts_nothing_and_does_not_end_what_stands() -> None:
     rules = policy(conditions=[{"type": "Deadlock", "status": ["True"], "for": "60s"}])
-    bad = NodeCondition("Deadlock", "True", transition=at(-900), heartbeat=at(0))
+    bad = NodeCondition("Deadlock", "True", last_transition=at(-900), last_heartbeat=at(0))
     seen = story(rules, (0, node("True", bad)))
-    late = STALE.total_seconds() + 1
-    seen = see(seen, node("True", bad), rules, at(late))
-    assert health(rules, node("True", bad), seen, late) is Health.WELL
-    assert health(rules, node("True", bad), seen, late, standing=True) is Health.FAILED
+    late = HEARTBEAT_STALE_AFTER.total_seconds() + 1
+    seen = observe(seen, node("True", bad), rules, at(late))
+    assert health(rules, node("True", bad), seen, late) is Health.HEALTHY
+    assert health(rules, node("True", bad), seen, late, failure_known=True) is Health.FAILED
     assert seen.healthy_since is None
-    assert not symptoms(node("True", bad), rules, seen, at(late), suspected=False)
+    assert not unhealthy_cause_names(node("True", bad), rules, seen, at(late), suspected=False)
 
 
 def test_a_condition_that_has_gone_stale_counts_as_long_as_its_drain_stands() -> None:
     """Or the brake would open for all when a bad detector ends."""
     rules = policy(conditions=[{"type": "Deadlock", "status": ["True"], "for": "60s"}])
-    bad = node("True", NodeCondition("Deadlock", "True", transition=at(-900), heartbeat=at(0)))
-    late = STALE.total_seconds() + 1
+    bad = node("True", NodeCondition("Deadlock", "True", last_transition=at(-900), last_heartbeat=at(0)))
+    late = HEARTBEAT_STALE_AFTER.total_seconds() + 1
     seen = story(rules, (0, bad), (late, bad))
-    assert symptoms(bad, rules, seen, at(late), suspected=False, standing=True) == {"Deadlock"}
+    assert unhealthy_cause_names(bad, rules, seen, at(late), suspected=False, failure_known=True) == {"Deadlock"}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_the_brake_counts_who_is_unhealthy_at_once_by_each_cause(
     ready: str, suspected: bool, heard: bool, causes: set[str]
 ) -> None:
     seen = story(policy(), (0, node(ready)))
-    assert symptoms(node(ready), policy(), seen, at(1), suspected=suspected, heard=heard) == causes
+    assert unhealthy_cause_names(node(ready), policy(), seen, at(1), suspected=suspected, lease_renewed=heard) == causes
 
 
 TWO = policy(
@@ -171,7 +171,7 @@ TWO = policy(
 def certainties(ready: str, *, heard: bool = False) -> tuple[str, list[str]]:
     """Of a node with a bad GPU: what it failed by, and all its causes in order."""
     ill = node(ready, NodeCondition("GpuBad", "Unknown"))
-    found = diagnose(ill, TWO, story(TWO, (0, ill)), at(60), heard=heard)
+    found = diagnose(ill, TWO, story(TWO, (0, ill)), at(60), lease_renewed=heard)
     return found.match.type if found.match else "", [cause.name for cause in found.causes]
 
 
@@ -185,7 +185,11 @@ def test_the_most_certain_cause_comes_first_whatever_the_policys_order() -> None
 def test_a_failed_node_is_looked_at_again_when_a_more_certain_cause_is_due() -> None:
     ill = node("Unknown", NodeCondition("GpuBad", "True"))
     found = diagnose(ill, TWO, story(TWO, (0, ill)), at(10))
-    assert (found.health, [cause.name for cause in found.causes], found.until) == (Health.FAILED, ["GpuBad"], at(60))
+    assert (found.health, [cause.name for cause in found.causes], found.recheck_at) == (
+        Health.FAILED,
+        ["GpuBad"],
+        at(60),
+    )
 
 
 def test_a_suspicion_is_a_cause_beside_others() -> None:
@@ -208,4 +212,4 @@ def test_what_is_braked_is_no_part_of_the_flapping() -> None:
 
 def test_failure_switched_off_fails_nothing() -> None:
     rules = policy(enabled=False)
-    assert health(rules, node("False"), story(rules, (0, node("False"))), 9999) is Health.WELL
+    assert health(rules, node("False"), story(rules, (0, node("False"))), 9999) is Health.HEALTHY

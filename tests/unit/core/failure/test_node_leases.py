@@ -4,37 +4,44 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rescheduler.core.failure.node_leases import DURATION, Pulses, duration, late, renewed, silence
+from rescheduler.core.failure.node_leases import (
+    DEFAULT_LEASE_DURATION,
+    LeaseTracker,
+    bounded_duration,
+    late_after,
+    renewal_interval,
+    silent_after,
+)
 
 
-def beating(**last: float) -> Pulses:
-    pulses = Pulses()
+def beating(**last: float) -> LeaseTracker:
+    pulses = LeaseTracker()
     for name, when in last.items():
-        pulses.beat(name, f"{when}", when)
+        pulses.record_lease(name, f"{when}", when)
     return pulses
 
 
 def test_a_node_is_silent_after_its_limit_by_our_clock() -> None:
     pulses = beating(a=0, b=5)
-    assert pulses.silent({"a": 20, "b": 20}, 20) == {"a"}
-    assert pulses.silent({"b": 10}, 20) == {"b"}
+    assert pulses.silent_nodes({"a": 20, "b": 20}, 20) == {"a"}
+    assert pulses.silent_nodes({"b": 10}, 20) == {"b"}
 
 
 def test_a_lease_that_is_listed_again_unrenewed_is_not_heard_of_again() -> None:
     pulses = beating(a=0)
-    pulses.beat("a", "0", 15)
-    assert pulses.silent({"a": 20}, 20) == {"a"}
+    pulses.record_lease("a", "0", 15)
+    assert pulses.silent_nodes({"a": 20}, 20) == {"a"}
 
 
 def test_a_node_without_a_lease_is_not_silent() -> None:
-    assert beating(a=0).silent({"b": 1}, 99) == frozenset()
+    assert beating(a=0).silent_nodes({"b": 1}, 99) == frozenset()
 
 
 def test_what_a_skewed_clock_wrote_does_not_matter() -> None:
-    pulses = Pulses()
-    pulses.beat("a", "1999-01-01T00:00:00Z", 0)
-    pulses.beat("a", "1998-01-01T00:00:00Z", 10)
-    assert pulses.silent({"a": 20}, 29) == frozenset()
+    pulses = LeaseTracker()
+    pulses.record_lease("a", "1999-01-01T00:00:00Z", 0)
+    pulses.record_lease("a", "1998-01-01T00:00:00Z", 10)
+    assert pulses.silent_nodes({"a": 20}, 29) == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -43,61 +50,61 @@ def test_what_a_skewed_clock_wrote_does_not_matter() -> None:
 )
 def test_so_many_that_fall_silent_together_are_a_blackout(silent: int, alive: int, count: int) -> None:
     names = {f"s{i}": float(i) for i in range(silent)} | {f"a{i}": 100.0 for i in range(alive)}
-    assert beating(**names).blackout(100) == count
+    assert beating(**names).blackout_size(100) == count
 
 
 def test_nodes_that_died_one_after_another_are_none() -> None:
-    assert beating(a=0, b=61, c=122, d=300).blackout(300) == 0
+    assert beating(a=0, b=61, c=122, d=300).blackout_size(300) == 0
 
 
 def test_after_blindness_all_are_heard_of_just_now() -> None:
     pulses = beating(a=0)
-    pulses.anew(100)
-    assert pulses.silent({"a": 20}, 119) == frozenset()
+    pulses.reset(100)
+    assert pulses.silent_nodes({"a": 20}, 119) == frozenset()
 
 
 def test_a_blackout_outlasts_a_start_of_ours() -> None:
     """Who has just come knows of the silence by the node controller's word, until the nodes are heard of."""
     pulses = beating(a=100, b=100, c=100, d=100)
-    pulses.anew(100)
-    pulses.presume({}, 100)
-    assert pulses.blackout(100) == 0
-    pulses.presume({"a": 0, "b": 3, "c": 5}, 101)
-    assert pulses.blackout(101) == 3
-    assert pulses.silent({"a": 5}, 101) == frozenset()
-    pulses.beat("a", "renewed", 102)
-    assert pulses.blackout(102) == 0
+    pulses.reset(100)
+    pulses.presume_silent({}, 100)
+    assert pulses.blackout_size(100) == 0
+    pulses.presume_silent({"a": 0, "b": 3, "c": 5}, 101)
+    assert pulses.blackout_size(101) == 3
+    assert pulses.silent_nodes({"a": 5}, 101) == frozenset()
+    pulses.record_lease("a", "renewed", 102)
+    assert pulses.blackout_size(102) == 0
 
 
 def test_a_blackout_outlasts_blindness_of_ours() -> None:
     pulses = beating(a=0, b=1, c=2, d=30)
-    assert pulses.blackout(31) == 3
-    pulses.beat("d", "renewed", 40)
-    pulses.anew(50, blackout=True)
-    assert pulses.blackout(51) == 3
-    assert pulses.silent({"a": 20}, 60) == frozenset()
-    pulses.beat("a", "renewed", 52)
-    assert pulses.blackout(52) == 0
+    assert pulses.blackout_size(31) == 3
+    pulses.record_lease("d", "renewed", 40)
+    pulses.reset(50, blackout=True)
+    assert pulses.blackout_size(51) == 3
+    assert pulses.silent_nodes({"a": 20}, 60) == frozenset()
+    pulses.record_lease("a", "renewed", 52)
+    assert pulses.blackout_size(52) == 0
 
 
 def test_nodes_that_were_dead_long_before_a_start_of_ours_are_none() -> None:
     pulses = beating(a=100, b=100, c=100)
-    pulses.anew(100)
-    pulses.presume({"a": 86400, "b": 0}, 100)
-    assert pulses.blackout(101) == 0
+    pulses.reset(100)
+    pulses.presume_silent({"a": 86400, "b": 0}, 100)
+    assert pulses.blackout_size(101) == 0
 
 
 def test_whoever_was_heard_of_is_not_presumed_silent() -> None:
     pulses = beating(a=100)
-    pulses.anew(100)
-    pulses.beat("a", "renewed", 103)
-    pulses.presume({"a": 0}, 104)
-    assert pulses.silent({"a": 5}, 105) == frozenset()
+    pulses.reset(100)
+    pulses.record_lease("a", "renewed", 103)
+    pulses.presume_silent({"a": 0}, 104)
+    assert pulses.silent_nodes({"a": 5}, 105) == frozenset()
 
 
 @given(st.lists(st.floats(0, 1000), min_size=3, max_size=40))
 def test_a_blackout_is_never_said_of_fewer_than_six_in_ten(times: list[float]) -> None:
-    found = beating(**{f"n{i}": when for i, when in enumerate(times)}).blackout(1000)
+    found = beating(**{f"n{i}": when for i, when in enumerate(times)}).blackout_size(1000)
     assert found == 0 or found >= 0.6 * len(times)
 
 
@@ -119,22 +126,26 @@ def test_a_blackout_is_never_said_of_fewer_than_six_in_ten(times: list[float]) -
     ],
 )
 def test_what_others_write_as_a_leases_duration_is_bounded(said: object, seconds: float) -> None:
-    assert duration(said) == seconds
+    assert bounded_duration(said) == seconds
 
 
 def test_a_lease_is_judged_by_its_own_duration() -> None:
-    assert (renewed(DURATION), late(DURATION), silence(DURATION)) == (11, 12, 20)
-    assert (renewed(200), silence(200)) == (55, 100)
+    assert (
+        renewal_interval(DEFAULT_LEASE_DURATION),
+        late_after(DEFAULT_LEASE_DURATION),
+        silent_after(DEFAULT_LEASE_DURATION),
+    ) == (11, 12, 20)
+    assert (renewal_interval(200), silent_after(200)) == (55, 100)
 
 
 def slow(lasts: float, every: float, count: int, until: float) -> int:
     """The most that a blackout is said of while kubelets renew their Leases in turn, `every` so many seconds."""
-    pulses, most = Pulses(), 0
+    pulses, most = LeaseTracker(), 0
     for second in range(int(until)):
         for index in range(count):
             if (second - index * every / count) % every < 1:
-                pulses.beat(f"n{index}", str(second), second, lasts)
-        most = max(most, pulses.blackout(second))
+                pulses.record_lease(f"n{index}", str(second), second, lasts)
+        most = max(most, pulses.blackout_size(second))
     return most
 
 
@@ -145,27 +156,27 @@ def test_kubelets_that_renew_slowly_are_no_blackout(lasts: float, count: int) ->
 
 
 def test_their_silence_is_one_though_they_fall_silent_one_after_another() -> None:
-    pulses = Pulses()
+    pulses = LeaseTracker()
     for index in range(4):
-        pulses.beat(f"n{index}", "0", index * 40, 600)
-    assert pulses.blackout(120 + 299) == 4 - 1
-    assert pulses.blackout(120 + 300) == 4
+        pulses.record_lease(f"n{index}", "0", index * 40, 600)
+    assert pulses.blackout_size(120 + 299) == 4 - 1
+    assert pulses.blackout_size(120 + 300) == 4
 
 
 def test_who_is_heard_of_is_alive_and_a_presumption_is_no_sign_of_life() -> None:
     pulses = beating(a=0, b=0)
-    assert pulses.heard(["a", "b", "none"], 10.9) == {"a", "b"}
-    assert pulses.heard(["a"], 11) == frozenset()
-    pulses.anew(20)
-    assert pulses.heard(["a"], 21) == frozenset()
-    pulses.beat("a", "renewed", 22)
-    assert pulses.heard(["a", "b"], 23) == {"a"}
+    assert pulses.renewing_nodes(["a", "b", "none"], 10.9) == {"a", "b"}
+    assert pulses.renewing_nodes(["a"], 11) == frozenset()
+    pulses.reset(20)
+    assert pulses.renewing_nodes(["a"], 21) == frozenset()
+    pulses.record_lease("a", "renewed", 22)
+    assert pulses.renewing_nodes(["a", "b"], 23) == {"a"}
 
 
 def test_for_how_long_no_renewal_at_all_may_come() -> None:
-    pulses = Pulses()
-    assert pulses.rest() == float("inf")
-    pulses.beat("a", "0", 0, 200)
-    assert pulses.rest() == 55
-    pulses.beat("b", "0", 0)
-    assert pulses.rest() == 11
+    pulses = LeaseTracker()
+    assert pulses.next_renewal_within() == float("inf")
+    pulses.record_lease("a", "0", 0, 200)
+    assert pulses.next_renewal_within() == 55
+    pulses.record_lease("b", "0", 0)
+    assert pulses.next_renewal_within() == 11

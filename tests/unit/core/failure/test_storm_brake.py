@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from rescheduler.api import names
-from rescheduler.api.policies import Policy
-from rescheduler.core.failure.storm_brake import any_storm, storm, survey
+from rescheduler.api.policies import ReschedulePolicy
+from rescheduler.core.failure.storm_brake import any_storm_reason, count_unhealthy, storm_reason
 from rescheduler.core.model.nodes import Node
 
 
-def policy(limit: Any = "20%") -> Policy:
-    return Policy.from_object({"metadata": {"name": "p"}, "spec": {"failure": {"maxUnhealthy": limit}}})
+def policy(limit: Any = "20%") -> ReschedulePolicy:
+    return ReschedulePolicy.from_object({"metadata": {"name": "p"}, "spec": {"failure": {"maxUnhealthy": limit}}})
 
 
 def node(name: str, zone: str = "", pool: str = "") -> Node:
@@ -19,9 +19,9 @@ def node(name: str, zone: str = "", pool: str = "") -> Node:
     return Node(name, name, labels=labels | ({names.NODE_POOL: pool} if pool else {}))
 
 
-def says(rules: Policy, sick: list[Node], well: list[Node]) -> str:
-    weather = survey([*((n, rules, {"A"}) for n in sick), *((n, rules, ()) for n in well)])
-    return storm(sick[0], rules, weather, "A")
+def says(rules: ReschedulePolicy, sick: list[Node], well: list[Node]) -> str:
+    weather = count_unhealthy([*((n, rules, {"A"}) for n in sick), *((n, rules, ()) for n in well)])
+    return storm_reason(sick[0], rules, weather, "A")
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def test_a_zone_where_three_are_dark_is_a_storm_there_and_not_elsewhere() -> Non
     rules = policy()
     dark, other = [node(f"a{i}", "a") for i in range(3)], node("b0", "b")
     well = [node(f"b{i}", "b") for i in range(1, 40)]
-    weather = survey([*((n, rules, {"A"}) for n in [*dark, other]), *((n, rules, ()) for n in well)])
-    assert "3 of 3 nodes of zone a" in storm(dark[0], rules, weather, "A")
-    assert storm(other, rules, weather, "A") == ""
+    weather = count_unhealthy([*((n, rules, {"A"}) for n in [*dark, other]), *((n, rules, ()) for n in well)])
+    assert "3 of 3 nodes of zone a" in storm_reason(dark[0], rules, weather, "A")
+    assert storm_reason(other, rules, weather, "A") == ""
 
 
 def test_two_dark_nodes_of_a_small_zone_are_none() -> None:
@@ -78,10 +78,10 @@ def test_each_cause_is_counted_by_itself_and_the_words_name_what_is_counted() ->
     rules = policy()
     rows = [node(f"n{i}", "a") for i in range(10)]
     causes = [{"GpuBad"}, {"GpuBad"}, {"GpuBad", "Ready=Unknown"}, {"Ready=Unknown"}, *([set[str]()] * 6)]
-    weather = survey(zip(rows, [rules] * 10, causes, strict=True))
-    found = storm(rows[0], rules, weather, "GpuBad")
+    weather = count_unhealthy(zip(rows, [rules] * 10, causes, strict=True))
+    found = storm_reason(rows[0], rules, weather, "GpuBad")
     assert "3 of 10 nodes of ReschedulePolicy p have the condition GpuBad" in found
     assert "failure.maxUnhealthy 20% (2)" in found
-    assert storm(rows[2], rules, weather, "Ready=Unknown") == ""
-    assert any_storm(rows[9], rules, weather) == found
-    assert any_storm(node("elsewhere", "b"), Policy("other", "o", 1, rules.spec), weather) == ""
+    assert storm_reason(rows[2], rules, weather, "Ready=Unknown") == ""
+    assert any_storm_reason(rows[9], rules, weather) == found
+    assert any_storm_reason(node("elsewhere", "b"), ReschedulePolicy("other", "o", 1, rules.spec), weather) == ""

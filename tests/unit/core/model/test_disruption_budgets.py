@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from rescheduler.core.model.disruption_budgets import Budget, budget, covering
+from rescheduler.core.model.disruption_budgets import DisruptionBudget, budgets_for, parse_budget
 from rescheduler.core.model.pods import Pod
 
 POD = Pod("s", "p", "p", ready=True, labels={"app": "web"})
-FULL = Budget("s", "b", "b", allowed=0, healthy=2, needed=2, expected=2)
+FULL = DisruptionBudget("s", "b", "b", allowed=0, healthy=2, needed=2, expected=2)
 
 
 @pytest.mark.parametrize(
@@ -24,12 +24,12 @@ FULL = Budget("s", "b", "b", allowed=0, healthy=2, needed=2, expected=2)
         ({}, {"ready": False}, True),
         ({"healthy": 1}, {"ready": False}, False),
         ({"healthy": 0, "needed": 0}, {"ready": False}, False),
-        ({"healthy": 1, "always_allow": True}, {"ready": False}, True),
-        ({"healthy": 1, "always_allow": True}, {}, False),
+        ({"healthy": 1, "always_allows_unhealthy": True}, {"ready": False}, True),
+        ({"healthy": 1, "always_allows_unhealthy": True}, {}, False),
     ],
 )
 def test_what_a_budget_would_answer(changes: dict[str, Any], pod: dict[str, Any], allows: bool) -> None:
-    assert replace(FULL, **changes).would_allow(replace(POD, **pod)) is allows
+    assert replace(FULL, **changes).allows_eviction_of(replace(POD, **pod)) is allows
 
 
 @pytest.mark.parametrize(
@@ -40,36 +40,38 @@ def test_what_a_budget_would_answer(changes: dict[str, Any], pod: dict[str, Any]
         ({}, {"phase": "Failed", "ready": False}, False),
         ({}, {"ready": False}, False),  # enough others are healthy
         ({"healthy": 1}, {"ready": False}, True),
-        ({"healthy": 1, "always_allow": True}, {"ready": False}, False),
+        ({"healthy": 1, "always_allows_unhealthy": True}, {"ready": False}, False),
         ({"healthy": 0, "needed": 0}, {"ready": False}, True),
     ],
 )
 def test_what_an_eviction_takes_of_a_budget(changes: dict[str, Any], pod: dict[str, Any], spends: bool) -> None:
-    assert replace(FULL, allowed=1, **changes).spends(replace(POD, **pod)) is spends
+    assert replace(FULL, allowed=1, **changes).counts_eviction_of(replace(POD, **pod)) is spends
 
 
 def test_what_was_just_spent_is_no_misconfiguration() -> None:
     one = replace(FULL, allowed=1, needed=1)
-    assert (one.spent().allowed, one.spent().misconfigured) == (0, False)
-    assert (replace(one, allowed=2).exhausted().allowed, one.exhausted().misconfigured) == (0, False)
+    assert (one.after_eviction().allowed, one.after_eviction().misconfigured) == (0, False)
+    assert (replace(one, allowed=2).as_exhausted().allowed, one.as_exhausted().misconfigured) == (0, False)
     assert FULL.misconfigured
 
 
 def test_a_status_that_is_behind_allows_nothing_but_what_no_budget_counts() -> None:
     behind = replace(FULL, allowed=1, observed=False)
-    assert not behind.would_allow(POD)
-    assert behind.would_allow(replace(POD, phase="Failed"))
+    assert not behind.allows_eviction_of(POD)
+    assert behind.allows_eviction_of(replace(POD, phase="Failed"))
 
 
 def test_a_sync_that_failed_is_quoted_and_a_pod_on_its_way_out_is_counted() -> None:
     meta = {"namespace": "s", "name": "b", "uid": "b", "generation": 1}
     condition = {"type": "DisruptionAllowed", "status": "False", "reason": "SyncFailed", "message": "no scale"}
-    found = budget({"metadata": meta, "status": {"conditions": [condition], "disruptedPods": {"p": "2026"}}})
-    assert (found.sync_failed, found.observed, found.disrupted) == ("no scale", False, 1)
+    found = parse_budget({"metadata": meta, "status": {"conditions": [condition], "disruptedPods": {"p": "2026"}}})
+    assert (found.sync_error, found.observed, found.disrupted) == ("no scale", False, 1)
     for other in ({"reason": "InsufficientPods"}, {"status": "True"}, {"type": "Other"}):
-        assert not budget({"metadata": meta, "status": {"conditions": [condition | other]}}).sync_failed
+        assert not parse_budget({"metadata": meta, "status": {"conditions": [condition | other]}}).sync_error
     assert (
-        len(budget({"metadata": meta, "status": {"conditions": [condition | {"message": "x" * 9000}]}}).sync_failed)
+        len(
+            parse_budget({"metadata": meta, "status": {"conditions": [condition | {"message": "x" * 9000}]}}).sync_error
+        )
         < 999
     )
 
@@ -84,16 +86,16 @@ def test_a_sync_that_failed_is_quoted_and_a_pod_on_its_way_out_is_counted() -> N
     ],
 )
 def test_which_pods_a_budget_covers(selector: dict[str, Any] | None, covers: bool) -> None:
-    found = budget({"metadata": {"namespace": "s", "name": "b", "uid": "b"}, "spec": {"selector": selector}})
-    assert covering(POD, [found]) == ((found,) if covers else ())
-    assert covering(replace(POD, namespace="other"), [found]) == ()
+    found = parse_budget({"metadata": {"namespace": "s", "name": "b", "uid": "b"}, "spec": {"selector": selector}})
+    assert budgets_for(POD, [found]) == ((found,) if covers else ())
+    assert budgets_for(replace(POD, namespace="other"), [found]) == ()
 
 
 @pytest.mark.parametrize(("generation", "observed"), [(1, True), (2, False)])
 def test_a_status_may_speak_of_an_older_spec(generation: int, observed: bool) -> None:
     meta = {"namespace": "s", "name": "b", "uid": "b", "generation": generation}
     counts = {"observedGeneration": 1, "currentHealthy": 3, "desiredHealthy": 3, "expectedPods": 3}
-    found = budget({"metadata": meta, "status": counts})
+    found = parse_budget({"metadata": meta, "status": counts})
     assert found.observed is observed
     assert found.misconfigured is observed
 
@@ -101,8 +103,8 @@ def test_a_status_may_speak_of_an_older_spec(generation: int, observed: bool) ->
 def test_a_policy_that_we_do_not_know_allows_nothing_more() -> None:
     meta = {"namespace": "s", "name": "b", "uid": "b"}
     spec = {"unhealthyPodEvictionPolicy": "Sometimes"}
-    found = budget({"metadata": meta, "spec": spec, "status": {"desiredHealthy": 2, "currentHealthy": 1}})
-    assert not found.would_allow(replace(POD, ready=False))
+    found = parse_budget({"metadata": meta, "spec": spec, "status": {"desiredHealthy": 2, "currentHealthy": 1}})
+    assert not found.allows_eviction_of(replace(POD, ready=False))
 
 
 @pytest.mark.parametrize(
@@ -115,4 +117,4 @@ def test_a_policy_that_we_do_not_know_allows_nothing_more() -> None:
     ],
 )
 def test_the_way_out_is_one_that_helps(spec: dict[str, Any], remedy: str) -> None:
-    assert budget({"metadata": {"namespace": "s", "name": "b", "uid": "b"}, "spec": spec}).remedy == remedy
+    assert parse_budget({"metadata": {"namespace": "s", "name": "b", "uid": "b"}, "spec": spec}).remedy == remedy

@@ -5,7 +5,13 @@ from datetime import UTC, datetime
 import pytest
 
 from rescheduler.api import names
-from rescheduler.core.model.external_owners import lease_owner, machine, machine_owner, owner, served_version
+from rescheduler.core.model.external_owners import (
+    lease_holder_reason,
+    machine_of,
+    machine_removal_reason,
+    node_removal_reason,
+    preferred_version,
+)
 from rescheduler.core.model.nodes import Node, Taint
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -23,24 +29,24 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
     ],
 )
 def test_taints_tell_who_is_about_to_remove_a_node(key: str, whose: str) -> None:
-    said = owner(Node("n", "u", taints=(Taint(key, "", "NoSchedule"),)))
+    said = node_removal_reason(Node("n", "u", taints=(Taint(key, "", "NoSchedule"),)))
     assert whose in said
     assert bool(said) is bool(whose)
 
 
 def test_a_node_that_is_being_deleted_is_somebodys() -> None:
-    assert owner(Node("n", "u", deleting=True))
+    assert node_removal_reason(Node("n", "u", deleting=True))
 
 
 def test_the_machine_behind_a_node_tells_of_its_end() -> None:
     made = Node("n", "u", annotations={names.MACHINE: "m1", names.MACHINE_NAMESPACE: "capi"})
-    found = machine(made)
+    found = machine_of(made)
     assert found is not None
     assert (found.namespace, found.name) == ("capi", "m1")
-    assert machine(Node("n", "u")) is None
-    assert machine_owner({"metadata": {"name": "m1"}}) == ""
-    assert "m1" in machine_owner({"metadata": {"name": "m1", "deletionTimestamp": "2026-01-01T00:00:00Z"}})
-    assert "marked" in machine_owner(
+    assert machine_of(Node("n", "u")) is None
+    assert machine_removal_reason({"metadata": {"name": "m1"}}) == ""
+    assert "m1" in machine_removal_reason({"metadata": {"name": "m1", "deletionTimestamp": "2026-01-01T00:00:00Z"}})
+    assert "marked" in machine_removal_reason(
         {"metadata": {"name": "m1", "annotations": {"cluster.x-k8s.io/delete-machine": ""}}}
     )
 
@@ -49,8 +55,8 @@ def test_the_machine_behind_a_node_tells_of_its_end() -> None:
     "name", ["", "..", ".", "a/b", "../../../../api/v1/nodes/n", "a?b", "a#b", "a%2fb", "A", "x" * 254]
 )
 def test_an_annotation_that_can_be_no_name_names_no_machine(name: str) -> None:
-    assert machine(Node("n", "u", annotations={names.MACHINE: name, names.MACHINE_NAMESPACE: "capi"})) is None
-    assert machine(Node("n", "u", annotations={names.MACHINE: "m1", names.MACHINE_NAMESPACE: name})) is None
+    assert machine_of(Node("n", "u", annotations={names.MACHINE: name, names.MACHINE_NAMESPACE: "capi"})) is None
+    assert machine_of(Node("n", "u", annotations={names.MACHINE: "m1", names.MACHINE_NAMESPACE: name})) is None
 
 
 @pytest.mark.parametrize(
@@ -63,7 +69,7 @@ def test_an_annotation_that_can_be_no_name_names_no_machine(name: str) -> None:
     ],
 )
 def test_the_version_that_is_served_is_the_servers_word(group: dict[str, object], version: str) -> None:
-    assert served_version(group) == version
+    assert preferred_version(group) == version
 
 
 @pytest.mark.parametrize(
@@ -77,4 +83,4 @@ def test_the_version_that_is_served_is_the_servers_word(group: dict[str, object]
     ],
 )
 def test_a_medik8s_lease_holds_a_node_until_it_runs_out(spec: dict[str, object], held: bool) -> None:
-    assert bool(lease_owner({"spec": spec}, NOW)) is held
+    assert bool(lease_holder_reason({"spec": spec}, NOW)) is held

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rescheduler.core.model.node_affinity import keeps_off, may_run_on
+from rescheduler.core.model.node_affinity import has_anti_affinity_to, may_run_on
 from rescheduler.core.model.nodes import Node, Taint
 
 NODE = Node("n1", "n1", labels={"zone": "a", "size": "8"}, taints=(Taint("own", "shop", "NoSchedule"),))
@@ -86,4 +86,4 @@ def test_pods_that_keep_off_one_another(selector: dict[str, Any] | None, namespa
     wants = {"topologyKey": key, "labelSelector": selector}
     rule = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [wants]}}
     pod = {"metadata": {"namespace": "shop"}, "spec": {"affinity": rule}}
-    assert keeps_off(pod, {"metadata": {"namespace": namespace, "labels": {"app": "web"}}}) is off
+    assert has_anti_affinity_to(pod, {"metadata": {"namespace": namespace, "labels": {"app": "web"}}}) is off

@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 
 from rescheduler.api.untrusted import UnreadableError
-from rescheduler.core.model.nodes import Node, node
+from rescheduler.core.model.nodes import Node, parse_node
 
 
 def of(*, annotations: dict[str, Any] | None = None, **status: Any) -> Node:
-    return node({"metadata": {"name": "n", "annotations": annotations or {}}, "status": status})
+    return parse_node({"metadata": {"name": "n", "annotations": annotations or {}}, "status": status})
 
 
 def test_a_node_without_a_name_is_refused_with_the_field() -> None:
     with pytest.raises(UnreadableError, match=r"metadata\.name"):
-        node({"metadata": {"uid": "u"}})
+        parse_node({"metadata": {"uid": "u"}})
 
 
 @pytest.mark.parametrize(
@@ -31,16 +31,17 @@ def test_a_node_without_a_name_is_refused_with_the_field() -> None:
 )
 def test_a_condition_with_a_time_that_nobody_believes_is_seen_without_time(text: Any, time: datetime | None) -> None:
     (found,) = of(conditions=[{"type": "Ready", "status": "False", "lastTransitionTime": text}]).conditions
-    assert (found.status, found.transition) == ("False", time)
+    assert (found.status, found.last_transition) == ("False", time)
 
 
 def test_a_very_long_request_is_cut_and_still_another_than_the_one_before() -> None:
     long = [
-        of(annotations={"rescheduler.dev/maintenance": "x" * 200_000 + end}).maintenance or "" for end in ("a", "b")
+        of(annotations={"rescheduler.dev/maintenance": "x" * 200_000 + end}).maintenance_annotation or ""
+        for end in ("a", "b")
     ]
     assert [len(text) for text in long] == [1024, 1024]
     assert long[0] != long[1]
-    assert of(annotations={"rescheduler.dev/maintenance": "x" * 1024}).maintenance == "x" * 1024
+    assert of(annotations={"rescheduler.dev/maintenance": "x" * 1024}).maintenance_annotation == "x" * 1024
 
 
 def test_two_very_long_boots_are_two() -> None:
@@ -53,7 +54,7 @@ def test_two_very_long_boots_are_two() -> None:
     "text", ["[" * 60_000, "[" * 10_000, "1e999", '{"Maintenance":{}}', '{"Failure":"\\ud800"}', "x" * 200_000]
 )
 def test_nonsense_in_the_note_of_what_was_cancelled_cancels_nothing(text: str) -> None:
-    assert of(annotations={"rescheduler.dev/cancelled": text}).cancelled == {}
+    assert of(annotations={"rescheduler.dev/cancelled": text}).cancelled_requests == {}
 
 
 def test_what_a_node_has_of_a_resource_that_nobody_can_read_is_nothing() -> None:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rescheduler.api.untrusted import LATEST, UnreadableError
-from rescheduler.core.model.pods import Owner, pod
-from rescheduler.core.model.release_record import Move, clear_patch, release_patch, return_patch
+from rescheduler.api.untrusted import LATEST_TIME, UnreadableError
+from rescheduler.core.model.pods import Owner, parse_pod
+from rescheduler.core.model.release_record import ReleaseRecord, clear_patch, release_patch, return_patch
 
 
 def test_a_raw_pod_is_projected() -> None:
@@ -28,9 +28,15 @@ def test_a_raw_pod_is_projected() -> None:
         "spec": {"nodeName": "n", "volumes": [{"emptyDir": {}}, {"persistentVolumeClaim": {"claimName": "c"}}]},
         "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
     }
-    seen = pod(raw)
+    seen = parse_pod(raw)
     assert seen.owner == Owner("Job", "j", "2")
-    assert (seen.mirror, seen.empty_dir, seen.claims, seen.ready, seen.grace) == (True, True, ("c",), True, 30)
+    assert (seen.is_mirror, seen.has_empty_dir, seen.claims, seen.ready, seen.grace_period_seconds) == (
+        True,
+        True,
+        ("c",),
+        True,
+        30,
+    )
     assert seen.annotations == {"rescheduler.dev/do-not-disrupt": "true"}
 
 
@@ -57,19 +63,19 @@ def carrying(record: dict[str, Any], *owners: dict[str, Any], cost: str = "21474
 
 def test_a_released_pod_counts_as_its_replica_sets() -> None:
     other = {"apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "c"}
-    seen = pod(carrying(RECORD, DEPLOYMENT, other))
-    assert (seen.released, seen.returned, seen.foreign_move) == (True, False, False)
+    seen = parse_pod(carrying(RECORD, DEPLOYMENT, other))
+    assert (seen.released, seen.returned, seen.has_foreign_record) == (True, False, False)
     assert seen.owner == Owner("ReplicaSet", "web-abc", "r")
-    assert seen.references == (other,)
-    assert seen.move is not None
-    assert Move.read(seen.move.text()) == seen.move
+    assert seen.other_owner_references == (other,)
+    assert seen.release_record is not None
+    assert ReleaseRecord.from_annotation(seen.release_record.to_annotation()) == seen.release_record
 
 
 def test_a_returned_pod_has_its_record_until_it_is_cleared() -> None:
-    seen = pod(carrying(RECORD, REPLICA_SET))
-    assert (seen.released, seen.returned, seen.foreign_move) == (False, True, False)
+    seen = parse_pod(carrying(RECORD, REPLICA_SET))
+    assert (seen.released, seen.returned, seen.has_foreign_record) == (False, True, False)
     # A return sets the cost in the same patch: without it somebody else wrote the record.
-    assert pod(carrying(RECORD, REPLICA_SET, cost="5")).foreign_move
+    assert parse_pod(carrying(RECORD, REPLICA_SET, cost="5")).has_foreign_record
 
 
 @pytest.mark.parametrize(
@@ -86,8 +92,8 @@ def test_a_returned_pod_has_its_record_until_it_is_cleared() -> None:
     ],
 )
 def test_a_record_on_any_other_pod_is_ignored(owners: tuple[dict[str, Any], ...]) -> None:
-    seen = pod(carrying(RECORD, *owners))
-    assert (seen.move, seen.released, seen.foreign_move) == (None, False, True)
+    seen = parse_pod(carrying(RECORD, *owners))
+    assert (seen.release_record, seen.released, seen.has_foreign_record) == (None, False, True)
 
 
 @pytest.mark.parametrize(
@@ -114,12 +120,12 @@ def test_a_record_on_any_other_pod_is_ignored(owners: tuple[dict[str, Any], ...]
     ],
 )
 def test_a_record_with_a_value_that_no_release_writes_is_ignored(changes: dict[str, Any]) -> None:
-    assert pod(carrying(RECORD | changes, DEPLOYMENT)).foreign_move
+    assert parse_pod(carrying(RECORD | changes, DEPLOYMENT)).has_foreign_record
 
 
 def test_nonsense_in_the_move_annotation_is_none_of_ours() -> None:
     for text in ("", "x", "[]", "{}", '{"ready": "x"}', "[" * 60_000, "1e999", "NaN", json.dumps(RECORD) + " " * 5000):
-        assert Move.read(text) is None
+        assert ReleaseRecord.from_annotation(text) is None
 
 
 @given(
@@ -129,7 +135,7 @@ def test_nonsense_in_the_move_annotation_is_none_of_ours() -> None:
     )
 )
 def test_whatever_json_is_written_there_is_read(value: object) -> None:
-    assert Move.read(json.dumps(value)) is None or isinstance(value, dict)
+    assert ReleaseRecord.from_annotation(json.dumps(value)) is None or isinstance(value, dict)
 
 
 @given(
@@ -140,17 +146,17 @@ def test_whatever_json_is_written_there_is_read(value: object) -> None:
 )
 def test_whatever_is_changed_in_a_record_is_read(changes: dict[str, Any]) -> None:
     """What is read can be written again, and is the same then."""
-    found = pod(carrying(RECORD | changes, DEPLOYMENT, REPLICA_SET)).move
-    assert found is None or Move.read(found.text()) == found
+    found = parse_pod(carrying(RECORD | changes, DEPLOYMENT, REPLICA_SET)).release_record
+    assert found is None or ReleaseRecord.from_annotation(found.to_annotation()) == found
 
 
 def test_the_patches_of_a_move_write_the_controller_and_annotations_and_nothing_else() -> None:
-    move = Move("NodeDrain/n1", "7", 3, datetime(2026, 1, 1, tzinfo=UTC), 1, "web", "d", "web-abc", "r")
+    move = ReleaseRecord("NodeDrain/n1", "7", 3, datetime(2026, 1, 1, tzinfo=UTC), 1, "web", "d", "web-abc", "r")
     other = {"apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "c"}
     identity = {"uid": "u", "resourceVersion": "5"}
     assert release_patch("u", "5", (other,), move) == {
         "metadata": identity
-        | {"annotations": {"rescheduler.dev/move": move.text()}, "ownerReferences": [other, DEPLOYMENT]}
+        | {"annotations": {"rescheduler.dev/move": move.to_annotation()}, "ownerReferences": [other, DEPLOYMENT]}
     }
     cost = "controller.kubernetes.io/pod-deletion-cost"
     assert return_patch("u", "5", (other,), move) == {
@@ -189,21 +195,23 @@ def _in(key: str, *values: str, kind: str = "matchExpressions") -> dict[str, Any
 )
 def test_a_pod_that_one_node_alone_can_run_is_pinned(spec: dict[str, Any], pinned: bool) -> None:
     raw = {"metadata": {"namespace": "s", "name": "p", "uid": "u"}, "spec": spec}
-    assert pod(raw).pinned is pinned
+    assert parse_pod(raw).pinned_to_node is pinned
 
 
 def test_an_owner_of_another_group_is_another_kind() -> None:
     """An OpenKruise StatefulSet or a Volcano Job only shares its name with Kubernetes' own."""
     for version, kind in (("apps/v1", "StatefulSet"), ("apps.kruise.io/v1beta1", "StatefulSet.apps.kruise.io")):
         owner = {"apiVersion": version, "kind": "StatefulSet", "name": "db", "uid": "o", "controller": True}
-        seen = pod({"metadata": {"namespace": "s", "name": "p", "uid": "u", "ownerReferences": [owner]}})
+        seen = parse_pod({"metadata": {"namespace": "s", "name": "p", "uid": "u", "ownerReferences": [owner]}})
         assert seen.owner == Owner(kind, "db", "o")
 
 
 def test_a_disk_that_the_pod_names_itself_is_seen() -> None:
     meta = {"namespace": "s", "name": "p", "uid": "u"}
-    assert pod({"metadata": meta, "spec": {"volumes": [{"iscsi": {}}]}}).disk
-    assert not pod({"metadata": meta, "spec": {"volumes": [{"nfs": {}}, {"configMap": {}}, {"csi": {}}]}}).disk
+    assert parse_pod({"metadata": meta, "spec": {"volumes": [{"iscsi": {}}]}}).has_inline_disk
+    assert not parse_pod(
+        {"metadata": meta, "spec": {"volumes": [{"nfs": {}}, {"configMap": {}}, {"csi": {}}]}}
+    ).has_inline_disk
 
 
 META = {"namespace": "s", "name": "p", "uid": "u"}
@@ -213,25 +221,27 @@ META = {"namespace": "s", "name": "p", "uid": "u"}
     ("grace", "seconds"), [(2**63 - 1, 100_000_000), (-(2**63), 0), (0, 0), (300, 300), ("5", 30), (None, 30)]
 )
 def test_a_grace_period_is_one_that_can_be_added_to_a_time(grace: object, seconds: int) -> None:
-    assert pod({"metadata": META, "spec": {"terminationGracePeriodSeconds": grace}}).grace == seconds
+    assert (
+        parse_pod({"metadata": META, "spec": {"terminationGracePeriodSeconds": grace}}).grace_period_seconds == seconds
+    )
 
 
 @pytest.mark.parametrize("when", ["0000-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00", "soon", 5, None])
 def test_a_pod_with_any_time_of_deletion_is_terminating_and_never_overdue(when: object) -> None:
-    assert pod({"metadata": META | {"deletionTimestamp": when}}).deleting == LATEST
+    assert parse_pod({"metadata": META | {"deletionTimestamp": when}}).deletion_timestamp == LATEST_TIME
 
 
 def test_only_annotations_that_are_read_are_kept_and_none_at_length() -> None:
     found = {"rescheduler.dev/replacement": "x" * 200_000, "rescheduler.dev/other": "y", "rescheduler.dev.evil/z": "z"}
-    kept = pod({"metadata": META | {"annotations": found}}).annotations
+    kept = parse_pod({"metadata": META | {"annotations": found}}).annotations
     assert kept == {"rescheduler.dev/replacement": "x" * 1023 + "…"}
 
 
 def test_a_pod_without_a_uid_is_refused_with_the_field() -> None:
     with pytest.raises(UnreadableError, match=r"metadata\.uid"):
-        pod({"metadata": {"namespace": "s", "name": "p"}})
+        parse_pod({"metadata": {"namespace": "s", "name": "p"}})
 
 
 def test_a_pod_without_priority_is_as_any_other() -> None:
     raw = {"metadata": {"namespace": "s", "name": "p", "uid": "u"}, "spec": {"priority": None}}
-    assert pod(raw).priority == 0
+    assert parse_pod(raw).priority == 0

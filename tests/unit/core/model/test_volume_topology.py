@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 
 from rescheduler.core.model.nodes import Node
-from rescheduler.core.model.volume_topology import Reach, Storage, reach
+from rescheduler.core.model.volume_topology import ClusterVolumes, VolumeTopology, parse_volume_topology
 
 ZONE, OLD = "topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"
 
 
-def volume(labels: dict[str, str] | None = None, *zones: str, **spec: Any) -> Reach:
+def volume(labels: dict[str, str] | None = None, *zones: str, **spec: Any) -> VolumeTopology:
     term = {"matchExpressions": [{"key": ZONE, "operator": "In", "values": list(zones)}]}
     affinity = {"nodeAffinity": {"required": {"nodeSelectorTerms": [term]}}} if zones else {}
-    return reach({"metadata": {"name": "v", "labels": labels or {}}, "spec": {**affinity, **spec}})
+    return parse_volume_topology({"metadata": {"name": "v", "labels": labels or {}}, "spec": {**affinity, **spec}})
 
 
 @pytest.mark.parametrize(
@@ -32,20 +32,20 @@ def volume(labels: dict[str, str] | None = None, *zones: str, **spec: Any) -> Re
         (volume({OLD: "a"}), {ZONE: "b"}, False),
     ],
 )
-def test_zones(found: Reach, labels: dict[str, str], reached: bool) -> None:
-    assert found.reaches(Node("n", "n", labels=labels)) is reached
+def test_zones(found: VolumeTopology, labels: dict[str, str], reached: bool) -> None:
+    assert found.is_accessible_from(Node("n", "n", labels=labels)) is reached
 
 
 def test_a_claim_that_is_not_bound_is_a_doubt() -> None:
-    storage = Storage({("shop", "data"): "v", ("shop", "new"): ""}, {"v": volume()})
-    assert storage.of("shop", ["data"]) == (frozenset({volume()}), "")
+    storage = ClusterVolumes({("shop", "data"): "v", ("shop", "new"): ""}, {"v": volume()})
+    assert storage.topologies_of("shop", ["data"]) == (frozenset({volume()}), "")
     for name in ("new", "unknown"):
-        assert name in storage.of("shop", ["data", name])[1]
+        assert name in storage.topologies_of("shop", ["data", name])[1]
 
 
 def test_a_node_is_crowded_where_not_all_volumes_that_come_can_surely_be_attached() -> None:
     found = volume(csi={"driver": "disk"})
-    storage = Storage(limits={"n1": {"disk": 3, "other": 0}})
-    assert not storage.crowded([found], "n1", Counter(disk=3))
-    assert storage.crowded([found], "n1", Counter(disk=4))
-    assert not storage.crowded([found], "n2", Counter(disk=4))
+    storage = ClusterVolumes(free_attachments={"n1": {"disk": 3, "other": 0}})
+    assert not storage.exceeds_attach_limit([found], "n1", Counter(disk=3))
+    assert storage.exceeds_attach_limit([found], "n1", Counter(disk=4))
+    assert not storage.exceeds_attach_limit([found], "n2", Counter(disk=4))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rescheduler.core.model.workloads import replaces_at_once
+from rescheduler.core.model.workloads import replaces_terminating_pods
 
 
 @pytest.mark.parametrize(
@@ -19,4 +19,4 @@ from rescheduler.core.model.workloads import replaces_at_once
     ],
 )
 def test_whether_two_pods_of_a_job_may_run(spec: dict[str, Any], at_once: bool) -> None:
-    assert replaces_at_once({"spec": spec}) is at_once
+    assert replaces_terminating_pods({"spec": spec}) is at_once

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rescheduler.core.model import nodes as model_nodes
-from rescheduler.core.model.volume_topology import Storage, reach
+from rescheduler.core.model.volume_topology import ClusterVolumes, parse_volume_topology
 from rescheduler.core.placement.planner import Fit, plan
-from rescheduler.core.placement.pod_requirements import Asks
-from rescheduler.core.placement.pod_snapshot import Census, Resident
-from rescheduler.core.placement.problem import Ground
+from rescheduler.core.placement.pod_requirements import PodRequirementsParser
+from rescheduler.core.placement.pod_snapshot import PodSnapshot, ScheduledPod
+from rescheduler.core.placement.problem import PlacementInput
 
 Raw = dict[str, Any]
 FITS, DOES_NOT, UNKNOWN = Fit.FITS, Fit.DOES_NOT_FIT, Fit.UNKNOWN
@@ -44,12 +44,12 @@ def forecasts(nodes: Sequence[Raw], pods: Sequence[Raw], **more: Any) -> Any:
     return plan(leaving, ground, Random(0))
 
 
-def situation(nodes: Sequence[Raw], pods: Sequence[Raw], **more: Any) -> tuple[list[Resident], Ground]:
-    census = Census(Asks(), {"old"})
+def situation(nodes: Sequence[Raw], pods: Sequence[Raw], **more: Any) -> tuple[list[ScheduledPod], PlacementInput]:
+    census = PodSnapshot(PodRequirementsParser(), {"old"})
     for each in pods:
         census.add(each)
-    known = {n.name: n for n in map(model_nodes.node, [node("old", "16"), *nodes])}
-    return census.residents["old"], Ground(known, census, rivals=census.waiting, **more)
+    known = {n.name: n for n in map(model_nodes.parse_node, [node("old", "16"), *nodes])}
+    return census.pods_by_node["old"], PlacementInput(known, census, competing_pods=census.pending, **more)
 
 
 def affine(kind: str, key: str = HOST, selector: Raw | None = None, **more: Any) -> Raw:
@@ -105,7 +105,9 @@ def test_node_affinity_is_asked(zone: str, fit: Fit) -> None:
 def test_cordoned_and_closed_nodes_and_those_being_deleted_are_no_targets() -> None:
     going = node("n3")
     going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    assert forecast([node("n1", unschedulable=True), node("n2"), going], [pod("p1")], closed={"n2"}) == [DOES_NOT]
+    assert forecast([node("n1", unschedulable=True), node("n2"), going], [pod("p1")], excluded_nodes={"n2"}) == [
+        DOES_NOT
+    ]
 
 
 def test_anti_affinity_keeps_its_own_pods_apart() -> None:
@@ -124,8 +126,8 @@ def test_anti_affinity_holds_both_ways(who: str) -> None:
 def test_anti_affinity_asks_for_labels_of_namespaces() -> None:
     apart = affine("podAntiAffinity", namespaceSelector={"matchLabels": {"team": "x"}})
     pods = [pod("p1", **apart), pod("there", "n1")]
-    assert forecast([node("n1")], pods, spaces={"s": {"team": "x"}}) == [DOES_NOT]
-    assert forecast([node("n1")], pods, spaces={"s": {"team": "y"}}) == [FITS]
+    assert forecast([node("n1")], pods, namespace_labels={"s": {"team": "x"}}) == [DOES_NOT]
+    assert forecast([node("n1")], pods, namespace_labels={"s": {"team": "y"}}) == [FITS]
 
 
 def test_affinity_needs_company() -> None:
@@ -152,12 +154,14 @@ def test_a_host_port_is_had_once_a_node() -> None:
 def test_a_volume_ties_its_pod_to_a_zone() -> None:
     terms = [{"matchExpressions": [{"key": ZONE, "operator": "In", "values": ["a"]}]}]
     spec = {"nodeAffinity": {"required": {"nodeSelectorTerms": terms}}, "csi": {"driver": "d"}}
-    storage = Storage({("s", "data"): "v"}, {"v": reach({"metadata": {"name": "v"}, "spec": spec})})
+    storage = ClusterVolumes(
+        {("s", "data"): "v"}, {"v": parse_volume_topology({"metadata": {"name": "v"}, "spec": spec})}
+    )
     bound = pod("p1", volumes=[{"persistentVolumeClaim": {"claimName": "data"}}])
-    assert forecast([node("n1", zone="a")], [bound], storage=storage) == [FITS]
-    assert forecast([node("n1", zone="b")], [bound], storage=storage) == [DOES_NOT]
-    full = Storage(storage.claims, storage.reaches, {"n1": {"d": 0}})
-    assert forecast([node("n1", zone="a")], [bound], storage=full) == [UNKNOWN]
+    assert forecast([node("n1", zone="a")], [bound], cluster_volumes=storage) == [FITS]
+    assert forecast([node("n1", zone="b")], [bound], cluster_volumes=storage) == [DOES_NOT]
+    full = ClusterVolumes(storage.volume_by_claim, storage.topologies, {"n1": {"d": 0}})
+    assert forecast([node("n1", zone="a")], [bound], cluster_volumes=full) == [UNKNOWN]
     assert forecast([node("n1", zone="a")], [bound]) == [UNKNOWN]
 
 

@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from rescheduler.core.placement.pod_affinity import Term, terms
+from rescheduler.core.placement.pod_affinity import PodAffinityTerm, required_terms
 
 SPACES = {"shop": {"team": "a"}, "bank": {"team": "b"}}
 
 
-def term(**raw: Any) -> Term:
+def term(**raw: Any) -> PodAffinityTerm:
     body = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "web"}}, **raw}
     required = {"requiredDuringSchedulingIgnoredDuringExecution": [body]}
-    (found,) = terms({"affinity": {"podAntiAffinity": required}}, "shop", "podAntiAffinity")
+    (found,) = required_terms({"affinity": {"podAntiAffinity": required}}, "shop", "podAntiAffinity")
     return found
 
 
@@ -38,13 +38,13 @@ def test_pods_by_their_labels() -> None:
 
 def test_preferred_terms_forbid_nothing() -> None:
     preferred = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": {}}]}
-    assert terms({"affinity": {"podAffinity": preferred}}, "shop", "podAffinity") == ()
+    assert required_terms({"affinity": {"podAffinity": preferred}}, "shop", "podAffinity") == ()
 
 
 def test_of_terms_without_end_the_places_and_namespaces_are_kept() -> None:
     many = [{"topologyKey": f"k{n % 2}", "labelSelector": {"matchLabels": {"n": str(n)}}} for n in range(101)]
     spec = {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": many}}}
-    found = terms(spec, "shop", "podAntiAffinity")
-    assert [each.key for each in found] == ["k0", "k1"]
+    found = required_terms(spec, "shop", "podAntiAffinity")
+    assert [each.topology_key for each in found] == ["k0", "k1"]
     assert found[0].selects("shop", {}, {})
     assert not found[0].selects("other", {}, {})

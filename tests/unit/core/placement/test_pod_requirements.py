@@ -5,7 +5,12 @@ from typing import Any
 import pytest
 
 from rescheduler.api import names
-from rescheduler.core.placement.pod_requirements import Asks, claims, collide, ports
+from rescheduler.core.placement.pod_requirements import (
+    PodRequirementsParser,
+    claim_names,
+    host_ports,
+    host_ports_conflict,
+)
 
 
 def pod(name: str = "p-1", labels: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
@@ -17,21 +22,21 @@ def pod(name: str = "p-1", labels: dict[str, str] | None = None, **spec: Any) ->
 
 
 def test_equal_asks_are_one_object() -> None:
-    asks = Asks()
+    asks = PodRequirementsParser()
     own = [{"app": "db", "statefulset.kubernetes.io/pod-name": f"db-{n}"} for n in (0, 1)]
-    assert asks.of(pod("db-0", own[0])) is asks.of(pod("db-1", own[1]))
-    assert asks.of(pod()) is not asks.of(pod(priority=5))
-    assert asks.of(pod()) is not asks.of(pod(labels={"app": "api"}))
+    assert asks.parse(pod("db-0", own[0])) is asks.parse(pod("db-1", own[1]))
+    assert asks.parse(pod()) is not asks.parse(pod(priority=5))
+    assert asks.parse(pod()) is not asks.parse(pod(labels={"app": "api"}))
 
 
 def test_a_replacement_is_put_into_its_namespaces_pool() -> None:
-    where = Asks({"shop": "fast"}).of(pod(nodeSelector={"disk": "ssd"})).where
+    where = PodRequirementsParser({"shop": "fast"}).parse(pod(nodeSelector={"disk": "ssd"})).node_constraints
     assert where["nodeSelector"] == {"disk": "ssd", names.NODE_POOL: "fast"}
     assert where["tolerations"] == [{"key": names.POOL, "operator": "Equal", "value": "fast", "effect": "NoSchedule"}]
 
 
 def test_it_does_not_look_for_the_pool_that_its_namespace_was_in_before() -> None:
-    where = Asks({"shop": "fast"}).of(pod(nodeSelector={names.NODE_POOL: "slow"})).where
+    where = PodRequirementsParser({"shop": "fast"}).parse(pod(nodeSelector={names.NODE_POOL: "slow"})).node_constraints
     assert where["nodeSelector"] == {names.NODE_POOL: "fast"}
 
 
@@ -49,7 +54,7 @@ def test_it_does_not_look_for_the_pool_that_its_namespace_was_in_before() -> Non
     ],
 )
 def test_what_only_the_scheduler_can_say(spec: dict[str, Any], word: str) -> None:
-    doubt = Asks().of(pod(**spec)).doubt
+    doubt = PodRequirementsParser().parse(pod(**spec)).unknown_reason
     assert word in doubt if word else not doubt
 
 
@@ -57,7 +62,7 @@ def test_selecting_by_what_tells_pods_of_one_owner_apart_is_a_doubt() -> None:
     selector = {"matchLabels": {"apps.kubernetes.io/pod-index": "0"}}
     term = {"topologyKey": "zone", "labelSelector": selector}
     affinity = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
-    assert "apart" in Asks().of(pod(affinity=affinity)).doubt
+    assert "apart" in PodRequirementsParser().parse(pod(affinity=affinity)).unknown_reason
 
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -73,10 +78,10 @@ MANY = [{"matchExpressions": [{"key": f"k{n}", "operator": "In", "values": ["v"]
     ],
 )
 def test_more_than_a_plan_can_look_at_is_left_to_the_scheduler(spec: dict[str, Any]) -> None:
-    found = Asks().of(pod(**spec))
-    assert "more than 1000 things" in found.doubt
-    assert found.where == {"nodeSelector": {}, "tolerations": []}
-    assert found.demand == {"cpu": 1000}
+    found = PodRequirementsParser().parse(pod(**spec))
+    assert "more than 1000 things" in found.unknown_reason
+    assert found.node_constraints == {"nodeSelector": {}, "tolerations": []}
+    assert found.requests == {"cpu": 1000}
 
 
 @pytest.mark.parametrize("kind", ["podAffinity", "podAntiAffinity"])
@@ -84,7 +89,7 @@ def test_a_selector_that_nobody_knows_and_terms_without_end_are_a_doubt(kind: st
     odd = {"topologyKey": "zone", "labelSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}}
     many = [{"topologyKey": "zone", "labelSelector": {"matchLabels": {"n": str(n)}}} for n in range(101)]
     for terms in ([odd], many):
-        assert "not known here" in Asks().of(pod(affinity={kind: {REQUIRED: terms}})).doubt
+        assert "not known here" in PodRequirementsParser().parse(pod(affinity={kind: {REQUIRED: terms}})).unknown_reason
 
 
 def test_ports_and_claims() -> None:
@@ -100,8 +105,8 @@ def test_ports_and_claims() -> None:
         ],
         "volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": "data"}}, {"name": "e", "emptyDir": {}}],
     }
-    assert ports(spec) == (("0.0.0.0", "TCP", 80), ("10.0.0.1", "UDP", 81))
-    assert claims(spec) == ("data",)
+    assert host_ports(spec) == (("0.0.0.0", "TCP", 80), ("10.0.0.1", "UDP", 81))
+    assert claim_names(spec) == ("data",)
 
 
 @pytest.mark.parametrize(
@@ -115,4 +120,4 @@ def test_ports_and_claims() -> None:
     ],
 )
 def test_ports_collide_on_one_address(other: tuple[str, str, int], together: bool) -> None:
-    assert collide([("10.0.0.1", "TCP", 80)], [other]) is together
+    assert host_ports_conflict([("10.0.0.1", "TCP", 80)], [other]) is together

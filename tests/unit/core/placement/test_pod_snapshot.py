@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from rescheduler.core.placement.pod_requirements import Asks
-from rescheduler.core.placement.pod_snapshot import Census
+from rescheduler.core.placement.pod_requirements import PodRequirementsParser
+from rescheduler.core.placement.pod_snapshot import PodSnapshot
 
 
 def pod(name: str, node: str = "", phase: str = "Running", **more: Any) -> dict[str, Any]:
@@ -13,8 +13,8 @@ def pod(name: str, node: str = "", phase: str = "Running", **more: Any) -> dict[
     return {"metadata": meta, "spec": spec, "status": {"phase": phase}}
 
 
-def census(*pods: dict[str, Any]) -> Census:
-    found = Census(Asks(), {"n1"})
+def census(*pods: dict[str, Any]) -> PodSnapshot:
+    found = PodSnapshot(PodRequirementsParser(), {"n1"})
     for raw in pods:
         found.add(raw)
     return found
@@ -22,33 +22,33 @@ def census(*pods: dict[str, Any]) -> Census:
 
 def test_what_each_node_holds() -> None:
     found = census(pod("a", "n1"), pod("b", "n1"), pod("c", "n2"))
-    assert found.used == {"n1": {"cpu": 1000, "pods": 2}, "n2": {"cpu": 500, "pods": 1}}
+    assert found.allocated_by_node == {"n1": {"cpu": 1000, "pods": 2}, "n2": {"cpu": 500, "pods": 1}}
 
 
 def test_finished_pods_hold_nothing() -> None:
-    assert not census(pod("a", "n1", "Succeeded"), pod("b", "n1", "Failed")).used
+    assert not census(pod("a", "n1", "Succeeded"), pod("b", "n1", "Failed")).allocated_by_node
 
 
 def test_pods_alike_are_counted_not_kept() -> None:
-    (presence,) = census(*(pod(f"p{n}", f"n{n % 2}") for n in range(10))).places.items()
+    (presence,) = census(*(pod(f"p{n}", f"n{n % 2}") for n in range(10))).node_counts_by_traits.items()
     assert presence[1] == {"n0": 5, "n1": 5}
 
 
 def test_terminating_pods_are_told_apart() -> None:
     ending = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
-    found = census(pod("a", "n1"), pod("b", "n1", meta=ending)).places
-    assert sorted(presence.ending for presence in found) == [False, True]
+    found = census(pod("a", "n1"), pod("b", "n1", meta=ending)).node_counts_by_traits
+    assert sorted(presence.terminating for presence in found) == [False, True]
 
 
 def test_only_pods_of_planned_nodes_are_known_one_by_one() -> None:
-    found = census(pod("a", "n1"), pod("b", "n2")).residents
+    found = census(pod("a", "n1"), pod("b", "n2")).pods_by_node
     assert {node: [resident.key for resident in rows] for node, rows in found.items()} == {"n1": ["shop/a"]}
 
 
 def test_pods_without_a_node_wait_unless_they_are_gated_or_going() -> None:
     gated = pod("b", schedulingGates=[{"name": "g"}])
     going = pod("c", meta={"deletionTimestamp": "2026-01-01T00:00:00Z"})
-    assert census(pod("a", phase="Pending"), gated, going).waiting.total() == 1
+    assert census(pod("a", phase="Pending"), gated, going).pending.total() == 1
 
 
 def test_whose_pods_are_on_their_way_is_known() -> None:
@@ -65,5 +65,5 @@ def test_whose_pods_are_on_their_way_is_known() -> None:
         owned("c", "StatefulSet", "runs", "n1"),
         owned("d", "ReplicaSet", "set"),
     )
-    assert found.under_way == {"waits", "ends"}
-    assert [resident.owner for resident in found.residents["n1"]] == ["ends", "runs"]
+    assert found.owner_uids_in_transition == {"waits", "ends"}
+    assert [resident.owner_uid for resident in found.pods_by_node["n1"]] == ["ends", "runs"]

@@ -7,41 +7,45 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rescheduler.core.placement.topology_spread import Spread, room, spreads
+from rescheduler.core.placement.topology_spread import SpreadConstraint, hard_spread_constraints, placeable_pods
 
 
-def constraint(**raw: Any) -> Spread:
+def constraint(**raw: Any) -> SpreadConstraint:
     body = {"topologyKey": "zone", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule", **raw}
     body.setdefault("labelSelector", {"matchLabels": {"app": "web"}})
-    (found,) = spreads({"topologySpreadConstraints": [body]}, {"app": "web", "rev": "2"})
+    (found,) = hard_spread_constraints({"topologySpreadConstraints": [body]}, {"app": "web", "rev": "2"})
     return found
 
 
 def test_only_hard_ones_count() -> None:
     soft = {"topologyKey": "zone", "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway"}
-    assert spreads({"topologySpreadConstraints": [soft]}, {}) == ()
+    assert hard_spread_constraints({"topologySpreadConstraints": [soft]}, {}) == ()
 
 
 def test_match_label_keys_narrow_the_selector_to_the_pods_own_value() -> None:
     found = constraint(matchLabelKeys=["rev", "absent"])
-    assert found.counts({"app": "web", "rev": "2"})
-    assert not found.counts({"app": "web", "rev": "1"})
+    assert found.counts_pod({"app": "web", "rev": "2"})
+    assert not found.counts_pod({"app": "web", "rev": "1"})
 
 
 def test_defaults_are_the_schedulers() -> None:
-    assert (constraint().affine, constraint().tolerated, constraint().least) == (True, False, 1)
+    assert (constraint().honors_node_affinity, constraint().honors_node_taints, constraint().min_domains) == (
+        True,
+        False,
+        1,
+    )
     found = constraint(nodeAffinityPolicy="Ignore", nodeTaintsPolicy="Honor", minDomains=3)
-    assert (found.affine, found.tolerated, found.least) == (False, True, 3)
+    assert (found.honors_node_affinity, found.honors_node_taints, found.min_domains) == (False, True, 3)
 
 
 def test_a_selector_of_everything_counts_nothing_but_the_pod_itself() -> None:
     found = constraint(labelSelector={})
-    assert not found.counts({"app": "web"})
-    assert found.counts_itself({"app": "web"})
+    assert not found.counts_pod({"app": "web"})
+    assert found.matches_own_pod({"app": "web"})
 
 
 def test_no_selector_counts_nothing() -> None:
-    assert not constraint(labelSelector=None).counts_itself({"app": "web"})
+    assert not constraint(labelSelector=None).matches_own_pod({"app": "web"})
 
 
 @pytest.mark.parametrize(
@@ -56,7 +60,7 @@ def test_no_selector_counts_nothing() -> None:
     ],
 )
 def test_room(filled: dict[str, int], slots: dict[str, int], skew: int, least: int, count: int) -> None:
-    assert room(filled, slots, skew, least) == count
+    assert placeable_pods(filled, slots, skew, least) == count
 
 
 @given(
@@ -71,4 +75,4 @@ def test_room_is_what_any_order_comes_to(domains: dict[str, tuple[int, int]], sk
     while open_ := [n for n in now if left[n] and now[n] + 1 - min(now.values()) <= skew]:
         chosen = random.choice(open_)
         now[chosen], left[chosen], placed = now[chosen] + 1, left[chosen] - 1, placed + 1
-    assert room(filled, slots, skew) == placed
+    assert placeable_pods(filled, slots, skew) == placed

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from rescheduler.api.pools import NamespacePool
 from rescheduler.core.pools import admission_params
-from rescheduler.core.pools.admission_params import spoken_for
+from rescheduler.core.pools.admission_params import skipped_pools
 from unit.core.pools.test_membership import pool
 
 
@@ -13,27 +13,27 @@ def named(name: str, count: int = 1, *, exclusive: bool = True, mode: str = "Enf
 
 
 def test_a_few_pools_are_all_looked_at() -> None:
-    assert spoken_for([named("a"), named("b", exclusive=False), named("c", mode="Audit")]) == frozenset()
+    assert skipped_pools([named("a"), named("b", exclusive=False), named("c", mode="Audit")]) == frozenset()
 
 
 def test_of_many_the_three_smallest_exclusive_ones_speak_for_all() -> None:
     pools = [named("vast", 5000), named("a", 2), named("b", 9), named("c", 1), named("d", 3)]
-    assert spoken_for(pools) == {"vast", "b"}
+    assert skipped_pools(pools) == {"vast", "b"}
 
 
 def test_an_exclusive_pool_is_never_spoken_for_by_one_that_is_not() -> None:
     quiet = [named(f"q{n}", exclusive=False) for n in range(5)] + [named(f"a{n}", mode="Audit") for n in range(5)]
-    assert "vast" not in spoken_for([*quiet, named("vast", 5000)])
-    assert len(spoken_for([*quiet, named("vast", 5000)])) == 8
+    assert "vast" not in skipped_pools([*quiet, named("vast", 5000)])
+    assert len(skipped_pools([*quiet, named("vast", 5000)])) == 8
 
 
 def test_the_label_is_written_where_it_differs_and_with_its_precondition() -> None:
-    made = replace(named("a"), version="7")
-    assert admission_params.patch(made, spoken=False) is None
-    label = {"rescheduler.dev/spoken-for": "true"}
-    assert admission_params.patch(made, spoken=True) == {
+    made = replace(named("a"), resource_version="7")
+    assert admission_params.skip_label_patch(made, skip=False) is None
+    label = {"rescheduler.dev/admission-skip": "true"}
+    assert admission_params.skip_label_patch(made, skip=True) == {
         "metadata": {"labels": label, "resourceVersion": "7", "uid": "a"}
     }
-    patch = admission_params.patch(replace(made, spoken_for=True), spoken=False)
+    patch = admission_params.skip_label_patch(replace(made, admission_skip=True), skip=False)
     assert patch
-    assert patch["metadata"]["labels"] == {"rescheduler.dev/spoken-for": None}
+    assert patch["metadata"]["labels"] == {"rescheduler.dev/admission-skip": None}

@@ -5,40 +5,51 @@ from typing import Any
 
 import pytest
 
-from rescheduler.core.pools.admission_policies import BINDINGS, MUTATING, SETTLE, VALIDATING, WANTED, Enforcement, judge
+from rescheduler.core.pools.admission_policies import (
+    BINDINGS,
+    MUTATING,
+    POLICY_PROPAGATION_DELAY,
+    REQUIRED_OBJECTS,
+    VALIDATING,
+    AdmissionState,
+    evaluate,
+)
 
 SERVED = {MUTATING, VALIDATING, *BINDINGS.values()}
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def everything() -> dict[tuple[str, str], Any]:
-    return {(kind, name): {"spec": {"policyName": name} if kind.endswith("bindings") else {}} for kind, name in WANTED}
+    return {
+        (kind, name): {"spec": {"policyName": name} if kind.endswith("bindings") else {}}
+        for kind, name in REQUIRED_OBJECTS
+    }
 
 
 def test_all_that_the_chart_brings_enforces() -> None:
-    assert judge(SERVED, everything()).holds
+    assert evaluate(SERVED, everything()).is_enforced
 
 
 def test_an_older_api_server_is_named_as_the_reason() -> None:
-    found = judge({VALIDATING}, {})
+    found = evaluate({VALIDATING}, {})
     assert (found.status, found.reason) == ("False", "NotServed")
     assert "1.36" in found.message
 
 
-@pytest.mark.parametrize("gone", WANTED, ids="/".join)
+@pytest.mark.parametrize("gone", REQUIRED_OBJECTS, ids="/".join)
 def test_each_policy_and_each_binding_is_needed(gone: tuple[str, str]) -> None:
-    found = judge(SERVED, everything() | {gone: None})
+    found = evaluate(SERVED, everything() | {gone: None})
     assert (found.status, found.reason) == ("False", "PoliciesMissing")
     assert gone[1] in found.message
 
 
 def test_a_binding_that_binds_another_policy_binds_nothing() -> None:
     key = next(k for k in everything() if k[0] == BINDINGS[MUTATING])
-    assert not judge(SERVED, everything() | {key: {"spec": {"policyName": "x"}}}).holds
+    assert not evaluate(SERVED, everything() | {key: {"spec": {"policyName": "x"}}}).is_enforced
 
 
 def test_new_policies_are_trusted_once_every_api_server_has_read_them() -> None:
-    found = Enforcement("True", since=NOW)
-    assert not found.settled(NOW + SETTLE - timedelta(seconds=1))
-    assert found.settled(NOW + SETTLE)
-    assert not Enforcement("False", since=NOW).settled(NOW + SETTLE)
+    found = AdmissionState("True", since=NOW)
+    assert not found.is_enforced_everywhere(NOW + POLICY_PROPAGATION_DELAY - timedelta(seconds=1))
+    assert found.is_enforced_everywhere(NOW + POLICY_PROPAGATION_DELAY)
+    assert not AdmissionState("False", since=NOW).is_enforced_everywhere(NOW + POLICY_PROPAGATION_DELAY)

@@ -4,7 +4,7 @@ import pytest
 
 from rescheduler.api.names import NODE_POOL
 from rescheduler.api.selectors import LabelSelector
-from rescheduler.core.pools.kubelet_labels import kubelet_may_set, required
+from rescheduler.core.pools.kubelet_labels import kubelet_may_set, required_keys
 
 
 @pytest.mark.parametrize(
@@ -53,4 +53,4 @@ def test_only_labels_that_must_be_there_are_required() -> None:
         {"key": "d", "operator": "DoesNotExist"},
     ]
     selector = LabelSelector.model_validate({"matchLabels": {"e": "x"}, "matchExpressions": expressions})
-    assert required(selector) == {"a", "b", "e"}
+    assert required_keys(selector) == {"a", "b", "e"}

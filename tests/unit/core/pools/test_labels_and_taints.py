@@ -9,7 +9,7 @@ from rescheduler.api import names
 from rescheduler.core.model import namespaces, nodes
 from rescheduler.core.model.nodes import Node, Taint
 from rescheduler.core.pools import labels_and_taints
-from rescheduler.core.pools.labels_and_taints import Mark
+from rescheduler.core.pools.labels_and_taints import PoolAssignment
 
 
 def node(pool: str | None = None, *taints: Taint) -> Node:
@@ -18,33 +18,35 @@ def node(pool: str | None = None, *taints: Taint) -> Node:
 
 def test_a_namespace_is_labelled_as_it_was_read() -> None:
     raw = {"metadata": {"name": "x", "uid": "u", "resourceVersion": "7", "labels": {"team": "a"}}}
-    patch = labels_and_taints.namespace_patch(namespaces.namespace(raw), "shop")
+    patch = labels_and_taints.namespace_patch(namespaces.parse_namespace(raw), "shop")
     assert patch == {"metadata": {"labels": {names.POOL: "shop"}, "resourceVersion": "7", "uid": "u"}}
 
 
 def test_a_namespace_that_is_right_is_left_alone() -> None:
     raw = {"metadata": {"name": "x", "uid": "u", "labels": {names.POOL: "shop"}}}
-    assert labels_and_taints.namespace_patch(namespaces.namespace(raw), "shop") is None
-    assert labels_and_taints.namespace_patch(namespaces.namespace(raw), None) is not None
+    assert labels_and_taints.namespace_patch(namespaces.parse_namespace(raw), "shop") is None
+    assert labels_and_taints.namespace_patch(namespaces.parse_namespace(raw), None) is not None
 
 
 def test_the_taint_stands_beside_those_of_others() -> None:
-    other = Taint("gpu", "", "NoSchedule", added="2026-01-01T00:00:00Z")
-    patch = labels_and_taints.node_patch(node(None, other), Mark("shop", tainted=True))
+    other = Taint("gpu", "", "NoSchedule", time_added="2026-01-01T00:00:00Z")
+    patch = labels_and_taints.node_patch(node(None, other), PoolAssignment("shop", tainted=True))
     assert patch is not None
     assert patch["metadata"]["labels"] == {names.NODE_POOL: "shop"}
-    assert patch["spec"]["taints"] == [other.as_json(), labels_and_taints.taint("shop").as_json()]
+    assert patch["spec"]["taints"] == [other.as_json(), labels_and_taints.pool_taint("shop").as_json()]
 
 
 def test_of_another_pool_neither_label_nor_taint_is_left() -> None:
-    patch = labels_and_taints.node_patch(node("old", labels_and_taints.taint("old")), Mark("new", tainted=True))
+    patch = labels_and_taints.node_patch(
+        node("old", labels_and_taints.pool_taint("old")), PoolAssignment("new", tainted=True)
+    )
     assert patch is not None
-    assert patch["spec"]["taints"] == [labels_and_taints.taint("new").as_json()]
+    assert patch["spec"]["taints"] == [labels_and_taints.pool_taint("new").as_json()]
     assert patch["metadata"]["labels"] == {names.NODE_POOL: "new"}
 
 
 def test_what_leaves_a_pool_loses_both() -> None:
-    patch = labels_and_taints.node_patch(node("shop", labels_and_taints.taint("shop")), Mark())
+    patch = labels_and_taints.node_patch(node("shop", labels_and_taints.pool_taint("shop")), PoolAssignment())
     assert patch == {
         "metadata": {"labels": {names.NODE_POOL: None}, "resourceVersion": "7", "uid": "u"},
         "spec": {"taints": None},
@@ -53,7 +55,7 @@ def test_what_leaves_a_pool_loses_both() -> None:
 
 def test_a_taint_of_our_key_with_another_effect_is_somebody_elses() -> None:
     theirs = Taint(names.POOL, "shop", "NoExecute")
-    assert labels_and_taints.node_patch(node(None, theirs), Mark()) is None
+    assert labels_and_taints.node_patch(node(None, theirs), PoolAssignment()) is None
 
 
 _TAINTS = st.builds(
@@ -63,31 +65,33 @@ _TAINTS = st.builds(
     st.sampled_from(["NoSchedule", "NoExecute"]),
 )
 _MARKS = st.builds(
-    lambda pool, tainted: Mark(pool, tainted=tainted and pool is not None),
+    lambda pool, tainted: PoolAssignment(pool, tainted=tainted and pool is not None),
     st.sampled_from([None, "a", "b"]),
     st.booleans(),
 )
 
 
 @given(st.sampled_from([None, "a", "b"]), st.lists(_TAINTS, unique=True, max_size=4), _MARKS)
-def test_one_patch_makes_it_so_and_touches_nothing_else(pool: str | None, taints: list[Taint], mark: Mark) -> None:
+def test_one_patch_makes_it_so_and_touches_nothing_else(
+    pool: str | None, taints: list[Taint], mark: PoolAssignment
+) -> None:
     before = node(pool, *taints)
     patch: dict[str, Any] = labels_and_taints.node_patch(before, mark) or {"metadata": {}}
     labels = {**before.labels, **patch["metadata"].get("labels", {})}
     raw = {"metadata": {"name": "n", "uid": "u", "labels": {k: v for k, v in labels.items() if v is not None}}}
     written = patch.get("spec", {"taints": [t.as_json() for t in before.taints]})["taints"]
-    after = nodes.node({**raw, "spec": {"taints": written}})
-    assert labels_and_taints.marked(after) == mark
+    after = nodes.parse_node({**raw, "spec": {"taints": written}})
+    assert labels_and_taints.current_assignment(after) == mark
     assert labels_and_taints.node_patch(after, mark) is None
-    theirs = [t for t in before.taints if (t.key, t.effect) != (names.POOL, labels_and_taints.EFFECT)]
-    assert [t for t in after.taints if (t.key, t.effect) != (names.POOL, labels_and_taints.EFFECT)] == theirs
+    theirs = [t for t in before.taints if (t.key, t.effect) != (names.POOL, labels_and_taints.TAINT_EFFECT)]
+    assert [t for t in after.taints if (t.key, t.effect) != (names.POOL, labels_and_taints.TAINT_EFFECT)] == theirs
 
 
 def test_a_pod_selects_a_pool_by_its_selector_or_its_affinity() -> None:
     expression = {"key": names.NODE_POOL, "operator": "In", "values": ["shop"]}
     required = {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
     affine = {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}}
-    assert labels_and_taints.selects_pool({"spec": {"nodeSelector": {names.NODE_POOL: "shop"}}}, "shop")
-    assert labels_and_taints.selects_pool({"spec": affine}, "shop")
-    assert not labels_and_taints.selects_pool({"spec": affine}, "other")
-    assert not labels_and_taints.selects_pool({"spec": {}}, "shop")
+    assert labels_and_taints.requires_pool({"spec": {"nodeSelector": {names.NODE_POOL: "shop"}}}, "shop")
+    assert labels_and_taints.requires_pool({"spec": affine}, "shop")
+    assert not labels_and_taints.requires_pool({"spec": affine}, "other")
+    assert not labels_and_taints.requires_pool({"spec": {}}, "shop")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rescheduler.api.scalars import NumberOrPercent
 from rescheduler.core.model.nodes import Node, NodeCondition
-from rescheduler.core.model.wait_reasons import Hold
+from rescheduler.core.model.wait_reasons import ProgressingReason
 from rescheduler.core.pools import max_unavailable
 from rescheduler.core.pools.max_unavailable import PoolBudget
 from unit.core.eligibility.test_decision import drain
@@ -23,34 +23,34 @@ def budget(limit: str | int = 1, nodes: int = 10) -> PoolBudget:
 
 
 def test_a_free_slot_is_taken_and_a_taken_one_named() -> None:
-    assert max_unavailable.wait(node("n0"), budget(), taken=[]) is None
-    held = max_unavailable.wait(node("n0"), budget(), taken=["n1"])
+    assert max_unavailable.wait_reason(node("n0"), budget(), unavailable=[]) is None
+    held = max_unavailable.wait_reason(node("n0"), budget(), unavailable=["n1"])
     assert held is not None
-    assert held.reason is Hold.POOL_BUDGET
+    assert held.reason is ProgressingReason.POOL_BUDGET
     assert "NamespacePool shop (1 of 10 nodes) is taken by n1" in held.message
 
 
 def test_a_node_does_not_wait_for_itself() -> None:
-    assert max_unavailable.wait(node("n0"), budget(), taken=["n0"]) is None
+    assert max_unavailable.wait_reason(node("n0"), budget(), unavailable=["n0"]) is None
 
 
 def test_nodes_of_no_pool_or_another_take_no_slot() -> None:
-    assert max_unavailable.wait(node("n0"), budget(), taken=["m1"], ahead=["m2"]) is None
+    assert max_unavailable.wait_reason(node("n0"), budget(), unavailable=["m1"], queued_ahead=["m2"]) is None
 
 
 def test_who_asked_first_goes_first() -> None:
-    assert max_unavailable.wait(node("n0"), budget(), taken=[], ahead=["n1"]) is not None
-    assert max_unavailable.wait(node("n0"), budget(2), taken=[], ahead=["n1"]) is None
+    assert max_unavailable.wait_reason(node("n0"), budget(), unavailable=[], queued_ahead=["n1"]) is not None
+    assert max_unavailable.wait_reason(node("n0"), budget(2), unavailable=[], queued_ahead=["n1"]) is None
 
 
 def test_an_unreachable_node_never_waits_and_an_ill_one_does() -> None:
-    assert max_unavailable.wait(node("n0", "Unknown"), budget(), taken=["n1"]) is None
-    assert max_unavailable.wait(node("n0", "False"), budget(), taken=["n1"]) is not None
-    assert max_unavailable.wait(node("n0", "False"), budget(), taken=[]) is None
+    assert max_unavailable.wait_reason(node("n0", "Unknown"), budget(), unavailable=["n1"]) is None
+    assert max_unavailable.wait_reason(node("n0", "False"), budget(), unavailable=["n1"]) is not None
+    assert max_unavailable.wait_reason(node("n0", "False"), budget(), unavailable=[]) is None
 
 
 def test_nothing_may_be_taken_out_of_a_pool_that_allows_nothing() -> None:
-    assert max_unavailable.wait(node("n0"), budget(0), taken=[]) is not None
+    assert max_unavailable.wait_reason(node("n0"), budget(0), unavailable=[]) is not None
 
 
 @pytest.mark.parametrize(("limit", "nodes", "slots"), [("20%", 10, 2), ("20%", 3, 1), (3, 10, 3), ("0%", 10, 0)])
@@ -60,13 +60,13 @@ def test_a_percentage_is_of_the_pools_nodes_rounded_up(limit: str | int, nodes: 
 
 def test_out_are_nodes_whose_drain_has_begun_and_nodes_that_failed() -> None:
     drains = [drain("n1", begun=True), drain("n2"), drain("m1", begun=True)]
-    assert max_unavailable.out(drains, failed={"n3"}) == {"n1", "m1", "n3"}
+    assert max_unavailable.unavailable_nodes(drains, failed={"n3"}) == {"n1", "m1", "n3"}
 
 
 def test_the_budget_of_a_node_is_that_of_the_pool_that_has_it() -> None:
     older, newer = pool("b", age=2, maxUnavailable=2), pool("c", age=1, maxUnavailable=3)
     audit = pool("a", age=3, mode="Audit")
-    found = max_unavailable.survey(site(older, newer, audit, labelled("n1", disk="ssd"), labelled("n2")))
+    found = max_unavailable.budgets_by_node(site(older, newer, audit, labelled("n1", disk="ssd"), labelled("n2")))
     assert {name: (b.pool, b.slots) for name, b in found.items()} == {"n1": ("b", 2)}
 
 
@@ -77,6 +77,6 @@ def test_whatever_comes_and_goes_no_more_are_out_than_allowed(limit: int, events
         name = f"n{index}"
         if not asks:
             taken.discard(name)
-        elif max_unavailable.wait(node(name), place, taken) is None:
+        elif max_unavailable.wait_reason(node(name), place, taken) is None:
             taken.add(name)
         assert len(taken) <= limit

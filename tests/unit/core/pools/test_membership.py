@@ -10,7 +10,7 @@ from rescheduler.api import names
 from rescheduler.api.pools import NamespacePool
 from rescheduler.core.model.namespaces import Namespace
 from rescheduler.core.model.nodes import Node
-from rescheduler.core.pools.membership import Dispute, Memberships
+from rescheduler.core.pools.membership import PoolConflict, PoolMemberships
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -30,8 +30,8 @@ def node(name: str, **labels: str) -> Node:
     return Node(name, name, labels=labels)
 
 
-def site(*things: NamespacePool | Namespace | Node) -> Memberships:
-    found = Memberships(exempt=["rescheduler-system"])
+def site(*things: NamespacePool | Namespace | Node) -> PoolMemberships:
+    found = PoolMemberships(exempt_namespaces=["rescheduler-system"])
     for thing in things:
         match thing:
             case NamespacePool():
@@ -61,14 +61,14 @@ def test_no_pool_has_kube_system_or_our_own_namespace() -> None:
 
 def test_the_older_pool_keeps_what_two_claim_and_both_are_told() -> None:
     where = site(pool("a", age=1, namespaces=["x"]), pool("b", age=2, namespaces=["x"]), space("x"))
-    assert where.of_namespace("x") == "b"
-    assert where.disputed_namespaces("a") == [Dispute("x", "b", keeps=False)]
-    assert where.disputed_namespaces("b") == [Dispute("x", "a", keeps=True)]
+    assert where.pool_of_namespace("x") == "b"
+    assert where.namespace_conflicts("a") == [PoolConflict("x", "b", is_kept=False)]
+    assert where.namespace_conflicts("b") == [PoolConflict("x", "a", is_kept=True)]
 
 
 def test_of_pools_of_one_age_the_first_by_name_keeps_it() -> None:
     where = site(pool("b"), pool("a"), node("n", disk="ssd"))
-    assert where.of_node("n") == "a"
+    assert where.pool_of_node("n") == "a"
 
 
 def test_an_audit_pool_claims_nothing_and_knows_what_it_would_have() -> None:
@@ -78,24 +78,24 @@ def test_an_audit_pool_claims_nothing_and_knows_what_it_would_have() -> None:
         space("x"),
         space("y"),
     )
-    assert where.of_namespace("x") is None
+    assert where.pool_of_namespace("x") is None
     assert where.namespaces("audit") == ["x"]
-    assert where.disputed_namespaces("audit") == [Dispute("y", "old", keeps=False)]
-    assert where.disputed_namespaces("old") == []
+    assert where.namespace_conflicts("audit") == [PoolConflict("y", "old", is_kept=False)]
+    assert where.namespace_conflicts("old") == []
 
 
 def test_a_pool_that_goes_leaves_what_it_had_to_the_next() -> None:
     where = site(pool("a", age=2), pool("b", age=1), node("n", disk="ssd"))
     touched = where.drop_pool("a")
     assert (touched.nodes, touched.pools) == ({"n"}, {"a", "b"})
-    assert where.of_node("n") == "b"
+    assert where.pool_of_node("n") == "b"
 
 
 def test_our_own_labels_are_not_seen_by_selectors() -> None:
     """Else a pool could undo itself, again and again."""
     absent = {"matchExpressions": [{"key": names.NODE_POOL, "operator": "DoesNotExist"}]}
     where = site(pool("a", namespaces=["x"], nodeSelector=absent), Node("n", "n", labels={names.NODE_POOL: "a"}))
-    assert where.of_node("n") == "a"
+    assert where.pool_of_node("n") == "a"
 
 
 def test_a_change_that_concerns_no_selector_still_names_the_pools_to_look_at() -> None:
@@ -127,7 +127,7 @@ _NODES = st.builds(lambda name, labels: node(name, **labels), st.sampled_from(["
 
 @given(st.lists(_POOLS | _SPACES | _NODES | st.sampled_from(["-a", "-x", "-n"]), max_size=25))
 def test_whatever_happens_in_whatever_order_the_answers_are_those_of_the_end(events: list[Any]) -> None:
-    lived, last = Memberships(["rescheduler-system"]), dict[tuple[type, str], Any]()
+    lived, last = PoolMemberships(["rescheduler-system"]), dict[tuple[type, str], Any]()
     for event in events:
         match event:
             case NamespacePool():
@@ -153,6 +153,6 @@ def test_whatever_happens_in_whatever_order_the_answers_are_those_of_the_end(eve
     for name in "abc":
         assert lived.namespaces(name) == fresh.namespaces(name)
         assert lived.nodes(name) == fresh.nodes(name)
-        assert lived.disputed_nodes(name) == fresh.disputed_nodes(name)
-    assert [lived.of_namespace(n) for n in "xyz"] == [fresh.of_namespace(n) for n in "xyz"]
-    assert [lived.of_node(n) for n in "nm"] == [fresh.of_node(n) for n in "nm"]
+        assert lived.node_conflicts(name) == fresh.node_conflicts(name)
+    assert [lived.pool_of_namespace(n) for n in "xyz"] == [fresh.pool_of_namespace(n) for n in "xyz"]
+    assert [lived.pool_of_node(n) for n in "nm"] == [fresh.pool_of_node(n) for n in "nm"]

@@ -8,18 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rescheduler.api import names
-from rescheduler.core.model.release_record import Move
+from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.pools import misplaced_pods
-from rescheduler.core.pools.membership import Memberships
-from rescheduler.core.pools.misplaced_pods import Finds, Sums, View
+from rescheduler.core.pools.membership import PoolMemberships
+from rescheduler.core.pools.misplaced_pods import MembershipSnapshot, MisplacementReport, PodTotals
 from unit.core.pools.test_membership import node, pool, site, space
 
 
-def view(*, exclusive: bool = True, moves: str = "Move") -> View:
-    return View.of(places(exclusive=exclusive, moves=moves))
+def view(*, exclusive: bool = True, moves: str = "Move") -> MembershipSnapshot:
+    return MembershipSnapshot.of(places(exclusive=exclusive, moves=moves))
 
 
-def places(*, exclusive: bool = True, moves: str = "Move") -> Memberships:
+def places(*, exclusive: bool = True, moves: str = "Move") -> PoolMemberships:
     """Pool a has namespace a and node a1, pool b has b and b1; n1 is free; pool w, in mode Audit, would have free and n1."""
     more: dict[str, Any] = {"exclusive": exclusive, "existingPods": moves}
     return site(
@@ -45,98 +45,98 @@ def pod(namespace: str, on: str, label: str | None = None, *, kind: str = "Repli
     }
 
 
-def finds(*raws: dict[str, Any], seen: View | None = None) -> Finds:
-    seen, found = seen or view(), Finds()
+def finds(*raws: dict[str, Any], seen: MembershipSnapshot | None = None) -> MisplacementReport:
+    seen, found = seen or view(), MisplacementReport()
     for raw in raws:
-        if misplaced_pods.place(raw, seen):
-            misplaced_pods.find(raw, seen, found)
+        if misplaced_pods.list_scope(raw, seen):
+            misplaced_pods.add_to_report(raw, seen, found)
     return found
 
 
 def test_a_pod_on_another_node_than_its_pools_is_outside() -> None:
     found = finds(pod("a", "n1"), pod("a", "a1"))
-    assert (found.outside, found.foreign) == ({"a": 1}, {})
-    assert [(p.pool, p.home, p.node) for p in found.named] == [("a", "a", "n1")]
+    assert (found.pods_outside, found.pods_foreign) == ({"a": 1}, {})
+    assert [(p.requesting_pool, p.target_pool, p.node) for p in found.pods_to_move] == [("a", "a", "n1")]
 
 
 def test_a_pod_that_was_made_before_its_pool_and_is_on_the_right_node_is_in_place() -> None:
-    assert not misplaced_pods.out_of_place(pod("a", "a1", label=None), view())
+    assert not misplaced_pods.is_misplaced(pod("a", "a1", label=None), view())
 
 
 def test_a_stranger_on_an_exclusive_node_is_foreign() -> None:
     found = finds(pod("other", "a1"))
-    assert (found.outside, found.foreign) == ({}, {"a": 1})
-    assert [(p.pool, p.home) for p in found.named] == [("a", None)]
-    assert not misplaced_pods.out_of_place(pod("other", "a1"), view(exclusive=False))
+    assert (found.pods_outside, found.pods_foreign) == ({}, {"a": 1})
+    assert [(p.requesting_pool, p.target_pool) for p in found.pods_to_move] == [("a", None)]
+    assert not misplaced_pods.is_misplaced(pod("other", "a1"), view(exclusive=False))
 
 
 def test_a_pod_on_another_pools_node_is_both_and_goes_home() -> None:
     found = finds(pod("a", "b1"))
-    assert (found.outside, found.foreign) == ({"a": 1}, {"b": 1})
-    assert [(p.pool, p.home) for p in found.named] == [("a", "a")]
+    assert (found.pods_outside, found.pods_foreign) == ({"a": 1}, {"b": 1})
+    assert [(p.requesting_pool, p.target_pool) for p in found.pods_to_move] == [("a", "a")]
 
 
 def test_a_stranger_that_tolerates_the_taint_is_counted_and_never_moved() -> None:
     found = finds(pod("other", "a1", tolerations=[{"operator": "Exists"}]))
-    assert found.foreign == {"a": 1}
-    assert found.named == []
+    assert found.pods_foreign == {"a": 1}
+    assert found.pods_to_move == []
 
 
 def test_where_pods_are_left_they_are_counted_and_not_named() -> None:
     found = finds(pod("a", "n1"), seen=view(moves="Leave"))
-    assert found.outside == {"a": 1}
-    assert found.named == []
+    assert found.pods_outside == {"a": 1}
+    assert found.pods_to_move == []
 
 
 def test_a_pod_that_is_leaving_is_counted_until_it_is_gone_and_not_named() -> None:
     leaving = pod("a", "n1")
     leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     found = finds(leaving)
-    assert found.outside == {"a": 1}
-    assert found.named == []
+    assert found.pods_outside == {"a": 1}
+    assert found.pods_to_move == []
 
 
 def test_pods_of_daemon_sets_mirror_pods_system_pods_and_ended_ones_are_never_out_of_place() -> None:
     mirror, ended = pod("a", "n1"), pod("a", "n1")
-    mirror["metadata"]["annotations"] = {names.MIRROR: "x"}
+    mirror["metadata"]["annotations"] = {names.MIRROR_POD: "x"}
     ended["status"]["phase"] = "Failed"
     waiting = pod("a", "")
     for raw in (pod("a", "n1", kind="DaemonSet"), mirror, ended, waiting, pod("kube-system", "a1")):
-        assert not misplaced_pods.out_of_place(raw, view())
+        assert not misplaced_pods.is_misplaced(raw, view())
 
 
 def test_an_audit_pool_counts_what_it_would_have_and_names_nobody() -> None:
     found = finds(pod("free", "n1"), pod("other", "w1"))
-    assert (found.outside, found.foreign) == ({"w": 1}, {"w": 1})
-    assert found.named == []
+    assert (found.pods_outside, found.pods_foreign) == ({"w": 1}, {"w": 1})
+    assert found.pods_to_move == []
 
 
 def test_only_so_many_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(misplaced_pods, "MOST_NAMED", 2)
+    monkeypatch.setattr(misplaced_pods, "MAX_LISTED_PER_POOL", 2)
     found = finds(*(pod("a", "n1") for _ in range(5)))
-    assert found.outside == {"a": 5}
-    assert len(found.named) == 2
+    assert found.pods_outside == {"a": 5}
+    assert len(found.pods_to_move) == 2
 
 
 def test_released_pods_are_always_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is not named is returned."""
-    monkeypatch.setattr(misplaced_pods, "MOST_NAMED", 0)
+    monkeypatch.setattr(misplaced_pods, "MAX_LISTED_PER_POOL", 0)
     released = pod("a", "n1")
-    move = Move("NamespacePool/a", None, 1, datetime(2026, 1, 1, tzinfo=UTC), 1, "web", "d", "web-a", "r")
+    move = ReleaseRecord("NamespacePool/a", None, 1, datetime(2026, 1, 1, tzinfo=UTC), 1, "web", "d", "web-a", "r")
     owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "d", "controller": True}
-    released["metadata"] |= {"annotations": {names.MOVE: move.text()}, "ownerReferences": [owner]}
-    assert [found.released for found in finds(released, pod("a", "n1")).named] == [True]
+    released["metadata"] |= {"annotations": {names.MOVE: move.to_annotation()}, "ownerReferences": [owner]}
+    assert [found.released for found in finds(released, pod("a", "n1")).pods_to_move] == [True]
 
 
 def test_a_pool_asks_for_its_own_pods_and_for_what_else_is_on_its_nodes() -> None:
-    sums, seen = Sums(), view()
+    sums, seen = PodTotals(), view()
     rows = [pod("a", "a1", "a"), pod("a", ""), pod("a", "n1"), pod("other", "a1"), pod("x", "a1", kind="DaemonSet")]
     for raw in [*rows, pod("other", "n1")]:
         sums.add(raw, seen)
-    assert sums.pods["a"] == 3
-    assert sums.requested["a"] == {"cpu": 500, "memory": 5 * 2**20, "pods": 5}
-    assert sums.used["a1"]["pods"] == 3
-    assert sums.fixed["a1"] == {"cpu": 100, "memory": 2**20, "pods": 1}
+    assert sums.pods_by_pool["a"] == 3
+    assert sums.requests_by_pool["a"] == {"cpu": 500, "memory": 5 * 2**20, "pods": 5}
+    assert sums.requests_by_node["a1"]["pods"] == 3
+    assert sums.exempt_requests_by_node["a1"] == {"cpu": 100, "memory": 2**20, "pods": 1}
 
 
 _PODS = st.builds(
@@ -153,21 +153,21 @@ def test_looking_place_by_place_finds_each_pod_once_and_with_the_servers_selecto
     raws: list[dict[str, Any]], exclusive: bool
 ) -> None:
     """A namespace is asked for pods without its pool's label, a node for all its pods: nothing is lost by it."""
-    seen, everywhere, sums = view(exclusive=exclusive), Finds(), Sums()
+    seen, everywhere, sums = view(exclusive=exclusive), MisplacementReport(), PodTotals()
     for raw in raws:
         sums.add(raw, seen)
-    for (kind, name), known in sums.places.items():
-        again = Finds()
+    for (kind, name), known in sums.misplaced_by_scope.items():
+        again = MisplacementReport()
         for raw in raws:
-            pools, label = seen.spaces.get(name, ()), raw["metadata"].get("labels", {}).get(names.POOL)
+            pools, label = seen.pools_by_namespace.get(name, ()), raw["metadata"].get("labels", {}).get(names.POOL)
             here = raw["spec"]["nodeName"] == name if kind == "node" else raw["metadata"]["namespace"] == name
             if (
                 here
                 and (kind == "node" or len(pools) != 1 or label != pools[0])
-                and misplaced_pods.place(raw, seen) == (kind, name)
+                and misplaced_pods.list_scope(raw, seen) == (kind, name)
             ):
-                misplaced_pods.find(raw, seen, again)
-        assert (again.outside, again.foreign) == (known.outside, known.foreign)
-        everywhere.add(again)
+                misplaced_pods.add_to_report(raw, seen, again)
+        assert (again.pods_outside, again.pods_foreign) == (known.pods_outside, known.pods_foreign)
+        everywhere.merge(again)
     total = finds(*raws, seen=view(exclusive=exclusive))
-    assert (everywhere.outside, everywhere.foreign) == (total.outside, total.foreign)
+    assert (everywhere.pods_outside, everywhere.pods_foreign) == (total.pods_outside, total.pods_foreign)

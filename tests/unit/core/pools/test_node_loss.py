@@ -4,10 +4,10 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.core.model.nodes import Node, NodeCondition
-from rescheduler.core.placement.pod_requirements import Asks
-from rescheduler.core.placement.pod_snapshot import Census
+from rescheduler.core.placement.pod_requirements import PodRequirementsParser
+from rescheduler.core.placement.pod_snapshot import PodSnapshot
 from rescheduler.core.pools import node_loss
-from rescheduler.core.pools.node_loss import Loss
+from rescheduler.core.pools.node_loss import NodeLoss
 
 
 def node(name: str, cpu: int = 1000, ready: str = "True") -> Node:
@@ -26,46 +26,46 @@ def pod(name: str, on: str, cpu: str = "400m", **spec: Any) -> dict[str, Any]:
     }
 
 
-def loss(*pods: dict[str, Any], nodes: tuple[Node, ...] = (node("n1", 2000), node("n2"))) -> Loss:
-    gone = node_loss.largest(nodes)
+def loss(*pods: dict[str, Any], nodes: tuple[Node, ...] = (node("n1", 2000), node("n2"))) -> NodeLoss:
+    gone = node_loss.largest_node(nodes)
     assert gone is not None
-    census = Census(Asks({"x": "shop"}), {gone.name})
+    census = PodSnapshot(PodRequirementsParser({"x": "shop"}), {gone.name})
     for raw in pods:
         census.add(raw)
     mine = {raw["metadata"]["uid"] for raw in pods}
-    return node_loss.forecast(gone, {n.name: n for n in nodes}, census, mine, {})
+    return node_loss.simulate(gone, {n.name: n for n in nodes}, census, mine, {})
 
 
 def test_the_largest_node_is_the_one_with_most_of_its_pools_cpu_or_memory() -> None:
-    assert node_loss.largest([node("n1"), node("n2", 1500), node("n3")]) == node("n2", 1500)
-    assert node_loss.largest([node("n2"), node("n1")]) == node("n1")
-    assert node_loss.largest([]) is None
+    assert node_loss.largest_node([node("n1"), node("n2", 1500), node("n3")]) == node("n2", 1500)
+    assert node_loss.largest_node([node("n2"), node("n1")]) == node("n1")
+    assert node_loss.largest_node([]) is None
 
 
 def test_pods_that_find_a_place_together_are_no_loss() -> None:
     found = loss(pod("p1", "n1"), pod("p2", "n1"), pod("p3", "n2", cpu="200m"))
-    assert (found.node, found.pods, found.homeless_total, found.unsure_total) == ("n1", 2, 0, 0)
+    assert (found.node, found.pods_total, found.unplaceable_total, found.uncertain_total) == ("n1", 2, 0, 0)
 
 
 def test_a_pod_for_which_there_is_no_room_left_is_named_with_the_reason() -> None:
     found = loss(pod("p1", "n1"), pod("p2", "n1"), pod("p3", "n1"), pod("p4", "n2", cpu="200m"))
-    assert found.homeless_total == 1
-    assert "x/p3" in found.homeless[0]
+    assert found.unplaceable_total == 1
+    assert "x/p3" in found.unplaceable[0]
 
 
 def test_room_is_no_help_where_pods_keep_each_other_off() -> None:
     """By the sums alone it would fit."""
     term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "web"}}}
     apart = {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
-    assert loss(pod("p1", "n1", "10m", **apart), pod("p2", "n2", "10m", **apart)).homeless_total == 1
+    assert loss(pod("p1", "n1", "10m", **apart), pod("p2", "n2", "10m", **apart)).unplaceable_total == 1
 
 
 def test_a_node_that_is_not_ready_takes_none() -> None:
     found = loss(pod("p1", "n1"), nodes=(node("n1", 2000), node("n2", ready="Unknown")))
-    assert found.homeless_total == 1
+    assert found.unplaceable_total == 1
 
 
 def test_what_only_the_scheduler_can_say_is_no_promise() -> None:
     found = loss(pod("p1", "n1", volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]))
-    assert (found.homeless_total, found.unsure_total) == (0, 1)
-    assert "claim data" in found.unsure[0]
+    assert (found.unplaceable_total, found.uncertain_total) == (0, 1)
+    assert "claim data" in found.uncertain[0]

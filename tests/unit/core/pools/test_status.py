@@ -9,15 +9,15 @@ from rescheduler.api.pools import NamespacePoolStatus
 from rescheduler.api.selectors import LabelSelector
 from rescheduler.core.model.nodes import Node, NodeCondition
 from rescheduler.core.pools import status as pools_status
-from rescheduler.core.pools.admission_policies import Enforcement
-from rescheduler.core.pools.membership import Dispute
-from rescheduler.core.pools.misplaced_pods import Finds, Sums
-from rescheduler.core.pools.node_loss import Loss
-from rescheduler.core.pools.status import Scene
+from rescheduler.core.pools.admission_policies import AdmissionState
+from rescheduler.core.pools.membership import PoolConflict
+from rescheduler.core.pools.misplaced_pods import MisplacementReport, PodTotals
+from rescheduler.core.pools.node_loss import NodeLoss
+from rescheduler.core.pools.status import PoolStatusInput
 from unit.core.pools.test_membership import pool
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-ENFORCED = Enforcement("True", "Enforced", "yes")
+ENFORCED = AdmissionState("True", "Enforced", "yes")
 
 
 def node(name: str, cpu: int = 1000, ready: str = "True", *, unschedulable: bool = False) -> Node:
@@ -27,26 +27,26 @@ def node(name: str, cpu: int = 1000, ready: str = "True", *, unschedulable: bool
 
 def scene(
     *nodes: Node, cpu: int = 500, fixed: int = 0, mode: str = "Enforce", exclusive: bool = True, **more: Any
-) -> Scene:
+) -> PoolStatusInput:
     """Pods of the pool that ask for so much CPU, and on each node others that go with it."""
-    sums = Sums(
-        pods=Counter({"a": 1}),
-        requested={"a": Counter({"cpu": cpu + fixed * len(nodes), "pods": 1})},
-        fixed={n.name: Counter({"cpu": fixed}) for n in nodes},
+    sums = PodTotals(
+        pods_by_pool=Counter({"a": 1}),
+        requests_by_pool={"a": Counter({"cpu": cpu + fixed * len(nodes), "pods": 1})},
+        exempt_requests_by_node={n.name: Counter({"cpu": fixed}) for n in nodes},
     )
     made = {
         "nodes": nodes,
         "namespaces": ["x"],
-        "unmarked": 0,
-        "disputes": [],
-        "enforcement": ENFORCED,
-        "lost": (),
-        "tainted": len(nodes),
-        "sums": sums,
-        "finds": Finds(),
+        "unlabelled_count": 0,
+        "conflicts": [],
+        "admission": ENFORCED,
+        "unschedulable_by_taint": (),
+        "tainted_node_count": len(nodes),
+        "totals": sums,
+        "misplaced": MisplacementReport(),
         "now": NOW,
     }
-    return Scene(pool=pool("a", mode=mode, exclusive=exclusive, namespaces=["x"]), **(made | more))
+    return PoolStatusInput(pool=pool("a", mode=mode, exclusive=exclusive, namespaces=["x"]), **(made | more))
 
 
 def condition(status: NamespacePoolStatus, type_: str) -> tuple[str, str]:
@@ -54,12 +54,12 @@ def condition(status: NamespacePoolStatus, type_: str) -> tuple[str, str]:
     return found.status, found.reason
 
 
-def said(where: Scene, type_: str) -> tuple[str, str]:
-    return condition(pools_status.status(where), type_)
+def said(where: PoolStatusInput, type_: str) -> tuple[str, str]:
+    return condition(pools_status.build(where), type_)
 
 
 def test_a_pool_at_a_glance() -> None:
-    status = pools_status.status(scene(node("n1"), node("n2", ready="Unknown")))
+    status = pools_status.build(scene(node("n1"), node("n2", ready="Unknown")))
     assert (status.nodes, status.ready_nodes, status.namespaces, status.pods) == (2, 1, 1, 1)
     assert (status.pods_outside, status.pods_foreign) == (0, 0)
     assert status.allocatable is not None
@@ -89,7 +89,7 @@ def test_a_selector_that_requires_no_label_is_not_trusted() -> None:
 
 
 def test_nothing_is_said_of_pods_before_they_are_counted() -> None:
-    status = pools_status.status(scene(node("n1"), sums=None))
+    status = pools_status.build(scene(node("n1"), totals=None))
     assert (status.pods, status.pods_outside, status.requested) == (None, None, None)
     assert condition(status, "SurvivesNodeLoss") == ("Unknown", "NotCounted")
 
@@ -99,13 +99,13 @@ def test_ready_says_what_new_pods_would_find() -> None:
     assert said(scene(), "Ready") == ("False", "NoNodes")
     assert said(scene(node("n1", ready="False")), "Ready") == ("False", "NoOpenNode")
     assert said(scene(node("n1", unschedulable=True)), "Ready") == ("False", "NoOpenNode")
-    assert said(scene(node("n1"), unmarked=1), "Ready") == ("False", "Marking")
+    assert said(scene(node("n1"), unlabelled_count=1), "Ready") == ("False", "Marking")
     assert said(scene(node("n1"), mode="Audit"), "Ready") == ("False", "Audit")
 
 
 def test_a_conflict_names_the_other_pool_and_who_keeps_what() -> None:
-    disputes = [("namespace", Dispute("x", "b", keeps=False)), ("node", Dispute("n1", "c", keeps=True))]
-    status = pools_status.status(scene(node("n1"), disputes=disputes))
+    disputes = [("namespace", PoolConflict("x", "b", is_kept=False)), ("node", PoolConflict("n1", "c", is_kept=True))]
+    status = pools_status.build(scene(node("n1"), conflicts=disputes))
     found = next(c for c in status.conditions if c.type == "Conflict")
     assert found.status == "True"
     assert "namespace x is kept by pool b" in found.message
@@ -113,21 +113,23 @@ def test_a_conflict_names_the_other_pool_and_who_keeps_what() -> None:
 
 
 def test_the_taint_held_back_names_who_would_lose() -> None:
-    status = pools_status.status(scene(node("n1"), lost=("DaemonSet kube-system/agent",), tainted=0))
+    status = pools_status.build(
+        scene(node("n1"), unschedulable_by_taint=("DaemonSet kube-system/agent",), tainted_node_count=0)
+    )
     found = next(c for c in status.conditions if c.type == "TaintHeldBack")
     assert (found.status, found.reason) == ("True", "LastPlace")
     assert "kube-system/agent" in found.message
 
 
 def test_without_admission_nothing_is_tainted_and_the_reason_said() -> None:
-    absent = Enforcement("False", "NotServed", "1.36")
-    where = scene(node("n1"), enforcement=absent, tainted=0)
+    absent = AdmissionState("False", "NotServed", "1.36")
+    where = scene(node("n1"), admission=absent, tainted_node_count=0)
     assert said(where, "TaintHeldBack") == ("True", "NotEnforced")
     assert said(where, "Enforced") == ("False", "NotServed")
 
 
 def test_a_pool_that_is_not_exclusive_holds_nothing_back() -> None:
-    assert said(scene(node("n1"), exclusive=False, tainted=0), "TaintHeldBack") == ("False", "NotExclusive")
+    assert said(scene(node("n1"), exclusive=False, tainted_node_count=0), "TaintHeldBack") == ("False", "NotExclusive")
 
 
 def test_a_pool_without_nodes_keeps_nobody_off() -> None:
@@ -155,25 +157,28 @@ def test_nodes_that_take_no_pods_hold_none() -> None:
 
 def test_where_the_sums_are_enough_each_pod_is_planned_for() -> None:
     nodes = node("n1"), node("n2")
-    assert said(scene(*nodes, loss=Loss("n1", 3)), "SurvivesNodeLoss") == ("True", "Fits")
-    lost = Loss("n1", 3, homeless=("x/p (no room)",), homeless_total=1, unsure_total=1)
-    assert said(scene(*nodes, loss=lost), "SurvivesNodeLoss") == ("False", "DoesNotFit")
-    unsure = Loss("n1", 3, unsure=("x/p (its claim)",), unsure_total=1)
-    assert said(scene(*nodes, loss=unsure), "SurvivesNodeLoss") == ("Unknown", "SchedulerOnly")
-    assert said(scene(*nodes, loss=Loss("gone", 3, homeless_total=1)), "SurvivesNodeLoss") == ("True", "Fits")
-    assert said(scene(*nodes, cpu=1001, loss=Loss("n1", 3)), "SurvivesNodeLoss") == ("False", "NoRoom")
+    assert said(scene(*nodes, node_loss=NodeLoss("n1", 3)), "SurvivesNodeLoss") == ("True", "Fits")
+    lost = NodeLoss("n1", 3, unplaceable=("x/p (no room)",), unplaceable_total=1, uncertain_total=1)
+    assert said(scene(*nodes, node_loss=lost), "SurvivesNodeLoss") == ("False", "DoesNotFit")
+    unsure = NodeLoss("n1", 3, uncertain=("x/p (its claim)",), uncertain_total=1)
+    assert said(scene(*nodes, node_loss=unsure), "SurvivesNodeLoss") == ("Unknown", "SchedulerOnly")
+    assert said(scene(*nodes, node_loss=NodeLoss("gone", 3, unplaceable_total=1)), "SurvivesNodeLoss") == (
+        "True",
+        "Fits",
+    )
+    assert said(scene(*nodes, cpu=1001, node_loss=NodeLoss("n1", 3)), "SurvivesNodeLoss") == ("False", "NoRoom")
 
 
 def test_after_a_restart_conditions_hold_until_there_is_something_to_say() -> None:
     first = scene(node("n1"))
-    known = replace(first.pool, status=pools_status.status(first))
-    again = replace(first, pool=known, sums=None, enforcement=Enforcement())
-    assert pools_status.status(again).conditions == known.status.conditions
+    known = replace(first.pool, status=pools_status.build(first))
+    again = replace(first, pool=known, totals=None, admission=AdmissionState())
+    assert pools_status.build(again).conditions == known.status.conditions
 
 
 def test_a_condition_keeps_the_time_of_its_change() -> None:
     first = scene(node("n1"))
-    known = replace(first.pool, status=pools_status.status(first))
-    later = pools_status.status(replace(first, pool=known, now=NOW + timedelta(hours=1)))
+    known = replace(first.pool, status=pools_status.build(first))
+    later = pools_status.build(replace(first, pool=known, now=NOW + timedelta(hours=1)))
     assert {c.last_transition_time for c in later.conditions} == {NOW}
-    assert pools_status.gist(later) == pools_status.gist(known.status)
+    assert pools_status.urgent_part(later) == pools_status.urgent_part(known.status)

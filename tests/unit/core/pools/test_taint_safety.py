@@ -4,9 +4,9 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.core.model.nodes import Node, NodeCondition, Taint
-from rescheduler.core.model.volumes import Claim, Volume
+from rescheduler.core.model.volumes import Volume, VolumeClaim
 from rescheduler.core.pools import labels_and_taints, taint_safety
-from rescheduler.core.pools.taint_safety import Exclusion, exclusion
+from rescheduler.core.pools.taint_safety import PlannedTaint, plan_taint
 
 
 def node(name: str, *taints: Taint, ready: str = "True", unschedulable: bool = False, **labels: str) -> Node:
@@ -14,8 +14,8 @@ def node(name: str, *taints: Taint, ready: str = "True", unschedulable: bool = F
     return Node(name, name, labels=labels, taints=taints, conditions=conditions, unschedulable=unschedulable)
 
 
-def found(*nodes: Node, members: tuple[str, ...] = ("p1",), homed: tuple[str, ...] = ("shop",)) -> Exclusion:
-    return exclusion("shop", members, members, nodes, lambda space: space not in homed)
+def found(*nodes: Node, members: tuple[str, ...] = ("p1",), homed: tuple[str, ...] = ("shop",)) -> PlannedTaint:
+    return plan_taint("shop", members, members, nodes, lambda space: space not in homed)
 
 
 def pod(
@@ -32,31 +32,34 @@ def daemon_set(**spec: Any) -> dict[str, Any]:
 
 
 def test_a_daemon_set_that_does_not_tolerate_the_taint_is_named() -> None:
-    assert taint_safety.daemon_sets([daemon_set()], found(node("p1"))) == ["DaemonSet kube-system/agent"]
+    assert taint_safety.unschedulable_daemon_sets([daemon_set()], found(node("p1"))) == ["DaemonSet kube-system/agent"]
 
 
 def test_a_daemon_set_that_tolerates_it_is_not() -> None:
     every, this = {"operator": "Exists"}, {"key": names.POOL, "operator": "Exists", "effect": "NoSchedule"}
     place = found(node("p1"))
-    assert taint_safety.daemon_sets([daemon_set(tolerations=[every]), daemon_set(tolerations=[this])], place) == []
+    assert (
+        taint_safety.unschedulable_daemon_sets([daemon_set(tolerations=[every]), daemon_set(tolerations=[this])], place)
+        == []
+    )
 
 
 def test_a_daemon_set_of_other_nodes_loses_nothing() -> None:
     place = found(node("p1"), node("p2", Taint("gpu", "", "NoSchedule")), members=("p1", "p2"))
-    assert taint_safety.daemon_sets([daemon_set(nodeSelector={"os": "windows"})], place) == []
+    assert taint_safety.unschedulable_daemon_sets([daemon_set(nodeSelector={"os": "windows"})], place) == []
 
 
 def test_what_passing_taints_keep_off_now_is_a_loss_all_the_same() -> None:
     """A DaemonSet's pods tolerate them by themselves, and one that does not tolerate others has no pod here."""
     passing = node("p1", Taint("node.kubernetes.io/disk-pressure", "", "NoSchedule"))
-    assert taint_safety.daemon_sets([daemon_set()], found(passing))
-    assert not taint_safety.daemon_sets([daemon_set()], found(node("p1", Taint("gpu", "", "NoSchedule"))))
+    assert taint_safety.unschedulable_daemon_sets([daemon_set()], found(passing))
+    assert not taint_safety.unschedulable_daemon_sets([daemon_set()], found(node("p1", Taint("gpu", "", "NoSchedule"))))
 
 
 def test_a_pod_that_no_other_node_would_take_is_named() -> None:
     pinned = pod(nodeSelector={"disk": "ssd"})
-    assert taint_safety.pods([pinned], found(node("p1", disk="ssd"), node("n2"))) == ["pod other/x"]
-    assert taint_safety.pods([pinned], found(node("p1", disk="ssd"), node("n2", disk="ssd"))) == []
+    assert taint_safety.unschedulable_pods([pinned], found(node("p1", disk="ssd"), node("n2"))) == ["pod other/x"]
+    assert taint_safety.unschedulable_pods([pinned], found(node("p1", disk="ssd"), node("n2", disk="ssd"))) == []
 
 
 def test_a_node_that_takes_no_pods_now_is_no_place_left() -> None:
@@ -65,47 +68,56 @@ def test_a_node_that_takes_no_pods_now_is_no_place_left() -> None:
         node("n2", ready="Unknown"),
         node("n2", Taint("gpu", "", "NoSchedule")),
     ):
-        assert taint_safety.pods([pod()], found(node("p1"), closed)) == ["pod other/x"]
+        assert taint_safety.unschedulable_pods([pod()], found(node("p1"), closed)) == ["pod other/x"]
 
 
 def test_another_exclusive_pools_node_is_no_place_left() -> None:
-    assert taint_safety.pods([pod()], found(node("p1"), node("b1", labels_and_taints.taint("b")))) == ["pod other/x"]
+    assert taint_safety.unschedulable_pods(
+        [pod()], found(node("p1"), node("b1", labels_and_taints.pool_taint("b")))
+    ) == ["pod other/x"]
 
 
 def test_system_pods_are_asked_for_too_and_pods_of_pools_are_not() -> None:
     place = found(node("p1"))
-    assert taint_safety.pods([pod(space="kube-system"), pod(space="shop")], place) == ["pod kube-system/x"]
+    assert taint_safety.unschedulable_pods([pod(space="kube-system"), pod(space="shop")], place) == [
+        "pod kube-system/x"
+    ]
 
 
 def test_what_would_not_come_back_loses_nothing() -> None:
     mirror = pod()
-    mirror["metadata"]["annotations"] = {names.MIRROR: "x"}
+    mirror["metadata"]["annotations"] = {names.MIRROR_POD: "x"}
     ended = pod()
     ended["status"]["phase"] = "Succeeded"
-    assert taint_safety.pods([pod(owner=None), pod(owner="DaemonSet"), mirror, ended], found(node("p1"))) == []
+    assert (
+        taint_safety.unschedulable_pods([pod(owner=None), pod(owner="DaemonSet"), mirror, ended], found(node("p1")))
+        == []
+    )
 
 
 def test_a_pod_that_waits_for_a_node_keeps_its_only_one() -> None:
     waiting = pod(on="", owner=None, nodeSelector={"disk": "ssd"})
-    assert taint_safety.pods([waiting], found(node("p1", disk="ssd"), node("n2"))) == ["pod other/x"]
+    assert taint_safety.unschedulable_pods([waiting], found(node("p1", disk="ssd"), node("n2"))) == ["pod other/x"]
 
 
 def test_a_pod_that_waits_for_a_node_that_nobody_has_loses_nothing() -> None:
-    assert taint_safety.pods([pod(on="", nodeSelector={"gpu": "yes"})], found(node("p1"), node("n2"))) == []
+    assert (
+        taint_safety.unschedulable_pods([pod(on="", nodeSelector={"gpu": "yes"})], found(node("p1"), node("n2"))) == []
+    )
 
 
 def test_a_pod_whose_data_is_on_a_node_of_the_pool_alone_has_no_other_place() -> None:
     volume = {"name": "v", "persistentVolumeClaim": {"claimName": "data"}}
     place = found(node("p1"), node("n2"))
     tolerant = pod("y", tolerations=[{"operator": "Exists"}], volumes=[volume])
-    mounts = taint_safety.mounted(
+    mounts = taint_safety.claims_of_affected_pods(
         [pod(volumes=[volume]), pod("none"), pod(space="shop", volumes=[volume]), tolerant], place
     )
     assert mounts == {"pod other/x": (("other", "data"),)}
-    claims = [Claim("other", "data", "pv"), Claim("shop", "data", "pv2")]
-    assert taint_safety.tied(mounts, claims, [Volume("pv", local=True)]) == ["pod other/x"]
-    assert taint_safety.tied(mounts, claims, [Volume("pv"), Volume("pv2", local=True)]) == []
+    claims = [VolumeClaim("other", "data", "pv"), VolumeClaim("shop", "data", "pv2")]
+    assert taint_safety.pods_with_local_volumes(mounts, claims, [Volume("pv", local=True)]) == ["pod other/x"]
+    assert taint_safety.pods_with_local_volumes(mounts, claims, [Volume("pv"), Volume("pv2", local=True)]) == []
 
 
 def test_many_are_said_in_few_words() -> None:
-    assert taint_safety.summary([f"pod a/{n}" for n in range(12)], most=2) == "pod a/0, pod a/1 and 10 more"
+    assert taint_safety.listing([f"pod a/{n}" for n in range(12)], limit=2) == "pod a/0, pod a/1 and 10 more"

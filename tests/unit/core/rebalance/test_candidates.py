@@ -5,17 +5,22 @@ from typing import Any
 
 import pytest
 
-from rescheduler.api.policies import Drain, Replacement, Rule, RuleAction
+from rescheduler.api.policies import DrainRule, DrainSettings, ReplacementMode, RuleAction
 from rescheduler.api.selectors import LabelSelector
-from rescheduler.core.eviction.pod_actions import Circumstances
-from rescheduler.core.model.disruption_budgets import Budget
-from rescheduler.core.rebalance.candidates import calm, candidate, confirmed, permitted
+from rescheduler.core.eviction.pod_actions import EvictionContext
+from rescheduler.core.model.disruption_budgets import DisruptionBudget
+from rescheduler.core.rebalance.candidates import (
+    candidate_from_pod,
+    check_deployment,
+    is_allowed_by_budgets,
+    is_deployment_stable,
+)
 from rescheduler.core.rebalance.selection import Candidate
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ALL = LabelSelector()
-ALLOWS = Budget("s", "b", "b", selector=ALL, allowed=1)
-FULL = Budget("s", "b", "b", selector=ALL, allowed=0, healthy=3, needed=3)
+ALLOWS = DisruptionBudget("s", "b", "b", selector=ALL, allowed=1)
+FULL = DisruptionBudget("s", "b", "b", selector=ALL, allowed=0, healthy=3, needed=3)
 ZONES = {"topologyKey": "zone", "maxSkew": 1}
 APART: dict[str, Any] = {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "zone"}]}
 
@@ -37,25 +42,25 @@ def raw(kind: str = "ReplicaSet", *, meta: dict[str, Any] | None = None, **spec:
     }
 
 
-def judged(pod: dict[str, Any], *budgets: Budget, own: str = "", **drain: Any) -> Candidate | None:
-    found = candidate(pod, Drain(**drain), Circumstances(NOW, own=own))
-    return found if found and permitted(found, budgets) else None
+def judged(pod: dict[str, Any], *budgets: DisruptionBudget, own: str = "", **drain: Any) -> Candidate | None:
+    found = candidate_from_pod(pod, DrainSettings(**drain), EvictionContext(NOW, own_pod=own))
+    return found if found and is_allowed_by_budgets(found, budgets) else None
 
 
 def test_a_pod_of_a_deployment_may_be_moved_whatever_its_budget_allows() -> None:
     for budgets in ([], [ALLOWS], [FULL]):
         found = judged(raw(nodeSelector={"disk": "ssd"}), *budgets)
         assert found is not None
-        assert found.first
-        assert found.asked == {"cpu": 100, "memory": 2**30}
-        assert found.asks == {"nodeSelector": {"disk": "ssd"}}
+        assert found.can_be_replaced_first
+        assert found.requests == {"cpu": 100, "memory": 2**30}
+        assert found.node_constraints == {"nodeSelector": {"disk": "ssd"}}
 
 
 @pytest.mark.parametrize("kind", ["StatefulSet", "ReplicationController"])
 def test_others_only_where_their_budget_says_how_many_may_be_missing(kind: str) -> None:
     found = judged(raw(kind), ALLOWS)
     assert found is not None
-    assert not found.first
+    assert not found.can_be_replaced_first
     for budgets in ([], [FULL], [ALLOWS, ALLOWS]):
         assert judged(raw(kind), *budgets) is None
 
@@ -64,11 +69,11 @@ def test_who_wants_no_replacement_first_is_as_those_that_can_have_none() -> None
     pod = raw(meta={"annotations": {"rescheduler.dev/replacement": "Never"}})
     for found in (
         judged(pod, ALLOWS),
-        judged(raw(), ALLOWS, replacement=Replacement.NEVER),
-        judged(raw(), ALLOWS, replacement=Replacement.WHEN_BLOCKED),
+        judged(raw(), ALLOWS, replacement=ReplacementMode.NEVER),
+        judged(raw(), ALLOWS, replacement=ReplacementMode.WHEN_BLOCKED),
     ):
         assert found is not None
-        assert not found.first
+        assert not found.can_be_replaced_first
     assert judged(pod) is None
 
 
@@ -124,7 +129,7 @@ def test_a_pod_that_is_not_ready_stays() -> None:
 def test_what_a_drain_would_not_move_stays() -> None:
     web = LabelSelector(match_labels={"app": "web"})
     for action in (RuleAction.SKIP, RuleAction.WAIT_COMPLETED):
-        assert judged(raw(), rules=(Rule(pod_selector=web, action=action),)) is None
+        assert judged(raw(), rules=(DrainRule(pod_selector=web, action=action),)) is None
     cache = raw(volumes=[{"name": "cache", "emptyDir": {}}])
     assert judged(cache) is not None
     assert judged(cache, empty_dir="Block") is None
@@ -158,19 +163,19 @@ DEPLOYMENT: dict[str, Any] = {
 def test_a_deployment_is_calm_once_all_its_pods_are_as_they_should_be(
     where: str, changes: dict[str, Any], expected: bool
 ) -> None:
-    assert calm(DEPLOYMENT | {where: DEPLOYMENT[where] | changes}) is expected
+    assert is_deployment_stable(DEPLOYMENT | {where: DEPLOYMENT[where] | changes}) is expected
 
 
 def test_a_pod_waits_for_its_deployment_to_be_calm() -> None:
     found = judged(raw())
     assert found is not None
-    assert confirmed(found, {("s", "web"): True}) is found
-    assert confirmed(found, {("s", "web"): False}) is None
+    assert check_deployment(found, {("s", "web"): True}) is found
+    assert check_deployment(found, {("s", "web"): False}) is None
 
 
 def test_a_pod_with_no_deployment_behind_it_cannot_be_replaced_first() -> None:
     found = judged(raw())
     assert found is not None
-    alone = confirmed(found, {("s", "other"): True})
+    alone = check_deployment(found, {("s", "other"): True})
     assert alone is not None
-    assert not alone.first
+    assert not alone.can_be_replaced_first

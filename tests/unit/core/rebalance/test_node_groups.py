@@ -7,19 +7,21 @@ from typing import Any
 import pytest
 
 from rescheduler.api.drains import NodeDrain
-from rescheduler.api.policies import Policy, ReschedulePolicySpec
-from rescheduler.core.eligibility.cluster_state import World
-from rescheduler.core.failure.condition_history import see
+from rescheduler.api.policies import ReschedulePolicy, ReschedulePolicySpec
+from rescheduler.core.eligibility.cluster_state import ClusterState
+from rescheduler.core.failure.condition_history import observe
 from rescheduler.core.model.nodes import Node, NodeCondition, Taint
-from rescheduler.core.model.policy_selection import Winners
-from rescheduler.core.rebalance.node_groups import begun, survey
+from rescheduler.core.model.policy_selection import PolicySelector
+from rescheduler.core.rebalance.node_groups import build_groups, nodes_with_started_drain
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 POOL = "rescheduler.node-restriction.kubernetes.io/pool"
 
 
-def policy(name: str = "p", **spec: Any) -> Policy:
-    return Policy(name, name, 1, ReschedulePolicySpec.model_validate({"rebalance": {"enabled": True}, **spec}))
+def policy(name: str = "p", **spec: Any) -> ReschedulePolicy:
+    return ReschedulePolicy(
+        name, name, 1, ReschedulePolicySpec.model_validate({"rebalance": {"enabled": True}, **spec})
+    )
 
 
 def node(name: str, pool: str = "", **changes: Any) -> Node:
@@ -33,13 +35,15 @@ def drain(name: str, **status: Any) -> NodeDrain:
     return NodeDrain.from_object({"metadata": metadata, "spec": spec, "status": status})
 
 
-def world(*nodes: Node, drains: tuple[NodeDrain, ...] = (), policies: tuple[Policy, ...] | None = None) -> World:
-    winners = Winners((policy(),) if policies is None else policies)
-    return World({n.name: n for n in nodes}, winners, {d.name: d for d in drains}, NOW)
+def world(
+    *nodes: Node, drains: tuple[NodeDrain, ...] = (), policies: tuple[ReschedulePolicy, ...] | None = None
+) -> ClusterState:
+    winners = PolicySelector((policy(),) if policies is None else policies)
+    return ClusterState({n.name: n for n in nodes}, winners, {d.name: d for d in drains}, NOW)
 
 
-def named(found: World) -> dict[str, list[str]]:
-    return {arena.pool: [n.name for n in arena.nodes] for arena in survey(found)}
+def named(found: ClusterState) -> dict[str, list[str]]:
+    return {arena.pool: [n.name for n in arena.nodes] for arena in build_groups(found)}
 
 
 def test_pools_keep_to_themselves_and_nodes_of_none_are_together() -> None:
@@ -76,16 +80,16 @@ def test_a_node_with_a_drain_takes_no_part_even_while_that_waits() -> None:
 def test_a_pool_waits_while_one_of_its_nodes_is_drained() -> None:
     started = drain("b", startedAt="2026-01-01T00:00:00Z")
     nodes = node("a", "shop"), node("b", "shop"), node("c")
-    waits = {arena.pool: arena.waits for arena in survey(world(*nodes, drains=(started,)))}
+    waits = {arena.pool: arena.pause_reason for arena in build_groups(world(*nodes, drains=(started,)))}
     assert waits == {"": "", "shop": "node b is being drained"}
     done = drain("b", startedAt="2026-01-01T00:00:00Z", drainedAt="2026-01-01T00:01:00Z")
-    assert not any(arena.waits for arena in survey(world(*nodes, drains=(done,))))
+    assert not any(arena.pause_reason for arena in build_groups(world(*nodes, drains=(done,))))
 
 
 @pytest.mark.parametrize("suspend", ["New", "All"])
 def test_a_suspended_policy_moves_nothing(suspend: str) -> None:
-    (arena,) = survey(world(node("a"), policies=(policy(suspend=suspend),)))
-    assert arena.waits == f"ReschedulePolicy p has suspend: {suspend}"
+    (arena,) = build_groups(world(node("a"), policies=(policy(suspend=suspend),)))
+    assert arena.pause_reason == f"ReschedulePolicy p has suspend: {suspend}"
 
 
 @pytest.mark.parametrize(
@@ -93,32 +97,34 @@ def test_a_suspended_policy_moves_nothing(suspend: str) -> None:
     [({}, True), ({"suspend": "New"}, True), ({"suspend": "All"}, False), ({"mode": "Audit"}, False)],
 )
 def test_what_was_begun_is_brought_to_its_end_unless_the_policy_says_no(spec: dict[str, Any], goes_on: bool) -> None:
-    (arena,) = survey(world(node("a"), policies=(policy(**spec),)))
-    assert arena.goes_on is goes_on
+    (arena,) = build_groups(world(node("a"), policies=(policy(**spec),)))
+    assert arena.may_finish_moves is goes_on
 
 
 def test_on_a_stale_view_nothing_is_moved() -> None:
-    found = replace(world(node("a")), listed=NOW - timedelta(minutes=3))
-    assert "could not be listed" in survey(found)[0].waits
+    found = replace(world(node("a")), listed_at=NOW - timedelta(minutes=3))
+    assert "could not be listed" in build_groups(found)[0].pause_reason
 
 
 def test_in_a_storm_nothing_is_moved() -> None:
-    ill = NodeCondition("Ready", "False", transition=NOW - timedelta(minutes=9), heartbeat=NOW)
+    ill = NodeCondition("Ready", "False", last_transition=NOW - timedelta(minutes=9), last_heartbeat=NOW)
     found = world(node("a"), node("b", conditions=(ill,)), node("c", conditions=(ill,)))
-    seen = {n.name: see(None, n, policy(), NOW - timedelta(minutes=9)) for n in found.nodes.values()}
-    (arena,) = survey(replace(found, sightings=seen))
-    assert arena.waits.startswith("2 of 3 nodes")
+    seen = {n.name: observe(None, n, policy(), NOW - timedelta(minutes=9)) for n in found.nodes.values()}
+    (arena,) = build_groups(replace(found, condition_histories=seen))
+    assert arena.pause_reason.startswith("2 of 3 nodes")
 
 
 def test_a_suspected_node_takes_no_part() -> None:
-    assert named(replace(world(node("a"), node("b")), suspects=frozenset({"b"}))) == {"": ["a"]}
+    assert named(replace(world(node("a"), node("b")), suspected_nodes=frozenset({"b"}))) == {"": ["a"]}
 
 
 def test_the_bounds_are_the_policys() -> None:
-    (arena,) = survey(world(node("a"), policies=(policy(rebalance={"enabled": True, "high": "70%", "low": "5%"}),)))
-    assert (arena.bounds.high, arena.bounds.low) == (0.7, 0.05)
+    (arena,) = build_groups(
+        world(node("a"), policies=(policy(rebalance={"enabled": True, "high": "70%", "low": "5%"}),))
+    )
+    assert (arena.thresholds.high, arena.thresholds.low) == (0.7, 0.05)
 
 
 def test_nodes_whose_drain_has_begun_will_come_back_empty() -> None:
     rows = drain("a"), drain("b", startedAt="2026-01-01T00:00:00Z")
-    assert begun({d.name: d for d in rows}) == {"b"}
+    assert nodes_with_started_drain({d.name: d for d in rows}) == {"b"}

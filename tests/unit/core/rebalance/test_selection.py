@@ -7,11 +7,18 @@ import pytest
 
 from rescheduler.core.model.nodes import Node, Taint
 from rescheduler.core.model.pods import Owner, Pod
-from rescheduler.core.rebalance.selection import Bounds, Candidate, Roles, Shift, choose, sides
-from rescheduler.core.rebalance.utilization import Load, Pair, load
+from rescheduler.core.rebalance.selection import (
+    Candidate,
+    NodeRoles,
+    PlannedMove,
+    Thresholds,
+    choose_moves,
+    classify_nodes,
+)
+from rescheduler.core.rebalance.utilization import CpuMemory, NodeLoad, node_load
 
 GI = 2**30
-BOUNDS = Bounds(high=0.8, low=0.5)
+BOUNDS = Thresholds(high=0.8, low=0.5)
 
 
 class Pool:
@@ -37,13 +44,15 @@ class Pool:
         self.candidates.append(Candidate(pod, asked, **changes))
         return self
 
-    def loads(self, usage: dict[str, Pair] | None = None) -> list[Load]:
+    def loads(self, usage: dict[str, CpuMemory] | None = None) -> list[NodeLoad]:
         used = usage or {}
-        return [load(n, self.asked[n.name], [used[n.name]] * 3 if n.name in used else ()) for n in self.nodes.values()]
+        return [
+            node_load(n, self.asked[n.name], [used[n.name]] * 3 if n.name in used else ()) for n in self.nodes.values()
+        ]
 
-    def choose(self, roles: Roles | None = None, returned: frozenset[str] = frozenset(), **how: Any) -> list[str]:
-        found = sides(self.loads(), BOUNDS, roles, returned=returned)
-        return [name(shift) for shift in choose(found, self.candidates, **{"most": 8, **how})]
+    def choose(self, roles: NodeRoles | None = None, returned: frozenset[str] = frozenset(), **how: Any) -> list[str]:
+        found = classify_nodes(self.loads(), BOUNDS, roles, returned_nodes=returned)
+        return [name(shift) for shift in choose_moves(found, self.candidates, **{"max_moves": 8, **how})]
 
 
 def _asked(size: int | tuple[int, int]) -> dict[str, int]:
@@ -51,26 +60,26 @@ def _asked(size: int | tuple[int, int]) -> dict[str, int]:
     return {"cpu": cpu * 100, "memory": memory * GI // 10}
 
 
-def name(shift: Shift) -> str:
+def name(shift: PlannedMove) -> str:
     return shift.candidate.pod.name
 
 
 def test_a_node_above_high_gives_and_one_below_low_takes() -> None:
-    found = sides(Pool().node("full", 81).node("even", 79).node("empty", 49).loads(), BOUNDS)
-    assert [load.name for load in found.givers] == ["full"]
-    assert [load.name for load in found.takers] == ["empty"]
+    found = classify_nodes(Pool().node("full", 81).node("even", 79).node("empty", 49).loads(), BOUNDS)
+    assert [load.name for load in found.source_nodes] == ["full"]
+    assert [load.name for load in found.destination_nodes] == ["empty"]
 
 
 @pytest.mark.parametrize(("full", "empty"), [(80, 49), (81, 50), (20, 10), (95, 90)])
 def test_otherwise_nothing_is_moved(full: int, empty: int) -> None:
-    assert sides(Pool().node("full", full).node("empty", empty).loads(), BOUNDS).idle
+    assert classify_nodes(Pool().node("full", full).node("empty", empty).loads(), BOUNDS).has_nothing_to_move
 
 
 def test_one_resource_makes_full_and_both_make_empty() -> None:
     pool = Pool().node("full", (81, 10)).node("half", (10, 60)).node("empty", (10, 49))
-    found = sides(pool.loads(), BOUNDS)
-    assert [load.name for load in found.givers] == ["full"]
-    assert [load.name for load in found.takers] == ["empty"]
+    found = classify_nodes(pool.loads(), BOUNDS)
+    assert [load.name for load in found.source_nodes] == ["full"]
+    assert [load.name for load in found.destination_nodes] == ["empty"]
 
 
 def test_what_helps_most_goes_first_and_no_more_than_that() -> None:
@@ -103,14 +112,14 @@ def test_a_node_that_would_be_above_high_then_is_not_given_it() -> None:
 
 def test_a_node_that_cannot_have_the_pod_does_not_matter() -> None:
     pool = Pool().node("full", 48).node("half", 48, labels={"disk": "hdd"}).node("empty", labels={"disk": "ssd"})
-    assert pool.pod("full", 37, asks={"nodeSelector": {"disk": "ssd"}}).choose() == ["p1"]
+    assert pool.pod("full", 37, node_constraints={"nodeSelector": {"disk": "ssd"}}).choose() == ["p1"]
 
 
 def test_a_pod_that_fits_nowhere_stays() -> None:
     pool = Pool().node("full", 60).node("empty", taints=(Taint("own", "", "NoSchedule"),))
     assert pool.pod("full", 30).choose() == []
     tolerated = [{"key": "own", "operator": "Exists"}]
-    assert pool.pod("full", 31, asks={"tolerations": tolerated}).choose() == ["p2"]
+    assert pool.pod("full", 31, node_constraints={"tolerations": tolerated}).choose() == ["p2"]
 
 
 def test_a_node_that_new_pods_are_rather_kept_off_takes_none() -> None:
@@ -132,7 +141,9 @@ def test_one_pod_off_a_node_one_for_a_node_and_one_of_an_owner() -> None:
     pool.node("z")
     assert pool.choose() == ["p1", "p3", "p5"]
     pool.candidates = [
-        Candidate(Pod("s", c.pod.name, c.pod.name, node=c.pod.node, owner=Owner("ReplicaSet", "web", "web")), c.asked)
+        Candidate(
+            Pod("s", c.pod.name, c.pod.name, node=c.pod.node, owner=Owner("ReplicaSet", "web", "web")), c.requests
+        )
         for c in pool.candidates
     ]
     assert len(pool.choose()) == 1
@@ -140,65 +151,65 @@ def test_one_pod_off_a_node_one_for_a_node_and_one_of_an_owner() -> None:
 
 def test_no_more_at_once_than_allowed() -> None:
     pool = Pool().node("a", 60, 30).node("b", 60, 30).node("x").node("y")
-    assert len(pool.choose(most=1)) == 1
+    assert len(pool.choose(max_moves=1)) == 1
 
 
 def test_a_node_waits_for_a_pod_of_a_resting_owner_rather_than_give_many_small_ones() -> None:
     pool = Pool().node("full", 60).pod("full", 30, owner="web").node("empty")
     pool.pod("full", 5)
-    assert pool.choose(resting={"web"}) == []
+    assert pool.choose(owners_cooling_down={"web"}) == []
     pool.pod("full", 25)
-    assert pool.choose(resting={"web"}) == ["p3"]
+    assert pool.choose(owners_cooling_down={"web"}) == ["p3"]
 
 
 def test_pods_that_can_be_replaced_first_go_before_others() -> None:
-    pool = Pool().node("full", 60).node("empty").pod("full", 30, first=False).pod("full", 10)
+    pool = Pool().node("full", 60).node("empty").pod("full", 30, can_be_replaced_first=False).pod("full", 10)
     assert pool.choose() == ["p2"]
 
 
 def test_nodes_above_high_give_before_others() -> None:
     pool = Pool().node("high", 60, 22).node("less", 40, 35).node("empty")
-    assert pool.choose(Roles(frozenset({"less"}), frozenset()), most=1) == ["p1"]
+    assert pool.choose(NodeRoles(frozenset({"less"}), frozenset()), max_moves=1) == ["p1"]
 
 
 def test_an_evening_out_that_has_begun_goes_on_while_it_is_worth_it() -> None:
     """Nobody is above high or below low any more; 22 would hardly even out 78 and 54."""
     pool = Pool().node("was full", 46, 22, 10).node("was empty", 40, 14).node("other", 62)
     assert pool.choose() == []
-    assert pool.choose(Roles(frozenset({"was full"}), frozenset({"was empty"}))) == ["p2"]
+    assert pool.choose(NodeRoles(frozenset({"was full"}), frozenset({"was empty"}))) == ["p2"]
 
 
 def test_off_a_node_that_is_not_above_high_a_move_has_to_be_worth_more() -> None:
-    begun = Roles(frozenset({"was full"}), frozenset({"was empty"}))
+    begun = NodeRoles(frozenset({"was full"}), frozenset({"was empty"}))
     assert Pool().node("was full", 65, 5).node("was empty", 54).node("other", 58).choose(begun) == []
     assert Pool().node("was full", 65, 8).node("was empty", 52).node("other", 58).choose(begun) == ["p1"]
 
 
 def test_other_nodes_wait_while_one_above_high_waits() -> None:
     pool = Pool().node("high", 60).pod("high", 30, owner="web").node("less", 40, 30).node("empty")
-    roles = Roles(frozenset({"less"}), frozenset())
-    assert pool.choose(roles, resting={"web"}) == []
+    roles = NodeRoles(frozenset({"less"}), frozenset())
+    assert pool.choose(roles, owners_cooling_down={"web"}) == []
 
 
 def test_a_node_above_high_takes_no_more_and_one_below_low_gives_no_more() -> None:
     pool = Pool().node("a", 81).node("b", 49)
-    found = sides(pool.loads(), BOUNDS, Roles(frozenset({"b"}), frozenset({"a"})))
-    assert found.roles == Roles(frozenset({"a"}), frozenset({"b"}))
+    found = classify_nodes(pool.loads(), BOUNDS, NodeRoles(frozenset({"b"}), frozenset({"a"})))
+    assert found.roles == NodeRoles(frozenset({"a"}), frozenset({"b"}))
 
 
 def test_a_node_back_from_maintenance_is_filled_by_those_above_the_mean() -> None:
     pool = Pool().node("a", 20, 20, 20).node("b", 20, 20, 20).node("c", 40).node("back")
     assert pool.choose() == []
     assert pool.choose(returned=frozenset({"back"})) == ["p1"]
-    found = sides(pool.loads(), BOUNDS, returned=frozenset({"back"}))
-    assert [load.name for load in found.givers] == ["a", "b"]
+    found = classify_nodes(pool.loads(), BOUNDS, returned_nodes=frozenset({"back"}))
+    assert [load.name for load in found.source_nodes] == ["a", "b"]
 
 
 def test_by_usage_where_it_is_known() -> None:
     pool = Pool().node("busy", 0, *[5] * 6).node("idle", 0, *[5] * 6)
-    assert sides(pool.loads(), BOUNDS).idle
-    used = {"busy": Pair(9000, GI), "idle": Pair(500, GI)}
-    found = sides(pool.loads(used), BOUNDS)
-    (shift,) = choose(found, pool.candidates)
+    assert classify_nodes(pool.loads(), BOUNDS).has_nothing_to_move
+    used = {"busy": CpuMemory(9000, GI), "idle": CpuMemory(500, GI)}
+    found = classify_nodes(pool.loads(used), BOUNDS)
+    (shift,) = choose_moves(found, pool.candidates)
     assert shift.candidate.pod.node == "busy"
-    assert shift.share.cpu == pytest.approx(0.15)  # 5 of 30 asked, of 90 used
+    assert shift.node_share.cpu == pytest.approx(0.15)  # 5 of 30 asked, of 90 used

@@ -11,20 +11,20 @@ from typing import Any
 
 import pytest
 
-from rescheduler.api.policies import Drain
-from rescheduler.core.eviction.pod_actions import Circumstances
+from rescheduler.api.policies import DrainSettings
+from rescheduler.core.eviction.pod_actions import EvictionContext
 from rescheduler.core.model import disruption_budgets
-from rescheduler.core.model.disruption_budgets import Budget
+from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.rebalance import candidates as rebalance_candidates
 from rescheduler.core.rebalance import progress, selection
-from rescheduler.core.rebalance.progress import Course
-from rescheduler.core.rebalance.selection import Bounds, Shift
-from rescheduler.core.rebalance.utilization import Load, Pair, deviation, load
-from rescheduler.core.replacement.move_history import Lineages
+from rescheduler.core.rebalance.progress import RebalanceProgress
+from rescheduler.core.rebalance.selection import PlannedMove, Thresholds
+from rescheduler.core.rebalance.utilization import CpuMemory, NodeLoad, node_load, standard_deviation
+from rescheduler.core.replacement.move_history import MoveHistory
 
 GI = 2**30
-BOUNDS = Bounds(high=0.8, low=0.5)
+BOUNDS = Thresholds(high=0.8, low=0.5)
 LONG_AGO, NOW = "2025-01-01T00:00:00Z", datetime(2026, 1, 1, tzinfo=UTC)
 STAY = ("DaemonSet", "Job", "bare", "protected", "critical", "claim", "no budget")
 """Kinds of apps of which no pod may be moved."""
@@ -93,16 +93,16 @@ class World:
             "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
         }
 
-    def loads(self) -> list[Load]:
+    def loads(self) -> list[NodeLoad]:
         asked: dict[str, Counter[str]] = defaultdict(Counter)
         for name, node in self.at.items():
             app = self.app(name)
             asked[node].update({"cpu": app.cpu, "memory": app.memory, "pods": 1})
-        return [load(node, asked[name]) for name, node in self.nodes.items()]
+        return [node_load(node, asked[name]) for name, node in self.nodes.items()]
 
-    def budgets(self) -> list[Budget]:
+    def budgets(self) -> list[DisruptionBudget]:
         return [
-            disruption_budgets.budget(
+            disruption_budgets.parse_budget(
                 {
                     "metadata": {"namespace": "s", "name": app.name, "uid": app.name},
                     "spec": {"selector": {"matchLabels": {"app": app.name}}},
@@ -119,8 +119,8 @@ class World:
         alike = Counter(node for name, node in self.at.items() if self.app(name) is app)
         asked = {"cpu": app.cpu, "memory": app.memory}
         for each in self.loads():
-            if each.room_for(asked) and each.name != node_of:
-                then = (each.requested + Pair.of(asked)) / each.whole
+            if each.has_room_for(asked) and each.name != node_of:
+                then = (each.requested + CpuMemory.from_amounts(asked)) / each.allocatable
                 full = 50 * then.sum
                 score = 0 if each.name in avoid else 300
                 score += int(full if self.scheduler == "packs" else 100 - full)
@@ -130,16 +130,16 @@ class World:
                 scores.append((score, self.random.random(), each.name))
         return max(scores)[2] if scores else None
 
-    def move(self, shifts: Iterable[Shift]) -> list[Shift]:
+    def move(self, shifts: Iterable[PlannedMove]) -> list[PlannedMove]:
         """Replacement first, else within the budget; those that left their node."""
         shifts = tuple(shifts)
         avoid = {shift.candidate.pod.node for shift in shifts}
         missing: Counter[str] = Counter()
-        done: list[Shift] = []
+        done: list[PlannedMove] = []
         for shift in shifts:
             name, app = shift.candidate.pod.name, self.app(shift.candidate.pod.name)
             assert app.kind not in STAY
-            if not shift.candidate.first:
+            if not shift.candidate.can_be_replaced_first:
                 missing[app.name] += 1
                 assert missing[app.name] <= (app.room or 0), f"the budget of {app.name} is broken"
             node = self.place(app, avoid)
@@ -155,7 +155,7 @@ class World:
     @property
     def deviation(self) -> float:
         """What the benchmark shows: the standard deviation of the requested share."""
-        found = deviation(self.loads())
+        found = standard_deviation(self.loads())
         return found.sum / 2
 
 
@@ -179,7 +179,7 @@ def pool(seed: int, scheduler: str = "evens out", *, sets: int = 2) -> World:
         room = random.choice([0, 1, None]) if kind == "Deployment" else 1 if kind == "StatefulSet" else None
         app = App(f"app{len(world.apps)}", kind, cpu, memory, random.choice([1, 1, 2, 3, 5, 8]), room)
         for number in range(app.replicas):
-            free = [each.name for each in world.loads() if each.room_for({"cpu": cpu, "memory": memory})]
+            free = [each.name for each in world.loads() if each.has_room_for({"cpu": cpu, "memory": memory})]
             if free:
                 world.add(app, number, random.choices(free, [likes[name] for name in free])[0])
             asked += cpu
@@ -190,40 +190,40 @@ def even_out(
     world: World, *, returned: frozenset[str] = frozenset(), forget: Callable[[], bool] = lambda: False
 ) -> int:
     """Rounds as the engine makes them, until nothing has moved for a day; how many there were. `forget`: a restart."""
-    course: Course | None = None
+    course: RebalanceProgress | None = None
     resting: dict[str, datetime] = {}
-    lineages = Lineages()
+    lineages = MoveHistory()
     idle, rounds = 0, 0
     while idle < 3:
         assert rounds < 500, "it does not settle"
         loads = world.loads()
-        course = progress.follow(None if forget() else course, loads, 1)
-        found = selection.sides(loads, BOUNDS, course.roles, returned=returned)
-        givers, seen = {each.name for each in found.givers}, Circumstances(world.now)
+        course = progress.evaluate_round(None if forget() else course, loads, 1)
+        found = selection.classify_nodes(loads, BOUNDS, course.roles, returned_nodes=returned)
+        givers, seen = {each.name for each in found.source_nodes}, EvictionContext(world.now)
         rows = [world.raw(name) for name, node in world.at.items() if node in givers]
-        may = [c for raw in rows if (c := rebalance_candidates.candidate(raw, Drain(), seen))]
+        may = [c for raw in rows if (c := rebalance_candidates.candidate_from_pod(raw, DrainSettings(), seen))]
         over = world.budgets()
         candidates = [
             c
             for c in may
-            if rebalance_candidates.permitted(c, over)
-            and c.owner not in course.spared
-            and not lineages.replaces(c.pod, world.now)
+            if rebalance_candidates.is_allowed_by_budgets(c, over)
+            and c.owner_uid not in course.skipped_owners
+            and not lineages.is_replacement(c.pod, world.now)
         ]
         left_alone = {owner for owner, until in resting.items() if until > world.now}
-        most = 0 if course.rests else course.allowance
-        shifts = selection.choose(found, candidates, resting=left_alone, most=most)
+        most = 0 if course.is_stopped else course.batch_size
+        shifts = selection.choose_moves(found, candidates, owners_cooling_down=left_alone, max_moves=most)
         if not shifts:
-            course = course if left_alone else course.settle()
+            course = course if left_alone else course.clear_roles()
             idle += not left_alone
-            world.now += timedelta(hours=8) if not left_alone else rebalance_candidates.COOL_DOWN
+            world.now += timedelta(hours=8) if not left_alone else rebalance_candidates.COOLDOWN_AFTER_MOVE
             continue
         idle, rounds = 0, rounds + 1
         done = world.move(shifts)
         for shift in done:
-            lineages.moved(shift.candidate.pod, world.now)
-        course = course.begin(found).end(done)
-        resting |= {shift.candidate.owner: world.now + rebalance_candidates.COOL_DOWN for shift in shifts}
+            lineages.record_move(shift.candidate.pod, world.now)
+        course = course.begin_round(found).end_round(done)
+        resting |= {shift.candidate.owner_uid: world.now + rebalance_candidates.COOLDOWN_AFTER_MOVE for shift in shifts}
         world.now += timedelta(seconds=20)
     return rounds
 
@@ -269,22 +269,23 @@ def as_they_come(world: World) -> list[float]:
     found = [world.deviation]
     for _ in range(20):
         loads = world.loads()
-        low = [each for each in loads if each.share.most < BOUNDS.low]
+        low = [each for each in loads if each.sustained_utilization.max_share < BOUNDS.low]
         high = sorted(
-            (each for each in loads if each.share.most > BOUNDS.high), key=lambda each: -each.requested.memory
+            (each for each in loads if each.sustained_utilization.max_share > BOUNDS.high),
+            key=lambda each: -each.requested.memory,
         )
-        left = Pair()
+        left = CpuMemory()
         for each in low:
-            left = left + Pair(BOUNDS.high, BOUNDS.high) * each.whole - each.requested
+            left = left + CpuMemory(BOUNDS.high, BOUNDS.high) * each.allocatable - each.requested
         gone: list[str] = []
         for each in high:
             names = [n for n, node in world.at.items() if node == each.name and world.app(n).kind not in STAY]
             world.random.shuffle(names)
             asked = each.requested
             for name in names:
-                if (asked / each.whole).most <= BOUNDS.high or min(left.cpu, left.memory) <= 0:
+                if (asked / each.allocatable).max_share <= BOUNDS.high or min(left.cpu, left.memory) <= 0:
                     break
-                size = Pair(world.app(name).cpu, world.app(name).memory)
+                size = CpuMemory(world.app(name).cpu, world.app(name).memory)
                 asked, left = asked - size, left - size
                 gone.append(name)
         if not gone:
@@ -328,6 +329,6 @@ def test_a_node_back_from_maintenance_is_filled_again(seed: int) -> None:
     if any(node == back and world.app(name).kind != "DaemonSet" for name, node in world.at.items()):
         pytest.skip("no room to drain it")
     even_out(world, returned=frozenset({back}))
-    shares = {each.name: each.share for each in world.loads()}
+    shares = {each.name: each.sustained_utilization for each in world.loads()}
     together = mean([share.sum / 2 for share in shares.values()])
     assert shares[back].sum / 2 > together / 2

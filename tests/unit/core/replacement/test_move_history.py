@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from rescheduler.core.model.pods import Owner, Pod
-from rescheduler.core.replacement.move_history import WAVE, Lineages
+from rescheduler.core.replacement.move_history import WAVE_DURATION, MoveHistory
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -13,31 +13,31 @@ def pod(uid: str, created: timedelta, owner: str = "rs") -> Pod:
 
 
 def test_a_replacement_that_is_moved_too_counts_as_moved_again() -> None:
-    seen, second = Lineages(), timedelta(seconds=1)
-    assert not seen.moved(pod("a", -WAVE), NOW)
-    assert not seen.moved(pod("b", -WAVE), NOW + second)
-    assert seen.moved(pod("c", second), NOW + 9 * second)
-    assert not seen.moved(pod("d", second, owner="other"), NOW + 9 * second)
+    seen, second = MoveHistory(), timedelta(seconds=1)
+    assert not seen.record_move(pod("a", -WAVE_DURATION), NOW)
+    assert not seen.record_move(pod("b", -WAVE_DURATION), NOW + second)
+    assert seen.record_move(pod("c", second), NOW + 9 * second)
+    assert not seen.record_move(pod("d", second, owner="other"), NOW + 9 * second)
 
 
 def test_waves_far_apart_have_nothing_to_do_with_each_other() -> None:
-    seen, later = Lineages(), NOW + 2 * WAVE
-    seen.moved(pod("a", -WAVE), NOW)
-    assert not seen.moved(pod("b", WAVE), later)
-    assert seen.moved(pod("c", 2 * WAVE), later + WAVE)
+    seen, later = MoveHistory(), NOW + 2 * WAVE_DURATION
+    seen.record_move(pod("a", -WAVE_DURATION), NOW)
+    assert not seen.record_move(pod("b", WAVE_DURATION), later)
+    assert seen.record_move(pod("c", 2 * WAVE_DURATION), later + WAVE_DURATION)
 
 
 def test_the_memory_is_bounded() -> None:
-    seen = Lineages()
+    seen = MoveHistory()
     for index in range(10_001):
-        seen.moved(pod("a", -WAVE, owner=str(index)), NOW)
-    assert not seen.moved(pod("b", WAVE, owner="0"), NOW)
+        seen.record_move(pod("a", -WAVE_DURATION, owner=str(index)), NOW)
+    assert not seen.record_move(pod("b", WAVE_DURATION, owner="0"), NOW)
 
 
 def test_a_pod_that_came_while_others_of_its_owner_were_moved_replaces_one() -> None:
-    seen, second = Lineages(), timedelta(seconds=1)
-    seen.moved(pod("a", -WAVE), NOW + second / 2)
-    assert seen.replaces(pod("b", timedelta()), NOW + second)
-    assert not seen.replaces(pod("c", -second), NOW + second)
-    assert not seen.replaces(pod("d", second, owner="other"), NOW + second)
-    assert not seen.replaces(pod("b", timedelta()), NOW + WAVE + second)
+    seen, second = MoveHistory(), timedelta(seconds=1)
+    seen.record_move(pod("a", -WAVE_DURATION), NOW + second / 2)
+    assert seen.is_replacement(pod("b", timedelta()), NOW + second)
+    assert not seen.is_replacement(pod("c", -second), NOW + second)
+    assert not seen.is_replacement(pod("d", second, owner="other"), NOW + second)
+    assert not seen.is_replacement(pod("b", timedelta()), NOW + WAVE_DURATION + second)
