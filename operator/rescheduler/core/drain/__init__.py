@@ -1,4 +1,4 @@
-"""What a node asks for, the state machine of its drain, and the status that people read.
+"""Requests of a node, the state machine of its drain, and the status of the drain.
 
-May import: `eligibility` and everything below it. Never here: a change of phase outside `state_machine`.
+May import: `eligibility` and the layers below. Never here: a change of phase outside `state_machine`.
 """

@@ -1,7 +1,7 @@
-"""What a drain makes of the plan: who is let go of first, who is held for want of room, and what is said of them.
+"""Apply the placement plan to a drain: which pods are released first, and which pods stay for lack of room.
 
-A plan without room orders, it does not forbid: a replacement that is Pending is what an autoscaler acts on. Only pods
-that cannot be replaced first are held at once, for they would be gone before anything could take them.
+A pod without room is only moved later, because an autoscaler acts on its Pending replacement. Only pods that get no
+replacement first stay at once: they would be gone before another pod has room.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,31 +21,31 @@ from rescheduler.core.replacement.decisions import (
 )
 
 Forecasts = Mapping[str, Forecast]
-"""By uid of the pod."""
+"""Forecasts by pod UID."""
 _WAITING_STEPS = (ReplacementStep.WAIT, ReplacementStep.RELEASE)
 
 
 def no_room_reason(forecast: Forecast | None) -> str:
-    """Why there is no room for the pod elsewhere; empty where there is, or may be."""
+    """Return why no other node has room for the pod; empty if there is or may be room."""
     return forecast.reason if forecast and forecast.fit is Fit.DOES_NOT_FIT and not forecast.blocked_by_pods else ""
 
 
 def blocked_by_pods_reason(forecast: Forecast | None) -> str:
-    """Why other pods keep it off everywhere, though there is room; empty where they do not."""
+    """Return why other pods keep this pod off every node that has room; empty if they do not."""
     return forecast.reason if forecast and forecast.fit is Fit.DOES_NOT_FIT and forecast.blocked_by_pods else ""
 
 
 def plan_sort_key(forecast: Forecast | None) -> tuple[bool, int]:
-    """Sorts pods: those that fit come first, in the plan's order."""
+    """Sort pods that fit first, in the order of the plan."""
     fits = forecast is not None and forecast.fit is Fit.FITS
     return not fits, forecast.rank if forecast else 0
 
 
 def with_no_room_message(decision: ReplacementDecision, forecast: Forecast | None) -> ReplacementDecision:
-    """With a word on the want of room while the pod waits: the scheduler's own, once there is one."""
-    if not (why := no_room_reason(forecast)) or decision.step not in _WAITING_STEPS or decision.blocker_class:
+    """Return the decision with the blocker `NoRoomInPool` while the pod waits; the scheduler's own message is preferred."""
+    if not (reason := no_room_reason(forecast)) or decision.step not in _WAITING_STEPS or decision.blocker_class:
         return decision
-    message = PENDING_PREFIX + decision.message if decision.message else NO_ROOM_PREFIX + why
+    message = PENDING_PREFIX + decision.message if decision.message else NO_ROOM_PREFIX + reason
     return replace(decision, blocker_class=BlockerClass.NO_ROOM_IN_POOL, message=message, hint=NO_ROOM_HINT)
 
 
@@ -57,16 +57,16 @@ def hold_without_room(
     *,
     may_stay: bool = False,
 ) -> dict[str, ReplacementDecision]:
-    """Pods that replacement first does not concern, and that have no room: they stay where they are.
+    """Return the decisions for pods that get no replacement first and have no room: these pods stay on the node.
 
-    `may_stay`: so do those that other pods keep off everywhere, for their node need not be emptied.
+    `may_stay`: the node need not become empty, so a pod that other pods keep off every node stays too.
     """
 
-    def lacking(pod: Pod) -> str:
-        choice, found = decisions.get(pod.uid), forecasts.get(pod.uid)
-        if choice and not (may_stay and choice.step is ReplacementStep.PLAIN_EVICTION):
+    def no_place_reason(pod: Pod) -> str:
+        decision, forecast = decisions.get(pod.uid), forecasts.get(pod.uid)
+        if decision and not (may_stay and decision.step is ReplacementStep.PLAIN_EVICTION):
             return ""
-        return no_room_reason(found) or (blocked_by_pods_reason(found) if may_stay else "")
+        return no_room_reason(forecast) or (blocked_by_pods_reason(forecast) if may_stay else "")
 
     if settings.no_room is NoRoom.EVICT:
         return {}
@@ -74,9 +74,9 @@ def hold_without_room(
         pod.uid: ReplacementDecision(
             ReplacementStep.HOLD,
             blocker_class=BlockerClass.NO_ROOM_IN_POOL,
-            message=NO_ROOM_PREFIX + why,
+            message=NO_ROOM_PREFIX + reason,
             hint=NO_ROOM_HINT,
         )
-        for pod, verdict in pod_decisions
-        if verdict.action is PodAction.EVICT and (why := lacking(pod))
+        for pod, pod_decision in pod_decisions
+        if pod_decision.action is PodAction.EVICT and (reason := no_place_reason(pod))
     }

@@ -1,7 +1,8 @@
-"""Two drains that hold each other up: each waits for a budget that a pod kept off the other's node would fill, or for
-room that is on the other's node.
+"""Find two drains that block each other.
 
-Neither ever ends by itself (openshift/machine-api-operator#1066). The younger steps back; a failed node never does.
+Each drain waits for a disruption budget that a pod kept off the other node would satisfy, or for room on the other node.
+Such a deadlock never ends (openshift/machine-api-operator#1066). The younger drain steps back; the drain of a failed
+node never does.
 """
 
 from collections import Counter
@@ -24,7 +25,7 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 def deadlock_candidates(drain: NodeDrain, drains: Iterable[NodeDrain], now: datetime) -> tuple[NodeDrain, ...]:
-    """The drains that this one would step back for, if they hold each other up."""
+    """Return the drains for which this drain would step back, if they block each other."""
     if has_failure_request(drain) or not is_blocked_for_long(drain, now) or not _may_be_deadlocked(drain):
         return ()
     return tuple(
@@ -47,7 +48,7 @@ def _may_be_deadlocked(drain: NodeDrain) -> bool:
 
 
 def exhausted_budgets(drain: NodeDrain) -> frozenset[tuple[str, str]]:
-    """Budgets that hold the drain up for want of healthy pods, by namespace and name."""
+    """Return the namespace and name of each budget that blocks the drain for lack of healthy pods."""
     return frozenset(
         (blocker.namespace, blocker.pdb)
         for blocker in drain.status.blockers
@@ -56,7 +57,7 @@ def exhausted_budgets(drain: NodeDrain) -> frozenset[tuple[str, str]]:
 
 
 def pods_without_room(drain: NodeDrain) -> frozenset[tuple[str, str]]:
-    """Pods that hold the drain up for want of room elsewhere, by namespace and name."""
+    """Return the namespace and name of each pod that blocks the drain for lack of room elsewhere."""
     return frozenset(
         (blocker.namespace, blocker.pod)
         for blocker in drain.status.blockers
@@ -65,25 +66,22 @@ def pods_without_room(drain: NodeDrain) -> frozenset[tuple[str, str]]:
 
 
 def would_fit(raw: Mapping[str, Any], node: Node, pods_on_node: Collection[Mapping[str, Any]]) -> bool:
-    """Whether this pod (raw) would have room on the node if that took pods; `there`: the pods (raw) on it."""
-    raw, pods_on_node = object_schemas.sanitize_pod(raw), [object_schemas.sanitize_pod(each) for each in pods_on_node]
+    """Whether the raw pod would have room on the schedulable node, next to the raw pods on it."""
+    raw, pods_on_node = object_schemas.sanitize_pod(raw), [object_schemas.sanitize_pod(pod) for pod in pods_on_node]
     spec, running = raw["spec"], [p for p in pods_on_node if p["status"].get("phase") not in TERMINAL_PHASES]
-    used = Counter({PODS: len(running)})
+    allocated = Counter({PODS: len(running)})
     for pod in running:
-        used.update(allocated_resources(pod))
-    asks = {**requested_resources(spec), PODS: 1}
-    room = all(node.allocatable.get(kind, 0) - used[kind] >= amount for kind, amount in asks.items())
-    return room and may_run_on(spec, node) and not any(has_anti_affinity_to(raw, other) for other in pods_on_node)
+        allocated.update(allocated_resources(pod))
+    requested = {**requested_resources(spec), PODS: 1}
+    has_room = all(node.allocatable.get(kind, 0) - allocated[kind] >= amount for kind, amount in requested.items())
+    return has_room and may_run_on(spec, node) and not any(has_anti_affinity_to(raw, other) for other in pods_on_node)
 
 
 def would_count_toward_budget(
     raw: Mapping[str, Any], budgets: Iterable[DisruptionBudget], node: Node, pods_on_node: Iterable[Mapping[str, Any]]
 ) -> bool:
-    """Whether this pod (raw), which no node has, counts for one of the budgets and may run on the node.
-
-    `there`: the pods (raw) on that node.
-    """
-    raw, pods_on_node = object_schemas.sanitize_pod(raw), [object_schemas.sanitize_pod(each) for each in pods_on_node]
+    """Whether the raw pending pod counts toward one of the budgets and may run on the node, next to the raw pods on it."""
+    raw, pods_on_node = object_schemas.sanitize_pod(raw), [object_schemas.sanitize_pod(pod) for pod in pods_on_node]
     meta, spec = raw["metadata"], raw["spec"]
     if spec.get("nodeName") or "deletionTimestamp" in meta:
         return False

@@ -1,7 +1,7 @@
-"""When a drain should be done: from what was measured in this very drain, grace periods, and what budgets let go.
+"""Estimate when a drain is done, from its measured pace, the grace periods and the disruption budgets.
 
-Pods under one budget leave one after another, those under others beside them. One pace for all would promise the last
-pods of a tight budget at the speed of those that nothing held.
+Pods under one budget leave one after another, and pods under other budgets leave at the same time. With one pace for
+all pods, the estimate would be too early for the last pods of a tight budget.
 """
 
 from collections import Counter
@@ -23,18 +23,20 @@ TEMPORARY_BLOCKER_CLASSES = frozenset(
         BlockerClass.DELEGATED,
     }
 )
-"""What blocks a pod only until others are Ready, or have done their work; nobody knows when the rest ends."""
+"""Classes that end by themselves; for every other class, no end can be estimated."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvictionGroup:
-    """Pods of one order that leave one after another: those under one budget, or those under none.
+    """Pods of one order that leave one after another: under one budget, or under none.
 
     Attributes:
-        left: how many are still there.
-        gone: how many under the same budget have left while we looked, and `active`: how long they had their turn.
-        at_once: how many the budget lets be missing; None: it has no budget.
-        grace: the longest grace period of those left.
+        order: the order of the rule; lower orders leave first.
+        remaining: pods that are still on the node.
+        moved: pods under the same budget that have left since the operator started.
+        active_time: how long the pods under this budget could leave, without pauses.
+        max_disruptions: pods that the budget allows to be missing; None without a budget.
+        grace_period: the longest grace period of the remaining pods.
     """
 
     order: int
@@ -46,19 +48,21 @@ class EvictionGroup:
 
     @property
     def wave_duration(self) -> timedelta | None:
-        """How long it took until as many as may be missing had left and been replaced; None where nothing tells."""
+        """Return how long one wave took: its pods left and were replaced; None if nothing was measured."""
         return self.active_time / self.moved * self.max_disruptions if self.moved and self.max_disruptions else None
 
 
 class EvictionRates:
-    """How fast the pods of one drain leave, by budget; what was measured is forgotten with the process."""
+    """Measures how fast the pods of one drain leave, by budget. A restart of the operator loses the measurements."""
 
     def __init__(self) -> None:
         self._moved: Counter[str] = Counter()
-        self._active_since: dict[str, timedelta] = {}  # active time of the drain when the first pod had its turn
+        self._active_since: dict[
+            str, timedelta
+        ] = {}  # active time of the drain when the first pod of the budget could leave
 
     def record_moved(self, budget: DisruptionBudget | None) -> None:
-        """A pod under this budget has left."""
+        """Count a pod under this budget as moved."""
         self._moved[_budget_key(budget)] += 1
 
     def group_pods(
@@ -69,17 +73,18 @@ class EvictionRates:
         *,
         grace_period_seconds: int | None = None,
     ) -> tuple[EvictionGroup, ...]:
-        """The pods that must leave, in their lines.
+        """Group the pods that must leave, by order and budget.
 
-        `budgets`: by pod uid. `active`: the drain's time, pauses left out. `grace`: instead of the pods' own.
+        `budgets`: by pod UID. `active_time`: the time of the drain without pauses. `grace_period_seconds`: replaces the grace
+        period of each pod.
         """
-        waiting = list(pod_decisions)
-        first = min((verdict.order for _, verdict in waiting), default=0)
-        lines: dict[tuple[int, str], list[Pod]] = {}
-        for pod, verdict in waiting:
+        rows = list(pod_decisions)
+        first = min((decision.order for _, decision in rows), default=0)
+        pods_by_group: dict[tuple[int, str], list[Pod]] = {}
+        for pod, decision in rows:
             key = _budget_key(budgets.get(pod.uid))
-            lines.setdefault((verdict.order, key), []).append(pod)
-            if verdict.order == first:
+            pods_by_group.setdefault((decision.order, key), []).append(pod)
+            if decision.order == first:
                 self._active_since.setdefault(key, active_time)
         return tuple(
             EvictionGroup(
@@ -94,7 +99,7 @@ class EvictionRates:
                     else grace_period_seconds
                 ),
             )
-            for (order, key), pods in lines.items()
+            for (order, key), pods in pods_by_group.items()
         )
 
 
@@ -109,50 +114,51 @@ def _max_disruptions(budget: DisruptionBudget | None) -> int | None:
 def completion(
     groups: Iterable[EvictionGroup], *, active_time: timedelta, moved: int, now: datetime, rate: float
 ) -> datetime | None:
-    """When the last pod should be gone; None while nothing is left, or nothing was measured.
+    """Return when the last pod leaves; None if no pod is left, or if nothing was measured.
 
-    Orders add up, the lines of one order go side by side. `moved`, in the `active` time of the whole drain, is all
-    that is known after a restart. `rate`: evictions a second that the policy lets pass.
+    Orders add up, and the groups of one order run at the same time. After a restart, only `moved` pods in the `active_time`
+    of the drain are known. `rate`: the evictions a second that the policy allows.
     """
-    found = list(groups)
-    if not found or not moved or active_time <= timedelta():
+    remaining_groups = list(groups)
+    if not remaining_groups or not moved or active_time <= timedelta():
         return None
     try:
-        return now + _total_duration(found, active_time / moved, rate)
-    except OverflowError:  # from times and counts in a status that cannot be true
+        return now + _total_duration(remaining_groups, active_time / moved, rate)
+    except OverflowError:  # impossible times or counts in a hand-written status
         return None
 
 
 def _total_duration(groups: list[EvictionGroup], time_per_pod: timedelta, rate: float) -> timedelta:
-    """How long all lines should take; `common`: how long one pod took so far."""
-    measured = [line.wave_duration for line in groups if line.wave_duration]
-    spent = timedelta()
-    for order in {line.order for line in groups}:
-        peers = [line for line in groups if line.order == order]
-        slowest = max(_group_duration(line, max(measured, default=None), time_per_pod) for line in peers)
-        spent += max(slowest, timedelta(seconds=sum(line.remaining for line in peers) / rate))
-    return spent
+    """Return the duration of all groups; `time_per_pod` is the average so far."""
+    measured = [group.wave_duration for group in groups if group.wave_duration]
+    total = timedelta()
+    for order in {group.order for group in groups}:
+        concurrent = [group for group in groups if group.order == order]
+        slowest = max(_group_duration(group, max(measured, default=None), time_per_pod) for group in concurrent)
+        total += max(slowest, timedelta(seconds=sum(group.remaining for group in concurrent) / rate))
+    return total
 
 
 def min_duration(groups: Iterable[EvictionGroup], rate: float) -> timedelta:
-    """How long a drain takes at least, before anything of it was measured: by grace periods, budgets and the rate."""
-    found = list(groups)
-    spent = timedelta()
-    for order in {line.order for line in found}:
-        peers = [line for line in found if line.order == order]
+    """Return the shortest duration of a drain, before any measurement: from grace periods, budgets and the rate."""
+    all_groups = list(groups)
+    total = timedelta()
+    for order in {group.order for group in all_groups}:
+        concurrent = [group for group in all_groups if group.order == order]
         slowest = max(
-            line.grace_period * ceil(line.remaining / (line.max_disruptions or line.remaining)) for line in peers
+            group.grace_period * ceil(group.remaining / (group.max_disruptions or group.remaining))
+            for group in concurrent
         )
-        spent += max(slowest, timedelta(seconds=sum(line.remaining for line in peers) / rate))
-    return spent
+        total += max(slowest, timedelta(seconds=sum(group.remaining for group in concurrent) / rate))
+    return total
 
 
 def _group_duration(group: EvictionGroup, wave_duration: timedelta | None, time_per_pod: timedelta) -> timedelta:
-    """How long one line should take: by its own pace, else by that of others, and never less than its grace."""
+    """Return the duration of one group: by its own pace, else the pace of others, and never below its grace period."""
     if group.moved:
         return max(group.active_time / group.moved * group.remaining, group.grace_period)
     if group.max_disruptions is None:
         return max(time_per_pod * group.remaining, group.grace_period)
     waves = ceil(group.remaining / group.max_disruptions)
-    # Nothing under a budget has left yet: a wave takes a grace period at least.
+    # No pod under this budget has left yet: a wave takes at least a grace period.
     return waves * max(wave_duration or time_per_pod * group.max_disruptions, group.grace_period)

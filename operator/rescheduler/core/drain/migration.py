@@ -1,6 +1,6 @@
-"""Moves of single pods off a node that is not drained: under which settings, and what they write on the node.
+"""Settings, waiting reasons and node taint for moving single pods off a node that is not drained.
 
-Unlike a drain such a move may be left undone: where in doubt the pod stays, and is named.
+Unlike a drain, a migration may fail to move a pod. In doubt the pod stays and is reported.
 """
 
 from rescheduler.api import names
@@ -20,22 +20,22 @@ from rescheduler.core.model.nodes import Node, Taint
 from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
 
 MIGRATION_TAINT = Taint(names.WAITING_TAINT_KEY, "", "PreferNoSchedule")
-"""On the source, for the time of the move: without it replacements come up on the same node again."""
+"""Set on the source node during a migration: without the taint, replacements would start on the same node."""
 
 
 def settings(drain_settings: DrainSettings) -> DrainSettings:
-    """The policy's `drain`, less what is only right where the node must be emptied.
+    """Return the policy's `drain` without the settings that are only safe if the node must become empty.
 
-    No pod is deleted, none is lost for good, and none gives up its place before its replacement has one.
+    A migration deletes no pod, evicts no pod that nothing recreates, and requires a Ready replacement first.
     """
-    first = (
+    replacement = (
         ReplacementMode.REQUIRED
         if drain_settings.replacement is ReplacementMode.PREFERRED
         else drain_settings.replacement
     )
     return drain_settings.model_copy(
         update={
-            "replacement": first,
+            "replacement": replacement,
             "timeout": type(drain_settings.timeout)(),
             "on_timeout": OnTimeout.HOLD,
             "unmanaged": EvictOrBlock.BLOCK,
@@ -46,7 +46,10 @@ def settings(drain_settings: DrainSettings) -> DrainSettings:
 
 
 def why_no_migration(node: Node, policy: ReschedulePolicy | None, stale_view_reason: str) -> WaitReason | None:
-    """Why nothing may be moved off this node now; None: it may. `blind`: why our view is not to be believed."""
+    """Return why no pod may move off this node now; None if pods may move.
+
+    `stale_view_reason`: why the view of the cluster is unreliable; empty if the view is reliable.
+    """
     if stale_view_reason:
         return WaitReason(ProgressingReason.STALE_VIEW, stale_view_reason)
     if policy is None:
@@ -65,25 +68,25 @@ def why_no_migration(node: Node, policy: ReschedulePolicy | None, stale_view_rea
 
 
 def has_migration_taint(node: Node) -> bool:
-    """Whether the node has the taint."""
+    """Whether the node has the taint of a migration."""
     return MIGRATION_TAINT in node.taints
 
 
 def drain_owns_taint(drain: NodeDrain | None) -> bool:
-    """Whether a drain says that the node's taint is its own."""
+    """Whether a drain recorded the node's taint as its own."""
     record = drain.status.node if drain else None
     return record is not None and any(taint.key == names.WAITING_TAINT_KEY for taint in record.added_taints)
 
 
 def taint_patch(node: Node) -> Patch | None:
-    """Set the taint; None where one of its key is there."""
+    """Return the patch that sets the taint; None if the node has a taint with this key."""
     if any(taint.key == names.WAITING_TAINT_KEY for taint in node.taints):
         return None
     return _taints_patch(node, (*node.taints, MIGRATION_TAINT))
 
 
 def untaint_patch(node: Node) -> Patch | None:
-    """Take the taint off; None where it is not there."""
+    """Return the patch that removes the taint; None if the node does not have it."""
     return (
         _taints_patch(node, tuple(t for t in node.taints if t != MIGRATION_TAINT))
         if has_migration_taint(node)

@@ -1,8 +1,8 @@
-"""What is written on a node, as patches: the cordon, what goes with it, and its taking off.
+"""Build the patches of a node: the cordon, its labels and annotations, and the restore.
 
-Patches replace lists whole (taints are atomic), so each is made from the node as just read and carries its
-resourceVersion: what others changed meanwhile makes it fail, and it is made anew. Only what `status.node` names
-is ever taken off, and only where it still is as we left it.
+A patch replaces whole lists, because taints are atomic. So each patch is built from a node just read, and carries its
+resourceVersion: after another write the patch fails and is built again. A restore removes only what `status.node` names,
+and only if it is still as the drain left it.
 """
 
 import json
@@ -22,14 +22,14 @@ Patch = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Additions:
-    """Labels and annotations that a drain adds to its node, where they are absent."""
+    """Labels and annotations that a drain adds to its node, if they are absent."""
 
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 def additions(node: Node, reasons: Iterable[RequestReason], *, exclude_from_load_balancers: bool) -> Additions:
-    """What belongs on a node held for these reasons: an emptied node looks idle to autoscalers."""
+    """Return what to add to a node held for these reasons: an emptied node looks idle to an autoscaler."""
     annotations = {}
     if RequestReason.MAINTENANCE in reasons:
         annotations[names.SCALE_DOWN_DISABLED] = "true"
@@ -43,53 +43,54 @@ def additions(node: Node, reasons: Iterable[RequestReason], *, exclude_from_load
 
 
 def cordon_record(node: Node, before: NodeRecord | None, adds: Additions) -> NodeRecord:
-    """What will be ours on the node once the next patch is through; written into status before that patch.
+    """Return the record of the next cordon patch; the record is in the status before that patch.
 
-    Of a record of the same node nothing is lost: a crash between the two writes leaves a promise, not a gap.
+    Entries of an earlier record of the same node stay: after a crash between the two writes, the record names too much and
+    never too little.
     """
-    known = before if before and before.uid == node.uid else None
+    same_node_record = before if before and before.uid == node.uid else None
     return NodeRecord(
         uid=node.uid,
-        boot_id=known.boot_id if known else node.boot_id,
-        cordoned_by_us=bool(known and known.cordoned_by_us) or not node.unschedulable,
-        added_taints=known.added_taints if known else (),
-        added_labels={**(known.added_labels if known else {}), **adds.labels},
-        added_annotations={**(known.added_annotations if known else {}), **adds.annotations},
+        boot_id=same_node_record.boot_id if same_node_record else node.boot_id,
+        cordoned_by_us=bool(same_node_record and same_node_record.cordoned_by_us) or not node.unschedulable,
+        added_taints=same_node_record.added_taints if same_node_record else (),
+        added_labels={**(same_node_record.added_labels if same_node_record else {}), **adds.labels},
+        added_annotations={**(same_node_record.added_annotations if same_node_record else {}), **adds.annotations},
     )
 
 
 def waiting_record(node: Node, before: NodeRecord | None) -> NodeRecord:
-    """What will be ours on a node that waits for its turn: the taint, where it has none of its key."""
-    known = before if before and before.uid == node.uid else NodeRecord(uid=node.uid, boot_id=node.boot_id)
+    """Return the record with the waiting taint, if the node has no taint with this key."""
+    same_node_record = before if before and before.uid == node.uid else NodeRecord(uid=node.uid, boot_id=node.boot_id)
     taint = TaintRecord(key=names.WAITING_TAINT_KEY, effect="PreferNoSchedule")
-    if taint in known.added_taints or any(t.key == names.WAITING_TAINT_KEY for t in node.taints):
-        return known
-    return known.model_copy(update={"added_taints": (*known.added_taints, taint)})
+    if taint in same_node_record.added_taints or any(t.key == names.WAITING_TAINT_KEY for t in node.taints):
+        return same_node_record
+    return same_node_record.model_copy(update={"added_taints": (*same_node_record.added_taints, taint)})
 
 
 def waiting_taint_patch(node: Node, node_record: NodeRecord) -> Patch | None:
-    """Set the taints that the record names; None where they are there."""
-    have = {(t.key, t.effect) for t in node.taints}
-    new = [Taint(t.key, t.value, t.effect) for t in node_record.added_taints if (t.key, t.effect) not in have]
+    """Return the patch that sets the recorded taints; None if the node has them."""
+    existing = {(t.key, t.effect) for t in node.taints}
+    new = [Taint(t.key, t.value, t.effect) for t in node_record.added_taints if (t.key, t.effect) not in existing]
     return _with_preconditions({"spec": {"taints": [t.as_json() for t in (*node.taints, *new)]}}, node) if new else None
 
 
 def out_of_service_record(node: Node, before: NodeRecord | None) -> NodeRecord:
-    """What will be ours on a node whose boot is proven dead: the taint, and the boot that it is for."""
-    known = before if before and before.uid == node.uid else NodeRecord(uid=node.uid)
-    taints = (*(t for t in known.added_taints if t != OUT_OF_SERVICE_TAINT), OUT_OF_SERVICE_TAINT)
-    return known.model_copy(update={"boot_id": node.boot_id, "added_taints": taints})
+    """Return the record with the out-of-service taint and the dead boot that the taint is for."""
+    same_node_record = before if before and before.uid == node.uid else NodeRecord(uid=node.uid)
+    taints = (*(t for t in same_node_record.added_taints if t != OUT_OF_SERVICE_TAINT), OUT_OF_SERVICE_TAINT)
+    return same_node_record.model_copy(update={"boot_id": node.boot_id, "added_taints": taints})
 
 
 def in_service_record(before: NodeRecord) -> NodeRecord:
-    """What is ours without the out-of-service taint."""
+    """Return the record without the out-of-service taint."""
     return before.model_copy(
         update={"added_taints": tuple(t for t in before.added_taints if t != OUT_OF_SERVICE_TAINT)}
     )
 
 
 def out_of_service_patch(node: Node) -> Patch | None:
-    """Set the out-of-service taint; None where one is there, whoever set it."""
+    """Return the patch that sets the out-of-service taint; None if the node has one from anyone."""
     if any(t.key == OUT_OF_SERVICE_TAINT.key for t in node.taints):
         return None
     taints = [*node.taints, Taint(OUT_OF_SERVICE_TAINT.key, OUT_OF_SERVICE_TAINT.value, OUT_OF_SERVICE_TAINT.effect)]
@@ -97,22 +98,22 @@ def out_of_service_patch(node: Node) -> Patch | None:
 
 
 def in_service_patch(node: Node) -> Patch | None:
-    """Take off our out-of-service taint, and no other; None where it is not there."""
-    kept = [
+    """Return the patch that removes only the out-of-service taint of this operator; None if the node does not have it."""
+    remaining_taints = [
         t
         for t in node.taints
         if (t.key, t.value, t.effect)
         != (OUT_OF_SERVICE_TAINT.key, OUT_OF_SERVICE_TAINT.value, OUT_OF_SERVICE_TAINT.effect)
     ]
-    if len(kept) == len(node.taints):
+    if len(remaining_taints) == len(node.taints):
         return None
-    return _with_preconditions({"spec": {"taints": [t.as_json() for t in kept] or None}}, node)
+    return _with_preconditions({"spec": {"taints": [t.as_json() for t in remaining_taints] or None}}, node)
 
 
 def cordon_patch(node: Node, node_record: NodeRecord, *, with_metadata: bool = True) -> Patch | None:
-    """Cordon the node and add what the record names; None where all of it is there.
+    """Return the patch that cordons the node and adds what the record names; None if the node has all of it.
 
-    `decorate`: with labels and annotations, which the drain can do without.
+    `with_metadata`: include labels and annotations, which a drain can do without.
     """
     patch: Patch = {}
     if not node.unschedulable:
@@ -121,13 +122,13 @@ def cordon_patch(node: Node, node_record: NodeRecord, *, with_metadata: bool = T
         "labels": {k: v for k, v in node_record.added_labels.items() if k not in node.labels},
         "annotations": {k: v for k, v in node_record.added_annotations.items() if k not in node.annotations},
     }
-    if adds := {key: value for key, value in metadata.items() if value and with_metadata}:
-        patch["metadata"] = adds
+    if absent_metadata := {key: value for key, value in metadata.items() if value and with_metadata}:
+        patch["metadata"] = absent_metadata
     return _with_preconditions(patch, node)
 
 
 class RestorePart(StrEnum):
-    """The parts of a restore, the most important first: where one is refused the others are written on their own."""
+    """The parts of a restore, the most important first: if one part is refused, the others are written separately."""
 
     UNCORDON = "Uncordon"
     UNTAINT = "Untaint"
@@ -141,9 +142,9 @@ def restore_patch(
     cancelled: Mapping[str, str],
     parts: Collection[RestorePart] = tuple(RestorePart),
 ) -> Patch | None:
-    """Take off what is ours and still as we left it; note requests that were cancelled while they stand.
+    """Return the patch that removes the recorded changes and notes requests that were cancelled while they stand.
 
-    None where nothing is left to do.
+    None if nothing is left to do.
     """
     metadata: dict[str, dict[str, str | None]] = {}
     patch: Patch = {}
@@ -151,64 +152,66 @@ def restore_patch(
     if RestorePart.UNCORDON in parts and node_record.cordoned_by_us and node.unschedulable:
         patch["spec"] = {"unschedulable": None}
     added = {(t.key, t.value, t.effect) for t in node_record.added_taints}
-    kept = [t for t in node.taints if (t.key, t.value, t.effect) not in added]
-    if RestorePart.UNTAINT in parts and len(kept) != len(node.taints):
-        patch.setdefault("spec", {})["taints"] = [t.as_json() for t in kept] or None
+    remaining_taints = [t for t in node.taints if (t.key, t.value, t.effect) not in added]
+    if RestorePart.UNTAINT in parts and len(remaining_taints) != len(node.taints):
+        patch.setdefault("spec", {})["taints"] = [t.as_json() for t in remaining_taints] or None
     if RestorePart.REMOVE_METADATA in parts:
         metadata["labels"] = {k: None for k, v in node_record.added_labels.items() if node.labels.get(k) == v}
         metadata["annotations"] = {
             k: None for k, v in node_record.added_annotations.items() if node.annotations.get(k) == v
         }
-    noted = {**node.cancelled_requests, **cancelled}
-    if RestorePart.ANNOTATE_CANCELLED in parts and noted != dict(node.cancelled_requests):
-        metadata.setdefault("annotations", {})[names.CANCELLED] = json.dumps(noted, sort_keys=True)
+    all_cancelled = {**node.cancelled_requests, **cancelled}
+    if RestorePart.ANNOTATE_CANCELLED in parts and all_cancelled != dict(node.cancelled_requests):
+        metadata.setdefault("annotations", {})[names.CANCELLED] = json.dumps(all_cancelled, sort_keys=True)
     if metadata := {key: value for key, value in metadata.items() if value}:
         patch["metadata"] = metadata
     return _with_preconditions(patch, node)
 
 
 def drop_cancelled_patch(node: Node, stale: Iterable[str]) -> Patch | None:
-    """Drop entries of the `cancelled` annotation whose request is gone."""
-    kept = {k: v for k, v in node.cancelled_requests.items() if k not in set(stale)}
-    if kept == dict(node.cancelled_requests):
+    """Return the patch that drops entries of the annotation `cancelled` whose request has ended; None if there is none."""
+    remaining_entries = {k: v for k, v in node.cancelled_requests.items() if k not in set(stale)}
+    if remaining_entries == dict(node.cancelled_requests):
         return None
-    value = json.dumps(kept, sort_keys=True) if kept else None
+    value = json.dumps(remaining_entries, sort_keys=True) if remaining_entries else None
     return _with_preconditions({"metadata": {"annotations": {names.CANCELLED: value}}}, node)
 
 
 def cleanup_patch(node: Node) -> Patch | None:
-    """Take off what outlives drains: noted cancellations, and a waiting taint that no record names any more."""
+    """Return the patch for an uninstall: remove the annotation `cancelled`, and a waiting taint that no record names."""
     patch: Patch = {}
     if names.CANCELLED in node.annotations:
         patch["metadata"] = {"annotations": {names.CANCELLED: None}}
-    kept = [t for t in node.taints if (t.key, t.value, t.effect) != (names.WAITING_TAINT_KEY, "", "PreferNoSchedule")]
-    if len(kept) != len(node.taints):
-        patch["spec"] = {"taints": [t.as_json() for t in kept] or None}
+    remaining_taints = [
+        t for t in node.taints if (t.key, t.value, t.effect) != (names.WAITING_TAINT_KEY, "", "PreferNoSchedule")
+    ]
+    if len(remaining_taints) != len(node.taints):
+        patch["spec"] = {"taints": [t.as_json() for t in remaining_taints] or None}
     return _with_preconditions(patch, node)
 
 
 def conditions_patch(wanted: Mapping[str, tuple[str, str, str]], node: Node, now: datetime) -> Patch | None:
-    """Strategic merge patch of the node's status: our conditions as wanted (type: status, reason, message).
+    """Return the strategic merge patch that sets the node conditions of the operator: type to status, reason, message.
 
-    Those of ours that are not wanted are deleted; None where nothing differs. A condition that another component set
-    is left as it is: who overwrites a condition that its owner keeps writes for ever.
+    Conditions of the operator that are not wanted are deleted. None if nothing differs. A condition that another component
+    set stays: two components that overwrite each other would write forever.
     """
     entries: list[dict[str, Any]] = []
     for type_ in names.NODE_CONDITIONS:
-        have = node.condition(type_)
-        if have and not is_our_condition(have):
+        existing = node.condition(type_)
+        if existing and not is_our_condition(existing):
             continue
         if type_ not in wanted:
-            if have:
+            if existing:
                 entries.append({"type": type_, "$patch": "delete"})
             continue
         status, reason, message = wanted[type_]
-        if have and (have.status, have.reason) == (status, reason):
+        if existing and (existing.status, existing.reason) == (status, reason):
             continue
-        stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-        entry = {"type": type_, "status": status, "reason": reason, "message": message, "lastHeartbeatTime": stamp}
-        if not have or have.status != status:
-            entry["lastTransitionTime"] = stamp
+        timestamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        entry = {"type": type_, "status": status, "reason": reason, "message": message, "lastHeartbeatTime": timestamp}
+        if not existing or existing.status != status:
+            entry["lastTransitionTime"] = timestamp
         entries.append(entry)
     return {"status": {"conditions": entries}} if entries else None
 
@@ -218,14 +221,14 @@ MAINTENANCE_REASON = "Requested"
 
 
 def is_our_condition(condition: NodeCondition) -> bool:
-    """Whether Rescheduler set the condition. Its type is Kubernetes' (KEP-5683), so its reason has to tell."""
+    """Whether Rescheduler set the condition. Its type belongs to Kubernetes (KEP-5683), so only the reason identifies it."""
     if condition.type == names.MAINTENANCE_IN_PROGRESS:
         return condition.reason == MAINTENANCE_REASON
     return condition.type in names.NODE_CONDITIONS and condition.reason in _PHASE_REASONS
 
 
 def has_drain_condition(node: Node) -> bool:
-    """Whether a drain of ours says on the node that it goes on: of a node without NodeDrain, that it was taken by force."""
+    """Whether the node has a `DrainInProgress` of Rescheduler. Without a NodeDrain, the NodeDrain was force-deleted."""
     condition = node.condition(names.DRAIN_IN_PROGRESS)
     return condition is not None and is_our_condition(condition)
 

@@ -1,4 +1,4 @@
-"""The pods of one drain, counted and sorted: who goes next, who blocks, how far it is."""
+"""Summarize the pods of one drain: which pods are next, which pods block, and how far the drain is."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,25 +17,26 @@ from rescheduler.core.eviction.pod_actions import PodAction, PodDecision, Requir
 from rescheduler.core.model.pods import Pod
 
 MAX_REPORTED_BLOCKERS = 50
-"""So many are named in status; `blockersTotal` counts all."""
+"""The status names at most this many blockers; `blockersTotal` counts all."""
 _FOREIGN_RECORD_MESSAGE = (
     f"The annotation {names.MOVE} is ignored: it counts only on a pod that Rescheduler released itself, whose controller is "
     f"the Deployment that it names. Remove it: kubectl annotate pod NAME {names.MOVE}-"
 )
-_REPORTED_AFTER_RETRIES = 3  # a retry so often in a row is worth a blocker; before that it is noise
-_REPORTED_AFTER = timedelta(seconds=10)  # or one that has failed for so long: a request may take 40 s
+_REPORTED_AFTER_RETRIES = 3  # retries in a row before a blocker is reported
+_REPORTED_AFTER = timedelta(seconds=10)  # or failing for this long: one request may take 40 s
 ACCEPTED_EVICTION_VALID_FOR = timedelta(seconds=15)
-"""So long an accepted eviction counts although the pod is not Terminating: the watch may be behind."""
+"""An accepted eviction counts for this long before the pod is Terminating: the watch may lag."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvictionAttempts:
-    """What became of the evictions of one pod so far.
+    """The evictions of one pod so far.
 
     Attributes:
-        accepted: when the server took one; None while it has not.
-        answer: its last answer that was no success; beside `accepted`: what came of an earlier one.
-        failures: such answers in a row; `since`: when the first of them came.
+        accepted_at: when the API server accepted an eviction; None if it accepted none.
+        last_result: the last response without success; next to `accepted_at`, the result of an earlier eviction.
+        failures: such responses in a row.
+        failing_since: when the first of them came; None without a failure.
     """
 
     accepted_at: datetime | None = None
@@ -44,7 +45,7 @@ class EvictionAttempts:
     failing_since: datetime | None = None
 
     def is_in_progress(self, now: datetime) -> bool:
-        """Whether the pod is on its way by it; one that had no effect before is not believed again."""
+        """Whether an accepted eviction is in progress; after an eviction without effect, the next one does not count."""
         return (
             self.accepted_at is not None
             and self.last_result is None
@@ -52,34 +53,38 @@ class EvictionAttempts:
         )
 
     def reportable_result(self, now: datetime) -> EvictionResult | None:
-        """The last answer, if it is worth a blocker: retries are for a moment, and so is what a budget refuses."""
-        answer = self.last_result
-        if answer is None or (
-            answer.outcome is EvictionOutcome.REFUSED and answer.blocker_class not in TEMPORARY_BUDGET_CLASSES
+        """Return the last response if it is worth a blocker; temporary failures are not, until they last."""
+        result = self.last_result
+        if result is None or (
+            result.outcome is EvictionOutcome.REFUSED and result.blocker_class not in TEMPORARY_BUDGET_CLASSES
         ):
-            return answer
-        long = self.failing_since is not None and now - self.failing_since >= _REPORTED_AFTER
-        return answer if self.failures >= _REPORTED_AFTER_RETRIES or long else None
+            return result
+        is_lasting = self.failing_since is not None and now - self.failing_since >= _REPORTED_AFTER
+        return result if self.failures >= _REPORTED_AFTER_RETRIES or is_lasting else None
 
 
 @dataclass(frozen=True, slots=True)
 class PodSummary:
-    """One look at a node's pods.
+    """The pods of a node at one moment.
 
     Attributes:
-        next: pods whose turn it is, with their verdicts: the lowest order that is not gone yet.
-        leaving: uids of the pods that must leave and are still there.
-        objects: pods that must leave and still exist, Terminating ones included.
-        remaining: those not counted as moved.
-        notes: words for the owners of pods.
-        taken: released pods that somebody else removed; they do not count as moved.
-        detaching: volumes still attached here, of pods that have left.
-        hanging: those for so long that nothing waits for them any more.
-        lines: those left, in the lines in which they leave.
-        waiting: those released whose replacement is not Ready.
-        unproven: those that wait for proof that their node is dead.
-        proven: those that go by such proof; `unsent`: of these, those neither Terminating nor refused; `lost`: of
-            these, those Terminating.
+        next_pods: pods that may leave now, with their decisions: those of the lowest order that is left.
+        leaving_uids: UIDs of the pods that must leave and still exist.
+        existing: pods that must leave and still exist, including Terminating ones.
+        remaining: pods that do not count as moved.
+        in_flight: pods that are leaving or were released recently.
+        waiting_for_replacement: released pods whose replacement is not Ready.
+        eviction_groups: the remaining pods, grouped for the estimate.
+        waiting_for_proof: pods that wait for proof that their boot is dead.
+        proven: pods that leave by such a proof.
+        proven_unsent: of these, pods that are neither Terminating nor refused.
+        proven_terminating: of these, pods that are Terminating.
+        detaching_volumes: volumes of moved pods that are still attached to the node.
+        stuck_volumes: of these, volumes that hang and no longer delay the drain.
+        notes: pods with an ignored annotation, and the message for their owner.
+        removed_released_pods: released pods that somebody else removed; they do not count as moved.
+        skipped: pods that stay.
+        blockers: pods that cannot leave, oldest first.
     """
 
     next_pods: tuple[tuple[Pod, PodDecision], ...] = ()
@@ -112,51 +117,55 @@ def summarize(
     waiting_uids: frozenset[str] = frozenset(),
     replacement_timeout: timedelta = timedelta(minutes=5),
 ) -> PodSummary:
-    """Count and sort.
+    """Summarize the pods of a node.
 
-    `refusals`: what budgets as watched would answer, by uid, without a request. `since`: when known blockers
-    began, by namespace, pod and class. `waiting`: uids of pods that wait for their turn or their replacement.
+    `predicted_refusals`: the response that the watched budgets imply, by pod UID. `blocked_since`: when known blockers
+    began, by namespace, pod and class. `waiting_uids`: UIDs of pods that wait for their turn or their replacement.
     """
-    late = now - replacement_timeout
+    earliest_release = now - replacement_timeout
     rows = list(pod_decisions)
-    must = [(pod, verdict) for pod, verdict in rows if verdict.action is not PodAction.SKIP]
-    # On an unreachable node a Terminating pod may stay so for ever: for order and progress it is gone.
-    here = [(pod, v) for pod, v in must if not (unreachable and _waits_only_for_kubelet(v))]
-    proven = [(pod, v) for pod, v in must if v.required_proof is RequiredProof.BOOT_DEAD]
-    first = min((v.order for _, v in here), default=0)
-    # At its deadline a pod goes at once: behind a lower order that is still ending it would be late.
-    turn = [
-        (p, v) for p, v in here if (v.order == first or v.forced) and v.action in (PodAction.EVICT, PodAction.DELETE)
+    must_leave = [(pod, decision) for pod, decision in rows if decision.action is not PodAction.SKIP]
+    # A Terminating pod may stay on an unreachable node forever: it must not delay later orders.
+    present = [(pod, v) for pod, v in must_leave if not (unreachable and _waits_only_for_kubelet(v))]
+    proven = [(pod, v) for pod, v in must_leave if v.required_proof is RequiredProof.BOOT_DEAD]
+    lowest_order = min((v.order for _, v in present), default=0)
+    # A pod at its deadline leaves at once: waiting for a lower order would make it late.
+    next_rows = [
+        (p, v)
+        for p, v in present
+        if (v.order == lowest_order or v.forced) and v.action in (PodAction.EVICT, PodAction.DELETE)
     ]
     blockers = [
         Blocker(
             namespace=pod.namespace,
             pod=pod.name,
-            class_=answer.blocker_class,
-            message=answer.message,
-            hint=answer.hint,
-            since=blocked_since.get((pod.namespace, pod.name, str(answer.blocker_class)), now),
-            pdb=answer.budget.name if answer.budget else None,
-            healthy=answer.budget.healthy if answer.budget else None,
-            needed=answer.budget.needed if answer.budget else None,
+            class_=result.blocker_class,
+            message=result.message,
+            hint=result.hint,
+            since=blocked_since.get((pod.namespace, pod.name, str(result.blocker_class)), now),
+            pdb=result.budget.name if result.budget else None,
+            healthy=result.budget.healthy if result.budget else None,
+            needed=result.budget.needed if result.budget else None,
         )
-        for pod, verdict in must
-        if (pod.finished or not (unreachable and _waits_only_for_kubelet(verdict)))
+        for pod, decision in must_leave
+        if (pod.finished or not (unreachable and _waits_only_for_kubelet(decision)))
         and (
-            answer := _blocking_result(
-                verdict, attempts.get(pod.uid, EvictionAttempts()), predicted_refusals.get(pod.uid), now
+            result := _blocking_result(
+                decision, attempts.get(pod.uid, EvictionAttempts()), predicted_refusals.get(pod.uid), now
             )
         )
-        and answer.blocker_class
+        and result.blocker_class
     ]
     return PodSummary(
-        next_pods=tuple(sorted(turn, key=lambda row: (row[0].priority, row[0].key))),
-        leaving_uids=frozenset(pod.uid for pod, _ in must),
-        existing=len(must),
-        remaining=len(here),
-        in_flight=sum(_is_in_flight(p, v, attempts.get(p.uid, EvictionAttempts()), now, late) for p, v in must),
-        waiting_for_replacement=sum(p.released and p.uid in waiting_uids for p, _ in must),
-        waiting_for_proof=sum(v.blocker_class is BlockerClass.WAITING_FOR_PROOF for _, v in must),
+        next_pods=tuple(sorted(next_rows, key=lambda row: (row[0].priority, row[0].key))),
+        leaving_uids=frozenset(pod.uid for pod, _ in must_leave),
+        existing=len(must_leave),
+        remaining=len(present),
+        in_flight=sum(
+            _is_in_flight(p, v, attempts.get(p.uid, EvictionAttempts()), now, earliest_release) for p, v in must_leave
+        ),
+        waiting_for_replacement=sum(p.released and p.uid in waiting_uids for p, _ in must_leave),
+        waiting_for_proof=sum(v.blocker_class is BlockerClass.WAITING_FOR_PROOF for _, v in must_leave),
         proven=len(proven),
         proven_unsent=sum(
             v.action is not PodAction.WAIT_TERMINATING
@@ -165,10 +174,10 @@ def summarize(
         ),
         proven_terminating=tuple(p for p, v in proven if v.action is PodAction.WAIT_TERMINATING),
         notes=(
-            *((pod, verdict.owner_message) for pod, verdict in here if verdict.owner_message),
+            *((pod, decision.owner_message) for pod, decision in present if decision.owner_message),
             *((pod, _FOREIGN_RECORD_MESSAGE) for pod, _ in rows if pod.has_foreign_record),
         ),
-        skipped=len(rows) - len(must),
+        skipped=len(rows) - len(must_leave),
         blockers=tuple(sorted(blockers, key=lambda b: (b.since, b.namespace, b.pod))),
     )
 
@@ -176,21 +185,21 @@ def summarize(
 def with_unreadable(
     summary: PodSummary, pods: Mapping[str, str], blocked_since: Mapping[tuple[str, str, str], datetime], now: datetime
 ) -> PodSummary:
-    """Count pods that are there and cannot be read, by namespace/name and with the reason: each blocks.
+    """Count the pods of the node that cannot be parsed: each one is a blocker.
 
-    Nothing is known of them, but that the node is not empty.
+    `pods`: the reason by namespace/name. Such a pod still means that the node is not empty.
     """
     blockers = []
     for key, reason in sorted(pods.items()):
         namespace, _, name = key.partition("/")
-        known = blocked_since.get((namespace, name, str(BlockerClass.UNREADABLE)), now)
+        since = blocked_since.get((namespace, name, str(BlockerClass.UNREADABLE)), now)
         message = f"the operator cannot read this pod: {reason}"
         hint = (
             f"kubectl -n {namespace} get pod {name} -o yaml, mend what is named or delete the pod; and report this bug"
         )
         blockers.append(
             Blocker(
-                namespace=namespace, pod=name, class_=BlockerClass.UNREADABLE, message=message, hint=hint, since=known
+                namespace=namespace, pod=name, class_=BlockerClass.UNREADABLE, message=message, hint=hint, since=since
             )
         )
     return replace(
@@ -202,7 +211,7 @@ def with_unreadable(
 
 
 def _waits_only_for_kubelet(decision: PodDecision) -> bool:
-    """It is Terminating, and nothing but its kubelet keeps it."""
+    """Whether the pod is Terminating and waits only for its kubelet."""
     return (
         decision.action is PodAction.WAIT_TERMINATING and decision.blocker_class is not BlockerClass.WAITING_FOR_PROOF
     )
@@ -211,14 +220,14 @@ def _waits_only_for_kubelet(decision: PodDecision) -> bool:
 def _is_refused(
     decision: PodDecision, attempt: EvictionAttempts, predicted: EvictionResult | None, now: datetime
 ) -> bool:
-    answer = _blocking_result(decision, attempt, predicted, now)
-    return answer is not None and answer.outcome is EvictionOutcome.REFUSED
+    result = _blocking_result(decision, attempt, predicted, now)
+    return result is not None and result.outcome is EvictionOutcome.REFUSED
 
 
 def _is_in_flight(
     pod: Pod, decision: PodDecision, attempt: EvictionAttempts, now: datetime, earliest_release: datetime
 ) -> bool:
-    """Whether the pod is on its way: what is stuck, or was let go before `late`, moves no more by itself."""
+    """Whether the pod is leaving; a stuck pod, or one released before `earliest_release`, is not."""
     if decision.action is PodAction.WAIT_TERMINATING:
         return decision.blocker_class is None
     return attempt.is_in_progress(now) or (
@@ -229,17 +238,17 @@ def _is_in_flight(
 def _blocking_result(
     decision: PodDecision, attempt: EvictionAttempts, predicted: EvictionResult | None, now: datetime
 ) -> EvictionResult | None:
-    """What holds the pod: what the server answered of it, if that is more than its budgets say."""
+    """Return the result that blocks the pod; a response of the API server outranks a prediction if it says more."""
     if decision.blocker_class:
         return EvictionResult(EvictionOutcome.REFUSED, decision.blocker_class, decision.message, decision.hint)
     if decision.action is PodAction.WAIT_TERMINATING or attempt.is_in_progress(now):
         return None
-    answered = attempt.reportable_result(now)
+    reported = attempt.reportable_result(now)
     if (
         predicted
         and predicted.blocker_class in BUDGET_CLASSES
-        and answered
-        and answered.blocker_class not in BUDGET_CLASSES
+        and reported
+        and reported.blocker_class not in BUDGET_CLASSES
     ):
-        return answered
-    return predicted or answered
+        return reported
+    return predicted or reported

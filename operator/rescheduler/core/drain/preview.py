@@ -1,6 +1,6 @@
-"""What would become of the pods of a node if it were drained now; nothing is written, and nothing kept.
+"""Preview the drain of a node. The preview writes nothing and keeps nothing.
 
-It promises nothing that the drain itself would not find: verdicts, budgets and places are judged by the same rules.
+The preview uses the same rules as the drain: actions, budgets and placement.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,16 +35,18 @@ class Drainable(StrEnum):
     """Whether a node can be drained now."""
 
     YES = "Yes"
-    UNSURE = "Unsure"  # of some pods only the scheduler can say whether they find a place
+    UNSURE = "Unsure"  # only the scheduler can decide for some pods
     NO = "No"
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedBlocker:
-    """A pod that a drain would be held up by.
+    """A pod that would block a drain.
 
     Attributes:
-        message, hint: why, and what would help.
+        pod: namespace/name.
+        message: why the pod cannot leave.
+        hint: what the user can do; empty if nothing helps.
     """
 
     pod: str
@@ -55,15 +57,17 @@ class ExpectedBlocker:
 
 @dataclass(frozen=True, slots=True)
 class DrainPreview:
-    """What would become of one node's pods.
+    """The preview of one node.
 
     Attributes:
-        fits: how many find a place for sure.
-        stay: how many are no part of a drain: DaemonSets' and mirror pods, or a rule skips them.
-        misfits: those that do not fit, or of which only the scheduler can say, with the forecast.
-        singles: pods that are their Deployment's only one: evicted plainly, it is away for a while.
-        first: pods whose budget lets none go, and that go once their replacement is Ready.
-        takes: how long a drain takes at least.
+        node: the name of the node.
+        placed: pods that certainly fit elsewhere.
+        staying: pods that a drain leaves: of DaemonSets, mirror pods, and pods that a rule skips.
+        unplaced: pods that do not fit or depend on the scheduler, with the forecast.
+        blockers: pods that would block the drain.
+        single_replica_pods: the only pod of a Deployment: with plain eviction the Deployment is down for a while.
+        replaced_first: pods whose budget allows no eviction now, and that leave when their replacement is Ready.
+        min_duration: the shortest duration of the drain.
     """
 
     node: str
@@ -85,14 +89,18 @@ class DrainPreview:
 
 @dataclass(frozen=True, slots=True)
 class PreviewInput:
-    """What outlooks are made from, as read at one moment.
+    """The input of a preview, read at one moment.
 
     Attributes:
-        ground: its census knows the pods of `tenants` one by one.
-        tenants: pods of the nodes that are asked about or drained now, by node.
-        draining: nodes that are being drained now, and how: they take no pods, and theirs need a place too.
-        replica_sets: by uid; `deployments`: by uid.
-        daemon_sets: uids of those that exist, by namespace.
+        now: the time of the reads.
+        placement_input: nodes and pods for placement; its snapshot lists each pod of `pods_by_node`.
+        pods_by_node: pods of the previewed nodes and of the nodes that are drained now.
+        draining: settings of the nodes that are drained now: these nodes take no pods, and their pods need room too.
+        budgets: by namespace.
+        replica_sets: by UID.
+        deployments: by UID.
+        volumes: volumes of the pods.
+        daemon_sets: UIDs of the DaemonSets, by namespace.
     """
 
     now: datetime
@@ -110,75 +118,79 @@ PodWithDecision = tuple[Pod, PodDecision]
 
 
 def preview_node(node: Node, settings: DrainSettings, inputs: PreviewInput) -> DrainPreview:
-    """What a drain of this node, with these settings, would come to."""
-    judged = _pod_decisions(node, settings, inputs)
-    homeless = {pod.uid for pod, verdict in judged if needs_placement(pod, verdict)}
-    residents = [each for each in inputs.placement_input.pod_snapshot.pods_by_node[node.name] if each.uid in homeless]
-    forecasts = plan(residents, _placement_input(node, inputs), Random(0)) if residents else []  # noqa: S311 - no secret
-    rows = sorted((each.key, forecast) for each, forecast in zip(residents, forecasts, strict=True))
-    obstacles, first = _expected_blockers(judged, settings, inputs)
-    over = {pod.uid: found[0] for pod, _ in judged if (found := _budgets(pod, inputs))}
-    moving = [(pod, verdict) for pod, verdict in judged if verdict.action is not PodAction.SKIP]
-    lines = eta.EvictionRates().group_pods(
-        moving, over, timedelta(), grace_period_seconds=settings.grace_period_seconds
+    """Return the preview of draining this node with these settings."""
+    decided = _pod_decisions(node, settings, inputs)
+    uids_to_place = {pod.uid for pod, decision in decided if needs_placement(pod, decision)}
+    node_pods = [
+        node_pod
+        for node_pod in inputs.placement_input.pod_snapshot.pods_by_node[node.name]
+        if node_pod.uid in uids_to_place
+    ]
+    forecasts = plan(node_pods, _placement_input(node, inputs), Random(0)) if node_pods else []  # noqa: S311 - no secret
+    rows = sorted((node_pod.key, forecast) for node_pod, forecast in zip(node_pods, forecasts, strict=True))
+    blockers, replaced_first = _expected_blockers(decided, settings, inputs)
+    first_budgets = {pod.uid: pod_budgets[0] for pod, _ in decided if (pod_budgets := _budgets(pod, inputs))}
+    leaving = [(pod, decision) for pod, decision in decided if decision.action is not PodAction.SKIP]
+    groups = eta.EvictionRates().group_pods(
+        leaving, first_budgets, timedelta(), grace_period_seconds=settings.grace_period_seconds
     )
     return DrainPreview(
         node.name,
         placed=sum(forecast.fit is Fit.FITS for _, forecast in rows),
-        staying=len(judged) - len(moving),
+        staying=len(decided) - len(leaving),
         unplaced=tuple((key, forecast) for key, forecast in rows if forecast.fit is not Fit.FITS),
-        blockers=tuple(obstacles),
-        single_replica_pods=tuple(sorted(pod.key for pod, _ in moving if _is_single_replica(pod, inputs))),
-        replaced_first=tuple(first),
-        min_duration=eta.min_duration(lines, settings.max_evictions_per_second),
+        blockers=tuple(blockers),
+        single_replica_pods=tuple(sorted(pod.key for pod, _ in leaving if _is_single_replica(pod, inputs))),
+        replaced_first=tuple(replaced_first),
+        min_duration=eta.min_duration(groups, settings.max_evictions_per_second),
     )
 
 
 def _pod_decisions(node: Node, settings: DrainSettings, inputs: PreviewInput) -> list[PodWithDecision]:
-    seen = EvictionContext(
+    context = EvictionContext(
         inputs.now,
         node_unreachable=node.ready_status == CONDITION_UNKNOWN,
         namespace_labels=inputs.placement_input.namespace_labels,
         daemon_set_uids=inputs.daemon_sets,
         volumes=inputs.volumes,
     )
-    return [(pod, decide_action(pod, settings, seen)) for pod in inputs.pods_by_node.get(node.name, ())]
+    return [(pod, decide_action(pod, settings, context)) for pod in inputs.pods_by_node.get(node.name, ())]
 
 
 def _placement_input(node: Node, inputs: PreviewInput) -> PlacementInput:
-    """The ground with what other drains take: their nodes, and places for their pods."""
-    others = [name for name in inputs.draining if name != node.name]
-    rivals: dict[PodRequirements, int] = dict(inputs.placement_input.pod_snapshot.pending)
-    for name in others:
-        if other := inputs.placement_input.nodes.get(name):
-            moving = {
+    """Return the placement input without the nodes of other drains, and with the pods of those nodes as competitors."""
+    other_nodes = [name for name in inputs.draining if name != node.name]
+    competing: dict[PodRequirements, int] = dict(inputs.placement_input.pod_snapshot.pending)
+    for name in other_nodes:
+        if node_info := inputs.placement_input.nodes.get(name):
+            uids_to_place = {
                 pod.uid
-                for pod, verdict in _pod_decisions(other, inputs.draining[name], inputs)
-                if needs_placement(pod, verdict)
+                for pod, decision in _pod_decisions(node_info, inputs.draining[name], inputs)
+                if needs_placement(pod, decision)
             }
-            for resident in inputs.placement_input.pod_snapshot.pods_by_node[name]:
-                if resident.uid in moving:
-                    rivals[resident.requirements] = rivals.get(resident.requirements, 0) + 1
-    return replace(inputs.placement_input, excluded_nodes={*others, node.name}, competing_pods=rivals)
+            for node_pod in inputs.placement_input.pod_snapshot.pods_by_node[name]:
+                if node_pod.uid in uids_to_place:
+                    competing[node_pod.requirements] = competing.get(node_pod.requirements, 0) + 1
+    return replace(inputs.placement_input, excluded_nodes={*other_nodes, node.name}, competing_pods=competing)
 
 
-# -- what holds a drain up --------------------------------------------------------------------------------------------
+# -- expected blockers ------------------------------------------------------------------------------------------------
 
 
 def _expected_blockers(
     pod_decisions: Iterable[PodWithDecision], settings: DrainSettings, inputs: PreviewInput
 ) -> tuple[list[ExpectedBlocker], list[str]]:
-    """Obstacles by pod, and the pods that only go once their replacement is Ready."""
-    found, first = [], []
-    for pod, verdict in sorted(pod_decisions, key=lambda each: each[0].key):
-        if verdict.blocker_class:
-            found.append(ExpectedBlocker(pod.key, verdict.blocker_class, verdict.message, verdict.hint))
-        elif verdict.action is PodAction.EVICT and (held := _budget_blocker(pod, _budgets(pod, inputs))):
-            if held.blocker_class is not BlockerClass.SEVERAL_BUDGETS and _is_replaced_first(pod, settings, inputs):
-                first.append(pod.key)
+    """Return the blockers, and the pods that leave when their replacement is Ready."""
+    blockers, replaced_first = [], []
+    for pod, decision in sorted(pod_decisions, key=lambda row: row[0].key):
+        if decision.blocker_class:
+            blockers.append(ExpectedBlocker(pod.key, decision.blocker_class, decision.message, decision.hint))
+        elif decision.action is PodAction.EVICT and (blocker := _budget_blocker(pod, _budgets(pod, inputs))):
+            if blocker.blocker_class is not BlockerClass.SEVERAL_BUDGETS and _is_replaced_first(pod, settings, inputs):
+                replaced_first.append(pod.key)
             else:
-                found.append(held)
-    return found, first
+                blockers.append(blocker)
+    return blockers, replaced_first
 
 
 def _budgets(pod: Pod, inputs: PreviewInput) -> tuple[DisruptionBudget, ...]:
@@ -186,11 +198,11 @@ def _budgets(pod: Pod, inputs: PreviewInput) -> tuple[DisruptionBudget, ...]:
 
 
 def _budget_blocker(pod: Pod, budgets: Sequence[DisruptionBudget]) -> ExpectedBlocker | None:
-    """What its budgets say to an eviction now."""
-    refused = api_responses.predict_refusal(pod, budgets)
-    if refused is None or refused.blocker_class is None:
+    """Return the blocker if the budgets of the pod allow no eviction now."""
+    refusal = api_responses.predict_refusal(pod, budgets)
+    if refusal is None or refusal.blocker_class is None:
         return None
-    return ExpectedBlocker(pod.key, refused.blocker_class, refused.message, refused.hint)
+    return ExpectedBlocker(pod.key, refusal.blocker_class, refusal.message, refusal.hint)
 
 
 def _workload(pod: Pod, inputs: PreviewInput) -> Workload | None:
@@ -200,9 +212,9 @@ def _workload(pod: Pod, inputs: PreviewInput) -> Workload | None:
 
 
 def _is_replaced_first(pod: Pod, settings: DrainSettings, inputs: PreviewInput) -> bool:
-    exclusive = inputs.volumes.has_single_node_volume(pod)
-    setting = decisions.ReplacementInput(settings, inputs.now, _budgets(pod, inputs), exclusive)
-    return not decisions.ineligible_reason(pod, _workload(pod, inputs), setting)
+    has_single_node_volume = inputs.volumes.has_single_node_volume(pod)
+    replacement_input = decisions.ReplacementInput(settings, inputs.now, _budgets(pod, inputs), has_single_node_volume)
+    return not decisions.ineligible_reason(pod, _workload(pod, inputs), replacement_input)
 
 
 def _is_single_replica(pod: Pod, inputs: PreviewInput) -> bool:

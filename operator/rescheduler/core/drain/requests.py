@@ -1,6 +1,6 @@
-"""From what a node asks for to what its NodeDrain should say.
+"""Compare the wanted requests of a node with its NodeDrain.
 
-`Manual` requests are the user's and are never touched; `Maintenance` and `Failure` are ours.
+The user owns `Manual` requests, and the operator never changes them. The operator owns `Maintenance` and `Failure`.
 """
 
 from collections.abc import Mapping
@@ -18,38 +18,40 @@ OPERATOR_REASONS = (RequestReason.MAINTENANCE, RequestReason.FAILURE)
 
 @dataclass(frozen=True, slots=True)
 class CreateDrain:
-    """Make the NodeDrain."""
+    """Create the NodeDrain."""
 
     body: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateRequests:
-    """Change its requests; the patch carries the resourceVersion."""
+    """Change the requests of the NodeDrain; the patch carries the resourceVersion."""
 
     patch: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteDrain:
-    """Delete it: nobody asks any more. The finalizer holds it until the node is restored."""
+    """Delete the NodeDrain without requests. The finalizer keeps it until the node is restored."""
 
 
 def required_change(
     node: Node, drain: NodeDrain | None, wanted: WantedRequests
 ) -> CreateDrain | UpdateRequests | DeleteDrain | None:
-    """What to do so that the NodeDrain says what the node asks for; None where it does."""
+    """Return the change that makes the NodeDrain state the wanted requests; None if it states them."""
     if drain is None:
         return CreateDrain(_body(node, wanted.requests)) if wanted.requests else None
     if drain.deletion_timestamp is not None:
         return None
-    have = {request.reason: request.message for request in drain.spec.requests}
-    want = {reason: message for reason, message in have.items() if reason not in OPERATOR_REASONS}
+    current = {request.reason: request.message for request in drain.spec.requests}
+    messages = {reason: message for reason, message in current.items() if reason not in OPERATOR_REASONS}
     for request in wanted.requests:
-        want[request.reason] = have.get(request.reason, "") if request.is_unchanged else truncate(request.message)
-    if not want:
+        messages[request.reason] = (
+            current.get(request.reason, "") if request.is_unchanged else truncate(request.message)
+        )
+    if not messages:
         return DeleteDrain()
-    if want == have and names.FINALIZER in drain.finalizers:
+    if messages == current and names.FINALIZER in drain.finalizers:
         return None
     return UpdateRequests(
         {
@@ -57,7 +59,7 @@ def required_change(
                 "resourceVersion": drain.resource_version,
                 "finalizers": sorted({*drain.finalizers, names.FINALIZER}),
             },
-            "spec": {"requests": [{"reason": reason, "message": message} for reason, message in want.items()]},
+            "spec": {"requests": [{"reason": reason, "message": message} for reason, message in messages.items()]},
         }
     )
 
@@ -69,6 +71,6 @@ def _body(node: Node, requests: tuple[WantedRequest, ...]) -> dict[str, Any]:
         "metadata": {"name": node.name, "finalizers": [names.FINALIZER]},
         "spec": {
             "nodeName": node.name,
-            "requests": [{"reason": want.reason, "message": truncate(want.message)} for want in requests],
+            "requests": [{"reason": request.reason, "message": truncate(request.message)} for request in requests],
         },
     }

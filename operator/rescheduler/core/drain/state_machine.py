@@ -1,8 +1,7 @@
-"""The life of a drain, as one table.
+"""Decide the phase of a drain and the commands of each step, from one table.
 
-Rule 1: everything that changes a drain's phase is in `TRANSITIONS`; code elsewhere only finds the fact and runs
-the commands. Rule 2: every command can be repeated. Rule 3: a fact that the table does not have for a phase is a
-bug, and raises.
+Rule 1: `TRANSITIONS` has every change of a phase; other code only collects the facts and runs the commands.
+Rule 2: every command can be repeated. Rule 3: a fact that the table does not have for a phase is a bug, and raises.
 """
 
 from dataclasses import dataclass
@@ -12,48 +11,50 @@ from enum import StrEnum
 from rescheduler.api.drains import Phase
 
 MIN_TIME_CORDONED = timedelta(seconds=5)
-"""After the cordon the scheduler may still bind a pod to the node for so long: nothing is Drained before."""
+"""The scheduler may still bind a pod to the node for this long after the cordon: no drain is Drained before."""
 BLOCKED_AFTER = timedelta(minutes=1)
-"""With a blocker, and nothing moving for so long, a drain is Blocked."""
+"""A drain is Blocked if it has a blocker and no pod has moved for this long."""
 
 
 class Fact(StrEnum):
-    """What is true of a drain now; the first that holds."""
+    """The state of a drain now: the first fact that holds, in the order of `fact`."""
 
-    NODE_GONE = "NodeGone"  # or another machine under its name
-    OUT_OF_SERVICE = "Fenced"  # nobody asks for it any more, and the node must stay out of service for now
-    RETURNING_PODS = "Returning"  # nobody asks for it any more, and pods are still to be given back
-    WITHDRAWN = "Withdrawn"  # nobody asks for it any more
-    RESTORED = "Restored"  # withdrawn, and nothing of ours is left on the node
-    EMPTY = "Empty"  # begun, and no pod is left that must leave
-    EMPTY_AND_WAITING = "EmptyAndHeld"  # the same, and it may not go on: what others change on the node stays changed
-    TIMED_OUT = "Expired"  # its time is up, and it is to be cancelled then
-    FROZEN = "Frozen"  # what is known of the cluster is too old to act on
-    RETURNING_PODS_TO_STEP_BACK = "Retreating"  # steps back for another drain, and pods are still to be given back
+    NODE_GONE = "NodeGone"  # or the name belongs to a Node with another UID
+    OUT_OF_SERVICE = "Fenced"  # no request is left, and the out-of-service taint must stay for now
+    RETURNING_PODS = "Returning"  # no request is left, and released pods must be returned first
+    WITHDRAWN = "Withdrawn"  # no request is left
+    RESTORED = "Restored"  # withdrawn, and nothing that the drain added is left on the node
+    EMPTY = "Empty"  # started, and no pod is left that must leave
+    EMPTY_AND_WAITING = "EmptyAndHeld"  # the same, but the drain must wait: no command repairs the node
+    TIMED_OUT = "Expired"  # the timeout has passed, and drain.onTimeout is Cancel
+    FROZEN = "Frozen"  # the view of the cluster is stale
+    RETURNING_PODS_TO_STEP_BACK = "Retreating"  # steps back for another drain, and released pods must be returned first
     STEPPING_BACK = "SteppingBack"  # steps back for another drain
-    CORDONED_ONLY = "SetAside"  # its node stays cordoned, and nothing is moved
-    WAITING = "Held"  # may not go on now
-    SUSPECTED = "Suspected"  # its node is silent, and not known to have failed
-    WITHOUT_SLOT = "Yielded"  # begun, without a slot: what is on its way goes on, and nothing new begins
-    MAY_START = "Granted"  # may begin, and has not
-    PODS_UNKNOWN = "Unseen"  # begun, and the node's pods are not known yet: so after every start of ours
-    PODS_REMAINING = "Leaving"  # begun, pods left
-    BLOCKED = "Stuck"  # begun, a blocker, and nothing has moved for a while
+    CORDONED_ONLY = "SetAside"  # the node stays cordoned, and no pod moves
+    WAITING = "Held"  # must wait
+    SUSPECTED = "Suspected"  # the Lease of the node is silent, and the failure is not confirmed
+    WITHOUT_SLOT = "Yielded"  # started, and has no slot: released pods are evicted, and no other pod moves
+    MAY_START = "Granted"  # has not started, and may start
+    PODS_UNKNOWN = (
+        "Unseen"  # started, and the pods of the node are not listed yet: so after every start of the operator
+    )
+    PODS_REMAINING = "Leaving"  # started, and pods are left
+    BLOCKED = "Stuck"  # started, with a blocker, and no pod has moved for `BLOCKED_AFTER`
 
 
 class Command(StrEnum):
-    """What the engine is to do, in the order given."""
+    """The writes of one step, in this order."""
 
-    RECORD = "Record"  # write into status what is about to be added to the node
-    CORDON = "Cordon"  # cordon, and add what the record names
-    MOVE = "Move"  # pods may be moved; without it none is
-    EVICT_RELEASED = "Finish"  # pods let go of may go; no other is moved
-    RELEASE = "Release"  # pods are let go of, so that their replacements come up; none goes
-    STEP_BACK = "StepBack"  # the node is put back as it was; the drain will begin anew
-    RETURN_PODS = "GiveBack"  # pods let go of go back to their ReplicaSets
-    CANCEL = "Cancel"  # delete the NodeDrain: restoring follows
-    RESTORE = "Restore"  # take off the node what the record names
-    REMOVE_FINALIZER = "Forget"  # drop the finalizer: the NodeDrain goes
+    RECORD = "Record"  # write into the status what the drain is about to add to the node
+    CORDON = "Cordon"  # cordon the node, and add what the record names
+    MOVE = "Move"  # pods may move; without this command no pod moves
+    EVICT_RELEASED = "Finish"  # released pods may be evicted; no other pod moves
+    RELEASE = "Release"  # pods are released, so that their replacements start; no pod is evicted
+    STEP_BACK = "StepBack"  # restore the node; the drain starts again later
+    RETURN_PODS = "GiveBack"  # return released pods to their ReplicaSets
+    CANCEL = "Cancel"  # delete the NodeDrain; the restore follows
+    RESTORE = "Restore"  # remove from the node what the record names
+    REMOVE_FINALIZER = "Forget"  # remove the finalizer, so that the NodeDrain goes
 
 
 _CORDON_AND_MOVE = (Command.RECORD, Command.CORDON, Command.MOVE)
@@ -90,13 +91,17 @@ TRANSITIONS: dict[Phase, _PhaseTransitions] = {
     Phase.DRAINED: _REQUESTED
     | _ENDING
     | {Fact.PODS_UNKNOWN: (Phase.DRAINED, _CORDON_ONLY), Fact.FROZEN: (Phase.DRAINED, ())},
-    # No way back: what is being restored is restored to its end; a new request makes a new NodeDrain.
+    # A restore runs to its end: a new request creates a new NodeDrain.
     Phase.RESTORING: _ENDING | {Fact.FROZEN: (Phase.RESTORING, ())},
 }
 
 
 def step(phase: Phase, fact: Fact) -> tuple[Phase, tuple[Command, ...]]:
-    """The next phase, and what to do in it. Raises LookupError for a fact that the phase does not know."""
+    """Return the next phase and its commands.
+
+    Raises:
+        LookupError: the table does not have the fact for this phase.
+    """
     try:
         return TRANSITIONS[phase][fact]
     except KeyError:
@@ -105,23 +110,26 @@ def step(phase: Phase, fact: Fact) -> tuple[Phase, tuple[Command, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class DrainState:
-    """All that the choice of the fact depends on.
+    """The input of `fact`.
 
     Attributes:
-        same_node: the node exists with the UID that the drain was recorded for.
-        begun: status.startedAt.
-        cordoned: when the node was cordoned; None while it was not seen cordoned.
+        same_node: the node exists with the UID that the drain recorded.
+        withdrawn: the NodeDrain is being deleted.
+        restored: nothing that the drain added is left on the node.
+        must_wait: `Progressing=False` has a reason.
         frozen: the view of the cluster is stale.
-        yields: what holds it is the want of a slot that it once had.
-        fenced: our out-of-service taint is on the node and may not go.
-        steps_back: it is to let go of its node for another drain.
-        set_aside: what holds it keeps its node cordoned.
-        suspected: nothing but a silent Lease speaks for it.
-        traces: released pods are left on the node, or it is not known that none are.
-        expired: the drain's time is up, and it is to be cancelled then.
-        remaining: pods that must leave; None while the node's pods have not been listed.
-        blocked: pods that cannot leave, and writes without which none may.
-        last_move: when a pod last left or an eviction was last in flight, on our clock.
+        without_slot: the drain waits only for a slot that it gave up.
+        out_of_service: the drain set the out-of-service taint, and the taint must stay.
+        steps_back: the drain releases its node for another drain.
+        cordoned_only: the reason for waiting keeps the node cordoned.
+        suspected: a silent Lease is the only sign of failure.
+        has_pods_to_return: released pods are left on the node, or the pods of the node are not known.
+        timed_out: the timeout has passed, and the drain must be cancelled.
+        started_at: `status.startedAt`.
+        cordoned_at: when the node was cordoned; None if no cordon was observed.
+        remaining: pods that must leave; None while the pods of the node are not listed.
+        blocker_count: pods that cannot leave, and refused writes that stop every pod.
+        last_move_at: when a pod last left or was in flight, on the operator's clock.
     """
 
     now: datetime
@@ -145,8 +153,8 @@ class DrainState:
 
 
 def fact(state: DrainState) -> Fact:
-    """The first fact that holds."""
-    # A suspicion moves no pod, so nothing holds it up: without a slot it must not go on as a blocked drain does.
+    """Return the first fact that holds."""
+    # A suspected node moves no pod, so nothing blocks it: as Blocked it would keep moving pods without a slot.
     quiet = (
         state.started_at and state.now >= max(state.started_at, state.last_move_at or state.started_at) + BLOCKED_AFTER
     )
@@ -182,4 +190,4 @@ def fact(state: DrainState) -> Fact:
         (stuck, Fact.BLOCKED),
         (state.without_slot, Fact.WITHOUT_SLOT),
     )
-    return next((found for holds, found in facts if holds), Fact.PODS_REMAINING)
+    return next((first for holds, first in facts if holds), Fact.PODS_REMAINING)

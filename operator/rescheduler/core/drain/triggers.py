@@ -1,4 +1,4 @@
-"""What a node asks for: maintenance by its annotation or conditions, failure by its conditions or its silence."""
+"""Derive the requests of a node: maintenance from its annotation or conditions, failure from its conditions or its Lease."""
 
 import hashlib
 import re
@@ -14,19 +14,20 @@ from rescheduler.core.failure.health import Health, diagnose, failure_causes, re
 from rescheduler.core.model.nodes import Node, NodeCondition
 
 REFUSED_MAINTENANCE_VALUE = "false"
-"""A maintenance annotation with this value is refused: it asks for the opposite of what it would do."""
+"""The value `false` is refused: the presence of the annotation is the request, so the value contradicts it."""
 _MAX_TOKEN_LENGTH = 256
-"""Characters. A node's annotations hold 256 KiB together: a copy of a longer text might have no room beside it."""
+"""Characters. All annotations of a node share 256 KiB: a copy of a longer value might not fit."""
 
 
 @dataclass(frozen=True, slots=True)
 class WantedRequest:
-    """One reason for which a node should be emptied.
+    """A wanted request.
 
     Attributes:
-        token: tells this request from a later one of the same reason (the `cancelled` annotation holds it); None: it
-            cannot be told.
-        goes_on: it says nothing new, and keeps the words that it came with.
+        reason: Maintenance or Failure.
+        message: the text for the user.
+        token: identifies this request in the annotation `cancelled`; None if nothing identifies the request.
+        is_unchanged: the request stands, and the NodeDrain keeps its message.
     """
 
     reason: RequestReason
@@ -37,22 +38,28 @@ class WantedRequest:
 
 @dataclass(frozen=True, slots=True)
 class WantedRequests:
-    """All that a node asks for now, and when to look again for what only time changes."""
+    """The wanted requests of a node.
+
+    Attributes:
+        requests: the requests now.
+        recheck_at: when the requests may change by time only; None if never.
+        refused: the maintenance annotation has a refused value.
+    """
 
     requests: tuple[WantedRequest, ...] = ()
     recheck_at: datetime | None = None
-    refused: bool = False  # the annotation's value makes no sense
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TriggerContext:
-    """What beside the node itself decides over what it asks for.
+    """Facts next to the Node that decide about its requests.
 
     Attributes:
-        standing: the requests that its NodeDrain holds already, with their words.
-        suspected: its Lease is silent.
-        heard: its Lease is renewed.
-        blind: we do not see the cluster as it is: nothing of failure starts or ends.
+        existing_requests: the requests of the NodeDrain, with their messages.
+        suspected: the Lease is silent.
+        lease_renewed: the Lease is renewed.
+        view_is_stale: the view of the cluster is stale, so no failure request starts or ends.
     """
 
     existing_requests: Mapping[RequestReason, str] = field(default_factory=dict)
@@ -62,29 +69,33 @@ class TriggerContext:
 
 
 def existing_requests(drain: NodeDrain | None) -> Mapping[RequestReason, str]:
-    """The requests of a NodeDrain, with their words."""
+    """Return the requests of a NodeDrain with their messages."""
     return {request.reason: request.message for request in drain.spec.requests} if drain else {}
 
 
 def wanted_requests(
     node: Node, policy: ReschedulePolicy | None, history: ConditionHistory, now: datetime, context: TriggerContext
 ) -> WantedRequests:
-    """What the node asks for."""
-    failure, again = _failure_request(node, policy, history, now, context)
+    """Return the wanted requests of the node."""
+    failure, recheck_at = _failure_request(node, policy, history, now, context)
     refused = node.maintenance_annotation == REFUSED_MAINTENANCE_VALUE
-    wants = [failure] if failure else []
+    requests = [failure] if failure else []
     if node.maintenance_annotation is not None and not refused:
-        wants.insert(
+        requests.insert(
             0, WantedRequest(RequestReason.MAINTENANCE, node.maintenance_annotation, token(node.maintenance_annotation))
         )
     elif policy and policy.spec.maintenance.enabled:
-        asked, later = _maintenance_request(node, policy, history, now, context)
-        wants[:0] = [asked] if asked else []
-        again = min((time for time in (again, later) if time), default=None)
-    elif kept := _kept_maintenance_request(node, context):
-        wants.insert(0, kept)
-    live = tuple(want for want in wants if want.token is None or node.cancelled_requests.get(want.reason) != want.token)
-    return WantedRequests(live, again, refused)
+        requested, maintenance_recheck_at = _maintenance_request(node, policy, history, now, context)
+        requests[:0] = [requested] if requested else []
+        recheck_at = min((time for time in (recheck_at, maintenance_recheck_at) if time), default=None)
+    elif kept_request := _kept_maintenance_request(node, context):
+        requests.insert(0, kept_request)
+    not_cancelled = tuple(
+        request
+        for request in requests
+        if request.token is None or node.cancelled_requests.get(request.reason) != request.token
+    )
+    return WantedRequests(not_cancelled, recheck_at, refused)
 
 
 def token(text: str) -> str:
@@ -95,24 +106,24 @@ def token(text: str) -> str:
 
 
 def stale_cancellations(node: Node, wanted: WantedRequests, history: ConditionHistory) -> tuple[str, ...]:
-    """Entries of the node's `cancelled` annotation whose request is gone or has changed."""
+    """Return entries of the annotation `cancelled` whose request has ended or changed."""
     stale = []
-    for reason, noted in node.cancelled_requests.items():
+    for reason, cancelled_token in node.cancelled_requests.items():
         if reason == RequestReason.MAINTENANCE and node.maintenance_annotation is not None:
-            if token(node.maintenance_annotation) != noted:
+            if token(node.maintenance_annotation) != cancelled_token:
                 stale.append(reason)
         elif reason == RequestReason.MAINTENANCE:
-            if not _is_condition_unchanged(node, noted):
+            if not _is_condition_unchanged(node, cancelled_token):
                 stale.append(reason)
         else:
-            over = history.healthy_since is not None and not _is_condition_unchanged(node, noted)
-            if over or any(want.reason == reason for want in wanted.requests):
+            has_ended = history.healthy_since is not None and not _is_condition_unchanged(node, cancelled_token)
+            if has_ended or any(request.reason == reason for request in wanted.requests):
                 stale.append(reason)
     return tuple(stale)
 
 
 def _is_condition_unchanged(node: Node, cancelled_token: str) -> bool:
-    """Whether the condition that a cancelled request came from is still as it was then."""
+    """Whether the condition of a cancelled request is unchanged since the cancellation."""
     return any(_condition_token(condition) == cancelled_token for condition in node.conditions)
 
 
@@ -124,65 +135,65 @@ def _condition_token(condition: NodeCondition) -> str:
 def _failure_request(
     node: Node, policy: ReschedulePolicy | None, history: ConditionHistory, now: datetime, context: TriggerContext
 ) -> tuple[WantedRequest | None, datetime | None]:
-    standing = RequestReason.FAILURE in context.existing_requests
-    kept = WantedRequest(RequestReason.FAILURE, is_unchanged=True)
+    has_request = RequestReason.FAILURE in context.existing_requests
+    kept_request = WantedRequest(RequestReason.FAILURE, is_unchanged=True)
     if context.view_is_stale:
-        return (kept if standing else None), None
+        return (kept_request if has_request else None), None
     if policy is None or not policy.spec.failure.enabled:
         return _kept_failure_request(node, policy, history, now, context)
-    found = diagnose(
+    diagnosis = diagnose(
         node,
         policy,
         history,
         now,
-        failure_known=standing,
+        failure_known=has_request,
         suspected=context.suspected,
         lease_renewed=context.lease_renewed,
     )
-    match found.health:
-        case Health.FAILED if found.match:
-            return _condition_request(node, found.match, RequestReason.FAILURE), found.recheck_at
+    match diagnosis.health:
+        case Health.FAILED if diagnosis.match:
+            return _condition_request(node, diagnosis.match, RequestReason.FAILURE), diagnosis.recheck_at
         case Health.SUSPECTED:
-            silent = format_duration(policy.spec.failure.lease_timeout or timedelta())
+            timeout = format_duration(policy.spec.failure.lease_timeout or timedelta())
             return WantedRequest(
-                RequestReason.FAILURE, f"suspected: its Lease has been silent for over {silent}", "Lease"
-            ), found.recheck_at
+                RequestReason.FAILURE, f"suspected: its Lease has been silent for over {timeout}", "Lease"
+            ), diagnosis.recheck_at
         case Health.FLAPPING:
-            last = max(begin.at for begin in history.failure_starts)
-            often = f"its conditions began to fail {len(history.failure_starts)} times"
+            last_start = max(begin.at for begin in history.failure_starts)
+            count = f"its conditions began to fail {len(history.failure_starts)} times"
             within = format_duration(policy.spec.failure.flapping.within)
             return WantedRequest(
-                RequestReason.FAILURE, f"flapping: {often} within {within}", f"Flapping {last.isoformat()}"
-            ), found.recheck_at
-    well = recovered_at(history, policy.spec.failure.recover_after)
-    if standing and (well is None or now < well):
-        return kept, well or found.recheck_at
-    return None, found.recheck_at
+                RequestReason.FAILURE, f"flapping: {count} within {within}", f"Flapping {last_start.isoformat()}"
+            ), diagnosis.recheck_at
+    recovers_at = recovered_at(history, policy.spec.failure.recover_after)
+    if has_request and (recovers_at is None or now < recovers_at):
+        return kept_request, recovers_at or diagnosis.recheck_at
+    return None, diagnosis.recheck_at
 
 
 def _kept_failure_request(
     node: Node, policy: ReschedulePolicy | None, history: ConditionHistory, now: datetime, context: TriggerContext
 ) -> tuple[WantedRequest | None, datetime | None]:
-    """A failure for which a drain stands, while no policy decides or `failure` is disabled: the node is as ill as before.
+    """Return the failure request that stays while no policy decides or `failure` is disabled.
 
-    It ends as usual, once the node has been healthy for long enough.
+    The request ends when the node has been healthy for `recoverAfter`.
     """
     if RequestReason.FAILURE not in context.existing_requests:
         return None, None
-    well = recovered_at(history, (policy.spec.failure if policy else DEFAULT_FAILURE_SETTINGS).recover_after)
-    if well and now >= well:
+    recovers_at = recovered_at(history, (policy.spec.failure if policy else DEFAULT_FAILURE_SETTINGS).recover_after)
+    if recovers_at and now >= recovers_at:
         return None, None
-    first = next(
+    cause = next(
         iter(failure_causes(node, history.condition_matches, history, lease_renewed=context.lease_renewed)), None
     )
-    condition = node.condition(first.match.type) if first and first.match else None
+    condition = node.condition(cause.match.type) if cause and cause.match else None
     return WantedRequest(
         RequestReason.FAILURE, token=_condition_token(condition) if condition else None, is_unchanged=True
-    ), well
+    ), recovers_at
 
 
 def _kept_maintenance_request(node: Node, context: TriggerContext) -> WantedRequest | None:
-    """Maintenance that a condition asked for, while no policy decides or `maintenance` is disabled: it still does."""
+    """Return the maintenance request of a condition, while no policy decides or `maintenance` is disabled."""
     match = parse_condition_message(context.existing_requests.get(RequestReason.MAINTENANCE, ""))
     condition = matching_condition(node, match) if match else None
     return (
@@ -195,32 +206,32 @@ def _kept_maintenance_request(node: Node, context: TriggerContext) -> WantedRequ
 def _maintenance_request(
     node: Node, policy: ReschedulePolicy, history: ConditionHistory, now: datetime, context: TriggerContext
 ) -> tuple[WantedRequest | None, datetime | None]:
-    """Conditions that ask for maintenance as the annotation does; one that has gone stale neither starts nor ends it."""
-    standing = RequestReason.MAINTENANCE in context.existing_requests
-    due, stale = [], False
+    """Return the maintenance request of a node condition; a stale condition neither starts nor ends a request."""
+    has_request = RequestReason.MAINTENANCE in context.existing_requests
+    due_matches, is_stale = [], False
     for match in policy.spec.maintenance.conditions:
         condition = node.condition(match.type)
         if condition and history.is_stale(condition, now):
-            stale = True
+            is_stale = True
         elif match.type in history.status_since and matching_condition(node, match):
-            due.append((history.status_since[match.type][1] + match.for_, match))
-    first = min(due, key=lambda pair: pair[0], default=None)
+            due_matches.append((history.status_since[match.type][1] + match.for_, match))
+    first = min(due_matches, key=lambda pair: pair[0], default=None)
     if first and first[0] <= now:
         return _condition_request(node, first[1], RequestReason.MAINTENANCE), None
-    kept = WantedRequest(RequestReason.MAINTENANCE, is_unchanged=True) if standing and stale else None
-    return kept, first[0] if first else None
+    kept_request = WantedRequest(RequestReason.MAINTENANCE, is_unchanged=True) if has_request and is_stale else None
+    return kept_request, first[0] if first else None
 
 
 _CONDITION_MESSAGE = re.compile(r"([A-Za-z0-9._/-]{1,316}) is (True|False|Unknown) for over ")
 
 
 def parse_condition_message(message: str) -> ConditionMatch | None:
-    """The condition that the words of a request name; None where they name none."""
-    found = _CONDITION_MESSAGE.match(message)
+    """Return the condition that a request message names; None if the message names none."""
+    parsed = _CONDITION_MESSAGE.match(message)
     try:
-        return ConditionMatch(type=found[1], status=(found[2],)) if found else None
+        return ConditionMatch(type=parsed[1], status=(parsed[2],)) if parsed else None
     except ValueError:
-        return None  # words of somebody else
+        return None  # a message that a user wrote
 
 
 def _condition_request(node: Node, match: ConditionMatch, reason: RequestReason) -> WantedRequest:
