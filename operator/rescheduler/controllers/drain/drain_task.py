@@ -1,7 +1,7 @@
-"""The task that runs one NodeDrain, from its first sight until it is gone.
+"""Run one NodeDrain, from its creation until it is gone.
 
-It finds out what is so, asks `core.drains` for the step, and carries the commands out; after anything that goes
-wrong it starts again from what the cluster says then. Every command can be repeated.
+The task observes the cluster, asks `core.drain` for the step, and runs its commands. After an error the task starts
+again from the state of the cluster. Every command can be repeated.
 """
 
 import asyncio
@@ -43,26 +43,32 @@ from rescheduler.core.model.wait_reasons import QUEUED_REASONS, ProgressingReaso
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 
-log = structlog.get_logger("rescheduler.drainer")
+log = structlog.get_logger("rescheduler.drain.drain_task")
 
-_RECHECK_INTERVAL = 10.0  # seconds, where nothing happens: time alone changes some facts
-_DEADLINE_CHECK_INTERVAL = 1.0  # seconds, where pods have deadlines
-_MIN_DEBOUNCE = 0.02  # seconds; a burst of pod events is one look
+_RECHECK_INTERVAL = 10.0  # seconds without an event: some facts change only by time
+_DEADLINE_CHECK_INTERVAL = 1.0  # seconds if pods have deadlines
+_MIN_DEBOUNCE = 0.02  # seconds; a burst of pod events is one reconcile
 _MAX_DEBOUNCE = 0.5
 _MIN_COST_FACTOR, _MAX_COST_FACTOR = 3, 10
-"""Looks take at most one part in so many of the time, over all drains: requests must not wait for them. The more there
-are the less, for the API server needs the machine too, and there is always one with something to send.
+"""Reconciling takes at most this fraction of the time, over all drains, so that requests need not wait.
+
+With more drains the fraction is smaller: the API server needs the machine too.
 """
-_MAX_UNANSWERED_DELAY = 10.0  # seconds at most between two looks while the API server does not answer
-_UNSYNCED_REPORTED_AFTER = 10.0  # seconds; a view of the cluster that is missing for longer is named
+_MAX_UNANSWERED_DELAY = 10.0  # seconds at most between two reconciles while the API server does not answer
+_UNSYNCED_REPORTED_AFTER = 10.0  # seconds; a list that is missing for longer is reported
 _WITHOUT_FINALIZER = 10.0  # seconds at most for which a new task waits for the finalizer
 POD_RETURN_TIMEOUT, CLEANUP_POD_RETURN_TIMEOUT = timedelta(minutes=10), timedelta(minutes=1)
-"""A drain that is over waits so long for its released pods before it restores the node without them."""
+"""A restore waits this long for released pods; then it continues without them."""
 
 
 @dataclass(frozen=True, slots=True)
 class DrainDependencies:
-    """What every drain task shares; `leaving`: the operator leaves the cluster for good."""
+    """Dependencies that all drain tasks share.
+
+    Attributes:
+        own_pod: namespace/name of the operator's pod; empty if unknown.
+        cleanup: the operator is being uninstalled.
+    """
 
     client: Client
     store: Store
@@ -78,7 +84,7 @@ class DrainDependencies:
 
 
 class DrainTask:
-    """One NodeDrain's task."""
+    """Runs one NodeDrain."""
 
     def __init__(self, name: str, deps: DrainDependencies) -> None:
         self.name = name
@@ -93,24 +99,24 @@ class DrainTask:
         self._pod_mover = self._new_pod_mover()
         self._deadlocks = DeadlockResolver(deps.client, deps.store, deps.clock, deps.evacuation.budgets)
         self._external_owners = ExternalOwnerCheck(deps.client, deps.clock)
-        self._evaluation_seconds = 0.0  # seconds that the last look at the pods took
-        self._unsynced_since: float | None = None  # since when a view is missing; monotonic
+        self._evaluation_seconds = 0.0  # duration of the last evaluation of the pods
+        self._unsynced_since: float | None = None  # since when a list is missing; monotonic
         self._born, self._born_at = deps.clock.monotonic(), deps.clock.now()
 
     def _new_pod_mover(self) -> PodMover:
         return PodMover(self.name, self._deps.evacuation, self.wake, self._fencing.confirm)
 
     def wake(self) -> None:
-        """Something changed: look again."""
+        """Reconcile again: something changed."""
         self._wake.set()
 
     @property
     def has_released_pods(self) -> bool:
-        """Whether a released pod is on its node, as far as was seen."""
+        """Whether the task knows of a released pod on its node."""
         return self._pod_mover.has_released_pods
 
     async def run(self) -> None:
-        """Step until the NodeDrain is gone."""
+        """Reconcile until the NodeDrain is gone."""
         try:
             await self._deps.supervisor.run_loop(
                 "drain",
@@ -124,7 +130,7 @@ class DrainTask:
             self._close()
 
     async def _step(self) -> float | None:
-        """One look; seconds until the next, None: the NodeDrain is gone."""
+        """Reconcile once. Return the seconds until the next time; None if the NodeDrain is gone."""
         drain = self._deps.store.drain(self.name)
         if drain is None:
             return None
@@ -133,7 +139,7 @@ class DrainTask:
         except TRANSIENT_ERRORS:
             raise
         except Exception as error:
-            self._close()  # what it has in memory may be the cause: the next look starts from the cluster
+            self._close()  # the state in memory may be the cause: the next reconcile starts from the cluster
             self._pod_mover = self._new_pod_mover()
             await self._status_writer.report_internal_error(drain, error)
             raise
@@ -141,7 +147,7 @@ class DrainTask:
         return min(pause, self._attempts.seconds_until_next())
 
     async def _handle_failure(self, error: Exception) -> float:
-        """A look failed: name the cause once it lasts. Return the seconds until the next look."""
+        """Report the cause of a lasting failure. Return the seconds until the next reconcile."""
         if is_outdated(error):
             await reread(self._deps.client, self._deps.store, ResourceKind.DRAIN, paths.drain(self.name))
         pause, drain = self._attempts.record_failure(WriteOperation.RECONCILE, error), self._deps.store.drain(self.name)
@@ -152,15 +158,15 @@ class DrainTask:
         ):
             try:
                 await self._status_writer.write_failures(drain, self._deps.store.node(drain.spec.node_name))
-            except TRANSIENT_ERRORS as untold:
-                log.warning("drain.write_failures_not_reported", drain=self.name, error=str(untold))
+            except TRANSIENT_ERRORS as report_error:
+                log.warning("drain.write_failures_not_reported", drain=self.name, error=str(report_error))
         return pause if isinstance(error, ApiError) else min(pause, _MAX_UNANSWERED_DELAY)
 
     def _debounce_seconds(self) -> float:
-        """Seconds for which a burst of pod events is one look."""
-        busy = self._deps.store.draining_count
-        share = min(_MIN_COST_FACTOR + busy - 1, _MAX_COST_FACTOR)
-        return min(max(_MIN_DEBOUNCE, self._evaluation_seconds * share * busy), _MAX_DEBOUNCE)
+        """Return the seconds in which a burst of pod events is one reconcile."""
+        draining_count = self._deps.store.draining_count
+        cost_factor = min(_MIN_COST_FACTOR + draining_count - 1, _MAX_COST_FACTOR)
+        return min(max(_MIN_DEBOUNCE, self._evaluation_seconds * cost_factor * draining_count), _MAX_DEBOUNCE)
 
     def _close(self) -> None:
         self._deps.store.reserve_slot(self.name, None)
@@ -168,87 +174,94 @@ class DrainTask:
         self._pod_mover.close()
 
     async def _reconcile(self, drain: NodeDrain) -> float:
-        """One step; seconds until the next where nothing happens."""
+        """Reconcile the drain. Return the seconds until the next time without an event."""
         store, now = self._deps.store, self._deps.clock.now()
         if store.is_unreadable(ResourceKind.DRAIN, self.name):
-            return _RECHECK_INTERVAL  # what is known of it is old: nothing is done for it, and it is not written
-        here = store.node(drain.spec.node_name)
-        if here is None:
-            here = await self._node_writer.read_live(drain.spec.node_name)
-        if here and (wait := self._until_finalizer(drain)) > 0:
-            return wait
-        held = decision.wait_reason(drain, store.cluster_state(), now)
-        if self.name in store.undeletable_drains and (held is None or held.reason is not ProgressingReason.STALE_VIEW):
-            held = WaitReason(
+            return _RECHECK_INTERVAL  # the known version is old: acting on it could undo a request
+        node = store.node(drain.spec.node_name)
+        if node is None:
+            node = await self._node_writer.read_live(drain.spec.node_name)
+        if node and (finalizer_wait := self._until_finalizer(drain)) > 0:
+            return finalizer_wait
+        wait = decision.wait_reason(drain, store.cluster_state(), now)
+        if self.name in store.undeletable_drains and (wait is None or wait.reason is not ProgressingReason.STALE_VIEW):
+            wait = WaitReason(
                 ProgressingReason.CANCELLED, "nothing asks for the drain any more, and its NodeDrain cannot be deleted"
             )
-        if drain.status.started_at is None and here and (held is None or _keeps_cordon(drain, held)):
-            held = await self._check_external_owner(drain, here) or held
-        policy = store.policy(here) if here else None
-        standing = await self._fencing_state(drain, here, policy, now)
-        held = held or (self._fencing.wait_reason(drain, here, policy) if here else None)
-        if here and (drain.status.started_at or (held and held.reason is ProgressingReason.AUDIT)):
-            self._pod_mover.watch(here.name)
+        if drain.status.started_at is None and node and (wait is None or _keeps_cordon(drain, wait)):
+            wait = await self._check_external_owner(drain, node) or wait
+        policy = store.policy(node) if node else None
+        fencing_state = await self._fencing_state(drain, node, policy, now)
+        wait = wait or (self._fencing.wait_reason(drain, node, policy) if node else None)
+        if node and (drain.status.started_at or (wait and wait.reason is ProgressingReason.AUDIT)):
+            self._pod_mover.watch(node.name)
         withdrawn = drain.deletion_timestamp is not None
         if withdrawn:
             self._attempts.clear(
                 WriteOperation.CORDON, WriteOperation.SET_METADATA, WriteOperation.TAINT, WriteOperation.ANNOTATE
             )
-        may_move = (held is None or _gave_up_slot(drain, held)) and not withdrawn
-        early, began = decision.is_only_suspected(drain, store.cluster_state(), now), self._deps.clock.monotonic()
+        may_move = (wait is None or _gave_up_slot(drain, wait)) and not withdrawn
+        only_suspected, evaluation_began = (
+            decision.is_only_suspected(drain, store.cluster_state(), now),
+            self._deps.clock.monotonic(),
+        )
         settings = drain.spec.drain.apply_to(policy.spec.drain if policy else DrainSettings())
-        seen = self._eviction_context(drain, here, settings, standing, now)
-        tally = (
-            self._pod_mover.evaluate(drain.status, settings, seen, may_move=may_move, release_only=early)
-            if seen
+        context = self._eviction_context(drain, node, settings, fencing_state, now)
+        summary = (
+            self._pod_mover.evaluate(drain.status, settings, context, may_move=may_move, release_only=only_suspected)
+            if context
             else None
         )
-        self._evaluation_seconds = self._deps.clock.monotonic() - began
-        self._node_writer.node_in_use = seen is None or self._pod_mover.is_node_in_use(seen.volumes)
-        self._unsynced_since = None if tally else self._unsynced_since
-        tally = tally if policy else None
-        situation = self._drain_state(drain, here, held, tally, now, settings)
-        situation = replace(situation, suspected=early)
-        fact = state_machine.fact(situation)
+        self._evaluation_seconds = self._deps.clock.monotonic() - evaluation_began
+        self._node_writer.node_in_use = context is None or self._pod_mover.is_node_in_use(context.volumes)
+        self._unsynced_since = None if summary else self._unsynced_since
+        summary = summary if policy else None
+        state = self._drain_state(drain, node, wait, summary, now, settings)
+        state = replace(state, suspected=only_suspected)
+        fact = state_machine.fact(state)
         phase, commands = state_machine.step(drain.status.phase or Phase.WAITING, fact)
-        returning = self._pod_mover.pods_to_return() if withdrawn or fact is Fact.RETURNING_PODS_TO_STEP_BACK else ()
-        scene = status.StatusInput(
+        pods_to_return = (
+            self._pod_mover.pods_to_return() if withdrawn or fact is Fact.RETURNING_PODS_TO_STEP_BACK else ()
+        )
+        status_input = status.StatusInput(
             drain=drain,
-            node=here,
+            node=node,
             policy=policy,
             phase=phase,
             fact=fact,
-            wait=None if fact in (Fact.MAY_START, Fact.EMPTY, Fact.EMPTY_AND_WAITING) else held,
+            wait=None if fact in (Fact.MAY_START, Fact.EMPTY, Fact.EMPTY_AND_WAITING) else wait,
             node_record=drain.status.node,
             started_at=drain.status.started_at,
-            pod_summary=tally,
-            moved=(self._pod_mover.moved_count or 0) + (tally.existing - tally.remaining if tally else 0),
+            pod_summary=summary,
+            moved=(self._pod_mover.moved_count or 0) + (summary.existing - summary.remaining if summary else 0),
             now=now,
             settings=settings,
-            fencing_state=standing,
-            pods_to_return=returning,
-            node_in_use_by=self._pod_mover.node_in_use_by(seen.volumes) if seen and fact is Fact.OUT_OF_SERVICE else (),
-            unsynced_reason=self._long_unsynced_reason(seen) if tally is None else "",
+            fencing_state=fencing_state,
+            pods_to_return=pods_to_return,
+            node_in_use_by=self._pod_mover.node_in_use_by(context.volumes)
+            if context and fact is Fact.OUT_OF_SERVICE
+            else (),
+            unsynced_reason=self._long_unsynced_reason(context) if summary is None else "",
             last_move_at=self._pod_mover.last_move_at,
         )
-        return await self._apply(commands, scene)
+        return await self._apply(commands, status_input)
 
     def _until_finalizer(self, drain: NodeDrain) -> float:
         """Return the seconds to wait at most for the finalizer, which a NodeDrain made by a user does not have yet.
 
-        The node controller writes it at the same time: without the wait one of the two writes meets a conflict. The
-        wait ends, for the drain must go on if the finalizer is refused.
+        The node controller writes the finalizer at the same time: without the wait one of the two writes meets a conflict. The
+        wait ends, because the drain must continue if the finalizer is refused.
         """
         if names.FINALIZER in drain.finalizers or drain.deletion_timestamp is not None:
             return 0.0
         return self._born + _WITHOUT_FINALIZER - self._deps.clock.monotonic()
 
     def _long_unsynced_reason(self, context: EvictionContext | None) -> str:
-        """Which view of the cluster is missing, once it has been missing for long."""
-        what = self._pod_mover.unsynced_reason if context else self._deps.related_objects.why_not_synced(self.name)
+        """Return which list is missing, if it is missing for long; else an empty text."""
+        reason = self._pod_mover.unsynced_reason if context else self._deps.related_objects.why_not_synced(self.name)
         now = self._deps.clock.monotonic()
         self._unsynced_since = now if self._unsynced_since is None else self._unsynced_since
-        return what if now - self._unsynced_since >= _UNSYNCED_REPORTED_AFTER else ""
+        return reason if now - self._unsynced_since >= _UNSYNCED_REPORTED_AFTER else ""
 
     def _drain_state(
         self,
@@ -284,43 +297,43 @@ class DrainTask:
         )
 
     def _cordoned_at(self, drain: NodeDrain) -> datetime | None:
-        """Return when the node was cordoned, rather late than early; None while the status does not say that it is.
+        """Return when the node was cordoned, rather late than early; None while the status reports no cordon.
 
-        Before our start the node may have been uncordoned for a while: without news the cordon counts from the start,
-        unless the node was found Drained then.
+        The node may have been uncordoned before the operator started. So the cordon counts from the start, unless the node was
+        Drained then or the store observed the cordon.
         """
-        seen = self._deps.store.cordoned_at(drain.spec.node_name)
-        found = status.cordoned_at(drain.status, seen)
-        if found is None or seen or drain.status.phase is Phase.DRAINED:
-            return found
-        return max(found, self._born_at)
+        observed = self._deps.store.cordoned_at(drain.spec.node_name)
+        reported = status.cordoned_at(drain.status, observed)
+        if reported is None or observed or drain.status.phase is Phase.DRAINED:
+            return reported
+        return max(reported, self._born_at)
 
     def _waits_for_pod_returns(self, drain: NodeDrain, now: datetime) -> bool:
-        """Whether released pods are left on the node, or it is not known that none are.
+        """Whether released pods are left on the node, or the pods of the node are not known.
 
-        A node is not kept cordoned for ever for a pod that cannot be returned: such pods are looked after without it.
+        After a timeout the restore continues without such pods, and they are returned later.
         """
         if drain.status.started_at is None:
             return False
         patience = CLEANUP_POD_RETURN_TIMEOUT if self._deps.cleanup else POD_RETURN_TIMEOUT
-        late = drain.deletion_timestamp is not None and now - drain.deletion_timestamp >= patience
-        return not late and (self._pod_mover.has_release_records or not self._pod_mover.is_synced)
+        is_late = drain.deletion_timestamp is not None and now - drain.deletion_timestamp >= patience
+        return not is_late and (self._pod_mover.has_release_records or not self._pod_mover.is_synced)
 
     @staticmethod
     def _is_cancelled_by_timeout(drain: NodeDrain, settings: DrainSettings, now: datetime) -> bool:
-        """Whether the drain's time is up and it is to be cancelled."""
-        seen = EvictionContext(now, drain.status.started_at, status.paused_duration(drain.status, now))
-        end = deadline(settings.timeout, seen)
-        return settings.on_timeout is OnTimeout.CANCEL and end is not None and now >= end
+        """Whether the timeout has passed and the drain must be cancelled."""
+        context = EvictionContext(now, drain.status.started_at, status.paused_duration(drain.status, now))
+        timeout_at = deadline(settings.timeout, context)
+        return settings.on_timeout is OnTimeout.CANCEL and timeout_at is not None and now >= timeout_at
 
     async def _check_external_owner(self, drain: NodeDrain, node: Node) -> WaitReason | None:
-        """Who else holds a node that is about to be drained; one that failed is read live beside it, for the cordon."""
+        """Return the wait reason of another owner, before a drain starts; a failed node is read live for the cordon too."""
         if not preconditions.has_only_failure_requests(drain):
             return await self._external_owners.wait_reason(node)
-        found, _ = await asyncio.gather(
+        wait, _ = await asyncio.gather(
             self._external_owners.wait_reason(node), self._node_writer.read_recent(node.name)
         )
-        return found
+        return wait
 
     async def _fencing_state(
         self, drain: NodeDrain, node: Node | None, policy: ReschedulePolicy | None, now: datetime
@@ -336,10 +349,10 @@ class DrainTask:
     def _eviction_context(
         self, drain: NodeDrain, node: Node | None, settings: DrainSettings, fencing_state: FencingState, now: datetime
     ) -> EvictionContext | None:
-        """What the verdicts on the pods depend on; None while it is not known."""
+        """Return the input of the decisions on pods; None while it is not known."""
         if node is None:
             return None
-        seen = EvictionContext(
+        context = EvictionContext(
             now=now,
             started_at=drain.status.started_at,
             paused_for=status.paused_duration(drain.status, now),
@@ -349,15 +362,15 @@ class DrainTask:
             proof_hint=fencing_state.proof_hint or fencing.proof_hint(node),
             own_pod=self._deps.own_pod,
         )
-        attached = fencing_state.proof is not None or fencing.is_taint_recorded(node, drain.status.node)
+        needs_attachments = fencing_state.proof is not None or fencing.is_taint_recorded(node, drain.status.node)
         return self._deps.related_objects.complete_context(
-            self.name, node.name, seen, settings, self._pod_mover.node_pods(), needs_attachments=attached
+            self.name, node.name, context, settings, self._pod_mover.node_pods(), needs_attachments=needs_attachments
         )
 
     # -- commands -----------------------------------------------------------------------------------------------
 
     async def _run_final_commands(self, commands: Iterable[Command], status_input: status.StatusInput) -> float | None:
-        """Commands after which the drain is over, or another one; seconds until the next look, None: there was none."""
+        """Run the commands that end the step. Return the seconds until the next reconcile; None without such a command."""
         if Command.REMOVE_FINALIZER in commands:
             if not await self._status_writer.remove_drain(status_input.drain, status_input.node):
                 await self._write_status(status_input)
@@ -386,7 +399,7 @@ class DrainTask:
         if (pause := await self._run_final_commands(commands, status_input)) is not None:
             return pause
         self._attempts.clear(WriteOperation.DELETE, WriteOperation.FINALIZER)
-        here, judged = status_input.node, status_input
+        node, decided_input = status_input.node, status_input
         self._node_writer.has_written = False
         if Command.RETURN_PODS in commands:
             self._pod_mover.return_pods()
@@ -395,51 +408,53 @@ class DrainTask:
         if (
             status_input.wait
             and status_input.wait.reason in QUEUED_REASONS
-            and here is not None
+            and node is not None
             and status_input.started_at is None
         ):
-            status_input = await self._node_writer.taint_waiting_node(status_input, here, self._write_status)
-        if Command.RECORD in commands and here is not None:
-            self._pod_mover.watch(here.name)  # the list is under way while the node is cordoned
-            status_input = await self._node_writer.cordon(status_input, here, self._write_status)
+            status_input = await self._node_writer.taint_waiting_node(status_input, node, self._write_status)
+        if Command.RECORD in commands and node is not None:
+            self._pod_mover.watch(node.name)  # lists the pods while the node is cordoned
+            status_input = await self._node_writer.cordon(status_input, node, self._write_status)
         status_input = await self._report_before_moves(status_input)
-        # What was chosen before a write was awaited may not be right any more: it is chosen again.
-        as_judged = status_input is judged
-        pause = self._move_pods(status_input, commands) if as_judged else None
-        status_input = await self._reconcile_taint(status_input, commands) if as_judged else status_input
+        # A decision from before an awaited write may be wrong now: it is made again.
+        is_unchanged = status_input is decided_input
+        pause = self._move_pods(status_input, commands) if is_unchanged else None
+        status_input = await self._reconcile_taint(status_input, commands) if is_unchanged else status_input
         if (
             status_input.fact is Fact.PODS_UNKNOWN
             and not self._node_writer.has_written
             and not status_input.unsynced_reason
         ):
-            return _RECHECK_INTERVAL  # nothing new can be said before the pods are seen
+            return _RECHECK_INTERVAL  # the status has no news before the pods are listed
         await self._write_status(status_input)
-        if status_input.fact is Fact.BLOCKED and here is not None and (drain := self._deps.store.drain(self.name)):
-            await self._attempts.attempt(WriteOperation.ANNOTATE, lambda: self._deadlocks.resolve(drain, here))
+        if status_input.fact is Fact.BLOCKED and node is not None and (drain := self._deps.store.drain(self.name)):
+            await self._attempts.attempt(WriteOperation.ANNOTATE, lambda: self._deadlocks.resolve(drain, node))
         if status_input.fact is not Fact.PODS_UNKNOWN and (
             status_input.fact is not Fact.WAITING or status_input.started_at
         ):
             await self._node_writer.write_conditions(status_input)
-        if not as_judged and (self._node_writer.has_written or status_input.drain is not judged.drain):
+        if not is_unchanged and (self._node_writer.has_written or status_input.drain is not decided_input.drain):
             return 0.0
-        timed = (
+        has_deadline = (
             self._fencing.proof_pending
             or status_input.settings.timeout
             or any(rule.timeout for rule in status_input.settings.rules)
         )
-        patience = (
+        recheck_interval = (
             _DEADLINE_CHECK_INTERVAL
-            if timed
+            if has_deadline
             else self._pod_mover.seconds_until_reported(status_input.now)
             if self._pod_mover.has_refusals
             else _RECHECK_INTERVAL
         )
         return min(
-            patience, pause if pause is not None else _RECHECK_INTERVAL, self._seconds_until_drained(status_input)
+            recheck_interval,
+            pause if pause is not None else _RECHECK_INTERVAL,
+            self._seconds_until_drained(status_input),
         )
 
     async def _report_before_moves(self, status_input: status.StatusInput) -> status.StatusInput:
-        """What has to be said before any pod is moved."""
+        """Report what must be reported before any pod moves."""
         if status_input.pod_summary is None:
             return status_input
         self._deps.events.publish_annotations_ignored(status_input.pod_summary)
@@ -456,58 +471,68 @@ class DrainTask:
     async def _reconcile_taint(
         self, status_input: status.StatusInput, commands: Iterable[Command]
     ) -> status.StatusInput:
-        """The out-of-service taint: set once all pods that it lets go are Terminating."""
-        here, tally, busy = status_input.node, status_input.pod_summary, self._node_writer.node_in_use
-        if here is None or status_input.started_at is None or status_input.fact is Fact.FROZEN:
+        """Set the out-of-service taint when all pods that it removes are Terminating."""
+        node, summary, node_in_use = status_input.node, status_input.pod_summary, self._node_writer.node_in_use
+        if node is None or status_input.started_at is None or status_input.fact is Fact.FROZEN:
             return status_input
-        left = tally and (tally.proven_terminating or tally.detaching_volumes or tally.stuck_volumes)
-        due = bool(status_input.fencing_state.proof and tally and left and not tally.proven_unsent)
+        has_leftovers = summary and (summary.proven_terminating or summary.detaching_volumes or summary.stuck_volumes)
+        taint_due = bool(status_input.fencing_state.proof and summary and has_leftovers and not summary.proven_unsent)
         may_set = Command.MOVE in commands
-        lost = tally.proven_terminating if tally else ()
+        terminating_pods = summary.proven_terminating if summary else ()
         return await self._fencing.reconcile_taint(
-            status_input, here, lost, taint_due=due, node_in_use=busy, may_set=may_set, write_status=self._write_status
+            status_input,
+            node,
+            terminating_pods,
+            taint_due=taint_due,
+            node_in_use=node_in_use,
+            may_set=may_set,
+            write_status=self._write_status,
         )
 
     def _seconds_until_drained(self, status_input: status.StatusInput) -> float:
         if status_input.started_at is None or status_input.phase is not Phase.DRAINING:
             return _RECHECK_INTERVAL
-        since = self._cordoned_at(status_input.drain) or status_input.now
-        settled = (since + state_machine.MIN_TIME_CORDONED - status_input.now).total_seconds()
-        return settled if settled > 0 else _RECHECK_INTERVAL
+        cordoned_at = self._cordoned_at(status_input.drain) or status_input.now
+        seconds = (cordoned_at + state_machine.MIN_TIME_CORDONED - status_input.now).total_seconds()
+        return seconds if seconds > 0 else _RECHECK_INTERVAL
 
     def _move_pods(self, status_input: status.StatusInput, commands: Iterable[Command]) -> float | None:
-        tally, policy, finish = status_input.pod_summary, status_input.policy, Command.EVICT_RELEASED in commands
-        here = self._deps.store.node(status_input.drain.spec.node_name)
-        # The cordon may have been given up just now: whoever was found to be well is left alone.
-        if tally is None or status_input.started_at is None or here is None or not here.unschedulable:
+        summary, policy, released_only = (
+            status_input.pod_summary,
+            status_input.policy,
+            Command.EVICT_RELEASED in commands,
+        )
+        node = self._deps.store.node(status_input.drain.spec.node_name)
+        # The node may have recovered just before its cordon: then no pod may move.
+        if summary is None or status_input.started_at is None or node is None or not node.unschedulable:
             return None
         if Command.RELEASE in commands:
             self._pod_mover.release()
-        if policy is None or not (finish or Command.MOVE in commands):
+        if policy is None or not (released_only or Command.MOVE in commands):
             return None
-        return self._pod_mover.move(tally, policy, status_input.settings, begun_only=finish)
+        return self._pod_mover.move(summary, policy, status_input.settings, begun_only=released_only)
 
     async def _write_status(self, status_input: status.StatusInput, *, immediately: bool = False) -> None:
         await self._status_writer.write(status_input, self._pod_mover, immediately=immediately)
 
     async def _step_back(self, status_input: status.StatusInput) -> float:
-        """Put the node back, and be as a drain that has not begun. Return the seconds until the next look."""
-        here = await self._node_writer.remove_changes(status_input.drain, {})
-        if here is None:
+        """Restore the node; the drain then has not started. Return the seconds until the next reconcile."""
+        node = await self._node_writer.remove_changes(status_input.drain, {})
+        if node is None:
             await self._write_status(status_input)
             return min(self._node_writer.seconds_until_restore(), _RECHECK_INTERVAL)
         self._deps.events.publish_stepped_back(status_input)
         self._pod_mover.close()
         self._pod_mover = self._new_pod_mover()
         await self._write_status(
-            replace(status_input, node=here, node_record=None, started_at=None, pod_summary=None), immediately=True
+            replace(status_input, node=node, node_record=None, started_at=None, pod_summary=None), immediately=True
         )
         self._node_writer.reset()
         return 0.0
 
 
 def _gave_up_slot(drain: NodeDrain, wait: WaitReason) -> bool:
-    """Whether the drain has begun, and waits for a slot only because it gave its own up."""
+    """Whether the drain has started, and waits only for a slot that it gave up."""
     return (
         drain.status.started_at is not None
         and wait.reason is ProgressingReason.MAX_CONCURRENT
@@ -516,7 +541,7 @@ def _gave_up_slot(drain: NodeDrain, wait: WaitReason) -> bool:
 
 
 def _keeps_cordon(drain: NodeDrain, wait: WaitReason) -> bool:
-    """Whether the node is cordoned all the same: it flaps, or is not well for long enough yet."""
+    """Whether the wait keeps the node cordoned: the node flaps, or has not been healthy for long enough."""
     return wait.reason is ProgressingReason.FLAPPING or (
         wait.reason is ProgressingReason.CANCELLED and drain.status.started_at is not None
     )

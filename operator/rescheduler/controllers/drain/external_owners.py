@@ -1,6 +1,6 @@
-"""Whether somebody else holds a node or is about to remove it, where that does not stand on the Node itself.
+"""Check live whether another controller holds a node or is about to remove it, if the Node does not show that.
 
-Asked live, just before a drain would begin, and again while the answer is yes.
+The check runs just before a drain would start, and again while another controller holds the node.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
 from rescheduler.kube import paths
 from rescheduler.kube.client import Client
 
-_CHECK_INTERVAL = 10.0  # seconds between two questions about one node
+_CHECK_INTERVAL = 10.0  # seconds between two checks of one node
 
 
 class ExternalOwnerCheck:
-    """What one drain asks of other controllers' objects."""
+    """Checks the Machine and the Lease of one node for another owner."""
 
     def __init__(self, client: Client, clock: Clock) -> None:
         self._client, self._clock = client, clock
@@ -24,25 +24,25 @@ class ExternalOwnerCheck:
         self._last_result: WaitReason | None = None
 
     async def wait_reason(self, node: Node) -> WaitReason | None:
-        """Who holds the node; None where nobody does."""
+        """Return the wait reason that names the other owner; None without one."""
         now = self._clock.monotonic()
         if now - self._checked_at >= _CHECK_INTERVAL:
-            machine, lease = await asyncio.gather(self._machine_owner(node), self._lease_owner(node))
-            whose = machine or lease
+            machine_owner, lease_owner = await asyncio.gather(self._machine_owner(node), self._lease_owner(node))
+            owner = machine_owner or lease_owner
             self._last_result = (
-                WaitReason(ProgressingReason.OWNED_ELSEWHERE, f"{whose}: the node is left to it") if whose else None
+                WaitReason(ProgressingReason.OWNED_ELSEWHERE, f"{owner}: the node is left to it") if owner else None
             )
             self._checked_at = now
         return self._last_result
 
     async def _machine_owner(self, node: Node) -> str:
-        behind = external_owners.machine_of(node)
-        # Asked first: a version that is served no more is answered like a Machine that is not there.
-        group = await self._client.find(paths.CLUSTER_API_GROUP) if behind else None
+        machine_ref = external_owners.machine_of(node)
+        # Without this request, a version that is no longer served looks like a missing Machine.
+        group = await self._client.find(paths.CLUSTER_API_GROUP) if machine_ref else None
         version = external_owners.preferred_version(group) if group else ""
-        if behind is None or not version:
+        if machine_ref is None or not version:
             return ""
-        raw = await self._client.find(paths.machine(version, behind.namespace, behind.name))
+        raw = await self._client.find(paths.machine(version, machine_ref.namespace, machine_ref.name))
         return external_owners.machine_removal_reason(raw) if raw else ""
 
     async def _lease_owner(self, node: Node) -> str:

@@ -1,7 +1,7 @@
-"""Proof that the node of one drain is dead, and the taint that then takes it out of service.
+"""Find proof that the node of a drain is dead, and manage the out-of-service taint.
 
-A pod forced off a node that lives runs twice, and two writers spoil a volume. So the node and its Lease are read live
-before each act, every write carries what it rests on, and whatever does not fit ends it.
+A pod forced off a live node runs twice, and two writers corrupt a volume. So the node and its Lease are read live before
+each act, and every write carries a precondition. Any contradiction stops the act.
 """
 
 from collections.abc import Iterable
@@ -30,20 +30,20 @@ from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT_ERRORS, Client
 
-log = structlog.get_logger("rescheduler.fences")
+log = structlog.get_logger("rescheduler.drain.fencing")
 
-_RECHECK_INTERVAL = 2.0  # seconds between two reads of a Lease while one waits for it to be silent for long enough
+_RECHECK_INTERVAL = 2.0  # seconds between two reads of a Lease that is not yet silent for long enough
 _WAIT_AFTER_TAINT_REMOVAL = (
-    60.0  # seconds: the pod garbage collector may act so long on a taint that is gone (k/k#141887)
+    60.0  # seconds; the pod garbage collector may act on a removed taint for this long (k/k#141887)
 )
 _MAX_DUPLICATES = 20
 
 
 class NodeFencing:
-    """One drain's.
+    """Fences the node of one drain.
 
     Attributes:
-        impatient: time alone would turn what is known into proof.
+        proof_pending: a proof exists, and the Lease is not yet silent for long enough.
     """
 
     def __init__(
@@ -60,49 +60,55 @@ class NodeFencing:
         self.proof_pending = False
         self._evaluated: tuple[NodeDrain, Node] | None = None
         self._lease_check: tuple[float, str] = (float("-inf"), "")
-        self._removed_pods: dict[str, Pod] = {}  # by uid: pods taken off by proof
+        self._removed_pods: dict[str, Pod] = {}  # by UID: pods that left by proof
         self._duplicates_checked_at = float("-inf")
         self._taint_removed_at = float("-inf")
-        self._new_boot: tuple[str, float] = ("", 0.0)  # a boot that came after the failure, and when it was first seen
+        self._new_boot: tuple[str, float] = ("", 0.0)  # a boot after the failure, and when it was first observed
 
-    # -- looking ------------------------------------------------------------------------------------------------------
+    # -- observing ------------------------------------------------------------------------------------------------------
 
     async def evaluate(
         self, drain: NodeDrain, node: Node, policy: ReschedulePolicy | None, *, failing: bool
     ) -> FencingState:
-        """Where the drain stands with the failure of its node; `failing`: it is acted on, and holds."""
+        """Return the fencing state of the drain; `failing`: a failure request stands and the node has failed."""
         self._evaluated, self.proof_pending = (drain, node), False
-        returned = await self._check_returned(drain, node)
+        has_returned = await self._check_returned(drain, node)
         if policy and not policy.spec.failure.enabled:
             return FencingState(
-                returned_without_reboot=returned, proof_hint="failure.enabled is false: let the node come back"
+                returned_without_reboot=has_returned, proof_hint="failure.enabled is false: let the node come back"
             )
         if not failing or node.ready_status == READY or policy is None:
-            return FencingState(failing=failing, returned_without_reboot=returned, proof_hint=fencing.proof_hint(node))
+            return FencingState(
+                failing=failing, returned_without_reboot=has_returned, proof_hint=fencing.proof_hint(node)
+            )
         if policy.spec.failure.force is Force.NEVER:
             hint = "failure.force is Never: let the node come back, or delete the Node once its machine is gone"
             return FencingState(failing=True, force_forbidden=True, proof_hint=hint)
-        found = self._find_proof(drain, node)
-        if found.attestation_error:
-            self._events.publish_attestation_refused(node, found.attestation_error)
-        proof, doubts = found.proof, found.rejections
-        if proof and (why := await self._not_dead_reason(node)):
+        evidence = self._find_proof(drain, node)
+        if evidence.attestation_error:
+            self._events.publish_attestation_refused(node, evidence.attestation_error)
+        proof, rejections = evidence.proof, evidence.rejections
+        if proof and (not_dead_reason := await self._not_dead_reason(node)):
             self.proof_pending = True
-            proof, doubts = None, (*doubts, why)
-        return FencingState(failing=True, proof=proof, rejections=doubts, proof_hint=fencing.proof_hint(node))
+            proof, rejections = None, (*rejections, not_dead_reason)
+        return FencingState(failing=True, proof=proof, rejections=rejections, proof_hint=fencing.proof_hint(node))
 
     def _find_proof(self, drain: NodeDrain, node: Node) -> fencing.FencingEvidence:
         record = drain.status.node
-        same = record is not None and (record.uid, record.boot_id) == (node.uid, node.boot_id)
-        fenced = (c.reason for c in drain.status.conditions if c.type == "Fenced" and c.status == "True")
-        known = next(fenced, "") if same else ""
-        ours = fencing.is_taint_recorded(node, record)
+        is_recorded_boot = record is not None and (record.uid, record.boot_id) == (node.uid, node.boot_id)
+        methods = (c.reason for c in drain.status.conditions if c.type == "Fenced" and c.status == "True")
+        known_method = next(methods, "") if is_recorded_boot else ""
+        own_taint = fencing.is_taint_recorded(node, record)
         return fencing.find_proof(
-            node, self._store.boot_history(node.name), own_taint=ours, known_method=known, now=self._clock.now()
+            node,
+            self._store.boot_history(node.name),
+            own_taint=own_taint,
+            known_method=known_method,
+            now=self._clock.now(),
         )
 
     async def _not_dead_reason(self, node: Node) -> str:
-        """Why the node may not be dead, by its Lease; empty where that is silent."""
+        """Return why the boot may be alive by its Lease; empty if the Lease is silent."""
         now = self._clock.monotonic()
         if now - self._lease_check[0] >= _RECHECK_INTERVAL:
             self._lease_check = (now, await self._lease_not_silent_reason(node))
@@ -110,13 +116,13 @@ class NodeFencing:
 
     async def _lease_not_silent_reason(self, node: Node) -> str:
         try:
-            silent = await self._lease_monitor.is_silent_for_long(node)
+            is_silent = await self._lease_monitor.is_silent_for_long(node)
         except TRANSIENT_ERRORS as error:
             return f"its Lease cannot be read ({error})"
-        return "" if silent else "its Lease has not been silent for long enough: its kubelet may live"
+        return "" if is_silent else "its Lease has not been silent for long enough: its kubelet may live"
 
     def wait_reason(self, drain: NodeDrain, node: Node, policy: ReschedulePolicy | None) -> WaitReason | None:
-        """Why nothing is moved off a node that is coming back; None where it may be."""
+        """Return why no pod moves off a node that is coming back; None if pods may move."""
         record = drain.status.node
         if fencing.returned_without_reboot(node, record):
             return WaitReason(
@@ -128,24 +134,24 @@ class NodeFencing:
             return WaitReason(
                 ProgressingReason.CANCELLED, "the node was out of service until just now: nothing is moved for a minute"
             )
-        anew = record is not None and record.boot_id not in ("", node.boot_id)
-        booting = (
-            anew
+        has_rebooted = record is not None and record.boot_id not in ("", node.boot_id)
+        is_booting = (
+            has_rebooted
             and node.ready_status not in (READY, CONDITION_UNKNOWN)
             and preconditions.has_only_failure_requests(drain)
         )
-        return self._reboot_wait_reason(node, policy) if booting else None
+        return self._reboot_wait_reason(node, policy) if is_booting else None
 
     def _reboot_wait_reason(self, node: Node, policy: ReschedulePolicy | None) -> WaitReason | None:
-        """A node that has booted anew is given the time that its condition is: its pods restart in place."""
+        """Return the wait while pods restart in place after a reboot: as long as the `for` of the condition."""
         now = self._clock.monotonic()
         if self._new_boot[0] != node.boot_id:
             self._new_boot = (node.boot_id, now)
         matches = policy.spec.failure.conditions if policy else ()
-        given = max(
+        patience = max(
             (m.for_.total_seconds() for m in matches if m.type == "Ready" and node.ready_status in m.status), default=0
         )
-        if now - self._new_boot[1] >= given:
+        if now - self._new_boot[1] >= patience:
             return None
         return WaitReason(
             ProgressingReason.CANCELLED,
@@ -155,21 +161,21 @@ class NodeFencing:
     # -- acting -------------------------------------------------------------------------------------------------------
 
     async def confirm(self, pod: Pod, decision: PodDecision) -> str:
-        """Why the pod may not go after all, from what the cluster says now; empty where it may."""
+        """Return why the pod may not leave, from a live read; empty if it may."""
         if self._evaluated is None or self._store.is_view_stale():
             return "what is seen of the nodes is not to be acted on now"
-        drain, judged = self._evaluated
+        drain, evaluated_node = self._evaluated
         if decision.required_proof is RequiredProof.BOOT_DEAD:
-            if await self._read_if_proven_dead(drain, judged) is None:
+            if await self._read_if_proven_dead(drain, evaluated_node) is None:
                 return "its node is not proven dead any more"
             self._removed_pods[pod.uid] = pod
             return ""
-        found = await self._node_writer.read_recent(judged.name)
-        same = found is not None and _identity(found) == _identity(judged)
-        return "" if same else "its node is not as it was just before"
+        node = await self._node_writer.read_recent(evaluated_node.name)
+        is_unchanged = node is not None and _identity(node) == _identity(evaluated_node)
+        return "" if is_unchanged else "its node is not as it was just before"
 
     async def _read_if_proven_dead(self, drain: NodeDrain, evaluated_node: Node) -> Node | None:
-        """The node as read now, where its boot is still proven dead, and its Lease still silent; else None."""
+        """Return the node read live if its boot is still proven dead and its Lease is silent; else None."""
         live = await self._node_writer.read_live(evaluated_node.name)
         if live is None or _identity(live) != _identity(evaluated_node) or not self._find_proof(drain, live).proof:
             return None
@@ -186,12 +192,15 @@ class NodeFencing:
         may_set: bool,
         write_status: WriteStatus,
     ) -> status.StatusInput:
-        """Set the taint, take it off, or leave it; `lost`: pods that it lets go."""
-        act = fencing.taint_action(node, status_input.node_record, taint_due=taint_due, node_in_use=node_in_use)
-        wanted = act in (TaintAction.SET, TaintAction.REMOVE)
-        if not self._node_writer.may_attempt(write_refusals.WriteOperation.OUT_OF_SERVICE, wanted=wanted) and wanted:
+        """Set the taint, remove it, or leave it; `terminating_pods`: the pods that the taint removes."""
+        action = fencing.taint_action(node, status_input.node_record, taint_due=taint_due, node_in_use=node_in_use)
+        is_needed = action in (TaintAction.SET, TaintAction.REMOVE)
+        if (
+            not self._node_writer.may_attempt(write_refusals.WriteOperation.OUT_OF_SERVICE, wanted=is_needed)
+            and is_needed
+        ):
             return status_input
-        match act:
+        match action:
             case TaintAction.SET if may_set:
                 return await self._set_taint(status_input, node, terminating_pods, write_status)
             case TaintAction.REMOVE:
@@ -242,7 +251,7 @@ class NodeFencing:
     async def _clear_taint_record(
         self, status_input: status.StatusInput, node: Node, *, taint_due: bool, node_in_use: bool
     ) -> status.StatusInput:
-        """Of a taint that was recorded and is not there; one that is only not in view yet must not be forgotten."""
+        """Clear the record of a taint that is not on the node, after a live read: the cached node may be old."""
         live = await self._node_writer.read_live(node.name)
         if (
             live is None
@@ -253,24 +262,24 @@ class NodeFencing:
             return status_input
         return replace(status_input, node_record=node_patches.in_service_record(status_input.node_record))
 
-    # -- the dead return ----------------------------------------------------------------------------------------------
+    # -- a fenced boot returns ----------------------------------------------------------------------------------------------
 
     async def _check_returned(self, drain: NodeDrain, node: Node) -> bool:
-        """Whether the boot that was said to be dead is back; says so, and which pods run twice now."""
+        """Whether a fenced boot is back; if so, report the boot and the pods that run twice."""
         record = drain.status.node
         if node.ready_status != READY:
             return False
-        same = record is not None and record.boot_id == node.boot_id
-        if not same:
+        is_recorded_boot = record is not None and record.boot_id == node.boot_id
+        if not is_recorded_boot:
             self._removed_pods.clear()
-        returned = fencing.returned_without_reboot(node, record)
-        if returned or self._removed_pods:
+        has_returned = fencing.returned_without_reboot(node, record)
+        if has_returned or self._removed_pods:
             self._events.publish_returned_without_reboot(drain, node)
             try:
                 await self._report_duplicates(drain, node)
             except TRANSIENT_ERRORS as error:
                 log.warning("node.duplicates_unknown", node=node.name, drain=drain.name, error=str(error))
-        return returned
+        return has_returned
 
     async def _report_duplicates(self, drain: NodeDrain, node: Node) -> None:
         now = self._clock.monotonic()
@@ -278,14 +287,14 @@ class NodeFencing:
             return
         self._duplicates_checked_at = now
         for pod in list(self._removed_pods.values())[:_MAX_DUPLICATES]:
-            found: list[Pod] = []
+            candidates: list[Pod] = []
             async for page in self._client.list(
                 paths.in_namespace("v1", pod.namespace, "pods"), **duplicate_pods.list_params(pod)
             ):
-                found += readable_objects(page["items"], pods.parse_pod)
-            if twin := duplicate_pods.running_duplicate(pod, found):
+                candidates += readable_objects(page["items"], pods.parse_pod)
+            if duplicate := duplicate_pods.running_duplicate(pod, candidates):
                 del self._removed_pods[pod.uid]
-                self._events.publish_running_twice(drain, node, pod, twin)
+                self._events.publish_running_twice(drain, node, pod, duplicate)
 
 
 def _identity(node: Node) -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""One look at one node: what does it ask for, and does its NodeDrain say so?"""
+"""Reconcile one node: compare the requests of the node with its NodeDrain."""
 
 from collections.abc import Awaitable
 from datetime import datetime
@@ -27,26 +27,26 @@ from rescheduler.core.model.wait_reasons import ProgressingReason
 from rescheduler.kube import paths
 from rescheduler.kube.client import STRATEGIC_PATCH, TRANSIENT_ERRORS, ApiError, Client, Json
 
-log = structlog.get_logger("rescheduler.reconciler")
+log = structlog.get_logger("rescheduler.drain.node_controller")
 
-_ORPHANED_CONDITIONS = "let go"
+_ORPHANED_CONDITIONS = "orphaned conditions"
 
 
 class NodeController:
-    """Keeps NodeDrains in step with what nodes ask for."""
+    """Creates, changes and deletes NodeDrains by the requests of their nodes."""
 
     def __init__(
         self, client: Client, store: Store, clock: Clock, queue: WorkQueue, events: DrainEvents, metrics: Metrics
     ) -> None:
         self._client, self._store, self._clock = client, store, clock
         self._queue, self._events, self._metrics = queue, events, metrics
-        self._refusal_reported: dict[str, str] = {}  # node name to the UID that was told
+        self._refusal_reported: dict[str, str] = {}  # by node name: the UID of the node with a reported refusal
         self._attempts: dict[str, WriteAttempts] = {}  # by node: writes that failed
 
     async def reconcile(self, name: str) -> bool:
-        """Look at one node; whether nothing went wrong (the queue tries again with back-off)."""
+        """Reconcile one node. Return whether it succeeded: after a failure the queue retries with back-off."""
         if self._store.is_unreadable(ResourceKind.DRAIN, name):
-            return True  # the node has a NodeDrain: whatever that says stays as it is
+            return True  # the NodeDrain exists, and its spec is unknown: a write could undo a request
         attempts = self._attempts.setdefault(name, WriteAttempts(self._clock, node=name))
         try:
             await self._reconcile(name, attempts)
@@ -62,41 +62,41 @@ class NodeController:
         return True
 
     def _report_failures(self, name: str, attempts: WriteAttempts) -> bool:
-        """Tell by an Event which writes fail, and try them again when they are due; whether any does."""
+        """Report failing writes by an Event and retry them when due. Return whether any write fails."""
         node = self._store.node(name)
         if node is None or not attempts.has_failures:
             if node is None or not attempts.has_postponed:
                 self._attempts.pop(name, None)
             return False
         self._queue.add_after(name, min(attempts.seconds_until_next(), write_refusals.MAX_RETRY_DELAY))
-        if troubles := attempts.reported_failures():
-            self._events.publish_write_failed(node, troubles)
+        if failures := attempts.reported_failures():
+            self._events.publish_write_failed(node, failures)
         return True
 
     async def _reconcile(self, name: str, attempts: WriteAttempts) -> None:
-        node, seen = self._store.node(name), self._store.refresh_history(name)
-        if node is None or seen is None:
-            return  # the drain's own task says goodbye
+        node, history = self._store.node(name), self._store.refresh_history(name)
+        if node is None or history is None:
+            return  # the task of the drain ends it
         drain, policy = self._store.drain(name), self._store.policy(node)
         if drain is None:
             node = await self._clear_orphaned_conditions(node, attempts)
         if ResourceKind.DRAIN in self._store.not_installed:
-            return  # no request can be noted: when the CRD is there, all nodes are looked at again
+            return  # every node is reconciled again when the CRD exists
         if policy:
             self._events.publish_window_ignored(policy, self._clock.now())
-        seen = self._with_recorded_history(seen, drain, policy)
-        view = self._store.trigger_context(name, triggers.existing_requests(drain))
-        wants = triggers.wanted_requests(node, policy, seen, self._clock.now(), view)
-        if wants.recheck_at:
-            self._queue.add_after(name, (wants.recheck_at - self._clock.now()).total_seconds())
-        await self._report_refused_annotation(node, refused=wants.refused)
-        await self._drop_stale_cancellations(node, wants, seen, attempts)
-        await self._update_drain(node, drain, wants, attempts)
+        history = self._with_recorded_history(history, drain, policy)
+        context = self._store.trigger_context(name, triggers.existing_requests(drain))
+        wanted = triggers.wanted_requests(node, policy, history, self._clock.now(), context)
+        if wanted.recheck_at:
+            self._queue.add_after(name, (wanted.recheck_at - self._clock.now()).total_seconds())
+        await self._report_refused_annotation(node, refused=wanted.refused)
+        await self._drop_stale_cancellations(node, wanted, history, attempts)
+        await self._update_drain(node, drain, wanted, attempts)
 
     async def _update_drain(
         self, node: Node, drain: NodeDrain | None, wanted: WantedRequests, attempts: WriteAttempts
     ) -> None:
-        """Bring the NodeDrain in step with what the node asks for."""
+        """Create, change or delete the NodeDrain."""
         change = requests.required_change(node, drain, wanted)
         match change:
             case CreateDrain(body):
@@ -128,7 +128,7 @@ class NodeController:
             self._store.undeletable_drains.discard(node.name)
 
     async def _store_response(self, response: Awaitable[Json]) -> None:
-        """Take in the NodeDrain that the server answered with; a delete may answer with a mere status."""
+        """Store the NodeDrain in the response; a delete may respond with a Status only."""
         raw = await response
         if raw.get("kind") != "Status":
             self._store.put(ResourceKind.DRAIN, raw)
@@ -136,18 +136,18 @@ class NodeController:
     def _with_recorded_history(
         self, history: ConditionHistory, drain: NodeDrain | None, policy: ReschedulePolicy | None
     ) -> ConditionHistory:
-        """The sighting, with what its NodeDrain says of the time before our start."""
+        """Return the history with what the NodeDrain records from before the start of the operator."""
         if drain is None:
             return history
         name = drain.spec.node_name
         if policy is None:
             match = triggers.parse_condition_message(triggers.existing_requests(drain).get(RequestReason.FAILURE, ""))
-            known = match is None or any(
+            is_known = match is None or any(
                 match.type == m.type and set(match.status) <= set(m.status) for m in history.condition_matches
             )
             return (
                 history
-                if match is None or known
+                if match is None or is_known
                 else self._store.amend_history(name, partial(condition_history.with_failure, match=match))
             )
         if history.failure_starts or not (since := _flapping_since(drain)):
@@ -158,7 +158,7 @@ class NodeController:
         )
 
     async def _clear_orphaned_conditions(self, node: Node, attempts: WriteAttempts) -> Node:
-        """Of a drain whose NodeDrain was taken by force: what else was ours on the node only that could tell."""
+        """Remove the conditions of a force-deleted NodeDrain; no record names its other changes."""
         if not node_patches.has_drain_condition(node):
             attempts.clear(WriteOperation.CONDITIONS)
             return node
@@ -171,7 +171,7 @@ class NodeController:
         if attempts.is_due(_ORPHANED_CONDITIONS) and await attempts.attempt(WriteOperation.CONDITIONS, send):
             attempts.postpone(
                 _ORPHANED_CONDITIONS, write_refusals.MAX_RETRY_DELAY
-            )  # somebody may keep writing the same ones
+            )  # another client may keep writing them
             log.warning("node.drain_record_lost", node=node.name, uid=node.uid, cordoned=node.unschedulable)
             self._events.publish_left_cordoned(node)
         return self._store.node(node.name) or node
@@ -186,7 +186,7 @@ class NodeController:
     async def _drop_stale_cancellations(
         self, node: Node, wanted: WantedRequests, history: ConditionHistory, attempts: WriteAttempts
     ) -> None:
-        """Cancellations whose request is gone."""
+        """Drop cancellations whose request has ended or changed."""
         stale = triggers.stale_cancellations(node, wanted, history)
         patch = node_patches.drop_cancelled_patch(node, stale) if stale else None
 
@@ -200,6 +200,8 @@ class NodeController:
 
 
 def _flapping_since(drain: NodeDrain) -> datetime | None:
-    """Since when the NodeDrain says that its node flaps; None where it does not."""
-    found = (c for c in drain.status.conditions if c.type == "Progressing" and c.reason == ProgressingReason.FLAPPING)
-    return next((c.last_transition_time for c in found), None)
+    """Return since when the NodeDrain reports Flapping; None if it does not."""
+    flapping_conditions = (
+        c for c in drain.status.conditions if c.type == "Progressing" and c.reason == ProgressingReason.FLAPPING
+    )
+    return next((c.last_transition_time for c in flapping_conditions), None)

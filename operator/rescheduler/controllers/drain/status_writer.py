@@ -1,7 +1,7 @@
-"""The NodeDrain as one drain's task writes it: its status, and its end.
+"""Write the status of a NodeDrain, and remove the NodeDrain at its end.
 
-Each write carries the version that it was made from. Of a refused write the status tells; of a refused status an Event
-on the node, and the log.
+Each write carries the version that it was made from. The status reports other refused writes. A refused status is
+reported by an Event on the node, and in the log.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ from rescheduler.core.model.nodes import Node
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 
-log = structlog.get_logger("rescheduler.drainer")
+log = structlog.get_logger("rescheduler.drain.status_writer")
 
-_MIN_PROGRESS_INTERVAL = 1.0  # seconds between writes of mere progress; longer where many drains have some to write
-_MAX_PROGRESS_WRITES_PER_SECOND = 5.0  # a second, at most, over all drains
+_MIN_PROGRESS_INTERVAL = 1.0  # seconds between writes of progress only; longer with many drains
+_MAX_PROGRESS_WRITES_PER_SECOND = 5.0  # over all drains
 
 
 class StatusWriter:
-    """One NodeDrain's writes; `wake`: look again, at what was not written yet."""
+    """Writes one NodeDrain; `wake` reconciles the drain again for a delayed write."""
 
     def __init__(
         self,
@@ -53,17 +53,17 @@ class StatusWriter:
     async def write(
         self, status_input: drain_status.StatusInput, pod_mover: PodMover, *, immediately: bool = False
     ) -> None:
-        """Write the status where it differs; mere progress now and then.
+        """Write the status if it differs; a change of progress only waits for the next interval.
 
-        `now`: it has to be there before what comes next, so a failure raises; otherwise it is tried again later.
+        `immediately`: the next step needs this status, so a failure raises. Other failures are retried later.
         """
         status_input = replace(status_input, write_failures=self._reportable_failures())
         wanted, before = drain_status.build(status_input), status_input.drain.status
         if wanted == before:
             return
-        urgent, monotonic = immediately or _urgent_part(wanted) != _urgent_part(before), self._clock.monotonic()
-        if not urgent and monotonic - self._written_at < (every := self._progress_interval()):
-            asyncio.get_running_loop().call_later(every, self._wake)
+        is_urgent, monotonic = immediately or _urgent_part(wanted) != _urgent_part(before), self._clock.monotonic()
+        if not is_urgent and monotonic - self._written_at < (interval := self._progress_interval()):
+            asyncio.get_running_loop().call_later(interval, self._wake)
             return
         if await self._patch_status(status_input.drain, status_input.node, wanted, required=immediately):
             self._events.publish_status_change(
@@ -71,15 +71,15 @@ class StatusWriter:
             )
 
     async def write_failures(self, drain: NodeDrain, node: Node | None) -> None:
-        """Name what fails in the status as it stands: a look that failed has none of its own."""
+        """Report failing writes in the status after a failed reconcile."""
         wanted = drain_status.with_write_failures(drain, self._reportable_failures(), self._clock.now())
         if wanted != drain.status:
             await self._patch_status(drain, node, wanted, required=False)
 
     def _reportable_failures(self) -> tuple[WriteFailure, ...]:
-        """What a status that could be written would tell."""
+        """Return the failures that a status can report."""
         return tuple(
-            trouble for trouble in self._attempts.reported_failures() if trouble.operation is not WriteOperation.STATUS
+            failure for failure in self._attempts.reported_failures() if failure.operation is not WriteOperation.STATUS
         )
 
     async def _patch_status(
@@ -106,11 +106,11 @@ class StatusWriter:
         return True
 
     def _progress_interval(self) -> float:
-        """Seconds between writes of mere progress; all drains are counted, so it is not asked with each look."""
+        """Return the seconds between writes of progress. The store counts the drains, so this runs only for a write."""
         return max(_MIN_PROGRESS_INTERVAL, self._store.draining_count / _MAX_PROGRESS_WRITES_PER_SECOND)
 
     async def report_internal_error(self, drain: NodeDrain, error: Exception) -> None:
-        """Report that the operator itself fails at this drain, once; the next status that is written replaces this."""
+        """Report an internal error of the operator at this drain, once; the next status replaces the report."""
         status = _with_internal_error(drain, error, self._clock.now())
         if status == drain.status:
             return
@@ -121,7 +121,7 @@ class StatusWriter:
             log.warning("drain.failure_not_reported", drain=self._name, error=str(refused))
 
     async def cancel(self, status_input: drain_status.StatusInput) -> bool:
-        """Its time is up: delete it, and say so. Return whether it was deleted."""
+        """Delete the NodeDrain after its timeout, and report that. Return whether the NodeDrain was deleted."""
         deleted = await self._delete(status_input.drain)
         if deleted:
             self._events.publish_timed_out(status_input)
@@ -129,14 +129,14 @@ class StatusWriter:
 
     async def _delete(self, drain: NodeDrain) -> bool:
         async def send() -> None:
-            answer = await self._client.delete(paths.drain(self._name), {"preconditions": {"uid": drain.uid}})
-            if answer.get("kind") == "NodeDrain":
-                self._store.put(ResourceKind.DRAIN, answer)
+            response = await self._client.delete(paths.drain(self._name), {"preconditions": {"uid": drain.uid}})
+            if response.get("kind") == "NodeDrain":
+                self._store.put(ResourceKind.DRAIN, response)
 
         return await self._attempts.attempt(WriteOperation.DELETE, send)
 
     async def remove_drain(self, drain: NodeDrain, node: Node | None) -> bool:
-        """Let the NodeDrain go; one whose node is gone is deleted first. Return whether it is gone."""
+        """Remove the finalizer; if the node is gone, delete the NodeDrain first. Return whether it is gone."""
         record = drain.status.node
         if drain.deletion_timestamp is None:
             if not await self._delete(drain):
@@ -151,17 +151,17 @@ class StatusWriter:
         return True
 
     async def _remove_finalizer(self, drain: NodeDrain) -> None:
-        fresh = (await self._client.get(paths.drain(self._name)))["metadata"]
-        kept = [found for found in fresh.get("finalizers") or [] if found != names.FINALIZER]
-        # Of the uid too: by now it may be another one of the same name, which holds a node.
-        body = {"metadata": {"uid": drain.uid, "resourceVersion": fresh["resourceVersion"], "finalizers": kept}}
+        metadata = (await self._client.get(paths.drain(self._name)))["metadata"]
+        remaining = [finalizer for finalizer in metadata.get("finalizers") or [] if finalizer != names.FINALIZER]
+        # Without the UID, a new NodeDrain of this name could lose its finalizer while it holds a node.
+        body = {"metadata": {"uid": drain.uid, "resourceVersion": metadata["resourceVersion"], "finalizers": remaining}}
         await self._client.patch(paths.drain(self._name), body)
 
 
 def _with_internal_error(drain: NodeDrain, error: Exception, now: datetime) -> NodeDrainStatus:
-    known = {condition.type: condition for condition in drain.status.conditions}
-    before = known.get("Progressing")
-    known["Progressing"] = Condition(
+    conditions_by_type = {condition.type: condition for condition in drain.status.conditions}
+    before = conditions_by_type.get("Progressing")
+    conditions_by_type["Progressing"] = Condition(
         type="Progressing",
         status="False",
         reason="InternalError",
@@ -170,12 +170,12 @@ def _with_internal_error(drain: NodeDrain, error: Exception, now: datetime) -> N
         observed_generation=drain.generation,
         last_transition_time=before.last_transition_time if before and before.status == "False" else now,
     )
-    conditions = tuple(known.values())
+    conditions = tuple(conditions_by_type.values())
     return drain.status.model_copy(update={"conditions": conditions, "waiting": drain_status.waiting(conditions)})
 
 
 def _urgent_part(status: NodeDrainStatus) -> tuple[object, ...]:
-    """What a person waits for: a change of it is written at once."""
+    """Return the part of the status that a user waits for: its changes are written at once."""
     blockers = tuple((b.namespace, b.pod, b.class_) for b in status.blockers)
     conditions = tuple((c.type, c.status, c.reason) for c in status.conditions)
     return (status.phase, status.node, status.started_at, status.recordoned_at, blockers, conditions)
