@@ -25,7 +25,7 @@ from rescheduler.api.policies import Mode, Suspend
 QUIET = 75.0
 """A minute in which nothing is in flight and nothing is written, and a little for the status to say so."""
 _NAMELESS = re.compile(
-    r"|pods are being moved|the node is being put back as it was|no pod is on its way: \d+ wait for their turn"
+    r"|pods are being moved|the node is being restored|no pod is leaving now: \d+ wait for their turn"
 )
 """Messages of `Progressing=True` that name no cause."""
 _POD = re.compile(r"[\w-]+/[\w.-]+")

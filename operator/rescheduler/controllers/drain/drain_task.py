@@ -29,7 +29,7 @@ from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.controllers.runtime.write_attempts import WriteAttempts
-from rescheduler.core.drain import state_machine, status
+from rescheduler.core.drain import messages, state_machine, status
 from rescheduler.core.drain.pod_summary import PodSummary
 from rescheduler.core.drain.state_machine import Command, Fact
 from rescheduler.core.eligibility import decision, preconditions
@@ -185,9 +185,7 @@ class DrainTask:
             return finalizer_wait
         wait = decision.wait_reason(drain, store.cluster_state(), now)
         if self.name in store.undeletable_drains and (wait is None or wait.reason is not ProgressingReason.STALE_VIEW):
-            wait = WaitReason(
-                ProgressingReason.CANCELLED, "nothing asks for the drain any more, and its NodeDrain cannot be deleted"
-            )
+            wait = WaitReason(ProgressingReason.CANCELLED, messages.UNDELETABLE_DRAIN)
         if drain.status.started_at is None and node and (wait is None or _keeps_cordon(drain, wait)):
             wait = await self._check_external_owner(drain, node) or wait
         policy = store.policy(node) if node else None

@@ -1,6 +1,6 @@
-"""Events of a drain's life: on its node and its NodeDrain, and on the owners of pods where somebody must act.
+"""Publish the Events of a drain: on its Node and NodeDrain, and on the owner of a pod if somebody must act.
 
-A pod that leaves without trouble gets none.
+A pod that leaves without trouble gets no Event.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,8 +10,9 @@ import structlog
 
 from rescheduler.api import API_VERSION, names
 from rescheduler.api.drains import Blocker, NodeDrain, NodeDrainStatus, Phase
-from rescheduler.api.policies import OnTimeout, ReschedulePolicy
-from rescheduler.api.scalars import format_duration, truncate
+from rescheduler.api.policies import ReschedulePolicy
+from rescheduler.api.scalars import truncate
+from rescheduler.controllers.drain import messages
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.runtime.store import ResourceKind, UnreadableObject
 from rescheduler.core.drain.pod_summary import PodSummary
@@ -23,32 +24,31 @@ from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.pods import Owner, Pod
 from rescheduler.kube.event_recorder import EventRecorder, EventType, InvolvedObject
 
-log = structlog.get_logger("rescheduler.announcements")
+log = structlog.get_logger("rescheduler.drain.events")
 
-_MAX_REMEMBERED = 1000  # remembered; above that a word may be said twice
+_MAX_REMEMBERED = 1000  # texts; above this number, an Event may be repeated
 _OWNER_API_VERSIONS = {"ReplicaSet": "apps/v1", "StatefulSet": "apps/v1", "DaemonSet": "apps/v1", "Job": "batch/v1"}
-_NOTHING_DONE = "nothing is done for it, and what it holds stays as it is"
 _UNREADABLE_KINDS = {
-    ResourceKind.NODE: ("v1", "Node", _NOTHING_DONE),
-    ResourceKind.NAMESPACE: ("v1", "Namespace", _NOTHING_DONE),
+    ResourceKind.NODE: ("v1", "Node", messages.UNREADABLE_OBJECT_IGNORED),
+    ResourceKind.NAMESPACE: ("v1", "Namespace", messages.UNREADABLE_OBJECT_IGNORED),
     ResourceKind.POLICY: (
         API_VERSION,
         "ReschedulePolicy",
-        "it decides for no node, and which nodes it selects is not known",
+        messages.UNREADABLE_POLICY_IGNORED,
     ),
-    ResourceKind.POOL: (API_VERSION, "NamespacePool", _NOTHING_DONE),
-    ResourceKind.DRAIN: (API_VERSION, "NodeDrain", _NOTHING_DONE),
+    ResourceKind.POOL: (API_VERSION, "NamespacePool", messages.UNREADABLE_OBJECT_IGNORED),
+    ResourceKind.DRAIN: (API_VERSION, "NodeDrain", messages.UNREADABLE_OBJECT_IGNORED),
 }
-"""API version and kind, and what follows if no version of the object could ever be read."""
+"""API version, kind, and the effect if no version of the object was ever readable."""
 
 
 def involved_node(node: Node) -> InvolvedObject:
-    """A Node as the subject of an Event."""
+    """Return the Node as the subject of an Event."""
     return InvolvedObject("v1", "Node", node.name, node.uid)
 
 
 def involved_drain(drain: NodeDrain) -> InvolvedObject:
-    """A NodeDrain as the subject of an Event."""
+    """Return the NodeDrain as the subject of an Event."""
     return InvolvedObject(API_VERSION, "NodeDrain", drain.name, drain.uid)
 
 
@@ -57,11 +57,11 @@ def _progressing_reasons(status: NodeDrainStatus) -> set[str]:
 
 
 class DrainEvents:
-    """Says what changed, once."""
+    """Publishes each change once."""
 
     def __init__(self, recorder: EventRecorder, metrics: Metrics) -> None:
         self._recorder, self._metrics = recorder, metrics
-        self._emitted: dict[str, str] = {}  # by what it is about; a pod with nonsense on it leaves soon
+        self._emitted: dict[str, str] = {}  # the last text by subject
 
     def _emit_on_drain_and_node(
         self, drain: NodeDrain, node: Node | None, kind: EventType, reason: str, message: str
@@ -70,117 +70,97 @@ class DrainEvents:
             self._recorder.emit(subject, kind, reason, message)
 
     def publish_cordoned(self, status_input: StatusInput) -> None:
-        """The node was cordoned."""
+        """Publish `Cordoned` or `CordonedAgain`."""
         if status_input.recordoned_at:
-            message = (
-                "Somebody uncordoned the node while it is drained: cordoned again, once. Withdraw the request to stop"
-            )
             self._emit_on_drain_and_node(
-                status_input.drain, status_input.node, EventType.WARNING, "CordonedAgain", message
+                status_input.drain, status_input.node, EventType.WARNING, "CordonedAgain", messages.CORDONED_AGAIN
             )
             return
-        why = "; ".join(
-            f"{r.reason}: {r.message}" if r.message else str(r.reason) for r in status_input.drain.spec.requests
-        )
+        requests = ((str(request.reason), request.message) for request in status_input.drain.spec.requests)
         self._emit_on_drain_and_node(
-            status_input.drain, status_input.node, EventType.NORMAL, "Cordoned", f"Cordoned to be drained ({why})"
+            status_input.drain, status_input.node, EventType.NORMAL, "Cordoned", messages.cordoned(requests)
         )
 
     def publish_restored(self, drain: NodeDrain, node: Node) -> None:
-        """The node is as it was."""
-        record = drain.status.node
-        kept = " (it stays cordoned: somebody else had done that)" if node.unschedulable and record else ""
-        message = f"Nothing of Rescheduler's is left on the node{kept}"
+        """Publish `Restored`."""
+        message = messages.restored(stays_cordoned=node.unschedulable and drain.status.node is not None)
         self._emit_on_drain_and_node(drain, node, EventType.NORMAL, "Restored", message)
 
     def publish_left_cordoned(self, node: Node) -> None:
-        """The NodeDrain of a held node is gone, and nobody put the node back."""
+        """Publish `LeftCordoned`: the NodeDrain of a held node is gone, and nobody restored the node."""
         if node.unschedulable:
-            message = (
-                "Its NodeDrain was taken away by force, and with it the word of who had cordoned the node: it stays "
-                "cordoned. kubectl uncordon it where nobody else wants it so"
-            )
-            self._recorder.emit(involved_node(node), EventType.WARNING, "LeftCordoned", message)
+            self._recorder.emit(involved_node(node), EventType.WARNING, "LeftCordoned", messages.LEFT_CORDONED)
 
     def publish_write_failed(self, node: Node, write_failures: Iterable[WriteFailure]) -> None:
-        """The status cannot tell what fails, so this Event does."""
-        words = truncate("; ".join(map(str, write_failures)))
-        if self._is_new(f"{node.uid}/troubles", words):
-            self._recorder.emit(involved_node(node), EventType.WARNING, "WriteFailed", words)
+        """Publish `WriteFailed`, because the status cannot report these failures."""
+        message = truncate("; ".join(map(str, write_failures)))
+        if self._is_new(f"{node.uid}/write-failures", message):
+            self._recorder.emit(involved_node(node), EventType.WARNING, "WriteFailed", message)
 
-    def publish_attestation_refused(self, node: Node, why: str) -> None:
-        """The annotation that should prove the node dead does not."""
-        if self._is_new(f"{node.uid}/{names.FENCED}", why):
-            message = f"The annotation {names.FENCED} is not taken as proof: {why}. {fencing.proof_hint(node)}"
+    def publish_attestation_refused(self, node: Node, cause: str) -> None:
+        """Publish `FencedRefused`: the annotation does not prove that the node is dead."""
+        if self._is_new(f"{node.uid}/{names.FENCED}", cause):
+            message = messages.attestation_refused(cause, fencing.proof_hint(node))
             self._recorder.emit(involved_node(node), EventType.WARNING, "FencedRefused", message)
 
     def publish_out_of_service(self, status_input: StatusInput, node: Node) -> None:
-        """The taint was set."""
-        message = (
-            f"Boot {node.boot_id} is proven dead: tainted {names.OUT_OF_SERVICE_TAINT_KEY}:NoSchedule, so that its pods are "
-            "removed and its volumes detached"
-        )
+        """Publish `OutOfService`."""
+        message = messages.taken_out_of_service(node.boot_id)
         self._emit_on_drain_and_node(status_input.drain, node, EventType.NORMAL, "OutOfService", message)
 
     def publish_in_service(self, status_input: StatusInput, node: Node, *, rebooted: bool) -> None:
-        """The taint was taken off."""
-        why = "the node has booted anew" if rebooted else "nothing there is Terminating or attached any more"
-        message = f"Took off the taint {names.OUT_OF_SERVICE_TAINT_KEY}: {why}"
+        """Publish `InService`."""
+        message = messages.returned_to_service(rebooted=rebooted)
         self._emit_on_drain_and_node(status_input.drain, node, EventType.NORMAL, "InService", message)
 
     def publish_left_out_of_service(self, drain: NodeDrain, node: Node) -> None:
-        """The operator leaves the cluster, and a taint of its own on a node."""
+        """Publish `LeftOutOfService`: an uninstall leaves the out-of-service taint on a node."""
         taint = f"{names.OUT_OF_SERVICE_TAINT_KEY}:NoSchedule"
         log.warning("cleanup.taint_left", node=node.name, taint=taint, boot=node.boot_id)
-        message = (
-            f"The taint {taint} stays though Rescheduler leaves: the boot is said to be dead, and has not been replaced. "
-            f"Once it has: kubectl taint node {node.name} {taint}-"
-        )
+        message = messages.left_out_of_service(node.name)
         self._emit_on_drain_and_node(drain, node, EventType.WARNING, "LeftOutOfService", message)
 
     def publish_returned_without_reboot(self, drain: NodeDrain, node: Node) -> None:
-        """The boot that was said to be dead is back."""
-        if self._is_new(f"{drain.uid}/{node.boot_id}/returned", "said"):
-            message = (
-                f"Boot {node.boot_id}, which was said to be dead, is back: its containers ran all along, and what was "
-                "started elsewhere in their place ran twice. Look at the data of what moved"
-            )
+        """Publish `ReturnedWithoutReboot`."""
+        if self._is_new(f"{drain.uid}/{node.boot_id}/returned", "ReturnedWithoutReboot"):
+            message = messages.returned_without_reboot(node.boot_id)
             self._emit_on_drain_and_node(drain, node, EventType.WARNING, "ReturnedWithoutReboot", message)
 
     def publish_running_twice(self, drain: NodeDrain, node: Node, old: Pod, new: Pod) -> None:
-        """A pod runs in the place of one that had never stopped."""
-        message = (
-            f"Pod {new.key} runs on node {new.node} in the place of {old.key}, whose containers on {node.name} had "
-            "never stopped: look at its data"
-        )
+        """Publish `RunningTwice`: the pod replaces a pod that never stopped."""
+        message = messages.running_twice(new.key, new.node, old.key, node.name)
         subject = InvolvedObject("v1", "Pod", new.name, new.uid, new.namespace)
         self._recorder.emit(subject, EventType.WARNING, "RunningTwice", message)
         self._emit_on_drain_and_node(drain, node, EventType.WARNING, "RunningTwice", message)
 
     def publish_stepped_back(self, status_input: StatusInput) -> None:
-        """The node was given free for another drain."""
-        why = status_input.wait.message if status_input.wait else ""
+        """Publish `SteppedBack`: the node is released for another drain."""
+        wait_message = status_input.wait.message if status_input.wait else ""
         self._emit_on_drain_and_node(
-            status_input.drain, status_input.node, EventType.WARNING, "SteppedBack", f"Uncordoned again: {why}"
+            status_input.drain,
+            status_input.node,
+            EventType.WARNING,
+            "SteppedBack",
+            messages.drain_stepped_back(wait_message),
         )
 
     def publish_window_ignored(self, policy: ReschedulePolicy, now: datetime) -> None:
-        """A window of the policy makes no sense, and opens nothing: the server's schema cannot tell."""
+        """Publish `WindowIgnored`: a window never opens. The schema cannot detect that."""
         error = window_state(policy.spec.maintenance.windows, now).error
         if error and self._is_new(f"{policy.uid}/{policy.generation}", error):
             subject = InvolvedObject(API_VERSION, "ReschedulePolicy", policy.name, policy.uid)
-            self._recorder.emit(subject, EventType.WARNING, "WindowIgnored", f"A window never opens: {error}")
+            self._recorder.emit(subject, EventType.WARNING, "WindowIgnored", messages.window_ignored(error))
 
     def publish_unreadable(self, unreadable_object: UnreadableObject) -> None:
-        """An object cannot be read by this version."""
+        """Publish `Unreadable`: this version cannot read the object."""
         if self._is_new(f"{unreadable_object.uid}/unreadable", unreadable_object.reason):
-            version, kind, without = _UNREADABLE_KINDS[unreadable_object.kind]
-            holds = (
-                "its last version that could be read still holds" if unreadable_object.last_version_kept else without
-            )
-            message = (
-                f"{kind} {unreadable_object.name} cannot be read by this version of Rescheduler ({unreadable_object.reason}): {holds}. "
-                "Correct it, or run the version that wrote it"
+            version, kind, without_version = _UNREADABLE_KINDS[unreadable_object.kind]
+            message = messages.unreadable(
+                kind,
+                unreadable_object.name,
+                unreadable_object.reason,
+                last_version_kept=unreadable_object.last_version_kept,
+                without_version=without_version,
             )
             self._recorder.emit(
                 InvolvedObject(version, kind, unreadable_object.name, unreadable_object.uid),
@@ -190,66 +170,52 @@ class DrainEvents:
             )
 
     def publish_annotations_ignored(self, pod_summary: PodSummary) -> None:
-        """Words for the owners of pods, each once."""
+        """Publish `AnnotationIgnored`, once for each annotation of a pod."""
         for pod, note in pod_summary.notes:
-            if self._is_new(f"{pod.uid}/{note}", "said"):  # a pod may have several: none may take turns with another
+            if self._is_new(
+                f"{pod.uid}/{note}", "AnnotationIgnored"
+            ):  # with one key for all notes of a pod, they would alternate forever
                 subject = InvolvedObject("v1", "Pod", pod.name, pod.uid, pod.namespace)
                 self._recorder.emit(subject, EventType.WARNING, "AnnotationIgnored", note)
 
     def publish_released_pods_removed(self, status_input: StatusInput) -> None:
-        """Released pods were removed by somebody else."""
+        """Publish `ReleasedPodRemoved`: somebody else removed released pods."""
         for pod in status_input.pod_summary.removed_released_pods if status_input.pod_summary else ():
-            if self._is_new(f"{pod.uid}/taken", "said"):
-                message = (
-                    f"Pod {pod.key} was released and somebody else removed it before its replacement was Ready: it does "
-                    "not count as moved. Find out who deletes pods of this workload; the API server's audit log names them"
-                )
+            if self._is_new(f"{pod.uid}/removed", "ReleasedPodRemoved"):
+                message = messages.released_pod_removed(pod.key)
                 self._emit_on_drain_and_node(
                     status_input.drain, status_input.node, EventType.WARNING, "ReleasedPodRemoved", message
                 )
 
     def publish_volumes_stuck(self, status_input: StatusInput) -> None:
-        """Volumes are not detached though their pods have left: said once, for whoever looks after the storage."""
-        hanging = status_input.pod_summary.stuck_volumes if status_input.pod_summary else frozenset()
-        for volume in sorted(hanging):
+        """Publish `VolumeStuck`, once for each volume that is not detached after its pod has left."""
+        stuck_volumes = status_input.pod_summary.stuck_volumes if status_input.pod_summary else frozenset()
+        for volume in sorted(stuck_volumes):
             if self._is_new(f"{status_input.drain.uid}/{volume}", "VolumeStuck"):
-                message = (
-                    f"PersistentVolume {volume} is still attached to the node though no pod here uses it: not waited for "
-                    "any more. Look at its VolumeAttachment and at the CSI driver"
-                )
+                message = messages.volume_stuck(volume)
                 self._emit_on_drain_and_node(
                     status_input.drain, status_input.node, EventType.WARNING, "VolumeStuck", message
                 )
 
     def publish_timed_out(self, status_input: StatusInput) -> None:
-        """The drain's time is up."""
-        late = format_duration(status_input.settings.timeout)
-        does = {
-            OnTimeout.HOLD: "pods are tried on",
-            OnTimeout.DELETE: "pods are deleted past their budgets",
-            OnTimeout.CANCEL: "the drain is cancelled, and the node put back as it was",
-        }[status_input.settings.on_timeout]
+        """Publish `TimedOut`."""
+        settings = status_input.settings
         self._emit_on_drain_and_node(
             status_input.drain,
             status_input.node,
             EventType.WARNING,
             "TimedOut",
-            f"The timeout of {late} has passed: {does}",
+            messages.drain_timed_out(settings.timeout, settings.on_timeout),
         )
 
     def publish_node_gone(self, drain: NodeDrain, node: Node | None) -> None:
-        """The drain's node was deleted, or replaced under its name."""
-        what = "another machine has its name now" if node else "it was deleted"
-        message = f"Node {drain.spec.node_name} is gone ({what}): this drain ends"
+        """Publish `NodeGone`: the node was deleted, or its name belongs to another Node."""
+        message = messages.node_is_gone(drain.spec.node_name, replaced=node is not None)
         self._emit_on_drain_and_node(drain, node, EventType.WARNING, "NodeGone", message)
 
     def publish_maintenance_refused(self, node: Node) -> None:
-        """The annotation's value makes no sense."""
-        message = (
-            'The annotation rescheduler.dev/maintenance has the value "false", which is refused: '
-            "its presence asks for maintenance. To end maintenance, remove it: "
-            f"kubectl annotate node {node.name} rescheduler.dev/maintenance-"
-        )
+        """Publish `MaintenanceRefused`."""
+        message = messages.maintenance_refused(node.name)
         self._recorder.emit(involved_node(node), EventType.WARNING, "MaintenanceRefused", message)
 
     def publish_status_change(
@@ -260,33 +226,35 @@ class DrainEvents:
         pods: Mapping[str, str],
         owners: Mapping[str, Owner],
     ) -> None:
-        """The status was written: what of it is news? `pods`: UIDs by namespace/name; `owners`: their controllers."""
+        """Publish the changes of a written status. `pods`: UIDs by namespace/name; `owners`: their controllers."""
         self._publish_wait(status_input, before, after)
         if "TimedOut" in _progressing_reasons(after) - _progressing_reasons(before):
             self.publish_timed_out(status_input)
         if before.phase != after.phase:
             self._publish_phase(status_input, after)
-        known = {(b.namespace, b.pod, b.class_) for b in before.blockers}
+        known_blockers = {(b.namespace, b.pod, b.class_) for b in before.blockers}
         for blocker in after.blockers:
-            if (blocker.namespace, blocker.pod, blocker.class_) not in known:
+            if (blocker.namespace, blocker.pod, blocker.class_) not in known_blockers:
                 self._publish_blocker(status_input, blocker, pods, owners)
 
     def _publish_blocker(
         self, status_input: StatusInput, blocker: Blocker, pods: Mapping[str, str], owners: Mapping[str, Owner]
     ) -> None:
-        """On the pod, and once a drain and class on its owner: a hundred pods of one owner have one cause."""
+        """Publish a blocker on the pod, and once for each drain and class on its owner: 100 pods of one owner have one cause."""
         key, uid = f"{blocker.namespace}/{blocker.pod}", status_input.drain.uid
         pod = InvolvedObject("v1", "Pod", blocker.pod, pods.get(key, ""), blocker.namespace)
-        message = f"Cannot leave node {status_input.drain.spec.node_name}: {blocker.message}. {blocker.hint}"
+        message = messages.pod_blocked(status_input.drain.spec.node_name, blocker.message, blocker.hint)
         self._recorder.emit(pod, EventType.WARNING, blocker.class_, message)
         owner = owners.get(key)
         version = _OWNER_API_VERSIONS.get(owner.kind) if owner else None
         if owner and version and self._is_new(f"{uid}/{owner.uid}", blocker.class_):
             subject = InvolvedObject(version, owner.kind, owner.name, owner.uid, blocker.namespace)
-            self._recorder.emit(subject, EventType.WARNING, blocker.class_, f"Pod {blocker.pod}: {message}")
+            self._recorder.emit(
+                subject, EventType.WARNING, blocker.class_, messages.owned_pod_blocked(blocker.pod, message)
+            )
 
     def _is_new(self, key: str, text: str) -> bool:
-        """Whether this was not just said of it."""
+        """Whether the last text of this subject differs."""
         if self._emitted.get(key) == text:
             return False
         if len(self._emitted) >= _MAX_REMEMBERED:
@@ -295,14 +263,14 @@ class DrainEvents:
         return True
 
     def _publish_wait(self, status_input: StatusInput, before: NodeDrainStatus, after: NodeDrainStatus) -> None:
-        def reason(status: NodeDrainStatus) -> tuple[str, str] | None:
-            found = next((c for c in status.conditions if c.type == "Progressing" and c.status == "False"), None)
-            return (found.reason, found.message) if found else None
+        def wait(status: NodeDrainStatus) -> tuple[str, str] | None:
+            progressing = next((c for c in status.conditions if c.type == "Progressing" and c.status == "False"), None)
+            return (progressing.reason, progressing.message) if progressing else None
 
-        now = reason(after)
-        if status_input.wait and now and now[0] != (reason(before) or ("",))[0]:
+        current = wait(after)
+        if status_input.wait and current and current[0] != (wait(before) or ("",))[0]:
             self._emit_on_drain_and_node(
-                status_input.drain, status_input.node, EventType.WARNING, now[0], f"The drain waits: {now[1]}"
+                status_input.drain, status_input.node, EventType.WARNING, current[0], messages.drain_waits(current[1])
             )
 
     def _publish_phase(self, status_input: StatusInput, after: NodeDrainStatus) -> None:
@@ -314,18 +282,18 @@ class DrainEvents:
                     status_input.node,
                     EventType.NORMAL,
                     "Draining",
-                    "Pods are being moved off the node",
+                    messages.DRAIN_BEGUN,
                 )
             case Phase.DRAINED:
                 if status_input.started_at:
                     self._metrics.drain_seconds.observe((status_input.now - status_input.started_at).total_seconds())
-                message = f"Drained: {progress} pods have left"
+                message = messages.drain_finished(progress)
                 self._emit_on_drain_and_node(
                     status_input.drain, status_input.node, EventType.NORMAL, "Drained", message
                 )
             case Phase.BLOCKED:
                 blocked = next((c.message for c in after.conditions if c.type == "Blocked"), "")
-                message = f"Nothing moves ({progress} pods have left): {blocked}"
+                message = messages.drain_blocked(progress, blocked)
                 self._emit_on_drain_and_node(
                     status_input.drain, status_input.node, EventType.WARNING, "Blocked", message
                 )

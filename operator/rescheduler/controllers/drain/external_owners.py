@@ -5,6 +5,7 @@ The check runs just before a drain would start, and again while another controll
 
 import asyncio
 
+from rescheduler.controllers.drain import messages
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.core.model import external_owners
 from rescheduler.core.model.nodes import Node
@@ -30,7 +31,7 @@ class ExternalOwnerCheck:
             machine_owner, lease_owner = await asyncio.gather(self._machine_owner(node), self._lease_owner(node))
             owner = machine_owner or lease_owner
             self._last_result = (
-                WaitReason(ProgressingReason.OWNED_ELSEWHERE, f"{owner}: the node is left to it") if owner else None
+                WaitReason(ProgressingReason.OWNED_ELSEWHERE, messages.owned_elsewhere(owner)) if owner else None
             )
             self._checked_at = now
         return self._last_result

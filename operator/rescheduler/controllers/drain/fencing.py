@@ -11,6 +11,7 @@ import structlog
 
 from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import Force, ReschedulePolicy
+from rescheduler.controllers.drain import messages
 from rescheduler.controllers.drain.events import DrainEvents
 from rescheduler.controllers.drain.node_writer import NodeWriter, WriteStatus
 from rescheduler.controllers.failure.lease_monitor import LeaseMonitor
@@ -74,16 +75,13 @@ class NodeFencing:
         self._evaluated, self.proof_pending = (drain, node), False
         has_returned = await self._check_returned(drain, node)
         if policy and not policy.spec.failure.enabled:
-            return FencingState(
-                returned_without_reboot=has_returned, proof_hint="failure.enabled is false: let the node come back"
-            )
+            return FencingState(returned_without_reboot=has_returned, proof_hint=messages.FAILURE_DISABLED_HINT)
         if not failing or node.ready_status == READY or policy is None:
             return FencingState(
                 failing=failing, returned_without_reboot=has_returned, proof_hint=fencing.proof_hint(node)
             )
         if policy.spec.failure.force is Force.NEVER:
-            hint = "failure.force is Never: let the node come back, or delete the Node once its machine is gone"
-            return FencingState(failing=True, force_forbidden=True, proof_hint=hint)
+            return FencingState(failing=True, force_forbidden=True, proof_hint=messages.FORCE_NEVER_HINT)
         evidence = self._find_proof(drain, node)
         if evidence.attestation_error:
             self._events.publish_attestation_refused(node, evidence.attestation_error)
@@ -118,8 +116,8 @@ class NodeFencing:
         try:
             is_silent = await self._lease_monitor.is_silent_for_long(node)
         except TRANSIENT_ERRORS as error:
-            return f"its Lease cannot be read ({error})"
-        return "" if is_silent else "its Lease has not been silent for long enough: its kubelet may live"
+            return messages.lease_unreadable(error)
+        return "" if is_silent else messages.LEASE_NOT_SILENT
 
     def wait_reason(self, drain: NodeDrain, node: Node, policy: ReschedulePolicy | None) -> WaitReason | None:
         """Return why no pod moves off a node that is coming back; None if pods may move."""
@@ -127,13 +125,10 @@ class NodeFencing:
         if fencing.returned_without_reboot(node, record):
             return WaitReason(
                 ProgressingReason.CANCELLED,
-                "the boot that was said to be dead is back: the node stays cordoned and out of service "
-                "until nothing there is Terminating or attached any more",
+                messages.FENCED_BOOT_RETURNED,
             )
         if self._clock.monotonic() - self._taint_removed_at < _WAIT_AFTER_TAINT_REMOVAL:
-            return WaitReason(
-                ProgressingReason.CANCELLED, "the node was out of service until just now: nothing is moved for a minute"
-            )
+            return WaitReason(ProgressingReason.CANCELLED, messages.TAINT_JUST_REMOVED)
         has_rebooted = record is not None and record.boot_id not in ("", node.boot_id)
         is_booting = (
             has_rebooted
@@ -155,7 +150,7 @@ class NodeFencing:
             return None
         return WaitReason(
             ProgressingReason.CANCELLED,
-            "the node has booted anew: its pods restart in place, and nothing is moved for now",
+            messages.NODE_REBOOTED,
         )
 
     # -- acting -------------------------------------------------------------------------------------------------------
@@ -163,16 +158,16 @@ class NodeFencing:
     async def confirm(self, pod: Pod, decision: PodDecision) -> str:
         """Return why the pod may not leave, from a live read; empty if it may."""
         if self._evaluated is None or self._store.is_view_stale():
-            return "what is seen of the nodes is not to be acted on now"
+            return messages.VIEW_UNRELIABLE
         drain, evaluated_node = self._evaluated
         if decision.required_proof is RequiredProof.BOOT_DEAD:
             if await self._read_if_proven_dead(drain, evaluated_node) is None:
-                return "its node is not proven dead any more"
+                return messages.PROOF_LOST
             self._removed_pods[pod.uid] = pod
             return ""
         node = await self._node_writer.read_recent(evaluated_node.name)
         is_unchanged = node is not None and _identity(node) == _identity(evaluated_node)
-        return "" if is_unchanged else "its node is not as it was just before"
+        return "" if is_unchanged else messages.NODE_CHANGED
 
     async def _read_if_proven_dead(self, drain: NodeDrain, evaluated_node: Node) -> Node | None:
         """Return the node read live if its boot is still proven dead and its Lease is silent; else None."""

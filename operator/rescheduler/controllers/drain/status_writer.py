@@ -15,6 +15,7 @@ from rescheduler.api import names
 from rescheduler.api.conditions import Condition
 from rescheduler.api.drains import NodeDrain, NodeDrainStatus
 from rescheduler.api.scalars import merge_patch
+from rescheduler.controllers.drain import messages
 from rescheduler.controllers.drain.events import DrainEvents
 from rescheduler.controllers.evacuation.pod_mover import PodMover
 from rescheduler.controllers.runtime.clock import Clock
@@ -165,8 +166,7 @@ def _with_internal_error(drain: NodeDrain, error: Exception, now: datetime) -> N
         type="Progressing",
         status="False",
         reason="InternalError",
-        message=f"internal error in the operator ({type(error).__name__}): it tries again at least once a minute; "
-        "find task.failed in its log and report it",
+        message=messages.internal_error(error),
         observed_generation=drain.generation,
         last_transition_time=before.last_transition_time if before and before.status == "False" else now,
     )

@@ -15,6 +15,7 @@ from rescheduler.api.policies import (
     ReschedulePolicy,
     Suspend,
 )
+from rescheduler.core.drain import messages
 from rescheduler.core.drain.node_patches import Patch
 from rescheduler.core.model.nodes import Node, Taint
 from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
@@ -53,16 +54,16 @@ def why_no_migration(node: Node, policy: ReschedulePolicy | None, stale_view_rea
     if stale_view_reason:
         return WaitReason(ProgressingReason.STALE_VIEW, stale_view_reason)
     if policy is None:
-        return WaitReason(ProgressingReason.NO_POLICY, f"no ReschedulePolicy selects its node {node.name}")
+        return WaitReason(ProgressingReason.NO_POLICY, messages.migration_without_policy(node.name))
     if policy.spec.mode is Mode.AUDIT:
         return WaitReason(
             ProgressingReason.AUDIT,
-            f"ReschedulePolicy {policy.name} of its node {node.name} is in mode Audit: it would be moved",
+            messages.migration_audited(policy.name, node.name),
         )
     if policy.spec.suspend is not Suspend.NONE:
         return WaitReason(
             ProgressingReason.SUSPENDED,
-            f"ReschedulePolicy {policy.name} of its node {node.name} has suspend: {policy.spec.suspend}",
+            messages.migration_suspended(policy.name, node.name, policy.spec.suspend),
         )
     return None
 

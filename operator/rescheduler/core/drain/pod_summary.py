@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from rescheduler.api import names
 from rescheduler.api.drains import Blocker, BlockerClass
+from rescheduler.core.drain import messages
 from rescheduler.core.drain.eta import EvictionGroup
 from rescheduler.core.eviction.api_responses import (
     BUDGET_CLASSES,
@@ -18,10 +18,6 @@ from rescheduler.core.model.pods import Pod
 
 MAX_REPORTED_BLOCKERS = 50
 """The status names at most this many blockers; `blockersTotal` counts all."""
-_FOREIGN_RECORD_MESSAGE = (
-    f"The annotation {names.MOVE} is ignored: it counts only on a pod that Rescheduler released itself, whose controller is "
-    f"the Deployment that it names. Remove it: kubectl annotate pod NAME {names.MOVE}-"
-)
 _REPORTED_AFTER_RETRIES = 3  # retries in a row before a blocker is reported
 _REPORTED_AFTER = timedelta(seconds=10)  # or failing for this long: one request may take 40 s
 ACCEPTED_EVICTION_VALID_FOR = timedelta(seconds=15)
@@ -175,7 +171,7 @@ def summarize(
         proven_terminating=tuple(p for p, v in proven if v.action is PodAction.WAIT_TERMINATING),
         notes=(
             *((pod, decision.owner_message) for pod, decision in present if decision.owner_message),
-            *((pod, _FOREIGN_RECORD_MESSAGE) for pod, _ in rows if pod.has_foreign_record),
+            *((pod, messages.FOREIGN_RELEASE_RECORD) for pod, _ in rows if pod.has_foreign_record),
         ),
         skipped=len(rows) - len(must_leave),
         blockers=tuple(sorted(blockers, key=lambda b: (b.since, b.namespace, b.pod))),
@@ -193,10 +189,7 @@ def with_unreadable(
     for key, reason in sorted(pods.items()):
         namespace, _, name = key.partition("/")
         since = blocked_since.get((namespace, name, str(BlockerClass.UNREADABLE)), now)
-        message = f"the operator cannot read this pod: {reason}"
-        hint = (
-            f"kubectl -n {namespace} get pod {name} -o yaml, mend what is named or delete the pod; and report this bug"
-        )
+        message, hint = messages.unreadable_pod(namespace, name, reason)
         blockers.append(
             Blocker(
                 namespace=namespace, pod=name, class_=BlockerClass.UNREADABLE, message=message, hint=hint, since=since

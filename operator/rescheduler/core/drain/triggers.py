@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from rescheduler.api.drains import NodeDrain, RequestReason
 from rescheduler.api.policies import ConditionMatch, ReschedulePolicy
-from rescheduler.api.scalars import format_duration
+from rescheduler.core.drain import messages
 from rescheduler.core.failure.condition_history import DEFAULT_FAILURE_SETTINGS, ConditionHistory, matching_condition
 from rescheduler.core.failure.health import Health, diagnose, failure_causes, recovered_at
 from rescheduler.core.model.nodes import Node, NodeCondition
@@ -154,16 +154,14 @@ def _failure_request(
         case Health.FAILED if diagnosis.match:
             return _condition_request(node, diagnosis.match, RequestReason.FAILURE), diagnosis.recheck_at
         case Health.SUSPECTED:
-            timeout = format_duration(policy.spec.failure.lease_timeout or timedelta())
-            return WantedRequest(
-                RequestReason.FAILURE, f"suspected: its Lease has been silent for over {timeout}", "Lease"
-            ), diagnosis.recheck_at
+            message = messages.suspected_request(policy.spec.failure.lease_timeout or timedelta())
+            return WantedRequest(RequestReason.FAILURE, message, "Lease"), diagnosis.recheck_at
         case Health.FLAPPING:
             last_start = max(begin.at for begin in history.failure_starts)
-            count = f"its conditions began to fail {len(history.failure_starts)} times"
-            within = format_duration(policy.spec.failure.flapping.within)
+            within = policy.spec.failure.flapping.within
+            message = messages.flapping_request(len(history.failure_starts), within)
             return WantedRequest(
-                RequestReason.FAILURE, f"flapping: {count} within {within}", f"Flapping {last_start.isoformat()}"
+                RequestReason.FAILURE, message, f"Flapping {last_start.isoformat()}"
             ), diagnosis.recheck_at
     recovers_at = recovered_at(history, policy.spec.failure.recover_after)
     if has_request and (recovers_at is None or now < recovers_at):
@@ -236,6 +234,6 @@ def parse_condition_message(message: str) -> ConditionMatch | None:
 
 def _condition_request(node: Node, match: ConditionMatch, reason: RequestReason) -> WantedRequest:
     condition = node.condition(match.type)
-    status, why = (condition.status, condition.reason) if condition else ("", "")
-    message = f"{match.type} is {status} for over {format_duration(match.for_)}" + (f" ({why})" if why else "")
+    status, condition_reason = (condition.status, condition.reason) if condition else ("", "")
+    message = messages.condition_request(match.type, status, match.for_, condition_reason)
     return WantedRequest(reason, message, _condition_token(condition) if condition else "")

@@ -168,7 +168,7 @@ def test_volumes_that_hang_are_said_and_hold_nothing() -> None:
     assert conditions(waits)["Drained"].reason == "VolumesAttached"
     done = build(scene(pod_summary=PodSummary(stuck_volumes=frozenset({"pv1"})), phase=Phase.DRAINED, fact=Fact.EMPTY))
     assert conditions(done)["Drained"].status == "True"
-    assert "not waited for any more: pv1" in conditions(done)["Drained"].message
+    assert "no longer waited for: pv1" in conditions(done)["Drained"].message
 
 
 def test_time_held_is_paused_and_kept() -> None:
