@@ -53,7 +53,7 @@ def _told(first: int, last: int) -> dict[str, float]:
     command = [sys.executable, "-m", "simulation", f"{first}-{last}"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     sys.stderr.write(done.stdout + done.stderr)
-    found = re.search(r"(\d+) stories, ([\d.]+) h, (\d+) writes, ([\d.]+) s: (\d+) broken", done.stdout)
+    found = re.search(r"(\d+) runs, ([\d.]+) h, (\d+) writes, ([\d.]+) s: (\d+) broken", done.stdout)
     if found is None:
         raise RuntimeError(f"no result: {done.stdout[-500:]}{done.stderr[-2000:]}")
     return dict(zip(("stories", "hours", "writes", "seconds", "broken"), map(float, found.groups()), strict=True))

@@ -1,5 +1,5 @@
-"""What must be true of every write of the operator, whatever happened before: the design, said a second time.
+"""State what must be true of every write of the operator: the rules of the design, written a second time.
 
-Nothing here knows how the operator decides. Records come from a simulated cluster, or from a real one; a rule looks at
-the picture before a change, and at the change, and answers what is wrong, in words, or nothing.
+Nothing in this package knows how the operator decides. Records come from a simulated or a real cluster. A rule reads
+the state before a change, and the change. It yields a message for each violation, or nothing.
 """

@@ -1,4 +1,4 @@
-"""Invariants of the operator's requests, granted or not."""
+"""Invariants of the operator's requests, granted or refused."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Follows a record, and holds the operator to all invariants."""
+"""Follow a record, and check all invariants of the operator."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -41,12 +41,12 @@ CHANGES: tuple[Callable[[Picture, Change], Said], ...] = (
 
 @dataclass
 class Judge:
-    """Follows a record and holds the operator to all of this.
+    """Follow a record and check all invariants.
 
     Attributes:
-        ours: the users that are the operator.
-        leader: where its Lease tells which of them may write; None: all are one user.
-        broken: what was found.
+        ours: users that are the operator.
+        leader: namespace and name of the Lease that decides which user may write; None: all users are one.
+        broken: violations so far.
     """
 
     picture: Picture
@@ -59,19 +59,19 @@ class Judge:
     writes: int = 0
 
     def call(self, call: Call) -> None:
-        """A request, before it is known what became of it."""
+        """Check a request before its result is known."""
         if call.user in self.ours:
             self._say(call, (words for rule in CALLS for words in rule(call)))
 
     def answer(self, answer: Answer) -> None:
-        """What a request was answered, dry runs included."""
+        """Check the result of a request, dry runs included."""
         if answer.call.user in self.ours:
             if answer.code >= _REFUSED:
                 self.watch.refused[answer.call.place] = answer.at
             self._say(answer, self.paces.take(answer))
 
     def change(self, change: Change) -> None:
-        """What became of one."""
+        """Check one revision of one object."""
         self.broken += self.watch.look(self.picture)
         ours = bool(change.call and change.call.user in self.ours)
         if ours and change.place.resource not in ("leases", "events"):
@@ -86,7 +86,7 @@ class Judge:
         self.picture.take(change)
 
     def _note_moves(self, change: Change, *, ours: bool) -> None:
-        """Who released what, and who took it away."""
+        """Record the operator's releases, and released pods that others removed."""
         picture, pod = self.picture, change.before or {}
         if ours and change.place.resource == "nodes":
             picture.acted[change.place.name] = change.at

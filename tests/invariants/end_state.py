@@ -1,4 +1,4 @@
-"""What must be so in the end, where all machines, operators and people leave each other in peace."""
+"""Check the state after every fault has ended: machines, operators and people leave the cluster alone."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -7,7 +7,7 @@ from invariants.objects import Json, annotations, controller, deleting, is_ready
 
 
 def shape(node: Json) -> Json:
-    """What of a node must be as it was."""
+    """Return the part of a node that must be restored."""
     return {
         "cordoned": bool(node["spec"].get("unschedulable")),
         "taints": node["spec"].get("taints") or [],
@@ -18,7 +18,10 @@ def shape(node: Json) -> Json:
 
 
 def amiss(every: Callable[[str], Iterable[Json]], before: Mapping[str, Json]) -> Iterator[str]:
-    """What is not as it should be; `every`: the objects of a resource, `before`: shapes of nodes by name."""
+    """Yield the objects that are not in their expected state.
+
+    `every`: the objects of a resource. `before`: shapes of nodes by name.
+    """
     pods = list(every("pods"))
     above = {uid(rs): controller(rs).get("uid") for rs in every("replicasets")}
     for resource in ("deployments", "statefulsets"):
@@ -29,13 +32,13 @@ def amiss(every: Callable[[str], Iterable[Json]], before: Mapping[str, Json]) ->
             if ready != wanted or len(mine) != wanted:
                 yield f"{name(raw)} has {len(mine)} pods, {ready} Ready of {wanted}"
     for pod in pods:
-        # A record that somebody else wrote on a pod means nothing, and stays.
+        # A record that another client wrote on a pod has no meaning, and stays.
         if released(pod) or (move(pod) and move(pod)["replicaSetUID"] in above):
-            yield f"{name(pod)} bears the traces of a move"
+            yield f"{name(pod)} has annotations of a move"
     for node in every("nodes"):
         if not is_ready(node):
             yield f"{name(node)} is not Ready"
         if name(node) in before and shape(node) != before[name(node)]:
             yield f"{name(node)} is {shape(node)} and was {before[name(node)]}"
     for drain in every("nodedrains"):
-        yield f"the NodeDrain {name(drain)} is there: {json.dumps(drain['spec'])} {json.dumps(drain.get('status'))[:1500]}"
+        yield f"the NodeDrain {name(drain)} still exists: {json.dumps(drain['spec'])} {json.dumps(drain.get('status'))[:1500]}"

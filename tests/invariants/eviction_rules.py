@@ -1,4 +1,4 @@
-"""Invariants of pods that are let go, evicted or deleted."""
+"""Invariants of pods that are released, evicted or deleted."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -28,8 +28,8 @@ from invariants.state import Picture, reasons
 from rescheduler.api.policies import EvictOrBlock, NoRoom, OnTimeout, ReplacementMode, ReschedulePolicy
 
 _GROUP = "rescheduler.dev"
-_LONGEST = 10**9  # seconds; more grace is garbage
-_LOST = 60.0  # seconds for which an owner rests whose released pod somebody else took away
+_LONGEST = 10**9  # seconds; a longer grace period is garbage
+_LOST = 60.0  # seconds that an owner rests after others removed its released pod
 Said = Iterator[str]
 
 
@@ -39,12 +39,12 @@ def only_pods_of_a_drain_go(picture: Picture, change: Change) -> Said:
         return
     node, drain = picture.node(node_of(pod)), picture.drain(node_of(pod))
     if controller(pod).get("kind") == "DaemonSet" or "kubernetes.io/config.mirror" in annotations(pod):
-        yield "ends a pod that belongs to its node"
+        yield "ends a pod that stays on its node"
     evicts = node and any(p.spec.drain.unmanaged is EvictOrBlock.EVICT for p in picture.policies(node))
     if not controller(pod) and not picture.released(pod) and not finished(pod) and not evicts:
-        yield "ends a pod that nothing would recreate"
+        yield "ends a pod that no controller would recreate"
     if picture.released(pod):
-        return  # also one whose drain has ended, and that cannot be given back
+        return  # includes a pod whose drain has ended and that cannot be returned
     if node and has_taint(node, SHUNS) and picture.gives(node):
         return  # a single pod is moved off a node that is not drained
     if drain is None or True not in picture.lately("begun", node_of(pod)):
@@ -59,11 +59,11 @@ def only_pods_of_a_drain_go(picture: Picture, change: Change) -> Said:
     slack = picture.lag + 1
     if not any(picture.failing(node_of(pod), policy, slack) for policy in picture.policies(node)):
         past = picture.past("ready", node_of(pod))[-4:]
-        yield f"ends a pod for {asked}, which nothing asks for: {past} (now {picture.at:.0f})"
+        yield f"ends a pod for {asked}, which no request names: {past} (now {picture.at:.0f})"
 
 
 def nothing_is_forced_without_right(picture: Picture, change: Change) -> Said:
-    """A plain DELETE goes past budgets, and what must not run twice may run on where nobody can look."""
+    """Check that a plain delete is allowed: it ignores budgets, and the container may still run on a silent node."""
     pod = change.ends
     node = picture.node(node_of(pod)) if pod else None
     if pod is None or node is None or finished(pod):
@@ -85,7 +85,7 @@ def nothing_is_forced_without_right(picture: Picture, change: Change) -> Said:
         or _overdue(picture, pod, node)
     ):
         words = f", released: {move(pod)}" if picture.released(pod) else ""
-        yield f"deletes past any budget, and the node was {picture.lately('ready', name(node))}, proof: {proven}{words}"
+        yield f"deletes without a budget, and the node was {picture.lately('ready', name(node))}, proof: {proven}{words}"
 
 
 def may_run_twice(picture: Picture, pod: Json) -> bool:
@@ -94,12 +94,12 @@ def may_run_twice(picture: Picture, pod: Json) -> bool:
 
 
 def _switched_off(picture: Picture, pod: Json) -> bool:
-    """Whether its owner wants it no more: it is gone, or scaled to less than it has without this one."""
+    """Whether the owner no longer wants the pod: the owner is gone, or is scaled below its count without this pod."""
     deployment = picture.deployment_of(pod)
     if deployment is None or deleting(deployment):
         return True
     wanted = min(picture.lately("replicas", uid(deployment)))
-    # Who is scaled down ends its surplus itself, in the same moment: what was told to end just now may still be counted.
+    # An owner that is scaled down deletes its surplus at the same moment: pods deleted just now may still count.
     family = (*picture.family(deployment), *picture.parted(deployment))
     others = [p for p in family if not picture.released(p) and True in picture.lately("pod", uid(p))]
     return wanted == 0 or len(others) > wanted
@@ -119,7 +119,7 @@ def _overdue(picture: Picture, pod: Json, node: Json) -> bool:
 
 
 def served_as_before(picture: Picture, change: Change) -> Said:
-    """Where the new pod comes first, no Ready pod goes before its place is taken."""
+    """Check that with replacement first no Ready pod leaves before its replacement is Ready."""
     pod = change.ends
     if pod is None or not is_ready(pod) or deleting(pod):
         return
@@ -133,11 +133,11 @@ def served_as_before(picture: Picture, change: Change) -> Said:
     if picture.released(pod):
         before = min(
             move(p)["ready"] for p in [pod, *others] if picture.released(p)
-        )  # those that are on their way out may have another count
+        )  # evicted pods may have another count
         if ready < min(wanted, before) and not _switched_off(picture, pod):
-            yield f"a released pod goes, and {ready} Ready pods are left of {before}, of {wanted} wanted"
+            yield f"a released pod leaves, and {ready} Ready pods are left of {before}, of {wanted} wanted"
     elif ready == 0 and wanted and _replaced_first(picture, pod, picture.policies(node)):
-        yield "the last Ready pod of an owner goes without a replacement"
+        yield "the last Ready pod of an owner leaves without a replacement"
 
 
 def _replaced_first(picture: Picture, pod: Json, policies: list[ReschedulePolicy]) -> bool:
@@ -152,7 +152,10 @@ def _replaced_first(picture: Picture, pod: Json, policies: list[ReschedulePolicy
 
 
 def releases_are_few(picture: Picture, change: Change) -> Said:
-    """A quarter of an owner's pods at once, all of them serving, on a cordoned node; more only of a suspected node."""
+    """Check that at most a quarter of an owner's pods are released, all Ready and on a cordoned node.
+
+    Only a suspected node may have more.
+    """
     pod = change.before
     if pod is None or not change.lets_go:
         return
@@ -168,13 +171,13 @@ def releases_are_few(picture: Picture, change: Change) -> Said:
     family, wanted = picture.family(deployment), max(picture.lately("replicas", uid(deployment)))
     out = [p for p in family if picture.released(p)]
     before = min((move(p)["ready"] for p in out), default=wanted)
-    surplus = sum(map(is_ready, family)) - min(wanted, before)  # the evictions of so many are on their way
+    surplus = sum(map(is_ready, family)) - min(wanted, before)  # that many evictions are on their way
     if len(out) - max(0, surplus) >= max(1, ceil(0.25 * wanted)) and not suspicions:
-        yield f"releases one more beside {[name(p) for p in out]}"
+        yield f"releases a pod in addition to {[name(p) for p in out]}"
 
 
 def none_follows_one_that_is_not_replaced(picture: Picture, change: Change) -> Said:
-    """No pod of an owner is released while fewer are Ready than at the first of those that are, or were taken away."""
+    """Check that no pod of an owner is released while fewer are Ready than at its first open or lost release."""
     pod = change.before
     deployment = picture.deployment_of(pod) if pod and change.lets_go else None
     if pod is None or deployment is None:
@@ -190,4 +193,4 @@ def none_follows_one_that_is_not_replaced(picture: Picture, change: Change) -> S
     needed = min(first["ready"], *picture.lately("replicas", uid(deployment)))
     ready = sum(True in picture.lately("pod", uid(p)) for p in (*family, *picture.parted(deployment)))
     if ready < needed:
-        yield f"releases one more while {ready} are Ready, and {needed} were at the first"
+        yield f"releases a pod while {ready} are Ready, and {needed} were at the first release"

@@ -1,4 +1,4 @@
-"""Raw objects of the API, and the few questions that simulator and judges ask of them."""
+"""Raw objects of the API, and the few questions that the simulator and the checkers ask about them."""
 
 import json
 from datetime import datetime
@@ -12,19 +12,19 @@ OUT_OF_SERVICE, SHUTDOWN = "node.kubernetes.io/out-of-service", "node.cloudprovi
 
 
 def copied(value: Any) -> Any:
-    """A copy of JSON that shares nothing with it."""
+    """Return a deep copy of JSON."""
     if type(value) is dict:
         return {key: copied(item) for key, item in value.items()}
     return [copied(item) for item in value] if type(value) is list else value
 
 
 def stamp(time: datetime) -> str:
-    """As the API writes times: to the second."""
+    """Return a time as the API writes it, to the second."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def seconds(text: str | None) -> float | None:
-    """A time of the API, in seconds of the epoch; None also for one that nobody can mean."""
+    """Return a time of the API in seconds of the epoch; None also for a time that cannot be parsed."""
     try:
         return datetime.fromisoformat(text).timestamp() if text else None
     except (ValueError, OverflowError):
@@ -52,7 +52,7 @@ def deleting(raw: Json) -> bool:
 
 
 def controller(raw: Json) -> Json:
-    """Its controller's ownerReference; empty where it has none."""
+    """Return the ownerReference of the controller; empty if there is none."""
     return next((o for o in raw["metadata"].get("ownerReferences") or () if o.get("controller")), {})
 
 
@@ -74,13 +74,13 @@ def node_of(pod: Json) -> str:
 
 
 def released(pod: Json) -> bool:
-    """Whether the pod was handed to its Deployment; a record of a move on any other pod means nothing."""
+    """Whether the pod was released to its Deployment; the record of a move on any other pod has no meaning."""
     found, above = move(pod), controller(pod)
     return bool(found) and above.get("kind") == "Deployment" and above.get("uid") == found["deploymentUID"]
 
 
 def move(pod: Json) -> Json:
-    """The record of a move, whoever wrote it; empty if there is none, or none that can be read."""
+    """Return the record of the move, by any author; empty if there is none or it cannot be parsed."""
     try:
         found = json.loads(annotations(pod).get(MOVE, ""))
     except (ValueError, TypeError, RecursionError):
@@ -90,13 +90,13 @@ def move(pod: Json) -> Json:
 
 
 def claims(pod: Json) -> list[str]:
-    """Names of its PersistentVolumeClaims; in what is simulated one node alone can have each."""
+    """Return names of the pod's PersistentVolumeClaims; in the simulation only one node can have each volume."""
     volumes = pod["spec"].get("volumes") or ()
     return [v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v]
 
 
 def selects(selector: Json | None, found: Json) -> bool:
-    """Whether a selector of matchLabels alone selects these labels."""
+    """Whether a selector with only matchLabels selects these labels."""
     wanted = (selector or {}).get("matchLabels") or {}
     return selector is not None and all(found.get(key) == value for key, value in wanted.items())
 
@@ -106,7 +106,7 @@ def has_taint(node: Json, key: str) -> bool:
 
 
 def set_condition(raw: Json, type_: str, status: str, reason: str, now: datetime) -> None:
-    """Set it in place; its lastTransitionTime moves with its status."""
+    """Set a condition in place; its lastTransitionTime changes with its status."""
     found = raw.setdefault("status", {}).setdefault("conditions", [])
     have = next((c for c in found if c["type"] == type_), None)
     if have is None:
@@ -118,7 +118,7 @@ def set_condition(raw: Json, type_: str, status: str, reason: str, now: datetime
 
 
 def proof(node: Json) -> bool:
-    """Whether somebody attests that this very boot of this very machine is dead."""
+    """Whether an attestation states that this boot of this machine is dead."""
     try:
         said = json.loads(annotations(node).get("rescheduler.dev/fenced", "{}"))
     except (ValueError, TypeError, RecursionError):

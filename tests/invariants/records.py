@@ -1,6 +1,6 @@
-"""What is recorded of a cluster's history: each request that writes, and each object as it was before and after.
+"""Records of a cluster's history: each request that writes, and each object before and after.
 
-The same for the simulated cluster and for a real one, so that both are held to the same invariants.
+The simulated and the real cluster write the same records, so the same invariants hold for both.
 """
 
 import json
@@ -11,7 +11,7 @@ from invariants.objects import Json, released
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a path names."""
+    """The object or the collection that a path names."""
 
     resource: str
     namespace: str = ""
@@ -20,7 +20,7 @@ class Place:
 
     @classmethod
     def parse(cls, path: str) -> "Place":
-        """From a path of the API, without its query."""
+        """Parse a path of the API, without its query."""
         parts = path.strip("/").split("/")
         rest = (parts[2:] if parts[0] == "api" else parts[3:]) or [""]
         namespace = ""
@@ -35,7 +35,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request that writes; `verb`: create, update, patch, delete, evict; `dry`: it only asks."""
+    """A request that writes.
+
+    Attributes:
+        verb: create, update, patch, delete or evict.
+        dry: whether it is a dry run.
+    """
 
     user: str
     verb: str
@@ -49,7 +54,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a request, and when (seconds of the epoch)."""
+    """The result of a request, and its time in seconds of the epoch."""
 
     at: float
     call: Call
@@ -61,12 +66,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One revision of one object.
+    """A revision of an object.
 
     Attributes:
         at: seconds of the epoch.
-        before, after: None where it was not there, or is not any more.
-        call: the request that made it; on a real cluster None where it is not the operator's.
+        before, after: the object; None if it does not exist.
+        call: the request that made the revision; on a real cluster None if another client sent it.
     """
 
     revision: int
@@ -78,7 +83,7 @@ class Change:
 
     @property
     def cordons(self) -> bool:
-        """Whether it makes a node unschedulable that was not."""
+        """Whether it makes a schedulable node unschedulable."""
         if self.place.resource != "nodes" or self.before is None or self.after is None:
             return False
         return bool(self.after["spec"].get("unschedulable")) and not self.before["spec"].get("unschedulable")
@@ -92,7 +97,7 @@ class Change:
 
     @property
     def ends(self) -> Json | None:
-        """The pod that it evicts or deletes."""
+        """Return the pod that it evicts or deletes; None if there is none."""
         verb = self.call.verb if self.call else ""
         return self.before if self.place.resource == "pods" and verb in ("evict", "delete") else None
 

@@ -1,4 +1,4 @@
-"""Invariants of how often the operator asks: nothing is tried hot, and what was refused is tried twice a minute."""
+"""Invariants of retries: no request is sent in a busy loop, and a refused request is retried twice a minute at most."""
 
 from collections import defaultdict, deque
 from collections.abc import Iterator
@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from invariants.records import Answer
 
 _FIRST = 8
-"""Refusals of one kind of request for one pod that may follow each other as fast as a doubling back-off lets them."""
+"""Refusals of one kind of request for one pod before only the limit of a minute applies; the back-off doubles."""
 _PER_MINUTE = 3
-"""Two a minute: three fall into a minute that begins with one."""
-_FORGOTTEN = 120.0  # seconds without a refusal after which the next one is the first again
+"""Two a minute: a minute that begins with a refusal has three."""
+_FORGOTTEN = 120.0  # seconds without a refusal, after which the next refusal counts as the first one
 _SPAN, _MOST = 10.0, 40
-"""Requests for one object within so many seconds, dry runs included."""
+"""Most requests for one object within `_SPAN` seconds, dry runs included."""
 _REFUSED, _NOT_FOUND = 400, 404
 Said = Iterator[str]
 
 
 class Paces:
-    """Follows the answers to the operator's requests."""
+    """Follow the answers to the operator's requests."""
 
     def __init__(self) -> None:
         self._refused: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -25,10 +25,10 @@ class Paces:
         self._hot: set[tuple[str, str]] = set()
 
     def take(self, answer: Answer) -> Said:
-        """One more answer; what is wrong with asking then."""
+        """Take the next answer; yield a violation if the request came too early."""
         place = answer.call.place
         key = (answer.call.user, f"{place.resource}/{place.namespace}/{place.name}")
-        if place.resource in ("leases", "events") or key in self._hot:  # said once
+        if place.resource in ("leases", "events") or key in self._hot:  # reported once
             return
         asked = self._asked[key]
         asked.append(answer.at)
@@ -36,7 +36,7 @@ class Paces:
             asked.popleft()
         if len(asked) > _MOST:
             self._hot.add(key)
-            yield f"asks {len(asked)} times within {_SPAN:.0f} s"
+            yield f"is sent {len(asked)} times within {_SPAN:.0f} s"
         if place.resource == "pods" and answer.code >= _REFUSED and answer.code != _NOT_FOUND:
             what = "?" if answer.call.dry else answer.call.verb
             yield from self._again((key[0], f"{key[1]} {what}"), answer)

@@ -1,4 +1,4 @@
-"""Invariants of drains that begin, and of whatever is done under a policy."""
+"""Invariants of drains that begin, and of every write under a policy."""
 
 from collections.abc import Iterator
 
@@ -23,14 +23,14 @@ def _started(drain: Json) -> float | None:
 
 
 def _begins(picture: Picture, change: Change) -> Json | None:
-    """The NodeDrain that this change makes begin: its first cordon; None where it is none."""
+    """Return the NodeDrain that this change begins with its first cordon; None if there is none."""
     drain = picture.drain(change.place.name)
     started = _started(drain) if drain and change.place.resource == "nodes" and change.cordons else None
     return drain if started and picture.at - started <= picture.lag + 1 else None
 
 
 def policies_are_obeyed(picture: Picture, change: Change) -> Said:
-    """Whatever is written to nodes and pods, but for undoing, is written under a policy that lets it."""
+    """Check that every write to nodes and pods, except an undo, has a policy that allows it."""
     node = _written_for(picture, change)
     if node is None:
         return
@@ -46,7 +46,7 @@ def policies_are_obeyed(picture: Picture, change: Change) -> Said:
 def nothing_is_done_blindly(picture: Picture, change: Change) -> Said:
     young = picture.at - picture.born <= SILENCE + picture.lag
     unknown = [n for n in picture.all("nodes") if picture.lately("ready", name(n)) == ["Unknown"]]
-    # Who has just begun cannot know, unless the node controller does.
+    # A new leader cannot know yet, unless the node controller does.
     if young and len(unknown) < SHARE * len(picture.renewals):
         return
     if picture.blackout(picture.lag) and _written_for(picture, change):
@@ -54,7 +54,7 @@ def nothing_is_done_blindly(picture: Picture, change: Change) -> Said:
 
 
 def _written_for(picture: Picture, change: Change) -> Json | None:
-    """The node for which something new is done here: a cordon, a release, an eviction; undoing is none."""
+    """Return the node of a new act: a cordon, a release or an eviction; None for an undo."""
     if change.cordons:
         return change.before
     pod = change.before
@@ -66,18 +66,18 @@ def _written_for(picture: Picture, change: Change) -> Json | None:
 
 
 def no_storm_begins_a_failure(picture: Picture, change: Change) -> Said:
-    """Each cause is counted by itself: none begins where all that may have been its cause are storms."""
+    """Check each cause separately: no drain begins if every possible cause is in a storm."""
     drain = _begins(picture, change)
     if drain is None or reasons(drain) != {"Failure"} or change.after is None:
         return
     for policy in picture.policies(change.after)[-1:]:
         storms = [_storm(picture, change.after, policy, cause) for cause in _causes(picture, change.after, policy)]
         if storms and all(storms):
-            yield f"begins though {'; '.join(storms)}"
+            yield f"begins in a storm: {'; '.join(storms)}"
 
 
 def _causes(picture: Picture, node: Json, policy: ReschedulePolicy) -> list[str]:
-    """What Ready is, or was lately, that may make the node fail; of one that flaps, what it flaps by."""
+    """Return the values of Ready, now or recently, that may make the node fail; of a flapping node, those of its flaps."""
     failure, timeout = policy.spec.failure, policy.spec.failure.lease_timeout
     found = {*picture.lately("ready", name(node))} - {"True"}
     if timeout and picture.silence(name(node)) + picture.lag + 1 >= timeout.total_seconds():
@@ -89,7 +89,7 @@ def _causes(picture: Picture, node: Json, policy: ReschedulePolicy) -> list[str]
 
 
 def _storm(picture: Picture, node: Json, policy: ReschedulePolicy, cause: str) -> str:
-    """Too many nodes fail for this cause, in words."""
+    """Return the message that too many nodes fail for this cause; empty if there is no storm."""
     mine = [n for n in picture.all("nodes") if picture.policies(n)[-1:] == [policy]]
     sick = [n for n in mine if picture.sick(n, policy, cause) and True not in picture.lately("emptied", name(n))]
     limit = policy.spec.failure.max_unhealthy
@@ -105,7 +105,7 @@ def _storm(picture: Picture, node: Json, policy: ReschedulePolicy, cause: str) -
 
 
 def failures_start_within_their_limit(picture: Picture, change: Change) -> Said:
-    """Never more drains for failures under way than the policy lets, beside others that are as certain."""
+    """Check that no more drains for failures are under way than the policy allows, counting those of equal certainty."""
     drain = _begins(picture, change)
     if drain is None or reasons(drain) != {"Failure"} or change.after is None:
         return
@@ -116,10 +116,10 @@ def failures_start_within_their_limit(picture: Picture, change: Change) -> Said:
         running = [n for n in alike if (d := picture.drain(n)) and _under_way(d)]
         timeout = policy.spec.failure.lease_timeout
         if timeout and picture.silence(change.place.name) + picture.lag + 1 >= timeout.total_seconds():
-            return  # a node that is suspected, too, is more certain than what Ready says
+            return  # a node that is also suspected is more certain than the status of Ready
         slots = max(1, policy.spec.failure.max_concurrent.of(len(members)))
         if len(ready) == 1 and len(running) >= slots:
-            yield f"begins beside {running} with failure.maxConcurrent {slots}"
+            yield f"begins in addition to {running} with failure.maxConcurrent {slots}"
 
 
 def _under_way(drain: Json) -> bool:
@@ -130,7 +130,7 @@ def _under_way(drain: Json) -> bool:
 
 
 def a_failure_is_one(picture: Picture, change: Change) -> Said:
-    """Nothing begins for a failure before its time, but for a node that is suspected or flaps."""
+    """Check that no drain begins for a failure before its time, except for a suspected or flapping node."""
     drain = _begins(picture, change)
     if drain is None or reasons(drain) != {"Failure"} or change.after is None:
         return
@@ -138,7 +138,7 @@ def a_failure_is_one(picture: Picture, change: Change) -> Said:
     for policy in picture.policies(change.after):
         failure = policy.spec.failure
         begins = [at for at, status in picture.past("ready", node) if status != "True"]
-        # The first of them may have left the window since the node was looked at.
+        # The oldest of them may have left the window since the operator read the node.
         often = [at for at in begins if picture.at - at <= failure.flapping.within.total_seconds() + slack]
         suspected = failure.lease_timeout and picture.silence(node) + slack >= failure.lease_timeout.total_seconds()
         if picture.failing(node, policy, slack) or suspected or len(often) >= failure.flapping.changes:
@@ -158,7 +158,7 @@ def one_control_plane_node_at_a_time(picture: Picture, change: Change) -> Said:
 
 
 def slots_are_kept(picture: Picture, change: Change) -> Said:
-    """Never more nodes drained or held for maintenance than the policy lets."""
+    """Check that no more nodes are drained or held for maintenance than the policy allows."""
     drain = _begins(picture, change)
     if drain is None or "Failure" in reasons(drain) or change.after is None:
         return
@@ -172,13 +172,13 @@ def slots_are_kept(picture: Picture, change: Change) -> Said:
         most = spec.max_unavailable.of(len(members))
         most = max(most, slots) if spec.max_unavailable.is_percent else most
         if len(running) >= slots:
-            yield f"begins beside {[name(d) for d in running]} with maxConcurrent {slots}"
+            yield f"begins in addition to {[name(d) for d in running]} with maxConcurrent {slots}"
         if len(held) >= most:
-            yield f"begins beside {[name(d) for d in held]} with maxUnavailable {most}"
+            yield f"begins in addition to {[name(d) for d in held]} with maxUnavailable {most}"
 
 
 def _gave_up(drain: Json, now: float) -> bool:
-    """Its slot: it waits for one, or has been Blocked for five minutes."""
+    """Whether the drain gave its slot up: it waits for a slot, or has been Blocked for five minutes."""
     waits = condition(drain, "Progressing").get("reason") == "MaxConcurrent"
     blocked = condition(drain, "Blocked")
     return waits or (blocked.get("status") == "True" and now - (seconds(blocked["lastTransitionTime"]) or now) >= 298)

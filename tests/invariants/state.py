@@ -1,6 +1,6 @@
-"""The cluster as its record shows it, at one revision, and a little of what was before.
+"""The cluster at one revision of its record, and a short history.
 
-Nobody sees a change at once: what was true within the last `lag` seconds may still be acted on.
+No client sees a change at once: the operator may act on values that were true within the last `lag` seconds.
 """
 
 from collections import defaultdict
@@ -32,13 +32,13 @@ from rescheduler.api.policies import ReschedulePolicy
 MAINTENANCE = "rescheduler.dev/maintenance"
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 SILENCE, TOGETHER, SHARE, LEAST = 20.0, 60.0, 0.6, 3
-"""Of a blackout: so many Leases silent for so long, from within so long of each other."""
+"""A blackout: seconds of silence, seconds between the first and the last silent Lease, their share and least number."""
 RENEWED = 11.0
-"""Seconds within which a kubelet that lives has renewed its Lease."""
+"""Seconds within which a running kubelet renews its Lease."""
 _OWNED = ("ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted")
-_UNRENEWED = 10.0  # seconds after which the Lease is not surely held
+_UNRENEWED = 10.0  # seconds without a renewal, after which the Lease may have expired
 _OUTAGE = 15.0
-"""Where nothing at all was written for so long, the API server was away."""
+"""Seconds without any write, after which the API server counts as away."""
 
 
 class Picture:
@@ -46,14 +46,14 @@ class Picture:
 
     Attributes:
         at: seconds of the epoch.
-        fresh: since when the view of the nodes is to be believed: a blackout ended then.
-        renewals: by node, when its Lease was last renewed, and when the time before.
-        born: when an operator process last began.
-        cordoned: by node, whether it was the operator who cordoned it last.
-        let_go: uids of pods that the operator released, ever.
-        acted: by node, when the operator last wrote on it or on a pod there.
+        fresh: the time from which the view of the nodes is reliable; a blackout ended then.
+        renewals: by node, the times of the last renewal of its Lease and of the one before.
+        born: when an operator process last started.
+        cordoned: by node, whether the operator made its last cordon.
+        let_go: uids of all pods that the operator ever released.
+        acted: by node, when the operator last wrote to it or to a pod on it.
         led: since when one operator has held the Lease without a break.
-        lost: by uid of a Deployment, when a released pod of it was last taken away by others, and its record.
+        lost: by uid of a Deployment, when others last removed a released pod of it, and the record of that pod.
     """
 
     def __init__(self, lag: float) -> None:
@@ -65,12 +65,12 @@ class Picture:
         self.acted: dict[str, float] = {}
         self.led = 0.0
         self.lost: dict[str, tuple[float, Json]] = {}
-        self._lease = ("", 0.0)  # who holds it, and when it was last renewed
+        self._lease = ("", 0.0)  # holder, and time of the last renewal
         self._past: dict[tuple[str, str], list[tuple[float, Any]]] = defaultdict(list)
         self._parted: list[tuple[float, Json]] = []
 
     def take(self, change: Change) -> None:
-        """Go on to this revision."""
+        """Advance to this revision."""
         if self.at and change.at - self.at > _OUTAGE:
             self.renewals = dict.fromkeys(self.renewals, (change.at, change.at))
         self.at = max(self.at, change.at)
@@ -119,7 +119,7 @@ class Picture:
 
     @property
     def leaderless(self) -> bool:
-        """Whether nobody is known to hold the operator's Lease."""
+        """Whether the operator's Lease has no known holder."""
         return self._lease[1] > 0 and (not self._lease[0] or self.at - self._lease[1] > _UNRENEWED)
 
     def _take_pod(self, before: Json | None, raw: Json | None) -> None:
@@ -146,18 +146,18 @@ class Picture:
     # -- questions ------------------------------------------------------------------------------------------------
 
     def past(self, what: str, key: str) -> list[tuple[float, Any]]:
-        """All values so far, each with when it began."""
+        """Return all values so far, each with the time from which it held."""
         return self._past[what, key]
 
     def lately(self, what: str, key: str, seconds: float = 0.0) -> list[Any]:
-        """The value now, and those that ended less than `lag` or so many seconds ago; none where it never had one."""
+        """Return the current value, and those that ended within `lag` or `seconds`; empty if there was never a value."""
         past = self._past[what, key]
         ends = [*(begin for begin, _ in past[1:]), float("inf")]
         since = self.at - max(self.lag, seconds)
         return [value for (_, value), end in zip(past, ends, strict=False) if end > since]
 
     def since(self, what: str, key: str, values: Collection[Any]) -> float:
-        """From when, until now, the value was one of these without a break; infinity where it is none."""
+        """Return the time since which the value is one of these without a break; infinity if it is none of them."""
         found = float("inf")
         for begin, value in reversed(self._past[what, key]):
             if value not in values:
@@ -166,27 +166,27 @@ class Picture:
         return found
 
     def blackout(self, more: float = 0.0) -> bool:
-        """Whether most Leases have fallen silent together, for `more` seconds longer than it takes."""
+        """Whether most Leases stopped together; `more`: seconds on top of the limit."""
         ends = sorted(last for last, _ in self.renewals.values() if self.at - last >= SILENCE + more)
         least = max(LEAST, ceil(SHARE * len(self.renewals)))
         return any(sum(first <= end < first + TOGETHER for end in ends) >= least for first in ends)
 
     def all(self, resource: str, namespace: str = "") -> Iterator[Json]:
-        """Objects of a resource."""
+        """Yield objects of a resource."""
         return (raw for key, raw in self.objects[resource].items() if not namespace or key[0] == namespace)
 
     def node(self, called: str) -> Json | None:
         return self.objects["nodes"].get(("", called))
 
     def drain(self, called: str) -> Json | None:
-        """The NodeDrain of a node."""
+        """Return the NodeDrain of a node."""
         return self.objects["nodedrains"].get(("", called))
 
     def pods_on(self, node: str) -> list[Json]:
         return [pod for pod in self.all("pods") if node_of(pod) == node]
 
     def room(self, but: str) -> int:
-        """How many more pods all other nodes take that are open to new ones, as far as their numbers of pods tell."""
+        """Return how many more pods the other open nodes take, by their numbers of pods only."""
         pods = [p for p in self.all("pods") if not finished(p)]
         free = -sum(not node_of(p) and not deleting(p) for p in pods)
         for node in self.all("nodes"):
@@ -197,7 +197,7 @@ class Picture:
         return free
 
     def policies(self, node: Json) -> list[ReschedulePolicy]:
-        """The policy that decides for the node, now and as it was lately; none where none does."""
+        """Return the policies that decide for the node, now or recently; empty if there are none."""
         found = []
         for then in self.lately("policies", ""):
             fits = [raw for raw in then if selects(raw["spec"].get("nodeSelector") or {}, labels(node))]
@@ -206,7 +206,7 @@ class Picture:
         return found
 
     def gives(self, node: Json) -> bool:
-        """Whether single pods may be moved off the node: it is evened out, and no drain has anything on it."""
+        """Whether single pods may be moved off the node: it is rebalanced, and no drain holds it."""
         drain = self.drain(name(node)) or {}
         record = (drain.get("status") or {}).get("node") or {}
         return not record.get("addedTaints") and any(p.spec.rebalance.enabled for p in self.policies(node))
@@ -216,7 +216,7 @@ class Picture:
         return released(pod) and uid(pod) in self.let_go
 
     def deployment_of(self, pod: Json) -> Json | None:
-        """The Deployment that a pod belongs to, or from which it was released."""
+        """Return the Deployment that owns a pod, or from which the pod was released."""
         above = controller(pod)
         found = above.get("uid") if above.get("kind") == "Deployment" else None
         for rs in self.all("replicasets", pod["metadata"]["namespace"]):
@@ -225,12 +225,12 @@ class Picture:
         return next((d for d in self.all("deployments") if uid(d) == found), None) if found else None
 
     def family(self, deployment: Json) -> list[Json]:
-        """All its pods, released ones too, but for those that are Terminating."""
+        """Return all pods of a Deployment, released ones included, except those that are Terminating."""
         found = self.all("pods", deployment["metadata"]["namespace"])
         return [p for p in found if not deleting(p) and self._is_of(p, deployment)]
 
     def parted(self, deployment: Json) -> list[Json]:
-        """Those of them that were told to end lately, as they were before."""
+        """Return pods of a Deployment that were deleted recently, in their state before."""
         found = (pod for at, pod in self._parted if at > self.at - self.lag)
         return [p for p in found if self._is_of(p, deployment)]
 
@@ -239,7 +239,7 @@ class Picture:
         return found is not None and uid(found) == uid(deployment)
 
     def failing(self, node: str, policy: ReschedulePolicy, slack: float) -> bool:
-        """Whether a failure condition holds, or did lately, and has for its time; `slack` seconds less will do."""
+        """Whether a failure condition holds for its time, now or recently; `slack`: seconds less that are enough."""
         past = self.past("ready", node)
         ends = [begin for begin, _ in past[1:]] + [self.at]
         for match in policy.spec.failure.conditions:
@@ -253,19 +253,19 @@ class Picture:
         return False
 
     def silence(self, node: str) -> float:
-        """For how long the node's Lease has not been renewed, or had not been lately."""
+        """Return for how many seconds the Lease of the node is silent, now or recently."""
         last, before = self.renewals.get(node, (self.at, self.at))
         return max(self.at - last, last - before if self.at - last <= self.lag else 0)
 
     def sick(self, node: Json, policy: ReschedulePolicy, cause: str) -> bool:
-        """Whether everybody can have seen that the node is unhealthy, for its time or not, because Ready is this.
+        """Whether every observer can know that the node is unhealthy because of this status of Ready, `for` or not.
 
         A node that is Unknown and whose Lease is renewed is not unreachable.
         """
         drain, born = self.drain(name(node)), seconds(node["metadata"]["creationTimestamp"]) or 0
         starting = self.at - born < _secs(policy.spec.failure.startup_grace)
         if starting and self.born > born + 1 and not (drain and "Failure" in reasons(drain)):
-            return False  # who began later cannot know that it was Ready once
+            return False  # an observer that began later cannot know that the node was Ready once
         statuses = {status for match in policy.spec.failure.conditions for status in match.status}
         timeout = policy.spec.failure.lease_timeout
         silence = self.at - self.renewals.get(name(node), (self.at, 0))[0]
@@ -276,7 +276,7 @@ class Picture:
 
 
 def reasons(drain: Json) -> set[str]:
-    """What asks for a drain."""
+    """Return the requests of a drain."""
     return {request["reason"] for request in drain["spec"]["requests"]}
 
 

@@ -1,4 +1,4 @@
-"""Invariants of time that passes: no drain waits in silence, and what it says that it waits for is so."""
+"""Invariants of waiting: no drain waits without a reported reason, and the reported reason is true."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from invariants.state import CONTROL_PLANE, RENEWED, Picture
 from rescheduler.api.policies import Mode, Suspend
 
 QUIET = 75.0
-"""A minute in which nothing is in flight and nothing is written, and a little for the status to say so."""
+"""Seconds without a pod in flight and without a write: a minute, and a margin for the write of the status."""
 _NAMELESS = re.compile(
     r"|pods are being moved|the node is being restored|no pod is leaving now: \d+ wait for their turn"
 )
@@ -35,23 +35,21 @@ Said = Iterator[str]
 
 
 class Watch:
-    """Looks at all drains every few seconds of a record.
+    """Check all drains of a record every few seconds.
 
     Attributes:
-        refused: when a write was last refused, by place.
+        refused: by place, when a write was last refused.
     """
 
     def __init__(self) -> None:
         self.refused: dict[Place, float] = {}
-        self._busy: dict[str, float] = {}  # by uid of the NodeDrain: when something was last in flight
+        self._busy: dict[str, float] = {}  # by uid of the NodeDrain: when a pod was last in flight
         self._unnamed: dict[str, float] = {}  # by uid of the NodeDrain: since when its status names no cause
-        self._roomy: dict[
-            str, float
-        ] = {}  # by uid of the NodeDrain: since when there is room for what it says has none
+        self._roomy: dict[str, float] = {}  # by uid of the NodeDrain: since when its pods without room have room
         self._looked, self._found = 0.0, set[tuple[str, str]]()
 
     def look(self, picture: Picture) -> Said:
-        """What is wrong now, once for each drain and kind."""
+        """Yield the current violations, once for each drain and kind."""
         if picture.at - self._looked < _EVERY:
             return
         self._looked = picture.at
@@ -68,7 +66,7 @@ class Watch:
             self._busy[uid(drain)] = picture.at
         born = seconds(drain["metadata"]["creationTimestamp"]) or 0
         last = max(self._busy.get(uid(drain), 0), picture.acted.get(name(drain), 0), picture.led, picture.born, born)
-        # What nobody could write, nobody said.
+        # If the write of the status was refused, the status cannot name the cause.
         mute = max(self.refused.get(Place("nodedrains", "", name(drain), sub), 0) for sub in ("", "status"))
         quiet = not picture.leaderless and picture.at - max(last, mute) >= QUIET
         found = list(silence(drain))
@@ -86,13 +84,13 @@ class Watch:
             self._roomy.pop(uid(drain), None)
 
     def _untruths(self, picture: Picture, drain: Json) -> Said:
-        """What the status names and is not so."""
+        """Yield causes in the status that are not true."""
         progressing = condition(drain, "Progressing")
         reason = progressing.get("reason", "") if progressing.get("status") == "False" else ""
         if (check := _REASONS.get(reason)) and not check(picture, drain):
-            yield f"names {reason}, which is not so: {progressing.get('message')}"
+            yield f"names {reason}, which is not true: {progressing.get('message')}"
         if reason:
-            return  # what is held is not tried: its blockers are those of before
+            return  # pods on hold are not tried: the blockers are those of an earlier moment
         if (drain.get("status") or {}).get("phase") == "Restoring":
             yield from _untrue_names(picture, drain, progressing.get("message", ""))
         for blocker in (drain.get("status") or {}).get("blockers") or ():
@@ -102,7 +100,7 @@ class Watch:
             elif drain["status"].get("phase") == "Restoring" and uid(pod) not in picture.let_go:
                 yield f"names a blocker that holds no restore: {blocker}"
             elif not self._blocks(picture, pod, blocker["class"], drain):
-                yield f"names a blocker {blocker['class']} that is none: {blocker}"
+                yield f"names a blocker {blocker['class']} that does not block: {blocker}"
 
     def _blocks(self, picture: Picture, pod: Json, class_: str, drain: Json) -> bool:
         space = pod["metadata"]["namespace"]
@@ -128,7 +126,7 @@ class Watch:
 
 
 def _untrue_names(picture: Picture, drain: Json, message: str) -> Said:
-    """Pods that are said to hold a restore and were never released."""
+    """Yield pods that are reported to hold a restore and were never released."""
     named = (picture.objects["pods"].get(tuple(word.split("/"))) for word in _POD.findall(message))  # type: ignore[arg-type]
     there = [pod for pod in named if pod and node_of(pod) == name(drain)]
     if there and not any(uid(pod) in picture.let_go for pod in there):
@@ -136,7 +134,7 @@ def _untrue_names(picture: Picture, drain: Json, message: str) -> Said:
 
 
 def in_flight(picture: Picture, drain: Json) -> bool:
-    """Whether a pod of the node is on its way: it ends, or was released not long ago."""
+    """Whether a pod of the node is in flight: it is Terminating, or was released recently."""
     node = picture.node(name(drain))
     policies = picture.policies(node) if node else []
     patience = 2 * max((p.spec.drain.replacement_timeout.total_seconds() for p in policies), default=0.0)
@@ -151,7 +149,7 @@ def in_flight(picture: Picture, drain: Json) -> bool:
 
 
 def silence(drain: Json) -> Said:
-    """A drain of which nothing is in flight and for which nothing was written names a cause."""
+    """Yield a violation if a drain has nothing in flight, no recent write and no named cause."""
     status = drain.get("status") or {}
     progressing = condition(drain, "Progressing")
     if progressing.get("status") == "False":
@@ -160,14 +158,14 @@ def silence(drain: Json) -> Said:
         attached = condition(drain, "Drained").get("reason") == "VolumesAttached"
         named = attached or status.get("blockers") or not _NAMELESS.fullmatch(progressing.get("message", ""))
     if not named:
-        yield f"waits in silence: phase {status.get('phase')}, {progressing}"
+        yield f"waits without a reported reason: phase {status.get('phase')}, {progressing}"
     for blocker in status.get("blockers") or ():
         if not (blocker.get("message") and blocker.get("hint")):
             yield f"names a blocker without a message and a hint: {blocker}"
 
 
 def _others(picture: Picture, drain: Json) -> list[Json]:
-    """Other nodes with a drain that has begun, now or within the last minute."""
+    """Return NodeDrains of other nodes that have begun, now or within the last minute."""
 
     def begun(node: str) -> bool:
         found = (picture.drain(node) or {}).get("status") or {}
@@ -177,7 +175,7 @@ def _others(picture: Picture, drain: Json) -> list[Json]:
 
 
 def _is_in_line(picture: Picture, drain: Json) -> bool:
-    """Whether another failed node may go first: it starts in the next moment."""
+    """Whether another failed node may start first, in the next moment."""
     failed = [
         name(d) for d in picture.all("nodedrains") if any(r["reason"] == "Failure" for r in d["spec"]["requests"])
     ]
@@ -185,7 +183,7 @@ def _is_in_line(picture: Picture, drain: Json) -> bool:
 
 
 def _policies(picture: Picture, drain: Json) -> list[Json | None]:
-    """Policies that select the node, of each moment of the last minute; None of one without."""
+    """Return policies that select the node at any time of the last minute; None for a moment without a policy."""
     node = picture.node(name(drain))
     found: list[Json | None] = []
     for then in picture.lately("policies", "", QUIET):
@@ -204,7 +202,7 @@ def _is_empty(picture: Picture, drain: Json) -> bool:
 
 
 def _is_sick(picture: Picture, node: str) -> bool:
-    # One that flaps counts for as long as the policy remembers that.
+    # A flapping node counts for as long as the policy remembers flaps.
     return set(picture.lately("ready", node, _REMEMBERED)) != {"True"} or picture.silence(node) > RENEWED
 
 

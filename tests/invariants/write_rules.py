@@ -1,4 +1,4 @@
-"""Invariants of what the operator changes in objects, and of what it says in its own."""
+"""Invariants of what the operator changes in objects, and of what it reports in its own."""
 
 from collections.abc import Iterator
 
@@ -40,7 +40,7 @@ Said = Iterator[str]
 
 
 def differing(before: object, after: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Paths of what differs; lists are one thing."""
+    """Yield paths of differences; a list counts as one value."""
     if before == after:
         return
     if isinstance(before, dict) or isinstance(after, dict):
@@ -77,7 +77,7 @@ def nothing_of_others_is_touched(picture: Picture, change: Change) -> Said:
 
 
 def _others(resource: str, raw: Json) -> list[Json]:
-    """Conditions that are not the operator's."""
+    """Return conditions that the operator does not own."""
     return [c for c in raw["status"].get("conditions") or () if c["type"] not in _CONDITIONS[resource]]
 
 
@@ -86,7 +86,7 @@ def _taint(taint: Json) -> tuple[str, str, str]:
 
 
 def _hands_over(picture: Picture, before: Json, after: Json) -> bool:
-    """Whether a pod goes from its ReplicaSet to the Deployment of that, or back, and is never without a controller."""
+    """Whether a pod changes between its ReplicaSet and its Deployment, and always has a controller."""
     old, new = (raw["metadata"].get("ownerReferences") or [] for raw in (before, after))
     was, now = controller(before), controller(after)
     if [o for o in old if not o.get("controller")] != [o for o in new if not o.get("controller")]:
@@ -100,7 +100,7 @@ def _hands_over(picture: Picture, before: Json, after: Json) -> bool:
 
 
 def no_other_pod_is_written(picture: Picture, change: Change) -> Said:
-    """Only pods that are released, or were: a record of a move on any other is not ours to mend."""
+    """Check that the operator writes only to pods that it released: it must not touch a record on any other pod."""
     call = change.call
     if change.place.resource != "pods" or change.after is None or call is None or call.verb != "patch":
         return
@@ -109,7 +109,7 @@ def no_other_pod_is_written(picture: Picture, change: Change) -> Said:
 
 
 def what_is_added_was_recorded(picture: Picture, change: Change) -> Said:
-    """A crash between the two writes must leave a promise, never a gap."""
+    """Check that a crash between two writes leaves a record without its effect, never an effect without its record."""
     before, after = change.before, change.after
     if change.place.resource != "nodes" or before is None or after is None:
         return
@@ -125,7 +125,10 @@ def what_is_added_was_recorded(picture: Picture, change: Change) -> Said:
 
 
 def out_of_service_is_said_by_proof_alone(picture: Picture, change: Change) -> Said:
-    """The taint lets go of everything on a node: only of a boot that is dead, and never of one that is back."""
+    """Check that the out-of-service taint is set only with proof, and only while the boot is dead.
+
+    The taint makes Kubernetes detach every volume of the node.
+    """
     before, after = change.before, change.after
     if change.place.resource != "nodes" or before is None or after is None:
         return
@@ -137,11 +140,11 @@ def out_of_service_is_said_by_proof_alone(picture: Picture, change: Change) -> S
         same_boot = record.get("bootID") == before["status"].get("nodeInfo", {}).get("bootID")
         ending = [name(p) for p in picture.pods_on(name(after)) if deleting(p) and picture.at - _ended(p) > picture.lag]
         if same_boot and (picture.lately("ready", name(after)) == ["Unknown"] or ending):
-            yield f"puts a node back into service that has not booted anew: {ending}"
+            yield f"puts a node back into service without a new boot: {ending}"
 
 
 def _ended(pod: Json) -> float:
-    """When a pod was told to end, at the latest."""
+    """Return the latest time at which the deletion of a pod began."""
     meta = pod["metadata"]
     return (seconds(meta.get("deletionTimestamp")) or 0) - meta.get("deletionGracePeriodSeconds", 0)
 
@@ -154,19 +157,19 @@ def only_our_cordon_is_undone(picture: Picture, change: Change) -> Said:
         return
     drain = picture.drain(name(after)) or {"metadata": {}}
     if not picture.cordoned.get(name(after)):
-        yield "takes off a cordon that is not ours"
+        yield "removes a cordon of another client"
     if not deleting(drain) and f"{_GROUP}/stepped-back" not in annotations(drain):
-        yield "uncordons a node whose requests stand"
+        yield "uncordons a node that still has requests"
 
 
 def status_is_true(picture: Picture, change: Change) -> Said:
-    """Drained only where nothing is left that must leave and has been there for a moment."""
+    """Check that a drain is Drained only if no pod that must leave has been on the node for a moment."""
     after = change.after
     if change.place.resource != "nodedrains" or after is None:
         return
     observed = (after.get("status") or {}).get("observedGeneration", 0)
     if observed > after["metadata"].get("generation", 1):
-        yield "observes a generation that is not there"
+        yield "observes a generation that does not exist"
     now_drained = condition(after, "Drained").get("status") == "True"
     if not now_drained or (change.before and condition(change.before, "Drained").get("status") == "True"):
         return
@@ -174,4 +177,4 @@ def status_is_true(picture: Picture, change: Change) -> Said:
         stays = controller(pod).get("kind") == "DaemonSet" or "kubernetes.io/config.mirror" in annotations(pod)
         bound = seconds(condition(pod, "PodScheduled").get("lastTransitionTime")) or 0
         if not stays and picture.at - bound > picture.lag + 1:
-            yield f"says Drained while {name(pod)} is there"
+            yield f"reports Drained while {name(pod)} is on the node"

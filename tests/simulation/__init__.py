@@ -1,6 +1,7 @@
-"""A cluster in memory and in simulated time, for the real engine: hours of failures in seconds, each from a seed.
+"""A cluster in memory and in simulated time for the real operator: hours of failures in seconds, each from a seed.
 
-It is no Kubernetes: it has what the engine leans on (versions, preconditions, watches, the rules of evictions, what
-controllers and kubelets do to nodes and pods that come and go), and beside it what no API shows: which machines really
-run, and which containers. Whether the operator was right is judged by that.
+The simulation is not Kubernetes. It has what the operator relies on: versions, preconditions, watches, the rules of
+evictions, and what controllers and kubelets do to nodes and pods. In addition it knows what no API shows: which
+machines
+and containers really run. The checker uses that to tell whether the operator was right.
 """

@@ -1,4 +1,7 @@
-"""`python -m simulation 1-200`: tell the stories of these seeds; exits 1 where one is broken, and shows it shortened."""
+"""`python -m simulation 1-200`: run the scenarios of these seeds.
+
+Exits 1 if a run breaks an invariant, and prints the shortened run.
+"""
 
 import os
 import sys
@@ -8,7 +11,7 @@ from simulation.runs import shortened, tell
 
 
 def seeds(words: list[str]) -> list[int]:
-    """Of numbers and ranges."""
+    """Parse numbers and ranges."""
     found: list[int] = []
     for word in words:
         first, _, last = word.partition("-")
@@ -17,8 +20,8 @@ def seeds(words: list[str]) -> list[int]:
 
 
 def main(words: list[str]) -> int:
-    """Tell them, one after another."""
-    # Sets of names are walked through in the order of their hashes: without this a seed tells another story each time.
+    """Run the seeds one after another."""
+    # Sets of names are iterated in the order of their hashes: without this a seed makes a different run each time.
     if os.environ.get("PYTHONHASHSEED") != "0":
         os.execve(sys.executable, [sys.executable, "-m", "simulation", *words], {**os.environ, "PYTHONHASHSEED": "0"})
     began, broken, writes, simulated = time.monotonic(), 0, 0, 0.0
@@ -30,7 +33,7 @@ def main(words: list[str]) -> int:
             broken += 1
             print(f"seed {seed}: {told.broken[0]}" if brief else shortened(told), flush=True)
     took = time.monotonic() - began
-    print(f"{len(wanted)} stories, {simulated / 3600:.1f} h, {writes} writes, {took:.1f} s: {broken} broken")
+    print(f"{len(wanted)} runs, {simulated / 3600:.1f} h, {writes} writes, {took:.1f} s: {broken} broken")
     return 1 if broken else 0
 
 

@@ -1,4 +1,4 @@
-"""Policies and webhooks that others have installed: each looks at a write before it is stored, and may refuse it."""
+"""Admission policies and webhooks of others: each reads a write before it is stored, and may refuse it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,20 +8,20 @@ from invariants.records import Call
 from simulation.refusals import RefusedError
 
 Policy = Callable[[Call, Json | None, Json | None], None]
-"""Looks at a request, the object before it and after it. Raises RefusedError."""
+"""Takes a request, and the object before and after it. Raises RefusedError."""
 TEAM = {"team": "shop"}
-"""The label of all that one team runs, which is what neighbours select by."""
+"""The label of all workloads of a team; neighbours select by it."""
 
 
 def pods_have_a_controller(call: Call, before: Json | None, after: Json | None) -> None:
-    """A policy against pods that nobody would recreate, minded by everybody but kubelets."""
+    """Refuse pods that no controller would recreate; kubelets are exempt."""
     ours = call.place.resource == "pods" and after is not None and call.user != "kubelet"
     if ours and before and TEAM.items() <= labels(before).items() and not controller(after or {"metadata": {}}):
         raise _denied(call, "pods must have a controller")
 
 
 def labels_stay(call: Call, before: Json | None, after: Json | None) -> None:
-    """A policy that labels of pods are set at creation and never again."""
+    """Refuse a change of a pod's labels after its creation."""
     if call.place.resource == "pods" and before and after and labels(before) != labels(after):
         raise _denied(call, "labels of pods must not change")
 
@@ -33,7 +33,7 @@ def _denied(call: Call, words: str) -> RefusedError:
 
 @dataclass(frozen=True, slots=True)
 class Refuses:
-    """Something that refuses one kind of request with one code; of everybody's, or of the operator's only."""
+    """Refuse one kind of request with one code, for all users or only for the operator."""
 
     what: str
     verb: str
@@ -79,16 +79,16 @@ TARGETS = (
     ("nodedrains/status", "patch"),
     ("events", "create"),
 )
-"""What the operator writes, but for its Lease."""
+"""Objects that the operator writes, except its Lease."""
 
 
 @dataclass(frozen=True, slots=True)
 class TakesOver:
-    """Takes the evictions of an app's pods over: it refuses them, and moves the pods itself, some time later.
+    """Take over the evictions of an app's pods: refuse each eviction, and move the pod some time later.
 
     Attributes:
-        move: told of each pod whose eviction was really asked for.
-        strict: dry runs are refused, too, and nothing follows from them.
+        move: called with each pod after a real eviction request.
+        strict: dry runs are refused too, and have no effect.
     """
 
     app: str

@@ -1,6 +1,6 @@
-"""The operator's client, with the simulated server at the other end: its own guard, its own paging, and a network.
+"""The operator's client over the simulated server, with the client's own guard and paging, and with a network.
 
-Requests take their time, and answers may be lost though the server has done what was asked.
+Requests take time. An answer may be lost after the server has done the request.
 """
 
 import asyncio
@@ -16,15 +16,15 @@ from simulation.server import Server
 
 _WATCH_SECONDS = 300.0
 _TIMEOUT = 3.0
-"""After so long a request that nobody answers is given up; the real one waits for 30 s."""
+"""Seconds until an unanswered request times out; the real client waits for 30 s."""
 
 
 class SimulatedClient(Client):
-    """A `Client` whose two ways to the wire end in the simulation.
+    """A `Client` whose requests and watches end in the simulation.
 
     Attributes:
-        cut: nothing comes through.
-        dead: its process is gone: what it awaits never comes.
+        cut: no request or event gets through.
+        dead: the process is gone; its awaits never return.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class SimulatedClient(Client):
         self.cut = self.dead = False
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is no connection."""
 
     async def _travel(self) -> None:
         await asyncio.sleep(self._chance.choice((0.002, 0.005, 0.02, 0.1)))
@@ -74,7 +74,7 @@ class SimulatedClient(Client):
         return answer
 
     async def watch(self, path: str, *, version: str, **params: str | int) -> AsyncIterator[tuple[str, Json]]:
-        """Events a little late, in order, until the stream ends or breaks."""
+        """Yield events a little late, in order, until the stream ends or breaks."""
         await self._travel()
         try:
             stream = self._server.open(path, params, int(version))

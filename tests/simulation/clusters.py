@@ -20,12 +20,12 @@ _BEGAN = datetime(2026, 1, 5, 10, tzinfo=UTC)
 
 
 class Cluster:
-    """Everything of one story.
+    """All parts of one run.
 
     Attributes:
-        twins: what ran twice and must not.
-        sizes: what each node can have.
-        controllers: what runs beside machines and operators; more may be added before the start.
+        twins: pods that ran twice and must not.
+        sizes: allocatable resources by node.
+        controllers: controllers apart from machines and operators; add more before the start.
     """
 
     def __init__(self, chance: random.Random) -> None:
@@ -40,11 +40,13 @@ class Cluster:
         self._tasks: list[asyncio.Task[None]] = []
 
     def now(self) -> datetime:
-        """The time of the server and of everybody whose clock is right."""
+        """Return the time of the server and of every correct clock."""
         return _BEGAN + timedelta(seconds=self._loop.time() - self._zero)
 
     def add_node(self, called: str, labels: Mapping[str, str], *, pods: int, **room: str) -> None:
-        """A machine that is up, and its Node and Lease; `room`: what it has beside pods, which nobody but us counts."""
+        """Add a running machine with its Node and Lease; `room`: resources apart from pods, which the simulation
+        ignores.
+        """
         labels = {"kubernetes.io/hostname": called, **labels}
         size = {"cpu": "64", "memory": "256Gi", "pods": str(pods), **room}
         self.sizes[called] = size
@@ -60,7 +62,7 @@ class Cluster:
             self.twins.append(found)
 
     def deploy(self, *objects: Json) -> None:
-        """Create these; a Deployment whose template names a claim gets it."""
+        """Create objects; a Deployment whose template names a claim gets the claim."""
         for body in objects:
             for volume in body["spec"].get("template", {}).get("spec", {}).get("volumes") or ():
                 if claim := volume.get("persistentVolumeClaim"):
@@ -68,7 +70,7 @@ class Cluster:
             self.server.make(f"{body['kind'].lower()}s".replace("policys", "policies"), body)
 
     def start(self) -> None:
-        """Let everything run."""
+        """Start every part."""
         self.server.make("namespaces", workloads.namespace(SPACE))
         runs = [each.run() for each in (*self.controllers, *self.machines.values())]
         self._tasks = [asyncio.create_task(run) for run in runs]
@@ -78,7 +80,7 @@ class Cluster:
             operator.start()
 
     async def stop(self) -> None:
-        """End everything."""
+        """End every part."""
         for operator in self.operators:
             await operator.kill()
         rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -86,10 +88,10 @@ class Cluster:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
 
-    # -- what people ask for --------------------------------------------------------------------------------------
+    # -- requests of people -------------------------------------------------------------------------------------------
 
     def annotate(self, node: str, **words: str | None) -> None:
-        """Annotations under our group, on a Node; None takes one off."""
+        """Set annotations of the operator's group on a Node; None removes one."""
 
         def change(raw: Json) -> None:
             found = raw["metadata"].setdefault("annotations", {})
@@ -101,12 +103,12 @@ class Cluster:
         self.edit_node(node, change)
 
     def edit_node(self, node: str, change: Any) -> None:
-        """A human's write."""
+        """Edit a Node as a person."""
         if raw := self.server.find("nodes", node):
             self.server.edit("nodes", raw, change, user="human")
 
     def edit(self, resource: str, called: str, change: Any, space: str = "") -> None:
-        """A human's write."""
+        """Edit an object as a person."""
         if raw := self.server.find(resource, called, space):
             self.server.edit(resource, raw, change, user="human")
 
@@ -114,7 +116,7 @@ class Cluster:
         return [name(raw) for raw in self.server.all("nodedrains")]
 
     def unready(self) -> list[str]:
-        """Pods that are not Ready, and owners that have too few."""
+        """Return pods that are not Ready, and owners that have too few pods."""
         return [name(p) for p in self.server.all("pods") if not is_ready(p)]
 
 

@@ -1,4 +1,4 @@
-"""What kube-controller-manager does with workloads and budgets, as far as moving pods depends on it."""
+"""The parts of kube-controller-manager for workloads and budgets that moving pods depends on."""
 
 import asyncio
 import contextlib
@@ -26,14 +26,14 @@ from simulation.server import Server
 
 _COST = "controller.kubernetes.io/pod-deletion-cost"
 VERSION, BROKEN = "example.com/version", "example.com/broken"
-"""Annotations of a template: which one it is, and whether its pods never become Ready."""
+"""Annotations of a template: its version, and whether its pods never become Ready."""
 _REVISION = "deployment.kubernetes.io/revision"
 _CONFIRMED = 120.0
-"""Seconds after which an eviction that never came to a deletion is forgotten by its budget."""
+"""Seconds after which a budget forgets an eviction without a deletion."""
 
 
 class Controller:
-    """Looks at everything of its kinds soon after something of them changed, and from time to time."""
+    """Reconcile all objects of the controller's kinds soon after a change, and from time to time."""
 
     kinds: tuple[str, ...] = ()
     period: float | None = None
@@ -46,7 +46,7 @@ class Controller:
             server.listeners.setdefault(kind, []).append(lambda _: self._wake.set())
 
     async def run(self) -> None:
-        """Until cancelled; while the server is away nothing can be done."""
+        """Run until cancelled; while the server is away, nothing happens."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.period):
@@ -64,7 +64,7 @@ class Controller:
 
 
 def reference(kind: str, raw: Json) -> Json:
-    """An ownerReference to a controller."""
+    """Return an ownerReference to a controller."""
     return {"apiVersion": "apps/v1", "kind": kind, "name": name(raw), "uid": uid(raw), "controller": True}
 
 
@@ -81,7 +81,7 @@ def _pod(owner: Json, kind: str, pod_name: str, more: Json) -> Json:
 
 
 class Deployments(Controller):
-    """Rolls from one ReplicaSet to the next: a quarter more pods than wanted, a quarter fewer Ready ones."""
+    """Roll from one ReplicaSet to the next: a quarter more pods than wanted, a quarter fewer Ready ones."""
 
     kinds = ("deployments", "replicasets", "pods")
 
@@ -126,7 +126,7 @@ class Deployments(Controller):
             return
         fewest = wanted - wanted // 4
         spare = total - fewest - (count(new) - ready.get(uid(new), 0))
-        for rs in old:  # those that are not Ready first
+        for rs in old:  # ReplicaSets whose pods are not Ready first
             down = max(0, min(count(rs) - ready.get(uid(rs), 0), spare))
             spare -= down
             serving = sum(ready.get(uid(each), 0) for each in (new, *old))
@@ -141,7 +141,7 @@ class Deployments(Controller):
 
 
 def _version(owner: Json) -> str:
-    """What tells one template of a Deployment from the next."""
+    """Return the hash that distinguishes the templates of a Deployment."""
     return str(annotations(owner["spec"]["template"]).get(VERSION, ""))
 
 
@@ -163,7 +163,7 @@ def _replica_set(deployment: Json, number: int, replicas: int) -> Json:
 
 
 class ReplicaSets(Controller):
-    """Adopts what its selector matches and nobody controls, lets go of what it does not match, and keeps the number."""
+    """Adopt pods that match and have no controller, orphan pods that do not match, and keep the count."""
 
     kinds = ("replicasets", "pods")
     period = 15.0
@@ -177,14 +177,15 @@ class ReplicaSets(Controller):
         mine, claims = [], not deleting(rs)
         for pod in self.server.all("pods", rs["metadata"]["namespace"]):
             owner = controller(pod).get("uid")
-            # Another controller's pods are never touched, whatever their labels; those that end or have ended do not count.
+            # Pods of another controller are never touched, whatever their labels. Pods that end or have ended do not
+            # count.
             if owner not in (None, uid(rs)) or deleting(pod) or finished(pod):
                 continue
             fits = selects(rs["spec"]["selector"], labels(pod))
             if owner and fits:
                 mine.append(pod)
             elif owner and claims and not self.server.edit("pods", pod, _orphan):
-                return  # refused: nothing more is done until the next look
+                return  # refused: nothing more happens until the next reconcile
             elif not owner and fits and claims:
                 found = self.server.edit("pods", pod, lambda r: _adopt(r, reference("ReplicaSet", rs)))
                 if found is None:
@@ -200,7 +201,7 @@ class ReplicaSets(Controller):
 
     @staticmethod
     def _worth(pod: Json) -> tuple[bool, bool, int, float]:
-        """The least is deleted first: not bound, not Ready, low cost, young."""
+        """Return the sort key for deletion, lowest first: not bound, not Ready, low deletion cost, young."""
         born = seconds(pod["metadata"]["creationTimestamp"]) or 0
         return bool(node_of(pod)), is_ready(pod), int(annotations(pod).get(_COST, 0)), -born
 
@@ -219,7 +220,7 @@ def _orphan(pod: Json) -> None:
 
 
 def claim_volume(server: Server, claim: str, space: str) -> Json:
-    """A pod's volume by a claim that one node alone can have; claim and volume are made where they are not there."""
+    """Return the volume of a claim that only one node can have; create claim and volume if they do not exist."""
     if server.find("persistentvolumeclaims", claim, space) is None:
         server.make("persistentvolumes", {"metadata": {"name": f"pv-{claim}"}, "spec": {}})
         spec = {"accessModes": ["ReadWriteOnce"], "volumeName": f"pv-{claim}"}
@@ -228,7 +229,7 @@ def claim_volume(server: Server, claim: str, space: str) -> Json:
 
 
 class StatefulSets(Controller):
-    """One pod for each number, under the same name for ever, and never two at once."""
+    """Keep one pod for each ordinal under a fixed name, and never two at once."""
 
     kinds = ("statefulsets", "pods")
 
@@ -245,9 +246,9 @@ class StatefulSets(Controller):
 
 
 class DaemonSets(Controller):
-    """One pod on each node, whatever its taints, except while one is ending there.
+    """Keep one pod on each node, whatever its taints, except while one is Terminating there.
 
-    It adopts what its selector matches and nobody controls; of several on one node it keeps the oldest.
+    It adopts pods that match and have no controller. Of several pods on one node it keeps the oldest.
     """
 
     kinds = ("daemonsets", "pods", "nodes")
@@ -284,7 +285,7 @@ def _born(pod: Json) -> tuple[str, str]:
 
 
 class Garbage(Controller):
-    """The garbage collector: what is owned by objects that are gone, all of them, goes too."""
+    """The garbage collector: delete an object if all its owners are gone."""
 
     kinds = ("pods", "replicasets", "deployments", "statefulsets", "daemonsets")
     delay = (0.1, 1.0)
@@ -308,7 +309,7 @@ _OWNERS = {
 
 
 class NoScaleError(Exception):
-    """A pod's controller that no scale is known of: the budget is not synced."""
+    """The controller of a pod has no known scale: the budget is not synced."""
 
 
 class Budgets(Controller):
@@ -350,7 +351,7 @@ class Budgets(Controller):
         }
 
     def _numbers(self, spec: Json, pods: list[Json]) -> tuple[int, int]:
-        """Pods that should be there, and how many of them must be healthy. Raises NoScaleError."""
+        """Return the expected pods, and how many of them must be healthy. Raises NoScaleError."""
         least, most = spec.get("minAvailable"), spec.get("maxUnavailable")
         if isinstance(least, int):
             return len(pods), least
@@ -361,7 +362,7 @@ class Budgets(Controller):
         return expected, max(0, expected - count)
 
     def _scale(self, pod: Json) -> tuple[str, int]:
-        """What scales the pod's controller, by uid, so that it counts once, and to how many."""
+        """Return the uid of the object that scales the pod's controller, so that it counts once, and its replicas."""
         owner, space = controller(pod), pod["metadata"]["namespace"]
         found = None
         if owner["kind"] in ("ReplicaSet", "StatefulSet", "Deployment"):

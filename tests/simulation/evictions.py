@@ -1,11 +1,14 @@
-"""Whether the API server lets a pod be evicted: `pkg/registry/core/pod/storage/eviction.go`, without its retries."""
+"""Decide evictions as the API server does: `pkg/registry/core/pod/storage/eviction.go`, without its retries."""
 
 from invariants.objects import Json, deleting, finished, is_ready, labels, name, selects
 from simulation.refusals import RefusedError
 
 
 def budget_to_spend(pod: Json, budgets: list[Json]) -> Json | None:
-    """The budget that pays for the eviction; None where none has to. Raises RefusedError where none can."""
+    """Return the budget that pays for the eviction; None if no budget is needed.
+
+    Raises RefusedError if a budget forbids the eviction.
+    """
     if finished(pod) or deleting(pod) or pod.get("status", {}).get("phase") == "Pending":
         return None
     covering = [b for b in budgets if selects(b["spec"].get("selector"), labels(pod))]

@@ -1,4 +1,4 @@
-"""What befalls a cluster: each act does its harm, waits, and takes it back, so that any of them can be left out."""
+"""Faults of a cluster: each does its harm, waits, and undoes it, so that any of them can be left out."""
 
 import asyncio
 import json
@@ -18,7 +18,14 @@ ZONE = "topology.kubernetes.io/zone"
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One thing that happens, `at` so many seconds after the start; `what` names a function of `ACTS`."""
+    """A fault, as a record of its function and arguments.
+
+    Attributes:
+        at: seconds after the start.
+        what: name of a function in `FAULTS`.
+        lasts: seconds.
+        details: further arguments of the function.
+    """
 
     at: float
     what: str
@@ -31,14 +38,14 @@ class Act:
 
 
 async def fail(c: Cluster, lasts: float, node: str) -> None:
-    """The machine is dead, and comes back by a reboot."""
+    """Fail the machine; it comes back by a reboot."""
     c.machines[node].power_off()
     await asyncio.sleep(lasts)
     c.machines[node].come_back(reboot=True)
 
 
 async def cut(c: Cluster, lasts: float, nodes: list[str], *, reboot: bool) -> None:
-    """Machines that nobody reaches: they run on, or are rebooted before they are back."""
+    """Cut machines off: they run on, or reboot before they come back."""
     for node in nodes:
         c.machines[node].cut = True
     await asyncio.sleep(lasts)
@@ -47,7 +54,7 @@ async def cut(c: Cluster, lasts: float, nodes: list[str], *, reboot: bool) -> No
 
 
 async def ill(c: Cluster, lasts: float, nodes: list[str]) -> None:
-    """Kubelets that say that they are not Ready, and are."""
+    """Let kubelets report that they are not Ready."""
     for node in nodes:
         c.machines[node].fall_ill()
     await asyncio.sleep(lasts)
@@ -56,14 +63,14 @@ async def ill(c: Cluster, lasts: float, nodes: list[str]) -> None:
 
 
 async def flap(c: Cluster, lasts: float, node: str, *, times: int) -> None:
-    """Ill and well in turn."""
+    """Let a node fail and recover in turn."""
     for _ in range(times):
         await ill(c, lasts, [node])
         await asyncio.sleep(lasts)
 
 
 async def fence(c: Cluster, lasts: float, node: str, *, after: float) -> None:
-    """The machine is cut off; a fencer switches it off, and then says so; it is repaired later."""
+    """Cut the machine off; a fencer powers it off and then attests it; it is repaired later."""
     machine = c.machines[node]
     machine.cut = True
     await asyncio.sleep(after)
@@ -75,7 +82,7 @@ async def fence(c: Cluster, lasts: float, node: str, *, after: float) -> None:
 
 
 async def misjudge(c: Cluster, lasts: float, node: str) -> None:
-    """Cut off, while an attestation of an earlier boot is on the node: it proves nothing."""
+    """Cut the machine off with an attestation of an earlier boot on the node, which proves nothing."""
     c.machines[node].cut = True
     _attest(c, node, "an-earlier-boot")
     await asyncio.sleep(lasts)
@@ -90,14 +97,14 @@ def _attest(c: Cluster, node: str, boot: str) -> None:
 
 
 async def away(c: Cluster, lasts: float) -> None:
-    """Nobody reaches the API server."""
+    """Make the API server unreachable for every client."""
     c.server.away = True
     await asyncio.sleep(lasts)
     c.server.away = False
 
 
 async def unplug(c: Cluster, lasts: float, operator: int) -> None:
-    """One operator does not reach the API server."""
+    """Make the API server unreachable for one operator."""
     client = c.operators[operator].client
     if client:
         client.cut = True
@@ -106,12 +113,12 @@ async def unplug(c: Cluster, lasts: float, operator: int) -> None:
 
 
 async def kill(c: Cluster, lasts: float, operator: int) -> None:
-    """SIGKILL, and a new process."""
+    """Send SIGKILL, and start a new process."""
     await _restart(c, lasts, operator, c.operators[operator].kill)
 
 
 async def stop(c: Cluster, lasts: float, operator: int) -> None:
-    """SIGTERM, and a new process."""
+    """Send SIGTERM, and start a new process."""
     await _restart(c, lasts, operator, c.operators[operator].stop)
 
 
@@ -123,7 +130,7 @@ async def _restart(c: Cluster, lasts: float, operator: int, end: Callable[[], Aw
 
 
 async def maintain(c: Cluster, lasts: float, nodes: list[str]) -> None:
-    """Somebody wants to work on nodes."""
+    """Request maintenance of nodes."""
     for node in nodes:
         c.annotate(node, maintenance="swap disk")
     await asyncio.sleep(lasts)
@@ -132,13 +139,13 @@ async def maintain(c: Cluster, lasts: float, nodes: list[str]) -> None:
 
 
 async def cancel(c: Cluster, lasts: float, node: str) -> None:
-    """Somebody deletes a NodeDrain."""
+    """Delete a NodeDrain as a person."""
     if drain := c.server.find("nodedrains", node):
         c.server.remove("nodedrains", drain, user="human")
 
 
 async def by_hand(c: Cluster, lasts: float, node: str) -> None:
-    """Somebody makes a NodeDrain, and deletes it."""
+    """Create a NodeDrain as a person, and delete it."""
     if c.server.find("nodedrains", node) is None:
         spec = {"nodeName": node, "requests": [{"reason": "Manual", "message": "by hand"}]}
         c.server.make("nodedrains", {"metadata": {"name": node}, "spec": spec}, user="human")
@@ -147,19 +154,19 @@ async def by_hand(c: Cluster, lasts: float, node: str) -> None:
 
 
 async def uncordon(c: Cluster, lasts: float, node: str) -> None:
-    """Somebody uncordons a node."""
+    """Uncordon a node as a person."""
     c.edit_node(node, lambda raw: raw["spec"].pop("unschedulable", None))
 
 
 async def cordon(c: Cluster, lasts: float, node: str) -> None:
-    """Somebody cordons a node, and uncordons it."""
+    """Cordon a node as a person, and uncordon it."""
     c.edit_node(node, lambda raw: raw["spec"].update(unschedulable=True))
     await asyncio.sleep(lasts)
     await uncordon(c, 0, node)
 
 
 async def own(c: Cluster, lasts: float, node: str) -> None:
-    """The cluster autoscaler means to remove a node, and thinks better of it."""
+    """Let the cluster autoscaler mark a node for removal, and change its mind."""
     key = "ToBeDeletedByClusterAutoscaler"
 
     def set_taint(raw: Json, *, on: bool) -> None:
@@ -172,7 +179,7 @@ async def own(c: Cluster, lasts: float, node: str) -> None:
 
 
 async def scale(c: Cluster, lasts: float, app: str, *, replicas: int) -> None:
-    """An owner wants more or fewer pods for a while."""
+    """Scale an owner up or down for a while."""
     before = (c.server.find("deployments", app, SPACE) or {"spec": {"replicas": 1}})["spec"]["replicas"]
     c.edit("deployments", app, lambda raw: raw["spec"].update(replicas=replicas), SPACE)
     await asyncio.sleep(lasts)
@@ -180,7 +187,7 @@ async def scale(c: Cluster, lasts: float, app: str, *, replicas: int) -> None:
 
 
 async def roll(c: Cluster, lasts: float, app: str, *, version: int, broken: bool) -> None:
-    """A rollout, which is rolled back; the new pods of a broken one never become Ready."""
+    """Start a rollout and roll it back; the new pods of a broken rollout never become Ready."""
     words = {VERSION: str(version)} | ({BROKEN: "true"} if broken else {})
     given = lambda raw: raw["spec"]["template"]["metadata"].setdefault("annotations", {})  # noqa: E731
     c.edit("deployments", app, lambda raw: given(raw).update(words), SPACE)
@@ -189,7 +196,7 @@ async def roll(c: Cluster, lasts: float, app: str, *, version: int, broken: bool
 
 
 async def press(c: Cluster, lasts: float, node: str) -> None:
-    """The kubelet ends pods for want of memory: they stay as Failed until somebody clears them away."""
+    """Let the kubelet evict pods for lack of memory: they stay as Failed until somebody deletes them."""
     owned = [p for p in c.server.all("pods", SPACE) if controller(p).get("kind") in ("ReplicaSet", "Deployment")]
     ended = [p for p in owned if node_of(p) == node and not deleting(p)]
 
@@ -206,7 +213,7 @@ async def press(c: Cluster, lasts: float, node: str) -> None:
 
 
 async def pose(c: Cluster, lasts: float, app: str, *, seed: int) -> None:
-    """A tenant makes a pod that poses as one that was handed to a Deployment; its record, if any, names another."""
+    """Create a pod that poses as released to a Deployment; its record, if any, names another pod."""
     posed = hostile.impostor(random.Random(seed), c, app)
     if posed:
         await asyncio.sleep(lasts)
@@ -214,14 +221,14 @@ async def pose(c: Cluster, lasts: float, app: str, *, seed: int) -> None:
 
 
 async def rule(c: Cluster, lasts: float, **spec: str) -> None:
-    """The policy is in another mode, or suspended, for a while."""
+    """Change the mode of the policy, or suspend it, for a while."""
     c.edit("reschedulepolicies", "default", lambda raw: raw["spec"].update(spec))
     await asyncio.sleep(lasts)
     c.edit("reschedulepolicies", "default", lambda raw: [raw["spec"].pop(key, None) for key in spec])
 
 
 async def slow(c: Cluster, lasts: float) -> None:
-    """Images are far away: pods take long to start."""
+    """Slow down the start of pods."""
     for machine in c.machines.values():
         machine.slow = 60.0
     await asyncio.sleep(lasts)
@@ -230,14 +237,14 @@ async def slow(c: Cluster, lasts: float) -> None:
 
 
 async def crash(c: Cluster, lasts: float, app: str) -> None:
-    """Pods of an app are not Ready for a while though they run: their kubelets say otherwise at the next beat."""
+    """Make pods of an app unready for a while although they run: their kubelets correct it at the next heartbeat."""
     for pod in c.server.all("pods", SPACE):
         if labels(pod).get("app") == app:
             c.server.edit("pods", pod, lambda raw: set_condition(raw, "Ready", "False", "", c.now()), user="kubelet")
 
 
 async def refuse(c: Cluster, lasts: float, **details: Any) -> None:
-    """A policy, a webhook or the server itself refuses one kind of write for a while."""
+    """Let a policy, a webhook or the server refuse one kind of write for a while."""
     policy = Refuses(**details)
     c.server.policies.append(policy)
     await asyncio.sleep(lasts)
@@ -245,12 +252,12 @@ async def refuse(c: Cluster, lasts: float, **details: Any) -> None:
 
 
 async def reap(c: Cluster, lasts: float, *, every: float) -> None:
-    """Somebody deletes pods that were released."""
+    """Delete released pods as a person."""
     await neighbours.reap(c, lasts, every=every)
 
 
 async def scribble(c: Cluster, lasts: float, *, seed: int, node: str = "") -> None:
-    """Somebody writes garbage on a node, or on pods, and takes it off again."""
+    """Write garbage on a node or on pods, and remove it again."""
     chance = random.Random(seed)
     wipe = hostile.scribble_on_node(chance, c, node) if node else hostile.scribble_on_pods(chance, c)
     await asyncio.sleep(lasts)
@@ -267,16 +274,16 @@ ACTS: dict[str, Callable[..., Awaitable[None]]] = {
 
 
 async def carry_out(act: Act, cluster: Cluster) -> None:
-    """Wait until it is time, and let it happen."""
+    """Wait until the fault is due, and inject it."""
     await asyncio.sleep(act.at)
     await ACTS[act.what](cluster, act.lasts, **act.details)
 
 
 def draw(chance: random.Random, cluster: Cluster, apps: list[str], *, minutes: float) -> list[Act]:
-    """A random sequence of acts."""
+    """Return a random sequence of faults."""
     nodes = sorted(cluster.machines)
     zones = {labels(raw).get(ZONE, "") for raw in cluster.server.all("nodes")} - {""}
-    hot = chance.sample(nodes, 2)  # what meets on one node is what tells
+    hot = chance.sample(nodes, 2)  # faults that meet on one node find the most bugs
     node = lambda: chance.choice(hot if chance.random() < 0.6 else nodes)  # noqa: E731
     most = lambda share: chance.sample(nodes, max(1, round(share * len(nodes))))  # noqa: E731
 

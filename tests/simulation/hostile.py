@@ -1,6 +1,6 @@
-"""What tenants, kubelets and people write who know nothing of us, or too much: each value from a seed.
+"""Hostile or careless values that tenants, kubelets and people write, each from a seed.
 
-All of it passes the validation of the API server; what that refuses nobody can write.
+All of them pass the validation of the API server; nobody can write anything else.
 """
 
 import json
@@ -19,14 +19,14 @@ _TIMES = (
     *("2026-01-05T10:00:00", "2026-01-05T10:00:00+23:59", "yesterday", "", "2262-04-12T00:00:00Z"),
 )
 _STAMPS = ("0000-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "1970-01-01T00:00:00Z")
-"""Those that the API server takes for times: Go's parser, to the second."""
+"""Strings that the API server parses as times: Go's parser, to the second."""
 GRACES = (0, 1, 10**9, 10**14, 2**63 - 1)
 _DEEP = 20_000
 _DURATIONS = ("forever", "99999h99999h", "1e999h", "-1h", "", "0", "true ", "TRUE", "106751991167300d")
 
 
 def text(chance: random.Random) -> str:
-    """Any string that an annotation may have."""
+    """Return any string that an annotation may have."""
     return chance.choice(
         (
             *(
@@ -54,7 +54,7 @@ def text(chance: random.Random) -> str:
 
 
 def value(chance: random.Random, depth: int = 3) -> Any:
-    """Any JSON."""
+    """Return any JSON."""
     simple = (None, True, False, 0, -1, 2**63, 1e308, float("inf"), "", "x", chance.choice(_TIMES), "1e999")
     match chance.randrange(4) if depth else 0:
         case 1:
@@ -66,7 +66,7 @@ def value(chance: random.Random, depth: int = 3) -> Any:
 
 
 def move(chance: random.Random, above: Json, below: Json, now: str) -> str:
-    """A record of a move that nobody made, of these two owners: true to the letter, off by one value, or nonsense."""
+    """Return a forged record of a move between these owners: correct, wrong in one value, or nonsense."""
     found: Json = {
         "cause": chance.choice(("NodeDrain/n1", "NodeDrain/n2", "NamespacePool/x", "", 7)),
         "hash": chance.choice(("web1", "!", "", 5)),
@@ -79,14 +79,14 @@ def move(chance: random.Random, above: Json, below: Json, now: str) -> str:
         "replicaSet": name(below),
         "replicaSetUID": chance.choice((uid(below), "", "v", None)),
     }
-    if chance.random() < 0.5:  # as one of ours
+    if chance.random() < 0.5:  # like a record of the operator
         found |= {"cause": "NodeDrain/n1", "hash": "web1", "cost": None, "ready": 1, "since": now}
         found |= {"attempt": 1, "deploymentUID": uid(above), "replicaSetUID": uid(below)}
     return chance.choice((json.dumps(found), json.dumps(found).replace('"1e999"', "1e999"), text(chance)))
 
 
 def condition(chance: random.Random) -> Json:
-    """A condition of a node or a pod."""
+    """Return a condition of a node or a pod."""
     types = ("Odd", "DiskPressure", "KernelDeadlock", "x" * 300, "Maintenance", "PodScheduled2", "example.com/x")
     found = {"type": chance.choice(types), "status": chance.choice(("True", "False", "Unknown", "?", ""))}
     times = ("lastTransitionTime", "lastHeartbeatTime", "lastProbeTime")
@@ -95,7 +95,10 @@ def condition(chance: random.Random) -> Json:
 
 
 def on_pod(chance: random.Random, above: list[Json], below: list[Json], now: str) -> dict[str, str]:
-    """Annotations of ours on a pod; `above`, `below`: Deployments and ReplicaSets, one of which it may name."""
+    """Return annotations of the operator's group on a pod.
+
+    `above`, `below`: Deployments and ReplicaSets, one of which an annotation may name.
+    """
     found = {
         MOVE: move(chance, chance.choice(above), chance.choice(below), now),
         f"{_GROUP}/do-not-disrupt": chance.choice((*_DURATIONS, text(chance))),
@@ -107,7 +110,7 @@ def on_pod(chance: random.Random, above: list[Json], below: list[Json], now: str
 
 
 def on_node(chance: random.Random) -> dict[str, str]:
-    """Annotations of ours and of others on a Node."""
+    """Return annotations of the operator and of others on a Node."""
     keys = (
         *(f"{_GROUP}/{word}" for word in ("maintenance", "cancelled", "fenced", "move", "pool", "x")),
         *("cluster.x-k8s.io/machine", "cluster.x-k8s.io/cluster-namespace", "karpenter.sh/do-not-disrupt"),
@@ -116,7 +119,7 @@ def on_node(chance: random.Random) -> dict[str, str]:
 
 
 def taint(chance: random.Random) -> Json:
-    """A taint of nobody in particular."""
+    """Return a taint of an unknown author."""
     keys = ("odd", "example.com/odd", f"{_GROUP}/odd", "x" * 60)
     found = {"key": chance.choice(keys), "effect": chance.choice(("PreferNoSchedule", "NoSchedule"))}
     found |= {"value": chance.choice(("", "true", "-"))} if chance.random() < 0.5 else {}
@@ -124,7 +127,7 @@ def taint(chance: random.Random) -> Json:
 
 
 def objects(chance: random.Random) -> list[Json]:
-    """Workloads of tenants who copy what they found on other pods, or mean to see what happens."""
+    """Return workloads of tenants that copy annotations from other pods, or experiment."""
     record = {"cause": "NodeDrain/n1", "hash": "h", "ready": 1, "since": "2026-01-01T00:00:00+00:00"}
     record |= {"deployment": "d", "deploymentUID": "u", "replicaSet": "r", "replicaSetUID": "v"}
     copied = json.dumps(record)
@@ -133,7 +136,7 @@ def objects(chance: random.Random) -> list[Json]:
     forged = workloads.bare_pod("forged", SPACE, annotations=given())
     every = [
         workloads.deployment("odd", 2, SPACE, grace=chance.choice(GRACES), annotations=given()),
-        # Without any grace Kubernetes itself starts a second one while the first runs.
+        # Without any grace period Kubernetes itself starts a second pod while the first runs.
         workloads.stateful_set("odd-db", 1, SPACE, grace=chance.choice(GRACES[1:]), annotations=given()),
         forged,
     ]
@@ -141,7 +144,7 @@ def objects(chance: random.Random) -> list[Json]:
 
 
 def impostor(chance: random.Random, cluster: Cluster, app: str) -> Json | None:
-    """A bare pod whose controller is a Deployment that never made it."""
+    """Create a bare pod whose controller is a Deployment that never made it."""
     above = cluster.server.find("deployments", app, SPACE)
     if above is None:
         return None
@@ -154,7 +157,7 @@ def impostor(chance: random.Random, cluster: Cluster, app: str) -> Json | None:
 
 
 def scribble_on_pods(chance: random.Random, cluster: Cluster) -> Callable[[], None]:
-    """Write on some pods; what takes it off again."""
+    """Write on some pods; return a function that removes it."""
     pods = cluster.server.all("pods", SPACE)
     wipes = [_scribble(chance, cluster, pod) for pod in chance.sample(pods, min(len(pods), chance.randint(1, 6)))]
 
@@ -189,7 +192,7 @@ def _scribble(chance: random.Random, cluster: Cluster, pod: Json) -> Callable[[]
 
 
 def scribble_on_node(chance: random.Random, cluster: Cluster, node: str) -> Callable[[], None]:
-    """Write on a Node; what takes it off again."""
+    """Write on a Node; return a function that removes it."""
     words, entry, mark = on_node(chance), condition(chance), taint(chance)
     before = cluster.server.find("nodes", node) or {"metadata": {}}
     words = {key: value for key, value in words.items() if key not in annotations(before)}

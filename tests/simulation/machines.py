@@ -1,7 +1,7 @@
-"""The machines as they really are, whatever the API says of them, and their kubelets.
+"""The real state of machines, whatever the API shows, and their kubelets.
 
-A machine that cannot be reached runs on: that is what makes failures hard. No API shows `running`; whether two copies
-of one thing ran at once is told by it alone.
+A machine that cannot be reached runs on: that makes failures hard. No API shows `running`. Only `running` tells whether
+two copies of one pod ran at once.
 """
 
 import asyncio
@@ -26,20 +26,20 @@ from invariants.records import Change
 from simulation.controllers import BROKEN
 from simulation.server import Server
 
-_MEANT = 86400  # seconds of grace; more of it is garbage
+_MEANT = 86400  # seconds of grace; a longer period is garbage
 RENEWAL = 10.0  # seconds between two renewals of a node's Lease
 
 
 class Machine:
-    """One machine.
+    """A machine and its kubelet.
 
     Attributes:
-        on: it has power; without, nothing of it runs.
-        cut: its kubelet does not reach the API server, or hangs; its containers run on.
-        ill: its kubelet says of itself that it is not Ready.
-        slow: seconds more than usual that containers take to start.
-        running: the pods whose containers run, by uid.
-        started: told of each pod before its containers start.
+        on: whether it has power; without power nothing runs.
+        cut: whether its kubelet hangs or cannot reach the API server; its containers run on.
+        ill: whether its kubelet reports that the node is not Ready.
+        slow: seconds that containers take to start, in addition to the usual time.
+        running: by uid, the pods whose containers run.
+        started: called with each pod before its containers start.
     """
 
     def __init__(self, server: Server, node: str, chance: random.Random, started: Callable[[str, Json], None]) -> None:
@@ -50,7 +50,7 @@ class Machine:
         self._skew = timedelta(seconds=chance.choice((0, 0, -400, 7, 3000)))
         self._timers: dict[tuple[str, str], float] = {}
         self._renewed = float("-inf")
-        # Kubelets renew in turn and not all at once: in an outage their Leases fall silent one after another.
+        # Kubelets renew in turn and not together: in an outage their Leases expire one after another.
         self._phase = 3.0 * sum(map(ord, node)) % RENEWAL
         self._wake = asyncio.Event()
         server.listeners.setdefault("pods", []).append(self._pod_changed)
@@ -62,16 +62,16 @@ class Machine:
 
     @property
     def boot(self) -> str:
-        """The bootID that its kubelet reports."""
+        """Return the bootID that the kubelet reports."""
         return f"{self.node}-boot-{self._boot}"
 
     def power_off(self) -> None:
-        """Everything on it ends at once."""
+        """Power the machine off: everything on it ends at once."""
         self.on, self.running = False, {}
         self._timers.clear()
 
     def come_back(self, *, reboot: bool) -> None:
-        """It runs and reaches the server; after a reboot nothing of before runs any more."""
+        """Power the machine on and reconnect it; after a reboot no earlier container runs."""
         if reboot or not self.on:
             self.power_off()
             self._boot += 1
@@ -79,12 +79,12 @@ class Machine:
         self._wake.set()
 
     def fall_ill(self) -> None:
-        """Its kubelet says so at once."""
+        """Let the kubelet report at once that the node is not Ready."""
         self.ill = True
         self._wake.set()
 
     async def run(self) -> None:
-        """The kubelet's loop."""
+        """Run the loop of the kubelet."""
         while True:
             now = self._server.now().timestamp()
             soonest = min([*self._timers.values(), self._renewed + RENEWAL])
@@ -162,7 +162,7 @@ class Machine:
 
 
 def twins(pod: Json, node: str, machines: Iterable[Machine]) -> str:
-    """What runs elsewhere and must not run beside this pod; empty where nothing does."""
+    """Return the pod that runs elsewhere and must not run twice; empty if there is none."""
     for machine in machines:
         for other in machine.running.values():
             if machine.node == node:

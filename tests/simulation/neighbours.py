@@ -1,4 +1,4 @@
-"""Others who live in the same namespace, and mean no harm: each is fine for as long as pods keep their controllers."""
+"""Other controllers in the same namespace without harmful intent: each works as long as pods keep their controllers."""
 
 import asyncio
 import random
@@ -13,7 +13,9 @@ _PERIODS = (0.5, 5.0, 30.0)
 
 
 class Pruner(Controller):
-    """GitOps by label: what bears the team's label and has no owner is nowhere in the repository, and is deleted."""
+    """Prune as GitOps by label does: delete an object with the team's label, without an owner and not in the
+    repository.
+    """
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
@@ -27,19 +29,19 @@ class Pruner(Controller):
 
 
 def of_the_team(workload: Json) -> Json:
-    """The same workload with the team's label on its pods."""
+    """Return the same workload with the team's label on its pods."""
     workload["spec"]["template"]["metadata"]["labels"] |= TEAM
     return workload
 
 
 def overlapping(workload: Json) -> Json:
-    """The same workload, which selects all pods of the team."""
+    """Return the same workload with a selector for all pods of the team."""
     workload["spec"]["selector"] = {"matchLabels": dict(TEAM)}
     return of_the_team(workload)
 
 
 def settle_in(chance: random.Random, cluster: Cluster) -> list[str]:
-    """Let some of them be there for the whole story; who they are."""
+    """Add some of these controllers for the whole run; return their names."""
     deploy, policies = cluster.deploy, cluster.server.policies
     neighbours = {
         "daemon set": lambda: deploy(overlapping(workloads.daemon_set("agent", SPACE))),
@@ -67,7 +69,7 @@ def _mover(chance: random.Random, cluster: Cluster) -> TakesOver:
 
 
 async def reap(cluster: Cluster, lasts: float, *, every: float) -> None:
-    """Delete each released pod that is seen, for a while."""
+    """Delete each released pod for a while."""
     loop = asyncio.get_running_loop()
     end = loop.time() + lasts
     while loop.time() < end:

@@ -1,4 +1,4 @@
-"""What kube-controller-manager does to nodes that fall silent, and to their pods and volumes."""
+"""The parts of kube-controller-manager for silent nodes, and for their pods and volumes."""
 
 import asyncio
 
@@ -18,14 +18,14 @@ from invariants.objects import (
 from simulation.controllers import Controller
 
 GRACE = 50.0  # --node-monitor-grace-period
-_TOLERATED = 300.0  # tolerationSeconds that every pod is given
-_FORCED = 360.0  # until a volume that nobody uses is detached from a node that is not Ready
+_TOLERATED = 300.0  # tolerationSeconds of every pod
+_FORCED = 360.0  # seconds until an unused volume is detached from a node that is not Ready
 _KEYS = {"False": "node.kubernetes.io/not-ready", "Unknown": "node.kubernetes.io/unreachable"}
 _CORDONED, OUT_OF_SERVICE = "node.kubernetes.io/unschedulable", "node.kubernetes.io/out-of-service"
 
 
 class NodeLifecycle(Controller):
-    """Nodes whose Lease is silent are Unknown, on its own clock; taints follow; pods of nodes not Ready are not either."""
+    """Set nodes with a silent Lease to Unknown, by its own clock, with their taints; mark their pods as not Ready."""
 
     kinds = ("nodes",)
     period = 5.0
@@ -38,7 +38,7 @@ class NodeLifecycle(Controller):
     def reconcile(self) -> None:
         now = self.server.now().timestamp()
         if now - self._last > 4 * (self.period or 0):
-            self._renewals.clear()  # after an outage everybody has the whole grace again
+            self._renewals.clear()  # after an outage every node has the whole grace period again
         self._last = now
         for node in self.server.all("nodes"):
             self._one(node, now)
@@ -90,7 +90,7 @@ class NodeLifecycle(Controller):
 
 
 class TaintEviction(Controller):
-    """Deletes pods of nodes that are not Ready after five minutes, past every budget; not while no node is Ready."""
+    """Delete pods of nodes that are not Ready for five minutes, without budgets; pause while no node is Ready."""
 
     kinds = ("nodes",)
     period = 5.0
@@ -112,7 +112,7 @@ class TaintEviction(Controller):
 
 
 class PodGarbage(Controller):
-    """Removes what is Terminating on a node that is out of service and not Ready."""
+    """Remove Terminating pods from nodes that are out of service and not Ready."""
 
     period = 20.0
 
@@ -124,7 +124,9 @@ class PodGarbage(Controller):
 
 
 class Attachments(Controller):
-    """Attaches volumes where pods are, one node at a time, and detaches them when it seems safe, or it is told that it is."""
+    """Attach volumes to the nodes of their pods, one node at a time, and detach them when that is safe or declared
+    safe.
+    """
 
     kinds = ("pods", "nodes")
     period = 10.0

@@ -1,4 +1,4 @@
-"""How the API server applies patches."""
+"""Patches as the API server applies them."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from invariants.objects import Json, copied
 
 
 def merged(target: Any, patch: Any) -> Any:
-    """RFC 7396."""
+    """Apply a merge patch: RFC 7396."""
     if not isinstance(patch, dict):
         return copied(patch)
     found = dict(target) if isinstance(target, dict) else {}
@@ -19,7 +19,7 @@ def merged(target: Any, patch: Any) -> Any:
 
 
 def strategic(target: Json, patch: Json) -> Json:
-    """A strategic merge patch of a status: `conditions` are merged by their type, all else as RFC 7396 says."""
+    """Apply a strategic merge patch of a status: `conditions` merge by type, all other fields by RFC 7396."""
     conditions = {c["type"]: c for c in copied((target.get("status") or {}).get("conditions") or [])}
     for entry in (patch.get("status") or {}).get("conditions") or ():
         if entry.get("$patch") == "delete":

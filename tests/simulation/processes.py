@@ -1,4 +1,4 @@
-"""One operator process, wired by its own `App`: Kopf is played by a watch, and nothing is served over HTTP."""
+"""An operator process, wired by its own `App`: a watch plays Kopf, and nothing is served over HTTP."""
 
 import asyncio
 import contextlib
@@ -18,11 +18,11 @@ NAMESPACE = "rescheduler-system"
 
 
 class Process:
-    """Started, killed and stopped as a kubelet would; it keeps its name.
+    """An operator process that is started, killed and stopped as by a kubelet; it keeps its name.
 
     Attributes:
-        began: told of each start.
-        crashed: why it ended by itself, which must never happen.
+        began: called at each start.
+        crashed: the error with which it ended by itself, which must never happen.
     """
 
     def __init__(self, server: Server, name: str, chance: random.Random, namespace: str = NAMESPACE) -> None:
@@ -35,7 +35,7 @@ class Process:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """A new process, which knows nothing."""
+        """Start a new process without any state."""
         loop = asyncio.get_running_loop()
         self.began(self._server.now().timestamp())
         connect = partial(SimulatedClient, self._server, self.name, self._chance)
@@ -54,7 +54,7 @@ class Process:
             self.crashed = f"{self.name} ended by itself"
 
     async def _feed(self, app: App) -> None:
-        """Nodes, as by Kopf: what is deleted between two lists it never tells."""
+        """Feed nodes as Kopf does: a deletion between two lists is never reported."""
         while True:
             try:
                 version = ""
@@ -73,7 +73,7 @@ class Process:
                 await asyncio.sleep(1)
 
     async def kill(self) -> None:
-        """SIGKILL: what it has sent may be done, and it learns nothing of it."""
+        """Send SIGKILL: the server may still carry out what was sent, and the process never sees the answer."""
         if self.app is None or self.client is None:
             return
         app, self.app, self.client.dead = self.app, None, True
@@ -81,7 +81,7 @@ class Process:
         self.client = None
 
     async def stop(self) -> None:
-        """SIGTERM."""
+        """Send SIGTERM."""
         if self.app is None or self.client is None:
             return
         app, self.app = self.app, None

@@ -1,4 +1,4 @@
-"""How the server says no."""
+"""Refusals of the API server."""
 
 from typing import Any
 
@@ -18,10 +18,10 @@ _REASONS = {
 
 
 class RefusedError(Exception):
-    """With the code and the words that the client turns into its own error.
+    """A refusal, with the code and the message that the client turns into its own error.
 
     Attributes:
-        delay: seconds until the answer is there.
+        delay: seconds until the answer arrives.
     """
 
     def __init__(self, code: int, message: str, *, delay: float = 0.0, **rest: Any) -> None:

@@ -1,4 +1,4 @@
-"""A story: a cluster and what befalls it, all from one seed; told until it breaks an invariant, or all is well again."""
+"""A run: a cluster and its faults, all from one seed, until an invariant breaks or the cluster is restored."""
 
 import asyncio
 import json
@@ -24,20 +24,20 @@ from simulation.faults import ZONE, Act, carry_out, draw
 from simulation.neighbours import of_the_team, settle_in
 
 MINUTES = 12.0
-"""In which acts begin."""
-SETTLES = 45 * 60.0  # seconds; flapping, pauses after setbacks, evictions of five minutes: all of it is over by then
-_STANDS = 30 * 60.0  # seconds in which a drain ends or says why not
+"""Minutes in which faults begin."""
+SETTLES = 45 * 60.0  # seconds; flapping, pauses after setbacks and five-minute evictions are all over by then
+_STANDS = 30 * 60.0  # seconds in which a drain ends or names its blocker
 _QUIET = 70.0  # seconds
 _LAG = 2.0
 
 
 @dataclass
 class Told:
-    """How a story went.
+    """The result of a run.
 
     Attributes:
-        broken: what was found; empty: nothing.
-        lines: the last things that the operator wrote and logged.
+        broken: violations; empty if there are none.
+        lines: the last writes and log lines of the operator.
     """
 
     seed: int
@@ -55,7 +55,7 @@ class Told:
 
 
 class _Scribe:
-    """Keeps the last lines of a story: what was written, and by whom, and what the operator logged."""
+    """Keep the last lines of a run: writes with their users, and log lines of the operator."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster, self._zero = cluster, cluster.now().timestamp()
@@ -63,7 +63,7 @@ class _Scribe:
         self.bugs: list[str] = []
 
     def call(self, call: object) -> None:
-        """Refused ones are told by the operator's log."""
+        """Ignore the request: the operator's log has the refused ones."""
 
     def change(self, change: Change) -> None:
         told = change.call and change.call.user in ("operator-a", "operator-b", "human")
@@ -71,7 +71,7 @@ class _Scribe:
             self.say(f"{change} {_gist(change.call.body)}")
 
     def log(self, _: Any, method: str, event: dict[str, Any]) -> Any:
-        """A processor of structlog."""
+        """Process a log event for structlog."""
         self.say(" ".join([method, *(f"{key}={value}" for key, value in event.items())])[:400])
         failed = method in ("error", "exception", "critical") and event.get("exc_info")
         if failed or event["event"] in ("process.failed", "object.unreadable"):
@@ -83,7 +83,7 @@ class _Scribe:
 
 
 def _gist(body: Json) -> str:
-    """What a write says, without the long-winded part of a status."""
+    """Return a short text of a written body, without the long parts of a status."""
     status = body.get("status") or {}
     if "phase" in status:
         why = " ".join(c["reason"] for c in status["conditions"] if c["type"] == "Progressing")
@@ -91,10 +91,10 @@ def _gist(body: Json) -> str:
     return json.dumps({key: value for key, value in body.items() if key not in ("apiVersion", "kind")})[:500]
 
 
-# -- the cluster of a seed ----------------------------------------------------------------------------------------------
+# -- the cluster of a seed --------------------------------------------------------------------------------------------
 
 
-_SMALL = {"cpu": "100m", "memory": "160Mi"}  # a pod is a tenth
+_SMALL = {"cpu": "100m", "memory": "160Mi"}  # a pod is a tenth of this
 _REBALANCE = {"enabled": True, "high": "25%", "low": "20%"}
 
 
@@ -169,15 +169,15 @@ def _build(chance: random.Random, cluster: Cluster, *, evens: bool) -> Json:
     return {"neighbours": found, **spec}
 
 
-# -- telling -----------------------------------------------------------------------------------------------------------
+# -- the run ----------------------------------------------------------------------------------------------------------
 
 
 def tell(seed: int, acts: Sequence[Act] | None = None, *, settles: float = SETTLES, evens: bool = False) -> Told:
-    """Tell the story of a seed, with other acts where some are given; in the end all must be well within `settles`.
+    """Run a seed, or the seed with other faults; in the end the cluster must be restored within `settles` seconds.
 
-    `evens`: its policy has nodes evened out meanwhile.
+    `evens`: its policy rebalances nodes during the run.
     """
-    random.seed(seed)  # the engine's jitter
+    random.seed(seed)  # the jitter of the operator
     with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
         return runner.run(_tell(seed, acts, settles, evens=evens))
 
@@ -214,9 +214,9 @@ async def _tell(seed: int, acts: Sequence[Act] | None, settles: float, *, evens:
 
 
 async def _follow(cluster: Cluster, acts: Sequence[Act], settles: float, found: Any) -> list[str]:
-    """Until something is broken, or all is well and quiet again; what is not, where it takes too long."""
+    """Wait until an invariant breaks, or all is restored and quiet; return what is not after the time limit."""
     if not await _until(lambda: not list(amiss(cluster.server.all, {})), 120, found):
-        return found() or [f"the cluster does not come up: {list(amiss(cluster.server.all, {}))}"]
+        return found() or [f"the cluster does not start: {list(amiss(cluster.server.all, {}))}"]
     before = {name(raw): shape(raw) for raw in cluster.server.all("nodes")}
     running = [asyncio.create_task(carry_out(act, cluster)) for act in acts]
     while not all(task.done() for task in running):
@@ -226,39 +226,47 @@ async def _follow(cluster: Cluster, acts: Sequence[Act], settles: float, found: 
     for task in running:
         task.result()
     if not await _until(lambda: not list(amiss(cluster.server.all, before)), settles, found):
-        return [] if found() else [f"all is well, and still {words}" for words in amiss(cluster.server.all, before)]
+        return (
+            []
+            if found()
+            else [f"all faults are over, and still {words}" for words in amiss(cluster.server.all, before)]
+        )
     return await _stand(cluster, before, settles, found) or await _quiet(cluster, found)
 
 
 async def _stand(cluster: Cluster, before: dict[str, Json], settles: float, found: Any) -> list[str]:
-    """A request that stands ends in an empty node or in words why not, and once it is withdrawn in a node as before."""
+    """Check that a request ends in an empty node or in a named blocker, and its withdrawal in a restored node."""
     node = cluster.chance.choice(sorted(before))
     cluster.annotate(node, maintenance="stands")
 
     def settled() -> bool:
         drain = cluster.server.find("nodedrains", node)
-        if drain is None:  # the policy may cancel it, which stands on the node
+        if drain is None:  # a policy may cancel a drain although its request stays on the node
             return "rescheduler.dev/cancelled" in annotations(cluster.server.find("nodes", node) or {"metadata": {}})
         phase = (drain.get("status") or {}).get("phase")
         return phase in ("Drained", "Blocked", "Waiting") and not list(silence(drain))
 
     if not await _until(settled, _STANDS, found):
-        return [] if found() else [f"a request stands, and still: {cluster.server.find('nodedrains', node)}"]
+        return [] if found() else [f"the request still exists, and: {cluster.server.find('nodedrains', node)}"]
     cluster.annotate(node, maintenance=None)
     if not await _until(lambda: not list(amiss(cluster.server.all, before)), settles, found):
-        return [] if found() else [f"withdrawn, and still {words}" for words in amiss(cluster.server.all, before)]
+        return (
+            []
+            if found()
+            else [f"the request is withdrawn, and still {words}" for words in amiss(cluster.server.all, before)]
+        )
     return []
 
 
 async def _quiet(cluster: Cluster, found: Any) -> list[str]:
-    """Idle, nothing is written but Leases; what follows from the last act may come to its end first."""
+    """Check that an idle operator writes only Leases; late effects of the last fault may end first."""
     judge = cluster.server.judges[0]
     for _ in range(3):
         writes = judge.writes
         await asyncio.sleep(_QUIET)
         if judge.writes == writes or found():
             return []
-    return [f"it writes though nothing happens: {judge.writes - writes} times in {_QUIET:.0f} s"]
+    return [f"the idle operator writes: {judge.writes - writes} times in {_QUIET:.0f} s"]
 
 
 async def _until(condition: Any, limit: float, found: Any) -> bool:
@@ -272,7 +280,7 @@ async def _until(condition: Any, limit: float, found: Any) -> bool:
 
 
 def shortened(told: Told) -> Told:
-    """The same failure with as few acts as it takes."""
+    """Return the same failure with as few faults as possible."""
     best = told
     for act in told.acts:
         fewer = [each for each in best.acts if each is not act]

@@ -1,4 +1,4 @@
-"""Scenes in simulated time: a small cluster with the real engine, in a loop whose clock jumps to what is next."""
+"""Scenarios in simulated time: a small cluster with the real operator, in a loop whose clock jumps to the next timer."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ def lets_go(call: Call) -> bool:
 
 
 class World:
-    """A cluster of three machines whose pods all run on the first, and a record of who wrote what, and when.
+    """A cluster of three machines whose pods all run on the first one, and a record of writes with users and times.
 
     Attributes:
         denied: names of pods whose eviction a webhook denies.
@@ -47,18 +47,18 @@ class World:
         return self.cluster.now().timestamp()
 
     def call(self, call: Call) -> None:
-        """A judge of the server's: told of each request that writes."""
+        """Record a request that writes; the server calls this."""
         if call.user.startswith("operator"):
             self.calls.append((self.now, call))
         if call.verb == "evict" and call.place.name in self.denied:
             raise RefusedError(403, 'admission webhook "x" denied the request: ask the database team')
 
     def change(self, change: Change) -> None:
-        """A judge of the server's: told of each change."""
+        """Record a change; the server calls this."""
         self.changes.append(change)
 
     async def settle(self, *objects: Json, **spec: Any) -> None:
-        """All pods run on the first machine."""
+        """Create objects and wait until all pods run on the first machine."""
         for other in ("n2", "n3"):
             self.cordon(other, cordoned=True)
         self.cluster.deploy(workloads.policy("default", **spec), *objects)
@@ -79,7 +79,7 @@ class World:
         return dict(drain.get("status") or {}) if drain else {}
 
     def moves(self, after: float = 0.0) -> list[tuple[float, str]]:
-        """Requests of the operator on pods: when, and on which."""
+        """Return requests of the operator on pods: time, and name of the pod."""
         return [(at, c.place.name) for at, c in self.calls if c.place.resource == "pods" and at > after]
 
     def writes_of_status(self, after: float) -> int:
@@ -92,15 +92,15 @@ class World:
         )
 
     def said_at(self, class_: str) -> float:
-        """When a blocker of this class was first in the status."""
+        """Return the first time at which the status has a blocker of this class."""
         for change in self.changes:
             status = (change.after or {}).get("status") or {}
             if change.place.resource == "nodedrains" and class_ in {b["class"] for b in status.get("blockers") or ()}:
                 return change.at
-        raise LookupError(f"{class_} was never said")
+        raise LookupError(f"{class_} was never reported")
 
     async def until(self, condition: Callable[[], Any], limit: float = 1200) -> float:
-        """Wait in simulated time; when it became true."""
+        """Wait in simulated time; return the time at which the condition became true."""
         end = self.now + limit
         while not condition():
             assert self.now < end, self.status()
@@ -112,14 +112,14 @@ W = TypeVar("W", bound=World)
 
 
 def simulated(act: Coroutine[Any, Any, T], seed: int) -> T:
-    """What comes of it, in simulated time."""
+    """Run a coroutine in simulated time; return its result."""
     random.seed(seed)
     with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
         return runner.run(act)
 
 
 def play(make: Callable[[], W], scene: Callable[[W], Awaitable[None]]) -> None:
-    """Carry out a scene in a world of its own."""
+    """Run a scenario in a new world."""
 
     async def act() -> None:
         world = make()

@@ -1,4 +1,4 @@
-"""Binds pods: to the emptiest node that takes them, by what it saw a moment ago."""
+"""The scheduler: binds pods to the emptiest node that takes them, from a slightly old view."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from invariants.objects import Json, copied, deleting, finished, name, node_of, 
 from simulation.controllers import Controller
 
 _LATE = (0.0, 0.0, 0.05, 1.5)
-"""Seconds from a decision to its binding, now and then longer than a cordon takes."""
+"""Seconds from a decision to its binding, sometimes longer than a cordon takes."""
 
 
 class Scheduler(Controller):
@@ -57,7 +57,7 @@ def _waits(node: Json) -> bool:
 
 
 def _tolerates(pod: Json, node: Json) -> bool:
-    """Everything, or what it names with `Exists`."""
+    """Whether the pod tolerates every taint, or the taints that it names with `Exists`."""
     tolerated = {t.get("key", "") for t in pod["spec"].get("tolerations") or ()}
     taints = [t["key"] for t in node["spec"].get("taints") or () if t["effect"] != "PreferNoSchedule"]
     return "" in tolerated or all(key in tolerated for key in taints)

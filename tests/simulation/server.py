@@ -1,6 +1,6 @@
-"""The API server: objects, one resourceVersion for all, preconditions, finalizers, watches that must be resumed in time.
+"""The API server: objects, one resourceVersion for all, preconditions, finalizers, and watches that expire.
 
-What is stored is never changed in place: who holds an object holds it as it was.
+A stored object is never changed in place: a client that holds an object keeps its old state.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ def _over(before: Json | None, after: Json) -> bool:
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """One watch: what has happened since it was last asked."""
+    """A watch: the changes since the last read."""
 
     fits: Callable[[Json], bool]
     place: Place
@@ -46,7 +46,7 @@ class Stream:
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def offer(self, change: Change) -> None:
-        """Take in a change; what begins or ceases to fit comes and goes."""
+        """Add a change; an object that begins to match is added, and one that stops matching is deleted."""
         place, mine = change.place, self.place
         if place.resource != mine.resource or (mine.namespace and mine.namespace != place.namespace):
             return
@@ -62,11 +62,12 @@ class Stream:
 
 
 class Server:
-    """All of it; `judges` are told of every call, before it is looked at, and of every change.
+    """The API server in memory.
 
     Attributes:
-        policies: others' admission.
-        answered: told of each answer to a client's request that writes, dry runs included.
+        checkers: called with every request before the server reads it, and with every change.
+        policies: admission of others.
+        answered: called with each answer to a client's write, dry runs included.
     """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
@@ -78,18 +79,18 @@ class Server:
         self.listeners: dict[str, list[Callable[[Change], None]]] = {}
         self._objects: dict[str, dict[tuple[str, str], Json]] = {resource: {} for resource in _KINDS}
         self._history: deque[Change] = deque(maxlen=_REMEMBERED)
-        self._streams: dict[Stream, None] = {}  # in order: a seed must tell the same story each time
+        self._streams: dict[Stream, None] = {}  # ordered: a seed must make the same run each time
         self._born = 0
 
     # -- for controllers ------------------------------------------------------------------------------------------
 
     def all(self, resource: str, namespace: str = "") -> list[Json]:
-        """Objects as they are, which must not be changed."""
+        """Return the stored objects, which must not be changed."""
         found = self._objects[resource]
         return [raw for key, raw in found.items() if not namespace or key[0] == namespace]
 
     def find(self, resource: str, name: str, namespace: str = "") -> Json | None:
-        """One object; None where it is not there."""
+        """Return an object; None if it does not exist."""
         return self._objects[resource].get((namespace, name))
 
     def make(self, resource: str, body: Json, *, user: str = "kube") -> Json:
@@ -99,7 +100,7 @@ class Server:
         return self._create(Call(user, "create", place, body))
 
     def edit(self, resource: str, raw: Json, change: Callable[[Json], object], *, user: str = "kube") -> Json | None:
-        """Change an object as it is now; None if it has gone, or if a policy refuses."""
+        """Change an object in its current state; None if it is gone, or if a policy refuses."""
         place = Place(resource, raw["metadata"].get("namespace", ""), name(raw))
         now = self._objects[resource].get((place.namespace, place.name))
         if now is None or now["metadata"]["uid"] != raw["metadata"]["uid"]:
@@ -112,7 +113,7 @@ class Server:
             return None
 
     def remove(self, resource: str, raw: Json, *, grace: int | None = None, user: str = "kube") -> None:
-        """Delete an object; a pod of a node only begins to end, unless grace is 0."""
+        """Delete an object; a pod on a node only becomes Terminating, unless grace is 0."""
         place = Place(resource, raw["metadata"].get("namespace", ""), name(raw))
         options: Json = {} if grace is None else {"gracePeriodSeconds": grace}
         now = self.find(resource, place.name, place.namespace)
@@ -123,11 +124,11 @@ class Server:
     # -- for clients ----------------------------------------------------------------------------------------------
 
     def request(self, user: str, method: str, target: str, query: Mapping[str, Any], body: Any, kind: str) -> Json:
-        """One request of a client, answered at once. Raises RefusedError."""
+        """Answer a request of a client at once. Raises RefusedError."""
         path, _, more = target.partition("?")
         place, body = Place.parse(path), json.loads(json.dumps(body)) if body is not None else {}
         if method == "GET" and not place.resource:
-            return {"resources": []}  # of a group that this server does not have
+            return {"resources": []}  # a group that this server does not have
         if place.resource not in _KINDS:
             raise RefusedError(404, "the server could not find the requested resource")
         if method == "GET":
@@ -185,7 +186,7 @@ class Server:
         return {"metadata": {"resourceVersion": str(self.version)}, "items": items}
 
     def open(self, path: str, query: Mapping[str, Any], version: int) -> Stream:
-        """Watch from a version on. Raises RefusedError (410) where that is too long ago."""
+        """Open a watch from a version on. Raises RefusedError (410) if the version is too old."""
         stream = Stream(_filter(query), Place.parse(path))
         if self._history and version < self._history[0].revision - 1:
             raise RefusedError(410, "too old resource version")
@@ -196,7 +197,7 @@ class Server:
         return stream
 
     def close(self, stream: Stream) -> None:
-        """Nobody watches there any more."""
+        """Close the watch."""
         self._streams.pop(stream, None)
 
     # -- writes ---------------------------------------------------------------------------------------------------
@@ -290,7 +291,10 @@ _FIELDS = ("spec.nodeName", "status.phase", "metadata.name")
 
 
 def _filter(query: Mapping[str, Any]) -> Callable[[Json], bool]:
-    """Of a list or watch: node, phase and name as field selector, `key=value,…` as label selector, and no other."""
+    """Return the filter of a list or watch.
+
+    It supports node, phase and name as field selectors, and `key=value,…` as label selector, and nothing else.
+    """
     field_selector, label_selector = query.get("fieldSelector", ""), query.get("labelSelector", "")
     fields = [part.partition("=") for part in field_selector.split(",") if part]
     if any(word in label_selector for word in ("!", "(")) or any(

@@ -60,7 +60,7 @@ def test_what_follows_is_not_found_in_the_engine_as_it_is(acts: list[Act]) -> No
 
 def test_a_gate_that_is_always_open_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decisions, "_is_release_gate_open", lambda *_: True)
-    assert found(maintained(), "a released pod goes")
+    assert found(maintained(), "a released pod leaves")
 
 
 def test_a_missing_precondition_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
