@@ -1,7 +1,7 @@
-"""What the admission policies of pools cost: the creation of pods and of namespaces, with and without them in turns.
+"""Measure the cost of the admission policies of pools, with and without them in turns.
 
-A policy that has pools as parameters runs once for each of them: so with few pools, and with 200, where few speak for all
-as the operator has it.
+The creation of pods and of namespaces is timed. A policy with pools as parameters runs once for each pool. So the
+measures are made with few pools, and with 200 pools of which few are read as parameters.
 """
 
 import json
@@ -24,12 +24,12 @@ FEW, MANY = 3, 200
 ROUNDS, PODS, NAMESPACES, WARM_UP = 5, 100, 20, 10
 _IN, _OUT = "pool0-0", "outside"
 _NODE_POOL = "rescheduler.node-restriction.kubernetes.io/pool"
-_GATED = {"schedulingGates": [{"name": "bench/held"}]}  # neither scheduled nor started: admission alone is timed
+_GATED = {"schedulingGates": [{"name": "bench/held"}]}  # neither scheduled nor started: only admission is timed
 _EVERYTHING = [{"operator": "Exists"}]
 
 
 class Policies:
-    """The bindings of the policies of pools, to take away and to bring back."""
+    """The bindings of the policies of pools, which can be removed and restored."""
 
     def __init__(self, plane: ControlPlane) -> None:
         documents = list(yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()))
@@ -41,19 +41,19 @@ class Policies:
         ]
 
     def bind(self) -> None:
-        """Bring them back, and wait until the API server goes by them."""
+        """Restore the bindings, and wait until the API server applies them."""
         self._plane.apply(*self._bindings)
         self.wait(in_force=True)
 
     def unbind(self) -> None:
-        """Take them away, and wait until the API server has forgotten them."""
+        """Remove the bindings, and wait until the API server no longer applies them."""
         body = {"apiVersion": "v1", "kind": "List", "items": self._bindings}
         self._plane.kubectl("delete", "-f", "-", input=json.dumps(body))
         self.wait(in_force=False)
 
     def wait(self, *, in_force: bool) -> None:
-        """Until pods are changed, strangers refused and namespaces labelled, or none of it."""
-        wanted, seconds = [in_force] * 3, 60  # the API server may take 30 s to hear of a CRD
+        """Wait until pods are changed, other users refused and namespaces labelled, or none of it."""
+        wanted, seconds = [in_force] * 3, 60  # the API server may notice a CRD only after 30 s
         until(lambda: self._seen() == wanted, f"policies in force: {in_force}", seconds=seconds)
 
     def _seen(self) -> list[bool]:
@@ -76,14 +76,14 @@ class Creations:
         self._made = 0
 
     def pods(self, space: str, count: int) -> list[float]:
-        """Create so many pods and remove them; ms each."""
+        """Create pods and remove them; return ms for each."""
         url = f"{self._api}/namespaces/{space}/pods"
         found = [self._one(url, lambda name: workloads.bare_pod(name, space, **_GATED)) for _ in range(count)]
         self._session.delete(url, json={"gracePeriodSeconds": 0}, timeout=60).raise_for_status()
         return found
 
     def namespaces(self, count: int) -> list[float]:
-        """Create so many namespaces, which stay; ms each."""
+        """Create namespaces, which stay; return ms for each."""
         return [self._one(f"{self._api}/namespaces", workloads.namespace) for _ in range(count)]
 
     def _one(self, url: str, body: Callable[[str], dict[str, Any]]) -> float:
@@ -97,7 +97,7 @@ class Creations:
 
 
 def _pool(index: int) -> dict[str, Any]:
-    """An exclusive one of five namespaces and a selector; the last of many names as many as a pool may."""
+    """Return an exclusive pool of five namespaces and a selector; its last name list has the maximum length."""
     count = 5000 if index == MANY - 1 else 5
     return workloads.pool(
         f"pool{index}",
@@ -108,11 +108,11 @@ def _pool(index: int) -> dict[str, Any]:
 
 
 def costs(plane: ControlPlane) -> dict[str, Any]:
-    """Milliseconds of each creation, by what is created, with the policies and without."""
+    """Return milliseconds of each creation by object, with the policies and without."""
     policies, creations = Policies(plane), Creations(plane)
     plane.apply(workloads.namespace(_OUT), workloads.namespace(_IN, **{"rescheduler.dev/pool": "pool0"}))
     for space in (_IN, _OUT):
-        until(lambda space=space: plane.kubectl("get", "sa", "default", "-n", space, check=False), "its account")
+        until(lambda space=space: plane.kubectl("get", "sa", "default", "-n", space, check=False), "the ServiceAccount")
     found: dict[str, Any] = {}
     for count in (FEW, MANY):
         made = [_pool(index) for index in range(count)]
@@ -130,7 +130,7 @@ def costs(plane: ControlPlane) -> dict[str, Any]:
 
 
 def _turns(policies: Policies, measures: dict[str, Callable[[int], list[float]]]) -> dict[str, Any]:
-    """With the policies, without, with: what else the machine does befalls both."""
+    """Measure with the policies, without, and with: other load of the machine affects both sides."""
     times: dict[str, dict[str, list[list[float]]]] = {what: {"with": [], "without": []} for what in measures}
     for number in range(ROUNDS):
         for having, change in (("without", policies.unbind), ("with", policies.bind)):
@@ -143,7 +143,7 @@ def _turns(policies: Policies, measures: dict[str, Callable[[int], list[float]]]
 
 
 def _summary(rounds: list[list[float]]) -> dict[str, Any]:
-    """Over all rounds, and each round's 99th percentile: what is noise."""
+    """Return the summary over all rounds, and the 99th percentile of each round, which shows the noise."""
     return spread(taken for found in rounds for taken in found) | {
         "p99 of rounds": spread(spread(found)["p99"] for found in rounds),
         "median of rounds": spread(statistics.median(found) for found in rounds),

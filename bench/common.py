@@ -1,4 +1,4 @@
-"""What all measures share: a control plane with an operator, pods to drain, and the audit log to read times from."""
+"""Common parts of the measures: a control plane with an operator, pods to drain, and times from the audit log."""
 
 import json
 import statistics
@@ -24,24 +24,24 @@ _METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
 
 
 def say(text: str) -> None:
-    """Progress, to stderr."""
+    """Print progress to stderr."""
     sys.stderr.write(f"bench: {text}\n")
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:
-    """Minimum, median, 99th percentile, maximum."""
+    """Return minimum, median, 99th percentile and maximum."""
     ordered = sorted(values)
     high = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
     return {"min": ordered[0], "median": statistics.median(ordered), "p99": high, "max": ordered[-1]}
 
 
 def stamp(text: str) -> float:
-    """Seconds of an audit time."""
+    """Return the seconds of an audit time."""
     return datetime.fromisoformat(text).timestamp()
 
 
 def audit(plane: ControlPlane, user: str = OPERATOR) -> list[dict[str, Any]]:
-    """All audited requests of one user."""
+    """Return all audited requests of one user."""
     if plane.audit_log is None:
         raise RuntimeError("the control plane keeps no audit log")
     return [
@@ -53,9 +53,9 @@ def audit(plane: ControlPlane, user: str = OPERATOR) -> list[dict[str, Any]]:
 
 @contextmanager
 def operated(nodes: int, drained: int = 1, spare: int = 1) -> Iterator[tuple[ControlPlane, Observer, Operator]]:
-    """A control plane with so many idle nodes, some to drain and some to move to, and an operator that leads on it.
+    """Yield a control plane with idle nodes, nodes to drain and spare nodes, and an operator that leads.
 
-    Limits of the controllers' own clients would hide what is measured here; they are the same for all sides.
+    Limits of the controllers' own clients would hide the measured times; they are the same for all sides.
     """
     with ControlPlane.start(audit=True, open_limits=True, node_monitor_grace_period="50s") as plane:
         identity, observer = install(plane), Observer(plane.kubeconfig)
@@ -70,7 +70,7 @@ def operated(nodes: int, drained: int = 1, spare: int = 1) -> Iterator[tuple[Con
 
 
 def policy(plane: ControlPlane, **drain: Any) -> None:
-    """The policy that decides in what follows: as many nodes at once as are asked for."""
+    """Apply the policy for the measures: as many nodes at once as are requested."""
     fast = {"maxConcurrent": "100%", "maxUnavailable": "100%"}
     plane.apply(workloads.policy("bench", maintenance=fast, drain={"replacement": "Never", **drain}))
 
@@ -87,7 +87,7 @@ def fill(  # noqa: PLR0913 - what a workload is made of
     spare: int = 1,
     annotations: dict[str, str] | None = None,
 ) -> None:
-    """Apps under a budget of `room` pods each, all on the nodes to be drained."""
+    """Create apps under a budget of `room` pods each, all on the nodes to drain."""
     others = [f"spare{index + 1}" for index in range(spare)]
     plane.kubectl("cordon", *others)
     here = {"nodeSelector": {"bench": "drain"}, "annotations": annotations}
@@ -103,21 +103,24 @@ def fill(  # noqa: PLR0913 - what a workload is made of
 
     until(settled, f"{apps * replicas} pods of {space} to be Ready and counted", seconds=300, every=0.5)
     plane.kubectl("uncordon", *others)
-    until(lambda: sum(len(on(observer, space, n)) for n in drained(nodes)) == apps * replicas, "all to be on them")
+    until(
+        lambda: sum(len(on(observer, space, n)) for n in drained(nodes)) == apps * replicas,
+        "all pods to be on the drained nodes",
+    )
 
 
 def drained(nodes: int) -> list[str]:
-    """Names of the nodes to be drained."""
+    """Return names of the nodes to drain."""
     return [f"drain{index + 1}" for index in range(nodes)]
 
 
 def on(observer: Observer, space: str, node: str) -> list[dict[str, Any]]:
-    """Pods of a namespace on a node."""
+    """Return pods of a namespace on a node."""
     return observer.pods(space, node=node)
 
 
 def restore(plane: ControlPlane, observer: Observer, space: str, nodes: Sequence[str]) -> None:
-    """As before: nodes uncordoned, the namespace empty."""
+    """Uncordon the nodes, and empty the namespace."""
     plane.kubectl("annotate", "node", *nodes, "rescheduler.dev/maintenance-")
     until(lambda: not plane.get("nodedrains")["items"], "the nodes to be restored", seconds=60)
     plane.kubectl("uncordon", *nodes)
@@ -126,12 +129,12 @@ def restore(plane: ControlPlane, observer: Observer, space: str, nodes: Sequence
 
 
 def session(plane: ControlPlane) -> requests.Session:
-    """An HTTP session with the administrator's rights."""
+    """Return an HTTP session with the administrator's rights."""
     return Observer(plane.kubeconfig).api.session
 
 
 class Departures:
-    """Watches pods go: when each of those here at the start was gone, in seconds from then."""
+    """Watch the pods that exist at the start: by pod, seconds until it is gone."""
 
     def __init__(self, plane: ControlPlane, space: str) -> None:
         self._url, self._session = f"{plane.server}/api/v1/namespaces/{space}/pods", session(plane)
@@ -142,14 +145,14 @@ class Departures:
         threading.Thread(target=self._follow, args=(version,), daemon=True).start()
 
     def _list(self) -> tuple[set[str], str]:
-        """UIDs of those that are there, and the version to watch from."""
+        """Return UIDs of the existing pods, and the version to watch from."""
         found = self._session.get(self._url, headers={"Accept": _METADATA.format("List")}, timeout=30).json()
         return {item["metadata"]["uid"] for item in found["items"]}, found["metadata"]["resourceVersion"]
 
     def _follow(self, version: str) -> None:
         while self._left:
             self._watch(version)
-            # The server ends a watch that does not keep up with it: what went meanwhile the next list tells.
+            # The server ends a watch that is too slow: the next list shows the pods that went meanwhile.
             there, version = self._list()
             for uid in self._left - there:
                 self._leaves(uid)
@@ -171,7 +174,7 @@ class Departures:
             self.gone.append(time.monotonic() - self.began)
 
     def wait(self, seconds: float = 400) -> float:
-        """Seconds until the last was gone."""
+        """Return the seconds until the last pod was gone."""
         if not self._done.wait(seconds):
-            raise TimeoutError(f"{len(self._left)} of {self.total} pods are still there after {seconds:.0f} s")
+            raise TimeoutError(f"{len(self._left)} of {self.total} pods still exist after {seconds:.0f} s")
         return self.gone[-1]

@@ -1,4 +1,4 @@
-"""Nodes emptied: by the bare load, by the operator, by `kubectl drain`, and at other tools' settings, in one run."""
+"""Measure how fast nodes are emptied: by bare load, the operator, `kubectl drain`, and other tools' settings."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ Start = Callable[[list[str], str], None]
 
 
 class Drains:
-    """Measures on one control plane; `nodes` are filled with 100 pods each."""
+    """Measures on one control plane; each of `nodes` has 100 pods."""
 
     def __init__(self, plane: ControlPlane, observer: Observer, nodes: int) -> None:
         self._plane, self._observer, self._nodes = plane, observer, nodes
@@ -28,7 +28,9 @@ class Drains:
         self.curves: dict[str, list[float]] = {}
 
     def timed(self, name: str, start: Start, *, nodes: int | None = None, done: bool = False) -> float:
-        """Seconds from `start` to the last pod gone; with `done` the operator's requests until Drained are counted."""
+        """Return seconds from `start` to the last pod gone; with `done` also count the operator's requests until
+        Drained.
+        """
         self._count += 1
         space, names = f"bench-{self._nodes}-{self._count}", drained(nodes or self._nodes)
         fill(
@@ -53,24 +55,24 @@ class Drains:
         return taken
 
     def _requests(self, since: float, pods: int) -> dict[str, float]:
-        """The operator's requests for each pod, from the annotation to Drained."""
+        """Return the operator's requests for each pod, from the annotation to Drained."""
         asked = [e for e in audit(self._plane) if stamp(e["requestReceivedTimestamp"]) >= since]
-        about = [event.get("objectRef", {}).get("resource", "") for event in asked]  # some are about no object
+        about = [event.get("objectRef", {}).get("resource", "") for event in asked]  # some requests have no object
         mine = [resource for resource in about if resource != "leases"]
         return {"on pods": mine.count("pods") / pods, "in all but Leases": len(mine) / pods}
 
     def ours(self, names: list[str], _: str) -> None:
-        """By the annotation."""
+        """Request maintenance by the annotation."""
         self._plane.kubectl("annotate", "node", *names, "rescheduler.dev/maintenance=bench")
 
     def kubectl(self, names: list[str], _: str) -> None:
-        """Node by node, as people do it."""
+        """Drain node by node with kubectl, as people do it."""
         program = [str(binaries.path("kubectl")), "--kubeconfig", str(self._plane.kubeconfig), "drain"]
         for name in names:
             subprocess.run([*program, name, "--ignore-daemonsets"], capture_output=True, check=False)
 
     def bare(self, pace: Pace) -> Start:
-        """The bare load at a pace, on cordoned nodes."""
+        """Return a start of the bare load at a pace, on cordoned nodes."""
 
         def start(names: list[str], space: str) -> None:
             self._plane.kubectl("cordon", *names)
@@ -79,13 +81,13 @@ class Drains:
         return start
 
     def limit(self, paces: Sequence[Pace]) -> tuple[dict[str, float], Pace]:
-        """Seconds at each pace of the bare load, and the best."""
+        """Return the seconds at each pace of the bare load, and the best pace."""
         found = {pace: self.timed(f"bare: {pace.name}", self.bare(pace)) for pace in paces}
         return {pace.name: seconds for pace, seconds in found.items()}, min(found, key=found.__getitem__)
 
 
 def one_node(plane: ControlPlane, observer: Observer, runs: int) -> dict[str, Any]:
-    """100 pods of one node, under budgets with room."""
+    """Drain one node of 100 pods, under budgets with room."""
     drains = Drains(plane, observer, 1)
     limits, best = drains.limit(loads.LIMITS)
     seconds: dict[str, list[float]] = {"limit": [], "rescheduler": [], "kubectl drain": []}
@@ -100,7 +102,7 @@ def one_node(plane: ControlPlane, observer: Observer, runs: int) -> dict[str, An
 
 
 def many_nodes(plane: ControlPlane, observer: Observer, nodes: int) -> dict[str, Any]:
-    """As many nodes at once; `kubectl drain` goes node by node."""
+    """Drain many nodes at once; `kubectl drain` goes node by node."""
     drains = Drains(plane, observer, nodes)
     limits, best = drains.limit(loads.LIMITS[1:])
     seconds = {
@@ -124,7 +126,7 @@ def _result(drains: Drains, limits: dict[str, float], best: Pace, seconds: dict[
 
 
 def _others(drains: Drains, plane: ControlPlane) -> dict[str, Any]:
-    """Beside it: our own defaults, and other tools' settings on the bare load."""
+    """Measure the operator's defaults, and other tools' settings on the bare load."""
     policy(plane, maxEvictionsPerSecond=20)
     defaults = drains.timed("rescheduler, 20 a second", drains.ours)
     policy(plane, maxEvictionsPerSecond=1000)
@@ -136,7 +138,7 @@ def _others(drains: Drains, plane: ControlPlane) -> dict[str, Any]:
 
 
 def reaction(plane: ControlPlane, observer: Observer, tries: int) -> dict[str, Any]:
-    """From sending the annotation to the cordon's answer, by this machine's one clock; ms."""
+    """Return ms from sending the annotation to the cordon's answer, by one clock."""
     say(f"annotation to cordon, {tries} tries")
     names = [f"idle{index + 1}" for index in range(tries)]
     session, asked = observer.api.session, {}
@@ -154,5 +156,5 @@ def reaction(plane: ControlPlane, observer: Observer, tries: int) -> dict[str, A
             cordoned.setdefault(reference["name"], stamp(event["stageTimestamp"]))
     times = [(cordoned[name] - asked[name]) * 1000 for name in names]
     plane.kubectl("annotate", "node", *names, "rescheduler.dev/maintenance-")
-    until(lambda: not plane.get("nodedrains")["items"], "all to be restored", seconds=120, every=1)
+    until(lambda: not plane.get("nodedrains")["items"], "all nodes to be restored", seconds=120, every=1)
     return spread(times)

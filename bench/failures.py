@@ -1,4 +1,4 @@
-"""Nodes that die: how soon their pods run elsewhere, side by side with Kubernetes alone; and how often nobody had died."""
+"""Measure failed nodes: seconds until their pods run elsewhere, compared with Kubernetes, and false alarms."""
 
 import json
 import random
@@ -14,7 +14,7 @@ from harness.observer import Observer
 from harness.operators import Operator
 from harness.waiting import until
 
-PODS, EACH, APART = 30, 3, 15.0  # pods of a node, nodes of each way, seconds between two deaths
+PODS, EACH, APART = 30, 3, 15.0  # pods of a node, nodes of each way, seconds between two failures
 _TUNED = 60  # seconds
 _SHORT = ("default", "lease", "alone", "tuned")
 _OFF: dict[str, Any] = {"maxUnhealthy": "100%", "maxConcurrent": "100%"}
@@ -38,7 +38,7 @@ def _tolerations(way: str) -> dict[str, Any]:
 def _group(
     plane: ControlPlane, observer: Observer, name: str, pods: int, spec: dict[str, Any] | None, **more: Any
 ) -> None:
-    """A node that will die with so many pods, and one to move to; the policy selects both."""
+    """Add a node that will fail with these pods, and a spare node; the policy selects both."""
     labels = {"bench": name}
     (dying,) = plane.add_nodes(1, prefix=f"{name}-dying", labels=labels, own_kwok=True)
     (spare,) = plane.add_nodes(1, prefix=f"{name}-spare", labels=labels)
@@ -52,7 +52,7 @@ def _group(
 
 
 def _elsewhere(observer: Observer, name: str) -> int:
-    """Ready pods that are not on the node that died."""
+    """Return the number of Ready pods that are not on the failed node."""
     return sum(
         "-dying" not in pod["spec"].get("nodeName", "-dying")
         and "deletionTimestamp" not in pod["metadata"]
@@ -71,14 +71,14 @@ def _await(observer: Observer, name: str, pods: int, died: float, found: dict[st
 
 
 def replaced(plane: ControlPlane) -> dict[str, Any]:
-    """Seconds from a node's silence to all replacements of its pods Ready, by way; one node dies after another."""
+    """Return seconds from a node's silence to all replacements Ready, by way; one node fails after another."""
     rows = [(way, f"{short}{index}") for index in range(EACH) for way, short in zip(WAYS, _SHORT, strict=True)]
     for way, name in rows:
         _group(plane, Observer(plane.kubeconfig), name, PODS, WAYS[way], **_tolerations(way))
     found: dict[str, float] = {}
     watching = []
     for _, name in rows:
-        say(f"{name} dies")
+        say(f"{name} fails")
         plane.fail_node(f"{name}-dying1")
         work = threading.Thread(target=_await, args=(Observer(plane.kubeconfig), name, PODS, time.monotonic(), found))
         work.start()
@@ -90,7 +90,7 @@ def replaced(plane: ControlPlane) -> dict[str, Any]:
 
 
 def together(plane: ControlPlane, observer: Observer) -> dict[str, Any]:
-    """One node of 10 pods, and ten of them at once: seconds to the last replacement Ready."""
+    """Fail one node of 10 pods, and ten of them at once: return seconds to the last replacement Ready."""
     labels, count = {"bench": "many"}, 10
     plane.apply(workloads.policy("many", nodeSelector={"matchLabels": labels}, failure=_OFF))
     spares = plane.add_nodes(2, prefix="many-spare", labels=labels)
@@ -130,7 +130,7 @@ def _spread() -> dict[str, Any]:
 
 
 class Slow:
-    """Kubelets that live and renew their Leases late: 10 s, and 5 to 15 s more at random."""
+    """Living kubelets that renew their Leases late: after 10 s, and 5 to 15 s more at random."""
 
     def __init__(self, plane: ControlPlane, names: Sequence[str], seed: int = 10) -> None:
         self._url = f"{plane.server}/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
@@ -139,7 +139,7 @@ class Slow:
         self._names = names
 
     def run(self, seconds: float) -> None:
-        """Renew for so long."""
+        """Renew Leases for these seconds."""
         end = time.monotonic() + seconds
         due = dict.fromkeys(self._names, (time.monotonic(), 0.0))
         while time.monotonic() < end:
@@ -154,7 +154,7 @@ class Slow:
 
 
 def false_alarms(plane: ControlPlane, operator: Operator, seconds: float = 300) -> dict[str, Any]:
-    """How often a slow but living kubelet was suspected, at two timeouts."""
+    """Count how often a slow but living kubelet was suspected, at two timeouts."""
     found: dict[str, Any] = {}
     names = {limit: [f"slow{limit}-{index}" for index in range(10)] for limit in (20, 30)}
     for limit, group in names.items():
@@ -196,7 +196,7 @@ def _lease(name: str) -> dict[str, Any]:
 
 
 def first_move(plane: ControlPlane, observer: Observer, tries: int) -> dict[str, float]:
-    """From a condition's time being up to the first request for one of its pods, among many nodes; ms."""
+    """Return ms from the end of a condition's `for` to the first request for a pod, among many nodes."""
     labels, hold = {"bench": "broken"}, 2.0
     names = plane.add_nodes(tries, prefix="broken", labels=labels)
     failure = {**_OFF, "conditions": [{"type": "Broken", "status": ["True"], "for": f"{hold:.0f}s"}]}
@@ -218,7 +218,7 @@ def first_move(plane: ControlPlane, observer: Observer, tries: int) -> dict[str,
         client.patch(f"{plane.server}/api/v1/nodes/{name}/status", data=body, headers=headers).raise_for_status()
         asked[name] = time.time()
         time.sleep(0.5)
-    until(lambda: all(observer.drain(name) for name in names), "every node to be noticed", seconds=60)
+    until(lambda: all(observer.drain(name) for name in names), "every node to have a drain", seconds=60)
     until(
         lambda: not {p["spec"].get("nodeName") for p in observer.pods("broken")} & set(names[-1:]),
         "the last",
@@ -230,5 +230,5 @@ def first_move(plane: ControlPlane, observer: Observer, tries: int) -> dict[str,
         if reference.get("resource") == "pods" and reference.get("namespace") == "broken" and event["verb"] == "create":
             went.setdefault(where.get(reference["name"], ""), stamp(event["requestReceivedTimestamp"]))
     times = [(went[name] - asked[name] - hold) * 1000 for name in names if name in went]
-    say(f"{len(times)} of {tries} nodes had a pod when they broke")
+    say(f"{len(times)} of {tries} nodes had a pod when they failed")
     return spread(times)

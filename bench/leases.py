@@ -1,4 +1,4 @@
-"""What it costs to watch the Leases of many kubelets."""
+"""Measure the cost of watching the Leases of many kubelets."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ _AT_ONCE = 32
 
 
 def _cpu(pid: int) -> float:
-    """Seconds of processor time that a process has had."""
+    """Return the processor time of a process, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -30,7 +30,7 @@ def _now() -> str:
 
 
 async def _each(plane: ControlPlane, seconds: float, *, create: bool) -> float:
-    """Create all Leases, or renew them in turn for so long at their pace; renewals a second."""
+    """Create all Leases, or renew them in turn for these seconds at their pace; return renewals a second."""
     url = f"{plane.server}/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
     slots, began, sent = asyncio.Semaphore(_AT_ONCE), time.monotonic(), 0
     headers = {"Content-Type": "application/json" if create else "application/merge-patch+json"}
@@ -60,7 +60,7 @@ async def _each(plane: ControlPlane, seconds: float, *, create: bool) -> float:
 
 
 def cost(plane: ControlPlane, operator: Operator) -> dict[str, Any]:
-    """Share of a core that the operator takes while 5,000 Leases are renewed every 10 s, and while none is."""
+    """Return the operator's share of a core while 5,000 Leases are renewed every 10 s, and while none is."""
     say(f"creating {COUNT} leases")
     asyncio.run(_each(plane, 0, create=True))
     time.sleep(10)

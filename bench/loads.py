@@ -1,4 +1,4 @@
-"""Bare load: evictions sent with no thought but a pace. The physical limit of a machine, and other tools' settings."""
+"""Bare load: evictions at a fixed pace, for the physical limit of a machine and for other tools' settings."""
 
 import asyncio
 import ssl
@@ -16,13 +16,13 @@ TOO_MANY = 429
 
 @dataclass(frozen=True)
 class Pace:
-    """How evictions are sent.
+    """The pace of evictions.
 
     Attributes:
-        at_once: in flight in all; `per_app`: in flight for the pods of one app, which share a budget.
-        rate: evictions a second, 0 for as many as go.
+        at_once: evictions in flight; `per_app`: in flight for the pods of one app, which share a budget.
+        rate: evictions a second; 0 for no limit.
         first_wait, longest_wait: back-off of one pod after a refusal; seconds.
-        spell, pause: send for so long, then rest for so long; seconds, 0 for no rest.
+        spell, pause: send for `spell` seconds, then rest for `pause` seconds; 0 for no rest.
     """
 
     name: str
@@ -68,12 +68,12 @@ async def _send(plane: ControlPlane, pods: Sequence[dict[str, Any]], pace: Pace)
 
 
 def trusted(plane: ControlPlane) -> aiohttp.TCPConnector:
-    """Connections with the administrator's rights, as many as are asked for."""
+    """Return connections with the administrator's rights, without a limit on their number."""
     trust = ssl.create_default_context(cafile=plane.pki / "ca.crt")
     trust.load_cert_chain(plane.pki / "admin.crt", plane.pki / "admin.key")
     return aiohttp.TCPConnector(limit=0, ssl=trust)
 
 
 def evict(plane: ControlPlane, pods: Sequence[dict[str, Any]], pace: Pace) -> None:
-    """Evict all of them at this pace."""
+    """Evict all pods at this pace."""
     asyncio.run(_send(plane, pods, pace))

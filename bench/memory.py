@@ -1,4 +1,4 @@
-"""What an idle operator weighs, and what of it each import costs."""
+"""Measure the memory of an idle operator, and of each import."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ print(json.dumps(costs))
 
 
 def imports() -> dict[str, float]:
-    """MB of resident memory that each import adds, in their order."""
+    """Return MB of resident memory that each import adds, in order."""
     command = [sys.executable, "-c", _SCRIPT, *_IMPORTS]
     result = subprocess.run(command, check=True, capture_output=True, text=True)
     return dict(json.loads(result.stdout))

@@ -1,4 +1,4 @@
-"""The plan: how often it is right about random clusters, and how long it takes about a large one."""
+"""Measure the plan: its share of right answers about random clusters, and its time for a large one."""
 
 import time
 import warnings
@@ -24,7 +24,7 @@ NODES, APPS, LEAVING, ON_EACH = 5000, 400, 250, 20
 
 
 def rehearsals(first: int = 0, count: int = CLUSTERS) -> dict[str, Any]:
-    """What was said and what the real scheduler did, for the roomy and the tight half."""
+    """Compare the plan with the real scheduler, for the roomy and the tight half."""
     halves = {"roomy": Score(), "tight": Score()}
     with ControlPlane.start(node_monitor_grace_period="1h", open_limits=True) as plane, warnings.catch_warnings():
         warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
@@ -39,7 +39,7 @@ def rehearsals(first: int = 0, count: int = CLUSTERS) -> dict[str, Any]:
 
 
 def large() -> dict[str, Any]:
-    """5,000 nodes and 250 pods that need a place: seconds of computing."""
+    """Return the seconds of computing a plan for 5,000 nodes and 250 displaced pods."""
     found: dict[str, Any] = {}
     for name, specs, leave in (
         ("roomy, 25 specs", 25, (200, 6000)),
@@ -59,7 +59,7 @@ def large() -> dict[str, Any]:
 
 
 def _cluster(specs: int, leave: tuple[int, int]) -> tuple[list[ScheduledPod], PlacementInput]:
-    """100,000 pods of 400 apps, every fourth with anti-affinity or spread; `leave`: CPU left free on each node."""
+    """Return 100,000 pods of 400 apps, a quarter with anti-affinity or spread; `leave`: free CPU of each node."""
     random, census, nodes = Random(1), PodSnapshot(PodRequirementsParser(), {"n0"}), {}
     sizes = [(random.choice([50, 100, 250, 500]), random.choice([64, 256, 512, 1024])) for _ in range(APPS)]
     for n in range(NODES):

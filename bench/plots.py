@@ -1,4 +1,4 @@
-"""Pictures of the results, for bench/ and the README."""
+"""Plots of the results, for bench/ and the README."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def _save(path: Path, title: str, axes: Axes, x: str, y: str) -> None:
 
 
 def departures(path: Path, title: str, curves: dict[str, list[float]]) -> None:
-    """Pods left over time, one line for each way."""
+    """Plot the remaining pods over time, a line for each way."""
     _, axes = plt.subplots(figsize=(_WIDTH, _HEIGHT))
     for name, times in curves.items():
         if not name.startswith("bare"):
@@ -33,7 +33,7 @@ def departures(path: Path, title: str, curves: dict[str, list[float]]) -> None:
 
 
 def latencies(path: Path, results: dict[str, Any]) -> None:
-    """Share of slots taken within a time."""
+    """Plot the share of slots that are taken within a time."""
     _, axes = plt.subplots(figsize=(_WIDTH, _HEIGHT))
     for name, result in results.items():
         found = result["samples"]
@@ -43,7 +43,7 @@ def latencies(path: Path, results: dict[str, Any]) -> None:
 
 
 def serving(path: Path, results: dict[str, Any]) -> None:
-    """Ready pods over time, with and without replacement first."""
+    """Plot the Ready pods over time, with and without replacement first."""
     _, axes = plt.subplots(figsize=(_WIDTH, _HEIGHT))
     for mode, label in (("Preferred", "replacement first"), ("Never", "plain eviction")):
         times, counts = zip(*results[mode]["curve"], strict=True)
@@ -53,7 +53,7 @@ def serving(path: Path, results: dict[str, Any]) -> None:
 
 
 def spreads(path: Path, results: dict[str, Any]) -> None:
-    """How uneven nodes are after so many evictions, a line for each pool and side."""
+    """Plot the deviation of nodes after each eviction, a line for each pool and side."""
     _, axes = plt.subplots(figsize=(_WIDTH, _HEIGHT))
     for side, colour in (("rescheduler", "tab:blue"), ("descheduler", "tab:orange")):
         for number, pool in enumerate(results.values()):
@@ -67,7 +67,7 @@ def spreads(path: Path, results: dict[str, Any]) -> None:
 
 
 def failures(path: Path, results: list[dict[str, Any]]) -> None:
-    """Failed requests so far, over time, one line for each way."""
+    """Plot the failed requests over time, a line for each way."""
     _, axes = plt.subplots(figsize=(_WIDTH, _HEIGHT))
     for result in results:
         times = [0.0, *result["failed at"], result["requests"] / 50]

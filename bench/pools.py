@@ -1,4 +1,4 @@
-"""Pools: how fast a change of mapping is applied, what many pools weigh, and 500 pods moved by one."""
+"""Measure pools: the time of a mapping change, the memory of many pools, and 500 pods that one pool moves."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ _SETTLED = 75  # seconds: one full re-sync
 
 
 class Serving:
-    """Watches a namespace's pods: at every revision, how many of each app are Ready and not Terminating."""
+    """Watch a namespace's pods: at every revision, the pods of each app that are Ready and not Terminating."""
 
     def __init__(self, plane: ControlPlane, space: str) -> None:
         url, self._session = f"{plane.server}/api/v1/namespaces/{space}/pods", session(plane)
@@ -61,12 +61,12 @@ class Serving:
                 self.lowest = Counter({app: min(count, self._ready[app]) for app, count in self.lowest.items()})
 
     def has_seen(self, uids: Iterable[str]) -> bool:
-        """Whether all that happened until these pods were the only ones has been counted."""
+        """Whether every event until only these pods existed has been counted."""
         return self._pods.keys() == set(uids)
 
 
 def moved(plane: ControlPlane, observer: Observer) -> dict[str, Any]:
-    """A namespace of 500 pods comes into a pool that has its running pods moved."""
+    """Add a namespace of 500 pods to a pool that moves its running pods."""
     space, total = "bench-pool", APPS * REPLICAS
     policy(plane, replacement="Preferred", maxEvictionsPerSecond=1000)
     away = plane.add_nodes(6, prefix="away", labels={"bench": "pool"})
@@ -98,7 +98,7 @@ def moved(plane: ControlPlane, observer: Observer) -> dict[str, Any]:
     until(there, "all pods to be in the pool", seconds=240, every=0.5)
     seconds = time.monotonic() - began
     now = [pod["metadata"]["uid"] for pod in observer.pods(space)]
-    until(lambda: serving.has_seen(now), "the watch to have told all of it", seconds=120)
+    until(lambda: serving.has_seen(now), "the watch to report every change", seconds=120)
     lowest = min(serving.lowest.values())
     say(f"{total} pods moved in {seconds:.0f} s over {serving.revisions} revisions; lowest Ready of an app {lowest}")
     return {
@@ -111,7 +111,7 @@ def moved(plane: ControlPlane, observer: Observer) -> dict[str, Any]:
 
 
 def many(plane: ControlPlane, identity: Any) -> dict[str, Any]:
-    """200 pools with 5,000 namespaces: what the operator weighs more for it, and changes that touch 25."""
+    """Measure 200 pools with 5,000 namespaces: added memory of the operator, and changes of 25 namespaces."""
     log = plane.workdir / "many.log"
     with Operator(identity, log) as operator:
         time.sleep(_SETTLED)
@@ -131,7 +131,7 @@ def many(plane: ControlPlane, identity: Any) -> dict[str, Any]:
     with Operator(identity, log) as operator:
         began = time.monotonic()
         _create(plane, "/apis/rescheduler.dev/v1alpha1/namespacepools", pools)
-        until(lambda: _labelled(plane) == SPACES, "all to be labelled", seconds=240, every=1)
+        until(lambda: _labelled(plane) == SPACES, "all namespaces to be labelled", seconds=240, every=1)
         all_of_it = time.monotonic() - began
         say(f"{SPACES} namespaces were labelled {all_of_it:.0f} s after the first of {POOLS} pools")
     with Operator(identity, log) as operator:
@@ -157,10 +157,10 @@ def _labelled(plane: ControlPlane, selector: str = _LABEL) -> int:
 
 
 def _change(plane: ControlPlane, names: list[str], index: int) -> float:
-    """Give the namespaces of the next pool to this one: seconds until all have its label."""
+    """Move the namespaces of the next pool to this one; return seconds until all have its label."""
     each, mine, taken = SPACES // POOLS, index * 2, index * 2 + 1
     _claim(plane, taken, ["nothing"])
-    until(lambda: not _labelled(plane, f"{_LABEL}=pool{taken}"), "the namespaces to be given up", every=0.05)
+    until(lambda: not _labelled(plane, f"{_LABEL}=pool{taken}"), "the namespaces to leave their pool", every=0.05)
     began = time.monotonic()
     _claim(plane, mine, names[mine * each : (mine + 2) * each])
     until(lambda: _labelled(plane, f"{_LABEL}=pool{mine}") == 2 * each, "the change to be applied", every=0.02)

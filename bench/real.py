@@ -1,4 +1,4 @@
-"""What `make test-real` measured, for people: bench/real.md and bench/real.svg."""
+"""Write the results of `make test-real` to bench/real.md and bench/real.svg."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ from bench.common import HERE
 
 
 def markdown(results: list[dict[str, Any]]) -> str:
-    """The table."""
+    """Return the table in Markdown."""
     rows = [
         f"| {result['name']} | {result['way']} | {result['failed']} of {result['requests']:,} "
         f"| {_span(result['failed at'])} |"
@@ -36,7 +36,7 @@ def _span(times: list[float]) -> str:
 
 
 def main() -> None:
-    """Write both."""
+    """Write the table and the plot."""
     results = json.loads((HERE / "real.json").read_text())
     (HERE / "real.md").write_text(markdown(results))
     plots.failures(HERE / "real.svg", [result for result in results if result["name"] == "one replica"])

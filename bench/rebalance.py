@@ -1,6 +1,7 @@
-"""Nodes evened out: by the operator and by the descheduler's LowNodeUtilization, from the same start, until nothing moves.
+"""Measure rebalancing by the operator and by the descheduler's LowNodeUtilization, until no pod moves.
 
-Five pools with pods of very different sizes; the same thresholds; replacements are Ready after a second.
+Both sides start from the same five pools with pods of very different sizes, and have the same thresholds. Replacements
+are Ready after a second.
 """
 
 import json
@@ -25,7 +26,7 @@ from harness.waiting import until
 POOLS, NODES = 5, 10
 HIGH, LOW = 80, 50
 _READY_AFTER = "1s"
-_QUIET = 200.0  # seconds without a move: longer than a workload's cool-down and the time between two looks
+_QUIET = 200.0  # seconds without a move: more than a workload's cool-down and the time between two checks
 _LONGEST = 3600.0
 _ADMIN = "kwok-admin"
 Sizes = Mapping[str, tuple[int, int]]
@@ -33,13 +34,13 @@ Sizes = Mapping[str, tuple[int, int]]
 
 @dataclass
 class Follower:
-    """Watches the pods of a namespace: where each is, which are Ready, and when an app has fewer than it should.
+    """Watch the pods of a namespace: their nodes, which are Ready, and when an app has fewer than it should.
 
     Attributes:
         dips: how many times fewer pods of an app were Ready than it should have.
-        back: how many times a pod came to a node that one of its app had left.
-        left: pods that have gone, in order, and `came` those that came after the start: app and node.
-        last: when one last came or went; monotonic.
+        back: how many times a pod came to a node that a pod of its app had left.
+        left: pods that have gone, in order, by app and node; `came`: pods that came after the start.
+        last: when a pod last came or went; monotonic.
     """
 
     wanted: Mapping[str, int]
@@ -53,7 +54,7 @@ class Follower:
     _stopped: bool = False
 
     def start(self, plane: ControlPlane, space: str) -> "Follower":
-        """List, and watch from there on."""
+        """List the pods, and watch from there."""
         url, self._session = f"{plane.server}/api/v1/namespaces/{space}/pods", session(plane)
         first = self._session.get(url, timeout=60).json()
         for pod in first["items"]:
@@ -63,7 +64,7 @@ class Follower:
         return self
 
     def stop(self) -> None:
-        """Look no more: what comes now is the tidying up."""
+        """Stop watching: later changes are the cleanup."""
         self._stopped = True
 
     def _run(self, url: str, version: str) -> None:
@@ -96,7 +97,7 @@ class Follower:
             self.last = time.monotonic()
 
     def curve(self, apps: Sequence[App], sizes: Sizes) -> list[float]:
-        """The deviation after each move: a pod that left, and the next of its app that came."""
+        """Return the deviation after each move: a pod that left, and the next pod of its app that came."""
         by_name = {app.name: app for app in apps}
         at = Counter((app.name, node) for app in apps for node in app.nodes)
         comes: dict[str, list[str]] = defaultdict(list)
@@ -112,7 +113,7 @@ class Follower:
 
 
 def rebalances() -> dict[str, Any]:
-    """Both sides on the same pools, one after the other."""
+    """Measure both sides on the same pools, one after the other."""
     binaries.ensure(["descheduler"])
     with ControlPlane.start(audit=True, open_limits=True, node_monitor_grace_period="50s") as plane:
         identity, observer = install(plane), Observer(plane.kubeconfig)
@@ -160,8 +161,8 @@ def _side(
     *,
     quiet: float,
 ) -> dict[str, dict[str, Any]]:
-    """One side on all pools: what it did to each."""
-    say(f"evening out {POOLS} pools: {side}")
+    """Measure one side on all pools; return its result for each pool."""
+    say(f"rebalancing {POOLS} pools: {side}")
     followers = {}
     for pool in pools:
         plane.apply(workloads.namespace(pool))
@@ -192,7 +193,7 @@ def _side(
 
 
 def _wait(followers: Any, quiet: float, deadline: float) -> None:
-    """Until no pod has come or gone for so long."""
+    """Wait until no pod has come or gone for `quiet` seconds."""
     rows = list(followers)
     while time.monotonic() - max(follower.last for follower in rows) < quiet:
         if time.monotonic() > deadline:
@@ -201,7 +202,7 @@ def _wait(followers: Any, quiet: float, deadline: float) -> None:
 
 
 def _evictions(plane: ControlPlane, user: str) -> Counter[str]:
-    """Evictions accepted, by namespace; dry runs are none."""
+    """Return accepted evictions by namespace, without dry runs."""
     found: Counter[str] = Counter()
     for event in audit(plane, user):
         reference = event.get("objectRef", {})
@@ -212,7 +213,7 @@ def _evictions(plane: ControlPlane, user: str) -> Counter[str]:
 
 
 def _deschedule(plane: ControlPlane, observer: Observer, pool: str) -> None:
-    """Run the descheduler on one pool until a run evicts nothing; its nodeFit keeps it from pods that fit nowhere."""
+    """Run the descheduler on one pool until a run evicts nothing; its nodeFit skips pods that fit nowhere."""
     thresholds = {"thresholds": {"cpu": LOW, "memory": LOW}, "targetThresholds": {"cpu": HIGH, "memory": HIGH}}
     profile = {
         "name": "bench",
@@ -246,7 +247,7 @@ def _all_ready(observer: Observer, space: str) -> bool:
 
 
 def _compare(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """Beside each other, and how many moves each took to the deviation that both reached."""
+    """Compare both sides, and the moves of each to the deviation that both reached."""
     both = max(min(ours["curve"]), min(theirs["curve"])) + 1e-9
 
     def moves(side: dict[str, Any]) -> int:

@@ -1,6 +1,6 @@
-"""Records the history of a real cluster: every revision of what matters, and which of them the operator wrote.
+"""Record the history of a real cluster: every revision of its objects, and which of them the operator wrote.
 
-The watches tell what changed, the audit log who asked for it and in what words; the resourceVersion joins the two.
+The watches show the changes, and the audit log shows their requests. The resourceVersion joins the two.
 """
 
 import json
@@ -31,22 +31,22 @@ _WATCHED = (
     f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases",
 )
 _TOLD = {path.rsplit("/", 1)[1] for path in _WATCHED} - {"leases"}
-_TOGETHER = 2.0  # seconds between a request's end and our sight of what came of it
+_TOGETHER = 2.0  # seconds between a request's end and the observed change
 _VERBS = ("create", "update", "patch", "delete")
 
 
 class Recorder:
-    """Watches until stopped, over restarts of the API server too."""
+    """Watch until stopped, also over restarts of the API server."""
 
     def __init__(self, plane: ControlPlane) -> None:
         self._plane, self._stopped = plane, threading.Event()
-        self._seen: list[tuple[int, float, str, Place, Json]] = []  # revision, when, type, place, object
-        self._last: dict[str, dict[Place, Json]] = {}  # by path: what is there
+        self._seen: list[tuple[int, float, str, Place, Json]] = []  # revision, time, type, place, object
+        self._last: dict[str, dict[Place, Json]] = {}  # by path: existing objects
         for path in _WATCHED:
             threading.Thread(target=self._follow, args=(path,), daemon=True).start()
 
     def stop(self) -> None:
-        """Nothing more is recorded."""
+        """Stop recording."""
         self._stopped.set()
 
     def _follow(self, path: str) -> None:
@@ -55,23 +55,23 @@ class Recorder:
             try:
                 version = version or self._list(path)
                 for event in self._events(path, version):
-                    if event["type"] == "ERROR":  # it knows no more what was from here on: all is listed anew
+                    if event["type"] == "ERROR":  # the watch cannot resume: list all objects again
                         version = ""
                         break
                     version = event["object"]["metadata"]["resourceVersion"]
                     if event["type"] != "BOOKMARK":
                         self._note(event["type"], path, event["object"])
             except (requests.RequestException, KeyError, ValueError):
-                time.sleep(0.2)  # the API server is away: what was missed meanwhile is told by the next watch
+                time.sleep(0.2)  # the API server is away: the next list shows what was missed
 
     def _list(self, path: str) -> str:
         found = session(self._plane).get(f"{self._plane.server}{path}", timeout=10).json()
         version, gone = str(found["metadata"]["resourceVersion"]), dict(self._last.get(path, {}))
         told = {"apiVersion": found["apiVersion"], "kind": found["kind"].removesuffix("List")}
         for item in found["items"]:
-            raw = told | item  # a watch says of each what it is, a list once
+            raw = told | item  # a watch names the kind of each object, a list only once
             gone.pop(self._note("ADDED", path, raw), None)
-        for place, raw in gone.items():  # deleted while nobody watched
+        for place, raw in gone.items():  # deleted while there was no watch
             self._seen.append((int(version), time.time(), "DELETED", place, raw))
             del self._last[path][place]
         return version
@@ -95,14 +95,14 @@ class Recorder:
         return place
 
     def changes(self, user: str) -> Iterator[Change | Call | Answer]:
-        """All of it in order; each of the user's requests just before what came of it, or where it was refused.
+        """Yield the record in order; each request of the user comes before its change, or at its refusal.
 
-        What it was answered comes with it; of a dry run, only that.
+        The answer to a request follows it. A dry run has only its answer.
         """
         calls = list(_calls(self._plane.audit_log, user))
         by_revision = {call.revision: call for call in calls if call.revision}
         seen = {revision for revision, *_ in self._seen}
-        # A watch may be refused after the API server was away: what others wrote meanwhile, only the next list tells.
+        # A watch may be refused after an outage of the API server: only the next list shows the writes of others.
         missed = [call.row for call in calls if call.place.resource in _TOLD and call.revision not in seen | {0}]
         ends = [call for call in calls if call.ends]
         before: dict[Place, Json] = {}
@@ -128,7 +128,7 @@ class Recorder:
 
 
 class _Audited:
-    """One request of the operator, and what became of it."""
+    """A request of the operator, and its result."""
 
     def __init__(self, event: Json) -> None:
         reference, body = event["objectRef"], event.get("requestObject") or {}
@@ -154,24 +154,24 @@ class _Audited:
         self.uid = (options.get("preconditions") or {}).get("uid", "")
 
     def told(self) -> Iterator[Call | Answer]:
-        """What a judge is told of it."""
+        """Yield the record of the request for a checker."""
         if not self.call.dry:
             yield self.call
         yield Answer(self.at, self.call, self.code)
 
     @property
     def row(self) -> tuple[int, float, str, Place, Json]:
-        """What came of it, as a watch would have told."""
+        """Return the result of the request in the form of a watch event."""
         return self.revision, self.at, "MODIFIED", self.place, self.answer
 
     def saw_more_than(self, was: Json | None) -> bool:
-        """Whether others wrote between: what is new is not its work alone."""
+        """Whether another client wrote in between: the change is not only from this request."""
         version = (self.call.body.get("metadata") or {}).get("resourceVersion", "")
         return was is not None and version not in ("", was["metadata"]["resourceVersion"])
 
     @property
     def ends(self) -> bool:
-        """Whether the object goes by it."""
+        """Whether the request removes the object."""
         return self.granted and self.call.verb in ("evict", "delete")
 
 
@@ -184,12 +184,12 @@ def _calls(log: Path | None, user: str) -> Iterator[_Audited]:
 
 
 def _asks(event: Json) -> bool:
-    """Whether it asks what it may do, and writes nothing."""
+    """Whether it is an access review, which writes nothing."""
     return bool(event["objectRef"]["resource"] == "selfsubjectaccessreviews")
 
 
 def _ended(ends: list[_Audited], place: Place, was: Json | None, now: Json | None, at: float) -> Call | None:
-    """The operator's eviction or delete that this change came from."""
+    """Return the operator's eviction or delete that caused this change."""
     if was is None or deleting(was) or (now is not None and not deleting(now)):
         return None
     for index, audited in zip(count(), ends, strict=False):

@@ -1,4 +1,4 @@
-"""Replacement first against plain eviction under the same budgets: time, and the lowest count of Ready pods."""
+"""Compare replacement first with plain eviction under the same budgets: time, and lowest count of Ready pods."""
 
 import time
 from typing import Any
@@ -9,7 +9,7 @@ from harness.observer import Observer
 
 
 def replacements(plane: ControlPlane, observer: Observer) -> dict[str, Any]:
-    """10 apps of 10, each under `maxUnavailable: 1`, moved with and without replacement first; pods Ready after 2 s."""
+    """Move 10 apps of 10 under `maxUnavailable: 1` with and without replacement first; pods are Ready after 2 s."""
     results: dict[str, Any] = {}
     for mode in ("Preferred", "Never"):
         space = f"bench-{mode.lower()}"

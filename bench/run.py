@@ -1,7 +1,7 @@
-"""`make bench`: what is claimed, measured side by side in one run; results and pictures to bench/.
+"""`make bench`: measure every claim side by side in one run; write results and plots to bench/.
 
-Numbers of shared machines are noisy: ratios with their spread are what counts. `make bench ONLY=slots` measures one
-thing alone, and keeps what is known of the others.
+Numbers of shared machines are noisy: only ratios with their spread count. `make bench ONLY=slots` runs one measure and
+keeps the results of the others.
 """
 
 import json
@@ -25,7 +25,7 @@ Results = dict[str, Any]
 
 
 def reactions() -> Results:
-    """With 1,000 idle nodes."""
+    """Measure with 1,000 idle nodes."""
     with operated(NODES) as (plane, observer, operator):
         time.sleep(10)
         memory = {"idle": operator.memory(), "imports": imports()}
@@ -33,13 +33,13 @@ def reactions() -> Results:
 
 
 def one_node() -> Results:
-    """100 pods."""
+    """Measure 100 pods of one node."""
     with operated(1) as (plane, observer, _):
         return {"one node": drains.one_node(plane, observer, RUNS)}
 
 
 def ten_nodes() -> Results:
-    """10 x 100 pods."""
+    """Measure 10 x 100 pods."""
     with operated(1, drained=MANY, spare=MANY) as (plane, observer, operator):
         found = drains.many_nodes(plane, observer, MANY)
         say(f"resident memory of the operator afterwards: {operator.memory():.0f} MB")
@@ -47,19 +47,19 @@ def ten_nodes() -> Results:
 
 
 def slots() -> Results:
-    """Budgets that allow one pod at a time."""
+    """Measure budgets that allow one pod at a time."""
     with operated(1) as (plane, observer, _):
         return {"slots": latencies(plane, observer)}
 
 
 def first() -> Results:
-    """Replacement first and plain eviction."""
+    """Measure replacement first and plain eviction."""
     with operated(1) as (plane, observer, _):
         return {"replacement first": replacements(plane, observer)}
 
 
 def failed_nodes() -> Results:
-    """Nodes that die, with Kubernetes' own times."""
+    """Measure failed nodes, with Kubernetes' own times."""
     with operated(40) as (plane, observer, operator):
         plane.kubectl("delete", "rsp", "--all")
         found: Results = {"replaced after a death, s": failures.replaced(plane)}
@@ -68,49 +68,49 @@ def failed_nodes() -> Results:
 
 
 def lease_watch() -> Results:
-    """5,000 Leases."""
+    """Measure 5,000 Leases."""
     with operated(1) as (plane, _, operator):
         return {"5,000 leases": leases.cost(plane, operator)}
 
 
 def first_moves() -> Results:
-    """With 1,000 nodes."""
+    """Measure with 1,000 nodes."""
     with operated(NODES - 100) as (plane, observer, _):
         plane.kubectl("delete", "rsp", "--all")
         return {"condition to first request, ms": failures.first_move(plane, observer, 100)}
 
 
 def pool_moves() -> Results:
-    """500 pods that a mapping moves."""
+    """Measure 500 pods that a mapping moves."""
     with operated(1) as (plane, observer, _):
         return {"pool of 500 pods": pools.moved(plane, observer)}
 
 
 def many_pools() -> Results:
-    """200 pools, 5,000 namespaces."""
+    """Measure 200 pools and 5,000 namespaces."""
     with ControlPlane.start(open_limits=True) as plane:
         return {"many pools": pools.many(plane, install(plane))}
 
 
 def admitted() -> Results:
-    """No operator: these policies do without."""
+    """Measure without an operator: these policies do not need one."""
     with ControlPlane.start(open_limits=True) as plane:
         install(plane)
         return {"admission, ms": admission.costs(plane)}
 
 
 def stories() -> Results:
-    """Random failures in simulated time."""
+    """Run random failures in simulated time."""
     return {"soak in simulated time": soak.simulated()}
 
 
 def sequences() -> Results:
-    """Random failures on a control plane."""
+    """Run random failures on a control plane."""
     return {"soak on a control plane": soak.on_a_control_plane()}
 
 
 def plans() -> Results:
-    """The plan against the real scheduler on 300 random clusters, and its time on a large one."""
+    """Measure the plan against the real scheduler on 300 random clusters, and its time for a large one."""
     return {"plans": rehearsals(), "large plans": large()}
 
 
@@ -134,9 +134,9 @@ MEASURES: dict[str, Callable[[], Results]] = {
 
 
 def main(only: list[str]) -> int:
-    """Measure, print, write down."""
+    """Run the measures, print and write the results."""
     if unknown := [name for name in only if name not in MEASURES]:
-        say(f"no such measure: {', '.join(unknown)}; there are {', '.join(MEASURES)}")
+        say(f"unknown measure: {', '.join(unknown)}; there are {', '.join(MEASURES)}")
         return 2
     path = HERE / "results.json"
     results = json.loads(path.read_text()) if only and path.exists() else {}

@@ -1,4 +1,4 @@
-"""Slot latency: from a budget's status that allows an eviction to the next eviction accepted under it."""
+"""Measure slot latency: from a budget's status that allows an eviction to the next accepted eviction under it."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ _ADMIN = "kwok-admin"
 
 
 class Openings:
-    """When each budget of a namespace went from none allowed to some, by its name."""
+    """The times at which each budget of a namespace changed from no allowed eviction to some, by name."""
 
     def __init__(self, plane: ControlPlane, space: str) -> None:
         self.times: dict[str, list[float]] = {}
@@ -38,7 +38,7 @@ class Openings:
 
 
 def _accepted(plane: ControlPlane, user: str, space: str, since: float) -> dict[str, list[float]]:
-    """When evictions were accepted, by app."""
+    """Return times of accepted evictions by app."""
     found: dict[str, list[float]] = {}
     for event in audit(plane, user):
         reference = event.get("objectRef", {})
@@ -49,7 +49,7 @@ def _accepted(plane: ControlPlane, user: str, space: str, since: float) -> dict[
 
 
 def latencies(plane: ControlPlane, observer: Observer) -> dict[str, Any]:
-    """10 apps of 10 under `maxUnavailable: 1`, pods Ready after 0.5 s; by the operator and by `kubectl drain`; ms."""
+    """Measure 10 apps of 10 under `maxUnavailable: 1`, by the operator and by `kubectl drain`; ms. Pods take 0.5 s."""
     results: dict[str, Any] = {}
     for name, user in (("rescheduler", OPERATOR), ("kubectl drain", _ADMIN)):
         space = f"slots-{name.split(maxsplit=1)[0]}"

@@ -1,6 +1,6 @@
-"""Random sequences of failures: 500 in simulated time, 20 on a real control plane; not one invariant may break.
+"""Run random sequences of failures: 500 in simulated time, 20 on a real control plane; no invariant may break.
 
-On the control plane a machine that dies is a KWOK process that is killed, one that nobody reaches a stopped one.
+On the control plane a failed machine is a killed KWOK process, and an unreachable one is a stopped KWOK process.
 """
 
 import json
@@ -36,11 +36,11 @@ NODES, ZONES = 5, ("a", "b")
 _LAG = 6.0  # seconds; a busy machine is late
 _SETTLES = 150.0  # seconds
 _SPACE = "soak"
-_AT_ONCE = 20  # stories of one process
+_AT_ONCE = 20  # runs of one process
 
 
 def simulated(last: int = 500) -> dict[str, Any]:
-    """Stories in simulated time; each core tells a part of them."""
+    """Run seeds in simulated time; each core runs a part of them."""
     starts = range(1, last + 1, _AT_ONCE)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = list(pool.map(lambda first: _told(first, min(first + _AT_ONCE - 1, last)), starts))
@@ -48,7 +48,7 @@ def simulated(last: int = 500) -> dict[str, Any]:
 
 
 def _told(first: int, last: int) -> dict[str, float]:
-    """Of some stories, told by a process of their own."""
+    """Run some seeds in a separate process."""
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     command = [sys.executable, "-m", "simulation", f"{first}-{last}"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -79,14 +79,14 @@ class Rig:
         self.recorder.stop()
 
     def every(self, resource: str) -> list[Json]:
-        """Objects of a resource."""
+        """Return objects of a resource."""
         kinds = {"nodedrains": "nodedrains.rescheduler.dev"}
         return list(self.plane.get(kinds.get(resource, resource), "-A")["items"])
 
-    # -- acts -----------------------------------------------------------------------------------------------------
+    # -- faults ---------------------------------------------------------------------------------------------------
 
     def fail(self, lasts: float, node: str) -> None:
-        """Dead, and back by a reboot."""
+        """Fail the machine; it comes back by a reboot."""
         if node not in self._down:
             self._down.add(node)
             self.plane.fail_node(node)
@@ -95,7 +95,7 @@ class Rig:
             self._down.discard(node)
 
     def cut(self, lasts: float, nodes: list[str]) -> None:
-        """Unreached, and back as they were."""
+        """Cut machines off; they come back without a reboot."""
         mine = [node for node in nodes if node not in self._down]
         self._down |= set(mine)
         for node in mine:
@@ -106,7 +106,7 @@ class Rig:
         self._down -= set(mine)
 
     def fence(self, lasts: float, node: str) -> None:
-        """Dead; a fencer says so."""
+        """Fail the machine; a fencer attests that it is dead."""
         if node in self._down:
             return
         self._down.add(node)
@@ -121,7 +121,7 @@ class Rig:
         self._down.discard(node)
 
     def ill(self, lasts: float, nodes: list[str]) -> None:
-        """Not Ready by their own word."""
+        """Let kubelets report that they are not Ready."""
         self.plane.kubectl("annotate", "--overwrite", "node", *nodes, "cluster/not-ready=true")
         time.sleep(lasts)
         self.plane.kubectl("annotate", "node", *nodes, "cluster/not-ready-")
@@ -148,7 +148,7 @@ class Rig:
         self.plane.kubectl("scale", "deployment", app, "-n", _SPACE, f"--replicas={before}")
 
     def scribble(self, lasts: float, seed: int) -> None:
-        """Garbage on a node and on pods, and none any more; what admission refuses is not written."""
+        """Write garbage on a node and on pods, and remove it; admission may refuse the write."""
         chance = random.Random(seed)
         above, below = self.every("deployments"), self.every("replicasets")
         pods = [pod for pod in self.every("pods") if pod["metadata"]["namespace"] == _SPACE]
@@ -170,7 +170,7 @@ class Rig:
 
     def kill(self, lasts: float, operator: int) -> None:
         process = self.operators[operator]
-        if str(process.log) not in self._down:  # two that start one operator would leave a process that holds its ports
+        if str(process.log) not in self._down:  # two operators with one log would leave a process that holds its ports
             self._down.add(str(process.log))
             process.kill()
             time.sleep(lasts)
@@ -188,7 +188,7 @@ class Rig:
         self.plane.kubectl("annotate", "--overwrite", "node", node, text)
 
     def carry_out(self, act: Act) -> None:
-        """Wait until it is time, and let it happen; while the API server is away people try again."""
+        """Wait until the fault is due, and inject it; people retry while the API server is away."""
         time.sleep(act.at)
         acts: dict[str, Callable[..., None]] = {
             each.__name__: each
@@ -201,7 +201,7 @@ class Rig:
 
 
 def _draw(chance: random.Random, nodes: list[str]) -> list[Act]:
-    """A few acts within a quarter of a minute."""
+    """Return a few faults within a quarter of a minute."""
     hot = chance.sample(nodes, 2)
     node = lambda: chance.choice(hot if chance.random() < 0.6 else nodes)  # noqa: E731
     some = lambda most: chance.sample(nodes, chance.randint(1, most))  # noqa: E731
@@ -224,7 +224,7 @@ def _draw(chance: random.Random, nodes: list[str]) -> list[Act]:
         lambda: ("scribble", 8, {"seed": chance.getrandbits(30)}),
     ]
     made = [maker() for maker in chance.choices(makers, k=chance.randint(3, 6))]
-    # The API server's absence comes alone, and last: the others need it.
+    # The outage of the API server comes only once, and last: other faults need the server.
     acts = [Act(round(chance.uniform(0, 14), 1), what, lasts, details) for what, lasts, details in made]
     return acts + ([Act(50, "away", 3, {})] if chance.random() < 0.2 else [])
 
@@ -242,7 +242,7 @@ def _policy(chance: random.Random) -> Json:
 
 def _workloads(chance: random.Random) -> list[Json]:
     budgets = ({"minAvailable": 1}, {"maxUnavailable": 1}, {"maxUnavailable": 0}, {"minAvailable": "50%"}, {})
-    # The node controller marks pods of a silent node; a kubelet that is back sets those that run to Ready again.
+    # The node controller marks pods of a silent node; a kubelet that is back sets running pods to Ready again.
     alive = {"cluster/ready-after": "1s"}
     never = {**alive, "rescheduler.dev/replacement": "Never"}
     neighbours = [
@@ -262,7 +262,7 @@ def _workloads(chance: random.Random) -> list[Json]:
 
 
 def _sequence(rig: Rig, seed: int) -> list[str]:
-    """One sequence; what was not well in the end."""
+    """Run one sequence; return what is not restored in the end."""
     chance = random.Random(seed)
     policy, acts = _policy(chance), _draw(chance, rig.nodes)
     say(f"sequence {seed}: {json.dumps(policy)}\n" + "\n".join(map(str, acts)))
@@ -273,7 +273,7 @@ def _sequence(rig: Rig, seed: int) -> list[str]:
         list(pool.map(rig.carry_out, acts))
     wrong: list[str] = []
     try:
-        until(lambda: not list(amiss(rig.every, before)), "all to be well", seconds=_SETTLES, every=1)
+        until(lambda: not list(amiss(rig.every, before)), "the cluster to be restored", seconds=_SETTLES, every=1)
     except TimeoutError:
         wrong = [f"sequence {seed}: in the end {words}" for words in amiss(rig.every, before)]
     wrong += [f"sequence {seed}: {o.log.name} ended: {o.tail()}" for o in rig.operators if not o.running]
@@ -286,7 +286,7 @@ def _sequence(rig: Rig, seed: int) -> list[str]:
 
 
 def _judged(rig: Rig) -> tuple[list[str], int, int]:
-    """What the record breaks, how many revisions it has, and how many of them the operator wrote."""
+    """Return violations of the record, its number of revisions, and the operator's share of them."""
     judge = Judge(Picture(_LAG), frozenset((OPERATOR,)))
     born, revisions = sorted(rig.born), 0
     for each in rig.recorder.changes(OPERATOR):
@@ -304,7 +304,7 @@ def _judged(rig: Rig) -> tuple[list[str], int, int]:
 
 
 def on_a_control_plane() -> dict[str, Any]:
-    """Sequences of `SOAK_SEEDS` (such as 1-5; else 1-20); those of an earlier run are kept."""
+    """Run the sequences of `SOAK_SEEDS` (such as 1-5; else 1-20); keep results of an earlier run."""
     first, _, last = os.environ.get("SOAK_SEEDS", "1-20").partition("-")
     known: dict[str, Any] = {}
     with suppress(FileNotFoundError, KeyError):
@@ -324,12 +324,12 @@ def on_a_control_plane() -> dict[str, Any]:
 
 
 def summed(results: dict[str, Any]) -> dict[str, float]:
-    """All runs on the control plane together."""
+    """Return the sums over all runs on the control plane."""
     return {key: sum(run[key] for run in results.values()) for key in ("revisions", "writes", "broken", "seconds")}
 
 
 def sequences(results: dict[str, Any]) -> int:
-    """How many there were."""
+    """Return the number of sequences."""
     return sum(len(list(_span(key))) for key in results)
 
 

@@ -1,4 +1,4 @@
-"""The results for people."""
+"""Tables of the results for people."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def _seconds(values: list[float]) -> str:
 
 
 def drain(title: str, result: dict[str, Any], share: str, ratio: str) -> list[Row]:
-    """A drain against its limit, `kubectl drain` and other tools' settings."""
+    """Return rows of a drain compared with its limit, `kubectl drain` and other tools' settings."""
     rows = [
         (f"{title}: bare load, {result['best pace']}", _seconds(result["seconds"]["limit"]), ""),
         (f"{title}: the operator", _seconds(result["seconds"]["rescheduler"]), ""),
@@ -37,15 +37,15 @@ _GOALS = {"default policy": "< 125 s", "leaseTimeout: 20s": "< 25 s"}
 
 
 def failures(results: dict[str, Any]) -> list[Row]:
-    """Nodes that die."""
+    """Return rows of failed nodes."""
     found: list[Row] = []
     for way, seconds in results.get("replaced after a death, s", {}).items():
-        what = f"a node of 30 pods falls silent: all replacements Ready, {way}"
+        what = f"a node of 30 pods stops reporting: all replacements Ready, {way}"
         found.append((what, f"{_range(seconds)} s", _GOALS.get(way, "")))
     if many := results.get("failing together"):
         one, ten = many["one node of 10 pods, s"], many["ten nodes of 10 pods, s"]
-        found.append(("one node of 10 pods dies", f"{one:.1f} s", ""))
-        found.append(("ten nodes of 10 pods die together (brake off)", f"{ten:.1f} s", "<= one + 15 s"))
+        found.append(("one node of 10 pods fails", f"{one:.1f} s", ""))
+        found.append(("ten nodes of 10 pods fail together (brake off)", f"{ten:.1f} s", "<= one + 15 s"))
     for limit, alarms in results.get("false alarms", {}).items():
         said = f"{alarms['alarms']} of {alarms['renewals']} renewals ({alarms['longer than it']} were later than that)"
         found.append((f"kubelets whose Leases are 5 to 15 s late: false alarms, {limit}", said, ""))
@@ -60,7 +60,7 @@ def failures(results: dict[str, Any]) -> list[Row]:
 
 
 def rebalance(pools: dict[str, Any]) -> list[Row]:
-    """Pools evened out, beside the descheduler: deviation before and after, evictions, dips in Ready pods."""
+    """Return rows of rebalancing, compared with the descheduler: deviation, evictions, and dips in Ready pods."""
     found: list[Row] = []
     for name, pool in pools.items():
         before, same = f"standard deviation of the requested share {pool['before']:.3f}", pool["to the same deviation"]
@@ -84,7 +84,7 @@ def rebalance(pools: dict[str, Any]) -> list[Row]:
 
 
 def admission(results: dict[str, Any]) -> list[Row]:
-    """Creations with the policies of pools and without."""
+    """Return rows of creations with the policies of pools and without."""
     found: list[Row] = []
     for what, sides in results.get("admission, ms", {}).items():
         for having in ("without", "with"):
@@ -96,7 +96,7 @@ def admission(results: dict[str, Any]) -> list[Row]:
 
 
 def plans(results: dict[str, Any]) -> list[Row]:
-    """What plans said, and what the scheduler then did; how long a large one takes."""
+    """Return rows of plans compared with the scheduler, and of the time for a large plan."""
     found: list[Row] = []
     if told := results.get("plans"):
         both = {key: told["roomy"][key] + told["tight"][key] for key in told["roomy"]}
@@ -113,12 +113,10 @@ def plans(results: dict[str, Any]) -> list[Row]:
 
 
 def soaks(results: dict[str, Any]) -> list[Row]:
-    """Random sequences of failures, held to the invariants at every write."""
+    """Return rows of random failures, checked against the invariants at every write."""
     found: list[Row] = []
     if told := results.get("soak in simulated time"):
-        what = (
-            f"{told['stories']:.0f} random stories through the engine, {told['hours']:.0f} h in {told['seconds']:.0f} s"
-        )
+        what = f"{told['stories']:.0f} random runs of the simulation, {told['hours']:.0f} h in {told['seconds']:.0f} s"
         found.append((f"{what}, {told['writes']:.0f} writes: invariants broken", f"{told['broken']:.0f}", "0"))
     if runs := results.get("soak on a control plane"):
         total = summed(runs)
@@ -129,7 +127,7 @@ def soaks(results: dict[str, Any]) -> list[Row]:
 
 
 def mapping(results: dict[str, Any]) -> list[Row]:
-    """Pools: what a change of mapping comes to."""
+    """Return rows of changes of a pool's mapping."""
     found: list[Row] = []
     if moved := results.get("pool of 500 pods"):
         lowest, made = moved["lowest ready of an app of 20"], moved["pods made for each moved"]
@@ -146,7 +144,7 @@ def mapping(results: dict[str, Any]) -> list[Row]:
 
 
 def rows(results: dict[str, Any]) -> list[Row]:
-    """All of what was measured."""
+    """Return all rows."""
     found: list[Row] = []
     if asked := results.get("annotation to cordon, ms"):
         found.append(("annotation to cordon among 1,000 nodes, median", f"{asked['median']:.0f} ms", "< 50 ms"))
@@ -179,12 +177,12 @@ def rows(results: dict[str, Any]) -> list[Row]:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """bench/results.md."""
+    """Return bench/results.md."""
     lines = [
         "# Results of `make bench`",
         "",
         "Two shared cores, client and servers together; the control plane is real, the kubelets are simulated",
-        "(a pod is gone 1 s after it was told to end). Median (minimum to maximum) of the runs.",
+        "(a pod is gone 1 s after its deletion). Median (minimum to maximum) of the runs.",
         "",
         "| what | result | goal |",
         "|---|---|---|",

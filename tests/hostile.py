@@ -1,7 +1,7 @@
-"""Values that others write to do harm, or by mistake: plain lists to choose from, and Hypothesis strategies.
+"""Hostile or mistaken values of other clients: plain lists to choose from, and Hypothesis strategies.
 
-`mutated` puts any JSON anywhere: no API server lets that through for its own kinds, but nothing promises it for others.
-`forged` keeps each type and changes the values: whoever may write an object or its status can have such a one stored.
+`mutated` puts any JSON at any place: no API server accepts that for built-in kinds, but other kinds have no such
+promise. `forged` keeps each type and changes the values: a client that may write an object or its status can store it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -106,18 +106,18 @@ ANYTHING: tuple[Json, ...] = (
 
 
 def texts() -> st.SearchStrategy[str]:
-    """Any text, short or long, that looks like something else or like nothing."""
+    """Any text, short or long, parseable or not."""
     known = st.sampled_from((*TEXTS, *TIMES, *QUANTITIES, *MOVES))
     return st.one_of(known, st.text(st.characters(codec="utf-8"), max_size=30))
 
 
 def times() -> st.SearchStrategy[str]:
-    """RFC 3339 times as Go reads them, and some that nobody reads."""
+    """RFC 3339 times as Go parses them, and times that do not parse."""
     return st.sampled_from(TIMES)
 
 
 def quantities() -> st.SearchStrategy[str]:
-    """Quantities of all sizes, and no quantities."""
+    """Quantities of all sizes, and strings that are no quantities."""
     return st.sampled_from(QUANTITIES)
 
 
@@ -158,7 +158,7 @@ def one_mutated(valid: Json) -> Iterator[Json]:
 
 
 def mutated(valid: Json, most: int = 4) -> st.SearchStrategy[Json]:
-    """Copies of a valid object with up to so many of its parts replaced by any JSON, or left out."""
+    """Copies of a valid object with up to `most` of its parts replaced by any JSON, or left out."""
     paths = _paths(valid)
 
     @st.composite
@@ -172,7 +172,7 @@ def mutated(valid: Json, most: int = 4) -> st.SearchStrategy[Json]:
 
 
 def forged(valid: Json, most: int = 6) -> st.SearchStrategy[Json]:
-    """Copies of a valid object with up to so many of its values replaced by hostile ones of the same type."""
+    """Copies of a valid object with up to `most` of its values replaced by hostile ones of the same type."""
     leaves = [path for path in _paths(valid) if not isinstance(_get(valid, path), dict | list) and not _fixed(path)]
 
     @st.composite
@@ -186,7 +186,7 @@ def forged(valid: Json, most: int = 6) -> st.SearchStrategy[Json]:
 
 
 _IDENTITY = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "generation")
-"""Only the API server itself writes these."""
+"""Only the API server writes these fields."""
 
 
 def _fixed(path: Path) -> bool:
@@ -194,7 +194,7 @@ def _fixed(path: Path) -> bool:
 
 
 def _pool(value: Json) -> tuple[Json, ...]:
-    """Hostile values of the same type."""
+    """Return hostile values of the same type."""
     if isinstance(value, bool):
         return (not value,)
     return INTEGERS if isinstance(value, int) else (*TEXTS, *TIMES, *QUANTITIES, *MOVES)
@@ -208,7 +208,7 @@ def _alike(value: Json) -> st.SearchStrategy[Json]:
 
 
 def _paths(value: Json, at: Path = ()) -> list[Path]:
-    """The places of all parts of a value, the whole first."""
+    """Return the paths of all parts of a value, the whole first."""
     inner: list[tuple[str | int, Json]] = []
     if isinstance(value, Mapping):
         inner = list(value.items())
@@ -224,7 +224,7 @@ def _get(value: Json, path: Path) -> Json:
 
 
 def _set(value: Json, path: Path, new: Json) -> Json:
-    """The value with another part at this place; unchanged if an earlier change took the place away."""
+    """Return the value with a new part at this path; unchanged if an earlier change removed the path."""
     if not path:
         return value if new is _GONE else new
     parent = value
@@ -242,7 +242,7 @@ def _set(value: Json, path: Path, new: Json) -> Json:
 
 
 def _with(value: Json, path: Path, new: Json) -> Json:
-    """The value with another part at this place, or without it; all else is shared."""
+    """Return the value with a new part at this path, or without it; other parts are shared."""
     if not path:
         return new
     key, *rest = path
@@ -605,7 +605,7 @@ VALID: Mapping[str, Json] = {
     "namespacepools": POOL,
     "nodedrains": DRAIN,
 }
-"""A valid object of each kind that is read, by resource."""
+"""A valid object of each kind that the operator reads, by resource."""
 
 
 def either(valid: Json) -> st.SearchStrategy[Json]:
@@ -614,7 +614,7 @@ def either(valid: Json) -> st.SearchStrategy[Json]:
 
 
 def projected(valid: Json, project: Callable[[Json], Any]) -> st.SearchStrategy[Any]:
-    """What a projection makes of hostile copies; those that it refuses are not among them."""
+    """The projection's results for hostile copies; refused copies are left out."""
 
     def attempt(raw: Json) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""One control plane and one operator for each pytest process; nodes, namespace and policy of its own for each test."""
+"""One control plane and one operator for each pytest process; each test has its own nodes, namespace and policy."""
 
 import itertools
 import json
@@ -22,14 +22,14 @@ _LONG = ("test_suspicions", "test_crash", "test_process", "test_proofs", "test_p
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take longest are first: begun last, they would keep one process busy while the others are done."""
+    """Run the slowest files first: otherwise one process would be busy after all others are done."""
     items.sort(key=lambda item: item.path.stem not in _LONG)
 
 
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[ControlPlane]:
     flags = {"kube-controller-manager": {"horizontal-pod-autoscaler-sync-period": "2s"}}
-    # OpenShift's API server asks for the right to delete an object before its owners are changed.
+    # OpenShift's API server requires the right to delete an object before its owners change.
     flags["kube-apiserver"] = {"enable-admission-plugins": "OwnerReferencesPermissionEnforcement"}
     with ControlPlane.start(audit=True, extra_args=flags) as plane:
         yield plane
@@ -37,7 +37,7 @@ def control_plane() -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="session")
 def identity(control_plane: ControlPlane) -> Path:
-    """Kubeconfig of the chart's ServiceAccount; the CRDs and RBAC are there."""
+    """Yield the kubeconfig of the chart's ServiceAccount; CRDs and RBAC are installed."""
     return install(control_plane)
 
 
@@ -54,7 +54,7 @@ def observer(control_plane: ControlPlane) -> Observer:
 
 @dataclass
 class Site:
-    """A part of the cluster for one test alone: nodes that only its policy selects, and a namespace."""
+    """The part of the cluster of one test: nodes that only its policy selects, and a namespace."""
 
     plane: ControlPlane
     observer: Observer
@@ -76,7 +76,7 @@ class Site:
         self.plane.apply(body)
 
     def deploy(self, *objects: dict[str, Any]) -> None:
-        """Create these; wait until all their pods are Ready, and until their budgets have counted them."""
+        """Create objects; wait until all their pods are Ready, and until their budgets have counted them."""
         self.plane.apply(*objects)
         for made in objects:
             if made["kind"] in ("Deployment", "StatefulSet"):
@@ -90,7 +90,7 @@ class Site:
             until(lambda: self.observer.counted(self.name), f"the budgets of {self.name} to be observed")
 
     def troubles(self) -> str:
-        """What keeps pods from being Ready, for whoever reads that a wait was in vain."""
+        """Return the reasons why pods are not Ready, for the error of a wait."""
         pods = [
             (p["metadata"]["name"], p["spec"].get("nodeName"), p.get("status", {}).get("conditions"))
             for p in self.observer.pods(self.name)
@@ -98,7 +98,7 @@ class Site:
         return json.dumps(pods)[:2000]
 
     def here(self) -> dict[str, Any]:
-        """Pod spec fields that keep a workload on this site's nodes."""
+        """Return pod spec fields that keep a workload on this site's nodes."""
         return {"nodeSelector": {"site": self.name}}
 
     def on_first(self, first: str, others: list[str], *objects: dict[str, Any]) -> None:
@@ -111,22 +111,22 @@ class Site:
         assert {pod["spec"]["nodeName"] for pod in pods} == {first}
 
     def release_one(self, first: str, others: list[str]) -> None:
-        """Ask for the drain of the first node, and have a released pod whose replacement stays Pending."""
+        """Request the drain of the first node, and get a released pod whose replacement stays Pending."""
         self.plane.kubectl("cordon", *others)
         self.annotate(first)
         until(self.released, "a pod to be released")
 
     def classes(self, node: str) -> set[str]:
-        """Classes of a drain's blockers."""
+        """Return classes of a drain's blockers."""
         drain = self.observer.drain(node) or {}
         return {b["class"] for b in drain.get("status", {}).get("blockers", [])}
 
     def released(self) -> list[dict[str, Any]]:
-        """Pods whose controller is their Deployment."""
+        """Return pods whose controller is their Deployment."""
         return [pod for pod in self.observer.pods(self.name) if workloads.is_released(pod)]
 
     def calls(self, resource: str = "pods", *, names: Collection[str] = ()) -> list[dict[str, Any]]:
-        """The operator's requests on a resource, as audited: those in this namespace, or on these objects."""
+        """Return the operator's audited requests on a resource: those in this namespace, or on these objects."""
         assert self.plane.audit_log is not None
         found = [
             event
@@ -138,7 +138,7 @@ class Site:
         return sorted(found, key=lambda event: event["requestReceivedTimestamp"])
 
     def evictions(self) -> list[str]:
-        """Names of the pods whose eviction the operator has asked for, dry runs left out."""
+        """Return names of the pods that the operator evicted or tried to evict, without dry runs."""
         return [
             call["objectRef"]["name"]
             for call in self.calls()
@@ -146,14 +146,14 @@ class Site:
         ]
 
     def hints(self, kind: str, name: str) -> set[str]:
-        """Reasons of the Events on an object of this namespace."""
+        """Return reasons of the Events on an object of this namespace."""
         events = self.plane.get("events", "-n", self.name)["items"]
         return {
             e["reason"] for e in events if (e["involvedObject"]["kind"], e["involvedObject"]["name"]) == (kind, name)
         }
 
     def uids(self, node: str | None = None) -> set[str]:
-        """UIDs of this site's pods, or of those on one node."""
+        """Return UIDs of this site's pods, or of those on one node."""
         return {p["metadata"]["uid"] for p in self.observer.pods(self.name, node=node)}
 
     def annotate(self, node: str, value: str | None = "test") -> None:
@@ -161,7 +161,7 @@ class Site:
         self.plane.kubectl("annotate", "--overwrite", "node", node, word)
 
     def serve(self, node: str) -> None:
-        """Have its pods be Ready by hand, where their template says that none ever is: their replacements are not."""
+        """Set pods to Ready by hand if their template never does; their replacements stay unready."""
         until(lambda: all(p["status"]["phase"] == "Running" for p in self.observer.pods(self.name)), "the pods to run")
         for pod in self.observer.pods(self.name, node=node):
             serving = [{"type": "Ready", "status": "True", "lastTransitionTime": pod["metadata"]["creationTimestamp"]}]
@@ -169,14 +169,14 @@ class Site:
             self.plane.kubectl("patch", "pod", name, "-n", self.name, "--subresource=status", "-p", body)
 
     def says(self, node: str, *reasons: str) -> None:
-        """Wait for Events on a node: they are written beside the work."""
+        """Wait for Events on a node: they are written in the background."""
         until(
             lambda: set(reasons) <= {e["reason"] for e in self.observer.events("Node", node)},
             f"the Events {reasons} on {node}",
         )
 
     def untainted(self, node: str) -> None:
-        """Wait until it has no taint; the node controller takes that of the cordon off a moment after the cordon."""
+        """Wait until the node has no taint; the node controller removes the taint of the cordon a moment later."""
         until(lambda: "taints" not in self.observer.node(node)["spec"], f"{node} to have no taint")
 
     def patch(self, kind: str, name: str, body: dict[str, Any], *more: str) -> None:
@@ -190,11 +190,11 @@ class Site:
         )
 
     def gone(self, node: str) -> None:
-        """Wait until its NodeDrain is gone."""
+        """Wait until the NodeDrain of the node is gone."""
         until(lambda: self.observer.drain(node) is None, f"the NodeDrain of {node} to be gone")
 
     def left(self, node: str) -> list[str]:
-        """Names of this site's pods on a node."""
+        """Return names of this site's pods on a node."""
         return sorted(pod["metadata"]["name"] for pod in self.observer.pods(self.name, node=node))
 
 
@@ -209,7 +209,8 @@ def site(
     if place.made:
         control_plane.kubectl("annotate", "node", *place.made, "rescheduler.dev/maintenance-", check=False)
     control_plane.kubectl("delete", "namespace", place.name, "--ignore-not-found", "--wait=false")
-    force = ("--force", "--grace-period=0", "--wait=false")  # a finalizer that a failed test left holds up nobody
+    # A finalizer that a failed test left must not block the cleanup.
+    force = ("--force", "--grace-period=0", "--wait=false")
     control_plane.kubectl("delete", "pods", "--all", "-n", place.name, *force, check=False)
     if place.made:
         control_plane.kubectl("delete", "node", *place.made, "--ignore-not-found")
@@ -219,7 +220,7 @@ def site(
 
 
 class Pooled:
-    """A site with pools of its own."""
+    """A site with its own pools."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -227,7 +228,7 @@ class Pooled:
         self.name = f"{site.name}-pool"
 
     def pool(self, name: str | None = None, **spec: Any) -> str:
-        """A pool of this site's nodes and namespace, unless told otherwise."""
+        """Return a pool of this site's nodes and namespace by default."""
         name = name or self.name
         if "namespaceSelector" not in spec:
             spec.setdefault("namespaces", [self.site.name])
@@ -255,17 +256,17 @@ class Pooled:
         return found["metadata"].get("labels", {}).get(POOL)
 
     def mark(self, node: str) -> tuple[str | None, list[str]]:
-        """Pool label and values of the exclusive taint."""
+        """Return the pool label and the values of the exclusive taint."""
         found = self.site.observer.node(node)
         taints = found["spec"].get("taints", [])
         return found["metadata"]["labels"].get(NODE_POOL), [t["value"] for t in taints if t["key"] == POOL]
 
     def shunned(self, node: str) -> bool:
-        """Whether pods are being moved off it."""
+        """Whether pods are being moved off the node."""
         return any(t["key"] == WAITING_TAINT_KEY for t in self.site.observer.node(node)["spec"].get("taints", []))
 
     def settled(self, count: int, *nodes: str, seconds: float = 90) -> set[str]:
-        """Wait until so many pods of the site run, all of them on these nodes; UIDs of all that were seen meanwhile."""
+        """Wait until this number of the site's pods run on these nodes only; return UIDs of all observed pods."""
         seen: set[str] = set()
 
         def there() -> bool:
@@ -281,7 +282,7 @@ class Pooled:
         until(lambda: self.mark(node) == (label, list(taints)), f"{node} to be marked {label} {taints}")
 
     def says(self, type_: str, status: str, reason: str, name: str | None = None) -> str:
-        """Wait for a condition; its message."""
+        """Wait for a condition; return its message."""
         until(
             lambda: self.condition(type_, name)[:2] == (status, reason),
             lambda: f"{type_} {status} {reason} ({self.status(name)})",

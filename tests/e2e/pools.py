@@ -1,4 +1,4 @@
-"""Objects and a cluster for the tests of what admission makes of pods, namespaces and nodes."""
+"""Objects and a cluster for the tests of admission of pods, namespaces and nodes."""
 
 import json
 from collections.abc import Mapping
@@ -17,17 +17,17 @@ EVERYTHING = {"operator": "Exists"}
 
 
 def pool(name: str, **spec: Any) -> Object:
-    """A NamespacePool of nodes that none is labelled for: these tests do it by hand."""
+    """Return a NamespacePool without nodes: the tests label nodes by hand."""
     return workloads.pool(name, nodeSelector={"matchLabels": {"colour": name}}, **spec)
 
 
 def tolerating(value: str, **more: str) -> Object:
-    """A toleration of a pool's taint."""
+    """Return a toleration of a pool's taint."""
     return {"key": names.POOL, "operator": "Equal", "value": value, "effect": "NoSchedule", **more}
 
 
 def asking(*values: str) -> Object:
-    """Required node affinity to pools."""
+    """Return required node affinity to pools."""
     term = {"matchExpressions": [{"key": names.NODE_POOL, "operator": "In", "values": list(values)}]}
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
 
@@ -39,33 +39,33 @@ def pod(name: str, namespace: str, labels: Mapping[str, str] | None = None, **te
 
 
 def owned(body: Object, kind: str, uid: str = "11111111-1111-1111-1111-111111111111") -> Object:
-    """As if a controller of this kind had made it."""
+    """Return the object as if a controller of this kind had made it."""
     owner = {"apiVersion": "apps/v1", "kind": kind, "name": "owner", "uid": uid, "controller": True}
     body["metadata"]["ownerReferences"] = [owner]
     return body
 
 
 def mirror(body: Object) -> Object:
-    """As a kubelet shows a static pod."""
+    """Return the pod as a kubelet shows a static pod."""
     body["metadata"]["annotations"][names.MIRROR_POD] = "x"
     body["spec"]["nodeName"] = "grey1"
     return body
 
 
 class Cluster:
-    """What the tests do on the control plane; dry runs unless they need what follows."""
+    """Requests of the tests on the control plane; dry runs by default."""
 
     def __init__(self, plane: ControlPlane) -> None:
         self.plane, self.observer = plane, Observer(plane.kubeconfig)
         self.kubectl = plane.kubectl
 
     def create(self, *objects: Object, **options: Any) -> str:
-        """All that kubectl says; it goes on after a refusal."""
+        """Return the whole output of kubectl, which continues after a refusal."""
         body = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
         return self.kubectl("create", "--dry-run=server", "-f", "-", input=body, check=False, **options)
 
     def admitted(self, *objects: Object, **options: Any) -> list[Object]:
-        """What they would be; none may be refused."""
+        """Return the objects as the API server would store them; none may be refused."""
         body = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
         said = self.kubectl("create", "--dry-run=server", "-o", "yaml", "-f", "-", input=body, **options)
         return list(yaml.safe_load_all(said))
@@ -84,7 +84,7 @@ class Cluster:
 
 
 def identity(cluster: Cluster, name: str, *, pools: str | None = None) -> Path:
-    """Who may write pods, namespaces and nodes; and NamespacePools, all or one, where told so."""
+    """Grant writes of pods, namespaces and nodes, and of NamespacePools if named."""
     rules = [
         {"apiGroups": [""], "resources": ["pods", "nodes", "namespaces"], "verbs": ["*"]},
         {"apiGroups": [""], "resources": ["namespaces/status", "namespaces/finalize", "pods/status"], "verbs": ["*"]},

@@ -1,4 +1,4 @@
-"""What the API server answers to an eviction, and that it is foreseen: asked by dry run, so nothing moves."""
+"""Answers of the API server to evictions, and their forecasts: dry runs, so nothing moves."""
 
 import json
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ NEVER = {"annotations": {"cluster/never-ready": "true"}}
 
 @pytest.fixture
 async def client(identity: Path) -> AsyncIterator[Client]:
-    """The operator's own, under its identity."""
+    """Yield the operator's client under its identity."""
     way = Configuration()
     await load_kube_config(config_file=str(identity), client_configuration=way, persist_config=False)
     found = Client(way)
@@ -33,7 +33,7 @@ async def client(identity: Path) -> AsyncIterator[Client]:
 async def ask(
     client: Client, namespace: str, pod: str, uid: str, budget: disruption_budgets.DisruptionBudget | None = None
 ) -> EvictionResult:
-    """The judged answer to a dry run of an eviction."""
+    """Return the classified answer to a dry run of an eviction."""
     options = {"preconditions": {"uid": uid}, "dryRun": ["All"]}
     meta = {"name": pod, "namespace": namespace}
     body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta, "deleteOptions": options}
@@ -45,7 +45,7 @@ async def ask(
 
 
 def foreseen(site: Site, namespace: str, raw: dict[str, Any]) -> bool | None:
-    """Whether the budgets as watched would let the pod go; None: it is under several."""
+    """Whether the watched budgets would allow the eviction; None if several budgets select the pod."""
     rows = [disruption_budgets.parse_budget(b) for b in site.plane.get("pdb", "-n", namespace)["items"]]
     pod = pods.parse_pod(raw)
     covering = disruption_budgets.budgets_for(pod, rows)
@@ -145,7 +145,7 @@ async def test_what_the_disruption_controller_has_not_seen_and_what_is_being_del
 
 
 async def test_a_budget_that_cannot_be_synced_is_quoted_and_not_said_to_be_behind(site: Site, client: Client) -> None:
-    """Its pod has a controller of a kind without scale; the server says "still being processed" for ever."""
+    """The pod's controller has a kind without scale; the server answers "still being processed" forever."""
     (node,) = site.nodes(1)
     site.plane.kubectl("create", "configmap", "vm", "-n", site.name)
     owner = site.plane.get("configmap", "vm", "-n", site.name)["metadata"]

@@ -1,4 +1,4 @@
-"""Pods that cannot leave: each named with what would unblock it, and gone from the list when it moves."""
+"""Pods that cannot leave: each has a blocker with a hint, which disappears when the pod moves."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from harness.waiting import until
 
 
 def blocker(site: Site, node: str) -> dict[str, Any]:
-    """The one blocker of a drain."""
+    """Return the only blocker of a drain."""
     (found,) = (site.observer.drain(node) or {})["status"]["blockers"]
     return dict(found)
 
@@ -33,11 +33,11 @@ def test_a_pod_under_two_budgets_is_named_and_not_followed_elsewhere(site: Site)
     site.phase(node, "Drained")
     assert not (site.observer.drain(node) or {})["status"].get("blockers")
     site.plane.kubectl("delete", "pdb", "db-too", "-n", site.name)
-    assert len(site.evictions()) <= 1  # for webhooks, should it take longer; never for the new pod
+    assert len(site.evictions()) <= 1  # for webhooks, if it takes longer; never for the new pod
 
 
 def test_a_pod_that_a_finalizer_keeps_is_named_with_it_and_holds_no_other_node(site: Site) -> None:
-    """Drained means gone, not told to go."""
+    """Drained means that the pod is gone, not only Terminating."""
     node, other, third = site.nodes(3)
     site.policy(drain={"replacement": "Never"}, maintenance={"maxConcurrent": 2})
     site.on_first(node, [other, third], workloads.deployment("web", 1, site.name, **site.here()))
@@ -54,14 +54,14 @@ def test_a_pod_that_a_finalizer_keeps_is_named_with_it_and_holds_no_other_node(s
     assert site.observer.phase(node) != "Drained"
     site.patch("pod", name, {"metadata": {"finalizers": None}}, "-n", site.name)
     site.phase(node, "Drained")
-    # Its replacement may have come up on the other node before that was cordoned.
+    # The replacement may have started on the other node before its cordon.
     assert site.evictions().count(name) == 1
 
 
 def test_where_no_second_pod_can_be_had_all_but_the_last_go_plainly(site: Site) -> None:
-    """Anti-affinity and spread are no want of room: a rule never to give up a running pod would hold for ever.
+    """Anti-affinity and spread do not count as missing room: a rule to keep running pods would hold them forever.
 
-    With both nodes cordoned no node is left for the last ones, whatever other pods do.
+    With both nodes cordoned no node is left for the last pods, whatever other pods do.
     """
     first, second = site.nodes(2)
     site.policy(drain={"replacementTimeout": "2s"})
@@ -92,7 +92,7 @@ def test_where_no_second_pod_can_be_had_all_but_the_last_go_plainly(site: Site) 
 
 
 def test_a_webhook_hears_of_each_pod_within_seconds_whatever_its_budgets_allow(site: Site) -> None:
-    """It moves the workload itself, once it is asked for real; the API server would refuse by the budget only then."""
+    """The webhook moves the workload after a real eviction request; only then would the budget refuse."""
     node, other = site.nodes(2)
     site.policy()
     second = {"metadata": {"name": "broker-too", "namespace": site.name}}
@@ -112,13 +112,13 @@ def test_a_webhook_hears_of_each_pod_within_seconds_whatever_its_budgets_allow(s
         messages = {b["message"] for b in (site.observer.drain(node) or {})["status"]["blockers"]}
         assert len(messages) == 2
         assert all("is moved" in message for message in messages)
-        site.plane.kubectl("delete", "pod", "vm-0", "broker-0", "-n", site.name)  # what its owner does in its own time
+        site.plane.kubectl("delete", "pod", "vm-0", "broker-0", "-n", site.name)  # its owner deletes it later
         site.phase(node, "Drained")
         assert max(map(asked.count, ("vm-0", "broker-0"))) <= 2
 
 
 def test_a_pod_that_has_ended_takes_nothing_of_its_budget_and_holds_nobody_up(site: Site) -> None:
-    """The API server does not count it, and the budget does not change: counted by us, it would allow none for ever."""
+    """The API server does not count the pod, and the budget stays: with the pod, it would allow no eviction."""
     node, other = site.nodes(2)
     site.policy()
     site.on_first(
@@ -135,12 +135,12 @@ def test_a_pod_that_has_ended_takes_nothing_of_its_budget_and_holds_nobody_up(si
     site.plane.kubectl("patch", "pod", "ended", "-n", site.name, "--subresource=status", "--type=merge", "-p", failed)
     site.annotate(node)
     site.phase(node, "Drained")
-    assert "ended" in site.evictions()[:2]  # beside the first of web: both are in flight at once
+    assert "ended" in site.evictions()[:2]  # with the first pod of web: both are in flight at once
     assert site.left(other) == ["web-0", "web-1"]
 
 
 def test_a_job_that_ignores_disruptions_outlives_the_delete_of_its_pod(site: Site) -> None:
-    """A kubelet ends a deleted pod as Failed; without the mark the Job would have failed for good."""
+    """A kubelet ends a deleted pod as Failed; without the condition DisruptionTarget the Job would fail for good."""
     node, other = site.nodes(2)
     site.policy(drain={"timeout": "4s", "onTimeout": "Delete"})
     marks = {"rescheduler.dev/do-not-disrupt": "true", "cluster/never-ends": "true"}

@@ -1,4 +1,4 @@
-"""The chart and the plain manifest on a real API server, which limits the priority classes of the system as GKE's does."""
+"""The chart and the plain manifest on a real API server with GKE's limits on system priority classes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from harness.waiting import until
 
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """With the chart installed by helm."""
+    """Yield a control plane with the chart, installed by helm."""
     flags = {"kube-apiserver": {"admission-control-config-file": str(_limits(tmp_path_factory.mktemp("limits")))}}
     with ControlPlane.start(extra_args=flags) as made:
         made.add_nodes(1)
@@ -26,7 +26,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
 
 
 def _limits(folder: Path) -> Path:
-    """Configuration of the API server: pods of the system's classes only in namespaces with a quota for them."""
+    """Return the API server's configuration: pods of system classes need a quota in their namespace."""
     classes = {"scopeName": "PriorityClass", "operator": "In"}
     classes |= {"values": ["system-node-critical", "system-cluster-critical"]}
     group = "apiserver.config.k8s.io/v1"
@@ -83,7 +83,7 @@ def test_helm_install_gives_all_that_is_needed(plane: ControlPlane) -> None:
 
 
 def test_the_operators_pods_start_where_their_priority_class_is_limited(plane: ControlPlane) -> None:
-    """As on GKE: elsewhere no pod may have the class. The cleanup's pod is seen in the last test."""
+    """As on GKE, no pod of another namespace may have the class. The last test checks the cleanup's pod."""
 
     def running() -> bool:
         pods = plane.get("pods", "-n", NAMESPACE)["items"]
@@ -97,7 +97,7 @@ def test_the_operators_pods_start_where_their_priority_class_is_limited(plane: C
 
 
 def test_a_second_installation_is_refused_and_told_of_the_first(plane: ControlPlane) -> None:
-    """Two would have the same nodes and pods to write on, and policies that refuse each other's writes."""
+    """Two installations would write to the same nodes and pods, and refuse each other's writes by policy."""
     more = ("--create-namespace", "--set", "defaultPolicy.enabled=false")
     result = helm("install", "other", str(CHART), "-n", "other", *more, kubeconfig=plane.kubeconfig)
     assert result.returncode != 0
@@ -124,7 +124,7 @@ def test_the_plain_manifest_is_accepted(plane: ControlPlane) -> None:
 
 
 def test_uninstalling_runs_the_cleanup_and_leaves_nothing_but_the_crds(plane: ControlPlane) -> None:
-    """The simulated node pretends to run the hook's pod; what the program does is tested with the crashes."""
+    """The simulated node pretends to run the hook's pod; the crash tests cover the program."""
     result = helm("uninstall", "rescheduler", "-n", NAMESPACE, "--timeout=60s", kubeconfig=plane.kubeconfig)
     assert result.returncode == 0, result.stderr
     ours = ("-n", NAMESPACE, "-l", "app.kubernetes.io/name=rescheduler", "-o", "name")

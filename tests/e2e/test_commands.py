@@ -18,11 +18,11 @@ from harness.waiting import until
 
 
 class Following:
-    """`kubectl reschedule drain` while it runs."""
+    """A running `kubectl reschedule drain`."""
 
     def __init__(self, kubeconfig: Path, folder: Path, *arguments: str) -> None:
         self._out, self._err = folder / "out", folder / "err"
-        # Ctrl-C is ignored by what is started in the background of a shell, as all of these tests may be.
+        # A background process of a shell ignores Ctrl-C, and these tests may run in the background.
         code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         code += "from rescheduler.cli.plugin import main; main()"
         command = [sys.executable, "-c", code, "drain", *arguments]
@@ -42,7 +42,7 @@ class Following:
         until(lambda: all(word in self.said + self.warned for word in words), lambda: f"{words} in {self.said}")
 
     def end(self, *, interrupt: bool = False) -> int:
-        """Its exit code."""
+        """Wait for the end; return the exit code."""
         if interrupt:
             self._process.send_signal(signal.SIGINT)
         return self._process.wait(60)
@@ -145,7 +145,7 @@ def test_what_cannot_be_done_is_one_line(site: Site) -> None:
 
 @pytest.fixture(scope="module")
 def idle() -> Iterator[ControlPlane]:
-    """A control plane without operator."""
+    """Without an operator on the control plane."""
     with ControlPlane.start() as plane:
         yield plane
 

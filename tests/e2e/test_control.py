@@ -1,4 +1,4 @@
-"""Who may hold a drain, for how long, and what happens when its time is up."""
+"""Gates and owners that hold a drain, their time limits, and the result after the limit."""
 
 import json
 from datetime import UTC, datetime, timedelta

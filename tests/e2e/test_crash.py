@@ -1,4 +1,4 @@
-"""Killed between any two writes and started again, a drain ends as if nothing had happened; and so does leaving.
+"""Killed between any two writes and restarted, a drain and a cleanup end as without a crash.
 
 `make test-crash` kills at every write; otherwise a seeded sample does.
 """
@@ -25,10 +25,10 @@ from harness.waiting import until
 
 SPACE = "crash"
 EVERY = bool(os.environ.get("CRASH_AT_EVERY_WRITE"))
-_MOST = 200  # writes of a drain, annotation to Drained: some 40, more on a slow machine
-_ENOUGH = 3  # drains in a row that ended before the write was reached: there are no more
+_MOST = 200  # writes of a drain, annotation to Drained: about 40, more on a slow machine
+_ENOUGH = 3  # drains in a row that ended before the write was reached: there are no more writes
 FLOORS = {"single": 1, "web": 7, "never": 2}
-"""Apps with budgets, and how many Ready pods those ask for."""
+"""Apps with budgets, and the number of Ready pods that each budget needs."""
 _unhurt: list[int] = []
 SAMPLE = range(1, _MOST) if EVERY else sorted(random.Random(8).sample(range(1, 38), 10))
 
@@ -52,7 +52,7 @@ def observer(plane: ControlPlane) -> Observer:
 
 
 def through(proxy: Proxy, identity: Path, path: Path) -> Path:
-    """The identity's kubeconfig, by way of the proxy."""
+    """Return the identity's kubeconfig with the proxy's address."""
     body = yaml.safe_load(identity.read_text())
     body["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{proxy.port}"}
     path.write_text(yaml.safe_dump(body))
@@ -60,7 +60,7 @@ def through(proxy: Proxy, identity: Path, path: Path) -> Path:
 
 
 def fill(plane: ControlPlane, observer: Observer, node: str, others: list[str]) -> None:
-    """Twenty pods of all kinds on one node."""
+    """Deploy twenty pods of all kinds on one node."""
     here = {"nodeSelector": {"crash": "here"}}
     plane.kubectl("cordon", *others)
     plane.apply(
@@ -91,7 +91,7 @@ def audited(plane: ControlPlane) -> list[str]:
 
 
 def evicted(lines: list[str]) -> Counter[str]:
-    """How often the server accepted an eviction or delete of each pod by the operator."""
+    """Return the number of accepted evictions and deletes by the operator for each pod."""
     counts: Counter[str] = Counter()
     for line in lines:
         event = json.loads(line)
@@ -142,7 +142,7 @@ def test_killed_right_after_a_write_it_goes_on(
         assert {app: lowest[app] >= floor for app, floor in FLOORS.items()} == dict.fromkeys(FLOORS, True), lowest
         node = observer.node(nodes[0])
         assert not node["spec"].get("unschedulable")
-        # The node controller takes the taint of the cordon off a moment after the cordon.
+        # The node controller removes the taint of the cordon a moment later.
         until(lambda: "taints" not in observer.node(nodes[0])["spec"], "no taint to be left")
         assert "CordonedAgain" not in {e["reason"] for e in observer.events("Node", nodes[0])}
     finally:
@@ -157,7 +157,7 @@ def clear(plane: ControlPlane, nodes: list[str]) -> None:
 
 
 def clean_up(plane: ControlPlane) -> list[dict[str, Any]]:
-    """Run `rescheduler cleanup` to its end; its log."""
+    """Run `rescheduler cleanup` to its end; return its log."""
     command = [sys.executable, "-m", "rescheduler", "cleanup", "--namespace", NAMESPACE, "--log-format", "json"]
     cleaner = plane.identity_kubeconfig(NAMESPACE, "rescheduler-cleanup")
     environment = {**os.environ, "KUBECONFIG": str(cleaner)}
@@ -169,7 +169,7 @@ def clean_up(plane: ControlPlane) -> list[dict[str, Any]]:
 def test_leaving_leaves_no_taint_but_one_that_must_stay_and_names_it(
     plane: ControlPlane, identity: Path, observer: Observer
 ) -> None:
-    """Two nodes were taken out of service: one has booted anew since, the other is still the boot that is said to be dead."""
+    """Put two nodes out of service: one has a new boot since, the other still has the boot that is attested as dead."""
     taint = {"key": "node.kubernetes.io/out-of-service", "effect": "NoSchedule"}
     dead, _ = nodes = plane.add_nodes(2, prefix="out-", labels={"crash": "here"})
     plane.kubectl("annotate", "node", dead, "cluster/not-ready=true")
@@ -241,14 +241,14 @@ def test_a_released_pod_without_its_drain_is_given_back(
 
 
 def conditions(observer: Observer) -> set[tuple[str, str]]:
-    """Types and reasons of the pool's conditions."""
+    """Return types and reasons of the pool's conditions."""
     return {(c["type"], c["reason"]) for c in (observer.pool("crash") or {}).get("conditions", [])}
 
 
 def test_a_pool_in_the_middle_of_a_move_goes_on_after_a_crash_and_leaves_nothing_behind(
     plane: ControlPlane, identity: Path, observer: Observer, tmp_path: Path
 ) -> None:
-    """But the label of nodes where running pods select it; and nothing begins before admission enforces pools."""
+    """Except the node label that running pods select; no pool begins before admission enforces it."""
     before = len(audited(plane))
     binding = "rescheduler-pool-pods.rescheduler.dev"
     bound = plane.get("mutatingadmissionpolicybinding", binding)

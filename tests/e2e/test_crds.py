@@ -1,4 +1,4 @@
-"""Every bad value is refused by the API server itself, with a message that names the field."""
+"""The API server refuses every bad value, with a message that names the field."""
 
 import copy
 import json
@@ -161,7 +161,7 @@ def test_the_server_fills_in_the_defaults_that_the_models_have(plane: ControlPla
     made = json.loads(dry_run(plane, POLICY))["spec"]
 
     def meant(value: Any) -> Any:
-        """Without what is empty: absent means the same."""
+        """Return the object without empty fields: absent means the same."""
         if isinstance(value, dict):
             return {k: meant(v) for k, v in value.items() if v not in ({}, [], None) and meant(v) not in ({}, [])}
         return value

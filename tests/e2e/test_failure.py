@@ -1,4 +1,4 @@
-"""Failed nodes: replacements elsewhere, nothing forced, and the node restored when it is back."""
+"""Failed nodes: replacements elsewhere, no forced deletion, and a restored node after its return."""
 
 from e2e.conftest import Site
 from harness import workloads
@@ -6,7 +6,7 @@ from harness.waiting import until
 
 
 def test_a_dead_node_is_left_and_restored_when_it_is_back(site: Site) -> None:
-    """What may run twice is replaced at once; a StatefulSet's pod waits for proof and is not touched."""
+    """Pods that may run twice are replaced at once; a StatefulSet's pod waits for proof and is not touched."""
     nodes = site.nodes(3, own_kwok=True)
     site.policy()
     site.deploy(

@@ -1,4 +1,4 @@
-"""One node, several owners: requests that come and go, other hands on the node, and other nodes under its name."""
+"""Changing owners of one node: requests that come and go, other writers, and another node of the same name."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from harness.waiting import until
 
 
 def asked(site: Site, node: str) -> list[str]:
-    """Reasons of the requests that stand."""
+    """Return reasons of the remaining requests."""
     drain = site.observer.drain(node) or {"spec": {"requests": []}}
     return [request["reason"] for request in drain["spec"]["requests"]]
 
@@ -18,7 +18,9 @@ def asked(site: Site, node: str) -> list[str]:
 def test_a_node_that_dies_while_it_is_drained_goes_on_as_a_failed_one_and_is_kept_for_its_maintenance(
     site: Site,
 ) -> None:
-    """One NodeDrain for all: what a budget held is replaced, and the last request alone gives the node back."""
+    """One NodeDrain serves all requests: a pod held by a budget is replaced, and only the last request restores the
+    node.
+    """
     node, other = site.nodes(2, own_kwok=True)
     site.policy(drain={"replacement": "Never"})
     site.on_first(
@@ -34,7 +36,7 @@ def test_a_node_that_dies_while_it_is_drained_goes_on_as_a_failed_one_and_is_kep
     until(lambda: asked(site, node) == ["Maintenance", "Failure"], "its failure to be a request too", seconds=90)
     until(lambda: sum(map(ready, site.observer.pods(site.name, node=other))) == 2, "the replacements")
     until(lambda: "Maintenance, Failure" in site.plane.kubectl("get", "nd", node), "both reasons in the table")
-    assert site.observer.phase(node) != "Drained"  # what is Terminating there may still run
+    assert site.observer.phase(node) != "Drained"  # a Terminating pod may still run
     site.plane.recover_node(node)
     site.phase(node, "Drained")
     until(lambda: asked(site, node) == ["Maintenance"], "the failure to be over")
@@ -71,7 +73,7 @@ def test_another_machine_under_the_same_name_is_another_node(site: Site) -> None
     )
     until(lambda: "NodeGone" in {e["reason"] for e in site.observer.events("NodeDrain", node)}, "the Event")
     site.annotate(other)
-    site.phase(other, "Drained")  # time enough to do the new one wrong
+    site.phase(other, "Drained")  # time enough to start a wrong new drain
     new = site.observer.node(node)
     assert "unschedulable" not in new["spec"]
     assert "rescheduler" not in json.dumps(new["metadata"].get("annotations", {}))
@@ -101,7 +103,7 @@ def test_what_others_put_on_the_node_meanwhile_stays(site: Site) -> None:
 
 
 def test_a_drain_that_somebody_elses_finalizer_keeps_cordons_no_more(site: Site) -> None:
-    """On a node whose name is longer than any label's value may be."""
+    """The name of the node is longer than a label value may be."""
     name = f"{site.name}-{'long-' * 13}node"
     site.made += site.plane.add_nodes(1, prefix=name, labels={"site": site.name, "kubernetes.io/hostname": "short"})
     node = site.made[0]

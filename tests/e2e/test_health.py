@@ -1,4 +1,4 @@
-"""Nodes that come and go, that others hold, or that a policy only watches."""
+"""Nodes that come and go, that others own, or that a policy only audits."""
 
 import json
 from datetime import UTC, datetime
@@ -52,7 +52,7 @@ def test_a_node_that_comes_back_has_no_more_of_its_pods_moved(site: Site) -> Non
 
 
 def detector(site: Site, node: str, status: str) -> None:
-    """An agent's condition: the node lives on."""
+    """Set a condition as an agent does: the node stays alive."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     condition = {
         "type": "Broken",
@@ -90,7 +90,7 @@ def test_a_detector_that_flags_many_nodes_falsely_keeps_no_dead_one_waiting(site
 
 
 def running(site: Site) -> set[str]:
-    """UIDs of the pods that nobody has deleted."""
+    """Return UIDs of the pods that are not Terminating."""
     pods = site.observer.pods(site.name)
     return {p["metadata"]["uid"] for p in pods if "deletionTimestamp" not in p["metadata"]}
 
@@ -145,7 +145,7 @@ MACHINES = "machines.cluster.x-k8s.io"
 
 
 def machines() -> dict[str, Any]:
-    """Cluster API's kind, as far as it matters here."""
+    """Create Cluster API's kind with the fields that matter here."""
     plural, _, group = MACHINES.partition(".")
     version = {"name": "v1beta1", "served": True, "storage": True}
     version["schema"] = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
@@ -160,7 +160,7 @@ def machines() -> dict[str, Any]:
 
 
 def machine(name: str, namespace: str) -> dict[str, Any]:
-    """One that is about to be deleted."""
+    """Return a Machine that is about to be deleted."""
     meta = {"name": name, "namespace": namespace, "annotations": {"cluster.x-k8s.io/delete-machine": ""}}
     return {"apiVersion": "cluster.x-k8s.io/v1beta1", "kind": "Machine", "metadata": meta}
 
@@ -196,7 +196,7 @@ def test_audit_tells_the_whole_story_and_writes_nothing(site: Site) -> None:
 
 
 def writes(site: Site, node: str) -> list[str]:
-    """What the operator wrote on this node and on the pods of the site, by the audit log."""
+    """Return the operator's writes on this node and on the pods of the site, by the audit log."""
     assert site.plane.audit_log is not None
     found = []
     for line in site.plane.audit_log.read_text().splitlines():

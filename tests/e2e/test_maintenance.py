@@ -1,4 +1,4 @@
-"""Maintenance, end to end: annotate, drained, restored; and all that it must not touch."""
+"""Maintenance, end to end: annotated, drained, restored; and objects that it must not touch."""
 
 import json
 import time
@@ -15,7 +15,7 @@ def conditions(site: Site, node: str) -> dict[str, str]:
 
 
 def test_an_annotated_node_is_cordoned_drained_and_restored(site: Site) -> None:
-    """Nothing but what we added is gone afterwards: the node is byte for byte as it was, but for its conditions' times."""
+    """Only the operator's additions are removed: the node is byte for byte as before, except times of conditions."""
     nodes = site.nodes(3)
     site.policy(drain={"replacement": "Never"})
     site.deploy(
@@ -75,7 +75,7 @@ def test_a_node_that_somebody_else_cordoned_stays_cordoned(site: Site) -> None:
 
 
 def test_budgets_are_kept_one_eviction_at_a_time(site: Site) -> None:
-    """With a slow start and maxUnavailable 1 never more than one pod of the app is missing."""
+    """With a slow start and maxUnavailable 1 at most one pod of the app is missing."""
     nodes = site.nodes(3)
     site.policy(drain={"replacement": "Never"})
     slow = {"annotations": {"cluster/ready-after": "1s"}}
@@ -114,7 +114,7 @@ def test_a_budget_that_never_allows_is_named_and_holds_no_other_pod(site: Site) 
 
 
 def test_what_blocks_where_the_policy_says_so_and_what_stays_whatever_it_says(site: Site) -> None:
-    """Bare pods, emptyDir; and pods that would come back at once."""
+    """Bare pods, pods with emptyDir, and pods that would come back at once."""
     node, other = site.nodes(2)
     site.policy(drain={"emptyDir": "Block"})
     scratch = [{"name": "scratch", "emptyDir": {}}]
@@ -177,7 +177,7 @@ def test_audit_decides_and_writes_nothing_to_node_or_pods(site: Site, identity: 
     until(lambda: site.observer.progressing(node) == "Audit", "the reason")
     assert "unschedulable" not in site.observer.node(node)["spec"]
     assert len(site.left(node)) == 2
-    assert int(site.observer.node(node)["metadata"]["resourceVersion"]) > int(before)  # the annotation alone
+    assert int(site.observer.node(node)["metadata"]["resourceVersion"]) > int(before)  # the annotation only
     site.annotate(node, None)
     site.gone(node)
 
@@ -204,7 +204,7 @@ def test_suspend_all_stops_evictions_and_keeps_the_cordon(site: Site) -> None:
 
 
 def test_max_concurrent_holds_over_all_that_ask_in_one_moment(site: Site) -> None:
-    """And pods of the one that is drained are not moved onto those that wait."""
+    """Pods of the drained node are not moved onto waiting nodes."""
     nodes = site.nodes(3)
     site.policy(drain={"replacement": "Never"})
     site.deploy(
@@ -253,7 +253,7 @@ def test_the_value_false_is_refused_by_an_event(site: Site) -> None:
 
 
 def test_what_others_write_costs_no_drain_and_no_node(site: Site) -> None:
-    """A grace period of 2^63-1, times of the year 0, deep JSON and long text: the API server and admission let it in."""
+    """A grace period of 2^63-1, times of the year 0, deep JSON and long text pass the API server and admission."""
     nodes = site.nodes(2)
     site.policy()
     wishes = {
@@ -337,7 +337,7 @@ def test_a_hand_made_node_drain_drains_and_deleting_it_restores(site: Site) -> N
 
 
 def test_no_pod_costs_more_than_its_eviction(site: Site) -> None:
-    """By the server's audit log: one POST of an eviction for each pod, and nothing else on pods but list and watch."""
+    """By the audit log: one POST of an eviction for each pod, and otherwise only list and watch on pods."""
     nodes = site.nodes(2)
     site.policy(drain={"replacement": "Never", "maxEvictionsPerSecond": 100})
     site.deploy(workloads.deployment("web", 20, site.name, **site.here()))

@@ -1,4 +1,4 @@
-"""The world changes in the middle of a drain: policies, owners, other controllers, webhooks, late pods."""
+"""Changes during a drain: policies, owners, other controllers, webhooks, late pods."""
 
 import json
 from typing import Any
@@ -155,7 +155,7 @@ def test_a_gate_that_another_controller_keeps_is_its_own(site: Site) -> None:
 @pytest.mark.parametrize(
     ("code", "taken"),
     [
-        (429, 'Eviction triggered evacuation of VMI "shop/vm"'),  # KubeVirt's
+        (429, 'Eviction triggered evacuation of VMI "shop/vm"'),  # KubeVirt's answer
         (500, "The pod will be rolled by the Strimzi Cluster Operator"),
     ],
 )
@@ -168,7 +168,7 @@ def test_an_eviction_that_a_webhook_takes_over_is_waited_for(site: Site, code: i
         until(lambda: site.classes(node) == {"Delegated"}, "the blocker")
         blocker = (site.observer.drain(node) or {})["status"]["blockers"][0]
         assert taken in blocker["message"]
-        site.plane.kubectl("delete", "pod", "vm-0", "-n", site.name)  # what the webhook's owner does in its own time
+        site.plane.kubectl("delete", "pod", "vm-0", "-n", site.name)  # the webhook's owner deletes it later
         site.phase(node, "Drained")
         assert len(asked) <= 2
 
@@ -178,10 +178,10 @@ def test_an_eviction_that_a_webhook_denies_is_named_and_blocks_nobody_else(site:
     site.policy()
     site.on_first(node, [other], web(site, 2), workloads.stateful_set("db", 1, site.name, **site.here()))
 
-    def judge(pod: str) -> tuple[int, str] | None:
+    def decide(pod: str) -> tuple[int, str] | None:
         return (403, "ask the database team") if pod == "db-0" else None
 
-    with webhooks.evictions(site.plane, site.name, judge) as asked:
+    with webhooks.evictions(site.plane, site.name, decide) as asked:
         site.annotate(node)
         until(lambda: site.classes(node) == {"AdmissionDenied"}, "the blocker")
         until(lambda: site.left(node) == ["db-0"], "the others to go")
@@ -204,7 +204,7 @@ def test_a_pod_that_lands_after_the_first_list_leaves_too(site: Site) -> None:
 
 
 def freeze(site: Site) -> None:
-    """A policy of somebody else: what a node's label `frozen` names may not be changed on it."""
+    """Refuse changes by the policy of another vendor: a node's label `frozen` names what must not change."""
     kind = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": site.name}}
     spec = (
         "object.metadata.labels.frozen != 'spec' || has(object.spec.unschedulable) == has(oldObject.spec.unschedulable)"
@@ -224,7 +224,7 @@ def freeze(site: Site) -> None:
 
 
 def why(site: Site, node: str) -> str:
-    """What a drain says of its progress."""
+    """Return the message of a drain's progress."""
     found = (site.observer.drain(node) or {}).get("status", {}).get("conditions", [])
     return next((c["message"] for c in found if c["type"] == "Progressing"), "")
 

@@ -1,4 +1,4 @@
-"""Plans against the real scheduler, and `kubectl reschedule plan` as people call it."""
+"""Plans compared with the real scheduler, and `kubectl reschedule plan` as people call it."""
 
 import json
 import os
@@ -22,14 +22,14 @@ CRDS = Path(__file__).parents[2] / "manifests" / "crds"
 
 @pytest.fixture(scope="module")
 def bare() -> Iterator[ControlPlane]:
-    """A control plane on which nothing of ours is installed."""
+    """Yield a control plane without any Rescheduler component."""
     with ControlPlane.start() as plane:
         yield plane
 
 
 @pytest.fixture(scope="module")
 def reader(bare: ControlPlane) -> Path:
-    """Somebody who may list what a plan is made from, as docs/reference.md names it, and nothing else."""
+    """Return a user that may only list the objects of a plan, as docs/reference.md names them."""
     resources = (
         "nodes,namespaces,pods,persistentvolumeclaims,persistentvolumes,replicasets.apps,deployments.apps,"
         "poddisruptionbudgets.policy,daemonsets.apps,services,networkpolicies.networking.k8s.io,volumeattachments.storage.k8s.io,csinodes.storage.k8s.io"
@@ -53,7 +53,7 @@ def test_what_fits_has_a_place_by_the_real_scheduler(bare: ControlPlane) -> None
     total = sum(scores.values(), Score())
     assert {number: score for number, score in scores.items() if score.wrong_fits} == {}
     assert total.wrong_does_not_fit <= 0.01 * total.pods, scores
-    assert total.unknown <= 0.1 * total.pods, scores  # 5% of 300 clusters; ten vary
+    assert total.unknown <= 0.1 * total.pods, scores  # 5% of 300 clusters; ten clusters vary
     assert total.placed >= 0.5 * total.pods, scores
 
 
@@ -64,7 +64,7 @@ def reschedule(kubeconfig: Path, *arguments: str) -> subprocess.CompletedProcess
 
 
 def planned(reader: Path, *arguments: str) -> tuple[int, Any]:
-    """Exit code, and what was said as JSON."""
+    """Return the exit code, and the output as JSON."""
     found = reschedule(reader, "plan", *arguments, "-o", "json")
     assert not found.stderr
     return found.returncode, json.loads(found.stdout)
@@ -72,7 +72,7 @@ def planned(reader: Path, *arguments: str) -> tuple[int, Any]:
 
 @pytest.fixture(scope="module")
 def laid(bare: ControlPlane) -> str:
-    """A node with pods that fit elsewhere, one that does not, and two that would hold its drain up."""
+    """Fill a node with pods that fit elsewhere, one that does not, and two that would hold its drain."""
     first, *others = bare.add_nodes(3, prefix="plan-n")
     bare.kubectl("cordon", *others)
     large = [{"name": "app", "image": "simulated", "resources": {"requests": {"memory": "20Gi"}}}]
@@ -126,7 +126,7 @@ def test_a_plan_for_all_nodes_says_which_cannot_be_drained(reader: Path, laid: s
 
 
 def test_the_live_policy_that_wins_decides(bare: ControlPlane, reader: Path, laid: str) -> None:
-    """The last test of this control plane: it is not bare any more."""
+    """The last test of this control plane: afterwards it is no longer bare."""
     bare.kubectl("apply", "-f", str(CRDS))
     bare.kubectl("wait", "--for=condition=Established", "crd", "--all")
     until(lambda: planned(reader, laid)[1]["policy"] is None, "the plan to go on by the defaults")

@@ -1,4 +1,4 @@
-"""Pools on the control plane: what the operator labels, taints, counts and moves."""
+"""Pools on the control plane: the labels, taints, counts and moves of the operator."""
 
 import json
 
@@ -65,7 +65,7 @@ def test_the_taint_waits_while_a_daemon_set_would_lose_pods(pooled: Pooled) -> N
     assert pooled.mark(node) == (name, [])
     pooled.site.plane.kubectl("delete", "daemonset", "agent", "-n", pooled.site.name)
     until(lambda: not pooled.site.uids(), "its pod to be gone")
-    # It is asked again in half a minute, and at once for a new node.
+    # It retries in half a minute, and at once for a new node.
     labels = {"site": pooled.site.name, "role": "pool"}
     pooled.site.made += pooled.site.plane.add_nodes(1, prefix=f"{pooled.site.name}-more", labels=labels)
     pooled.marked(node, name, name)
@@ -99,7 +99,7 @@ def test_what_is_outside_is_counted_and_so_is_a_stranger(pooled: Pooled) -> None
         lambda: (pooled.status().get("podsOutside"), pooled.status().get("podsForeign")) == (3, 2),
         lambda: f"3 outside and 2 foreign ({pooled.status()})",
     )
-    # They have no other place: the taint would be their end.
+    # They have no other place: the taint would end them.
     assert f"pod {guests}/guest" in pooled.says("TaintHeldBack", "True", "LastPlace")
     pooled.site.plane.kubectl("scale", "deployment", "app", "--replicas=1", "-n", pooled.site.name)
     pooled.site.plane.kubectl("delete", "namespace", guests, "--wait=false")
@@ -110,7 +110,7 @@ def test_what_is_outside_is_counted_and_so_is_a_stranger(pooled: Pooled) -> None
 
 
 def test_the_label_of_a_pool_that_is_gone_stays_while_pods_select_it(pooled: Pooled) -> None:
-    """A kubelet that restarts fails a pod whose node lost what the pod selects."""
+    """A kubelet that restarts fails a pod whose node lost a label that the pod selects."""
     (node,) = pooled.nodes(1)
     name = pooled.pool(exclusive=True)
     pooled.marked(node, name, name)
@@ -128,7 +128,7 @@ def test_the_label_of_a_pool_that_is_gone_stays_while_pods_select_it(pooled: Poo
 
 
 def test_running_pods_move_into_their_pool_with_their_replacements_first(pooled: Pooled) -> None:
-    """Under a budget that allows nothing, and each pod once."""
+    """Moves wait under a budget that allows nothing, and each pod is moved once."""
     site, space = pooled.site, pooled.site.name
     site.policy()
     home, away = pooled.nodes(2), pooled.nodes(2, role="other")
@@ -218,7 +218,7 @@ def test_three_exclusive_pools_speak_for_all_at_admission(pooled: Pooled) -> Non
 
 
 def test_a_refused_write_of_a_pool_is_sent_again_from_what_is_there_now(pooled: Pooled) -> None:
-    """The server says `Invalid` to a label, and to a status: what is known of the object may be old, so it is read again."""
+    """The server answers `Invalid` to a label and to a status: the cached object may be old, so it is read again."""
     space, plane = pooled.site.name, pooled.site.plane
     plane.apply(*refusing(space, pooled.name))
     with Identity.of_account(plane, NAMESPACE, "rescheduler") as operator:
@@ -242,7 +242,7 @@ def test_a_refused_write_of_a_pool_is_sent_again_from_what_is_there_now(pooled: 
 
 
 def refusing(space: str, pool: str) -> list[dict[str, object]]:
-    """A policy of somebody else against the operator's writes on this namespace, and on the status of this pool."""
+    """Refuse the operator's writes on this namespace and on this pool's status, by another vendor's policy."""
     group, meta = "admissionregistration.k8s.io/v1", {"name": space}
     spaces = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["namespaces"], "operations": ["UPDATE"]}
     pools = {"apiGroups": ["rescheduler.dev"], "apiVersions": ["v1alpha1"], "resources": ["namespacepools/status"]}

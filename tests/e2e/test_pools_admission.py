@@ -1,4 +1,4 @@
-"""The static policies of pools on a real API server, with no operator anywhere: labels and taints are set by hand here."""
+"""The static admission policies of pools on a real API server, without an operator: tests set labels and taints."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ SERVED = ("--api-versions", "admissionregistration.k8s.io/v1/MutatingAdmissionPo
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """With the pools red (by name), blue (by label) and grey (Audit), and a node of each."""
+    """Yield a cluster with the pools red (by name), blue (by label) and grey (Audit), and a node of each."""
     with ControlPlane.start() as plane:
         install(plane)
         values = ("--set", "pools.exemptNamespaces={tools}", "-s", "templates/pool-tolerations.yaml")
@@ -51,7 +51,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def _in_force(cluster: Cluster) -> bool:
-    """Whether the API server goes by all that the fixtures made; new policies take it a second."""
+    """Whether the API server applies all objects of the fixtures; new policies take a second."""
     said = cluster.create(
         pod("known", "out", tolerations=[EVERYTHING]),
         pod("bound", "out", tolerations=[tolerating("red")]),
@@ -64,7 +64,7 @@ def _in_force(cluster: Cluster) -> bool:
 
 @pytest.fixture(scope="module")
 def tenant(cluster: Cluster) -> Path:
-    """Who may write what is not ours; the operator may too here, for its patches are sent by kubectl, which reads first."""
+    """Return users that may not write records of others; the operator may, because kubectl reads before its patches."""
     found = identity(cluster, "tenant")
     account = f"--serviceaccount={NAMESPACE}:rescheduler"
     cluster.kubectl("create", "clusterrolebinding", "all", "--clusterrole=tenant", account)
@@ -111,7 +111,7 @@ def test_a_pool_a_namespace_and_its_pod_made_in_one_request_fit(cluster: Cluster
         cluster.make(pool(name, namespaces=[name]), *used_at_once(name))
         return dict(cluster.plane.get("pod", "p", "-n", name))
 
-    # The API server hears of the pool by a watch; on a busy machine the namespace may be faster now and then.
+    # The API server watches pools; on a busy machine the namespace may be faster.
     made: list[Object] = []
     right: list[Object] = []
     while len(right) < 2 and len(made) < 6:
@@ -122,7 +122,7 @@ def test_a_pool_a_namespace_and_its_pod_made_in_one_request_fit(cluster: Cluster
 
 
 def used_at_once(space: str, **labels: str) -> tuple[Object, Object, Object]:
-    """A namespace and a pod; with an account of its own it waits for no controller."""
+    """Create a namespace and a pod; with its own account it waits for no controller."""
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "own", "namespace": space}}
     return workloads.namespace(space, **labels), account, pod("p", space, serviceAccountName="own")
 
@@ -149,7 +149,7 @@ def test_namespaces_are_claimed_by_name_and_by_label_and_what_they_bring_along_i
         ("red-db", {}, "red"),
         ("b", {"team": "blue"}, "blue"),
         ("red-db-2", {"team": "green"}, None),
-        ("grey", {}, None),  # Audit claims nothing
+        ("grey", {}, None),  # Audit claims no namespace
         ("liar", lying, None),
         ("grey-liar", {names.POOL: "grey"}, None),
         ("blue-liar", {"team": "blue", **lying}, "blue"),
@@ -161,18 +161,19 @@ def test_namespaces_are_claimed_by_name_and_by_label_and_what_they_bring_along_i
     made = cluster.admitted(*bodies, unnamed)
     assert {o["metadata"]["name"]: o["metadata"]["labels"].get(names.POOL) for o in made[:-1]} == expected
     assert made[-1]["metadata"]["labels"][names.POOL] == "blue"
-    for space in ("kube-system", NAMESPACE):  # they are there already: their pods alone can say it
+    for space in ("kube-system", NAMESPACE):  # they exist already: only their pods can show it
         assert names.POOL not in cluster.plane.get("namespace", space)["metadata"]["labels"]
 
 
 def test_the_policy_reads_selectors_as_the_operator_does(cluster: Cluster) -> None:
-    """And a pool of 5,000 names stays within what an expression may cost."""
+    """A pool of 5,000 names stays within the cost limit of an expression."""
     selectors = [
         {"matchExpressions": [{"key": "k", "operator": operator, **({"values": values} if values else {})}]}
         for operator, values in (("In", ["a", "b"]), ("NotIn", ["a", "b"]), ("Exists", None), ("DoesNotExist", None))
     ]
     selectors += [{"matchLabels": {"k": ""}}, {"matchLabels": {"k": "a", "l": "b"}}]
-    selectors += [{"matchExpressions": [{"key": names.POOL, "operator": "DoesNotExist"}]}]  # neither sees our own label
+    # Neither the server nor the policy reads the operator's own label.
+    selectors += [{"matchExpressions": [{"key": names.POOL, "operator": "DoesNotExist"}]}]
     pools, spaces, expected = [], [], {}
     for number, selector in enumerate(selectors):
         case = {"matchLabels": {**selector.get("matchLabels", {}), "case": str(number)}}
@@ -193,7 +194,9 @@ def test_the_policy_reads_selectors_as_the_operator_does(cluster: Cluster) -> No
 
 
 def test_a_namespace_that_two_pools_claim_goes_to_one_of_them(cluster: Cluster) -> None:
-    """Which one is chance, and the operator's to correct; it is never refused, and its pods fit the one."""
+    """The chosen pool is random, and the operator corrects it; the namespace is never refused, and its pods fit the
+    pool.
+    """
     (made,) = cluster.admitted(workloads.namespace("red-db", team="blue"))
     assert made["metadata"]["labels"][names.POOL] in ("red", "blue")
 
@@ -258,7 +261,7 @@ def test_only_who_may_change_the_pools_changes_label_and_taint_of_a_node(cluster
 
 
 def test_pods_of_every_controller_land_in_their_pool_and_nowhere_else(cluster: Cluster) -> None:
-    """The taint and the labels are there, the operator is not; DaemonSets go where they tolerate."""
+    """Taint and labels are set, without an operator; DaemonSets run on nodes whose taints they tolerate."""
     cluster.plane.apply(
         workloads.deployment("web", 2, "red", annotations={}),
         workloads.stateful_set("db", 2, "red"),
@@ -299,7 +302,7 @@ def _cron_job(name: str, namespace: str) -> Object:
 
 @pytest.fixture
 def touching(cluster: Cluster) -> Iterator[None]:
-    """Somebody else's policy, which annotates pods: ours runs again after it."""
+    """Let another vendor's policy annotate pods: the pool's policy runs again after it."""
     patch = '[JSONPatch{op: "add", path: "/metadata/annotations", value: {"touched": "yes"}}]'
     rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
     spec = {
@@ -325,7 +328,7 @@ def touching(cluster: Cluster) -> Iterator[None]:
 
 @pytest.mark.usefixtures("touching")
 def test_what_is_added_is_added_once(cluster: Cluster, tenant: Path) -> None:
-    """Also where the pod brings it along, and where the policies run again; whoever creates the pod."""
+    """Also if the pod brings the selector itself, and if the policies run again, for any creator of the pod."""
     brought = pod("q", "red", {names.POOL: "blue"}, tolerations=[tolerating("red")], nodeSelector={"a/b.c": "d"})
     for made in cluster.admitted(pod("p", "red"), brought, kubeconfig=tenant):
         assert made["metadata"]["labels"][names.POOL] == "red"
@@ -347,7 +350,7 @@ REFUSED = [
     (pod("f", "out", tolerations=[{"key": names.POOL, **EVERYTHING}]), "tolerates the nodes of every pool"),
     (pod("g", "out", tolerations=[EVERYTHING]), "which is exclusive, and namespace out is not in it"),
     (pod("h", "out", tolerations=[{"effect": "NoSchedule", **EVERYTHING}]), "pools.exemptNamespaces"),
-    # Nobody but their controller makes pods of a DaemonSet.
+    # Only their controller creates pods of a DaemonSet.
     (owned(pod("i", "out", tolerations=[EVERYTHING]), "DaemonSet"), "which is exclusive"),
     (owned(pod("j", "red", nodeName="blue1"), "DaemonSet"), "spec.nodeName would pass"),
 ]
@@ -363,7 +366,7 @@ def test_what_would_leave_a_pool_or_enter_one_is_refused_with_a_way_out(cluster:
 def test_what_is_harmless_or_nobodys_business_is_let_in(cluster: Cluster) -> None:
     critical = {"priorityClassName": "system-cluster-critical"}
     made = cluster.admitted(
-        pod("a", "red", tolerations=[EVERYTHING]),  # the nodeSelector holds it
+        pod("a", "red", tolerations=[EVERYTHING]),  # the nodeSelector keeps it in
         pod("b", "red", affinity=asking("blue", "red")),
         pod("c", "out", tolerations=[{"effect": "NoExecute", **EVERYTHING}]),
         pod("d", "out", nodeName="grey1"),
@@ -376,7 +379,7 @@ def test_what_is_harmless_or_nobodys_business_is_let_in(cluster: Cluster) -> Non
         pod("h", "kube-system", tolerations=[EVERYTHING], nodeName="red1"),
         pod("i", NAMESPACE, tolerations=[EVERYTHING], nodeName="red1"),
         mirror(pod("j", "red")),
-        # As their controller makes them: the administrator has its rights.
+        # Created by their controllers: the administrator has their rights.
         owned(pod("k", "red", tolerations=[EVERYTHING], nodeName="blue1"), "DaemonSet"),
     )
     for untouched in exempt:
@@ -385,7 +388,7 @@ def test_what_is_harmless_or_nobodys_business_is_let_in(cluster: Cluster) -> Non
 
 
 def test_pools_that_others_speak_for_are_not_looked_at(cluster: Cluster) -> None:
-    """It is the operator that sees to it that one is, where there is an exclusive one."""
+    """The operator sets the label if there is an exclusive pool."""
 
     def refused() -> bool:
         return "is exclusive" in cluster.create(pod("p", "out", tolerations=[EVERYTHING]))
@@ -398,7 +401,7 @@ def test_pools_that_others_speak_for_are_not_looked_at(cluster: Cluster) -> None
 
 
 def test_selectors_that_admission_would_defeat_are_refused(cluster: Cluster) -> None:
-    """Such a ReplicaSet does not know its own pods: it would make them without end."""
+    """Such a ReplicaSet does not recognize its own pods: it would create them without end."""
     body = workloads.deployment("runaway", 1, "out")
     for where in (body["spec"]["selector"]["matchLabels"], body["spec"]["template"]["metadata"]["labels"]):
         where[names.POOL] = "red"
@@ -452,8 +455,10 @@ def _debugger() -> str:
 
 
 def test_with_the_crds_taken_away_no_namespace_and_no_pod_outside_is_refused(cluster: Cluster) -> None:
-    """Last. What is in pools goes on, for it needs the labels alone. Also where an API server comes to know the policies
-    when the CRDs are gone already."""
+    """The last test: pods in pools continue, because they need only the labels.
+
+    The API server also learns of the policies if the CRDs are gone already.
+    """
     documents: list[Any] = list(yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()))
     bindings = [d for d in documents if d["kind"].endswith("Binding") and "-pool-" in d["metadata"]["name"]]
     inside, bound = pod("inside", "red"), pod("bound", "out", tolerations=[tolerating("red")])
@@ -463,7 +468,7 @@ def test_with_the_crds_taken_away_no_namespace_and_no_pod_outside_is_refused(clu
         return "pod/moved created" in said, "pod/bound created" in said
 
     def in_force() -> bool:
-        """Those that mutate and those that validate come to be known one by one."""
+        """The mutating and the validating policies take effect one by one."""
         return states() == (False, False) and "pod/inside created" in cluster.create(inside)
 
     def nothing_refused() -> bool:

@@ -1,4 +1,4 @@
-"""Pools on the control plane while things change: mappings, nodes that are drained, and both at once."""
+"""Pools on the control plane during changes: mappings, drained nodes, and both at once."""
 
 from collections import Counter
 from typing import Any
@@ -13,7 +13,7 @@ OURS = ("rescheduler.dev/move", "controller.kubernetes.io/pod-deletion-cost")
 
 
 def test_each_pod_moves_once_for_each_change_of_its_namespaces_label_or_its_nodes(pooled: Pooled) -> None:
-    """Whether it can be replaced first or not; those that are in place stay."""
+    """With and without replacement first; pods that are in place stay."""
     site, space = pooled.site, pooled.site.name
     site.policy()
     (old,), new = pooled.nodes(1, role="a"), pooled.nodes(2, role="b")
@@ -49,7 +49,7 @@ def test_each_pod_moves_once_for_each_change_of_its_namespaces_label_or_its_node
 
 
 def test_a_pod_that_its_like_keep_off_the_pool_stays_and_is_named(pooled: Pooled) -> None:
-    """It could not be replaced first, and evicted it would wait for ever."""
+    """The pod cannot be replaced first, and after an eviction it would wait forever."""
     site, space = pooled.site, pooled.site.name
     site.policy()
     (home,) = pooled.nodes(1)
@@ -76,7 +76,7 @@ def test_a_pool_that_is_deleted_in_the_middle_of_a_move_gives_its_pods_back(pool
     site.policy()
     (home,), (away,) = pooled.nodes(1), pooled.nodes(1, role="other")
     site.plane.kubectl("cordon", home)
-    never = {"cluster/never-ready": "true"}  # or its replacement might be faster than we
+    never = {"cluster/never-ready": "true"}  # otherwise its replacement may be faster than the test
     site.plane.apply(workloads.deployment("web", 2, space, annotations=never, **site.here()))
     until(lambda: len(site.left(away)) == 2, "the pods")
     site.serve(away)
@@ -99,7 +99,7 @@ def test_a_pool_that_is_deleted_in_the_middle_of_a_move_gives_its_pods_back(pool
 
 
 def test_a_drain_that_begins_in_the_middle_of_a_move_takes_it_over(pooled: Pooled) -> None:
-    """No pod goes twice, none goes early, and none leaves for another node than its pool's."""
+    """No pod moves twice, none moves early, and none leaves for a node outside its pool."""
     site, space = pooled.site, pooled.site.name
     site.policy()
     (home,), away = pooled.nodes(1), pooled.nodes(2, role="other")
@@ -117,7 +117,7 @@ def test_a_drain_that_begins_in_the_middle_of_a_move_takes_it_over(pooled: Poole
 
 
 def test_a_pool_spares_one_node_at_a_time_whoever_asks(pooled: Pooled) -> None:
-    """Maintenance, drains by hand and nodes that are ill together; and what leaves one node stays in the pool."""
+    """Maintenance, manual drains and ill nodes together; pods that leave one node stay in the pool."""
     site, space = pooled.site, pooled.site.name
     site.policy(maintenance={"maxConcurrent": "100%"})
     first, by_hand, ill, _ = nodes = pooled.nodes(4)
@@ -142,7 +142,7 @@ def test_a_pool_spares_one_node_at_a_time_whoever_asks(pooled: Pooled) -> None:
     site.plane.kubectl("annotate", "node", ill, "cluster/not-ready=true")
     waits(ill)
     site.annotate(first, None)
-    site.phase(ill, "Drained")  # a node that failed queues behind nobody
+    site.phase(ill, "Drained")  # a failed node does not queue
     waits(by_hand)
     assert site.left(by_hand)
     site.plane.kubectl("annotate", "node", ill, "cluster/not-ready-")
@@ -151,7 +151,7 @@ def test_a_pool_spares_one_node_at_a_time_whoever_asks(pooled: Pooled) -> None:
 
 
 def test_no_room_in_its_pool_holds_a_drain_until_an_autoscaler_adds_a_node_to_it(pooled: Pooled) -> None:
-    """Whatever room there is elsewhere."""
+    """Independent of room elsewhere."""
     site, space = pooled.site, pooled.site.name
     site.policy(drain={"replacementTimeout": "3s"})
     first, second = pooled.nodes(2, cpu="4")

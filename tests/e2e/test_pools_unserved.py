@@ -1,4 +1,4 @@
-"""Pools on an API server that is too old to enforce them: that is said, and nothing is moved without end."""
+"""Pools on an API server that is too old to enforce them: this is reported, and no pod moves without end."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ SPACE = "old"
 
 
 def _install(plane: ControlPlane) -> Path:
-    """As helm does it on such a server: without the policies of pools."""
+    """Install as helm does on such a server: without the policies of pools."""
     plane.kubectl("apply", "--server-side", "-f", str(ROOT / "manifests" / "crds"))
     plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
     rendered = helm("template", "rescheduler", str(CHART), "-n", NAMESPACE, "--no-hooks").stdout
@@ -56,7 +56,7 @@ def test_before_kubernetes_1_36_pools_say_so_and_no_pod_is_moved_for_them(tmp_pa
                 lambda: said <= {(c["type"], c["status"], c["reason"]) for c in status()["conditions"]},
                 lambda: f"it to be said that nothing is enforced ({json.dumps(status())})",
             )
-            # New pods come up outside too: each that is moved would be one more to move.
+            # New pods start outside the pool too: each move would cause one more.
             plane.kubectl("cordon", home)
             plane.kubectl("scale", "deployment", "web", "--replicas=3", "-n", SPACE)
             until(lambda: status()["podsOutside"] == 3, lambda: f"the third to be counted ({json.dumps(status())})")
@@ -68,6 +68,6 @@ def test_before_kubernetes_1_36_pools_say_so_and_no_pod_is_moved_for_them(tmp_pa
         assert uids() <= three, "which one goes is the ReplicaSet's choice: all are equal to it"
         assert observer.namespace(SPACE)["metadata"]["labels"][names.POOL] == "old"
         assert observer.node(home)["metadata"]["labels"][names.NODE_POOL] == "old"
-        # The node controller takes the taint of the cordon off a moment after the cordon.
+        # The node controller removes the taint of the cordon a moment later.
         until(lambda: "taints" not in observer.node(home)["spec"], "no taint to be left")
         assert "taints" not in observer.node(away)["spec"]

@@ -1,4 +1,4 @@
-"""The operator as a process: killed, doubled, cut off, wrongly set up."""
+"""The operator as a process: killed, started twice, disconnected, misconfigured."""
 
 import contextlib
 import itertools
@@ -24,7 +24,7 @@ from harness.waiting import until
 
 @pytest.fixture(scope="module")
 def plane() -> Iterator[ControlPlane]:
-    """A control plane that these tests may mistreat."""
+    """Yield a control plane that these tests may damage."""
     with ControlPlane.start() as made:
         yield made
 
@@ -79,7 +79,7 @@ def test_a_missing_verb_is_named(plane: ControlPlane) -> None:
 
 
 def test_a_port_that_is_taken_is_named(plane: ControlPlane) -> None:
-    """A failure that Kopf's start brings: the process must not end with 0."""
+    """A failure at the start of Kopf: the process must not end with 0."""
     identity = install(plane)
     with socket.create_server(("0.0.0.0", 0)) as taken:
         port = taken.getsockname()[1]
@@ -118,7 +118,7 @@ def test_killed_and_restarted_it_goes_on_and_evicts_no_pod_twice(plane: ControlP
 
 
 def test_a_second_replica_takes_over(plane: ControlPlane, own: Site) -> None:
-    """At once where the first ends in order; when the Lease runs out where it was killed."""
+    """At once if the first leader ends in order; after the Lease expires if it was killed."""
     identity = install(plane)
     nodes = own.nodes(2)
     own.policy()
@@ -138,7 +138,7 @@ def test_a_second_replica_takes_over(plane: ControlPlane, own: Site) -> None:
 
 
 def test_a_second_installation_reports_the_first_and_does_not_act(plane: ControlPlane, own: Site) -> None:
-    """Nor does its cleanup, which `helm uninstall` runs, undo what the first one did."""
+    """The cleanup of the second installation, run by `helm uninstall`, undoes nothing of the first one."""
     identity, second = install(plane), "second-system"
     plane.apply(workloads.namespace(second))
     nodes = own.nodes(2)
@@ -212,7 +212,7 @@ def test_an_api_server_that_is_away_ends_nothing(plane: ControlPlane, own: Site)
         own.annotate(nodes[0])
         until(lambda: own.observer.phase(nodes[0]) == "Draining", "the drain to begin")
         plane.stop_apiserver()
-        # Longer away than the Lease lasts: it works no more, and does not end.
+        # Away for longer than the Lease lasts: it stops working, and does not end.
         until(lambda: '"leader.lost"' in operator.log.read_text(), "the Lease to run out")
         plane.start_apiserver()
         own.phase(nodes[0], "Drained", seconds=90)
@@ -234,7 +234,7 @@ _SPACES = 30
 
 
 def connections(operator: Operator, server: str) -> int:
-    """How many connections to the API server the process has open."""
+    """Return the number of the process's connections to the API server."""
     ours = set[str]()
     for link in Path(f"/proc/{operator.pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
@@ -246,7 +246,7 @@ def connections(operator: Operator, server: str) -> int:
 
 @pytest.fixture
 def few_files() -> Iterator[None]:
-    """As many open files as container runtimes give a process that asks for no more."""
+    """Return the number of open files that container runtimes allow by default."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
     yield
@@ -261,7 +261,7 @@ def test_over_many_namespaces_it_has_few_connections_and_drains_two_nodes(plane:
     spaces = [f"{own.name}-{number}" for number in range(_SPACES)]
     plane.kubectl("cordon", *nodes[2:])
     plane.apply(*map(workloads.namespace, spaces))
-    # Two replicas, one on each node that is drained: each node has pods of all namespaces.
+    # Two replicas, one on each drained node: each node has pods of all namespaces.
     apart = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "web"}}}
     spread = {"topologySpreadConstraints": [{"maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule", **apart}]}
     plane.apply(
@@ -298,7 +298,7 @@ def test_over_many_namespaces_it_has_few_connections_and_drains_two_nodes(plane:
 
 
 def test_ctrl_c_ends_it_in_order(plane: ControlPlane) -> None:
-    """The Lease is given back: the next one leads at once."""
+    """The Lease is released: the next operator leads at once."""
     identity, log = install(plane), plane.workdir / "interrupted.log"
     operator = Operator(identity, log).start()
     until(lambda: "leader.working" in log.read_text(), "the operator to lead")
@@ -321,7 +321,7 @@ def delete_crds(plane: ControlPlane, *kinds: str) -> None:
 def test_deleting_crds_in_the_middle_of_a_drain_ends_no_process(
     plane: ControlPlane, own: Site, tmp_path: Path, kinds: tuple[str, ...]
 ) -> None:
-    """Without pools the drain goes on; without policies or NodeDrains it gives back what it let go of."""
+    """Without pools the drain continues; without policies or NodeDrains it returns released pods."""
     identity = install(plane)
     first, other = own.nodes(2)
     own.policy()
@@ -344,7 +344,7 @@ def test_deleting_crds_in_the_middle_of_a_drain_ends_no_process(
         if "reschedulepolicies" in kinds:
             own.policy()
         if "nodedrains" in kinds:
-            own.annotate(first, "again")  # the request that stood was cancelled with its NodeDrain
+            own.annotate(first, "again")  # the previous request was cancelled with its NodeDrain
         own.phase(first, "Drained")
         assert operator.running
     assert "Traceback" not in operator.log.read_text()
@@ -382,7 +382,7 @@ def test_without_crds_it_gives_back_what_is_left_and_begins_when_they_are_there(
         assert len(missing()) == len(KINDS)
         assert "kubectl apply -f manifests/crds" in missing()[0]["hint"]
         until(lambda: "LeftCordoned" in reasons(own, first), "the word that nobody knows who had cordoned the node")
-        own.annotate(other, None)  # or it might be the first to have a turn, and leave no room
+        own.annotate(other, None)  # otherwise it may start first, and leave no room
         install(plane)
         own.policy()
         plane.kubectl("uncordon", other)

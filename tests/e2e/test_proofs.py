@@ -1,4 +1,4 @@
-"""A dead node's pods that must not run twice: they wait for proof, go with it, and the node comes back, or its ghost does."""
+"""Pods of a dead node that must not run twice wait for proof; then the node comes back, with a new or the same boot."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ OURS = {"key": OUT_OF_SERVICE, "effect": "NoSchedule"}
 
 
 def two_nodes(site: Site, *objects: dict[str, Any]) -> tuple[str, str]:
-    """One with all pods of these and a kubelet of its own that can die, and one with room for them."""
+    """Return a node with all pods of these owners and its own kubelet, and a node with room for them."""
     doomed, other = site.nodes(2, own_kwok=True)
     managed = "volumes.kubernetes.io/controller-managed-attach-detach=true"
     site.plane.kubectl("annotate", "node", doomed, other, managed)  # as kubelets do
@@ -29,7 +29,7 @@ def stateful(site: Site, name: str, claim: str) -> dict[str, Any]:
 
 
 def attach(site: Site, node: str, count: int) -> None:
-    """What the driver's attacher does: without it the attach-detach controller waits for each for two minutes."""
+    """Detach as the driver's attacher does: otherwise each volume takes two minutes."""
     until(lambda: len(attached(site, node)) == count, "the volumes to be attached")
     for found in site.plane.get("volumeattachments")["items"]:
         if found["spec"]["nodeName"] == node:
@@ -39,19 +39,19 @@ def attach(site: Site, node: str, count: int) -> None:
 
 
 def waiting(site: Site, node: str) -> set[str]:
-    """Owners of the pods that wait for proof, by the names of their pods."""
+    """Return owners of the pods that wait for proof, by the names of their pods."""
     blockers = (site.observer.drain(node) or {}).get("status", {}).get("blockers", [])
     return {b["pod"].split("-")[0] for b in blockers if b["class"] == "WaitingForProof"}
 
 
 def apps(site: Site, node: str) -> set[str]:
-    """Apps with a pod on the node that is not Terminating."""
+    """Return apps with a pod on the node that is not Terminating."""
     there = site.observer.pods(site.name, node=node)
     return {p["metadata"]["labels"]["app"] for p in there if "deletionTimestamp" not in p["metadata"]}
 
 
 def counted(site: Site, node: str) -> tuple[int, int]:
-    """How many pods have left, and how many must; mere numbers are written a second later."""
+    """Return the numbers of pods that have left and that must leave; changes of numbers are written a second later."""
     status = (site.observer.drain(node) or {})["status"]
     return status["pods"]["moved"], status["pods"]["remaining"]
 
@@ -78,7 +78,9 @@ def job(site: Site, name: str, policy: str) -> dict[str, Any]:
 
 
 def test_each_kind_of_pod_on_a_dead_node(site: Site) -> None:
-    """What may run twice is replaced at once, group by group; the rest is named, and goes with proof, and its volume."""
+    """Pods that may run twice are replaced at once, by order; the others are named, and leave with their volume on
+    proof.
+    """
     rules = [{"podSelector": {"matchLabels": {"app": app}}, "order": 5} for app in ("critical",)]
     rules += [{"podSelector": {"matchLabels": {"app": app}}, "order": 9} for app in ("db", "own", "patient")]
     site.policy(drain={"rules": rules})
@@ -134,7 +136,9 @@ def test_each_kind_of_pod_on_a_dead_node(site: Site) -> None:
 
 
 def test_a_ghost_returns(site: Site) -> None:
-    """The provider said that the machine was off, and the same boot is back: taint and cordon stay while anything is."""
+    """The provider reported that the machine was off, and the same boot is back: taint and cordon stay while pods are
+    left.
+    """
     site.policy()
     site.plane.apply(*disk(site, "db"))
     doomed, other = two_nodes(site, stateful(site, "db", "db"))
@@ -166,7 +170,7 @@ def test_a_ghost_returns(site: Site) -> None:
 
 
 def test_a_node_dies_in_the_middle_of_its_maintenance_and_goes_back_to_it(site: Site) -> None:
-    """No progress is lost on either way; a fencer's own out-of-service taint is proof, and stays the fencer's."""
+    """No progress is lost in either direction; a fencer's own out-of-service taint is proof, and stays."""
     site.policy(drain={"replacement": "Never"})
     doomed, other = two_nodes(
         site,

@@ -1,4 +1,4 @@
-"""Nodes evened out on a real control plane: the real scheduler says where pods go."""
+"""Rebalancing on a real control plane: the real scheduler chooses the nodes."""
 
 from collections import Counter
 from typing import Any
@@ -14,7 +14,7 @@ REBALANCE = {"enabled": True, "high": "80%", "low": "50%"}
 
 
 def shares(site: Site, apps: list[App]) -> dict[str, int]:
-    """The requested share of CPU of each node, in hundredths."""
+    """Return the requested share of CPU of each node, in hundredths."""
     asked = {app.name: app.cpu for app in apps}
     found = Counter(dict.fromkeys(site.made, 0))
     for pod in site.observer.pods(site.name):

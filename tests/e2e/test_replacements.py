@@ -1,4 +1,4 @@
-"""Replacement first: the new pod is Ready before the old one goes, on the real scheduler and controllers."""
+"""Replacement first: the new pod is Ready before the old one leaves, with the real scheduler and controllers."""
 
 import json
 import threading
@@ -34,20 +34,20 @@ def test_a_single_replica_moves_without_a_gap(site: Site, budget: dict[str, Any]
 
 
 def shared(made: dict[str, Any]) -> dict[str, Any]:
-    """The same object, with a label on its pods that the selectors of all neighbours match."""
+    """Return the object with a label on its pods that the selectors of all neighbours match."""
     made["spec"]["template"]["metadata"]["labels"]["team"] = "shared"
     return made
 
 
 def adopting(made: dict[str, Any]) -> dict[str, Any]:
-    """A neighbour that adopts each pod with that label that has no controller."""
+    """Return a neighbour that adopts each pod with that label and without a controller."""
     made["spec"]["selector"] = {"matchLabels": {"team": "shared"}}
     return shared(made)
 
 
 @contextmanager
 def pruner(site: Site) -> Iterator[list[str]]:
-    """Deletes pods without an owner as soon as it sees them, as a GitOps tool that tracks by label; those deleted."""
+    """Delete pods without an owner as a GitOps tool does that tracks by label; yield the deleted pods."""
     stop, pruned = threading.Event(), list[str]()
 
     def prune() -> None:
@@ -67,7 +67,7 @@ def pruner(site: Site) -> Iterator[list[str]]:
 
 
 def guard(site: Site) -> list[dict[str, Any]]:
-    """A policy that refuses each write of a pod without a controller, and each change of a pod's labels."""
+    """Refuse each write of a pod without a controller, and each change of a pod's labels, by a policy."""
     name = f"{site.name}-guard"
     kind = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}}
     rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["pods"]}
@@ -86,7 +86,7 @@ def guard(site: Site) -> list[dict[str, Any]]:
 
 
 def test_beside_controllers_pruners_and_policies_that_mind_orphans_a_single_replica_has_no_gap(site: Site) -> None:
-    """Under each budget of the test above. All neighbours at once: none of them finds a pod that is nobody's."""
+    """Under each budget of the test above, with all neighbours: none of them finds a pod without a controller."""
     first, *others = site.nodes(3)
     site.policy()
     budgets = {
@@ -209,7 +209,7 @@ def images(site: Site) -> list[str]:
 
 @pytest.mark.parametrize("cancelled", [False, True])
 def test_a_rollout_in_the_middle_ends_well(site: Site, cancelled: bool) -> None:
-    """Cancelled then, with the old ReplicaSet gone for good, pods are still not given back to be killed at once."""
+    """If the drain is cancelled and the old ReplicaSet is gone, pods are not returned to be deleted at once."""
     first, *others = site.nodes(3)
     site.policy()
     web = workloads.deployment("web", 4, site.name, **site.here())
@@ -267,7 +267,7 @@ def test_no_room_holds_until_an_autoscaler_adds_a_node(site: Site) -> None:
     before = site.uids(first)
     with floors(site.observer, site.name, "web") as lowest:
         site.annotate(first)
-        # What cannot be replaced first is held at once; what can is tried, for an autoscaler to see.
+        # A pod that cannot be replaced first is held at once; the others are tried, so that an autoscaler sees them.
         until(lambda: "with too little cpu" in said("db"), "the plan's word")
         until(lambda: "Insufficient cpu" in said("web"), "the scheduler's word")
         assert site.uids(first) == before

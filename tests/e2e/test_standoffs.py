@@ -1,4 +1,4 @@
-"""Two drains that hold each other up; what a restart finds in the status is what it goes on from."""
+"""Two drains in a deadlock; after a restart they continue from their status."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ APART = {
 
 @pytest.fixture(scope="module")
 def plane() -> Iterator[ControlPlane]:
-    """A control plane whose operator these tests start when all is laid out."""
+    """Yield a control plane whose operator the tests start after the preparation."""
     with ControlPlane.start() as made:
         yield made
 

@@ -1,4 +1,4 @@
-"""Silent kubelets: replacements come up early and nothing is deleted; a silence of many is the network, or us."""
+"""Silent kubelets: replacements start early and nothing is deleted; silence of many is a blackout."""
 
 import itertools
 import json
@@ -85,7 +85,7 @@ def test_a_silent_node_has_its_replacements_early_and_a_false_alarm_is_undone(ow
 
 
 def test_when_most_nodes_fall_silent_nothing_is_done_and_every_time_starts_anew(own: Site, running: Operator) -> None:
-    """The others of this control plane are gone by now, or their silence would be older."""
+    """The other nodes of this control plane are gone by now, or their silence would be older."""
     own.plane.kubectl("delete", "nodes", "--all")
     own.plane.kubectl("delete", "leases", "--all", "-n", "kube-node-lease")
     nodes = own.nodes(4, own_kwok=True)
@@ -110,7 +110,7 @@ def test_when_most_nodes_fall_silent_nothing_is_done_and_every_time_starts_anew(
 
 
 def unknown(site: Site, node: str) -> float:
-    """For how many seconds it has been Unknown."""
+    """Return for how many seconds the node has been Unknown."""
     conditions = site.observer.node(node)["status"]["conditions"]
     since = [c["lastTransitionTime"] for c in conditions if (c["type"], c["status"]) == ("Ready", "Unknown")]
     return (datetime.now(UTC) - datetime.fromisoformat(since[0])).total_seconds() if since else 0

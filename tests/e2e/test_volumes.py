@@ -1,4 +1,4 @@
-"""Pods with exclusive volumes leave one after another, and a drain is Drained when they are detached."""
+"""Pods with exclusive volumes leave one after another, and a drain is Drained when the volumes are detached."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from harness.waiting import until
 
 
 def disk(site: Site, name: str, *, mode: str = "ReadWriteOnce", **source: Any) -> list[dict[str, Any]]:
-    """A volume of a driver that nobody runs, bound to its claim from the start."""
+    """Return a volume of a driver without a process, bound to its claim from the start."""
     spec = {
         "capacity": {"storage": "1Gi"},
         "accessModes": [mode],
@@ -62,7 +62,7 @@ def test_one_volume_after_another(site: Site) -> None:
 
 
 def detach(site: Site, node: str, name: str) -> None:
-    """What the driver's attacher does once nobody uses the volume on the node."""
+    """Detach as the driver's attacher does once no pod uses the volume on the node."""
     for found in site.plane.get("volumeattachments")["items"]:
         if (found["spec"]["nodeName"], found["spec"]["source"]["persistentVolumeName"]) == (
             node,

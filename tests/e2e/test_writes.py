@@ -1,7 +1,7 @@
-"""What may be written on pods and nodes, by the operator's identity and by everybody else: each write is tried.
+"""Writes on pods and nodes, by the operator's identity and by others: each write is tried.
 
-The API server also asks what OpenShift's asks (OwnerReferencesPermissionEnforcement), and holds kubelets to their own
-Node (NodeRestriction).
+The API server also has OpenShift's check (OwnerReferencesPermissionEnforcement), and limits kubelets to their own Node
+(NodeRestriction).
 """
 
 import json
@@ -30,10 +30,10 @@ PODS = f"/api/v1/namespaces/{SPACE}/pods"
 
 @dataclass
 class Pod:
-    """A pod of a Deployment, with what owns it.
+    """A pod of a Deployment, with its owners.
 
     Attributes:
-        replica_set, deployment: as the pod's controller.
+        replica_set, deployment: references for the pod's controller.
         others: its other ownerReferences.
     """
 
@@ -45,23 +45,23 @@ class Pod:
     others: list[Object]
 
     def move(self) -> ReleaseRecord:
-        """The record of its move, as the operator makes it."""
+        """Return the record of its move, as the operator makes it."""
         rs, deployment = self.replica_set, self.deployment
         since = datetime(2026, 1, 1, tzinfo=UTC)
         owners = (deployment["name"], deployment["uid"], rs["name"], rs["uid"])
         return ReleaseRecord("NodeDrain/n1", None, 1, since, 1, *owners)
 
     def record(self, **changes: str) -> str:
-        """The annotation of its move."""
+        """Return the annotation of its move."""
         return json.dumps(json.loads(self.move().to_annotation()) | changes)
 
     def owned(self, *owners: Object, annotations: Mapping[str, str | None] | None = None, **metadata: Any) -> Object:
-        """A patch of its owners."""
+        """Return a patch of its owners."""
         found = {"uid": self.uid, "ownerReferences": list(owners), "annotations": dict(annotations or {})}
         return {"metadata": found | metadata}
 
     def release(self, *, record: str | None = None, **controller: Any) -> Object:
-        """The operator's patch that releases it; `controller`: what is otherwise in the new reference."""
+        """Return the operator's patch that releases it; `controller`: other fields of the new reference."""
         patch = release_record.release_patch(self.uid, "", self.others, self.move())
         patch["metadata"]["ownerReferences"][-1] |= controller
         if record is not None:
@@ -69,22 +69,22 @@ class Pod:
         return patch
 
     def give_back(self, **controller: Any) -> Object:
-        """The operator's patch that returns it."""
+        """Return the operator's patch that returns it."""
         patch = release_record.return_patch(self.uid, "", self.others, self.move())
         patch["metadata"]["ownerReferences"][-1] |= controller
         return patch
 
     def settle(self) -> Object:
-        """The operator's patch that removes the record."""
+        """Return the operator's patch that removes the record."""
         return release_record.clear_patch(self.uid, "", self.move())
 
 
 @dataclass
 class Cluster:
-    """A control plane with the policies in force.
+    """A control plane with its admission policies in effect.
 
     Attributes:
-        steady, released, returned: pods, each of a Deployment of its own.
+        steady, released, returned: pods, each of its own Deployment.
     """
 
     plane: ControlPlane
@@ -125,7 +125,7 @@ def _ready(plane: ControlPlane) -> int:
 
 
 def _in_force(admin: Identity, operator: Identity) -> bool:
-    """A new admission policy binds only once every API server has read it; until then all is let through."""
+    """Wait until the API server applies the policies: until it has read them, every write passes."""
     noted: Object = {"metadata": {"annotations": {MOVE: "x", CANCELLED: "x", "probe": "x"}}}
     pod = admin.get(PODS)["items"][0]["metadata"]["name"]
     tried = [who.patch(path, noted) for who in (admin, operator) for path in (NODE, f"{PODS}/{pod}")]
@@ -134,7 +134,7 @@ def _in_force(admin: Identity, operator: Identity) -> bool:
 
 
 def _pod(plane: ControlPlane, admin: Identity, app: str) -> Pod:
-    """The one pod of this Deployment; it gets an owner beside its ReplicaSet."""
+    """Return the only pod of this Deployment, with an owner in addition to its ReplicaSet."""
     (found,) = plane.get("pods", "-n", SPACE, "-l", f"app={app}")["items"]
     (controller,) = found["metadata"]["ownerReferences"]
     deployment = plane.get("deployment", app, "-n", SPACE)["metadata"]
@@ -154,7 +154,7 @@ def _pod(plane: ControlPlane, admin: Identity, app: str) -> Pod:
 
 
 def check(expected: Mapping[str, str], found: Mapping[str, str]) -> None:
-    """Every write was answered with the words that are expected; empty words: it passed."""
+    """Check that every write was answered with the expected words; empty words: it passed."""
     assert expected.keys() == found.keys()
     wrong = [
         f"{name}: {found[name] or 'let in'} (expected: {words or 'let in'})"
@@ -165,7 +165,7 @@ def check(expected: Mapping[str, str], found: Mapping[str, str]) -> None:
 
 
 def eviction(pod: Pod, **options: Any) -> Object:
-    """An Eviction of this pod by its UID, unless told otherwise."""
+    """Return an Eviction of this pod, by its UID by default."""
     found: Object = {"apiVersion": "policy/v1", "kind": "Eviction"}
     found["metadata"] = {"name": pod.name, "namespace": SPACE}
     return found | {"deleteOptions": {"preconditions": {"uid": pod.uid}} | options}
@@ -175,7 +175,7 @@ def eviction(pod: Pod, **options: Any) -> Object:
 
 
 def test_a_pod_is_released_returned_and_settled_by_the_rights_of_the_chart(cluster: Cluster) -> None:
-    """The fixture did the first two for good. The owners may be written because the operator may delete pods."""
+    """The fixture did the first two for good. The operator may write owners because it may delete pods."""
     steady, released, returned = cluster.steady, cluster.released, cluster.returned
     given_back = cluster.admin.get(returned.path)
     assert given_back["metadata"]["ownerReferences"][-1] == returned.replica_set
@@ -205,7 +205,7 @@ def test_a_pod_is_released_returned_and_settled_by_the_rights_of_the_chart(clust
 
 
 def test_the_api_server_minds_who_changes_owners(cluster: Cluster) -> None:
-    """That the plugin is on: without the right to delete a pod nobody changes its owners."""
+    """Check the plugin: without the right to delete a pod nobody may change its owners."""
     plane = cluster.plane
     plane.kubectl("create", "role", "patcher", "-n", SPACE, "--verb=get,patch", "--resource=pods")
     plane.kubectl("create", "serviceaccount", "patcher", "-n", SPACE)
@@ -221,7 +221,7 @@ def test_every_other_write_of_the_operator_on_a_pod_is_refused(cluster: Cluster)
     rs, deployment, others = steady.replica_set, steady.deployment, steady.others
     owners, notes = "change no owner of a pod but its controller", "may write the annotation rescheduler.dev/move only"
     costs, rest = "pod-deletion-cost only when it returns", "nothing else of a pod's metadata"
-    blocked = "cannot set blockOwnerDeletion"  # the plugin says so before the policy is asked
+    blocked = "cannot set blockOwnerDeletion"  # the plugin answers before the policy
     labels, annotations, spec = "change no label of a pod", "change no annotation here", "not change a pod's spec"
     stranger = {"apiVersion": "v1", "kind": "ConfigMap", "name": "more", "uid": "1"}
     move = {MOVE: steady.record()}
@@ -236,7 +236,7 @@ def test_every_other_write_of_the_operator_on_a_pod_is_refused(cluster: Cluster)
         return pod.record(deploymentUID=pod.replica_set["uid"], replicaSetUID=pod.deployment["uid"])
 
     table: list[tuple[str, Pod, Object, str]] = [
-        # Labels: of others, of pools, of the ReplicaSet; added, changed, removed; also beside a release.
+        # Labels: of others, of pools, of the ReplicaSet; added, changed, removed; also with a release.
         ("a new label", steady, meta(labels={"x": "y"}), labels),
         ("a changed label", steady, meta(labels={"app": "y"}), labels),
         ("a removed label", steady, meta(labels={"app": None}), labels),
@@ -320,7 +320,7 @@ def test_every_other_write_of_the_operator_on_a_pod_is_refused(cluster: Cluster)
             released.owned(*others, released.replica_set, annotations={MOVE: released.record(cause="x")}),
             owners,
         ),
-        # The rest of the metadata, and the spec.
+        # The remaining metadata, and the spec.
         ("a finalizer", steady, meta(finalizers=["a.b/c"]), rest),
         ("another generateName", steady, meta(generateName="x-"), rest),
         ("an image", steady, {"spec": image}, spec),
@@ -371,7 +371,7 @@ THEIRS = [
 
 @pytest.fixture
 def tainted(cluster: Cluster) -> Iterator[list[Object]]:
-    """Node n1 has taints of others, one of them with a key of ours; all its taints."""
+    """Return all taints of node n1, which has taints of others, one with a key of the operator."""
     assert cluster.admin.patch(NODE, {"spec": {"taints": THEIRS}}, dry=False) == ""
     yield cluster.admin.get(NODE)["spec"]["taints"]
     cluster.admin.patch(NODE, {"spec": {"taints": None}}, dry=False)
@@ -425,7 +425,7 @@ def test_on_a_node_the_operator_may_write_what_the_reference_names_and_nothing_e
         ("a request for maintenance", meta(annotations={MAINTENANCE: "y"}), "change no annotation"),
         ("an attestation", meta(annotations={FENCED: "y"}), "change no annotation"),
         ("a finalizer", meta(finalizers=["a.b/c"]), rest),
-        ("an owner", meta(ownerReferences=[owner]), "can't delete"),  # the plugin, before the policy is asked
+        ("an owner", meta(ownerReferences=[owner]), "can't delete"),  # the plugin answers before the policy
         ("a provider's ID", {"spec": {"providerID": "x"}}, spec),
         ("addresses for pods", {"spec": {"podCIDR": "10.9.0.0/24", "podCIDRs": ["10.9.0.0/24"]}}, spec),
     ]
@@ -472,7 +472,7 @@ def test_in_a_nodes_status_the_operator_may_write_its_conditions_and_nothing_els
 
 
 def test_nobody_else_writes_the_record_of_a_move(cluster: Cluster) -> None:
-    """The administrator stands for everybody: every right is there, and only admission is in the way."""
+    """The administrator stands for everybody: it has every right, and only admission refuses."""
     admin, steady, released = cluster.admin, cluster.steady, cluster.released
     note: Object = {"metadata": {"annotations": {MOVE: steady.record()}}}
     gone: Object = {"metadata": {"annotations": {MOVE: None}}}
@@ -501,7 +501,7 @@ def test_nobody_else_writes_the_record_of_a_move(cluster: Cluster) -> None:
         ("by a binding, the older way", admin.create(f"/api/v1/namespaces/{SPACE}/bindings", noted), only),
         ("removed", admin.patch(released.path, gone), traced),
         ("removed, by the status", admin.patch(f"{released.path}/status", gone), traced),
-        # All that is not a record's business.
+        # Writes that do not concern a record.
         ("a new pod", admin.create(PODS, plain), ""),
         ("a binding", admin.create(f"{PODS}/unplaced/binding", bound), ""),
         ("another annotation", admin.patch(released.path, {"metadata": {"annotations": {"x": "y"}}}), ""),
@@ -516,7 +516,7 @@ def test_nobody_else_writes_the_record_of_a_move(cluster: Cluster) -> None:
 
 
 def test_a_workload_whose_template_carries_a_record_says_so(cluster: Cluster) -> None:
-    """Copied from a released pod: the controller's Event names the annotation and the way out."""
+    """A pod copied from a released one: the controller's Event names the annotation and the fix."""
     cluster.plane.apply(workloads.deployment("copy", 1, SPACE, annotations={MOVE: "{}"}))
 
     def refused() -> list[str]:
@@ -550,12 +550,12 @@ def test_a_nodes_own_identity_writes_nothing_of_ours_on_its_node(cluster: Cluste
             ("a label", kubelet.patch(NODE, labelled), own),
             ("a label of a pool", kubelet.patch(NODE, pool), plugin),
             ("registered with an annotation of ours", newcomer.create("/api/v1/nodes", asking), own),
-            # What kubelets do, also beside an annotation of ours that is there.
+            # Writes of kubelets, also on a Node with an annotation of the operator.
             ("registered", newcomer.create("/api/v1/nodes", new), ""),
             ("a foreign annotation", kubelet.patch(NODE, annotated("x")), ""),
             ("a foreign label", kubelet.patch(NODE, {"metadata": {"labels": {"disk": "ssd"}}}), ""),
             ("its status", kubelet.patch(f"{NODE}/status", {"status": {"nodeInfo": {"bootID": "x"}}}), ""),
-            # Other people: all but the operator's memory.
+            # Other users: everything except the operator's records.
             ("attested by a fencer", admin.patch(NODE, annotated(FENCED, "y")), ""),
             ("asked for by a person", admin.patch(NODE, annotated(MAINTENANCE)), ""),
             ("cancelled by a person", admin.patch(NODE, annotated(CANCELLED)), only),

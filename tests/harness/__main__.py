@@ -1,4 +1,4 @@
-"""`python -m harness`: the control plane by hand, for `make cluster`, `make cluster-down` and `make binaries`."""
+"""`python -m harness`: start and stop a control plane for `make cluster`, `make cluster-down` and `make binaries`."""
 
 import os
 import sys
@@ -13,21 +13,21 @@ from harness.controlplane import ControlPlane
 
 
 def place(name: str) -> Path:
-    """Where a control plane that outlives the command keeps its state."""
+    """Return the folder of a control plane that outlives the command."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "rescheduler" / "clusters" / name
 
 
 @click.group()
 def main() -> None:
-    """A real control plane with simulated nodes."""
+    """Run a real control plane with simulated nodes."""
 
 
 @main.command()
 @click.option("--name", default="dev", show_default=True)
 @click.option("--nodes", default=6, show_default=True)
 def up(name: str, nodes: int) -> None:
-    """Start one that stays, and print how to use it."""
+    """Start a control plane that stays, and print how to use it."""
     workdir = place(name)
     if workdir.exists():
         click.echo(f"{name} is there already: `make cluster-down` ends it", err=True)
@@ -41,14 +41,14 @@ def up(name: str, nodes: int) -> None:
 @main.command()
 @click.option("--name", default="dev", show_default=True)
 def down(name: str) -> None:
-    """End it, and leave nothing."""
+    """Stop the control plane, and leave no process and no file."""
     if place(name).exists():
         ControlPlane(place(name), name).stop()
 
 
 @main.command(name="binaries")
 def get_binaries() -> None:
-    """Find, download or build the programs; print where they are."""
+    """Find, download or build the programs; print their folder."""
     binaries.ensure()
     click.echo(binaries.path("kubectl").parent)
 
@@ -56,7 +56,7 @@ def get_binaries() -> None:
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def rights(folder: Path) -> None:
-    """Name the rights of the chart that the tests did not use, by what they kept in the folder; fail if there are any."""
+    """Print the rights of the chart that no test used, by the files in the folder; fail if there are any."""
     left = found_rights.unused(folder)
     for right in left:
         click.echo(f"granted, and used by no test: {right}", err=True)

@@ -1,8 +1,8 @@
-"""The programs of the control plane: found, downloaded or built, each alone.
+"""The programs of the control plane: find, download or build each of them.
 
-In this order: KUBEBUILDER_ASSETS, the user's cache, and then, by the environment variable BINARIES: `download`
-official releases, `build` them as Go tools of the modules beside this file, or `auto`: download where the source
-answers within seconds, else build. What real nodes need is got for those who ask for it.
+The order is KUBEBUILDER_ASSETS, the user's cache, and then the environment variable BINARIES. `download` takes official
+releases. `build` builds the programs as Go tools of the modules in this folder. `auto` downloads if the source answers
+within seconds, and builds otherwise. The programs of real nodes are installed only for callers that name them.
 """
 
 import fcntl
@@ -32,19 +32,20 @@ _CPU_MINUTES = 12
 
 
 class MissingBinariesError(Exception):
-    """A program is not there and cannot be had; the message says what to install."""
+    """A program is missing and cannot be installed; the message says what to install."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One program: the Go package that it is built from, and where its release is.
+    """A program: its Go package, and the address of its release.
 
     Attributes:
         module: the Go module whose version in go.mod counts.
-        url: below the source's base; `{v}` the version, `{number}` without its v, `{arch}` the machine's. An archive
-            is unpacked. Empty: there is no release of it but as an image, so it is always built.
-        tools: folder of the go.mod that has it as a tool.
-        cgo: whether it is partly C.
+        url: path below the base of the source; `{v}` is the version, `{number}` the version without its v, `{arch}` the
+            architecture of the machine. An archive is unpacked. Empty: the only release is an image, so the program is
+            always built.
+        tools: folder of the go.mod that has the program as a tool.
+        cgo: whether a part of it is C.
     """
 
     name: str
@@ -113,18 +114,18 @@ NODE_PROGRAMS = (
     ),
     Program("runc", _RUNC, _RUNC, "runc", "{v}/runc.{arch}", NODE_MODULE, cgo=True),
 )
-"""What a real node runs: got only where `ensure` is asked for them by name."""
+"""Programs of a real node: `ensure` installs them only by name."""
 
 _DESCHEDULER = "sigs.k8s.io/descheduler"
 PEER_PROGRAMS = (Program("descheduler", f"{_DESCHEDULER}/cmd/descheduler", _DESCHEDULER, "", "", PEER_MODULE),)
-"""What the benchmark measures beside us: got only where `ensure` is asked for them by name."""
+"""Programs that the benchmark compares with the operator: `ensure` installs them only by name."""
 
 _SETS = (PROGRAMS, NODE_PROGRAMS, PEER_PROGRAMS)
 _STEPS = {MODULE: "control plane, simulator and tools", NODE_MODULE: "container runtime", PEER_MODULE: "descheduler"}
 
 
 def versions(tools: Path = MODULE) -> dict[str, str]:
-    """Module to version, as go.mod has them: the only place where they are written."""
+    """Return module to version from go.mod, the only place that has the versions."""
     found: dict[str, str] = {}
     for line in (tools / "go.mod").read_text().splitlines():
         words = line.split("//", 1)[0].split()
@@ -134,7 +135,7 @@ def versions(tools: Path = MODULE) -> dict[str, str]:
 
 
 def cache(programs: Sequence[Program] = PROGRAMS) -> Path:
-    """Where programs are kept: outside the checkout, keyed by their versions."""
+    """Return the folder of the programs: outside the checkout, keyed by their versions."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     known = {tools: versions(tools) for tools in {program.tools for program in programs}}
     wanted = json.dumps({p.name: known[p.tools][p.module] for p in programs}, sort_keys=True)
@@ -146,22 +147,22 @@ def _home(program: Program) -> Path:
 
 
 def find(name: str) -> Path | None:
-    """A program that is there already."""
+    """Return the path of an installed program; None if it is missing."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     places = ([Path(assets)] if assets else []) + [cache(programs) for programs in _SETS]
     return next((place / name for place in places if os.access(place / name, os.X_OK)), None)
 
 
 def path(name: str) -> Path:
-    """A program, which `ensure` has seen to. Raises MissingBinariesError."""
+    """Return the path of a program that `ensure` has installed. Raises MissingBinariesError."""
     found = find(name)
     if found is None:
-        raise MissingBinariesError(f"{name} is not there: run `make binaries`")
+        raise MissingBinariesError(f"{name} is missing: run `make binaries`")
     return found
 
 
 def ensure(names: Sequence[str] = ()) -> None:
-    """Get what is missing of these programs, or of the control plane's. Raises MissingBinariesError."""
+    """Install the missing ones of these programs, or of the control plane's. Raises MissingBinariesError."""
     wanted = [p for programs in _SETS for p in programs if p.name in names] if names else list(PROGRAMS)
     if all(find(program.name) for program in wanted):
         return
@@ -181,7 +182,7 @@ def ensure(names: Sequence[str] = ()) -> None:
 
 
 def say(text: str) -> None:
-    """One line of progress."""
+    """Print a line of progress."""
     sys.stderr.write(f"binaries: {text}\n")
     sys.stderr.flush()
 
@@ -192,7 +193,7 @@ def _lock() -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("another process is getting them: waiting for it")
+            say("waiting for another process that installs the programs")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -201,7 +202,7 @@ def _lock() -> Iterator[None]:
 
 
 def _downloaded(program: Program, silent: set[str], *, needed: bool) -> bool:
-    """Whether it was; `silent` collects sources that do not answer, so that each is waited for once."""
+    """Whether the program was downloaded; `silent` collects sources that do not answer, so that each is tried once."""
     if not program.url:
         return False
     base = os.environ.get(f"RESCHEDULER_SOURCE_{program.source.upper()}", SOURCES[program.source])
@@ -231,7 +232,7 @@ def _downloaded(program: Program, silent: set[str], *, needed: bool) -> bool:
 
 
 def _check_source(url: str) -> None:
-    """Raises OSError where the source does not answer within seconds. That it lacks the file is an answer."""
+    """Raise OSError if the source does not answer within seconds; the answer that a file is missing counts."""
     request = urllib.request.Request(url, method="HEAD")
     try:
         with urllib.request.urlopen(request, timeout=_ANSWERS_WITHIN):
@@ -246,19 +247,20 @@ def _fetch(url: str) -> bytes:
 
 
 def _verify(url: str, data: bytes) -> None:
-    """Against the checksum that the source publishes beside it, where it does."""
+    """Verify the checksum that the source publishes next to the file, if there is one."""
     folder, file = url.rsplit("/", 1)
     for place in (f"{url}.sha256", f"{url}.sha256sum", f"{folder}/SHA256SUMS", f"{folder}/runc.sha256sum"):
         try:
             lines = [line.split() for line in _fetch(place).decode().splitlines() if line.strip()]
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code not in (403, 404):  # not "there is none": a program is not installed unchecked for a hiccup
+            # Any other error may be temporary: a program without a check must not be installed.
+            if error.code not in (403, 404):
                 raise
             continue
         published = [words[0] for words in lines if len(words) == 1 or words[-1].lstrip("*").endswith(file)]
         if hashlib.sha256(data).hexdigest() not in published:
-            raise ValueError(f"its checksum is not the one published at {place}")
+            raise ValueError(f"its checksum differs from the one at {place}")
         return
 
 
@@ -267,7 +269,7 @@ def _unpack(name: str, data: bytes) -> bytes:
         for member in archive:
             if member.isfile() and Path(member.name).name == name and (inner := archive.extractfile(member)):
                 return inner.read()
-    raise ValueError(f"the archive holds no {name}")
+    raise ValueError(f"the archive does not contain {name}")
 
 
 def _install(program: Program, data: bytes) -> None:
@@ -300,7 +302,7 @@ def _build(programs: Sequence[Program]) -> None:
 
 
 def _step(program: Program) -> str:
-    """What is built by one command: of one module, with the same flags."""
+    """Return the key of one build command: programs of one module with the same flags share it."""
     if program.name == "etcd" or program.cgo:
         return program.name
     return _STEPS[program.tools]
@@ -319,7 +321,7 @@ def _go_build(go: str, programs: Sequence[Program], step: str) -> None:
     target = cache() / ".build"
     target.mkdir(exist_ok=True)
     output = str(target / "etcd") if programs[0].name == "etcd" else f"{target}/"
-    # The same flags for all, or nothing of what they share is compiled only once.
+    # With the same flags for all programs, Go compiles shared packages only once.
     command = [go, "build", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", linker, "-o", output]
     environment = {**os.environ, "CGO_ENABLED": str(int(programs[0].cgo)), "GOGC": "400", "GOFLAGS": "-mod=readonly"}
     began = time.monotonic()

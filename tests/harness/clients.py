@@ -1,4 +1,4 @@
-"""How tests talk to a control plane: with kubectl, as people do, and as any ServiceAccount."""
+"""Clients of a control plane for tests: kubectl, as people use it, and any ServiceAccount."""
 
 import json
 import subprocess
@@ -10,20 +10,20 @@ import yaml
 
 from harness import binaries
 
-_AT_ONCE = 200  # objects of one `kubectl apply`, which has its time limit
+_AT_ONCE = 200  # objects of one `kubectl apply`, which has a time limit
 
 
 class ControlPlaneError(Exception):
-    """It did not start, or does not do as told; the message carries what the program said."""
+    """The control plane or a command failed; the message has the output of the program."""
 
 
 class Clients:
-    """One control plane, for whoever uses it.
+    """A control plane, as its clients see it.
 
     Attributes:
         kubeconfig: of the administrator.
         server: address of the API server.
-        workdir: everything of it: state, logs, keys.
+        workdir: folder of its state, logs and keys.
     """
 
     def __init__(self, workdir: Path, name: str) -> None:
@@ -34,7 +34,7 @@ class Clients:
     def kubectl(
         self, *arguments: str, input: str | None = None, check: bool = True, kubeconfig: Path | None = None
     ) -> str:
-        """What kubectl prints; without `check` its errors too."""
+        """Return the output of kubectl; without `check` its errors too."""
         command = [str(binaries.path("kubectl")), "--kubeconfig", str(kubeconfig or self.kubeconfig), *arguments]
         result = subprocess.run(command, input=input, check=False, capture_output=True, text=True, timeout=120)
         if check and result.returncode:
@@ -43,25 +43,27 @@ class Clients:
 
     @property
     def pki(self) -> Path:
-        """Its certificates: `ca.crt`, and `admin.crt` with `admin.key`, which serve for 127.0.0.1 too."""
+        """Return the folder of certificates: `ca.crt`, and `admin.crt` with `admin.key`, which are valid for 127.0.0.1
+        too.
+        """
         return self.workdir / "clusters" / self.name / "pki"
 
     def apply(self, *objects: Mapping[str, Any]) -> None:
-        """Create or change these objects."""
+        """Create or change objects."""
         for start in range(0, len(objects), _AT_ONCE):
             body = {"apiVersion": "v1", "kind": "List", "items": objects[start : start + _AT_ONCE]}
             self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=json.dumps(body))
 
     def get(self, *arguments: str) -> Any:
-        """`kubectl get … -o json`, parsed."""
+        """Return the parsed output of `kubectl get … -o json`."""
         return json.loads(self.kubectl("get", *arguments, "-o", "json"))
 
     def logs(self) -> dict[str, Path]:
-        """Component to its log file."""
+        """Return component to log file."""
         return {file.stem: file for file in (self.workdir / "clusters" / self.name / "logs").glob("*.log")}
 
     def identity_kubeconfig(self, namespace: str, service_account: str) -> Path:
-        """A kubeconfig with a token of this ServiceAccount: tests never run the operator as admin."""
+        """Return a kubeconfig with a token of this ServiceAccount: tests never run the operator as administrator."""
         token = self.kubectl("create", "token", service_account, "-n", namespace, "--duration=24h").strip()
         view = yaml.safe_load(self.kubectl("config", "view", "--raw"))
         cluster = view["clusters"][0]["cluster"]

@@ -1,6 +1,6 @@
-"""A control plane of its own for whoever asks: etcd, API server, controllers and scheduler are real, nodes simulated.
+"""A control plane: etcd, API server, controllers and scheduler are real, nodes are simulated.
 
-kwokctl launches it, and nothing of it outlives whoever started it.
+kwokctl launches it. No process of it outlives its owner.
 """
 
 import fcntl
@@ -26,27 +26,27 @@ from harness.machines import MAIN, Machines
 from harness.waiting import until
 
 _OPEN_LIMITS = {"kube-api-qps": "5000", "kube-api-burst": "10000"}
-_TRIES = 3  # to find free ports
+_TRIES = 3  # attempts to find free ports
 _OURS: list[dict[str, Any]] = [
     {"level": "Metadata", "omitStages": ["RequestReceived"], "users": list(rights.ACCOUNTS)},
     {"level": "None"},
 ]
-"""Rules of the audit policy where nobody asks for an audit: what our own accounts do, for `rights`."""
+"""Rules of the audit policy without `audit`: requests of the chart's own accounts, for `rights`."""
 
 
 def _starting() -> Path:
-    """Locked by whoever is choosing ports: two that start at once would find the same ones free."""
+    """Return the lock file for the choice of ports: two starts at once would choose the same ones."""
     return Path(tempfile.gettempdir()) / f"rescheduler-starting-{os.getuid()}"
 
 
 class ControlPlane(Machines):
-    """One control plane; a context manager that leaves no process and no file behind."""
+    """A control plane; as a context manager it leaves no process and no file."""
 
     def __init__(self, workdir: Path, name: str) -> None:
         super().__init__(workdir, name)
         self.audit_log: Path | None = None
         self._guard: subprocess.Popen[bytes] | None = None
-        self._again: dict[str, subprocess.Popen[bytes]] = {}  # components that we started anew, by program
+        self._again: dict[str, subprocess.Popen[bytes]] = {}  # components that were restarted, by program
         self._apiserver: list[str] = []
         self._ports: IO[str] | None = None
 
@@ -64,11 +64,11 @@ class ControlPlane(Machines):
         open_limits: bool = False,
         keep: bool = False,
     ) -> "ControlPlane":
-        """Start one and wait until it is ready. Raises ControlPlaneError, having cleaned up.
+        """Start a control plane and wait until it is ready. Raises ControlPlaneError after a cleanup.
 
-        It ends with this process, however that ends, unless `keep`. `lease_seconds`: of nodes; a quarter of it after
-        the last time they are renewed. `bodies_of`: a user whose writes are audited with
-        what they said and what came of them.
+        It ends with this process, however that ends, unless `keep`. `lease_seconds`: duration of node Leases, which
+        KWOK renews
+        after a quarter of it. `bodies_of`: a user whose writes are audited with request and response.
         """
         binaries.ensure()
         binaries.cache().parent.mkdir(parents=True, exist_ok=True)
@@ -76,10 +76,10 @@ class ControlPlane(Machines):
         workdir.mkdir(parents=True, exist_ok=True)
         plane = cls(workdir, name or f"c{secrets.token_hex(4)}")
         grace = _seconds(node_monitor_grace_period)
-        # KWOK renews a Lease after a quarter of its duration: three times within the grace period, or a busy
+        # KWOK renews a Lease after a quarter of its duration. Three renewals must fit into the grace period, or a busy
         # machine makes healthy nodes Unknown.
         plane._lease_seconds = lease_seconds or max(4, min(40, int(grace * 4 / 3)))
-        # Without an election to lose they outlive an API server that is away: nobody would start them again.
+        # Without leader election these components outlive an outage of the API server: nothing would restart them.
         common = {"bind-address": "127.0.0.1", "leader-elect": "false"}
         arguments = {
             "kube-controller-manager": {
@@ -108,7 +108,7 @@ class ControlPlane(Machines):
     def _create_on_free_ports(
         self, arguments: Mapping[str, Mapping[str, str]], audited: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Create it; where somebody else took a port meanwhile, again on others."""
+        """Create the control plane; if another process took a port meanwhile, retry on other ports."""
         for _ in range(_TRIES - 1):
             try:
                 return self._create(arguments, audited)
@@ -149,7 +149,10 @@ class ControlPlane(Machines):
         until(self._is_up, "the control plane to be ready", seconds=120)
 
     def _is_up(self) -> bool:
-        """Whether all of it is ready. Raises ControlPlaneError where a component ended: kwokctl would wait on."""
+        """Whether all components are ready.
+
+        Raises ControlPlaneError if a component ended, because kwokctl would wait on.
+        """
         alive = {processes.program(pid) for pid in processes.of(self.workdir)}
         for program in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
             if program not in alive:
@@ -168,7 +171,7 @@ class ControlPlane(Machines):
         return result.stdout
 
     def _watch_over(self) -> None:
-        """Have the control plane ended when this process dies without a chance to do so."""
+        """Start a guard that ends the control plane if this process dies without a cleanup."""
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
         self._guard = subprocess.Popen(
             [sys.executable, "-m", "harness.guard", str(self.workdir), self.name],
@@ -180,7 +183,7 @@ class ControlPlane(Machines):
         )
 
     def stop(self) -> None:
-        """End every process and remove every file of it: nothing in it is worth an orderly end."""
+        """Kill every process and remove every file: no state of a control plane is worth an orderly end."""
         self._kill_components()
         for process in (*self._racks.values(), *self._again.values()):
             process.wait()
@@ -213,22 +216,22 @@ class ControlPlane(Machines):
         self.stop()
 
     def stop_apiserver(self) -> None:
-        """Take the API server away, as a crash does; its port and data stay."""
+        """Kill the API server as a crash does; its port and data stay."""
         # A control plane that starts meanwhile would take the port.
         self._ports = _starting().open("w")
         fcntl.flock(self._ports, fcntl.LOCK_EX)
         self._apiserver = self._end("kube-apiserver")
 
     def start_apiserver(self) -> None:
-        """Bring the API server back, and wait until it is ready."""
+        """Restart the API server, and wait until it is ready."""
         self._start("kube-apiserver", self._apiserver)
         try:
             self.wait_ready()
         finally:
             if self._ports:
                 self._ports.close()
-        # Their watches back off while nobody answers, up to a minute in the end (KWOK's for longer): so long no pod
-        # would be made, or run.
+        # Watches of other components back off up to a minute, KWOK's for longer: no pod would be created or run until
+        # then.
         for program in ("kube-controller-manager", "kube-scheduler"):
             self._start(program, self._end(program))
         for rack in [name for name, process in self._racks.items() if process.poll() is None]:
@@ -237,7 +240,7 @@ class ControlPlane(Machines):
 
     @contextmanager
     def paused(self, program: str) -> Iterator[None]:
-        """A component that does nothing for a while, as on a machine that is too busy."""
+        """Pause a component, as on a machine that is too busy."""
         (pid,) = [p for p in processes.of(self.workdir) if processes.program(p) == program and not processes.ended(p)]
         processes.kill(pid, signal.SIGSTOP)
         try:
@@ -246,10 +249,10 @@ class ControlPlane(Machines):
             processes.kill(pid, signal.SIGCONT)
 
     def _end(self, program: str) -> list[str]:
-        """Kill a component; the command line that it had."""
+        """Kill a component; return its command line."""
         (pid,) = [p for p in processes.of(self.workdir) if processes.program(p) == program and not processes.ended(p)]
         command = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
-        # Not SIGTERM: it would wait a minute for watches to end.
+        # Not SIGTERM: the component would wait a minute for watches to end.
         processes.kill(pid, signal.SIGKILL)
         until(lambda: processes.ended(pid), f"{program} to end", seconds=60)
         if again := self._again.pop(program, None):
@@ -269,7 +272,7 @@ class ControlPlane(Machines):
 
 
 def _audited(bodies_of: str) -> list[dict[str, Any]]:
-    """Rules of the audit policy."""
+    """Return rules of the audit policy."""
     every: list[dict[str, Any]] = [{"level": "Metadata", "omitStages": ["RequestReceived"]}]
     if not bodies_of:
         return every
@@ -278,5 +281,5 @@ def _audited(bodies_of: str) -> list[dict[str, Any]]:
 
 
 def _seconds(duration: str) -> float:
-    """Of a duration in one unit, such as 12s or 1m."""
+    """Parse a duration in one unit, such as 12s or 1m."""
     return float(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]

@@ -1,6 +1,6 @@
-"""`make demo`: a throwaway control plane, the operator, one node drained and one failed before your eyes.
+"""`make demo`: a throwaway control plane, the operator, one drained node and one failed node.
 
-Ends by itself with 0; a step that fails is named, with the operator's last log lines.
+Ends by itself with 0. A failed step is named, with the last log lines of the operator.
 """
 
 import sys
@@ -33,7 +33,7 @@ _POLICY = workloads.policy(
 
 
 class Screen:
-    """What the demo shows: a live table in a terminal, else a line for each change."""
+    """The output of the demo: a live table in a terminal, else a line for each change."""
 
     def __init__(self, observer: Observer, nodes: list[str]) -> None:
         self.console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -51,13 +51,13 @@ class Screen:
             self._live.stop()
 
     def say(self, title: str) -> None:
-        """The step that begins."""
+        """Print the step that begins."""
         self._title = title
         if self._live is None:
             self.console.print(f"== {title}")
 
     def look(self) -> None:
-        """Show the cluster as it is now."""
+        """Show the cluster in its current state."""
         rows = [self._row(name) for name in self._nodes]
         if self._live:
             table = Table("node", "state", "pods", "drain", "moved", "blocked", box=None)
@@ -83,7 +83,7 @@ class Screen:
         return name, state, marks, status.get("phase", ""), status.get("progress", ""), str(blocked or "")
 
     def until(self, condition: Callable[[], object], what: str, seconds: float = 60) -> None:
-        """Look until it is true. Raises TimeoutError that says what was waited for."""
+        """Show the cluster until the condition is true. Raises TimeoutError with the name of the condition."""
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
@@ -93,31 +93,31 @@ class Screen:
         self.look()
 
 
-def story(plane: ControlPlane, screen: Screen, observer: Observer, nodes: list[str]) -> None:
+def run_scenario(plane: ControlPlane, screen: Screen, observer: Observer, nodes: list[str]) -> None:
     """Drain one node, fail another, restore both."""
     due, doomed = nodes[0], nodes[1]
     screen.say(f'1. kubectl annotate node {due} rescheduler.dev/maintenance="swap disk"')
     plane.kubectl("annotate", "node", due, "rescheduler.dev/maintenance=swap disk")
     screen.until(lambda: observer.phase(due) == "Drained", f"{due} to be drained")
-    screen.say(f"2. {doomed} dies: its kubelet is killed, and the node controller finds out")
+    screen.say(f"2. {doomed} fails: its kubelet is killed, and the node controller notices")
     plane.fail_node(doomed)
-    screen.until(lambda: observer.drain(doomed), f"the failure of {doomed} to be seen")
-    screen.say(f"3. {doomed} is drained as failed: what may run twice is replaced, the rest waits for proof")
+    screen.until(lambda: observer.drain(doomed), f"the drain of {doomed} to be created")
+    screen.say(f"3. {doomed} is drained as failed: pods that may run twice are replaced, the others wait for proof")
 
     def replaced() -> bool:
         return observer.ready(_SPACE, "web") >= 12 and observer.ready(_SPACE, "api") >= 6
 
     screen.until(replaced, "all replacements to be Ready")
-    screen.say(f"4. {doomed} comes back after a reboot, and {due} is done: both are put back as they were")
+    screen.say(f"4. {doomed} comes back after a reboot, and the work on {due} is done: both nodes are restored")
     plane.recover_node(doomed)
     plane.kubectl("annotate", "node", due, "rescheduler.dev/maintenance-")
     screen.until(lambda: not observer.drain(due) and not observer.drain(doomed), "both nodes to be restored")
-    screen.say("5. Done: both nodes are as they were, and every pod runs")
+    screen.say("5. Done: both nodes are restored, and every pod runs")
     screen.until(replaced, "all pods to be Ready")
 
 
 def fill(plane: ControlPlane) -> None:
-    """A few applications with budgets."""
+    """Deploy a few applications with budgets."""
     plane.apply(workloads.namespace(_SPACE))
     plane.apply(
         workloads.deployment("web", 12, _SPACE, annotations={"cluster/ready-after": "1s"}),
@@ -133,8 +133,8 @@ def fill(plane: ControlPlane) -> None:
 
 
 def play(*, keep: bool) -> int:
-    """The whole demo; its exit code."""
-    step, log = "getting the control plane's programs", Path()
+    """Run the demo; return its exit code."""
+    step, log = "installing the control plane's programs", Path()
     plane: ControlPlane | None = None
     try:
         binaries.ensure()
@@ -152,11 +152,11 @@ def play(*, keep: bool) -> int:
         observer = Observer(plane.kubeconfig)
         try:
             with Screen(observer, nodes) as screen:
-                step = "the story"
-                story(plane, screen, observer, nodes)
+                step = "draining and failing nodes"
+                run_scenario(plane, screen, observer, nodes)
             if keep:
                 click.echo(
-                    f"\nIt runs on until Ctrl-C:\n  export KUBECONFIG={plane.kubeconfig} PATH={binaries.path('kubectl').parent}:$PATH"
+                    f"\nThe control plane runs until Ctrl-C:\n  export KUBECONFIG={plane.kubeconfig} PATH={binaries.path('kubectl').parent}:$PATH"
                 )
                 while operator.running:
                     time.sleep(1)
@@ -177,9 +177,9 @@ def play(*, keep: bool) -> int:
 
 
 @click.command()
-@click.option("--keep", is_flag=True, help="Leave it running until Ctrl-C.")
+@click.option("--keep", is_flag=True, help="Keep the control plane running until Ctrl-C.")
 def main(keep: bool) -> None:
-    """A node drained and a node failed, on a throwaway control plane."""
+    """Drain a node and fail a node on a throwaway control plane."""
     sys.exit(play(keep=keep))
 
 

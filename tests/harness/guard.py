@@ -1,6 +1,6 @@
-"""Ends a control plane whose owner died: by SIGTERM, SIGKILL or a test runner that did not wait.
+"""End a control plane whose owner died: by SIGTERM, by SIGKILL, or because the test runner did not wait.
 
-Its standard input is a pipe that only the owner holds open, so the kernel tells of every kind of death.
+Its standard input is a pipe that only the owner holds open, so the kernel closes it at every kind of death.
 """
 
 import sys
@@ -10,7 +10,7 @@ from harness.controlplane import ControlPlane
 
 
 def main(workdir: Path, name: str) -> None:
-    """Wait for the owner to end, then end what it left."""
+    """Wait for the owner to end, then end its control plane."""
     sys.stdin.read()
     if workdir.exists():
         ControlPlane(workdir, name).stop()

@@ -1,4 +1,4 @@
-"""Single requests under one identity: kubectl reads an object before it patches it, which not every identity may."""
+"""Single requests under one identity: kubectl reads an object before it patches it, which not every identity may do."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ _PATCHES = {"merge": "application/merge-patch+json", "strategic": "application/s
 
 
 class Identity:
-    """Whoever holds a token, or a client certificate and its key."""
+    """An identity with a token, or with a client certificate and its key."""
 
     def __init__(self, plane: Clients, *, token: str = "", certificate: tuple[Path, Path] | None = None) -> None:
         self._server, self._authority = plane.server, str(plane.pki / "ca.crt")
@@ -32,17 +32,20 @@ class Identity:
 
     @classmethod
     def of_account(cls, plane: Clients, namespace: str, name: str) -> Self:
-        """Of a ServiceAccount."""
+        """Return the identity of a ServiceAccount."""
         return cls(plane, token=plane.kubectl("create", "token", name, "-n", namespace).strip())
 
     @classmethod
     def of_admin(cls, plane: Clients) -> Self:
-        """Of the administrator."""
+        """Return the identity of the administrator."""
         return cls(plane, certificate=(plane.pki / "admin.crt", plane.pki / "admin.key"))
 
     @classmethod
     def of_node(cls, plane: Clients, node: str) -> Self:
-        """Of a kubelet: a certificate for `system:node:<node>` in the group `system:nodes`, signed by the cluster's CA."""
+        """Return the identity of a kubelet, with a certificate of the cluster's CA.
+
+        The user is `system:node:<node>` in the group `system:nodes`.
+        """
         key, request, certificate = (plane.workdir / f"node-{node}.{end}" for end in ("key", "csr", "crt"))
         subject = f"/O=system:nodes/CN=system:node:{node}"
         _openssl("req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", subject, "-keyout", key, "-out", request)
@@ -57,15 +60,15 @@ class Identity:
         return dict(answer.json())
 
     def patch(self, path: str, body: object, *, kind: str = "merge", dry: bool = True) -> str:
-        """Patch an object, without effect unless told otherwise; why this is refused, or nothing."""
+        """Patch an object, as a dry run by default; return the reason of the refusal, or an empty string."""
         return self._send("PATCH", path, body, _PATCHES[kind], dry=dry)
 
     def create(self, path: str, body: object, *, dry: bool = True) -> str:
-        """Create an object in a collection, the same way."""
+        """Create an object in a collection; return as `patch` does."""
         return self._send("POST", path, body, "application/json", dry=dry)
 
     def delete(self, path: str, *, dry: bool = True, **options: Any) -> str:
-        """Delete an object, the same way, with these DeleteOptions."""
+        """Delete an object with these DeleteOptions; return as `patch` does."""
         body = {"apiVersion": "v1", "kind": "DeleteOptions", **options} | ({"dryRun": ["All"]} if dry else {})
         return self._send("DELETE", path, body, "application/json", dry=dry)
 
@@ -73,7 +76,7 @@ class Identity:
         answer = self._session.request(
             method,
             self._server + path,
-            params={"dryRun": "All"} if dry else {},  # not heeded by a DELETE with a body, which says it there
+            params={"dryRun": "All"} if dry else {},  # a DELETE with a body ignores the query; its body has dryRun
             data=json.dumps(body),
             headers={"Content-Type": kind},
             verify=self._authority,

@@ -1,6 +1,6 @@
-"""Simulated machines: KWOK processes play their kubelets, one for each rack.
+"""Simulated machines: KWOK processes act as kubelets, one for each rack.
 
-Killing one is what a dead kubelet looks like: no heartbeat, no pod started, no pod ended.
+A killed KWOK process looks like a dead kubelet: no heartbeat, no pod started, no pod ended.
 """
 
 import json
@@ -18,13 +18,13 @@ from harness.clients import Clients
 from harness.waiting import until
 
 RACK = "cluster/rack"
-"""Node label: which KWOK process plays its kubelet."""
+"""Node label: the KWOK process that acts as its kubelet."""
 MAIN = "main"
 _STAGES = Path(__file__).parent / "stages"
 
 
 def _usable(node: Mapping[str, Any]) -> bool:
-    """Whether the scheduler may use the node, as far as it is up to its kubelet."""
+    """Whether the scheduler may use the node, by the state that its kubelet reports."""
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in node.get("status", {}).get("conditions", ()))
     return ready and all(t["key"] != "node.kubernetes.io/not-ready" for t in node["spec"].get("taints", ()))
 
@@ -51,9 +51,9 @@ class Machines(Clients):
         own_kwok: bool = False,
         rack: str | None = None,
     ) -> list[str]:
-        """Add simulated nodes and wait until they are Ready, and the scheduler may use them.
+        """Add simulated nodes; wait until they are Ready and the scheduler may use them.
 
-        With `own_kwok` each has a KWOK process of its own; those of a `rack` share one; others the main one.
+        With `own_kwok` each node has its own KWOK process. Nodes of a `rack` share one. Other nodes share the main one.
         """
         names = [f"{prefix}{index + 1}" for index in range(count)]
         bodies: list[dict[str, Any]] = []
@@ -69,9 +69,9 @@ class Machines(Clients):
         return names
 
     def _ready_nodes(self) -> set[str]:
-        """Names of the nodes that are Ready, and not tainted any more for having been otherwise.
+        """Return names of nodes that are Ready, and no longer tainted because they were not.
 
-        Asked directly: a kubectl for each look would be half the work of a small test.
+        It sends plain requests: a kubectl for each read would take half the time of a small test.
         """
         pair = (str(self.pki / "admin.crt"), str(self.pki / "admin.key"))
         answer = requests.get(f"{self.server}/api/v1/nodes", cert=pair, verify=str(self.pki / "ca.crt"), timeout=30)
@@ -82,7 +82,7 @@ class Machines(Clients):
         running = self._racks.get(name)
         if running and running.poll() is None:
             return
-        # KWOK plays nodes with the annotation that the stock simulator looks for; the label narrows it to the rack.
+        # KWOK manages nodes with the stock simulator's annotation; the label limits it to the rack.
         command = [
             str(binaries.path("kwok")),
             "--kubeconfig",
@@ -98,33 +98,33 @@ class Machines(Clients):
         self._racks[name] = process
 
     def fail_node(self, name: str) -> None:
-        """Its kubelet is dead from now on; it must have a KWOK process of its own."""
+        """Kill the kubelet of a node, which must have its own KWOK process."""
         self.fail_rack(name)
 
     def fail_rack(self, rack: str) -> None:
-        """The kubelets of all its nodes are dead from now on."""
+        """Kill the kubelets of all nodes of the rack."""
         process = self._racks[rack]
         process.kill()
         process.wait()
 
     def pause_node(self, name: str) -> None:
-        """Its kubelet hangs: it renews no Lease until it is resumed."""
+        """Pause the kubelet: it renews no Lease until it is resumed."""
         self._racks[name].send_signal(signal.SIGSTOP)
 
     def resume_node(self, name: str) -> None:
-        """Its kubelet goes on where it was."""
+        """Resume the kubelet."""
         self._racks[name].send_signal(signal.SIGCONT)
 
     def recover_node(self, name: str, *, new_boot: bool = True) -> None:
-        """Its kubelet runs again, after a reboot unless said otherwise."""
+        """Start the kubelet of the node again, after a reboot by default."""
         if new_boot:
             body = json.dumps({"status": {"nodeInfo": {"bootID": secrets.token_hex(16)}}})
             self.kubectl("patch", "node", name, "--subresource=status", "--type=strategic", "-p", body)
         self.recover_rack(name)
 
     def recover_rack(self, rack: str) -> None:
-        """The kubelets of all its nodes run again."""
-        # A new KWOK process would wait for the old one's Leases to run out; a kubelet takes its own at once.
+        """Start the kubelets of all nodes of the rack again."""
+        # A new KWOK process would wait until the old Leases expire; a kubelet takes its own at once.
         nodes = self.kubectl("get", "nodes", "-l", f"{RACK}={rack}", "-o", "jsonpath={.items[*].metadata.name}").split()
         if nodes:
             self.kubectl("delete", "lease", "-n", "kube-node-lease", *nodes, "--ignore-not-found")
@@ -133,7 +133,7 @@ class Machines(Clients):
             self._show_terminating(node)
 
     def _show_terminating(self, node: str) -> None:
-        """KWOK may overlook what it lists while it takes a node over: a change shows it again."""
+        """Touch Terminating pods: KWOK may miss what it lists while it takes a node over, and sees the change."""
         lease = ("get", "lease", node, "-n", "kube-node-lease", "-o", "name", "--ignore-not-found")
         until(lambda: self.kubectl(*lease), f"KWOK to renew the Lease of {node}")
         for pod in self.get("pods", "-A", f"--field-selector=spec.nodeName={node}")["items"]:

@@ -1,4 +1,4 @@
-"""How many pods serve at the worst moment: what a budget, or replacement first, promises."""
+"""The lowest number of Ready pods over time, which a budget or replacement first promises."""
 
 import threading
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from harness.observer import Observer
 
 
 def ready(pod: dict[str, Any]) -> bool:
-    """Whether a Service sends requests to it: Ready, and not Terminating."""
+    """Whether a Service sends requests to the pod: Ready, and not Terminating."""
     conditions = pod.get("status", {}).get("conditions", [])
     serving = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
     return serving and "deletionTimestamp" not in pod["metadata"]
@@ -17,7 +17,7 @@ def ready(pod: dict[str, Any]) -> bool:
 
 @contextmanager
 def floors(observer: Observer, namespace: str, *apps: str, every: float = 0.02) -> Iterator[dict[str, int]]:
-    """The lowest number of Ready pods behind each `app=` label while the block runs."""
+    """Yield the lowest number of Ready pods by `app=` label while the block runs."""
     lowest: dict[str, int] = {}
     stop = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Looks at the cluster with another client (pykube) than the operator's: it must not share the operator's mistakes."""
+"""Read the cluster with another client (pykube) than the operator's, so that both cannot share a mistake."""
 
 from functools import cached_property
 from pathlib import Path
@@ -24,47 +24,47 @@ class Observer:
         return pykube.object_factory(self.api, GROUP_VERSION, "NodeDrain")
 
     def node(self, name: str) -> dict[str, Any]:
-        """A Node."""
+        """Return a Node."""
         return dict(pykube.Node.objects(self.api).get_by_name(name).obj)
 
     def ready_status(self, name: str) -> str:
-        """Status of a Node's condition Ready."""
+        """Return the status of a Node's condition Ready."""
         return str(next((c["status"] for c in self.node(name)["status"]["conditions"] if c["type"] == "Ready"), ""))
 
     def pool(self, name: str) -> dict[str, Any] | None:
-        """Status of a NamespacePool; None where there is none."""
+        """Return the status of a NamespacePool; None if there is none."""
         found = self._pool.objects(self.api).get_or_none(name=name)
         return dict(found.obj.get("status", {})) if found else None
 
     def namespace(self, name: str) -> dict[str, Any]:
-        """A Namespace."""
+        """Return a Namespace."""
         return dict(pykube.Namespace.objects(self.api).get_by_name(name).obj)
 
     def drain(self, name: str) -> dict[str, Any] | None:
-        """A NodeDrain; None where there is none."""
+        """Return a NodeDrain; None if there is none."""
         found = self._drain.objects(self.api).get_or_none(name=name)
         return dict(found.obj) if found else None
 
     def phase(self, name: str) -> str | None:
-        """Phase of a NodeDrain; None where there is none."""
+        """Return the phase of a NodeDrain; None if there is none."""
         found = self.drain(name)
         return found.get("status", {}).get("phase") if found else None
 
     def progressing(self, name: str) -> str | None:
-        """Reason of a NodeDrain's condition Progressing."""
+        """Return the reason of a NodeDrain's condition Progressing."""
         found = self.drain(name) or {}
         conditions = found.get("status", {}).get("conditions", [])
         return next((c["reason"] for c in conditions if c["type"] == "Progressing"), None)
 
     def pods(self, namespace: str, *, node: str | None = None) -> list[dict[str, Any]]:
-        """Pods of a namespace, or those of them on one node."""
+        """Return pods of a namespace, on one node if it is named."""
         query = pykube.Pod.objects(self.api, namespace=namespace)
         if node:
             query = query.filter(field_selector={"spec.nodeName": node})
         return [pod.obj for pod in query]
 
     def ready(self, namespace: str, app: str) -> int:
-        """How many pods of an app are Ready and not Terminating."""
+        """Return the number of pods of an app that are Ready and not Terminating."""
         return sum(
             pod["metadata"]["labels"].get("app") == app
             and "deletionTimestamp" not in pod["metadata"]
@@ -73,7 +73,7 @@ class Observer:
         )
 
     def counted(self, namespace: str) -> bool:
-        """Whether the status of every PodDisruptionBudget speaks of its spec, and counts only healthy pods."""
+        """Whether the status of every PodDisruptionBudget is of its current spec, and counts only healthy pods."""
         found = [b.obj for b in pykube.PodDisruptionBudget.objects(self.api, namespace=namespace)]
         return all(
             (status := b.get("status", {})).get("observedGeneration") == b["metadata"]["generation"]
@@ -82,7 +82,7 @@ class Observer:
         )
 
     def events(self, kind: str, name: str) -> list[dict[str, Any]]:
-        """Events of a cluster-scoped object, as `kubectl describe` looks them up."""
+        """Return Events of a cluster-scoped object, as `kubectl describe` finds them."""
         selector = {"involvedObject.kind": kind, "involvedObject.name": name, "involvedObject.namespace": ""}
         query = pykube.Event.objects(self.api, namespace="default").filter(field_selector=selector)
         return [event.obj for event in query]

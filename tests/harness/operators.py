@@ -30,9 +30,9 @@ _NOT_FOR_SIMULATION = ("Deployment", "PodDisruptionBudget", "Service", "Reschedu
 
 
 def install(plane: ControlPlane) -> Path:
-    """CRDs, RBAC and the policy on the operator's writes, as shipped; a kubeconfig of the operator's ServiceAccount.
+    """Install CRDs, RBAC and the admission policy on the operator's writes; return a kubeconfig of its ServiceAccount.
 
-    Its Deployment is left out: the simulated nodes would pretend to run it.
+    The Deployment is left out: the simulated nodes would pretend to run it.
     """
     plane.kubectl("apply", "--server-side", "-f", str(ROOT / "manifests" / "crds"))
     plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
@@ -43,7 +43,9 @@ def install(plane: ControlPlane) -> Path:
 
 @contextmanager
 def unguarded(plane: ControlPlane) -> Iterator[None]:
-    """Let everybody write the operator's records for a while: it must not rely on the policies that guard them."""
+    """Let all users write the operator's records for a while: the operator must not rely on the policies that guard
+    them.
+    """
     documents: list[Any] = list(yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()))
     bindings = [d for d in documents if d["kind"] == _BINDING and d["metadata"]["name"] in _RECORDS]
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe", "annotations": {names.MOVE: "x"}}}
@@ -56,26 +58,26 @@ def unguarded(plane: ControlPlane) -> Iterator[None]:
         return said.count("only Rescheduler writes")
 
     plane.kubectl("delete", _BINDING.lower(), *_RECORDS)
-    until(lambda: not refused(), "the policies to be out of force")
+    until(lambda: not refused(), "the policies to stop applying")
     try:
         yield
     finally:
         plane.apply(*bindings)
-        until(lambda: refused() == 2, "the policies to be in force again")
+        until(lambda: refused() == 2, "the policies to apply again")
 
 
 def helm(*arguments: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run helm; what becomes of a failure is up to the caller."""
+    """Run helm; the caller handles a failure."""
     environment = {**os.environ, **({"KUBECONFIG": str(kubeconfig)} if kubeconfig else {})}
     command = [str(binaries.path("helm")), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 class Operator:
-    """One operator process.
+    """An operator process.
 
     Attributes:
-        log: the file that its output goes to.
+        log: the file with its output.
     """
 
     def __init__(
@@ -95,7 +97,7 @@ class Operator:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, ready: bool = True) -> "Operator":
-        """Start it; wait until it is ready, unless told not to."""
+        """Start the operator; wait until it is ready unless `ready` is False."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log)
         if ready:
@@ -106,18 +108,18 @@ class Operator:
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """Return the process ID."""
         if self._process is None:
             raise ControlPlaneError("the operator was not started")
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process has not ended."""
         return self._process is not None and self._process.poll() is None
 
     def probe(self, path: str) -> int:
-        """HTTP status of `healthz` or `readyz`; 0 where nobody answers."""
+        """Return the HTTP status of `healthz` or `readyz`; 0 if there is no answer."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.health}/{path}", timeout=5) as answer:
                 return int(answer.status)
@@ -128,21 +130,21 @@ class Operator:
             return 0
 
     def metrics(self) -> str:
-        """What `/metrics` says."""
+        """Return the text of `/metrics`."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
             return str(answer.read().decode())
 
     def memory(self) -> float:
-        """Resident memory; MB."""
+        """Return resident memory in MB."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     def tail(self, lines: int = 20) -> str:
-        """The last lines of its log."""
+        """Return the last lines of its log."""
         return "\n".join(self.log.read_text().splitlines()[-lines:]) if self.log.exists() else ""
 
     def stop(self) -> int:
-        """SIGTERM, and its exit code."""
+        """Send SIGTERM; return the exit code."""
         if self._process is None:
             return 0
         self._process.terminate()
@@ -153,7 +155,7 @@ class Operator:
             return self._process.wait()
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         if self._process:
             self._process.kill()
             self._process.wait()

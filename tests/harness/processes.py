@@ -11,7 +11,7 @@ _PORTS = range(20000, 30000)
 
 
 def free_port() -> int:
-    """A port that nobody has now; no connection is given it meanwhile, for it is below those that the kernel hands out."""
+    """Return a free port below those that the kernel assigns, so that no connection takes it meanwhile."""
     while True:
         port = _PORTS.start + secrets.randbelow(len(_PORTS))
         with socket.socket() as probe:
@@ -23,8 +23,8 @@ def free_port() -> int:
 
 
 def of(workdir: Path) -> list[int]:
-    """Programs of a control plane whose command line names this working directory."""
-    # With the slash, or `dev` would end `dev2` too.
+    """Return programs of a control plane whose command line names this working directory."""
+    # With the slash: otherwise `dev` would match `dev2` too.
     found, mine = [], f"{workdir}/".encode()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -39,7 +39,7 @@ def of(workdir: Path) -> list[int]:
 
 
 def program(pid: int) -> str:
-    """What it runs; empty where it is gone."""
+    """Return the program of a process; empty if the process is gone."""
     try:
         return Path(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0", 1)[0].decode()).name
     except OSError:
@@ -47,7 +47,7 @@ def program(pid: int) -> str:
 
 
 def ended(pid: int) -> bool:
-    """Whether all its threads have: until then a zombie's ports stay taken."""
+    """Whether all threads have ended: a zombie keeps its ports until then."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
         return state in "ZX" and len(list(Path(f"/proc/{pid}/task").iterdir())) <= 1
@@ -56,7 +56,7 @@ def ended(pid: int) -> bool:
 
 
 def kill(pid: int, number: int) -> None:
-    """Send it a signal; one that is gone needs none."""
+    """Send a signal to a process; ignore a process that is gone."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:

@@ -1,6 +1,6 @@
-"""Between the operator and the API server: counts writes, and lets a test act right after one of them.
+"""A proxy between the operator and the API server: it counts writes, and lets a test act right after a write.
 
-What a crash leaves is tested so without a hook in the operator: the write is through, its answer is lost.
+That tests a crash without a hook in the operator: the write is done, and its answer is lost.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ _NO_CHANGE = ("/leases", "/events", "selfsubjectaccessreviews", "dryRun=All")
 
 
 class Proxy:
-    """Plain HTTP on a port of its own, in a thread of its own.
+    """Plain HTTP on its own port, in its own thread.
 
     Attributes:
-        writes: method and path of each write that was let through, in their order.
-        after: called with the number of each write once the server has answered it, before the operator hears of it.
+        writes: method and path of each forwarded write, in order.
+        after: called with the number of each write after the server's answer, before the operator gets it.
     """
 
     def __init__(self, server: str) -> None:

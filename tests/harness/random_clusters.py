@@ -1,7 +1,7 @@
-"""Random clusters in which a node is to be drained: does the rest hold its pods?
+"""Random clusters with a node to drain: do the other nodes have room for its pods?
 
-A number makes one puzzle, always the same. Every second one is tight: what is free elsewhere is about what the pods
-ask for. All that a plan looks at occurs, mixed: whoever adds a rule to the plan adds it here.
+A number always makes the same cluster. Every second one is tight: the free resources of other nodes are about what the
+pods request. Every rule of the plan occurs, mixed with others: a new rule of the plan must be added here.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ class App:
     claim: bool = False
 
     def pod(self, number: int, node: str | None = None) -> Object:
-        """One of its pods as the API server holds it."""
+        """Return a pod of the app as the API server stores it."""
         name = f"{self.name}-{number}"
         spec: Object = {"schedulerName": "default-scheduler", "terminationGracePeriodSeconds": 0, **self.spec}
         spec["containers"] = self.containers
@@ -46,12 +46,12 @@ class App:
 
 @dataclass
 class Puzzle:
-    """One cluster.
+    """A random cluster with a node to drain.
 
     Attributes:
-        drained: the node to be drained.
+        drained: the node to drain.
         staying: pods with a node.
-        leaving: pods of the drained node, in the order in which they are to have a place.
+        leaving: pods of the drained node, in the order in which they need a new place.
     """
 
     number: int
@@ -64,7 +64,7 @@ class Puzzle:
 
 
 def puzzle(number: int) -> Puzzle:
-    """The puzzle of this number."""
+    """Return the random cluster of this number."""
     return _Maker(number).made()
 
 
@@ -91,7 +91,7 @@ class _Maker:
         return Puzzle(self.number, self.tight, nodes, drained, staying, leaving, self._volumes(leaving))
 
     def _replicas(self, app: App) -> int:
-        """Pods on the drained node; of those that keep each other off mostly one."""
+        """Return the number of pods on the drained node; mostly one of an app whose pods exclude each other."""
         lonely = "podAntiAffinity" in app.spec.get("affinity", {}) and self.chance(0.8)
         few = any("ports" in c or GPU in c["resources"].get("requests", ()) for c in app.containers)
         return 1 if lonely else self.random.randint(1, 2 if few and self.chance(0.8) else 12)
@@ -145,7 +145,7 @@ class _Maker:
         return {"name": "app", "image": "simulated", "resources": resources, **more}
 
     def _sizes(self, app: App) -> None:
-        """Other ways to ask for resources."""
+        """Request resources in other ways: init containers, sidecars, devices, host ports or overhead."""
         if self.chance(0.12):
             app.spec["initContainers"] = [self._container(app.cpu * 2, app.memory) | {"name": "init"}]
         if self.chance(0.12):
@@ -190,7 +190,7 @@ class _Maker:
             }
 
     def _terms(self) -> list[list[tuple[str, str, list[str]]]]:
-        """Requirements; those that the drained node meets twice as often."""
+        """Return requirements; those that the drained node meets are twice as frequent."""
         home, zone = self.home, self.home.get(ZONE, "a")
         return [
             [("size", "Gt", [str(int(home["size"]) - 1)])],
@@ -203,7 +203,7 @@ class _Maker:
         ]
 
     def _company(self, app: App) -> None:
-        """Affinity and anti-affinity to itself and to others."""
+        """Add affinity and anti-affinity to the app itself and to others."""
         for kind, share in (("podAntiAffinity", 0.25), ("podAffinity", 0.12)):
             if self.chance(share):
                 term = {"topologyKey": self.random.choice([HOST, HOST, ZONE]), "labelSelector": self._selector(app)}
@@ -244,7 +244,7 @@ class _Maker:
     # -- pods that stay -----------------------------------------------------------------------------------------------
 
     def _staying(self, apps: list[App], nodes: list[Object], leaving: list[Object]) -> Iterator[Object]:
-        """Some more pods of the same apps, an agent on each node, and ballast up to the room that is to be left."""
+        """Yield more pods of the same apps, an agent on each node, and ballast that leaves the intended room."""
         others = nodes[1:]
         free = {n["metadata"]["name"]: _free(n) for n in others}
         kept = [n["metadata"]["name"] for n in others if not any(t["effect"] == "NoExecute" for t in _taints(n))]
@@ -270,7 +270,7 @@ class _Maker:
             yield ballast.pod(0, node)
 
     def _volumes(self, leaving: list[Object]) -> list[Object]:
-        """A volume in the drained node's zone, bound, for each claim."""
+        """Return a bound volume in the drained node's zone for each claim."""
         found = []
         for pod in leaving:
             for volume in pod["spec"].get("volumes", ()):
@@ -334,7 +334,7 @@ def _free(node: Object) -> tuple[int, int, int]:
 
 
 def _fitting(pods: list[Object], node: Object) -> Iterator[Object]:
-    """As many of these as the node has room for: they were on it."""
+    """Yield as many of these pods as the node has room for, because they were on it."""
     left = list(_free(node))
     for pod in pods:
         cpu, memory = _asked([pod])
@@ -344,7 +344,7 @@ def _fitting(pods: list[Object], node: Object) -> Iterator[Object]:
 
 
 def _asked(pods: list[Object]) -> tuple[int, int]:
-    """CPU and memory that these ask for, roughly."""
+    """Return CPU and memory that these pods request, roughly."""
     cpu = memory = 0
     for pod in pods:
         spec = pod["spec"]

@@ -1,7 +1,7 @@
-"""Rights of the chart's ServiceAccounts that no test used: each must go, or be used.
+"""Rights of the chart's ServiceAccounts that no test used: remove each one, or test it.
 
-`make test` names a folder in RIGHTS_USED. Every control plane of the tests adds there, at its end, the rights that its
-audit log shows; `python -m harness rights FOLDER` then compares them with what the manifests grant.
+`make test` names a folder in RIGHTS_USED. At its end every control plane of the tests adds the rights of its audit log
+to the folder. Then `python -m harness rights FOLDER` compares them with the rights that the manifests grant.
 """
 
 import json
@@ -15,19 +15,19 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 FOLDER = "RIGHTS_USED"
-"""Environment variable: where rights that were used are kept."""
+"""Environment variable: the folder for used rights."""
 ACCOUNTS = (
     "system:serviceaccount:rescheduler-system:rescheduler",
     "system:serviceaccount:rescheduler-system:rescheduler-cleanup",
 )
 
 _PROGRAM = ("rescheduler", "kopf")
-"""How the user agents of the operator begin; tests send requests under its accounts too, which prove no need."""
+"""Prefixes of the operator's user agents; tests use its accounts too, and their requests prove no need."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Right:
-    """One verb on one resource; of a right that is granted, an empty namespace or name stands for any."""
+    """A verb on a resource; in a granted right an empty namespace or name matches any."""
 
     group: str
     resource: str
@@ -40,13 +40,13 @@ class Right:
         return f"{self.verb} {self.resource}{'.' if self.group else ''}{self.group} {self.name}".rstrip() + place
 
     def covers(self, used: "Right") -> bool:
-        """Whether this right, as it is granted, was needed for that request."""
+        """Whether the request needed this granted right."""
         same = (self.group, self.resource, self.verb) == (used.group, used.resource, used.verb)
         return same and self.namespace in ("", used.namespace) and self.name in ("", used.name)
 
 
 def granted(documents: Iterable[Mapping[str, Any]]) -> set[Right]:
-    """What the roles among these documents grant."""
+    """Return rights that the roles among these documents grant."""
     return {
         Right(group, resource, verb, document["metadata"].get("namespace", ""), name)
         for document in documents
@@ -60,7 +60,7 @@ def granted(documents: Iterable[Mapping[str, Any]]) -> set[Right]:
 
 
 def used(audit_log: Iterable[str]) -> set[Right]:
-    """Rights behind the program's requests under our accounts that were authorized, from lines of an audit log."""
+    """Return rights of authorized requests under the chart's accounts, from lines of an audit log."""
     found: set[Right] = set()
     for line in audit_log:
         if not any(account in line for account in ACCOUNTS):
@@ -80,13 +80,13 @@ def used(audit_log: Iterable[str]) -> set[Right]:
 
 
 def keep(name: str, audit_log: Path) -> None:
-    """Add what this log shows to the folder, if there is one."""
+    """Add rights of this log to the folder of RIGHTS_USED, if there is one."""
     folder = os.environ.get(FOLDER)
     if not folder or not audit_log.is_file():
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
     with audit_log.open() as lines:
-        # Names are needed only of what is granted by name; all pods of the tests would fill the folder.
+        # Keep names only for rights that are granted by name: the names of all pods would fill the folder.
         named = {(r.group, r.resource) for r in manifests() if r.name}
         rows = {
             (r.group, r.resource, r.verb, r.namespace, r.name if (r.group, r.resource) in named else "")
@@ -96,11 +96,11 @@ def keep(name: str, audit_log: Path) -> None:
 
 
 def manifests() -> set[Right]:
-    """What `manifests/install.yaml` grants."""
+    """Return rights that `manifests/install.yaml` grants."""
     return granted(d for d in yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()))
 
 
 def unused(folder: Path) -> list[Right]:
-    """Rights of the manifests that nothing in the folder used."""
+    """Return rights of the manifests that no request in the folder used."""
     found = {Right(*row) for file in folder.glob("*.json") for row in json.loads(file.read_text())}
     return sorted(right for right in manifests() if not any(right.covers(one) for one in found))

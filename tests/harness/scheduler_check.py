@@ -1,4 +1,4 @@
-"""A plan beside what the real scheduler then does, pod for pod of equal spec."""
+"""Compare a plan with the real scheduler's result, for pods of equal spec."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from rescheduler.core.placement.problem import PlacementInput
 
 @dataclass(frozen=True)
 class Score:
-    """How many pods there were, what the plan said, and how often it was wrong."""
+    """Numbers of pods, of results of the plan, and of wrong results."""
 
     pods: int = 0
     placed: int = 0
@@ -30,12 +30,12 @@ class Score:
         return Score(*(mine + theirs for mine, theirs in zip(self.values(), other.values(), strict=True)))
 
     def values(self) -> tuple[int, ...]:
-        """All numbers, in order."""
+        """Return all numbers, in order."""
         return tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
 
 def ground_of(puzzle: Puzzle) -> tuple[list[ScheduledPod], PlacementInput]:
-    """The pods that need a place, and what a plan for them is made on."""
+    """Return the displaced pods, and the input of a plan for them."""
     census = PodSnapshot(PodRequirementsParser(), {puzzle.drained})
     for raw in (*puzzle.staying, *puzzle.leaving):
         census.add({**raw, "metadata": {"uid": raw["metadata"]["name"], **raw["metadata"]}})
@@ -57,14 +57,14 @@ def ground_of(puzzle: Puzzle) -> tuple[list[ScheduledPod], PlacementInput]:
 
 
 def planned(puzzle: Puzzle) -> list[tuple[ScheduledPod, Forecast]]:
-    """What the plan says of each pod that needs a place, in the order in which they are to ask for one."""
+    """Return the plan's result for each displaced pod, in the order of its requests for a place."""
     leaving, ground = ground_of(puzzle)
     found = zip(leaving, plan(leaving, ground), strict=True)
     return sorted(found, key=lambda pair: pair[1].rank)
 
 
 def rehearse(table: Table, puzzle: Puzzle) -> Score:
-    """Have the pods placed as the plan asks: those that fit first."""
+    """Let the scheduler place the pods in the order of the plan: those that fit first."""
     forecasts = planned(puzzle)
     raw = {body["metadata"]["name"]: body for body in puzzle.leaving}
     first = [raw[_name(pod)] for pod, forecast in forecasts if forecast.fit is Fit.FITS]
@@ -79,7 +79,7 @@ def rehearse(table: Table, puzzle: Puzzle) -> Score:
 
 
 def _score(forecasts: Iterable[tuple[ScheduledPod, Forecast]], placed: set[str]) -> Score:
-    """Pods of equal spec are interchangeable: how many are placed counts, not which."""
+    """Count placed pods by spec, because pods of equal spec are interchangeable."""
     said: dict[str, Counter[Fit]] = {}
     there: Counter[str] = Counter()
     for pod, forecast in forecasts:

@@ -1,4 +1,4 @@
-"""Puts puzzles to the real scheduler: which pods does it find a place for?"""
+"""Ask the real scheduler which pods of a random cluster it can place."""
 
 import json
 import re
@@ -21,7 +21,7 @@ _WRITERS = 8
 
 
 class Table:
-    """A control plane whose nodes nobody plays: pods need not run to be placed."""
+    """A control plane whose nodes no kubelet serves: a pod need not run to be scheduled."""
 
     def __init__(self, plane: ControlPlane) -> None:
         self._plane, self._pool = plane, ThreadPoolExecutor(_WRITERS)
@@ -30,18 +30,19 @@ class Table:
         self._session.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=_WRITERS))
         self._scheduler = f"https://127.0.0.1:{_port(plane)}/metrics"
         plane.apply(*_fixtures())
-        until(self._accounts, "the namespaces' accounts")
+        until(self._accounts, "the namespaces' ServiceAccounts")
 
     def _accounts(self) -> bool:
         names = self._plane.kubectl("get", "sa", "-A", "-o", "jsonpath={.items[*].metadata.namespace}").split()
         return set(SPACES) <= set(names)
 
     def lay(self, puzzle: Puzzle) -> None:
-        """Make the puzzle's cluster, without the pods that need a place."""
+        """Create the cluster, without the displaced pods."""
         self._create(puzzle.nodes)
         volumes = [body for body in puzzle.volumes if body["kind"] == "PersistentVolume"]
         self._create(volumes)
-        until(self._available, "the volumes to be seen", every=0.02)  # a claim before its volume would count as lost
+        # A claim that the scheduler sees before its volume would count as lost.
+        until(self._available, "the volumes to be Available", every=0.02)
         self._create(body for body in puzzle.volumes if body not in volumes)
         self._create(puzzle.staying)
         until(self._untainted, "the nodes to count as ready")
@@ -55,9 +56,9 @@ class Table:
         return "node.kubernetes.io/not-ready" not in [t["key"] for n in nodes for t in n["spec"].get("taints", ())]
 
     def play(self, pods: Sequence[Object], *, asked: int = 0) -> dict[str, str]:
-        """Ask for a place for each of these pods, in turn; once all is decided, why each has none (empty: it has).
+        """Create pods in turn; return the reason why each has no node, empty if it has one, after all decisions.
 
-        `asked`: for so many of them it has been asked before.
+        `asked`: number of these pods that a call before has created.
         """
         for pod in pods[asked:]:
             self._post(_free(pod))
@@ -66,7 +67,7 @@ class Table:
         return until(lambda: self._decided(names), what, every=0.05) if names else {}
 
     def _decided(self, names: set[str]) -> dict[str, str]:
-        """What became of each, once the scheduler has looked at all that it knows; nothing before."""
+        """Return the result of each pod once the scheduler has tried all of them; empty before."""
         queues = {name: float(count) for name, count in _PENDING.findall(self._get(self._scheduler).text)}
         if queues["active"] or queues["backoff"]:
             return {}
@@ -77,13 +78,13 @@ class Table:
         return {pod["metadata"]["name"]: _refused(pod) for pod in found if pod["metadata"]["name"] in names}
 
     def clear(self) -> None:
-        """Take all of it away."""
+        """Delete the whole cluster."""
         for space in SPACES:
             self._delete(f"/api/v1/namespaces/{space}/pods")
             self._delete(f"/api/v1/namespaces/{space}/persistentvolumeclaims")
         for path in _WHOLE.values():
             self._delete(path)
-        until(self._is_clear, "the table to be clear")
+        until(self._is_clear, "the cluster to be empty")
 
     def _is_clear(self) -> bool:
         paths = [_WHOLE["Node"], *(f"/api/v1/namespaces/{space}/pods" for space in SPACES)]
@@ -119,7 +120,7 @@ class Table:
 
 
 def _port(plane: ControlPlane) -> str:
-    """Where the scheduler shows its metrics; its own certificate is nobody's."""
+    """Return the address of the scheduler's metrics; nobody has signed its certificate."""
     for line in Path("/proc").glob("*/cmdline"):
         try:
             arguments = line.read_text().split("\0")
@@ -157,13 +158,13 @@ def _fixtures() -> list[Object]:
 
 
 def _refused(pod: Object) -> str:
-    """Why the pod has no place, in the scheduler's words; empty where it has one."""
+    """Return the scheduler's message why the pod has no node; empty if it has one."""
     conditions = pod["status"].get("conditions", ())
     said = next((c.get("message") for c in conditions if c["type"] == "PodScheduled"), None)
     return "" if pod["spec"].get("nodeName") else said or "not said yet"
 
 
 def _free(pod: Object) -> Object:
-    """The pod without its node, as its owner would make it anew."""
+    """Return the pod without its node, as its owner would create it again."""
     spec = {name: value for name, value in pod["spec"].items() if name != "nodeName"}
     return {**pod, "spec": spec}

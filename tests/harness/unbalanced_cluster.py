@@ -1,4 +1,4 @@
-"""Pools that are unevenly full, with pods of very different sizes: the same from the same seed, pod by pod."""
+"""Unbalanced pools with pods of very different sizes: the same seed makes the same pods."""
 
 import math
 from collections import Counter
@@ -17,12 +17,15 @@ from harness.waiting import until
 _CPU = (50, 100, 100, 100, 250, 250, 500, 500, 1000, 2000)
 _REPLICAS = (1, 1, 2, 3, 5, 8)
 _MIB_A_CPU = (1024, 2048, 4096, 6144)
-_LIKES = (0.2, 1, 1, 6, 20)  # how many more pods some nodes have than others
+_LIKES = (0.2, 1, 1, 6, 20)  # weights of nodes: some have many more pods than others
 
 
 @dataclass(frozen=True)
 class App:
-    """Pods alike: what each asks for (thousandths, MiB), and the node that each begins on."""
+    """Pods of one size.
+
+    Each pod requests thousandths of a CPU and MiB; `nodes` names the first node of each.
+    """
 
     name: str
     cpu: int
@@ -31,7 +34,10 @@ class App:
 
 
 def fill(seed: int, sizes: Mapping[str, tuple[int, int]], share: float) -> list[App]:
-    """Apps that ask for this share of the CPU of these nodes, by name with CPU and memory, unevenly spread."""
+    """Return unevenly spread apps that request this share of the CPU of the nodes.
+
+    `sizes`: CPU and memory by name of node.
+    """
     random, apps = Random(seed), list[App]()
     free = {name: list(size) for name, size in sizes.items()}
     likes = {name: random.choice(_LIKES) for name in sizes}
@@ -62,7 +68,7 @@ def create(
     *,
     ready_after: str = "",
 ) -> None:
-    """Their Deployments and budgets, every pod on the node that it begins on; the scheduler sleeps meanwhile."""
+    """Create the Deployments and budgets with each pod on its first node; the scheduler is paused meanwhile."""
     objects: list[workloads.Object] = []
     for app in apps:
         asked = {"cpu": f"{app.cpu}m", "memory": f"{app.memory}Mi"}
@@ -104,7 +110,7 @@ def _ready(observer: Observer, space: str) -> int:
 
 
 def deviation(sizes: Mapping[str, tuple[int, int]], pods: Sequence[tuple[App, str]]) -> float:
-    """Standard deviation of the requested share of these nodes, the mean of that of CPU and that of memory."""
+    """Return the standard deviation of the requested share of the nodes, as the mean of CPU and memory."""
     cpu, memory = Counter[str](), Counter[str]()
     for app, node in pods:
         cpu[node] += app.cpu

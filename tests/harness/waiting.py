@@ -1,4 +1,4 @@
-"""Waiting for something to become true, with a clear word when it does not."""
+"""Wait for a condition, with a clear error if it stays false."""
 
 import time
 from collections.abc import Callable
@@ -8,9 +8,9 @@ T = TypeVar("T")
 
 
 def until(condition: Callable[[], T], what: str | Callable[[], str], *, seconds: float = 90, every: float = 0.1) -> T:
-    """The first truthy answer of `condition`.
+    """Return the first truthy result of `condition`.
 
-    Raises TimeoutError that says what was waited for (asked only then, where it is a function).
+    Raises TimeoutError that names `what`; a function is called only for the error.
     """
     deadline = time.monotonic() + seconds
     while True:

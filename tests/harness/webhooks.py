@@ -1,4 +1,4 @@
-"""An admission webhook for evictions, as others run them: KubeVirt's takes the eviction over, a policy's denies it."""
+"""An admission webhook for evictions of another vendor: KubeVirt takes an eviction over, a policy denies it."""
 
 import base64
 import json
@@ -17,10 +17,10 @@ Denial = tuple[int, str]
 
 
 @contextmanager
-def evictions(plane: ControlPlane, namespace: str, judge: Callable[[str], Denial | None]) -> Iterator[list[str]]:
-    """Ask `judge` (the pod's name) about each eviction in the namespace; yields the names asked about, in order.
+def evictions(plane: ControlPlane, namespace: str, decide: Callable[[str], Denial | None]) -> Iterator[list[str]]:
+    """Call `decide` with the pod's name for each eviction in the namespace; yield those names, in order.
 
-    A pod must be there: by a dry run of its eviction it is seen that the API server asks.
+    The namespace must have a pod: a dry run of its eviction shows when the API server calls the webhook.
     """
     asked: list[str] = []
 
@@ -29,7 +29,7 @@ def evictions(plane: ControlPlane, namespace: str, judge: Callable[[str], Denial
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["request"]
             asked.append(request["name"])
             response: dict[str, Any] = {"uid": request["uid"], "allowed": True}
-            if denial := judge(request["name"]):
+            if denial := decide(request["name"]):
                 response |= {"allowed": False, "status": {"code": denial[0], "message": denial[1]}}
             review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
             body = json.dumps(review).encode()
@@ -40,7 +40,7 @@ def evictions(plane: ControlPlane, namespace: str, judge: Callable[[str], Denial
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nothing: tests read what was asked."""
+            """Log nothing: tests read the yielded names."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -51,7 +51,7 @@ def evictions(plane: ControlPlane, namespace: str, judge: Callable[[str], Denial
     try:
         plane.apply(_configuration(plane, namespace, server.server_port))
         pod = plane.get("pods", "-n", namespace)["items"][0]["metadata"]["name"]
-        until(lambda: _try(plane, namespace, pod) and asked, "the webhook to be asked")
+        until(lambda: _try(plane, namespace, pod) and asked, "the webhook to be called")
         asked.clear()
         yield asked
     finally:
@@ -62,7 +62,7 @@ def evictions(plane: ControlPlane, namespace: str, judge: Callable[[str], Denial
 
 
 def _try(plane: ControlPlane, namespace: str, pod: str) -> str:
-    """What the API server says to an eviction that is none."""
+    """Return the API server's answer to a dry run of an eviction."""
     body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}
     path = f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction?dryRun=All"
     return plane.kubectl("create", "--raw", path, "-f", "-", input=json.dumps(body), check=False)

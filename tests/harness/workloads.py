@@ -7,12 +7,12 @@ Object = dict[str, Any]
 
 
 def namespace(name: str, **labels: str) -> Object:
-    """A namespace."""
+    """Return a Namespace."""
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
 def pod_template(app: str, *, grace: int = 1, annotations: Mapping[str, str] | None = None, **spec: Any) -> Object:
-    """The template that all builders share; `spec` is merged into the pod's spec."""
+    """Return the template that all builders share; `spec` is merged into the pod's spec."""
     container = {"name": "app", "image": "simulated", "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}}}
     return {
         "metadata": {"labels": {"app": app}, "annotations": dict(annotations or {})},
@@ -21,7 +21,7 @@ def pod_template(app: str, *, grace: int = 1, annotations: Mapping[str, str] | N
 
 
 def deployment(name: str, replicas: int, namespace: str = "default", **template: Any) -> Object:
-    """A Deployment whose pods carry `app=<name>`."""
+    """Return a Deployment whose pods have the label `app=<name>`."""
     spec = {
         "replicas": replicas,
         "selector": {"matchLabels": {"app": name}},
@@ -31,7 +31,7 @@ def deployment(name: str, replicas: int, namespace: str = "default", **template:
 
 
 def replica_set(name: str, replicas: int, namespace: str = "default", **template: Any) -> Object:
-    """A ReplicaSet that no Deployment owns; its pods carry `app=<name>`."""
+    """Return a ReplicaSet without a Deployment; its pods have the label `app=<name>`."""
     spec = {
         "replicas": replicas,
         "selector": {"matchLabels": {"app": name}},
@@ -41,7 +41,7 @@ def replica_set(name: str, replicas: int, namespace: str = "default", **template
 
 
 def stateful_set(name: str, replicas: int, namespace: str = "default", **template: Any) -> Object:
-    """A StatefulSet whose pods carry `app=<name>`."""
+    """Return a StatefulSet whose pods have the label `app=<name>`."""
     spec = {
         "replicas": replicas,
         "serviceName": name,
@@ -53,25 +53,25 @@ def stateful_set(name: str, replicas: int, namespace: str = "default", **templat
 
 
 def daemon_set(name: str, namespace: str = "default", **template: Any) -> Object:
-    """A DaemonSet on every node."""
+    """Return a DaemonSet for every node."""
     spec = {"selector": {"matchLabels": {"app": name}}, "template": pod_template(name, **template)}
     return _object("apps/v1", "DaemonSet", name, namespace, spec)
 
 
 def job(name: str, namespace: str = "default", *, after: str = "1s", **template: Any) -> Object:
-    """A Job whose pod has done its work `after` a while."""
+    """Return a Job whose pod completes `after` a while."""
     annotations = {**template.pop("annotations", {}), "cluster/complete-after": after}
     made = pod_template(name, annotations=annotations, **{"restartPolicy": "Never", **template})
     return _object("batch/v1", "Job", name, namespace, {"template": made})
 
 
 def service(app: str, namespace: str = "default") -> Object:
-    """A Service in front of `app=<app>`."""
+    """Return a Service for `app=<app>`."""
     return _object("v1", "Service", app, namespace, {"selector": {"app": app}, "ports": [{"port": 80}]})
 
 
 def bare_pod(name: str, namespace: str = "default", **template: Any) -> Object:
-    """A pod that nothing would recreate."""
+    """Return a pod that no controller would recreate."""
     made = pod_template(name, **template)
     body = _object("v1", "Pod", name, namespace, made["spec"])
     body["metadata"] |= made["metadata"]
@@ -79,14 +79,14 @@ def bare_pod(name: str, namespace: str = "default", **template: Any) -> Object:
 
 
 def budget(app: str, namespace: str = "default", **spec: Any) -> Object:
-    """A PodDisruptionBudget over `app=<app>`; `spec` is minAvailable or maxUnavailable."""
+    """Return a PodDisruptionBudget over `app=<app>`; `spec` is minAvailable or maxUnavailable."""
     return _object(
         "policy/v1", "PodDisruptionBudget", app, namespace, {"selector": {"matchLabels": {"app": app}}, **spec}
     )
 
 
 def policy(name: str = "default", **spec: Any) -> Object:
-    """A ReschedulePolicy."""
+    """Return a ReschedulePolicy."""
     return {
         "apiVersion": "rescheduler.dev/v1alpha1",
         "kind": "ReschedulePolicy",
@@ -96,7 +96,7 @@ def policy(name: str = "default", **spec: Any) -> Object:
 
 
 def pool(name: str, **spec: Any) -> Object:
-    """A NamespacePool."""
+    """Return a NamespacePool."""
     return {
         "apiVersion": "rescheduler.dev/v1alpha1",
         "kind": "NamespacePool",
@@ -115,5 +115,5 @@ def _object(api_version: str, kind: str, name: str, namespace: str, spec: Object
 
 
 def is_released(pod: Mapping[str, Any]) -> bool:
-    """Whether the Deployment of a pod is its controller, in place of its ReplicaSet."""
+    """Whether the Deployment of a pod is its controller, instead of its ReplicaSet."""
     return any(o["kind"] == "Deployment" and o.get("controller") for o in pod["metadata"].get("ownerReferences") or ())

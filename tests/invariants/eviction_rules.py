@@ -131,9 +131,8 @@ def served_as_before(picture: Picture, change: Change) -> Said:
     ready = sum(True in picture.lately("pod", uid(p)) for p in others)
     wanted = min(picture.lately("replicas", uid(deployment)))
     if picture.released(pod):
-        before = min(
-            move(p)["ready"] for p in [pod, *others] if picture.released(p)
-        )  # evicted pods may have another count
+        # Pods that are already evicted may have another count.
+        before = min(move(p)["ready"] for p in [pod, *others] if picture.released(p))
         if ready < min(wanted, before) and not _switched_off(picture, pod):
             yield f"a released pod leaves, and {ready} Ready pods are left of {before}, of {wanted} wanted"
     elif ready == 0 and wanted and _replaced_first(picture, pod, picture.policies(node)):

@@ -13,7 +13,7 @@ from harness.real.lab import Lab, real_nodes
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    if os.getpid() > 9:  # in a lab the test runner is among the first processes
+    if os.getpid() > 9:  # in a lab the test runner is one of the first processes
         pytest.skip("no lab: use `make test-real`")
     with real_nodes(2, tmp_path_factory.mktemp("lab")) as made:
         yield made

@@ -1,7 +1,7 @@
 """No request fails while a node is drained: an HTTP service on real kubelets, and a client that follows its endpoints.
 
-50 requests a second, a new connection each, none repeated. The app takes 2 s to start and waits 3 s in its preStop
-hook: an app whose preStop is shorter than its router's lag loses requests, whoever drains.
+The client sends 50 requests a second, each on a new connection without a retry. The app starts in 2 s and waits for 3 s
+in its preStop hook. An app whose preStop is shorter than its router's lag loses requests under any tool.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ from harness.real.images import SERVER
 from harness.real.lab import Lab
 from harness.waiting import until
 
-RATE, COUNT, LEAD = 50, 1500, 5  # requests a second, in all, and seconds before the drain
+RATE, COUNT, LEAD = 50, 1500, 5  # requests a second, requests in all, and seconds before the drain
 ONE, MOST = {"minAvailable": 1}, {"maxUnavailable": 1}
 FOUND: list[dict[str, Any]] = []
 
 
 @pytest.fixture(scope="module", autouse=True)
 def written(results: Path) -> Iterator[None]:
-    """What was measured, for bench/."""
+    """Write the results for bench/."""
     FOUND.clear()
     yield
     results.write_text(json.dumps(FOUND) + "\n")
@@ -57,7 +57,7 @@ def service(lab: Lab, space: str, replicas: int, budget: dict[str, Any] | None) 
 
 
 def fullest(lab: Lab, space: str) -> str:
-    """The node with most of the pods."""
+    """Return the node with most of the pods."""
     where = [pod["spec"]["nodeName"] for pod in Observer(lab.plane.kubeconfig).pods(space)]
     return max(sorted(set(where)), key=where.count)
 
@@ -70,7 +70,7 @@ def load(lab: Lab, space: str, lag: str) -> subprocess.Popen[str]:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is drained, and how; `lag`: the client hears of endpoints so much later."""
+    """A drain by one tool; `lag`: seconds after which the client gets a change of endpoints."""
 
     name: str
     way: str
@@ -90,7 +90,7 @@ SCENARIOS = (
 
 
 def drain(lab: Lab, node: str, way: str) -> None:
-    """Drain the node, to its end."""
+    """Drain the node to its end."""
     if way == "rescheduler":
         lab.plane.kubectl("annotate", "node", node, "rescheduler.dev/maintenance=test")
         observer = Observer(lab.plane.kubeconfig)

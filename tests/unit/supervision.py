@@ -1,4 +1,4 @@
-"""A supervisor for tests, and a loop whose time is simulated."""
+"""A supervisor for tests, and a loop with simulated time."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ def _drop(*_: Any) -> Any:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Without a log: rendering tracebacks for people takes a second each."""
+    """Disable the log: rendering a traceback takes a second."""
     structlog.configure(processors=[_drop], cache_logger_on_first_use=False)
     try:
         yield

@@ -1,5 +1,5 @@
-"""Real kubelets with containerd on one machine, each in namespaces of its own, under the same control plane.
+"""Real kubelets with containerd on one machine, each in its own namespaces, under the same control plane.
 
-All of it lives in one private PID, mount and network namespace (the lab): when its first process ends, everything
-ends. Needs root on Linux, and nothing that is installed is touched.
+All of them live in one private PID, mount and network namespace (the lab). When its first process ends, every process
+of it ends. It needs root on Linux, and changes no installed file.
 """

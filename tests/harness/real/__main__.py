@@ -1,4 +1,7 @@
-"""Runs a command in a lab of its own: `python -m harness.real pytest tests/real`. Says why where it cannot."""
+"""Run a command in its own lab: `python -m harness.real pytest tests/real`.
+
+Prints the reason if real nodes cannot run here.
+"""
 
 import os
 import shutil
@@ -14,7 +17,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def missing() -> str:
-    """Why real nodes cannot run here; empty where they can."""
+    """Return the reason why real nodes cannot run; empty if they can."""
     if not sys.platform.startswith("linux"):
         return "real nodes need Linux"
     if os.geteuid() != 0:
@@ -33,7 +36,7 @@ def missing() -> str:
 
 
 def _remove_cgroups() -> None:
-    """containerd makes them at the root of the hierarchies; only empty ones can be removed."""
+    """Remove the cgroups that containerd makes at the root of the hierarchies; only empty ones can be removed."""
     for root in [*_CGROUPS.glob("k8s.io"), *_CGROUPS.glob("*/k8s.io")]:
         for folder in sorted((path for path in root.rglob("*") if path.is_dir()), key=lambda p: -len(p.parts)):
             folder.rmdir()
@@ -41,14 +44,14 @@ def _remove_cgroups() -> None:
 
 
 def main(command: list[str]) -> int:
-    """Its exit code; 0 with a word where real nodes cannot run."""
+    """Return the exit code of the command; 0 with a message if real nodes cannot run."""
     if why := missing():
         sys.stderr.write(f"skipped: {why}\n")
         return 0
     binaries.ensure()
     binaries.ensure([program.name for program in binaries.NODE_PROGRAMS])
     lab = ["unshare", "-m", "-p", "-n", "-f", "--mount-proc", "--propagation", "private", "--kill-child"]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the lab hears it too, and ends first
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the lab gets the signal too, and ends first
     try:
         return subprocess.run([*lab, *command], check=False).returncode
     finally:

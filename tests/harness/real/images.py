@@ -1,4 +1,4 @@
-"""Our two small programs, and images of them without an engine or a registry."""
+"""Two small test programs, and images of them without a container engine or a registry."""
 
 import hashlib
 import io
@@ -15,7 +15,7 @@ SERVER, PAUSE = "localhost/server:1", "localhost/pause:1"
 
 
 def build(folder: Path) -> Path:
-    """The programs `server` and `load`, and `images.tar`, in this folder; returns the archive."""
+    """Build the programs `server` and `load`, and `images.tar`, in this folder; return the archive."""
     go = shutil.which("go") or "go"
     environment = {**os.environ, "CGO_ENABLED": "0"}
     subprocess.run([go, "build", "-o", f"{folder}/", "./..."], cwd=APPS, env=environment, check=True)
@@ -25,7 +25,7 @@ def build(folder: Path) -> Path:
 
 
 def _archive(program: bytes) -> bytes:
-    """A docker archive of two images that share their one layer."""
+    """Return a docker archive of two images that share their only layer."""
     layer = _tar({"server": program})
     images = {SERVER: ["/server"], PAUSE: ["/server", "pause"]}
     files, manifest = {"layer.tar": layer}, []

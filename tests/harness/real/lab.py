@@ -22,7 +22,7 @@ class Lab:
     """A control plane with real nodes.
 
     Attributes:
-        folder: the built programs, and what the nodes keep.
+        folder: the built programs, and the state of the nodes.
     """
 
     plane: ControlPlane
@@ -31,7 +31,7 @@ class Lab:
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def add(self, index: int, archive: Path) -> None:
-        """Start a node in namespaces of its own, and link it with the lab."""
+        """Start a node in its own namespaces, and link it with the lab."""
         folder = self.folder / f"n{index}"
         command = ["unshare", "-m", "-n", "-p", "-f", "--mount-proc", "--propagation", "private", "--kill-child"]
         command += [sys.executable, "-m", "harness.real.node", str(folder), str(index)]
@@ -46,7 +46,7 @@ class Lab:
         self.nodes.append(f"n{index}")
 
     def _kubeconfig(self) -> Path:
-        """The administrator's, by the address that nodes reach; the certificate knows the server as localhost."""
+        """Return the administrator's kubeconfig for nodes; the certificate names the server as localhost."""
         path = self.folder / "kubeconfig"
         if not path.exists():
             view = yaml.safe_load(self.plane.kubectl("config", "view", "--raw", "--flatten"))
@@ -57,7 +57,7 @@ class Lab:
         return path
 
     def ready(self) -> bool:
-        """Whether all nodes are Ready. Raises ControlPlaneError where one ended."""
+        """Whether all nodes are Ready. Raises ControlPlaneError if a node ended."""
         for process, name in zip(self.processes, self.nodes, strict=True):
             if process.poll() is not None:
                 raise ControlPlaneError(f"node {name} ended:\n{(self.folder / f'{name}.log').read_text()[-2000:]}")
@@ -71,7 +71,7 @@ def _ip(*arguments: str) -> None:
 
 @contextmanager
 def real_nodes(count: int, folder: Path) -> Iterator[Lab]:
-    """A control plane with so many real nodes; call it inside the lab's namespaces."""
+    """Yield a control plane with real nodes; call it inside the lab's namespaces."""
     _ip("link", "set", "lo", "up")
     _ip("link", "add", "br0", "type", "bridge")
     _ip("addr", "add", f"{GATEWAY}/24", "dev", "br0")

@@ -1,6 +1,6 @@
-"""One node: the first process of its namespaces. Containerd and a kubelet, with default ports and paths.
+"""A node: the first process of its namespaces, with containerd and a kubelet on default ports and paths.
 
-What a kubelet would set for the whole host goes into files of ours, mounted over the host's.
+The kubelet writes settings of the whole host to private files, which are mounted over those of the host.
 """
 
 import json
@@ -28,18 +28,18 @@ _SOCKET = "/run/containerd/containerd.sock"
 
 
 def run(*command: str) -> None:
-    """Run to its end. Raises CalledProcessError."""
+    """Run a command to its end. Raises CalledProcessError."""
     subprocess.run(command, check=True)
 
 
 def wait_for(*command: str) -> None:
-    """Try until it succeeds."""
+    """Repeat a command until it succeeds."""
     while subprocess.run(command, check=False, capture_output=True).returncode:
         time.sleep(0.05)
 
 
 def network(index: int) -> None:
-    """The address of the node, once the lab has given it its link."""
+    """Set the address of the node after the lab has made its link."""
     wait_for("ip", "link", "show", "eth0")
     run("ip", "link", "set", "lo", "up")
     run("ip", "addr", "add", f"10.200.0.{10 + index}/24", "dev", "eth0")
@@ -49,7 +49,7 @@ def network(index: int) -> None:
 
 
 def mounts(folder: Path) -> None:
-    """Its own /run, /var/lib and /var/log."""
+    """Mount private /run, /var/lib and /var/log."""
     run("mount", "-n", "-t", "tmpfs", "tmpfs", "/run")
     for name in ("lib", "log"):
         (folder / name).mkdir(parents=True)
@@ -63,7 +63,7 @@ def mounts(folder: Path) -> None:
 
 
 def containerd(folder: Path, index: int, images: Path) -> None:
-    """Start it, and give it the images."""
+    """Start containerd, and import the images."""
     plugins, programs = folder / "net.d", binaries.path("containerd").parent
     plugins.mkdir()
     ipam = {"type": "host-local", "ranges": [[{"subnet": f"10.244.{index}.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}
@@ -100,7 +100,7 @@ SystemdCgroup = false
 
 
 def kubelet(folder: Path, index: int, kubeconfig: Path) -> None:
-    """Start it, as an administrator of this private cluster."""
+    """Start the kubelet as an administrator of this private cluster."""
     body = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -131,7 +131,7 @@ def kubelet(folder: Path, index: int, kubeconfig: Path) -> None:
 
 
 def main(folder: Path, index: int, kubeconfig: Path, images: Path) -> None:
-    """Be the node until killed; reap what its containers leave."""
+    """Run the node until it is killed; reap orphaned processes of its containers."""
     folder.mkdir()
     network(index)
     mounts(folder)

@@ -1,6 +1,6 @@
-"""runc without its seccomp profile: built as Go alone builds it, runc has no seccomp, and a kubelet asks for it.
+"""Run runc without its seccomp profile: a pure Go build of runc has no seccomp, and a kubelet asks for it.
 
-Put before runc as an executable of its own; takes the profile out of the bundle that is to be created.
+It replaces the executable of runc, and removes the profile from the bundle of the new container.
 """
 
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def main(runc: str, arguments: list[str]) -> None:
-    """Go on as runc."""
+    """Remove the profile, and execute runc."""
     if "--bundle" in arguments and "create" in arguments:
         config = Path(arguments[arguments.index("--bundle") + 1]) / "config.json"
         body = json.loads(config.read_text())

@@ -1,4 +1,4 @@
-"""What the engine logs in simulated time is nobody's here, and no test leaves its own way of logging behind."""
+"""Drop the operator's log in simulated time, and restore the logging configuration after each test."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Judges find what is wrong in a record, and nothing in one that is right."""
+"""The checker finds violations in a record, and none in a correct record."""
 
 import json
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ GENERIC = {"type": "Progressing", "status": "True", "reason": "Draining", "messa
 
 
 class Record:
-    """A record that a judge reads while it is written."""
+    """A record that a checker reads while it is written."""
 
     def __init__(self) -> None:
         self.judge, self.at = Judge(Picture(2.0), frozenset((OURS,))), BEGAN
@@ -35,7 +35,7 @@ class Record:
         return "\n".join(self.judge.broken)
 
     def put(self, resource: str, name: str, body: Json, *, user: str = "kube", **meta: Any) -> None:
-        """Write an object as it is from now on."""
+        """Write the current state of an object."""
         space = "shop" if resource in ("pods", "replicasets", "deployments", "poddisruptionbudgets") else ""
         place, began = Place(resource, space, name), stamp(datetime.fromtimestamp(BEGAN, UTC))
         meta = {"name": name, "namespace": space, "uid": name, "creationTimestamp": began, **meta}
@@ -55,7 +55,7 @@ class Record:
         self.pod(name, user=OURS, owner=DEPLOYMENT, move=RECORD, **more)
 
     def end(self, name: str, user: str, verb: str = "delete") -> None:
-        """Tell a pod to end."""
+        """Delete a pod."""
         place = Place("pods", "shop", name)
         before = self._objects[place]
         after = {**before, "metadata": {**before["metadata"], "deletionTimestamp": "2026-01-05T10:00:30Z"}}
@@ -68,7 +68,7 @@ class Record:
         self.put("nodedrains", "n1", {"spec": spec, "status": {**status, "blockers": list(blockers)}})
 
     def wait(self, seconds: float) -> None:
-        """Let time pass in which nobody writes but kubelets."""
+        """Let time pass in which only kubelets write."""
         for _ in range(int(seconds / 5)):
             self.at += 5
             self.put("leases", "n1", {"spec": {"renewTime": str(self.at)}})

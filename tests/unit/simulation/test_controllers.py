@@ -1,4 +1,4 @@
-"""The simulated controllers do to pods what those of Kubernetes do."""
+"""The simulated controllers treat pods as those of Kubernetes do."""
 
 import random
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ NOW = datetime(2026, 1, 5, 10, tzinfo=UTC)
 
 
 class Stage:
-    """A server with controllers that look whenever they are asked to."""
+    """A server with controllers that reconcile on request."""
 
     def __init__(self, *objects: Json) -> None:
         self.server = Server(lambda: NOW)
@@ -34,7 +34,7 @@ class Stage:
         self.look()
 
     def look(self, *more: type[Controller]) -> None:
-        """All look twice, and with each new pod Ready on the node."""
+        """Reconcile all controllers twice; each new pod is Ready on the node."""
         for controller_ in [*self._all, *(make(self.server, random.Random(1)) for make in more)] * 2:
             controller_.reconcile()
             for pod in self.pods():
@@ -70,7 +70,7 @@ def web(replicas: int = 1) -> Json:
 
 
 def neighbour(make: Any, *replicas: int) -> Json:
-    """A workload of the same team whose selector the pods of web match, too."""
+    """Return a workload of the same team whose selector also matches the pods of web."""
     made: Json = make("neighbour", *replicas, SPACE)
     made["spec"]["selector"] = {"matchLabels": {"team": "shop"}}
     made["spec"]["template"]["metadata"]["labels"]["team"] = "shop"

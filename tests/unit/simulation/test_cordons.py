@@ -1,4 +1,4 @@
-"""Drained comes at least five seconds after the last cordon, whoever wrote it, by the real engine in simulated time."""
+"""Drained comes at least five seconds after the last cordon of any author, in simulated time."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,9 +15,9 @@ class Cordons(World):
     """The drain of n2, a node without pods, by one operator.
 
     Attributes:
-        cordons: when the node was cordoned.
-        drained: when the status became Drained.
-        crash_at: the operator is killed and started again right after so many cordons of its own.
+        cordons: times of the node's cordons.
+        drained: time at which the status became Drained.
+        crash_at: number of the operator's cordons after which it is killed and restarted.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Cordons(World):
         operator.start()
 
     async def begin(self) -> None:
-        """The drain begins; from now on only its cordons count."""
+        """Begin the drain; only cordons from now on count."""
         del self.cluster.operators[1:]
         await self.settle(workloads.deployment("web", 2, SPACE))
         self.cordons.clear()
@@ -56,13 +56,13 @@ class Cordons(World):
         await self.until(lambda: len(self.cordons) >= times, limit=60)
 
     async def ends(self) -> None:
-        """Drained holds to the end, and comes no earlier and hardly later than it may."""
+        """Check that Drained stays until the end, and comes neither early nor late."""
         await asyncio.sleep(60)
         assert self.status("n2")["phase"] == "Drained"
         assert self.cordons[-1] + _SETTLE <= self.drained[-1] <= self.cordons[-1] + _SETTLE + 5
 
     def toggle(self) -> None:
-        """Somebody uncordons the node, and cordons it at once."""
+        """Uncordon the node as a person, and cordon it at once."""
         self.cordon("n2", cordoned=False)
         self.cordon("n2", cordoned=True)
 

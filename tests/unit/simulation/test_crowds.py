@@ -1,4 +1,4 @@
-"""More to look at than there are connections, and pods that cannot be read: drains go on, and say what they wait for."""
+"""With more watches than connections, or with unreadable pods, drains continue and name what they wait for."""
 
 import asyncio
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from simulation.scenarios import World, play
 
 
 def test_with_few_connections_all_owners_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some watches keep theirs, and owners of pods that cannot leave are looked at for ever: the others leave all the same."""
+    """Some watches keep their connections, and owners of blocked pods need a watch forever: other pods still leave."""
     made: list[WatchLimiter] = []
 
     def turns(client: Client) -> WatchLimiter:

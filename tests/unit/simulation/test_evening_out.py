@@ -1,4 +1,4 @@
-"""Nodes evened out by the real engine in simulated time while machines fail and operators are killed: nothing breaks."""
+"""Rebalancing in simulated time breaks no invariant while machines fail and operators are killed."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -6,7 +6,7 @@ from simulation.runs import Told, tell
 
 
 def told(seed: int) -> Told:
-    """In a thread of its own, whose event loop is nobody else's."""
+    """Run a seed in its own thread, with its own event loop."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(tell, seed, evens=True).result()
 

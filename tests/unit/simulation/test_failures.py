@@ -1,4 +1,4 @@
-"""Many failures at once, by the real engine in simulated time."""
+"""Many failures at once, in simulated time."""
 
 import asyncio
 import random
@@ -38,7 +38,7 @@ class Many:
         self.cluster.start()
 
     def call(self, call: object) -> None:
-        """Only what came of it counts."""
+        """Ignore requests: only their results count."""
 
     def change(self, change: Change) -> None:
         if change.cordons:
@@ -48,7 +48,7 @@ class Many:
         self.under_way.append(len(left))
 
     def flag(self, *nodes: str, status: str = "True") -> None:
-        """A detector sets its condition."""
+        """Set the condition of a detector."""
         for node in nodes:
             self.cluster.edit_node(node, lambda raw: set_condition(raw, "GpuBad", status, "Xid", self.cluster.now()))
 
@@ -81,7 +81,7 @@ def play(scene: Callable[[Many], Awaitable[float]], **failure: object) -> tuple[
 
 
 def evacuation(*flagged: str) -> tuple[float, Many]:
-    """How long it takes until no pod is on a machine that lost power, while these nodes are flagged falsely."""
+    """Return the time until no pod is on a machine that lost power, while these nodes are flagged falsely."""
 
     async def scene(world: Many) -> float:
         world.flag(*flagged)
@@ -114,7 +114,7 @@ def test_when_the_brake_opens_the_nodes_start_one_after_another() -> None:
 
 
 def test_nodes_that_die_together_do_not_wait_for_each_others_proof() -> None:
-    """Their pods may run twice and are deleted at once; what stays waits for the kubelet, and holds no slot."""
+    """Pods that may run twice are deleted at once; other pods wait for the kubelet, and hold no slot."""
 
     async def scene(world: Many) -> float:
         for node in ("n1", "n2"):

@@ -1,4 +1,4 @@
-"""Two installations in one cluster: one acts, the other one reports it and does nothing."""
+"""Of two installations in one cluster one acts; the other reports it and does nothing."""
 
 import asyncio
 import random
@@ -33,7 +33,7 @@ class Towns(World):
         self.cluster.operators = [*self.first, *self.second]
 
     def acting(self) -> list[str]:
-        """Processes that may write now."""
+        """Return processes that may write now."""
         return [o.name for o in self.cluster.operators if o.app and o.app._may_write()]
 
     def acts(self, those: list[Process]) -> bool:
@@ -112,13 +112,13 @@ def test_at_no_time_two_processes_may_write_whatever_starts_ends_or_is_cut_off(s
         await look(TAKE_OVER)
         assert len(towns.acting()) == 1
         assert not any(o.crashed for o in towns.cluster.operators)
-        assert both  # the second had its time, too
+        assert both  # the second installation led for some time, too
 
     play(lambda: Towns(seed), scene)
 
 
 def _cleans(act: Callable[[Towns, Process], Awaitable[None]]) -> None:
-    """Run a scene in which the first installation has drained a node, and a cleanup of the second is at hand."""
+    """Run a scenario: the first installation has drained a node, and a cleanup of the second is ready."""
 
     async def scene(towns: Towns) -> None:
         towns.first[0].start()
@@ -160,6 +160,6 @@ def test_the_cleanup_of_the_only_one_left_undoes_all_and_lets_the_next_act_at_on
         await cleaner.stop()
         towns.first[1].start()
         began = towns.now
-        assert await towns.until(lambda: towns.acts(towns.first)) - began < 20  # its own Lease runs out
+        assert await towns.until(lambda: towns.acts(towns.first)) - began < 20  # its own Lease expires
 
     _cleans(act)

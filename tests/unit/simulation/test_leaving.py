@@ -1,4 +1,4 @@
-"""`rescheduler cleanup` where something cannot be undone, in simulated time."""
+"""`rescheduler cleanup` if something cannot be undone, in simulated time."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ Left = Mapping[str, Mapping[str, Any]]
 
 
 async def clean(world: Refusing) -> tuple[App, Left, float]:
-    """Run the command to its end: its App, what it says is left, and how long it took."""
+    """Run the command to its end; return its App, its report of what is left, and its seconds."""
     for operator in world.cluster.operators:
         await operator.kill()
     process = Process(world.server, "operator-cleanup", random.Random(1))
@@ -89,7 +89,7 @@ def test_a_cleanup_whose_time_is_up_says_what_it_waited_for() -> None:
         assert lease
 
         async def hold() -> None:
-            """An operator that was not scaled down."""
+            """Renew the Lease like an operator that was not scaled down."""
 
             def renew(raw: Json) -> None:
                 raw["spec"] |= {"holderIdentity": "one", "leaseDurationSeconds": 15, "renewTime": f"{world.now}"}

@@ -1,4 +1,4 @@
-"""What the operator logs of a drain that nothing disturbs, by the real engine in simulated time."""
+"""The operator's log of an undisturbed drain, in simulated time."""
 
 import asyncio
 from typing import Any
@@ -17,7 +17,7 @@ REQUEST = {"metadata": {"name": "n1"}, "spec": {"nodeName": "n1", "requests": [{
 
 @pytest.fixture
 def warnings() -> list[dict[str, Any]]:
-    """Lines of the log at level warning or above."""
+    """Return lines of the log at level warning or above."""
     found: list[dict[str, Any]] = []
 
     def keep(_: Any, method: str, event: dict[str, Any]) -> Any:
@@ -31,11 +31,11 @@ def warnings() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("by_hand", [False, True], ids=["annotated", "by hand"])
 def test_a_drain_that_nothing_disturbs_logs_no_warning(warnings: list[dict[str, Any]], *, by_hand: bool) -> None:
-    """A NodeDrain made by hand has no finalizer: the operator's own two first writes must not meet."""
+    """A NodeDrain made by hand has no finalizer: the operator's first two writes must not conflict."""
 
     async def scene(world: World) -> None:
         await world.settle(workloads.deployment("web", 6, SPACE))
-        warnings.clear()  # of the start
+        warnings.clear()  # drop lines of the start
         if by_hand:
             world.server.make("nodedrains", REQUEST)
         else:
@@ -54,7 +54,7 @@ def test_a_drain_that_nothing_disturbs_logs_no_warning(warnings: list[dict[str, 
 
 
 class WithoutFinalizer(World):
-    """A world in which somebody refuses the finalizer of a NodeDrain."""
+    """A test bed that refuses the finalizer of a NodeDrain."""
 
     def call(self, call: Any) -> None:
         super().call(call)

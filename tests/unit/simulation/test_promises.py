@@ -1,4 +1,4 @@
-"""What is promised in seconds and requests, kept to the second by the real engine in simulated time."""
+"""Limits in seconds and requests that the documentation promises, in simulated time."""
 
 import asyncio
 from collections import Counter
@@ -36,7 +36,7 @@ def test_every_blocked_pod_is_named_within_ten_seconds_and_costs_two_requests_a_
             assert world.said_at(class_) - begun <= 10, class_
         assert all(b["hint"] and b["message"] for b in world.status()["blockers"])
         assert len(world.pods("n1")) == world.status()["blockersTotal"] == 6
-        # One minute after the last move it is Blocked; five minutes later its slot goes to who waits.
+        # One minute after the last move it is Blocked; five minutes later its slot goes to a waiting drain.
         world.cluster.annotate("n2", maintenance="test")
         blocked = world.now
         await world.until(lambda: world.status("n2").get("startedAt"))
@@ -75,7 +75,7 @@ def test_suspended_in_the_middle_no_pod_is_asked_to_move_a_second_later() -> Non
         await asyncio.sleep(120)
         late = [c for at, c in world.calls if at > suspended + 1 and c.place.resource == "pods"]
         assert not [c for c in late if c.verb in ("evict", "delete")]
-        assert not any(lets_go(c) for c in late)  # given back, and nothing released
+        assert not any(lets_go(c) for c in late)  # returned, and nothing released
         assert world.pods("n1")
         assert world.status()["phase"] == "Waiting"
 
@@ -83,7 +83,7 @@ def test_suspended_in_the_middle_no_pod_is_asked_to_move_a_second_later() -> Non
 
 
 def test_the_estimate_comes_true_and_says_that_the_window_is_too_short() -> None:
-    """Ten free pods leave at once, and eight one by one: the pace of all would be far too fast."""
+    """Ten free pods leave at once, and eight one by one: an estimate by the mean pace would be too fast."""
 
     async def scene(world: World) -> None:
         window = {"schedule": "* * * * *", "duration": "2m"}
@@ -97,7 +97,7 @@ def test_the_estimate_comes_true_and_says_that_the_window_is_too_short() -> None
             world.cluster.machines[node].slow = 30.0
         world.cluster.annotate("n1", maintenance="test")
         await world.until(lambda: len(world.pods("n1")) == 5)
-        await asyncio.sleep(15)  # the estimate swings while a pod leaves
+        await asyncio.sleep(15)  # the estimate varies while a pod leaves
         estimated = datetime.fromisoformat(world.status()["estimatedCompletion"]).timestamp()
         asked = world.now
         fits = {c["type"]: c for c in world.status()["conditions"]}["FitsWindow"]
@@ -121,9 +121,7 @@ def test_at_the_timeout_each_pod_goes_at_its_own_grace_before_it_whatever_holds_
             workloads.budget("tight", SPACE, maxUnavailable=0),
             workloads.deployment("kept", 1, SPACE, grace=20, annotations=kept),
             workloads.deployment("job", 1, SPACE, grace=30),
-            workloads.deployment(
-                "short", 1, SPACE, grace=8, annotations=kept
-            ),  # until it goes, nothing of order 5 does
+            workloads.deployment("short", 1, SPACE, grace=8, annotations=kept),  # pods of order 5 wait for this pod
             workloads.deployment("last", 1, SPACE, grace=10),
             workloads.deployment("long", 1, SPACE, grace=3600, annotations=kept),
             drain={"timeout": "2m", "onTimeout": "Delete", "rules": rules},
@@ -172,7 +170,7 @@ def test_a_volume_that_hangs_is_waited_for_two_minutes_and_then_said() -> None:
         database["spec"]["volumeClaimTemplates"] = [{"metadata": {"name": "data"}}]
         await world.settle(database)
         (attachment,) = world.server.all("volumeattachments")
-        driver = {"finalizers": ["example.com/csi"]}  # which never says that it is done
+        driver = {"finalizers": ["example.com/csi"]}  # a driver that never finishes
         world.server.edit("volumeattachments", attachment, lambda raw: raw["metadata"].update(driver))
         world.cluster.annotate("n1", maintenance="test")
         gone = await world.until(lambda: not world.pods("n1"))
@@ -186,7 +184,7 @@ def test_a_volume_that_hangs_is_waited_for_two_minutes_and_then_said() -> None:
             stuck = (e for e in world.server.all("events") if e["reason"] == "VolumeStuck")
             return {e["involvedObject"]["kind"]: e["message"] for e in stuck}
 
-        await world.until(lambda: said().keys() == {"Node", "NodeDrain"}, 10)  # Events are written beside the work
+        await world.until(lambda: said().keys() == {"Node", "NodeDrain"}, 10)  # Events are written in the background
         assert "pv-data-db-0" in said()["Node"]
 
     play(World, scene)

@@ -1,4 +1,4 @@
-"""Writes on nodes and NodeDrains that the API server refuses, through the real engine in simulated time."""
+"""Writes to nodes and NodeDrains that the API server refuses, in simulated time."""
 
 import asyncio
 import json
@@ -22,11 +22,11 @@ DENIED = "admission webhook denied the request: nodes are frozen until Monday"
 
 
 class Refusing(World):
-    """A world in which some writes of the operator are refused.
+    """A test bed in which some writes of the operator are refused.
 
     Attributes:
-        refuse: answers each write of the operator with a code; 0 lets it in.
-        tries: when a write was refused.
+        refuse: returns a code for each write of the operator; 0 accepts it.
+        tries: times of refused writes.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Refusing(World):
             raise RefusedError(code, DENIED, retry_after=self.retry_after)
 
     async def release_one_for_good(self) -> None:
-        """A drain of n1 waits for the new pod of the only one there, and may not give the old one back."""
+        """Let a drain of n1 wait for the only replacement, and refuse the return of the released pod."""
         await self.settle(workloads.deployment("web", 1, SPACE))
         for node in ("n2", "n3"):
             self.cluster.machines[node].slow = 3000.0
@@ -335,7 +335,7 @@ def test_conditions_that_another_component_keeps_writing_start_no_fight() -> Non
                 world.cluster.edit_node("n1", theirs)
                 await asyncio.sleep(1)
 
-        for reason in ("KubeletShutdown", "Draining"):  # told apart from ours, and not
+        for reason in ("KubeletShutdown", "Draining"):  # conditions equal to the operator's and different ones
             world.reason = reason  # type: ignore[attr-defined]
             rival = asyncio.create_task(fight())
             world.cluster.annotate("n1", maintenance="test")

@@ -1,4 +1,4 @@
-"""Releases that others refuse, undo or pose as, through the real engine in simulated time."""
+"""Releases that other clients refuse, undo or forge, in simulated time."""
 
 import asyncio
 import json
@@ -19,12 +19,12 @@ MOVE = "rescheduler.dev/move"
 
 
 class Guarded(World):
-    """A world in which somebody refuses requests of the operator, or deletes the pods that it releases.
+    """A test bed in which another client refuses requests of the operator, or deletes released pods.
 
     Attributes:
-        refuse: answers each request of the operator with a code; 0 lets it in.
-        takes: released pods are deleted.
-        least: fewest Ready pods by app, since all were there.
+        refuse: returns a code for each request of the operator; 0 accepts it.
+        takes: whether released pods are deleted.
+        least: by app, fewest Ready pods since all were Ready.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Guarded(World):
         return sum(labels(pod).get("app") == app and is_ready(pod) and not deleting(pod) for pod in self.pods())
 
     def watch(self, *apps: str) -> None:
-        """Count from now on."""
+        """Count Ready pods from now on."""
         self.least = {app: self.ready(app) for app in apps}
 
     def blockers(self) -> dict[str, Json]:
@@ -145,7 +145,7 @@ def test_whoever_deletes_released_pods_costs_one_pod_and_not_the_service() -> No
 
 
 def forged(**changes: Any) -> dict[str, str]:
-    """The record of a move that nobody made."""
+    """Return a forged record of a move."""
     record = {
         "cause": "NodeDrain/n1",
         "ready": 0,
@@ -172,7 +172,7 @@ def test_a_record_that_nobody_made_moves_nothing_holds_nothing_and_is_reported()
         await world.until(lambda: {name(pod) for pod in world.pods("n1")} == {"bare"}, limit=120)
         await world.until(lambda: world.blockers().get("bare", {}).get("class") == "Unmanaged", limit=30)
         assert world.events("AnnotationIgnored")
-        # Nothing was deleted plainly, and the records are left as they are.
+        # Nothing was deleted plainly, and the records stay.
         assert not [call for _, call in world.calls if call.verb == "delete" and call.place.resource == "pods"]
         assert not [call for _, call in world.calls if clears(call) and call.place.name == "bare"]
         world.cluster.annotate("n1", maintenance=None)

@@ -1,4 +1,4 @@
-"""Drains without room elsewhere, by the real engine in simulated time."""
+"""Drains without room elsewhere, in simulated time."""
 
 import asyncio
 from itertools import pairwise
@@ -11,7 +11,7 @@ from simulation.scenarios import World, lets_go, play
 
 
 class Full(World):
-    """The other two machines take so many pods more, and no other."""
+    """The other two machines have room for `room` more pods in all."""
 
     def __init__(self, room: int) -> None:
         super().__init__()
@@ -23,16 +23,16 @@ class Full(World):
         self.cluster.edit_node(node, lambda raw: raw["status"]["allocatable"].update(pods=str(pods)))
 
     def blockers(self) -> dict[str, Json]:
-        """Those without room, by pod."""
+        """Return blockers without room, by pod."""
         found = self.status().get("blockers") or ()
         return {b["pod"]: b for b in found if b["class"] == "NoRoomInPool"}
 
     def sent(self) -> list[str]:
-        """Names of pods that were evicted or deleted, in turn."""
+        """Return names of evicted or deleted pods, in order."""
         return [c.place.name for _, c in self.calls if c.verb in ("evict", "delete") and "dryRun" not in str(c.body)]
 
     def releases(self) -> list[tuple[float, str]]:
-        """When pods were let go, and which."""
+        """Return times and names of released pods."""
         return [(at, c.place.name) for at, c in self.calls if lets_go(c)]
 
 
@@ -133,7 +133,7 @@ def test_with_room_nothing_of_it_is_said_and_a_plan_costs_one_list() -> None:
         await world.until(lambda: world.status().get("phase") == "Drained")
         said = [c for c in world.changes if "NoRoomInPool" in str(c.after)]
         assert said == []
-        assert len([one for one in lists if one]) <= 3  # two of them look for what was let go before
+        assert len([one for one in lists if one]) <= 3  # two of them look for released pods
 
     play(lambda: Full(20), scene)
 

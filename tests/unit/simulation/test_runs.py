@@ -1,4 +1,4 @@
-"""Random failures through the real engine in simulated time: nothing breaks; and what is broken on purpose is found."""
+"""Random failures in simulated time break no invariant; a bug that a test adds breaks one."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_eight_stories_break_nothing() -> None:
-    """`make bench ONLY=soak` tells 500."""
+    """`make bench ONLY=soak` runs 500 seeds."""
     path = os.pathsep.join(str(ROOT / part) for part in ("operator", "tests"))
     command = [sys.executable, "-m", "simulation", "1-8"]
     found = subprocess.run(
@@ -43,13 +43,13 @@ def ill() -> list[Act]:
 
 
 def broken(seed: int, acts: list[Act], **more: Any) -> list[str]:
-    """What a story breaks; in a thread of its own, whose event loop is nobody else's."""
+    """Return violations of a run, in its own thread with its own event loop."""
     with ThreadPoolExecutor(1) as thread:
         return list(thread.submit(tell, seed, acts, **more).result().broken)
 
 
 def found(acts: list[Act], words: str) -> bool:
-    """Whether one of a few clusters shows it."""
+    """Whether one of a few clusters shows the violation."""
     return any(words in line for seed in range(1, 9) for line in broken(seed, acts, settles=120))
 
 

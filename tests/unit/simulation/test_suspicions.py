@@ -1,4 +1,4 @@
-"""Machines that fall silent, by the real engine in simulated time."""
+"""Machines that stop reporting, in simulated time."""
 
 import asyncio
 import random
@@ -15,13 +15,13 @@ MACHINES = [f"n{index + 1}" for index in range(10)]
 
 
 class Cordons:
-    """Who is cordoned, as it happens."""
+    """Records cordons in order."""
 
     def __init__(self) -> None:
         self.nodes: list[str] = []
 
     def call(self, call: object) -> None:
-        """Only what came of it counts."""
+        """Ignore requests: only their results count."""
 
     def change(self, change: Change) -> None:
         if change.cordons:
@@ -29,7 +29,7 @@ class Cordons:
 
 
 def cordoned(*cut: str) -> list[str]:
-    """The nodes that are cordoned while these machines are cut off and the node controller is not sure of it yet."""
+    """Return the nodes that are cordoned while these machines are cut off and the node controller is not yet sure."""
 
     async def act() -> list[str]:
         cluster, found = Cluster(random.Random(1)), Cordons()
@@ -61,7 +61,7 @@ def test_of_an_outage_none_is_though_their_leases_expire_one_after_another() -> 
 
 
 def test_who_is_found_alive_when_its_lease_is_read_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The watch of Leases may lag behind: what is read just before the first act is what counts."""
+    """The watch of Leases may lag: the live read just before the first act decides."""
 
     async def renewed(*_: object) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""A task that fails in the real engine costs only itself."""
+"""A task that fails affects only itself."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ class Town(World):
         return next(((c["reason"], c["message"]) for c in found), ("", ""))
 
     def complaint(self) -> str:
-        """What the leader's `/readyz` says; empty if it is ready."""
+        """Return the message of the leader's `/readyz`; empty if it is ready."""
         leaders = (
             operator.app for operator in self.cluster.operators if operator.app and operator.app.election.holds_lease()
         )
@@ -37,7 +37,7 @@ class Town(World):
 
 
 def breaks(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, *, only: str = "") -> list[str]:
-    """Have a method raise while the list that is returned is not empty; `only`: for the object of this name."""
+    """Let a method raise while the returned list is not empty; `only`: for the object of this name."""
     whole, broken = getattr(where, name), [BROKEN]
 
     async def method(self: Any, *args: Any) -> Any:
@@ -99,7 +99,7 @@ def test_a_rebalancer_that_fails_stops_no_drain(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_leader_that_cannot_hear_the_nodes_acts_on_nothing_and_then_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both replicas fail here; each ends, so that a healthy one would lead."""
+    """Both replicas fail here; each ends, so that a healthy one can lead."""
 
     def fail(_: Any) -> Any:
         raise OverflowError(BROKEN)

@@ -1,4 +1,4 @@
-"""The control plane that the other tests stand on: nodes die and come back as real ones do, and nothing is left."""
+"""The control plane of the other tests: nodes fail and recover like real ones, and no process is left."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ def until_status(plane: ControlPlane, node: str, status: str) -> None:
 
 
 def processes(workdir: Path) -> list[str]:
-    """Command lines of living processes that belong to a control plane; its guard too."""
+    """Return command lines of running processes of a control plane, its guard included."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -84,7 +84,7 @@ def test_a_dead_node_ends_no_pods_until_it_is_back(plane: ControlPlane) -> None:
     assert ready(plane, alive)["status"] == "True"
     plane.kubectl("delete", "pod", "lost", "--wait=false")
     with pytest.raises(ControlPlaneError):
-        plane.kubectl("wait", "--for=delete", "pod/lost", "--timeout=3s")  # one that lives takes 1 s
+        plane.kubectl("wait", "--for=delete", "pod/lost", "--timeout=3s")  # a living node deletes it in 1 s
     assert "deletionTimestamp" in plane.get("pod", "lost")["metadata"]
 
     plane.recover_node(dead)
@@ -131,7 +131,7 @@ def test_two_at_once_are_apart_and_stopping_one_leaves_nothing_of_it(plane: Cont
 def test_a_failed_start_leaves_nothing(tmp_path: Path) -> None:
     workdir = tmp_path / "bad"
     with pytest.raises(ControlPlaneError, match="no-such-flag"):
-        # The last to start: all others run by then.
+        # The last component to start: all others run by then.
         ControlPlane.start(workdir=workdir, extra_args={"kube-scheduler": {"no-such-flag": "1"}})
     assert processes(workdir) == []
     assert not workdir.exists()
@@ -140,7 +140,7 @@ def test_a_failed_start_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_owner_that_dies_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     workdir = tmp_path / "owned"
-    # Ctrl-C is ignored by what is started in the background of a shell, as all of these tests may be.
+    # A background process of a shell ignores Ctrl-C, and these tests may run in the background.
     code = "import pathlib, signal, sys, time; from harness import ControlPlane\n"
     code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += "with ControlPlane.start(workdir=pathlib.Path(sys.argv[1])): print('up', flush=True); time.sleep(600)"
