@@ -1,5 +1,8 @@
-"""Everything that talks to the API server. Only this package imports a client.
+"""All access to the API server: connections, requests, informers, Leases and Events.
 
-Bodies stay raw JSON on the way in: typed client models cost twenty times the parsing, and raise on what a newer
+May import: `core` and `api`. Only this package and `cli` import a client library. Never here: a decision about a node
+or a pod.
+
+Response bodies stay raw JSON. Typed client models cost twenty times the parsing, and they raise on fields that a newer
 server adds.
 """

@@ -1,7 +1,8 @@
-"""Requests to the API server in raw JSON: errors, shares of the connections, and the guard on writes.
+"""Requests to the API server in raw JSON: errors, limits on connections, and the guard on writes.
 
-A write must never leave a process that is not sure to be the leader: `guard` is asked before each. Whatever breaks on the
-wire, or is no answer of an API server, leaves as one of the errors below: a task that follows the cluster must not end by it.
+A process that is not certain to be the leader must send no write. Therefore the client calls `guard` before each write.
+Every failure of the connection, and every response that is not from an API server, becomes one of the errors below. So
+a task that watches the cluster never ends because of an unknown exception.
 """
 
 import json
@@ -15,6 +16,7 @@ import aiohttp
 from kubernetes.aio import client as kubernetes_client
 
 from rescheduler.core.eviction.api_responses import ErrorResponse
+from rescheduler.kube import messages
 from rescheduler.kube.connection_limits import RequestLimiter, WatchLimiter
 from rescheduler.kube.connections import ConfigError as ConfigError  # noqa: PLC0414 - re-exported
 from rescheduler.kube.connections import ConnectionConfig, ConnectionPool
@@ -28,13 +30,13 @@ _REQUEST_TIMEOUT = 30.0  # seconds
 _WATCH_TIMEOUT = 300.0
 WATCH_IDLE_TIMEOUT = 75.0
 """Seconds without a byte after which a watch is dead: the server sends a bookmark every minute."""
-_MAX_RETRY_AFTER = 3600.0  # seconds; no server is believed that asks for more
+_MAX_RETRY_AFTER = 3600.0  # seconds; a longer Retry-After is cut to this
 
 Json = dict[str, Any]
 
 
 class ApiError(Exception):
-    """The API server said no."""
+    """The API server refused the request."""
 
     def __init__(self, method: str, path: str, response: ErrorResponse) -> None:
         super().__init__(f"{method} {path}: {response.code} {response.reason}: {response.message}")
@@ -47,34 +49,34 @@ class ApiError(Exception):
 
 
 class UnreachableError(Exception):
-    """The API server did not answer, or not in time; nothing is known of what it did."""
+    """The API server did not answer in time; the request may have taken effect."""
 
 
 class WatchStalledError(UnreachableError):
-    """A watch delivered nothing for too long: its connection is dead, or what it shows is old."""
+    """A watch delivered nothing for too long: its connection is dead, or its view is old."""
 
 
 class NotLeaderError(Exception):
-    """A write was held back: this process is not sure to be the leader."""
+    """A write was not sent: this process is not certain to be the leader."""
 
 
 class ExpiredError(Exception):
-    """A watch's resourceVersion is too old: list again."""
+    """The resourceVersion of a watch is too old: list again."""
 
 
 TRANSIENT_ERRORS = (ApiError, UnreachableError, NotLeaderError)
-"""What a level-triggered loop catches: it tries again with back-off from what the cluster says then."""
+"""Errors that a level-triggered loop catches: it retries with back-off, from the state of the cluster at that time."""
 
 
 class Client:
-    """Requests with raw JSON bodies.
+    """Send requests with raw JSON bodies.
 
-    `guard` answers whether this process may write now; `count` is told of each request: method, resource, code. `dated`
-    gets the server's time (`Date`) with each answer.
+    `guard` returns whether this process may write now. `count` gets method, resource and status code of each request;
+    code 0 means no answer. `on_server_date` gets the `Date` header of each answer.
     """
 
     report: Callable[[str, str, str], None] = staticmethod(lambda *_: None)
-    """Is told what went wrong that nobody else tells: event, subject and error."""
+    """Report a problem that no caller sees: name of the log event, subject and error."""
 
     def __init__(
         self,
@@ -97,12 +99,12 @@ class Client:
 
     @cached_property
     def watch_limiter(self) -> WatchLimiter:
-        """The connections for watches."""
+        """Limiter of the connections for watches."""
         return WatchLimiter()
 
     @cached_property
     def request_limiter(self) -> RequestLimiter:
-        """The connections for requests."""
+        """Limiter of the connections for requests."""
         return RequestLimiter()
 
     @property
@@ -111,7 +113,7 @@ class Client:
         return str(self._connections.configuration.host)
 
     async def session(self) -> aiohttp.ClientSession:
-        """Make a session on the same connections for somebody else, who closes it."""
+        """Return a new session on the same connections; the caller closes the session."""
         return await self._connections.session()
 
     async def close(self) -> None:
@@ -119,12 +121,12 @@ class Client:
         await self._connections.close()
 
     async def get(self, path: str, *, election: bool = False, **params: str | int) -> Json:
-        """Read one object, or a list in one piece."""
+        """Read one object, or a list without pages; `election`: use the connections of the election."""
         async with self.request_limiter.acquire(path, election=election):
             return await self._send("GET", path, params=params)
 
     async def find(self, path: str, *, election: bool = False) -> Json | None:
-        """Read one object; None where there is none, or no such kind."""
+        """Read one object; None if the object or its kind does not exist."""
         try:
             return await self.get(path, election=election)
         except ApiError as error:
@@ -133,12 +135,12 @@ class Client:
             raise
 
     async def list(self, path: str, **params: str | int) -> AsyncIterator[Json]:
-        """Read a list page by page; every page as the server sent it, `metadata.resourceVersion` with it."""
+        """Read a list page by page; each page has `metadata.resourceVersion` and `items`."""
         async for page in self._pages(path, params, _JSON):
             yield page
 
     async def list_metadata(self, path: str, **params: str | int) -> AsyncIterator[Json]:
-        """Read a list as `list` does, of each object only its metadata."""
+        """Read a list page by page, with only the metadata of each object."""
         async for page in self._pages(path, params, _ACCEPT_METADATA):
             yield page
 
@@ -150,31 +152,31 @@ class Client:
                 async with self.request_limiter.acquire(path):
                     page = _parse_page(path, await self._send("GET", path, params=query, accept=accept))
             except ExpiredError as error:
-                # It took longer than the server remembers: whoever lists begins anew, with back-off as after any failure.
-                raise ApiError("GET", path, ErrorResponse(410, "Expired", "the list took too long", (), 0)) from error
+                # The continue token has expired. Without this the caller would list again with no back-off.
+                raise ApiError("GET", path, ErrorResponse(410, "Expired", messages.list_expired(), (), 0)) from error
             yield page
             token = page["metadata"].get("continue", "")
             if not token:
                 return
 
     async def create(self, path: str, body: Mapping[str, Any], *, election: bool = False, timeout: float = 30) -> Json:
-        """POST; `election`: may be sent without being the leader."""
+        """Send a POST; `election`: the guard does not apply. `timeout` in seconds."""
         return await self._write("POST", path, body, election=election, timeout=timeout)
 
     async def replace(self, path: str, body: Mapping[str, Any], *, election: bool = False) -> Json:
-        """PUT; the body carries the resourceVersion that it is based on."""
+        """Send a PUT; the body has the resourceVersion that it is based on."""
         return await self._write("PUT", path, body, election=election)
 
     async def patch(self, path: str, body: Any, *, kind: str = MERGE_PATCH, election: bool = False) -> Json:
-        """PATCH; a merge patch carries `metadata.resourceVersion` where it must not lose another's write."""
+        """Send a PATCH; a merge patch has `metadata.resourceVersion` if it must not overwrite another write."""
         return await self._write("PATCH", path, body, content_type=kind, election=election)
 
     async def delete(self, path: str, options: Mapping[str, Any]) -> Json:
-        """DELETE with DeleteOptions, which always hold a UID precondition."""
+        """Send a DELETE; the DeleteOptions always have a UID as precondition."""
         return await self._write("DELETE", path, options)
 
     async def review(self, path: str, body: Mapping[str, Any]) -> Json:
-        """POST of a review, which writes nothing: allowed to all."""
+        """Send the POST of a review. A review writes nothing, so the guard does not apply."""
         async with self.request_limiter.acquire(path):
             return await self._send("POST", path, body=body)
 
@@ -189,10 +191,10 @@ class Client:
         timeout: float = _REQUEST_TIMEOUT,
     ) -> Json:
         if not election and not self._guard():
-            raise NotLeaderError(f"{method} {path} held back: not sure to be the leader")
+            raise NotLeaderError(messages.write_not_sent(method, path))
         async with self.request_limiter.acquire(path, election=election):
-            if not election and not self._guard():  # it may have waited
-                raise NotLeaderError(f"{method} {path} held back: not sure to be the leader")
+            if not election and not self._guard():  # the Lease may be lost while the request waits for a connection
+                raise NotLeaderError(messages.write_not_sent(method, path))
             return await self._send(method, path, body=body, content_type=content_type, timeout=timeout)
 
     async def watch(
@@ -204,9 +206,10 @@ class Client:
         seconds: float = _WATCH_TIMEOUT,
         **params: str | int,
     ) -> AsyncGenerator[tuple[str, Json], None]:
-        """Events (type, object) from a version on, until the server ends the stream; it is asked to after `seconds`.
+        """Yield events (type, object) after a resourceVersion; the server ends the watch after `seconds`.
 
-        Raises ExpiredError where the version is too old, and SilentError if nothing came for `silence` seconds.
+        Raises ExpiredError if the resourceVersion is too old. Raises WatchStalledError if nothing arrives for
+        `idle_timeout` seconds.
         """
         query = params | {
             "watch": "true",
@@ -216,7 +219,7 @@ class Client:
         }
         timeout = aiohttp.ClientTimeout(total=None, connect=_REQUEST_TIMEOUT, sock_connect=10, sock_read=idle_timeout)
         async with await self._open("GET", path, query, None, _JSON, timeout) as response:
-            with _translate_errors(f"watch of {path} broke off"):
+            with _translate_errors(f"watch of {path}"):
                 if response.status >= 300:
                     raise _parse_error("GET", path, response.status, response.headers, await response.read())
                 async for line in response.content:
@@ -267,50 +270,48 @@ class Client:
 
 
 @contextmanager
-def _translate_errors(what: str) -> Iterator[None]:
-    """Make one of our own errors of all that may break between us and the API server."""
+def _translate_errors(request: str) -> Iterator[None]:
+    """Raise one of the errors of this module for every failure between this process and the API server."""
     try:
         yield
     except (*TRANSIENT_ERRORS, ExpiredError):
         raise
     except aiohttp.SocketTimeoutError as error:
-        raise WatchStalledError(f"{what}: nothing came for too long") from error
+        raise WatchStalledError(messages.watch_stalled(request)) from error
     except Exception as error:
-        raise UnreachableError(f"{what}: {error or type(error).__name__}") from error
+        raise UnreachableError(f"{request}: {error or type(error).__name__}") from error
 
 
-def _expect_object(found: Any) -> Json:
-    if not isinstance(found, dict):
-        raise ValueError(f"the answer is no JSON object but {type(found).__name__}")  # noqa: TRY004 - as of any bad JSON
-    return found
+def _expect_object(value: Any) -> Json:
+    if not isinstance(value, dict):
+        raise ValueError(messages.not_an_object(type(value).__name__))  # noqa: TRY004 - as for any bad JSON
+    return value
 
 
-def _parse_page(path: str, found: Json) -> Json:
-    """One page of a list; none at all ("items": null) is an empty one."""
+def _parse_page(path: str, page: Json) -> Json:
+    """Return a checked page of a list. API servers send `"items": null` for an empty list."""
     with _translate_errors(f"GET {path}"):
-        found["items"] = found.get("items") or []
-        if not all(
-            isinstance(each, dict) and isinstance(each.get("metadata"), dict) for each in (found, *found["items"])
-        ):
-            raise ValueError("the answer is no list of objects")
-        return found
+        page["items"] = page.get("items") or []
+        if not all(isinstance(raw, dict) and isinstance(raw.get("metadata"), dict) for raw in (page, *page["items"])):
+            raise ValueError("the response is not a list of objects")
+        return page
 
 
-def _parse_event(path: str, found: Any) -> tuple[str, Json]:
-    kind, raw = _expect_object(found).get("type"), _expect_object(found.get("object"))
+def _parse_event(path: str, event: Any) -> tuple[str, Json]:
+    kind, raw = _expect_object(event).get("type"), _expect_object(event.get("object"))
     if kind == "ERROR":
         code = raw.get("code")
         refusal = _parse_error_response(code if isinstance(code, int) else 500, raw, {})
         raise ExpiredError(path) if refusal.code == 410 else ApiError("WATCH", path, refusal)
     if kind not in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK"):
-        raise ValueError(f"an event of type {str(kind)[:50]!r}")
+        raise ValueError(f"the watch sent an event of type {str(kind)[:50]!r}")
     if not isinstance(metadata := raw.get("metadata"), dict) or not isinstance(metadata.get("resourceVersion"), str):
-        raise ValueError("an event without a resourceVersion")  # noqa: TRY004 - as of any bad JSON
+        raise ValueError("the watch sent an event without a resourceVersion")  # noqa: TRY004 - as for any bad JSON
     return kind, raw
 
 
 def resource_of(path: str) -> str:
-    """The resource of a path for a metric's label, with its subresource and without names."""
+    """Return the resource of a path as a metric label: with its subresource, without names."""
     parts = path.strip("/").split("/")
     parts = parts[2:] if parts[0] == "api" else parts[3:]
     if len(parts) > 2 and parts[0] == "namespaces":
@@ -336,9 +337,9 @@ def _parse_error_response(code: int, status: Mapping[str, Any], headers: Mapping
 
 
 def _parse_retry_after(text: object) -> float:
-    """Seconds to wait; 0 for what is no such number (HTTP allows a date too)."""
-    found = str(text)
-    return min(float(found), _MAX_RETRY_AFTER) if found.isascii() and found.isdecimal() else 0.0
+    """Return the seconds to wait; 0 if the value is not a whole number (HTTP also allows a date)."""
+    seconds = str(text)
+    return min(float(seconds), _MAX_RETRY_AFTER) if seconds.isascii() and seconds.isdecimal() else 0.0
 
 
 def _parse_error(method: str, path: str, code: int, headers: Mapping[str, str], text: bytes) -> Exception:

@@ -1,6 +1,7 @@
-"""Who may take a Lease, and when: by our own clock and by the changes that we see.
+"""Rules of the Lease election: when a process may take a Lease, judged by its own clock.
 
-Clocks of machines differ: what others wrote into the Lease is compared with what they wrote before, and with nothing else.
+Clocks of machines differ. Therefore `renewTime` is never compared with a clock. It is only compared with its previous
+value, as in the leader election of client-go.
 """
 
 from dataclasses import dataclass
@@ -8,12 +9,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimings:
-    """Seconds.
+    """Durations of an election, in seconds.
 
     Attributes:
-        duration: after so long without a change the Lease is free.
-        deadline: after so long without a renewal its holder stops; less than `duration`.
-        retry: between two tries to renew or take it.
+        lease_duration: a Lease without a change for this long is free.
+        renew_deadline: a holder without a renewal for this long stops; less than `lease_duration`.
+        retry_period: time between two attempts to renew or take the Lease.
     """
 
     lease_duration: float
@@ -22,20 +23,20 @@ class LeaseTimings:
 
 
 PROCESS_TIMINGS = LeaseTimings(15.0, 10.0, 2.0)
-"""Which process of an installation leads."""
+"""Timings of the election between the processes of an installation."""
 INSTALLATION_TIMINGS = LeaseTimings(120.0, 60.0, 5.0)
-"""Which installation acts in the cluster: an upgrade or a restart must not hand it to another one."""
+"""Timings of the election between installations. They outlast an upgrade, so another installation does not take over."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedLease:
-    """A Lease as it was seen over time.
+    """Lease as this process has observed it.
 
     Attributes:
-        holder: who holds it; empty if nobody does.
-        renewal: what the holder wrote last.
-        since: when this was first seen; monotonic seconds.
-        alive: the holder was seen to renew it.
+        holder: identity in the Lease; empty if no process holds it.
+        renew_time: `renewTime` as the holder wrote it last.
+        observed_at: when this process first saw these values, in monotonic seconds.
+        holder_is_alive: this process saw the holder renew the Lease.
     """
 
     holder: str = ""
@@ -44,13 +45,13 @@ class ObservedLease:
     holder_is_alive: bool = False
 
     def updated(self, holder: str, renew_time: str, now: float) -> "ObservedLease":
-        """Return what is known after another look."""
+        """Return the observation after one more read of the Lease."""
         if (holder, renew_time) == (self.holder, self.renew_time):
             return self
         return ObservedLease(holder, renew_time, now, holder_is_alive=bool(holder) and holder == self.holder)
 
     def expires_at(self, timings: LeaseTimings) -> float:
-        """Return when the Lease is free for anybody unless it is renewed; monotonic seconds."""
+        """Return when the Lease is free without a renewal, in monotonic seconds."""
         return self.observed_at + timings.lease_duration
 
     def is_free(self, identity: str, timings: LeaseTimings, now: float) -> bool:

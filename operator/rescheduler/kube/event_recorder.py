@@ -1,8 +1,8 @@
-"""Events that `kubectl describe` shows.
+"""Kubernetes Events that `kubectl describe` shows.
 
-Kopf's events on cluster-scoped objects carry a namespace in `involvedObject`, and kubectl's describe never finds
-them. Repetitions count up one Event instead of making more. Nobody waits for an Event: they are written beside the work,
-at a pace that leaves the API server to it, and one that cannot be written stops nothing.
+Kopf sets a namespace in `involvedObject` of cluster-scoped objects, so `kubectl describe` does not find those Events.
+The recorder increases `count` of a repeated Event instead of creating another Event. A background task writes the Events at a limited
+rate, so the controllers never wait for an Event and never fail because of one.
 """
 
 import asyncio
@@ -14,19 +14,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from rescheduler.kube import paths
+from rescheduler.kube import messages, paths
 from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 
 _MAX_COUNTED_EVENTS = 2000
 _MAX_MESSAGE_LENGTH = 1024
-_MAX_PENDING_EVENTS = 2000  # Events at most; what comes on top is lost, and that is told
-_WRITE_INTERVAL = 0.1  # seconds between two, once some have been written in a row
+_MAX_PENDING_EVENTS = 2000  # further Events are lost and reported
+_WRITE_INTERVAL = 0.1  # seconds between two Events after a burst
 _BURST = 30
-_FLUSH_TIMEOUT = 2.0  # seconds to write what is waiting, at the end
+_FLUSH_TIMEOUT = 2.0  # seconds for the waiting Events when the process ends
 
 
 class EventType(StrEnum):
-    """Types of Events."""
+    """Type of an Event."""
 
     NORMAL = "Normal"
     WARNING = "Warning"
@@ -34,7 +34,7 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class InvolvedObject:
-    """What an Event is about; `namespace` is empty for cluster-scoped kinds."""
+    """Object of an Event; `namespace` is empty for cluster-scoped kinds."""
 
     api_version: str
     kind: str
@@ -47,7 +47,10 @@ _PendingEvent = tuple[InvolvedObject, EventType, str, str, datetime, bool]
 
 
 class EventRecorder:
-    """Writes Events, counting repetitions."""
+    """Write Events in the background, and count repetitions.
+
+    `on_lost` gets reason and error of each Event that is not written. An empty reason means several Events.
+    """
 
     def __init__(
         self,
@@ -64,17 +67,17 @@ class EventRecorder:
     def emit(
         self, subject: InvolvedObject, kind: EventType, reason: str, message: str, *, election: bool = False
     ) -> None:
-        """Have one Event written soon; a failure is told to `lost` (reason, error), and nothing else.
+        """Queue one Event; a failure only reaches `on_lost`.
 
-        `election`: it may be written without being the leader.
+        `election`: the Event may be written while this process is not the leader.
         """
         try:
             self._pending.put_nowait((subject, kind, reason, message, self._now(), election))
         except asyncio.QueueFull:
-            self._on_lost(reason, f"more than {_MAX_PENDING_EVENTS} Events are waiting")
+            self._on_lost(reason, messages.event_queue_full(_MAX_PENDING_EVENTS))
 
     async def run(self) -> None:
-        """Write what is waiting, until cancelled; then its last words."""
+        """Write queued Events until cancelled; then write the remaining ones."""
         try:
             while True:
                 await self._write_pending(burst=_BURST)
@@ -82,14 +85,14 @@ class EventRecorder:
             await self._flush()
 
     async def _write_pending(self, burst: int) -> None:
-        """Write until none is waiting; some at once, others at a pace."""
-        said = await self._pending.get()
+        """Write until the queue is empty: a burst at once, then ten Events a second."""
+        event = await self._pending.get()
         for count in itertools.count(1):
-            await self._record(said)
+            await self._record(event)
             if self._pending.empty():
                 return
             await asyncio.sleep(_WRITE_INTERVAL if count > burst else 0)
-            said = self._pending.get_nowait()
+            event = self._pending.get_nowait()
 
     async def _flush(self) -> None:
         try:
@@ -97,7 +100,7 @@ class EventRecorder:
                 while not self._pending.empty():
                     await self._record(self._pending.get_nowait())
         except TimeoutError:
-            self._on_lost("", f"{self._pending.qsize()} Events were not written any more")
+            self._on_lost("", messages.events_not_written(self._pending.qsize()))
 
     async def _record(self, pending: _PendingEvent) -> None:
         subject, kind, reason, message, when, election = pending
@@ -121,8 +124,8 @@ class EventRecorder:
     ) -> None:
         if count > 1:
             try:
-                repeated = {"count": count, "lastTimestamp": stamp}
-                await self._client.patch(f"{paths.events(namespace)}/{name}", repeated, election=election)
+                repetition = {"count": count, "lastTimestamp": stamp}
+                await self._client.patch(f"{paths.events(namespace)}/{name}", repetition, election=election)
             except ApiError as error:
                 if error.code != 404:
                     raise

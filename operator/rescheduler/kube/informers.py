@@ -1,7 +1,7 @@
-"""List, then watch, for ever: how a small part of the cluster is kept in view.
+"""Informers: list, then watch, forever.
 
-A mirror must notice deletions across a re-list (Kopf's watches do not), and must say when it is not current:
-what is decided on a stale view is decided wrongly.
+An informer must notice deletions across a new list; Kopf's watches do not. An informer must also report when its view
+is not current, because a decision on a stale view may be wrong.
 """
 
 import asyncio
@@ -12,27 +12,27 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from rescheduler.kube import paths
+from rescheduler.kube import messages, paths
 from rescheduler.kube.backoff import Backoff
 from rescheduler.kube.client import TRANSIENT_ERRORS, WATCH_IDLE_TIMEOUT, Client, ExpiredError, Json, WatchStalledError
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 _FIRST_DELAY, _MAX_DELAY = 0.2, 10.0  # seconds
-_WATCH_WORKED_AFTER = 5.0  # seconds; a watch that stood so long has worked, though nothing happened
-_MIN_WATCH_SECONDS = 0.5  # seconds; a watch that the server ends sooner was no watch
-_RELIST_STALE_AFTER = 1.0  # seconds that a new list may take before the old view counts as stale
+_WATCH_WORKED_AFTER = 5.0  # seconds; a watch that was open for this long has worked, even without an event
+_MIN_WATCH_SECONDS = 0.5  # seconds; a watch that the server ends sooner does not count
+_RELIST_STALE_AFTER = 1.0  # seconds that a new list may take before the old view is stale
 _WAITING_STALE_AFTER = 30.0
-"""Seconds for which a view is current while its watch waits for a connection."""
+"""Seconds for which a view stays current while its watch waits for a connection."""
 _REVISIONS = itertools.count(1)
 
 
 class _Reflector:
-    """List, then watch, for ever; what is done with what comes is the subclass'.
+    """List, then watch, forever; subclasses handle the objects.
 
     Attributes:
-        synced: the first list is in, and the watch that follows it has not broken off since.
-        error: why the last list or watch failed, or what it waits for; empty after one that did not.
+        synced: the list is complete, and the watch after it has not failed.
+        error: why the last list or watch failed, or why the watch waits; empty after a success.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class _Reflector:
         self.error = ""
 
     async def run(self) -> None:
-        """Keep current until cancelled; back off with jitter while something fails."""
+        """Keep the view current until cancelled; retry failures with back-off."""
         failures = 0
         try:
             while True:
                 self._watch_worked, self._watch_opened_at = False, None
                 pause = await self._list_and_watch()
-                # A list that succeeds proves little: the watch that follows it may be refused each time.
+                # A list alone must not reset the back-off: the server may refuse each watch after it.
                 failures = 0 if self._has_worked() else failures + 1
                 if failures or pause:
                     wait = min(_FIRST_DELAY * 2 ** min(failures, 10), _MAX_DELAY)
@@ -68,39 +68,39 @@ class _Reflector:
             self._cancel_stale_timer()
 
     async def _list_and_watch(self) -> bool:
-        """List and watch until something ends it; whether it is a failure, and not just time for a new list."""
+        """List and watch until an error; whether the error is a failure, and not only a reason to list again."""
         try:
             version = await self._list()
             self._mark_synced()
             await self._watch(version)
         except (ExpiredError, WatchStalledError) as error:
-            words = str(error) or type(error).__name__
+            cause = str(error) or type(error).__name__
             self._cancel_stale_timer()
-            self._stale_timer = asyncio.get_running_loop().call_later(_RELIST_STALE_AFTER, self._mark_stale, words)
+            self._stale_timer = asyncio.get_running_loop().call_later(_RELIST_STALE_AFTER, self._mark_stale, cause)
             return False
         except TRANSIENT_ERRORS as error:
             self._mark_stale(str(error))
-        except Exception as error:  # noqa: BLE001 - a bug, or what nobody thought of: it must cost no more than this
+        except Exception as error:  # noqa: BLE001 - a bug must not end the informer
             self._mark_stale(f"{type(error).__name__}: {error}")
             self._client.report("watch.failed", self._path, f"{type(error).__name__}: {error}")
         return True
 
     def _has_worked(self) -> bool:
-        lived = (
+        stayed_open = (
             self._watch_opened_at is not None
             and asyncio.get_running_loop().time() - self._watch_opened_at >= _WATCH_WORKED_AFTER
         )
-        return self._watch_worked or lived
+        return self._watch_worked or stayed_open
 
     async def _watch(self, version: str) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            lapse = loop.call_later(_WAITING_STALE_AFTER, self._mark_stale_waiting)
+            stale_timer = loop.call_later(_WAITING_STALE_AFTER, self._mark_stale_waiting)
             self._watch_opened_at = None
             try:
-                async with self._client.watch_limiter.acquire(permanent=self._permanent) as turn:
-                    lapse.cancel()
-                    if not self.synced:  # it has waited for too long
+                async with self._client.watch_limiter.acquire(permanent=self._permanent) as connection:
+                    stale_timer.cancel()
+                    if not self.synced:  # the watch waited too long: its resourceVersion may be too old
                         version = await self._list()
                         self._mark_synced()
                     self._watch_opened_at = loop.time()
@@ -108,21 +108,21 @@ class _Reflector:
                         self._path,
                         version=version,
                         idle_timeout=self._idle_timeout,
-                        seconds=turn.seconds,
+                        seconds=connection.seconds,
                         **self._params,
                     )
-                    async with aclosing(stream):  # its connection is free before the turn is over
+                    async with aclosing(stream):  # the stream must end before the limiter frees the connection
                         async for kind, raw in stream:
                             self._watch_worked = True
                             version = raw["metadata"]["resourceVersion"]
                             if kind != "BOOKMARK":
                                 self._apply_event(kind, raw)
             finally:
-                lapse.cancel()
+                stale_timer.cancel()
             if self._watch_opened_at is not None and loop.time() - self._watch_opened_at >= _MIN_WATCH_SECONDS:
                 self._watch_worked = True
             elif self._watch_opened_at is not None:
-                await asyncio.sleep(1)  # a server that ends streams at once must not be asked in a hot loop
+                await asyncio.sleep(1)  # without it, a server that ends each watch at once gets a hot loop
 
     def _apply_event(self, kind: str, raw: Json) -> None:
         if kind == "DELETED":
@@ -131,15 +131,15 @@ class _Reflector:
             self.put(raw)
 
     async def _list(self) -> str:
-        """Take in all that is there; the version to watch from."""
+        """Replace the view by a new list; return the resourceVersion to watch from."""
         raise NotImplementedError
 
     def put(self, raw: Json) -> None:
-        """Take in an object."""
+        """Add or update an object."""
         raise NotImplementedError
 
     def drop(self, raw: Json) -> None:
-        """An object was deleted."""
+        """Remove a deleted object."""
         raise NotImplementedError
 
     def _cancel_stale_timer(self) -> None:
@@ -158,29 +158,29 @@ class _Reflector:
         self._set_synced(synced=False)
 
     def _mark_stale_waiting(self) -> None:
-        self._mark_stale(f"it waits for one of the {self._client.watch_limiter.limit} connections for watches")
+        self._mark_stale(messages.waiting_for_watch_connection(self._client.watch_limiter.limit))
 
     def _set_synced(self, *, synced: bool) -> None:
-        """The list is in, or the watch has broken off."""
+        """Record whether the view is current."""
         self.synced = synced
 
     def _project(self, project: Callable[[Json], T], raw: Json) -> tuple[T] | str:
-        """The projection, or why there is none: one bad object must cost only itself."""
+        """Return the projection in a tuple, or the error text. A bad object must not affect other objects."""
         try:
             return (project(raw),)
-        except Exception as error:  # noqa: BLE001 - what others write is hostile
-            words = f"{type(error).__name__}: {error}"[:300]
+        except Exception as error:  # noqa: BLE001 - other clients may write anything
+            cause = f"{type(error).__name__}: {error}"[:300]
             meta = raw["metadata"]
             key = f"{meta.get('namespace', '')}/{meta.get('name', '')}".lstrip("/")
-            self._client.report("object.unreadable", f"{self._path} {key}", words)
-            return words
+            self._client.report("object.unreadable", f"{self._path} {key}", cause)
+            return cause
 
 
 class Feed(_Reflector):
-    """Hands objects on to whoever keeps them: each as it is now, and each that was deleted.
+    """Feed a store: call `put` for each changed object and `drop` for each deleted object.
 
-    `listing` takes in all that is there, and answers with the version to watch from. Kopf would do it too, but keeps
-    some 5 kB of each object.
+    `list_all` lists into the store and returns the resourceVersion to watch from. A watch of Kopf could feed the store
+    too, but Kopf keeps 5 kB of each object in memory.
     """
 
     def __init__(
@@ -198,21 +198,22 @@ class Feed(_Reflector):
         return await self._list_all()
 
     def put(self, raw: Json) -> None:
-        """Hand it on."""
+        """Pass a changed object to the store."""
         self._project(self._put, raw)
 
     def drop(self, raw: Json) -> None:
-        """Hand it on."""
+        """Pass a deleted object to the store."""
         self._drop(raw)
 
 
 class ObjectCache(Generic[T]):
-    """Objects, projected, by uid.
+    """Projected objects by uid.
 
     Attributes:
-        items: what is there now.
-        unreadable: what is there and cannot be projected: namespace/name and the reason.
-        revision: another number after every change, and in every view.
+        items: projected objects by uid.
+        unreadable: namespace/name and error text by uid, for objects whose projection fails.
+        revision: a number that changes with each change, and that no two caches share.
+        resource_versions: resourceVersion by uid, for all objects.
     """
 
     def __init__(self) -> None:
@@ -224,52 +225,51 @@ class ObjectCache(Generic[T]):
     def put(
         self, raw: Json, project: Callable[[Json], tuple[T] | str], previous: "ObjectCache[T] | None" = None
     ) -> bool:
-        """Take in an object unless it is older than what is known; whether it was news.
+        """Add or update an object; whether it is newer than the known version.
 
-        `known`: what was known before: what could not be read then is not read again.
+        `previous`: the cache of the previous list. Objects that were unreadable there, and have not changed since, are
+        not parsed and reported again.
         """
         meta = raw["metadata"]
         uid, version = meta["uid"], int(meta["resourceVersion"])
         if self.resource_versions.get(uid, -1) >= version:
             return False
-        bad = previous.unreadable.get(uid) if previous and previous.resource_versions.get(uid) == version else None
-        found = bad[1] if bad else project(raw)
+        known_error = (
+            previous.unreadable.get(uid) if previous and previous.resource_versions.get(uid) == version else None
+        )
+        projection = known_error[1] if known_error else project(raw)
         self.resource_versions[uid] = version
-        if isinstance(found, tuple):
-            self.items[uid] = found[0]
+        if isinstance(projection, tuple):
+            self.items[uid] = projection[0]
             self.unreadable.pop(uid, None)
         else:
             self.items.pop(uid, None)
-            self.unreadable[uid] = (f"{meta.get('namespace', '')}/{meta.get('name', '')}".lstrip("/"), found)
+            self.unreadable[uid] = (f"{meta.get('namespace', '')}/{meta.get('name', '')}".lstrip("/"), projection)
         self.revision = next(_REVISIONS)
         return True
 
     def merge_newer(self, other: "ObjectCache[T]", version: int) -> None:
-        """Take in what another view has that is later than this version."""
-        for uid, seen in other.resource_versions.items():
-            if seen <= version or seen <= self.resource_versions.get(uid, -1):
+        """Take the objects of another cache that are newer than this resourceVersion."""
+        for uid, newest in other.resource_versions.items():
+            if newest <= version or newest <= self.resource_versions.get(uid, -1):
                 continue
             self.drop(uid)
-            self.resource_versions[uid] = seen
+            self.resource_versions[uid] = newest
             if uid in other.items:
                 self.items[uid] = other.items[uid]
             else:
                 self.unreadable[uid] = other.unreadable[uid]
 
     def drop(self, uid: str) -> None:
-        """Forget an object."""
+        """Remove an object."""
         self.items.pop(uid, None)
         self.unreadable.pop(uid, None)
         self.resource_versions.pop(uid, None)
         self.revision = next(_REVISIONS)
 
 
-def _not_synced_message(path: str, error: str) -> str:
-    return f"the list {path} is not there yet" + (f" ({error})" if error else "")
-
-
 class Informer(_Reflector, Generic[T]):
-    """The objects under one path, projected, by uid."""
+    """Keep the objects under one path, projected, by uid."""
 
     def __init__(
         self,
@@ -288,22 +288,22 @@ class Informer(_Reflector, Generic[T]):
 
     @property
     def items(self) -> dict[str, T]:
-        """What is there now."""
+        """Projected objects by uid."""
         return self._cache.items
 
     @property
     def revision(self) -> int:
-        """Another number after every change, and in every mirror."""
+        """Number that changes with each change, and that no two informers share."""
         return self._cache.revision
 
     @property
     def unreadable(self) -> Mapping[str, str]:
-        """What is there and cannot be read, by namespace/name: why."""
+        """Error text by namespace/name, for unreadable objects."""
         return dict(self._cache.unreadable.values())
 
     @property
     def unreadable_uids(self) -> frozenset[str]:
-        """Uids of what is there and cannot be read."""
+        """Uids of unreadable objects."""
         return frozenset(self._cache.unreadable)
 
     async def _list(self) -> str:
@@ -318,17 +318,17 @@ class Informer(_Reflector, Generic[T]):
         return version
 
     def drop(self, raw: Json) -> None:
-        """Forget an object that was deleted."""
+        """Remove a deleted object."""
         self._cache.drop(raw["metadata"]["uid"])
         self._on_change()
 
     def put(self, raw: Json) -> None:
-        """Take in an object: from the watch, or from the answer to a write, whose event may come later."""
+        """Add or update an object: from the watch, or from the response to a write before its event arrives."""
         if self._cache.put(raw, self._try_project):
             self._on_change()
 
     def override(self, uid: str, value: T) -> None:
-        """Correct what is known of one object until the server says more."""
+        """Replace one object until the server sends a newer version."""
         self._cache.items[uid] = value
 
     def _set_synced(self, *, synced: bool) -> None:
@@ -338,10 +338,10 @@ class Informer(_Reflector, Generic[T]):
 
 
 class SharedInformers(Generic[K, T]):
-    """Mirrors by key, each shared by all who hold it and closed when the last lets go; nothing is polled.
+    """Informers by key, shared by their subscribers; an informer stops with its last subscriber.
 
-    `address` gives path and parameters for a key; `changed` is told who holds what changed. `keep`: there are few, and
-    they always keep their connections.
+    `path_for` returns path and query parameters of a key. `on_change` gets the subscribers of each changed informer.
+    `permanent`: the informers always keep their connections, so there must be few of them.
     """
 
     def __init__(
@@ -359,19 +359,19 @@ class SharedInformers(Generic[K, T]):
         self._subscribers: dict[K, set[str]] = {}
 
     def subscribe(self, subscriber: str, keys: Iterable[K]) -> None:
-        """Keep these in view for this holder, and no others for it any more."""
+        """Set the keys of a subscriber: start informers for new keys, release all other keys."""
         wanted = set(keys)
         for key in wanted:
             self._subscribers.setdefault(key, set()).add(subscriber)
             if key not in self._running:
                 path, params = self._path_for(key)
-                tell = partial(self._notify, key)
-                mirror = Informer(self._client, path, self._project, tell, params=params, permanent=self._permanent)
-                self._running[key] = (mirror, asyncio.create_task(mirror.run(), name=f"mirror {key}"))
-        for key, holders in list(self._subscribers.items()):
+                notify = partial(self._notify, key)
+                informer = Informer(self._client, path, self._project, notify, params=params, permanent=self._permanent)
+                self._running[key] = (informer, asyncio.create_task(informer.run(), name=f"informer {key}"))
+        for key, subscribers in list(self._subscribers.items()):
             if key not in wanted:
-                holders.discard(subscriber)
-            if not holders:
+                subscribers.discard(subscriber)
+            if not subscribers:
                 del self._subscribers[key]
                 self._running.pop(key)[1].cancel()
 
@@ -379,44 +379,45 @@ class SharedInformers(Generic[K, T]):
         self._on_change(tuple(self._subscribers.get(key, ())))
 
     def get(self, key: K) -> Mapping[str, T] | None:
-        """What is there now, by uid; None while that is not known for sure."""
-        held = self._running.get(key)
-        return held[0].items if held and held[0].synced else None
+        """Return the objects by uid; None while the view is not current."""
+        running = self._running.get(key)
+        return running[0].items if running and running[0].synced else None
 
     def subscribed(self, subscriber: str) -> tuple[K, ...]:
-        """Return what this holder keeps in view."""
-        return tuple(key for key, holders in self._subscribers.items() if subscriber in holders)
+        """Return the keys of a subscriber."""
+        return tuple(key for key, subscribers in self._subscribers.items() if subscriber in subscribers)
 
     def why_not_synced(self, keys: Iterable[K]) -> str:
-        """Return which view is not there, and why; empty if all are."""
+        """Return which list is not available, and why; empty if all are."""
         for key in keys:
-            found = self._running.get(key)
-            if found is None or not found[0].synced:
-                return _not_synced_message(self._path_for(key)[0], found[0].error if found else "")
+            running = self._running.get(key)
+            if running is None or not running[0].synced:
+                return messages.list_not_synced(self._path_for(key)[0], running[0].error if running else "")
         return ""
 
     def revision(self, key: K) -> int:
-        """Another number after every change of what is in view."""
-        held = self._running.get(key)
-        return held[0].revision if held else 0
+        """Return a number that changes with each change; 0 without an informer."""
+        running = self._running.get(key)
+        return running[0].revision if running else 0
 
     def put(self, key: K, raw: Json) -> None:
-        """Take in the answer to a write."""
-        if held := self._running.get(key):
-            held[0].put(raw)
+        """Add or update an object from the response to a write."""
+        if running := self._running.get(key):
+            running[0].put(raw)
 
     def override(self, key: K, uid: str, value: T) -> None:
-        """Correct what is known of one object until the server says more."""
-        if held := self._running.get(key):
-            held[0].override(uid, value)
+        """Replace one object until the server sends a newer version."""
+        if running := self._running.get(key):
+            running[0].override(uid, value)
 
 
 class _NamespaceCache(Generic[T]):
-    """One namespace of a kind.
+    """Objects of one kind in one namespace.
 
     Attributes:
-        listed: the version of its list; 0 while there is none.
-        gone: uids of what was deleted while the list was under way: the list may still have them.
+        cache: the objects.
+        list_version: resourceVersion of the list; 0 before the first list.
+        deleted_during_list: uids of objects that were deleted during the list. The list may still contain them.
     """
 
     def __init__(self) -> None:
@@ -426,9 +427,13 @@ class _NamespaceCache(Generic[T]):
 
 
 class _NamespacedReflector(_Reflector, Generic[T]):
-    """One kind in some namespaces: each is listed by itself, and one watch of the whole cluster follows them all.
+    """List each subscribed namespace of a kind separately, and watch all of them with one cluster-wide watch.
 
-    What lies in other namespaces is dropped as it comes: memory does not grow with the cluster.
+    Objects of other namespaces are dropped on arrival, so memory does not grow with the cluster.
+
+    Attributes:
+        namespaces: subscribed namespaces by name.
+        errors: why the last list of a namespace failed, by namespace.
     """
 
     def __init__(
@@ -441,32 +446,32 @@ class _NamespacedReflector(_Reflector, Generic[T]):
         super().__init__(client, paths.in_all_namespaces(*kind), permanent=True)
         self._kind, self._try_project, self._on_change = kind, partial(self._project, project), on_change
         self._list_tasks: dict[str, asyncio.Task[None]] = {}
-        self._has_start_version = False  # there is a version to watch from: lists that begin from now on are later
+        self._has_start_version = False  # the version to watch from is known: a list that starts now is newer
         self.namespaces: dict[str, _NamespaceCache[T]] = {}
-        self.errors: dict[str, str] = {}  # by namespace: why its last list failed
+        self.errors: dict[str, str] = {}
 
     def add(self, name: str) -> None:
-        """Have a namespace in view too."""
+        """Add a namespace to the view."""
         self.namespaces[name] = _NamespaceCache()
         if self._has_start_version:
             self._start_list(name)
 
     def remove(self, name: str) -> None:
-        """Have a namespace in view no more."""
+        """Remove a namespace from the view."""
         del self.namespaces[name]
         self.errors.pop(name, None)
         if task := self._list_tasks.pop(name, None):
             task.cancel()
 
     def close(self) -> None:
-        """End what is under way."""
+        """Cancel the running lists."""
         for task in self._list_tasks.values():
             task.cancel()
 
     async def _list(self) -> str:
-        """List the first namespace, for a version to watch from, and have the others listed beside the watch.
+        """List the first namespace, and start the lists of the others in parallel with the watch.
 
-        A version of a list of one namespace is one of the whole kind: the server counts them so.
+        The resourceVersion of a list of one namespace is valid for a watch of the whole kind.
         """
         self._has_start_version = False
         self.close()
@@ -481,7 +486,9 @@ class _NamespacedReflector(_Reflector, Generic[T]):
         return str(version)
 
     def _start_list(self, name: str) -> None:
-        self._list_tasks[name] = asyncio.create_task(self._list_with_retries(name), name=f"list {self._path} of {name}")
+        self._list_tasks[name] = asyncio.create_task(
+            self._list_with_retries(name), name=f"list {self._path} of namespace {name}"
+        )
 
     async def _list_with_retries(self, name: str) -> None:
         backoff = Backoff(_FIRST_DELAY, _MAX_DELAY)
@@ -490,7 +497,7 @@ class _NamespacedReflector(_Reflector, Generic[T]):
                 await self._list_namespace(name)
             except TRANSIENT_ERRORS as error:
                 self.errors[name] = str(error)
-            except Exception as error:  # noqa: BLE001 - see run
+            except Exception as error:  # noqa: BLE001 - a bug must not end the informer
                 self.errors[name] = f"{type(error).__name__}: {error}"
                 self._client.report("watch.failed", f"{self._path} of {name}", self.errors[name])
             else:
@@ -516,17 +523,17 @@ class _NamespacedReflector(_Reflector, Generic[T]):
         return version
 
     def _namespace_of(self, raw: Json) -> _NamespaceCache[T] | None:
-        """Of an event; None where it is nobody's, or older than the list."""
+        """Return the namespace of an event; None if no subscriber needs it, or if the list is newer."""
         space = self.namespaces.get(raw["metadata"].get("namespace", ""))
         return space if space and int(raw["metadata"]["resourceVersion"]) > space.list_version else None
 
     def put(self, raw: Json) -> None:
-        """Take in an object."""
+        """Add or update an object."""
         if (space := self._namespace_of(raw)) and space.cache.put(raw, self._try_project):
             self._on_change(raw["metadata"]["namespace"])
 
     def drop(self, raw: Json) -> None:
-        """Forget an object that was deleted."""
+        """Remove a deleted object."""
         if space := self._namespace_of(raw):
             space.deleted_during_list.add(raw["metadata"]["uid"])
             space.cache.drop(raw["metadata"]["uid"])
@@ -540,9 +547,10 @@ class _NamespacedReflector(_Reflector, Generic[T]):
 
 
 class NamespacedInformers(Generic[T]):
-    """One kind in the namespaces that somebody holds, by one watch for all of them; nothing is polled.
+    """Keep one kind of object in the subscribed namespaces, with one watch for all of them.
 
-    `version` and `resource` as in `apps/v1` and `deployments`; `changed` is told who holds the namespace that changed.
+    `version` and `resource` as in `apps/v1` and `deployments`. `on_change` gets the subscribers of each changed
+    namespace.
     """
 
     def __init__(
@@ -559,22 +567,22 @@ class NamespacedInformers(Generic[T]):
         self._subscribers: dict[str, set[str]] = {}
 
     def subscribe(self, subscriber: str, namespaces: Iterable[str]) -> None:
-        """Keep these in view for this holder, and no others for it any more."""
+        """Set the keys of a subscriber: start informers for new keys, release all other keys."""
         wanted = set(namespaces)
         new = [name for name in wanted if name not in self._subscribers]
         for name in wanted:
             self._subscribers.setdefault(name, set()).add(subscriber)
         if new:
-            shared = self._reflector = self._reflector or _NamespacedReflector(
+            reflector = self._reflector = self._reflector or _NamespacedReflector(
                 self._client, self._kind, self._project, self._notify
             )
             for name in new:
-                shared.add(name)
-            self._task = self._task or asyncio.create_task(shared.run(), name=f"mirror {' '.join(self._kind)}")
-        for name, holders in list(self._subscribers.items()):
+                reflector.add(name)
+            self._task = self._task or asyncio.create_task(reflector.run(), name=f"informer {' '.join(self._kind)}")
+        for name, subscribers in list(self._subscribers.items()):
             if name not in wanted:
-                holders.discard(subscriber)
-            if not holders:
+                subscribers.discard(subscriber)
+            if not subscribers:
                 del self._subscribers[name]
                 if self._reflector:
                     self._reflector.remove(name)
@@ -591,35 +599,36 @@ class NamespacedInformers(Generic[T]):
         return space.cache if space and space.list_version else None
 
     def get(self, namespace: str) -> Mapping[str, T] | None:
-        """What is there now, by uid; None while that is not known for sure."""
+        """Return the objects by uid; None while the view is not current."""
         view = self._cache_of(namespace)
         return view.items if view else None
 
     def subscribed(self, subscriber: str) -> tuple[str, ...]:
-        """Return what this holder keeps in view."""
-        return tuple(name for name, holders in self._subscribers.items() if subscriber in holders)
+        """Return the keys of a subscriber."""
+        return tuple(name for name, subscribers in self._subscribers.items() if subscriber in subscribers)
 
     def why_not_synced(self, namespaces: Iterable[str]) -> str:
-        """Return which view is not there, and why; empty if all are."""
+        """Return which list is not available, and why; empty if all are."""
         for name in namespaces:
             if self._cache_of(name) is None:
-                return _not_synced_message(paths.in_namespace(self._kind[0], name, self._kind[1]), self._error_of(name))
+                path = paths.in_namespace(self._kind[0], name, self._kind[1])
+                return messages.list_not_synced(path, self._error_of(name))
         return ""
 
     def _error_of(self, namespace: str) -> str:
         return self._reflector.error or self._reflector.errors.get(namespace, "") if self._reflector else ""
 
     def unreadable(self, namespace: str) -> Mapping[str, str]:
-        """What is there and cannot be read, by namespace/name: why."""
+        """Error text by namespace/name, for unreadable objects."""
         view = self._cache_of(namespace)
         return dict(view.unreadable.values()) if view else {}
 
     def revision(self, namespace: str) -> int:
-        """Another number after every change of what is in view."""
+        """Return a number that changes with each change; 0 without an informer."""
         space = self._reflector.namespaces.get(namespace) if self._reflector else None
         return space.cache.revision if space else 0
 
     def override(self, namespace: str, uid: str, value: T) -> None:
-        """Correct what is known of one object until the server says more."""
+        """Replace one object until the server sends a newer version."""
         if view := self._cache_of(namespace):
             view.items[uid] = value

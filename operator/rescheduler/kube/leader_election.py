@@ -1,7 +1,10 @@
-"""Election on a Lease: of the process that leads an installation, and of the installation that acts in the cluster.
+"""Lease elections: one process leads an installation, and one installation acts in the cluster.
 
-Two installations in two namespaces would both drain the same nodes. Therefore the leader of each also needs a Lease that
-the whole cluster shares, in the name of its namespace; it is in kube-system, where no tenant can take it.
+Two installations in two namespaces would drain the same nodes. Therefore each leader also needs a Lease that all
+installations share. Its holder is the namespace of the installation. The Lease is in kube-system, where no tenant can
+take it.
+
+`kubernetes.aio.leaderelection` does not fit: it compares wall clocks, calls `sys.exit`, and never releases the Lease.
 """
 
 import asyncio
@@ -19,14 +22,14 @@ SHARED_LEASE_NAME = "rescheduler-installation"
 _MIN_DELAY = 0.05  # seconds
 
 WaitingCallback = Callable[[], None]
-"""Called while a Lease is waited for, whenever something new is known of it."""
+"""Called during the wait for a Lease, each time its holder or the error changes."""
 
 
 class Election:
-    """Holds a Lease, or waits for it.
+    """Hold a Lease, or wait for it.
 
     Attributes:
-        error: why the Lease could not be read or written; empty if it could.
+        error: why the last read or write of the Lease failed; empty after a success.
     """
 
     def __init__(
@@ -51,32 +54,32 @@ class Election:
 
     @property
     def holder(self) -> str:
-        """The identity last seen in the Lease."""
+        """Identity that this process last saw in the Lease."""
         return self._observed.holder
 
     @property
     def other_holder(self) -> str:
-        """The identity that holds the Lease in our place, or may; empty if none does."""
+        """Identity of another holder; empty if this process holds the Lease, or if it is free."""
         return "" if self.holds_lease() or self.holder == self._identity else self.holder
 
     @property
     def other_holder_is_alive(self) -> bool:
-        """Whether that identity was seen to renew the Lease."""
+        """Whether this process saw the other holder renew the Lease."""
         return bool(self.other_holder) and self._observed.holder_is_alive
 
     def holds_lease(self) -> bool:
-        """Whether this process certainly holds the Lease now: only then may it write."""
+        """Whether this process certainly holds the Lease now. Otherwise it must not write."""
         return self._monotonic() - self._renewed_at < self._timings.renew_deadline
 
     async def acquire(
         self, on_waiting: WaitingCallback = lambda: None, may_lead: Callable[[], bool] = lambda: True
     ) -> None:
-        """Return when the Lease is ours; it is not taken while this process is not `fit` to hold it."""
-        known: object = None
+        """Return when this process holds the Lease; do not take it while `may_lead` returns False."""
+        reported_state: object = None
         while not (may_lead() and await self._acquire_or_renew()):
-            news = (self.holder, self.other_holder_is_alive, self.error)
-            if news != known:
-                known = news
+            state = (self.holder, self.other_holder_is_alive, self.error)
+            if state != reported_state:
+                reported_state = state
                 on_waiting()
             expires = self._observed.expires_at(self._timings) - self._monotonic()
             wait = (
@@ -87,11 +90,11 @@ class Election:
             await asyncio.sleep(max(_MIN_DELAY, wait) + random.uniform(0, 0.1))  # noqa: S311 - jitter, no secret
 
     async def renew_until_lost(self) -> None:
-        """Renew until it fails for the deadline of the terms; then return: the process must stop."""
+        """Renew the Lease; return if it is lost, or not renewed before the deadline: the work must stop."""
         while self.holds_lease():
             await asyncio.sleep(self._timings.retry_period)
             try:
-                # Not `wait_for`: before Python 3.12 it may swallow a cancellation, and would hold the Lease for ever.
+                # Not `wait_for`: before Python 3.12 it may swallow a cancellation, and this would hold the Lease forever.
                 async with asyncio.timeout(self._timings.renew_deadline / 2):
                     if not await self._acquire_or_renew():
                         return
@@ -99,7 +102,7 @@ class Election:
                 continue
 
     async def release(self) -> None:
-        """Leave the Lease to the next, if it is ours."""
+        """Release the Lease, so that the next process need not wait until it expires."""
         self._renewed_at = float("-inf")
         try:
             lease = await self._client.get(self._path, election=True)
@@ -107,10 +110,10 @@ class Election:
                 lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
                 await self._client.replace(self._path, lease, election=True)
         except TRANSIENT_ERRORS:
-            return  # it runs out by itself
+            return  # the Lease expires after its duration
 
     async def _acquire_or_renew(self) -> bool:
-        asked = self._monotonic()
+        requested_at = self._monotonic()
         try:
             lease = await self._get_or_create()
             spec = lease.setdefault("spec", {})
@@ -130,16 +133,16 @@ class Election:
             written = await self._client.replace(self._path, lease, election=True)
         except TRANSIENT_ERRORS as error:
             self.error = str(error)
-            # A 403 too: an API server that has just come back knows no RBAC yet (a right that is missing for good
-            # is found before the start).
+            # A 403 must not end the work either: an API server that has just started may not have loaded RBAC yet.
+            # The preflight check finds a permission that is really missing.
             return self.holds_lease()
         self._observe(written["spec"])
-        self._renewed_at = asked
+        self._renewed_at = requested_at
         return True
 
     async def _get_or_create(self) -> Json:
-        if found := await self._client.find(self._path, election=True):
-            return found
+        if lease := await self._client.find(self._path, election=True):
+            return lease
         body = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
@@ -149,5 +152,5 @@ class Election:
         return await self._client.create(self._collection, body, election=True)
 
     def _observe(self, spec: Json) -> None:
-        holder, renewal = str(spec.get("holderIdentity") or ""), str(spec.get("renewTime") or "")
-        self._observed = self._observed.updated(holder, renewal, self._monotonic())
+        holder, renew_time = str(spec.get("holderIdentity") or ""), str(spec.get("renewTime") or "")
+        self._observed = self._observed.updated(holder, renew_time, self._monotonic())

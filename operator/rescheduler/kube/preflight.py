@@ -1,7 +1,7 @@
-"""Before anything starts: is the API server there, and may we do what we must?
+"""Checks before the start: the API server answers, and RBAC allows every call of the operator.
 
-Each answer that is no becomes one line that names what is missing and how to get it. Missing CRDs end nothing: what
-an earlier run has left is to be given back all the same, and they may come later.
+Each failed check becomes one line with the cause and the next step. Missing CRDs do not stop the start. The operator
+must still return the released pods of an earlier run, and the CRDs may be installed later.
 """
 
 import asyncio
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from rescheduler.api import GROUP
 from rescheduler.core.pools import admission_policies
-from rescheduler.kube import paths
+from rescheduler.kube import messages, paths
 from rescheduler.kube.client import ApiError, Client, ConfigError, UnreachableError
 from rescheduler.kube.leader_election import LEASE_NAME, SHARED_LEASE_NAME
 
 
 @dataclass(frozen=True, slots=True)
 class RbacPermission:
-    """One verb on one resource; `namespace` and `name` only where the right is asked for one."""
+    """Verb on a resource; `namespace` and `name` are empty if the permission is for all of them."""
 
     group: str
     resource: str
@@ -66,41 +66,36 @@ REQUIRED_PERMISSIONS: tuple[RbacPermission, ...] = (
         for kind, name in admission_policies.REQUIRED_OBJECTS
     ),
 )
-"""Every call that the operator makes, cluster-wide; the chart's ClusterRole grants these and no more."""
+"""Every cluster-wide call of the operator. The chart's ClusterRole grants exactly these permissions."""
 
 
 async def check(client: Client, namespace: str, *, cleanup: bool = False) -> None:
-    """Raises ConfigError, one line for each thing that is missing; `cleanup` asks for one right more."""
+    """Raise ConfigError if the API server or a permission is missing; `cleanup` needs one more permission."""
     try:
         await client.get("/apis")
     except UnreachableError as error:
-        raise ConfigError(f"the API server at {client.server} does not answer: {error}") from error
+        raise ConfigError(messages.no_answer(client.server, error)) from error
     except ApiError as error:
         if error.code == 401:
-            raise ConfigError(
-                f"the API server at {client.server} does not accept the credentials: {error.response.message}"
-            ) from error
-        raise ConfigError(f"the API server at {client.server} refused: {error}") from error
+            raise ConfigError(messages.credentials_refused(client.server, error.response.message)) from error
+        raise ConfigError(messages.start_refused(client.server, error)) from error
     leases = tuple(
-        RbacPermission("coordination.k8s.io", "leases", verb, where, "" if verb == "create" else name)
-        for where, name in ((namespace, LEASE_NAME), (paths.SYSTEM_NAMESPACE, SHARED_LEASE_NAME))
+        RbacPermission("coordination.k8s.io", "leases", verb, lease_namespace, "" if verb == "create" else name)
+        for lease_namespace, name in ((namespace, LEASE_NAME), (paths.SYSTEM_NAMESPACE, SHARED_LEASE_NAME))
         for verb in ("create", "get", "update")
     )
     leases += tuple(
         RbacPermission("coordination.k8s.io", "leases", verb, paths.NODE_LEASE_NAMESPACE) for verb in ("list", "watch")
     )
-    rights = (
+    permissions = (
         REQUIRED_PERMISSIONS
         + leases
         + ((RbacPermission("apps", "deployments/scale", "patch", namespace, "rescheduler"),) if cleanup else ())
     )
-    allowed = await asyncio.gather(*(_is_allowed(client, right) for right in rights))
-    missing = [str(right) for right, granted in zip(rights, allowed, strict=True) if not granted]
+    allowed = await asyncio.gather(*(_is_allowed(client, permission) for permission in permissions))
+    missing = [str(permission) for permission, granted in zip(permissions, allowed, strict=True) if not granted]
     if missing:
-        raise ConfigError(
-            f"RBAC does not allow this identity to {'; '.join(missing)}: "
-            "install the chart's ClusterRole and its binding (manifests/install.yaml), or grant these"
-        )
+        raise ConfigError(messages.missing_permissions(missing))
 
 
 async def _is_allowed(client: Client, permission: RbacPermission) -> bool:
@@ -118,5 +113,5 @@ async def _is_allowed(client: Client, permission: RbacPermission) -> bool:
         "kind": "SelfSubjectAccessReview",
         "spec": {"resourceAttributes": attributes},
     }
-    answer = await client.review(paths.ACCESS_REVIEWS, body)
-    return bool(answer["status"]["allowed"])
+    review = await client.review(paths.ACCESS_REVIEWS, body)
+    return bool(review["status"]["allowed"])

@@ -380,8 +380,8 @@ async def test_an_exec_plugin_is_run_beside_the_work_and_again_when_its_token_is
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ("exit 1", "gave neither a token nor a certificate"),
-        ("echo '{'", "gave neither"),
+        ("exit 1", "returned neither a token nor a certificate"),
+        ("echo '{'", "returned neither"),
         ("sleep 30", "did not answer within"),
     ],
 )

@@ -539,7 +539,7 @@ def test_a_namespace_that_joins_is_listed_after_there_is_a_version_to_watch_from
         assert client.begun == ["a", "b"]
         assert kept.get("a") == {}
         assert kept.get("b") is None
-        assert kept.why_not_synced(["a", "b"]) == "the list /apis/apps/v1/namespaces/b/replicasets is not there yet"
+        assert kept.why_not_synced(["a", "b"]) == "the list /apis/apps/v1/namespaces/b/replicasets is not available yet"
         client.answer("b", 11, raw("x", 5, "b"))
         await asyncio.sleep(1)
         assert kept.get("b") == {"u-x": "x"}

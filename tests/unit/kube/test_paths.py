@@ -18,7 +18,7 @@ def test_what_can_be_no_name_is_refused_with_words(name: str) -> None:
         lambda n: paths.pod("s", n),
         lambda n: paths.machine("v1", n, "m"),
     ):
-        with pytest.raises(ApiError, match="no name of an object") as refused:
+        with pytest.raises(ApiError, match="not a valid object name") as refused:
             make(name)
         assert refused.value.code == 400
 
