@@ -1,8 +1,8 @@
-"""The only place that reads the machine's clocks.
+"""The operator's time. Only this module reads the clocks of the machine.
 
-Time is the API server's, as of its first answer, and goes on by a clock that nobody sets: a jump of the machine's wall
-clock, forward or back, must neither start a drain nor stall one. Small drifts are corrected so slowly that no `for` is
-shortened. A large one is reported: what this process remembers is in the wrong time, and only a new start is right.
+The time starts with the API server's first response and continues with the monotonic clock. So a jump of the wall clock
+neither starts a drain nor delays one. Small drifts are corrected slowly, so that no `for` of a policy becomes shorter.
+A large step is reported. The times in memory are wrong then, and only a restart corrects them.
 """
 
 import time
@@ -18,18 +18,19 @@ _DATE_ROUNDING = timedelta(seconds=0.5)  # `Date` has whole seconds, rounded dow
 
 
 def seconds_since_boot() -> float:
-    """Return seconds of a clock that goes on while the machine is suspended.
+    """Return the seconds of a clock that continues while the machine is suspended.
 
-    `time.monotonic` stands still then: a Lease that somebody else holds by now would seem to be ours.
+    `time.monotonic` stops during a suspend. Then this process would believe that it still holds an expired Lease.
     """
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 class Clock:
-    """`now` for decisions and status, `monotonic` for intervals (seconds).
+    """Clock of the operator: `now` for decisions and status, `monotonic` for intervals.
 
     Attributes:
-        offset: seconds that the API server was ahead of us at its last answer.
+        monotonic: returns the seconds since boot.
+        offset: seconds that the API server's clock was ahead at its last response.
     """
 
     def __init__(
@@ -43,19 +44,19 @@ class Clock:
         self._step: clock_skew.ClockStep | None = None
 
     def now(self) -> datetime:
-        """The time, aware and in UTC."""
+        """Return the current time in UTC, with time zone."""
         return self._wall_start + timedelta(seconds=self.monotonic() - self._monotonic_start)
 
     def compare_with_server(self, date_header: str) -> float | None:
-        """Compare with the `Date` of an answer that has just come; seconds that we are behind if the clock was stepped."""
+        """Compare with the `Date` of a new response; return the seconds behind the server if the clock was stepped."""
         at = self.monotonic()
         if self._compared_at is not None and at - self._compared_at < _COMPARISON_INTERVAL:
             return None
-        theirs = _parse_date(date_header)
-        if theirs is None:
+        server_time = _parse_date(date_header)
+        if server_time is None:
             return None
         before, self._compared_at = self._compared_at, at
-        self.offset = (theirs + _DATE_ROUNDING - self.now()).total_seconds()
+        self.offset = (server_time + _DATE_ROUNDING - self.now()).total_seconds()
         if before is None:
             self._wall_start += timedelta(seconds=self.offset)
             self.offset = 0.0
@@ -66,9 +67,9 @@ class Clock:
 
 
 def _parse_date(date: str) -> datetime | None:
-    """An HTTP date; None if it is none, or none of these centuries."""
+    """Return an HTTP date; None if it is invalid, or not between 2020 and 2199."""
     try:
-        found = parsedate_to_datetime(date)
+        parsed = parsedate_to_datetime(date)
     except (TypeError, ValueError, OverflowError):
         return None
-    return found.astimezone(UTC) if found.tzinfo and found.year in _PLAUSIBLE_YEARS else None
+    return parsed.astimezone(UTC) if parsed.tzinfo and parsed.year in _PLAUSIBLE_YEARS else None

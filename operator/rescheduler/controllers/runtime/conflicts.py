@@ -1,21 +1,21 @@
-"""After a conflict the copy in memory is old: the object is read live."""
+"""Live reads after a conflict, because the copy in the store is old."""
 
 from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 
 
 def is_outdated(error: Exception) -> bool:
-    """Whether the server's answer tells that what we know of an object is old."""
+    """Whether the error means that the copy of the object in the store is old."""
     return isinstance(error, ApiError) and error.code in (404, 409, 422)
 
 
 async def reread(client: Client, store: Store, kind: ResourceKind, path: str) -> None:
-    """Take the object in as it is, and forget it where it is gone; an API server that is away is asked another time."""
+    """Read the object again into the store, or drop it if it is gone; do nothing if the API server fails."""
     try:
-        found = await client.find(path)
+        raw = await client.find(path)
     except TRANSIENT_ERRORS:
         return
-    if found:
-        store.put(kind, found)
+    if raw:
+        store.put(kind, raw)
     else:
         store.drop(kind, path.rpartition("/")[2])

@@ -8,11 +8,11 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 
 def _probe(find_problem: Callable[[], str | None]) -> Callable[[web.Request], "object"]:
-    """A probe: 200 where `answer` has nothing to complain of, else 503 with the complaint."""
+    """Return the handler of a probe: 503 with the problem, or 200 if there is none."""
 
     async def handle(_: web.Request) -> web.Response:
-        complaint = find_problem()
-        return web.Response(text=f"{complaint or 'ok'}\n", status=503 if complaint else 200)
+        problem = find_problem()
+        return web.Response(text=f"{problem or 'ok'}\n", status=503 if problem else 200)
 
     return handle
 
@@ -25,19 +25,19 @@ async def serve(
     health_port: int,
     metrics_port: int,
 ) -> list[web.AppRunner]:
-    """Start serving; the runners are to be cleaned up at the end. Raises OSError where a port is taken."""
+    """Start the endpoints; return the runners, which the caller cleans up. Raises OSError if a port is in use."""
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    probes, numbers = web.Application(), web.Application()
-    probes.router.add_get("/healthz", _probe(healthy))  # type: ignore[arg-type]
-    probes.router.add_get("/readyz", _probe(ready))  # type: ignore[arg-type]
-    numbers.router.add_get("/metrics", metrics)
+    probe_app, metrics_app = web.Application(), web.Application()
+    probe_app.router.add_get("/healthz", _probe(healthy))  # type: ignore[arg-type]
+    probe_app.router.add_get("/readyz", _probe(ready))  # type: ignore[arg-type]
+    metrics_app.router.add_get("/metrics", metrics)
     runners = []
-    for app, port in ((probes, health_port), (numbers, metrics_port)):
+    for app, port in ((probe_app, health_port), (metrics_app, metrics_port)):
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         runners.append(runner)
-        await web.TCPSite(runner, "0.0.0.0", port).start()  # noqa: S104 - the kubelet and Prometheus come from outside
+        await web.TCPSite(runner, "0.0.0.0", port).start()  # noqa: S104 - the kubelet and Prometheus connect from outside of the pod
     return runners

@@ -1,8 +1,8 @@
-"""Where the facts come from: full lists of all kinds, and watches of all but nodes, which Kopf brings.
+"""Informers of the store: lists of all kinds, and watches of all kinds except nodes, which Kopf watches.
 
-Our own kinds may come after us and go before us: a kind whose CRD is gone has no objects, and no process may end by
-that. Kopf's would: it ends where what it watches is answered with 404. And of thousands of namespaces it would keep
-more than all the rest.
+Users may install the CRDs after the operator, and may delete them before it. A kind without a CRD has no objects. Kopf
+cannot watch these kinds, because a 404 ends its process. For thousands of namespaces Kopf would also need most of the
+memory.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError, Client, Json
 from rescheduler.kube.informers import Feed
 
-log = structlog.get_logger("rescheduler.sources")
+log = structlog.get_logger("rescheduler.runtime.informers")
 
 _PATHS = {
     ResourceKind.POLICY: paths.POLICIES,
@@ -32,22 +32,22 @@ _WATCHED_KINDS = (*_OWN_KINDS, ResourceKind.NAMESPACE)
 
 
 class CRDNotInstalledError(ApiError):
-    """The CRD of a kind of ours is not installed."""
+    """The CRD of a kind of this operator is not installed."""
 
 
 class StoreInformers:
-    """Feeds the store; `changed` is told when a kind of ours is there or gone."""
+    """Feed the store; `on_kinds_changed` is called when a CRD of this operator is installed or deleted."""
 
     def __init__(self, client: Client, store: Store, on_kinds_changed: Callable[[], None]) -> None:
         self._client, self._store, self._on_kinds_changed = client, store, on_kinds_changed
 
     async def list_all(self) -> None:
-        """Take in all that is there, and forget what is not."""
+        """List all kinds into the store, and drop objects that no longer exist."""
         for kind in _PATHS:
             await self._list_if_installed(kind)
 
     async def watch(self, supervisor: Supervisor) -> None:
-        """Keep all but nodes current, until cancelled."""
+        """Watch all kinds except nodes, until cancelled."""
         async with asyncio.TaskGroup() as group:
             for kind in _WATCHED_KINDS:
                 put, drop = partial(self._store.put, kind), partial(self._drop, kind)
@@ -65,23 +65,23 @@ class StoreInformers:
             return
 
     async def _list(self, kind: ResourceKind) -> str:
-        """All objects of a kind; the version to watch from.
+        """List all objects of a kind into the store; return the resourceVersion to watch from.
 
-        Raises AbsentError where the kind is not installed: then it is known that it has none.
+        Raises CRDNotInstalledError if the CRD is not installed: the store then has no objects of the kind.
         """
-        found: list[str] = []
+        listed_names: list[str] = []
         version = ""
         try:
             async for page in self._client.list(_PATHS[kind]):
                 version = version or page["metadata"]["resourceVersion"]
                 for raw in page["items"]:
-                    found.append(raw["metadata"]["name"])
+                    listed_names.append(raw["metadata"]["name"])
                     self._store.put(kind, raw)
         except ApiError as error:
             if error.code == 404 and kind in _OWN_KINDS:
                 await self._verify_not_installed(kind, error)
             raise
-        self._store.resync(kind, found, int(version))
+        self._store.resync(kind, listed_names, int(version))
         if kind in self._store.not_installed:
             self._store.not_installed.discard(kind)
             log.info("kind.installed", kind=kind)
@@ -89,7 +89,7 @@ class StoreInformers:
         return version
 
     async def _verify_not_installed(self, kind: ResourceKind, error: ApiError) -> None:
-        """A 404 alone proves nothing (a proxy, a server that starts): that the list of CRDs does not have it does."""
+        """Raise CRDNotInstalledError if the list of CRDs lacks the kind; a 404 may come from a proxy or a starting server."""
         if kind not in self._store.not_installed:
             definitions = await self._client.get(
                 paths.CUSTOM_RESOURCE_DEFINITIONS, fieldSelector=f"metadata.name={paths.crd_name(kind)}"
@@ -101,7 +101,7 @@ class StoreInformers:
 
     def _record_not_installed(self, kind: ResourceKind, version: int) -> None:
         if kind in self._store.not_installed:
-            return  # another list was as fast
+            return  # a concurrent list has recorded it
         self._store.not_installed.add(kind)
         log.error("kind.not_installed", kind=kind, crd=paths.crd_name(kind), hint=names.INSTALL_HINT)
         self._store.resync(kind, (), version)

@@ -1,10 +1,13 @@
-"""What is measured. Names follow controller-runtime where it has one; no label ever carries a pod's name."""
+"""Metrics of the operator, listed in docs/reference/metrics.md.
+
+Names follow controller-runtime if it has the metric. No label has the name of a pod: the series would grow forever.
+"""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
 class Metrics:
-    """All metrics, in a registry of their own."""
+    """All metrics, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -16,63 +19,63 @@ class Metrics:
         )
         self.troubles = Counter(
             "rescheduler_troubles",
-            "What went wrong below the engine: watches, objects that cannot be read, the sign-in.",
+            "Problems below the controllers: watches, unreadable objects and credentials.",
             ["event"],
             registry=self.registry,
         )
         self.watches_waiting = Gauge(
             "rescheduler_watches_waiting",
-            "Watches that wait for one of the connections: they take turns.",
+            "Watches that wait for a connection to the API server.",
             registry=self.registry,
         )
         self.evictions = Counter(
-            "rescheduler_evictions", "Evictions and deletes, by outcome.", ["outcome", "cause"], registry=self.registry
+            "rescheduler_evictions", "Evictions and deletes by outcome.", ["outcome", "cause"], registry=self.registry
         )
         self.pods_moved = Counter(
             "rescheduler_pods_moved", "Pods that have left drained nodes.", registry=self.registry
         )
         self.pods_moved_again = Counter(
             "rescheduler_pods_moved_again",
-            "Of those, pods that came into being after others of their owner were moved, within an hour.",
+            "Moved pods that were created less than an hour after another pod of their owner was moved.",
             registry=self.registry,
         )
         self.replacements = Counter(
             "rescheduler_replacements",
-            "Pods released, returned, and cleared of the record of their move.",
+            "Pods released, returned, and cleared of their release record.",
             ["way"],
             registry=self.registry,
         )
         self.released_pods_taken = Counter(
             "rescheduler_released_pods_taken",
-            "Released pods that somebody else removed before their replacement was Ready.",
+            "Released pods that another client removed before their replacement was Ready.",
             registry=self.registry,
         )
         self.orphaned_released_pods = Gauge(
             "rescheduler_orphaned_released_pods",
-            "Released pods that no drain and no move looks after, as found by the last scan.",
+            "Released pods without a drain or a move, as of the last scan.",
             registry=self.registry,
         )
         self.not_replaced_first = Counter(
             "rescheduler_not_replaced_first",
-            "Pods evicted without a replacement beside them, by the reason.",
+            "Pods evicted without a replacement first, by reason.",
             ["reason"],
             registry=self.registry,
         )
         self.drain_seconds = Histogram(
             "rescheduler_drain_duration_seconds",
-            "From the cordon to Drained.",
+            "Seconds from the cordon to Drained.",
             buckets=(5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400),
             registry=self.registry,
         )
         self.rebalance_moves = Counter(
             "rescheduler_rebalance_moves",
-            "Pods moved from fuller to emptier nodes, or tried to be.",
+            "Attempts to move a pod from a fuller to an emptier node, by outcome.",
             ["pool", "outcome"],
             registry=self.registry,
         )
         self.load_deviation = Gauge(
             "rescheduler_node_load_deviation",
-            "Standard deviation of the share of nodes that is requested, where a policy has rebalance enabled.",
+            "Standard deviation of the requested share of the nodes, for policies with rebalance enabled.",
             ["pool", "policy", "resource"],
             registry=self.registry,
         )
@@ -84,7 +87,7 @@ class Metrics:
         )
         self.unreadable_objects = Gauge(
             "rescheduler_unreadable_objects",
-            "Objects that this version cannot read; the last good version of each still holds.",
+            "Objects that this version of the operator cannot read; the last readable version stays in effect.",
             ["kind"],
             registry=self.registry,
         )

@@ -1,4 +1,4 @@
-"""Limits that many share: so many requests a second, and so many in flight."""
+"""Shared limits: requests per second, and requests in flight."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class TokenBucket:
-    """A token bucket: `rate` a second, one second's worth at once."""
+    """Token bucket for a rate per second; the burst is one second of the rate.
+
+    Attributes:
+        clock: returns monotonic seconds.
+        rate: tokens per second.
+        tokens: tokens that are left.
+        filled_at: when the tokens were last counted; None before the first request.
+    """
 
     clock: Callable[[], float]
     rate: float = 20.0
@@ -15,7 +22,7 @@ class TokenBucket:
     filled_at: float | None = None
 
     def take(self, rate: float) -> float:
-        """Take a token at this rate: 0.0; or the seconds until there is one."""
+        """Take a token and return 0.0, or return the seconds until a token is available; `rate` per second."""
         now = self.clock()
         if self.filled_at is None:
             self.tokens = rate
@@ -29,17 +36,16 @@ class TokenBucket:
 
 
 class InFlightSlots:
-    """Requests in flight, at most so many; whoever has twice as many as are free gets no more.
+    """Slots for requests in flight, up to a limit. A key that has twice as many slots as are free gets no more.
 
-    So a namespace with a slow webhook takes two thirds at most, several of them leave some too, and nobody who comes
-    later waits for them.
+    So a namespace with a slow webhook gets two thirds of the slots at most, and new namespaces do not wait for it.
     """
 
     def __init__(self, limit: int) -> None:
         self._free, self._in_flight = limit, Counter[str]()
 
     def acquire(self, *keys: str) -> bool:
-        """Take a slot for all these keys, if each may have one."""
+        """Take one slot for all these keys together; whether every key may have one."""
         if self._free <= 0 or any(self._in_flight[key] >= 2 * self._free for key in keys):
             return False
         self._free -= 1
@@ -47,7 +53,7 @@ class InFlightSlots:
         return True
 
     def release(self, *keys: str) -> None:
-        """The request is over."""
+        """Free the slot of a finished request."""
         self._free += 1
         self._in_flight.subtract(keys)
         for key in keys:

@@ -1,7 +1,7 @@
-"""The facts in memory: nodes, namespaces, and our own kinds. No pods: memory must not grow with them.
+"""The store: nodes, namespaces and the kinds of this operator in memory. It has no pods, so memory does not grow with them.
 
-Kopf's events, watches of ours and the full re-sync feed it, in any order; the newer resourceVersion wins. Deletions that
-Kopf loses across a re-list are found by the re-sync.
+Kopf's events, the informers and the resync feed the store in any order. The newer resourceVersion wins. The resync also
+finds deletions that Kopf misses.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -32,12 +32,12 @@ from rescheduler.core.pools import max_unavailable
 from rescheduler.core.pools.max_unavailable import PoolBudget
 from rescheduler.core.pools.membership import MembershipChanges, PoolMemberships
 
-log = structlog.get_logger("rescheduler.store")
+log = structlog.get_logger("rescheduler.runtime.store")
 _STATE_MAX_AGE = timedelta(seconds=10)
 
 
 class ResourceKind(StrEnum):
-    """What the store holds."""
+    """Kinds of objects in the store, by resource name."""
 
     NODE = "nodes"
     POLICY = "reschedulepolicies"
@@ -56,12 +56,20 @@ _PARSERS: Mapping[ResourceKind, Callable[[Mapping[str, Any]], Any]] = {
 
 
 _PARSE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""What a projection may raise of an object of another version."""
+"""Errors that a parser may raise for an object of another version."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadableObject:
-    """An object that this version cannot read; `known`: an earlier version of it could be read, and holds on."""
+    """Object that this version of the operator cannot read.
+
+    Attributes:
+        kind: its kind.
+        name: its name.
+        uid: its uid; empty if it has none.
+        reason: error text of the parser.
+        last_version_kept: an earlier version was readable and stays in effect.
+    """
 
     kind: ResourceKind
     name: str
@@ -71,27 +79,27 @@ class UnreadableObject:
 
 
 class Store:
-    """Small facts by kind and name.
+    """Objects in memory by kind and name.
 
     Attributes:
-        changed: told the name of the node to look at after each change; None means all of them.
-        turned: told when a change may give a waiting drain its turn.
-        touched: told what of pools, their namespaces and nodes may be otherwise after each change.
-        memberships: which pool has which namespace and node.
-        unreadable: objects that this version cannot read, by kind and name: their last good version holds on.
-        told: called when an object cannot be read any more, or can again.
-        absent: kinds of ours that are not installed.
-        listed: when all kinds were last listed in full.
-        unwanted: NodeDrains that nothing asks for any more, and that cannot be deleted.
-        suspects: nodes whose Lease is silent.
-        late: while there are suspects, all nodes whose Lease is late.
-        heard: nodes that are Unknown though their Lease is renewed.
-        blackout: why what is seen of nodes is not to be believed now; empty where it is.
-        doubt: which task that keeps the view current fails; empty if none does.
+        on_change: gets the name of the node to reconcile after each change; None means all nodes.
+        on_eligibility_change: called when a change may allow a waiting drain to start.
+        on_membership_change: gets the changes of pools, their namespaces and their nodes.
+        memberships: namespaces and nodes of each pool.
+        unreadable_objects: objects that this version cannot read, by kind and name. The last readable version stays.
+        on_unreadable_change: called when an object becomes unreadable or readable.
+        not_installed: kinds of this operator whose CRD is not installed.
+        listed_at: when all kinds were last listed in full; None before the first list.
+        undeletable_drains: names of NodeDrains that have no request and cannot be deleted.
+        suspected_nodes: nodes whose Lease is not renewed.
+        nodes_with_late_lease: nodes whose Lease is late, while there are suspected nodes.
+        nodes_with_renewed_lease: nodes whose Ready condition is Unknown although their Lease is renewed.
+        blackout_reason: why the reported state of nodes is not reliable now; empty if it is reliable.
+        failing_view_task: the failing task that keeps the view current; empty if none fails.
     """
 
     def __init__(self, now: Callable[[], datetime], exempt_namespaces: Collection[str] = ()) -> None:
-        """`exempt`: namespaces that no pool can have, besides kube-system."""
+        """Create an empty store; `exempt_namespaces`: namespaces besides kube-system that no pool can have."""
         self.on_change: Callable[[str | None], None] = lambda _: None
         self.on_eligibility_change: Callable[[], None] = lambda: None
         self.on_membership_change: Callable[[MembershipChanges], None] = lambda _: None
@@ -130,7 +138,7 @@ class Store:
         return kept[kind]
 
     def put(self, kind: ResourceKind, raw: Mapping[str, Any]) -> None:
-        """Take in an object as it is now; an older one than known changes nothing."""
+        """Add or update an object, unless the store has a newer version."""
         name, version = raw["metadata"]["name"], int(raw["metadata"]["resourceVersion"])
         if self._versions[kind].get(name, -1) >= version:
             return
@@ -149,28 +157,30 @@ class Store:
         self._apply(kind, name, before, value)
 
     def _record_unreadable(self, kind: ResourceKind, raw: Mapping[str, Any], error: Exception) -> None:
-        """An object of another version than ours, or that makes no sense: its last good version holds on.
+        """Record an unreadable object; its last readable version stays in effect.
 
-        If it was treated as gone, a drain would end, nodes would be uncordoned and labels taken off.
+        Without this a drain would end, nodes would be uncordoned, and labels would be removed.
         """
         meta = raw["metadata"]
-        name, why = meta["name"], truncate(f"{type(error).__name__}: {error}", 400)
+        name, reason = meta["name"], truncate(f"{type(error).__name__}: {error}", 400)
         known = self.unreadable_objects.get((kind, name))
-        found = UnreadableObject(kind, name, meta.get("uid", ""), why, last_version_kept=name in self._objects(kind))
-        self.unreadable_objects[kind, name] = found
-        if known != found:
+        unreadable = UnreadableObject(
+            kind, name, meta.get("uid", ""), reason, last_version_kept=name in self._objects(kind)
+        )
+        self.unreadable_objects[kind, name] = unreadable
+        if known != unreadable:
             log.error(
                 "object.unreadable",
                 kind=kind,
                 name=name,
-                uid=found.uid,
-                last_good_kept=found.last_version_kept,
-                error=why,
+                uid=unreadable.uid,
+                last_good_kept=unreadable.last_version_kept,
+                error=reason,
             )
             self.on_unreadable_change()
 
     def is_unreadable(self, kind: ResourceKind, name: str) -> bool:
-        """Whether the object is there, and is not to be acted on: what is known of it is old, or nothing."""
+        """Whether the object exists but is unreadable: its known version is old or missing, so do not act on it."""
         return (kind, name) in self.unreadable_objects
 
     def _apply(self, kind: ResourceKind, name: str, before: Any, value: Any) -> None:
@@ -187,19 +197,19 @@ class Store:
                 self._boot_histories[name] = fencing.observe_boot(self._boot_histories.get(name), value)
                 self._note_cordon(name, before, value)
                 if before != value:
-                    self.refresh_history(name)  # the first time too: a standby must know that a node was Ready once
+                    self.refresh_history(name)  # also for a new node: a standby must know that a node was Ready once
                 if not before or _relevant_fields(before) != _relevant_fields(value):
-                    touched = self.memberships.put_node(value)
+                    changes = self.memberships.put_node(value)
                     self._invalidate_cluster_state()
                     self.on_change(name)
-                    self.on_membership_change(touched)
+                    self.on_membership_change(changes)
             case ResourceKind.DRAIN:
                 if not before or _eligibility_fields(before) != _eligibility_fields(value):
                     self._invalidate_cluster_state()
                 self.on_change(name)
 
     def _note_cordon(self, name: str, before: Node | None, now: Node) -> None:
-        """Each change counts: a task that looks later does not see that the node was uncordoned in between."""
+        """Record the time of a cordon. A task that reads the node later would miss an uncordon in between."""
         if not now.unschedulable:
             self._cordons.pop(name, None)
         elif before and not before.unschedulable:
@@ -207,22 +217,22 @@ class Store:
 
     def _apply_pool(self, pool: NamespacePool) -> None:
         known = self.memberships.revision
-        touched = self.memberships.put_pool(pool)
+        changes = self.memberships.put_pool(pool)
         if self.memberships.revision != known:
             self._invalidate_cluster_state()
-        self.on_membership_change(touched)
+        self.on_membership_change(changes)
 
     def _apply_namespace(self, before: Namespace | None, now: Namespace) -> None:
-        touched = self.memberships.put_namespace(now)
+        changes = self.memberships.put_namespace(now)
         if before is None or (before.pool, before.terminating, before.labels) != (
             now.pool,
             now.terminating,
             now.labels,
         ):
-            self.on_membership_change(touched)
+            self.on_membership_change(changes)
 
     def drop(self, kind: ResourceKind, name: str, *, not_after: int | None = None) -> None:
-        """Forget a deleted object, unless it was seen after `not_after`."""
+        """Remove a deleted object, unless the store has a version newer than `not_after`."""
         known = self._versions[kind].get(name)
         if known is None or (not_after is not None and known > not_after):
             return
@@ -230,13 +240,13 @@ class Store:
         if self.unreadable_objects.pop((kind, name), None):
             self.on_unreadable_change()
         if kind is ResourceKind.POOL:
-            touched = self.memberships.drop_pool(name)
+            changes = self.memberships.drop_pool(name)
             self._invalidate_cluster_state()
-            self.on_membership_change(touched)
+            self.on_membership_change(changes)
             return
         if self._objects(kind).pop(name, None) is None:
             self.on_change(name if kind in (ResourceKind.NODE, ResourceKind.DRAIN) else None)
-            return  # it never could be read
+            return  # it was never readable
         if kind is ResourceKind.NAMESPACE:
             self.on_membership_change(self.memberships.drop_namespace(name))
             return
@@ -256,7 +266,7 @@ class Store:
         self.on_eligibility_change()
 
     def resync(self, kind: ResourceKind, names: Iterable[str], version: int) -> None:
-        """Drop what a full list at this version did not have."""
+        """Drop the objects that a full list at this resourceVersion does not have."""
         for name in self._versions[kind].keys() - set(names):
             self.drop(kind, name, not_after=version)
 
@@ -266,7 +276,7 @@ class Store:
         return self._nodes
 
     def node(self, name: str) -> Node | None:
-        """One node; None where it is not there."""
+        """Return a node; None if it does not exist."""
         return self._nodes.get(name)
 
     @property
@@ -281,44 +291,44 @@ class Store:
 
     @property
     def draining_count(self) -> int:
-        """How many of them move pods."""
+        """Number of NodeDrains in the phase Draining."""
         return sum(drain.status.phase is Phase.DRAINING for drain in self._drains.values())
 
     def drain(self, name: str) -> NodeDrain | None:
-        """One NodeDrain; None where it is not there."""
+        """Return a NodeDrain; None if it does not exist."""
         return self._drains.get(name)
 
     def policy(self, node: Node) -> ReschedulePolicy | None:
-        """The policy that decides for this node."""
+        """Return the winning policy of a node; None if no policy selects it."""
         return self._policy_selector.policy_for(node)
 
     def refresh_history(self, name: str) -> ConditionHistory | None:
-        """The sighting of a node, brought up to now."""
+        """Return the condition history of a node, updated to now; None if the node does not exist."""
         node = self.node(name)
         if node is None:
             return None
         suspected = name in self.suspected_nodes
-        seen = condition_history.observe(
+        history = condition_history.observe(
             self._condition_histories.get(name), node, self.policy(node), self._now(), suspected=suspected
         )
-        self._condition_histories[name] = seen
-        return seen
+        self._condition_histories[name] = history
+        return history
 
     def boot_history(self, name: str) -> BootHistory | None:
-        """What was seen of a node's boot, as far as it tells news from what is left of an earlier failure."""
+        """Return the boots of a node that this process has observed; None for an unknown node."""
         return self._boot_histories.get(name)
 
     def cordoned_at(self, name: str) -> datetime | None:
-        """When this process saw the node being cordoned; None if it is not cordoned, or was from the first sight."""
+        """Return when this process saw the cordon of a node; None without cordon, or if the cordon is older."""
         return self._cordons.get(name)
 
     def amend_history(self, name: str, change: Callable[[ConditionHistory], ConditionHistory]) -> ConditionHistory:
-        """Its NodeDrain tells of the time before our start."""
+        """Change the history of a node by the record in its NodeDrain, which covers the time before this process."""
         self._condition_histories[name] = change(self._condition_histories[name])
         return self._condition_histories[name]
 
     def trigger_context(self, name: str, existing_requests: Mapping[RequestReason, str]) -> TriggerContext:
-        """What beside a node itself decides over what it asks for; `standing`: the requests of its NodeDrain."""
+        """Return the context of the triggers of a node; `existing_requests`: requests of its NodeDrain by reason."""
         return TriggerContext(
             existing_requests, name in self.suspected_nodes, name in self.nodes_with_renewed_lease, self.is_view_stale()
         )
@@ -329,10 +339,15 @@ class Store:
         with_late_lease: frozenset[str],
         with_renewed_lease: frozenset[str] = frozenset(),
     ) -> None:
-        """These nodes are silent, and no others; `late`: they, and those that may be about to be; `heard`: nodes whose
-        Lease is renewed, of those that are Unknown.
+        """Replace the sets of suspected nodes.
+
+        `suspected`: nodes whose Lease is not renewed. `with_late_lease`: these nodes and nodes that may follow.
+        `with_renewed_lease`: nodes whose Ready condition is Unknown although their Lease is renewed.
         """
-        changed, known = self.suspected_nodes ^ suspected, (self.nodes_with_late_lease, self.nodes_with_renewed_lease)
+        changed, previous = (
+            self.suspected_nodes ^ suspected,
+            (self.nodes_with_late_lease, self.nodes_with_renewed_lease),
+        )
         self.suspected_nodes, self.nodes_with_late_lease, self.nodes_with_renewed_lease = (
             suspected,
             with_late_lease,
@@ -340,13 +355,13 @@ class Store:
         )
         for name in changed:
             self.refresh_history(name)
-        if changed or (with_late_lease, with_renewed_lease) != known:
+        if changed or (with_late_lease, with_renewed_lease) != previous:
             self._invalidate_cluster_state()
         for name in changed:
             self.on_change(name)
 
     def set_blackout(self, reason: str) -> None:
-        """What is seen of nodes is not to be believed, or (empty) is again: then every `for` starts anew."""
+        """Set why the state of nodes is not reliable; empty: it is reliable again, and every `for` starts again."""
         if bool(reason) != bool(self.blackout_reason):
             log.warning("view.blackout" if reason else "view.recovered", why=reason or self.blackout_reason)
             self.blackout_reason = reason
@@ -356,7 +371,7 @@ class Store:
             self.on_change(None)
 
     def set_failing_view_task(self, failure: str) -> None:
-        """A task that keeps the view current fails, or (empty) works again: then every `for` starts again."""
+        """Set the failing task that keeps the view current; empty: it works again, and every `for` starts again."""
         before, self.failing_view_task = self.failing_view_task, failure
         if bool(failure) != bool(before):
             log.warning("view.stale" if failure else "view.current", why=failure or before)
@@ -366,7 +381,7 @@ class Store:
             self.on_change(None)
 
     def set_listed(self, when: datetime) -> None:
-        """All kinds have been listed in full; after a long time without, every `for` starts anew."""
+        """Record a full list of all kinds; after a long time without one, every `for` starts again."""
         if self.listed_at and when - self.listed_at >= cluster_state.LIST_STALE_AFTER:
             self._restart_condition_timers()
         self.listed_at = when
@@ -375,15 +390,15 @@ class Store:
     def _restart_condition_timers(self) -> None:
         now = self._now()
         self._condition_histories = {
-            name: condition_history.restart_timers(seen, now) for name, seen in self._condition_histories.items()
+            name: condition_history.restart_timers(history, now) for name, history in self._condition_histories.items()
         }
 
     def is_view_stale(self) -> bool:
-        """Whether what we know of the cluster is not to be acted on."""
+        """Whether the view of the cluster is stale, so that the operator must not act."""
         return bool(cluster_state.stale_view_reason(self.cluster_state(), self._now()))
 
     def reserve_slot(self, name: str, started_at: datetime | None) -> None:
-        """Count a drain as begun before its status says so: two must not take one slot. None takes it back."""
+        """Reserve a slot until the status has `startedAt`, so that two drains do not take one slot; None: release it."""
         if self._reserved_slots.get(name) == started_at:
             return
         if started_at is None:
@@ -393,8 +408,8 @@ class Store:
         self._cluster_state = None
 
     def cluster_state(self) -> ClusterState:
-        """All facts of this moment, promises counted as kept."""
-        # Windows open and close by time alone: what was worked out long ago is worked out anew.
+        """Return the state of the cluster now, in which drains with a reserved slot have started."""
+        # Maintenance windows open and close without an event: an old state would miss that.
         if self._cluster_state is None or self._now() - self._cluster_state.now > _STATE_MAX_AGE:
             self._cluster_state = ClusterState(
                 self._nodes,
@@ -412,35 +427,35 @@ class Store:
         return self._cluster_state
 
     def _pool_budgets(self) -> Mapping[str, PoolBudget]:
-        """Worked out anew where a pool, or what one has, may be otherwise."""
+        """Return the pool budgets by node, computed again after a change of pool memberships."""
         if self._cached_pool_budgets[0] != self.memberships.revision:
             self._cached_pool_budgets = self.memberships.revision, max_unavailable.budgets_by_node(self.memberships)
         return self._cached_pool_budgets[1]
 
     def _drains_with_reserved_slot(self) -> dict[str, NodeDrain]:
-        """Drains whose beginning is promised and not in their status yet."""
-        found = {}
+        """Return the drains with a reserved slot and without `startedAt`, as if they had started."""
+        reserved = {}
         for name, when in self._reserved_slots.items():
             drain = self._drains.get(name)
             if drain and drain.status.started_at is None:
-                waits = tuple(c for c in drain.status.conditions if c.type != "Progressing")
-                begun = {"started_at": when, "phase": Phase.DRAINING, "conditions": waits}
-                status = drain.status.model_copy(update=begun)
-                found[name] = drain.model_copy(update={"status": status})
-        return found
+                conditions = tuple(c for c in drain.status.conditions if c.type != "Progressing")
+                started = {"started_at": when, "phase": Phase.DRAINING, "conditions": conditions}
+                status = drain.status.model_copy(update=started)
+                reserved[name] = drain.model_copy(update={"status": status})
+        return reserved
 
 
 def _relevant_fields(node: Node) -> tuple[Any, ...]:
-    """What of a node is news: heartbeats of thousands of nodes are none."""
+    """Return the fields of a node whose change matters. Heartbeats of thousands of nodes must not wake any task."""
     conditions = tuple((c.type, c.status, c.reason, c.last_transition) for c in node.conditions)
     return (node.uid, node.boot_id, node.unschedulable, node.labels, node.annotations, node.taints, conditions)
 
 
 def _eligibility_fields(drain: NodeDrain) -> tuple[Any, ...]:
-    """What of a drain decides over the turn of others; its progress does not."""
+    """Return the fields of a drain that decide whether other drains may start. Its progress does not."""
     status = drain.status
     conditions = tuple((c.type, c.status, c.reason) for c in status.conditions)
-    stepped = drain.annotations.get(names.STEPPED_BACK)
+    stepped_back = drain.annotations.get(names.STEPPED_BACK)
     return (
         drain.spec,
         status.started_at,
@@ -448,6 +463,6 @@ def _eligibility_fields(drain: NodeDrain) -> tuple[Any, ...]:
         status.phase,
         drain.deletion_timestamp,
         conditions,
-        stepped,
+        stepped_back,
         failure_concurrency.has_no_movable_pods(drain),
     )

@@ -1,12 +1,13 @@
-"""Supervision: a task that fails costs only itself.
+"""Supervision of tasks: the failure of a task must not affect other tasks.
 
-Every task of the operator runs in `Supervisor.loop` (a step that is repeated), `Supervisor.keep` (a coroutine that never
-ends) or `Supervisor.guard` (a handler of keys). An unexpected exception is logged with the task and its object, counted,
-shown in `/readyz` until the task has succeeded again, and followed by a new try with back-off.
+Every task of the operator runs in one of three methods. `Supervisor.run_loop` repeats a step, `Supervisor.run_forever`
+runs a coroutine that never ends, and `Supervisor.guard` wraps a handler of keys. An unexpected exception is logged with
+the task and its object, and counted. It is shown in `/readyz` until the task succeeds. The task is retried with
+back-off.
 
-A vital task keeps the view of the cluster current. If a vital task fails for `DOUBT` seconds, the view counts as stale
-and nothing is acted on; a standby takes no Lease. If it fails for `GIVE_UP` seconds, the process ends, and another replica
-may lead.
+A vital task keeps the view of the cluster current. If it fails for `VIEW_STALE_AFTER` seconds, the view is stale: the
+operator writes nothing, and a standby takes no Lease. If it fails for `PROCESS_ENDS_AFTER` seconds, the process ends,
+and another replica may lead.
 """
 
 import asyncio
@@ -17,26 +18,36 @@ from typing import Any
 import structlog
 from prometheus_client import Counter
 
+from rescheduler.controllers.runtime import messages
 from rescheduler.kube.backoff import Backoff
 from rescheduler.kube.client import TRANSIENT_ERRORS
 
-log = structlog.get_logger("rescheduler.tasks")
+log = structlog.get_logger("rescheduler.runtime.tasks")
 
 VIEW_STALE_AFTER, PROCESS_ENDS_AFTER = 10.0, 120.0  # seconds for which a vital task may fail
 _FIRST_DELAY, _MAX_DELAY = 0.2, 60.0  # seconds after an unexpected failure
 _RETRY_DELAYS = (0.2, 10.0)  # seconds after a failed request: first and longest
-_SUCCEEDED_AFTER = 30.0  # seconds; a coroutine that never ends has succeeded when it has run for so long
-_FIRST_REPEAT_DELAY, _MAX_REPEAT_DELAY = 0.02, 1.0  # seconds between steps that ask to be repeated at once
+_SUCCEEDED_AFTER = 30.0  # seconds after which a coroutine that never ends counts as successful
+_FIRST_REPEAT_DELAY, _MAX_REPEAT_DELAY = 0.02, 1.0  # seconds between steps that return 0
 _MAX_SHOWN_FAILURES = 3
 _MAX_ERROR_LENGTH = 200
 
 Handler = Callable[[str], Awaitable[bool]]
-"""Handle one key; whether that succeeded."""
+"""Handle one key; return whether it succeeded."""
 
 
 @dataclass(slots=True)
 class TaskFailure:
-    """A task that fails now. `since`: monotonic seconds; `times`: failures in a row."""
+    """Task that fails now.
+
+    Attributes:
+        task: kind of task.
+        subject: name of its object; empty if it has none.
+        error: text of the last error, in one line.
+        since: first failure in a row, in monotonic seconds.
+        backoff: delays before the next attempts.
+        count: failures in a row.
+    """
 
     task: str
     subject: str
@@ -46,16 +57,14 @@ class TaskFailure:
     count: int = 0
 
     def __str__(self) -> str:
-        name = f"{self.task} of {self.subject}" if self.subject else self.task
-        times = "once" if self.count == 1 else f"{self.count} times in a row"
-        return f"task {name} failed {times} ({self.error})"
+        return messages.task_failed(self.task, self.subject, self.count, self.error)
 
 
 class Supervisor:
-    """Runs tasks, and knows which of them fail.
+    """Run tasks, and record which of them fail.
 
-    `doubt` gets the reason why the view is stale, or an empty string when it is current again. `gave_up` gets the reason
-    why the process must end.
+    `on_view_stale` gets the reason why the view is stale, or an empty string when the view is current again.
+    `on_give_up` gets the reason why the process must end.
     """
 
     def __init__(
@@ -77,16 +86,14 @@ class Supervisor:
 
     @property
     def failure_summary(self) -> str | None:
-        """Which tasks fail now; None if none does."""
+        """Text about the tasks that fail now; None if none fails."""
         if not self._failing:
             return None
         shown = [str(failure) for failure in list(self._failing.values())[:_MAX_SHOWN_FAILURES]]
-        more = len(self._failing) - len(shown)
-        listed = "; ".join(shown) + (f"; and {more} more" if more else "")
-        return f"{listed}: find task.failed in the operator's log"
+        return messages.tasks_failing(shown, len(self._failing) - len(shown))
 
     def record_failure(self, task: str, subject: str, error: Exception, *, vital: bool = False) -> float:
-        """Log and count a failure; return the seconds until the next try."""
+        """Log and count a failure; return the seconds until the next attempt."""
         now, key = self._monotonic(), (task, subject)
         text = " ".join(f"{type(error).__name__}: {error}".split())
         failure = self._failing.setdefault(
@@ -96,16 +103,16 @@ class Supervisor:
         failure.count += 1
         self._failure_counter.labels(task).inc()
         log.error("task.failed", task=task, object=subject, times=failure.count, exc_info=error)
-        lasted = now - failure.since
-        if vital and lasted >= VIEW_STALE_AFTER:
+        duration = now - failure.since
+        if vital and duration >= VIEW_STALE_AFTER:
             self._stale_view_tasks.add(key)
             self._on_view_stale(str(failure))
-        if vital and lasted >= PROCESS_ENDS_AFTER:
-            self._on_give_up(f"{failure}, for {lasted:.0f} s")
+        if vital and duration >= PROCESS_ENDS_AFTER:
+            self._on_give_up(messages.task_failed_for_too_long(str(failure), duration))
         return failure.backoff.next_delay()
 
     def clear(self, task: str, subject: str = "") -> None:
-        """The task has succeeded, or is over."""
+        """Record that the task has succeeded or ended."""
         key = (task, subject)
         if self._failing.pop(key, None) is None:
             return
@@ -116,12 +123,12 @@ class Supervisor:
                 self._on_view_stale("")
 
     def forget(self, *tasks: str) -> None:
-        """These kinds of tasks do not run any more."""
+        """Forget the failures of tasks that no longer run."""
         for task, subject in [key for key in self._failing if key[0] in tasks]:
             self.clear(task, subject)
 
     def record_unsupervised(self, context: dict[str, Any]) -> None:
-        """Log and count what ended a task that nobody supervises, or a callback."""
+        """Log and count the error of an unsupervised task or callback, from the context of the event loop."""
         source = context.get("task") or context.get("future") or context.get("handle")
         name = source.get_name() if isinstance(source, asyncio.Task) else ""
         self._failure_counter.labels("other").inc()
@@ -142,42 +149,42 @@ class Supervisor:
     ) -> None:
         """Repeat `step` until it returns None.
 
-        `step` returns the seconds until the next one; `wake` shortens them, and `settle` says how long a burst of wakes
-        is one step. After a failed request (`retry`: first and longest wait, or what to do and the seconds to wait) and
-        after an unexpected failure nothing shortens the wait. A step that asks to be repeated at once is repeated at
-        most once a second in the long run.
+        `step` returns the seconds until the next step. `wake` ends this wait early. `debounce` returns the seconds to
+        wait after a wake, so that a burst of wakes causes one step. `retry` is for a failed request: first and longest
+        delay, or a function that returns the delay. `wake` does not shorten the delay after a failure. A step that
+        returns 0 is repeated quickly at first, and later once a second.
         """
-        again = Backoff(*(retry if isinstance(retry, tuple) else _RETRY_DELAYS))
-        hurry = Backoff(_FIRST_REPEAT_DELAY, _MAX_REPEAT_DELAY)
+        backoff = Backoff(*(retry if isinstance(retry, tuple) else _RETRY_DELAYS))
+        repeats = Backoff(_FIRST_REPEAT_DELAY, _MAX_REPEAT_DELAY)
 
-        async def once() -> tuple[float | None, bool]:
-            """Return the pause, and whether the step has succeeded."""
+        async def attempt() -> tuple[float | None, bool]:
+            """Return the wait in seconds, None for the end, and whether the step succeeded."""
             try:
                 return await step(), True
             except TRANSIENT_ERRORS as error:
                 log.warning("task.retried", task=task, object=subject, error=str(error))
-                return again.next_delay() if isinstance(retry, tuple) else await retry(error), False
+                return backoff.next_delay() if isinstance(retry, tuple) else await retry(error), False
 
         try:
             while True:
                 if wake:
                     wake.clear()
                 try:
-                    pause, succeeded = await once()
-                except Exception as error:  # noqa: BLE001 - whatever it is, it costs this task only
+                    pause, succeeded = await attempt()
+                except Exception as error:  # noqa: BLE001 - a bug must not end the task
                     await asyncio.sleep(self.record_failure(task, subject, error, vital=vital))
                     continue
                 if not succeeded:
                     await asyncio.sleep(max(_FIRST_REPEAT_DELAY, pause or 0.0))
                     continue
                 self.clear(task, subject)
-                again.reset()
+                backoff.reset()
                 if pause is None:
                     return
                 if pause <= 0:
-                    await asyncio.sleep(hurry.next_delay())
+                    await asyncio.sleep(repeats.next_delay())
                     continue
-                hurry.reset()
+                repeats.reset()
                 await self._wait(wake, pause, debounce)
         finally:
             self.clear(task, subject)
@@ -197,30 +204,30 @@ class Supervisor:
     async def run_forever(
         self, task: str, run: Callable[[], Awaitable[None]], *, subject: str = "", vital: bool = False
     ) -> None:
-        """Run what never ends until cancelled; start it again when it fails."""
+        """Run a coroutine that never ends, until cancelled; restart it with back-off if it fails."""
         loop = asyncio.get_running_loop()
         try:
             while True:
-                steady = loop.call_later(_SUCCEEDED_AFTER, self.clear, task, subject)
+                success_timer = loop.call_later(_SUCCEEDED_AFTER, self.clear, task, subject)
                 try:
                     await run()
-                except Exception as error:  # noqa: BLE001 - whatever it is, it costs this task only
+                except Exception as error:  # noqa: BLE001 - a bug must not end the task
                     wait = self.record_failure(task, subject, error, vital=vital)
                 else:
-                    wait = self.record_failure(task, subject, RuntimeError("it ended"), vital=vital)
+                    wait = self.record_failure(task, subject, RuntimeError("the task ended"), vital=vital)
                 finally:
-                    steady.cancel()
+                    success_timer.cancel()
                 await asyncio.sleep(wait)
         finally:
             self.clear(task, subject)
 
     def guard(self, task: str, handle: Handler) -> Handler:
-        """Return a handler of keys that never raises: a key whose handler raises costs only that key."""
+        """Return a handler of keys that never raises, so that a bad key does not affect other keys."""
 
         async def guarded(key: str) -> bool:
             try:
                 succeeded = await handle(key)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it costs this key only
+            except Exception as error:  # noqa: BLE001 - a bug must not end the worker
                 self.record_failure(task, key, error)
                 return False
             if succeeded:

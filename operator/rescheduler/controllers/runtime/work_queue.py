@@ -1,4 +1,4 @@
-"""A queue of keys: each at most once, one worker a key, later with back-off where work failed."""
+"""Queue of keys, as in client-go: a key is queued once, and only one worker handles it. Failures are retried with back-off."""
 
 import asyncio
 import itertools
@@ -11,11 +11,11 @@ _HIGH_PRIORITY, _LOW_PRIORITY = 0, 1
 
 
 class WorkQueue:
-    """Marks say "look at this key"; marks made while it waits or is worked on count once."""
+    """Queue of keys; repeated adds of a key that waits or is processed count once."""
 
     def __init__(self) -> None:
         self._waiting: asyncio.PriorityQueue[tuple[int, int, str]] = asyncio.PriorityQueue()
-        self._queued: dict[str, int] = {}  # by key: its rank
+        self._queued: dict[str, int] = {}  # by key: its priority
         self._processing: set[str] = set()
         self._dirty: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -23,16 +23,16 @@ class WorkQueue:
         self._sequence = itertools.count()
 
     def add(self, key: str, *, low_priority: bool = False) -> None:
-        """Look at this key soon; `routine`: after all that there is news of, for thousands of keys may be so."""
-        rank = _LOW_PRIORITY if low_priority else _HIGH_PRIORITY
+        """Add a key; `low_priority`: handle it after all other keys, because a resync adds thousands of keys."""
+        priority = _LOW_PRIORITY if low_priority else _HIGH_PRIORITY
         if key in self._processing:
-            self._dirty[key] = min(rank, self._dirty.get(key, rank))
-        elif self._queued.get(key, _LOW_PRIORITY + 1) > rank:
-            self._queued[key] = rank
-            self._waiting.put_nowait((rank, next(self._sequence), key))
+            self._dirty[key] = min(priority, self._dirty.get(key, priority))
+        elif self._queued.get(key, _LOW_PRIORITY + 1) > priority:
+            self._queued[key] = priority
+            self._waiting.put_nowait((priority, next(self._sequence), key))
 
     def add_after(self, key: str, seconds: float) -> None:
-        """Look at this key in so many seconds, or earlier where it was to be looked at earlier."""
+        """Add a key after a delay in seconds; an earlier timer of the key stays."""
         loop = asyncio.get_running_loop()
         timer = self._timers.get(key)
         if timer and not timer.cancelled() and timer.when() <= loop.time() + seconds:
@@ -46,11 +46,11 @@ class WorkQueue:
         self.add(key)
 
     async def run_worker(self, handle: Callable[[str], Awaitable[bool]]) -> None:
-        """Handle keys until cancelled; `handle` answers whether it succeeded. Run several for concurrency."""
+        """Handle keys until cancelled; `handle` returns whether it succeeded. Run several workers for concurrency."""
         while True:
-            rank, _, key = await self._waiting.get()
-            if self._queued.get(key) != rank:
-                continue  # it went ahead of its place
+            priority, _, key = await self._waiting.get()
+            if self._queued.get(key) != priority:
+                continue  # the key was added again with high priority
             del self._queued[key]
             self._processing.add(key)
             try:
@@ -64,5 +64,5 @@ class WorkQueue:
                 self.add_after(key, backoff.next_delay())
             if key in self._dirty:
                 self.add(key, low_priority=self._dirty.pop(key) == _LOW_PRIORITY)
-            if rank == _LOW_PRIORITY:
-                await asyncio.sleep(0)  # a thousand looks that ask nothing of the server are half a second
+            if priority == _LOW_PRIORITY:
+                await asyncio.sleep(0)  # else a thousand keys would block the event loop for half a second

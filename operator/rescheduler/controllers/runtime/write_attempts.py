@@ -1,4 +1,4 @@
-"""The writes of one drain or node that failed: why each failed, and when each may be tried again."""
+"""Failed writes of a drain or a node: why each write failed, and when it is retried."""
 
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.core.eviction.write_refusals import WriteFailure, WriteOperation
 from rescheduler.kube.client import ApiError
 
-log = structlog.get_logger("rescheduler.attempts")
+log = structlog.get_logger("rescheduler.runtime.write_attempts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class _Failure:
 
 
 class WriteAttempts:
-    """One drain's, or one node's; `about` is in each line of the log."""
+    """Write attempts of one drain or one node; each log line has `log_fields`."""
 
     def __init__(self, clock: Clock, **log_fields: str) -> None:
         self._clock, self._log_fields = clock, log_fields
@@ -35,57 +35,62 @@ class WriteAttempts:
         self._due_at: dict[Hashable, float] = {}  # monotonic
 
     def is_due(self, operation: Hashable) -> bool:
-        """Whether it may be tried now."""
+        """Whether the operation may be tried now."""
         return self.seconds_until_due(operation) <= 0
 
     def seconds_until_due(self, operation: Hashable) -> float:
-        """Return the seconds until it may be tried."""
+        """Return the seconds until the operation may be tried."""
         return max(0.0, self._due_at.get(operation, float("-inf")) - self._clock.monotonic())
 
-    def seconds_until_next(self, *acts: WriteOperation) -> float:
-        """Return the seconds until one of these acts (all, if none is named) that failed is due; infinity if none will be.
+    def seconds_until_next(self, *operations: WriteOperation) -> float:
+        """Return the seconds until the next failed operation is due; infinity if none is.
 
-        What is due already and was not tried is not wanted now: nobody has to hurry for it.
+        `operations`: consider only these; without arguments all. An operation that is already due, but was not tried,
+        is not needed now and does not count.
         """
-        waits = (self.seconds_until_due(act) for act in self._failures if act in (acts or WriteOperation))
+        waits = (
+            self.seconds_until_due(operation)
+            for operation in self._failures
+            if operation in (operations or WriteOperation)
+        )
         return min((wait for wait in waits if wait > 0), default=float("inf"))
 
     @property
     def has_failures(self) -> bool:
-        """Whether anything fails."""
+        """Whether an operation fails."""
         return bool(self._failures)
 
     @property
     def has_postponed(self) -> bool:
-        """Whether something is not to be tried yet."""
+        """Whether an operation is not due yet."""
         return max(map(self.seconds_until_due, self._due_at), default=0.0) > 0
 
     def reported_failures(self) -> tuple[WriteFailure, ...]:
-        """Return what a person is to hear of, always in the same order."""
+        """Return the failures that a user must see, in the order of WriteOperation."""
         return tuple(
-            WriteFailure(act, write_refusals.describe(found.refusal))
-            for act in WriteOperation
-            if (found := self._failures.get(act)) and found.is_reported
+            WriteFailure(operation, write_refusals.describe(failure.refusal))
+            for operation in WriteOperation
+            if (failure := self._failures.get(operation)) and failure.is_reported
         )
 
     def is_reported(self, operation: WriteOperation) -> bool:
-        """Whether the act fails, and a person is to hear of it."""
-        found = self._failures.get(operation)
-        return found is not None and found.is_reported
+        """Whether the operation fails, and a user must see the failure."""
+        failure = self._failures.get(operation)
+        return failure is not None and failure.is_reported
 
     def may_other_write_pass(self, operation: WriteOperation) -> bool:
-        """Whether the act failed, and a smaller write may go through."""
-        found = self._failures.get(operation)
-        return found is not None and write_refusals.may_other_write_pass(found.refusal, found.failures)
+        """Whether the operation failed, and a smaller write may succeed."""
+        failure = self._failures.get(operation)
+        return failure is not None and write_refusals.may_other_write_pass(failure.refusal, failure.failures)
 
     def is_permanent(self, operation: WriteOperation) -> bool:
-        """Whether the act was refused, and only a person can end that."""
+        """Whether the operation was refused, and only a user can fix the cause."""
         return operation in self._failures and write_refusals.is_permanent(self._failures[operation].refusal)
 
     async def attempt(self, operation: WriteOperation, write: Callable[[], Awaitable[object]]) -> bool:
-        """Do it if it is due; whether it went through.
+        """Try the operation if it is due; whether it succeeded.
 
-        Raises what makes all else pointless too: no answer, no lead, and a conflict, after which all is decided again.
+        Raises the errors after which the caller must decide again: UnreachableError, NotLeaderError and conflicts.
         """
         if not self.is_due(operation):
             return False
@@ -100,7 +105,7 @@ class WriteAttempts:
         return True
 
     def record_failure(self, operation: WriteOperation, error: Exception) -> float:
-        """Note a failure; seconds until it may be tried again."""
+        """Record a failure; return the seconds until the next attempt."""
         before = self._failures.get(operation)
         refusal = error.response if isinstance(error, ApiError) else ErrorResponse(0, message=str(error))
         failures = before.failures + 1 if before else 1
@@ -114,20 +119,20 @@ class WriteAttempts:
         return wait
 
     def postpone(self, operation: Hashable, seconds: float) -> None:
-        """Do not try it again for so long, whatever comes of it now."""
+        """Do not try the operation for these seconds, even if the current attempt fails."""
         self._due_at[operation] = self._clock.monotonic() + seconds
 
     def reassign_failure(self, operation: WriteOperation, cause: WriteOperation) -> None:
-        """The act failed because of another that it includes: note that of the other, and let the act go on without it.
+        """Record the failure of an operation for a part of it; the operation may continue without that part.
 
-        What was counted stays: an act that fails without the other too is retried ever later.
+        The failure count of the operation stays. If it also fails without the part, its delay grows further.
         """
-        if found := self._failures.get(operation):
-            self._failures[cause], self._due_at[cause] = found, self._due_at[operation]
+        if failure := self._failures.get(operation):
+            self._failures[cause], self._due_at[cause] = failure, self._due_at[operation]
             self._due_at.pop(operation)
 
-    def clear(self, *acts: WriteOperation) -> None:
-        """These are not wanted any more, or went through."""
-        for act in acts:
-            if self._failures.pop(act, None):
-                self._due_at.pop(act, None)
+    def clear(self, *operations: WriteOperation) -> None:
+        """Forget the failures of operations that succeeded or are no longer needed."""
+        for operation in operations:
+            if self._failures.pop(operation, None):
+                self._due_at.pop(operation, None)
