@@ -1,4 +1,4 @@
-"""`python -m rescheduler`."""
+"""Run the command line of the operator: `python -m rescheduler`."""
 
 from rescheduler.cli.operator import main
 

@@ -1,7 +1,7 @@
-"""Wires the parts; the only file that knows them all.
+"""The process: wiring of all parts, start, leader election, and shutdown.
 
-Kopf brings the events and the life of the process: it starts the engine in `on.startup` and ends it, and gives the
-Lease back, in `on.cleanup`. Losing the Lease ends all work until it is ours again: who is not sure to lead writes nothing.
+Kopf watches nodes and handles the lifetime of the process. `on.startup` starts the controllers. `on.cleanup` stops them
+and releases the Lease. A process that loses the Lease stops all work until it holds the Lease again.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import kopf
 import structlog
 
-from rescheduler import handlers
+from rescheduler import handlers, messages
 from rescheduler.api import GROUP, names
 from rescheduler.controllers import cleanup
 from rescheduler.controllers.drain.drain_task import DrainDependencies
@@ -62,12 +62,19 @@ log = structlog.get_logger("rescheduler.app")
 _REPORT_INTERVAL = 60.0  # seconds
 _MAX_REPORTED = 200
 _LOGIN_INTERVAL = 5.0  # seconds
-_EVENT_LOOP_STALLED_AFTER = 30.0  # seconds without a turn of the event loop
+_EVENT_LOOP_STALLED_AFTER = 30.0  # seconds without a heartbeat of the event loop
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the operator was started. Ports: 0 means any free one."""
+    """Options of the command line.
+
+    Attributes:
+        namespace: namespace of the Lease and of the operator's Deployment.
+        metrics_port: port of `/metrics`; 0 means any free port.
+        health_port: port of `/healthz` and `/readyz`; 0 means any free port.
+        cleanup: undo all changes in the cluster and end.
+    """
 
     namespace: str = "rescheduler-system"
     metrics_port: int = 8080
@@ -76,47 +83,48 @@ class Options:
 
 
 class NoDiffBase(kopf.AnnotationsDiffBaseStorage):
-    """Keeps Kopf from copying each object three times for handlers that we do not have."""
+    """Storage that keeps no state, so that Kopf does not copy each node three times for unused handlers."""
 
     def build(self, **_: Any) -> Any:
-        """Nothing to compare."""
+        """Return an empty essence: no handler compares states."""
         return {}
 
     def fetch(self, **_: Any) -> Any:
-        """Nothing was kept."""
+        """Return None: no previous state is stored."""
         return None
 
 
 def kopf_settings() -> kopf.OperatorSettings:
-    """Kopf, held to watching."""
-    found = kopf.OperatorSettings()
-    found.peering.standalone = True  # never join another team's "default" peering
-    found.posting.enabled = False  # our recorder's Events can be seen in `kubectl describe node`
-    found.persistence.finalizer = f"{GROUP}/unused"
-    found.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP, v1=False)
-    found.persistence.diffbase_storage = NoDiffBase(prefix=GROUP, v1=False)
-    found.scanning.disabled = True  # nodes are always there: no watch of all CRDs of the cluster
-    found.watching.server_timeout = 300
-    found.watching.client_timeout = 330
-    found.watching.connect_timeout = 10
-    found.watching.chunk_size = 100
-    found.networking.request_timeout = 30
-    # Kopf keeps a worker for each object that had an event, so long. A limit on workers would make the events of
-    # all other objects wait for one of those to go idle: 64 objects in 5 s (seen with 1,000 nodes).
-    found.queueing.idle_timeout = 0.1
-    found.execution.max_workers = 1  # no synchronous handlers
-    return found
+    """Return settings with which Kopf only watches and writes nothing."""
+    settings = kopf.OperatorSettings()
+    settings.peering.standalone = True  # otherwise another operator with the "default" peering could pause this one
+    settings.posting.enabled = False  # `kubectl describe node` does not show the Events of Kopf
+    settings.persistence.finalizer = f"{GROUP}/unused"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP, v1=False)
+    settings.persistence.diffbase_storage = NoDiffBase(prefix=GROUP, v1=False)
+    settings.scanning.disabled = True  # no watch of all CRDs of the cluster: the kind Node always exists
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 330
+    settings.watching.connect_timeout = 10
+    settings.watching.chunk_size = 100
+    settings.networking.request_timeout = 30
+    # Kopf keeps an idle worker for each object for this long. With a limit on workers, events of other objects would
+    # wait for an idle worker: only 64 objects in 5 s (measured with 1,000 nodes).
+    settings.queueing.idle_timeout = 0.1
+    settings.execution.max_workers = 1  # no synchronous handlers
+    return settings
 
 
 def own_identity() -> str:
-    """The pod's name, else the host's and a random part."""
+    """Return the name of the pod, or the host name with a random suffix."""
     return os.environ.get("POD_NAME") or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
 
 
 class ClientFactory(Protocol):
-    """Makes the client of a process.
+    """Create the client of a process.
 
-    `guard` says whether it may write now, `count` is told of each request, `dated` gets the server's time.
+    `guard` returns whether the client may write now. `count` gets method, resource and status code of each request.
+    `on_server_date` gets the `Date` header of each response.
     """
 
     def __call__(
@@ -129,7 +137,7 @@ class ClientFactory(Protocol):
 
 
 class App:
-    """All parts of one process."""
+    """All parts of one operator process, and its lifetime."""
 
     def __init__(self, make_client: ClientFactory, options: Options, *, clock: Clock, identity: str) -> None:
         self.options, self.identity = options, identity
@@ -217,7 +225,7 @@ class App:
         self.stop_flag = asyncio.Event()
         self._reported: dict[tuple[str, str], float] = {}
         self.cleanup_done, self.failure = False, ""
-        self._installation_decided = asyncio.Event()  # whether this installation acts, or another one
+        self._installation_decided = asyncio.Event()  # set when it is known which installation acts
         self._stopped_by_signal = self._is_shut_down = False
         self._tasks: list[asyncio.Task[None]] = []
         self._http_runners: list[Any] = []
@@ -241,72 +249,63 @@ class App:
         return self.election.holds_lease() and self.installation_election.holds_lease()
 
     def _compare_clocks(self, date: str) -> None:
-        behind = self.clock.compare_with_server(date)
-        if behind is None or self.failure:
+        seconds_behind = self.clock.compare_with_server(date)
+        if seconds_behind is None or self.failure:
             return
-        log.error("clock.stepped", seconds=round(behind, 1), server=date)
-        self.fail(
-            f"the operator's clock is {abs(behind):.0f} s {'behind' if behind > 0 else 'ahead of'} the API server's: "
-            "the machine was suspended, or a clock was set; a new start takes the API server's time"
-        )
+        log.error("clock.stepped", seconds=round(seconds_behind, 1), server=date)
+        self.fail(messages.clock_stepped(seconds_behind))
 
     def _pools_of_namespaces(self) -> dict[str, str]:
-        """The pools that new pods are put into at creation."""
+        """Return the pool of each namespace that admission adds to new pods; empty if it is not enforced."""
         if not self.pool_controller.enforced:
             return {}
-        return {space.name: space.pool for space in self.store.namespaces.values() if space.pool}
+        return {namespace.name: namespace.pool for namespace in self.store.namespaces.values() if namespace.pool}
 
     def _wake(self, names: Iterable[str]) -> None:
         self.manager.wake(names)
 
     def _report(self, event: str, subject: str, error: str) -> None:
-        """Log what went wrong below the engine: the same of the same subject once a minute, and not of too many."""
+        """Count and log a problem: once a minute for each event and subject, and 200 of them a minute at most."""
         self.metrics.troubles.labels(event).inc()
         now = self.clock.monotonic()
         if now - self._reported.get((event, subject), float("-inf")) < _REPORT_INTERVAL:
             return
         if len(self._reported) >= _MAX_REPORTED:
-            self._reported = {key: when for key, when in self._reported.items() if now - when < _REPORT_INTERVAL}
+            self._reported = {key: at for key, at in self._reported.items() if now - at < _REPORT_INTERVAL}
         if len(self._reported) < _MAX_REPORTED:
             self._reported[event, subject] = now
             log.warning(event, subject=subject, error=error)
 
     def _healthy(self) -> str | None:
-        silent = self.clock.monotonic() - self.manager.last_beat_at
-        return f"the event loop has not turned for {silent:.0f} s" if silent > _EVENT_LOOP_STALLED_AFTER else None
+        seconds = self.clock.monotonic() - self.manager.last_beat_at
+        return messages.event_loop_stalled(seconds) if seconds > _EVENT_LOOP_STALLED_AFTER else None
 
     def _ready(self) -> str | None:
         if not self.manager.synced.is_set():
-            return "nodes, namespaces, policies, pools and NodeDrains are not listed yet"
-        if absent := sorted(map(paths.crd_name, self.store.not_installed)):
-            return f"the CRDs {', '.join(absent)} are not installed: {names.INSTALL_HINT}"
+            return messages.not_listed()
+        if missing := sorted(map(paths.crd_name, self.store.not_installed)):
+            return messages.crds_missing(missing, names.INSTALL_HINT)
         return self._why_inactive() or self.supervisor.failure_summary
 
     def _why_inactive(self) -> str | None:
-        """Why this installation does not act though this process leads it; None if it does, or does not lead it."""
+        """Return why this installation does not act although this process leads it; None if it acts, or is a standby."""
         if not self.election.holds_lease() or self.installation_election.holds_lease():
             return None
-        lease = f"Lease {paths.SYSTEM_NAMESPACE}/{SHARED_LEASE_NAME}"
-        if other := self.installation_election.other_holder:
-            return (
-                f"another installation of Rescheduler, in namespace {other}, leads this cluster ({lease}): "
-                "uninstall one of them; this one does nothing while the other one runs, and for two minutes after that"
-            )
-        return (
-            f"the {lease} cannot be written: {self.installation_election.error}"
-            if self.installation_election.error
-            else None
-        )
+        lease = f"{paths.SYSTEM_NAMESPACE}/{SHARED_LEASE_NAME}"
+        if other_namespace := self.installation_election.other_holder:
+            return messages.other_installation(other_namespace, lease)
+        error = self.installation_election.error
+        return messages.shared_lease_failed(lease, error) if error else None
 
-    def fail(self, why: str) -> None:
-        """End the process because of a failure."""
+    def fail(self, reason: str) -> None:
+        """End the process because of a failure; the first reason counts."""
         if not self.failure:
-            self.failure = why
-            log.error("process.failed", why=why)
+            self.failure = reason
+            log.error("process.failed", why=reason)
         self.stop_flag.set()
 
     async def start(self) -> None:
-        """Serve the endpoints, and begin."""
+        """Start the endpoints and the tasks. Raises OSError if a port is in use."""
         self._http_runners = await serve(
             healthy=self._healthy,
             ready=self._ready,
@@ -317,12 +316,12 @@ class App:
         self.start_tasks()
 
     def start_tasks(self) -> None:
-        """Sync, and lead as soon as the Lease is ours."""
-        life = self._run_cleanup() if self.options.cleanup else self._run_leader()
+        """Start the tasks of the process: the view of the cluster, the Events, and the work of the leader."""
+        leader_work = self._run_cleanup() if self.options.cleanup else self._run_leader()
         for name, work in (
             ("the view of the cluster", self.manager.watch()),
             ("the writing of Events", self.supervisor.run_forever("events", self.recorder.run)),
-            ("the work of the leader", life),
+            ("the work of the leader", leader_work),
         ):
             task = asyncio.create_task(work, name=name)
             task.add_done_callback(self._on_task_end)
@@ -331,44 +330,44 @@ class App:
     def _on_task_end(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
             log.error("process.task_ended", task=task.get_name(), exc_info=error)
-            self.fail(f"{task.get_name()} ended: {type(error).__name__}: {error}")
+            self.fail(messages.task_ended(task.get_name(), error))
         elif not self.options.cleanup and not task.cancelled():
-            self.fail(f"{task.get_name()} ended")
+            self.fail(messages.task_ended(task.get_name(), None))
         self.stop_flag.set()
 
     async def _run_leader(self) -> None:
-        # Synced first: who knows nothing yet must not keep the Lease from one who does.
+        # A process without a view must not hold the Lease: another replica may be ready.
         await self.manager.synced.wait()
         await self.lease_monitor.wait_for_sync()
         while True:
             log.info("leader.waiting", identity=self.identity, namespace=self.options.namespace)
-            # Who cannot keep the view current would lead and do nothing: another replica may be able to.
+            # A process with a stale view would lead and do nothing: another replica may have a current view.
             await self.election.acquire(may_lead=lambda: not self.store.failing_view_task)
             await self._lead_installation()
 
     async def _run_cleanup(self) -> None:
-        """Undo everything, once, within a time; then end."""
-        work = cleanup.Cleanup(self.client, self.store, self.manager, self.options.namespace)
+        """Undo all changes in the cluster once, within the time limit; then end."""
+        run = cleanup.Cleanup(self.client, self.store, self.manager, self.options.namespace)
         try:
             async with asyncio.timeout(cleanup.TIMEOUT):
-                await self._undo_as_leader(work)
+                await self._undo_as_leader(run)
         except TimeoutError:
-            work.report(finished=False)
+            run.report(finished=False)
         else:
-            self.cleanup_done = work.report(finished=True)
+            self.cleanup_done = run.report(finished=True)
 
-    async def _undo_as_leader(self, work: cleanup.Cleanup) -> None:
+    async def _undo_as_leader(self, run: cleanup.Cleanup) -> None:
         await self.manager.synced.wait()
-        await work.scale_down()
+        await run.scale_down()
         log.info("leader.waiting", identity=self.identity, namespace=self.options.namespace)
         await self.election.acquire()
-        undoing = asyncio.create_task(self._undo_own_work(work.undo))
+        undoing = asyncio.create_task(self._undo_own_work(run.undo))
         working = asyncio.create_task(self._lead_installation(reconcile=False))
         try:
             await asyncio.wait({undoing, working}, return_when=asyncio.FIRST_COMPLETED)
             if not undoing.done():
                 await working
-                raise TimeoutError  # the Lease was lost: what is done no more is left
+                raise TimeoutError  # the Lease was lost: report what is left
             await undoing
         finally:
             undoing.cancel()
@@ -376,7 +375,7 @@ class App:
             await asyncio.gather(undoing, working, return_exceptions=True)
 
     async def _undo_own_work(self, undo: Callable[[], Awaitable[None]]) -> None:
-        """Undo what this installation did; what another one does is not undone."""
+        """Undo the changes of this installation, unless another installation acts in the cluster."""
         await self._installation_decided.wait()
         if self.installation_election.holds_lease():
             await undo()
@@ -385,12 +384,12 @@ class App:
             log.warning("cleanup.skipped", why=self._why_inactive())
 
     async def _lead_installation(self, *, reconcile: bool = True) -> None:
-        """Lead this installation while its Lease is ours."""
+        """Lead this installation while this process holds its Lease."""
         await _run_while_held(self.election.renew_until_lost(), self._lead_cluster(reconcile=reconcile))
         log.error("leader.lost", identity=self.identity, holder=self.election.holder)
 
     async def _lead_cluster(self, *, reconcile: bool) -> None:
-        """Act while the Lease that all installations share is ours."""
+        """Act in the cluster while this installation holds the shared Lease."""
         while True:
             await self.installation_election.acquire(self._report_other_installation)
             self._installation_decided.set()
@@ -398,37 +397,37 @@ class App:
             log.error("installation.lost", namespace=self.options.namespace, holder=self.installation_election.holder)
 
     def _report_other_installation(self) -> None:
-        """Another installation holds the shared Lease, or it cannot be written."""
-        why = self._why_inactive()
-        if why is None:
+        """Report that another installation holds the shared Lease, or that the Lease cannot be written."""
+        reason = self._why_inactive()
+        if reason is None:
             return
         log.warning(
             "installation.standby",
             namespace=self.options.namespace,
             other=self.installation_election.other_holder,
-            why=why,
+            why=reason,
         )
         if self.installation_election.other_holder_is_alive:
             self._installation_decided.set()
-            space = self.options.namespace
-            here = InvolvedObject("coordination.k8s.io/v1", "Lease", LEASE_NAME, "", space)
-            self.recorder.emit(here, EventType.WARNING, "OtherInstallation", f"Does nothing: {why}", election=True)
+            lease = InvolvedObject("coordination.k8s.io/v1", "Lease", LEASE_NAME, "", self.options.namespace)
+            message = messages.other_installation_event(reason)
+            self.recorder.emit(lease, EventType.WARNING, "OtherInstallation", message, election=True)
 
     def request_stop(self) -> None:
-        """A signal asks the process to end: this is no failure."""
+        """End the process after a signal; this is not a failure."""
         self._stopped_by_signal = True
         self.stop_flag.set()
 
     def failure_reason(self) -> str:
-        """Why the process failed; empty if it did not."""
+        """Return why the process failed; empty if it did not."""
         if self.options.cleanup and not self.cleanup_done:
-            return self.failure or "cleanup did not finish: see the log above, and run it again"
+            return self.failure or messages.cleanup_unfinished()
         if self.failure or self.cleanup_done or self._stopped_by_signal:
             return self.failure
-        return "Kopf ended without a reason"
+        return messages.kopf_ended()
 
     async def shut_down(self) -> None:
-        """Stop working, give the Lease back, close; once."""
+        """Stop the tasks, release the Lease, and close the connections; further calls do nothing."""
         if self._is_shut_down:
             return
         self._is_shut_down = True
@@ -442,7 +441,7 @@ class App:
 
 
 async def _run_while_held(hold: Coroutine[Any, Any, None], work: Coroutine[Any, Any, None]) -> None:
-    """Work while a Lease is held; afterwards nothing of it runs any more. The work itself never ends but by a bug."""
+    """Run `work` while `hold` keeps a Lease, and cancel it when the Lease is lost. Raises the error of a failed task."""
     tasks = [asyncio.create_task(work), asyncio.create_task(hold)]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -456,14 +455,12 @@ async def _run_while_held(hold: Coroutine[Any, Any, None], work: Coroutine[Any, 
 
 
 async def run(options: Options) -> str:
-    """Run the operator until it must end, or clean up; why it failed, empty if it did not.
+    """Run the operator or the cleanup until it ends; return why it failed, empty if it did not.
 
-    Raises ConfigError if it cannot start.
+    Raises ConfigError if the operator cannot start.
     """
     if (files := raise_file_limit()) < RECOMMENDED_OPEN_FILES:
-        log.warning(
-            "open_files.limited", limit=files, hint=f"allow {RECOMMENDED_OPEN_FILES} open files: ulimit -n, LimitNOFILE"
-        )
+        log.warning("open_files.limited", limit=files, hint=messages.low_file_limit(RECOMMENDED_OPEN_FILES))
     connect = partial(Client, await load_config(), reload=load_config)
     app = App(connect, options, clock=Clock(), identity=own_identity())
     try:
@@ -475,33 +472,32 @@ async def run(options: Options) -> str:
     try:
         await _run_kopf(app)
     except Exception as error:
-        why = f"{type(error).__name__}: {error}"
-        if app.failure:  # its words are said already: no traceback
-            log.warning("process.kopf_failed", error=why)
+        if app.failure:  # Kopf fails because the process ends: a traceback would hide the reason
+            log.warning("process.kopf_failed", error=f"{type(error).__name__}: {error}")
         else:
             log.exception("process.kopf_failed")
-            app.fail(f"Kopf failed: {why}")
+            app.fail(messages.kopf_failed(error))
     try:
         await app.shut_down()
     except Exception as error:
         log.exception("process.shutdown_failed")
-        app.fail(f"the process did not end in order: {type(error).__name__}: {error}")
+        app.fail(messages.shutdown_failed(error))
     return app.failure_reason()
 
 
 async def _run_kopf(app: App) -> None:
-    """Let Kopf run the process until a signal, or a failure of its tasks or of ours."""
+    """Let Kopf run the process until a signal, or until a task fails."""
     registry = kopf.OperatorRegistry()
     handlers.register(registry, app.store)
 
-    signed_in = float("-inf")
+    logged_in_at = float("-inf")
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.AiohttpSession:
-        nonlocal signed_in
-        # If the server refuses even renewed credentials, Kopf asks again at once.
-        await asyncio.sleep(max(0.0, signed_in + _LOGIN_INTERVAL - app.clock.monotonic()))
-        signed_in = app.clock.monotonic()
+        nonlocal logged_in_at
+        # Kopf logs in again at once if the server refuses the new credentials: a hot loop without this wait.
+        await asyncio.sleep(max(0.0, logged_in_at + _LOGIN_INTERVAL - app.clock.monotonic()))
+        logged_in_at = app.clock.monotonic()
         return kopf.AiohttpSession(server=app.client.server, aiohttp_session=await app.client.session())
 
     @kopf.on.startup(registry=registry)
@@ -509,11 +505,11 @@ async def _run_kopf(app: App) -> None:
         try:
             await app.start()
         except OSError as error:
-            app.fail(f"cannot listen: {error}")
-            raise kopf.PermanentError(f"cannot listen: {error}") from error
+            app.fail(messages.cannot_listen(error))
+            raise kopf.PermanentError(messages.cannot_listen(error)) from error
 
     @kopf.on.cleanup(registry=registry)
-    async def ending(**_: Any) -> None:
+    async def shutdown(**_: Any) -> None:
         await app.shut_down()
 
     before, loop = asyncio.all_tasks(), asyncio.get_running_loop()
@@ -521,7 +517,6 @@ async def _run_kopf(app: App) -> None:
         registry=registry, settings=kopf_settings(), clusterwide=True, standalone=True, stop_flag=app.stop_flag
     )
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(
-            number, app.request_stop
-        )  # in place of Kopf's, whose tasks end in the same way if they fail
+        # Replaces Kopf's handler: with it, a signal would look like a failure of a task.
+        loop.add_signal_handler(number, app.request_stop)
     await kopf.run_tasks(tasks, ignored=before)

@@ -1,8 +1,8 @@
-"""What Kopf watches: nodes, the events that must be quick. The handler hands its object to the store and decides nothing.
+"""Kopf handlers: Kopf watches nodes, and the handler puts each node into the store. It decides nothing.
 
-Only `on.event`: it writes nothing on the object. Kopf's other handlers, its timers and daemons put annotations
-or finalizers on every node; its index is quadratic at start. Our own kinds may go while we run, and a watch of Kopf's
-that is answered with 404 ends the process: `controllers.runtime.informers` watches them.
+Only `kopf.on.event` is used, because it writes nothing to the object. Kopf's other handlers, timers and daemons add
+annotations or finalizers to every node, and Kopf's index needs quadratic time at the start.
+`controllers.runtime.informers` watches the kinds of this operator, because a 404 ends a watch of Kopf and the process.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from rescheduler.controllers.runtime.store import ResourceKind, Store
 
 
 def store_event(store: Store, event: Mapping[str, Any]) -> None:
-    """Hand one event of the watch to the store."""
+    """Put the node of one watch event into the store, or drop it."""
     raw = event["object"]
     if event["type"] == "DELETED":
         store.drop(ResourceKind.NODE, raw["metadata"]["name"], not_after=int(raw["metadata"]["resourceVersion"]))
@@ -23,8 +23,8 @@ def store_event(store: Store, event: Mapping[str, Any]) -> None:
 
 
 def register(registry: kopf.OperatorRegistry, store: Store) -> None:
-    """Watch nodes."""
+    """Register the watch of nodes with Kopf."""
 
     @kopf.on.event("", "v1", "nodes", registry=registry)
-    async def node_seen(event: Any, **_: Any) -> None:
+    async def node_event(event: Any, **_: Any) -> None:
         store_event(store, event)

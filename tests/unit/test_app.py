@@ -95,7 +95,7 @@ async def test_an_end_that_fails_is_a_failure_and_no_traceback(ends: Any, monkey
         app.request_stop()
 
     monkeypatch.setattr(App, "shut_down", fail)
-    assert await ends(obey) == "the process did not end in order: KeyError: 'spec'"
+    assert await ends(obey) == "the shutdown failed: KeyError: 'spec'"
 
 
 async def test_a_kopf_that_ends_by_itself_is_a_failure(ends: Any) -> None:

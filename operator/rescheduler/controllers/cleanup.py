@@ -1,7 +1,6 @@
-"""Leaving: nothing of ours may hold a node, a pod or a NodeDrain after us.
+"""The cleanup before an uninstall: remove every change of the operator from nodes, pods, namespaces and NodeDrains.
 
-What cannot be undone keeps nothing else from being undone: it is listed at the end, with the cause and with what to do
-by hand.
+A change that cannot be undone does not stop the cleanup. It is logged at the end, with the cause and a command.
 """
 
 import asyncio
@@ -13,7 +12,9 @@ import structlog
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain
+from rescheduler.controllers import messages
 from rescheduler.controllers.manager import ControllerManager
+from rescheduler.controllers.messages import CleanupStep
 from rescheduler.controllers.pools.taint_safety import pods_requiring_pool
 from rescheduler.controllers.runtime.conflicts import reread
 from rescheduler.controllers.runtime.store import ResourceKind, Store
@@ -25,18 +26,24 @@ from rescheduler.core.pools.labels_and_taints import PoolAssignment
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 
-log = structlog.get_logger("rescheduler.cleanup")
+log = structlog.get_logger("rescheduler.controllers.cleanup")
 
 TIMEOUT = 240.0
-"""Seconds; the Job that the chart runs may take longer, and helm waits for 300 s."""
-_NO_PROGRESS_TIMEOUT = 90.0  # seconds without a NodeDrain that goes: those left will not go
-_ORPHANED_PODS_TIMEOUT = 45.0  # seconds that released pods without a NodeDrain are waited for
-_MAX_ATTEMPTS, _FIRST_DELAY = 6, 0.5  # seconds, doubled each time
+"""Time limit in seconds. The Job of the chart may run longer, and helm waits for 300 s."""
+_NO_PROGRESS_TIMEOUT = 90.0  # seconds without a deleted NodeDrain: the cleanup does not wait for the others
+_ORPHANED_PODS_TIMEOUT = 45.0  # seconds to wait for released pods without a NodeDrain
+_MAX_ATTEMPTS, _FIRST_DELAY = 6, 0.5  # first delay in seconds, doubled each time
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """What could not be undone, why, and what a person has to do."""
+    """Change that the cleanup could not undo.
+
+    Attributes:
+        item: the object.
+        cause: why the change could not be undone.
+        command: what the user must run.
+    """
 
     item: str
     cause: str
@@ -50,15 +57,15 @@ def _cause(error: Exception) -> str:
 
 
 class Cleanup:
-    """One run of `rescheduler cleanup`."""
+    """Run of `rescheduler cleanup`."""
 
     def __init__(self, client: Client, store: Store, manager: ControllerManager, namespace: str) -> None:
         self._client, self._store, self._manager, self._namespace = client, store, manager, namespace
         self._leftovers: dict[str, Leftover] = {}
-        self._step = ""
+        self._step = CleanupStep.LEASE
 
     async def scale_down(self) -> None:
-        """Scale the operator to nothing, so that nobody begins anew what is being undone."""
+        """Scale the operator's Deployment to 0, so that the operator does not repeat what the cleanup undoes."""
         path = f"{paths.in_namespace('apps/v1', self._namespace, 'deployments')}/rescheduler/scale"
 
         async def send() -> None:
@@ -70,42 +77,34 @@ class Cleanup:
                     raise
                 log.info("cleanup.no_deployment", namespace=self._namespace)
 
-        command = f"kubectl scale deployment rescheduler -n {self._namespace} --replicas=0"
-        await self._retry("the Deployment rescheduler", command, send)
+        await self._retry(messages.deployment_leftover(self._namespace), send)
 
     async def undo(self) -> None:
-        """End every drain, return released pods, and remove from nodes and namespaces what is left."""
-        self._step = "NodeDrains are ended"
+        """End every drain, return released pods, and clean nodes and namespaces."""
+        self._step = CleanupStep.DRAINS
         for drain in list(self._store.drains.values()):
             if drain.deletion_timestamp is None:
-                await self._retry(
-                    f"NodeDrain {drain.name}", _manual_command(drain.name), partial(self._delete_drain, drain)
-                )
+                await self._retry(messages.drain_leftover(drain.name), partial(self._delete_drain, drain))
         await self._wait_for_drains()
-        self._step = "released pods are returned"
+        self._step = CleanupStep.RELEASED_PODS
         await self._wait_for_orphaned_pods()
-        self._step = "nodes and namespaces are cleaned"
+        self._step = CleanupStep.NODES
         for node in list(self._store.nodes.values()):
-            command = f"kubectl annotate node {node.name} {names.CANCELLED}-; "
-            command += f"kubectl taint node {node.name} {names.WAITING_TAINT_KEY}-"
-            await self._retry(
-                f"node {node.name}", command, partial(self._clean_node, node.name), ResourceKind.NODE, node.name
-            )
+            clean = partial(self._clean_node, node.name)
+            await self._retry(messages.node_leftover(node.name), clean, ResourceKind.NODE, node.name)
         await self._remove_pools()
 
     def report(self, *, finished: bool) -> bool:
-        """Log what is left, each with its cause and a command; whether nothing is.
+        """Log what is left, with cause and command; whether nothing is left.
 
-        `ended`: it has come to its end; otherwise its time was up.
+        `finished`: the cleanup has ended; False: it ran out of time, or lost the Lease.
         """
         if not finished:
-            cause = f"not done within {TIMEOUT:.0f} s: {self._step or 'waits for the Lease of the operator'}"
-            command = "see the log above, then run rescheduler cleanup again"
             for drain in self._store.drains.values():
                 self._record_drain(drain)
-            self._record(Leftover("the cleanup", cause, command))
-        for left in self._leftovers.values():
-            log.error("cleanup.left", what=left.item, cause=left.cause, command=left.command)
+            self._record(Leftover(*messages.timeout_leftover(TIMEOUT, self._step)))
+        for leftover in self._leftovers.values():
+            log.error("cleanup.left", what=leftover.item, cause=leftover.cause, command=leftover.command)
         if not self._leftovers:
             log.info("cleanup.done")
         return not self._leftovers
@@ -114,16 +113,16 @@ class Cleanup:
 
     async def _delete_drain(self, drain: NodeDrain) -> None:
         try:
-            answer = await self._client.delete(paths.drain(drain.name), {"preconditions": {"uid": drain.uid}})
+            response = await self._client.delete(paths.drain(drain.name), {"preconditions": {"uid": drain.uid}})
         except ApiError as error:
             if error.code != 404:
                 raise
             return
-        if answer.get("kind") == "NodeDrain":
-            self._store.put(ResourceKind.DRAIN, answer)
+        if response.get("kind") == "NodeDrain":
+            self._store.put(ResourceKind.DRAIN, response)
 
     async def _wait_for_drains(self) -> None:
-        """Wait until all are gone, or none has gone for long; those left are named with what their status says."""
+        """Wait until all NodeDrains are gone, or until none goes for 90 s; record the rest with the cause in their status."""
         while before := set(self._store.drains):
             try:
                 async with asyncio.timeout(_NO_PROGRESS_TIMEOUT):
@@ -136,22 +135,21 @@ class Cleanup:
             self._record_drain(drain)
 
     def _record_drain(self, drain: NodeDrain) -> None:
-        said = next((c.message for c in drain.status.conditions if c.type == "Progressing"), "nothing is known")
-        self._record(Leftover(f"NodeDrain {drain.name}", said, _manual_command(drain.name)))
+        progressing = next((c.message for c in drain.status.conditions if c.type == "Progressing"), None)
+        item, command = messages.drain_leftover(drain.name)
+        self._record(Leftover(item, progressing or messages.drain_state_unknown(), command))
 
     async def _wait_for_orphaned_pods(self) -> None:
-        strays = self._manager.orphaned_pods
-        strays.request_scan()  # its last one may be from before the drains ended
+        orphaned_pods = self._manager.orphaned_pods
+        orphaned_pods.request_scan()  # the last scan may be older than the end of the drains
         try:
             async with asyncio.timeout(_ORPHANED_PODS_TIMEOUT):
-                await strays.none_left.wait()
+                await orphaned_pods.none_left.wait()
         except TimeoutError:
-            for pod, why in (strays.waiting_reasons or {"released pods": ""}).items():
-                cause = f"it is released, and runs on under its Deployment: {why or 'it could not be returned in time'}"
-                space, _, name = pod.partition("/")
-                self._record(
-                    Leftover(f"pod {pod}", cause, f"kubectl delete pod {name} -n {space} once another one is Ready")
-                )
+            for pod, reason in orphaned_pods.waiting_reasons.items():
+                self._record(Leftover(*messages.released_pod_leftover(pod, reason)))
+            if not orphaned_pods.waiting_reasons:
+                self._record(Leftover(*messages.released_pods_unknown()))
 
     async def _clean_node(self, name: str) -> None:
         node = self._store.node(name)
@@ -160,22 +158,15 @@ class Cleanup:
             log.info("cleanup.node", node=name, removed=[names.CANCELLED, names.WAITING_TAINT_KEY])
 
     async def _remove_pools(self) -> None:
-        """Take pools off namespaces, then off nodes: what is created from now on must not look for a label that goes."""
+        """Remove pools from namespaces, then from nodes: otherwise new pods would require a label that no node has."""
         for pool in list(self._store.memberships.pools.values()):
-            command = f"kubectl label nsp {pool.name} {names.ADMISSION_SKIP}-"
-            await self._retry(f"NamespacePool {pool.name}", command, partial(self._remove_admission_label, pool.name))
-        for space in list(self._store.namespaces.values()):
-            command = f"kubectl label namespace {space.name} {names.POOL}-"
-            await self._retry(f"namespace {space.name}", command, partial(self._remove_namespace_label, space.name))
+            await self._retry(messages.pool_leftover(pool.name), partial(self._remove_admission_label, pool.name))
+        for namespace in list(self._store.namespaces.values()):
+            remove = partial(self._remove_namespace_label, namespace.name)
+            await self._retry(messages.namespace_leftover(namespace.name), remove)
         for node in list(self._store.nodes.values()):
-            command = f"kubectl taint node {node.name} {names.POOL}-; kubectl label node {node.name} {names.NODE_POOL}-"
-            await self._retry(
-                f"the pool of node {node.name}",
-                command,
-                partial(self._remove_node_pool, node.name),
-                ResourceKind.NODE,
-                node.name,
-            )
+            remove = partial(self._remove_node_pool, node.name)
+            await self._retry(messages.node_pool_leftover(node.name), remove, ResourceKind.NODE, node.name)
 
     async def _remove_admission_label(self, name: str) -> None:
         pool = self._store.memberships.pools.get(name)
@@ -183,23 +174,23 @@ class Cleanup:
             self._store.put(ResourceKind.POOL, await self._client.patch(paths.pool(name), patch))
 
     async def _remove_namespace_label(self, name: str) -> None:
-        space = self._store.namespaces.get(name)
-        if space and not space.terminating and (patch := labels_and_taints.namespace_patch(space, None)):
+        namespace = self._store.namespaces.get(name)
+        if namespace and not namespace.terminating and (patch := labels_and_taints.namespace_patch(namespace, None)):
             self._store.put(ResourceKind.NAMESPACE, await self._client.patch(paths.namespace(name), patch))
-            log.info("cleanup.namespace", namespace=name, pool=space.pool)
+            log.info("cleanup.namespace", namespace=name, pool=namespace.pool)
 
     async def _remove_node_pool(self, name: str) -> None:
         node = self._store.node(name)
         if node is None:
             return
-        have = labels_and_taints.current_assignment(node).pool
-        selecting = await pods_requiring_pool(self._client, name, have) if have else []
-        if patch := labels_and_taints.node_patch(node, PoolAssignment(have if selecting else None)):
+        pool = labels_and_taints.current_assignment(node).pool
+        pods = await pods_requiring_pool(self._client, name, pool) if pool else []
+        if patch := labels_and_taints.node_patch(node, PoolAssignment(pool if pods else None)):
             self._store.put(ResourceKind.NODE, await self._client.patch(paths.node(name), patch))
             log.info("cleanup.node", node=name, removed=[names.NODE_POOL, names.POOL])
-        if selecting:
-            # A kubelet that restarts would fail them; and those that wait for a node would wait for ever.
-            log.warning("cleanup.label_kept", node=name, label=names.NODE_POOL, pool=have, pods=selecting)
+        if pods:
+            # Without the label a restarted kubelet would fail these pods, and pending pods would wait forever.
+            log.warning("cleanup.label_kept", node=name, label=names.NODE_POOL, pool=pool, pods=pods)
 
     # -- results ------------------------------------------------------------------------------------------------------
 
@@ -208,20 +199,23 @@ class Cleanup:
 
     async def _retry(
         self,
-        item: str,
-        command: str,
+        item_and_command: tuple[str, str],
         undo: Callable[[], Awaitable[None]],
         kind: ResourceKind | None = None,
         name: str = "",
     ) -> None:
-        """Do it; again, with back-off, if it fails for a reason that may pass. Otherwise note it as left."""
+        """Undo a change, with back-off after failures that may pass; otherwise record it as left.
+
+        `kind` and `name`: object that is read again before a retry.
+        """
+        item, command = item_and_command
         for attempt in range(1, _MAX_ATTEMPTS + 1):
             try:
                 await undo()
             except TRANSIENT_ERRORS as error:
-                lasting = isinstance(error, ApiError) and write_refusals.is_permanent(error.response)
+                permanent = isinstance(error, ApiError) and write_refusals.is_permanent(error.response)
                 log.warning("cleanup.failed", what=item, attempt=attempt, error=str(error))
-                if lasting or attempt == _MAX_ATTEMPTS:
+                if permanent or attempt == _MAX_ATTEMPTS:
                     self._record(Leftover(item, _cause(error), command))
                     return
                 await asyncio.sleep(_FIRST_DELAY * 2 ** (attempt - 1))
@@ -229,12 +223,3 @@ class Cleanup:
                     await reread(self._client, self._store, kind, paths.node(name))
             else:
                 return
-
-
-def _manual_command(node: str) -> str:
-    """How a person lets go of a node: what was added to it stands in the NodeDrain's status.node."""
-    finalizers = """--type=merge -p '{"metadata":{"finalizers":null}}'"""
-    return (
-        f"kubectl get nodedrain {node} -o jsonpath='{{.status.node}}' shows what to remove from the node; "
-        f"kubectl uncordon {node}; kubectl delete nodedrain {node} --wait=false; kubectl patch nodedrain {node} {finalizers}"
-    )

@@ -1,6 +1,6 @@
-"""The engine as a whole: the re-sync, the queue's workers, and a task for each NodeDrain, while we lead.
+"""The controller manager: the resync, the workers of the queue, and a task for each NodeDrain of the leader.
 
-A standby keeps its facts warm by the same re-sync, and writes nothing.
+A standby runs the same resync to keep its store current, and writes nothing.
 """
 
 import asyncio
@@ -22,15 +22,23 @@ from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.controllers.runtime.work_queue import WorkQueue
 from rescheduler.core.eligibility import concurrency
 
-log = structlog.get_logger("rescheduler.engine")
+log = structlog.get_logger("rescheduler.controllers.manager")
 
 _WORKER_COUNT = 16
-_RETRY_DELAYS = (2.0, 10.0)  # seconds after a list that failed
-_RESYNC_INTERVAL = 60.0  # seconds; deletions that a watch lost are found by then
+_RETRY_DELAYS = (2.0, 10.0)  # seconds: first and longest delay after a failed list
+_RESYNC_INTERVAL = 60.0  # seconds; the resync finds deletions that a watch missed
 
 
 class ControllerManager:
-    """Runs until cancelled."""
+    """Run all controllers of one process.
+
+    Attributes:
+        orphaned_pods: controller of the released pods without a task.
+        informers: informers that feed the store.
+        changed: set after each change; the cleanup clears it.
+        synced: set after the first full list.
+        last_beat_at: last heartbeat of the event loop, in monotonic seconds.
+    """
 
     def __init__(
         self,
@@ -47,7 +55,7 @@ class ControllerManager:
         self._leading = False
         self._supervisor = deps.supervisor
         self.orphaned_pods = OrphanedPodController(deps.evacuation, self._nodes_with_tasks, deps.supervisor)
-        self.changed = asyncio.Event()  # something changed: for whoever clears it
+        self.changed = asyncio.Event()
         self.synced = asyncio.Event()
         self.last_beat_at = deps.clock.monotonic()
         pool_controller.migrations.released_pods_left_listeners.append(self.orphaned_pods.request_node_scan)
@@ -67,7 +75,7 @@ class ControllerManager:
         return self._deps.metrics
 
     def _on_change(self, name: str | None) -> None:
-        """A fact of this node or its drain changed (None: of all): look at both."""
+        """Reconcile a node and its drain after a change; None means all nodes."""
         self.changed.set()
         if not self._leading:
             return
@@ -81,22 +89,22 @@ class ControllerManager:
                 running[0].wake()
 
     def _report_unreadable(self) -> None:
-        """Report objects that cannot be read; a standby only counts them."""
+        """Report unreadable objects; a standby only counts them."""
         counts = Counter(kind for kind, _ in self._store.unreadable_objects)
         for kind in ResourceKind:
             self._metrics.unreadable_objects.labels(kind).set(counts[kind])
-        for found in self._store.unreadable_objects.values() if self._leading else ():
-            self._deps.events.publish_unreadable(found)
+        for unreadable in self._store.unreadable_objects.values() if self._leading else ():
+            self._deps.events.publish_unreadable(unreadable)
 
     def _on_eligibility_change(self) -> None:
-        """Drains that wait for a slot look whether it is their turn."""
+        """Wake the drains that wait for a slot."""
         for name, (drainer, _) in self._drain_tasks.items():
             drain = self._store.drain(name)
             if drain and (drain.status.started_at is None or concurrency.waits_for_slot(drain)):
                 drainer.wake()
 
     def wake(self, names: Iterable[str]) -> None:
-        """These drains look again."""
+        """Wake the tasks of these drains, nodes and pools."""
         self._pool_controller.wake(names)
         for name in names:
             if name == ORPHANED_PODS_SUBSCRIBER:
@@ -112,10 +120,10 @@ class ControllerManager:
             self._drain_tasks[name][1].add_done_callback(lambda task: self._on_task_done(name, task))
 
     def _nodes_with_tasks(self) -> frozenset[str]:
-        """Nodes whose released pods have a task: a drain that has not begun does not look at pods."""
-        begun = (drain.spec.node_name for drain in self._store.drains.values() if drain.status.started_at)
-        unread = (name for kind, name in self._store.unreadable_objects if kind is ResourceKind.DRAIN)
-        return self._pool_controller.migrations.managed_nodes().union(begun, unread)
+        """Return the nodes whose released pods have a task. A drain that has not started has no released pods."""
+        started = (drain.spec.node_name for drain in self._store.drains.values() if drain.status.started_at)
+        unreadable = (name for kind, name in self._store.unreadable_objects if kind is ResourceKind.DRAIN)
+        return self._pool_controller.migrations.managed_nodes().union(started, unreadable)
 
     def _on_task_done(self, name: str, task: asyncio.Task[None]) -> None:
         current = self._drain_tasks.get(name)
@@ -125,9 +133,9 @@ class ControllerManager:
             del self._drain_tasks[name]
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):
-            # Its loop does not fail: it could not close. The drain must not be left without its task.
-            wait = self._supervisor.record_failure("drain", name, error)
-            asyncio.get_running_loop().call_later(wait, self._ensure_while_leading, name)
+            # The task failed while it ended. Without a new task the drain would stall.
+            delay = self._supervisor.record_failure("drain", name, error)
+            asyncio.get_running_loop().call_later(delay, self._ensure_while_leading, name)
         else:
             self._ensure_while_leading(name)
 
@@ -136,7 +144,7 @@ class ControllerManager:
             self._ensure_task(name)
 
     async def resync(self) -> None:
-        """Keep the facts true for ever: list all, drop what is gone, look at everything again."""
+        """Repeat forever: list all kinds, drop deleted objects, and reconcile everything."""
         await self._supervisor.run_loop("resync", self._resync, retry=_RETRY_DELAYS, vital=True)
 
     async def _resync(self) -> float:
@@ -146,18 +154,18 @@ class ControllerManager:
         return _RESYNC_INTERVAL
 
     def _requeue_all(self) -> None:
-        """Anything may be otherwise than it was thought to be."""
+        """Reconcile everything: any object may have changed without an event."""
         self._report_unreadable()
         self._on_change(None)
         self._pool_controller.enqueue_all()
 
     async def _list_all(self) -> None:
-        begun = self._clock.now()
+        started_at = self._clock.now()
         await self.informers.list_all()
-        self._store.set_listed(begun)
+        self._store.set_listed(started_at)
 
     async def watch(self) -> None:
-        """Keep the facts current by watches, and show `/healthz` that the event loop turns."""
+        """Keep the store current, and record heartbeats of the event loop for `/healthz`."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.resync())
             group.create_task(self.informers.watch(self._supervisor))
@@ -172,10 +180,10 @@ class ControllerManager:
         await self._list_all()
 
     async def lead(self, *, reconcile: bool = True) -> None:
-        """Work, as the leader, until cancelled; without `reconcile` no NodeDrain is made or changed."""
-        # Of drains that ended under another leader our watch may know nothing yet: they must not go on.
+        """Run the controllers as the leader until cancelled; without `reconcile`, create and change no NodeDrain."""
+        # The watch may be late: without a list, drains that ended under another leader would continue.
         await self._supervisor.run_loop(
-            "resync", self._list_once, subject="at the start", retry=_RETRY_DELAYS, vital=True
+            "resync", self._list_once, subject="the new leader", retry=_RETRY_DELAYS, vital=True
         )
         self._leading = True
         log.info("leader.working")
@@ -183,14 +191,17 @@ class ControllerManager:
         if reconcile:
             self._pool_controller.migrations.start_leading()
         self._on_change(None)
-        keep, look = self._supervisor.run_forever, self._supervisor.guard("node", self._node_controller.reconcile)
+        run_forever, reconcile_node = (
+            self._supervisor.run_forever,
+            self._supervisor.guard("node", self._node_controller.reconcile),
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.orphaned_pods.run())
                 for _ in range(_WORKER_COUNT if reconcile else 0):
-                    group.create_task(keep("queue", partial(self._queue.run_worker, look)))
+                    group.create_task(run_forever("queue", partial(self._queue.run_worker, reconcile_node)))
                 if reconcile:
-                    group.create_task(keep("pools", self._pool_controller.run))
+                    group.create_task(run_forever("pools", self._pool_controller.run))
                     group.create_task(self._rebalancer.run())
         finally:
             self._leading = False
