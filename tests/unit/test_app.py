@@ -1,4 +1,4 @@
-"""How the process ends: by a signal with success, by anything else as a failure."""
+"""End of the process: success after a signal, failure after everything else."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ Run = Callable[[App], Awaitable[None]]
 
 
 class FakeClient:
-    """No API server answers."""
+    """Client without an API server."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self.closed = False
@@ -41,7 +41,7 @@ def _quiet() -> Iterator[None]:
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[str]]:
-    """Run the program with a Kopf that does what it is given; what it answers."""
+    """Return a function that runs the program with a fake Kopf, and returns the failure."""
 
     async def ready(*_: Any, **__: Any) -> None: ...
 
@@ -86,7 +86,7 @@ async def test_a_task_of_kopf_that_fails_is_a_failure(ends: Any) -> None:
     assert await ends(fail) == "Kopf failed: RuntimeError: the watch of nodes was refused"
 
 
-async def test_an_end_that_fails_is_a_failure_and_no_traceback(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_shutdown_is_a_failure_without_traceback(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(app: App) -> None:
         await app.client.close()
         raise KeyError("spec")

@@ -1,4 +1,4 @@
-"""What goes wrong below the engine is counted each time, and logged once a minute for each subject."""
+"""Problems below the controllers: counted each time, logged once a minute per subject."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""An API server of a few lines, which answers what a test says."""
+"""A small API server that sends the responses of a test."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -12,7 +12,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Api:
-    """Answers each request by `answer`.
+    """Server that answers each request with `answer`.
 
     Attributes:
         asked: method, path with query, and credentials of each request.

@@ -1,4 +1,4 @@
-"""Waits before something is tried again."""
+"""Delays of retries."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The client against a server that does wrong: whatever comes, one of the client's own errors leaves it."""
+"""Client against a faulty server: every fault becomes an error of the client module."""
 
 import asyncio
 import json
@@ -47,13 +47,13 @@ def line(**event: Any) -> bytes:
     [b"{", b"[1]", b'"x"', b"7", b"null", b"<html>", b"\xff\xfe\x00", b"[" * 100_000, b'{"a":' * 100_000],
     ids=lambda body: repr(body[:8]),
 )
-async def test_what_is_no_json_object_is_no_answer(api: Api, client: Client, body: bytes) -> None:
+async def test_a_response_that_is_no_json_object_is_an_error(api: Api, client: Client, body: bytes) -> None:
     api.say(body)
     with pytest.raises(UnreachableError):
         await client.get("/api/v1/nodes/n")
 
 
-async def test_an_empty_answer_is_an_empty_object(api: Api, client: Client) -> None:
+async def test_an_empty_response_is_an_empty_object(api: Api, client: Client) -> None:
     api.say(b"")
     assert await client.get("/api/v1/nodes/n") == {}
 
@@ -61,7 +61,7 @@ async def test_an_empty_answer_is_an_empty_object(api: Api, client: Client) -> N
 @pytest.mark.parametrize(
     "body", [b"{}", b'{"metadata": []}', b'{"metadata": {}, "items": 5}', b'{"metadata": {}, "items": [{}]}']
 )
-async def test_what_is_no_list_is_no_answer(api: Api, client: Client, body: bytes) -> None:
+async def test_a_page_that_is_no_list_is_an_error(api: Api, client: Client, body: bytes) -> None:
     api.say(body)
     with pytest.raises(UnreachableError):
         _ = [page async for page in client.list("/api/v1/pods")]
@@ -88,7 +88,7 @@ async def test_a_list_without_items_is_empty(api: Api, client: Client) -> None:
     ],
     ids=lambda body: repr(body[:40]),
 )
-async def test_a_line_that_is_no_event_breaks_the_watch_off(api: Api, client: Client, bad: bytes) -> None:
+async def test_a_line_that_is_no_event_ends_the_watch(api: Api, client: Client, bad: bytes) -> None:
     api.stream(line(type="ADDED", object=POD), bad)
     seen: list[tuple[str, Any]] = []
     with pytest.raises(UnreachableError):
@@ -105,13 +105,15 @@ async def test_a_line_that_is_no_event_breaks_the_watch_off(api: Api, client: Cl
         ({}, ApiError),
     ],
 )
-async def test_an_error_in_a_watch_is_told_apart(api: Api, client: Client, status: Any, error: type[Exception]) -> None:
+async def test_an_error_event_of_a_watch_raises_its_error(
+    api: Api, client: Client, status: Any, error: type[Exception]
+) -> None:
     api.stream(line(type="ERROR", object=status))
     with pytest.raises(error):
         await events(client)
 
 
-async def test_a_watch_that_delivers_nothing_is_dead_and_one_with_bookmarks_is_not(api: Api, client: Client) -> None:
+async def test_a_watch_without_events_stalls_unless_bookmarks_arrive(api: Api, client: Client) -> None:
     async def rests() -> None:
         await asyncio.sleep(5)
 
@@ -120,11 +122,11 @@ async def test_a_watch_that_delivers_nothing_is_dead_and_one_with_bookmarks_is_n
         with pytest.raises(WatchStalledError):
             await events(client, idle_timeout=0.1)
         api.answer = lambda _: asyncio.sleep(5)  # type: ignore[assignment,return-value]
-        with pytest.raises(WatchStalledError):  # nor one that is not even answered
+        with pytest.raises(WatchStalledError):  # a watch without a response stalls too
             await events(client, idle_timeout=0.1)
 
 
-async def test_a_watch_that_is_refused_with_half_a_body_is_no_foreign_error(api: Api, client: Client) -> None:
+async def test_a_truncated_refusal_of_a_watch_raises_a_known_error(api: Api, client: Client) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=500, headers={"Content-Length": "100"})
         await response.prepare(request)
@@ -141,7 +143,7 @@ async def test_a_watch_that_is_refused_with_half_a_body_is_no_foreign_error(api:
         await events(client)
 
 
-async def test_credentials_that_cannot_be_read_are_no_foreign_error(api: Api, client: Client) -> None:
+async def test_unreadable_credentials_raise_a_known_error(api: Api, client: Client) -> None:
     def broken(_: object) -> None:
         raise OSError(24, "Too many open files")
 
@@ -153,7 +155,7 @@ async def test_credentials_that_cannot_be_read_are_no_foreign_error(api: Api, cl
         await events(client)
 
 
-async def test_a_connection_that_is_closed_is_no_foreign_error(api: Api, client: Client) -> None:
+async def test_a_closed_connection_raises_a_known_error(api: Api, client: Client) -> None:
     await client.get("/api/v1/nodes/n")
     await client.close()
     with pytest.raises(UnreachableError):
@@ -164,9 +166,7 @@ async def test_a_connection_that_is_closed_is_no_foreign_error(api: Api, client:
     ("after", "seconds"),
     [("7", 7), ("0", 0), ("²", 0), ("-1", 0), ("Wed, 21 Oct 2026 07:28:00 GMT", 0), ("9" * 400, 3600), ("1e9", 0)],
 )
-async def test_a_server_is_believed_that_asks_for_some_time(
-    api: Api, client: Client, after: str, seconds: float
-) -> None:
+async def test_retry_after_is_used_up_to_a_limit(api: Api, client: Client, after: str, seconds: float) -> None:
     error = _parse_error("GET", "/x", 429, {"Retry-After": after}, b"{}")
     assert isinstance(error, ApiError)
     assert error.response.retry_after == seconds
@@ -181,7 +181,7 @@ _JSON = st.recursive(
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(found=_JSON, kind=st.sampled_from(["ERROR", "ADDED", "BOOKMARK"]))
-def test_any_json_is_a_page_an_event_and_a_refusal_or_an_error_of_the_wire(found: Any, kind: str) -> None:
+def test_any_json_is_parsed_or_raises_a_known_error(found: Any, kind: str) -> None:
     error = _parse_error("GET", "/x", 400, {}, json.dumps(found).encode())
     assert isinstance(error, ApiError)
     assert isinstance(error.response, ErrorResponse)
@@ -189,11 +189,11 @@ def test_any_json_is_a_page_an_event_and_a_refusal_or_an_error_of_the_wire(found
     for read in (lambda: _parse_event("/x", {"type": kind, "object": found}), lambda: _parse_page("/x", dict(found))):
         try:
             read()
-        except (*OWN, ValueError, TypeError):  # the last two become UnreachableError where they are called
+        except (*OWN, ValueError, TypeError):  # the callers turn the last two into UnreachableError
             continue
 
 
-async def test_no_token_goes_to_where_a_redirect_points(api: Api, client: Client) -> None:
+async def test_a_redirect_to_another_host_gets_no_token(api: Api, client: Client) -> None:
     client._connections.configuration.api_key["BearerToken"] = "Bearer secret"
     other = api.host.replace("127.0.0.1", "localhost")
 
@@ -208,7 +208,7 @@ async def test_no_token_goes_to_where_a_redirect_points(api: Api, client: Client
     assert api.asked[0][2] == "Bearer secret"
 
 
-async def test_a_write_that_waited_is_held_back_if_the_lease_is_lost_meanwhile(api: Api) -> None:
+async def test_a_waiting_write_is_not_sent_after_the_lease_is_lost(api: Api) -> None:
     leads = True
     client = Client(Configuration(host=api.host), guard=lambda: leads)
     gate, full, inside = asyncio.Event(), asyncio.Event(), 0
@@ -237,7 +237,7 @@ async def test_a_write_that_waited_is_held_back_if_the_lease_is_lost_meanwhile(a
 
 
 async def test_no_more_connections_are_open_than_the_limit(api: Api, client: Client) -> None:
-    """All at once: watches by turns, reads, evictions in many namespaces, and somebody else's session."""
+    """At once: watches that share connections, reads, evictions in many namespaces, and the session of Kopf."""
     now = most = 0
 
     async def answer(request: web.Request) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""Connections: how many there are at once, and who gets one."""
+"""Limits on connections and on open files."""
 
 import asyncio
 import resource
@@ -14,13 +14,13 @@ from rescheduler.kube.connection_limits import RequestLimiter, WatchLimiter
 
 
 def simulated(work: Coroutine[Any, Any, None]) -> None:
-    """Run in simulated time."""
+    """Run a coroutine in simulated time."""
     with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
         runner.run(work)
 
 
 class Crowd:
-    """Watches: how many run, and how often each had its turn; `ends`: the server ends them when it was asked to."""
+    """Watches that share connections, with counts; `ends`: the server ends each watch after its requested time."""
 
     def __init__(self, turns: WatchLimiter, *, ends: bool = False) -> None:
         self._turns, self.ends, self.running, self.most = turns, ends, 0, 0
@@ -38,7 +38,7 @@ class Crowd:
                     self.running -= 1
 
 
-def test_the_shares_add_up_and_those_that_keep_theirs_leave_most_to_pods() -> None:
+def test_permanent_watches_leave_most_connections_to_others() -> None:
     shares = (
         connection_limits.ELECTION_CONNECTIONS
         + connection_limits.KOPF_CONNECTIONS
@@ -52,7 +52,7 @@ def test_the_shares_add_up_and_those_that_keep_theirs_leave_most_to_pods() -> No
     assert connection_limits.WATCH_CONNECTIONS >= 2 * (5 + 7 + 3)
 
 
-def test_within_the_limit_nobody_lets_go() -> None:
+def test_no_watch_releases_its_connection_within_the_limit() -> None:
     async def story() -> None:
         crowd = Crowd(WatchLimiter(3, 1.0))
         tasks = [asyncio.create_task(crowd.watch(str(n))) for n in range(3)]
@@ -65,7 +65,7 @@ def test_within_the_limit_nobody_lets_go() -> None:
 
 
 @pytest.mark.parametrize("ends", [True, False])
-def test_beyond_the_limit_all_have_their_turn_and_those_that_keep_theirs_keep_it(*, ends: bool) -> None:
+def test_watches_above_the_limit_take_turns_except_permanent_ones(*, ends: bool) -> None:
     async def story() -> None:
         turns = WatchLimiter(4, 1.0)
         crowd = Crowd(turns, ends=ends)
@@ -75,20 +75,20 @@ def test_beyond_the_limit_all_have_their_turn_and_those_that_keep_theirs_keep_it
         await asyncio.sleep(121)
         assert crowd.most == 4
         assert crowd.had.pop("kept") == 1
-        # 3 connections, turns of 1 s: 120 s are 360 turns, 30 each; half of that if each must be cut off.
+        # 3 connections, turns of 1 s: 120 s are 360 turns, 30 each; half of that if the limiter must end each watch.
         assert max(crowd.had.values()) - min(crowd.had.values()) <= 1
         assert min(crowd.had.values()) >= (29 if ends else 14)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert turns.waiting == 0
-        for _ in range(4):  # all are free again
+        for _ in range(4):  # all connections are free again
             await asyncio.wait_for(turns.acquire().__aenter__(), 0.1)
 
     simulated(story())
 
 
-def test_who_is_cancelled_in_the_line_or_at_its_end_loses_no_connection() -> None:
+def test_a_cancelled_waiter_loses_no_connection() -> None:
     async def story() -> None:
         turns = WatchLimiter(1, 1.0)
         crowd = Crowd(turns)
@@ -97,7 +97,7 @@ def test_who_is_cancelled_in_the_line_or_at_its_end_loses_no_connection() -> Non
         second.cancel()
         await asyncio.sleep(0.1)
         assert crowd.running == 1
-        # The turn goes to the third in the moment in which it is cancelled.
+        # The third waiter gets the connection at the moment of its cancellation.
         asyncio.get_running_loop().call_at(1001.0, third.cancel)
         await asyncio.sleep(5)
         third.cancel()
@@ -111,7 +111,7 @@ def test_who_is_cancelled_in_the_line_or_at_its_end_loses_no_connection() -> Non
     simulated(story())
 
 
-def test_what_goes_wrong_in_a_turn_is_no_end_of_it() -> None:
+def test_an_error_of_the_watch_is_raised_to_the_caller() -> None:
     async def story() -> None:
         turns = WatchLimiter(1, 1.0)
         with pytest.raises(TimeoutError, match="of its own"):
@@ -123,7 +123,7 @@ def test_what_goes_wrong_in_a_turn_is_no_end_of_it() -> None:
     simulated(story())
 
 
-def test_a_lease_waits_for_nobody_and_one_namespace_cannot_take_all_evictions() -> None:
+def test_each_share_is_independent_and_limited_per_namespace() -> None:
     async def story() -> None:
         lanes, held = RequestLimiter(), Counter[str]()
 

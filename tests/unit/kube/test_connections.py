@@ -1,4 +1,4 @@
-"""The way to the API server: trust and credentials that change while the process runs, for our client and for Kopf."""
+"""Connections: CA and credentials that change while the process runs, for the client and for Kopf."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Tokens:
-    """Tokens that are handed out one after another."""
+    """Source of a new token for each reload."""
 
     def __init__(self, api: Api, *tokens: str) -> None:
         self._api, self.left, self.handed = api, list(tokens), 0
@@ -39,7 +39,7 @@ class Tokens:
 
 
 def take(api: Api, *good: str) -> None:
-    """Have the server refuse all other credentials."""
+    """Make the server refuse all other credentials."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         known = request.headers.get("Authorization") in [f"Bearer {token}" for token in good]
@@ -71,7 +71,7 @@ async def test_credentials_that_are_refused_for_good_are_renewed_at_a_pace(api: 
     await client.close()
 
 
-async def test_a_guest_has_the_same_credentials_and_they_are_renewed_for_it_too(api: Api) -> None:
+async def test_a_shared_session_uses_the_renewed_credentials(api: Api) -> None:
     tokens = Tokens(api, "old", "new")
     client = Client(await tokens.sign_in(), reload=tokens.sign_in)
     take(api, "new")
@@ -79,11 +79,11 @@ async def test_a_guest_has_the_same_credentials_and_they_are_renewed_for_it_too(
     async with session.get(f"{api.host}/api/v1/nodes") as response:
         assert response.status == 200
     await session.close()
-    assert await client.get("/x") == {}  # its connections are still ours
+    assert await client.get("/x") == {}  # the closed session must not close the shared connections
     await client.close()
 
 
-async def test_credentials_are_renewed_before_they_expire_beside_the_work(api: Api) -> None:
+async def test_credentials_are_renewed_in_background_before_expiry(api: Api) -> None:
     tokens, gate = Tokens(api, "old", "new"), asyncio.Event()
 
     async def slow() -> ConnectionConfig:
@@ -94,7 +94,7 @@ async def test_credentials_are_renewed_before_they_expire_beside_the_work(api: A
     soon = datetime.now(UTC) + timedelta(seconds=5)
     client = Client(ConnectionConfig(first.configuration, expires=soon), reload=slow)
     take(api, "old", "new")
-    await client.get("/x")  # the plugin takes its time: nobody waits for it
+    await client.get("/x")  # the request does not wait for the slow plugin
     assert api.asked[-1][2] == "Bearer old"
     gate.set()
     await asyncio.wait_for(_until(lambda: tokens.handed == 2), 5)
@@ -104,11 +104,11 @@ async def test_credentials_are_renewed_before_they_expire_beside_the_work(api: A
 
 
 async def _until(found: Any) -> None:
-    while not found():  # noqa: ASYNC110 - nothing there that could be awaited
+    while not found():  # noqa: ASYNC110 - no event to wait for
         await asyncio.sleep(0.01)
 
 
-async def test_a_sign_in_that_fails_leaves_what_was_and_is_reported(api: Api) -> None:
+async def test_a_failed_reload_keeps_the_credentials_and_is_reported(api: Api) -> None:
     told: list[tuple[str, str, str]] = []
 
     async def broken() -> ConnectionConfig:
@@ -147,7 +147,7 @@ async def test_a_sign_in_that_names_another_cluster_is_not_followed(api: Api) ->
 
 
 class Authority:
-    """A CA, and a certificate of it for a name."""
+    """CA, and a certificate for a name that the CA signed."""
 
     def __init__(self, folder: Path, name: str, host: str = "127.0.0.1") -> None:
         kind = "IP" if host[0].isdigit() else "DNS"
@@ -178,7 +178,7 @@ def authorities(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Au
 
 
 class Secure:
-    """A server with TLS whose certificate may be replaced."""
+    """TLS server with a replaceable certificate."""
 
     def __init__(self) -> None:
         self.port, self.asked = 0, 0
@@ -211,7 +211,7 @@ async def secure() -> AsyncIterator[Secure]:
 
 
 def pod(folder: Path, secure: Secure, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Be in a pod: ServiceAccount token and CA, and the address of the API server; no DNS."""
+    """Simulate a pod: ServiceAccount token, CA, and the address of the API server; no DNS."""
     from kubernetes.aio.config import incluster_config
 
     token, ca = folder / "token", folder / "ca.crt"
@@ -230,7 +230,7 @@ async def test_a_new_ca_is_trusted_and_the_old_one_no_more(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """For our own requests and for Kopf's session, which signs in again when its old one is closed."""
+    """For requests of the client, and for the session of Kopf, which logs in again after its old session is closed."""
     monkeypatch.setattr(connections, "_OLD_CONNECTIONS_CLOSE_AFTER", 0.0)
     old, new, _ = authorities
     host = await secure.serve(old)
@@ -286,7 +286,7 @@ async def test_a_token_that_is_replaced_is_used(
     for name in ("first", "second"):
         token.write_text(name)
         await asyncio.wait_for(_until_token(client, name), 5)
-        assert connector in (None, client._connections._connector)  # the CA is the same: so are the connections
+        assert connector in (None, client._connections._connector)  # the connections stay because the CA did not change
         connector = client._connections._connector
     await client.close()
 
@@ -345,7 +345,7 @@ def plugin(folder: Path, version: str, script: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])
-async def test_an_exec_plugin_is_run_beside_the_work_and_again_when_its_token_is_refused(
+async def test_an_exec_plugin_runs_in_background_and_again_after_a_401(
     api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     count = tmp_path / "count"
@@ -372,7 +372,7 @@ async def test_an_exec_plugin_is_run_beside_the_work_and_again_when_its_token_is
     beside = asyncio.create_task(tick())
     await client.get("/x")
     beside.cancel()
-    assert ticks > 5  # the event loop has turned meanwhile
+    assert ticks > 5  # the plugin does not block the event loop
     assert count.read_text() == "x\nx\n"
     await client.close()
 
@@ -394,17 +394,19 @@ async def test_an_exec_plugin_that_fails_or_hangs_is_named(
     before = _children()
     with pytest.raises(ConfigError, match=words):
         await load_config()
-    async with asyncio.timeout(10):  # it was ended
-        while _children() - before:  # noqa: ASYNC110 - its pipes are closed by this loop, and by none of a later test
+    async with asyncio.timeout(10):  # the plugin was killed
+        while _children() - before:  # noqa: ASYNC110 - this event loop must close the pipes, before the next test
             await asyncio.sleep(0.05)
 
 
 def _children() -> set[str]:
-    """The processes that this one has started and that have not ended."""
+    """Return the PIDs of running child processes."""
     return {child for task in Path("/proc/self/task").glob("*/children") for child in task.read_text().split()}
 
 
-async def test_what_expires_is_known(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_expiry_of_exec_credentials_is_read(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answer = {
         "apiVersion": "client.authentication.k8s.io/v1",
         "kind": "ExecCredential",
@@ -416,7 +418,9 @@ async def test_what_expires_is_known(api: Api, tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("text", ["not: a kubeconfig", "[", "\t", "users: 5\ncurrent-context: 7", "{}"])
-async def test_nonsense_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+async def test_an_invalid_kubeconfig_is_named_in_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     path = tmp_path / "config"
     path.write_text(text)
     monkeypatch.setenv("KUBECONFIG", str(path))

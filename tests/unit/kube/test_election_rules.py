@@ -1,4 +1,4 @@
-"""Who may take a Lease, and when."""
+"""Rules of the Lease election."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,12 +15,12 @@ def test_a_lease_that_nobody_holds_and_our_own_are_free_at_once() -> None:
 
 
 def test_anothers_lease_is_free_when_it_was_not_renewed_for_its_duration() -> None:
-    seen = ObservedLease().updated("b", "1", 100.0)
-    assert not seen.is_free("a", INSTALLATION_TIMINGS, 219.9)
-    assert seen.is_free("a", INSTALLATION_TIMINGS, 220.0)
-    renewed = seen.updated("b", "2", 219.0)
+    observed = ObservedLease().updated("b", "1", 100.0)
+    assert not observed.is_free("a", INSTALLATION_TIMINGS, 219.9)
+    assert observed.is_free("a", INSTALLATION_TIMINGS, 220.0)
+    renewed = observed.updated("b", "2", 219.0)
     assert not renewed.is_free("a", INSTALLATION_TIMINGS, 338.9)
-    assert renewed.updated("b", "2", 300.0) == renewed  # a look that finds nothing new is no renewal
+    assert renewed.updated("b", "2", 300.0) == renewed  # a read without a change is no renewal
 
 
 def test_a_holder_is_alive_once_it_was_seen_to_renew() -> None:
@@ -32,16 +32,14 @@ def test_a_holder_is_alive_once_it_was_seen_to_renew() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.text(max_size=2), TIMES), max_size=20), TIMES)
-def test_whatever_is_written_into_it_anothers_lease_is_free_only_after_its_duration(
-    looks: list[tuple[str, str, float]], now: float
-) -> None:
-    seen, changed = ObservedLease(), 0.0
+def test_a_held_lease_is_free_only_after_its_duration(looks: list[tuple[str, str, float]], now: float) -> None:
+    observed, changed = ObservedLease(), 0.0
     for holder, renewal, when in sorted(looks, key=lambda look: look[2]):
-        if (holder, renewal) != (seen.holder, seen.renew_time):
+        if (holder, renewal) != (observed.holder, observed.renew_time):
             changed = when
-        seen = seen.updated(holder, renewal, when)
-    if seen.holder not in ("", "a"):
-        assert seen.is_free("a", PROCESS_TIMINGS, now) == (now >= changed + PROCESS_TIMINGS.lease_duration)
+        observed = observed.updated(holder, renewal, when)
+    if observed.holder not in ("", "a"):
+        assert observed.is_free("a", PROCESS_TIMINGS, now) == (now >= changed + PROCESS_TIMINGS.lease_duration)
 
 
 def test_a_holder_stops_before_another_may_take_over() -> None:

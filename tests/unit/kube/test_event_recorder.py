@@ -1,4 +1,4 @@
-"""Events: repetitions count one up."""
+"""Kubernetes Events: repetitions increase the count."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ NODE = InvolvedObject("v1", "Node", "n1", "u")
 
 
 class Server:
-    """Keeps what is written."""
+    """Record what is written."""
 
     def __init__(self) -> None:
         self.made: list[Mapping[str, Any]] = []
@@ -35,7 +35,7 @@ def recorder(server: Server) -> EventRecorder:
 
 
 async def write(events: EventRecorder) -> None:
-    """Have what waits written: the last words of a process that ends."""
+    """Write the waiting Events, as at the end of a process."""
     work = asyncio.create_task(events.run())
     await asyncio.sleep(0)
     work.cancel()
@@ -43,7 +43,7 @@ async def write(events: EventRecorder) -> None:
         await work
 
 
-async def test_the_same_words_again_count_up_one_event() -> None:
+async def test_a_repeated_event_increases_the_count() -> None:
     server = Server()
     events = recorder(server)
     for _ in range(3):
@@ -56,7 +56,7 @@ async def test_the_same_words_again_count_up_one_event() -> None:
     assert len(server.made) == 2
 
 
-async def test_an_event_that_the_server_has_dropped_is_made_anew() -> None:
+async def test_an_expired_event_is_created_again() -> None:
     server = Server()
     events = recorder(server)
     events.emit(NODE, EventType.WARNING, "Blocked", "why")
@@ -68,7 +68,7 @@ async def test_an_event_that_the_server_has_dropped_is_made_anew() -> None:
     assert server.made[1]["count"] == 2
 
 
-async def test_more_events_than_can_wait_are_lost_and_that_is_told() -> None:
+async def test_events_above_the_limit_are_lost_and_reported() -> None:
     server, lost = Server(), []
     events = EventRecorder(
         server,  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Views of the cluster: current, or said not to be, whatever the server, the network and others' objects do."""
+"""Informers: the view is current or reported as stale, despite faults of server, network and objects."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ from simulation.server import Server
 
 
 def simulated(work: Coroutine[Any, Any, None]) -> None:
-    """Run in simulated time."""
+    """Run a coroutine in simulated time."""
     with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
         runner.run(work)
 
@@ -31,7 +31,7 @@ def raw(name: str, version: int, namespace: str = "", **more: Any) -> Json:
 
 
 class Scripted(Client):
-    """Lists what is there, and watches as the test says.
+    """Client that lists given objects, and watches as the test defines.
 
     Attributes:
         lists: when each list was asked for.
@@ -42,8 +42,8 @@ class Scripted(Client):
         self.lists: list[float] = []
         self.refusal: Exception | None = None
         self.script: Callable[[str], AsyncIterator[tuple[str, Json]]] = self.rests
-        self.told: list[tuple[str, str, str]] = []
-        self.report = lambda *words: self.told.append(words)
+        self.reports: list[tuple[str, str, str]] = []
+        self.report = lambda *words: self.reports.append(words)
         self.running = 0
         self.asked: list[float] = []
 
@@ -89,7 +89,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda each: type(each).__name__)
-def test_a_list_that_succeeds_resets_no_back_off_while_its_watch_fails(failure: Exception) -> None:
+def test_a_list_does_not_reset_the_backoff_while_its_watch_fails(failure: Exception) -> None:
     async def story() -> None:
         client = Scripted()
 
@@ -107,7 +107,7 @@ def test_a_list_that_succeeds_resets_no_back_off_while_its_watch_fails(failure: 
     simulated(story())
 
 
-def test_a_watch_that_has_delivered_or_lived_is_followed_by_a_new_one_at_once() -> None:
+def test_a_watch_that_worked_is_followed_by_a_new_one_at_once() -> None:
     async def story() -> None:
         client = Scripted()
 
@@ -139,7 +139,7 @@ def test_a_silent_watch_is_not_synced_and_is_opened_again() -> None:
         await asyncio.sleep(74)
         assert made.synced
         await asyncio.sleep(2)
-        assert made.synced  # a new list is in
+        assert made.synced  # a new list is complete
         assert client.lists == [0, 75]
         client.refusal = UnreachableError("no answer")
         await asyncio.sleep(77)
@@ -150,7 +150,7 @@ def test_a_silent_watch_is_not_synced_and_is_opened_again() -> None:
     simulated(story())
 
 
-def test_a_list_that_takes_long_after_a_silence_leaves_the_view_stale() -> None:
+def test_a_slow_list_after_a_stalled_watch_makes_the_view_stale() -> None:
     async def story() -> None:
         client, gate = Scripted(), asyncio.Event()
         gate.set()
@@ -183,7 +183,7 @@ def test_a_list_that_takes_long_after_a_silence_leaves_the_view_stale() -> None:
     simulated(story())
 
 
-def test_what_nobody_thought_of_ends_no_mirror_and_is_reported() -> None:
+def test_an_unexpected_error_ends_no_informer_and_is_reported() -> None:
     async def story() -> None:
         client = Scripted()
         client.items = [{"metadata": {"name": "no uid"}}]
@@ -192,7 +192,7 @@ def test_what_nobody_thought_of_ends_no_mirror_and_is_reported() -> None:
         assert not task.done()
         assert not made.synced
         assert "KeyError" in made.error
-        assert {event for event, *_ in client.told} == {"watch.failed"}
+        assert {event for event, *_ in client.reports} == {"watch.failed"}
         client.items = [raw("a", 5)]
         await asyncio.sleep(30)
         assert made.synced
@@ -211,7 +211,7 @@ def hates(bad: str) -> Callable[[Mapping[str, Any]], str]:
     return project
 
 
-def test_an_object_that_cannot_be_read_costs_only_itself() -> None:
+def test_an_unreadable_object_affects_no_other_object() -> None:
     async def story() -> None:
         client, events = Scripted(), asyncio.Queue[tuple[str, Json]]()
 
@@ -226,7 +226,7 @@ def test_an_object_that_cannot_be_read_costs_only_itself() -> None:
         assert made.synced
         assert made.items == {"u-a": "a"}
         assert made.unreadable == {"ns/b": "OverflowError: cannot convert float infinity to integer"}
-        # As the watch brings it: what was well and is bad, what was bad and is well, and what goes.
+        # From the watch: a good object becomes bad, a bad object becomes good, and an object is deleted.
         for event in (("MODIFIED", raw("a", 11, bad=True)), ("MODIFIED", raw("b", 12, "ns"))):
             events.put_nowait(event)
         await asyncio.sleep(1)
@@ -242,7 +242,7 @@ def test_an_object_that_cannot_be_read_costs_only_itself() -> None:
     simulated(story())
 
 
-def test_an_object_that_cannot_be_read_is_told_once_a_version() -> None:
+def test_an_unreadable_object_is_reported_once_per_version() -> None:
     async def story() -> None:
         client = Scripted()
 
@@ -254,17 +254,17 @@ def test_an_object_that_cannot_be_read_is_told_once_a_version() -> None:
         made, task = mirror(client, hates("bad"))
         await asyncio.sleep(60)
         assert len(client.lists) > 10
-        assert [event for event, *_ in client.told] == ["object.unreadable"]
+        assert [event for event, *_ in client.reports] == ["object.unreadable"]
         client.items = [raw("a", 11, bad=True)]
         await asyncio.sleep(60)
-        assert len(client.told) == 2
+        assert len(client.reports) == 2
         assert list(made.unreadable) == ["a"]
         task.cancel()
 
     simulated(story())
 
 
-def test_what_a_feed_cannot_hand_on_costs_only_itself() -> None:
+def test_an_object_that_a_feed_cannot_put_affects_no_other_object() -> None:
     async def story() -> None:
         client, taken = Scripted(), list[str]()
 
@@ -282,7 +282,7 @@ def test_what_a_feed_cannot_hand_on_costs_only_itself() -> None:
         task = asyncio.create_task(feed.run())
         await asyncio.sleep(1)
         assert taken == ["b"]
-        assert [event for event, *_ in client.told] == ["object.unreadable"]
+        assert [event for event, *_ in client.reports] == ["object.unreadable"]
         task.cancel()
 
     simulated(story())
@@ -310,7 +310,7 @@ def test_many_watches_share_the_connections_and_all_stay_current() -> None:
             assert client.running <= 10
             for key in lapses:
                 lapses[key] += mirrors.get(key) is None
-        # 20 turns of 2 s at most (they have to be cut off): nobody has waited for as long as a view stays fresh.
+        # 20 turns of 2 s at most (they have to be cut off): no watch waits longer than its view stays current.
         assert sum(lapses.values()) / 600 / 200 < 0.3
         assert len(client.lists) < 200 * 15
         mirrors.subscribe("n1", ())
@@ -318,7 +318,7 @@ def test_many_watches_share_the_connections_and_all_stay_current() -> None:
     simulated(story())
 
 
-def test_a_view_that_has_waited_for_too_long_is_not_current_and_says_why() -> None:
+def test_a_view_whose_watch_waits_too_long_is_stale_with_a_cause() -> None:
     async def story() -> None:
         client = Scripted()
         client.watch_limiter = WatchLimiter(1, 1.0)
@@ -333,14 +333,14 @@ def test_a_view_that_has_waited_for_too_long_is_not_current_and_says_why() -> No
             assert client.watch_limiter.waiting == 1
         await asyncio.sleep(1)
         assert made.synced
-        assert client.lists == [0, 31]  # what it had missed is listed, not guessed
+        assert client.lists == [0, 31]  # the missed changes come from a new list
         task.cancel()
 
     simulated(story())
 
 
-def test_a_version_that_expires_where_watches_take_turns_is_no_failure() -> None:
-    """Short watches bring no bookmarks, so that versions of what rests grow old."""
+def test_an_expired_version_of_a_shared_watch_is_no_failure() -> None:
+    """Short watches get no bookmarks, so the resourceVersions of quiet namespaces expire."""
 
     async def story() -> None:
         client = Scripted()
@@ -369,27 +369,27 @@ def test_a_version_that_expires_where_watches_take_turns_is_no_failure() -> None
 # -- one watch for many namespaces ------------------------------------------------------------------------------------
 
 
-def test_many_namespaces_share_one_watch_and_nothing_of_others_is_kept() -> None:
+def test_many_namespaces_share_one_watch_without_other_namespaces() -> None:
     async def story() -> None:
         server = Server(lambda: datetime(2026, 1, 1, tzinfo=UTC))
         client = watched(server)
         for space in range(200):
             server.make("replicasets", {"metadata": {"namespace": f"n{space}", "name": "r"}})
-        told: set[str] = set()
-        kept: NamespacedInformers[str] = NamespacedInformers(client, "apps/v1", "replicasets", name_of, told.update)
+        notified: set[str] = set()
+        kept: NamespacedInformers[str] = NamespacedInformers(client, "apps/v1", "replicasets", name_of, notified.update)
         kept.subscribe("n1", [f"n{space}" for space in range(100)])
         kept.subscribe("n2", ["n1"])
         await asyncio.sleep(5)
         assert len(server._streams) == 1
         assert all(kept.get(f"n{space}") for space in range(100))
         assert kept.get("n150") is None
-        told.clear()
+        notified.clear()
         server.make("replicasets", {"metadata": {"namespace": "n150", "name": "other"}})
         await asyncio.sleep(1)
-        assert not told
+        assert not notified
         server.make("replicasets", {"metadata": {"namespace": "n1", "name": "more"}})
         await asyncio.sleep(1)
-        assert told == {"n1", "n2"}
+        assert notified == {"n1", "n2"}
         kept.subscribe("n1", ())
         await asyncio.sleep(1)
         assert kept.get("n0") is None
@@ -406,7 +406,7 @@ def watched(server: Server, chance: random.Random | None = None) -> SimulatedCli
 
 
 class World:
-    """Objects that come, change and go at random in some namespaces, some of which are held."""
+    """Random changes of objects in some namespaces, of which some have subscribers."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
@@ -422,7 +422,7 @@ class World:
         self.seen: dict[str, int] = {}
 
     def look(self) -> None:
-        """Nothing that is gone for long comes up again, and nothing becomes older, while it is in view for sure."""
+        """While the view is current, no deleted object returns and no object becomes older."""
         for space in {space for spaces in self.held.values() for space in spaces}:
             for uid, version in (self.kept.get(space) or {}).values():
                 late = asyncio.get_running_loop().time() - self.deleted.get(uid, float("inf"))
@@ -450,7 +450,7 @@ class World:
                 self.held[holder] = self.chance.sample(self.spaces, self.chance.randrange(7))
                 self.kept.subscribe(holder, self.held[holder])
             case 9 if self.chance.random() < 0.1:
-                self.server._history.clear()  # whoever watches again from before has missed something
+                self.server._history.clear()  # older resourceVersions expire
                 self.server._history.append(_nothing(self.server))
 
     def truth(self, space: str) -> dict[str, tuple[str, str]]:
@@ -469,8 +469,8 @@ def _nothing(server: Server) -> Any:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_what_is_in_view_is_what_is_there(seed: int) -> None:
-    """Holders come and go while objects do, the network breaks, and versions expire."""
+def test_a_current_view_matches_the_server(seed: int) -> None:
+    """Subscribers and objects change at random, the network breaks, and resourceVersions expire."""
 
     async def story() -> None:
         world = World(seed)
@@ -494,7 +494,7 @@ def test_what_is_in_view_is_what_is_there(seed: int) -> None:
 
 
 class Slow(Scripted):
-    """Answers the list of each namespace when the test says, as it was when it says."""
+    """Client that answers the list of each namespace at the time, and with the state, that the test defines."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -524,8 +524,8 @@ def two_spaces(client: Slow) -> NamespacedInformers[str]:
     return kept
 
 
-def test_a_namespace_that_joins_is_listed_after_there_is_a_version_to_watch_from() -> None:
-    """Its list could be older than that version else, and what happened between the two would be lost."""
+def test_an_added_namespace_is_listed_after_the_watch_version() -> None:
+    """Otherwise its list could be older than the watch, and the changes in between would be lost."""
 
     async def story() -> None:
         client = Slow()
@@ -549,7 +549,7 @@ def test_a_namespace_that_joins_is_listed_after_there_is_a_version_to_watch_from
     simulated(story())
 
 
-def test_a_list_and_what_happens_while_it_is_under_way_become_one_view() -> None:
+def test_a_list_and_the_events_during_it_become_one_view() -> None:
     async def story() -> None:
         client = Slow()
         client.answer("a", 10)
@@ -563,7 +563,7 @@ def test_a_list_and_what_happens_while_it_is_under_way_become_one_view() -> None
             ("MODIFIED", raw("changed", 23, "b", new=True)),
             ("ADDED", raw("new", 24, "b")),
             ("MODIFIED", raw("older", 15, "b")),
-            ("ADDED", raw("was", 16, "b")),  # and is deleted in 18, before the list: whose event is still to come
+            ("ADDED", raw("was", 16, "b")),  # deleted in 18, before the list; its event arrives later
         ):
             client.events.put_nowait(event)
         await asyncio.sleep(1)

@@ -1,4 +1,4 @@
-"""A Lease that is held, waited for, lost and left."""
+"""Lease election: acquire, wait, lose and release."""
 
 import asyncio
 import copy
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 
 class Server:
-    """One Lease. `refuses`: each request is answered with 403."""
+    """Server with one Lease; `refuses`: it answers each request with 403."""
 
     def __init__(self, lease: Json | None = None) -> None:
         self.lease, self.version, self.refuses = lease, 1, False
@@ -65,7 +65,7 @@ class Server:
 
 
 async def taken(election: Election) -> float:
-    """Seconds until it has the Lease."""
+    """Return the seconds until the election holds the Lease."""
     began = asyncio.get_running_loop().time()
     await election.acquire()
     return asyncio.get_running_loop().time() - began
@@ -103,14 +103,14 @@ def test_while_one_renews_the_other_waits_and_sees_that_it_is_alive() -> None:
         first, second = server.candidate("a"), server.candidate("b")
         await first.acquire()
         holding = asyncio.create_task(first.renew_until_lost())
-        seen = list[tuple[str, bool]]()
+        states = list[tuple[str, bool]]()
         waiting = asyncio.create_task(
-            second.acquire(lambda: seen.append((second.other_holder, second.other_holder_is_alive)))
+            second.acquire(lambda: states.append((second.other_holder, second.other_holder_is_alive)))
         )
         await asyncio.sleep(600)
         assert first.holds_lease()
         assert not second.holds_lease()
-        assert seen == [("a", False), ("a", True)]  # news only
+        assert states == [("a", False), ("a", True)]  # only changes are reported
         holding.cancel()
         waiting.cancel()
         await asyncio.gather(holding, waiting, return_exceptions=True)
@@ -136,7 +136,7 @@ def test_a_holder_that_cannot_renew_stops_in_time_and_says_why() -> None:
     simulated(act())
 
 
-def test_a_process_that_is_not_fit_takes_no_lease() -> None:
+def test_a_process_that_may_not_lead_takes_no_lease() -> None:
     async def act() -> None:
         server, fit = Server(), [False]
         election = server.candidate("a")
@@ -152,8 +152,8 @@ def test_a_process_that_is_not_fit_takes_no_lease() -> None:
 
 
 @pytest.mark.parametrize("turns", range(10))
-def test_a_holder_that_is_cancelled_while_a_renewal_succeeds_holds_no_longer(turns: int) -> None:
-    """It would renew for ever, and the process would neither end nor lead."""
+def test_a_holder_cancelled_during_a_renewal_stops_renewing(turns: int) -> None:
+    """Otherwise it would renew forever, and the process would neither end nor lead."""
 
     async def act() -> None:
         election = Server().candidate("a")
@@ -170,7 +170,7 @@ def test_a_holder_that_is_cancelled_while_a_renewal_succeeds_holds_no_longer(tur
 
 
 def test_the_same_identity_takes_over_at_once() -> None:
-    """The Lease of an installation: its next process goes on with it."""
+    """For the Lease of an installation: its next process keeps the Lease."""
 
     async def act() -> None:
         server = Server()

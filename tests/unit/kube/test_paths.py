@@ -1,4 +1,4 @@
-"""Addresses: what others write becomes one name in them, or none at all."""
+"""Paths: a name of another client becomes one segment, or an error."""
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ from rescheduler.kube.client import ApiError
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../b", "/", "a%2Fb", "%", "a\nb", "\ud800"])
-def test_what_can_be_no_name_is_refused_with_words(name: str) -> None:
+def test_an_invalid_name_is_refused_with_a_message(name: str) -> None:
     for make in (
         paths.node,
         paths.drain,
@@ -24,7 +24,7 @@ def test_what_can_be_no_name_is_refused_with_words(name: str) -> None:
 
 
 @given(st.text(min_size=1))
-def test_any_other_name_stays_one_part_of_the_path(name: str) -> None:
+def test_a_valid_name_stays_one_segment_of_the_path(name: str) -> None:
     try:
         path = paths.pod("space", name)
     except ApiError:
@@ -36,7 +36,7 @@ def test_any_other_name_stays_one_part_of_the_path(name: str) -> None:
     assert url.parts[6] == name
 
 
-def test_names_of_the_api_itself_stay_readable() -> None:
+def test_names_of_the_api_are_not_escaped() -> None:
     assert paths.node("n-1.example.com") == "/api/v1/nodes/n-1.example.com"
     assert paths.in_all_namespaces("apps/v1", "replicasets") == "/apis/apps/v1/replicasets"
     assert paths.in_all_namespaces("v1", "pods") == paths.PODS

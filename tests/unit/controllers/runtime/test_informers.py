@@ -1,4 +1,4 @@
-"""Our own kinds come and go; everything else is always there."""
+"""Informers of the store: kinds whose CRD may be missing."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ POLICY = {"metadata": {"name": "p", "uid": "p", "resourceVersion": "5"}, "spec":
 
 
 class FakeClient:
-    """Serves lists of one policy; `gone`: what is answered with 404, `defined`: whether the CRDs are there all the same."""
+    """Client that lists one policy; `gone`: paths with a 404; `defined`: whether the CRDs exist anyway."""
 
     def __init__(self) -> None:
         self.gone: set[str] = set()
@@ -45,57 +45,55 @@ def store() -> Store:
 
 
 @pytest.fixture
-def told() -> list[bool]:
+def reports() -> list[bool]:
     return []
 
 
 @pytest.fixture
-def here(client: FakeClient, store: Store, told: list[bool]) -> StoreInformers:
-    return StoreInformers(client, store, lambda: told.append(ResourceKind.POLICY in store.not_installed))  # type: ignore[arg-type]
+def informers(client: FakeClient, store: Store, reports: list[bool]) -> StoreInformers:
+    return StoreInformers(client, store, lambda: reports.append(ResourceKind.POLICY in store.not_installed))  # type: ignore[arg-type]
 
 
 async def test_a_kind_whose_crd_is_gone_has_no_objects(
-    here: StoreInformers, client: FakeClient, store: Store, told: list[bool]
+    informers: StoreInformers, client: FakeClient, store: Store, reports: list[bool]
 ) -> None:
-    await here.list_all()
+    await informers.list_all()
     assert store._policies
     client.gone = {paths.POLICIES}
-    await here.list_all()
+    await informers.list_all()
     assert store.not_installed == {ResourceKind.POLICY}
     assert not store._policies
     assert client.asked == ["metadata.name=reschedulepolicies.rescheduler.dev"]
-    assert told == [True]
+    assert reports == [True]
 
 
-async def test_it_is_told_once_that_a_kind_is_gone_and_once_that_it_is_back(
-    here: StoreInformers, client: FakeClient, store: Store, told: list[bool]
+async def test_a_missing_and_a_restored_kind_are_reported_once(
+    informers: StoreInformers, client: FakeClient, store: Store, reports: list[bool]
 ) -> None:
     client.gone = {paths.POLICIES}
-    await here.list_all()
-    await here.list_all()
+    await informers.list_all()
+    await informers.list_all()
     assert len(client.asked) == 1
     client.gone = set()
-    await here.list_all()
-    await here.list_all()
-    assert told == [True, False]
+    await informers.list_all()
+    await informers.list_all()
+    assert reports == [True, False]
     assert store._policies
 
 
-async def test_a_404_for_a_kind_that_is_defined_takes_nothing_away(
-    here: StoreInformers, client: FakeClient, store: Store
+async def test_a_404_for_an_installed_kind_drops_no_object(
+    informers: StoreInformers, client: FakeClient, store: Store
 ) -> None:
-    await here.list_all()
+    await informers.list_all()
     client.gone, client.defined = {paths.POLICIES}, True
     with pytest.raises(ApiError):
-        await here._list(ResourceKind.POLICY)
+        await informers._list(ResourceKind.POLICY)
     assert not store.not_installed
     assert store._policies
 
 
-async def test_a_404_for_a_kind_of_kubernetes_is_an_error_like_any_other(
-    here: StoreInformers, client: FakeClient
-) -> None:
+async def test_a_404_for_a_kubernetes_kind_is_an_error(informers: StoreInformers, client: FakeClient) -> None:
     client.gone = {paths.NODES}
     with pytest.raises(ApiError):
-        await here._list(ResourceKind.NODE)
+        await informers._list(ResourceKind.NODE)
     assert not client.asked

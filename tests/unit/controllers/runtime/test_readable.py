@@ -1,4 +1,4 @@
-"""Lists with objects that cannot be read."""
+"""Lists with unreadable objects."""
 
 from structlog.testing import capture_logs
 
@@ -7,7 +7,7 @@ from rescheduler.controllers.runtime.readable import readable_objects
 from rescheduler.core.model import pods
 
 
-def test_an_object_that_cannot_be_read_costs_itself_and_is_logged() -> None:
+def test_an_unreadable_object_is_left_out_and_logged() -> None:
     rows = [hostile.POD, {"metadata": {"name": "x" * 500}}, {}, hostile.POD]
     with capture_logs() as logs:
         found = list(readable_objects(rows, pods.parse_pod))

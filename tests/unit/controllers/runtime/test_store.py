@@ -1,4 +1,4 @@
-"""Facts in memory."""
+"""The store: slots, and objects that this version cannot read."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -39,8 +39,8 @@ def may_begin(place: Store, name: str) -> bool:
     return wait_reason(found, place.cluster_state(), NOW) is None
 
 
-def test_a_beginning_that_is_promised_takes_the_slot_before_any_status_says_so() -> None:
-    """Two looks in one moment must not both find the slot free."""
+def test_a_reserved_slot_counts_before_the_status_is_written() -> None:
+    """Two drains must not take the same free slot."""
     place = store("n1", "n2")
     assert may_begin(place, "n1")
     place.reserve_slot("n1", NOW)
@@ -53,7 +53,7 @@ def test_a_beginning_that_is_promised_takes_the_slot_before_any_status_says_so()
     assert may_begin(place, "n1")
 
 
-def test_the_drain_of_a_node_that_is_gone_takes_no_slot() -> None:
+def test_the_drain_of_a_deleted_node_takes_no_slot() -> None:
     place = store("n1", "n2")
     assert not may_begin(place, "n2")
     place.drop(ResourceKind.NODE, "n1")
@@ -67,7 +67,7 @@ BAD: dict[ResourceKind, dict[str, Any]] = {
     ResourceKind.POLICY: {"metadata": {"name": "p", "uid": "p"}, "spec": {"mode": "Dream"}},
     ResourceKind.POOL: {"metadata": {"name": "q", "uid": "q"}, "spec": {}},
 }
-"""Only objects of ours can be so: of a Node or a Namespace what does not fit is left out."""
+"""Only kinds of this operator can be unreadable: bad fields of a Node or a Namespace are ignored."""
 GOOD: dict[ResourceKind, dict[str, Any]] = {
     ResourceKind.NODE: node("n1"),
     ResourceKind.DRAIN: drain("n1"),
@@ -92,7 +92,7 @@ def names(place: Store) -> dict[ResourceKind, set[str]]:
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_an_object_that_cannot_be_read_keeps_its_last_good_version(kind: ResourceKind) -> None:
+def test_an_unreadable_object_keeps_its_last_readable_version(kind: ResourceKind) -> None:
     place, told = Store(lambda: NOW), []
     place.on_unreadable_change = lambda: told.append(dict(place.unreadable_objects))
     name = GOOD[kind]["metadata"]["name"]
@@ -111,7 +111,7 @@ def test_an_object_that_cannot_be_read_keeps_its_last_good_version(kind: Resourc
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_one_that_never_could_be_read_is_remembered_until_it_is_gone(kind: ResourceKind) -> None:
+def test_an_object_that_was_never_readable_is_kept_until_deleted(kind: ResourceKind) -> None:
     place = Store(lambda: NOW)
     name = BAD[kind]["metadata"]["name"]
     place.put(kind, version(BAD[kind], 2))
@@ -124,7 +124,7 @@ def test_one_that_never_could_be_read_is_remembered_until_it_is_gone(kind: Resou
     assert names(place)[kind] == {name}
 
 
-def test_a_node_and_a_namespace_are_taken_in_whatever_stands_in_them() -> None:
+def test_a_node_and_a_namespace_are_always_readable() -> None:
     place = Store(lambda: NOW)
     place.put(
         ResourceKind.NODE, {"metadata": {"name": "n1", "resourceVersion": "1", "creationTimestamp": 5, "labels": []}}
@@ -135,7 +135,7 @@ def test_a_node_and_a_namespace_are_taken_in_whatever_stands_in_them() -> None:
     assert place.namespaces["s"].labels == {}
 
 
-def test_a_policy_that_cannot_be_read_any_more_decides_as_before() -> None:
+def test_an_unreadable_policy_stays_in_effect() -> None:
     place = store("n1")
     place.put(ResourceKind.POLICY, version(BAD[ResourceKind.POLICY], 2))
     here = place.node("n1")

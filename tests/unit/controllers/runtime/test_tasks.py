@@ -1,4 +1,4 @@
-"""A task that fails costs only itself, is named while it fails, and is never tried hot."""
+"""Supervision: a failed task affects no other task, is reported, and is retried with back-off."""
 
 import asyncio
 import itertools
@@ -22,7 +22,7 @@ def _quiet() -> Iterator[None]:
 
 
 class World:
-    """A supervisor in simulated time, and what it reports."""
+    """Supervisor in simulated time, with its reports."""
 
     def __init__(self) -> None:
         self.metrics = Metrics()
@@ -43,7 +43,7 @@ class World:
 
 
 async def during(seconds: float, *work: Awaitable[None]) -> None:
-    """Let these run for so long."""
+    """Run coroutines for these seconds, then cancel them."""
     tasks = [asyncio.ensure_future(each) for each in work]
     await asyncio.sleep(seconds)
     for task in tasks:
@@ -51,7 +51,7 @@ async def during(seconds: float, *work: Awaitable[None]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def test_a_step_that_raises_is_repeated_with_growing_waits_and_named_until_it_succeeds() -> None:
+def test_a_failing_step_is_retried_with_backoff_and_reported() -> None:
     async def act() -> None:
         world, times, fails = World(), list[float](), [True]
 
@@ -65,8 +65,8 @@ def test_a_step_that_raises_is_repeated_with_growing_waits_and_named_until_it_su
         await asyncio.sleep(600)
         assert 10 <= len(times) <= 25  # 0.2 s, doubling up to a minute
         assert max(b - a for a, b in itertools.pairwise(times)) <= 90
-        complaint = world.supervisor.failure_summary or ""
-        assert f"task drain of n1 failed {len(times)} times in a row (ValueError: a bad object)" in complaint
+        summary = world.supervisor.failure_summary or ""
+        assert f"task drain of n1 failed {len(times)} times in a row (ValueError: a bad object)" in summary
         assert world.failures("drain") == len(times)
         fails[0] = False
         await asyncio.sleep(91)
@@ -74,10 +74,10 @@ def test_a_step_that_raises_is_repeated_with_growing_waits_and_named_until_it_su
         count = len(times)
         fails[0] = True
         await asyncio.sleep(15)
-        assert len(times) >= count + 4  # the waits start again
+        assert len(times) >= count + 4  # the delays start again
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        assert world.supervisor.failure_summary is None  # what is over does not fail
+        assert world.supervisor.failure_summary is None  # an ended task is not reported
 
     simulated(act())
 
@@ -101,25 +101,25 @@ def test_a_task_that_raises_does_not_stop_another() -> None:
     simulated(act())
 
 
-def test_a_step_that_asks_to_be_repeated_at_once_runs_at_most_once_a_second_in_the_long_run() -> None:
-    """Whatever it writes, and whoever wakes it: a quarrel over a node's conditions must not load the API server."""
+def test_a_step_that_returns_zero_is_limited_to_once_a_second() -> None:
+    """Two controllers that overwrite each other's conditions must not load the API server."""
 
     async def act() -> None:
         world, times, wake = World(), list[float](), asyncio.Event()
 
         async def step() -> float:
             times.append(world.now)
-            wake.set()  # its own write comes back as news
+            wake.set()  # its own write wakes the task
             return 0.0
 
         await during(60, world.supervisor.run_loop("drain", step, wake=wake))
         assert len(times) <= 140
-        assert sum(when <= 0.2 for when in times) >= 3  # a few in a row are quick: a node is restored in steps
+        assert sum(when <= 0.2 for when in times) >= 3  # the first repetitions are quick: a node is restored in steps
 
     simulated(act())
 
 
-def test_a_failed_request_is_no_unexpected_failure_and_is_repeated_with_growing_waits() -> None:
+def test_a_failed_request_is_retried_with_backoff_and_not_reported() -> None:
     async def act() -> None:
         world, times, wake = World(), list[float](), asyncio.Event()
 
@@ -136,7 +136,7 @@ def test_a_failed_request_is_no_unexpected_failure_and_is_repeated_with_growing_
     simulated(act())
 
 
-def test_what_is_done_after_a_failed_request_may_say_how_long_to_wait_and_may_itself_fail() -> None:
+def test_a_retry_function_sets_the_delay_and_may_fail() -> None:
     async def act() -> None:
         world, times = World(), list[float]()
 
@@ -186,14 +186,14 @@ def test_a_loop_ends_when_its_step_says_so() -> None:
     simulated(act())
 
 
-def test_what_never_ends_is_started_again_and_named_until_it_has_run_for_a_while() -> None:
+def test_a_coroutine_that_ends_is_restarted_and_reported() -> None:
     async def act() -> None:
         world, runs = World(), list[float]()
 
         async def run() -> None:
             runs.append(world.now)
             if len(runs) == 2:
-                return  # it may not end without an error either
+                return  # an end without an error is a failure too
             if len(runs) < 4:
                 raise KeyError("x")
             await asyncio.Event().wait()
@@ -209,7 +209,7 @@ def test_what_never_ends_is_started_again_and_named_until_it_has_run_for_a_while
     simulated(act())
 
 
-def test_a_vital_task_that_fails_makes_the_view_stale_and_after_a_time_ends_the_process() -> None:
+def test_a_failing_vital_task_makes_the_view_stale_and_ends_the_process() -> None:
     async def act() -> None:
         world, fails = World(), [True]
 
@@ -235,7 +235,7 @@ def test_a_vital_task_that_fails_makes_the_view_stale_and_after_a_time_ends_the_
     simulated(act())
 
 
-def test_a_task_that_is_not_vital_may_fail_for_ever() -> None:
+def test_a_task_that_is_not_vital_may_fail_forever() -> None:
     async def act() -> None:
         world = World()
 
@@ -249,7 +249,7 @@ def test_a_task_that_is_not_vital_may_fail_for_ever() -> None:
     simulated(act())
 
 
-def test_a_key_whose_handler_raises_costs_only_that_key() -> None:
+def test_a_failing_key_affects_no_other_key() -> None:
     async def act() -> None:
         world, handled, queue = World(), list[str](), WorkQueue()
 
@@ -277,7 +277,7 @@ def test_a_key_whose_handler_raises_costs_only_that_key() -> None:
     simulated(act())
 
 
-def test_after_very_many_failures_a_key_is_still_looked_at() -> None:
+def test_a_key_is_retried_after_very_many_failures() -> None:
     async def act() -> None:
         handled, queue = list[str](), WorkQueue()
 
@@ -297,13 +297,13 @@ def test_after_very_many_failures_a_key_is_still_looked_at() -> None:
     simulated(act())
 
 
-def test_many_failing_tasks_are_named_in_few_words() -> None:
+def test_the_summary_of_many_failing_tasks_is_short() -> None:
     async def act() -> None:
         world = World()
         for number in range(500):
             world.supervisor.record_failure("drain", f"n{number}", ValueError("x" * 10_000))
-        complaint = world.supervisor.failure_summary or ""
-        assert "and 497 more" in complaint
-        assert len(complaint) < 1200
+        summary = world.supervisor.failure_summary or ""
+        assert "and 497 more" in summary
+        assert len(summary) < 1200
 
     simulated(act())

@@ -1,4 +1,4 @@
-"""What is reported of an object that cannot be read."""
+"""Event about an unreadable object."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from rescheduler.controllers.runtime.store import ResourceKind, UnreadableObject
 
 
 class Recorder:
-    """Remembers Events."""
+    """Record Events."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, str, str, str]] = []
@@ -21,7 +21,7 @@ class Recorder:
 
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("kind", list(ResourceKind))
-def test_an_event_names_the_object_the_cause_and_what_holds_once(kind: ResourceKind, known: bool) -> None:
+def test_the_event_has_object_cause_and_effect_once(kind: ResourceKind, known: bool) -> None:
     recorder: Any = Recorder()
     announcer = DrainEvents(recorder, Metrics())
     for _ in range(2):

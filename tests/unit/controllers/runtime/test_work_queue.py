@@ -1,4 +1,4 @@
-"""Keys that wait to be looked at."""
+"""Queue of keys."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -8,7 +8,7 @@ from rescheduler.controllers.runtime.work_queue import WorkQueue
 
 
 def handled(fill: Callable[[WorkQueue], None], *, fails: int = 0) -> list[str]:
-    """The keys in the order in which one worker handles them until nothing is left; the first so often in vain."""
+    """Return the keys in the order in which one worker handles them; the first `fails` attempts fail."""
     done: list[str] = []
 
     async def handle(key: str) -> bool:
@@ -27,7 +27,7 @@ def handled(fill: Callable[[WorkQueue], None], *, fails: int = 0) -> list[str]:
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    """`asyncio.run` would take the loop away that other tests share."""
+    """Run without `asyncio.run`, which would close the event loop that other tests share."""
     loop = asyncio.new_event_loop()
     try:
         loop.run_until_complete(work)
@@ -35,11 +35,11 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         loop.close()
 
 
-def test_marks_made_while_a_key_waits_count_once() -> None:
+def test_repeated_adds_of_a_waiting_key_count_once() -> None:
     assert handled(lambda queue: [queue.add(key) for key in "aba"] and None) == ["a", "b"]
 
 
-def test_news_goes_ahead_of_routine() -> None:
+def test_a_high_priority_key_is_handled_first() -> None:
     def fill(queue: WorkQueue) -> None:
         for key in "abc":
             queue.add(key, low_priority=True)
@@ -48,7 +48,7 @@ def test_news_goes_ahead_of_routine() -> None:
     assert handled(fill) == ["d", "a", "b", "c"]
 
 
-def test_news_of_a_key_that_waits_as_routine_takes_it_ahead_and_is_looked_at_once() -> None:
+def test_a_low_priority_key_added_again_is_handled_first_and_once() -> None:
     def fill(queue: WorkQueue) -> None:
         for key in "abc":
             queue.add(key, low_priority=True)
@@ -58,17 +58,17 @@ def test_news_of_a_key_that_waits_as_routine_takes_it_ahead_and_is_looked_at_onc
     assert handled(fill) == ["c", "a", "b"]
 
 
-def test_a_key_whose_time_is_up_is_news() -> None:
+def test_a_due_key_has_high_priority() -> None:
     def fill(queue: WorkQueue) -> None:
         for number in range(100):
             queue.add(f"n{number}", low_priority=True)
         queue.add_after("due", 0)
 
-    # The timer of the event loop turns in between: a worker that never let it would come to it last.
+    # The worker must let the timer of the event loop run; otherwise it handles this key last.
     assert handled(fill).index("due") < 3
 
 
-def test_news_of_a_key_that_is_being_looked_at_is_looked_at_after_it() -> None:
+def test_a_key_added_while_it_is_processed_is_handled_again() -> None:
     done: list[str] = []
 
     async def work() -> None:
