@@ -30,6 +30,6 @@ def test_the_event_has_object_cause_and_effect_once(kind: ResourceKind, known: b
     assert (name, reason) == ("x", "Unreadable")
     assert f"{subject} x cannot be read" in message
     assert "mode: Dream is no mode" in message
-    assert ("its last version that could be read still holds" in message) is known
+    assert ("its last readable version still applies" in message) is known
     announcer.publish_unreadable(UnreadableObject(kind, "x", "u", "another cause", known))
     assert len(recorder.events) == 2
