@@ -10,7 +10,7 @@ import yaml
 from harness import ControlPlane, workloads
 from harness.observer import Observer
 from harness.waiting import until
-from rescheduler.api import names
+from rescheduler.api import GROUP, names
 
 Object = dict[str, Any]
 EVERYTHING = {"operator": "Exists"}
@@ -90,7 +90,7 @@ def identity(cluster: Cluster, name: str, *, pools: str | None = None) -> Path:
         {"apiGroups": [""], "resources": ["namespaces/status", "namespaces/finalize", "pods/status"], "verbs": ["*"]},
     ]
     if pools:
-        mine = {"apiGroups": [names.GROUP], "resources": ["namespacepools"], "verbs": ["update"]}
+        mine = {"apiGroups": [GROUP], "resources": ["namespacepools"], "verbs": ["update"]}
         rules.append(mine if pools == "*" else {**mine, "resourceNames": [pools]})
     rbac = "rbac.authorization.k8s.io"
     cluster.plane.apply(

@@ -5,7 +5,7 @@ Those of ours begin with the API group; none carries a node's name as a value (6
 
 from typing import Final
 
-GROUP: Final = "rescheduler.dev"
+from rescheduler.api import GROUP
 
 MAINTENANCE: Final = f"{GROUP}/maintenance"
 """Node annotation: its presence asks for maintenance, its value says why."""

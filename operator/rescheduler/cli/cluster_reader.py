@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from rescheduler.api import API_VERSION, names
 from rescheduler.api.drains import DrainOverrides, NodeDrain
 from rescheduler.api.policies import DrainSettings, ReschedulePolicy
-from rescheduler.cli.api import ClusterApi, PluginError
+from rescheduler.cli.cluster_api import ClusterApi, PluginError
 from rescheduler.core.drain.preview import PreviewInput
 from rescheduler.core.model import disruption_budgets, object_schemas, pods, volumes, workloads
 from rescheduler.core.model import nodes as model_nodes

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from rescheduler.api import API_VERSION, names
-from rescheduler.cli.api import ClusterApi, PluginError, connect, parse_json, raise_for_error
+from rescheduler.cli.cluster_api import ClusterApi, PluginError, connect, parse_json, raise_for_error
 from rescheduler.cli.follow import follow
 from rescheduler.cli.progress import format_requests
 

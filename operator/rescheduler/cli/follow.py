@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from rescheduler.api import API_VERSION
-from rescheduler.cli.api import ApiUnavailableError, ClusterApi
+from rescheduler.cli.cluster_api import ApiUnavailableError, ClusterApi
 from rescheduler.cli.output import printable
 from rescheduler.cli.progress import DrainProgress, ProgressLine, is_drained, is_unobserved
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rescheduler.cli.api import ClusterApi, connect
+from rescheduler.cli.cluster_api import ClusterApi, connect
 from rescheduler.cli.cluster_reader import LivePolicies, read_policies, read_preview_input
 from rescheduler.cli.output import format_span, format_table
 from rescheduler.core.drain.preview import Drainable, DrainPreview, preview_node

@@ -72,7 +72,7 @@ def pools(output: str) -> None:
 def _print_resource(resource: str, output: str) -> None:
     import json  # noqa: PLC0415
 
-    from rescheduler.cli.api import ClusterApi, connect  # noqa: PLC0415
+    from rescheduler.cli.cluster_api import ClusterApi, connect  # noqa: PLC0415
     from rescheduler.cli.output import format_table  # noqa: PLC0415
 
     server, group = ClusterApi(connect()), API_VERSION
