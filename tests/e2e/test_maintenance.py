@@ -281,7 +281,7 @@ def test_what_others_write_costs_no_drain_and_no_node(site: Site) -> None:
     (request,) = drain["spec"]["requests"]
     assert len(request["message"]) == 1024
     ignored = site.plane.kubectl("get", "events", "-n", site.name, "--field-selector=reason=AnnotationIgnored")
-    assert "'5 hours' is no duration" in ignored
+    assert "'5 hours' is not a duration" in ignored
     assert "'requird', and must be one of" in ignored
     site.annotate(nodes[0], None)
     site.gone(nodes[0])

@@ -111,7 +111,7 @@ def test_each_kind_of_pod_on_a_dead_node(site: Site) -> None:
 
     site.plane.kubectl("annotate", "node", doomed, "rescheduler.dev/fenced=yes")
     until(lambda: events(site, doomed, "FencedRefused"), "the Event that says what is wrong")
-    assert "no JSON" in events(site, doomed, "FencedRefused")[0]
+    assert "not JSON" in events(site, doomed, "FencedRefused")[0]
     hint = drain["status"]["blockers"][0]["hint"]
     said = hint[hint.index("{") : hint.index("}") + 1]
     assert json.loads(said)["nodeUID"] == site.observer.node(doomed)["metadata"]["uid"]

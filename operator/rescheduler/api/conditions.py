@@ -1,4 +1,4 @@
-"""metav1.Condition."""
+"""The conditions of all kinds, in the form of metav1.Condition."""
 
 from pydantic import Field
 
@@ -6,15 +6,17 @@ from rescheduler.api.scalars import Model, Time
 
 
 class Condition(Model):
-    """One aspect of an object's state."""
+    """A condition: one aspect of the state of an object."""
 
-    type: str = Field(description="Name of the aspect.", json_schema_extra={"maxLength": 316})
+    type: str = Field(description="Type of the condition.", json_schema_extra={"maxLength": 316})
     status: str = Field(description="True, False or Unknown.", json_schema_extra={"enum": ["True", "False", "Unknown"]})
     reason: str = Field(
-        default="", description="One CamelCase word that says why.", json_schema_extra={"maxLength": 1024}
+        default="", description="Reason for the status, as one CamelCase word.", json_schema_extra={"maxLength": 1024}
     )
-    message: str = Field(default="", description="The same for people.", json_schema_extra={"maxLength": 32768})
+    message: str = Field(
+        default="", description="Human-readable explanation of the reason.", json_schema_extra={"maxLength": 32768}
+    )
     last_transition_time: Time = Field(description="When the status last changed.")
     observed_generation: int | None = Field(
-        default=None, description="The generation of the object that this was seen on."
+        default=None, description="Generation of the object that the condition describes."
     )

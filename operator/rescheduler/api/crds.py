@@ -1,7 +1,7 @@
-"""The CRDs, generated from the typed models: `python -m rescheduler.api.crds [--check] DIR…`.
+"""Generate the CRDs from the typed models: `python -m rescheduler.api.crds [--check] DIR…`.
 
-Wrong input is refused by the API server itself, so what pydantic knows of a field (pattern, bounds, enum) must
-reach the schema, and what a schema cannot say is said in CEL.
+The API server itself refuses invalid objects. Each pattern, bound and enum of a pydantic field must therefore be in the
+schema. CEL rules hold what a schema cannot express.
 """
 
 import sys
@@ -26,7 +26,7 @@ _EMPTY_SELECTOR_RULE = "(!has({0}.matchLabels) || size({0}.matchLabels) == 0) &&
 
 
 class _SchemaGenerator(GenerateJsonSchema):
-    """Defaults as the API writes them, not as pydantic would."""
+    """Write defaults in the form of the API, for example durations as `5m`."""
 
     def encode_default(self, dft: Any) -> Any:
         if isinstance(dft, timedelta):
@@ -39,7 +39,7 @@ class _SchemaGenerator(GenerateJsonSchema):
 
 
 def _inline(schema: Any, definitions: dict[str, Schema]) -> Any:
-    """Resolve references, turn `X or null` into X, and drop what a structural schema does not have."""
+    """Resolve references, turn `X or null` into X, and drop keywords that a structural schema must not have."""
     if isinstance(schema, list):
         return [_inline(item, definitions) for item in schema]
     if not isinstance(schema, dict):
@@ -63,7 +63,7 @@ def _inline(schema: Any, definitions: dict[str, Schema]) -> Any:
 
 
 def _with_object_defaults(schema: Schema) -> Schema:
-    """Nested objects get `default: {}`, so that the server fills in what is within them."""
+    """Add `default: {}` to nested objects, or else the API server does not set the defaults inside them."""
     for name, child in schema.get("properties", {}).items():
         if child.get("type") == "object" and "properties" in child:
             _with_object_defaults(child)
@@ -89,7 +89,7 @@ def _strip_defaults(schema: Any) -> Any:
 
 
 def _add_selector_validation(schema: Any) -> None:
-    """Syntax of label selectors, wherever one is."""
+    """Add the syntax rules of label selectors to each selector in the schema."""
     if isinstance(schema, list):
         for item in schema:
             _add_selector_validation(item)
@@ -100,7 +100,10 @@ def _add_selector_validation(schema: Any) -> None:
                 "maxProperties": 32,
                 "additionalProperties": {"type": "string", "maxLength": 63, "pattern": VALUE_PATTERN},
                 "x-kubernetes-validations": [
-                    {"rule": f"self.all(k, k.matches(r'{KEY_PATTERN}'))", "message": "matchLabels must have label keys"}
+                    {
+                        "rule": f"self.all(k, k.matches(r'{KEY_PATTERN}'))",
+                        "message": "matchLabels must have valid label keys",
+                    }
                 ],
             }
             expression = properties["matchExpressions"]["items"]
@@ -110,7 +113,7 @@ def _add_selector_validation(schema: Any) -> None:
             expression["x-kubernetes-validations"] = [
                 {
                     "rule": f"self.operator in ['In', 'NotIn'] ? ({has}) : !({has})",
-                    "message": "values must be given for In and NotIn, and only for them",
+                    "message": "values must be set for the operators In and NotIn, and only for these",
                 }
             ]
         for value in schema.values():
@@ -118,7 +121,7 @@ def _add_selector_validation(schema: Any) -> None:
 
 
 def schema_of(model: type[Model], *, defaults: bool = True) -> Schema:
-    """The structural schema of a model."""
+    """Return the structural schema of a model."""
     raw = model.model_json_schema(by_alias=True, mode="validation", schema_generator=_SchemaGenerator)
     definitions = raw.pop("$defs", {})
     schema: Schema = _inline(raw, definitions)
@@ -189,12 +192,12 @@ def _policy_crd() -> Schema:
     ]
     status = {
         "type": "object",
-        "description": "What was seen of the policy.",
+        "description": "State of the policy.",
         "properties": {
             "observedGeneration": {
                 "type": "integer",
                 "format": "int64",
-                "description": "The generation last looked at.",
+                "description": "Generation of the policy that the operator last read.",
             },
             "conditions": schema_of(NodeDrainStatus, defaults=False)["properties"]["conditions"],
         },
@@ -215,7 +218,7 @@ def _pool_crd() -> Schema:
     spec["x-kubernetes-validations"] = [
         {
             "rule": "(has(self.namespaces) && size(self.namespaces) > 0) || has(self.namespaceSelector)",
-            "message": "namespaces or namespaceSelector must be given",
+            "message": "namespaces or namespaceSelector must be set",
         },
         {
             "rule": f"!has(self.namespaceSelector) || !({_EMPTY_SELECTOR_RULE.format('self.namespaceSelector')})",
@@ -237,7 +240,7 @@ def _pool_crd() -> Schema:
     rules = [
         {
             "rule": "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')",
-            "message": "metadata.name must be a DNS label of at most 63 characters: it is used as a label's value",
+            "message": "metadata.name must be a DNS label of at most 63 characters: it becomes the value of a label",
         }
     ]
     status = schema_of(NamespacePoolStatus, defaults=False)
@@ -247,7 +250,7 @@ def _pool_crd() -> Schema:
 def _drain_crd() -> Schema:
     spec = _strip_defaults(schema_of(NodeDrainSpec))
     spec["properties"]["nodeName"]["x-kubernetes-validations"] = [
-        {"rule": "self == oldSelf", "message": "nodeName is immutable: delete this NodeDrain and make another"}
+        {"rule": "self == oldSelf", "message": "nodeName is immutable: delete this NodeDrain and create a new one"}
     ]
     columns = [
         _column("Node", ".spec.nodeName"),
@@ -262,14 +265,14 @@ def _drain_crd() -> Schema:
     rules = [
         {
             "rule": "self.metadata.name == self.spec.nodeName",
-            "message": "metadata.name must equal spec.nodeName: a node has one NodeDrain, of its own name",
+            "message": "metadata.name must equal spec.nodeName: a node has one NodeDrain, with the name of the node",
         }
     ]
     return _crd("NodeDrain", "nodedrains", "nd", spec, schema_of(NodeDrainStatus, defaults=False), columns, rules)
 
 
 def manifests() -> dict[str, str]:
-    """File name to YAML text of each CRD."""
+    """Return the YAML text of each CRD by file name."""
     crds = {"reschedulepolicies": _policy_crd(), "namespacepools": _pool_crd(), "nodedrains": _drain_crd()}
     return {
         f"{GROUP}_{plural}.yaml": _HEADER + yaml.safe_dump(crd, sort_keys=False, width=120, allow_unicode=True)
@@ -278,7 +281,7 @@ def manifests() -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Write or check; exit code 1 where a file differs."""
+    """Write the CRD files, or check them. Return the exit code: 1 if a file differs, else 0."""
     check = "--check" in arguments
     differing = []
     for directory in (Path(a) for a in arguments if a != "--check"):

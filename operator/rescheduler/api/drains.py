@@ -1,4 +1,4 @@
-"""NodeDrain: one node being emptied; the durable record, and the lock."""
+"""NodeDrain: the drain of one node. It is the durable record of the drain and the lock on the node."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -18,7 +18,7 @@ _MAX_ANNOTATION_LENGTH = 1024
 
 
 class RequestReason(StrEnum):
-    """Why a node is to be emptied."""
+    """Reason of a drain request."""
 
     MAINTENANCE = "Maintenance"
     FAILURE = "Failure"
@@ -26,7 +26,7 @@ class RequestReason(StrEnum):
 
 
 class Phase(StrEnum):
-    """Where a drain stands: a summary for people; machines read the conditions."""
+    """Phase of a drain, a summary for people. Programs read the conditions."""
 
     WAITING = "Waiting"
     DRAINING = "Draining"
@@ -36,7 +36,7 @@ class Phase(StrEnum):
 
 
 class BlockerClass(StrEnum):
-    """What holds a pod back."""
+    """Class of a blocker: why a pod cannot leave its node. Source: docs/reference/blockers.md."""
 
     BUDGET_EXHAUSTED = "BudgetExhausted"
     BUDGET_MISCONFIGURED = "BudgetMisconfigured"
@@ -59,14 +59,16 @@ class BlockerClass(StrEnum):
 
 
 class NodeDrainRequest(Model):
-    """One reason to empty the node."""
+    """A request to drain the node."""
 
-    reason: RequestReason = Field(description="Maintenance and Failure are the operator's, Manual is the user's.")
-    message: TruncatedText = Field(default="", description="For people: what for.")
+    reason: RequestReason = Field(
+        description="Maintenance and Failure are set by the operator, Manual is set by users."
+    )
+    message: TruncatedText = Field(default="", description="Human-readable cause of the request.")
 
 
 def _optional_fields(model: type[Model]) -> dict[str, Any]:
-    """The fields of a model without their defaults: an override that is absent overrides nothing."""
+    """Return the fields of a model with None as default, because an absent override must not change the policy."""
     fields: dict[str, Any] = {}
     for name, info in model.model_fields.items():
         copy = info._copy()  # noqa: SLF001 - pydantic has no public way to keep the constraints
@@ -77,7 +79,7 @@ def _optional_fields(model: type[Model]) -> dict[str, Any]:
 
 class _Overrides(Model):
     def apply_to(self, drain: DrainSettings) -> DrainSettings:
-        """The policy's drain with what is set here instead, field by field; `rules` is replaced whole."""
+        """Return the policy's drain settings with the fields that are set here. `rules` is replaced as a whole."""
         given = {name: value for name in DrainSettings.model_fields if (value := getattr(self, name)) is not None}
         return drain.model_copy(update=given) if given else drain
 
@@ -85,36 +87,37 @@ class _Overrides(Model):
 if TYPE_CHECKING:
 
     class DrainOverrides(_Overrides):
-        """What `create_model` makes below, as far as type checking needs it."""
+        """Stand-in for the type checker, which cannot read the model that `create_model` makes below."""
 
 else:
     DrainOverrides = create_model(
         "DrainOverrides",
         __base__=_Overrides,
-        __doc__="Fields of the policy's drain, for this node alone.",
+        __doc__="Fields that override the policy's `drain` for this node only.",
         **_optional_fields(DrainSettings),
     )
 
 
 class NodeDrainSpec(Model):
-    """Which node, and why."""
+    """The node to drain, and the requests for its drain."""
 
     node_name: str = Field(
-        description="The node to empty; immutable, and the object's own name.", min_length=1, max_length=253
+        description="Name of the node to drain. Immutable, and equal to metadata.name.", min_length=1, max_length=253
     )
     requests: tuple[NodeDrainRequest, ...] = Field(
-        description="Why; the NodeDrain lives while one is left.",
+        description="Why the node is drained. The NodeDrain exists as long as one request is left.",
         min_length=1,
         max_length=3,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["reason"]},
     )
     drain: DrainOverrides = Field(
-        default_factory=DrainOverrides, description="Overrides the policy's drain, field by field."
+        default_factory=DrainOverrides,
+        description="Overrides `drain` of the policy, field by field. `rules` is replaced as a whole.",
     )
 
 
 class TaintRecord(Model):
-    """A taint of ours."""
+    """A taint that the drain added to the node."""
 
     key: str = Field(description="The taint's key.", json_schema_extra={"maxLength": 317})
     value: str = Field(default="", description="The taint's value.", json_schema_extra={"maxLength": 63})
@@ -122,103 +125,121 @@ class TaintRecord(Model):
 
 
 class NodeRecord(Model):
-    """What is ours on the node; restoring removes exactly this."""
+    """Everything that the drain added to the node. A restore removes exactly this."""
 
     uid: str = Field(default="", description="The node's UID.", json_schema_extra={"maxLength": 253})
     boot_id: str = Field(
         default="",
         alias="bootID",
-        description="The node's boot when the drain began.",
+        description="Boot ID of the node when the drain began.",
         json_schema_extra={"maxLength": 253},
     )
-    cordoned_by_us: bool = Field(default=False, description="The node was not cordoned before.")
-    added_taints: tuple[TaintRecord, ...] = Field(
-        default=(), description="Taints that were added.", json_schema_extra={"maxItems": 16}
+    cordoned_by_us: bool = Field(
+        default=False,
+        description="Whether the drain cordoned the node. A node that was cordoned before stays cordoned.",
     )
-    added_labels: dict[str, str] = Field(default_factory=dict, description="Labels that were added.")
-    added_annotations: dict[str, str] = Field(default_factory=dict, description="Annotations that were added.")
+    added_taints: tuple[TaintRecord, ...] = Field(
+        default=(), description="Taints that the drain added.", json_schema_extra={"maxItems": 16}
+    )
+    added_labels: dict[str, str] = Field(default_factory=dict, description="Labels that the drain added.")
+    added_annotations: dict[str, str] = Field(default_factory=dict, description="Annotations that the drain added.")
 
 
 class PolicyRef(Model):
-    """The policy that decides."""
+    """The policy that decides for the node."""
 
-    name: str = Field(description="Its name.")
-    uid: str = Field(default="", description="Its UID.")
-    generation: int = Field(default=0, description="Its generation when last looked at.")
+    name: str = Field(description="Name of the policy.")
+    uid: str = Field(default="", description="UID of the policy.")
+    generation: int = Field(default=0, description="Generation of the policy that the operator last read.")
 
 
 class PodCounts(Model):
-    """The node's pods; total = moved + remaining: those that must leave."""
+    """Counts of the node's pods. `total` is `moved` plus `remaining`."""
 
     total: int = Field(default=0, description="Pods that must leave.")
-    moved: int = Field(default=0, description="Those that have left.")
-    remaining: int = Field(default=0, description="Those that have not.")
-    waiting_for_replacement: int = Field(default=0, description="Those released whose replacement is not Ready.")
-    blocked: int = Field(default=0, description="Those with a blocker.")
-    skipped: int = Field(default=0, description="Pods that stay: DaemonSet, mirror, Skip, cordon-tolerating.")
+    moved: int = Field(default=0, description="Pods that have left.")
+    remaining: int = Field(default=0, description="Pods that must leave and are still on the node.")
+    waiting_for_replacement: int = Field(default=0, description="Released pods whose replacement is not Ready.")
+    blocked: int = Field(default=0, description="Pods with a blocker.")
+    skipped: int = Field(
+        default=0,
+        description="Pods that stay: DaemonSet pods, mirror pods, Skip pods, and pods that tolerate the cordon.",
+    )
 
 
 class Blocker(Model):
-    """One pod that cannot leave, and why."""
+    """A pod that cannot leave the node, and the reason."""
 
     namespace: str = Field(description="The pod's namespace.", json_schema_extra={"maxLength": 253})
     pod: str = Field(description="The pod's name.", json_schema_extra={"maxLength": 253})
-    class_: BlockerClass = Field(alias="class", description="What holds it back.")
-    message: TruncatedText = Field(default="", description="Why, in words.")
-    since: Time = Field(description="Since when.")
+    class_: BlockerClass = Field(alias="class", description="Class of the blocker, such as BudgetExhausted.")
+    message: TruncatedText = Field(default="", description="Human-readable reason why the pod cannot leave.")
+    since: Time = Field(description="When the pod became blocked.")
     pdb: str | None = Field(
-        default=None, description="The PodDisruptionBudget concerned.", json_schema_extra={"maxLength": 253}
+        default=None, description="PodDisruptionBudget that blocks the pod.", json_schema_extra={"maxLength": 253}
     )
-    healthy: int | None = Field(default=None, description="Healthy pods that the budget counts.")
-    needed: int | None = Field(default=None, description="Healthy pods that the budget needs.")
-    hint: TruncatedText = Field(default="", description="What would unblock it.")
+    healthy: int | None = Field(default=None, description="Healthy pods that the PodDisruptionBudget counts.")
+    needed: int | None = Field(default=None, description="Healthy pods that the PodDisruptionBudget requires.")
+    hint: TruncatedText = Field(default="", description="Next step that would unblock the pod.")
 
 
 class NodeDrainStatus(Model):
-    """How far it is; every clock that matters is here."""
+    """Progress of the drain. All times that the drain depends on are here, so that a restart loses none."""
 
-    observed_generation: int | None = Field(default=None, description="The generation last looked at.")
-    phase: Phase | None = Field(default=None, description="A summary for people; machines read the conditions.")
+    observed_generation: int | None = Field(
+        default=None, description="Generation of the NodeDrain that the operator last read."
+    )
+    phase: Phase | None = Field(default=None, description="Summary for people. Programs read the conditions.")
     reasons: str | None = Field(
-        default=None, description="Why, all requests in one value: a table shows only the first of a list."
+        default=None, description="Reasons of all requests in one value, for the table of kubectl get."
     )
     waiting: str | None = Field(
         default=None,
-        description="Why the drain waits: the reason of Progressing=False; a table cannot choose by type and status.",
+        description="Why the drain waits: the reason of Progressing=False, for the table of kubectl get.",
     )
-    node: NodeRecord | None = Field(default=None, description="What is ours on the node.")
-    policy: PolicyRef | None = Field(default=None, description="The policy that decides.")
-    started_at: Time | None = Field(default=None, description="When the drain began: the cordon.")
-    drained_at: Time | None = Field(default=None, description="When the last pod was gone.")
-    paused_at: Time | None = Field(default=None, description="Since when the drain is paused.")
+    node: NodeRecord | None = Field(
+        default=None, description="What the drain added to the node. A restore removes exactly this."
+    )
+    policy: PolicyRef | None = Field(default=None, description="The policy that decides for the node.")
+    started_at: Time | None = Field(default=None, description="When the drain began, with the cordon.")
+    drained_at: Time | None = Field(default=None, description="When the last pod that must leave was gone.")
+    paused_at: Time | None = Field(
+        default=None, description="When the current pause began. Absent while the drain is not paused."
+    )
     paused_seconds: int | None = Field(
-        default=None, description="Time spent paused so far; seconds.", json_schema_extra={"minimum": 0}
+        default=None,
+        description="Seconds that the drain was paused before the current pause.",
+        json_schema_extra={"minimum": 0},
     )
     recordoned_at: Time | None = Field(
         default=None, description="When the node was cordoned again after somebody uncordoned it."
     )
     estimated_completion: str | None = Field(
-        default=None, description="When it should be done.", json_schema_extra={"maxLength": 64}
+        default=None,
+        description="When the drain is expected to be done. Absent if this cannot be known.",
+        json_schema_extra={"maxLength": 64},
     )
     progress: str | None = Field(
         default=None,
-        description="Pods moved of all that must leave, such as 17/42.",
+        description="Moved pods of all pods that must leave, such as 17/42.",
         json_schema_extra={"maxLength": 64},
     )
-    pods: PodCounts | None = Field(default=None, description="Pod counts.")
+    pods: PodCounts | None = Field(default=None, description="Counts of the node's pods.")
     blockers: tuple[Blocker, ...] = Field(
-        default=(), max_length=50, description="Pods that cannot leave, the oldest first; blockersTotal counts all."
+        default=(),
+        max_length=50,
+        description="Pods that cannot leave, at most 50, the oldest first. blockersTotal counts all.",
     )
-    blockers_total: int | None = Field(default=None, description="All pods that cannot leave.")
+    blockers_total: int | None = Field(default=None, description="Number of all pods that cannot leave.")
     conditions: tuple[Condition, ...] = Field(
         default=(),
-        description="Progressing, Cordoned, Drained, Blocked, Fenced, FitsWindow, and the gates'.",
+        description="Progressing, Cordoned, Drained, Blocked, Fenced, FitsWindow, and the conditions of drain.gates.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
 
 
 class NodeDrain(Model):
-    """A NodeDrain as read."""
+    """A NodeDrain with typed spec and status."""
 
     name: str
     uid: str
@@ -233,7 +254,7 @@ class NodeDrain(Model):
 
     @classmethod
     def from_object(cls, raw: Mapping[str, Any]) -> "NodeDrain":
-        """From the raw object. Raises ValueError (UnreadableError, or pydantic's) that names the field."""
+        """Parse a raw NodeDrain. Raises ValueError (UnreadableError, or pydantic's) that names the field."""
         raw = sanitize_custom_resource(raw)
         meta = raw["metadata"]
         annotations = meta.get("annotations") or {}

@@ -1,6 +1,7 @@
-"""Every label, annotation, taint and condition type that the project reads or writes, in one place.
+"""Labels, annotations, taints and condition types of Rescheduler, and those of others that several packages read.
 
-Those of ours begin with the API group; none carries a node's name as a value (63 characters at most).
+Names of Rescheduler begin with the API group. No label has a node name as its value, because a node name can be longer
+than 63 characters.
 """
 
 from typing import Final
@@ -8,38 +9,38 @@ from typing import Final
 from rescheduler.api import GROUP
 
 MAINTENANCE: Final = f"{GROUP}/maintenance"
-"""Node annotation: its presence asks for maintenance, its value says why."""
+"""Node annotation that requests maintenance. Its value is the message of the request."""
 CANCELLED: Final = f"{GROUP}/cancelled"
-"""Node annotation: requests that stand, but were cancelled by deleting their NodeDrain."""
+"""Node annotation with the requests that still stand, but were cancelled by deleting the NodeDrain."""
 FENCED: Final = f"{GROUP}/fenced"
-"""Node annotation: somebody's attestation that a boot of the node is dead."""
+"""Node annotation with the attestation that a boot of the node is dead."""
 DO_NOT_DISRUPT: Final = f"{GROUP}/do-not-disrupt"
 REPLACEMENT: Final = f"{GROUP}/replacement"
 MOVE: Final = f"{GROUP}/move"
-"""Pod annotation: the record of a move (`core.moves`)."""
+"""Pod annotation with the record of a move (`core.model.release_record`)."""
 POD_TEMPLATE_HASH: Final = "pod-template-hash"
 POD_DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 POOL: Final = f"{GROUP}/pool"
 NODE_POOL: Final = "rescheduler.node-restriction.kubernetes.io/pool"
 ADMISSION_SKIP: Final = f"{GROUP}/admission-skip"
-"""Label of a NamespacePool that admission need not look at for every pod: others say that there is an exclusive one."""
+"""Label of a NamespacePool that admission need not evaluate for each pod, because other exclusive pools suffice."""
 WAITING_TAINT_KEY: Final = f"{GROUP}/drain"
-"""PreferNoSchedule taint of nodes that wait for their turn."""
+"""Key of the waiting taint, `PreferNoSchedule`."""
 OUT_OF_SERVICE_TAINT_KEY: Final = "node.kubernetes.io/out-of-service"
-"""Kubernetes' own: what is Terminating on a node with it is removed, and its volumes are detached."""
+"""Taint of Kubernetes: it lets Kubernetes remove Terminating pods from the node and detach their volumes."""
 SHUTDOWN_TAINT_KEY: Final = "node.cloudprovider.kubernetes.io/shutdown"
-"""Taint of cloud controllers: the provider says that the machine is off."""
+"""Taint of cloud controllers: the provider reports that the machine is off."""
 FINALIZER: Final = f"{GROUP}/restore"
-"""On NodeDrain alone: it goes when the node is as it was."""
+"""Finalizer of a NodeDrain. The operator removes it after the node is restored."""
 
 STEPPED_BACK: Final = f"{GROUP}/stepped-back"
-"""On a NodeDrain: the name and UID of the drain that it stepped back for."""
+"""NodeDrain annotation with the name and UID of the other drain of a deadlock, for which this drain steps back."""
 
 SCALE_DOWN_DISABLED: Final = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
 KARPENTER_DO_NOT_DISRUPT: Final = "karpenter.sh/do-not-disrupt"
 KARPENTER_NODEPOOL: Final = "karpenter.sh/nodepool"
 MACHINE: Final = "cluster.x-k8s.io/machine"
-"""Node annotation: the Cluster API Machine that the node came from."""
+"""Node annotation with the name of the Cluster API Machine of the node."""
 MACHINE_NAMESPACE: Final = "cluster.x-k8s.io/cluster-namespace"
 EXCLUDE_FROM_LOAD_BALANCERS: Final = "node.kubernetes.io/exclude-from-external-load-balancers"
 MIRROR_POD: Final = "kubernetes.io/config.mirror"
@@ -50,8 +51,8 @@ DRAIN_IN_PROGRESS: Final = "DrainInProgress"
 DRAINED: Final = "Drained"
 MAINTENANCE_IN_PROGRESS: Final = "MaintenanceInProgress"
 NODE_CONDITIONS: Final = (DRAIN_IN_PROGRESS, DRAINED, MAINTENANCE_IN_PROGRESS)
-"""Node conditions of ours (names of KEP-5683)."""
+"""Node conditions that Rescheduler sets. The names are those of KEP-5683."""
 DISRUPTION_TARGET: Final = "DisruptionTarget"
-"""Pod condition: it is about to end by a disruption, and not by a failure of its own."""
+"""Pod condition of Kubernetes: a disruption is about to end the pod, not a failure of the pod."""
 INSTALL_HINT: Final = "kubectl apply -f manifests/crds, or install the chart"
-"""The way to the CRDs, where they are missing."""
+"""Command that installs missing CRDs."""

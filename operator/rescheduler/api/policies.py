@@ -1,4 +1,4 @@
-"""ReschedulePolicy: which nodes, when, how."""
+"""ReschedulePolicy: which nodes are drained, when, and how."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from rescheduler.api.untrusted import sanitize_custom_resource
 from rescheduler.api.windows import Window
 
 _CONDITION_TYPE = KEY_PATTERN
-"""A condition's type has the syntax of a label's key."""
+"""The type of a condition has the syntax of a label key."""
 
 
 class Mode(StrEnum):
-    """Whether decisions are carried out."""
+    """Mode of a policy or pool: whether decisions are carried out, or only reported."""
 
     ENFORCE = "Enforce"
     AUDIT = "Audit"
 
 
 class Suspend(StrEnum):
-    """What is held back for now."""
+    """Work of a policy that is suspended."""
 
     NONE = "None"
     NEW = "New"
@@ -33,21 +33,21 @@ class Suspend(StrEnum):
 
 
 class OnWindowClose(StrEnum):
-    """What a closing window does to what runs."""
+    """Effect of the end of a window on a running drain."""
 
     FINISH = "Finish"
     PAUSE = "Pause"
 
 
 class Force(StrEnum):
-    """When pods that must not run twice are forced off a dead node."""
+    """When pods that must not run twice are removed from a dead node by force."""
 
     WITH_PROOF = "WithProof"
     NEVER = "Never"
 
 
 class ReplacementMode(StrEnum):
-    """Whether the new pod has to run before the old one goes."""
+    """For which pods a new pod must be Ready before the old pod leaves."""
 
     REQUIRED = "Required"
     PREFERRED = "Preferred"
@@ -56,11 +56,11 @@ class ReplacementMode(StrEnum):
 
 
 REPLACEMENT_ANNOTATION_VALUES = (ReplacementMode.REQUIRED, ReplacementMode.PREFERRED, ReplacementMode.NEVER)
-"""What the owner of a pod may say by its annotation."""
+"""Valid values of the annotation `rescheduler.dev/replacement` of a pod."""
 
 
 class OnTimeout(StrEnum):
-    """What happens to pods still there at the timeout."""
+    """Action at the timeout for pods that are still on the node."""
 
     HOLD = "Hold"
     DELETE = "Delete"
@@ -68,21 +68,21 @@ class OnTimeout(StrEnum):
 
 
 class EvictOrBlock(StrEnum):
-    """Whether such pods go or hold the drain."""
+    """Whether pods of a kind are evicted or block the drain."""
 
     EVICT = "Evict"
     BLOCK = "Block"
 
 
 class NoRoom(StrEnum):
-    """What happens to a pod with no room elsewhere."""
+    """Action for a pod without room on other nodes."""
 
     HOLD = "Hold"
     EVICT = "Evict"
 
 
 class RuleAction(StrEnum):
-    """What a rule does with the pods that it selects."""
+    """Action for the pods that a rule selects."""
 
     EVICT = "Evict"
     SKIP = "Skip"
@@ -90,11 +90,11 @@ class RuleAction(StrEnum):
 
 
 class ConditionMatch(Model):
-    """A node condition that asks for something once it has held for a time."""
+    """A node condition that counts when it has held for a time."""
 
     type: str = Field(description="The node condition's type.", min_length=1, max_length=316, pattern=_CONDITION_TYPE)
     status: tuple[str, ...] = Field(
-        description="Any of these statuses counts: True, False, Unknown.",
+        description="Statuses of which any counts: True, False, Unknown.",
         min_length=1,
         max_length=3,
         json_schema_extra={
@@ -103,90 +103,98 @@ class ConditionMatch(Model):
         },
     )
     for_: Duration = Field(
-        default=timedelta(), alias="for", description="How long it has to hold without a break, such as 60s."
+        default=timedelta(), alias="for", description="How long the condition must hold without a break, such as 60s."
     )
 
 
 class MaintenanceSettings(Model):
-    """Emptying nodes that somebody wants to work on."""
+    """Drains for maintenance."""
 
-    enabled: bool = Field(default=True, description="Whether the maintenance annotation is acted on.")
+    enabled: bool = Field(
+        default=True, description="Whether the annotation rescheduler.dev/maintenance and `conditions` start a drain."
+    )
     conditions: tuple[ConditionMatch, ...] = Field(
         default=(),
-        description="Node conditions that ask for maintenance as the annotation does.",
+        description="Node conditions that request maintenance in the same way as the annotation.",
         max_length=16,
     )
     max_concurrent: NumberOrPercent = Field(
-        default=NumberOrPercent(1), description="Nodes being drained for maintenance at once: a number or a percentage."
+        default=NumberOrPercent(1),
+        description="Limit of nodes that are drained for maintenance at the same time: a number or a percentage.",
     )
     max_unavailable: NumberOrPercent = Field(
         default=NumberOrPercent(10, is_percent=True),
-        description="Nodes held cordoned for maintenance, drained and blocked ones included: a number or a percentage; "
-        "a percentage never comes to less than maxConcurrent.",
+        description="Limit of nodes that are held cordoned for maintenance at the same time: a number or a percentage. "
+        "Drained and blocked nodes count. A percentage never gives less than maxConcurrent.",
     )
     topology_key: str | None = Field(
         default=None,
-        description="Node label; nodes of two of its values are never drained at once.",
+        description="Node label, such as topology.kubernetes.io/zone. Nodes with different values are never drained at the same time.",
         min_length=1,
         max_length=316,
         pattern=KEY_PATTERN,
     )
     windows: tuple[Window, ...] = Field(
-        default=(), description="When maintenance may start; none means any time, several are a union.", max_length=16
+        default=(),
+        description="When maintenance may start. Without windows: at any time. Several windows form a union.",
+        max_length=16,
     )
     on_window_close: OnWindowClose = Field(
-        default=OnWindowClose.FINISH, description="What runs at a window's end: Finish goes on, Pause waits."
+        default=OnWindowClose.FINISH,
+        description="Effect of a window's end on a running drain. Finish: it continues. Pause: it waits for the next window.",
     )
 
 
 class FlappingSettings(Model):
-    """When a node that comes and goes is only cordoned."""
+    """When a node that fails again and again is only cordoned."""
 
-    changes: int = Field(default=3, ge=1, le=100, description="Times that a condition began to hold.")
+    changes: int = Field(default=3, ge=1, le=100, description="How often conditions of the node must begin to fail.")
     within: Duration = Field(
-        default=timedelta(minutes=15), description="In so much time; also how long it must be quiet."
+        default=timedelta(minutes=15),
+        description="Time in which `changes` are counted. The node stays cordoned until this time passes without another change.",
     )
 
 
 class FailureSettings(Model):
-    """Emptying nodes that failed."""
+    """Drains of failed nodes."""
 
-    enabled: bool = Field(default=True, description="Whether failed nodes are acted on.")
+    enabled: bool = Field(default=True, description="Whether failed nodes are drained.")
     conditions: tuple[ConditionMatch, ...] = Field(
         default=(
             ConditionMatch(type="Ready", status=("Unknown",), for_=timedelta(seconds=60)),
             ConditionMatch(type="Ready", status=("False",), for_=timedelta(minutes=3)),
         ),
-        description="Any one that holds for its time makes a node failed; a list given replaces the default.",
+        description="A node has failed when any listed condition has held for its `for`. A list replaces the default list.",
         max_length=16,
     )
     startup_grace: Duration = Field(
-        default=timedelta(minutes=10), description="From a Node's creation until it was first Ready, nothing counts."
+        default=timedelta(minutes=10),
+        description="Failure conditions of a new Node count only after its first Ready, or after this time since its creation.",
     )
     lease_timeout: Duration | None = Field(
         default=None,
-        description="Suspect a node whose Lease is silent for so long on our own clock (11s at least, or a quarter of the Lease's "
-        "duration and its jitter); absent: never.",
+        description="Suspect a node whose Lease has been silent for this long on the operator's clock. Replacements then start "
+        "early. The least time is 11s, or a quarter of the Lease's duration with its jitter. Absent: suspect no node.",
         json_schema_extra={"x-kubernetes-validations": [POSITIVE_DURATION_RULE]},
     )
     recover_after: Duration = Field(
-        default=timedelta(minutes=2), description="Healthy for so long, a node is put back as it was."
+        default=timedelta(minutes=2), description="A node that has been healthy for this long is restored."
     )
     flapping: FlappingSettings = Field(
-        default_factory=FlappingSettings, description="When a node that comes and goes is only cordoned."
+        default_factory=FlappingSettings, description="When a node that fails again and again is only cordoned."
     )
     max_unhealthy: NumberOrPercent = Field(
         default=NumberOrPercent(20, is_percent=True),
-        description="Storm brake, for each condition by itself: with more nodes than this no drain starts for it. One "
-        "node alone is never a storm.",
+        description="Storm brake: if more nodes than this have a failure condition, no drain starts for that condition. "
+        "One unhealthy node is never a storm. A number or a percentage.",
     )
     max_concurrent: NumberOrPercent = Field(
         default=NumberOrPercent(10, is_percent=True),
-        description="Drains for failures that may be under way at once, such as when the storm brake opens: a number or "
-        "a percentage, at least 1. The most certain failure starts first: an unreachable node with a silent Lease, then "
-        "Ready False, then other conditions; then the one that has lasted longest. A drain waits only for drains whose "
-        "failure is at least as certain. It is under way from its cordon until it is Drained, has only pods left that "
-        "wait for proof or for their owners, has been Blocked for 5m, or rests.",
+        description="Limit of drains for failures that are under way at the same time: a number or a percentage, at least "
+        "1. The most certain failure starts first: an unreachable node with a silent Lease, then a suspected node, then "
+        "Ready False, then other conditions. Of equal certainty, the failure that has lasted longest starts first. A "
+        "drain waits only for drains whose failure is at least as certain. A drain is under way from its cordon until "
+        "it is Drained, waits, has been Blocked for 5m, or has only pods left that wait for proof or for their owners.",
         json_schema_extra={
             "x-kubernetes-validations": [
                 {
@@ -197,52 +205,62 @@ class FailureSettings(Model):
         },
     )
     force: Force = Field(
-        default=Force.WITH_PROOF, description="When pods that must not run twice are forced off a dead node."
+        default=Force.WITH_PROOF,
+        description="Pods that must not run twice, on a dead node. WithProof: they move after proof that the node is dead. Never: they stay.",
     )
 
 
 class DrainRule(Model):
-    """What happens to the pods that it selects; the first rule that matches decides."""
+    """A rule for the pods that it selects. The first matching rule decides."""
 
     namespace_selector: LabelSelector = Field(
-        default_factory=LabelSelector, description="Namespaces by their labels; empty is every namespace."
+        default_factory=LabelSelector, description="Namespaces by their labels. Empty selects every namespace."
     )
     pod_selector: LabelSelector = Field(
-        default_factory=LabelSelector, description="Pods by their labels; empty is all."
+        default_factory=LabelSelector, description="Pods by their labels. Empty selects every pod."
     )
-    action: RuleAction = Field(default=RuleAction.EVICT, description="Evict, Skip, or WaitCompleted.")
+    action: RuleAction = Field(
+        default=RuleAction.EVICT,
+        description="Evict, Skip (the pod stays), or WaitCompleted (the pod stays until its containers have ended).",
+    )
     order: int = Field(
-        default=0, ge=-2147483648, le=2147483647, description="Lower leaves first, and is gone before the next starts."
+        default=0,
+        ge=-2147483648,
+        le=2147483647,
+        description="Pods with a lower order leave first, and are gone before the next order starts.",
     )
-    timeout: Duration | None = Field(default=None, description="Instead of the drain's timeout.")
+    timeout: Duration | None = Field(default=None, description="Replaces drain.timeout for these pods.")
 
 
 class DrainSettings(Model):
-    """How a node is emptied."""
+    """Settings of a drain."""
 
     replacement: ReplacementMode = Field(
-        default=ReplacementMode.PREFERRED, description="Whether the new pod has to be Ready before the old one goes."
+        default=ReplacementMode.PREFERRED, description="Whether a new pod must be Ready before the old pod leaves."
     )
     replacement_timeout: Duration = Field(
-        default=timedelta(minutes=5), description="How long a replacement may take to be Ready."
+        default=timedelta(minutes=5), description="How long a replacement may take to become Ready."
     )
-    timeout: Duration = Field(default=timedelta(), description="Time for the whole drain; 0s means none.")
+    timeout: Duration = Field(
+        default=timedelta(), description="Time for the whole drain, from the cordon. 0s means no timeout."
+    )
     on_timeout: OnTimeout = Field(
-        default=OnTimeout.HOLD, description="What happens at the timeout: Hold, Delete, Cancel."
+        default=OnTimeout.HOLD,
+        description="Hold: eviction keeps retrying. Delete: remaining pods are deleted. Cancel: the drain is cancelled.",
     )
     grace_period_seconds: int | None = Field(
-        default=None, ge=1, le=86400, description="Instead of each pod's own grace period; seconds."
+        default=None, ge=1, le=86400, description="Replaces the grace period of each pod, in seconds."
     )
     empty_dir: EvictOrBlock = Field(
-        default=EvictOrBlock.EVICT, description="Pods with an emptyDir volume, whose data is lost: Evict or Block."
+        default=EvictOrBlock.EVICT, description="Pods with an emptyDir volume: Evict (the data is lost) or Block."
     )
     unmanaged: EvictOrBlock = Field(
-        default=EvictOrBlock.BLOCK, description="Pods that nothing would recreate: Block or Evict."
+        default=EvictOrBlock.BLOCK, description="Pods that no controller recreates: Block or Evict."
     )
-    no_room: NoRoom = Field(default=NoRoom.HOLD, description="A pod with no room elsewhere: Hold or Evict.")
+    no_room: NoRoom = Field(default=NoRoom.HOLD, description="Pods without room on other nodes: Hold or Evict.")
     gates: tuple[str, ...] = Field(
         default=(),
-        description="Condition types that others set True on the NodeDrain before anything is touched.",
+        description="Condition types that other parties must set to True on the NodeDrain. Until then the operator writes nothing.",
         max_length=16,
         json_schema_extra={
             "items": {"type": "string", "minLength": 1, "maxLength": 316, "pattern": _CONDITION_TYPE},
@@ -250,66 +268,73 @@ class DrainSettings(Model):
             "x-kubernetes-validations": [
                 {
                     "rule": "self.all(g, !(g in ['Progressing', 'Cordoned', 'Drained', 'Blocked', 'Fenced', 'FitsWindow']))",
-                    "message": "gates must name conditions that others set, not one of Rescheduler's own",
+                    "message": "gates must name conditions that other parties set, not conditions of Rescheduler",
                 }
             ],
         },
     )
     max_evictions_per_second: int = Field(
-        default=20, ge=1, le=1000, description="Evictions per second over all drains of this policy."
+        default=20, ge=1, le=1000, description="Limit of evictions per second, over all drains of this policy."
     )
     exclude_from_load_balancers: bool = Field(
-        default=False, description="Label the node node.kubernetes.io/exclude-from-external-load-balancers while held."
+        default=False,
+        description="Set the label node.kubernetes.io/exclude-from-external-load-balancers while the drain holds the node.",
     )
     rules: tuple[DrainRule, ...] = Field(
-        default=(), description="What happens to which pods; the first that matches decides.", max_length=32
+        default=(), description="What happens to which pods. The first matching rule decides.", max_length=32
     )
 
 
 class RebalanceSettings(Model):
-    """Moving pods from fuller to emptier nodes of one pool."""
+    """Moves of pods from fuller to emptier nodes of one pool."""
 
-    enabled: bool = Field(default=False, description="Whether pods are moved to even out nodes.")
+    enabled: bool = Field(default=False, description="Whether pods move to even out the nodes of one pool.")
     high: str = Field(
         default="80%",
         pattern=r"^(100|[1-9]?[0-9])%$",
         max_length=4,
-        description="Nodes fuller than this give pods away.",
+        description="Nodes that are fuller than this give pods away.",
     )
     low: str = Field(
-        default="50%", pattern=r"^(100|[1-9]?[0-9])%$", max_length=4, description="Nodes emptier than this take them."
+        default="50%",
+        pattern=r"^(100|[1-9]?[0-9])%$",
+        max_length=4,
+        description="Nodes that are emptier than this take pods.",
     )
 
 
 class ReschedulePolicySpec(Model):
-    """What is to be done with the nodes that it selects."""
+    """A policy for the nodes that it selects: when they are drained, and how."""
 
     node_selector: LabelSelector = Field(
-        default_factory=LabelSelector, description="The policy's nodes by their labels; empty is every node."
+        default_factory=LabelSelector, description="Nodes of the policy, by their labels. Empty selects every node."
     )
     priority: int = Field(
         default=0,
         ge=-2147483648,
         le=2147483647,
-        description="Where several policies select one node, the highest decides alone; then the first by name.",
+        description="If several policies select a node, one decides: the highest priority, then the first name.",
     )
-    mode: Mode = Field(default=Mode.ENFORCE, description="Enforce, or Audit: decide and report, write nothing.")
+    mode: Mode = Field(
+        default=Mode.ENFORCE, description="Enforce, or Audit: decide and report, write nothing to nodes and pods."
+    )
     suspend: Suspend = Field(
-        default=Suspend.NONE, description="None, New (start nothing new), or All (no cordon, release or eviction)."
+        default=Suspend.NONE,
+        description="None, New (no new drain starts), or All (no cordon, no release, no eviction).",
     )
     maintenance: MaintenanceSettings = Field(
-        default_factory=MaintenanceSettings, description="Emptying nodes that somebody wants to work on."
+        default_factory=MaintenanceSettings, description="When nodes are drained for maintenance."
     )
-    failure: FailureSettings = Field(default_factory=FailureSettings, description="Emptying nodes that failed.")
-    drain: DrainSettings = Field(default_factory=DrainSettings, description="How a node is emptied.")
+    failure: FailureSettings = Field(default_factory=FailureSettings, description="When failed nodes are drained.")
+    drain: DrainSettings = Field(default_factory=DrainSettings, description="How nodes are drained.")
     rebalance: RebalanceSettings = Field(
-        default_factory=RebalanceSettings, description="Evening out the nodes of one pool."
+        default_factory=RebalanceSettings, description="Whether pods move to even out the nodes of one pool."
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ReschedulePolicy:
-    """A ReschedulePolicy as read."""
+    """A ReschedulePolicy with a typed spec."""
 
     name: str
     uid: str
@@ -318,7 +343,7 @@ class ReschedulePolicy:
 
     @classmethod
     def from_object(cls, raw: Mapping[str, Any]) -> "ReschedulePolicy":
-        """From the raw object. Raises ValueError (UnreadableError, or pydantic's) that names the field."""
+        """Parse a raw ReschedulePolicy. Raises ValueError (UnreadableError, or pydantic's) that names the field."""
         raw = sanitize_custom_resource(raw)
         meta = raw["metadata"]
         spec = ReschedulePolicySpec.model_validate(raw["spec"] or {})

@@ -17,18 +17,18 @@ from rescheduler.api.untrusted import parse_time, sanitize_custom_resource
 
 
 class ExistingPods(StrEnum):
-    """What becomes of pods that run outside their pool."""
+    """Action for pods that run outside their pool."""
 
     LEAVE = "Leave"
     MOVE = "Move"
 
 
 class NamespacePoolSpec(Model):
-    """Namespaces and the nodes that they live on."""
+    """The namespaces of the pool, and the nodes that their pods run on."""
 
     namespaces: tuple[str, ...] = Field(
         default=(),
-        description="Namespaces of the pool by name; and/or namespaceSelector, at least one of the two.",
+        description="Namespaces of the pool, by name. Set this, namespaceSelector, or both.",
         max_length=5000,
         json_schema_extra={
             "items": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"},
@@ -36,22 +36,28 @@ class NamespacePoolSpec(Model):
         },
     )
     namespace_selector: LabelSelector | None = Field(
-        default=None, description="Namespaces of the pool by their labels."
+        default=None, description="Namespaces of the pool, by their labels."
     )
-    node_selector: LabelSelector = Field(description="The pool's nodes by their labels; an empty selector is refused.")
-    exclusive: bool = Field(default=True, description="Other namespaces' pods are kept off the pool's nodes.")
-    mode: Mode = Field(default=Mode.ENFORCE, description="Enforce, or Audit: say what would change, change nothing.")
+    node_selector: LabelSelector = Field(
+        description="Nodes of the pool, by their labels. An empty selector is refused."
+    )
+    exclusive: bool = Field(
+        default=True, description="Whether a taint keeps pods of other namespaces off the nodes of the pool."
+    )
+    mode: Mode = Field(
+        default=Mode.ENFORCE, description="Enforce, or Audit: report what would change, and change nothing."
+    )
     existing_pods: ExistingPods = Field(
         default=ExistingPods.LEAVE, description="Pods that run outside their pool: Leave or Move."
     )
     max_unavailable: NumberOrPercent = Field(
         default=NumberOrPercent(20, is_percent=True),
-        description="Of the pool's nodes that rescheduling may take out at once, all reasons together: number or percentage.",
+        description="Limit of the pool's nodes that Rescheduler takes out at the same time, for all reasons together: a number or a percentage.",
     )
 
 
 class Resources(Model):
-    """Sums over a pool, as quantities."""
+    """Sums of resources over a pool, as quantities of Kubernetes."""
 
     cpu: str | None = Field(default=None, description="CPU, such as 4 or 500m.")
     memory: str | None = Field(default=None, description="Memory, such as 16Gi.")
@@ -59,27 +65,35 @@ class Resources(Model):
 
 
 class PoolBlocker(Model):
-    """One pod that cannot be moved into its pool, and why."""
+    """A pod that cannot be moved into its pool, and the reason."""
 
     namespace: str = Field(description="The pod's namespace.")
     pod: str = Field(description="The pod's name.")
-    class_: str = Field(alias="class", description="What holds it back.")
-    message: TruncatedText = Field(default="", description="Why, in words.")
+    class_: str = Field(alias="class", description="Class of the blocker, such as NoRoomInPool.")
+    message: TruncatedText = Field(default="", description="Human-readable reason why the pod cannot be moved.")
 
 
 class NamespacePoolStatus(Model):
-    """The pool at a glance."""
+    """State of the pool."""
 
-    observed_generation: int | None = Field(default=None, description="The generation last looked at.")
-    nodes: int | None = Field(default=None, description="Nodes of the pool.")
-    ready_nodes: int | None = Field(default=None, description="Those that are Ready.")
-    namespaces: int | None = Field(default=None, description="Namespaces of the pool.")
-    pods: int | None = Field(default=None, description="Pods of the pool's namespaces.")
-    pods_outside: int | None = Field(default=None, description="Those that run outside the pool.")
-    pods_foreign: int | None = Field(default=None, description="Other pods on the nodes of an exclusive pool.")
-    requested: Resources | None = Field(default=None, description="Sum of the pods' requests.")
-    allocatable: Resources | None = Field(default=None, description="Sum of what the nodes have.")
-    blockers: tuple[PoolBlocker, ...] = Field(default=(), max_length=50, description="Pods that cannot be moved.")
+    observed_generation: int | None = Field(
+        default=None, description="Generation of the pool that the operator last read."
+    )
+    nodes: int | None = Field(default=None, description="Number of nodes of the pool.")
+    ready_nodes: int | None = Field(default=None, description="Number of nodes that are Ready.")
+    namespaces: int | None = Field(default=None, description="Number of namespaces of the pool.")
+    pods: int | None = Field(default=None, description="Number of pods of the pool's namespaces.")
+    pods_outside: int | None = Field(default=None, description="Number of these pods that run outside the pool.")
+    pods_foreign: int | None = Field(
+        default=None, description="Number of pods of other namespaces on the nodes of an exclusive pool."
+    )
+    requested: Resources | None = Field(default=None, description="Sum of the requests of the pool's pods.")
+    allocatable: Resources | None = Field(
+        default=None, description="Sum of the allocatable resources of the pool's nodes."
+    )
+    blockers: tuple[PoolBlocker, ...] = Field(
+        default=(), max_length=50, description="Pods that cannot be moved into the pool, at most 50."
+    )
     conditions: tuple[Condition, ...] = Field(
         default=(),
         description="Ready, Conflict, Enforced, TaintHeldBack, SurvivesNodeLoss, NodeLabelsTrusted.",
@@ -89,11 +103,11 @@ class NamespacePoolStatus(Model):
 
 @dataclass(frozen=True, slots=True)
 class NamespacePool:
-    """A NamespacePool as read.
+    """A NamespacePool with typed spec and status.
 
     Attributes:
-        created: decides which of two pools keeps what both claim.
-        spoken_for: it has that label.
+        created: creation time. If two pools claim the same node or namespace, the older pool keeps it. None: unknown.
+        admission_skip: whether the pool has the label `rescheduler.dev/admission-skip`.
     """
 
     name: str
@@ -107,7 +121,7 @@ class NamespacePool:
 
     @classmethod
     def from_object(cls, raw: Mapping[str, Any]) -> "NamespacePool":
-        """From the raw object. Raises ValueError (UnreadableError, or pydantic's) that names the field."""
+        """Parse a raw NamespacePool. Raises ValueError (UnreadableError, or pydantic's) that names the field."""
         raw = sanitize_custom_resource(raw)
         meta = raw["metadata"]
         return cls(

@@ -1,4 +1,4 @@
-"""Durations, "N or %", and times: how they are written in the API and what they are in Python."""
+"""Durations, times, and "number or percentage": their form in the API and their Python values."""
 
 import contextlib
 import re
@@ -22,16 +22,16 @@ from pydantic_core import CoreSchema, core_schema
 from rescheduler.api.untrusted import EARLIEST_TIME, LATEST_TIME
 
 DURATION_PATTERN = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"
-"""GEP-2257, the Gateway API's form: `90s`, `1h30m`."""
+"""GEP-2257, the form of the Gateway API: `90s`, `1h30m`."""
 _DURATION_PART = re.compile(r"([0-9]{1,5})(ms|h|m|s)")
 MAX_DURATION = timedelta(hours=99_999)
-"""Eleven years: the hours of a GEP-2257 duration have five digits. The form also writes longer ones, in pieces."""
+"""Eleven years: each number of a GEP-2257 duration has at most five digits. A longer sum of parts is cut to this."""
 _MAX_DURATION_RULE: JsonDict = {"rule": "duration(self) <= duration('99999h')", "message": "must be at most 99999h"}
 POSITIVE_DURATION_RULE: JsonDict = {
     "rule": "self.matches('[1-9]') && duration(self) <= duration('99999h')",
     "message": "must be longer than 0s, and at most 99999h",
 }
-"""CEL for durations that make no sense as nothing; instead of the bound of all durations."""
+"""CEL rule for durations that must not be 0. It replaces the rule for all durations."""
 _DURATION_UNITS = {
     "h": timedelta(hours=1),
     "m": timedelta(minutes=1),
@@ -40,11 +40,11 @@ _DURATION_UNITS = {
 }
 
 
-_YEAR_0 = re.compile(r"^0000(?=-)")  # Go knows that year, Python does not
+_YEAR_0 = re.compile(r"^0000(?=-)")  # Go accepts the year 0, Python raises ValueError
 
 
 class Model(BaseModel):
-    """Base of all models: camelCase outside, snake_case inside, frozen, tolerant of fields of a newer version."""
+    """Base of all models: camelCase in JSON, snake_case in Python, frozen. Unknown fields are ignored."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore", arbitrary_types_allowed=True
@@ -52,20 +52,20 @@ class Model(BaseModel):
 
 
 def dump(model: Model) -> dict[str, Any]:
-    """The model as the API server takes it: camelCase, nothing that is None."""
+    """Return the JSON object of a model: camelCase keys, no key with the value None."""
     return model.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def merge_patch(before: Model, after: Model) -> dict[str, Any]:
-    """A merge patch from one to the other: fields that are no more become null."""
+    """Return the merge patch from one model to the other. Fields that the new model lacks become null."""
     old, new = dump(before), dump(after)
     return {**{key: None for key in old if key not in new}, **new}
 
 
 def parse_duration(text: str) -> timedelta:
-    """A GEP-2257 duration, at most LONGEST. Raises ValueError that shows the form."""
+    """Parse a GEP-2257 duration; at most MAX_DURATION. Raises ValueError that shows the form."""
     if not isinstance(text, str) or not re.fullmatch(DURATION_PATTERN[1:-1], text):
-        raise ValueError(f"{text!r:.60} is no duration: write it like 90s, 5m or 1h30m")
+        raise ValueError(f"{text!r:.60} is not a duration: write it like 90s, 5m or 1h30m")
     return min(
         MAX_DURATION,
         sum((int(number) * _DURATION_UNITS[unit] for number, unit in _DURATION_PART.findall(text)), timedelta()),
@@ -73,12 +73,12 @@ def parse_duration(text: str) -> timedelta:
 
 
 def format_duration(value: timedelta) -> str:
-    """A GEP-2257 form as people write it: `90s`, `3m`, `1h30m`; nothing, and less, is `0s`, and none is above LONGEST."""
-    rest, parts = min(max(value, timedelta()), MAX_DURATION) // timedelta(milliseconds=1), []
-    if rest < 120_000 and rest % 1000 == 0:
-        return f"{rest // 1000}s"
+    """Return the GEP-2257 form: `90s`, `3m`, `1h30m`. The value is limited to 0 and MAX_DURATION."""
+    milliseconds, parts = min(max(value, timedelta()), MAX_DURATION) // timedelta(milliseconds=1), []
+    if milliseconds < 120_000 and milliseconds % 1000 == 0:
+        return f"{milliseconds // 1000}s"
     for unit, size in (("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
-        count, rest = divmod(rest, size)
+        count, milliseconds = divmod(milliseconds, size)
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts) or "0s"
@@ -104,14 +104,17 @@ Duration = Annotated[
 
 
 def _validate_time(value: Any) -> datetime:
-    """A time of a status, moved within what a duration can be added to: the schema lets the years 0 to 9999 in."""
-    found = value
+    """Return a time of a status, limited so that adding a duration cannot overflow.
+
+    The schema admits the years 0 to 9999.
+    """
+    time = value
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
-            found = datetime.fromisoformat(_YEAR_0.sub("0001", value))
-    if not isinstance(found, datetime) or found.tzinfo is None:
-        raise ValueError(f"{value!r:.60} is no time with a time zone, such as 2026-01-31T22:00:00Z")
-    return EARLIEST_TIME if found < EARLIEST_TIME else min(found, LATEST_TIME)
+            time = datetime.fromisoformat(_YEAR_0.sub("0001", value))
+    if not isinstance(time, datetime) or time.tzinfo is None:
+        raise ValueError(f"{value!r:.60} is not a time with a time zone, such as 2026-01-31T22:00:00Z")
+    return EARLIEST_TIME if time < EARLIEST_TIME else min(time, LATEST_TIME)
 
 
 Time = Annotated[
@@ -123,15 +126,15 @@ Time = Annotated[
 
 
 def truncate(text: Any, max_length: int = 1024) -> Any:
-    """Text that the schema's maxLength lets in.
+    """Cut text to the maxLength of the schema.
 
-    What others say (a webhook's refusal, an annotation) may be of any length, and must not make a status unwritable.
+    A webhook's refusal or an annotation can have any length. Without the cut, the API server refuses the whole status.
     """
     return text if not isinstance(text, str) or len(text) <= max_length else text[: max_length - 1] + "…"
 
 
 TruncatedText = Annotated[str, BeforeValidator(truncate), WithJsonSchema({"type": "string", "maxLength": 1024})]
-"""Text for people: cut to 1024 characters, never refused."""
+"""Human-readable text, cut to 1024 characters and never refused."""
 
 
 _MAX_NODES = 100_000
@@ -139,14 +142,14 @@ _MAX_NODES = 100_000
 
 @dataclass(frozen=True, slots=True)
 class NumberOrPercent:
-    """A count of nodes: a number, or a percentage of a total, rounded up and at least 1; 0 is nothing."""
+    """A number of nodes, or a percentage of a total. A percentage is rounded up and gives at least 1; 0% gives 0."""
 
     value: int
     is_percent: bool = False
 
     @classmethod
     def parse(cls, value: Any) -> "NumberOrPercent":
-        """From `1` or `"20%"`. Raises ValueError that shows both forms."""
+        """Parse `1` or `"20%"`. Raises ValueError that shows both forms."""
         if isinstance(value, cls):
             return value
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
@@ -156,7 +159,7 @@ class NumberOrPercent:
         raise ValueError(f'{value!r:.60} is neither a number of nodes like 1 nor a percentage like "20%"')
 
     def of(self, total: int) -> int:
-        """How many of `total` this is."""
+        """Return the number of nodes, of `total` nodes."""
         if not self.is_percent or self.value == 0:
             return self.value
         return max(1, -(-total * self.value // 100))

@@ -1,7 +1,7 @@
-"""Bounded reads of values that others write.
+"""Parse values that others write, with types and bounds.
 
-Annotations, status of nodes and pods, and specs of any kind may hold anything. A function here never raises on any JSON
-value, except where its docstring names the error. A value that does not fit counts as absent, so that later code relies
+Annotations, the status of nodes and pods, and specs of any kind can hold any JSON value. A function of this module
+raises only the errors that its docstring names. A value that does not fit counts as absent, so that later code can rely
 on types and bounds.
 """
 
@@ -13,49 +13,49 @@ from typing import Any
 
 EARLIEST_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST_TIME = datetime(2200, 1, 1, tzinfo=UTC)
-"""Times are kept within these, so that a time and a duration always add up to a time."""
+"""Times are limited to these bounds, so that adding a duration to a time cannot overflow."""
 MAX_SECONDS = 100_000_000
-"""Three years: no grace period and no lifetime of a Lease is longer."""
+"""Three years, the limit of grace periods and of Lease durations."""
 INT32 = 2**31 - 1
 INT64 = 2**63 - 1
-_MAX_ANNOTATIONS_SIZE = 262_144  # bytes; all annotations of one object together have no more
+_MAX_ANNOTATIONS_SIZE = 262_144  # bytes; the API server's limit for all annotations of an object together
 _DIGEST_LENGTH = 16  # hexadecimal digits
 
 
 class UnreadableError(ValueError):
-    """An object lacks what every object of its kind has: nothing can be said of it but this."""
+    """An object lacks a field that every object of its kind has. The message names the field."""
 
 
 # -- single values ----------------------------------------------------------------------------------------------------
 
 
 def parse_time(value: Any) -> datetime | None:
-    """Return an RFC 3339 time with a time zone as UTC; None for anything else, and for a time out of all bounds.
+    """Return an RFC 3339 time with a time zone as UTC; None for any other value, and for a time out of bounds.
 
     Go also writes and reads the years 0 to 9999, with any zone.
     """
     if type(value) is not str:
         return None
     try:
-        found = datetime.fromisoformat(value)
-        # A time without zone cannot be compared. Near the years 1 and 9999 a change of zone overflows.
-        return found.astimezone(UTC) if found.tzinfo is not None and EARLIEST_TIME <= found <= LATEST_TIME else None
+        time = datetime.fromisoformat(value)
+        # A time without zone raises when it is compared. Near the years 1 and 9999 a change of zone overflows.
+        return time.astimezone(UTC) if time.tzinfo is not None and EARLIEST_TIME <= time <= LATEST_TIME else None
     except (ValueError, OverflowError):
         return None
 
 
 def bounded_integer(value: Any, low: int, high: int, default: int) -> int:
-    """Return a whole number, moved within its bounds; `default` for anything else."""
+    """Return an integer, limited to its bounds; `default` for any other value."""
     return min(max(value, low), high) if type(value) is int else default
 
 
 def parse_seconds(value: Any, default: int = 0) -> timedelta:
-    """Return a number of seconds as a duration that any time can be added to."""
+    """Return a number of seconds as a duration between 0 and MAX_SECONDS; `default` seconds for any other value."""
     return timedelta(seconds=bounded_integer(value, 0, MAX_SECONDS, default))
 
 
 def bounded_text(value: Any, max_length: int = _MAX_ANNOTATIONS_SIZE) -> str:
-    """Return text, cut to so many characters; empty for anything else."""
+    """Return text, cut to `max_length` characters; empty for any other value."""
     return (
         value
         if type(value) is str and len(value) <= max_length
@@ -66,7 +66,10 @@ def bounded_text(value: Any, max_length: int = _MAX_ANNOTATIONS_SIZE) -> str:
 
 
 def truncate_with_digest(value: Any, max_length: int) -> str:
-    """Return text of at most so many characters that differs where the whole texts differ; empty for anything else."""
+    """Return text cut to `max_length` characters; empty for any other value.
+
+    Cut text ends with a digest, so that different texts stay different.
+    """
     if type(value) is not str or len(value) <= max_length:
         return bounded_text(value)
     digest = hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()[:_DIGEST_LENGTH]
@@ -74,28 +77,28 @@ def truncate_with_digest(value: Any, max_length: int) -> str:
 
 
 def parse_json_object(value: Any, max_length: int = _MAX_ANNOTATIONS_SIZE) -> dict[str, Any]:
-    """Return the JSON object in a text of at most so many characters. Raises ValueError that says what is wrong."""
+    """Return the JSON object in a text of at most `max_length` characters. Raises ValueError that names the error."""
     if type(value) is not str or len(value) > max_length:
-        raise ValueError(f"it is longer than {max_length} characters" if isinstance(value, str) else "it is no text")
+        raise ValueError(f"it is longer than {max_length} characters" if isinstance(value, str) else "it is not text")
     try:
-        found = json.loads(
+        parsed = json.loads(
             value,
             parse_constant=_reject_constant,
             parse_float=_parse_finite_float,
             object_pairs_hook=_reject_duplicate_keys,
         )
-        json.dumps(found, ensure_ascii=False).encode()
+        json.dumps(parsed, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise ValueError("it holds half a character, which could not be written again") from None
+        raise ValueError("it contains half a surrogate pair, which cannot be written") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is no JSON ({error})"[:200]) from None
-    if not isinstance(found, dict):
-        raise ValueError("it is no JSON object")  # noqa: TRY004 - callers know one error
-    return found
+        raise ValueError(f"it is not JSON ({error})"[:200]) from None
+    if not isinstance(parsed, dict):
+        raise ValueError("it is not a JSON object")  # noqa: TRY004 - callers catch ValueError only
+    return parsed
 
 
 def _reject_constant(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a number")
 
 
 def _parse_finite_float(number: str) -> float:
@@ -104,36 +107,36 @@ def _parse_finite_float(number: str) -> float:
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key is there twice")
-    return found
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return members
 
 
 # -- whole objects ----------------------------------------------------------------------------------------------------
 
 ABSENT = object()
-"""What a fit returns for a value that does not fit."""
+"""What a value schema returns for a value that does not fit."""
 ValueSchema = Callable[[Any], Any] | type
-"""A type that the value must have; or a function that returns the value itself if it fits, else a copy without what does not
-fit, or ABSENT.
+"""A type that the value must have, or a function.
 
-What fits costs no copy: lists of all pods of a cluster go through this.
+The function returns the value itself if the value fits, else a copy without the parts that do not fit, or ABSENT. A
+value that fits is not copied: a list of all pods of a cluster passes through these functions.
 """
 
 
 def anything(value: Any) -> Any:
-    """Whatever it is: only its presence counts."""
+    """Return any value: only the presence of the field counts."""
     return value
 
 
 def number_or_text(value: Any) -> Any:
-    """A quantity, or "number or percentage": text or a number."""
+    """Return a quantity or a "number or percentage", which is text or a number; else ABSENT."""
     return value if type(value) in (str, int, float) else ABSENT
 
 
 def pod_count(value: Any) -> Any:
-    """A number of pods."""
+    """Return a number of pods; ABSENT for any other value."""
     return value if type(value) is int and 0 <= value <= INT32 else ABSENT
 
 
@@ -144,7 +147,7 @@ def _sanitize_value(schema: ValueSchema, value: Any) -> Any:
 
 
 def list_of(schema: ValueSchema) -> Callable[[Any], Any]:
-    """A list; items that do not fit are left out."""
+    """Return the schema of a list. Items that do not fit are left out."""
 
     def apply(value: Any) -> Any:
         if type(value) is not list and not isinstance(value, tuple):
@@ -160,7 +163,7 @@ def list_of(schema: ValueSchema) -> Callable[[Any], Any]:
 
 
 def map_of(*types: type) -> Callable[[Any], Any]:
-    """A mapping with any keys to values of these types, such as labels; others are left out."""
+    """Return the schema of a mapping from any key to these types, such as labels. Other values are left out."""
     all_of = frozenset(types).issuperset
 
     def apply(value: Any) -> Any:
@@ -174,19 +177,22 @@ def map_of(*types: type) -> Callable[[Any], Any]:
 
 
 def object_of(*required: str, **schemas: ValueSchema) -> Callable[[Any], Any]:
-    """An object; fields that do not fit are left out, and without one of the required ones it does not fit itself."""
+    """Return the schema of an object. Fields that do not fit are left out.
+
+    Without a required field, the object itself does not fit.
+    """
     find = schemas.get
 
     def apply(value: Any) -> Any:
         if type(value) is not dict and not isinstance(value, Mapping):
             return ABSENT
         changed = None
-        for name, found in value.items():
-            fit = find(name)
-            if fit is None or fit is type(found):
+        for name, item in value.items():
+            schema = find(name)
+            if schema is None or schema is type(item):
                 continue
-            kept = ABSENT if isinstance(fit, type) else fit(found)
-            if kept is not found:
+            kept = ABSENT if isinstance(schema, type) else schema(item)
+            if kept is not item:
                 changed = changed or {}
                 changed[name] = kept
         if changed:
@@ -204,7 +210,7 @@ QUANTITIES = map_of(str, int, float)
 
 
 def metadata(**more_fields: ValueSchema) -> Callable[[Any], Any]:
-    """The metadata of an object, with more fields if its kind needs them."""
+    """Return the schema of an object's metadata, with more fields if its kind needs them."""
     return object_of(
         name=str,
         namespace=str,
@@ -228,25 +234,28 @@ _CUSTOM_RESOURCE = object_of(metadata=METADATA, spec=anything, status=anything)
 
 
 class SanitizedObject(dict[str, Any]):
-    """An object whose known fields have their types: it is not gone through again."""
+    """A raw object whose known fields have their types. `sanitize` returns it without a second check."""
 
 
 def sanitize(raw: Any, schema: Callable[[Any], Any], *, required: Iterable[str] = ("name",)) -> SanitizedObject:
-    """Return the object with only fields that fit; `metadata`, `spec` and `status` are always there.
+    """Return a raw object with only the fields that fit. `metadata`, `spec` and `status` are always present.
 
-    Raises UnreadableError if it is no object, or its metadata lacks a required field.
+    Raises UnreadableError if the value is not an object, or its metadata lacks a required field.
     """
     if isinstance(raw, SanitizedObject):
         return raw
-    found = schema(raw)
-    if found is ABSENT:
-        raise UnreadableError(f"it is no object but {type(raw).__name__}")
-    meta = found.get("metadata") or {}
+    fitting = schema(raw)
+    if fitting is ABSENT:
+        raise UnreadableError(f"it is not an object but {type(raw).__name__}")
+    meta = fitting.get("metadata") or {}
     if missing := [name for name in required if not meta.get(name)]:
         raise UnreadableError(f"it has no {' and no '.join(f'metadata.{name}' for name in missing)}")
-    return SanitizedObject({"spec": {}, "status": {}, **found, "metadata": meta})
+    return SanitizedObject({"spec": {}, "status": {}, **fitting, "metadata": meta})
 
 
 def sanitize_custom_resource(raw: Any) -> SanitizedObject:
-    """Return an object of one of our kinds: the models read its spec and status. Raises UnreadableError without a name."""
+    """Sanitize an object of a Rescheduler kind; the models parse its spec and status.
+
+    Raises UnreadableError if the object has no name.
+    """
     return sanitize(raw, _CUSTOM_RESOURCE)

@@ -1,4 +1,4 @@
-"""Maintenance windows: cron as Debian's does it, also where clocks are put forward or back."""
+"""Maintenance windows: five-field cron with the rules of Debian's cron, also when daylight saving time changes."""
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -33,23 +33,23 @@ CRON_PATTERN = (
     )
     + ")$"
 )
-"""Five-field cron, names in any case; no @daily."""
+"""Five-field cron, with names in upper or lower case. No macros such as @daily."""
 _CRON_RULE: JsonDict = {
-    # That a range runs backwards (22-6) is beyond the server's cost budget for rules: whoever reads windows must say so.
+    # A check for ranges that run backwards (22-6) exceeds the cost budget of CEL rules. Window.opening raises for them.
     "rule": f"self.matches(r'{CRON_PATTERN}')",
     "message": "must be five-field cron (minute hour day month weekday), such as 0 22 * * SAT; no @daily",
 }
 
 
 class Window(Model):
-    """A maintenance window: opens by cron, stays open for a while."""
+    """A maintenance window: it opens by cron and stays open for `duration`."""
 
     schedule: str = Field(
         description="When the window opens: five-field cron, such as `0 22 * * SAT`.",
         json_schema_extra={"maxLength": 128, "x-kubernetes-validations": [_CRON_RULE]},
     )
     duration: Duration = Field(
-        description="How long it stays open, such as 4h.",
+        description="How long the window stays open, such as 4h.",
         json_schema_extra={"x-kubernetes-validations": [POSITIVE_DURATION_RULE]},
     )
     time_zone: str = Field(
@@ -61,36 +61,36 @@ class Window(Model):
             "x-kubernetes-validations": [
                 {
                     "rule": "self.lowerAscii() != 'local'",
-                    "message": "must be an IANA time zone: Local would depend on where the operator runs",
+                    "message": "must be an IANA time zone: Local depends on the machine that the operator runs on",
                 }
             ]
         },
     )
 
     def opening(self, now: datetime, *, ahead: bool) -> datetime | None:
-        """The last opening up to `now`, or the first after it; None where there is none within 50 years.
+        """Return the last opening up to `now`, or, with `ahead`, the first after it. None: no opening within 50 years.
 
-        Raises ValueError that names what is wrong: the schema lets a range pass that runs backwards.
+        Raises ValueError that names the error, for instance a range that runs backwards, which the schema admits.
         """
         return _opening(self.schedule, self.time_zone, now.replace(second=0, microsecond=0), ahead=ahead)
 
 
 @lru_cache(maxsize=1024)
 def _opening(schedule: str, time_zone: str, minute: datetime, *, ahead: bool) -> datetime | None:
-    """As `Window.opening`, for a whole minute.
+    """Return the opening as `Window.opening` does, for a whole minute.
 
-    CronSim goes by the clock on the wall, which shows an hour twice when it is put back: the search begins an hour
-    too early, or late, and what is on the wrong side is passed over.
+    CronSim uses local time, in which an hour occurs twice when daylight saving time ends. The search therefore begins
+    an hour too early or too late, and skips openings on the wrong side.
     """
     start = minute - _DST_MARGIN if ahead else minute + _DST_MARGIN
     try:
-        for found in CronSim(schedule.upper(), start.astimezone(ZoneInfo(time_zone)), reverse=not ahead):
-            opening = found.astimezone(UTC)
+        for local_time in CronSim(schedule.upper(), start.astimezone(ZoneInfo(time_zone)), reverse=not ahead):
+            opening = local_time.astimezone(UTC)
             if (opening > minute) == ahead:
                 return opening
     except CronSimError as error:
         backwards = "; no range may run backwards: write 22-6 as 22-23,0-6, and SAT-SUN as SAT,SUN"
         raise ValueError(f"schedule {schedule!r:.130}: {error!s:.200}{backwards if '-' in schedule else ''}") from error
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # OSError: the name of a whole region, such as Europe
-        raise ValueError(f"timeZone {time_zone!r:.70} is not known here") from error
+        raise ValueError(f"timeZone {time_zone!r:.70} is not known to the operator") from error
     return None
