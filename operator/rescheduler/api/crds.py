@@ -199,7 +199,10 @@ def _policy_crd() -> Schema:
                 "format": "int64",
                 "description": "Generation of the policy that the operator last read.",
             },
-            "conditions": schema_of(NodeDrainStatus, defaults=False)["properties"]["conditions"],
+            "conditions": {
+                **schema_of(NodeDrainStatus, defaults=False)["properties"]["conditions"],
+                "description": "Conditions of the policy.",
+            },
         },
     }
     columns = [

@@ -92,9 +92,9 @@ class RuleAction(StrEnum):
 class ConditionMatch(Model):
     """A node condition that counts when it has held for a time."""
 
-    type: str = Field(description="The node condition's type.", min_length=1, max_length=316, pattern=_CONDITION_TYPE)
+    type: str = Field(description="Type of the node condition.", min_length=1, max_length=316, pattern=_CONDITION_TYPE)
     status: tuple[str, ...] = Field(
-        description="Statuses of which any counts: True, False, Unknown.",
+        description="Statuses that count: True, False, Unknown.",
         min_length=1,
         max_length=3,
         json_schema_extra={
@@ -206,7 +206,7 @@ class FailureSettings(Model):
     )
     force: Force = Field(
         default=Force.WITH_PROOF,
-        description="Pods that must not run twice, on a dead node. WithProof: they move after proof that the node is dead. Never: they stay.",
+        description="Pods that must not run twice, on an unreachable node. WithProof: they move after proof that the node is dead. Never: they stay.",
     )
 
 

@@ -48,7 +48,8 @@ class NamespacePoolSpec(Model):
         default=Mode.ENFORCE, description="Enforce, or Audit: report what would change, and change nothing."
     )
     existing_pods: ExistingPods = Field(
-        default=ExistingPods.LEAVE, description="Pods that run outside their pool: Leave or Move."
+        default=ExistingPods.LEAVE,
+        description="Running pods outside their pool, and other pods on nodes of an exclusive pool: Leave or Move.",
     )
     max_unavailable: NumberOrPercent = Field(
         default=NumberOrPercent(20, is_percent=True),
