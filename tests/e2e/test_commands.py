@@ -68,7 +68,7 @@ def test_a_drain_by_hand_is_followed_to_its_end_and_withdrawn(site: Site, tmp_pa
     web = workloads.deployment("web", 2, site.name, **site.here())
     site.on_first(first, others, db, web, workloads.budget("db", site.name, minAvailable=1))
     with following(site.plane.kubeconfig, tmp_path, first, "-m", "swap disk") as drain:
-        drain.says(f"{first}: a drain is asked for", f"{site.name}/db-0 cannot leave: BudgetMisconfigured", "2/3 moved")
+        drain.says(f"{first}: drain requested", f"{site.name}/db-0 cannot leave: BudgetMisconfigured", "2/3 moved")
         assert (site.observer.drain(first) or {})["spec"]["requests"] == [{"reason": "Manual", "message": "swap disk"}]
         site.plane.kubectl("delete", "pdb", "db", "-n", site.name)
         assert drain.end() == 0
@@ -77,12 +77,12 @@ def test_a_drain_by_hand_is_followed_to_its_end_and_withdrawn(site: Site, tmp_pa
         assert f"kubectl reschedule cancel {first}" in drain.warned
     again = reschedule(site.plane.kubeconfig, "drain", first)
     assert again.returncode == 0
-    assert "asked for already: Manual (swap disk)" in again.stdout
+    assert "already requested: Manual (swap disk)" in again.stdout
     assert reschedule(site.plane.kubeconfig, "cancel", first).returncode == 0
     site.gone(first)
     assert not site.plane.get("node", first)["spec"].get("unschedulable")
     found = reschedule(site.plane.kubeconfig, "cancel", first)
-    assert (found.returncode, found.stdout) == (0, f"{first}: nothing asks for a drain\n")
+    assert (found.returncode, found.stdout) == (0, f"{first}: no drain is requested\n")
 
 
 def test_who_stops_following_stops_nothing_and_a_withdrawn_drain_is_no_success(site: Site, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_who_stops_following_stops_nothing_and_a_withdrawn_drain_is_no_success(s
     with following(site.plane.kubeconfig, tmp_path, first) as drain:
         drain.says("Waiting (NoPolicy: no ReschedulePolicy selects this node")
         assert drain.end(interrupt=True) == 130
-        assert "the drain goes on" in drain.warned
+        assert "the drain continues" in drain.warned
         assert f"kubectl reschedule cancel {first}" in drain.warned
         assert "Traceback" not in drain.warned
     with following(site.plane.kubeconfig, tmp_path, first) as drain:
@@ -107,7 +107,7 @@ def test_a_request_by_hand_stands_beside_another_and_cancel_withdraws_both(site:
     site.phase(first, "Drained")
     found = reschedule(site.plane.kubeconfig, "drain", first, "--no-wait", "-m", "disk")
     assert (found.returncode, found.stderr) == (0, "")
-    assert "beside Maintenance (firmware)" in found.stdout
+    assert "other requests: Maintenance (firmware)" in found.stdout
     asked = (site.observer.drain(first) or {})["spec"]["requests"]
     assert {(each["reason"], each["message"]) for each in asked} == {("Maintenance", "firmware"), ("Manual", "disk")}
     assert reschedule(site.plane.kubeconfig, "cancel", first).returncode == 0
@@ -122,7 +122,7 @@ def test_a_node_that_somebody_else_cordoned_is_left_alone(site: Site) -> None:
     site.plane.kubectl("cordon", first)
     found = reschedule(site.plane.kubeconfig, "cancel", first)
     assert found.returncode == 0
-    assert f"it is cordoned, by somebody else: kubectl uncordon {first}" in found.stdout
+    assert f"the node is cordoned, but not by Rescheduler: kubectl uncordon {first}" in found.stdout
     assert site.plane.get("node", first)["spec"]["unschedulable"]
 
 
@@ -130,8 +130,8 @@ def test_what_cannot_be_done_is_one_line(site: Site) -> None:
     (first,) = site.nodes(1)
     nobody = site.plane.identity_kubeconfig("default", "default")
     for kubeconfig, command, node, word in (
-        (site.plane.kubeconfig, "drain", "no-such-node", "no node no-such-node"),
-        (site.plane.kubeconfig, "cancel", "no-such-node", "no node no-such-node"),
+        (site.plane.kubeconfig, "drain", "no-such-node", "node no-such-node does not exist"),
+        (site.plane.kubeconfig, "cancel", "no-such-node", "node no-such-node does not exist"),
         (nobody, "drain", first, "forbidden"),
         (nobody, "cancel", first, "forbidden"),
         (nobody, "status", "", "forbidden"),
@@ -157,8 +157,8 @@ def test_without_crds_or_operator_it_says_so(idle: ControlPlane, tmp_path: Path)
         assert found.returncode == 2
         assert "kubectl apply -f manifests/crds" in found.stderr
         assert found.stderr.count("\n") == 1, found.stderr
-    assert "nothing asks" in reschedule(idle.kubeconfig, "cancel", node).stdout
+    assert "no drain is requested" in reschedule(idle.kubeconfig, "cancel", node).stdout
     install(idle)
     with following(idle.kubeconfig, tmp_path, node) as drain:
-        drain.says(f"{node}: waits for the operator", "no operator is at work")
+        drain.says(f"{node}: waiting for the operator", "no operator is running")
         assert drain.end(interrupt=True) == 130

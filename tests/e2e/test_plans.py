@@ -29,7 +29,7 @@ def bare() -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="module")
 def reader(bare: ControlPlane) -> Path:
-    """Return a user that may only list the objects of a plan, as docs/reference.md names them."""
+    """Return a user that may only list the objects of a plan, as docs/reference/cli.md names them."""
     resources = (
         "nodes,namespaces,pods,persistentvolumeclaims,persistentvolumes,replicasets.apps,deployments.apps,"
         "poddisruptionbudgets.policy,daemonsets.apps,services,networkpolicies.networking.k8s.io,volumeattachments.storage.k8s.io,csinodes.storage.k8s.io"
@@ -149,7 +149,7 @@ def test_unusable_kubeconfigs_and_nodes_that_are_not_there_are_one_line_each(
         (tmp_path / "none", "n1", "kubeconfig"),
         (broken, "n1", "kubeconfig"),
         (away, "n1", "does not answer"),
-        (bare.kubeconfig, "no-such-node", "no node no-such-node"),
+        (bare.kubeconfig, "no-such-node", "node no-such-node does not exist"),
         (bare.identity_kubeconfig("default", "default"), "n1", "cannot list "),
     ):
         found = reschedule(kubeconfig, "plan", node)

@@ -1,7 +1,7 @@
-"""How the plugin talks to the API server, with the user's own rights. Lists come page by page: never more than a page of
-raw objects at once.
+"""Access of the plugin to the API server, with the rights of the user.
 
-Whatever goes wrong becomes one line for people and exit code 2.
+Lists are read page by page, so that at most one page of raw objects is in memory. Each error becomes one line on stderr
+and exit code 2.
 """
 
 import contextlib
@@ -17,7 +17,8 @@ import pykube
 import requests
 import yaml
 
-from rescheduler.api import API_VERSION, GROUP, names
+from rescheduler.api import API_VERSION
+from rescheduler.cli import messages
 
 _PAGE_SIZE = 500
 _TIMEOUT = 30  # seconds
@@ -25,58 +26,58 @@ _ACCEPT_TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 
 
 class PluginError(click.ClickException):
-    """The cluster could not be read; the message says what is wrong, in one line."""
+    """The command failed. The message is one line."""
 
     exit_code = 2
 
     def show(self, file: Any = None) -> None:
-        """Say so as other kubectl plugins do."""
+        """Print the error on stderr, with the name of the plugin first."""
         click.echo(f"kubectl-reschedule: {self.message}", err=True, file=file)
 
 
 class ApiUnavailableError(PluginError):
-    """The API server does not answer: it may in a moment."""
+    """The API server does not answer now. A retry may succeed."""
 
 
 def connect() -> pykube.HTTPClient:
-    """The cluster that KUBECONFIG, or ~/.kube/config, names."""
-    named = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0] or str(Path.home() / ".kube" / "config")
+    """Connect to the cluster of KUBECONFIG, or else of ~/.kube/config. Raises PluginError."""
+    path = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0] or str(Path.home() / ".kube" / "config")
     try:
-        return pykube.HTTPClient(pykube.KubeConfig.from_file(named), timeout=_TIMEOUT)
+        return pykube.HTTPClient(pykube.KubeConfig.from_file(path), timeout=_TIMEOUT)
     except pykube.exceptions.PyKubeError as error:
-        raise PluginError(f"no usable kubeconfig at {named}: {error}") from error
+        raise PluginError(messages.kubeconfig_unusable(path, str(error))) from error
     except KeyError as error:
-        raise PluginError(f"no usable kubeconfig at {named}: it has no {error}") from error
+        raise PluginError(messages.kubeconfig_unusable(path, f"it has no {error}")) from error
     except (OSError, TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise PluginError(f"no usable kubeconfig at {named}: {why}") from error
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise PluginError(messages.kubeconfig_unusable(path, cause)) from error
 
 
 class ClusterApi:
-    """One API server."""
+    """Requests to one API server."""
 
     def __init__(self, api: pykube.HTTPClient) -> None:
         self._api = api
 
     def resource_names(self, group: str) -> frozenset[str]:
-        """What the server has of a group; asked of discovery, for a list that is not known may be forbidden."""
+        """Return the resources of an API group by discovery, because a list of an absent kind may be forbidden."""
         answer = self.send("get", group, "")
         if answer.status_code == 404:
             return frozenset()
-        raise_for_error(answer, f"look for the API group {group}")
+        raise_for_error(answer, f"read the API group {group}")
         return frozenset(entry["name"] for entry in parse_json(answer).get("resources") or ())
 
     def serves_group(self, group: str) -> bool:
-        """Whether the server knows a group at all."""
+        """Whether the API server serves a group."""
         return bool(self.resource_names(group))
 
     def require_installed(self, resource: str) -> None:
-        """Raises ReadError where this kind of ours is not there."""
+        """Raise PluginError if a kind of Rescheduler is not installed."""
         if resource not in self.resource_names(API_VERSION):
-            raise PluginError(f"{resource}.{GROUP} is not installed here: {names.INSTALL_HINT}")
+            raise PluginError(messages.crd_missing(resource))
 
     def get(self, group: str, path: str) -> dict[str, Any] | None:
-        """One object; None where there is none."""
+        """Return an object; None if it does not exist. Raises PluginError."""
         answer = self.send("get", group, path)
         if answer.status_code == 404:
             return None
@@ -84,7 +85,7 @@ class ClusterApi:
         return parse_json(answer)
 
     def list_items(self, group: str, resource: str) -> Iterator[dict[str, Any]]:
-        """Every object of a resource, of all namespaces. `group`: as in `apiVersion`, `v1` or `apps/v1`."""
+        """Yield every object of a resource in all namespaces. `group`: the `apiVersion`, such as `v1` or `apps/v1`."""
         token = ""
         while True:
             params = {"limit": _PAGE_SIZE} | ({"continue": token} if token else {})
@@ -97,16 +98,16 @@ class ClusterApi:
                 return
 
     def get_table(self, group: str, resource: str) -> list[list[str]]:
-        """Every object as a row of the server's own columns, their names first."""
+        """Return the API server's own table of a resource: the column names, then a row for each object."""
         answer = self.send("get", group, resource, headers={"Accept": _ACCEPT_TABLE})
         raise_for_error(answer, f"list {resource}")
-        found = parse_json(answer)
-        rows = [row["cells"] for row in found["rows"] or ()]
-        head = [column["name"].upper() for column in found["columnDefinitions"]]
+        table = parse_json(answer)
+        rows = [row["cells"] for row in table["rows"] or ()]
+        head = [column["name"].upper() for column in table["columnDefinitions"]]
         return [head, *(["" if cell is None else str(cell) for cell in cells] for cells in rows)]
 
     def watch(self, group: str, resource: str, *, seconds: int, **params: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Events (type, object) of so many seconds, or until the server ends the stream."""
+        """Yield watch events (type, object) for this many seconds, or until the API server ends the stream."""
         query = params | {"watch": "true", "timeoutSeconds": str(seconds)}
         answer = self.send("get", group, resource, params=query, stream=True)
         with answer, self._translate_errors():
@@ -116,7 +117,7 @@ class ClusterApi:
                 yield event["type"], event["object"]
 
     def send(self, method: str, group: str, path: str, **options: Any) -> requests.Response:
-        """A request, and its answer whatever that says."""
+        """Send a request and return the response, whatever its status code. Raises PluginError without a response."""
         base = "/apis" if "/" in group else "/api"
         with self._translate_errors():
             answer: requests.Response = getattr(self._api, method)(version=f"{base}/{group}", url=path, **options)
@@ -127,9 +128,8 @@ class ClusterApi:
         try:
             yield
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            raise ApiUnavailableError(
-                f"the API server at {self._api.url} does not answer: {root_cause_message(error)}"
-            ) from error
+            message = messages.api_server_unavailable(self._api.url, root_cause_message(error))
+            raise ApiUnavailableError(message) from error
         except (
             requests.RequestException,
             pykube.exceptions.PyKubeError,
@@ -137,32 +137,30 @@ class ClusterApi:
             ValueError,
             SubprocessError,
         ) as error:
-            raise PluginError(
-                f"the API server at {self._api.url} cannot be asked: {root_cause_message(error)}"
-            ) from error
+            raise PluginError(messages.request_failed(self._api.url, root_cause_message(error))) from error
 
 
 def raise_for_error(answer: requests.Response, action: str) -> None:
-    """Raises ReadError where the answer is no; `doing`: what was tried, as after "cannot"."""
+    """Raise PluginError if the API server refused the request. `action`: the words after "cannot"."""
     if answer.ok:
         return
     try:
-        said = answer.json()["message"]
+        message = answer.json()["message"]
     except (ValueError, KeyError, TypeError):
-        said = answer.text or answer.reason
-    raise PluginError(f"cannot {action}: {' '.join(said.split())} (HTTP {answer.status_code})")
+        message = answer.text or answer.reason
+    raise PluginError(messages.request_refused(action, " ".join(message.split()), answer.status_code))
 
 
 def parse_json(answer: requests.Response) -> dict[str, Any]:
-    """The answer's JSON."""
+    """Return the JSON object of a response. Raises PluginError if the response is not a JSON object."""
     try:
         return dict(answer.json())
     except (ValueError, TypeError) as error:
-        raise PluginError(f"what answers at {answer.url} is no API server: {root_cause_message(error)}") from error
+        raise PluginError(messages.not_an_api_server(answer.url, root_cause_message(error))) from error
 
 
 def root_cause_message(error: Exception) -> str:
-    """The last of the errors that are wrapped in each other, in one line: the others repeat it with their own names."""
+    """Return the message of the innermost wrapped error, in one line. The outer errors only repeat it."""
     while error.args and isinstance(error.args[0], Exception):
         error = error.args[0]
     error = getattr(error, "reason", error)

@@ -1,4 +1,4 @@
-"""Reads what plans are made from; projected as it comes, so that no more is kept than a plan looks at."""
+"""Read the objects that a plan needs. Each object is parsed at once, to keep only the fields of a plan in memory."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from rescheduler.api import API_VERSION, names
 from rescheduler.api.drains import DrainOverrides, NodeDrain
 from rescheduler.api.policies import DrainSettings, ReschedulePolicy
+from rescheduler.cli import messages
 from rescheduler.cli.cluster_api import ClusterApi, PluginError
 from rescheduler.core.drain.preview import PreviewInput
 from rescheduler.core.model import disruption_budgets, object_schemas, pods, volumes, workloads
@@ -30,73 +31,77 @@ Raw = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class LivePolicies:
-    """How nodes would be drained.
+    """The policies and NodeDrains of the cluster, which decide how a node is drained.
 
     Attributes:
-        winners: None where nothing of ours is installed.
-        overrides: what NodeDrains that are there say otherwise, by node.
+        policy_selector: finds the winning policy of a node. None: the cluster has no policy.
+        overrides: the `spec.drain` of each NodeDrain, by node.
     """
 
     policy_selector: PolicySelector | None
     overrides: Mapping[str, DrainOverrides]
 
     def drain_for(self, node: Node) -> tuple[str, DrainSettings]:
-        """Name of the policy that decides, empty where none does, and how the node is drained."""
+        """Return the name of the winning policy, empty for none, and the drain settings of the node."""
         policy = self.policy_selector.policy_for(node) if self.policy_selector else None
         drain = policy.spec.drain if policy else DrainSettings()
-        own = self.overrides.get(node.name)
-        return policy.name if policy else "", own.apply_to(drain) if own else drain
+        overrides = self.overrides.get(node.name)
+        return policy.name if policy else "", overrides.apply_to(drain) if overrides else drain
 
 
 def read_policies(api: ClusterApi) -> LivePolicies:
-    """The live policies and NodeDrains, where there are any."""
+    """Read the policies and NodeDrains. Raises PluginError if one of them cannot be parsed."""
     try:
-        found = [ReschedulePolicy.from_object(raw) for raw in _custom_resources(api, "reschedulepolicies")]
+        policies = [ReschedulePolicy.from_object(raw) for raw in _custom_resources(api, "reschedulepolicies")]
         drains = [NodeDrain.from_object(raw).spec for raw in _custom_resources(api, "nodedrains")]
     except ValueError as error:
-        raise PluginError(f"an object of ours makes no sense to this version: {error}") from error
-    return LivePolicies(PolicySelector(found) if found else None, {spec.node_name: spec.drain for spec in drains})
+        raise PluginError(messages.unreadable_object(" ".join(str(error).split()))) from error
+    return LivePolicies(PolicySelector(policies) if policies else None, {spec.node_name: spec.drain for spec in drains})
 
 
 def read_preview_input(api: ClusterApi, policies: LivePolicies, node_names: Collection[str] | None) -> PreviewInput:
-    """Everything about the nodes of these names; None: about all nodes."""
+    """Read the input of plans for these nodes; None means all nodes. Raises PluginError if a node does not exist."""
     nodes = {node.name: node for node in map(model_nodes.parse_node, api.list_items("v1", "nodes"))}
     for name in node_names or ():
         if name not in nodes:
-            raise PluginError(f"there is no node {name}")
+            raise PluginError(messages.node_missing(name))
     draining = {name: policies.drain_for(nodes[name])[1] for name in policies.overrides if name in nodes}
-    wanted = nodes.keys() if node_names is None else {*node_names, *draining}
+    planned = nodes.keys() if node_names is None else {*node_names, *draining}
     labels = {
         raw["metadata"]["name"]: raw["metadata"].get("labels") or {} for raw in api.list_items("v1", "namespaces")
     }
-    census = PodSnapshot(PodRequirementsParser(_read_enforced_pools(api, labels)), wanted)
-    tenants: dict[str, list[Pod]] = defaultdict(list)
+    snapshot = PodSnapshot(PodRequirementsParser(_read_enforced_pools(api, labels)), planned)
+    pods_by_node: dict[str, list[Pod]] = defaultdict(list)
     for raw in map(object_schemas.sanitize_pod, api.list_items("v1", "pods")):
-        census.add(raw)
-        if (node := raw["spec"].get("nodeName")) in wanted:
-            tenants[node].append(pods.parse_pod(raw))
-    owners = {pod.owner.uid for found in tenants.values() for pod in found if pod.owner}
-    claimed = {pod.namespace for found in tenants.values() for pod in found if pod.all_claims}
-    storage, around = _read_volumes(api, claimed)
-    sets = _read_apps_by_uid(api, "replicasets", owners, workloads.parse_replica_set)
-    behind = {found.deployment_uid for found in sets.values()}
+        snapshot.add(raw)
+        if (node := raw["spec"].get("nodeName")) in planned:
+            pods_by_node[node].append(pods.parse_pod(raw))
+    planned_pods = [pod for node_pods in pods_by_node.values() for pod in node_pods]
+    owner_uids = {pod.owner.uid for pod in planned_pods if pod.owner}
+    cluster_volumes, node_volumes = _read_volumes(api, {pod.namespace for pod in planned_pods if pod.all_claims})
+    replica_sets = _read_apps_by_uid(api, "replicasets", owner_uids, workloads.parse_replica_set)
+    deployment_uids = {replica_set.deployment_uid for replica_set in replica_sets.values()}
     return PreviewInput(
         datetime.now(UTC),
         PlacementInput(
-            nodes, census, namespace_labels=labels, cluster_volumes=storage, node_snapshot=NodeSnapshot(nodes, census)
+            nodes,
+            snapshot,
+            namespace_labels=labels,
+            cluster_volumes=cluster_volumes,
+            node_snapshot=NodeSnapshot(nodes, snapshot),
         ),
-        tenants,
+        pods_by_node,
         draining,
         _read_budgets(api),
-        sets,
-        _read_apps_by_uid(api, "deployments", behind, workloads.parse_deployment),
-        around,
-        _read_daemon_sets(api, tenants.values()),
+        replica_sets,
+        _read_apps_by_uid(api, "deployments", deployment_uids, workloads.parse_deployment),
+        node_volumes,
+        _read_daemon_sets(api, planned_pods),
     )
 
 
 def _custom_resources(api: ClusterApi, resource: str) -> Iterator[Raw]:
-    """Objects of a kind of ours; none where nothing of ours is installed."""
+    """Yield the objects of a Rescheduler kind; none if Rescheduler is not installed."""
     if api.serves_group(API_VERSION):
         yield from api.list_items(API_VERSION, resource)
 
@@ -104,30 +109,30 @@ def _custom_resources(api: ClusterApi, resource: str) -> Iterator[Raw]:
 def _read_apps_by_uid(
     api: ClusterApi, resource: str, uids: Collection[str], project: Callable[[Raw], T]
 ) -> dict[str, T]:
-    """Those of a resource of `apps` with these uids, by uid."""
+    """Return the objects of an `apps` resource with these UIDs, by UID."""
     raws = api.list_items("apps/v1", resource) if uids else ()
     return {raw["metadata"]["uid"]: project(raw) for raw in raws if raw["metadata"]["uid"] in uids}
 
 
 def _read_budgets(api: ClusterApi) -> Mapping[str, list[DisruptionBudget]]:
-    found: dict[str, list[DisruptionBudget]] = defaultdict(list)
-    for each in map(disruption_budgets.parse_budget, api.list_items("policy/v1", "poddisruptionbudgets")):
-        found[each.namespace].append(each)
-    return found
+    budgets: dict[str, list[DisruptionBudget]] = defaultdict(list)
+    for budget in map(disruption_budgets.parse_budget, api.list_items("policy/v1", "poddisruptionbudgets")):
+        budgets[budget.namespace].append(budget)
+    return budgets
 
 
-def _read_daemon_sets(api: ClusterApi, pods_by_node: Iterable[Iterable[Pod]]) -> Mapping[str, frozenset[str]]:
-    """Uids of those that exist, by namespace, for the namespaces whose pods are of one."""
-    rows = [pod for found in pods_by_node for pod in found if pod.owner and pod.owner.kind == "DaemonSet"]
-    known: dict[str, set[str]] = {pod.namespace: set() for pod in rows}
-    for raw in api.list_items("apps/v1", "daemonsets") if known else ():
-        if raw["metadata"]["namespace"] in known:
-            known[raw["metadata"]["namespace"]].add(raw["metadata"]["uid"])
-    return {space: frozenset(uids) for space, uids in known.items()}
+def _read_daemon_sets(api: ClusterApi, planned_pods: Iterable[Pod]) -> Mapping[str, frozenset[str]]:
+    """Return the UIDs of existing DaemonSets by namespace, for the namespaces of DaemonSet pods."""
+    namespaces = {pod.namespace for pod in planned_pods if pod.owner and pod.owner.kind == "DaemonSet"}
+    uids: dict[str, set[str]] = {namespace: set() for namespace in namespaces}
+    for raw in api.list_items("apps/v1", "daemonsets") if uids else ():
+        if raw["metadata"]["namespace"] in uids:
+            uids[raw["metadata"]["namespace"]].add(raw["metadata"]["uid"])
+    return {namespace: frozenset(existing) for namespace, existing in uids.items()}
 
 
 def _read_enforced_pools(api: ClusterApi, labels: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """By namespace, the pool that admission puts new pods of it into."""
+    """Return, by namespace, the pool into which admission puts new pods."""
     enforced = {
         raw["metadata"]["name"]
         for raw in _custom_resources(api, "namespacepools")
@@ -136,31 +141,35 @@ def _read_enforced_pools(api: ClusterApi, labels: Mapping[str, Mapping[str, str]
             for condition in (raw.get("status") or {}).get("conditions") or ()
         )
     }
-    return {space: pool for space, found in labels.items() if (pool := found.get(names.POOL, "")) in enforced}
+    return {
+        namespace: pool
+        for namespace, namespace_labels in labels.items()
+        if (pool := namespace_labels.get(names.POOL, "")) in enforced
+    }
 
 
 def _read_volumes(api: ClusterApi, namespaces: Collection[str]) -> tuple[ClusterVolumes, NodeVolumes]:
-    """Claims and volumes, for the plan and for the verdicts; nothing is read where no pod has any."""
+    """Return claims and volumes for placement and for pod actions. Without namespaces nothing is read."""
     if not namespaces:
         return ClusterVolumes(), NodeVolumes()
     claims: dict[tuple[str, str], VolumeClaim] = {}
     for raw in api.list_items("v1", "persistentvolumeclaims"):
         if raw["metadata"]["namespace"] in namespaces:
-            found = volumes.parse_volume_claim(raw)
-            claims[found.namespace, found.name] = found
-    reaches: dict[str, VolumeTopology] = {}
+            claim = volumes.parse_volume_claim(raw)
+            claims[claim.namespace, claim.name] = claim
+    topologies: dict[str, VolumeTopology] = {}
     local: set[str] = set()
     for raw in api.list_items("v1", "persistentvolumes"):
-        found_reach, volume = parse_volume_topology(raw), volumes.parse_volume(raw)
-        reaches[volume.name] = found_reach
+        volume = volumes.parse_volume(raw)
+        topologies[volume.name] = parse_volume_topology(raw)
         if volume.local:
             local.add(volume.name)
     bound = {key: claim.volume for key, claim in claims.items()}
-    return ClusterVolumes(bound, reaches, _read_free_attachments(api)), NodeVolumes(claims, frozenset(local))
+    return ClusterVolumes(bound, topologies, _read_free_attachments(api)), NodeVolumes(claims, frozenset(local))
 
 
 def _read_free_attachments(api: ClusterApi) -> Mapping[str, Mapping[str, int]]:
-    """By node and CSI driver, how many more volumes can be attached."""
+    """Return, by node and CSI driver, the number of volumes that can still be attached."""
     attached: Counter[tuple[str, str]] = Counter()
     for spec in (
         object_schemas.sanitize_volume_attachment(raw)["spec"]

@@ -1,6 +1,6 @@
-"""Follows a drain to its end: what changes is said, and what could make it wait for ever is said too.
+"""Follow a drain to its end: print each change, and warn if no operator works on the drain.
 
-The drain does not depend on who follows it: an API server that is away for a while ends nothing here.
+The drain does not depend on the plugin. While the API server does not answer, the plugin retries.
 """
 
 import shutil
@@ -12,63 +12,66 @@ from typing import Any
 import click
 
 from rescheduler.api import API_VERSION
+from rescheduler.cli import messages
 from rescheduler.cli.cluster_api import ApiUnavailableError, ClusterApi
 from rescheduler.cli.output import printable
 from rescheduler.cli.progress import DrainProgress, ProgressLine, is_drained, is_unobserved
 
-_WATCH_SECONDS = 10  # seconds of one watch; a holder renews its Lease every 2 s
-_RETRY_DELAY = 2.0  # seconds, where the API server does not answer
-_SHOW_OPERATOR_PODS = "kubectl get pods -A -l app.kubernetes.io/name=rescheduler"
+_WATCH_SECONDS = 10  # seconds of one watch; the leader renews its Lease every 2 s
+_RETRY_DELAY = 2.0  # seconds, while the API server does not answer
 
 
 def follow(server: ClusterApi, drain: dict[str, Any]) -> bool:
-    """Until the node is Drained, or (False) its drain is withdrawn before."""
+    """Follow the drain until it ends. Return whether the node is Drained; False: the NodeDrain was deleted before."""
     name, screen = drain["metadata"]["name"], Screen()
     follower = _Follower(server, drain, screen)
     while True:
         try:
-            ended = follower.watch_once()
+            drained = follower.watch_once()
         except ApiUnavailableError as error:
-            screen.warn(f"{name}: {error.message}; the drain goes on, and so does this")
+            screen.warn(messages.connection_lost(name, error.message))
             time.sleep(_RETRY_DELAY)
             continue
-        if ended is not None:
+        if drained is not None:
             screen.finish()
-            return ended
+            return drained
 
 
 class _Follower:
-    """What has been seen of one drain."""
+    """A drain that is followed, with the state that was printed last."""
 
     def __init__(self, server: ClusterApi, drain: dict[str, Any], screen: "Screen") -> None:
         self._server, self._screen, self._progress = server, screen, DrainProgress()
         self._name, self._uid = drain["metadata"]["name"], drain["metadata"]["uid"]
-        self._leases_before: object = None
+        self._last_leases: object = None
 
     def watch_once(self) -> bool | None:
-        """Look, then watch for a while; whether it ended well, None: it goes on."""
-        found = self._server.get(API_VERSION, f"nodedrains/{self._name}")
-        if found is None or found["metadata"]["uid"] != self._uid:
+        """Read the NodeDrain, then watch it for a while.
+
+        Return whether the node is Drained; None: the drain continues.
+        """
+        latest = self._server.get(API_VERSION, f"nodedrains/{self._name}")
+        if latest is None or latest["metadata"]["uid"] != self._uid:
             return False
-        told = self._show_changes(found)
-        if is_drained(found):
+        changed = self._show_changes(latest)
+        if is_drained(latest):
             return True
-        begun = time.monotonic()
+        started = time.monotonic()
         selected = {"fieldSelector": f"metadata.name={self._name}"}
-        version = found["metadata"]["resourceVersion"]
+        version = latest["metadata"]["resourceVersion"]
         for kind, drain in self._server.watch(
             API_VERSION, "nodedrains", seconds=_WATCH_SECONDS, resourceVersion=version, **selected
         ):
             if kind not in ("ADDED", "MODIFIED"):
-                break  # deleted, or the watch is too old: looked at anew
-            found = drain
-            told = self._show_changes(found) or told
-            if is_drained(found):
+                break  # the NodeDrain is deleted, or the watch is too old: the next round reads it again
+            latest = drain
+            changed = self._show_changes(latest) or changed
+            if is_drained(latest):
                 return True
-        if not told and time.monotonic() - begun >= _WATCH_SECONDS / 2:
-            self._check_operator(found)
-        elif not told:
-            time.sleep(1)  # a server that ends streams at once must not be asked in a hot loop
+        if not changed and time.monotonic() - started >= _WATCH_SECONDS / 2:
+            self._check_operator(latest)
+        elif not changed:
+            time.sleep(1)  # or else a server that ends watches at once causes a hot loop of requests
         return None
 
     def _show_changes(self, drain: dict[str, Any]) -> bool:
@@ -78,35 +81,30 @@ class _Follower:
         return bool(lines)
 
     def _check_operator(self, drain: dict[str, Any]) -> None:
-        """Nothing has changed for a round: is anybody at work?"""
+        """Warn if nobody renews the operator's Lease or, if Leases are forbidden, if the NodeDrain is unread."""
         query = {"fieldSelector": "metadata.name=rescheduler"}
         answer = self._server.send("get", "coordination.k8s.io/v1", "leases", params=query)
         if answer.ok:
             leases = [lease.get("spec") or {} for lease in answer.json()["items"]]
-            held = [(spec["holderIdentity"], spec.get("renewTime")) for spec in leases if spec.get("holderIdentity")]
-            before, self._leases_before = self._leases_before, held
-            if not held or held == before:
-                self._screen.warn(
-                    f"{self._name}: no operator is at work (nobody renews the Lease rescheduler): {_SHOW_OPERATOR_PODS}. "
-                    "The drain goes on as soon as one is"
-                )
+            holders = [(spec["holderIdentity"], spec.get("renewTime")) for spec in leases if spec.get("holderIdentity")]
+            last_holders, self._last_leases = self._last_leases, holders
+            if not holders or holders == last_holders:
+                self._screen.warn(messages.operator_not_running(self._name))
             else:
                 self._screen.clear_warning()
         elif is_unobserved(drain):
-            self._screen.warn(
-                f"{self._name}: nobody has looked at it for {_WATCH_SECONDS} s. Does the operator run? {_SHOW_OPERATOR_PODS}"
-            )
+            self._screen.warn(messages.drain_unobserved(self._name, _WATCH_SECONDS))
 
 
 class Screen:
-    """Lines one after another, or, on a terminal, the newest of a stage in the place of those before."""
+    """Prints progress lines. On a terminal, a line replaces the line before it of the same stage."""
 
     def __init__(self) -> None:
-        self._stage = ""  # of the line that is not ended yet
+        self._stage = ""  # of the line that has no newline yet; empty for none
         self._last_warning = ""
 
     def show(self, name: str, line: ProgressLine) -> None:
-        """Say it."""
+        """Print a progress line on stdout."""
         self._last_warning = ""
         text = printable(f"{name}: {line.text}" if line.stage else line.text)
         if not sys.stdout.isatty():
@@ -119,18 +117,18 @@ class Screen:
         self._stage = line.stage
 
     def warn(self, text: str) -> None:
-        """Say on the other stream what keeps all from going on, once."""
+        """Print a warning on stderr, once until another line is shown or `clear_warning` is called."""
         if text != self._last_warning:
             self.finish()
             self._last_warning = text
             click.echo(text, err=True)
 
     def clear_warning(self) -> None:
-        """What was warned of is over."""
+        """Forget the last warning, so that it is printed again if it recurs."""
         self._last_warning = ""
 
     def finish(self) -> None:
-        """End the line."""
+        """End the current line."""
         if self._stage:
             click.echo()
         self._stage = ""

@@ -1,4 +1,4 @@
-"""Logs: one line an event, as JSON or for people; Kopf's and aiohttp's records among them."""
+"""Logs of the operator, with those of Kopf and aiohttp: one line for each event, as JSON or for a console."""
 
 import logging
 import sys
@@ -8,23 +8,23 @@ from pathlib import Path
 import structlog
 
 _TRACEBACK_FORMAT = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
-"""Without values: they may be those of others, and large."""
+"""Tracebacks without local variables, which may be large and may hold values of others."""
 
 
 def _shorten_exception(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    """For people: what failed and where, in the same line; the JSON log has the traceback."""
-    found = event.pop("exc_info", None)
-    found = sys.exc_info() if found is True else found
-    error = found[1] if isinstance(found, tuple) else found
+    """Replace the traceback with the error and its place in one line. Only the JSON log has the traceback."""
+    exc_info = event.pop("exc_info", None)
+    exc_info = sys.exc_info() if exc_info is True else exc_info
+    error = exc_info[1] if isinstance(exc_info, tuple) else exc_info
     if isinstance(error, BaseException):
         frames = traceback.extract_tb(error.__traceback__)
-        where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-        event["error"] = f"{type(error).__name__}: {error}{where}"
+        place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+        event["error"] = f"{type(error).__name__}: {error}{place}"
     return event
 
 
 def configure(log_format: str, level: int = logging.INFO) -> None:
-    """Send structlog and the standard library's records through one renderer to stderr."""
+    """Send the records of structlog and of the standard library to stderr, through one renderer."""
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

@@ -1,4 +1,4 @@
-"""`rescheduler`: the operator's own program."""
+"""`rescheduler`: the command line of the operator."""
 
 import asyncio
 import sys
@@ -12,7 +12,7 @@ from rescheduler.cli import logs
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="rescheduler")
 def main() -> None:
-    """Moves pods off nodes that failed or are due for maintenance."""
+    """Drain nodes that failed or need maintenance, replacement first."""
 
 
 @main.command()
@@ -21,15 +21,30 @@ def main() -> None:
     default="rescheduler-system",
     show_default=True,
     envvar="POD_NAMESPACE",
-    help="Where the Lease lives.",
+    help="Namespace of the Lease.",
 )
-@click.option("--metrics-port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="For /metrics.")
 @click.option(
-    "--health-port", type=click.IntRange(0, 65535), default=8081, show_default=True, help="For /healthz and /readyz."
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port of /metrics. 0: any free port.",
 )
-@click.option("--log-format", type=click.Choice(["json", "console"]), default="json", show_default=True)
+@click.option(
+    "--health-port",
+    type=click.IntRange(0, 65535),
+    default=8081,
+    show_default=True,
+    help="Port of /healthz and /readyz. 0: any free port.",
+)
+@click.option(
+    "--log-format", type=click.Choice(["json", "console"]), default="json", show_default=True, help="Format of the log."
+)
 def run(namespace: str, metrics_port: int, health_port: int, log_format: str) -> None:
-    """Run the operator, on the cluster that KUBECONFIG names or the one it runs in."""
+    """Run the operator.
+
+    It works on the cluster of KUBECONFIG, or else on the cluster that it runs in.
+    """
     _run(log_format, namespace=namespace, metrics_port=metrics_port, health_port=health_port)
 
 
@@ -39,16 +54,31 @@ def run(namespace: str, metrics_port: int, health_port: int, log_format: str) ->
     default="rescheduler-system",
     show_default=True,
     envvar="POD_NAMESPACE",
-    help="Where the operator's Deployment and Lease live.",
+    help="Namespace of the operator's Deployment and Lease.",
 )
-@click.option("--log-format", type=click.Choice(["json", "console"]), default="console", show_default=True)
+@click.option(
+    "--log-format",
+    type=click.Choice(["json", "console"]),
+    default="console",
+    show_default=True,
+    help="Format of the log.",
+)
 def cleanup(namespace: str, log_format: str) -> None:
-    """Before uninstalling: end every drain, give pods back, restore nodes, leave nothing of ours."""
+    """Undo everything before an uninstall.
+
+    The command ends all drains, returns released pods, and removes everything that Rescheduler wrote. The log names what
+    is left.
+
+    \b
+    Exit codes:
+      0  Nothing is left, except what must stay.
+      1  Something is left, or the command cannot start.
+    """  # noqa: D301 - click reads \b as "do not wrap"
     _run(log_format, namespace=namespace, metrics_port=0, health_port=0, cleanup=True)
 
 
 def _run(log_format: str, **options: Any) -> None:
-    # Imported late: `--help` and wrong options must not cost a second.
+    # Imported late, or else `--help` and usage errors take a second longer.
     from rescheduler import app  # noqa: PLC0415
     from rescheduler.kube.client import ConfigError  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""`kubectl reschedule plan`: what would become of a node's pods, read by somebody at three in the morning."""
+"""`kubectl reschedule plan`: print the preview of a drain, as text or as JSON."""
 
 import json
 import sys
@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from rescheduler.cli import messages
 from rescheduler.cli.cluster_api import ClusterApi, connect
 from rescheduler.cli.cluster_reader import LivePolicies, read_policies, read_preview_input
 from rescheduler.cli.output import format_span, format_table
@@ -17,9 +18,9 @@ from rescheduler.core.placement.planner import Fit
 
 _COLUMNS = ("NODE", "CAN BE DRAINED", "FIT", "DO NOT FIT", "UNKNOWN", "BLOCKED", "STAY", "TAKES AT LEAST")
 _ANSWER_TEXTS = {
-    Drainable.YES: "can be drained",
-    Drainable.UNSURE: "may be drained: of some pods only the scheduler can say",
-    Drainable.NO: "cannot be drained as things are",
+    Drainable.YES: messages.CAN_BE_DRAINED,
+    Drainable.UNSURE: messages.MAY_BE_DRAINABLE,
+    Drainable.NO: messages.CANNOT_BE_DRAINED,
 }
 
 _PROGRESS_INTERVAL = 5.0  # seconds
@@ -28,87 +29,91 @@ Rows = Iterable[tuple[str, str]]
 
 
 def show(name: str | None, output: str) -> None:
-    """Plan for one node, or for each node by itself; ends with the exit code."""
-    reader = ClusterApi(connect())
-    live = read_policies(reader)
-    seen = read_preview_input(reader, live, [name] if name else None)
-    nodes = seen.placement_input.nodes
-    wanted = [nodes[name]] if name else sorted(nodes.values(), key=lambda node: node.name)
-    found = []
-    for node in _with_progress(wanted):
-        policy, drain = live.drain_for(node)
-        found.append((policy, preview_node(node, drain, seen)))
+    """Print the plan of one node, or of every node, one at a time. Exit with the code of the result."""
+    server = ClusterApi(connect())
+    policies = read_policies(server)
+    preview_input = read_preview_input(server, policies, [name] if name else None)
+    nodes = preview_input.placement_input.nodes
+    planned_nodes = [nodes[name]] if name else sorted(nodes.values(), key=lambda node: node.name)
+    previews = []
+    for node in _with_progress(planned_nodes):
+        policy, drain = policies.drain_for(node)
+        previews.append((policy, preview_node(node, drain, preview_input)))
     if output == "json":
-        shown = [_json(policy, each) for policy, each in found]
-        click.echo(json.dumps(shown[0] if name else shown, indent=2))
+        objects = [_json(policy, preview) for policy, preview in previews]
+        click.echo(json.dumps(objects[0] if name else objects, indent=2))
     else:
-        click.echo("\n".join(_format_one(*found[0], live) if name else _format_all(found)))
-    refused = (Drainable.NO,) if name is None else (Drainable.NO, Drainable.UNSURE)
-    sys.exit(1 if any(each.drainable in refused for _, each in found) else 0)
+        click.echo("\n".join(_format_one(*previews[0], policies) if name else _format_all(previews)))
+    failures = (Drainable.NO,) if name is None else (Drainable.NO, Drainable.UNSURE)
+    sys.exit(1 if any(preview.drainable in failures for _, preview in previews) else 0)
 
 
 def _with_progress(nodes: Sequence[Node]) -> Iterator[Node]:
-    """The nodes in turn; where that takes long, how far it is."""
-    told = time.monotonic()
+    """Yield the nodes in order, and print the progress on stderr every few seconds."""
+    last_printed = time.monotonic()
     for number, node in enumerate(nodes):
-        if time.monotonic() - told >= _PROGRESS_INTERVAL:
-            told = time.monotonic()
-            click.echo(f"{number} of {len(nodes)} nodes are planned", err=True)
+        if time.monotonic() - last_printed >= _PROGRESS_INTERVAL:
+            last_printed = time.monotonic()
+            click.echo(messages.plan_progress(number, len(nodes)), err=True)
         yield node
 
 
-def _format_all(found: Sequence[tuple[str, DrainPreview]]) -> list[str]:
-    """A line for each node, the details of those that cannot be drained for sure, and whom other tools would harm."""
-    rows = [_COLUMNS, *(_format_row(each) for _, each in found)]
+def _format_all(previews: Sequence[tuple[str, DrainPreview]]) -> list[str]:
+    """Return a row for each node, then details of nodes that may not be drainable, then pods that need care."""
+    rows = [_COLUMNS, *(_format_row(preview) for _, preview in previews)]
     lines = format_table(rows)
-    for _, each in found:
-        if each.drainable is not Drainable.YES:
-            lines += ["", f"{each.node}: {_ANSWER_TEXTS[each.drainable]}", *_details(each)]
-    lines += _notes([each for _, each in found])
-    cannot = sum(each.drainable is Drainable.NO for _, each in found)
-    return [*lines, "", f"{cannot} of {len(found)} nodes cannot be drained, each taken by itself."]
+    for _, preview in previews:
+        if preview.drainable is not Drainable.YES:
+            lines += ["", f"{preview.node}: {_ANSWER_TEXTS[preview.drainable]}", *_details(preview)]
+    lines += _notes([preview for _, preview in previews])
+    not_drainable = sum(preview.drainable is Drainable.NO for _, preview in previews)
+    return [*lines, "", messages.plan_total(not_drainable, len(previews))]
 
 
-def _format_row(each: DrainPreview) -> tuple[str, ...]:
-    counts = (each.placed, _count(each, Fit.DOES_NOT_FIT), _count(each, Fit.UNKNOWN), len(each.blockers), each.staying)
-    return (each.node, each.drainable.lower(), *map(str, counts), format_span(each.min_duration))
+def _format_row(preview: DrainPreview) -> tuple[str, ...]:
+    counts = (
+        preview.placed,
+        _count(preview, Fit.DOES_NOT_FIT),
+        _count(preview, Fit.UNKNOWN),
+        len(preview.blockers),
+        preview.staying,
+    )
+    return (preview.node, preview.drainable.lower(), *map(str, counts), format_span(preview.min_duration))
 
 
-def _format_one(policy: str, each: DrainPreview, policies: LivePolicies) -> list[str]:
-    if policy:
-        by = f"by ReschedulePolicy {policy}"
-    elif policies.policy_selector:
-        by = "by the defaults: no ReschedulePolicy selects it, so that it would not be drained on request"
-    else:
-        by = "by the defaults: there is no ReschedulePolicy here"
-    return [f"{each.node}: {_ANSWER_TEXTS[each.drainable]} ({by})", *_details(each), *_notes([each])]
+def _format_one(policy: str, preview: DrainPreview, policies: LivePolicies) -> list[str]:
+    source = messages.settings_source(policy, policies_exist=policies.policy_selector is not None)
+    return [
+        f"{preview.node}: {_ANSWER_TEXTS[preview.drainable]} ({source})",
+        *_details(preview),
+        *_notes([preview]),
+    ]
 
 
-def _details(each: DrainPreview) -> list[str]:
-    pods = f"{each.placed} {'pod fits' if each.placed == 1 else 'pods fit'} elsewhere"
-    summary = f"  {pods}, {each.staying} {'stays' if each.staying == 1 else 'stay'}; a drain takes at least {format_span(each.min_duration)}"
-    misfits, unknown = _misfits(each, Fit.DOES_NOT_FIT), _misfits(each, Fit.UNKNOWN)
+def _details(preview: DrainPreview) -> list[str]:
+    misfits, unknown = _misfits(preview, Fit.DOES_NOT_FIT), _misfits(preview, Fit.UNKNOWN)
     blocked = [
-        row for o in each.blockers for row in ((o.pod, f"{o.blocker_class}: {o.message}"), ("", o.hint)) if row[1]
+        row
+        for blocker in preview.blockers
+        for row in ((blocker.pod, f"{blocker.blocker_class}: {blocker.message}"), ("", blocker.hint))
+        if row[1]
     ]
     return [
-        summary,
-        *_section(f"Do not fit anywhere ({len(misfits)}):", misfits),
-        *_section(f"Only the scheduler can say ({len(unknown)}):", unknown),
-        *_section(f"Would hold the drain up ({len(each.blockers)}):", blocked),
+        f"  {messages.plan_summary(preview.placed, preview.staying, format_span(preview.min_duration))}",
+        *_section(messages.misfits_title(len(misfits)), misfits),
+        *_section(messages.unknown_title(len(unknown)), unknown),
+        *_section(messages.blockers_title(len(preview.blockers)), blocked),
     ]
 
 
-def _notes(found: Sequence[DrainPreview]) -> list[str]:
-    """What holds nothing up, and is good to know; of several nodes with the node of each pod."""
-    several = len(found) > 1
-    first = [(pod, each.node if several else "") for each in found for pod in each.replaced_first]
-    single = [(pod, each.node if several else "") for each in found for pod in each.single_replica_pods]
+def _notes(previews: Sequence[DrainPreview]) -> list[str]:
+    """Return the pods that need care but block no drain. For several nodes, each row names the node."""
+    several = len(previews) > 1
+    first = [(pod, preview.node if several else "") for preview in previews for pod in preview.replaced_first]
+    single = [(pod, preview.node if several else "") for preview in previews for pod in preview.single_replica_pods]
     return [
-        *_section(
-            "Their budget lets none go; a new pod is Ready first, then they may (kubectl drain waits on):", first
-        ),
-        *_section("The only pod of their Deployment; evicted plainly, as by kubectl drain, they are away:", single),
+        *_section(messages.REPLACED_FIRST_TITLE, first),
+        *_section(messages.SINGLE_REPLICAS_TITLE, single),
     ]
 
 
@@ -117,27 +122,27 @@ def _section(title: str, rows: Rows) -> list[str]:
     return ["", f"  {title}", *(f"  {line}" for line in format_table(cells))] if cells else []
 
 
-def _misfits(each: DrainPreview, fit: Fit) -> list[tuple[str, str]]:
-    return [(pod, forecast.reason) for pod, forecast in each.unplaced if forecast.fit is fit]
+def _misfits(preview: DrainPreview, fit: Fit) -> list[tuple[str, str]]:
+    return [(pod, forecast.reason) for pod, forecast in preview.unplaced if forecast.fit is fit]
 
 
-def _count(each: DrainPreview, fit: Fit) -> int:
-    return len(_misfits(each, fit))
+def _count(preview: DrainPreview, fit: Fit) -> int:
+    return len(_misfits(preview, fit))
 
 
-def _json(policy: str, each: DrainPreview) -> dict[str, Any]:
+def _json(policy: str, preview: DrainPreview) -> dict[str, Any]:
     return {
-        "node": each.node,
+        "node": preview.node,
         "policy": policy or None,
-        "canBeDrained": each.drainable,
-        "fit": each.placed,
-        "stay": each.staying,
-        "doNotFit": [{"pod": pod, "reason": reason} for pod, reason in _misfits(each, Fit.DOES_NOT_FIT)],
-        "unknown": [{"pod": pod, "reason": reason} for pod, reason in _misfits(each, Fit.UNKNOWN)],
+        "canBeDrained": preview.drainable,
+        "fit": preview.placed,
+        "stay": preview.staying,
+        "doNotFit": [{"pod": pod, "reason": reason} for pod, reason in _misfits(preview, Fit.DOES_NOT_FIT)],
+        "unknown": [{"pod": pod, "reason": reason} for pod, reason in _misfits(preview, Fit.UNKNOWN)],
         "blocked": [
-            {"pod": o.pod, "class": o.blocker_class, "message": o.message, "hint": o.hint} for o in each.blockers
+            {"pod": b.pod, "class": b.blocker_class, "message": b.message, "hint": b.hint} for b in preview.blockers
         ],
-        "replacedFirst": list(each.replaced_first),
-        "singleReplicas": list(each.single_replica_pods),
-        "takesAtLeastSeconds": round(each.min_duration.total_seconds()),
+        "replacedFirst": list(preview.replaced_first),
+        "singleReplicas": list(preview.single_replica_pods),
+        "takesAtLeastSeconds": round(preview.min_duration.total_seconds()),
     }

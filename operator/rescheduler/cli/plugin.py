@@ -1,4 +1,4 @@
-"""`kubectl reschedule`: the plugin. Tables are the server's own columns."""
+"""`kubectl reschedule`: the command line of the plugin. Tables have the columns of the API server."""
 
 import click
 
@@ -8,21 +8,30 @@ from rescheduler.api import API_VERSION
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="rescheduler")
 def main() -> None:
-    """See how nodes are drained, and what a drain would come to."""
+    """Plan, start, watch and cancel drains of nodes."""
 
 
 @main.command()
 @click.argument("node", required=False)
-@click.option("--all", "every", is_flag=True, help="Each node of the cluster, taken by itself.")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--all", "every", is_flag=True, help="Plan every node, one at a time.")
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
+)
 def plan(node: str | None, every: bool, output: str) -> None:
-    """What would become of NODE's pods if it were drained now. Reads only; needs nothing installed.
+    """Plan a drain of NODE: which pods fit, and which would block.
 
-    Exit code 0: all pods fit and none blocks; 1: not so (with --all: some node cannot be drained); 2: error.
-    """
+    The command only reads. Rescheduler need not be installed.
+
+    \b
+    Exit codes:
+      0  Every pod fits, and nothing would block the drain.
+      1  A pod does not fit, would block, or only the scheduler can decide.
+         With --all: some node cannot be drained.
+      2  Error.
+    """  # noqa: D301 - click reads \b as "do not wrap"
     if every == bool(node):
-        raise click.UsageError("name one node, or give --all")
-    # Imported late: `--help` must not cost what a cluster costs.
+        raise click.UsageError("specify one NODE, or --all")
+    # Imported late, or else `--help` loads everything that a plan needs.
     from rescheduler.cli import plan as cli_plan  # noqa: PLC0415
 
     cli_plan.show(node, output)
@@ -30,14 +39,20 @@ def plan(node: str | None, every: bool, output: str) -> None:
 
 @main.command()
 @click.argument("node")
-@click.option("-m", "--message", default="", help="What for; shown with the drain.")
-@click.option("--no-wait", is_flag=True, help="Ask for it, and do not follow it.")
+@click.option("-m", "--message", default="", help="What the drain is for.")
+@click.option("--no-wait", is_flag=True, help="End when the drain is requested, without following it.")
 def drain(node: str, message: str, no_wait: bool) -> None:
-    """Ask the operator to empty NODE, and follow it until it is Drained.
+    """Request a drain of NODE, and follow it until the node is Drained.
 
-    Whoever stops following (Ctrl-C) stops nothing: `cancel` does. Exit code 0: it is Drained (with --no-wait: asked
-    for); 1: the drain was withdrawn before; 2: error; 130: Ctrl-C.
-    """
+    Ctrl-C stops watching, not the drain. Use `cancel` to stop the drain.
+
+    \b
+    Exit codes:
+      0    The node is Drained. With --no-wait: the drain is requested.
+      1    The drain was withdrawn before the node was Drained.
+      2    Error.
+      130  Ctrl-C. The drain continues.
+    """  # noqa: D301 - click reads \b as "do not wrap"
     from rescheduler.cli import drain as cli_drain  # noqa: PLC0415
 
     cli_drain.start(node, message, wait=not no_wait)
@@ -46,26 +61,35 @@ def drain(node: str, message: str, no_wait: bool) -> None:
 @main.command()
 @click.argument("node")
 def cancel(node: str) -> None:
-    """Withdraw every request to drain NODE: the operator puts it back as it was.
+    """Withdraw every request to drain NODE, also those of others.
 
-    Exit code 0: withdrawn, or nothing asked for it; 2: error.
-    """
+    The operator then returns released pods and restores the node.
+
+    \b
+    Exit codes:
+      0  Every request is withdrawn, or nothing requested a drain.
+      2  Error.
+    """  # noqa: D301 - click reads \b as "do not wrap"
     from rescheduler.cli import drain as cli_drain  # noqa: PLC0415
 
     cli_drain.cancel(node)
 
 
 @main.command()
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Output format."
+)
 def status(output: str) -> None:
-    """NodeDrains: how far they are, and what blocks them."""
+    """List NodeDrains: phase, progress and number of blocked pods."""
     _print_resource("nodedrains", output)
 
 
 @main.command()
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Output format."
+)
 def pools(output: str) -> None:
-    """NamespacePools: their nodes, namespaces and pods, and what is wrong with them."""
+    """List NamespacePools: numbers of nodes, namespaces and pods."""
     _print_resource("namespacepools", output)
 
 

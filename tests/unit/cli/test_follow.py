@@ -1,4 +1,4 @@
-"""On a terminal the newest line takes the place of the one before; elsewhere there is a line for each change."""
+"""On a terminal a line replaces the line before it of the same stage. Otherwise each change is a line."""
 
 import sys
 
@@ -18,21 +18,21 @@ def shown(monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> None:
         ProgressLine("Drained", "b"),
     ):
         screen.show("n1", line)
-    screen.warn("nobody is at work")
-    screen.warn("nobody is at work")
+    screen.warn("no operator is running")
+    screen.warn("no operator is running")
     screen.finish()
 
 
-def test_elsewhere_there_is_a_line_for_each_change(
+def test_without_a_terminal_each_change_is_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown(monkeypatch, terminal=False)
     out, err = capsys.readouterr()
     assert out == "n1: 1/3 moved\nn1: 2/3 moved\n  db-0 cannot leave\nn1: Drained\n"
-    assert err == "nobody is at work\n"
+    assert err == "no operator is running\n"
 
 
-def test_on_a_terminal_progress_is_shown_in_place_and_blocked_pods_stay(
+def test_on_a_terminal_progress_lines_replace_each_other(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown(monkeypatch, terminal=True)

@@ -1,0 +1,227 @@
+"""Sentences that the plugin prints: pure functions from facts to text.
+
+A message begins with the object, then says state, cause and next step. An error is one line.
+"""
+
+from rescheduler.api import GROUP, names
+
+_LIST_OPERATOR_PODS = "kubectl get pods -A -l app.kubernetes.io/name=rescheduler"
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+def kubeconfig_unusable(path: str, cause: str) -> str:
+    """Return the error for a kubeconfig that is absent or not valid."""
+    return f"the kubeconfig {path} cannot be used: {cause}; set KUBECONFIG to a valid kubeconfig"
+
+
+def api_server_unavailable(url: str, cause: str) -> str:
+    """Return the error for an API server that does not answer."""
+    return f"the API server at {url} does not answer: {cause}"
+
+
+def request_failed(url: str, cause: str) -> str:
+    """Return the error for a request that failed for another reason than the network."""
+    return f"the request to the API server at {url} failed: {cause}"
+
+
+def request_refused(action: str, message: str, status_code: int) -> str:
+    """Return the error for a request that the API server refused. `action`: the words after "cannot"."""
+    return f"cannot {action}: {message} (HTTP {status_code})"
+
+
+def not_an_api_server(url: str, cause: str) -> str:
+    """Return the error for an address at which another server answers."""
+    return f"the server at {url} is not a Kubernetes API server: {cause}; check `server` in the kubeconfig"
+
+
+def crd_missing(resource: str) -> str:
+    """Return the error for a kind whose CRD is absent."""
+    return f"the CRD {resource}.{GROUP} is not installed: {names.INSTALL_HINT}"
+
+
+def unreadable_object(cause: str) -> str:
+    """Return the error for a policy or NodeDrain that this version of the plugin cannot parse."""
+    return f"the plugin cannot read an object of {GROUP}: {cause}; use the plugin of the operator's version"
+
+
+def node_missing(node: str) -> str:
+    """Return the error for a node that does not exist."""
+    return f"node {node} does not exist: list the nodes with `kubectl get nodes`"
+
+
+def still_restoring(node: str) -> str:
+    """Return the error for a drain request while the last NodeDrain still exists."""
+    return f"node {node} is still being restored after its last drain: retry when its NodeDrain is gone"
+
+
+# -- plan -------------------------------------------------------------------------------------------------------------
+
+
+CAN_BE_DRAINED = "can be drained"
+MAY_BE_DRAINABLE = "may be drainable: only the scheduler can decide for some pods"
+CANNOT_BE_DRAINED = "cannot be drained now"
+
+
+def plan_progress(done: int, total: int) -> str:
+    """Return the progress line of a plan of many nodes."""
+    return f"planned {done} of {total} nodes"
+
+
+def plan_total(blocked: int, total: int) -> str:
+    """Return the last line of a plan of all nodes."""
+    return f"{blocked} of {total} nodes cannot be drained now. Each node is planned on its own."
+
+
+def settings_source(policy: str, *, policies_exist: bool) -> str:
+    """Return which settings a plan uses. `policy`: the name of the winning policy, empty for none."""
+    if policy:
+        return f"with ReschedulePolicy {policy}"
+    if policies_exist:
+        return "with default settings: no ReschedulePolicy selects the node, so a request would not drain it"
+    return "with default settings: the cluster has no ReschedulePolicy"
+
+
+def plan_summary(placed: int, staying: int, min_duration: str) -> str:
+    """Return the counts of pods in a plan, and the least time of the drain."""
+    pods = f"{placed} {'pod fits' if placed == 1 else 'pods fit'} elsewhere"
+    return f"{pods}, {staying} {'stays' if staying == 1 else 'stay'}; a drain takes at least {min_duration}"
+
+
+def misfits_title(count: int) -> str:
+    """Return the title of the list of pods that do not fit."""
+    return f"Pods that fit on no other node ({count}):"
+
+
+def unknown_title(count: int) -> str:
+    """Return the title of the list of pods whose fit is unknown."""
+    return f"Pods for which only the scheduler can decide ({count}):"
+
+
+def blockers_title(count: int) -> str:
+    """Return the title of the list of expected blockers."""
+    return f"Pods that would block the drain ({count}):"
+
+
+REPLACED_FIRST_TITLE = (
+    "Pods whose PodDisruptionBudget allows no eviction now. Rescheduler starts a replacement first; "
+    "kubectl drain would wait:"
+)
+SINGLE_REPLICAS_TITLE = "Single-replica Deployments. With plain eviction they are down until the new pod is Ready:"
+
+
+# -- drain ------------------------------------------------------------------------------------------------------------
+
+
+def drain_requested(node: str, other_requests: str) -> str:
+    """Return the line for a new request. `other_requests`: the requests that stood before, empty for none."""
+    text = f"{node}: drain requested"
+    if other_requests:
+        text += f"; other requests: {other_requests}. The node is restored when all requests are withdrawn"
+    return text
+
+
+def drain_already_requested(node: str, requests: str) -> str:
+    """Return the line for a `Manual` request that stands already."""
+    return f"{node}: drain already requested: {requests}"
+
+
+def following_interrupted(node: str) -> str:
+    """Return the line for Ctrl-C while `drain` follows a drain."""
+    return (
+        f"{node}: the drain continues. Watch it: kubectl get nd {node} -w. Cancel it: kubectl reschedule cancel {node}"
+    )
+
+
+def drain_ended_early(node: str) -> str:
+    """Return the line for a drain that ended before its node was Drained."""
+    return f"{node}: the drain was withdrawn before the node was Drained"
+
+
+def restore_hint(node: str) -> str:
+    """Return the next step after the node is Drained."""
+    return f"{node}: restore the node after the work: kubectl reschedule cancel {node}"
+
+
+def connection_lost(node: str, error: str) -> str:
+    """Return the warning while `drain` cannot reach the API server."""
+    return f"{node}: {error}; the drain continues, retrying the connection"
+
+
+def operator_not_running(node: str) -> str:
+    """Return the warning if no process renews the Lease of the operator."""
+    return (
+        f"{node}: no operator is running: the Lease rescheduler is not renewed. "
+        f"The drain continues when an operator runs. Check its pods: {_LIST_OPERATOR_PODS}"
+    )
+
+
+def drain_unobserved(node: str, seconds: int) -> str:
+    """Return the warning if the operator has not read the NodeDrain. Used if Leases cannot be listed."""
+    return f"{node}: the operator has not read the NodeDrain for {seconds} s. Check its pods: {_LIST_OPERATOR_PODS}"
+
+
+# -- progress of a drain ----------------------------------------------------------------------------------------------
+
+WITHDRAWN_STAGE = "withdrawn, the node is being restored"
+UNOBSERVED_STAGE = "waiting for the operator"
+
+
+def phase_with_reason(phase: str, reason: str, message: str) -> str:
+    """Return a phase with the reason and message of the condition `Progressing`."""
+    return f"{phase} ({reason}: {message})"
+
+
+def moved(progress: str) -> str:
+    """Return the count of moved pods. `progress`: as in the status, such as 17/42."""
+    return f"{progress} moved"
+
+
+def waiting_for_replacement(count: int) -> str:
+    """Return the count of released pods whose replacement is not Ready."""
+    return f"{count} waiting for a replacement"
+
+
+def blocked(count: int) -> str:
+    """Return the count of blocked pods."""
+    return f"{count} blocked"
+
+
+def time_left(span: str) -> str:
+    """Return the estimated time until the drain is done."""
+    return f"about {span} left"
+
+
+def blocked_pod(pod: str, blocker_class: str, message: str) -> str:
+    """Return the line for a blocked pod. `pod`: namespace/name; `message`: may be empty."""
+    return f"  {pod} cannot leave: {blocker_class}" + (f": {message}" if message else "")
+
+
+def blocked_pod_hint(hint: str) -> str:
+    """Return the line with the next step for a blocked pod."""
+    return f"    {hint}"
+
+
+# -- cancel -----------------------------------------------------------------------------------------------------------
+
+
+def annotation_removed(node: str) -> str:
+    """Return the line for the removed annotation of a maintenance request."""
+    return f"{node}: removed the annotation {names.MAINTENANCE}"
+
+
+def nothing_to_cancel(node: str, *, cordoned: bool) -> str:
+    """Return the line for a node without any request. `cordoned`: the node is cordoned."""
+    text = f"{node}: no drain is requested"
+    return f"{text}; the node is cordoned, but not by Rescheduler: kubectl uncordon {node}" if cordoned else text
+
+
+def already_withdrawn(node: str) -> str:
+    """Return the line for a NodeDrain that is already being deleted."""
+    return f"{node}: every request is already withdrawn; the operator is restoring the node"
+
+
+def withdrawn(node: str, requests: str, *, stays_cordoned: bool) -> str:
+    """Return the line for a deleted NodeDrain. `stays_cordoned`: the node was cordoned before the drain."""
+    text = f"{node}: every request is withdrawn ({requests}); the operator restores the node"
+    return f"{text}. The node stays cordoned, because it was cordoned before the drain" if stays_cordoned else text
