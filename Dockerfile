@@ -11,7 +11,7 @@ RUN /opt/rescheduler/bin/pip install --no-cache-dir --no-deps . \
 
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title="Rescheduler" \
-      org.opencontainers.image.description="Moves pods off nodes that failed or are due for maintenance" \
+      org.opencontainers.image.description="Drains nodes that failed or need maintenance, replacement first" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/rescheduler /opt/rescheduler
 ENV PATH=/opt/rescheduler/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1

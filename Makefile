@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all their own set-up: they need Python 3.11+, Go, make and openssl.
+# `make demo` and `make test` install everything else themselves. They need Python 3.11+, Go, make and openssl.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,8 +10,8 @@ IMAGE ?= ghcr.io/rescheduler-dev/rescheduler:0.1.0
 demo: $(VENV)/ready
 	@$(RUN) -m harness.demo $(if $(KEEP),--keep)
 
-# In the order of collection: the files with few and long tests come first, and small ones fill what is left. Tests on
-# a control plane mostly wait: two processes for each of two cores. At last: which rights of the chart did no test use?
+# The order of collection stays: files with few, long tests come first, so that small files fill the gaps. Tests on a
+# control plane mostly wait, so two cores run four processes. At the end, `harness rights` lists rights that no test used.
 test: $(VENV)/ready binaries
 	@rm -rf build/rights
 	@RIGHTS_USED=$(CURDIR)/build/rights $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
@@ -51,7 +51,7 @@ cluster-down: $(VENV)/ready
 binaries: $(VENV)/ready
 	@$(RUN) -m harness binaries >/dev/null
 
-# The newest versions that pyproject.toml allows, with their hashes; needs uv.
+# Lock the newest versions that pyproject.toml allows, with their hashes. Needs uv.
 lock:
 	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate -o requirements/runtime.txt

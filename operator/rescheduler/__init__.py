@@ -1,1 +1,1 @@
-"""Rescheduler: moves pods off nodes that failed or are due for maintenance."""
+"""Rescheduler, a Kubernetes operator that drains nodes that failed or need maintenance, replacement first."""

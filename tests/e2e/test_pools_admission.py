@@ -209,7 +209,7 @@ def test_only_who_may_change_the_pools_changes_the_label_of_a_namespace(cluster:
         return cluster.patch("namespace", space, {"metadata": {"labels": {names.POOL: value}}}, *more, kubeconfig=who)
 
     refusal = relabel("red", "blue", tenant)
-    assert "only who may update namespacepools.rescheduler.dev red and blue may change it" in refusal
+    assert "only a user who may update NamespacePool red and blue may change it" in refusal
     assert "spec.namespaces of its NamespacePool" in refusal
     assert "forbidden" in relabel("red", None, tenant)
     assert "forbidden" in relabel("out", "red", tenant)
@@ -217,7 +217,7 @@ def test_only_who_may_change_the_pools_changes_the_label_of_a_namespace(cluster:
     finalize = cluster.plane.get("namespace", "out")
     finalize["metadata"]["labels"][names.POOL] = "red"
     raw = ["replace", "--raw", "/api/v1/namespaces/out/finalize?dryRun=All", "-f", "-"]
-    assert "only who may" in cluster.kubectl(*raw, input=json.dumps(finalize), check=False, kubeconfig=tenant)
+    assert "only a user who may" in cluster.kubectl(*raw, input=json.dumps(finalize), check=False, kubeconfig=tenant)
     assert "patched" in cluster.patch("namespace", "red", {"metadata": {"labels": {"a": "b"}}}, kubeconfig=tenant)
     assert "patched" in relabel("out", "red", owner)
     assert "patched" in relabel("red", None, owner)
@@ -239,7 +239,7 @@ def test_only_who_may_change_the_pools_changes_label_and_taint_of_a_node(cluster
         return {"metadata": {"labels": {names.NODE_POOL: value}}}
 
     refusal = cluster.patch("node", "red1", label("blue"), kubeconfig=tenant)
-    assert "only who may update namespacepools.rescheduler.dev red and blue may change them" in refusal
+    assert "only a user who may update NamespacePool red and blue may change them" in refusal
     for node, body in (
         ("red1", label(None)),
         ("grey1", label("red")),
@@ -344,7 +344,7 @@ def test_what_is_added_is_added_once(cluster: Cluster, tenant: Path) -> None:
 REFUSED = [
     (pod("a", "red", nodeSelector={names.NODE_POOL: "blue"}), "is in pool red, but the pod asks for pool blue"),
     (pod("b", "red", affinity=asking("blue")), "is in pool red, but the pod asks for pool blue"),
-    (pod("c", "red", nodeName="red1"), "is in pool red, and spec.nodeName would pass"),
+    (pod("c", "red", nodeName="red1"), "is in pool red, and spec.nodeName bypasses the scheduler"),
     (pod("d", "red", tolerations=[tolerating("blue")]), "is in pool red, but the pod tolerates the nodes of pool blue"),
     (pod("e", "out", tolerations=[tolerating("red")]), "is in no pool, but the pod tolerates the nodes of pool red"),
     (pod("f", "out", tolerations=[{"key": names.POOL, **EVERYTHING}]), "tolerates the nodes of every pool"),

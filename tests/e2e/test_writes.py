@@ -219,10 +219,13 @@ def test_the_api_server_minds_who_changes_owners(cluster: Cluster) -> None:
 def test_every_other_write_of_the_operator_on_a_pod_is_refused(cluster: Cluster) -> None:
     steady, released, returned = cluster.steady, cluster.released, cluster.returned
     rs, deployment, others = steady.replica_set, steady.deployment, steady.others
-    owners, notes = "change no owner of a pod but its controller", "may write the annotation rescheduler.dev/move only"
-    costs, rest = "pod-deletion-cost only when it returns", "nothing else of a pod's metadata"
+    owners, notes = (
+        "change no owner of a pod except its controller",
+        "may write the annotation rescheduler.dev/move only",
+    )
+    costs, rest = "pod-deletion-cost only when it returns", "nothing else in a pod's metadata"
     blocked = "cannot set blockOwnerDeletion"  # the plugin answers before the policy
-    labels, annotations, spec = "change no label of a pod", "change no annotation here", "not change a pod's spec"
+    labels, annotations, spec = "change no label of a pod", "change no annotation of a pod", "not change a pod's spec"
     stranger = {"apiVersion": "v1", "kind": "ConfigMap", "name": "more", "uid": "1"}
     move = {MOVE: steady.record()}
     longer = [{"key": "a", "operator": "Exists"}]
@@ -388,7 +391,7 @@ def test_on_a_node_the_operator_may_write_what_the_reference_names_and_nothing_e
 
     rest, spec, add, remove = (
         "neither finalizers nor owners",
-        "nothing of a node's spec",
+        "nothing in a node's spec",
         "add no taint",
         "remove no taint",
     )
@@ -440,7 +443,7 @@ def test_in_a_nodes_status_the_operator_may_write_its_conditions_and_nothing_els
     def meta(**fields: Any) -> Object:
         return {"metadata": fields}
 
-    conditions, status, metadata = "set no node condition", "nothing of a node's status", "nothing of a node's metadata"
+    conditions, status, metadata = "set no node condition", "nothing in a node's status", "not change a node's metadata"
     table: list[tuple[str, Object, str]] = [
         ("Drained", condition("Drained", status="True"), ""),
         ("DrainInProgress", condition("DrainInProgress", status="True"), ""),
@@ -478,7 +481,7 @@ def test_nobody_else_writes_the_record_of_a_move(cluster: Cluster) -> None:
     gone: Object = {"metadata": {"annotations": {MOVE: None}}}
     copied = workloads.bare_pod("copied", SPACE, annotations={MOVE: steady.record()})
     plain = workloads.bare_pod("plain", SPACE)
-    only, traced = "only Rescheduler writes the annotation rescheduler.dev/move", "is its record of that"
+    only, traced = "only Rescheduler writes the annotation rescheduler.dev/move", "is its record of the move"
     target = {"target": {"apiVersion": "v1", "kind": "Node", "name": "n1"}}
     binding = {
         "apiVersion": "v1",

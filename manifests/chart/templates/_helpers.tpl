@@ -10,24 +10,25 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
-{{- /* Who acts for the operator: itself, and the hook before an uninstall. */}}
+{{- /* The identities of the operator: its ServiceAccount, and that of the hook before an uninstall. */}}
 {{- define "rescheduler.identities" -}}
 ["system:serviceaccount:{{ .Release.Namespace }}:rescheduler", "system:serviceaccount:{{ .Release.Namespace }}:rescheduler-cleanup"]
 {{- end }}
 
-{{- /* Namespaces that no pool ever has. */}}
+{{- /* Namespaces that are never in a pool. */}}
 {{- define "rescheduler.neverMapped" -}}
 {{ list "kube-system" .Release.Namespace | uniq | toJson }}
 {{- end }}
 
-{{- /* Namespaces whose pods may tolerate everything. */}}
+{{- /* Namespaces whose pods may tolerate every taint. */}}
 {{- define "rescheduler.mayTolerate" -}}
 {{ concat (list "kube-system" .Release.Namespace) .Values.pools.exemptNamespaces | uniq | toJson }}
 {{- end }}
 
 {{- /*
-Conditions under which a pod is any of our business. An ownerReference can be written by anybody: only who may act for
-DaemonSets in the whole cluster, as their controller may, is believed. No kubelet starts a mirror pod that it did not make.
+Match conditions for all pods but DaemonSet pods and mirror pods. Anybody can write an ownerReference to a DaemonSet. It
+counts only if the user may update the status of DaemonSets in the whole cluster, as their controller may. A mirror pod
+needs no such check: a kubelet starts only the mirror pods that it created.
 */}}
 {{- define "rescheduler.podConditions" -}}
 - name: not-of-a-daemonset
@@ -39,7 +40,7 @@ DaemonSets in the whole cluster, as their controller may, is believed. No kubele
     !("kubernetes.io/config.mirror" in object.metadata.?annotations.orValue({}))
 {{- end }}
 
-{{- /* The pool of the pod's namespace; empty where it is in none. */}}
+{{- /* The pool of the pod's namespace; empty if the namespace is in no pool. */}}
 {{- define "rescheduler.poolVariable" -}}
 - name: pool
   expression: >-
