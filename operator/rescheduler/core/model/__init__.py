@@ -1,5 +1,5 @@
-"""The objects of Kubernetes as decisions see them: typed, bounded and small.
+"""Typed, bounded and small records of Kubernetes objects.
 
-Each raw object is turned into a value here, once. Everything else in `core` builds on these values.
-May import: `api`. Never here: a decision about moving a pod, or a clock that is read.
+This package parses each raw object once. Everything else in `core` builds on the records.
+May import: `api`. Never here: a decision about moving a pod, or a read of the clock.
 """

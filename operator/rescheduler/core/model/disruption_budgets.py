@@ -1,4 +1,4 @@
-"""PodDisruptionBudgets: which covers a pod, and whether it would let it go now."""
+"""PodDisruptionBudgets: which budgets cover a pod, and whether they allow its eviction now."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 from rescheduler.api.selectors import LabelSelector
 from rescheduler.api.untrusted import bounded_text
-from rescheduler.core.model import object_schemas
+from rescheduler.core.model import messages, object_schemas
 from rescheduler.core.model.pods import Pod
 
 _MAX_MESSAGE_LENGTH = 500  # characters of a condition's message that are kept
@@ -20,11 +20,15 @@ class DisruptionBudget:
 
     Attributes:
         selector: None selects nothing.
-        rule: what the spec says, "minAvailable 3"; empty where nothing.
-        allowed: disruptionsAllowed; `healthy`, `needed`, `expected`: pod counts of its status.
-        disrupted: pods that were evicted and are not replaced yet, as far as the status knows.
-        observed: the status speaks of the spec as it is.
-        sync_failed: why the disruption controller cannot compute it, in its words; empty if it can.
+        always_allows_unhealthy: whether `unhealthyPodEvictionPolicy` is AlwaysAllow.
+        limit: the limit in the spec, such as "minAvailable 3"; empty if the spec has none.
+        allowed: `disruptionsAllowed` of the status.
+        healthy: `currentHealthy` of the status, in pods.
+        needed: `desiredHealthy` of the status, in pods.
+        expected: `expectedPods` of the status.
+        disrupted: number of pods in `disruptedPods` of the status: evicted, and not yet seen as deleted.
+        observed: whether the status refers to the current spec.
+        sync_error: the disruption controller's message if it cannot compute the budget; empty if it can.
     """
 
     namespace: str
@@ -44,26 +48,22 @@ class DisruptionBudget:
 
     @property
     def misconfigured(self) -> bool:
-        """Observed, every expected pod healthy, none on its way out, and still none allowed: it never will."""
-        whole = self.expected > 0 and self.healthy >= self.expected and not self.disrupted
-        return self.observed and self.allowed <= 0 and whole
+        """Whether the budget can never allow an eviction: every expected pod is healthy, and none may leave."""
+        all_healthy = self.expected > 0 and self.healthy >= self.expected and not self.disrupted
+        return self.observed and self.allowed <= 0 and all_healthy
 
     @property
     def remedy(self) -> str:
-        """What to change so that it can ever allow one: a budget that is a share of all is not helped by more pods."""
-        field, _, value = self.limit.partition(" ")
-        if field == "maxUnavailable":
-            return f"raise {self.limit} of PodDisruptionBudget {self.name}"
-        more = "" if value == "100%" else ", or add replicas"
-        return f"lower {self.limit or 'minAvailable'} of PodDisruptionBudget {self.name}{more}"
+        """Return the change that lets a misconfigured budget allow an eviction, as an imperative."""
+        return messages.budget_remedy(self.name, self.limit)
 
     def counts_eviction_of(self, pod: Pod) -> bool:
-        """Whether an eviction of the pod takes one of those allowed, by the server's own rules (eviction.go)."""
-        free = not pod.ready and (self.always_allows_unhealthy or self.healthy >= self.needed > 0)
-        return pod.counts_in_budgets and not free
+        """Whether an eviction of the pod uses one of `allowed`. Source: eviction.go of the API server."""
+        exempt = not pod.ready and (self.always_allows_unhealthy or self.healthy >= self.needed > 0)
+        return pod.counts_in_budgets and not exempt
 
     def allows_eviction_of(self, pod: Pod) -> bool:
-        """Whether an eviction sent now should pass, by the server's own rules (eviction.go)."""
+        """Whether the API server should accept an eviction of the pod now. Source: eviction.go."""
         return not self.counts_eviction_of(pod) or (self.observed and self.allowed > 0)
 
     def after_eviction(self) -> "DisruptionBudget":
@@ -71,7 +71,7 @@ class DisruptionBudget:
         return replace(self, allowed=max(0, self.allowed - 1), disrupted=self.disrupted + 1)
 
     def as_exhausted(self) -> "DisruptionBudget":
-        """Return the budget as it is if others have taken all that it allowed."""
+        """Return the budget as it is if other clients have used all of `allowed`."""
         return replace(self, allowed=0, disrupted=self.disrupted + 1)
 
 
@@ -81,12 +81,15 @@ _MAX_LIMIT_LENGTH = 64
 
 @lru_cache(maxsize=10_000)
 def _parse_selector(json_text: str) -> LabelSelector:
-    """The same object for the same selector: a status that changes many times a second brings no new one."""
+    """Parse a selector once: the status of a budget changes often, its selector rarely."""
     return LabelSelector.model_validate_json(json_text)
 
 
 def parse_budget(raw: Mapping[str, Any]) -> DisruptionBudget:
-    """Project a raw PodDisruptionBudget. Raises UnreadableError without name, namespace or UID, or with a selector unknown here."""
+    """Parse a raw PodDisruptionBudget.
+
+    Raises UnreadableError without name, namespace or UID. Raises ValueError for a selector with an unknown operator.
+    """
     raw = object_schemas.sanitize_budget(raw)
     meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
     selector = spec.get("selector")
@@ -111,18 +114,18 @@ def parse_budget(raw: Mapping[str, Any]) -> DisruptionBudget:
 
 
 def _sync_error(status: Mapping[str, Any]) -> str:
-    """Return the controller's words; a sync that fails leaves `observedGeneration` as it was."""
+    """Return the message of a failed sync; empty if none failed. A failed sync keeps `observedGeneration`."""
     for condition in status.get("conditions") or ():
         failed = condition.get("reason") == "SyncFailed" and condition.get("status") == "False"
         if condition.get("type") == "DisruptionAllowed" and failed:
-            return str(condition.get("message") or "no words")[:_MAX_MESSAGE_LENGTH]
+            return str(condition.get("message") or messages.NO_MESSAGE)[:_MAX_MESSAGE_LENGTH]
     return ""
 
 
 def budgets_for(pod: Pod, budgets: Iterable[DisruptionBudget]) -> tuple[DisruptionBudget, ...]:
-    """The budgets whose selector matches the pod, by name.
+    """Return the budgets whose selector matches the pod, sorted by name.
 
     An empty selector matches every pod of the namespace (policy/v1).
     """
-    found = (b for b in budgets if b.namespace == pod.namespace and b.selector and b.selector.matches(pod.labels))
-    return tuple(sorted(found, key=lambda b: b.name))
+    matching = (b for b in budgets if b.namespace == pod.namespace and b.selector and b.selector.matches(pod.labels))
+    return tuple(sorted(matching, key=lambda b: b.name))

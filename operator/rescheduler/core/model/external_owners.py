@@ -1,4 +1,4 @@
-"""Nodes whose life another controller is about to end or holds: two that drain one node undo each other's work."""
+"""Other controllers that remove a node or hold it. Two controllers that drain one node undo each other's work."""
 
 import re
 from collections.abc import Mapping
@@ -8,71 +8,73 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.untrusted import bounded_text, parse_seconds, parse_time
-from rescheduler.core.model import object_schemas
+from rescheduler.core.model import messages, object_schemas
 from rescheduler.core.model.nodes import Node
 
 _REMOVAL_TAINTS = {
-    "karpenter.sh/disrupted": "Karpenter is about to remove the node (taint karpenter.sh/disrupted)",
-    "karpenter.sh/disruption": "Karpenter is about to remove the node (taint karpenter.sh/disruption)",
-    "ToBeDeletedByClusterAutoscaler": "the cluster autoscaler is about to remove the node (taint ToBeDeletedByClusterAutoscaler)",
+    "karpenter.sh/disrupted": "Karpenter",
+    "karpenter.sh/disruption": "Karpenter",
+    "ToBeDeletedByClusterAutoscaler": "the cluster autoscaler",
 }
+"""By key of the taint: the tool that sets it before it removes the node."""
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _DELETE_MACHINE_ANNOTATION = "cluster.x-k8s.io/delete-machine"
 _MAX_HOLDER_LENGTH = 253
 MEDIK8S_LEASE_NAMESPACE = "medik8s-leases"
-"""Namespace of the Leases by which medik8s operators hold a node, each named `node-<node>`."""
+"""Namespace of the Leases by which medik8s operators hold a node. Each Lease is named `node-<node>`."""
 
 
 @dataclass(frozen=True, slots=True)
 class MachineRef:
-    """A Cluster API Machine, by namespace and name."""
+    """Reference to a Cluster API Machine."""
 
     namespace: str
     name: str
 
 
 def node_removal_reason(node: Node) -> str:
-    """Who is about to remove the node, by what stands on it, in words; empty where nobody is."""
+    """Return which removal of the node its taints or its deletion announce; empty if none."""
     if node.deleting:
-        return "the Node is being deleted"
-    return next((_REMOVAL_TAINTS[taint.key] for taint in node.taints if taint.key in _REMOVAL_TAINTS), "")
+        return messages.NODE_DELETING
+    key = next((taint.key for taint in node.taints if taint.key in _REMOVAL_TAINTS), "")
+    return messages.node_removal_announced(_REMOVAL_TAINTS[key], key) if key else ""
 
 
 def machine_of(node: Node) -> MachineRef | None:
-    """Return the Machine behind the node; None if Cluster API did not make it.
+    """Return the Machine of the node; None if Cluster API did not create the node.
 
-    The annotations are anybody's: what can be no name names no Machine.
+    Any user may write the annotations: a value that is no valid object name counts as absent.
     """
     namespace, name = node.annotations.get(names.MACHINE_NAMESPACE, ""), node.annotations.get(names.MACHINE, "")
     return MachineRef(namespace, name) if _OBJECT_NAME.fullmatch(namespace) and _OBJECT_NAME.fullmatch(name) else None
 
 
 def preferred_version(group: Mapping[str, Any]) -> str:
-    """Return the version that the server prefers, by its (raw) APIGroup; empty if it names none."""
+    """Return the version that the API server prefers, from a raw APIGroup; empty if the group has none."""
     preferred = group.get("preferredVersion")
     version = preferred.get("version") if isinstance(preferred, dict) else None
     return version if isinstance(version, str) else ""
 
 
 def machine_removal_reason(raw: Mapping[str, Any]) -> str:
-    """What the (raw) Machine says; empty where it stays."""
+    """Return why Cluster API removes a raw Machine; empty if the Machine stays."""
     meta = object_schemas.sanitize_metadata(raw)["metadata"]
     if "deletionTimestamp" in meta:
-        return f"Cluster API is deleting the Machine {meta['name']}"
+        return messages.machine_deleting(meta["name"])
     if _DELETE_MACHINE_ANNOTATION in (meta.get("annotations") or {}):
-        return f"the Machine {meta['name']} is marked for deletion ({_DELETE_MACHINE_ANNOTATION})"
+        return messages.machine_marked_for_deletion(meta["name"], _DELETE_MACHINE_ANNOTATION)
     return ""
 
 
 def lease_holder_reason(raw: Mapping[str, Any], now: datetime) -> str:
-    """Who holds the node by a medik8s Lease (raw); empty where nobody does.
+    """Return the holder of a node by a raw medik8s Lease; empty if the Lease has expired or has no holder.
 
-    The one place where another's stamp is compared with our clock: such Leases are long (an hour), and the worst
-    that a skewed clock does is to make us wait, or stop waiting, some seconds early.
+    Only this function compares the time of another controller with the operator's clock. These Leases last an hour.
+    A skewed clock only makes a drain wait some seconds too long or too short.
     """
     spec = object_schemas.sanitize_lease(raw)["spec"]
     holder, renewed = bounded_text(spec.get("holderIdentity"), _MAX_HOLDER_LENGTH), parse_time(spec.get("renewTime"))
     if not holder or renewed is None:
         return ""
-    ends = renewed + parse_seconds(spec.get("leaseDurationSeconds"))
-    return f"{holder} holds the node by its Lease in {MEDIK8S_LEASE_NAMESPACE}" if now < ends else ""
+    expires = renewed + parse_seconds(spec.get("leaseDurationSeconds"))
+    return messages.node_leased(holder, MEDIK8S_LEASE_NAMESPACE) if now < expires else ""

@@ -1,4 +1,4 @@
-"""Namespaces, as far as pools care."""
+"""Namespaces: the fields that pools use."""
 
 import sys
 from collections.abc import Mapping
@@ -16,9 +16,10 @@ class Namespace:
     """A Namespace.
 
     Attributes:
-        version: the resourceVersion that this was read at.
-        ending: it is being deleted, and will not come back.
-        labels: all but the pool's; `pool`: that one's value, None where it has none.
+        resource_version: the resourceVersion of the object that was parsed.
+        terminating: whether the namespace is being deleted.
+        pool: value of the pool label; None if the namespace has none.
+        labels: all labels except the pool label.
     """
 
     name: str
@@ -30,7 +31,7 @@ class Namespace:
 
 
 def parse_namespace(raw: Mapping[str, Any]) -> Namespace:
-    """Project a raw Namespace. Raises UnreadableError without a name."""
+    """Parse a raw Namespace. Raises UnreadableError without a name."""
     meta = object_schemas.sanitize_metadata(raw)["metadata"]
     labels = meta.get("labels") or {}
     return Namespace(
@@ -39,6 +40,6 @@ def parse_namespace(raw: Mapping[str, Any]) -> Namespace:
         resource_version=meta.get("resourceVersion", ""),
         terminating="deletionTimestamp" in meta,
         pool=labels.get(names.POOL),
-        # Thousands of namespaces have the same few keys.
+        # Thousands of namespaces have the same few keys; each copy would take memory.
         labels={sys.intern(key): value for key, value in labels.items() if key != names.POOL},
     )

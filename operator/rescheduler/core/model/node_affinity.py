@@ -1,7 +1,7 @@
-"""Whether a node is one that a pod may be put on: what the pod asks of it by label, name and toleration.
+"""Whether a pod may run on a node, by the node's labels, name and taints.
 
-Not whether there is room: a pod that may not be put on a node is not helped by room on it.
-Rules: kubernetes/component-helpers scheduling/corev1 (nodeaffinity, helpers).
+Free capacity is not considered here.
+Source: kubernetes/component-helpers scheduling/corev1 (nodeaffinity, helpers).
 """
 
 import re
@@ -21,12 +21,12 @@ _REQUIRED_AFFINITY = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
 def may_run_on(spec: Mapping[str, Any], node: Node) -> bool:
-    """Whether a pod of this raw spec may run on the node once it is not cordoned."""
+    """Whether a pod of this raw spec may run on the node if the node is not cordoned."""
     return selects_node(spec, node) and tolerates(spec.get("tolerations") or (), node.taints)
 
 
 def selects_node(spec: Mapping[str, Any], node: Node) -> bool:
-    """Whether the node has the labels and the name that a pod of this raw spec asks for; taints do not count."""
+    """Whether the node has the labels and the name that this raw pod spec requires; taints do not count."""
     selector = spec.get("nodeSelector") or {}
     return all(node.labels.get(key) == value for key, value in selector.items()) and _matches_required_affinity(
         spec, node
@@ -34,23 +34,23 @@ def selects_node(spec: Mapping[str, Any], node: Node) -> bool:
 
 
 def referenced_node_labels(spec: Mapping[str, Any]) -> frozenset[str]:
-    """Labels of nodes that decide for a pod of this raw spec; `metadata.name` where the name does."""
+    """Return the node labels that this raw pod spec selects by; `metadata.name` for the name of the node."""
     required = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(_REQUIRED_AFFINITY) or {}
-    asked = [
+    affinity_keys = [
         expression["key"]
         for term in required.get("nodeSelectorTerms") or ()
         for expression in (*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ()))
     ]
-    return frozenset((*(spec.get("nodeSelector") or ()), *asked))
+    return frozenset((*(spec.get("nodeSelector") or ()), *affinity_keys))
 
 
 def tolerates_cordon(tolerations: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a pod with these tolerations may be put on a cordoned node."""
+    """Whether the scheduler may place a pod with these raw tolerations on a cordoned node."""
     return any(_tolerates_taint(toleration, _CORDON_TAINT) for toleration in tolerations)
 
 
 def has_anti_affinity_to(raw: Mapping[str, Any], other_pod: Mapping[str, Any]) -> bool:
-    """Whether this raw pod asks not to share a node with that one: required anti-affinity by hostname."""
+    """Whether required anti-affinity by hostname keeps this raw pod off the node of the other raw pod."""
     affinity = (raw["spec"].get("affinity") or {}).get("podAntiAffinity") or {}
     meta, space = other_pod["metadata"], raw["metadata"]["namespace"]
     return any(
@@ -63,7 +63,7 @@ def has_anti_affinity_to(raw: Mapping[str, Any], other_pod: Mapping[str, Any]) -
 
 
 def _matches_selector(term: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
-    """Whether a term's selector selects the pod; one that is not known here may."""
+    """Whether the selector of an affinity term may select the pod; an unknown operator counts as yes."""
     try:
         selector = LabelSelector.model_validate(term.get("labelSelector") or {})
     except ValueError:
@@ -72,7 +72,7 @@ def _matches_selector(term: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
 
 
 def tolerates(tolerations: Sequence[Mapping[str, Any]], taints: Iterable[Taint]) -> bool:
-    """Whether the taints keep no pod with these tolerations off; the cordon's own does not count."""
+    """Whether these raw tolerations tolerate all hard taints; the taint of a cordon does not count."""
     return all(
         any(_tolerates_taint(toleration, taint) for toleration in tolerations)
         for taint in taints
@@ -91,7 +91,7 @@ def _tolerates_taint(toleration: Mapping[str, Any], taint: Taint) -> bool:
 
 
 def _matches_required_affinity(spec: Mapping[str, Any], node: Node) -> bool:
-    """Required node affinity: one of its terms must hold; a term without expressions matches no node."""
+    """Whether a term of the required node affinity matches; a term without expressions matches no node."""
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
     required = affinity.get(_REQUIRED_AFFINITY)
     if not required:
@@ -124,13 +124,13 @@ def _matches_expression(expression: Mapping[str, Any], labels: Mapping[str, str]
             return False
 
 
-def _compares_as_integers(have: str, operator: str, bound: str) -> bool:
-    one, other = _parse_integer(have), _parse_integer(bound)
-    if one is None or other is None:
+def _compares_as_integers(label: str, operator: str, limit: str) -> bool:
+    value, bound = _parse_integer(label), _parse_integer(limit)
+    if value is None or bound is None:
         return False
-    return one > other if operator == "Gt" else one < other
+    return value > bound if operator == "Gt" else value < bound
 
 
 def _parse_integer(text: str) -> int | None:
-    """A whole number as Go reads one; Python's `int` takes more: spaces, underscores, digits of other scripts."""
+    """Parse an integer as Go does: Python's `int` also accepts spaces, underscores and non-ASCII digits."""
     return int(text) if _INTEGER.fullmatch(text) and abs(int(text)) <= INT64 else None

@@ -1,7 +1,6 @@
-"""What the operator knows of the cluster: small frozen records, projected from raw JSON once.
+"""Nodes as small frozen records, parsed from raw JSON once.
 
-Raw objects must never travel further than this: a node of the API is some 14 kB (images above all), a record
-here some hundred bytes, and memory must not grow with what nobody looks at.
+No other module keeps raw nodes: a raw Node has about 14 kB, mostly images, a record some hundred bytes.
 """
 
 import contextlib
@@ -17,7 +16,7 @@ from rescheduler.core.model import object_schemas
 from rescheduler.core.model.quantities import parse_quantity
 
 CONDITION_UNKNOWN = "Unknown"
-"""`Ready` has this status where the node controller has not heard of the kubelet."""
+"""Status of `Ready` if the kubelet does not report to the node controller."""
 
 _KEPT_ANNOTATIONS = (
     names.MAINTENANCE,
@@ -36,7 +35,12 @@ _MAX_REASON_LENGTH = 1024
 
 @dataclass(frozen=True, slots=True)
 class NodeCondition:
-    """One entry of a Node's `status.conditions`; times as the API server holds them."""
+    """Entry of a Node's `status.conditions`.
+
+    Attributes:
+        last_transition: `lastTransitionTime`, by the writer's clock; None if absent or unreadable.
+        last_heartbeat: `lastHeartbeatTime`, by the writer's clock; None if absent or unreadable.
+    """
 
     type: str
     status: str
@@ -47,29 +51,36 @@ class NodeCondition:
 
 @dataclass(frozen=True, slots=True)
 class Taint:
-    """One taint of a Node."""
+    """Taint of a Node.
+
+    Attributes:
+        time_added: `timeAdded`; a patch of all taints must keep it. Empty if absent.
+    """
 
     key: str
     value: str
     effect: str
-    time_added: str = ""  # timeAdded, which others' taints may carry: it must survive our patch
+    time_added: str = ""
 
     def as_json(self) -> dict[str, str]:
-        """The taint as the API server takes it."""
+        """Return the taint in the form of the API."""
         body = {"key": self.key, "value": self.value, "effect": self.effect, "timeAdded": self.time_added}
         return {name: value for name, value in body.items() if value}
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A Node, as far as rescheduling cares.
+    """A Node: the fields that the operator uses.
 
     Attributes:
-        name, uid: its identity; a node made anew under its name has another uid.
-        boot_id: changes with every boot of the machine; empty before the kubelet first reported.
-        version: the resourceVersion that this was read at.
-        annotations: only those that this project reads.
-        allocatable: what pods may use of it; equal nodes share one mapping.
+        uid: differs between two Nodes of one name.
+        resource_version: the resourceVersion of the object that was parsed.
+        boot_id: changes with every boot of the machine; empty before the kubelet first reports.
+        created: the creation time; None if unreadable.
+        unschedulable: whether the node is cordoned.
+        deleting: whether the Node has a deletionTimestamp.
+        annotations: only those that the operator reads.
+        allocatable: resources for pods, CPU in thousandths, others in units; equal nodes share one mapping.
     """
 
     name: str
@@ -86,31 +97,31 @@ class Node:
     allocatable: Mapping[str, int] = field(default_factory=dict)
 
     def condition(self, type_: str) -> NodeCondition | None:
-        """The condition of this type; None where the node has none."""
+        """Return the condition of this type; None if the node has none."""
         return next((c for c in self.conditions if c.type == type_), None)
 
     @property
     def ready_status(self) -> str:
-        """Status of `Ready`: True, False or Unknown; a node without that condition is Unknown."""
+        """Return the status of `Ready`: True, False or Unknown; Unknown if the node has no such condition."""
         condition = self.condition("Ready")
         return condition.status if condition else CONDITION_UNKNOWN
 
     @property
     def maintenance_annotation(self) -> str | None:
-        """The maintenance annotation's text; None where it is absent."""
+        """Return the text of the maintenance annotation; None if absent."""
         return self.annotations.get(names.MAINTENANCE)
 
     @property
     def cancelled_requests(self) -> Mapping[str, str]:
-        """Requests that were cancelled while they stood, by reason; nonsense in the annotation counts as none."""
+        """Return the token of each cancelled request by reason; an unreadable annotation counts as none."""
         with contextlib.suppress(ValueError):
-            found = parse_json_object(self.annotations.get(names.CANCELLED, "{}"), _MAX_ANNOTATION_LENGTH)
-            return {reason: token for reason, token in found.items() if isinstance(token, str)}
+            tokens = parse_json_object(self.annotations.get(names.CANCELLED, "{}"), _MAX_ANNOTATION_LENGTH)
+            return {reason: token for reason, token in tokens.items() if isinstance(token, str)}
         return {}
 
 
 def parse_node(raw: Mapping[str, Any]) -> Node:
-    """Project a raw Node. Raises UnreadableError without a name."""
+    """Parse a raw Node. Raises UnreadableError without a name."""
     raw = object_schemas.sanitize_node(raw)
     meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
     annotations = meta.get("annotations") or {}
@@ -144,7 +155,7 @@ def parse_node(raw: Mapping[str, Any]) -> Node:
 
 
 def _bounded_annotation(key: str, value: str) -> str:
-    """An annotation as it is kept: a very long one is cut, and still differs from every other."""
+    """Return the annotation, cut to the limit of its key; cut values of different texts differ."""
     return truncate_with_digest(value, _MAX_MAINTENANCE_LENGTH if key == names.MAINTENANCE else _MAX_ANNOTATION_LENGTH)
 
 

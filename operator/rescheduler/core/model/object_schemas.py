@@ -1,6 +1,7 @@
-"""What is read of each kind of object, with its types: one table a kind.
+"""The fields that the operator reads of each kind, with their types: one table for each kind.
 
-The API server gives the built-in kinds these types already. Kinds of others and aggregated API servers promise nothing.
+The API server guarantees these types for built-in kinds only. Custom resources and aggregated API servers may return
+any type. A value of another type counts as absent.
 """
 
 from collections.abc import Mapping
@@ -159,75 +160,75 @@ _NODE_METRICS = object_of(metadata=METADATA, timestamp=str, usage=QUANTITIES)
 
 
 def sanitize_node(raw: Mapping[str, Any]) -> SanitizedObject:
-    """Return a Node with the types that are relied on. Raises UnreadableError without a name."""
+    """Return a Node with checked types. Raises UnreadableError without a name."""
     return sanitize(raw, _NODE)
 
 
 def sanitize_pod(raw: Mapping[str, Any]) -> SanitizedObject:
-    """Return a Pod so. Raises UnreadableError without name or namespace."""
+    """Return a Pod with checked types. Raises UnreadableError without name or namespace."""
     return sanitize(raw, _POD, required=("name", "namespace"))
 
 
 def sanitize_unnamed_pod(raw: Mapping[str, Any]) -> SanitizedObject:
-    """Return a Pod so, if nobody asks for its name."""
+    """Return a Pod, or a pod template, with checked types. The name may be absent."""
     return sanitize(raw, _POD, required=())
 
 
 def sanitize_daemon_set(raw: Mapping[str, Any]) -> SanitizedObject:
-    """Return a DaemonSet so."""
+    """Return a DaemonSet with checked types. Raises UnreadableError without name or namespace."""
     return sanitize(raw, _DAEMON_SET, required=("name", "namespace"))
 
 
 def sanitize_deployment(raw: Mapping[str, Any]) -> SanitizedObject:
-    """Return a Deployment so."""
+    """Return a Deployment with checked types. Raises UnreadableError without name, namespace or UID."""
     return sanitize(raw, _DEPLOYMENT, required=_NAME_NAMESPACE_UID)
 
 
 def sanitize_replica_set(raw: Mapping[str, Any]) -> SanitizedObject:
-    """Return a ReplicaSet so."""
+    """Return a ReplicaSet with checked types. Raises UnreadableError without name, namespace or UID."""
     return sanitize(raw, _REPLICA_SET, required=_NAME_NAMESPACE_UID)
 
 
 def sanitize_job(raw: Mapping[str, Any]) -> SanitizedObject:
-    """Return a Job so."""
+    """Return a Job with checked types. The name may be absent."""
     return sanitize(raw, _JOB, required=())
 
 
 def sanitize_budget(raw: Mapping[str, Any]) -> SanitizedObject:
-    """Return a PodDisruptionBudget so."""
+    """Return a PodDisruptionBudget with checked types. Raises UnreadableError without name, namespace or UID."""
     return sanitize(raw, _DISRUPTION_BUDGET, required=_NAME_NAMESPACE_UID)
 
 
 def sanitize_volume_claim(raw: Mapping[str, Any]) -> SanitizedObject:
-    """Return a PersistentVolumeClaim so."""
+    """Return a PersistentVolumeClaim with checked types. Raises UnreadableError without name or namespace."""
     return sanitize(raw, _VOLUME_CLAIM, required=("name", "namespace"))
 
 
 def sanitize_volume(raw: Mapping[str, Any]) -> SanitizedObject:
-    """Return a PersistentVolume so."""
+    """Return a PersistentVolume with checked types. Raises UnreadableError without a name."""
     return sanitize(raw, _VOLUME)
 
 
 def sanitize_volume_attachment(raw: Mapping[str, Any]) -> SanitizedObject:
-    """Return a VolumeAttachment so."""
+    """Return a VolumeAttachment with checked types. The name may be absent."""
     return sanitize(raw, _VOLUME_ATTACHMENT, required=())
 
 
 def sanitize_csi_node(raw: Mapping[str, Any]) -> SanitizedObject:
-    """Return a CSINode so."""
+    """Return a CSINode with checked types. Raises UnreadableError without a name."""
     return sanitize(raw, _CSI_NODE)
 
 
 def sanitize_lease(raw: Mapping[str, Any]) -> SanitizedObject:
-    """Return a Lease so."""
+    """Return a Lease with checked types. The name may be absent."""
     return sanitize(raw, _LEASE, required=())
 
 
 def sanitize_metadata(raw: Mapping[str, Any]) -> SanitizedObject:
-    """Return an object of which only the metadata is read."""
+    """Return the metadata of any object with checked types. Raises UnreadableError without a name."""
     return sanitize(raw, _METADATA_ONLY)
 
 
 def sanitize_node_metrics(raw: Mapping[str, Any]) -> SanitizedObject:
-    """Return a NodeMetrics, which an aggregated API server gives."""
+    """Return a NodeMetrics of the aggregated metrics API with checked types. Raises UnreadableError without a name."""
     return sanitize(raw, _NODE_METRICS)

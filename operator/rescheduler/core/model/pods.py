@@ -1,4 +1,4 @@
-"""Pods, as far as moving them cares."""
+"""Pods: the fields that a drain uses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,14 +37,15 @@ _INLINE_DISK_SOURCES = (
 )
 _HOSTNAME = "kubernetes.io/hostname"
 _EVICTED_REASON = "EvictionByEvictionAPI"
-"""Reason of the condition DisruptionTarget that the API server sets when it accepts an eviction."""
+"""Reason of the condition DisruptionTarget. The API server sets it when it accepts an eviction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The controller of a pod, by its ownerReference; `kind`: with its group, where that is not Kubernetes' own.
+    """The controller of a pod. For a released pod: the ReplicaSet in its release record.
 
-    The owner of a released pod is the ReplicaSet that it was released from, as its record says.
+    Attributes:
+        kind: kind of the controller; a kind outside the built-in groups is followed by its group, as `Kind.group`.
     """
 
     kind: str
@@ -54,7 +55,7 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Toleration:
-    """One toleration of a pod; an empty key with `Exists` tolerates everything."""
+    """Toleration of a pod; an empty key with `Exists` tolerates every taint."""
 
     key: str
     operator: str
@@ -64,21 +65,26 @@ class Toleration:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod on a node that is drained.
+    """A Pod: the fields that a drain uses.
 
     Attributes:
-        grace: its terminationGracePeriodSeconds.
-        deleting: its deletionTimestamp, which has the grace in it already.
-        claims: names of its PersistentVolumeClaims; `ephemeral`: of its generic ephemeral volumes.
-        disk: it names a disk itself, without a claim.
-        version: its resourceVersion.
-        ready_since: since when `Ready` has the status it has, by the kubelet's clock.
-        pinned: it can run on its node alone.
-        unschedulable: why the scheduler finds no node for it, in its words; empty where it has one.
-        move: the record of its move, while its controller agrees with it; `released`: its controller is the Deployment.
-        foreign_move: it carries the annotation of a move that does not count.
-        evicted: it is Terminating because the Eviction API was asked for it.
-        references: its ownerReferences without the controller's, as the API server holds them.
+        node: name of its node; empty before the scheduler places the pod.
+        owner: its controller; None if no controller would recreate the pod.
+        started: `startTime`, by the kubelet's clock; None if absent.
+        deletion_timestamp: the deletionTimestamp, which includes the grace period; None if the pod is not Terminating.
+        claims: names of its PersistentVolumeClaims.
+        ephemeral_claims: names of the claims of its generic ephemeral volumes.
+        has_inline_disk: whether a volume names a disk without a claim.
+        pinned_to_node: whether node selector or required affinity names a single node.
+        unschedulable_message: the scheduler's message if it finds no node for the pod; empty otherwise.
+        resource_version: the resourceVersion of the object that was parsed.
+        ready_since: time of the last change of `Ready`, by the kubelet's clock; None if absent.
+        release_record: the record of a release, if the controller of the pod agrees with it; None otherwise.
+        released: whether its controller is the Deployment.
+        has_foreign_record: whether it has the annotation of a release record that does not count.
+        evicted: whether the API server accepted an eviction of the pod.
+        other_owner_references: the raw ownerReferences without the one of the controller.
+        annotations: only those that the operator reads.
     """
 
     namespace: str
@@ -116,27 +122,27 @@ class Pod:
 
     @property
     def pod_template_hash(self) -> str:
-        """Its `pod-template-hash`: which ReplicaSet of its Deployment it belongs to."""
+        """Return the `pod-template-hash`, which differs between the ReplicaSets of a Deployment; empty if absent."""
         return self.labels.get(names.POD_TEMPLATE_HASH, "")
 
     @property
     def returned(self) -> bool:
-        """Whether its ReplicaSet is its controller again, and the record of the move is still to be cleared."""
+        """Whether the ReplicaSet is the controller again, and the release record is not cleared yet."""
         return self.release_record is not None and not self.released
 
     @property
     def key(self) -> str:
-        """Namespace and name, as people write them."""
+        """Return `namespace/name`."""
         return f"{self.namespace}/{self.name}"
 
     @property
     def all_claims(self) -> tuple[str, ...]:
-        """All its claims."""
+        """Return the names of all its claims, ephemeral ones included."""
         return self.claims + self.ephemeral_claims
 
     @property
     def finished(self) -> bool:
-        """Its containers have ended for good: nothing is lost by removing it, and no budget counts it."""
+        """Whether all containers have ended for good; no PodDisruptionBudget counts such a pod."""
         return self.phase in TERMINAL_PHASES
 
     @property
@@ -146,7 +152,7 @@ class Pod:
 
     @property
     def tolerates_cordon(self) -> bool:
-        """Would be bound to the cordoned node again at once: moving it is endless."""
+        """Whether the scheduler may place the pod on a cordoned node; a drain of such a pod never ends."""
         return any(
             t.operator == "Exists" and t.effect in ("", "NoSchedule") and t.key in ("", CORDON_TAINT_KEY)
             for t in self.tolerations
@@ -157,16 +163,16 @@ class Pod:
 
 
 def parse_pod(raw: Mapping[str, Any]) -> Pod:
-    """Project a raw Pod. Raises UnreadableError without name, namespace or UID."""
+    """Parse a raw Pod. Raises UnreadableError without name, namespace or UID."""
     raw = object_schemas.sanitize_pod(raw)
     if not raw["metadata"].get("uid"):
-        raise UnreadableError("it has no metadata.uid")
+        raise UnreadableError("metadata.uid is missing")
     meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
     annotations, labels = meta.get("annotations") or {}, meta.get("labels") or {}
     volumes = spec.get("volumes") or ()
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     ready, scheduled = conditions.get("Ready", {}), conditions.get("PodScheduled", {})
-    move, released = read_record(meta)
+    record, released = read_record(meta)
     disrupted = conditions.get("DisruptionTarget", {})
     return Pod(
         namespace=meta["namespace"],
@@ -177,13 +183,13 @@ def parse_pod(raw: Mapping[str, Any]) -> Pod:
         phase=status.get("phase", ""),
         ready=ready.get("status") == "True",
         ready_since=parse_time(ready.get("lastTransitionTime")),
-        owner=_parse_owner(meta, move if released else None),
+        owner=_parse_owner(meta, record if released else None),
         priority=bounded_integer(spec.get("priority"), -INT32, INT32, 0),
         priority_class=spec.get("priorityClassName", ""),
         grace_period_seconds=bounded_integer(spec.get("terminationGracePeriodSeconds"), 0, MAX_SECONDS, 30),
         created=parse_time(meta.get("creationTimestamp")),
         started=parse_time(status.get("startTime")),
-        # Whatever it is, it means that the pod is Terminating; one beyond all bounds is never overdue.
+        # An unreadable deletionTimestamp also means Terminating; LATEST_TIME keeps the pod from being overdue.
         deletion_timestamp=(parse_time(meta["deletionTimestamp"]) or LATEST_TIME)
         if "deletionTimestamp" in meta
         else None,
@@ -202,9 +208,9 @@ def parse_pod(raw: Mapping[str, Any]) -> Pod:
             Toleration(t.get("key", ""), t.get("operator", ""), t.get("value", ""), t.get("effect", ""))
             for t in spec.get("tolerations") or ()
         ),
-        release_record=move,
+        release_record=record,
         released=released,
-        has_foreign_record=names.MOVE in annotations and move is None,
+        has_foreign_record=names.MOVE in annotations and record is None,
         evicted=disrupted.get("status") == "True" and disrupted.get("reason") == _EVICTED_REASON,
         other_owner_references=tuple(o for o in meta.get("ownerReferences") or () if not o.get("controller")),
         labels=dict(labels),
@@ -226,7 +232,7 @@ def _parse_owner(meta: Mapping[str, Any], release: ReleaseRecord | None) -> Owne
 
 
 def _is_pinned_to_node(spec: Mapping[str, Any]) -> bool:
-    """Whether the pod asks for one node by name."""
+    """Whether node selector or required node affinity names a single node."""
     if _HOSTNAME in (spec.get("nodeSelector") or {}):
         return True
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
@@ -236,7 +242,7 @@ def _is_pinned_to_node(spec: Mapping[str, Any]) -> bool:
 
 
 def _node_names_in(term: Mapping[str, Any]) -> set[str]:
-    """The nodes that a term of node affinity asks for by name; empty where it asks for none so."""
-    asks = [*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ())]
-    found = (a for a in asks if a.get("key") in (_HOSTNAME, "metadata.name") and a.get("operator") == "In")
-    return {str(value) for a in found for value in a.get("values") or ()}
+    """Return the names of nodes that a term of node affinity requires; empty if the term requires no name."""
+    expressions = [*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ())]
+    by_name = (e for e in expressions if e.get("key") in (_HOSTNAME, "metadata.name") and e.get("operator") == "In")
+    return {str(value) for e in by_name for value in e.get("values") or ()}

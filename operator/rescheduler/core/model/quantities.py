@@ -1,6 +1,6 @@
-"""Quantities of the API (`500m`, `1.5Gi`, `2e3`) as whole numbers, rounded up as the scheduler does.
+"""Quantities of the API (`500m`, `1.5Gi`, `2e3`) as whole numbers, rounded up as in the scheduler.
 
-CPU counts in thousandths; everything else in units.
+CPU is in thousandths of a core, every other resource in units.
 """
 
 import re
@@ -18,15 +18,15 @@ _QUANTITY = re.compile(
 )
 _MAX_EXPONENT = 60
 MAX_QUANTITY = 2**63 - 1
-"""The highest quantity that Kubernetes keeps."""
+"""The highest quantity that Kubernetes stores."""
 _BINARY_UNITS = (("Ei", 2**60), ("Pi", 2**50), ("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10))
 
 
 @lru_cache(maxsize=10_000)
 def parse_quantity(resource: str, text: str | float, default: int = MAX_QUANTITY) -> int:
-    """How much of the resource this is, moved within 0 and MOST; `otherwise` where it is no quantity.
+    """Parse a quantity, limited to 0 and MAX_QUANTITY, the cap of Kubernetes; return `default` if it is unreadable.
 
-    Kubernetes caps quantities at the same number. What a pod asks for in words that nobody knows is the most.
+    An unreadable request counts as MAX_QUANTITY by default, so that no plan promises room for it.
     """
     value = _parse(str(text))
     if value is None:
@@ -36,19 +36,19 @@ def parse_quantity(resource: str, text: str | float, default: int = MAX_QUANTITY
 
 
 def _parse(text: str) -> Decimal | None:
-    if not (found := _QUANTITY.fullmatch(text)):
+    if not (match := _QUANTITY.fullmatch(text)):
         return None
-    number, suffix = Decimal(found[1]), found[2]
+    number, suffix = Decimal(match[1]), match[2]
     if suffix in _BINARY_SUFFIXES:
         return number * Decimal(1024) ** _BINARY_SUFFIXES[suffix]
     if suffix in _DECIMAL_SUFFIXES:
         return number.scaleb(_DECIMAL_SUFFIXES[suffix])
-    # An exponent of many digits would make a number of as many.
+    # Without the limit, a large exponent would build a number with as many digits.
     return number.scaleb(min(max(int(suffix[1:] or 0), -_MAX_EXPONENT), _MAX_EXPONENT))
 
 
 def format_quantity(resource: str, value: int) -> str:
-    """The amount for people."""
+    """Return the quantity in the notation of Kubernetes, such as `500m` or `1.5Gi`."""
     if resource == CPU:
         return f"{value // 1000}" if value % 1000 == 0 else f"{value}m"
     if resource == MEMORY or resource.startswith(("ephemeral-storage", "hugepages-")):

@@ -1,6 +1,6 @@
-"""Where the volumes of a pod can be used: a bound claim ties its pod to the nodes that its volume reaches.
+"""Topology of volumes: a bound claim limits its pod to the nodes that can access the volume.
 
-Rules: kube-scheduler, volumebinding, volumezone, nodevolumelimits.
+Source: kube-scheduler, plugins volumebinding, volumezone and nodevolumelimits.
 """
 
 from collections import Counter
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rescheduler.api import names
-from rescheduler.core.model import object_schemas
+from rescheduler.core.model import messages, object_schemas
 from rescheduler.core.model.node_affinity import selects_node
 from rescheduler.core.model.nodes import Node
 
@@ -26,18 +26,19 @@ _CSI_MIGRATION_DRIVERS = {
     "portworxVolume": "pxd.portworx.com",
     "vsphereVolume": "csi.vsphere.vmware.com",
 }
-"""The CSI drivers that stand in for the kinds of old."""
+"""By in-tree volume type: the CSI driver that Kubernetes uses in its place."""
 _TOPOLOGY_LABELS = (names.ZONE, _REGION, *_DEPRECATED_LABELS)
 
 
 @dataclass(frozen=True)
 class VolumeTopology:
-    """Where one volume can be used.
+    """The nodes that can access a volume.
 
     Attributes:
-        terms: its node affinity, as in its raw spec.
-        zones: by label of nodes, the values of which one is needed.
-        driver: of CSI; it may attach only so many to one node.
+        volume: name of the PersistentVolume.
+        node_selector_terms: raw terms of its node affinity; None if the volume has none.
+        zones: pairs of a topology label and its values; the node must have one of the values.
+        csi_driver: name of the CSI driver, which limits the volumes of a node; empty if unknown.
     """
 
     volume: str
@@ -46,7 +47,7 @@ class VolumeTopology:
     csi_driver: str = field(default="", compare=False)
 
     def is_accessible_from(self, node: Node) -> bool:
-        """Whether it can be used on the node."""
+        """Whether pods on the node can use the volume."""
         required = {"nodeSelectorTerms": self.node_selector_terms}
         affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
         if self.node_selector_terms is not None and not selects_node({"affinity": affinity}, node):
@@ -60,7 +61,7 @@ class VolumeTopology:
 
 
 def parse_volume_topology(raw: Mapping[str, Any]) -> VolumeTopology:
-    """Of a raw PersistentVolume."""
+    """Parse the topology of a raw PersistentVolume. Raises UnreadableError without a name."""
     raw = object_schemas.sanitize_volume(raw)
     meta, spec = raw["metadata"], raw["spec"]
     required = (spec.get("nodeAffinity") or {}).get("required")
@@ -76,13 +77,13 @@ def parse_volume_topology(raw: Mapping[str, Any]) -> VolumeTopology:
 
 @dataclass(frozen=True, slots=True)
 class ClusterVolumes:
-    """Claims and volumes of the pods that need a place.
+    """Claims and volumes of the pods to place.
 
     Attributes:
-        claims: name of the volume that each claim is bound to, by namespace and claim; empty: none yet.
-        reaches: by name of the volume.
-        limits: how many more volumes of a CSI driver can surely be attached to a node, by node and driver; None: that
-            is not known of any.
+        volume_by_claim: name of the bound volume, by namespace and claim; empty if the claim is not bound.
+        topologies: topology of each volume, by its name.
+        free_attachments: number of volumes that a node can certainly attach, by node and CSI driver; None if no
+            limits are known.
     """
 
     volume_by_claim: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -90,20 +91,20 @@ class ClusterVolumes:
     free_attachments: Mapping[str, Mapping[str, int]] | None = field(default_factory=dict)
 
     def topologies_of(self, namespace: str, claims: Iterable[str]) -> tuple[frozenset[VolumeTopology], str]:
-        """Where the volumes of these claims can be used, and why only the scheduler can say, or nothing."""
-        found: set[VolumeTopology] = set()
+        """Return the topologies of these claims' volumes, and why only the scheduler can decide; empty if known."""
+        topologies: set[VolumeTopology] = set()
         for name in claims:
             volume = self.volume_by_claim.get((namespace, name), "")
             if volume not in self.topologies:
-                return frozenset(found), f"its claim {name} is not bound to a volume that is known"
-            found.add(self.topologies[volume])
-        return frozenset(found), ""
+                return frozenset(topologies), messages.claim_without_known_volume(name)
+            topologies.add(self.topologies[volume])
+        return frozenset(topologies), ""
 
     def exceeds_attach_limit(self, topologies: Iterable[VolumeTopology], node: str, needed: Counter[str]) -> bool:
-        """Whether the node may have too many volumes attached; `coming`: how many of each driver need a place."""
+        """Whether the node may exceed an attach limit; `needed`: number of volumes to place, by CSI driver."""
         if self.free_attachments is None:
-            return any(reach.csi_driver for reach in topologies)
-        limits = self.free_attachments.get(node)
-        return limits is not None and any(
-            limits.get(r.csi_driver, needed[r.csi_driver]) < needed[r.csi_driver] for r in topologies
+            return any(topology.csi_driver for topology in topologies)
+        free = self.free_attachments.get(node)
+        return free is not None and any(
+            free.get(t.csi_driver, needed[t.csi_driver]) < needed[t.csi_driver] for t in topologies
         )

@@ -1,7 +1,7 @@
-"""Volumes of the pods on one node: which tie a pod to the node, and which have to be detached before the next.
+"""Volumes of the pods on one node: volumes with data on the node, and volumes that the node must detach.
 
-Attaching elsewhere waits for detaching here; a burst of both is what cloud APIs answer with throttling and minutes
-of delay. So pods with volumes that one node alone can have leave one after another.
+A volume that only one node can attach is detached first, then attached to the next node. Cloud APIs throttle many
+such calls at once, for minutes. Therefore pods with such volumes leave one after another.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,12 +16,17 @@ from rescheduler.core.model.volume_topology import VolumeTopology, parse_volume_
 _HOSTNAME = "kubernetes.io/hostname"
 _SINGLE_NODE_ACCESS_MODES = ("ReadWriteOnce", "ReadWriteOncePod")
 DETACH_STUCK_AFTER = timedelta(minutes=2)
-"""A volume still attached so long after its pod has gone holds nothing up any more; it is said."""
+"""After this time without its pod, an attached volume no longer delays other pods, and the status reports it."""
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeClaim:
-    """A PersistentVolumeClaim: the volume that it is bound to (empty: none), and whether one node alone can have it."""
+    """A PersistentVolumeClaim.
+
+    Attributes:
+        volume: name of the bound volume; empty if the claim is not bound.
+        single_node: whether only one node at a time can attach the volume.
+    """
 
     namespace: str
     name: str
@@ -31,7 +36,12 @@ class VolumeClaim:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A PersistentVolume; `local`: its data is on one node; `reach`: where it can be used."""
+    """A PersistentVolume.
+
+    Attributes:
+        local: whether its data is on one node only.
+        topology: the nodes that can access it.
+    """
 
     name: str
     local: bool = False
@@ -40,14 +50,14 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class VolumeAttachment:
-    """A VolumeAttachment."""
+    """A VolumeAttachment: names of the node and of the volume; empty if absent."""
 
     node: str
     volume: str
 
 
 def parse_volume_claim(raw: Mapping[str, Any]) -> VolumeClaim:
-    """Project a raw PersistentVolumeClaim."""
+    """Parse a raw PersistentVolumeClaim. Raises UnreadableError without name or namespace."""
     raw = object_schemas.sanitize_volume_claim(raw)
     meta, spec = raw["metadata"], raw["spec"]
     exclusive = any(mode in _SINGLE_NODE_ACCESS_MODES for mode in spec.get("accessModes") or ())
@@ -55,7 +65,7 @@ def parse_volume_claim(raw: Mapping[str, Any]) -> VolumeClaim:
 
 
 def parse_volume(raw: Mapping[str, Any]) -> Volume:
-    """Project a raw PersistentVolume."""
+    """Parse a raw PersistentVolume. Raises UnreadableError without a name."""
     raw = object_schemas.sanitize_volume(raw)
     spec = raw["spec"]
     terms = ((spec.get("nodeAffinity") or {}).get("required") or {}).get("nodeSelectorTerms") or ()
@@ -64,20 +74,20 @@ def parse_volume(raw: Mapping[str, Any]) -> Volume:
 
 
 def parse_volume_attachment(raw: Mapping[str, Any]) -> VolumeAttachment:
-    """Project a raw VolumeAttachment."""
+    """Parse a raw VolumeAttachment."""
     spec = object_schemas.sanitize_volume_attachment(raw)["spec"]
     return VolumeAttachment(spec.get("nodeName", ""), (spec.get("source") or {}).get("persistentVolumeName", ""))
 
 
 @dataclass(frozen=True, slots=True)
 class NodeVolumes:
-    """What is known of volumes around one node.
+    """Claims and volumes of the pods on one node.
 
     Attributes:
         claims: by namespace and name.
-        local: names of volumes whose data is on one node.
-        attached: names of volumes attached to this node.
-        reaches: where those that pods here mount can be used, by name.
+        local_volumes: names of volumes with data on one node only.
+        attached_volumes: names of the volumes that are attached to this node.
+        topologies: topology of each volume that pods of this node mount, by its name.
     """
 
     claims: Mapping[tuple[str, str], VolumeClaim] = field(default_factory=dict)
@@ -86,28 +96,28 @@ class NodeVolumes:
     topologies: Mapping[str, VolumeTopology] = field(default_factory=dict)
 
     def mounted_by(self, pod: Pod) -> frozenset[str]:
-        """Names of the volumes that the pod mounts."""
-        found = (self.claims.get((pod.namespace, name)) for name in pod.all_claims)
-        return frozenset(claim.volume for claim in found if claim and claim.volume)
+        """Return the names of the volumes that the pod mounts."""
+        claims = (self.claims.get((pod.namespace, name)) for name in pod.all_claims)
+        return frozenset(claim.volume for claim in claims if claim and claim.volume)
 
     def has_local_volume(self, pod: Pod) -> bool:
-        """Whether the pod's data is on its node and nowhere else."""
+        """Whether the pod has data on this node only."""
         return bool(self.mounted_by(pod) & self.local_volumes)
 
     def has_single_node_volume(self, pod: Pod) -> bool:
-        """Whether the pod has a volume that one node alone can have, and that its successor needs too.
+        """Whether the pod has a single-node volume that its successor needs too.
 
-        A claim that is not known counts as one. Those of ephemeral volumes are made anew for each pod.
+        An unknown claim counts as such a volume. Ephemeral claims do not count: each pod gets new ones.
         """
-        found = (self.claims.get((pod.namespace, name)) for name in pod.claims)
-        return pod.has_inline_disk or any(claim is None or claim.single_node for claim in found)
+        claims = (self.claims.get((pod.namespace, name)) for name in pod.claims)
+        return pod.has_inline_disk or any(claim is None or claim.single_node for claim in claims)
 
     def has_volume_to_detach(self, pod: Pod) -> bool:
-        """Whether the pod has a volume here that only one node can have, and takes it along."""
-        found = (self.claims.get((pod.namespace, name)) for name in pod.claims)
-        return any(claim and claim.single_node and claim.volume in self.attached_volumes for claim in found)
+        """Whether the node must detach a single-node volume before a successor of the pod can use it."""
+        claims = (self.claims.get((pod.namespace, name)) for name in pod.claims)
+        return any(claim and claim.single_node and claim.volume in self.attached_volumes for claim in claims)
 
     def awaiting_detach(self, pods: Iterable[Pod]) -> frozenset[str]:
-        """Volumes still attached to the node though no pod here uses them any more."""
+        """Return the volumes that are attached to the node and that none of these pods uses."""
         used = {name for pod in pods if not pod.finished for name in self.mounted_by(pod)}
         return self.attached_volumes - used

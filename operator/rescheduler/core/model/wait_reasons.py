@@ -1,11 +1,11 @@
-"""Why a drain may not go on: the reasons of `Progressing=False`."""
+"""Reasons why a drain waits: the reasons of `Progressing=False`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class ProgressingReason(StrEnum):
-    """The reasons by name."""
+    """Reason of the condition `Progressing` of a waiting drain (docs/reference/conditions.md)."""
 
     GATED = "Gated"
     WINDOW = "Window"
@@ -32,17 +32,17 @@ QUEUED_REASONS = (
     ProgressingReason.TOPOLOGY,
     ProgressingReason.POOL_BUDGET,
 )
-"""Nodes held back so wait for their turn: it comes."""
+"""A drain that waits for one of these reasons waits for a slot. It starts when another drain ends."""
 RECHECK_REASONS = (ProgressingReason.FLAPPING, ProgressingReason.CANCELLED, ProgressingReason.STORM)
-"""What has begun and rests so is begun anew: it asks again whether it may."""
+"""A started drain that waits for one of these reasons must be admitted again before it continues."""
 
 SUSPECTED = "Suspected"
-"""The reason of `Progressing=True` of a drain for which nothing but a silent Lease speaks."""
+"""Reason of `Progressing=True` of a drain whose only evidence of a failure is a Lease without renewals."""
 
 
 @dataclass(frozen=True, slots=True)
 class WaitReason:
-    """One reason to wait, in words that a person can act on."""
+    """Reason why a drain waits, with a message for users."""
 
     reason: ProgressingReason
     message: str

@@ -1,4 +1,4 @@
-"""A Deployment with its ReplicaSets and pods, as far as moving one of its pods cares."""
+"""Deployments with their ReplicaSets and pods: the fields that a move of a pod uses."""
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -23,9 +23,10 @@ class Deployment:
     """A Deployment.
 
     Attributes:
-        observed: its controller has seen the spec as it is.
-        surges: two pods of it may run side by side (neither `Recreate` nor `maxSurge: 0`).
-        min_ready: how long a pod must be Ready to count (`minReadySeconds`).
+        revision: annotation `deployment.kubernetes.io/revision`; empty if absent.
+        observed: whether the deployment controller has seen the current spec.
+        allows_surge: whether an additional pod may run (neither `Recreate` nor `maxSurge: 0`).
+        min_ready_time: how long a pod must be Ready to count (`minReadySeconds`).
     """
 
     namespace: str
@@ -45,11 +46,12 @@ class ReplicaSet:
     """A ReplicaSet.
 
     Attributes:
-        deployment_uid: its controller's, where that is a Deployment; else empty.
-        query: its selector, as a label selector of the API, without the `pod-template-hash`: all ReplicaSets of a Deployment
-            share it.
-        selector: the whole selector; None selects nothing.
-        refused: why it cannot create a pod, in the server's words; empty where it can.
+        deployment_name: name of its Deployment; empty if its controller is no Deployment. Also `deployment_uid`.
+        replica_failure: the API server's message if the ReplicaSet cannot create a pod; empty if it can.
+        min_ready_time: how long a pod must be Ready to count (`minReadySeconds`).
+        deployment_selector: its selector without `pod-template-hash`, as a query of the API. All ReplicaSets of a
+            Deployment share it.
+        selector: the whole selector; None accepts every pod.
     """
 
     namespace: str
@@ -67,12 +69,12 @@ class ReplicaSet:
     selector: LabelSelector | None = None
 
     def selects(self, pod: Pod) -> bool:
-        """Whether the pod has the labels that it asks for; the ReplicaSet controller drops a pod that has not."""
+        """Whether the selector matches the pod; the ReplicaSet controller drops a pod that no longer matches."""
         return self.selector is None or self.selector.matches(pod.labels)
 
 
 def parse_deployment(raw: Mapping[str, Any]) -> Deployment:
-    """Project a raw Deployment. Raises UnreadableError without name, namespace or UID."""
+    """Parse a raw Deployment. Raises UnreadableError without name, namespace or UID."""
     raw = object_schemas.sanitize_deployment(raw)
     meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
     strategy = spec.get("strategy") or {}
@@ -92,11 +94,14 @@ def parse_deployment(raw: Mapping[str, Any]) -> Deployment:
 
 
 def parse_replica_set(raw: Mapping[str, Any]) -> ReplicaSet:
-    """Project a raw ReplicaSet. Raises UnreadableError without name, namespace or UID, or with a selector unknown here."""
+    """Parse a raw ReplicaSet.
+
+    Raises UnreadableError without name, namespace or UID. Raises ValueError for a selector with an unknown operator.
+    """
     raw = object_schemas.sanitize_replica_set(raw)
     meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
     owner: Mapping[str, Any] = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), {})
-    ours = owner.get("kind") == "Deployment"
+    has_deployment = owner.get("kind") == "Deployment"
     failure: Mapping[str, Any] = next((c for c in status.get("conditions") or () if c["type"] == "ReplicaFailure"), {})
     selector = dict(spec.get("selector") or {})
     labels = {k: v for k, v in (selector.get("matchLabels") or {}).items() if k != names.POD_TEMPLATE_HASH}
@@ -104,8 +109,8 @@ def parse_replica_set(raw: Mapping[str, Any]) -> ReplicaSet:
         namespace=meta["namespace"],
         name=meta["name"],
         uid=meta["uid"],
-        deployment_name=owner["name"] if ours else "",
-        deployment_uid=owner["uid"] if ours else "",
+        deployment_name=owner["name"] if has_deployment else "",
+        deployment_uid=owner["uid"] if has_deployment else "",
         pod_template_hash=(meta.get("labels") or {}).get(names.POD_TEMPLATE_HASH, ""),
         replicas=bounded_integer(spec.get("replicas"), 0, INT32, 1),
         revision=truncate_with_digest((meta.get("annotations") or {}).get(_REVISION), _MAX_REVISION_LENGTH),
@@ -120,7 +125,7 @@ def parse_replica_set(raw: Mapping[str, Any]) -> ReplicaSet:
 
 
 def replaces_terminating_pods(raw: Mapping[str, Any]) -> bool:
-    """Whether a (raw) Job makes a new pod as soon as one is Terminating: then two of it may run for a while."""
+    """Whether a raw Job creates a new pod while the old pod is Terminating, so that two may run for a while."""
     spec = object_schemas.sanitize_job(raw)["spec"]
     policy = spec.get("podReplacementPolicy") or ("Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed")
     return policy != "Failed" and spec.get("managedBy", _JOB_CONTROLLER) == _JOB_CONTROLLER
@@ -128,13 +133,13 @@ def replaces_terminating_pods(raw: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One owner of pods, as seen at one moment.
+    """Owner of pods at one moment.
 
     Attributes:
-        deployment: None where it is gone.
-        replica_sets: those of the Deployment, or the one that a released pod came from.
-        pods: all pods of these ReplicaSets, released ones included.
-        going: uids of pods whose eviction is under way: they count as gone.
+        deployment: None if it does not exist.
+        replica_sets: the ReplicaSets of the Deployment, or the ReplicaSet that a pod was released from.
+        pods: all pods of these ReplicaSets, released pods included.
+        evicting_uids: UIDs of pods with an eviction in progress; these pods count as gone.
     """
 
     deployment: Deployment | None
@@ -144,42 +149,42 @@ class Workload:
 
     @property
     def current_replica_set(self) -> ReplicaSet | None:
-        """The ReplicaSet that the Deployment stands for now."""
+        """Return the ReplicaSet of the Deployment's current revision; None if there is none."""
         if self.deployment is None:
             return None
-        mine = (r for r in self.replica_sets if r.deployment_uid == self.deployment.uid and not r.deleting)
-        return next((r for r in mine if r.revision == self.deployment.revision), None)
+        owned = (r for r in self.replica_sets if r.deployment_uid == self.deployment.uid and not r.deleting)
+        return next((r for r in owned if r.revision == self.deployment.revision), None)
 
     def replica_set(self, uid: str) -> ReplicaSet | None:
-        """One of its ReplicaSets; None where it is gone."""
+        """Return the ReplicaSet with this UID; None if it does not exist or is being deleted."""
         return next((r for r in self.replica_sets if r.uid == uid and not r.deleting), None)
 
     @property
     def replicas(self) -> int:
-        """How many pods it should have."""
+        """Return the number of pods that the spec asks for."""
         if self.deployment:
             return self.deployment.replicas
         return max((r.replicas for r in self.replica_sets), default=0)
 
     @property
     def is_rolling_out(self) -> bool:
-        """Whether a rollout is under way; ready counts never indicate one, because a release lowers them."""
-        found = self.deployment
-        if found is None:
+        """Whether a rollout is in progress. Counts of Ready pods are no evidence, because a release lowers them."""
+        deployment = self.deployment
+        if deployment is None:
             return False
-        others = any(r.replicas > 0 for r in self.replica_sets if r is not self.current_replica_set)
-        return found.paused or not found.observed or self.current_replica_set is None or others
+        old_replicas = any(r.replicas > 0 for r in self.replica_sets if r is not self.current_replica_set)
+        return deployment.paused or not deployment.observed or self.current_replica_set is None or old_replicas
 
     @property
     def released_pods(self) -> tuple[Pod, ...]:
-        """Released pods that are still there."""
+        """Return the released pods that still run."""
         return tuple(p for p in self.pods if p.released and not self._is_leaving(p))
 
     def _is_leaving(self, pod: Pod) -> bool:
         return pod.deletion_timestamp is not None or pod.finished or pod.uid in self.evicting_uids
 
     def controlled_pods(self, replica_set: ReplicaSet | None) -> tuple[Pod, ...]:
-        """Pods whose controller is this ReplicaSet (None: any of them): a released pod is not among them."""
+        """Return the pods whose controller is this ReplicaSet; None: any ReplicaSet. Released pods are excluded."""
         return tuple(
             p
             for p in self.pods
@@ -190,10 +195,10 @@ class Workload:
         )
 
     def count_ready(self, pods: tuple[Pod, ...], now: datetime, min_ready_time: timedelta = timedelta()) -> int:
-        """How many of these are Ready for so long."""
+        """Return the number of these pods that have been Ready for at least `min_ready_time`."""
         return sum(p.ready and (not min_ready_time or (p.ready_since or now) + min_ready_time <= now) for p in pods)
 
     @property
     def serving_count(self) -> int:
-        """Ready pods, released ones included, that nothing takes away yet."""
+        """Return the number of Ready pods that nothing removes yet, released pods included."""
         return sum(p.ready for p in self.pods if not self._is_leaving(p))

@@ -1,0 +1,41 @@
+"""User-facing sentences about objects of the cluster."""
+
+NO_MESSAGE = "no message"
+NODE_DELETING = "the Node is being deleted"
+
+
+def budget_remedy(budget: str, limit: str) -> str:
+    """Return how to let a budget allow an eviction; `limit`: such as "minAvailable 3", empty if it has none.
+
+    More replicas do not help `minAvailable: 100%`.
+    """
+    field, _, value = limit.partition(" ")
+    if field == "maxUnavailable":
+        return f"raise {limit} of PodDisruptionBudget {budget}"
+    replicas = "" if value == "100%" else ", or add replicas"
+    return f"lower {limit or 'minAvailable'} of PodDisruptionBudget {budget}{replicas}"
+
+
+def node_removal_announced(tool: str, taint_key: str) -> str:
+    """Return that a tool has announced the removal of the node by a taint."""
+    return f"{tool} is about to remove the node (taint {taint_key})"
+
+
+def machine_deleting(machine: str) -> str:
+    """Return that Cluster API is deleting the Machine of the node."""
+    return f"Cluster API is deleting the Machine {machine}"
+
+
+def machine_marked_for_deletion(machine: str, annotation: str) -> str:
+    """Return that an annotation marks the Machine of the node for deletion."""
+    return f"the Machine {machine} is marked for deletion ({annotation})"
+
+
+def node_leased(holder: str, lease_namespace: str) -> str:
+    """Return that another operator holds the node by a Lease."""
+    return f"{holder} holds the node by its Lease in {lease_namespace}"
+
+
+def claim_without_known_volume(claim: str) -> str:
+    """Return that the volume of a claim is unknown."""
+    return f"claim {claim} is not bound to a known volume"
