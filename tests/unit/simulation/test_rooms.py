@@ -41,7 +41,7 @@ def test_what_cannot_be_replaced_first_is_held_and_goes_when_there_is_room() -> 
         await world.settle(workloads.stateful_set("db", 2, SPACE))
         world.cluster.annotate("n1", maintenance="test")
         await world.until(lambda: len(world.blockers()) == 2)
-        assert all("of 2 other nodes none takes it" in b["message"] for b in world.blockers().values())
+        assert all("0 of 2 other nodes can take the pod" in b["message"] for b in world.blockers().values())
         assert all("noRoom: Evict" in b["hint"] for b in world.blockers().values())
         await world.until(lambda: world.status()["phase"] == "Blocked")
         assert world.sent() == []

@@ -1,5 +1,5 @@
 """Whether the pods of a node fit on other nodes, whatever the scheduler chooses.
 
-Plays the scheduler's rules over a snapshot of nodes and pods, and explains why a pod fits nowhere.
-May import: `model`. Never here: an answer that depends on the order of a dict, or a "fits" that the scheduler may refute.
+This package simulates the rules of the scheduler on a snapshot, and explains why no node takes a pod.
+May import: `model`. Never here: a result that depends on the order of a dict, or a wrong `Fits`.
 """

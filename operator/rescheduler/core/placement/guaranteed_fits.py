@@ -1,7 +1,7 @@
-"""Groups of a plan that find their places whatever happens: no course of events needs to be tried for them.
+"""Groups of a plan that fit in any case: a lower bound shows it, without simulated scheduling.
 
-Each other pod that may be placed first takes at most so many slots of a group away; where even that leaves enough,
-all of the group fit. On a cluster with room that is all groups, after a look at some of the nodes.
+A slot is room for one pod of a group. Each other pod that the scheduler may place first takes a limited number of
+slots. If enough slots remain, the whole group fits. In a cluster with free capacity this holds for all groups.
 """
 
 from collections import Counter, defaultdict
@@ -13,45 +13,45 @@ from math import inf
 from rescheduler.core.placement.problem import EquivalenceGroup, PlacementProblem, SpreadDomains
 from rescheduler.core.placement.topology_spread import SpreadConstraint, placeable_pods
 
-_EMPTIEST_NODES = 200  # nodes
-_MAX_SUMMED_NODES = 1000  # nodes that are added up; the others are fuller, and add little
+_EMPTIEST_NODES = 200  # nodes that are read before the full nodes are filtered out
+_MAX_SUMMED_NODES = 1000  # nodes that are summed; the other nodes have less free capacity and change little
 
 
 def guaranteed_groups(problem: PlacementProblem) -> set[EquivalenceGroup]:
-    """The groups all of which find a place, wherever the scheduler puts each pod."""
-    troubled = _groups_depending_on_others(problem.groups)
+    """Return the groups that fit completely, whichever nodes the scheduler chooses."""
+    dependent = _groups_depending_on_others(problem.groups)
     sizes = {group: len(group.pod_indexes) + group.competing_count for group in problem.groups}
-    asked: Counter[int] = Counter()
+    total_requests: Counter[int] = Counter()
     for group, size in sizes.items():
-        asked.update({kind: size * amount for kind, amount in group.requests})
-    found = set()
+        total_requests.update({kind: size * amount for kind, amount in group.requests})
+    guaranteed = set()
     for group in problem.groups:
         if (
             not group.unknown_reason
-            and group not in troubled
-            and _GroupCapacity(problem, group, sizes, asked).is_sufficient(sizes[group])
+            and group not in dependent
+            and _GroupCapacity(problem, group, sizes, total_requests).is_sufficient(sizes[group])
         ):
-            found.add(group)
-    return found
+            guaranteed.add(group)
+    return guaranteed
 
 
 def _groups_depending_on_others(groups: Iterable[EquivalenceGroup]) -> set[EquivalenceGroup]:
-    """Groups that others can keep off otherwise than by taking room, or whose affinity asks for pods not there yet."""
-    found = {group for group in groups if group.requirements.affinity_terms and not group.affinity_counts}
+    """Return the groups with a constraint on pods of other groups, or with affinity to pods that do not run yet."""
+    dependent = {group for group in groups if group.requirements.affinity_terms and not group.affinity_counts}
     for group in groups:
-        found.update(other for _, other in group.blocked_groups if other is not group)
-        found.update(other for other, _ in group.counted_by_constraints if other is not group)
-    return found
+        dependent.update(other for _, other in group.blocked_groups if other is not group)
+        dependent.update(other for other, _ in group.counted_by_constraints if other is not group)
+    return dependent
 
 
 @dataclass(frozen=True, slots=True)
 class _DomainLimit:
-    """What the group's own pods let in of it.
+    """Limit on the pods of a group in each topology domain, by the group's own constraints.
 
     Attributes:
-        of: the domain of a node; None: the node takes none.
-        allowed: how many a domain lets in.
-        domains: all that there are; None: each node is one.
+        domain_of: returns the domain of a node; None if the node takes no pod of the group.
+        max_pods: returns how many pods of the group a domain takes.
+        domains: all domains; None if each node is a domain.
     """
 
     domain_of: Callable[[int], str | None]
@@ -60,7 +60,7 @@ class _DomainLimit:
 
 
 class _GroupCapacity:
-    """For how many of one group there is room, when all others come first."""
+    """Capacity for the pods of one group after the pods of all other groups."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class _GroupCapacity:
         group_sizes: Mapping[EquivalenceGroup, int],
         total_requests: Mapping[int, int],
     ) -> None:
-        """`sizes`: pods of each group; `asked`: what all of them ask of each resource."""
+        """`group_sizes`: pods of each group; `total_requests`: sum over all groups by index of the resource."""
         self._problem, self._group = problem, group
         self._requests = dict(group.requests)
         self._total_requests = total_requests
@@ -82,15 +82,15 @@ class _GroupCapacity:
         self._node_limits = [limit for limit in limits if limit.domains is None]
 
     def _pods_displaced_by(self, other: EquivalenceGroup) -> int:
-        """How many slots of the group one pod of the other can take away."""
-        most = 1  # of the pods that a node may have
+        """Return how many slots of the group one pod of the other group can take."""
+        slots = 1  # a pod takes one of the pods that a node may have
         for kind, amount in other.requests:
             if kind in self._requests:
-                most = max(most, -(-amount // self._requests[kind]))
-        return most
+                slots = max(slots, -(-amount // self._requests[kind]))
+        return slots
 
     def _own_conflict_limits(self) -> Iterator[_DomainLimit]:
-        """Its own anti-affinity and host ports: one in each place; nodes without the label are no place."""
+        """Yield limits of one pod: its own anti-affinity by domain, its own host ports by node."""
         labels = self._problem.node_snapshot.node_labels
         for key, other in self._group.blocked_groups:
             if other is self._group and key is None:
@@ -106,35 +106,35 @@ class _GroupCapacity:
         for domains, spread in zip(
             self._group.spread_domains, self._group.requirements.spread_constraints, strict=True
         ):
-            known = self._multi_node_domains(spread.topology_key, domains.pods_by_domain)
-            yield _DomainLimit(domains.domain_by_node.get, self._max_pods_by_skew(domains, spread), known)
+            named = self._multi_node_domains(spread.topology_key, domains.pods_by_domain)
+            yield _DomainLimit(domains.domain_by_node.get, self._max_pods_by_skew(domains, spread), named)
 
     def _multi_node_domains(self, topology_key: str, domains: Collection[str]) -> Collection[str] | None:
         return None if self._problem.node_snapshot.is_unique_per_node(topology_key) else domains
 
     def _max_pods_by_skew(self, domains: SpreadDomains, spread: SpreadConstraint) -> Callable[[str], float]:
-        """How many a domain lets in while the emptiest stay as they are."""
-        labels, filled = self._group.requirements.labels, domains.pods_by_domain
-        floor = 0 if len(filled) < spread.min_domains else min(filled.values(), default=0)
+        """Return how many pods a domain takes while the emptiest domains get no pod."""
+        labels, pods_by_domain = self._group.requirements.labels, domains.pods_by_domain
+        fewest = 0 if len(pods_by_domain) < spread.min_domains else min(pods_by_domain.values(), default=0)
         if spread.counts_pod(labels):
-            return lambda domain: max(0, floor + spread.max_skew - filled[domain])
-        itself = spread.matches_own_pod(labels)
-        return lambda domain: inf if floor + spread.max_skew - filled[domain] >= itself else 0
+            return lambda domain: max(0, fewest + spread.max_skew - pods_by_domain[domain])
+        own_pod = spread.matches_own_pod(labels)
+        return lambda domain: inf if fewest + spread.max_skew - pods_by_domain[domain] >= own_pod else 0
 
     def is_sufficient(self, pod_count: int) -> bool:
-        """Whether so many find a place."""
+        """Whether this number of pods fits."""
         if len(self._domain_limits) > 1:
             return False
-        needed, total, left = pod_count + self._taken_by_others, 0.0, dict[str, float]()
+        needed, total, open_slots = pod_count + self._taken_by_others, 0.0, dict[str, float]()
         for limit in self._domain_limits:
-            left = {domain: limit.max_pods(domain) for domain in limit.domains or ()}
-        for n in self._usable_nodes() if not self._domain_limits or sum(left.values()) >= needed else ():
+            open_slots = {domain: limit.max_pods(domain) for domain in limit.domains or ()}
+        for n in self._usable_nodes() if not self._domain_limits or sum(open_slots.values()) >= needed else ():
             count = self._max_pods_on(n)
             for limit in self._domain_limits:
                 domain = limit.domain_of(n)
-                count = min(count, left.get(domain, 0)) if domain is not None else 0
+                count = min(count, open_slots.get(domain, 0)) if domain is not None else 0
                 if count:
-                    left[domain or ""] -= count
+                    open_slots[domain or ""] -= count
             total += count
             if total >= needed:
                 return True
@@ -148,7 +148,7 @@ class _GroupCapacity:
                 yield n
 
     def _nodes_with_room(self) -> Iterator[int]:
-        """The emptiest first, and most often enough; of the others those alone that have room."""
+        """Yield nodes, the emptiest first. The full nodes are filtered out only if the emptiest do not suffice."""
         yield from self._group.certain_nodes[:_EMPTIEST_NODES]
         if self._remaining_nodes is None:
             self._remaining_nodes = self._problem.filter_by_free_resources(
@@ -167,7 +167,7 @@ class _GroupCapacity:
         return max(0, count)
 
     def _fits_while_domains_fill(self, pod_count: int) -> bool:
-        """For one spread over zones alone: as the emptiest fill up, the others may take more."""
+        """Whether the pods fit under a single spread constraint, if the other domains take more as the emptiest fill."""
         spreads = self._group.requirements.spread_constraints
         if (
             len(spreads) != 1
@@ -177,22 +177,23 @@ class _GroupCapacity:
         ):
             return False
         domains, slots = self._group.spread_domains[0], Counter[str]()
-        open_ = set(domains.pods_by_domain)
+        limiting = set(domains.pods_by_domain)
         for n in self._usable_nodes():
-            if (domain := domains.domain_by_node.get(n)) in open_:
+            if (domain := domains.domain_by_node.get(n)) in limiting:
                 slots[domain] += int(self._max_pods_on(n))
                 if slots[domain] >= pod_count + self._taken_by_others:
-                    open_.discard(domain)  # it holds nobody back
-                    if not open_:
+                    limiting.discard(domain)  # the domain has room for all pods
+                    if not limiting:
                         break
-        left = {domain: max(0, count - self._taken_by_others) for domain, count in slots.items()}
-        return placeable_pods(domains.pods_by_domain, left, spreads[0].max_skew, spreads[0].min_domains) >= pod_count
+        capacity = {domain: max(0, count - self._taken_by_others) for domain, count in slots.items()}
+        placeable = placeable_pods(domains.pods_by_domain, capacity, spreads[0].max_skew, spreads[0].min_domains)
+        return placeable >= pod_count
 
     def _others_cannot_fill_all_nodes(self, pod_count: int) -> bool:
-        """Whether all pods together are too few to leave it no node, or no node of one of its domains.
+        """Whether the pods of all groups together cannot fill every node, or every node of a domain.
 
-        To fill a node they must take what is free there of one resource: a share of all that they ask for of it. No
-        more than all of each resource can be taken.
+        To fill a node, pods must use up its free amount of one resource: a share of their total request of it. The
+        shares of one resource add up to 1 at most.
         """
         shares: dict[str, list[float]] = defaultdict(list)
         spreads, limit = self._group.requirements.spread_constraints, next(iter(self._domain_limits), None)
@@ -206,9 +207,12 @@ class _GroupCapacity:
             domain = limit.domain_of(n) if limit else ""
             if domain is not None and self._max_pods_on(n) > 0:
                 shares[domain].append(self._share_to_fill(n))
-        itself = pod_count - 1 if self._node_limits else 0  # each node that its own pods may keep it off
-        most = len(self._requests)
-        return bool(shares) and all(sum(sorted(each, reverse=True)[itself:]) > most for each in shares.values())
+        blocked_by_own_pods = pod_count - 1 if self._node_limits else 0  # nodes
+        max_share = len(self._requests)
+        return bool(shares) and all(
+            sum(sorted(domain_shares, reverse=True)[blocked_by_own_pods:]) > max_share
+            for domain_shares in shares.values()
+        )
 
     def _share_to_fill(self, node_index: int) -> float:
         row = self._problem.free[node_index]

@@ -1,8 +1,8 @@
-"""Will these pods find a place on what is left, all together?
+"""Plan whether displaced pods all fit into the free capacity together.
 
-`Fits` is a promise: those pods are placed, on whichever nodes the scheduler chooses, when they ask in the plan's order
-and before those that do not fit. It must never be wrong; where it might be, the answer is Unknown. Nothing is
-preempted: a plan takes no other pod's place away.
+`Fits` is a promise: the scheduler places the pod, whichever nodes it chooses, if pods come in the order of the plan and
+pods that do not fit come last. `Fits` must never be wrong. If it could be wrong, the result is `Unknown`. A plan never
+counts on preemption.
 """
 
 from collections import Counter
@@ -12,6 +12,7 @@ from enum import StrEnum
 from random import Random
 
 from rescheduler.core.placement.guaranteed_fits import guaranteed_groups
+from rescheduler.core.placement.messages import DEPENDS_ON_OTHER_PODS
 from rescheduler.core.placement.pod_constraints import PodConstraints
 from rescheduler.core.placement.pod_snapshot import ScheduledPod
 from rescheduler.core.placement.problem import EquivalenceGroup, PlacementInput, PlacementProblem
@@ -23,17 +24,17 @@ from rescheduler.core.placement.scheduling_run import (
 )
 from rescheduler.core.placement.unschedulable_reasons import UnschedulableExplainer, UnschedulableReason
 
-_REQUIRED_CONSISTENT_RUNS = 72  # courses of events in a row in which all that is promised came true
-_MAX_RUNS = 216  # are tried in all
-_MAX_PLACEMENTS = 10_000  # pods are placed in all of them together, and it is enough
-_LARGE_CLUSTER_NODES = 5_000  # nodes, where half of that is
-_UPPER_BOUND_RUNS = 4  # for what may fit at best
-_TIE_MARGIN = 0.03  # nodes that differ by less may be equal to the scheduler
-_MAX_RANK_SHIFT = 8.0  # so many turns early or late a pod may ask
+_REQUIRED_CONSISTENT_RUNS = 72  # runs in a row that place every promised pod
+_MAX_RUNS = 216  # runs of one plan
+_MAX_PLACEMENTS = 10_000  # pods that all runs of one plan place together
+_LARGE_CLUSTER_NODES = 5_000  # nodes; with this many, a plan may place half of _MAX_PLACEMENTS
+_UPPER_BOUND_RUNS = 4  # runs that find out how many pods may fit at best
+_TIE_MARGIN = 0.03  # score; nodes with a smaller difference may be equal for the scheduler
+_MAX_RANK_SHIFT = 8.0  # places in the queue that a pod may come early or late
 
 
 class Fit(StrEnum):
-    """Whether a pod finds a place."""
+    """Result of a plan for one pod."""
 
     FITS = "Fits"
     DOES_NOT_FIT = "DoesNotFit"
@@ -42,12 +43,12 @@ class Fit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What becomes of one pod.
+    """Result of a plan for one pod, with its reason.
 
     Attributes:
-        turn: its place in the plan's order: those that fit come first.
-        reason: why it does not fit, or why only the scheduler can say.
-        crowded: other pods keep it off; more room would not help.
+        rank: place in the order of the plan; pods that fit come first.
+        reason: why the pod does not fit, or why only the scheduler can decide; empty if the pod fits.
+        blocked_by_pods: whether constraints of other pods block it, so that more capacity would not help.
     """
 
     fit: Fit
@@ -56,56 +57,52 @@ class Forecast:
     blocked_by_pods: bool = False
 
 
-_DEPENDS_ON_OTHER_PODS = "it depends on where the scheduler puts the others"
-
-
 def plan(pods_to_place: Sequence[ScheduledPod], inputs: PlacementInput, random: Random | None = None) -> list[Forecast]:
-    """A forecast for each of the pods, in their order."""
-    board = PlacementProblem(inputs, pods_to_place)
-    PodConstraints(board).apply()
-    tries = _Simulation(board, random or Random(0))  # noqa: S311 - no secret: the same plan twice is the same
-    fewest, most = tries.compute_bounds()
-    found: list[tuple[Fit, UnschedulableReason]] = [(Fit.FITS, UnschedulableReason())] * len(pods_to_place)
-    shortages = UnschedulableExplainer(tries.last_run)
-    for group in board.groups:
-        none = (
-            shortages.explain(group)
+    """Return a forecast for each pod, in the order of `pods_to_place`."""
+    problem = PlacementProblem(inputs, pods_to_place)
+    PodConstraints(problem).apply()
+    simulation = _Simulation(problem, random or Random(0))  # noqa: S311 - a fixed seed: equal input, equal plan
+    fewest, most = simulation.compute_bounds()
+    results: list[tuple[Fit, UnschedulableReason]] = [(Fit.FITS, UnschedulableReason())] * len(pods_to_place)
+    explainer = UnschedulableExplainer(simulation.last_run)
+    for group in problem.groups:
+        reason = (
+            explainer.explain(group)
             if len(group.pod_indexes) > most[group] and not group.unknown_reason
             else UnschedulableReason()
         )
         for number, position in enumerate(group.pod_indexes):
             if group.unknown_reason:
-                found[position] = (Fit.UNKNOWN, UnschedulableReason(group.unknown_reason))
+                results[position] = (Fit.UNKNOWN, UnschedulableReason(group.unknown_reason))
             elif number >= most[group]:
-                found[position] = (Fit.DOES_NOT_FIT, none)
+                results[position] = (Fit.DOES_NOT_FIT, reason)
             elif number >= fewest[group]:
-                found[position] = (Fit.UNKNOWN, UnschedulableReason(_DEPENDS_ON_OTHER_PODS))
-    turns = {position: turn for turn, position in enumerate(tries.sort_pods(found))}
+                results[position] = (Fit.UNKNOWN, UnschedulableReason(DEPENDS_ON_OTHER_PODS))
+    ranks = {position: rank for rank, position in enumerate(simulation.sort_pods(results))}
     return [
-        Forecast(fit, turns[position], short.message, short.blocked_by_pods)
-        for position, (fit, short) in enumerate(found)
+        Forecast(fit, ranks[position], reason.message, reason.blocked_by_pods)
+        for position, (fit, reason) in enumerate(results)
     ]
 
 
 class _Simulation:
-    """Tries several courses of events, for the fewest and the most pods of each group that find a place.
+    """Repeats scheduling runs to bound the number of pods of each group that fit.
 
     Attributes:
-        last: one of them, to its end.
+        last_run: a completed run, which explains why pods do not fit.
     """
 
     def __init__(self, problem: PlacementProblem, random: Random) -> None:
         self._problem, self._random = problem, random
-        whole = [max(1, sum(column)) for column in zip(*problem.allocatable, strict=True)]
-        sizes = {g: max(amount / whole[kind] for kind, amount in g.requests) for g in problem.groups}
+        totals = [max(1, sum(column)) for column in zip(*problem.allocatable, strict=True)]
+        sizes = {g: max(amount / totals[kind] for kind, amount in g.requests) for g in problem.groups}
         pods = [
             (-g.requirements.priority, sizes[g], p, g)
             for g in problem.groups
             for p in g.pod_indexes
             if not g.unknown_reason
         ]
-        # The scheduler's queue has the more important first. Of equal ones the small first: most find a place so, and
-        # those that others leave no room for are the fewest.
+        # The scheduler's queue is sorted by priority. Among equals, small pods first: this order places the most pods.
         pods.sort(key=lambda pod: pod[:3])
         self._queue = [group for *_, group in pods]
         self._pod_indexes = [position for *_, position, _ in pods]
@@ -118,7 +115,7 @@ class _Simulation:
         self._nodes_with_room: dict[EquivalenceGroup, Sequence[int]] = {}
         self.last_run = SchedulingRun(problem, random, None, certain_only=False)
         self._noisy_score = self._with_noise(default_score, 0.3)
-        # The scheduler counts in whole percents, so that many nodes are equal, and takes one of these by chance.
+        # The scheduler rounds scores to whole percents and picks a random node among equals.
         tied = self._with_noise(default_score, _TIE_MARGIN)
         self._score_functions = (
             tied,
@@ -131,58 +128,59 @@ class _Simulation:
 
     def _with_noise(self, score: ScoreFunction, max_noise: float) -> ScoreFunction:
         uniform = self._random.uniform
-        return lambda free, offered, size: score(free, offered, size) + uniform(0, max_noise)
+        return lambda free, allocatable, requested: score(free, allocatable, requested) + uniform(0, max_noise)
 
     def sort_pods(self, results: Sequence[tuple[Fit, UnschedulableReason]]) -> list[int]:
-        """The positions of all pods in the plan's order: those that fit first."""
-        rank = {Fit.FITS: 0, Fit.UNKNOWN: 1, Fit.DOES_NOT_FIT: 2}
-        doubted = [position for g in self._problem.groups if g.unknown_reason for position in g.pod_indexes]
-        return sorted((*self._pod_indexes, *doubted), key=lambda position: rank[results[position][0]])
+        """Return the indexes of all pods in the order of the plan; pods that fit come first."""
+        order = {Fit.FITS: 0, Fit.UNKNOWN: 1, Fit.DOES_NOT_FIT: 2}
+        unknown = [position for g in self._problem.groups if g.unknown_reason for position in g.pod_indexes]
+        return sorted((*self._pod_indexes, *unknown), key=lambda position: order[results[position][0]])
 
     def compute_bounds(self) -> tuple[Counter[EquivalenceGroup], Counter[EquivalenceGroup]]:
-        """The fewest and the most of each group that find a place."""
-        sure = guaranteed_groups(self._problem)
-        if sure >= self._pods_per_group.keys():
+        """Return the fewest and the most pods of each group that fit."""
+        guaranteed = guaranteed_groups(self._problem)
+        if guaranteed >= self._pods_per_group.keys():
             return self._pods_per_group, self._pods_per_group
         for group in self._problem.groups:
             self._nodes_with_room[group] = self._problem.filter_by_free_resources(group.possible_nodes, group)
-        fewest = self._guaranteed_counts() | Counter({group: self._pods_per_group[group] for group in sure})
+        fewest = self._guaranteed_counts() | Counter({group: self._pods_per_group[group] for group in guaranteed})
         most = Counter(fewest)
         for number in range(_UPPER_BOUND_RUNS):
-            first, others = self._split_queue(fewest)
+            promised, others = self._split_queue(fewest)
             self.last_run = self._new_run((default_score, self._noisy_score)[number % 2], certain_only=False)
-            self.last_run.place(first)
+            self.last_run.place(promised)
             self.last_run.place(others)
             most |= self.last_run.placed
         return fewest, most
 
     def _guaranteed_counts(self) -> Counter[EquivalenceGroup]:
-        fewest, clean, tried, shaken = self._count_placed(default_score, self._queue), 0, 0, set[EquivalenceGroup]()
-        work = _MAX_PLACEMENTS / (1 + len(self._problem.allocatable) / _LARGE_CLUSTER_NODES)
-        most = min(_MAX_RUNS, max(_UPPER_BOUND_RUNS, int(work) // len(self._queue)))
-        while clean < _REQUIRED_CONSISTENT_RUNS and tried < most:
+        fewest, consistent_runs, runs = self._count_placed(default_score, self._queue), 0, 0
+        corrected: set[EquivalenceGroup] = set()
+        placements = _MAX_PLACEMENTS / (1 + len(self._problem.allocatable) / _LARGE_CLUSTER_NODES)
+        max_runs = min(_MAX_RUNS, max(_UPPER_BOUND_RUNS, int(placements) // len(self._queue)))
+        while consistent_runs < _REQUIRED_CONSISTENT_RUNS and runs < max_runs:
             order, _ = self._split_queue(fewest)
-            course, way = divmod(tried, len(self._score_functions))
-            if course % 2:
+            cycle, function = divmod(runs, len(self._score_functions))
+            if cycle % 2:
                 order = self._perturb_order(order)
-            placed = self._count_placed(self._score_functions[way], order)
+            placed = self._count_placed(self._score_functions[function], order)
             missing = fewest - placed
-            clean = 0 if missing else clean + 1
-            shaken |= missing.keys()
+            consistent_runs = 0 if missing else consistent_runs + 1
+            corrected |= missing.keys()
             fewest -= missing
-            tried += 1
-        # It was not tried often enough to promise what has been wrong before.
-        return fewest if clean >= _REQUIRED_CONSISTENT_RUNS else fewest - Counter(shaken)
+            runs += 1
+        # Without enough consistent runs, a group whose count was wrong before may be wrong again.
+        return fewest if consistent_runs >= _REQUIRED_CONSISTENT_RUNS else fewest - Counter(corrected)
 
     def _count_placed(
         self, score: ScoreFunction | None, order: Sequence[EquivalenceGroup]
     ) -> Counter[EquivalenceGroup]:
-        """How many of each group find a place when others that wait have theirs before."""
-        packing = self._new_run(score, certain_only=True)
-        packing.place(self._competing_groups)
-        before = Counter(packing.placed)
-        packing.place(order)
-        return packing.placed - before
+        """Return how many pods of each group a run places after the competing pods."""
+        run = self._new_run(score, certain_only=True)
+        run.place(self._competing_groups)
+        competing = Counter(run.placed)
+        run.place(order)
+        return run.placed - competing
 
     def _new_run(self, score: ScoreFunction | None, *, certain_only: bool) -> SchedulingRun:
         return SchedulingRun(
@@ -192,14 +190,14 @@ class _Simulation:
     def _split_queue(
         self, guaranteed: Counter[EquivalenceGroup]
     ) -> tuple[list[EquivalenceGroup], list[EquivalenceGroup]]:
-        """Those that fit, and the others, both in the plan's order."""
-        seen: Counter[EquivalenceGroup] = Counter()
-        first, others = list[EquivalenceGroup](), list[EquivalenceGroup]()
+        """Split the queue into the guaranteed pods and the other pods, both in the order of the plan."""
+        counts: Counter[EquivalenceGroup] = Counter()
+        promised, others = list[EquivalenceGroup](), list[EquivalenceGroup]()
         for group in self._queue:
-            seen[group] += 1
-            (first if seen[group] <= guaranteed[group] else others).append(group)
-        return first, others
+            counts[group] += 1
+            (promised if counts[group] <= guaranteed[group] else others).append(group)
+        return promised, others
 
     def _perturb_order(self, order: Sequence[EquivalenceGroup]) -> list[EquivalenceGroup]:
-        turns = sorted((turn + self._random.uniform(0, _MAX_RANK_SHIFT), turn) for turn in range(len(order)))
-        return [order[turn] for _, turn in turns]
+        ranks = sorted((rank + self._random.uniform(0, _MAX_RANK_SHIFT), rank) for rank in range(len(order)))
+        return [order[rank] for _, rank in ranks]

@@ -1,6 +1,6 @@
-"""Required pod affinity and anti-affinity: which pods must, or must not, share a place.
+"""Required pod affinity and anti-affinity: pods that must, or must not, share a topology domain.
 
-Preferred terms are the scheduler's to weigh: they forbid nothing. Rules: kube-scheduler, interpodaffinity.
+Preferred terms only change the scheduler's scores, so they are not read. Source: kube-scheduler, interpodaffinity.
 """
 
 from collections.abc import Mapping
@@ -12,19 +12,20 @@ from rescheduler.api.selectors import LabelSelector
 Labels = Mapping[str, str]
 _ALL_NAMESPACES = LabelSelector()
 MAX_TERMS = 100
-"""A pod with more has them to keep plans busy: each costs a look at each node."""
+"""Limit on terms of one pod: each term costs time for each node, so that more could block plans."""
 UNKNOWN_SELECTOR = LabelSelector()
-"""Stands for a selector that this version cannot read: it may select every pod."""
+"""Stands for an unreadable selector, which may select every pod. Compare by identity."""
 
 
 @dataclass(frozen=True, slots=True)
 class PodAffinityTerm:
-    """One term, as its pod means it.
+    """Required term of pod affinity or anti-affinity.
 
     Attributes:
-        key: the node label whose values are the places.
-        selector: which pods; None selects none.
-        namespaces: whose pods, by name; `spaces`: and by the labels of the namespace, None selects none.
+        topology_key: the node label whose values are the topology domains.
+        selector: selects pods by labels; None selects no pod.
+        namespaces: names of the namespaces of these pods.
+        namespace_selector: selects more namespaces by labels; None selects no namespace.
     """
 
     topology_key: str
@@ -33,7 +34,7 @@ class PodAffinityTerm:
     namespace_selector: LabelSelector | None = None
 
     def selects(self, namespace: str, labels: Labels, namespace_labels: Mapping[str, Labels]) -> bool:
-        """Whether a pod with these labels is meant; `spaces`: labels of namespaces, by name."""
+        """Whether the term selects a pod with these labels; `namespace_labels`: labels by name of the namespace."""
         if self.selector is None or not self.selector.matches(labels):
             return False
         if namespace in self.namespaces:
@@ -44,7 +45,7 @@ class PodAffinityTerm:
 
 
 def parse_selector(raw: Mapping[str, Any] | None) -> LabelSelector | None:
-    """Return a raw selector; None selects nothing, UNKNOWN stands for what cannot be read."""
+    """Parse a raw selector; None selects nothing, UNKNOWN_SELECTOR stands for an unreadable selector."""
     if raw is None:
         return None
     try:
@@ -54,30 +55,34 @@ def parse_selector(raw: Mapping[str, Any] | None) -> LabelSelector | None:
 
 
 def required_terms(spec: Mapping[str, Any], namespace: str, affinity_type: str) -> tuple[PodAffinityTerm, ...]:
-    """The required terms of a raw spec; `kind`: podAffinity or podAntiAffinity.
+    """Parse the required terms of a raw pod spec; `affinity_type`: podAffinity or podAntiAffinity.
 
-    Of more than MOST_TERMS only places and namespaces are kept: any pod of these namespaces may be meant.
+    Above MAX_TERMS terms, only topology keys and namespaces are kept. Each term then selects all pods of the namespaces.
     """
-    found = ((spec.get("affinity") or {}).get(affinity_type) or {}).get(
+    raw_terms = ((spec.get("affinity") or {}).get(affinity_type) or {}).get(
         "requiredDuringSchedulingIgnoredDuringExecution"
     ) or ()
-    if len(found) > MAX_TERMS:
-        keys = sorted({raw["topologyKey"] for raw in found})[:MAX_TERMS]
-        spaces = frozenset(space for raw in found for space in raw.get("namespaces") or (namespace,))
-        everywhere = any("namespaceSelector" in raw for raw in found)
+    if len(raw_terms) > MAX_TERMS:
+        keys = sorted({raw["topologyKey"] for raw in raw_terms})[:MAX_TERMS]
+        namespaces = frozenset(name for raw in raw_terms for name in raw.get("namespaces") or (namespace,))
+        everywhere = any("namespaceSelector" in raw for raw in raw_terms)
         return tuple(
-            PodAffinityTerm(key, UNKNOWN_SELECTOR, spaces, _ALL_NAMESPACES if everywhere else None) for key in keys
+            PodAffinityTerm(key, UNKNOWN_SELECTOR, namespaces, _ALL_NAMESPACES if everywhere else None) for key in keys
         )
-    return tuple(_parse_term(raw, namespace) for raw in found)
+    return tuple(_parse_term(raw, namespace) for raw in raw_terms)
 
 
 def _parse_term(raw: Mapping[str, Any], pod_namespace: str) -> PodAffinityTerm:
-    selector, spaces = raw.get("labelSelector"), raw.get("namespaceSelector")
-    named = raw.get("namespaces") or ()
-    # The API server has worked matchLabelKeys and mismatchLabelKeys into the selector when the pod was created.
+    selector, namespace_selector = raw.get("labelSelector"), raw.get("namespaceSelector")
+    names = raw.get("namespaces") or ()
+    # The API server merges matchLabelKeys and mismatchLabelKeys into the selector when it creates the pod.
     return PodAffinityTerm(
         raw["topologyKey"],
         parse_selector(selector),
-        frozenset(named if named or spaces is not None else (pod_namespace,)),
-        parse_selector(spaces) if spaces else None if spaces is None else _ALL_NAMESPACES,
+        frozenset(names if names or namespace_selector is not None else (pod_namespace,)),
+        parse_selector(namespace_selector)
+        if namespace_selector
+        else None
+        if namespace_selector is None
+        else _ALL_NAMESPACES,
     )

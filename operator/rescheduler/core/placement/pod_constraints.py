@@ -1,18 +1,20 @@
-"""What pods of a plan are to each other, and to those that stay: affinity both ways, host ports, spread.
+"""Constraints between pods: affinity, anti-affinity, host ports and topology spread.
 
-Only what is there before is worked into the board here; what each pod adds when it is placed, a packing counts.
+This module adds the constraints of pods that stay, and the links between groups, to a placement problem. A scheduling
+run counts the pods that it places itself.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
+from rescheduler.core.placement.messages import BLOCKED_BY_PODS
 from rescheduler.core.placement.pod_requirements import PodRequirements, host_ports_conflict
-from rescheduler.core.placement.problem import BLOCKED_BY_PODS, EquivalenceGroup, PlacementProblem, SpreadDomains
+from rescheduler.core.placement.problem import EquivalenceGroup, PlacementProblem, SpreadDomains
 from rescheduler.core.placement.topology_spread import SpreadConstraint
 
 
 class PodConstraints:
-    """Works them into the groups of a board."""
+    """Adds the constraints between pods to the groups of a placement problem."""
 
     def __init__(self, problem: PlacementProblem) -> None:
         self._problem, self._node_snapshot, self._namespace_labels = (
@@ -23,7 +25,7 @@ class PodConstraints:
         self._node_labels = self._node_snapshot.node_labels
 
     def apply(self) -> None:
-        """All of them."""
+        """Add all constraints."""
         groups = self._problem.groups
         for group in groups:
             self._exclude_blocked_nodes(group)
@@ -40,75 +42,73 @@ class PodConstraints:
                         other.counted_by_constraints.append((group, number))
         self._link_blocked_groups(groups)
 
-    # -- those that stay ----------------------------------------------------------------------------------------------
+    # -- pods that stay -----------------------------------------------------------------------------------------------
 
     def _exclude_blocked_nodes(self, group: EquivalenceGroup) -> None:
-        """Take the nodes out that pods which stay keep the group off."""
-        taken, bound, labels = (
+        """Remove the nodes on which pods that stay block the group."""
+        blocked_values, port_conflicts, labels = (
             self._blocked_label_values(group.requirements),
             self._nodes_with_port_conflict(group.requirements),
             self._node_labels,
         )
-        if not taken and not bound:
+        if not blocked_values and not port_conflicts:
             return
-        before, left = len(group.possible_nodes), [n for n in group.possible_nodes if n not in bound]
-        for key, values in taken.items():
-            left = [n for n in left if labels[n].get(key) not in values]
-        group.restrict_nodes(left)
-        group.rejected_by_reason[BLOCKED_BY_PODS] += before - len(left)
+        before, possible = len(group.possible_nodes), [n for n in group.possible_nodes if n not in port_conflicts]
+        for key, values in blocked_values.items():
+            possible = [n for n in possible if labels[n].get(key) not in values]
+        group.restrict_nodes(possible)
+        group.rejected_by_reason[BLOCKED_BY_PODS] += before - len(possible)
 
     def _blocked_label_values(self, requirements: PodRequirements) -> Mapping[str, set[str]]:
-        """Where pods that stay keep these off, or are what these keep off: by label of nodes, the values."""
-        found: dict[str, set[str]] = defaultdict(set)
-        for key, presence in self._node_snapshot.anti_affinity_conflicts(requirements, self._namespace_labels):
-            for n, _ in self._problem.remaining_by_node(presence):
+        """Return the values of each topology key that anti-affinity with pods that stay blocks, in either direction."""
+        blocked: dict[str, set[str]] = defaultdict(set)
+        for key, traits in self._node_snapshot.anti_affinity_conflicts(requirements, self._namespace_labels):
+            for n, _ in self._problem.remaining_by_node(traits):
                 if key in self._node_labels[n]:
-                    found[key].add(self._node_labels[n][key])
-        return found
+                    blocked[key].add(self._node_labels[n][key])
+        return blocked
 
     def _nodes_with_port_conflict(self, requirements: PodRequirements) -> set[int]:
-        """Nodes whose host ports are taken."""
-        colliding = (
-            p
-            for p in self._node_snapshot.pods_with_host_ports
-            if requirements.host_ports and host_ports_conflict(requirements.host_ports, p.host_ports)
+        """Return the nodes on which pods that stay use the host ports of the pod."""
+        conflicting = (
+            traits
+            for traits in self._node_snapshot.pods_with_host_ports
+            if requirements.host_ports and host_ports_conflict(requirements.host_ports, traits.host_ports)
         )
-        return {n for presence in colliding for n, _ in self._problem.remaining_by_node(presence)}
+        return {n for traits in conflicting for n, _ in self._problem.remaining_by_node(traits)}
 
     def _affinity_counts(self, group: EquivalenceGroup) -> Counter[tuple[str, str]]:
-        found: Counter[tuple[str, str]] = Counter()
+        counts: Counter[tuple[str, str]] = Counter()
         if group.requirements.affinity_terms:
-            for presence in self._node_snapshot.matching_pods(
-                group.requirements.affinity_terms, self._namespace_labels
-            ):
-                for n, count in self._problem.remaining_by_node(presence):
-                    found.update(affinity_counts(group, self._node_labels[n], count))
-        return found
+            for traits in self._node_snapshot.matching_pods(group.requirements.affinity_terms, self._namespace_labels):
+                for n, count in self._problem.remaining_by_node(traits):
+                    counts.update(affinity_counts(group, self._node_labels[n], count))
+        return counts
 
     def _spread_domains(self, group: EquivalenceGroup) -> Iterator[SpreadDomains]:
-        ask = group.requirements
-        for number, spread in enumerate(ask.spread_constraints):
-            of = self._domain_by_node(ask, spread)
-            filled = Counter(dict.fromkeys(of.values(), 0))
-            for presence in self._node_snapshot.pods_counted_for_spread(ask, number):
-                for n, count in self._problem.remaining_by_node(presence):
-                    if n in of:
-                        filled[of[n]] += count
-            yield SpreadDomains(of, filled)
+        requirements = group.requirements
+        for number, spread in enumerate(requirements.spread_constraints):
+            domain_by_node = self._domain_by_node(requirements, spread)
+            pods_by_domain = Counter(dict.fromkeys(domain_by_node.values(), 0))
+            for traits in self._node_snapshot.pods_counted_for_spread(requirements, number):
+                for n, count in self._problem.remaining_by_node(traits):
+                    if n in domain_by_node:
+                        pods_by_domain[domain_by_node[n]] += count
+            yield SpreadDomains(domain_by_node, pods_by_domain)
 
     def _domain_by_node(self, requirements: PodRequirements, spread: SpreadConstraint) -> Mapping[int, str]:
-        """The nodes that count for a constraint, with their domains."""
-        found = self._node_snapshot.spread_domains(
+        """Return the domain of each node that counts for a spread constraint."""
+        domains = self._node_snapshot.spread_domains(
             requirements,
             spread.topology_key,
-            frozenset(each.topology_key for each in requirements.spread_constraints),
+            frozenset(constraint.topology_key for constraint in requirements.spread_constraints),
             honors_node_affinity=spread.honors_node_affinity,
         )
         if spread.honors_node_taints:
-            return {n: domain for n, domain in found.items() if self._problem.is_tolerated(n, requirements)}
-        return found
+            return {n: domain for n, domain in domains.items() if self._problem.is_tolerated(n, requirements)}
+        return domains
 
-    # -- each other ---------------------------------------------------------------------------------------------------
+    # -- groups of the plan -------------------------------------------------------------------------------------------
 
     def _link_attracted_groups(self, group: EquivalenceGroup, groups: Iterable[EquivalenceGroup]) -> None:
         for other in groups:
@@ -137,9 +137,9 @@ class PodConstraints:
 def affinity_counts(
     group: EquivalenceGroup, node_labels: Mapping[str, str], count: int = 1
 ) -> dict[tuple[str, str], int]:
-    """What a pod that the group's affinity asks for counts for, on a node with these labels."""
-    found: Counter[tuple[str, str]] = Counter()
+    """Return how pods on a node with these labels count for the group's affinity, by topology key and value."""
+    counts: Counter[tuple[str, str]] = Counter()
     for term in group.requirements.affinity_terms:
         if term.topology_key in node_labels:
-            found[term.topology_key, node_labels[term.topology_key]] += count
-    return found
+            counts[term.topology_key, node_labels[term.topology_key]] += count
+    return counts

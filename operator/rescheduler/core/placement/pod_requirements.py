@@ -1,6 +1,6 @@
-"""What a pod asks of the node that it is put on: all that decides where the scheduler may put its like.
+"""Requirements of a pod: the fields that decide on which nodes the scheduler may place it.
 
-Equal asks are one object: of 250 pods there are some ten.
+Equal requirements are one object: 250 pods of a node usually have about ten.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,6 +11,7 @@ from typing import Any
 from rescheduler.api import names
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.resource_requests import ResourceList, requested_resources
+from rescheduler.core.placement import messages
 from rescheduler.core.placement.pod_affinity import UNKNOWN_SELECTOR, Labels, PodAffinityTerm, required_terms
 from rescheduler.core.placement.topology_spread import SpreadConstraint, hard_spread_constraints
 
@@ -19,12 +20,12 @@ _PER_POD_LABELS = (
     "apps.kubernetes.io/pod-index",
     "batch.kubernetes.io/job-completion-index",
 )
-"""Labels that tell pods of one owner apart; whoever selects by them asks something that only the scheduler can say."""
+"""Labels that differ between pods of one owner. If a constraint selects by them, only the scheduler can decide."""
 _MAX_CONSTRAINTS = 1000
 _SCHEDULING_FIELDS = ("nodeSelector", "affinity", "tolerations", "topologySpreadConstraints")
 _DEFAULT_SCHEDULER = "default-scheduler"
 _INLINE_DISK_SOURCES = ("gcePersistentDisk", "awsElasticBlockStore", "iscsi", "rbd")
-_ANY_IP = "0.0.0.0"  # noqa: S104 - what the API means by a host port on all addresses
+_ANY_IP = "0.0.0.0"  # noqa: S104 - address of a host port on all addresses in the API
 
 HostPort = tuple[str, str, int]
 """Address, protocol and number of a host port."""
@@ -32,14 +33,16 @@ HostPort = tuple[str, str, int]
 
 @dataclass(frozen=True, eq=False)
 class PodRequirements:
-    """What one pod asks; equal ones are the same object.
+    """Requirements of a pod; equal requirements are the same object.
 
     Attributes:
-        labels: without those that tell pods of one owner apart.
-        demand: resources.
-        where: the parts of its raw spec that `core.placement` reads.
-        near, apart: required affinity and anti-affinity to other pods.
-        doubt: why only the scheduler can say; empty where the plan can.
+        labels: without the labels that differ between pods of one owner.
+        requests: requested resources.
+        node_constraints: nodeSelector, tolerations and node affinity in the form of a raw pod spec.
+        host_ports: host ports of containers and sidecars.
+        spread_constraints: hard topology spread constraints.
+        affinity_terms: required affinity to other pods; `anti_affinity_terms`: required anti-affinity.
+        unknown_reason: why only the scheduler can decide; empty if a plan can decide.
     """
 
     namespace: str
@@ -55,23 +58,23 @@ class PodRequirements:
 
     @cached_property
     def node_constraints_key(self) -> str:
-        """The same for all that ask for the same nodes."""
+        """Return a key that is equal for equal node constraints."""
         return repr(self.node_constraints)
 
 
 def claim_names(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the claims that a raw spec mounts."""
-    found = (volume.get("persistentVolumeClaim") for volume in spec.get("volumes") or ())
-    return tuple(claim["claimName"] for claim in found if claim)
+    """Return the names of the claims that a raw pod spec mounts."""
+    claims = (volume.get("persistentVolumeClaim") for volume in spec.get("volumes") or ())
+    return tuple(claim["claimName"] for claim in claims if claim)
 
 
 def template_labels(meta: Mapping[str, Any]) -> dict[str, str]:
-    """The labels of a raw pod that all pods of its owner have."""
+    """Return the labels in a raw pod's metadata that all pods of its owner have."""
     return {key: value for key, value in (meta.get("labels") or {}).items() if key not in _PER_POD_LABELS}
 
 
 def host_ports(spec: Mapping[str, Any]) -> tuple[HostPort, ...]:
-    """Host ports of containers that run as long as the pod."""
+    """Return the host ports of containers and sidecars in a raw pod spec."""
     sidecars = (c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always")
     return tuple(
         (port.get("hostIP") or _ANY_IP, port.get("protocol") or "TCP", port["hostPort"])
@@ -82,36 +85,38 @@ def host_ports(spec: Mapping[str, Any]) -> tuple[HostPort, ...]:
 
 
 def host_ports_conflict(first: Iterable[HostPort], second: Iterable[HostPort]) -> bool:
-    """Whether the two cannot share a node."""
+    """Whether pods with these host ports cannot share a node."""
     return any(a[1:] == b[1:] and (a[0] == b[0] or _ANY_IP in (a[0], b[0])) for a in first for b in second)
 
 
 class PodRequirementsParser:
-    """Projects raw pods, and gives equal ones the same object."""
+    """Parses raw pods and returns the same object for equal requirements."""
 
     def __init__(self, pool_by_namespace: Mapping[str, str] | None = None) -> None:
-        """`pools`: by namespace, the pool that new pods of it are put into at creation."""
+        """`pool_by_namespace`: the pool that admission policies add to new pods of a namespace."""
         self._pool_by_namespace = pool_by_namespace or {}
         self._parsed_by_key: dict[str, PodRequirements] = {}
 
     def parse(self, raw: Mapping[str, Any]) -> PodRequirements:
-        """What the pod's replacement will ask. Raises UnreadableError for what is no pod."""
+        """Parse the requirements of a raw pod's replacement. Raises UnreadableError without name or namespace."""
         raw = object_schemas.sanitize_pod(raw)
         meta, spec = raw["metadata"], raw["spec"]
         labels = template_labels(meta)
         parts = [spec.get(name) for name in _KEY_FIELDS]
-        boxes = [
+        containers = [
             (c.get("resources"), c.get("restartPolicy"), [p for p in c.get("ports") or () if "hostPort" in p])
             for kind in ("containers", "initContainers")
             for c in spec.get(kind) or ()
         ]
-        doubt = _unknown_reason(spec)
-        key = repr((meta["namespace"], sorted(labels.items()), len(spec.get("containers") or ()), boxes, parts, doubt))
-        if (found := self._parsed_by_key.get(key)) is None:
-            found = self._parsed_by_key[key] = _parse_requirements(
-                meta["namespace"], labels, spec, doubt, self._pool_by_namespace.get(meta["namespace"])
+        unknown = _unknown_reason(spec)
+        key = repr(
+            (meta["namespace"], sorted(labels.items()), len(spec.get("containers") or ()), containers, parts, unknown)
+        )
+        if (requirements := self._parsed_by_key.get(key)) is None:
+            requirements = self._parsed_by_key[key] = _parse_requirements(
+                meta["namespace"], labels, spec, unknown, self._pool_by_namespace.get(meta["namespace"])
             )
-        return found
+        return requirements
 
 
 _KEY_FIELDS = (
@@ -129,18 +134,22 @@ def _parse_requirements(
     namespace: str, labels: Labels, spec: Mapping[str, Any], unknown_reason: str, pool: str | None
 ) -> PodRequirements:
     if _has_too_many_constraints(spec):
-        unknown_reason = unknown_reason or f"it asks more than {_MAX_CONSTRAINTS} things of its node"
+        unknown_reason = unknown_reason or messages.too_many_constraints(_MAX_CONSTRAINTS)
         spec = {key: value for key, value in spec.items() if key not in _SCHEDULING_FIELDS}
-    near, apart = required_terms(spec, namespace, "podAffinity"), required_terms(spec, namespace, "podAntiAffinity")
+    affinity = required_terms(spec, namespace, "podAffinity")
+    anti_affinity = required_terms(spec, namespace, "podAntiAffinity")
+    terms = (*affinity, *anti_affinity)
     spread = hard_spread_constraints(spec, labels)
-    selectors = [found for found in (*(t.selector for t in (*near, *apart)), *(s.selector for s in spread)) if found]
+    selectors = [
+        selector for selector in (*(t.selector for t in terms), *(s.selector for s in spread)) if selector is not None
+    ]
     if not unknown_reason and any(
-        each is UNKNOWN_SELECTOR for each in (*selectors, *(t.namespace_selector for t in (*near, *apart)))
+        selector is UNKNOWN_SELECTOR for selector in (*selectors, *(t.namespace_selector for t in terms))
     ):
-        unknown_reason = "its affinity or spread has a selector that is not known here"
+        unknown_reason = messages.UNKNOWN_POD_SELECTOR
     keys = {key for s in selectors for key in (*s.match_labels, *(r.key for r in s.match_expressions))}
     if not unknown_reason and keys & set(_PER_POD_LABELS):
-        unknown_reason = "its affinity or spread selects by a label that tells pods of one owner apart"
+        unknown_reason = messages.SELECTS_BY_POD_IDENTITY
     return PodRequirements(
         namespace=namespace,
         labels=labels,
@@ -148,59 +157,59 @@ def _parse_requirements(
         node_constraints=_node_constraints(spec, pool),
         host_ports=host_ports(spec),
         spread_constraints=spread,
-        affinity_terms=near,
-        anti_affinity_terms=apart,
+        affinity_terms=affinity,
+        anti_affinity_terms=anti_affinity,
         priority=spec.get("priority") or 0,
         unknown_reason=unknown_reason,
     )
 
 
 def _has_too_many_constraints(spec: Mapping[str, Any]) -> bool:
-    """Whether there is so much to look at for each node that a plan would not end in time."""
+    """Whether a raw pod spec has so many constraints for each node that a plan would not end in time."""
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
-    terms_ = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or ()
-    asked_for = sum(len(term.get(kind) or ()) for term in terms_ for kind in ("matchExpressions", "matchFields"))
-    rest = (len(spec.get(name) or ()) for name in ("nodeSelector", "tolerations", "topologySpreadConstraints"))
-    return len(terms_) + asked_for + sum(rest) > _MAX_CONSTRAINTS
+    terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or ()
+    expressions = sum(len(term.get(kind) or ()) for term in terms for kind in ("matchExpressions", "matchFields"))
+    lists = (len(spec.get(name) or ()) for name in ("nodeSelector", "tolerations", "topologySpreadConstraints"))
+    return len(terms) + expressions + sum(lists) > _MAX_CONSTRAINTS
 
 
 def _node_constraints(spec: Mapping[str, Any], pool: str | None) -> dict[str, Any]:
-    """Where the replacement may be put; admission policies put it into its namespace's pool."""
+    """Return the node constraints of the replacement, with the pool that admission policies add."""
     affinity = (spec.get("affinity") or {}).get("nodeAffinity")
     selector, tolerations = dict(spec.get("nodeSelector") or {}), list(spec.get("tolerations") or ())
     if pool:
-        # That of a pool which its namespace was in before is not in its owner's template.
+        # The running pod may still select the former pool of its namespace.
         selector[names.NODE_POOL] = pool
         tolerations.append({"key": names.POOL, "operator": "Equal", "value": pool, "effect": "NoSchedule"})
-    found: dict[str, Any] = {"nodeSelector": selector, "tolerations": tolerations}
-    return found | ({"affinity": {"nodeAffinity": affinity}} if affinity else {})
+    constraints: dict[str, Any] = {"nodeSelector": selector, "tolerations": tolerations}
+    return constraints | ({"affinity": {"nodeAffinity": affinity}} if affinity else {})
 
 
 def _unknown_reason(spec: Mapping[str, Any]) -> str:
-    """Why only the scheduler can say where a pod of this raw spec fits; empty where the plan can."""
+    """Return why only the scheduler can place a pod of this raw spec; empty if a plan can decide."""
     containers = (*(spec.get("containers") or ()), *(spec.get("initContainers") or ()))
     rules = [rule for c in containers for rule in c.get("restartPolicyRules") or ()]
     checks = (
         (
             spec.get("schedulerName", _DEFAULT_SCHEDULER) != _DEFAULT_SCHEDULER,
-            f"the scheduler {spec.get('schedulerName')} places it",
+            messages.uses_other_scheduler(spec.get("schedulerName", _DEFAULT_SCHEDULER)),
         ),
-        (bool(spec.get("resourceClaims")), "it has resource claims"),
-        (bool(spec.get("schedulingGates")), "it has scheduling gates"),
-        (bool(spec.get("workloadRef") or spec.get("schedulingGroup")), "it is scheduled as one of a group"),
+        (bool(spec.get("resourceClaims")), messages.HAS_RESOURCE_CLAIMS),
+        (bool(spec.get("schedulingGates")), messages.HAS_SCHEDULING_GATES),
+        (bool(spec.get("workloadRef") or spec.get("schedulingGroup")), messages.SCHEDULED_IN_GROUP),
         (
             any(disk in volume for volume in spec.get("volumes") or () for disk in _INLINE_DISK_SOURCES),
-            "it mounts a disk that is named in its spec",
+            messages.HAS_INLINE_DISK,
         ),
         (
             any("ephemeral" in volume for volume in spec.get("volumes") or ()),
-            "it has a volume that is provisioned where it is put",
+            messages.HAS_EPHEMERAL_VOLUME,
         ),
         (
             any(rule.get("action") == "RestartAllContainers" for rule in rules)
             or (spec.get("hostNetwork") and spec.get("hostUsers") is False)
             or any(mount.get("bindMountOptions") for c in containers for mount in c.get("volumeMounts") or ()),
-            "it asks for a feature that nodes declare",
+            messages.NEEDS_NODE_FEATURE,
         ),
     )
-    return next((why for holds, why in checks if holds), "")
+    return next((reason for applies, reason in checks if applies), "")

@@ -1,7 +1,7 @@
-"""The pods of a cluster in small sums: what each node holds, and what other pods' rules can see of them.
+"""The pods of a cluster, summed by node and by the traits that constraints of other pods select.
 
-Raw pods are taken in one by one, page after page, and must not be kept: what is left grows with the nodes and with
-the kinds of pods, hardly with their number.
+The snapshot takes raw pods one by one and must not keep them. Its size grows with the nodes and the different traits,
+hardly with the number of pods.
 """
 
 from collections import Counter, defaultdict
@@ -24,16 +24,17 @@ from rescheduler.core.placement.pod_requirements import (
 )
 
 _KINDS_WITHOUT_POD_IDENTITY = ("ReplicaSet", "Deployment")
-"""Controllers whose pods have no identity: a Deployment is the controller of its released pods."""
+"""Controllers of pods without identity. A Deployment is the controller of its released pods."""
 
 
 @dataclass(frozen=True, eq=False)
 class PodTraits:
-    """What other pods can see of a pod; equal ones are the same object.
+    """Traits of a running pod that constraints of other pods refer to; equal traits are the same object.
 
     Attributes:
-        apart: its required anti-affinity: it keeps others off.
-        ending: it is Terminating: spread does not count it, affinity does.
+        labels: without the labels that differ between pods of one owner.
+        anti_affinity_terms: its required anti-affinity, which also blocks other pods.
+        terminating: whether the pod is Terminating; affinity counts such a pod, topology spread does not.
     """
 
     namespace: str
@@ -45,12 +46,13 @@ class PodTraits:
 
 @dataclass(frozen=True, slots=True)
 class ScheduledPod:
-    """A pod on a node that is planned for.
+    """Pod on a node that a plan empties.
 
     Attributes:
-        presence: what it counts for while it is there.
-        ask, claims: what its replacement will ask for.
-        owner: uid of its controller; empty: it has none.
+        key: `namespace/name` of the pod.
+        traits: traits of the pod while it runs.
+        requirements: requirements of its replacement; `claim_names`: claims of the replacement.
+        owner_uid: UID of its controller; empty if it has none.
     """
 
     key: str
@@ -63,19 +65,19 @@ class ScheduledPod:
 
 
 class PodSnapshot:
-    """Everything that a plan needs to know of pods.
+    """The pods of a cluster, as plans use them.
 
     Attributes:
-        used: what the pods on each node hold, `pods` among it.
-        places: how many pods of each presence are on which node.
-        residents: pods of the nodes that are planned for, by node.
-        waiting: pods without a node, by what they ask.
-        under_way: uids of the controllers, but for ReplicaSets and Deployments, of pods that are Terminating or have no
-            node: where those will be is not known yet.
+        allocated_by_node: requests of the pods on each node, with their number as resource `pods`.
+        node_counts_by_traits: number of pods with these traits, by node.
+        pods_by_node: pods of the planned nodes, by node.
+        pending: number of pods without a node, by requirements.
+        owner_uids_in_transition: UIDs of controllers with a pod that is Terminating or has no node. The node of the
+            next pod is not known. Without ReplicaSets and Deployments.
     """
 
     def __init__(self, parser: PodRequirementsParser, planned_nodes: Collection[str] = ()) -> None:
-        """`planned`: the nodes whose pods are to be known one by one."""
+        """`planned_nodes`: nodes whose pods are kept one by one."""
         self.allocated_by_node: dict[str, Counter[str]] = defaultdict(Counter)
         self.node_counts_by_traits: dict[PodTraits, Counter[str]] = defaultdict(Counter)
         self.pods_by_node: dict[str, list[ScheduledPod]] = defaultdict(list)
@@ -85,7 +87,7 @@ class PodSnapshot:
         self._traits_by_key: dict[str, PodTraits] = {}
 
     def add(self, raw: Mapping[str, Any]) -> None:
-        """Take a raw pod in. Raises UnreadableError for what is no pod."""
+        """Add a raw pod. Raises UnreadableError without name or namespace."""
         raw = object_schemas.sanitize_pod(raw)
         spec = raw["spec"]
         if raw["status"].get("phase") in TERMINAL_PHASES:
@@ -101,33 +103,33 @@ class PodSnapshot:
             if not spec.get("schedulingGates") and "deletionTimestamp" not in raw["metadata"]:
                 self.pending[self._parser.parse(raw)] += 1
             return
-        presence, used = self._traits(raw), self.allocated_by_node[node]
+        traits, allocated = self._traits(raw), self.allocated_by_node[node]
         for name, value in allocated_resources(raw).items():
-            used[name] += value
-        used[PODS] += 1
-        self.node_counts_by_traits[presence][node] += 1
+            allocated[name] += value
+        allocated[PODS] += 1
+        self.node_counts_by_traits[traits][node] += 1
         if node in self._planned_nodes:
-            self.pods_by_node[node].append(self._scheduled_pod(raw, presence))
+            self.pods_by_node[node].append(self._scheduled_pod(raw, traits))
 
     def _scheduled_pod(self, raw: Mapping[str, Any], traits: PodTraits) -> ScheduledPod:
         meta = raw["metadata"]
         key = f"{meta['namespace']}/{meta['name']}"
-        ask, mounted = self._parser.parse(raw), claim_names(raw["spec"])
-        owner = (_controller_ref(raw) or {}).get("uid", "")
-        return ScheduledPod(key, meta.get("uid", ""), raw["spec"]["nodeName"], traits, ask, mounted, owner)
+        requirements, claims = self._parser.parse(raw), claim_names(raw["spec"])
+        owner_uid = (_controller_ref(raw) or {}).get("uid", "")
+        return ScheduledPod(key, meta.get("uid", ""), raw["spec"]["nodeName"], traits, requirements, claims, owner_uid)
 
     def _traits(self, raw: Mapping[str, Any]) -> PodTraits:
         meta, spec = raw["metadata"], raw["spec"]
-        labels, bound = template_labels(meta), host_ports(spec)
-        repels = (spec.get("affinity") or {}).get("podAntiAffinity")
-        ending = "deletionTimestamp" in meta
-        key = repr((meta["namespace"], sorted(labels.items()), repels, bound, ending))
-        if (found := self._traits_by_key.get(key)) is None:
-            apart = required_terms(spec, meta["namespace"], "podAntiAffinity")
-            found = self._traits_by_key[key] = PodTraits(meta["namespace"], labels, apart, bound, ending)
-        return found
+        labels, ports = template_labels(meta), host_ports(spec)
+        anti_affinity = (spec.get("affinity") or {}).get("podAntiAffinity")
+        terminating = "deletionTimestamp" in meta
+        key = repr((meta["namespace"], sorted(labels.items()), anti_affinity, ports, terminating))
+        if (traits := self._traits_by_key.get(key)) is None:
+            terms = required_terms(spec, meta["namespace"], "podAntiAffinity")
+            traits = self._traits_by_key[key] = PodTraits(meta["namespace"], labels, terms, ports, terminating)
+        return traits
 
 
 def _controller_ref(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The controller that a raw pod names."""
+    """Return the controller reference of a raw pod; None if it has none."""
     return next((o for o in raw["metadata"].get("ownerReferences") or () if o.get("controller")), None)

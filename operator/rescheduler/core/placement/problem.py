@@ -1,6 +1,6 @@
-"""What stands still while a plan is made: which nodes could take which pods, and what already keeps them off.
+"""The fixed part of a plan: groups of pods to place, nodes that may take them, and constraints of pods that stay.
 
-Pods that ask the same are one group, and are told apart nowhere: of 250 pods there are some ten groups.
+Pods with equal requirements are one group, and a plan counts them only: 250 pods usually form about ten groups.
 """
 
 from collections import Counter, defaultdict
@@ -10,25 +10,25 @@ from dataclasses import dataclass, field
 from rescheduler.core.model import node_affinity
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.volume_topology import ClusterVolumes, VolumeTopology
+from rescheduler.core.placement import messages
 from rescheduler.core.placement.node_snapshot import NodeSnapshot
 from rescheduler.core.placement.pod_affinity import Labels
 from rescheduler.core.placement.pod_requirements import PodRequirements
 from rescheduler.core.placement.pod_snapshot import PodSnapshot, PodTraits, ScheduledPod
 
-VOLUME_TOPOLOGY_CONFLICT = "out of reach of its volume"
-_MAX_COMPETING_GROUPS = 200  # kinds of pods; with more that wait there is no room for any
-BLOCKED_BY_PODS = "kept off by affinity, anti-affinity, spread or host ports of other pods"
+_MAX_COMPETING_GROUPS = 200  # groups of pending pods; with more, the cluster has no free capacity
 
 
 @dataclass(frozen=True, slots=True)
 class PlacementInput:
-    """What a plan is made on.
+    """Input of a plan.
 
     Attributes:
-        closed: nodes that take no pod although they may look as if they did: drained now, or about to be.
-        rivals: pods that need a place too, and may have it first.
-        spaces: labels of namespaces by name, where a term asks for them.
-        floor: of these nodes and this census, where several plans are made on it; None: it is worked out for each.
+        excluded_nodes: nodes that take no pods although they are not cordoned yet: their drain has started or is due.
+        competing_pods: number of pending pods by requirements; the scheduler may place them first.
+        namespace_labels: labels by name of the namespace, if an affinity term selects namespaces by labels.
+        cluster_volumes: claims and volumes of the pods to place.
+        node_snapshot: shared by several plans on the same nodes and pods; None: the plan builds its own.
     """
 
     nodes: Mapping[str, Node]
@@ -42,11 +42,11 @@ class PlacementInput:
 
 @dataclass(slots=True)
 class SpreadDomains:
-    """One spread constraint of a group, on these nodes.
+    """Topology domains of one spread constraint of a group.
 
     Attributes:
-        of: the domain of each node that counts, by the node's index.
-        filled: pods that count, by domain.
+        domain_by_node: domain of each node that counts, by index of the node.
+        pods_by_domain: number of running pods that count, by domain.
     """
 
     domain_by_node: Mapping[int, str]
@@ -55,19 +55,23 @@ class SpreadDomains:
 
 @dataclass(slots=True, eq=False)
 class EquivalenceGroup:
-    """Pods that ask the same and have their data in the same places.
+    """Pods with equal requirements and equal volume topologies.
 
     Attributes:
-        members: which of the pods that need a place; `rivals`: how many more may have one first.
-        need: how much of which resource, by its index.
-        sure: nodes that take one if they have room; `maybe`: those of which only the scheduler knows, too.
-        lost: how many nodes take none whatever room they have, by the reason.
-        domains: of its spread constraints, in their order.
-        near: pods that its affinity asks for, by label of nodes and value.
-        meets_itself: it is what its own affinity asks for.
-        fills: placed, it counts for these constraints of these groups.
-        blocks: placed, it keeps these groups off the nodes with the same value of a label; None: off its node.
-        draws: placed, it is what the affinity of these groups asks for.
+        unknown_reason: why only the scheduler can decide; empty if the plan can decide.
+        pod_indexes: indexes of its pods in the list of pods to place.
+        competing_count: number of pending pods of this group, which the scheduler may place first.
+        requests: pairs of the index of a resource and the amount that one pod requests.
+        certain_nodes: nodes that take one pod if they have room.
+        possible_nodes: `certain_nodes`, and nodes for which only the scheduler can decide.
+        rejected_by_reason: number of nodes that take no pod whatever room they have, by reason.
+        spread_domains: domains of its spread constraints, in their order.
+        affinity_counts: number of running pods that its affinity selects, by topology key and value.
+        matches_own_affinity: whether its affinity selects its own pods.
+        counted_by_constraints: pairs of a group and the index of a spread constraint that counts pods of this group.
+        blocked_groups: pairs of a topology key and a group. A pod of this group blocks that group on all nodes with
+            the same value; None for the key: on its own node.
+        attracted_groups: groups whose affinity selects pods of this group.
     """
 
     requirements: PodRequirements
@@ -87,30 +91,31 @@ class EquivalenceGroup:
     attracted_groups: list["EquivalenceGroup"] = field(default_factory=list)
 
     def restrict_nodes(self, nodes: list[int]) -> None:
-        """Keep these nodes alone."""
+        """Keep only these nodes."""
         if self.certain_nodes is self.possible_nodes:
             self.certain_nodes = self.possible_nodes = nodes
         else:
-            left = set(nodes)
-            self.possible_nodes, self.certain_nodes = nodes, [n for n in self.certain_nodes if n in left]
+            allowed = set(nodes)
+            self.possible_nodes, self.certain_nodes = nodes, [n for n in self.certain_nodes if n in allowed]
 
 
 class PlacementProblem:
-    """Groups and nodes of one plan; nothing of it changes once it is made.
+    """Groups and nodes of one plan. Scheduling runs do not change it.
 
     Attributes:
-        homes: where the pods are that need a place; `closed`: these, and all others that take no pods.
+        source_nodes: names of the nodes that the pods to place leave.
+        excluded_nodes: names of the source nodes and of all other nodes that take no pods.
     """
 
     def __init__(self, inputs: PlacementInput, pods_to_place: Sequence[ScheduledPod]) -> None:
-        """`leaving`: the pods that need a place; their nodes take none."""
+        """`pods_to_place`: the displaced pods; their nodes take no pods."""
         self.inputs, self.node_snapshot = (
             inputs,
             inputs.node_snapshot or NodeSnapshot(inputs.nodes, inputs.pod_snapshot),
         )
         self.nodes, self.resource_names = self.node_snapshot.nodes, self.node_snapshot.resource_names
         self.allocatable, self.free = self.node_snapshot.allocatable, self.node_snapshot.free
-        self.source_nodes = {resident.node for resident in pods_to_place}
+        self.source_nodes = {pod.node for pod in pods_to_place}
         self.excluded_nodes = {*inputs.excluded_nodes, *self.source_nodes}
         self.groups = _group_pods(pods_to_place, inputs)
         self._excluded_indexes = {
@@ -119,47 +124,52 @@ class PlacementProblem:
             if name in self.node_snapshot.index_by_name
         }
         self._leaving_by_traits: dict[PodTraits, Counter[str]] = defaultdict(Counter)
-        for resident in pods_to_place:
-            self._leaving_by_traits[resident.traits][resident.node] += 1
+        for pod in pods_to_place:
+            self._leaving_by_traits[pod.traits][pod.node] += 1
         self._volumes_by_driver = Counter(
-            r.csi_driver for group in self.groups for r in group.volume_topologies for _ in group.pod_indexes
+            topology.csi_driver
+            for group in self.groups
+            for topology in group.volume_topologies
+            for _ in group.pod_indexes
         )
         self._allowed_nodes: dict[str, list[int]] = {}
         for group in self.groups:
             self._find_candidate_nodes(group)
 
     def remaining_by_node(self, traits: PodTraits) -> Iterator[tuple[int, int]]:
-        """Nodes with pods of this presence that stay, and how many."""
-        gone = self._leaving_by_traits.get(traits) or Counter()
+        """Yield the index of each node with pods of these traits that stay, and their number."""
+        leaving = self._leaving_by_traits.get(traits) or Counter()
         for name, count in self.inputs.pod_snapshot.node_counts_by_traits[traits].items():
-            left = count - gone[name]
-            if left > 0 and name in self.node_snapshot.index_by_name:
-                yield self.node_snapshot.index_by_name[name], left
+            remaining = count - leaving[name]
+            if remaining > 0 and name in self.node_snapshot.index_by_name:
+                yield self.node_snapshot.index_by_name[name], remaining
 
     def _find_candidate_nodes(self, group: EquivalenceGroup) -> None:
-        """Find out which nodes could take one of the group as things are."""
+        """Set the nodes that may take a pod of the group, by node constraints and volumes."""
         index = {kind: k for k, kind in enumerate(self.resource_names)}
-        unknown = sorted(name for name in group.requirements.requests if name not in index)
-        if unknown and not group.unknown_reason:
-            group.unknown_reason = f"no node offers {', '.join(unknown)}: a device driver may"
-        known = ((name, value) for name, value in group.requirements.requests.items() if name in index)
-        group.requests = ((0, 1), *((index[name], value) for name, value in known))
+        not_offered = sorted(name for name in group.requirements.requests if name not in index)
+        if not_offered and not group.unknown_reason:
+            group.unknown_reason = messages.resources_not_offered(not_offered)
+        offered = ((name, value) for name, value in group.requirements.requests.items() if name in index)
+        group.requests = ((0, 1), *((index[name], value) for name, value in offered))
         group.possible_nodes = group.certain_nodes = self.allowed_nodes(group.requirements)
         if group.volume_topologies:
-            found = [
+            accessible = [
                 n
                 for n in group.possible_nodes
-                if all(reach.is_accessible_from(self.nodes[n]) for reach in group.volume_topologies)
+                if all(topology.is_accessible_from(self.nodes[n]) for topology in group.volume_topologies)
             ]
-            group.rejected_by_reason[VOLUME_TOPOLOGY_CONFLICT] += len(group.possible_nodes) - len(found)
-            crowded = self.inputs.cluster_volumes.exceeds_attach_limit
-            group.possible_nodes = found
+            group.rejected_by_reason[messages.VOLUME_TOPOLOGY_CONFLICT] += len(group.possible_nodes) - len(accessible)
+            exceeds_limit = self.inputs.cluster_volumes.exceeds_attach_limit
+            group.possible_nodes = accessible
             group.certain_nodes = [
-                n for n in found if not crowded(group.volume_topologies, self.nodes[n].name, self._volumes_by_driver)
+                n
+                for n in accessible
+                if not exceeds_limit(group.volume_topologies, self.nodes[n].name, self._volumes_by_driver)
             ]
 
     def allowed_nodes(self, requirements: PodRequirements) -> list[int]:
-        """Nodes that a pod of this ask may be put on by name, labels and taints."""
+        """Return the nodes that may run the pod, by name, labels and taints, without the excluded nodes."""
         key = requirements.node_constraints_key
         if key not in self._allowed_nodes:
             self._allowed_nodes[key] = [
@@ -168,14 +178,14 @@ class PlacementProblem:
         return self._allowed_nodes[key]
 
     def filter_by_free_resources(self, nodes: Sequence[int], group: EquivalenceGroup) -> Sequence[int]:
-        """Those of the nodes that have room for one of the group as things are."""
+        """Return the nodes with enough free resources for one pod of the group."""
         free = self.free
         for kind, amount in group.requests:
             nodes = [n for n in nodes if free[n][kind] >= amount]
         return nodes
 
     def is_tolerated(self, node_index: int, requirements: PodRequirements) -> bool:
-        """Whether the node's taints let these pods in, its cordon's among them."""
+        """Whether the pod tolerates the taints of the node, the taint of a cordon included."""
         node, tolerations = self.nodes[node_index], requirements.node_constraints["tolerations"]
         cordoned = node.unschedulable or node_index in self._excluded_indexes
         if cordoned and not node_affinity.tolerates_cordon(tolerations):
@@ -184,16 +194,18 @@ class PlacementProblem:
 
 
 def _group_pods(pods_to_place: Sequence[ScheduledPod], inputs: PlacementInput) -> list[EquivalenceGroup]:
-    found: dict[tuple[PodRequirements, frozenset[VolumeTopology], str], EquivalenceGroup] = {}
-    for position, resident in enumerate(pods_to_place):
-        reaches, doubt = inputs.cluster_volumes.topologies_of(resident.requirements.namespace, resident.claim_names)
-        key = (resident.requirements, reaches, doubt)
-        group = found.get(key) or found.setdefault(
-            key, EquivalenceGroup(resident.requirements, reaches, resident.requirements.unknown_reason or doubt)
+    groups: dict[tuple[PodRequirements, frozenset[VolumeTopology], str], EquivalenceGroup] = {}
+    for position, pod in enumerate(pods_to_place):
+        topologies, unknown_reason = inputs.cluster_volumes.topologies_of(pod.requirements.namespace, pod.claim_names)
+        key = (pod.requirements, topologies, unknown_reason)
+        group = groups.get(key) or groups.setdefault(
+            key, EquivalenceGroup(pod.requirements, topologies, pod.requirements.unknown_reason or unknown_reason)
         )
         group.pod_indexes.append(position)
-    for ask, count in Counter(inputs.competing_pods).most_common(_MAX_COMPETING_GROUPS):
-        key = (ask, frozenset(), "")
-        group = found.get(key) or found.setdefault(key, EquivalenceGroup(ask, frozenset(), ask.unknown_reason))
+    for requirements, count in Counter(inputs.competing_pods).most_common(_MAX_COMPETING_GROUPS):
+        key = (requirements, frozenset(), "")
+        group = groups.get(key) or groups.setdefault(
+            key, EquivalenceGroup(requirements, frozenset(), requirements.unknown_reason)
+        )
         group.competing_count += count
-    return list(found.values())
+    return list(groups.values())

@@ -1,7 +1,7 @@
-"""One way in which the scheduler may place the pods of a plan, pod after pod.
+"""Simulation of the scheduler: one possible order and choice of nodes for the pods of a plan.
 
-Which of the nodes that can take a pod it chooses depends on its configuration, on ties and on chance, and so may how
-many find a place. One packing is one such course of events; a plan tries several.
+The scheduler's choice of a node depends on its configuration, on ties and on chance. The number of pods that fit may
+depend on these choices. Therefore a plan repeats the simulation.
 """
 
 from collections import Counter, defaultdict
@@ -11,18 +11,16 @@ from random import Random
 from rescheduler.core.placement.pod_constraints import affinity_counts
 from rescheduler.core.placement.problem import EquivalenceGroup, PlacementProblem
 
-_MAX_SCORED_NODES = 50  # nodes that can take a pod; of more than so many the scheduler looks at some alone
-_DEFAULT_CPU_REQUEST, _DEFAULT_MEMORY_REQUEST = (
-    100,
-    200 * 1024**2,
-)  # what the scheduler reckons with for pods that ask for none
+_MAX_SCORED_NODES = 50  # feasible nodes that are scored; the scheduler also scores only some of many nodes
+_DEFAULT_CPU_REQUEST = 100  # thousandths of a core; the scheduler scores a pod without a CPU request by this
+_DEFAULT_MEMORY_REQUEST = 200 * 1024**2  # bytes; the same for memory
 
 ScoreFunction = Callable[[list[int], list[int], tuple[int, int]], float]
-"""How gladly a node is taken: by what is free of it, what it offers, and the CPU and memory asked; the highest is."""
+"""Score of a node from its free and its allocatable amounts and the requested CPU and memory; the highest wins."""
 
 
 class _SpreadCounter:
-    """One spread constraint of a group: pods in each domain, and the fewest of them."""
+    """Counter for one spread constraint of a group: pods in each domain, and the fewest in any domain."""
 
     def __init__(self, group: EquivalenceGroup, constraint_index: int) -> None:
         spread, domains = (
@@ -39,7 +37,7 @@ class _SpreadCounter:
         self._min_pods = min(self._domains_by_pod_count, default=0)
 
     def may_add(self, node_index: int) -> bool:
-        """Whether the node may have one more of the group."""
+        """Whether the constraint allows one more pod of the group on the node."""
         domain = self._domain_by_node.get(node_index)
         if domain is None:
             return False
@@ -57,11 +55,11 @@ class _SpreadCounter:
 
 
 class SchedulingRun:
-    """Nodes being filled.
+    """Simulated scheduling of pods, one after another.
 
     Attributes:
-        board: what it starts from.
-        placed: how many of each group have a place.
+        problem: the state before the run.
+        placed: number of placed pods of each group.
     """
 
     def __init__(
@@ -73,9 +71,9 @@ class SchedulingRun:
         certain_only: bool,
         nodes_with_room: Mapping[EquivalenceGroup, Sequence[int]] | None = None,
     ) -> None:
-        """`weigh`: None chooses by chance; `sure`: nodes of which only the scheduler knows count as full.
+        """`score`: None picks a random feasible node; `certain_only`: use only the certain nodes of a group.
 
-        `rooms`: of each group, the nodes that have room at first, where that is known.
+        `nodes_with_room`: nodes with room for one pod of a group before the run; for other groups all possible nodes.
         """
         self.problem, self._random, self._score = problem, random, score
         self.placed: Counter[EquivalenceGroup] = Counter()
@@ -97,10 +95,10 @@ class SchedulingRun:
         self._unschedulable: set[EquivalenceGroup] = set()
 
     def place(self, order: Sequence[EquivalenceGroup]) -> None:
-        """Place one pod of each of these, in turn; those that find no place try again when others have one."""
+        """Place one pod of each listed group, in this order; a pod without a node is retried after later pods."""
         while order:
-            left = [group for group in order if not self._try_place(group)]
-            order = [group for group in left if group not in self._unschedulable]
+            unplaced = [group for group in order if not self._try_place(group)]
+            order = [group for group in unplaced if group not in self._unschedulable]
 
     def _try_place(self, group: EquivalenceGroup) -> bool:
         if group in self._unschedulable:
@@ -113,43 +111,43 @@ class SchedulingRun:
         return True
 
     def free_resources(self, node_index: int) -> list[int]:
-        """What is free of each resource on the node now."""
+        """Return the free amount of each resource on the node, after the pods placed so far."""
         return self._free_by_node.get(node_index) or self.problem.free[node_index]
 
     def insufficient_resource(self, group: EquivalenceGroup, node_index: int) -> str:
-        """The first resource that the node has too little of for one more of the group; empty where it has enough."""
-        row = self.free_resources(node_index)
-        return next((self.problem.resource_names[kind] for kind, amount in group.requests if row[kind] < amount), "")
+        """Return the first resource that is insufficient for one more pod on the node; empty if none is."""
+        free = self.free_resources(node_index)
+        return next((self.problem.resource_names[kind] for kind, amount in group.requests if free[kind] < amount), "")
 
-    # -- choosing -----------------------------------------------------------------------------------------------------
+    # -- choice of a node ---------------------------------------------------------------------------------------------
 
     def _select_node(self, group: EquivalenceGroup) -> int | None:
-        """A node that can take one; None where none can."""
-        pool, best, chosen, seen, at = self._candidate_nodes[group], float("-inf"), None, 0, 0
-        if not pool:
+        """Return the node for one pod of the group; None if no node can take it."""
+        candidates, best_score, best_node, scored = self._candidate_nodes[group], float("-inf"), None, 0
+        if not candidates:
             return None
-        size = self._requested[group]
-        at = self._random.randrange(len(pool))
-        for _ in range(len(pool)):
-            at = at if at < len(pool) else 0
-            n = pool[at]
+        requested = self._requested[group]
+        position = self._random.randrange(len(candidates))
+        for _ in range(len(candidates)):
+            position = position if position < len(candidates) else 0
+            n = candidates[position]
             if not self._is_available(group, n):
-                # What is full, or kept off, stays so: it is not looked at again.
-                pool[at] = pool[-1]
-                pool.pop()
+                # A full or blocked node stays so for the whole run.
+                candidates[position] = candidates[-1]
+                candidates.pop()
                 continue
-            at += 1
+            position += 1
             if not self._satisfies_spread_and_affinity(group, n):
                 continue
             if self._score is None:
                 return n
-            weight = self._score(self.free_resources(n), self.problem.allocatable[n], size)
-            if weight > best:
-                best, chosen = weight, n
-            seen += 1
-            if seen >= _MAX_SCORED_NODES:
+            score = self._score(self.free_resources(n), self.problem.allocatable[n], requested)
+            if score > best_score:
+                best_score, best_node = score, n
+            scored += 1
+            if scored >= _MAX_SCORED_NODES:
                 break
-        return chosen
+        return best_node
 
     def _is_available(self, group: EquivalenceGroup, node_index: int) -> bool:
         row = self._free_by_node.get(node_index) or self.problem.free[node_index]
@@ -158,26 +156,28 @@ class SchedulingRun:
                 return False
         if node_index in self._blocked_nodes.get(group, ()):
             return False
-        if off := self._blocked_label_values.get(group):
+        if blocked_values := self._blocked_label_values.get(group):
             labels = self.problem.nodes[node_index].labels
-            return all(labels.get(key) not in values for key, values in off.items())
+            return all(labels.get(key) not in values for key, values in blocked_values.items())
         return True
 
     def _satisfies_spread_and_affinity(self, group: EquivalenceGroup, node_index: int) -> bool:
-        """Whether spread and affinity let it in as things are now."""
-        for level in self._spread_counters.get(group, ()):
-            if not level.may_add(node_index):
+        """Whether spread and affinity of the group allow the node, after the pods placed so far."""
+        for counter in self._spread_counters.get(group, ()):
+            if not counter.may_add(node_index):
                 return False
         if not group.requirements.affinity_terms:
             return True
-        labels, near = self.problem.nodes[node_index].labels, self._affinity_counts[group]
+        labels, counts = self.problem.nodes[node_index].labels, self._affinity_counts[group]
         if any(term.topology_key not in labels for term in group.requirements.affinity_terms):
             return False
-        if not near:
+        if not counts:
             return group.matches_own_affinity
-        return all(near[term.topology_key, labels[term.topology_key]] > 0 for term in group.requirements.affinity_terms)
+        return all(
+            counts[term.topology_key, labels[term.topology_key]] > 0 for term in group.requirements.affinity_terms
+        )
 
-    # -- taking -------------------------------------------------------------------------------------------------------
+    # -- assignment ---------------------------------------------------------------------------------------------------
 
     def _assign(self, group: EquivalenceGroup, node_index: int) -> None:
         row = self._free_by_node.get(node_index)
@@ -207,31 +207,31 @@ def _candidate_nodes(
     nodes = nodes_with_room.get(group, group.possible_nodes)
     if not certain_only or group.certain_nodes is group.possible_nodes:
         return list(nodes)
-    left = set(group.certain_nodes)
-    return [n for n in nodes if n in left]
+    certain = set(group.certain_nodes)
+    return [n for n in nodes if n in certain]
 
 
 def _requested_cpu_and_memory(group: EquivalenceGroup) -> tuple[int, int]:
-    """CPU and memory that one of it asks for."""
-    asked = dict(group.requests)
-    return asked.get(1, 0), asked.get(2, 0)
+    """Return the CPU and the memory that one pod of the group requests."""
+    requests = dict(group.requests)
+    return requests.get(1, 0), requests.get(2, 0)
 
 
 def default_score(free: list[int], allocatable: list[int], requested: tuple[int, int]) -> float:
-    """The scheduler's default: where most is left, and where CPU and memory even out."""
-    whole_cpu, whole_memory = allocatable[1] or 1, allocatable[2] or 1
-    cpu, memory = free[1] / whole_cpu, free[2] / whole_memory
-    left = (
+    """Score a node by the scheduler's defaults: LeastAllocated, and whether the pod balances CPU and memory."""
+    all_cpu, all_memory = allocatable[1] or 1, allocatable[2] or 1
+    cpu, memory = free[1] / all_cpu, free[2] / all_memory
+    remaining = (
         cpu
         + memory
-        - (requested[0] or _DEFAULT_CPU_REQUEST) / whole_cpu
-        - (requested[1] or _DEFAULT_MEMORY_REQUEST) / whole_memory
+        - (requested[0] or _DEFAULT_CPU_REQUEST) / all_cpu
+        - (requested[1] or _DEFAULT_MEMORY_REQUEST) / all_memory
     )
-    uneven = abs(cpu - memory - requested[0] / whole_cpu + requested[1] / whole_memory)
-    return left + (abs(cpu - memory) - uneven) / 2
+    imbalance_after = abs(cpu - memory - requested[0] / all_cpu + requested[1] / all_memory)
+    return remaining + (abs(cpu - memory) - imbalance_after) / 2
 
 
 def default_score_before_1_35(free: list[int], allocatable: list[int], requested: tuple[int, int]) -> float:
-    """The same before Kubernetes 1.35: how even they are counts, not whether they become it."""
+    """Score a node by the defaults before Kubernetes 1.35: the balance after the pod counts, not its change."""
     cpu, memory = (free[1] - requested[0]) / (allocatable[1] or 1), (free[2] - requested[1]) / (allocatable[2] or 1)
     return cpu + memory - abs(cpu - memory)

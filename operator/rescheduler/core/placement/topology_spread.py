@@ -1,6 +1,6 @@
-"""Hard topology spread constraints, and how many pods they let in.
+"""Hard topology spread constraints, and the number of pods that they allow.
 
-`ScheduleAnyway` forbids nothing. Rules: kube-scheduler, podtopologyspread.
+`ScheduleAnyway` only changes scores, so it is not read. Source: kube-scheduler, podtopologyspread.
 """
 
 from collections.abc import Mapping
@@ -15,15 +15,15 @@ _HONOR = "Honor"
 
 @dataclass(frozen=True, slots=True)
 class SpreadConstraint:
-    """One constraint, as its pod means it.
+    """Hard topology spread constraint of a pod.
 
     Attributes:
-        key: the node label whose values are the domains.
-        skew: how many pods more than in the emptiest domain there may be.
-        selector: which pods of its namespace count; None: none.
-        least: with fewer domains than this the emptiest counts as empty.
-        affine: only nodes that the pod's nodeSelector and node affinity allow are domains.
-        tolerated: only nodes whose taints it tolerates are.
+        topology_key: the node label whose values are the topology domains.
+        max_skew: how many pods a domain may have more than the domain with the fewest pods.
+        selector: selects the pods of the namespace that count; None selects no pod.
+        min_domains: with fewer domains than this, the fewest pods of a domain count as 0.
+        honors_node_affinity: whether only nodes that the pod's nodeSelector and node affinity allow count.
+        honors_node_taints: whether only nodes with taints that the pod tolerates count.
     """
 
     topology_key: str
@@ -34,17 +34,17 @@ class SpreadConstraint:
     honors_node_taints: bool = False
 
     def counts_pod(self, labels: Mapping[str, str]) -> bool:
-        """Whether a pod of its namespace with these labels counts among those there."""
-        # One that selects everything counts nothing: so does the scheduler.
+        """Whether a running pod of the namespace with these labels counts."""
+        # In the scheduler, a selector that selects everything counts no pod.
         return self.selector is not None and not self.selector.is_empty and self.selector.matches(labels)
 
     def matches_own_pod(self, labels: Mapping[str, str]) -> bool:
-        """Whether the pod, with these labels, adds to the skew where it is put."""
+        """Whether the pod itself, with these labels, adds to the skew of its domain."""
         return self.selector is not None and self.selector.matches(labels)
 
 
 def hard_spread_constraints(spec: Mapping[str, Any], labels: Mapping[str, str]) -> tuple[SpreadConstraint, ...]:
-    """The hard constraints of a raw spec, for a pod with these labels."""
+    """Parse the hard constraints of a raw pod spec, for a pod with these labels."""
     return tuple(
         SpreadConstraint(
             topology_key=raw["topologyKey"],
@@ -63,30 +63,32 @@ def _parse_selector(raw: Mapping[str, Any], labels: Mapping[str, str]) -> LabelS
     selector = parse_selector(raw.get("labelSelector"))
     if selector is None or selector is UNKNOWN_SELECTOR:
         return selector
-    same = tuple(
+    own_values = tuple(
         LabelSelectorRequirement(key=key, operator=LabelSelectorOperator.IN, values=(labels[key],))
         for key in raw.get("matchLabelKeys") or ()
         if key in labels
     )
-    return selector.model_copy(update={"match_expressions": selector.match_expressions + same}) if same else selector
+    if not own_values:
+        return selector
+    return selector.model_copy(update={"match_expressions": selector.match_expressions + own_values})
 
 
 def placeable_pods(
     pods_by_domain: Mapping[str, int], capacity_by_domain: Mapping[str, int], max_skew: int, min_domains: int = 1
 ) -> int:
-    """How many equal pods one constraint lets in, whatever the order in which domains are filled.
+    """Return how many equal pods a constraint allows, whatever the order in which domains fill.
 
-    `filled`: pods that count, by domain; `slots`: for how many more there are resources. The emptiest domain that is
-    full for good holds all others back.
+    `pods_by_domain`: running pods that count. `capacity_by_domain`: number of further pods with enough resources.
+    The domain with the fewest pods at full capacity limits all other domains.
     """
-    floor = (
+    fewest = (
         0
         if len(pods_by_domain) < min_domains
         else min((n + capacity_by_domain.get(domain, 0) for domain, n in pods_by_domain.items()), default=None)
     )
-    if floor is None:
+    if fewest is None:
         return sum(capacity_by_domain.values())
     return sum(
-        min(count, max(0, floor + max_skew - pods_by_domain.get(domain, 0)))
+        min(count, max(0, fewest + max_skew - pods_by_domain.get(domain, 0)))
         for domain, count in capacity_by_domain.items()
     )

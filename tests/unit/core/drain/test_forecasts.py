@@ -47,15 +47,15 @@ def test_reasons_count_the_nodes_and_name_what_is_short() -> None:
     nodes = [node("n1", "500m"), node("n2", unschedulable=True), node("n3", pods="0")]
     (found,) = forecasts(nodes, [pod("p1")])
     assert found.reason == (
-        "of 3 other nodes none takes it: 1 cordoned or being drained, 1 full (number of pods), "
-        "1 with too little cpu (1 asked for, at most 500m free)"
+        "0 of 3 other nodes can take the pod: 1 cordoned or being drained, 1 full (number of pods), "
+        "1 with too little cpu (1 requested, at most 500m free)"
     )
     assert not found.blocked_by_pods
 
 
 def test_what_the_others_take_is_counted_as_taken() -> None:
     *_, last = forecasts([node("n1")], [pod(f"p{n}", labels={"app": str(n)}) for n in range(5)])
-    assert last.reason == "of 1 other nodes none takes it: 1 with too little cpu (1 asked for, at most 0 free)"
+    assert last.reason == "0 of 1 other nodes can take the pod: 1 with too little cpu (1 requested, at most 0 free)"
 
 
 def test_where_there_is_no_other_node_that_is_the_reason() -> None:

@@ -86,7 +86,7 @@ def test_a_pod_without_room_is_named_with_what_is_lacking() -> None:
         (
             "s/p2",
             Fit.DOES_NOT_FIT,
-            "of 1 other nodes none takes it: 1 with too little cpu (9 asked for, at most 4 free)",
+            "0 of 1 other nodes can take the pod: 1 with too little cpu (9 requested, at most 4 free)",
         )
     ]
 
@@ -105,7 +105,7 @@ def test_a_pod_of_which_only_the_scheduler_can_say_makes_the_answer_unsure() -> 
 def test_why_a_pod_finds_no_place(spec: RAW, nodes: list[RAW], reason: str) -> None:
     raw = pod("p1", **spec)
     seen = world([raw], nodes=nodes)
-    assert [f.reason for _, f in look(seen).unplaced] == [f"of 1 other nodes none takes it: {reason}"]
+    assert [f.reason for _, f in look(seen).unplaced] == [f"0 of 1 other nodes can take the pod: {reason}"]
 
 
 def test_what_stays_needs_no_place_and_holds_nothing_up() -> None:
