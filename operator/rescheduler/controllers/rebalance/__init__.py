@@ -1,4 +1,4 @@
-"""Runs rebalancing: measures nodes, asks `core.rebalance` for moves, and stops when they no longer help.
+"""Run rebalancing: measure nodes, ask `core.rebalance` for moves, and stop if moves do not help.
 
-May import: `migration`, `drain` and everything below them. Never here: a move while a drain or a failure is under way.
+May import: `migration`, `drain` and everything below them. Never here: a move during a drain or a failure in the pool.
 """

@@ -1,8 +1,8 @@
-"""Evens out nodes: every few minutes, and when a node or a policy changes, while a policy asks for it.
+"""Controller of rebalancing: scans nodes every few minutes, and after changes, while a policy enables rebalancing.
 
-All pods are listed in pieces, summed by node and dropped (after a round of moves, those of the pool's nodes); only the
-pods of the few fullest nodes are looked at one by one, and forgotten too. What is remembered is small: how far each
-pool has come, and whose pods were moved of late.
+A scan lists all pods page by page, sums their requests by node and drops them. After a round of moves, it lists only
+the pods of the group's nodes. Candidates are parsed only for the fullest nodes. The controller keeps little state: the
+progress of each group, and the owners of recently moved pods.
 """
 
 import asyncio
@@ -36,38 +36,38 @@ from rescheduler.core.replacement.move_history import MoveHistory
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT_ERRORS, Client
 
-log = structlog.get_logger("rescheduler.rebalancer")
+log = structlog.get_logger("rescheduler.rebalance.controller")
 
-_SCAN_INTERVAL = 180.0  # seconds between looks where nothing changes
+_SCAN_INTERVAL = 180.0  # seconds between scans without changes
 _SAMPLE_INTERVAL = 60.0  # seconds between samples of usage
-_MIN_SCAN_DELAY = 2.0  # seconds from a change or a round's end to the next look, at least
-_SCAN_PAUSE_FACTOR = 20  # counting pods may take 1/20 of the time
-_MAX_NODES_LISTED_SINGLY = 100  # nodes whose pods are listed node by node, rather than all pods at once
-_WAKE_DEBOUNCE = 1.0  # seconds; heartbeats of many nodes are one look at what is in memory
-_FIRST_RETRY_DELAY, _MAX_RETRY_DELAY = 2.0, 60.0  # seconds, where a look failed
-_REFILL_WINDOW = timedelta(hours=1)  # so long after it came back a node is filled
-_NO_CANDIDATES_DELAY = timedelta(minutes=10)  # so long nodes with nothing to move are passed over
+_MIN_SCAN_DELAY = 2.0  # seconds between a change, or the end of a round, and the next scan
+_SCAN_PAUSE_FACTOR = 20  # a scan is followed by a pause of this many times its duration
+_MAX_NODES_LISTED_SINGLY = 100  # nodes; with more, all pods are listed at once instead of node by node
+_WAKE_DEBOUNCE = 1.0  # seconds; heartbeats of many nodes cause one reconcile
+_FIRST_RETRY_DELAY, _MAX_RETRY_DELAY = 2.0, 60.0  # seconds after a failed scan
+_REFILL_WINDOW = timedelta(hours=1)  # time after a restore in which rebalancing fills a node
+_NO_CANDIDATES_DELAY = timedelta(minutes=10)  # time in which a node without candidates is skipped
 _UNFINISHED_PODS_SELECTOR = "status.phase!=Succeeded,status.phase!=Failed"
 
 
 class RebalanceMover(Protocol):
-    """Moves one pod off a node that is not cordoned, within its budget and the policy's pace."""
+    """Moves single pods off nodes that are not cordoned, within budgets and the eviction rate of the policy."""
 
     def start(self) -> None:
-        """Nothing is wanted yet."""
+        """Withdraw the moves of an earlier process."""
         ...
 
     async def move(self, candidate: Candidate, group: NodeGroup) -> MoveOutcome:
-        """Move it; what became of that, once it is over."""
+        """Move the pod, wait for the end of the move, and return its outcome."""
         ...
 
     def restrict_to_nodes(self, nodes: Collection[str]) -> None:
-        """Only off these nodes pods may still be moved."""
+        """Withdraw the moves of pods on all other nodes."""
         ...
 
 
 class Rebalancer:
-    """One for the process; runs while it leads."""
+    """Controller of rebalancing for the whole cluster; runs while the process leads."""
 
     def __init__(
         self,
@@ -87,30 +87,28 @@ class Rebalancer:
         self._wake = asyncio.Event()
         self._progress_by_group: dict[NodeGroupKey, RebalanceProgress] = {}
         self._round_tasks: dict[NodeGroupKey, asyncio.Task[None]] = {}
-        self._cooldown_until: dict[str, datetime] = {}  # by uid of an owner: until when it is waited for
-        self._skipped_until: dict[str, datetime] = {}  # the same: until when its pods are no candidates at all
-        self._no_candidates_until: dict[
-            str, datetime
-        ] = {}  # by node: until when it is not asked again for pods to move
-        self._moving_owners: Counter[str] = Counter()  # by uid of an owner
+        self._cooldown_until: dict[str, datetime] = {}  # by UID of an owner, after a move
+        self._skipped_until: dict[str, datetime] = {}  # by UID of an owner, after a failed move
+        self._no_candidates_until: dict[str, datetime] = {}  # by node
+        self._moving_owners: Counter[str] = Counter()  # moves in progress by UID of the owner
         self._move_history = MoveHistory()
         self._drained_nodes: frozenset[str] = frozenset()
-        self._refill_until: dict[str, datetime] = {}  # by node: until when it is filled
+        self._refill_until: dict[str, datetime] = {}  # by node
         self._groups_fingerprint: object = None
         self._next_scan_at, self._earliest_scan_at, self._next_sample_at = 0.0, 0.0, 0.0
-        self._groups_to_recheck: set[NodeGroupKey] = set()  # arenas to be looked at again, before all others are
+        self._groups_to_recheck: set[NodeGroupKey] = set()  # groups to scan before the next full scan
         self._recheck_at = 0.0
         self._retry_delay = _FIRST_RETRY_DELAY
 
     def wake(self) -> None:
-        """A node, a policy or a drain may have changed."""
+        """Reconcile soon, because a node, a policy or a drain may have changed."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Run rebalancing until cancelled."""
         self._mover.start()
         self._progress_by_group.clear()
-        self._groups_fingerprint = None  # what another leader did meanwhile is not known: look at once
+        self._groups_fingerprint = None  # another leader may have moved pods: scan at once
         try:
             await self._supervisor.run_loop("rebalance", self._step, wake=self._wake, debounce=lambda: _WAKE_DEBOUNCE)
         finally:
@@ -121,26 +119,31 @@ class Rebalancer:
             self._supervisor.forget("rebalance")
 
     async def _step(self) -> float:
-        """Do what is due; seconds until the next is."""
+        """Reconcile once, and return the seconds until the next scan or sample is due."""
         await self._reconcile(node_groups.build_groups(self._store.cluster_state()))
-        again = self._recheck_at if self._groups_to_recheck else float("inf")
-        return (
-            min(max(self._next_scan_at, self._earliest_scan_at), self._next_sample_at, again) - self._clock.monotonic()
-        )
+        recheck_at = self._recheck_at if self._groups_to_recheck else float("inf")
+        next_at = min(max(self._next_scan_at, self._earliest_scan_at), self._next_sample_at, recheck_at)
+        return next_at - self._clock.monotonic()
 
     async def _reconcile(self, groups: Sequence[NodeGroup]) -> None:
         now = self._clock.monotonic()
         self._record_returned_nodes(groups)
-        gist = [
-            (a.key, a.pause_reason, a.policy.generation, a.policy.uid, frozenset(n.name for n in a.nodes))
-            for a in groups
+        fingerprint = [
+            (
+                group.key,
+                group.pause_reason,
+                group.policy.generation,
+                group.policy.uid,
+                frozenset(node.name for node in group.nodes),
+            )
+            for group in groups
         ]
-        if gist != self._groups_fingerprint:
-            self._groups_fingerprint = gist
+        if fingerprint != self._groups_fingerprint:
+            self._groups_fingerprint = fingerprint
             self._no_candidates_until.clear()
             self._next_scan_at, self._next_sample_at = min(self._next_scan_at, now), min(self._next_sample_at, now)
-        self._forget_other_groups({arena.key for arena in groups})
-        self._mover.restrict_to_nodes({node.name for arena in groups if arena.may_finish_moves for node in arena.nodes})
+        self._forget_other_groups({group.key for group in groups})
+        self._mover.restrict_to_nodes({node.name for group in groups if group.may_finish_moves for node in group.nodes})
         if not groups:
             self._next_scan_at = self._next_sample_at = float("inf")
             return
@@ -152,7 +155,7 @@ class Rebalancer:
                 self._next_scan_at = now + _SCAN_INTERVAL
                 self._earliest_scan_at = await self._scan(groups)
             elif self._groups_to_recheck and now >= self._recheck_at:
-                self._recheck_at = await self._scan([arena for arena in groups if arena.key in self._groups_to_recheck])
+                self._recheck_at = await self._scan([group for group in groups if group.key in self._groups_to_recheck])
             self._retry_delay = _FIRST_RETRY_DELAY
         except TRANSIENT_ERRORS as error:
             log.warning("rebalance.scan_failed", error=str(error))
@@ -160,16 +163,16 @@ class Rebalancer:
             self._retry_delay = min(self._retry_delay * 2, _MAX_RETRY_DELAY)
 
     def _record_returned_nodes(self, groups: Sequence[NodeGroup]) -> None:
-        """Nodes that were drained and now stand there empty."""
-        now, away = self._clock.now(), node_groups.nodes_with_started_drain(self._store.drains)
-        whole = {node.name for arena in groups for node in arena.nodes}
-        self._drained_nodes = (self._drained_nodes | away) & self._store.nodes.keys()
-        for name in (self._drained_nodes - away) & whole:
+        """Record the nodes that are back in a group after a drain; rebalancing fills them."""
+        now, draining = self._clock.now(), node_groups.nodes_with_started_drain(self._store.drains)
+        in_groups = {node.name for group in groups for node in group.nodes}
+        self._drained_nodes = (self._drained_nodes | draining) & self._store.nodes.keys()
+        for name in (self._drained_nodes - draining) & in_groups:
             self._refill_until[name] = now + _REFILL_WINDOW
             log.info("rebalance.node_returned", node=name)
-        self._drained_nodes -= self._refill_until.keys() - away
+        self._drained_nodes -= self._refill_until.keys() - draining
         self._refill_until = {
-            name: until for name, until in self._refill_until.items() if now < until and name in whole
+            name: until for name, until in self._refill_until.items() if now < until and name in in_groups
         }
 
     def _forget_other_groups(self, keys: set[NodeGroupKey]) -> None:
@@ -178,48 +181,48 @@ class Rebalancer:
             self._events.forget(*key)
             self._supervisor.clear("rebalance", _group_name(key))
 
-    # -- looking ------------------------------------------------------------------------------------------------------
+    # -- scan ---------------------------------------------------------------------------------------------------------
 
     async def _scan(self, groups: Sequence[NodeGroup]) -> float:
-        """Look at these; when, at the earliest, they may be looked at again."""
-        self._groups_to_recheck -= {arena.key for arena in groups}
+        """Rebalance these groups, and return the monotonic time of the earliest next scan."""
+        self._groups_to_recheck -= {group.key for group in groups}
         self._expire(self._clock.now())
-        began = self._clock.monotonic()
-        asked = await self._sum_requests({node.name for arena in groups for node in arena.nodes})
-        ended = self._clock.monotonic()
-        for arena in groups:
-            if arena.key not in self._round_tasks and len(arena.nodes) > 1:
-                await self._try_rebalance(arena, asked)
-        return self._clock.monotonic() + max(_MIN_SCAN_DELAY, (ended - began) * _SCAN_PAUSE_FACTOR)
+        started_at = self._clock.monotonic()
+        requests_by_node = await self._sum_requests({node.name for group in groups for node in group.nodes})
+        ended_at = self._clock.monotonic()
+        for group in groups:
+            if group.key not in self._round_tasks and len(group.nodes) > 1:
+                await self._try_rebalance(group, requests_by_node)
+        return self._clock.monotonic() + max(_MIN_SCAN_DELAY, (ended_at - started_at) * _SCAN_PAUSE_FACTOR)
 
     def _expire(self, now: datetime) -> None:
-        for kept in (self._cooldown_until, self._skipped_until, self._no_candidates_until):
-            for name in [name for name, until in kept.items() if until <= now]:
-                del kept[name]
+        for deadlines in (self._cooldown_until, self._skipped_until, self._no_candidates_until):
+            for name in [name for name, until in deadlines.items() if until <= now]:
+                del deadlines[name]
 
     async def _sum_requests(self, node_names: Collection[str]) -> Mapping[str, Counter[str]]:
-        """What the pods on each of these nodes ask for, and how many they are."""
-        places = (
+        """Return the requests of the pods by node, with their number as resource `pods`."""
+        node_selectors = (
             [f"spec.nodeName={name}" for name in sorted(node_names)]
             if len(node_names) <= _MAX_NODES_LISTED_SINGLY
             else ["spec.nodeName!="]
         )
-        found: dict[str, Counter[str]] = {}
-        for place in places:
-            async for page in self._client.list(paths.PODS, fieldSelector=f"{place},{_UNFINISHED_PODS_SELECTOR}"):
+        requests_by_node: dict[str, Counter[str]] = {}
+        for selector in node_selectors:
+            async for page in self._client.list(paths.PODS, fieldSelector=f"{selector},{_UNFINISHED_PODS_SELECTOR}"):
                 for raw in readable_objects(page["items"], object_schemas.sanitize_pod):
-                    sums = found.setdefault(raw["spec"].get("nodeName", ""), Counter())
-                    sums.update(allocated_resources(raw))
-                    sums[PODS] += 1
-        return found
+                    requests = requests_by_node.setdefault(raw["spec"].get("nodeName", ""), Counter())
+                    requests.update(allocated_resources(raw))
+                    requests[PODS] += 1
+        return requests_by_node
 
     async def _try_rebalance(self, group: NodeGroup, requests_by_node: Mapping[str, Counter[str]]) -> None:
-        """A group that cannot be looked at costs only itself."""
+        """Rebalance a group, and record a failure so that it does not stop the other groups."""
         try:
             await self._rebalance(group, requests_by_node)
         except TRANSIENT_ERRORS:
             raise
-        except Exception as error:  # noqa: BLE001 - the others go on
+        except Exception as error:  # noqa: BLE001 - the other groups continue
             self._supervisor.record_failure("rebalance", _group_name(group.key), error)
         else:
             self._supervisor.clear("rebalance", _group_name(group.key))
@@ -229,41 +232,44 @@ class Rebalancer:
             node_load(node, requests_by_node.get(node.name, {}), *self._node_usage.samples_of(node.name))
             for node in group.nodes
         ]
-        before = self._progress_by_group.get(group.key)
-        course = progress.evaluate_round(before, loads, group.policy.generation)
+        previous = self._progress_by_group.get(group.key)
+        current = progress.evaluate_round(previous, loads, group.policy.generation)
         self._events.set_deviation(group, loads)
-        if course.is_stopped and not (before and before.is_stopped):
+        if current.is_stopped and not (previous and previous.is_stopped):
             self._events.publish_stopped(group)
             log.warning("rebalance.stopped", pool=group.pool, policy=group.policy.name)
-        found = selection.classify_nodes(
+        classification = selection.classify_nodes(
             loads,
             group.thresholds,
-            course.roles,
+            current.roles,
             returned_nodes=self._refill_until.keys(),
             nodes_without_candidates=self._no_candidates_until.keys(),
         )
-        self._progress_by_group[group.key] = course.clear_roles() if found.has_nothing_to_move else course
-        if found.has_nothing_to_move or group.pause_reason or course.is_stopped:
+        nothing_to_move = classification.has_nothing_to_move
+        self._progress_by_group[group.key] = current.clear_roles() if nothing_to_move else current
+        if nothing_to_move or group.pause_reason or current.is_stopped:
             return
-        candidates = [each for each in await self._list_candidates(found, group) if self._may_move(each, course)]
-        resting = self._cooldown_until.keys() | self._moving_owners.keys()
-        shifts = selection.choose_moves(found, candidates, owners_cooling_down=resting, max_moves=course.batch_size)
-        if not shifts:
-            self._schedule_recheck(group, found, candidates, resting)
+        candidates = [c for c in await self._list_candidates(classification, group) if self._may_move(c, current)]
+        cooling_down = self._cooldown_until.keys() | self._moving_owners.keys()
+        moves = selection.choose_moves(
+            classification, candidates, owners_cooling_down=cooling_down, max_moves=current.batch_size
+        )
+        if not moves:
+            self._schedule_recheck(group, classification, candidates, cooling_down)
         elif group.policy.spec.mode is Mode.AUDIT:
-            self._events.publish_would_move(group, found, shifts)
+            self._events.publish_would_move(group, classification, moves)
         else:
-            self._progress_by_group[group.key] = course.begin_round(found)
-            self._events.publish_moving(group, found, shifts)
-            self._moving_owners.update(shift.candidate.owner_uid for shift in shifts)
-            task = self._round_tasks[group.key] = asyncio.create_task(self._run_round(group, shifts))
+            self._progress_by_group[group.key] = current.begin_round(classification)
+            self._events.publish_moving(group, classification, moves)
+            self._moving_owners.update(move.candidate.owner_uid for move in moves)
+            task = self._round_tasks[group.key] = asyncio.create_task(self._run_round(group, moves))
             task.add_done_callback(partial(self._on_round_done, group.key))
 
     def _may_move(self, candidate: Candidate, progress_of_group: RebalanceProgress) -> bool:
-        """Not an owner whose moves came to nothing, and no pod that has come from another node just now."""
-        came = self._move_history.is_replacement(candidate.pod, self._clock.now())
+        """Whether the pod is no recent replacement, and moves of its owner have not failed."""
+        is_replacement = self._move_history.is_replacement(candidate.pod, self._clock.now())
         return (
-            not came
+            not is_replacement
             and candidate.owner_uid not in self._skipped_until
             and candidate.owner_uid not in progress_of_group.skipped_owners
         )
@@ -275,59 +281,67 @@ class Rebalancer:
         candidates: Sequence[Candidate],
         owners_cooling_down: Collection[str],
     ) -> None:
-        """Nothing is to be moved now: look at other nodes, or again when the first of these owners has rested."""
-        now, waiting = (
-            self._clock.now(),
-            {each.pod.node: each.owner_uid for each in candidates if each.owner_uid in owners_cooling_down},
-        )
-        barren = [load.name for load in classification.source_nodes if load.name not in waiting]
-        self._no_candidates_until |= dict.fromkeys(barren, now + _NO_CANDIDATES_DELAY)
-        ends = [self._cooldown_until[owner] for owner in waiting.values() if owner in self._cooldown_until]
-        if barren:
+        """Schedule a scan of the next fullest nodes, or a scan after the first cooldown of an owner."""
+        now = self._clock.now()
+        owner_by_waiting_node = {c.pod.node: c.owner_uid for c in candidates if c.owner_uid in owners_cooling_down}
+        no_candidates = [load.name for load in classification.source_nodes if load.name not in owner_by_waiting_node]
+        self._no_candidates_until |= dict.fromkeys(no_candidates, now + _NO_CANDIDATES_DELAY)
+        cooldown_ends = [
+            self._cooldown_until[owner] for owner in owner_by_waiting_node.values() if owner in self._cooldown_until
+        ]
+        if no_candidates:
             self._groups_to_recheck.add(group.key)
-        elif ends:
-            soonest = (min(ends) - now).total_seconds()
-            self._next_scan_at = min(self._next_scan_at, self._clock.monotonic() + max(_MIN_SCAN_DELAY, soonest))
+        elif cooldown_ends:
+            delay = (min(cooldown_ends) - now).total_seconds()
+            self._next_scan_at = min(self._next_scan_at, self._clock.monotonic() + max(_MIN_SCAN_DELAY, delay))
 
     async def _list_candidates(self, classification: NodeClassification, group: NodeGroup) -> list[Candidate]:
-        """Pods of the nodes that give; listed, judged and dropped."""
+        """List the candidates on the source nodes, with Deployments and budgets considered."""
         drain = group.policy.spec.drain
-        seen = EvictionContext(
+        context = EvictionContext(
             self._clock.now(), namespace_labels=await self._list_namespace_labels(group), own_pod=self._own_pod
         )
-        rows = []
-        for giver in classification.source_nodes:
-            async for page in self._client.list(paths.PODS, fieldSelector=f"spec.nodeName={giver.name}"):
-                rows += [
-                    c
+        candidates = []
+        for source in classification.source_nodes:
+            async for page in self._client.list(paths.PODS, fieldSelector=f"spec.nodeName={source.name}"):
+                candidates += [
+                    candidate
                     for raw in readable_objects(page["items"], object_schemas.sanitize_pod)
-                    if (c := rebalance_candidates.candidate_from_pod(raw, drain, seen))
+                    if (candidate := rebalance_candidates.candidate_from_pod(raw, drain, context))
                 ]
-        calm = {
-            key: is_calm for space in _namespaces(rows) for key, is_calm in await self._list_deployment_stability(space)
+        stable_by_deployment = {
+            key: is_stable
+            for namespace in _namespaces(candidates)
+            for key, is_stable in await self._list_deployment_stability(namespace)
         }
-        rows = [sure for row in rows if (sure := rebalance_candidates.check_deployment(row, calm))]
-        asks = [row for row in rows if not row.can_be_replaced_first]
-        over = [budget for space in _namespaces(asks) for budget in await self._list_budgets(space)]
-        return [row for row in rows if rebalance_candidates.is_allowed_by_budgets(row, over)]
+        candidates = [
+            checked
+            for candidate in candidates
+            if (checked := rebalance_candidates.check_deployment(candidate, stable_by_deployment))
+        ]
+        by_budget = [candidate for candidate in candidates if not candidate.can_be_replaced_first]
+        budgets = [budget for namespace in _namespaces(by_budget) for budget in await self._list_budgets(namespace)]
+        return [c for c in candidates if rebalance_candidates.is_allowed_by_budgets(c, budgets)]
 
     async def _list_namespace_labels(self, group: NodeGroup) -> Mapping[str, Mapping[str, str]]:
-        """Labels of namespaces, where a rule asks for them."""
-        found: dict[str, Mapping[str, str]] = {}
+        """List the labels of namespaces, if a rule of the policy selects namespaces; empty otherwise."""
+        labels_by_namespace: dict[str, Mapping[str, str]] = {}
         if any(not rule.namespace_selector.is_empty for rule in group.policy.spec.drain.rules):
             async for page in self._client.list(paths.NAMESPACES):
                 metas = [raw["metadata"] for raw in readable_objects(page["items"], object_schemas.sanitize_metadata)]
-                found |= {meta["name"]: meta.get("labels") or {} for meta in metas}
-        return found
+                labels_by_namespace |= {meta["name"]: meta.get("labels") or {} for meta in metas}
+        return labels_by_namespace
 
     async def _list_budgets(self, namespace: str) -> list[disruption_budgets.DisruptionBudget]:
         pages = self._client.list(paths.disruption_budgets(namespace))
         return [
-            found async for page in pages for found in readable_objects(page["items"], disruption_budgets.parse_budget)
+            budget
+            async for page in pages
+            for budget in readable_objects(page["items"], disruption_budgets.parse_budget)
         ]
 
     async def _list_deployment_stability(self, namespace: str) -> list[tuple[tuple[str, str], bool]]:
-        """Which of a namespace's Deployments are calm."""
+        """List whether each Deployment of a namespace is stable, by namespace and name."""
         path = paths.in_namespace("apps/v1", namespace, "deployments")
         return [
             ((namespace, raw["metadata"]["name"]), rebalance_candidates.is_deployment_stable(raw))
@@ -335,18 +349,18 @@ class Rebalancer:
             for raw in readable_objects(page["items"], object_schemas.sanitize_deployment)
         ]
 
-    # -- moving -------------------------------------------------------------------------------------------------------
+    # -- round of moves -----------------------------------------------------------------------------------------------
 
     async def _run_round(self, group: NodeGroup, moves: Sequence[PlannedMove]) -> None:
-        """Move these side by side; the next round begins when all of them are over."""
+        """Run the moves of a round at the same time, and end the round after the last move."""
         try:
-            outcomes = await asyncio.gather(*(self._move_pod(group, shift) for shift in moves))
+            outcomes = await asyncio.gather(*(self._move_pod(group, move) for move in moves))
         finally:
             del self._round_tasks[group.key]
-        if course := self._progress_by_group.get(group.key):
+        if current := self._progress_by_group.get(group.key):
             pairs = zip(moves, outcomes, strict=True)
-            self._progress_by_group[group.key] = course.end_round(
-                [shift for shift, outcome in pairs if outcome is MoveOutcome.MOVED]
+            self._progress_by_group[group.key] = current.end_round(
+                [move for move, outcome in pairs if outcome is MoveOutcome.MOVED]
             )
         self._node_usage.record_moves(node.name for node in group.nodes)
         self._groups_to_recheck.add(group.key)
@@ -358,14 +372,14 @@ class Rebalancer:
             self._supervisor.record_failure("rebalance", _group_name(key), error)
 
     async def _move_pod(self, group: NodeGroup, move: PlannedMove) -> MoveOutcome:
-        owner, began = move.candidate.owner_uid, self._clock.now()
+        owner, started_at = move.candidate.owner_uid, self._clock.now()
         try:
             outcome = await self._mover.move(move.candidate, group)
         finally:
             self._moving_owners -= Counter([owner])
         if outcome is MoveOutcome.MOVED:
             self._cooldown_until[owner] = self._clock.now() + rebalance_candidates.COOLDOWN_AFTER_MOVE
-            self._move_history.record_move(move.candidate.pod, began)
+            self._move_history.record_move(move.candidate.pod, started_at)
         elif outcome is MoveOutcome.RETURNED:
             self._skipped_until[owner] = self._clock.now() + rebalance_candidates.COOLDOWN_AFTER_FAILED_MOVE
         self._events.count_move(group, outcome)
@@ -375,7 +389,7 @@ class Rebalancer:
 
 
 def _namespaces(candidates: Sequence[Candidate]) -> list[str]:
-    return sorted({row.pod.namespace for row in candidates})
+    return sorted({candidate.pod.namespace for candidate in candidates})
 
 
 def _group_name(key: NodeGroupKey) -> str:

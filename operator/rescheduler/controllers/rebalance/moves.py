@@ -1,6 +1,6 @@
-"""Has single pods moved for the sake of evenness, by the engine that moves them for pools too.
+"""Moves of single pods for rebalancing, through the migrations that also serve pools.
 
-Nobody asked for such a move: whatever is in its way ends it, and the pod is given back.
+No user requested these moves. Therefore any lasting blocker ends a move, and the pod is returned.
 """
 
 import asyncio
@@ -17,53 +17,53 @@ from rescheduler.core.rebalance.selection import Candidate
 
 REQUESTER = "rebalance"
 CAUSE_PREFIX = "ReschedulePolicy/"
-_MOVE_TIMEOUT_MARGIN = 60.0  # seconds; the replacement has had its time, and time to be given back
+_MOVE_TIMEOUT_MARGIN = 60.0  # seconds after two replacement timeouts: one to start it, one to return the pod
 _TEMPORARY_BLOCKERS = (BlockerClass.BUDGET_EXHAUSTED, BlockerClass.BUDGET_NOT_OBSERVED, BlockerClass.THROTTLED)
 
 
 class MoveOutcome(StrEnum):
-    """What became of a move."""
+    """Outcome of a move."""
 
-    MOVED = "Moved"  # it has left its node
-    RETURNED = "Returned"  # it stays: no replacement came up, or none elsewhere, or something refused
-    WITHDRAWN = "Withdrawn"  # it was not to be moved any more
+    MOVED = "Moved"  # the pod has left its node
+    RETURNED = "Returned"  # the pod stays: no replacement became Ready on another node, or a blocker came
+    WITHDRAWN = "Withdrawn"  # the pod stays: its node left the group, or the policy no longer allows moves
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _ActiveMove:
-    """One that is under way."""
+    """Move in progress."""
 
     candidate: Candidate
     cause: str
     outcome: asyncio.Future[MoveOutcome]
 
     def finish(self, outcome: MoveOutcome) -> None:
-        """What became of it; the first word counts."""
+        """Set the outcome; the first outcome counts."""
         if not self.outcome.done():
             self.outcome.set_result(outcome)
 
 
 class RebalanceMoves:
-    """All moves under way for the sake of evenness."""
+    """All moves in progress for rebalancing."""
 
     def __init__(self, migrations: MigrationManager) -> None:
         self._migrations = migrations
-        self._moves: dict[str, _ActiveMove] = {}  # by uid
+        self._moves: dict[str, _ActiveMove] = {}  # by UID of the pod
 
     def start(self) -> None:
-        """Nothing is wanted yet: what a process before us has begun comes to its end."""
+        """Withdraw the moves of an earlier process, so that migrations return its released pods."""
         self._publish_requests()
 
     async def move(self, candidate: Candidate, group: NodeGroup) -> MoveOutcome:
-        """Have it moved; what became of that, once it is over."""
+        """Move the pod, wait for the end of the move, and return its outcome."""
         cause = CAUSE_PREFIX + group.policy.name
-        mine = _ActiveMove(candidate, cause, asyncio.get_running_loop().create_future())
-        self._moves[candidate.pod.uid] = mine
+        move = _ActiveMove(candidate, cause, asyncio.get_running_loop().create_future())
+        self._moves[candidate.pod.uid] = move
         self._publish_requests()
         limit = 2 * group.policy.spec.drain.replacement_timeout.total_seconds() + _MOVE_TIMEOUT_MARGIN
         try:
             async with asyncio.timeout(limit):
-                return await mine.outcome
+                return await move.outcome
         except TimeoutError:
             return MoveOutcome.RETURNED
         finally:
@@ -71,34 +71,34 @@ class RebalanceMoves:
             self._publish_requests()
 
     def restrict_to_nodes(self, nodes: Collection[str]) -> None:
-        """Only off these nodes pods may still be moved."""
+        """Withdraw the moves of pods on all other nodes."""
         for move in self._moves.values():
             if move.candidate.pod.node not in nodes:
                 move.finish(MoveOutcome.WITHDRAWN)
 
     def on_pod_moved(self, pod: Pod, cause: str) -> None:
-        """A pod has left its node."""
+        """Finish the move of a pod that has left its node."""
         move = self._moves.get(pod.uid)
         if move and move.cause == cause:
             move.finish(MoveOutcome.MOVED)
 
     def end_blocked_moves(self) -> None:
-        """Who is held may be otherwise."""
-        held = {
-            (each.blocker.namespace, each.blocker.pod): each.blocker.class_
-            for each in self._migrations.blocked_migrations()
-            if each.cause.startswith(CAUSE_PREFIX)
+        """Finish the moves of pods with a lasting blocker."""
+        blocker_by_pod = {
+            (blocked.blocker.namespace, blocked.blocker.pod): blocked.blocker.class_
+            for blocked in self._migrations.blocked_migrations()
+            if blocked.cause.startswith(CAUSE_PREFIX)
         }
         for move in self._moves.values():
             pod = move.candidate.pod
-            why = held.get((pod.namespace, pod.name))
-            # A budget that is full for a moment does not undo a replacement that is Ready.
-            if why and not (move.candidate.can_be_replaced_first and why in _TEMPORARY_BLOCKERS):
+            blocker = blocker_by_pod.get((pod.namespace, pod.name))
+            # Without this exception, a budget that is exhausted for a moment would discard a Ready replacement.
+            if blocker and not (move.candidate.can_be_replaced_first and blocker in _TEMPORARY_BLOCKERS):
                 move.finish(MoveOutcome.RETURNED)
 
     def _publish_requests(self) -> None:
-        wanted: dict[str, dict[str, str]] = {}
+        causes_by_node: dict[str, dict[str, str]] = {}
         for uid, move in self._moves.items():
-            wanted.setdefault(move.candidate.pod.node, {})[uid] = move.cause
-        errands: dict[str, MigrationRequests] = dict(wanted)
-        self._migrations.set_requests(REQUESTER, errands)
+            causes_by_node.setdefault(move.candidate.pod.node, {})[uid] = move.cause
+        requests: dict[str, MigrationRequests] = dict(causes_by_node)
+        self._migrations.set_requests(REQUESTER, requests)

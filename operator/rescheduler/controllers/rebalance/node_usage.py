@@ -1,6 +1,6 @@
-"""What nodes use, by metrics.k8s.io, where that is served: a few samples of each, and nothing of pods.
+"""Usage of nodes from metrics.k8s.io, if the cluster serves it: a few samples of each node.
 
-Only nodes are asked for: a list of all pods' usage cannot be had in pieces.
+Usage of pods is not read, because the metrics API returns all pods in a single response.
 """
 
 from collections import deque
@@ -17,42 +17,44 @@ from rescheduler.core.rebalance.utilization import MIN_USAGE_SAMPLES, CpuMemory
 from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError, Client
 
-log = structlog.get_logger("rescheduler.usages")
+log = structlog.get_logger("rescheduler.rebalance.node_usage")
 
 _MAX_TIMESTAMP_LENGTH = 64
-_UNAVAILABLE_CODES = (403, 404, 503)  # 503: what serves it is down
+_UNAVAILABLE_CODES = (403, 404, 503)  # 503: the aggregated API server is down
 
 UsageSamples = deque[tuple[str, CpuMemory]]
-"""The last ones, each with its time as the server says it."""
+"""The last samples of a node, each with the timestamp of the metrics API."""
 
 
 class NodeUsage:
-    """The last samples of each node, by name."""
+    """The last usage samples of each node."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._samples: dict[str, UsageSamples] = {}
-        self._last_sample_before_move: dict[
-            str, str
-        ] = {}  # by node: the time of the last sample before pods were moved there
+        # By node: timestamp of the last sample before the last moves of its group.
+        self._last_sample_before_move: dict[str, str] = {}
         self._is_available: bool | None = None
 
     async def sample(self) -> None:
-        """Ask once; what is not served is no error."""
-        found: dict[str, UsageSamples] = {}
+        """Read one sample of each node. A cluster without the metrics API is no error.
+
+        Raises ApiError for any other refusal.
+        """
+        samples_by_node: dict[str, UsageSamples] = {}
         try:
             async for page in self._client.list(paths.NODE_METRICS):
                 for raw in readable_objects(page.get("items") or (), object_schemas.sanitize_node_metrics):
-                    found[raw["metadata"]["name"]] = self._add_sample(raw)
+                    samples_by_node[raw["metadata"]["name"]] = self._add_sample(raw)
         except ApiError as error:
             if error.code not in _UNAVAILABLE_CODES:
                 raise
-        if self._is_available != bool(found):
-            self._is_available = bool(found)
-            log.info("metrics.available" if found else "metrics.unavailable")
-        self._samples = found
+        if self._is_available != bool(samples_by_node):
+            self._is_available = bool(samples_by_node)
+            log.info("metrics.available" if samples_by_node else "metrics.unavailable")
+        self._samples = samples_by_node
         self._last_sample_before_move = {
-            name: time for name, time in self._last_sample_before_move.items() if name in found
+            name: time for name, time in self._last_sample_before_move.items() if name in samples_by_node
         }
 
     def _add_sample(self, raw: Mapping[str, Any]) -> UsageSamples:
@@ -63,13 +65,13 @@ class NodeUsage:
         return samples
 
     def samples_of(self, node_name: str) -> tuple[tuple[CpuMemory, ...], tuple[CpuMemory, ...]]:
-        """Samples of a node since pods were last moved there, and all that are known."""
+        """Return the samples of a node since the last moves of its group, and all its samples."""
         samples = self._samples.get(node_name) or ()
-        since = self._last_sample_before_move.get(node_name, "")
-        return tuple(pair for time, pair in samples if time > since), tuple(pair for _, pair in samples)
+        last_before = self._last_sample_before_move.get(node_name, "")
+        return tuple(usage for time, usage in samples if time > last_before), tuple(usage for _, usage in samples)
 
     def record_moves(self, node_names: Iterable[str]) -> None:
-        """Pods were moved among these nodes: what they used before says nothing of what they will use."""
+        """Record that pods moved between these nodes: earlier samples no longer show the usage of their pods."""
         for name in node_names:
             if samples := self._samples.get(name):
                 self._last_sample_before_move[name] = samples[-1][0]

@@ -1,5 +1,5 @@
-"""Which pods are moved from full nodes to empty ones, in rounds that stop by themselves.
+"""Selection of the pods to move from full nodes to empty nodes, in rounds that stop by themselves.
 
 May import: `eligibility` and everything below it.
-Never here: a move that could lose data or availability, or one whose destination only the scheduler knows.
+Never here: a move that could lose data or availability, or a move whose destination only the scheduler can decide.
 """

@@ -1,6 +1,7 @@
-"""Which pods may be moved for the sake of evenness alone: fewer than a drain may move.
+"""Pods that rebalancing may move. The rules are stricter than those of a drain.
 
-Nobody asked for this move: whoever might lose something by it stays, and whoever only the scheduler could place too.
+No user requested this move. Pods that could lose data or availability stay. Pods whose destination only the scheduler
+can decide stay too. docs/guides/rebalancing.md lists them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,18 +19,18 @@ from rescheduler.core.rebalance.selection import Candidate
 from rescheduler.core.replacement import decisions
 
 COOLDOWN_AFTER_MOVE = timedelta(minutes=2)
-"""Nothing of an owner is moved again so soon."""
+"""Time between a move and the next move of the same owner."""
 COOLDOWN_AFTER_FAILED_MOVE = timedelta(minutes=30)
-"""The same, where a move has come to nothing."""
+"""The same after a move that failed."""
 _MOVABLE_OWNER_KINDS = ("ReplicaSet", "StatefulSet", "ReplicationController")
 _SYSTEM_CRITICAL_PRIORITY = 2_000_000_000
-"""Priority of system-cluster-critical, the lower of the two."""
+"""Priority of system-cluster-critical; system-node-critical is higher."""
 _DEFAULT_SCHEDULER = "default-scheduler"
 _REQUIRED_AFFINITY = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
 def candidate_from_pod(raw: Mapping[str, Any], drain: DrainSettings, context: EvictionContext) -> Candidate | None:
-    """The raw pod as one that may be moved; None where it stays."""
+    """Return a raw pod as a candidate; None if it must stay. Raises UnreadableError without name, namespace or UID."""
     raw = object_schemas.sanitize_pod(raw)
     pod, spec = pods.parse_pod(raw), raw["spec"]
     if _must_stay(pod, spec, context) or decide_action(pod, drain, context).action is not PodAction.EVICT:
@@ -38,37 +39,38 @@ def candidate_from_pod(raw: Mapping[str, Any], drain: DrainSettings, context: Ev
 
 
 def is_deployment_stable(deployment: Mapping[str, Any]) -> bool:
-    """Whether all pods of a raw Deployment are as they should be, and two of one may run side by side."""
-    deployment = object_schemas.sanitize_deployment(deployment)
-    found, spec, status = workloads.parse_deployment(deployment), deployment["spec"], deployment["status"]
-    wanted = spec.get("replicas", 1)
+    """Whether all pods of a raw Deployment are current and Ready, and a rolling update may add a pod."""
+    raw = object_schemas.sanitize_deployment(deployment)
+    parsed, spec, status = workloads.parse_deployment(raw), raw["spec"], raw["status"]
+    replicas = spec.get("replicas", 1)
     counts = [status.get(name, 0) for name in ("replicas", "updatedReplicas", "readyReplicas")]
-    return found.allows_surge and found.observed and not found.paused and not found.deleting and counts == [wanted] * 3
+    can_change = parsed.allows_surge and parsed.observed and not parsed.paused and not parsed.deleting
+    return can_change and counts == [replicas] * 3
 
 
 def check_deployment(candidate: Candidate, stable_by_deployment: Mapping[tuple[str, str], bool]) -> Candidate | None:
-    """The candidate, once its Deployment is known; None where it stays.
+    """Return the candidate with its Deployment considered; None if the pod must stay.
 
-    `deployments`: by namespace and name, whether they are calm. A ReplicaSet may have none behind it.
+    `stable_by_deployment`: by namespace and name. A ReplicaSet may have no Deployment.
     """
     pod = candidate.pod
     if not candidate.can_be_replaced_first or pod.owner is None:
         return candidate
-    is_calm = stable_by_deployment.get((pod.namespace, pod.owner.name.removesuffix(f"-{pod.pod_template_hash}")))
-    if is_calm is None:
+    is_stable = stable_by_deployment.get((pod.namespace, pod.owner.name.removesuffix(f"-{pod.pod_template_hash}")))
+    if is_stable is None:
         return replace(candidate, can_be_replaced_first=False)
-    return candidate if is_calm else None
+    return candidate if is_stable else None
 
 
 def is_allowed_by_budgets(candidate: Candidate, budgets: Iterable[DisruptionBudget]) -> bool:
-    """Whether it may be moved after all: a pod that cannot be replaced first only where its budget says so.
+    """Whether the PodDisruptionBudgets allow the move.
 
-    Its owner has said how many may be missing, and that is not used up; without a word of theirs it stays.
+    A pod without a replacement first moves only if it has a budget, and the budget allows an eviction now.
     """
     if candidate.can_be_replaced_first:
         return True
-    over = budgets_for(candidate.pod, budgets)
-    return len(over) == 1 and over[0].allows_eviction_of(candidate.pod)
+    matching = budgets_for(candidate.pod, budgets)
+    return len(matching) == 1 and matching[0].allows_eviction_of(candidate.pod)
 
 
 def _must_stay(pod: Pod, spec: Mapping[str, Any], context: EvictionContext) -> bool:
@@ -82,12 +84,12 @@ def _must_stay(pod: Pod, spec: Mapping[str, Any], context: EvictionContext) -> b
         return True
     if pod.priority >= _SYSTEM_CRITICAL_PRIORITY or pod.key == context.own_pod:
         return True
-    held = pod.claims or pod.has_host_path or pod.pinned_to_node or pod.finished
-    return bool(held) or _has_unsupported_constraints(spec)
+    is_bound_to_node = pod.claims or pod.has_host_path or pod.pinned_to_node or pod.finished
+    return bool(is_bound_to_node) or _has_unsupported_constraints(spec)
 
 
 def _has_unsupported_constraints(spec: Mapping[str, Any]) -> bool:
-    """Where the pod may run depends on more than its node's labels, taints and room."""
+    """Whether the possible nodes of a raw pod spec depend on more than labels, taints and requests."""
     affinity = spec.get("affinity") or {}
     return bool(
         (affinity.get("podAffinity") or {}).get(_REQUIRED_AFFINITY)
@@ -103,7 +105,7 @@ def _has_unsupported_constraints(spec: Mapping[str, Any]) -> bool:
 
 
 def _can_be_replaced_first(pod: Pod, drain: DrainSettings) -> bool:
-    """As far as the pod itself tells."""
+    """Whether owner and replacement mode of the pod allow a replacement first; the Deployment is not read here."""
     of_deployment = pod.owner is not None and pod.owner.kind == "ReplicaSet" and bool(pod.pod_template_hash)
     return of_deployment and decisions.replacement_mode(pod, drain) in (
         ReplacementMode.REQUIRED,
@@ -112,6 +114,6 @@ def _can_be_replaced_first(pod: Pod, drain: DrainSettings) -> bool:
 
 
 def _node_constraints(spec: Mapping[str, Any]) -> dict[str, Any]:
-    found = {name: spec[name] for name in ("nodeSelector", "tolerations") if spec.get(name)}
+    constraints = {name: spec[name] for name in ("nodeSelector", "tolerations") if spec.get(name)}
     affinity = (spec.get("affinity") or {}).get("nodeAffinity")
-    return found | ({"affinity": {"nodeAffinity": affinity}} if affinity else {})
+    return constraints | ({"affinity": {"nodeAffinity": affinity}} if affinity else {})

@@ -1,6 +1,7 @@
-"""Among which nodes pods are evened out: those of one pool, or of none, that one policy decides for.
+"""Groups of nodes that rebalancing treats together: nodes of one pool, or of none, with the same winning policy.
 
-Only nodes that are whole take part; while one of a pool is drained, its pods need the room first.
+Only Ready nodes without a drain take part. While a node of the pool is drained, the group waits, because the displaced
+pods need the free capacity first.
 """
 
 from collections import defaultdict
@@ -17,16 +18,16 @@ from rescheduler.core.model.nodes import Node
 from rescheduler.core.rebalance.selection import Thresholds
 
 NodeGroupKey = tuple[str, str]
-"""Pool (empty: none) and policy."""
+"""Name of the pool (empty for nodes of no pool) and name of the policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeGroup:
-    """Nodes among which pods are evened out.
+    """Nodes that rebalancing treats together.
 
     Attributes:
-        pool: empty for nodes of none.
-        waits: why nothing is moved now; empty where something may be.
+        pool: name of the pool; empty for nodes of no pool.
+        pause_reason: why rebalancing moves no pod now; empty if it may.
     """
 
     pool: str
@@ -36,47 +37,45 @@ class NodeGroup:
 
     @property
     def key(self) -> NodeGroupKey:
-        """What it is known by."""
+        """Return pool and policy, which identify the group."""
         return self.pool, self.policy.name
 
     @property
     def thresholds(self) -> Thresholds:
-        """Who gives and who takes."""
-        found = self.policy.spec.rebalance
-        return Thresholds(high=int(found.high[:-1]) / 100, low=int(found.low[:-1]) / 100)
+        """Return `high` and `low` of the policy as shares of a node."""
+        settings = self.policy.spec.rebalance
+        return Thresholds(high=int(settings.high[:-1]) / 100, low=int(settings.low[:-1]) / 100)
 
     @property
     def may_finish_moves(self) -> bool:
-        """What was begun may be brought to its end."""
+        """Whether started moves may continue."""
         return self.policy.spec.mode is Mode.ENFORCE and self.policy.spec.suspend is not Suspend.ALL
-
-    @property
-    def description(self) -> str:
-        """For people."""
-        return f"the nodes of pool {self.pool}" if self.pool else "the nodes of no pool"
 
 
 def build_groups(cluster_state: ClusterState) -> tuple[NodeGroup, ...]:
-    """All arenas, by key."""
+    """Return all node groups, sorted by key; none if no policy enables rebalancing."""
     if not any(policy.spec.rebalance.enabled for policy in cluster_state.policy_selector.policies):
         return ()
     drains = {drain.spec.node_name: drain for drain in cluster_state.drains.values()}
-    found: dict[NodeGroupKey, list[Node]] = defaultdict(list)
-    draining: dict[str, str] = {}
+    nodes_by_key: dict[NodeGroupKey, list[Node]] = defaultdict(list)
+    draining_by_pool: dict[str, str] = {}
     for node in cluster_state.nodes.values():
         pool, drain = node.labels.get(names.NODE_POOL, ""), drains.get(node.name)
         if drain and _is_draining(drain):
-            draining.setdefault(pool, node.name)
+            draining_by_pool.setdefault(pool, node.name)
         policy = cluster_state.policy(node)
-        whole = drain is None and node.name not in cluster_state.suspected_nodes and _is_in_service(node)
-        if policy and policy.spec.rebalance.enabled and whole:
-            found[pool, policy.name].append(node)
+        takes_part = drain is None and node.name not in cluster_state.suspected_nodes and _is_in_service(node)
+        if policy and policy.spec.rebalance.enabled and takes_part:
+            nodes_by_key[pool, policy.name].append(node)
     policies = {policy.name: policy for policy in cluster_state.policy_selector.policies}
     return tuple(
         NodeGroup(
-            pool, policies[name], tuple(nodes), _pause_reason(policies[name], nodes, draining.get(pool), cluster_state)
+            pool,
+            policies[name],
+            tuple(nodes),
+            _pause_reason(policies[name], nodes, draining_by_pool.get(pool), cluster_state),
         )
-        for (pool, name), nodes in sorted(found.items())
+        for (pool, name), nodes in sorted(nodes_by_key.items())
     )
 
 
@@ -96,23 +95,23 @@ def _is_draining(drain: NodeDrain) -> bool:
 def _pause_reason(
     policy: ReschedulePolicy, nodes: Iterable[Node], draining_node: str | None, cluster_state: ClusterState
 ) -> str:
-    if found := stale_view_reason(cluster_state, cluster_state.now):
-        return found
+    if stale_view := stale_view_reason(cluster_state, cluster_state.now):
+        return stale_view
     if policy.spec.suspend is not Suspend.NONE:
         return f"ReschedulePolicy {policy.name} has suspend: {policy.spec.suspend}"
     if draining_node:
         return f"node {draining_node} is being drained"
-    places = {node.labels.get(names.ZONE): node for node in nodes}
+    node_by_zone = {node.labels.get(names.ZONE): node for node in nodes}
     return next(
         (
-            found
-            for node in places.values()
-            if (found := any_storm_reason(node, policy, cluster_state.unhealthy_counts))
+            storm
+            for node in node_by_zone.values()
+            if (storm := any_storm_reason(node, policy, cluster_state.unhealthy_counts))
         ),
         "",
     )
 
 
 def nodes_with_started_drain(drains: Mapping[str, NodeDrain]) -> frozenset[str]:
-    """Names of nodes that are being drained or held empty: once they are back, they are filled again."""
+    """Return the names of nodes with a started drain; rebalancing fills them after the restore."""
     return frozenset(drain.spec.node_name for drain in drains.values() if drain.status.started_at is not None)

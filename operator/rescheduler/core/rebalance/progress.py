@@ -1,8 +1,8 @@
-"""How far the evening out of one pool may go on: more at once while it helps, not at all once it does not.
+"""Progress of rebalancing in one node group: larger rounds while moves help, and a stop if they do not.
 
-Where pods land is the scheduler's business. One that packs nodes full instead of evening them out would undo every
-move for ever: the first round is one pod, each that helped doubles the next, one that did not is followed by one pod
-of another owner, and two of these in a row end it until the pool itself has changed.
+The scheduler chooses the nodes of the moved pods. A scheduler that fills nodes one by one would undo every move, without
+an end. Therefore the first round moves one pod, and each round that helps doubles the next. After a round that does not
+help, the next round moves one pod of another owner. After two such rounds, rebalancing stops until the group changes.
 """
 
 from collections.abc import Sequence
@@ -12,24 +12,26 @@ from rescheduler.core.rebalance.selection import NodeClassification, NodeRoles, 
 from rescheduler.core.rebalance.utilization import CpuMemory, NodeLoad, imbalance
 
 MAX_BATCH_SIZE = 8
-"""Moves of one round at most."""
+"""Limit on the moves of one round."""
 _MAX_FAILED_ROUNDS = 2
-_MIN_ACHIEVED_RATIO = 0.5  # so much of what a round promised must have come true
-_RESET_THRESHOLD = 0.05  # of all that the pool has: so much more or less is requested
+_MIN_ACHIEVED_RATIO = 0.5  # share of the expected gain that a round must achieve
+_RESET_THRESHOLD = 0.05  # share of the group's capacity; a larger change of its requests resets the progress
 
 
 @dataclass(frozen=True, slots=True)
 class RebalanceProgress:
-    """What is remembered of one pool.
+    """Progress of rebalancing in one node group.
 
     Attributes:
-        nodes: those that could give or take, and `generation` of their policy.
-        requested: how full they were together, by requests, when this course began.
-        roles: of its nodes, until nothing is left to move.
-        allowance: moves of the next round; `failures`: rounds in a row that have not helped.
-        spared: uids of owners whose pods landed where that did not help.
-        before: the spread, by requests, before the round that is under way; None: none is.
-        moved: what that round has moved.
+        nodes: names of the nodes of the group.
+        policy_generation: `metadata.generation` of the policy.
+        requested_utilization: requests of all nodes as a share of their capacity, when this progress began.
+        roles: roles of the nodes, kept until nothing is left to move.
+        batch_size: limit on the moves of the next round.
+        failed_rounds: number of rounds in a row that have not helped.
+        skipped_owners: UIDs of owners of pods in rounds that have not helped.
+        imbalance_before: imbalance by requests before the current round; None if there is no current round.
+        completed_moves: completed moves of the current round.
     """
 
     nodes: frozenset[str]
@@ -44,26 +46,26 @@ class RebalanceProgress:
 
     @property
     def is_stopped(self) -> bool:
-        """Moves have not helped: nothing is tried again before something changes."""
+        """Whether rebalancing has stopped because moves have not helped."""
         return self.failed_rounds >= _MAX_FAILED_ROUNDS
 
     def begin_round(self, classification: NodeClassification) -> "RebalanceProgress":
-        """A round of moves begins."""
+        """Return the progress at the start of a round."""
         return replace(
             self, imbalance_before=imbalance(classification.loads), completed_moves=(), roles=classification.roles
         )
 
     def end_round(self, completed: Sequence[PlannedMove]) -> "RebalanceProgress":
-        """The round is over, and has moved these; one that has moved nothing says nothing."""
+        """Return the progress at the end of a round; a round without completed moves does not count."""
         return replace(self, completed_moves=tuple(completed)) if completed else replace(self, imbalance_before=None)
 
     def clear_roles(self) -> "RebalanceProgress":
-        """Nothing is left to move: only a node above `high` or below `low` begins it anew."""
+        """Return the progress if nothing is left to move: only a node above `high` or below `low` starts moves again."""
         return replace(self, roles=NodeRoles())
 
 
 def evaluate_round(previous: RebalanceProgress | None, loads: Sequence[NodeLoad], generation: int) -> RebalanceProgress:
-    """The course as of now: begun anew where the pool has changed, else with what the last round came to."""
+    """Return the progress with the result of the last round; a new progress if the group has changed."""
     nodes, requested = frozenset(load.name for load in loads), _requested_utilization(loads)
     if (
         previous is None
@@ -73,23 +75,26 @@ def evaluate_round(previous: RebalanceProgress | None, loads: Sequence[NodeLoad]
         return RebalanceProgress(nodes, generation, requested)
     if previous.imbalance_before is None:
         return previous
-    done = replace(previous, imbalance_before=None, completed_moves=())
+    between_rounds = replace(previous, imbalance_before=None, completed_moves=())
     if previous.imbalance_before - imbalance(loads) >= sum(
-        shift.balance_gain_by_requests - (1 - _MIN_ACHIEVED_RATIO) * shift.balance_gain
-        for shift in previous.completed_moves
+        move.balance_gain_by_requests - (1 - _MIN_ACHIEVED_RATIO) * move.balance_gain
+        for move in previous.completed_moves
     ):
-        return replace(done, batch_size=min(2 * previous.batch_size, MAX_BATCH_SIZE), failed_rounds=0)
-    owners = frozenset(shift.candidate.owner_uid for shift in previous.completed_moves)
+        return replace(between_rounds, batch_size=min(2 * previous.batch_size, MAX_BATCH_SIZE), failed_rounds=0)
+    owners = frozenset(move.candidate.owner_uid for move in previous.completed_moves)
     return replace(
-        done, batch_size=1, failed_rounds=previous.failed_rounds + 1, skipped_owners=previous.skipped_owners | owners
+        between_rounds,
+        batch_size=1,
+        failed_rounds=previous.failed_rounds + 1,
+        skipped_owners=previous.skipped_owners | owners,
     )
 
 
 def _requested_utilization(loads: Sequence[NodeLoad]) -> CpuMemory:
-    asked = whole = CpuMemory()
+    requested = allocatable = CpuMemory()
     for load in loads:
-        asked, whole = asked + load.requested, whole + load.allocatable
-    return asked / whole
+        requested, allocatable = requested + load.requested, allocatable + load.allocatable
+    return requested / allocatable
 
 
 def _differs_significantly(first: CpuMemory, second: CpuMemory) -> bool:

@@ -1,8 +1,8 @@
-"""Which pods are moved from fuller to emptier nodes of one pool.
+"""Selection of the pods to move from fuller to emptier nodes of one group.
 
-The scheduler, not we, says where a pod goes: so a pod is moved only if that helps on every node that is to take and
-could take it. Each move must lower the spread by at least LEAST, or it is not worth a pod's move; that alone makes
-it end. As few moves as possible: what lowers the spread most goes first.
+The scheduler chooses the node of the replacement. Therefore a pod moves only if the move helps on every destination
+that could take it. Each move must lower the imbalance by a minimum gain, so the moves come to an end. The pod with the
+largest gain moves first, so that few pods move. Source nodes give pods, destination nodes take pods.
 """
 
 import json
@@ -26,18 +26,21 @@ from rescheduler.core.rebalance.utilization import (
 )
 
 MIN_GAIN_ABOVE_HIGH = 0.01
-"""By how much a move off a node above `high` lowers the spread at least: 1% of a node, of both resources, across 26 points."""
+"""Minimum gain of a move off a node above `high`.
+
+Example: a pod with 1% of a node's CPU and memory moves between nodes whose utilization differs by 26 points.
+"""
 MIN_GAIN_BELOW_HIGH = 0.03
-"""The same, of moves off other nodes."""
+"""Minimum gain of a move off any other node."""
 MAX_SOURCE_NODES = 10
-"""The pods of so many nodes, the fullest, are looked at in one round."""
-_ACCEPTABLE_GAIN_RATIO = 0.7  # a pod that helps so much as well as the one waited for will do
-_MAX_DESTINATION_NODES = 20  # the emptiest; the others are emptier than `low` or the mean all the same
+"""Limit on the source nodes of one round; the fullest nodes come first."""
+_ACCEPTABLE_GAIN_RATIO = 0.7  # share of the gain of a pod in cooldown that another pod of the node must reach
+_MAX_DESTINATION_NODES = 20  # the emptiest nodes; the other destinations are still below `low` or the mean
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Shares of a node: fuller than `high` it gives, emptier than `low` it takes."""
+    """Thresholds as shares of a node: above `high` a node gives pods, below `low` it takes pods."""
 
     high: float
     low: float
@@ -45,12 +48,12 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A pod that may be moved.
+    """Pod that rebalancing may move.
 
     Attributes:
-        asked: its requests.
-        asks: of its spec, what says which nodes it may run on.
-        first: a replacement can be Ready before it goes; else it is evicted within its budget.
+        requests: requested resources of the pod.
+        node_constraints: nodeSelector, tolerations and node affinity in the form of a raw pod spec.
+        can_be_replaced_first: whether a replacement can be Ready first; if not, the pod is evicted within its budget.
     """
 
     pod: Pod
@@ -60,17 +63,18 @@ class Candidate:
 
     @property
     def owner_uid(self) -> str:
-        """Uid of its controller."""
+        """Return the UID of its controller; of the pod itself if it has none."""
         return self.pod.owner.uid if self.pod.owner else self.pod.uid
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedMove:
-    """One pod to be moved.
+    """Move of a pod.
 
     Attributes:
-        share: of its node, what leaves with it.
-        gain: by how much nodes are more evenly full then, where it lands on the emptiest; `evens`: by requests alone.
+        node_share: share of its node that becomes free.
+        balance_gain: reduction of the imbalance if the pod moves to the emptiest destination.
+        balance_gain_by_requests: the same reduction by requests only.
     """
 
     candidate: Candidate
@@ -81,7 +85,7 @@ class PlannedMove:
 
 @dataclass(frozen=True, slots=True)
 class NodeRoles:
-    """Names of the nodes that give, and of those that take, while a pool is evened out."""
+    """Names of the source nodes and of the destination nodes."""
 
     source_nodes: frozenset[str] = frozenset()
     destination_nodes: frozenset[str] = frozenset()
@@ -89,13 +93,14 @@ class NodeRoles:
 
 @dataclass(frozen=True, slots=True)
 class NodeClassification:
-    """Who gives and who takes now.
+    """Source nodes and destination nodes at one moment.
 
     Attributes:
-        loads: all nodes of the pool that could do either.
-        givers: the fullest first, each until it is below `line` (of both resources).
-        takers: the emptiest first, each until it is above `until` (of one).
-        roles: to be remembered until nothing is left to move.
+        loads: loads of all nodes of the group.
+        source_nodes: the fullest first; a node gives pods until CPU and memory are below `source_target`.
+        destination_nodes: the emptiest first; a node takes pods until CPU or memory is above `destination_target`.
+        source_target: share of a node; `destination_target`: share of a node.
+        roles: roles of the nodes, which the caller keeps until nothing is left to move.
     """
 
     loads: tuple[NodeLoad, ...]
@@ -108,7 +113,7 @@ class NodeClassification:
 
     @property
     def has_nothing_to_move(self) -> bool:
-        """Nothing is to be moved."""
+        """Whether there is no source node or no destination node."""
         return not self.source_nodes or not self.destination_nodes
 
 
@@ -120,38 +125,46 @@ def classify_nodes(
     returned_nodes: AbstractSet[str] = frozenset(),
     nodes_without_candidates: AbstractSet[str] = frozenset(),
 ) -> NodeClassification:
-    """Who gives and who takes: nodes above `high`, and nodes below `low`, each until it is as full as the mean.
+    """Return the source nodes above `high` and the destination nodes below `low`, each until it reaches the mean.
 
-    To stop at `high` and `low` would leave a node that gives just below one, and its next pod start all over again.
-    `returned`: nodes back from maintenance, empty; all above the mean fill them, and them first. `barren`: nodes whose
-    pods were looked at of late, and none could be moved: the next fullest have their turn.
+    If moves stopped at `high` and `low`, the next new pod on a node would start them again.
+    `returned_nodes`: empty nodes after a drain. Only they take pods then, and all nodes above the mean give pods.
+    `nodes_without_candidates`: nodes that recently had no pod to move. The next fullest nodes take their place.
     """
     roles = roles or NodeRoles()
     high, low = _uniform(thresholds.high), _uniform(thresholds.low)
-    middle = mean_utilization(loads)
+    mean = mean_utilization(loads)
     full = frozenset(load.name for load in loads if is_above(load, high))
     empty = frozenset(load.name for load in loads if _is_below(load, low) and _accepts_new_pods(load))
-    if back := empty & returned_nodes:
-        empty, full = back, full | {load.name for load in loads if is_above(load, middle)} - back
+    if empty_returned := empty & returned_nodes:
+        empty, full = empty_returned, full | {load.name for load in loads if is_above(load, mean)} - empty_returned
     roles = NodeRoles((roles.source_nodes - empty) | full, (roles.destination_nodes - full) | empty)
-    line, until = elementwise_min(middle, high), elementwise_max(middle, low)
-    givers = [
-        load for load in loads if load.name in roles.source_nodes - nodes_without_candidates and is_above(load, line)
-    ]
-    takers = [
+    source_target, destination_target = elementwise_min(mean, high), elementwise_max(mean, low)
+    sources = [
         load
         for load in loads
-        if load.name in roles.destination_nodes and _is_below(load, until) and _accepts_new_pods(load)
+        if load.name in roles.source_nodes - nodes_without_candidates and is_above(load, source_target)
     ]
-    givers.sort(key=lambda load: (-load.sustained_utilization.max_share, load.name))
-    takers.sort(key=_by_peak_utilization)
+    destinations = [
+        load
+        for load in loads
+        if load.name in roles.destination_nodes and _is_below(load, destination_target) and _accepts_new_pods(load)
+    ]
+    sources.sort(key=lambda load: (-load.sustained_utilization.max_share, load.name))
+    destinations.sort(key=_by_peak_utilization)
     return NodeClassification(
-        tuple(loads), thresholds, tuple(givers[:MAX_SOURCE_NODES]), tuple(takers), line, until, roles
+        tuple(loads),
+        thresholds,
+        tuple(sources[:MAX_SOURCE_NODES]),
+        tuple(destinations),
+        source_target,
+        destination_target,
+        roles,
     )
 
 
 def is_above(load: NodeLoad, limit: CpuMemory) -> bool:
-    """Whether it is fuller than this, of CPU or of memory."""
+    """Whether CPU or memory of the node is above the limit, by sustained utilization."""
     return load.sustained_utilization.cpu > limit.cpu or load.sustained_utilization.memory > limit.memory
 
 
@@ -160,7 +173,7 @@ def _is_below(load: NodeLoad, limit: CpuMemory) -> bool:
 
 
 def _accepts_new_pods(load: NodeLoad) -> bool:
-    """Not where somebody would rather have no new pods: their reasons are as good as ours."""
+    """Whether the node has no taint with effect PreferNoSchedule, by which others ask for no new pods."""
     return not any(taint.effect == "PreferNoSchedule" for taint in load.node.taints)
 
 
@@ -179,19 +192,19 @@ def choose_moves(
     owners_cooling_down: AbstractSet[str] = frozenset(),
     max_moves: int = 1,
 ) -> tuple[PlannedMove, ...]:
-    """The pods to move now: at most so many, one off a node, one for each node that takes, and one an owner.
+    """Return the moves of a round: at most one for each source node, destination node and owner.
 
-    `resting`: uids of owners of which nothing is moved for some time. A node that would best give a pod of theirs
-    waits for it, rather than give several smaller ones instead.
+    `owners_cooling_down`: UIDs of owners that recently had a move. If the best pod of a node has such an owner, the node
+    waits for it. Otherwise several smaller pods would move instead.
     """
-    draft = _MoveChooser(classification, candidates, owners_cooling_down)
-    while len(draft.moves) < max_moves and draft.choose_next():
+    chooser = _MoveChooser(classification, candidates, owners_cooling_down)
+    while len(chooser.moves) < max_moves and chooser.choose_next():
         continue
-    return tuple(draft.moves)
+    return tuple(chooser.moves)
 
 
 class _MoveChooser:
-    """One round, on paper."""
+    """Chooses the moves of one round, one after another."""
 
     def __init__(
         self, classification: NodeClassification, candidates: Iterable[Candidate], owners_cooling_down: AbstractSet[str]
@@ -208,26 +221,26 @@ class _MoveChooser:
         self.moves: list[PlannedMove] = []
 
     def choose_next(self) -> bool:
-        """Choose one more; whether there was one."""
-        waits: dict[str, float] = {}  # by node, the gain that it waits for
+        """Choose the next move; return whether there is one."""
+        awaited_gain: dict[str, float] = {}  # by source node
         for candidate in sorted(self._remaining_candidates, key=self._sort_key) if self._destination_nodes else ():
-            taker = self._find_destination(candidate)
-            if taker is None:
+            destination = self._find_destination(candidate)
+            if destination is None:
                 continue
-            node, helps = candidate.pod.node, self._balance_gain(candidate, taker)
+            node, gain = candidate.pod.node, self._balance_gain(candidate, destination)
             if candidate.owner_uid in self._owners_cooling_down:
-                waits.setdefault(node, helps)
-            elif waits and not self._is_above_high(candidate):
-                return False  # nodes above `high` come first, also where they wait
-            elif helps >= _ACCEPTABLE_GAIN_RATIO * waits.get(node, 0.0):
-                self._add_move(candidate, taker, helps)
+                awaited_gain.setdefault(node, gain)
+            elif awaited_gain and not self._is_above_high(candidate):
+                return False  # a node above `high` comes first, even if it waits
+            elif gain >= _ACCEPTABLE_GAIN_RATIO * awaited_gain.get(node, 0.0):
+                self._add_move(candidate, destination, gain)
                 return True
         return False
 
     def _sort_key(self, candidate: Candidate) -> tuple[bool, bool, float, str]:
-        """Off nodes above `high` first; those that can be replaced first before others; then what helps most."""
-        helps = self._balance_gain(candidate, self._destination_nodes[0])
-        return (not self._is_above_high(candidate), not candidate.can_be_replaced_first, -helps, candidate.pod.key)
+        """Sort by: source above `high`, replacement first, larger gain, name."""
+        gain = self._balance_gain(candidate, self._destination_nodes[0])
+        return (not self._is_above_high(candidate), not candidate.can_be_replaced_first, -gain, candidate.pod.key)
 
     def _is_above_high(self, candidate: Candidate) -> bool:
         return is_above(self._source_nodes[candidate.pod.node], _uniform(self._classification.thresholds.high))
@@ -241,20 +254,23 @@ class _MoveChooser:
         )
 
     def _find_destination(self, candidate: Candidate) -> NodeLoad | None:
-        """The emptiest node that can have it; None where it would be too full, or where another would not do either."""
-        least, may = (
-            MIN_GAIN_ABOVE_HIGH if self._is_above_high(candidate) else MIN_GAIN_BELOW_HIGH,
-            self._allowed_nodes(candidate),
-        )
-        could = [t for t in self._destination_nodes if t.name in may and t.has_room_for(candidate.requests)]
-        if not could or any(self._balance_gain(candidate, taker) < least for taker in could):
+        """Return the emptiest possible destination.
+
+        None if that node would exceed `high`, or if any possible destination has too small a gain.
+        """
+        min_gain = MIN_GAIN_ABOVE_HIGH if self._is_above_high(candidate) else MIN_GAIN_BELOW_HIGH
+        allowed = self._allowed_nodes(candidate)
+        possible = [
+            node for node in self._destination_nodes if node.name in allowed and node.has_room_for(candidate.requests)
+        ]
+        if not possible or any(self._balance_gain(candidate, node) < min_gain for node in possible):
             return None
-        weight = self._source_nodes[candidate.pod.node].pod_load(CpuMemory.from_amounts(candidate.requests))
-        then = could[0].peak_utilization + weight / could[0].allocatable
-        return could[0] if then.max_share <= self._classification.thresholds.high else None
+        pod_load = self._source_nodes[candidate.pod.node].pod_load(CpuMemory.from_amounts(candidate.requests))
+        utilization_after = possible[0].peak_utilization + pod_load / possible[0].allocatable
+        return possible[0] if utilization_after.max_share <= self._classification.thresholds.high else None
 
     def _allowed_nodes(self, candidate: Candidate) -> frozenset[str]:
-        """Names of the nodes that its spec lets it run on; many pods ask for the same."""
+        """Return the names of the nodes that its spec allows, cached by the node constraints."""
         key = json.dumps(candidate.node_constraints, sort_keys=True)
         if key not in self._allowed_by_constraints:
             nodes = (load.node for load in self._classification.destination_nodes[:_MAX_DESTINATION_NODES])
@@ -264,9 +280,10 @@ class _MoveChooser:
         return self._allowed_by_constraints[key]
 
     def _add_move(self, candidate: Candidate, destination: NodeLoad, balance_gain: float) -> None:
-        giver, asked = self._source_nodes[candidate.pod.node], CpuMemory.from_amounts(candidate.requests)
-        evens = balance_gain_by_requests(giver, destination, asked, self._mean_size)
-        self.moves.append(PlannedMove(candidate, giver.pod_load(asked) / giver.allocatable, balance_gain, evens))
+        source, requests = self._source_nodes[candidate.pod.node], CpuMemory.from_amounts(candidate.requests)
+        gain_by_requests = balance_gain_by_requests(source, destination, requests, self._mean_size)
+        node_share = source.pod_load(requests) / source.allocatable
+        self.moves.append(PlannedMove(candidate, node_share, balance_gain, gain_by_requests))
         self._owners_cooling_down.add(candidate.owner_uid)
         self._destination_nodes.remove(destination)
-        self._remaining_candidates = [c for c in self._remaining_candidates if c.pod.node != giver.name]
+        self._remaining_candidates = [c for c in self._remaining_candidates if c.pod.node != source.name]

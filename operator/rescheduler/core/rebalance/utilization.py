@@ -1,8 +1,7 @@
-"""How full the nodes of one pool are, and what moving a pod would do to that.
+"""Utilization of the nodes of one group, and the effect of a move on their imbalance.
 
-The spread weighs each node by its size: so its mean stays where it is whatever is moved, and a move between two
-nodes changes it by the same amount whatever happens on others. That is what makes "every move lowers the spread by
-at least so much" a promise that ends.
+The imbalance weighs each node by its size. Therefore a move does not change the mean, and the effect of a move between
+two nodes does not depend on other nodes. Each move has a minimum gain, so the number of moves is limited.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,19 +15,19 @@ from rescheduler.core.model.quantities import CPU, MEMORY, PODS
 from rescheduler.core.model.resource_requests import ResourceList
 
 MIN_USAGE_SAMPLES = 3
-"""So many samples in a row must agree before a node gives because of its usage: one peak moves nothing."""
+"""Number of samples in a row that must show a high usage, so that a single peak moves no pod."""
 
 
 @dataclass(frozen=True, slots=True)
 class CpuMemory:
-    """CPU and memory: amounts (thousandths, bytes) or shares of a node."""
+    """CPU and memory: amounts in thousandths of a core and bytes, or shares of a node."""
 
     cpu: float = 0.0
     memory: float = 0.0
 
     @classmethod
     def from_amounts(cls, amounts: ResourceList) -> "CpuMemory":
-        """Those two of a ResourceList."""
+        """Return CPU and memory of a ResourceList."""
         return cls(amounts.get(CPU, 0), amounts.get(MEMORY, 0))
 
     def __add__(self, other: "CpuMemory") -> "CpuMemory":
@@ -41,42 +40,42 @@ class CpuMemory:
         return CpuMemory(self.cpu * other.cpu, self.memory * other.memory)
 
     def __truediv__(self, other: "CpuMemory") -> "CpuMemory":
-        """Share by share; of nothing there is no share."""
+        """Divide CPU by CPU and memory by memory; 0 if the divisor is 0."""
         return CpuMemory(
             self.cpu / other.cpu if other.cpu else 0.0, self.memory / other.memory if other.memory else 0.0
         )
 
     @property
     def max_share(self) -> float:
-        """The larger one, of shares."""
+        """Return the larger of the two shares."""
         return max(self.cpu, self.memory)
 
     @property
     def sum(self) -> float:
-        """Both together, of shares."""
+        """Return the sum of the two shares."""
         return self.cpu + self.memory
 
 
 def elementwise_max(first: CpuMemory, second: CpuMemory) -> CpuMemory:
-    """The larger of each."""
+    """Return the larger CPU and the larger memory."""
     return CpuMemory(max(first.cpu, second.cpu), max(first.memory, second.memory))
 
 
 def elementwise_min(first: CpuMemory, second: CpuMemory) -> CpuMemory:
-    """The smaller of each."""
+    """Return the smaller CPU and the smaller memory."""
     return CpuMemory(min(first.cpu, second.cpu), min(first.memory, second.memory))
 
 
 @dataclass(frozen=True, slots=True)
 class NodeLoad:
-    """How full one node is.
+    """Load of a node.
 
     Attributes:
-        whole: what it has for pods (allocatable).
-        requested: what its pods ask for.
-        burden: what counts when it gives: the requests, or more where more was used for some time.
-        claimed: what counts when it takes: the requests, or the highest usage seen of late.
-        free: by resource, what no pod has asked for; `pods` among them.
+        allocatable: capacity for pods.
+        requested: requests of its pods.
+        sustained: load as a source: the requests, or the usage if it was higher in all recent samples.
+        peak: load as a destination: the requests, or the highest recent usage.
+        free: allocatable minus requests, by resource, with the number of `pods`.
     """
 
     node: Node
@@ -88,25 +87,25 @@ class NodeLoad:
 
     @property
     def name(self) -> str:
-        """The node's."""
+        """Return the name of the node."""
         return self.node.name
 
     @property
     def sustained_utilization(self) -> CpuMemory:
-        """How full it is."""
+        """Return the share of the node that counts if it gives pods."""
         return self.sustained / self.allocatable
 
     @property
     def peak_utilization(self) -> CpuMemory:
-        """How full it is when another pod is to come."""
+        """Return the share of the node that counts if it takes pods."""
         return self.peak / self.allocatable
 
     def pod_load(self, requested: CpuMemory) -> CpuMemory:
-        """What leaves with a pod that asks for this: of a node that uses more than is asked, in proportion more."""
+        """Return the load that leaves with a pod with these requests: more if usage exceeds the node's requests."""
         return requested * elementwise_max(self.sustained / self.requested, CpuMemory(1, 1))
 
     def has_room_for(self, requests: ResourceList) -> bool:
-        """Whether the scheduler would find room for it."""
+        """Whether the node has enough free resources for a pod with these requests."""
         return self.free.get(PODS, 0) >= 1 and all(self.free.get(name, 0) >= size for name, size in requests.items())
 
 
@@ -116,47 +115,47 @@ def node_load(
     samples_since_move: Sequence[CpuMemory] = (),
     recent_samples: Sequence[CpuMemory] = (),
 ) -> NodeLoad:
-    """A node with what its pods ask for, `pods` their number.
+    """Return the load of a node; `requested`: sum over its pods, with their number as resource `pods`.
 
-    `recent`: samples of its usage since pods were last moved here; `known`: of late, from before that too.
+    `samples_since_move`: usage since the last moves of the group. `recent_samples`: all recent usage.
     """
-    asked = CpuMemory.from_amounts(requested)
-    burden, claimed = asked, reduce(elementwise_max, (*recent_samples, *samples_since_move), asked)
+    requests = CpuMemory.from_amounts(requested)
+    sustained, peak = requests, reduce(elementwise_max, (*recent_samples, *samples_since_move), requests)
     if len(samples_since_move) >= MIN_USAGE_SAMPLES:
-        burden = elementwise_max(asked, reduce(elementwise_min, samples_since_move[-MIN_USAGE_SAMPLES:]))
+        sustained = elementwise_max(requests, reduce(elementwise_min, samples_since_move[-MIN_USAGE_SAMPLES:]))
     free = {name: size - requested.get(name, 0) for name, size in node.allocatable.items()}
-    return NodeLoad(node, CpuMemory.from_amounts(node.allocatable), asked, burden, claimed, free)
+    return NodeLoad(node, CpuMemory.from_amounts(node.allocatable), requests, sustained, peak, free)
 
 
 def mean_utilization(loads: Iterable[NodeLoad]) -> CpuMemory:
-    """How full they are together."""
-    burden = whole = CpuMemory()
-    for each in loads:
-        burden, whole = burden + each.sustained, whole + each.allocatable
-    return burden / whole
+    """Return the sustained load of all nodes as a share of their capacity."""
+    sustained = allocatable = CpuMemory()
+    for load in loads:
+        sustained, allocatable = sustained + load.sustained, allocatable + load.allocatable
+    return sustained / allocatable
 
 
 def mean_node_size(loads: Sequence[NodeLoad]) -> CpuMemory:
-    """The mean size of these nodes."""
-    whole = reduce(add, (each.allocatable for each in loads), CpuMemory())
-    return whole / CpuMemory(len(loads), len(loads))
+    """Return the mean capacity of these nodes."""
+    total = reduce(add, (load.allocatable for load in loads), CpuMemory())
+    return total / CpuMemory(len(loads), len(loads))
 
 
 def imbalance(loads: Sequence[NodeLoad]) -> float:
-    """How unevenly full they are, by requests: the squares of the distances from the mean, in nodes of mean size."""
-    size, whole = mean_node_size(loads), reduce(add, (each.allocatable for each in loads), CpuMemory())
-    middle = reduce(add, (each.requested for each in loads), CpuMemory()) / whole
+    """Return the imbalance by requests: squared distances from the mean utilization, weighted by node size."""
+    size, total = mean_node_size(loads), reduce(add, (load.allocatable for load in loads), CpuMemory())
+    mean = reduce(add, (load.requested for load in loads), CpuMemory()) / total
     squares = CpuMemory()
-    for each in loads:
-        distance = each.requested / each.allocatable - middle
-        squares += each.allocatable / size * distance * distance
+    for load in loads:
+        distance = load.requested / load.allocatable - mean
+        squares += load.allocatable / size * distance * distance
     return squares.sum
 
 
 def balance_gain(source: NodeLoad, destination: NodeLoad, requested: CpuMemory, mean_size: CpuMemory) -> float:
-    """By how much nodes are more evenly full once a pod that asks for this goes from one to the other.
+    """Return the reduction of the imbalance by a move of a pod with these requests.
 
-    As `spread`, but by what counts as their load. `size`: the unit of the spread.
+    The result uses the loads of the two nodes, not only requests. `mean_size`: mean capacity of the group's nodes.
     """
     return _imbalance_reduction(
         source.sustained_utilization - destination.peak_utilization,
@@ -170,7 +169,7 @@ def balance_gain(source: NodeLoad, destination: NodeLoad, requested: CpuMemory, 
 def balance_gain_by_requests(
     source: NodeLoad, destination: NodeLoad, requested: CpuMemory, mean_size: CpuMemory
 ) -> float:
-    """By how much the spread falls."""
+    """Return the reduction of the imbalance by requests."""
     return _imbalance_reduction(
         source.requested / source.allocatable - destination.requested / destination.allocatable,
         source,
@@ -187,6 +186,6 @@ def _imbalance_reduction(
 
 
 def standard_deviation(loads: Sequence[NodeLoad]) -> CpuMemory:
-    """For people: the standard deviation of the requested share, of CPU and of memory."""
-    shares = [each.requested / each.allocatable for each in loads]
+    """Return the standard deviation of the requested shares of the nodes, for metrics."""
+    shares = [load.requested / load.allocatable for load in loads]
     return CpuMemory(pstdev([share.cpu for share in shares]), pstdev([share.memory for share in shares]))
