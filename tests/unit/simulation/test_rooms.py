@@ -90,7 +90,7 @@ def test_the_schedulers_own_words_stand_in_the_blocker_once_it_has_spoken() -> N
         world.cluster.annotate("n1", maintenance="test")
         await world.until(lambda: len(world.blockers()) == 1)
         first = next(iter(world.blockers().values()))
-        assert first["message"].startswith("the plan finds no room for it elsewhere: of 2 other nodes")
+        assert first["message"].startswith("the plan finds no room for it elsewhere: 0 of 2 other nodes")
         assert world.sent() == []
         await world.until(lambda: "its replacement is Pending: 0/3" in next(iter(world.blockers().values()))["message"])
         (pod,) = [p for p in world.pods("n1") if is_ready(p)]
