@@ -1,4 +1,4 @@
-"""Keeps labels, taints and status of NamespacePools, and moves pods that are outside their pool.
+"""Write the labels, taints and status of NamespacePools, and move misplaced pods.
 
-May import: `migration`, `drain` and everything below them. Never here: a taint before `core.pools` says that it is safe.
+May import: `migration`, `drain` and everything below them. Never here: a taint that `core.pools` has not found safe.
 """

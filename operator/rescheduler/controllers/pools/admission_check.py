@@ -1,4 +1,4 @@
-"""Keeps an eye on whether admission enforces pools; read live, every minute, oftener while it does not."""
+"""Check whether admission enforces pools: live reads each minute, and every few seconds while it does not."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,40 +12,44 @@ from rescheduler.core.pools.admission_policies import GROUP_VERSION, AdmissionSt
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT_ERRORS, Client
 
-log = structlog.get_logger("rescheduler.enforcements")
+log = structlog.get_logger("rescheduler.pools.admission_check")
 
 _CHECK_INTERVAL, _SHORT_CHECK_INTERVAL = 60.0, 5.0  # seconds
 
 
 class AdmissionCheck:
-    """What is known of it now; `changed` is told when it is otherwise."""
+    """Keep the state of admission; call `on_change` when its status or message changes.
+
+    Attributes:
+        state: the last result; status Unknown before the first.
+    """
 
     def __init__(self, client: Client, clock: Clock, on_change: Callable[[], None]) -> None:
         self.state = AdmissionState()
         self._client, self._clock, self._on_change = client, clock, on_change
 
     async def step(self) -> float:
-        """Look once; seconds until the next look."""
+        """Check once; return the seconds until the next check."""
         await self.refresh()
         return _CHECK_INTERVAL if self.state.is_enforced else _SHORT_CHECK_INTERVAL
 
     async def refresh(self) -> None:
-        """Look once; what cannot be read now leaves things as they are known."""
+        """Check once; if a read fails, keep the last state."""
         try:
-            found = await self._read()
+            state = await self._read()
         except TRANSIENT_ERRORS as error:
             log.warning("admission.unreadable", error=str(error))
             return
         before = self.state
-        if (found.status, found.message) == (before.status, before.message):
+        if (state.status, state.message) == (before.status, before.message):
             return
-        since = before.since if found.status == before.status else self._clock.now()
-        self.state = replace(found, since=since)
-        log.info("admission.changed", status=found.status, reason=found.reason, message=found.message)
+        since = before.since if state.status == before.status else self._clock.now()
+        self.state = replace(state, since=since)
+        log.info("admission.changed", status=state.status, reason=state.reason, message=state.message)
         self._on_change()
 
     async def _read(self) -> AdmissionState:
         served = {entry["name"] for entry in (await self._client.get(f"/apis/{GROUP_VERSION}"))["resources"]}
-        wanted = [(kind, name) for kind, name in admission_policies.REQUIRED_OBJECTS if kind in served]
-        found = await asyncio.gather(*(self._client.find(paths.admission_object(kind, name)) for kind, name in wanted))
-        return admission_policies.evaluate(served, dict(zip(wanted, found, strict=True)))
+        required = [(kind, name) for kind, name in admission_policies.REQUIRED_OBJECTS if kind in served]
+        objects = await asyncio.gather(*(self._client.find(paths.admission_object(k, name)) for k, name in required))
+        return admission_policies.evaluate(served, dict(zip(required, objects, strict=True)))

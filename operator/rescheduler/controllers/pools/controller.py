@@ -1,4 +1,4 @@
-"""All that is done for pools, put together: one process keeps them while it leads."""
+"""Run all tasks of pools while this process is the leader."""
 
 import asyncio
 from collections.abc import Iterable
@@ -17,10 +17,10 @@ _WORKERS = 16
 
 
 class PoolController:
-    """The parts, wired.
+    """Connect the parts: admission check, pod counter, reconciler and moves.
 
     Attributes:
-        shifts: moves of single pods; others may want some too.
+        migrations: the moves of single pods, shared with rebalancing.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class PoolController:
     def _on_counted(self) -> None:
         self._move_controller.reconcile()
         self._reconciler.enqueue_pools()
-        finds = self._pod_counter.misplaced
-        known = finds.pods_outside.total(), finds.pods_foreign.total()
-        if known != self._misplaced_totals:
-            self._misplaced_totals = known
-            self._pod_counter.request_recount()  # pods have moved: other nodes are full now
+        misplaced = self._pod_counter.misplaced
+        totals = misplaced.pods_outside.total(), misplaced.pods_foreign.total()
+        if totals != self._misplaced_totals:
+            self._misplaced_totals = totals
+            self._pod_counter.request_recount()  # pods have moved: without a count their new nodes look free
 
     @property
     def enforced(self) -> bool:
@@ -53,25 +53,26 @@ class PoolController:
         return self._admission.state.is_enforced
 
     def wake(self, subscribers: Iterable[str]) -> None:
-        """What these hold in view changed."""
+        """Wake the subscribers of changed objects."""
         self.migrations.wake(subscribers)
 
     def enqueue_all(self) -> None:
-        """Look whether all is as it should be."""
+        """Reconcile all namespaces, nodes and pools."""
         self._reconciler.enqueue_all()
 
     async def run(self) -> None:
-        """Keep the pools, as the leader, until cancelled."""
+        """Run as the leader until cancelled."""
         self._pod_counter.request_recount()
-        await self._admission.refresh()  # else every status would say for a moment that it is not known
+        await self._admission.refresh()  # otherwise every status shows `Enforced=Unknown` for a moment
         self.enqueue_all()
-        supervisor, look = self._supervisor, self._supervisor.guard("pool", self._reconciler.reconcile)
+        supervisor, reconcile = self._supervisor, self._supervisor.guard("pool", self._reconciler.reconcile)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.migrations.run())
                 group.create_task(supervisor.run_loop("admission", self._admission.step))
                 group.create_task(self._pod_counter.run(supervisor))
                 for _ in range(_WORKERS):
-                    group.create_task(supervisor.run_forever("queue", partial(self._reconciler.queue.run_worker, look)))
+                    worker = partial(self._reconciler.queue.run_worker, reconcile)
+                    group.create_task(supervisor.run_forever("queue", worker))
         finally:
             supervisor.forget("pool")

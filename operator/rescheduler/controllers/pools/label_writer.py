@@ -1,7 +1,8 @@
-"""Keeps the labels of pools on namespaces and nodes, their taint on exclusive ones' nodes, and their status.
+"""Reconcile the pool labels of namespaces and nodes, the taint of exclusive pools, and the status of pools.
 
-Level-triggered, by keys such as `namespace/shop`: what a key should carry is worked out when it is written. What the
-cluster cannot tell now (a pool that this version cannot read, admission that cannot be looked at) is left as it is.
+The queue has keys such as `namespace/shop`, and the desired state is computed when a key is reconciled. Facts that are
+unknown now change nothing: a pool that this version cannot read keeps its labels, and without an answer about admission
+the taints stay.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,26 +23,30 @@ from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.controllers.runtime.work_queue import WorkQueue
 from rescheduler.core.eviction import write_refusals
 from rescheduler.core.model.nodes import Node
-from rescheduler.core.pools import admission_params, labels_and_taints, status, taint_safety
+from rescheduler.core.pools import admission_params, labels_and_taints, messages, status, taint_safety
 from rescheduler.core.pools.labels_and_taints import PoolAssignment
 from rescheduler.core.pools.membership import MembershipChanges, PoolMemberships
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 
-log = structlog.get_logger("rescheduler.pools")
+log = structlog.get_logger("rescheduler.pools.label_writer")
 
-_TAINT_CHECK_INTERVAL, _TAINT_CHECK_PAUSE_FACTOR = (
-    30.0,
-    20,
-)  # seconds until it is asked again who would lose their last place, or 20 times what it took
-_KEPT_LABEL_CHECK_INTERVAL = 60.0  # seconds until it is asked again whether pods still select a label
+_TAINT_CHECK_INTERVAL = 30.0  # seconds between checks of the pods that would lose their last place
+_TAINT_CHECK_PAUSE_FACTOR = 20  # a check may take 1/20 of the time
+_KEPT_LABEL_CHECK_INTERVAL = 60.0  # seconds between checks of the pods that require a label
 _NAMESPACES_FIRST_DELAY = 1.0  # seconds; a node keeps its label until the namespaces have lost theirs
-_MIN_STATUS_WRITE_INTERVAL = 1.0  # seconds between writes of mere numbers
+_MIN_STATUS_WRITE_INTERVAL = 1.0  # seconds between writes that change only numbers
 
 
 @dataclass(frozen=True, slots=True)
 class _TaintCheck:
-    """Who would lose their last place by a taint on these nodes, as it was last asked; `until`: monotonic."""
+    """The last check of the pods that would lose their last place by a taint.
+
+    Attributes:
+        nodes: the names of the untainted nodes that were checked.
+        unschedulable: the pods and DaemonSets that would lose their last place.
+        valid_until: when the check must run again, in monotonic seconds.
+    """
 
     nodes: frozenset[str]
     unschedulable: tuple[str, ...]
@@ -49,7 +54,12 @@ class _TaintCheck:
 
 
 class PoolReconciler:
-    """One for the process; `blockers`: of one pool, pods that cannot be moved."""
+    """Reconcile namespaces, nodes and pools from one queue.
+
+    Attributes:
+        queue: the keys to reconcile.
+        list_blockers: returns the pods of one pool that cannot be moved.
+    """
 
     def __init__(
         self,
@@ -67,26 +77,22 @@ class PoolReconciler:
         self._admission, self._pod_counter = admission, pod_counter
         self._events, self._metrics = events, metrics
         self._taint_checks: dict[str, _TaintCheck] = {}  # by pool
-        self._pods_keeping_label: dict[
-            str, tuple[str, ...]
-        ] = {}  # by node: pods that keep the label of a pool that is gone
+        self._pods_keeping_label: dict[str, tuple[str, ...]] = {}  # by node: pods that require a deleted pool's label
         self._status_written_at: dict[str, float] = {}  # by pool
-        self._refused_writes: dict[
-            str, tuple[float, str]
-        ] = {}  # by key: until when it is not tried again, and the cause
-        self._counted_revision = 0  # the revision of the memberships that a count was asked for
+        self._refused_writes: dict[str, tuple[float, str]] = {}  # by key: the time of the next try, and the message
+        self._counted_revision = 0  # the revision of the memberships for which a count was requested
 
     @property
     def _memberships(self) -> PoolMemberships:
         return self._store.memberships
 
-    # -- what to look at ----------------------------------------------------------------------------------------------
+    # -- the queue ----------------------------------------------------------------------------------------------------
 
     def enqueue(self, changes: MembershipChanges) -> None:
-        """A change: look at what may be otherwise now."""
-        spaces = [name for name in changes.namespaces if self._namespace_needs_patch(name)]
+        """Add the keys that a change may affect."""
+        namespaces = [name for name in changes.namespaces if self._namespace_needs_patch(name)]
         nodes = [name for name in changes.nodes if self._node_needs_patch(name)]
-        for name in spaces:
+        for name in namespaces:
             self.queue.add(f"namespace/{name}")
         for name in nodes:
             self.queue.add(f"node/{name}")
@@ -97,36 +103,38 @@ class PoolReconciler:
             self._pod_counter.request_recount()
 
     def enqueue_all(self) -> None:
-        """After a full re-sync, a change of leader, or another answer of admission."""
+        """Add all keys, after a full list, a change of leader, or a change of admission."""
         names = frozenset(self._store.namespaces), frozenset(self._store.nodes), frozenset(self._memberships.pools)
         self.enqueue(MembershipChanges(*names))
 
     def enqueue_pools(self) -> None:
-        """The counts are new."""
+        """Add all pools, after a count of pods."""
         for name in self._memberships.pools:
             self.queue.add(f"pool/{name}")
 
     def _namespace_needs_patch(self, name: str) -> bool:
-        found = self._store.namespaces.get(name)
-        return found is not None and not found.terminating and found.pool != self._desired_namespace_pool(name)
+        namespace = self._store.namespaces.get(name)
+        return (
+            namespace is not None and not namespace.terminating and namespace.pool != self._desired_namespace_pool(name)
+        )
 
     def _node_needs_patch(self, name: str) -> bool:
         node = self._store.node(name)
         return node is not None and labels_and_taints.node_patch(node, self._desired_assignment(node)) is not None
 
     def _desired_namespace_pool(self, name: str) -> str | None:
-        """The pool whose label this namespace should have."""
-        have, owner = self._store.namespaces[name].pool, self._memberships.pool_of_namespace(name)
-        return have if owner is None and self._is_unreadable(have) else owner
+        """Return the pool whose label this namespace should have; None: no label."""
+        current, owner = self._store.namespaces[name].pool, self._memberships.pool_of_namespace(name)
+        return current if owner is None and self._is_unreadable(current) else owner
 
     def _is_unreadable(self, pool: str | None) -> bool:
         return pool is not None and self._store.is_unreadable(ResourceKind.POOL, pool)
 
     def _desired_assignment(self, node: Node) -> PoolAssignment:
-        """What this node should carry."""
-        have, owner = labels_and_taints.current_assignment(node), self._memberships.pool_of_node(node.name)
+        """Return the label and taint that this node should have."""
+        current, owner = labels_and_taints.current_assignment(node), self._memberships.pool_of_node(node.name)
         if owner is None:
-            return have if self._is_unreadable(have.pool) else PoolAssignment()
+            return current if self._is_unreadable(current.pool) else PoolAssignment()
         if not self._memberships.pools[owner].spec.exclusive:
             return PoolAssignment(owner)
         if self._admission.state.status == "Unknown":
@@ -134,21 +142,21 @@ class PoolReconciler:
         return PoolAssignment(owner, tainted=self._admission.state.is_enforced and self._may_taint(owner, node))
 
     def _may_taint(self, owner: str, node: Node) -> bool:
-        asked = self._taint_checks.get(owner)
-        cleared = asked is not None and not asked.unschedulable and node.name in asked.nodes
-        return cleared or labels_and_taints.pool_of_taint(node) == owner
+        check = self._taint_checks.get(owner)
+        is_safe = check is not None and not check.unschedulable and node.name in check.nodes
+        return is_safe or labels_and_taints.pool_of_taint(node) == owner
 
-    # -- looking ------------------------------------------------------------------------------------------------------
+    # -- one key ------------------------------------------------------------------------------------------------------
 
     async def reconcile(self, key: str) -> bool:
-        """Look at one key; whether nothing went wrong (the queue tries again with back-off)."""
+        """Reconcile one key; return whether it succeeded. After a failure the queue retries with back-off."""
         kind, _, name = key.partition("/")
-        if (again := self._refused_writes.get(key, (0.0, ""))[0] - self._clock.monotonic()) > 0:
-            self.queue.add_after(key, again)
+        if (delay := self._refused_writes.get(key, (0.0, ""))[0] - self._clock.monotonic()) > 0:
+            self.queue.add_after(key, delay)
             return True
-        looks = {"namespace": self._reconcile_namespace, "node": self._reconcile_node, "pool": self._reconcile_pool}
+        steps = {"namespace": self._reconcile_namespace, "node": self._reconcile_node, "pool": self._reconcile_pool}
         try:
-            await looks[kind](name)
+            await steps[kind](name)
         except TRANSIENT_ERRORS as error:
             log.warning("pools.reconcile_failed", kind=kind, name=name, error=str(error))
             self._metrics.reconcile_total.labels("pool", "error").inc()
@@ -161,13 +169,13 @@ class PoolReconciler:
         return True
 
     def _record_refusal(self, key: str, error: Exception) -> bool:
-        """Remember a write that only a person can make possible, and try it twice a minute; whether it is one."""
+        """Whether the API server refused the write until a person acts; the key is then retried twice a minute."""
         if not isinstance(error, ApiError) or not write_refusals.is_permanent(error.response):
             return False
         kind, _, name = key.partition("/")
         self._refused_writes[key] = (
             self._clock.monotonic() + write_refusals.MAX_RETRY_DELAY,
-            f"{kind} {name} cannot be written: {write_refusals.describe(error.response)}",
+            messages.write_refused(kind, name, write_refusals.describe(error.response)),
         )
         self.queue.add_after(key, write_refusals.MAX_RETRY_DELAY)
         if pool := self._pool_of(kind, name):
@@ -175,58 +183,61 @@ class PoolReconciler:
         return True
 
     def _pool_of(self, kind: str, name: str) -> str | None:
-        """The pool that tells what became of a namespace or node."""
-        of = {"namespace": self._memberships.pool_of_namespace, "node": self._memberships.pool_of_node}
-        return of[kind](name) if kind in of else None
+        """Return the pool whose status reports a refused write on this namespace or node; None if there is none."""
+        lookups = {"namespace": self._memberships.pool_of_namespace, "node": self._memberships.pool_of_node}
+        return lookups[kind](name) if kind in lookups else None
 
     async def _reread(self, kind: str, name: str) -> None:
-        where = {"namespace": paths.namespace, "node": paths.node, "pool": paths.pool}[kind]
-        of = {"namespace": ResourceKind.NAMESPACE, "node": ResourceKind.NODE, "pool": ResourceKind.POOL}[kind]
-        await reread(self._client, self._store, of, where(name))
+        path_of = {"namespace": paths.namespace, "node": paths.node, "pool": paths.pool}[kind]
+        resource = {"namespace": ResourceKind.NAMESPACE, "node": ResourceKind.NODE, "pool": ResourceKind.POOL}[kind]
+        await reread(self._client, self._store, resource, path_of(name))
 
     async def _reconcile_namespace(self, name: str) -> None:
         if not self._namespace_needs_patch(name):
             return
-        found, pool = self._store.namespaces[name], self._desired_namespace_pool(name)
-        if patch := labels_and_taints.namespace_patch(found, pool):
+        namespace, pool = self._store.namespaces[name], self._desired_namespace_pool(name)
+        if patch := labels_and_taints.namespace_patch(namespace, pool):
             self._store.put(ResourceKind.NAMESPACE, await self._client.patch(paths.namespace(name), patch))
-            log.info("namespace.labelled", namespace=name, pool=pool, before=found.pool)
+            log.info("namespace.labelled", namespace=name, pool=pool, before=namespace.pool)
             self._request_recount([("namespace", name)])
 
     async def _reconcile_node(self, name: str) -> None:
         node = self._store.node(name)
         if node is None:
             return
-        mark = await self._keep_required_label(node, self._desired_assignment(node))
-        if patch := labels_and_taints.node_patch(node, mark):
+        assignment = await self._keep_required_label(node, self._desired_assignment(node))
+        if patch := labels_and_taints.node_patch(node, assignment):
             self._store.put(ResourceKind.NODE, await self._client.patch(paths.node(name), patch))
             log.info(
                 "node.pool_updated",
                 node=name,
-                pool=mark.pool,
-                tainted=mark.tainted,
+                pool=assignment.pool,
+                tainted=assignment.tainted,
                 before=labels_and_taints.current_assignment(node).pool,
             )
             self._request_recount([("node", name)])
 
     async def _keep_required_label(self, node: Node, assignment: PoolAssignment) -> PoolAssignment:
-        """The label of a pool that is gone stays while a pod can be nowhere else; it must be on no namespace first."""
-        have = labels_and_taints.current_assignment(node).pool
-        if have is None or assignment.pool is not None or self._memberships.is_enforcing(have):
+        """Return the assignment, with the label of a deleted pool if pods on the node require it.
+
+        Namespaces lose their label first: admission would give a new pod a selector that no node matches.
+        """
+        current = labels_and_taints.current_assignment(node).pool
+        if current is None or assignment.pool is not None or self._memberships.is_enforcing(current):
             self._pods_keeping_label.pop(node.name, None)
             return assignment
-        if any(space.pool == have and not space.terminating for space in self._store.namespaces.values()):
+        if any(ns.pool == current and not ns.terminating for ns in self._store.namespaces.values()):
             self.queue.add_after(f"node/{node.name}", _NAMESPACES_FIRST_DELAY)
-            return PoolAssignment(have)
-        selecting = tuple(await pods_requiring_pool(self._client, node.name, have))
-        if not selecting:
+            return PoolAssignment(current)
+        pods = tuple(await pods_requiring_pool(self._client, node.name, current))
+        if not pods:
             self._pods_keeping_label.pop(node.name, None)
             return assignment
         self.queue.add_after(f"node/{node.name}", _KEPT_LABEL_CHECK_INTERVAL)
-        if self._pods_keeping_label.get(node.name) != selecting:
-            self._pods_keeping_label[node.name] = selecting
-            self._events.publish_label_kept(node, have, selecting)
-        return PoolAssignment(have)
+        if self._pods_keeping_label.get(node.name) != pods:
+            self._pods_keeping_label[node.name] = pods
+            self._events.publish_label_kept(node, current, pods)
+        return PoolAssignment(current)
 
     def _request_recount(self, scopes: Iterable[tuple[str, str]]) -> None:
         self._pod_counter.request_recheck(scopes)
@@ -241,40 +252,41 @@ class PoolReconciler:
             self._status_written_at.pop(name, None)
             return
         await self._check_taint_safety(pool)
-        spoken = name in admission_params.skipped_pools(self._memberships.pools.values())
-        if patch := admission_params.skip_label_patch(pool, skip=spoken):
+        skip = name in admission_params.skipped_pools(self._memberships.pools.values())
+        if patch := admission_params.skip_label_patch(pool, skip=skip):
             self._store.put(ResourceKind.POOL, await self._client.patch(paths.pool(name), patch))
-            return  # it is looked at again for this
+            return  # this change adds the key again; the status would be refused with the old resourceVersion
         await self._write_status(pool)
 
     def _member_nodes(self, pool: str) -> list[Node]:
         return [node for name in self._memberships.nodes(pool) if (node := self._store.node(name))]
 
     async def _check_taint_safety(self, pool: NamespacePool) -> None:
-        """Before nodes are tainted; in mode Audit too, to say it."""
+        """Check who would lose the last place by the taint, before nodes are tainted; in mode Audit for the status."""
         members = self._member_nodes(pool.name)
-        bare = frozenset(node.name for node in members if labels_and_taints.pool_of_taint(node) != pool.name)
-        if not pool.spec.exclusive or not bare:
+        untainted = frozenset(node.name for node in members if labels_and_taints.pool_of_taint(node) != pool.name)
+        if not pool.spec.exclusive or not untainted:
             self._taint_checks.pop(pool.name, None)
             return
-        now, asked = self._clock.monotonic(), self._taint_checks.get(pool.name)
-        if asked and bare <= asked.nodes and now < asked.valid_until:
-            # A look for another reason may have taken the place of the one that was to be then.
-            self.queue.add_after(f"pool/{pool.name}", asked.valid_until - now)
+        now, check = self._clock.monotonic(), self._taint_checks.get(pool.name)
+        if check and untainted <= check.nodes and now < check.valid_until:
+            # The key was reconciled early, which removed the timer of the next check.
+            self.queue.add_after(f"pool/{pool.name}", check.valid_until - now)
             return
-        everywhere = [self._with_planned_taint(node) for node in self._store.nodes.values()]
-        found = taint_safety.plan_taint(pool.name, bare, [n.name for n in members], everywhere, self._is_in_no_pool)
-        lost = tuple(await find_unschedulable(self._client, found))
+        nodes = [self._with_planned_taint(node) for node in self._store.nodes.values()]
+        member_names = [node.name for node in members]
+        planned = taint_safety.plan_taint(pool.name, untainted, member_names, nodes, self._is_in_no_pool)
+        unschedulable = tuple(await find_unschedulable(self._client, planned))
         ended = self._clock.monotonic()
         wait = max(_TAINT_CHECK_INTERVAL, (ended - now) * _TAINT_CHECK_PAUSE_FACTOR)
-        self._taint_checks[pool.name] = _TaintCheck(bare, lost, ended + wait)
+        self._taint_checks[pool.name] = _TaintCheck(untainted, unschedulable, ended + wait)
         self.queue.add_after(f"pool/{pool.name}", wait)
-        for name in bare:
+        for name in untainted:
             if self._node_needs_patch(name):
                 self.queue.add(f"node/{name}")
 
     def _with_planned_taint(self, node: Node) -> Node:
-        """With the taint that it is to have: of two pools each must not count on the other's nodes."""
+        """Return the node with the taint that it gets; otherwise two new pools would each count on the other's nodes."""
         owner = self._memberships.pool_of_node(node.name)
         if owner is None or labels_and_taints.pool_of_taint(node) or not self._memberships.pools[owner].spec.exclusive:
             return node
@@ -284,40 +296,40 @@ class PoolReconciler:
         return self._memberships.pool_of_namespace(namespace) is None
 
     async def _write_status(self, pool: NamespacePool) -> None:
-        """Write the status where it differs; mere numbers at most once a second."""
+        """Write the status if it differs; a change of numbers at most once a second."""
         before = pool.status
-        wanted = status.build(self._status_input(pool))
-        if wanted == before:
+        desired = status.build(self._status_input(pool))
+        if desired == before:
             return
         now, key = self._clock.monotonic(), f"pool/{pool.name}"
         wait = self._status_written_at.get(pool.name, float("-inf")) + _MIN_STATUS_WRITE_INTERVAL - now
-        if wait > 0 and status.urgent_part(wanted) == status.urgent_part(before):
+        if wait > 0 and status.urgent_part(desired) == status.urgent_part(before):
             self.queue.add_after(key, wait)
             return
         self._status_written_at[pool.name] = now
         body = {
             "metadata": {"resourceVersion": pool.resource_version, "uid": pool.uid},
-            "status": merge_patch(before, wanted),
+            "status": merge_patch(before, desired),
         }
         self._store.put(ResourceKind.POOL, await self._client.patch(f"{paths.pool(pool.name)}/status", body))
-        self._events.publish_status_change(pool, before, wanted)
+        self._events.publish_status_change(pool, before, desired)
 
     def _status_input(self, pool: NamespacePool) -> status.PoolStatusInput:
-        name, where = pool.name, self._memberships
-        nodes, spaces = self._member_nodes(name), where.namespaces(name)
-        keys = [*(f"namespace/{space}" for space in spaces), *(f"node/{node.name}" for node in nodes)]
-        unmarked = 0
-        if where.is_enforcing(name):
-            unmarked = sum(labels_and_taints.current_assignment(node).pool != name for node in nodes)
-            unmarked += sum(self._store.namespaces[space].pool != name for space in spaces)
+        name, memberships = pool.name, self._memberships
+        nodes, namespaces = self._member_nodes(name), memberships.namespaces(name)
+        keys = [*(f"namespace/{namespace}" for namespace in namespaces), *(f"node/{node.name}" for node in nodes)]
+        unlabelled_count = 0
+        if memberships.is_enforcing(name):
+            unlabelled_count = sum(labels_and_taints.current_assignment(node).pool != name for node in nodes)
+            unlabelled_count += sum(self._store.namespaces[namespace].pool != name for namespace in namespaces)
         return status.PoolStatusInput(
             pool=pool,
             nodes=nodes,
-            namespaces=spaces,
-            unlabelled_count=unmarked,
+            namespaces=namespaces,
+            unlabelled_count=unlabelled_count,
             conflicts=[
-                *(("namespace", dispute) for dispute in where.namespace_conflicts(name)),
-                *(("node", dispute) for dispute in where.node_conflicts(name)),
+                *(("namespace", conflict) for conflict in memberships.namespace_conflicts(name)),
+                *(("node", conflict) for conflict in memberships.node_conflicts(name)),
             ],
             admission=self._admission.state,
             unschedulable_by_taint=self._taint_checks[name].unschedulable if name in self._taint_checks else None,

@@ -1,4 +1,4 @@
-"""Has pods that are out of place moved, as far as they may be, and knows why the others stay."""
+"""Request the moves of misplaced pods, and report why the others stay."""
 
 from datetime import datetime
 
@@ -25,11 +25,11 @@ from rescheduler.core.pools.move_selection import (
 
 REQUESTER = "pools"
 _PoolSince = tuple[str | None, datetime]
-"""A pool, and since when it is seen."""
+"""A pool, and the time of its first observation; None: no pool."""
 
 
 class PoolMoveController:
-    """Between what is counted and what is moved."""
+    """Turn each count of misplaced pods into requests of migrations."""
 
     def __init__(
         self,
@@ -43,46 +43,44 @@ class PoolMoveController:
         self._admission, self._pod_counter, self._migrations = admission, pod_counter, migrations
         self._move_history = PoolMoveHistory()
         self._blockers: dict[str, list[PoolBlocker]] = {}
-        # By namespace its label, by node the pool that has it; and since when it is seen so. Not forgotten while none
-        # is out of place: one that comes up wrong a moment later came back.
-        self._namespace_pools: dict[str, _PoolSince] = {}
-        self._node_pools: dict[str, _PoolSince] = {}
+        # Kept while no pod is misplaced: otherwise a pod that comes back a moment later would look like an old one.
+        self._namespace_pools: dict[str, _PoolSince] = {}  # by namespace: its label
+        self._node_pools: dict[str, _PoolSince] = {}  # by node: the pool that has it
 
     def reconcile(self) -> None:
-        """The counts are new: who is to be moved now?"""
-        now, sums = self._clock.now(), self._pod_counter.totals
-        if sums is None or not self._admission.state.is_enforced_everywhere(now):
+        """Select the pods to move now, after a count."""
+        now, totals = self._clock.now(), self._pod_counter.totals
+        if totals is None or not self._admission.state.is_enforced_everywhere(now):
             self._blockers = {}
             self._migrations.set_requests(REQUESTER, {})
             return
         misplaced = self._pod_counter.misplaced.pods_to_move
-        spaces = {pod.namespace for pod in misplaced}
-        for name in spaces:
-            space = self._store.namespaces.get(name)
+        for name in {pod.namespace for pod in misplaced}:
+            namespace = self._store.namespaces.get(name)
             self._namespace_pools[name] = _pool_since(
-                self._namespace_pools.get(name), space.pool if space else None, now
+                self._namespace_pools.get(name), namespace.pool if namespace else None, now
             )
         self._namespace_pools = {
-            name: seen for name, seen in self._namespace_pools.items() if name in self._store.namespaces
+            name: pool_since for name, pool_since in self._namespace_pools.items() if name in self._store.namespaces
         }
-        ground = MembershipSnapshot.of(self._store.memberships).pool_of_node
+        pool_of_node = MembershipSnapshot.of(self._store.memberships).pool_of_node
         self._node_pools = {
-            name: _pool_since(self._node_pools.get(name), ground.get(name), now) for name in self._store.nodes
+            name: _pool_since(self._node_pools.get(name), pool_of_node.get(name), now) for name in self._store.nodes
         }
-        site = MoveSelectionInput(
+        inputs = MoveSelectionInput(
             now=now,
             nodes=self._store.nodes,
-            pool_of_node=ground,
-            requests_by_node=sums.requests_by_node,
+            pool_of_node=pool_of_node,
+            requests_by_node=totals.requests_by_node,
             is_label_propagated=lambda name: self._is_label_propagated(name, now),
             mapped_since=self._mapped_since,
             wait_reason=self._wait_reason,
             suspend=self._suspend,
             move_history=self._move_history,
         )
-        plan = move_selection.select(misplaced, site)
-        self._blockers = plan.blockers
-        self._migrations.set_requests(REQUESTER, plan.migration_requests)
+        selection = move_selection.select(misplaced, inputs)
+        self._blockers = selection.blockers
+        self._migrations.set_requests(REQUESTER, selection.migration_requests)
 
     def _is_label_propagated(self, name: str, now: datetime) -> bool:
         if name not in self._namespace_pools:
@@ -105,21 +103,21 @@ class PoolMoveController:
         return policy.spec.suspend if policy else Suspend.NONE
 
     def on_pod_moved(self, pod: Pod, cause: str) -> None:
-        """A pod has left for its pool, or away from one."""
+        """Record the move if it was for a pool."""
         if cause.startswith(CAUSE_PREFIX) and pod.owner:
-            home = self._store.memberships.pool_of_namespace(pod.namespace)
-            self._move_history.record_move(pod.owner.uid, home, self._clock.now())
+            target_pool = self._store.memberships.pool_of_namespace(pod.namespace)
+            self._move_history.record_move(pod.owner.uid, target_pool, self._clock.now())
 
     def blockers(self, pool: str) -> list[PoolBlocker]:
-        """Pods of this pool that cannot be moved, by namespace and name."""
-        found = list(self._blockers.get(pool, ()))
-        found += [
+        """Return the pods of this pool that cannot be moved, sorted by namespace and name."""
+        blockers = list(self._blockers.get(pool, ()))
+        blockers += [
             PoolBlocker(namespace=b.namespace, pod=b.pod, class_=b.class_, message=b.message)
-            for held in self._migrations.blocked_migrations()
-            if held.cause == CAUSE_PREFIX + pool
-            for b in (held.blocker,)
+            for migration in self._migrations.blocked_migrations()
+            if migration.cause == CAUSE_PREFIX + pool
+            for b in (migration.blocker,)
         ]
-        return sorted(found, key=lambda b: (b.namespace, b.pod, b.class_))
+        return sorted(blockers, key=lambda b: (b.namespace, b.pod, b.class_))
 
 
 def _pool_since(known: _PoolSince | None, pool: str | None, now: datetime) -> _PoolSince:

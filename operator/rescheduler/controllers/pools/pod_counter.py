@@ -1,7 +1,7 @@
-"""Counts the pods of pools: all of them in chunks every few minutes and on demand, those out of place every few seconds.
+"""Count the pods of pools: all pods every few minutes and on request, misplaced pods every few seconds.
 
-Nothing is watched and no pod is kept. What a count costs decides how soon the next may be: a cluster with very many
-pods is counted less often, never harder.
+Pods are listed in pages, and neither watched nor kept. The duration of a count decides when the next one may begin, so
+that a cluster with very many pods is counted less often and bears no more load.
 """
 
 import asyncio
@@ -22,25 +22,25 @@ from rescheduler.core.pools.node_loss import NodeLoss
 from rescheduler.kube import paths
 from rescheduler.kube.client import Client
 
-log = structlog.get_logger("rescheduler.pool_counts")
+log = structlog.get_logger("rescheduler.pools.pod_counter")
 
-_FULL_COUNT_INTERVAL = 300.0  # seconds between full counts where nothing changes
-_MIN_COUNT_INTERVAL = 2.0  # seconds between two on demand, at least
-_RECHECK_INTERVAL = 3.0  # seconds between glances while something is out of place: known within 5
-_COUNT_PAUSE_FACTOR, _RECHECK_PAUSE_FACTOR = 20, 10  # a count may take 1/20 of the time, a glance 1/10
-_MIN_SIMULATION_INTERVAL = 20.0  # seconds between two rehearsals of losses, at least
-_MAX_CONCURRENT_LISTS = 8  # lists side by side
-_RETRY_DELAY = 5.0
-_WAKE_DEBOUNCE = 0.05  # seconds; a burst of changes is one look
+_FULL_COUNT_INTERVAL = 300.0  # seconds between full counts without a request
+_MIN_COUNT_INTERVAL = 2.0  # seconds between the starts of two full counts, at least
+_RECHECK_INTERVAL = 3.0  # seconds between lists of misplaced pods: a change is known within 5 s
+_COUNT_PAUSE_FACTOR, _RECHECK_PAUSE_FACTOR = 20, 10  # a count may take 1/20 of the time, a recheck 1/10
+_MIN_SIMULATION_INTERVAL = 20.0  # seconds between two simulations of node losses, at least
+_MAX_CONCURRENT_LISTS = 8
+_RETRY_DELAY = 5.0  # seconds
+_WAKE_DEBOUNCE = 0.05  # seconds; one step serves a burst of requests
 
 
 class PoolPodCounter:
-    """What is known of the pools' pods; `changed` is told after each look.
+    """Count pods, and call `on_change` after each count.
 
     Attributes:
-        sums: the last full count; None before the first.
-        finds: what is out of place now.
-        losses: by pool, what would become of its pods without its largest node.
+        totals: the last full count; None before the first.
+        misplaced: the misplaced pods of the last count or recheck.
+        node_losses: by pool, the last simulated loss of its largest node.
     """
 
     def __init__(self, client: Client, store: Store, clock: Clock, on_change: Callable[[], None]) -> None:
@@ -55,12 +55,12 @@ class PoolPodCounter:
         self._next_recheck_at, self._next_simulation_at = float("inf"), 0.0
 
     def request_recheck(self, scopes: Iterable[ListScope]) -> None:
-        """Something may be out of place there now."""
+        """List these scopes soon: they may have misplaced pods now."""
         self._requested_scopes |= set(scopes)
         self._wake.set()
 
     def request_recount(self) -> None:
-        """All sums may be otherwise now."""
+        """Count all pods soon."""
         self._next_count_at = min(self._next_count_at, self._earliest_count_at)
         self._wake.set()
 
@@ -72,7 +72,7 @@ class PoolPodCounter:
         )
 
     async def _step(self) -> float:
-        """Count what is due; seconds until the next count is."""
+        """Run the count that is due; return the seconds until the next one."""
         try:
             await self._run_due()
         except Exception:
@@ -95,74 +95,75 @@ class PoolPodCounter:
             await self._recheck(now)
 
     async def _count_all(self, started_at: float) -> None:
-        view, sums = MembershipSnapshot.of(self._store.memberships), PodTotals()
-        rehearsal = NodeLossSimulation(self._store, view) if started_at >= self._next_simulation_at else None
-        self._next_count_at = started_at + _FULL_COUNT_INTERVAL  # what is asked for while it runs makes it sooner
+        snapshot, totals = MembershipSnapshot.of(self._store.memberships), PodTotals()
+        simulation = NodeLossSimulation(self._store, snapshot) if started_at >= self._next_simulation_at else None
+        self._next_count_at = (
+            started_at + _FULL_COUNT_INTERVAL
+        )  # set first: a request during the count brings it forward
         self._earliest_count_at = started_at + _MIN_COUNT_INTERVAL
         self._requested_scopes.clear()
         async for page in self._client.list(paths.PODS):
             for raw in readable_objects(page["items"], object_schemas.sanitize_pod):
-                sums.add(raw, view)
-                if rehearsal:
-                    rehearsal.add(raw, view)
-        took = self._clock.monotonic() - started_at
-        self._earliest_count_at = started_at + max(_MIN_COUNT_INTERVAL, took * (_COUNT_PAUSE_FACTOR + 1))
+                totals.add(raw, snapshot)
+                if simulation:
+                    simulation.add(raw, snapshot)
+        duration = self._clock.monotonic() - started_at
+        self._earliest_count_at = started_at + max(_MIN_COUNT_INTERVAL, duration * (_COUNT_PAUSE_FACTOR + 1))
         self._next_count_at = max(self._next_count_at, self._earliest_count_at)
-        self.totals = sums
-        self._update_misplaced(sums.misplaced_by_scope, took)
-        log.debug("pools.counted", seconds=round(took, 3))
-        if rehearsal:
-            await self._simulate_node_losses(rehearsal)
+        self.totals = totals
+        self._update_misplaced(totals.misplaced_by_scope, duration)
+        log.debug("pools.counted", seconds=round(duration, 3))
+        if simulation:
+            await self._simulate_node_losses(simulation)
 
     async def _simulate_node_losses(self, simulation: NodeLossSimulation) -> None:
-        """Dearer than the count itself: with it, but not each time."""
-        began = self._clock.monotonic()
+        """Run a simulation, and set the time of the next one: it costs more than a count, so not every count has one."""
+        started_at = self._clock.monotonic()
         self.node_losses = await simulation.run()
-        ended = self._clock.monotonic()
-        self._next_simulation_at = ended + max(_MIN_SIMULATION_INTERVAL, (ended - began) * _COUNT_PAUSE_FACTOR)
+        ended_at = self._clock.monotonic()
+        pause = max(_MIN_SIMULATION_INTERVAL, (ended_at - started_at) * _COUNT_PAUSE_FACTOR)
+        self._next_simulation_at = ended_at + pause
         self._on_change()
 
     async def _recheck(self, started_at: float) -> None:
-        """Look where something was out of place, or may be now."""
-        view, places = (
-            MembershipSnapshot.of(self._store.memberships),
-            sorted({*self._misplaced_by_scope, *self._requested_scopes}),
-        )
+        """List the scopes that had misplaced pods, or that are requested."""
+        snapshot = MembershipSnapshot.of(self._store.memberships)
+        scopes = sorted({*self._misplaced_by_scope, *self._requested_scopes})
         self._requested_scopes.clear()
-        found: dict[ListScope, MisplacementReport] = {}
+        reports: dict[ListScope, MisplacementReport] = {}
         limit = asyncio.Semaphore(_MAX_CONCURRENT_LISTS)
 
-        async def look(place: ListScope) -> None:
+        async def list_scope(scope: ListScope) -> None:
             async with limit:
-                found[place] = await self._list_misplaced(place, view)
+                reports[scope] = await self._list_misplaced(scope, snapshot)
 
-        await asyncio.gather(*(look(place) for place in places))
-        self._update_misplaced(found, self._clock.monotonic() - started_at)
+        await asyncio.gather(*(list_scope(scope) for scope in scopes))
+        self._update_misplaced(reports, self._clock.monotonic() - started_at)
 
     def _update_misplaced(self, misplaced_by_scope: dict[ListScope, MisplacementReport], duration: float) -> None:
         self._misplaced_by_scope = {
-            place: finds for place, finds in misplaced_by_scope.items() if finds.pods_outside or finds.pods_foreign
+            scope: report for scope, report in misplaced_by_scope.items() if report.pods_outside or report.pods_foreign
         }
         total = MisplacementReport()
-        for finds in self._misplaced_by_scope.values():
-            total.merge(finds)
+        for report in self._misplaced_by_scope.values():
+            total.merge(report)
         self.misplaced = total
-        gap = max(_RECHECK_INTERVAL, duration * _RECHECK_PAUSE_FACTOR)
-        self._next_recheck_at = self._clock.monotonic() + gap if self._misplaced_by_scope else float("inf")
+        pause = max(_RECHECK_INTERVAL, duration * _RECHECK_PAUSE_FACTOR)
+        self._next_recheck_at = self._clock.monotonic() + pause if self._misplaced_by_scope else float("inf")
         self._on_change()
 
     async def _list_misplaced(self, scope: ListScope, snapshot: MembershipSnapshot) -> MisplacementReport:
         kind, name = scope
-        finds = MisplacementReport()
+        report = MisplacementReport()
         if kind == "node":
             pages = self._client.list(paths.PODS, fieldSelector=f"spec.nodeName={name}")
         else:
             pools = snapshot.pools_by_namespace.get(name, ())
-            # Where one pool alone has a say, the label tells which pods were not made for it.
-            only = {"labelSelector": f"{names.POOL}!={pools[0]}"} if len(pools) == 1 else {}
-            pages = self._client.list(paths.in_namespace("v1", name, "pods"), **only)
+            # Without the selector the API server would send all pods of the namespace, and most are in place.
+            selector = {"labelSelector": f"{names.POOL}!={pools[0]}"} if len(pools) == 1 else {}
+            pages = self._client.list(paths.in_namespace("v1", name, "pods"), **selector)
         async for page in pages:
             for raw in readable_objects(page["items"], object_schemas.sanitize_pod):
                 if misplaced_pods.list_scope(raw, snapshot) == scope:
-                    misplaced_pods.add_to_report(raw, snapshot, finds)
-        return finds
+                    misplaced_pods.add_to_report(raw, snapshot, report)
+        return report

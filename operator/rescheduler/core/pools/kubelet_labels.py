@@ -1,6 +1,6 @@
-"""Which labels of a Node its own kubelet may set, by Kubernetes' admission plugin NodeRestriction.
+"""Decide which labels of a Node its own kubelet may set, by Kubernetes' admission plugin NodeRestriction.
 
-A kubelet that somebody took over writes them to have other pods sent to its node. The rules are those of
+A compromised kubelet can set these labels to attract pods of a pool to its node. The rules are those of
 plugin/pkg/admission/noderestriction/admission.go and k8s.io/kubelet/pkg/apis/well_known_labels.go.
 """
 
@@ -35,7 +35,7 @@ def kubelet_may_set(key: str) -> bool:
 
 
 def required_keys(selector: LabelSelector) -> set[str]:
-    """Keys of the labels without which no node is selected; NotIn and DoesNotExist select nodes that lack the label."""
+    """Return the keys of the labels that a selected node must have; NotIn and DoesNotExist require no label."""
     positive = {
         r.key
         for r in selector.match_expressions

@@ -1,7 +1,7 @@
-"""What pools write on namespaces and nodes, as patches: the labels, and the taint of exclusive ones.
+"""Patches of namespaces and nodes for pools: the labels, and the taint of exclusive pools.
 
-Made from the object as just read, with its UID and resourceVersion: taints are one list, and what others changed
-meanwhile makes the patch fail. Only the pool's own label and taint are ever written or taken off.
+A patch has the UID and resourceVersion of the object as last read. Taints are one list, so the API server must refuse
+the patch if another party has changed the object since. A patch sets and removes only the pool's own label and taint.
 """
 
 from collections.abc import Mapping
@@ -19,30 +19,35 @@ TAINT_EFFECT = "NoSchedule"
 
 @dataclass(frozen=True, slots=True)
 class PoolAssignment:
-    """What a node should carry: the label of its pool (None: of no pool), and whether strangers are kept off."""
+    """The label and taint of a node.
+
+    Attributes:
+        pool: the pool of the label; None: no label.
+        tainted: whether the node has the taint of the pool.
+    """
 
     pool: str | None = None
     tainted: bool = False
 
 
 def pool_taint(pool: str) -> Taint:
-    """What keeps strangers off the nodes of an exclusive pool."""
+    """Return the taint that keeps pods of other namespaces off the nodes of an exclusive pool."""
     return Taint(names.POOL, pool, TAINT_EFFECT)
 
 
 def pool_of_taint(node: Node) -> str | None:
-    """The pool whose taint the node has."""
+    """Return the pool whose taint the node has; None if it has no such taint."""
     return next((t.value for t in node.taints if (t.key, t.effect) == (names.POOL, TAINT_EFFECT)), None)
 
 
 def current_assignment(node: Node) -> PoolAssignment:
-    """What the node carries now."""
+    """Return the label and taint that the node has now."""
     pool = node.labels.get(names.NODE_POOL)
     return PoolAssignment(pool, tainted=pool_of_taint(node) is not None)
 
 
 def namespace_patch(namespace: Namespace, pool: str | None) -> Patch | None:
-    """Label the namespace so; None where it is."""
+    """Return the patch that gives the namespace the label of this pool, or removes it; None if it is right."""
     if namespace.pool == pool:
         return None
     guard = {"resourceVersion": namespace.resource_version, "uid": namespace.uid}
@@ -50,23 +55,23 @@ def namespace_patch(namespace: Namespace, pool: str | None) -> Patch | None:
 
 
 def node_patch(node: Node, assignment: PoolAssignment) -> Patch | None:
-    """Make the node carry this; None where it does."""
+    """Return the patch that gives the node this label and taint; None if it has them."""
     patch: Patch = {}
     metadata: dict[str, Any] = {"resourceVersion": node.resource_version, "uid": node.uid}
     if node.labels.get(names.NODE_POOL) != assignment.pool:
         metadata["labels"] = {names.NODE_POOL: assignment.pool}
     wanted = pool_taint(assignment.pool) if assignment.pool and assignment.tainted else None
-    ours = [t for t in node.taints if (t.key, t.effect) == (names.POOL, TAINT_EFFECT)]
-    if [t.value for t in ours] != ([wanted.value] if wanted else []):
-        kept = [t.as_json() for t in node.taints if t not in ours]
-        patch["spec"] = {"taints": [*kept, *([wanted.as_json()] if wanted else [])] or None}
+    pool_taints = [t for t in node.taints if (t.key, t.effect) == (names.POOL, TAINT_EFFECT)]
+    if [t.value for t in pool_taints] != ([wanted.value] if wanted else []):
+        other_taints = [t.as_json() for t in node.taints if t not in pool_taints]
+        patch["spec"] = {"taints": [*other_taints, *([wanted.as_json()] if wanted else [])] or None}
     return patch | {"metadata": metadata} if patch or "labels" in metadata else None
 
 
 def requires_pool(raw: Mapping[str, Any], pool: str) -> bool:
-    """Whether a raw pod can be on no node but those labelled with this pool.
+    """Whether a raw pod can run only on nodes with the label of this pool.
 
-    A kubelet that restarts fails such a pod where the label is gone, and no node would take it again.
+    If the node loses the label, a kubelet that restarts fails such a pod, and no node takes it again.
     """
     spec = object_schemas.sanitize_unnamed_pod(raw)["spec"]
     if (spec.get("nodeSelector") or {}).get(names.NODE_POOL) == pool:

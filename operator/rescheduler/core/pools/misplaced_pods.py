@@ -1,8 +1,8 @@
-"""The pods of pools: counted, summed and dropped, and those named that are not where they belong.
+"""Count the pods of pools, sum their requests, and list the misplaced pods.
 
-Raw pods are taken in one by one and must not be kept: what is left grows with pools and nodes, not with pods. Never
-counted: what has ended. Never out of place: pods of DaemonSets, mirror pods, kube-system and our own namespace. Counted
-but never to be moved as strangers: pods that tolerate the taint; they would come back.
+Raw pods are added one by one and never kept, so that memory grows with pools and nodes and not with pods. Pods that have
+ended are not counted. Pods of DaemonSets, mirror pods, and pods of kube-system and the operator's own namespace are never
+misplaced. A foreign pod that tolerates the taint is counted but not moved, because it would come back.
 """
 
 from collections import Counter
@@ -24,22 +24,24 @@ from rescheduler.core.pools.labels_and_taints import pool_taint
 from rescheduler.core.pools.membership import PoolMemberships
 
 MAX_LISTED_PER_POOL = 500
-"""So many of one pool are known by name at once: when these have moved, others take their place."""
+"""Misplaced pods of one pool that are listed by name at once; when they have moved, others take their place."""
 
 ListScope = tuple[str, str]
-"""Where pods out of place are looked for: `namespace` and its name, or `node` and its name."""
+"""One list of pods that finds misplaced pods: `namespace` and its name, or `node` and its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class MisplacedPod:
-    """A pod that is not where it belongs.
+    """A pod that is outside its pool, or foreign on a node of an exclusive pool.
 
     Attributes:
-        pool: on whose behalf it is to leave: its own pool's, or that of the exclusive pool whose node it is on.
-        home: the pool of its namespace; None: it is in none, and any node of no pool will do.
-        owner: the uid of its controller, else its own.
-        released: it is released already.
-        asked: its requests; `where`: the parts of its spec that say which nodes will do.
+        requesting_pool: the pool for which the pod leaves: its own pool, or the exclusive pool of its node.
+        target_pool: the pool of its namespace; None: no pool, and any node without a pool will do.
+        owner_uid: the UID of its controller, or its own UID without a controller.
+        created: its creationTimestamp; None if unreadable.
+        released: whether the pod is released already.
+        resource_requests: its requests, by resource.
+        scheduling_constraints: nodeSelector, affinity and tolerations of its spec.
     """
 
     namespace: str
@@ -57,11 +59,12 @@ class MisplacedPod:
 
 @dataclass(slots=True)
 class MisplacementReport:
-    """What was found out of place, somewhere or everywhere.
+    """The misplaced pods of one list, or of all lists.
 
     Attributes:
-        outside: by pool, how many of its pods are on other nodes; `foreign`: how many of others on its nodes.
-        named: those to be moved, as far as they may be named.
+        pods_outside: by pool, the number of its pods on nodes of no or another pool.
+        pods_foreign: by pool, the number of pods of other namespaces on its nodes.
+        pods_to_move: the pods to move, at most `MAX_LISTED_PER_POOL` of a pool.
     """
 
     pods_outside: Counter[str] = field(default_factory=Counter)
@@ -69,7 +72,7 @@ class MisplacementReport:
     pods_to_move: list[MisplacedPod] = field(default_factory=list)
 
     def merge(self, report: "MisplacementReport") -> None:
-        """Take in what was found elsewhere."""
+        """Add the pods of another list."""
         self.pods_outside.update(report.pods_outside)
         self.pods_foreign.update(report.pods_foreign)
         self.pods_to_move += report.pods_to_move
@@ -77,13 +80,17 @@ class MisplacementReport:
 
 @dataclass(frozen=True)
 class MembershipSnapshot:
-    """What a pod's place is judged by: a picture of one moment.
+    """The members of all pools at one moment.
 
     Attributes:
-        spaces, nodes: by name, the pools that have it, or in mode Audit would have it.
-        home, ground: by name of a namespace, of a node: the pool that has it.
-        exclusive: pools that keep strangers off; `moving`: those that have their pods moved.
-        named: how many of each pool have been named since this picture was made.
+        pools_by_namespace: by namespace, the pools that have it or in mode Audit would have it.
+        pools_by_node: by node, the pools that have it or in mode Audit would have it.
+        pool_of_namespace: by namespace, the pool that has it; None: no pool has it.
+        pool_of_node: by node, the pool that has it; None: no pool has it.
+        exclusive_pools: pools with `exclusive: true`.
+        moving_pools: pools with `existingPods: Move`.
+        exempt_namespaces: namespaces that no pool can have.
+        listed_counts: by pool, the number of pods to move that are listed so far.
     """
 
     pools_by_namespace: Mapping[str, tuple[str, ...]]
@@ -97,12 +104,12 @@ class MembershipSnapshot:
 
     @classmethod
     def of(cls, memberships: PoolMemberships) -> "MembershipSnapshot":
-        """As things are now."""
-        spaces, nodes = memberships.pools_by_namespace(), memberships.pools_by_node()
+        """Return the members as they are now."""
+        namespaces, nodes = memberships.pools_by_namespace(), memberships.pools_by_node()
         return cls(
-            spaces,
+            namespaces,
             nodes,
-            {name: memberships.pool_of_namespace(name) for name in spaces},
+            {name: memberships.pool_of_namespace(name) for name in namespaces},
             {name: memberships.pool_of_node(name) for name in nodes},
             frozenset(name for name, pool in memberships.pools.items() if pool.spec.exclusive),
             frozenset(n for n, p in memberships.pools.items() if p.spec.existing_pods is ExistingPods.MOVE),
@@ -111,7 +118,7 @@ class MembershipSnapshot:
 
 
 def is_exempt(raw: Mapping[str, Any], exempt_namespaces: Iterable[str]) -> bool:
-    """Whether pools have no say in where this raw pod is."""
+    """Whether pools do not apply to this raw pod."""
     meta = object_schemas.sanitize_pod(raw)["metadata"]
     return (
         meta["namespace"] in exempt_namespaces
@@ -121,58 +128,61 @@ def is_exempt(raw: Mapping[str, Any], exempt_namespaces: Iterable[str]) -> bool:
 
 
 def list_scope(raw: Mapping[str, Any], snapshot: MembershipSnapshot) -> ListScope | None:
-    """Where a raw pod that is out of place is looked for, so that each is found once; None where it is in place.
+    """Return the list that finds a misplaced raw pod, so that each pod is found once; None if it is not misplaced.
 
-    A pod without the label of its pool was made before its namespace was in it: those are found by the namespace. All
-    others stand out on their nodes alone.
+    A pod without the label of its pool is older than the pool: a list of its namespace finds it. A list of their node
+    finds all other pods.
     """
     raw = object_schemas.sanitize_pod(raw)
     if not is_misplaced(raw, snapshot):
         return None
     meta = raw["metadata"]
     pools, label = snapshot.pools_by_namespace.get(meta["namespace"], ()), (meta.get("labels") or {}).get(names.POOL)
-    on = snapshot.pools_by_node.get(raw["spec"]["nodeName"], ())
-    if any(pool != label and pool not in on for pool in pools):
+    node_pools = snapshot.pools_by_node.get(raw["spec"]["nodeName"], ())
+    if any(pool != label and pool not in node_pools for pool in pools):
         return ("namespace", meta["namespace"])
     return ("node", raw["spec"]["nodeName"])
 
 
 def is_misplaced(raw: Mapping[str, Any], snapshot: MembershipSnapshot) -> bool:
-    """Whether a raw pod is outside its pool, or a stranger on an exclusive one's node."""
+    """Whether a raw pod is outside its pool, or foreign on a node of an exclusive pool."""
     raw = object_schemas.sanitize_pod(raw)
     node = raw["spec"].get("nodeName")
     if not node or raw["status"].get("phase") in TERMINAL_PHASES or is_exempt(raw, snapshot.exempt_namespaces):
         return False
-    pools, on = snapshot.pools_by_namespace.get(raw["metadata"]["namespace"], ()), snapshot.pools_by_node.get(node, ())
-    return any(pool not in on for pool in pools) or any(p in snapshot.exclusive_pools and p not in pools for p in on)
+    pools = snapshot.pools_by_namespace.get(raw["metadata"]["namespace"], ())
+    node_pools = snapshot.pools_by_node.get(node, ())
+    return any(pool not in node_pools for pool in pools) or any(
+        pool in snapshot.exclusive_pools and pool not in pools for pool in node_pools
+    )
 
 
 def add_to_report(raw: Mapping[str, Any], snapshot: MembershipSnapshot, report: MisplacementReport) -> None:
-    """Count a raw pod that is out of place, and name it."""
+    """Count a misplaced raw pod, and list it if its pool moves pods."""
     raw = object_schemas.sanitize_pod(raw)
     meta, node = raw["metadata"], raw["spec"]["nodeName"]
-    pools, on = snapshot.pools_by_namespace.get(meta["namespace"], ()), snapshot.pools_by_node.get(node, ())
-    outside = [pool for pool in pools if pool not in on]
-    foreign = [pool for pool in on if pool in snapshot.exclusive_pools and pool not in pools]
+    pools, node_pools = snapshot.pools_by_namespace.get(meta["namespace"], ()), snapshot.pools_by_node.get(node, ())
+    outside = [pool for pool in pools if pool not in node_pools]
+    foreign = [pool for pool in node_pools if pool in snapshot.exclusive_pools and pool not in pools]
     report.pods_outside.update(outside)
     report.pods_foreign.update(foreign)
-    home, ground = snapshot.pool_of_namespace.get(meta["namespace"]), snapshot.pool_of_node.get(node)
-    pool = home if home in outside else ground if ground in foreign else None
+    own_pool, node_pool = snapshot.pool_of_namespace.get(meta["namespace"]), snapshot.pool_of_node.get(node)
+    pool = own_pool if own_pool in outside else node_pool if node_pool in foreign else None
     if pool not in snapshot.moving_pools or "deletionTimestamp" in meta:
         return
-    # Released pods always stay in sight: they would be returned.
+    # A released pod that is not listed would be returned to its ReplicaSet.
     if snapshot.listed_counts[pool] >= MAX_LISTED_PER_POOL and not read_record(meta)[1]:
         return
-    if pool == home or not tolerates(raw["spec"].get("tolerations") or (), [pool_taint(pool)]):
+    if pool == own_pool or not tolerates(raw["spec"].get("tolerations") or (), [pool_taint(pool)]):
         snapshot.listed_counts[pool] += 1
-        report.pods_to_move.append(_to_misplaced_pod(raw, pool, home))
+        report.pods_to_move.append(_to_misplaced_pod(raw, pool, own_pool))
 
 
 def _to_misplaced_pod(raw: Mapping[str, Any], requesting_pool: str, target_pool: str | None) -> MisplacedPod:
     meta, spec = raw["metadata"], raw["spec"]
-    where = {key: spec[key] for key in ("nodeSelector", "affinity", "tolerations") if spec.get(key)}
-    move, released = read_record(meta)
-    owner = (controller_reference(meta) or meta).get("uid", "")
+    constraints = {key: spec[key] for key in ("nodeSelector", "affinity", "tolerations") if spec.get(key)}
+    record, released = read_record(meta)
+    owner_uid = (controller_reference(meta) or meta).get("uid", "")
     return MisplacedPod(
         namespace=meta["namespace"],
         name=meta["name"],
@@ -180,23 +190,24 @@ def _to_misplaced_pod(raw: Mapping[str, Any], requesting_pool: str, target_pool:
         node=spec["nodeName"],
         requesting_pool=requesting_pool,
         target_pool=target_pool,
-        owner_uid=move.replica_set_uid if move else owner,
+        owner_uid=record.replica_set_uid if record else owner_uid,
         created=parse_time(meta.get("creationTimestamp")),
         released=released,
         resource_requests=allocated_resources(raw),
-        scheduling_constraints=where,
+        scheduling_constraints=constraints,
     )
 
 
 @dataclass(slots=True)
 class PodTotals:
-    """All pods of the cluster, summed.
+    """Sums over all pods of the cluster.
 
     Attributes:
-        pods: by pool, the pods of its namespaces that it has a say in.
-        requested: by pool, what those ask for wherever they are, and all others on its nodes.
-        used: by node, what the pods there hold; `fixed`: those of them that go with the node.
-        places: what is out of place, by where to look for it again.
+        pods_by_pool: by pool, the number of pods of its namespaces without exempt pods.
+        requests_by_pool: by pool, the requests of its pods on any node, and of all other pods on its nodes.
+        requests_by_node: by node, the requests of all its pods.
+        exempt_requests_by_node: by node, the requests of exempt pods, which go with the node.
+        misplaced_by_scope: the misplaced pods, by the list that finds them again.
     """
 
     pods_by_pool: Counter[str] = field(default_factory=Counter)
@@ -206,20 +217,20 @@ class PodTotals:
     misplaced_by_scope: dict[ListScope, MisplacementReport] = field(default_factory=dict)
 
     def add(self, raw: Mapping[str, Any], snapshot: MembershipSnapshot) -> None:
-        """Take a raw pod in. Raises UnreadableError for what is no pod."""
+        """Add a raw pod. Raises UnreadableError if the object is no pod."""
         raw = object_schemas.sanitize_pod(raw)
         if raw["status"].get("phase") in TERMINAL_PHASES:
             return
         meta, node = raw["metadata"], raw["spec"].get("nodeName", "")
-        asked = {**allocated_resources(raw), PODS: 1}
-        fixed = is_exempt(raw, snapshot.exempt_namespaces)
-        pools = () if fixed else snapshot.pools_by_namespace.get(meta["namespace"], ())
+        requests = {**allocated_resources(raw), PODS: 1}
+        exempt = is_exempt(raw, snapshot.exempt_namespaces)
+        pools = () if exempt else snapshot.pools_by_namespace.get(meta["namespace"], ())
         self.pods_by_pool.update(pools)
         for pool in {*pools, *snapshot.pools_by_node.get(node, ())}:
-            self.requests_by_pool.setdefault(pool, Counter()).update(asked)
+            self.requests_by_pool.setdefault(pool, Counter()).update(requests)
         if node:
-            self.requests_by_node.setdefault(node, Counter()).update(asked)
-            if fixed:
-                self.exempt_requests_by_node.setdefault(node, Counter()).update(asked)
-        if where := list_scope(raw, snapshot):
-            add_to_report(raw, snapshot, self.misplaced_by_scope.setdefault(where, MisplacementReport()))
+            self.requests_by_node.setdefault(node, Counter()).update(requests)
+            if exempt:
+                self.exempt_requests_by_node.setdefault(node, Counter()).update(requests)
+        if scope := list_scope(raw, snapshot):
+            add_to_report(raw, snapshot, self.misplaced_by_scope.setdefault(scope, MisplacementReport()))

@@ -1,4 +1,4 @@
-"""What would become of a pool's pods if its largest node went: planned on the rest of the pool, before it happens."""
+"""Simulate the loss of a pool's largest node: plan its pods onto the other nodes of the pool."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,10 +17,15 @@ _MAX_LISTED_PODS = 5
 
 @dataclass(frozen=True, slots=True)
 class NodeLoss:
-    """The largest node, and which of the pool's pods on it would find no place, or perhaps none.
+    """The result of the simulation.
 
     Attributes:
-        homeless, unsure: some of them in words, each with the reason; and how many there are.
+        node: the name of the largest node.
+        pods_total: the number of the pool's pods on that node.
+        unplaceable: the first pods that would find no place, each with the reason.
+        unplaceable_total: the number of all such pods.
+        uncertain: the first pods about which only the scheduler can decide, each with the reason.
+        uncertain_total: the number of all such pods.
     """
 
     node: str
@@ -32,10 +37,10 @@ class NodeLoss:
 
 
 def largest_node(nodes: Iterable[Node]) -> Node | None:
-    """The node that has most of what its pool has, CPU or memory; the first by name of equal ones."""
-    rows = sorted(nodes, key=lambda node: node.name)
-    whole = {kind: sum(node.allocatable.get(kind, 0) for node in rows) or 1 for kind in (CPU, MEMORY)}
-    return max(rows, key=lambda n: max(n.allocatable.get(kind, 0) / whole[kind] for kind in whole), default=None)
+    """Return the node with the largest share of the pool's CPU or memory; of equal nodes the first by name."""
+    by_name = sorted(nodes, key=lambda node: node.name)
+    totals = {kind: sum(node.allocatable.get(kind, 0) for node in by_name) or 1 for kind in (CPU, MEMORY)}
+    return max(by_name, key=lambda n: max(n.allocatable.get(kind, 0) / totals[kind] for kind in totals), default=None)
 
 
 def simulate(
@@ -45,24 +50,24 @@ def simulate(
     pod_uids: Collection[str],
     namespace_labels: Mapping[str, Labels],
 ) -> NodeLoss:
-    """Where the pods `mine` (uids) on this node would go; `nodes`: of the pool, and `spaces`: labels of namespaces."""
-    leaving = [resident for resident in pod_snapshot.pods_by_node[lost_node.name] if resident.uid in pod_uids]
-    closed = [name for name, node in nodes.items() if node.ready_status != "True"]
-    ground = PlacementInput(
+    """Plan the pods with these UIDs on the lost node; `nodes`: the nodes of the pool, by name."""
+    pods = [pod for pod in pod_snapshot.pods_by_node[lost_node.name] if pod.uid in pod_uids]
+    not_ready = [name for name, node in nodes.items() if node.ready_status != "True"]
+    inputs = PlacementInput(
         nodes,
         pod_snapshot,
-        excluded_nodes=closed,
+        excluded_nodes=not_ready,
         competing_pods=pod_snapshot.pending,
         namespace_labels=namespace_labels,
     )
-    found = list(zip(leaving, planner.plan(leaving, ground, Random(0)), strict=True))  # noqa: S311 - the same each time
-    homeless = [f"{pod.key} ({answer.reason})" for pod, answer in found if answer.fit is Fit.DOES_NOT_FIT]
-    unsure = [f"{pod.key} ({answer.reason})" for pod, answer in found if answer.fit is Fit.UNKNOWN]
+    plans = list(zip(pods, planner.plan(pods, inputs, Random(0)), strict=True))  # noqa: S311 - the same each time
+    unplaceable = [f"{pod.key} ({plan.reason})" for pod, plan in plans if plan.fit is Fit.DOES_NOT_FIT]
+    uncertain = [f"{pod.key} ({plan.reason})" for pod, plan in plans if plan.fit is Fit.UNKNOWN]
     return NodeLoss(
         lost_node.name,
-        len(leaving),
-        tuple(homeless[:_MAX_LISTED_PODS]),
-        len(homeless),
-        tuple(unsure[:_MAX_LISTED_PODS]),
-        len(unsure),
+        len(pods),
+        tuple(unplaceable[:_MAX_LISTED_PODS]),
+        len(unplaceable),
+        tuple(uncertain[:_MAX_LISTED_PODS]),
+        len(uncertain),
     )

@@ -1,4 +1,4 @@
-"""What a NamespacePool's status says: for people at a glance, and for machines by its conditions."""
+"""Build the status of a NamespacePool: counts, blockers and conditions."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from rescheduler.api.pools import NamespacePool, NamespacePoolStatus, PoolBlocke
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.quantities import CPU, MEMORY, PODS, format_quantity
 from rescheduler.core.model.resource_requests import ResourceList
-from rescheduler.core.pools import kubelet_labels, taint_safety
+from rescheduler.core.pools import kubelet_labels, messages
 from rescheduler.core.pools.admission_policies import AdmissionState
 from rescheduler.core.pools.membership import PoolConflict
 from rescheduler.core.pools.misplaced_pods import MisplacementReport, PodTotals
@@ -28,17 +28,22 @@ ConditionState = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class PoolStatusInput:
-    """All that a report is made from.
+    """The facts from which a status is built.
 
     Attributes:
-        nodes, namespaces: what the pool has; in mode Audit: what it would have.
-        unmarked: how many of them do not carry its label yet.
-        disputes: what another pool claims too, each with its kind.
-        lost: who would lose their last place by the taint; None: it is not to be set, or not known yet.
-        tainted: how many of the nodes carry the taint.
-        sums: None before the first count.
-        loss: what would become of its pods without its largest node; None: that has not been planned.
-        refused: writes on its namespaces and nodes that are refused, with the cause.
+        nodes: the nodes of the pool; in mode Audit those that it would have.
+        namespaces: the names of its namespaces; in mode Audit those that it would have.
+        unlabelled_count: the number of its namespaces and nodes without its label.
+        conflicts: members that another pool claims too, each with its kind, `namespace` or `node`.
+        admission: the state of the admission policies.
+        unschedulable_by_taint: pods and DaemonSets that would lose their last place by the taint; None: no taint is
+            planned, or the check has not run.
+        tainted_node_count: the number of its nodes with the taint.
+        totals: the last count of all pods; None before the first count.
+        misplaced: the misplaced pods.
+        blockers: pods that cannot be moved into the pool.
+        node_loss: the simulated loss of its largest node; None before the first simulation.
+        refused_writes: writes on its namespaces and nodes that the API server refuses, each with the cause.
     """
 
     pool: NamespacePool
@@ -58,8 +63,8 @@ class PoolStatusInput:
 
 
 def build(inputs: PoolStatusInput) -> NamespacePoolStatus:
-    """The whole status, as it should be now."""
-    name, sums, before = inputs.pool.name, inputs.totals, inputs.pool.status
+    """Return the whole status as it should be now."""
+    name, totals, before = inputs.pool.name, inputs.totals, inputs.pool.status
     update: dict[str, object] = {
         "observed_generation": inputs.pool.generation,
         "nodes": len(inputs.nodes),
@@ -69,12 +74,12 @@ def build(inputs: PoolStatusInput) -> NamespacePoolStatus:
         "blockers": tuple(inputs.blockers)[:_MAX_BLOCKERS],
         "conditions": _conditions(inputs),
     }
-    if sums is not None:
+    if totals is not None:
         update |= {
-            "pods": sums.pods_by_pool[name],
+            "pods": totals.pods_by_pool[name],
             "pods_outside": inputs.misplaced.pods_outside[name],
             "pods_foreign": inputs.misplaced.pods_foreign[name],
-            "requested": _resources(sums.requests_by_pool.get(name, {})),
+            "requested": _resources(totals.requests_by_pool.get(name, {})),
         }
     return before.model_copy(update=update)
 
@@ -92,7 +97,7 @@ def _resources(amounts: Mapping[str, int]) -> Resources:
 
 
 def _conditions(inputs: PoolStatusInput) -> tuple[Condition, ...]:
-    ours = {
+    states = {
         "Ready": _ready(inputs),
         "Conflict": _conflict(inputs),
         "Enforced": _enforced(inputs),
@@ -101,10 +106,10 @@ def _conditions(inputs: PoolStatusInput) -> tuple[Condition, ...]:
         "NodeLabelsTrusted": _node_labels_trusted(inputs),
     }
     known = {c.type: c for c in inputs.pool.status.conditions}
-    for type_, (state, reason, message) in ours.items():
+    for type_, (state, reason, message) in states.items():
         old = known.get(type_)
         if old and reason in _PENDING_REASONS:
-            continue  # after a restart: what was said holds until there is something to say
+            continue  # otherwise every restart would overwrite a known condition with Unknown
         known[type_] = Condition(
             type=type_,
             status=state,
@@ -118,136 +123,102 @@ def _conditions(inputs: PoolStatusInput) -> tuple[Condition, ...]:
 
 def _ready(inputs: PoolStatusInput) -> ConditionState:
     if inputs.pool.spec.mode is Mode.AUDIT:
-        return "False", "Audit", "mode Audit: it claims nothing; the numbers are what it would have"
+        return "False", "Audit", messages.AUDIT
     if not inputs.nodes:
-        return (
-            "False",
-            "NoNodes",
-            "its nodeSelector selects no node that it could have: new pods of its namespaces wait",
-        )
+        return "False", "NoNodes", messages.NO_NODES_FOR_PODS
     if not any(node.ready_status == "True" and not node.unschedulable for node in inputs.nodes):
-        return "False", "NoOpenNode", "none of its nodes is Ready and open: new pods of its namespaces wait"
+        return "False", "NoOpenNode", messages.NO_OPEN_NODE
     if inputs.unlabelled_count:
-        named = "".join(f"; {words}" for words in inputs.refused_writes[:_MAX_REFUSED_WRITES])
-        return "False", "Marking", f"{inputs.unlabelled_count} of its namespaces and nodes are not labelled yet{named}"
-    return "True", "Mapped", "its namespaces and nodes are labelled"
+        refused_writes = inputs.refused_writes[:_MAX_REFUSED_WRITES]
+        return "False", "Marking", messages.not_labelled(inputs.unlabelled_count, refused_writes)
+    return "True", "Mapped", messages.LABELLED
 
 
 def _conflict(inputs: PoolStatusInput) -> ConditionState:
     if not inputs.conflicts:
-        return "False", "NoConflict", "no other pool claims its namespaces or nodes"
-    words = [
-        f"{kind} {dispute.name} is claimed by pool {dispute.other_pool} too, which is newer"
-        if dispute.is_kept
-        else f"{kind} {dispute.name} is kept by pool {dispute.other_pool}, which is older"
-        for kind, dispute in inputs.conflicts[:_MAX_LISTED]
+        return "False", "NoConflict", messages.NO_CONFLICT
+    listed = [
+        messages.conflict(kind, conflict.name, conflict.other_pool, is_kept=conflict.is_kept)
+        for kind, conflict in inputs.conflicts[:_MAX_LISTED]
     ]
     more = len(inputs.conflicts) - _MAX_LISTED
-    return "True", "ClaimedTwice", "; ".join(words) + (f"; and {more} more" if more > 0 else "")
+    return "True", "ClaimedTwice", "; ".join(listed) + (f"; and {more} more" if more > 0 else "")
 
 
 def _enforced(inputs: PoolStatusInput) -> ConditionState:
     if inputs.pool.spec.mode is Mode.AUDIT:
-        return "False", "Audit", "mode Audit: admission leaves its namespaces' pods alone"
+        return "False", "Audit", messages.AUDIT_ADMISSION
     return inputs.admission.status, inputs.admission.reason, inputs.admission.message
 
 
 def _taint_held_back(inputs: PoolStatusInput) -> ConditionState:
     if not inputs.pool.spec.exclusive:
-        return "False", "NotExclusive", "it lets others onto its nodes"
+        return "False", "NotExclusive", messages.NOT_EXCLUSIVE
     if not inputs.nodes:
-        return "False", "NoNodes", "it has no node"
+        return "False", "NoNodes", messages.NO_NODES
     if inputs.unschedulable_by_taint:
-        who = taint_safety.listing(inputs.unschedulable_by_taint)
-        return (
-            "True",
-            "LastPlace",
-            f"not tainted, for they would lose their last place or could not start there again: {who}",
-        )
+        return "True", "LastPlace", messages.taint_held_back(inputs.unschedulable_by_taint)
     if inputs.pool.spec.mode is Mode.AUDIT:
-        return "False", "Audit", "nobody would lose their last place by the taint"
+        return "False", "Audit", messages.NO_LAST_PLACE
     if inputs.admission.status == "Unknown":
         return "Unknown", inputs.admission.reason, inputs.admission.message
     if not inputs.admission.is_enforced:
-        return "True", "NotEnforced", "not tainted: without admission its own pods would not tolerate the taint"
+        return "True", "NotEnforced", messages.TAINT_NEEDS_ADMISSION
     if inputs.tainted_node_count < len(inputs.nodes):
-        return "Unknown", "Looking", "it is being looked at who would lose their last place by the taint"
-    return "False", "Tainted", "its nodes keep others off"
+        return "Unknown", "Looking", messages.TAINT_CHECK_PENDING
+    return "False", "Tainted", messages.TAINTED
 
 
 def _node_labels_trusted(inputs: PoolStatusInput) -> ConditionState:
-    """Whether a node joins the pool only if somebody beside its own kubelet labels it."""
+    """Whether a node needs a label that its own kubelet may not set to join the pool."""
     keys = sorted(kubelet_labels.required_keys(inputs.pool.spec.node_selector))
-    guarded = [key for key in keys if not kubelet_labels.kubelet_may_set(key)]
-    if guarded:
-        return "True", "Restricted", f"the nodeSelector requires {guarded[0]}, which no kubelet may set on its own Node"
-    named = ", ".join(keys[:_MAX_LISTED]) or "none"
-    message = (
-        f"a kubelet may set every label that the nodeSelector requires ({named}) on its own Node, so whoever takes a node "
-        "over can bring it into the pool, and gets the pool's next pods: require a label under node-restriction.kubernetes.io/"
-    )
-    return "False", "SetByKubelet", message
+    restricted = [key for key in keys if not kubelet_labels.kubelet_may_set(key)]
+    if restricted:
+        return "True", "Restricted", messages.nodes_restricted(restricted[0])
+    return "False", "SetByKubelet", messages.nodes_set_by_kubelet(keys[:_MAX_LISTED])
 
 
 def survives_node_loss(inputs: PoolStatusInput) -> ConditionState:
-    """Whether the rest would hold the pods if the largest node went: by their sums, then by a plan for each."""
+    """Whether the other nodes hold the pods if the largest node is lost: by sums, then by a plan for each pod."""
     state, reason, message = _survives_by_totals(inputs)
     loss = inputs.node_loss
     if state != "True" or loss is None or loss.node not in {node.name for node in inputs.nodes}:
         return state, reason, message
-    without = f"without node {loss.node}, the largest,"
     if loss.unplaceable_total:
-        return (
-            "False",
-            "DoesNotFit",
-            f"{without} {loss.unplaceable_total} of {loss.pods_total} pods would find no place: {_listing(loss.unplaceable)}",
-        )
+        return "False", "DoesNotFit", messages.loss_does_not_fit(loss)
     if loss.uncertain_total:
-        return (
-            "Unknown",
-            "SchedulerOnly",
-            f"{without} only the scheduler can say for {loss.uncertain_total} of {loss.pods_total} pods: {_listing(loss.uncertain)}",
-        )
-    return "True", "Fits", f"{without} its {loss.pods_total} pods would find a place on the rest"
-
-
-def _listing(pods: Sequence[str]) -> str:
-    return "; ".join(pods)
+        return "Unknown", "SchedulerOnly", messages.loss_is_uncertain(loss)
+    return "True", "Fits", messages.loss_fits(loss)
 
 
 def _survives_by_totals(inputs: PoolStatusInput) -> ConditionState:
-    """Whether the rest would have what the pods ask for if any one node went."""
+    """Whether the other nodes have the sum of the pods' requests if any one node is lost."""
     if inputs.totals is None:
-        return "Unknown", "NotCounted", "the pods are not counted yet"
+        return "Unknown", "NotCounted", messages.PODS_NOT_COUNTED
     if not inputs.nodes:
-        return "False", "NoNodes", "it has no node"
-    fixed, nothing = inputs.totals.exempt_requests_by_node, Counter[str]()
-    staying = _total(fixed.get(node.name, nothing) for node in inputs.nodes)
-    asked = inputs.totals.requests_by_pool.get(inputs.pool.name, nothing)
-    open_ = [node for node in inputs.nodes if node.ready_status == "True" and not node.unschedulable]
-    offered = _total(node.allocatable for node in open_)
-    overhead = _total(fixed.get(node.name, nothing) for node in open_)
+        return "False", "NoNodes", messages.NO_NODES
+    exempt, nothing = inputs.totals.exempt_requests_by_node, Counter[str]()
+    exempt_total = _total(exempt.get(node.name, nothing) for node in inputs.nodes)
+    requested = inputs.totals.requests_by_pool.get(inputs.pool.name, nothing)
+    open_nodes = [node for node in inputs.nodes if node.ready_status == "True" and not node.unschedulable]
+    allocatable = _total(node.allocatable for node in open_nodes)
+    overhead = _total(exempt.get(node.name, nothing) for node in open_nodes)
 
-    def room(kind: str, gone: Node | None) -> int:
-        """What is left of it without that node."""
-        less = gone.allocatable.get(kind, 0) - fixed.get(gone.name, nothing)[kind] if gone else 0
-        return offered[kind] - overhead[kind] - less - (asked[kind] - staying[kind])
+    def room(kind: str, lost: Node | None) -> int:
+        """Return the free amount of a resource without the lost node; negative if it is missing."""
+        lost_amount = lost.allocatable.get(kind, 0) - exempt.get(lost.name, nothing)[kind] if lost else 0
+        return allocatable[kind] - overhead[kind] - lost_amount - (requested[kind] - exempt_total[kind])
 
     for kind in _REPORTED_RESOURCES:
-        largest = max(open_, key=lambda node: (room(kind, None) - room(kind, node), node.name), default=None)
-        left = room(kind, largest)
-        if left < 0:
-            gone = f"without node {largest.name}" if largest else "with no node open"
-            return (
-                "False",
-                "NoRoom",
-                f"{gone} the rest would lack {kind} {format_quantity(kind, -left)} for the pods of the pool",
-            )
-    return "True", "Fits", "without any one of its nodes the rest has room for the pods, by the sums of their requests"
+        largest = max(open_nodes, key=lambda node: (room(kind, None) - room(kind, node), node.name), default=None)
+        free = room(kind, largest)
+        if free < 0:
+            return "False", "NoRoom", messages.no_room_by_totals(largest.name if largest else None, kind, -free)
+    return "True", "Fits", messages.ROOM_BY_TOTALS
 
 
 def urgent_part(status_: NamespacePoolStatus) -> tuple[object, ...]:
-    """What a person waits for: a change of it is written at once."""
+    """Return the part of the status whose change is written at once."""
     conditions = tuple((c.type, c.status, c.reason) for c in status_.conditions)
     blockers = tuple((b.namespace, b.pod, b.class_) for b in status_.blockers)
     return status_.observed_generation, status_.nodes, status_.namespaces, status_.pods_outside, conditions, blockers

@@ -1,10 +1,10 @@
-"""Who would lose its last place by the taint of an exclusive pool.
+"""Find the pods and DaemonSets that would lose their last place by the taint of an exclusive pool.
 
-A NoSchedule taint ends no pod; but a pod that restarts, a DaemonSet's most of all, does not come back past it. While
-anything stands to lose so the taint is not set, and what stands to lose is named.
+A NoSchedule taint ends no pod. But a pod that is created again, above all a pod of a DaemonSet, does not come back if it
+does not tolerate the taint. The taint is held back while there is such a pod, and the status names the pods.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from rescheduler.core.model.volumes import Volume, VolumeClaim
 from rescheduler.core.pools.labels_and_taints import pool_taint
 
 _NODE_CONDITION_TAINT_PREFIX = "node.kubernetes.io/"
-"""Taints of a node's passing states, which DaemonSets tolerate by themselves."""
+"""Prefix of taints for passing conditions of a node, which pods of DaemonSets always tolerate."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class PlannedTaint:
     """The taint that is to be set.
 
     Attributes:
-        pool: its name.
-        nodes: those that are to have it.
-        others: all nodes that take pods now and are not among them.
-        homeless: whether a namespace is in no pool.
+        pool: the name of the pool.
+        nodes: the nodes of the pool without the taint.
+        other_nodes: all nodes outside the pool that take pods now.
+        is_in_no_pool: whether the namespace of this name is in no pool.
     """
 
     pool: str
@@ -49,16 +49,18 @@ def plan_taint(
     nodes: Iterable[Node],
     is_in_no_pool: Callable[[str], bool],
 ) -> PlannedTaint:
-    """The taint of this pool on those of its members that are bare; a node that takes no pods is nobody's last place."""
-    rows = tuple(nodes)
+    """Return the taint of this pool on its untainted members; a node that takes no pods now is no place for a pod."""
+    all_nodes = tuple(nodes)
     others = (
-        n for n in rows if n.name not in members and n.ready_status == "True" and not n.unschedulable and not n.deleting
+        node
+        for node in all_nodes
+        if node.name not in members and node.ready_status == "True" and not node.unschedulable and not node.deleting
     )
-    return PlannedTaint(pool, tuple(n for n in rows if n.name in untainted), tuple(others), is_in_no_pool)
+    return PlannedTaint(pool, tuple(n for n in all_nodes if n.name in untainted), tuple(others), is_in_no_pool)
 
 
 def unschedulable_daemon_sets(raws: Iterable[Mapping[str, Any]], planned_taint: PlannedTaint) -> list[str]:
-    """The (raw) DaemonSets that have pods on nodes of the pool and would have none there any more."""
+    """Return the raw DaemonSets, by name, that have pods on nodes of the pool and could have none there."""
     return [
         f"DaemonSet {raw['metadata']['namespace']}/{raw['metadata']['name']}"
         for raw in map(object_schemas.sanitize_daemon_set, raws)
@@ -80,11 +82,10 @@ def _lasting_taints(node: Node) -> list[Taint]:
 
 
 def unschedulable_pods(raws: Iterable[Mapping[str, Any]], planned_taint: PlannedTaint) -> list[str]:
-    """Those of these (raw) pods, on the pool's nodes or on none yet, that no other node would take."""
-    rows = map(object_schemas.sanitize_pod, raws)
+    """Return the raw pods, by name, that no other node would take: pods on the pool's nodes, and pods without a node."""
     return [
         _name(raw)
-        for raw in rows
+        for raw in map(object_schemas.sanitize_pod, raws)
         if _is_affected(raw, planned_taint) and _has_no_other_node(raw["spec"], planned_taint)
     ]
 
@@ -92,9 +93,9 @@ def unschedulable_pods(raws: Iterable[Mapping[str, Any]], planned_taint: Planned
 def claims_of_affected_pods(
     raws: Iterable[Mapping[str, Any]], planned_taint: PlannedTaint
 ) -> dict[str, tuple[tuple[str, str], ...]]:
-    """Claims (namespace and name) of those of these (raw) pods that could not come back past the taint, by the pod.
+    """Return the claims (namespace and name) of raw pods that the taint would shut out, by the pod's name.
 
-    One whose data is on a node of the pool alone has no other place, whatever nodes there are.
+    A pod whose data is only on a node of the pool has no other place, even if other nodes have room.
     """
     return {
         _name(raw): tuple((raw["metadata"]["namespace"], name) for name in claimed)
@@ -106,10 +107,10 @@ def claims_of_affected_pods(
 def pods_with_local_volumes(
     claims_by_pod: Mapping[str, tuple[tuple[str, str], ...]], claims: Iterable[VolumeClaim], volumes: Iterable[Volume]
 ) -> list[str]:
-    """Those of these pods that mount a volume whose data is on one node."""
-    local = {volume.name for volume in volumes if volume.local}
-    there = {(claim.namespace, claim.name) for claim in claims if claim.volume in local}
-    return [pod for pod, mounted_ in claims_by_pod.items() if there.intersection(mounted_)]
+    """Return the pods that mount a volume whose data is on one node."""
+    local_volumes = {volume.name for volume in volumes if volume.local}
+    local_claims = {(claim.namespace, claim.name) for claim in claims if claim.volume in local_volumes}
+    return [pod for pod, pod_claims in claims_by_pod.items() if local_claims.intersection(pod_claims)]
 
 
 def _name(raw: Mapping[str, Any]) -> str:
@@ -117,12 +118,12 @@ def _name(raw: Mapping[str, Any]) -> str:
 
 
 def _claim_names(raw: Mapping[str, Any]) -> list[str]:
-    found = (volume.get("persistentVolumeClaim") for volume in raw["spec"].get("volumes") or ())
-    return [claim["claimName"] for claim in found if claim]
+    claims = (volume.get("persistentVolumeClaim") for volume in raw["spec"].get("volumes") or ())
+    return [claim["claimName"] for claim in claims if claim]
 
 
 def _is_affected(raw: Mapping[str, Any], planned_taint: PlannedTaint) -> bool:
-    """Whether it wants a place in future, is in no pool, and could not come back past the taint."""
+    """Whether a raw pod needs a place later, is in no pool, and does not tolerate the taint."""
     tolerations = raw["spec"].get("tolerations") or ()
     return (
         _may_be_scheduled_again(raw)
@@ -132,7 +133,7 @@ def _is_affected(raw: Mapping[str, Any], planned_taint: PlannedTaint) -> bool:
 
 
 def _may_be_scheduled_again(raw: Mapping[str, Any]) -> bool:
-    """Whether it, or its like, will want a place: not what has ended, nor what runs and would not be made again."""
+    """Whether a raw pod or its successor needs a place: not pods that have ended, or run without a controller."""
     meta = raw["metadata"]
     if names.MIRROR_POD in (meta.get("annotations") or {}) or (raw.get("status") or {}).get("phase") in TERMINAL_PHASES:
         return False
@@ -146,16 +147,10 @@ def _has_no_other_node(spec: Mapping[str, Any], planned_taint: PlannedTaint) -> 
     if not spec.get("nodeName") and not any(
         may_run_on(spec, _without_pool_taint(node)) for node in planned_taint.nodes
     ):
-        return False  # it has no place here to lose
+        return False  # a pod that fits on no node of the pool has no place there to lose
     return not any(may_run_on(spec, node) for node in planned_taint.other_nodes)
 
 
 def _without_pool_taint(node: Node) -> Node:
-    """The node as it is without our taint, which it may have on some of the pool's nodes already."""
+    """Return the node without the pool taint; the pool's other nodes may have it already."""
     return replace(node, taints=tuple(t for t in node.taints if t.key != names.POOL))
-
-
-def listing(items: Sequence[str], limit: int = 10) -> str:
-    """Who they are, in words."""
-    more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more

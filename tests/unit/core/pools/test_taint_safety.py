@@ -117,7 +117,3 @@ def test_a_pod_whose_data_is_on_a_node_of_the_pool_alone_has_no_other_place() ->
     claims = [VolumeClaim("other", "data", "pv"), VolumeClaim("shop", "data", "pv2")]
     assert taint_safety.pods_with_local_volumes(mounts, claims, [Volume("pv", local=True)]) == ["pod other/x"]
     assert taint_safety.pods_with_local_volumes(mounts, claims, [Volume("pv"), Volume("pv2", local=True)]) == []
-
-
-def test_many_are_said_in_few_words() -> None:
-    assert taint_safety.listing([f"pod a/{n}" for n in range(12)], limit=2) == "pod a/0, pod a/1 and 10 more"
