@@ -1,4 +1,4 @@
-"""Watches the Leases of the kubelets, so that a silent node is noticed.
+"""Watch the Leases of kubelets, so that a silent node is noticed.
 
-May import: `runtime`. Never here: a judgement; `core.failure` decides.
+May import: `runtime`. Never here: a decision; `core.failure` decides.
 """

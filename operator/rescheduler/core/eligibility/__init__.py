@@ -1,5 +1,5 @@
-"""Whether a drain may start or go on now, and the reason why it waits.
+"""Decide whether a drain may start or continue now, and why it waits.
 
-Windows, gates, concurrency, the storm brake, other owners of the node, and pool budgets, in one order.
+The checks have one order: windows, gates, concurrency, the storm brake, other owners of the node, and pool budgets.
 May import: `pools` and everything below it. Never here: a wait without a reason that names the next step.
 """

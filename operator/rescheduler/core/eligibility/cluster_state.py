@@ -1,4 +1,4 @@
-"""What is known of the cluster in one moment, for the decisions: small facts of nodes, policies and NodeDrains; no pods."""
+"""The state of the cluster at one moment, for decisions about drains: nodes, policies and NodeDrains, but no pods."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from functools import cached_property
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import ReschedulePolicy
-from rescheduler.core.eligibility import concurrency, failure_concurrency
+from rescheduler.core.eligibility import concurrency, failure_concurrency, messages
 from rescheduler.core.eligibility.concurrency import MaintenanceQueue
 from rescheduler.core.eligibility.failure_concurrency import FailureDrain, FailureQueue
 from rescheduler.core.eligibility.preconditions import (
@@ -19,6 +19,7 @@ from rescheduler.core.eligibility.preconditions import (
     steps_back_for,
     window_wait_reason,
 )
+from rescheduler.core.failure import messages as failure_messages
 from rescheduler.core.failure import storm_brake
 from rescheduler.core.failure.causes import READY_UNKNOWN, Certainty, FailureCause
 from rescheduler.core.failure.condition_history import ConditionHistory
@@ -33,16 +34,16 @@ from rescheduler.core.pools.max_unavailable import PoolBudget
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 LIST_STALE_AFTER = timedelta(minutes=3)
-"""Nodes, policies and NodeDrains are listed each minute; where that has failed for so long, the view is stale."""
+"""Nodes, policies and NodeDrains are listed each minute; without a list for this time the view is stale."""
 
 
 @dataclass(frozen=True, slots=True)
 class StormBrakeResult:
-    """By what a node may be drained for its failure.
+    """The causes of a failed node after the storm brake.
 
     Attributes:
-        causes: those that no storm brakes, the most certain first.
-        storm: the storm that keeps the node from being drained, in words; empty if none does.
+        allowed_causes: the causes that no storm brakes, the most certain first.
+        storm_reason: the message about the storm that brakes all causes; empty if there is none.
     """
 
     allowed_causes: tuple[FailureCause, ...] = ()
@@ -50,22 +51,26 @@ class StormBrakeResult:
 
     @property
     def most_certain_cause(self) -> FailureCause | None:
-        """The most certain one; None if there is none."""
+        """The most certain allowed cause; None if there is none."""
         return next(iter(self.allowed_causes), None)
 
 
 @dataclass(frozen=True)
 class ClusterState:
-    """All small facts of one moment; no pods. What many drains ask is worked out once.
+    """The state of the cluster at one moment; values for many drains are computed once.
 
     Attributes:
-        listed: when nodes, policies and NodeDrains were last listed in full; None: that is not followed.
-        sightings: what was seen of nodes over time, by name.
-        suspects: nodes whose Lease is silent.
-        late: while there are suspects, all nodes whose Lease is late.
-        heard: nodes that are Unknown though their Lease is renewed.
-        blackout: why what we see of the nodes is not to be believed now; empty where it is.
-        budgets: of the pools, by each of their nodes.
+        nodes: all nodes, by name.
+        policy_selector: finds the policy of a node.
+        drains: all NodeDrains, by name.
+        now: the time of the state.
+        listed_at: when nodes, policies and NodeDrains were last listed in full; None: not tracked.
+        condition_histories: the history of each node, by name.
+        suspected_nodes: nodes whose Lease is silent.
+        nodes_with_late_lease: all nodes whose Lease is late; empty while no node is suspected.
+        view_problem: why the view of the nodes is unreliable; empty if it is reliable.
+        pool_budgets: the budget of its pool, by node.
+        nodes_with_renewed_lease: nodes with Ready=Unknown whose Lease is renewed.
     """
 
     nodes: Mapping[str, Node]
@@ -81,111 +86,114 @@ class ClusterState:
     nodes_with_renewed_lease: frozenset[str] = frozenset()
 
     def policy(self, node: Node) -> ReschedulePolicy | None:
-        """The policy that decides for this node."""
+        """Return the policy that decides for this node; None if no policy selects it."""
         return self.policy_selector.policy_for(node)
 
     @cached_property
     def nodes_by_policy(self) -> Mapping[str, tuple[Node, ...]]:
         """The nodes that each policy decides for, by the policy's name."""
-        found: dict[str, list[Node]] = {policy.name: [] for policy in self.policy_selector.policies}
+        nodes_by_policy: dict[str, list[Node]] = {policy.name: [] for policy in self.policy_selector.policies}
         for node in self.nodes.values():
             if policy := self.policy(node):
-                found[policy.name].append(node)
-        return {name: tuple(nodes) for name, nodes in found.items()}
+                nodes_by_policy[policy.name].append(node)
+        return {name: tuple(nodes) for name, nodes in nodes_by_policy.items()}
 
     def diagnose(self, node: Node, now: datetime) -> Diagnosis:
-        """How a node is that has a drain for its failure."""
-        seen = self.condition_histories.get(node.name)
-        if seen is None:
+        """Return the health of a node that has a drain for its failure."""
+        history = self.condition_histories.get(node.name)
+        if history is None:
             return Diagnosis(Health.HEALTHY)
-        suspected, heard = node.name in self.suspected_nodes, node.name in self.nodes_with_renewed_lease
         return diagnose(
-            node, self.policy(node), seen, now, failure_known=True, suspected=suspected, lease_renewed=heard
+            node,
+            self.policy(node),
+            history,
+            now,
+            failure_known=True,
+            suspected=node.name in self.suspected_nodes,
+            lease_renewed=node.name in self.nodes_with_renewed_lease,
         )
 
     def is_unknown_with_renewed_lease(self, node: Node) -> bool:
-        """Whether the node controller does not hear of the node, and its Lease is renewed all the same."""
+        """Whether the node controller does not hear of the node although its Lease is renewed."""
         return node.ready_status == CONDITION_UNKNOWN and node.name in self.nodes_with_renewed_lease
 
     def apply_storm_brake(self, node: Node, policy: ReschedulePolicy, now: datetime) -> StormBrakeResult:
-        """By what a node with a drain for its failure may be drained.
+        """Return the causes for which a node with a drain for its failure may be drained.
 
-        A cause in a storm brakes no other one. But what is done on a node that nobody hears of, where pods go without
-        their budgets, waits for the storm of such nodes, whatever else is said of it.
+        A storm of one cause brakes no other cause. But an unreachable node, whose pods leave without their budgets,
+        waits for the storm of unreachable nodes even if it has other causes.
         """
-        found = self.diagnose(node, now)
+        diagnosis = self.diagnose(node, now)
         if self.is_unknown_with_renewed_lease(node):
             return StormBrakeResult()
-        if found.health is Health.FLAPPING:
+        if diagnosis.health is Health.FLAPPING:
             return StormBrakeResult(storm_reason=self._flapping_storm_reason(node, policy, now))
-        silent = READY_UNKNOWN in self._unhealthy_causes(node, policy, self.suspected_nodes, failure_known=True)
-        alone = node.ready_status != CONDITION_UNKNOWN  # whom only its Lease speaks against
+        unreachable = READY_UNKNOWN in self._unhealthy_causes(node, policy, self.suspected_nodes, failure_known=True)
+        only_lease_silent = node.ready_status != CONDITION_UNKNOWN
         storm = (
-            self._storm_reason(node, policy, READY_UNKNOWN, include_late_leases=alone)
-            if silent and found.causes
+            self._storm_reason(node, policy, READY_UNKNOWN, include_late_leases=only_lease_silent)
+            if unreachable and diagnosis.causes
             else ""
         )
         if storm:
             return StormBrakeResult(storm_reason=storm)
-        storms_by = {
+        storms_by_cause = {
             cause: self._storm_reason(
                 node, policy, cause.name, include_late_leases=cause.certainty is Certainty.SUSPECTED
             )
-            for cause in found.causes
+            for cause in diagnosis.causes
         }
-        free = tuple(cause for cause, words in storms_by.items() if not words)
-        return StormBrakeResult(free, "" if free else next(iter(storms_by.values()), ""))
+        allowed = tuple(cause for cause, reason in storms_by_cause.items() if not reason)
+        return StormBrakeResult(allowed, "" if allowed else next(iter(storms_by_cause.values()), ""))
 
     def _storm_reason(
         self, node: Node, policy: ReschedulePolicy, cause: str, *, include_late_leases: bool = False
     ) -> str:
-        """A mere suspicion does not begin while so many others may be about to be suspected."""
-        if include_late_leases:
-            return storm_brake.storm_reason(
-                node, policy, self.unhealthy_counts_with_late_leases, cause, also_counted=" or a Lease that is late"
-            )
-        return storm_brake.storm_reason(node, policy, self.unhealthy_counts, cause)
+        """Return the message about the storm of a cause; late Leases count for a suspicion, which must not start first."""
+        if not include_late_leases:
+            return storm_brake.storm_reason(node, policy, self.unhealthy_counts, cause)
+        counts = self.unhealthy_counts_with_late_leases
+        return storm_brake.storm_reason(node, policy, counts, cause, also_counted=failure_messages.OR_LATE_LEASE)
 
     def _flapping_storm_reason(self, node: Node, policy: ReschedulePolicy, now: datetime) -> str:
-        """The storm of what a node flaps by, if it would not flap without."""
-        seen = self.condition_histories[node.name]
-        like, causes = " or had it on and off", sorted({begin.cause for begin in seen.failure_starts})
-        found = {
-            cause: storm_brake.storm_reason(node, policy, self.unhealthy_counts_with_flapping, cause, also_counted=like)
-            for cause in causes
+        """Return the message about the storm of a flapping cause without which the node would not flap."""
+        history, counts = self.condition_histories[node.name], self.unhealthy_counts_with_flapping
+        storms_by_cause = {
+            cause: storm_brake.storm_reason(node, policy, counts, cause, also_counted=failure_messages.OR_FLAPPING)
+            for cause in sorted({start.cause for start in history.failure_starts})
         }
-        braked = [cause for cause, words in found.items() if words]
-        if not braked or flapping_until(seen, policy.spec.failure, now, braked):
+        braked_causes = [cause for cause, reason in storms_by_cause.items() if reason]
+        if not braked_causes or flapping_until(history, policy.spec.failure, now, braked_causes):
             return ""
-        return found[braked[0]]
+        return storms_by_cause[braked_causes[0]]
 
     @cached_property
     def unhealthy_counts(self) -> UnhealthyCounts:
-        """Who is unhealthy, for the storm brake: not who was emptied for maintenance and may be switched off."""
+        """The unhealthy nodes for the storm brake; without nodes that are drained for maintenance and may be off."""
         return self._count_unhealthy(self.suspected_nodes)
 
     @cached_property
     def unhealthy_counts_with_late_leases(self) -> UnhealthyCounts:
-        """The same, with those whose Lease is late: of an outage not all have fallen silent when the first has."""
+        """The same with late Leases: when the first Lease of an outage is silent, the others are only late."""
         return self._count_unhealthy(self.suspected_nodes | self.nodes_with_late_lease)
 
     @cached_property
     def unhealthy_counts_with_flapping(self) -> UnhealthyCounts:
-        """The same as the weather, with nodes that flap, for each cause that they flap by."""
+        """The same as `unhealthy_counts` with flapping nodes, for each cause by which they flap."""
         return self._count_unhealthy(self.suspected_nodes, include_flapping=True)
 
     def _count_unhealthy(self, silent_nodes: frozenset[str], *, include_flapping: bool = False) -> UnhealthyCounts:
-        away = {
+        in_maintenance = {
             d.spec.node_name for d in self.drains.values() if d.status.drained_at and not has_only_failure_requests(d)
         }
 
         def causes(node: Node, policy: ReschedulePolicy) -> frozenset[str]:
-            if node.name in away:
+            if node.name in in_maintenance:
                 return frozenset()
-            found = self._unhealthy_causes(
+            unhealthy_causes = self._unhealthy_causes(
                 node, policy, silent_nodes, failure_known=node.name in self._nodes_with_failure_drain
             )
-            return found | self._flapping_causes(node, policy) if include_flapping else found
+            return unhealthy_causes | self._flapping_causes(node, policy) if include_flapping else unhealthy_causes
 
         return storm_brake.count_unhealthy(
             (node, policy, causes(node, policy)) for node in self.nodes.values() if (policy := self.policy(node))
@@ -193,33 +201,32 @@ class ClusterState:
 
     @cached_property
     def _nodes_with_failure_drain(self) -> frozenset[str]:
-        """Nodes with a drain for their failure."""
+        """The names of nodes with a drain for their failure."""
         return frozenset(drain.spec.node_name for drain in self.drains.values() if has_failure_request(drain))
 
     def _unhealthy_causes(
         self, node: Node, policy: ReschedulePolicy, silent_nodes: frozenset[str], *, failure_known: bool
     ) -> frozenset[str]:
-        seen, heard = self.condition_histories.get(node.name), node.name in self.nodes_with_renewed_lease
         return unhealthy_cause_names(
             node,
             policy,
-            seen,
+            self.condition_histories.get(node.name),
             self.now,
             suspected=node.name in silent_nodes,
-            lease_renewed=heard,
+            lease_renewed=node.name in self.nodes_with_renewed_lease,
             failure_known=failure_known,
         )
 
     def _flapping_causes(self, node: Node, policy: ReschedulePolicy) -> frozenset[str]:
-        seen = self.condition_histories.get(node.name)
-        if seen is None or not flapping_until(seen, policy.spec.failure, self.now):
+        history = self.condition_histories.get(node.name)
+        if history is None or not flapping_until(history, policy.spec.failure, self.now):
             return frozenset()
-        return frozenset(begin.cause for begin in seen.failure_starts if begin.cause)
+        return frozenset(start.cause for start in history.failure_starts if start.cause)
 
     @cached_property
     def _unavailable_nodes(self) -> frozenset[str]:
-        """Nodes of pools that are out: held by a drain that has begun, or failed."""
-        sick = {
+        """The nodes of pools that are out: failed, or held by a drain that has begun."""
+        failed = {
             name
             for name in self.pool_budgets
             if (node := self.nodes.get(name))
@@ -228,10 +235,10 @@ class ClusterState:
                 node, policy, self.suspected_nodes, failure_known=name in self._nodes_with_failure_drain
             )
         }
-        return max_unavailable.unavailable_nodes(self.drains.values(), sick)
+        return max_unavailable.unavailable_nodes(self.drains.values(), failed)
 
     def pool_wait_reason(self, node: Node, nodes_ahead: Collection[str] = ()) -> WaitReason | None:
-        """Why the node's pool cannot spare it now; None: it can. `ahead`: nodes whose turn comes before."""
+        """Return why the pool of the node cannot lose it now; None if it can. `nodes_ahead`: nodes that drain first."""
         budget = self.pool_budgets.get(node.name)
         if budget is None or node.name in self.suspected_nodes:
             return None
@@ -239,8 +246,8 @@ class ClusterState:
 
     @cached_property
     def maintenance_queues(self) -> Mapping[str, MaintenanceQueue]:
-        """The queue of each policy, by the policy's name."""
-        begun: dict[str, list[NodeDrain]] = {policy.name: [] for policy in self.policy_selector.policies}
+        """The queue for maintenance of each policy, by the policy's name."""
+        started: dict[str, list[NodeDrain]] = {policy.name: [] for policy in self.policy_selector.policies}
         waiting: dict[str, list[NodeDrain]] = {policy.name: [] for policy in self.policy_selector.policies}
         for drain in self.drains.values():
             node = self.nodes.get(drain.spec.node_name)
@@ -248,21 +255,21 @@ class ClusterState:
             if policy is None or has_failure_request(drain) or drain.deletion_timestamp is not None:
                 continue
             if drain.status.started_at:
-                begun[policy.name].append(drain)
+                started[policy.name].append(drain)
             elif _waits_only_for_slot(drain, policy, self):
                 waiting[policy.name].append(drain)
         return {
             name: MaintenanceQueue(
                 len(self.nodes_by_policy[name]),
-                tuple(begun[name]),
+                tuple(started[name]),
                 tuple(sorted(waiting[name], key=concurrency.queue_sort_key)),
             )
-            for name in begun
+            for name in started
         }
 
     @cached_property
     def failure_queues(self) -> Mapping[str, FailureQueue]:
-        """The drains for failures of each policy, by the policy's name: those under way, and those that could begin."""
+        """The queue for failures of each policy, by the policy's name."""
         running: dict[str, list[FailureDrain]] = {policy.name: [] for policy in self.policy_selector.policies}
         waiting: dict[str, list[FailureDrain]] = {policy.name: [] for policy in self.policy_selector.policies}
         for drain in self.drains.values():
@@ -288,28 +295,31 @@ class ClusterState:
         }
 
     def other_control_plane_node_in_drain(self, drain: NodeDrain, node: Node) -> str:
-        """Another control-plane node that a drain holds, where this is one: etcd must not lose its quorum."""
+        """Return another control-plane node that a drain holds; empty if there is none, or this node is a worker.
+
+        With two control-plane nodes out, etcd could lose its quorum.
+        """
         if names.CONTROL_PLANE not in node.labels:
             return ""
-        for other in self.drains.values():
-            there = self.nodes.get(other.spec.node_name)
-            if other.name != drain.name and other.status.started_at and there and names.CONTROL_PLANE in there.labels:
-                return there.name
+        for other_drain in self.drains.values():
+            other_node = self.nodes.get(other_drain.spec.node_name)
+            is_held = other_drain.name != drain.name and other_drain.status.started_at
+            if is_held and other_node and names.CONTROL_PLANE in other_node.labels:
+                return other_node.name
         return ""
 
 
 def stale_view_reason(state: ClusterState, now: datetime) -> str:
-    """Why what we know of the cluster is not to be acted on; empty where it is."""
+    """Return why the view of the cluster is unreliable; empty if it is reliable."""
     if state.listed_at and now - state.listed_at >= LIST_STALE_AFTER:
-        silent = int((now - state.listed_at).total_seconds())
-        return f"nodes, policies and NodeDrains could not be listed for {silent} s"
+        return messages.not_listed(int((now - state.listed_at).total_seconds()))
     return state.view_problem
 
 
 def _waits_only_for_slot(drain: NodeDrain, policy: ReschedulePolicy, state: ClusterState) -> bool:
-    """Whether a drain that has not begun is waiting for a slot of its policy, and for nothing else.
+    """Whether a drain that has not begun waits only for a slot of its policy.
 
-    One that its pool cannot spare keeps nobody waiting: others may be of other pools.
+    A drain that waits for its pool is no such drain: it would hold back drains of other pools.
     """
     node = state.nodes.get(drain.spec.node_name)
     return (
@@ -325,7 +335,7 @@ def _waits_only_for_slot(drain: NodeDrain, policy: ReschedulePolicy, state: Clus
 def _failure_drain_waits_only_for_slot(
     drain: NodeDrain, node: Node, policy: ReschedulePolicy, state: ClusterState
 ) -> bool:
-    """Whether nothing but a slot of its policy's failures keeps the drain of a failed node from beginning."""
+    """Whether the drain of a failed node waits only for a slot of `failure.maxConcurrent`."""
     return (
         not policy_wait_reason(drain, policy)
         and not external_owners.node_removal_reason(node)
@@ -338,7 +348,7 @@ def _failure_drain_waits_only_for_slot(
 
 
 def _is_owned_elsewhere(drain: NodeDrain) -> bool:
-    """Whether somebody else holds the node, as was found out by asking: such a drain keeps nobody waiting."""
+    """Whether the status reports that another party owns the node; such a drain must not hold back others."""
     return any(
         c.type == "Progressing" and c.status == "False" and c.reason == ProgressingReason.OWNED_ELSEWHERE
         for c in drain.status.conditions

@@ -1,7 +1,7 @@
-"""The slots of a policy: how many of its nodes are drained for maintenance at once, and whose turn it is.
+"""Assign the slots of a policy: how many of its nodes are drained for maintenance at once, and which come next.
 
-Free slots go first to drains already begun that gave theirs up, the oldest first, then to the others in the order
-in which they were asked for: nobody starves, and a drain that cannot go on keeps nobody waiting.
+Free slots go first to drains that have begun and gave up their slot, the oldest first. Then they go to new drains in the
+order of their creation. So no drain starves, and a drain that cannot continue does not hold back others.
 """
 
 from bisect import bisect_left
@@ -12,22 +12,23 @@ from functools import cached_property
 
 from rescheduler.api.drains import NodeDrain, Phase
 from rescheduler.api.policies import MaintenanceSettings
+from rescheduler.core.eligibility import messages
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 BLOCKED_KEEPS_SLOT_FOR = timedelta(minutes=5)
-"""A drain blocked for longer gives up its slot of maxConcurrent."""
+"""A drain that is Blocked for longer gives up its slot of `maintenance.maxConcurrent`."""
 
 
 @dataclass(frozen=True)
 class MaintenanceQueue:
-    """The drains for maintenance or by hand under one policy, whose node still stands.
+    """The drains for maintenance or by hand under one policy.
 
     Attributes:
-        nodes: how many nodes the policy decides for.
-        begun: drains that hold their node.
-        waiting: drains that wait for a slot and for nothing else, in the order of their turn.
+        node_count: the number of nodes that the policy decides for.
+        started: drains that hold their node.
+        waiting: drains that wait only for a slot, in the order in which they start.
     """
 
     node_count: int
@@ -35,18 +36,18 @@ class MaintenanceQueue:
     waiting: tuple[NodeDrain, ...]
 
     def waiting_before(self, drain: NodeDrain) -> tuple[NodeDrain, ...]:
-        """Those that have not begun and whose turn comes before this drain's."""
+        """Return the waiting drains that start before this drain."""
         return self.waiting[: bisect_left(self.waiting, queue_sort_key(drain), key=queue_sort_key)]
 
     @cached_property
     def waiting_to_resume(self) -> tuple[NodeDrain, ...]:
-        """Those that gave their slot up and could go on, the oldest first."""
-        found = [d for d in self.started if d.status.phase is Phase.WAITING and waits_for_slot(d)]
-        return tuple(sorted(found, key=_start_sort_key))
+        """The drains that gave up their slot and could continue, the oldest first."""
+        waiting = [d for d in self.started if d.status.phase is Phase.WAITING and waits_for_slot(d)]
+        return tuple(sorted(waiting, key=_start_sort_key))
 
 
 def queue_sort_key(drain: NodeDrain) -> tuple[datetime, str]:
-    """Where a drain that has not begun stands in the queue."""
+    """Return the sort key of a drain in the queue: its creation, then its name."""
     return drain.created or _LONG_AGO, drain.name
 
 
@@ -55,7 +56,7 @@ def _start_sort_key(drain: NodeDrain) -> tuple[datetime, str]:
 
 
 def waits_for_slot(drain: NodeDrain) -> bool:
-    """Whether a drain that has begun is without a slot, as its status says."""
+    """Whether the status of a drain that has begun reports that it waits for a slot."""
     return any(
         c.type == "Progressing" and c.status == "False" and c.reason == ProgressingReason.MAX_CONCURRENT
         for c in drain.status.conditions
@@ -63,7 +64,7 @@ def waits_for_slot(drain: NodeDrain) -> bool:
 
 
 def is_blocked_for_long(drain: NodeDrain, now: datetime) -> bool:
-    """Whether nothing has moved for so long that the drain's slot is of more use to others."""
+    """Whether the drain has been Blocked for longer than it may keep its slot."""
     blocked = next((c for c in drain.status.conditions if c.type == "Blocked" and c.status == "True"), None)
     return (
         drain.status.phase is Phase.BLOCKED
@@ -84,20 +85,20 @@ def start_wait_reason(
     nodes: Mapping[str, Node],
     now: datetime,
 ) -> WaitReason | None:
-    """Why a drain may not begin for want of a slot; None: it may."""
+    """Return why a drain may not begin because of slots or topology; None if it may."""
     running = _drains_with_slot(drain, queue, now)
     ahead = [*queue.waiting_to_resume, *queue.waiting_before(drain)]
     slots = maintenance.max_concurrent.of(queue.node_count)
     if len(running) + len(ahead) >= slots:
-        return WaitReason(
-            ProgressingReason.MAX_CONCURRENT, _taken_message([*running, *ahead], f"maintenance.maxConcurrent {slots}")
-        )
-    out = [*(d for d in queue.started if d.name != drain.name), *queue.waiting_before(drain)]
-    most = maintenance.max_unavailable.of(queue.node_count)
+        message = messages.limit_taken(f"maintenance.maxConcurrent {slots}", _names([*running, *ahead]))
+        return WaitReason(ProgressingReason.MAX_CONCURRENT, message)
+    unavailable = [*(d for d in queue.started if d.name != drain.name), *queue.waiting_before(drain)]
+    max_unavailable = maintenance.max_unavailable.of(queue.node_count)
     if maintenance.max_unavailable.is_percent:
-        most = max(most, slots)
-    if len(out) >= most:
-        return WaitReason(ProgressingReason.MAX_UNAVAILABLE, _taken_message(out, f"maintenance.maxUnavailable {most}"))
+        max_unavailable = max(max_unavailable, slots)
+    if len(unavailable) >= max_unavailable:
+        message = messages.limit_taken(f"maintenance.maxUnavailable {max_unavailable}", _names(unavailable))
+        return WaitReason(ProgressingReason.MAX_UNAVAILABLE, message)
     return _topology_wait_reason(node, maintenance, running, nodes)
 
 
@@ -109,43 +110,44 @@ def resume_wait_reason(
     nodes: Mapping[str, Node],
     now: datetime,
 ) -> WaitReason | None:
-    """Why a drain that gave its slot up may not take one again; None: it may, or has never given it up."""
+    """Return why a drain that gave up its slot may not take one again; None if it may, or has a slot."""
     if not _gave_up_slot(drain, now):
         return None
     running = _drains_with_slot(drain, queue, now)
     ahead = [d for d in queue.waiting_to_resume if _start_sort_key(d) < _start_sort_key(drain)]
     slots = maintenance.max_concurrent.of(queue.node_count)
     if len(running) + len(ahead) >= slots:
-        limit = f"it was blocked and gave its slot up; maintenance.maxConcurrent {slots}"
-        return WaitReason(ProgressingReason.MAX_CONCURRENT, _taken_message([*running, *ahead], limit))
-    found = _topology_wait_reason(node, maintenance, running, nodes)
-    return WaitReason(ProgressingReason.MAX_CONCURRENT, found.message) if found else None
+        message = messages.slot_given_up(f"maintenance.maxConcurrent {slots}", _names([*running, *ahead]))
+        return WaitReason(ProgressingReason.MAX_CONCURRENT, message)
+    topology_reason = _topology_wait_reason(node, maintenance, running, nodes)
+    return WaitReason(ProgressingReason.MAX_CONCURRENT, topology_reason.message) if topology_reason else None
 
 
 def _drains_with_slot(drain: NodeDrain, queue: MaintenanceQueue, now: datetime) -> list[NodeDrain]:
-    """The others that have a slot."""
+    """Return the other drains that have a slot."""
     return [d for d in queue.started if d.name != drain.name and not d.status.drained_at and not _gave_up_slot(d, now)]
 
 
-def _taken_message(drains: Sequence[NodeDrain], limit: str) -> str:
-    names = ", ".join(sorted(d.name for d in drains)[:5])
-    more = f" and {len(drains) - 5} more" if len(drains) > 5 else ""
-    return f"{limit} is taken by {names}{more}"
+def _names(drains: Sequence[NodeDrain]) -> list[str]:
+    return [drain.name for drain in drains]
 
 
 def _topology_wait_reason(
     node: Node, maintenance: MaintenanceSettings, drains_with_slot: Iterable[NodeDrain], nodes: Mapping[str, Node]
 ) -> WaitReason | None:
-    """Never nodes of two values of the key at once; a node without the label has a value of its own."""
+    """Return the wait reason if a node with another value of the topology key is being drained; None if there is none.
+
+    A node without the label counts as a value of its own.
+    """
     key = maintenance.topology_key
     if not key:
         return None
 
-    def value(other: Node) -> tuple[str, str]:
-        return ("label", other.labels[key]) if key in other.labels else ("node", other.name)
+    def topology_value(labelled: Node) -> tuple[str, str]:
+        return ("label", labelled.labels[key]) if key in labelled.labels else ("node", labelled.name)
 
     for drain in drains_with_slot:
-        other = nodes.get(drain.spec.node_name)
-        if other and value(other) != value(node):
-            return WaitReason(ProgressingReason.TOPOLOGY, f"node {other.name} with another {key} is being drained")
+        other_node = nodes.get(drain.spec.node_name)
+        if other_node and topology_value(other_node) != topology_value(node):
+            return WaitReason(ProgressingReason.TOPOLOGY, messages.topology(other_node.name, key))
     return None

@@ -1,21 +1,21 @@
-"""The slots of `failure.maxConcurrent`: how many drains for failures are under way at once, and whose turn it is.
+"""Assign the slots of `failure.maxConcurrent`: how many drains for failures run at once, and which come next.
 
-The most certain failure comes first, and never waits for one that is less certain: what a bad detector says of one node
-must not keep a dead one waiting. Failed nodes do not queue behind maintenance.
+The most certain failure comes first, and never waits for a less certain failure: a wrong detector on one node must not
+hold back the drain of a dead node. Failed nodes do not queue behind maintenance.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from rescheduler.api.drains import BlockerClass, NodeDrain, Phase
 from rescheduler.api.scalars import NumberOrPercent
+from rescheduler.core.eligibility import messages
 from rescheduler.core.eligibility.concurrency import is_blocked_for_long
 from rescheduler.core.failure.causes import Certainty, FailureCause
 from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
 
 _SUSPECTED_KEEPS_SLOT_FOR = timedelta(minutes=5)
-"""A suspicion that is neither confirmed nor over after so long keeps nobody waiting."""
+"""A suspicion that is neither confirmed nor over after this time gives up its slot."""
 _UNMOVABLE_BLOCKER_CLASSES = frozenset(
     {
         BlockerClass.WAITING_FOR_PROOF,
@@ -25,23 +25,23 @@ _UNMOVABLE_BLOCKER_CLASSES = frozenset(
         BlockerClass.LOCAL_VOLUME,
     }
 )
-"""Pods held back so do not leave by anything that the drain does."""
+"""Classes of blockers that the drain cannot remove."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailureDrain:
-    """One drain for a failure, as far as its turn depends on it."""
+    """A drain for a failure, with the facts that decide its place in the queue."""
 
     name: str
     cause: FailureCause
 
     @classmethod
     def of(cls, drain: NodeDrain, cause: FailureCause) -> "FailureDrain":
-        """The drain, and by what it is or would be drained."""
+        """Return the entry of this drain; `cause`: the most certain cause for which the node is or would be drained."""
         return cls(drain.name, cause)
 
     def sort_key(self) -> tuple[tuple[int, datetime], str]:
-        """Where it stands in the line."""
+        """Return the sort key in the queue: the most certain cause first, then the longest, then the name."""
         return self.cause.sort_key, self.name
 
 
@@ -50,9 +50,9 @@ class FailureQueue:
     """The drains for failures under one policy.
 
     Attributes:
-        nodes: how many nodes the policy decides for.
-        running: those under way.
-        waiting: those that have not begun, and wait for a slot and for nothing else, in the order of their turn.
+        node_count: the number of nodes that the policy decides for.
+        running: the drains that hold a slot.
+        waiting: the drains that wait only for a slot, in the order in which they start.
     """
 
     node_count: int
@@ -60,37 +60,29 @@ class FailureQueue:
     waiting: tuple[FailureDrain, ...]
 
     def wait_reason(self, candidate: FailureDrain, limit: NumberOrPercent) -> WaitReason | None:
-        """Why this one may not begin yet; None: it may."""
+        """Return why the candidate may not begin yet; None if it may."""
         slots = max(1, limit.of(self.node_count))
-        taken = [other.name for other in self.running if _counts_against(other, candidate)]
+        taken = [running.name for running in self.running if _counts_against(running, candidate)]
         ahead = [
-            other.name
-            for other in self.waiting
-            if other.name != candidate.name and other.sort_key() < candidate.sort_key()
+            waiting.name
+            for waiting in self.waiting
+            if waiting.name != candidate.name and waiting.sort_key() < candidate.sort_key()
         ]
         if len(taken) + len(ahead) < slots:
             return None
-        share = f"failure.maxConcurrent {limit} ({slots} of {self.node_count} nodes)"
-        before = f"; before this one comes {_join_names(ahead)}" if ahead else ""
-        words = f"is taken by {_join_names(taken)}{before}" if taken else f"goes first to {_join_names(ahead)}"
-        then = "it starts when one of them is Drained or has no pod left that can move"
-        return WaitReason(ProgressingReason.MAX_CONCURRENT, f"{share} {words}: {then}")
+        message = messages.failure_limit_taken(limit, slots, self.node_count, taken, ahead)
+        return WaitReason(ProgressingReason.MAX_CONCURRENT, message)
 
 
-def _counts_against(other: FailureDrain, candidate: FailureDrain) -> bool:
-    return other.name != candidate.name and other.cause.certainty <= candidate.cause.certainty
-
-
-def _join_names(names: Iterable[str]) -> str:
-    found = sorted(names)
-    return ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+def _counts_against(running: FailureDrain, candidate: FailureDrain) -> bool:
+    return running.name != candidate.name and running.cause.certainty <= candidate.cause.certainty
 
 
 def holds_slot(drain: NodeDrain, cause: FailureCause, now: datetime) -> bool:
     """Whether a drain that has begun holds a slot.
 
-    One that rests, is Drained, has been Blocked for long, or has no pod left that it can move holds none: a node that
-    waits for proof for days must not keep the next dead node waiting.
+    A drain that waits, is Drained, has been Blocked for long, or has no movable pod holds no slot. Otherwise a node that
+    waits days for proof would hold back the next dead node.
     """
     started = drain.status.started_at
     if started is None or drain.status.phase not in (Phase.DRAINING, Phase.BLOCKED):
@@ -101,7 +93,7 @@ def holds_slot(drain: NodeDrain, cause: FailureCause, now: datetime) -> bool:
 
 
 def has_no_movable_pods(drain: NodeDrain) -> bool:
-    """Whether all that may move has moved: pods that are left wait for proof, for their kubelet or for their owners."""
+    """Whether all pods that are left wait for proof, for their kubelet or for their owners."""
     pods = drain.status.pods
     if pods is None or pods.remaining > pods.blocked or pods.waiting_for_replacement:
         return False

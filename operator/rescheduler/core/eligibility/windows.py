@@ -1,4 +1,7 @@
-"""Whether maintenance may go on now, by the policy's windows: a union of them; none means any time."""
+"""Evaluate the maintenance windows of a policy: maintenance may run while any of them is open.
+
+A policy without windows allows maintenance at any time; callers check that.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +12,12 @@ from rescheduler.api.windows import Window
 
 @dataclass(frozen=True, slots=True)
 class WindowState:
-    """What the windows say at one moment.
+    """The state of the windows at one moment.
 
     Attributes:
-        until: when the last window that is open closes; None where none is open.
-        next: when the next one opens; None where none does.
-        error: a window that makes no sense; nothing is open because of it.
+        open_until: when the last open window closes; None if no window is open.
+        next_opening: when the next window opens; None if no window opens.
+        error: the fields of invalid windows and what is wrong with them; empty if all are valid.
     """
 
     open_until: datetime | None = None
@@ -23,7 +26,7 @@ class WindowState:
 
 
 def window_state(windows: Sequence[Window], now: datetime) -> WindowState:
-    """The windows' say; one that cannot be read opens nothing, and does not close the others."""
+    """Return the state of the windows; an invalid window is never open, and does not affect the others."""
     closing: list[datetime] = []
     opening: list[datetime] = []
     errors: list[str] = []

@@ -1,5 +1,5 @@
-"""Whether a node has failed, what proves that it is off, and whether our own view can be trusted.
+"""Decide whether a node has failed, whether its boot is proven dead, and whether the operator's view is reliable.
 
 Conditions, Leases and boots over time become a cause with a certainty, or a reason to freeze.
-May import: `model`. Never here: the word "failed" for a node that we only cannot see.
+May import: `model`. Never here: a failure of a node that the operator only cannot see.
 """

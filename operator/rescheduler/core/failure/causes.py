@@ -1,7 +1,7 @@
-"""The causes for which a node counts as failed: how certain each is, and by what name the storm brake counts it.
+"""The causes for which a node counts as failed: the certainty of each, and its name for the storm brake.
 
-A condition of an agent is its type. `Ready` is two conditions: `False` is a kubelet that says so, and `Unknown` is the node
-controller that hears nothing. The Lease of the node tells whether that is so: a kubelet that renews it is alive.
+The name of an agent's condition is its type. `Ready` has two names: with `False` the kubelet reports a failure, and with
+`Unknown` the node controller does not hear of the node. A renewed Lease contradicts `Unknown`: its kubelet is alive.
 """
 
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from rescheduler.api.policies import ConditionMatch
 from rescheduler.core.model.nodes import CONDITION_UNKNOWN
 
 READY_UNKNOWN = "Ready=Unknown"
-"""The name of nodes that nobody hears of: the node controller says so, or their Lease is silent."""
+"""The cause of unreachable nodes: the node controller does not hear of them, or their Lease is silent."""
 READY_UNKNOWN_LEASE_RENEWED = "Ready=Unknown with a renewed Lease"
 _LATEST_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 class Certainty(IntEnum):
-    """The more certain failure comes first."""
+    """The certainty of a failure, the most certain first."""
 
     UNREACHABLE = 0  # Ready is Unknown, and no Lease contradicts it
     SUSPECTED = 1  # the Lease is silent, and Ready is not Unknown yet
     NOT_READY = 2  # Ready is False
     REPORTED = 3  # a condition that an agent sets
-    CONTRADICTED = 4  # Ready is Unknown, and the Lease is renewed all the same
+    CONTRADICTED = 4  # Ready is Unknown, but the Lease is renewed
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,10 @@ class FailureCause:
     """A failure condition that holds on a node.
 
     Attributes:
-        name: what the storm brake counts it by.
-        since: when the condition took its status; None of a suspicion.
-        match: the entry of the policy; None of a suspicion.
+        certainty: the rank of the cause.
+        name: the name by which the storm brake counts the cause.
+        since: when the condition took its status; None for a suspicion.
+        match: the entry of the policy; None for a suspicion.
     """
 
     certainty: Certainty
@@ -44,7 +45,7 @@ class FailureCause:
 
     @property
     def sort_key(self) -> tuple[int, datetime]:
-        """Sorts the most certain cause first, then the one that has lasted longest."""
+        """The sort key: the most certain cause first, then the cause that has lasted longest."""
         return self.certainty, self.since or _LATEST_TIME
 
 
@@ -52,7 +53,7 @@ LEASE_NOT_RENEWED = FailureCause(Certainty.SUSPECTED, READY_UNKNOWN)
 
 
 def cause_name(type_: str, status: str, *, lease_renewed: bool = False) -> str:
-    """Return the name by which a condition is counted; `heard`: the Lease of the node is renewed."""
+    """Return the name by which the storm brake counts a condition."""
     if type_ != "Ready":
         return type_
     return READY_UNKNOWN_LEASE_RENEWED if status == CONDITION_UNKNOWN and lease_renewed else f"{type_}={status}"

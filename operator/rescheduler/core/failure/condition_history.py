@@ -1,7 +1,7 @@
-"""What was seen of a node over time, on our own clock.
+"""Record the conditions of a node over time, by the operator's clock.
 
-Clocks of nodes are skewed, and ours may jump: times count from our first sight of a thing, never from what a node
-wrote. A restart of ours may lengthen a wait but must never shorten it.
+Clocks of nodes are skewed. So times count from the operator's first observation, never from a time that a node wrote. A
+restart of the operator may lengthen a wait, but never shortens it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,13 +14,13 @@ from rescheduler.core.failure.causes import cause_name
 from rescheduler.core.model.nodes import CONDITION_UNKNOWN, Node, NodeCondition
 
 HEARTBEAT_STALE_AFTER = timedelta(minutes=12)
-"""A condition whose heartbeat has stood still for so long says nothing: its agent is dead (agents beat every 5 m)."""
+"""Age of a heartbeat after which a condition is stale: agents write one every 5 m, so the agent is dead."""
 DEFAULT_FAILURE_SETTINGS = FailureSettings()
-"""By this a node is judged that no policy has decided for yet."""
+"""The settings for a node that has had no policy yet."""
 
 
 class FailureStart(NamedTuple):
-    """A failure condition began to hold; `cause`: its name for the storm brake, empty if that is not known any more."""
+    """The time when a failure condition began to hold; `cause`: its name for the storm brake, empty if unknown."""
 
     cause: str
     at: datetime
@@ -28,18 +28,18 @@ class FailureStart(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ConditionHistory:
-    """What was seen of one node.
+    """The observations of one node.
 
     Attributes:
-        uid: the node's; another uid under the same name starts anew.
-        since: when each condition took the status it has, by type: (status, time).
-        beats: the last heartbeat of each condition that the policy names, and when it was first seen.
-        ailing: types of the policy's failure conditions that hold; a stale one is as it was when it was fresh.
-        begins: which of them began to hold within the policy's flapping window, and when.
-        matches: the failure conditions that it is judged by: those of the last policy that decided for the node. A
-            policy that is deleted does not make the node healthy.
-        was_ready: it was Ready at least once under our eyes.
-        healthy_since: from when none held and its Lease was not silent; None while that is not so.
+        node_uid: the UID of the node; a new node with the same name has a new history.
+        status_since: by type of condition, its status and when it took that status.
+        heartbeats: by type of condition that the policy names, the last heartbeat and when it was first observed.
+        failing_conditions: types of the policy's failure conditions that hold; a stale condition stays as it was.
+        failure_starts: the times within the policy's flapping window when such a condition began to hold.
+        condition_matches: the failure conditions of the last policy of the node. If the policy is deleted they stay, so
+            that the deletion does not make the node healthy.
+        was_ready: whether the node was Ready at least once while the operator observed it.
+        healthy_since: since when no failure condition holds and the Lease is renewed; None while the node is unhealthy.
     """
 
     node_uid: str
@@ -52,20 +52,20 @@ class ConditionHistory:
     healthy_since: datetime | None = None
 
     def is_stale(self, condition: NodeCondition, now: datetime) -> bool:
-        """Whether its agent has gone silent; one set once and for all never beats, and never goes stale."""
+        """Whether the agent of the condition is dead; a condition without a heartbeat since its change is never stale."""
         known = self.heartbeats.get(condition.type)
         if condition.type == "Ready" or known is None or condition.last_transition is None:
             return False
         return known[0] > condition.last_transition and now - known[1] >= HEARTBEAT_STALE_AFTER
 
     def is_met(self, node: Node, match: ConditionMatch, now: datetime) -> bool:
-        """Whether the condition is as the policy means it, and its agent alive."""
+        """Whether the condition matches the entry of the policy, and its agent is alive."""
         condition = matching_condition(node, match)
         return condition is not None and not self.is_stale(condition, now)
 
 
 def matching_condition(node: Node, match: ConditionMatch) -> NodeCondition | None:
-    """The node's condition that is as the policy means it; None where it is not."""
+    """Return the node's condition that matches the entry of the policy; None if there is none."""
     condition = node.condition(match.type)
     return condition if condition and condition.status in match.status else None
 
@@ -78,36 +78,38 @@ def observe(
     *,
     suspected: bool = False,
 ) -> ConditionHistory:
-    """Bring a sighting up to date with the node as it is now; `suspected`: its Lease is silent."""
+    """Return the history after one observation of the node; `suspected`: its Lease is silent."""
     new = previous is None or previous.node_uid != node.uid
     known = ConditionHistory(node.uid) if previous is None or new else previous
     failure = policy.spec.failure if policy else DEFAULT_FAILURE_SETTINGS
     matches = failure.conditions if policy else known.condition_matches
     since = {c.type: (c.status, _status_since(c, known.status_since.get(c.type), now)) for c in node.conditions}
-    seen = replace(
+    history = replace(
         known,
         status_since=since,
         heartbeats=_heartbeats(node, policy, known, now),
         condition_matches=matches,
         was_ready=known.was_ready or node.ready_status == "True",
     )
-    ailing = _failing_conditions(node, matches, seen, now, new=new)
-    begun = (node.condition(type_) for type_ in sorted(ailing - known.failing_conditions))
-    begins = (*known.failure_starts, *(FailureStart(cause_name(c.type, c.status), now) for c in begun if c))
-    recent = now - failure.flapping.within
-    healthy = None if ailing or suspected else known.healthy_since or now
+    failing = _failing_conditions(node, matches, history, now, new=new)
+    started = (node.condition(type_) for type_ in sorted(failing - known.failing_conditions))
+    starts = (*known.failure_starts, *(FailureStart(cause_name(c.type, c.status), now) for c in started if c))
+    window_start = now - failure.flapping.within
     return replace(
-        seen, failing_conditions=ailing, failure_starts=tuple(b for b in begins if b.at > recent), healthy_since=healthy
+        history,
+        failing_conditions=failing,
+        failure_starts=tuple(start for start in starts if start.at > window_start),
+        healthy_since=None if failing or suspected else known.healthy_since or now,
     )
 
 
 def _status_since(condition: NodeCondition, known: tuple[str, datetime] | None, now: datetime) -> datetime:
     if known is None:
-        # The node controller stamps this one itself: it is older than our first sight of it.
+        # The node controller wrote this time, not the node: without it a restart would lengthen the wait for nothing.
         stamped = condition.type == "Ready" and condition.status == CONDITION_UNKNOWN and condition.last_transition
         return min(now, stamped) if stamped else now
     status, start = known
-    # Unknown -> False is a reboot's way through both: the time as Unknown counts.
+    # A reboot goes from Unknown to False: a new time would make the node wait its `for` twice.
     same = condition.status == status or (status, condition.status) == (CONDITION_UNKNOWN, "False")
     return start if same else now
 
@@ -118,32 +120,32 @@ def _heartbeats(
     spec = policy.spec if policy else None
     matches = (*spec.failure.conditions, *spec.maintenance.conditions) if spec else known.condition_matches
     named = {match.type for match in matches} | (known.heartbeats.keys() if spec is None else set())
-    found = {}
+    heartbeats = {}
     for condition in node.conditions:
-        beat, last = condition.last_heartbeat, known.heartbeats.get(condition.type)
-        if beat is None or condition.type not in named:
+        heartbeat, last = condition.last_heartbeat, known.heartbeats.get(condition.type)
+        if heartbeat is None or condition.type not in named:
             continue
-        # Of one that we have never seen beat only its own word says how old it is.
-        first = min(now, beat) if last is None else now
-        found[condition.type] = last if last and last[0] == beat else (beat, first)
-    return found
+        # Before the second heartbeat only the time in the condition shows its age.
+        first_observed = min(now, heartbeat) if last is None else now
+        heartbeats[condition.type] = last if last and last[0] == heartbeat else (heartbeat, first_observed)
+    return heartbeats
 
 
 def _failing_conditions(
     node: Node, matches: Iterable[ConditionMatch], history: ConditionHistory, now: datetime, *, new: bool
 ) -> frozenset[str]:
-    found = set()
+    failing = set()
     for match in matches:
         condition = node.condition(match.type)
         if condition and not new and history.is_stale(condition, now):
-            found |= {match.type} & history.failing_conditions
+            failing |= {match.type} & history.failing_conditions
         elif matching_condition(node, match):
-            found.add(match.type)
-    return frozenset(found)
+            failing.add(match.type)
+    return frozenset(failing)
 
 
 def restart_timers(history: ConditionHistory, now: datetime) -> ConditionHistory:
-    """After we were blind for a while: every `for` starts anew."""
+    """Return the history after a freeze: every `for` starts again."""
     return replace(
         history,
         status_since={type_: (status, now) for type_, (status, _) in history.status_since.items()},
@@ -152,14 +154,14 @@ def restart_timers(history: ConditionHistory, now: datetime) -> ConditionHistory
 
 
 def with_flapping(history: ConditionHistory, changes: int, last_change: datetime) -> ConditionHistory:
-    """After a start of ours: the NodeDrain says that the node was flapping."""
+    """Return the history after a start of the operator, with the flapping that the NodeDrain reports."""
     return replace(
         history, failure_starts=(*(FailureStart("", last_change) for _ in range(changes)), *history.failure_starts)
     )
 
 
 def with_failure(history: ConditionHistory, match: ConditionMatch) -> ConditionHistory:
-    """After a start of ours without a policy: the NodeDrain names the condition for which the node failed."""
+    """Return the history after a start of the operator, with the failure condition that the NodeDrain reports."""
     return replace(
         history,
         condition_matches=(*history.condition_matches, match),

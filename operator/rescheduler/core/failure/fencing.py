@@ -1,10 +1,10 @@
-"""Whether a node's boot is proven dead, and what follows for the taint that takes the node out of service.
+"""Decide whether the boot of a node is proven dead, and what to do about the out-of-service taint.
 
-Time alone is never proof: a silent node may run on, and write to its volumes. What counts is bound to one boot of
-one machine, and was said since that boot was last known to live: what an earlier failure left behind proves nothing.
+Time is never proof: a silent node may still run and write to its volumes. A proof is bound to one boot of one machine,
+and is newer than the last sign of life of that boot. A proof of an earlier failure proves nothing.
+docs/guides/fencing.md lists the proofs.
 """
 
-import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -12,14 +12,15 @@ from enum import StrEnum
 from rescheduler.api import names
 from rescheduler.api.drains import NodeRecord, TaintRecord
 from rescheduler.api.untrusted import parse_json_object, parse_time
+from rescheduler.core.failure import messages
 from rescheduler.core.model.nodes import Node
 
 READY = "True"
-"""`Ready` has this status where the kubelet says that all is well."""
+"""The status of the condition `Ready` of a node whose kubelet reports no failure."""
 ATTESTATION_TOLERANCE = timedelta(minutes=5)
-"""The node controller stamps a failure up to its grace period after it happened, and clocks differ."""
+"""The node controller writes the time of a failure up to its grace period later, and clocks differ."""
 OUT_OF_SERVICE_TAINT = TaintRecord(key=names.OUT_OF_SERVICE_TAINT_KEY, effect="NoSchedule")
-"""Never NoExecute: that would end the node's DaemonSet pods too, its CNI and CSI among them."""
+"""The effect is never NoExecute: that would also end the node's DaemonSet pods, and with them its CNI and CSI."""
 _PROOF_TAINTS = frozenset((names.SHUTDOWN_TAINT_KEY, names.OUT_OF_SERVICE_TAINT_KEY))
 _ATTESTATION_KEYS = ("nodeUID", "bootID", "method", "time")
 _MAX_METHOD_LENGTH = 200
@@ -36,7 +37,7 @@ class ProofMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """That the boot which the node's status names is dead; `words`: who says so."""
+    """Evidence that the current boot of the node is dead; `description`: the evidence as text."""
 
     method: ProofMethod
     description: str
@@ -44,11 +45,12 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class FencingEvidence:
-    """What a node's object says of its death.
+    """The evidence in a Node object about the death of its boot.
 
     Attributes:
-        doubts: why what looks like proof is none.
-        refused: what is wrong with the attestation, where it is none.
+        proof: the proof; None if there is none.
+        rejections: why an annotation or taint is not proof.
+        attestation_error: what is wrong with the attestation; empty if it is right or absent.
     """
 
     proof: Proof | None = None
@@ -56,12 +58,12 @@ class FencingEvidence:
     attestation_error: str = ""
 
 
-# -- what is said -----------------------------------------------------------------------------------------------------
+# -- evidence ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Attestation:
-    """The annotation `rescheduler.dev/fenced`: somebody's word that a boot is dead."""
+    """The annotation `rescheduler.dev/fenced`, by which a person or a fencer states that a boot is dead."""
 
     node_uid: str
     boot_id: str
@@ -70,34 +72,38 @@ class Attestation:
 
 
 def parse_attestation(text: str) -> Attestation:
-    """From the annotation. Raises ValueError that says what is wrong with it."""
-    found = parse_json_object(text, _MAX_ATTESTATION_LENGTH)
-    if missing := [key for key in _ATTESTATION_KEYS if key not in found]:
-        raise ValueError(f"it lacks {', '.join(missing)}")
+    """Return the attestation in the annotation. Raises ValueError that says what is wrong with it."""
+    fields = parse_json_object(text, _MAX_ATTESTATION_LENGTH)
+    if missing := [key for key in _ATTESTATION_KEYS if key not in fields]:
+        raise ValueError(messages.fields_missing(missing))
     if wrong := [
         key
         for key in _ATTESTATION_KEYS
-        if not isinstance(found[key], str) or not found[key] or not found[key].isprintable()
+        if not isinstance(fields[key], str) or not fields[key] or not fields[key].isprintable()
     ]:
-        raise ValueError(f"{', '.join(wrong)} must be text on one line, and not empty")
+        raise ValueError(messages.fields_not_text(wrong))
     return Attestation(
-        found["nodeUID"], found["bootID"], found["method"][:_MAX_METHOD_LENGTH], _parse_time(found["time"])
+        fields["nodeUID"], fields["bootID"], fields["method"][:_MAX_METHOD_LENGTH], _parse_time(fields["time"])
     )
 
 
 def _parse_time(text: str) -> datetime:
-    if found := parse_time(text):
-        return found
-    raise ValueError(f"its time {text!r:.60} is no time with a time zone, such as 2026-01-31T22:00:00Z")
+    if time := parse_time(text):
+        return time
+    raise ValueError(messages.time_unreadable(text))
 
 
 @dataclass(frozen=True, slots=True)
 class BootHistory:
-    """What was seen of one boot over time, so that what an earlier failure left behind is told from news.
+    """The observations of one boot over time, which tell new evidence from evidence of an earlier failure.
 
     Attributes:
-        fresh: keys of taints that this boot was seen without since it was last Ready: set now, they speak of it.
-        refuted: an attestation after which this boot came back.
+        node_uid: the UID of the Node.
+        boot_id: the boot ID that the Node reports.
+        ready: the last status of its condition `Ready`.
+        attestation: the last text of the annotation `rescheduler.dev/fenced`; empty without one.
+        absent_taints: keys of proof taints that the boot has been without since it was last Ready; such a taint is new.
+        refuted_attestation: an attestation after which this boot came back; empty if there is none.
     """
 
     node_uid: str = ""
@@ -109,7 +115,7 @@ class BootHistory:
 
 
 def observe_boot(previous: BootHistory | None, node: Node) -> BootHistory:
-    """Bring what was seen up to date with the node as it is now."""
+    """Return the history after one observation of the node."""
     if previous is None or (previous.node_uid, previous.boot_id) != (node.uid, node.boot_id):
         previous = BootHistory()
     attested = node.annotations.get(names.FENCED, "")
@@ -123,115 +129,86 @@ def observe_boot(previous: BootHistory | None, node: Node) -> BootHistory:
 def find_proof(
     node: Node, boot_history: BootHistory | None, *, own_taint: bool, known_method: str, now: datetime
 ) -> FencingEvidence:
-    """What the node's object proves.
+    """Return the evidence in the Node object.
 
-    `ours`: the out-of-service taint without a value is this drain's own, and proves nothing. `known`: the method by
-    which the status already says that this boot is dead: what was fresh before a restart of ours still is.
+    `own_taint`: this drain set the out-of-service taint without a value, which proves nothing. `known_method`: the
+    method by which the status reports this boot dead already. It stays valid, because the history of the boot is lost
+    in a restart of the operator.
     """
     if node.ready_status == READY:
         return FencingEvidence()
-    doubts: list[str] = []
-    refused = ""
+    rejections: list[str] = []
+    attestation_error = ""
     if text := node.annotations.get(names.FENCED, ""):
         try:
             return FencingEvidence(_attestation_proof(node, parse_attestation(text), text, boot_history, now))
         except ValueError as error:
-            refused = str(error)
-            doubts.append(f"the annotation {names.FENCED} is not taken as proof: {refused}")
-    fresh = (
+            attestation_error = str(error)
+            rejections.append(messages.attestation_not_proof(attestation_error))
+    new_taints = (
         boot_history.absent_taints
         if boot_history and (boot_history.node_uid, boot_history.boot_id) == (node.uid, node.boot_id)
         else frozenset[str]()
     )
-    for method, key, words in (
-        (
-            ProofMethod.SHUTDOWN,
-            names.SHUTDOWN_TAINT_KEY,
-            f"the provider has shut the machine down (taint {names.SHUTDOWN_TAINT_KEY})",
-        ),
-        (
-            ProofMethod.OUT_OF_SERVICE,
-            names.OUT_OF_SERVICE_TAINT_KEY,
-            f"somebody set the taint {names.OUT_OF_SERVICE_TAINT_KEY}",
-        ),
+    for method, key, description in (
+        (ProofMethod.SHUTDOWN, names.SHUTDOWN_TAINT_KEY, messages.SHUTDOWN_TAINT),
+        (ProofMethod.OUT_OF_SERVICE, names.OUT_OF_SERVICE_TAINT_KEY, messages.OUT_OF_SERVICE_TAINT_SET),
     ):
         if not any(t.key == key and not (own_taint and _is_own_taint(t.key, t.value, t.effect)) for t in node.taints):
             continue
-        if key in fresh or known_method == method:
-            return FencingEvidence(Proof(method, words), attestation_error=refused)
-        doubts.append(
-            f"the taint {key} may be left from before this boot last lived: take it off, "
-            "and have it set again where it still holds"
-        )
-    return FencingEvidence(None, tuple(doubts), refused)
+        if key in new_taints or known_method == method:
+            return FencingEvidence(Proof(method, description), attestation_error=attestation_error)
+        rejections.append(messages.taint_not_proof(key))
+    return FencingEvidence(None, tuple(rejections), attestation_error)
 
 
 def _attestation_proof(
     node: Node, attestation: Attestation, text: str, boot_history: BootHistory | None, now: datetime
 ) -> Proof:
-    """The proof in an attestation. Raises ValueError that says why there is none."""
+    """Return the proof in an attestation. Raises ValueError that says why it is not proof."""
     ready = node.condition("Ready")
-    failed = ready.last_transition if ready else None
-    wrong = (
+    failed_at = ready.last_transition if ready else None
+    errors = (
+        (attestation.node_uid != node.uid, messages.wrong_node(attestation.node_uid, node.uid)),
+        (not node.boot_id, messages.NEVER_BOOTED),
+        (attestation.boot_id != node.boot_id, messages.wrong_boot(attestation.boot_id, node.boot_id)),
+        (boot_history is not None and boot_history.refuted_attestation == text, messages.ATTESTATION_REFUTED),
+        (ready is not None and failed_at is None, messages.FAILURE_TIME_UNREADABLE),
         (
-            attestation.node_uid != node.uid,
-            f"it names node UID {attestation.node_uid:.60}, and this Node has {node.uid}",
+            failed_at is not None and attestation.time < failed_at - ATTESTATION_TOLERANCE,
+            messages.before_failure(attestation.time),
         ),
-        (not node.boot_id, "the node has never reported a boot"),
-        (
-            attestation.boot_id != node.boot_id,
-            f"it names boot {attestation.boot_id:.60}, and the node's boot is {node.boot_id}",
-        ),
-        (
-            boot_history is not None and boot_history.refuted_attestation == text,
-            "this very boot came back after it was said",
-        ),
-        (
-            ready is not None and failed is None,
-            "when this failure began cannot be read: its condition Ready has no such time",
-        ),
-        (
-            failed is not None and attestation.time < failed - ATTESTATION_TOLERANCE,
-            f"its time {attestation.time:%Y-%m-%d %H:%M:%SZ} is before this failure: say it anew",
-        ),
-        (
-            attestation.time > now + ATTESTATION_TOLERANCE,
-            f"its time {attestation.time:%Y-%m-%d %H:%M:%SZ} is yet to come",
-        ),
+        (attestation.time > now + ATTESTATION_TOLERANCE, messages.in_future(attestation.time)),
     )
-    for holds, why in wrong:
+    for holds, message in errors:
         if holds:
-            raise ValueError(why)
-    return Proof(ProofMethod.ATTESTED, f"attested at {attestation.time:%Y-%m-%d %H:%M:%SZ}: {attestation.method}")
+            raise ValueError(message)
+    return Proof(ProofMethod.ATTESTED, messages.attested(attestation.time, attestation.method))
 
 
 def proof_hint(node: Node) -> str:
-    """What would be proof, to paste."""
+    """Return the hint for a pod that waits for proof, with a command to paste."""
     ready = node.condition("Ready")
     since = ready.last_transition if ready and ready.last_transition else node.created
-    said = {
+    attestation = {
         "nodeUID": node.uid,
         "bootID": node.boot_id,
         "method": "switched off by hand",
         "time": f"{since:%Y-%m-%dT%H:%M:%SZ}" if since else "",
     }
-    return (
-        "let it come back; or make certain that the machine is off, and say so: "
-        f"kubectl annotate --overwrite node {node.name} {names.FENCED}='{json.dumps(said, separators=(',', ':'))}'; "
-        "a provider's shutdown taint, a fencer's out-of-service taint or the Node's deletion say it too"
-    )
+    return messages.attest(node.name, attestation)
 
 
 # -- the taint --------------------------------------------------------------------------------------------------------
 
 
 class TaintAction(StrEnum):
-    """What is to be done about the out-of-service taint."""
+    """The next write of the out-of-service taint."""
 
     NOTHING = "Nothing"
     SET = "Set"
     REMOVE = "Lift"
-    CLEAR_RECORD = "Forget"  # the record names it, and it is not there
+    CLEAR_RECORD = "Forget"  # the record names the taint, but the node does not have it
 
 
 def _is_own_taint(key: str, value: str, effect: str) -> bool:
@@ -249,15 +226,15 @@ def has_own_taint(node: Node, record: NodeRecord | None) -> bool:
 
 
 def returned_without_reboot(node: Node, record: NodeRecord | None) -> bool:
-    """The boot that was said to be dead is back: its containers ran all along."""
+    """Whether the boot that was reported dead is back: its containers never stopped."""
     same = record is not None and record.boot_id == node.boot_id
     return has_own_taint(node, record) and same and node.ready_status == READY
 
 
 def must_keep_taint(node: Node, record: NodeRecord | None, *, node_in_use: bool) -> bool:
-    """Whether this drain's taint is on the node and may not go: never by time, and not when it is cancelled.
+    """Whether this drain's taint is on the node and must stay; neither time nor a cancelled drain removes it.
 
-    `busy`: something on the node is Terminating, or attached though no pod there uses it.
+    `node_in_use`: a pod on the node is Terminating, or a volume is attached that no pod there uses.
     """
     if record is None or not has_own_taint(node, record) or record.boot_id != node.boot_id:
         return False
@@ -265,30 +242,31 @@ def must_keep_taint(node: Node, record: NodeRecord | None, *, node_in_use: bool)
 
 
 def taint_action(node: Node, record: NodeRecord | None, *, taint_due: bool, node_in_use: bool) -> TaintAction:
-    """What is to be done about the taint; `due`: proven, and all pods that it is for are Terminating."""
+    """Return the next write of the taint; `taint_due`: the boot is proven dead, and all pods to remove are Terminating."""
     if has_own_taint(node, record):
         return TaintAction.NOTHING if must_keep_taint(node, record, node_in_use=node_in_use) else TaintAction.REMOVE
     if any(t.key == names.OUT_OF_SERVICE_TAINT_KEY for t in node.taints):
-        return (
-            TaintAction.CLEAR_RECORD if is_taint_recorded(node, record) else TaintAction.NOTHING
-        )  # somebody else's: theirs to take off
+        # Another party set this taint. If this drain removed it, that party's fencing would end too early.
+        return TaintAction.CLEAR_RECORD if is_taint_recorded(node, record) else TaintAction.NOTHING
     if taint_due and node.ready_status != READY:
         return TaintAction.SET
     return TaintAction.CLEAR_RECORD if is_taint_recorded(node, record) else TaintAction.NOTHING
 
 
-# -- what a drain makes of it -----------------------------------------------------------------------------------------
+# -- the state of a drain ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class FencingState:
-    """Where a drain stands with the failure of its node.
+    """The state of a drain with regard to the failure of its node.
 
     Attributes:
-        failing: the failure is acted on: it was asked for, and holds now.
-        hint: what would be proof, for people.
-        forbidden: the policy forbids force.
-        returned: the boot that was said to be dead is back.
+        failing: whether the drain has a failure request, and the failure holds now.
+        proof: the proof that the boot is dead; None if there is none.
+        rejections: why an annotation or taint is not proof.
+        proof_hint: the hint for pods that wait for proof; empty if no pod can wait.
+        force_forbidden: whether the policy has `failure.force: Never`.
+        returned_without_reboot: whether the boot that was reported dead is back.
     """
 
     failing: bool = False
@@ -300,17 +278,16 @@ class FencingState:
 
 
 def fenced_condition(state: FencingState, *, pods_waiting: int, proof_used: bool) -> tuple[str, str, str] | None:
-    """The condition `Fenced`: status, reason, message; None where no proof is needed.
+    """Return status, reason and message of the condition `Fenced`; None if no proof is needed.
 
-    `waiting`: pods that wait for it; `needed`: some were, or are, moved by it.
+    `pods_waiting`: the number of pods that wait for proof. `proof_used`: whether the proof has moved pods already.
     """
     if state.returned_without_reboot:
-        return "False", "ReturnedWithoutReboot", "the boot that was said to be dead is back: it ran all along"
+        return "False", "ReturnedWithoutReboot", messages.RETURNED_WITHOUT_REBOOT
     if state.proof and (pods_waiting or proof_used):
         return "True", state.proof.method, state.proof.description
     if not pods_waiting:
         return None
-    pods = f"{pods_waiting} pod{'' if pods_waiting == 1 else 's'} must not run twice"
     if state.force_forbidden:
-        return "False", "ForceNever", f"{pods}, and failure.force is Never"
-    return "False", "WaitingForProof", "; ".join((f"{pods}: no proof that the node is dead", *state.rejections))
+        return "False", "ForceNever", messages.force_forbidden(pods_waiting)
+    return "False", "WaitingForProof", messages.waiting_for_proof(pods_waiting, state.rejections)

@@ -1,4 +1,4 @@
-"""How a node is, by its policy and by what was seen of it over time: whether it failed, and how sure that is."""
+"""Diagnose a node by its policy and its history: whether it has failed, and how certain the failure is."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -12,23 +12,24 @@ from rescheduler.core.model.nodes import Node
 
 
 class Health(StrEnum):
-    """The first that is true."""
+    """The health of a node; the first value that applies."""
 
-    FAILED = "Failed"  # a condition has held for its time
-    SUSPECTED = "Suspected"  # its Lease is silent; the node controller is not sure yet
-    FLAPPING = "Flapping"  # it comes and goes, and nothing has held for its time
-    UNHEALTHY = "Ailing"  # a condition holds, not for long enough
+    FAILED = "Failed"  # a condition has held for its `for`
+    SUSPECTED = "Suspected"  # the Lease is silent, and Ready is not Unknown yet
+    FLAPPING = "Flapping"  # conditions began to fail often, and none has held for its `for`
+    UNHEALTHY = "Ailing"  # a condition holds, but not for its `for` yet
     HEALTHY = "Well"
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What is wrong with a node.
+    """The health of a node, with its causes.
 
     Attributes:
-        match: the most certain condition that has held for its time, where it failed.
-        until: when only time would change what is said here; None where it would not.
-        causes: all conditions that have held for their time, and the suspicion; the most certain first.
+        health: the first value that applies.
+        match: the entry of the policy for the most certain cause; None unless the node has failed.
+        recheck_at: when the diagnosis changes without a new observation; None: it does not.
+        causes: all conditions that have held for their `for`, and a suspicion; the most certain first.
     """
 
     health: Health
@@ -47,44 +48,45 @@ def diagnose(
     suspected: bool = False,
     lease_renewed: bool = False,
 ) -> Diagnosis:
-    """How the node is; `standing`: its failure is known: it is not starting, and a condition that has gone stale since
-    does not end it. `heard`: its Lease is renewed.
+    """Return the health of the node.
+
+    `failure_known`: the node has a drain for its failure. It then has no startup grace, and a condition that became stale
+    does not end the failure. `suspected`: its Lease is silent. `lease_renewed`: its Lease is renewed.
     """
     if policy is None or not policy.spec.failure.enabled:
         return Diagnosis(Health.HEALTHY)
     failure = policy.spec.failure
     if not failure_known and (grace := _startup_grace_end(node, history, failure, now)):
         return Diagnosis(Health.HEALTHY, recheck_at=grace)
-    held = [match for match in failure.conditions if _is_met(node, match, history, now, failure_known=failure_known)]
-    due = [
-        (history.status_since[match.type][1] + match.for_, match)
-        for match in held
-        if match.type in history.status_since
+    met = [match for match in failure.conditions if _is_met(node, match, history, now, failure_known=failure_known)]
+    deadlines = [
+        (history.status_since[match.type][1] + match.for_, match) for match in met if match.type in history.status_since
     ]
-    later = min((time for time, _ in due if time > now), default=None)
-    found = failure_causes(node, (match for time, match in due if time <= now), history, lease_renewed=lease_renewed)
-    doubt = (LEASE_NOT_RENEWED,) if suspected and failure.lease_timeout else ()
-    if found:
-        return Diagnosis(Health.FAILED, found[0].match, later, _sorted((*found, *doubt)))
-    if doubt:
-        return Diagnosis(Health.SUSPECTED, recheck_at=later, causes=doubt)
-    if quiet := flapping_until(history, failure, now):
-        return Diagnosis(Health.FLAPPING, recheck_at=min(quiet, later) if later else quiet)
-    return Diagnosis(Health.UNHEALTHY if held else Health.HEALTHY, recheck_at=later)
+    next_deadline = min((time for time, _ in deadlines if time > now), default=None)
+    past_deadline = (match for time, match in deadlines if time <= now)
+    causes = failure_causes(node, past_deadline, history, lease_renewed=lease_renewed)
+    suspicion = (LEASE_NOT_RENEWED,) if suspected and failure.lease_timeout else ()
+    if causes:
+        return Diagnosis(Health.FAILED, causes[0].match, next_deadline, _sorted((*causes, *suspicion)))
+    if suspicion:
+        return Diagnosis(Health.SUSPECTED, recheck_at=next_deadline, causes=suspicion)
+    if quiet_at := flapping_until(history, failure, now):
+        return Diagnosis(Health.FLAPPING, recheck_at=min(quiet_at, next_deadline) if next_deadline else quiet_at)
+    return Diagnosis(Health.UNHEALTHY if met else Health.HEALTHY, recheck_at=next_deadline)
 
 
 def failure_causes(
     node: Node, matches: Iterable[ConditionMatch], history: ConditionHistory, *, lease_renewed: bool = False
 ) -> tuple[FailureCause, ...]:
-    """These conditions as causes of a failure, the most certain first; of one that the node does not have, none."""
-    found = []
+    """Return the conditions that the node has as causes of its failure, the most certain first."""
+    causes = []
     for match in matches:
         if condition := matching_condition(node, match):
             certainty = certainty_of(condition.type, condition.status, lease_renewed=lease_renewed)
             name = cause_name(condition.type, condition.status, lease_renewed=lease_renewed)
             since = history.status_since.get(match.type)
-            found.append(FailureCause(certainty, name, since[1] if since else None, match))
-    return _sorted(found)
+            causes.append(FailureCause(certainty, name, since[1] if since else None, match))
+    return _sorted(causes)
 
 
 def _sorted(causes: Iterable[FailureCause]) -> tuple[FailureCause, ...]:
@@ -94,7 +96,7 @@ def _sorted(causes: Iterable[FailureCause]) -> tuple[FailureCause, ...]:
 def _startup_grace_end(
     node: Node, history: ConditionHistory, failure: FailureSettings, now: datetime
 ) -> datetime | None:
-    """Until when a node that was never Ready is only starting; None where it is not."""
+    """Return the end of the startup grace of a node that was never Ready; None if the grace does not apply."""
     if history.was_ready or node.created is None:
         return None
     end = node.created + failure.startup_grace
@@ -112,15 +114,15 @@ def _is_met(
 def flapping_until(
     history: ConditionHistory, failure: FailureSettings, now: datetime, braked_causes: Collection[str] = ()
 ) -> datetime | None:
-    """Until when a node that comes and goes must be quiet; None where it does not flap.
+    """Return until when a flapping node must stay quiet; None if the node does not flap.
 
-    `braked`: names of causes that do not count.
+    `braked_causes`: names of causes that do not count, because a storm brakes them.
     """
     within = failure.flapping.within
-    recent = [
-        begin.at for begin in history.failure_starts if begin.at > now - within and begin.cause not in braked_causes
+    recent_starts = [
+        start.at for start in history.failure_starts if start.at > now - within and start.cause not in braked_causes
     ]
-    return max(recent) + within if len(recent) >= failure.flapping.changes else None
+    return max(recent_starts) + within if len(recent_starts) >= failure.flapping.changes else None
 
 
 def unhealthy_cause_names(
@@ -133,11 +135,10 @@ def unhealthy_cause_names(
     lease_renewed: bool = False,
     failure_known: bool = False,
 ) -> frozenset[str]:
-    """Names of all causes for which the storm brake counts the node: conditions that hold, for their time or not, and
-    the silence of its Lease.
+    """Return the names of all causes for which the storm brake counts the node.
 
-    A condition that has gone stale counts as long as the node has a drain because of it: the agents of many nodes that
-    end together must not open the brake.
+    These are the conditions that hold, before or after their `for`, and a silent Lease. A stale condition counts while
+    the node has a drain for it: if the agents of many nodes end together, the brake must not open.
     """
     if (
         policy is None
@@ -145,15 +146,15 @@ def unhealthy_cause_names(
         or (not failure_known and _startup_grace_end(node, history, policy.spec.failure, now))
     ):
         return frozenset()
-    held = (
+    met = (
         match
         for match in policy.spec.failure.conditions
         if _is_met(node, match, history, now, failure_known=failure_known)
     )
-    found = {cause.name for cause in failure_causes(node, held, history, lease_renewed=lease_renewed)}
-    return frozenset(found | ({READY_UNKNOWN} if suspected else set()))
+    cause_names = {cause.name for cause in failure_causes(node, met, history, lease_renewed=lease_renewed)}
+    return frozenset(cause_names | ({READY_UNKNOWN} if suspected else set()))
 
 
 def recovered_at(history: ConditionHistory, recover_after: timedelta) -> datetime | None:
-    """From when a node that failed counts as well again; None while it is not well at all."""
+    """Return when a failed node counts as recovered; None while it is unhealthy."""
     return history.healthy_since + recover_after if history.healthy_since else None

@@ -1,6 +1,7 @@
-"""The Leases of kubelets, by when we saw each change: who has fallen silent, and whether that is us.
+"""Track the Leases of kubelets: find silent nodes, and blackouts of the operator's own view.
 
-Never by what a kubelet wrote into its Lease: its clock is its own. Silence is a suspicion and never a proof.
+Times are those at which the operator observed a change. The times in a Lease are never used, because clocks of nodes are
+skewed. A silent Lease is a suspicion and never a proof.
 """
 
 from bisect import bisect_left
@@ -9,27 +10,27 @@ from dataclasses import dataclass, field, replace
 from math import ceil, inf
 from typing import Any
 
-DEFAULT_LEASE_DURATION = 40.0  # seconds; of the Lease of a kubelet, unless it is configured otherwise
+DEFAULT_LEASE_DURATION = 40.0  # seconds; the default of the kubelet
 _MIN_DURATION, _MAX_DURATION = DEFAULT_LEASE_DURATION, 600.0
-"""Durations outside of these count as these: a Lease that says that it lasts a day is still found silent after 5 m."""
-_OUTAGE_WINDOW = 60.0  # seconds; those of one outage fall silent within so long of each other
+"""Seconds; bounds of a duration. A node whose Lease claims to last a day is still silent after 5 m."""
+_OUTAGE_WINDOW = 60.0  # seconds; Leases of one outage stop within this time of each other
 _BLACKOUT_MIN_NODES, _BLACKOUT_MIN_FRACTION = 3, 0.6
 
 
 def bounded_duration(duration_seconds: Any) -> float:
-    """Return the duration of a Lease in seconds, from its `leaseDurationSeconds`: others write it, so it is bounded."""
+    """Return the duration of a Lease in seconds, from its `leaseDurationSeconds`; bounded, because any node writes it."""
     if isinstance(duration_seconds, bool) or not isinstance(duration_seconds, int) or duration_seconds <= 0:
         return DEFAULT_LEASE_DURATION
     return float(min(max(duration_seconds, _MIN_DURATION), _MAX_DURATION))
 
 
 def renewal_interval(duration: float) -> float:
-    """Return the seconds within which a kubelet renews a Lease of this duration: a quarter of it, with its jitter."""
+    """Return the seconds within which a kubelet renews a Lease of this duration: a quarter of it, with jitter."""
     return duration * 11 / 40
 
 
 def late_after(duration: float) -> float:
-    """Return the seconds after which a Lease of this duration may be falling silent with those that are."""
+    """Return the seconds after which a Lease of this duration is late, and may become silent with others."""
     return duration * 12 / 40
 
 
@@ -40,7 +41,13 @@ def silent_after(duration: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class LeaseRenewal:
-    """What was last seen of one Lease: its renewal, when that was, by our clock, and how long it lasts; seconds."""
+    """The last observed renewal of one Lease.
+
+    Attributes:
+        renew_time: the `renewTime` of the Lease, used only to detect a change.
+        seen_at: when the operator observed it, in monotonic seconds.
+        duration: the duration of the Lease, in seconds.
+    """
 
     renew_time: str
     seen_at: float
@@ -49,12 +56,13 @@ class LeaseRenewal:
 
 @dataclass(slots=True)
 class LeaseTracker:
-    """When each node's Lease was last seen to change; monotonic seconds by the node's name.
+    """The renewals of all Leases, by the name of the node.
 
     Attributes:
-        seen: the renewal last seen, and when.
-        unheard: those who were not seen to renew since `anew`, and who may have been silent for longer than we know.
-        presumed: when those fell silent whom we have not heard of, as far as others, or we before, can tell.
+        renewals: the last observed renewal.
+        unconfirmed: nodes without a renewal since `reset`; they may have been silent before it.
+        presumed_silent_since: for nodes without a renewal since `reset`, when they became silent by the node controller
+            or by the operator before the reset; monotonic seconds.
     """
 
     renewals: dict[str, LeaseRenewal] = field(default_factory=dict)
@@ -62,14 +70,14 @@ class LeaseTracker:
     presumed_silent_since: dict[str, float] = field(default_factory=dict)
 
     def record_lease(self, name: str, renew_time: str, now: float, duration: float = DEFAULT_LEASE_DURATION) -> None:
-        """Take in a Lease; one that has not been renewed since changes nothing."""
+        """Record a Lease; a Lease with an unchanged `renewTime` changes nothing."""
         known = self.renewals.get(name)
         if known is None or known.renew_time != renew_time:
             self.renewals[name] = LeaseRenewal(renew_time, now, duration)
             self._mark_renewed(name)
 
     def forget(self, name: str) -> None:
-        """The Lease is gone."""
+        """Forget a deleted Lease."""
         self.renewals.pop(name, None)
         self._mark_renewed(name)
 
@@ -78,39 +86,40 @@ class LeaseTracker:
         self.presumed_silent_since.pop(name, None)
 
     def reset(self, now: float, *, blackout: bool = False) -> None:
-        """At our start, or after we were blind for a while: all count as heard of just now.
+        """Count all Leases as renewed now, at the start of the operator or after its view was interrupted.
 
-        `blackout`: there was one when we went blind. It goes on until those who were silent then are heard of.
+        `blackout`: there was a blackout before. It lasts until the silent Leases are renewed.
         """
         before = {name: self.last_renewed(name) for name in self.renewals} if blackout else {}
-        self.renewals = {name: replace(pulse, seen_at=now) for name, pulse in self.renewals.items()}
+        self.renewals = {name: replace(renewal, seen_at=now) for name, renewal in self.renewals.items()}
         self.unconfirmed, self.presumed_silent_since = set(self.renewals), before
 
     def presume_silent(self, silence_offsets: Mapping[str, float], now: float) -> None:
-        """Nodes that neither we nor the node controller have heard of were silent before: a blackout outlasts our start.
+        """Presume that nodes were silent before the reset if the node controller does not hear of them either.
 
-        `dark`: how long before the last of them each fell silent, by the node controller's stamps; seconds.
+        A blackout must outlast a restart of the operator. `silence_offsets`: by node, how many seconds before the last of
+        these nodes the node controller noticed it.
         """
         for name in sorted(self.unconfirmed):
-            pulse = self.renewals[name]
+            renewal = self.renewals[name]
             if name in silence_offsets:
                 self.presumed_silent_since[name] = min(
-                    pulse.seen_at, now - silent_after(pulse.duration) - silence_offsets[name]
+                    renewal.seen_at, now - silent_after(renewal.duration) - silence_offsets[name]
                 )
-            if name in silence_offsets or now - pulse.seen_at >= silent_after(pulse.duration):
+            if name in silence_offsets or now - renewal.seen_at >= silent_after(renewal.duration):
                 self.unconfirmed.discard(name)
 
     def last_renewed(self, name: str) -> float:
-        """When the node was last heard of, as far as we or the node controller can tell."""
+        """Return when the Lease was last renewed, observed or presumed; monotonic seconds."""
         return self.presumed_silent_since.get(name, self.renewals[name].seen_at)
 
     def duration_of(self, name: str) -> float:
-        """The duration of the node's Lease; seconds."""
+        """Return the duration of the node's Lease, in seconds."""
         known = self.renewals.get(name)
         return known.duration if known else DEFAULT_LEASE_DURATION
 
     def silent_nodes(self, limits: Mapping[str, float], now: float) -> frozenset[str]:
-        """Nodes that were not heard of for longer than they may be; `limits`: seconds by name, others have none."""
+        """Return the nodes whose Lease has not been renewed for their limit; `limits`: seconds by name."""
         return frozenset(
             name
             for name, limit in limits.items()
@@ -118,7 +127,7 @@ class LeaseTracker:
         )
 
     def renewing_nodes(self, names: Iterable[str], now: float) -> frozenset[str]:
-        """Those of these nodes whose kubelet lives, by their Leases."""
+        """Return the nodes whose Lease is renewed in time, so that their kubelet is alive."""
         return frozenset(
             name
             for name in names
@@ -129,23 +138,26 @@ class LeaseTracker:
         )
 
     def next_renewal_within(self) -> float:
-        """For how many seconds there may be no renewal at all of those in view; for ever if none is."""
-        return min((renewal_interval(pulse.duration) for pulse in self.renewals.values()), default=inf)
+        """Return the seconds within which at least one Lease is renewed; infinite without any Lease."""
+        return min((renewal_interval(renewal.duration) for renewal in self.renewals.values()), default=inf)
 
     def blackout_size(self, now: float) -> int:
-        """How many Leases fell silent together, where that is so many that it must be us, or the network; else 0."""
+        """Return the number of Leases that stopped together if it means a blackout, else 0.
+
+        So many nodes do not fail at once: the network or the operator's view has failed.
+        """
         if len(self.renewals) < _BLACKOUT_MIN_NODES:
             return 0
-        quiet = {
+        silent = {
             name: last
-            for name, pulse in self.renewals.items()
-            if now - (last := self.last_renewed(name)) >= silent_after(pulse.duration)
+            for name, renewal in self.renewals.items()
+            if now - (last := self.last_renewed(name)) >= silent_after(renewal.duration)
         }
-        least = ceil(_BLACKOUT_MIN_FRACTION * len(self.renewals))
-        if len(quiet) < least:
+        threshold = ceil(_BLACKOUT_MIN_FRACTION * len(self.renewals))
+        if len(silent) < threshold:
             return 0
-        # Kubelets that renew more slowly fall silent one after another for longer.
-        together = max(_OUTAGE_WINDOW, *(renewal_interval(self.duration_of(name)) for name in quiet))
-        ends = sorted(quiet.values())
-        most = max(bisect_left(ends, first + together) - index for index, first in enumerate(ends))
-        return most if most >= least else 0
+        # With long durations the Leases of one outage stop further apart than the window.
+        window = max(_OUTAGE_WINDOW, *(renewal_interval(self.duration_of(name)) for name in silent))
+        stops = sorted(silent.values())
+        together = max(bisect_left(stops, first + window) - index for index, first in enumerate(stops))
+        return together if together >= threshold else 0

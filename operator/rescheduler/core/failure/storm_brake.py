@@ -1,7 +1,8 @@
-"""The storm brake: where many nodes fail at once, moving pods makes it worse, and we may be the ones who err.
+"""The storm brake: if many nodes fail at once, no further drain starts for that cause.
 
-Each cause is counted by itself: a detector that flags many nodes falsely brakes what it flags, and nothing else. The brake
-holds back what has not begun; what runs goes on. One node alone is never a storm.
+Moving many pods would make such a failure worse, and the detection may be wrong. Each cause is counted on its own: a
+detector that reports many nodes wrongly brakes only its own cause. Drains that have begun continue. A single node is
+never a storm. docs/reference/policy.md describes the limit.
 """
 
 from collections import Counter
@@ -10,11 +11,12 @@ from dataclasses import dataclass, field
 
 from rescheduler.api import names
 from rescheduler.api.policies import ReschedulePolicy
+from rescheduler.core.failure import messages
 from rescheduler.core.failure.causes import READY_UNKNOWN, READY_UNKNOWN_LEASE_RENEWED
 from rescheduler.core.model.nodes import Node
 
 _MIN_UNHEALTHY_PER_SCOPE = 3
-"""Of so few nodes that a zone or pool may have, one or two that fail are no storm there."""
+"""A zone or pool may have few nodes: one or two unhealthy nodes are no storm there."""
 _HINTS = {
     READY_UNKNOWN: "Check the network and the control plane",
     READY_UNKNOWN_LEASE_RENEWED: "Check the node controller",
@@ -26,53 +28,50 @@ Scope = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class UnhealthyCounts:
-    """How many nodes each place has, and how many of them fail for which cause."""
+    """The number of nodes of each policy, zone and pool, and of their unhealthy nodes by cause."""
 
     nodes: Counter[Scope] = field(default_factory=Counter)
     unhealthy: Counter[tuple[Scope, str]] = field(default_factory=Counter)
 
 
 def _scopes(node: Node, policy: ReschedulePolicy) -> tuple[Scope, ...]:
-    found = [("ReschedulePolicy", policy.name)]
+    scopes = [("ReschedulePolicy", policy.name)]
     if zone := node.labels.get(names.ZONE):
-        found.append(("zone", zone))
+        scopes.append(("zone", zone))
     if pool := node.labels.get(names.NODE_POOL):
-        found.append(("pool", pool))
-    return tuple(found)
+        scopes.append(("pool", pool))
+    return tuple(scopes)
 
 
 def count_unhealthy(rows: Iterable[tuple[Node, ReschedulePolicy, Collection[str]]]) -> UnhealthyCounts:
-    """Count nodes: (node, the policy that decides for it, names of the causes for which it fails)."""
-    weather = UnhealthyCounts()
+    """Count the nodes; a row is a node, its policy, and the names of its causes."""
+    counts = UnhealthyCounts()
     for node, policy, causes in rows:
-        for place in _scopes(node, policy):
-            weather.nodes[place] += 1
+        for scope in _scopes(node, policy):
+            counts.nodes[scope] += 1
             for cause in causes:
-                weather.unhealthy[place, cause] += 1
-    return weather
+                counts.unhealthy[scope, cause] += 1
+    return counts
 
 
 def storm_reason(
     node: Node, policy: ReschedulePolicy, counts: UnhealthyCounts, cause: str, *, also_counted: str = ""
 ) -> str:
-    """Return what storm keeps this node from being drained for this cause, in words; empty if none does.
+    """Return the message about the storm that brakes this cause on this node; empty if there is none.
 
-    `like`: what else the weather counts as this cause, for the words.
+    `also_counted`: what else the counts include for this cause, for the message.
     """
     limit = policy.spec.failure.max_unhealthy
-    for place in _scopes(node, policy):
-        sick, nodes = counts.unhealthy[place, cause], counts.nodes[place]
-        least = 2 if place[0] == "ReschedulePolicy" else _MIN_UNHEALTHY_PER_SCOPE
-        if sick >= least and sick > limit.of(nodes):
-            return (
-                f"{sick} of {nodes} nodes of {place[0]} {place[1]} have the condition {cause}{also_counted}, more than "
-                f"failure.maxUnhealthy {limit} ({limit.of(nodes)}): no drain starts for this condition until fewer "
-                f"nodes have it. {_HINTS.get(cause, 'Check what sets it')}"
-            )
+    for scope in _scopes(node, policy):
+        unhealthy, nodes = counts.unhealthy[scope, cause], counts.nodes[scope]
+        minimum = 2 if scope[0] == "ReschedulePolicy" else _MIN_UNHEALTHY_PER_SCOPE
+        if unhealthy >= minimum and unhealthy > limit.of(nodes):
+            hint = _HINTS.get(cause, "Check the agent that sets it")
+            return messages.storm(unhealthy, nodes, scope, cause, also_counted, limit, hint)
     return ""
 
 
 def any_storm_reason(node: Node, policy: ReschedulePolicy, counts: UnhealthyCounts) -> str:
-    """Return a storm of any cause in a place of this node, in words; empty if there is none."""
+    """Return the message about a storm of any cause in a policy, zone or pool of this node; empty if there is none."""
     causes = sorted({cause for _, cause in counts.unhealthy})
-    return next((found for cause in causes if (found := storm_reason(node, policy, counts, cause))), "")
+    return next((storm for cause in causes if (storm := storm_reason(node, policy, counts, cause))), "")

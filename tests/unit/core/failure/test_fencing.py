@@ -103,7 +103,7 @@ def test_no_annotation_makes_it_fail(text: str) -> None:
         ({"nodeUID": "other"}, "names node UID other"),
         ({"bootID": "other"}, "names boot other"),
         ({"time": "2026-01-01T11:52:59Z"}, "before this failure"),
-        ({"time": "2026-01-01T12:05:01Z"}, "yet to come"),
+        ({"time": "2026-01-01T12:05:01Z"}, "in the future"),
     ],
 )
 def test_an_attestation_of_something_else_is_none(changes: dict[str, str], why: str) -> None:
