@@ -181,10 +181,10 @@ async def test_the_operator_may_write_nothing_in_a_pods_status_but_the_mark_of_a
     for patch, refused in (
         ({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}, "set no pod condition"),
         ({"status": {"conditions": [{"type": "Ready", "$patch": "delete"}]}}, "set no pod condition"),
-        ({"status": {"phase": "Failed"}}, "nothing of a pod's status"),
-        ({"status": {"podIP": "1.2.3.4"}}, "nothing of a pod's status"),
-        ({"metadata": {"labels": {"x": "y"}}}, "nothing of a pod's metadata"),
-        ({"metadata": {"annotations": {"x": "y"}}}, "nothing of a pod's metadata"),
+        ({"status": {"phase": "Failed"}}, "nothing in a pod's status"),
+        ({"status": {"podIP": "1.2.3.4"}}, "nothing in a pod's status"),
+        ({"metadata": {"labels": {"x": "y"}}}, "not change a pod's metadata"),
+        ({"metadata": {"annotations": {"x": "y"}}}, "not change a pod's metadata"),
     ):
         with pytest.raises(ApiError, match=refused):
             await client.patch(path, patch, kind=STRATEGIC_PATCH)

@@ -294,7 +294,7 @@ def not_confirmed(message: str) -> EvictionResult:
         EvictionOutcome.RETRY,
         BlockerClass.WAITING_FOR_PROOF,
         message,
-        "wait: the node is looked at again; see docs/fencing.md for what proves that a node is dead",
+        "wait: the node is looked at again; see docs/guides/fencing.md for what proves that a node is dead",
     )
 
 
