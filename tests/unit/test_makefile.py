@@ -1,4 +1,4 @@
-"""What `make demo` and `make test` print before they do their work."""
+"""Output of `make demo` and `make test` before the work."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ esac
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder with the Makefile, and programs that do nothing."""
+    """Return a folder with the Makefile and with programs that do nothing."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / "requirements").mkdir()
     (tmp_path / "requirements" / "dev.txt").touch()
@@ -32,21 +32,19 @@ def checkout(tmp_path: Path) -> Path:
 
 def make(folder: Path, target: str) -> subprocess.CompletedProcess[str]:
     command = ["make", "--no-print-directory", target, f"PYTHON={folder / 'python'}"]
-    # What a `make test` around this one was given must not reach it.
+    # Without this, the options of an outer `make test` reach the inner make.
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     return subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(("target", "work"), [("demo", "the demo"), ("test", "the tests")])
-def test_only_one_line_is_printed_before_the_work_and_only_the_first_time(
-    checkout: Path, target: str, work: str
-) -> None:
+def test_only_the_first_run_prints_a_line_before_the_work(checkout: Path, target: str, work: str) -> None:
     first, again = make(checkout, target), make(checkout, target)
     assert (first.stdout.splitlines(), first.stderr) == ([SET_UP, work], "")
     assert (again.stdout.splitlines(), again.stderr) == ([work], "")
 
 
-def test_a_set_up_that_fails_says_why_and_is_done_again(checkout: Path) -> None:
+def test_a_failed_set_up_prints_its_error_and_is_repeated(checkout: Path) -> None:
     (checkout / "pip").write_text("#!/bin/sh\necho 'ERROR: no network' >&2\nexit 1\n")
     failed = make(checkout, "demo")
     assert failed.returncode

@@ -1,4 +1,4 @@
-"""What must hold of the checkout itself."""
+"""Rules for the files of the repository."""
 
 import ast
 import operator
@@ -38,7 +38,7 @@ def test_the_cluster_role_grants_what_is_called_and_no_more() -> None:
     assert granted == {(right.group, right.resource, right.verb, right.name) for right in REQUIRED_PERMISSIONS}
 
 
-def test_the_install_manifest_begins_with_its_namespace_and_has_neither_hooks_nor_crds() -> None:
+def test_the_install_manifest_has_its_namespace_but_no_hooks_and_no_crds() -> None:
     documents = list(yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()))
     assert documents[0]["kind"] == "Namespace"
     assert "CustomResourceDefinition" not in {d["kind"] for d in documents}
@@ -46,7 +46,7 @@ def test_the_install_manifest_begins_with_its_namespace_and_has_neither_hooks_no
 
 
 def test_the_install_manifest_has_each_admission_policy_before_its_binding() -> None:
-    """A binding without its policy lets everything through, and says nothing."""
+    """A binding without its policy allows every write, and reports no error."""
     kinds: dict[str, list[str]] = {}
     for document in yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()):
         if document["kind"].endswith("AdmissionPolicyBinding"):
@@ -57,7 +57,7 @@ def test_the_install_manifest_has_each_admission_policy_before_its_binding() -> 
 
 
 def test_no_mutating_policy_has_an_object_literal() -> None:
-    """In a list of a patch it panics API servers up to 1.36, whatever the failurePolicy."""
+    """API servers up to 1.36 panic on an object literal in a list of a patch, with any failurePolicy."""
     text = (ROOT / "manifests" / "install.yaml").read_text()
     expressions = [
         mutation["jsonPatch"]["expression"]
@@ -68,7 +68,7 @@ def test_no_mutating_policy_has_an_object_literal() -> None:
     assert not any("Object{" in e or "Object." in e for e in expressions)
 
 
-def test_there_is_no_webhook_and_nothing_of_ours_may_write_what_decides_on_admission() -> None:
+def test_no_webhook_and_no_right_to_change_admission_policies() -> None:
     documents = list(yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()))
     assert not [d["kind"] for d in documents if "Webhook" in d["kind"]]
     rules = [rule for d in documents if d["kind"] in ("ClusterRole", "Role") for rule in d["rules"]]
@@ -78,7 +78,7 @@ def test_there_is_no_webhook_and_nothing_of_ours_may_write_what_decides_on_admis
 
 
 def test_kopf_watches_and_does_nothing_else() -> None:
-    """Its other decorators write on the objects; see handlers.py."""
+    """The other decorators of Kopf write to the objects: see handlers.py."""
     used = {
         ast.unparse(decorator.func)
         for file in (ROOT / "operator").rglob("*.py")

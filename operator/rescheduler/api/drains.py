@@ -99,7 +99,7 @@ else:
 
 
 class NodeDrainSpec(Model):
-    """The node to drain, and the requests for its drain."""
+    """Drain of one node: which node is drained, and why."""
 
     node_name: str = Field(
         description="Name of the node to drain. Immutable, and equal to metadata.name.", min_length=1, max_length=253

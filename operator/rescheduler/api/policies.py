@@ -304,7 +304,7 @@ class RebalanceSettings(Model):
 
 
 class ReschedulePolicySpec(Model):
-    """A policy for the nodes that it selects: when they are drained, and how."""
+    """Policy for the drains of nodes: which nodes are drained, when, and how."""
 
     node_selector: LabelSelector = Field(
         default_factory=LabelSelector, description="Nodes of the policy, by their labels. Empty selects every node."

@@ -24,7 +24,7 @@ class ExistingPods(StrEnum):
 
 
 class NamespacePoolSpec(Model):
-    """The namespaces of the pool, and the nodes that their pods run on."""
+    """Pool of nodes for namespaces: which namespaces run on which nodes."""
 
     namespaces: tuple[str, ...] = Field(
         default=(),

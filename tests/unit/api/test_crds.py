@@ -1,4 +1,4 @@
-"""The generated CRDs are those in the repository, and say all that a user asks `kubectl explain`."""
+"""The CRDs in the repository are the generated ones, and every field has a description."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_every_field_has_one_type(field: dict[str, Any]) -> None:
 
 
 def test_overrides_have_no_defaults() -> None:
-    """A default there would silently override the policy."""
+    """A default in an override would silently replace the policy's value."""
     overrides = schema("NodeDrain")["properties"]["spec"]["properties"]["drain"]
     assert not [path for path, field in fields(overrides, "drain") if "default" in field]
 

@@ -1,4 +1,4 @@
-"""A NodeDrain as read and as written; its overrides of a policy."""
+"""Parsing and writing a NodeDrain, and its overrides of a policy."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -82,6 +82,6 @@ def test_every_field_of_a_drain_can_be_overridden() -> None:
 
 
 def test_an_answer_of_any_length_makes_a_blocker() -> None:
-    """A webhook's refusal may be pages long; the drain must not stumble over it."""
+    """A webhook's refusal may be pages long and must not make the status unwritable."""
     blocker = Blocker(namespace="a", pod="b", class_=BlockerClass.ADMISSION_DENIED, message="x" * 9999, since=NOON)
     assert len(blocker.message) == 1024

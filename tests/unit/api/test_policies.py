@@ -1,4 +1,4 @@
-"""The defaults of a policy are the design's, to the letter."""
+"""Defaults and parsing of a ReschedulePolicy."""
 
 import re
 from dataclasses import replace
@@ -49,7 +49,7 @@ rebalance: {enabled: false, high: "80%", low: "50%"}
 """)
 
 
-def test_the_defaults_are_the_designs() -> None:
+def test_the_defaults_of_a_policy() -> None:
     assert dump(ReschedulePolicySpec()) == DEFAULTS
 
 
@@ -95,7 +95,7 @@ def test_a_policy_is_read_from_its_object() -> None:
         ({"failure": {"flapping": {"changes": 0}}}, "failure.flapping.changes"),
     ],
 )
-def test_nonsense_is_refused_by_name(spec: object, named: str) -> None:
+def test_an_invalid_field_is_refused_by_name(spec: object, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         ReschedulePolicy.from_object({"metadata": {"name": "p"}, "spec": spec})
 
@@ -113,7 +113,7 @@ def test_nonsense_is_refused_by_name(spec: object, named: str) -> None:
         "0  2 * * *",
     ],
 )
-def test_five_field_cron_is_let_in(schedule: str) -> None:
+def test_five_field_cron_is_accepted(schedule: str) -> None:
     assert re.fullmatch(CRON_PATTERN, schedule)
 
 
@@ -144,5 +144,5 @@ def test_five_field_cron_is_let_in(schedule: str) -> None:
         "CRON_TZ=UTC 0 0 * * *",
     ],
 )
-def test_what_is_no_five_field_cron_is_not(schedule: str) -> None:
+def test_anything_but_five_field_cron_is_refused(schedule: str) -> None:
     assert not re.fullmatch(CRON_PATTERN, schedule)

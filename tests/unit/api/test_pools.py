@@ -1,4 +1,4 @@
-"""A NamespacePool as read."""
+"""Parsing of a NamespacePool."""
 
 from datetime import UTC, datetime
 
@@ -14,7 +14,7 @@ RAW = {
 }
 
 
-def test_a_pool_is_read_with_the_designs_defaults() -> None:
+def test_a_pool_is_read_with_its_defaults() -> None:
     pool = NamespacePool.from_object(RAW)
     assert (pool.name, pool.created) == ("shop", datetime(2026, 1, 1, tzinfo=UTC))
     spec = pool.spec

@@ -1,4 +1,4 @@
-"""Durations, counts and selectors as the API has them."""
+"""Durations, times, numbers of nodes and selectors in the form of the API."""
 
 from datetime import timedelta
 
@@ -49,12 +49,12 @@ def test_a_duration_in_many_pieces_is_the_longest_at_most() -> None:
         ("2026-01-01T01:00:00+01:00", "2026-01-01T00:00:00Z"),
     ],
 )
-def test_a_time_of_a_status_stays_within_what_can_be_added_to(text: str, time: str) -> None:
+def test_a_time_of_a_status_is_limited_to_its_bounds(text: str, time: str) -> None:
     assert dump(NodeDrainStatus.model_validate({"startedAt": text}))["startedAt"] == time
 
 
 @pytest.mark.parametrize("text", ["", "5", "5d", "-1s", "1.5h", " 5s", "5 s", "5s\n"])
-def test_what_is_no_duration_is_refused_with_the_form(text: str) -> None:
+def test_an_invalid_duration_is_refused_with_the_form(text: str) -> None:
     with pytest.raises(ValueError, match="write it like 90s"):
         parse_duration(text)
 
@@ -68,7 +68,7 @@ def test_numbers_and_percentages(value: object, total: int, count: int) -> None:
 
 
 @pytest.mark.parametrize("value", ["101%", "-1%", -1, "5", True, None, 1.5, "%"])
-def test_what_is_neither_is_refused(value: object) -> None:
+def test_neither_number_nor_percentage_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="neither a number"):
         NumberOrPercent.parse(value)
 

@@ -1,4 +1,4 @@
-"""Selectors select what the API server's do."""
+"""Selectors match the same objects as those of the API server."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def test_an_unknown_operator_is_refused() -> None:
         LabelSelector.model_validate(expression("Gt", "1"))
 
 
-def test_a_budgets_selector_may_be_longer_than_ours() -> None:
-    """The server bounds none of this: to refuse it here would blind us to that budget."""
+def test_a_selector_of_a_budget_has_no_bounds() -> None:
+    """The API server sets no bounds here. A refusal would hide the budget from the operator."""
     values = [str(number) for number in range(1000)]
     assert LabelSelector.model_validate(expression("In", *values)).matches({"tier": "999"})

@@ -1,4 +1,4 @@
-"""Bounded reads never fail, and leave what fits as it is."""
+"""Parsing of untrusted values never fails, and keeps values that fit."""
 
 import math
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What a failure looks like in the log."""
+"""Failures in the log."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from rescheduler.cli import logs
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    """Where the root logger writes; afterwards all is as it was."""
+    """Return a stream for the root logger, and restore the loggers afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     yield io.StringIO()
@@ -42,18 +42,18 @@ def _logged(stream: io.StringIO, log_format: str) -> str:
     return stream.getvalue()
 
 
-def test_people_see_one_line_and_no_traceback(stream: io.StringIO) -> None:
+def test_the_console_log_has_one_line_and_no_traceback(stream: io.StringIO) -> None:
     shown = _logged(stream, "console")
     assert "Traceback" not in shown
-    ours, kopfs = shown.splitlines()
-    for line in (ours, kopfs):
+    structlog_line, kopf_line = shown.splitlines()
+    for line in (structlog_line, kopf_line):
         assert "ValueError: no such thing (test_logs.py:" in line
 
 
-def test_machines_get_the_traceback_in_one_line_of_json_without_values(stream: io.StringIO) -> None:
+def test_the_json_log_has_the_traceback_without_local_values(stream: io.StringIO) -> None:
     shown = _logged(stream, "json")
-    ours, _ = map(json.loads, shown.splitlines())
-    (found,) = ours["exception"]
-    assert found["exc_value"] == "no such thing"
-    assert found["frames"][-1]["name"] == "_fail"
+    event, _ = map(json.loads, shown.splitlines())
+    (exception,) = event["exception"]
+    assert exception["exc_value"] == "no such thing"
+    assert exception["frames"][-1]["name"] == "_fail"
     assert "locals stay out" not in shown

@@ -1,4 +1,4 @@
-"""Programs are found, downloaded with their checksum, or built: each alone. A server of our own plays the sources."""
+"""Each program is found, downloaded with its checksum, or built. A local server stands for the sources."""
 
 import hashlib
 import io
@@ -18,7 +18,7 @@ _FAKE = b"#!/bin/sh\necho fake\n"
 
 
 class Source:
-    """What the server has: path to content; `slow` makes it not answer."""
+    """The files of the server, by path. While `answer` is cleared, the server does not answer."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -28,7 +28,7 @@ class Source:
         self.answer.set()
 
     def put(self, program: str, data: bytes, *, checksum: str | None = "right") -> str:
-        """Publish a release; its path."""
+        """Publish a release and return its path."""
         (found,) = [p for p in binaries.PROGRAMS if p.name == program]
         arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
         path = "/" + found.url.format(v=binaries.versions()[found.module], arch=arch)
@@ -41,7 +41,7 @@ class Source:
 
 @pytest.fixture
 def source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Source]:
-    """A local source for all programs, an empty cache, and no assets."""
+    """Set up a local source for all programs, an empty cache, and no assets."""
     made = Source()
 
     class Handler(BaseHTTPRequestHandler):
@@ -61,7 +61,7 @@ def source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Source]:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, request: object, client_address: object) -> None:
-            return  # a client that gave up is what some tests want
+            return  # some tests need a client that gives up
 
     server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
@@ -80,7 +80,7 @@ def source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Source]:
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of programs that would have been built."""
+    """Return the names of the programs that the code under test would build."""
     names: list[str] = []
 
     def build(programs: Sequence[binaries.Program]) -> None:
@@ -177,7 +177,7 @@ def test_a_source_without_checksums_is_accepted(source: Source, built: list[str]
     assert binaries.find("kwok")
 
 
-def test_a_source_that_does_not_answer_is_waited_for_once_and_what_it_has_is_built(
+def test_a_source_without_answer_is_tried_once_and_programs_are_built(
     source: Source, built: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source.put("kubectl", _FAKE)

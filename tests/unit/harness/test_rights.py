@@ -1,4 +1,4 @@
-"""Which of the granted rights an audit log shows in use."""
+"""Rights of the chart that an audit log shows in use."""
 
 import json
 from typing import Any
