@@ -150,10 +150,10 @@ def test_a_node_is_cordoned_without_the_labels_and_annotations_that_are_refused(
         world.refuse = lambda call: 422 * (on_node(call) and bool(meta_of(call, "labels")))
         world.cluster.annotate("n1", maintenance="test")
         await world.until(lambda: world.status().get("phase") == "Drained", limit=30)
-        assert "the drain goes on without them" in world.condition("Progressing")["message"]
+        assert "the drain continues without them" in world.condition("Progressing")["message"]
         world.refuse = lambda _: 0
         await world.until(lambda: names.SCALE_DOWN_DISABLED in world.node()["metadata"]["annotations"], limit=60)
-        await world.until(lambda: "goes on without" not in world.condition("Progressing")["message"], limit=30)
+        await world.until(lambda: "continues without" not in world.condition("Progressing")["message"], limit=30)
         world.cluster.annotate("n1", maintenance=None)
         await world.until(world.gone, limit=30)
         assert names.SCALE_DOWN_DISABLED not in world.node()["metadata"]["annotations"]

@@ -75,7 +75,7 @@ def test_those_that_fit_go_first_and_the_others_are_let_go_one_by_one() -> None:
         assert len(alone) >= 1
         assert all(later - at >= 120 for at, later in pairwise(alone))
         (waiting,) = {b["message"] for b in world.blockers().values()}
-        assert waiting.startswith("no node has room for its replacement: 0/3 nodes are available")
+        assert waiting.startswith("no node has room for the replacement: 0/3 nodes are available")
         world.resize("n3", 10)
         added = world.now
         await world.until(lambda: world.status()["phase"] == "Drained")
@@ -90,9 +90,9 @@ def test_the_schedulers_own_words_stand_in_the_blocker_once_it_has_spoken() -> N
         world.cluster.annotate("n1", maintenance="test")
         await world.until(lambda: len(world.blockers()) == 1)
         first = next(iter(world.blockers().values()))
-        assert first["message"].startswith("the plan finds no room for it elsewhere: 0 of 2 other nodes")
+        assert first["message"].startswith("the plan finds no room for this pod on another node: 0 of 2 other nodes")
         assert world.sent() == []
-        await world.until(lambda: "its replacement is Pending: 0/3" in next(iter(world.blockers().values()))["message"])
+        await world.until(lambda: "the replacement is Pending: 0/3" in next(iter(world.blockers().values()))["message"])
         (pod,) = [p for p in world.pods("n1") if is_ready(p)]
         assert name(pod) == first["pod"]
 

@@ -12,13 +12,8 @@ from rescheduler.api.policies import DrainSettings, NoRoom
 from rescheduler.core.eviction.pod_actions import PodAction, PodDecision
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.placement.planner import Fit, Forecast
-from rescheduler.core.replacement.decisions import (
-    NO_ROOM_HINT,
-    NO_ROOM_PREFIX,
-    PENDING_PREFIX,
-    ReplacementDecision,
-    ReplacementStep,
-)
+from rescheduler.core.replacement.decisions import ReplacementDecision, ReplacementStep
+from rescheduler.core.replacement.messages import NO_ROOM_HINT, NO_ROOM_PREFIX, PENDING_PREFIX
 
 Forecasts = Mapping[str, Forecast]
 """Forecasts by pod UID."""

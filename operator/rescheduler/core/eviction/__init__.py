@@ -1,5 +1,5 @@
-"""What happens to one pod of a node, and what an answer of the API server means.
+"""Decide the action for one pod of a node, and classify each response of the API server to an eviction.
 
-Decides between evict, delete, leave and block, and when a refused request may be repeated.
-May import: `model`. Never here: a way past a PodDisruptionBudget that the policy does not name, or a grace period of 0.
+The action is evict, delete, wait, skip or block. The package also decides when a refused request may be repeated.
+May import: `model`. Never here: a bypass of a PodDisruptionBudget that the policy does not name, or a grace period of 0.
 """

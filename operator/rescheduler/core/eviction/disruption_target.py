@@ -1,7 +1,7 @@
-"""The mark on a pod that is deleted plainly: that this is a disruption, and no failure of the pod itself.
+"""The pod condition `DisruptionTarget`, which marks a plain delete as a disruption and not as a failure of the pod.
 
-The eviction API and Kubernetes' own controllers set it (`DisruptionTarget`). A Job whose podFailurePolicy ignores
-disruptions goes on elsewhere only if the pod has it before it ends.
+The Eviction API and the controllers of Kubernetes set this condition too. A Job with a podFailurePolicy that ignores
+disruptions continues elsewhere only if the pod has the condition before the pod ends.
 """
 
 from datetime import datetime

@@ -1,7 +1,7 @@
-"""Whether a pod on a node being drained leaves, stays, or blocks.
+"""Decide whether a pod on a drained node leaves, stays or blocks (docs/reference/nodedrain.md).
 
-The order of the questions matters: what stays is decided before what blocks, so that a DaemonSet's pod with
-an emptyDir never appears as a blocker.
+The order of the checks matters. Pods that stay are decided before pods that block. Otherwise a pod of a DaemonSet
+with an emptyDir volume would be a blocker.
 """
 
 import contextlib
@@ -22,53 +22,56 @@ from rescheduler.api.policies import (
 )
 from rescheduler.api.scalars import parse_duration
 from rescheduler.api.untrusted import EARLIEST_TIME
+from rescheduler.core.eviction import messages
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.volumes import NodeVolumes
 
 _CRITICAL_PRIORITY_CLASSES = ("system-cluster-critical", "system-node-critical")
 CRITICAL_ORDER = 1_000_000
-"""Order of system-*-critical pods that no rule names: they leave after all others."""
+"""Order of `system-*-critical` pods without a matching rule, which leave after all other pods."""
 OWN_POD_ORDER = 2**31
-"""Order of the operator's own pod: after everything that a rule can say."""
+"""Order of the operator's own pod, higher than any order of a rule."""
 _DUPLICATE_SAFE_KINDS = ("ReplicaSet", "ReplicationController")
-"""Owners that start another pod as soon as one is Terminating, under another name."""
+"""Kinds of owners that replace a Terminating pod at once, under a new name."""
 FOREVER = datetime.max.replace(tzinfo=UTC)
-_CACHE_LAG = timedelta(seconds=10)
+_CACHE_LAG = timedelta(seconds=10)  # a new DaemonSet may be missing in the cache for this time
 _LONG_GRACE_PERIOD = timedelta(days=1)
-"""A drain that waits for so long a grace period names it."""
+"""A Terminating pod whose grace period lasts this much longer is reported."""
 _STUCK_TERMINATING_AFTER = timedelta(seconds=10)
-"""So long past its deletionTimestamp, which has the grace in it already, a Terminating pod is stuck."""
+"""Time after `deletionTimestamp`, which includes the grace period, until a Terminating pod counts as stuck."""
 
 
 class PodAction(StrEnum):
-    """What a drain does with a pod."""
+    """Action of a drain for one pod."""
 
-    EVICT = "Evict"  # by the Eviction API, within its budget
-    DELETE = "Delete"  # plain DELETE with UID and its own grace: on an unreachable node
-    WAIT_TERMINATING = "Leaving"  # Terminating already: wait
-    SKIP = "Stay"  # skipped: not part of the drain
-    BLOCK = "Block"  # must leave, and may not: a blocker says why
+    EVICT = "Evict"  # plain eviction, within the budget of the pod
+    DELETE = "Delete"  # plain delete, with the UID as precondition
+    WAIT_TERMINATING = "WaitTerminating"  # the pod is Terminating: wait
+    SKIP = "Skip"  # the pod is not part of the drain
+    BLOCK = "Block"  # the pod must leave, but may not: report a blocker
 
 
 class RequiredProof(StrEnum):
-    """What a verdict rests on beside the pod: looked at live, just before."""
+    """State of the node that an action requires; a live read confirms it just before the request."""
 
-    NONE = "Nothing"
-    NODE_UNREACHABLE = "Silent"  # its node is unreachable
-    BOOT_DEAD = "Dead"  # its node's boot is proven dead
+    NONE = "None"
+    NODE_UNREACHABLE = "NodeUnreachable"
+    BOOT_DEAD = "BootDead"  # the boot of the node is proven dead
 
 
 @dataclass(frozen=True, slots=True)
 class PodDecision:
-    """What to do with one pod, and when among the others (lower `order` first).
+    """Decision for one pod.
 
     Attributes:
-        cause: the blocker's class, where `fate` is BLOCK.
-        message, hint: for the blocker: why, and what would unblock it.
-        grace: for DELETE, instead of the pod's own; seconds.
-        forced: the deadline has come: nothing that could wait holds the pod any more.
-        note: a word for the pod's owner.
-        as_seen: only while the pod is as it was seen: one that is Ready again keeps its budget.
+        order: pods with a lower order leave first.
+        blocker_class: class of the blocker; None if there is no blocker. Always set for BLOCK.
+        message, hint: texts of the blocker; empty if there is no blocker.
+        grace_seconds: grace period for DELETE; None means the pod's own.
+        forced: the timeout has passed, so the pod no longer waits for budgets or rules.
+        owner_message: warning for the owner of the pod; empty if there is none.
+        required_proof: state of the node to confirm before the request.
+        only_if_unchanged: delete the pod only in the version that was read. A pod that is Ready again keeps its budget.
     """
 
     action: PodAction
@@ -85,17 +88,21 @@ class PodDecision:
 
 @dataclass(frozen=True, slots=True)
 class EvictionContext:
-    """What of a drain's surroundings its verdicts depend on.
+    """State of the cluster on which the decisions for the pods of one node depend.
 
     Attributes:
-        started: when the drain began; `paused`: how much of the time since does not count.
-        unreachable: the node is `Ready=Unknown`, or proven dead.
-        failing: its failure was asked about, and holds: what serves nobody any more may go past its budget.
-        dead: its boot is proven dead; `proof_hint`: what would prove it.
-        jobs: uids of Jobs that replace a pod as soon as it is Terminating.
-        labels: of namespaces, by name; those that no rule asks for may be absent.
-        daemon_sets: uids of those that exist, by namespace; None where not known.
-        own: this process' own pod, as namespace/name.
+        started_at: start of the drain; None before the start.
+        paused_for: time since the start that does not count.
+        node_unreachable: the node is `Ready=Unknown`, or its boot is proven dead.
+        node_failing: the drain has a Failure request, and the node has failed. Pods that are not Ready may then bypass
+            their budgets.
+        boot_dead: the boot of the node is proven dead.
+        proof_hint: how to prove that the boot is dead; empty if unknown.
+        replacing_jobs: uids of Jobs that replace a pod as soon as it is Terminating.
+        namespace_labels: labels by namespace; may lack namespaces if no rule has a namespaceSelector.
+        daemon_set_uids: uids of the existing DaemonSets, by namespace; unknown for absent namespaces.
+        own_pod: the pod of this process, as namespace/name; empty if unknown.
+        volumes: claims, volumes and attachments of the node.
     """
 
     now: datetime
@@ -113,22 +120,22 @@ class EvictionContext:
 
     @property
     def active_for(self) -> timedelta:
-        """How long the drain has been at work, pauses left out."""
+        """Return the time since the start of the drain, without pauses."""
         return self.now - self.started_at - self.paused_for if self.started_at else timedelta()
 
     def is_daemon_set_gone(self, pod: Pod) -> bool:
-        """Whether the pod's DaemonSet is gone; one that was made just now may not be in view yet."""
-        known = self.daemon_set_uids.get(pod.namespace)
-        old = pod.created is not None and self.now - pod.created >= _CACHE_LAG
-        return known is not None and pod.owner is not None and pod.owner.uid not in known and old
+        """Whether the DaemonSet of the pod is gone; False for a new pod, whose DaemonSet may not be in the cache."""
+        existing = self.daemon_set_uids.get(pod.namespace)
+        is_cached = pod.created is not None and self.now - pod.created >= _CACHE_LAG
+        return existing is not None and pod.owner is not None and pod.owner.uid not in existing and is_cached
 
 
 _PLACEMENT_NOT_NEEDED = (BlockerClass.LOCAL_VOLUME, BlockerClass.WAIT_COMPLETED)
-"""Who is held so asks for no other place: it has none, or ends where it is."""
+"""Pods with these blockers need no other node: their data is on this node, or they complete on it."""
 
 
 def needs_placement(pod: Pod, decision: PodDecision) -> bool:
-    """Whether another is made in its stead, and has to be put somewhere."""
+    """Whether the owner creates a new pod for this pod, which needs room on another node."""
     if (
         decision.action in (PodAction.SKIP, PodAction.WAIT_TERMINATING)
         or pod.owner is None
@@ -141,53 +148,54 @@ def needs_placement(pod: Pod, decision: PodDecision) -> bool:
 def rule_for(
     pod: Pod, rules: Sequence[DrainRule], namespace_labels: Mapping[str, Mapping[str, str]]
 ) -> DrainRule | None:
-    """The first rule that selects the pod; None where none does."""
-    own = namespace_labels.get(pod.namespace, {})
-    return next((r for r in rules if r.namespace_selector.matches(own) and r.pod_selector.matches(pod.labels)), None)
+    """Return the first rule that selects the pod, or None."""
+    labels = namespace_labels.get(pod.namespace, {})
+    return next(
+        (rule for rule in rules if rule.namespace_selector.matches(labels) and rule.pod_selector.matches(pod.labels)),
+        None,
+    )
 
 
 def deadline(timeout: timedelta, context: EvictionContext) -> datetime | None:
-    """When the time for a pod or a drain is up, pauses not counted; None where it has no end."""
+    """Return the end of a timeout of the drain, without pauses; None if there is no timeout or no start."""
     return context.started_at + context.paused_for + timeout if timeout and context.started_at else None
 
 
 def protected_until(pod: Pod, now: datetime) -> datetime | None:
-    """Until when `do-not-disrupt` protects the pod (FOR_GOOD: no end); None where it does not.
+    """Return the end of the protection by `do-not-disrupt`; FOREVER: no end; None: no protection.
 
-    Raises ValueError for a value that makes no sense: it protects nothing.
+    Raises:
+        ValueError: the value of the annotation is invalid and protects nothing.
     """
     value = pod.annotations.get(names.DO_NOT_DISRUPT)
     if value is None or value == "false":
         return None
     if value == "true":
         return FOREVER
-    if not (span := parse_duration(value)):
-        raise ValueError(f"{value!r:.60} protects for no time at all")
-    until = pod.started + span if pod.started else FOREVER
+    if not (duration := parse_duration(value)):
+        raise ValueError(messages.no_protection(value))
+    until = pod.started + duration if pod.started else FOREVER
     return until if until > now else None
 
 
 def decide_action(pod: Pod, drain: DrainSettings, context: EvictionContext) -> PodDecision:
-    """What the drain does with this pod."""
-    found = _decide_action(pod, drain, context)
-    note = "" if found.action in (PodAction.SKIP, PodAction.WAIT_TERMINATING) else annotation_warning(pod)
-    return replace(found, owner_message=note) if note else found
+    """Return the decision of the drain for this pod."""
+    decision = _decide_action(pod, drain, context)
+    warning = "" if decision.action in (PodAction.SKIP, PodAction.WAIT_TERMINATING) else annotation_warning(pod)
+    return replace(decision, owner_message=warning) if warning else decision
 
 
 def annotation_warning(pod: Pod) -> str:
-    """Return words for the pod's owner about annotations that are ignored because nobody can read them; else nothing."""
-    words = []
+    """Return a warning for the owner of the pod about annotations with invalid values; empty if there are none."""
+    warnings = []
     try:
         protected_until(pod, EARLIEST_TIME)
     except ValueError as error:
-        words.append(f"The annotation {names.DO_NOT_DISRUPT} protects nothing: {error}.")
-    given = pod.annotations.get(names.REPLACEMENT)
-    if given is not None and given not in REPLACEMENT_ANNOTATION_VALUES:
-        allowed = ", ".join(REPLACEMENT_ANNOTATION_VALUES)
-        words.append(
-            f"The annotation {names.REPLACEMENT} is ignored: it is {given!r:.60}, and must be one of {allowed}."
-        )
-    return " ".join(words)
+        warnings.append(messages.do_not_disrupt_ignored(error))
+    value = pod.annotations.get(names.REPLACEMENT)
+    if value is not None and value not in REPLACEMENT_ANNOTATION_VALUES:
+        warnings.append(messages.replacement_ignored(value, REPLACEMENT_ANNOTATION_VALUES))
+    return " ".join(warnings)
 
 
 def _decide_action(pod: Pod, drain: DrainSettings, context: EvictionContext) -> PodDecision:
@@ -204,20 +212,14 @@ def _decide_action(pod: Pod, drain: DrainSettings, context: EvictionContext) -> 
     if pod.tolerates_cordon and not _is_daemon_set_pod(pod):
         return PodDecision(PodAction.SKIP)
     if (pod.owner is None or _is_daemon_set_pod(pod)) and drain.unmanaged is EvictOrBlock.BLOCK:
-        gone = f"its DaemonSet {pod.owner.name} is gone: " if pod.owner else ""
-        return _block(
-            BlockerClass.UNMANAGED,
-            order,
-            f"{gone}no controller would recreate this pod",
-            "delete the pod by hand, or set drain.unmanaged: Evict",
-        )
+        return _block(BlockerClass.UNMANAGED, order, messages.unmanaged_message(pod), messages.unmanaged_hint(pod))
     if context.node_unreachable:
         return _block_local_volume(pod, order, context) or _decide_unreachable(pod, drain, rule, order, context)
     return _decide_reachable(pod, drain, rule, order, context)
 
 
 def may_run_twice(pod: Pod, context: EvictionContext) -> bool:
-    """Whether a second copy beside one that may still run harms nobody."""
+    """Whether a second copy of the pod can run without harm while this pod may still run."""
     if pod.owner is None or context.volumes.has_single_node_volume(pod):
         return False
     return pod.owner.kind in _DUPLICATE_SAFE_KINDS or (
@@ -226,12 +228,13 @@ def may_run_twice(pod: Pod, context: EvictionContext) -> bool:
 
 
 def bypass_budget(pod: Pod, decision: PodDecision, context: EvictionContext) -> PodDecision:
-    """Of a pod that its budget holds back, on a failed node that is alive: one that serves nobody need not wait.
+    """Return a plain delete for a pod that is not Ready on a failed but reachable node; else the same decision.
 
-    Its kubelet ends it, so no proof is needed; others, such as a member of a quorum, keep their budget.
+    The kubelet stops the pod, so no proof is needed. Pods that must not run twice, such as members of a quorum, keep
+    their budget.
     """
-    lost = context.node_failing and not context.node_unreachable and not pod.ready and not pod.finished
-    if decision.action is not PodAction.EVICT or not lost or not may_run_twice(pod, context):
+    is_lost = context.node_failing and not context.node_unreachable and not pod.ready and not pod.finished
+    if decision.action is not PodAction.EVICT or not is_lost or not may_run_twice(pod, context):
         return decision
     return PodDecision(PodAction.DELETE, decision.order, only_if_unchanged=True)
 
@@ -251,66 +254,46 @@ def _order(pod: Pod, rule: DrainRule | None, context: EvictionContext) -> int:
 def _decide_reachable(
     pod: Pod, drain: DrainSettings, rule: DrainRule | None, order: int, context: EvictionContext
 ) -> PodDecision:
-    """A pod whose kubelet answers."""
+    """Decide for a pod whose kubelet answers."""
     if pod.has_empty_dir and drain.empty_dir is EvictOrBlock.BLOCK:
-        return _block(
-            BlockerClass.EMPTY_DIR,
-            order,
-            "its emptyDir volume would be lost",
-            "save the data and delete the pod by hand, or set drain.emptyDir: Evict",
-        )
-    if held := _block_local_volume(pod, order, context):
-        return held
+        return _block(BlockerClass.EMPTY_DIR, order, messages.EMPTY_DIR_MESSAGE, messages.empty_dir_hint(pod))
+    if blocked := _block_local_volume(pod, order, context):
+        return blocked
     if forced := _delete_at_timeout(pod, drain, rule, order, context):
         return forced
     if rule and rule.action is RuleAction.WAIT_COMPLETED:
-        return _block(
-            BlockerClass.WAIT_COMPLETED,
-            order,
-            "a rule lets this pod run to its end",
-            "wait until it has completed, or change the rule",
-        )
+        return _block(BlockerClass.WAIT_COMPLETED, order, messages.WAIT_COMPLETED_MESSAGE, messages.WAIT_COMPLETED_HINT)
     until = None
-    with contextlib.suppress(ValueError):  # judge says so
+    with contextlib.suppress(ValueError):  # `annotation_warning` reports the invalid value
         until = protected_until(pod, context.now)
     if until:
-        end = "" if until == FOREVER else f" until {until:%Y-%m-%d %H:%M:%SZ}"
-        return _block(
-            BlockerClass.DO_NOT_DISRUPT,
-            order,
-            f"its owner asks by the annotation {names.DO_NOT_DISRUPT} not to disrupt it{end}",
-            "ask the owner to take the annotation off, or wait",
-        )
+        message = messages.do_not_disrupt_message(None if until == FOREVER else until)
+        return _block(BlockerClass.DO_NOT_DISRUPT, order, message, messages.do_not_disrupt_hint(pod))
     return PodDecision(PodAction.EVICT, order)
 
 
 def _block_local_volume(pod: Pod, order: int, context: EvictionContext) -> PodDecision | None:
     if not context.volumes.has_local_volume(pod):
         return None
-    return _block(
-        BlockerClass.LOCAL_VOLUME,
-        order,
-        "its data is on a volume of this node alone: elsewhere it would stay Pending",
-        "save the data and delete the pod and its claim by hand, or let a rule Skip it",
-    )
+    return _block(BlockerClass.LOCAL_VOLUME, order, messages.LOCAL_VOLUME_MESSAGE, messages.local_volume_hint(pod))
 
 
 def _delete_at_timeout(
     pod: Pod, drain: DrainSettings, rule: DrainRule | None, order: int, context: EvictionContext
 ) -> PodDecision | None:
-    """At its deadline less its grace a pod is deleted, so that it is gone by the deadline; grace is never 0."""
+    """Return a plain delete from the deadline minus the grace period on, or None; the grace period is never 0."""
     timeout = rule.timeout if rule and rule.timeout is not None else drain.timeout
     end = deadline(timeout, context)
     if end is None or drain.on_timeout is not OnTimeout.DELETE:
         return None
-    own = timedelta(
+    grace_period = timedelta(
         seconds=drain.grace_period_seconds if drain.grace_period_seconds is not None else pod.grace_period_seconds
     )
-    grace = min(own, timeout / 2)
+    grace = min(grace_period, timeout / 2)
     if context.now < end - grace:
         return None
-    left = min(grace, end - context.now)
-    return PodDecision(PodAction.DELETE, order, grace_seconds=max(1, int(left.total_seconds())), forced=True)
+    remaining = min(grace, end - context.now)
+    return PodDecision(PodAction.DELETE, order, grace_seconds=max(1, int(remaining.total_seconds())), forced=True)
 
 
 def _block(blocker_class: BlockerClass, order: int, message: str, hint: str) -> PodDecision:
@@ -326,45 +309,38 @@ def _decide_terminating(pod: Pod, order: int, context: EvictionContext) -> PodDe
             PodAction.WAIT_TERMINATING,
             order,
             BlockerClass.STUCK_TERMINATING,
-            f"its grace period lets it run until {pod.deletion_timestamp:%Y-%m-%d %H:%MZ}",
-            f"wait, or end it sooner: kubectl delete pod -n {pod.namespace} {pod.name} --grace-period=30",
+            messages.long_grace_period_message(pod.deletion_timestamp),
+            messages.long_grace_period_hint(pod),
         )
     if pod.deletion_timestamp is None or context.now - pod.deletion_timestamp < _STUCK_TERMINATING_AFTER:
         return PodDecision(PodAction.WAIT_TERMINATING, order)
-    held = f" and has the finalizers {', '.join(pod.finalizers)}" if pod.finalizers else ""
     return PodDecision(
         PodAction.WAIT_TERMINATING,
         order,
         BlockerClass.STUCK_TERMINATING,
-        # Not how long ago: words that change with every look would be written with every look.
-        f"should have ended at {pod.deletion_timestamp:%Y-%m-%d %H:%M:%SZ}{held}",
-        "ask whoever set the finalizers to finish" if pod.finalizers else "look at the kubelet and at its volumes",
+        messages.stuck_terminating_message(pod.deletion_timestamp, pod.finalizers),
+        messages.stuck_terminating_hint(pod),
     )
 
 
 def _decide_unreachable(
     pod: Pod, drain: DrainSettings, rule: DrainRule | None, order: int, context: EvictionContext
 ) -> PodDecision:
-    """On an unreachable node only what may run twice goes without proof that the node is dead."""
-    twice = may_run_twice(pod, context)
-    if not twice and not context.boot_dead:
+    """Decide for a pod of an unreachable node: without proof, only a pod that may run twice leaves."""
+    is_duplicate_safe = may_run_twice(pod, context)
+    if not is_duplicate_safe and not context.boot_dead:
         return _wait_for_proof(pod, order, context)
-    premise = RequiredProof.NODE_UNREACHABLE if twice else RequiredProof.BOOT_DEAD
+    proof = RequiredProof.NODE_UNREACHABLE if is_duplicate_safe else RequiredProof.BOOT_DEAD
     if forced := _delete_at_timeout(pod, drain, rule, order, context):
-        return replace(forced, required_proof=premise)
-    # One that still counts as healthy is never deleted past its budget.
+        return replace(forced, required_proof=proof)
+    # A plain delete of a Ready pod would bypass its budget.
     if pod.ready or not context.node_failing:
-        return PodDecision(PodAction.EVICT, order, required_proof=premise)
-    return PodDecision(PodAction.DELETE, order, required_proof=premise, only_if_unchanged=True)
+        return PodDecision(PodAction.EVICT, order, required_proof=proof)
+    return PodDecision(PodAction.DELETE, order, required_proof=proof, only_if_unchanged=True)
 
 
 def _wait_for_proof(pod: Pod, order: int, context: EvictionContext) -> PodDecision:
-    """A pod that must not run twice: nothing is written to it until its node is proven dead."""
-    why = (
-        "its volume can be had by one node alone"
-        if context.volumes.has_single_node_volume(pod)
-        else "it must not run twice"
-    )
-    message = f"its node is unreachable, where it may still run, and {why}"
-    fate = PodAction.WAIT_TERMINATING if pod.deletion_timestamp else PodAction.BLOCK
-    return PodDecision(fate, order, BlockerClass.WAITING_FOR_PROOF, message, context.proof_hint)
+    """Return a blocker for a pod that must not run twice: no write to the pod before its boot is proven dead."""
+    message = messages.waiting_for_proof_message(has_single_node_volume=context.volumes.has_single_node_volume(pod))
+    action = PodAction.WAIT_TERMINATING if pod.deletion_timestamp else PodAction.BLOCK
+    return PodDecision(action, order, BlockerClass.WAITING_FOR_PROOF, message, context.proof_hint)

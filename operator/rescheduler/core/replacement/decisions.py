@@ -1,7 +1,8 @@
-"""Replacement first: the new pod is Ready before the old one goes.
+"""Replacement first: the new pod is Ready before the old pod leaves.
 
-The gate is ours, not the budget's: under `maxUnavailable: 1` the server accepts an eviction with no replacement at
-all. Each look decides from what the cluster says then; only the record of a release is kept, on the pod.
+The release gate counts Ready pods. A budget cannot replace the gate: under `maxUnavailable: 1` the API server accepts
+an eviction without any replacement. Each decision uses only the current state of the cluster and the move record on
+the pod.
 """
 
 from collections.abc import Sequence
@@ -17,59 +18,52 @@ from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.model.workloads import ReplicaSet, Workload
+from rescheduler.core.replacement import messages
 
-_MAX_RELEASED_FRACTION = 0.25  # of an owner's replicas are released at once
+_MAX_RELEASED_FRACTION = 0.25  # share of the replicas of an owner that may be released at the same time
 _MIN_BACKOFF = timedelta(minutes=1)
 _MAX_BACKOFF = timedelta(minutes=30)
-_MAX_DOUBLINGS = 10  # more would overflow a duration, in days of failures
-_LAST_READY_SUFFIX = "; it is the last Ready pod of its owner"
+_MAX_DOUBLINGS = 10  # after days of failures, more would overflow a timedelta
 KEEP_LAST_READY_REASONS = ("CannotBeHad", "ReleaseRefused")
-"""Reasons for which the pods of an owner go plainly, one judged after the other, but for its last Ready pod."""
-_FIND_DELETER_HINT = (
-    "find out who deletes pods of this workload, such as a pruner or a cleanup script; or annotate the pod "
-    f"{names.REPLACEMENT}: Never to have it evicted without a replacement"
-)
+"""Reasons for a plain eviction that never applies to the last Ready pod of an owner."""
 _RESOURCE_MESSAGES = ("Insufficient ", "Too many pods")
 _OTHER_POD_MESSAGES = ("anti-affinity", "topology spread", "pod affinity")
-"""In the scheduler's words: other pods keep it off, though some node may have room for it."""
-_CHECK_CONTROLLER_HINT = ": see whether kube-controller-manager works, and whether admission lets pods in"
-_RECORD_NOT_CLEARED = "the record of its move cannot be removed"
-NO_ROOM_PREFIX = "the plan finds no room for it elsewhere: "
-PENDING_PREFIX = "its replacement is Pending: "
-NO_ROOM_HINT = "add a node or lower requests; or set drain.noRoom: Evict"
+"""Parts of a message of the scheduler: other pods prevent the placement, although a node may have room."""
 
 
 class ReplacementStep(StrEnum):
-    """How a pod is moved now; the values are labels of a metric."""
+    """Next step for one pod; the values are label values of a metric."""
 
-    PLAIN_EVICTION = "Plain"  # evicted as far as its budget allows
-    WAIT = "Wait"  # its turn, or its replacement, has not come
-    RELEASE = "Release"  # its Deployment becomes its controller, and its ReplicaSet starts another
-    EVICT = "Evict"  # released, and the gate is open
-    DELETE = "Delete"  # released, and its ReplicaSet would have deleted it
-    RETURN = "GiveBack"  # released, and its ReplicaSet becomes its controller again
-    CLEAR_RECORD = "Settle"  # returned, and the record of the move is removed
-    HOLD = "Hold"  # blocked: a blocker says why
+    PLAIN_EVICTION = "Plain"  # evict the pod within its budget, without a replacement first
+    WAIT = "Wait"  # wait for the replacement, or for other pods of the owner
+    RELEASE = "Release"  # make the Deployment the controller, so that the ReplicaSet creates a replacement
+    EVICT = "Evict"  # evict the released pod: the release gate is open
+    DELETE = "Delete"  # delete the released pod: its ReplicaSet would have deleted it
+    RETURN = "GiveBack"  # make the ReplicaSet the controller again
+    CLEAR_RECORD = "Settle"  # remove the move record of the returned pod
+    HOLD = "Hold"  # leave the pod in place and report a blocker
 
 
 class ReplacementFailure(StrEnum):
-    """Why a replacement did not come up."""
+    """Cause of a failed replacement."""
 
-    NOT_POSSIBLE = "CannotBeHad"  # beside the old pod: quota, anti-affinity, spread, a rollout without end
-    NOT_READY = "NotReady"  # placed or refused, and not Ready: another would not be either
+    NOT_POSSIBLE = "CannotBeHad"  # no second pod can run: quota, anti-affinity, topology spread, endless rollout
+    NOT_READY = "NotReady"  # the new pod is not Ready in time, or its eviction is refused
     NO_ROOM = "NoRoom"  # no node has the resources
-    SAME_NODE = "CameBack"  # it came up on the very node that the pod was to leave
-    REMOVED_BY_OTHERS = "Taken"  # somebody else removed the released pod before its replacement was Ready
+    SAME_NODE = "CameBack"  # the replacement started on the node that the pod leaves
+    REMOVED_BY_OTHERS = "Taken"  # another client removed the released pod before its replacement was Ready
 
 
 @dataclass(frozen=True, slots=True)
 class ReplacementBackoff:
-    """What the last attempt to replace a pod of one owner came to.
+    """Failure of the last replacement of a pod of one owner.
 
     Attributes:
-        until: nothing of the owner is released again before.
-        attempts: in a row that failed for want of room, came back, or were taken.
-        ready: of TAKEN: Ready pods of the owner before; no other pod of it is released while fewer are Ready.
+        message: cause of the failure, for a blocker.
+        retry_at: no pod of the owner is released before this time.
+        attempts: failures in a row with the same cause.
+        required_ready: for REMOVED_BY_OTHERS, the Ready pods of the owner before; no pod is released with fewer.
+            0 for any other cause.
     """
 
     failure: ReplacementFailure
@@ -81,13 +75,14 @@ class ReplacementBackoff:
 
 @dataclass(frozen=True, slots=True)
 class ReplacementDecision:
-    """What is to be done with one pod.
+    """Decision for one pod.
 
     Attributes:
-        reason: why not replacement first, for log and metric, where the way is PLAIN.
-        cause, message, hint: of the blocker, where there is one.
-        setback: to be remembered of the owner.
-        why: what a pod waits for that nothing is in flight of: a blocker, once it has lasted.
+        reason: why the pod is not replaced first, for the log and the metric; empty if it is.
+        blocker_class, message, hint: of the blocker; None and empty if there is no blocker.
+        backoff: the failure to remember for the owner; None if there is none.
+        waiting_for: what the pod waits for without any request in flight; a blocker once the wait has lasted. Empty if
+            the pod does not wait, or waits for a request.
     """
 
     step: ReplacementStep
@@ -101,7 +96,7 @@ class ReplacementDecision:
 
 @dataclass(frozen=True, slots=True)
 class PodWriteRefusal:
-    """A write on a pod that the server refused: what the blocker says, if the pod has to stay because of it."""
+    """Refused write on a pod, with the blocker to report if the pod stays because of the refusal."""
 
     blocker_class: BlockerClass
     message: str
@@ -110,19 +105,20 @@ class PodWriteRefusal:
 
 @dataclass(frozen=True, slots=True)
 class ReplacementInput:
-    """All that the choice for one pod depends on beside its workload.
+    """Facts about one pod for `decide`, in addition to the pod and its workload.
 
     Attributes:
-        budgets: the PodDisruptionBudgets that cover it.
-        exclusive: it mounts a claim that one node alone can have.
-        left: its labels no longer match its ReplicaSet.
-        unwritable: why the server refuses to change the controller of the pod, or its record; None while it does not.
-        setback: of its owner, still standing or not.
-        rolling_since: since when a rollout of its owner is under way.
-        releasing: pods of its owner that are being released just now.
-        early: its node is only suspected: replacements come up at once, and nothing goes.
-        refused: why the server refuses its eviction, where that is no budget's doing; empty where it does not.
-        short: why the plan finds no room for it; `crowded`: why other pods keep it off everywhere; empty where not so.
+        budgets: the PodDisruptionBudgets that cover the pod.
+        has_single_node_volume: the pod mounts a claim that only one node can attach.
+        left_selector: the labels of the pod no longer match its ReplicaSet.
+        write_refusal: how the API server refuses writes on the pod; None if it does not.
+        backoff: the last failure of the owner, even if its pause is over; None if there is none.
+        rollout_since: when the operator first saw the running rollout; None if no rollout is known.
+        releases_in_flight: number of pods of the owner with a release request in flight.
+        release_only: the node is only suspected: release pods at once, and evict none.
+        eviction_refusal: why the API server refuses the eviction, apart from budgets; empty if it does not.
+        no_room_reason: why no other node has room for the pod; empty if one has room, or if unknown.
+        blocked_by_pods_reason: why other pods prevent the placement on every node; empty if they do not.
     """
 
     drain: DrainSettings
@@ -141,18 +137,18 @@ class ReplacementInput:
 
 
 def replacement_mode(pod: Pod, drain: DrainSettings) -> ReplacementMode:
-    """The owner's word, on the pod, is stronger than the drain's."""
-    given = pod.annotations.get(names.REPLACEMENT)
-    return ReplacementMode(given) if given in REPLACEMENT_ANNOTATION_VALUES else drain.replacement
+    """Return the mode for this pod: its annotation, or else the setting of the drain."""
+    annotation = pod.annotations.get(names.REPLACEMENT)
+    return ReplacementMode(annotation) if annotation in REPLACEMENT_ANNOTATION_VALUES else drain.replacement
 
 
 def decide(pod: Pod, workload: Workload | None, inputs: ReplacementInput) -> ReplacementDecision:
-    """How this pod is moved now; `workload` is None where no Deployment stands behind it."""
-    found = _decide(pod, workload, inputs)
+    """Return the next step for this pod; `workload`: None if the pod has no Deployment and no ReplicaSet."""
+    decision = _decide(pod, workload, inputs)
     return (
         ReplacementDecision(ReplacementStep.WAIT)
-        if inputs.release_only and found.step not in (ReplacementStep.RELEASE, ReplacementStep.CLEAR_RECORD)
-        else found
+        if inputs.release_only and decision.step not in (ReplacementStep.RELEASE, ReplacementStep.CLEAR_RECORD)
+        else decision
     )
 
 
@@ -161,21 +157,21 @@ def _decide(pod: Pod, workload: Workload | None, inputs: ReplacementInput) -> Re
         return ReplacementDecision(ReplacementStep.WAIT)
     if pod.returned and pod.release_record and not inputs.write_refusal:
         return _decide_returned(pod, pod.release_record, workload)
-    if pod.released and (found := _decide_uncounted(pod, workload, inputs)):
-        return found
+    if pod.released and (decision := _decide_uncounted(pod, workload, inputs)):
+        return decision
     if pod.released and workload:
-        found = _decide_released(pod, workload, inputs)
-        refused = inputs.write_refusal if found.step is ReplacementStep.RETURN else None
-        return replace(_hold_refused_write(refused), backoff=found.backoff) if refused else found
+        decision = _decide_released(pod, workload, inputs)
+        refusal = inputs.write_refusal if decision.step is ReplacementStep.RETURN else None
+        return replace(_hold_refused_write(refusal), backoff=decision.backoff) if refusal else decision
     if reason := ineligible_reason(pod, workload, inputs):
         return _plain_eviction(reason, inputs)
     return _decide_unreleased(pod, workload, inputs) if workload else _plain_eviction("NoDeployment", inputs)
 
 
 def _decide_uncounted(pod: Pod, workload: Workload | None, inputs: ReplacementInput) -> ReplacementDecision | None:
-    """A released pod that no count of Ready pods depends on: it goes as every other pod; None if some do.
+    """Return the step for a released pod that does not count for the release gate; None if the pod counts.
 
-    It has ended, or left the selector of its owner, or its owner is gone: garbage collection is about to take it.
+    Such a pod has ended, has left the selector of its owner, or has no owner and awaits garbage collection.
     """
     if pod.finished:
         return ReplacementDecision(ReplacementStep.EVICT)
@@ -187,55 +183,59 @@ def _decide_uncounted(pod: Pod, workload: Workload | None, inputs: ReplacementIn
 
 
 def _plain_eviction(reason: str, inputs: ReplacementInput) -> ReplacementDecision:
-    """Evicted without a replacement beside it, unless it would find no place at all."""
+    """Return a plain eviction, or a hold if no node has room for the pod."""
     if inputs.no_room_reason and inputs.drain.no_room is NoRoom.HOLD:
-        message = NO_ROOM_PREFIX + inputs.no_room_reason
-        return ReplacementDecision(ReplacementStep.HOLD, reason, BlockerClass.NO_ROOM_IN_POOL, message, NO_ROOM_HINT)
+        message = messages.NO_ROOM_PREFIX + inputs.no_room_reason
+        return ReplacementDecision(
+            ReplacementStep.HOLD, reason, BlockerClass.NO_ROOM_IN_POOL, message, messages.NO_ROOM_HINT
+        )
     return ReplacementDecision(ReplacementStep.PLAIN_EVICTION, reason)
 
 
-def _decide_returned(pod: Pod, move: ReleaseRecord, workload: Workload | None) -> ReplacementDecision:
-    """Keep the deletion cost while its ReplicaSet has a pod too many: until then the cost says which is to go."""
-    found = _source_replica_set(pod, workload) if workload else None
-    if workload and found and not pod.finished:
-        coming = any(p.release_record and p.release_record.cause == move.cause for p in workload.released_pods)
-        if coming or len(workload.controlled_pods(found)) > found.replicas:
-            surplus = f"returned to ReplicaSet {found.name}, which has not deleted its surplus pod yet"
-            return ReplacementDecision(ReplacementStep.WAIT, waiting_for=surplus)
+def _decide_returned(pod: Pod, record: ReleaseRecord, workload: Workload | None) -> ReplacementDecision:
+    """Keep the record, and so the deletion cost, while the ReplicaSet has a surplus pod to delete."""
+    rs = _source_replica_set(pod, workload) if workload else None
+    if workload and rs and not pod.finished:
+        returns_pending = any(
+            released.release_record and released.release_record.cause == record.cause
+            for released in workload.released_pods
+        )
+        if returns_pending or len(workload.controlled_pods(rs)) > rs.replicas:
+            return ReplacementDecision(ReplacementStep.WAIT, waiting_for=messages.surplus_pod_left(rs.name))
     return ReplacementDecision(ReplacementStep.CLEAR_RECORD)
 
 
 def decide_return(
     pod: Pod, workload: Workload | None, now: datetime, write_refusal: PodWriteRefusal | None = None
 ) -> ReplacementDecision:
-    """What becomes of a pod with the record of a move whose drain may not go on.
+    """Return the step for a pod with a move record whose drain must not move pods now.
 
-    DELETE and EVICT are for a drain that ends. HOLD: nothing can be done for now, and the blocker says why.
+    DELETE and EVICT apply only when the drain ends. HOLD: the pod cannot be returned now, and a blocker names the cause.
     """
     if pod.deletion_timestamp or pod.release_record is None:
         return ReplacementDecision(ReplacementStep.WAIT)
     if pod.returned:
         return (
-            _hold_refused_write(write_refusal, _RECORD_NOT_CLEARED)
+            _hold_refused_write(write_refusal, messages.RECORD_NOT_CLEARED)
             if write_refusal
             else _decide_returned(pod, pod.release_record, workload)
         )
     if pod.finished:
         return ReplacementDecision(ReplacementStep.EVICT)
     rs = _source_replica_set(pod, workload) if workload else None
-    left = rs is not None and not rs.selects(pod)
-    if workload is None or left or (workload.deployment is None and rs is None):
-        # No ReplicaSet would take it: it stays with its Deployment, and goes when that goes.
+    left_selector = rs is not None and not rs.selects(pod)
+    if workload is None or left_selector or (workload.deployment is None and rs is None):
+        # No ReplicaSet would adopt the pod. A return would leave it without any controller.
         return (
-            _hold_refused_write(write_refusal, _RECORD_NOT_CLEARED)
+            _hold_refused_write(write_refusal, messages.RECORD_NOT_CLEARED)
             if write_refusal
             else ReplacementDecision(ReplacementStep.CLEAR_RECORD)
         )
     if is_surplus(pod, workload):
         return ReplacementDecision(ReplacementStep.DELETE)
-    found = workload.deployment
-    min_ready = found.min_ready_time if found else rs.min_ready_time if rs else timedelta()
-    # A ReplicaSet that a rollout has scaled down would kill the pod at once, whatever its budget says.
+    deployment = workload.deployment
+    min_ready = deployment.min_ready_time if deployment else rs.min_ready_time if rs else timedelta()
+    # A ReplicaSet that a rollout scaled down would delete a returned pod at once, without regard to its budget.
     if _is_superseded(pod, workload):
         return (
             ReplacementDecision(ReplacementStep.EVICT)
@@ -251,35 +251,33 @@ def decide_return(
     return ReplacementDecision(ReplacementStep.RETURN)
 
 
-def _hold_refused_write(
-    write_refusal: PodWriteRefusal, what: str = "it cannot be returned to its ReplicaSet"
-) -> ReplacementDecision:
-    message = f"{what}: {write_refusal.message}"
+def _hold_refused_write(write_refusal: PodWriteRefusal, state: str = messages.NOT_RETURNED) -> ReplacementDecision:
+    message = messages.with_cause(state, write_refusal.message)
     return ReplacementDecision(
         ReplacementStep.HOLD, blocker_class=write_refusal.blocker_class, message=message, hint=write_refusal.hint
     )
 
 
 def _source_replica_set(pod: Pod, workload: Workload) -> ReplicaSet | None:
-    """The ReplicaSet that the pod was released from, if it is still there and belongs to the Deployment of its record."""
-    found = workload.replica_set(pod.release_record.replica_set_uid) if pod.release_record else None
-    if found is None or (
-        found.deployment_uid and pod.release_record and found.deployment_uid != pod.release_record.deployment_uid
+    """Return the ReplicaSet from which the pod was released, if it exists and belongs to the recorded Deployment."""
+    rs = workload.replica_set(pod.release_record.replica_set_uid) if pod.release_record else None
+    if rs is None or (
+        rs.deployment_uid and pod.release_record and rs.deployment_uid != pod.release_record.deployment_uid
     ):
         return None
-    return found
+    return rs
 
 
 def backoff_after_removal(
     pod: Pod, drain: DrainSettings, previous: ReplacementBackoff | None, now: datetime
 ) -> ReplacementBackoff | None:
-    """The setback of an owner whose released pod somebody else removed; None if the pod was no released one.
+    """Return the backoff after another client removed this pod; None if the pod was not released.
 
-    It bounds what an unknown deleter of released pods can do: to one pod at a time.
+    The backoff limits the damage of an unknown deleter of released pods to one pod at a time.
     """
     if not pod.released or pod.release_record is None:
         return None
-    message = f"somebody else removed the released pod {pod.name} before its replacement was Ready"
+    message = messages.removed_by_others(pod.name)
     attempts = previous.attempts + 1 if previous and previous.failure is ReplacementFailure.REMOVED_BY_OTHERS else 1
     ready = max(pod.release_record.ready_pods, previous.required_ready if previous else 0)
     pause = min(_MIN_BACKOFF * 2 ** min(attempts - 1, 5), max(_first_backoff(drain), _MIN_BACKOFF))
@@ -287,26 +285,29 @@ def backoff_after_removal(
 
 
 def backoff_from_blocker(blocker: Blocker, drain: DrainSettings, now: datetime) -> ReplacementBackoff | None:
-    """The setback that a blocker of the status speaks of: a restart may lengthen a pause, and must not forget it."""
-    trouble = {
+    """Return the backoff that a blocker of the status records; None if it records none.
+
+    Without this, a restart of the operator would end the pause of an owner.
+    """
+    failure = {
         BlockerClass.REPLACEMENT_NOT_READY: ReplacementFailure.NOT_READY,
         BlockerClass.NO_ROOM_IN_POOL: ReplacementFailure.NO_ROOM,
     }.get(blocker.class_)
-    if trouble is None or blocker.message.startswith((NO_ROOM_PREFIX, PENDING_PREFIX)):
-        return None  # what a plan says has not been tried to the end
-    why = blocker.message.partition(": ")[2].removesuffix(_LAST_READY_SUFFIX)
-    return ReplacementBackoff(trouble, why, now + _first_backoff(drain))
+    if failure is None or blocker.message.startswith((messages.NO_ROOM_PREFIX, messages.PENDING_PREFIX)):
+        return None  # a forecast is no failed attempt: a pause would delay the first one
+    cause = blocker.message.partition(": ")[2].removesuffix(messages.LAST_READY_SUFFIX)
+    return ReplacementBackoff(failure, cause, now + _first_backoff(drain))
 
 
 def ineligible_reason(pod: Pod, workload: Workload | None, inputs: ReplacementInput) -> str:
-    """Why this pod cannot be replaced first; empty where it can."""
-    found = workload.deployment if workload else None
-    if workload is None or found is None or found.deleting:
+    """Return why this pod cannot be replaced first; empty if it can."""
+    deployment = workload.deployment if workload else None
+    if workload is None or deployment is None or deployment.deleting:
         return "NoDeployment"
     mode = replacement_mode(pod, inputs.drain)
     checks = (
         (mode is ReplacementMode.NEVER, "Never"),
-        (not found.allows_surge, "NoSurge"),
+        (not deployment.allows_surge, "NoSurge"),
         (inputs.has_single_node_volume, "ExclusiveVolume"),
         (pod.has_host_path, "HostPath"),
         (pod.pinned_to_node, "Pinned"),
@@ -323,19 +324,19 @@ def _budgets_allow(pod: Pod, budgets: Sequence[DisruptionBudget]) -> bool:
 
 
 def _decide_unreleased(pod: Pod, workload: Workload, inputs: ReplacementInput) -> ReplacementDecision:
-    drain, now, setback = inputs.drain, inputs.now, inputs.backoff
+    drain, now, backoff = inputs.drain, inputs.now, inputs.backoff
     if inputs.write_refusal:
         return _decide_release_refused(inputs.write_refusal, pod, workload, inputs)
-    if found := _wait_for_ready(workload, setback):
-        return found
-    if setback and now < setback.retry_at:
-        return _decide_in_backoff(setback, pod, workload, inputs)
+    if decision := _wait_for_ready(workload, backoff):
+        return decision
+    if backoff and now < backoff.retry_at:
+        return _decide_in_backoff(backoff, pod, workload, inputs)
     if workload.is_rolling_out:
         if now < (inputs.rollout_since or now) + drain.replacement_timeout:
-            return ReplacementDecision(ReplacementStep.WAIT, waiting_for="a rollout of its Deployment is under way")
+            return ReplacementDecision(ReplacementStep.WAIT, waiting_for=messages.ROLLOUT_RUNNING)
         until = now + _first_backoff(drain)
         return _decide_in_backoff(
-            ReplacementBackoff(ReplacementFailure.NOT_POSSIBLE, "a rollout of its Deployment does not end", until),
+            ReplacementBackoff(ReplacementFailure.NOT_POSSIBLE, messages.ROLLOUT_NOT_ENDING, until),
             pod,
             workload,
             inputs,
@@ -347,28 +348,27 @@ def _decide_unreleased(pod: Pod, workload: Workload, inputs: ReplacementInput) -
             workload,
             inputs,
         )
-    # Without room they are released one at a time: a Pending replacement is what an autoscaler acts on.
-    alone = inputs.no_room_reason or (
-        setback and setback.failure in (ReplacementFailure.NO_ROOM, ReplacementFailure.REMOVED_BY_OTHERS)
+    # An autoscaler acts on a Pending replacement, so one pod is released even without room. More would only be at risk.
+    one_at_a_time = inputs.no_room_reason or (
+        backoff and backoff.failure in (ReplacementFailure.NO_ROOM, ReplacementFailure.REMOVED_BY_OTHERS)
     )
-    most = 1 if alone else max(1, ceil(_MAX_RELEASED_FRACTION * workload.replicas))
-    under_way = len(workload.released_pods) + inputs.releases_in_flight
-    if not inputs.release_only and under_way >= most:
-        return ReplacementDecision(
-            ReplacementStep.WAIT, waiting_for=f"{under_way} released pods of its owner are replaced first"
-        )
+    max_released = 1 if one_at_a_time else max(1, ceil(_MAX_RELEASED_FRACTION * workload.replicas))
+    released_count = len(workload.released_pods) + inputs.releases_in_flight
+    if not inputs.release_only and released_count >= max_released:
+        return ReplacementDecision(ReplacementStep.WAIT, waiting_for=messages.released_pods_first(released_count))
     return ReplacementDecision(ReplacementStep.RELEASE)
 
 
 def _wait_for_ready(workload: Workload, backoff: ReplacementBackoff | None) -> ReplacementDecision | None:
-    """Nothing more is released while fewer pods of the owner are Ready than when the first one was.
+    """Return a wait or a hold while fewer pods of the owner are Ready than at the first release; else None.
 
-    Whoever deletes released pods then costs one pod, and not the service.
+    Without this rule, a client that deletes released pods could remove all pods of the owner.
     """
-    first = min(workload.replicas, ready_before_release(workload))
-    if workload.serving_count < first:
+    ready_at_first_release = min(workload.replicas, ready_before_release(workload))
+    if workload.serving_count < ready_at_first_release:
         return ReplacementDecision(
-            ReplacementStep.WAIT, waiting_for=f"{workload.serving_count} of {first} pods of its owner are Ready"
+            ReplacementStep.WAIT,
+            waiting_for=messages.too_few_ready(workload.serving_count, ready_at_first_release),
         )
     needed = (
         min(workload.replicas, backoff.required_ready)
@@ -380,16 +380,16 @@ def _wait_for_ready(workload: Workload, backoff: ReplacementBackoff | None) -> R
     return ReplacementDecision(
         ReplacementStep.HOLD,
         blocker_class=BlockerClass.REPLACEMENT_NOT_READY,
-        message=f"{backoff.message}; {workload.serving_count} of {needed} pods of its owner are Ready",
-        hint=_FIND_DELETER_HINT,
+        message=messages.removed_and_too_few_ready(backoff.message, workload.serving_count, needed),
+        hint=messages.FIND_DELETER_HINT,
         backoff=backoff,
     )
 
 
 def ready_before_release(workload: Workload) -> int:
-    """Ready pods of the owner when the first of its released pods was released; 0 if none is released.
+    """Return the number of Ready pods of the owner at its first release; 0 if no pod is released.
 
-    Each release of a wave takes the number over, so they agree; the highest is the safe one if somebody changed one.
+    All records of a wave have the same number. If a client changed one, the highest number is the safe one.
     """
     return max((p.release_record.ready_pods for p in workload.released_pods if p.release_record), default=0)
 
@@ -397,7 +397,7 @@ def ready_before_release(workload: Workload) -> int:
 def _decide_release_refused(
     write_refusal: PodWriteRefusal, pod: Pod, workload: Workload, inputs: ReplacementInput
 ) -> ReplacementDecision:
-    """The server refuses the write that releases the pod: it goes plainly, unless it is the last Ready one."""
+    """Return the step for a pod whose release the API server refuses: a plain eviction, or a hold of the last Ready pod."""
     required = replacement_mode(pod, inputs.drain) is ReplacementMode.REQUIRED
     if not required and workload.serving_count > 1:
         return _plain_eviction("ReleaseRefused", inputs)
@@ -405,7 +405,7 @@ def _decide_release_refused(
         ReplacementStep.HOLD,
         "ReleaseRefused",
         write_refusal.blocker_class,
-        f"it cannot be released for a replacement: {write_refusal.message}" + ("" if required else _LAST_READY_SUFFIX),
+        messages.not_released(write_refusal.message, is_last_ready=not required),
         write_refusal.hint,
     )
 
@@ -413,7 +413,7 @@ def _decide_release_refused(
 def _decide_in_backoff(
     backoff: ReplacementBackoff, pod: Pod, workload: Workload, inputs: ReplacementInput
 ) -> ReplacementDecision:
-    """While a setback stands."""
+    """Return the step for a pod while the backoff of its owner lasts."""
     required = replacement_mode(pod, inputs.drain) is ReplacementMode.REQUIRED
     if backoff.failure is ReplacementFailure.NO_ROOM:
         if inputs.drain.no_room is NoRoom.EVICT:
@@ -421,8 +421,8 @@ def _decide_in_backoff(
         return ReplacementDecision(
             ReplacementStep.HOLD,
             blocker_class=BlockerClass.NO_ROOM_IN_POOL,
-            message=f"no node has room for its replacement: {backoff.message}",
-            hint=NO_ROOM_HINT,
+            message=messages.no_room_for_replacement(backoff.message),
+            hint=messages.NO_ROOM_HINT,
             backoff=backoff,
         )
     if backoff.failure is ReplacementFailure.NOT_POSSIBLE and not required and workload.serving_count > 1:
@@ -432,137 +432,138 @@ def _decide_in_backoff(
             ReplacementStep.HOLD,
             blocker_class=BlockerClass.REPLACEMENT_NOT_READY,
             message=backoff.message,
-            hint=_FIND_DELETER_HINT,
+            hint=messages.FIND_DELETER_HINT,
             backoff=backoff,
         )
-    last = "" if required or backoff.failure is ReplacementFailure.NOT_READY else _LAST_READY_SUFFIX
+    is_last_ready = not required and backoff.failure is not ReplacementFailure.NOT_READY
     return ReplacementDecision(
         ReplacementStep.HOLD,
         blocker_class=BlockerClass.REPLACEMENT_NOT_READY,
-        message=f"no replacement came up beside it: {backoff.message}{last}",
-        hint="mend what keeps new pods of its owner from being Ready, or annotate the pod "
-        f"{names.REPLACEMENT}: Never to have it evicted without",
+        message=messages.no_replacement(backoff.message, is_last_ready=is_last_ready),
+        hint=messages.NOT_READY_HINT,
         backoff=backoff,
     )
 
 
 def is_surplus(pod: Pod, workload: Workload) -> bool:
-    """Its owner wants no such pod any more: it is deleted, as its ReplicaSet would have done.
+    """Whether the ReplicaSet of a released pod would delete this pod, because its owner wants fewer pods.
 
-    Only if the Deployment and the ReplicaSet of its record exist and belong together: a record that somebody else wrote
-    never leads to a delete. The pods of a Deployment that is gone are left to garbage collection.
+    The Deployment and the ReplicaSet of the record must exist and belong together. Otherwise a record that another
+    client wrote could lead to a delete. Garbage collection removes the pods of a Deployment that is gone.
     """
-    found, rs = workload.deployment, _source_replica_set(pod, workload)
-    if found is None or pod.release_record is None or found.uid != pod.release_record.deployment_uid or rs is None:
+    deployment, rs = workload.deployment, _source_replica_set(pod, workload)
+    if (
+        deployment is None
+        or pod.release_record is None
+        or deployment.uid != pod.release_record.deployment_uid
+        or rs is None
+    ):
         return False
-    if found.deleting or rs.deployment_uid != found.uid:
+    if deployment.deleting or rs.deployment_uid != deployment.uid:
         return False
-    if found.replicas == 0:
+    if deployment.replicas == 0:
         return True
-    return not _is_superseded(pod, workload) and sum(p.ready for p in workload.controlled_pods(rs)) > found.replicas
+    ready_count = sum(controlled.ready for controlled in workload.controlled_pods(rs))
+    return not _is_superseded(pod, workload) and ready_count > deployment.replicas
 
 
 def _is_superseded(pod: Pod, workload: Workload) -> bool:
-    """A rollout has put another ReplicaSet in the place of the one that the pod came from."""
-    found = workload.deployment
-    if found is None or found.deleting:
+    """Whether a rollout has replaced the ReplicaSet from which the pod was released."""
+    if workload.deployment is None or workload.deployment.deleting:
         return False
     rs = _source_replica_set(pod, workload)
     return rs is None or (workload.current_replica_set is not None and rs.uid != workload.current_replica_set.uid)
 
 
 def _decide_released(pod: Pod, workload: Workload, inputs: ReplacementInput) -> ReplacementDecision:
-    move, now, drain = pod.release_record, inputs.now, inputs.drain
-    if move is None or is_surplus(pod, workload):
+    record, now, drain = pod.release_record, inputs.now, inputs.drain
+    if record is None or is_surplus(pod, workload):
         return ReplacementDecision(ReplacementStep.DELETE)
     superseded = _is_superseded(pod, workload)
     rs = None if superseded else _source_replica_set(pod, workload)
-    found = workload.deployment
-    min_ready = found.min_ready_time if found else rs.min_ready_time if rs else timedelta()
-    late = now >= move.released_at + min_ready + drain.replacement_timeout
-    if not move.is_for_drain and any(
-        p.node == pod.node and _is_created_after(p, move.released_at) for p in workload.controlled_pods(rs)
+    deployment = workload.deployment
+    min_ready = deployment.min_ready_time if deployment else rs.min_ready_time if rs else timedelta()
+    timed_out = now >= record.released_at + min_ready + drain.replacement_timeout
+    if not record.is_for_drain and any(
+        new.node == pod.node and _is_created_after(new, record.released_at) for new in workload.controlled_pods(rs)
     ):
-        return _return_with_backoff(ReplacementFailure.SAME_NODE, f"it was put on node {pod.node} again", inputs)
+        return _return_with_backoff(ReplacementFailure.SAME_NODE, messages.replaced_on_same_node(pod.node), inputs)
     if _is_release_gate_open(pod, workload, rs, min_ready, now):
-        # Open since the first timeout at the latest: what is refused now has been for one more.
-        for_long = now >= move.released_at + min_ready + 2 * drain.replacement_timeout
-        if for_long and not superseded and (refused := _eviction_refusal(pod, inputs)):
-            return _return_with_backoff(ReplacementFailure.NOT_READY, refused, inputs)
+        # The gate opened within the first timeout, so the refusal has lasted for at least one more timeout.
+        refused_for_long = now >= record.released_at + min_ready + 2 * drain.replacement_timeout
+        if refused_for_long and not superseded and (cause := _eviction_refusal(pod, inputs)):
+            return _return_with_backoff(ReplacementFailure.NOT_READY, cause, inputs)
         return ReplacementDecision(ReplacementStep.EVICT)
     if superseded:
-        return _hold_for_rollout() if late else ReplacementDecision(ReplacementStep.WAIT)
+        return _hold_for_rollout() if timed_out else ReplacementDecision(ReplacementStep.WAIT)
     if rs and rs.replica_failure:
-        trouble = (
+        failure = (
             ReplacementFailure.NOT_POSSIBLE if "exceeded quota" in rs.replica_failure else ReplacementFailure.NOT_READY
         )
-        return _return_with_backoff(trouble, rs.replica_failure, inputs)
-    if late:
-        return _return_with_backoff(*_diagnose(workload, rs, move.released_at), inputs)
+        return _return_with_backoff(failure, rs.replica_failure, inputs)
+    if timed_out:
+        return _return_with_backoff(*_diagnose(workload, rs, record.released_at), inputs)
     return ReplacementDecision(
         ReplacementStep.WAIT,
-        message=next((p.unschedulable_message for p in workload.controlled_pods(rs) if p.unschedulable_message), ""),
+        message=next(
+            (new.unschedulable_message for new in workload.controlled_pods(rs) if new.unschedulable_message), ""
+        ),
     )
 
 
 def _eviction_refusal(pod: Pod, inputs: ReplacementInput) -> str:
-    """Why the eviction is refused though a replacement stands beside the pod; empty where it is not."""
+    """Return why the eviction is refused although a replacement is Ready; empty if it is not refused."""
     if inputs.budgets and not _budgets_allow(pod, inputs.budgets):
-        return "its budget refuses the eviction all the same"
-    return f"its eviction is refused: {inputs.eviction_refusal}" if inputs.eviction_refusal else ""
+        return messages.BUDGET_STILL_REFUSES
+    return messages.eviction_still_refused(inputs.eviction_refusal) if inputs.eviction_refusal else ""
 
 
 def _hold_for_rollout() -> ReplacementDecision:
     return ReplacementDecision(
         ReplacementStep.HOLD,
         blocker_class=BlockerClass.REPLACEMENT_NOT_READY,
-        message="a rollout has replaced its ReplicaSet, and too few of the new pods are Ready",
-        hint="finish the rollout or roll it back: see kubectl rollout status",
+        message=messages.ROLLOUT_INCOMPLETE,
+        hint=messages.ROLLOUT_INCOMPLETE_HINT,
     )
 
 
 def _is_release_gate_open(
     pod: Pod, workload: Workload, rs: ReplicaSet | None, min_ready: timedelta, now: datetime
 ) -> bool:
-    """Whether enough Ready pods are left without this one; `rs` None counts those of all ReplicaSets."""
-    released = workload.released_pods
-    before = ready_before_release(workload) or (
+    """Whether enough Ready pods remain without this pod; `rs` None: count the pods of all ReplicaSets."""
+    ready_before = ready_before_release(workload) or (
         pod.release_record.ready_pods if pod.release_record else workload.replicas
     )
-    needed = min(workload.replicas, before)
-    left = (
+    needed = min(workload.replicas, ready_before)
+    remaining = (
         workload.count_ready(workload.controlled_pods(rs), now, min_ready)
-        + workload.count_ready(released, now)
+        + workload.count_ready(workload.released_pods, now)
         - (1 if pod.ready else 0)
     )
-    return left >= needed
+    return remaining >= needed
 
 
 def _diagnose(workload: Workload, rs: ReplicaSet | None, since: datetime) -> tuple[ReplacementFailure, str]:
-    """Why the replacement is not there."""
-    new = [
-        p
-        for p in workload.controlled_pods(rs)
-        if not p.ready and (p.created is None or p.created >= since - _MIN_BACKOFF)
+    """Return why no replacement is Ready, and the cause as text; `since`: time of the release."""
+    new_pods = [
+        new
+        for new in workload.controlled_pods(rs)
+        if not new.ready and (new.created is None or new.created >= since - _MIN_BACKOFF)
     ]
-    waiting = next((p for p in new if p.unschedulable_message), None)
-    if waiting:
-        words = waiting.unschedulable_message
-        kept_off = any(word in words for word in _OTHER_POD_MESSAGES) and not any(
-            word in words for word in _RESOURCE_MESSAGES
+    if pending := next((new for new in new_pods if new.unschedulable_message), None):
+        cause = pending.unschedulable_message
+        blocked_by_pods = any(part in cause for part in _OTHER_POD_MESSAGES) and not any(
+            part in cause for part in _RESOURCE_MESSAGES
         )
-        return (ReplacementFailure.NOT_POSSIBLE if kept_off else ReplacementFailure.NO_ROOM), words
-    if new:
-        return ReplacementFailure.NOT_READY, f"pod {new[0].name} is not Ready in time"
-    # Nothing is evicted while nothing can replace it.
-    return (
-        ReplacementFailure.NOT_READY,
-        "no new pod was created in time, and its ReplicaSet gives no reason" + _CHECK_CONTROLLER_HINT,
-    )
+        return (ReplacementFailure.NOT_POSSIBLE if blocked_by_pods else ReplacementFailure.NO_ROOM), cause
+    if new_pods:
+        return ReplacementFailure.NOT_READY, messages.new_pod_not_ready(new_pods[0].name)
+    # NOT_POSSIBLE would evict pods while no pod can be created.
+    return ReplacementFailure.NOT_READY, messages.NO_POD_CREATED
 
 
 def _is_created_after(pod: Pod, since: datetime) -> bool:
-    """Whether it came into being after a release; both times are in whole seconds."""
+    """Whether the pod was created after a release, at the precision of whole seconds."""
     return pod.created is not None and pod.created >= since.replace(microsecond=0)
 
 
@@ -571,9 +572,9 @@ def _first_backoff(drain: DrainSettings) -> timedelta:
 
 
 def _return_with_backoff(failure: ReplacementFailure, message: str, inputs: ReplacementInput) -> ReplacementDecision:
-    """Return the pod, and remember why."""
-    before = inputs.backoff
-    attempts = before.attempts + 1 if before and before.failure is failure else 1
+    """Decide to return the pod to its ReplicaSet, with a backoff for its owner."""
+    previous = inputs.backoff
+    attempts = previous.attempts + 1 if previous and previous.failure is failure else 1
     pause = _first_backoff(inputs.drain)
     if failure in (ReplacementFailure.NO_ROOM, ReplacementFailure.SAME_NODE):
         pause = min(pause * 2 ** min(attempts - 1, _MAX_DOUBLINGS), max(pause, _MAX_BACKOFF))

@@ -33,14 +33,14 @@ def test_those_that_fit_come_first_in_the_plans_order() -> None:
 def test_who_waits_without_room_is_named() -> None:
     found = capacity.with_no_room_message(ReplacementDecision(ReplacementStep.RELEASE), FULL)
     assert (found.step, found.blocker_class) == (ReplacementStep.RELEASE, BlockerClass.NO_ROOM_IN_POOL)
-    assert found.message == "the plan finds no room for it elsewhere: full"
+    assert found.message == "the plan finds no room for this pod on another node: full"
 
 
 def test_the_schedulers_own_words_are_better() -> None:
     found = capacity.with_no_room_message(
         ReplacementDecision(ReplacementStep.WAIT, message="0/3 nodes are available"), FULL
     )
-    assert found.message == "its replacement is Pending: 0/3 nodes are available"
+    assert found.message == "the replacement is Pending: 0/3 nodes are available"
 
 
 def test_who_has_room_or_is_on_its_way_is_not_named() -> None:

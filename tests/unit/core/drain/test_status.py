@@ -295,7 +295,7 @@ def test_a_look_that_failed_is_named_in_the_status_as_it_stands() -> None:
     before = build(scene())
     drain = scene().drain.model_copy(update={"status": before})
     found = with_write_failures(drain, [WriteFailure(WriteOperation.RECONCILE, "500")], NOW)
-    assert conditions(found)["Progressing"].message == "the drain cannot go on: 500"
+    assert conditions(found)["Progressing"].message == "the drain cannot continue: 500"
     assert conditions(found)["Progressing"].reason == "Draining"
     assert (
         with_write_failures(

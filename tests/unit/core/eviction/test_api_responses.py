@@ -155,16 +155,16 @@ SYNC = "virtualmachines.kubevirt.io does not implement the scale subresource"
     ("changes", "cause", "says", "hint"),
     [
         ({}, B.BUDGET_MISCONFIGURED, "needs 2 healthy", "lower minAvailable 2"),
-        ({"healthy": 1}, B.BUDGET_EXHAUSTED, "needs 2 healthy", "until more of its pods are Ready"),
-        ({"disrupted": 1}, B.BUDGET_EXHAUSTED, "needs 2 healthy", "have been replaced: wait"),
+        ({"healthy": 1}, B.BUDGET_EXHAUSTED, "needs 2 healthy", "wait until more pods of"),
+        ({"disrupted": 1}, B.BUDGET_EXHAUSTED, "needs 2 healthy", "have been replaced"),
         ({"expected": 0}, B.BUDGET_EXHAUSTED, "needs 2 healthy", "their owner wants none"),
-        ({"observed": False}, B.BUDGET_NOT_OBSERVED, "its status does not show it yet", "kube-controller-manager"),
+        ({"observed": False}, B.BUDGET_NOT_OBSERVED, "its status is not up to date yet", "kube-controller-manager"),
         ({"observed": False, "sync_error": SYNC}, B.BUDGET_MISCONFIGURED, SYNC, "use an integer minAvailable"),
         (
             {"sync_error": "etcd timed out"},
             B.BUDGET_MISCONFIGURED,
             "etcd timed out",
-            "look at kube-controller-manager",
+            "check the logs of kube-controller-manager",
         ),
     ],
 )

@@ -57,7 +57,7 @@ def test_the_cause_is_short_whatever_the_server_says_and_names_a_next_step(code:
         (ErrorResponse(403, "Forbidden", "ValidatingAdmissionPolicy 'x' denied request: no"), "admission policy"),
         (ErrorResponse(422, "Invalid", "metadata.annotations: Too long: may not be more than 262144 bytes"), "smaller"),
         (ErrorResponse(500, "InternalError", 'failed calling webhook "x": connection refused'), "logs of the webhook"),
-        (ErrorResponse(409, "Conflict", "the object has been modified"), "what else keeps writing"),
+        (ErrorResponse(409, "Conflict", "the object has been modified"), "which other client keeps writing"),
         (ErrorResponse(503, "", "etcd"), "load"),
         (ErrorResponse(0, "", "timed out"), "network"),
     ],

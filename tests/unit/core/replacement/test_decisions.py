@@ -262,7 +262,7 @@ def test_no_second_pod_is_released_while_fewer_are_ready_than_at_the_first() -> 
     assert decide(others[0], workload(released, *others, deployment=many), setting()).step is ReplacementStep.RELEASE
     fewer = (replace(others[-1], ready=False), *others[:-1])
     waits = decide(others[0], workload(released, *fewer, deployment=many), setting())
-    assert (waits.step, waits.waiting_for) == (ReplacementStep.WAIT, "7 of 8 pods of its owner are Ready")
+    assert (waits.step, waits.waiting_for) == (ReplacementStep.WAIT, "7 of 8 pods of the owner are Ready")
 
 
 def test_a_released_pod_that_somebody_else_removed_holds_its_owner_until_as_many_are_ready() -> None:
@@ -393,7 +393,7 @@ def test_quota_is_known_at_once() -> None:
 @pytest.mark.parametrize(
     ("why", "says"),
     [
-        ({"budgets": (FULL,)}, "its budget refuses"),
+        ({"budgets": (FULL,)}, "the budget refuses"),
         ({"eviction_refusal": "ask the database team"}, "the database team"),
     ],
 )
@@ -636,11 +636,11 @@ def test_what_only_a_plan_said_is_no_setback_after_a_restart() -> None:
         namespace="s",
         pod="p1",
         class_=BlockerClass.NO_ROOM_IN_POOL,
-        message="the plan finds no room for it elsewhere: x",
+        message="the plan finds no room for this pod on another node: x",
         since=NOW,
     )
     assert backoff_from_blocker(said, DrainSettings(), NOW) is None
-    tried = said.model_copy(update={"message": "no node has room for its replacement: x"})
+    tried = said.model_copy(update={"message": "no node has room for the replacement: x"})
     found = backoff_from_blocker(tried, DrainSettings(), NOW)
     assert found is not None
     assert (found.failure, found.message) == (ReplacementFailure.NO_ROOM, "x")
