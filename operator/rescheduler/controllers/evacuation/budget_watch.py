@@ -1,4 +1,4 @@
-"""PodDisruptionBudgets in the namespaces that matter now, watched."""
+"""Watch the PodDisruptionBudgets of the namespaces whose pods move now."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,14 +12,18 @@ from rescheduler.kube.informers import NamespacedInformers
 
 _Selectors = tuple[tuple[str, LabelSelector | None], ...]
 _PodCoverage = tuple[_Selectors, Mapping[str, str], tuple[str, ...]]
-"""Selectors and the pod's labels, and the uids of the budgets that cover it by these."""
+"""Selectors, labels of the pod, and the uids of the budgets that cover a pod with these labels."""
 _CORRECTION_LIFETIME = 10.0
-"""Seconds: the server's own count arrives within milliseconds. If it does not, the server did not count."""
+"""Seconds. The status of the API server arrives within milliseconds; without it, the API server did not count."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Correction:
-    """What a budget is until its watch brings more than `version`, or until `until` (monotonic)."""
+    """Corrected budget, valid until the watch brings a version other than `resource_version`.
+
+    Attributes:
+        until: monotonic time, in seconds; the correction ends then in any case.
+    """
 
     resource_version: str
     budget: DisruptionBudget
@@ -27,7 +31,7 @@ class _Correction:
 
 
 class BudgetWatch:
-    """Budgets by namespace, for whoever holds the namespace; `monotonic`: the clock, in seconds."""
+    """Budgets of all subscribed namespaces; `monotonic`: the clock, in seconds."""
 
     def __init__(
         self, client: Client, on_change: Callable[[Iterable[str]], None], monotonic: Callable[[], float]
@@ -41,37 +45,38 @@ class BudgetWatch:
         self._corrections: dict[str, _Correction] = {}  # by uid
 
     def subscribe(self, subscriber: str, namespaces: Iterable[str]) -> None:
-        """Watch these namespaces for this holder, and no others for it any more."""
+        """Watch exactly these namespaces for this subscriber."""
         self._informers.subscribe(subscriber, namespaces)
         for namespace in [name for name in self._coverage if not self._informers.revision(name)]:
             del self._coverage[namespace]
             self._known_selectors.pop(namespace, None)
         now = self._monotonic()
-        self._corrections = {uid: each for uid, each in self._corrections.items() if now < each.until}
+        self._corrections = {uid: correction for uid, correction in self._corrections.items() if now < correction.until}
 
     def is_synced(self, namespaces: Iterable[str]) -> bool:
-        """Whether the budgets of all these namespaces are known for sure."""
+        """Whether the budgets of all these namespaces are listed."""
         return all(self._informers.get(namespace) is not None for namespace in namespaces)
 
     def why_not_synced(self, namespaces: Iterable[str]) -> str:
-        """Return which list of budgets is not known, and why; empty if all are."""
+        """Return the first list of budgets that is missing, and the cause; empty if none is missing."""
         return self._informers.why_not_synced(namespaces)
 
     def for_pod(self, pod: Pod) -> tuple[DisruptionBudget, ...] | None:
-        """The budgets that cover the pod; None while they are not known for sure."""
+        """Return the budgets that cover the pod; None while they are not listed."""
         items = self._informers.get(pod.namespace)
         if items is None:
             return None
         selectors = self._selectors(pod.namespace, items)
-        rows = self._coverage.setdefault(pod.namespace, {})
-        known = rows.get(pod.uid)
-        if known is None or known[0] is not selectors or known[1] != pod.labels:
-            known = (selectors, pod.labels, tuple(b.uid for b in disruption_budgets.budgets_for(pod, items.values())))
-            rows[pod.uid] = known
-        return tuple(self._corrected(items[uid]) for uid in known[2])
+        coverage_by_uid = self._coverage.setdefault(pod.namespace, {})
+        coverage = coverage_by_uid.get(pod.uid)
+        if coverage is None or coverage[0] is not selectors or coverage[1] != pod.labels:
+            budgets = disruption_budgets.budgets_for(pod, items.values())
+            coverage = (selectors, pod.labels, tuple(budget.uid for budget in budgets))
+            coverage_by_uid[pod.uid] = coverage
+        return tuple(self._corrected(items[uid]) for uid in coverage[2])
 
     def _corrected(self, budget: DisruptionBudget) -> DisruptionBudget:
-        """As it is by what the server answered since it was last seen."""
+        """Return the budget with the evictions that the API server accepted since this version."""
         correction = self._corrections.get(budget.uid)
         if correction is None:
             return budget
@@ -81,30 +86,30 @@ class BudgetWatch:
         return correction.budget
 
     def by_name(self, namespace: str, name: str) -> DisruptionBudget | None:
-        """One budget by its name; None where it is not there or not in view."""
-        found = (self._informers.get(namespace) or {}).values()
-        return next((budget for budget in found if budget.name == name), None)
+        """Return one budget; None if it does not exist or is not watched."""
+        budgets = (self._informers.get(namespace) or {}).values()
+        return next((budget for budget in budgets if budget.name == name), None)
 
     def _selectors(self, namespace: str, items: Mapping[str, DisruptionBudget]) -> _Selectors:
-        """Which budgets select what in a namespace: the same object until one of them does otherwise.
+        """Return the selectors of a namespace, as the same object until one of them changes.
 
-        Selectors change rarely and are dear to match, a status changes with every eviction: 100 pods under 200
-        budgets, at every event.
+        A match is expensive: 100 pods under 200 budgets, at every event. The status of a budget changes with every
+        eviction, but selectors change rarely. So `for_pod` matches again only when this object changes.
         """
-        revision, before = self._informers.revision(namespace), self._known_selectors.get(namespace)
-        if before and before[0] == revision:
-            return before[1]
-        now = tuple((uid, budget.selector) for uid, budget in items.items())
-        kept = before[1] if before and before[1] == now else now
-        self._known_selectors[namespace] = (revision, kept)
-        return kept
+        revision, previous = self._informers.revision(namespace), self._known_selectors.get(namespace)
+        if previous and previous[0] == revision:
+            return previous[1]
+        current = tuple((uid, budget.selector) for uid, budget in items.items())
+        selectors = previous[1] if previous and previous[1] == current else current
+        self._known_selectors[namespace] = (revision, selectors)
+        return selectors
 
     def record_eviction(self, budget: DisruptionBudget) -> None:
-        """Count an eviction that the server counts, until its own count arrives."""
+        """Count an accepted eviction until the status of the budget includes it."""
         self._correct(budget, DisruptionBudget.after_eviction)
 
     def mark_exhausted(self, budget: DisruptionBudget) -> None:
-        """The server says that the budget allows none: believe it until the watch shows what it means."""
+        """Record that the API server reports an exhausted budget, until the watch brings the new status."""
         self._correct(budget, DisruptionBudget.as_exhausted)
 
     def _correct(self, budget: DisruptionBudget, correction: Callable[[DisruptionBudget], DisruptionBudget]) -> None:
@@ -116,7 +121,7 @@ class BudgetWatch:
             )
 
     def forget(self, pod_uids: Iterable[str]) -> None:
-        """Drop what was remembered of these pods (uids)."""
+        """Drop the cached coverage of these pods."""
         for uid in pod_uids:
-            for rows in self._coverage.values():
-                rows.pop(uid, None)
+            for coverage_by_uid in self._coverage.values():
+                coverage_by_uid.pop(uid, None)

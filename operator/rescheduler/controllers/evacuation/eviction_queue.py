@@ -1,15 +1,15 @@
-"""Sends evictions: one in flight for each budget, others side by side, within the policy's rate.
+"""Send evictions: one in flight for each budget, in parallel over budgets, within the rate of the policy.
 
-The API server sleeps 500 ms if two evictions meet on one budget, so they go one after another; those of different
-budgets do not wait for each other. A budget without room is not polled: its watch shows when it has some. But a webhook
-that takes evictions over, as KubeVirt's does, hears of a pod only by a real eviction, whatever its budget allows: so a
-pod whose budget lets nobody go for a while is asked about all the same, once, and then now and then.
+The API server sleeps 500 ms if two evictions meet on one budget. So evictions of one budget are sent one after another.
+A budget without room is not polled, because its watch shows when it has room. But some webhooks, such as that of
+KubeVirt, move pods themselves. Such a webhook learns of a pod only through a real eviction. Therefore an exhausted
+budget is probed: its pods are evicted for real now and then, and the API server refuses these evictions.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -28,31 +28,34 @@ from rescheduler.kube import paths
 from rescheduler.kube.client import STRATEGIC_PATCH, TRANSIENT_ERRORS, ApiError, Client
 from rescheduler.kube.connection_limits import EVICTION_CONNECTIONS
 
-log = structlog.get_logger("rescheduler.evictions")
+log = structlog.get_logger("rescheduler.evacuation.eviction_queue")
 
 MAX_EVICTIONS_IN_FLIGHT = EVICTION_CONNECTIONS
-"""Evictions at once over all drains: one that waits for a connection would count as gone meanwhile."""
+"""Evictions in flight over all drains. With more, a pod that waits for a connection would count as gone."""
 MAX_DELETES_IN_FLIGHT = 6
-"""Plain deletes at once: apart, so that a failed node waits for nobody's eviction webhook; few, because they are quick."""
-_EVICTION_TIMEOUT = 40.0  # seconds; the server itself may hold an eviction for 10 s while budgets collide
+"""Plain deletes in flight. They have their own limit, so that a failed node never waits for an eviction webhook."""
+_EVICTION_TIMEOUT = 40.0  # seconds; the API server may hold an eviction for 10 s while budgets collide
 _PROBE_AFTER = 12.0
-"""Seconds after which a pod is asked about though its budget allows none (docs: within 15 s)."""
+"""Seconds until the first probe of a pod whose budget allows no eviction; the docs promise 15 s."""
 _BUDGET_ACTIVE_FOR = 60.0
-"""Seconds after a budget has let a pod go in which those behind it wait for their turn: a replacement takes its time."""
-_PROBE_INTERVAL = 30.0  # seconds, for one pod
+"""Seconds after an eviction during which the other pods of the budget are not probed: a replacement takes time."""
+_PROBE_INTERVAL = 30.0  # seconds between two probes of one pod
 _PROBE_GAPS = {True: 0.1, False: 15.0}
-"""Seconds between two such requests under one budget: for pods asked about for the first time, and for all others."""
+"""Seconds between two probes under one budget, by whether it is the first probe of the pod."""
 
 
 @dataclass(slots=True, eq=False)
 class EvictionSession:
-    """What is in flight of one drain.
+    """Requests of one drain, one node migration, or the orphaned pods.
 
     Attributes:
-        attempts: by pod uid.
-        stuck: by pod uid, monotonic: since when its budgets do not let it go.
-        asked: uids of pods that were asked about.
-        confirm: says why a pod may not go after all (empty: it may), from what the cluster says then.
+        wake: called when a request ends.
+        confirm: returns why the required proof no longer holds, from a live read; empty if it holds. None: no check.
+        grace_seconds: grace period for all requests; None means the pod's own.
+        attempts: requests so far, by pod uid.
+        blocked_since: start of the refusal by a budget, by pod uid; monotonic, in seconds.
+        requested_uids: uids of pods with at least one request.
+        tasks: requests in flight, by pod uid.
     """
 
     wake: Callable[[], None]
@@ -66,12 +69,12 @@ class EvictionSession:
 
 @dataclass(frozen=True, slots=True)
 class _EvictionRequest:
-    """One eviction or delete.
+    """Eviction or plain delete of one pod.
 
     Attributes:
-        over: budgets that cover the pod, as far as they count it.
-        hopeless: the budgets allow none; it is sent for the webhooks.
-        again: an earlier one was answered as done, and the pod is still there.
+        budgets: budgets that cover the pod; empty for a plain delete, and for a pod that budgets do not count.
+        is_probe: the budgets allow no eviction; the request is for webhooks only.
+        is_repeat: an earlier request was accepted, and the pod is not Terminating.
     """
 
     session: EvictionSession
@@ -87,60 +90,58 @@ class _EvictionRequest:
 
     @property
     def budget(self) -> DisruptionBudget | None:
-        """The budget that it may spend; under several the server refuses before it looks at any."""
+        """The only budget of the pod; None under several budgets, because the API server then checks none."""
         return self.budgets[0] if len(self.budgets) == 1 else None
 
     @property
     def slot_keys(self) -> tuple[str, str]:
-        """Who has its slot: the namespace, and the drain."""
+        """Keys of the slot: the namespace and the drain, so that each gets a fair share."""
         return f"namespace {self.pod.namespace}", f"drain {id(self.session)}"
 
 
 def _delete_options(request: _EvictionRequest, resource_version: str) -> dict[str, object]:
-    """Options of the delete; `version`: the pod's resourceVersion as it was judged, or as we marked it since."""
-    pod, verdict = request.pod, request.decision
-    as_seen = {"resourceVersion": resource_version} if verdict.only_if_unchanged else {}
-    options: dict[str, object] = {"preconditions": {"uid": pod.uid, **as_seen}}
-    # A pod's own grace may be 0: that would take it out of the API while its containers still run.
-    if grace := verdict.grace_seconds or request.session.grace_seconds or (1 if pod.grace_period_seconds < 1 else None):
+    """Return the DeleteOptions; `resource_version`: of the pod when it was read, or after our last write."""
+    pod, decision = request.pod, request.decision
+    unchanged = {"resourceVersion": resource_version} if decision.only_if_unchanged else {}
+    options: dict[str, object] = {"preconditions": {"uid": pod.uid, **unchanged}}
+    # A grace period of 0 would remove the pod from the API while its containers still run.
+    own_minimum = 1 if pod.grace_period_seconds < 1 else None
+    if grace := decision.grace_seconds or request.session.grace_seconds or own_minimum:
         options["gracePeriodSeconds"] = max(1, grace)
     return options
 
 
 class EvictionQueue:
-    """One for the process: shares budgets, the bounds on what is in flight, and the rates."""
+    """Evictions of the whole process: shares budgets, limits on requests in flight, and rates."""
 
     def __init__(self, client: Client, clock: Clock, budgets: BudgetWatch, metrics: Metrics) -> None:
         self._client, self._clock, self._budgets, self._metrics = client, clock, budgets, metrics
-        self._budgets_in_flight: dict[
-            str, bool
-        ] = {}  # by uid of a budget with an eviction in flight: whether that has hope
+        # By uid of each budget with an eviction in flight: whether the eviction is no probe.
+        self._budgets_in_flight: dict[str, bool] = {}
         self._in_flight: set[str] = set()  # uids of pods with a request in flight
-        self._accepted_until: dict[str, float] = {}  # by pod uid: until when that counts
+        self._accepted_until: dict[str, float] = {}  # by pod uid: end of the validity of an accepted eviction
         self._refusal_messages: dict[str, str] = {}  # by pod uid
         self._retries = RetrySchedule()
-        self._probed_at: dict[str, float] = {}  # by pod uid: when it was last asked about without hope
-        self._next_probe_at: dict[
-            tuple[str, bool], float
-        ] = {}  # by budget's uid and whether for the first time: not before
-        self._last_accepted_at: dict[str, float] = {}  # by budget's uid: when it last let a pod go
+        self._probed_at: dict[str, float] = {}  # by pod uid: time of the last probe
+        self._next_probe_at: dict[tuple[str, bool], float] = {}  # by budget uid, and whether the pod was never probed
+        self._last_accepted_at: dict[str, float] = {}  # by budget uid: time of the last accepted eviction
         self._eviction_slots, self._delete_slots = (
             InFlightSlots(MAX_EVICTIONS_IN_FLIGHT),
             InFlightSlots(MAX_DELETES_IN_FLIGHT),
         )
-        self._waiting_sessions: set[EvictionSession] = set()  # for what another drain has in flight
+        self._waiting_sessions: set[EvictionSession] = set()  # wait for requests of other sessions
         self._buckets: dict[tuple[str, bool], TokenBucket] = {}
 
     def evicting_uids(self) -> frozenset[str]:
-        """Uids of pods whose eviction is in flight, or was accepted just now: they count as gone.
+        """Return the uids of pods whose eviction is in flight or was just accepted: these pods count as gone.
 
-        Whoever is not Terminating some seconds after that was not evicted, and counts again.
+        A pod that is not Terminating some seconds after its accepted eviction counts again.
         """
         now = self._clock.monotonic()
         return frozenset(self._in_flight).union(uid for uid, until in self._accepted_until.items() if now < until)
 
     def refusal_message(self, uid: str) -> str:
-        """Why the server refused the last eviction of this pod, where no budget was short; empty where it did not."""
+        """Return why the last eviction of this pod was refused, apart from budgets; empty if it was not."""
         return self._refusal_messages.get(uid, "")
 
     def forget(self, session: EvictionSession, uids: Iterable[str]) -> None:
@@ -156,7 +157,7 @@ class EvictionQueue:
             self._probed_at.pop(uid, None)
 
     def close(self, session: EvictionSession) -> None:
-        """Send nothing more of this drain, and drop what is known of its pods."""
+        """Cancel the requests of this session, and drop its pods."""
         for task in list(session.tasks.values()):
             task.cancel()
         self.forget(session, session.requested_uids.union(session.blocked_since))
@@ -168,68 +169,67 @@ class EvictionQueue:
         }
 
     def predicted_refusals(self, pods: Sequence[tuple[Pod, PodDecision]]) -> dict[str, EvictionResult]:
-        """What the budgets, as watched, would answer now, without asking the server."""
-        found: dict[str, EvictionResult] = {}
-        for pod, verdict in pods:
-            if verdict.action is not PodAction.EVICT:
+        """Return the refusals that the watched budgets predict, by pod uid, without a request."""
+        refusals: dict[str, EvictionResult] = {}
+        for pod, decision in pods:
+            if decision.action is not PodAction.EVICT:
                 continue
-            over = self._budgets.for_pod(pod) or ()
-            if (answer := api_responses.predict_refusal(pod, over)) and not any(
-                self._budgets_in_flight.get(budget.uid) for budget in over
+            budgets = self._budgets.for_pod(pod) or ()
+            if (refusal := api_responses.predict_refusal(pod, budgets)) and not any(
+                self._budgets_in_flight.get(budget.uid) for budget in budgets
             ):
-                found[pod.uid] = answer
-        return found
+                refusals[pod.uid] = refusal
+        return refusals
 
-    # -- what may be sent ---------------------------------------------------------------------------------------------
+    # -- requests that are due ----------------------------------------------------------------------------------------
 
     def send(
         self, session: EvictionSession, pods: Sequence[tuple[Pod, PodDecision]], *, policy: str, rate: float
     ) -> float | None:
-        """Start what may be started now; seconds until more may be, None where only an event can tell."""
+        """Start the requests that are due; return the seconds until the next is due, None if only an event can tell."""
         waits: list[float] = []
-        hopeless: list[_EvictionRequest] = []
-        for pod, verdict in pods:
+        probes: list[_EvictionRequest] = []
+        for pod, decision in pods:
             if pod.uid in self._in_flight:
                 self._waiting_sessions.add(session)
                 continue
             if (wait := self._delay(session, pod)) > 0:
                 waits.append(wait)
                 continue
-            over = self._checked_budgets(pod, verdict)
-            if over is None:
-                continue  # its watch wakes the drain when the budgets are known
-            again = pod.uid in session.attempts and session.attempts[pod.uid].accepted_at is not None
-            request = _EvictionRequest(
-                session, pod, verdict, over, api_responses.predict_refusal(pod, over) is not None, again
-            )
+            budgets = self._checked_budgets(pod, decision)
+            if budgets is None:
+                continue  # the watch wakes the drain when the budgets are listed
+            is_repeat = pod.uid in session.attempts and session.attempts[pod.uid].accepted_at is not None
+            is_probe = api_responses.predict_refusal(pod, budgets) is not None
+            request = _EvictionRequest(session, pod, decision, budgets, is_probe, is_repeat)
             if request.is_probe:
-                hopeless.append(request)
+                probes.append(request)
                 continue
             session.blocked_since.pop(pod.uid, None)
             waits.append(self._try_start(request, policy, rate))
-        # What can go goes first: the others share what is left of the rate.
-        for request in sorted(hopeless, key=lambda each: each.pod.uid in self._probed_at):
+        # Probes come last: otherwise they would use up the rate of pods that can leave.
+        for request in sorted(probes, key=lambda probe: probe.pod.uid in self._probed_at):
             wait = self._probe_delay(request)
             waits.append(wait if wait > 0 else self._try_start(request, policy, rate))
         return min((wait for wait in waits if wait > 0), default=None)
 
     def _delay(self, session: EvictionSession, pod: Pod) -> float:
-        """Seconds until the pod may be asked about."""
+        """Return the seconds until the next request for the pod is due."""
         attempt = session.attempts.get(pod.uid)
-        accepted = attempt.accepted_at if attempt else None
-        left = (accepted + ACCEPTED_EVICTION_VALID_FOR - self._clock.now()).total_seconds() if accepted else 0.0
-        return max(left, self._retries.seconds_until_due(pod.uid, self._clock.monotonic()))
+        accepted_at = attempt.accepted_at if attempt else None
+        valid_for = accepted_at + ACCEPTED_EVICTION_VALID_FOR - self._clock.now() if accepted_at else timedelta()
+        return max(valid_for.total_seconds(), self._retries.seconds_until_due(pod.uid, self._clock.monotonic()))
 
     def _checked_budgets(self, pod: Pod, decision: PodDecision) -> tuple[DisruptionBudget, ...] | None:
-        """The budgets that the server asks before it lets the pod go; None while they are not known for sure."""
+        """Return the budgets that the API server checks for this request; None while they are not listed."""
         if decision.action is PodAction.DELETE or not pod.counts_in_budgets:
             return ()
         return self._budgets.for_pod(pod)
 
     def _probe_delay(self, request: _EvictionRequest) -> float:
-        """Seconds until a pod whose budgets allow none is asked about.
+        """Return the seconds until the probe of a pod whose budgets allow no eviction.
 
-        A budget that lets pods go one by one is only slow: its pods are not asked about before their turn.
+        A budget that allows one eviction after another is only slow, so its pods are not probed for a while.
         """
         pod, now = request.pod, self._clock.monotonic()
         since = request.session.blocked_since.setdefault(pod.uid, now)
@@ -240,7 +240,7 @@ class EvictionQueue:
         return max(due, self._next_probe_at.get((key, pod.uid not in self._probed_at), due)) - now
 
     def _try_start(self, request: _EvictionRequest, policy: str, rate: float) -> float:
-        """Start it if there is room for it; else the seconds until there may be, 0 where only an event can tell."""
+        """Start the request if the limits allow it; return the seconds to wait, 0 if started or if an event decides."""
         slots = self._delete_slots if request.is_delete else self._eviction_slots
         if any(budget.uid in self._budgets_in_flight for budget in request.budgets) or not slots.acquire(
             *request.slot_keys
@@ -259,15 +259,15 @@ class EvictionQueue:
         if request.budget:
             self._budgets_in_flight[request.budget.uid] = not request.is_probe
         if request.is_probe:
-            first = pod.uid not in self._probed_at
-            self._next_probe_at[request.budgets[0].uid, first] = now + _PROBE_GAPS[first]
+            is_first_probe = pod.uid not in self._probed_at
+            self._next_probe_at[request.budgets[0].uid, is_first_probe] = now + _PROBE_GAPS[is_first_probe]
             self._probed_at[pod.uid] = now
         request.session.requested_uids.add(pod.uid)
         self._in_flight.add(pod.uid)
         self._accepted_until.pop(pod.uid, None)
         task = asyncio.create_task(self._run(request), name=f"evict {pod.key}")
         request.session.tasks[pod.uid] = task
-        # Not in the task itself: one that is cancelled before its first step never runs.
+        # A `finally` in the task would not run if the task is cancelled before its first step.
         task.add_done_callback(lambda _: self._finish(request))
 
     # -- sending ------------------------------------------------------------------------------------------------------
@@ -275,15 +275,15 @@ class EvictionQueue:
     async def _run(self, request: _EvictionRequest) -> None:
         pod = request.pod
         try:
-            answer = await self._send_request(request)
+            result = await self._send_request(request)
         except Exception as error:
-            # A fault of ours costs this pod a try, and shows.
+            # A bug costs this pod one attempt. Otherwise it would stop the evictions of all pods.
             log.exception("pod.eviction_failed", pod=pod.key, uid=pod.uid, node=pod.node)
-            answer = api_responses.no_response(f"{type(error).__name__}: {error}")
-        self._handle_result(request, answer, self._clock.now())
+            result = api_responses.no_response(f"{type(error).__name__}: {error}")
+        self._handle_result(request, result, self._clock.now())
 
     def _finish(self, request: _EvictionRequest) -> None:
-        """The request is over, or was cancelled: then what came of it is seen on the pod."""
+        """Free the slots of a request that has ended or was cancelled; the pod shows the result of a cancelled one."""
         (self._delete_slots if request.is_delete else self._eviction_slots).release(*request.slot_keys)
         self._in_flight.discard(request.pod.uid)
         request.session.tasks.pop(request.pod.uid, None)
@@ -292,16 +292,16 @@ class EvictionQueue:
         self._wake_sessions(request.session)
 
     def _wake_sessions(self, session: EvictionSession) -> None:
-        waiting, self._waiting_sessions = self._waiting_sessions | {session}, set()
-        for each in waiting:
-            each.wake()
+        sessions, self._waiting_sessions = self._waiting_sessions | {session}, set()
+        for waiting in sessions:
+            waiting.wake()
 
     async def _send_request(self, request: _EvictionRequest) -> EvictionResult:
         try:
             if why := await self._confirm(request):
                 return api_responses.not_confirmed(why)
             if request.is_repeat and await self._is_gone(request.pod):
-                return api_responses.GONE  # our watch is behind
+                return api_responses.GONE  # the watch lags behind the API server
         except TRANSIENT_ERRORS as error:
             return api_responses.no_response(str(error))
         try:
@@ -329,15 +329,15 @@ class EvictionQueue:
         except ApiError as error:
             if api_responses.classify(error.response, None).outcome is not EvictionOutcome.REFUSED:
                 raise
-            # Whoever refuses the mark must not keep the pod of a dead node.
+            # An admission policy that refuses the condition must not keep the pod on a dead node.
             log.warning("pod.disruption_target_not_set", pod=pod.key, uid=pod.uid, node=pod.node, error=str(error))
         options = {"apiVersion": "v1", "kind": "DeleteOptions", **_delete_options(request, version)}
         await self._client.delete(paths.pod(pod.namespace, pod.name), options)
 
     async def _set_disruption_target(self, pod: Pod) -> str:
-        """Set the condition DisruptionTarget, as the eviction API does; the pod's resourceVersion after that.
+        """Set the condition DisruptionTarget, as the Eviction API does; return the new resourceVersion of the pod.
 
-        Without it a Job that ignores disruptions counts the delete as a failure of its own.
+        Without the condition, a Job that ignores disruptions counts the delete as a failure of the pod.
         """
         path = f"{paths.pod(pod.namespace, pod.name)}/status"
         patch = disruption_target.condition_patch(pod, self._clock.now())
@@ -345,14 +345,14 @@ class EvictionQueue:
         return str(raw["metadata"]["resourceVersion"])
 
     async def _confirm(self, request: _EvictionRequest) -> str:
-        """Why the pod may not go after all; empty where it may."""
-        sender, verdict = request.session, request.decision
-        if verdict.required_proof is RequiredProof.NONE or sender.confirm is None:
+        """Return why the required proof no longer holds; empty if it holds or none is required."""
+        session, decision = request.session, request.decision
+        if decision.required_proof is RequiredProof.NONE or session.confirm is None:
             return ""
-        return await sender.confirm(request.pod, verdict)
+        return await session.confirm(request.pod, decision)
 
     async def _is_gone(self, pod: Pod) -> bool:
-        """Whether the pod, read live, is Terminating or not there any more."""
+        """Whether a live read shows that the pod is Terminating or gone."""
         path = paths.in_namespace("v1", pod.namespace, "pods")
         async for page in self._client.list(path, fieldSelector=f"metadata.name={pod.name}"):
             for raw in page["items"]:
@@ -360,7 +360,7 @@ class EvictionQueue:
                     return "deletionTimestamp" in raw["metadata"]
         return True
 
-    # -- what came of it ----------------------------------------------------------------------------------------------
+    # -- results ------------------------------------------------------------------------------------------------------
 
     def _handle_result(self, request: _EvictionRequest, result: EvictionResult, now: datetime) -> None:
         pod = request.pod
@@ -389,24 +389,22 @@ class EvictionQueue:
         if request.budget and result.blocker_class in api_responses.TEMPORARY_BUDGET_CLASSES:
             self._budgets.mark_exhausted(request.budget)
             self._probed_at[pod.uid] = self._clock.monotonic()
-        before = request.session.attempts.get(pod.uid, EvictionAttempts())
-        since = before.failing_since if before.failures else now
-        request.session.attempts[pod.uid] = EvictionAttempts(None, result, before.failures + 1, since)
+        previous = request.session.attempts.get(pod.uid, EvictionAttempts())
+        failing_since = previous.failing_since if previous.failures else now
+        request.session.attempts[pod.uid] = EvictionAttempts(None, result, previous.failures + 1, failing_since)
         self._retries.record_failure(pod.uid, result, self._clock.monotonic())
 
     def _record_accepted(self, request: _EvictionRequest, result: EvictionResult, now: datetime) -> None:
-        """The pod is on its way; one that was so before and is still there was not evicted then."""
+        """Record an accepted eviction; a repeat means that the earlier eviction had no effect."""
         pod, monotonic = request.pod, self._clock.monotonic()
         self._accepted_until[pod.uid] = monotonic + ACCEPTED_EVICTION_VALID_FOR.total_seconds()
         if result.outcome is EvictionOutcome.ACCEPTED and request.is_repeat:
-            before, vain = (
-                request.session.attempts.get(pod.uid, EvictionAttempts()),
-                api_responses.eviction_without_effect(pod),
-            )
+            previous = request.session.attempts.get(pod.uid, EvictionAttempts())
+            without_effect = api_responses.eviction_without_effect(pod)
             request.session.attempts[pod.uid] = EvictionAttempts(
-                now, vain, before.failures + 1, before.failing_since or now
+                now, without_effect, previous.failures + 1, previous.failing_since or now
             )
-            self._retries.record_failure(pod.uid, vain, monotonic)
+            self._retries.record_failure(pod.uid, without_effect, monotonic)
         else:
             request.session.attempts[pod.uid] = EvictionAttempts(now)
             self._retries.postpone(pod.uid, monotonic + (_PROBE_INTERVAL if request.is_repeat else 0.0))
@@ -416,7 +414,7 @@ class EvictionQueue:
                 self._budgets.record_eviction(request.budget)
 
     def _record_probe_refusal(self, request: _EvictionRequest, result: EvictionResult) -> None:
-        """No webhook took the pod over: its budgets hold it, as their watch shows, and let it go when they can."""
+        """Record that no webhook moves the pod; the watch of its budgets shows when it can leave."""
         request.session.attempts.pop(request.pod.uid, None)
         if result.retry_after:
             self._retries.postpone(request.pod.uid, self._clock.monotonic() + result.retry_after)

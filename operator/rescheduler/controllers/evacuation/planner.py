@@ -1,7 +1,8 @@
-"""Plans for pods that are to leave, of all drains together: before the first leaves, and again while some have no room.
+"""Make one plan for the pods of all drains: before the first pod leaves, and again while pods have no room.
 
-All pods are listed in chunks, summed and dropped; nothing is watched. What a plan costs decides how soon the next may
-be. A drain that waits for one does not wait for ever: what cannot be planned is moved without.
+A plan lists all pods in chunks, sums them and drops them. No watch is needed. The time that a plan takes decides how
+soon the next plan may start. A drain does not wait forever for its plan. After a time limit, its pods move without a
+plan.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from datetime import datetime
 import structlog
 
 from rescheduler.api import names
+from rescheduler.controllers.evacuation import messages
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.readable import readable_objects
 from rescheduler.controllers.runtime.store import Store
@@ -28,32 +30,31 @@ from rescheduler.core.placement.problem import PlacementInput
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT_ERRORS, Client
 
-log = structlog.get_logger("rescheduler.plans")
+log = structlog.get_logger("rescheduler.evacuation.planner")
 
 _FIRST_PLAN_TIMEOUT = 10.0  # seconds that a drain waits for its first plan
 _REPLAN_INTERVAL = 30.0  # seconds between two plans while pods have no room
-_REPLAN_PAUSE_FACTOR, _PLAN_PAUSE_FACTOR = (
-    20,
-    3,
-)  # such plans may take 1/20 of the time, those that a drain waits for a quarter
+# Pause after a plan, as a multiple of its duration: repeated plans take 1/20 of the time, first plans a quarter.
+_REPLAN_PAUSE_FACTOR, _PLAN_PAUSE_FACTOR = 20, 3
 _RETRY_DELAY = 5.0  # seconds
-_OWNER_POD_PENDING = Forecast(
-    Fit.DOES_NOT_FIT, reason="where another pod of its owner will be is not known yet", blocked_by_pods=True
-)
+_OWNER_POD_PENDING = Forecast(Fit.DOES_NOT_FIT, reason=messages.OWNER_POD_PENDING, blocked_by_pods=True)
 
 _SchedulableNodes = frozenset[tuple[str, str]]
-"""Nodes that take pods, each with its pool: a new one gets that a moment after it is there."""
+"""Name and pool label of each schedulable node. A new node gets its pool label a moment after its creation."""
 
 
 @dataclass(slots=True)
 class _PlanRequest:
-    """What one drain asks, or one node's moves of single pods.
+    """Request of one drain, or of one node migration.
 
     Attributes:
-        since: monotonic; from when its pods wait for a plan.
-        begun: when its node was emptied; the first to begin has room first.
-        pods: uids of its pods; `nodes`: where these are; `homeless`: of those that need a place, and do not have one beside them already.
-        planned: uids of those that a plan was made with.
+        waiting_since: start of the wait for a plan; monotonic, in seconds.
+        started_at: time of the first request; earlier drains get room first.
+        pod_uids: uids of the pods that leave.
+        nodes: nodes of these pods.
+        pods_to_place: uids of the pods that need room; a released pod needs none, because its replacement has its own.
+        volumes: volumes of the node.
+        planned_uids: uids of the pods in the last plan.
     """
 
     waiting_since: float
@@ -66,15 +67,15 @@ class _PlanRequest:
 
     @property
     def is_planned(self) -> bool:
-        """A plan with its pods is there."""
+        """Whether a plan includes all pods that need room."""
         return self.planned_uids.issuperset(self.pods_to_place)
 
 
 class EvacuationPlanner:
-    """One for drains, and one for moves of single pods: their nodes take pods all the same.
+    """Planner of all drains, or of all migrations. They need separate plans: nodes of migrations still accept pods.
 
-    `pools`: by namespace, the pool that admission puts its new pods into. `may_stay`: while another pod of its owner is on
-    its way, a pod has no place, rather than one that the other may take.
+    `pool_by_namespace` returns the pool into which admission puts new pods, by namespace. `may_stay`: a pod has no room
+    while another pod of its owner is Pending, because the other pod may take the room.
     """
 
     def __init__(
@@ -94,46 +95,51 @@ class EvacuationPlanner:
         self._requests: dict[str, _PlanRequest] = {}
         self._forecasts: dict[str, Forecast] = {}
         self._task: asyncio.Task[None] | None = None
-        self._not_before, self._next_plan_at = 0.0, 0.0  # monotonic: no plan before, the next by itself
-        self._nodes_at_last_plan: _SchedulableNodes = frozenset()  # when the last was made
+        self._not_before, self._next_plan_at = 0.0, 0.0  # monotonic: earliest plan, and next plan without a request
+        self._nodes_at_last_plan: _SchedulableNodes = frozenset()
 
     def forecast(
         self, subscriber: str, pods: Sequence[Pod], volumes: NodeVolumes, *, wait_for_plan: bool
     ) -> Mapping[str, Forecast] | None:
-        """What becomes of these pods of a drain's node, by uid, as far as it is known; None: that comes in a moment.
+        """Return the known forecasts of these pods, by uid; None while the plan is awaited.
 
-        `wait`: rather late than without a plan.
+        `wait_for_plan`: prefer to wait, for a limited time, over an answer without a plan.
         """
         now = self._clock.monotonic()
-        asked = self._requests.setdefault(subscriber, _PlanRequest(now, self._clock.now()))
-        answered = asked.is_planned
-        # Of those that were let go of the replacement looks for a place already.
-        asked.pods_to_place = tuple(pod.uid for pod in pods if not pod.released)
-        asked.pod_uids, asked.volumes = frozenset(pod.uid for pod in pods), volumes
-        asked.nodes, asked.planned_uids = frozenset(pod.node for pod in pods), asked.planned_uids & asked.pod_uids
-        asked.waiting_since = now if answered and not asked.is_planned else asked.waiting_since
+        request = self._requests.setdefault(subscriber, _PlanRequest(now, self._clock.now()))
+        was_planned = request.is_planned
+        # The replacement of a released pod is in the cluster already. With both, the pod would take room twice.
+        request.pods_to_place = tuple(pod.uid for pod in pods if not pod.released)
+        request.pod_uids, request.volumes = frozenset(pod.uid for pod in pods), volumes
+        request.nodes = frozenset(pod.node for pod in pods)
+        request.planned_uids &= request.pod_uids
+        request.waiting_since = now if was_planned and not request.is_planned else request.waiting_since
         if self._task is None and now >= self._not_before and self._is_due(now):
             self._task = asyncio.create_task(self._run_plan(), name="plan")
-        if not asked.is_planned and wait_for_plan and now - asked.waiting_since < _FIRST_PLAN_TIMEOUT:
+        if not request.is_planned and wait_for_plan and now - request.waiting_since < _FIRST_PLAN_TIMEOUT:
             return None
-        return {pod.uid: found for pod in pods if (found := self._forecasts.get(pod.uid))}
+        return {pod.uid: forecast for pod in pods if (forecast := self._forecasts.get(pod.uid))}
 
     def _is_due(self, now: float) -> bool:
-        if any(not asked.is_planned for asked in self._requests.values()):
+        if any(not request.is_planned for request in self._requests.values()):
             return True
-        waits = any(self._lacks_room(uid) for asked in self._requests.values() for uid in asked.pods_to_place)
-        return waits and (now >= self._next_plan_at or not self._schedulable_nodes() <= self._nodes_at_last_plan)
+        any_without_room = any(
+            self._lacks_room(uid) for request in self._requests.values() for uid in request.pods_to_place
+        )
+        return any_without_room and (
+            now >= self._next_plan_at or not self._schedulable_nodes() <= self._nodes_at_last_plan
+        )
 
     def _lacks_room(self, uid: str) -> bool:
-        found = self._forecasts.get(uid)
-        return found is None or found.fit is Fit.DOES_NOT_FIT
+        forecast = self._forecasts.get(uid)
+        return forecast is None or forecast.fit is Fit.DOES_NOT_FIT
 
     def _schedulable_nodes(self) -> _SchedulableNodes:
         nodes = (node for node in self._store.nodes.values() if not node.unschedulable and node.ready_status == "True")
         return frozenset((node.name, node.labels.get(names.NODE_POOL, "")) for node in nodes)
 
     def close(self, subscriber: str) -> None:
-        """Its drain is over."""
+        """Drop the request of this subscriber, whose drain or migration has ended."""
         self._requests.pop(subscriber, None)
         if not self._requests:
             self._supervisor.clear("plan", self._subject)
@@ -142,59 +148,59 @@ class EvacuationPlanner:
                 self._task.cancel()
 
     async def _run_plan(self) -> None:
-        holders, began = tuple(self._requests), self._clock.monotonic()
+        subscribers, started = tuple(self._requests), self._clock.monotonic()
         try:
-            await self._make_plan(holders)
+            await self._make_plan(subscribers)
             now = self._clock.monotonic()
-            self._not_before = now + (now - began) * _PLAN_PAUSE_FACTOR
-            self._next_plan_at = max(began + _REPLAN_INTERVAL, now + (now - began) * _REPLAN_PAUSE_FACTOR)
+            self._not_before = now + (now - started) * _PLAN_PAUSE_FACTOR
+            self._next_plan_at = max(started + _REPLAN_INTERVAL, now + (now - started) * _REPLAN_PAUSE_FACTOR)
             self._supervisor.clear("plan", self._subject)
         except TRANSIENT_ERRORS as error:
             log.warning("plan.failed", error=str(error))
             self._not_before = self._clock.monotonic() + _RETRY_DELAY
-        except Exception as error:  # noqa: BLE001 - drains go on without a plan, after their patience
+        except Exception as error:  # noqa: BLE001 - a bug in the plan must not stop drains, which continue without one
             wait = self._supervisor.record_failure("plan", self._subject, error)
             self._not_before = self._clock.monotonic() + max(wait, _RETRY_DELAY)
         finally:
             self._task = None
-            self._on_change(holders)
+            self._on_change(subscribers)
 
     async def _make_plan(self, subscribers: Iterable[str]) -> None:
         nodes = frozenset[str]().union(*(self._nodes_of(name) for name in subscribers if name in self._requests))
         self._nodes_at_last_plan = self._schedulable_nodes()
-        before = {name: self._requests[name].pods_to_place for name in subscribers if name in self._requests}
-        census = PodSnapshot(PodRequirementsParser(self._pool_by_namespace()), nodes)
+        pods_before = {name: self._requests[name].pods_to_place for name in subscribers if name in self._requests}
+        snapshot = PodSnapshot(PodRequirementsParser(self._pool_by_namespace()), nodes)
         async for page in self._client.list(paths.PODS):
             for raw in readable_objects(page["items"], object_schemas.sanitize_pod):
-                census.add(raw)
-        still = [name for name in subscribers if name in self._requests]  # others were over while the pods were listed
-        still.sort(key=self._start_order)
-        asked = [self._requests[name] for name in still]
-        # One that has left meanwhile needs its place all the same.
-        homeless = [
-            (*each.pods_to_place, *(uid for uid in before[name] if uid not in each.pod_uids))
-            for name, each in zip(still, asked, strict=True)
+                snapshot.add(raw)
+        remaining = [name for name in subscribers if name in self._requests]  # some ended during the list of the pods
+        remaining.sort(key=self._start_order)
+        requests = [self._requests[name] for name in remaining]
+        # A pod that left during the list still needs its room. Without it, the plan would give the room to others.
+        pods_to_place = [
+            (*request.pods_to_place, *(uid for uid in pods_before[name] if uid not in request.pod_uids))
+            for name, request in zip(remaining, requests, strict=True)
         ]
-        known = {resident.uid: resident for rows in census.pods_by_node.values() for resident in rows}
-        leaving = [known[uid] for uids in homeless for uid in uids if uid in known]
-        ground = PlacementInput(
+        pods_by_uid = {pod.uid: pod for node_pods in snapshot.pods_by_node.values() for pod in node_pods}
+        leaving = [pods_by_uid[uid] for uids in pods_to_place for uid in uids if uid in pods_by_uid]
+        placement_input = PlacementInput(
             nodes=dict(self._store.nodes),
-            pod_snapshot=census,
+            pod_snapshot=snapshot,
             excluded_nodes=nodes,
-            competing_pods=census.pending,
-            namespace_labels={space.name: space.labels for space in self._store.namespaces.values()},
-            cluster_volumes=_storage(each.volumes for each in asked),
+            competing_pods=snapshot.pending,
+            namespace_labels={namespace.name: namespace.labels for namespace in self._store.namespaces.values()},
+            cluster_volumes=_merge_volumes(request.volumes for request in requests),
         )
-        # Up to a second of computing: the event loop turns meanwhile.
-        forecasts = await asyncio.to_thread(planner.plan, leaving, ground)
+        # A plan takes up to a second of computing, which would block the event loop.
+        forecasts = await asyncio.to_thread(planner.plan, leaving, placement_input)
         if self._may_stay:
             pairs = zip(leaving, forecasts, strict=True)
             forecasts = [
-                _OWNER_POD_PENDING if pod.owner_uid in census.owner_uids_in_transition else forecast
+                _OWNER_POD_PENDING if pod.owner_uid in snapshot.owner_uids_in_transition else forecast
                 for pod, forecast in pairs
             ]
-        for each, uids in zip(asked, homeless, strict=True):
-            each.planned_uids |= frozenset(uids)
+        for request, uids in zip(requests, pods_to_place, strict=True):
+            request.planned_uids |= frozenset(uids)
         self._store_forecasts(leaving, forecasts)
 
     def _nodes_of(self, subscriber: str) -> frozenset[str]:
@@ -203,15 +209,17 @@ class EvacuationPlanner:
 
     def _start_order(self, subscriber: str) -> tuple[datetime, str]:
         drain = self._store.drain(subscriber)
-        begun = drain.status.started_at if drain else None
-        return begun or self._requests[subscriber].started_at, subscriber
+        started_at = drain.status.started_at if drain else None
+        return started_at or self._requests[subscriber].started_at, subscriber
 
     def _store_forecasts(self, leaving: Sequence[ScheduledPod], forecasts: Sequence[Forecast]) -> None:
-        """Those let go of since keep what was said of them."""
-        new = {pod.uid: forecast for pod, forecast in zip(leaving, forecasts, strict=True)}
-        there = frozenset[str]().union(*(asked.pod_uids for asked in self._requests.values()))
-        self._forecasts = {uid: found for uid, found in (self._forecasts | new).items() if uid in there}
-        counts = {fit: sum(each.fit is fit for each in forecasts) for fit in Fit}
+        """Store the new forecasts; a pod released since then keeps its earlier forecast."""
+        new_forecasts = {pod.uid: forecast for pod, forecast in zip(leaving, forecasts, strict=True)}
+        requested_uids = frozenset[str]().union(*(request.pod_uids for request in self._requests.values()))
+        self._forecasts = {
+            uid: forecast for uid, forecast in (self._forecasts | new_forecasts).items() if uid in requested_uids
+        }
+        counts = {fit: sum(forecast.fit is fit for forecast in forecasts) for fit in Fit}
         log.info(
             "plan.made",
             fits=counts[Fit.FITS],
@@ -220,11 +228,11 @@ class EvacuationPlanner:
         )
 
 
-def _storage(found: Iterable[NodeVolumes]) -> ClusterVolumes:
-    """How many volumes a node can have attached is not looked at: of those of CSI only the scheduler knows."""
+def _merge_volumes(node_volumes: Iterable[NodeVolumes]) -> ClusterVolumes:
+    """Return the volumes of all nodes, without attach limits: only the scheduler knows those of CSI drivers."""
     claims: dict[tuple[str, str], str] = {}
-    reaches: dict[str, VolumeTopology] = {}
-    for volumes in found:
+    topologies: dict[str, VolumeTopology] = {}
+    for volumes in node_volumes:
         claims |= {key: claim.volume for key, claim in volumes.claims.items()}
-        reaches |= volumes.topologies
-    return ClusterVolumes(claims, reaches, None)
+        topologies |= volumes.topologies
+    return ClusterVolumes(claims, topologies, None)

@@ -1,14 +1,13 @@
-"""The pods of one node being drained: which go now, how, and what holds the others."""
+"""Move the pods of one node: evaluate which pods leave now, and release, evict, delete or return them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-import structlog
-
 from rescheduler.api.drains import BlockerClass, NodeDrainStatus
 from rescheduler.api.policies import DrainSettings, ReschedulePolicy
+from rescheduler.controllers.evacuation import messages
 from rescheduler.controllers.evacuation.budget_watch import BudgetWatch
 from rescheduler.controllers.evacuation.eviction_queue import EvictionQueue, EvictionSession
 from rescheduler.controllers.evacuation.planner import EvacuationPlanner
@@ -33,20 +32,17 @@ from rescheduler.kube import paths
 from rescheduler.kube.client import Client
 from rescheduler.kube.informers import Informer
 
-log = structlog.get_logger("rescheduler.node_pods")
-
 REFUSAL_REPORTED_AFTER = timedelta(seconds=5)
-"""A budget that waits for the last pod's replacement is no blocker yet."""
+"""A refusal of a budget is no blocker before: the budget may only wait for the replacement of the last pod."""
 _UNREADY_CONFIRMED_AFTER = timedelta(seconds=15)
-"""The node controller marks all pods of a node that turns ill; a living kubelet sets them back within 10 s."""
+"""The node controller marks all pods of an unhealthy node as not Ready; a running kubelet resets them within 10 s."""
 _SENDING_STEPS = (ReplacementStep.PLAIN_EVICTION, ReplacementStep.EVICT, ReplacementStep.DELETE)
-_CHECK_OWNER_HINT = "look at the owner of the pod: kubectl describe its Deployment and ReplicaSet"
-_MAX_REMOVED_REMEMBERED = 50  # remembered, to be named
+_MAX_REMOVED_REMEMBERED = 50  # removed pods for the Event; more would not fit into its message
 
 
 @dataclass(frozen=True, slots=True)
 class EvacuationDependencies:
-    """What moves pods, shared by all drains."""
+    """Dependencies that all drains, or all migrations, share."""
 
     client: Client
     clock: Clock
@@ -59,13 +55,13 @@ class EvacuationDependencies:
 
 
 class PodMover:
-    """The pods of one drain's node, from the cordon on; or those of them that an errand names.
+    """Pods of one node that leave: all pods for a drain, or the requested pods for a migration.
 
     Attributes:
-        errand: by uid, what the pods are moved for that are to be moved; None: all of them, for the drain.
-        moved: how many have left so far.
-        last_move: when one last left or was on its way.
-        unseen: which view was missing at the last look; empty if none was.
+        migration_requests: cause of the move by pod uid, such as `NamespacePool/shop`; None for a drain.
+        moved_count: number of pods that have left; None before the first evaluation.
+        last_move_at: last time at which a pod left or a request was in flight; None if there was none.
+        unsynced_reason: which list was missing at the last evaluation; empty if none was.
     """
 
     def __init__(
@@ -82,9 +78,9 @@ class PodMover:
         self._leaving: dict[str, Pod] = {}
         self._decisions: Mapping[str, ReplacementDecision] = {}
         self._refused_since: dict[str, datetime] = {}
-        self._unready_since: dict[str, datetime] = {}  # by pod uid: since when it was seen not to be Ready
-        self._removed_by_others: list[Pod] = []  # released pods that somebody else removed
-        self._unused_since: dict[str, datetime] = {}  # by volume: since when no pod uses it
+        self._unready_since: dict[str, datetime] = {}  # by pod uid: first evaluation at which it was not Ready
+        self._removed_by_others: list[Pod] = []  # released pods that another client removed
+        self._unused_since: dict[str, datetime] = {}  # by attached volume: first evaluation at which no pod used it
         self._volumes = NodeVolumes()
         self._eviction_rates = EvictionRates()
         self.migration_requests: Mapping[str, str] | None = None
@@ -94,66 +90,64 @@ class PodMover:
 
     @property
     def is_synced(self) -> bool:
-        """The node's pods are known for sure."""
+        """Whether the pods of the node are listed."""
         return self._informer is not None and self._informer.synced
 
     @property
     def has_refusals(self) -> bool:
-        """A budget refuses and is no blocker yet: time alone makes it one."""
+        """Whether a budget refuses an eviction; only time makes the refusal a blocker."""
         return bool(self._refused_since)
 
     def seconds_until_reported(self, now: datetime) -> float:
-        """Return the seconds until a refusal has lasted for so long that it is a blocker."""
-        left = [
+        """Return the seconds until the next refusal becomes a blocker."""
+        waits = [
             REFUSAL_REPORTED_AFTER - (now - since)
             for since in self._refused_since.values()
             if now - since < REFUSAL_REPORTED_AFTER
         ]
-        return min(left, default=REFUSAL_REPORTED_AFTER).total_seconds()
+        return min(waits, default=REFUSAL_REPORTED_AFTER).total_seconds()
 
     @property
     def has_release_records(self) -> bool:
-        """Whether a pod here is released, or returned and still has the record; one that has ended is not waited for."""
+        """Whether a running pod of the node has a move record."""
         return any(pod.release_record and not pod.deletion_timestamp and not pod.finished for pod in self.node_pods())
 
     @property
     def are_releases_held(self) -> bool:
-        """Whether none of these can be returned for now."""
-        rows = [
-            pod for pod in self.node_pods() if pod.release_record and not pod.deletion_timestamp and not pod.finished
-        ]
-        return all((choice := self._decisions.get(pod.uid)) and choice.step is ReplacementStep.HOLD for pod in rows)
+        """Whether no pod with a move record can be returned now."""
+        return all(
+            (decision := self._decisions.get(pod.uid)) and decision.step is ReplacementStep.HOLD
+            for pod in self._pods_with_record()
+        )
 
     @property
     def has_released_pods(self) -> bool:
-        """Whether a pod here is released: whoever stops looking after this node hands it on."""
+        """Whether a pod of the node is released, so that another task must manage it after this one."""
         return any(pod.released and not pod.deletion_timestamp for pod in self.node_pods())
 
     def pods_to_return(self) -> tuple[str, ...]:
-        """Return those pods by namespace/name."""
-        return tuple(
-            sorted(
-                pod.key
-                for pod in self.node_pods()
-                if pod.release_record and not pod.deletion_timestamp and not pod.finished
-            )
-        )
+        """Return the running pods with a move record, as sorted namespace/name."""
+        return tuple(sorted(pod.key for pod in self._pods_with_record()))
+
+    def _pods_with_record(self) -> list[Pod]:
+        return [
+            pod for pod in self.node_pods() if pod.release_record and not pod.deletion_timestamp and not pod.finished
+        ]
 
     def uids_by_pod(self) -> Mapping[str, str]:
-        """UIDs by namespace/name."""
-        return {pod.key: pod.uid for pod in self._informer.items.values()} if self._informer else {}
+        """Return the uids of the pods by namespace/name."""
+        return {pod.key: pod.uid for pod in self.node_pods()}
 
     def owners_by_pod(self) -> Mapping[str, pods.Owner]:
-        """Controllers by namespace/name of their pod."""
-        rows = self._informer.items.values() if self._informer else ()
-        return {pod.key: pod.owner for pod in rows if pod.owner}
+        """Return the controllers of the pods by namespace/name of the pod."""
+        return {pod.key: pod.owner for pod in self.node_pods() if pod.owner}
 
     def node_pods(self) -> Collection[Pod]:
-        """The node's pods, as far as they are known."""
+        """Return the listed pods of the node; empty before the first list."""
         return self._informer.items.values() if self._informer else ()
 
     def is_node_in_use(self, volumes: NodeVolumes) -> bool:
-        """Whether something here is Terminating, or attached though no pod uses it; or that is not known."""
+        """Whether a pod is Terminating or an unused volume is attached; True if the pods are not listed."""
         return (
             not self.is_synced
             or any(pod.deletion_timestamp for pod in self.node_pods())
@@ -161,19 +155,20 @@ class PodMover:
         )
 
     def node_in_use_by(self, volumes: NodeVolumes) -> tuple[str, ...]:
-        """Return what keeps the node busy: Terminating pods and attached volumes."""
-        ending = sorted(f"pod {pod.key} is Terminating" for pod in self.node_pods() if pod.deletion_timestamp)
-        return (*ending, *sorted(f"volume {name} is attached" for name in volumes.awaiting_detach(self.node_pods())))
+        """Return what still uses the node: Terminating pods and attached volumes."""
+        terminating = sorted(messages.pod_terminating(pod) for pod in self.node_pods() if pod.deletion_timestamp)
+        attached = sorted(messages.volume_attached(name) for name in volumes.awaiting_detach(self.node_pods()))
+        return (*terminating, *attached)
 
     def watch(self, node_name: str) -> None:
-        """Keep the pods of the node in view."""
+        """Watch the pods of the node, if they are not watched yet."""
         if self._informer is None:
-            here = {"fieldSelector": f"spec.nodeName={node_name}"}
-            self._informer = Informer(self._deps.client, paths.PODS, pods.parse_pod, self._wake, params=here)
+            params = {"fieldSelector": f"spec.nodeName={node_name}"}
+            self._informer = Informer(self._deps.client, paths.PODS, pods.parse_pod, self._wake, params=params)
             self._watch_task = asyncio.create_task(self._informer.run(), name=f"pods of {node_name}")
 
     def close(self) -> None:
-        """Let go of everything; nothing is sent any more."""
+        """Cancel all requests and watches."""
         self._deps.budgets.subscribe(self._subscriber, ())
         self._deps.replacer.close(self._subscriber)
         self._deps.planner.close(self._subscriber)
@@ -182,7 +177,7 @@ class PodMover:
         if self._watch_task:
             self._watch_task.cancel()
 
-    # -- looking ------------------------------------------------------------------------------------------------------
+    # -- evaluation ---------------------------------------------------------------------------------------------------
 
     def evaluate(
         self,
@@ -193,126 +188,134 @@ class PodMover:
         may_move: bool,
         release_only: bool = False,
     ) -> PodSummary | None:
-        """Judge every pod; None while they are not known. `may_move`: the drain may go on; `early`: by a suspicion."""
+        """Decide for every pod; return None while a list is missing.
+
+        `may_move`: the drain may move pods. `release_only`: the node is only suspected.
+        """
         if self._informer is None or not self._informer.synced:
-            why = f" ({self._informer.error})" if self._informer and self._informer.error else ""
-            self.unsynced_reason = f"the pods of the node are not listed yet{why}"
+            self.unsynced_reason = messages.pods_not_listed((self._informer and self._informer.error) or "")
             return None
         self._decisions = {}
-        judged = [
+        pod_decisions = [
             (pod, self._decide_action(pod, settings, context))
             for pod in self._informer.items.values()
             if self._move_cause(pod)
         ]
-        judged.sort(key=lambda row: (row[1].order, row[0].priority, row[0].key))
-        held = {pod.namespace for pod, verdict in judged if verdict.action is PodAction.EVICT or pod.release_record}
-        self._deps.budgets.subscribe(self._subscriber, held)
-        if not self._deps.budgets.is_synced(held):
-            self.unsynced_reason = self._deps.budgets.why_not_synced(sorted(held))
+        pod_decisions.sort(key=lambda row: (row[1].order, row[0].priority, row[0].key))
+        namespaces = {
+            pod.namespace for pod, decision in pod_decisions if decision.action is PodAction.EVICT or pod.release_record
+        }
+        self._deps.budgets.subscribe(self._subscriber, namespaces)
+        if not self._deps.budgets.is_synced(namespaces):
+            self.unsynced_reason = self._deps.budgets.why_not_synced(sorted(namespaces))
             return None
-        said = {f"{b.namespace}/{b.pod}": b for b in status.blockers}
-        forecasts = self._forecasts(judged, context, wait_for_plan=may_move and not release_only)
+        reported_blockers = {f"{blocker.namespace}/{blocker.pod}": blocker for blocker in status.blockers}
+        forecasts = self._forecasts(pod_decisions, context, wait_for_plan=may_move and not release_only)
         if forecasts is None:
-            self.unsynced_reason = "the plan for its pods is not made yet"
+            self.unsynced_reason = messages.PLAN_NOT_READY
             return None
-        choices = self._deps.replacer.evaluate(
+        decisions = self._deps.replacer.evaluate(
             self._subscriber,
-            judged,
+            pod_decisions,
             settings,
             context.now,
             may_move=may_move,
-            blockers=said,
+            blockers=reported_blockers,
             release_only=release_only,
             forecasts=forecasts,
         )
-        if choices is None:
+        if decisions is None:
             self.unsynced_reason = self._deps.replacer.why_not_synced(self._subscriber)
             return None
         self.unsynced_reason = ""
         if may_move:
-            choices |= capacity.hold_without_room(
-                judged, choices, forecasts, settings, may_stay=self.migration_requests is not None
+            decisions |= capacity.hold_without_room(
+                pod_decisions, decisions, forecasts, settings, may_stay=self.migration_requests is not None
             )
-        self._decisions = choices
-        judged = [(pod, _apply_step(verdict, choices.get(pod.uid))) for pod, verdict in judged]
-        judged = self._bypass_budgets(judged, choices, context)
-        known = {pod.uid for pod, _ in judged if pod.key in said}
-        refusals = self._lasting_refusals(self._refusals(judged, choices), known, context.now)
-        since = {(b.namespace, b.pod, str(b.class_)): b.since for b in status.blockers}
-        waiting = {
-            uid
-            for uid, choice in choices.items()
-            if choice.step not in _SENDING_STEPS and choice.step is not ReplacementStep.HOLD
+        self._decisions = decisions
+        pod_decisions = [(pod, _apply_step(decision, decisions.get(pod.uid))) for pod, decision in pod_decisions]
+        pod_decisions = self._bypass_budgets(pod_decisions, decisions, context)
+        reported_uids = {pod.uid for pod, _ in pod_decisions if pod.key in reported_blockers}
+        refusals = self._lasting_refusals(self._refusals(pod_decisions, decisions), reported_uids, context.now)
+        blocked_since = {
+            (blocker.namespace, blocker.pod, str(blocker.class_)): blocker.since for blocker in status.blockers
         }
-        detaching, hanging = self._unused_volumes(context)
+        waiting_uids = {
+            uid
+            for uid, decision in decisions.items()
+            if decision.step not in _SENDING_STEPS and decision.step is not ReplacementStep.HOLD
+        }
+        detaching, stuck = self._unused_volumes(context)
         self._record_removals(settings, context.now)
-        tally = pod_summary.summarize(
-            judged,
+        summary = pod_summary.summarize(
+            pod_decisions,
             self._session.attempts,
             refusals,
-            since,
+            blocked_since,
             context.now,
             unreachable=context.node_unreachable,
-            waiting_uids=frozenset(waiting),
+            waiting_uids=frozenset(waiting_uids),
             replacement_timeout=settings.replacement_timeout,
         )
-        must = [(pod, v) for pod, v in judged if pod.uid in tally.leaving_uids]
-        lines = self._eviction_rates.group_pods(
-            must,
-            self._single_budgets(pod for pod, _ in must),
+        leaving = [(pod, decision) for pod, decision in pod_decisions if pod.uid in summary.leaving_uids]
+        eviction_groups = self._eviction_rates.group_pods(
+            leaving,
+            self._single_budgets(pod for pod, _ in leaving),
             context.active_for,
             grace_period_seconds=settings.grace_period_seconds,
         )
-        tally = replace(
-            tally,
+        summary = replace(
+            summary,
             detaching_volumes=detaching,
-            stuck_volumes=hanging,
-            eviction_groups=lines,
+            stuck_volumes=stuck,
+            eviction_groups=eviction_groups,
             removed_released_pods=tuple(self._removed_by_others),
         )
         if self.migration_requests is None and (unreadable := self._informer.unreadable):
-            tally = pod_summary.with_unreadable(tally, unreadable, since, context.now)
+            summary = pod_summary.with_unreadable(summary, unreadable, blocked_since, context.now)
         self._volumes = context.volumes
-        self._count_moved(status, tally, context.now)
-        return tally
+        self._count_moved(status, summary, context.now)
+        return summary
 
     def _record_removals(self, settings: DrainSettings, now: datetime) -> None:
-        """Note released pods that have gone though nobody was asked to evict them."""
-        here = {pod.uid for pod in self.node_pods()} | (
+        """Record the released pods that are gone without an eviction by the operator."""
+        present_uids = {pod.uid for pod in self.node_pods()} | (
             self._informer.unreadable_uids if self._informer else frozenset()
         )
-        gone = [self._deps.replacer.as_released(pod) for pod in self._leaving.values() if pod.uid not in here]
+        gone = [self._deps.replacer.as_released(pod) for pod in self._leaving.values() if pod.uid not in present_uids]
         self._deps.replacer.record_removals(gone, settings, now)
-        known = {pod.uid for pod in self._removed_by_others}
-        lost = [
+        recorded_uids = {pod.uid for pod in self._removed_by_others}
+        removed = [
             pod
             for pod in self._leaving.values()
-            if self._deps.replacer.was_removed_by_others(pod.uid) and pod.uid not in known
+            if self._deps.replacer.was_removed_by_others(pod.uid) and pod.uid not in recorded_uids
         ]
-        self._removed_by_others = [*self._removed_by_others, *lost][-_MAX_REMOVED_REMEMBERED:]
+        self._removed_by_others = [*self._removed_by_others, *removed][-_MAX_REMOVED_REMEMBERED:]
 
     def _forecasts(
         self, pod_decisions: list[tuple[Pod, PodDecision]], context: EvictionContext, *, wait_for_plan: bool
     ) -> capacity.Forecasts | None:
-        """What the plan says of the pods; None while it is worth waiting for.
+        """Return the forecasts of the plan, by uid; None while the plan is awaited.
 
-        Those of a node that does not answer serve nobody: they go, room or not, and so do those that serve nobody on
-        one that is ill.
+        Pods that serve no traffic leave even without room: all pods of an unreachable node, and the pods of a failed
+        node that are not Ready. They get no forecast.
         """
         if context.node_unreachable:
             return {}
-        homeless = [
-            pod for pod, verdict in pod_decisions if self._needs_plan(pod) and pod_actions.needs_placement(pod, verdict)
+        pods_to_place = [
+            pod
+            for pod, decision in pod_decisions
+            if self._needs_plan(pod) and pod_actions.needs_placement(pod, decision)
         ]
-        found = self._deps.planner.forecast(
-            self._subscriber, homeless, context.volumes, wait_for_plan=wait_for_plan and not context.node_failing
+        forecasts = self._deps.planner.forecast(
+            self._subscriber, pods_to_place, context.volumes, wait_for_plan=wait_for_plan and not context.node_failing
         )
-        if found is None or not context.node_failing:
-            return found
-        return {pod.uid: found[pod.uid] for pod in homeless if pod.ready and pod.uid in found}
+        if forecasts is None or not context.node_failing:
+            return forecasts
+        return {pod.uid: forecasts[pod.uid] for pod in pods_to_place if pod.ready and pod.uid in forecasts}
 
     def _needs_plan(self, pod: Pod) -> bool:
-        """Whoever moves pods for the sake of evenness has looked at their places already."""
+        """Whether the pod needs a plan; rebalancing has checked the room of its pods already."""
         return self.migration_requests is None or self._move_cause(pod).startswith(move_selection.CAUSE_PREFIX)
 
     def _decide_action(self, pod: Pod, settings: DrainSettings, context: EvictionContext) -> PodDecision:
@@ -321,24 +324,25 @@ class PodMover:
             and pod.uid not in self.migration_requests
             and not pod.deletion_timestamp
         ):
-            return PodDecision(PodAction.SKIP)  # released, and not wanted any more: it is returned
+            return PodDecision(PodAction.SKIP)  # the request of a released pod has ended, so the pod is returned
         return pod_actions.decide_action(pod, settings, context)
 
     def _move_cause(self, pod: Pod) -> str:
-        """What the pod is moved for; empty where it is none of those. Whoever was let go of is looked after to the end."""
+        """Return the cause of the move; empty if the pod does not move. A released pod keeps its cause until the end."""
         if self.migration_requests is None:
             return f"NodeDrain/{self._subscriber}"
         return self.migration_requests.get(pod.uid) or (pod.release_record.cause if pod.release_record else "")
 
     def _unused_volumes(self, context: EvictionContext) -> tuple[frozenset[str], frozenset[str]]:
-        """Volumes that pods have left behind: those to wait for, and those that have hung for too long."""
-        silent = context.node_unreachable and not context.boot_dead  # nobody detaches anything there
-        found = frozenset() if silent else context.volumes.awaiting_detach(self.node_pods())
-        self._unused_since = {name: self._unused_since.get(name, context.now) for name in found}
-        hanging = frozenset(
+        """Return the attached volumes without a pod: those to wait for, and those that are stuck."""
+        # Without proof, no volume of an unreachable node is detached. A wait would have no end.
+        cannot_detach = context.node_unreachable and not context.boot_dead
+        unused = frozenset() if cannot_detach else context.volumes.awaiting_detach(self.node_pods())
+        self._unused_since = {name: self._unused_since.get(name, context.now) for name in unused}
+        stuck = frozenset(
             name for name, since in self._unused_since.items() if context.now - since >= DETACH_STUCK_AFTER
         )
-        return found - hanging, hanging
+        return unused - stuck, stuck
 
     def _bypass_budgets(
         self,
@@ -346,81 +350,91 @@ class PodMover:
         decisions: Mapping[str, ReplacementDecision],
         context: EvictionContext,
     ) -> list[tuple[Pod, PodDecision]]:
-        """On a failed node that is alive a pod that serves nobody, and may run twice, does not wait for its budget."""
+        """Return the decisions, with a plain delete for lost pods of a failed but reachable node."""
         self._unready_since = {
             pod.uid: self._unready_since.get(pod.uid, context.now) for pod, _ in pod_decisions if not pod.ready
         }
         if not context.node_failing or context.node_unreachable:
             return pod_decisions
-        sent = [
+        to_send = [
             row for row in pod_decisions if row[0].uid not in decisions or decisions[row[0].uid].step in _SENDING_STEPS
         ]
-        refused = self._deps.eviction_queue.predicted_refusals(sent).keys()
-        lost = {
+        refused_uids = self._deps.eviction_queue.predicted_refusals(to_send).keys()
+        lost_uids = {
             uid
             for uid, since in self._unready_since.items()
-            if context.now - since >= _UNREADY_CONFIRMED_AFTER and uid in refused
+            if context.now - since >= _UNREADY_CONFIRMED_AFTER and uid in refused_uids
         }
-        return [(pod, pod_actions.bypass_budget(pod, v, context) if pod.uid in lost else v) for pod, v in pod_decisions]
+        return [
+            (pod, pod_actions.bypass_budget(pod, decision, context) if pod.uid in lost_uids else decision)
+            for pod, decision in pod_decisions
+        ]
 
     def _refusals(
         self, pod_decisions: list[tuple[Pod, PodDecision]], decisions: Mapping[str, ReplacementDecision]
     ) -> dict[str, tuple[EvictionResult, timedelta]]:
-        """What would be refused now, and how long it may be before it is said."""
-        sent = [(p, v) for p, v in pod_decisions if p.uid not in decisions or decisions[p.uid].step in _SENDING_STEPS]
-        found = {
-            uid: (answer, REFUSAL_REPORTED_AFTER)
-            for uid, answer in self._deps.eviction_queue.predicted_refusals(sent).items()
+        """Return the expected refusals by pod uid, each with the time after which it becomes a blocker."""
+        to_send = [
+            row for row in pod_decisions if row[0].uid not in decisions or decisions[row[0].uid].step in _SENDING_STEPS
+        ]
+        refusals = {
+            uid: (refusal, REFUSAL_REPORTED_AFTER)
+            for uid, refusal in self._deps.eviction_queue.predicted_refusals(to_send).items()
         }
-        for uid, choice in decisions.items():
-            if choice.blocker_class:
-                answer = EvictionResult(EvictionOutcome.REFUSED, choice.blocker_class, choice.message, choice.hint)
-                found[uid] = (answer, timedelta())
-            elif choice.step is ReplacementStep.WAIT and choice.waiting_for:
-                answer = EvictionResult(
-                    EvictionOutcome.REFUSED, BlockerClass.REPLACEMENT_NOT_READY, choice.waiting_for, _CHECK_OWNER_HINT
+        for uid, decision in decisions.items():
+            if decision.blocker_class:
+                refusal = EvictionResult(
+                    EvictionOutcome.REFUSED, decision.blocker_class, decision.message, decision.hint
                 )
-                found[uid] = (answer, BLOCKED_AFTER)
-        return found
+                refusals[uid] = (refusal, timedelta())
+            elif decision.step is ReplacementStep.WAIT and decision.waiting_for:
+                refusal = EvictionResult(
+                    EvictionOutcome.REFUSED,
+                    BlockerClass.REPLACEMENT_NOT_READY,
+                    decision.waiting_for,
+                    messages.OWNER_HINT,
+                )
+                refusals[uid] = (refusal, BLOCKED_AFTER)
+        return refusals
 
     def _lasting_refusals(
-        self, refusals: dict[str, tuple[EvictionResult, timedelta]], known: Collection[str], now: datetime
+        self, refusals: dict[str, tuple[EvictionResult, timedelta]], reported_uids: Collection[str], now: datetime
     ) -> dict[str, EvictionResult]:
-        """Those refusals that have lasted: most budgets have room again as soon as a replacement is Ready.
+        """Return the refusals that have lasted: most budgets have room again as soon as a replacement is Ready.
 
-        `known`: uids of those that the status names already, perhaps since before our start.
+        `reported_uids`: uids of the blockers in the status, which may be older than this process.
         """
         self._refused_since = {
-            uid: self._refused_since.get(uid, now - REFUSAL_REPORTED_AFTER if uid in known else now) for uid in refusals
+            uid: self._refused_since.get(uid, now - REFUSAL_REPORTED_AFTER if uid in reported_uids else now)
+            for uid in refusals
         }
-        return {uid: answer for uid, (answer, wait) in refusals.items() if now - self._refused_since[uid] >= wait}
+        return {uid: refusal for uid, (refusal, wait) in refusals.items() if now - self._refused_since[uid] >= wait}
 
     def _single_budgets(self, rows: Iterable[Pod]) -> dict[str, DisruptionBudget]:
-        """The budget of each pod that has just one, by the pod's uid."""
-        return {
-            pod.uid: found[0] for pod in rows if (found := self._deps.budgets.for_pod(pod) or ()) and len(found) == 1
-        }
+        """Return the budget of each pod with exactly one budget, by pod uid."""
+        budgets_by_uid = {pod.uid: self._deps.budgets.for_pod(pod) or () for pod in rows}
+        return {uid: budgets[0] for uid, budgets in budgets_by_uid.items() if len(budgets) == 1}
 
     def _count_moved(self, status: NodeDrainStatus, summary: PodSummary, now: datetime) -> None:
-        """How many have left: those that had to go and are not there any more."""
+        """Count the leaving pods that are gone since the last evaluation."""
         if self.moved_count is None:
-            # What is Terminating for good was counted there, and is counted again.
-            before = status.pods.moved if status.pods else 0
-            self.moved_count = max(0, before - (summary.existing - summary.remaining))
+            # The count of the status includes Terminating pods, which would count twice once they are gone.
+            reported_count = status.pods.moved if status.pods else 0
+            self.moved_count = max(0, reported_count - (summary.existing - summary.remaining))
         gone = (
             self._leaving.keys()
             - summary.leaving_uids
             - (self._informer.unreadable_uids if self._informer else frozenset())
         )
         if gone:
-            moved = {uid for uid in gone if not self._deps.replacer.was_removed_by_others(uid)}
-            self.moved_count += len(moved)
-            left = self._single_budgets(self._leaving[uid] for uid in gone)
+            moved_uids = {uid for uid in gone if not self._deps.replacer.was_removed_by_others(uid)}
+            self.moved_count += len(moved_uids)
+            budgets = self._single_budgets(self._leaving[uid] for uid in gone)
             for uid in gone:
-                self._eviction_rates.record_moved(left.get(uid))
-            for uid in moved:
+                self._eviction_rates.record_moved(budgets.get(uid))
+            for uid in moved_uids:
                 self._deps.replacer.record_replacement(self._deps.replacer.as_released(self._leaving[uid]))
-            self._deps.metrics.pods_moved.inc(len(moved))
+            self._deps.metrics.pods_moved.inc(len(moved_uids))
             self._deps.metrics.pods_moved_again.inc(
                 sum(self._deps.move_history.record_move(self._leaving[uid], now) for uid in gone)
             )
@@ -431,85 +445,87 @@ class PodMover:
             self.last_move_at = now
         self._leaving = {pod.uid: pod for pod in self.node_pods() if pod.uid in summary.leaving_uids}
 
-    # -- acting -------------------------------------------------------------------------------------------------------
+    # -- requests -----------------------------------------------------------------------------------------------------
 
     def move(
         self, summary: PodSummary, policy: ReschedulePolicy, settings: DrainSettings, *, begun_only: bool = False
     ) -> float | None:
-        """Start what may be started now; seconds until more may be, None where only an event can tell.
+        """Start the requests that are due; return the seconds until the next is due, None if only an event can tell.
 
-        `begun`: only pods that were let go of are moved, and no other.
+        `begun_only`: move only pods with a move record.
         """
-        turn = []
-        busy = bool(summary.detaching_volumes) or any(
+        to_send = []
+        is_detaching = bool(summary.detaching_volumes) or any(
             self._volumes.has_volume_to_detach(pod) for pod in self.node_pods() if self._is_leaving(pod)
         )
-        # By priority, the highest first: what matters most is attached elsewhere first.
-        for pod, verdict in sorted(summary.next_pods, key=lambda row: -row[0].priority if row[0].all_claims else 0):
+        # The highest priority first: otherwise the volumes of important pods would be attached last.
+        for pod, pod_decision in sorted(
+            summary.next_pods, key=lambda row: -row[0].priority if row[0].all_claims else 0
+        ):
             if begun_only and not pod.release_record:
                 continue
-            # By proof all volumes are let go at once: none waits for another's.
+            # One volume after another, so that the cloud API does not throttle. With proof, all are detached at once.
             if (
                 self._volumes.has_volume_to_detach(pod)
-                and not verdict.forced
-                and verdict.required_proof is not RequiredProof.BOOT_DEAD
+                and not pod_decision.forced
+                and pod_decision.required_proof is not RequiredProof.BOOT_DEAD
             ):
-                if busy and not self._is_leaving(pod):
+                if is_detaching and not self._is_leaving(pod):
                     continue
-                busy = True
-            choice = self._decisions.get(pod.uid)
-            if choice:
-                self._deps.replacer.start(self._subscriber, pod, choice, self._move_cause(pod))
-            if choice is None or choice.step in _SENDING_STEPS:
-                turn.append((pod, verdict))
+                is_detaching = True
+            decision = self._decisions.get(pod.uid)
+            if decision:
+                self._deps.replacer.start(self._subscriber, pod, decision, self._move_cause(pod))
+            if decision is None or decision.step in _SENDING_STEPS:
+                to_send.append((pod, pod_decision))
         self._return_others(summary)
         self._session.grace_seconds = settings.grace_period_seconds
         rate = settings.max_evictions_per_second
-        return self._deps.eviction_queue.send(self._session, turn, policy=policy.name, rate=rate)
+        return self._deps.eviction_queue.send(self._session, to_send, policy=policy.name, rate=rate)
 
     def release(self) -> None:
-        """Release pods so that their replacements come up; none is evicted or deleted."""
+        """Release pods, so that replacements start; evict and delete no pod."""
         for pod in self.node_pods():
-            if (choice := self._decisions.get(pod.uid)) and choice.step in (
+            if (decision := self._decisions.get(pod.uid)) and decision.step in (
                 ReplacementStep.RELEASE,
                 ReplacementStep.CLEAR_RECORD,
             ):
-                self._deps.replacer.start(self._subscriber, pod, choice, self._move_cause(pod))
+                self._deps.replacer.start(self._subscriber, pod, decision, self._move_cause(pod))
 
     def _is_leaving(self, pod: Pod) -> bool:
         return pod.deletion_timestamp is not None or pod.uid in self._deps.eviction_queue.evicting_uids()
 
     def _return_others(self, summary: PodSummary) -> None:
-        """What a move left on pods whose turn it is not."""
-        turn = {pod.uid for pod, _ in summary.next_pods}
-        self.return_pods(lambda pod: pod.uid not in turn)
+        """Return released pods, and clear the records of returned pods, except for the pods that leave next."""
+        next_uids = {pod.uid for pod, _ in summary.next_pods}
+        self.return_pods(lambda pod: pod.uid not in next_uids)
 
     def return_pods(self, selected: Callable[[Pod], bool] = lambda _: True) -> None:
-        """Return released pods, and clear the records of those returned; nothing else is moved."""
-        for pod in self._informer.items.values() if self._informer else ():
-            choice = self._decisions.get(pod.uid)
+        """Return released pods, and clear the records of returned pods; move no other pod."""
+        for pod in self.node_pods():
+            decision = self._decisions.get(pod.uid)
             if (
-                choice
+                decision
                 and pod.release_record
                 and selected(pod)
-                and choice.step in (ReplacementStep.RETURN, ReplacementStep.CLEAR_RECORD)
+                and decision.step in (ReplacementStep.RETURN, ReplacementStep.CLEAR_RECORD)
             ):
-                self._deps.replacer.start(self._subscriber, pod, choice)
+                self._deps.replacer.start(self._subscriber, pod, decision)
 
     def evict_unreturnable(self, policy: str) -> None:
-        """Of a drain that ends: pods that cannot be returned go as those of their ReplicaSets would have gone."""
-        rest = [
-            (pod, PodDecision(PodAction.DELETE if choice.step is ReplacementStep.DELETE else PodAction.EVICT))
-            for pod in (self._informer.items.values() if self._informer else ())
-            if (choice := self._decisions.get(pod.uid))
+        """Evict or delete the released pods of an ending drain that cannot be returned."""
+        unreturnable = [
+            (pod, PodDecision(PodAction.DELETE if decision.step is ReplacementStep.DELETE else PodAction.EVICT))
+            for pod in self.node_pods()
+            if (decision := self._decisions.get(pod.uid))
             and pod.release_record
-            and choice.step in (ReplacementStep.DELETE, ReplacementStep.EVICT)
+            and decision.step in (ReplacementStep.DELETE, ReplacementStep.EVICT)
         ]
-        self._deps.eviction_queue.send(self._session, rest, policy=policy, rate=20)
+        self._deps.eviction_queue.send(self._session, unreturnable, policy=policy, rate=20)
 
 
 def _apply_step(pod_decision: PodDecision, decision: ReplacementDecision | None) -> PodDecision:
-    """A pod that its owner wants no more is deleted plainly: eviction is refused for ever where a budget expects 0."""
+    """Return a plain delete for a surplus pod: a budget that expects 0 pods would refuse its eviction forever."""
     if decision and decision.step is ReplacementStep.DELETE and pod_decision.action is PodAction.EVICT:
         return PodDecision(PodAction.DELETE, pod_decision.order)
     return pod_decision

@@ -1,4 +1,4 @@
-"""What verdicts on pods depend on beside the pods: labels of namespaces, DaemonSets, Jobs, and volumes."""
+"""Watch the objects on which decisions for pods depend: namespaces, DaemonSets, Jobs, claims and volumes."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -22,13 +22,13 @@ def _namespace_labels(raw: Mapping[str, Any]) -> _NamespaceLabels:
 
 
 class RelatedObjects:
-    """Watched only while a drain asks; `changed` is told who did."""
+    """Related objects, watched only for subscribers; `on_change` gets the subscribers of a changed object."""
 
     def __init__(self, client: Client, on_change: Callable[[Iterable[str]], None]) -> None:
         self._namespaces: SharedInformers[str, _NamespaceLabels] = SharedInformers(
             client, lambda path: (path, {}), _namespace_labels, on_change, permanent=True
         )
-        self._claim_namespaces: dict[str, set[str]] = {}  # by holder: namespaces of the claims seen
+        self._claim_namespaces: dict[str, set[str]] = {}  # by subscriber: namespaces of all claims so far
         self._daemon_sets: NamespacedInformers[None] = NamespacedInformers(
             client, "apps/v1", "daemonsets", lambda _: None, on_change
         )
@@ -54,9 +54,9 @@ class RelatedObjects:
         )
 
     def unsubscribe(self, subscriber: str) -> None:
-        """Keep nothing in view for this holder any more."""
-        for mirrors in self._informers:
-            mirrors.subscribe(subscriber, ())
+        """Watch no object for this subscriber."""
+        for informers in self._informers:
+            informers.subscribe(subscriber, ())
         self._claim_namespaces.pop(subscriber, None)
 
     def complete_context(
@@ -69,61 +69,67 @@ class RelatedObjects:
         *,
         needs_attachments: bool,
     ) -> EvictionContext | None:
-        """The circumstances with all that these settings and pods ask for; None while it is not known for sure.
+        """Return the context with the objects that these settings and pods need; None while one is not listed.
 
-        `attached`: it matters what is attached to the node, though no pod with a claim may be left there.
+        `needs_attachments`: include the attached volumes, even if no pod with a claim is left on the node.
         """
-        rows = tuple(pods)
-        asks = any(not rule.namespace_selector.is_empty for rule in settings.rules)
-        spaces = frozenset(pod.namespace for pod in rows if pod.owner and pod.owner.kind == "DaemonSet")
-        self._namespaces.subscribe(subscriber, [paths.NAMESPACES] if asks else [])
-        self._daemon_sets.subscribe(subscriber, spaces)
-        asked = context.node_unreachable or context.node_failing
-        working = frozenset(p.namespace for p in rows if asked and p.owner and p.owner.kind == "Job")
-        self._jobs.subscribe(subscriber, working)
-        labels = self._namespaces.get(paths.NAMESPACES) if asks else {}
-        known = {space: self._daemon_sets.get(space) for space in spaces}
-        jobs = [self._jobs.get(space) for space in working]
-        around = self._node_volumes(subscriber, node, rows, needs_attachments=needs_attachments)
-        if labels is None or around is None or any(found is None for found in (*known.values(), *jobs)):
+        node_pods = tuple(pods)
+        needs_labels = any(not rule.namespace_selector.is_empty for rule in settings.rules)
+        daemon_set_namespaces = frozenset(
+            pod.namespace for pod in node_pods if pod.owner and pod.owner.kind == "DaemonSet"
+        )
+        self._namespaces.subscribe(subscriber, [paths.NAMESPACES] if needs_labels else [])
+        self._daemon_sets.subscribe(subscriber, daemon_set_namespaces)
+        needs_jobs = context.node_unreachable or context.node_failing
+        job_namespaces = frozenset(
+            pod.namespace for pod in node_pods if needs_jobs and pod.owner and pod.owner.kind == "Job"
+        )
+        self._jobs.subscribe(subscriber, job_namespaces)
+        labels = self._namespaces.get(paths.NAMESPACES) if needs_labels else {}
+        daemon_sets = {namespace: self._daemon_sets.get(namespace) for namespace in daemon_set_namespaces}
+        jobs = [self._jobs.get(namespace) for namespace in job_namespaces]
+        node_volumes = self._node_volumes(subscriber, node, node_pods, needs_attachments=needs_attachments)
+        if labels is None or node_volumes is None or None in (*daemon_sets.values(), *jobs):
             return None
-        existing = {space: frozenset(found or ()) for space, found in known.items()}
-        eager = frozenset(uid for found in jobs for uid, at_once in (found or {}).items() if at_once)
         return replace(
             context,
             namespace_labels=dict(labels.values()),
-            daemon_set_uids=existing,
-            replacing_jobs=eager,
-            volumes=around,
+            daemon_set_uids={namespace: frozenset(uids or ()) for namespace, uids in daemon_sets.items()},
+            replacing_jobs=frozenset(
+                uid for items in jobs for uid, replaces_at_once in (items or {}).items() if replaces_at_once
+            ),
+            volumes=node_volumes,
         )
 
     def why_not_synced(self, subscriber: str) -> str:
-        """Return which view that this holder asked for is not there, and why; empty if all are."""
-        return next(
-            (why for mirrors in self._informers if (why := mirrors.why_not_synced(mirrors.subscribed(subscriber)))), ""
-        )
+        """Return the first list of this subscriber that is missing, and the cause; empty if none is missing."""
+        reasons = (informers.why_not_synced(informers.subscribed(subscriber)) for informers in self._informers)
+        return next((reason for reason in reasons if reason), "")
 
     def _node_volumes(
         self, subscriber: str, node: str, pods: Iterable[Pod], *, needs_attachments: bool
     ) -> NodeVolumes | None:
-        """Volumes, once a pod with a claim was seen here: its volume outlives it on the node."""
-        spaces = self._claim_namespaces.setdefault(subscriber, set())
-        spaces |= {pod.namespace for pod in pods if pod.all_claims}
-        self._claims.subscribe(subscriber, spaces)
-        self._volumes.subscribe(subscriber, [paths.PERSISTENT_VOLUMES] if spaces else [])
-        self._attachments.subscribe(subscriber, [paths.VOLUME_ATTACHMENTS] if spaces or needs_attachments else [])
-        if not spaces and not needs_attachments:
+        """Return the volumes of the node; None while one is not listed.
+
+        The namespaces of earlier claims stay subscribed, because a volume stays attached after its pod is gone.
+        """
+        namespaces = self._claim_namespaces.setdefault(subscriber, set())
+        namespaces |= {pod.namespace for pod in pods if pod.all_claims}
+        self._claims.subscribe(subscriber, namespaces)
+        self._volumes.subscribe(subscriber, [paths.PERSISTENT_VOLUMES] if namespaces else [])
+        self._attachments.subscribe(subscriber, [paths.VOLUME_ATTACHMENTS] if namespaces or needs_attachments else [])
+        if not namespaces and not needs_attachments:
             return NodeVolumes()
-        held = self._volumes.get(paths.PERSISTENT_VOLUMES) if spaces else {}
-        here = self._attachments.get(paths.VOLUME_ATTACHMENTS)
-        claims = [self._claims.get(space) for space in spaces]
-        if held is None or here is None or any(found is None for found in claims):
+        volumes_by_uid = self._volumes.get(paths.PERSISTENT_VOLUMES) if namespaces else {}
+        attachments = self._attachments.get(paths.VOLUME_ATTACHMENTS)
+        claims_by_uid = [self._claims.get(namespace) for namespace in namespaces]
+        if volumes_by_uid is None or attachments is None or None in claims_by_uid:
             return None
-        bound = {(c.namespace, c.name): c for found in claims for c in (found or {}).values()}
-        mounted = {c.volume for c in bound.values()}
+        claims = {(claim.namespace, claim.name): claim for items in claims_by_uid for claim in (items or {}).values()}
+        claimed = {claim.volume for claim in claims.values()}
         return NodeVolumes(
-            bound,
-            frozenset(v.name for v in held.values() if v.local),
-            frozenset(a.volume for a in here.values() if a.node == node),
-            {v.name: v.topology for v in held.values() if v.name in mounted},
+            claims,
+            frozenset(volume.name for volume in volumes_by_uid.values() if volume.local),
+            frozenset(attachment.volume for attachment in attachments.values() if attachment.node == node),
+            {volume.name: volume.topology for volume in volumes_by_uid.values() if volume.name in claimed},
         )

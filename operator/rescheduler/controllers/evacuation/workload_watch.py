@@ -1,6 +1,6 @@
-"""The owners of pods that are moved, in view only where a drain needs them.
+"""Watch the workloads of pods that move, only while a drain or a migration needs them.
 
-Per namespace: Deployments, ReplicaSets and claims; per owner: its pods.
+The watch covers the Deployments, ReplicaSets and claims of a namespace, and the pods of each owner.
 """
 
 from collections import defaultdict
@@ -18,28 +18,30 @@ from rescheduler.kube.client import Client, Json
 from rescheduler.kube.informers import NamespacedInformers, SharedInformers
 
 OwnerPodsKey = tuple[str, str]
-"""Namespace and label selector of an owner's pods."""
+"""Namespace and label selector of the pods of an owner."""
 
 
 @dataclass(slots=True)
 class ReplicaSetIndex:
-    """What one look at many pods works out once: namespaces may have thousands of old ReplicaSets."""
+    """Cache of one evaluation: a namespace may have thousands of old ReplicaSets, too many to group for each pod."""
 
     by_deployment: dict[str, dict[str, list[ReplicaSet]]] = field(default_factory=dict)
 
 
 class WorkloadWatch:
-    """One for the process; `changed` is told who holds what changed."""
+    """Watched workloads of the whole process; `on_change` gets the subscribers of a changed object."""
 
     def __init__(self, client: Client, on_change: Callable[[Iterable[str]], None]) -> None:
-        def kind(group: str, resource: str, project: Callable[[Mapping[str, Any]], Any]) -> NamespacedInformers[Any]:
-            return NamespacedInformers(client, group, resource, project, on_change)
+        def informers(group: str, resource: str, parse: Callable[[Mapping[str, Any]], Any]) -> NamespacedInformers[Any]:
+            return NamespacedInformers(client, group, resource, parse, on_change)
 
-        self._deployments: NamespacedInformers[Deployment] = kind("apps/v1", "deployments", workloads.parse_deployment)
-        self._replica_sets: NamespacedInformers[ReplicaSet] = kind(
+        self._deployments: NamespacedInformers[Deployment] = informers(
+            "apps/v1", "deployments", workloads.parse_deployment
+        )
+        self._replica_sets: NamespacedInformers[ReplicaSet] = informers(
             "apps/v1", "replicasets", workloads.parse_replica_set
         )
-        self._claims: NamespacedInformers[VolumeClaim] = kind(
+        self._claims: NamespacedInformers[VolumeClaim] = informers(
             "v1", "persistentvolumeclaims", volumes.parse_volume_claim
         )
         self._pods: SharedInformers[OwnerPodsKey, Pod] = SharedInformers(
@@ -49,86 +51,88 @@ class WorkloadWatch:
             on_change,
         )
 
-    def subscribe(self, subscriber: str, rows: Iterable[Pod]) -> None:
-        """Keep the owners of these pods in view, and no others for this holder."""
-        rows = tuple(rows)
-        spaces = {pod.namespace for pod in rows}
-        for mirrors in (self._deployments, self._replica_sets, self._claims):
-            mirrors.subscribe(subscriber, spaces)
-        self._pods.subscribe(subscriber, {key for pod in rows if (key := self.owner_key(pod))})
+    def subscribe(self, subscriber: str, moving_pods: Iterable[Pod]) -> None:
+        """Watch exactly the workloads of these pods for this subscriber."""
+        moving_pods = tuple(moving_pods)
+        namespaces = {pod.namespace for pod in moving_pods}
+        for informers in (self._deployments, self._replica_sets, self._claims):
+            informers.subscribe(subscriber, namespaces)
+        self._pods.subscribe(subscriber, {key for pod in moving_pods if (key := self.owner_key(pod))})
 
     def is_synced(self, namespace: str) -> bool:
-        """Whether all of a namespace is in view."""
+        """Whether the Deployments, ReplicaSets and claims of a namespace are listed."""
         kinds: tuple[NamespacedInformers[Any], ...] = (self._deployments, self._replica_sets, self._claims)
-        return all(mirrors.get(namespace) is not None for mirrors in kinds)
+        return all(informers.get(namespace) is not None for informers in kinds)
 
     def why_not_synced(self, subscriber: str) -> str:
-        """Return which view that this holder asked for is not there, and why; empty if all are."""
+        """Return the first list of this subscriber that is missing, and the cause; empty if none is missing."""
         kinds: tuple[NamespacedInformers[Any], ...] = (self._deployments, self._replica_sets, self._claims)
-        return next((why for mirrors in kinds if (why := mirrors.why_not_synced(mirrors.subscribed(subscriber)))), "")
+        reasons = (informers.why_not_synced(informers.subscribed(subscriber)) for informers in kinds)
+        return next((reason for reason in reasons if reason), "")
 
     def owner_key(self, pod: Pod) -> OwnerPodsKey | None:
-        """Where the pods of this pod's owner are; None while, or where, no ReplicaSet of it is there."""
-        sets = self._replica_sets.get(pod.namespace) or {}
-        found = sets.get(pod.owner.uid) if pod.owner else None
-        if found is None and pod.release_record:  # rare: its ReplicaSet is gone
-            found = next((s for s in sets.values() if s.deployment_uid == pod.release_record.deployment_uid), None)
-        return (pod.namespace, found.deployment_selector) if found else None
+        """Return the key of the pods of the same owner; None if no ReplicaSet of the owner is known."""
+        replica_sets = self._replica_sets.get(pod.namespace) or {}
+        rs = replica_sets.get(pod.owner.uid) if pod.owner else None
+        if rs is None and pod.release_record:  # the ReplicaSet of the released pod may be gone
+            deployment_uid = pod.release_record.deployment_uid
+            rs = next((rs for rs in replica_sets.values() if rs.deployment_uid == deployment_uid), None)
+        return (pod.namespace, rs.deployment_selector) if rs else None
 
     def has_left_selector(self, pod: Pod) -> bool:
-        """Whether the labels of the pod no longer match its ReplicaSet: nobody counts or replaces it any more."""
-        found = (self._replica_sets.get(pod.namespace) or {}).get(pod.owner.uid) if pod.owner else None
-        return found is not None and not found.selects(pod)
+        """Whether the labels of the pod no longer match its ReplicaSet, which then does not count or replace it."""
+        rs = (self._replica_sets.get(pod.namespace) or {}).get(pod.owner.uid) if pod.owner else None
+        return rs is not None and not rs.selects(pod)
 
     def latest_pod(self, key: OwnerPodsKey, pod: Pod) -> Pod | None:
-        """The pod as last seen or written; None while its owner's pods are not in view with it among them."""
+        """Return the pod as last watched or written; None while the pods of its owner are not listed with it."""
         return (self._pods.get(key) or {}).get(pod.uid)
 
     def why_pods_not_synced(self, key: OwnerPodsKey) -> str:
-        """Return why the pods of an owner are not in view; empty if they are."""
+        """Return why the pods of an owner are not listed; empty if they are."""
         return self._pods.why_not_synced([key])
 
     def put(self, key: OwnerPodsKey, raw: Json) -> None:
-        """Take in the answer to a write on a pod."""
+        """Store the response to a write on a pod, until the watch brings a newer version."""
         self._pods.put(key, raw)
 
     def workload(self, pod: Pod, evicting_uids: AbstractSet[str], index: ReplicaSetIndex) -> Workload | None:
-        """The owner of a pod as it is now; None where no Deployment or ReplicaSet was ever behind it."""
-        sets = self._replica_sets.get(pod.namespace) or {}
-        mine = sets.get(pod.owner.uid) if pod.owner else None
-        uid = mine.deployment_uid if mine else ""
-        uid = uid or (pod.release_record.deployment_uid if pod.release_record else "")
-        if mine is None and not uid:
+        """Return the workload of a pod; None if neither a Deployment nor a ReplicaSet of it is known."""
+        own = (self._replica_sets.get(pod.namespace) or {}).get(pod.owner.uid) if pod.owner else None
+        deployment_uid = own.deployment_uid if own else ""
+        deployment_uid = deployment_uid or (pod.release_record.deployment_uid if pod.release_record else "")
+        if own is None and not deployment_uid:
             return None
-        family = self._replica_sets_by_deployment(pod.namespace, index)[uid] if uid else [mine] if mine else []
-        if mine and mine not in family:
-            family = [*family, mine]
-        known = {s.uid for s in family}
+        replica_sets = self._replica_sets_by_deployment(pod.namespace, index)[deployment_uid] if deployment_uid else []
+        if own and own not in replica_sets:
+            replica_sets = [*replica_sets, own]
+        replica_set_uids = {rs.uid for rs in replica_sets}
         key = self.owner_key(pod)
-        rows = (self._pods.get(key) or {}).values() if key else (pod,)
+        candidates = (self._pods.get(key) or {}).values() if key else (pod,)
         return Workload(
-            (self._deployments.get(pod.namespace) or {}).get(uid),
-            tuple(family),
+            (self._deployments.get(pod.namespace) or {}).get(deployment_uid),
+            tuple(replica_sets),
             tuple(
-                p
-                for p in rows
-                if (p.owner and p.owner.uid in known) or (p.release_record and p.release_record.deployment_uid == uid)
+                candidate
+                for candidate in candidates
+                if (candidate.owner and candidate.owner.uid in replica_set_uids)
+                or (candidate.release_record and candidate.release_record.deployment_uid == deployment_uid)
             ),
             evicting_uids,
         )
 
     def _replica_sets_by_deployment(self, namespace: str, index: ReplicaSetIndex) -> dict[str, list[ReplicaSet]]:
-        """ReplicaSets by the uid of their Deployment."""
+        """Return the ReplicaSets of a namespace by the uid of their Deployment."""
         if namespace not in index.by_deployment:
-            found: dict[str, list[ReplicaSet]] = defaultdict(list)
-            for each in (self._replica_sets.get(namespace) or {}).values():
-                found[each.deployment_uid].append(each)
-            index.by_deployment[namespace] = found
+            by_deployment: dict[str, list[ReplicaSet]] = defaultdict(list)
+            for rs in (self._replica_sets.get(namespace) or {}).values():
+                by_deployment[rs.deployment_uid].append(rs)
+            index.by_deployment[namespace] = by_deployment
         return index.by_deployment[namespace]
 
     def has_single_node_volume(self, pod: Pod) -> bool:
-        """Whether it mounts a claim that one node alone can have; an unknown claim counts as one."""
+        """Whether the pod mounts a claim that only one node can attach; True if a claim is unknown."""
         if not pod.claims:
             return False
-        exclusive = {c.name: c.single_node for c in (self._claims.get(pod.namespace) or {}).values()}
-        return any(exclusive.get(name, True) for name in pod.claims)
+        single_node = {claim.name: claim.single_node for claim in (self._claims.get(pod.namespace) or {}).values()}
+        return any(single_node.get(name, True) for name in pod.claims)

@@ -1,4 +1,4 @@
-"""Moves single pods off nodes that are not drained, for pools and rebalancing.
+"""Move single pods off nodes that are not drained, for pools and rebalancing.
 
-May import: `evacuation`, `failure`, `runtime`. Never here: a cordon, or a move that nobody requested.
+May import: `evacuation`, `failure`, `runtime`. Never here: a cordon, or a move without a request.
 """

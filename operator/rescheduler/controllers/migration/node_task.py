@@ -1,7 +1,7 @@
-"""Moves single pods off one node that is not drained, as a drain would: within their budgets, replacement first.
+"""Move single pods off one node that is not drained, as a drain would: within their budgets, replacement first.
 
-The node is tainted PreferNoSchedule for that time. A drain that begins on it takes over; a pod that cannot be moved
-stays, and is named.
+The node has a taint with the effect PreferNoSchedule meanwhile. If a drain of the node starts, the drain takes over. A
+pod that cannot move stays and is reported.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from rescheduler.api.drains import Blocker, BlockerClass, NodeDrainStatus
 from rescheduler.api.policies import DrainSettings, ReschedulePolicy, Suspend
 from rescheduler.controllers.evacuation.pod_mover import REFUSAL_REPORTED_AFTER, EvacuationDependencies, PodMover
 from rescheduler.controllers.evacuation.related_objects import RelatedObjects
+from rescheduler.controllers.migration import messages
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.conflicts import is_outdated, reread
 from rescheduler.controllers.runtime.store import ResourceKind, Store
@@ -27,23 +28,23 @@ from rescheduler.core.model.wait_reasons import ProgressingReason
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT_ERRORS, Client
 
-_RECHECK_INTERVAL = 10.0  # seconds, where nothing happens
-_WAKE_DEBOUNCE = 0.05  # seconds; a burst of pod events is one look
-_STALLED_AFTER = 60.0  # seconds without a move, all blocked: others have their turn
+_RECHECK_INTERVAL = 10.0  # seconds between two reconciles without an event
+_WAKE_DEBOUNCE = 0.05  # seconds; without it, each event of a burst would cost a reconcile
+_STALLED_AFTER = 60.0  # seconds without progress; a stalled node would keep other nodes from their migration
 
 MigrationRequests = Mapping[str, str]
-"""Pods of one node that are to be moved: by uid, what for (`NamespacePool/shop`)."""
+"""Pods of one node to move: the cause by pod uid, such as `NamespacePool/shop`."""
 OnPodGone = Callable[[str, Pod | None, str], None]
-"""Told that a pod is not there any more: its uid, itself (None: it never was), and what it was to be moved for."""
+"""Called when a requested pod is gone: its uid, the pod (None: the pod was never listed), and the cause of its move."""
 OnNodeEvaluated = Callable[[], None]
-"""Told that a node was looked at: who is held may be otherwise."""
-SUBSCRIBER_PREFIX = "shift/"
-"""As a holder of mirrors; no drain has a name like this."""
+"""Called after each evaluation of a node, which may change the blocked pods."""
+SUBSCRIBER_PREFIX = "migration/"
+"""Prefix of the subscribers of the informers. The slash makes the names differ from those of all drains."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlockedMigration:
-    """A pod that could not be moved so far, and what for it was to be."""
+    """Pod that cannot move now, and the cause of its move."""
 
     cause: str
     blocker: Blocker
@@ -51,7 +52,7 @@ class BlockedMigration:
 
 @dataclass(frozen=True, slots=True)
 class MigrationDependencies:
-    """What every shift shares."""
+    """Dependencies that all migrations share."""
 
     client: Client
     store: Store
@@ -61,17 +62,18 @@ class MigrationDependencies:
     supervisor: Supervisor
 
 
-async def _confirm_always(_pod: Pod, _verdict: PodDecision) -> str:
-    """Nothing is deleted past its budget here, so nothing rests on a premise."""
+async def _confirm_always(_pod: Pod, _decision: PodDecision) -> str:
+    """Return no objection: a migration forces no pod off, so no action needs proof."""
     return ""
 
 
 class MigrationTask:
-    """One node's task.
+    """Migration of one node.
 
     Attributes:
-        errand: what is to be moved; nothing: whatever was begun is brought to an end.
-        held: pods that cannot be moved now.
+        requests: cause of the move by uid of each pod to move; empty: return the released pods and end.
+        blocked: pods that cannot move now.
+        stalled: no pod has moved for a while, and no request is in flight.
     """
 
     def __init__(
@@ -83,26 +85,24 @@ class MigrationTask:
         self._deps, self._on_pod_gone, self._on_evaluated = deps, on_pod_gone, on_evaluated
         self._wake = asyncio.Event()
         self._pods = PodMover(SUBSCRIBER_PREFIX + node_name, deps.evacuation, self.wake, _confirm_always)
-        self._tracked_pods: dict[
-            str, tuple[Pod, str]
-        ] = {}  # by uid, until they are gone: what was wanted, and what for
+        self._tracked_pods: dict[str, tuple[Pod, str]] = {}  # by uid, until the pod is gone: requested pod and cause
         self._previous_summary: PodSummary | None = None
         self._last_progress_at = deps.clock.monotonic()
 
     def wake(self) -> None:
-        """Look now."""
+        """Reconcile now."""
         self._wake.set()
 
     @property
     def has_released_pods(self) -> bool:
-        """Whether a released pod is on its node, as far as was seen."""
+        """Whether a released pod is on the node, by the last list."""
         return self._pods.has_released_pods
 
     async def run(self) -> None:
-        """Until nothing is left to be done here, or nothing can be."""
+        """Reconcile until all pods have moved, or no pod can move."""
         try:
             await self._deps.supervisor.run_loop(
-                "shift", self._step, subject=self.node_name, wake=self._wake, debounce=lambda: _WAKE_DEBOUNCE
+                "migration", self._step, subject=self.node_name, wake=self._wake, debounce=lambda: _WAKE_DEBOUNCE
             )
         finally:
             self._deps.related_objects.unsubscribe(SUBSCRIBER_PREFIX + self.node_name)
@@ -117,49 +117,52 @@ class MigrationTask:
             raise
 
     async def _reconcile(self) -> float | None:
-        """One step; seconds until the next where nothing happens, None: this was the last."""
-        here, drain = self._deps.store.node(self.node_name), self._deps.store.drain(self.node_name)
-        if here is None:
+        """Reconcile once; return the seconds until the next time, or None if the migration has ended."""
+        node, drain = self._deps.store.node(self.node_name), self._deps.store.drain(self.node_name)
+        if node is None:
             return None
         if drain and drain.status.started_at:
-            # Its pods are the drain's now, the released ones too; the cordon is stronger than the taint.
-            await self._patch_node(here, None if migration.drain_owns_taint(drain) else migration.untaint_patch(here))
+            # The drain manages all pods of the node, also the released ones. Its cordon makes the taint needless.
+            await self._patch_node(node, None if migration.drain_owns_taint(drain) else migration.untaint_patch(node))
             return None
-        policy = self._deps.store.policy(here)
-        held = migration.why_no_migration(
-            here, policy, cluster_state.stale_view_reason(self._deps.store.cluster_state(), self._deps.clock.now())
+        policy = self._deps.store.policy(node)
+        wait = migration.why_no_migration(
+            node, policy, cluster_state.stale_view_reason(self._deps.store.cluster_state(), self._deps.clock.now())
         )
-        if held and held.reason is ProgressingReason.STALE_VIEW:
+        if wait and wait.reason is ProgressingReason.STALE_VIEW:
             return _RECHECK_INTERVAL
         self._pods.watch(self.node_name)
         settings = migration.settings(policy.spec.drain if policy else DrainSettings())
-        goes_on = held is None or (policy is not None and policy.spec.suspend is Suspend.NEW)
-        self._pods.migration_requests = self._effective_requests(only_begun=held is not None)
-        tally = self._evaluate(here, settings, may_move=goes_on)
-        if tally is None:
+        may_move = wait is None or (policy is not None and policy.spec.suspend is Suspend.NEW)
+        self._pods.migration_requests = self._effective_requests(begun_only=wait is not None)
+        summary = self._evaluate(node, settings, may_move=may_move)
+        if summary is None:
             return _RECHECK_INTERVAL
-        self._update_progress(tally)
-        if self._tracked_pods and held is None:
-            here = await self._patch_node(here, migration.taint_patch(here))
-        return await self._apply(here, tally, policy if goes_on else None, settings)
+        self._update_progress(summary)
+        if self._tracked_pods and wait is None:
+            node = await self._patch_node(node, migration.taint_patch(node))
+        return await self._apply(node, summary, policy if may_move else None, settings)
 
-    def _effective_requests(self, *, only_begun: bool) -> dict[str, str]:
-        begun = {pod.uid for pod in self._pods.node_pods() if pod.release_record}
-        return {uid: cause for uid, cause in self.requests.items() if not only_begun or uid in begun}
+    def _effective_requests(self, *, begun_only: bool) -> dict[str, str]:
+        begun_uids = {pod.uid for pod in self._pods.node_pods() if pod.release_record}
+        return {uid: cause for uid, cause in self.requests.items() if not begun_only or uid in begun_uids}
 
     def _evaluate(self, source_node: Node, settings: DrainSettings, *, may_move: bool) -> PodSummary | None:
-        seen = EvictionContext(now=self._deps.clock.now())
-        rows = self._pods.node_pods()
-        known = self._deps.related_objects.complete_context(
-            SUBSCRIBER_PREFIX + self.node_name, source_node.name, seen, settings, rows, needs_attachments=False
+        context = self._deps.related_objects.complete_context(
+            SUBSCRIBER_PREFIX + self.node_name,
+            source_node.name,
+            EvictionContext(now=self._deps.clock.now()),
+            settings,
+            self._pods.node_pods(),
+            needs_attachments=False,
         )
-        if known is None:
+        if context is None:
             return None
-        status = NodeDrainStatus(blockers=tuple(each.blocker for each in self.blocked)[:50])
-        return self._pods.evaluate(status, settings, known, may_move=may_move)
+        status = NodeDrainStatus(blockers=tuple(blocked.blocker for blocked in self.blocked)[:50])
+        return self._pods.evaluate(status, settings, context, may_move=may_move)
 
     def _update_progress(self, summary: PodSummary) -> None:
-        """Who has left since, and who is held."""
+        """Update the tracked pods, the blocked pods and the time of the last progress."""
         self._update_tracked_pods({pod.uid: pod for pod in self._pods.node_pods()})
         if (
             summary.in_flight
@@ -169,18 +172,18 @@ class MigrationTask:
             self._last_progress_at = self._deps.clock.monotonic()
         self._previous_summary = summary
         causes = {pod.key: cause for pod, cause in self._tracked_pods.values()}
-        found = [(causes.get(f"{b.namespace}/{b.pod}"), b) for b in summary.blockers]
+        blockers = [(causes.get(f"{blocker.namespace}/{blocker.pod}"), blocker) for blocker in summary.blockers]
         self.blocked = (
-            *(BlockedMigration(cause, blocker) for cause, blocker in found if cause),
+            *(BlockedMigration(cause, blocker) for cause, blocker in blockers if cause),
             *self._skipped_by_policy(summary),
         )
         self._on_evaluated()
 
     def _update_tracked_pods(self, pods_by_uid: Mapping[str, Pod]) -> None:
-        """One that is Terminating is wanted no more by whoever looks for pods to move; its move is not over yet."""
+        """Track the requested pods until they are gone; a requester drops a Terminating pod before its move ends."""
         for uid in [uid for uid in self.requests if uid not in pods_by_uid]:
-            known = self._tracked_pods.pop(uid, None)
-            self._on_pod_gone(uid, *(known or (None, self.requests[uid])))
+            tracked = self._tracked_pods.pop(uid, None)
+            self._on_pod_gone(uid, *(tracked or (None, self.requests[uid])))
             del self.requests[uid]
         for uid, (pod, cause) in list(self._tracked_pods.items()):
             if uid not in pods_by_uid:
@@ -192,8 +195,8 @@ class MigrationTask:
                 self._tracked_pods[uid] = (pod, cause)
 
     def _skipped_by_policy(self, summary: PodSummary) -> list[BlockedMigration]:
-        """Pods that its policy leaves where they are."""
-        asked, now = self._pods.migration_requests or {}, self._deps.clock.now()
+        """Return the requested pods that the policy of the node does not move."""
+        requests, now = self._pods.migration_requests or {}, self._deps.clock.now()
         return [
             BlockedMigration(
                 cause,
@@ -201,12 +204,12 @@ class MigrationTask:
                     namespace=pod.namespace,
                     pod=pod.name,
                     class_=BlockerClass.DO_NOT_DISRUPT,
-                    message="a rule of its node's policy says Skip, or it tolerates cordoned nodes",
+                    message=messages.SKIPPED_BY_POLICY,
                     since=now,
                 ),
             )
             for uid, (pod, cause) in self._tracked_pods.items()
-            if uid in asked and uid not in summary.leaving_uids
+            if uid in requests and uid not in summary.leaving_uids
         ]
 
     async def _apply(
@@ -219,21 +222,21 @@ class MigrationTask:
             self._pods.return_pods()
         if not summary.leaving_uids and self._pods.has_release_records:
             self._pods.evict_unreturnable(policy.name if policy else "")
-        # Pods that cannot be returned are looked after elsewhere: no node waits for them.
+        # The orphaned-pods controller manages pods that cannot be returned. Otherwise the node would keep its taint.
         if self._is_finished(summary) and self._pods.are_releases_held:
             drain = self._deps.store.drain(self.node_name)
             await self._patch_node(
                 source_node, None if migration.drain_owns_taint(drain) else migration.untaint_patch(source_node)
             )
             return None
-        patience = REFUSAL_REPORTED_AFTER.total_seconds() if self._pods.has_refusals else _RECHECK_INTERVAL
-        return min(patience, pause if pause is not None else _RECHECK_INTERVAL)
+        max_pause = REFUSAL_REPORTED_AFTER.total_seconds() if self._pods.has_refusals else _RECHECK_INTERVAL
+        return min(max_pause, pause if pause is not None else _RECHECK_INTERVAL)
 
     def _is_finished(self, summary: PodSummary) -> bool:
         if not self._tracked_pods:
             return True
-        idle = self._deps.clock.monotonic() - self._last_progress_at >= _STALLED_AFTER
-        self.stalled = idle and summary.in_flight == 0
+        is_idle = self._deps.clock.monotonic() - self._last_progress_at >= _STALLED_AFTER
+        self.stalled = is_idle and summary.in_flight == 0
         return self.stalled
 
     async def _patch_node(self, source_node: Node, patch: Patch | None) -> Node:

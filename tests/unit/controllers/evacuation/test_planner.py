@@ -53,7 +53,7 @@ class World:
         rows = [pods.parse_pod(raw) for raw in asked]
 
         def look() -> Any:
-            return self.plans.forecast("shift/out", rows, NodeVolumes(), wait_for_plan=True)
+            return self.plans.forecast("migration/out", rows, NodeVolumes(), wait_for_plan=True)
 
         found = look()
         if self.plans._task:
@@ -78,7 +78,7 @@ async def test_only_nodes_of_the_pool_are_places_whatever_room_there_is_elsewher
     found = await world.ask(first, second)
     assert found is not None
     assert sorted(found.values()) == [Fit.DOES_NOT_FIT, Fit.FITS]
-    assert world.woken == ["shift/out"]
+    assert world.woken == ["migration/out"]
 
 
 async def test_one_that_comes_later_is_planned_for_before_it_goes() -> None:
