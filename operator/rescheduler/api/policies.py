@@ -194,7 +194,8 @@ class FailureSettings(Model):
         "1. The most certain failure starts first: an unreachable node with a silent Lease, then a suspected node, then "
         "Ready False, then other conditions. Of equal certainty, the failure that has lasted longest starts first. A "
         "drain waits only for drains whose failure is at least as certain. A drain is under way from its cordon until "
-        "it is Drained, waits, has been Blocked for 5m, or has only pods left that wait for proof or for their owners.",
+        "it is Drained. It does not count while it waits, after 5m in Blocked, or if all remaining pods wait for proof or "
+        "for their owners.",
         json_schema_extra={
             "x-kubernetes-validations": [
                 {

@@ -120,8 +120,8 @@ ABSENT = object()
 ValueSchema = Callable[[Any], Any] | type
 """A type that the value must have, or a function.
 
-The function returns the value itself if the value fits, else a copy without the parts that do not fit, or ABSENT. A
-value that fits is not copied: a list of all pods of a cluster passes through these functions.
+The function returns the value itself if it fits, else a copy without the parts that do not fit, or ABSENT. A value that
+fits is not copied: a list of all pods of a cluster passes through these functions.
 """
 
 
