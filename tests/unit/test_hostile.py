@@ -22,7 +22,7 @@ from rescheduler.api.scalars import dump
 from rescheduler.api.untrusted import UnreadableError
 from rescheduler.core.drain import deadlocks, eta, node_patches, pod_summary, requests, triggers
 from rescheduler.core.drain import status as drain_status
-from rescheduler.core.drain.state_machine import Fact
+from rescheduler.core.drain.state_machine import Report
 from rescheduler.core.eligibility import cluster_state, concurrency, decision
 from rescheduler.core.eligibility.windows import window_state
 from rescheduler.core.eviction import pod_actions
@@ -346,7 +346,9 @@ def test_no_daemon_set_stops_an_exclusion(raw: Json, node: model_nodes.Node) -> 
         taint_safety.unschedulable_daemon_sets([raw], found)
 
 
-def report(drain: NodeDrain, policy: ReschedulePolicy, node: model_nodes.Node, fact: Fact, phase: drains.Phase) -> None:
+def report(
+    drain: NodeDrain, policy: ReschedulePolicy, node: model_nodes.Node, kind: Report, phase: drains.Phase
+) -> None:
     seen = condition_history.observe(None, node, policy, NOW)
     there = {node.name: node, drain.spec.node_name: node}
     world = cluster_state.ClusterState(
@@ -362,7 +364,7 @@ def report(drain: NodeDrain, policy: ReschedulePolicy, node: model_nodes.Node, f
         node=node,
         policy=policy,
         phase=phase,
-        fact=fact,
+        report=kind,
         wait=held,
         node_record=drain.status.node,
         started_at=drain.status.started_at,
@@ -382,13 +384,13 @@ def report(drain: NodeDrain, policy: ReschedulePolicy, node: model_nodes.Node, f
     projected(hostile.DRAIN, NodeDrain.from_object),
     policies(),
     some_nodes(),
-    st.sampled_from(Fact),
+    st.sampled_from(Report),
     st.sampled_from(drains.Phase),
 )
 def test_no_drain_stops_its_turn_or_its_report(
-    drain: NodeDrain, policy: ReschedulePolicy, node: model_nodes.Node, fact: Fact, phase: drains.Phase
+    drain: NodeDrain, policy: ReschedulePolicy, node: model_nodes.Node, kind: Report, phase: drains.Phase
 ) -> None:
-    report(drain, policy, node, fact, phase)
+    report(drain, policy, node, kind, phase)
 
 
 @few
@@ -465,7 +467,7 @@ def test_no_value_on_an_owner_or_a_budget_stops_a_verdict() -> None:
 
 def test_no_value_in_a_drain_stops_it() -> None:
     for drain in each_record(hostile.DRAIN, NodeDrain.from_object):
-        report(drain, POLICY, NODE, Fact.PODS_REMAINING, drains.Phase.DRAINING)
+        report(drain, POLICY, NODE, Report.PHASE, drains.Phase.DRAINING)
         prove(NODE, NODE, drain, True)
 
 
@@ -474,7 +476,7 @@ def test_no_value_in_a_policy_stops_anything() -> None:
         window_state(policy.spec.maintenance.windows, NOW)
         ask(NODE, NODE, policy, set(), True)
         decide(POD, POD, policy, BUDGET, REPLICA_SET, DEPLOYMENT, False)
-        report(DRAIN, policy, NODE, Fact.WAITING, drains.Phase.WAITING)
+        report(DRAIN, policy, NODE, Report.PAUSED, drains.Phase.WAITING)
 
 
 def test_no_value_in_a_raw_pod_stops_a_plan() -> None:

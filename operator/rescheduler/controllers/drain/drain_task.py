@@ -5,7 +5,7 @@ again from the state of the cluster. Every command can be repeated.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -18,7 +18,7 @@ from rescheduler.controllers.drain.deadlocks import DeadlockResolver
 from rescheduler.controllers.drain.events import DrainEvents
 from rescheduler.controllers.drain.external_owners import ExternalOwnerCheck
 from rescheduler.controllers.drain.fencing import NodeFencing
-from rescheduler.controllers.drain.node_writer import NodeWriter
+from rescheduler.controllers.drain.node_writer import Evidence, NodeWriter
 from rescheduler.controllers.drain.status_writer import StatusWriter
 from rescheduler.controllers.evacuation.pod_mover import EvacuationDependencies, PodMover
 from rescheduler.controllers.evacuation.related_objects import RelatedObjects
@@ -31,7 +31,7 @@ from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.controllers.runtime.write_attempts import WriteAttempts
 from rescheduler.core.drain import messages, state_machine, status
 from rescheduler.core.drain.pod_summary import PodSummary
-from rescheduler.core.drain.state_machine import Command, Fact
+from rescheduler.core.drain.state_machine import Command, Permission, Report
 from rescheduler.core.eligibility import decision, preconditions
 from rescheduler.core.eviction.pod_actions import EvictionContext, deadline
 from rescheduler.core.eviction.write_refusals import WriteOperation
@@ -39,7 +39,7 @@ from rescheduler.core.failure import fencing
 from rescheduler.core.failure.fencing import FencingState
 from rescheduler.core.failure.health import Health
 from rescheduler.core.model.nodes import CONDITION_UNKNOWN, Node
-from rescheduler.core.model.wait_reasons import QUEUED_REASONS, ProgressingReason, WaitReason
+from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 
@@ -186,7 +186,11 @@ class DrainTask:
         wait = decision.wait_reason(drain, store.cluster_state(), now)
         if self.name in store.undeletable_drains and (wait is None or wait.reason is not ProgressingReason.STALE_VIEW):
             wait = WaitReason(ProgressingReason.CANCELLED, messages.UNDELETABLE_DRAIN)
-        if drain.status.started_at is None and node and (wait is None or _keeps_cordon(drain, wait)):
+        if (
+            drain.status.started_at is None
+            and node
+            and (wait is None or state_machine.permission(drain, wait) is Permission.KEEPS_CORDON)
+        ):
             wait = await self._check_external_owner(drain, node) or wait
         policy = store.policy(node) if node else None
         fencing_state = await self._fencing_state(drain, node, policy, now)
@@ -198,7 +202,8 @@ class DrainTask:
             self._attempts.clear(
                 WriteOperation.CORDON, WriteOperation.SET_METADATA, WriteOperation.TAINT, WriteOperation.ANNOTATE
             )
-        may_move = (wait is None or _gave_up_slot(drain, wait)) and not withdrawn
+        permission = state_machine.permission(drain, wait)
+        may_move = permission in (Permission.MAY_MOVE, Permission.YIELDS) and not withdrawn
         only_suspected, evaluation_began = (
             decision.is_only_suspected(drain, store.cluster_state(), now),
             self._deps.clock.monotonic(),
@@ -216,18 +221,15 @@ class DrainTask:
         summary = summary if policy else None
         state = self._drain_state(drain, node, wait, summary, now, settings)
         state = replace(state, suspected=only_suspected)
-        fact = state_machine.fact(state)
-        phase, commands = state_machine.step(drain.status.phase or Phase.WAITING, fact)
-        pods_to_return = (
-            self._pod_mover.pods_to_return() if withdrawn or fact is Fact.RETURNING_PODS_TO_STEP_BACK else ()
-        )
+        step = state_machine.step(drain.status.phase or Phase.WAITING, state_machine.fact(state))
+        lists_returns = withdrawn or step.report is Report.STEPPING_BACK
         status_input = status.StatusInput(
             drain=drain,
             node=node,
             policy=policy,
-            phase=phase,
-            fact=fact,
-            wait=None if fact in (Fact.MAY_START, Fact.EMPTY, Fact.EMPTY_AND_WAITING) else wait,
+            phase=step.phase,
+            report=step.report,
+            wait=None if step.phase is Phase.DRAINED else wait,
             node_record=drain.status.node,
             started_at=drain.status.started_at,
             pod_summary=summary,
@@ -235,14 +237,14 @@ class DrainTask:
             now=now,
             settings=settings,
             fencing_state=fencing_state,
-            pods_to_return=pods_to_return,
+            pods_to_return=self._pod_mover.pods_to_return() if lists_returns else (),
             node_in_use_by=self._pod_mover.node_in_use_by(context.volumes)
-            if context and fact is Fact.OUT_OF_SERVICE
+            if context and step.report is Report.OUT_OF_SERVICE
             else (),
             unsynced_reason=self._long_unsynced_reason(context) if summary is None else "",
             last_move_at=self._pod_mover.last_move_at,
         )
-        return await self._apply(commands, status_input)
+        return await self._apply(step.commands, status_input)
 
     def _until_finalizer(self, drain: NodeDrain) -> float:
         """Return the seconds to wait at most for the finalizer, which a NodeDrain made by a user does not have yet.
@@ -273,17 +275,15 @@ class DrainTask:
         record = drain.status.node
         withdrawn = drain.deletion_timestamp is not None
         restored = withdrawn and node is not None and self._node_writer.is_restored(drain, node)
+        out_of_service = node is not None and self._node_writer.must_stay_out_of_service(drain, node)
         return state_machine.DrainState(
             now=now,
             same_node=node is not None and (record is None or not record.uid or record.uid == node.uid),
             withdrawn=withdrawn,
             restored=restored,
-            must_wait=wait is not None,
-            frozen=wait is not None and wait.reason is ProgressingReason.STALE_VIEW,
-            without_slot=wait is not None and _gave_up_slot(drain, wait),
-            out_of_service=node is not None and self._node_writer.must_stay_out_of_service(drain, node),
-            steps_back=names.STEPPED_BACK in drain.annotations and wait is not None,
-            cordoned_only=wait is not None and _keeps_cordon(drain, wait),
+            permission=state_machine.permission(drain, wait, out_of_service=out_of_service),
+            out_of_service=out_of_service,
+            has_step_back=names.STEPPED_BACK in drain.annotations,
             has_pods_to_return=self._waits_for_pod_returns(drain, now),
             timed_out=self._is_cancelled_by_timeout(drain, settings, now),
             started_at=drain.status.started_at,
@@ -367,7 +367,9 @@ class DrainTask:
 
     # -- commands -----------------------------------------------------------------------------------------------
 
-    async def _run_final_commands(self, commands: Iterable[Command], status_input: status.StatusInput) -> float | None:
+    async def _run_final_commands(
+        self, commands: Collection[Command], status_input: status.StatusInput
+    ) -> float | None:
         """Run the commands that end the step. Return the seconds until the next reconcile; None without such a command."""
         if Command.REMOVE_FINALIZER in commands:
             if not await self._status_writer.remove_drain(status_input.drain, status_input.node):
@@ -384,7 +386,7 @@ class DrainTask:
             return _RECHECK_INTERVAL
         if Command.STEP_BACK in commands:
             return await self._step_back(status_input)
-        if status_input.fact is Fact.MAY_START and names.STEPPED_BACK in status_input.drain.annotations:
+        if Command.CLEAR_STEP_BACK in commands:
             if await self._attempts.attempt(
                 WriteOperation.ANNOTATE, lambda: self._deadlocks.clear_step_back(status_input.drain)
             ):
@@ -393,7 +395,7 @@ class DrainTask:
             return _RECHECK_INTERVAL
         return None
 
-    async def _apply(self, commands: Iterable[Command], status_input: status.StatusInput) -> float:
+    async def _apply(self, commands: Collection[Command], status_input: status.StatusInput) -> float:
         if (pause := await self._run_final_commands(commands, status_input)) is not None:
             return pause
         self._attempts.clear(WriteOperation.DELETE, WriteOperation.FINALIZER)
@@ -401,35 +403,28 @@ class DrainTask:
         self._node_writer.has_written = False
         if Command.RETURN_PODS in commands:
             self._pod_mover.return_pods()
-            if status_input.fact is Fact.RETURNING_PODS:
-                self._pod_mover.evict_unreturnable(status_input.policy.name if status_input.policy else "")
-        if (
-            status_input.wait
-            and status_input.wait.reason in QUEUED_REASONS
-            and node is not None
-            and status_input.started_at is None
-        ):
+        if Command.EVICT_UNRETURNABLE in commands:
+            self._pod_mover.evict_unreturnable(status_input.policy.name if status_input.policy else "")
+        if Command.TAINT_QUEUED_NODE in commands and node is not None:
             status_input = await self._node_writer.taint_waiting_node(status_input, node, self._write_status)
-        if Command.RECORD in commands and node is not None:
+        if (evidence := _required_evidence(commands)) and node is not None:
             self._pod_mover.watch(node.name)  # lists the pods while the node is cordoned
-            status_input = await self._node_writer.cordon(status_input, node, self._write_status)
+            status_input = await self._node_writer.cordon(status_input, node, self._write_status, evidence)
         status_input = await self._report_before_moves(status_input)
         # A decision from before an awaited write may be wrong now: it is made again.
         is_unchanged = status_input is decided_input
         pause = self._move_pods(status_input, commands) if is_unchanged else None
         status_input = await self._reconcile_taint(status_input, commands) if is_unchanged else status_input
         if (
-            status_input.fact is Fact.PODS_UNKNOWN
+            status_input.report is Report.PODS_UNKNOWN
             and not self._node_writer.has_written
             and not status_input.unsynced_reason
         ):
             return _RECHECK_INTERVAL  # the status has no news before the pods are listed
         await self._write_status(status_input)
-        if status_input.fact is Fact.BLOCKED and node is not None and (drain := self._deps.store.drain(self.name)):
+        if Command.RESOLVE_DEADLOCK in commands and node is not None and (drain := self._deps.store.drain(self.name)):
             await self._attempts.attempt(WriteOperation.ANNOTATE, lambda: self._deadlocks.resolve(drain, node))
-        if status_input.fact is not Fact.PODS_UNKNOWN and (
-            status_input.fact is not Fact.WAITING or status_input.started_at
-        ):
+        if Command.WRITE_CONDITIONS in commands:
             await self._node_writer.write_conditions(status_input)
         if not is_unchanged and (self._node_writer.has_written or status_input.drain is not decided_input.drain):
             return 0.0
@@ -467,11 +462,11 @@ class DrainTask:
         return status_input if drain is status_input.drain else replace(status_input, drain=drain)
 
     async def _reconcile_taint(
-        self, status_input: status.StatusInput, commands: Iterable[Command]
+        self, status_input: status.StatusInput, commands: Collection[Command]
     ) -> status.StatusInput:
         """Set the out-of-service taint when all pods that it removes are Terminating."""
         node, summary, node_in_use = status_input.node, status_input.pod_summary, self._node_writer.node_in_use
-        if node is None or status_input.started_at is None or status_input.fact is Fact.FROZEN:
+        if node is None or status_input.started_at is None or Command.FENCE not in commands:
             return status_input
         has_leftovers = summary and (summary.proven_terminating or summary.detaching_volumes or summary.stuck_volumes)
         taint_due = bool(status_input.fencing_state.proof and summary and has_leftovers and not summary.proven_unsent)
@@ -494,7 +489,7 @@ class DrainTask:
         seconds = (cordoned_at + state_machine.MIN_TIME_CORDONED - status_input.now).total_seconds()
         return seconds if seconds > 0 else _RECHECK_INTERVAL
 
-    def _move_pods(self, status_input: status.StatusInput, commands: Iterable[Command]) -> float | None:
+    def _move_pods(self, status_input: status.StatusInput, commands: Collection[Command]) -> float | None:
         summary, policy, released_only = (
             status_input.pod_summary,
             status_input.policy,
@@ -529,17 +524,10 @@ class DrainTask:
         return 0.0
 
 
-def _gave_up_slot(drain: NodeDrain, wait: WaitReason) -> bool:
-    """Whether the drain has started, and waits only for a slot that it gave up."""
-    return (
-        drain.status.started_at is not None
-        and wait.reason is ProgressingReason.MAX_CONCURRENT
-        and names.STEPPED_BACK not in drain.annotations
-    )
-
-
-def _keeps_cordon(drain: NodeDrain, wait: WaitReason) -> bool:
-    """Whether the wait keeps the node cordoned: the node flaps, or has not been healthy for long enough."""
-    return wait.reason is ProgressingReason.FLAPPING or (
-        wait.reason is ProgressingReason.CANCELLED and drain.status.started_at is not None
-    )
+def _required_evidence(commands: Collection[Command]) -> Evidence | None:
+    """Return what a live read must show before the cordon; None if no command cordons the node."""
+    if Command.KEEP_CORDON in commands:
+        return Evidence.NONE
+    if Command.CORDON not in commands:
+        return None
+    return Evidence.SILENT_LEASE if Command.RELEASE in commands else Evidence.CONDITION

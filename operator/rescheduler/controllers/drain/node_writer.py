@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Mapping
 from dataclasses import replace
+from enum import Enum, auto
 from typing import Protocol
 
 import structlog
 
-from rescheduler.api.drains import NodeDrain, NodeRecord, Phase
+from rescheduler.api.drains import NodeDrain, NodeRecord
 from rescheduler.controllers.drain.events import DrainEvents
 from rescheduler.controllers.failure.lease_monitor import LeaseMonitor
 from rescheduler.controllers.runtime.clock import Clock
@@ -15,7 +16,7 @@ from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.controllers.runtime.write_attempts import WriteAttempts
 from rescheduler.core.drain import node_patches, status, triggers
 from rescheduler.core.drain.node_patches import RestorePart
-from rescheduler.core.drain.state_machine import Fact
+from rescheduler.core.drain.state_machine import Fact, step
 from rescheduler.core.eligibility import decision, preconditions
 from rescheduler.core.eviction import write_refusals
 from rescheduler.core.eviction.write_refusals import WriteOperation
@@ -45,6 +46,14 @@ class WriteStatus(Protocol):
     """Writes the status of the NodeDrain; `immediately`: without waiting for more changes."""
 
     def __call__(self, status_input: status.StatusInput, *, immediately: bool = False) -> Awaitable[None]: ...
+
+
+class Evidence(Enum):
+    """Signs of failure that a live read must still show before the cordon of a failed node."""
+
+    CONDITION = auto()  # a failure condition of the policy
+    SILENT_LEASE = auto()  # only the silent Lease, because the failure is not confirmed
+    NONE = auto()  # nothing: a flapping node need not fail at this moment
 
 
 class NodeWriter:
@@ -139,7 +148,7 @@ class NodeWriter:
         return node_patches.in_service_record(record) if record and keeps_taint else record
 
     async def cordon(
-        self, status_input: status.StatusInput, node: Node, write_status: WriteStatus
+        self, status_input: status.StatusInput, node: Node, write_status: WriteStatus, evidence: Evidence
     ) -> status.StatusInput:
         """Cordon the node, after the status has the record of every addition.
 
@@ -168,21 +177,22 @@ class NodeWriter:
         if record == drain.status.node and self._due_cordon_patch(node, record) is None:
             return status_input
         if status_input.started_at is None and self._has_wait_reason_changed(status_input):
-            return replace(status_input, phase=Phase.WAITING)
+            return replace(status_input, phase=step(status_input.phase, Fact.TURN_LOST).phase)
         started_at = status_input.started_at or status_input.now
         self._store.reserve_slot(self._name, started_at)
         try:
             # Until the cordon is observed, also after a lost race, the node may have recovered.
             if preconditions.has_only_failure_requests(drain) and not was_cordoned:
                 live_node = await self.read_recent(node.name)
-                if live_node is None or not await self._is_still_failed(status_input, live_node):
+                if live_node is None or not await self._is_still_failed(status_input, live_node, evidence):
                     # The node has recovered or is gone: its request ends soon.
-                    return replace(status_input, node=live_node or node, phase=Phase.WAITING)
+                    phase = step(status_input.phase, Fact.RECOVERED).phase
+                    return replace(status_input, node=live_node or node, phase=phase)
                 node = live_node
                 record = node_patches.cordon_record(node, previous_record, added)
             # Only a reported cordon can be undone: after a crash before the cordon, no user uncordoned the node.
             was_uncordoned = bool(status_input.started_at and not node.unschedulable and was_cordoned)
-            phase = Phase.DRAINING if was_uncordoned and status_input.phase is Phase.DRAINED else status_input.phase
+            phase = step(status_input.phase, Fact.UNCORDONED).phase if was_uncordoned else status_input.phase
             status_input = replace(status_input, node_record=record, started_at=started_at, node=node, phase=phase)
             # Without this write, the status would claim after a crash that the first cordon still holds.
             if record != drain.status.node or drain.status.started_at is None or was_uncordoned:
@@ -316,16 +326,16 @@ class NodeWriter:
         """Write an optional patch on the node. Return whether it succeeded."""
         return await self._attempts.attempt(operation, lambda: self.patch(node, patch))
 
-    async def _is_still_failed(self, status_input: status.StatusInput, node: Node) -> bool:
+    async def _is_still_failed(self, status_input: status.StatusInput, node: Node, evidence: Evidence) -> bool:
         """Whether the node, as just read, still has the failure of the drain, and the view is reliable."""
-        if status_input.fact is Fact.CORDONED_ONLY:
-            return True  # a flapping condition need not hold at this moment
+        if evidence is Evidence.NONE:
+            return True
         conditions = status_input.policy.spec.failure.conditions if status_input.policy else ()
-        if status_input.fact is not Fact.SUSPECTED and not any(
+        if evidence is not Evidence.SILENT_LEASE and not any(
             condition_history.matching_condition(node, match) for match in conditions
         ):
             return False
-        is_reported = node.ready_status != CONDITION_UNKNOWN and status_input.fact is not Fact.SUSPECTED
+        is_reported = node.ready_status != CONDITION_UNKNOWN and evidence is not Evidence.SILENT_LEASE
         return (is_reported or await self._lease_monitor.is_silent(node)) and not self._store.is_view_stale()
 
     async def write_conditions(self, status_input: status.StatusInput) -> None:

@@ -23,7 +23,7 @@ from rescheduler.core.drain import eta as drain_eta
 from rescheduler.core.drain import messages
 from rescheduler.core.drain.node_patches import MAINTENANCE_REASON
 from rescheduler.core.drain.pod_summary import MAX_REPORTED_BLOCKERS, PodSummary
-from rescheduler.core.drain.state_machine import Fact
+from rescheduler.core.drain.state_machine import Report
 from rescheduler.core.eligibility.windows import window_state
 from rescheduler.core.eviction.write_refusals import WriteFailure, WriteOperation
 from rescheduler.core.failure import fencing
@@ -41,7 +41,7 @@ class StatusInput:
         node: the Node; None if it is gone.
         policy: the winning policy; None without one.
         phase: the phase after this step.
-        fact: the fact of this step.
+        report: what to report beyond the phase.
         wait: why the drain waits; None if it continues.
         node_record: the additions to the node, after the commands of this step.
         started_at: `status.startedAt`; None before the cordon.
@@ -62,7 +62,7 @@ class StatusInput:
     node: Node | None
     policy: ReschedulePolicy | None
     phase: Phase
-    fact: Fact
+    report: Report
     wait: WaitReason | None
     node_record: NodeRecord | None
     started_at: datetime | None
@@ -119,12 +119,7 @@ def deadline(status_input: StatusInput) -> datetime | None:
 def _pause_fields(status_input: StatusInput) -> dict[str, object]:
     """Return the fields of a pause: a drain that has started and must wait is paused."""
     before = status_input.drain.status
-    is_paused = status_input.started_at is not None and status_input.fact in (
-        Fact.WAITING,
-        Fact.CORDONED_ONLY,
-        Fact.FROZEN,
-        Fact.WITHOUT_SLOT,
-    )
+    is_paused = status_input.started_at is not None and status_input.report in (Report.PAUSED, Report.FROZEN)
     if is_paused:
         return {"paused_at": before.paused_at or status_input.now}
     if before.paused_at:
@@ -285,7 +280,7 @@ def _conditions(status_input: StatusInput) -> tuple[Condition, ...]:
         "Blocked": _blocked_condition(status_input),
     }
     conditions_by_type = {c.type: c for c in status_input.drain.status.conditions}
-    if status_input.fact is Fact.PODS_UNKNOWN:  # conditions about pods stay as reported while the pods are unknown
+    if status_input.report is Report.PODS_UNKNOWN:  # conditions about pods stay as reported while the pods are unknown
         own_conditions = {
             type_: condition
             for type_, condition in own_conditions.items()
@@ -341,7 +336,7 @@ def _progressing_condition(status_input: StatusInput) -> tuple[str, str, str]:
 def _progressing_state(status_input: StatusInput) -> tuple[str, str, str]:
     """Return `Progressing`: whether the drain continues; the message names what it waits for."""
     if status_input.phase is Phase.RESTORING:
-        reason = "OutOfService" if status_input.fact is Fact.OUT_OF_SERVICE else "Restoring"
+        reason = "OutOfService" if status_input.report is Report.OUT_OF_SERVICE else "Restoring"
         return "True", reason, _restoring_message(status_input)
     if status_input.phase is Phase.DRAINED:
         return "False", "Drained", messages.DRAIN_FINISHED
@@ -351,7 +346,7 @@ def _progressing_state(status_input: StatusInput) -> tuple[str, str, str]:
     if status_input.started_at and (timeout_at := deadline(status_input)) and status_input.now >= timeout_at:
         settings = status_input.settings
         return "True", "TimedOut", messages.timeout_passed(settings.timeout, settings.on_timeout)
-    if status_input.fact is Fact.SUSPECTED:
+    if status_input.report is Report.SUSPECTED:
         return "True", SUSPECTED, messages.SUSPECTED_NODE
     if status_input.phase is Phase.BLOCKED:
         return "True", "Blocked", messages.EVICTION_BLOCKED
@@ -360,11 +355,11 @@ def _progressing_state(status_input: StatusInput) -> tuple[str, str, str]:
 
 def _restoring_message(status_input: StatusInput) -> str:
     """Return the message of a restore: what it waits for."""
-    if status_input.fact is Fact.FROZEN and status_input.wait:
+    if status_input.report is Report.FROZEN and status_input.wait:
         return messages.restore_frozen(status_input.wait.message)
-    if status_input.fact is Fact.OUT_OF_SERVICE:
+    if status_input.report is Report.OUT_OF_SERVICE:
         return messages.waiting_out_of_service(status_input.node_in_use_by)
-    if status_input.fact is Fact.RETURNING_PODS:
+    if status_input.report is Report.RETURNING_PODS:
         if not status_input.pods_to_return:
             return messages.returns_unknown(status_input.unsynced_reason)
         causes = {
@@ -379,7 +374,7 @@ def _restoring_message(status_input: StatusInput) -> str:
 def _moving_message(status_input: StatusInput) -> str:
     """Return the message of a drain that moves pods, or why no pod moves; each new text is a write."""
     summary = status_input.pod_summary
-    if status_input.fact is Fact.PODS_UNKNOWN and status_input.unsynced_reason:
+    if status_input.report is Report.PODS_UNKNOWN and status_input.unsynced_reason:
         return messages.pods_not_listed(status_input.unsynced_reason)
     last_move = max((t for t in (status_input.started_at, status_input.last_move_at) if t), default=status_input.now)
     if summary is None or summary.in_flight or status_input.now - last_move < _IDLE_REPORTED_AFTER:

@@ -15,7 +15,7 @@ from rescheduler.api.drains import NodeDrain, NodeRecord, Phase
 from rescheduler.api.policies import FailureSettings, Force, ReschedulePolicy, ReschedulePolicySpec
 from rescheduler.controllers.drain.fencing import NodeFencing
 from rescheduler.core.drain import node_patches
-from rescheduler.core.drain.state_machine import Fact
+from rescheduler.core.drain.state_machine import Report
 from rescheduler.core.drain.status import StatusInput
 from rescheduler.core.eviction.pod_actions import PodAction, PodDecision, RequiredProof
 from rescheduler.core.eviction.write_refusals import WriteOperation
@@ -136,7 +136,7 @@ def judged(world: World, here: Node = DEAD, record: NodeRecord = HELD) -> tuple[
 
 def scene(here: Node, record: NodeRecord) -> StatusInput:
     given: dict[str, Any] = {"wait": None, "started_at": NOW, "pod_summary": None, "moved": 0, "now": NOW}
-    return StatusInput(drain(record), here, policy(), Phase.DRAINING, Fact.PODS_REMAINING, node_record=record, **given)
+    return StatusInput(drain(record), here, policy(), Phase.DRAINING, Report.PHASE, node_record=record, **given)
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------

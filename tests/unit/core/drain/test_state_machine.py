@@ -1,4 +1,4 @@
-"""The table of a drain's life, line by line."""
+"""The state machine of a drain, row by row."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,14 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rescheduler.api.drains import Phase
-from rescheduler.core.drain.state_machine import MIN_TIME_CORDONED, TRANSITIONS, Command, DrainState, Fact, fact, step
+from rescheduler.api import names
+from rescheduler.api.drains import NodeDrain, Phase
+from rescheduler.core.drain.state_machine import (
+    MIN_TIME_CORDONED,
+    TRANSITIONS,
+    Command,
+    DrainState,
+    Fact,
+    Permission,
+    fact,
+    permission,
+    step,
+)
+from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def situation(**changes: object) -> DrainState:
-    base: dict[str, object] = {"now": NOW, "same_node": True, "withdrawn": False, "restored": False, "must_wait": False}
+    base: dict[str, object] = {"now": NOW, "same_node": True, "withdrawn": False, "restored": False}
     base["cordoned_at"] = changes.get("started_at")
     return DrainState(**(base | changes))  # type: ignore[arg-type]
 
@@ -30,9 +42,10 @@ def situation(**changes: object) -> DrainState:
             Fact.RETURNING_PODS,
         ),
         ({"withdrawn": True, "out_of_service": True, "same_node": False}, Fact.NODE_GONE),
-        ({"started_at": NOW, "must_wait": True, "steps_back": True, "out_of_service": True}, Fact.WAITING),
-        ({"must_wait": True}, Fact.WAITING),
+        ({"started_at": NOW, "permission": Permission.WAITS, "out_of_service": True}, Fact.PAUSED),
+        ({"permission": Permission.WAITS}, Fact.WAITING),
         ({}, Fact.MAY_START),
+        ({"has_step_back": True}, Fact.STEP_BACK_ENDED),
         ({"started_at": NOW, "remaining": None}, Fact.PODS_UNKNOWN),
         ({"started_at": NOW, "remaining": 0}, Fact.PODS_REMAINING),  # the scheduler may still bind
         ({"started_at": NOW - MIN_TIME_CORDONED, "remaining": 0}, Fact.EMPTY),
@@ -41,11 +54,22 @@ def situation(**changes: object) -> DrainState:
             Fact.PODS_REMAINING,
         ),  # cordoned late, or again
         ({"started_at": NOW - MIN_TIME_CORDONED, "remaining": 0, "cordoned_at": None}, Fact.PODS_REMAINING),
-        ({"started_at": NOW - MIN_TIME_CORDONED, "remaining": 0, "cordoned_at": None, "must_wait": True}, Fact.WAITING),
-        ({"started_at": NOW - MIN_TIME_CORDONED, "remaining": 0, "must_wait": True}, Fact.EMPTY_AND_WAITING),
-        ({"started_at": NOW - MIN_TIME_CORDONED, "remaining": 0, "must_wait": True, "without_slot": True}, Fact.EMPTY),
-        ({"started_at": NOW - MIN_TIME_CORDONED, "remaining": 0, "must_wait": True, "cordoned_only": True}, Fact.EMPTY),
-        ({"started_at": NOW - MIN_TIME_CORDONED, "remaining": 1, "must_wait": True}, Fact.WAITING),
+        (
+            {
+                "started_at": NOW - MIN_TIME_CORDONED,
+                "remaining": 0,
+                "cordoned_at": None,
+                "permission": Permission.WAITS,
+            },
+            Fact.PAUSED,
+        ),
+        (
+            {"started_at": NOW - MIN_TIME_CORDONED, "remaining": 0, "permission": Permission.WAITS},
+            Fact.EMPTY_AND_WAITING,
+        ),
+        ({"started_at": NOW - MIN_TIME_CORDONED, "remaining": 0, "permission": Permission.YIELDS}, Fact.EMPTY),
+        ({"started_at": NOW - MIN_TIME_CORDONED, "remaining": 0, "permission": Permission.KEEPS_CORDON}, Fact.EMPTY),
+        ({"started_at": NOW - MIN_TIME_CORDONED, "remaining": 1, "permission": Permission.WAITS}, Fact.PAUSED),
         ({"started_at": NOW - timedelta(seconds=59), "remaining": 1, "blocker_count": 1}, Fact.PODS_REMAINING),
         ({"started_at": NOW - timedelta(seconds=60), "remaining": 1, "blocker_count": 1}, Fact.BLOCKED),
         (
@@ -58,34 +82,32 @@ def situation(**changes: object) -> DrainState:
                 "started_at": NOW - timedelta(hours=1),
                 "remaining": 1,
                 "blocker_count": 1,
-                "must_wait": True,
-                "without_slot": True,
+                "permission": Permission.YIELDS,
                 "suspected": True,
             },
             Fact.WITHOUT_SLOT,
         ),
-        ({"started_at": NOW, "remaining": 1, "must_wait": True, "without_slot": True}, Fact.WITHOUT_SLOT),
+        ({"started_at": NOW, "remaining": 1, "permission": Permission.YIELDS}, Fact.WITHOUT_SLOT),
         (
             {
                 "started_at": NOW - timedelta(hours=1),
                 "remaining": 1,
                 "blocker_count": 1,
-                "must_wait": True,
-                "without_slot": True,
+                "permission": Permission.YIELDS,
             },
             Fact.BLOCKED,
         ),
         (
-            {"started_at": NOW, "must_wait": True, "steps_back": True, "has_pods_to_return": True},
+            {"started_at": NOW, "permission": Permission.STEPS_BACK, "has_pods_to_return": True},
             Fact.RETURNING_PODS_TO_STEP_BACK,
         ),
-        ({"started_at": NOW, "must_wait": True, "steps_back": True}, Fact.STEPPING_BACK),
-        ({"must_wait": True, "steps_back": True}, Fact.WAITING),
-        ({"started_at": NOW, "must_wait": True, "frozen": True}, Fact.FROZEN),
-        ({"withdrawn": True, "frozen": True}, Fact.FROZEN),
-        ({"must_wait": True, "cordoned_only": True}, Fact.CORDONED_ONLY),
+        ({"started_at": NOW, "permission": Permission.STEPS_BACK}, Fact.STEPPING_BACK),
+        ({"permission": Permission.QUEUES}, Fact.QUEUED),
+        ({"started_at": NOW, "permission": Permission.FROZEN}, Fact.FROZEN),
+        ({"withdrawn": True, "permission": Permission.FROZEN}, Fact.FROZEN),
+        ({"permission": Permission.KEEPS_CORDON}, Fact.CORDONED_ONLY),
         ({"suspected": True}, Fact.SUSPECTED),
-        ({"suspected": True, "must_wait": True}, Fact.WAITING),
+        ({"suspected": True, "permission": Permission.WAITS}, Fact.WAITING),
         ({"started_at": NOW, "remaining": 3, "suspected": True}, Fact.SUSPECTED),
     ],
 )
@@ -115,7 +137,7 @@ def test_the_first_fact_that_holds(changes: dict[str, object], expected: Fact) -
     ],
 )
 def test_phases_follow_facts(phase: Phase, what: Fact, then: Phase) -> None:
-    assert step(phase, what)[0] is then
+    assert step(phase, what).phase is then
 
 
 def test_what_is_being_restored_never_drains_again() -> None:
@@ -127,11 +149,60 @@ def test_what_is_being_restored_never_drains_again() -> None:
 def test_pods_move_and_nodes_are_cordoned_only_where_a_drain_may_go_on(phase: Phase, what: Fact) -> None:
     if what not in TRANSITIONS[phase]:
         return
-    commands = step(phase, what)[1]
+    commands = step(phase, what).commands
     may = what in (Fact.MAY_START, Fact.PODS_REMAINING, Fact.BLOCKED, Fact.EMPTY)
     assert (Command.MOVE in commands) is may
-    assert (Command.CORDON in commands) is (
+    assert bool({Command.CORDON, Command.KEEP_CORDON} & set(commands)) is (
         may or what in (Fact.WITHOUT_SLOT, Fact.PODS_UNKNOWN, Fact.CORDONED_ONLY, Fact.SUSPECTED)
     )
-    if Command.CORDON in commands:
-        assert commands.index(Command.RECORD) < commands.index(Command.CORDON)
+
+
+@given(phase=st.sampled_from(Phase), what=st.sampled_from(Fact))
+def test_commands_of_a_row_are_in_the_order_of_execution(phase: Phase, what: Fact) -> None:
+    if what not in TRANSITIONS[phase]:
+        return
+    order = list(Command)
+    commands = step(phase, what).commands
+    assert list(commands) == sorted(commands, key=order.index)
+
+
+def test_every_fact_has_a_row_in_every_phase_with_a_request() -> None:
+    for phase in Phase:
+        if phase is not Phase.RESTORING:
+            assert set(TRANSITIONS[phase]) == set(Fact)
+
+
+def drain(*, started: bool = True, steps_back: bool = False) -> NodeDrain:
+    annotations = {names.STEPPED_BACK: "n2/u2"} if steps_back else {}
+    status = {"startedAt": "2026-01-01T00:00:00Z"} if started else {}
+    meta = {"name": "n", "uid": "d", "resourceVersion": "1", "annotations": annotations}
+    return NodeDrain.from_object(
+        {"metadata": meta, "spec": {"nodeName": "n", "requests": [{"reason": "Manual"}]}, "status": status}
+    )
+
+
+@pytest.mark.parametrize(
+    ("reason", "state", "expected"),
+    [
+        (None, {"steps_back": True}, Permission.MAY_MOVE),
+        (ProgressingReason.STALE_VIEW, {"steps_back": True}, Permission.FROZEN),
+        (ProgressingReason.MAX_CONCURRENT, {}, Permission.YIELDS),
+        (ProgressingReason.MAX_CONCURRENT, {"started": False}, Permission.QUEUES),
+        (ProgressingReason.MAX_CONCURRENT, {"steps_back": True}, Permission.STEPS_BACK),
+        (ProgressingReason.MAX_CONCURRENT, {"steps_back": True, "started": False}, Permission.QUEUES),
+        (ProgressingReason.POOL_BUDGET, {}, Permission.WAITS),
+        (ProgressingReason.FLAPPING, {"started": False}, Permission.KEEPS_CORDON),
+        (ProgressingReason.CANCELLED, {}, Permission.KEEPS_CORDON),
+        (ProgressingReason.CANCELLED, {"started": False}, Permission.WAITS),
+        (ProgressingReason.WINDOW, {"started": False}, Permission.WAITS),
+    ],
+)
+def test_a_reason_to_wait_gives_a_permission(
+    reason: ProgressingReason | None, state: dict[str, bool], expected: Permission
+) -> None:
+    assert permission(drain(**state), WaitReason(reason, "why") if reason else None) is expected
+
+
+def test_a_drain_does_not_step_back_while_its_node_is_out_of_service() -> None:
+    wait = WaitReason(ProgressingReason.MAX_CONCURRENT, "why")
+    assert permission(drain(steps_back=True), wait, out_of_service=True) is Permission.WAITS

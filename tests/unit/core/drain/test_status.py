@@ -21,7 +21,7 @@ from rescheduler.api.drains import (
 from rescheduler.api.policies import ReschedulePolicy, ReschedulePolicySpec
 from rescheduler.core.drain.eta import EvictionGroup
 from rescheduler.core.drain.pod_summary import PodSummary
-from rescheduler.core.drain.state_machine import Fact
+from rescheduler.core.drain.state_machine import Report
 from rescheduler.core.drain.status import (
     StatusInput,
     build,
@@ -61,7 +61,7 @@ def scene(
         "node": Node("n", "u", unschedulable=True),
         "policy": ReschedulePolicy("p", "pu", 1, ReschedulePolicySpec.model_validate(spec)),
         "phase": Phase.DRAINING,
-        "fact": Fact.PODS_REMAINING,
+        "report": Report.PHASE,
         "wait": None,
         "node_record": NodeRecord(uid="u", cordoned_by_us=True),
         "started_at": NOW - timedelta(minutes=10),
@@ -95,7 +95,7 @@ def blocker(name: str, class_: BlockerClass = BlockerClass.BUDGET_EXHAUSTED, age
 
 def test_forty_blocked_pods_make_a_short_message_that_stays_the_same() -> None:
     blockers = tuple(blocker(f"p{i}") for i in range(40))
-    stuck = {"phase": Phase.BLOCKED, "fact": Fact.BLOCKED}
+    stuck = {"phase": Phase.BLOCKED, "report": Report.PHASE}
     first = build(scene(pod_summary=PodSummary(existing=40, remaining=40, blockers=blockers), **stuck))
     message = conditions(first)["Blocked"].message
     assert message.endswith("; and 37 more")
@@ -166,14 +166,16 @@ def test_an_estimate_that_hardly_changes_is_not_written_anew(before: int, kept: 
 def test_volumes_that_hang_are_said_and_hold_nothing() -> None:
     waits = build(scene(pod_summary=PodSummary(detaching_volumes=frozenset({"pv1"}))))
     assert conditions(waits)["Drained"].reason == "VolumesAttached"
-    done = build(scene(pod_summary=PodSummary(stuck_volumes=frozenset({"pv1"})), phase=Phase.DRAINED, fact=Fact.EMPTY))
+    done = build(
+        scene(pod_summary=PodSummary(stuck_volumes=frozenset({"pv1"})), phase=Phase.DRAINED, report=Report.PHASE)
+    )
     assert conditions(done)["Drained"].status == "True"
     assert "no longer waited for: pv1" in conditions(done)["Drained"].message
 
 
 def test_time_held_is_paused_and_kept() -> None:
     held = WaitReason(ProgressingReason.WINDOW, "shut")
-    stops = build(scene(fact=Fact.WAITING, phase=Phase.WAITING, wait=held))
+    stops = build(scene(report=Report.PAUSED, phase=Phase.WAITING, wait=held))
     assert stops.paused_at == NOW
     goes = build(scene(before={"paused_at": NOW - timedelta(seconds=90), "paused_seconds": 10}))
     assert (goes.paused_at, goes.paused_seconds) == (None, 100)
@@ -184,7 +186,10 @@ def test_all_reasons_are_in_one_value() -> None:
 
 
 def test_what_a_drain_waits_for_is_one_value_while_it_waits() -> None:
-    moving, held = build(scene()), build(scene(wait=WaitReason(ProgressingReason.WINDOW, "closed"), fact=Fact.WAITING))
+    moving, held = (
+        build(scene()),
+        build(scene(wait=WaitReason(ProgressingReason.WINDOW, "closed"), report=Report.PAUSED)),
+    )
     assert (moving.waiting, held.waiting) == (None, "Window")
     drain = scene().drain.model_copy(update={"status": NodeDrainStatus()})
     trouble = WriteFailure(WriteOperation.RECONCILE, "denied")
@@ -214,7 +219,7 @@ OVER = {"phase": Phase.RESTORING}
     ("changes", "words"),
     [
         (
-            {"fact": Fact.PODS_UNKNOWN, "unsynced_reason": "the list /x is not there yet (403)"},
+            {"report": Report.PODS_UNKNOWN, "unsynced_reason": "the list /x is not there yet (403)"},
             "the list /x is not there yet (403)",
         ),
         (
@@ -229,24 +234,33 @@ OVER = {"phase": Phase.RESTORING}
         ({"pod_summary": PodSummary()}, "no pod is left"),
         ({"write_failures": (REFUSED,)}, "the node cannot be cordoned"),
         (
-            {**OVER, "fact": Fact.RETURNING_PODS, "pods_to_return": ("s/a", "s/b")},
+            {**OVER, "report": Report.RETURNING_PODS, "pods_to_return": ("s/a", "s/b")},
             "after the return of 2 released pods",
         ),
-        ({**OVER, "fact": Fact.RETURNING_PODS, "pods_to_return": ("s/a",)}, "after the return of 1 released pod: s/a"),
         (
-            {**OVER, "fact": Fact.RETURNING_PODS, "unsynced_reason": "the pods are not listed"},
+            {**OVER, "report": Report.RETURNING_PODS, "pods_to_return": ("s/a",)},
+            "after the return of 1 released pod: s/a",
+        ),
+        (
+            {**OVER, "report": Report.RETURNING_PODS, "unsynced_reason": "the pods are not listed"},
             "the pods are not listed",
         ),
         (
-            {**OVER, "fact": Fact.OUT_OF_SERVICE, "node_in_use_by": ("volume pv1 is attached",)},
+            {**OVER, "report": Report.OUT_OF_SERVICE, "node_in_use_by": ("volume pv1 is attached",)},
             "volume pv1 is attached",
         ),
-        ({**OVER, "fact": Fact.FROZEN, "wait": WaitReason(ProgressingReason.STALE_VIEW, "the network")}, "the network"),
         (
-            {**OVER, "fact": Fact.WITHDRAWN, "write_failures": (WriteFailure(WriteOperation.UNCORDON, "why"),)},
+            {**OVER, "report": Report.FROZEN, "wait": WaitReason(ProgressingReason.STALE_VIEW, "the network")},
+            "the network",
+        ),
+        (
+            {**OVER, "report": Report.PHASE, "write_failures": (WriteFailure(WriteOperation.UNCORDON, "why"),)},
             "cannot be uncordoned: why",
         ),
-        ({"fact": Fact.WAITING, "phase": Phase.WAITING, "wait": WaitReason(ProgressingReason.WINDOW, "shut")}, "shut"),
+        (
+            {"report": Report.PAUSED, "phase": Phase.WAITING, "wait": WaitReason(ProgressingReason.WINDOW, "shut")},
+            "shut",
+        ),
     ],
 )
 def test_what_a_drain_waits_for_is_named(changes: dict[str, Any], words: str) -> None:
@@ -266,7 +280,7 @@ def test_while_something_moves_the_words_stay_the_same(changes: dict[str, Any]) 
 
 def test_a_pod_that_cannot_be_returned_is_named_with_its_cause_and_no_other_blocker_is() -> None:
     stuck = PodSummary(existing=2, remaining=2, blockers=(blocker("a"), blocker("b")))
-    found = build(scene(**OVER, fact=Fact.RETURNING_PODS, pods_to_return=("s/a",), pod_summary=stuck))
+    found = build(scene(**OVER, report=Report.RETURNING_PODS, pods_to_return=("s/a",), pod_summary=stuck))
     assert "s/a (why)" in conditions(found)["Progressing"].message
     assert [b.pod for b in found.blockers] == ["a"]
     assert found.blockers_total == 1
@@ -278,7 +292,7 @@ def test_a_node_counts_as_cordoned_only_when_it_is() -> None:
 
 
 def test_a_refused_cordon_is_what_blocks() -> None:
-    assert says("Blocked", phase=Phase.BLOCKED, fact=Fact.BLOCKED, write_failures=(REFUSED,)) == (
+    assert says("Blocked", phase=Phase.BLOCKED, report=Report.PHASE, write_failures=(REFUSED,)) == (
         "True",
         "Blocked",
         str(REFUSED),
@@ -287,7 +301,7 @@ def test_a_refused_cordon_is_what_blocks() -> None:
 
 def test_before_the_pods_are_seen_again_what_was_said_of_them_stands() -> None:
     said = Condition(type="Blocked", status="True", reason="Unmanaged", message="s/a", last_transition_time=NOW)
-    found = build(scene(before={"conditions": (said,)}, fact=Fact.PODS_UNKNOWN, phase=Phase.BLOCKED))
+    found = build(scene(before={"conditions": (said,)}, report=Report.PODS_UNKNOWN, phase=Phase.BLOCKED))
     assert conditions(found)["Blocked"] == said
 
 
