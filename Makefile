@@ -30,6 +30,7 @@ lint: $(VENV)/ready binaries
 	$(BIN)/mypy
 	PYTHONPATH=operator $(BIN)/lint-imports
 	$(RUN) -m rescheduler.api.crds --check manifests/crds manifests/chart/crds
+	$(RUN) -m harness.state_diagram --check
 	HELM=$$($(RUN) -m harness binaries)/helm $(RUN) manifests/render.py --check
 
 bench: $(VENV)/ready binaries
@@ -37,6 +38,7 @@ bench: $(VENV)/ready binaries
 
 manifests: $(VENV)/ready binaries
 	$(RUN) -m rescheduler.api.crds manifests/crds manifests/chart/crds
+	$(RUN) -m harness.state_diagram
 	HELM=$$($(RUN) -m harness binaries)/helm $(RUN) manifests/render.py
 
 image:
