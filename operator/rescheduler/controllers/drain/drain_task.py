@@ -7,13 +7,13 @@ again from the state of the cluster. Every command can be repeated.
 import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, Phase
-from rescheduler.api.policies import DrainSettings, OnTimeout, ReschedulePolicy
+from rescheduler.api.policies import DrainSettings, ReschedulePolicy
 from rescheduler.controllers.drain.deadlocks import DeadlockResolver
 from rescheduler.controllers.drain.events import DrainEvents
 from rescheduler.controllers.drain.external_owners import ExternalOwnerCheck
@@ -30,10 +30,11 @@ from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.controllers.runtime.write_attempts import WriteAttempts
 from rescheduler.core.drain import messages, state_machine, status
+from rescheduler.core.drain.drain_decision import DrainDecision, DrainObservation, decide_step, may_move_pods
 from rescheduler.core.drain.pod_summary import PodSummary
 from rescheduler.core.drain.state_machine import Command, Permission, Report
 from rescheduler.core.eligibility import decision, preconditions
-from rescheduler.core.eviction.pod_actions import EvictionContext, deadline
+from rescheduler.core.eviction.pod_actions import EvictionContext
 from rescheduler.core.eviction.write_refusals import WriteOperation
 from rescheduler.core.failure import fencing
 from rescheduler.core.failure.fencing import FencingState
@@ -57,8 +58,6 @@ With more drains the fraction is smaller: the API server needs the machine too.
 _MAX_UNANSWERED_DELAY = 10.0  # seconds at most between two reconciles while the API server does not answer
 _UNSYNCED_REPORTED_AFTER = 10.0  # seconds; a list that is missing for longer is reported
 _WITHOUT_FINALIZER = 10.0  # seconds at most for which a new task waits for the finalizer
-POD_RETURN_TIMEOUT, CLEANUP_POD_RETURN_TIMEOUT = timedelta(minutes=10), timedelta(minutes=1)
-"""A restore waits this long for released pods; then it continues without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,76 +174,73 @@ class DrainTask:
 
     async def _reconcile(self, drain: NodeDrain) -> float:
         """Reconcile the drain. Return the seconds until the next time without an event."""
-        store, now = self._deps.store, self._deps.clock.now()
-        if store.is_unreadable(ResourceKind.DRAIN, self.name):
+        if self._deps.store.is_unreadable(ResourceKind.DRAIN, self.name):
             return _RECHECK_INTERVAL  # the known version is old: acting on it could undo a request
-        node = store.node(drain.spec.node_name)
-        if node is None:
-            node = await self._node_writer.read_live(drain.spec.node_name)
+        node = self._deps.store.node(drain.spec.node_name) or await self._node_writer.read_live(drain.spec.node_name)
         if node and (finalizer_wait := self._until_finalizer(drain)) > 0:
             return finalizer_wait
-        wait = decision.wait_reason(drain, store.cluster_state(), now)
-        if self.name in store.undeletable_drains and (wait is None or wait.reason is not ProgressingReason.STALE_VIEW):
-            wait = WaitReason(ProgressingReason.CANCELLED, messages.UNDELETABLE_DRAIN)
-        if (
-            drain.status.started_at is None
-            and node
-            and (wait is None or state_machine.permission(drain, wait) is Permission.KEEPS_CORDON)
-        ):
-            wait = await self._check_external_owner(drain, node) or wait
+        observed = await self._observe(drain, node)
+        return await self._apply(decide_step(observed))
+
+    # -- observing ----------------------------------------------------------------------------------------------
+
+    async def _observe(self, drain: NodeDrain, node: Node | None) -> DrainObservation:
+        """Return everything that the step depends on; nothing is written to the cluster."""
+        store, now = self._deps.store, self._deps.clock.now()
         policy = store.policy(node) if node else None
+        settings = drain.spec.drain.apply_to(policy.spec.drain if policy else DrainSettings())
+        wait = await self._start_wait_reason(drain, node, now)
         fencing_state = await self._fencing_state(drain, node, policy, now)
         wait = wait or (self._fencing.wait_reason(drain, node, policy) if node else None)
         if node and (drain.status.started_at or (wait and wait.reason is ProgressingReason.AUDIT)):
             self._pod_mover.watch(node.name)
-        withdrawn = drain.deletion_timestamp is not None
-        if withdrawn:
-            self._attempts.clear(
-                WriteOperation.CORDON, WriteOperation.SET_METADATA, WriteOperation.TAINT, WriteOperation.ANNOTATE
-            )
-        permission = state_machine.permission(drain, wait)
-        may_move = permission in (Permission.MAY_MOVE, Permission.YIELDS) and not withdrawn
-        only_suspected, evaluation_began = (
-            decision.is_only_suspected(drain, store.cluster_state(), now),
-            self._deps.clock.monotonic(),
-        )
-        settings = drain.spec.drain.apply_to(policy.spec.drain if policy else DrainSettings())
+        only_suspected = decision.is_only_suspected(drain, store.cluster_state(), now)
+        evaluation_began = self._deps.clock.monotonic()
         context = self._eviction_context(drain, node, settings, fencing_state, now)
+        may_move = may_move_pods(drain, wait)
         summary = (
             self._pod_mover.evaluate(drain.status, settings, context, may_move=may_move, release_only=only_suspected)
             if context
             else None
         )
         self._evaluation_seconds = self._deps.clock.monotonic() - evaluation_began
-        self._node_writer.node_in_use = context is None or self._pod_mover.is_node_in_use(context.volumes)
-        self._unsynced_since = None if summary else self._unsynced_since
-        summary = summary if policy else None
-        state = self._drain_state(drain, node, wait, summary, now, settings)
-        state = replace(state, suspected=only_suspected)
-        step = state_machine.step(drain.status.phase or Phase.WAITING, state_machine.fact(state))
-        lists_returns = withdrawn or step.report is Report.STEPPING_BACK
-        status_input = status.StatusInput(
+        withdrawn = drain.deletion_timestamp is not None
+        node_in_use = context is None or self._pod_mover.is_node_in_use(context.volumes)
+        writer = self._node_writer
+        return DrainObservation(
+            now=now,
             drain=drain,
             node=node,
             policy=policy,
-            phase=step.phase,
-            report=step.report,
-            wait=None if step.phase is Phase.DRAINED else wait,
-            node_record=drain.status.node,
-            started_at=drain.status.started_at,
-            pod_summary=summary,
-            moved=(self._pod_mover.moved_count or 0) + (summary.existing - summary.remaining if summary else 0),
-            now=now,
             settings=settings,
+            wait=wait,
+            only_suspected=only_suspected,
             fencing_state=fencing_state,
-            pods_to_return=self._pod_mover.pods_to_return() if lists_returns else (),
-            node_in_use_by=self._pod_mover.node_in_use_by(context.volumes)
-            if context and step.report is Report.OUT_OF_SERVICE
-            else (),
-            unsynced_reason=self._long_unsynced_reason(context) if summary is None else "",
+            out_of_service=bool(node and writer.must_stay_out_of_service(drain, node, node_in_use=node_in_use)),
+            is_restored=bool(withdrawn and node and writer.is_restored(drain, node, node_in_use=node_in_use)),
+            cordoned_at=self._cordoned_at(drain),
+            cordon_fails=self._attempts.is_reported(WriteOperation.CORDON),
+            pod_summary=summary if policy else None,
+            pods_are_synced=self._pod_mover.is_synced,
+            released_pods=self._pod_mover.pods_to_return(),
+            moved=self._pod_mover.moved_count or 0,
             last_move_at=self._pod_mover.last_move_at,
+            node_in_use=node_in_use,
+            node_in_use_by=self._pod_mover.node_in_use_by(context.volumes) if context and withdrawn else (),
+            unsynced_reason=self._long_unsynced_reason(context, summary, policy),
+            cleanup=self._deps.cleanup,
         )
-        return await self._apply(step.commands, status_input)
+
+    async def _start_wait_reason(self, drain: NodeDrain, node: Node | None, now: datetime) -> WaitReason | None:
+        """Return why the drain must wait; another owner of the node is asked for live, just before a start."""
+        wait = decision.wait_reason(drain, self._deps.store.cluster_state(), now)
+        is_undeletable = self.name in self._deps.store.undeletable_drains
+        if is_undeletable and (wait is None or wait.reason is not ProgressingReason.STALE_VIEW):
+            wait = WaitReason(ProgressingReason.CANCELLED, messages.UNDELETABLE_DRAIN)
+        cordons = wait is None or state_machine.permission(drain, wait) is Permission.KEEPS_CORDON
+        if node is None or drain.status.started_at or not cordons:
+            return wait
+        return await self._check_external_owner(drain, node) or wait
 
     def _until_finalizer(self, drain: NodeDrain) -> float:
         """Return the seconds to wait at most for the finalizer, which a NodeDrain made by a user does not have yet.
@@ -256,43 +252,18 @@ class DrainTask:
             return 0.0
         return self._born + _WITHOUT_FINALIZER - self._deps.clock.monotonic()
 
-    def _long_unsynced_reason(self, context: EvictionContext | None) -> str:
+    def _long_unsynced_reason(
+        self, context: EvictionContext | None, summary: PodSummary | None, policy: ReschedulePolicy | None
+    ) -> str:
         """Return which list is missing, if it is missing for long; else an empty text."""
+        if summary:
+            self._unsynced_since = None
+            if policy:
+                return ""
         reason = self._pod_mover.unsynced_reason if context else self._deps.related_objects.why_not_synced(self.name)
         now = self._deps.clock.monotonic()
         self._unsynced_since = now if self._unsynced_since is None else self._unsynced_since
         return reason if now - self._unsynced_since >= _UNSYNCED_REPORTED_AFTER else ""
-
-    def _drain_state(
-        self,
-        drain: NodeDrain,
-        node: Node | None,
-        wait: WaitReason | None,
-        pod_summary: PodSummary | None,
-        now: datetime,
-        settings: DrainSettings,
-    ) -> state_machine.DrainState:
-        record = drain.status.node
-        withdrawn = drain.deletion_timestamp is not None
-        restored = withdrawn and node is not None and self._node_writer.is_restored(drain, node)
-        out_of_service = node is not None and self._node_writer.must_stay_out_of_service(drain, node)
-        return state_machine.DrainState(
-            now=now,
-            same_node=node is not None and (record is None or not record.uid or record.uid == node.uid),
-            withdrawn=withdrawn,
-            restored=restored,
-            permission=state_machine.permission(drain, wait, out_of_service=out_of_service),
-            out_of_service=out_of_service,
-            has_step_back=names.STEPPED_BACK in drain.annotations,
-            has_pods_to_return=self._waits_for_pod_returns(drain, now),
-            timed_out=self._is_cancelled_by_timeout(drain, settings, now),
-            started_at=drain.status.started_at,
-            cordoned_at=self._cordoned_at(drain),
-            remaining=pod_summary.existing + len(pod_summary.detaching_volumes) if pod_summary else None,
-            blocker_count=(len(pod_summary.blockers) if pod_summary else 0)
-            + self._attempts.is_reported(WriteOperation.CORDON),
-            last_move_at=self._pod_mover.last_move_at,
-        )
 
     def _cordoned_at(self, drain: NodeDrain) -> datetime | None:
         """Return when the node was cordoned, rather late than early; None while the status reports no cordon.
@@ -305,24 +276,6 @@ class DrainTask:
         if reported is None or observed or drain.status.phase is Phase.DRAINED:
             return reported
         return max(reported, self._born_at)
-
-    def _waits_for_pod_returns(self, drain: NodeDrain, now: datetime) -> bool:
-        """Whether released pods are left on the node, or the pods of the node are not known.
-
-        After a timeout the restore continues without such pods, and they are returned later.
-        """
-        if drain.status.started_at is None:
-            return False
-        patience = CLEANUP_POD_RETURN_TIMEOUT if self._deps.cleanup else POD_RETURN_TIMEOUT
-        is_late = drain.deletion_timestamp is not None and now - drain.deletion_timestamp >= patience
-        return not is_late and (self._pod_mover.has_release_records or not self._pod_mover.is_synced)
-
-    @staticmethod
-    def _is_cancelled_by_timeout(drain: NodeDrain, settings: DrainSettings, now: datetime) -> bool:
-        """Whether the timeout has passed and the drain must be cancelled."""
-        context = EvictionContext(now, drain.status.started_at, status.paused_duration(drain.status, now))
-        timeout_at = deadline(settings.timeout, context)
-        return settings.on_timeout is OnTimeout.CANCEL and timeout_at is not None and now >= timeout_at
 
     async def _check_external_owner(self, drain: NodeDrain, node: Node) -> WaitReason | None:
         """Return the wait reason of another owner, before a drain starts; a failed node is read live for the cordon too."""
@@ -367,17 +320,16 @@ class DrainTask:
 
     # -- commands -----------------------------------------------------------------------------------------------
 
-    async def _run_final_commands(
-        self, commands: Collection[Command], status_input: status.StatusInput
-    ) -> float | None:
+    async def _run_final_commands(self, step: DrainDecision) -> float | None:
         """Run the commands that end the step. Return the seconds until the next reconcile; None without such a command."""
+        commands, status_input = step.commands, step.status_input
         if Command.REMOVE_FINALIZER in commands:
             if not await self._status_writer.remove_drain(status_input.drain, status_input.node):
                 await self._write_status(status_input)
             return _RECHECK_INTERVAL
         if Command.RESTORE in commands and status_input.node is not None:
             await self._write_status(status_input)
-            await self._node_writer.restore(status_input.drain)
+            await self._node_writer.restore(status_input.drain, node_in_use=step.node_in_use)
             return min(self._node_writer.seconds_until_restore(), _RECHECK_INTERVAL)
         if Command.CANCEL in commands:
             if await self._status_writer.cancel(status_input):
@@ -385,7 +337,7 @@ class DrainTask:
             await self._write_status(status_input)
             return _RECHECK_INTERVAL
         if Command.STEP_BACK in commands:
-            return await self._step_back(status_input)
+            return await self._step_back(status_input, node_in_use=step.node_in_use)
         if Command.CLEAR_STEP_BACK in commands:
             if await self._attempts.attempt(
                 WriteOperation.ANNOTATE, lambda: self._deadlocks.clear_step_back(status_input.drain)
@@ -395,26 +347,22 @@ class DrainTask:
             return _RECHECK_INTERVAL
         return None
 
-    async def _apply(self, commands: Collection[Command], status_input: status.StatusInput) -> float:
-        if (pause := await self._run_final_commands(commands, status_input)) is not None:
+    async def _apply(self, step: DrainDecision) -> float:
+        """Run the commands and write the status. Return the seconds until the next time without an event."""
+        if step.withdrawn:
+            self._attempts.clear(
+                WriteOperation.CORDON, WriteOperation.SET_METADATA, WriteOperation.TAINT, WriteOperation.ANNOTATE
+            )
+        if (pause := await self._run_final_commands(step)) is not None:
             return pause
         self._attempts.clear(WriteOperation.DELETE, WriteOperation.FINALIZER)
-        node, decided_input = status_input.node, status_input
         self._node_writer.has_written = False
-        if Command.RETURN_PODS in commands:
-            self._pod_mover.return_pods()
-        if Command.EVICT_UNRETURNABLE in commands:
-            self._pod_mover.evict_unreturnable(status_input.policy.name if status_input.policy else "")
-        if Command.TAINT_QUEUED_NODE in commands and node is not None:
-            status_input = await self._node_writer.taint_waiting_node(status_input, node, self._write_status)
-        if (evidence := _required_evidence(commands)) and node is not None:
-            self._pod_mover.watch(node.name)  # lists the pods while the node is cordoned
-            status_input = await self._node_writer.cordon(status_input, node, self._write_status, evidence)
-        status_input = await self._report_before_moves(status_input)
+        status_input = await self._report_before_moves(await self._prepare_node(step))
         # A decision from before an awaited write may be wrong now: it is made again.
-        is_unchanged = status_input is decided_input
-        pause = self._move_pods(status_input, commands) if is_unchanged else None
-        status_input = await self._reconcile_taint(status_input, commands) if is_unchanged else status_input
+        is_unchanged = status_input is step.status_input
+        if is_unchanged:
+            pause = self._move_pods(status_input, step.commands)
+            status_input = await self._reconcile_taint(status_input, step.commands, node_in_use=step.node_in_use)
         if (
             status_input.report is Report.PODS_UNKNOWN
             and not self._node_writer.has_written
@@ -422,12 +370,37 @@ class DrainTask:
         ):
             return _RECHECK_INTERVAL  # the status has no news before the pods are listed
         await self._write_status(status_input)
-        if Command.RESOLVE_DEADLOCK in commands and node is not None and (drain := self._deps.store.drain(self.name)):
-            await self._attempts.attempt(WriteOperation.ANNOTATE, lambda: self._deadlocks.resolve(drain, node))
-        if Command.WRITE_CONDITIONS in commands:
-            await self._node_writer.write_conditions(status_input)
-        if not is_unchanged and (self._node_writer.has_written or status_input.drain is not decided_input.drain):
+        await self._run_late_commands(step, status_input)
+        if not is_unchanged and (self._node_writer.has_written or status_input.drain is not step.status_input.drain):
             return 0.0
+        return self._seconds_until_recheck(status_input, pause)
+
+    async def _prepare_node(self, step: DrainDecision) -> status.StatusInput:
+        """Run the commands before any pod moves. Return the status input itself if nothing was written."""
+        commands, status_input, node = step.commands, step.status_input, step.status_input.node
+        if Command.RETURN_PODS in commands:
+            self._pod_mover.return_pods()
+        if Command.EVICT_UNRETURNABLE in commands:
+            self._pod_mover.evict_unreturnable(status_input.policy.name if status_input.policy else "")
+        if node is None:
+            return status_input
+        if Command.TAINT_QUEUED_NODE in commands:
+            status_input = await self._node_writer.taint_waiting_node(status_input, node, self._write_status)
+        if evidence := _required_evidence(commands):
+            self._pod_mover.watch(node.name)  # lists the pods while the node is cordoned
+            status_input = await self._node_writer.cordon(status_input, node, self._write_status, evidence)
+        return status_input
+
+    async def _run_late_commands(self, step: DrainDecision, status_input: status.StatusInput) -> None:
+        """Run the commands after the status is written."""
+        node = step.status_input.node
+        if Command.RESOLVE_DEADLOCK in step.commands and node and (drain := self._deps.store.drain(self.name)):
+            await self._attempts.attempt(WriteOperation.ANNOTATE, lambda: self._deadlocks.resolve(drain, node))
+        if Command.WRITE_CONDITIONS in step.commands:
+            await self._node_writer.write_conditions(status_input)
+
+    def _seconds_until_recheck(self, status_input: status.StatusInput, pause: float | None) -> float:
+        """Return the seconds until time alone may change the step; `pause`: until the next eviction."""
         has_deadline = (
             self._fencing.proof_pending
             or status_input.settings.timeout
@@ -462,10 +435,10 @@ class DrainTask:
         return status_input if drain is status_input.drain else replace(status_input, drain=drain)
 
     async def _reconcile_taint(
-        self, status_input: status.StatusInput, commands: Collection[Command]
+        self, status_input: status.StatusInput, commands: Collection[Command], *, node_in_use: bool
     ) -> status.StatusInput:
         """Set the out-of-service taint when all pods that it removes are Terminating."""
-        node, summary, node_in_use = status_input.node, status_input.pod_summary, self._node_writer.node_in_use
+        node, summary = status_input.node, status_input.pod_summary
         if node is None or status_input.started_at is None or Command.FENCE not in commands:
             return status_input
         has_leftovers = summary and (summary.proven_terminating or summary.detaching_volumes or summary.stuck_volumes)
@@ -508,9 +481,9 @@ class DrainTask:
     async def _write_status(self, status_input: status.StatusInput, *, immediately: bool = False) -> None:
         await self._status_writer.write(status_input, self._pod_mover, immediately=immediately)
 
-    async def _step_back(self, status_input: status.StatusInput) -> float:
+    async def _step_back(self, status_input: status.StatusInput, *, node_in_use: bool) -> float:
         """Restore the node; the drain then has not started. Return the seconds until the next reconcile."""
-        node = await self._node_writer.remove_changes(status_input.drain, {})
+        node = await self._node_writer.remove_changes(status_input.drain, {}, node_in_use=node_in_use)
         if node is None:
             await self._write_status(status_input)
             return min(self._node_writer.seconds_until_restore(), _RECHECK_INTERVAL)

@@ -60,7 +60,6 @@ class NodeWriter:
     """Writes on the node of one drain.
 
     Attributes:
-        node_in_use: a pod on the node is Terminating, a volume without a pod is attached, or both are unknown.
         has_written: the node was changed since this was last set to False.
     """
 
@@ -76,7 +75,7 @@ class NodeWriter:
         *,
         cleanup: bool = False,
     ) -> None:
-        self.node_in_use, self.has_written = True, False
+        self.has_written = False
         self._attempts, self._cleanup = attempts, cleanup
         self._conditions_removed = False  # the conditions of the operator were removed once
         self._restore_attempts = 0  # in a row
@@ -125,7 +124,7 @@ class NodeWriter:
         self.has_written = True
         return self._store_node(await self._client.patch(path, patch, kind=kind), asked)
 
-    def is_restored(self, drain: NodeDrain, node: Node) -> bool:
+    def is_restored(self, drain: NodeDrain, node: Node, *, node_in_use: bool) -> bool:
         """Whether nothing that the drain added is left on the node.
 
         Conditions are information only: after their removal or a refused removal, the restore does not wait for them.
@@ -133,18 +132,18 @@ class NodeWriter:
         is_finished = self._conditions_removed or self._attempts.is_permanent(WriteOperation.CONDITIONS)
         has_conditions = not is_finished and any(map(node_patches.is_our_condition, node.conditions))
         patch = node_patches.restore_patch(
-            node, self._record_to_remove(drain, node), self._cancelled_requests(drain, node)
+            node, self._record_to_remove(drain, node, node_in_use=node_in_use), self._cancelled_requests(drain, node)
         )
         return patch is None and not has_conditions
 
-    def must_stay_out_of_service(self, drain: NodeDrain, node: Node) -> bool:
+    def must_stay_out_of_service(self, drain: NodeDrain, node: Node, *, node_in_use: bool) -> bool:
         """Whether the out-of-service taint of the drain must stay, so that the node cannot be restored yet."""
-        return not self._cleanup and fencing.must_keep_taint(node, drain.status.node, node_in_use=self.node_in_use)
+        return not self._cleanup and fencing.must_keep_taint(node, drain.status.node, node_in_use=node_in_use)
 
-    def _record_to_remove(self, drain: NodeDrain, node: Node) -> NodeRecord | None:
+    def _record_to_remove(self, drain: NodeDrain, node: Node, *, node_in_use: bool) -> NodeRecord | None:
         """Return the record of what to remove; an uninstall leaves an out-of-service taint that must stay."""
         record = drain.status.node
-        keeps_taint = self._cleanup and fencing.must_keep_taint(node, record, node_in_use=self.node_in_use)
+        keeps_taint = self._cleanup and fencing.must_keep_taint(node, record, node_in_use=node_in_use)
         return node_patches.in_service_record(record) if record and keeps_taint else record
 
     async def cordon(
@@ -372,15 +371,15 @@ class NodeWriter:
         requested = [request for request in wanted.requests if request.reason in existing_requests]
         return {str(request.reason): request.token for request in requested if request.token is not None}
 
-    async def restore(self, drain: NodeDrain) -> None:
+    async def restore(self, drain: NodeDrain, *, node_in_use: bool) -> None:
         """Restore the node, and record the requests that stand as cancelled."""
         node = self._store.node(drain.spec.node_name)
         cancelled = self._cancelled_requests(drain, node) if node else {}
-        if node := await self.remove_changes(drain, cancelled):
+        if node := await self.remove_changes(drain, cancelled, node_in_use=node_in_use):
             log.info("node.restored", node=node.name, drain=self._name, uid=node.uid)
             self._events.publish_restored(drain, node)
 
-    async def remove_changes(self, drain: NodeDrain, cancelled: Mapping[str, str]) -> Node | None:
+    async def remove_changes(self, drain: NodeDrain, cancelled: Mapping[str, str], *, node_in_use: bool) -> Node | None:
         """Remove the conditions from the node, then everything that the record names.
 
         Return None if the node is gone, must stay out of service, or a write failed.
@@ -392,9 +391,9 @@ class NodeWriter:
             _RESTORE_KEY, write_refusals.backoff_delay(self._restore_attempts)
         )  # another client may keep undoing the restore
         node = await self.read_live(drain.spec.node_name)
-        if node is None or self.must_stay_out_of_service(drain, node):
+        if node is None or self.must_stay_out_of_service(drain, node, node_in_use=node_in_use):
             return None
-        record = self._record_to_remove(drain, node)
+        record = self._record_to_remove(drain, node, node_in_use=node_in_use)
         if record != drain.status.node:
             self._events.publish_left_out_of_service(drain, node)
         node = await self._remove_conditions(node)

@@ -137,7 +137,7 @@ def cancelled(drain: NodeDrain) -> set[str]:
     world.version = 2
     world.store.put(ResourceKind.NODE, world.raw())
     world.now += timedelta(hours=1)
-    played(world, lambda world: world.keeper.restore(drain))
+    played(world, lambda world: world.keeper.restore(drain, node_in_use=True))
     noted = [body["metadata"].get("annotations", {}).get(names.CANCELLED) for body in world.written]
     return set(json.loads(next(text for text in noted if text)))
 
