@@ -402,7 +402,7 @@ class DrainTask:
     def _seconds_until_recheck(self, status_input: status.StatusInput, pause: float | None) -> float:
         """Return the seconds until time alone may change the step; `pause`: until the next eviction."""
         has_deadline = (
-            self._fencing.proof_pending
+            status_input.fencing_state.proof_pending
             or status_input.settings.timeout
             or any(rule.timeout for rule in status_input.settings.rules)
         )

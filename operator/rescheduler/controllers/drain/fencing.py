@@ -41,11 +41,7 @@ _MAX_DUPLICATES = 20
 
 
 class NodeFencing:
-    """Fences the node of one drain.
-
-    Attributes:
-        proof_pending: a proof exists, and the Lease is not yet silent for long enough.
-    """
+    """Fences the node of one drain."""
 
     def __init__(
         self,
@@ -58,7 +54,6 @@ class NodeFencing:
     ) -> None:
         self._client, self._store, self._clock = client, store, clock
         self._events, self._lease_monitor, self._node_writer = events, lease_monitor, node_writer
-        self.proof_pending = False
         self._evaluated: tuple[NodeDrain, Node] | None = None
         self._lease_check: tuple[float, str] = (float("-inf"), "")
         self._removed_pods: dict[str, Pod] = {}  # by UID: pods that left by proof
@@ -72,7 +67,7 @@ class NodeFencing:
         self, drain: NodeDrain, node: Node, policy: ReschedulePolicy | None, *, failing: bool
     ) -> FencingState:
         """Return the fencing state of the drain; `failing`: a failure request stands and the node has failed."""
-        self._evaluated, self.proof_pending = (drain, node), False
+        self._evaluated = (drain, node)
         has_returned = await self._check_returned(drain, node)
         if policy and not policy.spec.failure.enabled:
             return FencingState(returned_without_reboot=has_returned, proof_hint=messages.FAILURE_DISABLED_HINT)
@@ -86,10 +81,16 @@ class NodeFencing:
         if evidence.attestation_error:
             self._events.publish_attestation_refused(node, evidence.attestation_error)
         proof, rejections = evidence.proof, evidence.rejections
-        if proof and (not_dead_reason := await self._not_dead_reason(node)):
-            self.proof_pending = True
+        not_dead_reason = await self._not_dead_reason(node) if proof else ""
+        if not_dead_reason:
             proof, rejections = None, (*rejections, not_dead_reason)
-        return FencingState(failing=True, proof=proof, rejections=rejections, proof_hint=fencing.proof_hint(node))
+        return FencingState(
+            failing=True,
+            proof=proof,
+            rejections=rejections,
+            proof_hint=fencing.proof_hint(node),
+            proof_pending=bool(not_dead_reason),
+        )
 
     def _find_proof(self, drain: NodeDrain, node: Node) -> fencing.FencingEvidence:
         record = drain.status.node

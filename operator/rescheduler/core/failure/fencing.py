@@ -263,6 +263,7 @@ class FencingState:
     Attributes:
         failing: whether the drain has a failure request, and the failure holds now.
         proof: the proof that the boot is dead; None if there is none.
+        proof_pending: whether a proof exists that counts only after a longer silence of the Lease.
         rejections: why an annotation or taint is not proof.
         proof_hint: the hint for pods that wait for proof; empty if no pod can wait.
         force_forbidden: whether the policy has `failure.force: Never`.
@@ -275,6 +276,7 @@ class FencingState:
     proof_hint: str = ""
     force_forbidden: bool = False
     returned_without_reboot: bool = False
+    proof_pending: bool = False
 
 
 def fenced_condition(state: FencingState, *, pods_waiting: int, proof_used: bool) -> tuple[str, str, str] | None:

@@ -143,17 +143,17 @@ def scene(here: Node, record: NodeRecord) -> StatusInput:
 
 
 def test_a_silent_node_with_an_attestation_is_proven_dead() -> None:
-    fence, found = judged(World())
+    _, found = judged(World())
     assert found.proof
-    assert not fence.proof_pending
+    assert not found.proof_pending
 
 
 @pytest.mark.parametrize("silent", [False, UnreachableError("no answer")])
 def test_while_its_lease_is_not_known_to_be_silent_nothing_is_proven(silent: bool | Exception) -> None:
-    fence, found = judged(World(silent=silent))
+    _, found = judged(World(silent=silent))
     assert found.proof is None
     assert found.rejections
-    assert fence.proof_pending
+    assert found.proof_pending
 
 
 def test_an_attestation_of_another_boot_is_refused_by_an_event() -> None:
