@@ -1,4 +1,4 @@
-"""Who else holds a node, asked of other controllers' objects."""
+"""Other owners of a node, read from objects of other controllers."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ GOING = {"metadata": {"name": "m1", "deletionTimestamp": "2026-01-01T00:00:00Z"}
 
 
 class Server:
-    """Serves Machines in one version of Cluster API; none: it is not installed."""
+    """Serves Machines in one version of Cluster API; without a version, Cluster API is not installed."""
 
     def __init__(self, version: str) -> None:
         self.objects: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What is read live just before each act on a node that is said to be dead, and what ends it."""
+"""Live reads before each act on a fenced node, and what stops an act."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ FENCED = node_patches.out_of_service_record(DEAD, HELD)
 
 
 def answer(work: Coroutine[Any, Any, T]) -> T:
-    """What it comes to; `asyncio.run` would take the loop away that other tests share."""
+    """Return the result of a coroutine; `asyncio.run` would remove the loop that other tests share."""
     loop = asyncio.new_event_loop()
     try:
         return loop.run_until_complete(work)
@@ -66,7 +66,7 @@ def policy(force: Force = Force.WITH_PROOF) -> ReschedulePolicy:
 
 
 class Said:
-    """An announcer that only notes what it was asked to say."""
+    """Records the name of every published Event."""
 
     def __init__(self, done: list[Any]) -> None:
         self._done = done
@@ -77,7 +77,7 @@ class Said:
 
 @dataclass
 class World:
-    """All around a fence: what a live read would say, and what was written and said, in order."""
+    """Fake collaborators of the fencing: the result of live reads, and the writes and Events in order."""
 
     live: Node | None = DEAD
     blind: bool = False
@@ -129,7 +129,7 @@ class World:
 
 
 def judged(world: World, here: Node = DEAD, record: NodeRecord = HELD) -> tuple[NodeFencing, FencingState]:
-    """A fence that has looked, and what it found."""
+    """Return the fencing after one evaluation, and its state."""
     fence = world.fence()
     return fence, answer(fence.evaluate(drain(record), here, policy(), failing=True))
 
@@ -201,7 +201,7 @@ def test_each_pod_goes_only_while_what_it_rests_on_is_so(
     assert (answer(fence.confirm(POD, PROVEN)) == "") is proven_goes
 
 
-def test_the_node_is_read_live_before_each_forced_delete_and_a_recent_sight_of_it_does_for_the_others() -> None:
+def test_forced_delete_needs_a_live_read_and_others_a_recent_one() -> None:
     world = World()
     fence, _ = judged(world)
 
@@ -215,7 +215,7 @@ def test_the_node_is_read_live_before_each_forced_delete_and_a_recent_sight_of_i
 
 
 def replace_boot(record: NodeRecord) -> NodeRecord:
-    """The record of the same node, of a boot before this one."""
+    """Return the record of the same node for an earlier boot."""
     return record.model_copy(update={"boot_id": "before"})
 
 
@@ -274,7 +274,7 @@ def test_a_refused_taint_is_neither_announced_nor_tried_while_it_rests() -> None
     assert (world.done, world.reads) == (["refused"], reads)
 
 
-def test_a_record_without_its_taint_is_forgotten_only_if_it_is_really_not_there() -> None:
+def test_record_without_its_taint_is_cleared_only_after_a_live_read() -> None:
     world = World(live=TAINTED)
     fence, _ = judged(world)
     assert tend(world, fence, DEAD, FENCED, taint_due=False).node_record == FENCED

@@ -1,4 +1,4 @@
-"""Whether a node's NodeDrain says what the node asks for, also after a start of ours and beside what cannot be read."""
+"""NodeDrains that follow the requests of nodes, also after a restart and next to unreadable objects."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ POLICY: dict[str, Any] = {
 
 
 class World:
-    """One node that an agent calls bad, and what is written for it."""
+    """A node with a failure condition, and the writes for it."""
 
     def __init__(self) -> None:
         self.now, self._version = NOW, 1
@@ -58,7 +58,7 @@ class World:
         )
 
     def look(self, seconds: float = 0) -> list[tuple[str, str]]:
-        """What is written after so many seconds."""
+        """Reconcile after some seconds, and return the writes."""
         self.now += timedelta(seconds=seconds)
         self.writes.clear()
         loop = asyncio.new_event_loop()
@@ -69,7 +69,7 @@ class World:
         return list(self.writes)
 
 
-def test_after_a_start_without_a_policy_a_failure_stands_as_long_as_the_condition_that_it_names() -> None:
+def test_failure_without_policy_stands_while_its_condition_holds() -> None:
     world = World()
     world.node(CONDITION)
     world.drain()
@@ -95,7 +95,7 @@ def test_a_policy_that_goes_and_comes_back_changes_nothing() -> None:
     assert world.look(1) == []
 
 
-def test_beside_a_node_drain_that_cannot_be_read_none_is_made_and_nothing_is_let_go() -> None:
+def test_unreadable_node_drain_is_neither_replaced_nor_treated_as_gone() -> None:
     world = World()
     world.put(ResourceKind.POLICY, POLICY)
     world.node(CONDITION, {"type": names.DRAIN_IN_PROGRESS, "status": "True", "reason": "Draining"})
@@ -106,7 +106,7 @@ def test_beside_a_node_drain_that_cannot_be_read_none_is_made_and_nothing_is_let
     assert world.look(20)  # as of a node whose NodeDrain was taken by force
 
 
-def test_one_that_cannot_be_read_any_more_is_not_written() -> None:
+def test_node_drain_that_became_unreadable_is_not_written() -> None:
     world = World()
     world.put(ResourceKind.POLICY, POLICY)
     world.node()

@@ -1,4 +1,4 @@
-"""How the one who writes on a node knows how it is."""
+"""Reads of the node before writes, and requests that a restore records as cancelled."""
 
 import asyncio
 import json
@@ -18,10 +18,10 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class World:
-    """A server with one node, and a keeper that asks it.
+    """A server with one node, and its writer.
 
     Attributes:
-        reads: how often it was asked.
+        reads: the number of live reads.
         written: the bodies of patches.
     """
 
@@ -53,18 +53,18 @@ class World:
         return self.raw()
 
     async def news(self) -> None:
-        """The watch tells of a change."""
+        """Change the node, as the watch reports it."""
         self.version += 1
         self.store.put(ResourceKind.NODE, self.raw())
 
 
 def reads(*acts: Callable[[World], Awaitable[object]]) -> int:
-    """How often the server was asked."""
+    """Return the number of live reads."""
     return played(World(), *acts).reads
 
 
 def played(world: World, *acts: Callable[[World], Awaitable[object]]) -> World:
-    """What has become of it."""
+    """Run the acts, and return the world after them."""
 
     async def all_of_them() -> None:
         for act in acts:
@@ -95,23 +95,23 @@ async def vanish(world: World) -> None:
     world.there = False
 
 
-def test_many_who_ask_at_once_share_one_answer() -> None:
+def test_concurrent_reads_share_one_request() -> None:
     assert reads(ask, ask) == 1
 
 
-def test_the_answer_to_a_write_does_too() -> None:
+def test_response_of_a_write_counts_as_a_read() -> None:
     assert reads(write, ask) == 0
 
 
-def test_after_a_moment_it_is_read_anew() -> None:
+def test_old_read_is_repeated() -> None:
     assert reads(ask, wait, ask) == 2
 
 
-def test_where_there_is_news_since_it_is_read_anew() -> None:
+def test_read_is_repeated_after_a_change_of_the_node() -> None:
     assert reads(ask, World.news, ask) == 2
 
 
-def test_a_node_that_is_gone_is_none() -> None:
+def test_missing_node_is_read_as_none() -> None:
     assert reads(ask, wait, vanish, ask) > 1
 
 
@@ -119,7 +119,7 @@ def test_a_node_that_is_gone_is_none() -> None:
 
 
 def withdrawn(*reasons: str) -> NodeDrain:
-    """A NodeDrain that was deleted."""
+    """Return a deleted NodeDrain."""
     meta = {"name": "n", "uid": "d", "deletionTimestamp": "2026-01-01T00:00:00Z"}
     spec = {"nodeName": "n", "requests": [{"reason": reason} for reason in reasons]}
     made = NodeDrain.from_object({"metadata": meta, "spec": spec})
@@ -128,7 +128,7 @@ def withdrawn(*reasons: str) -> NodeDrain:
 
 
 def cancelled(drain: NodeDrain) -> set[str]:
-    """The requests that a node that is to be maintained, and has failed, does not make again for now."""
+    """Return the requests that a restore records as cancelled, on a failed node under maintenance."""
     world = World()
     at = "2025-12-31T00:00:00Z"
     world.status = {"conditions": [{"type": "Ready", "status": "Unknown", "lastTransitionTime": at}]}
@@ -142,9 +142,9 @@ def cancelled(drain: NodeDrain) -> set[str]:
     return set(json.loads(next(text for text in noted if text)))
 
 
-def test_requests_that_still_stand_are_noted_as_cancelled() -> None:
+def test_standing_requests_are_recorded_as_cancelled() -> None:
     assert cancelled(withdrawn("Maintenance", "Failure")) == {"Maintenance", "Failure"}
 
 
-def test_a_failure_that_came_after_it_was_withdrawn_is_not() -> None:
+def test_failure_after_the_withdrawal_is_not_recorded_as_cancelled() -> None:
     assert cancelled(withdrawn("Maintenance")) == {"Maintenance"}

@@ -1,4 +1,4 @@
-"""What a drain makes of the plan."""
+"""The placement plan, applied to a drain."""
 
 from rescheduler.api.drains import BlockerClass
 from rescheduler.api.policies import DrainSettings, NoRoom
@@ -65,7 +65,7 @@ def test_a_pod_that_cannot_be_replaced_first_is_held_at_once() -> None:
     assert found["u"].message.endswith("full")
 
 
-def test_it_is_not_held_where_it_may_fit_or_the_policy_says_so_or_it_goes_anyhow() -> None:
+def test_pod_is_not_held_if_it_may_fit_or_policy_or_replacement_allows_it() -> None:
     assert capacity.hold_without_room(EVICT, {}, {"u": UNKNOWN}, DrainSettings()) == {}
     assert capacity.hold_without_room(EVICT, {}, {"u": APART}, DrainSettings()) == {}
     assert capacity.hold_without_room(EVICT, {}, {"u": FULL}, DrainSettings(no_room=NoRoom.EVICT)) == {}
@@ -84,7 +84,7 @@ def test_it_is_not_held_where_it_may_fit_or_the_policy_says_so_or_it_goes_anyhow
 
 
 def test_where_it_may_stay_no_pod_goes_that_others_keep_off_everywhere() -> None:
-    """Nor one of a Deployment that would go without a replacement; those that are replaced first are not lost."""
+    """A pod that leaves without a replacement needs room; a pod that is replaced first does not."""
     for choices in ({}, {"u": ReplacementDecision(ReplacementStep.PLAIN_EVICTION, "NoSurge")}):
         for forecast in (FULL, APART):
             assert (

@@ -1,4 +1,4 @@
-"""Room that is on the other drain's node."""
+"""Two drains that block each other by room on the other drain's node."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""When a drain should be done."""
+"""Estimates of the end of a drain."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -59,7 +59,7 @@ def test_the_policys_rate_bounds_it() -> None:
     assert after(line(100, moved=100, active=1, grace=1), line(100, moved=100, active=1, grace=1), rate=2) == 100
 
 
-def test_nothing_measured_or_nothing_left_is_nothing_said() -> None:
+def test_no_estimate_without_a_measurement_or_without_pods() -> None:
     assert after(line(20), moved=0) is None
     assert after() is None
 
@@ -68,7 +68,7 @@ def test_after_a_restart_all_that_has_left_is_the_measure() -> None:
     assert after(line(20, active=0), moved=10) == 200
 
 
-def test_what_leaves_is_counted_by_its_budget_from_its_turn_on() -> None:
+def test_moved_pods_count_for_their_budget_from_their_turn_on() -> None:
     paces, evict, later = EvictionRates(), PodDecision(PodAction.EVICT), PodDecision(PodAction.EVICT, 5)
     free, held, last = (
         Pod("s", "a", "a", grace_period_seconds=10),

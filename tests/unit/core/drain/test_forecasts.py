@@ -1,4 +1,4 @@
-"""What a forecast says beside the fit: turn and reason; and what must hold on any cluster."""
+"""Forecasts of placement: rank and reason, and rules that hold on every cluster."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -93,7 +93,7 @@ def test_other_nodes_are_certain_where_a_zone_fills_up() -> None:
 
 
 def test_small_pods_are_certain_where_large_ones_cannot_fill_all_nodes() -> None:
-    """A large pod may take the room of many small ones; but there are too few of it to leave them no node at all."""
+    """One large pod may use the room of many small pods, but a few large pods cannot fill every node."""
     large = [pod(f"large{n}", cpu="1800m", labels={"app": "large"}) for n in range(3)]
     pods = [*large, pod("small", cpu="10m", labels={"app": "small"}), pod("spread", cpu="20m", **spread())]
     nodes = [node(f"n{n}", "2", zone="ab"[n % 2]) for n in range(20)]
@@ -142,7 +142,7 @@ def test_turns_are_an_order_and_those_that_fit_are_first(number: int) -> None:
 
 
 def test_in_clusters_with_room_some_are_certain() -> None:
-    """Else a test above would say nothing."""
+    """Without both results, the test above would prove nothing."""
     found = 0
     for number in range(0, 10, 2):
         leaving, ground = ground_of(puzzle(number))

@@ -1,4 +1,4 @@
-"""Moves off a node that is not drained: more careful than a drain, and its taint is taken off again."""
+"""Migrations off a node that is not drained: stricter settings, and a taint that is removed again."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def policy(**spec: Any) -> ReschedulePolicy:
     return ReschedulePolicy("p", "u", 1, ReschedulePolicySpec.model_validate(spec))
 
 
-def test_a_pod_that_may_stay_is_neither_deleted_nor_lost_nor_sent_to_nowhere() -> None:
+def test_migration_never_deletes_or_loses_a_pod_or_moves_it_without_room() -> None:
     words = {
         "replacement": "Preferred",
         "timeout": "1h",

@@ -1,4 +1,4 @@
-"""What is written on a node, and that exactly that is taken off again."""
+"""Patches of a node, and that a restore removes exactly their changes."""
 
 from datetime import UTC, datetime
 
@@ -43,7 +43,7 @@ def test_what_was_there_before_is_not_ours() -> None:
     assert restore_patch(before, ours, {}) is None
 
 
-def test_a_record_of_the_same_node_survives_a_restart_and_one_of_another_does_not() -> None:
+def test_record_survives_a_restart_only_for_the_same_node() -> None:
     held = Node("n", "u", "8", unschedulable=True)
     kept = NodeRecord(uid="u", cordoned_by_us=True)
     nothing = additions(held, set(), exclude_from_load_balancers=False)
@@ -77,7 +77,7 @@ def test_holding_and_restoring_leaves_the_node_as_it_was(
 
 
 def applied(node: Node, patch: dict[str, object] | None) -> Node:
-    """The node after a merge patch."""
+    """Return the node after a merge patch."""
     body: dict[str, dict[str, object]] = patch or {}  # type: ignore[assignment]
 
     def merged(now: object, key: str) -> dict[str, str]:
@@ -147,14 +147,14 @@ def test_the_out_of_service_taint_is_recorded_with_the_boot_that_it_is_for() -> 
     )
 
 
-def test_the_out_of_service_taint_is_added_to_the_others_and_taken_off_alone() -> None:
+def test_out_of_service_taint_leaves_the_other_taints_alone() -> None:
     patch = node_patches.out_of_service_patch(tainted(FOREIGN[0]))
     assert patch == {"spec": {"taints": [FOREIGN[0], OOS]}, "metadata": {"resourceVersion": "7", "uid": "u"}}
     undo = node_patches.in_service_patch(tainted(*FOREIGN, OOS))
     assert undo == {"spec": {"taints": FOREIGN}, "metadata": {"resourceVersion": "7", "uid": "u"}}
 
 
-def test_beside_a_taint_of_somebody_else_none_of_ours_is_set_and_theirs_stays() -> None:
+def test_waiting_taint_of_somebody_else_stays_and_none_is_added() -> None:
     assert node_patches.out_of_service_patch(tainted(*FOREIGN)) is None
     assert node_patches.in_service_patch(tainted(*FOREIGN)) is None
     assert (
@@ -164,7 +164,7 @@ def test_beside_a_taint_of_somebody_else_none_of_ours_is_set_and_theirs_stays() 
 
 
 def test_a_drain_is_told_from_another_controllers_by_its_phase() -> None:
-    """The condition's type is Kubernetes' own."""
+    """Kubernetes owns the type of the condition."""
 
     def held(reason: str) -> Node:
         return Node("n", "u", conditions=(model_nodes.NodeCondition(names.DRAIN_IN_PROGRESS, "True", reason),))
@@ -174,7 +174,7 @@ def test_a_drain_is_told_from_another_controllers_by_its_phase() -> None:
     assert not node_patches.has_drain_condition(NODE)
 
 
-def test_conditions_that_another_component_set_are_neither_changed_nor_removed() -> None:
+def test_conditions_of_another_component_are_not_changed_or_removed() -> None:
     theirs = tuple(model_nodes.NodeCondition(type_, "True", "KubeletShutdown") for type_ in names.NODE_CONDITIONS)
     node = Node("n", "u", conditions=theirs)
     wanted = status.node_conditions(Phase.DRAINING, NOW, [RequestReason.MAINTENANCE])

@@ -1,4 +1,4 @@
-"""Counting and sorting the pods of one drain."""
+"""The summary of the pods of one drain."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -49,7 +49,7 @@ WAITS = PodDecision(PodAction.WAIT_TERMINATING, 0, BlockerClass.WAITING_FOR_PROO
 PROVEN = PodDecision(PodAction.DELETE, 0, required_proof=RequiredProof.BOOT_DEAD)
 
 
-def test_one_that_waits_for_proof_is_not_gone_though_it_is_terminating() -> None:
+def test_terminating_pod_that_waits_for_proof_does_not_count_as_moved() -> None:
     counted = summarize(
         [(pod("a"), WAITS), (pod("b"), PodDecision(PodAction.DELETE, 1))], {}, {}, {}, NOW, unreachable=True
     )
@@ -59,7 +59,7 @@ def test_one_that_waits_for_proof_is_not_gone_though_it_is_terminating() -> None
     assert counted.in_flight == 0
 
 
-def test_two_groups_on_a_dead_node_go_one_after_the_other_though_the_old_objects_stay() -> None:
+def test_groups_on_a_dead_node_leave_in_order_though_old_objects_stay() -> None:
     first, later = PodDecision(PodAction.DELETE), PodDecision(PodAction.DELETE, 7)
     before = summarize([(pod("a"), first), (pod("b"), later)], {}, {}, {}, NOW, unreachable=True)
     assert [p.name for p, _ in before.next_pods] == ["a"]
@@ -69,7 +69,7 @@ def test_two_groups_on_a_dead_node_go_one_after_the_other_though_the_old_objects
     assert [p.name for p, _ in after.next_pods] == ["b"]
 
 
-def test_it_knows_whether_all_that_goes_by_proof_has_been_sent() -> None:
+def test_summary_counts_pods_that_leave_by_proof_and_are_not_sent_yet() -> None:
     rows = [
         (pod("a"), PROVEN),
         (pod("b"), PodDecision(PodAction.WAIT_TERMINATING, required_proof=RequiredProof.BOOT_DEAD)),
@@ -107,7 +107,7 @@ def test_a_slow_retry_is_named_after_ten_seconds_though_it_is_the_first() -> Non
         assert len(summarize(rows, {"a": attempt}, {}, {}, NOW, unreachable=False).blockers) == named
 
 
-def test_an_eviction_without_effect_is_on_its_way_for_15_s_and_one_more_is_not_believed() -> None:
+def test_eviction_without_effect_counts_for_15_s_and_the_next_one_does_not() -> None:
     rows = [(pod("a"), PodDecision(PodAction.EVICT))]
     vain = EvictionResult(EvictionOutcome.REFUSED, BlockerClass.DELEGATED, "not Terminating")
     for accepted, answer, flies, named in ((14, None, 1, 0), (15, None, 0, 0), (1, vain, 0, 1), (20, vain, 0, 1)):
@@ -177,7 +177,7 @@ def test_at_its_deadline_a_pod_does_not_wait_for_a_lower_order() -> None:
         (PodDecision(PodAction.EVICT), None, None, False),
     ],
 )
-def test_what_is_stuck_or_was_let_go_long_ago_is_not_in_flight(
+def test_stuck_pods_and_pods_released_long_ago_are_not_in_flight(
     verdict: PodDecision, attempt: EvictionAttempts | None, released: int | None, flies: bool
 ) -> None:
     some = pod("a")

@@ -1,4 +1,4 @@
-"""What a drain of a node would come to: places, what holds it up, and what others would interrupt."""
+"""Previews of a drain: room, blockers, and interruptions."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -113,7 +113,7 @@ def test_what_stays_needs_no_place_and_holds_nothing_up() -> None:
     assert (found.drainable, found.staying) == (Drainable.YES, 2)
 
 
-def test_a_pod_that_nothing_recreates_holds_the_drain_up_and_needs_no_place() -> None:
+def test_pod_that_nothing_recreates_blocks_and_needs_no_room() -> None:
     seen = world([pod("p1", kind="", cpu="99")])
     assert causes(look(seen)) == {"s/p1": BlockerClass.UNMANAGED}
     assert look(seen, unmanaged="Evict").drainable is Drainable.YES
@@ -157,7 +157,7 @@ def test_a_pod_whose_daemon_set_is_gone_is_recreated_by_nobody() -> None:
     assert look(replace(seen, daemon_sets={"s": frozenset({"x"})})).staying == 1
 
 
-def test_how_another_node_is_drained_decides_which_of_its_pods_need_a_place() -> None:
+def test_settings_of_another_drain_decide_which_of_its_pods_need_room() -> None:
     nodes = [node("n1", "1"), node("n2", "8")]
     seen = world([pod("p1"), pod("other", "n2")], nodes=nodes)
     skip = DrainSettings.model_validate({"rules": [{"action": "Skip"}]})
@@ -165,7 +165,7 @@ def test_how_another_node_is_drained_decides_which_of_its_pods_need_a_place() ->
     assert look(replace(seen, draining={"n2": DrainSettings()})).drainable is Drainable.UNSURE
 
 
-def test_a_node_that_is_drained_now_takes_nothing_and_its_pods_need_a_place_too() -> None:
+def test_drained_node_takes_no_pod_and_its_pods_need_room_too() -> None:
     nodes = [node("n1", "1"), node("n2", "8")]
     seen = replace(world([pod("p1"), pod("other", "n2")], nodes=nodes), draining={"n2": DrainSettings()})
     assert [f.fit for _, f in look(seen).unplaced] == [Fit.UNKNOWN]

@@ -1,4 +1,4 @@
-"""What a NodeDrain's status says."""
+"""The status of a NodeDrain."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -73,7 +73,7 @@ def scene(
 
 
 def left(minutes: float) -> PodSummary:
-    """A tally of pods that should be gone after so many minutes, ten having left in ten."""
+    """Return a summary of pods that leave in this many minutes, after ten pods left in ten minutes."""
     line = EvictionGroup(
         order=0,
         remaining=int(minutes * 10),
@@ -134,7 +134,7 @@ def test_it_is_said_whether_the_drain_fits_its_window(minutes: int, state: str, 
         {"phase": Phase.DRAINED},
     ],
 )
-def test_what_no_window_bounds_says_nothing_of_one_any_more(changes: dict[str, Any]) -> None:
+def test_fits_window_disappears_if_no_window_bounds_the_drain(changes: dict[str, Any]) -> None:
     said = Condition(type="FitsWindow", status="False", reason="WillNotFit", last_transition_time=NOW)
     gate = Condition(type="example.com/ok", status="True", reason="Set", last_transition_time=NOW)
     found = build(scene(**({"spec": NOON, "pod_summary": left(90), "before": {"conditions": (said, gate)}} | changes)))
@@ -157,13 +157,13 @@ def test_what_ends_by_no_clock_has_no_estimate() -> None:
 
 
 @pytest.mark.parametrize(("before", "kept"), [(28, True), (20, False), (40, False), (-1, False)])
-def test_an_estimate_that_hardly_changes_is_not_written_anew(before: int, kept: bool) -> None:
+def test_estimate_that_hardly_changes_is_not_written_again(before: int, kept: bool) -> None:
     known = f"{NOW + timedelta(minutes=before):%Y-%m-%dT%H:%M:%SZ}"
     found = build(scene(pod_summary=left(30), before={"estimated_completion": known}))
     assert (found.estimated_completion == known) is kept
 
 
-def test_volumes_that_hang_are_said_and_hold_nothing() -> None:
+def test_stuck_volumes_are_reported_and_do_not_delay_drained() -> None:
     waits = build(scene(pod_summary=PodSummary(detaching_volumes=frozenset({"pv1"}))))
     assert conditions(waits)["Drained"].reason == "VolumesAttached"
     done = build(
@@ -185,7 +185,7 @@ def test_all_reasons_are_in_one_value() -> None:
     assert build(scene(reasons=(RequestReason.MAINTENANCE, RequestReason.FAILURE))).reasons == "Maintenance, Failure"
 
 
-def test_what_a_drain_waits_for_is_one_value_while_it_waits() -> None:
+def test_waiting_is_the_reason_of_the_wait_and_absent_otherwise() -> None:
     moving, held = (
         build(scene()),
         build(scene(wait=WaitReason(ProgressingReason.WINDOW, "closed"), report=Report.PAUSED)),
@@ -196,7 +196,7 @@ def test_what_a_drain_waits_for_is_one_value_while_it_waits() -> None:
     assert with_write_failures(drain, (trouble,), NOW).waiting == "StaleView"
 
 
-def test_a_local_volume_is_unsaid_until_the_status_names_its_pod() -> None:
+def test_local_volume_is_unreported_until_the_status_names_its_pod() -> None:
     local = blocker("a", BlockerClass.LOCAL_VOLUME)
     assert has_unreported_local_volume(NodeDrainStatus(), PodSummary(blockers=(local,)))
     assert not has_unreported_local_volume(NodeDrainStatus(blockers=(local,)), PodSummary(blockers=(local,)))
@@ -278,7 +278,7 @@ def test_while_something_moves_the_words_stay_the_same(changes: dict[str, Any]) 
     assert says(**changes)[2] == "pods are being moved"
 
 
-def test_a_pod_that_cannot_be_returned_is_named_with_its_cause_and_no_other_blocker_is() -> None:
+def test_restore_reports_only_pods_that_cannot_be_returned_with_cause() -> None:
     stuck = PodSummary(existing=2, remaining=2, blockers=(blocker("a"), blocker("b")))
     found = build(scene(**OVER, report=Report.RETURNING_PODS, pods_to_return=("s/a",), pod_summary=stuck))
     assert "s/a (why)" in conditions(found)["Progressing"].message
@@ -299,13 +299,13 @@ def test_a_refused_cordon_is_what_blocks() -> None:
     )
 
 
-def test_before_the_pods_are_seen_again_what_was_said_of_them_stands() -> None:
+def test_conditions_about_pods_stay_until_the_pods_are_listed_again() -> None:
     said = Condition(type="Blocked", status="True", reason="Unmanaged", message="s/a", last_transition_time=NOW)
     found = build(scene(before={"conditions": (said,)}, report=Report.PODS_UNKNOWN, phase=Phase.BLOCKED))
     assert conditions(found)["Blocked"] == said
 
 
-def test_a_look_that_failed_is_named_in_the_status_as_it_stands() -> None:
+def test_failed_reconcile_is_reported_in_the_current_status() -> None:
     before = build(scene())
     drain = scene().drain.model_copy(update={"status": before})
     found = with_write_failures(drain, [WriteFailure(WriteOperation.RECONCILE, "500")], NOW)

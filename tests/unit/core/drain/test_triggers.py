@@ -1,4 +1,4 @@
-"""What a node asks for, and when."""
+"""Requests of a node, and when they start and end."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -59,12 +59,12 @@ def test_it_is_looked_at_again_just_when_the_time_is_up() -> None:
 
 
 def test_time_as_unknown_counts_for_false_too() -> None:
-    """A reboot goes through both: its timer does not start anew."""
+    """A reboot shows both statuses; the timer does not start again."""
     seen = story((-5, "True"), (0, "Unknown"), (50, "False"))
     assert reasons("False", seen, 180) == {RequestReason.FAILURE}
 
 
-def test_after_a_restart_unknown_counts_from_its_transition_and_false_from_first_sight() -> None:
+def test_after_restart_unknown_counts_from_transition_false_from_now() -> None:
     unknown = observe(None, node("Unknown", transition=0), POLICY, at(50))
     assert reasons("Unknown", unknown, 60) == {RequestReason.FAILURE}
     ill = observe(None, node("False", transition=0), POLICY, at(170))
@@ -250,7 +250,7 @@ def test_one_that_was_cancelled_stays_so_when_the_policy_is_renamed() -> None:
 
 
 @pytest.mark.parametrize("decides", [None, policy(maintenance={"enabled": False})])
-def test_maintenance_that_a_condition_asked_for_stands_as_long_as_the_condition(
+def test_maintenance_by_condition_stands_as_long_as_the_condition(
     decides: ReschedulePolicy | None,
 ) -> None:
     seen = observe(None, detected("True"), DETECTOR, at(0))
@@ -264,7 +264,7 @@ def test_maintenance_that_a_condition_asked_for_stands_as_long_as_the_condition(
 
 
 @pytest.mark.parametrize("words", ["swap disk", "", "Ready", "Detector is Bad for over 3s", "a b is True for over 3s"])
-def test_maintenance_by_annotation_ends_with_the_annotation_whatever_the_policy(words: str) -> None:
+def test_maintenance_by_annotation_ends_with_it_under_any_policy(words: str) -> None:
     seen = observe(None, detected("True"), None, at(0))
     assert (
         wanted_requests(
