@@ -28,11 +28,6 @@ from rescheduler.kube.client import MERGE_PATCH, STRATEGIC_PATCH, ApiError, Clie
 
 log = structlog.get_logger("rescheduler.drain.node_writer")
 
-_RESTORE_KEY, _CONDITIONS_KEY, _TAINT_KEY = (
-    "restore",
-    "conditions",
-    "taint",
-)  # paces writes that another client may undo
 _PART_ACTS = {
     RestorePart.UNCORDON: WriteOperation.UNCORDON,
     RestorePart.UNTAINT: WriteOperation.UNTAINT,
@@ -46,6 +41,14 @@ class WriteStatus(Protocol):
     """Writes the status of the NodeDrain; `immediately`: without waiting for more changes."""
 
     def __call__(self, status_input: status.StatusInput, *, immediately: bool = False) -> Awaitable[None]: ...
+
+
+class _Pace(Enum):
+    """Keys of writes that another client may undo. A text as key could be equal to a `WriteOperation`."""
+
+    RESTORE = auto()
+    CONDITIONS = auto()
+    TAINT = auto()
 
 
 class Evidence(Enum):
@@ -261,7 +264,7 @@ class NodeWriter:
     def seconds_until_restore(self) -> float:
         """Return the seconds until the next attempt to restore the node."""
         failed = self._attempts.seconds_until_next(WriteOperation.RESTORE, *_PART_ACTS.values())
-        return max(self._attempts.seconds_until_due(_RESTORE_KEY), 0.0 if failed == float("inf") else failed)
+        return max(self._attempts.seconds_until_due(_Pace.RESTORE), 0.0 if failed == float("inf") else failed)
 
     def reset(self) -> None:
         """Forget the restore: the node is restored, and the drain will hold it again."""
@@ -281,11 +284,11 @@ class NodeWriter:
             self._attempts.clear(WriteOperation.TAINT)
             return status_input
         is_repeated = record == status_input.drain.status.node and not self._attempts.is_due(
-            _TAINT_KEY
+            _Pace.TAINT
         )  # another client keeps removing the taint
         if is_repeated or not self._attempts.is_due(WriteOperation.TAINT):
             return status_input
-        self._attempts.postpone(_TAINT_KEY, write_refusals.MAX_RETRY_DELAY)
+        self._attempts.postpone(_Pace.TAINT, write_refusals.MAX_RETRY_DELAY)
         self._record_before_patch = status_input.drain.status.node
         status_input = replace(status_input, node_record=record)
         if record != status_input.drain.status.node:
@@ -349,14 +352,14 @@ class NodeWriter:
         if patch is None:
             self._attempts.clear(WriteOperation.CONDITIONS)
             return
-        if wanted != self._written_conditions or self._attempts.is_due(_CONDITIONS_KEY):
+        if wanted != self._written_conditions or self._attempts.is_due(_Pace.CONDITIONS):
             path = f"{paths.node(node.name)}/status"
             await self._attempts.attempt(
                 WriteOperation.CONDITIONS, lambda: self._send_patch(path, patch, kind=STRATEGIC_PATCH)
             )
             self._written_conditions = wanted
             self._attempts.postpone(
-                _CONDITIONS_KEY, write_refusals.MAX_RETRY_DELAY
+                _Pace.CONDITIONS, write_refusals.MAX_RETRY_DELAY
             )  # another client may keep writing them
 
     def _cancelled_requests(self, drain: NodeDrain, node: Node) -> dict[str, str]:
@@ -384,11 +387,11 @@ class NodeWriter:
 
         Return None if the node is gone, must stay out of service, or a write failed.
         """
-        if not self._attempts.is_due(_RESTORE_KEY):
+        if not self._attempts.is_due(_Pace.RESTORE):
             return None
         self._restore_attempts += 1
         self._attempts.postpone(
-            _RESTORE_KEY, write_refusals.backoff_delay(self._restore_attempts)
+            _Pace.RESTORE, write_refusals.backoff_delay(self._restore_attempts)
         )  # another client may keep undoing the restore
         node = await self.read_live(drain.spec.node_name)
         if node is None or self.must_stay_out_of_service(drain, node, node_in_use=node_in_use):
