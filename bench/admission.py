@@ -8,6 +8,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import yaml
@@ -112,7 +113,8 @@ def costs(plane: ControlPlane) -> dict[str, Any]:
     policies, creations = Policies(plane), Creations(plane)
     plane.apply(workloads.namespace(_OUT), workloads.namespace(_IN, **{"rescheduler.dev/pool": "pool0"}))
     for space in (_IN, _OUT):
-        until(lambda space=space: plane.kubectl("get", "sa", "default", "-n", space, check=False), "the ServiceAccount")
+        account = partial(plane.kubectl, "get", "sa", "default", "-n", space, check=False)
+        until(account, "the ServiceAccount")
     found: dict[str, Any] = {}
     for count in (FEW, MANY):
         made = [_pool(index) for index in range(count)]

@@ -130,7 +130,8 @@ def restore(plane: ControlPlane, observer: Observer, space: str, nodes: Sequence
 
 def session(plane: ControlPlane) -> requests.Session:
     """Return an HTTP session with the administrator's rights."""
-    return Observer(plane.kubeconfig).api.session
+    opened: requests.Session = Observer(plane.kubeconfig).api.session
+    return opened
 
 
 class Departures:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from bench.common import OPERATOR, audit, say, session, spread, stamp
@@ -89,6 +90,10 @@ def replaced(plane: ControlPlane) -> dict[str, Any]:
     return {way: spread(found[name] for each, name in rows if each == way) for way in WAYS}
 
 
+def _all_ready_in(observer: Observer, space: str, count: int) -> bool:
+    return observer.ready(space, "web") == count
+
+
 def together(plane: ControlPlane, observer: Observer) -> dict[str, Any]:
     """Fail one node of 10 pods, and ten of them at once: return seconds to the last replacement Ready."""
     labels, count = {"bench": "many"}, 10
@@ -104,9 +109,7 @@ def together(plane: ControlPlane, observer: Observer) -> dict[str, Any]:
         if rack == "ten":
             plane.kubectl("cordon", "one-dying1")
         plane.apply(workloads.deployment("web", 10 * nodes, rack, **here))
-        until(
-            lambda rack=rack, nodes=nodes: observer.ready(rack, "web") == 10 * nodes, f"the pods of {rack}", seconds=120
-        )
+        until(partial(_all_ready_in, observer, rack, 10 * nodes), f"the pods of {rack}", seconds=120)
         names += dying
     plane.kubectl("uncordon", "one-dying1", *spares)
     found: dict[str, float] = {}

@@ -36,7 +36,7 @@ _VERBS = ("create", "update", "patch", "delete")
 
 
 class Recorder:
-    """Watch until stopped, also over restarts of the API server."""
+    """WaitingDrains until stopped, also over restarts of the API server."""
 
     def __init__(self, plane: ControlPlane) -> None:
         self._plane, self._stopped = plane, threading.Event()
@@ -67,9 +67,9 @@ class Recorder:
     def _list(self, path: str) -> str:
         found = session(self._plane).get(f"{self._plane.server}{path}", timeout=10).json()
         version, gone = str(found["metadata"]["resourceVersion"]), dict(self._last.get(path, {}))
-        told = {"apiVersion": found["apiVersion"], "kind": found["kind"].removesuffix("List")}
+        kind_fields = {"apiVersion": found["apiVersion"], "kind": found["kind"].removesuffix("List")}
         for item in found["items"]:
-            raw = told | item  # a watch names the kind of each object, a list only once
+            raw = kind_fields | item  # a watch names the kind of each object, a list only once
             gone.pop(self._note("ADDED", path, raw), None)
         for place, raw in gone.items():  # deleted while there was no watch
             self._seen.append((int(version), time.time(), "DELETED", place, raw))
@@ -110,7 +110,7 @@ class Recorder:
         due = next(refused, None)
         for revision, at, kind, place, raw in sorted(self._seen + missed, key=lambda row: row[:2]):
             while due and due[0] <= at:
-                yield from calls[due[1]].told()
+                yield from calls[due[1]].outcome()
                 due = next(refused, None)
             was, now = before.get(place), None if kind == "DELETED" else raw
             if was is not None and now is not None and was["metadata"]["resourceVersion"] == str(revision):
@@ -148,12 +148,12 @@ class _Audited:
         self.code = int(event["responseStatus"]["code"])
         self.granted = self.code < 300 and not dry
         version = (answer.get("metadata") or {}).get("resourceVersion", "")
-        told = (body.get("metadata") or {}).get("resourceVersion") == version  # a patch that changed nothing
-        self.revision = int(version) if self.granted and version and verb != "delete" and not told else 0
+        unchanged = (body.get("metadata") or {}).get("resourceVersion") == version  # a patch that changed nothing
+        self.revision = int(version) if self.granted and version and verb != "delete" and not unchanged else 0
         options = (body.get("deleteOptions") if verb == "evict" else body) or {}
         self.uid = (options.get("preconditions") or {}).get("uid", "")
 
-    def told(self) -> Iterator[Call | Answer]:
+    def outcome(self) -> Iterator[Call | Answer]:
         """Yield the record of the request for a checker."""
         if not self.call.dry:
             yield self.call

@@ -23,13 +23,13 @@ from harness import ControlPlane, workloads
 from harness.observer import Observer
 from harness.operators import Operator, install
 from harness.waiting import until
-from invariants.checker import Judge
-from invariants.end_state import amiss, shape
+from invariants.checker import Checker
+from invariants.end_state import differences, shape
 from invariants.objects import Json, name
 from invariants.records import Answer, Call
-from invariants.state import Picture
+from invariants.state import RecordedState
 from simulation import hostile
-from simulation.faults import Act
+from simulation.faults import Fault
 from simulation.neighbours import of_the_team, overlapping
 
 NODES, ZONES = 5, ("a", "b")
@@ -43,11 +43,11 @@ def simulated(last: int = 500) -> dict[str, Any]:
     """Run seeds in simulated time; each core runs a part of them."""
     starts = range(1, last + 1, _AT_ONCE)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = list(pool.map(lambda first: _told(first, min(first + _AT_ONCE - 1, last)), starts))
+        parts = list(pool.map(lambda first: _run_seeds(first, min(first + _AT_ONCE - 1, last)), starts))
     return {key: sum(part[key] for part in parts) for key in parts[0]}
 
 
-def _told(first: int, last: int) -> dict[str, float]:
+def _run_seeds(first: int, last: int) -> dict[str, float]:
     """Run some seeds in a separate process."""
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     command = [sys.executable, "-m", "simulation", f"{first}-{last}"]
@@ -187,24 +187,29 @@ class Rig:
         text = f"rescheduler.dev/{word}" + ("-" if value is None else f"={value}")
         self.plane.kubectl("annotate", "--overwrite", "node", node, text)
 
-    def carry_out(self, act: Act) -> None:
+    def carry_out(self, fault: Fault) -> None:
         """Wait until the fault is due, and inject it; people retry while the API server is away."""
-        time.sleep(act.at)
-        acts: dict[str, Callable[..., None]] = {
+        time.sleep(fault.at)
+        faults: dict[str, Callable[..., None]] = {
             each.__name__: each
             for each in (
                 *(self.fail, self.cut, self.fence, self.ill, self.flap, self.maintain, self.cancel, self.scale),
                 *(self.kill, self.away, self.scribble),
             )
         }
-        acts[act.what](act.lasts, **act.details)
+        faults[fault.what](fault.lasts, **fault.details)
 
 
-def _draw(chance: random.Random, nodes: list[str]) -> list[Act]:
+def _draw(chance: random.Random, nodes: list[str]) -> list[Fault]:
     """Return a few faults within a quarter of a minute."""
     hot = chance.sample(nodes, 2)
-    node = lambda: chance.choice(hot if chance.random() < 0.6 else nodes)  # noqa: E731
-    some = lambda most: chance.sample(nodes, chance.randint(1, most))  # noqa: E731
+
+    def node() -> str:
+        return chance.choice(hot if chance.random() < 0.6 else nodes)
+
+    def some(most: int) -> list[str]:
+        return chance.sample(nodes, chance.randint(1, most))
+
     makers: list[Callable[[], tuple[str, float, dict[str, Any]]]] = [
         lambda: ("fail", chance.choice((4, 16, 24)), {"node": node()}),
         lambda: ("fail", chance.choice((16, 24)), {"node": node()}),
@@ -225,8 +230,8 @@ def _draw(chance: random.Random, nodes: list[str]) -> list[Act]:
     ]
     made = [maker() for maker in chance.choices(makers, k=chance.randint(3, 6))]
     # The outage of the API server comes only once, and last: other faults need the server.
-    acts = [Act(round(chance.uniform(0, 14), 1), what, lasts, details) for what, lasts, details in made]
-    return acts + ([Act(50, "away", 3, {})] if chance.random() < 0.2 else [])
+    faults = [Fault(round(chance.uniform(0, 14), 1), what, lasts, details) for what, lasts, details in made]
+    return faults + ([Fault(50, "away", 3, {})] if chance.random() < 0.2 else [])
 
 
 def _policy(chance: random.Random) -> Json:
@@ -241,7 +246,13 @@ def _policy(chance: random.Random) -> Json:
 
 
 def _workloads(chance: random.Random) -> list[Json]:
-    budgets = ({"minAvailable": 1}, {"maxUnavailable": 1}, {"maxUnavailable": 0}, {"minAvailable": "50%"}, {})
+    budgets: tuple[dict[str, Any], ...] = (
+        {"minAvailable": 1},
+        {"maxUnavailable": 1},
+        {"maxUnavailable": 0},
+        {"minAvailable": "50%"},
+        {},
+    )
     # The node controller marks pods of a silent node; a kubelet that is back sets running pods to Ready again.
     alive = {"cluster/ready-after": "1s"}
     never = {**alive, "rescheduler.dev/replacement": "Never"}
@@ -264,18 +275,23 @@ def _workloads(chance: random.Random) -> list[Json]:
 def _sequence(rig: Rig, seed: int) -> list[str]:
     """Run one sequence; return what is not restored in the end."""
     chance = random.Random(seed)
-    policy, acts = _policy(chance), _draw(chance, rig.nodes)
-    say(f"sequence {seed}: {json.dumps(policy)}\n" + "\n".join(map(str, acts)))
+    policy, faults = _policy(chance), _draw(chance, rig.nodes)
+    say(f"sequence {seed}: {json.dumps(policy)}\n" + "\n".join(map(str, faults)))
     rig.plane.apply(workloads.namespace(_SPACE), workloads.policy("default", **policy), *_workloads(chance))
-    until(lambda: not list(amiss(rig.every, {})), lambda: str(list(amiss(rig.every, {}))), seconds=300, every=1)
+    until(
+        lambda: not list(differences(rig.every, {})),
+        lambda: str(list(differences(rig.every, {}))),
+        seconds=300,
+        every=1,
+    )
     before = {name(raw): shape(raw) for raw in rig.every("nodes")}
-    with ThreadPoolExecutor(len(acts)) as pool:
-        list(pool.map(rig.carry_out, acts))
+    with ThreadPoolExecutor(len(faults)) as pool:
+        list(pool.map(rig.carry_out, faults))
     wrong: list[str] = []
     try:
-        until(lambda: not list(amiss(rig.every, before)), "the cluster to be restored", seconds=_SETTLES, every=1)
+        until(lambda: not list(differences(rig.every, before)), "the cluster to be restored", seconds=_SETTLES, every=1)
     except TimeoutError:
-        wrong = [f"sequence {seed}: in the end {words}" for words in amiss(rig.every, before)]
+        wrong = [f"sequence {seed}: in the end {words}" for words in differences(rig.every, before)]
     wrong += [f"sequence {seed}: {o.log.name} ended: {o.tail()}" for o in rig.operators if not o.running]
     for words in wrong:
         say(f"BROKEN {words}")
@@ -285,22 +301,22 @@ def _sequence(rig: Rig, seed: int) -> list[str]:
     return wrong
 
 
-def _judged(rig: Rig) -> tuple[list[str], int, int]:
+def _checked(rig: Rig) -> tuple[list[str], int, int]:
     """Return violations of the record, its number of revisions, and the operator's share of them."""
-    judge = Judge(Picture(_LAG), frozenset((OPERATOR,)))
+    checker = Checker(RecordedState(_LAG), frozenset((OPERATOR,)))
     born, revisions = sorted(rig.born), 0
     for each in rig.recorder.changes(OPERATOR):
         if isinstance(each, Call):
-            judge.call(each)
+            checker.call(each)
             continue
         if isinstance(each, Answer):
-            judge.answer(each)
+            checker.answer(each)
             continue
         while born and born[0] <= each.at:
-            judge.picture.born = born.pop(0)
-        judge.change(each)
+            checker.state.born = born.pop(0)
+        checker.change(each)
         revisions += 1
-    return judge.broken, revisions, judge.writes
+    return checker.broken, revisions, checker.writes
 
 
 def on_a_control_plane() -> dict[str, Any]:
@@ -315,7 +331,7 @@ def on_a_control_plane() -> dict[str, Any]:
         seeds = range(int(first), int(last or first) + 1)
         wrong = [words for seed in seeds for words in _sequence(rig, seed)]
         rig.stop()
-        broken, revisions, writes = _judged(rig)
+        broken, revisions, writes = _checked(rig)
         for words in broken:
             say(f"BROKEN {words}")
         found = {"revisions": revisions, "writes": writes, "broken": len(wrong) + len(broken)}

@@ -101,7 +101,10 @@ def plans(results: dict[str, Any]) -> list[Row]:
     if told := results.get("plans"):
         both = {key: told["roomy"][key] + told["tight"][key] for key in told["roomy"]}
         what = f"plans for {both['pods']} pods on {told['clusters']} random clusters"
-        share = lambda key, of: f"{both[key]} of {both[of]} ({100 * both[key] / both[of]:.1f}%)"  # noqa: E731
+
+        def share(key: str, of: str) -> str:
+            return f"{both[key]} of {both[of]} ({100 * both[key] / both[of]:.1f}%)"
+
         found.append((f"{what}: Fits that the scheduler did not place", f"{both['wrong_fits']} of {both['fits']}", "0"))
         found.append((f"{what}: DoesNotFit that it did", share("wrong_does_not_fit", "does_not_fit"), "<= 1%"))
         found.append((f"{what}: Unknown", share("unknown", "pods"), "<= 5%"))

@@ -68,12 +68,19 @@ class Site:
 
     def policy(self, **spec: Any) -> None:
         selector = {"matchLabels": {"site": self.name}}
-        quick = {"startupGrace": "0s", "recoverAfter": "2s", "maxUnhealthy": "100%"}
+        quick: dict[str, Any] = {"startupGrace": "0s", "recoverAfter": "2s", "maxUnhealthy": "100%"}
         quick |= {"conditions": [{"type": "Ready", "status": ["Unknown", "False"], "for": "2s"}]}
         failure = {**quick, **spec.pop("failure", {})}
         maintenance = {"maxUnavailable": "100%", **spec.pop("maintenance", {})}
         body = workloads.policy(self.name, nodeSelector=selector, failure=failure, maintenance=maintenance, **spec)
         self.plane.apply(body)
+
+    def _until_ready(self, name: str, replicas: int) -> None:
+        until(
+            lambda: self.observer.ready(self.name, name) >= replicas,
+            lambda: f"the pods of {name} in {self.name} to be Ready ({self.troubles()})",
+            seconds=90,
+        )
 
     def deploy(self, *objects: dict[str, Any]) -> None:
         """Create objects; wait until all their pods are Ready, and until their budgets have counted them."""
@@ -81,11 +88,7 @@ class Site:
         for made in objects:
             if made["kind"] in ("Deployment", "StatefulSet"):
                 name, replicas = made["metadata"]["name"], made["spec"]["replicas"]
-                until(
-                    lambda name=name, replicas=replicas: self.observer.ready(self.name, name) >= replicas,
-                    lambda name=name: f"the pods of {name} in {self.name} to be Ready ({self.troubles()})",
-                    seconds=90,
-                )
+                self._until_ready(name, replicas)
         if any(made["kind"] == "PodDisruptionBudget" for made in objects):
             until(lambda: self.observer.counted(self.name), f"the budgets of {self.name} to be observed")
 
@@ -253,7 +256,8 @@ class Pooled:
 
     def label(self, namespace: str | None = None) -> str | None:
         found = self.site.observer.namespace(namespace or self.site.name)
-        return found["metadata"].get("labels", {}).get(POOL)
+        value: str | None = found["metadata"].get("labels", {}).get(POOL)
+        return value
 
     def mark(self, node: str) -> tuple[str | None, list[str]]:
         """Return the pool label and the values of the exclusive taint."""

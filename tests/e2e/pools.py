@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,10 @@ class Cluster:
 
     def have_accounts(self, *spaces: str) -> None:
         for space in spaces:
-            until(lambda space=space: "default" in self.kubectl("get", "sa", "-n", space), f"accounts in {space}")
+            until(partial(self._has_account, space), f"accounts in {space}")
+
+    def _has_account(self, space: str) -> bool:
+        return "default" in self.kubectl("get", "sa", "-n", space)
 
 
 def identity(cluster: Cluster, name: str, *, pools: str | None = None) -> Path:

@@ -1,11 +1,16 @@
 """Pods that cannot leave: each has a blocker with a hint, which disappears when the pod moves."""
 
 import json
+from functools import partial
 from typing import Any
 
 from e2e.conftest import Site
 from harness import webhooks, workloads
 from harness.waiting import until
+
+
+def _has_event(site: Site, kind: str, name: str, reason: str) -> bool:
+    return reason in site.hints(kind, name)
 
 
 def blocker(site: Site, node: str) -> dict[str, Any]:
@@ -27,7 +32,7 @@ def test_a_pod_under_two_budgets_is_named_and_not_followed_elsewhere(site: Site)
     assert "db and db-too" in found["message"]
     assert "narrow one selector" in found["hint"]
     for kind, name in (("Pod", "db-0"), ("StatefulSet", "db")):
-        until(lambda kind=kind, name=name: "SeveralBudgets" in site.hints(kind, name), f"the Event on {kind} {name}")
+        until(partial(_has_event, site, kind, name, "SeveralBudgets"), f"the Event on {kind} {name}")
     site.plane.kubectl("delete", "pod", "db-0", "-n", site.name)
     until(lambda: site.left(other) == ["db-0"], "it to come up elsewhere")
     site.phase(node, "Drained")

@@ -27,10 +27,10 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
 
 def _limits(folder: Path) -> Path:
     """Return the API server's configuration: pods of system classes need a quota in their namespace."""
-    classes = {"scopeName": "PriorityClass", "operator": "In"}
+    classes: dict[str, Any] = {"scopeName": "PriorityClass", "operator": "In"}
     classes |= {"values": ["system-node-critical", "system-cluster-critical"]}
     group = "apiserver.config.k8s.io/v1"
-    quota = {"apiVersion": group, "kind": "ResourceQuotaConfiguration"}
+    quota: dict[str, Any] = {"apiVersion": group, "kind": "ResourceQuotaConfiguration"}
     quota |= {"limitedResources": [{"resource": "pods", "matchScopes": [classes]}]}
     plugins = [{"name": "ResourceQuota", "configuration": quota}]
     file = folder / "admission.yaml"

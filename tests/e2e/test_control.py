@@ -67,8 +67,11 @@ def test_a_drain_waits_for_its_window_and_a_hand_made_one_does_not(site: Site) -
     far = (datetime.now(UTC) + timedelta(days=2)).strftime("%M %H %d %m *")
     backwards = {"schedule": "0 22-6 * * *", "duration": "1h"}
     site.policy(maintenance={"windows": [{"schedule": far, "duration": "1h"}, backwards]})
-    said = lambda: {e["reason"]: e["message"] for e in site.observer.events("ReschedulePolicy", site.name)}  # noqa: E731
-    until(lambda: "22-23,0-6" in said().get("WindowIgnored", ""), "the Event on the policy")
+
+    def messages() -> dict[str, str]:
+        return {e["reason"]: e["message"] for e in site.observer.events("ReschedulePolicy", site.name)}
+
+    until(lambda: "22-23,0-6" in messages().get("WindowIgnored", ""), "the Event on the policy")
     site.annotate(node)
     until(lambda: site.observer.progressing(node) == "Window", "the window")
     assert not site.observer.node(node)["spec"].get("unschedulable")

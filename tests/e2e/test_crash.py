@@ -61,7 +61,7 @@ def through(proxy: Proxy, identity: Path, path: Path) -> Path:
 
 def fill(plane: ControlPlane, observer: Observer, node: str, others: list[str]) -> None:
     """Deploy twenty pods of all kinds on one node."""
-    here = {"nodeSelector": {"crash": "here"}}
+    here: dict[str, Any] = {"nodeSelector": {"crash": "here"}}
     plane.kubectl("cordon", *others)
     plane.apply(
         workloads.deployment("single", 1, SPACE, **here),
@@ -200,7 +200,7 @@ def test_leaving_in_the_middle_gives_everything_back(
     plane: ControlPlane, identity: Path, observer: Observer, tmp_path: Path
 ) -> None:
     nodes = plane.add_nodes(2, prefix="leave-", labels={"crash": "here"})
-    here = {"nodeSelector": {"crash": "here"}}
+    here: dict[str, Any] = {"nodeSelector": {"crash": "here"}}
     plane.kubectl("cordon", nodes[1])
     plane.apply(workloads.deployment("web", 4, SPACE, **here))
     until(lambda: running(observer, nodes[0]) == 4, "the pods to run")

@@ -2,11 +2,16 @@
 
 import json
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from e2e.conftest import Site
 from harness import workloads
 from harness.waiting import until
+
+
+def _is_owned_elsewhere(site: Site, node: str) -> bool:
+    return site.observer.progressing(node) == "OwnedElsewhere"
 
 
 def not_ready(site: Site, node: str, ill: bool) -> None:
@@ -132,7 +137,7 @@ def test_nodes_that_others_hold_are_left_to_them(site: Site) -> None:
     for node in (taken, leased, made):
         site.annotate(node)
     for node in (taken, leased, made):
-        until(lambda name=node: site.observer.progressing(name) == "OwnedElsewhere", f"{node} to be left")
+        until(partial(_is_owned_elsewhere, site, node), f"{node} to be left")
         assert "unschedulable" not in site.observer.node(node)["spec"]
     site.plane.apply(lease(leased, 1))
     site.plane.kubectl("taint", "node", taken, "karpenter.sh/disrupted-")

@@ -167,7 +167,7 @@ def test_namespaces_are_claimed_by_name_and_by_label_and_what_they_bring_along_i
 
 def test_the_policy_reads_selectors_as_the_operator_does(cluster: Cluster) -> None:
     """A pool of 5,000 names stays within the cost limit of an expression."""
-    selectors = [
+    selectors: list[Object] = [
         {"matchExpressions": [{"key": "k", "operator": operator, **({"values": values} if values else {})}]}
         for operator, values in (("In", ["a", "b"]), ("NotIn", ["a", "b"]), ("Exists", None), ("DoesNotExist", None))
     ]
@@ -364,7 +364,7 @@ def test_what_would_leave_a_pool_or_enter_one_is_refused_with_a_way_out(cluster:
 
 
 def test_what_is_harmless_or_nobodys_business_is_let_in(cluster: Cluster) -> None:
-    critical = {"priorityClassName": "system-cluster-critical"}
+    critical: Object = {"priorityClassName": "system-cluster-critical"}
     made = cluster.admitted(
         pod("a", "red", tolerations=[EVERYTHING]),  # the nodeSelector keeps it in
         pod("b", "red", affinity=asking("blue", "red")),
@@ -412,7 +412,7 @@ def test_selectors_that_admission_would_defeat_are_refused(cluster: Cluster) -> 
 
 
 def test_running_pods_get_no_further_by_updates_and_all_other_updates_pass(cluster: Cluster, tenant: Path) -> None:
-    held = {"schedulingGates": [{"name": "test/held"}]}
+    held: Object = {"schedulingGates": [{"name": "test/held"}]}
     old = pod("old", "red", **held)
     old["metadata"]["finalizers"] = ["test/held"]
     cluster.make(old, pod("plain", "out", **held))

@@ -64,10 +64,8 @@ def test_one_volume_after_another(site: Site) -> None:
 def detach(site: Site, node: str, name: str) -> None:
     """Detach as the driver's attacher does once no pod uses the volume on the node."""
     for found in site.plane.get("volumeattachments")["items"]:
-        if (found["spec"]["nodeName"], found["spec"]["source"]["persistentVolumeName"]) == (
-            node,
-            f"{site.name}-{name}",
-        ):
+        spec = found["spec"]
+        if (spec["nodeName"], spec["source"]["persistentVolumeName"]) == (node, f"{site.name}-{name}"):
             site.plane.kubectl("delete", "volumeattachment", found["metadata"]["name"])
 
 
@@ -85,12 +83,12 @@ def test_a_pod_on_a_local_volume_is_named_before_anything_is_evicted_and_stays(s
     until(lambda: site.classes(node) == {"LocalVolume"}, "the blocker")
     until(lambda: len(site.left(node)) == 1, "the others to leave")
     cordon = next(c for c in site.calls("nodes", names=[node]) if c["verb"] == "patch")
-    said = [c["stageTimestamp"] for c in site.calls("nodedrains", names=[node]) if _status(c) and _after(c, cordon)]
-    assert min(said) <= min(call["requestReceivedTimestamp"] for call in site.calls())
+    reported = [c["stageTimestamp"] for c in site.calls("nodedrains", names=[node]) if _status(c) and _after(c, cordon)]
+    assert min(reported) <= min(call["requestReceivedTimestamp"] for call in site.calls())
 
 
 def _status(call: dict[str, Any]) -> bool:
-    return call["verb"] == "patch" and call["objectRef"].get("subresource") == "status"
+    return bool(call["verb"] == "patch" and call["objectRef"].get("subresource") == "status")
 
 
 def _after(call: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -6,23 +6,23 @@ from dataclasses import dataclass, field
 from invariants import calls, eviction_rules, start_rules, write_rules
 from invariants.objects import deleting, move, node_of, released, uid
 from invariants.records import Answer, Call, Change
-from invariants.retry_rules import Paces
-from invariants.state import Picture
-from invariants.wait_rules import Watch
+from invariants.retry_rules import RetryLimits
+from invariants.state import RecordedState
+from invariants.wait_rules import WaitingDrains
 
-Said = Iterator[str]
+Violations = Iterator[str]
 _REFUSED = 400
-CALLS: tuple[Callable[[Call], Said], ...] = (
+CALLS: tuple[Callable[[Call], Violations], ...] = (
     calls.only_what_is_granted,
     calls.every_write_has_its_precondition,
     calls.grace_is_never_0,
 )
-CHANGES: tuple[Callable[[Picture, Change], Said], ...] = (
+CHANGES: tuple[Callable[[RecordedState, Change], Violations], ...] = (
     write_rules.nothing_of_others_is_touched,
     write_rules.no_other_pod_is_written,
     write_rules.what_is_added_was_recorded,
     write_rules.only_our_cordon_is_undone,
-    write_rules.out_of_service_is_said_by_proof_alone,
+    write_rules.out_of_service_needs_proof,
     start_rules.policies_are_obeyed,
     start_rules.nothing_is_done_blindly,
     start_rules.no_storm_begins_a_failure,
@@ -40,7 +40,7 @@ CHANGES: tuple[Callable[[Picture, Change], Said], ...] = (
 
 
 @dataclass
-class Judge:
+class Checker:
     """Follow a record and check all invariants.
 
     Attributes:
@@ -49,12 +49,12 @@ class Judge:
         broken: violations so far.
     """
 
-    picture: Picture
+    state: RecordedState
     ours: frozenset[str]
     leader: tuple[str, str] | None = None
     broken: list[str] = field(default_factory=list)
-    watch: Watch = field(default_factory=Watch)
-    paces: Paces = field(default_factory=Paces)
+    waiting: WaitingDrains = field(default_factory=WaitingDrains)
+    retries: RetryLimits = field(default_factory=RetryLimits)
     ended: set[str] = field(default_factory=set)
     writes: int = 0
 
@@ -67,49 +67,49 @@ class Judge:
         """Check the result of a request, dry runs included."""
         if answer.call.user in self.ours:
             if answer.code >= _REFUSED:
-                self.watch.refused[answer.call.place] = answer.at
-            self._say(answer, self.paces.take(answer))
+                self.waiting.refused[answer.call.place] = answer.at
+            self._say(answer, self.retries.check(answer))
 
     def change(self, change: Change) -> None:
         """Check one revision of one object."""
-        self.broken += self.watch.look(self.picture)
+        self.broken += self.waiting.check(self.state)
         ours = bool(change.call and change.call.user in self.ours)
         if ours and change.place.resource not in ("leases", "events"):
             self.writes += 1
-            self._say(change, (words for rule in CHANGES for words in rule(self.picture, change)))
+            self._say(change, (words for rule in CHANGES for words in rule(self.state, change)))
             self._say(change, self._once(change))
         if ours and change.place.resource != "leases":
             self._say(change, self._leads(change))
         self._note_moves(change, ours=ours)
         if change.cordons:
-            self.picture.cordoned[change.place.name] = ours
-        self.picture.take(change)
+            self.state.cordoned[change.place.name] = ours
+        self.state.advance(change)
 
     def _note_moves(self, change: Change, *, ours: bool) -> None:
         """Record the operator's releases, and released pods that others removed."""
-        picture, pod = self.picture, change.before or {}
+        state, pod = self.state, change.before or {}
         if ours and change.place.resource == "nodes":
-            picture.acted[change.place.name] = change.at
+            state.acted[change.place.name] = change.at
         if change.place.resource != "pods":
             return
         if ours:
-            picture.acted[node_of(pod)] = change.at
-        if ours and change.lets_go:
-            picture.let_go.add(uid(pod))
+            state.acted[node_of(pod)] = change.at
+        if ours and change.releases:
+            state.released_uids.add(uid(pod))
         gone = change.after is None or deleting(change.after) or not released(change.after)
-        if not ours and pod and gone and not deleting(pod) and picture.released(pod):
-            picture.lost[move(pod)["deploymentUID"]] = (change.at, move(pod))
+        if not ours and pod and gone and not deleting(pod) and state.released(pod):
+            state.lost[move(pod)["deploymentUID"]] = (change.at, move(pod))
 
-    def _once(self, change: Change) -> Said:
+    def _once(self, change: Change) -> Violations:
         if pod := change.ends:
             if uid(pod) in self.ended:
                 yield "ends the same pod a second time"
             self.ended.add(uid(pod))
 
-    def _leads(self, change: Change) -> Said:
-        lease = self.picture.objects["leases"].get(self.leader) if self.leader else None
+    def _leads(self, change: Change) -> Violations:
+        lease = self.state.objects["leases"].get(self.leader) if self.leader else None
         if lease and change.call and lease["spec"]["holderIdentity"] != change.call.user:
             yield f"writes while {lease['spec']['holderIdentity'] or 'nobody'} holds the Lease"
 
-    def _say(self, about: object, found: Said) -> None:
+    def _say(self, about: object, found: Violations) -> None:
         self.broken += [f"{about}: {words}" for words in found]

@@ -17,7 +17,7 @@ def shape(node: Json) -> Json:
     }
 
 
-def amiss(every: Callable[[str], Iterable[Json]], before: Mapping[str, Json]) -> Iterator[str]:
+def differences(every: Callable[[str], Iterable[Json]], before: Mapping[str, Json]) -> Iterator[str]:
     """Yield the objects that are not in their expected state.
 
     `every`: the objects of a resource. `before`: shapes of nodes by name.

@@ -24,122 +24,122 @@ from invariants.objects import (
     uid,
 )
 from invariants.records import Change
-from invariants.state import Picture, reasons
+from invariants.state import RecordedState, reasons
 from rescheduler.api.policies import EvictOrBlock, NoRoom, OnTimeout, ReplacementMode, ReschedulePolicy
 
 _GROUP = "rescheduler.dev"
 _LONGEST = 10**9  # seconds; a longer grace period is garbage
 _LOST = 60.0  # seconds that an owner rests after others removed its released pod
-Said = Iterator[str]
+Violations = Iterator[str]
 
 
-def only_pods_of_a_drain_go(picture: Picture, change: Change) -> Said:
+def only_pods_of_a_drain_go(state: RecordedState, change: Change) -> Violations:
     pod = change.ends
     if pod is None:
         return
-    node, drain = picture.node(node_of(pod)), picture.drain(node_of(pod))
+    node, drain = state.node(node_of(pod)), state.drain(node_of(pod))
     if controller(pod).get("kind") == "DaemonSet" or "kubernetes.io/config.mirror" in annotations(pod):
         yield "ends a pod that stays on its node"
-    evicts = node and any(p.spec.drain.unmanaged is EvictOrBlock.EVICT for p in picture.policies(node))
-    if not controller(pod) and not picture.released(pod) and not finished(pod) and not evicts:
+    evicts = node and any(p.spec.drain.unmanaged is EvictOrBlock.EVICT for p in state.policies(node))
+    if not controller(pod) and not state.released(pod) and not finished(pod) and not evicts:
         yield "ends a pod that no controller would recreate"
-    if picture.released(pod):
+    if state.released(pod):
         return  # includes a pod whose drain has ended and that cannot be returned
-    if node and has_taint(node, SHUNS) and picture.gives(node):
+    if node and has_taint(node, SHUNS) and state.may_migrate(node):
         return  # a single pod is moved off a node that is not drained
-    if drain is None or True not in picture.lately("begun", node_of(pod)):
+    if drain is None or True not in state.recent_values("begun", node_of(pod)):
         yield "ends a pod of a node without a drain that has begun"
         return
-    if True not in picture.lately("cordoned", node_of(pod)):
+    if True not in state.recent_values("cordoned", node_of(pod)):
         yield "ends a pod of a node that is not cordoned"
     asked = reasons(drain)
-    maintained = "Maintenance" in asked and any(v is not None for v in picture.lately("maintenance", node_of(pod)))
+    maintained = "Maintenance" in asked and any(v is not None for v in state.recent_values("maintenance", node_of(pod)))
     if "Manual" in asked or maintained or node is None:
         return
-    slack = picture.lag + 1
-    if not any(picture.failing(node_of(pod), policy, slack) for policy in picture.policies(node)):
-        past = picture.past("ready", node_of(pod))[-4:]
-        yield f"ends a pod for {asked}, which no request names: {past} (now {picture.at:.0f})"
+    slack = state.lag + 1
+    if not any(state.failing(node_of(pod), policy, slack) for policy in state.policies(node)):
+        past = state.past("ready", node_of(pod))[-4:]
+        yield f"ends a pod for {asked}, which no request names: {past} (now {state.at:.0f})"
 
 
-def nothing_is_forced_without_right(picture: Picture, change: Change) -> Said:
+def nothing_is_forced_without_right(state: RecordedState, change: Change) -> Violations:
     """Check that a plain delete is allowed: it ignores budgets, and the container may still run on a silent node."""
     pod = change.ends
-    node = picture.node(node_of(pod)) if pod else None
+    node = state.node(node_of(pod)) if pod else None
     if pod is None or node is None or finished(pod):
         return
-    unreachable = "Unknown" in picture.lately("ready", name(node))
-    ill = "False" in picture.lately("ready", name(node))
-    gone_dark = picture.lately("ready", name(node)) == ["Unknown"]
+    unreachable = "Unknown" in state.recent_values("ready", name(node))
+    ill = "False" in state.recent_values("ready", name(node))
+    gone_dark = state.recent_values("ready", name(node)) == ["Unknown"]
     proven = proof(node) or has_taint(node, OUT_OF_SERVICE) or has_taint(node, SHUTDOWN)
-    twice = may_run_twice(picture, pod)
+    twice = may_run_twice(state, pod)
     if gone_dark and not twice and not proven:
         yield "ends a pod that must not run twice on a node that may be alive"
     if change.call is None or change.call.verb != "delete":
         return
-    lost = False in picture.lately("pod", uid(pod))
+    lost = False in state.recent_values("pod", uid(pod))
     if not (
         (lost and unreachable and (twice or proven))
         or (lost and ill and twice)
-        or (picture.released(pod) and _switched_off(picture, pod))
-        or _overdue(picture, pod, node)
+        or (state.released(pod) and _switched_off(state, pod))
+        or _overdue(state, pod, node)
     ):
-        words = f", released: {move(pod)}" if picture.released(pod) else ""
-        yield f"deletes without a budget, and the node was {picture.lately('ready', name(node))}, proof: {proven}{words}"
+        words = f", released: {move(pod)}" if state.released(pod) else ""
+        yield f"deletes without a budget, and the node was {state.recent_values('ready', name(node))}, proof: {proven}{words}"
 
 
-def may_run_twice(picture: Picture, pod: Json) -> bool:
-    kind = "ReplicaSet" if picture.released(pod) else controller(pod).get("kind")
+def may_run_twice(state: RecordedState, pod: Json) -> bool:
+    kind = "ReplicaSet" if state.released(pod) else controller(pod).get("kind")
     return kind in ("ReplicaSet", "ReplicationController", "Job") and not claims(pod)
 
 
-def _switched_off(picture: Picture, pod: Json) -> bool:
+def _switched_off(state: RecordedState, pod: Json) -> bool:
     """Whether the owner no longer wants the pod: the owner is gone, or is scaled below its count without this pod."""
-    deployment = picture.deployment_of(pod)
+    deployment = state.deployment_of(pod)
     if deployment is None or deleting(deployment):
         return True
-    wanted = min(picture.lately("replicas", uid(deployment)))
+    wanted = min(state.recent_values("replicas", uid(deployment)))
     # An owner that is scaled down deletes its surplus at the same moment: pods deleted just now may still count.
-    family = (*picture.family(deployment), *picture.parted(deployment))
-    others = [p for p in family if not picture.released(p) and True in picture.lately("pod", uid(p))]
-    return wanted == 0 or len(others) > wanted
+    family = (*state.family(deployment), *state.recently_deleted(deployment))
+    others = [p for p in family if not state.released(p) and True in state.recent_values("pod", uid(p))]
+    return bool(wanted == 0 or len(others) > wanted)
 
 
-def _overdue(picture: Picture, pod: Json, node: Json) -> bool:
-    drain = picture.drain(name(node))
+def _overdue(state: RecordedState, pod: Json, node: Json) -> bool:
+    drain = state.drain(name(node))
     started = seconds((drain.get("status") or {}).get("startedAt")) if drain else None
-    for policy in picture.policies(node):
+    for policy in state.policies(node):
         settings = policy.spec.drain
         if started and settings.on_timeout is OnTimeout.DELETE and settings.timeout:
             own = min(pod["spec"].get("terminationGracePeriodSeconds", 30), _LONGEST)
             grace = min(timedelta(seconds=own), settings.timeout / 2)
-            if picture.at >= started + (settings.timeout - grace).total_seconds() - picture.lag:
+            if state.at >= started + (settings.timeout - grace).total_seconds() - state.lag:
                 return True
     return False
 
 
-def served_as_before(picture: Picture, change: Change) -> Said:
+def served_as_before(state: RecordedState, change: Change) -> Violations:
     """Check that with replacement first no Ready pod leaves before its replacement is Ready."""
     pod = change.ends
     if pod is None or not is_ready(pod) or deleting(pod):
         return
-    deployment = picture.deployment_of(pod)
-    node = picture.node(node_of(pod))
-    if deployment is None or node is None or deleting(deployment) or _overdue(picture, pod, node):
+    deployment = state.deployment_of(pod)
+    node = state.node(node_of(pod))
+    if deployment is None or node is None or deleting(deployment) or _overdue(state, pod, node):
         return
-    others = [p for p in picture.family(deployment) if uid(p) != uid(pod)]
-    ready = sum(True in picture.lately("pod", uid(p)) for p in others)
-    wanted = min(picture.lately("replicas", uid(deployment)))
-    if picture.released(pod):
+    others = [p for p in state.family(deployment) if uid(p) != uid(pod)]
+    ready = sum(True in state.recent_values("pod", uid(p)) for p in others)
+    wanted = min(state.recent_values("replicas", uid(deployment)))
+    if state.released(pod):
         # Pods that are already evicted may have another count.
-        before = min(move(p)["ready"] for p in [pod, *others] if picture.released(p))
-        if ready < min(wanted, before) and not _switched_off(picture, pod):
+        before = min(move(p)["ready"] for p in [pod, *others] if state.released(p))
+        if ready < min(wanted, before) and not _switched_off(state, pod):
             yield f"a released pod leaves, and {ready} Ready pods are left of {before}, of {wanted} wanted"
-    elif ready == 0 and wanted and _replaced_first(picture, pod, picture.policies(node)):
+    elif ready == 0 and wanted and _replaced_first(state, pod, state.policies(node)):
         yield "the last Ready pod of an owner leaves without a replacement"
 
 
-def _replaced_first(picture: Picture, pod: Json, policies: list[ReschedulePolicy]) -> bool:
+def _replaced_first(state: RecordedState, pod: Json, policies: list[ReschedulePolicy]) -> bool:
     given = annotations(pod).get(f"{_GROUP}/replacement")
     modes = (
         {ReplacementMode(given)}
@@ -147,49 +147,51 @@ def _replaced_first(picture: Picture, pod: Json, policies: list[ReschedulePolicy
         else {p.spec.drain.replacement for p in policies}
     )
     waits = all(p.spec.drain.no_room is NoRoom.HOLD for p in policies)
-    return waits and may_run_twice(picture, pod) and modes <= {ReplacementMode.PREFERRED, ReplacementMode.REQUIRED}
+    return waits and may_run_twice(state, pod) and modes <= {ReplacementMode.PREFERRED, ReplacementMode.REQUIRED}
 
 
-def releases_are_few(picture: Picture, change: Change) -> Said:
+def releases_are_few(state: RecordedState, change: Change) -> Violations:
     """Check that at most a quarter of an owner's pods are released, all Ready and on a cordoned node.
 
     Only a suspected node may have more.
     """
     pod = change.before
-    if pod is None or not change.lets_go:
+    if pod is None or not change.releases:
         return
-    node, deployment = picture.node(node_of(pod)), picture.deployment_of(pod)
+    node, deployment = state.node(node_of(pod)), state.deployment_of(pod)
     if node is None or deployment is None:
         yield "releases a pod of no Deployment, or of no node"
         return
-    if True not in picture.lately("cordoned", name(node)) and not (has_taint(node, SHUNS) and picture.gives(node)):
+    if True not in state.recent_values("cordoned", name(node)) and not (
+        has_taint(node, SHUNS) and state.may_migrate(node)
+    ):
         yield "releases a pod of a node that is not cordoned"
-    if True not in picture.lately("pod", uid(pod)) or claims(pod):
+    if True not in state.recent_values("pod", uid(pod)) or claims(pod):
         yield "releases a pod that is not Ready, or has a volume of its own"
-    suspicions = any(p.spec.failure.lease_timeout for p in picture.policies(node))
-    family, wanted = picture.family(deployment), max(picture.lately("replicas", uid(deployment)))
-    out = [p for p in family if picture.released(p)]
+    suspicions = any(p.spec.failure.lease_timeout for p in state.policies(node))
+    family, wanted = state.family(deployment), max(state.recent_values("replicas", uid(deployment)))
+    out = [p for p in family if state.released(p)]
     before = min((move(p)["ready"] for p in out), default=wanted)
     surplus = sum(map(is_ready, family)) - min(wanted, before)  # that many evictions are on their way
     if len(out) - max(0, surplus) >= max(1, ceil(0.25 * wanted)) and not suspicions:
         yield f"releases a pod in addition to {[name(p) for p in out]}"
 
 
-def none_follows_one_that_is_not_replaced(picture: Picture, change: Change) -> Said:
+def none_follows_one_that_is_not_replaced(state: RecordedState, change: Change) -> Violations:
     """Check that no pod of an owner is released while fewer are Ready than at its first open or lost release."""
     pod = change.before
-    deployment = picture.deployment_of(pod) if pod and change.lets_go else None
+    deployment = state.deployment_of(pod) if pod and change.releases else None
     if pod is None or deployment is None:
         return
-    family = picture.family(deployment)
-    records = [move(p) for p in family if picture.released(p) and uid(p) != uid(pod)]
-    taken, record = picture.lost.get(uid(deployment), (float("-inf"), {}))
-    if picture.at - taken < _LOST:
+    family = state.family(deployment)
+    records = [move(p) for p in family if state.released(p) and uid(p) != uid(pod)]
+    taken, record = state.lost.get(uid(deployment), (float("-inf"), {}))
+    if state.at - taken < _LOST:
         records.append(record)
     if not records:
         return
     first = min(records, key=lambda found: seconds(found["since"]) or 0)
-    needed = min(first["ready"], *picture.lately("replicas", uid(deployment)))
-    ready = sum(True in picture.lately("pod", uid(p)) for p in (*family, *picture.parted(deployment)))
+    needed = min(first["ready"], *state.recent_values("replicas", uid(deployment)))
+    ready = sum(True in state.recent_values("pod", uid(p)) for p in (*family, *state.recently_deleted(deployment)))
     if ready < needed:
         yield f"releases a pod while {ready} are Ready, and {needed} were at the first release"

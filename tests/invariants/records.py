@@ -89,7 +89,7 @@ class Change:
         return bool(self.after["spec"].get("unschedulable")) and not self.before["spec"].get("unschedulable")
 
     @property
-    def lets_go(self) -> bool:
+    def releases(self) -> bool:
         """Whether it releases a pod."""
         if self.place.resource != "pods" or self.before is None or self.after is None:
             return False

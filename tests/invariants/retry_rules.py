@@ -13,10 +13,10 @@ _FORGOTTEN = 120.0  # seconds without a refusal, after which the next refusal co
 _SPAN, _MOST = 10.0, 40
 """Most requests for one object within `_SPAN` seconds, dry runs included."""
 _REFUSED, _NOT_FOUND = 400, 404
-Said = Iterator[str]
+Violations = Iterator[str]
 
 
-class Paces:
+class RetryLimits:
     """Follow the answers to the operator's requests."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Paces:
         self._asked: dict[tuple[str, str], deque[float]] = defaultdict(deque)
         self._hot: set[tuple[str, str]] = set()
 
-    def take(self, answer: Answer) -> Said:
+    def check(self, answer: Answer) -> Violations:
         """Take the next answer; yield a violation if the request came too early."""
         place = answer.call.place
         key = (answer.call.user, f"{place.resource}/{place.namespace}/{place.name}")
@@ -41,14 +41,14 @@ class Paces:
             what = "?" if answer.call.dry else answer.call.verb
             yield from self._again((key[0], f"{key[1]} {what}"), answer)
 
-    def _again(self, key: tuple[str, str], answer: Answer) -> Said:
+    def _again(self, key: tuple[str, str], answer: Answer) -> Violations:
         refused = self._refused[key]
         if key in self._hot:
             return
         if refused and answer.at - refused[-1] > _FORGOTTEN:
             refused.clear()
         refused.append(answer.at)
-        lately = sum(at > answer.at - 60 for at in refused)
-        if len(refused) > _FIRST and lately > _PER_MINUTE:
+        recent_values = sum(at > answer.at - 60 for at in refused)
+        if len(refused) > _FIRST and recent_values > _PER_MINUTE:
             self._hot.add(key)
-            yield f"is refused {lately} times within a minute, and {len(refused)} times in a row"
+            yield f"is refused {recent_values} times within a minute, and {len(refused)} times in a row"

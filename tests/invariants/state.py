@@ -1,6 +1,6 @@
 """The cluster at one revision of its record, and a short history.
 
-No client sees a change at once: the operator may act on values that were true within the last `lag` seconds.
+No client sees a change at once: the operator may fault on values that were true within the last `lag` seconds.
 """
 
 from collections import defaultdict
@@ -41,7 +41,7 @@ _OUTAGE = 15.0
 """Seconds without any write, after which the API server counts as away."""
 
 
-class Picture:
+class RecordedState:
     """Objects by resource and (namespace, name).
 
     Attributes:
@@ -50,7 +50,7 @@ class Picture:
         renewals: by node, the times of the last renewal of its Lease and of the one before.
         born: when an operator process last started.
         cordoned: by node, whether the operator made its last cordon.
-        let_go: uids of all pods that the operator ever released.
+        released_uids: uids of all pods that the operator ever released.
         acted: by node, when the operator last wrote to it or to a pod on it.
         led: since when one operator has held the Lease without a break.
         lost: by uid of a Deployment, when others last removed a released pod of it, and the record of that pod.
@@ -61,15 +61,15 @@ class Picture:
         self.objects: dict[str, dict[tuple[str, str], Json]] = defaultdict(dict)
         self.renewals: dict[str, tuple[float, float]] = {}
         self.cordoned: dict[str, bool] = {}
-        self.let_go: set[str] = set()
+        self.released_uids: set[str] = set()
         self.acted: dict[str, float] = {}
         self.led = 0.0
         self.lost: dict[str, tuple[float, Json]] = {}
         self._lease = ("", 0.0)  # holder, and time of the last renewal
         self._past: dict[tuple[str, str], list[tuple[float, Any]]] = defaultdict(list)
-        self._parted: list[tuple[float, Json]] = []
+        self._deleted: list[tuple[float, Json]] = []
 
-    def take(self, change: Change) -> None:
+    def advance(self, change: Change) -> None:
         """Advance to this revision."""
         if self.at and change.at - self.at > _OUTAGE:
             self.renewals = dict.fromkeys(self.renewals, (change.at, change.at))
@@ -127,8 +127,8 @@ class Picture:
             self._note("pod", uid(raw), is_ready(raw))
             self._note("controlled", uid(raw), bool(controller(raw)))
         if before and not deleting(before) and (raw is None or deleting(raw)):
-            self._parted = [(at, pod) for at, pod in self._parted if at > self.at - self.lag]
-            self._parted.append((self.at, before))
+            self._deleted = [(at, pod) for at, pod in self._deleted if at > self.at - self.lag]
+            self._deleted.append((self.at, before))
 
     def _renewed(self, node: str, change: Change) -> None:
         before = change.before or {"spec": {}}
@@ -149,7 +149,7 @@ class Picture:
         """Return all values so far, each with the time from which it held."""
         return self._past[what, key]
 
-    def lately(self, what: str, key: str, seconds: float = 0.0) -> list[Any]:
+    def recent_values(self, what: str, key: str, seconds: float = 0.0) -> list[Any]:
         """Return the current value, and those that ended within `lag` or `seconds`; empty if there was never a value."""
         past = self._past[what, key]
         ends = [*(begin for begin, _ in past[1:]), float("inf")]
@@ -199,13 +199,13 @@ class Picture:
     def policies(self, node: Json) -> list[ReschedulePolicy]:
         """Return the policies that decide for the node, now or recently; empty if there are none."""
         found = []
-        for then in self.lately("policies", ""):
+        for then in self.recent_values("policies", ""):
             fits = [raw for raw in then if selects(raw["spec"].get("nodeSelector") or {}, labels(node))]
             ranked = sorted(fits, key=lambda raw: (-raw["spec"].get("priority", 0), name(raw)))
             found += [ReschedulePolicy.from_object(raw) for raw in ranked[:1]]
         return found
 
-    def gives(self, node: Json) -> bool:
+    def may_migrate(self, node: Json) -> bool:
         """Whether single pods may be moved off the node: it is rebalanced, and no drain holds it."""
         drain = self.drain(name(node)) or {}
         record = (drain.get("status") or {}).get("node") or {}
@@ -213,7 +213,7 @@ class Picture:
 
     def released(self, pod: Json) -> bool:
         """Whether the operator released the pod, and has not returned it."""
-        return released(pod) and uid(pod) in self.let_go
+        return released(pod) and uid(pod) in self.released_uids
 
     def deployment_of(self, pod: Json) -> Json | None:
         """Return the Deployment that owns a pod, or from which the pod was released."""
@@ -229,9 +229,9 @@ class Picture:
         found = self.all("pods", deployment["metadata"]["namespace"])
         return [p for p in found if not deleting(p) and self._is_of(p, deployment)]
 
-    def parted(self, deployment: Json) -> list[Json]:
+    def recently_deleted(self, deployment: Json) -> list[Json]:
         """Return pods of a Deployment that were deleted recently, in their state before."""
-        found = (pod for at, pod in self._parted if at > self.at - self.lag)
+        found = (pod for at, pod in self._deleted if at > self.at - self.lag)
         return [p for p in found if self._is_of(p, deployment)]
 
     def _is_of(self, pod: Json, deployment: Json) -> bool:
@@ -257,7 +257,7 @@ class Picture:
         last, before = self.renewals.get(node, (self.at, self.at))
         return max(self.at - last, last - before if self.at - last <= self.lag else 0)
 
-    def sick(self, node: Json, policy: ReschedulePolicy, cause: str) -> bool:
+    def unhealthy(self, node: Json, policy: ReschedulePolicy, cause: str) -> bool:
         """Whether every observer can know that the node is unhealthy because of this status of Ready, `for` or not.
 
         A node that is Unknown and whose Lease is renewed is not unreachable.
@@ -272,7 +272,7 @@ class Picture:
         if cause == "Unknown" and timeout and silence >= _secs(timeout) + self.lag:
             return True
         renewed = cause == "Unknown" and silence < RENEWED + self.lag
-        return cause in statuses and self.lately("ready", name(node)) == [cause] and not renewed
+        return cause in statuses and self.recent_values("ready", name(node)) == [cause] and not renewed
 
 
 def reasons(drain: Json) -> set[str]:

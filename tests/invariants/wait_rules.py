@@ -19,7 +19,7 @@ from invariants.objects import (
     uid,
 )
 from invariants.records import Place
-from invariants.state import CONTROL_PLANE, RENEWED, Picture
+from invariants.state import CONTROL_PLANE, RENEWED, RecordedState
 from rescheduler.api.policies import Mode, Suspend
 
 QUIET = 75.0
@@ -31,10 +31,10 @@ _NAMELESS = re.compile(
 _POD = re.compile(r"[\w-]+/[\w.-]+")
 _EVERY = 5.0
 _REMEMBERED = 660.0
-Said = Iterator[str]
+Violations = Iterator[str]
 
 
-class Watch:
+class WaitingDrains:
     """Check all drains of a record every few seconds.
 
     Attributes:
@@ -48,107 +48,108 @@ class Watch:
         self._roomy: dict[str, float] = {}  # by uid of the NodeDrain: since when its pods without room have room
         self._looked, self._found = 0.0, set[tuple[str, str]]()
 
-    def look(self, picture: Picture) -> Said:
+    def check(self, state: RecordedState) -> Violations:
         """Yield the current violations, once for each drain and kind."""
-        if picture.at - self._looked < _EVERY:
+        if state.at - self._looked < _EVERY:
             return
-        self._looked = picture.at
-        for drain in list(picture.all("nodedrains")):
-            for words in self._one(picture, drain):
+        self._looked = state.at
+        for drain in list(state.all("nodedrains")):
+            for words in self._one(state, drain):
                 kind = words.partition(":")[0]
                 if (uid(drain), kind) not in self._found:
                     self._found.add((uid(drain), kind))
-                    yield f"at {picture.at:.0f}: NodeDrain {name(drain)} {words}"
+                    yield f"at {state.at:.0f}: NodeDrain {name(drain)} {words}"
 
-    def _one(self, picture: Picture, drain: Json) -> Said:
-        self._see_room(picture, drain)
-        if in_flight(picture, drain):
-            self._busy[uid(drain)] = picture.at
+    def _one(self, state: RecordedState, drain: Json) -> Violations:
+        self._see_room(state, drain)
+        if in_flight(state, drain):
+            self._busy[uid(drain)] = state.at
         born = seconds(drain["metadata"]["creationTimestamp"]) or 0
-        last = max(self._busy.get(uid(drain), 0), picture.acted.get(name(drain), 0), picture.led, picture.born, born)
+        last = max(self._busy.get(uid(drain), 0), state.acted.get(name(drain), 0), state.led, state.born, born)
         # If the write of the status was refused, the status cannot name the cause.
         mute = max(self.refused.get(Place("nodedrains", "", name(drain), sub), 0) for sub in ("", "status"))
-        quiet = not picture.leaderless and picture.at - max(last, mute) >= QUIET
+        quiet = not state.leaderless and state.at - max(last, mute) >= QUIET
         found = list(silence(drain))
-        since = self._unnamed.setdefault(uid(drain), picture.at) if found else self._unnamed.pop(uid(drain), None)
-        if quiet and found and since and picture.at - since >= QUIET:
+        since = self._unnamed.setdefault(uid(drain), state.at) if found else self._unnamed.pop(uid(drain), None)
+        if quiet and found and since and state.at - since >= QUIET:
             yield from found
         if quiet and not found:
-            yield from self._untruths(picture, drain)
+            yield from self._untruths(state, drain)
 
-    def _see_room(self, picture: Picture, drain: Json) -> None:
+    def _see_room(self, state: RecordedState, drain: Json) -> None:
         short = sum(b["class"] == "NoRoomInPool" for b in (drain.get("status") or {}).get("blockers") or ())
-        if short and picture.room(name(drain)) >= short:
-            self._roomy.setdefault(uid(drain), picture.at)
+        if short and state.room(name(drain)) >= short:
+            self._roomy.setdefault(uid(drain), state.at)
         else:
             self._roomy.pop(uid(drain), None)
 
-    def _untruths(self, picture: Picture, drain: Json) -> Said:
+    def _untruths(self, state: RecordedState, drain: Json) -> Violations:
         """Yield causes in the status that are not true."""
         progressing = condition(drain, "Progressing")
         reason = progressing.get("reason", "") if progressing.get("status") == "False" else ""
-        if (check := _REASONS.get(reason)) and not check(picture, drain):
+        if (check := _REASONS.get(reason)) and not check(state, drain):
             yield f"names {reason}, which is not true: {progressing.get('message')}"
         if reason:
             return  # pods on hold are not tried: the blockers are those of an earlier moment
         if (drain.get("status") or {}).get("phase") == "Restoring":
-            yield from _untrue_names(picture, drain, progressing.get("message", ""))
+            yield from _untrue_names(state, drain, progressing.get("message", ""))
         for blocker in (drain.get("status") or {}).get("blockers") or ():
-            pod = picture.objects["pods"].get((blocker["namespace"], blocker["pod"]))
+            pod = state.objects["pods"].get((blocker["namespace"], blocker["pod"]))
             if pod is None or node_of(pod) != name(drain):
                 yield f"names a blocker that is not on the node: {blocker}"
-            elif drain["status"].get("phase") == "Restoring" and uid(pod) not in picture.let_go:
+            elif drain["status"].get("phase") == "Restoring" and uid(pod) not in state.released_uids:
                 yield f"names a blocker that holds no restore: {blocker}"
-            elif not self._blocks(picture, pod, blocker["class"], drain):
+            elif not self._blocks(state, pod, blocker["class"], drain):
                 yield f"names a blocker {blocker['class']} that does not block: {blocker}"
 
-    def _blocks(self, picture: Picture, pod: Json, class_: str, drain: Json) -> bool:
+    def _blocks(self, state: RecordedState, pod: Json, class_: str, drain: Json) -> bool:
         space = pod["metadata"]["namespace"]
-        there = picture.all("poddisruptionbudgets", space)
+        there = state.all("poddisruptionbudgets", space)
         budgets = [raw for raw in there if selects(raw["spec"].get("selector"), labels(pod))]
         match class_:
             case "BudgetExhausted" | "BudgetMisconfigured" | "BudgetNotObserved":
-                return any(False in picture.lately("allowed", uid(raw), QUIET) for raw in budgets)
+                return any(False in state.recent_values("allowed", uid(raw), QUIET) for raw in budgets)
             case "SeveralBudgets":
                 return len(budgets) > 1
             case "Unmanaged":
-                return False in picture.lately("controlled", uid(pod), QUIET)
+                return False in state.recent_values("controlled", uid(pod), QUIET)
             case "AdmissionDenied" | "Delegated" | "Throttled":
                 refusals = (at for place, at in self.refused.items() if place.name == name(pod))
-                return picture.at - max(refusals, default=0) < 2 * QUIET
+                return state.at - max(refusals, default=0) < 2 * QUIET
             case "StuckTerminating":
                 return deleting(pod)
             case "DoNotDisrupt":
                 return "rescheduler.dev/do-not-disrupt" in annotations(pod)
             case "NoRoomInPool":
-                return picture.at - self._roomy.get(uid(drain), picture.at) < QUIET
+                return state.at - self._roomy.get(uid(drain), state.at) < QUIET
         return True
 
 
-def _untrue_names(picture: Picture, drain: Json, message: str) -> Said:
+def _untrue_names(state: RecordedState, drain: Json, message: str) -> Violations:
     """Yield pods that are reported to hold a restore and were never released."""
-    named = (picture.objects["pods"].get(tuple(word.split("/"))) for word in _POD.findall(message))  # type: ignore[arg-type]
+    keys = (word.partition("/") for word in _POD.findall(message))
+    named = [state.objects["pods"].get((namespace, pod_name)) for namespace, _, pod_name in keys]
     there = [pod for pod in named if pod and node_of(pod) == name(drain)]
-    if there and not any(uid(pod) in picture.let_go for pod in there):
+    if there and not any(uid(pod) in state.released_uids for pod in there):
         yield f"names pods that hold no restore: {message}"
 
 
-def in_flight(picture: Picture, drain: Json) -> bool:
+def in_flight(state: RecordedState, drain: Json) -> bool:
     """Whether a pod of the node is in flight: it is Terminating, or was released recently."""
-    node = picture.node(name(drain))
-    policies = picture.policies(node) if node else []
+    node = state.node(name(drain))
+    policies = state.policies(node) if node else []
     patience = 2 * max((p.spec.drain.replacement_timeout.total_seconds() for p in policies), default=0.0)
-    for pod in picture.pods_on(name(drain)):
+    for pod in state.pods_on(name(drain)):
         if deleting(pod):
             ends = seconds(pod["metadata"]["deletionTimestamp"]) or 0
-            if node is None or not is_ready(node) or picture.at < ends + QUIET:
+            if node is None or not is_ready(node) or state.at < ends + QUIET:
                 return True
-        elif picture.released(pod) and picture.at < (seconds(move(pod).get("since")) or 0) + patience:
+        elif state.released(pod) and state.at < (seconds(move(pod).get("since")) or 0) + patience:
             return True
     return False
 
 
-def silence(drain: Json) -> Said:
+def silence(drain: Json) -> Violations:
     """Yield a violation if a drain has nothing in flight, no recent write and no named cause."""
     status = drain.get("status") or {}
     progressing = condition(drain, "Progressing")
@@ -164,49 +165,47 @@ def silence(drain: Json) -> Said:
             yield f"names a blocker without a message and a hint: {blocker}"
 
 
-def _others(picture: Picture, drain: Json) -> list[Json]:
+def _others(state: RecordedState, drain: Json) -> list[Json]:
     """Return NodeDrains of other nodes that have begun, now or within the last minute."""
 
     def begun(node: str) -> bool:
-        found = (picture.drain(node) or {}).get("status") or {}
-        return bool(found.get("startedAt")) or True in picture.lately("begun", node, QUIET)
+        found = (state.drain(node) or {}).get("status") or {}
+        return bool(found.get("startedAt")) or True in state.recent_values("begun", node, QUIET)
 
-    return [n for n in picture.all("nodes") if name(n) != name(drain) and begun(name(n))]
+    return [n for n in state.all("nodes") if name(n) != name(drain) and begun(name(n))]
 
 
-def _is_in_line(picture: Picture, drain: Json) -> bool:
+def _is_in_line(state: RecordedState, drain: Json) -> bool:
     """Whether another failed node may start first, in the next moment."""
-    failed = [
-        name(d) for d in picture.all("nodedrains") if any(r["reason"] == "Failure" for r in d["spec"]["requests"])
-    ]
+    failed = [name(d) for d in state.all("nodedrains") if any(r["reason"] == "Failure" for r in d["spec"]["requests"])]
     return name(drain) in failed and len(failed) > 1
 
 
-def _policies(picture: Picture, drain: Json) -> list[Json | None]:
+def _policies(state: RecordedState, drain: Json) -> list[Json | None]:
     """Return policies that select the node at any time of the last minute; None for a moment without a policy."""
-    node = picture.node(name(drain))
+    node = state.node(name(drain))
     found: list[Json | None] = []
-    for then in picture.lately("policies", "", QUIET):
+    for then in state.recent_values("policies", "", QUIET):
         fits = [raw for raw in then if node and selects(raw["spec"].get("nodeSelector") or {}, labels(node))]
         found += fits or [None]
     return found
 
 
-def _is_empty(picture: Picture, drain: Json) -> bool:
-    for pod in picture.pods_on(name(drain)):
+def _is_empty(state: RecordedState, drain: Json) -> bool:
+    for pod in state.pods_on(name(drain)):
         stays = controller(pod).get("kind") == "DaemonSet" or "kubernetes.io/config.mirror" in annotations(pod)
         bound = seconds(condition(pod, "PodScheduled").get("lastTransitionTime")) or 0
-        if not stays and not deleting(pod) and picture.at - bound > QUIET:
+        if not stays and not deleting(pod) and state.at - bound > QUIET:
             return False
     return True
 
 
-def _is_sick(picture: Picture, node: str) -> bool:
+def _is_unhealthy(state: RecordedState, node: str) -> bool:
     # A flapping node counts for as long as the policy remembers flaps.
-    return set(picture.lately("ready", node, _REMEMBERED)) != {"True"} or picture.silence(node) > RENEWED
+    return set(state.recent_values("ready", node, _REMEMBERED)) != {"True"} or state.silence(node) > RENEWED
 
 
-_REASONS: dict[str, Callable[[Picture, Json], bool]] = {
+_REASONS: dict[str, Callable[[RecordedState, Json], bool]] = {
     "NoPolicy": lambda p, d: None in _policies(p, d),
     "Suspended": lambda p, d: any(
         x and x["spec"].get("suspend", Suspend.NONE) != Suspend.NONE for x in _policies(p, d)
@@ -215,8 +214,8 @@ _REASONS: dict[str, Callable[[Picture, Json], bool]] = {
     "MaxConcurrent": lambda p, d: bool(_others(p, d)) or _is_in_line(p, d),
     "MaxUnavailable": lambda p, d: bool(_others(p, d)),
     "ControlPlane": lambda p, d: any(CONTROL_PLANE in labels(node) for node in _others(p, d)),
-    "Storm": lambda p, d: sum(_is_sick(p, name(n)) for n in p.all("nodes")) >= 2,
-    "OwnedElsewhere": lambda p, d: True in p.lately("owned", name(d), QUIET),
-    "Uncordoned": lambda p, d: False in p.lately("cordoned", name(d), QUIET),
+    "Storm": lambda p, d: sum(_is_unhealthy(p, name(n)) for n in p.all("nodes")) >= 2,
+    "OwnedElsewhere": lambda p, d: True in p.recent_values("owned", name(d), QUIET),
+    "Uncordoned": lambda p, d: False in p.recent_values("cordoned", name(d), QUIET),
     "Drained": _is_empty,
 }

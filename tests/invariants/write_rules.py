@@ -20,7 +20,7 @@ from invariants.objects import (
     uid,
 )
 from invariants.records import Change
-from invariants.state import Picture
+from invariants.state import RecordedState
 
 _GROUP = "rescheduler.dev"
 _TAINTS = ((SHUNS, "PreferNoSchedule"), (OUT_OF_SERVICE, "NoSchedule"))
@@ -36,7 +36,7 @@ _WORDS = {
 }
 _BOOKKEEPING = ("resourceVersion", "generation", "managedFields")
 _ENDING = ("deletionTimestamp", "deletionGracePeriodSeconds")
-Said = Iterator[str]
+Violations = Iterator[str]
 
 
 def differing(before: object, after: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -51,14 +51,14 @@ def differing(before: object, after: object, path: tuple[str, ...] = ()) -> Iter
         yield path
 
 
-def nothing_of_others_is_touched(picture: Picture, change: Change) -> Said:
+def nothing_of_others_is_touched(state: RecordedState, change: Change) -> Violations:
     before, after, resource = change.before, change.after, change.place.resource
     if before is None or after is None or resource not in _WORDS:
         return
     for path in differing(before, after):
         match path:
             case ("metadata", "ownerReferences") if resource == "pods":
-                ours = _hands_over(picture, before, after)
+                ours = _changes_controller(state, before, after)
             case ("metadata", word):
                 ours = word in _BOOKKEEPING or (resource == "pods" and word in _ENDING)
             case ("metadata", "labels" | "annotations", word):
@@ -85,7 +85,7 @@ def _taint(taint: Json) -> tuple[str, str, str]:
     return taint["key"], taint.get("value", ""), taint["effect"]
 
 
-def _hands_over(picture: Picture, before: Json, after: Json) -> bool:
+def _changes_controller(state: RecordedState, before: Json, after: Json) -> bool:
     """Whether a pod changes between its ReplicaSet and its Deployment, and always has a controller."""
     old, new = (raw["metadata"].get("ownerReferences") or [] for raw in (before, after))
     was, now = controller(before), controller(after)
@@ -94,37 +94,37 @@ def _hands_over(picture: Picture, before: Json, after: Json) -> bool:
     if (sum(bool(o.get("controller")) for o in old), sum(bool(o.get("controller")) for o in new)) != (1, 1):
         return False
     below, above = (was, now) if was.get("kind") == "ReplicaSet" else (now, was)
-    found = next((rs for rs in picture.all("replicasets") if uid(rs) == below.get("uid")), None)
+    found = next((rs for rs in state.all("replicasets") if uid(rs) == below.get("uid")), None)
     same = found is not None and controller(found).get("uid") == above.get("uid")
     return same and (below["kind"], above["kind"]) == ("ReplicaSet", "Deployment")
 
 
-def no_other_pod_is_written(picture: Picture, change: Change) -> Said:
+def no_other_pod_is_written(state: RecordedState, change: Change) -> Violations:
     """Check that the operator writes only to pods that it released: it must not touch a record on any other pod."""
     call = change.call
     if change.place.resource != "pods" or change.after is None or call is None or call.verb != "patch":
         return
-    if not (change.lets_go or uid(change.after) in picture.let_go or call.place.subresource):
+    if not (change.releases or uid(change.after) in state.released_uids or call.place.subresource):
         yield "writes on a pod that it never released"
 
 
-def what_is_added_was_recorded(picture: Picture, change: Change) -> Said:
+def what_is_added_was_recorded(state: RecordedState, change: Change) -> Violations:
     """Check that a crash between two writes leaves a record without its effect, never an effect without its record."""
     before, after = change.before, change.after
     if change.place.resource != "nodes" or before is None or after is None:
         return
-    record = ((picture.drain(name(after)) or {}).get("status") or {}).get("node") or {}
+    record = ((state.drain(name(after)) or {}).get("status") or {}).get("node") or {}
     if change.cordons and not (record.get("uid") == uid(after) and record.get("cordonedByUs")):
         yield "cordons without a record of it"
     named = {(t["key"], t["effect"]) for t in record.get("addedTaints") or ()}
-    if picture.gives(after):
+    if state.may_migrate(after):
         named.add((SHUNS, "PreferNoSchedule"))
     old, new = ({(t["key"], t["effect"]) for t in raw["spec"].get("taints") or ()} for raw in (before, after))
     if new - old - named:
         yield f"sets the taint {new - old - named} without a record of it"
 
 
-def out_of_service_is_said_by_proof_alone(picture: Picture, change: Change) -> Said:
+def out_of_service_needs_proof(state: RecordedState, change: Change) -> Violations:
     """Check that the out-of-service taint is set only with proof, and only while the boot is dead.
 
     The taint makes Kubernetes detach every volume of the node.
@@ -136,33 +136,33 @@ def out_of_service_is_said_by_proof_alone(picture: Picture, change: Change) -> S
     if now and not was and (is_ready(before) or not (proof(before) or has_taint(before, SHUTDOWN))):
         yield "puts a node out of service that is not proven dead"
     if was and not now:
-        record = ((picture.drain(name(after)) or {}).get("status") or {}).get("node") or {}
+        record = ((state.drain(name(after)) or {}).get("status") or {}).get("node") or {}
         same_boot = record.get("bootID") == before["status"].get("nodeInfo", {}).get("bootID")
-        ending = [name(p) for p in picture.pods_on(name(after)) if deleting(p) and picture.at - _ended(p) > picture.lag]
-        if same_boot and (picture.lately("ready", name(after)) == ["Unknown"] or ending):
+        ending = [name(p) for p in state.pods_on(name(after)) if deleting(p) and state.at - _ended(p) > state.lag]
+        if same_boot and (state.recent_values("ready", name(after)) == ["Unknown"] or ending):
             yield f"puts a node back into service without a new boot: {ending}"
 
 
 def _ended(pod: Json) -> float:
     """Return the latest time at which the deletion of a pod began."""
     meta = pod["metadata"]
-    return (seconds(meta.get("deletionTimestamp")) or 0) - meta.get("deletionGracePeriodSeconds", 0)
+    return (seconds(meta.get("deletionTimestamp")) or 0) - float(meta.get("deletionGracePeriodSeconds", 0))
 
 
-def only_our_cordon_is_undone(picture: Picture, change: Change) -> Said:
+def only_our_cordon_is_undone(state: RecordedState, change: Change) -> Violations:
     before, after = change.before, change.after
     if change.place.resource != "nodes" or before is None or after is None:
         return
     if not before["spec"].get("unschedulable") or after["spec"].get("unschedulable"):
         return
-    drain = picture.drain(name(after)) or {"metadata": {}}
-    if not picture.cordoned.get(name(after)):
+    drain = state.drain(name(after)) or {"metadata": {}}
+    if not state.cordoned.get(name(after)):
         yield "removes a cordon of another client"
     if not deleting(drain) and f"{_GROUP}/stepped-back" not in annotations(drain):
         yield "uncordons a node that still has requests"
 
 
-def status_is_true(picture: Picture, change: Change) -> Said:
+def status_is_true(state: RecordedState, change: Change) -> Violations:
     """Check that a drain is Drained only if no pod that must leave has been on the node for a moment."""
     after = change.after
     if change.place.resource != "nodedrains" or after is None:
@@ -173,8 +173,8 @@ def status_is_true(picture: Picture, change: Change) -> Said:
     now_drained = condition(after, "Drained").get("status") == "True"
     if not now_drained or (change.before and condition(change.before, "Drained").get("status") == "True"):
         return
-    for pod in picture.pods_on(name(after)):
+    for pod in state.pods_on(name(after)):
         stays = controller(pod).get("kind") == "DaemonSet" or "kubernetes.io/config.mirror" in annotations(pod)
         bound = seconds(condition(pod, "PodScheduled").get("lastTransitionTime")) or 0
-        if not stays and picture.at - bound > picture.lag + 1:
+        if not stays and state.at - bound > state.lag + 1:
             yield f"reports Drained while {name(pod)} is on the node"

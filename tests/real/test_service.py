@@ -58,7 +58,7 @@ def service(lab: Lab, space: str, replicas: int, budget: dict[str, Any] | None) 
 
 def fullest(lab: Lab, space: str) -> str:
     """Return the node with most of the pods."""
-    where = [pod["spec"]["nodeName"] for pod in Observer(lab.plane.kubeconfig).pods(space)]
+    where: list[str] = [pod["spec"]["nodeName"] for pod in Observer(lab.plane.kubeconfig).pods(space)]
     return max(sorted(set(where)), key=where.count)
 
 

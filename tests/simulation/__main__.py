@@ -7,7 +7,7 @@ import os
 import sys
 import time
 
-from simulation.runs import shortened, tell
+from simulation.runs import run_seed, shortened
 
 
 def seeds(words: list[str]) -> list[int]:
@@ -27,11 +27,11 @@ def main(words: list[str]) -> int:
     began, broken, writes, simulated = time.monotonic(), 0, 0, 0.0
     brief = "--brief" in words
     for seed in (wanted := seeds([word for word in words if word != "--brief"])):
-        told = tell(seed)
-        writes, simulated = writes + told.writes, simulated + told.simulated
-        if told.broken:
+        result = run_seed(seed)
+        writes, simulated = writes + result.writes, simulated + result.simulated
+        if result.broken:
             broken += 1
-            print(f"seed {seed}: {told.broken[0]}" if brief else shortened(told), flush=True)
+            print(f"seed {seed}: {result.broken[0]}" if brief else shortened(result), flush=True)
     took = time.monotonic() - began
     print(f"{len(wanted)} runs, {simulated / 3600:.1f} h, {writes} writes, {took:.1f} s: {broken} broken")
     return 1 if broken else 0

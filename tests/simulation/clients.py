@@ -6,7 +6,7 @@ Requests take time. An answer may be lost after the server has done the request.
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 from invariants.objects import Json
@@ -73,7 +73,15 @@ class SimulatedClient(Client):
         await self._travel()
         return answer
 
-    async def watch(self, path: str, *, version: str, **params: str | int) -> AsyncIterator[tuple[str, Json]]:
+    async def watch(
+        self,
+        path: str,
+        *,
+        version: str,
+        idle_timeout: float = 0.0,
+        seconds: float = _WATCH_SECONDS,
+        **params: str | int,
+    ) -> AsyncGenerator[tuple[str, Json], None]:
         """Yield events a little late, in order, until the stream ends or breaks."""
         await self._travel()
         try:

@@ -9,7 +9,7 @@ from typing import Any
 from harness import workloads
 from invariants.objects import Json, is_ready, name
 from simulation.controllers import WORKLOADS, Controller, claim_volume
-from simulation.machines import Machine, twins
+from simulation.machines import Machine, duplicates
 from simulation.nodes import NODES
 from simulation.processes import NAMESPACE, Process
 from simulation.scheduler import Scheduler
@@ -23,7 +23,7 @@ class Cluster:
     """All parts of one run.
 
     Attributes:
-        twins: pods that ran twice and must not.
+        duplicates: pods that ran twice and must not.
         sizes: allocatable resources by node.
         controllers: controllers apart from machines and operators; add more before the start.
     """
@@ -33,7 +33,7 @@ class Cluster:
         self._zero = self._loop.time()
         self.server = Server(self.now)
         self.machines: dict[str, Machine] = {}
-        self.twins: list[str] = []
+        self.duplicates: list[str] = []
         self.sizes: dict[str, dict[str, str]] = {}
         self.controllers: list[Controller] = [make(self.server, chance) for make in (*WORKLOADS, *NODES, Scheduler)]
         self.operators = [Process(self.server, name, chance) for name in ("operator-a", "operator-b")]
@@ -58,8 +58,8 @@ class Cluster:
         self.machines[called] = Machine(self.server, called, self.chance, self._started)
 
     def _started(self, node: str, pod: Json) -> None:
-        if found := twins(pod, node, self.machines.values()):
-            self.twins.append(found)
+        if found := duplicates(pod, node, self.machines.values()):
+            self.duplicates.append(found)
 
     def deploy(self, *objects: Json) -> None:
         """Create objects; a Deployment whose template names a claim gets the claim."""
@@ -72,7 +72,8 @@ class Cluster:
     def start(self) -> None:
         """Start every part."""
         self.server.make("namespaces", workloads.namespace(SPACE))
-        runs = [each.run() for each in (*self.controllers, *self.machines.values())]
+        runs = [controller.run() for controller in self.controllers]
+        runs += [machine.run() for machine in self.machines.values()]
         self._tasks = [asyncio.create_task(run) for run in runs]
         for task in self._tasks:
             task.add_done_callback(_show)

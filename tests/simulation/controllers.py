@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from math import ceil
 
 from invariants.objects import (
@@ -116,7 +117,9 @@ class Deployments(Controller):
             self.server.edit("deployments", raw, seen)
 
     def _roll(self, wanted: int, new: Json, old: list[Json], ready: Mapping[str, int]) -> None:
-        count = lambda rs: int(rs["spec"]["replicas"])  # noqa: E731
+        def count(rs: Json) -> int:
+            return int(rs["spec"]["replicas"])
+
         old = [rs for rs in old if count(rs)]
         total = sum(map(count, (new, *old)))
         if not old or count(new) >= wanted:
@@ -322,7 +325,7 @@ class Budgets(Controller):
         for raw in self.server.all("poddisruptionbudgets"):
             space = raw["metadata"]["namespace"]
             pods = [p for p in self.server.all("pods", space) if selects(raw["spec"]["selector"], labels(p))]
-            self.server.edit("poddisruptionbudgets", raw, lambda r, pods=pods: self._update(r, pods))
+            self.server.edit("poddisruptionbudgets", raw, partial(self._update, pods=pods))
 
     def _update(self, raw: Json, pods: list[Json]) -> None:
         status, now = raw.setdefault("status", {}), self.server.now().timestamp()

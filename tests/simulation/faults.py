@@ -17,7 +17,7 @@ ZONE = "topology.kubernetes.io/zone"
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class Fault:
     """A fault, as a record of its function and arguments.
 
     Attributes:
@@ -53,7 +53,7 @@ async def cut(c: Cluster, lasts: float, nodes: list[str], *, reboot: bool) -> No
         c.machines[node].come_back(reboot=reboot)
 
 
-async def ill(c: Cluster, lasts: float, nodes: list[str]) -> None:
+async def not_ready(c: Cluster, lasts: float, nodes: list[str]) -> None:
     """Let kubelets report that they are not Ready."""
     for node in nodes:
         c.machines[node].fall_ill()
@@ -65,7 +65,7 @@ async def ill(c: Cluster, lasts: float, nodes: list[str]) -> None:
 async def flap(c: Cluster, lasts: float, node: str, *, times: int) -> None:
     """Let a node fail and recover in turn."""
     for _ in range(times):
-        await ill(c, lasts, [node])
+        await not_ready(c, lasts, [node])
         await asyncio.sleep(lasts)
 
 
@@ -81,7 +81,7 @@ async def fence(c: Cluster, lasts: float, node: str, *, after: float) -> None:
     c.annotate(node, fenced=None)
 
 
-async def misjudge(c: Cluster, lasts: float, node: str) -> None:
+async def attest_old_boot(c: Cluster, lasts: float, node: str) -> None:
     """Cut the machine off with an attestation of an earlier boot on the node, which proves nothing."""
     c.machines[node].cut = True
     _attest(c, node, "an-earlier-boot")
@@ -96,14 +96,14 @@ def _attest(c: Cluster, node: str, boot: str) -> None:
     c.annotate(node, fenced=json.dumps(said))
 
 
-async def away(c: Cluster, lasts: float) -> None:
+async def api_outage(c: Cluster, lasts: float) -> None:
     """Make the API server unreachable for every client."""
     c.server.away = True
     await asyncio.sleep(lasts)
     c.server.away = False
 
 
-async def unplug(c: Cluster, lasts: float, operator: int) -> None:
+async def disconnect_operator(c: Cluster, lasts: float, operator: int) -> None:
     """Make the API server unreachable for one operator."""
     client = c.operators[operator].client
     if client:
@@ -144,7 +144,7 @@ async def cancel(c: Cluster, lasts: float, node: str) -> None:
         c.server.remove("nodedrains", drain, user="human")
 
 
-async def by_hand(c: Cluster, lasts: float, node: str) -> None:
+async def manual_drain(c: Cluster, lasts: float, node: str) -> None:
     """Create a NodeDrain as a person, and delete it."""
     if c.server.find("nodedrains", node) is None:
         spec = {"nodeName": node, "requests": [{"reason": "Manual", "message": "by hand"}]}
@@ -165,7 +165,7 @@ async def cordon(c: Cluster, lasts: float, node: str) -> None:
     await uncordon(c, 0, node)
 
 
-async def own(c: Cluster, lasts: float, node: str) -> None:
+async def mark_for_removal(c: Cluster, lasts: float, node: str) -> None:
     """Let the cluster autoscaler mark a node for removal, and change its mind."""
     key = "ToBeDeletedByClusterAutoscaler"
 
@@ -189,13 +189,17 @@ async def scale(c: Cluster, lasts: float, app: str, *, replicas: int) -> None:
 async def roll(c: Cluster, lasts: float, app: str, *, version: int, broken: bool) -> None:
     """Start a rollout and roll it back; the new pods of a broken rollout never become Ready."""
     words = {VERSION: str(version)} | ({BROKEN: "true"} if broken else {})
-    given = lambda raw: raw["spec"]["template"]["metadata"].setdefault("annotations", {})  # noqa: E731
+
+    def given(raw: Json) -> Json:
+        annotations: Json = raw["spec"]["template"]["metadata"].setdefault("annotations", {})
+        return annotations
+
     c.edit("deployments", app, lambda raw: given(raw).update(words), SPACE)
     await asyncio.sleep(lasts)
     c.edit("deployments", app, lambda raw: [given(raw).pop(word, None) for word in (VERSION, BROKEN)], SPACE)
 
 
-async def press(c: Cluster, lasts: float, node: str) -> None:
+async def evict_for_memory(c: Cluster, lasts: float, node: str) -> None:
     """Let the kubelet evict pods for lack of memory: they stay as Failed until somebody deletes them."""
     owned = [p for p in c.server.all("pods", SPACE) if controller(p).get("kind") in ("ReplicaSet", "Deployment")]
     ended = [p for p in owned if node_of(p) == node and not deleting(p)]
@@ -212,7 +216,7 @@ async def press(c: Cluster, lasts: float, node: str) -> None:
         c.server.remove("pods", pod, grace=0, user="human")
 
 
-async def pose(c: Cluster, lasts: float, app: str, *, seed: int) -> None:
+async def forge_release(c: Cluster, lasts: float, app: str, *, seed: int) -> None:
     """Create a pod that poses as released to a Deployment; its record, if any, names another pod."""
     posed = hostile.impostor(random.Random(seed), c, app)
     if posed:
@@ -220,14 +224,14 @@ async def pose(c: Cluster, lasts: float, app: str, *, seed: int) -> None:
         c.server.remove("pods", posed, user="human")
 
 
-async def rule(c: Cluster, lasts: float, **spec: str) -> None:
+async def change_policy(c: Cluster, lasts: float, **spec: str) -> None:
     """Change the mode of the policy, or suspend it, for a while."""
     c.edit("reschedulepolicies", "default", lambda raw: raw["spec"].update(spec))
     await asyncio.sleep(lasts)
     c.edit("reschedulepolicies", "default", lambda raw: [raw["spec"].pop(key, None) for key in spec])
 
 
-async def slow(c: Cluster, lasts: float) -> None:
+async def slow_starts(c: Cluster, lasts: float) -> None:
     """Slow down the start of pods."""
     for machine in c.machines.values():
         machine.slow = 60.0
@@ -236,7 +240,7 @@ async def slow(c: Cluster, lasts: float) -> None:
         machine.slow = 0.0
 
 
-async def crash(c: Cluster, lasts: float, app: str) -> None:
+async def unready_pods(c: Cluster, lasts: float, app: str) -> None:
     """Make pods of an app unready for a while although they run: their kubelets correct it at the next heartbeat."""
     for pod in c.server.all("pods", SPACE):
         if labels(pod).get("app") == app:
@@ -251,12 +255,12 @@ async def refuse(c: Cluster, lasts: float, **details: Any) -> None:
     c.server.policies.remove(policy)
 
 
-async def reap(c: Cluster, lasts: float, *, every: float) -> None:
+async def delete_released(c: Cluster, lasts: float, *, every: float) -> None:
     """Delete released pods as a person."""
     await neighbours.reap(c, lasts, every=every)
 
 
-async def scribble(c: Cluster, lasts: float, *, seed: int, node: str = "") -> None:
+async def write_garbage(c: Cluster, lasts: float, *, seed: int, node: str = "") -> None:
     """Write garbage on a node or on pods, and remove it again."""
     chance = random.Random(seed)
     wipe = hostile.scribble_on_node(chance, c, node) if node else hostile.scribble_on_pods(chance, c)
@@ -264,28 +268,60 @@ async def scribble(c: Cluster, lasts: float, *, seed: int, node: str = "") -> No
     wipe()
 
 
-ACTS: dict[str, Callable[..., Awaitable[None]]] = {
+FAULTS: dict[str, Callable[..., Awaitable[None]]] = {
     each.__name__: each
     for each in (
-        *(fail, cut, ill, flap, fence, misjudge, away, unplug, kill, stop, maintain, cancel, by_hand, uncordon, cordon),
-        *(own, scale, roll, press, pose, rule, crash, slow, refuse, reap, scribble),
+        *(
+            fail,
+            cut,
+            not_ready,
+            flap,
+            fence,
+            attest_old_boot,
+            api_outage,
+            disconnect_operator,
+            kill,
+            stop,
+            maintain,
+            cancel,
+            manual_drain,
+            uncordon,
+            cordon,
+        ),
+        *(
+            mark_for_removal,
+            scale,
+            roll,
+            evict_for_memory,
+            forge_release,
+            change_policy,
+            unready_pods,
+            slow_starts,
+            refuse,
+            delete_released,
+            write_garbage,
+        ),
     )
 }
 
 
-async def carry_out(act: Act, cluster: Cluster) -> None:
+async def carry_out(fault: Fault, cluster: Cluster) -> None:
     """Wait until the fault is due, and inject it."""
-    await asyncio.sleep(act.at)
-    await ACTS[act.what](cluster, act.lasts, **act.details)
+    await asyncio.sleep(fault.at)
+    await FAULTS[fault.what](cluster, fault.lasts, **fault.details)
 
 
-def draw(chance: random.Random, cluster: Cluster, apps: list[str], *, minutes: float) -> list[Act]:
+def draw(chance: random.Random, cluster: Cluster, apps: list[str], *, minutes: float) -> list[Fault]:
     """Return a random sequence of faults."""
     nodes = sorted(cluster.machines)
     zones = {labels(raw).get(ZONE, "") for raw in cluster.server.all("nodes")} - {""}
     hot = chance.sample(nodes, 2)  # faults that meet on one node find the most bugs
-    node = lambda: chance.choice(hot if chance.random() < 0.6 else nodes)  # noqa: E731
-    most = lambda share: chance.sample(nodes, max(1, round(share * len(nodes))))  # noqa: E731
+
+    def node() -> str:
+        return chance.choice(hot if chance.random() < 0.6 else nodes)
+
+    def most(share: float) -> list[str]:
+        return chance.sample(nodes, max(1, round(share * len(nodes))))
 
     def zone() -> list[str]:
         picked = chance.choice(sorted(zones)) if zones else ""
@@ -298,40 +334,47 @@ def draw(chance: random.Random, cluster: Cluster, apps: list[str], *, minutes: f
     makers: list[tuple[int, Callable[[], tuple[str, float, dict[str, Any]]]]] = [
         (4, lambda: ("fail", chance.choice(short + long), {"node": node()})),
         (4, lambda: ("cut", chance.choice(short + long), {"nodes": [node()], "reboot": reboot()})),
-        (3, lambda: ("ill", chance.choice(short + long), {"nodes": [node()]})),
+        (3, lambda: ("not_ready", chance.choice(short + long), {"nodes": [node()]})),
         (2, lambda: ("flap", chance.choice((8, 15, 30)), {"node": node(), "times": chance.randint(2, 4)})),
         (2, lambda: ("cut", chance.choice(long), {"nodes": zone(), "reboot": reboot()})),
         (1, lambda: ("cut", chance.choice(long), {"nodes": most(chance.choice((0.4, 0.8, 1))), "reboot": False})),
-        (2, lambda: ("ill", chance.choice(long), {"nodes": most(chance.choice((0.3, 0.6)))})),
+        (2, lambda: ("not_ready", chance.choice(long), {"nodes": most(chance.choice((0.3, 0.6)))})),
         (3, lambda: ("fence", chance.choice(long), {"node": node(), "after": chance.choice((20, 60, 120))})),
-        (1, lambda: ("misjudge", chance.choice(long), {"node": node()})),
-        (1, lambda: ("away", chance.choice((3, 12, 40, 100)), {})),
-        (2, lambda: ("unplug", chance.choice((3, 8, 20, 60)), {"operator": chance.randint(0, 1)})),
+        (1, lambda: ("attest_old_boot", chance.choice(long), {"node": node()})),
+        (1, lambda: ("api_outage", chance.choice((3, 12, 40, 100)), {})),
+        (2, lambda: ("disconnect_operator", chance.choice((3, 8, 20, 60)), {"operator": chance.randint(0, 1)})),
         (3, lambda: ("kill", chance.choice((0.2, 2, 20)), {"operator": chance.randint(0, 1)})),
         (1, lambda: ("stop", chance.choice((0.2, 2, 20)), {"operator": chance.randint(0, 1)})),
         (5, lambda: ("maintain", chance.choice(short + long), {"nodes": [node()]})),
         (2, lambda: ("maintain", chance.choice(long), {"nodes": most(chance.choice((0.4, 0.7)))})),
-        (2, lambda: ("slow", chance.choice(long), {})),
+        (2, lambda: ("slow_starts", chance.choice(long), {})),
         (1, lambda: ("cancel", 0, {"node": node()})),
-        (1, lambda: ("by_hand", chance.choice(short + long), {"node": node()})),
+        (1, lambda: ("manual_drain", chance.choice(short + long), {"node": node()})),
         (1, lambda: ("uncordon", 0, {"node": node()})),
         (2, lambda: ("cordon", chance.choice(long), {"node": node()})),
-        (1, lambda: ("own", chance.choice(long), {"node": node()})),
+        (1, lambda: ("mark_for_removal", chance.choice(long), {"node": node()})),
         (2, lambda: ("scale", chance.choice(long), {"app": chance.choice(apps), "replicas": chance.randint(0, 5)})),
         (3, lambda: ("roll", chance.choice(long), _rollout(chance, apps))),
-        (2, lambda: ("press", chance.choice(short + long), {"node": node()})),
-        (1, lambda: ("pose", chance.choice(long), {"app": chance.choice(apps), "seed": chance.getrandbits(30)})),
-        (3, lambda: ("rule", chance.choice(long), chance.choice(_RULES))),
-        (1, lambda: ("crash", 0, {"app": chance.choice(apps)})),
+        (2, lambda: ("evict_for_memory", chance.choice(short + long), {"node": node()})),
+        (
+            1,
+            lambda: (
+                "forge_release",
+                chance.choice(long),
+                {"app": chance.choice(apps), "seed": chance.getrandbits(30)},
+            ),
+        ),
+        (3, lambda: ("change_policy", chance.choice(long), chance.choice(_RULES))),
+        (1, lambda: ("unready_pods", 0, {"app": chance.choice(apps)})),
         (6, lambda: ("refuse", chance.choice(short + long), _refusal(chance))),
-        (3, lambda: ("scribble", chance.choice(short + long), {"seed": chance.getrandbits(30)})),
-        (3, lambda: ("scribble", chance.choice(short + long), {"seed": chance.getrandbits(30), "node": node()})),
-        (2, lambda: ("reap", chance.choice(long), {"every": chance.choice((0.1, 1.0, 7.0))})),
+        (3, lambda: ("write_garbage", chance.choice(short + long), {"seed": chance.getrandbits(30)})),
+        (3, lambda: ("write_garbage", chance.choice(short + long), {"seed": chance.getrandbits(30), "node": node()})),
+        (2, lambda: ("delete_released", chance.choice(long), {"every": chance.choice((0.1, 1.0, 7.0))})),
     ]
     weights = [weight for weight, _ in makers]
     made = [maker() for _, maker in chance.choices(makers, weights, k=chance.randint(6, 16))]
     times = sorted(chance.uniform(0, 60 * minutes) for _ in made)
-    return [Act(round(at), what, lasts, details) for at, (what, lasts, details) in zip(times, made, strict=True)]
+    return [Fault(round(at), what, lasts, details) for at, (what, lasts, details) in zip(times, made, strict=True)]
 
 
 def _rollout(chance: random.Random, apps: list[str]) -> dict[str, Any]:

@@ -132,7 +132,10 @@ def objects(chance: random.Random) -> list[Json]:
     record |= {"deployment": "d", "deploymentUID": "u", "replicaSet": "r", "replicaSetUID": "v"}
     copied = json.dumps(record)
     moves = (copied, copied.replace('"ready": 1', '"ready": 1e999'), "[" * _DEEP, copied.replace("+00:00", ""))
-    given = lambda: {MOVE: chance.choice(moves), f"{_GROUP}/do-not-disrupt": chance.choice(_DURATIONS)}  # noqa: E731
+
+    def given() -> dict[str, str]:
+        return {MOVE: chance.choice(moves), f"{_GROUP}/do-not-disrupt": chance.choice(_DURATIONS)}
+
     forged = workloads.bare_pod("forged", SPACE, annotations=given())
     every = [
         workloads.deployment("odd", 2, SPACE, grace=chance.choice(GRACES), annotations=given()),

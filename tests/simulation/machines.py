@@ -161,7 +161,7 @@ class Machine:
         return all(f"pv-{claim}" in here for claim in claims(pod))
 
 
-def twins(pod: Json, node: str, machines: Iterable[Machine]) -> str:
+def duplicates(pod: Json, node: str, machines: Iterable[Machine]) -> str:
     """Return the pod that runs elsewhere and must not run twice; empty if there is none."""
     for machine in machines:
         for other in machine.running.values():

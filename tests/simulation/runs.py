@@ -4,23 +4,23 @@ import asyncio
 import json
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import looptime
 import structlog
 
 from harness import workloads
-from invariants.checker import Judge
-from invariants.end_state import amiss, shape
+from invariants.checker import Checker
+from invariants.end_state import differences, shape
 from invariants.objects import Json, annotations, name
 from invariants.records import Change
-from invariants.state import CONTROL_PLANE, Picture
+from invariants.state import CONTROL_PLANE, RecordedState
 from invariants.wait_rules import silence
 from simulation import hostile
 from simulation.clusters import NAMESPACE, SPACE, Cluster
-from simulation.faults import ZONE, Act, carry_out, draw
+from simulation.faults import ZONE, Fault, carry_out, draw
 from simulation.neighbours import of_the_team, settle_in
 
 MINUTES = 12.0
@@ -32,7 +32,7 @@ _LAG = 2.0
 
 
 @dataclass
-class Told:
+class RunResult:
     """The result of a run.
 
     Attributes:
@@ -41,7 +41,7 @@ class Told:
     """
 
     seed: int
-    acts: Sequence[Act]
+    faults: Sequence[Fault]
     policy: Json
     broken: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
@@ -50,11 +50,11 @@ class Told:
 
     def __str__(self) -> str:
         parts = [f"seed {self.seed}: {len(self.broken)} broken", f"policy {json.dumps(self.policy)}"]
-        parts += [str(act) for act in self.acts]
+        parts += [str(fault) for fault in self.faults]
         return "\n".join([*parts, "…", *self.lines, *(f"BROKEN {words}" for words in self.broken)])
 
 
-class _Scribe:
+class _RunLog:
     """Keep the last lines of a run: writes with their users, and log lines of the operator."""
 
     def __init__(self, cluster: Cluster) -> None:
@@ -66,11 +66,11 @@ class _Scribe:
         """Ignore the request: the operator's log has the refused ones."""
 
     def change(self, change: Change) -> None:
-        told = change.call and change.call.user in ("operator-a", "operator-b", "human")
-        if told and change.call and change.place.resource not in ("events", "leases"):
-            self.say(f"{change} {_gist(change.call.body)}")
+        result = change.call and change.call.user in ("operator-a", "operator-b", "human")
+        if result and change.call and change.place.resource not in ("events", "leases"):
+            self.say(f"{change} {_short_body(change.call.body)}")
 
-    def log(self, _: Any, method: str, event: dict[str, Any]) -> Any:
+    def log(self, _: Any, method: str, event: MutableMapping[str, Any]) -> NoReturn:
         """Process a log event for structlog."""
         self.say(" ".join([method, *(f"{key}={value}" for key, value in event.items())])[:400])
         failed = method in ("error", "exception", "critical") and event.get("exc_info")
@@ -82,7 +82,7 @@ class _Scribe:
         self.lines.append(f"{self._cluster.now().timestamp() - self._zero:8.2f} s  {words}")
 
 
-def _gist(body: Json) -> str:
+def _short_body(body: Json) -> str:
     """Return a short text of a written body, without the long parts of a status."""
     status = body.get("status") or {}
     if "phase" in status:
@@ -150,7 +150,7 @@ def _objects(chance: random.Random) -> list[Json]:
     ]
 
 
-def _build(chance: random.Random, cluster: Cluster, *, evens: bool) -> Json:
+def _build(chance: random.Random, cluster: Cluster, *, rebalances: bool) -> Json:
     zones = chance.choice(((), ("a", "b"), ("a", "b", "c")))
     count, masters = chance.randint(4, 8), chance.choice((0, 0, 2, 3))
     found = settle_in(chance, cluster)
@@ -158,8 +158,8 @@ def _build(chance: random.Random, cluster: Cluster, *, evens: bool) -> Json:
     for index in range(count):
         zone = {ZONE: zones[index % len(zones)]} if zones else {}
         role = {CONTROL_PLANE: ""} if index < masters else {}
-        cluster.add_node(f"n{index + 1}", {**zone, **role}, pods=room, **(_SMALL if evens else {}))
-    spec = _policy(chance) | ({"rebalance": _REBALANCE} if evens else {})
+        cluster.add_node(f"n{index + 1}", {**zone, **role}, pods=room, **(_SMALL if rebalances else {}))
+    spec = _policy(chance) | ({"rebalance": _REBALANCE} if rebalances else {})
     cluster.deploy(workloads.policy("default", **spec), *_objects(chance), *hostile.objects(chance))
     static = {"nodeName": "n1", "tolerations": [{"operator": "Exists"}]}
     mirror = workloads.bare_pod("static-n1", SPACE, annotations={"kubernetes.io/config.mirror": "x"}, **static)
@@ -172,64 +172,66 @@ def _build(chance: random.Random, cluster: Cluster, *, evens: bool) -> Json:
 # -- the run ----------------------------------------------------------------------------------------------------------
 
 
-def tell(seed: int, acts: Sequence[Act] | None = None, *, settles: float = SETTLES, evens: bool = False) -> Told:
+def run_seed(
+    seed: int, faults: Sequence[Fault] | None = None, *, settles: float = SETTLES, rebalances: bool = False
+) -> RunResult:
     """Run a seed, or the seed with other faults; in the end the cluster must be restored within `settles` seconds.
 
-    `evens`: its policy rebalances nodes during the run.
+    `rebalances`: its policy rebalances nodes during the run.
     """
     random.seed(seed)  # the jitter of the operator
     with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
-        return runner.run(_tell(seed, acts, settles, evens=evens))
+        return runner.run(_run_seed(seed, faults, settles, rebalances=rebalances))
 
 
-async def _tell(seed: int, acts: Sequence[Act] | None, settles: float, *, evens: bool) -> Told:
+async def _run_seed(seed: int, faults: Sequence[Fault] | None, settles: float, *, rebalances: bool) -> RunResult:
     chance = random.Random(seed)
     cluster = Cluster(random.Random(seed))
-    judge = Judge(Picture(_LAG), frozenset(("operator-a", "operator-b")), (NAMESPACE, "rescheduler"))
-    scribe = _Scribe(cluster)
-    cluster.server.judges += [judge, scribe]
-    cluster.server.answered.append(judge.answer)
-    structlog.configure(processors=[scribe.log], cache_logger_on_first_use=False)
-    policy = _build(chance, cluster, evens=evens)
-    told = Told(
-        seed, draw(chance, cluster, ["web", "single", "never"], minutes=MINUTES) if acts is None else acts, policy
+    checker = Checker(RecordedState(_LAG), frozenset(("operator-a", "operator-b")), (NAMESPACE, "rescheduler"))
+    run_log = _RunLog(cluster)
+    cluster.server.checkers += [checker, run_log]
+    cluster.server.answered.append(checker.answer)
+    structlog.configure(processors=[run_log.log], cache_logger_on_first_use=False)
+    policy = _build(chance, cluster, rebalances=rebalances)
+    result = RunResult(
+        seed, draw(chance, cluster, ["web", "single", "never"], minutes=MINUTES) if faults is None else faults, policy
     )
     errors: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(str(context)))
 
     def found() -> list[str]:
         crashes = [operator.crashed for operator in cluster.operators if operator.crashed]
-        return [*judge.broken, *cluster.twins, *scribe.bugs, *errors, *crashes]
+        return [*checker.broken, *cluster.duplicates, *run_log.bugs, *errors, *crashes]
 
     for operator in cluster.operators:
-        operator.began = lambda at: setattr(judge.picture, "born", at)
+        operator.began = lambda at: setattr(checker.state, "born", at)
     cluster.start()
     try:
-        told.broken = await _follow(cluster, told.acts, settles, found) or found()
+        result.broken = await _follow(cluster, result.faults, settles, found) or found()
     finally:
-        told.lines, told.writes = list(scribe.lines), judge.writes
-        told.simulated = asyncio.get_running_loop().time() - 1000.0
+        result.lines, result.writes = list(run_log.lines), checker.writes
+        result.simulated = asyncio.get_running_loop().time() - 1000.0
         await cluster.stop()
-    return told
+    return result
 
 
-async def _follow(cluster: Cluster, acts: Sequence[Act], settles: float, found: Any) -> list[str]:
+async def _follow(cluster: Cluster, faults: Sequence[Fault], settles: float, found: Any) -> list[str]:
     """Wait until an invariant breaks, or all is restored and quiet; return what is not after the time limit."""
-    if not await _until(lambda: not list(amiss(cluster.server.all, {})), 120, found):
-        return found() or [f"the cluster does not start: {list(amiss(cluster.server.all, {}))}"]
+    if not await _until(lambda: not list(differences(cluster.server.all, {})), 120, found):
+        return found() or [f"the cluster does not start: {list(differences(cluster.server.all, {}))}"]
     before = {name(raw): shape(raw) for raw in cluster.server.all("nodes")}
-    running = [asyncio.create_task(carry_out(act, cluster)) for act in acts]
+    running = [asyncio.create_task(carry_out(fault, cluster)) for fault in faults]
     while not all(task.done() for task in running):
         await asyncio.sleep(1)
         if found():
             return []
     for task in running:
         task.result()
-    if not await _until(lambda: not list(amiss(cluster.server.all, before)), settles, found):
+    if not await _until(lambda: not list(differences(cluster.server.all, before)), settles, found):
         return (
             []
             if found()
-            else [f"all faults are over, and still {words}" for words in amiss(cluster.server.all, before)]
+            else [f"all faults are over, and still {words}" for words in differences(cluster.server.all, before)]
         )
     return await _stand(cluster, before, settles, found) or await _quiet(cluster, found)
 
@@ -249,24 +251,24 @@ async def _stand(cluster: Cluster, before: dict[str, Json], settles: float, foun
     if not await _until(settled, _STANDS, found):
         return [] if found() else [f"the request still exists, and: {cluster.server.find('nodedrains', node)}"]
     cluster.annotate(node, maintenance=None)
-    if not await _until(lambda: not list(amiss(cluster.server.all, before)), settles, found):
+    if not await _until(lambda: not list(differences(cluster.server.all, before)), settles, found):
         return (
             []
             if found()
-            else [f"the request is withdrawn, and still {words}" for words in amiss(cluster.server.all, before)]
+            else [f"the request is withdrawn, and still {words}" for words in differences(cluster.server.all, before)]
         )
     return []
 
 
 async def _quiet(cluster: Cluster, found: Any) -> list[str]:
     """Check that an idle operator writes only Leases; late effects of the last fault may end first."""
-    judge = cluster.server.judges[0]
+    checker = cluster.server.checkers[0]
     for _ in range(3):
-        writes = judge.writes
+        writes = checker.writes
         await asyncio.sleep(_QUIET)
-        if judge.writes == writes or found():
+        if checker.writes == writes or found():
             return []
-    return [f"the idle operator writes: {judge.writes - writes} times in {_QUIET:.0f} s"]
+    return [f"the idle operator writes: {checker.writes - writes} times in {_QUIET:.0f} s"]
 
 
 async def _until(condition: Any, limit: float, found: Any) -> bool:
@@ -279,12 +281,12 @@ async def _until(condition: Any, limit: float, found: Any) -> bool:
     return not found()
 
 
-def shortened(told: Told) -> Told:
+def shortened(result: RunResult) -> RunResult:
     """Return the same failure with as few faults as possible."""
-    best = told
-    for act in told.acts:
-        fewer = [each for each in best.acts if each is not act]
-        without = tell(told.seed, fewer)
+    best = result
+    for fault in result.faults:
+        fewer = [each for each in best.faults if each is not fault]
+        without = run_seed(result.seed, fewer)
         if without.broken:
             best = without
     return best

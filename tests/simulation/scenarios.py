@@ -16,14 +16,14 @@ from simulation.refusals import RefusedError
 T = TypeVar("T")
 
 
-def lets_go(call: Call) -> bool:
+def releases(call: Call) -> bool:
     """Whether the request releases a pod."""
     meta = call.body.get("metadata") or {}
     owners = meta.get("ownerReferences") or ()
     return call.place.resource == "pods" and any(owner["kind"] == "Deployment" for owner in owners)
 
 
-class World:
+class Sandbox:
     """A cluster of three machines whose pods all run on the first one, and a record of writes with users and times.
 
     Attributes:
@@ -36,7 +36,7 @@ class World:
         self.calls: list[tuple[float, Call]] = []
         self.changes: list[Change] = []
         self.denied: set[str] = set()
-        self.server.judges.append(self)
+        self.server.checkers.append(self)
         for index in (1, 2, 3):
             self.cluster.add_node(f"n{index}", {}, pods=50)
         lease = {"metadata": {"name": "rescheduler", "namespace": NAMESPACE}, "spec": {"holderIdentity": ""}}
@@ -91,7 +91,7 @@ class World:
             c.at for c in self.changes if c.cordons and c.place.name == node and c.call and c.call.user != "human"
         )
 
-    def said_at(self, class_: str) -> float:
+    def reported_at(self, class_: str) -> float:
         """Return the first time at which the status has a blocker of this class."""
         for change in self.changes:
             status = (change.after or {}).get("status") or {}
@@ -108,24 +108,24 @@ class World:
         return self.now
 
 
-W = TypeVar("W", bound=World)
+W = TypeVar("W", bound=Sandbox)
 
 
-def simulated(act: Coroutine[Any, Any, T], seed: int) -> T:
+def simulated(fault: Coroutine[Any, Any, T], seed: int) -> T:
     """Run a coroutine in simulated time; return its result."""
     random.seed(seed)
     with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
-        return runner.run(act)
+        return runner.run(fault)
 
 
-def play(make: Callable[[], W], scene: Callable[[W], Awaitable[None]]) -> None:
-    """Run a scenario in a new world."""
+def run_scenario(make: Callable[[], W], scenario: Callable[[W], Awaitable[None]]) -> None:
+    """Run a scenario in a new sandbox."""
 
-    async def act() -> None:
-        world = make()
+    async def fault() -> None:
+        sandbox = make()
         try:
-            await scene(world)
+            await scenario(sandbox)
         finally:
-            await world.cluster.stop()
+            await sandbox.cluster.stop()
 
-    simulated(act(), 5)
+    simulated(fault(), 5)

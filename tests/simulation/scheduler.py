@@ -1,6 +1,7 @@
 """The scheduler: binds pods to the emptiest node that takes them, from a slightly old view."""
 
 import asyncio
+from functools import partial
 
 from invariants.objects import Json, copied, deleting, finished, name, node_of, set_condition
 from simulation.controllers import Controller
@@ -22,7 +23,7 @@ class Scheduler(Controller):
         for pod in [p for p in pods if not node_of(p) and not deleting(p)]:
             nodes, why = self._fitting(pod, bound)
             if not nodes:
-                self.server.edit("pods", pod, lambda raw, why=why: self._unschedulable(raw, why))
+                self.server.edit("pods", pod, partial(self._unschedulable, why=why))
                 continue
             node = min(nodes, key=lambda n: (_waits(n), bound.get(name(n), 0), self.chance.random()))
             bound[name(node)] = bound.get(name(node), 0) + 1

@@ -73,7 +73,7 @@ class Server:
     def __init__(self, now: Callable[[], datetime]) -> None:
         self.now = now
         self.version, self.away = 1, False
-        self.judges: list[Any] = []
+        self.checkers: list[Any] = []
         self.policies: list[Policy] = []
         self.answered: list[Callable[[Answer], None]] = []
         self.listeners: dict[str, list[Callable[[Change], None]]] = {}
@@ -136,15 +136,16 @@ class Server:
         verb = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}[method]
         call = Call(user, "evict" if place.subresource == "eviction" else verb, place, body, "dryRun" in more)
         if not call.dry:
-            for judge in self.judges:
-                judge.call(call)
+            for checker in self.checkers:
+                checker.call(call)
         try:
             answer = self._written(call, kind)
         except RefusedError as no:
             self._answered(call, no.refusal.code)
             raise
         self._answered(call, 200)
-        return copied(answer)
+        reply: Json = copied(answer)
+        return reply
 
     def _answered(self, call: Call, code: int) -> None:
         for each in self.answered:
@@ -252,7 +253,7 @@ class Server:
         if after is not None:
             if after == before:
                 if call.verb in ("evict", "delete"):
-                    self._tell(Change(self.version, self.now().timestamp(), place, before, after, call))
+                    self._run_seed(Change(self.version, self.now().timestamp(), place, before, after, call))
                 return after
             after = None if _over(before, after) else after
         if call.verb != "evict":
@@ -271,7 +272,7 @@ class Server:
             self._objects[place.resource][key] = after
         change = Change(self.version, self.now().timestamp(), place, before, after, call)
         self._history.append(change)
-        self._tell(change)
+        self._run_seed(change)
         for stream in list(self._streams):
             stream.offer(change)
         for listener in self.listeners.get(place.resource, ()):
@@ -282,9 +283,9 @@ class Server:
         for policy in self.policies:
             policy(call, before, after)
 
-    def _tell(self, change: Change) -> None:
-        for judge in self.judges:
-            judge.change(change)
+    def _run_seed(self, change: Change) -> None:
+        for checker in self.checkers:
+            checker.change(change)
 
 
 _FIELDS = ("spec.nodeName", "status.phase", "metadata.name")

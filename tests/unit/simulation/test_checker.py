@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from invariants.checker import Judge
+from invariants.checker import Checker
 from invariants.objects import MOVE, Json, stamp
 from invariants.records import Answer, Call, Change, Place
-from invariants.state import Picture
+from invariants.state import RecordedState
 
 BEGAN = datetime(2026, 1, 5, 10, tzinfo=UTC).timestamp()
 OURS = "operator-a"
@@ -23,7 +23,7 @@ class Record:
     """A record that a checker reads while it is written."""
 
     def __init__(self) -> None:
-        self.judge, self.at = Judge(Picture(2.0), frozenset((OURS,))), BEGAN
+        self.checker, self.at = Checker(RecordedState(2.0), frozenset((OURS,))), BEGAN
         self._objects: dict[Place, Json] = {}
         self.put("reschedulepolicies", "default", {"spec": {}})
         self.put("deployments", "web", {"spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}}}}, uid="d")
@@ -32,7 +32,7 @@ class Record:
 
     @property
     def broken(self) -> str:
-        return "\n".join(self.judge.broken)
+        return "\n".join(self.checker.broken)
 
     def put(self, resource: str, name: str, body: Json, *, user: str = "kube", **meta: Any) -> None:
         """Write the current state of an object."""
@@ -41,7 +41,7 @@ class Record:
         meta = {"name": name, "namespace": space, "uid": name, "creationTimestamp": began, **meta}
         before, after = self._objects.get(place), {**body, "metadata": meta}
         self._objects[place] = after
-        self.judge.change(Change(1, self.at, place, before, after, Call(user, "patch", place)))
+        self.checker.change(Change(1, self.at, place, before, after, Call(user, "patch", place)))
 
     def pod(self, name: str, *, user: str = "kube", owner: Json | None = SET, move: Any = None, **meta: Any) -> None:
         """Write a Ready pod on the node."""
@@ -60,7 +60,7 @@ class Record:
         before = self._objects[place]
         after = {**before, "metadata": {**before["metadata"], "deletionTimestamp": "2026-01-05T10:00:30Z"}}
         self._objects[place] = after
-        self.judge.change(Change(1, self.at, place, before, after, Call(user, verb, place)))
+        self.checker.change(Change(1, self.at, place, before, after, Call(user, verb, place)))
 
     def drain(self, progressing: Json = GENERIC, *blockers: Json, phase: str = "Draining") -> None:
         status = {"phase": phase, "startedAt": "2026-01-05T10:00:00Z", "conditions": [progressing]}
@@ -75,7 +75,7 @@ class Record:
 
     def answer(self, code: int, *, dry: bool = False) -> None:
         call = Call(OURS, "evict", Place("pods", "shop", "web-1", "eviction"), dry=dry)
-        self.judge.answer(Answer(self.at, call, code))
+        self.checker.answer(Answer(self.at, call, code))
 
 
 def held(reason: str) -> Json:
@@ -125,7 +125,7 @@ def test_a_drain_of_which_nobody_could_write_the_status_is_not_silent() -> None:
     record.drain()
     for _ in range(20):
         record.wait(30)
-        record.judge.answer(Answer(record.at, Call(OURS, "patch", Place("nodedrains", "", "n1", "status")), 500))
+        record.checker.answer(Answer(record.at, Call(OURS, "patch", Place("nodedrains", "", "n1", "status")), 500))
     assert record.broken == ""
 
 
@@ -248,5 +248,5 @@ def test_records_are_told_apart_by_user() -> None:
     record = Record()
     for _ in range(100):
         call = Call("somebody", "evict", Place("pods", "shop", "web-1", "eviction"))
-        record.judge.answer(Answer(record.at, call, 429))
+        record.checker.answer(Answer(record.at, call, 429))
     assert record.broken == ""

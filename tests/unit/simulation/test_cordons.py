@@ -6,12 +6,12 @@ from collections.abc import Callable
 from harness import workloads
 from invariants.records import Change
 from simulation.clusters import SPACE
-from simulation.scenarios import World, play
+from simulation.scenarios import Sandbox, run_scenario
 
 _SETTLE = 5.0
 
 
-class Cordons(World):
+class Cordons(Sandbox):
     """The drain of n2, a node without pods, by one operator.
 
     Attributes:
@@ -72,94 +72,94 @@ def _is_drained(drain: object) -> bool:
 
 
 def test_after_the_cordon() -> None:
-    async def scene(world: Cordons) -> None:
-        await world.begin()
-        await world.ends()
-        assert len(world.drained) == 1
+    async def scenario(sandbox: Cordons) -> None:
+        await sandbox.begin()
+        await sandbox.ends()
+        assert len(sandbox.drained) == 1
 
-    play(Cordons, scene)
+    run_scenario(Cordons, scenario)
 
 
 def test_after_a_crash_right_after_the_cordon() -> None:
-    async def scene(world: Cordons) -> None:
-        world.crash_at = 1
-        await world.begin()
-        await world.ends()
-        assert len(world.drained) == 1
+    async def scenario(sandbox: Cordons) -> None:
+        sandbox.crash_at = 1
+        await sandbox.begin()
+        await sandbox.ends()
+        assert len(sandbox.drained) == 1
 
-    play(Cordons, scene)
+    run_scenario(Cordons, scenario)
 
 
 def test_after_a_second_cordon_before_it_was_drained() -> None:
-    async def scene(world: Cordons) -> None:
-        await world.begin()
-        await world.cordoned(1)
+    async def scenario(sandbox: Cordons) -> None:
+        await sandbox.begin()
+        await sandbox.cordoned(1)
         await asyncio.sleep(3)
-        world.cordon("n2", cordoned=False)
-        await world.ends()
-        assert len(world.cordons) == 2
-        assert len(world.drained) == 1
+        sandbox.cordon("n2", cordoned=False)
+        await sandbox.ends()
+        assert len(sandbox.cordons) == 2
+        assert len(sandbox.drained) == 1
 
-    play(Cordons, scene)
+    run_scenario(Cordons, scenario)
 
 
 def test_after_a_crash_right_after_a_second_cordon() -> None:
-    async def scene(world: Cordons) -> None:
-        world.crash_at = 2
-        await world.begin()
-        await world.cordoned(1)
+    async def scenario(sandbox: Cordons) -> None:
+        sandbox.crash_at = 2
+        await sandbox.begin()
+        await sandbox.cordoned(1)
         await asyncio.sleep(3)
-        world.cordon("n2", cordoned=False)
-        await world.ends()
-        assert len(world.cordons) == 2
+        sandbox.cordon("n2", cordoned=False)
+        await sandbox.ends()
+        assert len(sandbox.cordons) == 2
 
-    play(Cordons, scene)
+    run_scenario(Cordons, scenario)
 
 
 def test_after_a_crash_right_after_the_second_cordon_of_a_drained_node() -> None:
-    async def scene(world: Cordons) -> None:
-        world.crash_at = 2
-        await world.begin()
-        await world.ends()
-        world.cordon("n2", cordoned=False)
-        await world.ends()
-        assert len(world.cordons) == len(world.drained) == 2
+    async def scenario(sandbox: Cordons) -> None:
+        sandbox.crash_at = 2
+        await sandbox.begin()
+        await sandbox.ends()
+        sandbox.cordon("n2", cordoned=False)
+        await sandbox.ends()
+        assert len(sandbox.cordons) == len(sandbox.drained) == 2
 
-    play(Cordons, scene)
+    run_scenario(Cordons, scenario)
 
 
 def test_after_somebody_uncordoned_and_cordoned_at_once() -> None:
-    async def scene(world: Cordons) -> None:
-        await world.begin()
-        await world.cordoned(1)
+    async def scenario(sandbox: Cordons) -> None:
+        await sandbox.begin()
+        await sandbox.cordoned(1)
         await asyncio.sleep(3)
-        world.toggle()
-        await world.ends()
-        assert len(world.cordons) == 2
-        assert len(world.drained) == 1
+        sandbox.toggle()
+        await sandbox.ends()
+        assert len(sandbox.cordons) == 2
+        assert len(sandbox.drained) == 1
 
-    play(Cordons, scene)
+    run_scenario(Cordons, scenario)
 
 
 def test_after_somebody_uncordoned_and_cordoned_while_the_operator_was_away() -> None:
-    async def scene(world: Cordons) -> None:
-        await world.begin()
-        await world.cordoned(1)
+    async def scenario(sandbox: Cordons) -> None:
+        await sandbox.begin()
+        await sandbox.cordoned(1)
         await asyncio.sleep(3)
-        await world.restart(world.toggle)
-        await world.ends()
-        assert len(world.cordons) == 2
+        await sandbox.restart(sandbox.toggle)
+        await sandbox.ends()
+        assert len(sandbox.cordons) == 2
 
-    play(Cordons, scene)
+    run_scenario(Cordons, scenario)
 
 
 def test_a_restart_of_the_operator_leaves_a_drained_node_drained() -> None:
-    async def scene(world: Cordons) -> None:
-        await world.begin()
-        await world.ends()
-        await world.restart()
+    async def scenario(sandbox: Cordons) -> None:
+        await sandbox.begin()
+        await sandbox.ends()
+        await sandbox.restart()
         await asyncio.sleep(60)
-        assert world.status("n2")["phase"] == "Drained"
-        assert len(world.drained) == 1
+        assert sandbox.status("n2")["phase"] == "Drained"
+        assert len(sandbox.drained) == 1
 
-    play(Cordons, scene)
+    run_scenario(Cordons, scenario)

@@ -13,7 +13,7 @@ from rescheduler.core.model.pods import Pod
 from rescheduler.kube.client import Client
 from rescheduler.kube.connection_limits import WatchLimiter
 from simulation.clusters import SPACE
-from simulation.scenarios import World, play
+from simulation.scenarios import Sandbox, run_scenario
 
 
 def test_with_few_connections_all_owners_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,37 +29,37 @@ def test_with_few_connections_all_owners_have_their_turn(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Client, "watch_limiter", property(turns))
 
-    async def scene(world: World) -> None:
+    async def scenario(sandbox: Sandbox) -> None:
         most = 0
-        opened = world.server.open
+        opened = sandbox.server.open
 
         def counted(*arguments: Any) -> Any:
             nonlocal most
             stream = opened(*arguments)
-            most = max(most, len(world.server._streams))
+            most = max(most, len(sandbox.server._streams))
             return stream
 
-        monkeypatch.setattr(world.server, "open", counted)
+        monkeypatch.setattr(sandbox.server, "open", counted)
         held = [f"a-held-{number}" for number in range(12)]
         budgets = [workloads.budget(app, SPACE, maxUnavailable=1) for app in held]
         more = [budget | {"metadata": {"namespace": SPACE, "name": f"{name(budget)}-2"}} for budget in budgets]
         free = [f"web-{number}" for number in range(12)]
         deployments = (workloads.deployment(app, 1, SPACE) for app in (*held, *free))
-        await world.settle(*budgets, *more, *deployments)
-        world.cluster.annotate("n1", maintenance="test")
-        await world.until(lambda: any(each.waiting for each in made))
-        left = await world.until(lambda: len(world.pods("n1")) == len(held), limit=300)
-        assert left - world.cordoned_at() < 180
-        await world.until(lambda: world.status().get("phase") == "Blocked")
-        assert {blocker["class"] for blocker in world.status()["blockers"]} == {"SeveralBudgets"}
+        await sandbox.settle(*budgets, *more, *deployments)
+        sandbox.cluster.annotate("n1", maintenance="test")
+        await sandbox.until(lambda: any(each.waiting for each in made))
+        left = await sandbox.until(lambda: len(sandbox.pods("n1")) == len(held), limit=300)
+        assert left - sandbox.cordoned_at() < 180
+        await sandbox.until(lambda: sandbox.status().get("phase") == "Blocked")
+        assert {blocker["class"] for blocker in sandbox.status()["blockers"]} == {"SeveralBudgets"}
         assert most <= 20 * len(made)
 
-    play(World, scene)
+    run_scenario(Sandbox, scenario)
 
 
 def test_a_pod_that_cannot_be_read_is_named_and_its_node_is_not_drained(monkeypatch: pytest.MonkeyPatch) -> None:
     read = pods.parse_pod
-    bad = {"sick-0"}
+    bad = {"unhealthy-0"}
 
     def project(raw: Mapping[str, Any]) -> Pod:
         if name(raw) in bad:
@@ -68,22 +68,22 @@ def test_a_pod_that_cannot_be_read_is_named_and_its_node_is_not_drained(monkeypa
 
     monkeypatch.setattr(pods, "parse_pod", project)
 
-    async def scene(world: World) -> None:
-        await world.settle(workloads.deployment("web", 2, SPACE), workloads.stateful_set("sick", 1, SPACE))
-        world.cluster.annotate("n1", maintenance="test")
-        await world.until(lambda: world.status().get("phase") == "Blocked")
-        assert [name(pod) for pod in world.pods("n1")] == ["sick-0"]
-        (blocker,) = world.status()["blockers"]
-        assert (blocker["pod"], blocker["class"]) == ("sick-0", "Unreadable")
+    async def scenario(sandbox: Sandbox) -> None:
+        await sandbox.settle(workloads.deployment("web", 2, SPACE), workloads.stateful_set("unhealthy", 1, SPACE))
+        sandbox.cluster.annotate("n1", maintenance="test")
+        await sandbox.until(lambda: sandbox.status().get("phase") == "Blocked")
+        assert [name(pod) for pod in sandbox.pods("n1")] == ["unhealthy-0"]
+        (blocker,) = sandbox.status()["blockers"]
+        assert (blocker["pod"], blocker["class"]) == ("unhealthy-0", "Unreadable")
         assert "cannot convert float infinity" in blocker["message"]
-        assert world.status()["pods"]["moved"] == 2
+        assert sandbox.status()["pods"]["moved"] == 2
         await asyncio.sleep(600)
-        assert world.status()["phase"] == "Blocked"
+        assert sandbox.status()["phase"] == "Blocked"
         bad.clear()
-        world.cluster.edit(
-            "pods", "sick-0", lambda raw: raw["metadata"].setdefault("labels", {}).update(now="well"), SPACE
+        sandbox.cluster.edit(
+            "pods", "unhealthy-0", lambda raw: raw["metadata"].setdefault("labels", {}).update(now="well"), SPACE
         )
-        await world.until(lambda: world.status().get("phase") == "Drained")
-        assert not world.pods("n1")
+        await sandbox.until(lambda: sandbox.status().get("phase") == "Drained")
+        assert not sandbox.pods("n1")
 
-    play(World, scene)
+    run_scenario(Sandbox, scenario)

@@ -34,7 +34,7 @@ class Many:
         self.server.make("leases", {"metadata": {"name": "rescheduler", "namespace": NAMESPACE}, "spec": {}})
         policy = workloads.policy("default", failure={**_POLICY, **failure})
         self.cluster.deploy(policy, workloads.deployment("web", 20, SPACE))
-        self.server.judges.append(self)
+        self.server.checkers.append(self)
         self.cluster.start()
 
     def call(self, call: object) -> None:
@@ -67,60 +67,60 @@ class Many:
         return self.cluster.now().timestamp() - began
 
 
-def play(scene: Callable[[Many], Awaitable[float]], **failure: object) -> tuple[float, Many]:
-    async def act() -> tuple[float, Many]:
-        world = Many(**failure)
+def run_scenario(scenario: Callable[[Many], Awaitable[float]], **failure: object) -> tuple[float, Many]:
+    async def fault() -> tuple[float, Many]:
+        sandbox = Many(**failure)
         try:
-            await world.until(lambda: len(world.pods()) == 20 and all(map(is_ready, world.pods())))
+            await sandbox.until(lambda: len(sandbox.pods()) == 20 and all(map(is_ready, sandbox.pods())))
             await asyncio.sleep(20)
-            return await scene(world), world
+            return await scenario(sandbox), sandbox
         finally:
-            await world.cluster.stop()
+            await sandbox.cluster.stop()
 
-    return simulated(act(), 1)
+    return simulated(fault(), 1)
 
 
 def evacuation(*flagged: str) -> tuple[float, Many]:
     """Return the time until no pod is on a machine that lost power, while these nodes are flagged falsely."""
 
-    async def scene(world: Many) -> float:
-        world.flag(*flagged)
-        await world.until(lambda: {world.says(node) for node in flagged} <= {"Storm"})
+    async def scenario(sandbox: Many) -> float:
+        sandbox.flag(*flagged)
+        await sandbox.until(lambda: {sandbox.says(node) for node in flagged} <= {"Storm"})
         await asyncio.sleep(60)
-        world.cluster.machines["n10"].power_off()
-        return await world.until(lambda: all(node_of(p) != "n10" and is_ready(p) for p in world.pods()))
+        sandbox.cluster.machines["n10"].power_off()
+        return await sandbox.until(lambda: all(node_of(p) != "n10" and is_ready(p) for p in sandbox.pods()))
 
-    return play(scene)
+    return run_scenario(scenario)
 
 
 def test_a_dead_node_is_evacuated_in_its_usual_time_whatever_a_bad_detector_flags() -> None:
     usual, _ = evacuation()
-    beside, world = evacuation("n1", "n2", "n3")
+    beside, sandbox = evacuation("n1", "n2", "n3")
     assert beside <= usual + 1
-    assert world.cordoned == ["n10"]
+    assert sandbox.cordoned == ["n10"]
 
 
 def test_when_the_brake_opens_the_nodes_start_one_after_another() -> None:
-    async def scene(world: Many) -> float:
-        world.flag("n1", "n2", "n3")
-        await world.until(lambda: {world.says(node) for node in ("n1", "n2", "n3")} == {"Storm"})
+    async def scenario(sandbox: Many) -> float:
+        sandbox.flag("n1", "n2", "n3")
+        await sandbox.until(lambda: {sandbox.says(node) for node in ("n1", "n2", "n3")} == {"Storm"})
         policy = {"failure": {**_POLICY, "maxUnhealthy": "100%"}}
-        world.cluster.edit("reschedulepolicies", "default", lambda raw: raw["spec"].update(policy))
-        return await world.until(lambda: all(world.says(node) == "Drained" for node in ("n1", "n2", "n3")))
+        sandbox.cluster.edit("reschedulepolicies", "default", lambda raw: raw["spec"].update(policy))
+        return await sandbox.until(lambda: all(sandbox.says(node) == "Drained" for node in ("n1", "n2", "n3")))
 
-    _, world = play(scene)
-    assert sorted(world.cordoned) == ["n1", "n2", "n3"]
-    assert max(world.under_way) == 1
+    _, sandbox = run_scenario(scenario)
+    assert sorted(sandbox.cordoned) == ["n1", "n2", "n3"]
+    assert max(sandbox.under_way) == 1
 
 
 def test_nodes_that_die_together_do_not_wait_for_each_others_proof() -> None:
     """Pods that may run twice are deleted at once; other pods wait for the kubelet, and hold no slot."""
 
-    async def scene(world: Many) -> float:
+    async def scenario(sandbox: Many) -> float:
         for node in ("n1", "n2"):
-            world.cluster.machines[node].power_off()
-        return await world.until(lambda: all(node_of(p) not in ("n1", "n2") for p in world.pods()))
+            sandbox.cluster.machines[node].power_off()
+        return await sandbox.until(lambda: all(node_of(p) not in ("n1", "n2") for p in sandbox.pods()))
 
-    took, world = play(scene)
-    assert sorted(world.cordoned) == ["n1", "n2"]
+    took, sandbox = run_scenario(scenario)
+    assert sorted(sandbox.cordoned) == ["n1", "n2"]
     assert took <= evacuation()[0] + 5

@@ -1,4 +1,4 @@
-"""Of two installations in one cluster one acts; the other reports it and does nothing."""
+"""Of two installations in one cluster one faults; the other reports it and does nothing."""
 
 import asyncio
 import random
@@ -10,13 +10,13 @@ from harness import workloads
 from rescheduler.kube.election_rules import INSTALLATION_TIMINGS
 from simulation.clusters import NAMESPACE, SPACE
 from simulation.processes import Process
-from simulation.scenarios import World, play
+from simulation.scenarios import Sandbox, run_scenario
 
 SECOND = "second-system"
 TAKE_OVER = INSTALLATION_TIMINGS.lease_duration + 30
 
 
-class Towns(World):
+class Towns(Sandbox):
     """Three nodes, and two installations of two replicas each; none is started."""
 
     def __init__(self, seed: int = 5) -> None:
@@ -36,7 +36,7 @@ class Towns(World):
         """Return processes that may write now."""
         return [o.name for o in self.cluster.operators if o.app and o.app._may_write()]
 
-    def acts(self, those: list[Process]) -> bool:
+    def faults(self, those: list[Process]) -> bool:
         return any(o.app and o.app._may_write() and o.app.manager._leading for o in those)
 
     def complaints(self, those: list[Process]) -> list[str]:
@@ -50,11 +50,11 @@ class Towns(World):
 
 
 def test_the_second_does_nothing_and_says_why_and_acts_when_the_first_is_gone() -> None:
-    async def scene(towns: Towns) -> None:
+    async def scenario(towns: Towns) -> None:
         for operator in towns.first:
             operator.start()
         await towns.ready()
-        await towns.until(lambda: towns.acts(towns.first))
+        await towns.until(lambda: towns.faults(towns.first))
         for operator in towns.second:
             operator.start()
         await towns.until(lambda: towns.complaints(towns.second), 60)
@@ -67,11 +67,11 @@ def test_the_second_does_nothing_and_says_why_and_acts_when_the_first_is_gone() 
         await asyncio.sleep(20)
         towns.first[0].start()
         await asyncio.sleep(30)
-        assert towns.acts(towns.first)
-        assert not towns.acts(towns.second)
+        assert towns.faults(towns.first)
+        assert not towns.faults(towns.second)
         await towns.first[0].kill()
         gone = towns.now
-        taken = await towns.until(lambda: towns.acts(towns.second))
+        taken = await towns.until(lambda: towns.faults(towns.second))
         assert INSTALLATION_TIMINGS.renew_deadline < taken - gone <= TAKE_OVER
         assert towns.complaints(towns.second) == []
         towns.cluster.annotate("n1", maintenance="x")
@@ -80,12 +80,12 @@ def test_the_second_does_nothing_and_says_why_and_acts_when_the_first_is_gone() 
         await towns.until(lambda: towns.complaints(towns.first), 60)
         assert not any(o.crashed for o in towns.cluster.operators)
 
-    play(Towns, scene)
+    run_scenario(Towns, scenario)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_at_no_time_two_processes_may_write_whatever_starts_ends_or_is_cut_off(seed: int) -> None:
-    async def scene(towns: Towns) -> None:
+    async def scenario(towns: Towns) -> None:
         chance, both = towns.chance, False
 
         async def look(seconds: float) -> None:
@@ -103,7 +103,7 @@ def test_at_no_time_two_processes_may_write_whatever_starts_ends_or_is_cut_off(s
             else:
                 await chance.choice((operator.kill, operator.stop))()
             await look(chance.choice((1.0, 10.0, 70.0, 130.0)))
-            both |= towns.acts(towns.second)
+            both |= towns.faults(towns.second)
         for operator in towns.cluster.operators:
             if operator.app is None:
                 operator.start()
@@ -114,13 +114,13 @@ def test_at_no_time_two_processes_may_write_whatever_starts_ends_or_is_cut_off(s
         assert not any(o.crashed for o in towns.cluster.operators)
         assert both  # the second installation led for some time, too
 
-    play(lambda: Towns(seed), scene)
+    run_scenario(lambda: Towns(seed), scenario)
 
 
-def _cleans(act: Callable[[Towns, Process], Awaitable[None]]) -> None:
+def _cleans(fault: Callable[[Towns, Process], Awaitable[None]]) -> None:
     """Run a scenario: the first installation has drained a node, and a cleanup of the second is ready."""
 
-    async def scene(towns: Towns) -> None:
+    async def scenario(towns: Towns) -> None:
         towns.first[0].start()
         await towns.ready()
         towns.cluster.annotate("n1", maintenance="x")
@@ -128,13 +128,13 @@ def _cleans(act: Callable[[Towns, Process], Awaitable[None]]) -> None:
         cleaner = Process(towns.server, "cleanup-of-second", towns.chance, SECOND)
         cleaner.cleanup = True
         towns.server.make("deployments", workloads.deployment("rescheduler", 0, SECOND))
-        await act(towns, cleaner)
+        await fault(towns, cleaner)
 
-    play(Towns, scene)
+    run_scenario(Towns, scenario)
 
 
 def test_the_cleanup_of_an_installation_that_does_not_act_undoes_nothing_and_succeeds() -> None:
-    async def act(towns: Towns, cleaner: Process) -> None:
+    async def fault(towns: Towns, cleaner: Process) -> None:
         cleaner.start()
         app = cleaner.app
         assert app
@@ -142,13 +142,13 @@ def test_the_cleanup_of_an_installation_that_does_not_act_undoes_nothing_and_suc
         assert app.failure_reason() == ""
         await asyncio.sleep(30)
         assert towns.status().get("phase") == "Drained"
-        assert towns.acts(towns.first)
+        assert towns.faults(towns.first)
 
-    _cleans(act)
+    _cleans(fault)
 
 
 def test_the_cleanup_of_the_only_one_left_undoes_all_and_lets_the_next_act_at_once() -> None:
-    async def act(towns: Towns, cleaner: Process) -> None:
+    async def fault(towns: Towns, cleaner: Process) -> None:
         await towns.first[0].kill()
         towns.cluster.annotate("n1", maintenance=None)
         cleaner.start()
@@ -160,6 +160,6 @@ def test_the_cleanup_of_the_only_one_left_undoes_all_and_lets_the_next_act_at_on
         await cleaner.stop()
         towns.first[1].start()
         began = towns.now
-        assert await towns.until(lambda: towns.acts(towns.first)) - began < 20  # its own Lease expires
+        assert await towns.until(lambda: towns.faults(towns.first)) - began < 20  # its own Lease expires
 
-    _cleans(act)
+    _cleans(fault)

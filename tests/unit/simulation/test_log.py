@@ -10,7 +10,7 @@ from harness import workloads
 from rescheduler.api import names
 from simulation.clusters import SPACE
 from simulation.refusals import RefusedError
-from simulation.scenarios import World, play
+from simulation.scenarios import Sandbox, run_scenario
 
 REQUEST = {"metadata": {"name": "n1"}, "spec": {"nodeName": "n1", "requests": [{"reason": "Manual"}]}}
 
@@ -33,28 +33,28 @@ def warnings() -> list[dict[str, Any]]:
 def test_a_drain_that_nothing_disturbs_logs_no_warning(warnings: list[dict[str, Any]], *, by_hand: bool) -> None:
     """A NodeDrain made by hand has no finalizer: the operator's first two writes must not conflict."""
 
-    async def scene(world: World) -> None:
-        await world.settle(workloads.deployment("web", 6, SPACE))
+    async def scenario(sandbox: Sandbox) -> None:
+        await sandbox.settle(workloads.deployment("web", 6, SPACE))
         warnings.clear()  # drop lines of the start
         if by_hand:
-            world.server.make("nodedrains", REQUEST)
+            sandbox.server.make("nodedrains", REQUEST)
         else:
-            world.cluster.annotate("n1", maintenance="test")
-        await world.until(lambda: world.status().get("phase") == "Drained")
-        drain = world.server.find("nodedrains", "n1")
+            sandbox.cluster.annotate("n1", maintenance="test")
+        await sandbox.until(lambda: sandbox.status().get("phase") == "Drained")
+        drain = sandbox.server.find("nodedrains", "n1")
         assert drain
         if by_hand:
-            world.server.remove("nodedrains", drain, user="human")
+            sandbox.server.remove("nodedrains", drain, user="human")
         else:
-            world.cluster.annotate("n1", maintenance=None)
-        await world.until(lambda: world.server.find("nodedrains", "n1") is None)
+            sandbox.cluster.annotate("n1", maintenance=None)
+        await sandbox.until(lambda: sandbox.server.find("nodedrains", "n1") is None)
         assert warnings == []
 
-    play(World, scene)
+    run_scenario(Sandbox, scenario)
 
 
-class WithoutFinalizer(World):
-    """A test bed that refuses the finalizer of a NodeDrain."""
+class WithoutFinalizer(Sandbox):
+    """A sandbox that refuses the finalizer of a NodeDrain."""
 
     def call(self, call: Any) -> None:
         super().call(call)
@@ -65,13 +65,13 @@ class WithoutFinalizer(World):
 
 
 def test_a_drain_whose_finalizer_is_refused_goes_on_after_ten_seconds() -> None:
-    async def scene(world: World) -> None:
-        await world.settle(workloads.deployment("web", 6, SPACE))
-        world.server.make("nodedrains", REQUEST)
-        asked = world.now
+    async def scenario(sandbox: Sandbox) -> None:
+        await sandbox.settle(workloads.deployment("web", 6, SPACE))
+        sandbox.server.make("nodedrains", REQUEST)
+        asked = sandbox.now
         await asyncio.sleep(8)
-        assert not world.status()
-        await world.until(lambda: world.status().get("phase") == "Drained", limit=60)
-        assert 10 <= world.cordoned_at() - asked <= 12
+        assert not sandbox.status()
+        await sandbox.until(lambda: sandbox.status().get("phase") == "Drained", limit=60)
+        assert 10 <= sandbox.cordoned_at() - asked <= 12
 
-    play(WithoutFinalizer, scene)
+    run_scenario(WithoutFinalizer, scenario)

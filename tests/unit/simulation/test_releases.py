@@ -12,14 +12,14 @@ from invariants.objects import Json, controller, deleting, is_ready, labels, nam
 from invariants.records import Call, Change
 from simulation.clusters import SPACE
 from simulation.refusals import RefusedError
-from simulation.scenarios import World, lets_go, play
+from simulation.scenarios import Sandbox, releases, run_scenario
 
 DENIED = 'admission webhook "guard" denied the request: pods are frozen'
 MOVE = "rescheduler.dev/move"
 
 
-class Guarded(World):
-    """A test bed in which another client refuses requests of the operator, or deletes released pods.
+class Guarded(Sandbox):
+    """A sandbox in which another client refuses requests of the operator, or deletes released pods.
 
     Attributes:
         refuse: returns a code for each request of the operator; 0 accepts it.
@@ -69,79 +69,79 @@ def clears(call: Call) -> bool:
 
 
 def test_pods_whose_release_is_refused_leave_within_their_budget_and_the_last_one_is_held_in_those_words() -> None:
-    async def scene(world: Guarded) -> None:
-        await world.settle(
+    async def scenario(sandbox: Guarded) -> None:
+        await sandbox.settle(
             workloads.deployment("web", 3, SPACE),
             workloads.budget("web", SPACE, maxUnavailable=1),
             workloads.deployment("lone", 1, SPACE),
             workloads.deployment("free", 3, SPACE),
         )
-        world.refuse = lambda call: 403 * (call.place.resource == "pods" and call.verb == "patch")
+        sandbox.refuse = lambda call: 403 * (call.place.resource == "pods" and call.verb == "patch")
         for node in ("n2", "n3"):
-            world.cluster.machines[node].slow = 10.0
-        world.watch("web", "lone", "free")
-        world.cluster.annotate("n1", maintenance="test")
-        await world.until(lambda: {labels(pod).get("app") for pod in world.pods("n1")} == {"lone"}, limit=200)
-        assert world.least["web"] == 2
-        assert world.least["lone"] == 1
-        assert world.least["free"] >= 1
-        await world.until(world.blockers, limit=30)
-        (blocker,) = world.blockers().values()
+            sandbox.cluster.machines[node].slow = 10.0
+        sandbox.watch("web", "lone", "free")
+        sandbox.cluster.annotate("n1", maintenance="test")
+        await sandbox.until(lambda: {labels(pod).get("app") for pod in sandbox.pods("n1")} == {"lone"}, limit=200)
+        assert sandbox.least["web"] == 2
+        assert sandbox.least["lone"] == 1
+        assert sandbox.least["free"] >= 1
+        await sandbox.until(sandbox.blockers, limit=30)
+        (blocker,) = sandbox.blockers().values()
         assert blocker["class"] == "AdmissionDenied"
         assert "pods are frozen" in blocker["message"]
-        begun, before = world.now, len(world.asked)
+        begun, before = sandbox.now, len(sandbox.asked)
         await asyncio.sleep(300)
-        assert len(world.asked) - before <= 2 * (world.now - begun) / 60 + 1
-        world.refuse = lambda _: 0
-        await world.until(lambda: world.status().get("phase") == "Drained", limit=90)
-        assert world.least["lone"] == 1
+        assert len(sandbox.asked) - before <= 2 * (sandbox.now - begun) / 60 + 1
+        sandbox.refuse = lambda _: 0
+        await sandbox.until(lambda: sandbox.status().get("phase") == "Drained", limit=90)
+        assert sandbox.least["lone"] == 1
 
-    play(Guarded, scene)
+    run_scenario(Guarded, scenario)
 
 
 @pytest.mark.parametrize("code", [429, 500, 503])
 def test_a_rehearsal_that_gets_no_answer_is_repeated_at_a_pace(code: int) -> None:
-    async def scene(world: Guarded) -> None:
-        await world.settle(workloads.deployment("web", 1, SPACE), workloads.budget("web", SPACE, minAvailable=1))
-        request = world.server.request
+    async def scenario(sandbox: Guarded) -> None:
+        await sandbox.settle(workloads.deployment("web", 1, SPACE), workloads.budget("web", SPACE, minAvailable=1))
+        request = sandbox.server.request
 
         def busy(user: str, method: str, target: str, *rest: Any) -> Json:
             if "/eviction" in target:
-                world.asked.append(world.now)
+                sandbox.asked.append(sandbox.now)
                 raise RefusedError(code, "the server is busy", retry_after=10.0)
             return request(user, method, target, *rest)
 
-        world.server.request = busy  # type: ignore[method-assign]
-        world.cluster.annotate("n1", maintenance="test")
-        await world.until(lambda: world.asked)
+        sandbox.server.request = busy  # type: ignore[method-assign]
+        sandbox.cluster.annotate("n1", maintenance="test")
+        await sandbox.until(lambda: sandbox.asked)
         await asyncio.sleep(120)
-        assert 2 <= len(world.asked) <= 13  # every 10 s
-        (blocker,) = world.blockers().values()
+        assert 2 <= len(sandbox.asked) <= 13  # every 10 s
+        (blocker,) = sandbox.blockers().values()
         assert blocker["class"] == "Throttled"
-        assert len(world.pods()) == 1
-        world.server.request = request  # type: ignore[method-assign]
-        await world.until(lambda: world.status().get("phase") == "Drained", limit=90)
+        assert len(sandbox.pods()) == 1
+        sandbox.server.request = request  # type: ignore[method-assign]
+        await sandbox.until(lambda: sandbox.status().get("phase") == "Drained", limit=90)
 
-    play(Guarded, scene)
+    run_scenario(Guarded, scenario)
 
 
 def test_whoever_deletes_released_pods_costs_one_pod_and_not_the_service() -> None:
-    async def scene(world: Guarded) -> None:
-        await world.settle(workloads.deployment("web", 4, SPACE), workloads.budget("web", SPACE, minAvailable=4))
+    async def scenario(sandbox: Guarded) -> None:
+        await sandbox.settle(workloads.deployment("web", 4, SPACE), workloads.budget("web", SPACE, minAvailable=4))
         for node in ("n2", "n3"):
-            world.cluster.machines[node].slow = 20.0
-        world.takes = True
-        world.watch("web")
-        world.cluster.annotate("n1", maintenance="test")
-        await world.until(lambda: world.events("ReleasedPodRemoved"), limit=60)
+            sandbox.cluster.machines[node].slow = 20.0
+        sandbox.takes = True
+        sandbox.watch("web")
+        sandbox.cluster.annotate("n1", maintenance="test")
+        await sandbox.until(lambda: sandbox.events("ReleasedPodRemoved"), limit=60)
         await asyncio.sleep(600)
-        assert world.least["web"] == 3
-        assert world.status()["pods"]["moved"] == 0
-        world.takes = False
-        await world.until(lambda: world.status().get("phase") == "Drained", limit=900)
-        assert world.least["web"] == 3
+        assert sandbox.least["web"] == 3
+        assert sandbox.status()["pods"]["moved"] == 0
+        sandbox.takes = False
+        await sandbox.until(lambda: sandbox.status().get("phase") == "Drained", limit=900)
+        assert sandbox.least["web"] == 3
 
-    play(Guarded, scene)
+    run_scenario(Guarded, scenario)
 
 
 def forged(**changes: Any) -> dict[str, str]:
@@ -160,49 +160,49 @@ def forged(**changes: Any) -> dict[str, str]:
 
 
 def test_a_record_that_nobody_made_moves_nothing_holds_nothing_and_is_reported() -> None:
-    async def scene(world: Guarded) -> None:
+    async def scenario(sandbox: Guarded) -> None:
         bare = workloads.bare_pod("bare", SPACE)
         bare["metadata"]["annotations"] = forged()
-        await world.settle(
+        await sandbox.settle(
             workloads.stateful_set("db", 1, SPACE, annotations=forged()),
             workloads.deployment("web", 2, SPACE, annotations=forged(ready=1e9)),
             bare,
         )
-        world.cluster.annotate("n1", maintenance="test")
-        await world.until(lambda: {name(pod) for pod in world.pods("n1")} == {"bare"}, limit=120)
-        await world.until(lambda: world.blockers().get("bare", {}).get("class") == "Unmanaged", limit=30)
-        assert world.events("AnnotationIgnored")
+        sandbox.cluster.annotate("n1", maintenance="test")
+        await sandbox.until(lambda: {name(pod) for pod in sandbox.pods("n1")} == {"bare"}, limit=120)
+        await sandbox.until(lambda: sandbox.blockers().get("bare", {}).get("class") == "Unmanaged", limit=30)
+        assert sandbox.events("AnnotationIgnored")
         # Nothing was deleted plainly, and the records stay.
-        assert not [call for _, call in world.calls if call.verb == "delete" and call.place.resource == "pods"]
-        assert not [call for _, call in world.calls if clears(call) and call.place.name == "bare"]
-        world.cluster.annotate("n1", maintenance=None)
-        await world.until(lambda: world.server.find("nodedrains", "n1") is None, limit=60)
+        assert not [call for _, call in sandbox.calls if call.verb == "delete" and call.place.resource == "pods"]
+        assert not [call for _, call in sandbox.calls if clears(call) and call.place.name == "bare"]
+        sandbox.cluster.annotate("n1", maintenance=None)
+        await sandbox.until(lambda: sandbox.server.find("nodedrains", "n1") is None, limit=60)
         await asyncio.sleep(60)
-        (left,) = world.pods("n1")
+        (left,) = sandbox.pods("n1")
         assert name(left) == "bare"
 
-    play(Guarded, scene)
+    run_scenario(Guarded, scenario)
 
 
 def test_a_released_pod_whose_records_of_a_drain_were_removed_by_force_is_found_and_returned() -> None:
-    async def scene(world: Guarded) -> None:
-        await world.settle(workloads.deployment("web", 2, SPACE))
+    async def scenario(sandbox: Guarded) -> None:
+        await sandbox.settle(workloads.deployment("web", 2, SPACE))
         for node in ("n2", "n3"):
-            world.cluster.machines[node].slow = 3000.0
-        old = {pod["metadata"]["uid"] for pod in world.pods()}
-        world.cluster.annotate("n1", maintenance="test")
-        await world.until(lambda: any(lets_go(call) for _, call in world.calls))
-        world.cluster.annotate("n1", maintenance=None)
-        drain = world.server.find("nodedrains", "n1")
+            sandbox.cluster.machines[node].slow = 3000.0
+        old = {pod["metadata"]["uid"] for pod in sandbox.pods()}
+        sandbox.cluster.annotate("n1", maintenance="test")
+        await sandbox.until(lambda: any(releases(call) for _, call in sandbox.calls))
+        sandbox.cluster.annotate("n1", maintenance=None)
+        drain = sandbox.server.find("nodedrains", "n1")
         assert drain
-        world.server.edit("nodedrains", drain, lambda raw: raw["metadata"].pop("finalizers"), user="human")
-        if drain := world.server.find("nodedrains", "n1"):
-            world.server.remove("nodedrains", drain, user="human")
-        await world.until(
-            lambda: all(controller(p).get("kind") == "ReplicaSet" for p in world.pods()) and len(world.pods()) == 2,
+        sandbox.server.edit("nodedrains", drain, lambda raw: raw["metadata"].pop("finalizers"), user="human")
+        if drain := sandbox.server.find("nodedrains", "n1"):
+            sandbox.server.remove("nodedrains", drain, user="human")
+        await sandbox.until(
+            lambda: all(controller(p).get("kind") == "ReplicaSet" for p in sandbox.pods()) and len(sandbox.pods()) == 2,
             limit=120,
         )
-        await world.until(lambda: not any(MOVE in (p["metadata"].get("annotations") or {}) for p in world.pods()))
-        assert {pod["metadata"]["uid"] for pod in world.pods()} == old
+        await sandbox.until(lambda: not any(MOVE in (p["metadata"].get("annotations") or {}) for p in sandbox.pods()))
+        assert {pod["metadata"]["uid"] for pod in sandbox.pods()} == old
 
-    play(Guarded, scene)
+    run_scenario(Guarded, scenario)

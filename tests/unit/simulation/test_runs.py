@@ -14,8 +14,8 @@ from rescheduler.core.drain import node_patches
 from rescheduler.core.eligibility import decision
 from rescheduler.core.eviction import pod_actions
 from rescheduler.core.replacement import decisions
-from simulation.faults import Act
-from simulation.runs import tell
+from simulation.faults import Fault
+from simulation.runs import run_seed
 
 ROOT = Path(__file__).parents[3]
 
@@ -30,32 +30,32 @@ def test_eight_stories_break_nothing() -> None:
     assert found.returncode == 0, found.stdout + found.stderr
 
 
-def maintained() -> list[Act]:
-    return [Act(10 + 130 * index, "maintain", 120, {"nodes": [f"n{index + 1}"]}) for index in range(4)]
+def maintained() -> list[Fault]:
+    return [Fault(10 + 130 * index, "maintain", 120, {"nodes": [f"n{index + 1}"]}) for index in range(4)]
 
 
-def unreachable() -> list[Act]:
-    return [Act(10 + 500 * index, "cut", 200, {"nodes": [f"n{index + 1}"], "reboot": False}) for index in range(4)]
+def unreachable() -> list[Fault]:
+    return [Fault(10 + 500 * index, "cut", 200, {"nodes": [f"n{index + 1}"], "reboot": False}) for index in range(4)]
 
 
-def ill() -> list[Act]:
-    return [Act(10, "ill", 400, {"nodes": ["n1", "n2", "n3", "n4"]})]
+def ill() -> list[Fault]:
+    return [Fault(10, "not_ready", 400, {"nodes": ["n1", "n2", "n3", "n4"]})]
 
 
-def broken(seed: int, acts: list[Act], **more: Any) -> list[str]:
+def broken(seed: int, faults: list[Fault], **more: Any) -> list[str]:
     """Return violations of a run, in its own thread with its own event loop."""
     with ThreadPoolExecutor(1) as thread:
-        return list(thread.submit(tell, seed, acts, **more).result().broken)
+        return list(thread.submit(run_seed, seed, faults, **more).result().broken)
 
 
-def found(acts: list[Act], words: str) -> bool:
+def found(faults: list[Fault], words: str) -> bool:
     """Whether one of a few clusters shows the violation."""
-    return any(words in line for seed in range(1, 9) for line in broken(seed, acts, settles=120))
+    return any(words in line for seed in range(1, 9) for line in broken(seed, faults, settles=120))
 
 
-@pytest.mark.parametrize("acts", [maintained(), unreachable(), ill()], ids=["maintained", "unreachable", "ill"])
-def test_what_follows_is_not_found_in_the_engine_as_it_is(acts: list[Act]) -> None:
-    assert not broken(1, acts)
+@pytest.mark.parametrize("faults", [maintained(), unreachable(), ill()], ids=["maintained", "unreachable", "ill"])
+def test_what_follows_is_not_found_in_the_engine_as_it_is(faults: list[Fault]) -> None:
+    assert not broken(1, faults)
 
 
 def test_a_gate_that_is_always_open_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,12 @@ from rescheduler.controllers.drain.node_controller import NodeController
 from rescheduler.controllers.failure.lease_monitor import LeaseMonitor
 from rescheduler.core.rebalance import node_groups
 from simulation.clusters import SPACE
-from simulation.scenarios import World, play
+from simulation.scenarios import Sandbox, run_scenario
 
 BROKEN = "broken for this test"
 
 
-class Town(World):
+class Town(Sandbox):
     """Four nodes with two small apps; two may be drained together."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ def breaks(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, *, only: str 
 def test_a_drain_whose_look_raises_costs_that_drain_only_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = breaks(monkeypatch, DrainTask, "_reconcile", only="n1")
 
-    async def scene(town: Town) -> None:
+    async def scenario(town: Town) -> None:
         await town.until(lambda: len(town.pods()) == 8 and not town.cluster.unready())
         for node in ("n1", "n2"):
             town.cluster.annotate(node, maintenance="x")
@@ -64,13 +64,13 @@ def test_a_drain_whose_look_raises_costs_that_drain_only_and_says_so(monkeypatch
         await town.until(lambda: town.status("n1").get("phase") == "Drained")
         assert town.complaint() == ""
 
-    play(Town, scene)
+    run_scenario(Town, scenario)
 
 
 def test_a_node_that_cannot_be_looked_at_costs_that_node_only(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = breaks(monkeypatch, NodeController, "_reconcile", only="n1")
 
-    async def scene(town: Town) -> None:
+    async def scenario(town: Town) -> None:
         await town.until(lambda: len(town.pods()) == 8 and not town.cluster.unready())
         for node in ("n1", "n2"):
             town.cluster.annotate(node, maintenance="x")
@@ -80,7 +80,7 @@ def test_a_node_that_cannot_be_looked_at_costs_that_node_only(monkeypatch: pytes
         broken.clear()
         await town.until(lambda: town.status("n1").get("phase") == "Drained")
 
-    play(Town, scene)
+    run_scenario(Town, scenario)
 
 
 def test_a_rebalancer_that_fails_stops_no_drain(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,13 +89,13 @@ def test_a_rebalancer_that_fails_stops_no_drain(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(node_groups, "build_groups", fail)
 
-    async def scene(town: Town) -> None:
+    async def scenario(town: Town) -> None:
         await town.until(lambda: len(town.pods()) == 8 and not town.cluster.unready())
         town.cluster.annotate("n1", maintenance="x")
         await town.until(lambda: town.status("n1").get("phase") == "Drained")
         assert "task rebalance failed" in town.complaint()
 
-    play(Town, scene)
+    run_scenario(Town, scenario)
 
 
 def test_a_leader_that_cannot_hear_the_nodes_acts_on_nothing_and_then_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_a_leader_that_cannot_hear_the_nodes_acts_on_nothing_and_then_ends(monke
     def fail(_: Any) -> Any:
         raise OverflowError(BROKEN)
 
-    async def scene(town: Town) -> None:
+    async def scenario(town: Town) -> None:
         await town.until(lambda: len(town.pods()) == 8 and not town.cluster.unready())
         monkeypatch.setattr(LeaseMonitor, "evaluate", fail)
         await town.until(lambda: all(o.app and o.app.store.is_view_stale() for o in town.cluster.operators), 60)
@@ -113,4 +113,4 @@ def test_a_leader_that_cannot_hear_the_nodes_acts_on_nothing_and_then_ends(monke
         assert not any(change.cordons for change in town.changes)
         assert all("task node_leases failed" in o.app.failure for o in town.cluster.operators if o.app)
 
-    play(Town, scene)
+    run_scenario(Town, scenario)
