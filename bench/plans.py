@@ -10,9 +10,9 @@ import urllib3
 
 from bench.common import say, spread
 from harness import ControlPlane
-from harness.random_clusters import puzzle
-from harness.scheduler_check import Score, rehearse
-from harness.scheduler_results import Table
+from harness.random_clusters import random_cluster
+from harness.scheduler_check import Score, compare_with_scheduler
+from harness.scheduler_results import RealScheduler
 from rescheduler.core.model import nodes as model_nodes
 from rescheduler.core.placement.planner import plan
 from rescheduler.core.placement.pod_requirements import PodRequirementsParser
@@ -23,15 +23,15 @@ CLUSTERS = 300
 NODES, APPS, LEAVING, ON_EACH = 5000, 400, 250, 20
 
 
-def rehearsals(first: int = 0, count: int = CLUSTERS) -> dict[str, Any]:
+def plan_scores(first: int = 0, count: int = CLUSTERS) -> dict[str, Any]:
     """Compare the plan with the real scheduler, for the roomy and the tight half."""
     halves = {"roomy": Score(), "tight": Score()}
     with ControlPlane.start(node_monitor_grace_period="1h", open_limits=True) as plane, warnings.catch_warnings():
         warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
-        table = Table(plane)
+        scheduler = RealScheduler(plane)
         for number in range(first, first + count):
-            found = puzzle(number)
-            score = rehearse(table, found)
+            found = random_cluster(number)
+            score = compare_with_scheduler(scheduler, found)
             halves["tight" if found.tight else "roomy"] += score
             if score.wrong_fits or score.wrong_does_not_fit:
                 say(f"cluster {number}: {score}")

@@ -13,7 +13,7 @@ from typing import Any
 from bench import admission, drains, failures, leases, plots, pools, soak, tables
 from bench.common import HERE, operated, say
 from bench.memory import imports
-from bench.plans import large, rehearsals
+from bench.plans import large, plan_scores
 from bench.rebalance import rebalances
 from bench.replacements import replacements
 from bench.slots import latencies
@@ -99,7 +99,7 @@ def admitted() -> Results:
         return {"admission, ms": admission.costs(plane)}
 
 
-def stories() -> Results:
+def simulated_runs() -> Results:
     """Run random failures in simulated time."""
     return {"soak in simulated time": soak.simulated()}
 
@@ -111,7 +111,7 @@ def sequences() -> Results:
 
 def plans() -> Results:
     """Measure the plan against the real scheduler on 300 random clusters, and its time for a large one."""
-    return {"plans": rehearsals(), "large plans": large()}
+    return {"plans": plan_scores(), "large plans": large()}
 
 
 MEASURES: dict[str, Callable[[], Results]] = {
@@ -127,7 +127,7 @@ MEASURES: dict[str, Callable[[], Results]] = {
     "many-pools": many_pools,
     "rebalance": rebalances,
     "admission": admitted,
-    "soak": stories,
+    "soak": simulated_runs,
     "soak-plane": sequences,
     "plans": plans,
 }

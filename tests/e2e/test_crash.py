@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from harness import ControlPlane, workloads
-from harness.min_ready import floors
+from harness.min_ready import lowest_ready
 from harness.observer import Observer
 from harness.operators import NAMESPACE, Operator, install
 from harness.proxy import Proxy
@@ -27,7 +27,7 @@ SPACE = "crash"
 EVERY = bool(os.environ.get("CRASH_AT_EVERY_WRITE"))
 _MOST = 200  # writes of a drain, annotation to Drained: about 40, more on a slow machine
 _ENOUGH = 3  # drains in a row that ended before the write was reached: there are no more writes
-FLOORS = {"single": 1, "web": 7, "never": 2}
+MIN_READY = {"single": 1, "web": 7, "never": 2}
 """Apps with budgets, and the number of Ready pods that each budget needs."""
 _unhurt: list[int] = []
 SAMPLE = range(1, _MOST) if EVERY else sorted(random.Random(8).sample(range(1, 38), 10))
@@ -122,7 +122,7 @@ def test_killed_right_after_a_write_it_goes_on(
     try:
         fill(plane, observer, nodes[0], nodes[1:])
         before = len(audited(plane))
-        with floors(observer, SPACE, *FLOORS, every=0.1) as lowest, Proxy(plane.server) as proxy:
+        with lowest_ready(observer, SPACE, *MIN_READY, every=0.1) as lowest, Proxy(plane.server) as proxy:
             operator = Operator(through(proxy, identity, tmp_path / "config"), tmp_path / "operator.log")
             proxy.after = lambda count: operator.kill() if count == write else None
             operator.start()
@@ -139,7 +139,7 @@ def test_killed_right_after_a_write_it_goes_on(
                 assert max(evicted(audited(plane)[before:]).values()) == 1
                 plane.kubectl("annotate", "node", nodes[0], "rescheduler.dev/maintenance-")
                 until(lambda: observer.drain(nodes[0]) is None, "the node to be restored")
-        assert {app: lowest[app] >= floor for app, floor in FLOORS.items()} == dict.fromkeys(FLOORS, True), lowest
+        assert {app: lowest[app] >= floor for app, floor in MIN_READY.items()} == dict.fromkeys(MIN_READY, True), lowest
         node = observer.node(nodes[0])
         assert not node["spec"].get("unschedulable")
         # The node controller removes the taint of the cordon a moment later.

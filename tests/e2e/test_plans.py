@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from harness import ControlPlane, workloads
-from harness.random_clusters import puzzle
-from harness.scheduler_check import Score, rehearse
-from harness.scheduler_results import Table
+from harness.random_clusters import random_cluster
+from harness.scheduler_check import Score, compare_with_scheduler
+from harness.scheduler_results import RealScheduler
 from harness.waiting import until
 
-PUZZLES = range(10)  # every second one is tight; `make bench ONLY=plans` has 300
+CLUSTER_NUMBERS = range(10)  # every second one is tight; `make bench ONLY=plans` has 300
 CRDS = Path(__file__).parents[2] / "manifests" / "crds"
 
 
@@ -48,8 +48,8 @@ def reader(bare: ControlPlane) -> Path:
 
 @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # the scheduler's own metrics
 def test_what_fits_has_a_place_by_the_real_scheduler(bare: ControlPlane) -> None:
-    table = Table(bare)
-    scores = {number: rehearse(table, puzzle(number)) for number in PUZZLES}
+    scheduler = RealScheduler(bare)
+    scores = {number: compare_with_scheduler(scheduler, random_cluster(number)) for number in CLUSTER_NUMBERS}
     total = sum(scores.values(), Score())
     assert {number: score for number, score in scores.items() if score.wrong_fits} == {}
     assert total.wrong_does_not_fit <= 0.01 * total.pods, scores

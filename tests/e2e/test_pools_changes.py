@@ -5,7 +5,7 @@ from typing import Any
 
 from e2e.conftest import Pooled
 from harness import workloads
-from harness.min_ready import floors
+from harness.min_ready import lowest_ready
 from harness.waiting import until
 
 SLOW = {"cluster/ready-after": "4s"}
@@ -33,7 +33,7 @@ def test_each_pod_moves_once_for_each_change_of_its_namespaces_label_or_its_node
     site.deploy(web, db, *budgets)
     before = site.uids(old)
     assert len(before) == 5
-    with floors(site.observer, space, "web", "db") as lowest:
+    with lowest_ready(site.observer, space, "web", "db") as lowest:
         site.plane.kubectl("label", "namespace", space, f"team={space}-b", "--overwrite")
         assert len(pooled.settled(5, *new) - before) == 5
         assert sorted(Counter(site.evictions()).values()) == [1] * 5
@@ -82,7 +82,7 @@ def test_a_pool_that_is_deleted_in_the_middle_of_a_move_gives_its_pods_back(pool
     site.serve(away)
     site.plane.kubectl("uncordon", home)
     before = site.uids()
-    with floors(site.observer, space, "web") as lowest:
+    with lowest_ready(site.observer, space, "web") as lowest:
         pooled.pool(existingPods="Move")
         until(site.released, "a pod to be released")
         site.plane.kubectl("delete", "nsp", pooled.name)
@@ -106,7 +106,7 @@ def test_a_drain_that_begins_in_the_middle_of_a_move_takes_it_over(pooled: Poole
     web = workloads.deployment("web", 4, space, annotations=SLOW, **site.here())
     site.on_first(away[0], [home, away[1]], web)
     before = site.uids()
-    with floors(site.observer, space, "web") as lowest:
+    with lowest_ready(site.observer, space, "web") as lowest:
         pooled.pool(existingPods="Move")
         until(site.released, "a pod to be released")
         site.annotate(away[0])
@@ -132,7 +132,7 @@ def test_a_pool_spares_one_node_at_a_time_whoever_asks(pooled: Pooled) -> None:
         until(lambda: site.observer.progressing(node) == "PoolBudget", f"{node} to wait for its pool")
         assert not site.observer.node(node)["spec"].get("unschedulable")
 
-    with floors(site.observer, space, "web") as lowest:
+    with lowest_ready(site.observer, space, "web") as lowest:
         site.annotate(first)
         site.phase(first, "Drained")
         drain = {"apiVersion": "rescheduler.dev/v1alpha1", "kind": "NodeDrain", "metadata": {"name": by_hand}}
@@ -173,7 +173,7 @@ def test_no_room_in_its_pool_holds_a_drain_until_an_autoscaler_adds_a_node_to_it
     site.on_first(first, [second], web, db)
     site.on_first(second, [first], workloads.deployment("other", 1, space, **asks("3500m")))
     before = site.uids(first)
-    with floors(site.observer, space, "web") as lowest:
+    with lowest_ready(site.observer, space, "web") as lowest:
         site.annotate(first)
         until(lambda: "with too little cpu" in said("db"), lambda: f"the plan's word ({said('db')})")
         until(lambda: "Insufficient cpu" in said("web"), "the scheduler's word")

@@ -10,7 +10,7 @@ import pytest
 
 from e2e.conftest import Site
 from harness import workloads
-from harness.min_ready import floors, ready
+from harness.min_ready import lowest_ready, ready
 from harness.waiting import until
 
 
@@ -22,7 +22,7 @@ def test_a_single_replica_moves_without_a_gap(site: Site, budget: dict[str, Any]
     objects += [workloads.budget("web", site.name, **budget)] if budget else []
     site.on_first(first, others, *objects)
     before = site.plane.get("deployment", "web", "-n", site.name)
-    with floors(site.observer, site.name, "web") as lowest:
+    with lowest_ready(site.observer, site.name, "web") as lowest:
         site.annotate(first)
         site.phase(first, "Drained")
     assert lowest["web"] == 1
@@ -111,7 +111,7 @@ def test_beside_controllers_pruners_and_policies_that_mind_orphans_a_single_repl
     until(lambda: "denied" in site.plane.kubectl(*create, input=json.dumps(orphan), check=False), "the policy")
     agents = {p["metadata"]["uid"] for p in site.observer.pods(site.name) if p["metadata"]["labels"]["app"] == "agent"}
     try:
-        with floors(site.observer, site.name, *budgets, "agent") as lowest, pruner(site) as pruned:
+        with lowest_ready(site.observer, site.name, *budgets, "agent") as lowest, pruner(site) as pruned:
             site.annotate(first)
             site.phase(first, "Drained")
     finally:
@@ -130,7 +130,7 @@ def test_ten_replicas_under_one_disruption_keep_their_full_count(site: Site) -> 
     site.policy()
     web = workloads.deployment("web", 10, site.name, **site.here())
     site.on_first(first, others, web, workloads.budget("web", site.name, maxUnavailable=1))
-    with floors(site.observer, site.name, "web") as lowest:
+    with lowest_ready(site.observer, site.name, "web") as lowest:
         site.annotate(first)
         site.phase(first, "Drained")
     assert lowest["web"] == 10
@@ -216,7 +216,7 @@ def test_a_rollout_in_the_middle_ends_well(site: Site, cancelled: bool) -> None:
     web["spec"]["revisionHistoryLimit"] = 0
     site.on_first(first, others, web)
     site.plane.kubectl("cordon", *others)
-    with floors(site.observer, site.name, "web") as lowest:
+    with lowest_ready(site.observer, site.name, "web") as lowest:
         site.annotate(first)
         until(site.released, "a pod to be released")
         image = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "other"}]
@@ -242,7 +242,7 @@ def test_quota_leaves_no_room_for_a_second_pod(site: Site) -> None:
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": site.name}}
     site.plane.apply(quota | {"spec": {"hard": {"pods": "2"}}})
     until(lambda: site.plane.get("quota", "q", "-n", site.name).get("status", {}).get("used"), "the quota to count")
-    with floors(site.observer, site.name, "web") as lowest:
+    with lowest_ready(site.observer, site.name, "web") as lowest:
         site.annotate(first)
         until(lambda: len(site.left(first)) < 2, "one to be evicted plainly")
     assert lowest["web"] >= 1
@@ -265,7 +265,7 @@ def test_no_room_holds_until_an_autoscaler_adds_a_node(site: Site) -> None:
     site.on_first(first, [second], web, db)
     site.on_first(second, [first], workloads.deployment("other", 1, site.name, **asks("3")))
     before = site.uids(first)
-    with floors(site.observer, site.name, "web") as lowest:
+    with lowest_ready(site.observer, site.name, "web") as lowest:
         site.annotate(first)
         # A pod that cannot be replaced first is held at once; the others are tried, so that an autoscaler sees them.
         until(lambda: "with too little cpu" in said("db"), "the plan's word")
@@ -282,7 +282,7 @@ def test_the_owners_annotation_is_the_last_word(site: Site) -> None:
     site.policy()
     annotations = {"rescheduler.dev/replacement": "Never", "cluster/ready-after": "2s"}
     site.on_first(first, others, workloads.deployment("web", 1, site.name, annotations=annotations, **site.here()))
-    with floors(site.observer, site.name, "web") as lowest:
+    with lowest_ready(site.observer, site.name, "web") as lowest:
         site.annotate(first)
         site.phase(first, "Drained")
     assert lowest["web"] == 0

@@ -16,7 +16,7 @@ def ready(pod: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def floors(observer: Observer, namespace: str, *apps: str, every: float = 0.02) -> Iterator[dict[str, int]]:
+def lowest_ready(observer: Observer, namespace: str, *apps: str, every: float = 0.02) -> Iterator[dict[str, int]]:
     """Yield the lowest number of Ready pods by `app=` label while the block runs."""
     lowest: dict[str, int] = {}
     stop = threading.Event()

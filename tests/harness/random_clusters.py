@@ -45,7 +45,7 @@ class App:
 
 
 @dataclass
-class Puzzle:
+class RandomCluster:
     """A random cluster with a node to drain.
 
     Attributes:
@@ -63,7 +63,7 @@ class Puzzle:
     volumes: list[Object] = field(default_factory=list)
 
 
-def puzzle(number: int) -> Puzzle:
+def random_cluster(number: int) -> RandomCluster:
     """Return the random cluster of this number."""
     return _Maker(number).made()
 
@@ -71,14 +71,14 @@ def puzzle(number: int) -> Puzzle:
 class _Maker:
     def __init__(self, number: int) -> None:
         self.number, self.tight = number, number % 2 == 1
-        self.random = Random(f"puzzle {number}")
+        self.random = Random(f"random_cluster {number}")
         self.zones = self.random.choice([["a"], ["a", "b"], ["a", "b", "c"], ["a", "b", "c", "d"]])
         self.home: dict[str, str] = {}
 
     def chance(self, share: float) -> bool:
         return self.random.random() < share
 
-    def made(self) -> Puzzle:
+    def made(self) -> RandomCluster:
         nodes = [self._node(n) for n in range(self.random.randint(5, 14))]
         drained = nodes[0]["metadata"]["name"]
         self.home = nodes[0]["metadata"]["labels"]
@@ -88,7 +88,7 @@ class _Maker:
         self.random.shuffle(leaving)
         leaving = list(_fitting(leaving, nodes[0]))
         staying = list(self._staying(apps, nodes, leaving))
-        return Puzzle(self.number, self.tight, nodes, drained, staying, leaving, self._volumes(leaving))
+        return RandomCluster(self.number, self.tight, nodes, drained, staying, leaving, self._volumes(leaving))
 
     def _replicas(self, app: App) -> int:
         """Return the number of pods on the drained node; mostly one of an app whose pods exclude each other."""
@@ -114,7 +114,7 @@ class _Maker:
         spec: Object = {"unschedulable": True} if self.chance(0.06) else {}
         if n and self.chance(0.1):
             spec["taints"] = [{"key": "own", "value": "x", "effect": self.random.choice(["NoSchedule", "NoExecute"])}]
-        ready = {"type": "Ready", "status": "True", "reason": "Puzzle", "message": ""}
+        ready = {"type": "Ready", "status": "True", "reason": "RandomCluster", "message": ""}
         status = {"allocatable": size, "capacity": size, "conditions": [ready]}
         meta = {"name": name, "labels": labels}
         return {"apiVersion": "v1", "kind": "Node", "metadata": meta, "spec": spec, "status": status}

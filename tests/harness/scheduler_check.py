@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.random_clusters import SPACES, Puzzle
-from harness.scheduler_results import Table
+from harness.random_clusters import SPACES, RandomCluster
+from harness.scheduler_results import RealScheduler
 from rescheduler.core.model import nodes as model_nodes
 from rescheduler.core.model import volume_topology
 from rescheduler.core.placement.planner import Fit, Forecast, plan
@@ -34,47 +34,49 @@ class Score:
         return tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
 
-def ground_of(puzzle: Puzzle) -> tuple[list[ScheduledPod], PlacementInput]:
+def placement_input_of(random_cluster: RandomCluster) -> tuple[list[ScheduledPod], PlacementInput]:
     """Return the displaced pods, and the input of a plan for them."""
-    census = PodSnapshot(PodRequirementsParser(), {puzzle.drained})
-    for raw in (*puzzle.staying, *puzzle.leaving):
+    census = PodSnapshot(PodRequirementsParser(), {random_cluster.drained})
+    for raw in (*random_cluster.staying, *random_cluster.leaving):
         census.add({**raw, "metadata": {"uid": raw["metadata"]["name"], **raw["metadata"]}})
-    names = {raw["metadata"]["name"] for raw in puzzle.leaving}
-    leaving = [resident for resident in census.pods_by_node[puzzle.drained] if _name(resident) in names]
+    names = {raw["metadata"]["name"] for raw in random_cluster.leaving}
+    leaving = [resident for resident in census.pods_by_node[random_cluster.drained] if _name(resident) in names]
     claims = {
         (body["metadata"]["namespace"], body["metadata"]["name"]): body["spec"]["volumeName"]
-        for body in puzzle.volumes
+        for body in random_cluster.volumes
         if body["kind"] == "PersistentVolumeClaim"
     }
     volumes = [
-        volume_topology.parse_volume_topology(body) for body in puzzle.volumes if body["kind"] == "PersistentVolume"
+        volume_topology.parse_volume_topology(body)
+        for body in random_cluster.volumes
+        if body["kind"] == "PersistentVolume"
     ]
     storage = volume_topology.ClusterVolumes(claims, {reach.volume: reach for reach in volumes})
-    nodes = [model_nodes.parse_node(raw) for raw in puzzle.nodes]
+    nodes = [model_nodes.parse_node(raw) for raw in random_cluster.nodes]
     return leaving, PlacementInput(
         {node.name: node for node in nodes}, census, namespace_labels=SPACES, cluster_volumes=storage
     )
 
 
-def planned(puzzle: Puzzle) -> list[tuple[ScheduledPod, Forecast]]:
+def planned(random_cluster: RandomCluster) -> list[tuple[ScheduledPod, Forecast]]:
     """Return the plan's result for each displaced pod, in the order of its requests for a place."""
-    leaving, ground = ground_of(puzzle)
+    leaving, ground = placement_input_of(random_cluster)
     found = zip(leaving, plan(leaving, ground), strict=True)
     return sorted(found, key=lambda pair: pair[1].rank)
 
 
-def rehearse(table: Table, puzzle: Puzzle) -> Score:
+def compare_with_scheduler(scheduler: RealScheduler, random_cluster: RandomCluster) -> Score:
     """Let the scheduler place the pods in the order of the plan: those that fit first."""
-    forecasts = planned(puzzle)
-    raw = {body["metadata"]["name"]: body for body in puzzle.leaving}
+    forecasts = planned(random_cluster)
+    raw = {body["metadata"]["name"]: body for body in random_cluster.leaving}
     first = [raw[_name(pod)] for pod, forecast in forecasts if forecast.fit is Fit.FITS]
     others = [raw[_name(pod)] for pod, forecast in forecasts if forecast.fit is not Fit.FITS]
-    table.lay(puzzle)
+    scheduler.create_cluster(random_cluster)
     try:
-        table.play(first)
-        refused = table.play([*first, *others], asked=len(first))
+        scheduler.schedule(first)
+        refused = scheduler.schedule([*first, *others], asked=len(first))
     finally:
-        table.clear()
+        scheduler.clear()
     return _score(forecasts, {name for name, why in refused.items() if not why})
 
 

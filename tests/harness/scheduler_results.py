@@ -11,7 +11,7 @@ import requests
 
 from harness.clients import ControlPlaneError
 from harness.controlplane import ControlPlane
-from harness.random_clusters import PRIORITIES, SPACES, Object, Puzzle
+from harness.random_clusters import PRIORITIES, SPACES, Object, RandomCluster
 from harness.waiting import until
 
 _WHOLE = {"Node": "/api/v1/nodes", "PersistentVolume": "/api/v1/persistentvolumes"}
@@ -20,7 +20,7 @@ _PENDING = re.compile(r'^scheduler_pending_pods\{queue="(\w+)"\} (\S+)$', re.MUL
 _WRITERS = 8
 
 
-class Table:
+class RealScheduler:
     """A control plane whose nodes no kubelet serves: a pod need not run to be scheduled."""
 
     def __init__(self, plane: ControlPlane) -> None:
@@ -36,15 +36,15 @@ class Table:
         names = self._plane.kubectl("get", "sa", "-A", "-o", "jsonpath={.items[*].metadata.namespace}").split()
         return set(SPACES) <= set(names)
 
-    def lay(self, puzzle: Puzzle) -> None:
+    def create_cluster(self, random_cluster: RandomCluster) -> None:
         """Create the cluster, without the displaced pods."""
-        self._create(puzzle.nodes)
-        volumes = [body for body in puzzle.volumes if body["kind"] == "PersistentVolume"]
+        self._create(random_cluster.nodes)
+        volumes = [body for body in random_cluster.volumes if body["kind"] == "PersistentVolume"]
         self._create(volumes)
         # A claim that the scheduler sees before its volume would count as lost.
         until(self._available, "the volumes to be Available", every=0.02)
-        self._create(body for body in puzzle.volumes if body not in volumes)
-        self._create(puzzle.staying)
+        self._create(body for body in random_cluster.volumes if body not in volumes)
+        self._create(random_cluster.staying)
         until(self._untainted, "the nodes to count as ready")
 
     def _available(self) -> bool:
@@ -55,7 +55,7 @@ class Table:
         nodes = self._get(_WHOLE["Node"]).json()["items"]
         return "node.kubernetes.io/not-ready" not in [t["key"] for n in nodes for t in n["spec"].get("taints", ())]
 
-    def play(self, pods: Sequence[Object], *, asked: int = 0) -> dict[str, str]:
+    def schedule(self, pods: Sequence[Object], *, asked: int = 0) -> dict[str, str]:
         """Create pods in turn; return the reason why each has no node, empty if it has one, after all decisions.
 
         `asked`: number of these pods that a call before has created.
@@ -72,8 +72,8 @@ class Table:
         if queues["active"] or queues["backoff"]:
             return {}
         found = [pod for space in SPACES for pod in self._get(f"/api/v1/namespaces/{space}/pods").json()["items"]]
-        homeless = [pod for pod in found if not pod["spec"].get("nodeName")]
-        if len(homeless) != queues["unschedulable"]:
+        pending = [pod for pod in found if not pod["spec"].get("nodeName")]
+        if len(pending) != queues["unschedulable"]:
             return {}
         return {pod["metadata"]["name"]: _refused(pod) for pod in found if pod["metadata"]["name"] in names}
 

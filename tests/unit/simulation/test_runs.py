@@ -20,7 +20,7 @@ from simulation.runs import run_seed
 ROOT = Path(__file__).parents[3]
 
 
-def test_eight_stories_break_nothing() -> None:
+def test_eight_random_runs_break_no_invariant() -> None:
     """`make bench ONLY=soak` runs 500 seeds."""
     path = os.pathsep.join(str(ROOT / part) for part in ("operator", "tests"))
     command = [sys.executable, "-m", "simulation", "1-8"]
@@ -54,7 +54,7 @@ def found(faults: list[Fault], words: str) -> bool:
 
 
 @pytest.mark.parametrize("faults", [maintained(), unreachable(), ill()], ids=["maintained", "unreachable", "ill"])
-def test_what_follows_is_not_found_in_the_engine_as_it_is(faults: list[Fault]) -> None:
+def test_unchanged_operator_breaks_no_invariant(faults: list[Fault]) -> None:
     assert not broken(1, faults)
 
 

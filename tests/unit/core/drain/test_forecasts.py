@@ -7,8 +7,8 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.random_clusters import puzzle
-from harness.scheduler_check import ground_of
+from harness.random_clusters import random_cluster
+from harness.scheduler_check import placement_input_of
 from rescheduler.core.placement.guaranteed_fits import guaranteed_groups
 from rescheduler.core.placement.planner import Fit, plan
 from rescheduler.core.placement.pod_constraints import PodConstraints
@@ -111,7 +111,7 @@ def _certain(nodes: Sequence[Raw], pods: Sequence[Raw]) -> set[str]:
 @ANY
 @given(NUMBERS)
 def test_what_is_certain_comes_true_however_pods_are_placed(number: int) -> None:
-    leaving, ground = ground_of(puzzle(number))
+    leaving, ground = placement_input_of(random_cluster(number))
     board = PlacementProblem(ground, leaving)
     PodConstraints(board).apply()
     groups, random = guaranteed_groups(board), Random(number)
@@ -126,14 +126,14 @@ def test_what_is_certain_comes_true_however_pods_are_placed(number: int) -> None
 @ANY
 @given(NUMBERS)
 def test_the_same_plan_twice_is_the_same(number: int) -> None:
-    leaving, ground = ground_of(puzzle(number))
+    leaving, ground = placement_input_of(random_cluster(number))
     assert plan(leaving, ground) == plan(leaving, ground)
 
 
 @ANY
 @given(NUMBERS)
 def test_turns_are_an_order_and_those_that_fit_are_first(number: int) -> None:
-    leaving, ground = ground_of(puzzle(number))
+    leaving, ground = placement_input_of(random_cluster(number))
     found = plan(leaving, ground)
     assert sorted(each.rank for each in found) == list(range(len(found)))
     count = Counter(each.fit for each in found)[FITS]
@@ -145,7 +145,7 @@ def test_in_clusters_with_room_some_are_certain() -> None:
     """Without both results, the test above would prove nothing."""
     found = 0
     for number in range(0, 10, 2):
-        leaving, ground = ground_of(puzzle(number))
+        leaving, ground = placement_input_of(random_cluster(number))
         board = PlacementProblem(ground, leaving)
         PodConstraints(board).apply()
         found += len(guaranteed_groups(board))
