@@ -71,7 +71,7 @@ def random_cluster(number: int) -> RandomCluster:
 class _Maker:
     def __init__(self, number: int) -> None:
         self.number, self.tight = number, number % 2 == 1
-        self.random = Random(f"random_cluster {number}")
+        self.random = Random(f"puzzle {number}")  # another text would make other clusters
         self.zones = self.random.choice([["a"], ["a", "b"], ["a", "b", "c"], ["a", "b", "c", "d"]])
         self.home: dict[str, str] = {}
 
