@@ -92,7 +92,9 @@ def test_the_schedulers_own_words_stand_in_the_blocker_once_it_has_spoken() -> N
         first = next(iter(sandbox.blockers().values()))
         assert first["message"].startswith("the plan finds no room for this pod on another node: 0 of 2 other nodes")
         assert sandbox.sent() == []
-        await sandbox.until(lambda: "the replacement is Pending: 0/3" in next(iter(sandbox.blockers().values()))["message"])
+        await sandbox.until(
+            lambda: "the replacement is Pending: 0/3" in next(iter(sandbox.blockers().values()))["message"]
+        )
         (pod,) = [p for p in sandbox.pods("n1") if is_ready(p)]
         assert name(pod) == first["pod"]
 
