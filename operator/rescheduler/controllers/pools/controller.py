@@ -8,9 +8,9 @@ from rescheduler.controllers.migration.manager import MigrationManager
 from rescheduler.controllers.migration.node_task import MigrationDependencies
 from rescheduler.controllers.pools.admission_check import AdmissionCheck
 from rescheduler.controllers.pools.events import PoolEvents
-from rescheduler.controllers.pools.label_writer import PoolReconciler
 from rescheduler.controllers.pools.move_controller import PoolMoveController
 from rescheduler.controllers.pools.pod_counter import PoolPodCounter
+from rescheduler.controllers.pools.reconciler import PoolReconciler
 from rescheduler.controllers.runtime.metrics import Metrics
 
 _WORKERS = 16

@@ -29,7 +29,7 @@ from rescheduler.core.pools.membership import MembershipChanges, PoolMemberships
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 
-log = structlog.get_logger("rescheduler.pools.label_writer")
+log = structlog.get_logger("rescheduler.pools.reconciler")
 
 _TAINT_CHECK_INTERVAL = 30.0  # seconds between checks of the pods that would lose their last place
 _TAINT_CHECK_PAUSE_FACTOR = 20  # a check may take 1/20 of the time

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rescheduler.api import names
-from rescheduler.controllers.pools.label_writer import PoolReconciler
+from rescheduler.controllers.pools.reconciler import PoolReconciler
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.core.eviction.api_responses import ErrorResponse
