@@ -1,8 +1,14 @@
 """The conditions of all kinds, in the form of metav1.Condition."""
 
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
 from pydantic import Field
 
 from rescheduler.api.scalars import Model, Time
+
+ConditionState = tuple[str, str, str]
+"""Status, reason and message of a condition."""
 
 
 class Condition(Model):
@@ -20,3 +26,24 @@ class Condition(Model):
     observed_generation: int | None = Field(
         default=None, description="Generation of the object that the condition describes."
     )
+
+
+def merge(
+    before: Iterable[Condition], states: Mapping[str, ConditionState], generation: int | None, now: datetime
+) -> tuple[Condition, ...]:
+    """Return the conditions with these states by type; other conditions stay as they are.
+
+    A condition keeps its transition time while its status is the same.
+    """
+    conditions = {condition.type: condition for condition in before}
+    for type_, (status, reason, message) in states.items():
+        previous = conditions.get(type_)
+        conditions[type_] = Condition(
+            type=type_,
+            status=status,
+            reason=reason,
+            message=message,
+            observed_generation=generation,
+            last_transition_time=previous.last_transition_time if previous and previous.status == status else now,
+        )
+    return tuple(conditions.values())

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from rescheduler.api.conditions import Condition
+from rescheduler.api import conditions
+from rescheduler.api.conditions import Condition, ConditionState
 from rescheduler.api.policies import Mode
 from rescheduler.api.pools import NamespacePool, NamespacePoolStatus, PoolBlocker, Resources
 from rescheduler.core.model.nodes import Node
@@ -22,8 +23,6 @@ _MAX_LISTED = 10
 _MAX_REFUSED_WRITES = 3
 _REPORTED_RESOURCES = (CPU, MEMORY, PODS)
 _PENDING_REASONS = ("NotLooked", "NotCounted")
-ConditionState = tuple[str, str, str]
-"""Status, reason and message of a condition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +104,13 @@ def _conditions(inputs: PoolStatusInput) -> tuple[Condition, ...]:
         "SurvivesNodeLoss": survives_node_loss(inputs),
         "NodeLabelsTrusted": _node_labels_trusted(inputs),
     }
-    known = {c.type: c for c in inputs.pool.status.conditions}
-    for type_, (state, reason, message) in states.items():
-        old = known.get(type_)
-        if old and reason in _PENDING_REASONS:
-            continue  # otherwise every restart would overwrite a known condition with Unknown
-        known[type_] = Condition(
-            type=type_,
-            status=state,
-            reason=reason,
-            message=message,
-            observed_generation=inputs.pool.generation,
-            last_transition_time=old.last_transition_time if old and old.status == state else inputs.now,
-        )
-    return tuple(known.values())
+    before = inputs.pool.status.conditions
+    known_types = {condition.type for condition in before}
+    # A pending state would overwrite a known condition with Unknown after every restart.
+    changes = {
+        type_: state for type_, state in states.items() if type_ not in known_types or state[1] not in _PENDING_REASONS
+    }
+    return conditions.merge(before, changes, inputs.pool.generation, inputs.now)
 
 
 def _ready(inputs: PoolStatusInput) -> ConditionState:
@@ -219,6 +211,13 @@ def _survives_by_totals(inputs: PoolStatusInput) -> ConditionState:
 
 def urgent_part(status_: NamespacePoolStatus) -> tuple[object, ...]:
     """Return the part of the status whose change is written at once."""
-    conditions = tuple((c.type, c.status, c.reason) for c in status_.conditions)
+    condition_states = tuple((c.type, c.status, c.reason) for c in status_.conditions)
     blockers = tuple((b.namespace, b.pod, b.class_) for b in status_.blockers)
-    return status_.observed_generation, status_.nodes, status_.namespaces, status_.pods_outside, conditions, blockers
+    return (
+        status_.observed_generation,
+        status_.nodes,
+        status_.namespaces,
+        status_.pods_outside,
+        condition_states,
+        blockers,
+    )

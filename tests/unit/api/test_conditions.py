@@ -1,0 +1,27 @@
+"""Conditions keep their transition time while their status is the same."""
+
+from datetime import UTC, datetime, timedelta
+
+from rescheduler.api.conditions import Condition, merge
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=1)
+
+
+def test_merge_keeps_the_transition_time_of_an_unchanged_status() -> None:
+    before = merge((), {"Ready": ("True", "Mapped", "a")}, 1, NOW)
+    (ready,) = merge(before, {"Ready": ("True", "Mapped", "b")}, 2, LATER)
+    assert (ready.message, ready.observed_generation, ready.last_transition_time) == ("b", 2, NOW)
+
+
+def test_merge_sets_the_transition_time_of_a_changed_status() -> None:
+    before = merge((), {"Ready": ("True", "Mapped", "a")}, 1, NOW)
+    (ready,) = merge(before, {"Ready": ("False", "NoNodes", "a")}, 1, LATER)
+    assert ready.last_transition_time == LATER
+
+
+def test_merge_keeps_conditions_of_other_types_and_their_order() -> None:
+    foreign = Condition(type="Gate", status="True", last_transition_time=NOW)
+    merged = merge((foreign,), {"Ready": ("True", "Mapped", "a")}, 1, LATER)
+    assert [condition.type for condition in merged] == ["Gate", "Ready"]
+    assert merged[0] == foreign
