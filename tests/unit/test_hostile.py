@@ -183,7 +183,7 @@ def prove(node: model_nodes.Node, then: model_nodes.Node, drain: NodeDrain, odd:
     seen = fencing.observe_boot(fencing.observe_boot(None, node), then)
     for each in (node, then):
         found = fencing.find_proof(each, seen, own_taint=odd, known_method="", now=NOW)
-        assert len(found.attestation_error) < 1000
+        assert len(found.attestation_error or "") < 1000
         fencing.proof_hint(each)
         fencing.taint_action(each, drain.status.node, taint_due=odd, node_in_use=odd)
         adds = node_patches.additions(each, set(RequestReason), exclude_from_load_balancers=True)

@@ -420,7 +420,7 @@ class Store:
                 self._condition_histories,
                 self.suspected_nodes,
                 self.nodes_with_late_lease,
-                self.blackout_reason or self.failing_view_task,
+                self.blackout_reason or self.failing_view_task or None,
                 self._pool_budgets(),
                 self.nodes_with_renewed_lease,
             )

@@ -46,10 +46,10 @@ def settings(drain_settings: DrainSettings) -> DrainSettings:
     )
 
 
-def why_no_migration(node: Node, policy: ReschedulePolicy | None, stale_view_reason: str) -> WaitReason | None:
+def why_no_migration(node: Node, policy: ReschedulePolicy | None, stale_view_reason: str | None) -> WaitReason | None:
     """Return why no pod may move off this node now; None if pods may move.
 
-    `stale_view_reason`: why the view of the cluster is unreliable; empty if the view is reliable.
+    `stale_view_reason`: why the view of the cluster is unreliable; None if the view is reliable.
     """
     if stale_view_reason:
         return WaitReason(ProgressingReason.STALE_VIEW, stale_view_reason)

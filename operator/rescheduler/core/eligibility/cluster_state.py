@@ -43,11 +43,11 @@ class StormBrakeResult:
 
     Attributes:
         allowed_causes: the causes that no storm brakes, the most certain first.
-        storm_reason: the message about the storm that brakes all causes; empty if there is none.
+        storm_reason: the message about the storm that brakes all causes; None if there is none.
     """
 
     allowed_causes: tuple[FailureCause, ...] = ()
-    storm_reason: str = ""
+    storm_reason: str | None = None
 
     @property
     def most_certain_cause(self) -> FailureCause | None:
@@ -68,7 +68,7 @@ class ClusterState:
         condition_histories: the history of each node, by name.
         suspected_nodes: nodes whose Lease is silent.
         nodes_with_late_lease: all nodes whose Lease is late; empty while no node is suspected.
-        view_problem: why the view of the nodes is unreliable; empty if it is reliable.
+        view_problem: why the view of the nodes is unreliable; None if it is reliable.
         pool_budgets: the budget of its pool, by node.
         nodes_with_renewed_lease: nodes with Ready=Unknown whose Lease is renewed.
     """
@@ -81,7 +81,7 @@ class ClusterState:
     condition_histories: Mapping[str, ConditionHistory] = field(default_factory=dict)
     suspected_nodes: frozenset[str] = frozenset()
     nodes_with_late_lease: frozenset[str] = frozenset()
-    view_problem: str = ""
+    view_problem: str | None = None
     pool_budgets: Mapping[str, PoolBudget] = field(default_factory=dict)
     nodes_with_renewed_lease: frozenset[str] = frozenset()
 
@@ -133,7 +133,7 @@ class ClusterState:
         storm = (
             self._storm_reason(node, policy, READY_UNKNOWN, include_late_leases=only_lease_silent)
             if unreachable and diagnosis.causes
-            else ""
+            else None
         )
         if storm:
             return StormBrakeResult(storm_reason=storm)
@@ -144,27 +144,27 @@ class ClusterState:
             for cause in diagnosis.causes
         }
         allowed = tuple(cause for cause, reason in storms_by_cause.items() if not reason)
-        return StormBrakeResult(allowed, "" if allowed else next(iter(storms_by_cause.values()), ""))
+        return StormBrakeResult(allowed, None if allowed else next(iter(storms_by_cause.values()), None))
 
     def _storm_reason(
         self, node: Node, policy: ReschedulePolicy, cause: str, *, include_late_leases: bool = False
-    ) -> str:
+    ) -> str | None:
         """Return the message about the storm of a cause; late Leases count for a suspicion, which must not start first."""
         if not include_late_leases:
             return storm_brake.storm_reason(node, policy, self.unhealthy_counts, cause)
         counts = self.unhealthy_counts_with_late_leases
         return storm_brake.storm_reason(node, policy, counts, cause, also_counted=failure_messages.OR_LATE_LEASE)
 
-    def _flapping_storm_reason(self, node: Node, policy: ReschedulePolicy, now: datetime) -> str:
+    def _flapping_storm_reason(self, node: Node, policy: ReschedulePolicy, now: datetime) -> str | None:
         """Return the message about the storm of a flapping cause without which the node would not flap."""
         history, counts = self.condition_histories[node.name], self.unhealthy_counts_with_flapping
         storms_by_cause = {
             cause: storm_brake.storm_reason(node, policy, counts, cause, also_counted=failure_messages.OR_FLAPPING)
-            for cause in sorted({start.cause for start in history.failure_starts})
+            for cause in sorted({start.cause for start in history.failure_starts if start.cause})
         }
         braked_causes = [cause for cause, reason in storms_by_cause.items() if reason]
         if not braked_causes or flapping_until(history, policy.spec.failure, now, braked_causes):
-            return ""
+            return None
         return storms_by_cause[braked_causes[0]]
 
     @cached_property
@@ -294,23 +294,23 @@ class ClusterState:
             for name in running
         }
 
-    def other_control_plane_node_in_drain(self, drain: NodeDrain, node: Node) -> str:
-        """Return another control-plane node that a drain holds; empty if there is none, or this node is a worker.
+    def other_control_plane_node_in_drain(self, drain: NodeDrain, node: Node) -> str | None:
+        """Return another control-plane node that a drain holds; None if there is none, or this node is a worker.
 
         With two control-plane nodes out, etcd could lose its quorum.
         """
         if names.CONTROL_PLANE not in node.labels:
-            return ""
+            return None
         for other_drain in self.drains.values():
             other_node = self.nodes.get(other_drain.spec.node_name)
             is_held = other_drain.name != drain.name and other_drain.status.started_at
             if is_held and other_node and names.CONTROL_PLANE in other_node.labels:
                 return other_node.name
-        return ""
+        return None
 
 
-def stale_view_reason(state: ClusterState, now: datetime) -> str:
-    """Return why the view of the cluster is unreliable; empty if it is reliable."""
+def stale_view_reason(state: ClusterState, now: datetime) -> str | None:
+    """Return why the view of the cluster is unreliable; None if it is reliable."""
     if state.listed_at and now - state.listed_at >= LIST_STALE_AFTER:
         return messages.not_listed(int((now - state.listed_at).total_seconds()))
     return state.view_problem

@@ -20,9 +20,9 @@ DEFAULT_FAILURE_SETTINGS = FailureSettings()
 
 
 class FailureStart(NamedTuple):
-    """The time when a failure condition began to hold; `cause`: its name for the storm brake, empty if unknown."""
+    """The time when a failure condition began to hold; `cause`: its name for the storm brake, None if unknown."""
 
-    cause: str
+    cause: str | None
     at: datetime
 
 
@@ -156,7 +156,7 @@ def restart_timers(history: ConditionHistory, now: datetime) -> ConditionHistory
 def with_flapping(history: ConditionHistory, changes: int, last_change: datetime) -> ConditionHistory:
     """Return the history after a start of the operator, with the flapping that the NodeDrain reports."""
     return replace(
-        history, failure_starts=(*(FailureStart("", last_change) for _ in range(changes)), *history.failure_starts)
+        history, failure_starts=(*(FailureStart(None, last_change) for _ in range(changes)), *history.failure_starts)
     )
 
 

@@ -50,12 +50,12 @@ class FencingEvidence:
     Attributes:
         proof: the proof; None if there is none.
         rejections: why an annotation or taint is not proof.
-        attestation_error: what is wrong with the attestation; empty if it is right or absent.
+        attestation_error: what is wrong with the attestation; None if it is right or absent.
     """
 
     proof: Proof | None = None
     rejections: tuple[str, ...] = ()
-    attestation_error: str = ""
+    attestation_error: str | None = None
 
 
 # -- evidence ---------------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def find_proof(
     if node.ready_status == READY:
         return FencingEvidence()
     rejections: list[str] = []
-    attestation_error = ""
+    attestation_error: str | None = None
     if text := node.annotations.get(names.FENCED, ""):
         try:
             return FencingEvidence(_attestation_proof(node, parse_attestation(text), text, boot_history, now))

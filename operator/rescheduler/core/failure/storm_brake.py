@@ -56,8 +56,8 @@ def count_unhealthy(rows: Iterable[tuple[Node, ReschedulePolicy, Collection[str]
 
 def storm_reason(
     node: Node, policy: ReschedulePolicy, counts: UnhealthyCounts, cause: str, *, also_counted: str = ""
-) -> str:
-    """Return the message about the storm that brakes this cause on this node; empty if there is none.
+) -> str | None:
+    """Return the message about the storm that brakes this cause on this node; None if there is none.
 
     `also_counted`: what else the counts include for this cause, for the message.
     """
@@ -68,10 +68,10 @@ def storm_reason(
         if unhealthy >= minimum and unhealthy > limit.of(nodes):
             hint = _HINTS.get(cause, "Check the agent that sets it")
             return messages.storm(unhealthy, nodes, scope, cause, also_counted, limit, hint)
-    return ""
+    return None
 
 
-def any_storm_reason(node: Node, policy: ReschedulePolicy, counts: UnhealthyCounts) -> str:
-    """Return the message about a storm of any cause in a policy, zone or pool of this node; empty if there is none."""
+def any_storm_reason(node: Node, policy: ReschedulePolicy, counts: UnhealthyCounts) -> str | None:
+    """Return the message about a storm of any cause in a policy, zone or pool of this node; None if there is none."""
     causes = sorted({cause for _, cause in counts.unhealthy})
-    return next((storm for cause in causes if (storm := storm_reason(node, policy, counts, cause))), "")
+    return next((storm for cause in causes if (storm := storm_reason(node, policy, counts, cause))), None)

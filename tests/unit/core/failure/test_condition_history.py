@@ -121,7 +121,7 @@ def test_after_blindness_every_time_starts_anew() -> None:
 
 
 def test_flapping_that_a_node_drain_tells_of_is_recalled() -> None:
-    assert with_flapping(story((100, node())), 3, at(50)).failure_starts == (("", at(50)),) * 3
+    assert with_flapping(story((100, node())), 3, at(50)).failure_starts == ((None, at(50)),) * 3
 
 
 def test_a_policy_that_goes_makes_no_node_healthy_and_one_that_comes_back_is_no_change() -> None:
