@@ -108,7 +108,7 @@ class LeaseMonitor:
             self._leases.reset(now, blackout=bool(self._store.blackout_reason))
             self._listed_at = now
         if self._leases.unconfirmed:
-            self._leases.presume_silent(self._silence_offsets(), now)
+            self._leases.presume_silent(node_leases.silence_offsets(self._store.nodes.values()), now)
         if len(self._leases.renewals) != len(self._informer.items):
             for name in self._leases.renewals.keys() - set(self._informer.items.values()):
                 self._leases.forget(name)
@@ -177,25 +177,12 @@ class LeaseMonitor:
             for raw in page["items"]:
                 self._record_lease(raw)
 
-    def _silence_offsets(self) -> dict[str, float]:
-        """Return for each node with Ready=Unknown how many seconds before the last of them its status changed."""
-        unknown_since = {
-            node.name: ready.last_transition
-            for node in self._store.nodes.values()
-            if (ready := node.condition("Ready")) and ready.status == CONDITION_UNKNOWN and ready.last_transition
-        }
-        last = max(unknown_since.values(), default=None)
-        return {name: (last - since).total_seconds() for name, since in unknown_since.items() if last}
-
     def _lease_timeouts(self) -> dict[str, float]:
-        timeouts = {}
-        for node in self._store.nodes.values():
-            policy = self._store.policy(node)
-            if policy and policy.spec.failure.enabled and (limit := policy.spec.failure.lease_timeout):
-                timeouts[node.name] = max(
-                    node_leases.renewal_interval(self._leases.duration_of(node.name)), limit.total_seconds()
-                )
-        return timeouts
+        timeouts = (
+            (node.name, node_leases.lease_timeout(self._store.policy(node), self._leases.duration_of(node.name)))
+            for node in self._store.nodes.values()
+        )
+        return {name: timeout for name, timeout in timeouts if timeout is not None}
 
     async def is_silent_for_long(self, node: Node) -> bool:
         """Whether a live read and the operator's own view show no renewal for two intervals; True without a Lease."""

@@ -125,26 +125,24 @@ class PoolReconciler:
     def _desired_namespace_pool(self, name: str) -> str | None:
         """Return the pool whose label this namespace should have; None: no label."""
         current, owner = self._store.namespaces[name].pool, self._memberships.pool_of_namespace(name)
-        return current if owner is None and self._is_unreadable(current) else owner
+        return labels_and_taints.desired_namespace_pool(current, owner, is_unreadable=self._is_unreadable)
 
-    def _is_unreadable(self, pool: str | None) -> bool:
-        return pool is not None and self._store.is_unreadable(ResourceKind.POOL, pool)
+    def _is_unreadable(self, pool: str) -> bool:
+        return self._store.is_unreadable(ResourceKind.POOL, pool)
 
     def _desired_assignment(self, node: Node) -> PoolAssignment:
         """Return the label and taint that this node should have."""
-        current, owner = labels_and_taints.current_assignment(node), self._memberships.pool_of_node(node.name)
-        if owner is None:
-            return current if self._is_unreadable(current.pool) else PoolAssignment()
-        if not self._memberships.pools[owner].spec.exclusive:
-            return PoolAssignment(owner)
-        if self._admission.state.status == "Unknown":
-            return PoolAssignment(owner, tainted=labels_and_taints.pool_of_taint(node) == owner)
-        return PoolAssignment(owner, tainted=self._admission.state.is_enforced and self._may_taint(owner, node))
-
-    def _may_taint(self, owner: str, node: Node) -> bool:
-        check = self._taint_checks.get(owner)
-        is_safe = check is not None and not check.unschedulable and node.name in check.nodes
-        return is_safe or labels_and_taints.pool_of_taint(node) == owner
+        owner, admission = self._memberships.pool_of_node(node.name), self._admission.state
+        check = self._taint_checks.get(owner) if owner else None
+        return labels_and_taints.desired_assignment(
+            labels_and_taints.current_assignment(node),
+            owner,
+            exclusive=owner is not None and self._memberships.pools[owner].spec.exclusive,
+            enforced=None if admission.status == "Unknown" else admission.is_enforced,
+            has_taint=owner is not None and labels_and_taints.pool_of_taint(node) == owner,
+            is_taint_safe=check is not None and not check.unschedulable and node.name in check.nodes,
+            is_unreadable=self._is_unreadable,
+        )
 
     # -- one key ------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field, replace
 from math import ceil, inf
 from typing import Any
 
+from rescheduler.api.policies import ReschedulePolicy
+from rescheduler.core.model.nodes import CONDITION_UNKNOWN, Node
+
 DEFAULT_LEASE_DURATION = 40.0  # seconds; the default of the kubelet
 _MIN_DURATION, _MAX_DURATION = DEFAULT_LEASE_DURATION, 600.0
 """Seconds; bounds of a duration. A node whose Lease claims to last a day is still silent after 5 m."""
@@ -37,6 +40,27 @@ def late_after(duration: float) -> float:
 def silent_after(duration: float) -> float:
     """Return the seconds after which a Lease of this duration is silent: two renewals of its kubelet."""
     return duration / 2
+
+
+def lease_timeout(policy: ReschedulePolicy | None, duration: float) -> float | None:
+    """Return the seconds without a renewal after which a node is suspected; None if the policy suspects no node.
+
+    The timeout is at least one renewal interval of a Lease of this duration.
+    """
+    if policy is None or not policy.spec.failure.enabled or not policy.spec.failure.lease_timeout:
+        return None
+    return max(renewal_interval(duration), policy.spec.failure.lease_timeout.total_seconds())
+
+
+def silence_offsets(nodes: Iterable[Node]) -> dict[str, float]:
+    """Return for each node with Ready=Unknown how many seconds before the last of them its status changed."""
+    unknown_since = {
+        node.name: ready.last_transition
+        for node in nodes
+        if (ready := node.condition("Ready")) and ready.status == CONDITION_UNKNOWN and ready.last_transition
+    }
+    last = max(unknown_since.values(), default=None)
+    return {name: (last - since).total_seconds() for name, since in unknown_since.items() if last}
 
 
 @dataclass(frozen=True, slots=True)

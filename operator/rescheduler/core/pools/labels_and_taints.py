@@ -4,7 +4,7 @@ A patch has the UID and resourceVersion of the object as last read. Taints are o
 the patch if another party has changed the object since. A patch sets and removes only the pool's own label and taint.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,41 @@ def current_assignment(node: Node) -> PoolAssignment:
     """Return the label and taint that the node has now."""
     pool = node.labels.get(names.NODE_POOL)
     return PoolAssignment(pool, tainted=pool_of_taint(node) is not None)
+
+
+def desired_namespace_pool(
+    current: str | None, owner: str | None, *, is_unreadable: Callable[[str], bool]
+) -> str | None:
+    """Return the pool whose label a namespace should have; None: no label.
+
+    `owner`: the pool that has the namespace. An unreadable pool may have it too, so its label stays without an owner.
+    """
+    return current if owner is None and current is not None and is_unreadable(current) else owner
+
+
+def desired_assignment(
+    current: PoolAssignment,
+    owner: str | None,
+    *,
+    exclusive: bool,
+    enforced: bool | None,
+    has_taint: bool,
+    is_taint_safe: bool,
+    is_unreadable: Callable[[str], bool],
+) -> PoolAssignment:
+    """Return the label and taint that a node should have.
+
+    `owner`: the pool that has the node, and `exclusive`: whether it is an exclusive pool. `enforced`: whether admission
+    enforces pools; None: unknown, and the taint stays as it is. `has_taint`: the node has the taint of the owner.
+    `is_taint_safe`: no pod would lose its last place by the taint.
+    """
+    if owner is None:
+        return current if current.pool is not None and is_unreadable(current.pool) else PoolAssignment()
+    if not exclusive:
+        return PoolAssignment(owner)
+    if enforced is None:
+        return PoolAssignment(owner, tainted=has_taint)
+    return PoolAssignment(owner, tainted=enforced and (is_taint_safe or has_taint))
 
 
 def namespace_patch(namespace: Namespace, pool: str | None) -> Patch | None:

@@ -1,17 +1,24 @@
 """Who has fallen silent, and whether that is us."""
 
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rescheduler.api.policies import ReschedulePolicy
 from rescheduler.core.failure.node_leases import (
     DEFAULT_LEASE_DURATION,
     LeaseTracker,
     bounded_duration,
     late_after,
+    lease_timeout,
     renewal_interval,
+    silence_offsets,
     silent_after,
 )
+from rescheduler.core.model.nodes import Node, NodeCondition
 
 
 def beating(**last: float) -> LeaseTracker:
@@ -180,3 +187,24 @@ def test_for_how_long_no_renewal_at_all_may_come() -> None:
     assert pulses.next_renewal_within() == 55
     pulses.record_lease("b", "0", 0)
     assert pulses.next_renewal_within() == 11
+
+
+def test_the_lease_timeout_is_at_least_one_renewal_interval() -> None:
+    def policy(**failure: Any) -> ReschedulePolicy:
+        return ReschedulePolicy.from_object({"metadata": {"name": "p"}, "spec": {"failure": failure}})
+
+    assert lease_timeout(policy(leaseTimeout="20s"), 40) == 20
+    assert lease_timeout(policy(leaseTimeout="20s"), 400) == 110
+    assert lease_timeout(policy(), 40) is None
+    assert lease_timeout(policy(leaseTimeout="20s", enabled=False), 40) is None
+    assert lease_timeout(None, 40) is None
+
+
+def test_silence_offsets_count_back_from_the_last_node_that_became_unknown() -> None:
+    def node(name: str, status: str, seconds: int) -> Node:
+        changed = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+        return Node(name, name, conditions=(NodeCondition("Ready", status, last_transition=changed),))
+
+    nodes = [node("a", "Unknown", 0), node("b", "Unknown", 5), node("c", "True", 9)]
+    assert silence_offsets(nodes) == {"a": 5, "b": 0}
+    assert silence_offsets(nodes[2:]) == {}

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,7 +10,7 @@ from rescheduler.api import names
 from rescheduler.core.model import namespaces, nodes
 from rescheduler.core.model.nodes import Node, Taint
 from rescheduler.core.pools import labels_and_taints
-from rescheduler.core.pools.labels_and_taints import PoolAssignment
+from rescheduler.core.pools.labels_and_taints import PoolAssignment, desired_assignment, desired_namespace_pool
 
 
 def node(pool: str | None = None, *taints: Taint) -> Node:
@@ -95,3 +96,38 @@ def test_a_pod_selects_a_pool_by_its_selector_or_its_affinity() -> None:
     assert labels_and_taints.requires_pool({"spec": affine}, "shop")
     assert not labels_and_taints.requires_pool({"spec": affine}, "other")
     assert not labels_and_taints.requires_pool({"spec": {}}, "shop")
+
+
+def desired(current: str | None, owner: str | None, **facts: Any) -> PoolAssignment:
+    """Return the assignment for an exclusive pool with enforced admission and a safe taint, except for these facts."""
+    usual = {"exclusive": True, "enforced": True, "has_taint": False, "is_taint_safe": True}
+    unreadable = {"new-version"}.__contains__
+    return desired_assignment(PoolAssignment(current), owner, is_unreadable=unreadable, **(usual | facts))
+
+
+@pytest.mark.parametrize(
+    ("facts", "tainted"),
+    [
+        ({}, True),
+        ({"exclusive": False}, False),
+        ({"is_taint_safe": False}, False),
+        ({"is_taint_safe": False, "has_taint": True}, True),
+        ({"enforced": False, "has_taint": True}, False),
+        ({"enforced": None}, False),
+        ({"enforced": None, "has_taint": True}, True),
+    ],
+)
+def test_a_node_is_tainted_only_if_the_taint_is_safe_and_enforced(facts: dict[str, Any], tainted: bool) -> None:
+    assert desired(None, "shop", **facts) == PoolAssignment("shop", tainted=tainted)
+
+
+def test_a_node_without_an_owner_keeps_only_the_label_of_an_unreadable_pool() -> None:
+    assert desired("old", None) == PoolAssignment()
+    assert desired("new-version", None) == PoolAssignment("new-version")
+
+
+def test_a_namespace_without_an_owner_keeps_only_the_label_of_an_unreadable_pool() -> None:
+    unreadable = {"new-version"}.__contains__
+    assert desired_namespace_pool("old", None, is_unreadable=unreadable) is None
+    assert desired_namespace_pool("new-version", None, is_unreadable=unreadable) == "new-version"
+    assert desired_namespace_pool("new-version", "shop", is_unreadable=unreadable) == "shop"
