@@ -1,4 +1,4 @@
-"""A watch of Leases that dies, and kubelets that do."""
+"""Tell a dead watch of Leases from dead kubelets."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,14 +19,14 @@ BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class World:
-    """An API server with the Leases of some kubelets, and one who watches them.
+    """An API server with the Leases of some kubelets, and a monitor.
 
     Attributes:
         alive: names of the kubelets that renew their Leases.
-        lost: names whose renewals a watch that is open does not bring; one that is opened later does.
-        away: lists are answered by nothing at all.
+        lost: names whose renewals an open watch does not deliver; a new watch does.
+        away: whether lists get no response.
         lists: when the Leases were listed.
-        blackouts: when one was declared, or ended.
+        blackouts: when a blackout began or ended.
     """
 
     def __init__(self, nodes: int = 4, lasts: int = 40) -> None:
@@ -75,11 +75,11 @@ class World:
             yield "MODIFIED", await stream.get()
 
     def half_open(self) -> None:
-        """The server of all open watches has died without a word."""
+        """Let the server of all open watches die without closing them."""
         self._streams.clear()
 
     async def renew(self) -> None:
-        """Kubelets renew their Leases in turn."""
+        """Renew the Leases of the living kubelets in turn."""
         for second in range(100_000):
             for index, name in enumerate(self.names):
                 if name in self.alive and (second + 3 * index) % (self.lasts // 4) == 0:
@@ -125,7 +125,7 @@ def test_a_watch_that_has_died_is_opened_again_and_is_no_blackout(nodes: int) ->
     async def scene(world: World) -> None:
         world.half_open()
         await asyncio.sleep(25)
-        assert len(world.lists) == 3  # the first, one that finds renewals, and that of the new watch
+        assert len(world.lists) == 3  # the first list, a list that has renewals, and the list of the new watch
         assert world.lists[1] < 30 + 10 + 17
         assert world._streams
         await asyncio.sleep(300)
@@ -136,7 +136,7 @@ def test_a_watch_that_has_died_is_opened_again_and_is_no_blackout(nodes: int) ->
     assert not world.store.suspected_nodes
 
 
-def test_a_watch_that_loses_most_renewals_is_opened_again_before_it_is_a_blackout() -> None:
+def test_watch_that_loses_renewals_is_opened_again_before_a_blackout() -> None:
     async def scene(world: World) -> None:
         world.lost = {"n1", "n2", "n3"}
         await asyncio.sleep(120)
@@ -145,7 +145,7 @@ def test_a_watch_that_loses_most_renewals_is_opened_again_before_it_is_a_blackou
     assert not declared(play(scene))
 
 
-def test_kubelets_that_fall_silent_together_are_a_blackout_that_a_list_confirms() -> None:
+def test_list_confirms_a_blackout_of_all_kubelets() -> None:
     async def scene(world: World) -> None:
         world.alive.clear()
         await asyncio.sleep(40)
@@ -156,7 +156,7 @@ def test_kubelets_that_fall_silent_together_are_a_blackout_that_a_list_confirms(
     assert 30 + 10 <= at <= 30 + 25
 
 
-def test_a_blackout_of_some_is_confirmed_though_the_watch_brings_the_others() -> None:
+def test_list_confirms_a_blackout_of_most_kubelets() -> None:
     async def scene(world: World) -> None:
         world.alive = {"n0"}
         await asyncio.sleep(40)
@@ -168,7 +168,7 @@ def test_a_blackout_of_some_is_confirmed_though_the_watch_brings_the_others() ->
     assert [dark for _, dark in world.blackouts][-2:] == [True, False]
 
 
-def test_where_no_list_is_answered_it_is_the_network_and_a_new_connection_ends_it() -> None:
+def test_blackout_without_any_list_ends_with_a_new_connection() -> None:
     async def scene(world: World) -> None:
         world.half_open()
         world.away = True
@@ -184,7 +184,7 @@ def test_where_no_list_is_answered_it_is_the_network_and_a_new_connection_ends_i
     assert min(pauses[:-1]) >= 5
 
 
-def test_where_all_kubelets_are_dead_leases_are_listed_at_a_pace() -> None:
+def test_lists_are_paced_while_all_kubelets_are_dead() -> None:
     async def scene(world: World) -> None:
         world.alive.clear()
         await asyncio.sleep(600)

@@ -1,4 +1,4 @@
-"""Counting without watching: what is listed, and how often."""
+"""Count pods without a watch: which lists are sent, and how often."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 
 class World:
-    """Pods, and a clock that is set by hand."""
+    """An API server with pods, and a clock that tests set."""
 
     def __init__(self, *pods: Json) -> None:
         self.pods, self.asked = list(pods), list[tuple[str, Json]]()
@@ -50,7 +50,7 @@ class World:
         yield {"items": [raw for raw in self.pods if not node or raw["spec"].get("nodeName") == node]}
 
     async def after(self, seconds: float) -> None:
-        """What it does in so much time."""
+        """Run the counter for this time."""
         self.time += seconds
         await self.counts._run_due()
 
@@ -60,14 +60,14 @@ def pod(on: str, label: str | None = None) -> Json:
     return {"metadata": {"namespace": "x", "name": "p", "uid": "u", "labels": labels}, "spec": {"nodeName": on}}
 
 
-async def test_without_pools_nothing_is_ever_listed() -> None:
+async def test_no_list_is_sent_without_pools() -> None:
     world = World(pod("out"))
     for _ in range(5):
         await world.after(1000)
     assert world.asked == []
 
 
-async def test_where_all_are_in_place_they_are_counted_every_few_minutes_and_no_oftener() -> None:
+async def test_pods_in_place_are_counted_every_few_minutes() -> None:
     world = World(pod("in"))
     world.pool()
     for _ in range(60):
@@ -77,7 +77,7 @@ async def test_where_all_are_in_place_they_are_counted_every_few_minutes_and_no_
     assert world.counts.totals.pods_by_pool["shop"] == 1
 
 
-async def test_what_is_out_of_place_is_looked_at_every_few_seconds_and_there_alone() -> None:
+async def test_misplaced_pods_are_rechecked_every_few_seconds_by_scope() -> None:
     world = World(pod("out"))
     world.pool()
     await world.after(1)
@@ -93,7 +93,7 @@ async def test_what_is_out_of_place_is_looked_at_every_few_seconds_and_there_alo
     assert world.asked == []
 
 
-async def test_a_pod_on_the_wrong_node_with_the_right_label_is_looked_for_on_its_node() -> None:
+async def test_labelled_misplaced_pod_is_rechecked_on_its_node() -> None:
     world = World(pod("out", label="shop"))
     world.pool()
     await world.after(1)
@@ -103,7 +103,7 @@ async def test_a_pod_on_the_wrong_node_with_the_right_label_is_looked_for_on_its
     assert world.counts.misplaced.pods_outside["shop"] == 1
 
 
-async def test_a_change_is_counted_at_once_but_not_twice_in_a_moment() -> None:
+async def test_requested_count_runs_at_once_but_not_twice_at_once() -> None:
     world = World(pod("in"))
     world.pool()
     await world.after(1)
@@ -116,7 +116,7 @@ async def test_a_change_is_counted_at_once_but_not_twice_in_a_moment() -> None:
     assert len(world.asked) == 1
 
 
-async def test_a_server_that_refuses_is_asked_again_with_patience() -> None:
+async def test_failing_list_is_retried_after_a_delay() -> None:
     world = World(pod("in"))
     world.pool()
     world.refuses = True

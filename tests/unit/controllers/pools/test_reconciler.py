@@ -1,4 +1,4 @@
-"""What is written for pools, in which order, and what is left alone while something is not known."""
+"""Reconcile pools: the writes, their order, and no change while a fact is unknown."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -23,7 +23,7 @@ _KINDS = {"nodes": ResourceKind.NODE, "namespaces": ResourceKind.NAMESPACE, "nam
 
 
 class World:
-    """An API server with nodes, namespaces and pools, and an operator that sees all of it at once."""
+    """An API server with nodes, namespaces and pools, and a reconciler whose store is always current."""
 
     def __init__(self, enforced: str = "True") -> None:
         self.objects: dict[tuple[str, str], Json] = {}
@@ -35,8 +35,8 @@ class World:
             MisplacementReport(),
             None,
             dict[str, Any](),
-        )  # stands for the counts
-        self.state = AdmissionState(enforced, since=NOW)  # stands for what is known of admission
+        )  # in place of a count
+        self.state = AdmissionState(enforced, since=NOW)  # in place of the admission check
         self.kept: list[str] = []
         self.refused: set[tuple[str, str]] = set()
         self.tries = 0
@@ -84,7 +84,7 @@ class World:
         node = query.get("fieldSelector", "").partition(",")[0].removeprefix("spec.nodeName=")
         yield {"items": [raw for raw in rows if path.endswith("daemonsets") or raw["spec"].get("nodeName", "") == node]}
 
-    # -- as the counts and the announcer ------------------------------------------------------------------------------
+    # -- as the pod counter and the events ----------------------------------------------------------------------------
 
     def request_recheck(self, scopes: Any) -> None: ...
 
@@ -95,10 +95,10 @@ class World:
     def publish_label_kept(self, node: Any, pool: str, pods: tuple[str, ...]) -> None:
         self.kept += pods
 
-    # -- what tests ask -----------------------------------------------------------------------------------------------
+    # -- for tests ----------------------------------------------------------------------------------------------------
 
     async def settle(self) -> None:
-        """Work the queue off, those that are to be looked at later too."""
+        """Reconcile all keys of the queue, also those with a delay."""
         for _ in range(8):
             self.time += 100
             self.pools.enqueue_all()
@@ -153,7 +153,7 @@ def shop(enforced: str = "True", **spec: Any) -> World:
     return world
 
 
-async def test_a_pool_marks_what_it_has_and_is_still_afterwards() -> None:
+async def test_pool_labels_its_members_once() -> None:
     world = shop(exclusive=True)
     await world.settle()
     assert (world.label("x"), world.mark("n1"), world.mark("n2")) == (
@@ -167,7 +167,7 @@ async def test_a_pool_marks_what_it_has_and_is_still_afterwards() -> None:
     assert world.condition("TaintHeldBack") == "False Tainted"
 
 
-async def test_a_label_that_is_refused_is_named_by_its_pool_and_costs_two_requests_a_minute() -> None:
+async def test_refused_label_is_reported_and_retried_twice_a_minute() -> None:
     world = shop()
     world.refused = {("namespaces", "x")}
     await world.settle()
@@ -184,8 +184,8 @@ async def test_a_label_that_is_refused_is_named_by_its_pool_and_costs_two_reques
     assert "frozen" not in str(world.objects["namespacepools", "shop"]["status"]["conditions"])
 
 
-async def test_a_pool_that_goes_takes_the_label_off_namespaces_first() -> None:
-    """A pod made in between would look for a label that no node has."""
+async def test_deleted_pool_loses_its_namespace_labels_first() -> None:
+    """A pod created in between would require a label that no node has."""
     world = shop()
     await world.settle()
     world.writes.clear()
@@ -194,7 +194,7 @@ async def test_a_pool_that_goes_takes_the_label_off_namespaces_first() -> None:
     assert world.writes == [("namespaces", "x"), ("nodes", "n1")]
 
 
-async def test_while_a_pod_selects_it_the_label_of_a_gone_pool_stays_and_its_taint_does_not() -> None:
+async def test_label_of_a_deleted_pool_stays_while_a_pod_requires_it() -> None:
     world = shop(exclusive=True)
     await world.settle()
     spec = {"nodeName": "n1", "nodeSelector": {names.NODE_POOL: "shop"}}
@@ -208,7 +208,7 @@ async def test_while_a_pod_selects_it_the_label_of_a_gone_pool_stays_and_its_tai
     assert world.mark("n1") == labels_and_taints.PoolAssignment()
 
 
-async def test_a_node_that_another_pool_gets_does_not_wait_for_anybody() -> None:
+async def test_node_of_a_new_pool_changes_its_label_at_once() -> None:
     world = shop()
     await world.settle()
     world.pods = [
@@ -237,7 +237,7 @@ async def test_no_taint_while_a_daemon_set_would_lose_pods() -> None:
 
 
 async def test_two_exclusive_pools_do_not_count_on_each_others_nodes() -> None:
-    """Each would find the pod a place on the other's, and in the end it had none."""
+    """Each would count on the other's node, and in the end the pod would have none."""
     world = shop(exclusive=True)
     pool(world, "slow", exclusive=True, namespaces=["y"], nodeSelector={"matchLabels": {"disk": "hdd"}})
     owner = {"kind": "ReplicaSet", "name": "dns", "uid": "d", "controller": True}
@@ -249,9 +249,7 @@ async def test_two_exclusive_pools_do_not_count_on_each_others_nodes() -> None:
 
 
 @pytest.mark.parametrize(("enforced", "tainted"), [("False", False), ("Unknown", True)])
-async def test_unenforced_nothing_stays_tainted_and_what_is_not_known_changes_nothing(
-    enforced: str, tainted: bool
-) -> None:
+async def test_taints_go_without_admission_and_stay_if_it_is_unknown(enforced: str, tainted: bool) -> None:
     world = shop(exclusive=True)
     await world.settle()
     world.state = AdmissionState(enforced)
@@ -260,7 +258,7 @@ async def test_unenforced_nothing_stays_tainted_and_what_is_not_known_changes_no
     assert world.label("x") == "shop"
 
 
-async def test_what_a_pool_has_that_cannot_be_read_is_left_as_it_is() -> None:
+async def test_members_of_an_unreadable_pool_stay_as_they_are() -> None:
     world = shop()
     await world.settle()
     fresh = World()
@@ -274,8 +272,8 @@ async def test_what_a_pool_has_that_cannot_be_read_is_left_as_it_is() -> None:
     assert not fresh.writes
 
 
-async def test_who_loses_is_asked_again_in_time_though_it_is_looked_at_before() -> None:
-    """A look that comes sooner takes the timer's place."""
+async def test_taint_check_runs_in_time_after_an_early_reconcile() -> None:
+    """An early reconcile removes the timer of the key."""
     world = shop(exclusive=True)
     world.daemon_sets = [{"metadata": {"namespace": "y", "name": "agent"}, "spec": {"template": {"spec": {}}}}]
     await world.settle()
@@ -287,7 +285,7 @@ async def test_who_loses_is_asked_again_in_time_though_it_is_looked_at_before() 
     queue._timers.pop("pool/shop").cancel()
 
 
-async def test_after_a_conflict_it_is_read_again_and_written_then() -> None:
+async def test_object_is_read_and_written_again_after_a_conflict() -> None:
     world = shop()
     world.stale = True
     world.put("namespaces", "x", metadata={"labels": {"team": "a"}})
@@ -297,7 +295,7 @@ async def test_after_a_conflict_it_is_read_again_and_written_then() -> None:
     assert world.objects["namespaces", "x"]["metadata"]["labels"]["team"] == "a"
 
 
-async def test_a_namespace_that_ends_is_left_alone() -> None:
+async def test_terminating_namespace_is_left_alone() -> None:
     world = shop()
     world.put("namespaces", "x", metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})
     await world.settle()

@@ -1,4 +1,4 @@
-"""Who may go on, and why not."""
+"""Decide whether a drain may start or continue, and why it waits."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -63,11 +63,11 @@ def reason(name: str, place: ClusterState) -> ProgressingReason | None:
     return found.reason if found else None
 
 
-def test_one_alone_may_begin() -> None:
+def test_single_drain_may_begin() -> None:
     assert reason("n0", world(drain("n0"))) is None
 
 
-def test_without_a_policy_nothing_begins() -> None:
+def test_no_drain_begins_without_a_policy() -> None:
     place = world(drain("n0"))
     assert reason("n0", ClusterState(place.nodes, PolicySelector([]), place.drains)) is ProgressingReason.NO_POLICY
 
@@ -85,11 +85,11 @@ def test_without_a_policy_nothing_begins() -> None:
         ({"maintenance": {"windows": [{"schedule": "0 12 * * *", "duration": "1h"}]}}, False, ProgressingReason.WINDOW),
     ],
 )
-def test_the_policy_holds(spec: dict[str, Any], begun: bool, why: ProgressingReason | None) -> None:
+def test_policy_holds_drains_back(spec: dict[str, Any], begun: bool, why: ProgressingReason | None) -> None:
     assert reason("n0", world(drain("n0", begun=begun), **spec)) is why
 
 
-def test_slots_go_to_those_begun_and_then_in_the_order_of_asking() -> None:
+def test_slots_go_to_started_drains_then_by_creation() -> None:
     place = world(
         drain("n0", age=1),
         drain("n1", age=9, begun=True),
@@ -100,7 +100,7 @@ def test_slots_go_to_those_begun_and_then_in_the_order_of_asking() -> None:
     assert reason("n0", place) is ProgressingReason.MAX_CONCURRENT
 
 
-def test_one_that_waits_for_something_else_holds_no_place_in_the_queue() -> None:
+def test_drain_with_another_wait_reason_has_no_place_in_the_queue() -> None:
     gated = drain("n1", age=9)
     gated = gated.model_copy(
         update={
@@ -112,7 +112,7 @@ def test_one_that_waits_for_something_else_holds_no_place_in_the_queue() -> None
     assert reason("n0", world(drain("n0"), gated)) is None
 
 
-def test_drained_nodes_give_their_slot_but_still_count_as_unavailable() -> None:
+def test_drained_nodes_free_their_slot_but_count_as_unavailable() -> None:
     done = drain("n1", begun=True, drained_at=NOW)
     assert reason("n0", world(drain("n0"), done, maintenance={"maxUnavailable": 2})) is None
     assert (
@@ -120,7 +120,7 @@ def test_drained_nodes_give_their_slot_but_still_count_as_unavailable() -> None:
     )
 
 
-def test_a_percentage_of_unavailable_never_comes_to_less_than_max_concurrent() -> None:
+def test_percentage_of_unavailable_is_at_least_max_concurrent() -> None:
     place = world(drain("n0"), drain("n1", begun=True), maintenance={"maxConcurrent": 2, "maxUnavailable": "10%"})
     assert reason("n0", place) is None
 
@@ -134,7 +134,7 @@ def test_two_values_of_the_topology_key_are_never_drained_at_once() -> None:
     assert reason("n0", world(drain("n0"), drain("n2", begun=True), labels=labels, **spec)) is None
 
 
-def test_a_node_that_fails_while_it_is_drained_gives_its_slot_to_others() -> None:
+def test_node_that_fails_during_its_drain_frees_its_slot() -> None:
     both = {"nodeName": "n1", "requests": [{"reason": "Maintenance"}, {"reason": "Failure"}]}
     begun = drain("n1", begun=True)
     failed = begun.model_copy(update={"spec": NodeDrainSpec.model_validate(both)})
@@ -155,7 +155,7 @@ def test_the_storm_brake(nodes: int, ill: int, why: ProgressingReason | None) ->
     assert reason("n0", world(drain("n0", reason=RequestReason.FAILURE), nodes=nodes, ill=max(ill, 1))) is why
 
 
-def test_windows_are_for_maintenance_alone() -> None:
+def test_only_maintenance_waits_for_windows() -> None:
     shut = {"maintenance": {"windows": [{"schedule": "0 12 * * *", "duration": "1h"}]}}
     assert reason("n0", world(drain("n0", reason=RequestReason.MANUAL), **shut)) is None
     assert reason("n0", world(drain("n0", begun=True), **shut)) is None  # onWindowClose: Finish
@@ -164,7 +164,7 @@ def test_windows_are_for_maintenance_alone() -> None:
     assert reason("n0", world(drain("n0", begun=True, reason=RequestReason.MANUAL), **shut)) is None
 
 
-def test_who_waits_for_a_window_is_ahead_of_nobody() -> None:
+def test_drain_that_waits_for_a_window_holds_back_no_other() -> None:
     place = world(
         drain("n0", age=9),
         drain("n1", age=5, reason=RequestReason.MANUAL),
@@ -195,26 +195,26 @@ def test_a_drain_blocked_for_five_minutes_gives_up_its_slot() -> None:
     assert reason("n0", world(drain("n0"), blocked("n1", 5), maintenance=ROOMY)) is None
 
 
-def test_who_gave_its_slot_up_waits_for_a_free_one() -> None:
+def test_drain_that_gave_up_its_slot_waits_for_a_free_slot() -> None:
     place = world(drain("n0", begun=True), blocked("n1", 5), maintenance=ROOMY)
     assert reason("n0", place) is None
     assert reason("n1", place) is ProgressingReason.MAX_CONCURRENT
     assert reason("n1", world(blocked("n1", 5), maintenance=ROOMY)) is None
 
 
-def test_free_slots_go_to_the_oldest_of_those_begun_and_then_to_the_others() -> None:
+def test_free_slots_go_to_the_oldest_started_drain_first() -> None:
     place = world(returning("n0", 20), returning("n1", 30), drain("n2", age=99), maintenance=ROOMY)
     assert reason("n1", place) is None
     assert reason("n0", place) is ProgressingReason.MAX_CONCURRENT
     assert reason("n2", place) is ProgressingReason.MAX_CONCURRENT
 
 
-def test_one_that_stays_blocked_keeps_nobody_from_beginning() -> None:
+def test_blocked_drain_holds_back_no_other() -> None:
     place = world(blocked("n0", 9), blocked("n1", 9), drain("n2"), maintenance=ROOMY)
     assert reason("n2", place) is None
 
 
-def test_who_stepped_back_waits_until_the_other_is_drained_or_gone() -> None:
+def test_drain_that_stepped_back_waits_for_the_other_drain() -> None:
     back = {"annotations": {"rescheduler.dev/stepped-back": "n1/n1"}}
     roomy = {"maintenance": {"maxConcurrent": 5, "maxUnavailable": "100%"}}
     assert reason("n0", world(drain("n0", **back), blocked("n1", 9), **roomy)) is ProgressingReason.MAX_CONCURRENT
@@ -222,13 +222,13 @@ def test_who_stepped_back_waits_until_the_other_is_drained_or_gone() -> None:
     assert reason("n0", world(drain("n0", **back), **roomy)) is None
 
 
-def test_nothing_is_done_on_a_stale_view() -> None:
+def test_no_drain_continues_on_a_stale_view() -> None:
     place = replace(world(drain("n0", begun=True)), listed_at=NOW - LIST_STALE_AFTER)
     assert reason("n0", place) is ProgressingReason.STALE_VIEW
 
 
 def of(name: str, place: ClusterState, **changes: Any) -> ClusterState:
-    """The world with one node otherwise."""
+    """Return the state with one changed node."""
     return replace(place, nodes={**place.nodes, name: replace(place.nodes[name], **changes)})
 
 
@@ -236,13 +236,13 @@ def failing(name: str = "n0", **more: Any) -> NodeDrain:
     return drain(name, reason=RequestReason.FAILURE, **more)
 
 
-def test_a_failure_that_is_over_moves_nothing_more() -> None:
+def test_drain_of_a_recovered_node_is_cancelled() -> None:
     assert reason("n0", world(failing(begun=True))) is ProgressingReason.CANCELLED
     assert reason("n0", world(failing(begun=True), ill=1)) is None
     assert reason("n0", world(drain("n0", begun=True))) is None
 
 
-def test_a_node_that_flaps_is_only_cordoned() -> None:
+def test_flapping_node_is_only_cordoned() -> None:
     place = world(failing())
     flapping = replace(place.condition_histories["n0"], failure_starts=(FailureStart("Ready=False", NOW),) * 3)
     assert (
@@ -251,13 +251,13 @@ def test_a_node_that_flaps_is_only_cordoned() -> None:
     )
 
 
-def test_what_rested_asks_the_brake_again_and_what_runs_goes_on() -> None:
+def test_storm_brakes_a_drain_that_waited_but_not_a_running_one() -> None:
     rested = failing(begun=True, conditions=(condition("Progressing", "False", "Flapping"),))
     assert reason("n0", world(rested, ill=5)) is ProgressingReason.STORM
     assert reason("n0", world(failing(begun=True), ill=5)) is None
 
 
-def test_a_node_emptied_for_maintenance_is_no_part_of_a_storm() -> None:
+def test_node_drained_for_maintenance_does_not_count_for_a_storm() -> None:
     away = [drain(f"n{i}", begun=True, drained_at=NOW) for i in (1, 2)]
     assert reason("n0", world(failing(), ill=3)) is ProgressingReason.STORM
     assert reason("n0", world(failing(), *away, ill=3)) is None
@@ -273,19 +273,19 @@ def test_one_control_plane_node_at_a_time() -> None:
     assert reason("n0", world(failing(), drain("n1"), ill=1, labels=labels)) is None
 
 
-def test_a_node_that_another_is_about_to_remove_is_left_to_it() -> None:
+def test_node_that_another_party_removes_is_left_alone() -> None:
     taken = (Taint("karpenter.sh/disrupted", "", "NoSchedule"),)
     for mine in (drain("n0"), drain("n0", begun=True), failing()):
         assert reason("n0", of("n0", world(mine, ill=1), taints=taken)) is ProgressingReason.OWNED_ELSEWHERE
 
 
-def test_in_a_blackout_nothing_goes_on() -> None:
+def test_no_drain_continues_in_a_blackout() -> None:
     for mine in (drain("n0"), drain("n0", begun=True), failing()):
         place = replace(world(mine, ill=1), view_problem="all are silent")
         assert reason("n0", place) is ProgressingReason.STALE_VIEW
 
 
-def test_a_suspect_begins_and_is_told_apart_from_a_failed_node() -> None:
+def test_suspected_node_begins_as_only_suspected() -> None:
     place = replace(world(failing(), failure={"leaseTimeout": "20s"}), suspected_nodes=frozenset({"n0"}))
     assert reason("n0", place) is None
     assert is_only_suspected(place.drains["n0"], place, NOW)
@@ -293,7 +293,7 @@ def test_a_suspect_begins_and_is_told_apart_from_a_failed_node() -> None:
     assert not is_only_suspected(failed.drains["n0"], failed, NOW)
 
 
-def test_a_mere_suspicion_does_not_begin_while_so_many_others_may_be_about_to_be_suspected() -> None:
+def test_suspected_node_waits_while_many_leases_are_late() -> None:
     place = world(failing(), failure={"leaseTimeout": "20s"})
     place = replace(place, suspected_nodes=frozenset({"n0"}))
     assert reason("n0", replace(place, nodes_with_late_lease=frozenset({"n0", "n1"}))) is None
@@ -309,7 +309,7 @@ def test_a_mere_suspicion_does_not_begin_while_so_many_others_may_be_about_to_be
     assert reason("n0", failed) is None
 
 
-def test_audit_says_what_would_be_done_and_what_would_hold_it() -> None:
+def test_audit_reports_the_action_and_the_wait_reason() -> None:
     place = world(failing(), ill=5, mode="Audit")
     found = wait_reason(place.drains["n0"], place, NOW)
     assert found is not None
@@ -322,7 +322,7 @@ def test_audit_says_what_would_be_done_and_what_would_hold_it() -> None:
 
 
 def pooled(place: ClusterState, limit: int, *members: str) -> ClusterState:
-    """The same with a pool of these nodes, which may lose so many at once."""
+    """Return the state with a pool of these nodes and this limit."""
     budget = PoolBudget("shop", NumberOrPercent(limit), frozenset(members))
     return replace(place, pool_budgets=dict.fromkeys(members, budget))
 
@@ -330,7 +330,7 @@ def pooled(place: ClusterState, limit: int, *members: str) -> ClusterState:
 MANY = {"maintenance": {"maxConcurrent": 10, "maxUnavailable": 10}}
 
 
-def test_a_pool_spares_no_more_nodes_than_it_says_whatever_they_are_out_for() -> None:
+def test_pool_budget_counts_nodes_that_are_out_for_any_reason() -> None:
     others = (
         drain("n2", begun=True, reason=RequestReason.MANUAL),
         drain("n3", begun=True, reason=RequestReason.FAILURE),
@@ -341,7 +341,7 @@ def test_a_pool_spares_no_more_nodes_than_it_says_whatever_they_are_out_for() ->
     assert reason("n1", pooled(place, 3, "n1", "n2", "n3")) is None
 
 
-def test_a_failed_node_takes_a_slot_of_its_pool_before_its_drain_has_begun() -> None:
+def test_failed_node_takes_a_pool_slot_before_its_drain_begins() -> None:
     place = world(drain("n1"), ill=1, failure={"maxUnhealthy": "100%"}, **MANY)
     assert reason("n1", pooled(place, 1, "n0", "n1")) is ProgressingReason.POOL_BUDGET
 
@@ -353,19 +353,19 @@ def test_an_unreachable_node_never_waits_for_its_pool() -> None:
     assert reason("n0", pooled(place, 1, "n0", "n1")) in (None, ProgressingReason.CANCELLED)
 
 
-def test_a_node_that_is_ill_waits_while_others_fill_its_pools_slots() -> None:
+def test_ill_node_waits_while_other_nodes_fill_the_pool_budget() -> None:
     place = world(drain("n0", reason=RequestReason.FAILURE), drain("n1", begun=True))
     assert reason("n0", pooled(place, 1, "n0", "n1")) is ProgressingReason.POOL_BUDGET
 
 
-def test_of_one_pool_who_asked_first_goes_first() -> None:
+def test_first_drain_of_a_pool_starts_first() -> None:
     place = pooled(world(drain("n1", age=1), drain("n2", age=2), **MANY), 1, "n1", "n2")
     assert reason("n2", place) is None
     assert reason("n1", place) is ProgressingReason.POOL_BUDGET
 
 
-def test_who_waits_for_its_pool_keeps_no_other_pool_waiting() -> None:
-    """With one slot of the policy, and the first in line not to be spared by its pool."""
+def test_drain_that_waits_for_its_pool_holds_back_no_other_pool() -> None:
+    """The policy has one slot, and the pool of the first drain in the queue cannot lose its node."""
     place = world(
         drain("n1", age=2),
         drain("n4", age=1),
@@ -377,6 +377,6 @@ def test_who_waits_for_its_pool_keeps_no_other_pool_waiting() -> None:
     assert reason("n4", place) is None
 
 
-def test_what_has_begun_goes_on_when_its_pool_shrinks() -> None:
+def test_started_drain_continues_when_its_pool_shrinks() -> None:
     place = pooled(world(drain("n1", begun=True), drain("n2", begun=True), **MANY), 1, "n1", "n2")
     assert (reason("n1", place), reason("n2", place)) == (None, None)

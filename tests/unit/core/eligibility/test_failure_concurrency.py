@@ -1,4 +1,4 @@
-"""Which failed nodes start, beside which others, and what one cause has to do with another."""
+"""Decide which failed nodes start together, and how causes affect each other."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -56,7 +56,7 @@ def drain(name: str, *, begun: bool = False, reasons: tuple[str, ...] = ("Failur
 def world(
     *nodes: Node, drains: tuple[NodeDrain, ...] = (), failed_at: Mapping[str, datetime] | None = None, **failure: Any
 ) -> ClusterState:
-    """A cluster of one policy; every node that is not well has a drain for that."""
+    """Return a cluster with one policy, in which every unhealthy node has a drain for its failure."""
     spec = {"failure": {"conditions": CONDITIONS, "leaseTimeout": "20s", **failure}}
     policy = ReschedulePolicy("p", "u", 1, ReschedulePolicySpec.model_validate(spec))
     seen = {n.name: observe(None, n, policy, (failed_at or {}).get(n.name, LONG_AGO)) for n in nodes}
@@ -66,7 +66,7 @@ def world(
 
 
 def cluster(count: int, *others: Node, **more: Any) -> ClusterState:
-    """So many nodes, those given among them."""
+    """Return a cluster of `count` nodes that includes the given nodes."""
     return world(*others, *(ill(f"well{i}") for i in range(count - len(others))), **more)
 
 
@@ -89,20 +89,20 @@ FLAGGED = tuple(ill(f"gpu{i}", "GpuBad") for i in range(3))
     "other",
     [ill("x", "DiskBad"), ill("x", ready="Unknown"), ill("x", ready="False"), ill("x", "GpuBad", ready="False")],
 )
-def test_a_flood_of_one_condition_brakes_that_condition_only(other: Node) -> None:
+def test_storm_of_one_condition_brakes_only_that_condition(other: Node) -> None:
     place = cluster(10, *FLAGGED, other)
     assert {reason(node.name, place) for node in FLAGGED} == {ProgressingReason.STORM}
     assert reason("x", place) is None
 
 
-def test_a_node_that_is_flagged_falsely_and_then_dies_starts_by_what_is_certain() -> None:
+def test_falsely_reported_node_that_dies_starts_by_the_certain_cause() -> None:
     dead = replace(FLAGGED[0], conditions=(NodeCondition("Ready", "Unknown"), NodeCondition("GpuBad", "True")))
     place = cluster(10, dead, *FLAGGED[1:])
     assert reason("gpu0", place) is None
     assert reason("gpu1", place) is ProgressingReason.STORM
 
 
-def test_before_its_time_a_certain_cause_starts_nothing() -> None:
+def test_certain_cause_starts_no_drain_before_its_for() -> None:
     dead = replace(FLAGGED[0], conditions=(NodeCondition("Ready", "Unknown"), NodeCondition("GpuBad", "True")))
     place = cluster(10, dead, *FLAGGED[1:])
     young = observe(None, dead, place.policy_selector.policies[0], NOW - timedelta(seconds=59))
@@ -112,13 +112,13 @@ def test_before_its_time_a_certain_cause_starts_nothing() -> None:
     )
 
 
-def test_nodes_that_are_flagged_and_later_unreachable_are_a_storm_of_both() -> None:
+def test_reported_nodes_that_become_unreachable_are_a_storm_of_both() -> None:
     dead = [ill(f"n{i}", "GpuBad", ready="Unknown") for i in range(3)]
     assert {reason(node.name, cluster(10, *dead)) for node in dead} == {ProgressingReason.STORM}
 
 
-def test_in_a_storm_of_unreachable_nodes_none_of_them_starts_by_what_an_agent_said_of_it() -> None:
-    """Its pods would be deleted without their budgets, and the agent cannot take its word back."""
+def test_storm_of_unreachable_nodes_brakes_their_other_causes() -> None:
+    """Its pods would be deleted without their budgets, and the agent could not correct its report."""
     dead = [ill("n0", "GpuBad", ready="Unknown"), *(ill(f"n{i}", ready="Unknown") for i in (1, 2))]
     place = cluster(10, *dead, ill("lives", "GpuBad"))
     found = why("n0", place)
@@ -131,7 +131,7 @@ def test_in_a_storm_of_unreachable_nodes_none_of_them_starts_by_what_an_agent_sa
     assert reason("lives", place) is None
 
 
-def test_suspected_nodes_count_with_those_that_are_unknown() -> None:
+def test_suspected_nodes_count_as_unreachable() -> None:
     dead = [ill("n0", ready="Unknown"), ill("n1", ready="Unknown"), ill("n2")]
     place = cluster(10, *dead, drains=(drain("n2"),))
     assert reason("n0", place) is None
@@ -139,8 +139,8 @@ def test_suspected_nodes_count_with_those_that_are_unknown() -> None:
     assert {reason(node.name, place) for node in dead} == {ProgressingReason.STORM}
 
 
-def test_unknown_nodes_whose_leases_are_renewed_are_no_part_of_it() -> None:
-    """The node controller errs, and the one that is dead is evacuated all the same."""
+def test_unknown_nodes_with_renewed_leases_do_not_count() -> None:
+    """The node controller is wrong about them, and the dead node is still drained."""
     unknown = [ill(f"n{i}", ready="Unknown") for i in range(5)]
     place = cluster(10, *unknown)
     assert reason("n0", place) is ProgressingReason.STORM
@@ -159,7 +159,7 @@ def test_the_message_names_the_condition_the_count_the_limit_and_the_group() -> 
         assert part in found.message
 
 
-def test_in_a_zone_each_cause_is_counted_by_itself_too() -> None:
+def test_each_cause_is_counted_on_its_own_in_a_zone() -> None:
     zone = {"topology.kubernetes.io/zone": "a"}
     flagged = [ill(f"gpu{i}", "GpuBad", labels=zone) for i in range(3)]
     place = cluster(40, *flagged, ill("dead", ready="Unknown", labels=zone))
@@ -167,7 +167,7 @@ def test_in_a_zone_each_cause_is_counted_by_itself_too() -> None:
     assert reason("dead", place) is None
 
 
-def test_a_suspect_that_is_flagged_falsely_is_only_suspected() -> None:
+def test_falsely_reported_suspected_node_is_only_suspected() -> None:
     place = replace(cluster(10, *FLAGGED), suspected_nodes=frozenset({"gpu0"}))
     assert reason("gpu0", place) is None
     assert is_only_suspected(place.drains["gpu0"], place, NOW)
@@ -176,7 +176,7 @@ def test_a_suspect_that_is_flagged_falsely_is_only_suspected() -> None:
     assert not is_only_suspected(alone.drains["gpu0"], alone, NOW)
 
 
-def test_when_the_suspicion_is_over_the_brake_is_asked_again() -> None:
+def test_storm_is_checked_again_after_a_suspicion() -> None:
     said = (Condition(type="Progressing", status="True", reason="Suspected", last_transition_time=NOW),)
     was = drain("gpu0", begun=True, conditions=said)
     assert reason("gpu0", cluster(10, *FLAGGED, drains=(was,))) is ProgressingReason.STORM
@@ -184,7 +184,7 @@ def test_when_the_suspicion_is_over_the_brake_is_asked_again() -> None:
     assert reason("gpu0", cluster(10, dead, *FLAGGED[1:], drains=(was,))) is None
 
 
-def test_nodes_in_maintenance_past_drained_are_no_part_of_a_storm_of_any_cause() -> None:
+def test_drained_nodes_in_maintenance_count_for_no_storm() -> None:
     away = drain("gpu2", begun=True, reasons=("Maintenance", "Failure"), drained_at=NOW, phase=Phase.DRAINED)
     assert reason("gpu0", cluster(10, *FLAGGED, drains=(away,))) is None
 
@@ -206,7 +206,7 @@ def test_conditions_that_go_stale_together_do_not_open_the_brake() -> None:
 
 
 def flapping(place: ClusterState, cause: str, *names: str) -> ClusterState:
-    """The same, with nodes that were flagged again and again and are well now."""
+    """Return the state with nodes that failed again and again and are healthy now."""
     begins = (FailureStart(cause, NOW - timedelta(minutes=1)),) * 3
     seen = {
         name: replace(found, failure_starts=begins)
@@ -217,7 +217,7 @@ def flapping(place: ClusterState, cause: str, *names: str) -> ClusterState:
     return replace(place, condition_histories={**place.condition_histories, **seen}, drains={**place.drains, **drains})
 
 
-def test_nodes_that_flap_together_are_not_cordoned_and_delay_no_failure() -> None:
+def test_nodes_that_flap_together_are_braked_and_delay_no_failure() -> None:
     place = cluster(10, ill("dead", ready="Unknown"), ill("n1"), ill("n2"), ill("n3"))
     assert reason("n1", flapping(place, "GpuBad", "n1", "n2")) is ProgressingReason.FLAPPING
     many = flapping(place, "GpuBad", "n1", "n2", "n3")
@@ -228,7 +228,7 @@ def test_nodes_that_flap_together_are_not_cordoned_and_delay_no_failure() -> Non
 # -- failure.maxConcurrent --------------------------------------------------------------------------------------------
 
 
-def test_of_many_that_may_start_the_most_certain_start_first() -> None:
+def test_most_certain_failures_start_first() -> None:
     nodes = [
         ill("a", "GpuBad"),
         ill("b", ready="False"),
@@ -244,7 +244,7 @@ def test_of_many_that_may_start_the_most_certain_start_first() -> None:
     }
 
 
-def test_of_equally_certain_ones_the_longest_failed_starts_first_and_then_the_first_by_name() -> None:
+def test_longest_failure_starts_first_of_equally_certain_ones() -> None:
     nodes = [ill(name, ready="False") for name in "abc"]
     assert reason("a", cluster(10, *nodes, maxUnhealthy="100%")) is None
     younger = {"a": NOW - timedelta(minutes=2)}
@@ -256,7 +256,7 @@ def test_of_equally_certain_ones_the_longest_failed_starts_first_and_then_the_fi
     ]
 
 
-def test_one_that_is_under_way_holds_its_slot_and_is_named() -> None:
+def test_running_drain_holds_its_slot_and_is_named() -> None:
     place = cluster(10, ill("a", ready="False"), ill("b", ready="False"), drains=(drain("a", begun=True),))
     found = why("b", place)
     assert found is not None
@@ -265,7 +265,7 @@ def test_one_that_is_under_way_holds_its_slot_and_is_named() -> None:
     assert reason("b", cluster(20, *place.nodes.values(), drains=(drain("a", begun=True),))) is None
 
 
-def test_a_less_certain_failure_under_way_keeps_no_dead_node_waiting() -> None:
+def test_running_drain_of_a_less_certain_failure_holds_back_no_dead_node() -> None:
     place = cluster(10, ill("a", "GpuBad"), ill("b", ready="Unknown"), drains=(drain("a", begun=True),))
     assert reason("b", place) is None
 
@@ -287,7 +287,7 @@ def test_a_less_certain_failure_under_way_keeps_no_dead_node_waiting() -> None:
         ({"phase": Phase.DRAINED, "drained_at": NOW}, False),
     ],
 )
-def test_what_holds_a_slot(status: dict[str, Any], holds: bool) -> None:
+def test_drain_holds_a_slot(status: dict[str, Any], holds: bool) -> None:
     blockers = [
         Blocker(namespace="x", pod=str(i), class_=BlockerClass(class_), since=NOW)
         for i, class_ in enumerate(status.pop("blockers", ()))
@@ -301,7 +301,7 @@ def test_what_holds_a_slot(status: dict[str, Any], holds: bool) -> None:
     assert (reason("b", place) is ProgressingReason.MAX_CONCURRENT) is holds
 
 
-def test_a_suspicion_that_is_never_confirmed_does_not_hold_a_slot_for_ever() -> None:
+def test_unconfirmed_suspicion_gives_up_its_slot() -> None:
     place = cluster(10, ill("a"), ill("b", ready="False"), drains=(drain("a", begun=True),))
     place = replace(place, suspected_nodes=frozenset({"a"}))
     assert reason("b", place) is ProgressingReason.MAX_CONCURRENT
@@ -309,7 +309,7 @@ def test_a_suspicion_that_is_never_confirmed_does_not_hold_a_slot_for_ever() -> 
     assert reason("b", replace(place, drains={**place.drains, "a": old})) is None
 
 
-def test_one_that_waits_for_something_else_keeps_nobody_waiting() -> None:
+def test_drain_with_another_wait_reason_holds_back_no_other() -> None:
     nodes = [ill("a", ready="False"), ill("b", ready="False")]
     elsewhere = (Condition(type="Progressing", status="False", reason="OwnedElsewhere", last_transition_time=NOW),)
     place = cluster(10, *nodes, drains=(drain("a", conditions=elsewhere),))
@@ -332,7 +332,7 @@ def test_failed_nodes_do_not_queue_behind_maintenance() -> None:
     assert reason("a", cluster(10, ill("a", ready="False"), drains=busy)) is None
 
 
-def test_what_rested_asks_for_a_slot_again() -> None:
+def test_drain_that_waited_needs_a_slot_again() -> None:
     rested = (Condition(type="Progressing", status="False", reason="Cancelled", last_transition_time=NOW),)
     back = drain("b", begun=True, phase=Phase.WAITING, conditions=rested)
     nodes = [ill("a", ready="False"), ill("b", ready="False")]
@@ -353,7 +353,7 @@ _STATE = st.tuples(st.sampled_from([WELL, WELL, "Unknown", "False"]), st.sets(st
 @given(
     st.lists(_STATE, min_size=4, max_size=14), st.sampled_from([1, 2, "10%", "25%"]), st.randoms(use_true_random=False)
 )
-def test_never_more_than_the_limit_start_together_beside_what_is_as_certain(
+def test_limit_is_never_exceeded_by_equally_certain_failures(
     states: list[tuple[str, set[str]]], limit: Any, chance: Any
 ) -> None:
     nodes = [ill(f"n{i}", *sorted(flags), ready=ready) for i, (ready, flags) in enumerate(states)]
@@ -378,7 +378,7 @@ def test_never_more_than_the_limit_start_together_beside_what_is_as_certain(
 def test_a_storm_of_one_condition_never_brakes_another(
     states: list[tuple[str, set[str]]], flood: int, flag: str
 ) -> None:
-    """Whatever is flagged beside it: who was not braked before, for another cause, is not braked then."""
+    """More nodes with one condition never brake a node with another cause."""
     calm = [ill(f"n{i}", *sorted(flags), ready=ready) for i, (ready, flags) in enumerate(states)]
     flooded = [
         ill(f"n{i}", *sorted({*flags, flag} if i < flood else flags), ready=ready)

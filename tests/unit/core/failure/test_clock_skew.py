@@ -1,4 +1,4 @@
-"""What the API server's clock tells about ours."""
+"""Compare the operator's clock with the API server's."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +17,7 @@ OFFSETS = st.floats(-1e9, 1e9)
 
 
 def after(*offsets: float, every: float = 5.0) -> tuple[ClockStep | None, float]:
-    """What is thought after these offsets, one every few seconds, and when."""
+    """Return the step after these offsets, one every few seconds, and the time."""
     step, at = None, 0.0
     for number, offset in enumerate(offsets):
         at = number * every
@@ -25,23 +25,23 @@ def after(*offsets: float, every: float = 5.0) -> tuple[ClockStep | None, float]
     return step, at
 
 
-def test_an_offset_that_stays_is_a_step() -> None:
+def test_lasting_offset_is_a_step() -> None:
     assert is_confirmed(*after(*[3600.0] * 8))
     assert is_confirmed(*after(*[-3600.0, -3601.5] * 4))
 
 
-def test_an_offset_that_does_not_stay_is_none() -> None:
+def test_passing_offset_is_no_step() -> None:
     assert not is_confirmed(*after(*[3600.0] * 6))
     assert not is_confirmed(*after(*[3600.0] * 6, 0.0, 3600.0))
     assert not is_confirmed(*after(*[15.0, 25.0] * 20))  # two servers that differ
 
 
-def test_a_small_offset_is_no_step_however_long_it_stays() -> None:
+def test_small_offset_is_never_a_step() -> None:
     assert not is_confirmed(*after(*[MIN_STEP] * 100))
 
 
 @given(st.lists(OFFSETS, max_size=30))
-def test_a_step_has_lasted_and_every_offset_since_shows_it(offsets: list[float]) -> None:
+def test_confirmed_step_has_lasted_with_equal_offsets(offsets: list[float]) -> None:
     step, at = after(*offsets)
     if is_confirmed(step, at):
         recent = offsets[-int(STEP_CONFIRMED_AFTER / 5) :]
@@ -50,14 +50,14 @@ def test_a_step_has_lasted_and_every_offset_since_shows_it(offsets: list[float])
 
 
 @given(OFFSETS, st.floats(0, 1e6))
-def test_a_correction_never_goes_back_and_never_shortens_noticeably(offset: float, elapsed: float) -> None:
+def test_correction_is_bounded_and_time_never_goes_back(offset: float, elapsed: float) -> None:
     found = slew_correction(offset, elapsed)
     assert abs(found) <= MAX_SLEW_RATE * elapsed
     assert abs(found) <= abs(offset)
     assert found * offset >= 0
 
 
-def test_noise_is_not_corrected() -> None:
+def test_small_offset_is_not_corrected() -> None:
     assert slew_correction(1.4, 1000.0) == 0.0
     assert slew_correction(2.0, 1000.0) == 1.0
     assert slew_correction(-2.0, 10_000.0) == -2.0

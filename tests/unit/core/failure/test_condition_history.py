@@ -1,4 +1,4 @@
-"""What was seen of a node over time."""
+"""Record the conditions of a node over time."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -54,38 +54,38 @@ def story(*steps: tuple[float, Node]) -> ConditionHistory:
     return seen
 
 
-def test_both_polarities_ail_a_node_as_the_policy_writes_them() -> None:
+def test_condition_fails_with_the_status_of_the_policy() -> None:
     ill = node("True", "u", NodeCondition("KernelDeadlock", "True"), NodeCondition("KernelReady", "False"))
     assert story((0, ill)).failing_conditions == {"KernelDeadlock", "KernelReady"}
     well = node("True", "u", NodeCondition("KernelDeadlock", "False"), NodeCondition("KernelReady", "True"))
     assert story((0, ill), (1, well)).failing_conditions == frozenset()
 
 
-def test_a_condition_that_the_node_does_not_have_ails_it_not() -> None:
+def test_absent_condition_does_not_fail() -> None:
     assert story((0, node())).healthy_since == at(0)
 
 
-def test_a_heartbeat_that_stands_still_makes_a_condition_stale() -> None:
+def test_condition_without_new_heartbeats_becomes_stale() -> None:
     seen = story((0, node("True", "u", deadlock("True", -900, 0))))
     condition = deadlock("True", -900, 0)
     assert not seen.is_stale(condition, at(HEARTBEAT_STALE_AFTER.total_seconds() - 1))
     assert seen.is_stale(condition, at(HEARTBEAT_STALE_AFTER.total_seconds()))
 
 
-def test_a_heartbeat_that_moves_keeps_it_fresh_whatever_the_nodes_clock_says() -> None:
-    """An agent whose clock is an hour behind: stale at first sight, and not any more once it beats."""
+def test_new_heartbeat_keeps_a_condition_fresh_with_a_skewed_clock() -> None:
+    """A condition whose clock is an hour behind is stale at first, and fresh after its next heartbeat."""
     seen = story((0, node("True", "u", deadlock("True", -9000, -3600))))
     assert seen.is_stale(deadlock("True", -9000, -3600), at(0))
     seen = observe(seen, node("True", "u", deadlock("True", -9000, -3300)), POLICY, at(300))
     assert not seen.is_stale(deadlock("True", -9000, -3300), at(301))
 
 
-def test_a_condition_set_once_has_no_heartbeat_to_go_stale() -> None:
+def test_condition_set_once_never_becomes_stale() -> None:
     once = deadlock("True", 0, 0)
     assert not story((0, node("True", "u", once))).is_stale(once, at(99999))
 
 
-def test_a_stale_condition_neither_starts_nor_ends_anything() -> None:
+def test_stale_condition_neither_starts_nor_ends_a_failure() -> None:
     late = HEARTBEAT_STALE_AFTER.total_seconds() + 100
     bad, good = deadlock("True", -900, 0), deadlock("False", 10, 20)
     begun = story((0, node("True", "u", bad)), (late, node("True", "u", bad)))
@@ -95,7 +95,7 @@ def test_a_stale_condition_neither_starts_nor_ends_anything() -> None:
     assert healthy.failing_conditions == frozenset()
 
 
-def test_beginnings_are_counted_once_each_and_one_reboot_is_one() -> None:
+def test_one_reboot_counts_as_one_failure_start() -> None:
     """Ready False, Unknown, False, True: a reboot goes through all of them."""
     seen = story((0, node()), (1, node("False")), (40, node("Unknown")), (80, node("False")), (120, node()))
     assert seen.failure_starts == (("Ready=False", at(1)),)
@@ -103,7 +103,7 @@ def test_beginnings_are_counted_once_each_and_one_reboot_is_one() -> None:
     assert seen.failure_starts == (("Ready=False", at(1)), ("Ready=False", at(200)))
 
 
-def test_old_beginnings_are_forgotten() -> None:
+def test_old_failure_starts_are_forgotten() -> None:
     seen = story((0, node()), (1, node("False")), (2, node()), (1000, node()))
     assert seen.failure_starts == ()
 
@@ -114,17 +114,17 @@ def test_a_suspected_node_is_not_healthy() -> None:
     assert observe(seen, node(), POLICY, at(9)).healthy_since == at(9)
 
 
-def test_after_blindness_every_time_starts_anew() -> None:
+def test_every_timer_restarts_after_a_freeze() -> None:
     seen = restart_timers(story((0, node("Unknown"))), at(500))
     assert seen.status_since["Ready"] == ("Unknown", at(500))
     assert restart_timers(story((0, node())), at(500)).healthy_since == at(500)
 
 
-def test_flapping_that_a_node_drain_tells_of_is_recalled() -> None:
+def test_flapping_in_the_status_of_the_drain_is_restored() -> None:
     assert with_flapping(story((100, node())), 3, at(50)).failure_starts == ((None, at(50)),) * 3
 
 
-def test_a_policy_that_goes_makes_no_node_healthy_and_one_that_comes_back_is_no_change() -> None:
+def test_deleted_policy_makes_no_node_healthy() -> None:
     ill = node("True", "u", NodeCondition("KernelDeadlock", "True"))
     seen = story((0, node()), (1, ill))
     for seconds in (10, 20, 30):
@@ -135,7 +135,7 @@ def test_a_policy_that_goes_makes_no_node_healthy_and_one_that_comes_back_is_no_
     assert observe(seen, node(), None, at(40)).healthy_since == at(40)
 
 
-def test_without_any_policy_so_far_a_node_is_judged_by_the_defaults() -> None:
+def test_node_without_a_policy_yet_has_the_default_conditions() -> None:
     assert observe(None, node("False"), None, at(0)).failing_conditions == {"Ready"}
     ill = node("True", "u", NodeCondition("KernelDeadlock", "True"))
     seen = observe(None, ill, None, at(0))
@@ -146,7 +146,7 @@ def test_without_any_policy_so_far_a_node_is_judged_by_the_defaults() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["True", "False", "Unknown"]), st.integers(1, 300)), max_size=20))
-def test_a_status_never_counts_from_before_it_was_seen(steps: list[tuple[str, int]]) -> None:
+def test_status_never_counts_from_before_its_first_observation(steps: list[tuple[str, int]]) -> None:
     seen, now, first = None, 0.0, {}
     for status, wait in steps:
         now += wait

@@ -1,4 +1,4 @@
-"""Who runs in the place of a pod that was taken off a node that turns out to have lived."""
+"""Find the second copy of a pod that was removed from a node whose boot came back."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -33,7 +33,7 @@ def pod(uid: str, name: str = "db-0", node: str = "n2", kind: str = "StatefulSet
         ),
     ],
 )
-def test_little_else_is_listed(old: Pod, query: dict[str, str]) -> None:
+def test_list_selects_few_other_pods(old: Pod, query: dict[str, str]) -> None:
     assert list_params(old) == query
 
 
@@ -51,6 +51,6 @@ def test_little_else_is_listed(old: Pod, query: dict[str, str]) -> None:
         (pod("b", name="web-xyz", kind="Job"), False),
     ],
 )
-def test_who_is_a_twin(other: Pod, found: bool) -> None:
+def test_running_duplicate_is_found(other: Pod, found: bool) -> None:
     old = pod("a", node="n1")
     assert running_duplicate(old, [other]) == (other if found else None)

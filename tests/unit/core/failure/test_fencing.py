@@ -1,4 +1,4 @@
-"""What proves that a node's boot is dead, what does not, and the life of the out-of-service taint."""
+"""Decide what proves that a boot is dead, and when the out-of-service taint is set and removed."""
 
 import json
 from dataclasses import replace
@@ -45,7 +45,7 @@ def node(ready: str = "Unknown", *taints: Taint, said: object = None, uid: str =
 
 
 def seen(*nodes: Node) -> BootHistory | None:
-    """What was seen, over these sights of the node."""
+    """Return the history after these observations of the node."""
     return reduce(observe_boot, nodes, None)
 
 
@@ -93,7 +93,7 @@ def test_a_malformed_attestation_says_what_is_wrong(text: str, why: str) -> None
 
 
 @given(st.text() | st.recursive(st.none() | st.text() | st.floats(), st.lists).map(json.dumps))
-def test_no_annotation_makes_it_fail(text: str) -> None:
+def test_no_annotation_raises(text: str) -> None:
     assert find_proof(node(said=text), None, own_taint=False, known_method="", now=NOW).proof is None
 
 
@@ -106,17 +106,17 @@ def test_no_annotation_makes_it_fail(text: str) -> None:
         ({"time": "2026-01-01T12:05:01Z"}, "in the future"),
     ],
 )
-def test_an_attestation_of_something_else_is_none(changes: dict[str, str], why: str) -> None:
+def test_attestation_of_another_node_boot_or_time_is_no_proof(changes: dict[str, str], why: str) -> None:
     found = look(node(said=SAID | changes))
     assert found.proof is None
     assert why in found.attestation_error
 
 
-def test_an_attestation_may_be_somewhat_older_than_what_the_node_controller_stamps() -> None:
+def test_attestation_may_be_a_little_older_than_the_failure() -> None:
     assert look(node(said=SAID | {"time": "2026-01-01T13:53:30+02:00"})).proof
 
 
-def test_an_attestation_after_which_the_boot_came_back_is_refuted() -> None:
+def test_attestation_is_refuted_after_the_boot_came_back() -> None:
     dead, alive = node(said=SAID), node("True", said=SAID)
     assert look(dead, node("True"), dead).proof
     found = look(dead, dead, alive)
@@ -125,11 +125,11 @@ def test_an_attestation_after_which_the_boot_came_back_is_refuted() -> None:
     assert look(node(said=SAID | {"time": "2026-01-01T11:59:59Z"}), dead, alive).proof
 
 
-def test_an_attestation_made_before_the_node_controller_noticed_counts() -> None:
+def test_attestation_before_the_node_becomes_unknown_is_proof() -> None:
     assert look(node(said=SAID), node("True"), node("True", said=SAID)).proof
 
 
-def test_what_is_pasted_from_the_hint_is_proof() -> None:
+def test_command_in_the_hint_is_proof() -> None:
     text = proof_hint(node())
     said = text[text.index("{") : text.index("}") + 1]
     assert f"kubectl annotate --overwrite node n {names.FENCED}='{said}'" in text
@@ -143,7 +143,7 @@ def test_what_is_pasted_from_the_hint_is_proof() -> None:
     ("taint", "method"),
     [(SHUTDOWN, ProofMethod.SHUTDOWN), (FOREIGN, ProofMethod.OUT_OF_SERVICE), (MINE, ProofMethod.OUT_OF_SERVICE)],
 )
-def test_a_taint_set_since_the_boot_was_seen_without_it_is_proof(taint: Taint, method: ProofMethod) -> None:
+def test_new_taint_is_proof(taint: Taint, method: ProofMethod) -> None:
     here = node("Unknown", taint)
     for before in (node("True"), node(), node("False")):
         found = look(here, before).proof
@@ -155,43 +155,43 @@ def test_a_taint_set_since_the_boot_was_seen_without_it_is_proof(taint: Taint, m
 @pytest.mark.parametrize(
     "before",
     [
-        (),  # we began to look only now
+        (),  # the first observation is now
         ("True+",),
         ("Unknown", "Unknown+", "True+"),  # the boot was not dead
     ],
 )
-def test_a_taint_from_before_proves_nothing(taint: Taint, before: tuple[str, ...]) -> None:
+def test_old_taint_is_no_proof(taint: Taint, before: tuple[str, ...]) -> None:
     sights = [node(s.removesuffix("+"), *([taint] if s.endswith("+") else [])) for s in before]
     found = look(node("Unknown", taint), *sights)
     assert found.proof is None
     assert taint.key in found.rejections[0]
 
 
-def test_a_taint_of_an_earlier_boot_proves_nothing_of_this_one() -> None:
+def test_taint_of_an_earlier_boot_is_no_proof() -> None:
     old = node("Unknown", SHUTDOWN)
     assert look(old, node("True"), old).proof
     assert look(node("False", SHUTDOWN, boot="c"), node("True"), old).proof is None
     assert look(node("Unknown", SHUTDOWN, uid="v"), node("True"), old).proof is None
 
 
-def test_a_stale_taint_that_is_taken_off_and_set_again_is_proof() -> None:
+def test_old_taint_is_proof_after_it_is_set_again() -> None:
     there = node("Unknown", SHUTDOWN)
     assert look(there, there, node(), there).proof
 
 
-def test_what_the_status_says_already_needs_no_second_look_after_a_restart() -> None:
+def test_proof_in_the_status_stays_valid_after_a_restart() -> None:
     assert look(node("Unknown", SHUTDOWN), known="ProviderShutdown").proof
     assert look(node("Unknown", FOREIGN), known="ProviderShutdown").proof is None
     assert look(node(), known="ProviderShutdown").proof is None
 
 
-def test_our_own_taint_proves_nothing() -> None:
+def test_own_taint_is_no_proof() -> None:
     assert look(node("Unknown", MINE), node(), ours=True) == FencingEvidence()
     assert look(node("Unknown", MINE, FOREIGN), node(), ours=True).proof
 
 
 @pytest.mark.parametrize("proof", [SAID, SHUTDOWN, FOREIGN])
-def test_nothing_proves_a_living_node_dead(proof: object) -> None:
+def test_ready_node_is_never_proven_dead(proof: object) -> None:
     here = node("True", proof) if isinstance(proof, Taint) else node("True", said=proof)
     assert look(here, node("Unknown")) == FencingEvidence()
 
@@ -206,7 +206,7 @@ def test_time_is_no_proof() -> None:
         st.tuples(st.sampled_from(["True", "False", "Unknown"]), st.booleans(), st.sampled_from("bc")), max_size=6
     ),
 )
-def test_a_taint_is_proof_only_if_the_boot_was_seen_without_it_since_it_last_lived(
+def test_taint_is_proof_only_if_absent_since_the_last_ready(
     sights: list[tuple[str, bool, str]],
 ) -> None:
     nodes = [node(ready, *([SHUTDOWN] if tainted else []), boot=boot) for ready, tainted, boot in sights]
@@ -219,7 +219,7 @@ def test_a_taint_is_proof_only_if_the_boot_was_seen_without_it_since_it_last_liv
     assert bool(look(last, *nodes).proof) is fresh
 
 
-# -- the taint's life -------------------------------------------------------------------------------------------------
+# -- writes of the taint ----------------------------------------------------------------------------------------------
 
 RECORD = NodeRecord(uid="u", boot_id="b", cordoned_by_us=True, added_taints=(OUT_OF_SERVICE_TAINT,))
 NONE = NodeRecord(uid="u", boot_id="b", cordoned_by_us=True)
@@ -234,30 +234,30 @@ OTHER_BOOT = RECORD.model_copy(update={"boot_id": "a"})
         (node("False"), NONE, True, True, TaintAction.SET),
         (node(), NONE, False, True, TaintAction.NOTHING),
         (node("True"), NONE, True, True, TaintAction.NOTHING),
-        # somebody else's: core acts on it, and it is theirs to take off
+        # another party set the taint, and removes it
         (node("Unknown", FOREIGN), NONE, True, True, TaintAction.NOTHING),
         (node("True", FOREIGN), NONE, False, False, TaintAction.NOTHING),
         (node("Unknown", FOREIGN), RECORD, True, True, TaintAction.CLEAR_RECORD),
-        # recorded, and not there: a crash between the two writes, or somebody took it off
+        # recorded but absent: a crash between two writes, or another party removed it
         (node(), RECORD, True, True, TaintAction.SET),
         (node(), RECORD, False, True, TaintAction.CLEAR_RECORD),
         (node("True"), RECORD, False, False, TaintAction.CLEAR_RECORD),
-        # it stays, however long
+        # the taint stays, for any time
         (node("Unknown", MINE), RECORD, True, True, TaintAction.NOTHING),
         (node("Unknown", MINE), RECORD, False, False, TaintAction.NOTHING),
         (node("False", MINE), RECORD, False, False, TaintAction.NOTHING),
         (node("True", MINE), RECORD, False, True, TaintAction.NOTHING),
-        # it goes
+        # the taint is removed
         (node("True", MINE), RECORD, False, False, TaintAction.REMOVE),
         (node("True", MINE), OTHER_BOOT, False, True, TaintAction.REMOVE),
         (node("False", MINE), OTHER_BOOT, False, True, TaintAction.REMOVE),
         (node("Unknown", MINE), OTHER_BOOT, True, True, TaintAction.REMOVE),
-        # another machine under its name
+        # another machine with the same name
         (node("Unknown", MINE, uid="v"), RECORD, False, True, TaintAction.NOTHING),
         (node("True", uid="v"), RECORD, False, True, TaintAction.NOTHING),
     ],
 )
-def test_the_life_of_the_taint(here: Node, record: NodeRecord, due: bool, busy: bool, expected: TaintAction) -> None:
+def test_taint_action(here: Node, record: NodeRecord, due: bool, busy: bool, expected: TaintAction) -> None:
     assert taint_action(here, record, taint_due=due, node_in_use=busy) is expected
 
 
@@ -268,7 +268,7 @@ def test_the_life_of_the_taint(here: Node, record: NodeRecord, due: bool, busy: 
     record=st.sampled_from([RECORD, NONE, OTHER_BOOT, None]),
     taints=st.sets(st.sampled_from([MINE, FOREIGN, SHUTDOWN])),
 )
-def test_the_taint_is_never_set_on_a_living_node_nor_taken_off_a_dead_one(
+def test_taint_is_never_set_on_ready_or_removed_from_dead_nodes(
     ready: str, due: bool, busy: bool, record: NodeRecord | None, taints: set[Taint]
 ) -> None:
     here = node(ready, *taints)
@@ -284,7 +284,7 @@ def test_the_taint_is_never_set_on_a_living_node_nor_taken_off_a_dead_one(
     assert not (found is TaintAction.REMOVE and must_keep_taint(here, record, node_in_use=busy))
 
 
-def test_a_boot_that_is_back_under_our_taint_has_returned() -> None:
+def test_boot_with_own_taint_that_is_ready_has_returned() -> None:
     assert returned_without_reboot(node("True", MINE), RECORD)
     assert not returned_without_reboot(node("True", MINE), OTHER_BOOT)
     assert not returned_without_reboot(node("Unknown", MINE), RECORD)
@@ -310,14 +310,12 @@ PROVEN = FencingState(failing=True, proof=Proof(ProofMethod.SHUTDOWN, "off"))
         (FencingState(returned_without_reboot=True), 0, True, ("False", "ReturnedWithoutReboot")),
     ],
 )
-def test_the_condition_fenced(
-    standing: FencingState, waiting: int, needed: bool, expected: tuple[str, str] | None
-) -> None:
+def test_fenced_condition(standing: FencingState, waiting: int, needed: bool, expected: tuple[str, str] | None) -> None:
     found = fenced_condition(standing, pods_waiting=waiting, proof_used=needed)
     assert (found[:2] if found else None) == expected
 
 
-def test_the_condition_says_what_is_not_taken_as_proof() -> None:
+def test_fenced_condition_names_what_is_no_proof() -> None:
     found = fenced_condition(
         FencingState(failing=True, rejections=("the taint x is old",)), pods_waiting=1, proof_used=False
     )

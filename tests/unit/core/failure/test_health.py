@@ -1,4 +1,4 @@
-"""How a node is: failed, suspected, flapping, ailing or well."""
+"""Diagnose a node: failed, suspected, flapping, unhealthy or healthy."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -45,14 +45,14 @@ def flapped(rules: ReschedulePolicy, times: int) -> ConditionHistory:
     return story(rules, *steps)
 
 
-def test_a_network_plugin_rolled_over_a_node_for_two_minutes_fails_nothing() -> None:
+def test_two_minutes_of_not_ready_are_no_failure() -> None:
     rules = policy()
     seen = story(rules, (0, node()), (1, node("False")))
     assert health(rules, node("False"), seen, 121) is Health.UNHEALTHY
     assert health(rules, node(), observe(seen, node(), rules, at(122)), 123) is Health.HEALTHY
 
 
-def test_of_many_conditions_the_earliest_deadline_decides_when_to_look_again() -> None:
+def test_earliest_deadline_is_the_next_recheck() -> None:
     rules = policy(
         conditions=[
             {"type": "Ready", "status": ["False"], "for": "60s"},
@@ -66,7 +66,7 @@ def test_of_many_conditions_the_earliest_deadline_decides_when_to_look_again() -
     assert (found.health, found.match and found.match.type) == (Health.FAILED, "Other")
 
 
-def test_a_node_that_comes_and_goes_flaps_until_it_is_quiet() -> None:
+def test_flapping_node_flaps_until_it_is_quiet() -> None:
     rules = policy()
     seen = flapped(rules, 3)
     assert health(rules, node(), flapped(rules, 2), 250) is Health.HEALTHY
@@ -75,7 +75,7 @@ def test_a_node_that_comes_and_goes_flaps_until_it_is_quiet() -> None:
     assert health(rules, node(), seen, 210 + 901) is Health.HEALTHY
 
 
-def test_a_flapping_node_whose_condition_holds_for_its_time_has_failed() -> None:
+def test_flapping_node_fails_if_a_condition_holds_for_its_for() -> None:
     rules = policy()
     seen = observe(flapped(rules, 3), node("False"), rules, at(300))
     assert health(rules, node("False"), seen, 300 + 179) is Health.FLAPPING
@@ -88,20 +88,20 @@ def test_one_reboot_is_no_flapping() -> None:
     assert health(rules, node(), seen, 71) is Health.HEALTHY
 
 
-def test_a_silent_lease_makes_a_suspect_only_where_the_policy_asks_for_it() -> None:
+def test_silent_lease_is_a_suspicion_only_with_lease_timeout() -> None:
     seen = story(policy(), (0, node()))
     assert health(policy(), node(), seen, 30, suspected=True) is Health.HEALTHY
     assert health(policy(leaseTimeout="20s"), node(), seen, 30, suspected=True) is Health.SUSPECTED
 
 
-def test_a_suspect_that_is_unknown_for_good_has_failed() -> None:
+def test_suspected_node_fails_once_it_is_unknown_for_its_for() -> None:
     rules = policy(leaseTimeout="20s")
     seen = story(rules, (0, node()), (40, node("Unknown")))
     assert health(rules, node("Unknown"), seen, 99, suspected=True) is Health.SUSPECTED
     assert health(rules, node("Unknown"), seen, 100, suspected=True) is Health.FAILED
 
 
-def test_nothing_counts_before_a_new_node_was_first_ready() -> None:
+def test_new_node_is_healthy_during_startup_grace() -> None:
     rules = policy(leaseTimeout="20s")
     young = node("False", created=0)
     seen = story(rules, (0, young))
@@ -110,8 +110,8 @@ def test_nothing_counts_before_a_new_node_was_first_ready() -> None:
     assert health(rules, young, seen, 601) is Health.FAILED
 
 
-def test_a_node_whose_failure_is_known_is_not_starting() -> None:
-    """After a start of ours nobody has seen it Ready, but its NodeDrain says that it failed."""
+def test_node_with_a_known_failure_has_no_startup_grace() -> None:
+    """After a start of the operator the node has not been Ready, but its NodeDrain reports the failure."""
     rules = policy()
     young = node("Unknown", created=0)
     seen = story(rules, (100, young))
@@ -119,7 +119,7 @@ def test_a_node_whose_failure_is_known_is_not_starting() -> None:
     assert unhealthy_cause_names(young, rules, seen, at(101), suspected=False, failure_known=True)
 
 
-def test_a_stale_condition_starts_nothing_and_does_not_end_what_stands() -> None:
+def test_stale_condition_neither_starts_nor_ends_a_failure() -> None:
     rules = policy(conditions=[{"type": "Deadlock", "status": ["True"], "for": "60s"}])
     bad = NodeCondition("Deadlock", "True", last_transition=at(-900), last_heartbeat=at(0))
     seen = story(rules, (0, node("True", bad)))
@@ -131,8 +131,8 @@ def test_a_stale_condition_starts_nothing_and_does_not_end_what_stands() -> None
     assert not unhealthy_cause_names(node("True", bad), rules, seen, at(late), suspected=False)
 
 
-def test_a_condition_that_has_gone_stale_counts_as_long_as_its_drain_stands() -> None:
-    """Or the brake would open for all when a bad detector ends."""
+def test_stale_condition_counts_while_its_drain_exists() -> None:
+    """Otherwise the brake would open for all nodes when a wrong detector ends."""
     rules = policy(conditions=[{"type": "Deadlock", "status": ["True"], "for": "60s"}])
     bad = node("True", NodeCondition("Deadlock", "True", last_transition=at(-900), last_heartbeat=at(0)))
     late = HEARTBEAT_STALE_AFTER.total_seconds() + 1
@@ -152,7 +152,7 @@ def test_a_condition_that_has_gone_stale_counts_as_long_as_its_drain_stands() ->
         ("False", True, False, {"Ready=False", "Ready=Unknown"}),
     ],
 )
-def test_the_brake_counts_who_is_unhealthy_at_once_by_each_cause(
+def test_unhealthy_node_counts_at_once_for_each_cause(
     ready: str, suspected: bool, heard: bool, causes: set[str]
 ) -> None:
     seen = story(policy(), (0, node(ready)))
@@ -169,20 +169,20 @@ TWO = policy(
 
 
 def certainties(ready: str, *, heard: bool = False) -> tuple[str, list[str]]:
-    """Of a node with a bad GPU: what it failed by, and all its causes in order."""
+    """Return the condition for which a node with a bad GPU failed, and all its causes in order."""
     ill = node(ready, NodeCondition("GpuBad", "Unknown"))
     found = diagnose(ill, TWO, story(TWO, (0, ill)), at(60), lease_renewed=heard)
     return found.match.type if found.match else "", [cause.name for cause in found.causes]
 
 
-def test_the_most_certain_cause_comes_first_whatever_the_policys_order() -> None:
+def test_most_certain_cause_comes_first_in_any_order_of_the_policy() -> None:
     assert certainties("Unknown") == ("Ready", ["Ready=Unknown", "GpuBad"])
     assert certainties("False") == ("Ready", ["Ready=False", "GpuBad"])
     assert certainties("True") == ("GpuBad", ["GpuBad"])
     assert certainties("Unknown", heard=True) == ("GpuBad", ["GpuBad", "Ready=Unknown with a renewed Lease"])
 
 
-def test_a_failed_node_is_looked_at_again_when_a_more_certain_cause_is_due() -> None:
+def test_failed_node_is_rechecked_for_a_more_certain_cause() -> None:
     ill = node("Unknown", NodeCondition("GpuBad", "True"))
     found = diagnose(ill, TWO, story(TWO, (0, ill)), at(10))
     assert (found.health, [cause.name for cause in found.causes], found.recheck_at) == (
@@ -192,14 +192,14 @@ def test_a_failed_node_is_looked_at_again_when_a_more_certain_cause_is_due() -> 
     )
 
 
-def test_a_suspicion_is_a_cause_beside_others() -> None:
+def test_suspicion_is_one_cause_among_others() -> None:
     rules = policy(leaseTimeout="20s", conditions=[{"type": "GpuBad", "status": ["True"]}])
     ill = node("True", NodeCondition("GpuBad", "True"))
     found = diagnose(ill, rules, story(rules, (0, ill)), at(1), suspected=True)
     assert [cause.certainty for cause in found.causes] == [Certainty.SUSPECTED, Certainty.REPORTED]
 
 
-def test_what_is_braked_is_no_part_of_the_flapping() -> None:
+def test_braked_causes_do_not_count_as_flapping() -> None:
     rules = policy(conditions=[{"type": "A", "status": ["True"]}, {"type": "B", "status": ["True"]}])
     steps = [(0.0, node())]
     for index, cause in enumerate("AABA"):
@@ -210,6 +210,6 @@ def test_what_is_braked_is_no_part_of_the_flapping() -> None:
     assert flapping_until(seen, rules.spec.failure, at(50), ["B"])
 
 
-def test_failure_switched_off_fails_nothing() -> None:
+def test_no_node_fails_with_failure_disabled() -> None:
     rules = policy(enabled=False)
     assert health(rules, node("False"), story(rules, (0, node("False"))), 9999) is Health.HEALTHY

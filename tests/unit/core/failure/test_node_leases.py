@@ -1,4 +1,4 @@
-"""Who has fallen silent, and whether that is us."""
+"""Find silent nodes, and blackouts of the operator's own view."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,97 +21,97 @@ from rescheduler.core.failure.node_leases import (
 from rescheduler.core.model.nodes import Node, NodeCondition
 
 
-def beating(**last: float) -> LeaseTracker:
-    pulses = LeaseTracker()
+def tracker(**last: float) -> LeaseTracker:
+    leases = LeaseTracker()
     for name, when in last.items():
-        pulses.record_lease(name, f"{when}", when)
-    return pulses
+        leases.record_lease(name, f"{when}", when)
+    return leases
 
 
-def test_a_node_is_silent_after_its_limit_by_our_clock() -> None:
-    pulses = beating(a=0, b=5)
-    assert pulses.silent_nodes({"a": 20, "b": 20}, 20) == {"a"}
-    assert pulses.silent_nodes({"b": 10}, 20) == {"b"}
+def test_node_is_silent_after_its_limit() -> None:
+    leases = tracker(a=0, b=5)
+    assert leases.silent_nodes({"a": 20, "b": 20}, 20) == {"a"}
+    assert leases.silent_nodes({"b": 10}, 20) == {"b"}
 
 
-def test_a_lease_that_is_listed_again_unrenewed_is_not_heard_of_again() -> None:
-    pulses = beating(a=0)
-    pulses.record_lease("a", "0", 15)
-    assert pulses.silent_nodes({"a": 20}, 20) == {"a"}
+def test_unchanged_lease_is_no_renewal() -> None:
+    leases = tracker(a=0)
+    leases.record_lease("a", "0", 15)
+    assert leases.silent_nodes({"a": 20}, 20) == {"a"}
 
 
 def test_a_node_without_a_lease_is_not_silent() -> None:
-    assert beating(a=0).silent_nodes({"b": 1}, 99) == frozenset()
+    assert tracker(a=0).silent_nodes({"b": 1}, 99) == frozenset()
 
 
-def test_what_a_skewed_clock_wrote_does_not_matter() -> None:
-    pulses = LeaseTracker()
-    pulses.record_lease("a", "1999-01-01T00:00:00Z", 0)
-    pulses.record_lease("a", "1998-01-01T00:00:00Z", 10)
-    assert pulses.silent_nodes({"a": 20}, 29) == frozenset()
+def test_times_in_a_lease_are_ignored() -> None:
+    leases = LeaseTracker()
+    leases.record_lease("a", "1999-01-01T00:00:00Z", 0)
+    leases.record_lease("a", "1998-01-01T00:00:00Z", 10)
+    assert leases.silent_nodes({"a": 20}, 29) == frozenset()
 
 
 @pytest.mark.parametrize(
     ("silent", "alive", "count"),
     [(1, 0, 0), (2, 0, 0), (2, 1, 2), (1, 2, 0), (3, 2, 3), (2, 2, 0), (6, 4, 6), (5, 5, 0)],
 )
-def test_so_many_that_fall_silent_together_are_a_blackout(silent: int, alive: int, count: int) -> None:
+def test_many_leases_that_stop_together_are_a_blackout(silent: int, alive: int, count: int) -> None:
     names = {f"s{i}": float(i) for i in range(silent)} | {f"a{i}": 100.0 for i in range(alive)}
-    assert beating(**names).blackout_size(100) == count
+    assert tracker(**names).blackout_size(100) == count
 
 
-def test_nodes_that_died_one_after_another_are_none() -> None:
-    assert beating(a=0, b=61, c=122, d=300).blackout_size(300) == 0
+def test_leases_that_stop_one_after_another_are_no_blackout() -> None:
+    assert tracker(a=0, b=61, c=122, d=300).blackout_size(300) == 0
 
 
-def test_after_blindness_all_are_heard_of_just_now() -> None:
-    pulses = beating(a=0)
-    pulses.reset(100)
-    assert pulses.silent_nodes({"a": 20}, 119) == frozenset()
+def test_reset_counts_all_leases_as_renewed() -> None:
+    leases = tracker(a=0)
+    leases.reset(100)
+    assert leases.silent_nodes({"a": 20}, 119) == frozenset()
 
 
-def test_a_blackout_outlasts_a_start_of_ours() -> None:
-    """Who has just come knows of the silence by the node controller's word, until the nodes are heard of."""
-    pulses = beating(a=100, b=100, c=100, d=100)
-    pulses.reset(100)
-    pulses.presume_silent({}, 100)
-    assert pulses.blackout_size(100) == 0
-    pulses.presume_silent({"a": 0, "b": 3, "c": 5}, 101)
-    assert pulses.blackout_size(101) == 3
-    assert pulses.silent_nodes({"a": 5}, 101) == frozenset()
-    pulses.record_lease("a", "renewed", 102)
-    assert pulses.blackout_size(102) == 0
+def test_blackout_outlasts_a_restart_of_the_operator() -> None:
+    """A new leader learns from the node controller which nodes were silent before."""
+    leases = tracker(a=100, b=100, c=100, d=100)
+    leases.reset(100)
+    leases.presume_silent({}, 100)
+    assert leases.blackout_size(100) == 0
+    leases.presume_silent({"a": 0, "b": 3, "c": 5}, 101)
+    assert leases.blackout_size(101) == 3
+    assert leases.silent_nodes({"a": 5}, 101) == frozenset()
+    leases.record_lease("a", "renewed", 102)
+    assert leases.blackout_size(102) == 0
 
 
-def test_a_blackout_outlasts_blindness_of_ours() -> None:
-    pulses = beating(a=0, b=1, c=2, d=30)
-    assert pulses.blackout_size(31) == 3
-    pulses.record_lease("d", "renewed", 40)
-    pulses.reset(50, blackout=True)
-    assert pulses.blackout_size(51) == 3
-    assert pulses.silent_nodes({"a": 20}, 60) == frozenset()
-    pulses.record_lease("a", "renewed", 52)
-    assert pulses.blackout_size(52) == 0
+def test_blackout_outlasts_an_interrupted_view() -> None:
+    leases = tracker(a=0, b=1, c=2, d=30)
+    assert leases.blackout_size(31) == 3
+    leases.record_lease("d", "renewed", 40)
+    leases.reset(50, blackout=True)
+    assert leases.blackout_size(51) == 3
+    assert leases.silent_nodes({"a": 20}, 60) == frozenset()
+    leases.record_lease("a", "renewed", 52)
+    assert leases.blackout_size(52) == 0
 
 
-def test_nodes_that_were_dead_long_before_a_start_of_ours_are_none() -> None:
-    pulses = beating(a=100, b=100, c=100)
-    pulses.reset(100)
-    pulses.presume_silent({"a": 86400, "b": 0}, 100)
-    assert pulses.blackout_size(101) == 0
+def test_nodes_dead_long_before_a_restart_are_no_blackout() -> None:
+    leases = tracker(a=100, b=100, c=100)
+    leases.reset(100)
+    leases.presume_silent({"a": 86400, "b": 0}, 100)
+    assert leases.blackout_size(101) == 0
 
 
-def test_whoever_was_heard_of_is_not_presumed_silent() -> None:
-    pulses = beating(a=100)
-    pulses.reset(100)
-    pulses.record_lease("a", "renewed", 103)
-    pulses.presume_silent({"a": 0}, 104)
-    assert pulses.silent_nodes({"a": 5}, 105) == frozenset()
+def test_renewed_node_is_not_presumed_silent() -> None:
+    leases = tracker(a=100)
+    leases.reset(100)
+    leases.record_lease("a", "renewed", 103)
+    leases.presume_silent({"a": 0}, 104)
+    assert leases.silent_nodes({"a": 5}, 105) == frozenset()
 
 
 @given(st.lists(st.floats(0, 1000), min_size=3, max_size=40))
-def test_a_blackout_is_never_said_of_fewer_than_six_in_ten(times: list[float]) -> None:
-    found = beating(**{f"n{i}": when for i, when in enumerate(times)}).blackout_size(1000)
+def test_blackout_has_at_least_six_in_ten_nodes(times: list[float]) -> None:
+    found = tracker(**{f"n{i}": when for i, when in enumerate(times)}).blackout_size(1000)
     assert found == 0 or found >= 0.6 * len(times)
 
 
@@ -132,11 +132,11 @@ def test_a_blackout_is_never_said_of_fewer_than_six_in_ten(times: list[float]) -
         ([], 40),
     ],
 )
-def test_what_others_write_as_a_leases_duration_is_bounded(said: object, seconds: float) -> None:
+def test_duration_of_a_lease_is_bounded(said: object, seconds: float) -> None:
     assert bounded_duration(said) == seconds
 
 
-def test_a_lease_is_judged_by_its_own_duration() -> None:
+def test_lease_is_silent_by_its_own_duration() -> None:
     assert (
         renewal_interval(DEFAULT_LEASE_DURATION),
         late_after(DEFAULT_LEASE_DURATION),
@@ -146,13 +146,13 @@ def test_a_lease_is_judged_by_its_own_duration() -> None:
 
 
 def slow(lasts: float, every: float, count: int, until: float) -> int:
-    """The most that a blackout is said of while kubelets renew their Leases in turn, `every` so many seconds."""
-    pulses, most = LeaseTracker(), 0
+    """Return the largest blackout while kubelets renew their Leases in turn, `every` so many seconds."""
+    leases, most = LeaseTracker(), 0
     for second in range(int(until)):
         for index in range(count):
             if (second - index * every / count) % every < 1:
-                pulses.record_lease(f"n{index}", str(second), second, lasts)
-        most = max(most, pulses.blackout_size(second))
+                leases.record_lease(f"n{index}", str(second), second, lasts)
+        most = max(most, leases.blackout_size(second))
     return most
 
 
@@ -162,31 +162,31 @@ def test_kubelets_that_renew_slowly_are_no_blackout(lasts: float, count: int) ->
     assert slow(lasts, lasts / 4, count, 4 * lasts) == 0
 
 
-def test_their_silence_is_one_though_they_fall_silent_one_after_another() -> None:
-    pulses = LeaseTracker()
+def test_slow_leases_that_stop_one_after_another_are_a_blackout() -> None:
+    leases = LeaseTracker()
     for index in range(4):
-        pulses.record_lease(f"n{index}", "0", index * 40, 600)
-    assert pulses.blackout_size(120 + 299) == 4 - 1
-    assert pulses.blackout_size(120 + 300) == 4
+        leases.record_lease(f"n{index}", "0", index * 40, 600)
+    assert leases.blackout_size(120 + 299) == 4 - 1
+    assert leases.blackout_size(120 + 300) == 4
 
 
-def test_who_is_heard_of_is_alive_and_a_presumption_is_no_sign_of_life() -> None:
-    pulses = beating(a=0, b=0)
-    assert pulses.renewing_nodes(["a", "b", "none"], 10.9) == {"a", "b"}
-    assert pulses.renewing_nodes(["a"], 11) == frozenset()
-    pulses.reset(20)
-    assert pulses.renewing_nodes(["a"], 21) == frozenset()
-    pulses.record_lease("a", "renewed", 22)
-    assert pulses.renewing_nodes(["a", "b"], 23) == {"a"}
+def test_only_an_observed_renewal_is_a_sign_of_life() -> None:
+    leases = tracker(a=0, b=0)
+    assert leases.renewing_nodes(["a", "b", "none"], 10.9) == {"a", "b"}
+    assert leases.renewing_nodes(["a"], 11) == frozenset()
+    leases.reset(20)
+    assert leases.renewing_nodes(["a"], 21) == frozenset()
+    leases.record_lease("a", "renewed", 22)
+    assert leases.renewing_nodes(["a", "b"], 23) == {"a"}
 
 
-def test_for_how_long_no_renewal_at_all_may_come() -> None:
-    pulses = LeaseTracker()
-    assert pulses.next_renewal_within() == float("inf")
-    pulses.record_lease("a", "0", 0, 200)
-    assert pulses.next_renewal_within() == 55
-    pulses.record_lease("b", "0", 0)
-    assert pulses.next_renewal_within() == 11
+def test_next_renewal_is_that_of_the_shortest_lease() -> None:
+    leases = LeaseTracker()
+    assert leases.next_renewal_within() == float("inf")
+    leases.record_lease("a", "0", 0, 200)
+    assert leases.next_renewal_within() == 55
+    leases.record_lease("b", "0", 0)
+    assert leases.next_renewal_within() == 11
 
 
 def test_the_lease_timeout_is_at_least_one_renewal_interval() -> None:

@@ -1,4 +1,4 @@
-"""The storm brake."""
+"""Brake drains for a cause that many nodes have at once."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ def node(name: str, zone: str = "", pool: str = "") -> Node:
     return Node(name, name, labels=labels | ({names.NODE_POOL: pool} if pool else {}))
 
 
-def says(rules: ReschedulePolicy, sick: list[Node], well: list[Node]) -> str | None:
-    weather = count_unhealthy([*((n, rules, {"A"}) for n in sick), *((n, rules, ()) for n in well)])
-    return storm_reason(sick[0], rules, weather, "A")
+def reason(rules: ReschedulePolicy, unhealthy: list[Node], healthy: list[Node]) -> str | None:
+    counts = count_unhealthy([*((n, rules, {"A"}) for n in unhealthy), *((n, rules, ()) for n in healthy)])
+    return storm_reason(unhealthy[0], rules, counts, "A")
 
 
 @pytest.mark.parametrize(
-    ("limit", "sick", "nodes", "stormy"),
+    ("limit", "unhealthy", "nodes", "is_storm"),
     [
         ("20%", 1, 1, False),
         ("20%", 1, 2, False),
@@ -37,51 +37,51 @@ def says(rules: ReschedulePolicy, sick: list[Node], well: list[Node]) -> str | N
         ("100%", 10, 10, False),
         (2, 2, 3, False),
         (2, 3, 100, True),
-        (0, 1, 9, False),  # one node alone is never a storm
+        (0, 1, 9, False),  # a single node is never a storm
         (0, 2, 9, True),
     ],
 )
-def test_over_the_policys_nodes(limit: Any, sick: int, nodes: int, stormy: bool) -> None:
+def test_storm_over_the_nodes_of_a_policy(limit: Any, unhealthy: int, nodes: int, is_storm: bool) -> None:
     rows = [node(f"n{i}") for i in range(nodes)]
-    assert bool(says(policy(limit), rows[:sick], rows[sick:])) is stormy
+    assert bool(reason(policy(limit), rows[:unhealthy], rows[unhealthy:])) is is_storm
 
 
-def test_three_nodes_in_three_zones_one_dead_is_handled() -> None:
+def test_one_dead_node_of_three_in_three_zones_is_no_storm() -> None:
     rows = [node(f"n{zone}", zone) for zone in "abc"]
-    assert says(policy(), rows[:1], rows[1:]) is None
+    assert reason(policy(), rows[:1], rows[1:]) is None
 
 
-def test_a_zone_where_three_are_dark_is_a_storm_there_and_not_elsewhere() -> None:
+def test_storm_in_a_zone_brakes_only_that_zone() -> None:
     rules = policy()
     dark, other = [node(f"a{i}", "a") for i in range(3)], node("b0", "b")
-    well = [node(f"b{i}", "b") for i in range(1, 40)]
-    weather = count_unhealthy([*((n, rules, {"A"}) for n in [*dark, other]), *((n, rules, ()) for n in well)])
-    assert "3 of 3 nodes of zone a" in storm_reason(dark[0], rules, weather, "A")
-    assert storm_reason(other, rules, weather, "A") is None
+    healthy = [node(f"b{i}", "b") for i in range(1, 40)]
+    counts = count_unhealthy([*((n, rules, {"A"}) for n in [*dark, other]), *((n, rules, ()) for n in healthy)])
+    assert "3 of 3 nodes of zone a" in storm_reason(dark[0], rules, counts, "A")
+    assert storm_reason(other, rules, counts, "A") is None
 
 
-def test_two_dark_nodes_of_a_small_zone_are_none() -> None:
+def test_two_unhealthy_nodes_of_a_small_zone_are_no_storm() -> None:
     dark = [node("a1", "a"), node("a2", "a")]
-    assert says(policy(), dark, [node(f"b{i}", "b") for i in range(20)]) is None
+    assert reason(policy(), dark, [node(f"b{i}", "b") for i in range(20)]) is None
 
 
-def test_a_pool_is_a_place_too() -> None:
-    sick = [node(f"n{i}", pool="shop") for i in range(3)]
-    assert "pool shop" in says(policy(), sick, [node(f"m{i}") for i in range(30)])
+def test_storm_in_a_pool() -> None:
+    unhealthy = [node(f"n{i}", pool="shop") for i in range(3)]
+    assert "pool shop" in reason(policy(), unhealthy, [node(f"m{i}") for i in range(30)])
 
 
-def test_nodes_without_a_zone_are_in_none() -> None:
-    assert says(policy(), [node(f"n{i}") for i in range(3)], [node(f"m{i}") for i in range(30)]) is None
+def test_nodes_without_a_zone_share_no_zone() -> None:
+    assert reason(policy(), [node(f"n{i}") for i in range(3)], [node(f"m{i}") for i in range(30)]) is None
 
 
-def test_each_cause_is_counted_by_itself_and_the_words_name_what_is_counted() -> None:
+def test_each_cause_is_counted_on_its_own_and_named() -> None:
     rules = policy()
     rows = [node(f"n{i}", "a") for i in range(10)]
     causes = [{"GpuBad"}, {"GpuBad"}, {"GpuBad", "Ready=Unknown"}, {"Ready=Unknown"}, *([set[str]()] * 6)]
-    weather = count_unhealthy(zip(rows, [rules] * 10, causes, strict=True))
-    found = storm_reason(rows[0], rules, weather, "GpuBad")
+    counts = count_unhealthy(zip(rows, [rules] * 10, causes, strict=True))
+    found = storm_reason(rows[0], rules, counts, "GpuBad")
     assert "3 of 10 nodes of ReschedulePolicy p have the condition GpuBad" in found
     assert "failure.maxUnhealthy 20% (2)" in found
-    assert storm_reason(rows[2], rules, weather, "Ready=Unknown") is None
-    assert any_storm_reason(rows[9], rules, weather) == found
-    assert any_storm_reason(node("elsewhere", "b"), ReschedulePolicy("other", "o", 1, rules.spec), weather) is None
+    assert storm_reason(rows[2], rules, counts, "Ready=Unknown") is None
+    assert any_storm_reason(rows[9], rules, counts) == found
+    assert any_storm_reason(node("elsewhere", "b"), ReschedulePolicy("other", "o", 1, rules.spec), counts) is None

@@ -1,4 +1,4 @@
-"""Whether pools are enforced: nothing is moved because of them where they are not."""
+"""Decide whether admission enforces pools; without it no pod is moved for a pool."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,29 +26,29 @@ def everything() -> dict[tuple[str, str], Any]:
     }
 
 
-def test_all_that_the_chart_brings_enforces() -> None:
+def test_pools_are_enforced_with_all_objects_of_the_chart() -> None:
     assert evaluate(SERVED, everything()).is_enforced
 
 
-def test_an_older_api_server_is_named_as_the_reason() -> None:
+def test_old_api_server_is_reported_as_not_served() -> None:
     found = evaluate({VALIDATING}, {})
     assert (found.status, found.reason) == ("False", "NotServed")
     assert "1.36" in found.message
 
 
 @pytest.mark.parametrize("gone", REQUIRED_OBJECTS, ids="/".join)
-def test_each_policy_and_each_binding_is_needed(gone: tuple[str, str]) -> None:
+def test_each_policy_and_binding_is_required(gone: tuple[str, str]) -> None:
     found = evaluate(SERVED, everything() | {gone: None})
     assert (found.status, found.reason) == ("False", "PoliciesMissing")
     assert gone[1] in found.message
 
 
-def test_a_binding_that_binds_another_policy_binds_nothing() -> None:
+def test_binding_of_another_policy_counts_as_missing() -> None:
     key = next(k for k in everything() if k[0] == BINDINGS[MUTATING])
     assert not evaluate(SERVED, everything() | {key: {"spec": {"policyName": "x"}}}).is_enforced
 
 
-def test_new_policies_are_trusted_once_every_api_server_has_read_them() -> None:
+def test_new_policies_count_after_the_propagation_delay() -> None:
     found = AdmissionState("True", since=NOW)
     assert not found.is_enforced_everywhere(NOW + POLICY_PROPAGATION_DELAY - timedelta(seconds=1))
     assert found.is_enforced_everywhere(NOW + POLICY_PROPAGATION_DELAY)

@@ -1,4 +1,4 @@
-"""Which labels a kubelet may set on its own Node."""
+"""Decide which labels a kubelet may set on its own Node."""
 
 import pytest
 
@@ -23,7 +23,7 @@ from rescheduler.core.pools.kubelet_labels import kubelet_may_set, required_keys
         "x.kubelet.kubernetes.io/anything",
     ],
 )
-def test_a_kubelet_may_set_its_own_labels_and_all_outside_of_kubernetes_domains(key: str) -> None:
+def test_kubelet_may_set_its_labels_and_all_of_other_domains(key: str) -> None:
     assert kubelet_may_set(key)
 
 
@@ -41,11 +41,11 @@ def test_a_kubelet_may_set_its_own_labels_and_all_outside_of_kubernetes_domains(
         "notnode-restriction.kubernetes.io/x",
     ],
 )
-def test_a_kubelet_may_set_no_restricted_and_no_unknown_label_of_kubernetes(key: str) -> None:
+def test_kubelet_may_not_set_restricted_or_unknown_kubernetes_labels(key: str) -> None:
     assert not kubelet_may_set(key)
 
 
-def test_only_labels_that_must_be_there_are_required() -> None:
+def test_only_labels_that_must_exist_are_required() -> None:
     expressions = [
         {"key": "a", "operator": "In", "values": ["x"]},
         {"key": "b", "operator": "Exists"},

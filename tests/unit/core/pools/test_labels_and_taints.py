@@ -1,4 +1,4 @@
-"""What pools write: their own label and taint, and nothing of anybody else's."""
+"""Pools write only their own label and taint, and change nothing of other parties."""
 
 from typing import Any
 
@@ -17,19 +17,19 @@ def node(pool: str | None = None, *taints: Taint) -> Node:
     return Node("n", "u", "7", labels={names.NODE_POOL: pool} if pool else {}, taints=taints)
 
 
-def test_a_namespace_is_labelled_as_it_was_read() -> None:
+def test_namespace_patch_has_the_preconditions_of_the_read() -> None:
     raw = {"metadata": {"name": "x", "uid": "u", "resourceVersion": "7", "labels": {"team": "a"}}}
     patch = labels_and_taints.namespace_patch(namespaces.parse_namespace(raw), "shop")
     assert patch == {"metadata": {"labels": {names.POOL: "shop"}, "resourceVersion": "7", "uid": "u"}}
 
 
-def test_a_namespace_that_is_right_is_left_alone() -> None:
+def test_namespace_patch_is_none_for_a_right_label() -> None:
     raw = {"metadata": {"name": "x", "uid": "u", "labels": {names.POOL: "shop"}}}
     assert labels_and_taints.namespace_patch(namespaces.parse_namespace(raw), "shop") is None
     assert labels_and_taints.namespace_patch(namespaces.parse_namespace(raw), None) is not None
 
 
-def test_the_taint_stands_beside_those_of_others() -> None:
+def test_node_patch_keeps_the_taints_of_others() -> None:
     other = Taint("gpu", "", "NoSchedule", time_added="2026-01-01T00:00:00Z")
     patch = labels_and_taints.node_patch(node(None, other), PoolAssignment("shop", tainted=True))
     assert patch is not None
@@ -37,7 +37,7 @@ def test_the_taint_stands_beside_those_of_others() -> None:
     assert patch["spec"]["taints"] == [other.as_json(), labels_and_taints.pool_taint("shop").as_json()]
 
 
-def test_of_another_pool_neither_label_nor_taint_is_left() -> None:
+def test_node_patch_replaces_label_and_taint_of_another_pool() -> None:
     patch = labels_and_taints.node_patch(
         node("old", labels_and_taints.pool_taint("old")), PoolAssignment("new", tainted=True)
     )
@@ -46,7 +46,7 @@ def test_of_another_pool_neither_label_nor_taint_is_left() -> None:
     assert patch["metadata"]["labels"] == {names.NODE_POOL: "new"}
 
 
-def test_what_leaves_a_pool_loses_both() -> None:
+def test_node_patch_removes_label_and_taint_without_a_pool() -> None:
     patch = labels_and_taints.node_patch(node("shop", labels_and_taints.pool_taint("shop")), PoolAssignment())
     assert patch == {
         "metadata": {"labels": {names.NODE_POOL: None}, "resourceVersion": "7", "uid": "u"},
@@ -54,7 +54,7 @@ def test_what_leaves_a_pool_loses_both() -> None:
     }
 
 
-def test_a_taint_of_our_key_with_another_effect_is_somebody_elses() -> None:
+def test_node_patch_ignores_a_pool_taint_with_another_effect() -> None:
     theirs = Taint(names.POOL, "shop", "NoExecute")
     assert labels_and_taints.node_patch(node(None, theirs), PoolAssignment()) is None
 
@@ -73,7 +73,7 @@ _MARKS = st.builds(
 
 
 @given(st.sampled_from([None, "a", "b"]), st.lists(_TAINTS, unique=True, max_size=4), _MARKS)
-def test_one_patch_makes_it_so_and_touches_nothing_else(
+def test_node_patch_reaches_the_assignment_and_changes_nothing_else(
     pool: str | None, taints: list[Taint], mark: PoolAssignment
 ) -> None:
     before = node(pool, *taints)
@@ -88,7 +88,7 @@ def test_one_patch_makes_it_so_and_touches_nothing_else(
     assert [t for t in after.taints if (t.key, t.effect) != (names.POOL, labels_and_taints.TAINT_EFFECT)] == theirs
 
 
-def test_a_pod_selects_a_pool_by_its_selector_or_its_affinity() -> None:
+def test_pod_requires_a_pool_by_selector_or_affinity() -> None:
     expression = {"key": names.NODE_POOL, "operator": "In", "values": ["shop"]}
     required = {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
     affine = {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}}
@@ -121,12 +121,12 @@ def test_a_node_is_tainted_only_if_the_taint_is_safe_and_enforced(facts: dict[st
     assert desired(None, "shop", **facts) == PoolAssignment("shop", tainted=tainted)
 
 
-def test_a_node_without_an_owner_keeps_only_the_label_of_an_unreadable_pool() -> None:
+def test_node_without_a_pool_keeps_the_label_of_an_unreadable_pool() -> None:
     assert desired("old", None) == PoolAssignment()
     assert desired("new-version", None) == PoolAssignment("new-version")
 
 
-def test_a_namespace_without_an_owner_keeps_only_the_label_of_an_unreadable_pool() -> None:
+def test_namespace_without_a_pool_keeps_an_unreadable_pools_label() -> None:
     unreadable = {"new-version"}.__contains__
     assert desired_namespace_pool("old", None, is_unreadable=unreadable) is None
     assert desired_namespace_pool("new-version", None, is_unreadable=unreadable) == "new-version"

@@ -1,4 +1,4 @@
-"""A pool never loses more nodes at once than it says, whatever they are taken out for."""
+"""A pool never loses more nodes at once than its `maxUnavailable`, for all reasons together."""
 
 import pytest
 from hypothesis import given
@@ -10,8 +10,8 @@ from rescheduler.core.model.wait_reasons import ProgressingReason
 from rescheduler.core.pools import max_unavailable
 from rescheduler.core.pools.max_unavailable import PoolBudget
 from unit.core.eligibility.test_decision import drain
+from unit.core.pools.test_membership import memberships_of, pool
 from unit.core.pools.test_membership import node as labelled
-from unit.core.pools.test_membership import pool, site
 
 
 def node(name: str, ready: str = "True") -> Node:
@@ -22,7 +22,7 @@ def budget(limit: str | int = 1, nodes: int = 10) -> PoolBudget:
     return PoolBudget("shop", NumberOrPercent.parse(limit), frozenset(f"n{i}" for i in range(nodes)))
 
 
-def test_a_free_slot_is_taken_and_a_taken_one_named() -> None:
+def test_drain_starts_in_a_free_slot_and_names_a_taken_one() -> None:
     assert max_unavailable.wait_reason(node("n0"), budget(), unavailable=[]) is None
     held = max_unavailable.wait_reason(node("n0"), budget(), unavailable=["n1"])
     assert held is not None
@@ -30,48 +30,50 @@ def test_a_free_slot_is_taken_and_a_taken_one_named() -> None:
     assert "NamespacePool shop (1 of 10 nodes) is taken by n1" in held.message
 
 
-def test_a_node_does_not_wait_for_itself() -> None:
+def test_node_does_not_wait_for_itself() -> None:
     assert max_unavailable.wait_reason(node("n0"), budget(), unavailable=["n0"]) is None
 
 
-def test_nodes_of_no_pool_or_another_take_no_slot() -> None:
+def test_nodes_outside_the_pool_take_no_slot() -> None:
     assert max_unavailable.wait_reason(node("n0"), budget(), unavailable=["m1"], queued_ahead=["m2"]) is None
 
 
-def test_who_asked_first_goes_first() -> None:
+def test_queued_drains_ahead_take_slots() -> None:
     assert max_unavailable.wait_reason(node("n0"), budget(), unavailable=[], queued_ahead=["n1"]) is not None
     assert max_unavailable.wait_reason(node("n0"), budget(2), unavailable=[], queued_ahead=["n1"]) is None
 
 
-def test_an_unreachable_node_never_waits_and_an_ill_one_does() -> None:
+def test_unreachable_node_never_waits_but_an_ill_node_does() -> None:
     assert max_unavailable.wait_reason(node("n0", "Unknown"), budget(), unavailable=["n1"]) is None
     assert max_unavailable.wait_reason(node("n0", "False"), budget(), unavailable=["n1"]) is not None
     assert max_unavailable.wait_reason(node("n0", "False"), budget(), unavailable=[]) is None
 
 
-def test_nothing_may_be_taken_out_of_a_pool_that_allows_nothing() -> None:
+def test_pool_with_limit_zero_allows_no_drain() -> None:
     assert max_unavailable.wait_reason(node("n0"), budget(0), unavailable=[]) is not None
 
 
 @pytest.mark.parametrize(("limit", "nodes", "slots"), [("20%", 10, 2), ("20%", 3, 1), (3, 10, 3), ("0%", 10, 0)])
-def test_a_percentage_is_of_the_pools_nodes_rounded_up(limit: str | int, nodes: int, slots: int) -> None:
+def test_percentage_of_the_pools_nodes_is_rounded_up(limit: str | int, nodes: int, slots: int) -> None:
     assert budget(limit, nodes).slots == slots
 
 
-def test_out_are_nodes_whose_drain_has_begun_and_nodes_that_failed() -> None:
+def test_nodes_with_a_started_drain_and_failed_nodes_are_unavailable() -> None:
     drains = [drain("n1", begun=True), drain("n2"), drain("m1", begun=True)]
     assert max_unavailable.unavailable_nodes(drains, failed={"n3"}) == {"n1", "m1", "n3"}
 
 
-def test_the_budget_of_a_node_is_that_of_the_pool_that_has_it() -> None:
+def test_node_has_the_budget_of_its_pool() -> None:
     older, newer = pool("b", age=2, maxUnavailable=2), pool("c", age=1, maxUnavailable=3)
     audit = pool("a", age=3, mode="Audit")
-    found = max_unavailable.budgets_by_node(site(older, newer, audit, labelled("n1", disk="ssd"), labelled("n2")))
+    found = max_unavailable.budgets_by_node(
+        memberships_of(older, newer, audit, labelled("n1", disk="ssd"), labelled("n2"))
+    )
     assert {name: (b.pool, b.slots) for name, b in found.items()} == {"n1": ("b", 2)}
 
 
 @given(st.integers(0, 4), st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=30))
-def test_whatever_comes_and_goes_no_more_are_out_than_allowed(limit: int, events: list[tuple[int, bool]]) -> None:
+def test_limit_is_never_exceeded_in_any_order_of_events(limit: int, events: list[tuple[int, bool]]) -> None:
     place, taken = budget(limit), set[str]()
     for index, asks in events:
         name = f"n{index}"

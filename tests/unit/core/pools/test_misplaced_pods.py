@@ -1,4 +1,4 @@
-"""Which pods are where they belong, and what a pool's pods ask for."""
+"""Find misplaced pods, and sum the requests of a pool's pods."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.pools import misplaced_pods
 from rescheduler.core.pools.membership import PoolMemberships
 from rescheduler.core.pools.misplaced_pods import MembershipSnapshot, MisplacementReport, PodTotals
-from unit.core.pools.test_membership import node, pool, site, space
+from unit.core.pools.test_membership import memberships_of, node, pool, space
 
 
 def view(*, exclusive: bool = True, moves: str = "Move") -> MembershipSnapshot:
@@ -20,9 +20,9 @@ def view(*, exclusive: bool = True, moves: str = "Move") -> MembershipSnapshot:
 
 
 def places(*, exclusive: bool = True, moves: str = "Move") -> PoolMemberships:
-    """Pool a has namespace a and node a1, pool b has b and b1; n1 is free; pool w, in mode Audit, would have free and n1."""
+    """Return pool a with namespace a and node a1, pool b with b and b1, the free node n1, and the Audit pool w."""
     more: dict[str, Any] = {"exclusive": exclusive, "existingPods": moves}
-    return site(
+    return memberships_of(
         pool("a", namespaces=["a"], nodeSelector={"matchLabels": {"p": "a"}}, **more),
         pool("b", namespaces=["b"], nodeSelector={"matchLabels": {"p": "b"}}, **more),
         pool("w", namespaces=["free"], nodeSelector={"matchLabels": {"p": "w"}}, mode="Audit", **more),
@@ -53,42 +53,42 @@ def finds(*raws: dict[str, Any], seen: MembershipSnapshot | None = None) -> Misp
     return found
 
 
-def test_a_pod_on_another_node_than_its_pools_is_outside() -> None:
+def test_pod_on_a_node_outside_its_pool_is_outside() -> None:
     found = finds(pod("a", "n1"), pod("a", "a1"))
     assert (found.pods_outside, found.pods_foreign) == ({"a": 1}, {})
     assert [(p.requesting_pool, p.target_pool, p.node) for p in found.pods_to_move] == [("a", "a", "n1")]
 
 
-def test_a_pod_that_was_made_before_its_pool_and_is_on_the_right_node_is_in_place() -> None:
+def test_pod_older_than_its_pool_is_in_place_on_its_node() -> None:
     assert not misplaced_pods.is_misplaced(pod("a", "a1", label=None), view())
 
 
-def test_a_stranger_on_an_exclusive_node_is_foreign() -> None:
+def test_pod_without_a_pool_is_foreign_on_an_exclusive_node() -> None:
     found = finds(pod("other", "a1"))
     assert (found.pods_outside, found.pods_foreign) == ({}, {"a": 1})
     assert [(p.requesting_pool, p.target_pool) for p in found.pods_to_move] == [("a", None)]
     assert not misplaced_pods.is_misplaced(pod("other", "a1"), view(exclusive=False))
 
 
-def test_a_pod_on_another_pools_node_is_both_and_goes_home() -> None:
+def test_pod_on_another_pools_node_is_both_and_moves_to_its_pool() -> None:
     found = finds(pod("a", "b1"))
     assert (found.pods_outside, found.pods_foreign) == ({"a": 1}, {"b": 1})
     assert [(p.requesting_pool, p.target_pool) for p in found.pods_to_move] == [("a", "a")]
 
 
-def test_a_stranger_that_tolerates_the_taint_is_counted_and_never_moved() -> None:
+def test_foreign_pod_that_tolerates_the_taint_is_never_moved() -> None:
     found = finds(pod("other", "a1", tolerations=[{"operator": "Exists"}]))
     assert found.pods_foreign == {"a": 1}
     assert found.pods_to_move == []
 
 
-def test_where_pods_are_left_they_are_counted_and_not_named() -> None:
+def test_pods_are_counted_but_not_listed_with_existing_pods_leave() -> None:
     found = finds(pod("a", "n1"), seen=view(moves="Leave"))
     assert found.pods_outside == {"a": 1}
     assert found.pods_to_move == []
 
 
-def test_a_pod_that_is_leaving_is_counted_until_it_is_gone_and_not_named() -> None:
+def test_terminating_pod_is_counted_but_not_listed() -> None:
     leaving = pod("a", "n1")
     leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     found = finds(leaving)
@@ -96,7 +96,7 @@ def test_a_pod_that_is_leaving_is_counted_until_it_is_gone_and_not_named() -> No
     assert found.pods_to_move == []
 
 
-def test_pods_of_daemon_sets_mirror_pods_system_pods_and_ended_ones_are_never_out_of_place() -> None:
+def test_exempt_and_ended_pods_are_never_misplaced() -> None:
     mirror, ended = pod("a", "n1"), pod("a", "n1")
     mirror["metadata"]["annotations"] = {names.MIRROR_POD: "x"}
     ended["status"]["phase"] = "Failed"
@@ -105,21 +105,21 @@ def test_pods_of_daemon_sets_mirror_pods_system_pods_and_ended_ones_are_never_ou
         assert not misplaced_pods.is_misplaced(raw, view())
 
 
-def test_an_audit_pool_counts_what_it_would_have_and_names_nobody() -> None:
+def test_audit_pool_counts_misplaced_pods_but_lists_none() -> None:
     found = finds(pod("free", "n1"), pod("other", "w1"))
     assert (found.pods_outside, found.pods_foreign) == ({"w": 1}, {"w": 1})
     assert found.pods_to_move == []
 
 
-def test_only_so_many_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listed_pods_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(misplaced_pods, "MAX_LISTED_PER_POOL", 2)
     found = finds(*(pod("a", "n1") for _ in range(5)))
     assert found.pods_outside == {"a": 5}
     assert len(found.pods_to_move) == 2
 
 
-def test_released_pods_are_always_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is not named is returned."""
+def test_released_pods_are_always_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A released pod that is not listed is returned."""
     monkeypatch.setattr(misplaced_pods, "MAX_LISTED_PER_POOL", 0)
     released = pod("a", "n1")
     move = ReleaseRecord("NamespacePool/a", None, 1, datetime(2026, 1, 1, tzinfo=UTC), 1, "web", "d", "web-a", "r")
@@ -128,7 +128,7 @@ def test_released_pods_are_always_named(monkeypatch: pytest.MonkeyPatch) -> None
     assert [found.released for found in finds(released, pod("a", "n1")).pods_to_move] == [True]
 
 
-def test_a_pool_asks_for_its_own_pods_and_for_what_else_is_on_its_nodes() -> None:
+def test_requests_of_a_pool_include_other_pods_on_its_nodes() -> None:
     sums, seen = PodTotals(), view()
     rows = [pod("a", "a1", "a"), pod("a", ""), pod("a", "n1"), pod("other", "a1"), pod("x", "a1", kind="DaemonSet")]
     for raw in [*rows, pod("other", "n1")]:
@@ -149,10 +149,8 @@ _PODS = st.builds(
 
 
 @given(st.lists(_PODS, max_size=20), st.booleans())
-def test_looking_place_by_place_finds_each_pod_once_and_with_the_servers_selectors(
-    raws: list[dict[str, Any]], exclusive: bool
-) -> None:
-    """A namespace is asked for pods without its pool's label, a node for all its pods: nothing is lost by it."""
+def test_lists_by_scope_find_each_misplaced_pod_once(raws: list[dict[str, Any]], exclusive: bool) -> None:
+    """A list of a namespace has pods without its pool's label, and a list of a node has all its pods."""
     seen, everywhere, sums = view(exclusive=exclusive), MisplacementReport(), PodTotals()
     for raw in raws:
         sums.add(raw, seen)

@@ -1,4 +1,4 @@
-"""Which pods that are out of place are moved, and why the others stay."""
+"""Select the misplaced pods to move, and report why the others stay."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -39,7 +39,7 @@ def pod(name: str = "x", *, on: str = "out", cpu: int = 100, **more: Any) -> Mis
     return MisplacedPod(name=name, **(made | more))
 
 
-def site(*nodes: Node, used: Mapping[str, ResourceList] | None = None, **more: Any) -> MoveSelectionInput:
+def inputs_of(*nodes: Node, used: Mapping[str, ResourceList] | None = None, **more: Any) -> MoveSelectionInput:
     ground = {n.name: n.labels.get(names.NODE_POOL) for n in nodes}
     made = {
         "is_label_propagated": lambda _: True,
@@ -53,117 +53,117 @@ def site(*nodes: Node, used: Mapping[str, ResourceList] | None = None, **more: A
     )
 
 
-def plan(*pods: MisplacedPod, where: MoveSelectionInput | None = None) -> MoveSelection:
-    return move_selection.select(pods, where or site(node("out"), node("in", "a")))
+def plan(*pods: MisplacedPod, inputs: MoveSelectionInput | None = None) -> MoveSelection:
+    return move_selection.select(pods, inputs or inputs_of(node("out"), node("in", "a")))
 
 
 def classes(found: MoveSelection, pool: str = "a") -> list[str]:
     return [blocker.class_ for blocker in found.blockers.get(pool, [])]
 
 
-def test_a_pod_outside_goes_home() -> None:
+def test_pod_outside_moves_to_its_pool() -> None:
     assert plan(pod()).migration_requests == {"out": {"x": "NamespacePool/a"}}
 
 
-def test_nothing_moves_before_every_api_server_knows_the_namespaces_label() -> None:
-    """The replacement would come up outside again."""
-    found = plan(pod(), where=site(node("out"), node("in", "a"), is_label_propagated=lambda _: False))
+def test_no_pod_moves_before_the_namespace_label_has_propagated() -> None:
+    """Otherwise the replacement would come up outside again."""
+    found = plan(pod(), inputs=inputs_of(node("out"), node("in", "a"), is_label_propagated=lambda _: False))
     assert found == MoveSelection()
 
 
-def test_a_pod_that_no_node_of_its_pool_meets_stays_and_is_named() -> None:
+def test_pod_that_matches_no_node_of_its_pool_is_a_blocker() -> None:
     found = plan(pod(scheduling_constraints={"nodeSelector": {"gpu": "yes"}}))
     assert not found.migration_requests
     assert classes(found) == ["NoRoomInPool"]
 
 
-def test_the_selector_of_the_pool_that_it_was_made_for_does_not_count() -> None:
+def test_selector_of_an_earlier_pool_is_ignored() -> None:
     assert plan(pod(scheduling_constraints={"nodeSelector": {names.NODE_POOL: "old"}})).migration_requests
 
 
 @pytest.mark.parametrize("more", [{"ready": "Unknown"}, {"unschedulable": True}, {"deleting": True}])
-def test_a_node_that_takes_no_pods_is_no_place_to_go(more: dict[str, Any]) -> None:
-    assert classes(plan(pod(), where=site(node("out"), node("in", "a", **more)))) == ["NoRoomInPool"]
+def test_node_that_takes_no_pods_is_no_target(more: dict[str, Any]) -> None:
+    assert classes(plan(pod(), inputs=inputs_of(node("out"), node("in", "a", **more)))) == ["NoRoomInPool"]
 
 
-def test_a_node_that_is_not_labelled_yet_would_not_take_it() -> None:
-    where = replace(site(node("out"), node("in")), pool_of_node={"in": "a"})
-    assert classes(plan(pod(), where=where)) == ["NoRoomInPool"]
+def test_node_without_the_pool_label_is_no_target() -> None:
+    inputs = replace(inputs_of(node("out"), node("in")), pool_of_node={"in": "a"})
+    assert classes(plan(pod(), inputs=inputs)) == ["NoRoomInPool"]
 
 
-def test_room_is_given_once() -> None:
-    where = site(node("out"), node("in", "a"), used={"in": {"cpu": 750, "pods": 1}})
-    found = plan(pod("p1"), pod("p2"), pod("p3"), where=where)
+def test_room_is_reserved_once() -> None:
+    inputs = inputs_of(node("out"), node("in", "a"), used={"in": {"cpu": 750, "pods": 1}})
+    found = plan(pod("p1"), pod("p2"), pod("p3"), inputs=inputs)
     assert found.migration_requests == {"out": {"p1": "NamespacePool/a", "p2": "NamespacePool/a"}}
     assert [(b.pod, b.class_) for b in found.blockers["a"]] == [("p3", "NoRoomInPool")]
     assert "cpu 100m" in found.blockers["a"][0].message
 
 
-def test_what_was_let_go_of_has_its_room_already() -> None:
-    where = site(node("out"), node("in", "a"), used={"in": {"cpu": 1000, "pods": 1}})
-    assert plan(pod(released=True), where=where).migration_requests
+def test_released_pod_needs_no_more_room() -> None:
+    inputs = inputs_of(node("out"), node("in", "a"), used={"in": {"cpu": 1000, "pods": 1}})
+    assert plan(pod(released=True), inputs=inputs).migration_requests
 
 
-def test_a_stranger_goes_wherever_taints_let_it() -> None:
+def test_foreign_pod_moves_to_any_node_that_it_tolerates() -> None:
     there = node("in", "a", taints=(labels_and_taints.pool_taint("a"),))
-    guest = pod(on="in", target_pool=None, namespace="other")
-    assert plan(guest, where=site(there, node("free"))).migration_requests == {"in": {"x": "NamespacePool/a"}}
+    foreign = pod(on="in", target_pool=None, namespace="other")
+    assert plan(foreign, inputs=inputs_of(there, node("free"))).migration_requests == {"in": {"x": "NamespacePool/a"}}
     taken = node("b1", "b", taints=(labels_and_taints.pool_taint("b"),))
-    assert classes(plan(guest, where=site(there, taken))) == ["NoRoomInPool"]
+    assert classes(plan(foreign, inputs=inputs_of(there, taken))) == ["NoRoomInPool"]
 
 
-def test_a_stranger_stays_where_no_taint_would_keep_it_off() -> None:
-    found = plan(pod(on="in", target_pool=None), where=site(node("in", "a"), node("free")))
+def test_foreign_pod_stays_on_a_node_without_the_taint() -> None:
+    found = plan(pod(on="in", target_pool=None), inputs=inputs_of(node("in", "a"), node("free")))
     assert classes(found) == ["TaintHeldBack"]
 
 
-def test_without_a_policy_nothing_moves_and_the_pool_says_so() -> None:
+def test_no_pod_moves_without_a_policy_and_the_pool_reports_it() -> None:
     held = WaitReason(ProgressingReason.NO_POLICY, "no ReschedulePolicy selects its node out")
-    found = plan(pod(), where=site(node("out"), node("in", "a"), wait_reason=lambda _: held))
+    found = plan(pod(), inputs=inputs_of(node("out"), node("in", "a"), wait_reason=lambda _: held))
     assert not found.migration_requests
     assert [(b.class_, b.message) for b in found.blockers["a"]] == [("NoPolicy", held.message)]
 
 
-def test_suspended_for_what_is_new_what_has_begun_goes_on() -> None:
+def test_suspend_new_continues_only_released_pods() -> None:
     held = WaitReason(ProgressingReason.SUSPENDED, "suspend: New")
-    where = site(node("out"), node("in", "a"), wait_reason=lambda _: held, suspend=lambda _: Suspend.NEW)
-    found = plan(pod("old", released=True), pod("new"), where=where)
+    inputs = inputs_of(node("out"), node("in", "a"), wait_reason=lambda _: held, suspend=lambda _: Suspend.NEW)
+    found = plan(pod("old", released=True), pod("new"), inputs=inputs)
     assert found.migration_requests == {"out": {"old": "NamespacePool/a"}}
     assert classes(found) == ["Suspended"]
 
 
-def test_a_node_that_is_not_ready_is_left_to_its_drain() -> None:
-    found = plan(pod(), where=site(node("out", ready="Unknown"), node("in", "a")))
+def test_pod_on_a_node_that_is_not_ready_is_a_blocker() -> None:
+    found = plan(pod(), inputs=inputs_of(node("out", ready="Unknown"), node("in", "a")))
     assert classes(found) == ["NodeNotReady"]
 
 
-def test_what_came_up_out_of_place_again_is_left_for_a_while() -> None:
-    journeys = PoolMoveHistory()
-    journeys.record_move("o", "a", NOW - timedelta(minutes=1))
+def test_pod_that_came_back_stays_for_a_while() -> None:
+    history = PoolMoveHistory()
+    history.record_move("o", "a", NOW - timedelta(minutes=1))
     later, before = pod("p1", created=NOW), pod("p2", created=NOW - timedelta(hours=1))
-    found = plan(later, before, where=site(node("out"), node("in", "a"), move_history=journeys))
+    found = plan(later, before, inputs=inputs_of(node("out"), node("in", "a"), move_history=history))
     assert found.migration_requests == {"out": {"p2": "NamespacePool/a"}}
     assert classes(found) == ["CameBack"]
 
 
-def test_what_stands_where_it_was_right_a_moment_ago_did_not_come_back() -> None:
-    """Its namespace or its node was mapped otherwise since: that is another change."""
-    journeys = PoolMoveHistory()
-    journeys.record_move("o", "a", NOW - timedelta(minutes=2))
+def test_pod_that_was_in_place_before_did_not_come_back() -> None:
+    """Its namespace or node has changed the pool since."""
+    history = PoolMoveHistory()
+    history.record_move("o", "a", NOW - timedelta(minutes=2))
     arrived = pod(created=NOW - timedelta(minutes=1))
-    where = site(node("out"), node("in", "a"), move_history=journeys)
-    assert classes(plan(arrived, where=where)) == ["CameBack"]
-    assert plan(arrived, where=replace(where, mapped_since=lambda *_: NOW)).migration_requests
+    inputs = inputs_of(node("out"), node("in", "a"), move_history=history)
+    assert classes(plan(arrived, inputs=inputs)) == ["CameBack"]
+    assert plan(arrived, inputs=replace(inputs, mapped_since=lambda *_: NOW)).migration_requests
 
 
-def test_a_move_to_another_pool_is_another_journey() -> None:
-    journeys = PoolMoveHistory()
-    journeys.record_move("o", "b", NOW - timedelta(minutes=1))
-    assert journeys.hold_until(pod(created=NOW), LONG_AGO, NOW) is None
+def test_move_to_another_pool_starts_a_new_window() -> None:
+    history = PoolMoveHistory()
+    history.record_move("o", "b", NOW - timedelta(minutes=1))
+    assert history.hold_until(pod(created=NOW), LONG_AGO, NOW) is None
 
 
-def test_after_a_while_it_is_tried_again() -> None:
-    journeys = PoolMoveHistory()
-    journeys.record_move("o", "a", NOW)
-    assert journeys.hold_until(pod(created=NOW), LONG_AGO, NOW + timedelta(minutes=14)) == NOW + timedelta(minutes=15)
-    assert journeys.hold_until(pod(created=NOW), LONG_AGO, NOW + timedelta(minutes=16)) is None
+def test_pod_that_came_back_is_retried_after_the_window() -> None:
+    history = PoolMoveHistory()
+    history.record_move("o", "a", NOW)
+    assert history.hold_until(pod(created=NOW), LONG_AGO, NOW + timedelta(minutes=14)) == NOW + timedelta(minutes=15)
+    assert history.hold_until(pod(created=NOW), LONG_AGO, NOW + timedelta(minutes=16)) is None

@@ -1,4 +1,4 @@
-"""What would become of a pool's pods without its largest node."""
+"""Simulate the loss of the largest node of a pool."""
 
 from typing import Any
 
@@ -36,36 +36,36 @@ def loss(*pods: dict[str, Any], nodes: tuple[Node, ...] = (node("n1", 2000), nod
     return node_loss.simulate(gone, {n.name: n for n in nodes}, census, mine, {})
 
 
-def test_the_largest_node_is_the_one_with_most_of_its_pools_cpu_or_memory() -> None:
+def test_largest_node_has_the_largest_share_of_cpu_or_memory() -> None:
     assert node_loss.largest_node([node("n1"), node("n2", 1500), node("n3")]) == node("n2", 1500)
     assert node_loss.largest_node([node("n2"), node("n1")]) == node("n1")
     assert node_loss.largest_node([]) is None
 
 
-def test_pods_that_find_a_place_together_are_no_loss() -> None:
+def test_pods_that_fit_together_are_placeable() -> None:
     found = loss(pod("p1", "n1"), pod("p2", "n1"), pod("p3", "n2", cpu="200m"))
     assert (found.node, found.pods_total, found.unplaceable_total, found.uncertain_total) == ("n1", 2, 0, 0)
 
 
-def test_a_pod_for_which_there_is_no_room_left_is_named_with_the_reason() -> None:
+def test_pod_without_room_is_listed_with_the_reason() -> None:
     found = loss(pod("p1", "n1"), pod("p2", "n1"), pod("p3", "n1"), pod("p4", "n2", cpu="200m"))
     assert found.unplaceable_total == 1
     assert "x/p3" in found.unplaceable[0]
 
 
-def test_room_is_no_help_where_pods_keep_each_other_off() -> None:
-    """By the sums alone it would fit."""
+def test_pod_with_anti_affinity_is_unplaceable_in_spite_of_room() -> None:
+    """The pod would fit by the sums of requests."""
     term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "web"}}}
     apart = {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
     assert loss(pod("p1", "n1", "10m", **apart), pod("p2", "n2", "10m", **apart)).unplaceable_total == 1
 
 
-def test_a_node_that_is_not_ready_takes_none() -> None:
+def test_node_that_is_not_ready_takes_no_pods() -> None:
     found = loss(pod("p1", "n1"), nodes=(node("n1", 2000), node("n2", ready="Unknown")))
     assert found.unplaceable_total == 1
 
 
-def test_what_only_the_scheduler_can_say_is_no_promise() -> None:
+def test_pod_that_only_the_scheduler_can_place_is_uncertain() -> None:
     found = loss(pod("p1", "n1", volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]))
     assert (found.unplaceable_total, found.uncertain_total) == (0, 1)
     assert "claim data" in found.uncertain[0]

@@ -1,4 +1,4 @@
-"""What a pool's status says."""
+"""Build the status of a pool."""
 
 from collections import Counter
 from dataclasses import replace
@@ -25,11 +25,11 @@ def node(name: str, cpu: int = 1000, ready: str = "True", *, unschedulable: bool
     return Node(name, name, conditions=(NodeCondition("Ready", ready),), unschedulable=unschedulable, allocatable=room)
 
 
-def scene(
+def facts(
     *nodes: Node, cpu: int = 500, fixed: int = 0, mode: str = "Enforce", exclusive: bool = True, **more: Any
 ) -> PoolStatusInput:
-    """Pods of the pool that ask for so much CPU, and on each node others that go with it."""
-    sums = PodTotals(
+    """Return facts: pods of the pool with these CPU requests, and exempt pods on each node."""
+    totals = PodTotals(
         pods_by_pool=Counter({"a": 1}),
         requests_by_pool={"a": Counter({"cpu": cpu + fixed * len(nodes), "pods": 1})},
         exempt_requests_by_node={n.name: Counter({"cpu": fixed}) for n in nodes},
@@ -42,7 +42,7 @@ def scene(
         "admission": ENFORCED,
         "unschedulable_by_taint": (),
         "tainted_node_count": len(nodes),
-        "totals": sums,
+        "totals": totals,
         "misplaced": MisplacementReport(),
         "now": NOW,
     }
@@ -54,12 +54,12 @@ def condition(status: NamespacePoolStatus, type_: str) -> tuple[str, str]:
     return found.status, found.reason
 
 
-def said(where: PoolStatusInput, type_: str) -> tuple[str, str]:
-    return condition(pools_status.build(where), type_)
+def state_of(inputs: PoolStatusInput, type_: str) -> tuple[str, str]:
+    return condition(pools_status.build(inputs), type_)
 
 
-def test_a_pool_at_a_glance() -> None:
-    status = pools_status.build(scene(node("n1"), node("n2", ready="Unknown")))
+def test_status_has_counts_and_sums() -> None:
+    status = pools_status.build(facts(node("n1"), node("n2", ready="Unknown")))
     assert (status.nodes, status.ready_nodes, status.namespaces, status.pods) == (2, 1, 1, 1)
     assert (status.pods_outside, status.pods_foreign) == (0, 0)
     assert status.allocatable is not None
@@ -70,114 +70,120 @@ def test_a_pool_at_a_glance() -> None:
 
 def test_labels_that_a_kubelet_may_set_are_not_trusted() -> None:
     def trusted(*keys: str) -> tuple[str, str]:
-        where = scene(node("n1"))
-        spec = where.pool.spec.model_copy(
+        inputs = facts(node("n1"))
+        spec = inputs.pool.spec.model_copy(
             update={"node_selector": LabelSelector(match_labels=dict.fromkeys(keys, "x"))}
         )
-        return said(replace(where, pool=replace(where.pool, spec=spec)), "NodeLabelsTrusted")
+        return state_of(replace(inputs, pool=replace(inputs.pool, spec=spec)), "NodeLabelsTrusted")
 
     assert trusted("disk", "kubernetes.io/os") == ("False", "SetByKubelet")
     assert trusted("disk", "shop.node-restriction.kubernetes.io/pool") == ("True", "Restricted")
 
 
 def test_a_selector_that_requires_no_label_is_not_trusted() -> None:
-    """A kubelet need not set anything then."""
-    where = scene(node("n1"))
+    """Its kubelet need not set a label then."""
+    inputs = facts(node("n1"))
     absent = {"matchExpressions": [{"key": "node-restriction.kubernetes.io/x", "operator": "DoesNotExist"}]}
-    spec = where.pool.spec.model_copy(update={"node_selector": LabelSelector.model_validate(absent)})
-    assert said(replace(where, pool=replace(where.pool, spec=spec)), "NodeLabelsTrusted") == ("False", "SetByKubelet")
+    spec = inputs.pool.spec.model_copy(update={"node_selector": LabelSelector.model_validate(absent)})
+    assert state_of(replace(inputs, pool=replace(inputs.pool, spec=spec)), "NodeLabelsTrusted") == (
+        "False",
+        "SetByKubelet",
+    )
 
 
-def test_nothing_is_said_of_pods_before_they_are_counted() -> None:
-    status = pools_status.build(scene(node("n1"), totals=None))
+def test_status_has_no_pod_numbers_before_the_first_count() -> None:
+    status = pools_status.build(facts(node("n1"), totals=None))
     assert (status.pods, status.pods_outside, status.requested) == (None, None, None)
     assert condition(status, "SurvivesNodeLoss") == ("Unknown", "NotCounted")
 
 
-def test_ready_says_what_new_pods_would_find() -> None:
-    assert said(scene(node("n1")), "Ready") == ("True", "Mapped")
-    assert said(scene(), "Ready") == ("False", "NoNodes")
-    assert said(scene(node("n1", ready="False")), "Ready") == ("False", "NoOpenNode")
-    assert said(scene(node("n1", unschedulable=True)), "Ready") == ("False", "NoOpenNode")
-    assert said(scene(node("n1"), unlabelled_count=1), "Ready") == ("False", "Marking")
-    assert said(scene(node("n1"), mode="Audit"), "Ready") == ("False", "Audit")
+def test_ready_reports_labels_and_open_nodes() -> None:
+    assert state_of(facts(node("n1")), "Ready") == ("True", "Mapped")
+    assert state_of(facts(), "Ready") == ("False", "NoNodes")
+    assert state_of(facts(node("n1", ready="False")), "Ready") == ("False", "NoOpenNode")
+    assert state_of(facts(node("n1", unschedulable=True)), "Ready") == ("False", "NoOpenNode")
+    assert state_of(facts(node("n1"), unlabelled_count=1), "Ready") == ("False", "Marking")
+    assert state_of(facts(node("n1"), mode="Audit"), "Ready") == ("False", "Audit")
 
 
-def test_a_conflict_names_the_other_pool_and_who_keeps_what() -> None:
-    disputes = [("namespace", PoolConflict("x", "b", is_kept=False)), ("node", PoolConflict("n1", "c", is_kept=True))]
-    status = pools_status.build(scene(node("n1"), conflicts=disputes))
+def test_conflict_names_the_other_pool_and_the_owner() -> None:
+    conflicts = [("namespace", PoolConflict("x", "b", is_kept=False)), ("node", PoolConflict("n1", "c", is_kept=True))]
+    status = pools_status.build(facts(node("n1"), conflicts=conflicts))
     found = next(c for c in status.conditions if c.type == "Conflict")
     assert found.status == "True"
     assert "namespace x is kept by pool b" in found.message
     assert "node n1 is claimed by pool c too" in found.message
 
 
-def test_the_taint_held_back_names_who_would_lose() -> None:
+def test_held_back_taint_names_the_daemon_set() -> None:
     status = pools_status.build(
-        scene(node("n1"), unschedulable_by_taint=("DaemonSet kube-system/agent",), tainted_node_count=0)
+        facts(node("n1"), unschedulable_by_taint=("DaemonSet kube-system/agent",), tainted_node_count=0)
     )
     found = next(c for c in status.conditions if c.type == "TaintHeldBack")
     assert (found.status, found.reason) == ("True", "LastPlace")
     assert "kube-system/agent" in found.message
 
 
-def test_without_admission_nothing_is_tainted_and_the_reason_said() -> None:
+def test_taint_is_held_back_without_admission() -> None:
     absent = AdmissionState("False", "NotServed", "1.36")
-    where = scene(node("n1"), admission=absent, tainted_node_count=0)
-    assert said(where, "TaintHeldBack") == ("True", "NotEnforced")
-    assert said(where, "Enforced") == ("False", "NotServed")
+    inputs = facts(node("n1"), admission=absent, tainted_node_count=0)
+    assert state_of(inputs, "TaintHeldBack") == ("True", "NotEnforced")
+    assert state_of(inputs, "Enforced") == ("False", "NotServed")
 
 
-def test_a_pool_that_is_not_exclusive_holds_nothing_back() -> None:
-    assert said(scene(node("n1"), exclusive=False, tainted_node_count=0), "TaintHeldBack") == ("False", "NotExclusive")
+def test_pool_that_is_not_exclusive_holds_no_taint_back() -> None:
+    assert state_of(facts(node("n1"), exclusive=False, tainted_node_count=0), "TaintHeldBack") == (
+        "False",
+        "NotExclusive",
+    )
 
 
-def test_a_pool_without_nodes_keeps_nobody_off() -> None:
-    assert said(scene(), "TaintHeldBack") == ("False", "NoNodes")
+def test_pool_without_nodes_has_no_taint() -> None:
+    assert state_of(facts(), "TaintHeldBack") == ("False", "NoNodes")
 
 
-def test_a_loss_is_survived_where_the_rest_has_room() -> None:
-    assert said(scene(node("n1"), node("n2"), cpu=1000), "SurvivesNodeLoss") == ("True", "Fits")
-    assert said(scene(node("n1"), node("n2"), cpu=1001), "SurvivesNodeLoss") == ("False", "NoRoom")
+def test_node_loss_is_survived_if_the_other_nodes_have_room() -> None:
+    assert state_of(facts(node("n1"), node("n2"), cpu=1000), "SurvivesNodeLoss") == ("True", "Fits")
+    assert state_of(facts(node("n1"), node("n2"), cpu=1001), "SurvivesNodeLoss") == ("False", "NoRoom")
 
 
-def test_it_is_the_largest_node_that_goes() -> None:
-    assert said(scene(node("n1", cpu=4000), node("n2"), cpu=1500), "SurvivesNodeLoss") == ("False", "NoRoom")
+def test_node_loss_is_that_of_the_largest_node() -> None:
+    assert state_of(facts(node("n1", cpu=4000), node("n2"), cpu=1500), "SurvivesNodeLoss") == ("False", "NoRoom")
 
 
-def test_what_goes_with_a_node_needs_no_room_elsewhere() -> None:
-    assert said(scene(node("n1"), node("n2"), cpu=900, fixed=100), "SurvivesNodeLoss") == ("True", "Fits")
-    assert said(scene(node("n1"), node("n2"), cpu=901, fixed=100), "SurvivesNodeLoss") == ("False", "NoRoom")
+def test_exempt_pods_of_the_lost_node_need_no_room() -> None:
+    assert state_of(facts(node("n1"), node("n2"), cpu=900, fixed=100), "SurvivesNodeLoss") == ("True", "Fits")
+    assert state_of(facts(node("n1"), node("n2"), cpu=901, fixed=100), "SurvivesNodeLoss") == ("False", "NoRoom")
 
 
-def test_nodes_that_take_no_pods_hold_none() -> None:
+def test_nodes_that_take_no_pods_have_no_room() -> None:
     nodes = node("n1"), node("n2"), node("n3", ready="Unknown")
-    assert said(scene(*nodes, cpu=1500), "SurvivesNodeLoss") == ("False", "NoRoom")
+    assert state_of(facts(*nodes, cpu=1500), "SurvivesNodeLoss") == ("False", "NoRoom")
 
 
-def test_where_the_sums_are_enough_each_pod_is_planned_for() -> None:
+def test_plan_decides_if_the_sums_fit() -> None:
     nodes = node("n1"), node("n2")
-    assert said(scene(*nodes, node_loss=NodeLoss("n1", 3)), "SurvivesNodeLoss") == ("True", "Fits")
+    assert state_of(facts(*nodes, node_loss=NodeLoss("n1", 3)), "SurvivesNodeLoss") == ("True", "Fits")
     lost = NodeLoss("n1", 3, unplaceable=("x/p (no room)",), unplaceable_total=1, uncertain_total=1)
-    assert said(scene(*nodes, node_loss=lost), "SurvivesNodeLoss") == ("False", "DoesNotFit")
+    assert state_of(facts(*nodes, node_loss=lost), "SurvivesNodeLoss") == ("False", "DoesNotFit")
     unsure = NodeLoss("n1", 3, uncertain=("x/p (its claim)",), uncertain_total=1)
-    assert said(scene(*nodes, node_loss=unsure), "SurvivesNodeLoss") == ("Unknown", "SchedulerOnly")
-    assert said(scene(*nodes, node_loss=NodeLoss("gone", 3, unplaceable_total=1)), "SurvivesNodeLoss") == (
+    assert state_of(facts(*nodes, node_loss=unsure), "SurvivesNodeLoss") == ("Unknown", "SchedulerOnly")
+    assert state_of(facts(*nodes, node_loss=NodeLoss("gone", 3, unplaceable_total=1)), "SurvivesNodeLoss") == (
         "True",
         "Fits",
     )
-    assert said(scene(*nodes, cpu=1001, node_loss=NodeLoss("n1", 3)), "SurvivesNodeLoss") == ("False", "NoRoom")
+    assert state_of(facts(*nodes, cpu=1001, node_loss=NodeLoss("n1", 3)), "SurvivesNodeLoss") == ("False", "NoRoom")
 
 
-def test_after_a_restart_conditions_hold_until_there_is_something_to_say() -> None:
-    first = scene(node("n1"))
+def test_known_conditions_stay_after_a_restart() -> None:
+    first = facts(node("n1"))
     known = replace(first.pool, status=pools_status.build(first))
     again = replace(first, pool=known, totals=None, admission=AdmissionState())
     assert pools_status.build(again).conditions == known.status.conditions
 
 
 def test_a_condition_keeps_the_time_of_its_change() -> None:
-    first = scene(node("n1"))
+    first = facts(node("n1"))
     known = replace(first.pool, status=pools_status.build(first))
     later = pools_status.build(replace(first, pool=known, now=NOW + timedelta(hours=1)))
     assert {c.last_transition_time for c in later.conditions} == {NOW}

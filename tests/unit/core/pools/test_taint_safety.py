@@ -1,4 +1,4 @@
-"""Who would lose its last place by the taint of an exclusive pool."""
+"""Find the pods and DaemonSets that would lose their last place by the taint of a pool."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def test_a_daemon_set_that_does_not_tolerate_the_taint_is_named() -> None:
     assert taint_safety.unschedulable_daemon_sets([daemon_set()], found(node("p1"))) == ["DaemonSet kube-system/agent"]
 
 
-def test_a_daemon_set_that_tolerates_it_is_not() -> None:
+def test_daemon_set_that_tolerates_the_taint_is_not_named() -> None:
     every, this = {"operator": "Exists"}, {"key": names.POOL, "operator": "Exists", "effect": "NoSchedule"}
     place = found(node("p1"))
     assert (
@@ -49,8 +49,8 @@ def test_a_daemon_set_of_other_nodes_loses_nothing() -> None:
     assert taint_safety.unschedulable_daemon_sets([daemon_set(nodeSelector={"os": "windows"})], place) == []
 
 
-def test_what_passing_taints_keep_off_now_is_a_loss_all_the_same() -> None:
-    """A DaemonSet's pods tolerate them by themselves, and one that does not tolerate others has no pod here."""
+def test_passing_taints_are_ignored_for_daemon_sets() -> None:
+    """Pods of DaemonSets tolerate passing taints; without a toleration of other taints they are not on the node."""
     passing = node("p1", Taint("node.kubernetes.io/disk-pressure", "", "NoSchedule"))
     assert taint_safety.unschedulable_daemon_sets([daemon_set()], found(passing))
     assert not taint_safety.unschedulable_daemon_sets([daemon_set()], found(node("p1", Taint("gpu", "", "NoSchedule"))))
@@ -62,7 +62,7 @@ def test_a_pod_that_no_other_node_would_take_is_named() -> None:
     assert taint_safety.unschedulable_pods([pinned], found(node("p1", disk="ssd"), node("n2", disk="ssd"))) == []
 
 
-def test_a_node_that_takes_no_pods_now_is_no_place_left() -> None:
+def test_node_that_takes_no_pods_is_no_other_place() -> None:
     for closed in (
         node("n2", unschedulable=True),
         node("n2", ready="Unknown"),
@@ -71,20 +71,20 @@ def test_a_node_that_takes_no_pods_now_is_no_place_left() -> None:
         assert taint_safety.unschedulable_pods([pod()], found(node("p1"), closed)) == ["pod other/x"]
 
 
-def test_another_exclusive_pools_node_is_no_place_left() -> None:
+def test_node_of_another_exclusive_pool_is_no_other_place() -> None:
     assert taint_safety.unschedulable_pods(
         [pod()], found(node("p1"), node("b1", labels_and_taints.pool_taint("b")))
     ) == ["pod other/x"]
 
 
-def test_system_pods_are_asked_for_too_and_pods_of_pools_are_not() -> None:
+def test_system_pods_are_checked_but_pods_of_pools_are_not() -> None:
     place = found(node("p1"))
     assert taint_safety.unschedulable_pods([pod(space="kube-system"), pod(space="shop")], place) == [
         "pod kube-system/x"
     ]
 
 
-def test_what_would_not_come_back_loses_nothing() -> None:
+def test_pods_without_a_successor_lose_no_place() -> None:
     mirror = pod()
     mirror["metadata"]["annotations"] = {names.MIRROR_POD: "x"}
     ended = pod()
@@ -95,18 +95,18 @@ def test_what_would_not_come_back_loses_nothing() -> None:
     )
 
 
-def test_a_pod_that_waits_for_a_node_keeps_its_only_one() -> None:
+def test_pending_pod_keeps_its_only_node() -> None:
     waiting = pod(on="", owner=None, nodeSelector={"disk": "ssd"})
     assert taint_safety.unschedulable_pods([waiting], found(node("p1", disk="ssd"), node("n2"))) == ["pod other/x"]
 
 
-def test_a_pod_that_waits_for_a_node_that_nobody_has_loses_nothing() -> None:
+def test_pending_pod_without_any_matching_node_loses_no_place() -> None:
     assert (
         taint_safety.unschedulable_pods([pod(on="", nodeSelector={"gpu": "yes"})], found(node("p1"), node("n2"))) == []
     )
 
 
-def test_a_pod_whose_data_is_on_a_node_of_the_pool_alone_has_no_other_place() -> None:
+def test_pod_with_a_local_volume_has_no_other_place() -> None:
     volume = {"name": "v", "persistentVolumeClaim": {"claimName": "data"}}
     place = found(node("p1"), node("n2"))
     tolerant = pod("y", tolerations=[{"operator": "Exists"}], volumes=[volume])
