@@ -5,7 +5,7 @@ other failure can end by itself. It is retried with back-off, and reported once 
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum
 
 from rescheduler.api.scalars import truncate
 from rescheduler.core.eviction import messages
@@ -21,8 +21,11 @@ _TRANSIENT_CODES = frozenset((0, 404, 408, 409, 410, 429))
 _MAX_MESSAGE_LENGTH = 400
 
 
-class WriteOperation(StrEnum):
-    """Write of a drain; `messages.FAILED_WRITES` has the text for each failed write."""
+class WriteOperation(Enum):
+    """Write of a drain; `messages.FAILED_WRITES` has the text for each failed write.
+
+    A StrEnum would equal other keys of `WriteAttempts`, such as "restore", and share their pauses.
+    """
 
     CORDON = "cordon"
     SET_METADATA = "set_metadata"
@@ -51,7 +54,7 @@ class WriteFailure:
     cause: str
 
     def __str__(self) -> str:
-        return f"{messages.FAILED_WRITES[self.operation]}: {self.cause}"
+        return f"{messages.FAILED_WRITES[self.operation.value]}: {self.cause}"
 
 
 def is_permanent(response: ErrorResponse) -> bool:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rescheduler.core.eviction import write_refusals
+from rescheduler.core.eviction import messages, write_refusals
 from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.core.eviction.write_refusals import WriteFailure, WriteOperation
 
@@ -75,3 +75,8 @@ def test_a_smaller_write_is_tried_where_a_rule_or_a_webhook_is_in_the_way() -> N
 
 def test_a_trouble_says_what_fails_and_why() -> None:
     assert str(WriteFailure(WriteOperation.UNCORDON, "why")) == "the node cannot be uncordoned: why"
+
+
+def test_each_failed_write_has_a_text_and_no_write_equals_a_string() -> None:
+    assert set(messages.FAILED_WRITES) == {operation.value for operation in WriteOperation}
+    assert not {*WriteOperation} & {*messages.FAILED_WRITES}
