@@ -51,7 +51,8 @@ class DeadlockResolver:
     async def _waits_for_node(self, drain: NodeDrain, node: Node) -> bool:
         """Whether this drain waits for that node.
 
-        A pending pod would satisfy a budget of the drain and may run on the node, or a pod of the drain would have room there.
+        A pending pod would satisfy a budget of the drain and may run on the node, or a pod of the drain would have room
+        there.
         """
         budget_keys, keys_without_room = deadlocks.exhausted_budgets(drain), deadlocks.pods_without_room(drain)
         budgets = [budget for namespace, name in budget_keys if (budget := self._budgets.by_name(namespace, name))]

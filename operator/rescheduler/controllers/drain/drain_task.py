@@ -245,8 +245,8 @@ class DrainTask:
     def _until_finalizer(self, drain: NodeDrain) -> float:
         """Return the seconds to wait at most for the finalizer, which a NodeDrain made by a user does not have yet.
 
-        The node controller writes the finalizer at the same time: without the wait one of the two writes meets a conflict. The
-        wait ends, because the drain must continue if the finalizer is refused.
+        The node controller writes the finalizer at the same time: without the wait one of the two writes meets a
+        conflict. The wait ends, because the drain must continue if the finalizer is refused.
         """
         if names.FINALIZER in drain.finalizers or drain.deletion_timestamp is not None:
             return 0.0
@@ -268,8 +268,8 @@ class DrainTask:
     def _cordoned_at(self, drain: NodeDrain) -> datetime | None:
         """Return when the node was cordoned, rather late than early; None while the status reports no cordon.
 
-        The node may have been uncordoned before the operator started. So the cordon counts from the start, unless the node was
-        Drained then or the store observed the cordon.
+        The node may have been uncordoned before the operator started. So the cordon counts from the start, unless the
+        node was Drained then or the store observed the cordon.
         """
         observed = self._deps.store.cordoned_at(drain.spec.node_name)
         reported = status.cordoned_at(drain.status, observed)
@@ -278,7 +278,7 @@ class DrainTask:
         return max(reported, self._born_at)
 
     async def _check_external_owner(self, drain: NodeDrain, node: Node) -> WaitReason | None:
-        """Return the wait reason of another owner, before a drain starts; a failed node is read live for the cordon too."""
+        """Return the wait reason of another owner before a start; a failed node is read live for the cordon too."""
         if not preconditions.has_only_failure_requests(drain):
             return await self._external_owners.wait_reason(node)
         wait, _ = await asyncio.gather(
@@ -321,7 +321,7 @@ class DrainTask:
     # -- commands -----------------------------------------------------------------------------------------------
 
     async def _run_final_commands(self, step: DrainDecision) -> float | None:
-        """Run the commands that end the step. Return the seconds until the next reconcile; None without such a command."""
+        """Run the command that ends the step. Return the seconds until the next reconcile; None without one."""
         commands, status_input = step.commands, step.status_input
         if Command.REMOVE_FINALIZER in commands:
             if not await self._status_writer.remove_drain(status_input.drain, status_input.node):

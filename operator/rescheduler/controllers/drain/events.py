@@ -240,7 +240,7 @@ class DrainEvents:
     def _publish_blocker(
         self, status_input: StatusInput, blocker: Blocker, pods: Mapping[str, str], owners: Mapping[str, Owner]
     ) -> None:
-        """Publish a blocker on the pod, and once for each drain and class on its owner: 100 pods of one owner have one cause."""
+        """Publish a blocker on the pod, and once for each drain and class on its owner, which is often the cause."""
         key, uid = f"{blocker.namespace}/{blocker.pod}", status_input.drain.uid
         pod = InvolvedObject("v1", "Pod", blocker.pod, pods.get(key, ""), blocker.namespace)
         message = messages.pod_blocked(status_input.drain.spec.node_name, blocker.message, blocker.hint)

@@ -1,7 +1,7 @@
 """Find proof that the node of a drain is dead, and manage the out-of-service taint.
 
-A pod forced off a live node runs twice, and two writers corrupt a volume. So the node and its Lease are read live before
-each act, and every write carries a precondition. Any contradiction stops the act.
+A pod forced off a live node runs twice, and two writers corrupt a volume. So the node and its Lease are read live
+before each act, and every write carries a precondition. Any contradiction stops the act.
 """
 
 from collections.abc import Iterable
@@ -61,7 +61,7 @@ class NodeFencing:
         self._taint_removed_at = float("-inf")
         self._new_boot: tuple[str, float] = ("", 0.0)  # a boot after the failure, and when it was first observed
 
-    # -- observing ------------------------------------------------------------------------------------------------------
+    # -- observing ----------------------------------------------------------------------------------------------------
 
     async def evaluate(
         self, drain: NodeDrain, node: Node, policy: ReschedulePolicy | None, *, failing: bool
@@ -258,7 +258,7 @@ class NodeFencing:
             return status_input
         return replace(status_input, node_record=node_patches.in_service_record(status_input.node_record))
 
-    # -- a fenced boot returns ----------------------------------------------------------------------------------------------
+    # -- a fenced boot returns ----------------------------------------------------------------------------------------
 
     async def _check_returned(self, drain: NodeDrain, node: Node) -> bool:
         """Whether a fenced boot is back; if so, report the boot and the pods that run twice."""

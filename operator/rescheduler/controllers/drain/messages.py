@@ -109,8 +109,8 @@ def attestation_refused(cause: str, hint: str) -> str:
 def taken_out_of_service(boot_id: str) -> str:
     """Return the text of `OutOfService`."""
     return (
-        f"Boot {boot_id} is proven dead: the node has the taint {_OUT_OF_SERVICE}, so that its pods are removed and its "
-        "volumes detached"
+        f"Boot {boot_id} is proven dead: the node has the taint {_OUT_OF_SERVICE}, so that its pods are removed and "
+        "its volumes detached"
     )
 
 
@@ -123,8 +123,8 @@ def returned_to_service(*, rebooted: bool) -> str:
 def left_out_of_service(node: str) -> str:
     """Return the text of `LeftOutOfService`."""
     return (
-        f"The taint {_OUT_OF_SERVICE} stays after the uninstall of Rescheduler: its boot was reported dead, and the node "
-        f"has not rebooted. After a reboot: kubectl taint node {node} {_OUT_OF_SERVICE}-"
+        f"The taint {_OUT_OF_SERVICE} stays after the uninstall of Rescheduler: its boot was reported dead, and the "
+        f"node has not rebooted. After a reboot: kubectl taint node {node} {_OUT_OF_SERVICE}-"
     )
 
 

@@ -37,7 +37,7 @@ def plan_sort_key(forecast: Forecast | None) -> tuple[bool, int]:
 
 
 def with_no_room_message(decision: ReplacementDecision, forecast: Forecast | None) -> ReplacementDecision:
-    """Return the decision with the blocker `NoRoomInPool` while the pod waits; the scheduler's own message is preferred."""
+    """Return the decision with the blocker `NoRoomInPool` while the pod waits; the scheduler's message comes first."""
     if not (reason := no_room_reason(forecast)) or decision.step not in _WAITING_STEPS or decision.blocker_class:
         return decision
     message = PENDING_PREFIX + decision.message if decision.message else NO_ROOM_PREFIX + reason

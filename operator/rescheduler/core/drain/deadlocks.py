@@ -1,8 +1,8 @@
 """Find two drains that block each other.
 
-Each drain waits for a disruption budget that a pod kept off the other node would satisfy, or for room on the other node.
-Such a deadlock never ends (openshift/machine-api-operator#1066). The younger drain steps back; the drain of a failed
-node never does.
+Each drain waits for a disruption budget that a pod kept off the other node would satisfy, or for room on the other
+node. Such a deadlock never ends (openshift/machine-api-operator#1066). The younger drain steps back; the drain of a
+failed node never does.
 """
 
 from collections import Counter
@@ -80,7 +80,7 @@ def would_fit(raw: Mapping[str, Any], node: Node, pods_on_node: Collection[Mappi
 def would_count_toward_budget(
     raw: Mapping[str, Any], budgets: Iterable[DisruptionBudget], node: Node, pods_on_node: Iterable[Mapping[str, Any]]
 ) -> bool:
-    """Whether the raw pending pod counts toward one of the budgets and may run on the node, next to the raw pods on it."""
+    """Whether the raw pending pod counts toward one of the budgets and may run on the node, next to its raw pods."""
     raw, pods_on_node = object_schemas.sanitize_pod(raw), [object_schemas.sanitize_pod(pod) for pod in pods_on_node]
     meta, spec = raw["metadata"], raw["spec"]
     if spec.get("nodeName") or "deletionTimestamp" in meta:

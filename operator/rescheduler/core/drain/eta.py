@@ -75,8 +75,8 @@ class EvictionRates:
     ) -> tuple[EvictionGroup, ...]:
         """Group the pods that must leave, by order and budget.
 
-        `budgets`: by pod UID. `active_time`: the time of the drain without pauses. `grace_period_seconds`: replaces the grace
-        period of each pod.
+        `budgets`: by pod UID. `active_time`: the time of the drain without pauses. `grace_period_seconds`: replaces the
+        grace period of each pod.
         """
         rows = list(pod_decisions)
         first = min((decision.order for _, decision in rows), default=0)
@@ -116,8 +116,8 @@ def completion(
 ) -> datetime | None:
     """Return when the last pod leaves; None if no pod is left, or if nothing was measured.
 
-    Orders add up, and the groups of one order run at the same time. After a restart, only `moved` pods in the `active_time`
-    of the drain are known. `rate`: the evictions a second that the policy allows.
+    Orders add up, and the groups of one order run at the same time. After a restart, only `moved` pods in the
+    `active_time` of the drain are known. `rate`: the evictions a second that the policy allows.
     """
     remaining_groups = list(groups)
     if not remaining_groups or not moved or active_time <= timedelta():

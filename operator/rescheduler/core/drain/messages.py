@@ -132,7 +132,10 @@ def pods_left(count: int | None) -> str:
 
 def window_fit(completion: datetime, window_end: datetime) -> str:
     """Return the message of `FitsWindow`."""
-    return f"at its current pace the drain is done at {completion:%H:%M:%S} UTC; the window closes at {window_end:%H:%M:%S} UTC"
+    return (
+        f"at its current pace the drain is done at {completion:%H:%M:%S} UTC; "
+        f"the window closes at {window_end:%H:%M:%S} UTC"
+    )
 
 
 # -- requests ---------------------------------------------------------------------------------------------------------
@@ -165,7 +168,7 @@ def unreadable_pod(namespace: str, name: str, reason: str) -> tuple[str, str]:
     """Return the message and the hint of a pod that cannot be parsed."""
     return (
         f"the operator cannot read this pod: {reason}",
-        f"kubectl -n {namespace} get pod {name} -o yaml, correct the named field or delete the pod; and report this bug",
+        f"kubectl -n {namespace} get pod {name} -o yaml, correct the field or delete the pod; and report this bug",
     )
 
 

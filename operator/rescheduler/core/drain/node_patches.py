@@ -1,8 +1,8 @@
 """Build the patches of a node: the cordon, its labels and annotations, and the restore.
 
 A patch replaces whole lists, because taints are atomic. So each patch is built from a node just read, and carries its
-resourceVersion: after another write the patch fails and is built again. A restore removes only what `status.node` names,
-and only if it is still as the drain left it.
+resourceVersion: after another write the patch fails and is built again. A restore removes only what `status.node`
+names, and only if it is still as the drain left it.
 """
 
 import json
@@ -45,8 +45,8 @@ def additions(node: Node, reasons: Iterable[RequestReason], *, exclude_from_load
 def cordon_record(node: Node, before: NodeRecord | None, adds: Additions) -> NodeRecord:
     """Return the record of the next cordon patch; the record is in the status before that patch.
 
-    Entries of an earlier record of the same node stay: after a crash between the two writes, the record names too much and
-    never too little.
+    Entries of an earlier record of the same node stay: after a crash between the two writes, the record names too much
+    and never too little.
     """
     same_node_record = before if before and before.uid == node.uid else None
     return NodeRecord(
@@ -98,7 +98,7 @@ def out_of_service_patch(node: Node) -> Patch | None:
 
 
 def in_service_patch(node: Node) -> Patch | None:
-    """Return the patch that removes only the out-of-service taint of this operator; None if the node does not have it."""
+    """Return the patch that removes only the operator's own out-of-service taint; None if the node does not have it."""
     remaining_taints = [
         t
         for t in node.taints
@@ -169,7 +169,7 @@ def restore_patch(
 
 
 def drop_cancelled_patch(node: Node, stale: Iterable[str]) -> Patch | None:
-    """Return the patch that drops entries of the annotation `cancelled` whose request has ended; None if there is none."""
+    """Return the patch that drops entries of the annotation `cancelled` whose request has ended; None without any."""
     remaining_entries = {k: v for k, v in node.cancelled_requests.items() if k not in set(stale)}
     if remaining_entries == dict(node.cancelled_requests):
         return None
@@ -178,7 +178,7 @@ def drop_cancelled_patch(node: Node, stale: Iterable[str]) -> Patch | None:
 
 
 def cleanup_patch(node: Node) -> Patch | None:
-    """Return the patch for an uninstall: remove the annotation `cancelled`, and a waiting taint that no record names."""
+    """Return the patch for an uninstall: remove the annotation `cancelled`, and a waiting taint without a record."""
     patch: Patch = {}
     if names.CANCELLED in node.annotations:
         patch["metadata"] = {"annotations": {names.CANCELLED: None}}
@@ -193,8 +193,8 @@ def cleanup_patch(node: Node) -> Patch | None:
 def conditions_patch(wanted: Mapping[str, tuple[str, str, str]], node: Node, now: datetime) -> Patch | None:
     """Return the strategic merge patch that sets the node conditions of the operator: type to status, reason, message.
 
-    Conditions of the operator that are not wanted are deleted. None if nothing differs. A condition that another component
-    set stays: two components that overwrite each other would write forever.
+    Conditions of the operator that are not wanted are deleted. None if nothing differs. A condition that another
+    component set stays: two components that overwrite each other would write forever.
     """
     entries: list[dict[str, Any]] = []
     for type_ in names.NODE_CONDITIONS:
@@ -221,7 +221,7 @@ MAINTENANCE_REASON = "Requested"
 
 
 def is_our_condition(condition: NodeCondition) -> bool:
-    """Whether Rescheduler set the condition. Its type belongs to Kubernetes (KEP-5683), so only the reason identifies it."""
+    """Whether Rescheduler set the condition. Kubernetes owns the type (KEP-5683), so only the reason tells."""
     if condition.type == names.MAINTENANCE_IN_PROGRESS:
         return condition.reason == MAINTENANCE_REASON
     return condition.type in names.NODE_CONDITIONS and condition.reason in _PHASE_REASONS

@@ -41,7 +41,7 @@ class EvictionAttempts:
     failing_since: datetime | None = None
 
     def is_in_progress(self, now: datetime) -> bool:
-        """Whether an accepted eviction is in progress; after an eviction without effect, the next one does not count."""
+        """Whether an accepted eviction is in progress; after an eviction without effect, a new one does not count."""
         return (
             self.accepted_at is not None
             and self.last_result is None

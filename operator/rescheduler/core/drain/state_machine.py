@@ -20,9 +20,9 @@ A fact is the first true answer to a list of questions. Many answers can be true
 
 1. Is the node gone? Then there is no node to write on: the NodeDrain ends (NODE_GONE).
 2. Is the view of the cluster stale? Every later answer would rest on old data, so nothing is decided (FROZEN).
-3. Is the drain withdrawn? Then only the restore matters. Released pods are returned first, because the restore uncordons
-   the node, and the scheduler would put their replacements on it (RETURNING_PODS). A fenced node is restored only after
-   it is safe (OUT_OF_SERVICE). The restore itself follows (WITHDRAWN), and then the end (RESTORED).
+3. Is the drain withdrawn? Then only the restore matters. Released pods are returned first, because no drain watches
+   them after the end (RETURNING_PODS). A fenced node is restored only when its taint may go (OUT_OF_SERVICE). The
+   restore itself follows (WITHDRAWN), and then the end (RESTORED).
 4. Is the node empty? This comes before the timeout and before any wait: a drain that is done has nothing left to cancel
    or to delay (EMPTY, EMPTY_AND_WAITING).
 5. Has the timeout passed with `onTimeout: Cancel`? This comes before the waits: a drain that waits must still end

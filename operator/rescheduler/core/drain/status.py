@@ -238,7 +238,7 @@ def _reported_completion(status_input: StatusInput) -> datetime | None:
 
 
 def _fits_window_condition(status_input: StatusInput) -> tuple[str, str, str] | None:
-    """Return `FitsWindow`: whether the drain ends before its window closes; None without an estimate or a window end."""
+    """Return `FitsWindow`: whether the drain ends before its window closes; None without an estimate."""
     windows = status_input.policy.spec.maintenance.windows if status_input.policy else ()
     if (
         not windows
@@ -437,7 +437,7 @@ def _blocked_condition(status_input: StatusInput) -> tuple[str, str, str]:
 def node_conditions(
     phase: Phase, started_at: datetime | None, reasons: Iterable[RequestReason]
 ) -> Mapping[str, tuple[str, str, str]]:
-    """Return the conditions of the operator on the node (KEP-5683): type to status, reason, message; none before the start."""
+    """Return the node conditions (KEP-5683) by type, as status, reason and message; none before the start."""
     if started_at is None or phase is Phase.RESTORING:
         return {}
     drained = phase is Phase.DRAINED

@@ -1,4 +1,4 @@
-"""Derive the requests of a node: maintenance from its annotation or conditions, failure from its conditions or its Lease."""
+"""Derive the requests of a node: maintenance by annotation or conditions, failure by conditions or its Lease."""
 
 import hashlib
 import re
