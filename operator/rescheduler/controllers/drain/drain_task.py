@@ -30,8 +30,8 @@ from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.controllers.runtime.write_attempts import WriteAttempts
 from rescheduler.core.drain import messages, state_machine, status
-from rescheduler.core.drain.drain_decision import DrainDecision, DrainObservation, decide_step, may_move_pods
-from rescheduler.core.drain.pod_summary import PodSummary
+from rescheduler.core.drain.drain_decision import DrainDecision, DrainObservation, decide_step, move_mode
+from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation
 from rescheduler.core.drain.state_machine import Command, Permission, Report
 from rescheduler.core.eligibility import decision, preconditions
 from rescheduler.core.eviction.pod_actions import EvictionContext
@@ -197,12 +197,8 @@ class DrainTask:
         only_suspected = decision.is_only_suspected(drain, store.cluster_state(), now)
         evaluation_began = self._deps.clock.monotonic()
         context = self._eviction_context(drain, node, settings, fencing_state, now)
-        may_move = may_move_pods(drain, wait)
-        summary = (
-            self._pod_mover.evaluate(drain.status, settings, context, may_move=may_move, release_only=only_suspected)
-            if context
-            else None
-        )
+        mode = move_mode(drain, wait, only_suspected=only_suspected)
+        evaluation = self._pod_mover.evaluate(drain.status, settings, context, mode) if context else None
         self._evaluation_seconds = self._deps.clock.monotonic() - evaluation_began
         withdrawn = drain.deletion_timestamp is not None
         node_in_use = context is None or self._pod_mover.is_node_in_use(context.volumes)
@@ -220,14 +216,15 @@ class DrainTask:
             is_restored=bool(withdrawn and node and writer.is_restored(drain, node, node_in_use=node_in_use)),
             cordoned_at=self._cordoned_at(drain),
             cordon_fails=self._attempts.is_reported(WriteOperation.CORDON),
-            pod_summary=summary if policy else None,
+            pod_summary=evaluation.summary if evaluation and policy else None,
+            pod_evaluation=evaluation,
             pods_are_synced=self._pod_mover.is_synced,
             released_pods=self._pod_mover.pods_to_return(),
             moved=self._pod_mover.moved_count or 0,
             last_move_at=self._pod_mover.last_move_at,
             node_in_use=node_in_use,
             node_in_use_by=self._pod_mover.node_in_use_by(context.volumes) if context and withdrawn else (),
-            unsynced_reason=self._long_unsynced_reason(context, summary, policy),
+            unsynced_reason=self._long_unsynced_reason(context, evaluation, policy),
             cleanup=self._deps.cleanup,
         )
 
@@ -253,10 +250,10 @@ class DrainTask:
         return self._born + _WITHOUT_FINALIZER - self._deps.clock.monotonic()
 
     def _long_unsynced_reason(
-        self, context: EvictionContext | None, summary: PodSummary | None, policy: ReschedulePolicy | None
+        self, context: EvictionContext | None, evaluation: PodEvaluation | None, policy: ReschedulePolicy | None
     ) -> str:
         """Return which list is missing, if it is missing for long; else an empty text."""
-        if summary:
+        if evaluation:
             self._unsynced_since = None
             if policy:
                 return ""
@@ -361,7 +358,7 @@ class DrainTask:
         # A decision from before an awaited write may be wrong now: it is made again.
         is_unchanged = status_input is step.status_input
         if is_unchanged:
-            pause = self._move_pods(status_input, step.commands)
+            pause = self._move_pods(status_input, step)
             status_input = await self._reconcile_taint(status_input, step.commands, node_in_use=step.node_in_use)
         if (
             status_input.report is Report.PODS_UNKNOWN
@@ -378,10 +375,11 @@ class DrainTask:
     async def _prepare_node(self, step: DrainDecision) -> status.StatusInput:
         """Run the commands before any pod moves. Return the status input itself if nothing was written."""
         commands, status_input, node = step.commands, step.status_input, step.status_input.node
-        if Command.RETURN_PODS in commands:
-            self._pod_mover.return_pods()
-        if Command.EVICT_UNRETURNABLE in commands:
-            self._pod_mover.evict_unreturnable(status_input.policy.name if status_input.policy else "")
+        if Command.RETURN_PODS in commands and step.pod_evaluation:
+            self._pod_mover.return_pods(step.pod_evaluation)
+        if Command.EVICT_UNRETURNABLE in commands and step.pod_evaluation:
+            policy_name = status_input.policy.name if status_input.policy else ""
+            self._pod_mover.evict_unreturnable(step.pod_evaluation, policy_name)
         if node is None:
             return status_input
         if Command.TAINT_QUEUED_NODE in commands:
@@ -462,21 +460,21 @@ class DrainTask:
         seconds = (cordoned_at + state_machine.MIN_TIME_CORDONED - status_input.now).total_seconds()
         return seconds if seconds > 0 else _RECHECK_INTERVAL
 
-    def _move_pods(self, status_input: status.StatusInput, commands: Collection[Command]) -> float | None:
-        summary, policy, released_only = (
-            status_input.pod_summary,
-            status_input.policy,
-            Command.EVICT_RELEASED in commands,
-        )
+    def _move_pods(self, status_input: status.StatusInput, step: DrainDecision) -> float | None:
+        policy, evaluation = status_input.policy, step.pod_evaluation
         node = self._deps.store.node(status_input.drain.spec.node_name)
         # The node may have recovered just before its cordon: then no pod may move.
-        if summary is None or status_input.started_at is None or node is None or not node.unschedulable:
+        if status_input.started_at is None or node is None or not node.unschedulable:
             return None
-        if Command.RELEASE in commands:
-            self._pod_mover.release()
-        if policy is None or not (released_only or Command.MOVE in commands):
+        if evaluation is None or status_input.pod_summary is None:
             return None
-        return self._pod_mover.move(summary, policy, status_input.settings, begun_only=released_only)
+        if Command.RELEASE in step.commands:
+            self._pod_mover.release(evaluation)
+        released_only = Command.EVICT_RELEASED in step.commands
+        if policy is None or not (released_only or Command.MOVE in step.commands):
+            return None
+        mode = MoveMode.BEGUN_ONLY if released_only else MoveMode.ALL
+        return self._pod_mover.move(evaluation, mode, policy, status_input.settings)
 
     async def _write_status(self, status_input: status.StatusInput, *, immediately: bool = False) -> None:
         await self._status_writer.write(status_input, self._pod_mover, immediately=immediately)

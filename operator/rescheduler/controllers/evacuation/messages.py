@@ -7,7 +7,6 @@ from rescheduler.core.model.pods import Pod
 
 OWNER_PODS_NOT_SYNCED = "the pods of the owner are not listed yet"
 PLAN_NOT_READY = "the plan for the pods is not made yet"
-OWNER_HINT = "check the Deployment and the ReplicaSet of the pod: kubectl describe deployment,replicaset"
 REPLICA_SET_GONE = "the ReplicaSet of this pod is gone or scaled to 0"
 REPLICA_SET_HINT = "check the ReplicaSets of the Deployment: kubectl get replicaset"
 OWNER_POD_PENDING = "the node of another new pod of the same owner is not known yet"

@@ -17,6 +17,7 @@ from rescheduler.controllers.evacuation.eviction_queue import EvictionSession
 from rescheduler.controllers.evacuation.pod_mover import EvacuationDependencies
 from rescheduler.controllers.runtime.readable import readable_objects
 from rescheduler.controllers.runtime.tasks import Supervisor
+from rescheduler.core.drain.pod_evaluation import MoveMode
 from rescheduler.core.eviction.pod_actions import PodAction, PodDecision
 from rescheduler.core.model import object_schemas, pods
 from rescheduler.core.model.pods import Pod
@@ -104,7 +105,7 @@ class OrphanedPodController:
         pod_decisions = [(pod, PodDecision(PodAction.EVICT)) for pod in orphaned_pods]
         now, settings = self._deps.clock.now(), DrainSettings()
         decisions = self._deps.replacer.evaluate(
-            ORPHANED_PODS_SUBSCRIBER, pod_decisions, settings, now, may_move=False, blockers={}
+            ORPHANED_PODS_SUBSCRIBER, pod_decisions, settings, now, MoveMode.NONE, blockers={}
         )
         to_send = []
         waiting_reasons: dict[str, str] = {}

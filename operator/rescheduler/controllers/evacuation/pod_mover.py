@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from rescheduler.api.drains import BlockerClass, NodeDrainStatus
+from rescheduler.api.drains import NodeDrainStatus
 from rescheduler.api.policies import DrainSettings, ReschedulePolicy
 from rescheduler.controllers.evacuation import messages
 from rescheduler.controllers.evacuation.budget_watch import BudgetWatch
@@ -14,29 +14,22 @@ from rescheduler.controllers.evacuation.planner import EvacuationPlanner
 from rescheduler.controllers.evacuation.replacer import Replacer
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.core.drain import capacity, pod_summary
+from rescheduler.core.drain import capacity, pod_evaluation, pod_summary
 from rescheduler.core.drain.eta import EvictionRates
+from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation, PodTimers
 from rescheduler.core.drain.pod_summary import PodSummary
-from rescheduler.core.drain.state_machine import BLOCKED_AFTER
-from rescheduler.core.eviction import pod_actions
-from rescheduler.core.eviction.api_responses import EvictionOutcome, EvictionResult
-from rescheduler.core.eviction.pod_actions import EvictionContext, PodAction, PodDecision, RequiredProof
+from rescheduler.core.eviction.api_responses import EvictionResult
+from rescheduler.core.eviction.pod_actions import EvictionContext, PodAction, PodDecision
 from rescheduler.core.model import pods
 from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.pods import Pod
-from rescheduler.core.model.volumes import DETACH_STUCK_AFTER, NodeVolumes
-from rescheduler.core.pools import move_selection
+from rescheduler.core.model.volumes import NodeVolumes
 from rescheduler.core.replacement.decisions import ReplacementDecision, ReplacementStep
 from rescheduler.core.replacement.move_history import MoveHistory
 from rescheduler.kube import paths
 from rescheduler.kube.client import Client
 from rescheduler.kube.informers import Informer
 
-REFUSAL_REPORTED_AFTER = timedelta(seconds=5)
-"""A refusal of a budget is no blocker before: the budget may only wait for the replacement of the last pod."""
-_UNREADY_CONFIRMED_AFTER = timedelta(seconds=15)
-"""The node controller marks all pods of an unhealthy node as not Ready; a running kubelet resets them within 10 s."""
-_SENDING_STEPS = (ReplacementStep.PLAIN_EVICTION, ReplacementStep.EVICT, ReplacementStep.DELETE)
 _MAX_REMOVED_REMEMBERED = 50  # removed pods for the Event; more would not fit into its message
 
 
@@ -58,7 +51,6 @@ class PodMover:
     """Pods of one node that leave: all pods for a drain, or the requested pods for a migration.
 
     Attributes:
-        migration_requests: cause of the move by pod uid, such as `NamespacePool/shop`; None for a drain.
         moved_count: number of pods that have left; None before the first evaluation.
         last_move_at: last time at which a pod left or a request was in flight; None if there was none.
         unsynced_reason: which list was missing at the last evaluation; empty if none was.
@@ -76,14 +68,9 @@ class PodMover:
         self._informer: Informer[Pod] | None = None
         self._watch_task: asyncio.Task[None] | None = None
         self._leaving: dict[str, Pod] = {}
-        self._decisions: Mapping[str, ReplacementDecision] = {}
-        self._refused_since: dict[str, datetime] = {}
-        self._unready_since: dict[str, datetime] = {}  # by pod uid: first evaluation at which it was not Ready
         self._removed_by_others: list[Pod] = []  # released pods that another client removed
-        self._unused_since: dict[str, datetime] = {}  # by attached volume: first evaluation at which no pod used it
-        self._volumes = NodeVolumes()
+        self._timers = PodTimers()
         self._eviction_rates = EvictionRates()
-        self.migration_requests: Mapping[str, str] | None = None
         self.moved_count: int | None = None
         self.last_move_at: datetime | None = None
         self.unsynced_reason = ""
@@ -96,29 +83,16 @@ class PodMover:
     @property
     def has_refusals(self) -> bool:
         """Whether a budget refuses an eviction; only time makes the refusal a blocker."""
-        return bool(self._refused_since)
+        return bool(self._timers.refused_since)
 
     def seconds_until_reported(self, now: datetime) -> float:
         """Return the seconds until the next refusal becomes a blocker."""
-        waits = [
-            REFUSAL_REPORTED_AFTER - (now - since)
-            for since in self._refused_since.values()
-            if now - since < REFUSAL_REPORTED_AFTER
-        ]
-        return min(waits, default=REFUSAL_REPORTED_AFTER).total_seconds()
+        return self._timers.seconds_until_reported(now)
 
     @property
     def has_release_records(self) -> bool:
         """Whether a running pod of the node has a move record."""
-        return any(pod.release_record and not pod.deletion_timestamp and not pod.finished for pod in self.node_pods())
-
-    @property
-    def are_releases_held(self) -> bool:
-        """Whether no pod with a move record can be returned now."""
-        return all(
-            (decision := self._decisions.get(pod.uid)) and decision.step is ReplacementStep.HOLD
-            for pod in self._pods_with_record()
-        )
+        return bool(pod_evaluation.pods_with_record(self.node_pods()))
 
     @property
     def has_released_pods(self) -> bool:
@@ -127,12 +101,7 @@ class PodMover:
 
     def pods_to_return(self) -> tuple[str, ...]:
         """Return the running pods with a move record, as sorted namespace/name."""
-        return tuple(sorted(pod.key for pod in self._pods_with_record()))
-
-    def _pods_with_record(self) -> list[Pod]:
-        return [
-            pod for pod in self.node_pods() if pod.release_record and not pod.deletion_timestamp and not pod.finished
-        ]
+        return tuple(sorted(pod.key for pod in pod_evaluation.pods_with_record(self.node_pods())))
 
     def uids_by_pod(self) -> Mapping[str, str]:
         """Return the uids of the pods by namespace/name."""
@@ -184,22 +153,25 @@ class PodMover:
         status: NodeDrainStatus,
         settings: DrainSettings,
         context: EvictionContext,
-        *,
-        may_move: bool,
-        release_only: bool = False,
-    ) -> PodSummary | None:
-        """Decide for every pod; return None while a list is missing.
+        mode: MoveMode,
+        migration_requests: Mapping[str, str] | None = None,
+    ) -> PodEvaluation | None:
+        """Decide for every pod; return None while a list is missing (`unsynced_reason`).
 
-        `may_move`: the drain may move pods. `release_only`: the node is only suspected.
+        `migration_requests`: cause of the move by pod uid, such as `NamespacePool/shop`; None for a drain.
         """
         if self._informer is None or not self._informer.synced:
             self.unsynced_reason = messages.pods_not_listed((self._informer and self._informer.error) or "")
             return None
-        self._decisions = {}
-        pod_decisions = [
-            (pod, self._decide_action(pod, settings, context))
+        move_causes = {
+            pod.uid: cause
             for pod in self._informer.items.values()
-            if self._move_cause(pod)
+            if (cause := pod_evaluation.move_cause(pod, self._subscriber, migration_requests))
+        }
+        pod_decisions = [
+            (pod, pod_evaluation.decide_pod(pod, settings, context, migration_requests))
+            for pod in self._informer.items.values()
+            if pod.uid in move_causes
         ]
         pod_decisions.sort(key=lambda row: (row[1].order, row[0].priority, row[0].key))
         namespaces = {
@@ -209,44 +181,44 @@ class PodMover:
         if not self._deps.budgets.is_synced(namespaces):
             self.unsynced_reason = self._deps.budgets.why_not_synced(sorted(namespaces))
             return None
-        reported_blockers = {f"{blocker.namespace}/{blocker.pod}": blocker for blocker in status.blockers}
-        forecasts = self._forecasts(pod_decisions, context, wait_for_plan=may_move and not release_only)
+        pods_to_place = pod_evaluation.pods_for_plan(pod_decisions, move_causes, is_drain=migration_requests is None)
+        forecasts = self._forecasts(pods_to_place, context, wait_for_plan=mode in (MoveMode.BEGUN_ONLY, MoveMode.ALL))
         if forecasts is None:
             self.unsynced_reason = messages.PLAN_NOT_READY
             return None
+        reported_blockers = {f"{blocker.namespace}/{blocker.pod}": blocker for blocker in status.blockers}
         decisions = self._deps.replacer.evaluate(
             self._subscriber,
             pod_decisions,
             settings,
             context.now,
-            may_move=may_move,
+            mode,
             blockers=reported_blockers,
-            release_only=release_only,
             forecasts=forecasts,
         )
         if decisions is None:
             self.unsynced_reason = self._deps.replacer.why_not_synced(self._subscriber)
             return None
         self.unsynced_reason = ""
-        if may_move:
+        if mode is not MoveMode.NONE:
             decisions |= capacity.hold_without_room(
-                pod_decisions, decisions, forecasts, settings, may_stay=self.migration_requests is not None
+                pod_decisions, decisions, forecasts, settings, may_stay=migration_requests is not None
             )
-        self._decisions = decisions
-        pod_decisions = [(pod, _apply_step(decision, decisions.get(pod.uid))) for pod, decision in pod_decisions]
-        pod_decisions = self._bypass_budgets(pod_decisions, decisions, context)
+        pod_decisions = [
+            (pod, pod_evaluation.with_replacement_step(decision, decisions.get(pod.uid)))
+            for pod, decision in pod_decisions
+        ]
+        evaluation = PodEvaluation(PodSummary(), decisions, move_causes, context.volumes)
+        pod_decisions = self._bypass_budgets(pod_decisions, evaluation, context)
         reported_uids = {pod.uid for pod, _ in pod_decisions if pod.key in reported_blockers}
-        refusals = self._lasting_refusals(self._refusals(pod_decisions, decisions), reported_uids, context.now)
+        refusals = self._lasting_refusals(pod_decisions, evaluation, reported_uids, context.now)
+        unused = pod_evaluation.unused_volumes(self.node_pods(), context)
+        unused_since = pod_evaluation.timers_since(self._timers.unused_since, unused, context.now)
+        self._timers = replace(self._timers, unused_since=unused_since)
+        self._record_removals(settings, context.now)
         blocked_since = {
             (blocker.namespace, blocker.pod, str(blocker.class_)): blocker.since for blocker in status.blockers
         }
-        waiting_uids = {
-            uid
-            for uid, decision in decisions.items()
-            if decision.step not in _SENDING_STEPS and decision.step is not ReplacementStep.HOLD
-        }
-        detaching, stuck = self._unused_volumes(context)
-        self._record_removals(settings, context.now)
         summary = pod_summary.summarize(
             pod_decisions,
             self._session.attempts,
@@ -254,7 +226,7 @@ class PodMover:
             blocked_since,
             context.now,
             unreachable=context.node_unreachable,
-            waiting_uids=frozenset(waiting_uids),
+            waiting_uids=pod_evaluation.waiting_uids(decisions),
             replacement_timeout=settings.replacement_timeout,
         )
         leaving = [(pod, decision) for pod, decision in pod_decisions if pod.uid in summary.leaving_uids]
@@ -265,17 +237,14 @@ class PodMover:
             grace_period_seconds=settings.grace_period_seconds,
         )
         summary = replace(
-            summary,
-            detaching_volumes=detaching,
-            stuck_volumes=stuck,
+            pod_evaluation.with_unused_volumes(summary, unused_since, context.now),
             eviction_groups=eviction_groups,
             removed_released_pods=tuple(self._removed_by_others),
         )
-        if self.migration_requests is None and (unreadable := self._informer.unreadable):
+        if migration_requests is None and (unreadable := self._informer.unreadable):
             summary = pod_summary.with_unreadable(summary, unreadable, blocked_since, context.now)
-        self._volumes = context.volumes
         self._count_moved(status, summary, context.now)
-        return summary
+        return replace(evaluation, summary=summary)
 
     def _record_removals(self, settings: DrainSettings, now: datetime) -> None:
         """Record the released pods that are gone without an eviction by the operator."""
@@ -293,122 +262,48 @@ class PodMover:
         self._removed_by_others = [*self._removed_by_others, *removed][-_MAX_REMOVED_REMEMBERED:]
 
     def _forecasts(
-        self, pod_decisions: list[tuple[Pod, PodDecision]], context: EvictionContext, *, wait_for_plan: bool
+        self, pods_to_place: list[Pod], context: EvictionContext, *, wait_for_plan: bool
     ) -> capacity.Forecasts | None:
-        """Return the forecasts of the plan, by uid; None while the plan is awaited.
-
-        Pods that serve no traffic leave even without room: all pods of an unreachable node, and the pods of a failed
-        node that are not Ready. They get no forecast.
-        """
+        """Return the forecasts in effect, by uid; None while the plan is awaited."""
         if context.node_unreachable:
             return {}
-        pods_to_place = [
-            pod
-            for pod, decision in pod_decisions
-            if self._needs_plan(pod) and pod_actions.needs_placement(pod, decision)
-        ]
         forecasts = self._deps.planner.forecast(
             self._subscriber, pods_to_place, context.volumes, wait_for_plan=wait_for_plan and not context.node_failing
         )
-        if forecasts is None or not context.node_failing:
-            return forecasts
-        return {pod.uid: forecasts[pod.uid] for pod in pods_to_place if pod.ready and pod.uid in forecasts}
-
-    def _needs_plan(self, pod: Pod) -> bool:
-        """Whether the pod needs a plan; rebalancing has checked the room of its pods already."""
-        return self.migration_requests is None or self._move_cause(pod).startswith(move_selection.CAUSE_PREFIX)
-
-    def _decide_action(self, pod: Pod, settings: DrainSettings, context: EvictionContext) -> PodDecision:
-        if (
-            self.migration_requests is not None
-            and pod.uid not in self.migration_requests
-            and not pod.deletion_timestamp
-        ):
-            return PodDecision(PodAction.SKIP)  # the request of a released pod has ended, so the pod is returned
-        return pod_actions.decide_action(pod, settings, context)
-
-    def _move_cause(self, pod: Pod) -> str:
-        """Return the cause of the move; empty if the pod does not move. A released pod keeps its cause until the end."""
-        if self.migration_requests is None:
-            return f"NodeDrain/{self._subscriber}"
-        return self.migration_requests.get(pod.uid) or (pod.release_record.cause if pod.release_record else "")
-
-    def _unused_volumes(self, context: EvictionContext) -> tuple[frozenset[str], frozenset[str]]:
-        """Return the attached volumes without a pod: those to wait for, and those that are stuck."""
-        # Without proof, no volume of an unreachable node is detached. A wait would have no end.
-        cannot_detach = context.node_unreachable and not context.boot_dead
-        unused = frozenset() if cannot_detach else context.volumes.awaiting_detach(self.node_pods())
-        self._unused_since = {name: self._unused_since.get(name, context.now) for name in unused}
-        stuck = frozenset(
-            name for name, since in self._unused_since.items() if context.now - since >= DETACH_STUCK_AFTER
-        )
-        return unused - stuck, stuck
+        return None if forecasts is None else pod_evaluation.forecasts_in_effect(forecasts, pods_to_place, context)
 
     def _bypass_budgets(
-        self,
-        pod_decisions: list[tuple[Pod, PodDecision]],
-        decisions: Mapping[str, ReplacementDecision],
-        context: EvictionContext,
+        self, pod_decisions: list[tuple[Pod, PodDecision]], evaluation: PodEvaluation, context: EvictionContext
     ) -> list[tuple[Pod, PodDecision]]:
         """Return the decisions, with a plain delete for lost pods of a failed but reachable node."""
-        self._unready_since = {
-            pod.uid: self._unready_since.get(pod.uid, context.now) for pod, _ in pod_decisions if not pod.ready
-        }
+        unready_uids = (pod.uid for pod, _ in pod_decisions if not pod.ready)
+        unready_since = pod_evaluation.timers_since(self._timers.unready_since, unready_uids, context.now)
+        self._timers = replace(self._timers, unready_since=unready_since)
         if not context.node_failing or context.node_unreachable:
             return pod_decisions
-        to_send = [
-            row for row in pod_decisions if row[0].uid not in decisions or decisions[row[0].uid].step in _SENDING_STEPS
-        ]
-        refused_uids = self._deps.eviction_queue.predicted_refusals(to_send).keys()
-        lost_uids = {
-            uid
-            for uid, since in self._unready_since.items()
-            if context.now - since >= _UNREADY_CONFIRMED_AFTER and uid in refused_uids
-        }
-        return [
-            (pod, pod_actions.bypass_budget(pod, decision, context) if pod.uid in lost_uids else decision)
-            for pod, decision in pod_decisions
-        ]
+        refused_uids = self._predicted_refusals(pod_decisions, evaluation).keys()
+        return pod_evaluation.bypass_budgets(pod_decisions, unready_since, refused_uids, context)
 
-    def _refusals(
-        self, pod_decisions: list[tuple[Pod, PodDecision]], decisions: Mapping[str, ReplacementDecision]
-    ) -> dict[str, tuple[EvictionResult, timedelta]]:
-        """Return the expected refusals by pod uid, each with the time after which it becomes a blocker."""
-        to_send = [
-            row for row in pod_decisions if row[0].uid not in decisions or decisions[row[0].uid].step in _SENDING_STEPS
-        ]
-        refusals = {
-            uid: (refusal, REFUSAL_REPORTED_AFTER)
-            for uid, refusal in self._deps.eviction_queue.predicted_refusals(to_send).items()
-        }
-        for uid, decision in decisions.items():
-            if decision.blocker_class:
-                refusal = EvictionResult(
-                    EvictionOutcome.REFUSED, decision.blocker_class, decision.message, decision.hint
-                )
-                refusals[uid] = (refusal, timedelta())
-            elif decision.step is ReplacementStep.WAIT and decision.waiting_for:
-                refusal = EvictionResult(
-                    EvictionOutcome.REFUSED,
-                    BlockerClass.REPLACEMENT_NOT_READY,
-                    decision.waiting_for,
-                    messages.OWNER_HINT,
-                )
-                refusals[uid] = (refusal, BLOCKED_AFTER)
-        return refusals
+    def _predicted_refusals(
+        self, pod_decisions: list[tuple[Pod, PodDecision]], evaluation: PodEvaluation
+    ) -> dict[str, EvictionResult]:
+        to_send = [(pod, decision) for pod, decision in pod_decisions if evaluation.sends(pod)]
+        return self._deps.eviction_queue.predicted_refusals(to_send)
 
     def _lasting_refusals(
-        self, refusals: dict[str, tuple[EvictionResult, timedelta]], reported_uids: Collection[str], now: datetime
+        self,
+        pod_decisions: list[tuple[Pod, PodDecision]],
+        evaluation: PodEvaluation,
+        reported_uids: Collection[str],
+        now: datetime,
     ) -> dict[str, EvictionResult]:
-        """Return the refusals that have lasted: most budgets have room again as soon as a replacement is Ready.
-
-        `reported_uids`: uids of the blockers in the status, which may be older than this process.
-        """
-        self._refused_since = {
-            uid: self._refused_since.get(uid, now - REFUSAL_REPORTED_AFTER if uid in reported_uids else now)
-            for uid in refusals
-        }
-        return {uid: refusal for uid, (refusal, wait) in refusals.items() if now - self._refused_since[uid] >= wait}
+        """Return the refusals that have lasted, by pod uid; `reported_uids`: uids of the blockers in the status."""
+        refusals = pod_evaluation.expected_refusals(
+            self._predicted_refusals(pod_decisions, evaluation), evaluation.replacement_decisions
+        )
+        refused_since = pod_evaluation.refusal_timers(self._timers.refused_since, refusals, reported_uids, now)
+        self._timers = replace(self._timers, refused_since=refused_since)
+        return pod_evaluation.lasting_refusals(refusals, refused_since, now)
 
     def _single_budgets(self, rows: Iterable[Pod]) -> dict[str, DisruptionBudget]:
         """Return the budget of each pod with exactly one budget, by pod uid."""
@@ -448,84 +343,48 @@ class PodMover:
     # -- requests -----------------------------------------------------------------------------------------------------
 
     def move(
-        self, summary: PodSummary, policy: ReschedulePolicy, settings: DrainSettings, *, begun_only: bool = False
+        self, evaluation: PodEvaluation, mode: MoveMode, policy: ReschedulePolicy, settings: DrainSettings
     ) -> float | None:
-        """Start the requests that are due; return the seconds until the next is due, None if only an event can tell.
-
-        `begun_only`: move only pods with a move record.
-        """
+        """Start the requests that are due; return the seconds until the next is due, None if only an event can tell."""
         to_send = []
-        is_detaching = bool(summary.detaching_volumes) or any(
-            self._volumes.has_volume_to_detach(pod) for pod in self.node_pods() if self._is_leaving(pod)
-        )
-        # The highest priority first: otherwise the volumes of important pods would be attached last.
-        for pod, pod_decision in sorted(
-            summary.next_pods, key=lambda row: -row[0].priority if row[0].all_claims else 0
-        ):
-            if begun_only and not pod.release_record:
-                continue
-            # One volume after another, so that the cloud API does not throttle. With proof, all are detached at once.
-            if (
-                self._volumes.has_volume_to_detach(pod)
-                and not pod_decision.forced
-                and pod_decision.required_proof is not RequiredProof.BOOT_DEAD
-            ):
-                if is_detaching and not self._is_leaving(pod):
-                    continue
-                is_detaching = True
-            decision = self._decisions.get(pod.uid)
-            if decision:
-                self._deps.replacer.start(self._subscriber, pod, decision, self._move_cause(pod))
-            if decision is None or decision.step in _SENDING_STEPS:
+        turn = evaluation.pods_in_turn(self.node_pods(), self._deps.eviction_queue.evicting_uids(), mode)
+        for pod, pod_decision in turn:
+            if decision := evaluation.replacement_decisions.get(pod.uid):
+                self._start(pod, decision, evaluation)
+            if evaluation.sends(pod):
                 to_send.append((pod, pod_decision))
-        self._return_others(summary)
+        self._return_others(evaluation)
         self._session.grace_seconds = settings.grace_period_seconds
         rate = settings.max_evictions_per_second
         return self._deps.eviction_queue.send(self._session, to_send, policy=policy.name, rate=rate)
 
-    def release(self) -> None:
+    def release(self, evaluation: PodEvaluation) -> None:
         """Release pods, so that replacements start; evict and delete no pod."""
-        for pod in self.node_pods():
-            if (decision := self._decisions.get(pod.uid)) and decision.step in (
-                ReplacementStep.RELEASE,
-                ReplacementStep.CLEAR_RECORD,
-            ):
-                self._deps.replacer.start(self._subscriber, pod, decision, self._move_cause(pod))
+        steps = (ReplacementStep.RELEASE, ReplacementStep.CLEAR_RECORD)
+        for pod, decision in evaluation.pods_with_step(self.node_pods(), steps):
+            self._start(pod, decision, evaluation)
 
-    def _is_leaving(self, pod: Pod) -> bool:
-        return pod.deletion_timestamp is not None or pod.uid in self._deps.eviction_queue.evicting_uids()
+    def _start(self, pod: Pod, decision: ReplacementDecision, evaluation: PodEvaluation) -> None:
+        self._deps.replacer.start(self._subscriber, pod, decision, evaluation.move_causes.get(pod.uid, ""))
 
-    def _return_others(self, summary: PodSummary) -> None:
+    def _return_others(self, evaluation: PodEvaluation) -> None:
         """Return released pods, and clear the records of returned pods, except for the pods that leave next."""
-        next_uids = {pod.uid for pod, _ in summary.next_pods}
-        self.return_pods(lambda pod: pod.uid not in next_uids)
+        next_uids = {pod.uid for pod, _ in evaluation.summary.next_pods}
+        self.return_pods(evaluation, lambda pod: pod.uid not in next_uids)
 
-    def return_pods(self, selected: Callable[[Pod], bool] = lambda _: True) -> None:
+    def return_pods(self, evaluation: PodEvaluation, selected: Callable[[Pod], bool] = lambda _: True) -> None:
         """Return released pods, and clear the records of returned pods; move no other pod."""
-        for pod in self.node_pods():
-            decision = self._decisions.get(pod.uid)
-            if (
-                decision
-                and pod.release_record
-                and selected(pod)
-                and decision.step in (ReplacementStep.RETURN, ReplacementStep.CLEAR_RECORD)
-            ):
+        steps = (ReplacementStep.RETURN, ReplacementStep.CLEAR_RECORD)
+        for pod, decision in evaluation.pods_with_step(self.node_pods(), steps):
+            if pod.release_record and selected(pod):
                 self._deps.replacer.start(self._subscriber, pod, decision)
 
-    def evict_unreturnable(self, policy: str) -> None:
+    def evict_unreturnable(self, evaluation: PodEvaluation, policy: str) -> None:
         """Evict or delete the released pods of an ending drain that cannot be returned."""
+        steps = (ReplacementStep.DELETE, ReplacementStep.EVICT)
         unreturnable = [
             (pod, PodDecision(PodAction.DELETE if decision.step is ReplacementStep.DELETE else PodAction.EVICT))
-            for pod in self.node_pods()
-            if (decision := self._decisions.get(pod.uid))
-            and pod.release_record
-            and decision.step in (ReplacementStep.DELETE, ReplacementStep.EVICT)
+            for pod, decision in evaluation.pods_with_step(self.node_pods(), steps)
+            if pod.release_record
         ]
         self._deps.eviction_queue.send(self._session, unreturnable, policy=policy, rate=20)
-
-
-def _apply_step(pod_decision: PodDecision, decision: ReplacementDecision | None) -> PodDecision:
-    """Return a plain delete for a surplus pod: a budget that expects 0 pods would refuse its eviction forever."""
-    if decision and decision.step is ReplacementStep.DELETE and pod_decision.action is PodAction.EVICT:
-        return PodDecision(PodAction.DELETE, pod_decision.order)
-    return pod_decision

@@ -22,6 +22,7 @@ from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.core.drain import capacity
 from rescheduler.core.drain.capacity import Forecasts
+from rescheduler.core.drain.pod_evaluation import MoveMode
 from rescheduler.core.eviction import api_responses
 from rescheduler.core.eviction.api_responses import EvictionOutcome, EvictionResult
 from rescheduler.core.eviction.pod_actions import PodAction, PodDecision
@@ -116,19 +117,19 @@ class Replacer:
         pod_decisions: Sequence[tuple[Pod, PodDecision]],
         drain: DrainSettings,
         now: datetime,
+        mode: MoveMode,
         *,
-        may_move: bool,
         blockers: Mapping[str, Blocker],
-        release_only: bool = False,
         forecasts: Forecasts | None = None,
     ) -> dict[str, ReplacementDecision] | None:
         """Return the decision for each pod of a Deployment, by uid; None while their workloads are not listed.
 
-        `may_move`: the drain may move pods. `blockers`: those of the status, by namespace/name of the pod.
-        `release_only`: the node is only suspected. `forecasts`: of the plan, by uid; None means that there is no plan.
+        `blockers`: those of the status, by namespace/name of the pod. `forecasts`: of the plan, by uid; None means
+        that there is no plan.
         """
         # Before `subscribe`: it drops the workload of the last pod to leave, which this needs.
         self.record_removals([pod for pod, _ in pod_decisions if pod.released and pod.deletion_timestamp], drain, now)
+        may_move = mode is not MoveMode.NONE
         (self._active_subscribers.add if may_move else self._active_subscribers.discard)(subscriber)
         replaceable = [
             pod for pod, decision in pod_decisions if _needs_decision(pod, decision, drain, may_move=may_move)
@@ -144,12 +145,10 @@ class Replacer:
         releases: Counter[str] = Counter(self._releasing.values())
         for pod in replaceable:
             self._load_backoff(pod, blockers.get(pod.key), drain, now)
-            pod_may_move = may_move and pod.uid not in staying_uids
+            pod_mode = MoveMode.NONE if pod.uid in staying_uids else mode
             forecast = known_forecasts.get(pod.uid)
-            decision = self._decide(
-                pod, drain, now, releases, may_move=pod_may_move, release_only=release_only, forecast=forecast
-            )
-            decision = capacity.with_no_room_message(decision, forecast) if pod_may_move else decision
+            decision = self._decide(pod, drain, now, releases, pod_mode, forecast)
+            decision = capacity.with_no_room_message(decision, forecast) if pod_mode is not MoveMode.NONE else decision
             if decision.step is ReplacementStep.EVICT or (
                 decision.step is ReplacementStep.PLAIN_EVICTION and decision.reason in decisions.KEEP_LAST_READY_REASONS
             ):
@@ -163,9 +162,7 @@ class Replacer:
         drain: DrainSettings,
         now: datetime,
         releases: Counter[str],
-        *,
-        may_move: bool,
-        release_only: bool,
+        mode: MoveMode,
         forecast: Forecast | None,
     ) -> ReplacementDecision:
         first_seen_at = self._first_seen_at.setdefault(pod.uid, now)
@@ -185,7 +182,7 @@ class Replacer:
             return ReplacementDecision(ReplacementStep.WAIT)
         workload = self._workloads.workload(pod, self._leaving_uids, self._index)
         write_refusal = self._write_refusal(pod, now)
-        if not may_move:
+        if mode is MoveMode.NONE:
             return decisions.decide_return(pod, workload, now, write_refusal)
         failure = self._dry_run_failures.get(pod.uid)
         if failure and failure.is_active(now) and not pod.released:
@@ -207,7 +204,7 @@ class Replacer:
             backoff=self._backoff(owner, forecast, now),
             rollout_since=self._rollout_since(owner, workload, now),
             releases_in_flight=releases[owner],
-            release_only=release_only,
+            release_only=mode is MoveMode.RELEASE_ONLY,
             eviction_refusal=self._refusal_message(pod.uid),
             no_room_reason=capacity.no_room_reason(forecast),
             blocked_by_pods_reason=capacity.blocked_by_pods_reason(forecast),

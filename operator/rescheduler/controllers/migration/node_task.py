@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from rescheduler.api.drains import Blocker, BlockerClass, NodeDrainStatus
 from rescheduler.api.policies import DrainSettings, ReschedulePolicy, Suspend
-from rescheduler.controllers.evacuation.pod_mover import REFUSAL_REPORTED_AFTER, EvacuationDependencies, PodMover
+from rescheduler.controllers.evacuation.pod_mover import EvacuationDependencies, PodMover
 from rescheduler.controllers.evacuation.related_objects import RelatedObjects
 from rescheduler.controllers.migration import messages
 from rescheduler.controllers.runtime.clock import Clock
@@ -19,6 +19,7 @@ from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.core.drain import migration
 from rescheduler.core.drain.node_patches import Patch
+from rescheduler.core.drain.pod_evaluation import REFUSAL_REPORTED_AFTER, MoveMode, PodEvaluation
 from rescheduler.core.drain.pod_summary import PodSummary
 from rescheduler.core.eligibility import cluster_state
 from rescheduler.core.eviction.pod_actions import EvictionContext, PodDecision
@@ -133,21 +134,23 @@ class MigrationTask:
             return _RECHECK_INTERVAL
         self._pods.watch(self.node_name)
         settings = migration.settings(policy.spec.drain if policy else DrainSettings())
+        requests = self._effective_requests(begun_only=wait is not None)
         may_move = wait is None or (policy is not None and policy.spec.suspend is Suspend.NEW)
-        self._pods.migration_requests = self._effective_requests(begun_only=wait is not None)
-        summary = self._evaluate(node, settings, may_move=may_move)
-        if summary is None:
+        evaluation = self._evaluate(node, settings, MoveMode.ALL if may_move else MoveMode.NONE, requests)
+        if evaluation is None:
             return _RECHECK_INTERVAL
-        self._update_progress(summary)
+        self._update_progress(evaluation.summary, requests)
         if self._tracked_pods and wait is None:
             node = await self._patch_node(node, migration.taint_patch(node))
-        return await self._apply(node, summary, policy if may_move else None, settings)
+        return await self._apply(node, evaluation, policy if may_move else None, settings)
 
     def _effective_requests(self, *, begun_only: bool) -> dict[str, str]:
         begun_uids = {pod.uid for pod in self._pods.node_pods() if pod.release_record}
         return {uid: cause for uid, cause in self.requests.items() if not begun_only or uid in begun_uids}
 
-    def _evaluate(self, source_node: Node, settings: DrainSettings, *, may_move: bool) -> PodSummary | None:
+    def _evaluate(
+        self, source_node: Node, settings: DrainSettings, mode: MoveMode, requests: MigrationRequests
+    ) -> PodEvaluation | None:
         context = self._deps.related_objects.complete_context(
             SUBSCRIBER_PREFIX + self.node_name,
             source_node.name,
@@ -159,9 +162,9 @@ class MigrationTask:
         if context is None:
             return None
         status = NodeDrainStatus(blockers=tuple(blocked.blocker for blocked in self.blocked)[:50])
-        return self._pods.evaluate(status, settings, context, may_move=may_move)
+        return self._pods.evaluate(status, settings, context, mode, requests)
 
-    def _update_progress(self, summary: PodSummary) -> None:
+    def _update_progress(self, summary: PodSummary, requests: MigrationRequests) -> None:
         """Update the tracked pods, the blocked pods and the time of the last progress."""
         self._update_tracked_pods({pod.uid: pod for pod in self._pods.node_pods()})
         if (
@@ -175,7 +178,7 @@ class MigrationTask:
         blockers = [(causes.get(f"{blocker.namespace}/{blocker.pod}"), blocker) for blocker in summary.blockers]
         self.blocked = (
             *(BlockedMigration(cause, blocker) for cause, blocker in blockers if cause),
-            *self._skipped_by_policy(summary),
+            *self._skipped_by_policy(summary, requests),
         )
         self._on_evaluated()
 
@@ -194,9 +197,9 @@ class MigrationTask:
             if cause := self.requests.get(uid) or (self._tracked_pods[uid][1] if uid in self._tracked_pods else ""):
                 self._tracked_pods[uid] = (pod, cause)
 
-    def _skipped_by_policy(self, summary: PodSummary) -> list[BlockedMigration]:
+    def _skipped_by_policy(self, summary: PodSummary, requests: MigrationRequests) -> list[BlockedMigration]:
         """Return the requested pods that the policy of the node does not move."""
-        requests, now = self._pods.migration_requests or {}, self._deps.clock.now()
+        now = self._deps.clock.now()
         return [
             BlockedMigration(
                 cause,
@@ -213,17 +216,17 @@ class MigrationTask:
         ]
 
     async def _apply(
-        self, source_node: Node, summary: PodSummary, policy: ReschedulePolicy | None, settings: DrainSettings
+        self, source_node: Node, evaluation: PodEvaluation, policy: ReschedulePolicy | None, settings: DrainSettings
     ) -> float | None:
         pause: float | None = None
         if policy is not None:
-            pause = self._pods.move(summary, policy, settings)
+            pause = self._pods.move(evaluation, MoveMode.ALL, policy, settings)
         else:
-            self._pods.return_pods()
-        if not summary.leaving_uids and self._pods.has_release_records:
-            self._pods.evict_unreturnable(policy.name if policy else "")
+            self._pods.return_pods(evaluation)
+        if not evaluation.summary.leaving_uids and self._pods.has_release_records:
+            self._pods.evict_unreturnable(evaluation, policy.name if policy else "")
         # The orphaned-pods controller manages pods that cannot be returned. Otherwise the node would keep its taint.
-        if self._is_finished(summary) and self._pods.are_releases_held:
+        if self._is_finished(evaluation.summary) and evaluation.are_releases_held(self._pods.node_pods()):
             drain = self._deps.store.drain(self.node_name)
             await self._patch_node(
                 source_node, None if migration.drain_owns_taint(drain) else migration.untaint_patch(source_node)

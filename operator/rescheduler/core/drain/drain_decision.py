@@ -10,6 +10,7 @@ from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, Phase
 from rescheduler.api.policies import DrainSettings, OnTimeout, ReschedulePolicy
 from rescheduler.core.drain import state_machine, status
+from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation
 from rescheduler.core.drain.pod_summary import PodSummary
 from rescheduler.core.drain.state_machine import Command, DrainState, Permission, Report
 from rescheduler.core.drain.status import StatusInput
@@ -40,6 +41,7 @@ class DrainObservation:
         cordoned_at: when the node was cordoned; None if no cordon was observed.
         cordon_fails: the cordon is refused, and that is reported.
         pod_summary: the pods that must leave; None while the pods or the policy are not known.
+        pod_evaluation: the decisions for the pods, for the apply step; None while the pods are not known.
         pods_are_synced: the pods of the node are listed.
         released_pods: released pods on the node, by namespace/name.
         moved: pods that have left in earlier steps.
@@ -63,6 +65,7 @@ class DrainObservation:
     cordoned_at: datetime | None = None
     cordon_fails: bool = False
     pod_summary: PodSummary | None = None
+    pod_evaluation: PodEvaluation | None = None
     pods_are_synced: bool = False
     released_pods: tuple[str, ...] = ()
     moved: int = 0
@@ -82,18 +85,22 @@ class DrainDecision:
         status_input: the content of the status after the acts.
         withdrawn: the NodeDrain is being deleted, so failures of its writes no longer matter.
         node_in_use: as observed; a restore keeps the out-of-service taint of a node in use.
+        pod_evaluation: as observed.
     """
 
     commands: tuple[Command, ...]
     status_input: StatusInput
     withdrawn: bool
     node_in_use: bool
+    pod_evaluation: PodEvaluation | None = None
 
 
-def may_move_pods(drain: NodeDrain, wait: WaitReason | None) -> bool:
-    """Whether pods of the drain may move: a drain without its slot still finishes what it began."""
+def move_mode(drain: NodeDrain, wait: WaitReason | None, *, only_suspected: bool) -> MoveMode:
+    """Return which pods of the drain may move now; a drain without its slot still finishes what it began."""
     permission = state_machine.permission(drain, wait)
-    return drain.deletion_timestamp is None and permission in (Permission.MAY_MOVE, Permission.YIELDS)
+    if drain.deletion_timestamp is not None or permission not in (Permission.MAY_MOVE, Permission.YIELDS):
+        return MoveMode.NONE
+    return MoveMode.RELEASE_ONLY if only_suspected else MoveMode.ALL
 
 
 def decide_step(observed: DrainObservation) -> DrainDecision:
@@ -121,7 +128,7 @@ def decide_step(observed: DrainObservation) -> DrainDecision:
         unsynced_reason=observed.unsynced_reason,
         last_move_at=observed.last_move_at,
     )
-    return DrainDecision(row.commands, status_input, withdrawn, observed.node_in_use)
+    return DrainDecision(row.commands, status_input, withdrawn, observed.node_in_use, observed.pod_evaluation)
 
 
 def drain_state(observed: DrainObservation) -> DrainState:

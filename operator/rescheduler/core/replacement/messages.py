@@ -22,6 +22,7 @@ NO_POD_CREATED = (
     "the ReplicaSet created no new pod in time, and reports no reason: check kube-controller-manager, and whether "
     "admission lets pods in"
 )
+OWNER_HINT = "check the Deployment and the ReplicaSet of the pod: kubectl describe deployment,replicaset"
 FIND_DELETER_HINT = (
     "find out who deletes pods of this workload, such as a cleanup script; or annotate the pod "
     f"{names.REPLACEMENT}: Never to evict it without a replacement"

@@ -15,8 +15,9 @@ from rescheduler.core.drain.drain_decision import (
     DrainObservation,
     decide_step,
     drain_state,
-    may_move_pods,
+    move_mode,
 )
+from rescheduler.core.drain.pod_evaluation import MoveMode
 from rescheduler.core.drain.pod_summary import PodSummary
 from rescheduler.core.drain.state_machine import Command, Report
 from rescheduler.core.model.nodes import Node
@@ -185,21 +186,23 @@ def test_drain_starts_again_only_without_the_record_of_its_step_back() -> None:
     assert decided(nodedrain(annotations=STEPPED_BACK)).commands == (Command.CLEAR_STEP_BACK,)
 
 
-# -- whether pods may move --------------------------------------------------------------------------------------------
+# -- which pods may move -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("drain", "wait", "expected"),
     [
-        (nodedrain(), None, True),
-        (nodedrain(deleted=NOW), None, False),
-        (nodedrain(), NO_SLOT, False),
-        (nodedrain(**STARTED), NO_SLOT, True),
-        (nodedrain(**STARTED), WINDOW, False),
-        (nodedrain(annotations=STEPPED_BACK, **STARTED), NO_SLOT, False),
+        (nodedrain(), None, MoveMode.ALL),
+        (nodedrain(deleted=NOW), None, MoveMode.NONE),
+        (nodedrain(), NO_SLOT, MoveMode.NONE),
+        (nodedrain(**STARTED), NO_SLOT, MoveMode.ALL),
+        (nodedrain(**STARTED), WINDOW, MoveMode.NONE),
+        (nodedrain(annotations=STEPPED_BACK, **STARTED), NO_SLOT, MoveMode.NONE),
     ],
 )
 def test_pods_may_move_without_a_wait_or_after_a_slot_was_given_up(
-    drain: NodeDrain, wait: WaitReason | None, expected: bool
+    drain: NodeDrain, wait: WaitReason | None, expected: MoveMode
 ) -> None:
-    assert may_move_pods(drain, wait) is expected
+    assert move_mode(drain, wait, only_suspected=False) is expected
+    releases = expected is MoveMode.ALL
+    assert move_mode(drain, wait, only_suspected=True) is (MoveMode.RELEASE_ONLY if releases else MoveMode.NONE)

@@ -1,0 +1,300 @@
+"""The pods of one node: what an evaluation waits for, and which requests it leads to."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+from rescheduler.api.drains import NodeDrainStatus
+from rescheduler.api.policies import DrainSettings, ReschedulePolicy
+from rescheduler.controllers.evacuation.pod_mover import EvacuationDependencies, PodMover
+from rescheduler.controllers.runtime.metrics import Metrics
+from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation
+from rescheduler.core.eviction.api_responses import EvictionResult
+from rescheduler.core.eviction.pod_actions import EvictionContext, PodAction, PodDecision
+from rescheduler.core.model.pods import Owner, Pod
+from rescheduler.core.model.release_record import ReleaseRecord
+from rescheduler.core.placement.planner import Fit, Forecast
+from rescheduler.core.replacement.decisions import ReplacementDecision, ReplacementStep
+from rescheduler.core.replacement.move_history import MoveHistory
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+RECORD = ReleaseRecord("NodeDrain/n1", None, 1, NOW, 1, "web", "d", "web-a", "r1")
+POLICY: Any = SimpleNamespace(name="default")
+STEPS = (ReplacementStep.RELEASE, ReplacementStep.RETURN, ReplacementStep.CLEAR_RECORD)
+
+
+class FakeBudgets:
+    """Budgets that cover no pod; `missing`: the list that is missing."""
+
+    missing = ""
+
+    def subscribe(self, _subscriber: str, namespaces: Iterable[str]) -> None:
+        self.namespaces = set(namespaces)
+
+    def is_synced(self, _namespaces: Iterable[str]) -> bool:
+        return not self.missing
+
+    def why_not_synced(self, _namespaces: Iterable[str]) -> str:
+        return self.missing
+
+    def for_pod(self, _pod: Pod) -> tuple[()]:
+        return ()
+
+    def forget(self, _uids: Iterable[str]) -> None: ...
+
+
+class FakeQueue:
+    """An eviction queue that records what it is given."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, PodAction]] = []
+
+    def evicting_uids(self) -> frozenset[str]:
+        return frozenset()
+
+    def predicted_refusals(self, _pods: Sequence[tuple[Pod, PodDecision]]) -> dict[str, EvictionResult]:
+        return {}
+
+    def send(self, _session: object, pods: Sequence[tuple[Pod, PodDecision]], **_limits: object) -> None:
+        self.sent = [(pod.name, decision.action) for pod, decision in pods]
+
+    def forget(self, _session: object, _uids: Iterable[str]) -> None: ...
+
+
+class FakeReplacer:
+    """A replacer whose decisions are given, and that records each started step."""
+
+    def __init__(self) -> None:
+        self.decisions: dict[str, ReplacementDecision] | None = {}
+        self.modes: list[MoveMode] = []
+        self.started: list[tuple[str, ReplacementStep, str]] = []
+        self.removed: set[str] = set()
+
+    def evaluate(
+        self, _subscriber: str, _pods: object, _drain: object, _now: object, mode: MoveMode, **_facts: object
+    ) -> dict[str, ReplacementDecision] | None:
+        self.modes.append(mode)
+        return None if self.decisions is None else dict(self.decisions)
+
+    def why_not_synced(self, _subscriber: str) -> str:
+        return "the ReplicaSets are not listed"
+
+    def start(self, _subscriber: str, pod: Pod, decision: ReplacementDecision, cause: str = "") -> None:
+        if decision.step in STEPS:
+            self.started.append((pod.name, decision.step, cause))
+
+    def record_removals(self, *_facts: object) -> None: ...
+
+    def record_replacement(self, _pod: Pod) -> None: ...
+
+    def was_removed_by_others(self, uid: str) -> bool:
+        return uid in self.removed
+
+    def as_released(self, pod: Pod) -> Pod:
+        return pod
+
+    def forget(self, _uids: Iterable[str]) -> None: ...
+
+
+class FakePlanner:
+    """A planner with given forecasts."""
+
+    forecasts: Mapping[str, Forecast] | None
+
+    def __init__(self) -> None:
+        self.forecasts, self.waits = {}, list[bool]()
+
+    def forecast(self, *_facts: object, wait_for_plan: bool) -> Mapping[str, Forecast] | None:
+        self.waits.append(wait_for_plan)
+        return self.forecasts
+
+
+class Node:
+    """One node with its pods, and a mover with fakes around it."""
+
+    def __init__(self, *pods: Pod) -> None:
+        self.budgets, self.queue, self.replacer, self.planner = (
+            FakeBudgets(),
+            FakeQueue(),
+            FakeReplacer(),
+            FakePlanner(),
+        )
+        deps: Any = EvacuationDependencies(
+            None,  # type: ignore[arg-type]
+            None,  # type: ignore[arg-type]
+            self.budgets,  # type: ignore[arg-type]
+            self.queue,  # type: ignore[arg-type]
+            self.replacer,  # type: ignore[arg-type]
+            Metrics(),
+            MoveHistory(),
+            self.planner,  # type: ignore[arg-type]
+        )
+        self.mover = PodMover("n1", deps, lambda: None)
+        self.informer = SimpleNamespace(synced=True, error="", items={}, unreadable={}, unreadable_uids=frozenset())
+        self.mover._informer = self.informer  # type: ignore[assignment]
+        self.set_pods(*pods)
+
+    def set_pods(self, *pods: Pod) -> None:
+        self.informer.items = {pod.uid: pod for pod in pods}
+
+    def evaluate(
+        self, mode: MoveMode = MoveMode.ALL, requests: Mapping[str, str] | None = None
+    ) -> PodEvaluation | None:
+        return self.mover.evaluate(NodeDrainStatus(), DrainSettings(), EvictionContext(NOW), mode, requests)
+
+    def move(self, mode: MoveMode = MoveMode.ALL, requests: Mapping[str, str] | None = None) -> PodEvaluation:
+        evaluation = self.evaluate(mode, requests)
+        assert evaluation is not None
+        policy: ReschedulePolicy = POLICY
+        self.mover.move(evaluation, mode, policy, DrainSettings())
+        return evaluation
+
+
+def pod(name: str, **changes: Any) -> Pod:
+    given: dict[str, Any] = {"ready": True, "owner": Owner("ReplicaSet", "web", "r1")}
+    return Pod("s", name, name, **(given | changes))
+
+
+def released(name: str) -> Pod:
+    return pod(name, release_record=RECORD, released=True)
+
+
+def _miss_pods(node: Node) -> None:
+    node.informer.synced, node.informer.error = False, "403 Forbidden"
+
+
+def _miss_budgets(node: Node) -> None:
+    node.budgets.missing = "the budgets are not listed"
+
+
+def _miss_plan(node: Node) -> None:
+    node.planner.forecasts = None
+
+
+def _miss_workloads(node: Node) -> None:
+    node.replacer.decisions = None
+
+
+def test_an_evaluation_names_the_list_that_is_missing() -> None:
+    missing: dict[Callable[[Node], None], str] = {
+        _miss_pods: "the pods of the node are not listed yet (403 Forbidden)",
+        _miss_budgets: "the budgets are not listed",
+        _miss_plan: "the plan for the pods is not made yet",
+        _miss_workloads: "the ReplicaSets are not listed",
+    }
+    for miss, reason in missing.items():
+        node = Node(pod("a"))
+        miss(node)
+        assert node.evaluate() is None
+        assert node.mover.unsynced_reason == reason
+
+
+def test_the_reason_ends_once_everything_is_listed() -> None:
+    node = Node(pod("a"))
+    _miss_plan(node)
+    node.evaluate()
+    node.planner.forecasts = {}
+    assert node.evaluate() is not None
+    assert node.mover.unsynced_reason == ""
+
+
+def test_only_a_drain_that_moves_pods_waits_for_its_plan() -> None:
+    node = Node(pod("a"))
+    for mode in MoveMode:
+        node.evaluate(mode)
+    assert dict(zip(MoveMode, node.planner.waits, strict=True)) == {
+        MoveMode.NONE: False,
+        MoveMode.RELEASE_ONLY: False,
+        MoveMode.BEGUN_ONLY: True,
+        MoveMode.ALL: True,
+    }
+    assert node.replacer.modes == list(MoveMode)
+
+
+def test_a_pod_is_released_first_and_others_are_evicted() -> None:
+    node = Node(pod("a"), pod("b"))
+    node.replacer.decisions = {"a": ReplacementDecision(ReplacementStep.RELEASE)}
+    node.move()
+    assert node.replacer.started == [("a", ReplacementStep.RELEASE, "NodeDrain/n1")]
+    assert node.queue.sent == [("b", PodAction.EVICT)]
+
+
+def test_a_drain_without_a_slot_moves_only_released_pods() -> None:
+    node = Node(pod("a"), released("b"))
+    node.replacer.decisions = {"b": ReplacementDecision(ReplacementStep.EVICT)}
+    node.move(MoveMode.BEGUN_ONLY)
+    assert node.queue.sent == [("b", PodAction.EVICT)]
+
+
+def test_a_suspected_node_releases_pods_and_evicts_none() -> None:
+    node = Node(pod("a"), pod("b"))
+    node.replacer.decisions = {"a": ReplacementDecision(ReplacementStep.RELEASE)}
+    evaluation = node.evaluate(MoveMode.RELEASE_ONLY)
+    assert evaluation is not None
+    node.mover.release(evaluation)
+    assert [name for name, *_ in node.replacer.started] == ["a"]
+    assert node.queue.sent == []
+
+
+def test_a_pod_without_room_is_held_only_if_pods_move() -> None:
+    node = Node(pod("a", owner=Owner("StatefulSet", "db", "o")))
+    node.planner.forecasts = {"a": Forecast(Fit.DOES_NOT_FIT, reason="full")}
+    assert [str(blocker.class_) for blocker in node.move().summary.blockers] == ["NoRoomInPool"]
+    assert node.queue.sent == []
+    waiting = node.evaluate(MoveMode.NONE)
+    assert waiting is not None
+    assert waiting.summary.blockers == ()
+
+
+def test_a_migration_moves_the_requested_pod_and_returns_others() -> None:
+    node = Node(pod("a"), released("b"), pod("c"))
+    node.replacer.decisions = {
+        "a": ReplacementDecision(ReplacementStep.RELEASE),
+        "b": ReplacementDecision(ReplacementStep.RETURN),
+    }
+    evaluation = node.move(requests={"a": "NamespacePool/shop"})
+    assert evaluation.move_causes == {"a": "NamespacePool/shop", "b": "NodeDrain/n1"}
+    assert node.replacer.started == [
+        ("a", ReplacementStep.RELEASE, "NamespacePool/shop"),
+        ("b", ReplacementStep.RETURN, ""),
+    ]
+    assert node.queue.sent == []
+
+
+def test_an_ending_drain_evicts_the_pods_that_cannot_be_returned() -> None:
+    node = Node(released("a"), released("b"), released("c"))
+    node.replacer.decisions = {
+        "a": ReplacementDecision(ReplacementStep.DELETE),
+        "b": ReplacementDecision(ReplacementStep.EVICT),
+        "c": ReplacementDecision(ReplacementStep.RETURN),
+    }
+    evaluation = node.evaluate(MoveMode.NONE)
+    assert evaluation is not None
+    node.mover.return_pods(evaluation)
+    node.mover.evict_unreturnable(evaluation, "default")
+    assert [name for name, *_ in node.replacer.started] == ["c"]
+    assert node.queue.sent == [("a", PodAction.DELETE), ("b", PodAction.EVICT)]
+
+
+def test_a_pod_that_has_left_counts_as_moved_unless_others_removed_it() -> None:
+    node = Node(pod("a"), pod("b"), pod("c"))
+    node.evaluate()
+    node.replacer.removed = {"b"}
+    node.set_pods(pod("c"))
+    evaluation = node.evaluate()
+    assert node.mover.moved_count == 1
+    assert node.mover.last_move_at == NOW
+    assert evaluation is not None
+    assert [removed.name for removed in evaluation.summary.removed_released_pods] == ["b"]
+
+
+def test_released_pods_are_handed_on_when_the_task_ends() -> None:
+    node = Node(pod("a"), released("b"))
+    assert node.mover.has_released_pods
+    assert node.mover.has_release_records
+    assert node.mover.pods_to_return() == ("s/b",)
+    node.set_pods(pod("a"), replace(released("b"), deletion_timestamp=NOW + timedelta(seconds=30)))
+    assert not node.mover.has_released_pods
+    assert not node.mover.has_release_records

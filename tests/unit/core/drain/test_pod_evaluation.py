@@ -1,0 +1,207 @@
+"""The rules for the pods of one node."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from rescheduler.api.drains import BlockerClass
+from rescheduler.api.policies import DrainSettings
+from rescheduler.core.drain import pod_evaluation
+from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation, PodTimers
+from rescheduler.core.drain.pod_summary import PodSummary
+from rescheduler.core.drain.state_machine import BLOCKED_AFTER
+from rescheduler.core.eviction.api_responses import EvictionOutcome, EvictionResult
+from rescheduler.core.eviction.pod_actions import EvictionContext, PodAction, PodDecision, RequiredProof
+from rescheduler.core.model.pods import Owner, Pod
+from rescheduler.core.model.release_record import ReleaseRecord
+from rescheduler.core.model.volumes import NodeVolumes, VolumeClaim
+from rescheduler.core.placement.planner import Fit, Forecast
+from rescheduler.core.replacement.decisions import ReplacementDecision, ReplacementStep
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+EVICT = PodDecision(PodAction.EVICT)
+REFUSAL = EvictionResult(EvictionOutcome.REFUSED, BlockerClass.BUDGET_EXHAUSTED, "full", "wait")
+RECORD = ReleaseRecord("NamespacePool/shop", None, 1, NOW, 1, "web", "d", "web-a", "r1")
+FULL = Forecast(Fit.DOES_NOT_FIT, reason="full")
+
+
+def pod(name: str, **changes: object) -> Pod:
+    given: dict[str, object] = {"ready": True, "owner": Owner("ReplicaSet", "web", "r1")}
+    return Pod("s", name, name, **(given | changes))  # type: ignore[arg-type]
+
+
+def evaluation(*pods: Pod, volumes: NodeVolumes | None = None, **steps: ReplacementStep) -> PodEvaluation:
+    decisions = {uid: ReplacementDecision(step) for uid, step in steps.items()}
+    summary = PodSummary(next_pods=tuple((each, EVICT) for each in pods))
+    return PodEvaluation(summary, decisions, {}, volumes or NodeVolumes())
+
+
+def names(rows: list[tuple[Pod, PodDecision]]) -> list[str]:
+    return [each.name for each, _ in rows]
+
+
+@pytest.mark.parametrize(
+    ("mode", "moved"),
+    [
+        (MoveMode.NONE, []),
+        (MoveMode.RELEASE_ONLY, []),
+        (MoveMode.BEGUN_ONLY, ["b"]),
+        (MoveMode.ALL, ["a", "b"]),
+    ],
+)
+def test_the_mode_decides_which_pods_may_move(mode: MoveMode, moved: list[str]) -> None:
+    pods = pod("a"), pod("b", release_record=RECORD)
+    assert names(evaluation(*pods).pods_in_turn(pods, (), mode)) == moved
+
+
+DISKS = NodeVolumes(
+    {("s", name): VolumeClaim("s", name, f"pv-{name}", single_node=True) for name in "ab"},
+    attached_volumes=frozenset({"pv-a", "pv-b"}),
+)
+
+
+def test_volumes_are_detached_one_after_another_by_priority() -> None:
+    low, high, plain = pod("a", claims=("a",)), pod("b", claims=("b",), priority=9), pod("c")
+    pods = low, high, plain
+    found = evaluation(*pods, volumes=DISKS)
+    assert names(found.pods_in_turn(pods, (), MoveMode.ALL)) == ["b", "c"]
+    assert names(found.pods_in_turn(pods, ("a",), MoveMode.ALL)) == ["a", "c"]
+    detaching = replace(found, summary=replace(found.summary, detaching_volumes=frozenset({"pv-x"})))
+    assert names(detaching.pods_in_turn(pods, (), MoveMode.ALL)) == ["c"]
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [replace(EVICT, forced=True), replace(EVICT, required_proof=RequiredProof.BOOT_DEAD)],
+)
+def test_forced_and_proven_pods_wait_for_no_volume(decision: PodDecision) -> None:
+    pods = pod("a", claims=("a",)), pod("b", claims=("b",))
+    found = PodEvaluation(PodSummary(next_pods=tuple((each, decision) for each in pods)), volumes=DISKS)
+    assert names(found.pods_in_turn(pods, (), MoveMode.ALL)) == ["a", "b"]
+
+
+def test_a_pod_without_a_decision_or_with_a_sending_step_is_sent() -> None:
+    pods = pod("a"), pod("b"), pod("c")
+    found = evaluation(*pods, b=ReplacementStep.WAIT, c=ReplacementStep.EVICT)
+    assert [found.sends(each) for each in pods] == [True, False, True]
+
+
+def test_releases_are_held_only_if_no_record_can_be_cleared() -> None:
+    held, ended = pod("a", release_record=RECORD), pod("b", release_record=RECORD, phase="Failed")
+    assert evaluation(a=ReplacementStep.HOLD).are_releases_held((held, ended))
+    assert not evaluation(a=ReplacementStep.RETURN).are_releases_held((held,))
+    assert not evaluation().are_releases_held((held,))
+
+
+def test_a_migration_moves_only_requested_and_released_pods() -> None:
+    requested, released, stranger = pod("a"), pod("b", release_record=RECORD), pod("c")
+    requests = {"a": "Rebalance/x"}
+    causes = [pod_evaluation.move_cause(each, "migration/n1", requests) for each in (requested, released, stranger)]
+    assert causes == ["Rebalance/x", "NamespacePool/shop", ""]
+    assert pod_evaluation.move_cause(stranger, "n1", None) == "NodeDrain/n1"
+
+
+def test_a_released_pod_without_a_request_is_skipped_so_that_it_is_returned() -> None:
+    context = EvictionContext(NOW)
+    released = pod("b", release_record=RECORD)
+    assert pod_evaluation.decide_pod(released, DrainSettings(), context, {}).action is PodAction.SKIP
+    assert pod_evaluation.decide_pod(released, DrainSettings(), context, None).action is PodAction.EVICT
+    leaving = replace(released, deletion_timestamp=NOW)
+    assert pod_evaluation.decide_pod(leaving, DrainSettings(), context, {}).action is PodAction.WAIT_TERMINATING
+
+
+def test_rebalancing_needs_no_plan_and_pools_and_drains_do() -> None:
+    rows = [(pod("a"), EVICT), (pod("b"), EVICT)]
+    causes = {"a": "Rebalance/x", "b": "NamespacePool/shop"}
+    assert [each.name for each in pod_evaluation.pods_for_plan(rows, causes, is_drain=False)] == ["b"]
+    assert [each.name for each in pod_evaluation.pods_for_plan(rows, causes, is_drain=True)] == ["a", "b"]
+
+
+def test_pods_that_serve_no_traffic_leave_even_without_room() -> None:
+    ready, unready = pod("a"), pod("b", ready=False)
+    forecasts = {"a": FULL, "b": FULL}
+
+    def in_effect(**changes: bool) -> set[str]:
+        context = EvictionContext(NOW, **changes)  # type: ignore[arg-type]
+        return set(pod_evaluation.forecasts_in_effect(forecasts, (ready, unready), context))
+
+    assert in_effect() == {"a", "b"}
+    assert in_effect(node_failing=True) == {"a"}
+    assert in_effect(node_failing=True, node_unreachable=True) == set()
+
+
+@pytest.mark.parametrize(("seconds", "action"), [(14, PodAction.EVICT), (15, PodAction.DELETE)])
+def test_an_unready_pod_bypasses_its_budget_after_a_while(seconds: int, action: PodAction) -> None:
+    context = EvictionContext(NOW, node_failing=True)
+    since = {"a": NOW - seconds * SECOND}
+    rows = [(pod("a", ready=False), EVICT)]
+    ((_, decision),) = pod_evaluation.bypass_budgets(rows, since, {"a"}, context)
+    assert decision.action is action
+    ((_, decision),) = pod_evaluation.bypass_budgets(rows, since, set(), context)
+    assert decision.action is PodAction.EVICT
+
+
+def test_a_surplus_pod_is_deleted_and_keeps_its_order() -> None:
+    surplus = ReplacementDecision(ReplacementStep.DELETE)
+    assert pod_evaluation.with_replacement_step(PodDecision(PodAction.EVICT, 3), surplus) == PodDecision(
+        PodAction.DELETE, 3
+    )
+    skipped = PodDecision(PodAction.SKIP)
+    assert pod_evaluation.with_replacement_step(skipped, surplus) is skipped
+
+
+def test_each_kind_of_refusal_becomes_a_blocker_after_its_own_time() -> None:
+    held = ReplacementDecision(ReplacementStep.HOLD, "", BlockerClass.NO_ROOM_IN_POOL, "no room", "add a node")
+    waits = ReplacementDecision(ReplacementStep.WAIT, waiting_for="a rollout")
+    decisions = {"b": held, "c": waits, "d": ReplacementDecision(ReplacementStep.WAIT)}
+    found = pod_evaluation.expected_refusals({"a": REFUSAL}, decisions)
+    assert {uid: wait for uid, (_, wait) in found.items()} == {
+        "a": pod_evaluation.REFUSAL_REPORTED_AFTER,
+        "b": timedelta(),
+        "c": BLOCKED_AFTER,
+    }
+    assert (found["b"][0].blocker_class, found["b"][0].hint) == (BlockerClass.NO_ROOM_IN_POOL, "add a node")
+    assert (found["c"][0].blocker_class, found["c"][0].message) == (BlockerClass.REPLACEMENT_NOT_READY, "a rollout")
+
+
+def test_a_refusal_lasts_from_its_start_and_over_a_restart() -> None:
+    refusals = {"a": (REFUSAL, 5 * SECOND), "b": (REFUSAL, 5 * SECOND)}
+    timers = pod_evaluation.refusal_timers({}, refusals, {"b"}, NOW)
+    assert set(pod_evaluation.lasting_refusals(refusals, timers, NOW)) == {"b"}
+    later = NOW + 5 * SECOND
+    timers = pod_evaluation.refusal_timers(timers, refusals, set(), later)
+    assert set(pod_evaluation.lasting_refusals(refusals, timers, later)) == {"a", "b"}
+    assert pod_evaluation.refusal_timers(timers, (), set(), later) == {}
+
+
+def test_the_next_refusal_to_report_decides_the_pause() -> None:
+    timers = PodTimers({"a": NOW - 2 * SECOND, "b": NOW - 9 * SECOND})
+    assert timers.seconds_until_reported(NOW) == 3
+    assert PodTimers().seconds_until_reported(NOW) == 5
+
+
+def test_only_pods_that_wait_for_others_count_as_waiting() -> None:
+    steps = {step.value: ReplacementDecision(step) for step in ReplacementStep}
+    assert pod_evaluation.waiting_uids(steps) == {"Wait", "Release", "GiveBack", "Settle"}
+
+
+def test_a_volume_is_awaited_and_then_stuck() -> None:
+    timers = {"pv-a": NOW - 119 * SECOND, "pv-b": NOW - 120 * SECOND}
+    found = pod_evaluation.with_unused_volumes(PodSummary(), timers, NOW)
+    assert (found.detaching_volumes, found.stuck_volumes) == ({"pv-a"}, {"pv-b"})
+
+
+def test_no_volume_of_an_unreachable_node_is_awaited_without_proof() -> None:
+    context = EvictionContext(NOW, node_unreachable=True, volumes=DISKS)
+    assert pod_evaluation.unused_volumes((), context) == frozenset()
+    assert pod_evaluation.unused_volumes((), replace(context, boot_dead=True)) == {"pv-a", "pv-b"}
+    assert pod_evaluation.unused_volumes((pod("a", claims=("a",)),), replace(context, boot_dead=True)) == {"pv-b"}
+
+
+def test_a_timer_keeps_its_start_and_ends_with_its_condition() -> None:
+    assert pod_evaluation.timers_since({"a": NOW, "b": NOW}, ("a", "c"), NOW + SECOND) == {
+        "a": NOW,
+        "c": NOW + SECOND,
+    }
