@@ -11,6 +11,7 @@ import pytest
 
 from rescheduler import app as program
 from rescheduler.app import App, Options
+from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.kube.client import UnreachableError
 from rescheduler.kube.connection_limits import WatchLimiter
 from rescheduler.kube.leader_election import Election
@@ -47,7 +48,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[str]]:
 
     monkeypatch.setattr(program, "load_config", ready)
     monkeypatch.setattr(program, "Client", FakeClient)
-    monkeypatch.setattr(program.preflight, "check", ready)
+    monkeypatch.setattr("rescheduler.app.preflight.check", ready)
 
     async def run(kopfs: Run, **options: Any) -> str:
         made: list[App] = []
@@ -111,7 +112,7 @@ async def test_a_bug_in_the_election_ends_it_as_a_failure(ends: Any, monkeypatch
     async def first(_: Any) -> None: ...
 
     monkeypatch.setattr(Election, "acquire", fail)
-    monkeypatch.setattr(program.LeaseMonitor, "wait_for_sync", first)
+    monkeypatch.setattr("rescheduler.app.LeaseMonitor.wait_for_sync", first)
 
     async def begin(app: App) -> None:
         app.manager.synced.set()
@@ -147,7 +148,7 @@ async def test_a_cleanup_that_did_not_finish_is_a_failure(ends: Any) -> None:
 
 
 async def test_readyz_names_the_task_that_fails_and_its_object() -> None:
-    app = App(FakeClient, Options(), clock=program.Clock(), identity="a")  # type: ignore[arg-type]
+    app = App(FakeClient, Options(), clock=Clock(), identity="a")  # type: ignore[arg-type]
     app.manager.synced.set()
     assert app._ready() is None
     app.supervisor.record_failure("drain", "n1", ValueError("no such volume"))

@@ -158,7 +158,7 @@ def ask(
     for minutes, node in enumerate((one, then, then, one, then)):
         now = NOW + timedelta(minutes=minutes)
         seen = condition_history.observe(seen, node, policy, now, suspected=odd)
-        view = triggers.TriggerContext(frozenset(standing), suspected=odd)
+        view = triggers.TriggerContext(dict.fromkeys(standing, ""), suspected=odd)
         wants = triggers.wanted_requests(node, policy, seen, now, view)
         health.diagnose(node, policy, seen, now, failure_known=odd, suspected=odd)
         health.unhealthy_cause_names(node, policy, seen, now, suspected=odd, lease_renewed=odd)

@@ -26,7 +26,7 @@ def texts(progress: DrainProgress, raw_drain: dict[str, Any]) -> list[str]:
 
 def test_each_change_is_printed_once() -> None:
     progress = DrainProgress()
-    begun = {"startedAt": "2026-01-01T11:59:00Z"}
+    begun: dict[str, Any] = {"startedAt": "2026-01-01T11:59:00Z"}
     assert texts(progress, drain()) == ["waiting for the operator"]
     assert texts(progress, drain("Draining", progress="0/3", **begun)) == ["Draining, 0/3 moved"]
     assert texts(progress, drain("Draining", progress="0/3", **begun)) == []

@@ -153,7 +153,7 @@ class Authority:
         kind = "IP" if host[0].isdigit() else "DNS"
         self.ca, self._key = folder / f"{name}.crt", folder / f"{name}.key"
         self.cert, self.key = folder / f"{name}-server.crt", folder / f"{name}-server.key"
-        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
+        curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1")
         _openssl("req", "-x509", *curve, "-keyout", self._key, "-out", self.ca, "-subj", f"/CN={name}")
         _openssl(
             *("req", "-x509", *curve, "-keyout", self.key, "-out", self.cert, "-subj", "/CN=server"),

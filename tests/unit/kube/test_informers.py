@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -58,8 +58,8 @@ class Scripted(Client):
         yield {"metadata": {"resourceVersion": "10"}, "items": self.items}
 
     async def watch(
-        self, path: str, *, version: str, silence: float = 0, seconds: float = 0, **params: str | int
-    ) -> AsyncIterator[tuple[str, Json]]:
+        self, path: str, *, version: str, idle_timeout: float = 0, seconds: float = 0, **params: str | int
+    ) -> AsyncGenerator[tuple[str, Json], None]:
         self.asked.append(seconds)
         self.running += 1
         try:

@@ -2,6 +2,7 @@
 
 import random
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from harness import workloads
@@ -61,6 +62,10 @@ class Stage:
 
     def budget(self) -> Json:
         return dict(self.server.all("poddisruptionbudgets")[0]["status"])
+
+
+def _set_template(raw: Json, template: Json) -> None:
+    raw["spec"]["template"] = template
 
 
 def web(replicas: int = 1) -> Json:
@@ -152,7 +157,7 @@ def test_a_rollout_goes_on_beside_a_pod_handed_over_and_back_again() -> None:
         (raw,) = stage.server.all("deployments")
         template = {**raw["spec"]["template"]}
         template["metadata"] = {**template["metadata"], "annotations": {VERSION: version} if version else {}}
-        stage.server.edit("deployments", raw, lambda r, t=template: r["spec"].update(template=t))
+        stage.server.edit("deployments", raw, partial(_set_template, template=template))
         for _ in range(8):
             stage.look()
             for gone in stage.pods():

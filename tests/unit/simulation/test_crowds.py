@@ -62,7 +62,7 @@ def test_a_pod_that_cannot_be_read_is_named_and_its_node_is_not_drained(monkeypa
     bad = {"unhealthy-0"}
 
     def project(raw: Mapping[str, Any]) -> Pod:
-        if name(raw) in bad:
+        if raw["metadata"]["name"] in bad:
             raise OverflowError("cannot convert float infinity to integer")
         return read(raw)
 

@@ -1,6 +1,7 @@
 """The operator's log of an undisturbed drain, in simulated time."""
 
 import asyncio
+from collections.abc import MutableMapping
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ def warnings() -> list[dict[str, Any]]:
     """Return lines of the log at level warning or above."""
     found: list[dict[str, Any]] = []
 
-    def keep(_: Any, method: str, event: dict[str, Any]) -> Any:
+    def keep(_: Any, method: str, event: MutableMapping[str, Any]) -> Any:
         if method not in ("debug", "info"):
             found.append({"level": method, **event})
         raise structlog.DropEvent

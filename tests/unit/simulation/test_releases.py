@@ -111,7 +111,7 @@ def test_a_rehearsal_that_gets_no_answer_is_repeated_at_a_pace(code: int) -> Non
                 raise RefusedError(code, "the server is busy", retry_after=10.0)
             return request(user, method, target, *rest)
 
-        sandbox.server.request = busy  # type: ignore[method-assign]
+        sandbox.server.request = busy  # type: ignore[method-assign, assignment]
         sandbox.cluster.annotate("n1", maintenance="test")
         await sandbox.until(lambda: sandbox.asked)
         await asyncio.sleep(120)

@@ -63,7 +63,7 @@ class FakeCluster:
             "n",
             DrainDependencies(client, self.store, clock, evacuation, related, events, Metrics(), unused, unused),
         )
-        self.task._pod_mover.watch = lambda _: None  # type: ignore[method-assign]
+        self.task._pod_mover.watch = lambda node_name: None  # type: ignore[method-assign]
 
     @staticmethod
     def _drain(

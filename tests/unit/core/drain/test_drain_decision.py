@@ -24,7 +24,7 @@ from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-STARTED = {"started_at": NOW - timedelta(hours=1), "node": NodeRecord(uid="u", cordoned_by_us=True)}
+STARTED: dict[str, Any] = {"started_at": NOW - timedelta(hours=1), "node": NodeRecord(uid="u", cordoned_by_us=True)}
 WINDOW = WaitReason(ProgressingReason.WINDOW, "no window is open")
 NO_SLOT = WaitReason(ProgressingReason.MAX_CONCURRENT, "maintenance.maxConcurrent 1 is taken by n2")
 STALE = WaitReason(ProgressingReason.STALE_VIEW, "nodes could not be listed")
@@ -83,7 +83,7 @@ def test_stale_view_stops_every_other_decision() -> None:
 
 
 def test_drained_drain_reports_no_reason_to_wait() -> None:
-    empty = {"pod_summary": PodSummary(), "cordoned_at": NOW - timedelta(minutes=1)}
+    empty: dict[str, Any] = {"pod_summary": PodSummary(), "cordoned_at": NOW - timedelta(minutes=1)}
     step = decided(nodedrain(**STARTED), wait=WINDOW, **empty)
     assert (step.status_input.phase, step.status_input.wait) == (Phase.DRAINED, None)
 
@@ -135,7 +135,7 @@ def test_restore_waits_while_the_pods_of_the_node_are_unknown() -> None:
 
 @pytest.mark.parametrize(("cleanup", "patience"), [(False, POD_RETURN_TIMEOUT), (True, CLEANUP_POD_RETURN_TIMEOUT)])
 def test_restore_goes_on_without_released_pods_after_a_timeout(cleanup: bool, patience: timedelta) -> None:
-    late = {"released_pods": ("s/a",), "cleanup": cleanup}
+    late: dict[str, Any] = {"released_pods": ("s/a",), "cleanup": cleanup}
     assert Command.RESTORE in decided(nodedrain(deleted=NOW - patience, **STARTED), **late).commands
     early = NOW - patience + timedelta(seconds=1)
     assert Command.RESTORE not in decided(nodedrain(deleted=early, **STARTED), **late).commands

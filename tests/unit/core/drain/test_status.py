@@ -34,7 +34,7 @@ from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
-NOON = {"maintenance": {"windows": [{"schedule": "0 12 * * *", "duration": "1h"}]}}
+NOON: dict[str, Any] = {"maintenance": {"windows": [{"schedule": "0 12 * * *", "duration": "1h"}]}}
 
 
 def scene(
@@ -95,7 +95,7 @@ def blocker(name: str, class_: BlockerClass = BlockerClass.BUDGET_EXHAUSTED, age
 
 def test_forty_blocked_pods_make_a_short_message_that_stays_the_same() -> None:
     blockers = tuple(blocker(f"p{i}") for i in range(40))
-    stuck = {"phase": Phase.BLOCKED, "report": Report.PHASE}
+    stuck: dict[str, Any] = {"phase": Phase.BLOCKED, "report": Report.PHASE}
     first = build(scene(pod_summary=PodSummary(existing=40, remaining=40, blockers=blockers), **stuck))
     message = conditions(first)["Blocked"].message
     assert message.endswith("; and 37 more")
@@ -137,7 +137,8 @@ def test_it_is_said_whether_the_drain_fits_its_window(minutes: int, state: str, 
 def test_fits_window_disappears_if_no_window_bounds_the_drain(changes: dict[str, Any]) -> None:
     said = Condition(type="FitsWindow", status="False", reason="WillNotFit", last_transition_time=NOW)
     gate = Condition(type="example.com/ok", status="True", reason="Set", last_transition_time=NOW)
-    found = build(scene(**({"spec": NOON, "pod_summary": left(90), "before": {"conditions": (said, gate)}} | changes)))
+    case: dict[str, Any] = {"spec": NOON, "pod_summary": left(90), "before": {"conditions": (said, gate)}}
+    found = build(scene(**(case | changes)))
     assert "FitsWindow" not in conditions(found)
     assert conditions(found)["example.com/ok"] == gate
 
@@ -212,7 +213,7 @@ def says(type_: str = "Progressing", **changes: Any) -> tuple[str, str, str]:
 
 
 REFUSED = WriteFailure(WriteOperation.CORDON, "403 Forbidden: no")
-OVER = {"phase": Phase.RESTORING}
+OVER: dict[str, Any] = {"phase": Phase.RESTORING}
 
 
 @pytest.mark.parametrize(

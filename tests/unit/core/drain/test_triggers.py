@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -134,7 +135,7 @@ DETECTOR = ReschedulePolicy.from_object(
 )
 
 
-def detected(status: str, **more: object) -> Node:
+def detected(status: str, **more: Any) -> Node:
     return node(conditions=(NodeCondition("Ready", "True"), NodeCondition("Detector", status, "Fan", at(0))), **more)
 
 
@@ -198,7 +199,7 @@ def policy(**spec: object) -> ReschedulePolicy:
     return ReschedulePolicy("p", "u", 1, ReschedulePolicySpec.model_validate(spec))
 
 
-def flagged(status: str, *, since: float = 0, **more: object) -> Node:
+def flagged(status: str, *, since: float = 0, **more: Any) -> Node:
     return node(conditions=(NodeCondition("Ready", "True"), NodeCondition("GpuBad", status, "Xid", at(since))), **more)
 
 

@@ -156,10 +156,10 @@ def test_the_storm_brake(nodes: int, ill: int, why: ProgressingReason | None) ->
 
 
 def test_only_maintenance_waits_for_windows() -> None:
-    shut = {"maintenance": {"windows": [{"schedule": "0 12 * * *", "duration": "1h"}]}}
+    shut: dict[str, Any] = {"maintenance": {"windows": [{"schedule": "0 12 * * *", "duration": "1h"}]}}
     assert reason("n0", world(drain("n0", reason=RequestReason.MANUAL), **shut)) is None
     assert reason("n0", world(drain("n0", begun=True), **shut)) is None  # onWindowClose: Finish
-    shut["maintenance"]["onWindowClose"] = "Pause"  # type: ignore[assignment]
+    shut["maintenance"]["onWindowClose"] = "Pause"
     assert reason("n0", world(drain("n0", begun=True), **shut)) is ProgressingReason.WINDOW
     assert reason("n0", world(drain("n0", begun=True, reason=RequestReason.MANUAL), **shut)) is None
 
@@ -215,8 +215,8 @@ def test_blocked_drain_holds_back_no_other() -> None:
 
 
 def test_drain_that_stepped_back_waits_for_the_other_drain() -> None:
-    back = {"annotations": {"rescheduler.dev/stepped-back": "n1/n1"}}
-    roomy = {"maintenance": {"maxConcurrent": 5, "maxUnavailable": "100%"}}
+    back: dict[str, Any] = {"annotations": {"rescheduler.dev/stepped-back": "n1/n1"}}
+    roomy: dict[str, Any] = {"maintenance": {"maxConcurrent": 5, "maxUnavailable": "100%"}}
     assert reason("n0", world(drain("n0", **back), blocked("n1", 9), **roomy)) is ProgressingReason.MAX_CONCURRENT
     assert reason("n0", world(drain("n0", **back), drain("n1", begun=True, drained_at=NOW), **roomy)) is None
     assert reason("n0", world(drain("n0", **back), **roomy)) is None
@@ -327,7 +327,7 @@ def pooled(place: ClusterState, limit: int, *members: str) -> ClusterState:
     return replace(place, pool_budgets=dict.fromkeys(members, budget))
 
 
-MANY = {"maintenance": {"maxConcurrent": 10, "maxUnavailable": 10}}
+MANY: dict[str, Any] = {"maintenance": {"maxConcurrent": 10, "maxUnavailable": 10}}
 
 
 def test_pool_budget_counts_nodes_that_are_out_for_any_reason() -> None:

@@ -292,7 +292,8 @@ def test_drain_holds_a_slot(status: dict[str, Any], holds: bool) -> None:
         Blocker(namespace="x", pod=str(i), class_=BlockerClass(class_), since=NOW)
         for i, class_ in enumerate(status.pop("blockers", ()))
     ]
-    minutes, conditions = status.pop("blocked", None), ()
+    minutes = status.pop("blocked", None)
+    conditions: tuple[Condition, ...] = ()
     if minutes:
         at = NOW - timedelta(minutes=minutes)
         conditions = (Condition(type="Blocked", status="True", reason="x", last_transition_time=at),)

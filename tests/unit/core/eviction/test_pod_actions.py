@@ -73,7 +73,7 @@ def some(**changes: object) -> Pod:
 def test_fates(
     changes: dict[str, object], drain: dict[str, object], fate: PodAction, cause: BlockerClass | None
 ) -> None:
-    verdict = decide_action(some(**changes), DrainSettings(**drain), EvictionContext(NOW))  # type: ignore[arg-type]
+    verdict = decide_action(some(**changes), DrainSettings(**drain), EvictionContext(NOW))
     assert (verdict.action, verdict.blocker_class) == (fate, cause)
 
 
@@ -182,7 +182,7 @@ def test_what_holds_on_an_unreachable_node_too(
 ) -> None:
     volumes = NodeVolumes({("s", "local"): VolumeClaim("s", "local", "here")}, frozenset({"here"}))
     seen = unreachable(boot_dead=dead, volumes=volumes)
-    verdict = decide_action(some(**(LOST | changes)), DrainSettings(**drain), seen)  # type: ignore[arg-type]
+    verdict = decide_action(some(**(LOST | changes)), DrainSettings(**drain), seen)
     assert (verdict.action, verdict.blocker_class) == (fate, cause)
 
 
@@ -303,7 +303,7 @@ def test_at_the_timeout_less_its_grace_a_pod_is_deleted(
     ],
 )
 def test_what_the_timeout_overrides(changes: dict[str, object], drain: dict[str, object], fate: PodAction) -> None:
-    settings = DrainSettings(**({"timeout": timedelta(minutes=1), "on_timeout": OnTimeout.DELETE} | drain))  # type: ignore[arg-type]
+    settings = DrainSettings(**({"timeout": timedelta(minutes=1), "on_timeout": OnTimeout.DELETE} | drain))
     assert (
         decide_action(some(**changes), settings, EvictionContext(NOW, started_at=NOW - timedelta(minutes=2))).action
         is fate

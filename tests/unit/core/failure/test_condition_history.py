@@ -1,6 +1,7 @@
 """Record the conditions of a node over time."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,7 +130,7 @@ def test_deleted_policy_makes_no_node_healthy() -> None:
     seen = story((0, node()), (1, ill))
     for seconds in (10, 20, 30):
         seen = observe(seen, ill, None, at(seconds))
-        assert (seen.failing_conditions, seen.healthy_since) == ({"KernelDeadlock"}, None)
+        assert (seen.failing_conditions, seen.healthy_since) == (frozenset({"KernelDeadlock"}), None)
         seen = observe(seen, ill, POLICY, at(seconds + 5))
     assert seen.failure_starts == (("KernelDeadlock", at(1)),)
     assert observe(seen, node(), None, at(40)).healthy_since == at(40)
@@ -147,7 +148,8 @@ def test_node_without_a_policy_yet_has_the_default_conditions() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["True", "False", "Unknown"]), st.integers(1, 300)), max_size=20))
 def test_status_never_counts_from_before_its_first_observation(steps: list[tuple[str, int]]) -> None:
-    seen, now, first = None, 0.0, {}
+    seen, now = None, 0.0
+    first: dict[str, Any] = {}
     for status, wait in steps:
         now += wait
         seen = observe(seen, node(status), POLICY, at(now))

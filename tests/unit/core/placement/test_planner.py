@@ -80,7 +80,7 @@ def test_a_node_takes_only_so_many_pods() -> None:
 
 
 def test_extended_resources_count() -> None:
-    gpu = {"more": {"example.com/gpu": "1"}}
+    gpu: dict[str, Any] = {"more": {"example.com/gpu": "1"}}
     nodes = [node("n1", more={"example.com/gpu": "1"}), node("n2")]
     assert forecast(nodes, [pod("p1", **gpu), pod("p2", **gpu)]) == [FITS, DOES_NOT]
 
@@ -117,7 +117,8 @@ def test_anti_affinity_keeps_its_own_pods_apart() -> None:
 
 @pytest.mark.parametrize("who", ["the one that leaves", "the one that stays"])
 def test_anti_affinity_holds_both_ways(who: str) -> None:
-    apart, free = affine("podAntiAffinity", selector={"matchExpressions": [{"key": "app", "operator": "Exists"}]}), {}
+    free: dict[str, Any] = {}
+    apart = affine("podAntiAffinity", selector={"matchExpressions": [{"key": "app", "operator": "Exists"}]})
     leaving, staying = (apart, free) if who == "the one that leaves" else (free, apart)
     pods = [pod("p1", **leaving), pod("there", "n1", labels={"app": "b"}, **staying)]
     assert forecast([node("n1")], pods) == [DOES_NOT]
@@ -147,7 +148,7 @@ def test_spread_holds_back_what_the_emptiest_domain_cannot_follow() -> None:
 
 
 def test_a_host_port_is_had_once_a_node() -> None:
-    port = {"ports": [{"containerPort": 80, "hostPort": 8080}]}
+    port: dict[str, Any] = {"ports": [{"containerPort": 80, "hostPort": 8080}]}
     assert forecast([node("n1")], [pod("p1", **port), pod("p2", **port)]) == [FITS, DOES_NOT]
 
 

@@ -51,7 +51,7 @@ def test_pool_has_listed_and_selected_namespaces() -> None:
 
 
 def test_no_pool_has_kube_system_or_the_operators_namespace() -> None:
-    spec = {
+    spec: dict[str, Any] = {
         "namespaces": ["kube-system"],
         "namespaceSelector": {"matchExpressions": [{"key": "z", "operator": "DoesNotExist"}]},
     }
@@ -87,7 +87,7 @@ def test_audit_pool_claims_nothing_but_lists_its_members() -> None:
 def test_deleted_pool_leaves_its_members_to_the_next_pool() -> None:
     memberships = memberships_of(pool("a", age=2), pool("b", age=1), node("n", disk="ssd"))
     touched = memberships.drop_pool("a")
-    assert (touched.nodes, touched.pools) == ({"n"}, {"a", "b"})
+    assert (touched.nodes, touched.pools) == (frozenset({"n"}), frozenset({"a", "b"}))
     assert memberships.pool_of_node("n") == "b"
 
 

@@ -27,7 +27,7 @@ def node(name: str, pool: str | None = None, *, cpu: int = 1000, ready: str = "T
 
 
 def pod(name: str = "x", *, on: str = "out", cpu: int = 100, **more: Any) -> MisplacedPod:
-    made = {
+    made: dict[str, Any] = {
         "namespace": "a",
         "uid": name,
         "node": on,
@@ -41,7 +41,7 @@ def pod(name: str = "x", *, on: str = "out", cpu: int = 100, **more: Any) -> Mis
 
 def inputs_of(*nodes: Node, used: Mapping[str, ResourceList] | None = None, **more: Any) -> MoveSelectionInput:
     ground = {n.name: n.labels.get(names.NODE_POOL) for n in nodes}
-    made = {
+    made: dict[str, Any] = {
         "is_label_propagated": lambda _: True,
         "mapped_since": lambda *_: LONG_AGO,
         "wait_reason": lambda _: None,

@@ -34,7 +34,7 @@ def facts(
         requests_by_pool={"a": Counter({"cpu": cpu + fixed * len(nodes), "pods": 1})},
         exempt_requests_by_node={n.name: Counter({"cpu": fixed}) for n in nodes},
     )
-    made = {
+    made: dict[str, Any] = {
         "nodes": nodes,
         "namespaces": ["x"],
         "unlabelled_count": 0,

@@ -411,7 +411,7 @@ def test_refused_for_long_though_the_gate_is_open_it_is_given_back(why: dict[str
 
 def test_behind_a_rollout_that_hangs_it_is_named_and_neither_given_back_nor_evicted() -> None:
     newer = ReplicaSet("s", "web-b", "r2", "web", "d", pod_template_hash="b", replicas=1, revision="2")
-    rolled = {"deployment": replace(DEPLOYMENT, revision="2"), "replica_sets": (CURRENT, newer)}
+    rolled: dict[str, Any] = {"deployment": replace(DEPLOYMENT, revision="2"), "replica_sets": (CURRENT, newer)}
     hangs = pod("new", ready=False, owner=Owner("ReplicaSet", "web-b", "r2"), labels={"pod-template-hash": "b"})
 
     def after(seconds: int) -> ReplacementDecision:
