@@ -35,7 +35,7 @@ def test_an_annotated_node_is_cordoned_drained_and_restored(site: Site) -> None:
     assert [pod.split("-")[0] for pod in site.left(nodes[0])] == ["log"]
     assert node["metadata"]["annotations"]["cluster-autoscaler.kubernetes.io/scale-down-disabled"] == "true"
     site.says(nodes[0], "Cordoned", "Draining", "Drained")
-    assert "Cordoned to be drained" in site.plane.kubectl("describe", "node", nodes[0])
+    assert "Node cordoned for a drain" in site.plane.kubectl("describe", "node", nodes[0])
     head, row = (line.split() for line in site.plane.kubectl("get", "nd", nodes[0]).splitlines())
     assert head[1:] == [
         "NODE",

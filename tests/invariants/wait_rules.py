@@ -24,9 +24,7 @@ from rescheduler.api.policies import Mode, Suspend
 
 QUIET = 75.0
 """Seconds without a pod in flight and without a write: a minute, and a margin for the write of the status."""
-_NAMELESS = re.compile(
-    r"|pods are being moved|the node is being restored|no pod is leaving now: \d+ wait for their turn"
-)
+_NAMELESS = re.compile(r"|pods are being moved|the node is being restored|no pod is leaving now: \d+ queued")
 """Messages of `Progressing=True` that name no cause."""
 _POD = re.compile(r"[\w-]+/[\w.-]+")
 _EVERY = 5.0

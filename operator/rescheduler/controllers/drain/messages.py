@@ -28,7 +28,7 @@ LEFT_CORDONED = (
 def cordoned(requests: Iterable[tuple[str, str]]) -> str:
     """Return the text of `Cordoned`, with the reason and message of each request."""
     causes = "; ".join(f"{reason}: {message}" if message else reason for reason, message in requests)
-    return f"Cordoned to be drained ({causes})"
+    return f"Node cordoned for a drain ({causes})"
 
 
 def restored(*, stays_cordoned: bool) -> str:

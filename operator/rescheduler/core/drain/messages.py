@@ -26,7 +26,7 @@ def _count_pods(count: int, adjective: str = "") -> str:
 
 # -- Progressing ------------------------------------------------------------------------------------------------------
 
-DRAIN_FINISHED = "the node is drained: nothing is left to do until the request ends"
+DRAIN_FINISHED = "the node is drained: it is restored when all requests are withdrawn"
 SUSPECTED_NODE = (
     "the node is suspected: replacements are starting, and no pod is evicted until the failure is confirmed"
 )
@@ -97,9 +97,9 @@ def volumes_attached(volumes: Sequence[str]) -> str:
 def no_pod_leaving(*, waiting_for_replacement: int, blocked: int, queued: int) -> str:
     """Return the message of a drain in which no pod leaves at the moment."""
     parts = (
-        (waiting_for_replacement, "wait for a replacement that is Ready"),
-        (blocked, "cannot leave (status.blockers)"),
-        (queued, "wait for their turn"),
+        (waiting_for_replacement, "waiting for a replacement that is Ready"),
+        (blocked, "blocked (see status.blockers)"),
+        (queued, "queued"),
     )
     return "no pod is leaving now: " + ", ".join(f"{count} {text}" for count, text in parts if count > 0)
 
@@ -112,10 +112,10 @@ NODE_NOT_CORDONED = "the node is not cordoned"
 NODE_CORDONED = "cordoned by this drain"
 NODE_CORDONED_BEFORE = "the node was already cordoned by somebody else: it stays cordoned after the drain"
 DRAIN_NOT_STARTED = "the drain has not started"
-NO_POD_BLOCKS = "no pod is blocking the drain"
+NO_POD_BLOCKS = "the drain is not blocked"
 NODE_DRAINING = "Rescheduler is moving the pods away"
-NODE_DRAINED = "Rescheduler has moved the pods away"
-SEE_NODE_DRAIN = "see the NodeDrain of this name"
+NODE_DRAINED = "every pod that must leave has left the node"
+SEE_NODE_DRAIN = "see the NodeDrain with the name of this node"
 NODE_IN_MAINTENANCE = "the node is held for maintenance"
 
 
@@ -127,7 +127,9 @@ def all_pods_left(stuck_volumes: Sequence[str]) -> str:
 
 def pods_left(count: int | None) -> str:
     """Return the message of `Drained=False` with `PodsLeft`; None if the pods are not counted."""
-    return "the pods are not counted yet" if count is None else f"{_count_pods(count)} left"
+    if count is None:
+        return "the pods are not counted yet"
+    return f"{_count_pods(count)} {'is' if count == 1 else 'are'} still on the node"
 
 
 def window_fit(completion: datetime, window_end: datetime) -> str:

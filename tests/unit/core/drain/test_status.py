@@ -225,11 +225,11 @@ OVER: dict[str, Any] = {"phase": Phase.RESTORING}
         ),
         (
             {"pod_summary": PodSummary(existing=3, remaining=3, waiting_for_replacement=2)},
-            "2 wait for a replacement that is Ready, 1 wait for",
+            "2 waiting for a replacement that is Ready, 1 queued",
         ),
         (
             {"pod_summary": PodSummary(existing=1, remaining=1, blockers=(blocker("a"),))},
-            "1 cannot leave (status.blockers)",
+            "1 blocked (see status.blockers)",
         ),
         ({"pod_summary": PodSummary(detaching_volumes=frozenset({"pv1"}))}, "still attached: pv1"),
         ({"pod_summary": PodSummary()}, "no pod is left"),
