@@ -170,11 +170,10 @@ class Step:
 
 _AFTERWARDS = (Command.FENCE, Command.WRITE_CONDITIONS)
 _MOVE = (Command.CORDON, Command.MOVE, *_AFTERWARDS)
-_FROZEN = (Command.WRITE_CONDITIONS,)
 
 _Rows = dict[Fact, Step]
 _REQUESTED: _Rows = {
-    Fact.FROZEN: Step(Phase.WAITING, _FROZEN, Report.FROZEN),
+    Fact.FROZEN: Step(Phase.WAITING, (), Report.FROZEN),
     Fact.EMPTY: Step(Phase.DRAINED, _MOVE),
     Fact.EMPTY_AND_WAITING: Step(Phase.DRAINED, _AFTERWARDS),
     Fact.TIMED_OUT: Step(Phase.DRAINING, (Command.CANCEL,)),

@@ -79,7 +79,7 @@ def test_queued_drain_taints_its_node() -> None:
 def test_stale_view_stops_every_other_decision() -> None:
     step = decided(nodedrain(deleted=NOW, **STARTED), wait=STALE, is_restored=True)
     assert step.status_input.report is Report.FROZEN
-    assert step.commands == (Command.WRITE_CONDITIONS,)
+    assert step.commands == ()
 
 
 def test_drained_drain_reports_no_reason_to_wait() -> None:
