@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 from rescheduler.api.selectors import LabelSelector
 from rescheduler.api.untrusted import bounded_text
 from rescheduler.core.model import messages, object_schemas
 from rescheduler.core.model.pods import Pod
+from rescheduler.core.model.raw import RawObject
 
 _MAX_MESSAGE_LENGTH = 500  # characters of a condition's message that are kept
 
@@ -85,7 +85,7 @@ def _parse_selector(json_text: str) -> LabelSelector:
     return LabelSelector.model_validate_json(json_text)
 
 
-def parse_budget(raw: Mapping[str, Any]) -> DisruptionBudget:
+def parse_budget(raw: RawObject) -> DisruptionBudget:
     """Parse a raw PodDisruptionBudget.
 
     Raises UnreadableError without name, namespace or UID. Raises ValueError for a selector with an unknown operator.
@@ -113,7 +113,7 @@ def parse_budget(raw: Mapping[str, Any]) -> DisruptionBudget:
     )
 
 
-def _sync_error(status: Mapping[str, Any]) -> str:
+def _sync_error(status: RawObject) -> str:
     """Return the message of a failed sync; empty if none failed. A failed sync keeps `observedGeneration`."""
     for condition in status.get("conditions") or ():
         failed = condition.get("reason") == "SyncFailed" and condition.get("status") == "False"

@@ -1,15 +1,14 @@
 """Other controllers that remove a node or hold it. Two controllers that drain one node undo each other's work."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.untrusted import bounded_text, parse_seconds, parse_time
 from rescheduler.core.model import messages, object_schemas
 from rescheduler.core.model.nodes import Node
+from rescheduler.core.model.raw import RawObject
 
 _REMOVAL_TAINTS = {
     "karpenter.sh/disrupted": "Karpenter",
@@ -49,14 +48,14 @@ def machine_of(node: Node) -> MachineRef | None:
     return MachineRef(namespace, name) if _OBJECT_NAME.fullmatch(namespace) and _OBJECT_NAME.fullmatch(name) else None
 
 
-def preferred_version(group: Mapping[str, Any]) -> str:
+def preferred_version(group: RawObject) -> str:
     """Return the version that the API server prefers, from a raw APIGroup; empty if the group has none."""
     preferred = group.get("preferredVersion")
     version = preferred.get("version") if isinstance(preferred, dict) else None
     return version if isinstance(version, str) else ""
 
 
-def machine_removal_reason(raw: Mapping[str, Any]) -> str:
+def machine_removal_reason(raw: RawObject) -> str:
     """Return why Cluster API removes a raw Machine; empty if the Machine stays."""
     meta = object_schemas.sanitize_metadata(raw)["metadata"]
     if "deletionTimestamp" in meta:
@@ -66,7 +65,7 @@ def machine_removal_reason(raw: Mapping[str, Any]) -> str:
     return ""
 
 
-def lease_holder_reason(raw: Mapping[str, Any], now: datetime) -> str:
+def lease_holder_reason(raw: RawObject, now: datetime) -> str:
     """Return the holder of a node by a raw medik8s Lease; empty if the Lease has expired or has no holder.
 
     Only this function compares the time of another controller with the operator's clock. These Leases last an hour.

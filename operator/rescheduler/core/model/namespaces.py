@@ -3,10 +3,10 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from rescheduler.api import names
 from rescheduler.core.model import object_schemas
+from rescheduler.core.model.raw import RawObject
 
 KUBE_SYSTEM = "kube-system"
 
@@ -30,7 +30,7 @@ class Namespace:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def parse_namespace(raw: Mapping[str, Any]) -> Namespace:
+def parse_namespace(raw: RawObject) -> Namespace:
     """Parse a raw Namespace. Raises UnreadableError without a name."""
     meta = object_schemas.sanitize_metadata(raw)["metadata"]
     labels = meta.get("labels") or {}

@@ -6,26 +6,34 @@ Source: kubernetes/component-helpers scheduling/corev1 (nodeaffinity, helpers).
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from rescheduler.api.selectors import LabelSelector
 from rescheduler.api.untrusted import INT64
 from rescheduler.core.model.nodes import Node, Taint
 from rescheduler.core.model.pods import CORDON_TAINT_KEY
+from rescheduler.core.model.raw import (
+    HOSTNAME_LABEL,
+    NAME_FIELD,
+    REQUIRED_AFFINITY,
+    RawMetadata,
+    RawObject,
+    RawPod,
+    RawPodSpec,
+    RawToleration,
+    required_node_terms,
+)
 
-_HOSTNAME = "kubernetes.io/hostname"
 _HARD_TAINT_EFFECTS = ("NoSchedule", "NoExecute")
 _CORDON_TAINT = Taint(CORDON_TAINT_KEY, "", "NoSchedule")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
-_REQUIRED_AFFINITY = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
-def may_run_on(spec: Mapping[str, Any], node: Node) -> bool:
+def may_run_on(spec: RawPodSpec, node: Node) -> bool:
     """Whether a pod of this raw spec may run on the node if the node is not cordoned."""
     return selects_node(spec, node) and tolerates(spec.get("tolerations") or (), node.taints)
 
 
-def selects_node(spec: Mapping[str, Any], node: Node) -> bool:
+def selects_node(spec: RawPodSpec, node: Node) -> bool:
     """Whether the node has the labels and the name that this raw pod spec requires; taints do not count."""
     selector = spec.get("nodeSelector") or {}
     return all(node.labels.get(key) == value for key, value in selector.items()) and _matches_required_affinity(
@@ -33,36 +41,35 @@ def selects_node(spec: Mapping[str, Any], node: Node) -> bool:
     )
 
 
-def referenced_node_labels(spec: Mapping[str, Any]) -> frozenset[str]:
+def referenced_node_labels(spec: RawPodSpec) -> frozenset[str]:
     """Return the node labels that this raw pod spec selects by; `metadata.name` for the name of the node."""
-    required = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(_REQUIRED_AFFINITY) or {}
     affinity_keys = [
         expression["key"]
-        for term in required.get("nodeSelectorTerms") or ()
+        for term in required_node_terms(spec) or ()
         for expression in (*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ()))
     ]
     return frozenset((*(spec.get("nodeSelector") or ()), *affinity_keys))
 
 
-def tolerates_cordon(tolerations: Sequence[Mapping[str, Any]]) -> bool:
+def tolerates_cordon(tolerations: Sequence[RawToleration]) -> bool:
     """Whether the scheduler may place a pod with these raw tolerations on a cordoned node."""
     return any(_tolerates_taint(toleration, _CORDON_TAINT) for toleration in tolerations)
 
 
-def has_anti_affinity_to(raw: Mapping[str, Any], other_pod: Mapping[str, Any]) -> bool:
+def has_anti_affinity_to(raw: RawPod, other_pod: RawPod) -> bool:
     """Whether required anti-affinity by hostname keeps this raw pod off the node of the other raw pod."""
     affinity = (raw["spec"].get("affinity") or {}).get("podAntiAffinity") or {}
     meta, space = other_pod["metadata"], raw["metadata"]["namespace"]
     return any(
-        term.get("topologyKey") == _HOSTNAME
+        term.get("topologyKey") == HOSTNAME_LABEL
         and meta["namespace"] in (term.get("namespaces") or [space])
         and _matches_selector(term, meta)
-        for term in affinity.get(_REQUIRED_AFFINITY) or ()
+        for term in affinity.get(REQUIRED_AFFINITY) or ()
         if term.get("labelSelector") is not None
     )
 
 
-def _matches_selector(term: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
+def _matches_selector(term: RawObject, meta: RawMetadata) -> bool:
     """Whether the selector of an affinity term may select the pod; an unknown operator counts as yes."""
     try:
         selector = LabelSelector.model_validate(term.get("labelSelector") or {})
@@ -71,7 +78,7 @@ def _matches_selector(term: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
     return selector.matches(meta.get("labels") or {})
 
 
-def tolerates(tolerations: Sequence[Mapping[str, Any]], taints: Iterable[Taint]) -> bool:
+def tolerates(tolerations: Sequence[RawToleration], taints: Iterable[Taint]) -> bool:
     """Whether these raw tolerations tolerate all hard taints; the taint of a cordon does not count."""
     return all(
         any(_tolerates_taint(toleration, taint) for toleration in tolerations)
@@ -80,7 +87,7 @@ def tolerates(tolerations: Sequence[Mapping[str, Any]], taints: Iterable[Taint])
     )
 
 
-def _tolerates_taint(toleration: Mapping[str, Any], taint: Taint) -> bool:
+def _tolerates_taint(toleration: RawToleration, taint: Taint) -> bool:
     if toleration.get("effect", "") not in ("", taint.effect):
         return False
     if toleration.get("key", "") not in ("", taint.key):
@@ -90,24 +97,21 @@ def _tolerates_taint(toleration: Mapping[str, Any], taint: Taint) -> bool:
     return bool(toleration.get("key")) and toleration.get("value", "") == taint.value
 
 
-def _matches_required_affinity(spec: Mapping[str, Any], node: Node) -> bool:
+def _matches_required_affinity(spec: RawPodSpec, node: Node) -> bool:
     """Whether a term of the required node affinity matches; a term without expressions matches no node."""
-    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
-    required = affinity.get(_REQUIRED_AFFINITY)
-    if not required:
-        return True
-    return any(_matches_term(term, node) for term in required.get("nodeSelectorTerms") or ())
+    terms = required_node_terms(spec)
+    return terms is None or any(_matches_term(term, node) for term in terms)
 
 
-def _matches_term(term: Mapping[str, Any], node: Node) -> bool:
+def _matches_term(term: RawObject, node: Node) -> bool:
     labels, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
     return bool(labels or fields) and (
         all(_matches_expression(expression, node.labels) for expression in labels)
-        and all(_matches_expression(expression, {"metadata.name": node.name}) for expression in fields)
+        and all(_matches_expression(expression, {NAME_FIELD: node.name}) for expression in fields)
     )
 
 
-def _matches_expression(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+def _matches_expression(expression: RawObject, labels: Mapping[str, str]) -> bool:
     key, values = expression["key"], tuple(expression.get("values") or ())
     match expression["operator"]:
         case "In":

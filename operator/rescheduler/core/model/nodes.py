@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.untrusted import bounded_text, parse_json_object, parse_time, truncate_with_digest
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.quantities import parse_quantity
+from rescheduler.core.model.raw import RawObject
 
 CONDITION_UNKNOWN = "Unknown"
 """Status of `Ready` if the kubelet does not report to the node controller."""
@@ -120,7 +120,7 @@ class Node:
         return {}
 
 
-def parse_node(raw: Mapping[str, Any]) -> Node:
+def parse_node(raw: RawObject) -> Node:
     """Parse a raw Node. Raises UnreadableError without a name."""
     raw = object_schemas.sanitize_node(raw)
     meta, spec, status = raw["metadata"], raw["spec"], raw["status"]

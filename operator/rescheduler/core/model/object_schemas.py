@@ -4,9 +4,6 @@ The API server guarantees these types for built-in kinds only. Custom resources 
 any type. A value of another type counts as absent.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from rescheduler.api.untrusted import (
     LABELS,
     METADATA,
@@ -20,9 +17,9 @@ from rescheduler.api.untrusted import (
     pod_count,
     sanitize,
 )
+from rescheduler.core.model.raw import REQUIRED_AFFINITY, RawObject
 
 _NAME_NAMESPACE_UID = ("name", "namespace", "uid")
-_REQUIRED_AFFINITY = "requiredDuringSchedulingIgnoredDuringExecution"
 
 _EXPRESSIONS = list_of(object_of("key", "operator", key=str, operator=str, values=list_of(str)))
 SELECTOR = object_of(matchLabels=LABELS, matchExpressions=_EXPRESSIONS)
@@ -52,9 +49,9 @@ _POD_SPEC = object_of(
     nodeName=str,
     nodeSelector=LABELS,
     affinity=object_of(
-        nodeAffinity=object_of(**{_REQUIRED_AFFINITY: _NODE_SELECTOR}),
-        podAffinity=object_of(**{_REQUIRED_AFFINITY: _POD_TERMS}),
-        podAntiAffinity=object_of(**{_REQUIRED_AFFINITY: _POD_TERMS}),
+        nodeAffinity=object_of(**{REQUIRED_AFFINITY: _NODE_SELECTOR}),
+        podAffinity=object_of(**{REQUIRED_AFFINITY: _POD_TERMS}),
+        podAntiAffinity=object_of(**{REQUIRED_AFFINITY: _POD_TERMS}),
     ),
     tolerations=_TOLERATIONS,
     topologySpreadConstraints=list_of(
@@ -159,76 +156,76 @@ _METADATA_ONLY = object_of(metadata=METADATA)
 _NODE_METRICS = object_of(metadata=METADATA, timestamp=str, usage=QUANTITIES)
 
 
-def sanitize_node(raw: Mapping[str, Any]) -> SanitizedObject:
+def sanitize_node(raw: RawObject) -> SanitizedObject:
     """Return a Node with checked types. Raises UnreadableError without a name."""
     return sanitize(raw, _NODE)
 
 
-def sanitize_pod(raw: Mapping[str, Any]) -> SanitizedObject:
+def sanitize_pod(raw: RawObject) -> SanitizedObject:
     """Return a Pod with checked types. Raises UnreadableError without name or namespace."""
     return sanitize(raw, _POD, required=("name", "namespace"))
 
 
-def sanitize_unnamed_pod(raw: Mapping[str, Any]) -> SanitizedObject:
+def sanitize_unnamed_pod(raw: RawObject) -> SanitizedObject:
     """Return a Pod, or a pod template, with checked types. The name may be absent."""
     return sanitize(raw, _POD, required=())
 
 
-def sanitize_daemon_set(raw: Mapping[str, Any]) -> SanitizedObject:
+def sanitize_daemon_set(raw: RawObject) -> SanitizedObject:
     """Return a DaemonSet with checked types. Raises UnreadableError without name or namespace."""
     return sanitize(raw, _DAEMON_SET, required=("name", "namespace"))
 
 
-def sanitize_deployment(raw: Mapping[str, Any]) -> SanitizedObject:
+def sanitize_deployment(raw: RawObject) -> SanitizedObject:
     """Return a Deployment with checked types. Raises UnreadableError without name, namespace or UID."""
     return sanitize(raw, _DEPLOYMENT, required=_NAME_NAMESPACE_UID)
 
 
-def sanitize_replica_set(raw: Mapping[str, Any]) -> SanitizedObject:
+def sanitize_replica_set(raw: RawObject) -> SanitizedObject:
     """Return a ReplicaSet with checked types. Raises UnreadableError without name, namespace or UID."""
     return sanitize(raw, _REPLICA_SET, required=_NAME_NAMESPACE_UID)
 
 
-def sanitize_job(raw: Mapping[str, Any]) -> SanitizedObject:
+def sanitize_job(raw: RawObject) -> SanitizedObject:
     """Return a Job with checked types. The name may be absent."""
     return sanitize(raw, _JOB, required=())
 
 
-def sanitize_budget(raw: Mapping[str, Any]) -> SanitizedObject:
+def sanitize_budget(raw: RawObject) -> SanitizedObject:
     """Return a PodDisruptionBudget with checked types. Raises UnreadableError without name, namespace or UID."""
     return sanitize(raw, _DISRUPTION_BUDGET, required=_NAME_NAMESPACE_UID)
 
 
-def sanitize_volume_claim(raw: Mapping[str, Any]) -> SanitizedObject:
+def sanitize_volume_claim(raw: RawObject) -> SanitizedObject:
     """Return a PersistentVolumeClaim with checked types. Raises UnreadableError without name or namespace."""
     return sanitize(raw, _VOLUME_CLAIM, required=("name", "namespace"))
 
 
-def sanitize_volume(raw: Mapping[str, Any]) -> SanitizedObject:
+def sanitize_volume(raw: RawObject) -> SanitizedObject:
     """Return a PersistentVolume with checked types. Raises UnreadableError without a name."""
     return sanitize(raw, _VOLUME)
 
 
-def sanitize_volume_attachment(raw: Mapping[str, Any]) -> SanitizedObject:
+def sanitize_volume_attachment(raw: RawObject) -> SanitizedObject:
     """Return a VolumeAttachment with checked types. The name may be absent."""
     return sanitize(raw, _VOLUME_ATTACHMENT, required=())
 
 
-def sanitize_csi_node(raw: Mapping[str, Any]) -> SanitizedObject:
+def sanitize_csi_node(raw: RawObject) -> SanitizedObject:
     """Return a CSINode with checked types. Raises UnreadableError without a name."""
     return sanitize(raw, _CSI_NODE)
 
 
-def sanitize_lease(raw: Mapping[str, Any]) -> SanitizedObject:
+def sanitize_lease(raw: RawObject) -> SanitizedObject:
     """Return a Lease with checked types. The name may be absent."""
     return sanitize(raw, _LEASE, required=())
 
 
-def sanitize_metadata(raw: Mapping[str, Any]) -> SanitizedObject:
+def sanitize_metadata(raw: RawObject) -> SanitizedObject:
     """Return the metadata of any object with checked types. Raises UnreadableError without a name."""
     return sanitize(raw, _METADATA_ONLY)
 
 
-def sanitize_node_metrics(raw: Mapping[str, Any]) -> SanitizedObject:
+def sanitize_node_metrics(raw: RawObject) -> SanitizedObject:
     """Return a NodeMetrics of the aggregated metrics API with checked types. Raises UnreadableError without a name."""
     return sanitize(raw, _NODE_METRICS)

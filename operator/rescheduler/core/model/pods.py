@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.untrusted import (
@@ -16,7 +15,19 @@ from rescheduler.api.untrusted import (
     parse_time,
 )
 from rescheduler.core.model import object_schemas
-from rescheduler.core.model.release_record import ReleaseRecord, controller_reference, read_record
+from rescheduler.core.model.raw import (
+    HOSTNAME_LABEL,
+    NAME_FIELD,
+    RawMetadata,
+    RawObject,
+    RawOwnerReference,
+    RawPod,
+    RawPodSpec,
+    claim_names,
+    controller_reference,
+    required_node_terms,
+)
+from rescheduler.core.model.release_record import ReleaseRecord, read_record
 
 CORDON_TAINT_KEY = "node.kubernetes.io/unschedulable"
 TERMINAL_PHASES = ("Succeeded", "Failed")
@@ -35,7 +46,6 @@ _INLINE_DISK_SOURCES = (
     "rbd",
     "vsphereVolume",
 )
-_HOSTNAME = "kubernetes.io/hostname"
 _EVICTED_REASON = "EvictionByEvictionAPI"
 """Reason of the condition DisruptionTarget. The API server sets it when it accepts an eviction."""
 
@@ -116,7 +126,7 @@ class Pod:
     released: bool = False
     has_foreign_record: bool = False
     evicted: bool = False
-    other_owner_references: tuple[Mapping[str, Any], ...] = ()
+    other_owner_references: tuple[RawOwnerReference, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
 
@@ -162,7 +172,7 @@ class Pod:
         )
 
 
-def parse_pod(raw: Mapping[str, Any]) -> Pod:
+def parse_pod(raw: RawPod) -> Pod:
     """Parse a raw Pod. Raises UnreadableError without name, namespace or UID."""
     raw = object_schemas.sanitize_pod(raw)
     if not raw["metadata"].get("uid"):
@@ -197,7 +207,7 @@ def parse_pod(raw: Mapping[str, Any]) -> Pod:
         is_mirror=names.MIRROR_POD in annotations,
         has_empty_dir=any("emptyDir" in volume for volume in volumes),
         has_host_path=any("hostPath" in volume for volume in volumes),
-        claims=tuple(v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v),
+        claims=claim_names(spec),
         ephemeral_claims=tuple(f"{meta['name']}-{v.get('name', '')}" for v in volumes if "ephemeral" in v),
         has_inline_disk=any(kind in v for v in volumes for kind in _INLINE_DISK_SOURCES),
         pinned_to_node=_is_pinned_to_node(spec),
@@ -220,7 +230,7 @@ def parse_pod(raw: Mapping[str, Any]) -> Pod:
     )
 
 
-def _parse_owner(meta: Mapping[str, Any], release: ReleaseRecord | None) -> Owner | None:
+def _parse_owner(meta: RawMetadata, release: ReleaseRecord | None) -> Owner | None:
     if release:
         return Owner("ReplicaSet", release.replica_set, release.replica_set_uid)
     owner = controller_reference(meta)
@@ -231,18 +241,16 @@ def _parse_owner(meta: Mapping[str, Any], release: ReleaseRecord | None) -> Owne
     return Owner(kind, owner["name"], owner["uid"])
 
 
-def _is_pinned_to_node(spec: Mapping[str, Any]) -> bool:
+def _is_pinned_to_node(spec: RawPodSpec) -> bool:
     """Whether node selector or required node affinity names a single node."""
-    if _HOSTNAME in (spec.get("nodeSelector") or {}):
+    if HOSTNAME_LABEL in (spec.get("nodeSelector") or {}):
         return True
-    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
-    terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or ()
-    named = [_node_names_in(term) for term in terms]
+    named = [_node_names_in(term) for term in required_node_terms(spec) or ()]
     return bool(named) and all(named) and len(set().union(*named)) == 1
 
 
-def _node_names_in(term: Mapping[str, Any]) -> set[str]:
+def _node_names_in(term: RawObject) -> set[str]:
     """Return the names of nodes that a term of node affinity requires; empty if the term requires no name."""
     expressions = [*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ())]
-    by_name = (e for e in expressions if e.get("key") in (_HOSTNAME, "metadata.name") and e.get("operator") == "In")
+    by_name = (e for e in expressions if e.get("key") in (HOSTNAME_LABEL, NAME_FIELD) and e.get("operator") == "In")
     return {str(value) for e in by_name for value in e.get("values") or ()}

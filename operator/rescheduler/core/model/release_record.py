@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from rescheduler.api import names
+from rescheduler.core.model.raw import RawMetadata, RawOwnerReference, controller_reference
 
 RETURNED_POD_DELETION_COST = "2147483647"
 """Deletion cost of a returned pod: its ReplicaSet has one pod too many and deletes the replacement."""
@@ -132,12 +133,7 @@ def _parse_time(value: object) -> datetime | None:
     return time if time and time.tzinfo and _FIRST_YEAR <= time.year <= _LAST_YEAR else None
 
 
-def controller_reference(meta: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the owner reference of the controller in a raw object's metadata; None if there is none."""
-    return next((o for o in meta.get("ownerReferences") or () if o.get("controller")), None)
-
-
-def read_record(meta: Mapping[str, Any]) -> tuple[ReleaseRecord | None, bool]:
+def read_record(meta: RawMetadata) -> tuple[ReleaseRecord | None, bool]:
     """Return the release record in a raw pod's metadata, and whether the pod is released.
 
     The record counts in two cases. The controller is the Deployment of the record: the pod is released. The controller
@@ -161,7 +157,7 @@ def read_record(meta: Mapping[str, Any]) -> tuple[ReleaseRecord | None, bool]:
 
 
 def release_patch(
-    uid: str, resource_version: str, other_references: Sequence[Mapping[str, Any]], record: ReleaseRecord
+    uid: str, resource_version: str, other_references: Sequence[RawOwnerReference], record: ReleaseRecord
 ) -> dict[str, Any]:
     """Return the patch that makes the Deployment the controller of the pod and writes the record.
 
@@ -172,7 +168,7 @@ def release_patch(
 
 
 def return_patch(
-    uid: str, resource_version: str, other_references: Sequence[Mapping[str, Any]], record: ReleaseRecord
+    uid: str, resource_version: str, other_references: Sequence[RawOwnerReference], record: ReleaseRecord
 ) -> dict[str, Any]:
     """Return the patch that makes the ReplicaSet the controller again, with a deletion cost that keeps this pod."""
     owner = _make_controller_reference("ReplicaSet", record.replica_set, record.replica_set_uid)
@@ -195,7 +191,7 @@ def _patch(
     uid: str,
     resource_version: str,
     annotations: Mapping[str, str | None],
-    owner_references: Sequence[Mapping[str, Any]] | None = None,
+    owner_references: Sequence[RawOwnerReference] | None = None,
 ) -> dict[str, Any]:
     metadata: dict[str, Any] = {"uid": uid, "resourceVersion": resource_version, "annotations": dict(annotations)}
     return {

@@ -5,28 +5,28 @@ A plan must never count less than the scheduler. Source: kubernetes/component-he
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.quantities import CPU, MAX_QUANTITY, MEMORY, parse_quantity
+from rescheduler.core.model.raw import RawObject, RawPod, RawPodSpec
 
 ResourceList = Mapping[str, int]
 """Amount by resource name: CPU in thousandths of a core, every other resource in units."""
 
 
-def parse_resource_list(raw: Mapping[str, Any] | None, *, default: int = MAX_QUANTITY) -> dict[str, int]:
+def parse_resource_list(raw: RawObject | None, *, default: int = MAX_QUANTITY) -> dict[str, int]:
     """Parse a raw resource list; `default` stands for an unreadable quantity."""
     return {name: parse_quantity(name, text, default) for name, text in (raw or {}).items()}
 
 
-def requested_resources(spec: Mapping[str, Any]) -> dict[str, int]:
+def requested_resources(spec: RawPodSpec) -> dict[str, int]:
     """Return the requests of a pod of this raw spec, as the scheduler counts them before it places the pod."""
     return _sum_containers(
         spec, lambda container: parse_resource_list((container.get("resources") or {}).get("requests"))
     )
 
 
-def allocated_resources(raw: Mapping[str, Any]) -> dict[str, int]:
+def allocated_resources(raw: RawPod) -> dict[str, int]:
     """Return the requests of a raw pod on a node; during an in-place resize, the larger of old and new requests."""
     raw = object_schemas.sanitize_unnamed_pod(raw)
     spec, status = raw["spec"], raw["status"]
@@ -39,16 +39,14 @@ def allocated_resources(raw: Mapping[str, Any]) -> dict[str, int]:
     if not allocated:
         return requested_resources(spec)
 
-    def largest(container: Mapping[str, Any]) -> dict[str, int]:
+    def largest(container: RawObject) -> dict[str, int]:
         lists = ((container.get("resources") or {}).get("requests"), *allocated.get(container.get("name", ""), ()))
         return _maximum(parse_resource_list(resources) for resources in lists)
 
     return _sum_containers(spec, largest)
 
 
-def _sum_containers(
-    spec: Mapping[str, Any], requests_of: Callable[[Mapping[str, Any]], dict[str, int]]
-) -> dict[str, int]:
+def _sum_containers(spec: RawPodSpec, requests_of: Callable[[RawObject], dict[str, int]]) -> dict[str, int]:
     """Return the requests of a pod: containers run together, init containers in sequence, sidecars with both."""
     running: Counter[str] = Counter()
     for container in spec.get("containers") or ():

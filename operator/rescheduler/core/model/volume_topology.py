@@ -6,12 +6,12 @@ Source: kube-scheduler, plugins volumebinding, volumezone and nodevolumelimits.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from rescheduler.api import names
 from rescheduler.core.model import messages, object_schemas
 from rescheduler.core.model.node_affinity import selects_node
 from rescheduler.core.model.nodes import Node
+from rescheduler.core.model.raw import REQUIRED_AFFINITY, RawObject
 
 _REGION = "topology.kubernetes.io/region"
 _DEPRECATED_LABELS = {
@@ -42,14 +42,14 @@ class VolumeTopology:
     """
 
     volume: str
-    node_selector_terms: tuple[Mapping[str, Any], ...] | None = field(default=None, compare=False)
+    node_selector_terms: tuple[RawObject, ...] | None = field(default=None, compare=False)
     zones: tuple[tuple[str, frozenset[str]], ...] = field(default=(), compare=False)
     csi_driver: str = field(default="", compare=False)
 
     def is_accessible_from(self, node: Node) -> bool:
         """Whether pods on the node can use the volume."""
         required = {"nodeSelectorTerms": self.node_selector_terms}
-        affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
+        affinity = {"nodeAffinity": {REQUIRED_AFFINITY: required}}
         if self.node_selector_terms is not None and not selects_node({"affinity": affinity}, node):
             return False
         if not any(label in node.labels for label in _TOPOLOGY_LABELS):
@@ -60,7 +60,7 @@ class VolumeTopology:
         )
 
 
-def parse_volume_topology(raw: Mapping[str, Any]) -> VolumeTopology:
+def parse_volume_topology(raw: RawObject) -> VolumeTopology:
     """Parse the topology of a raw PersistentVolume. Raises UnreadableError without a name."""
     raw = object_schemas.sanitize_volume(raw)
     meta, spec = raw["metadata"], raw["spec"]

@@ -7,13 +7,12 @@ such calls at once, for minutes. Therefore pods with such volumes leave one afte
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.pods import Pod
+from rescheduler.core.model.raw import HOSTNAME_LABEL, RawObject
 from rescheduler.core.model.volume_topology import VolumeTopology, parse_volume_topology
 
-_HOSTNAME = "kubernetes.io/hostname"
 _SINGLE_NODE_ACCESS_MODES = ("ReadWriteOnce", "ReadWriteOncePod")
 DETACH_STUCK_AFTER = timedelta(minutes=2)
 """After this time without its pod, an attached volume no longer delays other pods, and the status reports it."""
@@ -56,7 +55,7 @@ class VolumeAttachment:
     volume: str
 
 
-def parse_volume_claim(raw: Mapping[str, Any]) -> VolumeClaim:
+def parse_volume_claim(raw: RawObject) -> VolumeClaim:
     """Parse a raw PersistentVolumeClaim. Raises UnreadableError without name or namespace."""
     raw = object_schemas.sanitize_volume_claim(raw)
     meta, spec = raw["metadata"], raw["spec"]
@@ -64,16 +63,16 @@ def parse_volume_claim(raw: Mapping[str, Any]) -> VolumeClaim:
     return VolumeClaim(meta["namespace"], meta["name"], spec.get("volumeName", ""), exclusive)
 
 
-def parse_volume(raw: Mapping[str, Any]) -> Volume:
+def parse_volume(raw: RawObject) -> Volume:
     """Parse a raw PersistentVolume. Raises UnreadableError without a name."""
     raw = object_schemas.sanitize_volume(raw)
     spec = raw["spec"]
     terms = ((spec.get("nodeAffinity") or {}).get("required") or {}).get("nodeSelectorTerms") or ()
-    pinned = any(e.get("key") == _HOSTNAME for term in terms for e in term.get("matchExpressions") or ())
+    pinned = any(e.get("key") == HOSTNAME_LABEL for term in terms for e in term.get("matchExpressions") or ())
     return Volume(raw["metadata"]["name"], pinned or "local" in spec or "hostPath" in spec, parse_volume_topology(raw))
 
 
-def parse_volume_attachment(raw: Mapping[str, Any]) -> VolumeAttachment:
+def parse_volume_attachment(raw: RawObject) -> VolumeAttachment:
     """Parse a raw VolumeAttachment."""
     spec = object_schemas.sanitize_volume_attachment(raw)["spec"]
     return VolumeAttachment(spec.get("nodeName", ""), (spec.get("source") or {}).get("persistentVolumeName", ""))

@@ -1,16 +1,15 @@
 """Deployments with their ReplicaSets and pods: the fields that a move of a pod uses."""
 
-from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.selectors import LabelSelector
 from rescheduler.api.untrusted import INT32, bounded_integer, bounded_text, parse_seconds, truncate_with_digest
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.pods import Pod
+from rescheduler.core.model.raw import RawObject, controller_reference
 
 _REVISION = "deployment.kubernetes.io/revision"
 _MAX_REVISION_LENGTH = 253
@@ -73,7 +72,7 @@ class ReplicaSet:
         return self.selector is None or self.selector.matches(pod.labels)
 
 
-def parse_deployment(raw: Mapping[str, Any]) -> Deployment:
+def parse_deployment(raw: RawObject) -> Deployment:
     """Parse a raw Deployment. Raises UnreadableError without name, namespace or UID."""
     raw = object_schemas.sanitize_deployment(raw)
     meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
@@ -93,16 +92,16 @@ def parse_deployment(raw: Mapping[str, Any]) -> Deployment:
     )
 
 
-def parse_replica_set(raw: Mapping[str, Any]) -> ReplicaSet:
+def parse_replica_set(raw: RawObject) -> ReplicaSet:
     """Parse a raw ReplicaSet.
 
     Raises UnreadableError without name, namespace or UID. Raises ValueError for a selector with an unknown operator.
     """
     raw = object_schemas.sanitize_replica_set(raw)
     meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
-    owner: Mapping[str, Any] = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), {})
+    owner: RawObject = controller_reference(meta) or {}
     has_deployment = owner.get("kind") == "Deployment"
-    failure: Mapping[str, Any] = next((c for c in status.get("conditions") or () if c["type"] == "ReplicaFailure"), {})
+    failure: RawObject = next((c for c in status.get("conditions") or () if c["type"] == "ReplicaFailure"), {})
     selector = dict(spec.get("selector") or {})
     labels = {k: v for k, v in (selector.get("matchLabels") or {}).items() if k != names.POD_TEMPLATE_HASH}
     return ReplicaSet(
@@ -124,7 +123,7 @@ def parse_replica_set(raw: Mapping[str, Any]) -> ReplicaSet:
     )
 
 
-def replaces_terminating_pods(raw: Mapping[str, Any]) -> bool:
+def replaces_terminating_pods(raw: RawObject) -> bool:
     """Whether a raw Job creates a new pod while the old pod is Terminating, so that two may run for a while."""
     spec = object_schemas.sanitize_job(raw)["spec"]
     policy = spec.get("podReplacementPolicy") or ("Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed")

@@ -8,11 +8,10 @@ from itertools import chain
 from rescheduler.core.model import node_affinity
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.quantities import CPU, MEMORY, PODS
+from rescheduler.core.model.raw import HOSTNAME_LABEL, NAME_FIELD
 from rescheduler.core.placement.pod_affinity import Labels, PodAffinityTerm
 from rescheduler.core.placement.pod_requirements import PodRequirements
 from rescheduler.core.placement.pod_snapshot import PodSnapshot, PodTraits
-
-_NAME_FIELD, _HOSTNAME_LABEL = "metadata.name", "kubernetes.io/hostname"
 
 
 class NodeSnapshot:
@@ -58,7 +57,7 @@ class NodeSnapshot:
     def matching_nodes(self, requirements: PodRequirements) -> Iterator[int]:
         """Yield the nodes with the name and the labels that the pod requires."""
         label_keys = node_affinity.referenced_node_labels(requirements.node_constraints)
-        if label_keys & {_NAME_FIELD, _HOSTNAME_LABEL}:
+        if label_keys & {NAME_FIELD, HOSTNAME_LABEL}:
             yield from (
                 n
                 for n, node in enumerate(self.nodes)

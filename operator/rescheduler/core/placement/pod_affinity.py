@@ -5,9 +5,9 @@ Preferred terms only change the scheduler's scores, so they are not read. Source
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from rescheduler.api.selectors import LabelSelector
+from rescheduler.core.model.raw import REQUIRED_AFFINITY, RawObject, RawPodSpec
 
 Labels = Mapping[str, str]
 _ALL_NAMESPACES = LabelSelector()
@@ -44,7 +44,7 @@ class PodAffinityTerm:
         )
 
 
-def parse_selector(raw: Mapping[str, Any] | None) -> LabelSelector | None:
+def parse_selector(raw: RawObject | None) -> LabelSelector | None:
     """Parse a raw selector; None selects nothing, UNKNOWN_SELECTOR stands for an unreadable selector."""
     if raw is None:
         return None
@@ -54,14 +54,12 @@ def parse_selector(raw: Mapping[str, Any] | None) -> LabelSelector | None:
         return UNKNOWN_SELECTOR
 
 
-def required_terms(spec: Mapping[str, Any], namespace: str, affinity_type: str) -> tuple[PodAffinityTerm, ...]:
+def required_terms(spec: RawPodSpec, namespace: str, affinity_type: str) -> tuple[PodAffinityTerm, ...]:
     """Parse the required terms of a raw pod spec; `affinity_type`: podAffinity or podAntiAffinity.
 
     Above MAX_TERMS terms, only topology keys and namespaces are kept. Each term then selects all pods of the namespaces.
     """
-    raw_terms = ((spec.get("affinity") or {}).get(affinity_type) or {}).get(
-        "requiredDuringSchedulingIgnoredDuringExecution"
-    ) or ()
+    raw_terms = ((spec.get("affinity") or {}).get(affinity_type) or {}).get(REQUIRED_AFFINITY) or ()
     if len(raw_terms) > MAX_TERMS:
         keys = sorted({raw["topologyKey"] for raw in raw_terms})[:MAX_TERMS]
         namespaces = frozenset(name for raw in raw_terms for name in raw.get("namespaces") or (namespace,))
@@ -72,7 +70,7 @@ def required_terms(spec: Mapping[str, Any], namespace: str, affinity_type: str) 
     return tuple(_parse_term(raw, namespace) for raw in raw_terms)
 
 
-def _parse_term(raw: Mapping[str, Any], pod_namespace: str) -> PodAffinityTerm:
+def _parse_term(raw: RawObject, pod_namespace: str) -> PodAffinityTerm:
     selector, namespace_selector = raw.get("labelSelector"), raw.get("namespaceSelector")
     names = raw.get("namespaces") or ()
     # The API server merges matchLabelKeys and mismatchLabelKeys into the selector when it creates the pod.

@@ -10,6 +10,7 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.core.model import object_schemas
+from rescheduler.core.model.raw import RawMetadata, RawPod, RawPodSpec, required_node_terms
 from rescheduler.core.model.resource_requests import ResourceList, requested_resources
 from rescheduler.core.placement import messages
 from rescheduler.core.placement.pod_affinity import UNKNOWN_SELECTOR, Labels, PodAffinityTerm, required_terms
@@ -48,7 +49,7 @@ class PodRequirements:
     namespace: str
     labels: Labels = field(default_factory=dict)
     requests: ResourceList = field(default_factory=dict)
-    node_constraints: Mapping[str, Any] = field(default_factory=dict)
+    node_constraints: RawPodSpec = field(default_factory=dict)
     host_ports: tuple[HostPort, ...] = ()
     spread_constraints: tuple[SpreadConstraint, ...] = ()
     affinity_terms: tuple[PodAffinityTerm, ...] = ()
@@ -62,18 +63,12 @@ class PodRequirements:
         return repr(self.node_constraints)
 
 
-def claim_names(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the claims that a raw pod spec mounts."""
-    claims = (volume.get("persistentVolumeClaim") for volume in spec.get("volumes") or ())
-    return tuple(claim["claimName"] for claim in claims if claim)
-
-
-def template_labels(meta: Mapping[str, Any]) -> dict[str, str]:
+def template_labels(meta: RawMetadata) -> dict[str, str]:
     """Return the labels in a raw pod's metadata that all pods of its owner have."""
     return {key: value for key, value in (meta.get("labels") or {}).items() if key not in _PER_POD_LABELS}
 
 
-def host_ports(spec: Mapping[str, Any]) -> tuple[HostPort, ...]:
+def host_ports(spec: RawPodSpec) -> tuple[HostPort, ...]:
     """Return the host ports of containers and sidecars in a raw pod spec."""
     sidecars = (c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always")
     return tuple(
@@ -97,7 +92,7 @@ class PodRequirementsParser:
         self._pool_by_namespace = pool_by_namespace or {}
         self._parsed_by_key: dict[str, PodRequirements] = {}
 
-    def parse(self, raw: Mapping[str, Any]) -> PodRequirements:
+    def parse(self, raw: RawPod) -> PodRequirements:
         """Parse the requirements of a raw pod's replacement. Raises UnreadableError without name or namespace."""
         raw = object_schemas.sanitize_pod(raw)
         meta, spec = raw["metadata"], raw["spec"]
@@ -131,7 +126,7 @@ _KEY_FIELDS = (
 
 
 def _parse_requirements(
-    namespace: str, labels: Labels, spec: Mapping[str, Any], unknown_reason: str, pool: str | None
+    namespace: str, labels: Labels, spec: RawPodSpec, unknown_reason: str, pool: str | None
 ) -> PodRequirements:
     if _has_too_many_constraints(spec):
         unknown_reason = unknown_reason or messages.too_many_constraints(_MAX_CONSTRAINTS)
@@ -164,16 +159,15 @@ def _parse_requirements(
     )
 
 
-def _has_too_many_constraints(spec: Mapping[str, Any]) -> bool:
+def _has_too_many_constraints(spec: RawPodSpec) -> bool:
     """Whether a raw pod spec has so many constraints for each node that a plan would not end in time."""
-    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
-    terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or ()
+    terms = required_node_terms(spec) or ()
     expressions = sum(len(term.get(kind) or ()) for term in terms for kind in ("matchExpressions", "matchFields"))
     lists = (len(spec.get(name) or ()) for name in ("nodeSelector", "tolerations", "topologySpreadConstraints"))
     return len(terms) + expressions + sum(lists) > _MAX_CONSTRAINTS
 
 
-def _node_constraints(spec: Mapping[str, Any], pool: str | None) -> dict[str, Any]:
+def _node_constraints(spec: RawPodSpec, pool: str | None) -> dict[str, Any]:
     """Return the node constraints of the replacement, with the pool that admission policies add."""
     affinity = (spec.get("affinity") or {}).get("nodeAffinity")
     selector, tolerations = dict(spec.get("nodeSelector") or {}), list(spec.get("tolerations") or ())
@@ -185,7 +179,7 @@ def _node_constraints(spec: Mapping[str, Any], pool: str | None) -> dict[str, An
     return constraints | ({"affinity": {"nodeAffinity": affinity}} if affinity else {})
 
 
-def _unknown_reason(spec: Mapping[str, Any]) -> str:
+def _unknown_reason(spec: RawPodSpec) -> str:
     """Return why only the scheduler can place a pod of this raw spec; empty if a plan can decide."""
     containers = (*(spec.get("containers") or ()), *(spec.get("initContainers") or ()))
     rules = [rule for c in containers for rule in c.get("restartPolicyRules") or ()]

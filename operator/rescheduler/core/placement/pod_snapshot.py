@@ -5,20 +5,19 @@ hardly with the number of pods.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
 
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.pods import TERMINAL_PHASES
 from rescheduler.core.model.quantities import PODS
+from rescheduler.core.model.raw import RawPod, claim_names, controller_reference
 from rescheduler.core.model.resource_requests import allocated_resources
 from rescheduler.core.placement.pod_affinity import Labels, PodAffinityTerm, required_terms
 from rescheduler.core.placement.pod_requirements import (
     HostPort,
     PodRequirements,
     PodRequirementsParser,
-    claim_names,
     host_ports,
     template_labels,
 )
@@ -86,13 +85,13 @@ class PodSnapshot:
         self._parser, self._planned_nodes = parser, planned_nodes
         self._traits_by_key: dict[str, PodTraits] = {}
 
-    def add(self, raw: Mapping[str, Any]) -> None:
+    def add(self, raw: RawPod) -> None:
         """Add a raw pod. Raises UnreadableError without name or namespace."""
         raw = object_schemas.sanitize_pod(raw)
         spec = raw["spec"]
         if raw["status"].get("phase") in TERMINAL_PHASES:
             return
-        node, owner = spec.get("nodeName"), _controller_ref(raw)
+        node, owner = spec.get("nodeName"), controller_reference(raw["metadata"])
         if (
             owner
             and owner["kind"] not in _KINDS_WITHOUT_POD_IDENTITY
@@ -111,14 +110,14 @@ class PodSnapshot:
         if node in self._planned_nodes:
             self.pods_by_node[node].append(self._scheduled_pod(raw, traits))
 
-    def _scheduled_pod(self, raw: Mapping[str, Any], traits: PodTraits) -> ScheduledPod:
+    def _scheduled_pod(self, raw: RawPod, traits: PodTraits) -> ScheduledPod:
         meta = raw["metadata"]
         key = f"{meta['namespace']}/{meta['name']}"
         requirements, claims = self._parser.parse(raw), claim_names(raw["spec"])
-        owner_uid = (_controller_ref(raw) or {}).get("uid", "")
+        owner_uid = (controller_reference(raw["metadata"]) or {}).get("uid", "")
         return ScheduledPod(key, meta.get("uid", ""), raw["spec"]["nodeName"], traits, requirements, claims, owner_uid)
 
-    def _traits(self, raw: Mapping[str, Any]) -> PodTraits:
+    def _traits(self, raw: RawPod) -> PodTraits:
         meta, spec = raw["metadata"], raw["spec"]
         labels, ports = template_labels(meta), host_ports(spec)
         anti_affinity = (spec.get("affinity") or {}).get("podAntiAffinity")
@@ -128,8 +127,3 @@ class PodSnapshot:
             terms = required_terms(spec, meta["namespace"], "podAntiAffinity")
             traits = self._traits_by_key[key] = PodTraits(meta["namespace"], labels, terms, ports, terminating)
         return traits
-
-
-def _controller_ref(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the controller reference of a raw pod; None if it has none."""
-    return next((o for o in raw["metadata"].get("ownerReferences") or () if o.get("controller")), None)

@@ -5,9 +5,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from rescheduler.api.selectors import LabelSelector, LabelSelectorOperator, LabelSelectorRequirement
+from rescheduler.core.model.raw import RawObject, RawPodSpec
 from rescheduler.core.placement.pod_affinity import UNKNOWN_SELECTOR, parse_selector
 
 _HONOR = "Honor"
@@ -43,7 +43,7 @@ class SpreadConstraint:
         return self.selector is not None and self.selector.matches(labels)
 
 
-def hard_spread_constraints(spec: Mapping[str, Any], labels: Mapping[str, str]) -> tuple[SpreadConstraint, ...]:
+def hard_spread_constraints(spec: RawPodSpec, labels: Mapping[str, str]) -> tuple[SpreadConstraint, ...]:
     """Parse the hard constraints of a raw pod spec, for a pod with these labels."""
     return tuple(
         SpreadConstraint(
@@ -59,7 +59,7 @@ def hard_spread_constraints(spec: Mapping[str, Any], labels: Mapping[str, str]) 
     )
 
 
-def _parse_selector(raw: Mapping[str, Any], labels: Mapping[str, str]) -> LabelSelector | None:
+def _parse_selector(raw: RawObject, labels: Mapping[str, str]) -> LabelSelector | None:
     selector = parse_selector(raw.get("labelSelector"))
     if selector is None or selector is UNKNOWN_SELECTOR:
         return selector

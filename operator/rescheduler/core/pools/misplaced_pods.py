@@ -18,7 +18,8 @@ from rescheduler.core.model import object_schemas
 from rescheduler.core.model.node_affinity import tolerates
 from rescheduler.core.model.pods import TERMINAL_PHASES
 from rescheduler.core.model.quantities import PODS
-from rescheduler.core.model.release_record import controller_reference, read_record
+from rescheduler.core.model.raw import controller_reference
+from rescheduler.core.model.release_record import read_record
 from rescheduler.core.model.resource_requests import ResourceList, allocated_resources
 from rescheduler.core.pools.labels_and_taints import pool_taint
 from rescheduler.core.pools.membership import PoolMemberships

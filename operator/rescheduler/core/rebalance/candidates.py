@@ -14,6 +14,7 @@ from rescheduler.core.eviction.pod_actions import EvictionContext, PodAction, de
 from rescheduler.core.model import object_schemas, pods, workloads
 from rescheduler.core.model.disruption_budgets import DisruptionBudget, budgets_for
 from rescheduler.core.model.pods import Pod
+from rescheduler.core.model.raw import REQUIRED_AFFINITY, RawObject, RawPod, RawPodSpec
 from rescheduler.core.model.resource_requests import requested_resources
 from rescheduler.core.rebalance.selection import Candidate
 from rescheduler.core.replacement import decisions
@@ -26,10 +27,9 @@ _MOVABLE_OWNER_KINDS = ("ReplicaSet", "StatefulSet", "ReplicationController")
 _SYSTEM_CRITICAL_PRIORITY = 2_000_000_000
 """Priority of system-cluster-critical; system-node-critical is higher."""
 _DEFAULT_SCHEDULER = "default-scheduler"
-_REQUIRED_AFFINITY = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
-def candidate_from_pod(raw: Mapping[str, Any], drain: DrainSettings, context: EvictionContext) -> Candidate | None:
+def candidate_from_pod(raw: RawPod, drain: DrainSettings, context: EvictionContext) -> Candidate | None:
     """Return a raw pod as a candidate; None if it must stay. Raises UnreadableError without name, namespace or UID."""
     raw = object_schemas.sanitize_pod(raw)
     pod, spec = pods.parse_pod(raw), raw["spec"]
@@ -38,7 +38,7 @@ def candidate_from_pod(raw: Mapping[str, Any], drain: DrainSettings, context: Ev
     return Candidate(pod, requested_resources(spec), _node_constraints(spec), _can_be_replaced_first(pod, drain))
 
 
-def is_deployment_stable(deployment: Mapping[str, Any]) -> bool:
+def is_deployment_stable(deployment: RawObject) -> bool:
     """Whether all pods of a raw Deployment are current and Ready, and a rolling update may add a pod."""
     raw = object_schemas.sanitize_deployment(deployment)
     parsed, spec, status = workloads.parse_deployment(raw), raw["spec"], raw["status"]
@@ -73,7 +73,7 @@ def is_allowed_by_budgets(candidate: Candidate, budgets: Iterable[DisruptionBudg
     return len(matching) == 1 and matching[0].allows_eviction_of(candidate.pod)
 
 
-def _must_stay(pod: Pod, spec: Mapping[str, Any], context: EvictionContext) -> bool:
+def _must_stay(pod: Pod, spec: RawPodSpec, context: EvictionContext) -> bool:
     if (
         pod.owner is None
         or pod.owner.kind not in _MOVABLE_OWNER_KINDS
@@ -88,12 +88,12 @@ def _must_stay(pod: Pod, spec: Mapping[str, Any], context: EvictionContext) -> b
     return bool(is_bound_to_node) or _has_unsupported_constraints(spec)
 
 
-def _has_unsupported_constraints(spec: Mapping[str, Any]) -> bool:
+def _has_unsupported_constraints(spec: RawPodSpec) -> bool:
     """Whether the possible nodes of a raw pod spec depend on more than labels, taints and requests."""
     affinity = spec.get("affinity") or {}
     return bool(
-        (affinity.get("podAffinity") or {}).get(_REQUIRED_AFFINITY)
-        or (affinity.get("podAntiAffinity") or {}).get(_REQUIRED_AFFINITY)
+        (affinity.get("podAffinity") or {}).get(REQUIRED_AFFINITY)
+        or (affinity.get("podAntiAffinity") or {}).get(REQUIRED_AFFINITY)
         or any(c.get("whenUnsatisfiable") == "DoNotSchedule" for c in spec.get("topologySpreadConstraints") or ())
         or any(
             port.get("hostPort") for container in spec.get("containers") or () for port in container.get("ports") or ()
@@ -113,7 +113,7 @@ def _can_be_replaced_first(pod: Pod, drain: DrainSettings) -> bool:
     )
 
 
-def _node_constraints(spec: Mapping[str, Any]) -> dict[str, Any]:
+def _node_constraints(spec: RawPodSpec) -> dict[str, Any]:
     constraints = {name: spec[name] for name in ("nodeSelector", "tolerations") if spec.get(name)}
     affinity = (spec.get("affinity") or {}).get("nodeAffinity")
     return constraints | ({"affinity": {"nodeAffinity": affinity}} if affinity else {})

@@ -6,13 +6,13 @@ largest gain moves first, so that few pods move. Source nodes give pods, destina
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any
 
 from rescheduler.core.model.node_affinity import may_run_on
 from rescheduler.core.model.pods import Pod
+from rescheduler.core.model.raw import RawPodSpec
 from rescheduler.core.model.resource_requests import ResourceList
 from rescheduler.core.rebalance.utilization import (
     CpuMemory,
@@ -58,7 +58,7 @@ class Candidate:
 
     pod: Pod
     requests: ResourceList
-    node_constraints: Mapping[str, Any] = field(default_factory=dict)
+    node_constraints: RawPodSpec = field(default_factory=dict)
     can_be_replaced_first: bool = True
 
     @property

@@ -7,7 +7,6 @@ import pytest
 from rescheduler.api import names
 from rescheduler.core.placement.pod_requirements import (
     PodRequirementsParser,
-    claim_names,
     host_ports,
     host_ports_conflict,
 )
@@ -92,7 +91,7 @@ def test_a_selector_that_nobody_knows_and_terms_without_end_are_a_doubt(kind: st
         assert "not known here" in PodRequirementsParser().parse(pod(affinity={kind: {REQUIRED: terms}})).unknown_reason
 
 
-def test_ports_and_claims() -> None:
+def test_host_ports_of_containers_and_sidecars_count() -> None:
     spec = {
         "containers": [{"name": "a", "ports": [{"hostPort": 80}, {"containerPort": 8080}]}],
         "initContainers": [
@@ -103,10 +102,8 @@ def test_ports_and_claims() -> None:
             },
             {"name": "c", "ports": [{"hostPort": 82}]},
         ],
-        "volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": "data"}}, {"name": "e", "emptyDir": {}}],
     }
     assert host_ports(spec) == (("0.0.0.0", "TCP", 80), ("10.0.0.1", "UDP", 81))
-    assert claim_names(spec) == ("data",)
 
 
 @pytest.mark.parametrize(
