@@ -24,8 +24,7 @@ from rescheduler.controllers.runtime.store import Store
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.core.eviction.pod_actions import EvictionContext
 from rescheduler.core.model import disruption_budgets, object_schemas
-from rescheduler.core.model.quantities import PODS
-from rescheduler.core.model.resource_requests import allocated_resources
+from rescheduler.core.model.resource_requests import sum_by_node
 from rescheduler.core.rebalance import candidates as rebalance_candidates
 from rescheduler.core.rebalance import node_groups, progress, selection
 from rescheduler.core.rebalance.node_groups import NodeGroup, NodeGroupKey
@@ -210,10 +209,7 @@ class Rebalancer:
         requests_by_node: dict[str, Counter[str]] = {}
         for selector in node_selectors:
             async for page in self._client.list(paths.PODS, fieldSelector=f"{selector},{_UNFINISHED_PODS_SELECTOR}"):
-                for raw in readable_objects(page["items"], object_schemas.sanitize_pod):
-                    requests = requests_by_node.setdefault(raw["spec"].get("nodeName", ""), Counter())
-                    requests.update(allocated_resources(raw))
-                    requests[PODS] += 1
+                sum_by_node(readable_objects(page["items"], object_schemas.sanitize_pod), requests_by_node)
         return requests_by_node
 
     async def _try_rebalance(self, group: NodeGroup, requests_by_node: Mapping[str, Counter[str]]) -> None:

@@ -18,8 +18,12 @@ from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.node_affinity import has_anti_affinity_to, may_run_on
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.pods import TERMINAL_PHASES
-from rescheduler.core.model.quantities import PODS
-from rescheduler.core.model.resource_requests import allocated_resources, requested_resources
+from rescheduler.core.model.resource_requests import (
+    allocated_with_pod,
+    fits_by_requests,
+    free_resources,
+    requested_resources,
+)
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -69,11 +73,10 @@ def would_fit(raw: Mapping[str, Any], node: Node, pods_on_node: Collection[Mappi
     """Whether the raw pod would have room on the schedulable node, next to the raw pods on it."""
     raw, pods_on_node = object_schemas.sanitize_pod(raw), [object_schemas.sanitize_pod(pod) for pod in pods_on_node]
     spec, running = raw["spec"], [p for p in pods_on_node if p["status"].get("phase") not in TERMINAL_PHASES]
-    allocated = Counter({PODS: len(running)})
+    allocated: Counter[str] = Counter()
     for pod in running:
-        allocated.update(allocated_resources(pod))
-    requested = {**requested_resources(spec), PODS: 1}
-    has_room = all(node.allocatable.get(kind, 0) - allocated[kind] >= amount for kind, amount in requested.items())
+        allocated.update(allocated_with_pod(pod))
+    has_room = fits_by_requests(free_resources(node.allocatable, allocated), requested_resources(spec))
     return has_room and may_run_on(spec, node) and not any(has_anti_affinity_to(raw, other) for other in pods_on_node)
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from rescheduler.core.model import object_schemas
-from rescheduler.core.model.quantities import CPU, MAX_QUANTITY, MEMORY, parse_quantity
+from rescheduler.core.model.quantities import CPU, MAX_QUANTITY, MEMORY, PODS, parse_quantity
 from rescheduler.core.model.raw import RawObject, RawPod, RawPodSpec
 
 ResourceList = Mapping[str, int]
@@ -44,6 +44,27 @@ def allocated_resources(raw: RawPod) -> dict[str, int]:
         return _maximum(parse_resource_list(resources) for resources in lists)
 
     return _sum_containers(spec, largest)
+
+
+def allocated_with_pod(raw: RawPod) -> dict[str, int]:
+    """Return what a raw pod takes of its node: `allocated_resources`, and one of the resource `pods`."""
+    return {**allocated_resources(raw), PODS: 1}
+
+
+def sum_by_node(raw_pods: Iterable[RawPod], totals: dict[str, Counter[str]]) -> None:
+    """Add what these raw pods take of their nodes to the totals by node; "" for pods without a node."""
+    for raw in raw_pods:
+        totals.setdefault(raw["spec"].get("nodeName", ""), Counter()).update(allocated_with_pod(raw))
+
+
+def free_resources(allocatable: ResourceList, allocated: ResourceList) -> dict[str, int]:
+    """Return the resources of a node that no pod has requested; `allocated`: sum over its pods, with `pods`."""
+    return {name: amount - allocated.get(name, 0) for name, amount in allocatable.items()}
+
+
+def fits_by_requests(free: ResourceList, requests: ResourceList) -> bool:
+    """Whether a node with these free resources has room for one pod with these requests (kube-scheduler, noderesources)."""
+    return free.get(PODS, 0) >= 1 and all(free.get(name, 0) >= amount for name, amount in requests.items())
 
 
 def _sum_containers(spec: RawPodSpec, requests_of: Callable[[RawObject], dict[str, int]]) -> dict[str, int]:

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.pods import TERMINAL_PHASES
-from rescheduler.core.model.quantities import PODS
 from rescheduler.core.model.raw import RawPod, claim_names, controller_reference
-from rescheduler.core.model.resource_requests import allocated_resources
+from rescheduler.core.model.resource_requests import allocated_with_pod
 from rescheduler.core.placement.pod_affinity import Labels, PodAffinityTerm, required_terms
 from rescheduler.core.placement.pod_requirements import (
     HostPort,
@@ -103,9 +102,8 @@ class PodSnapshot:
                 self.pending[self._parser.parse(raw)] += 1
             return
         traits, allocated = self._traits(raw), self.allocated_by_node[node]
-        for name, value in allocated_resources(raw).items():
+        for name, value in allocated_with_pod(raw).items():
             allocated[name] += value
-        allocated[PODS] += 1
         self.node_counts_by_traits[traits][node] += 1
         if node in self._planned_nodes:
             self.pods_by_node[node].append(self._scheduled_pod(raw, traits))

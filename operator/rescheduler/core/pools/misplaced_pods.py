@@ -17,10 +17,9 @@ from rescheduler.api.untrusted import parse_time
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.node_affinity import tolerates
 from rescheduler.core.model.pods import TERMINAL_PHASES
-from rescheduler.core.model.quantities import PODS
 from rescheduler.core.model.raw import controller_reference
 from rescheduler.core.model.release_record import read_record
-from rescheduler.core.model.resource_requests import ResourceList, allocated_resources
+from rescheduler.core.model.resource_requests import ResourceList, allocated_resources, allocated_with_pod
 from rescheduler.core.pools.labels_and_taints import pool_taint
 from rescheduler.core.pools.membership import PoolMemberships
 
@@ -223,7 +222,7 @@ class PodTotals:
         if raw["status"].get("phase") in TERMINAL_PHASES:
             return
         meta, node = raw["metadata"], raw["spec"].get("nodeName", "")
-        requests = {**allocated_resources(raw), PODS: 1}
+        requests = allocated_with_pod(raw)
         exempt = is_exempt(raw, snapshot.exempt_namespaces)
         pools = () if exempt else snapshot.pools_by_namespace.get(meta["namespace"], ())
         self.pods_by_pool.update(pools)

@@ -4,7 +4,7 @@ A pod without a place to go stays. So does a pod that came up misplaced after an
 second move would not fix the cause.
 """
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from rescheduler.api.pools import PoolBlocker
 from rescheduler.core.model.node_affinity import may_run_on
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.quantities import PODS
-from rescheduler.core.model.resource_requests import ResourceList
+from rescheduler.core.model.resource_requests import ResourceList, fits_by_requests, free_resources
 from rescheduler.core.model.wait_reasons import WaitReason
 from rescheduler.core.pools import labels_and_taints, messages
 from rescheduler.core.pools.misplaced_pods import MisplacedPod
@@ -142,7 +142,7 @@ class _FreeCapacity:
         self._schedulable_nodes = [
             n for n in inputs.nodes.values() if n.ready_status == "True" and not n.unschedulable and not n.deleting
         ]
-        self._allocated: dict[str, Counter[str]] = {}
+        self._free: dict[str, dict[str, int]] = {}  # by node
         self._eligible_cache: dict[str, list[Node]] = {}  # by target pool and scheduling constraints
 
     def reserve(self, pod: MisplacedPod) -> BlockerReason | None:
@@ -152,11 +152,14 @@ class _FreeCapacity:
             return "NoRoomInPool", messages.no_matching_node(pod.target_pool)
         if pod.released:
             return None
-        requests = {**pod.resource_requests, PODS: 1}
         for node in nodes:
-            allocated = self._allocated.setdefault(node.name, Counter(self._inputs.requests_by_node.get(node.name, {})))
-            if all(node.allocatable.get(kind, 0) - allocated[kind] >= size for kind, size in requests.items()):
-                allocated.update(requests)
+            if node.name not in self._free:
+                allocated = self._inputs.requests_by_node.get(node.name, {})
+                self._free[node.name] = free_resources(node.allocatable, allocated)
+            free = self._free[node.name]
+            if fits_by_requests(free, pod.resource_requests):
+                for resource, amount in {**pod.resource_requests, PODS: 1}.items():
+                    free[resource] = free.get(resource, 0) - amount
                 return None
         return "NoRoomInPool", messages.no_room_in_pool(pod.target_pool, pod.resource_requests)
 

@@ -11,8 +11,8 @@ from operator import add
 from statistics import pstdev
 
 from rescheduler.core.model.nodes import Node
-from rescheduler.core.model.quantities import CPU, MEMORY, PODS
-from rescheduler.core.model.resource_requests import ResourceList
+from rescheduler.core.model.quantities import CPU, MEMORY
+from rescheduler.core.model.resource_requests import ResourceList, fits_by_requests, free_resources
 
 MIN_USAGE_SAMPLES = 3
 """Number of samples in a row that must show a high usage, so that a single peak moves no pod."""
@@ -106,7 +106,7 @@ class NodeLoad:
 
     def has_room_for(self, requests: ResourceList) -> bool:
         """Whether the node has enough free resources for a pod with these requests."""
-        return self.free.get(PODS, 0) >= 1 and all(self.free.get(name, 0) >= size for name, size in requests.items())
+        return fits_by_requests(self.free, requests)
 
 
 def node_load(
@@ -123,7 +123,7 @@ def node_load(
     sustained, peak = requests, reduce(elementwise_max, (*recent_samples, *samples_since_move), requests)
     if len(samples_since_move) >= MIN_USAGE_SAMPLES:
         sustained = elementwise_max(requests, reduce(elementwise_min, samples_since_move[-MIN_USAGE_SAMPLES:]))
-    free = {name: size - requested.get(name, 0) for name, size in node.allocatable.items()}
+    free = free_resources(node.allocatable, requested)
     return NodeLoad(node, CpuMemory.from_amounts(node.allocatable), requests, sustained, peak, free)
 
 
