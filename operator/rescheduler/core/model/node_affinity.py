@@ -6,7 +6,9 @@ Source: kubernetes/component-helpers scheduling/corev1 (nodeaffinity, helpers).
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from rescheduler.api import names
 from rescheduler.api.selectors import LabelSelector
 from rescheduler.api.untrusted import INT64
 from rescheduler.core.model.nodes import Node, Taint
@@ -26,6 +28,26 @@ from rescheduler.core.model.raw import (
 _HARD_TAINT_EFFECTS = ("NoSchedule", "NoExecute")
 _CORDON_TAINT = Taint(CORDON_TAINT_KEY, "", "NoSchedule")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
+
+
+def scheduling_constraints(spec: RawPodSpec) -> dict[str, Any]:
+    """Return the parts of a raw pod spec that select nodes: nodeSelector, tolerations and node affinity, if present."""
+    constraints = {name: spec[name] for name in ("nodeSelector", "tolerations") if spec.get(name)}
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity")
+    return constraints | ({"affinity": {"nodeAffinity": affinity}} if affinity else {})
+
+
+def constraints_in_pool(constraints: RawPodSpec, pool: str) -> dict[str, Any]:
+    """Return the constraints of a new pod in a pool: admission policies add the pool's selector and toleration.
+
+    A running pod may have the selector of its former pool from admission. The template of its owner has not.
+    """
+    toleration = {"key": names.POOL, "operator": "Equal", "value": pool, "effect": "NoSchedule"}
+    return {
+        **constraints,
+        "nodeSelector": {**(constraints.get("nodeSelector") or {}), names.NODE_POOL: pool},
+        "tolerations": [*(constraints.get("tolerations") or ()), toleration],
+    }
 
 
 def may_run_on(spec: RawPodSpec, node: Node) -> bool:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from rescheduler.api import names
 from rescheduler.core.model import object_schemas
+from rescheduler.core.model.node_affinity import constraints_in_pool, scheduling_constraints
 from rescheduler.core.model.raw import RawMetadata, RawPod, RawPodSpec, required_node_terms
 from rescheduler.core.model.resource_requests import ResourceList, requested_resources
 from rescheduler.core.placement import messages
@@ -169,14 +169,8 @@ def _has_too_many_constraints(spec: RawPodSpec) -> bool:
 
 def _node_constraints(spec: RawPodSpec, pool: str | None) -> dict[str, Any]:
     """Return the node constraints of the replacement, with the pool that admission policies add."""
-    affinity = (spec.get("affinity") or {}).get("nodeAffinity")
-    selector, tolerations = dict(spec.get("nodeSelector") or {}), list(spec.get("tolerations") or ())
-    if pool:
-        # The running pod may still select the former pool of its namespace.
-        selector[names.NODE_POOL] = pool
-        tolerations.append({"key": names.POOL, "operator": "Equal", "value": pool, "effect": "NoSchedule"})
-    constraints: dict[str, Any] = {"nodeSelector": selector, "tolerations": tolerations}
-    return constraints | ({"affinity": {"nodeAffinity": affinity}} if affinity else {})
+    constraints = {"nodeSelector": {}, "tolerations": []} | scheduling_constraints(spec)
+    return constraints_in_pool(constraints, pool) if pool else constraints
 
 
 def _unknown_reason(spec: RawPodSpec) -> str:

@@ -15,7 +15,7 @@ from rescheduler.api import names
 from rescheduler.api.pools import ExistingPods
 from rescheduler.api.untrusted import parse_time
 from rescheduler.core.model import object_schemas
-from rescheduler.core.model.node_affinity import tolerates
+from rescheduler.core.model.node_affinity import scheduling_constraints, tolerates
 from rescheduler.core.model.pods import TERMINAL_PHASES
 from rescheduler.core.model.raw import controller_reference
 from rescheduler.core.model.release_record import read_record
@@ -41,7 +41,7 @@ class MisplacedPod:
         created: its creationTimestamp; None if unreadable.
         released: whether the pod is released already.
         resource_requests: its requests, by resource.
-        scheduling_constraints: nodeSelector, affinity and tolerations of its spec.
+        scheduling_constraints: nodeSelector, node affinity and tolerations of its spec.
     """
 
     namespace: str
@@ -180,7 +180,6 @@ def add_to_report(raw: Mapping[str, Any], snapshot: MembershipSnapshot, report: 
 
 def _to_misplaced_pod(raw: Mapping[str, Any], requesting_pool: str, target_pool: str | None) -> MisplacedPod:
     meta, spec = raw["metadata"], raw["spec"]
-    constraints = {key: spec[key] for key in ("nodeSelector", "affinity", "tolerations") if spec.get(key)}
     record, released = read_record(meta)
     owner_uid = (controller_reference(meta) or meta).get("uid", "")
     return MisplacedPod(
@@ -194,7 +193,7 @@ def _to_misplaced_pod(raw: Mapping[str, Any], requesting_pool: str, target_pool:
         created=parse_time(meta.get("creationTimestamp")),
         released=released,
         resource_requests=allocated_resources(raw),
-        scheduling_constraints=constraints,
+        scheduling_constraints=scheduling_constraints(spec),
     )
 
 

@@ -8,12 +8,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.policies import Suspend
 from rescheduler.api.pools import PoolBlocker
-from rescheduler.core.model.node_affinity import may_run_on
+from rescheduler.core.model.node_affinity import constraints_in_pool, may_run_on
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.quantities import PODS
 from rescheduler.core.model.resource_requests import ResourceList, fits_by_requests, free_resources
@@ -166,7 +165,10 @@ class _FreeCapacity:
     def _eligible_nodes(self, pod: MisplacedPod) -> Sequence[Node]:
         key = f"{pod.target_pool} {pod.scheduling_constraints}"
         if key not in self._eligible_cache:
-            constraints = _constraints_in_target_pool(pod)
+            # The replacement gets the selector and the toleration of the target pool from admission.
+            constraints = pod.scheduling_constraints
+            if pod.target_pool is not None:
+                constraints = constraints_in_pool(constraints, pod.target_pool)
             self._eligible_cache[key] = [
                 node
                 for node in self._schedulable_nodes
@@ -182,22 +184,3 @@ class _FreeCapacity:
             self._inputs.pool_of_node.get(node.name) == pod.target_pool
             and node.labels.get(names.NODE_POOL) == pod.target_pool
         )
-
-
-def _constraints_in_target_pool(pod: MisplacedPod) -> Mapping[str, Any]:
-    """Return the constraints of the replacement: admission adds the selector and toleration of the target pool."""
-    if pod.target_pool is None:
-        return pod.scheduling_constraints
-    toleration = {
-        "key": names.POOL,
-        "operator": "Equal",
-        "value": pod.target_pool,
-        "effect": labels_and_taints.TAINT_EFFECT,
-    }
-    # The pod may have the selector of another pool from admission, but the template of its owner has not.
-    selector = {**(pod.scheduling_constraints.get("nodeSelector") or {}), names.NODE_POOL: pod.target_pool}
-    return {
-        **pod.scheduling_constraints,
-        "nodeSelector": selector,
-        "tolerations": [*(pod.scheduling_constraints.get("tolerations") or ()), toleration],
-    }

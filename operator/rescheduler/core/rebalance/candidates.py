@@ -7,12 +7,12 @@ can decide stay too. docs/guides/rebalancing.md lists them.
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 from rescheduler.api.policies import DrainSettings, ReplacementMode
 from rescheduler.core.eviction.pod_actions import EvictionContext, PodAction, decide_action
 from rescheduler.core.model import object_schemas, pods, workloads
 from rescheduler.core.model.disruption_budgets import DisruptionBudget, budgets_for
+from rescheduler.core.model.node_affinity import scheduling_constraints
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.raw import REQUIRED_AFFINITY, RawObject, RawPod, RawPodSpec
 from rescheduler.core.model.resource_requests import requested_resources
@@ -35,7 +35,7 @@ def candidate_from_pod(raw: RawPod, drain: DrainSettings, context: EvictionConte
     pod, spec = pods.parse_pod(raw), raw["spec"]
     if _must_stay(pod, spec, context) or decide_action(pod, drain, context).action is not PodAction.EVICT:
         return None
-    return Candidate(pod, requested_resources(spec), _node_constraints(spec), _can_be_replaced_first(pod, drain))
+    return Candidate(pod, requested_resources(spec), scheduling_constraints(spec), _can_be_replaced_first(pod, drain))
 
 
 def is_deployment_stable(deployment: RawObject) -> bool:
@@ -111,9 +111,3 @@ def _can_be_replaced_first(pod: Pod, drain: DrainSettings) -> bool:
         ReplacementMode.REQUIRED,
         ReplacementMode.PREFERRED,
     )
-
-
-def _node_constraints(spec: RawPodSpec) -> dict[str, Any]:
-    constraints = {name: spec[name] for name in ("nodeSelector", "tolerations") if spec.get(name)}
-    affinity = (spec.get("affinity") or {}).get("nodeAffinity")
-    return constraints | ({"affinity": {"nodeAffinity": affinity}} if affinity else {})
