@@ -11,8 +11,7 @@ from typing import Any
 from rescheduler.api import names
 from rescheduler.api.selectors import LabelSelector
 from rescheduler.api.untrusted import INT64
-from rescheduler.core.model.nodes import Node, Taint
-from rescheduler.core.model.pods import CORDON_TAINT_KEY
+from rescheduler.core.model.nodes import CORDON_TAINT, Node, Taint, matches_taint
 from rescheduler.core.model.raw import (
     HOSTNAME_LABEL,
     NAME_FIELD,
@@ -26,7 +25,6 @@ from rescheduler.core.model.raw import (
 )
 
 _HARD_TAINT_EFFECTS = ("NoSchedule", "NoExecute")
-_CORDON_TAINT = Taint(CORDON_TAINT_KEY, "", "NoSchedule")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 
 
@@ -75,7 +73,7 @@ def referenced_node_labels(spec: RawPodSpec) -> frozenset[str]:
 
 def tolerates_cordon(tolerations: Sequence[RawToleration]) -> bool:
     """Whether the scheduler may place a pod with these raw tolerations on a cordoned node."""
-    return any(_tolerates_taint(toleration, _CORDON_TAINT) for toleration in tolerations)
+    return any(_tolerates_taint(toleration, CORDON_TAINT) for toleration in tolerations)
 
 
 def has_anti_affinity_to(raw: RawPod, other_pod: RawPod) -> bool:
@@ -105,18 +103,13 @@ def tolerates(tolerations: Sequence[RawToleration], taints: Iterable[Taint]) -> 
     return all(
         any(_tolerates_taint(toleration, taint) for toleration in tolerations)
         for taint in taints
-        if taint.effect in _HARD_TAINT_EFFECTS and taint.key != CORDON_TAINT_KEY
+        if taint.effect in _HARD_TAINT_EFFECTS and taint.key != CORDON_TAINT.key
     )
 
 
 def _tolerates_taint(toleration: RawToleration, taint: Taint) -> bool:
-    if toleration.get("effect", "") not in ("", taint.effect):
-        return False
-    if toleration.get("key", "") not in ("", taint.key):
-        return False
-    if toleration.get("operator", "Equal") == "Exists":
-        return True
-    return bool(toleration.get("key")) and toleration.get("value", "") == taint.value
+    key, operator = toleration.get("key", ""), toleration.get("operator", "")
+    return matches_taint(key, operator, toleration.get("value", ""), toleration.get("effect", ""), taint)
 
 
 def _matches_required_affinity(spec: RawPodSpec, node: Node) -> bool:

@@ -68,6 +68,17 @@ class Taint:
         return {name: value for name, value in body.items() if value}
 
 
+CORDON_TAINT = Taint("node.kubernetes.io/unschedulable", "", "NoSchedule")
+"""The node lifecycle controller sets this taint on a cordoned node."""
+
+
+def matches_taint(key: str, operator: str, value: str, effect: str, taint: Taint) -> bool:
+    """Whether a toleration with these fields tolerates the taint (component-helpers scheduling/corev1)."""
+    if effect not in ("", taint.effect) or key not in ("", taint.key):
+        return False
+    return operator == "Exists" or (bool(key) and value == taint.value)
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """A Node: the fields that the operator uses.

@@ -15,6 +15,7 @@ from rescheduler.api.untrusted import (
     parse_time,
 )
 from rescheduler.core.model import object_schemas
+from rescheduler.core.model.nodes import CORDON_TAINT, matches_taint
 from rescheduler.core.model.raw import (
     HOSTNAME_LABEL,
     NAME_FIELD,
@@ -29,7 +30,6 @@ from rescheduler.core.model.raw import (
 )
 from rescheduler.core.model.release_record import ReleaseRecord, read_record
 
-CORDON_TAINT_KEY = "node.kubernetes.io/unschedulable"
 TERMINAL_PHASES = ("Succeeded", "Failed")
 _BUILTIN_GROUPS = ("", "apps", "batch")
 _KEPT_ANNOTATIONS = (names.DO_NOT_DISRUPT, names.REPLACEMENT, names.POD_DELETION_COST)
@@ -163,13 +163,7 @@ class Pod:
     @property
     def tolerates_cordon(self) -> bool:
         """Whether the scheduler may place the pod on a cordoned node; a drain of such a pod never ends."""
-        return any(
-            t.operator == "Exists" and t.effect in ("", "NoSchedule") and t.key in ("", CORDON_TAINT_KEY)
-            for t in self.tolerations
-        ) or any(
-            t.operator in ("", "Equal") and t.key == CORDON_TAINT_KEY and not t.value and t.effect in ("", "NoSchedule")
-            for t in self.tolerations
-        )
+        return any(matches_taint(t.key, t.operator, t.value, t.effect, CORDON_TAINT) for t in self.tolerations)
 
 
 def parse_pod(raw: RawPod) -> Pod:

@@ -12,6 +12,7 @@ from rescheduler.api import names
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.namespaces import Namespace
 from rescheduler.core.model.nodes import Node, Taint
+from rescheduler.core.model.raw import required_node_terms
 
 Patch = dict[str, Any]
 TAINT_EFFECT = "NoSchedule"
@@ -111,10 +112,8 @@ def requires_pool(raw: Mapping[str, Any], pool: str) -> bool:
     spec = object_schemas.sanitize_unnamed_pod(raw)["spec"]
     if (spec.get("nodeSelector") or {}).get(names.NODE_POOL) == pool:
         return True
-    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
-    terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or ()
     return any(
         expression.get("key") == names.NODE_POOL and pool in (expression.get("values") or ())
-        for term in terms
+        for term in required_node_terms(spec) or ()
         for expression in term.get("matchExpressions") or ()
     )

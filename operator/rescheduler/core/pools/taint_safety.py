@@ -13,6 +13,7 @@ from rescheduler.core.model import object_schemas
 from rescheduler.core.model.node_affinity import may_run_on, selects_node, tolerates
 from rescheduler.core.model.nodes import Node, Taint
 from rescheduler.core.model.pods import TERMINAL_PHASES
+from rescheduler.core.model.raw import claim_names, controller_reference
 from rescheduler.core.model.volumes import Volume, VolumeClaim
 from rescheduler.core.pools.labels_and_taints import pool_taint
 
@@ -100,7 +101,7 @@ def claims_of_affected_pods(
     return {
         _name(raw): tuple((raw["metadata"]["namespace"], name) for name in claimed)
         for raw in map(object_schemas.sanitize_pod, raws)
-        if (claimed := _claim_names(raw)) and raw["spec"].get("nodeName") and _is_affected(raw, planned_taint)
+        if (claimed := claim_names(raw["spec"])) and raw["spec"].get("nodeName") and _is_affected(raw, planned_taint)
     }
 
 
@@ -115,11 +116,6 @@ def pods_with_local_volumes(
 
 def _name(raw: Mapping[str, Any]) -> str:
     return f"pod {raw['metadata']['namespace']}/{raw['metadata']['name']}"
-
-
-def _claim_names(raw: Mapping[str, Any]) -> list[str]:
-    claims = (volume.get("persistentVolumeClaim") for volume in raw["spec"].get("volumes") or ())
-    return [claim["claimName"] for claim in claims if claim]
 
 
 def _is_affected(raw: Mapping[str, Any], planned_taint: PlannedTaint) -> bool:
@@ -137,7 +133,7 @@ def _may_be_scheduled_again(raw: Mapping[str, Any]) -> bool:
     meta = raw["metadata"]
     if names.MIRROR_POD in (meta.get("annotations") or {}) or (raw.get("status") or {}).get("phase") in TERMINAL_PHASES:
         return False
-    owner = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), None)
+    owner = controller_reference(meta)
     if owner is None:
         return not raw["spec"].get("nodeName")
     return bool(owner["kind"] != "DaemonSet")
