@@ -9,15 +9,9 @@ from datetime import datetime, timedelta
 from rescheduler.api import names
 from rescheduler.api.policies import OnTimeout, Suspend
 from rescheduler.api.scalars import format_duration
+from rescheduler.core.model.messages import listing
 
 _MAX_LISTED = 5
-
-
-def join_names(listed: Sequence[str]) -> str:
-    """Return the first names of a list, and the number of the others."""
-    return ", ".join(listed[:_MAX_LISTED]) + (
-        f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
-    )
 
 
 def _count_pods(count: int, adjective: str = "") -> str:
@@ -58,7 +52,7 @@ def wait_before_returns(wait: str, released_pods: Sequence[str]) -> str:
     """Return the message of a wait, with the released pods that are returned first."""
     if not released_pods:
         return wait
-    return f"{wait}; {_count_pods(len(released_pods), 'released ')} must be returned first: {join_names(released_pods)}"
+    return f"{wait}; {_count_pods(len(released_pods), 'released ')} must be returned first: {listing(released_pods, _MAX_LISTED)}"
 
 
 def restore_frozen(wait: str) -> str:
@@ -69,7 +63,7 @@ def restore_frozen(wait: str) -> str:
 def waiting_out_of_service(in_use_by: Sequence[str]) -> str:
     """Return the message of a restore that waits for the out-of-service taint."""
     text = "the node is restored after a reboot, or when no pod there is Terminating and no volume is attached"
-    return f"{text}: {join_names(in_use_by)}" if in_use_by else text
+    return f"{text}: {listing(in_use_by, _MAX_LISTED)}" if in_use_by else text
 
 
 def returns_unknown(unsynced_reason: str) -> str:
@@ -81,7 +75,7 @@ def returns_unknown(unsynced_reason: str) -> str:
 def returning_pods(released_pods: Sequence[str]) -> str:
     """Return the message of a restore that returns released pods first."""
     count = _count_pods(len(released_pods), "released ")
-    return f"the node is restored after the return of {count}: {join_names(released_pods)}"
+    return f"the node is restored after the return of {count}: {listing(released_pods, _MAX_LISTED)}"
 
 
 def pods_not_listed(unsynced_reason: str) -> str:
@@ -91,7 +85,7 @@ def pods_not_listed(unsynced_reason: str) -> str:
 
 def volumes_attached(volumes: Sequence[str]) -> str:
     """Return the message of a drain that waits for volumes."""
-    return f"volumes are still attached: {join_names(volumes)}"
+    return f"volumes are still attached: {listing(volumes, _MAX_LISTED)}"
 
 
 def no_pod_leaving(*, waiting_for_replacement: int, blocked: int, queued: int) -> str:
@@ -121,7 +115,11 @@ NODE_IN_MAINTENANCE = "the node is held for maintenance"
 
 def all_pods_left(stuck_volumes: Sequence[str]) -> str:
     """Return the message of `Drained=True`."""
-    stuck = f"; volumes still attached, no longer waited for: {join_names(stuck_volumes)}" if stuck_volumes else ""
+    stuck = (
+        f"; volumes still attached, no longer waited for: {listing(stuck_volumes, _MAX_LISTED)}"
+        if stuck_volumes
+        else ""
+    )
     return f"no pod is left that must leave{stuck}"
 
 

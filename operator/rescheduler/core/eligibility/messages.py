@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from rescheduler.api.scalars import NumberOrPercent
-from rescheduler.core.pools.messages import listing
+from rescheduler.core.model.messages import listing
 
 NO_POLICY = "no ReschedulePolicy selects this node: nothing is changed until a policy selects it"
 UNCORDONED = (

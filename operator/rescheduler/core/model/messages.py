@@ -1,7 +1,15 @@
-"""User-facing sentences about objects of the cluster."""
+"""User-facing sentences about objects of the cluster, and lists in such sentences."""
+
+from collections.abc import Sequence
 
 NO_MESSAGE = "no message"
 NODE_DELETING = "the Node is being deleted"
+
+
+def listing(items: Sequence[str], limit: int = 10) -> str:
+    """Return the first items, and the number of the others."""
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more
 
 
 def budget_remedy(budget: str, limit: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from rescheduler.api.scalars import NumberOrPercent
+from rescheduler.core.model.messages import listing
 from rescheduler.core.model.quantities import format_quantity
 from rescheduler.core.model.resource_requests import ResourceList
 from rescheduler.core.pools.node_loss import NodeLoss
@@ -27,12 +28,6 @@ TAINT_CHECK_PENDING = "the check for pods that would lose their last place by th
 TAINTED = "the taint keeps pods of other namespaces off the pool's nodes"
 PODS_NOT_COUNTED = "the pods are not counted yet"
 ROOM_BY_TOTALS = "if any one node is lost, the other nodes have room for the pods, by the sums of their requests"
-
-
-def listing(items: Sequence[str], limit: int = 10) -> str:
-    """Return the first items, and the number of the others."""
-    more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more
 
 
 # -- admission --------------------------------------------------------------------------------------------------------

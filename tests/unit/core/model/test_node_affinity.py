@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 
-from rescheduler.core.model.node_affinity import has_anti_affinity_to, may_run_on
+from rescheduler.api import names
+from rescheduler.core.model.node_affinity import (
+    constraints_in_pool,
+    has_anti_affinity_to,
+    may_run_on,
+    scheduling_constraints,
+)
 from rescheduler.core.model.nodes import Node, Taint
 
 NODE = Node("n1", "n1", labels={"zone": "a", "size": "8"}, taints=(Taint("own", "shop", "NoSchedule"),))
@@ -87,3 +93,17 @@ def test_pods_that_keep_off_one_another(selector: dict[str, Any] | None, namespa
     rule = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [wants]}}
     pod = {"metadata": {"namespace": "shop"}, "spec": {"affinity": rule}}
     assert has_anti_affinity_to(pod, {"metadata": {"namespace": namespace, "labels": {"app": "web"}}}) is off
+
+
+def test_scheduling_constraints_keep_only_what_selects_nodes() -> None:
+    spec = {"nodeSelector": {}, "tolerations": OWN, "containers": [], **affinity(term("zone", "In", "a"))}
+    spec["affinity"]["podAffinity"] = {}
+    assert scheduling_constraints(spec) == {"tolerations": OWN, **affinity(term("zone", "In", "a"))}
+
+
+def test_constraints_in_a_pool_replace_the_selector_of_the_former_pool() -> None:
+    constraints = constraints_in_pool({"nodeSelector": {names.NODE_POOL: "slow", "disk": "ssd"}}, "fast")
+    assert constraints["nodeSelector"] == {names.NODE_POOL: "fast", "disk": "ssd"}
+    assert constraints["tolerations"] == [
+        {"key": names.POOL, "operator": "Equal", "value": "fast", "effect": "NoSchedule"}
+    ]

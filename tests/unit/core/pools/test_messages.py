@@ -1,13 +1,8 @@
-"""Texts about pools name the object first, and only the first of many items."""
+"""Texts about pools name the object first."""
 
 from datetime import UTC, datetime
 
 from rescheduler.core.pools import messages
-
-
-def test_a_listing_names_the_first_items_and_counts_the_others() -> None:
-    assert messages.listing([f"pod a/{n}" for n in range(12)], limit=2) == "pod a/0, pod a/1 and 10 more"
-    assert messages.listing(["pod a/0"]) == "pod a/0"
 
 
 def test_a_blocker_without_a_target_pool_names_no_pool() -> None:
