@@ -1,4 +1,4 @@
-"""The rebalancer's looks and rounds, on a cluster in memory and with a mover that moves at once."""
+"""Scans and rounds of the rebalancer, on a cluster in memory with a mover that moves at once."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -27,7 +27,7 @@ MINUTE = 60.0
 
 
 class Cluster:
-    """Nodes of 10 CPUs; pods by name, each with its node and its CPU in hundredths of a node."""
+    """Nodes of 10 CPUs, and pods by name with their node and their CPU in hundredths of a node."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -141,13 +141,13 @@ class Cluster:
         return self.outcome
 
     async def turn(self, minutes: float = 0.0) -> None:
-        """Time passes, and one turn with the round that it begins."""
+        """Advance the time, reconcile once, and finish the round that starts."""
         self.time += minutes * MINUTE
         await self.rebalancer._reconcile(node_groups.build_groups(self.store.cluster_state()))
         await asyncio.gather(*self.rebalancer._round_tasks.values())
 
     async def settle(self) -> int:
-        """Turns a minute apart until nothing has moved for half an hour; how many pods moved."""
+        """Reconcile every minute until no pod has moved for half an hour; return the number of moved pods."""
         before, idle = len(self.moved), 0
         while idle < 30:
             moved = len(self.moved)
@@ -170,7 +170,7 @@ def cluster() -> Cluster:
     return Cluster()
 
 
-async def test_nothing_is_listed_where_no_policy_asks_for_it(cluster: Cluster) -> None:
+async def test_nothing_is_listed_without_a_policy_that_rebalances(cluster: Cluster) -> None:
     cluster.node("a", 30, 60)
     cluster.node("b")
     cluster.policy(rebalance={"enabled": False})
@@ -178,7 +178,7 @@ async def test_nothing_is_listed_where_no_policy_asks_for_it(cluster: Cluster) -
     assert cluster.asked == []
 
 
-async def test_an_uneven_pool_is_evened_out_and_that_is_said(cluster: Cluster) -> None:
+async def test_an_unbalanced_pool_is_balanced_with_events(cluster: Cluster) -> None:
     cluster.policy()
     cluster.node("a", 30, 20, 20, 20)
     cluster.node("b")
@@ -191,7 +191,7 @@ async def test_an_uneven_pool_is_evened_out_and_that_is_said(cluster: Cluster) -
     assert cluster.metrics.load_deviation.labels("", "p", "cpu")._value.get() == pytest.approx(0.05)
 
 
-async def test_only_pods_of_nodes_that_give_are_looked_at(cluster: Cluster) -> None:
+async def test_only_pods_of_source_nodes_are_parsed(cluster: Cluster) -> None:
     cluster.policy()
     cluster.node("a", 30, 60)
     cluster.node("b")
@@ -205,7 +205,7 @@ async def test_only_pods_of_nodes_that_give_are_looked_at(cluster: Cluster) -> N
 @pytest.mark.parametrize(
     ("few", "lists"), [(3, ["spec.nodeName=a", "spec.nodeName=b", "spec.nodeName=c"]), (2, ["spec.nodeName!="])]
 )
-async def test_few_nodes_are_asked_one_by_one_and_many_all_at_once(
+async def test_pods_of_few_nodes_are_listed_by_node(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, few: int, lists: list[str]
 ) -> None:
     monkeypatch.setattr("rescheduler.controllers.rebalance.controller._MAX_NODES_LISTED_SINGLY", few)
@@ -216,7 +216,7 @@ async def test_few_nodes_are_asked_one_by_one_and_many_all_at_once(
     assert [word.split(",")[0] for word in cluster.asked if "status.phase" in word] == lists
 
 
-async def test_after_a_round_only_its_own_pool_is_looked_at(cluster: Cluster) -> None:
+async def test_after_a_round_only_its_group_is_scanned(cluster: Cluster) -> None:
     cluster.policy()
     cluster.node("a", 30, 30, 30)
     cluster.node("b")
@@ -228,7 +228,7 @@ async def test_after_a_round_only_its_own_pool_is_looked_at(cluster: Cluster) ->
     assert {word[len("spec.nodeName=")] for word in cluster.asked if "status.phase" in word} == {"a", "b"}
 
 
-async def test_in_audit_it_is_said_once_and_nothing_moves(cluster: Cluster) -> None:
+async def test_mode_audit_reports_once_and_moves_nothing(cluster: Cluster) -> None:
     cluster.policy(mode="Audit")
     cluster.node("a", 30, 60)
     cluster.node("b")
@@ -236,7 +236,7 @@ async def test_in_audit_it_is_said_once_and_nothing_moves(cluster: Cluster) -> N
     assert [reason for _, reason, _ in cluster.said] == ["WouldRebalance"]
 
 
-async def test_it_waits_while_a_node_of_the_pool_is_drained_and_goes_on_at_once(cluster: Cluster) -> None:
+async def test_rebalancing_waits_for_a_drain_in_the_pool(cluster: Cluster) -> None:
     cluster.policy()
     cluster.node("a", 30, 60)
     cluster.node("b")
@@ -249,7 +249,7 @@ async def test_it_waits_while_a_node_of_the_pool_is_drained_and_goes_on_at_once(
     assert cluster.moved == [("p2", "b")]
 
 
-async def test_a_node_back_from_maintenance_is_filled_at_once(cluster: Cluster) -> None:
+async def test_a_returned_node_is_filled_at_once(cluster: Cluster) -> None:
     cluster.policy()
     cluster.node("a", *[10] * 7)
     cluster.node("b", *[10] * 7)
@@ -264,7 +264,7 @@ async def test_a_node_back_from_maintenance_is_filled_at_once(cluster: Cluster) 
     assert cluster.full("back") >= 40
 
 
-async def test_an_hour_after_it_came_back_it_is_a_node_like_others(cluster: Cluster) -> None:
+async def test_the_refill_of_a_returned_node_ends_after_an_hour(cluster: Cluster) -> None:
     cluster.policy()
     cluster.node("a", *[10] * 7)
     cluster.node("b", *[10] * 7)
@@ -279,15 +279,15 @@ async def test_an_hour_after_it_came_back_it_is_a_node_like_others(cluster: Clus
     assert await cluster.settle() == 0
 
 
-async def test_a_node_that_is_merely_new_is_not_filled(cluster: Cluster) -> None:
-    """An autoscaler may have made it for pods that are on their way."""
+async def test_a_new_node_is_not_filled(cluster: Cluster) -> None:
+    """An autoscaler may have added the node for pending pods."""
     cluster.policy()
     cluster.node("a", *[10] * 7)
     cluster.node("b")
     assert await cluster.settle() == 0
 
 
-async def test_a_move_that_came_to_nothing_is_not_tried_again_soon(cluster: Cluster) -> None:
+async def test_a_failed_move_is_not_retried_soon(cluster: Cluster) -> None:
     cluster.policy()
     cluster.node("a", 30, 60)
     cluster.node("b")
@@ -301,9 +301,7 @@ async def test_a_move_that_came_to_nothing_is_not_tried_again_soon(cluster: Clus
     assert len(cluster.moved) == 2
 
 
-async def test_where_the_fullest_nodes_have_nothing_to_move_the_next_have_their_turn(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_full_nodes_without_candidates_are_skipped(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rescheduler.core.rebalance.selection.MAX_SOURCE_NODES", 1)
     cluster.policy()
     cluster.node("full", 96)
@@ -317,7 +315,7 @@ async def test_where_the_fullest_nodes_have_nothing_to_move_the_next_have_their_
     assert cluster.asked.count("spec.nodeName=full") <= 5
 
 
-async def test_nothing_is_tried_again_for_want_of_others(cluster: Cluster) -> None:
+async def test_a_failed_move_is_not_retried_for_lack_of_other_candidates(cluster: Cluster) -> None:
     cluster.policy()
     cluster.node("a", 85)
     cluster.node("b")
@@ -332,7 +330,7 @@ async def test_nothing_is_tried_again_for_want_of_others(cluster: Cluster) -> No
     assert len(cluster.moved) == 1
 
 
-async def test_an_owner_rests_after_a_move(cluster: Cluster) -> None:
+async def test_an_owner_has_a_cooldown_after_a_move(cluster: Cluster) -> None:
     cluster.policy()
     cluster.node("a", 5, 25, 25, 40)
     cluster.owner = {"p2": "web", "p3": "web", "p4": "web"}
@@ -347,7 +345,7 @@ async def test_an_owner_rests_after_a_move(cluster: Cluster) -> None:
     assert len(cluster.moved) == 2
 
 
-async def test_a_pod_that_came_from_another_node_just_now_stays(cluster: Cluster) -> None:
+async def test_a_recent_replacement_stays(cluster: Cluster) -> None:
     cluster.policy()
     cluster.node("a", 50, 25, 20)
     cluster.node("b")
@@ -358,7 +356,7 @@ async def test_a_pod_that_came_from_another_node_just_now_stays(cluster: Cluster
     assert cluster.moved[1:] == [("p2", "a")]
 
 
-async def test_a_scheduler_that_packs_is_given_up_on_until_something_changes(cluster: Cluster) -> None:
+async def test_rebalancing_stops_under_a_packing_scheduler(cluster: Cluster) -> None:
     cluster.policy()
     cluster.node("a", 30, 30, 30)
     cluster.node("b")
@@ -371,7 +369,7 @@ async def test_a_scheduler_that_packs_is_given_up_on_until_something_changes(clu
     assert await cluster.settle() >= 1
 
 
-async def test_the_next_round_begins_when_the_last_is_over(cluster: Cluster) -> None:
+async def test_the_next_round_waits_for_the_end_of_the_last(cluster: Cluster) -> None:
     cluster.policy()
     cluster.node("a", 30, 30, 30)
     cluster.node("b")
@@ -388,7 +386,7 @@ async def test_the_next_round_begins_when_the_last_is_over(cluster: Cluster) -> 
     assert len(cluster.moved) == 1
 
 
-async def test_a_node_that_uses_much_for_three_samples_gives(cluster: Cluster) -> None:
+async def test_a_node_with_high_usage_in_three_samples_is_a_source(cluster: Cluster) -> None:
     cluster.policy()
     cluster.node("a", *[5] * 6)
     cluster.node("b", *[5] * 6)
@@ -407,7 +405,7 @@ async def test_a_node_that_uses_much_for_three_samples_gives(cluster: Cluster) -
     assert len(cluster.moved) == 2
 
 
-async def test_a_node_that_uses_much_is_given_nothing(cluster: Cluster) -> None:
+async def test_a_node_with_high_usage_is_no_destination(cluster: Cluster) -> None:
     cluster.policy()
     cluster.node("a", 30, 60)
     cluster.node("b")

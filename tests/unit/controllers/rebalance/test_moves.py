@@ -1,4 +1,4 @@
-"""Single moves for the sake of evenness: how each ends."""
+"""Outcomes of single moves for rebalancing."""
 
 import asyncio
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ POD = Pod("s", "p", "uid", node="n")
 
 
 class Wanted:
-    """Stands for the shifts: remembers what is wanted, and says who is held."""
+    """Fake of the migrations: records the requests, and reports blocked migrations."""
 
     def __init__(self) -> None:
         self.requests: Mapping[str, MigrationRequests] = {}
@@ -53,7 +53,7 @@ async def begin(first: bool = True) -> tuple[Wanted, RebalanceMoves, asyncio.Tas
     return wanted, moves, task
 
 
-async def test_a_pod_is_wanted_until_it_has_left() -> None:
+async def test_a_request_stays_until_the_pod_has_left() -> None:
     wanted, moves, task = await begin()
     moves.end_blocked_moves()
     moves.on_pod_moved(POD, "NamespacePool/shop")
@@ -65,7 +65,7 @@ async def test_a_pod_is_wanted_until_it_has_left() -> None:
 
 
 @pytest.mark.parametrize("why", [BlockerClass.REPLACEMENT_NOT_READY, BlockerClass.NO_ROOM_IN_POOL])
-async def test_whatever_is_in_its_way_ends_the_move(why: BlockerClass) -> None:
+async def test_a_lasting_blocker_ends_the_move(why: BlockerClass) -> None:
     wanted, moves, task = await begin()
     wanted.hold(why)
     moves.end_blocked_moves()
@@ -73,7 +73,7 @@ async def test_whatever_is_in_its_way_ends_the_move(why: BlockerClass) -> None:
     assert wanted.requests == {}
 
 
-async def test_a_budget_that_is_full_ends_only_the_move_of_a_pod_that_has_no_replacement() -> None:
+async def test_an_exhausted_budget_ends_only_moves_without_replacement() -> None:
     wanted, moves, task = await begin()
     wanted.hold(BlockerClass.BUDGET_EXHAUSTED)
     moves.end_blocked_moves()
@@ -86,7 +86,7 @@ async def test_a_budget_that_is_full_ends_only_the_move_of_a_pod_that_has_no_rep
     assert await task is MoveOutcome.RETURNED
 
 
-async def test_what_others_want_of_the_pod_is_no_word_on_this_move() -> None:
+async def test_a_blocker_of_another_requester_does_not_end_the_move() -> None:
     wanted, moves, task = await begin()
     wanted.hold(BlockerClass.NO_ROOM_IN_POOL, "NamespacePool/shop")
     moves.end_blocked_moves()
@@ -95,7 +95,7 @@ async def test_what_others_want_of_the_pod_is_no_word_on_this_move() -> None:
     task.cancel()
 
 
-async def test_off_a_node_that_takes_no_part_any_more_nothing_is_moved() -> None:
+async def test_moves_off_a_node_outside_the_groups_are_withdrawn() -> None:
     _, moves, task = await begin()
     moves.restrict_to_nodes({"n"})
     await asyncio.sleep(0)
@@ -104,7 +104,7 @@ async def test_off_a_node_that_takes_no_part_any_more_nothing_is_moved() -> None
     assert await task is MoveOutcome.WITHDRAWN
 
 
-async def test_a_move_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_move_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rescheduler.controllers.rebalance.moves._MOVE_TIMEOUT_MARGIN", 0.0)
     wanted = Wanted()
     moves = RebalanceMoves(cast("MigrationManager", wanted))
@@ -112,7 +112,7 @@ async def test_a_move_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert wanted.requests == {}
 
 
-async def test_a_process_that_ends_wants_nothing_more() -> None:
+async def test_a_process_that_ends_withdraws_its_requests() -> None:
     wanted, _, task = await begin()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -1,4 +1,7 @@
-"""Which budget covers a pod, and what it would answer; `tests/e2e/test_answers.py` asks the server the same."""
+"""PodDisruptionBudgets: the pods that they cover, and the evictions that they allow.
+
+`tests/e2e/test_answers.py` asks the API server the same.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -20,7 +23,7 @@ FULL = DisruptionBudget("s", "b", "b", allowed=0, healthy=2, needed=2, expected=
         ({}, {"phase": "Pending", "ready": False}, True),
         ({}, {"phase": "Succeeded", "ready": False}, True),
         ({}, {"phase": "Failed", "ready": False}, True),
-        # Not Ready under the default policy: only while enough others are healthy, and the budget asks for some.
+        # Default policy: a pod that is not Ready leaves only if enough other pods are healthy.
         ({}, {"ready": False}, True),
         ({"healthy": 1}, {"ready": False}, False),
         ({"healthy": 0, "needed": 0}, {"ready": False}, False),
@@ -28,7 +31,9 @@ FULL = DisruptionBudget("s", "b", "b", allowed=0, healthy=2, needed=2, expected=
         ({"healthy": 1, "always_allows_unhealthy": True}, {}, False),
     ],
 )
-def test_what_a_budget_would_answer(changes: dict[str, Any], pod: dict[str, Any], allows: bool) -> None:
+def test_a_budget_allows_an_eviction_by_the_rules_of_the_server(
+    changes: dict[str, Any], pod: dict[str, Any], allows: bool
+) -> None:
     assert replace(FULL, **changes).allows_eviction_of(replace(POD, **pod)) is allows
 
 
@@ -44,24 +49,26 @@ def test_what_a_budget_would_answer(changes: dict[str, Any], pod: dict[str, Any]
         ({"healthy": 0, "needed": 0}, {"ready": False}, True),
     ],
 )
-def test_what_an_eviction_takes_of_a_budget(changes: dict[str, Any], pod: dict[str, Any], spends: bool) -> None:
+def test_an_eviction_uses_the_budget_unless_the_pod_is_exempt(
+    changes: dict[str, Any], pod: dict[str, Any], spends: bool
+) -> None:
     assert replace(FULL, allowed=1, **changes).counts_eviction_of(replace(POD, **pod)) is spends
 
 
-def test_what_was_just_spent_is_no_misconfiguration() -> None:
+def test_a_budget_used_by_a_recent_eviction_is_not_misconfigured() -> None:
     one = replace(FULL, allowed=1, needed=1)
     assert (one.after_eviction().allowed, one.after_eviction().misconfigured) == (0, False)
     assert (replace(one, allowed=2).as_exhausted().allowed, one.as_exhausted().misconfigured) == (0, False)
     assert FULL.misconfigured
 
 
-def test_a_status_that_is_behind_allows_nothing_but_what_no_budget_counts() -> None:
+def test_an_outdated_status_allows_only_evictions_that_do_not_count() -> None:
     behind = replace(FULL, allowed=1, observed=False)
     assert not behind.allows_eviction_of(POD)
     assert behind.allows_eviction_of(replace(POD, phase="Failed"))
 
 
-def test_a_sync_that_failed_is_quoted_and_a_pod_on_its_way_out_is_counted() -> None:
+def test_a_failed_sync_is_quoted_and_disrupted_pods_are_counted() -> None:
     meta = {"namespace": "s", "name": "b", "uid": "b", "generation": 1}
     condition = {"type": "DisruptionAllowed", "status": "False", "reason": "SyncFailed", "message": "no scale"}
     found = parse_budget({"metadata": meta, "status": {"conditions": [condition], "disruptedPods": {"p": "2026"}}})
@@ -85,14 +92,14 @@ def test_a_sync_that_failed_is_quoted_and_a_pod_on_its_way_out_is_counted() -> N
         ({"matchLabels": {"app": "db"}}, False),
     ],
 )
-def test_which_pods_a_budget_covers(selector: dict[str, Any] | None, covers: bool) -> None:
+def test_a_budget_covers_the_pods_that_its_selector_matches(selector: dict[str, Any] | None, covers: bool) -> None:
     found = parse_budget({"metadata": {"namespace": "s", "name": "b", "uid": "b"}, "spec": {"selector": selector}})
     assert budgets_for(POD, [found]) == ((found,) if covers else ())
     assert budgets_for(replace(POD, namespace="other"), [found]) == ()
 
 
 @pytest.mark.parametrize(("generation", "observed"), [(1, True), (2, False)])
-def test_a_status_may_speak_of_an_older_spec(generation: int, observed: bool) -> None:
+def test_a_budget_is_observed_if_its_status_is_current(generation: int, observed: bool) -> None:
     meta = {"namespace": "s", "name": "b", "uid": "b", "generation": generation}
     counts = {"observedGeneration": 1, "currentHealthy": 3, "desiredHealthy": 3, "expectedPods": 3}
     found = parse_budget({"metadata": meta, "status": counts})
@@ -100,7 +107,7 @@ def test_a_status_may_speak_of_an_older_spec(generation: int, observed: bool) ->
     assert found.misconfigured is observed
 
 
-def test_a_policy_that_we_do_not_know_allows_nothing_more() -> None:
+def test_an_unknown_eviction_policy_allows_nothing_more() -> None:
     meta = {"namespace": "s", "name": "b", "uid": "b"}
     spec = {"unhealthyPodEvictionPolicy": "Sometimes"}
     found = parse_budget({"metadata": meta, "spec": spec, "status": {"desiredHealthy": 2, "currentHealthy": 1}})
@@ -116,5 +123,5 @@ def test_a_policy_that_we_do_not_know_allows_nothing_more() -> None:
         ({"maxUnavailable": 0}, "raise maxUnavailable 0 of PodDisruptionBudget b"),
     ],
 )
-def test_the_way_out_is_one_that_helps(spec: dict[str, Any], remedy: str) -> None:
+def test_the_remedy_of_a_misconfigured_budget_helps(spec: dict[str, Any], remedy: str) -> None:
     assert parse_budget({"metadata": {"namespace": "s", "name": "b", "uid": "b"}, "spec": spec}).remedy == remedy

@@ -1,4 +1,4 @@
-"""Nodes that somebody else holds or is about to remove."""
+"""Nodes that another controller holds or is about to remove."""
 
 from datetime import UTC, datetime
 
@@ -28,17 +28,17 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
         ("node.cloudprovider.kubernetes.io/shutdown", ""),
     ],
 )
-def test_taints_tell_who_is_about_to_remove_a_node(key: str, whose: str) -> None:
+def test_a_removal_taint_names_the_tool(key: str, whose: str) -> None:
     said = node_removal_reason(Node("n", "u", taints=(Taint(key, "", "NoSchedule"),)))
     assert whose in said
     assert bool(said) is bool(whose)
 
 
-def test_a_node_that_is_being_deleted_is_somebodys() -> None:
+def test_a_deleting_node_has_a_removal_reason() -> None:
     assert node_removal_reason(Node("n", "u", deleting=True))
 
 
-def test_the_machine_behind_a_node_tells_of_its_end() -> None:
+def test_a_machine_that_is_deleted_or_marked_has_a_removal_reason() -> None:
     made = Node("n", "u", annotations={names.MACHINE: "m1", names.MACHINE_NAMESPACE: "capi"})
     found = machine_of(made)
     assert found is not None
@@ -54,7 +54,7 @@ def test_the_machine_behind_a_node_tells_of_its_end() -> None:
 @pytest.mark.parametrize(
     "name", ["", "..", ".", "a/b", "../../../../api/v1/nodes/n", "a?b", "a#b", "a%2fb", "A", "x" * 254]
 )
-def test_an_annotation_that_can_be_no_name_names_no_machine(name: str) -> None:
+def test_an_invalid_machine_annotation_counts_as_absent(name: str) -> None:
     assert machine_of(Node("n", "u", annotations={names.MACHINE: name, names.MACHINE_NAMESPACE: "capi"})) is None
     assert machine_of(Node("n", "u", annotations={names.MACHINE: "m1", names.MACHINE_NAMESPACE: name})) is None
 
@@ -68,7 +68,7 @@ def test_an_annotation_that_can_be_no_name_names_no_machine(name: str) -> None:
         ({}, ""),
     ],
 )
-def test_the_version_that_is_served_is_the_servers_word(group: dict[str, object], version: str) -> None:
+def test_the_preferred_version_comes_from_the_api_group(group: dict[str, object], version: str) -> None:
     assert preferred_version(group) == version
 
 
@@ -82,5 +82,5 @@ def test_the_version_that_is_served_is_the_servers_word(group: dict[str, object]
         ({}, False),
     ],
 )
-def test_a_medik8s_lease_holds_a_node_until_it_runs_out(spec: dict[str, object], held: bool) -> None:
+def test_a_medik8s_lease_holds_a_node_until_it_expires(spec: dict[str, object], held: bool) -> None:
     assert bool(lease_holder_reason({"spec": spec}, NOW)) is held

@@ -1,4 +1,4 @@
-"""Which nodes a pod may be put on."""
+"""Nodes that a pod may run on, by labels, names and taints."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ def term(key: str, operator: str, *values: str, fields: bool = False) -> dict[st
         (affinity(), False),
     ],
 )
-def test_labels_and_names(spec: dict[str, Any], may: bool) -> None:
+def test_node_selector_and_affinity_select_nodes(spec: dict[str, Any], may: bool) -> None:
     assert may_run_on({**spec, "tolerations": OWN}, NODE) is may
 
 
@@ -68,11 +68,11 @@ def test_labels_and_names(spec: dict[str, Any], may: bool) -> None:
         ({"key": "other", "operator": "Exists"}, False),
     ],
 )
-def test_taints(toleration: dict[str, str], may: bool) -> None:
+def test_a_toleration_tolerates_a_taint(toleration: dict[str, str], may: bool) -> None:
     assert may_run_on({"tolerations": [toleration]}, NODE) is may
 
 
-def test_a_cordon_and_soft_taints_keep_nothing_off_for_good() -> None:
+def test_a_cordon_and_soft_taints_do_not_count() -> None:
     taints = (Taint("node.kubernetes.io/unschedulable", "", "NoSchedule"), Taint("soft", "", "PreferNoSchedule"))
     assert may_run_on({}, Node("n1", "n1", taints=taints))
 
@@ -88,7 +88,9 @@ def test_a_cordon_and_soft_taints_keep_nothing_off_for_good() -> None:
         (None, "shop", "kubernetes.io/hostname", False),
     ],
 )
-def test_pods_that_keep_off_one_another(selector: dict[str, Any] | None, namespace: str, key: str, off: bool) -> None:
+def test_anti_affinity_by_hostname_keeps_pods_apart(
+    selector: dict[str, Any] | None, namespace: str, key: str, off: bool
+) -> None:
     wants = {"topologyKey": key, "labelSelector": selector}
     rule = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [wants]}}
     pod = {"metadata": {"namespace": "shop"}, "spec": {"affinity": rule}}

@@ -1,4 +1,4 @@
-"""Raw nodes become records, whatever stands in them."""
+"""Raw nodes are parsed into records, whatever values they have."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -29,12 +29,12 @@ def test_a_node_without_a_name_is_refused_with_the_field() -> None:
         (7, None),
     ],
 )
-def test_a_condition_with_a_time_that_nobody_believes_is_seen_without_time(text: Any, time: datetime | None) -> None:
+def test_an_unreadable_condition_time_counts_as_absent(text: Any, time: datetime | None) -> None:
     (found,) = of(conditions=[{"type": "Ready", "status": "False", "lastTransitionTime": text}]).conditions
     assert (found.status, found.last_transition) == ("False", time)
 
 
-def test_a_very_long_request_is_cut_and_still_another_than_the_one_before() -> None:
+def test_a_long_maintenance_text_is_cut_and_stays_distinct() -> None:
     long = [
         of(annotations={"rescheduler.dev/maintenance": "x" * 200_000 + end}).maintenance_annotation or ""
         for end in ("a", "b")
@@ -44,7 +44,7 @@ def test_a_very_long_request_is_cut_and_still_another_than_the_one_before() -> N
     assert of(annotations={"rescheduler.dev/maintenance": "x" * 1024}).maintenance_annotation == "x" * 1024
 
 
-def test_two_very_long_boots_are_two() -> None:
+def test_long_boot_ids_stay_distinct() -> None:
     one, other = (of(nodeInfo={"bootID": "x" * 300 + end}).boot_id for end in ("a", "b"))
     assert one != other
     assert len(one) == len(other) == 253
@@ -53,10 +53,10 @@ def test_two_very_long_boots_are_two() -> None:
 @pytest.mark.parametrize(
     "text", ["[" * 60_000, "[" * 10_000, "1e999", '{"Maintenance":{}}', '{"Failure":"\\ud800"}', "x" * 200_000]
 )
-def test_nonsense_in_the_note_of_what_was_cancelled_cancels_nothing(text: str) -> None:
+def test_an_unreadable_cancelled_annotation_cancels_nothing(text: str) -> None:
     assert of(annotations={"rescheduler.dev/cancelled": text}).cancelled_requests == {}
 
 
-def test_what_a_node_has_of_a_resource_that_nobody_can_read_is_nothing() -> None:
+def test_an_unreadable_allocatable_quantity_counts_as_zero() -> None:
     found = of(allocatable={"cpu": "4", "example.com/odd": "lots", "memory": "1e999999"}).allocatable
     assert found == {"cpu": 4000, "example.com/odd": 0, "memory": 2**63 - 1}

@@ -1,4 +1,4 @@
-"""Raw pods become records."""
+"""Raw pods are parsed into records."""
 
 import json
 from datetime import UTC, datetime
@@ -55,7 +55,7 @@ REPLICA_SET = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-abc",
 
 
 def carrying(record: dict[str, Any], *owners: dict[str, Any], cost: str = "2147483647") -> dict[str, Any]:
-    """A raw pod with the record of a move, and with a deletion cost."""
+    """Return a raw pod with a release record and a deletion cost."""
     annotations = {"rescheduler.dev/move": json.dumps(record), "controller.kubernetes.io/pod-deletion-cost": cost}
     meta = {"namespace": "s", "name": "p", "uid": "u", "ownerReferences": list(owners), "annotations": annotations}
     return {"metadata": meta}
@@ -74,7 +74,7 @@ def test_a_released_pod_counts_as_its_replica_sets() -> None:
 def test_a_returned_pod_has_its_record_until_it_is_cleared() -> None:
     seen = parse_pod(carrying(RECORD, REPLICA_SET))
     assert (seen.released, seen.returned, seen.has_foreign_record) == (False, True, False)
-    # A return sets the cost in the same patch: without it somebody else wrote the record.
+    # A return sets the deletion cost in the same patch. Without it, another client wrote the record.
     assert parse_pod(carrying(RECORD, REPLICA_SET, cost="5")).has_foreign_record
 
 
@@ -123,7 +123,7 @@ def test_a_record_with_a_value_that_no_release_writes_is_ignored(changes: dict[s
     assert parse_pod(carrying(RECORD | changes, DEPLOYMENT)).has_foreign_record
 
 
-def test_nonsense_in_the_move_annotation_is_none_of_ours() -> None:
+def test_an_unreadable_move_annotation_is_no_record() -> None:
     for text in ("", "x", "[]", "{}", '{"ready": "x"}', "[" * 60_000, "1e999", "NaN", json.dumps(RECORD) + " " * 5000):
         assert ReleaseRecord.from_annotation(text) is None
 
@@ -134,7 +134,7 @@ def test_nonsense_in_the_move_annotation_is_none_of_ours() -> None:
         lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(sorted(RECORD)), inner),
     )
 )
-def test_whatever_json_is_written_there_is_read(value: object) -> None:
+def test_any_json_in_the_move_annotation_is_parsed(value: object) -> None:
     assert ReleaseRecord.from_annotation(json.dumps(value)) is None or isinstance(value, dict)
 
 
@@ -144,8 +144,8 @@ def test_whatever_json_is_written_there_is_read(value: object) -> None:
         st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.datetimes().map(str),
     )
 )
-def test_whatever_is_changed_in_a_record_is_read(changes: dict[str, Any]) -> None:
-    """What is read can be written again, and is the same then."""
+def test_a_record_that_is_parsed_can_be_written_again(changes: dict[str, Any]) -> None:
+    """A record that is parsed and written again is the same."""
     found = parse_pod(carrying(RECORD | changes, DEPLOYMENT, REPLICA_SET)).release_record
     assert found is None or ReleaseRecord.from_annotation(found.to_annotation()) == found
 
@@ -193,20 +193,20 @@ def _in(key: str, *values: str, kind: str = "matchExpressions") -> dict[str, Any
         (_asking(_in("zone", "a")), False),
     ],
 )
-def test_a_pod_that_one_node_alone_can_run_is_pinned(spec: dict[str, Any], pinned: bool) -> None:
+def test_a_pod_that_names_a_single_node_is_pinned(spec: dict[str, Any], pinned: bool) -> None:
     raw = {"metadata": {"namespace": "s", "name": "p", "uid": "u"}, "spec": spec}
     assert parse_pod(raw).pinned_to_node is pinned
 
 
 def test_an_owner_of_another_group_is_another_kind() -> None:
-    """An OpenKruise StatefulSet or a Volcano Job only shares its name with Kubernetes' own."""
+    """An OpenKruise StatefulSet or a Volcano Job only shares the name of the built-in kind."""
     for version, kind in (("apps/v1", "StatefulSet"), ("apps.kruise.io/v1beta1", "StatefulSet.apps.kruise.io")):
         owner = {"apiVersion": version, "kind": "StatefulSet", "name": "db", "uid": "o", "controller": True}
         seen = parse_pod({"metadata": {"namespace": "s", "name": "p", "uid": "u", "ownerReferences": [owner]}})
         assert seen.owner == Owner(kind, "db", "o")
 
 
-def test_a_disk_that_the_pod_names_itself_is_seen() -> None:
+def test_an_inline_disk_is_recognised() -> None:
     meta = {"namespace": "s", "name": "p", "uid": "u"}
     assert parse_pod({"metadata": meta, "spec": {"volumes": [{"iscsi": {}}]}}).has_inline_disk
     assert not parse_pod(
@@ -227,11 +227,11 @@ def test_a_grace_period_is_one_that_can_be_added_to_a_time(grace: object, second
 
 
 @pytest.mark.parametrize("when", ["0000-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00", "soon", 5, None])
-def test_a_pod_with_any_time_of_deletion_is_terminating_and_never_overdue(when: object) -> None:
+def test_an_unreadable_deletion_time_means_terminating_never_overdue(when: object) -> None:
     assert parse_pod({"metadata": META | {"deletionTimestamp": when}}).deletion_timestamp == LATEST_TIME
 
 
-def test_only_annotations_that_are_read_are_kept_and_none_at_length() -> None:
+def test_only_known_annotations_are_kept_and_long_ones_are_cut() -> None:
     found = {"rescheduler.dev/replacement": "x" * 200_000, "rescheduler.dev/other": "y", "rescheduler.dev.evil/z": "z"}
     kept = parse_pod({"metadata": META | {"annotations": found}}).annotations
     assert kept == {"rescheduler.dev/replacement": "x" * 1023 + "…"}
@@ -242,6 +242,6 @@ def test_a_pod_without_a_uid_is_refused_with_the_field() -> None:
         parse_pod({"metadata": {"namespace": "s", "name": "p"}})
 
 
-def test_a_pod_without_priority_is_as_any_other() -> None:
+def test_a_pod_without_priority_has_priority_zero() -> None:
     raw = {"metadata": {"namespace": "s", "name": "p", "uid": "u"}, "spec": {"priority": None}}
     assert parse_pod(raw).priority == 0

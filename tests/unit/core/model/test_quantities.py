@@ -1,4 +1,4 @@
-"""Quantities as the API writes them."""
+"""Quantities in the notation of the API."""
 
 import pytest
 
@@ -23,12 +23,12 @@ from rescheduler.core.model.quantities import MAX_QUANTITY, format_quantity, par
         ("example.com/gpu", 2, 2),
     ],
 )
-def test_they_are_whole_numbers_rounded_up(resource: str, text: str, value: int) -> None:
+def test_quantities_are_whole_numbers_rounded_up(resource: str, text: str, value: int) -> None:
     assert parse_quantity(resource, text) == value
 
 
 @pytest.mark.parametrize("text", ["", "Gi", "one", "1KiB", "nan", "Infinity", "1_000", "٣", "1e", "1e99999999999"])
-def test_what_is_none_counts_as_the_most_unless_the_caller_says_otherwise(text: str) -> None:
+def test_an_unreadable_quantity_counts_as_the_default(text: str) -> None:
     assert parse_quantity("memory", text) == MAX_QUANTITY
     assert parse_quantity("memory", text, default=0) == 0
 
@@ -46,7 +46,7 @@ def test_what_is_none_counts_as_the_most_unless_the_caller_says_otherwise(text: 
         (1e999, MAX_QUANTITY),
     ],
 )
-def test_they_stay_within_what_kubernetes_keeps(text: str | float, value: int) -> None:
+def test_quantities_stay_within_the_limits_of_kubernetes(text: str | float, value: int) -> None:
     assert parse_quantity("memory", text) == value
     assert parse_quantity("cpu", text) == value
 
@@ -62,5 +62,5 @@ def test_they_stay_within_what_kubernetes_keeps(text: str | float, value: int) -
         ("pods", 3, "3"),
     ],
 )
-def test_people_read_them_as_they_write_them(resource: str, value: int, text: str) -> None:
+def test_quantities_are_formatted_in_the_notation_of_kubernetes(resource: str, value: int, text: str) -> None:
     assert format_quantity(resource, value) == text

@@ -1,4 +1,4 @@
-"""What pods ask for, and what they hold."""
+"""Requests of pods, and what pods take of their nodes."""
 
 from collections import Counter
 from typing import Any
@@ -17,23 +17,23 @@ def box(cpu: str = "", memory: str = "", **more: Any) -> dict[str, Any]:
     return {"name": "app", "resources": {"requests": requests}, **more}
 
 
-def test_containers_are_side_by_side() -> None:
+def test_requests_of_containers_add_up() -> None:
     assert requested_resources({"containers": [box("100m", "1Ki"), box("1")]}) == {"cpu": 1100, "memory": 1024}
 
 
-def test_the_largest_init_container_counts_where_it_is_larger_than_all_that_follow() -> None:
+def test_the_largest_init_container_counts_if_it_exceeds_the_sum() -> None:
     spec = {"containers": [box("100m")], "initContainers": [box("300m"), box("200m", "1Ki")]}
     assert requested_resources(spec) == {"cpu": 300, "memory": 1024}
 
 
-def test_a_sidecar_counts_beside_containers_and_beside_init_containers_after_it() -> None:
+def test_a_sidecar_counts_with_containers_and_later_init_containers() -> None:
     sidecar = box("100m", restartPolicy="Always")
     assert requested_resources({"containers": [box("200m")], "initContainers": [sidecar, box("500m")]}) == {"cpu": 600}
     assert requested_resources({"containers": [box("200m")], "initContainers": [box("500m"), sidecar]}) == {"cpu": 500}
     assert requested_resources({"containers": [box("900m")], "initContainers": [sidecar, box("500m")]}) == {"cpu": 1000}
 
 
-def test_requests_of_the_pod_as_a_whole_stand_instead_of_its_containers() -> None:
+def test_pod_level_requests_replace_those_of_containers() -> None:
     whole = {"requests": {"cpu": "2", "example.com/gpu": "9"}}
     assert requested_resources({"containers": [box("100m", "1Ki")], "resources": whole}) == {
         "cpu": 2000,
@@ -41,20 +41,20 @@ def test_requests_of_the_pod_as_a_whole_stand_instead_of_its_containers() -> Non
     }
 
 
-def test_overhead_comes_on_top() -> None:
+def test_overhead_is_added() -> None:
     assert requested_resources({"containers": [box("100m")], "overhead": {"cpu": "50m", "memory": "1Ki"}}) == {
         "cpu": 150,
         "memory": 1024,
     }
 
 
-def test_a_pod_that_is_resized_holds_the_larger_of_what_it_has_and_asks() -> None:
+def test_a_resized_pod_counts_the_larger_of_old_and_new_requests() -> None:
     status = {"containerStatuses": [{"name": "app", "allocatedResources": {"cpu": "2"}}]}
     assert allocated_resources({"spec": {"containers": [box("1")]}, "status": status}) == {"cpu": 2000}
     assert allocated_resources({"spec": {"containers": [box("3")]}, "status": status}) == {"cpu": 3000}
 
 
-def test_nothing_asked_is_nothing() -> None:
+def test_a_pod_without_requests_requests_nothing() -> None:
     assert requested_resources({"containers": [{"name": "app"}]}) == {}
     assert allocated_resources({"spec": {"containers": [{"name": "app"}]}}) == {}
 

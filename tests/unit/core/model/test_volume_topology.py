@@ -1,4 +1,4 @@
-"""Where volumes can be used."""
+"""Nodes that can access a volume."""
 
 from collections import Counter
 from typing import Any
@@ -32,18 +32,18 @@ def volume(labels: dict[str, str] | None = None, *zones: str, **spec: Any) -> Vo
         (volume({OLD: "a"}), {ZONE: "b"}, False),
     ],
 )
-def test_zones(found: VolumeTopology, labels: dict[str, str], reached: bool) -> None:
+def test_a_volume_is_accessible_from_its_zones(found: VolumeTopology, labels: dict[str, str], reached: bool) -> None:
     assert found.is_accessible_from(Node("n", "n", labels=labels)) is reached
 
 
-def test_a_claim_that_is_not_bound_is_a_doubt() -> None:
+def test_an_unbound_claim_is_left_to_the_scheduler() -> None:
     storage = ClusterVolumes({("shop", "data"): "v", ("shop", "new"): ""}, {"v": volume()})
     assert storage.topologies_of("shop", ["data"]) == (frozenset({volume()}), "")
     for name in ("new", "unknown"):
         assert name in storage.topologies_of("shop", ["data", name])[1]
 
 
-def test_a_node_is_crowded_where_not_all_volumes_that_come_can_surely_be_attached() -> None:
+def test_a_node_may_exceed_its_attach_limit() -> None:
     found = volume(csi={"driver": "disk"})
     storage = ClusterVolumes(free_attachments={"n1": {"disk": 3, "other": 0}})
     assert not storage.exceeds_attach_limit([found], "n1", Counter(disk=3))

@@ -1,4 +1,4 @@
-"""Volumes: what ties a pod to its node, and what has to be detached."""
+"""Volumes with data on one node, and volumes that a node must detach."""
 
 from rescheduler.api.drains import BlockerClass
 from rescheduler.api.policies import DrainSettings
@@ -56,14 +56,14 @@ def test_a_local_volume_blocks_and_no_deadline_overrides_it() -> None:
     assert decide_action(pod("p", "data"), DrainSettings(), EvictionContext(NOW, volumes=AROUND)).blocker_class is None
 
 
-def test_only_exclusive_volumes_that_move_along_are_one_by_one() -> None:
+def test_only_attached_single_node_volumes_must_be_detached() -> None:
     assert AROUND.has_volume_to_detach(pod("p", "data"))
     assert not AROUND.has_volume_to_detach(pod("p", "shared"))
     assert not AROUND.has_volume_to_detach(pod("p", "pending"))
     assert not AROUND.has_volume_to_detach(pod("p", ephemeral_claims=("p-scratch",)))
 
 
-def test_what_no_pod_here_uses_any_more_has_to_be_detached() -> None:
+def test_volumes_that_no_pod_uses_await_detach() -> None:
     assert (
         AROUND.awaiting_detach([pod("p", "data"), pod("q", "shared"), pod("r", ephemeral_claims=("p-scratch",))])
         == frozenset()
@@ -72,7 +72,7 @@ def test_what_no_pod_here_uses_any_more_has_to_be_detached() -> None:
     assert AROUND.awaiting_detach([pod("p", "data", phase="Succeeded")]) == {"v1", "v2", "v4"}
 
 
-def test_exclusive_is_what_a_successor_needs_too() -> None:
+def test_a_single_node_volume_counts_if_the_successor_needs_it() -> None:
     assert AROUND.has_single_node_volume(pod("a", "data"))
     assert AROUND.has_single_node_volume(pod("a", "shared", "pending", "data"))
     assert AROUND.has_single_node_volume(pod("a", "nobody-knows"))

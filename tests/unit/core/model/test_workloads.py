@@ -1,4 +1,4 @@
-"""Owners of pods, as far as moving their pods cares."""
+"""Owners of pods: the fields that a move uses."""
 
 from typing import Any
 
@@ -18,5 +18,5 @@ from rescheduler.core.model.workloads import replaces_terminating_pods
         ({"podReplacementPolicy": "TerminatingOrFailed", "managedBy": "kueue.x-k8s.io/multikueue"}, False),
     ],
 )
-def test_whether_two_pods_of_a_job_may_run(spec: dict[str, Any], at_once: bool) -> None:
+def test_a_job_may_replace_terminating_pods(spec: dict[str, Any], at_once: bool) -> None:
     assert replaces_terminating_pods({"spec": spec}) is at_once

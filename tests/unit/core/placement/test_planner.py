@@ -1,4 +1,4 @@
-"""Whether pods find a place together: each rule alone, and what holds whatever the cluster."""
+"""Plans: each rule of the scheduler on its own, and laws that hold in every cluster."""
 
 from collections.abc import Sequence
 from random import Random
@@ -35,7 +35,7 @@ def pod(name: str, on: str = "old", cpu: str = "1", *, labels: Raw | None = None
 
 
 def forecast(nodes: Sequence[Raw], pods: Sequence[Raw], **more: Any) -> list[Fit]:
-    """The old node is drained of its pods, in this order."""
+    """Plan the drain of the old node, with its pods in this order."""
     return [each.fit for each in forecasts(nodes, pods, **more)]
 
 
@@ -62,20 +62,20 @@ def spread(key: str = ZONE, skew: int = 1, **more: Any) -> Raw:
     return {"topologySpreadConstraints": [constraint | more]}
 
 
-def test_requests_are_counted_together() -> None:
+def test_requests_of_all_pods_count_together() -> None:
     assert forecast([node("n1", "2")], [pod("p1"), pod("p2"), pod("p3")]) == [FITS, FITS, DOES_NOT]
 
 
-def test_what_other_pods_hold_is_not_free() -> None:
+def test_requests_of_running_pods_are_not_free() -> None:
     assert forecast([node("n1", "2")], [pod("p1"), pod("there", "n1", "1500m")]) == [DOES_NOT]
 
 
-def test_a_pod_that_has_finished_holds_nothing() -> None:
+def test_a_finished_pod_takes_no_room() -> None:
     done = pod("done", "n1", "2") | {"status": {"phase": "Succeeded"}}
     assert forecast([node("n1", "2")], [pod("p1"), done]) == [FITS]
 
 
-def test_a_node_takes_only_so_many_pods() -> None:
+def test_a_node_takes_no_more_pods_than_its_limit() -> None:
     assert forecast([node("n1", pods="2")], [pod("p1"), pod("p2"), pod("there", "n1")]) == [FITS, DOES_NOT]
 
 
@@ -89,20 +89,20 @@ def test_a_resource_that_no_node_offers_may_come_from_a_driver() -> None:
     assert forecast([node("n1")], [pod("p1", more={"example.com/gpu": "1"})]) == [UNKNOWN]
 
 
-def test_a_taint_keeps_off_who_does_not_tolerate_it() -> None:
+def test_a_taint_keeps_off_pods_that_do_not_tolerate_it() -> None:
     tainted = node("n1", taints=[{"key": "own", "value": "x", "effect": "NoSchedule"}])
     tolerant = pod("p2", tolerations=[{"key": "own", "operator": "Exists"}])
     assert forecast([tainted], [pod("p1"), tolerant]) == [DOES_NOT, FITS]
 
 
 @pytest.mark.parametrize(("zone", "fit"), [("a", FITS), ("b", DOES_NOT)])
-def test_node_affinity_is_asked(zone: str, fit: Fit) -> None:
+def test_node_affinity_decides(zone: str, fit: Fit) -> None:
     terms = [{"matchExpressions": [{"key": ZONE, "operator": "In", "values": ["a"]}]}]
     required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
     assert forecast([node("n1", zone=zone)], [pod("p1", affinity={"nodeAffinity": required})]) == [fit]
 
 
-def test_cordoned_and_closed_nodes_and_those_being_deleted_are_no_targets() -> None:
+def test_cordoned_excluded_and_deleting_nodes_take_no_pods() -> None:
     going = node("n3")
     going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     assert forecast([node("n1", unschedulable=True), node("n2"), going], [pod("p1")], excluded_nodes={"n2"}) == [
@@ -131,23 +131,23 @@ def test_anti_affinity_asks_for_labels_of_namespaces() -> None:
     assert forecast([node("n1")], pods, namespace_labels={"s": {"team": "y"}}) == [FITS]
 
 
-def test_affinity_needs_company() -> None:
+def test_affinity_needs_a_selected_pod() -> None:
     near = affine("podAffinity", selector={"matchLabels": {"app": "b"}})
     company = pod("there", "n1", labels={"app": "b"})
     assert forecast([node("n1"), node("n2")], [pod("p1", **near), company]) == [FITS]
     assert forecast([node("n1"), node("n2")], [pod("p1", **near)]) == [DOES_NOT]
 
 
-def test_a_pod_that_its_own_affinity_asks_for_may_be_the_first() -> None:
+def test_a_pod_selected_by_its_own_affinity_may_be_the_first() -> None:
     assert forecast([node("n1")], [pod("p1", **affine("podAffinity"))]) == [FITS]
 
 
-def test_spread_holds_back_what_the_emptiest_domain_cannot_follow() -> None:
+def test_spread_is_limited_by_the_emptiest_domain() -> None:
     nodes = [node("n1", zone="a"), node("n2", "1", zone="b")]
     assert forecast(nodes, [pod(f"p{n}", **spread()) for n in range(4)]) == [FITS, FITS, FITS, DOES_NOT]
 
 
-def test_a_host_port_is_had_once_a_node() -> None:
+def test_a_host_port_is_used_once_on_a_node() -> None:
     port: dict[str, Any] = {"ports": [{"containerPort": 80, "hostPort": 8080}]}
     assert forecast([node("n1")], [pod("p1", **port), pod("p2", **port)]) == [FITS, DOES_NOT]
 
@@ -166,11 +166,11 @@ def test_a_volume_ties_its_pod_to_a_zone() -> None:
     assert forecast([node("n1", zone="a")], [bound]) == [UNKNOWN]
 
 
-def test_the_more_important_pod_has_its_place_first() -> None:
+def test_a_pod_with_higher_priority_fits_first() -> None:
     assert forecast([node("n1", "1")], [pod("p1"), pod("p2", priority=10)]) == [DOES_NOT, FITS]
 
 
-def test_a_pod_that_waits_for_a_place_may_have_it_first() -> None:
+def test_a_pending_pod_may_take_the_room_first() -> None:
     assert forecast([node("n1", "1")], [pod("p1"), pod("waiting", "")]) == [UNKNOWN]
 
 
@@ -184,13 +184,13 @@ def test_a_pod_that_waits_for_a_place_may_have_it_first() -> None:
         affine("podAntiAffinity", selector={"matchLabels": {"statefulset.kubernetes.io/pod-name": "p1"}}),
     ],
 )
-def test_what_only_the_scheduler_can_say_is_unknown(spec: Raw) -> None:
+def test_a_case_for_the_scheduler_is_unknown(spec: Raw) -> None:
     (found,) = forecasts([node("n1")], [pod("p1", **spec)])
     assert found.fit is UNKNOWN
     assert found.reason
 
 
-def test_with_more_nodes_than_pods_all_fit_whatever_the_others_do() -> None:
+def test_with_more_nodes_than_pods_all_pods_fit() -> None:
     nodes = [node(f"n{n}") for n in range(4)]
     assert forecast(nodes, [pod("p1"), pod("p2", schedulerName="other"), pod("waiting", "")]) == [FITS, UNKNOWN]
     assert forecast(nodes[:1], [pod("p1"), pod("p2", cpu="4", schedulerName="other")]) == [UNKNOWN, UNKNOWN]
@@ -201,7 +201,7 @@ SIZES = st.lists(st.integers(1, 8), min_size=1, max_size=8)
 
 @settings(max_examples=30)
 @given(SIZES, SIZES)
-def test_no_more_fit_than_there_is_room_for(nodes: list[int], pods: list[int]) -> None:
+def test_no_more_pods_fit_than_the_nodes_have_room_for(nodes: list[int], pods: list[int]) -> None:
     made = [node(f"n{n}", str(size)) for n, size in enumerate(nodes)]
     found = forecast(made, [pod(f"p{n}", cpu=str(size)) for n, size in enumerate(pods)])
     assert sum(size for size, fit in zip(pods, found, strict=True) if fit is FITS) <= sum(nodes)
@@ -210,7 +210,7 @@ def test_no_more_fit_than_there_is_room_for(nodes: list[int], pods: list[int]) -
 
 @settings(max_examples=30)
 @given(SIZES, st.integers(1, 20))
-def test_of_equal_pods_as_many_fit_as_the_nodes_hold(nodes: list[int], pods: int) -> None:
+def test_as_many_equal_pods_fit_as_the_nodes_have_room_for(nodes: list[int], pods: int) -> None:
     made = [node(f"n{n}", str(size)) for n, size in enumerate(nodes)]
     found = forecast(made, [pod(f"p{n}", cpu="2") for n in range(pods)])
     room = sum(size // 2 for size in nodes)

@@ -1,4 +1,4 @@
-"""Whom a term of affinity means."""
+"""Pods that a term of affinity selects."""
 
 from typing import Any
 
@@ -26,11 +26,11 @@ def term(**raw: Any) -> PodAffinityTerm:
         ({"namespaces": ["shop"], "namespaceSelector": {"matchLabels": {"team": "b"}}}, {"shop", "bank"}),
     ],
 )
-def test_namespaces_by_name_and_by_label(raw: dict[str, Any], namespaces: set[str]) -> None:
+def test_a_term_selects_namespaces_by_name_and_by_label(raw: dict[str, Any], namespaces: set[str]) -> None:
     assert {space for space in SPACES if term(**raw).selects(space, {"app": "web"}, SPACES)} == namespaces
 
 
-def test_pods_by_their_labels() -> None:
+def test_a_term_selects_pods_by_labels() -> None:
     assert not term().selects("shop", {"app": "db"}, SPACES)
     assert term(labelSelector={}).selects("shop", {"app": "db"}, SPACES)
     assert not term(labelSelector=None).selects("shop", {"app": "web"}, SPACES)
@@ -41,7 +41,7 @@ def test_preferred_terms_forbid_nothing() -> None:
     assert required_terms({"affinity": {"podAffinity": preferred}}, "shop", "podAffinity") == ()
 
 
-def test_of_terms_without_end_the_places_and_namespaces_are_kept() -> None:
+def test_too_many_terms_keep_topology_keys_and_namespaces() -> None:
     many = [{"topologyKey": f"k{n % 2}", "labelSelector": {"matchLabels": {"n": str(n)}}} for n in range(101)]
     spec = {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": many}}}
     found = required_terms(spec, "shop", "podAntiAffinity")

@@ -1,4 +1,4 @@
-"""What pods ask of a node, and where the plan must not pretend to know."""
+"""Requirements of pods, and the cases that only the scheduler can decide."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def pod(name: str = "p-1", labels: dict[str, str] | None = None, **spec: Any) ->
     }
 
 
-def test_equal_asks_are_one_object() -> None:
+def test_equal_requirements_are_one_object() -> None:
     asks = PodRequirementsParser()
     own = [{"app": "db", "statefulset.kubernetes.io/pod-name": f"db-{n}"} for n in (0, 1)]
     assert asks.parse(pod("db-0", own[0])) is asks.parse(pod("db-1", own[1]))
@@ -34,7 +34,7 @@ def test_a_replacement_is_put_into_its_namespaces_pool() -> None:
     assert where["tolerations"] == [{"key": names.POOL, "operator": "Equal", "value": "fast", "effect": "NoSchedule"}]
 
 
-def test_it_does_not_look_for_the_pool_that_its_namespace_was_in_before() -> None:
+def test_a_replacement_does_not_select_the_former_pool() -> None:
     where = PodRequirementsParser({"shop": "fast"}).parse(pod(nodeSelector={names.NODE_POOL: "slow"})).node_constraints
     assert where["nodeSelector"] == {names.NODE_POOL: "fast"}
 
@@ -52,12 +52,12 @@ def test_it_does_not_look_for_the_pool_that_its_namespace_was_in_before() -> Non
         ({"schedulingGroup": {"name": "g"}}, "group"),
     ],
 )
-def test_what_only_the_scheduler_can_say(spec: dict[str, Any], word: str) -> None:
+def test_a_case_for_the_scheduler_has_a_reason(spec: dict[str, Any], word: str) -> None:
     doubt = PodRequirementsParser().parse(pod(**spec)).unknown_reason
     assert word in doubt if word else not doubt
 
 
-def test_selecting_by_what_tells_pods_of_one_owner_apart_is_a_doubt() -> None:
+def test_a_selector_by_pod_identity_is_left_to_the_scheduler() -> None:
     selector = {"matchLabels": {"apps.kubernetes.io/pod-index": "0"}}
     term = {"topologyKey": "zone", "labelSelector": selector}
     affinity = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
@@ -76,7 +76,7 @@ MANY = [{"matchExpressions": [{"key": f"k{n}", "operator": "In", "values": ["v"]
         {"nodeSelector": {f"k{n}": "v" for n in range(1001)}},
     ],
 )
-def test_more_than_a_plan_can_look_at_is_left_to_the_scheduler(spec: dict[str, Any]) -> None:
+def test_too_many_constraints_are_left_to_the_scheduler(spec: dict[str, Any]) -> None:
     found = PodRequirementsParser().parse(pod(**spec))
     assert "more than 1000 scheduling constraints" in found.unknown_reason
     assert found.node_constraints == {"nodeSelector": {}, "tolerations": []}
@@ -84,7 +84,7 @@ def test_more_than_a_plan_can_look_at_is_left_to_the_scheduler(spec: dict[str, A
 
 
 @pytest.mark.parametrize("kind", ["podAffinity", "podAntiAffinity"])
-def test_a_selector_that_nobody_knows_and_terms_without_end_are_a_doubt(kind: str) -> None:
+def test_unknown_selectors_and_too_many_terms_are_left_to_the_scheduler(kind: str) -> None:
     odd = {"topologyKey": "zone", "labelSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}}
     many = [{"topologyKey": "zone", "labelSelector": {"matchLabels": {"n": str(n)}}} for n in range(101)]
     for terms in ([odd], many):
@@ -116,5 +116,5 @@ def test_host_ports_of_containers_and_sidecars_count() -> None:
         (("10.0.0.1", "TCP", 81), False),
     ],
 )
-def test_ports_collide_on_one_address(other: tuple[str, str, int], together: bool) -> None:
+def test_host_ports_conflict_on_the_same_address(other: tuple[str, str, int], together: bool) -> None:
     assert host_ports_conflict([("10.0.0.1", "TCP", 80)], [other]) is together

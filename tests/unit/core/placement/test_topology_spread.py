@@ -1,4 +1,4 @@
-"""Hard topology spread."""
+"""Hard topology spread constraints."""
 
 from random import Random
 from typing import Any
@@ -17,18 +17,18 @@ def constraint(**raw: Any) -> SpreadConstraint:
     return found
 
 
-def test_only_hard_ones_count() -> None:
+def test_only_hard_constraints_count() -> None:
     soft = {"topologyKey": "zone", "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway"}
     assert hard_spread_constraints({"topologySpreadConstraints": [soft]}, {}) == ()
 
 
-def test_match_label_keys_narrow_the_selector_to_the_pods_own_value() -> None:
+def test_match_label_keys_add_the_values_of_the_pod() -> None:
     found = constraint(matchLabelKeys=["rev", "absent"])
     assert found.counts_pod({"app": "web", "rev": "2"})
     assert not found.counts_pod({"app": "web", "rev": "1"})
 
 
-def test_defaults_are_the_schedulers() -> None:
+def test_defaults_are_those_of_the_scheduler() -> None:
     assert (constraint().honors_node_affinity, constraint().honors_node_taints, constraint().min_domains) == (
         True,
         False,
@@ -38,7 +38,7 @@ def test_defaults_are_the_schedulers() -> None:
     assert (found.honors_node_affinity, found.honors_node_taints, found.min_domains) == (False, True, 3)
 
 
-def test_a_selector_of_everything_counts_nothing_but_the_pod_itself() -> None:
+def test_a_selector_of_everything_counts_only_the_pod_itself() -> None:
     found = constraint(labelSelector={})
     assert not found.counts_pod({"app": "web"})
     assert found.matches_own_pod({"app": "web"})
@@ -59,7 +59,9 @@ def test_no_selector_counts_nothing() -> None:
         ({}, {}, 1, 1, 0),
     ],
 )
-def test_room(filled: dict[str, int], slots: dict[str, int], skew: int, least: int, count: int) -> None:
+def test_placeable_pods_of_a_constraint(
+    filled: dict[str, int], slots: dict[str, int], skew: int, least: int, count: int
+) -> None:
     assert placeable_pods(filled, slots, skew, least) == count
 
 
@@ -68,7 +70,9 @@ def test_room(filled: dict[str, int], slots: dict[str, int], skew: int, least: i
     st.integers(1, 3),
     st.randoms(use_true_random=False),
 )
-def test_room_is_what_any_order_comes_to(domains: dict[str, tuple[int, int]], skew: int, random: Random) -> None:
+def test_placeable_pods_do_not_depend_on_the_order(
+    domains: dict[str, tuple[int, int]], skew: int, random: Random
+) -> None:
     filled = {name: count for name, (count, _) in domains.items()}
     slots = {name: count for name, (_, count) in domains.items()}
     now, left, placed = dict(filled), dict(slots), 0

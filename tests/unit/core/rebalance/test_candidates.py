@@ -1,4 +1,4 @@
-"""Which pods may be moved for the sake of evenness alone."""
+"""Pods that rebalancing may move."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -57,7 +57,7 @@ def test_a_pod_of_a_deployment_may_be_moved_whatever_its_budget_allows() -> None
 
 
 @pytest.mark.parametrize("kind", ["StatefulSet", "ReplicationController"])
-def test_others_only_where_their_budget_says_how_many_may_be_missing(kind: str) -> None:
+def test_a_pod_without_replacement_first_needs_a_budget(kind: str) -> None:
     found = judged(raw(kind), ALLOWS)
     assert found is not None
     assert not found.can_be_replaced_first
@@ -65,7 +65,7 @@ def test_others_only_where_their_budget_says_how_many_may_be_missing(kind: str) 
         assert judged(raw(kind), *budgets) is None
 
 
-def test_who_wants_no_replacement_first_is_as_those_that_can_have_none() -> None:
+def test_a_pod_that_refuses_replacement_first_needs_a_budget() -> None:
     pod = raw(meta={"annotations": {"rescheduler.dev/replacement": "Never"}})
     for found in (
         judged(pod, ALLOWS),
@@ -91,7 +91,7 @@ def test_pods_of_other_owners_stay(kind: str) -> None:
         {"deletionTimestamp": "2026-01-01T12:00:30Z"},
     ],
 )
-def test_what_nobody_would_recreate_or_asks_to_be_left_alone_stays(meta: dict[str, Any]) -> None:
+def test_unmanaged_and_do_not_disrupt_pods_stay(meta: dict[str, Any]) -> None:
     assert judged(raw(meta=meta), ALLOWS) is None
 
 
@@ -111,11 +111,11 @@ def test_what_nobody_would_recreate_or_asks_to_be_left_alone_stays(meta: dict[st
         {"resourceClaims": [{"name": "gpu"}]},
     ],
 )
-def test_what_holds_a_pod_to_its_place_or_only_the_scheduler_could_judge_stays(spec: dict[str, Any]) -> None:
+def test_pods_with_unsupported_constraints_stay(spec: dict[str, Any]) -> None:
     assert judged(raw(**spec), ALLOWS) is None
 
 
-def test_soft_wishes_hold_nothing() -> None:
+def test_soft_constraints_do_not_count() -> None:
     soft = raw(topologySpreadConstraints=[{**ZONES, "whenUnsatisfiable": "ScheduleAnyway"}])
     assert judged(soft) is not None
 
@@ -126,7 +126,7 @@ def test_a_pod_that_is_not_ready_stays() -> None:
     assert judged(pod, ALLOWS) is None
 
 
-def test_what_a_drain_would_not_move_stays() -> None:
+def test_a_pod_that_a_drain_would_not_move_stays() -> None:
     web = LabelSelector(match_labels={"app": "web"})
     for action in (RuleAction.SKIP, RuleAction.WAIT_COMPLETED):
         assert judged(raw(), rules=(DrainRule(pod_selector=web, action=action),)) is None
@@ -160,20 +160,20 @@ DEPLOYMENT: dict[str, Any] = {
         ("metadata", {"deletionTimestamp": "2026-01-01T00:00:00Z"}, False),
     ],
 )
-def test_a_deployment_is_calm_once_all_its_pods_are_as_they_should_be(
+def test_a_deployment_is_stable_if_all_pods_are_current_and_ready(
     where: str, changes: dict[str, Any], expected: bool
 ) -> None:
     assert is_deployment_stable(DEPLOYMENT | {where: DEPLOYMENT[where] | changes}) is expected
 
 
-def test_a_pod_waits_for_its_deployment_to_be_calm() -> None:
+def test_a_pod_of_an_unstable_deployment_stays() -> None:
     found = judged(raw())
     assert found is not None
     assert check_deployment(found, {("s", "web"): True}) is found
     assert check_deployment(found, {("s", "web"): False}) is None
 
 
-def test_a_pod_with_no_deployment_behind_it_cannot_be_replaced_first() -> None:
+def test_a_pod_without_deployment_cannot_be_replaced_first() -> None:
     found = judged(raw())
     assert found is not None
     alone = check_deployment(found, {("s", "other"): True})

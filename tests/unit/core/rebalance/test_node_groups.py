@@ -1,4 +1,4 @@
-"""Among which nodes pods are evened out."""
+"""Groups of nodes that rebalancing treats together."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -46,12 +46,12 @@ def named(found: ClusterState) -> dict[str, list[str]]:
     return {arena.pool: [n.name for n in arena.nodes] for arena in build_groups(found)}
 
 
-def test_pools_keep_to_themselves_and_nodes_of_none_are_together() -> None:
+def test_each_pool_and_the_nodes_without_pool_form_a_group() -> None:
     found = named(world(node("a", "shop"), node("b"), node("c", "shop"), node("d")))
     assert found == {"": ["b", "d"], "shop": ["a", "c"]}
 
 
-def test_only_where_the_policy_that_decides_wants_it() -> None:
+def test_only_nodes_whose_winning_policy_rebalances_take_part() -> None:
     off = policy("off", rebalance={"enabled": False})
     assert named(world(node("a"), policies=())) == {}
     assert named(world(node("a"), policies=(off,))) == {}
@@ -69,11 +69,11 @@ def test_only_where_the_policy_that_decides_wants_it() -> None:
         {"taints": (Taint("karpenter.sh/disrupted", "", "NoSchedule"),)},
     ],
 )
-def test_only_whole_nodes_take_part(changes: dict[str, Any]) -> None:
+def test_only_nodes_in_service_take_part(changes: dict[str, Any]) -> None:
     assert named(world(node("a"), node("b", **changes))) == {"": ["a"]}
 
 
-def test_a_node_with_a_drain_takes_no_part_even_while_that_waits() -> None:
+def test_a_node_with_a_waiting_drain_takes_no_part() -> None:
     assert named(world(node("a"), node("b"), drains=(drain("b"),))) == {"": ["a"]}
 
 
@@ -96,7 +96,7 @@ def test_a_suspended_policy_moves_nothing(suspend: str) -> None:
     ("spec", "goes_on"),
     [({}, True), ({"suspend": "New"}, True), ({"suspend": "All"}, False), ({"mode": "Audit"}, False)],
 )
-def test_what_was_begun_is_brought_to_its_end_unless_the_policy_says_no(spec: dict[str, Any], goes_on: bool) -> None:
+def test_started_moves_may_finish_unless_the_policy_forbids(spec: dict[str, Any], goes_on: bool) -> None:
     (arena,) = build_groups(world(node("a"), policies=(policy(**spec),)))
     assert arena.may_finish_moves is goes_on
 
@@ -118,13 +118,13 @@ def test_a_suspected_node_takes_no_part() -> None:
     assert named(replace(world(node("a"), node("b")), suspected_nodes=frozenset({"b"}))) == {"": ["a"]}
 
 
-def test_the_bounds_are_the_policys() -> None:
+def test_thresholds_come_from_the_policy() -> None:
     (arena,) = build_groups(
         world(node("a"), policies=(policy(rebalance={"enabled": True, "high": "70%", "low": "5%"}),))
     )
     assert (arena.thresholds.high, arena.thresholds.low) == (0.7, 0.05)
 
 
-def test_nodes_whose_drain_has_begun_will_come_back_empty() -> None:
+def test_nodes_with_a_started_drain_are_listed() -> None:
     rows = drain("a"), drain("b", startedAt="2026-01-01T00:00:00Z")
     assert nodes_with_started_drain({d.name: d for d in rows}) == {"b"}

@@ -1,4 +1,4 @@
-"""How far the evening out of a pool may go on."""
+"""Progress of rebalancing: larger rounds while moves help, and a stop if they do not."""
 
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.pods import Pod
@@ -17,7 +17,7 @@ def loads(**shares: int) -> list[NodeLoad]:
 
 
 def rounds(*after: dict[str, int], generation: int = 1) -> RebalanceProgress:
-    """Rounds of one pod of 30 each, off a node of 90; how full the nodes were found after each."""
+    """Run rounds of one pod of 30 each, off a node of 90; the arguments are the loads after each round."""
     before = loads(a=90, b=0)
     course = evaluate_round(None, before, 1)
     for shares in after:
@@ -27,7 +27,7 @@ def rounds(*after: dict[str, int], generation: int = 1) -> RebalanceProgress:
     return course
 
 
-def test_it_begins_with_one_pod_and_doubles_while_that_helps() -> None:
+def test_rounds_begin_with_one_pod_and_double_while_they_help() -> None:
     assert rounds().batch_size == 1
     assert rounds({"a": 60, "b": 30}).batch_size == 2
     assert rounds(*[{"a": 60, "b": 30}] * 9).batch_size == MAX_BATCH_SIZE
@@ -36,24 +36,24 @@ def test_it_begins_with_one_pod_and_doubles_while_that_helps() -> None:
 AS_BEFORE = {"a": 90, "b": 0}
 
 
-def test_after_a_round_that_has_not_helped_it_is_one_pod_again_of_another_owner() -> None:
+def test_a_failed_round_resets_the_batch_and_skips_the_owner() -> None:
     course = rounds({"a": 60, "b": 30}, AS_BEFORE)
     assert not course.is_stopped
     assert course.batch_size == 1
     assert course.skipped_owners == {"p"}
 
 
-def test_it_rests_once_two_in_a_row_have_not_helped() -> None:
+def test_two_failed_rounds_in_a_row_stop_rebalancing() -> None:
     assert rounds(AS_BEFORE, AS_BEFORE).is_stopped
     assert not rounds(AS_BEFORE, {"a": 60, "b": 30}, AS_BEFORE).is_stopped
 
 
-def test_half_of_what_was_promised_will_do() -> None:
+def test_half_of_the_expected_gain_is_enough() -> None:
     assert rounds({"a": 75, "b": 15}).failed_rounds == 0  # of 0.36, 0.225
     assert rounds({"a": 82, "b": 8}).failed_rounds == 1
 
 
-def test_it_rests_until_the_pool_has_changed() -> None:
+def test_rebalancing_stays_stopped_until_the_group_changes() -> None:
     resting = rounds(AS_BEFORE, AS_BEFORE)
     assert evaluate_round(resting, loads(a=90, b=4), 1).is_stopped
     assert not evaluate_round(resting, loads(a=90, b=11), 1).is_stopped  # 5.5% more is asked
@@ -62,20 +62,20 @@ def test_it_rests_until_the_pool_has_changed() -> None:
     assert not evaluate_round(resting, loads(a=90, b=0), 2).is_stopped
 
 
-def test_a_round_that_moved_nothing_says_nothing() -> None:
+def test_a_round_without_moves_does_not_count() -> None:
     course = evaluate_round(None, loads(a=90, b=0), 1)
     course = course.begin_round(classify_nodes(loads(a=90, b=0), BOUNDS)).end_round([])
     assert evaluate_round(course, loads(a=90, b=0), 1).batch_size == 1
 
 
-def test_who_gives_and_takes_is_remembered_until_it_settles() -> None:
+def test_roles_are_kept_until_nothing_is_left_to_move() -> None:
     course = rounds({"a": 60, "b": 30})
     assert course.roles == NodeRoles(frozenset({"a"}), frozenset({"b"}))
     assert course.clear_roles().roles == NodeRoles()
 
 
-def test_moves_for_the_sake_of_usage_may_leave_requests_as_uneven_as_they_promised() -> None:
-    """The busy node asks for less than the idle one: by requests alone the move makes it worse."""
+def test_moves_by_usage_may_worsen_the_imbalance_by_requests() -> None:
+    """The busy node has fewer requests than the idle node: by requests, the move increases the imbalance."""
     node = Node("a", "a", allocatable={"cpu": 10_000, "pods": 9})
     other = Node("b", "b", allocatable={"cpu": 10_000, "pods": 9})
     before = [

@@ -1,4 +1,4 @@
-"""Who gives, who takes, and which pods go."""
+"""Source nodes, destination nodes, and the pods that move."""
 
 from collections import Counter
 from typing import Any
@@ -22,7 +22,7 @@ BOUNDS = Thresholds(high=0.8, low=0.5)
 
 
 class Pool:
-    """Nodes of 10 CPUs and 10 Gi; each with what stays on it and its pods, as CPU and memory in hundredths of a node."""
+    """Nodes of 10 CPUs and 10 Gi with a fixed load and pods; CPU and memory in hundredths of a node."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
@@ -71,27 +71,27 @@ def test_a_node_above_high_gives_and_one_below_low_takes() -> None:
 
 
 @pytest.mark.parametrize(("full", "empty"), [(80, 49), (81, 50), (20, 10), (95, 90)])
-def test_otherwise_nothing_is_moved(full: int, empty: int) -> None:
+def test_between_the_thresholds_no_pod_moves(full: int, empty: int) -> None:
     assert classify_nodes(Pool().node("full", full).node("empty", empty).loads(), BOUNDS).has_nothing_to_move
 
 
-def test_one_resource_makes_full_and_both_make_empty() -> None:
+def test_one_resource_above_high_is_full_both_below_low_are_empty() -> None:
     pool = Pool().node("full", (81, 10)).node("half", (10, 60)).node("empty", (10, 49))
     found = classify_nodes(pool.loads(), BOUNDS)
     assert [load.name for load in found.source_nodes] == ["full"]
     assert [load.name for load in found.destination_nodes] == ["empty"]
 
 
-def test_what_helps_most_goes_first_and_no_more_than_that() -> None:
+def test_the_pod_with_the_largest_gain_moves_first() -> None:
     pool = Pool().node("full", 0, 5, 30, 40, 10).node("empty")
     assert pool.choose() == ["p3"]
 
 
-def test_a_pod_so_large_that_it_would_only_change_sides_stays() -> None:
+def test_a_pod_that_would_only_swap_the_nodes_stays() -> None:
     assert Pool().node("full", 5, 80).node("empty", 20).choose() == []
 
 
-def test_a_pod_too_small_to_be_worth_a_move_stays() -> None:
+def test_a_pod_with_too_small_a_gain_stays() -> None:
     """The gain of one resource is 2 x share x (gap - share): 0.01 at least."""
     assert Pool().node("full", (83, 83), (2, 2)).node("empty", 49).choose() == ["p1"]
     assert Pool().node("full", (84, 84), (1, 1)).node("empty", 49).choose() == ["p1"]
@@ -99,18 +99,18 @@ def test_a_pod_too_small_to_be_worth_a_move_stays() -> None:
     assert Pool().node("full", (84, 85), (1, 0)).node("empty").choose() == ["p1"]
 
 
-def test_a_pod_goes_only_if_that_helps_wherever_it_lands() -> None:
-    """That the scheduler prefers the emptier one is no promise: 37 from 85 to 48 would only change sides."""
+def test_a_pod_moves_only_if_every_destination_helps() -> None:
+    """The scheduler may not choose the emptiest node: a pod of 37 from 85 to 48 would only swap the nodes."""
     assert Pool().node("full", 48, 37).node("half", 48).node("empty").choose() == []
     assert Pool().node("full", 55, 30).node("half", 48).node("empty").choose() == ["p1"]
 
 
-def test_a_node_that_would_be_above_high_then_is_not_given_it() -> None:
+def test_a_node_that_would_exceed_high_takes_no_pod() -> None:
     assert Pool().node("full", (50, 40), (40, 33)).node("empty", (0, 49)).choose() == []
     assert Pool().node("full", (50, 40), (40, 30)).node("empty", (0, 49)).choose() == ["p1"]
 
 
-def test_a_node_that_cannot_have_the_pod_does_not_matter() -> None:
+def test_a_node_that_cannot_take_the_pod_does_not_count() -> None:
     pool = Pool().node("full", 48).node("half", 48, labels={"disk": "hdd"}).node("empty", labels={"disk": "ssd"})
     assert pool.pod("full", 37, node_constraints={"nodeSelector": {"disk": "ssd"}}).choose() == ["p1"]
 
@@ -122,7 +122,7 @@ def test_a_pod_that_fits_nowhere_stays() -> None:
     assert pool.pod("full", 31, node_constraints={"tolerations": tolerated}).choose() == ["p2"]
 
 
-def test_a_node_that_new_pods_are_rather_kept_off_takes_none() -> None:
+def test_a_node_with_prefer_no_schedule_takes_no_pod() -> None:
     taint = Taint("DeletionCandidateOfClusterAutoscaler", "1", "PreferNoSchedule")
     assert Pool().node("full", 60, 30).node("empty", taints=(taint,)).choose() == []
 
@@ -133,7 +133,7 @@ def test_a_node_without_room_for_more_pods_takes_none() -> None:
     assert pool.choose() == []
 
 
-def test_one_pod_off_a_node_one_for_a_node_and_one_of_an_owner() -> None:
+def test_a_round_has_one_move_for_each_node_and_owner() -> None:
     pool = Pool().node("a", 60).node("b", 60).node("c", 60).node("x").node("y")
     for node in "abc":
         pool.pod(node, 20, owner=node).pod(node, 20, owner=node)
@@ -149,12 +149,12 @@ def test_one_pod_off_a_node_one_for_a_node_and_one_of_an_owner() -> None:
     assert len(pool.choose()) == 1
 
 
-def test_no_more_at_once_than_allowed() -> None:
+def test_a_round_has_no_more_moves_than_the_batch_size() -> None:
     pool = Pool().node("a", 60, 30).node("b", 60, 30).node("x").node("y")
     assert len(pool.choose(max_moves=1)) == 1
 
 
-def test_a_node_waits_for_a_pod_of_a_resting_owner_rather_than_give_many_small_ones() -> None:
+def test_a_node_waits_for_its_best_pod_in_cooldown() -> None:
     pool = Pool().node("full", 60).pod("full", 30, owner="web").node("empty")
     pool.pod("full", 5)
     assert pool.choose(owners_cooling_down={"web"}) == []
@@ -162,7 +162,7 @@ def test_a_node_waits_for_a_pod_of_a_resting_owner_rather_than_give_many_small_o
     assert pool.choose(owners_cooling_down={"web"}) == ["p3"]
 
 
-def test_pods_that_can_be_replaced_first_go_before_others() -> None:
+def test_pods_with_replacement_first_move_first() -> None:
     pool = Pool().node("full", 60).node("empty").pod("full", 30, can_be_replaced_first=False).pod("full", 10)
     assert pool.choose() == ["p2"]
 
@@ -172,14 +172,14 @@ def test_nodes_above_high_give_before_others() -> None:
     assert pool.choose(NodeRoles(frozenset({"less"}), frozenset()), max_moves=1) == ["p1"]
 
 
-def test_an_evening_out_that_has_begun_goes_on_while_it_is_worth_it() -> None:
-    """Nobody is above high or below low any more; 22 would hardly even out 78 and 54."""
+def test_started_rebalancing_continues_between_the_thresholds() -> None:
+    """No node is above high or below low; a pod of 22 has a small gain between 78 and 54."""
     pool = Pool().node("was full", 46, 22, 10).node("was empty", 40, 14).node("other", 62)
     assert pool.choose() == []
     assert pool.choose(NodeRoles(frozenset({"was full"}), frozenset({"was empty"}))) == ["p2"]
 
 
-def test_off_a_node_that_is_not_above_high_a_move_has_to_be_worth_more() -> None:
+def test_a_node_below_high_needs_a_larger_gain() -> None:
     begun = NodeRoles(frozenset({"was full"}), frozenset({"was empty"}))
     assert Pool().node("was full", 65, 5).node("was empty", 54).node("other", 58).choose(begun) == []
     assert Pool().node("was full", 65, 8).node("was empty", 52).node("other", 58).choose(begun) == ["p1"]
@@ -191,13 +191,13 @@ def test_other_nodes_wait_while_one_above_high_waits() -> None:
     assert pool.choose(roles, owners_cooling_down={"web"}) == []
 
 
-def test_a_node_above_high_takes_no_more_and_one_below_low_gives_no_more() -> None:
+def test_roles_change_if_a_node_crosses_the_other_threshold() -> None:
     pool = Pool().node("a", 81).node("b", 49)
     found = classify_nodes(pool.loads(), BOUNDS, NodeRoles(frozenset({"b"}), frozenset({"a"})))
     assert found.roles == NodeRoles(frozenset({"a"}), frozenset({"b"}))
 
 
-def test_a_node_back_from_maintenance_is_filled_by_those_above_the_mean() -> None:
+def test_a_returned_node_is_filled_by_nodes_above_the_mean() -> None:
     pool = Pool().node("a", 20, 20, 20).node("b", 20, 20, 20).node("c", 40).node("back")
     assert pool.choose() == []
     assert pool.choose(returned=frozenset({"back"})) == ["p1"]
@@ -205,7 +205,7 @@ def test_a_node_back_from_maintenance_is_filled_by_those_above_the_mean() -> Non
     assert [load.name for load in found.source_nodes] == ["a", "b"]
 
 
-def test_by_usage_where_it_is_known() -> None:
+def test_usage_decides_if_it_is_known() -> None:
     pool = Pool().node("busy", 0, *[5] * 6).node("idle", 0, *[5] * 6)
     assert classify_nodes(pool.loads(), BOUNDS).has_nothing_to_move
     used = {"busy": CpuMemory(9000, GI), "idle": CpuMemory(500, GI)}

@@ -1,4 +1,4 @@
-"""Whole pools evened out on paper, under schedulers that even out, that keep alike pods apart, and that pack: all settle."""
+"""Simulated pools under several schedulers: every pool settles."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -32,7 +32,7 @@ STAY = ("DaemonSet", "Job", "bare", "protected", "critical", "claim", "no budget
 
 @dataclass
 class App:
-    """Pods alike. `kind`: Deployment, StatefulSet, or one of STAY; `room`: what its budget lets be missing."""
+    """Equal pods. `kind`: Deployment, StatefulSet, or one of STAY; `room`: disruptions that its budget allows."""
 
     name: str
     kind: str
@@ -44,7 +44,7 @@ class App:
 
 @dataclass
 class World:
-    """A pool with its pods, by name: where each is, and where it was before."""
+    """Pool with the current and the former node of each pod, by name."""
 
     random: Random
     scheduler: str
@@ -114,7 +114,7 @@ class World:
         ]
 
     def place(self, app: App, avoid: Iterable[str], node_of: str = "") -> str | None:
-        """As the scheduler does: PreferNoSchedule weighs thrice, its like elsewhere twice, then how full and balanced."""
+        """Return the node that a scheduler chooses; weights 3 for taints, 2 for spread, 1 for room and balance."""
         scores = []
         alike = Counter(node for name, node in self.at.items() if self.app(name) is app)
         asked = {"cpu": app.cpu, "memory": app.memory}
@@ -131,7 +131,7 @@ class World:
         return max(scores)[2] if scores else None
 
     def move(self, shifts: Iterable[PlannedMove]) -> list[PlannedMove]:
-        """Replacement first, else within the budget; those that left their node."""
+        """Move pods, replacement first or within the budget; return the pods that left their node."""
         shifts = tuple(shifts)
         avoid = {shift.candidate.pod.node for shift in shifts}
         missing: Counter[str] = Counter()
@@ -154,13 +154,13 @@ class World:
 
     @property
     def deviation(self) -> float:
-        """What the benchmark shows: the standard deviation of the requested share."""
+        """Return the standard deviation of the requested share, as in the benchmark."""
         found = standard_deviation(self.loads())
         return found.sum / 2
 
 
 def pool(seed: int, scheduler: str = "evens out", *, sets: int = 2) -> World:
-    """Ten nodes, some larger, unevenly filled with pods of very different sizes."""
+    """Return ten nodes of different sizes, filled unevenly with pods of very different sizes."""
     random = Random(seed)
     world = World(random, scheduler)
     for number in range(10):
@@ -189,7 +189,7 @@ def pool(seed: int, scheduler: str = "evens out", *, sets: int = 2) -> World:
 def even_out(
     world: World, *, returned: frozenset[str] = frozenset(), forget: Callable[[], bool] = lambda: False
 ) -> int:
-    """Rounds as the engine makes them, until nothing has moved for a day; how many there were. `forget`: a restart."""
+    """Run rounds until no pod has moved for a day; return their number. `forget`: restart after each round."""
     course: RebalanceProgress | None = None
     resting: dict[str, datetime] = {}
     lineages = MoveHistory()
@@ -230,7 +230,7 @@ def even_out(
 
 @cache
 def evened(seed: int, scheduler: str, sets: int = 2) -> tuple[float, World]:
-    """A pool evened out, with how uneven it was before."""
+    """Rebalance a pool; return its deviation before, and the pool."""
     world = pool(seed, scheduler, sets=sets)
     before = world.deviation
     even_out(world)
@@ -255,16 +255,16 @@ def test_pools_become_more_even_and_never_less(seed: int, scheduler: str) -> Non
     assert max(world.moved.values(), default=0) <= 2
 
 
-def test_under_a_scheduler_that_packs_it_is_given_up_after_a_few_moves() -> None:
+def test_a_packing_scheduler_stops_rebalancing_after_a_few_moves() -> None:
     moves = [sum(evened(seed, "packs")[1].moved.values()) for seed in range(20)]
     assert mean(moves) < 3
     assert max(moves) < 10
 
 
 def as_they_come(world: World) -> list[float]:
-    """What LowNodeUtilization of the descheduler does: of nodes above high, pod after pod, until they are not.
+    """Evict like LowNodeUtilization of the descheduler: pod after pod off nodes above high, until they are below.
 
-    The deviation after every eviction.
+    Return the deviation after each eviction.
     """
     found = [world.deviation]
     for _ in range(20):
@@ -299,8 +299,8 @@ def as_they_come(world: World) -> list[float]:
 
 
 @pytest.mark.parametrize("scheduler", ["evens out", "spreads"])
-def test_half_of_the_moves_that_it_takes_as_they_come(scheduler: str) -> None:
-    """To the same deviation, over all pools: the one that both reach. Of pods that can be replaced first: others wait."""
+def test_half_of_the_moves_of_the_descheduler_suffice(scheduler: str) -> None:
+    """Compare the moves to the deviation that both reach, with pods that can be replaced first."""
     ours, theirs = 0, 0
     for seed in range(25):
         before, world = evened(seed, scheduler, sets=0)
@@ -313,7 +313,7 @@ def test_half_of_the_moves_that_it_takes_as_they_come(scheduler: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_an_operator_that_starts_anew_after_every_round_settles_too(seed: int) -> None:
+def test_an_operator_that_restarts_after_each_round_settles(seed: int) -> None:
     world = pool(seed)
     even_out(world, forget=lambda: True)
     assert all(len(path) == len(set(path)) for path in world.paths.values())

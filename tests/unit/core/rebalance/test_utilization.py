@@ -1,4 +1,4 @@
-"""How full nodes are, and what a move does to that."""
+"""Utilization of nodes, and the effect of a move."""
 
 import pytest
 from hypothesis import given
@@ -27,13 +27,13 @@ def full(name: str, cpu: int, memory: int, *samples: CpuMemory, **size: int) -> 
     return node_load(node(name, **size), {"cpu": cpu, "memory": memory, "pods": 5}, samples)
 
 
-def test_a_node_is_as_full_as_its_pods_ask() -> None:
+def test_the_utilization_of_a_node_is_that_of_its_requests() -> None:
     found = full("n", 2000, 24 * GI)
     assert found.sustained_utilization == CpuMemory(0.25, 0.75)
     assert found.free == {"cpu": 6000, "memory": 8 * GI, "pods": 105}
 
 
-def test_what_is_used_counts_once_it_was_used_three_times_in_a_row() -> None:
+def test_usage_counts_after_three_samples_in_a_row() -> None:
     high, low = CpuMemory(7000, 8 * GI), CpuMemory(1000, 8 * GI)
     assert full("n", 2000, 24 * GI, high, high).sustained_utilization.cpu == pytest.approx(0.25)
     assert full("n", 2000, 24 * GI, high, high, high).sustained_utilization == CpuMemory(0.875, 0.75)
@@ -41,19 +41,19 @@ def test_what_is_used_counts_once_it_was_used_three_times_in_a_row() -> None:
     assert full("n", 2000, 24 * GI, low, high, high, high).sustained_utilization.cpu == pytest.approx(0.875)
 
 
-def test_one_peak_is_enough_not_to_be_given_more() -> None:
+def test_one_peak_of_usage_keeps_new_pods_off() -> None:
     assert full("n", 2000, 0, CpuMemory(7000, 0)).peak_utilization.cpu == pytest.approx(0.875)
     before_a_move = node_load(node(), {"cpu": 2000}, (), [CpuMemory(), CpuMemory(7000, 0)])
     assert before_a_move.peak_utilization.cpu == pytest.approx(0.875)
     assert before_a_move.sustained_utilization.cpu == pytest.approx(0.25)
 
 
-def test_of_a_node_that_uses_more_than_is_asked_more_leaves_with_a_pod() -> None:
+def test_the_load_of_a_pod_grows_with_the_usage_of_its_node() -> None:
     used = CpuMemory(4000, 8 * GI)
     assert full("n", 2000, 16 * GI, used, used, used).pod_load(CpuMemory(1000, GI)) == CpuMemory(2000, GI)
 
 
-def test_room_is_of_every_resource_and_of_pods() -> None:
+def test_room_needs_every_resource_and_a_pod_slot() -> None:
     have = node_load(
         Node("n", "n", allocatable={"cpu": 1000, "pods": 3, "example.com/gpu": 1}), {"cpu": 500, "pods": 2}
     )
@@ -70,9 +70,7 @@ sizes = st.sampled_from([4000, 8000, 16000])
 
 
 @given(st.lists(st.tuples(shares, shares, sizes), min_size=2, max_size=6), st.integers(0, 1000), st.integers(0, 4 * GI))
-def test_the_gain_is_what_the_spread_falls_by_and_the_mean_stays(
-    rows: list[tuple[int, int, int]], cpu: int, memory: int
-) -> None:
+def test_the_gain_is_the_reduction_of_the_imbalance(rows: list[tuple[int, int, int]], cpu: int, memory: int) -> None:
     weight = CpuMemory(cpu, memory)
 
     def loads(*moved: CpuMemory) -> list[NodeLoad]:
