@@ -1,4 +1,4 @@
-"""Budgets as watched, and what is corrected of them meanwhile."""
+"""The watched budgets, and their corrections after evictions."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from rescheduler.core.model.pods import Pod
 
 
 class Watched:
-    """Budgets of one namespace as their watch shows them."""
+    """Watched budgets of one namespace."""
 
     def __init__(self) -> None:
         self.held = False
@@ -28,7 +28,7 @@ class Watched:
 
 
 class World:
-    """Budgets, what is watched of them, and a clock that is set by hand."""
+    """Budgets, their watch, and a clock that the test sets."""
 
     def __init__(self) -> None:
         self.time = 0.0

@@ -1,4 +1,4 @@
-"""Evictions as they are sent: how many, how often, and what each answer leads to."""
+"""The eviction queue: rate, order and retries of evictions, and the result of each response."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -28,7 +28,7 @@ TAKEN = 'admission webhook "virt" denied the request: evacuation has begun'
 
 
 class World:
-    """An API server that answers as it is made to, budgets as watched, and a clock that is set by hand."""
+    """An API server with given responses, watched budgets, and a clock that the test sets."""
 
     def __init__(
         self, refusal: ErrorResponse | None = None, budgets: Mapping[str, DisruptionBudget] | None = None
@@ -175,7 +175,7 @@ async def test_no_answer_at_all_is_named_and_tried_again() -> None:
     assert world.evictions.evicting_uids() == frozenset()
 
 
-async def test_a_fault_of_ours_costs_one_try_and_no_slot() -> None:
+async def test_a_bug_costs_one_attempt_and_no_slot() -> None:
     world = World(budgets={"a": replace(NONE, allowed=1)})
     world.error = ValueError("a bug")
     await world.send((pod("a"), EVICT))
@@ -232,8 +232,8 @@ async def test_no_more_a_second_than_the_policy_says() -> None:
 # -- budgets that let nobody go ----------------------------------------------------------------------------------------
 
 
-async def test_a_pod_whose_budget_allows_none_is_asked_about_within_15_s_and_then_twice_a_minute() -> None:
-    """A webhook that takes evictions over hears of it only so."""
+async def test_an_exhausted_budget_is_probed_within_15_s_then_twice_a_minute() -> None:
+    """A webhook that moves pods itself learns of a pod only through a real eviction."""
     world = World(ErrorResponse(429, "", "Cannot evict", NEEDS), {"a": NONE})
     await world.seconds(120, (pod("a"), EVICT))
     assert world.times == [12, 42, 72, 102]
@@ -242,7 +242,7 @@ async def test_a_pod_whose_budget_allows_none_is_asked_about_within_15_s_and_the
 
 
 async def test_a_blocker_stays_while_its_pod_is_asked_about() -> None:
-    """Words that come and go would be written each time."""
+    """A blocker that comes and goes would cost a status write each time."""
     world = World(budgets={"a": NONE})
     world.hangs = asyncio.Event()
     rows = [(pod("a"), EVICT)]
@@ -252,7 +252,7 @@ async def test_a_blocker_stays_while_its_pod_is_asked_about() -> None:
     world.evictions.close(world.sender)
 
 
-async def test_so_is_one_under_several_budgets() -> None:
+async def test_a_pod_under_several_budgets_is_probed() -> None:
     world = World(ErrorResponse(500, "", TWO))
     world.budgets["a"] = (NONE, replace(NONE, uid="2", name="two"))
     await world.seconds(60, (pod("a"), EVICT))
@@ -286,7 +286,7 @@ async def test_room_in_a_budget_is_used_at_once_by_one_that_was_refused() -> Non
     assert world.times == [12, 14]
 
 
-async def test_pods_of_a_budget_that_lets_one_after_another_go_are_not_asked_about_before_their_turn() -> None:
+async def test_pods_of_an_active_budget_are_not_probed_before_their_turn() -> None:
     world = World(budgets=dict.fromkeys("abcdef", NONE))
     rows = [(pod(name), EVICT) for name in "abcdef"]
     for name in "abcdef":
@@ -298,7 +298,7 @@ async def test_pods_of_a_budget_that_lets_one_after_another_go_are_not_asked_abo
     assert world.names() == list("abcdef")
 
 
-async def test_a_hundred_pods_behind_one_budget_are_asked_about_one_after_another() -> None:
+async def test_a_hundred_pods_of_one_budget_are_probed_one_after_another() -> None:
     world = World(ErrorResponse(429, "", "Cannot evict", NEEDS), {f"p{i}": NONE for i in range(100)})
     rows = [(pod(f"p{i}"), EVICT) for i in range(100)]
     for _ in range(1200):
@@ -337,7 +337,7 @@ async def test_an_eviction_is_counted_if_the_server_counts_it(ready: bool, spent
     assert world.spent == spent
 
 
-async def test_a_budget_that_refuses_though_it_showed_room_is_believed_and_costs_a_pod_little() -> None:
+async def test_a_refusal_of_a_budget_with_room_counts_and_costs_few_requests() -> None:
     world = World(ErrorResponse(429, "", "Cannot evict", NEEDS), {"a": replace(NONE, allowed=1)})
     await world.send((pod("a"), EVICT))
     assert world.exhausted == ["one"]
@@ -355,10 +355,10 @@ REFUSALS = st.builds(
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.none() | REFUSALS, st.integers(0, 2)), min_size=1, max_size=40))
-def test_no_stream_of_answers_and_no_budget_makes_a_pod_cost_more_than_a_few_requests_a_minute(
+def test_no_responses_and_no_budget_cost_many_requests_a_minute(
     stream: list[tuple[ErrorResponse | None, int]],
 ) -> None:
-    """An acceptance has no effect here, a budget shows room or none or is two, and the server answers anything."""
+    """Accepted evictions have no effect, budgets vary, and the API server returns any response."""
     world = World()
     world.live = {"metadata": {"uid": "a"}}
 
@@ -379,7 +379,7 @@ def test_no_stream_of_answers_and_no_budget_makes_a_pod_cost_more_than_a_few_req
 # -- accepted, and still there ----------------------------------------------------------------------------------------
 
 
-async def test_an_accepted_eviction_without_effect_is_sent_again_after_15_s_and_named() -> None:
+async def test_an_eviction_without_effect_is_repeated_after_15_s_and_reported() -> None:
     world = World()
     world.live = {"metadata": {"uid": "a"}}
     await world.send((pod("a"), EVICT))
@@ -449,7 +449,7 @@ def test_slots_are_shared_and_given_up() -> None:
     assert [slots.acquire("a") for _ in range(9)].count(True) == 6
 
 
-async def test_whoever_waited_for_a_slot_is_woken() -> None:
+async def test_a_session_that_waits_for_a_slot_is_woken() -> None:
     world = World()
     world.hangs, woken = asyncio.Event(), []
     other = EvictionSession(lambda: woken.append(1))
@@ -462,7 +462,7 @@ async def test_whoever_waited_for_a_slot_is_woken() -> None:
     assert woken
 
 
-async def test_a_pod_is_asked_about_once_at_a_time_whoever_moves_it() -> None:
+async def test_a_pod_has_one_request_in_flight_over_all_sessions() -> None:
     world = World()
     world.hangs = asyncio.Event()
     await world.send((pod("a"), EVICT))
@@ -500,7 +500,7 @@ async def test_a_request_that_is_cancelled_before_it_begins_keeps_nothing() -> N
     assert world.sender.attempts["a"].accepted_at
 
 
-async def test_what_may_not_go_after_all_is_not_sent_and_says_why() -> None:
+async def test_a_pod_whose_proof_no_longer_holds_is_reported_and_not_sent() -> None:
     world = World()
 
     async def doubt(pod: Pod, verdict: PodDecision) -> str:
@@ -531,7 +531,7 @@ async def test_a_node_that_cannot_be_read_does_not_make_its_pods_gone() -> None:
 DISRUPTED = PodDecision(PodAction.DELETE, only_if_unchanged=True)
 
 
-async def test_a_delete_says_first_that_it_is_a_disruption_and_an_eviction_leaves_that_to_the_server() -> None:
+async def test_a_delete_sets_the_disruption_target_and_an_eviction_does_not() -> None:
     world = World()
     await world.send((replace(pod("a"), resource_version="7"), DISRUPTED), (pod("b"), EVICT))
     ((path, body, kind),) = world.marked

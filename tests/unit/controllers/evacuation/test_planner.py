@@ -1,4 +1,4 @@
-"""When a plan is made for single pods that are to leave, and what it says of them."""
+"""The planner of migrations: when it makes a plan, and its forecasts."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -18,7 +18,7 @@ SHOP = {names.NODE_POOL: "shop"}
 
 
 class World:
-    """Namespace `x` in pool `shop`, its pods on other nodes, and a clock that is set by hand."""
+    """Namespace `x` in pool `shop`, its pods on other nodes, and a clock that the test sets."""
 
     def __init__(self, *made: Json) -> None:
         self.pods, self.lists, self.time = list(made), 0, 0.0
@@ -49,7 +49,7 @@ class World:
         yield {"items": self.pods}
 
     async def ask(self, *asked: Json) -> dict[str, Fit] | None:
-        """What is said of these pods of one node, after a plan if one is due."""
+        """Return the forecasts of these pods of one node, after a plan if one is due."""
         rows = [pods.parse_pod(raw) for raw in asked]
 
         def look() -> Any:
@@ -72,7 +72,7 @@ def pod(name: str, *, cpu: str = "600m", kind: str = "StatefulSet", on: str = "o
     }
 
 
-async def test_only_nodes_of_the_pool_are_places_whatever_room_there_is_elsewhere() -> None:
+async def test_only_nodes_of_the_pool_have_room_for_its_pods() -> None:
     world = World(first := pod("a"), second := pod("b"))
     world.node("free")
     found = await world.ask(first, second)
@@ -81,7 +81,7 @@ async def test_only_nodes_of_the_pool_are_places_whatever_room_there_is_elsewher
     assert world.woken == ["migration/out"]
 
 
-async def test_one_that_comes_later_is_planned_for_before_it_goes() -> None:
+async def test_a_pod_that_comes_later_is_planned_before_it_leaves() -> None:
     world = World(first := pod("a"), second := pod("b", cpu="100m"))
     assert await world.ask(first) == {"a": Fit.FITS}
     world.time += 1
@@ -92,7 +92,7 @@ async def test_one_that_comes_later_is_planned_for_before_it_goes() -> None:
     assert world.lists == 2
 
 
-async def test_while_another_of_its_owner_is_on_its_way_it_has_no_place() -> None:
+async def test_a_pod_has_no_room_while_another_of_its_owner_is_pending() -> None:
     ending = pod("a", deletionTimestamp="2026-01-01T00:00:00Z")
     world = World(ending, second := pod("b"), third := pod("c", cpu="100m", kind="ReplicaSet"))
     assert await world.ask(second, third) == {"b": Fit.DOES_NOT_FIT, "c": Fit.FITS}

@@ -1,4 +1,4 @@
-"""Which nodes pods are moved off, how many at once, and what is not begun again."""
+"""The migrations of all nodes: which nodes get a task, how many at once, and when they back off."""
 
 import asyncio
 from typing import Any
@@ -17,7 +17,7 @@ from unit.supervision import supervisor
 
 
 class MigrationTask:
-    """Stands for one node's task: ends when it is told to."""
+    """Fake task of one node, which ends when the test sets `over`."""
 
     made: list["MigrationTask"]
 
@@ -36,7 +36,7 @@ class MigrationTask:
 
 
 class World:
-    """Nodes, and a clock that is set by hand."""
+    """Nodes, and a clock that the test sets."""
 
     def __init__(self, nodes: int = 3) -> None:
         self.time = 0.0
@@ -57,7 +57,7 @@ class World:
         self.store.put(ResourceKind.NODE, {"metadata": meta, "spec": {"taints": taints}})
 
     async def want(self, **errands: dict[str, str]) -> list[str]:
-        """What is running once this is wanted."""
+        """Set the requests, and return the nodes with a running task."""
         self.shifts.set_requests("pools", errands)
         return await self.running()
 
@@ -73,13 +73,13 @@ def _stub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manager, "MigrationTask", MigrationTask)
 
 
-async def test_what_is_wanted_is_moved_by_a_task_for_each_node() -> None:
+async def test_each_node_with_requests_has_one_task() -> None:
     world = World()
     assert await world.want(n1={"a": "x"}, n2={"b": "x"}) == ["n1", "n2"]
     assert {shift.node_name: shift.requests for shift in MigrationTask.made} == {"n1": {"a": "x"}, "n2": {"b": "x"}}
 
 
-async def test_a_task_is_told_when_something_else_is_wanted_of_it() -> None:
+async def test_a_running_task_gets_changed_requests() -> None:
     world = World()
     await world.want(n1={"a": "x"})
     await world.want(n1={"b": "x"})
@@ -99,7 +99,7 @@ async def test_only_so_many_nodes_at_once_and_the_next_when_one_is_done() -> Non
     assert len(MigrationTask.made) == manager.MAX_CONCURRENT_NODES + 3
 
 
-async def test_a_pod_that_has_left_is_not_looked_for_again_by_who_has_not_seen_it_yet() -> None:
+async def test_a_pod_that_has_left_is_not_migrated_again_on_an_old_request() -> None:
     world = World()
     left: list[str] = []
     world.shifts.pod_moved_listeners.append(lambda pod, cause: left.append(f"{pod.key} {cause}"))
@@ -111,8 +111,8 @@ async def test_a_pod_that_has_left_is_not_looked_for_again_by_who_has_not_seen_i
     assert left == ["s/p x"]
 
 
-async def test_a_node_that_a_move_was_cut_short_on_is_looked_after_once_all_have_said_what_they_want() -> None:
-    """After a restart: its released pods must not be given back before that."""
+async def test_an_interrupted_migration_resumes_once_all_requests_are_set() -> None:
+    """After a restart, its released pods must not be returned before that."""
     world = World()
     world.node("n1", version="2", tainted=True)
     world.shifts.on_node_changed(None)
@@ -122,8 +122,8 @@ async def test_a_node_that_a_move_was_cut_short_on_is_looked_after_once_all_have
     assert MigrationTask.made[0].requests == {}
 
 
-async def test_before_anything_runs_the_released_pods_of_tainted_nodes_are_looked_after_here() -> None:
-    """The start waits for a look at admission: meanwhile nobody else may return these pods."""
+async def test_tainted_nodes_count_as_managed_before_any_migration_runs() -> None:
+    """The start waits for the check of admission; no other controller may return these pods meanwhile."""
     world = World()
     world.task.cancel()
     deps = MigrationDependencies(None, world.store, world, None, None, supervisor())  # type: ignore[arg-type]
@@ -134,7 +134,7 @@ async def test_before_anything_runs_the_released_pods_of_tainted_nodes_are_looke
     assert world.shifts.managed_nodes() == {"n1"}
 
 
-async def test_who_cannot_be_moved_rests_ever_longer_and_stays_named() -> None:
+async def test_a_pod_that_cannot_move_backs_off_longer_and_stays_reported() -> None:
     world = World()
     blocker = Blocker(namespace="s", pod="p", class_=BlockerClass.NO_ROOM_IN_POOL, since=NOW)
     for rest in (60, 120):

@@ -1,4 +1,4 @@
-"""Every answer of the API server to an eviction or a delete, told apart."""
+"""The meaning of each response of the API server to an eviction or a delete."""
 
 from dataclasses import replace
 
@@ -91,7 +91,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("code", "message", "causes", "name", "outcome", "cause"), CASES)
-def test_answers(
+def test_each_response_matches_its_row(
     code: int, message: str, causes: tuple[tuple[str, str], ...], name: str, outcome: EvictionOutcome, cause: B | None
 ) -> None:
     refusal = ErrorResponse(code, "", message, causes)
@@ -182,7 +182,7 @@ def test_a_budget_that_allows_none_says_why_and_what_helps(
 
 
 def test_a_budget_whose_sync_failed_is_not_said_to_be_behind() -> None:
-    """The server says "still being processed", with Retry-After, for as long as nobody mends the budget."""
+    """The API server reports "still being processed", with Retry-After, until a user fixes the budget."""
     failed = replace(FULL, observed=False, sync_error=SYNC)
     answer = classify(ErrorResponse(429, "", "Cannot evict", NOT_YET, 10), failed)
     assert (answer.outcome, answer.blocker_class, answer.retry_after) == (REFUSED, B.BUDGET_MISCONFIGURED, 10)

@@ -1,4 +1,4 @@
-"""What a drain does with each kind of pod."""
+"""The action of a drain for each kind of pod."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -70,7 +70,7 @@ def some(**changes: object) -> Pod:
         ),
     ],
 )
-def test_fates(
+def test_each_kind_of_pod_has_its_action(
     changes: dict[str, object], drain: dict[str, object], fate: PodAction, cause: BlockerClass | None
 ) -> None:
     verdict = decide_action(some(**changes), DrainSettings(**drain), EvictionContext(NOW))
@@ -130,7 +130,9 @@ def test_on_an_unreachable_node_only_what_may_run_twice_goes(
 
 
 @pytest.mark.parametrize(("changes", "claim", "fate"), KINDS)
-def test_with_proof_all_of_them_go(changes: dict[str, object], claim: VolumeClaim | None, fate: PodAction) -> None:
+def test_all_kinds_of_pods_leave_with_proof(
+    changes: dict[str, object], claim: VolumeClaim | None, fate: PodAction
+) -> None:
     drain = DrainSettings(unmanaged=EvictOrBlock.EVICT)
     verdict = decide_action(some(**(LOST | changes)), drain, unreachable(claim, boot_dead=True))
     assert verdict.action is PodAction.DELETE
@@ -187,7 +189,7 @@ def test_what_holds_on_an_unreachable_node_too(
 
 
 @pytest.mark.parametrize(("changes", "claim", "fate"), KINDS)
-def test_the_timeout_overrides_budgets_there_too_and_never_the_want_of_proof(
+def test_the_timeout_overrides_budgets_but_never_a_missing_proof(
     changes: dict[str, object], claim: VolumeClaim | None, fate: PodAction
 ) -> None:
     drain = DrainSettings(timeout=timedelta(minutes=1), on_timeout=OnTimeout.DELETE, unmanaged=EvictOrBlock.EVICT)
@@ -219,7 +221,7 @@ def test_while_a_failure_is_not_known_for_sure_nothing_is_deleted() -> None:
         ({"ready": False}, {"node_unreachable": True}, False),
     ],
 )
-def test_on_an_ill_node_that_lives_what_serves_nobody_goes_past_its_budget(
+def test_an_unready_pod_of_a_reachable_failed_node_bypasses_its_budget(
     changes: dict[str, object], seen: dict[str, object], past: bool
 ) -> None:
     given: dict[str, object] = {"node_failing": True, "replacing_jobs": frozenset({"eager"})}
@@ -348,7 +350,7 @@ def test_a_stuck_pods_finalizers_are_named_in_words_that_stay_the_same() -> None
 
 
 @pytest.mark.parametrize("value", ["requird", "WhenBlocked", "", "x" * 1024])
-def test_the_owner_is_told_of_a_wish_that_nobody_can_read(value: str) -> None:
+def test_the_owner_is_warned_of_an_invalid_annotation(value: str) -> None:
     note = decide_action(
         some(annotations={names.REPLACEMENT: value}), DrainSettings(), EvictionContext(NOW)
     ).owner_message
@@ -356,14 +358,14 @@ def test_the_owner_is_told_of_a_wish_that_nobody_can_read(value: str) -> None:
     assert len(note) < 300
 
 
-def test_all_that_cannot_be_read_is_told_in_one_word() -> None:
+def test_all_invalid_annotations_are_in_one_warning() -> None:
     wishes = {names.REPLACEMENT: "maybe", names.DO_NOT_DISRUPT: "5 hours"}
     note = decide_action(some(annotations=wishes, owner=None), DrainSettings(), EvictionContext(NOW)).owner_message
     assert "write it like 90s" in note
     assert "'maybe'" in note
 
 
-def test_a_pod_that_ends_or_stays_needs_no_word() -> None:
+def test_a_pod_that_ends_or_stays_gets_no_warning() -> None:
     for changes in ({"deletion_timestamp": NOW}, {"is_mirror": True}):
         assert not decide_action(
             some(annotations={names.REPLACEMENT: "maybe"}, **changes), DrainSettings(), EvictionContext(NOW)

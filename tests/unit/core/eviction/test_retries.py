@@ -1,4 +1,4 @@
-"""The pace of requests for one pod."""
+"""The retry schedule of the requests for one pod."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,10 +15,10 @@ BUDGETS = st.sampled_from([None, DisruptionBudget("s", "b", "b")])
 
 
 @given(st.lists(st.tuples(REFUSALS, BUDGETS), min_size=1, max_size=60))
-def test_no_stream_of_answers_makes_a_pod_cost_more_than_two_requests_a_minute(
+def test_no_responses_cost_a_pod_more_than_two_requests_a_minute(
     stream: list[tuple[ErrorResponse, DisruptionBudget | None]],
 ) -> None:
-    """After the first few; and whatever an answer asks to wait is waited."""
+    """The limit holds after the first few requests; each Retry-After is honoured."""
     retries, now, times = RetrySchedule(), 0.0, []
     for refusal, budget in stream:
         answer = classify(refusal, budget)
@@ -31,7 +31,7 @@ def test_no_stream_of_answers_makes_a_pod_cost_more_than_two_requests_a_minute(
     assert all(sum(start <= at < start + 59.9 for at in times) <= 2 for start in times[7:])
 
 
-def test_what_is_forgotten_begins_anew_and_others_are_not_touched() -> None:
+def test_a_forgotten_pod_starts_again_and_others_keep_their_schedule() -> None:
     retries, answer = (
         RetrySchedule(),
         EvictionResult(classify(ErrorResponse(500), None).outcome, BlockerClass.THROTTLED),

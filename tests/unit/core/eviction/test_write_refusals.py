@@ -1,4 +1,4 @@
-"""What a write that failed means, and when it is tried again."""
+"""The cause of a failed write, and when it is retried."""
 
 import pytest
 from hypothesis import given
@@ -73,7 +73,7 @@ def test_a_smaller_write_is_tried_where_a_rule_or_a_webhook_is_in_the_way() -> N
     assert not write_refusals.may_other_write_pass(ErrorResponse(429), 99)
 
 
-def test_a_trouble_says_what_fails_and_why() -> None:
+def test_a_write_failure_names_the_write_and_its_cause() -> None:
     assert str(WriteFailure(WriteOperation.UNCORDON, "why")) == "the node cannot be uncordoned: why"
 
 

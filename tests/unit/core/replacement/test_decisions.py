@@ -1,4 +1,4 @@
-"""Replacement first, as decisions."""
+"""The decisions of replacement first."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -62,7 +62,7 @@ def setting(now: datetime = NOW, **changes: Any) -> ReplacementInput:
 THREE = (pod("p1"), pod("p2"), pod("p3"))
 
 
-def test_a_pod_is_let_go_first() -> None:
+def test_a_pod_is_released_first() -> None:
     assert decide(THREE[0], workload(*THREE), setting()).step is ReplacementStep.RELEASE
 
 
@@ -88,7 +88,7 @@ def test_a_quarter_of_an_owner_at_once_rounded_up() -> None:
         ({"drain": {"replacement": ReplacementMode.WHEN_BLOCKED}}, {}, "NotBlocked"),
     ],
 )
-def test_who_cannot_be_replaced_first_goes_plainly(
+def test_a_pod_that_cannot_be_replaced_first_is_evicted_plainly(
     changes: dict[str, Any], pod_changes: dict[str, Any], reason: str
 ) -> None:
     first = replace(THREE[0], **pod_changes)
@@ -122,7 +122,7 @@ def test_recreate_has_no_second_pod() -> None:
         {"replica_sets": (CURRENT, replace(CURRENT, uid="r0", pod_template_hash="0", revision="0"))},
     ],
 )
-def test_a_rollout_is_waited_for_and_not_for_ever(changes: dict[str, Any]) -> None:
+def test_a_pod_waits_for_a_rollout_for_a_limited_time(changes: dict[str, Any]) -> None:
     found = workload(*THREE, **changes)
     assert decide(THREE[0], found, setting(rollout_since=NOW)).step is ReplacementStep.WAIT
     late = setting(rollout_since=NOW - timedelta(minutes=5))
@@ -169,7 +169,7 @@ def test_fewer_ready_before_need_no_more_after() -> None:
         {"deployment": replace(DEPLOYMENT, replicas=1)},  # its ReplicaSet has two Ready pods of its own
     ],
 )
-def test_what_its_owner_wants_no_more_is_deleted(changes: dict[str, Any]) -> None:
+def test_a_surplus_pod_is_deleted(changes: dict[str, Any]) -> None:
     old = pod("p1", released=True)
     found = workload(old, *THREE[1:], **changes)
     assert decide(old, found, setting()).step is ReplacementStep.DELETE
@@ -190,7 +190,7 @@ OTHER = "other"
         {"deployment": None, "replica_sets": (replace(CURRENT, replicas=0),)},
     ],
 )
-def test_a_record_deletes_nothing_unless_deployment_and_replica_set_exist_and_belong_together(
+def test_a_record_deletes_no_pod_if_its_owners_do_not_belong_together(
     changes: dict[str, Any],
 ) -> None:
     old = pod("p1", released=True)
@@ -215,7 +215,7 @@ def test_a_released_pod_that_has_ended_goes_without_the_gate() -> None:
     assert decide_return(old, workload(old, *THREE[1:]), NOW).step is ReplacementStep.EVICT
 
 
-def test_a_released_pod_that_left_the_selector_of_its_owner_is_not_waited_for() -> None:
+def test_a_released_pod_outside_the_selector_waits_for_no_replacement() -> None:
     named = replace(CURRENT, selector=LabelSelector.model_validate({"matchLabels": {"app": "web"}}))
     old = pod("p1", released=True, labels={"app": "quarantine"})
     found = workload(*THREE[1:], replica_sets=(named,))
@@ -226,7 +226,7 @@ def test_a_released_pod_that_left_the_selector_of_its_owner_is_not_waited_for() 
 REFUSED = PodWriteRefusal(BlockerClass.ADMISSION_DENIED, "policy says no", "ask for it")
 
 
-def test_a_refused_release_goes_plainly_and_the_last_ready_pod_is_held_in_the_words_of_the_policy() -> None:
+def test_a_refused_release_evicts_pods_but_holds_the_last_ready_one() -> None:
     several = decide(THREE[0], workload(*THREE), setting(write_refusal=REFUSED))
     assert (several.step, several.reason) == (ReplacementStep.PLAIN_EVICTION, "ReleaseRefused")
     last = decide(THREE[0], workload(THREE[0]), setting(write_refusal=REFUSED))
@@ -248,7 +248,7 @@ def test_a_refused_return_is_named_and_ends_once_the_replacement_is_ready() -> N
     assert decide_return(old, workload(old, *THREE[1:], pod("new")), NOW, REFUSED).step is ReplacementStep.EVICT
 
 
-def test_a_record_that_cannot_be_cleared_is_named_and_does_not_keep_the_pod() -> None:
+def test_a_record_that_cannot_be_cleared_is_reported_and_holds_no_pod() -> None:
     back = replace(pod("p1"), release_record=pod("x", released=True).release_record)
     assert decide_return(back, workload(back), NOW, REFUSED).blocker_class is BlockerClass.ADMISSION_DENIED
     assert (
@@ -265,7 +265,7 @@ def test_no_second_pod_is_released_while_fewer_are_ready_than_at_the_first() -> 
     assert (waits.step, waits.waiting_for) == (ReplacementStep.WAIT, "7 of 8 pods of the owner are Ready")
 
 
-def test_a_released_pod_that_somebody_else_removed_holds_its_owner_until_as_many_are_ready() -> None:
+def test_a_removed_released_pod_holds_its_owner_until_enough_are_ready() -> None:
     gone = pod("p0", released=True)
     found = backoff_after_removal(gone, DrainSettings(), None, NOW)
     assert found is not None
@@ -287,7 +287,7 @@ def test_a_released_pod_that_somebody_else_removed_holds_its_owner_until_as_many
     replicas=st.integers(1, 6),
 )
 def test_a_deleter_of_released_pods_costs_one_pod_at_a_time(deleted: list[bool], replicas: int) -> None:
-    """Whatever the deleter takes and when: no release leads below one Ready pod less than there were."""
+    """Whatever the deleter removes and when, releases cost at most one Ready pod."""
     found = replace(DEPLOYMENT, replicas=replicas)
     pods = [pod(f"p{n}") for n in range(replicas)]
     setback: ReplacementBackoff | None = None
@@ -308,7 +308,7 @@ def test_a_deleter_of_released_pods_costs_one_pod_at_a_time(deleted: list[bool],
         assert len(pods) >= replicas - 1
 
 
-def test_after_a_rollout_it_is_never_given_back() -> None:
+def test_a_pod_is_never_returned_after_a_rollout() -> None:
     new = replace(CURRENT, uid="r2", pod_template_hash="b", revision="2")
     rolled = replace(DEPLOYMENT, revision="2")
     old = pod("p1", released=True, since=100_000)
@@ -372,7 +372,7 @@ def test_a_replica_set_without_deployment_keeps_the_gate() -> None:
         ("admission webhook denied", None, ReplacementFailure.NOT_READY),
     ],
 )
-def test_not_up_in_time_it_is_given_back_with_the_reason(
+def test_a_pod_without_a_replacement_in_time_is_returned_with_the_cause(
     refused: str, new: Pod | None, trouble: ReplacementFailure
 ) -> None:
     old = pod("p1", released=True, since=301)
@@ -397,7 +397,7 @@ def test_quota_is_known_at_once() -> None:
         ({"eviction_refusal": "ask the database team"}, "the database team"),
     ],
 )
-def test_refused_for_long_though_the_gate_is_open_it_is_given_back(why: dict[str, Any], says: str) -> None:
+def test_a_pod_is_returned_if_its_eviction_is_refused_for_long(why: dict[str, Any], says: str) -> None:
     def after(seconds: int) -> ReplacementDecision:
         old = pod("p1", released=True, since=seconds)
         return decide(old, workload(old, *THREE[1:], pod("new")), setting(**why))
@@ -409,7 +409,7 @@ def test_refused_for_long_though_the_gate_is_open_it_is_given_back(why: dict[str
     assert says in given.backoff.message
 
 
-def test_behind_a_rollout_that_hangs_it_is_named_and_neither_given_back_nor_evicted() -> None:
+def test_a_hanging_rollout_is_reported_and_the_pod_stays_released() -> None:
     newer = ReplicaSet("s", "web-b", "r2", "web", "d", pod_template_hash="b", replicas=1, revision="2")
     rolled: dict[str, Any] = {"deployment": replace(DEPLOYMENT, revision="2"), "replica_sets": (CURRENT, newer)}
     hangs = pod("new", ready=False, owner=Owner("ReplicaSet", "web-b", "r2"), labels={"pod-template-hash": "b"})
@@ -443,7 +443,7 @@ def setback(trouble: ReplacementFailure, seconds: int = 60, attempts: int = 1) -
         (ReplacementFailure.NO_ROOM, {"no_room": NoRoom.EVICT}, THREE, ReplacementStep.PLAIN_EVICTION, None),
     ],
 )
-def test_while_a_setback_stands(
+def test_each_failure_decides_the_step_during_a_backoff(
     trouble: ReplacementFailure,
     drain: dict[str, Any],
     pods: tuple[Pod, ...],
@@ -454,7 +454,7 @@ def test_while_a_setback_stands(
     assert (choice.step, choice.blocker_class) == (way, cause)
 
 
-def test_afterwards_it_is_tried_again() -> None:
+def test_a_pod_is_released_again_after_the_backoff() -> None:
     for trouble in ReplacementFailure:
         assert decide(THREE[0], workload(*THREE), setting(backoff=setback(trouble, -1))).step is ReplacementStep.RELEASE
 
@@ -471,14 +471,14 @@ def test_without_room_the_pause_grows_to_half_an_hour() -> None:
     assert pauses == [5, 10, 20, 30, 30, 30]
 
 
-def test_given_back_and_owned_again_the_last_traces_come_off() -> None:
+def test_the_record_of_a_returned_pod_is_cleared() -> None:
     back = replace(pod("p1"), release_record=pod("x", released=True).release_record)
     assert decide(back, workload(back), setting()).step is ReplacementStep.CLEAR_RECORD
     assert decide_return(back, workload(back), NOW).step is ReplacementStep.CLEAR_RECORD
 
 
-def test_the_deletion_cost_stays_until_the_replica_set_has_none_too_many_and_none_is_to_come_back() -> None:
-    """It removes one of those that are equal to it, and of a node with several rather those."""
+def test_the_deletion_cost_stays_until_the_surplus_pod_is_gone() -> None:
+    """The ReplicaSet removes one of several equal pods, preferably on a node with several."""
     move = pod("x", released=True).release_record
     first, second = (replace(pod(name), release_record=move) for name in ("p1", "p2"))
     new = [pod(f"new{number}") for number in range(3)]
@@ -498,7 +498,7 @@ def test_the_deletion_cost_stays_until_the_replica_set_has_none_too_many_and_non
 def test_no_eviction_leaves_fewer_ready_than_before(
     replicas: int, own: list[bool], old: list[bool], before: int
 ) -> None:
-    """The promise itself: whatever is chosen one after another, min(replicas, ready before) pods stay Ready."""
+    """In any order of decisions, min(replicas, ready before) pods stay Ready."""
     pods = [pod(f"o{i}", ready=ready) for i, ready in enumerate(own)]
     released = [pod(f"r{i}", released=True, ready=ready, before=before) for i, ready in enumerate(old)]
     found = replace(DEPLOYMENT, replicas=replicas)
@@ -530,7 +530,7 @@ def test_what_a_blocker_says_is_remembered_over_a_restart(class_: str, trouble: 
     )
 
 
-def test_for_a_suspected_node_all_are_let_go_at_once_and_nothing_goes() -> None:
+def test_a_suspected_node_releases_all_pods_and_evicts_none() -> None:
     released, new = pod("p1", released=True), pod("p4")
     place = workload(released, *THREE[1:], new)
     assert decide(THREE[1], place, setting(release_only=True)).step is ReplacementStep.RELEASE
@@ -545,13 +545,13 @@ def test_for_a_suspected_node_all_are_let_go_at_once_and_nothing_goes() -> None:
 
 
 def shifted(name: str, *, on: str, since: int = 10) -> Pod:
-    """A released pod on a node that is not drained."""
+    """Return a released pod on a node that is not drained."""
     made = pod(name, released=True, since=since, node=on)
     assert made.release_record is not None
     return replace(made, release_record=replace(made.release_record, cause="NamespacePool/shop"))
 
 
-def test_a_replacement_that_comes_up_on_the_node_to_be_left_undoes_the_move() -> None:
+def test_a_replacement_on_the_node_to_leave_undoes_the_move() -> None:
     old, new = shifted("old", on="n1"), pod("new", node="n1", created=NOW)
     found = decide(old, workload(old, new, pod("p2"), pod("p3")), setting())
     assert found.step is ReplacementStep.RETURN
@@ -560,12 +560,12 @@ def test_a_replacement_that_comes_up_on_the_node_to_be_left_undoes_the_move() ->
     assert found.backoff.retry_at >= NOW + timedelta(minutes=5)
 
 
-def test_on_another_node_it_is_what_was_waited_for() -> None:
+def test_a_replacement_on_another_node_opens_the_gate() -> None:
     old, new = shifted("old", on="n1"), pod("new", node="n2", created=NOW)
     assert decide(old, workload(old, new, pod("p2"), pod("p3")), setting()).step is ReplacementStep.EVICT
 
 
-def test_who_was_there_before_did_not_come_back() -> None:
+def test_an_older_pod_on_the_same_node_is_no_replacement() -> None:
     old, before = shifted("old", on="n1"), pod("p2", node="n1", created=NOW - timedelta(hours=1))
     assert (
         decide(old, workload(old, before, pod("p3"), pod("new", node="n2", created=NOW)), setting()).step
@@ -573,13 +573,13 @@ def test_who_was_there_before_did_not_come_back() -> None:
     )
 
 
-def test_on_a_drained_node_nobody_comes_back() -> None:
-    """What was bound there just before the cordon is moved in its turn."""
+def test_a_replacement_on_a_drained_node_does_not_undo_the_move() -> None:
+    """A pod that was bound just before the cordon moves later."""
     old, new = pod("old", released=True, node="n1"), pod("new", node="n1", created=NOW)
     assert decide(old, workload(old, new, pod("p2"), pod("p3")), setting()).step is ReplacementStep.EVICT
 
 
-def test_a_pod_whose_replacement_came_back_stays_and_is_tried_ever_less_often() -> None:
+def test_a_replacement_on_the_same_node_makes_each_pause_longer() -> None:
     held = decide(THREE[0], workload(*THREE), setting(backoff=setback(ReplacementFailure.SAME_NODE)))
     assert (held.step, held.blocker_class) == (ReplacementStep.HOLD, BlockerClass.REPLACEMENT_NOT_READY)
     old, new = shifted("old", on="n1"), pod("new", node="n1", created=NOW)
@@ -589,7 +589,7 @@ def test_a_pod_whose_replacement_came_back_stays_and_is_tried_ever_less_often() 
     assert again.retry_at == NOW + timedelta(minutes=20)
 
 
-def test_without_room_one_of_an_owner_is_let_go_at_a_time() -> None:
+def test_without_room_an_owner_has_one_released_pod_at_a_time() -> None:
     many = replace(DEPLOYMENT, replicas=8)
     released, others = pod("p1", released=True), tuple(pod(f"p{n}") for n in range(2, 9))
     assert decide(others[0], workload(released, *others, deployment=many), setting()).step is ReplacementStep.RELEASE
@@ -603,7 +603,7 @@ def test_without_room_one_of_an_owner_is_let_go_at_a_time() -> None:
     )
 
 
-def test_who_cannot_be_let_go_and_has_no_room_is_held_at_once() -> None:
+def test_a_pod_that_cannot_be_released_and_has_no_room_is_held() -> None:
     lonely = replace(DEPLOYMENT, allows_surge=False)
     found = decide(THREE[0], workload(*THREE, deployment=lonely), setting(no_room_reason="full"))
     assert (found.step, found.blocker_class, found.reason) == (
@@ -615,12 +615,12 @@ def test_who_cannot_be_let_go_and_has_no_room_is_held_at_once() -> None:
     assert decide(THREE[0], workload(*THREE, deployment=lonely), evict).step is ReplacementStep.PLAIN_EVICTION
 
 
-def test_who_is_kept_off_everywhere_by_other_pods_has_no_replacement_beside_it_and_goes_plainly() -> None:
+def test_a_pod_blocked_by_other_pods_everywhere_is_evicted_plainly() -> None:
     found = decide(THREE[0], workload(*THREE), setting(blocked_by_pods_reason="anti-affinity"))
     assert (found.step, found.reason) == (ReplacementStep.PLAIN_EVICTION, "CannotBeHad")
 
 
-def test_but_the_last_of_them_is_held() -> None:
+def test_the_last_ready_pod_blocked_by_other_pods_is_held() -> None:
     found = decide(THREE[0], workload(THREE[0]), setting(blocked_by_pods_reason="anti-affinity"))
     assert (found.step, found.blocker_class) == (ReplacementStep.HOLD, BlockerClass.REPLACEMENT_NOT_READY)
 
@@ -631,7 +631,7 @@ def test_while_a_replacement_is_pending_the_schedulers_words_are_passed_on() -> 
     assert (found.step, found.message) == (ReplacementStep.WAIT, "0/3 nodes are available")
 
 
-def test_what_only_a_plan_said_is_no_setback_after_a_restart() -> None:
+def test_a_forecast_is_no_backoff_after_a_restart() -> None:
     said = Blocker(
         namespace="s",
         pod="p1",

@@ -1,4 +1,4 @@
-"""Pods moved again that had just been moved."""
+"""Replacements that move again shortly after their creation."""
 
 from datetime import UTC, datetime, timedelta
 
