@@ -31,6 +31,7 @@ lint: $(VENV)/ready binaries
 	PYTHONPATH=operator $(BIN)/lint-imports
 	$(RUN) -m rescheduler.api.crds --check manifests/crds manifests/chart/crds
 	$(RUN) -m harness.state_diagram --check
+	$(RUN) -m harness.language
 	HELM=$$($(RUN) -m harness binaries)/helm $(RUN) manifests/render.py --check
 
 bench: $(VENV)/ready binaries
