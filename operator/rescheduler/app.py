@@ -1,4 +1,4 @@
-"""The process: wiring of all parts, start, leader election, and shutdown.
+"""The process: start, leader election, cleanup, and shutdown. `wiring` builds its parts.
 
 Kopf watches nodes and handles the lifetime of the process. `on.startup` starts the controllers. `on.cleanup` stops them
 and releases the Lease. A process that loses the Lease stops all work until it holds the Lease again.
@@ -9,53 +9,27 @@ import os
 import signal
 import socket
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import kopf
 import structlog
 
-from rescheduler import handlers, messages
+from rescheduler import handlers, messages, wiring
 from rescheduler.api import GROUP, names
 from rescheduler.controllers import cleanup
-from rescheduler.controllers.drain.drain_task import DrainDependencies
-from rescheduler.controllers.drain.events import DrainEvents
-from rescheduler.controllers.drain.node_controller import NodeController
-from rescheduler.controllers.evacuation.budget_watch import BudgetWatch
-from rescheduler.controllers.evacuation.eviction_queue import EvictionQueue
-from rescheduler.controllers.evacuation.planner import EvacuationPlanner
-from rescheduler.controllers.evacuation.pod_mover import EvacuationDependencies
-from rescheduler.controllers.evacuation.related_objects import RelatedObjects
-from rescheduler.controllers.evacuation.replacer import Replacer
-from rescheduler.controllers.evacuation.workload_watch import WorkloadWatch
-from rescheduler.controllers.failure.lease_monitor import LeaseMonitor
-from rescheduler.controllers.manager import ControllerManager
-from rescheduler.controllers.migration import node_task
-from rescheduler.controllers.migration.manager import MigrationManager
-from rescheduler.controllers.pools import move_controller
-from rescheduler.controllers.pools.controller import PoolController
-from rescheduler.controllers.pools.events import PoolEvents
-from rescheduler.controllers.rebalance import moves as rebalance_moves
-from rescheduler.controllers.rebalance.controller import Rebalancer
-from rescheduler.controllers.rebalance.events import RebalanceEvents
-from rescheduler.controllers.rebalance.moves import RebalanceMoves
-from rescheduler.controllers.rebalance.node_usage import NodeUsage
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.http_endpoints import serve
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.controllers.runtime.store import Store
-from rescheduler.controllers.runtime.tasks import Supervisor
-from rescheduler.controllers.runtime.work_queue import WorkQueue
-from rescheduler.core.replacement.move_history import MoveHistory
 from rescheduler.kube import paths, preflight
 from rescheduler.kube.client import Client
 from rescheduler.kube.connection_limits import RECOMMENDED_OPEN_FILES, raise_file_limit
 from rescheduler.kube.connections import ConfigError, load_config
-from rescheduler.kube.election_rules import INSTALLATION_TIMINGS
-from rescheduler.kube.event_recorder import EventRecorder, EventType, InvolvedObject
-from rescheduler.kube.leader_election import LEASE_NAME, SHARED_LEASE_NAME, Election
+from rescheduler.kube.event_recorder import EventType, InvolvedObject
+from rescheduler.kube.leader_election import LEASE_NAME, SHARED_LEASE_NAME
+from rescheduler.wiring import ClientFactory
 
 log = structlog.get_logger("rescheduler.app")
 
@@ -120,108 +94,12 @@ def own_identity() -> str:
     return os.environ.get("POD_NAME") or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
 
 
-class ClientFactory(Protocol):
-    """Create the client of a process.
-
-    `guard` returns whether the client may write now. `count` gets method, resource and status code of each request.
-    `on_server_date` gets the `Date` header of each response.
-    """
-
-    def __call__(
-        self,
-        *,
-        guard: Callable[[], bool],
-        count: Callable[[str, str, int], None],
-        on_server_date: Callable[[str], None],
-    ) -> Client: ...
-
-
 class App:
     """All parts of one operator process, and its lifetime."""
 
     def __init__(self, make_client: ClientFactory, options: Options, *, clock: Clock, identity: str) -> None:
         self.options, self.identity = options, identity
         self.clock, self.metrics = clock, Metrics()
-        self.store = Store(self.clock.now, exempt_namespaces=[options.namespace])
-        self.client = make_client(
-            guard=self._may_write, count=self.metrics.count_request, on_server_date=self._compare_clocks
-        )
-        self.client.report = self._report
-        self.metrics.watches_waiting.set_function(lambda: float(self.client.watch_limiter.waiting))
-        self.election = Election(
-            self.client,
-            namespace=options.namespace,
-            identity=self.identity,
-            now=self.clock.now,
-            monotonic=self.clock.monotonic,
-        )
-        self.installation_election = Election(
-            self.client,
-            namespace=paths.SYSTEM_NAMESPACE,
-            identity=options.namespace,
-            now=self.clock.now,
-            monotonic=self.clock.monotonic,
-            name=SHARED_LEASE_NAME,
-            timings=INSTALLATION_TIMINGS,
-        )
-        self.metrics.clock_offset.set_function(lambda: self.clock.offset)
-        self.metrics.leader.labels("rescheduler").set_function(lambda: float(self._may_write()))
-        self.supervisor = Supervisor(
-            clock.monotonic,
-            self.metrics.task_failures,
-            on_view_stale=self.store.set_failing_view_task,
-            on_give_up=self.fail,
-        )
-        self.recorder = EventRecorder(
-            self.client,
-            identity=self.identity,
-            now=self.clock.now,
-            on_lost=lambda reason, error: log.warning("event.lost", reason=reason, error=error),
-        )
-        announcer = DrainEvents(self.recorder, self.metrics)
-        budgets = BudgetWatch(self.client, self._wake, self.clock.monotonic)
-        evictions = EvictionQueue(self.client, self.clock, budgets, self.metrics)
-        owners = WorkloadWatch(self.client, self._wake)
-        replacements = Replacer(
-            self.client,
-            self.clock,
-            budgets,
-            owners,
-            self.metrics,
-            self._wake,
-            evictions.evicting_uids,
-            refusal_message=evictions.refusal_message,
-        )
-        queue = WorkQueue()
-        self.lease_monitor = LeaseMonitor(self.client, self.store, self.clock)
-        facts = (self.client, self.store, self.clock, self._pools_of_namespaces, self._wake, self.supervisor)
-        plans = EvacuationPlanner(*facts)
-        movers = EvacuationDependencies(
-            self.client, self.clock, budgets, evictions, replacements, self.metrics, MoveHistory(), plans
-        )
-        surroundings = RelatedObjects(self.client, self._wake)
-        tools = DrainDependencies(
-            self.client,
-            self.store,
-            self.clock,
-            movers,
-            surroundings,
-            announcer,
-            self.metrics,
-            self.lease_monitor,
-            self.supervisor,
-            own_pod=f"{options.namespace}/{self.identity}",
-            cleanup=options.cleanup,
-        )
-        reconciler = NodeController(self.client, self.store, self.clock, queue, announcer, self.metrics)
-        movers = replace(movers, planner=EvacuationPlanner(*facts, may_stay=True))
-        moving = node_task.MigrationDependencies(
-            self.client, self.store, self.clock, movers, surroundings, self.supervisor
-        )
-        single = MigrationManager(moving, {move_controller.REQUESTER, rebalance_moves.REQUESTER})
-        self.pool_controller = PoolController(moving, single, PoolEvents(self.recorder), self.metrics)
-        rebalancer = self._make_rebalancer(single)
-        self.manager = ControllerManager(self.store, tools, queue, reconciler, self.pool_controller, rebalancer)
         self.stop_flag = asyncio.Event()
         self._reported: dict[tuple[str, str], float] = {}
         self.cleanup_done, self.failure = False, ""
@@ -229,21 +107,25 @@ class App:
         self._stopped_by_signal = self._is_shut_down = False
         self._tasks: list[asyncio.Task[None]] = []
         self._http_runners: list[Any] = []
-
-    def _make_rebalancer(self, single: MigrationManager) -> Rebalancer:
-        moves = RebalanceMoves(single)
-        single.pod_moved_listeners.append(moves.on_pod_moved)
-        single.node_evaluated_listeners.append(moves.end_blocked_moves)
-        return Rebalancer(
-            self.client,
-            self.store,
-            self.clock,
-            moves,
-            NodeUsage(self.client),
-            RebalanceEvents(self.recorder, self.metrics),
-            self.supervisor,
-            own_pod=f"{self.options.namespace}/{self.identity}",
+        base = wiring.build_base(
+            make_client=make_client,
+            clock=clock,
+            metrics=self.metrics,
+            namespace=options.namespace,
+            identity=identity,
+            guard=self._may_write,
+            on_server_date=self._compare_clocks,
+            report=self._report,
+            on_give_up=self.fail,
         )
+        self.client, self.store = base.client, base.store
+        self.supervisor, self.recorder = base.supervisor, base.recorder
+        elections = wiring.build_elections(base=base, namespace=options.namespace, identity=identity)
+        self.election, self.installation_election = elections.process, elections.installation
+        controllers = wiring.build_controllers(
+            base=base, own_pod=f"{options.namespace}/{identity}", cleanup=options.cleanup
+        )
+        self.manager, self.lease_monitor = controllers.manager, controllers.lease_monitor
 
     def _may_write(self) -> bool:
         return self.election.holds_lease() and self.installation_election.holds_lease()
@@ -254,15 +136,6 @@ class App:
             return
         log.error("clock.stepped", seconds=round(seconds_behind, 1), server=date)
         self.fail(messages.clock_stepped(seconds_behind))
-
-    def _pools_of_namespaces(self) -> dict[str, str]:
-        """Return the pool of each namespace that admission adds to new pods; empty if it is not enforced."""
-        if not self.pool_controller.enforced:
-            return {}
-        return {namespace.name: namespace.pool for namespace in self.store.namespaces.values() if namespace.pool}
-
-    def _wake(self, names: Iterable[str]) -> None:
-        self.manager.wake(names)
 
     def _report(self, event: str, subject: str, error: str) -> None:
         """Count and log a problem: once a minute for each event and subject, and 200 of them a minute at most."""

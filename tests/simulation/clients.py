@@ -36,9 +36,10 @@ class SimulatedClient(Client):
         guard: Callable[[], bool],
         count: Callable[[str, str, int], None],
         on_server_date: Callable[[str], None] = lambda _: None,
+        report: Callable[[str, str, str], None] = lambda *_: None,
     ) -> None:
         self._server, self._user, self._chance = server, user, chance
-        self._guard, self._count = guard, count
+        self._guard, self._count, self.report = guard, count, report
         self.cut = self.dead = False
 
     async def close(self) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from rescheduler import app as program
 from rescheduler.app import App, Options
+from rescheduler.controllers.failure.lease_monitor import LeaseMonitor
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.kube.client import UnreachableError
 from rescheduler.kube.connection_limits import WatchLimiter
@@ -26,6 +27,8 @@ class FakeClient:
     def __init__(self, *_: Any, **__: Any) -> None:
         self.closed = False
         self.watch_limiter = WatchLimiter(1)
+
+    def report(self, event: str, subject: str, error: str) -> None: ...
 
     async def close(self) -> None:
         self.closed = True
@@ -112,7 +115,7 @@ async def test_a_bug_in_the_election_ends_it_as_a_failure(ends: Any, monkeypatch
     async def first(_: Any) -> None: ...
 
     monkeypatch.setattr(Election, "acquire", fail)
-    monkeypatch.setattr("rescheduler.app.LeaseMonitor.wait_for_sync", first)
+    monkeypatch.setattr(LeaseMonitor, "wait_for_sync", first)
 
     async def begin(app: App) -> None:
         app.manager.synced.set()

@@ -58,12 +58,12 @@ class ControllerManager:
         self.changed = asyncio.Event()
         self.synced = asyncio.Event()
         self.last_beat_at = deps.clock.monotonic()
-        pool_controller.migrations.released_pods_left_listeners.append(self.orphaned_pods.request_node_scan)
+        pool_controller.migrations.subscribe(on_released_pods_left=self.orphaned_pods.request_node_scan)
         self.informers = StoreInformers(deps.client, store, self._requeue_all)
-        store.on_change, store.on_eligibility_change, store.on_unreadable_change = (
-            self._on_change,
-            self._on_eligibility_change,
-            self._report_unreadable,
+        store.subscribe(
+            on_change=self._on_change,
+            on_eligibility_change=self._on_eligibility_change,
+            on_unreadable_change=self._report_unreadable,
         )
 
     @property

@@ -72,11 +72,9 @@ class Client:
     """Send requests with raw JSON bodies.
 
     `guard` returns whether this process may write now. `count` gets method, resource and status code of each request;
-    code 0 means no answer. `on_server_date` gets the `Date` header of each answer.
+    code 0 means no answer. `on_server_date` gets the `Date` header of each answer. `report` gets each problem that no
+    caller sees: name of the log event, subject and error.
     """
-
-    report: Callable[[str, str, str], None] = staticmethod(lambda *_: None)
-    """Report a problem that no caller sees: name of the log event, subject and error."""
 
     def __init__(
         self,
@@ -86,16 +84,15 @@ class Client:
         guard: Callable[[], bool] = lambda: True,
         count: Callable[[str, str, int], None] = lambda *_: None,
         on_server_date: Callable[[str], None] = lambda _: None,
+        report: Callable[[str, str, str], None] = lambda *_: None,
         user_agent: str = "rescheduler",
     ) -> None:
         config = config if isinstance(config, ConnectionConfig) else ConnectionConfig(config)
-        self._connections = ConnectionPool(config, reload, self._report)
+        self._connections = ConnectionPool(config, reload, report)
         self._guard = guard
         self._count, self._on_server_date = count, on_server_date
+        self.report = report
         self._user_agent = user_agent
-
-    def _report(self, event: str, subject: str, error: str) -> None:
-        self.report(event, subject, error)
 
     @cached_property
     def watch_limiter(self) -> WatchLimiter:

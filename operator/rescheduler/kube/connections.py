@@ -145,7 +145,7 @@ class ConnectionPool:
         reload: Callable[[], Awaitable[ConnectionConfig]] | None = None,
         report: Callable[[str, str, str], None] = lambda *_: None,
     ) -> None:
-        self._config, self._reload, self.report = config, reload, report
+        self._config, self._reload, self._report = config, reload, report
         self._file_versions, self._tls_identity = _file_versions(config.files), _tls_identity(config)
         self._files_checked_at = self._reloaded_at = float("-inf")
         self._reload_task: asyncio.Task[bool] | None = None
@@ -250,7 +250,7 @@ class ConnectionPool:
                 self._replace_connections()
                 return True
         except (ConfigError, OSError, ValueError) as error:
-            self.report("signin.failed", str(before.configuration.host), str(error))
+            self._report("signin.failed", str(before.configuration.host), str(error))
             return False
         else:
             return bool(config.configuration.api_key != before.configuration.api_key)

@@ -115,8 +115,7 @@ async def test_a_failed_reload_keeps_the_credentials_and_is_reported(api: Api) -
         raise ConfigError("the file is gone")
 
     tokens = Tokens(api, "old")
-    client = Client(await tokens.sign_in(), reload=broken)
-    client.report = lambda *words: told.append(words)
+    client = Client(await tokens.sign_in(), reload=broken, report=lambda *problem: told.append(problem))
     take(api)
     with pytest.raises(ApiError):
         await client.get("/x")
@@ -133,8 +132,7 @@ async def test_a_sign_in_that_names_another_cluster_is_not_followed(api: Api) ->
         return ConnectionConfig(Configuration(host="https://other:6443", api_key={"BearerToken": "Bearer new"}))
 
     tokens = Tokens(api, "old")
-    client = Client(await tokens.sign_in(), reload=elsewhere)
-    client.report = lambda *words: told.append(words[2])
+    client = Client(await tokens.sign_in(), reload=elsewhere, report=lambda *problem: told.append(problem[2]))
     take(api)
     with pytest.raises(ApiError):
         await client.get("/x")

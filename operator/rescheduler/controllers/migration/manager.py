@@ -55,17 +55,12 @@ class MigrationManager:
     """Migrations of all nodes.
 
     `requesters` are the names of all requesters. No migration starts or ends before each has set its requests.
-
-    Attributes:
-        pod_moved_listeners: called with each requested pod that has left.
-        node_evaluated_listeners: called after each evaluation of a node.
-        released_pods_left_listeners: called with each node whose task ends with a released pod left.
     """
 
     def __init__(self, deps: MigrationDependencies, requesters: Collection[str]) -> None:
-        self.pod_moved_listeners: list[OnPodMoved] = []
-        self.node_evaluated_listeners: list[OnNodeEvaluated] = []
-        self.released_pods_left_listeners: list[Callable[[str], None]] = []
+        self._pod_moved_listeners: list[OnPodMoved] = []
+        self._node_evaluated_listeners: list[OnNodeEvaluated] = []
+        self._released_pods_left_listeners: list[Callable[[str], None]] = []
         self._deps = deps
         self._pending_requesters = set(requesters)
         self._requests: dict[str, Mapping[str, MigrationRequests]] = {}
@@ -74,6 +69,25 @@ class MigrationManager:
         self._backing_off: dict[str, _NodeBackoff] = {}  # by node
         self._leading = False
         self._wake = asyncio.Event()
+
+    def subscribe(
+        self,
+        *,
+        on_pod_moved: OnPodMoved | None = None,
+        on_node_evaluated: OnNodeEvaluated | None = None,
+        on_released_pods_left: Callable[[str], None] | None = None,
+    ) -> None:
+        """Add callbacks before the start.
+
+        `on_pod_moved` gets each pod that has left its node, with the cause. `on_node_evaluated` is called after each
+        reconcile of a node. `on_released_pods_left` gets a node with released pods that cannot be returned now.
+        """
+        if on_pod_moved:
+            self._pod_moved_listeners.append(on_pod_moved)
+        if on_node_evaluated:
+            self._node_evaluated_listeners.append(on_node_evaluated)
+        if on_released_pods_left:
+            self._released_pods_left_listeners.append(on_released_pods_left)
 
     def start_leading(self) -> None:
         """Count the nodes with the migration taint as managed from now on."""
@@ -184,18 +198,18 @@ class MigrationManager:
     def _on_pod_gone(self, uid: str, pod: Pod | None, cause: str) -> None:
         self._gone_uids.add(uid)
         if pod:
-            for notify in self.pod_moved_listeners:
+            for notify in self._pod_moved_listeners:
                 notify(pod, cause)
 
     def _notify_evaluated(self) -> None:
-        for notify in self.node_evaluated_listeners:
+        for notify in self._node_evaluated_listeners:
             notify()
 
     def _on_task_done(self, node_task: MigrationTask, task: asyncio.Task[None]) -> None:
         self._running.pop(node_task.node_name, None)
         if task.cancelled():
             return
-        for notify in self.released_pods_left_listeners if node_task.has_released_pods else ():
+        for notify in self._released_pods_left_listeners if node_task.has_released_pods else ():
             notify(node_task.node_name)
         error = task.exception()
         if isinstance(error, Exception):

@@ -18,15 +18,20 @@ _CHECK_INTERVAL, _SHORT_CHECK_INTERVAL = 60.0, 5.0  # seconds
 
 
 class AdmissionCheck:
-    """Keep the state of admission; call `on_change` when its status or message changes.
+    """Keep the state of admission; call the listeners when its status or message changes.
 
     Attributes:
         state: the last result; status Unknown before the first.
     """
 
-    def __init__(self, client: Client, clock: Clock, on_change: Callable[[], None]) -> None:
+    def __init__(self, client: Client, clock: Clock) -> None:
         self.state = AdmissionState()
-        self._client, self._clock, self._on_change = client, clock, on_change
+        self._client, self._clock = client, clock
+        self._listeners: list[Callable[[], None]] = []
+
+    def subscribe(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change` after each change of the state."""
+        self._listeners.append(on_change)
 
     async def step(self) -> float:
         """Check once; return the seconds until the next check."""
@@ -46,7 +51,8 @@ class AdmissionCheck:
         since = before.since if state.status == before.status else self._clock.now()
         self.state = replace(state, since=since)
         log.info("admission.changed", status=state.status, reason=state.reason, message=state.message)
-        self._on_change()
+        for on_change in self._listeners:
+            on_change()
 
     async def _read(self) -> AdmissionState:
         served = {entry["name"] for entry in (await self._client.get(f"/apis/{GROUP_VERSION}"))["resources"]}

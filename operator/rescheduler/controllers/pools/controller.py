@@ -24,19 +24,33 @@ class PoolController:
     """
 
     def __init__(
-        self, deps: MigrationDependencies, migrations: MigrationManager, events: PoolEvents, metrics: Metrics
+        self,
+        deps: MigrationDependencies,
+        migrations: MigrationManager,
+        admission: AdmissionCheck,
+        events: PoolEvents,
+        metrics: Metrics,
     ) -> None:
         client, store, clock = deps.client, deps.store, deps.clock
-        self._admission = AdmissionCheck(client, clock, self.enqueue_all)
+        self._admission = admission
         self._pod_counter = PoolPodCounter(client, store, clock, self._on_counted)
-        self._reconciler = PoolReconciler(client, store, clock, self._admission, self._pod_counter, events, metrics)
         self.migrations = migrations
-        self._move_controller = PoolMoveController(store, clock, self._admission, self._pod_counter, self.migrations)
+        self._move_controller = PoolMoveController(store, clock, admission, self._pod_counter, migrations)
+        self._reconciler = PoolReconciler(
+            client,
+            store,
+            clock,
+            admission,
+            self._pod_counter,
+            events,
+            metrics,
+            list_blockers=self._move_controller.blockers,
+        )
         self._misplaced_totals = (0, 0)
         self._supervisor = deps.supervisor
-        self._reconciler.list_blockers = self._move_controller.blockers
-        self.migrations.pod_moved_listeners.append(self._move_controller.on_pod_moved)
-        store.on_membership_change = self._reconciler.enqueue
+        admission.subscribe(self.enqueue_all)
+        migrations.subscribe(on_pod_moved=self._move_controller.on_pod_moved)
+        store.subscribe(on_membership_change=self._reconciler.enqueue)
 
     def _on_counted(self) -> None:
         self._move_controller.reconcile()
@@ -46,11 +60,6 @@ class PoolController:
         if totals != self._misplaced_totals:
             self._misplaced_totals = totals
             self._pod_counter.request_recount()  # pods have moved: without a count their new nodes look free
-
-    @property
-    def enforced(self) -> bool:
-        """Whether admission puts new pods of pools' namespaces into their pool."""
-        return self._admission.state.is_enforced
 
     def wake(self, subscribers: Iterable[str]) -> None:
         """Wake the subscribers of changed objects."""

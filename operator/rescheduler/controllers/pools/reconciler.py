@@ -70,9 +70,11 @@ class PoolReconciler:
         pod_counter: PoolPodCounter,
         events: PoolEvents,
         metrics: Metrics,
+        *,
+        list_blockers: Callable[[str], Sequence[PoolBlocker]] = lambda _: (),
     ) -> None:
         self.queue = WorkQueue()
-        self.list_blockers: Callable[[str], Sequence[PoolBlocker]] = lambda _: ()
+        self._list_blockers = list_blockers
         self._client, self._store, self._clock = client, store, clock
         self._admission, self._pod_counter = admission, pod_counter
         self._events, self._metrics = events, metrics
@@ -335,7 +337,7 @@ class PoolReconciler:
             totals=self._pod_counter.totals,
             misplaced=self._pod_counter.misplaced,
             now=self._clock.now(),
-            blockers=self.list_blockers(name),
+            blockers=self._list_blockers(name),
             node_loss=self._pod_counter.node_losses.get(name),
             refused_writes=[self._refused_writes[key][1] for key in keys if key in self._refused_writes],
         )

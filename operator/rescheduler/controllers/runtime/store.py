@@ -78,16 +78,29 @@ class UnreadableObject:
     last_version_kept: bool
 
 
-class Store:
-    """Objects in memory by kind and name.
+@dataclass(frozen=True, slots=True)
+class StoreListener:
+    """Callbacks of a subscriber of the store.
 
     Attributes:
         on_change: gets the name of the node to reconcile after each change; None means all nodes.
         on_eligibility_change: called when a change may allow a waiting drain to start.
         on_membership_change: gets the changes of pools, their namespaces and their nodes.
+        on_unreadable_change: called when an object becomes unreadable or readable.
+    """
+
+    on_change: Callable[[str | None], None]
+    on_eligibility_change: Callable[[], None]
+    on_membership_change: Callable[[MembershipChanges], None]
+    on_unreadable_change: Callable[[], None]
+
+
+class Store:
+    """Objects in memory by kind and name.
+
+    Attributes:
         memberships: namespaces and nodes of each pool.
         unreadable_objects: objects that this version cannot read, by kind and name. The last readable version stays.
-        on_unreadable_change: called when an object becomes unreadable or readable.
         not_installed: kinds of this operator whose CRD is not installed.
         listed_at: when all kinds were last listed in full; None before the first list.
         undeletable_drains: names of NodeDrains that have no request and cannot be deleted.
@@ -100,12 +113,9 @@ class Store:
 
     def __init__(self, now: Callable[[], datetime], exempt_namespaces: Collection[str] = ()) -> None:
         """Create an empty store; `exempt_namespaces`: namespaces besides kube-system that no pool can have."""
-        self.on_change: Callable[[str | None], None] = lambda _: None
-        self.on_eligibility_change: Callable[[], None] = lambda: None
-        self.on_membership_change: Callable[[MembershipChanges], None] = lambda _: None
+        self._listeners: list[StoreListener] = []
         self.memberships = PoolMemberships(exempt_namespaces)
         self.unreadable_objects: dict[tuple[ResourceKind, str], UnreadableObject] = {}
-        self.on_unreadable_change: Callable[[], None] = lambda: None
         self.not_installed: set[ResourceKind] = set()
         self.listed_at: datetime | None = None
         self.undeletable_drains: set[str] = set()
@@ -126,6 +136,31 @@ class Store:
         self._policy_selector = PolicySelector(())
         self._cluster_state: ClusterState | None = None
         self._cached_pool_budgets: tuple[int, Mapping[str, PoolBudget]] = (0, {})
+
+    def subscribe(
+        self,
+        *,
+        on_change: Callable[[str | None], None] = lambda _: None,
+        on_eligibility_change: Callable[[], None] = lambda: None,
+        on_membership_change: Callable[[MembershipChanges], None] = lambda _: None,
+        on_unreadable_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Add callbacks; `ControllerManager` and `PoolController` do so before the start."""
+        self._listeners.append(
+            StoreListener(on_change, on_eligibility_change, on_membership_change, on_unreadable_change)
+        )
+
+    def _notify_change(self, name: str | None) -> None:
+        for listener in self._listeners:
+            listener.on_change(name)
+
+    def _notify_membership_change(self, changes: MembershipChanges) -> None:
+        for listener in self._listeners:
+            listener.on_membership_change(changes)
+
+    def _notify_unreadable_change(self) -> None:
+        for listener in self._listeners:
+            listener.on_unreadable_change()
 
     def _objects(self, kind: ResourceKind) -> dict[str, Any]:
         kept: dict[ResourceKind, dict[str, Any]] = {
@@ -150,7 +185,7 @@ class Store:
             return
         if known := self.unreadable_objects.pop((kind, name), None):
             log.info("object.readable", kind=kind, name=name, uid=known.uid)
-            self.on_unreadable_change()
+            self._notify_unreadable_change()
         before = self._objects(kind).get(name)
         if kind is not ResourceKind.POOL:
             self._objects(kind)[name] = value
@@ -177,7 +212,7 @@ class Store:
                 last_good_kept=unreadable.last_version_kept,
                 error=reason,
             )
-            self.on_unreadable_change()
+            self._notify_unreadable_change()
 
     def is_unreadable(self, kind: ResourceKind, name: str) -> bool:
         """Whether the object exists but is unreadable: its known version is old or missing, so do not act on it."""
@@ -192,7 +227,7 @@ class Store:
             case ResourceKind.POLICY:
                 self._policy_selector = PolicySelector(self._policies.values())
                 self._invalidate_cluster_state()
-                self.on_change(None)
+                self._notify_change(None)
             case ResourceKind.NODE:
                 self._boot_histories[name] = fencing.observe_boot(self._boot_histories.get(name), value)
                 self._note_cordon(name, before, value)
@@ -201,12 +236,12 @@ class Store:
                 if not before or _relevant_fields(before) != _relevant_fields(value):
                     changes = self.memberships.put_node(value)
                     self._invalidate_cluster_state()
-                    self.on_change(name)
-                    self.on_membership_change(changes)
+                    self._notify_change(name)
+                    self._notify_membership_change(changes)
             case ResourceKind.DRAIN:
                 if not before or _eligibility_fields(before) != _eligibility_fields(value):
                     self._invalidate_cluster_state()
-                self.on_change(name)
+                self._notify_change(name)
 
     def _note_cordon(self, name: str, before: Node | None, now: Node) -> None:
         """Record the time of a cordon. A task that reads the node later would miss an uncordon in between."""
@@ -220,7 +255,7 @@ class Store:
         changes = self.memberships.put_pool(pool)
         if self.memberships.revision != known:
             self._invalidate_cluster_state()
-        self.on_membership_change(changes)
+        self._notify_membership_change(changes)
 
     def _apply_namespace(self, before: Namespace | None, now: Namespace) -> None:
         changes = self.memberships.put_namespace(now)
@@ -229,7 +264,7 @@ class Store:
             now.terminating,
             now.labels,
         ):
-            self.on_membership_change(changes)
+            self._notify_membership_change(changes)
 
     def drop(self, kind: ResourceKind, name: str, *, not_after: int | None = None) -> None:
         """Remove a deleted object, unless the store has a version newer than `not_after`."""
@@ -238,32 +273,33 @@ class Store:
             return
         del self._versions[kind][name]
         if self.unreadable_objects.pop((kind, name), None):
-            self.on_unreadable_change()
+            self._notify_unreadable_change()
         if kind is ResourceKind.POOL:
             changes = self.memberships.drop_pool(name)
             self._invalidate_cluster_state()
-            self.on_membership_change(changes)
+            self._notify_membership_change(changes)
             return
         if self._objects(kind).pop(name, None) is None:
-            self.on_change(name if kind in (ResourceKind.NODE, ResourceKind.DRAIN) else None)
+            self._notify_change(name if kind in (ResourceKind.NODE, ResourceKind.DRAIN) else None)
             return  # it was never readable
         if kind is ResourceKind.NAMESPACE:
-            self.on_membership_change(self.memberships.drop_namespace(name))
+            self._notify_membership_change(self.memberships.drop_namespace(name))
             return
         if kind is ResourceKind.NODE:
             self._condition_histories.pop(name, None)
             self._boot_histories.pop(name, None)
             self._cordons.pop(name, None)
             self._policy_selector.forget(name)
-            self.on_membership_change(self.memberships.drop_node(name))
+            self._notify_membership_change(self.memberships.drop_node(name))
         if kind is ResourceKind.POLICY:
             self._policy_selector = PolicySelector(self._policies.values())
         self._invalidate_cluster_state()
-        self.on_change(None if kind is ResourceKind.POLICY else name)
+        self._notify_change(None if kind is ResourceKind.POLICY else name)
 
     def _invalidate_cluster_state(self) -> None:
         self._cluster_state = None
-        self.on_eligibility_change()
+        for listener in self._listeners:
+            listener.on_eligibility_change()
 
     def resync(self, kind: ResourceKind, names: Iterable[str], version: int) -> None:
         """Drop the objects that a full list at this resourceVersion does not have."""
@@ -358,7 +394,7 @@ class Store:
         if changed or (with_late_lease, with_renewed_lease) != previous:
             self._invalidate_cluster_state()
         for name in changed:
-            self.on_change(name)
+            self._notify_change(name)
 
     def set_blackout(self, reason: str) -> None:
         """Set why the state of nodes is not reliable; empty: it is reliable again, and every `for` starts again."""
@@ -368,7 +404,7 @@ class Store:
             if not reason:
                 self._restart_condition_timers()
             self._invalidate_cluster_state()
-            self.on_change(None)
+            self._notify_change(None)
 
     def set_failing_view_task(self, failure: str) -> None:
         """Set the failing task that keeps the view current; empty: it works again, and every `for` starts again."""
@@ -378,7 +414,7 @@ class Store:
             if not failure:
                 self._restart_condition_timers()
             self._invalidate_cluster_state()
-            self.on_change(None)
+            self._notify_change(None)
 
     def set_listed(self, when: datetime) -> None:
         """Record a full list of all kinds; after a long time without one, every `for` starts again."""

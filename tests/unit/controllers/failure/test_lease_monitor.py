@@ -42,7 +42,7 @@ class World:
         clock: Any = SimpleNamespace(monotonic=self.time)
         self.store = Store(lambda: BEGAN + timedelta(seconds=self.time()))
         self.store.listed_at = BEGAN
-        self.store.on_change = lambda name: self._changed()
+        self.store.subscribe(on_change=lambda _: self._changed())
         for name in self.names:
             raw = {"metadata": {"name": name, "uid": name, "resourceVersion": "1"}}
             self.store.put(ResourceKind.NODE, raw)

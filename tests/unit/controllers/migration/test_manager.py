@@ -102,7 +102,7 @@ async def test_only_so_many_nodes_at_once_and_the_next_when_one_is_done() -> Non
 async def test_a_pod_that_has_left_is_not_migrated_again_on_an_old_request() -> None:
     world = World()
     left: list[str] = []
-    world.shifts.pod_moved_listeners.append(lambda pod, cause: left.append(f"{pod.key} {cause}"))
+    world.shifts.subscribe(on_pod_moved=lambda pod, cause: left.append(f"{pod.key} {cause}"))
     await world.want(n1={"a": "x"})
     MigrationTask.made[0].on_pod_gone("a", Pod("s", "p", "a"), "x")
     MigrationTask.made[0].over.set()

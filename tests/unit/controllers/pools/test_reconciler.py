@@ -43,7 +43,7 @@ class World:
         clock = _Clock(self)
         self.store = Store(clock.now, ["rescheduler-system"])
         self.pools = PoolReconciler(self, self.store, clock, self, self, self, Metrics())  # type: ignore[arg-type]
-        self.store.on_membership_change = self.pools.enqueue
+        self.store.subscribe(on_membership_change=self.pools.enqueue)
 
     # -- as an API server ---------------------------------------------------------------------------------------------
 

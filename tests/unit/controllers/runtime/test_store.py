@@ -94,7 +94,7 @@ def names(place: Store) -> dict[ResourceKind, set[str]]:
 @pytest.mark.parametrize("kind", BAD)
 def test_an_unreadable_object_keeps_its_last_readable_version(kind: ResourceKind) -> None:
     place, told = Store(lambda: NOW), []
-    place.on_unreadable_change = lambda: told.append(dict(place.unreadable_objects))
+    place.subscribe(on_unreadable_change=lambda: told.append(dict(place.unreadable_objects)))
     name = GOOD[kind]["metadata"]["name"]
     place.put(kind, version(GOOD[kind], 1))
     place.put(kind, version(BAD[kind], 2))
