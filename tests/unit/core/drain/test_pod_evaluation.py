@@ -190,7 +190,7 @@ def test_only_pods_that_wait_for_others_count_as_waiting() -> None:
 def test_a_volume_is_awaited_and_then_stuck() -> None:
     timers = {"pv-a": NOW - 119 * SECOND, "pv-b": NOW - 120 * SECOND}
     found = pod_evaluation.with_unused_volumes(PodSummary(), timers, NOW)
-    assert (found.detaching_volumes, found.stuck_volumes) == ({"pv-a"}, {"pv-b"})
+    assert (found.detaching_volumes, found.stuck_volumes) == (frozenset({"pv-a"}), frozenset({"pv-b"}))
 
 
 def test_no_volume_of_an_unreachable_node_is_awaited_without_proof() -> None:

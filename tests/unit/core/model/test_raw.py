@@ -1,5 +1,7 @@
 """Parts of raw objects that several modules read."""
 
+from typing import Any
+
 from rescheduler.core.model.raw import REQUIRED_AFFINITY, claim_names, controller_reference, required_node_terms
 
 
@@ -16,5 +18,5 @@ def test_controller_reference_is_the_one_with_the_flag() -> None:
 
 def test_required_node_terms_are_none_without_required_affinity() -> None:
     assert required_node_terms({"affinity": {"nodeAffinity": {}}}) is None
-    required = {"nodeAffinity": {REQUIRED_AFFINITY: {"nodeSelectorTerms": [{"matchExpressions": []}]}}}
+    required: dict[str, Any] = {"nodeAffinity": {REQUIRED_AFFINITY: {"nodeSelectorTerms": [{"matchExpressions": []}]}}}
     assert required_node_terms({"affinity": required}) == [{"matchExpressions": []}]
