@@ -30,7 +30,7 @@ def test_a_pod_under_two_budgets_is_named_and_not_followed_elsewhere(site: Site)
     until(lambda: site.classes(node) == {"SeveralBudgets"}, "the blocker")
     found = blocker(site, node)
     assert "db and db-too" in found["message"]
-    assert "narrow one selector" in found["hint"]
+    assert "narrow the selector of one budget" in found["hint"]
     for kind, name in (("Pod", "db-0"), ("StatefulSet", "db")):
         until(partial(_has_event, site, kind, name, "SeveralBudgets"), f"the Event on {kind} {name}")
     site.plane.kubectl("delete", "pod", "db-0", "-n", site.name)

@@ -104,7 +104,7 @@ def test_a_plan_names_what_does_not_fit_and_what_would_hold_the_drain_up(reader:
     assert (found["canBeDrained"], found["policy"], found["fit"]) == ("No", None, 2)
     (large,) = found["doNotFit"]
     assert large["pod"].startswith("plan/large-")
-    assert "20Gi asked for" in large["reason"]
+    assert "20Gi requested" in large["reason"]
     assert {(each["pod"], each["class"]) for each in found["blocked"]} == {
         ("plan/alone", "Unmanaged"),
         ("plan/store-0", "BudgetMisconfigured"),

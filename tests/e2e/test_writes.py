@@ -528,7 +528,7 @@ def test_a_workload_whose_template_carries_a_record_says_so(cluster: Cluster) ->
 
     (message,) = until(refused, "the Deployment to say why it has no pods")
     assert "rescheduler.dev/move" in message
-    assert "the template that the pod is made of" in message
+    assert "the template of the pod" in message
     cluster.plane.kubectl("delete", "deployment", "copy", "-n", SPACE)
 
 
