@@ -24,6 +24,7 @@ from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.core.pools import admission_params, labels_and_taints
 from rescheduler.core.pools.labels_and_taints import PoolAssignment
 from rescheduler.kube import paths
+from rescheduler.kube.backoff import Backoff
 from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 
 log = structlog.get_logger("rescheduler.controllers.cleanup")
@@ -32,7 +33,8 @@ TIMEOUT = 240.0
 """Time limit in seconds. The Job of the chart may run longer, and helm waits for 300 s."""
 _NO_PROGRESS_TIMEOUT = 90.0  # seconds without a deleted NodeDrain: the cleanup does not wait for the others
 _ORPHANED_PODS_TIMEOUT = 45.0  # seconds to wait for released pods without a NodeDrain
-_MAX_ATTEMPTS, _FIRST_DELAY = 6, 0.5  # first delay in seconds, doubled each time
+_MAX_ATTEMPTS = 6
+_FIRST_DELAY, _MAX_DELAY = 0.5, 8.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,7 @@ class Cleanup:
         `kind` and `name`: object that is read again before a retry.
         """
         item, command = item_and_command
+        backoff = Backoff(_FIRST_DELAY, _MAX_DELAY)
         for attempt in range(1, _MAX_ATTEMPTS + 1):
             try:
                 await undo()
@@ -218,7 +221,7 @@ class Cleanup:
                 if permanent or attempt == _MAX_ATTEMPTS:
                     self._record(Leftover(item, _cause(error), command))
                     return
-                await asyncio.sleep(_FIRST_DELAY * 2 ** (attempt - 1))
+                await asyncio.sleep(backoff.next_delay())
                 if kind is ResourceKind.NODE:
                     await reread(self._client, self._store, kind, paths.node(name))
             else:

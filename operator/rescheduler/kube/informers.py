@@ -6,7 +6,6 @@ is not current, because a decision on a stale view may be wrong.
 
 import asyncio
 import itertools
-import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import aclosing
 from functools import partial
@@ -54,16 +53,16 @@ class _Reflector:
 
     async def run(self) -> None:
         """Keep the view current until cancelled; retry failures with back-off."""
-        failures = 0
+        backoff = Backoff(_FIRST_DELAY, _MAX_DELAY)
         try:
             while True:
                 self._watch_worked, self._watch_opened_at = False, None
-                pause = await self._list_and_watch()
+                pause, worked = await self._list_and_watch(), self._has_worked()
                 # A list alone must not reset the back-off: the server may refuse each watch after it.
-                failures = 0 if self._has_worked() else failures + 1
-                if failures or pause:
-                    wait = min(_FIRST_DELAY * 2 ** min(failures, 10), _MAX_DELAY)
-                    await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
+                if worked:
+                    backoff.reset()
+                if pause or not worked:
+                    await asyncio.sleep(backoff.next_delay())
         finally:
             self._cancel_stale_timer()
 

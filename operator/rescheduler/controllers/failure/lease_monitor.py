@@ -4,7 +4,6 @@ One raw watch serves all nodes. A Kopf handler would be too slow: 5,000 nodes re
 """
 
 import asyncio
-import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from rescheduler.core.failure import messages, node_leases
 from rescheduler.core.failure.node_leases import LeaseTracker
 from rescheduler.core.model.nodes import CONDITION_UNKNOWN, Node
 from rescheduler.kube import paths
+from rescheduler.kube.backoff import Backoff
 from rescheduler.kube.client import TRANSIENT_ERRORS, Client
 from rescheduler.kube.informers import Informer
 
@@ -27,7 +27,7 @@ _WATCH_LAG = 4.0  # seconds by which the watch may deliver a renewal late
 _LIST_FRESH_FOR = 3.0  # seconds for which a list confirms a blackout
 _LIST_TIMEOUT = 20.0  # seconds for a whole list: Leases are not evaluated meanwhile
 _PAGE_TIMEOUT = 5.0  # seconds for a page: a connection to a dead server would never answer
-_FIRST_RETRY_DELAY, _MAX_RETRY_DELAY = 1.0, 15.0  # seconds between lists that fail
+_FIRST_RETRY_DELAY, _MAX_RETRY_DELAY = 1.0, 10.0  # seconds between lists that fail, before the jitter
 _MAX_LIST_FAILURES = 2  # lists in a row that fail before the network counts as failed
 
 
@@ -57,7 +57,8 @@ class LeaseMonitor:
         self._blackout_unconfirmed = False  # there may be a blackout, but no list has confirmed it
         self._blackout_decided = asyncio.Event()  # cleared while a blackout is unconfirmed
         self._blackout_decided.set()
-        self._list_failures, self._retry_delay, self._list_not_before = 0, _FIRST_RETRY_DELAY, float("-inf")
+        self._list_failures, self._list_not_before = 0, float("-inf")
+        self._list_backoff = Backoff(_FIRST_RETRY_DELAY, _MAX_RETRY_DELAY)
 
     def _on_watch_event(self, raw: Mapping[str, Any]) -> str:
         self._last_event_at, self._list_failures = self._clock.monotonic(), 0
@@ -152,11 +153,11 @@ class LeaseMonitor:
         except (TimeoutError, *TRANSIENT_ERRORS) as error:
             self._list_failures += 1
             log.warning("leases.list_failed", error=str(error) or "timeout", failures=self._list_failures)
-            self._list_not_before = self._clock.monotonic() + self._retry_delay * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-            self._retry_delay = min(self._retry_delay * 2, _MAX_RETRY_DELAY)
+            self._list_not_before = self._clock.monotonic() + self._list_backoff.next_delay()
             return
         now = self._clock.monotonic()
-        self._list_failures, self._retry_delay, self._listed_at = 0, _FIRST_RETRY_DELAY, now
+        self._list_failures, self._listed_at = 0, now
+        self._list_backoff.reset()
         quiet_seconds, self._last_event_at = now - self._last_event_at, max(self._last_event_at, started_at)
         renewed = sum(renewal.seen_at >= started_at for renewal in self._leases.renewals.values())
         if renewed and (

@@ -33,6 +33,7 @@ from rescheduler.core.rebalance.selection import Candidate, NodeClassification, 
 from rescheduler.core.rebalance.utilization import node_load
 from rescheduler.core.replacement.move_history import MoveHistory
 from rescheduler.kube import paths
+from rescheduler.kube.backoff import Backoff
 from rescheduler.kube.client import TRANSIENT_ERRORS, Client
 
 log = structlog.get_logger("rescheduler.rebalance.controller")
@@ -97,7 +98,7 @@ class Rebalancer:
         self._next_scan_at, self._earliest_scan_at, self._next_sample_at = 0.0, 0.0, 0.0
         self._groups_to_recheck: set[NodeGroupKey] = set()  # groups to scan before the next full scan
         self._recheck_at = 0.0
-        self._retry_delay = _FIRST_RETRY_DELAY
+        self._scan_backoff = Backoff(_FIRST_RETRY_DELAY, _MAX_RETRY_DELAY)
 
     def wake(self) -> None:
         """Reconcile soon, because a node, a policy or a drain may have changed."""
@@ -155,11 +156,10 @@ class Rebalancer:
                 self._earliest_scan_at = await self._scan(groups)
             elif self._groups_to_recheck and now >= self._recheck_at:
                 self._recheck_at = await self._scan([group for group in groups if group.key in self._groups_to_recheck])
-            self._retry_delay = _FIRST_RETRY_DELAY
+            self._scan_backoff.reset()
         except TRANSIENT_ERRORS as error:
             log.warning("rebalance.scan_failed", error=str(error))
-            self._next_scan_at = self._earliest_scan_at = self._clock.monotonic() + self._retry_delay
-            self._retry_delay = min(self._retry_delay * 2, _MAX_RETRY_DELAY)
+            self._next_scan_at = self._earliest_scan_at = self._clock.monotonic() + self._scan_backoff.next_delay()
 
     def _record_returned_nodes(self, groups: Sequence[NodeGroup]) -> None:
         """Record the nodes that are back in a group after a drain; rebalancing fills them."""
