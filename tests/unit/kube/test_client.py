@@ -26,7 +26,7 @@ from rescheduler.kube.client import (
     _parse_page,
 )
 from rescheduler.kube.connections import _open_socket
-from unit.kube.conftest import Api
+from unit.fakes import FakeApiServer
 
 OWN = (*TRANSIENT_ERRORS, ExpiredError)
 POD = {"metadata": {"name": "p", "uid": "u", "resourceVersion": "7"}}
@@ -47,13 +47,13 @@ def line(**event: Any) -> bytes:
     [b"{", b"[1]", b'"x"', b"7", b"null", b"<html>", b"\xff\xfe\x00", b"[" * 100_000, b'{"a":' * 100_000],
     ids=lambda body: repr(body[:8]),
 )
-async def test_a_response_that_is_no_json_object_is_an_error(api: Api, client: Client, body: bytes) -> None:
+async def test_a_response_that_is_no_json_object_is_an_error(api: FakeApiServer, client: Client, body: bytes) -> None:
     api.say(body)
     with pytest.raises(UnreachableError):
         await client.get("/api/v1/nodes/n")
 
 
-async def test_an_empty_response_is_an_empty_object(api: Api, client: Client) -> None:
+async def test_an_empty_response_is_an_empty_object(api: FakeApiServer, client: Client) -> None:
     api.say(b"")
     assert await client.get("/api/v1/nodes/n") == {}
 
@@ -61,13 +61,13 @@ async def test_an_empty_response_is_an_empty_object(api: Api, client: Client) ->
 @pytest.mark.parametrize(
     "body", [b"{}", b'{"metadata": []}', b'{"metadata": {}, "items": 5}', b'{"metadata": {}, "items": [{}]}']
 )
-async def test_a_page_that_is_no_list_is_an_error(api: Api, client: Client, body: bytes) -> None:
+async def test_a_page_that_is_no_list_is_an_error(api: FakeApiServer, client: Client, body: bytes) -> None:
     api.say(body)
     with pytest.raises(UnreachableError):
         _ = [page async for page in client.list("/api/v1/pods")]
 
 
-async def test_a_list_without_items_is_empty(api: Api, client: Client) -> None:
+async def test_a_list_without_items_is_empty(api: FakeApiServer, client: Client) -> None:
     api.say(b'{"metadata": {"resourceVersion": "1"}, "items": null}')
     (page,) = [page async for page in client.list("/api/v1/pods")]
     assert page["items"] == []
@@ -88,7 +88,7 @@ async def test_a_list_without_items_is_empty(api: Api, client: Client) -> None:
     ],
     ids=lambda body: repr(body[:40]),
 )
-async def test_a_line_that_is_no_event_ends_the_watch(api: Api, client: Client, bad: bytes) -> None:
+async def test_a_line_that_is_no_event_ends_the_watch(api: FakeApiServer, client: Client, bad: bytes) -> None:
     api.stream(line(type="ADDED", object=POD), bad)
     seen: list[tuple[str, Any]] = []
     with pytest.raises(UnreachableError):
@@ -106,14 +106,14 @@ async def test_a_line_that_is_no_event_ends_the_watch(api: Api, client: Client, 
     ],
 )
 async def test_an_error_event_of_a_watch_raises_its_error(
-    api: Api, client: Client, status: Any, error: type[Exception]
+    api: FakeApiServer, client: Client, status: Any, error: type[Exception]
 ) -> None:
     api.stream(line(type="ERROR", object=status))
     with pytest.raises(error):
         await events(client)
 
 
-async def test_a_watch_without_events_stalls_unless_bookmarks_arrive(api: Api, client: Client) -> None:
+async def test_a_watch_without_events_stalls_unless_bookmarks_arrive(api: FakeApiServer, client: Client) -> None:
     async def rests() -> None:
         await asyncio.sleep(5)
 
@@ -126,7 +126,7 @@ async def test_a_watch_without_events_stalls_unless_bookmarks_arrive(api: Api, c
             await events(client, idle_timeout=0.1)
 
 
-async def test_a_truncated_refusal_of_a_watch_raises_a_known_error(api: Api, client: Client) -> None:
+async def test_a_truncated_refusal_of_a_watch_raises_a_known_error(api: FakeApiServer, client: Client) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=500, headers={"Content-Length": "100"})
         await response.prepare(request)
@@ -143,7 +143,7 @@ async def test_a_truncated_refusal_of_a_watch_raises_a_known_error(api: Api, cli
         await events(client)
 
 
-async def test_unreadable_credentials_raise_a_known_error(api: Api, client: Client) -> None:
+async def test_unreadable_credentials_raise_a_known_error(api: FakeApiServer, client: Client) -> None:
     def broken(_: object) -> None:
         raise OSError(24, "Too many open files")
 
@@ -155,7 +155,7 @@ async def test_unreadable_credentials_raise_a_known_error(api: Api, client: Clie
         await events(client)
 
 
-async def test_a_closed_connection_raises_a_known_error(api: Api, client: Client) -> None:
+async def test_a_closed_connection_raises_a_known_error(api: FakeApiServer, client: Client) -> None:
     await client.get("/api/v1/nodes/n")
     await client.close()
     with pytest.raises(UnreachableError):
@@ -166,7 +166,9 @@ async def test_a_closed_connection_raises_a_known_error(api: Api, client: Client
     ("after", "seconds"),
     [("7", 7), ("0", 0), ("²", 0), ("-1", 0), ("Wed, 21 Oct 2026 07:28:00 GMT", 0), ("9" * 400, 3600), ("1e9", 0)],
 )
-async def test_retry_after_is_used_up_to_a_limit(api: Api, client: Client, after: str, seconds: float) -> None:
+async def test_retry_after_is_used_up_to_a_limit(
+    api: FakeApiServer, client: Client, after: str, seconds: float
+) -> None:
     error = _parse_error("GET", "/x", 429, {"Retry-After": after}, b"{}")
     assert isinstance(error, ApiError)
     assert error.response.retry_after == seconds
@@ -193,7 +195,7 @@ def test_any_json_is_parsed_or_raises_a_known_error(found: Any, kind: str) -> No
             continue
 
 
-async def test_a_redirect_to_another_host_gets_no_token(api: Api, client: Client) -> None:
+async def test_a_redirect_to_another_host_gets_no_token(api: FakeApiServer, client: Client) -> None:
     client._connections.configuration.api_key["BearerToken"] = "Bearer secret"
     other = api.host.replace("127.0.0.1", "localhost")
 
@@ -208,7 +210,7 @@ async def test_a_redirect_to_another_host_gets_no_token(api: Api, client: Client
     assert api.asked[0][2] == "Bearer secret"
 
 
-async def test_a_waiting_write_is_not_sent_after_the_lease_is_lost(api: Api) -> None:
+async def test_a_waiting_write_is_not_sent_after_the_lease_is_lost(api: FakeApiServer) -> None:
     leads = True
     client = Client(Configuration(host=api.host), guard=lambda: leads)
     gate, full, inside = asyncio.Event(), asyncio.Event(), 0
@@ -236,7 +238,7 @@ async def test_a_waiting_write_is_not_sent_after_the_lease_is_lost(api: Api) -> 
     await client.close()
 
 
-async def test_no_more_connections_are_open_than_the_limit(api: Api, client: Client) -> None:
+async def test_no_more_connections_are_open_than_the_limit(api: FakeApiServer, client: Client) -> None:
     """At once: watches that share connections, reads, evictions in many namespaces, and the session of Kopf."""
     now = most = 0
 

@@ -18,7 +18,7 @@ from kubernetes.aio.client import Configuration
 from rescheduler.kube import connections
 from rescheduler.kube.client import ApiError, Client, UnreachableError
 from rescheduler.kube.connections import ConfigError, ConnectionConfig, load_config
-from unit.kube.conftest import Api
+from unit.fakes import FakeApiServer
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 class Tokens:
     """Source of a new token for each reload."""
 
-    def __init__(self, api: Api, *tokens: str) -> None:
+    def __init__(self, api: FakeApiServer, *tokens: str) -> None:
         self._api, self.left, self.handed = api, list(tokens), 0
 
     async def sign_in(self) -> ConnectionConfig:
@@ -38,7 +38,7 @@ class Tokens:
         return ConnectionConfig(Configuration(host=self._api.host, api_key={"BearerToken": f"Bearer {token}"}))
 
 
-def take(api: Api, *good: str) -> None:
+def take(api: FakeApiServer, *good: str) -> None:
     """Make the server refuse all other credentials."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -48,7 +48,7 @@ def take(api: Api, *good: str) -> None:
     api.answer = answer
 
 
-async def test_refused_credentials_are_renewed_and_the_request_is_sent_once_more(api: Api) -> None:
+async def test_refused_credentials_are_renewed_and_the_request_is_sent_once_more(api: FakeApiServer) -> None:
     tokens = Tokens(api, "old", "new")
     client = Client(await tokens.sign_in(), reload=tokens.sign_in)
     take(api, "new")
@@ -59,7 +59,7 @@ async def test_refused_credentials_are_renewed_and_the_request_is_sent_once_more
     await client.close()
 
 
-async def test_credentials_that_are_refused_for_good_are_renewed_at_a_pace(api: Api) -> None:
+async def test_credentials_that_are_refused_for_good_are_renewed_at_a_pace(api: FakeApiServer) -> None:
     tokens = Tokens(api, "bad")
     client = Client(await tokens.sign_in(), reload=tokens.sign_in)
     take(api)
@@ -71,7 +71,7 @@ async def test_credentials_that_are_refused_for_good_are_renewed_at_a_pace(api: 
     await client.close()
 
 
-async def test_a_shared_session_uses_the_renewed_credentials(api: Api) -> None:
+async def test_a_shared_session_uses_the_renewed_credentials(api: FakeApiServer) -> None:
     tokens = Tokens(api, "old", "new")
     client = Client(await tokens.sign_in(), reload=tokens.sign_in)
     take(api, "new")
@@ -83,7 +83,7 @@ async def test_a_shared_session_uses_the_renewed_credentials(api: Api) -> None:
     await client.close()
 
 
-async def test_credentials_are_renewed_in_background_before_expiry(api: Api) -> None:
+async def test_credentials_are_renewed_in_background_before_expiry(api: FakeApiServer) -> None:
     tokens, gate = Tokens(api, "old", "new"), asyncio.Event()
 
     async def slow() -> ConnectionConfig:
@@ -108,7 +108,7 @@ async def _until(found: Any) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_a_failed_reload_keeps_the_credentials_and_is_reported(api: Api) -> None:
+async def test_a_failed_reload_keeps_the_credentials_and_is_reported(api: FakeApiServer) -> None:
     told: list[tuple[str, str, str]] = []
 
     async def broken() -> ConnectionConfig:
@@ -125,7 +125,7 @@ async def test_a_failed_reload_keeps_the_credentials_and_is_reported(api: Api) -
     await client.close()
 
 
-async def test_a_sign_in_that_names_another_cluster_is_not_followed(api: Api) -> None:
+async def test_a_sign_in_that_names_another_cluster_is_not_followed(api: FakeApiServer) -> None:
     told: list[str] = []
 
     async def elsewhere() -> ConnectionConfig:
@@ -344,7 +344,7 @@ def plugin(folder: Path, version: str, script: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])
 async def test_an_exec_plugin_runs_in_background_and_again_after_a_401(
-    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+    api: FakeApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     count = tmp_path / "count"
     answer = {
@@ -384,7 +384,7 @@ async def test_an_exec_plugin_runs_in_background_and_again_after_a_401(
     ],
 )
 async def test_an_exec_plugin_that_fails_or_hangs_is_named(
-    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+    api: FakeApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
 ) -> None:
     monkeypatch.setattr(connections, "_EXEC_PLUGIN_TIMEOUT", 0.3)
     user = plugin(tmp_path, "v1", f"exec {script}" if script.startswith("sleep") else script)
@@ -403,7 +403,7 @@ def _children() -> set[str]:
 
 
 async def test_the_expiry_of_exec_credentials_is_read(
-    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    api: FakeApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = {
         "apiVersion": "client.authentication.k8s.io/v1",
@@ -427,7 +427,7 @@ async def test_an_invalid_kubeconfig_is_named_in_the_error(
 
 
 async def test_the_proxy_of_a_kubeconfig_is_used_by_both(
-    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    api: FakeApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = {"server": "http://apiserver.invalid:8080", "proxy-url": api.host}
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, cluster, {"token": "t"})))
