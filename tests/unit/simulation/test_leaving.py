@@ -14,7 +14,7 @@ from rescheduler.controllers import cleanup
 from simulation.clusters import NAMESPACE, SPACE
 from simulation.processes import Process
 from simulation.scenarios import run_scenario
-from unit.simulation.test_refused_writes import NEVER, Refusing, on_node
+from unit.simulation.refusing import NEVER, Refusing, on_node
 
 Left = Mapping[str, Mapping[str, Any]]
 
