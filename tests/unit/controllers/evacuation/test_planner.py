@@ -10,7 +10,7 @@ from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.core.model import pods
 from rescheduler.core.model.volumes import NodeVolumes
 from rescheduler.core.placement.planner import Fit
-from unit.controllers.pools.test_reconciler import NOW
+from unit.builders import NOW
 from unit.supervision import supervisor
 
 Json = dict[str, Any]

@@ -12,7 +12,7 @@ from rescheduler.controllers.migration.node_task import BlockedMigration, Migrat
 from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.core.drain import migration as decisions
 from rescheduler.core.model.pods import Pod
-from unit.controllers.pools.test_reconciler import NOW
+from unit.builders import NOW
 from unit.supervision import supervisor
 
 

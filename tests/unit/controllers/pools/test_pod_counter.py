@@ -9,7 +9,7 @@ from rescheduler.controllers.pools.pod_counter import PoolPodCounter
 from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.kube.client import ApiError
-from unit.controllers.pools.test_reconciler import NOW
+from unit.builders import NOW
 from unit.supervision import supervisor
 
 Json = dict[str, Any]

@@ -10,7 +10,7 @@ from rescheduler.api.policies import DrainSettings, ReschedulePolicy, Reschedule
 from rescheduler.core.drain import migration
 from rescheduler.core.model.nodes import Node, Taint
 from rescheduler.core.model.wait_reasons import ProgressingReason
-from unit.core.eligibility.test_decision import drain
+from unit.builders import drain
 
 OTHER = Taint("gpu", "", "NoSchedule")
 

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -20,17 +20,14 @@ from rescheduler.core.placement.planner import Fit
 from rescheduler.core.placement.pod_requirements import PodRequirementsParser
 from rescheduler.core.placement.pod_snapshot import PodSnapshot
 from rescheduler.core.placement.problem import PlacementInput
-from unit.core.placement.test_planner import node
-from unit.core.placement.test_planner import pod as bare
+from unit.builders import NOW, RawDict, raw_node, raw_pod
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 READY = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
 WEB = Deployment("s", "web", "d", replicas=1)
-RAW = dict[str, Any]
 
 
-def pod(name: str, on: str = "old", *, kind: str = "ReplicaSet", notes: RAW | None = None, **more: Any) -> RAW:
-    raw = bare(name, on, **more) | {"status": READY}
+def pod(name: str, on: str = "old", *, kind: str = "ReplicaSet", notes: RawDict | None = None, **more: Any) -> RawDict:
+    raw = raw_pod(name, node=on, **more) | {"status": READY}
     owner = {
         "apiVersion": "apps/v1",
         "kind": kind,
@@ -49,10 +46,10 @@ def limit(name: str, *, allowed: int = 0, healthy: int = 1) -> DisruptionBudget:
 
 
 def world(
-    raws: Sequence[RAW], *budgets: DisruptionBudget, nodes: Sequence[RAW] = (), deployment: Deployment = WEB
+    raws: Sequence[RawDict], *budgets: DisruptionBudget, nodes: Sequence[RawDict] = (), deployment: Deployment = WEB
 ) -> PreviewInput:
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
-    found = [node("old", "16"), *(nodes or [node("n1")])]
+    found = [raw_node("old", cpu="16"), *(nodes or [raw_node("n1")])]
     known = {n["metadata"]["name"]: model_nodes.parse_node({**n, "status": n["status"] | ready}) for n in found}
     census = PodSnapshot(PodRequirementsParser(), known)
     tenants = defaultdict(list)
@@ -98,11 +95,11 @@ def test_a_pod_of_which_only_the_scheduler_can_say_makes_the_answer_unsure() -> 
 @pytest.mark.parametrize(
     ("spec", "nodes", "reason"),
     [
-        ({"nodeSelector": {"no": "such"}}, [node("n1")], "1 ruled out by its nodeSelector or node affinity"),
-        ({}, [node("n1", unschedulable=True)], "1 cordoned or being drained"),
+        ({"nodeSelector": {"no": "such"}}, [raw_node("n1")], "1 ruled out by its nodeSelector or node affinity"),
+        ({}, [raw_node("n1", unschedulable=True)], "1 cordoned or being drained"),
     ],
 )
-def test_why_a_pod_finds_no_place(spec: RAW, nodes: list[RAW], reason: str) -> None:
+def test_why_a_pod_finds_no_place(spec: RawDict, nodes: list[RawDict], reason: str) -> None:
     raw = pod("p1", **spec)
     seen = world([raw], nodes=nodes)
     assert [f.reason for _, f in look(seen).unplaced] == [f"0 of 1 other nodes can take the pod: {reason}"]
@@ -158,7 +155,7 @@ def test_a_pod_whose_daemon_set_is_gone_is_recreated_by_nobody() -> None:
 
 
 def test_settings_of_another_drain_decide_which_of_its_pods_need_room() -> None:
-    nodes = [node("n1", "1"), node("n2", "8")]
+    nodes = [raw_node("n1", cpu="1"), raw_node("n2", cpu="8")]
     seen = world([pod("p1"), pod("other", "n2")], nodes=nodes)
     skip = DrainSettings.model_validate({"rules": [{"action": "Skip"}]})
     assert look(replace(seen, draining={"n2": skip})).drainable is Drainable.YES
@@ -166,7 +163,7 @@ def test_settings_of_another_drain_decide_which_of_its_pods_need_room() -> None:
 
 
 def test_drained_node_takes_no_pod_and_its_pods_need_room_too() -> None:
-    nodes = [node("n1", "1"), node("n2", "8")]
+    nodes = [raw_node("n1", cpu="1"), raw_node("n2", cpu="8")]
     seen = replace(world([pod("p1"), pod("other", "n2")], nodes=nodes), draining={"n2": DrainSettings()})
     assert [f.fit for _, f in look(seen).unplaced] == [Fit.UNKNOWN]
 

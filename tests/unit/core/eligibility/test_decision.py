@@ -1,13 +1,13 @@
 """Decide whether a drain may start or continue, and why it waits."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from rescheduler.api.conditions import Condition
-from rescheduler.api.drains import NodeDrain, NodeDrainRequest, NodeDrainSpec, NodeDrainStatus, Phase, RequestReason
+from rescheduler.api.drains import NodeDrain, NodeDrainSpec, Phase, RequestReason
 from rescheduler.api.policies import ReschedulePolicy, ReschedulePolicySpec
 from rescheduler.api.scalars import NumberOrPercent
 from rescheduler.core.eligibility.cluster_state import LIST_STALE_AFTER, ClusterState
@@ -17,31 +17,7 @@ from rescheduler.core.model.nodes import Node, NodeCondition, Taint
 from rescheduler.core.model.policy_selection import PolicySelector
 from rescheduler.core.model.wait_reasons import ProgressingReason
 from rescheduler.core.pools.max_unavailable import PoolBudget
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def drain(
-    name: str,
-    *,
-    age: int = 0,
-    begun: bool = False,
-    reason: RequestReason = RequestReason.MAINTENANCE,
-    annotations: dict[str, str] | None = None,
-    **status: Any,
-) -> NodeDrain:
-    return NodeDrain(
-        name=name,
-        uid=name,
-        resource_version="1",
-        generation=1,
-        created=NOW - timedelta(seconds=age),
-        deletion_timestamp=None,
-        finalizers=(),
-        annotations=annotations or {},
-        spec=NodeDrainSpec(node_name=name, requests=(NodeDrainRequest(reason=reason),)),
-        status=NodeDrainStatus(started_at=NOW - timedelta(seconds=age) if begun else None, **status),
-    )
+from unit.builders import NOW, drain
 
 
 def world(

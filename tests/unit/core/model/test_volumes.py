@@ -13,7 +13,7 @@ from rescheduler.core.model.volumes import (
     parse_volume_attachment,
     parse_volume_claim,
 )
-from unit.core.eviction.test_pod_actions import NOW
+from unit.builders import NOW
 
 
 def pod(name: str, *claims: str, **more: object) -> Pod:

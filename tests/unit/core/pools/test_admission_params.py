@@ -5,7 +5,7 @@ from dataclasses import replace
 from rescheduler.api.pools import NamespacePool
 from rescheduler.core.pools import admission_params
 from rescheduler.core.pools.admission_params import skipped_pools
-from unit.core.pools.test_membership import pool
+from unit.builders import pool
 
 
 def named(name: str, count: int = 1, *, exclusive: bool = True, mode: str = "Enforce") -> NamespacePool:

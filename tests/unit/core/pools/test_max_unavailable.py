@@ -5,17 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rescheduler.api.scalars import NumberOrPercent
-from rescheduler.core.model.nodes import Node, NodeCondition
 from rescheduler.core.model.wait_reasons import ProgressingReason
 from rescheduler.core.pools import max_unavailable
 from rescheduler.core.pools.max_unavailable import PoolBudget
-from unit.core.eligibility.test_decision import drain
-from unit.core.pools.test_membership import memberships_of, pool
-from unit.core.pools.test_membership import node as labelled
-
-
-def node(name: str, ready: str = "True") -> Node:
-    return Node(name, name, conditions=(NodeCondition("Ready", ready),))
+from unit.builders import drain, memberships_of, node, pool
 
 
 def budget(limit: str | int = 1, nodes: int = 10) -> PoolBudget:
@@ -44,9 +37,9 @@ def test_queued_drains_ahead_take_slots() -> None:
 
 
 def test_unreachable_node_never_waits_but_an_ill_node_does() -> None:
-    assert max_unavailable.wait_reason(node("n0", "Unknown"), budget(), unavailable=["n1"]) is None
-    assert max_unavailable.wait_reason(node("n0", "False"), budget(), unavailable=["n1"]) is not None
-    assert max_unavailable.wait_reason(node("n0", "False"), budget(), unavailable=[]) is None
+    assert max_unavailable.wait_reason(node("n0", ready="Unknown"), budget(), unavailable=["n1"]) is None
+    assert max_unavailable.wait_reason(node("n0", ready="False"), budget(), unavailable=["n1"]) is not None
+    assert max_unavailable.wait_reason(node("n0", ready="False"), budget(), unavailable=[]) is None
 
 
 def test_pool_with_limit_zero_allows_no_drain() -> None:
@@ -67,7 +60,7 @@ def test_node_has_the_budget_of_its_pool() -> None:
     older, newer = pool("b", age=2, maxUnavailable=2), pool("c", age=1, maxUnavailable=3)
     audit = pool("a", age=3, mode="Audit")
     found = max_unavailable.budgets_by_node(
-        memberships_of(older, newer, audit, labelled("n1", disk="ssd"), labelled("n2"))
+        memberships_of(older, newer, audit, node("n1", labels={"disk": "ssd"}), node("n2"))
     )
     assert {name: (b.pool, b.slots) for name, b in found.items()} == {"n1": ("b", 2)}
 

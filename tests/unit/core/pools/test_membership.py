@@ -1,6 +1,5 @@
 """Memberships updated change by change are the same as memberships computed from scratch."""
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import given
@@ -11,41 +10,14 @@ from rescheduler.api.pools import NamespacePool
 from rescheduler.core.model.namespaces import Namespace
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.pools.membership import PoolConflict, PoolMemberships
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def pool(name: str, age: int = 0, mode: str = "Enforce", **spec: Any) -> NamespacePool:
-    created = (START - timedelta(days=age)).isoformat()
-    spec.setdefault("nodeSelector", {"matchLabels": {"disk": "ssd"}})
-    meta = {"name": name, "uid": name, "creationTimestamp": created}
-    return NamespacePool.from_object({"metadata": meta, "spec": {"mode": mode, **spec}})
-
-
-def space(name: str, **labels: str) -> Namespace:
-    return Namespace(name, name, labels=labels)
-
-
-def node(name: str, **labels: str) -> Node:
-    return Node(name, name, labels=labels)
-
-
-def memberships_of(*things: NamespacePool | Namespace | Node) -> PoolMemberships:
-    found = PoolMemberships(exempt_namespaces=["rescheduler-system"])
-    for thing in things:
-        match thing:
-            case NamespacePool():
-                found.put_pool(thing)
-            case Namespace():
-                found.put_namespace(thing)
-            case Node():
-                found.put_node(thing)
-    return found
+from unit.builders import memberships_of, namespace, node, pool
 
 
 def test_pool_has_listed_and_selected_namespaces() -> None:
     memberships = memberships_of(
-        pool("a", namespaces=["x"], namespaceSelector={"matchLabels": {"t": "1"}}), space("x"), space("y", t="1")
+        pool("a", namespaces=["x"], namespaceSelector={"matchLabels": {"t": "1"}}),
+        namespace("x"),
+        namespace("y", t="1"),
     )
     assert memberships.namespaces("a") == ["x", "y"]
 
@@ -55,19 +27,19 @@ def test_no_pool_has_kube_system_or_the_operators_namespace() -> None:
         "namespaces": ["kube-system"],
         "namespaceSelector": {"matchExpressions": [{"key": "z", "operator": "DoesNotExist"}]},
     }
-    memberships = memberships_of(pool("a", **spec), space("kube-system"), space("rescheduler-system"))
+    memberships = memberships_of(pool("a", **spec), namespace("kube-system"), namespace("rescheduler-system"))
     assert memberships.namespaces("a") == []
 
 
 def test_older_pool_keeps_a_member_and_both_report_the_conflict() -> None:
-    memberships = memberships_of(pool("a", age=1, namespaces=["x"]), pool("b", age=2, namespaces=["x"]), space("x"))
+    memberships = memberships_of(pool("a", age=1, namespaces=["x"]), pool("b", age=2, namespaces=["x"]), namespace("x"))
     assert memberships.pool_of_namespace("x") == "b"
     assert memberships.namespace_conflicts("a") == [PoolConflict("x", "b", is_kept=False)]
     assert memberships.namespace_conflicts("b") == [PoolConflict("x", "a", is_kept=True)]
 
 
 def test_first_pool_by_name_keeps_a_member_of_equal_age() -> None:
-    memberships = memberships_of(pool("b"), pool("a"), node("n", disk="ssd"))
+    memberships = memberships_of(pool("b"), pool("a"), node("n", labels={"disk": "ssd"}))
     assert memberships.pool_of_node("n") == "a"
 
 
@@ -75,8 +47,8 @@ def test_audit_pool_claims_nothing_but_lists_its_members() -> None:
     memberships = memberships_of(
         pool("audit", age=1, mode="Audit", namespaces=["x", "y"]),
         pool("old", age=2, namespaces=["y"]),
-        space("x"),
-        space("y"),
+        namespace("x"),
+        namespace("y"),
     )
     assert memberships.pool_of_namespace("x") is None
     assert memberships.namespaces("audit") == ["x"]
@@ -85,7 +57,7 @@ def test_audit_pool_claims_nothing_but_lists_its_members() -> None:
 
 
 def test_deleted_pool_leaves_its_members_to_the_next_pool() -> None:
-    memberships = memberships_of(pool("a", age=2), pool("b", age=1), node("n", disk="ssd"))
+    memberships = memberships_of(pool("a", age=2), pool("b", age=1), node("n", labels={"disk": "ssd"}))
     touched = memberships.drop_pool("a")
     assert (touched.nodes, touched.pools) == (frozenset({"n"}), frozenset({"a", "b"}))
     assert memberships.pool_of_node("n") == "b"
@@ -101,8 +73,8 @@ def test_selectors_ignore_the_operators_own_labels() -> None:
 
 
 def test_unchanged_labels_still_name_the_pools_to_reconcile() -> None:
-    memberships = memberships_of(pool("a"), node("n", disk="ssd"))
-    assert memberships.put_node(node("n", disk="ssd")).pools == {"a"}
+    memberships = memberships_of(pool("a"), node("n", labels={"disk": "ssd"}))
+    assert memberships.put_node(node("n", labels={"disk": "ssd"})).pools == {"a"}
 
 
 _NAMES = st.sampled_from(["a", "b", "c"])
@@ -112,7 +84,12 @@ _SELECTORS = st.sampled_from(
 )
 _POOLS = st.builds(
     lambda name, age, mode, spaces, selector, nodes: pool(
-        name, age, mode, namespaces=spaces, nodeSelector=nodes, **({"namespaceSelector": selector} if selector else {})
+        name,
+        age=age,
+        mode=mode,
+        namespaces=spaces,
+        nodeSelector=nodes,
+        **({"namespaceSelector": selector} if selector else {}),
     ),
     _NAMES,
     st.integers(0, 2),
@@ -122,9 +99,9 @@ _POOLS = st.builds(
     _SELECTORS,
 )
 _SPACES = st.builds(
-    lambda name, labels: space(name, **labels), st.sampled_from(["x", "y", "z", "kube-system"]), _LABELS
+    lambda name, labels: namespace(name, **labels), st.sampled_from(["x", "y", "z", "kube-system"]), _LABELS
 )
-_NODES = st.builds(lambda name, labels: node(name, **labels), st.sampled_from(["n", "m"]), _LABELS)
+_NODES = st.builds(lambda name, labels: node(name, labels=labels), st.sampled_from(["n", "m"]), _LABELS)
 
 
 @given(st.lists(_POOLS | _SPACES | _NODES | st.sampled_from(["-a", "-x", "-n"]), max_size=25))

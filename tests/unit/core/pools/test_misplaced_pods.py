@@ -12,7 +12,7 @@ from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.pools import misplaced_pods
 from rescheduler.core.pools.membership import PoolMemberships
 from rescheduler.core.pools.misplaced_pods import MembershipSnapshot, MisplacementReport, PodTotals
-from unit.core.pools.test_membership import memberships_of, node, pool, space
+from unit.builders import memberships_of, namespace, node, pool
 
 
 def view(*, exclusive: bool = True, moves: str = "Move") -> MembershipSnapshot:
@@ -26,8 +26,8 @@ def places(*, exclusive: bool = True, moves: str = "Move") -> PoolMemberships:
         pool("a", namespaces=["a"], nodeSelector={"matchLabels": {"p": "a"}}, **more),
         pool("b", namespaces=["b"], nodeSelector={"matchLabels": {"p": "b"}}, **more),
         pool("w", namespaces=["free"], nodeSelector={"matchLabels": {"p": "w"}}, mode="Audit", **more),
-        *(space(name) for name in ("a", "b", "free", "other")),
-        *(node(f"{name}1", p=name) for name in "abw"),
+        *(namespace(name) for name in ("a", "b", "free", "other")),
+        *(node(f"{name}1", labels={"p": name}) for name in "abw"),
         node("n1"),
     )
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from rescheduler.api.pools import NamespacePoolStatus
@@ -14,9 +14,8 @@ from rescheduler.core.pools.membership import PoolConflict
 from rescheduler.core.pools.misplaced_pods import MisplacementReport, PodTotals
 from rescheduler.core.pools.node_loss import NodeLoss
 from rescheduler.core.pools.status import PoolStatusInput
-from unit.core.pools.test_membership import pool
+from unit.builders import NOW, pool
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ENFORCED = AdmissionState("True", "Enforced", "yes")
 
 

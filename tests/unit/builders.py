@@ -1,0 +1,172 @@
+"""Kubernetes objects for unit tests. A builder has a default for each field that a test does not care about."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypedDict, Unpack
+
+from rescheduler.api import names
+from rescheduler.api.drains import NodeDrain, NodeDrainRequest, NodeDrainSpec, NodeDrainStatus, RequestReason
+from rescheduler.api.pools import NamespacePool
+from rescheduler.core.model.namespaces import Namespace
+from rescheduler.core.model.nodes import Node, NodeCondition, Taint
+from rescheduler.core.pools.membership import PoolMemberships
+
+RawDict = dict[str, Any]
+"""Raw JSON of an object, which a test may change."""
+
+HOST, ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def drain(
+    name: str = "n",
+    *,
+    age: int = 0,
+    begun: bool = False,
+    reason: RequestReason = RequestReason.MAINTENANCE,
+    annotations: dict[str, str] | None = None,
+    **status: Any,
+) -> NodeDrain:
+    """Return the NodeDrain of the node with this name.
+
+    Args:
+        age: seconds since it was created and, if it has begun, since it started.
+        begun: whether the drain has started.
+        status: fields of its status.
+    """
+    created = NOW - timedelta(seconds=age)
+    return NodeDrain(
+        name=name,
+        uid=name,
+        resource_version="1",
+        generation=1,
+        created=created,
+        deletion_timestamp=None,
+        finalizers=(),
+        annotations=annotations or {},
+        spec=NodeDrainSpec(node_name=name, requests=(NodeDrainRequest(reason=reason),)),
+        status=NodeDrainStatus(**({"started_at": created} if begun else {}) | status),
+    )
+
+
+class NodeFields(TypedDict, total=False):
+    """The fields of a Node that a test may give as they are."""
+
+    uid: str
+    resource_version: str
+    boot_id: str
+    created: datetime | None
+    unschedulable: bool
+    deleting: bool
+    annotations: Mapping[str, str]
+    taints: tuple[Taint, ...]
+
+
+def node(
+    name: str = "n",
+    *,
+    ready: str = "True",
+    cpu: int = 1000,
+    pool: str = "",
+    zone: str = "",
+    labels: Mapping[str, str] | None = None,
+    **fields: Unpack[NodeFields],
+) -> Node:
+    """Return a node with 1 GiB for 10 pods.
+
+    Args:
+        ready: status of its condition Ready.
+        cpu: its allocatable CPU, in thousandths.
+        pool: its pool; empty if it has none.
+        labels: its labels besides hostname, pool and zone.
+    """
+    known = {HOST: name, names.NODE_POOL: pool, ZONE: zone}
+    given: NodeFields = {"uid": name, **fields}
+    return Node(
+        name,
+        labels={key: value for key, value in known.items() if value} | dict(labels or {}),
+        conditions=(NodeCondition("Ready", ready),),
+        allocatable={"cpu": cpu, "memory": 2**30, "pods": 10},
+        **given,
+    )
+
+
+def pool(name: str = "shop", *, age: int = 0, mode: str = "Enforce", **spec: Any) -> NamespacePool:
+    """Return a pool of the nodes with label `disk=ssd`.
+
+    Args:
+        age: days since it was created.
+        spec: fields of its raw spec.
+    """
+    spec.setdefault("nodeSelector", {"matchLabels": {"disk": "ssd"}})
+    meta = {"name": name, "uid": name, "creationTimestamp": (NOW - timedelta(days=age)).isoformat()}
+    return NamespacePool.from_object({"metadata": meta, "spec": {"mode": mode, **spec}})
+
+
+def namespace(name: str, **labels: str) -> Namespace:
+    return Namespace(name, name, labels=labels)
+
+
+def memberships_of(*objects: NamespacePool | Namespace | Node) -> PoolMemberships:
+    """Return the memberships of a cluster with these objects; the operator runs in `rescheduler-system`."""
+    found = PoolMemberships(exempt_namespaces=["rescheduler-system"])
+    for each in objects:
+        match each:
+            case NamespacePool():
+                found.put_pool(each)
+            case Namespace():
+                found.put_namespace(each)
+            case Node():
+                found.put_node(each)
+    return found
+
+
+def raw_node(
+    name: str = "n",
+    *,
+    cpu: str = "4",
+    pods: str = "20",
+    zone: str = "",
+    resources: dict[str, str] | None = None,
+    **spec: Any,
+) -> RawDict:
+    """Return a raw node.
+
+    Args:
+        resources: its other allocatable resources.
+        spec: fields of its raw spec.
+    """
+    labels = {HOST: name} | ({ZONE: zone} if zone else {})
+    allocatable = {"cpu": cpu, "memory": "16Gi", "pods": pods, **(resources or {})}
+    return {"metadata": {"name": name, "labels": labels}, "spec": spec, "status": {"allocatable": allocatable}}
+
+
+def raw_pod(
+    name: str = "p",
+    *,
+    namespace: str = "s",
+    node: str = "n",
+    cpu: str = "1",
+    phase: str = "Running",
+    labels: dict[str, str] | None = None,
+    ports: Sequence[RawDict] = (),
+    resources: dict[str, str] | None = None,
+    **spec: Any,
+) -> RawDict:
+    """Return a raw pod with one container.
+
+    Args:
+        node: name of its node; empty if it has none.
+        labels: the default is `app=a`.
+        ports: ports of the container.
+        resources: requests of other resources than CPU.
+        spec: fields of its raw spec.
+    """
+    meta = {"namespace": namespace, "name": name, "uid": name, "labels": labels or {"app": "a"}}
+    requests = {"cpu": cpu, **(resources or {})}
+    container = {"name": "c", "resources": {"requests": requests}, "ports": list(ports)}
+    return {
+        "metadata": meta,
+        "spec": {"nodeName": node, "containers": [container], **spec},
+        "status": {"phase": phase},
+    }
