@@ -1,10 +1,10 @@
 """Conditions keep their transition time while their status is the same."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from rescheduler.api.conditions import Condition, merge
+from unit.builders import NOW
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)
 
 

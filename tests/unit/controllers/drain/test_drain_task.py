@@ -1,7 +1,7 @@
 """The task of a drain: it observes, decides once, and then writes."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +10,8 @@ from rescheduler.api.drains import Phase
 from rescheduler.controllers.drain.drain_task import DrainDependencies, DrainTask
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.runtime.store import ResourceKind, Store
+from unit.builders import NOW
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 POLICY = {"metadata": {"name": "p", "uid": "p", "resourceVersion": "1"}, "spec": {}}
 CORDONED = {"node": {"uid": "u", "cordonedByUs": True}, "startedAt": "2025-12-31T23:00:00Z", "phase": "Draining"}
 

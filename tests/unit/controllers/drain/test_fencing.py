@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -24,9 +23,9 @@ from rescheduler.core.failure.fencing import OUT_OF_SERVICE_TAINT, FencingState
 from rescheduler.core.model.nodes import Node, NodeCondition, Taint
 from rescheduler.core.model.pods import Pod
 from rescheduler.kube.client import UnreachableError
+from unit.builders import NOW
 
 T = TypeVar("T")
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SAID = json.dumps({"nodeUID": "u", "bootID": "b", "method": "m", "time": "2026-01-01T00:00:00Z"})
 UNKNOWN = (NodeCondition("Ready", "Unknown", last_transition=NOW),)
 DEAD = Node("n", "u", "7", "b", annotations={names.FENCED: SAID}, conditions=UNKNOWN)

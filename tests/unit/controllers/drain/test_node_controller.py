@@ -1,7 +1,7 @@
 """NodeDrains that follow the requests of nodes, also after a restart and next to unreadable objects."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +9,8 @@ from rescheduler.api import names
 from rescheduler.controllers.drain.node_controller import NodeController
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.runtime.store import ResourceKind, Store
+from unit.builders import NOW
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CONDITION = {"type": "GpuBad", "status": "True", "lastTransitionTime": "2025-12-31T00:00:00Z"}
 POLICY: dict[str, Any] = {
     "metadata": {"name": "p", "uid": "p"},

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +13,7 @@ from rescheduler.controllers.drain.node_writer import RECENT_READ_MAX_AGE, NodeW
 from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.controllers.runtime.write_attempts import WriteAttempts
 from rescheduler.core.model.nodes import Node
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+from unit.builders import NOW
 
 
 class World:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,8 +18,8 @@ from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.placement.planner import Fit, Forecast
 from rescheduler.core.replacement.decisions import ReplacementDecision, ReplacementStep
 from rescheduler.core.replacement.move_history import MoveHistory
+from unit.builders import NOW
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RECORD = ReleaseRecord("NodeDrain/n1", None, 1, NOW, 1, "web", "d", "web-a", "r1")
 POLICY: Any = SimpleNamespace(name="default")
 STEPS = (ReplacementStep.RELEASE, ReplacementStep.RETURN, ReplacementStep.CLEAR_RECORD)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -16,9 +16,9 @@ from rescheduler.core.pools import labels_and_taints
 from rescheduler.core.pools.admission_policies import AdmissionState
 from rescheduler.core.pools.misplaced_pods import MisplacementReport
 from rescheduler.kube.client import ApiError
+from unit.builders import NOW
 
 Json = dict[str, Any]
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _KINDS = {"nodes": ResourceKind.NODE, "namespaces": ResourceKind.NAMESPACE, "namespacepools": ResourceKind.POOL}
 
 

@@ -1,7 +1,6 @@
 """Informers of the store: kinds whose CRD may be missing."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,8 +10,8 @@ from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError
+from unit.builders import NOW
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 POLICY = {"metadata": {"name": "p", "uid": "p", "resourceVersion": "5"}, "spec": {}}
 
 

@@ -1,6 +1,5 @@
 """The store: slots, and objects that this version cannot read."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -8,8 +7,7 @@ import pytest
 from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.core.eligibility.decision import wait_reason
 from rescheduler.core.model.wait_reasons import ProgressingReason
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+from unit.builders import NOW
 
 
 def node(name: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """One step of a drain as a value: an observation goes in, commands and the status come out."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -22,8 +22,8 @@ from rescheduler.core.drain.pod_summary import PodSummary
 from rescheduler.core.drain.state_machine import Command, Report
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
+from unit.builders import NOW
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 STARTED: dict[str, Any] = {"started_at": NOW - timedelta(hours=1), "node": NodeRecord(uid="u", cordoned_by_us=True)}
 WINDOW = WaitReason(ProgressingReason.WINDOW, "no window is open")
 NO_SLOT = WaitReason(ProgressingReason.MAX_CONCURRENT, "maintenance.maxConcurrent 1 is taken by n2")

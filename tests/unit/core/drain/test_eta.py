@@ -1,6 +1,6 @@
 """Estimates of the end of a drain."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,8 +11,8 @@ from rescheduler.core.drain.eta import EvictionGroup, EvictionRates, completion
 from rescheduler.core.eviction.pod_actions import PodAction, PodDecision
 from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.pods import Pod
+from unit.builders import NOW
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TIGHT = DisruptionBudget("s", "tight", "t", expected=10, needed=9)
 
 

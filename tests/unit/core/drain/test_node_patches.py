@@ -1,7 +1,5 @@
 """Patches of a node, and that a restore removes exactly their changes."""
 
-from datetime import UTC, datetime
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,9 +10,9 @@ from rescheduler.core.drain.node_patches import additions, cordon_patch, cordon_
 from rescheduler.core.failure.fencing import OUT_OF_SERVICE_TAINT
 from rescheduler.core.model import nodes as model_nodes
 from rescheduler.core.model.nodes import Node
+from unit.builders import NOW
 
 NODE = Node("n", "u", "7")
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def test_a_record_says_what_will_be_ours_before_it_is() -> None:

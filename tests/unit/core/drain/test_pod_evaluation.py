@@ -1,7 +1,7 @@
 """The rules for the pods of one node."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
@@ -18,8 +18,8 @@ from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.model.volumes import NodeVolumes, VolumeClaim
 from rescheduler.core.placement.planner import Fit, Forecast
 from rescheduler.core.replacement.decisions import ReplacementDecision, ReplacementStep
+from unit.builders import NOW
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 EVICT = PodDecision(PodAction.EVICT)
 REFUSAL = EvictionResult(EvictionOutcome.REFUSED, BlockerClass.BUDGET_EXHAUSTED, "full", "wait")

@@ -1,7 +1,7 @@
 """The summary of the pods of one drain."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
@@ -11,8 +11,7 @@ from rescheduler.core.eviction.api_responses import EvictionOutcome, EvictionRes
 from rescheduler.core.eviction.pod_actions import PodAction, PodDecision, RequiredProof
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.release_record import ReleaseRecord
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+from unit.builders import NOW
 
 
 def pod(name: str, priority: int = 0) -> Pod:

@@ -1,6 +1,6 @@
 """The state machine of a drain, row by row."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -20,8 +20,7 @@ from rescheduler.core.drain.state_machine import (
     step,
 )
 from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+from unit.builders import NOW
 
 
 def situation(**changes: object) -> DrainState:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,8 +19,8 @@ from rescheduler.core.model.nodes import Node, NodeCondition
 from rescheduler.core.model.policy_selection import PolicySelector
 from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
 from rescheduler.core.pools.max_unavailable import PoolBudget
+from unit.builders import NOW
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(hours=1)
 CONDITIONS = [
     {"type": "GpuBad", "status": ["True"], "for": "0s"},

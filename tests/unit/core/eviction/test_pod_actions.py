@@ -1,6 +1,6 @@
 """The action of a drain for each kind of pod."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -20,8 +20,8 @@ from rescheduler.core.eviction.pod_actions import (
 )
 from rescheduler.core.model.pods import Owner, Pod, Toleration
 from rescheduler.core.model.volumes import NodeVolumes, VolumeClaim
+from unit.builders import NOW
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 REPLICA_SET = Owner("ReplicaSet", "web", "o")
 
 

@@ -1,13 +1,13 @@
 """Find the second copy of a pod that was removed from a node whose boot came back."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
 from rescheduler.core.failure.duplicate_pods import list_params, running_duplicate
 from rescheduler.core.model.pods import Owner, Pod
+from unit.builders import NOW
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 JOB = {"batch.kubernetes.io/controller-uid": "j", "batch.kubernetes.io/job-completion-index": "3", "app": "x"}
 
 

@@ -1,6 +1,6 @@
 """Decide whether admission enforces pools; without it no pod is moved for a pool."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,9 +14,9 @@ from rescheduler.core.pools.admission_policies import (
     AdmissionState,
     evaluate,
 )
+from unit.builders import NOW
 
 SERVED = {MUTATING, VALIDATING, *BINDINGS.values()}
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def everything() -> dict[tuple[str, str], Any]:

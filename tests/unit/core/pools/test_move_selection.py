@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,8 +15,8 @@ from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
 from rescheduler.core.pools import labels_and_taints, move_selection
 from rescheduler.core.pools.misplaced_pods import MisplacedPod
 from rescheduler.core.pools.move_selection import MoveSelection, MoveSelectionInput, PoolMoveHistory
+from unit.builders import NOW
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(days=1)
 
 

@@ -1,7 +1,7 @@
 """Groups of nodes that rebalancing treats together."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,8 +13,8 @@ from rescheduler.core.failure.condition_history import observe
 from rescheduler.core.model.nodes import Node, NodeCondition, Taint
 from rescheduler.core.model.policy_selection import PolicySelector
 from rescheduler.core.rebalance.node_groups import build_groups, nodes_with_started_drain
+from unit.builders import NOW
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 POOL = "rescheduler.node-restriction.kubernetes.io/pool"
 
 

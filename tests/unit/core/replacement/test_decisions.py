@@ -1,7 +1,7 @@
 """The decisions of replacement first."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -27,8 +27,8 @@ from rescheduler.core.replacement.decisions import (
     decide,
     decide_return,
 )
+from unit.builders import NOW
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DEPLOYMENT = Deployment("s", "web", "d", replicas=3, revision="1")
 CURRENT = ReplicaSet("s", "web-a", "r1", "web", "d", pod_template_hash="a", replicas=3, revision="1")
 FULL = DisruptionBudget("s", "b", "b", allowed=0, healthy=1, needed=1, expected=1)

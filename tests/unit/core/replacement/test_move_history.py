@@ -1,11 +1,10 @@
 """Replacements that move again shortly after their creation."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from rescheduler.core.model.pods import Owner, Pod
 from rescheduler.core.replacement.move_history import WAVE_DURATION, MoveHistory
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+from unit.builders import NOW
 
 
 def pod(uid: str, created: timedelta, owner: str = "rs") -> Pod:
