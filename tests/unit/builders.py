@@ -6,6 +6,7 @@ from typing import Any, TypedDict, Unpack
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, NodeDrainRequest, NodeDrainSpec, NodeDrainStatus, RequestReason
+from rescheduler.api.policies import ReschedulePolicy, ReschedulePolicySpec
 from rescheduler.api.pools import NamespacePool
 from rescheduler.core.model.namespaces import Namespace
 from rescheduler.core.model.nodes import Node, NodeCondition, Taint
@@ -70,6 +71,7 @@ def node(
     pool: str = "",
     zone: str = "",
     labels: Mapping[str, str] | None = None,
+    conditions: tuple[NodeCondition, ...] | None = None,
     **fields: Unpack[NodeFields],
 ) -> Node:
     """Return a node with 1 GiB for 10 pods.
@@ -79,16 +81,22 @@ def node(
         cpu: its allocatable CPU, in thousandths.
         pool: its pool; empty if it has none.
         labels: its labels besides hostname, pool and zone.
+        conditions: its conditions, if not only Ready.
     """
     known = {HOST: name, names.NODE_POOL: pool, ZONE: zone}
     given: NodeFields = {"uid": name, **fields}
     return Node(
         name,
         labels={key: value for key, value in known.items() if value} | dict(labels or {}),
-        conditions=(NodeCondition("Ready", ready),),
+        conditions=(NodeCondition("Ready", ready),) if conditions is None else conditions,
         allocatable={"cpu": cpu, "memory": 2**30, "pods": 10},
         **given,
     )
+
+
+def policy(name: str = "p", **spec: Any) -> ReschedulePolicy:
+    """Return a policy with these fields in its raw spec."""
+    return ReschedulePolicy(name, name, 1, ReschedulePolicySpec.model_validate(spec))
 
 
 def pool(name: str = "shop", *, age: int = 0, mode: str = "Enforce", **spec: Any) -> NamespacePool:

@@ -1,22 +1,16 @@
 """Migrations off a node that is not drained: stricter settings, and a taint that is removed again."""
 
-from typing import Any
-
 import pytest
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeRecord, TaintRecord
-from rescheduler.api.policies import DrainSettings, ReschedulePolicy, ReschedulePolicySpec
+from rescheduler.api.policies import DrainSettings
 from rescheduler.core.drain import migration
 from rescheduler.core.model.nodes import Node, Taint
 from rescheduler.core.model.wait_reasons import ProgressingReason
-from unit.builders import drain
+from unit.builders import drain, policy
 
 OTHER = Taint("gpu", "", "NoSchedule")
-
-
-def policy(**spec: Any) -> ReschedulePolicy:
-    return ReschedulePolicy("p", "u", 1, ReschedulePolicySpec.model_validate(spec))
 
 
 def test_migration_never_deletes_or_loses_a_pod_or_moves_it_without_room() -> None:

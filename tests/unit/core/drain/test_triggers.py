@@ -17,6 +17,7 @@ from rescheduler.core.drain.triggers import (
 )
 from rescheduler.core.failure.condition_history import ConditionHistory, observe
 from rescheduler.core.model.nodes import Node, NodeCondition
+from unit.builders import policy
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 POLICY = ReschedulePolicy("p", "u", 1, ReschedulePolicySpec())
@@ -193,10 +194,6 @@ def test_a_cancelled_condition_stays_cancelled_until_it_changes() -> None:
 
 GPU = {"conditions": [{"type": "GpuBad", "status": ["True"], "for": "10s"}], "recoverAfter": "1m"}
 OTHER = {"conditions": [{"type": "Other", "status": ["True"], "for": "10s"}], "recoverAfter": "1m"}
-
-
-def policy(**spec: object) -> ReschedulePolicy:
-    return ReschedulePolicy("p", "u", 1, ReschedulePolicySpec.model_validate(spec))
 
 
 def flagged(status: str, *, since: float = 0, **more: Any) -> Node:

@@ -4,19 +4,14 @@ from typing import Any
 
 import pytest
 
-from rescheduler.api import names
 from rescheduler.api.policies import ReschedulePolicy
 from rescheduler.core.failure.storm_brake import any_storm_reason, count_unhealthy, storm_reason
 from rescheduler.core.model.nodes import Node
+from unit.builders import node
 
 
 def policy(limit: Any = "20%") -> ReschedulePolicy:
     return ReschedulePolicy.from_object({"metadata": {"name": "p"}, "spec": {"failure": {"maxUnhealthy": limit}}})
-
-
-def node(name: str, zone: str = "", pool: str = "") -> Node:
-    labels = {names.ZONE: zone} if zone else {}
-    return Node(name, name, labels=labels | ({names.NODE_POOL: pool} if pool else {}))
 
 
 def reason(rules: ReschedulePolicy, unhealthy: list[Node], healthy: list[Node]) -> str | None:
@@ -47,22 +42,22 @@ def test_storm_over_the_nodes_of_a_policy(limit: Any, unhealthy: int, nodes: int
 
 
 def test_one_dead_node_of_three_in_three_zones_is_no_storm() -> None:
-    rows = [node(f"n{zone}", zone) for zone in "abc"]
+    rows = [node(f"n{zone}", zone=zone) for zone in "abc"]
     assert reason(policy(), rows[:1], rows[1:]) is None
 
 
 def test_storm_in_a_zone_brakes_only_that_zone() -> None:
     rules = policy()
-    dark, other = [node(f"a{i}", "a") for i in range(3)], node("b0", "b")
-    healthy = [node(f"b{i}", "b") for i in range(1, 40)]
+    dark, other = [node(f"a{i}", zone="a") for i in range(3)], node("b0", zone="b")
+    healthy = [node(f"b{i}", zone="b") for i in range(1, 40)]
     counts = count_unhealthy([*((n, rules, {"A"}) for n in [*dark, other]), *((n, rules, ()) for n in healthy)])
     assert "3 of 3 nodes of zone a" in str(storm_reason(dark[0], rules, counts, "A"))
     assert storm_reason(other, rules, counts, "A") is None
 
 
 def test_two_unhealthy_nodes_of_a_small_zone_are_no_storm() -> None:
-    dark = [node("a1", "a"), node("a2", "a")]
-    assert reason(policy(), dark, [node(f"b{i}", "b") for i in range(20)]) is None
+    dark = [node("a1", zone="a"), node("a2", zone="a")]
+    assert reason(policy(), dark, [node(f"b{i}", zone="b") for i in range(20)]) is None
 
 
 def test_storm_in_a_pool() -> None:
@@ -76,7 +71,7 @@ def test_nodes_without_a_zone_share_no_zone() -> None:
 
 def test_each_cause_is_counted_on_its_own_and_named() -> None:
     rules = policy()
-    rows = [node(f"n{i}", "a") for i in range(10)]
+    rows = [node(f"n{i}", zone="a") for i in range(10)]
     causes = [{"GpuBad"}, {"GpuBad"}, {"GpuBad", "Ready=Unknown"}, {"Ready=Unknown"}, *([set[str]()] * 6)]
     counts = count_unhealthy(zip(rows, [rules] * 10, causes, strict=True))
     found = storm_reason(rows[0], rules, counts, "GpuBad")
@@ -84,4 +79,4 @@ def test_each_cause_is_counted_on_its_own_and_named() -> None:
     assert "failure.maxUnhealthy 20% (2)" in str(found)
     assert storm_reason(rows[2], rules, counts, "Ready=Unknown") is None
     assert any_storm_reason(rows[9], rules, counts) == found
-    assert any_storm_reason(node("elsewhere", "b"), ReschedulePolicy("other", "o", 1, rules.spec), counts) is None
+    assert any_storm_reason(node("elsewhere", zone="b"), ReschedulePolicy("other", "o", 1, rules.spec), counts) is None

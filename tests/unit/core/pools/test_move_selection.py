@@ -9,21 +9,15 @@ import pytest
 
 from rescheduler.api import names
 from rescheduler.api.policies import Suspend
-from rescheduler.core.model.nodes import Node, NodeCondition
+from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.resource_requests import ResourceList
 from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
 from rescheduler.core.pools import labels_and_taints, move_selection
 from rescheduler.core.pools.misplaced_pods import MisplacedPod
 from rescheduler.core.pools.move_selection import MoveSelection, MoveSelectionInput, PoolMoveHistory
-from unit.builders import NOW
+from unit.builders import NOW, node
 
 LONG_AGO = NOW - timedelta(days=1)
-
-
-def node(name: str, pool: str | None = None, *, cpu: int = 1000, ready: str = "True", **more: Any) -> Node:
-    labels = {names.NODE_POOL: pool} if pool else {}
-    room = {"cpu": cpu, "pods": 10}
-    return Node(name, name, labels=labels, conditions=(NodeCondition("Ready", ready),), allocatable=room, **more)
 
 
 def pod(name: str = "x", *, on: str = "out", cpu: int = 100, **more: Any) -> MisplacedPod:
@@ -54,7 +48,7 @@ def inputs_of(*nodes: Node, used: Mapping[str, ResourceList] | None = None, **mo
 
 
 def plan(*pods: MisplacedPod, inputs: MoveSelectionInput | None = None) -> MoveSelection:
-    return move_selection.select(pods, inputs or inputs_of(node("out"), node("in", "a")))
+    return move_selection.select(pods, inputs or inputs_of(node("out"), node("in", pool="a")))
 
 
 def classes(found: MoveSelection, pool: str = "a") -> list[str]:
@@ -67,7 +61,7 @@ def test_pod_outside_moves_to_its_pool() -> None:
 
 def test_no_pod_moves_before_the_namespace_label_has_propagated() -> None:
     """Otherwise the replacement would come up outside again."""
-    found = plan(pod(), inputs=inputs_of(node("out"), node("in", "a"), is_label_propagated=lambda _: False))
+    found = plan(pod(), inputs=inputs_of(node("out"), node("in", pool="a"), is_label_propagated=lambda _: False))
     assert found == MoveSelection()
 
 
@@ -83,7 +77,7 @@ def test_selector_of_an_earlier_pool_is_ignored() -> None:
 
 @pytest.mark.parametrize("more", [{"ready": "Unknown"}, {"unschedulable": True}, {"deleting": True}])
 def test_node_that_takes_no_pods_is_no_target(more: dict[str, Any]) -> None:
-    assert classes(plan(pod(), inputs=inputs_of(node("out"), node("in", "a", **more)))) == ["NoRoomInPool"]
+    assert classes(plan(pod(), inputs=inputs_of(node("out"), node("in", pool="a", **more)))) == ["NoRoomInPool"]
 
 
 def test_node_without_the_pool_label_is_no_target() -> None:
@@ -92,7 +86,7 @@ def test_node_without_the_pool_label_is_no_target() -> None:
 
 
 def test_room_is_reserved_once() -> None:
-    inputs = inputs_of(node("out"), node("in", "a"), used={"in": {"cpu": 750, "pods": 1}})
+    inputs = inputs_of(node("out"), node("in", pool="a"), used={"in": {"cpu": 750, "pods": 1}})
     found = plan(pod("p1"), pod("p2"), pod("p3"), inputs=inputs)
     assert found.migration_requests == {"out": {"p1": "NamespacePool/a", "p2": "NamespacePool/a"}}
     assert [(b.pod, b.class_) for b in found.blockers["a"]] == [("p3", "NoRoomInPool")]
@@ -100,40 +94,40 @@ def test_room_is_reserved_once() -> None:
 
 
 def test_released_pod_needs_no_more_room() -> None:
-    inputs = inputs_of(node("out"), node("in", "a"), used={"in": {"cpu": 1000, "pods": 1}})
+    inputs = inputs_of(node("out"), node("in", pool="a"), used={"in": {"cpu": 1000, "pods": 1}})
     assert plan(pod(released=True), inputs=inputs).migration_requests
 
 
 def test_foreign_pod_moves_to_any_node_that_it_tolerates() -> None:
-    there = node("in", "a", taints=(labels_and_taints.pool_taint("a"),))
+    there = node("in", pool="a", taints=(labels_and_taints.pool_taint("a"),))
     foreign = pod(on="in", target_pool=None, namespace="other")
     assert plan(foreign, inputs=inputs_of(there, node("free"))).migration_requests == {"in": {"x": "NamespacePool/a"}}
-    taken = node("b1", "b", taints=(labels_and_taints.pool_taint("b"),))
+    taken = node("b1", pool="b", taints=(labels_and_taints.pool_taint("b"),))
     assert classes(plan(foreign, inputs=inputs_of(there, taken))) == ["NoRoomInPool"]
 
 
 def test_foreign_pod_stays_on_a_node_without_the_taint() -> None:
-    found = plan(pod(on="in", target_pool=None), inputs=inputs_of(node("in", "a"), node("free")))
+    found = plan(pod(on="in", target_pool=None), inputs=inputs_of(node("in", pool="a"), node("free")))
     assert classes(found) == ["TaintHeldBack"]
 
 
 def test_no_pod_moves_without_a_policy_and_the_pool_reports_it() -> None:
     held = WaitReason(ProgressingReason.NO_POLICY, "no ReschedulePolicy selects its node out")
-    found = plan(pod(), inputs=inputs_of(node("out"), node("in", "a"), wait_reason=lambda _: held))
+    found = plan(pod(), inputs=inputs_of(node("out"), node("in", pool="a"), wait_reason=lambda _: held))
     assert not found.migration_requests
     assert [(b.class_, b.message) for b in found.blockers["a"]] == [("NoPolicy", held.message)]
 
 
 def test_suspend_new_continues_only_released_pods() -> None:
     held = WaitReason(ProgressingReason.SUSPENDED, "suspend: New")
-    inputs = inputs_of(node("out"), node("in", "a"), wait_reason=lambda _: held, suspend=lambda _: Suspend.NEW)
+    inputs = inputs_of(node("out"), node("in", pool="a"), wait_reason=lambda _: held, suspend=lambda _: Suspend.NEW)
     found = plan(pod("old", released=True), pod("new"), inputs=inputs)
     assert found.migration_requests == {"out": {"old": "NamespacePool/a"}}
     assert classes(found) == ["Suspended"]
 
 
 def test_pod_on_a_node_that_is_not_ready_is_a_blocker() -> None:
-    found = plan(pod(), inputs=inputs_of(node("out", ready="Unknown"), node("in", "a")))
+    found = plan(pod(), inputs=inputs_of(node("out", ready="Unknown"), node("in", pool="a")))
     assert classes(found) == ["NodeNotReady"]
 
 
@@ -141,7 +135,7 @@ def test_pod_that_came_back_stays_for_a_while() -> None:
     history = PoolMoveHistory()
     history.record_move("o", "a", NOW - timedelta(minutes=1))
     later, before = pod("p1", created=NOW), pod("p2", created=NOW - timedelta(hours=1))
-    found = plan(later, before, inputs=inputs_of(node("out"), node("in", "a"), move_history=history))
+    found = plan(later, before, inputs=inputs_of(node("out"), node("in", pool="a"), move_history=history))
     assert found.migration_requests == {"out": {"p2": "NamespacePool/a"}}
     assert classes(found) == ["CameBack"]
 
@@ -151,7 +145,7 @@ def test_pod_that_was_in_place_before_did_not_come_back() -> None:
     history = PoolMoveHistory()
     history.record_move("o", "a", NOW - timedelta(minutes=2))
     arrived = pod(created=NOW - timedelta(minutes=1))
-    inputs = inputs_of(node("out"), node("in", "a"), move_history=history)
+    inputs = inputs_of(node("out"), node("in", pool="a"), move_history=history)
     assert classes(plan(arrived, inputs=inputs)) == ["CameBack"]
     assert plan(arrived, inputs=replace(inputs, mapped_since=lambda *_: NOW)).migration_requests
 

@@ -2,18 +2,12 @@
 
 from typing import Any
 
-from rescheduler.api import names
-from rescheduler.core.model.nodes import Node, NodeCondition
+from rescheduler.core.model.nodes import Node
 from rescheduler.core.placement.pod_requirements import PodRequirementsParser
 from rescheduler.core.placement.pod_snapshot import PodSnapshot
 from rescheduler.core.pools import node_loss
 from rescheduler.core.pools.node_loss import NodeLoss
-
-
-def node(name: str, cpu: int = 1000, ready: str = "True") -> Node:
-    labels = {names.NODE_POOL: "shop", "kubernetes.io/hostname": name}
-    room = {"cpu": cpu, "memory": 2**30, "pods": 10}
-    return Node(name, name, labels=labels, conditions=(NodeCondition("Ready", ready),), allocatable=room)
+from unit.builders import node
 
 
 def pod(name: str, on: str, cpu: str = "400m", **spec: Any) -> dict[str, Any]:
@@ -26,7 +20,9 @@ def pod(name: str, on: str, cpu: str = "400m", **spec: Any) -> dict[str, Any]:
     }
 
 
-def loss(*pods: dict[str, Any], nodes: tuple[Node, ...] = (node("n1", 2000), node("n2"))) -> NodeLoss:
+def loss(
+    *pods: dict[str, Any], nodes: tuple[Node, ...] = (node("n1", cpu=2000, pool="shop"), node("n2", pool="shop"))
+) -> NodeLoss:
     gone = node_loss.largest_node(nodes)
     assert gone is not None
     census = PodSnapshot(PodRequirementsParser({"x": "shop"}), {gone.name})
@@ -37,7 +33,7 @@ def loss(*pods: dict[str, Any], nodes: tuple[Node, ...] = (node("n1", 2000), nod
 
 
 def test_largest_node_has_the_largest_share_of_cpu_or_memory() -> None:
-    assert node_loss.largest_node([node("n1"), node("n2", 1500), node("n3")]) == node("n2", 1500)
+    assert node_loss.largest_node([node("n1"), node("n2", cpu=1500), node("n3")]) == node("n2", cpu=1500)
     assert node_loss.largest_node([node("n2"), node("n1")]) == node("n1")
     assert node_loss.largest_node([]) is None
 
@@ -61,7 +57,7 @@ def test_pod_with_anti_affinity_is_unplaceable_in_spite_of_room() -> None:
 
 
 def test_node_that_is_not_ready_takes_no_pods() -> None:
-    found = loss(pod("p1", "n1"), nodes=(node("n1", 2000), node("n2", ready="Unknown")))
+    found = loss(pod("p1", "n1"), nodes=(node("n1", cpu=2000, pool="shop"), node("n2", pool="shop", ready="Unknown")))
     assert found.unplaceable_total == 1
 
 

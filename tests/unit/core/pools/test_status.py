@@ -7,21 +7,16 @@ from typing import Any
 
 from rescheduler.api.pools import NamespacePoolStatus
 from rescheduler.api.selectors import LabelSelector
-from rescheduler.core.model.nodes import Node, NodeCondition
+from rescheduler.core.model.nodes import Node
 from rescheduler.core.pools import status as pools_status
 from rescheduler.core.pools.admission_policies import AdmissionState
 from rescheduler.core.pools.membership import PoolConflict
 from rescheduler.core.pools.misplaced_pods import MisplacementReport, PodTotals
 from rescheduler.core.pools.node_loss import NodeLoss
 from rescheduler.core.pools.status import PoolStatusInput
-from unit.builders import NOW, pool
+from unit.builders import NOW, node, pool
 
 ENFORCED = AdmissionState("True", "Enforced", "yes")
-
-
-def node(name: str, cpu: int = 1000, ready: str = "True", *, unschedulable: bool = False) -> Node:
-    room = {"cpu": cpu, "memory": 2**30, "pods": 10}
-    return Node(name, name, conditions=(NodeCondition("Ready", ready),), unschedulable=unschedulable, allocatable=room)
 
 
 def facts(

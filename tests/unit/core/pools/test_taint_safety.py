@@ -3,15 +3,14 @@
 from typing import Any
 
 from rescheduler.api import names
-from rescheduler.core.model.nodes import Node, NodeCondition, Taint
+from rescheduler.core.model.nodes import Node, Taint
 from rescheduler.core.model.volumes import Volume, VolumeClaim
 from rescheduler.core.pools import labels_and_taints, taint_safety
 from rescheduler.core.pools.taint_safety import PlannedTaint, plan_taint
+from unit.builders import node
 
-
-def node(name: str, *taints: Taint, ready: str = "True", unschedulable: bool = False, **labels: str) -> Node:
-    conditions = (NodeCondition("Ready", ready),)
-    return Node(name, name, labels=labels, taints=taints, conditions=conditions, unschedulable=unschedulable)
+SSD = {"disk": "ssd"}
+GPU = (Taint("gpu", "", "NoSchedule"),)
 
 
 def found(*nodes: Node, members: tuple[str, ...] = ("p1",), homed: tuple[str, ...] = ("shop",)) -> PlannedTaint:
@@ -45,35 +44,35 @@ def test_daemon_set_that_tolerates_the_taint_is_not_named() -> None:
 
 
 def test_a_daemon_set_of_other_nodes_loses_nothing() -> None:
-    place = found(node("p1"), node("p2", Taint("gpu", "", "NoSchedule")), members=("p1", "p2"))
+    place = found(node("p1"), node("p2", taints=GPU), members=("p1", "p2"))
     assert taint_safety.unschedulable_daemon_sets([daemon_set(nodeSelector={"os": "windows"})], place) == []
 
 
 def test_passing_taints_are_ignored_for_daemon_sets() -> None:
     """Pods of DaemonSets tolerate passing taints; without a toleration of other taints they are not on the node."""
-    passing = node("p1", Taint("node.kubernetes.io/disk-pressure", "", "NoSchedule"))
+    passing = node("p1", taints=(Taint("node.kubernetes.io/disk-pressure", "", "NoSchedule"),))
     assert taint_safety.unschedulable_daemon_sets([daemon_set()], found(passing))
-    assert not taint_safety.unschedulable_daemon_sets([daemon_set()], found(node("p1", Taint("gpu", "", "NoSchedule"))))
+    assert not taint_safety.unschedulable_daemon_sets([daemon_set()], found(node("p1", taints=GPU)))
 
 
 def test_a_pod_that_no_other_node_would_take_is_named() -> None:
-    pinned = pod(nodeSelector={"disk": "ssd"})
-    assert taint_safety.unschedulable_pods([pinned], found(node("p1", disk="ssd"), node("n2"))) == ["pod other/x"]
-    assert taint_safety.unschedulable_pods([pinned], found(node("p1", disk="ssd"), node("n2", disk="ssd"))) == []
+    pinned = pod(nodeSelector=SSD)
+    assert taint_safety.unschedulable_pods([pinned], found(node("p1", labels=SSD), node("n2"))) == ["pod other/x"]
+    assert taint_safety.unschedulable_pods([pinned], found(node("p1", labels=SSD), node("n2", labels=SSD))) == []
 
 
 def test_node_that_takes_no_pods_is_no_other_place() -> None:
     for closed in (
         node("n2", unschedulable=True),
         node("n2", ready="Unknown"),
-        node("n2", Taint("gpu", "", "NoSchedule")),
+        node("n2", taints=GPU),
     ):
         assert taint_safety.unschedulable_pods([pod()], found(node("p1"), closed)) == ["pod other/x"]
 
 
 def test_node_of_another_exclusive_pool_is_no_other_place() -> None:
     assert taint_safety.unschedulable_pods(
-        [pod()], found(node("p1"), node("b1", labels_and_taints.pool_taint("b")))
+        [pod()], found(node("p1"), node("b1", taints=(labels_and_taints.pool_taint("b"),)))
     ) == ["pod other/x"]
 
 
@@ -96,8 +95,8 @@ def test_pods_without_a_successor_lose_no_place() -> None:
 
 
 def test_pending_pod_keeps_its_only_node() -> None:
-    waiting = pod(on="", owner=None, nodeSelector={"disk": "ssd"})
-    assert taint_safety.unschedulable_pods([waiting], found(node("p1", disk="ssd"), node("n2"))) == ["pod other/x"]
+    waiting = pod(on="", owner=None, nodeSelector=SSD)
+    assert taint_safety.unschedulable_pods([waiting], found(node("p1", labels=SSD), node("n2"))) == ["pod other/x"]
 
 
 def test_pending_pod_without_any_matching_node_loses_no_place() -> None:

@@ -13,26 +13,13 @@ from rescheduler.core.failure.condition_history import observe
 from rescheduler.core.model.nodes import Node, NodeCondition, Taint
 from rescheduler.core.model.policy_selection import PolicySelector
 from rescheduler.core.rebalance.node_groups import build_groups, nodes_with_started_drain
-from unit.builders import NOW
-
-POOL = "rescheduler.node-restriction.kubernetes.io/pool"
+from unit.builders import NOW, drain, node
 
 
 def policy(name: str = "p", **spec: Any) -> ReschedulePolicy:
     return ReschedulePolicy(
         name, name, 1, ReschedulePolicySpec.model_validate({"rebalance": {"enabled": True}, **spec})
     )
-
-
-def node(name: str, pool: str = "", **changes: Any) -> Node:
-    labels = {POOL: pool} if pool else {}
-    return replace(Node(name, name, labels=labels, conditions=(NodeCondition("Ready", "True"),)), **changes)
-
-
-def drain(name: str, **status: Any) -> NodeDrain:
-    metadata = {"name": name, "uid": name, "resourceVersion": "1"}
-    spec = {"nodeName": name, "requests": [{"reason": "Maintenance"}]}
-    return NodeDrain.from_object({"metadata": metadata, "spec": spec, "status": status})
 
 
 def world(
@@ -47,7 +34,7 @@ def named(found: ClusterState) -> dict[str, list[str]]:
 
 
 def test_each_pool_and_the_nodes_without_pool_form_a_group() -> None:
-    found = named(world(node("a", "shop"), node("b"), node("c", "shop"), node("d")))
+    found = named(world(node("a", pool="shop"), node("b"), node("c", pool="shop"), node("d")))
     assert found == {"": ["b", "d"], "shop": ["a", "c"]}
 
 
@@ -78,11 +65,11 @@ def test_a_node_with_a_waiting_drain_takes_no_part() -> None:
 
 
 def test_a_pool_waits_while_one_of_its_nodes_is_drained() -> None:
-    started = drain("b", startedAt="2026-01-01T00:00:00Z")
-    nodes = node("a", "shop"), node("b", "shop"), node("c")
+    started = drain("b", begun=True)
+    nodes = node("a", pool="shop"), node("b", pool="shop"), node("c")
     waits = {arena.pool: arena.pause_reason for arena in build_groups(world(*nodes, drains=(started,)))}
     assert waits == {"": "", "shop": "node b is being drained"}
-    done = drain("b", startedAt="2026-01-01T00:00:00Z", drainedAt="2026-01-01T00:01:00Z")
+    done = drain("b", begun=True, drained_at=NOW)
     assert not any(arena.pause_reason for arena in build_groups(world(*nodes, drains=(done,))))
 
 
@@ -126,5 +113,5 @@ def test_thresholds_come_from_the_policy() -> None:
 
 
 def test_nodes_with_a_started_drain_are_listed() -> None:
-    rows = drain("a"), drain("b", startedAt="2026-01-01T00:00:00Z")
+    rows = drain("a"), drain("b", begun=True)
     assert nodes_with_started_drain({d.name: d for d in rows}) == {"b"}
