@@ -10,6 +10,8 @@ from rescheduler.api.policies import ReschedulePolicy, ReschedulePolicySpec
 from rescheduler.api.pools import NamespacePool
 from rescheduler.core.model.namespaces import Namespace
 from rescheduler.core.model.nodes import Node, NodeCondition, Taint
+from rescheduler.core.model.pods import Owner, Pod
+from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.pools.membership import PoolMemberships
 
 RawDict = dict[str, Any]
@@ -17,6 +19,34 @@ RawDict = dict[str, Any]
 
 HOST, ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class PodFields(TypedDict, total=False):
+    """The fields of a Pod that a test may give as they are."""
+
+    uid: str
+    node: str
+    phase: str
+    owner: Owner | None
+    priority: int
+    grace_period_seconds: int
+    started: datetime | None
+    deletion_timestamp: datetime | None
+    claims: tuple[str, ...]
+    ephemeral_claims: tuple[str, ...]
+    has_inline_disk: bool
+    resource_version: str
+    created: datetime | None
+    release_record: ReleaseRecord | None
+    released: bool
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+
+
+def pod(name: str = "p", *, namespace: str = "s", ready: bool = True, **fields: Unpack[PodFields]) -> Pod:
+    """Return a pod of the ReplicaSet `web`; its UID is its name."""
+    given: PodFields = {"uid": name, "owner": Owner("ReplicaSet", "web", "r1"), **fields}
+    return Pod(namespace, name, ready=ready, **given)
 
 
 def drain(

@@ -20,6 +20,7 @@ from rescheduler.core.eviction.pod_actions import PodAction, PodDecision, Requir
 from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.pods import Pod
 from rescheduler.kube.client import ApiError, UnreachableError
+from unit.builders import pod
 
 TWO = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
 NOT_YET = (("DisruptionBudget", "is still being processed by the server"),)
@@ -110,10 +111,6 @@ class World:
     async def list(self, path: str, **params: str) -> AsyncIterator[dict[str, Any]]:
         assert (path, params) == ("/api/v1/namespaces/s/pods", {"fieldSelector": "metadata.name=a"})
         yield {"items": [self.live] if self.live else []}
-
-
-def pod(name: str, namespace: str = "s") -> Pod:
-    return Pod(namespace, name, name, node="n", ready=True)
 
 
 EVICT, DELETE = PodDecision(PodAction.EVICT), PodDecision(PodAction.DELETE)
@@ -415,10 +412,10 @@ async def test_a_slow_webhook_of_one_namespace_leaves_room_for_others() -> None:
     world = World()
     world.hangs, world.slow = asyncio.Event(), lambda path: "/slow/" in path
     other = EvictionSession(lambda: None)
-    await world.send(*[(pod(f"p{i}", "slow"), EVICT) for i in range(200)])
+    await world.send(*[(pod(f"p{i}", namespace="slow"), EVICT) for i in range(200)])
     assert len(world.asked) == -(-2 * MAX_EVICTIONS_IN_FLIGHT // 3)
     for count in range(5):
-        await world.send((pod(f"quick{count}", "other"), EVICT), sender=other)
+        await world.send((pod(f"quick{count}", namespace="other"), EVICT), sender=other)
     assert world.names()[-5:] == [f"quick{count}" for count in range(5)]
     assert all(f"quick{count}" in other.attempts for count in range(5))
     world.evictions.close(world.sender)
@@ -429,7 +426,7 @@ async def test_deletes_do_not_queue_behind_evictions_nor_share_their_rate() -> N
     world.hangs, world.slow = asyncio.Event(), lambda path: path.endswith("/eviction")
     senders = [EvictionSession(lambda: None) for _ in range(60)]
     for index, sender in enumerate(senders):
-        await world.send(*[(pod(f"p{index}-{i}", f"s{index}"), EVICT) for i in range(9)], sender=sender)
+        await world.send(*[(pod(f"p{index}-{i}", namespace=f"s{index}"), EVICT) for i in range(9)], sender=sender)
     assert len(world.asked) == MAX_EVICTIONS_IN_FLIGHT
     rows = [(pod(f"p{i}"), EVICT) for i in range(50)]
     await world.send(*rows, (pod("dead"), DELETE), rate=1)

@@ -18,7 +18,7 @@ from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.placement.planner import Fit, Forecast
 from rescheduler.core.replacement.decisions import ReplacementDecision, ReplacementStep
 from rescheduler.core.replacement.move_history import MoveHistory
-from unit.builders import NOW
+from unit.builders import NOW, pod
 
 RECORD = ReleaseRecord("NodeDrain/n1", None, 1, NOW, 1, "web", "d", "web-a", "r1")
 POLICY: Any = SimpleNamespace(name="default")
@@ -150,11 +150,6 @@ class Node:
         policy: ReschedulePolicy = POLICY
         self.mover.move(evaluation, mode, policy, DrainSettings())
         return evaluation
-
-
-def pod(name: str, **changes: Any) -> Pod:
-    given: dict[str, Any] = {"ready": True, "owner": Owner("ReplicaSet", "web", "r1")}
-    return Pod("s", name, name, **(given | changes))
 
 
 def released(name: str) -> Pod:

@@ -13,23 +13,18 @@ from rescheduler.core.drain.pod_summary import PodSummary
 from rescheduler.core.drain.state_machine import BLOCKED_AFTER
 from rescheduler.core.eviction.api_responses import EvictionOutcome, EvictionResult
 from rescheduler.core.eviction.pod_actions import EvictionContext, PodAction, PodDecision, RequiredProof
-from rescheduler.core.model.pods import Owner, Pod
+from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.model.volumes import NodeVolumes, VolumeClaim
 from rescheduler.core.placement.planner import Fit, Forecast
 from rescheduler.core.replacement.decisions import ReplacementDecision, ReplacementStep
-from unit.builders import NOW
+from unit.builders import NOW, pod
 
 SECOND = timedelta(seconds=1)
 EVICT = PodDecision(PodAction.EVICT)
 REFUSAL = EvictionResult(EvictionOutcome.REFUSED, BlockerClass.BUDGET_EXHAUSTED, "full", "wait")
 RECORD = ReleaseRecord("NamespacePool/shop", None, 1, NOW, 1, "web", "d", "web-a", "r1")
 FULL = Forecast(Fit.DOES_NOT_FIT, reason="full")
-
-
-def pod(name: str, **changes: object) -> Pod:
-    given: dict[str, object] = {"ready": True, "owner": Owner("ReplicaSet", "web", "r1")}
-    return Pod("s", name, name, **(given | changes))  # type: ignore[arg-type]
 
 
 def evaluation(*pods: Pod, volumes: NodeVolumes | None = None, **steps: ReplacementStep) -> PodEvaluation:

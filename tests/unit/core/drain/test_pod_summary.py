@@ -9,18 +9,13 @@ from rescheduler.api.drains import BlockerClass
 from rescheduler.core.drain.pod_summary import EvictionAttempts, summarize, with_unreadable
 from rescheduler.core.eviction.api_responses import EvictionOutcome, EvictionResult
 from rescheduler.core.eviction.pod_actions import PodAction, PodDecision, RequiredProof
-from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.release_record import ReleaseRecord
-from unit.builders import NOW
-
-
-def pod(name: str, priority: int = 0) -> Pod:
-    return Pod("s", name, name, priority=priority)
+from unit.builders import NOW, pod
 
 
 def test_only_the_lowest_order_is_next_and_low_priority_goes_first() -> None:
     rows = [
-        (pod("a", 5), PodDecision(PodAction.EVICT)),
+        (pod("a", priority=5), PodDecision(PodAction.EVICT)),
         (pod("b"), PodDecision(PodAction.EVICT)),
         (pod("c"), PodDecision(PodAction.EVICT, 1)),
     ]

@@ -10,32 +10,25 @@ from rescheduler.core.placement.pod_requirements import (
     host_ports,
     host_ports_conflict,
 )
-
-
-def pod(name: str = "p-1", labels: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
-    containers = [{"name": "app", "resources": {"requests": {"cpu": "1"}}}]
-    return {
-        "metadata": {"name": name, "namespace": "shop", "labels": labels or {"app": "web"}},
-        "spec": {"containers": containers, **spec},
-    }
+from unit.builders import raw_pod
 
 
 def test_equal_requirements_are_one_object() -> None:
     asks = PodRequirementsParser()
     own = [{"app": "db", "statefulset.kubernetes.io/pod-name": f"db-{n}"} for n in (0, 1)]
-    assert asks.parse(pod("db-0", own[0])) is asks.parse(pod("db-1", own[1]))
-    assert asks.parse(pod()) is not asks.parse(pod(priority=5))
-    assert asks.parse(pod()) is not asks.parse(pod(labels={"app": "api"}))
+    assert asks.parse(raw_pod("db-0", labels=own[0])) is asks.parse(raw_pod("db-1", labels=own[1]))
+    assert asks.parse(raw_pod()) is not asks.parse(raw_pod(priority=5))
+    assert asks.parse(raw_pod()) is not asks.parse(raw_pod(labels={"app": "api"}))
 
 
 def test_a_replacement_is_put_into_its_namespaces_pool() -> None:
-    where = PodRequirementsParser({"shop": "fast"}).parse(pod(nodeSelector={"disk": "ssd"})).node_constraints
+    where = PodRequirementsParser({"s": "fast"}).parse(raw_pod(nodeSelector={"disk": "ssd"})).node_constraints
     assert where["nodeSelector"] == {"disk": "ssd", names.NODE_POOL: "fast"}
     assert where["tolerations"] == [{"key": names.POOL, "operator": "Equal", "value": "fast", "effect": "NoSchedule"}]
 
 
 def test_a_replacement_does_not_select_the_former_pool() -> None:
-    where = PodRequirementsParser({"shop": "fast"}).parse(pod(nodeSelector={names.NODE_POOL: "slow"})).node_constraints
+    where = PodRequirementsParser({"s": "fast"}).parse(raw_pod(nodeSelector={names.NODE_POOL: "slow"})).node_constraints
     assert where["nodeSelector"] == {names.NODE_POOL: "fast"}
 
 
@@ -53,7 +46,7 @@ def test_a_replacement_does_not_select_the_former_pool() -> None:
     ],
 )
 def test_a_case_for_the_scheduler_has_a_reason(spec: dict[str, Any], word: str) -> None:
-    doubt = PodRequirementsParser().parse(pod(**spec)).unknown_reason
+    doubt = PodRequirementsParser().parse(raw_pod(**spec)).unknown_reason
     assert word in doubt if word else not doubt
 
 
@@ -61,7 +54,9 @@ def test_a_selector_by_pod_identity_is_left_to_the_scheduler() -> None:
     selector = {"matchLabels": {"apps.kubernetes.io/pod-index": "0"}}
     term = {"topologyKey": "zone", "labelSelector": selector}
     affinity = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
-    assert "differs between pods of one owner" in PodRequirementsParser().parse(pod(affinity=affinity)).unknown_reason
+    assert (
+        "differs between pods of one owner" in PodRequirementsParser().parse(raw_pod(affinity=affinity)).unknown_reason
+    )
 
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -77,7 +72,7 @@ MANY = [{"matchExpressions": [{"key": f"k{n}", "operator": "In", "values": ["v"]
     ],
 )
 def test_too_many_constraints_are_left_to_the_scheduler(spec: dict[str, Any]) -> None:
-    found = PodRequirementsParser().parse(pod(**spec))
+    found = PodRequirementsParser().parse(raw_pod(**spec))
     assert "more than 1000 scheduling constraints" in found.unknown_reason
     assert found.node_constraints == {"nodeSelector": {}, "tolerations": []}
     assert found.requests == {"cpu": 1000}
@@ -88,7 +83,10 @@ def test_unknown_selectors_and_too_many_terms_are_left_to_the_scheduler(kind: st
     odd = {"topologyKey": "zone", "labelSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}}
     many = [{"topologyKey": "zone", "labelSelector": {"matchLabels": {"n": str(n)}}} for n in range(101)]
     for terms in ([odd], many):
-        assert "not known here" in PodRequirementsParser().parse(pod(affinity={kind: {REQUIRED: terms}})).unknown_reason
+        assert (
+            "not known here"
+            in PodRequirementsParser().parse(raw_pod(affinity={kind: {REQUIRED: terms}})).unknown_reason
+        )
 
 
 def test_host_ports_of_containers_and_sidecars_count() -> None:
