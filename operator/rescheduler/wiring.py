@@ -17,8 +17,8 @@ from rescheduler.controllers.drain.events import DrainEvents
 from rescheduler.controllers.drain.node_controller import NodeController
 from rescheduler.controllers.evacuation.budget_watch import BudgetWatch
 from rescheduler.controllers.evacuation.eviction_queue import EvictionQueue
+from rescheduler.controllers.evacuation.node_evacuation import EvacuationDependencies
 from rescheduler.controllers.evacuation.planner import EvacuationPlanner
-from rescheduler.controllers.evacuation.pod_mover import EvacuationDependencies
 from rescheduler.controllers.evacuation.related_objects import RelatedObjects
 from rescheduler.controllers.evacuation.replacer import Replacer
 from rescheduler.controllers.evacuation.workload_watch import WorkloadWatch
@@ -118,12 +118,10 @@ class Evacuation:
     Attributes:
         for_drains: dependencies of the drains.
         for_migrations: the same for moves of single pods, whose nodes stay schedulable.
-        related_objects: informers of the objects that decide about a pod.
     """
 
     for_drains: EvacuationDependencies
     for_migrations: EvacuationDependencies
-    related_objects: RelatedObjects
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +209,7 @@ def build_evacuation(
         refusal_message=eviction_queue.refusal_message,
     )
     move_history = MoveHistory()
+    related_objects = RelatedObjects(base.client, wake)
 
     def dependencies(*, may_stay: bool) -> EvacuationDependencies:
         planner = EvacuationPlanner(
@@ -225,12 +224,12 @@ def build_evacuation(
             metrics=base.metrics,
             move_history=move_history,
             planner=planner,
+            related_objects=related_objects,
         )
 
     return Evacuation(
         for_drains=dependencies(may_stay=False),
         for_migrations=dependencies(may_stay=True),
-        related_objects=RelatedObjects(base.client, wake),
     )
 
 
@@ -246,7 +245,6 @@ def build_drains(
             store=base.store,
             clock=base.clock,
             evacuation=evacuation.for_drains,
-            related_objects=evacuation.related_objects,
             events=events,
             metrics=base.metrics,
             lease_monitor=lease_monitor,
@@ -266,7 +264,6 @@ def build_pools(*, base: Base, evacuation: Evacuation, admission: AdmissionCheck
         store=base.store,
         clock=base.clock,
         evacuation=evacuation.for_migrations,
-        related_objects=evacuation.related_objects,
         supervisor=base.supervisor,
     )
     migrations = MigrationManager(dependencies, {move_controller.REQUESTER, rebalance_moves.REQUESTER})

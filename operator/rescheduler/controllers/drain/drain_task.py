@@ -20,8 +20,7 @@ from rescheduler.controllers.drain.external_owners import ExternalOwnerCheck
 from rescheduler.controllers.drain.fencing import NodeFencing
 from rescheduler.controllers.drain.node_writer import Evidence, NodeWriter
 from rescheduler.controllers.drain.status_writer import StatusWriter
-from rescheduler.controllers.evacuation.pod_mover import EvacuationDependencies, PodMover
-from rescheduler.controllers.evacuation.related_objects import RelatedObjects
+from rescheduler.controllers.evacuation.node_evacuation import RECHECK_INTERVAL, EvacuationDependencies, NodeEvacuation
 from rescheduler.controllers.failure.lease_monitor import LeaseMonitor
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.conflicts import is_outdated, reread
@@ -46,7 +45,6 @@ from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 
 log = structlog.get_logger("rescheduler.drain.drain_task")
 
-_RECHECK_INTERVAL = 10.0  # seconds without an event: some facts change only by time
 _DEADLINE_CHECK_INTERVAL = 1.0  # seconds if pods have deadlines
 _MIN_DEBOUNCE = 0.02  # seconds; a burst of pod events is one reconcile
 _MAX_DEBOUNCE = 0.5
@@ -73,7 +71,6 @@ class DrainDependencies:
     store: Store
     clock: Clock
     evacuation: EvacuationDependencies
-    related_objects: RelatedObjects
     events: DrainEvents
     metrics: Metrics
     lease_monitor: LeaseMonitor
@@ -95,15 +92,16 @@ class DrainTask:
         self._status_writer = StatusWriter(name, *written, self.wake)
         self._node_writer = NodeWriter(name, *shared, self._attempts, cleanup=deps.cleanup)
         self._fencing = NodeFencing(*shared, self._node_writer)
-        self._pod_mover = self._new_pod_mover()
+        self._evacuation = self._new_evacuation()
         self._deadlocks = DeadlockResolver(deps.client, deps.store, deps.clock, deps.evacuation.budgets)
         self._external_owners = ExternalOwnerCheck(deps.client, deps.clock)
         self._evaluation_seconds = 0.0  # duration of the last evaluation of the pods
         self._unsynced_since: float | None = None  # since when a list is missing; monotonic
         self._born, self._born_at = deps.clock.monotonic(), deps.clock.now()
 
-    def _new_pod_mover(self) -> PodMover:
-        return PodMover(self.name, self._deps.evacuation, self.wake, self._fencing.confirm)
+    def _new_evacuation(self) -> NodeEvacuation:
+        node_name = self.name  # the API server accepts no NodeDrain with another name than its node
+        return NodeEvacuation(self.name, node_name, self._deps.evacuation, self.wake, self._fencing.confirm)
 
     def wake(self) -> None:
         """Reconcile again: something changed."""
@@ -112,7 +110,7 @@ class DrainTask:
     @property
     def has_released_pods(self) -> bool:
         """Whether the task knows of a released pod on its node."""
-        return self._pod_mover.has_released_pods
+        return self._evacuation.has_released_pods
 
     async def run(self) -> None:
         """Reconcile until the NodeDrain is gone."""
@@ -139,7 +137,7 @@ class DrainTask:
             raise
         except Exception as error:
             self._close()  # the state in memory may be the cause: the next reconcile starts from the cluster
-            self._pod_mover = self._new_pod_mover()
+            self._evacuation = self._new_evacuation()
             await self._status_writer.report_internal_error(drain, error)
             raise
         self._attempts.clear(WriteOperation.RECONCILE)
@@ -169,13 +167,12 @@ class DrainTask:
 
     def _close(self) -> None:
         self._deps.store.reserve_slot(self.name, None)
-        self._deps.related_objects.unsubscribe(self.name)
-        self._pod_mover.close()
+        self._evacuation.close()
 
     async def _reconcile(self, drain: NodeDrain) -> float:
         """Reconcile the drain. Return the seconds until the next time without an event."""
         if self._deps.store.is_unreadable(ResourceKind.DRAIN, self.name):
-            return _RECHECK_INTERVAL  # the known version is old: acting on it could undo a request
+            return RECHECK_INTERVAL  # the known version is old: acting on it could undo a request
         node = self._deps.store.node(drain.spec.node_name) or await self._node_writer.read_live(drain.spec.node_name)
         if node and (finalizer_wait := self._until_finalizer(drain)) > 0:
             return finalizer_wait
@@ -193,15 +190,23 @@ class DrainTask:
         fencing_state = await self._fencing_state(drain, node, policy, now)
         wait = wait or (self._fencing.wait_reason(drain, node, policy) if node else None)
         if node and (drain.status.started_at or (wait and wait.reason is ProgressingReason.AUDIT)):
-            self._pod_mover.watch(node.name)
+            self._evacuation.watch()
         only_suspected = decision.is_only_suspected(drain, store.cluster_state(), now)
         evaluation_began = self._deps.clock.monotonic()
-        context = self._eviction_context(drain, node, settings, fencing_state, now)
-        mode = move_mode(drain, wait, only_suspected=only_suspected)
-        evaluation = self._pod_mover.evaluate(drain.status, settings, context, mode) if context else None
+        evaluation = (
+            self._evacuation.evaluate(
+                drain.status,
+                settings,
+                self._eviction_context(drain, node, fencing_state, now),
+                move_mode(drain, wait, only_suspected=only_suspected),
+                needs_attachments=fencing_state.proof is not None or fencing.is_taint_recorded(node, drain.status.node),
+            )
+            if node
+            else None
+        )
         self._evaluation_seconds = self._deps.clock.monotonic() - evaluation_began
         withdrawn = drain.deletion_timestamp is not None
-        node_in_use = context is None or self._pod_mover.is_node_in_use(context.volumes)
+        node_in_use = node is None or self._evacuation.is_node_in_use()
         writer = self._node_writer
         return DrainObservation(
             now=now,
@@ -218,13 +223,13 @@ class DrainTask:
             cordon_fails=self._attempts.is_reported(WriteOperation.CORDON),
             pod_summary=evaluation.summary if evaluation and policy else None,
             pod_evaluation=evaluation,
-            pods_are_synced=self._pod_mover.is_synced,
-            released_pods=self._pod_mover.pods_to_return(),
-            moved=self._pod_mover.moved_count or 0,
-            last_move_at=self._pod_mover.last_move_at,
+            pods_are_synced=self._evacuation.is_synced,
+            released_pods=self._evacuation.pods_to_return(),
+            moved=self._evacuation.moved_count or 0,
+            last_move_at=self._evacuation.last_move_at,
             node_in_use=node_in_use,
-            node_in_use_by=self._pod_mover.node_in_use_by(context.volumes) if context and withdrawn else (),
-            unsynced_reason=self._long_unsynced_reason(context, evaluation, policy),
+            node_in_use_by=self._evacuation.node_in_use_by() if node and withdrawn else (),
+            unsynced_reason=self._long_unsynced_reason(node, evaluation, policy),
             cleanup=self._deps.cleanup,
         )
 
@@ -250,14 +255,14 @@ class DrainTask:
         return self._born + _WITHOUT_FINALIZER - self._deps.clock.monotonic()
 
     def _long_unsynced_reason(
-        self, context: EvictionContext | None, evaluation: PodEvaluation | None, policy: ReschedulePolicy | None
+        self, node: Node | None, evaluation: PodEvaluation | None, policy: ReschedulePolicy | None
     ) -> str:
         """Return which list is missing, if it is missing for long; else an empty text."""
         if evaluation:
             self._unsynced_since = None
             if policy:
                 return ""
-        reason = self._pod_mover.unsynced_reason if context else self._deps.related_objects.why_not_synced(self.name)
+        reason = self._evacuation.unsynced_reason if node else ""
         now = self._deps.clock.monotonic()
         self._unsynced_since = now if self._unsynced_since is None else self._unsynced_since
         return reason if now - self._unsynced_since >= _UNSYNCED_REPORTED_AFTER else ""
@@ -295,12 +300,10 @@ class DrainTask:
         return await self._fencing.evaluate(drain, node, policy, failing=failing)
 
     def _eviction_context(
-        self, drain: NodeDrain, node: Node | None, settings: DrainSettings, fencing_state: FencingState, now: datetime
-    ) -> EvictionContext | None:
-        """Return the input of the decisions on pods; None while it is not known."""
-        if node is None:
-            return None
-        context = EvictionContext(
+        self, drain: NodeDrain, node: Node, fencing_state: FencingState, now: datetime
+    ) -> EvictionContext:
+        """Return the facts of the drain and its node that the decisions on pods depend on."""
+        return EvictionContext(
             now=now,
             started_at=drain.status.started_at,
             paused_for=status.paused_duration(drain.status, now),
@@ -309,10 +312,6 @@ class DrainTask:
             boot_dead=fencing_state.proof is not None,
             proof_hint=fencing_state.proof_hint or fencing.proof_hint(node),
             own_pod=self._deps.own_pod,
-        )
-        needs_attachments = fencing_state.proof is not None or fencing.is_taint_recorded(node, drain.status.node)
-        return self._deps.related_objects.complete_context(
-            self.name, node.name, context, settings, self._pod_mover.node_pods(), needs_attachments=needs_attachments
         )
 
     # -- commands -----------------------------------------------------------------------------------------------
@@ -323,16 +322,16 @@ class DrainTask:
         if Command.REMOVE_FINALIZER in commands:
             if not await self._status_writer.remove_drain(status_input.drain, status_input.node):
                 await self._write_status(status_input)
-            return _RECHECK_INTERVAL
+            return RECHECK_INTERVAL
         if Command.RESTORE in commands and status_input.node is not None:
             await self._write_status(status_input)
             await self._node_writer.restore(status_input.drain, node_in_use=step.node_in_use)
-            return min(self._node_writer.seconds_until_restore(), _RECHECK_INTERVAL)
+            return min(self._node_writer.seconds_until_restore(), RECHECK_INTERVAL)
         if Command.CANCEL in commands:
             if await self._status_writer.cancel(status_input):
                 return 0.0
             await self._write_status(status_input)
-            return _RECHECK_INTERVAL
+            return RECHECK_INTERVAL
         if Command.STEP_BACK in commands:
             return await self._step_back(status_input, node_in_use=step.node_in_use)
         if Command.CLEAR_STEP_BACK in commands:
@@ -341,7 +340,7 @@ class DrainTask:
             ):
                 return 0.0
             await self._write_status(status_input)
-            return _RECHECK_INTERVAL
+            return RECHECK_INTERVAL
         return None
 
     async def _apply(self, step: DrainDecision) -> float:
@@ -365,7 +364,7 @@ class DrainTask:
             and not self._node_writer.has_written
             and not status_input.unsynced_reason
         ):
-            return _RECHECK_INTERVAL  # the status has no news before the pods are listed
+            return RECHECK_INTERVAL  # the status has no news before the pods are listed
         await self._write_status(status_input)
         await self._run_late_commands(step, status_input)
         if not is_unchanged and (self._node_writer.has_written or status_input.drain is not step.status_input.drain):
@@ -376,16 +375,16 @@ class DrainTask:
         """Run the commands before any pod moves. Return the status input itself if nothing was written."""
         commands, status_input, node = step.commands, step.status_input, step.status_input.node
         if Command.RETURN_PODS in commands and step.pod_evaluation:
-            self._pod_mover.return_pods(step.pod_evaluation)
+            self._evacuation.return_pods(step.pod_evaluation)
         if Command.EVICT_UNRETURNABLE in commands and step.pod_evaluation:
             policy_name = status_input.policy.name if status_input.policy else ""
-            self._pod_mover.evict_unreturnable(step.pod_evaluation, policy_name)
+            self._evacuation.evict_unreturnable(step.pod_evaluation, policy_name)
         if node is None:
             return status_input
         if Command.TAINT_QUEUED_NODE in commands:
             status_input = await self._node_writer.taint_waiting_node(status_input, node, self._write_status)
         if evidence := _required_evidence(commands):
-            self._pod_mover.watch(node.name)  # lists the pods while the node is cordoned
+            self._evacuation.watch()  # lists the pods while the node is cordoned
             status_input = await self._node_writer.cordon(status_input, node, self._write_status, evidence)
         return status_input
 
@@ -404,16 +403,9 @@ class DrainTask:
             or status_input.settings.timeout
             or any(rule.timeout for rule in status_input.settings.rules)
         )
-        recheck_interval = (
-            _DEADLINE_CHECK_INTERVAL
-            if has_deadline
-            else self._pod_mover.seconds_until_reported(status_input.now)
-            if self._pod_mover.has_refusals
-            else _RECHECK_INTERVAL
-        )
         return min(
-            recheck_interval,
-            pause if pause is not None else _RECHECK_INTERVAL,
+            _DEADLINE_CHECK_INTERVAL if has_deadline else RECHECK_INTERVAL,
+            self._evacuation.seconds_until_recheck(status_input.now, pause),
             self._seconds_until_drained(status_input),
         )
 
@@ -455,10 +447,10 @@ class DrainTask:
 
     def _seconds_until_drained(self, status_input: status.StatusInput) -> float:
         if status_input.started_at is None or status_input.phase is not Phase.DRAINING:
-            return _RECHECK_INTERVAL
+            return RECHECK_INTERVAL
         cordoned_at = self._cordoned_at(status_input.drain) or status_input.now
         seconds = (cordoned_at + state_machine.MIN_TIME_CORDONED - status_input.now).total_seconds()
-        return seconds if seconds > 0 else _RECHECK_INTERVAL
+        return seconds if seconds > 0 else RECHECK_INTERVAL
 
     def _move_pods(self, status_input: status.StatusInput, step: DrainDecision) -> float | None:
         policy, evaluation = status_input.policy, step.pod_evaluation
@@ -469,25 +461,25 @@ class DrainTask:
         if evaluation is None or status_input.pod_summary is None:
             return None
         if Command.RELEASE in step.commands:
-            self._pod_mover.release(evaluation)
+            self._evacuation.release(evaluation)
         released_only = Command.EVICT_RELEASED in step.commands
         if policy is None or not (released_only or Command.MOVE in step.commands):
             return None
         mode = MoveMode.BEGUN_ONLY if released_only else MoveMode.ALL
-        return self._pod_mover.move(evaluation, mode, policy, status_input.settings)
+        return self._evacuation.move(evaluation, mode, policy, status_input.settings)
 
     async def _write_status(self, status_input: status.StatusInput, *, immediately: bool = False) -> None:
-        await self._status_writer.write(status_input, self._pod_mover, immediately=immediately)
+        await self._status_writer.write(status_input, self._evacuation, immediately=immediately)
 
     async def _step_back(self, status_input: status.StatusInput, *, node_in_use: bool) -> float:
         """Restore the node; the drain then has not started. Return the seconds until the next reconcile."""
         node = await self._node_writer.remove_changes(status_input.drain, {}, node_in_use=node_in_use)
         if node is None:
             await self._write_status(status_input)
-            return min(self._node_writer.seconds_until_restore(), _RECHECK_INTERVAL)
+            return min(self._node_writer.seconds_until_restore(), RECHECK_INTERVAL)
         self._deps.events.publish_stepped_back(status_input)
-        self._pod_mover.close()
-        self._pod_mover = self._new_pod_mover()
+        self._evacuation.close()
+        self._evacuation = self._new_evacuation()
         await self._write_status(
             replace(status_input, node=node, node_record=None, started_at=None, pod_summary=None), immediately=True
         )

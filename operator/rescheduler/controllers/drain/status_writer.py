@@ -17,7 +17,7 @@ from rescheduler.api.drains import NodeDrain, NodeDrainStatus
 from rescheduler.api.scalars import merge_patch
 from rescheduler.controllers.drain import messages
 from rescheduler.controllers.drain.events import DrainEvents
-from rescheduler.controllers.evacuation.pod_mover import PodMover
+from rescheduler.controllers.evacuation.node_evacuation import NodeEvacuation
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.controllers.runtime.write_attempts import WriteAttempts
@@ -52,7 +52,7 @@ class StatusWriter:
         self._written_at = float("-inf")
 
     async def write(
-        self, status_input: drain_status.StatusInput, pod_mover: PodMover, *, immediately: bool = False
+        self, status_input: drain_status.StatusInput, evacuation: NodeEvacuation, *, immediately: bool = False
     ) -> None:
         """Write the status if it differs; a change of progress only waits for the next interval.
 
@@ -68,7 +68,7 @@ class StatusWriter:
             return
         if await self._patch_status(status_input.drain, status_input.node, wanted, required=immediately):
             self._events.publish_status_change(
-                status_input, before, wanted, pod_mover.uids_by_pod(), pod_mover.owners_by_pod()
+                status_input, before, wanted, evacuation.uids_by_pod(), evacuation.owners_by_pod()
             )
 
     async def write_failures(self, drain: NodeDrain, node: Node | None) -> None:

@@ -14,7 +14,7 @@ import structlog
 
 from rescheduler.api.policies import DrainSettings
 from rescheduler.controllers.evacuation.eviction_queue import EvictionSession
-from rescheduler.controllers.evacuation.pod_mover import EvacuationDependencies
+from rescheduler.controllers.evacuation.node_evacuation import EvacuationDependencies
 from rescheduler.controllers.runtime.readable import readable_objects
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.core.drain.pod_evaluation import MoveMode

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from rescheduler.api.drains import Blocker, BlockerClass, NodeDrainStatus
 from rescheduler.api.policies import DrainSettings, ReschedulePolicy, Suspend
-from rescheduler.controllers.evacuation.pod_mover import EvacuationDependencies, PodMover
-from rescheduler.controllers.evacuation.related_objects import RelatedObjects
+from rescheduler.controllers.evacuation.node_evacuation import RECHECK_INTERVAL, EvacuationDependencies, NodeEvacuation
 from rescheduler.controllers.migration import messages
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.conflicts import is_outdated, reread
@@ -19,17 +18,16 @@ from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.core.drain import migration
 from rescheduler.core.drain.node_patches import Patch
-from rescheduler.core.drain.pod_evaluation import REFUSAL_REPORTED_AFTER, MoveMode, PodEvaluation
+from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation
 from rescheduler.core.drain.pod_summary import PodSummary
 from rescheduler.core.eligibility import cluster_state
-from rescheduler.core.eviction.pod_actions import EvictionContext, PodDecision
+from rescheduler.core.eviction.pod_actions import EvictionContext
 from rescheduler.core.model.nodes import Node, parse_node
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.wait_reasons import ProgressingReason
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT_ERRORS, Client
 
-_RECHECK_INTERVAL = 10.0  # seconds between two reconciles without an event
 _WAKE_DEBOUNCE = 0.05  # seconds; without it, each event of a burst would cost a reconcile
 _STALLED_AFTER = 60.0  # seconds without progress; a stalled node would keep other nodes from their migration
 
@@ -59,13 +57,7 @@ class MigrationDependencies:
     store: Store
     clock: Clock
     evacuation: EvacuationDependencies
-    related_objects: RelatedObjects
     supervisor: Supervisor
-
-
-async def _confirm_always(_pod: Pod, _decision: PodDecision) -> str:
-    """Return no objection: a migration forces no pod off, so no action needs proof."""
-    return ""
 
 
 class MigrationTask:
@@ -85,7 +77,7 @@ class MigrationTask:
         self.stalled = False
         self._deps, self._on_pod_gone, self._on_evaluated = deps, on_pod_gone, on_evaluated
         self._wake = asyncio.Event()
-        self._pods = PodMover(SUBSCRIBER_PREFIX + node_name, deps.evacuation, self.wake, _confirm_always)
+        self._evacuation = NodeEvacuation(SUBSCRIBER_PREFIX + node_name, node_name, deps.evacuation, self.wake)
         self._tracked_pods: dict[str, tuple[Pod, str]] = {}  # by uid, until the pod is gone: requested pod and cause
         self._previous_summary: PodSummary | None = None
         self._last_progress_at = deps.clock.monotonic()
@@ -97,7 +89,7 @@ class MigrationTask:
     @property
     def has_released_pods(self) -> bool:
         """Whether a released pod is on the node, by the last list."""
-        return self._pods.has_released_pods
+        return self._evacuation.has_released_pods
 
     async def run(self) -> None:
         """Reconcile until all pods have moved, or no pod can move."""
@@ -106,8 +98,7 @@ class MigrationTask:
                 "migration", self._step, subject=self.node_name, wake=self._wake, debounce=lambda: _WAKE_DEBOUNCE
             )
         finally:
-            self._deps.related_objects.unsubscribe(SUBSCRIBER_PREFIX + self.node_name)
-            self._pods.close()
+            self._evacuation.close()
 
     async def _step(self) -> float | None:
         try:
@@ -131,42 +122,32 @@ class MigrationTask:
             node, policy, cluster_state.stale_view_reason(self._deps.store.cluster_state(), self._deps.clock.now())
         )
         if wait and wait.reason is ProgressingReason.STALE_VIEW:
-            return _RECHECK_INTERVAL
-        self._pods.watch(self.node_name)
+            return RECHECK_INTERVAL
+        self._evacuation.watch()
         settings = migration.settings(policy.spec.drain if policy else DrainSettings())
         requests = self._effective_requests(begun_only=wait is not None)
         may_move = wait is None or (policy is not None and policy.spec.suspend is Suspend.NEW)
-        evaluation = self._evaluate(node, settings, MoveMode.ALL if may_move else MoveMode.NONE, requests)
+        evaluation = self._evacuation.evaluate(
+            NodeDrainStatus(blockers=tuple(blocked.blocker for blocked in self.blocked)[:50]),
+            settings,
+            EvictionContext(now=self._deps.clock.now()),
+            MoveMode.ALL if may_move else MoveMode.NONE,
+            requests,
+        )
         if evaluation is None:
-            return _RECHECK_INTERVAL
+            return RECHECK_INTERVAL
         self._update_progress(evaluation.summary, requests)
         if self._tracked_pods and wait is None:
             node = await self._patch_node(node, migration.taint_patch(node))
         return await self._apply(node, evaluation, policy if may_move else None, settings)
 
     def _effective_requests(self, *, begun_only: bool) -> dict[str, str]:
-        begun_uids = {pod.uid for pod in self._pods.node_pods() if pod.release_record}
+        begun_uids = {pod.uid for pod in self._evacuation.node_pods() if pod.release_record}
         return {uid: cause for uid, cause in self.requests.items() if not begun_only or uid in begun_uids}
-
-    def _evaluate(
-        self, source_node: Node, settings: DrainSettings, mode: MoveMode, requests: MigrationRequests
-    ) -> PodEvaluation | None:
-        context = self._deps.related_objects.complete_context(
-            SUBSCRIBER_PREFIX + self.node_name,
-            source_node.name,
-            EvictionContext(now=self._deps.clock.now()),
-            settings,
-            self._pods.node_pods(),
-            needs_attachments=False,
-        )
-        if context is None:
-            return None
-        status = NodeDrainStatus(blockers=tuple(blocked.blocker for blocked in self.blocked)[:50])
-        return self._pods.evaluate(status, settings, context, mode, requests)
 
     def _update_progress(self, summary: PodSummary, requests: MigrationRequests) -> None:
         """Update the tracked pods, the blocked pods and the time of the last progress."""
-        self._update_tracked_pods({pod.uid: pod for pod in self._pods.node_pods()})
+        self._update_tracked_pods({pod.uid: pod for pod in self._evacuation.node_pods()})
         if (
             summary.in_flight
             or self._previous_summary is None
@@ -220,20 +201,19 @@ class MigrationTask:
     ) -> float | None:
         pause: float | None = None
         if policy is not None:
-            pause = self._pods.move(evaluation, MoveMode.ALL, policy, settings)
+            pause = self._evacuation.move(evaluation, MoveMode.ALL, policy, settings)
         else:
-            self._pods.return_pods(evaluation)
-        if not evaluation.summary.leaving_uids and self._pods.has_release_records:
-            self._pods.evict_unreturnable(evaluation, policy.name if policy else "")
+            self._evacuation.return_pods(evaluation)
+        if not evaluation.summary.leaving_uids and self._evacuation.pods_to_return():
+            self._evacuation.evict_unreturnable(evaluation, policy.name if policy else "")
         # The orphaned-pods controller manages pods that cannot be returned. Otherwise the node would keep its taint.
-        if self._is_finished(evaluation.summary) and evaluation.are_releases_held(self._pods.node_pods()):
+        if self._is_finished(evaluation.summary) and evaluation.are_releases_held(self._evacuation.node_pods()):
             drain = self._deps.store.drain(self.node_name)
             await self._patch_node(
                 source_node, None if migration.drain_owns_taint(drain) else migration.untaint_patch(source_node)
             )
             return None
-        max_pause = REFUSAL_REPORTED_AFTER.total_seconds() if self._pods.has_refusals else _RECHECK_INTERVAL
-        return min(max_pause, pause if pause is not None else _RECHECK_INTERVAL)
+        return self._evacuation.seconds_until_recheck(self._deps.clock.now(), pause)
 
     def _is_finished(self, summary: PodSummary) -> bool:
         if not self._tracked_pods:

@@ -1,6 +1,7 @@
 """Rules for the pods of one node, with their timers as values: which pods are lost, refused, or next.
 
-The controller of the pods (`controllers.evacuation.pod_mover`) observes, applies these rules, and sends the requests.
+The controller of the pods (`controllers.evacuation.node_evacuation`) observes, applies these rules, and sends the
+requests.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -56,14 +56,14 @@ class FakeCluster:
             complete_context=lambda *_, **__: None, why_not_synced=lambda _: "", unsubscribe=lambda _: None
         )
         clock: Any = SimpleNamespace(now=lambda: NOW, monotonic=lambda: self.seconds)
-        evacuation: Any = SimpleNamespace(budgets=None)
+        evacuation: Any = SimpleNamespace(budgets=None, related_objects=related)
         events: Any = self.events
         unused: Any = None
         self.task = DrainTask(
             "n",
-            DrainDependencies(client, self.store, clock, evacuation, related, events, Metrics(), unused, unused),
+            DrainDependencies(client, self.store, clock, evacuation, events, Metrics(), unused, unused),
         )
-        self.task._pod_mover.watch = lambda node_name: None  # type: ignore[method-assign]
+        self.task._evacuation.watch = lambda: None  # type: ignore[method-assign]
 
     @staticmethod
     def _drain(

@@ -43,7 +43,7 @@ class World:
         self.store = Store(lambda: NOW)
         for index in range(nodes):
             self.node(f"n{index}")
-        deps = MigrationDependencies(None, self.store, self, None, None, supervisor())  # type: ignore[arg-type]
+        deps = MigrationDependencies(None, self.store, self, None, supervisor())  # type: ignore[arg-type]
         self.shifts = MigrationManager(deps, {"pools"})
         self.shifts.start_leading()
         self.task = asyncio.create_task(self.shifts.run())
@@ -126,7 +126,7 @@ async def test_tainted_nodes_count_as_managed_before_any_migration_runs() -> Non
     """The start waits for the check of admission; no other controller may return these pods meanwhile."""
     world = World()
     world.task.cancel()
-    deps = MigrationDependencies(None, world.store, world, None, None, supervisor())  # type: ignore[arg-type]
+    deps = MigrationDependencies(None, world.store, world, None, supervisor())  # type: ignore[arg-type]
     world.shifts = MigrationManager(deps, {"pools"})
     world.node("n1", version="2", tainted=True)
     assert world.shifts.managed_nodes() == frozenset()

@@ -1,4 +1,7 @@
-"""Move the pods of one node: evaluate which pods leave now, and release, evict, delete or return them."""
+"""Move the pods of one node: watch and evaluate them, and release, evict, delete or return them.
+
+Drains and migrations share this. A migration is an evacuation of the requested pods only, and cordons no node.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
@@ -11,6 +14,7 @@ from rescheduler.controllers.evacuation import messages
 from rescheduler.controllers.evacuation.budget_watch import BudgetWatch
 from rescheduler.controllers.evacuation.eviction_queue import EvictionQueue, EvictionSession
 from rescheduler.controllers.evacuation.planner import EvacuationPlanner
+from rescheduler.controllers.evacuation.related_objects import RelatedObjects
 from rescheduler.controllers.evacuation.replacer import Replacer
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.metrics import Metrics
@@ -30,6 +34,8 @@ from rescheduler.kube import paths
 from rescheduler.kube.client import Client
 from rescheduler.kube.informers import Informer
 
+RECHECK_INTERVAL = 10.0
+"""Seconds between two reconciles without an event: some facts change only by time."""
 _MAX_REMOVED_REMEMBERED = 50  # removed pods for the Event; more would not fit into its message
 
 
@@ -45,10 +51,14 @@ class EvacuationDependencies:
     metrics: Metrics
     move_history: MoveHistory
     planner: EvacuationPlanner
+    related_objects: RelatedObjects
 
 
-class PodMover:
-    """Pods of one node that leave: all pods for a drain, or the requested pods for a migration.
+class NodeEvacuation:
+    """Evacuation of one node: all pods leave for a drain, or the requested pods for a migration.
+
+    `subscriber` is the name of the task in all shared watches. `confirm` returns why the proof that a request requires
+    no longer holds; None: no request requires proof.
 
     Attributes:
         moved_count: number of pods that have left; None before the first evaluation.
@@ -59,14 +69,16 @@ class PodMover:
     def __init__(
         self,
         subscriber: str,
+        node_name: str,
         deps: EvacuationDependencies,
         wake: Callable[[], None],
         confirm: Callable[[Pod, PodDecision], Awaitable[str]] | None = None,
     ) -> None:
-        self._subscriber, self._deps, self._wake = subscriber, deps, wake
+        self._subscriber, self._node_name, self._deps, self._wake = subscriber, node_name, deps, wake
         self._session = EvictionSession(wake, confirm)
         self._informer: Informer[Pod] | None = None
         self._watch_task: asyncio.Task[None] | None = None
+        self._volumes: NodeVolumes | None = None  # as of the last evaluation; None if they were unknown
         self._leaving: dict[str, Pod] = {}
         self._removed_by_others: list[Pod] = []  # released pods that another client removed
         self._timers = PodTimers()
@@ -79,20 +91,6 @@ class PodMover:
     def is_synced(self) -> bool:
         """Whether the pods of the node are listed."""
         return self._informer is not None and self._informer.synced
-
-    @property
-    def has_refusals(self) -> bool:
-        """Whether a budget refuses an eviction; only time makes the refusal a blocker."""
-        return bool(self._timers.refused_since)
-
-    def seconds_until_reported(self, now: datetime) -> float:
-        """Return the seconds until the next refusal becomes a blocker."""
-        return self._timers.seconds_until_reported(now)
-
-    @property
-    def has_release_records(self) -> bool:
-        """Whether a running pod of the node has a move record."""
-        return bool(pod_evaluation.pods_with_record(self.node_pods()))
 
     @property
     def has_released_pods(self) -> bool:
@@ -115,29 +113,38 @@ class PodMover:
         """Return the listed pods of the node; empty before the first list."""
         return self._informer.items.values() if self._informer else ()
 
-    def is_node_in_use(self, volumes: NodeVolumes) -> bool:
-        """Whether a pod is Terminating or an unused volume is attached; True if the pods are not listed."""
+    def is_node_in_use(self) -> bool:
+        """Whether a pod is Terminating or an unused volume is attached; True if pods or volumes are unknown."""
         return (
             not self.is_synced
+            or self._volumes is None
             or any(pod.deletion_timestamp for pod in self.node_pods())
-            or bool(volumes.awaiting_detach(self.node_pods()))
+            or bool(self._volumes.awaiting_detach(self.node_pods()))
         )
 
-    def node_in_use_by(self, volumes: NodeVolumes) -> tuple[str, ...]:
-        """Return what still uses the node: Terminating pods and attached volumes."""
+    def node_in_use_by(self) -> tuple[str, ...]:
+        """Return what still uses the node: Terminating pods and attached volumes; nothing if volumes are unknown."""
+        if self._volumes is None:
+            return ()
         terminating = sorted(messages.pod_terminating(pod) for pod in self.node_pods() if pod.deletion_timestamp)
-        attached = sorted(messages.volume_attached(name) for name in volumes.awaiting_detach(self.node_pods()))
+        attached = sorted(messages.volume_attached(name) for name in self._volumes.awaiting_detach(self.node_pods()))
         return (*terminating, *attached)
 
-    def watch(self, node_name: str) -> None:
+    def seconds_until_recheck(self, now: datetime, until_request: float | None) -> float:
+        """Return the seconds until time alone may change an evaluation; `until_request`: until the next request."""
+        until_reported = self._timers.seconds_until_reported(now) if self._timers.refused_since else RECHECK_INTERVAL
+        return min(until_reported, RECHECK_INTERVAL if until_request is None else until_request)
+
+    def watch(self) -> None:
         """Watch the pods of the node, if they are not watched yet."""
         if self._informer is None:
-            params = {"fieldSelector": f"spec.nodeName={node_name}"}
+            params = {"fieldSelector": f"spec.nodeName={self._node_name}"}
             self._informer = Informer(self._deps.client, paths.PODS, pods.parse_pod, self._wake, params=params)
-            self._watch_task = asyncio.create_task(self._informer.run(), name=f"pods of {node_name}")
+            self._watch_task = asyncio.create_task(self._informer.run(), name=f"pods of {self._node_name}")
 
     def close(self) -> None:
         """Cancel all requests and watches."""
+        self._deps.related_objects.unsubscribe(self._subscriber)
         self._deps.budgets.subscribe(self._subscriber, ())
         self._deps.replacer.close(self._subscriber)
         self._deps.planner.close(self._subscriber)
@@ -155,11 +162,23 @@ class PodMover:
         context: EvictionContext,
         mode: MoveMode,
         migration_requests: Mapping[str, str] | None = None,
+        *,
+        needs_attachments: bool = False,
     ) -> PodEvaluation | None:
         """Decide for every pod; return None while a list is missing (`unsynced_reason`).
 
+        `context`: the facts of the node; the related objects are added here.
         `migration_requests`: cause of the move by pod uid, such as `NamespacePool/shop`; None for a drain.
+        `needs_attachments`: look for attached volumes even if no pod with a claim is left on the node.
         """
+        completed = self._deps.related_objects.complete_context(
+            self._subscriber, self._node_name, context, settings, self.node_pods(), needs_attachments=needs_attachments
+        )
+        self._volumes = completed.volumes if completed else None
+        if completed is None:
+            self.unsynced_reason = self._deps.related_objects.why_not_synced(self._subscriber)
+            return None
+        context = completed
         if self._informer is None or not self._informer.synced:
             self.unsynced_reason = messages.pods_not_listed((self._informer and self._informer.error) or "")
             return None

@@ -1,4 +1,4 @@
-"""The pods of one node: what an evaluation waits for, and which requests it leads to."""
+"""The evacuation of one node: what an evaluation waits for, and which requests it leads to."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -8,13 +8,14 @@ from typing import Any
 
 from rescheduler.api.drains import NodeDrainStatus
 from rescheduler.api.policies import DrainSettings, ReschedulePolicy
-from rescheduler.controllers.evacuation.pod_mover import EvacuationDependencies, PodMover
+from rescheduler.controllers.evacuation.node_evacuation import RECHECK_INTERVAL, EvacuationDependencies, NodeEvacuation
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation
-from rescheduler.core.eviction.api_responses import EvictionResult
+from rescheduler.core.eviction.api_responses import EvictionOutcome, EvictionResult
 from rescheduler.core.eviction.pod_actions import EvictionContext, PodAction, PodDecision
 from rescheduler.core.model.pods import Owner, Pod
 from rescheduler.core.model.release_record import ReleaseRecord
+from rescheduler.core.model.volumes import NodeVolumes
 from rescheduler.core.placement.planner import Fit, Forecast
 from rescheduler.core.replacement.decisions import ReplacementDecision, ReplacementStep
 from rescheduler.core.replacement.move_history import MoveHistory
@@ -23,6 +24,24 @@ from unit.builders import NOW, pod
 RECORD = ReleaseRecord("NodeDrain/n1", None, 1, NOW, 1, "web", "d", "web-a", "r1")
 POLICY: Any = SimpleNamespace(name="default")
 STEPS = (ReplacementStep.RELEASE, ReplacementStep.RETURN, ReplacementStep.CLEAR_RECORD)
+
+
+class FakeRelatedObjects:
+    """Related objects that add given volumes to a context; `missing`: the list that is missing."""
+
+    missing, volumes, is_subscribed = "", NodeVolumes(), False
+
+    def complete_context(
+        self, _subscriber: str, _node: str, context: EvictionContext, *_facts: object, **_options: object
+    ) -> EvictionContext | None:
+        self.is_subscribed = True
+        return None if self.missing else replace(context, volumes=self.volumes)
+
+    def why_not_synced(self, _subscriber: str) -> str:
+        return self.missing
+
+    def unsubscribe(self, _subscriber: str) -> None:
+        self.is_subscribed = False
 
 
 class FakeBudgets:
@@ -50,17 +69,20 @@ class FakeQueue:
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, PodAction]] = []
+        self.refusals: dict[str, EvictionResult] = {}
 
     def evicting_uids(self) -> frozenset[str]:
         return frozenset()
 
     def predicted_refusals(self, _pods: Sequence[tuple[Pod, PodDecision]]) -> dict[str, EvictionResult]:
-        return {}
+        return self.refusals
 
     def send(self, _session: object, pods: Sequence[tuple[Pod, PodDecision]], **_limits: object) -> None:
         self.sent = [(pod.name, decision.action) for pod, decision in pods]
 
     def forget(self, _session: object, _uids: Iterable[str]) -> None: ...
+
+    def close(self, _session: object) -> None: ...
 
 
 class FakeReplacer:
@@ -97,6 +119,8 @@ class FakeReplacer:
 
     def forget(self, _uids: Iterable[str]) -> None: ...
 
+    def close(self, _subscriber: str) -> None: ...
+
 
 class FakePlanner:
     """A planner with given forecasts."""
@@ -110,9 +134,11 @@ class FakePlanner:
         self.waits.append(wait_for_plan)
         return self.forecasts
 
+    def close(self, _subscriber: str) -> None: ...
+
 
 class Node:
-    """One node with its pods, and a mover with fakes around it."""
+    """One node with its pods, and its evacuation with fakes around it."""
 
     def __init__(self, *pods: Pod) -> None:
         self.budgets, self.queue, self.replacer, self.planner = (
@@ -121,6 +147,7 @@ class Node:
             FakeReplacer(),
             FakePlanner(),
         )
+        self.related = FakeRelatedObjects()
         deps: Any = EvacuationDependencies(
             None,  # type: ignore[arg-type]
             None,  # type: ignore[arg-type]
@@ -130,10 +157,11 @@ class Node:
             Metrics(),
             MoveHistory(),
             self.planner,  # type: ignore[arg-type]
+            self.related,  # type: ignore[arg-type]
         )
-        self.mover = PodMover("n1", deps, lambda: None)
+        self.evacuation = NodeEvacuation("n1", "n1", deps, lambda: None)
         self.informer = SimpleNamespace(synced=True, error="", items={}, unreadable={}, unreadable_uids=frozenset())
-        self.mover._informer = self.informer  # type: ignore[assignment]
+        self.evacuation._informer = self.informer  # type: ignore[assignment]
         self.set_pods(*pods)
 
     def set_pods(self, *pods: Pod) -> None:
@@ -142,18 +170,22 @@ class Node:
     def evaluate(
         self, mode: MoveMode = MoveMode.ALL, requests: Mapping[str, str] | None = None
     ) -> PodEvaluation | None:
-        return self.mover.evaluate(NodeDrainStatus(), DrainSettings(), EvictionContext(NOW), mode, requests)
+        return self.evacuation.evaluate(NodeDrainStatus(), DrainSettings(), EvictionContext(NOW), mode, requests)
 
     def move(self, mode: MoveMode = MoveMode.ALL, requests: Mapping[str, str] | None = None) -> PodEvaluation:
         evaluation = self.evaluate(mode, requests)
         assert evaluation is not None
         policy: ReschedulePolicy = POLICY
-        self.mover.move(evaluation, mode, policy, DrainSettings())
+        self.evacuation.move(evaluation, mode, policy, DrainSettings())
         return evaluation
 
 
 def released(name: str) -> Pod:
     return pod(name, release_record=RECORD, released=True)
+
+
+def _miss_related_objects(node: Node) -> None:
+    node.related.missing = "the DaemonSets are not listed"
 
 
 def _miss_pods(node: Node) -> None:
@@ -174,6 +206,7 @@ def _miss_workloads(node: Node) -> None:
 
 def test_an_evaluation_names_the_list_that_is_missing() -> None:
     missing: dict[Callable[[Node], None], str] = {
+        _miss_related_objects: "the DaemonSets are not listed",
         _miss_pods: "the pods of the node are not listed yet (403 Forbidden)",
         _miss_budgets: "the budgets are not listed",
         _miss_plan: "the plan for the pods is not made yet",
@@ -183,7 +216,7 @@ def test_an_evaluation_names_the_list_that_is_missing() -> None:
         node = Node(pod("a"))
         miss(node)
         assert node.evaluate() is None
-        assert node.mover.unsynced_reason == reason
+        assert node.evacuation.unsynced_reason == reason
 
 
 def test_the_reason_ends_once_everything_is_listed() -> None:
@@ -192,7 +225,7 @@ def test_the_reason_ends_once_everything_is_listed() -> None:
     node.evaluate()
     node.planner.forecasts = {}
     assert node.evaluate() is not None
-    assert node.mover.unsynced_reason == ""
+    assert node.evacuation.unsynced_reason == ""
 
 
 def test_only_a_drain_that_moves_pods_waits_for_its_plan() -> None:
@@ -228,7 +261,7 @@ def test_a_suspected_node_releases_pods_and_evicts_none() -> None:
     node.replacer.decisions = {"a": ReplacementDecision(ReplacementStep.RELEASE)}
     evaluation = node.evaluate(MoveMode.RELEASE_ONLY)
     assert evaluation is not None
-    node.mover.release(evaluation)
+    node.evacuation.release(evaluation)
     assert [name for name, *_ in node.replacer.started] == ["a"]
     assert node.queue.sent == []
 
@@ -267,8 +300,8 @@ def test_an_ending_drain_evicts_the_pods_that_cannot_be_returned() -> None:
     }
     evaluation = node.evaluate(MoveMode.NONE)
     assert evaluation is not None
-    node.mover.return_pods(evaluation)
-    node.mover.evict_unreturnable(evaluation, "default")
+    node.evacuation.return_pods(evaluation)
+    node.evacuation.evict_unreturnable(evaluation, "default")
     assert [name for name, *_ in node.replacer.started] == ["c"]
     assert node.queue.sent == [("a", PodAction.DELETE), ("b", PodAction.EVICT)]
 
@@ -279,17 +312,55 @@ def test_a_pod_that_has_left_counts_as_moved_unless_others_removed_it() -> None:
     node.replacer.removed = {"b"}
     node.set_pods(pod("c"))
     evaluation = node.evaluate()
-    assert node.mover.moved_count == 1
-    assert node.mover.last_move_at == NOW
+    assert node.evacuation.moved_count == 1
+    assert node.evacuation.last_move_at == NOW
     assert evaluation is not None
     assert [removed.name for removed in evaluation.summary.removed_released_pods] == ["b"]
 
 
 def test_released_pods_are_handed_on_when_the_task_ends() -> None:
     node = Node(pod("a"), released("b"))
-    assert node.mover.has_released_pods
-    assert node.mover.has_release_records
-    assert node.mover.pods_to_return() == ("s/b",)
+    assert node.evacuation.has_released_pods
+    assert node.evacuation.pods_to_return() == ("s/b",)
     node.set_pods(pod("a"), replace(released("b"), deletion_timestamp=NOW + timedelta(seconds=30)))
-    assert not node.mover.has_released_pods
-    assert not node.mover.has_release_records
+    assert not node.evacuation.has_released_pods
+    assert node.evacuation.pods_to_return() == ()
+
+
+def test_node_counts_as_in_use_while_its_volumes_are_unknown() -> None:
+    node = Node()
+    _miss_related_objects(node)
+    node.evaluate()
+    assert node.evacuation.is_node_in_use()
+    assert node.evacuation.node_in_use_by() == ()
+    node.related.missing = ""
+    node.evaluate()
+    assert not node.evacuation.is_node_in_use()
+
+
+def test_attached_volume_and_terminating_pod_use_the_node() -> None:
+    node = Node(pod("a", deletion_timestamp=NOW))
+    node.related.volumes = NodeVolumes(attached_volumes=frozenset({"v"}))
+    node.evaluate()
+    assert node.evacuation.is_node_in_use()
+    assert len(node.evacuation.node_in_use_by()) == 2
+
+
+def test_next_look_is_due_when_a_refusal_becomes_a_blocker_or_a_request_is_due() -> None:
+    node = Node(pod("a"))
+    node.evaluate()
+    assert node.evacuation.seconds_until_recheck(NOW, None) == RECHECK_INTERVAL
+    assert node.evacuation.seconds_until_recheck(NOW, 2.0) == 2.0
+    node.queue.refusals = {"a": EvictionResult(EvictionOutcome.REFUSED)}
+    node.evaluate()
+    assert node.evacuation.seconds_until_recheck(NOW + timedelta(seconds=2), None) == 3.0
+
+
+def test_closed_evacuation_watches_nothing() -> None:
+    node = Node(pod("a"))
+    node.evaluate()
+    assert node.related.is_subscribed
+    assert node.budgets.namespaces == {"s"}
+    node.evacuation.close()
+    assert not node.related.is_subscribed
+    assert node.budgets.namespaces == set()
