@@ -1,10 +1,25 @@
-"""Fakes for unit tests: an API server."""
+"""Fakes for unit tests: a clock, and an API server."""
 
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from rescheduler.controllers.runtime.clock import Clock
+from unit.builders import NOW
+
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class FakeClock(Clock):
+    """A clock that a test sets. It starts at `NOW`.
+
+    Attributes:
+        seconds: the seconds since its start.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        super().__init__(wall=NOW.timestamp, monotonic=lambda: self.seconds)
 
 
 class FakeApiServer:

@@ -7,6 +7,7 @@ from rescheduler.controllers.evacuation.budget_watch import BudgetWatch
 from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.disruption_budgets import parse_budget as read
 from rescheduler.core.model.pods import Pod
+from unit.fakes import FakeClock
 
 
 class Watched:
@@ -31,9 +32,9 @@ class World:
     """Budgets, their watch, and a clock that the test sets."""
 
     def __init__(self) -> None:
-        self.time = 0.0
+        self.clock = FakeClock()
         self.watched = Watched()
-        self.budgets = BudgetWatch(None, lambda _: None, lambda: self.time)  # type: ignore[arg-type]
+        self.budgets = BudgetWatch(None, lambda _: None, self.clock.monotonic)  # type: ignore[arg-type]
         self.budgets._informers = self.watched  # type: ignore[assignment]
         self.pod = Pod("s", "a", "a", ready=True, labels={"app": "web"})
         self.budgets.subscribe("drain", ["s"])
@@ -66,9 +67,9 @@ def test_a_correction_that_the_server_does_not_confirm_expires() -> None:
     world = World()
     world.budgets.mark_exhausted(world.seen())
     assert world.seen().allowed == 0
-    world.time = 9.9
+    world.clock.seconds = 9.9
     assert world.seen().allowed == 0
-    world.time = 10
+    world.clock.seconds = 10
     assert world.seen().allowed == 3
 
 
@@ -97,7 +98,7 @@ def test_a_pod_whose_labels_change_is_under_another_budget() -> None:
 def test_nothing_is_remembered_of_namespaces_that_nobody_holds() -> None:
     world = World()
     world.budgets.record_eviction(world.seen())
-    world.time = 11
+    world.clock.seconds = 11
     world.budgets.subscribe("drain", ())
     assert not any((world.budgets._coverage, world.budgets._known_selectors, world.budgets._corrections))
     assert world.budgets.for_pod(world.pod) is None

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +20,7 @@ from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.pods import Pod
 from rescheduler.kube.client import ApiError, UnreachableError
 from unit.builders import pod
+from unit.fakes import FakeClock
 
 TWO = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
 NOT_YET = (("DisruptionBudget", "is still being processed by the server"),)
@@ -41,21 +41,15 @@ class World:
         self.asked: list[tuple[float, str, Mapping[str, Any]]] = []
         self.spent: list[str] = []
         self.exhausted: list[str] = []
-        self.time = 0.0
+        self.clock = FakeClock()
         self.hangs: asyncio.Event | None = None
         self.slow: Callable[[str], bool] = lambda _: True
         self.live: dict[str, Any] | None = None
         self.error: Exception | None = None
         self.marked: list[tuple[str, Mapping[str, Any], str]] = []
         self.mark: Exception | None = None
-        self.evictions = EvictionQueue(self, self, self, Metrics())  # type: ignore[arg-type]
+        self.evictions = EvictionQueue(self, self.clock, self, Metrics())  # type: ignore[arg-type]
         self.sender = EvictionSession(lambda: None)
-
-    def monotonic(self) -> float:
-        return self.time
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.time)
 
     def for_pod(self, pod: Pod) -> tuple[DisruptionBudget, ...]:
         return self.budgets.get(pod.uid, ())
@@ -79,7 +73,7 @@ class World:
         return {"metadata": {"resourceVersion": "8"}}
 
     async def _answer(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        self.asked.append((self.time, path, body))
+        self.asked.append((self.clock.seconds, path, body))
         if self.hangs and self.slow(path):
             await self.hangs.wait()
         if self.error:
@@ -99,7 +93,7 @@ class World:
     async def seconds(self, count: int, *rows: tuple[Pod, PodDecision], rate: float = 1000) -> None:
         for _ in range(count):
             await self.send(*rows, rate=rate)
-            self.time += 1
+            self.clock.seconds += 1
 
     @property
     def times(self) -> list[float]:
@@ -148,7 +142,7 @@ async def test_a_server_that_is_busy_for_days_is_asked_on() -> None:
     world = World(ErrorResponse(503))
     for _ in range(1100):
         await world.send((pod("a"), EVICT))
-        world.time += 31
+        world.clock.seconds += 31
     assert len(world.asked) == 1100
 
 
@@ -179,7 +173,7 @@ async def test_a_bug_costs_one_attempt_and_no_slot() -> None:
     assert world.evictions.evicting_uids() == frozenset()
     assert "a bug" in world.sender.attempts["a"].last_result.message  # type: ignore[union-attr]
     world.error = None
-    world.time += 1
+    world.clock.seconds += 1
     await world.send((pod("a"), EVICT))
     assert world.sender.attempts["a"].accepted_at
 
@@ -300,7 +294,7 @@ async def test_a_hundred_pods_of_one_budget_are_probed_one_after_another() -> No
     rows = [(pod(f"p{i}"), EVICT) for i in range(100)]
     for _ in range(1200):
         await world.send(*rows, rate=20)
-        world.time += 0.1
+        world.clock.seconds += 0.1
     first = {name: at for at, name in reversed(list(zip(world.times, world.names(), strict=True)))}
     assert len(first) == 100
     assert max(first.values()) < 25
@@ -339,7 +333,7 @@ async def test_a_refusal_of_a_budget_with_room_counts_and_costs_few_requests() -
     await world.send((pod("a"), EVICT))
     assert world.exhausted == ["one"]
     world.refusal = None
-    world.time = 0.5
+    world.clock.seconds = 0.5
     await world.send((pod("a"), EVICT))
     assert world.sender.attempts["a"].accepted_at
 
@@ -365,7 +359,7 @@ def test_no_responses_and_no_budget_cost_many_requests_a_minute(
             shown = replace(NONE, allowed=second % 2)  # it never settles
             world.budgets["a"] = ((shown,), (NONE,), (NONE, replace(NONE, uid="2")))[kind]
             await world.send((pod("a"), EVICT))
-            world.time += 1
+            world.clock.seconds += 1
 
     asyncio.run(story())
     assert max((sum(start <= at < start + 60 for at in world.times) for start in world.times), default=0) <= 8
@@ -381,17 +375,17 @@ async def test_an_eviction_without_effect_is_repeated_after_15_s_and_reported() 
     world.live = {"metadata": {"uid": "a"}}
     await world.send((pod("a"), EVICT))
     assert world.evictions.evicting_uids() == {"a"}
-    world.time = 14.9
+    world.clock.seconds = 14.9
     assert await world.send((pod("a"), EVICT)) == pytest.approx(0.1)
     assert world.evictions.evicting_uids() == {"a"}
-    world.time = 15
+    world.clock.seconds = 15
     assert world.evictions.evicting_uids() == frozenset()
     await world.seconds(75, (pod("a"), EVICT))
     assert world.times == [0, 15, 45, 75]
     attempt = world.sender.attempts["a"]
     assert attempt.last_result
     assert attempt.last_result.blocker_class is BlockerClass.DELEGATED
-    assert not attempt.is_in_progress(world.now())
+    assert not attempt.is_in_progress(world.clock.now())
 
 
 @pytest.mark.parametrize(
@@ -476,7 +470,7 @@ async def test_a_drain_that_closes_leaves_nothing_behind() -> None:
     world.evictions.close(world.sender)
     for _ in range(5):
         await asyncio.sleep(0)
-    world.time += 60
+    world.clock.seconds += 60
     world.evictions.close(world.sender)
     left = {key: value for key, value in vars(world.evictions).items() if isinstance(value, dict | set) and value}
     assert left.keys() <= {"_buckets"}

@@ -10,7 +10,7 @@ from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.core.model import pods
 from rescheduler.core.model.volumes import NodeVolumes
 from rescheduler.core.placement.planner import Fit
-from unit.builders import NOW
+from unit.fakes import FakeClock
 from unit.supervision import supervisor
 
 Json = dict[str, Any]
@@ -21,13 +21,21 @@ class World:
     """Namespace `x` in pool `shop`, its pods on other nodes, and a clock that the test sets."""
 
     def __init__(self, *made: Json) -> None:
-        self.pods, self.lists, self.time = list(made), 0, 0.0
+        self.pods, self.lists, self.clock = list(made), 0, FakeClock()
         self.woken: list[str] = []
-        self.store = Store(lambda: NOW)
+        self.store = Store(self.clock.now)
         self.node("in", SHOP)
         self.node("out")
         in_pool = {"x": "shop"}
-        self.plans = EvacuationPlanner(self, self.store, self, lambda: in_pool, self._wake, supervisor(), may_stay=True)  # type: ignore[arg-type]
+        self.plans = EvacuationPlanner(
+            self,  # type: ignore[arg-type]
+            self.store,
+            self.clock,
+            lambda: in_pool,
+            self._wake,
+            supervisor(),
+            may_stay=True,
+        )
 
     def node(self, name: str, labels: Json | None = None, version: str = "1") -> None:
         meta = {"name": name, "uid": name, "resourceVersion": version, "labels": labels or {}}
@@ -37,12 +45,6 @@ class World:
 
     def _wake(self, holders: Iterable[str]) -> None:
         self.woken += holders
-
-    def now(self) -> Any:
-        return NOW
-
-    def monotonic(self) -> float:
-        return self.time
 
     async def list(self, _path: str, **_query: str) -> AsyncIterator[Json]:
         self.lists += 1
@@ -84,10 +86,10 @@ async def test_only_nodes_of_the_pool_have_room_for_its_pods() -> None:
 async def test_a_pod_that_comes_later_is_planned_before_it_leaves() -> None:
     world = World(first := pod("a"), second := pod("b", cpu="100m"))
     assert await world.ask(first) == {"a": Fit.FITS}
-    world.time += 1
+    world.clock.seconds += 1
     assert await world.ask(first, second) == {"a": Fit.FITS, "b": Fit.FITS}
     assert world.lists == 2
-    world.time += 60
+    world.clock.seconds += 60
     await world.ask(first, second)
     assert world.lists == 2
 
@@ -97,17 +99,17 @@ async def test_a_pod_has_no_room_while_another_of_its_owner_is_pending() -> None
     world = World(ending, second := pod("b"), third := pod("c", cpu="100m", kind="ReplicaSet"))
     assert await world.ask(second, third) == {"b": Fit.DOES_NOT_FIT, "c": Fit.FITS}
     world.pods.remove(ending)
-    world.time += 60
+    world.clock.seconds += 60
     assert await world.ask(second, third) == {"b": Fit.FITS, "c": Fit.FITS}
 
 
 async def test_a_node_that_joins_the_pool_is_planned_with_at_once() -> None:
     world = World(first := pod("a", cpu="1500m"))
     assert await world.ask(first) == {"a": Fit.DOES_NOT_FIT}
-    world.time += 1
+    world.clock.seconds += 1
     world.node("new")
     await world.ask(first)
-    world.time += 1
+    world.clock.seconds += 1
     await world.ask(first)
     assert world.lists == 2
     world.node("new", SHOP, version="2")

@@ -13,6 +13,7 @@ from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.core.drain import migration as decisions
 from rescheduler.core.model.pods import Pod
 from unit.builders import NOW
+from unit.fakes import FakeClock
 from unit.supervision import supervisor
 
 
@@ -39,17 +40,14 @@ class World:
     """Nodes, and a clock that the test sets."""
 
     def __init__(self, nodes: int = 3) -> None:
-        self.time = 0.0
-        self.store = Store(lambda: NOW)
+        self.clock = FakeClock()
+        self.store = Store(self.clock.now)
         for index in range(nodes):
             self.node(f"n{index}")
-        deps = MigrationDependencies(None, self.store, self, None, supervisor())  # type: ignore[arg-type]
+        deps = MigrationDependencies(None, self.store, self.clock, None, supervisor())  # type: ignore[arg-type]
         self.shifts = MigrationManager(deps, {"pools"})
         self.shifts.start_leading()
         self.task = asyncio.create_task(self.shifts.run())
-
-    def monotonic(self) -> float:
-        return self.time
 
     def node(self, name: str, version: str = "1", *, tainted: bool = False) -> None:
         taints = [decisions.MIGRATION_TAINT.as_json()] if tainted else []
@@ -126,7 +124,7 @@ async def test_tainted_nodes_count_as_managed_before_any_migration_runs() -> Non
     """The start waits for the check of admission; no other controller may return these pods meanwhile."""
     world = World()
     world.task.cancel()
-    deps = MigrationDependencies(None, world.store, world, None, supervisor())  # type: ignore[arg-type]
+    deps = MigrationDependencies(None, world.store, world.clock, None, supervisor())  # type: ignore[arg-type]
     world.shifts = MigrationManager(deps, {"pools"})
     world.node("n1", version="2", tainted=True)
     assert world.shifts.managed_nodes() == frozenset()
@@ -143,9 +141,9 @@ async def test_a_pod_that_cannot_move_backs_off_longer_and_stays_reported() -> N
         MigrationTask.made[-1].over.set()
         assert await world.running() == []
         assert [held.blocker for held in world.shifts.blocked_migrations()] == [blocker]
-        world.time += rest - 1
+        world.clock.seconds += rest - 1
         assert await world.want(n1={"a": "x"}) == []
-        world.time += 1
+        world.clock.seconds += 1
     assert await world.want(n1={"a": "x"}) == ["n1"]
 
 

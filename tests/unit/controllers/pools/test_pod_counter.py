@@ -9,7 +9,7 @@ from rescheduler.controllers.pools.pod_counter import PoolPodCounter
 from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.kube.client import ApiError
-from unit.builders import NOW
+from unit.fakes import FakeClock
 from unit.supervision import supervisor
 
 Json = dict[str, Any]
@@ -20,9 +20,9 @@ class World:
 
     def __init__(self, *pods: Json) -> None:
         self.pods, self.asked = list(pods), list[tuple[str, Json]]()
-        self.time, self.looks, self.refuses = 0.0, 0, False
-        self.store = Store(lambda: NOW)
-        self.counts = PoolPodCounter(self, self.store, self, self._looked)  # type: ignore[arg-type]
+        self.clock, self.looks, self.refuses = FakeClock(), 0, False
+        self.store = Store(self.clock.now)
+        self.counts = PoolPodCounter(self, self.store, self.clock, self._looked)  # type: ignore[arg-type]
         for kind, name, body in (
             (ResourceKind.NAMESPACE, "x", {}),
             (ResourceKind.NODE, "in", {"metadata": {"labels": {"disk": "ssd"}}}),
@@ -39,9 +39,6 @@ class World:
     def _looked(self) -> None:
         self.looks += 1
 
-    def monotonic(self) -> float:
-        return self.time
-
     async def list(self, path: str, **query: str) -> AsyncIterator[Json]:
         self.asked.append((path, query))
         if self.refuses:
@@ -51,7 +48,7 @@ class World:
 
     async def after(self, seconds: float) -> None:
         """Run the counter for this time."""
-        self.time += seconds
+        self.clock.seconds += seconds
         await self.counts._run_due()
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from rescheduler.core.pools.admission_policies import AdmissionState
 from rescheduler.core.pools.misplaced_pods import MisplacementReport
 from rescheduler.kube.client import ApiError
 from unit.builders import NOW
+from unit.fakes import FakeClock
 
 Json = dict[str, Any]
 _KINDS = {"nodes": ResourceKind.NODE, "namespaces": ResourceKind.NAMESPACE, "namespacepools": ResourceKind.POOL}
@@ -30,7 +30,7 @@ class World:
         self.pods: list[Json] = []
         self.daemon_sets: list[Json] = []
         self.writes: list[tuple[str, str]] = []
-        self.version, self.time, self.stale = 0, 0.0, False
+        self.version, self.clock, self.stale = 0, FakeClock(), False
         self.misplaced, self.totals, self.node_losses = (
             MisplacementReport(),
             None,
@@ -40,9 +40,8 @@ class World:
         self.kept: list[str] = []
         self.refused: set[tuple[str, str]] = set()
         self.tries = 0
-        clock = _Clock(self)
-        self.store = Store(clock.now, ["rescheduler-system"])
-        self.pools = PoolReconciler(self, self.store, clock, self, self, self, Metrics())  # type: ignore[arg-type]
+        self.store = Store(self.clock.now, ["rescheduler-system"])
+        self.pools = PoolReconciler(self, self.store, self.clock, self, self, self, Metrics())  # type: ignore[arg-type]
         self.store.subscribe(on_membership_change=self.pools.enqueue)
 
     # -- as an API server ---------------------------------------------------------------------------------------------
@@ -100,7 +99,7 @@ class World:
     async def settle(self) -> None:
         """Reconcile all keys of the queue, also those with a delay."""
         for _ in range(8):
-            self.time += 100
+            self.clock.seconds += 100
             self.pools.enqueue_all()
             keys = sorted(self.pools.queue._queued, reverse=True)  # nodes before namespaces
             while not self.pools.queue._waiting.empty():
@@ -121,17 +120,6 @@ class World:
     def condition(self, type_: str, pool: str = "shop") -> str:
         found = self.objects["namespacepools", pool]["status"]["conditions"]
         return next(f"{c['status']} {c['reason']}" for c in found if c["type"] == type_)
-
-
-class _Clock:
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def now(self) -> datetime:
-        return NOW
-
-    def monotonic(self) -> float:
-        return self._world.time
 
 
 def node(world: World, name: str, disk: str = "ssd", **body: Any) -> None:
@@ -174,7 +162,7 @@ async def test_refused_label_is_reported_and_retried_twice_a_minute() -> None:
     assert world.condition("Ready") == "False Marking"
     conditions = world.objects["namespacepools", "shop"]["status"]["conditions"]
     assert "namespace x cannot be written: 403 Forbidden: labels are frozen" in str(conditions)
-    tries, world.time = world.tries, world.time + 31
+    tries, world.clock.seconds = world.tries, world.clock.seconds + 31
     for _ in range(20):
         assert await world.pools.reconcile("namespace/x")
     assert world.tries == tries + 1
