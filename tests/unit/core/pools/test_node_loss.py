@@ -7,21 +7,15 @@ from rescheduler.core.placement.pod_requirements import PodRequirementsParser
 from rescheduler.core.placement.pod_snapshot import PodSnapshot
 from rescheduler.core.pools import node_loss
 from rescheduler.core.pools.node_loss import NodeLoss
-from unit.builders import node
+from unit.builders import RawDict, node, raw_pod
 
 
-def pod(name: str, on: str, cpu: str = "400m", **spec: Any) -> dict[str, Any]:
-    containers = [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]
-    meta = {"name": name, "namespace": "x", "uid": name, "labels": {"app": "web"}}
-    return {
-        "metadata": meta,
-        "spec": {"nodeName": on, "containers": containers, **spec},
-        "status": {"phase": "Running"},
-    }
+def pod(name: str, on: str, cpu: str = "400m", **spec: Any) -> RawDict:
+    return raw_pod(name, namespace="x", node=on, cpu=cpu, **spec)
 
 
 def loss(
-    *pods: dict[str, Any], nodes: tuple[Node, ...] = (node("n1", cpu=2000, pool="shop"), node("n2", pool="shop"))
+    *pods: RawDict, nodes: tuple[Node, ...] = (node("n1", cpu=2000, pool="shop"), node("n2", pool="shop"))
 ) -> NodeLoss:
     gone = node_loss.largest_node(nodes)
     assert gone is not None
@@ -51,7 +45,7 @@ def test_pod_without_room_is_listed_with_the_reason() -> None:
 
 def test_pod_with_anti_affinity_is_unplaceable_in_spite_of_room() -> None:
     """The pod would fit by the sums of requests."""
-    term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "web"}}}
+    term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "a"}}}
     apart = {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
     assert loss(pod("p1", "n1", "10m", **apart), pod("p2", "n2", "10m", **apart)).unplaceable_total == 1
 

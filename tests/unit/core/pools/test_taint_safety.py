@@ -7,7 +7,7 @@ from rescheduler.core.model.nodes import Node, Taint
 from rescheduler.core.model.volumes import Volume, VolumeClaim
 from rescheduler.core.pools import labels_and_taints, taint_safety
 from rescheduler.core.pools.taint_safety import PlannedTaint, plan_taint
-from unit.builders import node
+from unit.builders import RawDict, node, raw_pod
 
 SSD = {"disk": "ssd"}
 GPU = (Taint("gpu", "", "NoSchedule"),)
@@ -19,11 +19,11 @@ def found(*nodes: Node, members: tuple[str, ...] = ("p1",), homed: tuple[str, ..
 
 def pod(
     name: str = "x", space: str = "other", owner: str | None = "ReplicaSet", on: str = "p1", **spec: Any
-) -> dict[str, Any]:
-    meta: dict[str, Any] = {"name": name, "namespace": space}
+) -> RawDict:
+    raw = raw_pod(name, namespace=space, node=on, phase="Running" if on else "Pending", **spec)
     if owner:
-        meta["ownerReferences"] = [{"kind": owner, "name": "o", "uid": "o", "controller": True}]
-    return {"metadata": meta, "spec": {"nodeName": on, **spec}, "status": {"phase": "Running" if on else "Pending"}}
+        raw["metadata"]["ownerReferences"] = [{"kind": owner, "name": "o", "uid": "o", "controller": True}]
+    return raw
 
 
 def daemon_set(**spec: Any) -> dict[str, Any]:
