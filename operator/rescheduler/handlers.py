@@ -2,7 +2,7 @@
 
 Only `kopf.on.event` is used, because it writes nothing to the object. Kopf's other handlers, timers and daemons add
 annotations or finalizers to every node, and Kopf's index needs quadratic time at the start.
-`controllers.runtime.informers` watches the kinds of this operator, because a 404 ends a watch of Kopf and the process.
+`controllers.store.informers` watches the kinds of this operator, because a 404 ends a watch of Kopf and the process.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 
 import kopf
 
-from rescheduler.controllers.runtime.store import ResourceKind, Store
+from rescheduler.controllers.store.store import ResourceKind, Store
 
 
 def store_event(store: Store, event: Mapping[str, Any]) -> None:

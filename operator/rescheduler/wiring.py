@@ -37,9 +37,9 @@ from rescheduler.controllers.rebalance.moves import RebalanceMoves
 from rescheduler.controllers.rebalance.node_usage import NodeUsage
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.controllers.runtime.store import Store
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.controllers.runtime.work_queue import WorkQueue
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.replacement.move_history import MoveHistory
 from rescheduler.kube import paths
 from rescheduler.kube.client import Client

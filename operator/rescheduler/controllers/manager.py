@@ -16,10 +16,10 @@ from rescheduler.controllers.evacuation.orphaned_pods import ORPHANED_PODS_SUBSC
 from rescheduler.controllers.pools.controller import PoolController
 from rescheduler.controllers.rebalance.controller import Rebalancer
 from rescheduler.controllers.runtime.clock import Clock
-from rescheduler.controllers.runtime.informers import StoreInformers
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.controllers.runtime.work_queue import WorkQueue
+from rescheduler.controllers.store.informers import StoreInformers
+from rescheduler.controllers.store.store import ResourceKind, Store
 from rescheduler.core.eligibility import concurrency
 
 log = structlog.get_logger("rescheduler.controllers.manager")

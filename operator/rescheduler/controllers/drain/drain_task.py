@@ -23,11 +23,11 @@ from rescheduler.controllers.drain.status_writer import StatusWriter
 from rescheduler.controllers.evacuation.node_evacuation import RECHECK_INTERVAL, EvacuationDependencies, NodeEvacuation
 from rescheduler.controllers.failure.lease_monitor import LeaseMonitor
 from rescheduler.controllers.runtime.clock import Clock
-from rescheduler.controllers.runtime.conflicts import is_outdated, reread
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.controllers.runtime.write_attempts import WriteAttempts
+from rescheduler.controllers.store.conflicts import is_outdated, reread
+from rescheduler.controllers.store.store import ResourceKind, Store
 from rescheduler.core.drain import messages, state_machine, status
 from rescheduler.core.drain.drain_decision import DrainDecision, DrainObservation, decide_step, move_mode
 from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation

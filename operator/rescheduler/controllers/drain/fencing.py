@@ -17,7 +17,7 @@ from rescheduler.controllers.drain.node_writer import NodeWriter, WriteStatus
 from rescheduler.controllers.failure.lease_monitor import LeaseMonitor
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.readable import readable_objects
-from rescheduler.controllers.runtime.store import Store
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.drain import node_patches, status
 from rescheduler.core.eligibility import preconditions
 from rescheduler.core.eviction import write_refusals

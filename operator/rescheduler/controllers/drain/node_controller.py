@@ -10,11 +10,11 @@ from rescheduler.api.drains import NodeDrain, RequestReason
 from rescheduler.api.policies import ReschedulePolicy
 from rescheduler.controllers.drain.events import DrainEvents
 from rescheduler.controllers.runtime.clock import Clock
-from rescheduler.controllers.runtime.conflicts import reread
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.controllers.runtime.work_queue import WorkQueue
 from rescheduler.controllers.runtime.write_attempts import WriteAttempts
+from rescheduler.controllers.store.conflicts import reread
+from rescheduler.controllers.store.store import ResourceKind, Store
 from rescheduler.core.drain import node_patches, requests, triggers
 from rescheduler.core.drain.requests import CreateDrain, DeleteDrain, UpdateRequests
 from rescheduler.core.drain.triggers import WantedRequests

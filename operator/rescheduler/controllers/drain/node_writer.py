@@ -12,8 +12,8 @@ from rescheduler.api.drains import NodeDrain, NodeRecord
 from rescheduler.controllers.drain.events import DrainEvents
 from rescheduler.controllers.failure.lease_monitor import LeaseMonitor
 from rescheduler.controllers.runtime.clock import Clock
-from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.controllers.runtime.write_attempts import WriteAttempts
+from rescheduler.controllers.store.store import ResourceKind, Store
 from rescheduler.core.drain import node_patches, status, triggers
 from rescheduler.core.drain.node_patches import RestorePart
 from rescheduler.core.drain.state_machine import Fact, step

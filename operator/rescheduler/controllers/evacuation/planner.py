@@ -16,8 +16,8 @@ from rescheduler.api import names
 from rescheduler.controllers.evacuation import messages
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.readable import readable_objects
-from rescheduler.controllers.runtime.store import Store
 from rescheduler.controllers.runtime.tasks import Supervisor
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.volume_topology import ClusterVolumes, VolumeTopology

@@ -10,8 +10,8 @@ from typing import Any
 import structlog
 
 from rescheduler.controllers.runtime.clock import Clock
-from rescheduler.controllers.runtime.store import Store
 from rescheduler.controllers.runtime.tasks import Supervisor
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.failure import messages, node_leases
 from rescheduler.core.failure.node_leases import LeaseTracker
 from rescheduler.core.model.nodes import CONDITION_UNKNOWN, Node

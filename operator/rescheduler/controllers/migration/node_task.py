@@ -13,9 +13,9 @@ from rescheduler.api.policies import DrainSettings, ReschedulePolicy, Suspend
 from rescheduler.controllers.evacuation.node_evacuation import RECHECK_INTERVAL, EvacuationDependencies, NodeEvacuation
 from rescheduler.controllers.migration import messages
 from rescheduler.controllers.runtime.clock import Clock
-from rescheduler.controllers.runtime.conflicts import is_outdated, reread
-from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.controllers.runtime.tasks import Supervisor
+from rescheduler.controllers.store.conflicts import is_outdated, reread
+from rescheduler.controllers.store.store import ResourceKind, Store
 from rescheduler.core.drain import migration
 from rescheduler.core.drain.node_patches import Patch
 from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation

@@ -8,7 +8,7 @@ from rescheduler.controllers.migration.manager import MigrationManager
 from rescheduler.controllers.pools.admission_check import AdmissionCheck
 from rescheduler.controllers.pools.pod_counter import PoolPodCounter
 from rescheduler.controllers.runtime.clock import Clock
-from rescheduler.controllers.runtime.store import Store
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.drain import migration
 from rescheduler.core.eligibility import cluster_state
 from rescheduler.core.model.nodes import Node

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from rescheduler.controllers.runtime.store import Store
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.placement.pod_requirements import PodRequirementsParser
 from rescheduler.core.placement.pod_snapshot import PodSnapshot

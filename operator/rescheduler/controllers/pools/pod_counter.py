@@ -13,8 +13,8 @@ from rescheduler.api import names
 from rescheduler.controllers.pools.node_loss import NodeLossSimulation
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.readable import readable_objects
-from rescheduler.controllers.runtime.store import Store
 from rescheduler.controllers.runtime.tasks import Supervisor
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.model import object_schemas
 from rescheduler.core.pools import misplaced_pods
 from rescheduler.core.pools.misplaced_pods import ListScope, MembershipSnapshot, MisplacementReport, PodTotals

@@ -17,10 +17,10 @@ from rescheduler.controllers.pools.events import PoolEvents
 from rescheduler.controllers.pools.pod_counter import PoolPodCounter
 from rescheduler.controllers.pools.taint_safety import find_unschedulable, pods_requiring_pool
 from rescheduler.controllers.runtime.clock import Clock
-from rescheduler.controllers.runtime.conflicts import is_outdated, reread
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.controllers.runtime.work_queue import WorkQueue
+from rescheduler.controllers.store.conflicts import is_outdated, reread
+from rescheduler.controllers.store.store import ResourceKind, Store
 from rescheduler.core.eviction import write_refusals
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.pools import admission_params, labels_and_taints, messages, status, taint_safety

@@ -20,8 +20,8 @@ from rescheduler.controllers.rebalance.moves import MoveOutcome
 from rescheduler.controllers.rebalance.node_usage import NodeUsage
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.readable import readable_objects
-from rescheduler.controllers.runtime.store import Store
 from rescheduler.controllers.runtime.tasks import Supervisor
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.eviction.pod_actions import EvictionContext
 from rescheduler.core.model import disruption_budgets, object_schemas
 from rescheduler.core.model.resource_requests import sum_by_node

@@ -9,7 +9,7 @@ from rescheduler.api import names
 from rescheduler.api.drains import Phase
 from rescheduler.controllers.drain.drain_task import DrainDependencies, DrainTask
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.controllers.runtime.store import ResourceKind, Store
+from rescheduler.controllers.store.store import ResourceKind, Store
 from unit.builders import NOW
 
 POLICY = {"metadata": {"name": "p", "uid": "p", "resourceVersion": "1"}, "spec": {}}

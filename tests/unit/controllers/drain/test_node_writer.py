@@ -10,8 +10,8 @@ from typing import Any
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, NodeRecord
 from rescheduler.controllers.drain.node_writer import RECENT_READ_MAX_AGE, NodeWriter
-from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.controllers.runtime.write_attempts import WriteAttempts
+from rescheduler.controllers.store.store import ResourceKind, Store
 from rescheduler.core.model.nodes import Node
 from unit.builders import NOW
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.controllers.evacuation.planner import EvacuationPlanner
-from rescheduler.controllers.runtime.store import ResourceKind, Store
+from rescheduler.controllers.store.store import ResourceKind, Store
 from rescheduler.core.model import pods
 from rescheduler.core.model.volumes import NodeVolumes
 from rescheduler.core.placement.planner import Fit

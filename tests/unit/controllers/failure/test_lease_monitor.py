@@ -10,7 +10,7 @@ import looptime
 import pytest
 
 from rescheduler.controllers.failure.lease_monitor import LeaseMonitor
-from rescheduler.controllers.runtime.store import ResourceKind, Store
+from rescheduler.controllers.store.store import ResourceKind, Store
 from rescheduler.kube.client import UnreachableError
 from rescheduler.kube.connection_limits import WatchLimiter
 from unit.supervision import supervisor

@@ -12,13 +12,13 @@ from functools import partial
 import structlog
 
 from rescheduler.api import names
-from rescheduler.controllers.runtime.store import ResourceKind, Store
 from rescheduler.controllers.runtime.tasks import Supervisor
+from rescheduler.controllers.store.store import ResourceKind, Store
 from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError, Client, Json
 from rescheduler.kube.informers import Feed
 
-log = structlog.get_logger("rescheduler.runtime.informers")
+log = structlog.get_logger("rescheduler.store.informers")
 
 _PATHS = {
     ResourceKind.POLICY: paths.POLICIES,

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from rescheduler.controllers.runtime.informers import StoreInformers
-from rescheduler.controllers.runtime.store import ResourceKind, Store
+from rescheduler.controllers.store.informers import StoreInformers
+from rescheduler.controllers.store.store import ResourceKind, Store
 from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError

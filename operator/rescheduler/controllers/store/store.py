@@ -32,7 +32,7 @@ from rescheduler.core.pools import max_unavailable
 from rescheduler.core.pools.max_unavailable import PoolBudget
 from rescheduler.core.pools.membership import MembershipChanges, PoolMemberships
 
-log = structlog.get_logger("rescheduler.runtime.store")
+log = structlog.get_logger("rescheduler.store.store")
 _STATE_MAX_AGE = timedelta(seconds=10)
 
 

@@ -1,6 +1,6 @@
 """Live reads after a conflict, because the copy in the store is old."""
 
-from rescheduler.controllers.runtime.store import ResourceKind, Store
+from rescheduler.controllers.store.store import ResourceKind, Store
 from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rescheduler.controllers.runtime.store import ResourceKind, Store
+from rescheduler.controllers.store.store import ResourceKind, Store
 from rescheduler.core.eligibility.decision import wait_reason
 from rescheduler.core.model.wait_reasons import ProgressingReason
 from unit.builders import NOW
