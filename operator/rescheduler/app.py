@@ -156,7 +156,7 @@ class App:
     def _ready(self) -> str | None:
         if not self.manager.synced.is_set():
             return messages.not_listed()
-        if missing := sorted(map(paths.crd_name, self.store.not_installed)):
+        if missing := sorted(map(paths.crd_name, self.store.cache.not_installed)):
             return messages.crds_missing(missing, names.INSTALL_HINT)
         return self._why_inactive() or self.supervisor.failure_summary
 
@@ -215,7 +215,7 @@ class App:
         while True:
             log.info("leader.waiting", identity=self.identity, namespace=self.options.namespace)
             # A process with a stale view would lead and do nothing: another replica may have a current view.
-            await self.election.acquire(may_lead=lambda: not self.store.failing_view_task)
+            await self.election.acquire(may_lead=lambda: not self.store.state_builder.failing_view_task)
             await self._lead_installation()
 
     async def _run_cleanup(self) -> None:

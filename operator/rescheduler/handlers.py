@@ -10,7 +10,8 @@ from typing import Any
 
 import kopf
 
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 
 
 def store_event(store: Store, event: Mapping[str, Any]) -> None:

@@ -131,7 +131,7 @@ async def test_a_vital_task_that_fails_for_long_ends_it_as_a_failure(ends: Any) 
         task.record_failure("resync", "", ValueError("x"), vital=True)
         task._failing["resync", ""].since -= 121
         task.record_failure("resync", "", ValueError("x"), vital=True)
-        assert app.store.failing_view_task
+        assert app.store.state_builder.failing_view_task
         await app.stop_flag.wait()
 
     assert "task resync failed 2 times in a row (ValueError: x), for 121 s" in await ends(fail)

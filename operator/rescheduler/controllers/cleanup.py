@@ -17,7 +17,8 @@ from rescheduler.controllers.manager import ControllerManager
 from rescheduler.controllers.messages import CleanupStep
 from rescheduler.controllers.pools.taint_safety import pods_requiring_pool
 from rescheduler.controllers.store.conflicts import reread
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.drain import node_patches
 from rescheduler.core.eviction import write_refusals
 from rescheduler.core.eviction.api_responses import ErrorResponse

@@ -19,7 +19,8 @@ from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.runtime.work_queue import WorkQueue
 from rescheduler.controllers.store.informers import StoreInformers
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.eligibility import concurrency
 
 log = structlog.get_logger("rescheduler.controllers.manager")
@@ -90,10 +91,10 @@ class ControllerManager:
 
     def _report_unreadable(self) -> None:
         """Report unreadable objects; a standby only counts them."""
-        counts = Counter(kind for kind, _ in self._store.unreadable_objects)
+        counts = Counter(kind for kind, _ in self._store.cache.unreadable_objects)
         for kind in ResourceKind:
             self._metrics.unreadable_objects.labels(kind).set(counts[kind])
-        for unreadable in self._store.unreadable_objects.values() if self._leading else ():
+        for unreadable in self._store.cache.unreadable_objects.values() if self._leading else ():
             self._deps.events.publish_unreadable(unreadable)
 
     def _on_eligibility_change(self) -> None:
@@ -122,7 +123,7 @@ class ControllerManager:
     def _nodes_with_tasks(self) -> frozenset[str]:
         """Return the nodes whose released pods have a task. A drain that has not started has no released pods."""
         started = (drain.spec.node_name for drain in self._store.drains.values() if drain.status.started_at)
-        unreadable = (name for kind, name in self._store.unreadable_objects if kind is ResourceKind.DRAIN)
+        unreadable = (name for kind, name in self._store.cache.unreadable_objects if kind is ResourceKind.DRAIN)
         return self._pool_controller.migrations.managed_nodes().union(started, unreadable)
 
     def _on_task_done(self, name: str, task: asyncio.Task[None]) -> None:

@@ -107,7 +107,9 @@ def test_a_leader_that_cannot_hear_the_nodes_acts_on_nothing_and_then_ends(monke
     async def scenario(town: Town) -> None:
         await town.until(lambda: len(town.pods()) == 8 and not town.cluster.unready())
         monkeypatch.setattr(LeaseMonitor, "evaluate", fail)
-        await town.until(lambda: all(o.app and o.app.store.is_view_stale() for o in town.cluster.operators), 60)
+        await town.until(
+            lambda: all(o.app and o.app.store.state_builder.is_view_stale() for o in town.cluster.operators), 60
+        )
         town.cluster.annotate("n1", maintenance="x")
         await town.until(lambda: all(o.crashed for o in town.cluster.operators), 300)
         assert not any(change.cordons for change in town.changes)

@@ -7,7 +7,8 @@ from rescheduler.api.drains import NodeDrain
 from rescheduler.controllers.evacuation.budget_watch import BudgetWatch
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.readable import readable_objects
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.drain import deadlocks
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.nodes import Node

@@ -27,7 +27,8 @@ from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.controllers.runtime.write_attempts import WriteAttempts
 from rescheduler.controllers.store.conflicts import is_outdated, reread
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.drain import messages, state_machine, status
 from rescheduler.core.drain.drain_decision import DrainDecision, DrainObservation, decide_step, move_mode
 from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation
@@ -166,7 +167,7 @@ class DrainTask:
         return min(max(_MIN_DEBOUNCE, self._evaluation_seconds * cost_factor * draining_count), _MAX_DEBOUNCE)
 
     def _close(self) -> None:
-        self._deps.store.reserve_slot(self.name, None)
+        self._deps.store.state_builder.reserve_slot(self.name, None)
         self._evacuation.close()
 
     async def _reconcile(self, drain: NodeDrain) -> float:
@@ -273,7 +274,7 @@ class DrainTask:
         The node may have been uncordoned before the operator started. So the cordon counts from the start, unless the
         node was Drained then or the store observed the cordon.
         """
-        observed = self._deps.store.cordoned_at(drain.spec.node_name)
+        observed = self._deps.store.history.cordoned_at(drain.spec.node_name)
         reported = status.cordoned_at(drain.status, observed)
         if reported is None or observed or drain.status.phase is Phase.DRAINED:
             return reported

@@ -14,7 +14,7 @@ from rescheduler.api.policies import ReschedulePolicy
 from rescheduler.api.scalars import truncate
 from rescheduler.controllers.drain import messages
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.controllers.store.store import ResourceKind, UnreadableObject
+from rescheduler.controllers.store.object_cache import ResourceKind, UnreadableObject
 from rescheduler.core.drain.pod_summary import PodSummary
 from rescheduler.core.drain.status import StatusInput
 from rescheduler.core.eligibility.windows import window_state

@@ -100,7 +100,7 @@ class NodeFencing:
         own_taint = fencing.is_taint_recorded(node, record)
         return fencing.find_proof(
             node,
-            self._store.boot_history(node.name),
+            self._store.history.boots(node.name),
             own_taint=own_taint,
             known_method=known_method,
             now=self._clock.now(),
@@ -158,7 +158,7 @@ class NodeFencing:
 
     async def confirm(self, pod: Pod, decision: PodDecision) -> str:
         """Return why the pod may not leave, from a live read; empty if it may."""
-        if self._evaluated is None or self._store.is_view_stale():
+        if self._evaluated is None or self._store.state_builder.is_view_stale():
             return messages.VIEW_UNRELIABLE
         drain, evaluated_node = self._evaluated
         if decision.required_proof is RequiredProof.BOOT_DEAD:

@@ -14,7 +14,8 @@ from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.runtime.work_queue import WorkQueue
 from rescheduler.controllers.runtime.write_attempts import WriteAttempts
 from rescheduler.controllers.store.conflicts import reread
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.drain import node_patches, requests, triggers
 from rescheduler.core.drain.requests import CreateDrain, DeleteDrain, UpdateRequests
 from rescheduler.core.drain.triggers import WantedRequests
@@ -80,7 +81,7 @@ class NodeController:
         drain, policy = self._store.drain(name), self._store.policy(node)
         if drain is None:
             node = await self._clear_orphaned_conditions(node, attempts)
-        if ResourceKind.DRAIN in self._store.not_installed:
+        if ResourceKind.DRAIN in self._store.cache.not_installed:
             return  # every node is reconciled again when the CRD exists
         if policy:
             self._events.publish_window_ignored(policy, self._clock.now())
@@ -148,12 +149,12 @@ class NodeController:
             return (
                 history
                 if match is None or is_known
-                else self._store.amend_history(name, partial(condition_history.with_failure, match=match))
+                else self._store.history.amend_conditions(name, partial(condition_history.with_failure, match=match))
             )
         if history.failure_starts or not (since := _flapping_since(drain)):
             return history
         changes = policy.spec.failure.flapping.changes
-        return self._store.amend_history(
+        return self._store.history.amend_conditions(
             name, partial(condition_history.with_flapping, changes=changes, last_change=since)
         )
 

@@ -13,7 +13,8 @@ from rescheduler.controllers.drain.events import DrainEvents
 from rescheduler.controllers.failure.lease_monitor import LeaseMonitor
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.write_attempts import WriteAttempts
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.drain import node_patches, status, triggers
 from rescheduler.core.drain.node_patches import RestorePart
 from rescheduler.core.drain.state_machine import Fact, step
@@ -181,7 +182,7 @@ class NodeWriter:
         if status_input.started_at is None and self._has_wait_reason_changed(status_input):
             return replace(status_input, phase=step(status_input.phase, Fact.TURN_LOST).phase)
         started_at = status_input.started_at or status_input.now
-        self._store.reserve_slot(self._name, started_at)
+        self._store.state_builder.reserve_slot(self._name, started_at)
         try:
             # Until the cordon is observed, also after a lost race, the node may have recovered.
             if preconditions.has_only_failure_requests(drain) and not was_cordoned:
@@ -206,7 +207,7 @@ class NodeWriter:
                 log.info("node.cordoned", node=node.name, drain=self._name, uid=node.uid)
                 self._events.publish_cordoned(status_input)
         finally:
-            self._store.reserve_slot(self._name, None)
+            self._store.state_builder.reserve_slot(self._name, None)
         current_node = self._store.node(node.name) or node
         return replace(status_input, drain=self._store.drain(self._name) or status_input.drain, node=current_node)
 
@@ -338,7 +339,9 @@ class NodeWriter:
         ):
             return False
         is_reported = node.ready_status != CONDITION_UNKNOWN and evidence is not Evidence.SILENT_LEASE
-        return (is_reported or await self._lease_monitor.is_silent(node)) and not self._store.is_view_stale()
+        return (
+            is_reported or await self._lease_monitor.is_silent(node)
+        ) and not self._store.state_builder.is_view_stale()
 
     async def write_conditions(self, status_input: status.StatusInput) -> None:
         """Write the node conditions of the operator."""

@@ -20,7 +20,8 @@ from rescheduler.controllers.drain.events import DrainEvents
 from rescheduler.controllers.evacuation.node_evacuation import NodeEvacuation
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.write_attempts import WriteAttempts
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.drain import status as drain_status
 from rescheduler.core.eviction import write_refusals
 from rescheduler.core.eviction.write_refusals import WriteFailure, WriteOperation

@@ -101,12 +101,14 @@ class LeaseMonitor:
     def evaluate(self) -> None:
         """Report the silent nodes to the store; while the Leases are not synced, no further node becomes silent."""
         now, before = self._clock.monotonic(), self._synced
-        self._synced = self._informer.synced and self._store.listed_at is not None
+        self._synced = self._informer.synced and self._store.state_builder.listed_at is not None
         if not self._synced:
-            self._store.set_suspected_nodes(self._store.suspected_nodes, self._store.nodes_with_late_lease)
+            self._store.set_suspected_nodes(
+                self._store.history.suspected_nodes, self._store.history.nodes_with_late_lease
+            )
             return
         if not before:
-            self._leases.reset(now, blackout=bool(self._store.blackout_reason))
+            self._leases.reset(now, blackout=bool(self._store.state_builder.blackout_reason))
             self._listed_at = now
         if self._leases.unconfirmed:
             self._leases.presume_silent(node_leases.silence_offsets(self._store.nodes.values()), now)
@@ -115,7 +117,7 @@ class LeaseMonitor:
                 self._leases.forget(name)
         silent = self._leases.blackout_size(now)
         self._blackout_unconfirmed = (
-            bool(silent) and not self._store.blackout_reason and not self._is_blackout_confirmed(now)
+            bool(silent) and not self._store.state_builder.blackout_reason and not self._is_blackout_confirmed(now)
         )
         if self._blackout_unconfirmed:
             self._blackout_decided.clear()
@@ -125,7 +127,7 @@ class LeaseMonitor:
         timeouts = {} if silent and not self._blackout_unconfirmed else self._lease_timeouts()
         suspected = self._leases.silent_nodes(timeouts, now)
         if self._blackout_unconfirmed:
-            suspected &= self._store.suspected_nodes  # in a blackout a new suspicion would be wrong
+            suspected &= self._store.history.suspected_nodes  # in a blackout a new suspicion would be wrong
         late_limits = (
             {name: node_leases.late_after(self._leases.duration_of(name)) for name in timeouts} if suspected else {}
         )
@@ -207,8 +209,8 @@ class LeaseMonitor:
         )
         if not silent:
             self._store.set_suspected_nodes(
-                self._store.suspected_nodes - {name},
-                self._store.nodes_with_late_lease - {name},
-                self._store.nodes_with_renewed_lease,
+                self._store.history.suspected_nodes - {name},
+                self._store.history.nodes_with_late_lease - {name},
+                self._store.history.nodes_with_renewed_lease,
             )
         return silent

@@ -15,7 +15,8 @@ from rescheduler.controllers.migration import messages
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.controllers.store.conflicts import is_outdated, reread
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.drain import migration
 from rescheduler.core.drain.node_patches import Patch
 from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation

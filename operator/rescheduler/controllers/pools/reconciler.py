@@ -20,7 +20,8 @@ from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.runtime.work_queue import WorkQueue
 from rescheduler.controllers.store.conflicts import is_outdated, reread
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.eviction import write_refusals
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.pools import admission_params, labels_and_taints, messages, status, taint_safety

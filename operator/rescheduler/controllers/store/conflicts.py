@@ -1,6 +1,7 @@
 """Live reads after a conflict, because the copy in the store is old."""
 
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 
 

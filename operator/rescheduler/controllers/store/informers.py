@@ -13,7 +13,8 @@ import structlog
 
 from rescheduler.api import names
 from rescheduler.controllers.runtime.tasks import Supervisor
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError, Client, Json
 from rescheduler.kube.informers import Feed
@@ -82,15 +83,15 @@ class StoreInformers:
                 await self._verify_not_installed(kind, error)
             raise
         self._store.resync(kind, listed_names, int(version))
-        if kind in self._store.not_installed:
-            self._store.not_installed.discard(kind)
+        if kind in self._store.cache.not_installed:
+            self._store.cache.not_installed.discard(kind)
             log.info("kind.installed", kind=kind)
             self._on_kinds_changed()
         return version
 
     async def _verify_not_installed(self, kind: ResourceKind, error: ApiError) -> None:
         """Raise CRDNotInstalledError if the list of CRDs lacks the kind; a 404 may come from a proxy or a starting server."""
-        if kind not in self._store.not_installed:
+        if kind not in self._store.cache.not_installed:
             definitions = await self._client.get(
                 paths.CUSTOM_RESOURCE_DEFINITIONS, fieldSelector=f"metadata.name={paths.crd_name(kind)}"
             )
@@ -100,9 +101,9 @@ class StoreInformers:
         raise CRDNotInstalledError("GET", _PATHS[kind], error.response) from error
 
     def _record_not_installed(self, kind: ResourceKind, version: int) -> None:
-        if kind in self._store.not_installed:
+        if kind in self._store.cache.not_installed:
             return  # a concurrent list has recorded it
-        self._store.not_installed.add(kind)
+        self._store.cache.not_installed.add(kind)
         log.error("kind.not_installed", kind=kind, crd=paths.crd_name(kind), hint=names.INSTALL_HINT)
         self._store.resync(kind, (), version)
         self._on_kinds_changed()

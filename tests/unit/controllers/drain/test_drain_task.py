@@ -9,7 +9,8 @@ from rescheduler.api import names
 from rescheduler.api.drains import Phase
 from rescheduler.controllers.drain.drain_task import DrainDependencies, DrainTask
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from unit.builders import NOW
 
 POLICY = {"metadata": {"name": "p", "uid": "p", "resourceVersion": "1"}, "spec": {}}

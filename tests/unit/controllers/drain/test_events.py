@@ -6,7 +6,7 @@ import pytest
 
 from rescheduler.controllers.drain.events import DrainEvents
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.controllers.store.store import ResourceKind, UnreadableObject
+from rescheduler.controllers.store.object_cache import ResourceKind, UnreadableObject
 
 
 class Recorder:

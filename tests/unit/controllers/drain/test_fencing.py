@@ -90,8 +90,8 @@ class World:
 
     def fence(self) -> NodeFencing:
         store = SimpleNamespace(
-            boot_history=lambda _: fencing.observe_boot(None, DEAD),
-            is_view_stale=lambda: self.blind,
+            history=SimpleNamespace(boots=lambda _: fencing.observe_boot(None, DEAD)),
+            state_builder=SimpleNamespace(is_view_stale=lambda: self.blind),
             drain=lambda _: None,
         )
         clock = SimpleNamespace(now=lambda: NOW, monotonic=lambda: self.seconds)

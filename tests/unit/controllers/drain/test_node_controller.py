@@ -8,7 +8,8 @@ from typing import Any
 from rescheduler.api import names
 from rescheduler.controllers.drain.node_controller import NodeController
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from unit.builders import NOW
 
 CONDITION = {"type": "GpuBad", "status": "True", "lastTransitionTime": "2025-12-31T00:00:00Z"}

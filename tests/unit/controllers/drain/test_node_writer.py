@@ -11,7 +11,8 @@ from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, NodeRecord
 from rescheduler.controllers.drain.node_writer import RECENT_READ_MAX_AGE, NodeWriter
 from rescheduler.controllers.runtime.write_attempts import WriteAttempts
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.model.nodes import Node
 from unit.builders import NOW
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.controllers.evacuation.planner import EvacuationPlanner
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.model import pods
 from rescheduler.core.model.volumes import NodeVolumes
 from rescheduler.core.placement.planner import Fit

@@ -10,7 +10,8 @@ import looptime
 import pytest
 
 from rescheduler.controllers.failure.lease_monitor import LeaseMonitor
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from rescheduler.kube.client import UnreachableError
 from rescheduler.kube.connection_limits import WatchLimiter
 from unit.supervision import supervisor
@@ -41,7 +42,7 @@ class World:
         client: Any = SimpleNamespace(list=self._list, watch=self._watch, watch_limiter=WatchLimiter(), report=print)
         clock: Any = SimpleNamespace(monotonic=self.time)
         self.store = Store(lambda: BEGAN + timedelta(seconds=self.time()))
-        self.store.listed_at = BEGAN
+        self.store.set_listed(BEGAN)
         self.store.subscribe(on_change=lambda _: self._changed())
         for name in self.names:
             raw = {"metadata": {"name": name, "uid": name, "resourceVersion": "1"}}
@@ -53,8 +54,8 @@ class World:
         return asyncio.get_running_loop().time() - 1000
 
     def _changed(self) -> None:
-        if not self.blackouts or self.blackouts[-1][1] != bool(self.store.blackout_reason):
-            self.blackouts.append((self.time(), bool(self.store.blackout_reason)))
+        if not self.blackouts or self.blackouts[-1][1] != bool(self.store.state_builder.blackout_reason):
+            self.blackouts.append((self.time(), bool(self.store.state_builder.blackout_reason)))
 
     def _raw(self, name: str) -> dict[str, Any]:
         meta = {"name": name, "uid": name, "resourceVersion": str(self._version)}
@@ -133,7 +134,7 @@ def test_a_watch_that_has_died_is_opened_again_and_is_no_blackout(nodes: int) ->
     world = play(scene, nodes=nodes)
     assert len(world.lists) == 3
     assert not declared(world)
-    assert not world.store.suspected_nodes
+    assert not world.store.history.suspected_nodes
 
 
 def test_watch_that_loses_renewals_is_opened_again_before_a_blackout() -> None:
@@ -177,7 +178,7 @@ def test_blackout_without_any_list_ends_with_a_new_connection() -> None:
         assert at <= 30 + 35
         world.away = False
         await asyncio.sleep(25)
-        assert not world.store.blackout_reason
+        assert not world.store.state_builder.blackout_reason
 
     world = play(scene)
     pauses = [later - sooner for sooner, later in zip(world.lists[1:], world.lists[2:], strict=False)]

@@ -9,7 +9,8 @@ from rescheduler.api.drains import Blocker, BlockerClass
 from rescheduler.controllers.migration import manager
 from rescheduler.controllers.migration.manager import MigrationManager
 from rescheduler.controllers.migration.node_task import BlockedMigration, MigrationDependencies
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.drain import migration as decisions
 from rescheduler.core.model.pods import Pod
 from unit.builders import NOW

@@ -6,7 +6,8 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.controllers.pools.pod_counter import PoolPodCounter
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.kube.client import ApiError
 from unit.fakes import FakeClock

@@ -9,7 +9,8 @@ import pytest
 from rescheduler.api import names
 from rescheduler.controllers.pools.reconciler import PoolReconciler
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.core.pools import labels_and_taints
 from rescheduler.core.pools.admission_policies import AdmissionState

@@ -12,7 +12,8 @@ from rescheduler.controllers.rebalance.moves import MoveOutcome
 from rescheduler.controllers.rebalance.node_usage import NodeUsage
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.core.rebalance import node_groups
 from rescheduler.core.rebalance.candidates import COOLDOWN_AFTER_FAILED_MOVE, COOLDOWN_AFTER_MOVE

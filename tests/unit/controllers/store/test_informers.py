@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from rescheduler.controllers.store.informers import StoreInformers
-from rescheduler.controllers.store.store import ResourceKind, Store
+from rescheduler.controllers.store.object_cache import ResourceKind
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError
@@ -50,18 +51,18 @@ def reports() -> list[bool]:
 
 @pytest.fixture
 def informers(client: FakeClient, store: Store, reports: list[bool]) -> StoreInformers:
-    return StoreInformers(client, store, lambda: reports.append(ResourceKind.POLICY in store.not_installed))  # type: ignore[arg-type]
+    return StoreInformers(client, store, lambda: reports.append(ResourceKind.POLICY in store.cache.not_installed))  # type: ignore[arg-type]
 
 
 async def test_a_kind_whose_crd_is_gone_has_no_objects(
     informers: StoreInformers, client: FakeClient, store: Store, reports: list[bool]
 ) -> None:
     await informers.list_all()
-    assert store._policies
+    assert store.cache.policies
     client.gone = {paths.POLICIES}
     await informers.list_all()
-    assert store.not_installed == {ResourceKind.POLICY}
-    assert not store._policies
+    assert store.cache.not_installed == {ResourceKind.POLICY}
+    assert not store.cache.policies
     assert client.asked == ["metadata.name=reschedulepolicies.rescheduler.dev"]
     assert reports == [True]
 
@@ -77,7 +78,7 @@ async def test_a_missing_and_a_restored_kind_are_reported_once(
     await informers.list_all()
     await informers.list_all()
     assert reports == [True, False]
-    assert store._policies
+    assert store.cache.policies
 
 
 async def test_a_404_for_an_installed_kind_drops_no_object(
@@ -87,8 +88,8 @@ async def test_a_404_for_an_installed_kind_drops_no_object(
     client.gone, client.defined = {paths.POLICIES}, True
     with pytest.raises(ApiError):
         await informers._list(ResourceKind.POLICY)
-    assert not store.not_installed
-    assert store._policies
+    assert not store.cache.not_installed
+    assert store.cache.policies
 
 
 async def test_a_404_for_a_kubernetes_kind_is_an_error(informers: StoreInformers, client: FakeClient) -> None:
