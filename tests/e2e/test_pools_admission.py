@@ -352,7 +352,7 @@ REFUSED = [
     (pod("h", "out", tolerations=[{"effect": "NoSchedule", **EVERYTHING}]), "pools.exemptNamespaces"),
     # Only their controller creates pods of a DaemonSet.
     (owned(pod("i", "out", tolerations=[EVERYTHING]), "DaemonSet"), "which is exclusive"),
-    (owned(pod("j", "red", nodeName="blue1"), "DaemonSet"), "spec.nodeName would pass"),
+    (owned(pod("j", "red", nodeName="blue1"), "DaemonSet"), "spec.nodeName bypasses the scheduler"),
 ]
 
 
