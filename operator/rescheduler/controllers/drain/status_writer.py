@@ -7,12 +7,10 @@ reported by an Event on the node, and in the log.
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
 
 import structlog
 
 from rescheduler.api import names
-from rescheduler.api.conditions import Condition
 from rescheduler.api.drains import NodeDrain, NodeDrainStatus
 from rescheduler.api.scalars import merge_patch
 from rescheduler.controllers.drain import messages
@@ -113,7 +111,8 @@ class StatusWriter:
 
     async def report_internal_error(self, drain: NodeDrain, error: Exception) -> None:
         """Report an internal error of the operator at this drain, once; the next status replaces the report."""
-        status = _with_internal_error(drain, error, self._clock.now())
+        state = ("False", "InternalError", messages.internal_error(error))
+        status = drain_status.with_progressing(drain, state, self._clock.now())
         if status == drain.status:
             return
         body = {"metadata": {"resourceVersion": drain.resource_version}, "status": merge_patch(drain.status, status)}
@@ -158,21 +157,6 @@ class StatusWriter:
         # Without the UID, a new NodeDrain of this name could lose its finalizer while it holds a node.
         body = {"metadata": {"uid": drain.uid, "resourceVersion": metadata["resourceVersion"], "finalizers": remaining}}
         await self._client.patch(paths.drain(self._name), body)
-
-
-def _with_internal_error(drain: NodeDrain, error: Exception, now: datetime) -> NodeDrainStatus:
-    conditions_by_type = {condition.type: condition for condition in drain.status.conditions}
-    before = conditions_by_type.get("Progressing")
-    conditions_by_type["Progressing"] = Condition(
-        type="Progressing",
-        status="False",
-        reason="InternalError",
-        message=messages.internal_error(error),
-        observed_generation=drain.generation,
-        last_transition_time=before.last_transition_time if before and before.status == "False" else now,
-    )
-    conditions = tuple(conditions_by_type.values())
-    return drain.status.model_copy(update={"conditions": conditions, "waiting": drain_status.waiting(conditions)})
 
 
 def _urgent_part(status: NodeDrainStatus) -> tuple[object, ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from rescheduler.api import names
-from rescheduler.api.conditions import Condition
+from rescheduler.api.conditions import Condition, ConditionState, merge
 from rescheduler.api.drains import (
     Blocker,
     BlockerClass,
@@ -184,21 +184,19 @@ def _blockers(status_input: StatusInput, pod_summary: PodSummary) -> tuple[Block
 
 def with_write_failures(drain: NodeDrain, write_failures: Sequence[WriteFailure], now: datetime) -> NodeDrainStatus:
     """Return the current status with the failing writes in `Progressing`; a failed reconcile knows nothing else."""
-    conditions_by_type = {c.type: c for c in drain.status.conditions}
-    before = conditions_by_type.get("Progressing")
+    before = next((c for c in drain.status.conditions if c.type == "Progressing"), None)
     message = "; ".join(map(str, write_failures))
     if not message or (before and before.message == message):
         return drain.status
-    conditions_by_type["Progressing"] = Condition(
-        type="Progressing",
-        status=before.status if before else "False",
-        reason=before.reason if before else ProgressingReason.STALE_VIEW,
-        message=message,
-        observed_generation=drain.generation,
-        last_transition_time=before.last_transition_time if before else now,
-    )
-    conditions, phase = tuple(conditions_by_type.values()), drain.status.phase or Phase.WAITING
-    return drain.status.model_copy(update={"conditions": conditions, "waiting": waiting(conditions), "phase": phase})
+    state, reason = (before.status, before.reason) if before else ("False", ProgressingReason.STALE_VIEW)
+    status = with_progressing(drain, (state, reason, message), now)
+    return status.model_copy(update={"phase": status.phase or Phase.WAITING})
+
+
+def with_progressing(drain: NodeDrain, progressing: ConditionState, now: datetime) -> NodeDrainStatus:
+    """Return the current status with another condition `Progressing`."""
+    merged = merge(drain.status.conditions, {"Progressing": progressing}, drain.generation, now)
+    return drain.status.model_copy(update={"conditions": merged, "waiting": waiting(merged)})
 
 
 def _estimated_completion(status_input: StatusInput) -> datetime | None:
@@ -297,19 +295,7 @@ def _conditions(status_input: StatusInput) -> tuple[Condition, ...]:
             own_conditions["Fenced"] = fenced_condition
         else:
             conditions_by_type.pop("Fenced", None)  # the condition would be wrong for a node that is back
-    for type_, (state, reason, message) in own_conditions.items():
-        previous = conditions_by_type.get(type_)
-        conditions_by_type[type_] = Condition(
-            type=type_,
-            status=state,
-            reason=reason,
-            message=message,
-            observed_generation=status_input.drain.generation,
-            last_transition_time=previous.last_transition_time
-            if previous and previous.status == state
-            else status_input.now,
-        )
-    return tuple(conditions_by_type.values())
+    return merge(conditions_by_type.values(), own_conditions, status_input.drain.generation, status_input.now)
 
 
 def _fenced_condition(
