@@ -45,7 +45,7 @@ class ReplicaSet:
     """A ReplicaSet.
 
     Attributes:
-        deployment_name: name of its Deployment; empty if its controller is no Deployment. Also `deployment_uid`.
+        deployment_uid: UID of its Deployment; empty if its controller is no Deployment.
         replica_failure: the API server's message if the ReplicaSet cannot create a pod; empty if it can.
         min_ready_time: how long a pod must be Ready to count (`minReadySeconds`).
         deployment_selector: its selector without `pod-template-hash`, as a query of the API. All ReplicaSets of a
@@ -56,7 +56,6 @@ class ReplicaSet:
     namespace: str
     name: str
     uid: str
-    deployment_name: str = ""
     deployment_uid: str = ""
     pod_template_hash: str = ""
     replicas: int = 0
@@ -100,7 +99,6 @@ def parse_replica_set(raw: RawObject) -> ReplicaSet:
     raw = object_schemas.sanitize_replica_set(raw)
     meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
     owner: RawObject = controller_reference(meta) or {}
-    has_deployment = owner.get("kind") == "Deployment"
     failure: RawObject = next((c for c in status.get("conditions") or () if c["type"] == "ReplicaFailure"), {})
     selector = dict(spec.get("selector") or {})
     labels = {k: v for k, v in (selector.get("matchLabels") or {}).items() if k != names.POD_TEMPLATE_HASH}
@@ -108,8 +106,7 @@ def parse_replica_set(raw: RawObject) -> ReplicaSet:
         namespace=meta["namespace"],
         name=meta["name"],
         uid=meta["uid"],
-        deployment_name=owner["name"] if has_deployment else "",
-        deployment_uid=owner["uid"] if has_deployment else "",
+        deployment_uid=owner["uid"] if owner.get("kind") == "Deployment" else "",
         pod_template_hash=(meta.get("labels") or {}).get(names.POD_TEMPLATE_HASH, ""),
         replicas=bounded_integer(spec.get("replicas"), 0, INT32, 1),
         revision=truncate_with_digest((meta.get("annotations") or {}).get(_REVISION), _MAX_REVISION_LENGTH),

@@ -56,7 +56,7 @@ def world(
     for raw in raws:
         census.add(raw)
         tenants[raw["spec"]["nodeName"]].append(pods.parse_pod(raw))
-    owner = ReplicaSet("s", "web-1", "r", "web", "d", replicas=deployment.replicas)
+    owner = ReplicaSet("s", "web-1", "r", "d", replicas=deployment.replicas)
     return PreviewInput(
         NOW, PlacementInput(known, census), tenants, {}, {"s": budgets}, {"r": owner}, {deployment.uid: deployment}
     )

@@ -30,7 +30,7 @@ from rescheduler.core.replacement.decisions import (
 from unit.builders import NOW
 
 DEPLOYMENT = Deployment("s", "web", "d", replicas=3, revision="1")
-CURRENT = ReplicaSet("s", "web-a", "r1", "web", "d", pod_template_hash="a", replicas=3, revision="1")
+CURRENT = ReplicaSet("s", "web-a", "r1", "d", pod_template_hash="a", replicas=3, revision="1")
 FULL = DisruptionBudget("s", "b", "b", allowed=0, healthy=1, needed=1, expected=1)
 
 
@@ -333,7 +333,7 @@ def test_a_pod_is_never_returned_after_a_rollout() -> None:
 
 def test_a_replica_set_without_deployment_keeps_the_gate() -> None:
     old = pod("p1", released=True)
-    alone = replace(CURRENT, deployment_name="", deployment_uid="")
+    alone = replace(CURRENT, deployment_uid="")
     assert (
         decide(old, workload(old, *THREE[1:], deployment=None, replica_sets=(alone,)), setting()).step
         is ReplacementStep.WAIT
@@ -410,7 +410,7 @@ def test_a_pod_is_returned_if_its_eviction_is_refused_for_long(why: dict[str, An
 
 
 def test_a_hanging_rollout_is_reported_and_the_pod_stays_released() -> None:
-    newer = ReplicaSet("s", "web-b", "r2", "web", "d", pod_template_hash="b", replicas=1, revision="2")
+    newer = ReplicaSet("s", "web-b", "r2", "d", pod_template_hash="b", replicas=1, revision="2")
     rolled: dict[str, Any] = {"deployment": replace(DEPLOYMENT, revision="2"), "replica_sets": (CURRENT, newer)}
     hangs = pod("new", ready=False, owner=Owner("ReplicaSet", "web-b", "r2"), labels={"pod-template-hash": "b"})
 
