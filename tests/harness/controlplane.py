@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -223,20 +224,41 @@ class ControlPlane(Machines):
         self._apiserver = self._end("kube-apiserver")
 
     def start_apiserver(self) -> None:
-        """Restart the API server, and wait until it is ready."""
-        self._start("kube-apiserver", self._apiserver)
+        """Restart the API server and the components that depend on it, and wait until they are ready.
+
+        Raises ControlPlaneError with the log of a component that ended.
+        """
         try:
+            self._start("kube-apiserver", self._apiserver)
             self.wait_ready()
+            # Watches of other components back off up to a minute, KWOK's for longer: no pod would be created or run
+            # until then.
+            for program in ("kube-controller-manager", "kube-scheduler"):
+                self._restart(program)
         finally:
+            # Not earlier: a control plane that starts meanwhile would take the port of a component that was ended.
             if self._ports:
                 self._ports.close()
-        # Watches of other components back off up to a minute, KWOK's for longer: no pod would be created or run until
-        # then.
-        for program in ("kube-controller-manager", "kube-scheduler"):
-            self._start(program, self._end(program))
         for rack in [name for name, process in self._racks.items() if process.poll() is None]:
             self.fail_rack(rack)
             self.recover_rack(rack)
+
+    def _restart(self, program: str) -> None:
+        """Restart a component, and wait until it listens on its port."""
+        command = self._end(program)
+        self._start(program, command)
+        until(lambda: self._listens(program, command), f"{program} to be ready", seconds=60)
+
+    def _listens(self, program: str, command: Sequence[str]) -> bool:
+        """Whether a restarted component listens on its port. Raises ControlPlaneError if it ended."""
+        if self._again[program].poll() is not None:
+            raise ControlPlaneError(f"{program} ended:\n{self._log_again(program).read_text()[-2000:]}")
+        (port,) = [argument.partition("=")[2] for argument in command if argument.startswith("--secure-port=")]
+        try:
+            with socket.create_connection(("127.0.0.1", int(port)), timeout=5):
+                return True
+        except OSError:
+            return False
 
     @contextmanager
     def paused(self, program: str) -> Iterator[None]:
@@ -260,8 +282,11 @@ class ControlPlane(Machines):
         return command
 
     def _start(self, program: str, command: Sequence[str]) -> None:
-        with (self.workdir / f"{program}-again.log").open("ab") as log:
+        with self._log_again(program).open("ab") as log:
             self._again[program] = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    def _log_again(self, program: str) -> Path:
+        return self.workdir / f"{program}-again.log"
 
     def wait_ready(self, seconds: float = 60) -> None:
         """Wait for /readyz."""

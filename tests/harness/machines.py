@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 
-from harness import binaries
+from harness import binaries, processes
 from harness.clients import Clients
 from harness.waiting import until
 
@@ -65,18 +65,37 @@ class Machines(Clients):
         self.apply(*bodies)
         for where in {body["metadata"]["labels"][RACK] for body in bodies}:
             self._rack(where)
-        until(lambda: self._ready_nodes() >= set(names), f"{count} nodes to be Ready", seconds=180, every=0.2)
+        until(
+            lambda: set(names) <= {raw["metadata"]["name"] for raw in self._nodes() if _usable(raw)},
+            lambda: f"{count} nodes to be Ready ({self._why_not_ready(names)})",
+            seconds=180,
+            every=0.2,
+        )
         return names
 
-    def _ready_nodes(self) -> set[str]:
-        """Return names of nodes that are Ready, and no longer tainted because they were not.
+    def _why_not_ready(self, names: Sequence[str]) -> str:
+        """Return what the nodes show, and which programs of the control plane run, for the error of a wait."""
+        nodes = [raw for raw in self._nodes() if raw["metadata"]["name"] in names]
+        seen = {
+            raw["metadata"]["name"]: (
+                [taint["key"] for taint in raw["spec"].get("taints", ())],
+                [f"{c['type']}={c['status']}" for c in raw.get("status", {}).get("conditions", ())],
+            )
+            for raw in nodes
+        }
+        running = sorted({processes.program(pid) for pid in processes.of(self.workdir) if not processes.ended(pid)})
+        return f"nodes: {seen}; running: {', '.join(running)}"
 
-        It sends plain requests: a kubectl for each read would take half the time of a small test.
+    def _nodes(self) -> list[dict[str, Any]]:
+        """Return all nodes.
+
+        It sends a plain request: a kubectl for each read would take half the time of a small test.
         """
         pair = (str(self.pki / "admin.crt"), str(self.pki / "admin.key"))
         answer = requests.get(f"{self.server}/api/v1/nodes", cert=pair, verify=str(self.pki / "ca.crt"), timeout=30)
         answer.raise_for_status()
-        return {raw["metadata"]["name"] for raw in answer.json()["items"] if _usable(raw)}
+        items: list[dict[str, Any]] = answer.json()["items"]
+        return items
 
     def _rack(self, name: str) -> None:
         running = self._racks.get(name)
