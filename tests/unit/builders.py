@@ -208,3 +208,81 @@ def raw_pod(
         "spec": {"nodeName": node, "containers": [container], **spec},
         "status": {"phase": phase},
     }
+
+
+def release_record(cause: str = "NodeDrain/n", *, attempt: int = 1, **changes: Any) -> ReleaseRecord:
+    """Return the record of a pod that was released at `NOW` from ReplicaSet `web-a` of Deployment `web`.
+
+    Args:
+        changes: any other fields.
+    """
+    fields: RawDict = {
+        "deletion_cost": None,
+        "ready_pods": 3,
+        "released_at": NOW,
+        "deployment": "web",
+        "deployment_uid": "web",
+        "replica_set": "web-a",
+        "replica_set_uid": "web-a",
+    }
+    return ReleaseRecord(cause, attempt=attempt, **fields | changes)
+
+
+def controlled_by(raw: RawDict, kind: str, name: str) -> RawDict:
+    """Return the raw object with this controller, whose UID is its name."""
+    version = "batch/v1" if kind == "Job" else "apps/v1"
+    reference = {"apiVersion": version, "kind": kind, "name": name, "uid": name, "controller": True}
+    return {**raw, "metadata": {**raw["metadata"], "ownerReferences": [reference]}}
+
+
+def raw_deployment(name: str = "web", *, replicas: int = 3, revision: str = "1", **spec: Any) -> RawDict:
+    """Return a raw Deployment in namespace `s`; its UID is its name.
+
+    Args:
+        spec: other fields of its raw spec.
+    """
+    meta = {"namespace": "s", "name": name, "uid": name, "annotations": {"deployment.kubernetes.io/revision": revision}}
+    return {"metadata": meta, "spec": {"replicas": replicas, **spec}, "status": {}}
+
+
+def raw_replica_set(
+    name: str = "web-a", *, deployment: str = "web", replicas: int = 3, revision: str = "1", app: str = "web"
+) -> RawDict:
+    """Return a raw ReplicaSet in namespace `s`; its UID is its name, and its template hash is the part after the dash.
+
+    Args:
+        deployment: name of its controller; empty if it has none.
+        app: label of its pods.
+    """
+    labels = {"app": app, "pod-template-hash": name.rpartition("-")[2]}
+    annotations = {"deployment.kubernetes.io/revision": revision}
+    meta = {"namespace": "s", "name": name, "uid": name, "labels": labels, "annotations": annotations}
+    spec = {"replicas": replicas, "selector": {"matchLabels": labels}}
+    raw = {"metadata": meta, "spec": spec, "status": {}}
+    return controlled_by(raw, "Deployment", deployment) if deployment else raw
+
+
+def raw_replica(
+    name: str = "a",
+    *,
+    replica_set: str = "web-a",
+    app: str = "web",
+    node: str = "n",
+    ready: bool = True,
+    record: ReleaseRecord | None = None,
+    annotations: Mapping[str, str] | None = None,
+) -> RawDict:
+    """Return a raw pod of a ReplicaSet in namespace `s`.
+
+    Args:
+        replica_set: its controller, unless the pod is released.
+        app: its label besides the template hash.
+        record: its release record; its controller then is the Deployment of the record.
+        annotations: its annotations besides the record.
+    """
+    labels = {"app": app, "pod-template-hash": replica_set.rpartition("-")[2]}
+    raw = raw_pod(name, node=node, labels=labels)
+    raw["status"]["conditions"] = [{"type": "Ready", "status": str(ready)}]
+    moved = {names.MOVE: record.to_annotation()} if record else {}
+    raw["metadata"]["annotations"] = {**moved, **(annotations or {})}
+    return controlled_by(raw, *(("Deployment", record.deployment) if record else ("ReplicaSet", replica_set)))

@@ -1,11 +1,18 @@
-"""Fakes for unit tests: a clock, and an API server."""
+"""Fakes for unit tests: a clock, an API server, and a client of a cluster in memory."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from copy import deepcopy
+from typing import Any
 
 from aiohttp import web
 
 from rescheduler.controllers.runtime.clock import Clock
-from unit.builders import NOW
+from rescheduler.core.eviction.api_responses import ErrorResponse
+from rescheduler.kube.client import ApiError, Client
+from simulation.patches import merged
+from unit.builders import NOW, RawDict
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -56,3 +63,132 @@ class FakeApiServer:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.asked.append((request.method, request.raw_path, request.headers.get("Authorization", "")))
         return await self.answer(request)
+
+
+async def settle() -> None:
+    """Let all tasks run until each of them waits for a timer or for the test."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+class FakeClusterClient(Client):
+    """A client of a cluster in memory. It lists and watches objects, and merges patches.
+
+    The watch brings only the objects that a test puts: a patch of the client itself does not arrive.
+
+    Attributes:
+        refused: error by method and resource, such as `LIST pods`, `POST eviction` or `PATCH pods`.
+        listed: path and query of each list.
+        written: method, path and body of each write that arrived, refused or not.
+        stalled: while set, each write waits for this event.
+    """
+
+    def __init__(self) -> None:
+        self.refused: dict[str, Exception] = {}
+        self.listed: list[tuple[str, Mapping[str, Any]]] = []
+        self.written: list[tuple[str, str, Any]] = []
+        self.stalled: asyncio.Event | None = None
+        self.report = lambda *_: None
+        self._version = 1
+        self._objects: dict[str, dict[str, RawDict]] = defaultdict(dict)
+        self._watches: list[tuple[str, Mapping[str, Any], asyncio.Queue[tuple[str, RawDict]]]] = []
+
+    def refuse(self, request: str, code: int, message: str = "", **details: Any) -> None:
+        """Refuse each request with this method and resource."""
+        self.refused[request] = ApiError("", request, ErrorResponse(code, "", message, **details))
+
+    def put(self, resource: str, *objects: RawDict) -> None:
+        """Store objects in new versions, and send them to the watches."""
+        for raw in objects:
+            stored = self._store(resource, raw)
+            for path, query, queue in self._watches:
+                if _resource_in(path) == resource and _is_listed(path, query, stored):
+                    queue.put_nowait(("MODIFIED", deepcopy(stored)))
+
+    def remove(self, resource: str, uid: str) -> None:
+        """Remove an object, and send its deletion to the watches."""
+        gone = self._store(resource, self._objects[resource][uid])
+        del self._objects[resource][uid]
+        for path, query, queue in self._watches:
+            if _resource_in(path) == resource and _is_listed(path, query, gone):
+                queue.put_nowait(("DELETED", gone))
+
+    def _store(self, resource: str, raw: RawDict) -> RawDict:
+        self._version += 1
+        stored = deepcopy(raw)
+        stored["metadata"]["resourceVersion"] = str(self._version)
+        self._objects[resource][stored["metadata"]["uid"]] = stored
+        return stored
+
+    async def list(self, path: str, **params: str | int) -> AsyncIterator[RawDict]:
+        self.listed.append((path, params))
+        if error := self.refused.get(f"LIST {_resource_in(path)}"):
+            raise error
+        items = [deepcopy(raw) for raw in self._objects[_resource_in(path)].values() if _is_listed(path, params, raw)]
+        yield {"metadata": {"resourceVersion": str(self._version)}, "items": items}
+
+    async def list_metadata(self, path: str, **params: str | int) -> AsyncIterator[RawDict]:
+        async for page in self.list(path, **params):
+            yield {**page, "items": [{"metadata": raw["metadata"]} for raw in page["items"]]}
+
+    async def get(self, path: str, *, election: bool = False, **params: str | int) -> RawDict:
+        async for page in self.list(path, **params):
+            return page
+        raise AssertionError(path)
+
+    async def find(self, path: str, *, election: bool = False) -> RawDict | None:
+        folder, _, name = path.rpartition("/")
+        if error := self.refused.get(f"GET {_resource_in(folder)}"):
+            raise error
+        found = (raw for raw in self._objects[_resource_in(folder)].values() if raw["metadata"]["name"] == name)
+        return deepcopy(next(found, None))
+
+    async def watch(
+        self, path: str, *, version: str, idle_timeout: float = 0, seconds: float = 0, **params: str | int
+    ) -> AsyncGenerator[tuple[str, RawDict], None]:
+        queue: asyncio.Queue[tuple[str, RawDict]] = asyncio.Queue()
+        self._watches.append((path, params, queue))
+        while True:
+            yield await queue.get()
+
+    async def create(self, path: str, body: Any, *, election: bool = False, timeout: float = 30) -> RawDict:
+        await self._arrive("POST", path, _resource_in(path.partition("?")[0]), body)
+        return {}
+
+    async def patch(self, path: str, body: Any, *, kind: str = "", election: bool = False) -> RawDict:
+        folder, _, name = path.rpartition("/")
+        await self._arrive("PATCH", path, _resource_in(folder), body)
+        before = await self.find(path)
+        if before is None:
+            raise ApiError("PATCH", path, ErrorResponse(404))
+        for key in ("uid", "resourceVersion"):
+            if body["metadata"][key] != before["metadata"][key]:
+                raise ApiError("PATCH", path, ErrorResponse(409, "Conflict", f"{key} of {name}"))
+        return deepcopy(self._store(_resource_in(folder), merged(before, body)))
+
+    async def _arrive(self, method: str, path: str, resource: str, body: Any) -> None:
+        self.written.append((method, path, body))
+        if self.stalled:
+            await self.stalled.wait()
+        if error := self.refused.get(f"{method} {resource}"):
+            raise error
+
+
+def _resource_in(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _is_listed(path: str, query: Mapping[str, Any], raw: RawDict) -> bool:
+    """Whether a list of this path has the object: namespace, `key=value` labels, name and node select."""
+    meta = raw["metadata"]
+    _, _, below = path.partition("/namespaces/")
+    fields = {"metadata.name": meta["name"], "spec.nodeName": raw.get("spec", {}).get("nodeName", "")}
+    fields |= {f"label {key}": value for key, value in (meta.get("labels") or {}).items()}
+    wanted = [part.partition("=") for part in query.get("fieldSelector", "").split(",") if part]
+    wanted += [
+        (f"label {part.partition('=')[0]}", "=", part.partition("=")[2])
+        for part in query.get("labelSelector", "").split(",")
+        if part
+    ]
+    in_namespace = not below or meta.get("namespace") == below.partition("/")[0]
+    return in_namespace and all(fields.get(key) == value for key, _, value in wanted)
