@@ -18,12 +18,8 @@ from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.node_affinity import has_anti_affinity_to, may_run_on
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.pods import TERMINAL_PHASES
-from rescheduler.core.model.resource_requests import (
-    allocated_with_pod,
-    fits_by_requests,
-    free_resources,
-    requested_resources,
-)
+from rescheduler.core.model.resource_fit import fits_by_requests, free_resources
+from rescheduler.core.model.resource_requests import allocated_with_pod, requested_resources
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 

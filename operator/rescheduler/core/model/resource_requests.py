@@ -57,16 +57,6 @@ def sum_by_node(raw_pods: Iterable[RawPod], totals: dict[str, Counter[str]]) -> 
         totals.setdefault(raw["spec"].get("nodeName", ""), Counter()).update(allocated_with_pod(raw))
 
 
-def free_resources(allocatable: ResourceList, allocated: ResourceList) -> dict[str, int]:
-    """Return the resources of a node that no pod has requested; `allocated`: sum over its pods, with `pods`."""
-    return {name: amount - allocated.get(name, 0) for name, amount in allocatable.items()}
-
-
-def fits_by_requests(free: ResourceList, requests: ResourceList) -> bool:
-    """Whether a node with these free resources has room for one pod with these requests (kube-scheduler, noderesources)."""
-    return free.get(PODS, 0) >= 1 and all(free.get(name, 0) >= amount for name, amount in requests.items())
-
-
 def _sum_containers(spec: RawPodSpec, requests_of: Callable[[RawObject], dict[str, int]]) -> dict[str, int]:
     """Return the requests of a pod: containers run together, init containers in sequence, sidecars with both."""
     running: Counter[str] = Counter()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from math import inf
 
+from rescheduler.core.model.resource_fit import max_pods_with_room, nodes_with_room
 from rescheduler.core.placement.problem import EquivalenceGroup, PlacementProblem, SpreadDomains
 from rescheduler.core.placement.topology_spread import SpreadConstraint, placeable_pods
 
@@ -151,20 +152,17 @@ class _GroupCapacity:
         """Yield nodes, the emptiest first. The full nodes are filtered out only if the emptiest do not suffice."""
         yield from self._group.certain_nodes[:_EMPTIEST_NODES]
         if self._remaining_nodes is None:
-            self._remaining_nodes = self._problem.filter_by_free_resources(
-                self._group.certain_nodes[_EMPTIEST_NODES:], self._group
+            self._remaining_nodes = nodes_with_room(
+                self._group.certain_nodes[_EMPTIEST_NODES:], self._problem.free, self._group.requests
             )
         yield from self._remaining_nodes
 
     def _max_pods_on(self, node_index: int) -> float:
-        row = self._problem.free[node_index]
-        count = inf
-        for kind, amount in self._group.requests:
-            count = min(count, row[kind] // amount)
+        count: float = max_pods_with_room(self._problem.free[node_index], self._group.requests)
         for limit in self._node_limits:
             domain = limit.domain_of(node_index)
             count = min(count, 0 if domain is None else limit.max_pods(domain))
-        return max(0, count)
+        return count
 
     def _fits_while_domains_fill(self, pod_count: int) -> bool:
         """Whether the pods fit under a single spread constraint, if the other domains take more as the emptiest fill."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
 
+from rescheduler.core.model.resource_fit import nodes_with_room
 from rescheduler.core.placement.guaranteed_fits import guaranteed_groups
 from rescheduler.core.placement.messages import DEPENDS_ON_OTHER_PODS
 from rescheduler.core.placement.pod_constraints import PodConstraints
@@ -141,8 +142,9 @@ class _Simulation:
         guaranteed = guaranteed_groups(self._problem)
         if guaranteed >= self._pods_per_group.keys():
             return self._pods_per_group, self._pods_per_group
-        for group in self._problem.groups:
-            self._nodes_with_room[group] = self._problem.filter_by_free_resources(group.possible_nodes, group)
+        problem = self._problem
+        for group in problem.groups:
+            self._nodes_with_room[group] = nodes_with_room(group.possible_nodes, problem.free, group.requests)
         fewest = self._guaranteed_counts() | Counter({group: self._pods_per_group[group] for group in guaranteed})
         most = Counter(fewest)
         for number in range(_UPPER_BOUND_RUNS):

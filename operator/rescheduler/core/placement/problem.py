@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from rescheduler.core.model import node_affinity
 from rescheduler.core.model.nodes import Node
+from rescheduler.core.model.resource_fit import RequestVector, request_vector
 from rescheduler.core.model.volume_topology import ClusterVolumes, VolumeTopology
 from rescheduler.core.placement import messages
 from rescheduler.core.placement.node_snapshot import NodeSnapshot
@@ -61,7 +62,7 @@ class EquivalenceGroup:
         unknown_reason: why only the scheduler can decide; empty if the plan can decide.
         pod_indexes: indexes of its pods in the list of pods to place.
         competing_count: number of pending pods of this group, which the scheduler may place first.
-        requests: pairs of the index of a resource and the amount that one pod requests.
+        requests: what one pod takes of a node, by the index of the resource.
         certain_nodes: nodes that take one pod if they have room.
         possible_nodes: `certain_nodes`, and nodes for which only the scheduler can decide.
         rejected_by_reason: number of nodes that take no pod whatever room they have, by reason.
@@ -79,7 +80,7 @@ class EquivalenceGroup:
     unknown_reason: str
     pod_indexes: list[int] = field(default_factory=list)
     competing_count: int = 0
-    requests: tuple[tuple[int, int], ...] = ()
+    requests: RequestVector = ()
     certain_nodes: list[int] = field(default_factory=list)
     possible_nodes: list[int] = field(default_factory=list)
     rejected_by_reason: Counter[str] = field(default_factory=Counter)
@@ -150,8 +151,7 @@ class PlacementProblem:
         not_offered = sorted(name for name in group.requirements.requests if name not in index)
         if not_offered and not group.unknown_reason:
             group.unknown_reason = messages.resources_not_offered(not_offered)
-        offered = ((name, value) for name, value in group.requirements.requests.items() if name in index)
-        group.requests = ((0, 1), *((index[name], value) for name, value in offered))
+        group.requests = request_vector(group.requirements.requests, index)
         group.possible_nodes = group.certain_nodes = self.allowed_nodes(group.requirements)
         if group.volume_topologies:
             accessible = [
@@ -176,13 +176,6 @@ class PlacementProblem:
                 n for n in self.node_snapshot.eligible_nodes(requirements) if n not in self._excluded_indexes
             ]
         return self._allowed_nodes[key]
-
-    def filter_by_free_resources(self, nodes: Sequence[int], group: EquivalenceGroup) -> Sequence[int]:
-        """Return the nodes with enough free resources for one pod of the group."""
-        free = self.free
-        for kind, amount in group.requests:
-            nodes = [n for n in nodes if free[n][kind] >= amount]
-        return nodes
 
     def is_tolerated(self, node_index: int, requirements: PodRequirements) -> bool:
         """Whether the pod tolerates the taints of the node, the taint of a cordon included."""

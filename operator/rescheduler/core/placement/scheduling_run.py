@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
+from rescheduler.core.model.resource_fit import insufficient_resource
 from rescheduler.core.placement.pod_constraints import affinity_counts
 from rescheduler.core.placement.problem import EquivalenceGroup, PlacementProblem
 
@@ -114,11 +115,6 @@ class SchedulingRun:
         """Return the free amount of each resource on the node, after the pods placed so far."""
         return self._free_by_node.get(node_index) or self.problem.free[node_index]
 
-    def insufficient_resource(self, group: EquivalenceGroup, node_index: int) -> str:
-        """Return the first resource that is insufficient for one more pod on the node; empty if none is."""
-        free = self.free_resources(node_index)
-        return next((self.problem.resource_names[kind] for kind, amount in group.requests if free[kind] < amount), "")
-
     # -- choice of a node ---------------------------------------------------------------------------------------------
 
     def _select_node(self, group: EquivalenceGroup) -> int | None:
@@ -126,12 +122,14 @@ class SchedulingRun:
         candidates, best_score, best_node, scored = self._candidate_nodes[group], float("-inf"), None, 0
         if not candidates:
             return None
-        requested = self._requested[group]
+        requests, requested = group.requests, self._requested[group]
+        may_be_blocked = group in self._blocked_nodes or group in self._blocked_label_values
         position = self._random.randrange(len(candidates))
         for _ in range(len(candidates)):
             position = position if position < len(candidates) else 0
             n = candidates[position]
-            if not self._is_available(group, n):
+            free = self.free_resources(n)
+            if insufficient_resource(free, requests) is not None or (may_be_blocked and self._is_blocked(group, n)):
                 # A full or blocked node stays so for the whole run.
                 candidates[position] = candidates[-1]
                 candidates.pop()
@@ -141,7 +139,7 @@ class SchedulingRun:
                 continue
             if self._score is None:
                 return n
-            score = self._score(self.free_resources(n), self.problem.allocatable[n], requested)
+            score = self._score(free, self.problem.allocatable[n], requested)
             if score > best_score:
                 best_score, best_node = score, n
             scored += 1
@@ -149,17 +147,14 @@ class SchedulingRun:
                 break
         return best_node
 
-    def _is_available(self, group: EquivalenceGroup, node_index: int) -> bool:
-        row = self._free_by_node.get(node_index) or self.problem.free[node_index]
-        for kind, amount in group.requests:
-            if row[kind] < amount:
-                return False
+    def _is_blocked(self, group: EquivalenceGroup, node_index: int) -> bool:
+        """Whether anti-affinity or host ports of the pods placed so far keep the group off the node."""
         if node_index in self._blocked_nodes.get(group, ()):
-            return False
+            return True
         if blocked_values := self._blocked_label_values.get(group):
             labels = self.problem.nodes[node_index].labels
-            return all(labels.get(key) not in values for key, values in blocked_values.items())
-        return True
+            return any(labels.get(key) in values for key, values in blocked_values.items())
+        return False
 
     def _satisfies_spread_and_affinity(self, group: EquivalenceGroup, node_index: int) -> bool:
         """Whether spread and affinity of the group allow the node, after the pods placed so far."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rescheduler.api import names
 from rescheduler.core.model import node_affinity
 from rescheduler.core.model.quantities import PODS, format_quantity
+from rescheduler.core.model.resource_fit import insufficient_resource, split_by_room
 from rescheduler.core.placement import messages
 from rescheduler.core.placement.messages import BLOCKED_BY_PODS
 from rescheduler.core.placement.pod_requirements import PodRequirements
@@ -38,23 +39,18 @@ class UnschedulableExplainer:
         key = group.requirements.node_constraints_key
         if key not in self._rejections_by_key:
             self._rejections_by_key[key] = _count_rejecting_nodes(self._problem, group.requirements)
-        rejections, max_free, nodes = (
-            self._rejections_by_key[key] + group.rejected_by_reason,
-            Counter[str](),
-            group.possible_nodes,
-        )
+        rejections, max_free = self._rejections_by_key[key] + group.rejected_by_reason, Counter[str]()
         free, resources = self._problem.free, self._problem.resource_names
-        for kind, amount in group.requests:
-            full = [n for n in nodes if free[n][kind] < amount]
-            if full:
-                rejections[resources[kind]] += len(full)
-                max_free[resources[kind]] = max(free[n][kind] for n in full)
-                nodes = [n for n in nodes if free[n][kind] >= amount]
-        for n in nodes:
-            resource = self._run.insufficient_resource(group, n)
-            rejections[resource or BLOCKED_BY_PODS] += 1
-            if resource:
-                max_free[resource] = max(max_free[resource], self._run.free_resources(n)[resources.index(resource)])
+        full_nodes, roomy_nodes = split_by_room(group.possible_nodes, free, group.requests)
+        for kind, nodes in full_nodes.items():
+            rejections[resources[kind]] += len(nodes)
+            max_free[resources[kind]] = max(free[n][kind] for n in nodes)
+        for n in roomy_nodes:
+            insufficient = insufficient_resource(self._run.free_resources(n), group.requests)
+            resource = BLOCKED_BY_PODS if insufficient is None else resources[insufficient]
+            rejections[resource] += 1
+            if insufficient is not None:
+                max_free[resource] = max(max_free[resource], self._run.free_resources(n)[insufficient])
         parts = [(self._describe(group, why, max_free), count) for why, count in rejections.most_common() if count]
         if not parts:
             return UnschedulableReason(messages.NO_OTHER_NODE)

@@ -15,7 +15,8 @@ from rescheduler.api.pools import PoolBlocker
 from rescheduler.core.model.node_affinity import constraints_in_pool, may_run_on
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.quantities import PODS
-from rescheduler.core.model.resource_requests import ResourceList, fits_by_requests, free_resources
+from rescheduler.core.model.resource_fit import fits_by_requests, free_resources
+from rescheduler.core.model.resource_requests import ResourceList
 from rescheduler.core.model.wait_reasons import WaitReason
 from rescheduler.core.pools import labels_and_taints, messages
 from rescheduler.core.pools.misplaced_pods import MisplacedPod

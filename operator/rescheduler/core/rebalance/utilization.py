@@ -12,7 +12,8 @@ from statistics import pstdev
 
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.quantities import CPU, MEMORY
-from rescheduler.core.model.resource_requests import ResourceList, fits_by_requests, free_resources
+from rescheduler.core.model.resource_fit import fits_by_requests, free_resources
+from rescheduler.core.model.resource_requests import ResourceList
 
 MIN_USAGE_SAMPLES = 3
 """Number of samples in a row that must show a high usage, so that a single peak moves no pod."""

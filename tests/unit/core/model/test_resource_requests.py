@@ -5,8 +5,6 @@ from typing import Any
 
 from rescheduler.core.model.resource_requests import (
     allocated_resources,
-    fits_by_requests,
-    free_resources,
     requested_resources,
     sum_by_node,
 )
@@ -63,11 +61,3 @@ def test_pods_and_their_requests_add_up_by_node() -> None:
     totals: dict[str, Counter[str]] = {}
     sum_by_node([{"spec": {"nodeName": "n1", "containers": [box("1")]}, "status": {}}] * 2, totals)
     assert totals == {"n1": {"cpu": 2000, "pods": 2}}
-
-
-def test_a_pod_fits_only_if_every_request_and_a_pod_slot_are_free() -> None:
-    free = free_resources({"cpu": 2000, "pods": 2}, {"cpu": 1000, "pods": 1})
-    assert fits_by_requests(free, {"cpu": 1000})
-    assert not fits_by_requests(free, {"cpu": 1001})
-    assert not fits_by_requests(free, {"example.com/gpu": 1})
-    assert not fits_by_requests(free | {"pods": 0}, {})
