@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+import unit
 from rescheduler.api.crds import manifests
 from rescheduler.kube.preflight import REQUIRED_PERMISSIONS
 
@@ -99,6 +100,30 @@ def test_every_test_that_the_docs_name_is_there() -> None:
     assert named
     for page, file, test in named:
         assert f"def {test}" in (ROOT / file).read_text(), f"{page} names {file}::{test}"
+
+
+def test_each_module_has_a_test_of_its_name_or_a_row_that_names_another() -> None:
+    package, tests = ROOT / "operator" / "rescheduler", ROOT / "tests"
+    rows = dict(re.findall(r"^    ([\w/]+): ([\w/]+)$", str(unit.__doc__), re.MULTILINE))
+    without_test = {
+        str(file.relative_to(package).with_suffix(""))
+        for folder in ("api", "cli", "controllers", "core", "kube")
+        for file in (package / folder).rglob("*.py")
+        if file.name not in ("__init__.py", "messages.py")
+        and "def " in file.read_text()
+        and not (tests / "unit" / file.relative_to(package)).with_name(f"test_{file.name}").exists()
+    }
+    assert rows.keys() == without_test
+    assert [test for test in rows.values() if not (tests / f"{test}.py").exists()] == []
+
+
+def test_each_unit_test_of_a_package_is_named_after_a_module() -> None:
+    package, tests = ROOT / "operator" / "rescheduler", ROOT / "tests" / "unit"
+    files = (
+        file for folder in ("api", "cli", "controllers", "core", "kube") for file in (tests / folder).rglob("test_*.py")
+    )
+    modules = {file: package / file.relative_to(tests).with_name(file.name.removeprefix("test_")) for file in files}
+    assert [str(file) for file, module in modules.items() if not module.exists()] == []
 
 
 def test_requirements_are_locked_with_hashes_and_name_no_index() -> None:
