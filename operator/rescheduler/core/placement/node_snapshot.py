@@ -102,11 +102,9 @@ class NodeSnapshot:
     def is_schedulable(self, node_index: int, requirements: PodRequirements) -> bool:
         """Whether cordon and taints of the node let the pod in."""
         node = self.nodes[node_index]
-        if node.deleting or (
-            node.unschedulable and not node_affinity.tolerates_cordon(requirements.node_constraints["tolerations"])
-        ):
+        if node.deleting or (node.unschedulable and not node_affinity.tolerates_cordon(requirements.tolerations)):
             return False
-        return not node.taints or node_affinity.tolerates(requirements.node_constraints["tolerations"], node.taints)
+        return not node.taints or node_affinity.tolerates(requirements.tolerations, node.taints)
 
     def spread_domains(
         self,

@@ -3,14 +3,14 @@
 Equal requirements are one object: 250 pods of a node usually have about ten.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
+from rescheduler.api import names
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.node_affinity import constraints_in_pool, scheduling_constraints
-from rescheduler.core.model.raw import RawMetadata, RawPod, RawPodSpec, required_node_terms
+from rescheduler.core.model.raw import RawMetadata, RawPod, RawPodSpec, RawToleration, required_node_terms
 from rescheduler.core.model.resource_requests import ResourceList, requested_resources
 from rescheduler.core.placement import messages
 from rescheduler.core.placement.pod_affinity import UNKNOWN_SELECTOR, Labels, PodAffinityTerm, required_terms
@@ -61,6 +61,16 @@ class PodRequirements:
     def node_constraints_key(self) -> str:
         """Return a key that is equal for equal node constraints."""
         return repr(self.node_constraints)
+
+    @property
+    def tolerations(self) -> Sequence[RawToleration]:
+        """Return the tolerations of the replacement."""
+        return self.node_constraints.get("tolerations") or ()
+
+    @property
+    def selected_pool(self) -> str | None:
+        """Return the pool whose nodes the nodeSelector selects; None if it selects by no pool."""
+        return (self.node_constraints.get("nodeSelector") or {}).get(names.NODE_POOL)
 
 
 def template_labels(meta: RawMetadata) -> dict[str, str]:
@@ -167,9 +177,9 @@ def _has_too_many_constraints(spec: RawPodSpec) -> bool:
     return len(terms) + expressions + sum(lists) > _MAX_CONSTRAINTS
 
 
-def _node_constraints(spec: RawPodSpec, pool: str | None) -> dict[str, Any]:
+def _node_constraints(spec: RawPodSpec, pool: str | None) -> RawPodSpec:
     """Return the node constraints of the replacement, with the pool that admission policies add."""
-    constraints = {"nodeSelector": {}, "tolerations": []} | scheduling_constraints(spec)
+    constraints: RawPodSpec = {"nodeSelector": {}, "tolerations": [], **scheduling_constraints(spec)}
     return constraints_in_pool(constraints, pool) if pool else constraints
 
 

@@ -179,7 +179,7 @@ class PlacementProblem:
 
     def is_tolerated(self, node_index: int, requirements: PodRequirements) -> bool:
         """Whether the pod tolerates the taints of the node, the taint of a cordon included."""
-        node, tolerations = self.nodes[node_index], requirements.node_constraints["tolerations"]
+        node, tolerations = self.nodes[node_index], requirements.tolerations
         cordoned = node.unschedulable or node_index in self._excluded_indexes
         if cordoned and not node_affinity.tolerates_cordon(tolerations):
             return False

@@ -88,7 +88,8 @@ def _rejection_reason(problem: PlacementProblem, requirements: PodRequirements, 
     ):
         return messages.CORDONED_OR_DRAINING
     if not node_affinity.selects_node(requirements.node_constraints, node):
-        pool = requirements.node_constraints["nodeSelector"].get(names.NODE_POOL)
-        outside_pool = pool and node.labels.get(names.NODE_POOL) != pool
-        return messages.outside_pool(pool) if outside_pool else messages.NODE_AFFINITY_MISMATCH
+        pool = requirements.selected_pool
+        if pool and node.labels.get(names.NODE_POOL) != pool:
+            return messages.outside_pool(pool)
+        return messages.NODE_AFFINITY_MISMATCH
     return messages.UNTOLERATED_TAINT
