@@ -62,7 +62,7 @@ class Pod:
 
     def release(self, *, record: str | None = None, **controller: Any) -> Object:
         """Return the operator's patch that releases it; `controller`: other fields of the new reference."""
-        patch = release_record.release_patch(self.uid, "", self.others, self.move())
+        patch = dict(release_record.release_patch(self.uid, "", self.others, self.move()))
         patch["metadata"]["ownerReferences"][-1] |= controller
         if record is not None:
             patch["metadata"]["annotations"][MOVE] = record
@@ -70,13 +70,13 @@ class Pod:
 
     def give_back(self, **controller: Any) -> Object:
         """Return the operator's patch that returns it."""
-        patch = release_record.return_patch(self.uid, "", self.others, self.move())
+        patch = dict(release_record.return_patch(self.uid, "", self.others, self.move()))
         patch["metadata"]["ownerReferences"][-1] |= controller
         return patch
 
     def settle(self) -> Object:
         """Return the operator's patch that removes the record."""
-        return release_record.clear_patch(self.uid, "", self.move())
+        return dict(release_record.clear_patch(self.uid, "", self.move()))
 
 
 @dataclass

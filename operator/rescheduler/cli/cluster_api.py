@@ -19,6 +19,7 @@ import yaml
 
 from rescheduler.api import API_VERSION
 from rescheduler.cli import messages
+from rescheduler.core.model.raw import RawObject
 
 _PAGE_SIZE = 500
 _TIMEOUT = 30  # seconds
@@ -76,7 +77,7 @@ class ClusterApi:
         if resource not in self.resource_names(API_VERSION):
             raise PluginError(messages.crd_missing(resource))
 
-    def get(self, group: str, path: str) -> dict[str, Any] | None:
+    def get(self, group: str, path: str) -> RawObject | None:
         """Return an object; None if it does not exist. Raises PluginError."""
         answer = self.send("get", group, path)
         if answer.status_code == 404:
@@ -84,7 +85,7 @@ class ClusterApi:
         raise_for_error(answer, f"read {path}")
         return parse_json(answer)
 
-    def list_items(self, group: str, resource: str) -> Iterator[dict[str, Any]]:
+    def list_items(self, group: str, resource: str) -> Iterator[RawObject]:
         """Yield every object of a resource in all namespaces. `group`: the `apiVersion`, such as `v1` or `apps/v1`."""
         token = ""
         while True:
@@ -106,7 +107,7 @@ class ClusterApi:
         head = [column["name"].upper() for column in table["columnDefinitions"]]
         return [head, *(["" if cell is None else str(cell) for cell in cells] for cells in rows)]
 
-    def watch(self, group: str, resource: str, *, seconds: int, **params: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    def watch(self, group: str, resource: str, *, seconds: int, **params: str) -> Iterator[tuple[str, RawObject]]:
         """Yield watch events (type, object) for this many seconds, or until the API server ends the stream."""
         query = params | {"watch": "true", "timeoutSeconds": str(seconds)}
         answer = self.send("get", group, resource, params=query, stream=True)
@@ -151,7 +152,7 @@ def raise_for_error(answer: requests.Response, action: str) -> None:
     raise PluginError(messages.request_refused(action, " ".join(message.split()), answer.status_code))
 
 
-def parse_json(answer: requests.Response) -> dict[str, Any]:
+def parse_json(answer: requests.Response) -> RawObject:
     """Return the JSON object of a response. Raises PluginError if the response is not a JSON object."""
     try:
         return dict(answer.json())

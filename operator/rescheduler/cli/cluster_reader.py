@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rescheduler.api import API_VERSION, names
 from rescheduler.api.drains import DrainOverrides, NodeDrain
@@ -18,6 +18,7 @@ from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.policy_selection import PolicySelector
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.volume_topology import ClusterVolumes, VolumeTopology, parse_volume_topology
 from rescheduler.core.model.volumes import NodeVolumes, VolumeClaim
 from rescheduler.core.placement.node_snapshot import NodeSnapshot
@@ -26,7 +27,6 @@ from rescheduler.core.placement.pod_snapshot import PodSnapshot
 from rescheduler.core.placement.problem import PlacementInput
 
 T = TypeVar("T")
-Raw = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +100,14 @@ def read_preview_input(api: ClusterApi, policies: LivePolicies, node_names: Coll
     )
 
 
-def _custom_resources(api: ClusterApi, resource: str) -> Iterator[Raw]:
+def _custom_resources(api: ClusterApi, resource: str) -> Iterator[RawObject]:
     """Yield the objects of a Rescheduler kind; none if Rescheduler is not installed."""
     if api.serves_group(API_VERSION):
         yield from api.list_items(API_VERSION, resource)
 
 
 def _read_apps_by_uid(
-    api: ClusterApi, resource: str, uids: Collection[str], project: Callable[[Raw], T]
+    api: ClusterApi, resource: str, uids: Collection[str], project: Callable[[RawObject], T]
 ) -> dict[str, T]:
     """Return the objects of an `apps` resource with these UIDs, by UID."""
     raws = api.list_items("apps/v1", resource) if uids else ()

@@ -5,7 +5,6 @@ The operator drains and restores the node. The plugin only writes the request an
 
 import json
 import sys
-from typing import Any
 
 import click
 
@@ -14,6 +13,7 @@ from rescheduler.cli import messages
 from rescheduler.cli.cluster_api import ClusterApi, PluginError, connect, parse_json, raise_for_error
 from rescheduler.cli.follow import follow
 from rescheduler.cli.progress import format_requests
+from rescheduler.core.model.raw import RawObject
 
 _APPLY_PATCH_HEADERS = {"Content-Type": "application/apply-patch+yaml"}
 _MERGE_PATCH_HEADERS = {"Content-Type": "application/merge-patch+json"}
@@ -42,7 +42,7 @@ def start(node: str, message: str, *, wait: bool) -> None:
     click.echo(messages.restore_hint(node), err=True)
 
 
-def _request_drain(server: ClusterApi, node: str, message: str) -> dict[str, Any]:
+def _request_drain(server: ClusterApi, node: str, message: str) -> RawObject:
     """Add the `Manual` request unless it stands already. Return the raw NodeDrain."""
     existing = server.get(API_VERSION, f"nodedrains/{node}")
     if existing and "deletionTimestamp" in existing["metadata"]:

@@ -7,7 +7,6 @@ import shutil
 import sys
 import time
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 
@@ -16,12 +15,13 @@ from rescheduler.cli import messages
 from rescheduler.cli.cluster_api import ApiUnavailableError, ClusterApi
 from rescheduler.cli.output import printable
 from rescheduler.cli.progress import DrainProgress, ProgressLine, is_drained, is_unobserved
+from rescheduler.core.model.raw import RawObject
 
 _WATCH_SECONDS = 10  # seconds of one watch; the leader renews its Lease every 2 s
 _RETRY_DELAY = 2.0  # seconds, while the API server does not answer
 
 
-def follow(server: ClusterApi, drain: dict[str, Any]) -> bool:
+def follow(server: ClusterApi, drain: RawObject) -> bool:
     """Follow the drain until it ends. Return whether the node is Drained; False: the NodeDrain was deleted before."""
     name, screen = drain["metadata"]["name"], Screen()
     follower = _Follower(server, drain, screen)
@@ -40,7 +40,7 @@ def follow(server: ClusterApi, drain: dict[str, Any]) -> bool:
 class _Follower:
     """A drain that is followed, with the state that was printed last."""
 
-    def __init__(self, server: ClusterApi, drain: dict[str, Any], screen: "Screen") -> None:
+    def __init__(self, server: ClusterApi, drain: RawObject, screen: "Screen") -> None:
         self._server, self._screen, self._progress = server, screen, DrainProgress()
         self._name, self._uid = drain["metadata"]["name"], drain["metadata"]["uid"]
         self._last_leases: object = None
@@ -74,13 +74,13 @@ class _Follower:
             time.sleep(1)  # or else a server that ends watches at once causes a hot loop of requests
         return None
 
-    def _show_changes(self, drain: dict[str, Any]) -> bool:
+    def _show_changes(self, drain: RawObject) -> bool:
         lines = self._progress.new_lines(drain, datetime.now(UTC))
         for line in lines:
             self._screen.show(self._name, line)
         return bool(lines)
 
-    def _check_operator(self, drain: dict[str, Any]) -> None:
+    def _check_operator(self, drain: RawObject) -> None:
         """Warn if nobody renews the operator's Lease or, if Leases are forbidden, if the NodeDrain is unread."""
         query = {"fieldSelector": "metadata.name=rescheduler"}
         answer = self._server.send("get", "coordination.k8s.io/v1", "leases", params=query)

@@ -1,15 +1,12 @@
 """Progress of a drain as lines: a line for each change, and once for each blocked pod its hint."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from rescheduler.api.untrusted import parse_time
 from rescheduler.cli import messages
 from rescheduler.cli.output import format_span, printable
-
-_Raw = Mapping[str, Any]
+from rescheduler.core.model.raw import RawObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +28,7 @@ class DrainProgress:
         self._last_text = ""
         self._reported_blockers: set[tuple[str, str, str]] = set()
 
-    def new_lines(self, drain: _Raw, now: datetime) -> list[ProgressLine]:
+    def new_lines(self, drain: RawObject, now: datetime) -> list[ProgressLine]:
         """Return the lines for changes since the last call. `drain`: the raw NodeDrain."""
         status = drain.get("status") or {}
         stage, counts = _stage(drain), _counts(status)
@@ -47,18 +44,18 @@ class DrainProgress:
         return lines
 
 
-def is_unobserved(drain: _Raw) -> bool:
+def is_unobserved(drain: RawObject) -> bool:
     """Whether the operator has not read the current generation of the NodeDrain."""
     return int((drain.get("status") or {}).get("observedGeneration", 0)) < int(drain["metadata"]["generation"])
 
 
-def is_drained(drain: _Raw) -> bool:
+def is_drained(drain: RawObject) -> bool:
     """Whether the node is Drained and the NodeDrain is not being deleted."""
     drained = (drain.get("status") or {}).get("phase") == "Drained"
     return drained and not is_unobserved(drain) and "deletionTimestamp" not in drain["metadata"]
 
 
-def format_requests(drain: _Raw) -> str:
+def format_requests(drain: RawObject) -> str:
     """Return the requests of a NodeDrain as text, such as `Manual (swap disk), Failure`."""
     requests = drain["spec"]["requests"]
     return printable(
@@ -66,7 +63,7 @@ def format_requests(drain: _Raw) -> str:
     )
 
 
-def _stage(drain: _Raw) -> str:
+def _stage(drain: RawObject) -> str:
     status = drain.get("status") or {}
     if "deletionTimestamp" in drain["metadata"]:
         return messages.WITHDRAWN_STAGE
@@ -78,7 +75,7 @@ def _stage(drain: _Raw) -> str:
     return messages.phase_with_reason(phase, progressing["reason"], progressing["message"])
 
 
-def _counts(status: _Raw) -> list[str]:
+def _counts(status: RawObject) -> list[str]:
     pods = status.get("pods") or {}
     counts = [messages.moved(status["progress"])] if status.get("startedAt") and status.get("progress") else []
     if waiting := pods.get("waitingForReplacement"):
@@ -88,7 +85,7 @@ def _counts(status: _Raw) -> list[str]:
     return counts
 
 
-def _time_left(status: _Raw, now: datetime) -> list[str]:
+def _time_left(status: RawObject, now: datetime) -> list[str]:
     """Return the time left. It is no change by itself, because it changes with the clock only."""
     if not (completion := parse_time(status.get("estimatedCompletion"))):
         return []
@@ -96,7 +93,7 @@ def _time_left(status: _Raw, now: datetime) -> list[str]:
     return [messages.time_left(format_span(left))] if left >= timedelta(seconds=1) else []
 
 
-def _blocker_lines(blocker: _Raw) -> list[ProgressLine]:
+def _blocker_lines(blocker: RawObject) -> list[ProgressLine]:
     pod = f"{blocker['namespace']}/{blocker['pod']}"
     lines = [ProgressLine(messages.blocked_pod(pod, blocker["class"], blocker.get("message", "")))]
     if hint := blocker.get("hint"):

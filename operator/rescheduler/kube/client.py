@@ -16,6 +16,7 @@ import aiohttp
 from kubernetes.aio import client as kubernetes_client
 
 from rescheduler.core.eviction.api_responses import ErrorResponse
+from rescheduler.core.model.raw import RawObject
 from rescheduler.kube import messages
 from rescheduler.kube.connection_limits import RequestLimiter, WatchLimiter
 from rescheduler.kube.connections import ConfigError as ConfigError  # noqa: PLC0414 - re-exported
@@ -31,8 +32,6 @@ _WATCH_TIMEOUT = 300.0
 WATCH_IDLE_TIMEOUT = 75.0
 """Seconds without a byte after which a watch is dead: the server sends a bookmark every minute."""
 _MAX_RETRY_AFTER = 3600.0  # seconds; a longer Retry-After is cut to this
-
-Json = dict[str, Any]
 
 
 class ApiError(Exception):
@@ -117,12 +116,12 @@ class Client:
         """Close the connections."""
         await self._connections.close()
 
-    async def get(self, path: str, *, election: bool = False, **params: str | int) -> Json:
+    async def get(self, path: str, *, election: bool = False, **params: str | int) -> RawObject:
         """Read one object, or a list without pages; `election`: use the connections of the election."""
         async with self.request_limiter.acquire(path, election=election):
             return await self._send("GET", path, params=params)
 
-    async def find(self, path: str, *, election: bool = False) -> Json | None:
+    async def find(self, path: str, *, election: bool = False) -> RawObject | None:
         """Read one object; None if the object or its kind does not exist."""
         try:
             return await self.get(path, election=election)
@@ -131,17 +130,17 @@ class Client:
                 return None
             raise
 
-    async def list(self, path: str, **params: str | int) -> AsyncIterator[Json]:
+    async def list(self, path: str, **params: str | int) -> AsyncIterator[RawObject]:
         """Read a list page by page; each page has `metadata.resourceVersion` and `items`."""
         async for page in self._pages(path, params, _JSON):
             yield page
 
-    async def list_metadata(self, path: str, **params: str | int) -> AsyncIterator[Json]:
+    async def list_metadata(self, path: str, **params: str | int) -> AsyncIterator[RawObject]:
         """Read a list page by page, with only the metadata of each object."""
         async for page in self._pages(path, params, _ACCEPT_METADATA):
             yield page
 
-    async def _pages(self, path: str, params: Mapping[str, str | int], accept: str) -> AsyncIterator[Json]:
+    async def _pages(self, path: str, params: Mapping[str, str | int], accept: str) -> AsyncIterator[RawObject]:
         token = ""
         while True:
             query = {**params, "limit": _PAGE_SIZE, **({"continue": token} if token else {})}
@@ -156,23 +155,23 @@ class Client:
             if not token:
                 return
 
-    async def create(self, path: str, body: Mapping[str, Any], *, election: bool = False, timeout: float = 30) -> Json:
+    async def create(self, path: str, body: RawObject, *, election: bool = False, timeout: float = 30) -> RawObject:
         """Send a POST; `election`: the guard does not apply. `timeout` in seconds."""
         return await self._write("POST", path, body, election=election, timeout=timeout)
 
-    async def replace(self, path: str, body: Mapping[str, Any], *, election: bool = False) -> Json:
+    async def replace(self, path: str, body: RawObject, *, election: bool = False) -> RawObject:
         """Send a PUT; the body has the resourceVersion that it is based on."""
         return await self._write("PUT", path, body, election=election)
 
-    async def patch(self, path: str, body: Any, *, kind: str = MERGE_PATCH, election: bool = False) -> Json:
+    async def patch(self, path: str, body: Any, *, kind: str = MERGE_PATCH, election: bool = False) -> RawObject:
         """Send a PATCH; a merge patch has `metadata.resourceVersion` if it must not overwrite another write."""
         return await self._write("PATCH", path, body, content_type=kind, election=election)
 
-    async def delete(self, path: str, options: Mapping[str, Any]) -> Json:
+    async def delete(self, path: str, options: RawObject) -> RawObject:
         """Send a DELETE; the DeleteOptions always have a UID as precondition."""
         return await self._write("DELETE", path, options)
 
-    async def review(self, path: str, body: Mapping[str, Any]) -> Json:
+    async def review(self, path: str, body: RawObject) -> RawObject:
         """Send the POST of a review. A review writes nothing, so the guard does not apply."""
         async with self.request_limiter.acquire(path):
             return await self._send("POST", path, body=body)
@@ -186,7 +185,7 @@ class Client:
         election: bool = False,
         content_type: str = _JSON,
         timeout: float = _REQUEST_TIMEOUT,
-    ) -> Json:
+    ) -> RawObject:
         if not election and not self._guard():
             raise NotLeaderError(messages.write_not_sent(method, path))
         async with self.request_limiter.acquire(path, election=election):
@@ -202,7 +201,7 @@ class Client:
         idle_timeout: float = WATCH_IDLE_TIMEOUT,
         seconds: float = _WATCH_TIMEOUT,
         **params: str | int,
-    ) -> AsyncGenerator[tuple[str, Json], None]:
+    ) -> AsyncGenerator[tuple[str, RawObject], None]:
         """Yield events (type, object) after a resourceVersion; the server ends the watch after `seconds`.
 
         Raises ExpiredError if the resourceVersion is too old. Raises WatchStalledError if nothing arrives for
@@ -232,7 +231,7 @@ class Client:
         content_type: str = _JSON,
         accept: str = _JSON,
         timeout: float = _REQUEST_TIMEOUT,
-    ) -> Json:
+    ) -> RawObject:
         limit = aiohttp.ClientTimeout(total=timeout, sock_connect=10)
         async with await self._open(method, path, params or {}, body, content_type, limit, accept=accept) as response:
             with _translate_errors(f"{method} {path}"):
@@ -279,22 +278,22 @@ def _translate_errors(request: str) -> Iterator[None]:
         raise UnreachableError(f"{request}: {error or type(error).__name__}") from error
 
 
-def _expect_object(value: Any) -> Json:
+def _expect_object(value: Any) -> RawObject:
     if not isinstance(value, dict):
         raise ValueError(messages.not_an_object(type(value).__name__))  # noqa: TRY004 - as for any bad JSON
     return value
 
 
-def _parse_page(path: str, page: Json) -> Json:
+def _parse_page(path: str, page: RawObject) -> RawObject:
     """Return a checked page of a list. API servers send `"items": null` for an empty list."""
     with _translate_errors(f"GET {path}"):
-        page["items"] = page.get("items") or []
+        page = {**page, "items": page.get("items") or []}
         if not all(isinstance(raw, dict) and isinstance(raw.get("metadata"), dict) for raw in (page, *page["items"])):
             raise ValueError("the response is not a list of objects")
         return page
 
 
-def _parse_event(path: str, event: Any) -> tuple[str, Json]:
+def _parse_event(path: str, event: Any) -> tuple[str, RawObject]:
     kind, raw = _expect_object(event).get("type"), _expect_object(event.get("object"))
     if kind == "ERROR":
         code = raw.get("code")
@@ -316,7 +315,7 @@ def resource_of(path: str) -> str:
     return "/".join(parts[0:1] + parts[2:3])
 
 
-def _parse_error_response(code: int, status: Mapping[str, Any], headers: Mapping[str, str]) -> ErrorResponse:
+def _parse_error_response(code: int, status: RawObject, headers: Mapping[str, str]) -> ErrorResponse:
     details = status.get("details")
     details = details if isinstance(details, dict) else {}
     causes = details.get("causes")

@@ -9,11 +9,12 @@ import itertools
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
+from rescheduler.core.model.raw import RawObject
 from rescheduler.kube import messages, paths
 from rescheduler.kube.backoff import Backoff
-from rescheduler.kube.client import TRANSIENT_ERRORS, WATCH_IDLE_TIMEOUT, Client, ExpiredError, Json, WatchStalledError
+from rescheduler.kube.client import TRANSIENT_ERRORS, WATCH_IDLE_TIMEOUT, Client, ExpiredError, WatchStalledError
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -123,7 +124,7 @@ class _Reflector:
             elif self._watch_opened_at is not None:
                 await asyncio.sleep(1)  # without it, a server that ends each watch at once gets a hot loop
 
-    def _apply_event(self, kind: str, raw: Json) -> None:
+    def _apply_event(self, kind: str, raw: RawObject) -> None:
         if kind == "DELETED":
             self.drop(raw)
         else:
@@ -133,11 +134,11 @@ class _Reflector:
         """Replace the view by a new list; return the resourceVersion to watch from."""
         raise NotImplementedError
 
-    def put(self, raw: Json) -> None:
+    def put(self, raw: RawObject) -> None:
         """Add or update an object."""
         raise NotImplementedError
 
-    def drop(self, raw: Json) -> None:
+    def drop(self, raw: RawObject) -> None:
         """Remove a deleted object."""
         raise NotImplementedError
 
@@ -163,7 +164,7 @@ class _Reflector:
         """Record whether the view is current."""
         self.synced = synced
 
-    def _project(self, project: Callable[[Json], T], raw: Json) -> tuple[T] | str:
+    def _project(self, project: Callable[[RawObject], T], raw: RawObject) -> tuple[T] | str:
         """Return the projection in a tuple, or the error text. A bad object must not affect other objects."""
         try:
             return (project(raw),)
@@ -187,8 +188,8 @@ class Feed(_Reflector):
         client: Client,
         path: str,
         list_all: Callable[[], Awaitable[str]],
-        put: Callable[[Json], None],
-        drop: Callable[[Json], None],
+        put: Callable[[RawObject], None],
+        drop: Callable[[RawObject], None],
     ) -> None:
         super().__init__(client, path, permanent=True)
         self._list_all, self._put, self._drop = list_all, put, drop
@@ -196,11 +197,11 @@ class Feed(_Reflector):
     async def _list(self) -> str:
         return await self._list_all()
 
-    def put(self, raw: Json) -> None:
+    def put(self, raw: RawObject) -> None:
         """Pass a changed object to the store."""
         self._project(self._put, raw)
 
-    def drop(self, raw: Json) -> None:
+    def drop(self, raw: RawObject) -> None:
         """Pass a deleted object to the store."""
         self._drop(raw)
 
@@ -222,7 +223,7 @@ class ObjectCache(Generic[T]):
         self.resource_versions: dict[str, int] = {}
 
     def put(
-        self, raw: Json, project: Callable[[Json], tuple[T] | str], previous: "ObjectCache[T] | None" = None
+        self, raw: RawObject, project: Callable[[RawObject], tuple[T] | str], previous: "ObjectCache[T] | None" = None
     ) -> bool:
         """Add or update an object; whether it is newer than the known version.
 
@@ -274,7 +275,7 @@ class Informer(_Reflector, Generic[T]):
         self,
         client: Client,
         path: str,
-        project: Callable[[Mapping[str, Any]], T],
+        project: Callable[[RawObject], T],
         on_change: Callable[[], None],
         *,
         params: Mapping[str, str] | None = None,
@@ -316,12 +317,12 @@ class Informer(_Reflector, Generic[T]):
         self._on_change()
         return version
 
-    def drop(self, raw: Json) -> None:
+    def drop(self, raw: RawObject) -> None:
         """Remove a deleted object."""
         self._cache.drop(raw["metadata"]["uid"])
         self._on_change()
 
-    def put(self, raw: Json) -> None:
+    def put(self, raw: RawObject) -> None:
         """Add or update an object: from the watch, or from the response to a write before its event arrives."""
         if self._cache.put(raw, self._try_project):
             self._on_change()
@@ -347,7 +348,7 @@ class SharedInformers(Generic[K, T]):
         self,
         client: Client,
         path_for: Callable[[K], tuple[str, Mapping[str, str]]],
-        project: Callable[[Mapping[str, Any]], T],
+        project: Callable[[RawObject], T],
         on_change: Callable[[Iterable[str]], None],
         *,
         permanent: bool = False,
@@ -399,7 +400,7 @@ class SharedInformers(Generic[K, T]):
         running = self._running.get(key)
         return running[0].revision if running else 0
 
-    def put(self, key: K, raw: Json) -> None:
+    def put(self, key: K, raw: RawObject) -> None:
         """Add or update an object from the response to a write."""
         if running := self._running.get(key):
             running[0].put(raw)
@@ -439,7 +440,7 @@ class _NamespacedReflector(_Reflector, Generic[T]):
         self,
         client: Client,
         kind: tuple[str, str],
-        project: Callable[[Mapping[str, Any]], T],
+        project: Callable[[RawObject], T],
         on_change: Callable[[str], None],
     ) -> None:
         super().__init__(client, paths.in_all_namespaces(*kind), permanent=True)
@@ -521,17 +522,17 @@ class _NamespacedReflector(_Reflector, Generic[T]):
         self._on_change(name)
         return version
 
-    def _namespace_of(self, raw: Json) -> _NamespaceCache[T] | None:
+    def _namespace_of(self, raw: RawObject) -> _NamespaceCache[T] | None:
         """Return the namespace of an event; None if no subscriber needs it, or if the list is newer."""
         space = self.namespaces.get(raw["metadata"].get("namespace", ""))
         return space if space and int(raw["metadata"]["resourceVersion"]) > space.list_version else None
 
-    def put(self, raw: Json) -> None:
+    def put(self, raw: RawObject) -> None:
         """Add or update an object."""
         if (space := self._namespace_of(raw)) and space.cache.put(raw, self._try_project):
             self._on_change(raw["metadata"]["namespace"])
 
-    def drop(self, raw: Json) -> None:
+    def drop(self, raw: RawObject) -> None:
         """Remove a deleted object."""
         if space := self._namespace_of(raw):
             space.deleted_during_list.add(raw["metadata"]["uid"])
@@ -557,7 +558,7 @@ class NamespacedInformers(Generic[T]):
         client: Client,
         version: str,
         resource: str,
-        project: Callable[[Mapping[str, Any]], T],
+        project: Callable[[RawObject], T],
         on_change: Callable[[Iterable[str]], None],
     ) -> None:
         self._client, self._kind, self._project, self._on_change = client, (version, resource), project, on_change

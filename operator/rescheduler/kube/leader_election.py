@@ -12,8 +12,9 @@ import random
 from collections.abc import Callable
 from datetime import datetime
 
+from rescheduler.core.model.raw import RawObject
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT_ERRORS, Client, Json
+from rescheduler.kube.client import TRANSIENT_ERRORS, Client
 from rescheduler.kube.election_rules import PROCESS_TIMINGS, LeaseTimings, ObservedLease
 
 LEASE_NAME = "rescheduler"
@@ -106,9 +107,10 @@ class Election:
         self._renewed_at = float("-inf")
         try:
             lease = await self._client.get(self._path, election=True)
-            if lease.setdefault("spec", {}).get("holderIdentity") == self._identity:
-                lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
-                await self._client.replace(self._path, lease, election=True)
+            spec = lease.get("spec") or {}
+            if spec.get("holderIdentity") == self._identity:
+                spec = {**spec, "holderIdentity": "", "leaseDurationSeconds": 1}
+                await self._client.replace(self._path, {**lease, "spec": spec}, election=True)
         except TRANSIENT_ERRORS:
             return  # the Lease expires after its duration
 
@@ -116,7 +118,7 @@ class Election:
         requested_at = self._monotonic()
         try:
             lease = await self._get_or_create()
-            spec = lease.setdefault("spec", {})
+            spec = dict(lease.get("spec") or {})
             self._observe(spec)
             self.error = ""
             if not self._observed.is_free(self._identity, self._timings, self._monotonic()):
@@ -130,7 +132,7 @@ class Election:
             }
             if taken:
                 spec |= {"acquireTime": stamp, "leaseTransitions": (spec.get("leaseTransitions") or 0) + 1}
-            written = await self._client.replace(self._path, lease, election=True)
+            written = await self._client.replace(self._path, {**lease, "spec": spec}, election=True)
         except TRANSIENT_ERRORS as error:
             self.error = str(error)
             # A 403 must not end the work either: an API server that has just started may not have loaded RBAC yet.
@@ -140,7 +142,7 @@ class Election:
         self._renewed_at = requested_at
         return True
 
-    async def _get_or_create(self) -> Json:
+    async def _get_or_create(self) -> RawObject:
         if lease := await self._client.find(self._path, election=True):
             return lease
         body = {
@@ -151,6 +153,6 @@ class Election:
         }
         return await self._client.create(self._collection, body, election=True)
 
-    def _observe(self, spec: Json) -> None:
+    def _observe(self, spec: RawObject) -> None:
         holder, renew_time = str(spec.get("holderIdentity") or ""), str(spec.get("renewTime") or "")
         self._observed = self._observed.updated(holder, renew_time, self._monotonic())

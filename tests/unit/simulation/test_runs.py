@@ -102,7 +102,7 @@ def test_a_cordon_left_behind_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     restore = node_patches.restore_patch
 
     def forgetful(*arguments: Any) -> Any:
-        patch = restore(*arguments)
+        patch = dict(restore(*arguments) or {})
         if patch and patch.get("spec", {}).pop("unschedulable", patch) is None and not patch["spec"]:
             del patch["spec"]
         return patch if patch and patch.keys() - {"metadata"} else None

@@ -12,8 +12,9 @@ from rescheduler.controllers.store.store import Store
 from rescheduler.core.drain import deadlocks
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.nodes import Node
+from rescheduler.core.model.raw import RawPod
 from rescheduler.kube import paths
-from rescheduler.kube.client import Client, Json
+from rescheduler.kube.client import Client
 
 log = structlog.get_logger("rescheduler.drain.deadlocks")
 
@@ -68,7 +69,7 @@ class DeadlockResolver:
         )
         return any(deadlocks.would_fit(raw, node, pods_on_node) for raw in pods_without_room)
 
-    async def _list_pods(self, path: str, node: str) -> list[Json]:
+    async def _list_pods(self, path: str, node: str) -> list[RawPod]:
         """Return the raw pods bound to a node; with an empty name, the pods bound to no node."""
         return [
             raw

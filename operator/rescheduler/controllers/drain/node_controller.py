@@ -24,9 +24,10 @@ from rescheduler.core.eviction.write_refusals import WriteOperation
 from rescheduler.core.failure import condition_history
 from rescheduler.core.failure.condition_history import ConditionHistory
 from rescheduler.core.model.nodes import Node
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.wait_reasons import ProgressingReason
 from rescheduler.kube import paths
-from rescheduler.kube.client import STRATEGIC_PATCH, TRANSIENT_ERRORS, ApiError, Client, Json
+from rescheduler.kube.client import STRATEGIC_PATCH, TRANSIENT_ERRORS, ApiError, Client
 
 log = structlog.get_logger("rescheduler.drain.node_controller")
 
@@ -128,7 +129,7 @@ class NodeController:
             attempts.clear(WriteOperation.DELETE)
             self._store.undeletable_drains.discard(node.name)
 
-    async def _store_response(self, response: Awaitable[Json]) -> None:
+    async def _store_response(self, response: Awaitable[RawObject]) -> None:
         """Store the NodeDrain in the response; a delete may respond with a Status only."""
         raw = await response
         if raw.get("kind") != "Status":

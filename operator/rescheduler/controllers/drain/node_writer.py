@@ -23,9 +23,10 @@ from rescheduler.core.eviction import write_refusals
 from rescheduler.core.eviction.write_refusals import WriteOperation
 from rescheduler.core.failure import condition_history, fencing
 from rescheduler.core.model.nodes import CONDITION_UNKNOWN, Node, parse_node
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.wait_reasons import ProgressingReason
 from rescheduler.kube import paths
-from rescheduler.kube.client import MERGE_PATCH, STRATEGIC_PATCH, ApiError, Client, Json
+from rescheduler.kube.client import MERGE_PATCH, STRATEGIC_PATCH, ApiError, Client
 
 log = structlog.get_logger("rescheduler.drain.node_writer")
 
@@ -118,12 +119,12 @@ class NodeWriter:
                 return last_node
             return await self.read_live(name)
 
-    def _store_node(self, raw: Json, asked_at: float) -> Node:
+    def _store_node(self, raw: RawObject, asked_at: float) -> Node:
         self._store.put(ResourceKind.NODE, raw)
         self._last_read = (asked_at, parse_node(raw))
         return parse_node(raw)
 
-    async def _send_patch(self, path: str, patch: node_patches.Patch, *, kind: str = MERGE_PATCH) -> Node:
+    async def _send_patch(self, path: str, patch: RawObject, *, kind: str = MERGE_PATCH) -> Node:
         asked = self._clock.monotonic()
         self.has_written = True
         return self._store_node(await self._client.patch(path, patch, kind=kind), asked)
@@ -219,7 +220,7 @@ class NodeWriter:
         if node_patches.cordon_patch(node, record) == node_patches.cordon_patch(node, record, with_metadata=False):
             self._attempts.clear(WriteOperation.SET_METADATA)
 
-    def _due_cordon_patch(self, node: Node, record: NodeRecord) -> node_patches.Patch | None:
+    def _due_cordon_patch(self, node: Node, record: NodeRecord) -> RawObject | None:
         """Return the cordon patch that is due; None if the node has it or no attempt is due.
 
         Metadata that another client keeps removing is set twice a minute.
@@ -299,7 +300,7 @@ class NodeWriter:
         )
         return replace(status_input, drain=self._store.drain(self._name) or status_input.drain)
 
-    async def _patch_recorded(self, node: Node, patch: node_patches.Patch | None) -> None:
+    async def _patch_recorded(self, node: Node, patch: RawObject | None) -> None:
         """Write what the record names. After a conflict, `cordonedByUs` is decided again from a new read."""
         if patch is None:
             return
@@ -310,7 +311,7 @@ class NodeWriter:
             raise
         self._lost_race = False
 
-    async def patch(self, node: Node, patch: node_patches.Patch) -> None:
+    async def patch(self, node: Node, patch: RawObject) -> None:
         """Patch the node. The patch carries its resourceVersion: after a conflict the node is read again."""
         try:
             await self._send_patch(paths.node(node.name), patch)
@@ -325,7 +326,7 @@ class NodeWriter:
             self._attempts.clear(operation)
         return wanted and self._attempts.is_due(operation)
 
-    async def attempt(self, operation: WriteOperation, node: Node, patch: node_patches.Patch) -> bool:
+    async def attempt(self, operation: WriteOperation, node: Node, patch: RawObject) -> bool:
         """Write an optional patch on the node. Return whether it succeeded."""
         return await self._attempts.attempt(operation, lambda: self.patch(node, patch))
 
@@ -430,9 +431,7 @@ class NodeWriter:
             self._conditions_removed = succeeded
         return self._store.node(node.name) or node
 
-    async def _apply_removal(
-        self, node: Node, operation: WriteOperation, patch: node_patches.Patch | None
-    ) -> tuple[Node, bool]:
+    async def _apply_removal(self, node: Node, operation: WriteOperation, patch: RawObject | None) -> tuple[Node, bool]:
         """Return the current node, and whether nothing of this removal is left."""
         succeeded = patch is None
         if patch is not None:

@@ -7,8 +7,7 @@ of the node ends with a released pod left.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable
 
 import structlog
 
@@ -21,6 +20,7 @@ from rescheduler.core.drain.pod_evaluation import MoveMode
 from rescheduler.core.eviction.pod_actions import PodAction, PodDecision
 from rescheduler.core.model import object_schemas, pods
 from rescheduler.core.model.pods import Pod
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.release_record import read_record
 from rescheduler.core.replacement.decisions import ReplacementDecision, ReplacementStep
 from rescheduler.kube import paths
@@ -178,7 +178,7 @@ class OrphanedPodController:
         return [await self._read_pod(namespace, name) for namespace, name in with_record]
 
 
-def _pods_with_record(rows: Iterable[Mapping[str, Any]], nodes_with_task: Collection[str]) -> list[tuple[str, str]]:
+def _pods_with_record(rows: Iterable[RawObject], nodes_with_task: Collection[str]) -> list[tuple[str, str]]:
     """Return namespace and name of the pods with a move record, without pods whose drain has a task."""
     pod_names = []
     for row in readable_objects(rows, object_schemas.sanitize_unnamed_pod):

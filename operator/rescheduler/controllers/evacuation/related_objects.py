@@ -8,6 +8,7 @@ from rescheduler.api.policies import DrainSettings
 from rescheduler.core.eviction.pod_actions import EvictionContext
 from rescheduler.core.model import object_schemas, volumes, workloads
 from rescheduler.core.model.pods import Pod
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.volumes import NodeVolumes, Volume, VolumeAttachment, VolumeClaim
 from rescheduler.kube import paths
 from rescheduler.kube.client import Client
@@ -16,7 +17,7 @@ from rescheduler.kube.informers import NamespacedInformers, SharedInformers
 _NamespaceLabels = tuple[str, Mapping[str, str]]
 
 
-def _namespace_labels(raw: Mapping[str, Any]) -> _NamespaceLabels:
+def _namespace_labels(raw: RawObject) -> _NamespaceLabels:
     meta = object_schemas.sanitize_metadata(raw)["metadata"]
     return meta["name"], dict(meta.get("labels") or {})
 

@@ -4,17 +4,18 @@ The watch covers the Deployments, ReplicaSets and claims of a namespace, and the
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
 from rescheduler.core.model import pods, volumes, workloads
 from rescheduler.core.model.pods import Pod
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.volumes import VolumeClaim
 from rescheduler.core.model.workloads import Deployment, ReplicaSet, Workload
 from rescheduler.kube import paths
-from rescheduler.kube.client import Client, Json
+from rescheduler.kube.client import Client
 from rescheduler.kube.informers import NamespacedInformers, SharedInformers
 
 OwnerPodsKey = tuple[str, str]
@@ -32,7 +33,7 @@ class WorkloadWatch:
     """Watched workloads of the whole process; `on_change` gets the subscribers of a changed object."""
 
     def __init__(self, client: Client, on_change: Callable[[Iterable[str]], None]) -> None:
-        def informers(group: str, resource: str, parse: Callable[[Mapping[str, Any]], Any]) -> NamespacedInformers[Any]:
+        def informers(group: str, resource: str, parse: Callable[[RawObject], Any]) -> NamespacedInformers[Any]:
             return NamespacedInformers(client, group, resource, parse, on_change)
 
         self._deployments: NamespacedInformers[Deployment] = informers(
@@ -92,7 +93,7 @@ class WorkloadWatch:
         """Return why the pods of an owner are not listed; empty if they are."""
         return self._pods.why_not_synced([key])
 
-    def put(self, key: OwnerPodsKey, raw: Json) -> None:
+    def put(self, key: OwnerPodsKey, raw: RawObject) -> None:
         """Store the response to a write on a pod, until the watch brings a newer version."""
         self._pods.put(key, raw)
 

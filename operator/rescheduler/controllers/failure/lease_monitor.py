@@ -5,7 +5,6 @@ One raw watch serves all nodes. A Kopf handler would be too slow: 5,000 nodes re
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
 
 import structlog
 
@@ -15,6 +14,7 @@ from rescheduler.controllers.store.store import Store
 from rescheduler.core.failure import messages, node_leases
 from rescheduler.core.failure.node_leases import LeaseTracker
 from rescheduler.core.model.nodes import CONDITION_UNKNOWN, Node
+from rescheduler.core.model.raw import RawObject
 from rescheduler.kube import paths
 from rescheduler.kube.backoff import Backoff
 from rescheduler.kube.client import TRANSIENT_ERRORS, Client
@@ -31,7 +31,7 @@ _FIRST_RETRY_DELAY, _MAX_RETRY_DELAY = 1.0, 10.0  # seconds between lists that f
 _MAX_LIST_FAILURES = 2  # lists in a row that fail before the network counts as failed
 
 
-def _spec(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+def _spec(raw: RawObject) -> RawObject:
     spec = raw.get("spec")
     return spec if isinstance(spec, Mapping) else {}
 
@@ -60,11 +60,11 @@ class LeaseMonitor:
         self._list_failures, self._list_not_before = 0, float("-inf")
         self._list_backoff = Backoff(_FIRST_RETRY_DELAY, _MAX_RETRY_DELAY)
 
-    def _on_watch_event(self, raw: Mapping[str, Any]) -> str:
+    def _on_watch_event(self, raw: RawObject) -> str:
         self._last_event_at, self._list_failures = self._clock.monotonic(), 0
         return self._record_lease(raw)
 
-    def _record_lease(self, raw: Mapping[str, Any]) -> str:
+    def _record_lease(self, raw: RawObject) -> str:
         name, spec = str(raw["metadata"]["name"]), _spec(raw)
         duration = node_leases.bounded_duration(spec.get("leaseDurationSeconds"))
         self._leases.record_lease(name, str(spec.get("renewTime") or ""), self._clock.monotonic(), duration)

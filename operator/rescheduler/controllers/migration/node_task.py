@@ -18,13 +18,13 @@ from rescheduler.controllers.store.conflicts import is_outdated, reread
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
 from rescheduler.core.drain import migration
-from rescheduler.core.drain.node_patches import Patch
 from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation
 from rescheduler.core.drain.pod_summary import PodSummary
 from rescheduler.core.eligibility import cluster_state
 from rescheduler.core.eviction.pod_actions import EvictionContext
 from rescheduler.core.model.nodes import Node, parse_node
 from rescheduler.core.model.pods import Pod
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.wait_reasons import ProgressingReason
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT_ERRORS, Client
@@ -223,7 +223,7 @@ class MigrationTask:
         self.stalled = is_idle and summary.in_flight == 0
         return self.stalled
 
-    async def _patch_node(self, source_node: Node, patch: Patch | None) -> Node:
+    async def _patch_node(self, source_node: Node, patch: RawObject | None) -> Node:
         if patch is None:
             return source_node
         raw = await self._deps.client.patch(paths.node(source_node.name), patch)

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
 
 from rescheduler.controllers.store.store import Store
 from rescheduler.core.model.nodes import Node
+from rescheduler.core.model.raw import RawPod
 from rescheduler.core.placement.pod_requirements import PodRequirementsParser
 from rescheduler.core.placement.pod_snapshot import PodSnapshot
 from rescheduler.core.pools import misplaced_pods, node_loss
@@ -33,7 +33,7 @@ class NodeLossSimulation:
         names = self._store.memberships.nodes(pool)
         return {name: node for name in names if (node := self._store.node(name))}
 
-    def add(self, raw: Mapping[str, Any], snapshot: MembershipSnapshot) -> None:
+    def add(self, raw: RawPod, snapshot: MembershipSnapshot) -> None:
         """Add a raw pod to the pools of its node; without a node, to the pools of its namespace."""
         node, meta = raw["spec"].get("nodeName"), raw["metadata"]
         own_pools = snapshot.pools_by_namespace.get(meta["namespace"], ())

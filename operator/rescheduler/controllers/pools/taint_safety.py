@@ -4,11 +4,12 @@ from collections.abc import Mapping
 
 from rescheduler.controllers.runtime.readable import readable_objects
 from rescheduler.core.model import object_schemas, volumes
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.volumes import Volume, VolumeClaim
 from rescheduler.core.pools import labels_and_taints, taint_safety
 from rescheduler.core.pools.taint_safety import PlannedTaint
 from rescheduler.kube import paths
-from rescheduler.kube.client import Client, Json
+from rescheduler.kube.client import Client
 
 _UNFINISHED_PODS_SELECTOR = "status.phase!=Succeeded,status.phase!=Failed"
 
@@ -48,7 +49,7 @@ async def _with_local_volumes(client: Client, claims_by_pod: Mapping[str, tuple[
 
 async def pods_requiring_pool(client: Client, node: str, pool: str) -> list[str]:
     """Return the pods on this node, and those without a node, that require the label of this pool."""
-    requiring: list[Json] = []
+    requiring: list[RawObject] = []
     for name in ("", node):
         async for page in client.list(paths.PODS, fieldSelector=f"spec.nodeName={name},{_UNFINISHED_PODS_SELECTOR}"):
             pods = readable_objects(page["items"], object_schemas.sanitize_pod)

@@ -4,14 +4,14 @@ Usage of pods is not read, because the metrics API returns all pods in a single 
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import structlog
 
 from rescheduler.api.untrusted import bounded_text
 from rescheduler.controllers.runtime.readable import readable_objects
 from rescheduler.core.model import object_schemas
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.resource_requests import parse_resource_list
 from rescheduler.core.rebalance.utilization import MIN_USAGE_SAMPLES, CpuMemory
 from rescheduler.kube import paths
@@ -57,7 +57,7 @@ class NodeUsage:
             name: time for name, time in self._last_sample_before_move.items() if name in samples_by_node
         }
 
-    def _add_sample(self, raw: Mapping[str, Any]) -> UsageSamples:
+    def _add_sample(self, raw: RawObject) -> UsageSamples:
         samples = self._samples.get(raw["metadata"]["name"]) or deque(maxlen=MIN_USAGE_SAMPLES)
         time = bounded_text(raw.get("timestamp"), _MAX_TIMESTAMP_LENGTH)
         if not samples or samples[-1][0] != time:

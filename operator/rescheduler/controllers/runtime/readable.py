@@ -1,15 +1,17 @@
 """Readable objects of a list: an unreadable object must not affect the others."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import structlog
+
+from rescheduler.core.model.raw import RawObject
 
 T = TypeVar("T")
 log = structlog.get_logger("rescheduler.runtime.readable")
 
 
-def readable_objects(objects: Iterable[Mapping[str, Any]], parse: Callable[[Mapping[str, Any]], T]) -> Iterator[T]:
+def readable_objects(objects: Iterable[RawObject], parse: Callable[[RawObject], T]) -> Iterator[T]:
     """Yield each parsed object; log the objects that `parse` refuses with ValueError, and leave them out."""
     for raw in objects:
         try:

@@ -15,8 +15,9 @@ from rescheduler.api import names
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
+from rescheduler.core.model.raw import RawObject
 from rescheduler.kube import paths
-from rescheduler.kube.client import ApiError, Client, Json
+from rescheduler.kube.client import ApiError, Client
 from rescheduler.kube.informers import Feed
 
 log = structlog.get_logger("rescheduler.store.informers")
@@ -55,7 +56,7 @@ class StoreInformers:
                 feed = Feed(self._client, _PATHS[kind], partial(self._list, kind), put, drop)
                 group.create_task(supervisor.run_forever("watch", feed.run, subject=kind, vital=True))
 
-    def _drop(self, kind: ResourceKind, raw: Json) -> None:
+    def _drop(self, kind: ResourceKind, raw: RawObject) -> None:
         meta = raw["metadata"]
         self._store.drop(kind, meta["name"], not_after=int(meta["resourceVersion"]))
 

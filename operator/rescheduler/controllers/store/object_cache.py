@@ -19,6 +19,7 @@ from rescheduler.core.model import namespaces
 from rescheduler.core.model import nodes as model_nodes
 from rescheduler.core.model.namespaces import Namespace
 from rescheduler.core.model.nodes import Node
+from rescheduler.core.model.raw import RawObject
 
 log = structlog.get_logger("rescheduler.store.object_cache")
 
@@ -33,7 +34,7 @@ class ResourceKind(StrEnum):
     NAMESPACE = "namespaces"
 
 
-_PARSERS: Mapping[ResourceKind, Callable[[Mapping[str, Any]], Any]] = {
+_PARSERS: Mapping[ResourceKind, Callable[[RawObject], Any]] = {
     ResourceKind.NODE: model_nodes.parse_node,
     ResourceKind.POLICY: ReschedulePolicy.from_object,
     ResourceKind.DRAIN: NodeDrain.from_object,
@@ -100,7 +101,7 @@ class ObjectCache:
         """Return the readable objects of a kind by name."""
         return self._objects[kind]
 
-    def put(self, kind: ResourceKind, raw: Mapping[str, Any]) -> ObjectUpdate | None:
+    def put(self, kind: ResourceKind, raw: RawObject) -> ObjectUpdate | None:
         """Add or update an object; None if the cache has a newer version, or if the object is unreadable."""
         name, version = raw["metadata"]["name"], int(raw["metadata"]["resourceVersion"])
         if self._versions[kind].get(name, -1) >= version:
@@ -118,7 +119,7 @@ class ObjectCache:
         self._objects[kind][name] = value
         return ObjectUpdate(before, value)
 
-    def _record_unreadable(self, kind: ResourceKind, raw: Mapping[str, Any], error: Exception) -> None:
+    def _record_unreadable(self, kind: ResourceKind, raw: RawObject, error: Exception) -> None:
         """Record an unreadable object; its last readable version stays in effect.
 
         Without this a drain would end, nodes would be uncordoned, and labels would be removed.

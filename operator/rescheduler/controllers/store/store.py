@@ -22,6 +22,7 @@ from rescheduler.core.eligibility.cluster_state import ClusterState
 from rescheduler.core.failure.condition_history import ConditionHistory
 from rescheduler.core.model.namespaces import Namespace
 from rescheduler.core.model.nodes import Node
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.pools.membership import MembershipChanges, PoolMemberships
 
 
@@ -102,7 +103,7 @@ class Store:
 
     # -- changes of objects -------------------------------------------------------------------------------------------
 
-    def put(self, kind: ResourceKind, raw: Mapping[str, Any]) -> None:
+    def put(self, kind: ResourceKind, raw: RawObject) -> None:
         """Add or update an object, unless the store has a newer version."""
         update = self.cache.put(kind, raw)
         if update is None:

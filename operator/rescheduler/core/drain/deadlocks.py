@@ -6,9 +6,8 @@ failed node never does.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
-from typing import Any
 
 from rescheduler.api.drains import BlockerClass, NodeDrain, Phase
 from rescheduler.core.eligibility.concurrency import is_blocked_for_long
@@ -18,6 +17,7 @@ from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.node_affinity import has_anti_affinity_to, may_run_on
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.pods import TERMINAL_PHASES
+from rescheduler.core.model.raw import RawPod
 from rescheduler.core.model.resource_fit import fits_by_requests, free_resources
 from rescheduler.core.model.resource_requests import allocated_with_pod, requested_resources
 
@@ -65,7 +65,7 @@ def pods_without_room(drain: NodeDrain) -> frozenset[tuple[str, str]]:
     )
 
 
-def would_fit(raw: Mapping[str, Any], node: Node, pods_on_node: Collection[Mapping[str, Any]]) -> bool:
+def would_fit(raw: RawPod, node: Node, pods_on_node: Collection[RawPod]) -> bool:
     """Whether the raw pod would have room on the schedulable node, next to the raw pods on it."""
     raw, pods_on_node = object_schemas.sanitize_pod(raw), [object_schemas.sanitize_pod(pod) for pod in pods_on_node]
     spec, running = raw["spec"], [p for p in pods_on_node if p["status"].get("phase") not in TERMINAL_PHASES]
@@ -77,7 +77,7 @@ def would_fit(raw: Mapping[str, Any], node: Node, pods_on_node: Collection[Mappi
 
 
 def would_count_toward_budget(
-    raw: Mapping[str, Any], budgets: Iterable[DisruptionBudget], node: Node, pods_on_node: Iterable[Mapping[str, Any]]
+    raw: RawPod, budgets: Iterable[DisruptionBudget], node: Node, pods_on_node: Iterable[RawPod]
 ) -> bool:
     """Whether the raw pending pod counts toward one of the budgets and may run on the node, next to its raw pods."""
     raw, pods_on_node = object_schemas.sanitize_pod(raw), [object_schemas.sanitize_pod(pod) for pod in pods_on_node]

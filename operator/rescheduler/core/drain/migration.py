@@ -16,8 +16,8 @@ from rescheduler.api.policies import (
     Suspend,
 )
 from rescheduler.core.drain import messages
-from rescheduler.core.drain.node_patches import Patch
 from rescheduler.core.model.nodes import Node, Taint
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
 
 MIGRATION_TAINT = Taint(names.WAITING_TAINT_KEY, "", "PreferNoSchedule")
@@ -79,14 +79,14 @@ def drain_owns_taint(drain: NodeDrain | None) -> bool:
     return record is not None and any(taint.key == names.WAITING_TAINT_KEY for taint in record.added_taints)
 
 
-def taint_patch(node: Node) -> Patch | None:
+def taint_patch(node: Node) -> RawObject | None:
     """Return the patch that sets the taint; None if the node has a taint with this key."""
     if any(taint.key == names.WAITING_TAINT_KEY for taint in node.taints):
         return None
     return _taints_patch(node, (*node.taints, MIGRATION_TAINT))
 
 
-def untaint_patch(node: Node) -> Patch | None:
+def untaint_patch(node: Node) -> RawObject | None:
     """Return the patch that removes the taint; None if the node does not have it."""
     return (
         _taints_patch(node, tuple(t for t in node.taints if t != MIGRATION_TAINT))
@@ -95,6 +95,6 @@ def untaint_patch(node: Node) -> Patch | None:
     )
 
 
-def _taints_patch(node: Node, taints: tuple[Taint, ...]) -> Patch:
+def _taints_patch(node: Node, taints: tuple[Taint, ...]) -> RawObject:
     guard = {"resourceVersion": node.resource_version, "uid": node.uid}
     return {"metadata": guard, "spec": {"taints": [taint.as_json() for taint in taints] or None}}

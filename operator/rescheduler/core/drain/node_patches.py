@@ -16,8 +16,7 @@ from rescheduler.api import names
 from rescheduler.api.drains import NodeRecord, Phase, RequestReason, TaintRecord
 from rescheduler.core.failure.fencing import OUT_OF_SERVICE_TAINT
 from rescheduler.core.model.nodes import Node, NodeCondition, Taint
-
-Patch = dict[str, Any]
+from rescheduler.core.model.raw import RawObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ def waiting_record(node: Node, before: NodeRecord | None) -> NodeRecord:
     return same_node_record.model_copy(update={"added_taints": (*same_node_record.added_taints, taint)})
 
 
-def waiting_taint_patch(node: Node, node_record: NodeRecord) -> Patch | None:
+def waiting_taint_patch(node: Node, node_record: NodeRecord) -> RawObject | None:
     """Return the patch that sets the recorded taints; None if the node has them."""
     existing = {(t.key, t.effect) for t in node.taints}
     new = [Taint(t.key, t.value, t.effect) for t in node_record.added_taints if (t.key, t.effect) not in existing]
@@ -89,7 +88,7 @@ def in_service_record(before: NodeRecord) -> NodeRecord:
     )
 
 
-def out_of_service_patch(node: Node) -> Patch | None:
+def out_of_service_patch(node: Node) -> RawObject | None:
     """Return the patch that sets the out-of-service taint; None if the node has one from anyone."""
     if any(t.key == OUT_OF_SERVICE_TAINT.key for t in node.taints):
         return None
@@ -97,7 +96,7 @@ def out_of_service_patch(node: Node) -> Patch | None:
     return _with_preconditions({"spec": {"taints": [t.as_json() for t in taints]}}, node)
 
 
-def in_service_patch(node: Node) -> Patch | None:
+def in_service_patch(node: Node) -> RawObject | None:
     """Return the patch that removes only the operator's own out-of-service taint; None if the node does not have it."""
     remaining_taints = [
         t
@@ -110,12 +109,12 @@ def in_service_patch(node: Node) -> Patch | None:
     return _with_preconditions({"spec": {"taints": [t.as_json() for t in remaining_taints] or None}}, node)
 
 
-def cordon_patch(node: Node, node_record: NodeRecord, *, with_metadata: bool = True) -> Patch | None:
+def cordon_patch(node: Node, node_record: NodeRecord, *, with_metadata: bool = True) -> RawObject | None:
     """Return the patch that cordons the node and adds what the record names; None if the node has all of it.
 
     `with_metadata`: include labels and annotations, which a drain can do without.
     """
-    patch: Patch = {}
+    patch: dict[str, Any] = {}
     if not node.unschedulable:
         patch["spec"] = {"unschedulable": True}
     metadata = {
@@ -141,13 +140,13 @@ def restore_patch(
     node_record: NodeRecord | None,
     cancelled: Mapping[str, str],
     parts: Collection[RestorePart] = tuple(RestorePart),
-) -> Patch | None:
+) -> RawObject | None:
     """Return the patch that removes the recorded changes and notes requests that were cancelled while they stand.
 
     None if nothing is left to do.
     """
     metadata: dict[str, dict[str, str | None]] = {}
-    patch: Patch = {}
+    patch: dict[str, Any] = {}
     node_record = node_record if node_record and node_record.uid == node.uid else NodeRecord()
     if RestorePart.UNCORDON in parts and node_record.cordoned_by_us and node.unschedulable:
         patch["spec"] = {"unschedulable": None}
@@ -168,7 +167,7 @@ def restore_patch(
     return _with_preconditions(patch, node)
 
 
-def drop_cancelled_patch(node: Node, stale: Iterable[str]) -> Patch | None:
+def drop_cancelled_patch(node: Node, stale: Iterable[str]) -> RawObject | None:
     """Return the patch that drops entries of the annotation `cancelled` whose request has ended; None without any."""
     remaining_entries = {k: v for k, v in node.cancelled_requests.items() if k not in set(stale)}
     if remaining_entries == dict(node.cancelled_requests):
@@ -177,9 +176,9 @@ def drop_cancelled_patch(node: Node, stale: Iterable[str]) -> Patch | None:
     return _with_preconditions({"metadata": {"annotations": {names.CANCELLED: value}}}, node)
 
 
-def cleanup_patch(node: Node) -> Patch | None:
+def cleanup_patch(node: Node) -> RawObject | None:
     """Return the patch for an uninstall: remove the annotation `cancelled`, and a waiting taint without a record."""
-    patch: Patch = {}
+    patch: dict[str, Any] = {}
     if names.CANCELLED in node.annotations:
         patch["metadata"] = {"annotations": {names.CANCELLED: None}}
     remaining_taints = [
@@ -190,7 +189,7 @@ def cleanup_patch(node: Node) -> Patch | None:
     return _with_preconditions(patch, node)
 
 
-def conditions_patch(wanted: Mapping[str, tuple[str, str, str]], node: Node, now: datetime) -> Patch | None:
+def conditions_patch(wanted: Mapping[str, tuple[str, str, str]], node: Node, now: datetime) -> RawObject | None:
     """Return the strategic merge patch that sets the node conditions of the operator: type to status, reason, message.
 
     Conditions of the operator that are not wanted are deleted. None if nothing differs. A condition that another
@@ -233,9 +232,8 @@ def has_drain_condition(node: Node) -> bool:
     return condition is not None and is_our_condition(condition)
 
 
-def _with_preconditions(patch: Patch, node: Node) -> Patch | None:
+def _with_preconditions(patch: RawObject, node: Node) -> RawObject | None:
     if not patch:
         return None
-    return patch | {
-        "metadata": {**patch.get("metadata", {}), "resourceVersion": node.resource_version, "uid": node.uid}
-    }
+    metadata = {**patch.get("metadata", {}), "resourceVersion": node.resource_version, "uid": node.uid}
+    return {**patch, "metadata": metadata}

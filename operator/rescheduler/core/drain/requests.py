@@ -3,15 +3,14 @@
 The user owns `Manual` requests, and the operator never changes them. The operator owns `Maintenance` and `Failure`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from rescheduler.api import API_VERSION, names
 from rescheduler.api.drains import NodeDrain, RequestReason
 from rescheduler.api.scalars import truncate
 from rescheduler.core.drain.triggers import WantedRequest, WantedRequests
 from rescheduler.core.model.nodes import Node
+from rescheduler.core.model.raw import RawObject
 
 OPERATOR_REASONS = (RequestReason.MAINTENANCE, RequestReason.FAILURE)
 
@@ -20,14 +19,14 @@ OPERATOR_REASONS = (RequestReason.MAINTENANCE, RequestReason.FAILURE)
 class CreateDrain:
     """Create the NodeDrain."""
 
-    body: Mapping[str, Any]
+    body: RawObject
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateRequests:
     """Change the requests of the NodeDrain; the patch carries the resourceVersion."""
 
-    patch: Mapping[str, Any]
+    patch: RawObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ def required_change(
     )
 
 
-def _body(node: Node, requests: tuple[WantedRequest, ...]) -> dict[str, Any]:
+def _body(node: Node, requests: tuple[WantedRequest, ...]) -> RawObject:
     return {
         "apiVersion": API_VERSION,
         "kind": "NodeDrain",

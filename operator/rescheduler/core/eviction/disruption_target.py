@@ -5,13 +5,13 @@ disruptions continues elsewhere only if the pod has the condition before the pod
 """
 
 from datetime import datetime
-from typing import Any
 
 from rescheduler.api import names
 from rescheduler.core.model.pods import Pod
+from rescheduler.core.model.raw import RawObject
 
 
-def condition_patch(pod: Pod, now: datetime) -> dict[str, Any]:
+def condition_patch(pod: Pod, now: datetime) -> RawObject:
     """Return the strategic merge patch of the pod's status."""
     version = {"resourceVersion": pod.resource_version} if pod.resource_version else {}
     condition = {

@@ -6,7 +6,6 @@ Source: kubernetes/component-helpers scheduling/corev1 (nodeaffinity, helpers).
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.selectors import LabelSelector
@@ -28,14 +27,14 @@ _HARD_TAINT_EFFECTS = ("NoSchedule", "NoExecute")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 
 
-def scheduling_constraints(spec: RawPodSpec) -> dict[str, Any]:
+def scheduling_constraints(spec: RawPodSpec) -> RawPodSpec:
     """Return the parts of a raw pod spec that select nodes: nodeSelector, tolerations and node affinity, if present."""
     constraints = {name: spec[name] for name in ("nodeSelector", "tolerations") if spec.get(name)}
     affinity = (spec.get("affinity") or {}).get("nodeAffinity")
     return constraints | ({"affinity": {"nodeAffinity": affinity}} if affinity else {})
 
 
-def constraints_in_pool(constraints: RawPodSpec, pool: str) -> dict[str, Any]:
+def constraints_in_pool(constraints: RawPodSpec, pool: str) -> RawPodSpec:
     """Return the constraints of a new pod in a pool: admission policies add the pool's selector and toleration.
 
     A running pod may have the selector of its former pool from admission. The template of its owner has not.

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from rescheduler.api import names
-from rescheduler.core.model.raw import RawMetadata, RawOwnerReference, controller_reference
+from rescheduler.core.model.raw import RawMetadata, RawObject, RawOwnerReference, controller_reference
 
 RETURNED_POD_DELETION_COST = "2147483647"
 """Deletion cost of a returned pod: its ReplicaSet has one pod too many and deletes the replacement."""
@@ -68,7 +68,7 @@ class ReleaseRecord:
         return cls._from_json(fields) if isinstance(fields, dict) else None
 
     @classmethod
-    def _from_json(cls, fields: Mapping[str, Any]) -> "ReleaseRecord | None":
+    def _from_json(cls, fields: RawObject) -> "ReleaseRecord | None":
         cost = fields.get("cost")
         identity = {
             key: fields.get(key) for key in ("cause", "deployment", "deploymentUID", "replicaSet", "replicaSetUID")
@@ -158,7 +158,7 @@ def read_record(meta: RawMetadata) -> tuple[ReleaseRecord | None, bool]:
 
 def release_patch(
     uid: str, resource_version: str, other_references: Sequence[RawOwnerReference], record: ReleaseRecord
-) -> dict[str, Any]:
+) -> RawObject:
     """Return the patch that makes the Deployment the controller of the pod and writes the record.
 
     `other_references`: the owner references that are no controller; without them the merge patch would remove them.
@@ -169,7 +169,7 @@ def release_patch(
 
 def return_patch(
     uid: str, resource_version: str, other_references: Sequence[RawOwnerReference], record: ReleaseRecord
-) -> dict[str, Any]:
+) -> RawObject:
     """Return the patch that makes the ReplicaSet the controller again, with a deletion cost that keeps this pod."""
     owner = _make_controller_reference("ReplicaSet", record.replica_set, record.replica_set_uid)
     return _patch(
@@ -177,12 +177,12 @@ def return_patch(
     )
 
 
-def clear_patch(uid: str, resource_version: str, record: ReleaseRecord) -> dict[str, Any]:
+def clear_patch(uid: str, resource_version: str, record: ReleaseRecord) -> RawObject:
     """Return the patch that removes the record and restores the earlier deletion cost."""
     return _patch(uid, resource_version, {names.MOVE: None, names.POD_DELETION_COST: record.deletion_cost})
 
 
-def _make_controller_reference(kind: str, name: str, uid: str) -> dict[str, Any]:
+def _make_controller_reference(kind: str, name: str, uid: str) -> RawObject:
     # blockOwnerDeletion would need a permission on the owner's finalizers on some clusters.
     return {"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": True}
 
@@ -192,7 +192,7 @@ def _patch(
     resource_version: str,
     annotations: Mapping[str, str | None],
     owner_references: Sequence[RawOwnerReference] | None = None,
-) -> dict[str, Any]:
+) -> RawObject:
     metadata: dict[str, Any] = {"uid": uid, "resourceVersion": resource_version, "annotations": dict(annotations)}
     return {
         "metadata": metadata

@@ -6,11 +6,11 @@ late costs time and changes no decision.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.policies import Mode
 from rescheduler.api.pools import NamespacePool
+from rescheduler.core.model.raw import RawObject
 
 _EVALUATED_POOLS = 3  # two of them may be deleted while the operator is away
 
@@ -26,7 +26,7 @@ def skipped_pools(pools: Iterable[NamespacePool]) -> frozenset[str]:
     return frozenset(pool.name for pool in sorted(pools, key=_rank)[_EVALUATED_POOLS:])
 
 
-def skip_label_patch(pool: NamespacePool, *, skip: bool) -> dict[str, Any] | None:
+def skip_label_patch(pool: NamespacePool, *, skip: bool) -> RawObject | None:
     """Return the patch that sets or removes the label of skipped pools; None if the pool is right."""
     if pool.admission_skip == skip:
         return None

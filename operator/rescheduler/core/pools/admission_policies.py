@@ -6,8 +6,8 @@ The API server silently admits every pod if a policy or its binding is missing.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.pools import messages
 
 GROUP_VERSION = "admissionregistration.k8s.io/v1"
@@ -54,9 +54,7 @@ class AdmissionState:
         return self.is_enforced and self.since is not None and now - self.since >= POLICY_PROPAGATION_DELAY
 
 
-def evaluate(
-    served_resources: Collection[str], objects: Mapping[tuple[str, str], Mapping[str, Any] | None]
-) -> AdmissionState:
+def evaluate(served_resources: Collection[str], objects: Mapping[tuple[str, str], RawObject | None]) -> AdmissionState:
     """Return the state by the resources that the API server serves, and the raw objects by resource and name.
 
     An object of None does not exist.

@@ -4,7 +4,7 @@ A patch has the UID and resourceVersion of the object as last read. Taints are o
 the patch if another party has changed the object since. A patch sets and removes only the pool's own label and taint.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,8 @@ from rescheduler.api import names
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.namespaces import Namespace
 from rescheduler.core.model.nodes import Node, Taint
-from rescheduler.core.model.raw import required_node_terms
+from rescheduler.core.model.raw import RawObject, required_node_terms
 
-Patch = dict[str, Any]
 TAINT_EFFECT = "NoSchedule"
 
 
@@ -82,7 +81,7 @@ def desired_assignment(
     return PoolAssignment(owner, tainted=enforced and (is_taint_safe or has_taint))
 
 
-def namespace_patch(namespace: Namespace, pool: str | None) -> Patch | None:
+def namespace_patch(namespace: Namespace, pool: str | None) -> RawObject | None:
     """Return the patch that gives the namespace the label of this pool, or removes it; None if it is right."""
     if namespace.pool == pool:
         return None
@@ -90,9 +89,9 @@ def namespace_patch(namespace: Namespace, pool: str | None) -> Patch | None:
     return {"metadata": {"labels": {names.POOL: pool}, **guard}}
 
 
-def node_patch(node: Node, assignment: PoolAssignment) -> Patch | None:
+def node_patch(node: Node, assignment: PoolAssignment) -> RawObject | None:
     """Return the patch that gives the node this label and taint; None if it has them."""
-    patch: Patch = {}
+    patch: dict[str, Any] = {}
     metadata: dict[str, Any] = {"resourceVersion": node.resource_version, "uid": node.uid}
     if node.labels.get(names.NODE_POOL) != assignment.pool:
         metadata["labels"] = {names.NODE_POOL: assignment.pool}
@@ -104,7 +103,7 @@ def node_patch(node: Node, assignment: PoolAssignment) -> Patch | None:
     return patch | {"metadata": metadata} if patch or "labels" in metadata else None
 
 
-def requires_pool(raw: Mapping[str, Any], pool: str) -> bool:
+def requires_pool(raw: RawObject, pool: str) -> bool:
     """Whether a raw pod can run only on nodes with the label of this pool.
 
     If the node loses the label, a kubelet that restarts fails such a pod, and no node takes it again.

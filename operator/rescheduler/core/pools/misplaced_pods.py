@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.pools import ExistingPods
@@ -17,7 +16,7 @@ from rescheduler.api.untrusted import parse_time
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.node_affinity import scheduling_constraints, tolerates
 from rescheduler.core.model.pods import TERMINAL_PHASES
-from rescheduler.core.model.raw import controller_reference
+from rescheduler.core.model.raw import RawPod, RawPodSpec, controller_reference
 from rescheduler.core.model.release_record import read_record
 from rescheduler.core.model.resource_requests import ResourceList, allocated_resources, allocated_with_pod
 from rescheduler.core.pools.labels_and_taints import pool_taint
@@ -54,7 +53,7 @@ class MisplacedPod:
     created: datetime | None = None
     released: bool = False
     resource_requests: ResourceList = field(default_factory=dict)
-    scheduling_constraints: Mapping[str, Any] = field(default_factory=dict)
+    scheduling_constraints: RawPodSpec = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -117,7 +116,7 @@ class MembershipSnapshot:
         )
 
 
-def is_exempt(raw: Mapping[str, Any], exempt_namespaces: Iterable[str]) -> bool:
+def is_exempt(raw: RawPod, exempt_namespaces: Iterable[str]) -> bool:
     """Whether pools do not apply to this raw pod."""
     meta = object_schemas.sanitize_pod(raw)["metadata"]
     return (
@@ -127,7 +126,7 @@ def is_exempt(raw: Mapping[str, Any], exempt_namespaces: Iterable[str]) -> bool:
     )
 
 
-def list_scope(raw: Mapping[str, Any], snapshot: MembershipSnapshot) -> ListScope | None:
+def list_scope(raw: RawPod, snapshot: MembershipSnapshot) -> ListScope | None:
     """Return the list that finds a misplaced raw pod, so that each pod is found once; None if it is not misplaced.
 
     A pod without the label of its pool is older than the pool: a list of its namespace finds it. A list of their node
@@ -144,7 +143,7 @@ def list_scope(raw: Mapping[str, Any], snapshot: MembershipSnapshot) -> ListScop
     return ("node", raw["spec"]["nodeName"])
 
 
-def is_misplaced(raw: Mapping[str, Any], snapshot: MembershipSnapshot) -> bool:
+def is_misplaced(raw: RawPod, snapshot: MembershipSnapshot) -> bool:
     """Whether a raw pod is outside its pool, or foreign on a node of an exclusive pool."""
     raw = object_schemas.sanitize_pod(raw)
     node = raw["spec"].get("nodeName")
@@ -157,7 +156,7 @@ def is_misplaced(raw: Mapping[str, Any], snapshot: MembershipSnapshot) -> bool:
     )
 
 
-def add_to_report(raw: Mapping[str, Any], snapshot: MembershipSnapshot, report: MisplacementReport) -> None:
+def add_to_report(raw: RawPod, snapshot: MembershipSnapshot, report: MisplacementReport) -> None:
     """Count a misplaced raw pod, and list it if its pool moves pods."""
     raw = object_schemas.sanitize_pod(raw)
     meta, node = raw["metadata"], raw["spec"]["nodeName"]
@@ -178,7 +177,7 @@ def add_to_report(raw: Mapping[str, Any], snapshot: MembershipSnapshot, report: 
         report.pods_to_move.append(_to_misplaced_pod(raw, pool, own_pool))
 
 
-def _to_misplaced_pod(raw: Mapping[str, Any], requesting_pool: str, target_pool: str | None) -> MisplacedPod:
+def _to_misplaced_pod(raw: RawPod, requesting_pool: str, target_pool: str | None) -> MisplacedPod:
     meta, spec = raw["metadata"], raw["spec"]
     record, released = read_record(meta)
     owner_uid = (controller_reference(meta) or meta).get("uid", "")
@@ -215,7 +214,7 @@ class PodTotals:
     exempt_requests_by_node: dict[str, Counter[str]] = field(default_factory=dict)
     misplaced_by_scope: dict[ListScope, MisplacementReport] = field(default_factory=dict)
 
-    def add(self, raw: Mapping[str, Any], snapshot: MembershipSnapshot) -> None:
+    def add(self, raw: RawPod, snapshot: MembershipSnapshot) -> None:
         """Add a raw pod. Raises UnreadableError if the object is no pod."""
         raw = object_schemas.sanitize_pod(raw)
         if raw["status"].get("phase") in TERMINAL_PHASES:

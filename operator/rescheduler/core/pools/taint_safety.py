@@ -6,14 +6,13 @@ does not tolerate the taint. The taint is held back while there is such a pod, a
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rescheduler.api import names
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.node_affinity import may_run_on, selects_node, tolerates
 from rescheduler.core.model.nodes import Node, Taint
 from rescheduler.core.model.pods import TERMINAL_PHASES
-from rescheduler.core.model.raw import claim_names, controller_reference
+from rescheduler.core.model.raw import RawObject, RawPodSpec, claim_names, controller_reference
 from rescheduler.core.model.volumes import Volume, VolumeClaim
 from rescheduler.core.pools.labels_and_taints import pool_taint
 
@@ -60,7 +59,7 @@ def plan_taint(
     return PlannedTaint(pool, tuple(n for n in all_nodes if n.name in untainted), tuple(others), is_in_no_pool)
 
 
-def unschedulable_daemon_sets(raws: Iterable[Mapping[str, Any]], planned_taint: PlannedTaint) -> list[str]:
+def unschedulable_daemon_sets(raws: Iterable[RawObject], planned_taint: PlannedTaint) -> list[str]:
     """Return the raw DaemonSets, by name, that have pods on nodes of the pool and could have none there."""
     return [
         f"DaemonSet {raw['metadata']['namespace']}/{raw['metadata']['name']}"
@@ -69,7 +68,7 @@ def unschedulable_daemon_sets(raws: Iterable[Mapping[str, Any]], planned_taint: 
     ]
 
 
-def _would_lose_nodes(spec: Mapping[str, Any], planned_taint: PlannedTaint) -> bool:
+def _would_lose_nodes(spec: RawPodSpec, planned_taint: PlannedTaint) -> bool:
     tolerations = spec.get("tolerations") or ()
     if tolerates(tolerations, [planned_taint.taint]):
         return False
@@ -82,7 +81,7 @@ def _lasting_taints(node: Node) -> list[Taint]:
     return [t for t in node.taints if not t.key.startswith(_NODE_CONDITION_TAINT_PREFIX) and t.key != names.POOL]
 
 
-def unschedulable_pods(raws: Iterable[Mapping[str, Any]], planned_taint: PlannedTaint) -> list[str]:
+def unschedulable_pods(raws: Iterable[RawObject], planned_taint: PlannedTaint) -> list[str]:
     """Return the raw pods, by name, that no other node would take: pods on the pool's nodes, and pods without a node."""
     return [
         _name(raw)
@@ -92,7 +91,7 @@ def unschedulable_pods(raws: Iterable[Mapping[str, Any]], planned_taint: Planned
 
 
 def claims_of_affected_pods(
-    raws: Iterable[Mapping[str, Any]], planned_taint: PlannedTaint
+    raws: Iterable[RawObject], planned_taint: PlannedTaint
 ) -> dict[str, tuple[tuple[str, str], ...]]:
     """Return the claims (namespace and name) of raw pods that the taint would shut out, by the pod's name.
 
@@ -114,11 +113,11 @@ def pods_with_local_volumes(
     return [pod for pod, pod_claims in claims_by_pod.items() if local_claims.intersection(pod_claims)]
 
 
-def _name(raw: Mapping[str, Any]) -> str:
+def _name(raw: RawObject) -> str:
     return f"pod {raw['metadata']['namespace']}/{raw['metadata']['name']}"
 
 
-def _is_affected(raw: Mapping[str, Any], planned_taint: PlannedTaint) -> bool:
+def _is_affected(raw: RawObject, planned_taint: PlannedTaint) -> bool:
     """Whether a raw pod needs a place later, is in no pool, and does not tolerate the taint."""
     tolerations = raw["spec"].get("tolerations") or ()
     return (
@@ -128,7 +127,7 @@ def _is_affected(raw: Mapping[str, Any], planned_taint: PlannedTaint) -> bool:
     )
 
 
-def _may_be_scheduled_again(raw: Mapping[str, Any]) -> bool:
+def _may_be_scheduled_again(raw: RawObject) -> bool:
     """Whether a raw pod or its successor needs a place: not pods that have ended, or run without a controller."""
     meta = raw["metadata"]
     if names.MIRROR_POD in (meta.get("annotations") or {}) or (raw.get("status") or {}).get("phase") in TERMINAL_PHASES:
@@ -139,7 +138,7 @@ def _may_be_scheduled_again(raw: Mapping[str, Any]) -> bool:
     return bool(owner["kind"] != "DaemonSet")
 
 
-def _has_no_other_node(spec: Mapping[str, Any], planned_taint: PlannedTaint) -> bool:
+def _has_no_other_node(spec: RawPodSpec, planned_taint: PlannedTaint) -> bool:
     if not spec.get("nodeName") and not any(
         may_run_on(spec, _without_pool_taint(node)) for node in planned_taint.nodes
     ):

@@ -22,6 +22,7 @@ from rescheduler.core.failure import fencing
 from rescheduler.core.failure.fencing import OUT_OF_SERVICE_TAINT, FencingState
 from rescheduler.core.model.nodes import Node, NodeCondition, Taint
 from rescheduler.core.model.pods import Pod
+from rescheduler.core.model.raw import RawObject
 from rescheduler.kube.client import UnreachableError
 from unit.builders import NOW
 
@@ -119,7 +120,7 @@ class World:
             raise self.silent
         return self.silent
 
-    async def attempt(self, act: WriteOperation, here: Node, patch: node_patches.Patch) -> bool:
+    async def attempt(self, act: WriteOperation, here: Node, patch: RawObject) -> bool:
         self.done.append("refused" if self.refused else patch["spec"])
         return not self.refused
 

@@ -10,6 +10,7 @@ from rescheduler.core.drain.node_patches import additions, cordon_patch, cordon_
 from rescheduler.core.failure.fencing import OUT_OF_SERVICE_TAINT
 from rescheduler.core.model import nodes as model_nodes
 from rescheduler.core.model.nodes import Node
+from rescheduler.core.model.raw import RawObject
 from unit.builders import NOW
 
 NODE = Node("n", "u", "7")
@@ -74,7 +75,7 @@ def test_holding_and_restoring_leaves_the_node_as_it_was(
     assert (after.unschedulable, after.labels, after.annotations) == (cordoned, labels, annotations)
 
 
-def applied(node: Node, patch: dict[str, object] | None) -> Node:
+def applied(node: Node, patch: RawObject | None) -> Node:
     """Return the node after a merge patch."""
     body: dict[str, dict[str, object]] = patch or {}  # type: ignore[assignment]
 

@@ -77,7 +77,7 @@ def test_node_patch_reaches_the_assignment_and_changes_nothing_else(
     pool: str | None, taints: list[Taint], mark: PoolAssignment
 ) -> None:
     before = node(pool, *taints)
-    patch: dict[str, Any] = labels_and_taints.node_patch(before, mark) or {"metadata": {}}
+    patch = labels_and_taints.node_patch(before, mark) or {"metadata": {}}
     labels = {**before.labels, **patch["metadata"].get("labels", {})}
     raw = {"metadata": {"name": "n", "uid": "u", "labels": {k: v for k, v in labels.items() if v is not None}}}
     written = patch.get("spec", {"taints": [t.as_json() for t in before.taints]})["taints"]
