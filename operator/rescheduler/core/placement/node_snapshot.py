@@ -56,18 +56,14 @@ class NodeSnapshot:
 
     def matching_nodes(self, requirements: PodRequirements) -> Iterator[int]:
         """Yield the nodes with the name and the labels that the pod requires."""
-        label_keys = node_affinity.referenced_node_labels(requirements.node_constraints)
+        label_keys = requirements.referenced_node_labels
         if label_keys & {NAME_FIELD, HOSTNAME_LABEL}:
-            yield from (
-                n
-                for n, node in enumerate(self.nodes)
-                if node_affinity.selects_node(requirements.node_constraints, node)
-            )
+            yield from (n for n, node in enumerate(self.nodes) if requirements.selects_node(node))
             return
         if label_keys not in self._nodes_by_label_values:
             self._nodes_by_label_values[label_keys] = self._group_by_label_values(sorted(label_keys))
         for equal_nodes in self._nodes_by_label_values[label_keys]:
-            if node_affinity.selects_node(requirements.node_constraints, self.nodes[equal_nodes[0]]):
+            if requirements.selects_node(self.nodes[equal_nodes[0]]):
                 yield from equal_nodes
 
     def _group_by_label_values(self, label_keys: Sequence[str]) -> list[list[int]]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from rescheduler.api import names
-from rescheduler.core.model import object_schemas
-from rescheduler.core.model.node_affinity import constraints_in_pool, scheduling_constraints
+from rescheduler.core.model import node_affinity, object_schemas
+from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.raw import RawMetadata, RawPod, RawPodSpec, RawToleration, required_node_terms
 from rescheduler.core.model.resource_requests import ResourceList, requested_resources
 from rescheduler.core.placement import messages
@@ -61,6 +61,15 @@ class PodRequirements:
     def node_constraints_key(self) -> str:
         """Return a key that is equal for equal node constraints."""
         return repr(self.node_constraints)
+
+    def selects_node(self, node: Node) -> bool:
+        """Whether nodeSelector and node affinity select the node."""
+        return node_affinity.selects_node(self.node_constraints, node)
+
+    @property
+    def referenced_node_labels(self) -> frozenset[str]:
+        """Return the node labels that nodeSelector and node affinity read, and `NAME_FIELD` if they read the name."""
+        return node_affinity.referenced_node_labels(self.node_constraints)
 
     @property
     def tolerations(self) -> Sequence[RawToleration]:
@@ -179,8 +188,8 @@ def _has_too_many_constraints(spec: RawPodSpec) -> bool:
 
 def _node_constraints(spec: RawPodSpec, pool: str | None) -> RawPodSpec:
     """Return the node constraints of the replacement, with the pool that admission policies add."""
-    constraints: RawPodSpec = {"nodeSelector": {}, "tolerations": [], **scheduling_constraints(spec)}
-    return constraints_in_pool(constraints, pool) if pool else constraints
+    constraints: RawPodSpec = {"nodeSelector": {}, "tolerations": [], **node_affinity.scheduling_constraints(spec)}
+    return node_affinity.constraints_in_pool(constraints, pool) if pool else constraints
 
 
 def _unknown_reason(spec: RawPodSpec) -> str:

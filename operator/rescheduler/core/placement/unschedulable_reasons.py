@@ -4,7 +4,6 @@ from collections import Counter
 from dataclasses import dataclass
 
 from rescheduler.api import names
-from rescheduler.core.model import node_affinity
 from rescheduler.core.model.quantities import PODS, format_quantity
 from rescheduler.core.model.resource_fit import insufficient_resource, split_by_room
 from rescheduler.core.placement import messages
@@ -87,7 +86,7 @@ def _rejection_reason(problem: PlacementProblem, requirements: PodRequirements, 
         or (node.unschedulable and not problem.node_snapshot.is_schedulable(node_index, requirements))
     ):
         return messages.CORDONED_OR_DRAINING
-    if not node_affinity.selects_node(requirements.node_constraints, node):
+    if not requirements.selects_node(node):
         pool = requirements.selected_pool
         if pool and node.labels.get(names.NODE_POOL) != pool:
             return messages.outside_pool(pool)
