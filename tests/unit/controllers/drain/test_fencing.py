@@ -11,7 +11,7 @@ import pytest
 
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, NodeRecord, Phase
-from rescheduler.api.policies import FailureSettings, Force, ReschedulePolicy, ReschedulePolicySpec
+from rescheduler.api.policies import Force, ReschedulePolicy
 from rescheduler.controllers.drain.fencing import NodeFencing
 from rescheduler.core.drain import node_patches
 from rescheduler.core.drain.state_machine import Report
@@ -24,7 +24,7 @@ from rescheduler.core.model.nodes import Node, NodeCondition, Taint
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.raw import RawObject
 from rescheduler.kube.client import UnreachableError
-from unit.builders import NOW
+from unit.builders import NOW, policy
 
 T = TypeVar("T")
 SAID = json.dumps({"nodeUID": "u", "bootID": "b", "method": "m", "time": "2026-01-01T00:00:00Z"})
@@ -61,8 +61,9 @@ def drain(record: NodeRecord = HELD) -> NodeDrain:
     return made.model_copy(update={"status": made.status.model_copy(update={"node": record, "started_at": NOW})})
 
 
-def policy(force: Force = Force.WITH_PROOF) -> ReschedulePolicy:
-    return ReschedulePolicy("p", "p", 1, ReschedulePolicySpec(failure=FailureSettings(force=force)))
+def policy_that_forces(force: Force = Force.WITH_PROOF) -> ReschedulePolicy:
+    """Return a policy with this `failure.force`."""
+    return policy(failure={"force": force})
 
 
 class Said:
@@ -131,12 +132,14 @@ class World:
 def judged(world: World, here: Node = DEAD, record: NodeRecord = HELD) -> tuple[NodeFencing, FencingState]:
     """Return the fencing after one evaluation, and its state."""
     fence = world.fence()
-    return fence, answer(fence.evaluate(drain(record), here, policy(), failing=True))
+    return fence, answer(fence.evaluate(drain(record), here, policy_that_forces(), failing=True))
 
 
 def scene(here: Node, record: NodeRecord) -> StatusInput:
     given: dict[str, Any] = {"wait": None, "started_at": NOW, "pod_summary": None, "moved": 0, "now": NOW}
-    return StatusInput(drain(record), here, policy(), Phase.DRAINING, Report.PHASE, node_record=record, **given)
+    return StatusInput(
+        drain(record), here, policy_that_forces(), Phase.DRAINING, Report.PHASE, node_record=record, **given
+    )
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------
@@ -164,13 +167,13 @@ def test_an_attestation_of_another_boot_is_refused_by_an_event() -> None:
 
 def test_where_the_policy_forbids_force_there_is_no_proof() -> None:
     fence = World().fence()
-    found = answer(fence.evaluate(drain(), DEAD, policy(Force.NEVER), failing=True))
+    found = answer(fence.evaluate(drain(), DEAD, policy_that_forces(Force.NEVER), failing=True))
     assert (found.proof, found.force_forbidden) == (None, True)
     assert "Never" in found.proof_hint
 
 
 def test_without_a_failure_nothing_is_looked_for() -> None:
-    found = answer(World().fence().evaluate(drain(), DEAD, policy(), failing=False))
+    found = answer(World().fence().evaluate(drain(), DEAD, policy_that_forces(), failing=False))
     assert found.proof is None
 
 
@@ -298,7 +301,7 @@ def test_it_is_taken_off_only_where_the_live_node_allows(live: Node, busy: bool,
     after = tend(world, fence, seen, FENCED, taint_due=False, node_in_use=busy)
     assert world.done == ([{"taints": None}, "publish_in_service"] if lifted else [])
     assert (after.node_record == HELD) is lifted
-    assert bool(fence.wait_reason(drain(), DEAD, policy())) is lifted  # nothing is moved for a minute
+    assert bool(fence.wait_reason(drain(), DEAD, policy_that_forces())) is lifted  # nothing is moved for a minute
 
 
 # -- coming back ------------------------------------------------------------------------------------------------------
@@ -310,15 +313,15 @@ def test_nothing_is_moved_off_a_ghost() -> None:
     fence, found = judged(world, ghost, FENCED)
     assert found.returned_without_reboot
     assert world.done == ["publish_returned_without_reboot"]
-    assert fence.wait_reason(drain(FENCED), ghost, policy())
+    assert fence.wait_reason(drain(FENCED), ghost, policy_that_forces())
 
 
 def test_a_node_that_boots_anew_gets_the_time_of_its_condition() -> None:
     world = World()
     fence, _ = judged(world)
     ill = replace(REBOOTED, conditions=(NodeCondition("Ready", "False"),))
-    assert fence.wait_reason(drain(), ill, policy())
+    assert fence.wait_reason(drain(), ill, policy_that_forces())
     world.seconds += 181
-    assert fence.wait_reason(drain(), ill, policy()) is None
-    assert fence.wait_reason(drain(), REBOOTED, policy()) is None  # silent again
-    assert fence.wait_reason(drain(), replace(ill, boot_id="b"), policy()) is None
+    assert fence.wait_reason(drain(), ill, policy_that_forces()) is None
+    assert fence.wait_reason(drain(), REBOOTED, policy_that_forces()) is None  # silent again
+    assert fence.wait_reason(drain(), replace(ill, boot_id="b"), policy_that_forces()) is None

@@ -26,7 +26,9 @@ READY = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]
 WEB = Deployment("s", "web", "d", replicas=1)
 
 
-def pod(name: str, on: str = "old", *, kind: str = "ReplicaSet", notes: RawDict | None = None, **more: Any) -> RawDict:
+def pod_of_kind(
+    name: str, on: str = "old", *, kind: str = "ReplicaSet", notes: RawDict | None = None, **more: Any
+) -> RawDict:
     raw = raw_pod(name, node=on, **more) | {"status": READY}
     owner = {
         "apiVersion": "apps/v1",
@@ -76,7 +78,7 @@ def test_an_empty_node_can_be_drained() -> None:
 
 
 def test_a_pod_without_room_is_named_with_what_is_lacking() -> None:
-    found = look(world([pod("p1"), pod("p2", cpu="9")]))
+    found = look(world([pod_of_kind("p1"), pod_of_kind("p2", cpu="9")]))
     assert found.drainable is Drainable.NO
     assert found.placed == 1
     assert [(key, f.fit, f.reason) for key, f in found.unplaced] == [
@@ -89,7 +91,7 @@ def test_a_pod_without_room_is_named_with_what_is_lacking() -> None:
 
 
 def test_a_pod_of_which_only_the_scheduler_can_say_makes_the_answer_unsure() -> None:
-    assert look(world([pod("p1", schedulerName="other")])).drainable is Drainable.UNSURE
+    assert look(world([pod_of_kind("p1", schedulerName="other")])).drainable is Drainable.UNSURE
 
 
 @pytest.mark.parametrize(
@@ -100,54 +102,56 @@ def test_a_pod_of_which_only_the_scheduler_can_say_makes_the_answer_unsure() -> 
     ],
 )
 def test_why_a_pod_finds_no_place(spec: RawDict, nodes: list[RawDict], reason: str) -> None:
-    raw = pod("p1", **spec)
+    raw = pod_of_kind("p1", **spec)
     seen = world([raw], nodes=nodes)
     assert [f.reason for _, f in look(seen).unplaced] == [f"0 of 1 other nodes can take the pod: {reason}"]
 
 
 def test_what_stays_needs_no_place_and_holds_nothing_up() -> None:
-    found = look(world([pod("p1", kind="DaemonSet"), pod("p2", notes={names.MIRROR_POD: "x"}, cpu="99")]))
+    found = look(
+        world([pod_of_kind("p1", kind="DaemonSet"), pod_of_kind("p2", notes={names.MIRROR_POD: "x"}, cpu="99")])
+    )
     assert (found.drainable, found.staying) == (Drainable.YES, 2)
 
 
 def test_pod_that_nothing_recreates_blocks_and_needs_no_room() -> None:
-    seen = world([pod("p1", kind="", cpu="99")])
+    seen = world([pod_of_kind("p1", kind="", cpu="99")])
     assert causes(look(seen)) == {"s/p1": BlockerClass.UNMANAGED}
     assert look(seen, unmanaged="Evict").drainable is Drainable.YES
 
 
 def test_who_must_not_be_disrupted_holds_the_drain_up() -> None:
-    found = look(world([pod("p1", notes={names.DO_NOT_DISRUPT: "true"})]))
+    found = look(world([pod_of_kind("p1", notes={names.DO_NOT_DISRUPT: "true"})]))
     assert causes(found) == {"s/p1": BlockerClass.DO_NOT_DISRUPT}
     assert found.drainable is Drainable.NO
 
 
 def test_a_budget_that_lets_none_go_holds_up_what_cannot_be_replaced_first() -> None:
-    seen = world([pod("p1", kind="StatefulSet")], limit("b"))
+    seen = world([pod_of_kind("p1", kind="StatefulSet")], limit("b"))
     assert causes(look(seen)) == {"s/p1": BlockerClass.BUDGET_MISCONFIGURED}
-    assert causes(look(world([pod("p1", kind="StatefulSet")], limit("b", allowed=1)))) == {}
-    assert causes(look(world([pod("p1", kind="StatefulSet")], limit("b", healthy=0)))) == {
+    assert causes(look(world([pod_of_kind("p1", kind="StatefulSet")], limit("b", allowed=1)))) == {}
+    assert causes(look(world([pod_of_kind("p1", kind="StatefulSet")], limit("b", healthy=0)))) == {
         "s/p1": BlockerClass.BUDGET_EXHAUSTED
     }
 
 
 def test_a_single_replica_goes_once_its_replacement_is_ready() -> None:
-    found = look(world([pod("p1")], limit("b")))
+    found = look(world([pod_of_kind("p1")], limit("b")))
     assert (found.drainable, found.replaced_first, found.single_replica_pods) == (Drainable.YES, ("s/p1",), ("s/p1",))
 
 
 def test_replacement_first_is_of_no_help_where_the_policy_forbids_it() -> None:
-    found = look(world([pod("p1")], limit("b")), replacement=ReplacementMode.NEVER)
+    found = look(world([pod_of_kind("p1")], limit("b")), replacement=ReplacementMode.NEVER)
     assert causes(found) == {"s/p1": BlockerClass.BUDGET_MISCONFIGURED}
 
 
 def test_a_pod_under_two_budgets_is_never_evicted() -> None:
-    found = look(world([pod("p1")], limit("a", allowed=1), limit("b", allowed=1)))
+    found = look(world([pod_of_kind("p1")], limit("a", allowed=1), limit("b", allowed=1)))
     assert causes(found) == {"s/p1": BlockerClass.SEVERAL_BUDGETS}
 
 
 def test_a_pod_whose_daemon_set_is_gone_is_recreated_by_nobody() -> None:
-    old = pod("p1", kind="DaemonSet")
+    old = pod_of_kind("p1", kind="DaemonSet")
     old["metadata"]["creationTimestamp"] = "2025-12-01T00:00:00Z"
     seen = world([old])
     assert causes(look(replace(seen, daemon_sets={"s": frozenset()}))) == {"s/p1": BlockerClass.UNMANAGED}
@@ -156,7 +160,7 @@ def test_a_pod_whose_daemon_set_is_gone_is_recreated_by_nobody() -> None:
 
 def test_settings_of_another_drain_decide_which_of_its_pods_need_room() -> None:
     nodes = [raw_node("n1", cpu="1"), raw_node("n2", cpu="8")]
-    seen = world([pod("p1"), pod("other", "n2")], nodes=nodes)
+    seen = world([pod_of_kind("p1"), pod_of_kind("other", "n2")], nodes=nodes)
     skip = DrainSettings.model_validate({"rules": [{"action": "Skip"}]})
     assert look(replace(seen, draining={"n2": skip})).drainable is Drainable.YES
     assert look(replace(seen, draining={"n2": DrainSettings()})).drainable is Drainable.UNSURE
@@ -164,11 +168,13 @@ def test_settings_of_another_drain_decide_which_of_its_pods_need_room() -> None:
 
 def test_drained_node_takes_no_pod_and_its_pods_need_room_too() -> None:
     nodes = [raw_node("n1", cpu="1"), raw_node("n2", cpu="8")]
-    seen = replace(world([pod("p1"), pod("other", "n2")], nodes=nodes), draining={"n2": DrainSettings()})
+    seen = replace(
+        world([pod_of_kind("p1"), pod_of_kind("other", "n2")], nodes=nodes), draining={"n2": DrainSettings()}
+    )
     assert [f.fit for _, f in look(seen).unplaced] == [Fit.UNKNOWN]
 
 
 def test_it_takes_at_least_the_waves_of_its_budgets() -> None:
-    raws = [pod(f"p{n}", cpu="1", terminationGracePeriodSeconds=20) for n in range(3)]
+    raws = [pod_of_kind(f"p{n}", cpu="1", terminationGracePeriodSeconds=20) for n in range(3)]
     assert look(world(raws)).min_duration == timedelta(seconds=20)
     assert look(world(raws, limit("b", allowed=1))).min_duration == timedelta(seconds=60)

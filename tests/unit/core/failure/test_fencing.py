@@ -29,6 +29,7 @@ from rescheduler.core.failure.fencing import (
     taint_action,
 )
 from rescheduler.core.model.nodes import Node, NodeCondition, Taint
+from unit.builders import node
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 FAILED = NOW - timedelta(minutes=2)
@@ -38,10 +39,13 @@ MINE = Taint(OUT_OF_SERVICE_TAINT.key, OUT_OF_SERVICE_TAINT.value, OUT_OF_SERVIC
 SAID = {"nodeUID": "u", "bootID": "b", "method": "fence_ipmilan", "time": "2026-01-01T11:59:00Z"}
 
 
-def node(ready: str = "Unknown", *taints: Taint, said: object = None, uid: str = "u", boot: str = "b") -> Node:
+def fenced_node(ready: str = "Unknown", *taints: Taint, said: object = None, uid: str = "u", boot: str = "b") -> Node:
+    """Return a node whose kubelet is silent since `FAILED`; `said`: its annotation of a fencing agent."""
     annotations = {} if said is None else {names.FENCED: said if isinstance(said, str) else json.dumps(said)}
     conditions = (NodeCondition("Ready", ready, last_transition=FAILED),)
-    return Node("n", uid, "7", boot, taints=taints, annotations=annotations, conditions=conditions)
+    return node(
+        uid=uid, resource_version="7", boot_id=boot, taints=taints, annotations=annotations, conditions=conditions
+    )
 
 
 def seen(*nodes: Node) -> BootHistory | None:
@@ -57,7 +61,7 @@ def look(here: Node, *before: Node, ours: bool = False, known: str = "") -> Fenc
 
 
 def test_an_attestation_that_names_node_and_boot_is_proof() -> None:
-    found = look(node(said=SAID))
+    found = look(fenced_node(said=SAID))
     assert found.proof == Proof(ProofMethod.ATTESTED, "attested at 2026-01-01 11:59:00Z: fence_ipmilan")
     assert not found.rejections
 
@@ -86,7 +90,7 @@ def test_a_malformed_attestation_says_what_is_wrong(text: str, why: str) -> None
     with pytest.raises(ValueError, match=why):
         parse_attestation(text)
     if text:
-        found = look(node(said=text))
+        found = look(fenced_node(said=text))
         assert found.proof is None
         assert why in str(found.attestation_error)
         assert why in found.rejections[0]
@@ -94,7 +98,7 @@ def test_a_malformed_attestation_says_what_is_wrong(text: str, why: str) -> None
 
 @given(st.text() | st.recursive(st.none() | st.text() | st.floats(), st.lists).map(json.dumps))
 def test_no_annotation_raises(text: str) -> None:
-    assert find_proof(node(said=text), None, own_taint=False, known_method="", now=NOW).proof is None
+    assert find_proof(fenced_node(said=text), None, own_taint=False, known_method="", now=NOW).proof is None
 
 
 @pytest.mark.parametrize(
@@ -107,33 +111,33 @@ def test_no_annotation_raises(text: str) -> None:
     ],
 )
 def test_attestation_of_another_node_boot_or_time_is_no_proof(changes: dict[str, str], why: str) -> None:
-    found = look(node(said=SAID | changes))
+    found = look(fenced_node(said=SAID | changes))
     assert found.proof is None
     assert why in str(found.attestation_error)
 
 
 def test_attestation_may_be_a_little_older_than_the_failure() -> None:
-    assert look(node(said=SAID | {"time": "2026-01-01T13:53:30+02:00"})).proof
+    assert look(fenced_node(said=SAID | {"time": "2026-01-01T13:53:30+02:00"})).proof
 
 
 def test_attestation_is_refuted_after_the_boot_came_back() -> None:
-    dead, alive = node(said=SAID), node("True", said=SAID)
-    assert look(dead, node("True"), dead).proof
+    dead, alive = fenced_node(said=SAID), fenced_node("True", said=SAID)
+    assert look(dead, fenced_node("True"), dead).proof
     found = look(dead, dead, alive)
     assert found.proof is None
     assert "came back" in str(found.attestation_error)
-    assert look(node(said=SAID | {"time": "2026-01-01T11:59:59Z"}), dead, alive).proof
+    assert look(fenced_node(said=SAID | {"time": "2026-01-01T11:59:59Z"}), dead, alive).proof
 
 
 def test_attestation_before_the_node_becomes_unknown_is_proof() -> None:
-    assert look(node(said=SAID), node("True"), node("True", said=SAID)).proof
+    assert look(fenced_node(said=SAID), fenced_node("True"), fenced_node("True", said=SAID)).proof
 
 
 def test_command_in_the_hint_is_proof() -> None:
-    text = proof_hint(node())
+    text = proof_hint(fenced_node())
     said = text[text.index("{") : text.index("}") + 1]
     assert f"kubectl annotate --overwrite node n {names.FENCED}='{said}'" in text
-    assert look(node(said=said)).proof
+    assert look(fenced_node(said=said)).proof
 
 
 # -- taints -----------------------------------------------------------------------------------------------------------
@@ -144,8 +148,8 @@ def test_command_in_the_hint_is_proof() -> None:
     [(SHUTDOWN, ProofMethod.SHUTDOWN), (FOREIGN, ProofMethod.OUT_OF_SERVICE), (MINE, ProofMethod.OUT_OF_SERVICE)],
 )
 def test_new_taint_is_proof(taint: Taint, method: ProofMethod) -> None:
-    here = node("Unknown", taint)
-    for before in (node("True"), node(), node("False")):
+    here = fenced_node("Unknown", taint)
+    for before in (fenced_node("True"), fenced_node(), fenced_node("False")):
         found = look(here, before).proof
         assert found
         assert found.method is method
@@ -161,44 +165,46 @@ def test_new_taint_is_proof(taint: Taint, method: ProofMethod) -> None:
     ],
 )
 def test_old_taint_is_no_proof(taint: Taint, before: tuple[str, ...]) -> None:
-    sights = [node(s.removesuffix("+"), *([taint] if s.endswith("+") else [])) for s in before]
-    found = look(node("Unknown", taint), *sights)
+    sights = [fenced_node(s.removesuffix("+"), *([taint] if s.endswith("+") else [])) for s in before]
+    found = look(fenced_node("Unknown", taint), *sights)
     assert found.proof is None
     assert taint.key in found.rejections[0]
 
 
 def test_taint_of_an_earlier_boot_is_no_proof() -> None:
-    old = node("Unknown", SHUTDOWN)
-    assert look(old, node("True"), old).proof
-    assert look(node("False", SHUTDOWN, boot="c"), node("True"), old).proof is None
-    assert look(node("Unknown", SHUTDOWN, uid="v"), node("True"), old).proof is None
+    old = fenced_node("Unknown", SHUTDOWN)
+    assert look(old, fenced_node("True"), old).proof
+    assert look(fenced_node("False", SHUTDOWN, boot="c"), fenced_node("True"), old).proof is None
+    assert look(fenced_node("Unknown", SHUTDOWN, uid="v"), fenced_node("True"), old).proof is None
 
 
 def test_old_taint_is_proof_after_it_is_set_again() -> None:
-    there = node("Unknown", SHUTDOWN)
-    assert look(there, there, node(), there).proof
+    there = fenced_node("Unknown", SHUTDOWN)
+    assert look(there, there, fenced_node(), there).proof
 
 
 def test_proof_in_the_status_stays_valid_after_a_restart() -> None:
-    assert look(node("Unknown", SHUTDOWN), known="ProviderShutdown").proof
-    assert look(node("Unknown", FOREIGN), known="ProviderShutdown").proof is None
-    assert look(node(), known="ProviderShutdown").proof is None
+    assert look(fenced_node("Unknown", SHUTDOWN), known="ProviderShutdown").proof
+    assert look(fenced_node("Unknown", FOREIGN), known="ProviderShutdown").proof is None
+    assert look(fenced_node(), known="ProviderShutdown").proof is None
 
 
 def test_own_taint_is_no_proof() -> None:
-    assert look(node("Unknown", MINE), node(), ours=True) == FencingEvidence()
-    assert look(node("Unknown", MINE, FOREIGN), node(), ours=True).proof
+    assert look(fenced_node("Unknown", MINE), fenced_node(), ours=True) == FencingEvidence()
+    assert look(fenced_node("Unknown", MINE, FOREIGN), fenced_node(), ours=True).proof
 
 
 @pytest.mark.parametrize("proof", [SAID, SHUTDOWN, FOREIGN])
 def test_ready_node_is_never_proven_dead(proof: object) -> None:
-    here = node("True", proof) if isinstance(proof, Taint) else node("True", said=proof)
-    assert look(here, node("Unknown")) == FencingEvidence()
+    here = fenced_node("True", proof) if isinstance(proof, Taint) else fenced_node("True", said=proof)
+    assert look(here, fenced_node("Unknown")) == FencingEvidence()
 
 
 def test_time_is_no_proof() -> None:
-    long = replace(node(), conditions=(NodeCondition("Ready", "Unknown", last_transition=NOW - timedelta(days=30)),))
-    assert look(long, node("True")) == FencingEvidence()
+    long = replace(
+        fenced_node(), conditions=(NodeCondition("Ready", "Unknown", last_transition=NOW - timedelta(days=30)),)
+    )
+    assert look(long, fenced_node("True")) == FencingEvidence()
 
 
 @given(
@@ -209,8 +215,8 @@ def test_time_is_no_proof() -> None:
 def test_taint_is_proof_only_if_absent_since_the_last_ready(
     sights: list[tuple[str, bool, str]],
 ) -> None:
-    nodes = [node(ready, *([SHUTDOWN] if tainted else []), boot=boot) for ready, tainted, boot in sights]
-    last = node("Unknown", SHUTDOWN)
+    nodes = [fenced_node(ready, *([SHUTDOWN] if tainted else []), boot=boot) for ready, tainted, boot in sights]
+    last = fenced_node("Unknown", SHUTDOWN)
     fresh = False
     previous = ""
     for ready, tainted, boot in [*sights, ("Unknown", True, "b")]:
@@ -230,31 +236,31 @@ OTHER_BOOT = RECORD.model_copy(update={"boot_id": "a"})
     ("here", "record", "due", "busy", "expected"),
     [
         # not set yet
-        (node(), NONE, True, True, TaintAction.SET),
-        (node("False"), NONE, True, True, TaintAction.SET),
-        (node(), NONE, False, True, TaintAction.NOTHING),
-        (node("True"), NONE, True, True, TaintAction.NOTHING),
+        (fenced_node(), NONE, True, True, TaintAction.SET),
+        (fenced_node("False"), NONE, True, True, TaintAction.SET),
+        (fenced_node(), NONE, False, True, TaintAction.NOTHING),
+        (fenced_node("True"), NONE, True, True, TaintAction.NOTHING),
         # another party set the taint, and removes it
-        (node("Unknown", FOREIGN), NONE, True, True, TaintAction.NOTHING),
-        (node("True", FOREIGN), NONE, False, False, TaintAction.NOTHING),
-        (node("Unknown", FOREIGN), RECORD, True, True, TaintAction.CLEAR_RECORD),
+        (fenced_node("Unknown", FOREIGN), NONE, True, True, TaintAction.NOTHING),
+        (fenced_node("True", FOREIGN), NONE, False, False, TaintAction.NOTHING),
+        (fenced_node("Unknown", FOREIGN), RECORD, True, True, TaintAction.CLEAR_RECORD),
         # recorded but absent: a crash between two writes, or another party removed it
-        (node(), RECORD, True, True, TaintAction.SET),
-        (node(), RECORD, False, True, TaintAction.CLEAR_RECORD),
-        (node("True"), RECORD, False, False, TaintAction.CLEAR_RECORD),
+        (fenced_node(), RECORD, True, True, TaintAction.SET),
+        (fenced_node(), RECORD, False, True, TaintAction.CLEAR_RECORD),
+        (fenced_node("True"), RECORD, False, False, TaintAction.CLEAR_RECORD),
         # the taint stays, for any time
-        (node("Unknown", MINE), RECORD, True, True, TaintAction.NOTHING),
-        (node("Unknown", MINE), RECORD, False, False, TaintAction.NOTHING),
-        (node("False", MINE), RECORD, False, False, TaintAction.NOTHING),
-        (node("True", MINE), RECORD, False, True, TaintAction.NOTHING),
+        (fenced_node("Unknown", MINE), RECORD, True, True, TaintAction.NOTHING),
+        (fenced_node("Unknown", MINE), RECORD, False, False, TaintAction.NOTHING),
+        (fenced_node("False", MINE), RECORD, False, False, TaintAction.NOTHING),
+        (fenced_node("True", MINE), RECORD, False, True, TaintAction.NOTHING),
         # the taint is removed
-        (node("True", MINE), RECORD, False, False, TaintAction.REMOVE),
-        (node("True", MINE), OTHER_BOOT, False, True, TaintAction.REMOVE),
-        (node("False", MINE), OTHER_BOOT, False, True, TaintAction.REMOVE),
-        (node("Unknown", MINE), OTHER_BOOT, True, True, TaintAction.REMOVE),
+        (fenced_node("True", MINE), RECORD, False, False, TaintAction.REMOVE),
+        (fenced_node("True", MINE), OTHER_BOOT, False, True, TaintAction.REMOVE),
+        (fenced_node("False", MINE), OTHER_BOOT, False, True, TaintAction.REMOVE),
+        (fenced_node("Unknown", MINE), OTHER_BOOT, True, True, TaintAction.REMOVE),
         # another machine with the same name
-        (node("Unknown", MINE, uid="v"), RECORD, False, True, TaintAction.NOTHING),
-        (node("True", uid="v"), RECORD, False, True, TaintAction.NOTHING),
+        (fenced_node("Unknown", MINE, uid="v"), RECORD, False, True, TaintAction.NOTHING),
+        (fenced_node("True", uid="v"), RECORD, False, True, TaintAction.NOTHING),
     ],
 )
 def test_taint_action(here: Node, record: NodeRecord, due: bool, busy: bool, expected: TaintAction) -> None:
@@ -271,7 +277,7 @@ def test_taint_action(here: Node, record: NodeRecord, due: bool, busy: bool, exp
 def test_taint_is_never_set_on_ready_or_removed_from_dead_nodes(
     ready: str, due: bool, busy: bool, record: NodeRecord | None, taints: set[Taint]
 ) -> None:
-    here = node(ready, *taints)
+    here = fenced_node(ready, *taints)
     found = taint_action(here, record, taint_due=due, node_in_use=busy)
     if found is TaintAction.SET:
         assert due
@@ -285,11 +291,11 @@ def test_taint_is_never_set_on_ready_or_removed_from_dead_nodes(
 
 
 def test_boot_with_own_taint_that_is_ready_has_returned() -> None:
-    assert returned_without_reboot(node("True", MINE), RECORD)
-    assert not returned_without_reboot(node("True", MINE), OTHER_BOOT)
-    assert not returned_without_reboot(node("Unknown", MINE), RECORD)
-    assert not returned_without_reboot(node("True"), RECORD)
-    assert not returned_without_reboot(node("True", FOREIGN), NONE)
+    assert returned_without_reboot(fenced_node("True", MINE), RECORD)
+    assert not returned_without_reboot(fenced_node("True", MINE), OTHER_BOOT)
+    assert not returned_without_reboot(fenced_node("Unknown", MINE), RECORD)
+    assert not returned_without_reboot(fenced_node("True"), RECORD)
+    assert not returned_without_reboot(fenced_node("True", FOREIGN), NONE)
 
 
 # -- the condition ----------------------------------------------------------------------------------------------------

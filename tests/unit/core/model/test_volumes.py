@@ -1,5 +1,7 @@
 """Volumes with data on one node, and volumes that a node must detach."""
 
+from typing import Any
+
 from rescheduler.api.drains import BlockerClass
 from rescheduler.api.policies import DrainSettings
 from rescheduler.core.eviction.pod_actions import EvictionContext, decide_action
@@ -13,12 +15,12 @@ from rescheduler.core.model.volumes import (
     parse_volume_attachment,
     parse_volume_claim,
 )
-from unit.builders import NOW
+from unit.builders import NOW, pod
 
 
-def pod(name: str, *claims: str, **more: object) -> Pod:
-    base: dict[str, object] = {"namespace": "s", "name": name, "uid": name, "owner": Owner("StatefulSet", "db", "o")}
-    return Pod(**(base | {"claims": claims} | more))  # type: ignore[arg-type]
+def pod_with_claims(name: str, *claims: str, **fields: Any) -> Pod:
+    """Return a pod of a StatefulSet with these claims."""
+    return pod(name, **{"owner": Owner("StatefulSet", "db", "o"), "claims": claims, **fields})
 
 
 AROUND = NodeVolumes(
@@ -51,31 +53,40 @@ def test_raw_objects_are_projected() -> None:
 
 
 def test_a_local_volume_blocks_and_no_deadline_overrides_it() -> None:
-    verdict = decide_action(pod("p", "disk"), DrainSettings(), EvictionContext(NOW, volumes=AROUND))
+    verdict = decide_action(pod_with_claims("p", "disk"), DrainSettings(), EvictionContext(NOW, volumes=AROUND))
     assert verdict.blocker_class is BlockerClass.LOCAL_VOLUME
-    assert decide_action(pod("p", "data"), DrainSettings(), EvictionContext(NOW, volumes=AROUND)).blocker_class is None
+    assert (
+        decide_action(pod_with_claims("p", "data"), DrainSettings(), EvictionContext(NOW, volumes=AROUND)).blocker_class
+        is None
+    )
 
 
 def test_only_attached_single_node_volumes_must_be_detached() -> None:
-    assert AROUND.has_volume_to_detach(pod("p", "data"))
-    assert not AROUND.has_volume_to_detach(pod("p", "shared"))
-    assert not AROUND.has_volume_to_detach(pod("p", "pending"))
-    assert not AROUND.has_volume_to_detach(pod("p", ephemeral_claims=("p-scratch",)))
+    assert AROUND.has_volume_to_detach(pod_with_claims("p", "data"))
+    assert not AROUND.has_volume_to_detach(pod_with_claims("p", "shared"))
+    assert not AROUND.has_volume_to_detach(pod_with_claims("p", "pending"))
+    assert not AROUND.has_volume_to_detach(pod_with_claims("p", ephemeral_claims=("p-scratch",)))
 
 
 def test_volumes_that_no_pod_uses_await_detach() -> None:
     assert (
-        AROUND.awaiting_detach([pod("p", "data"), pod("q", "shared"), pod("r", ephemeral_claims=("p-scratch",))])
+        AROUND.awaiting_detach(
+            [
+                pod_with_claims("p", "data"),
+                pod_with_claims("q", "shared"),
+                pod_with_claims("r", ephemeral_claims=("p-scratch",)),
+            ]
+        )
         == frozenset()
     )
-    assert AROUND.awaiting_detach([pod("q", "shared")]) == {"v1", "v4"}
-    assert AROUND.awaiting_detach([pod("p", "data", phase="Succeeded")]) == {"v1", "v2", "v4"}
+    assert AROUND.awaiting_detach([pod_with_claims("q", "shared")]) == {"v1", "v4"}
+    assert AROUND.awaiting_detach([pod_with_claims("p", "data", phase="Succeeded")]) == {"v1", "v2", "v4"}
 
 
 def test_a_single_node_volume_counts_if_the_successor_needs_it() -> None:
-    assert AROUND.has_single_node_volume(pod("a", "data"))
-    assert AROUND.has_single_node_volume(pod("a", "shared", "pending", "data"))
-    assert AROUND.has_single_node_volume(pod("a", "nobody-knows"))
-    assert AROUND.has_single_node_volume(pod("a", has_inline_disk=True))
-    assert not AROUND.has_single_node_volume(pod("a", "shared", ephemeral_claims=("p-scratch",)))
-    assert not AROUND.has_single_node_volume(pod("a"))
+    assert AROUND.has_single_node_volume(pod_with_claims("a", "data"))
+    assert AROUND.has_single_node_volume(pod_with_claims("a", "shared", "pending", "data"))
+    assert AROUND.has_single_node_volume(pod_with_claims("a", "nobody-knows"))
+    assert AROUND.has_single_node_volume(pod_with_claims("a", has_inline_disk=True))
+    assert not AROUND.has_single_node_volume(pod_with_claims("a", "shared", ephemeral_claims=("p-scratch",)))
+    assert not AROUND.has_single_node_volume(pod_with_claims("a"))

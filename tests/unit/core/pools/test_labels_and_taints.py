@@ -11,10 +11,12 @@ from rescheduler.core.model import namespaces, nodes
 from rescheduler.core.model.nodes import Node, Taint
 from rescheduler.core.pools import labels_and_taints
 from rescheduler.core.pools.labels_and_taints import PoolAssignment, desired_assignment, desired_namespace_pool
+from unit.builders import node
 
 
-def node(pool: str | None = None, *taints: Taint) -> Node:
-    return Node("n", "u", "7", labels={names.NODE_POOL: pool} if pool else {}, taints=taints)
+def tainted_node(pool: str | None = None, *taints: Taint) -> Node:
+    """Return a node of this pool with these taints."""
+    return node(uid="u", resource_version="7", pool=pool or "", taints=taints)
 
 
 def test_namespace_patch_has_the_preconditions_of_the_read() -> None:
@@ -31,7 +33,7 @@ def test_namespace_patch_is_none_for_a_right_label() -> None:
 
 def test_node_patch_keeps_the_taints_of_others() -> None:
     other = Taint("gpu", "", "NoSchedule", time_added="2026-01-01T00:00:00Z")
-    patch = labels_and_taints.node_patch(node(None, other), PoolAssignment("shop", tainted=True))
+    patch = labels_and_taints.node_patch(tainted_node(None, other), PoolAssignment("shop", tainted=True))
     assert patch is not None
     assert patch["metadata"]["labels"] == {names.NODE_POOL: "shop"}
     assert patch["spec"]["taints"] == [other.as_json(), labels_and_taints.pool_taint("shop").as_json()]
@@ -39,7 +41,7 @@ def test_node_patch_keeps_the_taints_of_others() -> None:
 
 def test_node_patch_replaces_label_and_taint_of_another_pool() -> None:
     patch = labels_and_taints.node_patch(
-        node("old", labels_and_taints.pool_taint("old")), PoolAssignment("new", tainted=True)
+        tainted_node("old", labels_and_taints.pool_taint("old")), PoolAssignment("new", tainted=True)
     )
     assert patch is not None
     assert patch["spec"]["taints"] == [labels_and_taints.pool_taint("new").as_json()]
@@ -47,7 +49,7 @@ def test_node_patch_replaces_label_and_taint_of_another_pool() -> None:
 
 
 def test_node_patch_removes_label_and_taint_without_a_pool() -> None:
-    patch = labels_and_taints.node_patch(node("shop", labels_and_taints.pool_taint("shop")), PoolAssignment())
+    patch = labels_and_taints.node_patch(tainted_node("shop", labels_and_taints.pool_taint("shop")), PoolAssignment())
     assert patch == {
         "metadata": {"labels": {names.NODE_POOL: None}, "resourceVersion": "7", "uid": "u"},
         "spec": {"taints": None},
@@ -56,7 +58,7 @@ def test_node_patch_removes_label_and_taint_without_a_pool() -> None:
 
 def test_node_patch_ignores_a_pool_taint_with_another_effect() -> None:
     theirs = Taint(names.POOL, "shop", "NoExecute")
-    assert labels_and_taints.node_patch(node(None, theirs), PoolAssignment()) is None
+    assert labels_and_taints.node_patch(tainted_node(None, theirs), PoolAssignment()) is None
 
 
 _TAINTS = st.builds(
@@ -76,7 +78,7 @@ _MARKS = st.builds(
 def test_node_patch_reaches_the_assignment_and_changes_nothing_else(
     pool: str | None, taints: list[Taint], mark: PoolAssignment
 ) -> None:
-    before = node(pool, *taints)
+    before = tainted_node(pool, *taints)
     patch = labels_and_taints.node_patch(before, mark) or {"metadata": {}}
     labels = {**before.labels, **patch["metadata"].get("labels", {})}
     raw = {"metadata": {"name": "n", "uid": "u", "labels": {k: v for k, v in labels.items() if v is not None}}}

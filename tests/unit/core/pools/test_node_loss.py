@@ -10,7 +10,8 @@ from rescheduler.core.pools.node_loss import NodeLoss
 from unit.builders import RawDict, node, raw_pod
 
 
-def pod(name: str, on: str, cpu: str = "400m", **spec: Any) -> RawDict:
+def pod_on(name: str, on: str, cpu: str = "400m", **spec: Any) -> RawDict:
+    """Return a raw pod of namespace `x` on this node."""
     return raw_pod(name, namespace="x", node=on, cpu=cpu, **spec)
 
 
@@ -33,12 +34,12 @@ def test_largest_node_has_the_largest_share_of_cpu_or_memory() -> None:
 
 
 def test_pods_that_fit_together_are_placeable() -> None:
-    found = loss(pod("p1", "n1"), pod("p2", "n1"), pod("p3", "n2", cpu="200m"))
+    found = loss(pod_on("p1", "n1"), pod_on("p2", "n1"), pod_on("p3", "n2", cpu="200m"))
     assert (found.node, found.pods_total, found.unplaceable_total, found.uncertain_total) == ("n1", 2, 0, 0)
 
 
 def test_pod_without_room_is_listed_with_the_reason() -> None:
-    found = loss(pod("p1", "n1"), pod("p2", "n1"), pod("p3", "n1"), pod("p4", "n2", cpu="200m"))
+    found = loss(pod_on("p1", "n1"), pod_on("p2", "n1"), pod_on("p3", "n1"), pod_on("p4", "n2", cpu="200m"))
     assert found.unplaceable_total == 1
     assert "x/p3" in found.unplaceable[0]
 
@@ -47,15 +48,17 @@ def test_pod_with_anti_affinity_is_unplaceable_in_spite_of_room() -> None:
     """The pod would fit by the sums of requests."""
     term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "a"}}}
     apart = {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
-    assert loss(pod("p1", "n1", "10m", **apart), pod("p2", "n2", "10m", **apart)).unplaceable_total == 1
+    assert loss(pod_on("p1", "n1", "10m", **apart), pod_on("p2", "n2", "10m", **apart)).unplaceable_total == 1
 
 
 def test_node_that_is_not_ready_takes_no_pods() -> None:
-    found = loss(pod("p1", "n1"), nodes=(node("n1", cpu=2000, pool="shop"), node("n2", pool="shop", ready="Unknown")))
+    found = loss(
+        pod_on("p1", "n1"), nodes=(node("n1", cpu=2000, pool="shop"), node("n2", pool="shop", ready="Unknown"))
+    )
     assert found.unplaceable_total == 1
 
 
 def test_pod_that_only_the_scheduler_can_place_is_uncertain() -> None:
-    found = loss(pod("p1", "n1", volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]))
+    found = loss(pod_on("p1", "n1", volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]))
     assert (found.unplaceable_total, found.uncertain_total) == (0, 1)
     assert "claim data" in found.uncertain[0]

@@ -17,7 +17,7 @@ def found(*nodes: Node, members: tuple[str, ...] = ("p1",), homed: tuple[str, ..
     return plan_taint("shop", members, members, nodes, lambda space: space not in homed)
 
 
-def pod(
+def owned_pod(
     name: str = "x", space: str = "other", owner: str | None = "ReplicaSet", on: str = "p1", **spec: Any
 ) -> RawDict:
     raw = raw_pod(name, namespace=space, node=on, phase="Running" if on else "Pending", **spec)
@@ -56,7 +56,7 @@ def test_passing_taints_are_ignored_for_daemon_sets() -> None:
 
 
 def test_a_pod_that_no_other_node_would_take_is_named() -> None:
-    pinned = pod(nodeSelector=SSD)
+    pinned = owned_pod(nodeSelector=SSD)
     assert taint_safety.unschedulable_pods([pinned], found(node("p1", labels=SSD), node("n2"))) == ["pod other/x"]
     assert taint_safety.unschedulable_pods([pinned], found(node("p1", labels=SSD), node("n2", labels=SSD))) == []
 
@@ -67,50 +67,53 @@ def test_node_that_takes_no_pods_is_no_other_place() -> None:
         node("n2", ready="Unknown"),
         node("n2", taints=GPU),
     ):
-        assert taint_safety.unschedulable_pods([pod()], found(node("p1"), closed)) == ["pod other/x"]
+        assert taint_safety.unschedulable_pods([owned_pod()], found(node("p1"), closed)) == ["pod other/x"]
 
 
 def test_node_of_another_exclusive_pool_is_no_other_place() -> None:
     assert taint_safety.unschedulable_pods(
-        [pod()], found(node("p1"), node("b1", taints=(labels_and_taints.pool_taint("b"),)))
+        [owned_pod()], found(node("p1"), node("b1", taints=(labels_and_taints.pool_taint("b"),)))
     ) == ["pod other/x"]
 
 
 def test_system_pods_are_checked_but_pods_of_pools_are_not() -> None:
     place = found(node("p1"))
-    assert taint_safety.unschedulable_pods([pod(space="kube-system"), pod(space="shop")], place) == [
+    assert taint_safety.unschedulable_pods([owned_pod(space="kube-system"), owned_pod(space="shop")], place) == [
         "pod kube-system/x"
     ]
 
 
 def test_pods_without_a_successor_lose_no_place() -> None:
-    mirror = pod()
+    mirror = owned_pod()
     mirror["metadata"]["annotations"] = {names.MIRROR_POD: "x"}
-    ended = pod()
+    ended = owned_pod()
     ended["status"]["phase"] = "Succeeded"
     assert (
-        taint_safety.unschedulable_pods([pod(owner=None), pod(owner="DaemonSet"), mirror, ended], found(node("p1")))
+        taint_safety.unschedulable_pods(
+            [owned_pod(owner=None), owned_pod(owner="DaemonSet"), mirror, ended], found(node("p1"))
+        )
         == []
     )
 
 
 def test_pending_pod_keeps_its_only_node() -> None:
-    waiting = pod(on="", owner=None, nodeSelector=SSD)
+    waiting = owned_pod(on="", owner=None, nodeSelector=SSD)
     assert taint_safety.unschedulable_pods([waiting], found(node("p1", labels=SSD), node("n2"))) == ["pod other/x"]
 
 
 def test_pending_pod_without_any_matching_node_loses_no_place() -> None:
     assert (
-        taint_safety.unschedulable_pods([pod(on="", nodeSelector={"gpu": "yes"})], found(node("p1"), node("n2"))) == []
+        taint_safety.unschedulable_pods([owned_pod(on="", nodeSelector={"gpu": "yes"})], found(node("p1"), node("n2")))
+        == []
     )
 
 
 def test_pod_with_a_local_volume_has_no_other_place() -> None:
     volume = {"name": "v", "persistentVolumeClaim": {"claimName": "data"}}
     place = found(node("p1"), node("n2"))
-    tolerant = pod("y", tolerations=[{"operator": "Exists"}], volumes=[volume])
+    tolerant = owned_pod("y", tolerations=[{"operator": "Exists"}], volumes=[volume])
     mounts = taint_safety.claims_of_affected_pods(
-        [pod(volumes=[volume]), pod("none"), pod(space="shop", volumes=[volume]), tolerant], place
+        [owned_pod(volumes=[volume]), owned_pod("none"), owned_pod(space="shop", volumes=[volume]), tolerant], place
     )
     assert mounts == {"pod other/x": (("other", "data"),)}
     claims = [VolumeClaim("other", "data", "pv"), VolumeClaim("shop", "data", "pv2")]

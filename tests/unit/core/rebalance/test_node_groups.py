@@ -7,25 +7,24 @@ from typing import Any
 import pytest
 
 from rescheduler.api.drains import NodeDrain
-from rescheduler.api.policies import ReschedulePolicy, ReschedulePolicySpec
+from rescheduler.api.policies import ReschedulePolicy
 from rescheduler.core.eligibility.cluster_state import ClusterState
 from rescheduler.core.failure.condition_history import observe
 from rescheduler.core.model.nodes import Node, NodeCondition, Taint
 from rescheduler.core.model.policy_selection import PolicySelector
 from rescheduler.core.rebalance.node_groups import build_groups, nodes_with_started_drain
-from unit.builders import NOW, drain, node
+from unit.builders import NOW, drain, node, policy
 
 
-def policy(name: str = "p", **spec: Any) -> ReschedulePolicy:
-    return ReschedulePolicy(
-        name, name, 1, ReschedulePolicySpec.model_validate({"rebalance": {"enabled": True}, **spec})
-    )
+def rebalancing_policy(name: str = "p", **spec: Any) -> ReschedulePolicy:
+    """Return a policy with rebalancing enabled."""
+    return policy(name, **{"rebalance": {"enabled": True}, **spec})
 
 
 def world(
     *nodes: Node, drains: tuple[NodeDrain, ...] = (), policies: tuple[ReschedulePolicy, ...] | None = None
 ) -> ClusterState:
-    winners = PolicySelector((policy(),) if policies is None else policies)
+    winners = PolicySelector((rebalancing_policy(),) if policies is None else policies)
     return ClusterState({n.name: n for n in nodes}, winners, {d.name: d for d in drains}, NOW)
 
 
@@ -39,11 +38,11 @@ def test_each_pool_and_the_nodes_without_pool_form_a_group() -> None:
 
 
 def test_only_nodes_whose_winning_policy_rebalances_take_part() -> None:
-    off = policy("off", rebalance={"enabled": False})
+    off = rebalancing_policy("off", rebalance={"enabled": False})
     assert named(world(node("a"), policies=())) == {}
     assert named(world(node("a"), policies=(off,))) == {}
-    wins = policy("z", priority=1, rebalance={"enabled": False})
-    assert named(world(node("a"), policies=(policy(), wins))) == {}
+    wins = rebalancing_policy("z", priority=1, rebalance={"enabled": False})
+    assert named(world(node("a"), policies=(rebalancing_policy(), wins))) == {}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +74,7 @@ def test_a_pool_waits_while_one_of_its_nodes_is_drained() -> None:
 
 @pytest.mark.parametrize("suspend", ["New", "All"])
 def test_a_suspended_policy_moves_nothing(suspend: str) -> None:
-    (arena,) = build_groups(world(node("a"), policies=(policy(suspend=suspend),)))
+    (arena,) = build_groups(world(node("a"), policies=(rebalancing_policy(suspend=suspend),)))
     assert arena.pause_reason == f"ReschedulePolicy p has suspend: {suspend}"
 
 
@@ -84,7 +83,7 @@ def test_a_suspended_policy_moves_nothing(suspend: str) -> None:
     [({}, True), ({"suspend": "New"}, True), ({"suspend": "All"}, False), ({"mode": "Audit"}, False)],
 )
 def test_started_moves_may_finish_unless_the_policy_forbids(spec: dict[str, Any], goes_on: bool) -> None:
-    (arena,) = build_groups(world(node("a"), policies=(policy(**spec),)))
+    (arena,) = build_groups(world(node("a"), policies=(rebalancing_policy(**spec),)))
     assert arena.may_finish_moves is goes_on
 
 
@@ -96,7 +95,7 @@ def test_on_a_stale_view_nothing_is_moved() -> None:
 def test_in_a_storm_nothing_is_moved() -> None:
     ill = NodeCondition("Ready", "False", last_transition=NOW - timedelta(minutes=9), last_heartbeat=NOW)
     found = world(node("a"), node("b", conditions=(ill,)), node("c", conditions=(ill,)))
-    seen = {n.name: observe(None, n, policy(), NOW - timedelta(minutes=9)) for n in found.nodes.values()}
+    seen = {n.name: observe(None, n, rebalancing_policy(), NOW - timedelta(minutes=9)) for n in found.nodes.values()}
     (arena,) = build_groups(replace(found, condition_histories=seen))
     assert arena.pause_reason.startswith("2 of 3 nodes")
 
@@ -107,7 +106,7 @@ def test_a_suspected_node_takes_no_part() -> None:
 
 def test_thresholds_come_from_the_policy() -> None:
     (arena,) = build_groups(
-        world(node("a"), policies=(policy(rebalance={"enabled": True, "high": "70%", "low": "5%"}),))
+        world(node("a"), policies=(rebalancing_policy(rebalance={"enabled": True, "high": "70%", "low": "5%"}),))
     )
     assert (arena.thresholds.high, arena.thresholds.low) == (0.7, 0.05)
 

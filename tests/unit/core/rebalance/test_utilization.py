@@ -19,12 +19,12 @@ from rescheduler.core.rebalance.utilization import (
 GI = 2**30
 
 
-def node(name: str = "n", cpu: int = 8000, memory: int = 32 * GI) -> Node:
+def node_of_size(name: str = "n", cpu: int = 8000, memory: int = 32 * GI) -> Node:
     return Node(name, name, allocatable={"cpu": cpu, "memory": memory, "pods": 110})
 
 
 def full(name: str, cpu: int, memory: int, *samples: CpuMemory, **size: int) -> NodeLoad:
-    return node_load(node(name, **size), {"cpu": cpu, "memory": memory, "pods": 5}, samples)
+    return node_load(node_of_size(name, **size), {"cpu": cpu, "memory": memory, "pods": 5}, samples)
 
 
 def test_the_utilization_of_a_node_is_that_of_its_requests() -> None:
@@ -43,7 +43,7 @@ def test_usage_counts_after_three_samples_in_a_row() -> None:
 
 def test_one_peak_of_usage_keeps_new_pods_off() -> None:
     assert full("n", 2000, 0, CpuMemory(7000, 0)).peak_utilization.cpu == pytest.approx(0.875)
-    before_a_move = node_load(node(), {"cpu": 2000}, (), [CpuMemory(), CpuMemory(7000, 0)])
+    before_a_move = node_load(node_of_size(), {"cpu": 2000}, (), [CpuMemory(), CpuMemory(7000, 0)])
     assert before_a_move.peak_utilization.cpu == pytest.approx(0.875)
     assert before_a_move.sustained_utilization.cpu == pytest.approx(0.25)
 
@@ -78,7 +78,7 @@ def test_the_gain_is_the_reduction_of_the_imbalance(rows: list[tuple[int, int, i
         for n, (c, m, size) in enumerate(rows):
             more = moved[n] if n < len(moved) else CpuMemory()
             asked = {"cpu": int(1000 + c * size / 100 + more.cpu), "memory": int((4 + m / 10) * GI + more.memory)}
-            found.append(node_load(node(str(n), size, size // 100 * GI), asked))
+            found.append(node_load(node_of_size(str(n), size, size // 100 * GI), asked))
         return found
 
     before, after = loads(), loads(CpuMemory() - weight, weight)
