@@ -45,11 +45,14 @@ class UnschedulableExplainer:
             rejections[resources[kind]] += len(nodes)
             max_free[resources[kind]] = max(free[n][kind] for n in nodes)
         for n in roomy_nodes:
-            insufficient = insufficient_resource(self._run.free_resources(n), group.requests)
-            resource = BLOCKED_BY_PODS if insufficient is None else resources[insufficient]
+            free_row = self._run.free_resources(n)
+            insufficient = insufficient_resource(free_row, group.requests)
+            if insufficient is None:
+                rejections[BLOCKED_BY_PODS] += 1
+                continue
+            resource = resources[insufficient]
             rejections[resource] += 1
-            if insufficient is not None:
-                max_free[resource] = max(max_free[resource], self._run.free_resources(n)[insufficient])
+            max_free[resource] = max(max_free[resource], free_row[insufficient])
         parts = [(self._describe(group, why, max_free), count) for why, count in rejections.most_common() if count]
         if not parts:
             return UnschedulableReason(messages.NO_OTHER_NODE)
