@@ -182,13 +182,13 @@ class Server:
         return found
 
     def _list(self, place: Place, query: Mapping[str, Any]) -> Json:
-        fits = _filter(query)
+        fits = selector_filter(query)
         items = [raw for raw in self.all(place.resource, place.namespace) if fits(raw)]
         return {"metadata": {"resourceVersion": str(self.version)}, "items": items}
 
     def open(self, path: str, query: Mapping[str, Any], version: int) -> Stream:
         """Open a watch from a version on. Raises RefusedError (410) if the version is too old."""
-        stream = Stream(_filter(query), Place.parse(path))
+        stream = Stream(selector_filter(query), Place.parse(path))
         if self._history and version < self._history[0].revision - 1:
             raise RefusedError(410, "too old resource version")
         for change in self._history:
@@ -291,7 +291,7 @@ class Server:
 _FIELDS = ("spec.nodeName", "status.phase", "metadata.name")
 
 
-def _filter(query: Mapping[str, Any]) -> Callable[[Json], bool]:
+def selector_filter(query: Mapping[str, Any]) -> Callable[[Json], bool]:
     """Return the filter of a list or watch.
 
     It supports node, phase and name as field selectors, and `key=value,…` as label selector, and nothing else.

@@ -8,10 +8,12 @@ from typing import Any
 
 from aiohttp import web
 
+from invariants.records import Place
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.kube.client import ApiError, Client
 from simulation.patches import merged
+from simulation.server import selector_filter
 from unit.builders import NOW, RawDict
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -137,10 +139,10 @@ class FakeClusterClient(Client):
         raise AssertionError(path)
 
     async def find(self, path: str, *, election: bool = False) -> RawDict | None:
-        folder, _, name = path.rpartition("/")
-        if error := self.refused.get(f"GET {_resource_in(folder)}"):
+        place = Place.parse(path)
+        if error := self.refused.get(f"GET {place.resource}"):
             raise error
-        found = (raw for raw in self._objects[_resource_in(folder)].values() if raw["metadata"]["name"] == name)
+        found = (raw for raw in self._objects[place.resource].values() if raw["metadata"]["name"] == place.name)
         return deepcopy(next(found, None))
 
     async def watch(
@@ -152,43 +154,36 @@ class FakeClusterClient(Client):
             yield await queue.get()
 
     async def create(self, path: str, body: Any, *, election: bool = False, timeout: float = 30) -> RawDict:
-        await self._arrive("POST", path, _resource_in(path.partition("?")[0]), body)
+        await self._arrive("POST", path, body)
         return {}
 
     async def patch(self, path: str, body: Any, *, kind: str = "", election: bool = False) -> RawDict:
-        folder, _, name = path.rpartition("/")
-        await self._arrive("PATCH", path, _resource_in(folder), body)
+        place = Place.parse(path)
+        await self._arrive("PATCH", path, body)
         before = await self.find(path)
         if before is None:
             raise ApiError("PATCH", path, ErrorResponse(404))
         for key in ("uid", "resourceVersion"):
             if body["metadata"][key] != before["metadata"][key]:
-                raise ApiError("PATCH", path, ErrorResponse(409, "Conflict", f"{key} of {name}"))
-        return deepcopy(self._store(_resource_in(folder), merged(before, body)))
+                raise ApiError("PATCH", path, ErrorResponse(409, "Conflict", f"{key} of {place.name}"))
+        return deepcopy(self._store(place.resource, merged(before, body)))
 
-    async def _arrive(self, method: str, path: str, resource: str, body: Any) -> None:
+    async def _arrive(self, method: str, path: str, body: Any) -> None:
         self.written.append((method, path, body))
         if self.stalled:
             await self.stalled.wait()
-        if error := self.refused.get(f"{method} {resource}"):
+        if error := self.refused.get(f"{method} {_resource_in(path)}"):
             raise error
 
 
 def _resource_in(path: str) -> str:
-    return path.rpartition("/")[2]
+    """Return the subresource that a path names, or else its resource."""
+    place = Place.parse(path.partition("?")[0])
+    return place.subresource or place.resource
 
 
 def _is_listed(path: str, query: Mapping[str, Any], raw: RawDict) -> bool:
-    """Whether a list of this path has the object: namespace, `key=value` labels, name and node select."""
-    meta = raw["metadata"]
-    _, _, below = path.partition("/namespaces/")
-    fields = {"metadata.name": meta["name"], "spec.nodeName": raw.get("spec", {}).get("nodeName", "")}
-    fields |= {f"label {key}": value for key, value in (meta.get("labels") or {}).items()}
-    wanted = [part.partition("=") for part in query.get("fieldSelector", "").split(",") if part]
-    wanted += [
-        (f"label {part.partition('=')[0]}", "=", part.partition("=")[2])
-        for part in query.get("labelSelector", "").split(",")
-        if part
-    ]
-    in_namespace = not below or meta.get("namespace") == below.partition("/")[0]
-    return in_namespace and all(fields.get(key) == value for key, _, value in wanted)
+    """Whether a list of this path and query has the object."""
+    namespace = Place.parse(path).namespace
+    in_namespace = not namespace or raw["metadata"].get("namespace") == namespace
+    return in_namespace and selector_filter(query)(raw)
