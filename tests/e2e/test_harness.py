@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 
 from harness import ControlPlane, workloads
 from harness.clients import ControlPlaneError
+from harness.processes import has_listener
 from harness.waiting import until
 
 TESTS = Path(__file__).parents[1]
@@ -48,9 +48,7 @@ def processes(workdir: Path) -> list[str]:
 
 
 def listens(server: str) -> bool:
-    address = urlsplit(server)
-    with socket.socket() as probe:
-        return probe.connect_ex((str(address.hostname), int(address.port or 0))) == 0
+    return has_listener(int(urlsplit(server).port or 0))
 
 
 def test_a_deployment_runs(plane: ControlPlane) -> None:

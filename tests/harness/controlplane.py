@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -254,11 +253,7 @@ class ControlPlane(Machines):
         if self._again[program].poll() is not None:
             raise ControlPlaneError(f"{program} ended:\n{self._log_again(program).read_text()[-2000:]}")
         (port,) = [argument.partition("=")[2] for argument in command if argument.startswith("--secure-port=")]
-        try:
-            with socket.create_connection(("127.0.0.1", int(port)), timeout=5):
-                return True
-        except OSError:
-            return False
+        return processes.has_listener(int(port))
 
     @contextmanager
     def paused(self, program: str) -> Iterator[None]:

@@ -22,6 +22,12 @@ def free_port() -> int:
             return port
 
 
+def has_listener(port: int) -> bool:
+    """Whether a process of this machine listens on the port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def of(workdir: Path) -> list[int]:
     """Return programs of a control plane whose command line names this working directory."""
     # With the slash: otherwise `dev` would match `dev2` too.
