@@ -459,6 +459,7 @@ JOB: Json = {
     "spec": {"podReplacementPolicy": "Failed", "podFailurePolicy": {}, "managedBy": "kubernetes.io/job-controller"},
 }
 DAEMON_SET: Json = {"metadata": _meta("agent"), "spec": {"template": {"spec": POD_SPEC}}}
+ADMISSION_BINDING: Json = {"metadata": _meta("binding"), "spec": {"policyName": "policy"}}
 CLAIM: Json = {"metadata": _meta("data"), "spec": {"accessModes": ["ReadWriteOnce"], "volumeName": "pv"}}
 VOLUME: Json = {
     "metadata": _meta("pv", labels={"topology.kubernetes.io/zone": "a__b"}),

@@ -35,6 +35,7 @@ Some modules have no file of their own, because another test shows their behavio
     core/eligibility/preconditions: unit/core/eligibility/test_decision
     core/eviction/disruption_target: unit/controllers/evacuation/test_eviction_queue
     core/failure/causes: unit/core/failure/test_health
+    core/model/admission: unit/core/pools/test_admission_policies
     core/model/namespaces: unit/test_hostile
     core/model/object_schemas: unit/test_hostile
     core/model/policy_selection: unit/core/eligibility/test_decision

@@ -7,6 +7,7 @@ from dataclasses import replace
 import structlog
 
 from rescheduler.controllers.runtime.clock import Clock
+from rescheduler.core.model.admission import parse_admission_object
 from rescheduler.core.pools import admission_policies
 from rescheduler.core.pools.admission_policies import GROUP_VERSION, AdmissionState
 from rescheduler.kube import paths
@@ -57,5 +58,6 @@ class AdmissionCheck:
     async def _read(self) -> AdmissionState:
         served = {entry["name"] for entry in (await self._client.get(f"/apis/{GROUP_VERSION}"))["resources"]}
         required = [(kind, name) for kind, name in admission_policies.REQUIRED_OBJECTS if kind in served]
-        objects = await asyncio.gather(*(self._client.find(paths.admission_object(k, name)) for k, name in required))
+        raws = await asyncio.gather(*(self._client.find(paths.admission_object(k, name)) for k, name in required))
+        objects = (parse_admission_object(raw) if raw else None for raw in raws)
         return admission_policies.evaluate(served, dict(zip(required, objects, strict=True)))

@@ -152,6 +152,7 @@ _CSI_NODE = object_of(
     spec=object_of(drivers=list_of(object_of("name", name=str, allocatable=object_of(count=int)))),
 )
 _LEASE = object_of(metadata=METADATA, spec=object_of(holderIdentity=str, renewTime=anything, leaseDurationSeconds=int))
+_ADMISSION_OBJECT = object_of(metadata=METADATA, spec=object_of(policyName=str))
 _METADATA_ONLY = object_of(metadata=METADATA)
 _NODE_METRICS = object_of(metadata=METADATA, timestamp=str, usage=QUANTITIES)
 
@@ -219,6 +220,11 @@ def sanitize_csi_node(raw: RawObject) -> SanitizedObject:
 def sanitize_lease(raw: RawObject) -> SanitizedObject:
     """Return a Lease with checked types. The name may be absent."""
     return sanitize(raw, _LEASE, required=())
+
+
+def sanitize_admission_object(raw: RawObject) -> SanitizedObject:
+    """Return a policy or binding of admission with checked types. The name may be absent."""
+    return sanitize(raw, _ADMISSION_OBJECT, required=())
 
 
 def sanitize_metadata(raw: RawObject) -> SanitizedObject:

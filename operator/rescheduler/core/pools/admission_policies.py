@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from rescheduler.core.model.raw import RawObject
+from rescheduler.core.model.admission import AdmissionObject
 from rescheduler.core.pools import messages
 
 GROUP_VERSION = "admissionregistration.k8s.io/v1"
@@ -54,8 +54,10 @@ class AdmissionState:
         return self.is_enforced and self.since is not None and now - self.since >= POLICY_PROPAGATION_DELAY
 
 
-def evaluate(served_resources: Collection[str], objects: Mapping[tuple[str, str], RawObject | None]) -> AdmissionState:
-    """Return the state by the resources that the API server serves, and the raw objects by resource and name.
+def evaluate(
+    served_resources: Collection[str], objects: Mapping[tuple[str, str], AdmissionObject | None]
+) -> AdmissionState:
+    """Return the state by the resources that the API server serves, and the objects by resource and name.
 
     An object of None does not exist.
     """
@@ -63,10 +65,10 @@ def evaluate(served_resources: Collection[str], objects: Mapping[tuple[str, str]
         return AdmissionState("False", "NotServed", messages.policies_not_served(KINDS[MUTATING], GROUP_VERSION))
     missing = []
     for resource, kind in KINDS.items():
-        for (object_resource, name), raw in sorted(objects.items(), key=lambda row: row[0]):
-            if object_resource == resource and raw is None:
+        for (object_resource, name), found in sorted(objects.items(), key=lambda row: row[0]):
+            if object_resource == resource and found is None:
                 missing.append(f"{kind} {name}")
-            if object_resource == BINDINGS[resource] and (raw is None or raw["spec"].get("policyName") != name):
+            if object_resource == BINDINGS[resource] and (found is None or found.bound_policy != name):
                 missing.append(f"{kind}Binding {name}")
     if missing:
         return AdmissionState("False", "PoliciesMissing", messages.policies_missing(missing))

@@ -1,10 +1,10 @@
 """Decide whether admission enforces pools; without it no pod is moved for a pool."""
 
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
+from rescheduler.core.model.admission import AdmissionObject, parse_admission_object
 from rescheduler.core.pools.admission_policies import (
     BINDINGS,
     MUTATING,
@@ -19,9 +19,9 @@ from unit.builders import NOW
 SERVED = {MUTATING, VALIDATING, *BINDINGS.values()}
 
 
-def everything() -> dict[tuple[str, str], Any]:
+def everything() -> dict[tuple[str, str], AdmissionObject | None]:
     return {
-        (kind, name): {"spec": {"policyName": name} if kind.endswith("bindings") else {}}
+        (kind, name): parse_admission_object({"spec": {"policyName": name} if kind.endswith("bindings") else {}})
         for kind, name in REQUIRED_OBJECTS
     }
 
@@ -45,7 +45,7 @@ def test_each_policy_and_binding_is_required(gone: tuple[str, str]) -> None:
 
 def test_binding_of_another_policy_counts_as_missing() -> None:
     key = next(k for k in everything() if k[0] == BINDINGS[MUTATING])
-    assert not evaluate(SERVED, everything() | {key: {"spec": {"policyName": "x"}}}).is_enforced
+    assert not evaluate(SERVED, everything() | {key: AdmissionObject("x")}).is_enforced
 
 
 def test_new_policies_count_after_the_propagation_delay() -> None:
