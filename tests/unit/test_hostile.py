@@ -28,11 +28,11 @@ from rescheduler.core.eligibility.windows import window_state
 from rescheduler.core.eviction import pod_actions
 from rescheduler.core.failure import condition_history, fencing, health
 from rescheduler.core.model import (
+    admission,
     disruption_budgets,
     external_owners,
+    listed_pods,
     namespaces,
-    node_affinity,
-    object_schemas,
     pods,
     resource_requests,
     volume_topology,
@@ -77,9 +77,10 @@ KUBERNETES: dict[str, tuple[Json, Project]] = {
     "namespace": (hostile.NAMESPACE, namespaces.parse_namespace),
     "Machine": (hostile.MACHINE, external_owners.machine_removal_reason),
     "medik8s Lease": (hostile.LEASE, lambda raw: external_owners.lease_holder_reason(raw, NOW)),
-    "calm Deployment": (hostile.DEPLOYMENT, candidates.is_deployment_stable),
+    "DaemonSet": (hostile.DAEMON_SET, workloads.parse_daemon_set),
+    "binding of admission": (hostile.ADMISSION_BINDING, admission.parse_admission_object),
+    "listed pod": (hostile.POD, listed_pods.parse_listed_pod),
     "requests": (hostile.POD, resource_requests.allocated_resources),
-    "pool of a pod": (hostile.POD, lambda raw: labels_and_taints.requires_pool(raw, "blue")),
 }
 OURS: dict[str, tuple[Json, Project]] = {
     "ReschedulePolicy": (hostile.POLICY, ReschedulePolicy.from_object),
@@ -297,11 +298,13 @@ def count(
     )
     for raw in raws:
         census.add(raw)
-        sums.add(raw, view)
-        candidates.candidate_from_pod(raw, OWNERS[0].spec.drain, pod_actions.EvictionContext(NOW))
-        deadlocks.would_fit(raw, node, raws)
-        deadlocks.would_count_toward_budget(raw, [disruption_budgets.parse_budget(hostile.BUDGET)], node, raws)
-        labels_and_taints.requires_pool(raw, "blue")
+    listed = [listed_pods.parse_listed_pod(raw) for raw in raws]
+    for pod in listed:
+        sums.add(pod, view)
+        candidates.candidate_from_pod(pod, OWNERS[0].spec.drain, pod_actions.EvictionContext(NOW))
+        deadlocks.would_fit(pod, node, listed)
+        deadlocks.would_count_toward_budget(pod, [disruption_budgets.parse_budget(hostile.BUDGET)], node, listed)
+        pod.node_constraints.requires_pool("blue")
     other = model_nodes.parse_node({**hostile.NODE, "metadata": {**hostile.NODE["metadata"], "name": "n2"}})
     around = {"n1": node, "n2": other, "n3": node}
     storage = volume_topology.ClusterVolumes({("shop", "data"): reach.volume}, {reach.volume: reach})
@@ -312,8 +315,8 @@ def count(
         )
         planner.plan(residents, ground, random)
     found = taint_safety.plan_taint("blue", {"n1"}, {"n1"}, around.values(), lambda _: True)
-    taint_safety.unschedulable_pods(raws, found)
-    taint_safety.claims_of_affected_pods(raws, found)
+    taint_safety.unschedulable_pods(listed, found)
+    taint_safety.claims_of_affected_pods(listed, found)
 
 
 @few
@@ -343,7 +346,7 @@ def is_pod(raw: Json) -> bool:
 def test_no_daemon_set_stops_an_exclusion(raw: Json, node: model_nodes.Node) -> None:
     found = taint_safety.plan_taint("blue", {node.name}, {node.name}, [node], lambda _: True)
     with contextlib.suppress(UnreadableError):
-        taint_safety.unschedulable_daemon_sets([raw], found)
+        taint_safety.unschedulable_daemon_sets([workloads.parse_daemon_set(raw)], found)
 
 
 def report(
@@ -404,9 +407,9 @@ def test_no_policy_stops_its_windows(policy: ReschedulePolicy) -> None:
 @given(some_nodes(), either(hostile.POD))
 def test_no_spec_stops_the_question_whether_a_node_may_run_it(node: model_nodes.Node, raw: Json) -> None:
     if is_pod(raw):
-        spec = object_schemas.sanitize_pod(raw)["spec"]
-        node_affinity.may_run_on(spec, node)
-        node_affinity.referenced_node_labels(spec)
+        constraints = listed_pods.parse_listed_pod(raw).node_constraints
+        constraints.allows_node(node)
+        assert isinstance(constraints.referenced_node_labels, frozenset)
 
 
 # -- each value by itself ---------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from rescheduler.api.policies import DrainSettings
 from rescheduler.core.eviction.pod_actions import EvictionContext
 from rescheduler.core.model import disruption_budgets
 from rescheduler.core.model.disruption_budgets import DisruptionBudget
+from rescheduler.core.model.listed_pods import parse_listed_pod
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.rebalance import candidates as rebalance_candidates
 from rescheduler.core.rebalance import progress, selection
@@ -200,8 +201,8 @@ def even_out(
         course = progress.evaluate_round(None if forget() else course, loads, 1)
         found = selection.classify_nodes(loads, BOUNDS, course.roles, returned_nodes=returned)
         givers, seen = {each.name for each in found.source_nodes}, EvictionContext(world.now)
-        rows = [world.raw(name) for name, node in world.at.items() if node in givers]
-        may = [c for raw in rows if (c := rebalance_candidates.candidate_from_pod(raw, DrainSettings(), seen))]
+        rows = [parse_listed_pod(world.raw(name)) for name, node in world.at.items() if node in givers]
+        may = [c for pod in rows if (c := rebalance_candidates.candidate_from_pod(pod, DrainSettings(), seen))]
         over = world.budgets()
         candidates = [
             c

@@ -10,9 +10,8 @@ from rescheduler.controllers.runtime.readable import readable_objects
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
 from rescheduler.core.drain import deadlocks
-from rescheduler.core.model import object_schemas
+from rescheduler.core.model.listed_pods import ListedPod, parse_listed_pod
 from rescheduler.core.model.nodes import Node
-from rescheduler.core.model.raw import RawPod
 from rescheduler.kube import paths
 from rescheduler.kube.client import Client
 
@@ -60,19 +59,17 @@ class DeadlockResolver:
         budgets = [budget for namespace, name in budget_keys if (budget := self._budgets.by_name(namespace, name))]
         pods_on_node = await self._list_pods(paths.PODS, node.name)
         for namespace in {budget.namespace for budget in budgets}:
-            for raw in await self._list_pods(paths.in_namespace("v1", namespace, "pods"), ""):
-                if deadlocks.would_count_toward_budget(raw, budgets, node, pods_on_node):
+            for pod in await self._list_pods(paths.in_namespace("v1", namespace, "pods"), ""):
+                if deadlocks.would_count_toward_budget(pod, budgets, node, pods_on_node):
                     return True
         own_pods = await self._list_pods(paths.PODS, drain.spec.node_name) if keys_without_room else ()
-        pods_without_room = (
-            raw for raw in own_pods if (raw["metadata"]["namespace"], raw["metadata"]["name"]) in keys_without_room
-        )
-        return any(deadlocks.would_fit(raw, node, pods_on_node) for raw in pods_without_room)
+        pods_without_room = (pod for pod in own_pods if (pod.namespace, pod.name) in keys_without_room)
+        return any(deadlocks.would_fit(pod, node, pods_on_node) for pod in pods_without_room)
 
-    async def _list_pods(self, path: str, node: str) -> list[RawPod]:
-        """Return the raw pods bound to a node; with an empty name, the pods bound to no node."""
+    async def _list_pods(self, path: str, node: str) -> list[ListedPod]:
+        """Return the pods bound to a node; with an empty name, the pods bound to no node."""
         return [
-            raw
+            pod
             async for page in self._client.list(path, fieldSelector=f"spec.nodeName={node}")
-            for raw in readable_objects(page["items"], object_schemas.sanitize_pod)
+            for pod in readable_objects(page["items"], parse_listed_pod)
         ]

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Mapping
 
 from rescheduler.controllers.store.store import Store
+from rescheduler.core.model.listed_pods import ListedPod
 from rescheduler.core.model.nodes import Node
-from rescheduler.core.model.raw import RawPod
 from rescheduler.core.placement.pod_requirements import PodRequirementsParser
 from rescheduler.core.placement.pod_snapshot import PodSnapshot
 from rescheduler.core.pools import misplaced_pods, node_loss
@@ -33,20 +33,19 @@ class NodeLossSimulation:
         names = self._store.memberships.nodes(pool)
         return {name: node for name in names if (node := self._store.node(name))}
 
-    def add(self, raw: RawPod, snapshot: MembershipSnapshot) -> None:
-        """Add a raw pod to the pools of its node; without a node, to the pools of its namespace."""
-        node, meta = raw["spec"].get("nodeName"), raw["metadata"]
-        own_pools = snapshot.pools_by_namespace.get(meta["namespace"], ())
-        for pool in snapshot.pools_by_node.get(node, ()) if node else own_pools:
+    def add(self, pod: ListedPod, snapshot: MembershipSnapshot) -> None:
+        """Add a pod to the pools of its node; without a node, to the pools of its namespace."""
+        own_pools = snapshot.pools_by_namespace.get(pod.namespace, ())
+        for pool in snapshot.pools_by_node.get(pod.node, ()) if pod.node else own_pools:
             if pool not in self._largest_nodes:
                 continue
-            self._pod_snapshots[pool].add(raw)
+            self._pod_snapshots[pool].add(pod.raw)
             if (
                 pool in own_pools
-                and node == self._largest_nodes[pool].name
-                and not misplaced_pods.is_exempt(raw, snapshot.exempt_namespaces)
+                and pod.node == self._largest_nodes[pool].name
+                and not misplaced_pods.is_exempt(pod, snapshot.exempt_namespaces)
             ):
-                self._pod_uids[pool].add(meta.get("uid", ""))
+                self._pod_uids[pool].add(pod.uid)
 
     async def run(self) -> dict[str, NodeLoss]:
         """Return the result of each pool, by its name."""

@@ -15,7 +15,7 @@ from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.readable import readable_objects
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.controllers.store.store import Store
-from rescheduler.core.model import object_schemas
+from rescheduler.core.model.listed_pods import parse_listed_pod
 from rescheduler.core.pools import misplaced_pods
 from rescheduler.core.pools.misplaced_pods import ListScope, MembershipSnapshot, MisplacementReport, PodTotals
 from rescheduler.core.pools.node_loss import NodeLoss
@@ -103,10 +103,10 @@ class PoolPodCounter:
         self._earliest_count_at = started_at + _MIN_COUNT_INTERVAL
         self._requested_scopes.clear()
         async for page in self._client.list(paths.PODS):
-            for raw in readable_objects(page["items"], object_schemas.sanitize_pod):
-                totals.add(raw, snapshot)
+            for pod in readable_objects(page["items"], parse_listed_pod):
+                totals.add(pod, snapshot)
                 if simulation:
-                    simulation.add(raw, snapshot)
+                    simulation.add(pod, snapshot)
         duration = self._clock.monotonic() - started_at
         self._earliest_count_at = started_at + max(_MIN_COUNT_INTERVAL, duration * (_COUNT_PAUSE_FACTOR + 1))
         self._next_count_at = max(self._next_count_at, self._earliest_count_at)
@@ -163,7 +163,7 @@ class PoolPodCounter:
             selector = {"labelSelector": f"{names.POOL}!={pools[0]}"} if len(pools) == 1 else {}
             pages = self._client.list(paths.in_namespace("v1", name, "pods"), **selector)
         async for page in pages:
-            for raw in readable_objects(page["items"], object_schemas.sanitize_pod):
-                if misplaced_pods.list_scope(raw, snapshot) == scope:
-                    misplaced_pods.add_to_report(raw, snapshot, report)
+            for pod in readable_objects(page["items"], parse_listed_pod):
+                if misplaced_pods.list_scope(pod, snapshot) == scope:
+                    misplaced_pods.add_to_report(pod, snapshot, report)
         return report

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 from rescheduler.controllers.runtime.readable import readable_objects
-from rescheduler.core.model import object_schemas, volumes
-from rescheduler.core.model.raw import RawObject
+from rescheduler.core.model import volumes
+from rescheduler.core.model.listed_pods import parse_listed_pod
 from rescheduler.core.model.volumes import Volume, VolumeClaim
-from rescheduler.core.pools import labels_and_taints, taint_safety
+from rescheduler.core.model.workloads import parse_daemon_set
+from rescheduler.core.pools import taint_safety
 from rescheduler.core.pools.taint_safety import PlannedTaint
 from rescheduler.kube import paths
 from rescheduler.kube.client import Client
@@ -20,14 +21,12 @@ async def find_unschedulable(client: Client, planned_taint: PlannedTaint) -> lis
     claims_by_pod: dict[str, tuple[tuple[str, str], ...]] = {}
     async for page in client.list(paths.DAEMON_SETS):
         unschedulable |= set(
-            taint_safety.unschedulable_daemon_sets(
-                readable_objects(page["items"], object_schemas.sanitize_daemon_set), planned_taint
-            )
+            taint_safety.unschedulable_daemon_sets(readable_objects(page["items"], parse_daemon_set), planned_taint)
         )
     # The empty name lists pods without a node: the pool's nodes may be their only place too.
     for name in ("", *(node.name for node in planned_taint.nodes)):
         async for page in client.list(paths.PODS, fieldSelector=f"spec.nodeName={name},{_UNFINISHED_PODS_SELECTOR}"):
-            pods = list(readable_objects(page["items"], object_schemas.sanitize_pod))
+            pods = list(readable_objects(page["items"], parse_listed_pod))
             unschedulable |= set(taint_safety.unschedulable_pods(pods, planned_taint))
             claims_by_pod |= taint_safety.claims_of_affected_pods(pods, planned_taint)
     return sorted({*unschedulable, *await _with_local_volumes(client, claims_by_pod)})
@@ -49,9 +48,9 @@ async def _with_local_volumes(client: Client, claims_by_pod: Mapping[str, tuple[
 
 async def pods_requiring_pool(client: Client, node: str, pool: str) -> list[str]:
     """Return the pods on this node, and those without a node, that require the label of this pool."""
-    requiring: list[RawObject] = []
+    requiring: list[str] = []
     for name in ("", node):
         async for page in client.list(paths.PODS, fieldSelector=f"spec.nodeName={name},{_UNFINISHED_PODS_SELECTOR}"):
-            pods = readable_objects(page["items"], object_schemas.sanitize_pod)
-            requiring += [raw["metadata"] for raw in pods if labels_and_taints.requires_pool(raw, pool)]
-    return sorted(f"{meta['namespace']}/{meta['name']}" for meta in requiring)
+            pods = readable_objects(page["items"], parse_listed_pod)
+            requiring += [pod.key for pod in pods if pod.node_constraints.requires_pool(pool)]
+    return sorted(requiring)

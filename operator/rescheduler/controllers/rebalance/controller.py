@@ -24,7 +24,9 @@ from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.controllers.store.store import Store
 from rescheduler.core.eviction.pod_actions import EvictionContext
 from rescheduler.core.model import disruption_budgets, object_schemas
+from rescheduler.core.model.listed_pods import parse_listed_pod
 from rescheduler.core.model.resource_requests import sum_by_node
+from rescheduler.core.model.workloads import parse_deployment
 from rescheduler.core.rebalance import candidates as rebalance_candidates
 from rescheduler.core.rebalance import node_groups, progress, selection
 from rescheduler.core.rebalance.node_groups import NodeGroup, NodeGroupKey
@@ -302,8 +304,8 @@ class Rebalancer:
             async for page in self._client.list(paths.PODS, fieldSelector=f"spec.nodeName={source.name}"):
                 candidates += [
                     candidate
-                    for raw in readable_objects(page["items"], object_schemas.sanitize_pod)
-                    if (candidate := rebalance_candidates.candidate_from_pod(raw, drain, context))
+                    for pod in readable_objects(page["items"], parse_listed_pod)
+                    if (candidate := rebalance_candidates.candidate_from_pod(pod, drain, context))
                 ]
         stable_by_deployment = {
             key: is_stable
@@ -340,9 +342,9 @@ class Rebalancer:
         """List whether each Deployment of a namespace is stable, by namespace and name."""
         path = paths.in_namespace("apps/v1", namespace, "deployments")
         return [
-            ((namespace, raw["metadata"]["name"]), rebalance_candidates.is_deployment_stable(raw))
+            ((namespace, deployment.name), rebalance_candidates.is_deployment_stable(deployment))
             async for page in self._client.list(path)
-            for raw in readable_objects(page["items"], object_schemas.sanitize_deployment)
+            for deployment in readable_objects(page["items"], parse_deployment)
         ]
 
     # -- round of moves -----------------------------------------------------------------------------------------------

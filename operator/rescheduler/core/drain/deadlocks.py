@@ -12,14 +12,10 @@ from datetime import UTC, datetime
 from rescheduler.api.drains import BlockerClass, NodeDrain, Phase
 from rescheduler.core.eligibility.concurrency import is_blocked_for_long
 from rescheduler.core.eligibility.preconditions import has_failure_request
-from rescheduler.core.model import object_schemas
 from rescheduler.core.model.disruption_budgets import DisruptionBudget
-from rescheduler.core.model.node_affinity import has_anti_affinity_to, may_run_on
+from rescheduler.core.model.listed_pods import ListedPod
 from rescheduler.core.model.nodes import Node
-from rescheduler.core.model.pods import TERMINAL_PHASES
-from rescheduler.core.model.raw import RawPod
 from rescheduler.core.model.resource_fit import fits_by_requests, free_resources
-from rescheduler.core.model.resource_requests import allocated_with_pod, requested_resources
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -65,25 +61,25 @@ def pods_without_room(drain: NodeDrain) -> frozenset[tuple[str, str]]:
     )
 
 
-def would_fit(raw: RawPod, node: Node, pods_on_node: Collection[RawPod]) -> bool:
-    """Whether the raw pod would have room on the schedulable node, next to the raw pods on it."""
-    raw, pods_on_node = object_schemas.sanitize_pod(raw), [object_schemas.sanitize_pod(pod) for pod in pods_on_node]
-    spec, running = raw["spec"], [p for p in pods_on_node if p["status"].get("phase") not in TERMINAL_PHASES]
+def would_fit(pod: ListedPod, node: Node, pods_on_node: Collection[ListedPod]) -> bool:
+    """Whether the pod would have room on the schedulable node, next to the pods on it."""
     allocated: Counter[str] = Counter()
-    for pod in running:
-        allocated.update(allocated_with_pod(pod))
-    has_room = fits_by_requests(free_resources(node.allocatable, allocated), requested_resources(spec))
-    return has_room and may_run_on(spec, node) and not any(has_anti_affinity_to(raw, other) for other in pods_on_node)
+    for other in pods_on_node:
+        if not other.finished:
+            allocated.update(other.allocated_with_pod)
+    has_room = fits_by_requests(free_resources(node.allocatable, allocated), pod.requested)
+    return has_room and _is_allowed_on(pod, node, pods_on_node)
 
 
 def would_count_toward_budget(
-    raw: RawPod, budgets: Iterable[DisruptionBudget], node: Node, pods_on_node: Iterable[RawPod]
+    pod: ListedPod, budgets: Iterable[DisruptionBudget], node: Node, pods_on_node: Iterable[ListedPod]
 ) -> bool:
-    """Whether the raw pending pod counts toward one of the budgets and may run on the node, next to its raw pods."""
-    raw, pods_on_node = object_schemas.sanitize_pod(raw), [object_schemas.sanitize_pod(pod) for pod in pods_on_node]
-    meta, spec = raw["metadata"], raw["spec"]
-    if spec.get("nodeName") or "deletionTimestamp" in meta:
+    """Whether the pending pod counts toward one of the budgets and may run on the node, next to the pods on it."""
+    if pod.node or pod.terminating:
         return False
-    labels = meta.get("labels") or {}
-    counts = any(b.namespace == meta["namespace"] and b.selector and b.selector.matches(labels) for b in budgets)
-    return counts and may_run_on(spec, node) and not any(has_anti_affinity_to(raw, other) for other in pods_on_node)
+    counts = any(b.namespace == pod.namespace and b.selector and b.selector.matches(pod.labels) for b in budgets)
+    return counts and _is_allowed_on(pod, node, pods_on_node)
+
+
+def _is_allowed_on(pod: ListedPod, node: Node, pods_on_node: Iterable[ListedPod]) -> bool:
+    return pod.node_constraints.allows_node(node) and not any(pod.has_anti_affinity_to(other) for other in pods_on_node)

@@ -6,104 +6,102 @@ Source: kubernetes/component-helpers scheduling/corev1 (nodeaffinity, helpers).
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from rescheduler.api import names
-from rescheduler.api.selectors import LabelSelector
 from rescheduler.api.untrusted import INT64
 from rescheduler.core.model.nodes import CORDON_TAINT, Node, Taint, matches_taint
-from rescheduler.core.model.raw import (
-    HOSTNAME_LABEL,
-    NAME_FIELD,
-    REQUIRED_AFFINITY,
-    RawMetadata,
-    RawObject,
-    RawPod,
-    RawPodSpec,
-    RawToleration,
-    required_node_terms,
-)
+from rescheduler.core.model.raw import NAME_FIELD, RawObject, RawPodSpec, RawToleration, required_node_terms
 
 _HARD_TAINT_EFFECTS = ("NoSchedule", "NoExecute")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 
 
-def scheduling_constraints(spec: RawPodSpec) -> RawPodSpec:
-    """Return the parts of a raw pod spec that select nodes: nodeSelector, tolerations and node affinity, if present."""
+@dataclass(frozen=True, slots=True)
+class NodeConstraints:
+    """The nodeSelector, the required node affinity and the tolerations of a pod.
+
+    Attributes:
+        spec: the constraints in the form of a raw pod spec, which only this package reads.
+    """
+
+    spec: RawPodSpec = field(default_factory=dict)
+
+    def allows_node(self, node: Node) -> bool:
+        """Whether a pod with these constraints may run on the node if the node is not cordoned."""
+        return self.selects_node(node) and self.tolerates(node.taints)
+
+    def selects_node(self, node: Node) -> bool:
+        """Whether the node has the labels and the name that the constraints require; taints do not count."""
+        selector = self.spec.get("nodeSelector") or {}
+        return all(node.labels.get(key) == value for key, value in selector.items()) and (
+            matches_node_terms(required_node_terms(self.spec), node)
+        )
+
+    def tolerates(self, taints: Iterable[Taint]) -> bool:
+        """Whether the tolerations tolerate all hard taints; the taint of a cordon does not count."""
+        tolerations = self._tolerations
+        return all(
+            any(_tolerates_taint(toleration, taint) for toleration in tolerations)
+            for taint in taints
+            if taint.effect in _HARD_TAINT_EFFECTS and taint.key != CORDON_TAINT.key
+        )
+
+    @property
+    def tolerates_cordon(self) -> bool:
+        """Whether the scheduler may place a pod with these constraints on a cordoned node."""
+        return any(_tolerates_taint(toleration, CORDON_TAINT) for toleration in self._tolerations)
+
+    @property
+    def _tolerations(self) -> Sequence[RawToleration]:
+        return self.spec.get("tolerations") or ()
+
+    @property
+    def referenced_node_labels(self) -> frozenset[str]:
+        """Return the node labels that the constraints select by; `NAME_FIELD` for the name of the node."""
+        affinity_keys = [
+            expression["key"]
+            for term in required_node_terms(self.spec) or ()
+            for expression in (*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ()))
+        ]
+        return frozenset((*(self.spec.get("nodeSelector") or ()), *affinity_keys))
+
+    @property
+    def selected_pool(self) -> str | None:
+        """Return the pool whose nodes the nodeSelector selects; None if it selects by no pool."""
+        return (self.spec.get("nodeSelector") or {}).get(names.NODE_POOL)
+
+    def requires_pool(self, pool: str) -> bool:
+        """Whether a pod with these constraints can run only on nodes with the label of this pool.
+
+        If the node loses the label, a kubelet that restarts fails such a pod, and no node takes it again.
+        """
+        return self.selected_pool == pool or any(
+            expression.get("key") == names.NODE_POOL and pool in (expression.get("values") or ())
+            for term in required_node_terms(self.spec) or ()
+            for expression in term.get("matchExpressions") or ()
+        )
+
+    def in_pool(self, pool: str) -> "NodeConstraints":
+        """Return the constraints of a new pod in a pool: admission policies add the pool's selector and toleration.
+
+        A running pod may have the selector of its former pool from admission. The template of its owner has not.
+        """
+        toleration = {"key": names.POOL, "operator": "Equal", "value": pool, "effect": "NoSchedule"}
+        return NodeConstraints(
+            {
+                **self.spec,
+                "nodeSelector": {**(self.spec.get("nodeSelector") or {}), names.NODE_POOL: pool},
+                "tolerations": [*self._tolerations, toleration],
+            }
+        )
+
+
+def parse_node_constraints(spec: RawPodSpec) -> NodeConstraints:
+    """Return the node constraints of a raw pod spec, without its other fields."""
     constraints = {name: spec[name] for name in ("nodeSelector", "tolerations") if spec.get(name)}
     affinity = (spec.get("affinity") or {}).get("nodeAffinity")
-    return constraints | ({"affinity": {"nodeAffinity": affinity}} if affinity else {})
-
-
-def constraints_in_pool(constraints: RawPodSpec, pool: str) -> RawPodSpec:
-    """Return the constraints of a new pod in a pool: admission policies add the pool's selector and toleration.
-
-    A running pod may have the selector of its former pool from admission. The template of its owner has not.
-    """
-    toleration = {"key": names.POOL, "operator": "Equal", "value": pool, "effect": "NoSchedule"}
-    return {
-        **constraints,
-        "nodeSelector": {**(constraints.get("nodeSelector") or {}), names.NODE_POOL: pool},
-        "tolerations": [*(constraints.get("tolerations") or ()), toleration],
-    }
-
-
-def may_run_on(spec: RawPodSpec, node: Node) -> bool:
-    """Whether a pod of this raw spec may run on the node if the node is not cordoned."""
-    return selects_node(spec, node) and tolerates(spec.get("tolerations") or (), node.taints)
-
-
-def selects_node(spec: RawPodSpec, node: Node) -> bool:
-    """Whether the node has the labels and the name that this raw pod spec requires; taints do not count."""
-    selector = spec.get("nodeSelector") or {}
-    return all(node.labels.get(key) == value for key, value in selector.items()) and _matches_required_affinity(
-        spec, node
-    )
-
-
-def referenced_node_labels(spec: RawPodSpec) -> frozenset[str]:
-    """Return the node labels that this raw pod spec selects by; `metadata.name` for the name of the node."""
-    affinity_keys = [
-        expression["key"]
-        for term in required_node_terms(spec) or ()
-        for expression in (*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ()))
-    ]
-    return frozenset((*(spec.get("nodeSelector") or ()), *affinity_keys))
-
-
-def tolerates_cordon(tolerations: Sequence[RawToleration]) -> bool:
-    """Whether the scheduler may place a pod with these raw tolerations on a cordoned node."""
-    return any(_tolerates_taint(toleration, CORDON_TAINT) for toleration in tolerations)
-
-
-def has_anti_affinity_to(raw: RawPod, other_pod: RawPod) -> bool:
-    """Whether required anti-affinity by hostname keeps this raw pod off the node of the other raw pod."""
-    affinity = (raw["spec"].get("affinity") or {}).get("podAntiAffinity") or {}
-    meta, space = other_pod["metadata"], raw["metadata"]["namespace"]
-    return any(
-        term.get("topologyKey") == HOSTNAME_LABEL
-        and meta["namespace"] in (term.get("namespaces") or [space])
-        and _matches_selector(term, meta)
-        for term in affinity.get(REQUIRED_AFFINITY) or ()
-        if term.get("labelSelector") is not None
-    )
-
-
-def _matches_selector(term: RawObject, meta: RawMetadata) -> bool:
-    """Whether the selector of an affinity term may select the pod; an unknown operator counts as yes."""
-    try:
-        selector = LabelSelector.model_validate(term.get("labelSelector") or {})
-    except ValueError:
-        return True
-    return selector.matches(meta.get("labels") or {})
-
-
-def tolerates(tolerations: Sequence[RawToleration], taints: Iterable[Taint]) -> bool:
-    """Whether these raw tolerations tolerate all hard taints; the taint of a cordon does not count."""
-    return all(
-        any(_tolerates_taint(toleration, taint) for toleration in tolerations)
-        for taint in taints
-        if taint.effect in _HARD_TAINT_EFFECTS and taint.key != CORDON_TAINT.key
-    )
+    return NodeConstraints(constraints | ({"affinity": {"nodeAffinity": affinity}} if affinity else {}))
 
 
 def _tolerates_taint(toleration: RawToleration, taint: Taint) -> bool:
@@ -111,9 +109,8 @@ def _tolerates_taint(toleration: RawToleration, taint: Taint) -> bool:
     return matches_taint(key, operator, toleration.get("value", ""), toleration.get("effect", ""), taint)
 
 
-def _matches_required_affinity(spec: RawPodSpec, node: Node) -> bool:
-    """Whether a term of the required node affinity matches; a term without expressions matches no node."""
-    terms = required_node_terms(spec)
+def matches_node_terms(terms: Iterable[RawObject] | None, node: Node) -> bool:
+    """Whether one of these raw terms matches the node, or there are no terms; a term without expressions never does."""
     return terms is None or any(_matches_term(term, node) for term in terms)
 
 

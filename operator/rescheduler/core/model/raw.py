@@ -1,6 +1,7 @@
 """Raw JSON of Kubernetes objects: one name for each type, and the parts that several modules read.
 
-Only this package and the edges of `core` take raw objects. Sanitize a raw object with `object_schemas` first.
+In `core`, only this package and the parsers of `placement` take raw objects. Sanitize a raw object with
+`object_schemas` first.
 `kube`, the controllers and the command line use the same names. A patch is a raw object too.
 """
 

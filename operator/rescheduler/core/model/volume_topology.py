@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from rescheduler.api import names
 from rescheduler.core.model import messages, object_schemas
-from rescheduler.core.model.node_affinity import selects_node
+from rescheduler.core.model.node_affinity import matches_node_terms
 from rescheduler.core.model.nodes import Node
-from rescheduler.core.model.raw import REQUIRED_AFFINITY, RawObject
+from rescheduler.core.model.raw import RawObject
 
 _REGION = "topology.kubernetes.io/region"
 _DEPRECATED_LABELS = {
@@ -48,9 +48,7 @@ class VolumeTopology:
 
     def is_accessible_from(self, node: Node) -> bool:
         """Whether pods on the node can use the volume."""
-        required = {"nodeSelectorTerms": self.node_selector_terms}
-        affinity = {"nodeAffinity": {REQUIRED_AFFINITY: required}}
-        if self.node_selector_terms is not None and not selects_node({"affinity": affinity}, node):
+        if not matches_node_terms(self.node_selector_terms, node):
             return False
         if not any(label in node.labels for label in _TOPOLOGY_LABELS):
             return True

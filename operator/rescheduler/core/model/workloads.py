@@ -1,13 +1,14 @@
-"""Deployments with their ReplicaSets and pods: the fields that a move of a pod uses."""
+"""Deployments with their ReplicaSets and pods, and DaemonSets: the fields that decisions about their pods use."""
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from rescheduler.api import names
 from rescheduler.api.selectors import LabelSelector
 from rescheduler.api.untrusted import INT32, bounded_integer, bounded_text, parse_seconds, truncate_with_digest
 from rescheduler.core.model import object_schemas
+from rescheduler.core.model.node_affinity import NodeConstraints, parse_node_constraints
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.raw import RawObject, controller_reference
 
@@ -25,6 +26,7 @@ class Deployment:
         revision: annotation `deployment.kubernetes.io/revision`; empty if absent.
         observed: whether the deployment controller has seen the current spec.
         allows_surge: whether an additional pod may run (neither `Recreate` nor `maxSurge: 0`).
+        rolled_out: whether the pods of the current spec are all its pods, and all are Ready.
         min_ready_time: how long a pod must be Ready to count (`minReadySeconds`).
     """
 
@@ -34,6 +36,7 @@ class Deployment:
     replicas: int = 1
     revision: str = ""
     observed: bool = True
+    rolled_out: bool = False
     paused: bool = False
     allows_surge: bool = True
     deleting: bool = False
@@ -71,6 +74,22 @@ class ReplicaSet:
         return self.selector is None or self.selector.matches(pod.labels)
 
 
+@dataclass(frozen=True, slots=True)
+class DaemonSet:
+    """A DaemonSet, with the node constraints of its pods."""
+
+    namespace: str
+    name: str
+    node_constraints: NodeConstraints = field(default_factory=NodeConstraints)
+
+
+def parse_daemon_set(raw: RawObject) -> DaemonSet:
+    """Parse a raw DaemonSet. Raises UnreadableError without name or namespace."""
+    raw = object_schemas.sanitize_daemon_set(raw)
+    meta, template = raw["metadata"], raw["spec"].get("template") or {}
+    return DaemonSet(meta["namespace"], meta["name"], parse_node_constraints(template.get("spec") or {}))
+
+
 def parse_deployment(raw: RawObject) -> Deployment:
     """Parse a raw Deployment. Raises UnreadableError without name, namespace or UID."""
     raw = object_schemas.sanitize_deployment(raw)
@@ -84,6 +103,10 @@ def parse_deployment(raw: RawObject) -> Deployment:
         replicas=bounded_integer(spec.get("replicas"), 0, INT32, 1),
         revision=truncate_with_digest((meta.get("annotations") or {}).get(_REVISION), _MAX_REVISION_LENGTH),
         observed=status.get("observedGeneration", 0) >= meta.get("generation", 0),
+        rolled_out=all(
+            status.get(count, 0) == spec.get("replicas", 1)
+            for count in ("replicas", "updatedReplicas", "readyReplicas")
+        ),
         paused=bool(spec.get("paused")),
         allows_surge=strategy.get("type") != "Recreate" and surge not in (0, "0", "0%"),
         deleting="deletionTimestamp" in meta,

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 
-from rescheduler.core.model import node_affinity
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.quantities import CPU, MEMORY, PODS
 from rescheduler.core.model.raw import HOSTNAME_LABEL, NAME_FIELD
@@ -56,14 +55,14 @@ class NodeSnapshot:
 
     def matching_nodes(self, requirements: PodRequirements) -> Iterator[int]:
         """Yield the nodes with the name and the labels that the pod requires."""
-        label_keys = requirements.referenced_node_labels
+        label_keys = requirements.node_constraints.referenced_node_labels
         if label_keys & {NAME_FIELD, HOSTNAME_LABEL}:
-            yield from (n for n, node in enumerate(self.nodes) if requirements.selects_node(node))
+            yield from (n for n, node in enumerate(self.nodes) if requirements.node_constraints.selects_node(node))
             return
         if label_keys not in self._nodes_by_label_values:
             self._nodes_by_label_values[label_keys] = self._group_by_label_values(sorted(label_keys))
         for equal_nodes in self._nodes_by_label_values[label_keys]:
-            if requirements.selects_node(self.nodes[equal_nodes[0]]):
+            if requirements.node_constraints.selects_node(self.nodes[equal_nodes[0]]):
                 yield from equal_nodes
 
     def _group_by_label_values(self, label_keys: Sequence[str]) -> list[list[int]]:
@@ -97,10 +96,10 @@ class NodeSnapshot:
 
     def is_schedulable(self, node_index: int, requirements: PodRequirements) -> bool:
         """Whether cordon and taints of the node let the pod in."""
-        node = self.nodes[node_index]
-        if node.deleting or (node.unschedulable and not node_affinity.tolerates_cordon(requirements.tolerations)):
+        node, constraints = self.nodes[node_index], requirements.node_constraints
+        if node.deleting or (node.unschedulable and not constraints.tolerates_cordon):
             return False
-        return not node.taints or node_affinity.tolerates(requirements.tolerations, node.taints)
+        return not node.taints or constraints.tolerates(node.taints)
 
     def spread_domains(
         self,

@@ -3,14 +3,13 @@
 Equal requirements are one object: 250 pods of a node usually have about ten.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from rescheduler.api import names
-from rescheduler.core.model import node_affinity, object_schemas
-from rescheduler.core.model.nodes import Node
-from rescheduler.core.model.raw import RawMetadata, RawPod, RawPodSpec, RawToleration, required_node_terms
+from rescheduler.core.model import object_schemas
+from rescheduler.core.model.node_affinity import NodeConstraints, parse_node_constraints
+from rescheduler.core.model.raw import RawMetadata, RawPod, RawPodSpec, required_node_terms
 from rescheduler.core.model.resource_requests import ResourceList, requested_resources
 from rescheduler.core.placement import messages
 from rescheduler.core.placement.pod_affinity import UNKNOWN_SELECTOR, Labels, PodAffinityTerm, required_terms
@@ -39,7 +38,7 @@ class PodRequirements:
     Attributes:
         labels: without the labels that differ between pods of one owner.
         requests: requested resources.
-        node_constraints: nodeSelector, tolerations and node affinity in the form of a raw pod spec.
+        node_constraints: with the pool that admission policies add.
         host_ports: host ports of containers and sidecars.
         spread_constraints: hard topology spread constraints.
         affinity_terms: required affinity to other pods; `anti_affinity_terms`: required anti-affinity.
@@ -49,7 +48,7 @@ class PodRequirements:
     namespace: str
     labels: Labels = field(default_factory=dict)
     requests: ResourceList = field(default_factory=dict)
-    node_constraints: RawPodSpec = field(default_factory=dict)
+    node_constraints: NodeConstraints = field(default_factory=NodeConstraints)
     host_ports: tuple[HostPort, ...] = ()
     spread_constraints: tuple[SpreadConstraint, ...] = ()
     affinity_terms: tuple[PodAffinityTerm, ...] = ()
@@ -61,25 +60,6 @@ class PodRequirements:
     def node_constraints_key(self) -> str:
         """Return a key that is equal for equal node constraints."""
         return repr(self.node_constraints)
-
-    def selects_node(self, node: Node) -> bool:
-        """Whether nodeSelector and node affinity select the node."""
-        return node_affinity.selects_node(self.node_constraints, node)
-
-    @property
-    def referenced_node_labels(self) -> frozenset[str]:
-        """Return the node labels that nodeSelector and node affinity read, and `NAME_FIELD` if they read the name."""
-        return node_affinity.referenced_node_labels(self.node_constraints)
-
-    @property
-    def tolerations(self) -> Sequence[RawToleration]:
-        """Return the tolerations of the replacement."""
-        return self.node_constraints.get("tolerations") or ()
-
-    @property
-    def selected_pool(self) -> str | None:
-        """Return the pool whose nodes the nodeSelector selects; None if it selects by no pool."""
-        return (self.node_constraints.get("nodeSelector") or {}).get(names.NODE_POOL)
 
 
 def template_labels(meta: RawMetadata) -> dict[str, str]:
@@ -186,10 +166,10 @@ def _has_too_many_constraints(spec: RawPodSpec) -> bool:
     return len(terms) + expressions + sum(lists) > _MAX_CONSTRAINTS
 
 
-def _node_constraints(spec: RawPodSpec, pool: str | None) -> RawPodSpec:
+def _node_constraints(spec: RawPodSpec, pool: str | None) -> NodeConstraints:
     """Return the node constraints of the replacement, with the pool that admission policies add."""
-    constraints: RawPodSpec = {"nodeSelector": {}, "tolerations": [], **node_affinity.scheduling_constraints(spec)}
-    return node_affinity.constraints_in_pool(constraints, pool) if pool else constraints
+    constraints = parse_node_constraints(spec)
+    return constraints.in_pool(pool) if pool else constraints
 
 
 def _unknown_reason(spec: RawPodSpec) -> str:

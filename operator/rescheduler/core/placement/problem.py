@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rescheduler.core.model import node_affinity
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.resource_fit import RequestVector, request_vector
 from rescheduler.core.model.volume_topology import ClusterVolumes, VolumeTopology
@@ -179,11 +178,11 @@ class PlacementProblem:
 
     def is_tolerated(self, node_index: int, requirements: PodRequirements) -> bool:
         """Whether the pod tolerates the taints of the node, the taint of a cordon included."""
-        node, tolerations = self.nodes[node_index], requirements.tolerations
+        node, constraints = self.nodes[node_index], requirements.node_constraints
         cordoned = node.unschedulable or node_index in self._excluded_indexes
-        if cordoned and not node_affinity.tolerates_cordon(tolerations):
+        if cordoned and not constraints.tolerates_cordon:
             return False
-        return not node.taints or node_affinity.tolerates(tolerations, node.taints)
+        return not node.taints or constraints.tolerates(node.taints)
 
 
 def _group_pods(pods_to_place: Sequence[ScheduledPod], inputs: PlacementInput) -> list[EquivalenceGroup]:

@@ -89,8 +89,8 @@ def _rejection_reason(problem: PlacementProblem, requirements: PodRequirements, 
         or (node.unschedulable and not problem.node_snapshot.is_schedulable(node_index, requirements))
     ):
         return messages.CORDONED_OR_DRAINING
-    if not requirements.selects_node(node):
-        pool = requirements.selected_pool
+    if not requirements.node_constraints.selects_node(node):
+        pool = requirements.node_constraints.selected_pool
         if pool and node.labels.get(names.NODE_POOL) != pool:
             return messages.outside_pool(pool)
         return messages.NODE_AFFINITY_MISMATCH

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rescheduler.api import names
-from rescheduler.core.model import object_schemas
 from rescheduler.core.model.namespaces import Namespace
 from rescheduler.core.model.nodes import Node, Taint
-from rescheduler.core.model.raw import RawObject, required_node_terms
+from rescheduler.core.model.raw import RawObject
 
 TAINT_EFFECT = "NoSchedule"
 
@@ -101,18 +100,3 @@ def node_patch(node: Node, assignment: PoolAssignment) -> RawObject | None:
         other_taints = [t.as_json() for t in node.taints if t not in pool_taints]
         patch["spec"] = {"taints": [*other_taints, *([wanted.as_json()] if wanted else [])] or None}
     return patch | {"metadata": metadata} if patch or "labels" in metadata else None
-
-
-def requires_pool(raw: RawObject, pool: str) -> bool:
-    """Whether a raw pod can run only on nodes with the label of this pool.
-
-    If the node loses the label, a kubelet that restarts fails such a pod, and no node takes it again.
-    """
-    spec = object_schemas.sanitize_unnamed_pod(raw)["spec"]
-    if (spec.get("nodeSelector") or {}).get(names.NODE_POOL) == pool:
-        return True
-    return any(
-        expression.get("key") == names.NODE_POOL and pool in (expression.get("values") or ())
-        for term in required_node_terms(spec) or ()
-        for expression in term.get("matchExpressions") or ()
-    )

@@ -1,24 +1,20 @@
 """Count the pods of pools, sum their requests, and list the misplaced pods.
 
-Raw pods are added one by one and never kept, so that memory grows with pools and nodes and not with pods. Pods that have
+Pods are added one by one and never kept, so that memory grows with pools and nodes and not with pods. Pods that have
 ended are not counted. Pods of DaemonSets, mirror pods, and pods of kube-system and the operator's own namespace are never
 misplaced. A foreign pod that tolerates the taint is counted but not moved, because it would come back.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from rescheduler.api import names
 from rescheduler.api.pools import ExistingPods
-from rescheduler.api.untrusted import parse_time
-from rescheduler.core.model import object_schemas
-from rescheduler.core.model.node_affinity import scheduling_constraints, tolerates
-from rescheduler.core.model.pods import TERMINAL_PHASES
-from rescheduler.core.model.raw import RawPod, RawPodSpec, controller_reference
-from rescheduler.core.model.release_record import read_record
-from rescheduler.core.model.resource_requests import ResourceList, allocated_resources, allocated_with_pod
+from rescheduler.core.model.listed_pods import ListedPod
+from rescheduler.core.model.node_affinity import NodeConstraints
+from rescheduler.core.model.resource_requests import ResourceList
 from rescheduler.core.pools.labels_and_taints import pool_taint
 from rescheduler.core.pools.membership import PoolMemberships
 
@@ -40,7 +36,6 @@ class MisplacedPod:
         created: its creationTimestamp; None if unreadable.
         released: whether the pod is released already.
         resource_requests: its requests, by resource.
-        scheduling_constraints: nodeSelector, node affinity and tolerations of its spec.
     """
 
     namespace: str
@@ -53,7 +48,7 @@ class MisplacedPod:
     created: datetime | None = None
     released: bool = False
     resource_requests: ResourceList = field(default_factory=dict)
-    scheduling_constraints: RawPodSpec = field(default_factory=dict)
+    node_constraints: NodeConstraints = field(default_factory=NodeConstraints)
 
 
 @dataclass(slots=True)
@@ -116,83 +111,69 @@ class MembershipSnapshot:
         )
 
 
-def is_exempt(raw: RawPod, exempt_namespaces: Iterable[str]) -> bool:
-    """Whether pools do not apply to this raw pod."""
-    meta = object_schemas.sanitize_pod(raw)["metadata"]
-    return (
-        meta["namespace"] in exempt_namespaces
-        or names.MIRROR_POD in (meta.get("annotations") or {})
-        or any(o["kind"] == "DaemonSet" and o.get("controller") for o in meta.get("ownerReferences") or ())
-    )
+def is_exempt(pod: ListedPod, exempt_namespaces: Collection[str]) -> bool:
+    """Whether pools do not apply to this pod."""
+    return pod.namespace in exempt_namespaces or pod.is_mirror or pod.controller_kind == "DaemonSet"
 
 
-def list_scope(raw: RawPod, snapshot: MembershipSnapshot) -> ListScope | None:
-    """Return the list that finds a misplaced raw pod, so that each pod is found once; None if it is not misplaced.
+def list_scope(pod: ListedPod, snapshot: MembershipSnapshot) -> ListScope | None:
+    """Return the list that finds a misplaced pod, so that each pod is found once; None if it is not misplaced.
 
     A pod without the label of its pool is older than the pool: a list of its namespace finds it. A list of their node
     finds all other pods.
     """
-    raw = object_schemas.sanitize_pod(raw)
-    if not is_misplaced(raw, snapshot):
+    if not is_misplaced(pod, snapshot):
         return None
-    meta = raw["metadata"]
-    pools, label = snapshot.pools_by_namespace.get(meta["namespace"], ()), (meta.get("labels") or {}).get(names.POOL)
-    node_pools = snapshot.pools_by_node.get(raw["spec"]["nodeName"], ())
+    pools, label = snapshot.pools_by_namespace.get(pod.namespace, ()), pod.labels.get(names.POOL)
+    node_pools = snapshot.pools_by_node.get(pod.node, ())
     if any(pool != label and pool not in node_pools for pool in pools):
-        return ("namespace", meta["namespace"])
-    return ("node", raw["spec"]["nodeName"])
+        return ("namespace", pod.namespace)
+    return ("node", pod.node)
 
 
-def is_misplaced(raw: RawPod, snapshot: MembershipSnapshot) -> bool:
-    """Whether a raw pod is outside its pool, or foreign on a node of an exclusive pool."""
-    raw = object_schemas.sanitize_pod(raw)
-    node = raw["spec"].get("nodeName")
-    if not node or raw["status"].get("phase") in TERMINAL_PHASES or is_exempt(raw, snapshot.exempt_namespaces):
+def is_misplaced(pod: ListedPod, snapshot: MembershipSnapshot) -> bool:
+    """Whether a pod is outside its pool, or foreign on a node of an exclusive pool."""
+    if not pod.node or pod.finished or is_exempt(pod, snapshot.exempt_namespaces):
         return False
-    pools = snapshot.pools_by_namespace.get(raw["metadata"]["namespace"], ())
-    node_pools = snapshot.pools_by_node.get(node, ())
+    pools = snapshot.pools_by_namespace.get(pod.namespace, ())
+    node_pools = snapshot.pools_by_node.get(pod.node, ())
     return any(pool not in node_pools for pool in pools) or any(
         pool in snapshot.exclusive_pools and pool not in pools for pool in node_pools
     )
 
 
-def add_to_report(raw: RawPod, snapshot: MembershipSnapshot, report: MisplacementReport) -> None:
-    """Count a misplaced raw pod, and list it if its pool moves pods."""
-    raw = object_schemas.sanitize_pod(raw)
-    meta, node = raw["metadata"], raw["spec"]["nodeName"]
-    pools, node_pools = snapshot.pools_by_namespace.get(meta["namespace"], ()), snapshot.pools_by_node.get(node, ())
+def add_to_report(pod: ListedPod, snapshot: MembershipSnapshot, report: MisplacementReport) -> None:
+    """Count a misplaced pod, and list it if its pool moves pods."""
+    pools, node_pools = snapshot.pools_by_namespace.get(pod.namespace, ()), snapshot.pools_by_node.get(pod.node, ())
     outside = [pool for pool in pools if pool not in node_pools]
     foreign = [pool for pool in node_pools if pool in snapshot.exclusive_pools and pool not in pools]
     report.pods_outside.update(outside)
     report.pods_foreign.update(foreign)
-    own_pool, node_pool = snapshot.pool_of_namespace.get(meta["namespace"]), snapshot.pool_of_node.get(node)
+    own_pool, node_pool = snapshot.pool_of_namespace.get(pod.namespace), snapshot.pool_of_node.get(pod.node)
     pool = own_pool if own_pool in outside else node_pool if node_pool in foreign else None
-    if pool not in snapshot.moving_pools or "deletionTimestamp" in meta:
+    if pool not in snapshot.moving_pools or pod.terminating:
         return
     # A released pod that is not listed would be returned to its ReplicaSet.
-    if snapshot.listed_counts[pool] >= MAX_LISTED_PER_POOL and not read_record(meta)[1]:
+    if snapshot.listed_counts[pool] >= MAX_LISTED_PER_POOL and not pod.released:
         return
-    if pool == own_pool or not tolerates(raw["spec"].get("tolerations") or (), [pool_taint(pool)]):
+    if pool == own_pool or not pod.node_constraints.tolerates([pool_taint(pool)]):
         snapshot.listed_counts[pool] += 1
-        report.pods_to_move.append(_to_misplaced_pod(raw, pool, own_pool))
+        report.pods_to_move.append(_to_misplaced_pod(pod, pool, own_pool))
 
 
-def _to_misplaced_pod(raw: RawPod, requesting_pool: str, target_pool: str | None) -> MisplacedPod:
-    meta, spec = raw["metadata"], raw["spec"]
-    record, released = read_record(meta)
-    owner_uid = (controller_reference(meta) or meta).get("uid", "")
+def _to_misplaced_pod(pod: ListedPod, requesting_pool: str, target_pool: str | None) -> MisplacedPod:
     return MisplacedPod(
-        namespace=meta["namespace"],
-        name=meta["name"],
-        uid=meta.get("uid", ""),
-        node=spec["nodeName"],
+        namespace=pod.namespace,
+        name=pod.name,
+        uid=pod.uid,
+        node=pod.node,
         requesting_pool=requesting_pool,
         target_pool=target_pool,
-        owner_uid=record.replica_set_uid if record else owner_uid,
-        created=parse_time(meta.get("creationTimestamp")),
-        released=released,
-        resource_requests=allocated_resources(raw),
-        scheduling_constraints=scheduling_constraints(spec),
+        owner_uid=pod.owner_uid,
+        created=pod.created,
+        released=pod.released,
+        resource_requests=pod.allocated,
+        node_constraints=pod.node_constraints,
     )
 
 
@@ -214,21 +195,19 @@ class PodTotals:
     exempt_requests_by_node: dict[str, Counter[str]] = field(default_factory=dict)
     misplaced_by_scope: dict[ListScope, MisplacementReport] = field(default_factory=dict)
 
-    def add(self, raw: RawPod, snapshot: MembershipSnapshot) -> None:
-        """Add a raw pod. Raises UnreadableError if the object is no pod."""
-        raw = object_schemas.sanitize_pod(raw)
-        if raw["status"].get("phase") in TERMINAL_PHASES:
+    def add(self, pod: ListedPod, snapshot: MembershipSnapshot) -> None:
+        """Add a pod."""
+        if pod.finished:
             return
-        meta, node = raw["metadata"], raw["spec"].get("nodeName", "")
-        requests = allocated_with_pod(raw)
-        exempt = is_exempt(raw, snapshot.exempt_namespaces)
-        pools = () if exempt else snapshot.pools_by_namespace.get(meta["namespace"], ())
+        requests = pod.allocated_with_pod
+        exempt = is_exempt(pod, snapshot.exempt_namespaces)
+        pools = () if exempt else snapshot.pools_by_namespace.get(pod.namespace, ())
         self.pods_by_pool.update(pools)
-        for pool in {*pools, *snapshot.pools_by_node.get(node, ())}:
+        for pool in {*pools, *snapshot.pools_by_node.get(pod.node, ())}:
             self.requests_by_pool.setdefault(pool, Counter()).update(requests)
-        if node:
-            self.requests_by_node.setdefault(node, Counter()).update(requests)
+        if pod.node:
+            self.requests_by_node.setdefault(pod.node, Counter()).update(requests)
             if exempt:
-                self.exempt_requests_by_node.setdefault(node, Counter()).update(requests)
-        if scope := list_scope(raw, snapshot):
-            add_to_report(raw, snapshot, self.misplaced_by_scope.setdefault(scope, MisplacementReport()))
+                self.exempt_requests_by_node.setdefault(pod.node, Counter()).update(requests)
+        if scope := list_scope(pod, snapshot):
+            add_to_report(pod, snapshot, self.misplaced_by_scope.setdefault(scope, MisplacementReport()))

@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from rescheduler.api import names
 from rescheduler.api.policies import Suspend
 from rescheduler.api.pools import PoolBlocker
-from rescheduler.core.model.node_affinity import constraints_in_pool, may_run_on
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.quantities import PODS
 from rescheduler.core.model.resource_fit import fits_by_requests, free_resources
@@ -143,7 +142,7 @@ class _FreeCapacity:
             n for n in inputs.nodes.values() if n.ready_status == "True" and not n.unschedulable and not n.deleting
         ]
         self._free: dict[str, dict[str, int]] = {}  # by node
-        self._eligible_cache: dict[str, list[Node]] = {}  # by target pool and scheduling constraints
+        self._eligible_cache: dict[str, list[Node]] = {}  # by target pool and node constraints
 
     def reserve(self, pod: MisplacedPod) -> BlockerReason | None:
         """Reserve room for the pod on a node, and return None; return why no node has room otherwise."""
@@ -164,16 +163,16 @@ class _FreeCapacity:
         return "NoRoomInPool", messages.no_room_in_pool(pod.target_pool, pod.resource_requests)
 
     def _eligible_nodes(self, pod: MisplacedPod) -> Sequence[Node]:
-        key = f"{pod.target_pool} {pod.scheduling_constraints}"
+        key = f"{pod.target_pool} {pod.node_constraints}"
         if key not in self._eligible_cache:
             # The replacement gets the selector and the toleration of the target pool from admission.
-            constraints = pod.scheduling_constraints
+            constraints = pod.node_constraints
             if pod.target_pool is not None:
-                constraints = constraints_in_pool(constraints, pod.target_pool)
+                constraints = constraints.in_pool(pod.target_pool)
             self._eligible_cache[key] = [
                 node
                 for node in self._schedulable_nodes
-                if self._is_in_target_pool(node, pod) and may_run_on(constraints, node)
+                if self._is_in_target_pool(node, pod) and constraints.allows_node(node)
             ]
         return self._eligible_cache[key]
 

@@ -8,12 +8,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from rescheduler.api import names
-from rescheduler.core.model import object_schemas
-from rescheduler.core.model.node_affinity import may_run_on, selects_node, tolerates
+from rescheduler.core.model.listed_pods import ListedPod
+from rescheduler.core.model.node_affinity import NodeConstraints
 from rescheduler.core.model.nodes import Node, Taint
-from rescheduler.core.model.pods import TERMINAL_PHASES
-from rescheduler.core.model.raw import RawObject, RawPodSpec, claim_names, controller_reference
 from rescheduler.core.model.volumes import Volume, VolumeClaim
+from rescheduler.core.model.workloads import DaemonSet
 from rescheduler.core.pools.labels_and_taints import pool_taint
 
 _NODE_CONDITION_TAINT_PREFIX = "node.kubernetes.io/"
@@ -59,21 +58,18 @@ def plan_taint(
     return PlannedTaint(pool, tuple(n for n in all_nodes if n.name in untainted), tuple(others), is_in_no_pool)
 
 
-def unschedulable_daemon_sets(raws: Iterable[RawObject], planned_taint: PlannedTaint) -> list[str]:
-    """Return the raw DaemonSets, by name, that have pods on nodes of the pool and could have none there."""
+def unschedulable_daemon_sets(daemon_sets: Iterable[DaemonSet], planned_taint: PlannedTaint) -> list[str]:
+    """Return the DaemonSets, by name, that have pods on nodes of the pool and could have none there."""
     return [
-        f"DaemonSet {raw['metadata']['namespace']}/{raw['metadata']['name']}"
-        for raw in map(object_schemas.sanitize_daemon_set, raws)
-        if _would_lose_nodes((raw["spec"].get("template") or {}).get("spec") or {}, planned_taint)
+        f"DaemonSet {daemon_set.namespace}/{daemon_set.name}"
+        for daemon_set in daemon_sets
+        if _would_lose_nodes(daemon_set.node_constraints, planned_taint)
     ]
 
 
-def _would_lose_nodes(spec: RawPodSpec, planned_taint: PlannedTaint) -> bool:
-    tolerations = spec.get("tolerations") or ()
-    if tolerates(tolerations, [planned_taint.taint]):
-        return False
-    return any(
-        selects_node(spec, node) and tolerates(tolerations, _lasting_taints(node)) for node in planned_taint.nodes
+def _would_lose_nodes(constraints: NodeConstraints, planned_taint: PlannedTaint) -> bool:
+    return not constraints.tolerates([planned_taint.taint]) and any(
+        constraints.selects_node(node) and constraints.tolerates(_lasting_taints(node)) for node in planned_taint.nodes
     )
 
 
@@ -81,26 +77,22 @@ def _lasting_taints(node: Node) -> list[Taint]:
     return [t for t in node.taints if not t.key.startswith(_NODE_CONDITION_TAINT_PREFIX) and t.key != names.POOL]
 
 
-def unschedulable_pods(raws: Iterable[RawObject], planned_taint: PlannedTaint) -> list[str]:
-    """Return the raw pods, by name, that no other node would take: pods on the pool's nodes, and pods without a node."""
-    return [
-        _name(raw)
-        for raw in map(object_schemas.sanitize_pod, raws)
-        if _is_affected(raw, planned_taint) and _has_no_other_node(raw["spec"], planned_taint)
-    ]
+def unschedulable_pods(pods: Iterable[ListedPod], planned_taint: PlannedTaint) -> list[str]:
+    """Return the pods, by name, that no other node would take: pods on the pool's nodes, and pods without a node."""
+    return [_name(pod) for pod in pods if _is_affected(pod, planned_taint) and _has_no_other_node(pod, planned_taint)]
 
 
 def claims_of_affected_pods(
-    raws: Iterable[RawObject], planned_taint: PlannedTaint
+    pods: Iterable[ListedPod], planned_taint: PlannedTaint
 ) -> dict[str, tuple[tuple[str, str], ...]]:
-    """Return the claims (namespace and name) of raw pods that the taint would shut out, by the pod's name.
+    """Return the claims (namespace and name) of pods that the taint would shut out, by the pod's name.
 
     A pod whose data is only on a node of the pool has no other place, even if other nodes have room.
     """
     return {
-        _name(raw): tuple((raw["metadata"]["namespace"], name) for name in claimed)
-        for raw in map(object_schemas.sanitize_pod, raws)
-        if (claimed := claim_names(raw["spec"])) and raw["spec"].get("nodeName") and _is_affected(raw, planned_taint)
+        _name(pod): tuple((pod.namespace, name) for name in claims)
+        for pod in pods
+        if pod.node and (claims := pod.claims) and _is_affected(pod, planned_taint)
     }
 
 
@@ -113,37 +105,33 @@ def pods_with_local_volumes(
     return [pod for pod, pod_claims in claims_by_pod.items() if local_claims.intersection(pod_claims)]
 
 
-def _name(raw: RawObject) -> str:
-    return f"pod {raw['metadata']['namespace']}/{raw['metadata']['name']}"
+def _name(pod: ListedPod) -> str:
+    return f"pod {pod.key}"
 
 
-def _is_affected(raw: RawObject, planned_taint: PlannedTaint) -> bool:
-    """Whether a raw pod needs a place later, is in no pool, and does not tolerate the taint."""
-    tolerations = raw["spec"].get("tolerations") or ()
+def _is_affected(pod: ListedPod, planned_taint: PlannedTaint) -> bool:
+    """Whether a pod needs a place later, is in no pool, and does not tolerate the taint."""
     return (
-        _may_be_scheduled_again(raw)
-        and planned_taint.is_in_no_pool(raw["metadata"]["namespace"])
-        and not tolerates(tolerations, [planned_taint.taint])
+        _may_be_scheduled_again(pod)
+        and planned_taint.is_in_no_pool(pod.namespace)
+        and not pod.node_constraints.tolerates([planned_taint.taint])
     )
 
 
-def _may_be_scheduled_again(raw: RawObject) -> bool:
-    """Whether a raw pod or its successor needs a place: not pods that have ended, or run without a controller."""
-    meta = raw["metadata"]
-    if names.MIRROR_POD in (meta.get("annotations") or {}) or (raw.get("status") or {}).get("phase") in TERMINAL_PHASES:
+def _may_be_scheduled_again(pod: ListedPod) -> bool:
+    """Whether a pod or its successor needs a place: not pods that have ended, or run without a controller."""
+    if pod.is_mirror or pod.finished:
         return False
-    owner = controller_reference(meta)
-    if owner is None:
-        return not raw["spec"].get("nodeName")
-    return bool(owner["kind"] != "DaemonSet")
+    if pod.controller_kind is None:
+        return not pod.node
+    return pod.controller_kind != "DaemonSet"
 
 
-def _has_no_other_node(spec: RawPodSpec, planned_taint: PlannedTaint) -> bool:
-    if not spec.get("nodeName") and not any(
-        may_run_on(spec, _without_pool_taint(node)) for node in planned_taint.nodes
-    ):
+def _has_no_other_node(pod: ListedPod, planned_taint: PlannedTaint) -> bool:
+    constraints = pod.node_constraints
+    if not pod.node and not any(constraints.allows_node(_without_pool_taint(node)) for node in planned_taint.nodes):
         return False  # a pod that fits on no node of the pool has no place there to lose
-    return not any(may_run_on(spec, node) for node in planned_taint.other_nodes)
+    return not any(constraints.allows_node(node) for node in planned_taint.other_nodes)
 
 
 def _without_pool_taint(node: Node) -> Node:

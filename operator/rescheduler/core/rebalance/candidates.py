@@ -10,12 +10,10 @@ from datetime import timedelta
 
 from rescheduler.api.policies import DrainSettings, ReplacementMode
 from rescheduler.core.eviction.pod_actions import EvictionContext, PodAction, decide_action
-from rescheduler.core.model import object_schemas, pods, workloads
 from rescheduler.core.model.disruption_budgets import DisruptionBudget, budgets_for
-from rescheduler.core.model.node_affinity import scheduling_constraints
+from rescheduler.core.model.listed_pods import ListedPod
 from rescheduler.core.model.pods import Pod
-from rescheduler.core.model.raw import REQUIRED_AFFINITY, RawObject, RawPod, RawPodSpec
-from rescheduler.core.model.resource_requests import requested_resources
+from rescheduler.core.model.workloads import Deployment
 from rescheduler.core.rebalance.selection import Candidate
 from rescheduler.core.replacement import decisions
 
@@ -26,26 +24,21 @@ COOLDOWN_AFTER_FAILED_MOVE = timedelta(minutes=30)
 _MOVABLE_OWNER_KINDS = ("ReplicaSet", "StatefulSet", "ReplicationController")
 _SYSTEM_CRITICAL_PRIORITY = 2_000_000_000
 """Priority of system-cluster-critical; system-node-critical is higher."""
-_DEFAULT_SCHEDULER = "default-scheduler"
 
 
-def candidate_from_pod(raw: RawPod, drain: DrainSettings, context: EvictionContext) -> Candidate | None:
-    """Return a raw pod as a candidate; None if it must stay. Raises UnreadableError without name, namespace or UID."""
-    raw = object_schemas.sanitize_pod(raw)
-    pod, spec = pods.parse_pod(raw), raw["spec"]
-    if _must_stay(pod, spec, context) or decide_action(pod, drain, context).action is not PodAction.EVICT:
+def candidate_from_pod(listed: ListedPod, drain: DrainSettings, context: EvictionContext) -> Candidate | None:
+    """Return a pod as a candidate; None if it must stay. Raises UnreadableError without a UID."""
+    pod = listed.to_pod()
+    must_stay = _must_stay(pod, context) or listed.has_constraints_beyond_nodes
+    if must_stay or decide_action(pod, drain, context).action is not PodAction.EVICT:
         return None
-    return Candidate(pod, requested_resources(spec), scheduling_constraints(spec), _can_be_replaced_first(pod, drain))
+    return Candidate(pod, listed.requested, listed.node_constraints, _can_be_replaced_first(pod, drain))
 
 
-def is_deployment_stable(deployment: RawObject) -> bool:
-    """Whether all pods of a raw Deployment are current and Ready, and a rolling update may add a pod."""
-    raw = object_schemas.sanitize_deployment(deployment)
-    parsed, spec, status = workloads.parse_deployment(raw), raw["spec"], raw["status"]
-    replicas = spec.get("replicas", 1)
-    counts = [status.get(name, 0) for name in ("replicas", "updatedReplicas", "readyReplicas")]
-    can_change = parsed.allows_surge and parsed.observed and not parsed.paused and not parsed.deleting
-    return can_change and counts == [replicas] * 3
+def is_deployment_stable(deployment: Deployment) -> bool:
+    """Whether all pods of a Deployment are current and Ready, and a rolling update may add a pod."""
+    can_change = deployment.allows_surge and deployment.observed and not deployment.paused and not deployment.deleting
+    return can_change and deployment.rolled_out
 
 
 def check_deployment(candidate: Candidate, stable_by_deployment: Mapping[tuple[str, str], bool]) -> Candidate | None:
@@ -73,7 +66,7 @@ def is_allowed_by_budgets(candidate: Candidate, budgets: Iterable[DisruptionBudg
     return len(matching) == 1 and matching[0].allows_eviction_of(candidate.pod)
 
 
-def _must_stay(pod: Pod, spec: RawPodSpec, context: EvictionContext) -> bool:
+def _must_stay(pod: Pod, context: EvictionContext) -> bool:
     if (
         pod.owner is None
         or pod.owner.kind not in _MOVABLE_OWNER_KINDS
@@ -84,24 +77,7 @@ def _must_stay(pod: Pod, spec: RawPodSpec, context: EvictionContext) -> bool:
         return True
     if pod.priority >= _SYSTEM_CRITICAL_PRIORITY or pod.key == context.own_pod:
         return True
-    is_bound_to_node = pod.claims or pod.has_host_path or pod.pinned_to_node or pod.finished
-    return bool(is_bound_to_node) or _has_unsupported_constraints(spec)
-
-
-def _has_unsupported_constraints(spec: RawPodSpec) -> bool:
-    """Whether the possible nodes of a raw pod spec depend on more than labels, taints and requests."""
-    affinity = spec.get("affinity") or {}
-    return bool(
-        (affinity.get("podAffinity") or {}).get(REQUIRED_AFFINITY)
-        or (affinity.get("podAntiAffinity") or {}).get(REQUIRED_AFFINITY)
-        or any(c.get("whenUnsatisfiable") == "DoNotSchedule" for c in spec.get("topologySpreadConstraints") or ())
-        or any(
-            port.get("hostPort") for container in spec.get("containers") or () for port in container.get("ports") or ()
-        )
-        or spec.get("hostNetwork")
-        or spec.get("resourceClaims")
-        or spec.get("schedulerName", _DEFAULT_SCHEDULER) != _DEFAULT_SCHEDULER
-    )
+    return bool(pod.claims or pod.has_host_path or pod.pinned_to_node or pod.finished)
 
 
 def _can_be_replaced_first(pod: Pod, drain: DrainSettings) -> bool:

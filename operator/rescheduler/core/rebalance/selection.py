@@ -5,14 +5,12 @@ that could take it. Each move must lower the imbalance by a minimum gain, so the
 largest gain moves first, so that few pods move. Source nodes give pods, destination nodes take pods.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from rescheduler.core.model.node_affinity import may_run_on
+from rescheduler.core.model.node_affinity import NodeConstraints
 from rescheduler.core.model.pods import Pod
-from rescheduler.core.model.raw import RawPodSpec
 from rescheduler.core.model.resource_requests import ResourceList
 from rescheduler.core.rebalance.utilization import (
     CpuMemory,
@@ -52,13 +50,12 @@ class Candidate:
 
     Attributes:
         requests: requested resources of the pod.
-        node_constraints: nodeSelector, tolerations and node affinity in the form of a raw pod spec.
         can_be_replaced_first: whether a replacement can be Ready first; if not, the pod is evicted within its budget.
     """
 
     pod: Pod
     requests: ResourceList
-    node_constraints: RawPodSpec = field(default_factory=dict)
+    node_constraints: NodeConstraints = field(default_factory=NodeConstraints)
     can_be_replaced_first: bool = True
 
     @property
@@ -271,12 +268,11 @@ class _MoveChooser:
 
     def _allowed_nodes(self, candidate: Candidate) -> frozenset[str]:
         """Return the names of the nodes that its spec allows, cached by the node constraints."""
-        key = json.dumps(candidate.node_constraints, sort_keys=True)
+        key = repr(candidate.node_constraints)
         if key not in self._allowed_by_constraints:
             nodes = (load.node for load in self._classification.destination_nodes[:_MAX_DESTINATION_NODES])
-            self._allowed_by_constraints[key] = frozenset(
-                node.name for node in nodes if may_run_on(candidate.node_constraints, node)
-            )
+            allows_node = candidate.node_constraints.allows_node
+            self._allowed_by_constraints[key] = frozenset(node.name for node in nodes if allows_node(node))
         return self._allowed_by_constraints[key]
 
     def _add_move(self, candidate: Candidate, destination: NodeLoad, balance_gain: float) -> None:

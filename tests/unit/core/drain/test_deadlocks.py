@@ -4,6 +4,7 @@ import pytest
 
 from rescheduler.core.drain.deadlocks import would_fit
 from rescheduler.core.model import nodes
+from rescheduler.core.model.listed_pods import parse_listed_pod
 from unit.builders import RawDict, raw_pod
 
 NODE = nodes.parse_node(
@@ -22,4 +23,4 @@ NODE = nodes.parse_node(
     ],
 )
 def test_room_on_a_node_that_is_cordoned(asks: RawDict, there: list[RawDict], fits: bool) -> None:
-    assert would_fit(asks, NODE, there) is fits
+    assert would_fit(parse_listed_pod(asks), NODE, [parse_listed_pod(raw) for raw in there]) is fits

@@ -5,12 +5,7 @@ from typing import Any
 import pytest
 
 from rescheduler.api import names
-from rescheduler.core.model.node_affinity import (
-    constraints_in_pool,
-    has_anti_affinity_to,
-    may_run_on,
-    scheduling_constraints,
-)
+from rescheduler.core.model.node_affinity import NodeConstraints, parse_node_constraints
 from rescheduler.core.model.nodes import Node, Taint
 
 NODE = Node("n1", "n1", labels={"zone": "a", "size": "8"}, taints=(Taint("own", "shop", "NoSchedule"),))
@@ -54,7 +49,7 @@ def term(key: str, operator: str, *values: str, fields: bool = False) -> dict[st
     ],
 )
 def test_node_selector_and_affinity_select_nodes(spec: dict[str, Any], may: bool) -> None:
-    assert may_run_on({**spec, "tolerations": OWN}, NODE) is may
+    assert NodeConstraints({**spec, "tolerations": OWN}).allows_node(NODE) is may
 
 
 @pytest.mark.parametrize(
@@ -69,43 +64,31 @@ def test_node_selector_and_affinity_select_nodes(spec: dict[str, Any], may: bool
     ],
 )
 def test_a_toleration_tolerates_a_taint(toleration: dict[str, str], may: bool) -> None:
-    assert may_run_on({"tolerations": [toleration]}, NODE) is may
+    assert NodeConstraints({"tolerations": [toleration]}).allows_node(NODE) is may
 
 
 def test_a_cordon_and_soft_taints_do_not_count() -> None:
     taints = (Taint("node.kubernetes.io/unschedulable", "", "NoSchedule"), Taint("soft", "", "PreferNoSchedule"))
-    assert may_run_on({}, Node("n1", "n1", taints=taints))
+    assert NodeConstraints().allows_node(Node("n1", "n1", taints=taints))
 
 
-@pytest.mark.parametrize(
-    ("selector", "namespace", "key", "off"),
-    [
-        ({"matchLabels": {"app": "web"}}, "shop", "kubernetes.io/hostname", True),
-        ({"matchLabels": {"app": "db"}}, "shop", "kubernetes.io/hostname", False),
-        ({"matchLabels": {"app": "web"}}, "other", "kubernetes.io/hostname", False),
-        ({"matchLabels": {"app": "web"}}, "shop", "topology.kubernetes.io/zone", False),
-        ({}, "shop", "kubernetes.io/hostname", True),
-        (None, "shop", "kubernetes.io/hostname", False),
-    ],
-)
-def test_anti_affinity_by_hostname_keeps_pods_apart(
-    selector: dict[str, Any] | None, namespace: str, key: str, off: bool
-) -> None:
-    wants = {"topologyKey": key, "labelSelector": selector}
-    rule = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [wants]}}
-    pod = {"metadata": {"namespace": "shop"}, "spec": {"affinity": rule}}
-    assert has_anti_affinity_to(pod, {"metadata": {"namespace": namespace, "labels": {"app": "web"}}}) is off
-
-
-def test_scheduling_constraints_keep_only_what_selects_nodes() -> None:
+def test_node_constraints_keep_only_what_selects_nodes() -> None:
     spec = {"nodeSelector": {}, "tolerations": OWN, "containers": [], **affinity(term("zone", "In", "a"))}
     spec["affinity"]["podAffinity"] = {}
-    assert scheduling_constraints(spec) == {"tolerations": OWN, **affinity(term("zone", "In", "a"))}
+    assert parse_node_constraints(spec) == NodeConstraints({"tolerations": OWN, **affinity(term("zone", "In", "a"))})
 
 
 def test_constraints_in_a_pool_replace_the_selector_of_the_former_pool() -> None:
-    constraints = constraints_in_pool({"nodeSelector": {names.NODE_POOL: "slow", "disk": "ssd"}}, "fast")
-    assert constraints["nodeSelector"] == {names.NODE_POOL: "fast", "disk": "ssd"}
-    assert constraints["tolerations"] == [
+    constraints = NodeConstraints({"nodeSelector": {names.NODE_POOL: "slow", "disk": "ssd"}}).in_pool("fast")
+    assert constraints.spec["nodeSelector"] == {names.NODE_POOL: "fast", "disk": "ssd"}
+    assert constraints.spec["tolerations"] == [
         {"key": names.POOL, "operator": "Equal", "value": "fast", "effect": "NoSchedule"}
     ]
+
+
+def test_constraints_require_a_pool_by_selector_or_affinity() -> None:
+    affine = NodeConstraints(affinity(term(names.NODE_POOL, "In", "shop")))
+    assert NodeConstraints({"nodeSelector": {names.NODE_POOL: "shop"}}).requires_pool("shop")
+    assert affine.requires_pool("shop")
+    assert not affine.requires_pool("other")
+    assert not NodeConstraints().requires_pool("shop")

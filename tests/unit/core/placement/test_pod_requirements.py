@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from rescheduler.api import names
+from rescheduler.core.model.node_affinity import NodeConstraints
 from rescheduler.core.placement.pod_requirements import (
     PodRequirementsParser,
     host_ports,
@@ -22,13 +23,17 @@ def test_equal_requirements_are_one_object() -> None:
 
 
 def test_a_replacement_is_put_into_its_namespaces_pool() -> None:
-    where = PodRequirementsParser({"s": "fast"}).parse(raw_pod(nodeSelector={"disk": "ssd"})).node_constraints
+    where = PodRequirementsParser({"s": "fast"}).parse(raw_pod(nodeSelector={"disk": "ssd"})).node_constraints.spec
     assert where["nodeSelector"] == {"disk": "ssd", names.NODE_POOL: "fast"}
     assert where["tolerations"] == [{"key": names.POOL, "operator": "Equal", "value": "fast", "effect": "NoSchedule"}]
 
 
 def test_a_replacement_does_not_select_the_former_pool() -> None:
-    where = PodRequirementsParser({"s": "fast"}).parse(raw_pod(nodeSelector={names.NODE_POOL: "slow"})).node_constraints
+    where = (
+        PodRequirementsParser({"s": "fast"})
+        .parse(raw_pod(nodeSelector={names.NODE_POOL: "slow"}))
+        .node_constraints.spec
+    )
     assert where["nodeSelector"] == {names.NODE_POOL: "fast"}
 
 
@@ -74,7 +79,7 @@ MANY = [{"matchExpressions": [{"key": f"k{n}", "operator": "In", "values": ["v"]
 def test_too_many_constraints_are_left_to_the_scheduler(spec: dict[str, Any]) -> None:
     found = PodRequirementsParser().parse(raw_pod(**spec))
     assert "more than 1000 scheduling constraints" in found.unknown_reason
-    assert found.node_constraints == {"nodeSelector": {}, "tolerations": []}
+    assert found.node_constraints == NodeConstraints()
     assert found.requests == {"cpu": 1000}
 
 

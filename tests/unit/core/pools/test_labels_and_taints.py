@@ -90,16 +90,6 @@ def test_node_patch_reaches_the_assignment_and_changes_nothing_else(
     assert [t for t in after.taints if (t.key, t.effect) != (names.POOL, labels_and_taints.TAINT_EFFECT)] == theirs
 
 
-def test_pod_requires_a_pool_by_selector_or_affinity() -> None:
-    expression = {"key": names.NODE_POOL, "operator": "In", "values": ["shop"]}
-    required = {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
-    affine = {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}}
-    assert labels_and_taints.requires_pool({"spec": {"nodeSelector": {names.NODE_POOL: "shop"}}}, "shop")
-    assert labels_and_taints.requires_pool({"spec": affine}, "shop")
-    assert not labels_and_taints.requires_pool({"spec": affine}, "other")
-    assert not labels_and_taints.requires_pool({"spec": {}}, "shop")
-
-
 def desired(current: str | None, owner: str | None, **facts: Any) -> PoolAssignment:
     """Return the assignment for an exclusive pool with enforced admission and a safe taint, except for these facts."""
     usual = {"exclusive": True, "enforced": True, "has_taint": False, "is_taint_safe": True}

@@ -1,5 +1,6 @@
 """Find misplaced pods, and sum the requests of a pool's pods."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rescheduler.api import names
+from rescheduler.core.model.listed_pods import ListedPod, parse_listed_pod
 from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.pools import misplaced_pods
 from rescheduler.core.pools.membership import PoolMemberships
@@ -32,24 +34,21 @@ def places(*, exclusive: bool = True, moves: str = "Move") -> PoolMemberships:
     )
 
 
-def pod(namespace: str, on: str, label: str | None = None, *, kind: str = "ReplicaSet", **spec: Any) -> dict[str, Any]:
+def pod(namespace: str, on: str, label: str | None = None, *, kind: str = "ReplicaSet", **spec: Any) -> ListedPod:
     meta: dict[str, Any] = {"name": "x", "namespace": namespace, "uid": f"{namespace}{on}{label}"}
     if label:
         meta["labels"] = {names.POOL: label}
     meta["ownerReferences"] = [{"kind": kind, "controller": True, "name": "o", "uid": "o"}]
     containers = [{"name": "c", "resources": {"requests": {"cpu": "100m", "memory": "1Mi"}}}]
-    return {
-        "metadata": meta,
-        "spec": {"nodeName": on, "containers": containers, **spec},
-        "status": {"phase": "Running"},
-    }
+    spec = {"nodeName": on, "containers": containers, **spec}
+    return parse_listed_pod({"metadata": meta, "spec": spec, "status": {"phase": "Running"}})
 
 
-def finds(*raws: dict[str, Any], seen: MembershipSnapshot | None = None) -> MisplacementReport:
+def finds(*pods: ListedPod, seen: MembershipSnapshot | None = None) -> MisplacementReport:
     seen, found = seen or view(), MisplacementReport()
-    for raw in raws:
-        if misplaced_pods.list_scope(raw, seen):
-            misplaced_pods.add_to_report(raw, seen, found)
+    for each in pods:
+        if misplaced_pods.list_scope(each, seen):
+            misplaced_pods.add_to_report(each, seen, found)
     return found
 
 
@@ -89,20 +88,16 @@ def test_pods_are_counted_but_not_listed_with_existing_pods_leave() -> None:
 
 
 def test_terminating_pod_is_counted_but_not_listed() -> None:
-    leaving = pod("a", "n1")
-    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    found = finds(leaving)
+    found = finds(replace(pod("a", "n1"), terminating=True))
     assert found.pods_outside == {"a": 1}
     assert found.pods_to_move == []
 
 
 def test_exempt_and_ended_pods_are_never_misplaced() -> None:
-    mirror, ended = pod("a", "n1"), pod("a", "n1")
-    mirror["metadata"]["annotations"] = {names.MIRROR_POD: "x"}
-    ended["status"]["phase"] = "Failed"
+    mirror, ended = replace(pod("a", "n1"), is_mirror=True), replace(pod("a", "n1"), finished=True)
     waiting = pod("a", "")
-    for raw in (pod("a", "n1", kind="DaemonSet"), mirror, ended, waiting, pod("kube-system", "a1")):
-        assert not misplaced_pods.is_misplaced(raw, view())
+    for each in (pod("a", "n1", kind="DaemonSet"), mirror, ended, waiting, pod("kube-system", "a1")):
+        assert not misplaced_pods.is_misplaced(each, view())
 
 
 def test_audit_pool_counts_misplaced_pods_but_lists_none() -> None:
@@ -121,18 +116,23 @@ def test_listed_pods_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_released_pods_are_always_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A released pod that is not listed is returned."""
     monkeypatch.setattr(misplaced_pods, "MAX_LISTED_PER_POOL", 0)
-    released = pod("a", "n1")
     move = ReleaseRecord("NamespacePool/a", None, 1, datetime(2026, 1, 1, tzinfo=UTC), 1, "web", "d", "web-a", "r")
     owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "d", "controller": True}
-    released["metadata"] |= {"annotations": {names.MOVE: move.to_annotation()}, "ownerReferences": [owner]}
+    meta = {
+        "name": "x",
+        "namespace": "a",
+        "annotations": {names.MOVE: move.to_annotation()},
+        "ownerReferences": [owner],
+    }
+    released = parse_listed_pod({"metadata": meta, "spec": {"nodeName": "n1"}})
     assert [found.released for found in finds(released, pod("a", "n1")).pods_to_move] == [True]
 
 
 def test_requests_of_a_pool_include_other_pods_on_its_nodes() -> None:
     sums, seen = PodTotals(), view()
     rows = [pod("a", "a1", "a"), pod("a", ""), pod("a", "n1"), pod("other", "a1"), pod("x", "a1", kind="DaemonSet")]
-    for raw in [*rows, pod("other", "n1")]:
-        sums.add(raw, seen)
+    for each in [*rows, pod("other", "n1")]:
+        sums.add(each, seen)
     assert sums.pods_by_pool["a"] == 3
     assert sums.requests_by_pool["a"] == {"cpu": 500, "memory": 5 * 2**20, "pods": 5}
     assert sums.requests_by_node["a1"]["pods"] == 3
@@ -149,23 +149,23 @@ _PODS = st.builds(
 
 
 @given(st.lists(_PODS, max_size=20), st.booleans())
-def test_lists_by_scope_find_each_misplaced_pod_once(raws: list[dict[str, Any]], exclusive: bool) -> None:
+def test_lists_by_scope_find_each_misplaced_pod_once(pods: list[ListedPod], exclusive: bool) -> None:
     """A list of a namespace has pods without its pool's label, and a list of a node has all its pods."""
     seen, everywhere, sums = view(exclusive=exclusive), MisplacementReport(), PodTotals()
-    for raw in raws:
-        sums.add(raw, seen)
+    for each in pods:
+        sums.add(each, seen)
     for (kind, name), known in sums.misplaced_by_scope.items():
         again = MisplacementReport()
-        for raw in raws:
-            pools, label = seen.pools_by_namespace.get(name, ()), raw["metadata"].get("labels", {}).get(names.POOL)
-            here = raw["spec"]["nodeName"] == name if kind == "node" else raw["metadata"]["namespace"] == name
+        for each in pods:
+            pools, label = seen.pools_by_namespace.get(name, ()), each.labels.get(names.POOL)
+            here = name == (each.node if kind == "node" else each.namespace)
             if (
                 here
                 and (kind == "node" or len(pools) != 1 or label != pools[0])
-                and misplaced_pods.list_scope(raw, seen) == (kind, name)
+                and misplaced_pods.list_scope(each, seen) == (kind, name)
             ):
-                misplaced_pods.add_to_report(raw, seen, again)
+                misplaced_pods.add_to_report(each, seen, again)
         assert (again.pods_outside, again.pods_foreign) == (known.pods_outside, known.pods_foreign)
         everywhere.merge(again)
-    total = finds(*raws, seen=view(exclusive=exclusive))
+    total = finds(*pods, seen=view(exclusive=exclusive))
     assert (everywhere.pods_outside, everywhere.pods_foreign) == (total.pods_outside, total.pods_foreign)

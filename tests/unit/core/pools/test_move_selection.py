@@ -9,6 +9,7 @@ import pytest
 
 from rescheduler.api import names
 from rescheduler.api.policies import Suspend
+from rescheduler.core.model.node_affinity import NodeConstraints
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.resource_requests import ResourceList
 from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
@@ -66,13 +67,13 @@ def test_no_pod_moves_before_the_namespace_label_has_propagated() -> None:
 
 
 def test_pod_that_matches_no_node_of_its_pool_is_a_blocker() -> None:
-    found = plan(pod(scheduling_constraints={"nodeSelector": {"gpu": "yes"}}))
+    found = plan(pod(node_constraints=NodeConstraints({"nodeSelector": {"gpu": "yes"}})))
     assert not found.migration_requests
     assert classes(found) == ["NoRoomInPool"]
 
 
 def test_selector_of_an_earlier_pool_is_ignored() -> None:
-    assert plan(pod(scheduling_constraints={"nodeSelector": {names.NODE_POOL: "old"}})).migration_requests
+    assert plan(pod(node_constraints=NodeConstraints({"nodeSelector": {names.NODE_POOL: "old"}}))).migration_requests
 
 
 @pytest.mark.parametrize("more", [{"ready": "Unknown"}, {"unschedulable": True}, {"deleting": True}])

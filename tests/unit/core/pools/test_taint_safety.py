@@ -1,13 +1,16 @@
 """Find the pods and DaemonSets that would lose their last place by the taint of a pool."""
 
+from dataclasses import replace
 from typing import Any
 
 from rescheduler.api import names
+from rescheduler.core.model.listed_pods import ListedPod, parse_listed_pod
 from rescheduler.core.model.nodes import Node, Taint
 from rescheduler.core.model.volumes import Volume, VolumeClaim
+from rescheduler.core.model.workloads import DaemonSet, parse_daemon_set
 from rescheduler.core.pools import labels_and_taints, taint_safety
 from rescheduler.core.pools.taint_safety import PlannedTaint, plan_taint
-from unit.builders import RawDict, node, raw_pod
+from unit.builders import node, raw_pod
 
 SSD = {"disk": "ssd"}
 GPU = (Taint("gpu", "", "NoSchedule"),)
@@ -19,15 +22,16 @@ def found(*nodes: Node, members: tuple[str, ...] = ("p1",), homed: tuple[str, ..
 
 def owned_pod(
     name: str = "x", space: str = "other", owner: str | None = "ReplicaSet", on: str = "p1", **spec: Any
-) -> RawDict:
+) -> ListedPod:
     raw = raw_pod(name, namespace=space, node=on, phase="Running" if on else "Pending", **spec)
     if owner:
         raw["metadata"]["ownerReferences"] = [{"kind": owner, "name": "o", "uid": "o", "controller": True}]
-    return raw
+    return parse_listed_pod(raw)
 
 
-def daemon_set(**spec: Any) -> dict[str, Any]:
-    return {"metadata": {"name": "agent", "namespace": "kube-system"}, "spec": {"template": {"spec": spec}}}
+def daemon_set(**spec: Any) -> DaemonSet:
+    meta = {"name": "agent", "namespace": "kube-system"}
+    return parse_daemon_set({"metadata": meta, "spec": {"template": {"spec": spec}}})
 
 
 def test_a_daemon_set_that_does_not_tolerate_the_taint_is_named() -> None:
@@ -84,10 +88,7 @@ def test_system_pods_are_checked_but_pods_of_pools_are_not() -> None:
 
 
 def test_pods_without_a_successor_lose_no_place() -> None:
-    mirror = owned_pod()
-    mirror["metadata"]["annotations"] = {names.MIRROR_POD: "x"}
-    ended = owned_pod()
-    ended["status"]["phase"] = "Succeeded"
+    mirror, ended = replace(owned_pod(), is_mirror=True), replace(owned_pod(), finished=True)
     assert (
         taint_safety.unschedulable_pods(
             [owned_pod(owner=None), owned_pod(owner="DaemonSet"), mirror, ended], found(node("p1"))

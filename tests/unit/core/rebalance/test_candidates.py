@@ -9,6 +9,9 @@ from rescheduler.api.policies import DrainRule, DrainSettings, ReplacementMode, 
 from rescheduler.api.selectors import LabelSelector
 from rescheduler.core.eviction.pod_actions import EvictionContext
 from rescheduler.core.model.disruption_budgets import DisruptionBudget
+from rescheduler.core.model.listed_pods import parse_listed_pod
+from rescheduler.core.model.node_affinity import NodeConstraints
+from rescheduler.core.model.workloads import parse_deployment
 from rescheduler.core.rebalance.candidates import (
     candidate_from_pod,
     check_deployment,
@@ -43,7 +46,7 @@ def raw(kind: str = "ReplicaSet", *, meta: dict[str, Any] | None = None, **spec:
 
 
 def judged(pod: dict[str, Any], *budgets: DisruptionBudget, own: str = "", **drain: Any) -> Candidate | None:
-    found = candidate_from_pod(pod, DrainSettings(**drain), EvictionContext(NOW, own_pod=own))
+    found = candidate_from_pod(parse_listed_pod(pod), DrainSettings(**drain), EvictionContext(NOW, own_pod=own))
     return found if found and is_allowed_by_budgets(found, budgets) else None
 
 
@@ -53,7 +56,7 @@ def test_a_pod_of_a_deployment_may_be_moved_whatever_its_budget_allows() -> None
         assert found is not None
         assert found.can_be_replaced_first
         assert found.requests == {"cpu": 100, "memory": 2**30}
-        assert found.node_constraints == {"nodeSelector": {"disk": "ssd"}}
+        assert found.node_constraints == NodeConstraints({"nodeSelector": {"disk": "ssd"}})
 
 
 @pytest.mark.parametrize("kind", ["StatefulSet", "ReplicationController"])
@@ -163,7 +166,7 @@ DEPLOYMENT: dict[str, Any] = {
 def test_a_deployment_is_stable_if_all_pods_are_current_and_ready(
     where: str, changes: dict[str, Any], expected: bool
 ) -> None:
-    assert is_deployment_stable(DEPLOYMENT | {where: DEPLOYMENT[where] | changes}) is expected
+    assert is_deployment_stable(parse_deployment(DEPLOYMENT | {where: DEPLOYMENT[where] | changes})) is expected
 
 
 def test_a_pod_of_an_unstable_deployment_stays() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from rescheduler.core.model.node_affinity import NodeConstraints
 from rescheduler.core.model.nodes import Node, Taint
 from rescheduler.core.model.pods import Owner, Pod
 from rescheduler.core.rebalance.selection import (
@@ -112,14 +113,14 @@ def test_a_node_that_would_exceed_high_takes_no_pod() -> None:
 
 def test_a_node_that_cannot_take_the_pod_does_not_count() -> None:
     pool = Pool().node("full", 48).node("half", 48, labels={"disk": "hdd"}).node("empty", labels={"disk": "ssd"})
-    assert pool.pod("full", 37, node_constraints={"nodeSelector": {"disk": "ssd"}}).choose() == ["p1"]
+    assert pool.pod("full", 37, node_constraints=NodeConstraints({"nodeSelector": {"disk": "ssd"}})).choose() == ["p1"]
 
 
 def test_a_pod_that_fits_nowhere_stays() -> None:
     pool = Pool().node("full", 60).node("empty", taints=(Taint("own", "", "NoSchedule"),))
     assert pool.pod("full", 30).choose() == []
     tolerated = [{"key": "own", "operator": "Exists"}]
-    assert pool.pod("full", 31, node_constraints={"tolerations": tolerated}).choose() == ["p2"]
+    assert pool.pod("full", 31, node_constraints=NodeConstraints({"tolerations": tolerated})).choose() == ["p2"]
 
 
 def test_a_node_with_prefer_no_schedule_takes_no_pod() -> None:
