@@ -12,6 +12,8 @@ from rescheduler.api.crds import manifests
 from rescheduler.kube.preflight import REQUIRED_PERMISSIONS
 
 ROOT = Path(__file__).parents[2]
+PLACEMENT_PARSERS = ("pod_affinity", "pod_requirements", "pod_snapshot", "topology_spread")
+"""The modules of `core/placement` that parse raw pods."""
 
 
 def test_the_standard_librarys_operator_is_not_shadowed() -> None:
@@ -124,6 +126,25 @@ def test_each_unit_test_of_a_package_is_named_after_a_module() -> None:
     )
     modules = {file: package / file.relative_to(tests).with_name(file.name.removeprefix("test_")) for file in files}
     assert [str(file) for file, module in modules.items() if not module.exists()] == []
+
+
+def test_raw_objects_enter_core_only_through_parsers() -> None:
+    """Every other function of `core` takes records. A patch is raw until it is sent."""
+    core = ROOT / "operator" / "rescheduler" / "core"
+    modules_with_raw_objects = {
+        str(file.relative_to(core).with_suffix(""))
+        for file in core.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if file.parent.name != "model" and _takes_raw_object(node)
+    }
+    assert modules_with_raw_objects == {f"placement/{name}" for name in PLACEMENT_PARSERS}
+
+
+def _takes_raw_object(node: ast.AST) -> bool:
+    """Whether this is a parameter of a raw type, or reads the raw object of a record."""
+    if isinstance(node, ast.arg) and node.annotation and node.arg != "patch":
+        return bool(re.search(r"\bRaw[A-Z]|\[str, Any\]", ast.unparse(node.annotation)))
+    return isinstance(node, ast.Attribute) and node.attr == "raw"
 
 
 def test_requirements_are_locked_with_hashes_and_name_no_index() -> None:
