@@ -102,7 +102,7 @@ class NodeController:
         change = requests.required_change(node, drain, wanted)
         match change:
             case CreateDrain(body):
-                reasons = [want.reason for want in wanted.requests]
+                reasons = [want.reason.value for want in wanted.requests]
                 if await attempts.attempt(
                     WriteOperation.CREATE, lambda: self._store_response(self._client.create(paths.DRAINS, body))
                 ):

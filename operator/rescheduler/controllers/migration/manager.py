@@ -225,5 +225,5 @@ class MigrationManager:
             )
         else:
             self._backing_off.pop(node_task.node_name, None)
-        log.info("migration.ended", node=node_task.node_name, held=len(node_task.blocked), rests=node_task.stalled)
+        log.info("migration.ended", node=node_task.node_name, blocked=len(node_task.blocked), stalled=node_task.stalled)
         self._wake.set()
