@@ -105,3 +105,7 @@ def _print_resource(resource: str, output: str) -> None:
         click.echo(json.dumps(list(server.list_items(group, resource)), indent=2))
     else:
         click.echo("\n".join(format_table(server.get_table(group, resource))))
+
+
+if __name__ == "__main__":
+    main()
