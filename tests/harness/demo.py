@@ -65,7 +65,7 @@ class Screen:
                 table.add_row(*row)
             self._live.update(Group(Text(f"\n{self._title}\n", style="bold"), table))
         else:
-            text = "   ".join(f"{r[0]}[{r[1]}{' ' + r[3] if r[3] else ''}] {r[2].count('■')} pods" for r in rows)
+            text = "   ".join(f"{r[0]}[{r[1]}{' ' + r[3] if r[3] else ''}] {_pod_count(r[2].count('■'))}" for r in rows)
             if text != self._last:
                 self._last = text
                 self.console.print(text)
@@ -91,6 +91,10 @@ class Screen:
             self.look()
             time.sleep(0.15)
         self.look()
+
+
+def _pod_count(count: int) -> str:
+    return "1 pod" if count == 1 else f"{count} pods"
 
 
 def run_scenario(plane: ControlPlane, screen: Screen, observer: Observer, nodes: list[str]) -> None:
