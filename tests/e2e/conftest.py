@@ -117,7 +117,11 @@ class Site:
         """Request the drain of the first node, and get a released pod whose replacement stays Pending."""
         self.plane.kubectl("cordon", *others)
         self.annotate(first)
-        until(self.released, "a pod to be released")
+        until(self.released, lambda: f"a pod to be released ({self.drain_status(first)})")
+
+    def drain_status(self, node: str) -> str:
+        """Return the status of a drain with its blockers, for the error of a wait."""
+        return json.dumps((self.observer.drain(node) or {}).get("status"))[:2000]
 
     def classes(self, node: str) -> set[str]:
         """Return classes of a drain's blockers."""
