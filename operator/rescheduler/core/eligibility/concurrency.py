@@ -87,11 +87,9 @@ def start_wait_reason(
 ) -> WaitReason | None:
     """Return why a drain may not begin because of slots or topology; None if it may."""
     running = _drains_with_slot(drain, queue, now)
-    ahead = [*queue.waiting_to_resume, *queue.waiting_before(drain)]
     slots = maintenance.max_concurrent.of(queue.node_count)
-    if len(running) + len(ahead) >= slots:
-        message = messages.limit_taken(f"maintenance.maxConcurrent {slots}", _names([*running, *ahead]))
-        return WaitReason(ProgressingReason.MAX_CONCURRENT, message)
+    if taken := _taken_slots_message(slots, [*running, *queue.waiting_to_resume, *queue.waiting_before(drain)]):
+        return WaitReason(ProgressingReason.MAX_CONCURRENT, taken)
     unavailable = [*(d for d in queue.started if d.name != drain.name), *queue.waiting_before(drain)]
     max_unavailable = maintenance.max_unavailable.of(queue.node_count)
     if maintenance.max_unavailable.is_percent:
@@ -116,11 +114,17 @@ def resume_wait_reason(
     running = _drains_with_slot(drain, queue, now)
     ahead = [d for d in queue.waiting_to_resume if _start_sort_key(d) < _start_sort_key(drain)]
     slots = maintenance.max_concurrent.of(queue.node_count)
-    if len(running) + len(ahead) >= slots:
-        message = messages.slot_given_up(f"maintenance.maxConcurrent {slots}", _names([*running, *ahead]))
-        return WaitReason(ProgressingReason.MAX_CONCURRENT, message)
+    if taken := _taken_slots_message(slots, [*running, *ahead]):
+        return WaitReason(ProgressingReason.MAX_CONCURRENT, messages.slot_given_up(taken))
     topology_reason = _topology_wait_reason(node, maintenance, running, nodes)
     return WaitReason(ProgressingReason.MAX_CONCURRENT, topology_reason.message) if topology_reason else None
+
+
+def _taken_slots_message(slots: int, first: Sequence[NodeDrain]) -> str | None:
+    """Return the message that all slots are taken; None if one is free. `first`: drains with a slot or next to get one."""
+    if len(first) < slots:
+        return None
+    return messages.limit_taken(f"maintenance.maxConcurrent {slots}", _names(first))
 
 
 def _drains_with_slot(drain: NodeDrain, queue: MaintenanceQueue, now: datetime) -> list[NodeDrain]:

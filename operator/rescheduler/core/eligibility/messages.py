@@ -100,9 +100,9 @@ def limit_taken(limit: str, drains: Sequence[str]) -> str:
     return f"{limit} is taken by {listing(sorted(drains), _MAX_LISTED)}"
 
 
-def slot_given_up(limit: str, drains: Sequence[str]) -> str:
-    """Return the message of `MaxConcurrent` for a drain that was blocked for long."""
-    return f"the drain was blocked and gave up its slot; {limit_taken(limit, drains)}"
+def slot_given_up(taken: str) -> str:
+    """Return the message of `MaxConcurrent` for a drain that was blocked for long; `taken`: why it gets no slot now."""
+    return f"the drain was blocked and gave up its slot; {taken}"
 
 
 def failure_limit_taken(
