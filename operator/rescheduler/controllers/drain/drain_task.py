@@ -237,7 +237,7 @@ class DrainTask:
     async def _start_wait_reason(self, drain: NodeDrain, node: Node | None, now: datetime) -> WaitReason | None:
         """Return why the drain must wait; another owner of the node is asked for live, just before a start."""
         wait = decision.wait_reason(drain, self._deps.store.cluster_state(), now)
-        is_undeletable = self.name in self._deps.store.undeletable_drains
+        is_undeletable = self._deps.store.is_undeletable(self.name)
         if is_undeletable and (wait is None or wait.reason is not ProgressingReason.STALE_VIEW):
             wait = WaitReason(ProgressingReason.CANCELLED, messages.UNDELETABLE_DRAIN)
         cordons = wait is None or state_machine.permission(drain, wait) is Permission.KEEPS_CORDON

@@ -120,14 +120,14 @@ class NodeController:
                 ):
                     log.info("drain.withdrawn", node=node.name, uid=node.uid)
         if attempts.is_reported(WriteOperation.DELETE):
-            self._store.undeletable_drains.add(node.name)
+            self._store.set_undeletable(node.name, undeletable=True)
         if not isinstance(change, CreateDrain):
             attempts.clear(WriteOperation.CREATE)
         if not isinstance(change, UpdateRequests):
             attempts.clear(WriteOperation.UPDATE_REQUESTS)
         if not isinstance(change, DeleteDrain):
             attempts.clear(WriteOperation.DELETE)
-            self._store.undeletable_drains.discard(node.name)
+            self._store.set_undeletable(node.name, undeletable=False)
 
     async def _store_response(self, response: Awaitable[RawObject]) -> None:
         """Store the NodeDrain in the response; a delete may respond with a Status only."""

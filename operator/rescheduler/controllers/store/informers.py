@@ -84,8 +84,7 @@ class StoreInformers:
                 await self._verify_not_installed(kind, error)
             raise
         self._store.resync(kind, listed_names, int(version))
-        if kind in self._store.cache.not_installed:
-            self._store.cache.not_installed.discard(kind)
+        if self._store.cache.set_installed(kind, installed=True):
             log.info("kind.installed", kind=kind)
             self._on_kinds_changed()
         return version
@@ -102,9 +101,8 @@ class StoreInformers:
         raise CRDNotInstalledError("GET", _PATHS[kind], error.response) from error
 
     def _record_not_installed(self, kind: ResourceKind, version: int) -> None:
-        if kind in self._store.cache.not_installed:
+        if not self._store.cache.set_installed(kind, installed=False):
             return  # a concurrent list has recorded it
-        self._store.cache.not_installed.add(kind)
         log.error("kind.not_installed", kind=kind, crd=paths.crd_name(kind), hint=names.INSTALL_HINT)
         self._store.resync(kind, (), version)
         self._on_kinds_changed()

@@ -82,7 +82,6 @@ class ObjectCache:
         drains: NodeDrains by name.
         namespaces: Namespaces by name.
         unreadable_objects: objects that this version cannot read, by kind and name. The last readable version stays.
-        not_installed: kinds of this operator whose CRD is not installed.
     """
 
     def __init__(self, on_unreadable_change: Callable[[], None]) -> None:
@@ -95,7 +94,21 @@ class ObjectCache:
         self.drains: Mapping[str, NodeDrain] = self._objects[ResourceKind.DRAIN]
         self.namespaces: Mapping[str, Namespace] = self._objects[ResourceKind.NAMESPACE]
         self.unreadable_objects: dict[tuple[ResourceKind, str], UnreadableObject] = {}
-        self.not_installed: set[ResourceKind] = set()
+        self._not_installed: set[ResourceKind] = set()
+
+    @property
+    def not_installed(self) -> frozenset[ResourceKind]:
+        """The kinds of this operator whose CRD is not installed."""
+        return frozenset(self._not_installed)
+
+    def set_installed(self, kind: ResourceKind, *, installed: bool) -> bool:
+        """Record whether the CRD of a kind is installed. Return whether that is a change."""
+        changed = installed == (kind in self._not_installed)
+        if installed:
+            self._not_installed.discard(kind)
+        else:
+            self._not_installed.add(kind)
+        return changed
 
     def objects(self, kind: ResourceKind) -> Mapping[str, Any]:
         """Return the readable objects of a kind by name."""

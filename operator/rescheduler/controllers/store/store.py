@@ -54,7 +54,6 @@ class Store:
         nodes: Nodes of the cache by name.
         drains: NodeDrains of the cache by name.
         namespaces: Namespaces of the cache by name.
-        undeletable_drains: names of NodeDrains that have no request and cannot be deleted.
     """
 
     def __init__(self, now: Callable[[], datetime], exempt_namespaces: Collection[str] = ()) -> None:
@@ -67,7 +66,7 @@ class Store:
         self.nodes: Mapping[str, Node] = self.cache.nodes
         self.drains: Mapping[str, NodeDrain] = self.cache.drains
         self.namespaces: Mapping[str, Namespace] = self.cache.namespaces
-        self.undeletable_drains: set[str] = set()
+        self._undeletable_drains: set[str] = set()
 
     # -- subscribers --------------------------------------------------------------------------------------------------
 
@@ -235,6 +234,17 @@ class Store:
     def is_unreadable(self, kind: ResourceKind, name: str) -> bool:
         """Whether the object exists but is unreadable: its known version is old or missing, so do not act on it."""
         return (kind, name) in self.cache.unreadable_objects
+
+    def is_undeletable(self, name: str) -> bool:
+        """Whether the NodeDrain has no request and cannot be deleted."""
+        return name in self._undeletable_drains
+
+    def set_undeletable(self, name: str, *, undeletable: bool) -> None:
+        """Record whether a NodeDrain without a request cannot be deleted."""
+        if undeletable:
+            self._undeletable_drains.add(name)
+        else:
+            self._undeletable_drains.discard(name)
 
     @property
     def draining_count(self) -> int:
