@@ -199,10 +199,8 @@ class NodeFencing:
         match action:
             case TaintAction.SET if may_set:
                 return await self._set_taint(status_input, node, terminating_pods, write_status)
-            case TaintAction.REMOVE:
-                return await self._remove_taint(status_input, node, node_in_use=node_in_use)
-            case TaintAction.CLEAR_RECORD:
-                return await self._clear_taint_record(status_input, node, taint_due=taint_due, node_in_use=node_in_use)
+            case TaintAction.REMOVE | TaintAction.CLEAR_RECORD:
+                return await self._end_taint(status_input, node, action, taint_due=taint_due, node_in_use=node_in_use)
         return status_input
 
     async def _set_taint(
@@ -223,40 +221,24 @@ class NodeFencing:
         self._events.publish_out_of_service(status_input, node)
         return replace(status_input, drain=drain)
 
-    async def _remove_taint(
-        self, status_input: status.StatusInput, node: Node, *, node_in_use: bool
+    async def _end_taint(
+        self, status_input: status.StatusInput, node: Node, action: TaintAction, *, taint_due: bool, node_in_use: bool
     ) -> status.StatusInput:
-        live = await self._node_writer.read_live(node.name)
+        """Remove the taint if it is on the node, and clear its record; after a live read: the cached node may be old."""
+        live, record = await self._node_writer.read_live(node.name), status_input.node_record
         if (
             live is None
-            or status_input.node_record is None
-            or fencing.taint_action(live, status_input.node_record, taint_due=False, node_in_use=node_in_use)
-            is not TaintAction.REMOVE
+            or record is None
+            or fencing.taint_action(live, record, taint_due=taint_due, node_in_use=node_in_use) is not action
         ):
             return status_input
-        if patch := node_patches.in_service_patch(live):
+        if action is TaintAction.REMOVE and (patch := node_patches.in_service_patch(live)):
             if not await self._node_writer.attempt(write_refusals.WriteOperation.OUT_OF_SERVICE, live, patch):
                 return status_input
             self._taint_removed_at = self._clock.monotonic()
             log.info("node.in_service", node=live.name, drain=status_input.drain.name, uid=live.uid, boot=live.boot_id)
-            self._events.publish_in_service(
-                status_input, live, rebooted=live.boot_id != status_input.node_record.boot_id
-            )
-        return replace(status_input, node_record=node_patches.in_service_record(status_input.node_record))
-
-    async def _clear_taint_record(
-        self, status_input: status.StatusInput, node: Node, *, taint_due: bool, node_in_use: bool
-    ) -> status.StatusInput:
-        """Clear the record of a taint that is not on the node, after a live read: the cached node may be old."""
-        live = await self._node_writer.read_live(node.name)
-        if (
-            live is None
-            or status_input.node_record is None
-            or fencing.taint_action(live, status_input.node_record, taint_due=taint_due, node_in_use=node_in_use)
-            is not TaintAction.CLEAR_RECORD
-        ):
-            return status_input
-        return replace(status_input, node_record=node_patches.in_service_record(status_input.node_record))
+            self._events.publish_in_service(status_input, live, rebooted=live.boot_id != record.boot_id)
+        return replace(status_input, node_record=node_patches.in_service_record(record))
 
     # -- a fenced boot returns ----------------------------------------------------------------------------------------
 
