@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 import structlog
 
@@ -102,7 +103,7 @@ class DrainTask:
 
     def _new_evacuation(self) -> NodeEvacuation:
         node_name = self.name  # the API server accepts no NodeDrain with another name than its node
-        return NodeEvacuation(self.name, node_name, self._deps.evacuation, self.wake, self._fencing.confirm)
+        return NodeEvacuation(self.name, node_name, self._deps.evacuation, self.wake)
 
     def wake(self) -> None:
         """Reconcile again: something changed."""
@@ -346,6 +347,7 @@ class DrainTask:
 
     async def _apply(self, step: DrainDecision) -> float:
         """Run the commands and write the status. Return the seconds until the next time without an event."""
+        self._fencing.publish_findings(step.status_input)
         if step.withdrawn:
             self._attempts.clear(
                 WriteOperation.CORDON, WriteOperation.SET_METADATA, WriteOperation.TAINT, WriteOperation.ANNOTATE
@@ -459,7 +461,7 @@ class DrainTask:
         # The node may have recovered just before its cordon: then no pod may move.
         if status_input.started_at is None or node is None or not node.unschedulable:
             return None
-        if evaluation is None or status_input.pod_summary is None:
+        if evaluation is None or status_input.pod_summary is None or status_input.node is None:
             return None
         if Command.RELEASE in step.commands:
             self._evacuation.release(evaluation)
@@ -467,7 +469,8 @@ class DrainTask:
         if policy is None or not (released_only or Command.MOVE in step.commands):
             return None
         mode = MoveMode.BEGUN_ONLY if released_only else MoveMode.ALL
-        return self._evacuation.move(evaluation, mode, policy, status_input.settings)
+        confirm = partial(self._fencing.confirm, status_input.drain, status_input.node)
+        return self._evacuation.move(evaluation, mode, policy, status_input.settings, confirm)
 
     async def _write_status(self, status_input: status.StatusInput, *, immediately: bool = False) -> None:
         await self._status_writer.write(status_input, self._evacuation, immediately=immediately)

@@ -54,7 +54,6 @@ class NodeFencing:
     ) -> None:
         self._client, self._store, self._clock = client, store, clock
         self._events, self._lease_monitor, self._node_writer = events, lease_monitor, node_writer
-        self._evaluated: tuple[NodeDrain, Node] | None = None
         self._lease_check: tuple[float, str] = (float("-inf"), "")
         self._removed_pods: dict[str, Pod] = {}  # by UID: pods that left by proof
         self._duplicates_checked_at = float("-inf")
@@ -67,19 +66,14 @@ class NodeFencing:
         self, drain: NodeDrain, node: Node, policy: ReschedulePolicy | None, *, failing: bool
     ) -> FencingState:
         """Return the fencing state of the drain; `failing`: a failure request stands and the node has failed."""
-        self._evaluated = (drain, node)
-        has_returned = await self._check_returned(drain, node)
+        returned = await self._observe_return(drain, node)
         if policy and not policy.spec.failure.enabled:
-            return FencingState(returned_without_reboot=has_returned, proof_hint=messages.FAILURE_DISABLED_HINT)
+            return replace(returned, proof_hint=messages.FAILURE_DISABLED_HINT)
         if not failing or node.ready_status == READY or policy is None:
-            return FencingState(
-                failing=failing, returned_without_reboot=has_returned, proof_hint=fencing.proof_hint(node)
-            )
+            return replace(returned, failing=failing, proof_hint=fencing.proof_hint(node))
         if policy.spec.failure.force is Force.NEVER:
             return FencingState(failing=True, force_forbidden=True, proof_hint=messages.FORCE_NEVER_HINT)
         evidence = self._find_proof(drain, node)
-        if evidence.attestation_error:
-            self._events.publish_attestation_refused(node, evidence.attestation_error)
         proof, rejections = evidence.proof, evidence.rejections
         not_dead_reason = await self._not_dead_reason(node) if proof else ""
         if not_dead_reason:
@@ -90,6 +84,7 @@ class NodeFencing:
             rejections=rejections,
             proof_hint=fencing.proof_hint(node),
             proof_pending=bool(not_dead_reason),
+            attestation_error=evidence.attestation_error,
         )
 
     def _find_proof(self, drain: NodeDrain, node: Node) -> fencing.FencingEvidence:
@@ -156,11 +151,26 @@ class NodeFencing:
 
     # -- acting -------------------------------------------------------------------------------------------------------
 
-    async def confirm(self, pod: Pod, decision: PodDecision) -> str:
-        """Return why the pod may not leave, from a live read; empty if it may."""
-        if self._evaluated is None or self._store.state_builder.is_view_stale():
+    def publish_findings(self, status_input: status.StatusInput) -> None:
+        """Publish an attestation that is not proof, a fenced boot that is back, and the pods that run twice."""
+        drain, node, state = status_input.drain, status_input.node, status_input.fencing_state
+        if node is None:
+            return
+        if state.attestation_error:
+            self._events.publish_attestation_refused(node, state.attestation_error)
+        if state.pods_may_run:
+            self._events.publish_returned_without_reboot(drain, node)
+        for pod, duplicate in state.duplicates:
+            self._removed_pods.pop(pod.uid, None)
+            self._events.publish_running_twice(drain, node, pod, duplicate)
+
+    async def confirm(self, drain: NodeDrain, evaluated_node: Node, pod: Pod, decision: PodDecision) -> str:
+        """Return why the pod may not leave, from a live read; empty if it may.
+
+        `drain`, `evaluated_node`: what the decision rests on.
+        """
+        if self._store.state_builder.is_view_stale():
             return messages.VIEW_UNRELIABLE
-        drain, evaluated_node = self._evaluated
         if decision.required_proof is RequiredProof.BOOT_DEAD:
             if await self._read_if_proven_dead(drain, evaluated_node) is None:
                 return messages.PROOF_LOST
@@ -242,37 +252,37 @@ class NodeFencing:
 
     # -- a fenced boot returns ----------------------------------------------------------------------------------------
 
-    async def _check_returned(self, drain: NodeDrain, node: Node) -> bool:
-        """Whether a fenced boot is back; if so, report the boot and the pods that run twice."""
+    async def _observe_return(self, drain: NodeDrain, node: Node) -> FencingState:
+        """Return whether a fenced boot is back, and which pods run twice."""
         record = drain.status.node
         if node.ready_status != READY:
-            return False
-        is_recorded_boot = record is not None and record.boot_id == node.boot_id
-        if not is_recorded_boot:
+            return FencingState()
+        if record is None or record.boot_id != node.boot_id:
             self._removed_pods.clear()
         has_returned = fencing.returned_without_reboot(node, record)
-        if has_returned or self._removed_pods:
-            self._events.publish_returned_without_reboot(drain, node)
-            try:
-                await self._report_duplicates(drain, node)
-            except TRANSIENT_ERRORS as error:
-                log.warning("node.duplicates_unknown", node=node.name, drain=drain.name, error=str(error))
-        return has_returned
+        may_run = has_returned or bool(self._removed_pods)
+        duplicates = await self._find_duplicates(drain, node) if may_run else ()
+        return FencingState(returned_without_reboot=has_returned, pods_may_run=may_run, duplicates=duplicates)
 
-    async def _report_duplicates(self, drain: NodeDrain, node: Node) -> None:
+    async def _find_duplicates(self, drain: NodeDrain, node: Node) -> tuple[tuple[Pod, Pod], ...]:
+        """Return the pods that left by proof, each with the running pod that replaces it."""
         now = self._clock.monotonic()
         if now - self._duplicates_checked_at < _RECHECK_INTERVAL:
-            return
+            return ()
         self._duplicates_checked_at = now
-        for pod in list(self._removed_pods.values())[:_MAX_DUPLICATES]:
-            candidates: list[Pod] = []
-            async for page in self._client.list(
-                paths.in_namespace("v1", pod.namespace, "pods"), **duplicate_pods.list_params(pod)
-            ):
-                candidates += readable_objects(page["items"], pods.parse_pod)
-            if duplicate := duplicate_pods.running_duplicate(pod, candidates):
-                del self._removed_pods[pod.uid]
-                self._events.publish_running_twice(drain, node, pod, duplicate)
+        found: list[tuple[Pod, Pod]] = []
+        try:
+            for pod in list(self._removed_pods.values())[:_MAX_DUPLICATES]:
+                candidates: list[Pod] = []
+                async for page in self._client.list(
+                    paths.in_namespace("v1", pod.namespace, "pods"), **duplicate_pods.list_params(pod)
+                ):
+                    candidates += readable_objects(page["items"], pods.parse_pod)
+                if duplicate := duplicate_pods.running_duplicate(pod, candidates):
+                    found.append((pod, duplicate))
+        except TRANSIENT_ERRORS as error:
+            log.warning("node.duplicates_unknown", node=node.name, drain=drain.name, error=str(error))
+        return tuple(found)
 
 
 def _identity(node: Node) -> tuple[str, str, str]:

@@ -44,13 +44,16 @@ _PROBE_GAPS = {True: 0.1, False: 15.0}
 """Seconds between two probes under one budget, by whether it is the first probe of the pod."""
 
 
+ConfirmProof = Callable[[Pod, PodDecision], Awaitable[str]]
+"""Returns why the proof that a decision requires no longer holds, from a live read; empty if it holds."""
+
+
 @dataclass(slots=True, eq=False)
 class EvictionSession:
     """Requests of one drain, one node migration, or the orphaned pods.
 
     Attributes:
         wake: called when a request ends.
-        confirm: returns why the required proof no longer holds, from a live read; empty if it holds. None: no check.
         grace_seconds: grace period for all requests; None means the pod's own.
         attempts: requests so far, by pod uid.
         blocked_since: start of the refusal by a budget, by pod uid; monotonic, in seconds.
@@ -59,7 +62,6 @@ class EvictionSession:
     """
 
     wake: Callable[[], None]
-    confirm: Callable[[Pod, PodDecision], Awaitable[str]] | None = None
     grace_seconds: int | None = None
     attempts: dict[str, EvictionAttempts] = field(default_factory=dict)
     blocked_since: dict[str, float] = field(default_factory=dict)
@@ -75,6 +77,7 @@ class _EvictionRequest:
         budgets: budgets that cover the pod; empty for a plain delete, and for a pod that budgets do not count.
         is_probe: the budgets allow no eviction; the request is for webhooks only.
         is_repeat: an earlier request was accepted, and the pod is not Terminating.
+        confirm: checks the required proof just before the request; None: no check.
     """
 
     session: EvictionSession
@@ -83,6 +86,7 @@ class _EvictionRequest:
     budgets: tuple[DisruptionBudget, ...]
     is_probe: bool = False
     is_repeat: bool = False
+    confirm: ConfirmProof | None = None
 
     @property
     def is_delete(self) -> bool:
@@ -184,9 +188,18 @@ class EvictionQueue:
     # -- requests that are due ----------------------------------------------------------------------------------------
 
     def send(
-        self, session: EvictionSession, pods: Sequence[tuple[Pod, PodDecision]], *, policy: str, rate: float
+        self,
+        session: EvictionSession,
+        pods: Sequence[tuple[Pod, PodDecision]],
+        *,
+        policy: str,
+        rate: float,
+        confirm: ConfirmProof | None = None,
     ) -> float | None:
-        """Start the requests that are due; return the seconds until the next is due, None if only an event can tell."""
+        """Start the requests that are due; return the seconds until the next is due, None if only an event can tell.
+
+        `confirm` checks the required proof just before each request; None: no decision requires proof.
+        """
         waits: list[float] = []
         probes: list[_EvictionRequest] = []
         for pod, decision in pods:
@@ -201,7 +214,7 @@ class EvictionQueue:
                 continue  # the watch wakes the drain when the budgets are listed
             is_repeat = pod.uid in session.attempts and session.attempts[pod.uid].accepted_at is not None
             is_probe = api_responses.predict_refusal(pod, budgets) is not None
-            request = _EvictionRequest(session, pod, decision, budgets, is_probe, is_repeat)
+            request = _EvictionRequest(session, pod, decision, budgets, is_probe, is_repeat, confirm)
             if request.is_probe:
                 probes.append(request)
                 continue
@@ -346,10 +359,9 @@ class EvictionQueue:
 
     async def _confirm(self, request: _EvictionRequest) -> str:
         """Return why the required proof no longer holds; empty if it holds or none is required."""
-        session, decision = request.session, request.decision
-        if decision.required_proof is RequiredProof.NONE or session.confirm is None:
+        if request.decision.required_proof is RequiredProof.NONE or request.confirm is None:
             return ""
-        return await session.confirm(request.pod, decision)
+        return await request.confirm(request.pod, request.decision)
 
     async def _is_gone(self, pod: Pod) -> bool:
         """Whether a live read shows that the pod is Terminating or gone."""

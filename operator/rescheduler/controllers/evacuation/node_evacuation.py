@@ -4,7 +4,7 @@ Drains and migrations share this. A migration is an evacuation of the requested 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from rescheduler.api.drains import NodeDrainStatus
 from rescheduler.api.policies import DrainSettings, ReschedulePolicy
 from rescheduler.controllers.evacuation import messages
 from rescheduler.controllers.evacuation.budget_watch import BudgetWatch
-from rescheduler.controllers.evacuation.eviction_queue import EvictionQueue, EvictionSession
+from rescheduler.controllers.evacuation.eviction_queue import ConfirmProof, EvictionQueue, EvictionSession
 from rescheduler.controllers.evacuation.planner import EvacuationPlanner
 from rescheduler.controllers.evacuation.related_objects import RelatedObjects
 from rescheduler.controllers.evacuation.replacer import Replacer
@@ -57,8 +57,7 @@ class EvacuationDependencies:
 class NodeEvacuation:
     """Evacuation of one node: all pods leave for a drain, or the requested pods for a migration.
 
-    `subscriber` is the name of the task in all shared watches. `confirm` returns why the proof that a request requires
-    no longer holds; None: no request requires proof.
+    `subscriber` is the name of the task in all shared watches.
 
     Attributes:
         moved_count: number of pods that have left; None before the first evaluation.
@@ -72,10 +71,9 @@ class NodeEvacuation:
         node_name: str,
         deps: EvacuationDependencies,
         wake: Callable[[], None],
-        confirm: Callable[[Pod, PodDecision], Awaitable[str]] | None = None,
     ) -> None:
         self._subscriber, self._node_name, self._deps, self._wake = subscriber, node_name, deps, wake
-        self._session = EvictionSession(wake, confirm)
+        self._session = EvictionSession(wake)
         self._informer: Informer[Pod] | None = None
         self._watch_task: asyncio.Task[None] | None = None
         self._volumes: NodeVolumes | None = None  # as of the last evaluation; None if they were unknown
@@ -362,9 +360,17 @@ class NodeEvacuation:
     # -- requests -----------------------------------------------------------------------------------------------------
 
     def move(
-        self, evaluation: PodEvaluation, mode: MoveMode, policy: ReschedulePolicy, settings: DrainSettings
+        self,
+        evaluation: PodEvaluation,
+        mode: MoveMode,
+        policy: ReschedulePolicy,
+        settings: DrainSettings,
+        confirm: ConfirmProof | None = None,
     ) -> float | None:
-        """Start the requests that are due; return the seconds until the next is due, None if only an event can tell."""
+        """Start the requests that are due; return the seconds until the next is due, None if only an event can tell.
+
+        `confirm` checks the proof that a request requires; None: no request requires proof.
+        """
         to_send = []
         turn = evaluation.pods_in_turn(self.node_pods(), self._deps.eviction_queue.evicting_uids(), mode)
         for pod, pod_decision in turn:
@@ -375,7 +381,7 @@ class NodeEvacuation:
         self._return_others(evaluation)
         self._session.grace_seconds = settings.grace_period_seconds
         rate = settings.max_evictions_per_second
-        return self._deps.eviction_queue.send(self._session, to_send, policy=policy.name, rate=rate)
+        return self._deps.eviction_queue.send(self._session, to_send, policy=policy.name, rate=rate, confirm=confirm)
 
     def release(self, evaluation: PodEvaluation) -> None:
         """Release pods, so that replacements start; evict and delete no pod."""

@@ -14,6 +14,7 @@ from rescheduler.api.drains import NodeRecord, TaintRecord
 from rescheduler.api.untrusted import parse_json_object, parse_time
 from rescheduler.core.failure import messages
 from rescheduler.core.model.nodes import Node
+from rescheduler.core.model.pods import Pod
 
 READY = "True"
 """The status of the condition `Ready` of a node whose kubelet reports no failure."""
@@ -268,6 +269,9 @@ class FencingState:
         proof_hint: the hint for pods that wait for proof; empty if no pod can wait.
         force_forbidden: whether the policy has `failure.force: Never`.
         returned_without_reboot: whether the boot that was reported dead is back.
+        attestation_error: why the annotation `rescheduler.dev/fenced` is not proof; None if it is, or was not needed.
+        pods_may_run: whether the boot is back, and pods that left it by proof may never have stopped.
+        duplicates: such pods that run, each with the pod that replaces it and runs too.
     """
 
     failing: bool = False
@@ -277,6 +281,9 @@ class FencingState:
     force_forbidden: bool = False
     returned_without_reboot: bool = False
     proof_pending: bool = False
+    attestation_error: str | None = None
+    pods_may_run: bool = False
+    duplicates: tuple[tuple[Pod, Pod], ...] = ()
 
 
 def fenced_condition(state: FencingState, *, pods_waiting: int, proof_used: bool) -> tuple[str, str, str] | None:

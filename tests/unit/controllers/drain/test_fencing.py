@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -89,6 +89,7 @@ class World:
     reads: int = 0
     glances: int = 0
     done: list[Any] = field(default_factory=list)
+    listed: list[dict[str, Any]] = field(default_factory=list)
 
     def fence(self) -> NodeFencing:
         store = SimpleNamespace(
@@ -105,8 +106,11 @@ class World:
         )
         heartbeats = SimpleNamespace(is_silent_for_long=self.hear)
         made: Any = NodeFencing
-        fence: NodeFencing = made(None, store, clock, Said(self.done), heartbeats, keeper)
+        fence: NodeFencing = made(SimpleNamespace(list=self.list), store, clock, Said(self.done), heartbeats, keeper)
         return fence
+
+    async def list(self, _path: str, **_: Any) -> AsyncIterator[dict[str, Any]]:
+        yield {"items": self.listed}
 
     async def read(self, name: str) -> Node | None:
         self.reads += 1
@@ -135,6 +139,10 @@ def judged(world: World, here: Node = DEAD, record: NodeRecord = HELD) -> tuple[
     return fence, answer(fence.evaluate(drain(record), here, policy_that_forces(), failing=True))
 
 
+def publish(fence: NodeFencing, here: Node, state: FencingState) -> None:
+    fence.publish_findings(replace(scene(here, HELD), fencing_state=state))
+
+
 def scene(here: Node, record: NodeRecord) -> StatusInput:
     given: dict[str, Any] = {"wait": None, "started_at": NOW, "pod_summary": None, "moved": 0, "now": NOW}
     return StatusInput(
@@ -161,7 +169,10 @@ def test_while_its_lease_is_not_known_to_be_silent_nothing_is_proven(silent: boo
 
 def test_an_attestation_of_another_boot_is_refused_by_an_event() -> None:
     world = World()
-    assert judged(world, REBOOTED)[1].proof is None
+    fence, found = judged(world, REBOOTED)
+    assert found.proof is None
+    assert not world.done  # nothing is published while observing
+    publish(fence, REBOOTED, found)
     assert world.done == ["publish_attestation_refused"]
 
 
@@ -200,8 +211,8 @@ def test_each_pod_goes_only_while_what_it_rests_on_is_so(
     world = World()
     fence, _ = judged(world)
     vars(world).update(changes)
-    assert (answer(fence.confirm(POD, SILENT)) == "") is silent_goes
-    assert (answer(fence.confirm(POD, PROVEN)) == "") is proven_goes
+    assert (answer(fence.confirm(drain(), DEAD, POD, SILENT)) == "") is silent_goes
+    assert (answer(fence.confirm(drain(), DEAD, POD, PROVEN)) == "") is proven_goes
 
 
 def test_forced_delete_needs_a_live_read_and_others_a_recent_one() -> None:
@@ -209,7 +220,7 @@ def test_forced_delete_needs_a_live_read_and_others_a_recent_one() -> None:
     fence, _ = judged(world)
 
     async def ask(verdict: PodDecision) -> None:
-        await asyncio.gather(*(fence.confirm(POD, verdict) for _ in range(5)))
+        await asyncio.gather(*(fence.confirm(drain(), DEAD, POD, verdict) for _ in range(5)))
 
     answer(ask(SILENT))
     assert (world.reads, world.glances) == (0, 5)
@@ -312,8 +323,23 @@ def test_nothing_is_moved_off_a_ghost() -> None:
     ghost = replace(TAINTED, conditions=ALIVE.conditions)
     fence, found = judged(world, ghost, FENCED)
     assert found.returned_without_reboot
+    publish(fence, ghost, found)
     assert world.done == ["publish_returned_without_reboot"]
     assert fence.wait_reason(drain(FENCED), ghost, policy_that_forces())
+
+
+def test_a_pod_that_runs_twice_is_published_once_in_the_apply_step() -> None:
+    world = World()
+    fence, _ = judged(world)
+    assert answer(fence.confirm(drain(), DEAD, POD, PROVEN)) == ""
+    meta = {"namespace": "s", "name": "db-0", "uid": "p2", "resourceVersion": "1"}
+    world.listed = [{"metadata": meta, "spec": {"nodeName": "other"}, "status": {"phase": "Running"}}]
+    found = answer(fence.evaluate(drain(), ALIVE, policy_that_forces(), failing=False))
+    assert not world.done
+    publish(fence, ALIVE, found)
+    assert world.done == ["publish_returned_without_reboot", "publish_running_twice"]
+    world.seconds += 60
+    assert answer(fence.evaluate(drain(), ALIVE, policy_that_forces(), failing=False)).duplicates == ()
 
 
 def test_a_node_that_boots_anew_gets_the_time_of_its_condition() -> None:

@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rescheduler.api.drains import BlockerClass
-from rescheduler.controllers.evacuation.eviction_queue import MAX_EVICTIONS_IN_FLIGHT, EvictionQueue, EvictionSession
+from rescheduler.controllers.evacuation.eviction_queue import (
+    MAX_EVICTIONS_IN_FLIGHT,
+    ConfirmProof,
+    EvictionQueue,
+    EvictionSession,
+)
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.runtime.rate_limits import InFlightSlots
 from rescheduler.core.eviction.api_responses import ErrorResponse
@@ -83,9 +88,13 @@ class World:
         return {}
 
     async def send(
-        self, *rows: tuple[Pod, PodDecision], rate: float = 1000, sender: EvictionSession | None = None
+        self,
+        *rows: tuple[Pod, PodDecision],
+        rate: float = 1000,
+        sender: EvictionSession | None = None,
+        confirm: ConfirmProof | None = None,
     ) -> float | None:
-        wait = self.evictions.send(sender or self.sender, rows, policy="p", rate=rate)
+        wait = self.evictions.send(sender or self.sender, rows, policy="p", rate=rate, confirm=confirm)
         for _ in range(20):
             await asyncio.sleep(0)
         return wait
@@ -497,8 +506,7 @@ async def test_a_pod_whose_proof_no_longer_holds_is_reported_and_not_sent() -> N
     async def doubt(pod: Pod, verdict: PodDecision) -> str:
         return "its node answers again"
 
-    world.sender.confirm = doubt
-    await world.send((pod("a"), PodDecision(PodAction.DELETE, required_proof=RequiredProof.BOOT_DEAD)))
+    await world.send((pod("a"), PodDecision(PodAction.DELETE, required_proof=RequiredProof.BOOT_DEAD)), confirm=doubt)
     answer = world.sender.attempts["a"].last_result
     assert answer
     assert (answer.blocker_class, answer.message) == (BlockerClass.WAITING_FOR_PROOF, "its node answers again")
@@ -511,8 +519,7 @@ async def test_a_node_that_cannot_be_read_does_not_make_its_pods_gone() -> None:
     async def fails(pod: Pod, verdict: PodDecision) -> str:
         raise ApiError("GET", "/api/v1/nodes/n", ErrorResponse(404, "NotFound", "not found"))
 
-    world.sender.confirm = fails
-    await world.send((pod("a"), PodDecision(PodAction.DELETE, required_proof=RequiredProof.BOOT_DEAD)))
+    await world.send((pod("a"), PodDecision(PodAction.DELETE, required_proof=RequiredProof.BOOT_DEAD)), confirm=fails)
     assert world.sender.attempts["a"].accepted_at is None
     assert not world.asked
 
