@@ -86,15 +86,10 @@ class StatusWriter:
         self, drain: NodeDrain, node: Node | None, wanted: NodeDrainStatus, *, required: bool
     ) -> bool:
         self._written_at = self._clock.monotonic()
-        body = {"metadata": {"resourceVersion": drain.resource_version}, "status": merge_patch(drain.status, wanted)}
-
-        async def send() -> None:
-            self._store.put(ResourceKind.DRAIN, await self._client.patch(f"{paths.drain(self._name)}/status", body))
-
         try:
             if not required:
-                return await self._attempts.attempt(WriteOperation.STATUS, send)
-            await send()
+                return await self._attempts.attempt(WriteOperation.STATUS, lambda: self._send_status(drain, wanted))
+            await self._send_status(drain, wanted)
         except ApiError as error:
             if not write_refusals.is_conflict(error.response):
                 self._attempts.record_failure(WriteOperation.STATUS, error)
@@ -104,6 +99,10 @@ class StatusWriter:
                 self._events.publish_write_failed(node, self._attempts.reported_failures())
         self._attempts.clear(WriteOperation.STATUS)
         return True
+
+    async def _send_status(self, drain: NodeDrain, wanted: NodeDrainStatus) -> None:
+        body = {"metadata": {"resourceVersion": drain.resource_version}, "status": merge_patch(drain.status, wanted)}
+        self._store.put(ResourceKind.DRAIN, await self._client.patch(f"{paths.drain(self._name)}/status", body))
 
     def _progress_interval(self) -> float:
         """Return the seconds between writes of progress. The store counts the drains, so this runs only for a write."""
@@ -115,9 +114,8 @@ class StatusWriter:
         status = drain_status.with_progressing(drain, state, self._clock.now())
         if status == drain.status:
             return
-        body = {"metadata": {"resourceVersion": drain.resource_version}, "status": merge_patch(drain.status, status)}
         try:
-            self._store.put(ResourceKind.DRAIN, await self._client.patch(f"{paths.drain(self._name)}/status", body))
+            await self._send_status(drain, status)
         except TRANSIENT_ERRORS as refused:
             log.warning("drain.failure_not_reported", drain=self._name, error=str(refused))
 
