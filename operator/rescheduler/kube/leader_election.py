@@ -4,6 +4,9 @@ Two installations in two namespaces would drain the same nodes. Therefore each l
 installations share. Its holder is the namespace of the installation. The Lease is in kube-system, where no tenant can
 take it.
 
+Attempts have a fixed period, as `retryPeriod` of client-go, and no `Backoff`. A longer wait after failures would miss
+the renew deadline, and would leave an expired Lease without a holder.
+
 `kubernetes.aio.leaderelection` does not fit: it compares wall clocks, calls `sys.exit`, and never releases the Lease.
 """
 
