@@ -27,7 +27,7 @@ from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.controllers.runtime.write_attempts import WriteAttempts
-from rescheduler.controllers.store.conflicts import is_outdated, reread
+from rescheduler.controllers.store.conflicts import may_be_outdated, reread
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
 from rescheduler.core.drain import messages, state_machine, status
@@ -147,7 +147,7 @@ class DrainTask:
 
     async def _handle_failure(self, error: Exception) -> float:
         """Report the cause of a lasting failure. Return the seconds until the next reconcile."""
-        if is_outdated(error):
+        if may_be_outdated(error):
             await reread(self._deps.client, self._deps.store, ResourceKind.DRAIN, paths.drain(self.name))
         pause, drain = self._attempts.record_failure(WriteOperation.RECONCILE, error), self._deps.store.drain(self.name)
         if (

@@ -55,7 +55,7 @@ class NodeController:
         except TRANSIENT_ERRORS as error:
             log.warning("node.reconcile_failed", node=name, error=str(error))
             self._metrics.reconcile_total.labels("node", "error").inc()
-            if isinstance(error, ApiError) and error.code in (404, 409):
+            if isinstance(error, ApiError) and write_refusals.is_conflict(error.response):
                 await reread(self._client, self._store, ResourceKind.DRAIN, paths.drain(name))
             return False
         self._metrics.reconcile_total.labels(

@@ -23,7 +23,7 @@ from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.core.drain import capacity
 from rescheduler.core.drain.capacity import Forecasts
 from rescheduler.core.drain.pod_evaluation import MoveMode
-from rescheduler.core.eviction import api_responses
+from rescheduler.core.eviction import api_responses, write_refusals
 from rescheduler.core.eviction.api_responses import EvictionOutcome, EvictionResult
 from rescheduler.core.eviction.pod_actions import PodAction, PodDecision
 from rescheduler.core.model import pods, release_record
@@ -359,7 +359,7 @@ class Replacer:
             await self._apply(subscriber, key, pod, decision, cause)
         except TRANSIENT_ERRORS as error:
             self._delay_retry(self._write_failures, pod, _eviction_result(error), subscriber)
-            is_conflict = isinstance(error, ApiError) and error.code in (404, 409)
+            is_conflict = isinstance(error, ApiError) and write_refusals.is_conflict(error.response)
             if not is_conflict or self._write_failures[pod.uid].failures > 1:
                 log.warning("pod.write_failed", pod=pod.key, uid=pod.uid, way=decision.step, error=str(error))
         except Exception as error:  # without this, a bug in one pod would stop the others, or repeat without a pause

@@ -14,7 +14,7 @@ from rescheduler.controllers.evacuation.node_evacuation import RECHECK_INTERVAL,
 from rescheduler.controllers.migration import messages
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.tasks import Supervisor
-from rescheduler.controllers.store.conflicts import is_outdated, reread
+from rescheduler.controllers.store.conflicts import may_be_outdated, reread
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
 from rescheduler.core.drain import migration
@@ -105,7 +105,7 @@ class MigrationTask:
         try:
             return await self._reconcile()
         except TRANSIENT_ERRORS as error:
-            if is_outdated(error):
+            if may_be_outdated(error):
                 await reread(self._deps.client, self._deps.store, ResourceKind.NODE, paths.node(self.node_name))
             raise
 

@@ -19,7 +19,7 @@ from rescheduler.controllers.pools.taint_safety import find_unschedulable, pods_
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.runtime.work_queue import WorkQueue
-from rescheduler.controllers.store.conflicts import is_outdated, reread
+from rescheduler.controllers.store.conflicts import may_be_outdated, reread
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
 from rescheduler.core.eviction import write_refusals
@@ -161,7 +161,7 @@ class PoolReconciler:
         except TRANSIENT_ERRORS as error:
             log.warning("pools.reconcile_failed", kind=kind, name=name, error=str(error))
             self._metrics.reconcile_total.labels("pool", "error").inc()
-            if is_outdated(error):
+            if may_be_outdated(error):
                 await self._reread(kind, name)
             return self._record_refusal(key, error)
         if self._refused_writes.pop(key, None) and (pool := self._pool_of(kind, name)):

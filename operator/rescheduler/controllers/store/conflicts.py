@@ -2,12 +2,19 @@
 
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
+from rescheduler.core.eviction import write_refusals
 from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 
+_INVALID = 422
 
-def is_outdated(error: Exception) -> bool:
-    """Whether the error means that the copy of the object in the store is old."""
-    return isinstance(error, ApiError) and error.code in (404, 409, 422)
+
+def may_be_outdated(error: Exception) -> bool:
+    """Whether the copy of the object in the store may be old.
+
+    A conflict says so. An invalid write may come from an old copy too, but a new read need not cure it: for retries and
+    reports it is a lasting refusal.
+    """
+    return isinstance(error, ApiError) and (write_refusals.is_conflict(error.response) or error.code == _INVALID)
 
 
 async def reread(client: Client, store: Store, kind: ResourceKind, path: str) -> None:
