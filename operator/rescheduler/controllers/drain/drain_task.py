@@ -258,16 +258,16 @@ class DrainTask:
 
     def _long_unsynced_reason(
         self, node: Node | None, evaluation: PodEvaluation | None, policy: ReschedulePolicy | None
-    ) -> str:
-        """Return which list is missing, if it is missing for long; else an empty text."""
+    ) -> str | None:
+        """Return which list is missing, if it is missing for long; else None."""
         if evaluation:
             self._unsynced_since = None
             if policy:
-                return ""
-        reason = self._evacuation.unsynced_reason if node else ""
+                return None
+        reason = self._evacuation.unsynced_reason if node else None
         now = self._deps.clock.monotonic()
         self._unsynced_since = now if self._unsynced_since is None else self._unsynced_since
-        return reason if now - self._unsynced_since >= _UNSYNCED_REPORTED_AFTER else ""
+        return reason if now - self._unsynced_since >= _UNSYNCED_REPORTED_AFTER else None
 
     def _cordoned_at(self, drain: NodeDrain) -> datetime | None:
         """Return when the node was cordoned, rather late than early; None while the status reports no cordon.

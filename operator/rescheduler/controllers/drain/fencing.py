@@ -54,7 +54,7 @@ class NodeFencing:
     ) -> None:
         self._client, self._store, self._clock = client, store, clock
         self._events, self._lease_monitor, self._node_writer = events, lease_monitor, node_writer
-        self._lease_check: tuple[float, str] = (float("-inf"), "")
+        self._lease_check: tuple[float, str | None] = (float("-inf"), None)
         self._removed_pods: dict[str, Pod] = {}  # by UID: pods that left by proof
         self._duplicates_checked_at = float("-inf")
         self._taint_removed_at = float("-inf")
@@ -75,7 +75,7 @@ class NodeFencing:
             return FencingState(failing=True, force_forbidden=True, proof_hint=messages.FORCE_NEVER_HINT)
         evidence = self._find_proof(drain, node)
         proof, rejections = evidence.proof, evidence.rejections
-        not_dead_reason = await self._not_dead_reason(node) if proof else ""
+        not_dead_reason = await self._not_dead_reason(node) if proof else None
         if not_dead_reason:
             proof, rejections = None, (*rejections, not_dead_reason)
         return FencingState(
@@ -83,7 +83,7 @@ class NodeFencing:
             proof=proof,
             rejections=rejections,
             proof_hint=fencing.proof_hint(node),
-            proof_pending=bool(not_dead_reason),
+            proof_pending=not_dead_reason is not None,
             attestation_error=evidence.attestation_error,
         )
 
@@ -101,19 +101,19 @@ class NodeFencing:
             now=self._clock.now(),
         )
 
-    async def _not_dead_reason(self, node: Node) -> str:
-        """Return why the boot may be alive by its Lease; empty if the Lease is silent."""
+    async def _not_dead_reason(self, node: Node) -> str | None:
+        """Return why the boot may be alive by its Lease; None if the Lease is silent."""
         now = self._clock.monotonic()
         if now - self._lease_check[0] >= _RECHECK_INTERVAL:
             self._lease_check = (now, await self._lease_not_silent_reason(node))
         return self._lease_check[1]
 
-    async def _lease_not_silent_reason(self, node: Node) -> str:
+    async def _lease_not_silent_reason(self, node: Node) -> str | None:
         try:
             is_silent = await self._lease_monitor.is_silent_for_long(node)
         except TRANSIENT_ERRORS as error:
             return messages.lease_unreadable(error)
-        return "" if is_silent else messages.LEASE_NOT_SILENT
+        return None if is_silent else messages.LEASE_NOT_SILENT
 
     def wait_reason(self, drain: NodeDrain, node: Node, policy: ReschedulePolicy | None) -> WaitReason | None:
         """Return why no pod moves off a node that is coming back; None if pods may move."""
@@ -164,8 +164,8 @@ class NodeFencing:
             self._removed_pods.pop(pod.uid, None)
             self._events.publish_running_twice(drain, node, pod, duplicate)
 
-    async def confirm(self, drain: NodeDrain, evaluated_node: Node, pod: Pod, decision: PodDecision) -> str:
-        """Return why the pod may not leave, from a live read; empty if it may.
+    async def confirm(self, drain: NodeDrain, evaluated_node: Node, pod: Pod, decision: PodDecision) -> str | None:
+        """Return why the pod may not leave, from a live read; None if it may.
 
         `drain`, `evaluated_node`: what the decision rests on.
         """
@@ -175,10 +175,10 @@ class NodeFencing:
             if await self._read_if_proven_dead(drain, evaluated_node) is None:
                 return messages.PROOF_LOST
             self._removed_pods[pod.uid] = pod
-            return ""
+            return None
         node = await self._node_writer.read_recent(evaluated_node.name)
         is_unchanged = node is not None and _identity(node) == _identity(evaluated_node)
-        return "" if is_unchanged else messages.NODE_CHANGED
+        return None if is_unchanged else messages.NODE_CHANGED
 
     async def _read_if_proven_dead(self, drain: NodeDrain, evaluated_node: Node) -> Node | None:
         """Return the node read live if its boot is still proven dead and its Lease is silent; else None."""

@@ -44,8 +44,8 @@ _PROBE_GAPS = {True: 0.1, False: 15.0}
 """Seconds between two probes under one budget, by whether it is the first probe of the pod."""
 
 
-ConfirmProof = Callable[[Pod, PodDecision], Awaitable[str]]
-"""Returns why the proof that a decision requires no longer holds, from a live read; empty if it holds."""
+ConfirmProof = Callable[[Pod, PodDecision], Awaitable[str | None]]
+"""Returns why the proof that a decision requires no longer holds, from a live read; None if it holds."""
 
 
 @dataclass(slots=True, eq=False)
@@ -144,9 +144,9 @@ class EvictionQueue:
         now = self._clock.monotonic()
         return frozenset(self._in_flight).union(uid for uid, until in self._accepted_until.items() if now < until)
 
-    def refusal_message(self, uid: str) -> str:
-        """Return why the last eviction of this pod was refused, apart from budgets; empty if it was not."""
-        return self._refusal_messages.get(uid, "")
+    def refusal_message(self, uid: str) -> str | None:
+        """Return why the last eviction of this pod was refused, apart from budgets; None if it was not."""
+        return self._refusal_messages.get(uid)
 
     def forget(self, session: EvictionSession, uids: Iterable[str]) -> None:
         """Drop pods that are gone."""
@@ -357,10 +357,10 @@ class EvictionQueue:
         raw = await self._client.patch(path, patch, kind=STRATEGIC_PATCH)
         return str(raw["metadata"]["resourceVersion"])
 
-    async def _confirm(self, request: _EvictionRequest) -> str:
-        """Return why the required proof no longer holds; empty if it holds or none is required."""
+    async def _confirm(self, request: _EvictionRequest) -> str | None:
+        """Return why the required proof no longer holds; None if it holds or none is required."""
         if request.decision.required_proof is RequiredProof.NONE or request.confirm is None:
-            return ""
+            return None
         return await request.confirm(request.pod, request.decision)
 
     async def _is_gone(self, pod: Pod) -> bool:

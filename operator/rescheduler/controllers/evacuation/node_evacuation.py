@@ -62,7 +62,7 @@ class NodeEvacuation:
     Attributes:
         moved_count: number of pods that have left; None before the first evaluation.
         last_move_at: last time at which a pod left or a request was in flight; None if there was none.
-        unsynced_reason: which list was missing at the last evaluation; empty if none was.
+        unsynced_reason: which list was missing at the last evaluation; None if none was.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class NodeEvacuation:
         self._eviction_rates = EvictionRates()
         self.moved_count: int | None = None
         self.last_move_at: datetime | None = None
-        self.unsynced_reason = ""
+        self.unsynced_reason: str | None = None
 
     @property
     def is_synced(self) -> bool:
@@ -216,7 +216,7 @@ class NodeEvacuation:
         if decisions is None:
             self.unsynced_reason = self._deps.replacer.why_not_synced(self._subscriber)
             return None
-        self.unsynced_reason = ""
+        self.unsynced_reason = None
         if mode is not MoveMode.NONE:
             decisions |= capacity.hold_without_room(
                 pod_decisions, decisions, forecasts, settings, may_stay=migration_requests is not None

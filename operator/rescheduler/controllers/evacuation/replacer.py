@@ -75,7 +75,7 @@ class Replacer:
     """Replacements of the whole process.
 
     `evicting_uids` returns the uids of pods that count as gone. `refusal_message` returns why the eviction of a pod
-    (by uid) is refused, empty if it is not.
+    (by uid) is refused, None if it is not.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Replacer:
         on_change: Callable[[Iterable[str]], None],
         evicting_uids: Callable[[], frozenset[str]],
         *,
-        refusal_message: Callable[[str], str],
+        refusal_message: Callable[[str], str | None],
     ) -> None:
         self._client, self._clock, self._budgets, self._workloads = client, clock, budgets, workloads
         self._metrics, self._on_change, self._evicting_uids, self._refusal_message = (

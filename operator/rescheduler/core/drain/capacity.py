@@ -20,14 +20,14 @@ Forecasts = Mapping[str, Forecast]
 _WAITING_STEPS = (ReplacementStep.WAIT, ReplacementStep.RELEASE)
 
 
-def no_room_reason(forecast: Forecast | None) -> str:
-    """Return why no other node has room for the pod; empty if there is or may be room."""
-    return forecast.reason if forecast and forecast.fit is Fit.DOES_NOT_FIT and not forecast.blocked_by_pods else ""
+def no_room_reason(forecast: Forecast | None) -> str | None:
+    """Return why no other node has room for the pod; None if there is or may be room."""
+    return forecast.reason if forecast and forecast.fit is Fit.DOES_NOT_FIT and not forecast.blocked_by_pods else None
 
 
-def blocked_by_pods_reason(forecast: Forecast | None) -> str:
-    """Return why other pods keep this pod off every node that has room; empty if they do not."""
-    return forecast.reason if forecast and forecast.fit is Fit.DOES_NOT_FIT and forecast.blocked_by_pods else ""
+def blocked_by_pods_reason(forecast: Forecast | None) -> str | None:
+    """Return why other pods keep this pod off every node that has room; None if they do not."""
+    return forecast.reason if forecast and forecast.fit is Fit.DOES_NOT_FIT and forecast.blocked_by_pods else None
 
 
 def plan_sort_key(forecast: Forecast | None) -> tuple[bool, int]:
@@ -57,11 +57,11 @@ def hold_without_room(
     `may_stay`: the node need not become empty, so a pod that other pods keep off every node stays too.
     """
 
-    def no_place_reason(pod: Pod) -> str:
+    def no_place_reason(pod: Pod) -> str | None:
         decision, forecast = decisions.get(pod.uid), forecasts.get(pod.uid)
         if decision and not (may_stay and decision.step is ReplacementStep.PLAIN_EVICTION):
-            return ""
-        return no_room_reason(forecast) or (blocked_by_pods_reason(forecast) if may_stay else "")
+            return None
+        return no_room_reason(forecast) or (blocked_by_pods_reason(forecast) if may_stay else None)
 
     if settings.no_room is NoRoom.EVICT:
         return {}

@@ -48,7 +48,7 @@ class DrainObservation:
         last_move_at: when a pod last left or was in flight; None if never.
         node_in_use: a pod is Terminating or a volume is attached, or both are unknown.
         node_in_use_by: these pods and volumes, in a text each.
-        unsynced_reason: which list has been missing for long; empty if none has.
+        unsynced_reason: which list has been missing for long; None if none has.
         cleanup: the operator is being uninstalled.
     """
 
@@ -72,7 +72,7 @@ class DrainObservation:
     last_move_at: datetime | None = None
     node_in_use: bool = True
     node_in_use_by: tuple[str, ...] = ()
-    unsynced_reason: str = ""
+    unsynced_reason: str | None = None
     cleanup: bool = False
 
 

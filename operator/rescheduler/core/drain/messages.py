@@ -66,7 +66,7 @@ def waiting_out_of_service(in_use_by: Sequence[str]) -> str:
     return f"{text}: {listing(in_use_by, _MAX_LISTED)}" if in_use_by else text
 
 
-def returns_unknown(unsynced_reason: str) -> str:
+def returns_unknown(unsynced_reason: str | None) -> str:
     """Return the message of a restore that does not know the released pods yet."""
     cause = f": {unsynced_reason}" if unsynced_reason else ""
     return f"the node is restored when it is known which of its pods are released{cause}"

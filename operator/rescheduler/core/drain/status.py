@@ -54,7 +54,7 @@ class StatusInput:
         write_failures: writes that fail, with their causes.
         pods_to_return: released pods that are not returned yet, by namespace/name.
         node_in_use_by: Terminating pods and attached volumes on a node that must stay out of service.
-        unsynced_reason: which list of the cluster is missing; empty if none is.
+        unsynced_reason: which list of the cluster is missing; None if none is.
         last_move_at: when a pod last left or was in flight; None if never.
     """
 
@@ -75,7 +75,7 @@ class StatusInput:
     write_failures: tuple[WriteFailure, ...] = ()
     pods_to_return: tuple[str, ...] = ()
     node_in_use_by: tuple[str, ...] = ()
-    unsynced_reason: str = ""
+    unsynced_reason: str | None = None
     last_move_at: datetime | None = None
 
 

@@ -89,7 +89,7 @@ def control_plane(node: str) -> str:
     return f"control-plane node {node} is held by a drain: only one is drained at a time"
 
 
-def window(next_opening: datetime | None, error: str) -> str:
+def window(next_opening: datetime | None, error: str | None) -> str:
     """Return the message of `Window`; next_opening None: no window opens."""
     opening = f"the next maintenance window opens at {next_opening:%Y-%m-%d %H:%M} UTC" if next_opening else NO_WINDOW
     return "; ".join(part for part in (opening, error) if part)

@@ -17,12 +17,12 @@ class WindowState:
     Attributes:
         open_until: when the last open window closes; None if no window is open.
         next_opening: when the next window opens; None if no window opens.
-        error: the fields of invalid windows and what is wrong with them; empty if all are valid.
+        error: the fields of invalid windows and what is wrong with them; None if all are valid.
     """
 
     open_until: datetime | None = None
     next_opening: datetime | None = None
-    error: str = ""
+    error: str | None = None
 
 
 def window_state(windows: Sequence[Window], now: datetime) -> WindowState:
@@ -40,4 +40,4 @@ def window_state(windows: Sequence[Window], now: datetime) -> WindowState:
             closing.append(last + window.duration)
         if following:
             opening.append(following)
-    return WindowState(max(closing, default=None), min(opening, default=None), "; ".join(errors))
+    return WindowState(max(closing, default=None), min(opening, default=None), "; ".join(errors) or None)

@@ -104,7 +104,7 @@ class BootHistory:
         ready: the last status of its condition `Ready`.
         attestation: the last text of the annotation `rescheduler.dev/fenced`; empty without one.
         absent_taints: keys of proof taints that the boot has been without since it was last Ready; such a taint is new.
-        refuted_attestation: an attestation after which this boot came back; empty if there is none.
+        refuted_attestation: an attestation after which this boot came back; None if there is none.
     """
 
     node_uid: str = ""
@@ -112,7 +112,7 @@ class BootHistory:
     ready: str = ""
     attestation: str = ""
     absent_taints: frozenset[str] = frozenset()
-    refuted_attestation: str = ""
+    refuted_attestation: str | None = None
 
 
 def observe_boot(previous: BootHistory | None, node: Node) -> BootHistory:
@@ -122,7 +122,7 @@ def observe_boot(previous: BootHistory | None, node: Node) -> BootHistory:
     attested = node.annotations.get(names.FENCED, "")
     absent = _PROOF_TAINTS - {taint.key for taint in node.taints}
     came_back = node.ready_status == READY and previous.ready not in ("", READY) and attested == previous.attestation
-    refuted = attested if came_back else previous.refuted_attestation
+    refuted = (attested or None) if came_back else previous.refuted_attestation
     kept = previous.absent_taints if node.ready_status != READY else frozenset[str]()
     return BootHistory(node.uid, node.boot_id, node.ready_status, attested, absent | kept, refuted)
 
@@ -266,7 +266,7 @@ class FencingState:
         proof: the proof that the boot is dead; None if there is none.
         proof_pending: whether a proof exists that counts only after a longer silence of the Lease.
         rejections: why an annotation or taint is not proof.
-        proof_hint: the hint for pods that wait for proof; empty if no pod can wait.
+        proof_hint: the hint for pods that wait for proof; None if no pod can wait.
         force_forbidden: whether the policy has `failure.force: Never`.
         returned_without_reboot: whether the boot that was reported dead is back.
         attestation_error: why the annotation `rescheduler.dev/fenced` is not proof; None if it is, or was not needed.
@@ -277,7 +277,7 @@ class FencingState:
     failing: bool = False
     proof: Proof | None = None
     rejections: tuple[str, ...] = ()
-    proof_hint: str = ""
+    proof_hint: str | None = None
     force_forbidden: bool = False
     returned_without_reboot: bool = False
     proof_pending: bool = False

@@ -27,13 +27,13 @@ class NodeGroup:
 
     Attributes:
         pool: name of the pool; empty for nodes of no pool.
-        pause_reason: why rebalancing moves no pod now; empty if it may.
+        pause_reason: why rebalancing moves no pod now; None if it may.
     """
 
     pool: str
     policy: ReschedulePolicy
     nodes: tuple[Node, ...]
-    pause_reason: str = ""
+    pause_reason: str | None = None
 
     @property
     def key(self) -> NodeGroupKey:
@@ -94,7 +94,7 @@ def _is_draining(drain: NodeDrain) -> bool:
 
 def _pause_reason(
     policy: ReschedulePolicy, nodes: Iterable[Node], draining_node: str | None, cluster_state: ClusterState
-) -> str:
+) -> str | None:
     if stale_view := stale_view_reason(cluster_state, cluster_state.now):
         return stale_view
     if policy.spec.suspend is not Suspend.NONE:
@@ -108,7 +108,7 @@ def _pause_reason(
             for node in node_by_zone.values()
             if (storm := any_storm_reason(node, policy, cluster_state.unhealthy_counts))
         ),
-        "",
+        None,
     )
 
 

@@ -116,9 +116,9 @@ class ReplacementInput:
         rollout_since: when the operator first saw the running rollout; None if no rollout is known.
         releases_in_flight: number of pods of the owner with a release request in flight.
         release_only: the node is only suspected: release pods at once, and evict none.
-        eviction_refusal: why the API server refuses the eviction, apart from budgets; empty if it does not.
-        no_room_reason: why no other node has room for the pod; empty if one has room, or if unknown.
-        blocked_by_pods_reason: why other pods prevent the placement on every node; empty if they do not.
+        eviction_refusal: why the API server refuses the eviction, apart from budgets; None if it does not.
+        no_room_reason: why no other node has room for the pod; None if one has room, or if unknown.
+        blocked_by_pods_reason: why other pods prevent the placement on every node; None if they do not.
     """
 
     drain: DrainSettings
@@ -131,9 +131,9 @@ class ReplacementInput:
     rollout_since: datetime | None = None
     releases_in_flight: int = 0
     release_only: bool = False
-    eviction_refusal: str = ""
-    no_room_reason: str = ""
-    blocked_by_pods_reason: str = ""
+    eviction_refusal: str | None = None
+    no_room_reason: str | None = None
+    blocked_by_pods_reason: str | None = None
 
 
 def replacement_mode(pod: Pod, drain: DrainSettings) -> ReplacementMode:
@@ -511,11 +511,11 @@ def _decide_released(pod: Pod, workload: Workload, inputs: ReplacementInput) -> 
     )
 
 
-def _eviction_refusal(pod: Pod, inputs: ReplacementInput) -> str:
-    """Return why the eviction is refused although a replacement is Ready; empty if it is not refused."""
+def _eviction_refusal(pod: Pod, inputs: ReplacementInput) -> str | None:
+    """Return why the eviction is refused although a replacement is Ready; None if it is not refused."""
     if inputs.budgets and not _budgets_allow(pod, inputs.budgets):
         return messages.BUDGET_STILL_REFUSES
-    return messages.eviction_still_refused(inputs.eviction_refusal) if inputs.eviction_refusal else ""
+    return messages.eviction_still_refused(inputs.eviction_refusal) if inputs.eviction_refusal else None
 
 
 def _hold_for_rollout() -> ReplacementDecision:

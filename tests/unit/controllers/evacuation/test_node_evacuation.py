@@ -225,7 +225,7 @@ def test_the_reason_ends_once_everything_is_listed() -> None:
     node.evaluate()
     node.planner.forecasts = {}
     assert node.evaluate() is not None
-    assert node.evacuation.unsynced_reason == ""
+    assert node.evacuation.unsynced_reason is None
 
 
 def test_only_a_drain_that_moves_pods_waits_for_its_plan() -> None:

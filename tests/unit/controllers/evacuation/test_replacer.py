@@ -79,7 +79,7 @@ class World:
             self.metrics,
             self._wake,
             lambda: self.evicting,
-            refusal_message=lambda _: "",
+            refusal_message=lambda _: None,
         )
 
     def _wake(self, subscribers: Iterable[str]) -> None:

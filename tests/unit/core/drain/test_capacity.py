@@ -15,13 +15,19 @@ EVICT = [(POD, PodDecision(PodAction.EVICT))]
 
 
 def test_only_want_of_room_is_want_of_room() -> None:
-    assert [capacity.no_room_reason(each) for each in (FITS, UNKNOWN, FULL, APART, None)] == ["", "", "full", "", ""]
+    assert [capacity.no_room_reason(each) for each in (FITS, UNKNOWN, FULL, APART, None)] == [
+        None,
+        None,
+        "full",
+        None,
+        None,
+    ]
     assert [capacity.blocked_by_pods_reason(each) for each in (FITS, UNKNOWN, FULL, APART, None)] == [
-        "",
-        "",
-        "",
+        None,
+        None,
+        None,
         "apart",
-        "",
+        None,
     ]
 
 

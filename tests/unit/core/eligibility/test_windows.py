@@ -58,6 +58,7 @@ def test_invalid_window_never_opens_and_is_named(broken: dict[str, Any], says: s
     body = {"schedule": "0 0 * * *", "duration": "24h"} | broken
     found = window_state([Window.model_validate(body)], at(2026, 1, 1, 12, 0))
     assert found.open_until is None
+    assert found.error is not None
     assert says in found.error
     beside = window_state([Window.model_validate(body), window("0 0 * * *", "24h")], at(2026, 1, 1, 12, 0))
     assert beside.open_until == at(2026, 1, 2, 0, 0)
