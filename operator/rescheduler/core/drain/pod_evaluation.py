@@ -213,7 +213,7 @@ def bypass_budgets(
 def with_replacement_step(pod_decision: PodDecision, decision: ReplacementDecision | None) -> PodDecision:
     """Return a plain delete for a surplus pod: a budget that expects 0 pods would refuse its eviction forever."""
     if decision and decision.step is ReplacementStep.DELETE and pod_decision.action is PodAction.EVICT:
-        return PodDecision(PodAction.DELETE, pod_decision.order)
+        return PodDecision(PodAction.DELETE, pod_decision.order, required_proof=pod_decision.required_proof)
     return pod_decision
 
 

@@ -147,6 +147,13 @@ def test_a_surplus_pod_is_deleted_and_keeps_its_order() -> None:
     assert pod_evaluation.with_replacement_step(skipped, surplus) is skipped
 
 
+@pytest.mark.parametrize("proof", RequiredProof)
+def test_a_surplus_pod_that_requires_proof_is_not_deleted_without(proof: RequiredProof) -> None:
+    surplus = ReplacementDecision(ReplacementStep.DELETE)
+    found = pod_evaluation.with_replacement_step(replace(EVICT, required_proof=proof), surplus)
+    assert (found.action, found.required_proof) == (PodAction.DELETE, proof)
+
+
 def test_each_kind_of_refusal_becomes_a_blocker_after_its_own_time() -> None:
     held = ReplacementDecision(ReplacementStep.HOLD, "", BlockerClass.NO_ROOM_IN_POOL, "no room", "add a node")
     waits = ReplacementDecision(ReplacementStep.WAIT, waiting_for="a rollout")
