@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from rescheduler.controllers.evacuation import messages
 from rescheduler.controllers.evacuation.budget_watch import BudgetWatch
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.metrics import Metrics
@@ -48,6 +49,11 @@ ConfirmProof = Callable[[Pod, PodDecision], Awaitable[str | None]]
 """Returns why the proof that a decision requires no longer holds, from a live read; None if it holds."""
 
 
+async def refuse_unproven(_pod: Pod, _decision: PodDecision) -> str:
+    """Return that the required proof is not checked: for callers whose decisions require none."""
+    return messages.PROOF_NOT_CHECKED
+
+
 @dataclass(slots=True, eq=False)
 class EvictionSession:
     """Requests of one drain, one node migration, or the orphaned pods.
@@ -75,18 +81,18 @@ class _EvictionRequest:
 
     Attributes:
         budgets: budgets that cover the pod; empty for a plain delete, and for a pod that budgets do not count.
+        confirm: checks the required proof just before the request.
         is_probe: the budgets allow no eviction; the request is for webhooks only.
         is_repeat: an earlier request was accepted, and the pod is not Terminating.
-        confirm: checks the required proof just before the request; None: no check.
     """
 
     session: EvictionSession
     pod: Pod
     decision: PodDecision
     budgets: tuple[DisruptionBudget, ...]
+    confirm: ConfirmProof
     is_probe: bool = False
     is_repeat: bool = False
-    confirm: ConfirmProof | None = None
 
     @property
     def is_delete(self) -> bool:
@@ -194,11 +200,11 @@ class EvictionQueue:
         *,
         policy: str,
         rate: float,
-        confirm: ConfirmProof | None = None,
+        confirm: ConfirmProof,
     ) -> float | None:
         """Start the requests that are due; return the seconds until the next is due, None if only an event can tell.
 
-        `confirm` checks the required proof just before each request; None: no decision requires proof.
+        `confirm` checks the proof just before each request that requires proof.
         """
         waits: list[float] = []
         probes: list[_EvictionRequest] = []
@@ -214,7 +220,7 @@ class EvictionQueue:
                 continue  # the watch wakes the drain when the budgets are listed
             is_repeat = pod.uid in session.attempts and session.attempts[pod.uid].accepted_at is not None
             is_probe = api_responses.predict_refusal(pod, budgets) is not None
-            request = _EvictionRequest(session, pod, decision, budgets, is_probe, is_repeat, confirm)
+            request = _EvictionRequest(session, pod, decision, budgets, confirm, is_probe, is_repeat)
             if request.is_probe:
                 probes.append(request)
                 continue
@@ -311,7 +317,7 @@ class EvictionQueue:
 
     async def _send_request(self, request: _EvictionRequest) -> EvictionResult:
         try:
-            if why := await self._confirm(request):
+            if (why := await self._confirm(request)) is not None:
                 return api_responses.not_confirmed(why)
             if request.is_repeat and await self._is_gone(request.pod):
                 return api_responses.GONE  # the watch lags behind the API server
@@ -359,7 +365,7 @@ class EvictionQueue:
 
     async def _confirm(self, request: _EvictionRequest) -> str | None:
         """Return why the required proof no longer holds; None if it holds or none is required."""
-        if request.decision.required_proof is RequiredProof.NONE or request.confirm is None:
+        if request.decision.required_proof is RequiredProof.NONE:
             return None
         return await request.confirm(request.pod, request.decision)
 

@@ -9,6 +9,7 @@ OWNER_PODS_NOT_SYNCED = "the pods of the owner are not listed yet"
 PLAN_NOT_READY = "the plan for the pods is not made yet"
 REPLICA_SET_GONE = "the ReplicaSet of this pod is gone or scaled to 0"
 REPLICA_SET_HINT = "check the ReplicaSets of the Deployment: kubectl get replicaset"
+PROOF_NOT_CHECKED = "its removal requires proof about its node, and only a drain checks proof"
 OWNER_POD_PENDING = "the node of another new pod of the same owner is not known yet"
 
 

@@ -12,7 +12,12 @@ from rescheduler.api.drains import NodeDrainStatus
 from rescheduler.api.policies import DrainSettings, ReschedulePolicy
 from rescheduler.controllers.evacuation import messages
 from rescheduler.controllers.evacuation.budget_watch import BudgetWatch
-from rescheduler.controllers.evacuation.eviction_queue import ConfirmProof, EvictionQueue, EvictionSession
+from rescheduler.controllers.evacuation.eviction_queue import (
+    ConfirmProof,
+    EvictionQueue,
+    EvictionSession,
+    refuse_unproven,
+)
 from rescheduler.controllers.evacuation.planner import EvacuationPlanner
 from rescheduler.controllers.evacuation.related_objects import RelatedObjects
 from rescheduler.controllers.evacuation.replacer import Replacer
@@ -365,11 +370,11 @@ class NodeEvacuation:
         mode: MoveMode,
         policy: ReschedulePolicy,
         settings: DrainSettings,
-        confirm: ConfirmProof | None = None,
+        confirm: ConfirmProof,
     ) -> float | None:
         """Start the requests that are due; return the seconds until the next is due, None if only an event can tell.
 
-        `confirm` checks the proof that a request requires; None: no request requires proof.
+        `confirm` checks the proof just before each request that requires proof.
         """
         to_send = []
         turn = evaluation.pods_in_turn(self.node_pods(), self._deps.eviction_queue.evicting_uids(), mode)
@@ -412,4 +417,4 @@ class NodeEvacuation:
             for pod, decision in evaluation.pods_with_step(self.node_pods(), steps)
             if pod.release_record
         ]
-        self._deps.eviction_queue.send(self._session, unreturnable, policy=policy, rate=20)
+        self._deps.eviction_queue.send(self._session, unreturnable, policy=policy, rate=20, confirm=refuse_unproven)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable
 import structlog
 
 from rescheduler.api.policies import DrainSettings
-from rescheduler.controllers.evacuation.eviction_queue import EvictionSession
+from rescheduler.controllers.evacuation.eviction_queue import EvictionSession, refuse_unproven
 from rescheduler.controllers.evacuation.node_evacuation import EvacuationDependencies
 from rescheduler.controllers.runtime.readable import readable_objects
 from rescheduler.controllers.runtime.tasks import Supervisor
@@ -122,7 +122,11 @@ class OrphanedPodController:
                 log.warning("orphaned_pods.waiting", pod=key, why=why)
         self.waiting_reasons = waiting_reasons
         self._deps.eviction_queue.send(
-            self._session, to_send, policy=ORPHANED_PODS_SUBSCRIBER, rate=_EVICTIONS_PER_SECOND
+            self._session,
+            to_send,
+            policy=ORPHANED_PODS_SUBSCRIBER,
+            rate=_EVICTIONS_PER_SECOND,
+            confirm=refuse_unproven,
         )
 
     async def _refresh(self, now: float) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from rescheduler.api.drains import Blocker, BlockerClass, NodeDrainStatus
 from rescheduler.api.policies import DrainSettings, ReschedulePolicy, Suspend
+from rescheduler.controllers.evacuation.eviction_queue import refuse_unproven
 from rescheduler.controllers.evacuation.node_evacuation import RECHECK_INTERVAL, EvacuationDependencies, NodeEvacuation
 from rescheduler.controllers.migration import messages
 from rescheduler.controllers.runtime.clock import Clock
@@ -131,7 +132,7 @@ class MigrationTask:
         evaluation = self._evacuation.evaluate(
             NodeDrainStatus(blockers=tuple(blocked.blocker for blocked in self.blocked)[:50]),
             settings,
-            EvictionContext(now=self._deps.clock.now()),
+            EvictionContext(now=self._deps.clock.now()),  # no failure of the node: no decision requires proof
             MoveMode.ALL if may_move else MoveMode.NONE,
             requests,
         )
@@ -202,7 +203,7 @@ class MigrationTask:
     ) -> float | None:
         pause: float | None = None
         if policy is not None:
-            pause = self._evacuation.move(evaluation, MoveMode.ALL, policy, settings)
+            pause = self._evacuation.move(evaluation, MoveMode.ALL, policy, settings, refuse_unproven)
         else:
             self._evacuation.return_pods(evaluation)
         if not evaluation.summary.leaving_uids and self._evacuation.pods_to_return():

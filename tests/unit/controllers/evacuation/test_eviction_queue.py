@@ -16,6 +16,7 @@ from rescheduler.controllers.evacuation.eviction_queue import (
     ConfirmProof,
     EvictionQueue,
     EvictionSession,
+    refuse_unproven,
 )
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.runtime.rate_limits import InFlightSlots
@@ -92,7 +93,7 @@ class World:
         *rows: tuple[Pod, PodDecision],
         rate: float = 1000,
         sender: EvictionSession | None = None,
-        confirm: ConfirmProof | None = None,
+        confirm: ConfirmProof = refuse_unproven,
     ) -> float | None:
         wait = self.evictions.send(sender or self.sender, rows, policy="p", rate=rate, confirm=confirm)
         for _ in range(20):
@@ -490,7 +491,7 @@ async def test_a_drain_that_closes_leaves_nothing_behind() -> None:
 
 async def test_a_request_that_is_cancelled_before_it_begins_keeps_nothing() -> None:
     world = World(budgets={"a": replace(NONE, allowed=1)})
-    world.evictions.send(world.sender, [(pod("a"), EVICT)], policy="p", rate=9)
+    world.evictions.send(world.sender, [(pod("a"), EVICT)], policy="p", rate=9, confirm=refuse_unproven)
     world.evictions.close(world.sender)
     for _ in range(5):
         await asyncio.sleep(0)
@@ -510,6 +511,29 @@ async def test_a_pod_whose_proof_no_longer_holds_is_reported_and_not_sent() -> N
     answer = world.sender.attempts["a"].last_result
     assert answer
     assert (answer.blocker_class, answer.message) == (BlockerClass.WAITING_FOR_PROOF, "its node answers again")
+    assert not world.asked
+
+
+@pytest.mark.parametrize("action", [PodAction.EVICT, PodAction.DELETE])
+@pytest.mark.parametrize("proof", [proof for proof in RequiredProof if proof is not RequiredProof.NONE])
+async def test_a_caller_without_proof_sends_only_what_requires_none(action: PodAction, proof: RequiredProof) -> None:
+    world = World()
+    needs_proof = PodDecision(action, required_proof=proof)
+    await world.send((pod("a"), needs_proof), (pod("b"), PodDecision(action)), confirm=refuse_unproven)
+    assert world.names() == ["b"]
+    answer = world.sender.attempts["a"].last_result
+    assert answer
+    assert answer.blocker_class is BlockerClass.WAITING_FOR_PROOF
+    assert "only a drain checks proof" in answer.message
+
+
+async def test_a_confirmation_without_words_is_no_confirmation() -> None:
+    world = World()
+
+    async def doubt(pod: Pod, verdict: PodDecision) -> str:
+        return ""
+
+    await world.send((pod("a"), PodDecision(PodAction.DELETE, required_proof=RequiredProof.BOOT_DEAD)), confirm=doubt)
     assert not world.asked
 
 

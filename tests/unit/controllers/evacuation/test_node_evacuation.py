@@ -8,6 +8,7 @@ from typing import Any
 
 from rescheduler.api.drains import NodeDrainStatus
 from rescheduler.api.policies import DrainSettings, ReschedulePolicy
+from rescheduler.controllers.evacuation.eviction_queue import refuse_unproven
 from rescheduler.controllers.evacuation.node_evacuation import RECHECK_INTERVAL, EvacuationDependencies, NodeEvacuation
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation
@@ -176,7 +177,7 @@ class Node:
         evaluation = self.evaluate(mode, requests)
         assert evaluation is not None
         policy: ReschedulePolicy = POLICY
-        self.evacuation.move(evaluation, mode, policy, DrainSettings())
+        self.evacuation.move(evaluation, mode, policy, DrainSettings(), refuse_unproven)
         return evaluation
 
 

@@ -8,6 +8,7 @@ import pytest
 import structlog
 
 from rescheduler.api import names
+from rescheduler.controllers.evacuation.eviction_queue import ConfirmProof, refuse_unproven
 from rescheduler.controllers.evacuation.node_evacuation import EvacuationDependencies
 from rescheduler.controllers.evacuation.orphaned_pods import ORPHANED_PODS_SUBSCRIBER, OrphanedPodController
 from rescheduler.controllers.runtime.metrics import Metrics
@@ -75,8 +76,16 @@ class World:
     def start(self, _subscriber: str, pod: Pod, decision: ReplacementDecision) -> None:
         self.started.append((pod.name, decision.step))
 
-    def send(self, _session: object, pods: Sequence[tuple[Pod, PodDecision]], *, policy: str, rate: float) -> None:
-        assert (policy, rate) == (ORPHANED_PODS_SUBSCRIBER, 20)
+    def send(
+        self,
+        _session: object,
+        pods: Sequence[tuple[Pod, PodDecision]],
+        *,
+        policy: str,
+        rate: float,
+        confirm: ConfirmProof,
+    ) -> None:
+        assert (policy, rate, confirm) == (ORPHANED_PODS_SUBSCRIBER, 20, refuse_unproven)
         self.sent = [(pod.name, decision.action) for pod, decision in pods]
 
     def forget(self, first: Any, uids: Iterable[str] | None = None) -> None:
