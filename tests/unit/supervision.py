@@ -1,4 +1,4 @@
-"""A supervisor for tests, and a loop with simulated time."""
+"""A supervisor for tests, and event loops for tests that are not async."""
 
 import asyncio
 import time
@@ -31,6 +31,15 @@ def silent() -> Iterator[None]:
         yield
     finally:
         structlog.reset_defaults()
+
+
+def run_in_own_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a coroutine; `asyncio.run` would remove the loop that other tests share."""
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        loop.close()
 
 
 def simulated(work: Coroutine[Any, Any, T]) -> T:

@@ -3,20 +3,12 @@
 import asyncio
 import resource
 from collections import Counter
-from collections.abc import Coroutine
-from typing import Any
 
-import looptime
 import pytest
 
 from rescheduler.kube import connection_limits
 from rescheduler.kube.connection_limits import RequestLimiter, WatchLimiter
-
-
-def simulated(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine in simulated time."""
-    with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
-        runner.run(work)
+from unit.supervision import simulated
 
 
 class Crowd:

@@ -2,11 +2,10 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import looptime
 import pytest
 
 from invariants.objects import Json
@@ -17,12 +16,7 @@ from rescheduler.kube.connection_limits import WatchLimiter
 from rescheduler.kube.informers import Feed, Informer, NamespacedInformers, SharedInformers
 from simulation.clients import SimulatedClient
 from simulation.server import Server
-
-
-def simulated(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine in simulated time."""
-    with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
-        runner.run(work)
+from unit.supervision import simulated
 
 
 def raw(name: str, version: int, namespace: str = "", **more: Any) -> Json:

@@ -1,6 +1,5 @@
 """NodeDrains that follow the requests of nodes, also after a restart and next to unreadable objects."""
 
-import asyncio
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +10,7 @@ from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
 from unit.builders import NOW
+from unit.supervision import run_in_own_loop
 
 CONDITION = {"type": "GpuBad", "status": "True", "lastTransitionTime": "2025-12-31T00:00:00Z"}
 POLICY: dict[str, Any] = {
@@ -62,11 +62,7 @@ class World:
         """Reconcile after some seconds, and return the writes."""
         self.now += timedelta(seconds=seconds)
         self.writes.clear()
-        loop = asyncio.new_event_loop()
-        try:
-            assert loop.run_until_complete(self.reconciler.reconcile("n"))
-        finally:
-            loop.close()
+        assert run_in_own_loop(self.reconciler.reconcile("n"))
         return list(self.writes)
 
 

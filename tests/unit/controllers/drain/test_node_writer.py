@@ -15,6 +15,7 @@ from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
 from rescheduler.core.model.nodes import Node
 from unit.builders import NOW
+from unit.supervision import run_in_own_loop
 
 
 class World:
@@ -70,11 +71,7 @@ def played(world: World, *acts: Callable[[World], Awaitable[object]]) -> World:
         for act in acts:
             await act(world)
 
-    loop = asyncio.new_event_loop()
-    try:
-        loop.run_until_complete(all_of_them())
-    finally:
-        loop.close()
+    run_in_own_loop(all_of_them())
     return world
 
 

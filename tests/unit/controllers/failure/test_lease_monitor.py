@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
-import looptime
 import pytest
 
 from rescheduler.controllers.failure.lease_monitor import LeaseMonitor
@@ -14,7 +13,7 @@ from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
 from rescheduler.kube.client import UnreachableError
 from rescheduler.kube.connection_limits import WatchLimiter
-from unit.supervision import supervisor
+from unit.supervision import simulated, supervisor
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -104,8 +103,7 @@ def play(scene: Callable[[World], Awaitable[None]], **world: Any) -> World:
             await asyncio.gather(*beside, return_exceptions=True)
         return made
 
-    with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
-        return runner.run(act())
+    return simulated(act())
 
 
 def declared(world: World) -> list[float]:

@@ -1,10 +1,10 @@
 """Queue of keys."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 from rescheduler.controllers.runtime.work_queue import WorkQueue
+from unit.supervision import run_in_own_loop
 
 
 def handled(fill: Callable[[WorkQueue], None], *, fails: int = 0) -> list[str]:
@@ -22,17 +22,8 @@ def handled(fill: Callable[[WorkQueue], None], *, fails: int = 0) -> list[str]:
         await asyncio.sleep(0.01)
         worker.cancel()
 
-    _run(work())
+    run_in_own_loop(work())
     return done
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run without `asyncio.run`, which would close the event loop that other tests share."""
-    loop = asyncio.new_event_loop()
-    try:
-        loop.run_until_complete(work)
-    finally:
-        loop.close()
 
 
 def test_repeated_adds_of_a_waiting_key_count_once() -> None:
@@ -91,5 +82,5 @@ def test_a_key_added_while_it_is_processed_is_handled_again() -> None:
         await asyncio.sleep(0.01)
         worker.cancel()
 
-    _run(work())
+    run_in_own_loop(work())
     assert done == ["a", "a", "b"]
