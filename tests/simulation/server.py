@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from invariants.objects import Json, copied, name, selects, stamp
+from invariants.objects import Json, copied, name, stamp
 from invariants.records import Answer, Call, Change, Place
+from rescheduler.core.model.raw import RawObject
 from simulation import evictions
 from simulation.admission import Policy
 from simulation.patches import merged, strategic
@@ -291,24 +292,30 @@ class Server:
 _FIELDS = ("spec.nodeName", "status.phase", "metadata.name")
 
 
-def selector_filter(query: Mapping[str, Any]) -> Callable[[Json], bool]:
+def selector_filter(query: Mapping[str, Any]) -> Callable[[RawObject], bool]:
     """Return the filter of a list or watch.
 
-    It supports node, phase and name as field selectors, and `key=value,…` as label selector, and nothing else.
+    It supports `key=value` and `key!=value`, in field selectors only for node, phase and name. Nothing else.
     """
-    field_selector, label_selector = query.get("fieldSelector", ""), query.get("labelSelector", "")
-    fields = [part.partition("=") for part in field_selector.split(",") if part]
-    if any(word in label_selector for word in ("!", "(")) or any(
-        key.rstrip("!") not in _FIELDS for key, _, _ in fields
-    ):
-        raise NotImplementedError(f"selectors {field_selector!r} {label_selector!r}")
-    wanted = {"matchLabels": dict(part.split("=") for part in label_selector.split(",") if part)}
+    fields, wanted_labels = _selector_terms(query, "fieldSelector"), _selector_terms(query, "labelSelector")
+    if any(key not in _FIELDS for key, _, _ in fields):
+        raise NotImplementedError(query)
 
-    def fits(raw: Json) -> bool:
-        for key, _, value in fields:
-            part, _, field = key.rstrip("!").partition(".")
-            if ((raw.get(part) or {}).get(field, "") == value) is key.endswith("!"):
+    def fits(raw: RawObject) -> bool:
+        for key, value, differs in fields:
+            part, _, field = key.partition(".")
+            if ((raw.get(part) or {}).get(field, "") == value) is differs:
                 return False
-        return selects(wanted, raw["metadata"].get("labels") or {})
+        found = raw["metadata"].get("labels") or {}
+        return all((found.get(key) == value) is not differs for key, value, differs in wanted_labels)
 
     return fits
+
+
+def _selector_terms(query: Mapping[str, Any], parameter: str) -> list[tuple[str, str, bool]]:
+    """Return key and value of each term of a selector, and whether the value must differ."""
+    terms = [term for term in query.get(parameter, "").split(",") if term]
+    if any("=" not in term or "(" in term for term in terms):
+        raise NotImplementedError(query)
+    parts = [term.partition("=") for term in terms]
+    return [(key.removesuffix("!"), value, key.endswith("!")) for key, _, value in parts]

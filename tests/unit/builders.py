@@ -11,11 +11,9 @@ from rescheduler.api.pools import NamespacePool
 from rescheduler.core.model.namespaces import Namespace
 from rescheduler.core.model.nodes import Node, NodeCondition, Taint
 from rescheduler.core.model.pods import Owner, Pod
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.pools.membership import PoolMemberships
-
-RawDict = dict[str, Any]
-"""Raw JSON of an object, which a test may change."""
 
 HOST, ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -35,7 +33,11 @@ class PodFields(TypedDict, total=False):
     claims: tuple[str, ...]
     ephemeral_claims: tuple[str, ...]
     has_inline_disk: bool
+    has_host_path: bool
+    pinned_to_node: bool
+    unschedulable_message: str
     resource_version: str
+    ready_since: datetime | None
     created: datetime | None
     release_record: ReleaseRecord | None
     released: bool
@@ -54,7 +56,7 @@ def drain(
     *,
     age: int = 0,
     begun: bool = False,
-    reason: RequestReason = RequestReason.MAINTENANCE,
+    reasons: Sequence[RequestReason] = (RequestReason.MAINTENANCE,),
     annotations: dict[str, str] | None = None,
     **status: Any,
 ) -> NodeDrain:
@@ -63,6 +65,7 @@ def drain(
     Args:
         age: seconds since it was created and, if it has begun, since it started.
         begun: whether the drain has started.
+        reasons: the reasons of its requests.
         status: fields of its status.
     """
     created = NOW - timedelta(seconds=age)
@@ -75,7 +78,7 @@ def drain(
         deletion_timestamp=None,
         finalizers=(),
         annotations=annotations or {},
-        spec=NodeDrainSpec(node_name=name, requests=(NodeDrainRequest(reason=reason),)),
+        spec=NodeDrainSpec(node_name=name, requests=tuple(NodeDrainRequest(reason=reason) for reason in reasons)),
         status=NodeDrainStatus(**({"started_at": created} if begun else {}) | status),
     )
 
@@ -134,11 +137,9 @@ def pool(name: str = "shop", *, age: int = 0, mode: str = "Enforce", **spec: Any
 
     Args:
         age: days since it was created.
-        spec: fields of its raw spec.
+        spec: other fields of its raw spec.
     """
-    spec.setdefault("nodeSelector", {"matchLabels": {"disk": "ssd"}})
-    meta = {"name": name, "uid": name, "creationTimestamp": (NOW - timedelta(days=age)).isoformat()}
-    return NamespacePool.from_object({"metadata": meta, "spec": {"mode": mode, **spec}})
+    return NamespacePool.from_object(raw_pool(name, age=age, mode=mode, **spec))
 
 
 def namespace(name: str, **labels: str) -> Namespace:
@@ -159,24 +160,75 @@ def memberships_of(*objects: NamespacePool | Namespace | Node) -> PoolMembership
     return found
 
 
+def raw_object(name: str, *, version: int = 1, metadata: RawObject | None = None, **fields: Any) -> RawObject:
+    """Return a raw object that was created at `NOW`; its UID is its name.
+
+    Args:
+        version: its resourceVersion.
+        metadata: its other metadata.
+        fields: its other fields, such as `spec`.
+    """
+    known = {"name": name, "uid": name, "resourceVersion": str(version), "creationTimestamp": NOW.isoformat()}
+    return {"metadata": {**known, **(metadata or {})}, **fields}
+
+
+def raw_drain(
+    name: str = "n",
+    *,
+    version: int = 1,
+    requests: Sequence[RawObject] = ({"reason": "Maintenance"},),
+    status: RawObject | None = None,
+) -> RawObject:
+    """Return the raw NodeDrain of the node with this name."""
+    spec = {"nodeName": name, "requests": list(requests)}
+    return raw_object(name, version=version, metadata={"generation": 1}, spec=spec, status=status or {})
+
+
+def raw_pool(name: str = "shop", *, age: int = 0, **spec: Any) -> RawObject:
+    """Return a raw pool of the nodes with label `disk=ssd`.
+
+    Args:
+        age: days since it was created.
+        spec: other fields of its raw spec.
+    """
+    spec.setdefault("nodeSelector", {"matchLabels": {"disk": "ssd"}})
+    created = (NOW - timedelta(days=age)).isoformat()
+    return raw_object(name, metadata={"creationTimestamp": created}, spec=spec)
+
+
+def raw_budget(name: str = "b", *, app: str = "a", **status: int) -> RawObject:
+    """Return a raw PodDisruptionBudget in namespace `s`.
+
+    Args:
+        app: label of its pods.
+        status: fields of its status.
+    """
+    spec = {"selector": {"matchLabels": {"app": app}}}
+    return raw_object(name, metadata={"namespace": "s"}, spec=spec, status=status)
+
+
 def raw_node(
     name: str = "n",
     *,
+    version: int = 1,
     cpu: str = "4",
     pods: str = "20",
     zone: str = "",
+    labels: Mapping[str, str] | None = None,
     resources: dict[str, str] | None = None,
     **spec: Any,
-) -> RawDict:
-    """Return a raw node.
+) -> RawObject:
+    """Return a raw node that is Ready.
 
     Args:
+        labels: its labels besides hostname and zone.
         resources: its other allocatable resources.
         spec: fields of its raw spec.
     """
-    labels = {HOST: name} | ({ZONE: zone} if zone else {})
+    known = {HOST: name} | ({ZONE: zone} if zone else {}) | dict(labels or {})
     allocatable = {"cpu": cpu, "memory": "16Gi", "pods": pods, **(resources or {})}
-    return {"metadata": {"name": name, "labels": labels}, "spec": spec, "status": {"allocatable": allocatable}}
+    status = {"allocatable": allocatable, "conditions": [{"type": "Ready", "status": "True"}]}
+    return raw_object(name, version=version, metadata={"labels": known}, spec=spec, status=status)
 
 
 def raw_pod(
@@ -187,10 +239,10 @@ def raw_pod(
     cpu: str = "1",
     phase: str = "Running",
     labels: dict[str, str] | None = None,
-    ports: Sequence[RawDict] = (),
+    ports: Sequence[RawObject] = (),
     resources: dict[str, str] | None = None,
     **spec: Any,
-) -> RawDict:
+) -> RawObject:
     """Return a raw pod with one container.
 
     Args:
@@ -216,7 +268,7 @@ def release_record(cause: str = "NodeDrain/n", *, attempt: int = 1, **changes: A
     Args:
         changes: any other fields.
     """
-    fields: RawDict = {
+    fields: dict[str, Any] = {
         "deletion_cost": None,
         "ready_pods": 3,
         "released_at": NOW,
@@ -228,14 +280,14 @@ def release_record(cause: str = "NodeDrain/n", *, attempt: int = 1, **changes: A
     return ReleaseRecord(cause, attempt=attempt, **fields | changes)
 
 
-def controlled_by(raw: RawDict, kind: str, name: str) -> RawDict:
+def controlled_by(raw: RawObject, kind: str, name: str) -> RawObject:
     """Return the raw object with this controller, whose UID is its name."""
     version = "batch/v1" if kind == "Job" else "apps/v1"
     reference = {"apiVersion": version, "kind": kind, "name": name, "uid": name, "controller": True}
     return {**raw, "metadata": {**raw["metadata"], "ownerReferences": [reference]}}
 
 
-def raw_deployment(name: str = "web", *, replicas: int = 3, revision: str = "1", **spec: Any) -> RawDict:
+def raw_deployment(name: str = "web", *, replicas: int = 3, revision: str = "1", **spec: Any) -> RawObject:
     """Return a raw Deployment in namespace `s`; its UID is its name.
 
     Args:
@@ -247,7 +299,7 @@ def raw_deployment(name: str = "web", *, replicas: int = 3, revision: str = "1",
 
 def raw_replica_set(
     name: str = "web-a", *, deployment: str = "web", replicas: int = 3, revision: str = "1", app: str = "web"
-) -> RawDict:
+) -> RawObject:
     """Return a raw ReplicaSet in namespace `s`; its UID is its name, and its template hash is the part after the dash.
 
     Args:
@@ -271,7 +323,7 @@ def raw_replica(
     ready: bool = True,
     record: ReleaseRecord | None = None,
     annotations: Mapping[str, str] | None = None,
-) -> RawDict:
+) -> RawObject:
     """Return a raw pod of a ReplicaSet in namespace `s`.
 
     Args:

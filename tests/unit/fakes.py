@@ -11,10 +11,11 @@ from aiohttp import web
 from invariants.records import Place
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.core.eviction.api_responses import ErrorResponse
+from rescheduler.core.model.raw import RawObject
 from rescheduler.kube.client import ApiError, Client
 from simulation.patches import merged
 from simulation.server import selector_filter
-from unit.builders import NOW, RawDict
+from unit.builders import NOW
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -67,6 +68,23 @@ class FakeApiServer:
         return await self.answer(request)
 
 
+class FakeEvents:
+    """Records the name of each published Event.
+
+    Attributes:
+        published: the names, among other entries that a test adds.
+    """
+
+    def __init__(self, events: type, published: list[Any] | None = None) -> None:
+        """Stand for this class of Events."""
+        self.published = [] if published is None else published
+        self._events = events
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        getattr(self._events, name)  # a call of a method that the class does not have must fail
+        return lambda *_, **__: self.published.append(name)
+
+
 async def settle() -> None:
     """Let all tasks run until each of them waits for a timer or for the test."""
     for _ in range(50):
@@ -92,14 +110,14 @@ class FakeClusterClient(Client):
         self.stalled: asyncio.Event | None = None
         self.report = lambda *_: None
         self._version = 1
-        self._objects: dict[str, dict[str, RawDict]] = defaultdict(dict)
-        self._watches: list[tuple[str, Mapping[str, Any], asyncio.Queue[tuple[str, RawDict]]]] = []
+        self._objects: dict[str, dict[str, RawObject]] = defaultdict(dict)
+        self._watches: list[tuple[str, Mapping[str, Any], asyncio.Queue[tuple[str, RawObject]]]] = []
 
     def refuse(self, request: str, code: int, message: str = "", **details: Any) -> None:
         """Refuse each request with this method and resource."""
         self.refused[request] = ApiError("", request, ErrorResponse(code, "", message, **details))
 
-    def put(self, resource: str, *objects: RawDict) -> None:
+    def put(self, resource: str, *objects: RawObject) -> None:
         """Store objects in new versions, and send them to the watches."""
         for raw in objects:
             stored = self._store(resource, raw)
@@ -115,30 +133,34 @@ class FakeClusterClient(Client):
             if _resource_in(path) == resource and _is_listed(path, query, gone):
                 queue.put_nowait(("DELETED", gone))
 
-    def _store(self, resource: str, raw: RawDict) -> RawDict:
+    def objects(self, resource: str) -> Mapping[str, RawObject]:
+        """Return the stored objects by UID, which must not be changed."""
+        return self._objects[resource]
+
+    def _store(self, resource: str, raw: RawObject) -> RawObject:
         self._version += 1
         stored = deepcopy(raw)
         stored["metadata"]["resourceVersion"] = str(self._version)
         self._objects[resource][stored["metadata"]["uid"]] = stored
         return stored
 
-    async def list(self, path: str, **params: str | int) -> AsyncIterator[RawDict]:
+    async def list(self, path: str, **params: str | int) -> AsyncIterator[RawObject]:
         self.listed.append((path, params))
         if error := self.refused.get(f"LIST {_resource_in(path)}"):
             raise error
         items = [deepcopy(raw) for raw in self._objects[_resource_in(path)].values() if _is_listed(path, params, raw)]
         yield {"metadata": {"resourceVersion": str(self._version)}, "items": items}
 
-    async def list_metadata(self, path: str, **params: str | int) -> AsyncIterator[RawDict]:
+    async def list_metadata(self, path: str, **params: str | int) -> AsyncIterator[RawObject]:
         async for page in self.list(path, **params):
             yield {**page, "items": [{"metadata": raw["metadata"]} for raw in page["items"]]}
 
-    async def get(self, path: str, *, election: bool = False, **params: str | int) -> RawDict:
+    async def get(self, path: str, *, election: bool = False, **params: str | int) -> RawObject:
         async for page in self.list(path, **params):
             return page
         raise AssertionError(path)
 
-    async def find(self, path: str, *, election: bool = False) -> RawDict | None:
+    async def find(self, path: str, *, election: bool = False) -> RawObject | None:
         place = Place.parse(path)
         if error := self.refused.get(f"GET {place.resource}"):
             raise error
@@ -147,17 +169,17 @@ class FakeClusterClient(Client):
 
     async def watch(
         self, path: str, *, version: str, idle_timeout: float = 0, seconds: float = 0, **params: str | int
-    ) -> AsyncGenerator[tuple[str, RawDict], None]:
-        queue: asyncio.Queue[tuple[str, RawDict]] = asyncio.Queue()
+    ) -> AsyncGenerator[tuple[str, RawObject], None]:
+        queue: asyncio.Queue[tuple[str, RawObject]] = asyncio.Queue()
         self._watches.append((path, params, queue))
         while True:
             yield await queue.get()
 
-    async def create(self, path: str, body: Any, *, election: bool = False, timeout: float = 30) -> RawDict:
+    async def create(self, path: str, body: Any, *, election: bool = False, timeout: float = 30) -> RawObject:
         await self._arrive("POST", path, body)
         return {}
 
-    async def patch(self, path: str, body: Any, *, kind: str = "", election: bool = False) -> RawDict:
+    async def patch(self, path: str, body: Any, *, kind: str = "", election: bool = False) -> RawObject:
         place = Place.parse(path)
         await self._arrive("PATCH", path, body)
         before = await self.find(path)
@@ -182,7 +204,7 @@ def _resource_in(path: str) -> str:
     return place.subresource or place.resource
 
 
-def _is_listed(path: str, query: Mapping[str, Any], raw: RawDict) -> bool:
+def _is_listed(path: str, query: Mapping[str, Any], raw: RawObject) -> bool:
     """Whether a list of this path and query has the object."""
     namespace = Place.parse(path).namespace
     in_namespace = not namespace or raw["metadata"].get("namespace") == namespace

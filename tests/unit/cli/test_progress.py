@@ -5,82 +5,84 @@ from typing import Any
 
 from rescheduler.cli.output import format_table
 from rescheduler.cli.progress import DrainProgress, ProgressLine, format_requests, is_drained, is_unobserved
+from rescheduler.core.model.raw import RawObject
+from unit.builders import raw_drain
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 BLOCKER = {"namespace": "shop", "pod": "db-0", "class": "BudgetExhausted", "message": "pdb db allows none", "hint": "?"}
 
 
-def drain(
+def drain_in_phase(
     phase: str = "", *, observed: int = 1, progressing: tuple[str, str] = ("", ""), **status: Any
-) -> dict[str, Any]:
+) -> RawObject:
     reason, message = progressing
     conditions = [{"type": "Progressing", "reason": reason or phase, "message": message}]
     found = {"phase": phase, "observedGeneration": observed, "conditions": conditions, **status} if phase else {}
     requests = [{"reason": "Manual", "message": "swap disk"}, {"reason": "Failure"}]
-    return {"metadata": {"generation": 1}, "spec": {"requests": requests}, "status": found}
+    return raw_drain(requests=requests, status=found)
 
 
-def texts(progress: DrainProgress, raw_drain: dict[str, Any]) -> list[str]:
-    return [line.text for line in progress.new_lines(raw_drain, NOW)]
+def texts(progress: DrainProgress, found: RawObject) -> list[str]:
+    return [line.text for line in progress.new_lines(found, NOW)]
 
 
 def test_each_change_is_printed_once() -> None:
     progress = DrainProgress()
     begun: dict[str, Any] = {"startedAt": "2026-01-01T11:59:00Z"}
-    assert texts(progress, drain()) == ["waiting for the operator"]
-    assert texts(progress, drain("Draining", progress="0/3", **begun)) == ["Draining, 0/3 moved"]
-    assert texts(progress, drain("Draining", progress="0/3", **begun)) == []
-    assert texts(progress, drain("Draining", progress="1/3", **begun)) == ["Draining, 1/3 moved"]
-    assert texts(progress, drain("Drained", progress="3/3", **begun)) == ["Drained, 3/3 moved"]
+    assert texts(progress, drain_in_phase()) == ["waiting for the operator"]
+    assert texts(progress, drain_in_phase("Draining", progress="0/3", **begun)) == ["Draining, 0/3 moved"]
+    assert texts(progress, drain_in_phase("Draining", progress="0/3", **begun)) == []
+    assert texts(progress, drain_in_phase("Draining", progress="1/3", **begun)) == ["Draining, 1/3 moved"]
+    assert texts(progress, drain_in_phase("Drained", progress="3/3", **begun)) == ["Drained, 3/3 moved"]
 
 
 def test_an_estimate_is_printed_but_is_no_change_by_itself() -> None:
     progress = DrainProgress()
-    assert texts(progress, drain("Draining", estimatedCompletion="2026-01-01T12:01:05Z")) == [
+    assert texts(progress, drain_in_phase("Draining", estimatedCompletion="2026-01-01T12:01:05Z")) == [
         "Draining, about 1m5s left"
     ]
-    assert texts(progress, drain("Draining", estimatedCompletion="2026-01-01T12:01:00Z")) == []
-    assert texts(progress, drain("Blocked", estimatedCompletion="2026-01-01T11:59:00Z")) == ["Blocked"]
+    assert texts(progress, drain_in_phase("Draining", estimatedCompletion="2026-01-01T12:01:00Z")) == []
+    assert texts(progress, drain_in_phase("Blocked", estimatedCompletion="2026-01-01T11:59:00Z")) == ["Blocked"]
 
 
 def test_a_waiting_drain_is_printed_with_its_reason() -> None:
-    found = drain("Waiting", progressing=("NoPolicy", "no ReschedulePolicy selects the node"))
+    found = drain_in_phase("Waiting", progressing=("NoPolicy", "no ReschedulePolicy selects the node"))
     assert texts(DrainProgress(), found) == ["Waiting (NoPolicy: no ReschedulePolicy selects the node)"]
 
 
 def test_each_blocked_pod_is_printed_once_with_its_hint() -> None:
     progress = DrainProgress()
-    assert texts(progress, drain("Draining", blockers=[BLOCKER], blockersTotal=1)) == [
+    assert texts(progress, drain_in_phase("Draining", blockers=[BLOCKER], blockersTotal=1)) == [
         "Draining, 1 blocked",
         "  shop/db-0 cannot leave: BudgetExhausted: pdb db allows none",
         "    ?",
     ]
-    assert texts(progress, drain("Draining")) == ["Draining"]
-    assert texts(progress, drain("Draining", blockers=[BLOCKER], blockersTotal=1)) == ["Draining, 1 blocked"]
+    assert texts(progress, drain_in_phase("Draining")) == ["Draining"]
+    assert texts(progress, drain_in_phase("Draining", blockers=[BLOCKER], blockersTotal=1)) == ["Draining, 1 blocked"]
 
 
 def test_only_progress_lines_have_a_stage() -> None:
-    one, *blocked = DrainProgress().new_lines(drain("Draining", blockers=[BLOCKER], blockersTotal=1), NOW)
+    one, *blocked = DrainProgress().new_lines(drain_in_phase("Draining", blockers=[BLOCKER], blockersTotal=1), NOW)
     assert one == ProgressLine("Draining, 1 blocked", "Draining")
     assert {line.stage for line in blocked} == {""}
 
 
 def test_a_drain_is_drained_if_observed_and_not_withdrawn() -> None:
-    assert is_drained(drain("Drained"))
-    assert not is_drained(drain("Drained", observed=0))
-    assert is_unobserved(drain("Drained", observed=0))
-    withdrawn = drain("Drained")
+    assert is_drained(drain_in_phase("Drained"))
+    assert not is_drained(drain_in_phase("Drained", observed=0))
+    assert is_unobserved(drain_in_phase("Drained", observed=0))
+    withdrawn = drain_in_phase("Drained")
     withdrawn["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
     assert not is_drained(withdrawn)
     assert texts(DrainProgress(), withdrawn) == ["withdrawn, the node is being restored"]
 
 
 def test_all_requests_are_named() -> None:
-    assert format_requests(drain()) == "Manual (swap disk), Failure"
+    assert format_requests(drain_in_phase()) == "Manual (swap disk), Failure"
 
 
 def test_control_characters_are_replaced() -> None:
     escape = "swap\x1b]0;owned\x07\n\u202edisk"
-    found = drain() | {"spec": {"requests": [{"reason": "Maintenance", "message": escape}]}}
+    found = raw_drain(requests=[{"reason": "Maintenance", "message": escape}])
     assert format_requests(found) == "Maintenance (swap\ufffd]0;owned\ufffd\ufffd\ufffddisk)"
     assert format_table([["pod", escape]]) == ["pod   swap\ufffd]0;owned\ufffd\ufffd\ufffddisk"]

@@ -1,6 +1,5 @@
 """The task of a drain: it observes, decides once, and then writes."""
 
-import asyncio
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -8,23 +7,16 @@ from typing import Any
 from rescheduler.api import names
 from rescheduler.api.drains import Phase
 from rescheduler.controllers.drain.drain_task import DrainDependencies, DrainTask
+from rescheduler.controllers.drain.events import DrainEvents
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
 from unit.builders import NOW
+from unit.fakes import FakeEvents
+from unit.supervision import run_in_own_loop
 
 POLICY = {"metadata": {"name": "p", "uid": "p", "resourceVersion": "1"}, "spec": {}}
 CORDONED = {"node": {"uid": "u", "cordonedByUs": True}, "startedAt": "2025-12-31T23:00:00Z", "phase": "Draining"}
-
-
-class FakeEvents:
-    """Records the name of every published Event."""
-
-    def __init__(self) -> None:
-        self.published: list[str] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_, **__: self.published.append(name)
 
 
 class FakeCluster:
@@ -39,7 +31,7 @@ class FakeCluster:
         self.writes: list[tuple[str, str]] = []
         self.reads: list[str] = []
         self.seconds = 1000.0
-        self.events = FakeEvents()
+        self.events = FakeEvents(DrainEvents)
         self.store = Store(lambda: NOW)
         meta = {"name": "n", "uid": "u", "resourceVersion": "1"}
         self.node: dict[str, Any] = {"metadata": meta, "spec": {"unschedulable": unschedulable}, "status": {}}
@@ -90,15 +82,8 @@ class FakeCluster:
 
         return write
 
-    def run(self, work: Any) -> Any:
-        loop = asyncio.new_event_loop()
-        try:
-            return loop.run_until_complete(work)
-        finally:
-            loop.close()
-
     def step(self) -> Any:
-        return self.run(self.task._step())
+        return run_in_own_loop(self.task._step())
 
 
 def test_observation_writes_nothing_to_the_cluster() -> None:
@@ -106,7 +91,7 @@ def test_observation_writes_nothing_to_the_cluster() -> None:
         cluster = FakeCluster(**changes)
         drain, node = cluster.store.drain("n"), cluster.store.node("n")
         assert drain is not None
-        cluster.run(cluster.task._observe(drain, node))
+        run_in_own_loop(cluster.task._observe(drain, node))
         assert cluster.writes == []
 
 
@@ -114,7 +99,7 @@ def test_observation_reports_what_is_unknown() -> None:
     cluster = FakeCluster(status=CORDONED, deleted=True)
     drain, node = cluster.store.drain("n"), cluster.store.node("n")
     assert drain is not None
-    observed = cluster.run(cluster.task._observe(drain, node))
+    observed = run_in_own_loop(cluster.task._observe(drain, node))
     assert observed.pod_summary is None
     assert not observed.pods_are_synced
     assert observed.node_in_use
@@ -152,6 +137,6 @@ def test_restore_waits_for_the_pods_of_a_started_drain() -> None:
     drain = cluster.store.drain("n")
     assert drain is not None
     recent = drain.model_copy(update={"deletion_timestamp": NOW - timedelta(seconds=1)})
-    observed = cluster.run(cluster.task._observe(recent, cluster.store.node("n")))
+    observed = run_in_own_loop(cluster.task._observe(recent, cluster.store.node("n")))
     assert not observed.pods_are_synced
     assert not observed.is_restored

@@ -2,41 +2,41 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from rescheduler.api import names
-from rescheduler.api.drains import NodeDrain, NodeRecord, Phase
+from rescheduler.api.drains import NodeDrain, NodeRecord, Phase, RequestReason
 from rescheduler.api.policies import Force, ReschedulePolicy
+from rescheduler.controllers.drain.events import DrainEvents
 from rescheduler.controllers.drain.fencing import NodeFencing
+from rescheduler.controllers.store.store import Store
 from rescheduler.core.drain import node_patches
 from rescheduler.core.drain.state_machine import Report
 from rescheduler.core.drain.status import StatusInput
 from rescheduler.core.eviction.pod_actions import PodAction, PodDecision, RequiredProof
 from rescheduler.core.eviction.write_refusals import WriteOperation
-from rescheduler.core.failure import fencing
 from rescheduler.core.failure.fencing import OUT_OF_SERVICE_TAINT, FencingState
 from rescheduler.core.model.nodes import Node, NodeCondition, Taint
-from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.raw import RawObject
 from rescheduler.kube.client import UnreachableError
-from unit.builders import NOW, policy
+from unit.builders import NOW, drain, node, pod, policy, raw_pod
+from unit.fakes import FakeClock, FakeClusterClient, FakeEvents
+from unit.supervision import run_in_own_loop
 
-T = TypeVar("T")
 SAID = json.dumps({"nodeUID": "u", "bootID": "b", "method": "m", "time": "2026-01-01T00:00:00Z"})
 UNKNOWN = (NodeCondition("Ready", "Unknown", last_transition=NOW),)
-DEAD = Node("n", "u", "7", "b", annotations={names.FENCED: SAID}, conditions=UNKNOWN)
+DEAD = node(uid="u", resource_version="7", boot_id="b", annotations={names.FENCED: SAID}, conditions=UNKNOWN)
 ALIVE = replace(DEAD, conditions=(NodeCondition("Ready", "True"),))
 REBOOTED = replace(DEAD, boot_id="c")
 UNSAID = replace(DEAD, annotations={})
 TAINTED = replace(
     DEAD, taints=(Taint(OUT_OF_SERVICE_TAINT.key, OUT_OF_SERVICE_TAINT.value, OUT_OF_SERVICE_TAINT.effect),)
 )
-POD = Pod("s", "db-0", "p")
+POD = pod("db-0", uid="p")
 SILENT, PROVEN = (
     PodDecision(PodAction.DELETE, required_proof=RequiredProof.NODE_UNREACHABLE),
     PodDecision(PodAction.DELETE, required_proof=RequiredProof.BOOT_DEAD),
@@ -45,20 +45,9 @@ HELD = NodeRecord(uid="u", boot_id="b", cordoned_by_us=True)
 FENCED = node_patches.out_of_service_record(DEAD, HELD)
 
 
-def answer(work: Coroutine[Any, Any, T]) -> T:
-    """Return the result of a coroutine; `asyncio.run` would remove the loop that other tests share."""
-    loop = asyncio.new_event_loop()
-    try:
-        return loop.run_until_complete(work)
-    finally:
-        loop.close()
-
-
-def drain(record: NodeRecord = HELD) -> NodeDrain:
-    made = NodeDrain.from_object(
-        {"metadata": {"name": "n", "uid": "d"}, "spec": {"nodeName": "n", "requests": [{"reason": "Failure"}]}}
-    )
-    return made.model_copy(update={"status": made.status.model_copy(update={"node": record, "started_at": NOW})})
+def failed_drain(record: NodeRecord = HELD) -> NodeDrain:
+    """Return the drain of a failed node that has this record in its status."""
+    return drain(begun=True, reasons=(RequestReason.FAILURE,), node=record)
 
 
 def policy_that_forces(force: Force = Force.WITH_PROOF) -> ReschedulePolicy:
@@ -66,38 +55,30 @@ def policy_that_forces(force: Force = Force.WITH_PROOF) -> ReschedulePolicy:
     return policy(failure={"force": force})
 
 
-class Said:
-    """Records the name of every published Event."""
-
-    def __init__(self, done: list[Any]) -> None:
-        self._done = done
-
-    def __getattr__(self, word: str) -> Any:
-        return lambda *_, **__: self._done.append(word)
-
-
 @dataclass
 class World:
     """Fake collaborators of the fencing: the result of live reads, and the writes and Events in order."""
 
     live: Node | None = DEAD
-    blind: bool = False
     silent: bool | Exception = True
     refused: bool = False
     resting: bool = False
-    seconds: float = 1000.0
     reads: int = 0
     glances: int = 0
     done: list[Any] = field(default_factory=list)
-    listed: list[dict[str, Any]] = field(default_factory=list)
+    client: FakeClusterClient = field(default_factory=FakeClusterClient)
+    clock: FakeClock = field(default_factory=FakeClock)
+
+    def __post_init__(self) -> None:
+        self.store = Store(self.clock.now)
+        self.store.history.observe(None, DEAD, None)
+
+    def change(self, *, blind: bool = False, **fields: Any) -> None:
+        """Change these fields; `blind`: no view of the nodes is reliable."""
+        self.store.set_blackout("every Lease is silent" if blind else "")
+        vars(self).update(fields)
 
     def fence(self) -> NodeFencing:
-        store = SimpleNamespace(
-            history=SimpleNamespace(boots=lambda _: fencing.observe_boot(None, DEAD)),
-            state_builder=SimpleNamespace(is_view_stale=lambda: self.blind),
-            drain=lambda _: None,
-        )
-        clock = SimpleNamespace(now=lambda: NOW, monotonic=lambda: self.seconds)
         keeper = SimpleNamespace(
             read_live=self.read,
             read_recent=self.glance,
@@ -106,11 +87,10 @@ class World:
         )
         heartbeats = SimpleNamespace(is_silent_for_long=self.hear)
         made: Any = NodeFencing
-        fence: NodeFencing = made(SimpleNamespace(list=self.list), store, clock, Said(self.done), heartbeats, keeper)
+        fence: NodeFencing = made(
+            self.client, self.store, self.clock, FakeEvents(DrainEvents, self.done), heartbeats, keeper
+        )
         return fence
-
-    async def list(self, _path: str, **_: Any) -> AsyncIterator[dict[str, Any]]:
-        yield {"items": self.listed}
 
     async def read(self, name: str) -> Node | None:
         self.reads += 1
@@ -136,7 +116,7 @@ class World:
 def judged(world: World, here: Node = DEAD, record: NodeRecord = HELD) -> tuple[NodeFencing, FencingState]:
     """Return the fencing after one evaluation, and its state."""
     fence = world.fence()
-    return fence, answer(fence.evaluate(drain(record), here, policy_that_forces(), failing=True))
+    return fence, run_in_own_loop(fence.evaluate(failed_drain(record), here, policy_that_forces(), failing=True))
 
 
 def publish(fence: NodeFencing, here: Node, state: FencingState) -> None:
@@ -146,7 +126,7 @@ def publish(fence: NodeFencing, here: Node, state: FencingState) -> None:
 def scene(here: Node, record: NodeRecord) -> StatusInput:
     given: dict[str, Any] = {"wait": None, "started_at": NOW, "pod_summary": None, "moved": 0, "now": NOW}
     return StatusInput(
-        drain(record), here, policy_that_forces(), Phase.DRAINING, Report.PHASE, node_record=record, **given
+        failed_drain(record), here, policy_that_forces(), Phase.DRAINING, Report.PHASE, node_record=record, **given
     )
 
 
@@ -178,13 +158,13 @@ def test_an_attestation_of_another_boot_is_refused_by_an_event() -> None:
 
 def test_where_the_policy_forbids_force_there_is_no_proof() -> None:
     fence = World().fence()
-    found = answer(fence.evaluate(drain(), DEAD, policy_that_forces(Force.NEVER), failing=True))
+    found = run_in_own_loop(fence.evaluate(failed_drain(), DEAD, policy_that_forces(Force.NEVER), failing=True))
     assert (found.proof, found.force_forbidden) == (None, True)
     assert "Never" in str(found.proof_hint)
 
 
 def test_without_a_failure_nothing_is_looked_for() -> None:
-    found = answer(World().fence().evaluate(drain(), DEAD, policy_that_forces(), failing=False))
+    found = run_in_own_loop(World().fence().evaluate(failed_drain(), DEAD, policy_that_forces(), failing=False))
     assert found.proof is None
 
 
@@ -210,9 +190,9 @@ def test_each_pod_goes_only_while_what_it_rests_on_is_so(
 ) -> None:
     world = World()
     fence, _ = judged(world)
-    vars(world).update(changes)
-    assert (answer(fence.confirm(drain(), DEAD, POD, SILENT)) is None) is silent_goes
-    assert (answer(fence.confirm(drain(), DEAD, POD, PROVEN)) is None) is proven_goes
+    world.change(**changes)
+    assert (run_in_own_loop(fence.confirm(failed_drain(), DEAD, POD, SILENT)) is None) is silent_goes
+    assert (run_in_own_loop(fence.confirm(failed_drain(), DEAD, POD, PROVEN)) is None) is proven_goes
 
 
 def test_forced_delete_needs_a_live_read_and_others_a_recent_one() -> None:
@@ -220,11 +200,11 @@ def test_forced_delete_needs_a_live_read_and_others_a_recent_one() -> None:
     fence, _ = judged(world)
 
     async def ask(verdict: PodDecision) -> None:
-        await asyncio.gather(*(fence.confirm(drain(), DEAD, POD, verdict) for _ in range(5)))
+        await asyncio.gather(*(fence.confirm(failed_drain(), DEAD, POD, verdict) for _ in range(5)))
 
-    answer(ask(SILENT))
+    run_in_own_loop(ask(SILENT))
     assert (world.reads, world.glances) == (0, 5)
-    answer(ask(PROVEN))
+    run_in_own_loop(ask(PROVEN))
     assert (world.reads, world.glances) == (5, 5)
 
 
@@ -238,7 +218,7 @@ def replace_boot(record: NodeRecord) -> NodeRecord:
 
 def tend(world: World, fence: NodeFencing, here: Node, record: NodeRecord, **given: bool) -> StatusInput:
     given = {"taint_due": True, "node_in_use": True, "may_set": True} | given
-    return answer(fence.reconcile_taint(scene(here, record), here, (), write_status=world.write, **given))
+    return run_in_own_loop(fence.reconcile_taint(scene(here, record), here, (), write_status=world.write, **given))
 
 
 def test_it_is_recorded_before_it_is_set() -> None:
@@ -260,7 +240,7 @@ def test_it_is_recorded_before_it_is_set() -> None:
 def test_it_is_not_set_where_the_proof_fails_at_the_last_moment(changes: dict[str, Any]) -> None:
     world = World()
     fence, _ = judged(world)
-    vars(world).update(changes)
+    world.change(**changes)
     tend(world, fence, DEAD, HELD)
     assert world.done == [FENCED]
 
@@ -312,7 +292,9 @@ def test_it_is_taken_off_only_where_the_live_node_allows(live: Node, busy: bool,
     after = tend(world, fence, seen, FENCED, taint_due=False, node_in_use=busy)
     assert world.done == ([{"taints": None}, "publish_in_service"] if lifted else [])
     assert (after.node_record == HELD) is lifted
-    assert bool(fence.wait_reason(drain(), DEAD, policy_that_forces())) is lifted  # nothing is moved for a minute
+    assert (
+        bool(fence.wait_reason(failed_drain(), DEAD, policy_that_forces())) is lifted
+    )  # nothing is moved for a minute
 
 
 # -- coming back ------------------------------------------------------------------------------------------------------
@@ -325,29 +307,28 @@ def test_nothing_is_moved_off_a_ghost() -> None:
     assert found.returned_without_reboot
     publish(fence, ghost, found)
     assert world.done == ["publish_returned_without_reboot"]
-    assert fence.wait_reason(drain(FENCED), ghost, policy_that_forces())
+    assert fence.wait_reason(failed_drain(FENCED), ghost, policy_that_forces())
 
 
 def test_a_pod_that_runs_twice_is_published_once_in_the_apply_step() -> None:
     world = World()
     fence, _ = judged(world)
-    assert answer(fence.confirm(drain(), DEAD, POD, PROVEN)) is None
-    meta = {"namespace": "s", "name": "db-0", "uid": "p2", "resourceVersion": "1"}
-    world.listed = [{"metadata": meta, "spec": {"nodeName": "other"}, "status": {"phase": "Running"}}]
-    found = answer(fence.evaluate(drain(), ALIVE, policy_that_forces(), failing=False))
+    assert run_in_own_loop(fence.confirm(failed_drain(), DEAD, POD, PROVEN)) is None
+    world.client.put("pods", raw_pod("db-0", node="other"))
+    found = run_in_own_loop(fence.evaluate(failed_drain(), ALIVE, policy_that_forces(), failing=False))
     assert not world.done
     publish(fence, ALIVE, found)
     assert world.done == ["publish_returned_without_reboot", "publish_running_twice"]
-    world.seconds += 60
-    assert answer(fence.evaluate(drain(), ALIVE, policy_that_forces(), failing=False)).duplicates == ()
+    world.clock.seconds += 60
+    assert run_in_own_loop(fence.evaluate(failed_drain(), ALIVE, policy_that_forces(), failing=False)).duplicates == ()
 
 
 def test_a_node_that_boots_anew_gets_the_time_of_its_condition() -> None:
     world = World()
     fence, _ = judged(world)
     ill = replace(REBOOTED, conditions=(NodeCondition("Ready", "False"),))
-    assert fence.wait_reason(drain(), ill, policy_that_forces())
-    world.seconds += 181
-    assert fence.wait_reason(drain(), ill, policy_that_forces()) is None
-    assert fence.wait_reason(drain(), REBOOTED, policy_that_forces()) is None  # silent again
-    assert fence.wait_reason(drain(), replace(ill, boot_id="b"), policy_that_forces()) is None
+    assert fence.wait_reason(failed_drain(), ill, policy_that_forces())
+    world.clock.seconds += 181
+    assert fence.wait_reason(failed_drain(), ill, policy_that_forces()) is None
+    assert fence.wait_reason(failed_drain(), REBOOTED, policy_that_forces()) is None  # silent again
+    assert fence.wait_reason(failed_drain(), replace(ill, boot_id="b"), policy_that_forces()) is None

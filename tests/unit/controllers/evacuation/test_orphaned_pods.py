@@ -15,10 +15,11 @@ from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.core.drain.pod_evaluation import MoveMode
 from rescheduler.core.eviction.pod_actions import PodAction, PodDecision
 from rescheduler.core.model.pods import Pod
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.replacement.decisions import ReplacementDecision, ReplacementStep
 from rescheduler.core.replacement.move_history import MoveHistory
 from rescheduler.kube.client import ApiError
-from unit.builders import NOW, RawDict, raw_replica, release_record
+from unit.builders import NOW, raw_replica, release_record
 from unit.fakes import FakeClock, FakeClusterClient, settle
 from unit.supervision import supervisor
 
@@ -34,7 +35,7 @@ class World:
         forgotten: UIDs that were forgotten, once by each collaborator.
     """
 
-    def __init__(self, *pods: RawDict) -> None:
+    def __init__(self, *pods: RawObject) -> None:
         self.client, self.clock, self.metrics = FakeClusterClient(), FakeClock(), Metrics()
         self.client.put("pods", *pods)
         self.tasks: set[str] = set()
@@ -105,30 +106,30 @@ class World:
         return list(self.controller.waiting_reasons)
 
 
-def released(name: str = "a", *, node: str = "n", cause: str = "NodeDrain/n", **meta: Any) -> RawDict:
+def released(name: str = "a", *, node: str = "n", cause: str = "NodeDrain/n", **meta: Any) -> RawObject:
     raw = raw_replica(name, node=node, record=release_record(cause))
-    raw["metadata"] |= meta
+    raw["metadata"].update(meta)
     return raw
 
 
-def with_forged_record() -> RawDict:
+def with_forged_record() -> RawObject:
     """Return a pod whose record names the right Deployment, and whose controller is its ReplicaSet."""
     return raw_replica(annotations={names.MOVE: release_record().to_annotation()})
 
 
-def of_another_deployment() -> RawDict:
+def of_another_deployment() -> RawObject:
     raw = released()
     raw["metadata"]["ownerReferences"][0]["uid"] = "a newer Deployment"
     return raw
 
 
-def with_unreadable_record() -> RawDict:
+def with_unreadable_record() -> RawObject:
     raw = released()
     raw["metadata"]["annotations"] = {names.MOVE: "{"}
     return raw
 
 
-def adopted_by_replica_set() -> RawDict:
+def adopted_by_replica_set() -> RawObject:
     raw = released()
     raw["metadata"]["ownerReferences"] = raw_replica()["metadata"]["ownerReferences"]
     return raw

@@ -8,7 +8,8 @@ from rescheduler.api.policies import DrainSettings
 from rescheduler.controllers.evacuation.related_objects import RelatedObjects
 from rescheduler.core.eviction.pod_actions import EvictionContext
 from rescheduler.core.model.pods import Owner, Pod
-from unit.builders import NOW, RawDict, pod
+from rescheduler.core.model.raw import RawObject
+from unit.builders import NOW, pod
 from unit.fakes import FakeClusterClient, settle
 
 BY_NAMESPACE = DrainSettings.model_validate(
@@ -79,11 +80,11 @@ class World:
         return {path.rpartition("/")[2] for path, _ in self.client.listed}
 
 
-def named(name: str, **meta: object) -> RawDict:
+def named(name: str, **meta: object) -> RawObject:
     return {"metadata": {"name": name, "uid": name, **meta}}
 
 
-def attachment(volume: str, node: str) -> RawDict:
+def attachment(volume: str, node: str) -> RawObject:
     spec = {"nodeName": node, "source": {"persistentVolumeName": volume}}
     return {**named(f"{volume}-{node}"), "spec": spec}
 

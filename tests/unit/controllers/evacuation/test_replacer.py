@@ -20,6 +20,7 @@ from rescheduler.core.drain.pod_evaluation import MoveMode
 from rescheduler.core.eviction.pod_actions import PodAction, PodDecision
 from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.pods import Pod, parse_pod
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.release_record import RETURNED_POD_DELETION_COST
 from rescheduler.core.placement.planner import Fit, Forecast
 from rescheduler.core.replacement.decisions import (
@@ -29,7 +30,7 @@ from rescheduler.core.replacement.decisions import (
     ReplacementStep,
 )
 from rescheduler.kube.client import UnreachableError
-from unit.builders import NOW, RawDict, raw_deployment, raw_replica, raw_replica_set, release_record
+from unit.builders import NOW, raw_deployment, raw_replica, raw_replica_set, release_record
 from unit.fakes import FakeClock, FakeClusterClient, settle
 from unit.supervision import silent, simulated
 
@@ -60,7 +61,7 @@ class World:
         woken: subscribers, in the order in which the replacer woke them; `wakes` is set each time.
     """
 
-    def __init__(self, *pods: RawDict, replicas: int = 3, clock: Clock | None = None) -> None:
+    def __init__(self, *pods: RawObject, replicas: int = 3, clock: Clock | None = None) -> None:
         self.client, self.time, self.budgets, self.metrics = FakeClusterClient(), FakeClock(), FakeBudgets(), Metrics()
         self.clock = clock or self.time
         self.client.put("deployments", raw_deployment(replicas=replicas))
@@ -131,11 +132,11 @@ class World:
         return [f"{method} {path}" for method, path, _ in self.client.written]
 
     @property
-    def patches(self) -> list[RawDict]:
+    def patches(self) -> list[RawObject]:
         return [body["metadata"] for method, _, body in self.client.written if method == "PATCH"]
 
 
-async def ready_world(*pods: RawDict, **options: Any) -> World:
+async def ready_world(*pods: RawObject, **options: Any) -> World:
     """Return a world whose workloads are listed for these pods."""
     world = World(*pods, **options)
     for name in world.pods:
@@ -147,11 +148,11 @@ async def ready_world(*pods: RawDict, **options: Any) -> World:
     return world
 
 
-def three(**options: Any) -> list[RawDict]:
+def three(**options: Any) -> list[RawObject]:
     return [raw_replica("a", **options), raw_replica("b"), raw_replica("c")]
 
 
-def annotated(pods: list[RawDict], **annotations: str) -> list[RawDict]:
+def annotated(pods: list[RawObject], **annotations: str) -> list[RawObject]:
     pods[0]["metadata"]["annotations"] |= annotations
     return pods
 
@@ -182,7 +183,7 @@ async def test_release_is_rehearsed_before_the_pod_is_patched() -> None:
 
 
 @pytest.mark.parametrize(("decision", "pod"), STEPS)
-async def test_patch_has_uid_and_latest_version_as_precondition(decision: ReplacementDecision, pod: RawDict) -> None:
+async def test_patch_has_uid_and_latest_version_as_precondition(decision: ReplacementDecision, pod: RawObject) -> None:
     world = await ready_world(*three(**pod))
     world.client.put("pods", raw_replica("a", **pod))
     await settle()
@@ -556,7 +557,7 @@ async def test_pod_is_not_returned_to_a_replica_set_that_would_delete_it(found: 
     if live and found.startswith("another"):
         live["metadata"]["uid"] = "newer"
 
-    async def find(*_: object, **__: object) -> RawDict | None:
+    async def find(*_: object, **__: object) -> RawObject | None:
         return live
 
     world.client.find = find  # type: ignore[method-assign]

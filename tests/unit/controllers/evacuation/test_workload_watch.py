@@ -6,15 +6,9 @@ import pytest
 
 from rescheduler.controllers.evacuation.workload_watch import ReplicaSetIndex, WorkloadWatch
 from rescheduler.core.model.pods import Owner, Pod, parse_pod
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.workloads import Workload
-from unit.builders import (
-    RawDict,
-    pod,
-    raw_deployment,
-    raw_replica,
-    raw_replica_set,
-    release_record,
-)
+from unit.builders import pod, raw_deployment, raw_replica, raw_replica_set, release_record
 from unit.fakes import FakeClusterClient, settle
 
 PODS_OF_WEB = ("s", "app=web")
@@ -23,7 +17,7 @@ PODS_OF_WEB = ("s", "app=web")
 class World:
     """Deployment `web` with ReplicaSet `web-a` and its pods, and the watch over them."""
 
-    def __init__(self, *pods: RawDict) -> None:
+    def __init__(self, *pods: RawObject) -> None:
         self.client = FakeClusterClient()
         self.client.put("deployments", raw_deployment())
         self.client.put("replicasets", raw_replica_set())
@@ -49,7 +43,7 @@ class World:
         return [] if found is None else sorted(pod.name for pod in found.pods)
 
 
-def claim(name: str, mode: str) -> RawDict:
+def claim(name: str, mode: str) -> RawObject:
     return {"metadata": {"namespace": "s", "name": name, "uid": name}, "spec": {"accessModes": [mode]}}
 
 

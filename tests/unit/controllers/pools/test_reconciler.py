@@ -1,37 +1,35 @@
 """Reconcile pools: the writes, their order, and no change while a fact is unknown."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
 
+from invariants.records import Place
 from rescheduler.api import names
 from rescheduler.controllers.pools.reconciler import PoolReconciler
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
 from rescheduler.core.eviction.api_responses import ErrorResponse
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.pools import labels_and_taints
 from rescheduler.core.pools.admission_policies import AdmissionState
 from rescheduler.core.pools.misplaced_pods import MisplacementReport
 from rescheduler.kube.client import ApiError
-from unit.builders import NOW
-from unit.fakes import FakeClock
+from unit.builders import NOW, controlled_by, raw_node, raw_object, raw_pod, raw_pool
+from unit.fakes import FakeClock, FakeClusterClient
 
-Json = dict[str, Any]
 _KINDS = {"nodes": ResourceKind.NODE, "namespaces": ResourceKind.NAMESPACE, "namespacepools": ResourceKind.POOL}
+AGENT = raw_object("agent", metadata={"namespace": "kube-system"}, spec={"template": {"spec": {}}})
+"""A DaemonSet."""
 
 
 class World:
-    """An API server with nodes, namespaces and pools, and a reconciler whose store is always current."""
+    """A cluster with nodes, namespaces and pools, and a reconciler whose store is always current."""
 
     def __init__(self, enforced: str = "True") -> None:
-        self.objects: dict[tuple[str, str], Json] = {}
-        self.pods: list[Json] = []
-        self.daemon_sets: list[Json] = []
-        self.writes: list[tuple[str, str]] = []
-        self.version, self.clock, self.stale = 0, FakeClock(), False
+        self.client, self.clock = FakeClusterClient(), FakeClock()
         self.misplaced, self.totals, self.node_losses = (
             MisplacementReport(),
             None,
@@ -39,50 +37,25 @@ class World:
         )  # in place of a count
         self.state = AdmissionState(enforced, since=NOW)  # in place of the admission check
         self.kept: list[str] = []
-        self.refused: set[tuple[str, str]] = set()
-        self.tries = 0
         self.store = Store(self.clock.now, ["rescheduler-system"])
-        self.pools = PoolReconciler(self, self.store, self.clock, self, self, self, Metrics())  # type: ignore[arg-type]
+        self.pools = PoolReconciler(self.client, self.store, self.clock, self, self, self, Metrics())  # type: ignore[arg-type]
         self.store.subscribe(on_membership_change=self.pools.enqueue)
 
-    # -- as an API server ---------------------------------------------------------------------------------------------
+    # -- the cluster --------------------------------------------------------------------------------------------------
 
-    def put(self, kind: str, name: str, **body: Any) -> None:
-        self.version += 1
-        meta = {"name": name, "uid": name, "resourceVersion": str(self.version), **body.pop("metadata", {})}
-        meta.setdefault("creationTimestamp", "2026-01-01T00:00:00Z")
-        self.objects[kind, name] = {"metadata": meta, **body}
-        if not self.stale:
-            self.store.put(_KINDS[kind], self.objects[kind, name])
+    def put(self, resource: str, raw: RawObject) -> None:
+        self.client.put(resource, raw)
+        self.store.put(_KINDS[resource], self.client.objects(resource)[raw["metadata"]["uid"]])
 
-    def drop(self, kind: str, name: str) -> None:
-        del self.objects[kind, name]
-        self.store.drop(_KINDS[kind], name)
+    def drop_pool(self) -> None:
+        self.client.remove("namespacepools", "shop")
+        self.store.drop(ResourceKind.POOL, "shop")
 
-    async def find(self, path: str) -> Json | None:
-        *_, kind, name = path.split("/")
-        return self.objects.get((kind, name))
-
-    async def patch(self, path: str, body: Json) -> Json:
-        kind, name = path.removesuffix("/status").split("/")[-2:]
-        found = self.objects[kind, name]
-        if (kind, name) in self.refused:
-            self.tries += 1
-            raise ApiError("PATCH", path, ErrorResponse(403, "Forbidden", "labels are frozen until Monday"))
-        if body["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"]:
-            raise ApiError("PATCH", path, ErrorResponse(409, "Conflict", "modified"))
-        if not path.endswith("/status"):
-            self.writes.append((kind, name))
-        labels = {**found["metadata"].get("labels", {}), **body["metadata"].get("labels", {})}
-        metadata = {"labels": {key: value for key, value in labels.items() if value is not None}}
-        rest = {key: {**found.get(key, {}), **value} for key, value in body.items() if key != "metadata"}
-        self.put(kind, name, **{**{k: v for k, v in found.items() if k != "metadata"}, **rest, "metadata": metadata})
-        return self.objects[kind, name]
-
-    async def list(self, path: str, **query: str) -> AsyncIterator[Json]:
-        rows = self.daemon_sets if path.endswith("daemonsets") else self.pods
-        node = query.get("fieldSelector", "").partition(",")[0].removeprefix("spec.nodeName=")
-        yield {"items": [raw for raw in rows if path.endswith("daemonsets") or raw["spec"].get("nodeName", "") == node]}
+    @property
+    def writes(self) -> list[tuple[str, str]]:
+        """Return resource and name of each write, except writes of a status."""
+        places = [Place.parse(path) for _, path, _ in self.client.written]
+        return [(place.resource, place.name) for place in places if not place.subresource]
 
     # -- as the pod counter and the events ----------------------------------------------------------------------------
 
@@ -110,36 +83,39 @@ class World:
                 await self.pools.reconcile(key)
 
     def label(self, name: str) -> str | None:
-        found: Mapping[str, str] = self.objects["namespaces", name]["metadata"].get("labels", {})
-        return found.get(names.POOL)
+        found: str | None = self.client.objects("namespaces")[name]["metadata"].get("labels", {}).get(names.POOL)
+        return found
 
     def mark(self, name: str) -> labels_and_taints.PoolAssignment:
         found = self.store.node(name)
         assert found is not None
         return labels_and_taints.current_assignment(found)
 
-    def condition(self, type_: str, pool: str = "shop") -> str:
-        found = self.objects["namespacepools", pool]["status"]["conditions"]
-        return next(f"{c['status']} {c['reason']}" for c in found if c["type"] == type_)
+    def conditions(self) -> list[dict[str, str]]:
+        found: list[dict[str, str]] = self.client.objects("namespacepools")["shop"]["status"]["conditions"]
+        return found
+
+    def condition(self, type_: str) -> str:
+        return next(f"{c['status']} {c['reason']}" for c in self.conditions() if c["type"] == type_)
 
 
-def node(world: World, name: str, disk: str = "ssd", **body: Any) -> None:
-    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
-    world.put("nodes", name, **{"metadata": {"labels": {"disk": disk}}, "status": ready, **body})
-
-
-def pool(world: World, name: str = "shop", **spec: Any) -> None:
-    made = {"namespaces": ["x"], "nodeSelector": {"matchLabels": {"disk": "ssd"}}, "exclusive": False, **spec}
-    world.put("namespacepools", name, spec=made)
+def put_pool(world: World, name: str = "shop", **spec: Any) -> None:
+    """Store a pool that is not exclusive by default, with namespace `x`."""
+    world.put("namespacepools", raw_pool(name, **{"namespaces": ["x"], "exclusive": False, **spec}))
 
 
 def shop(enforced: str = "True", **spec: Any) -> World:
+    """Return a cluster with namespace `x` and node `n1` in pool `shop`, and with node `n2` in no pool."""
     world = World(enforced)
-    world.put("namespaces", "x")
-    node(world, "n1")
-    node(world, "n2", disk="hdd")
-    pool(world, **spec)
+    world.put("namespaces", raw_object("x"))
+    world.put("nodes", raw_node("n1", labels={"disk": "ssd"}))
+    world.put("nodes", raw_node("n2", labels={"disk": "hdd"}))
+    put_pool(world, **spec)
     return world
+
+
+def pod_that_requires_the_pool() -> RawObject:
+    return raw_pod(namespace="x", node="n1", nodeSelector={names.NODE_POOL: "shop"})
 
 
 async def test_pool_labels_its_members_once() -> None:
@@ -150,35 +126,35 @@ async def test_pool_labels_its_members_once() -> None:
         labels_and_taints.PoolAssignment("shop", tainted=True),
         labels_and_taints.PoolAssignment(),
     )
-    writes, version = len(world.writes), world.version
+    written = list(world.client.written)
     await world.settle()
-    assert (len(world.writes), world.version) == (writes, version)
+    assert world.client.written == written
     assert world.condition("TaintHeldBack") == "False Tainted"
 
 
 async def test_refused_label_is_reported_and_retried_twice_a_minute() -> None:
     world = shop()
-    world.refused = {("namespaces", "x")}
+    answer = ErrorResponse(403, "Forbidden", "labels are frozen until Monday")
+    world.client.refused["PATCH namespaces"] = ApiError("PATCH", "", answer)
     await world.settle()
     assert world.condition("Ready") == "False Marking"
-    conditions = world.objects["namespacepools", "shop"]["status"]["conditions"]
-    assert "namespace x cannot be written: 403 Forbidden: labels are frozen" in str(conditions)
-    tries, world.clock.seconds = world.tries, world.clock.seconds + 31
+    assert "namespace x cannot be written: 403 Forbidden: labels are frozen" in str(world.conditions())
+    tries, world.clock.seconds = len(world.writes), world.clock.seconds + 31
     for _ in range(20):
         assert await world.pools.reconcile("namespace/x")
-    assert world.tries == tries + 1
-    world.refused.clear()
+    assert len(world.writes) == tries + 1
+    world.client.refused.clear()
     await world.settle()
     assert world.condition("Ready") == "True Mapped"
-    assert "frozen" not in str(world.objects["namespacepools", "shop"]["status"]["conditions"])
+    assert "frozen" not in str(world.conditions())
 
 
 async def test_deleted_pool_loses_its_namespace_labels_first() -> None:
     """A pod created in between would require a label that no node has."""
     world = shop()
     await world.settle()
-    world.writes.clear()
-    world.drop("namespacepools", "shop")
+    world.client.written.clear()
+    world.drop_pool()
     await world.settle()
     assert world.writes == [("namespaces", "x"), ("nodes", "n1")]
 
@@ -186,13 +162,12 @@ async def test_deleted_pool_loses_its_namespace_labels_first() -> None:
 async def test_label_of_a_deleted_pool_stays_while_a_pod_requires_it() -> None:
     world = shop(exclusive=True)
     await world.settle()
-    spec = {"nodeName": "n1", "nodeSelector": {names.NODE_POOL: "shop"}}
-    world.pods = [{"metadata": {"namespace": "x", "name": "p"}, "spec": spec}]
-    world.drop("namespacepools", "shop")
+    world.client.put("pods", pod_that_requires_the_pool())
+    world.drop_pool()
     await world.settle()
     assert world.mark("n1") == labels_and_taints.PoolAssignment("shop")
     assert world.kept == ["x/p"]
-    world.pods = []
+    world.client.remove("pods", "p")
     await world.settle()
     assert world.mark("n1") == labels_and_taints.PoolAssignment()
 
@@ -200,27 +175,20 @@ async def test_label_of_a_deleted_pool_stays_while_a_pod_requires_it() -> None:
 async def test_node_of_a_new_pool_changes_its_label_at_once() -> None:
     world = shop()
     await world.settle()
-    world.pods = [
-        {
-            "metadata": {"namespace": "x", "name": "p"},
-            "spec": {"nodeName": "n1", "nodeSelector": {names.NODE_POOL: "shop"}},
-        }
-    ]
-    world.drop("namespacepools", "shop")
-    pool(world, "other", namespaces=["y"])
+    world.client.put("pods", pod_that_requires_the_pool())
+    world.drop_pool()
+    put_pool(world, "other", namespaces=["y"])
     await world.settle()
     assert world.mark("n1") == labels_and_taints.PoolAssignment("other")
 
 
 async def test_no_taint_while_a_daemon_set_would_lose_pods() -> None:
     world = shop(exclusive=True)
-    world.daemon_sets = [
-        {"metadata": {"namespace": "kube-system", "name": "agent"}, "spec": {"template": {"spec": {}}}}
-    ]
+    world.client.put("daemonsets", AGENT)
     await world.settle()
     assert world.mark("n1") == labels_and_taints.PoolAssignment("shop")
     assert world.condition("TaintHeldBack") == "True LastPlace"
-    world.daemon_sets = []
+    world.client.remove("daemonsets", "agent")
     await world.settle()
     assert world.mark("n1") == labels_and_taints.PoolAssignment("shop", tainted=True)
 
@@ -228,10 +196,9 @@ async def test_no_taint_while_a_daemon_set_would_lose_pods() -> None:
 async def test_two_exclusive_pools_do_not_count_on_each_others_nodes() -> None:
     """Each would count on the other's node, and in the end the pod would have none."""
     world = shop(exclusive=True)
-    pool(world, "slow", exclusive=True, namespaces=["y"], nodeSelector={"matchLabels": {"disk": "hdd"}})
-    owner = {"kind": "ReplicaSet", "name": "dns", "uid": "d", "controller": True}
-    meta = {"namespace": "kube-system", "name": "dns", "ownerReferences": [owner]}
-    world.pods = [{"metadata": meta, "spec": {"nodeName": "n1"}, "status": {"phase": "Running"}}]
+    selector = {"matchLabels": {"disk": "hdd"}}
+    put_pool(world, "slow", exclusive=True, namespaces=["y"], nodeSelector=selector)
+    world.client.put("pods", controlled_by(raw_pod(namespace="kube-system", node="n1"), "ReplicaSet", "dns"))
     await world.settle()
     assert world.mark("n1") == labels_and_taints.PoolAssignment("shop")
     assert world.condition("TaintHeldBack") == "True LastPlace"
@@ -251,11 +218,10 @@ async def test_members_of_an_unreadable_pool_stay_as_they_are() -> None:
     world = shop()
     await world.settle()
     fresh = World()
-    fresh.objects, fresh.version = world.objects, world.version
-    for (kind, _), raw in world.objects.items():
-        if kind != "namespacepools":
-            fresh.store.put(_KINDS[kind], raw)
-    fresh.put("namespacepools", "shop", spec={"nodeSelector": "of a newer version"})
+    for resource in ("namespaces", "nodes"):
+        for raw in world.client.objects(resource).values():
+            fresh.put(resource, raw)
+    fresh.put("namespacepools", raw_pool(nodeSelector="of a newer version"))
     await fresh.settle()
     assert (fresh.label("x"), fresh.mark("n1")) == ("shop", labels_and_taints.PoolAssignment("shop"))
     assert not fresh.writes
@@ -264,7 +230,7 @@ async def test_members_of_an_unreadable_pool_stay_as_they_are() -> None:
 async def test_taint_check_runs_in_time_after_an_early_reconcile() -> None:
     """An early reconcile removes the timer of the key."""
     world = shop(exclusive=True)
-    world.daemon_sets = [{"metadata": {"namespace": "y", "name": "agent"}, "spec": {"template": {"spec": {}}}}]
+    world.client.put("daemonsets", AGENT)
     await world.settle()
     queue = world.pools.queue
     queue.add_after("pool/shop", 0)
@@ -276,17 +242,15 @@ async def test_taint_check_runs_in_time_after_an_early_reconcile() -> None:
 
 async def test_object_is_read_and_written_again_after_a_conflict() -> None:
     world = shop()
-    world.stale = True
-    world.put("namespaces", "x", metadata={"labels": {"team": "a"}})
-    world.stale = False
+    world.client.put("namespaces", raw_object("x", metadata={"labels": {"team": "a"}}))  # the store has the old version
     await world.settle()
     assert world.label("x") == "shop"
-    assert world.objects["namespaces", "x"]["metadata"]["labels"]["team"] == "a"
+    assert world.client.objects("namespaces")["x"]["metadata"]["labels"]["team"] == "a"
 
 
 async def test_terminating_namespace_is_left_alone() -> None:
     world = shop()
-    world.put("namespaces", "x", metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})
+    world.put("namespaces", raw_object("x", metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"}))
     await world.settle()
     assert world.label("x") is None
 

@@ -11,27 +11,9 @@ from rescheduler.core.eligibility.cluster_state import LIST_STALE_AFTER
 from rescheduler.core.eligibility.decision import wait_reason
 from rescheduler.core.model.wait_reasons import ProgressingReason
 from rescheduler.core.pools.membership import MembershipChanges
-from unit.builders import NOW
+from unit.builders import NOW, raw_drain, raw_object, raw_pool
 
 NONE = frozenset[str]()
-Json = dict[str, Any]
-
-
-def node(name: str, version: int = 1, **fields: Any) -> Json:
-    return {"metadata": {"name": name, "uid": name, "resourceVersion": str(version)}, **fields}
-
-
-def drain(name: str, version: int = 1, status: Json | None = None) -> Json:
-    created = "2026-01-01T00:00:00Z"
-    return {
-        "metadata": {"name": name, "uid": name, "resourceVersion": str(version), "creationTimestamp": created},
-        "spec": {"nodeName": name, "requests": [{"reason": "Maintenance"}]},
-        "status": status or {},
-    }
-
-
-def policy(version: int = 1, **spec: Any) -> Json:
-    return {"metadata": {"name": "p", "uid": "p", "resourceVersion": str(version)}, "spec": spec}
 
 
 class Subscriber:
@@ -40,10 +22,10 @@ class Subscriber:
     def __init__(self, *names: str) -> None:
         self.now = NOW
         self.store = Store(lambda: self.now)
-        self.store.put(ResourceKind.POLICY, policy())
+        self.store.put(ResourceKind.POLICY, raw_object("p", spec={}))
         for name in names:
-            self.store.put(ResourceKind.NODE, node(name))
-            self.store.put(ResourceKind.DRAIN, drain(name))
+            self.store.put(ResourceKind.NODE, raw_object(name))
+            self.store.put(ResourceKind.DRAIN, raw_drain(name))
         self.changes = list[str | None]()
         self.eligibility_changes = 0
         self.memberships = list[MembershipChanges]()
@@ -84,7 +66,7 @@ def test_the_drain_of_a_deleted_node_takes_no_slot() -> None:
 
 def test_a_new_node_is_reported_to_all_subscribers() -> None:
     place = Subscriber()
-    place.store.put(ResourceKind.NODE, node("n1"))
+    place.store.put(ResourceKind.NODE, raw_object("n1"))
     assert (place.changes, place.eligibility_changes) == (["n1"], 1)
     assert place.memberships == [MembershipChanges(nodes=frozenset({"n1"}))]
 
@@ -92,10 +74,10 @@ def test_a_new_node_is_reported_to_all_subscribers() -> None:
 def test_a_heartbeat_of_a_node_is_recorded_but_not_reported() -> None:
     place = Subscriber("n1")
     memory = {"type": "MemoryPressure", "status": "False", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}
-    place.store.put(ResourceKind.NODE, node("n1", 2, status={"conditions": [memory]}))
+    place.store.put(ResourceKind.NODE, raw_object("n1", version=2, status={"conditions": [memory]}))
     assert place.changes == ["n1"]
     memory = {**memory, "lastHeartbeatTime": "2026-01-01T00:05:00Z"}
-    place.store.put(ResourceKind.NODE, node("n1", 3, status={"conditions": [memory]}))
+    place.store.put(ResourceKind.NODE, raw_object("n1", version=3, status={"conditions": [memory]}))
     assert place.changes == ["n1"]
     found = place.store.node("n1")
     assert found is not None
@@ -104,20 +86,20 @@ def test_a_heartbeat_of_a_node_is_recorded_but_not_reported() -> None:
 
 def test_a_drain_that_starts_may_affect_other_drains() -> None:
     place = Subscriber("n1")
-    place.store.put(ResourceKind.DRAIN, drain("n1", 2, {"startedAt": "2026-01-01T00:00:00Z"}))
+    place.store.put(ResourceKind.DRAIN, raw_drain("n1", version=2, status={"startedAt": "2026-01-01T00:00:00Z"}))
     assert (place.changes, place.eligibility_changes) == (["n1"], 1)
 
 
 def test_the_progress_of_a_drain_affects_no_other_drain() -> None:
     place = Subscriber("n1")
-    place.store.put(ResourceKind.DRAIN, drain("n1", 2, {"podsEvicted": 3}))
+    place.store.put(ResourceKind.DRAIN, raw_drain("n1", version=2, status={"podsEvicted": 3}))
     assert (place.changes, place.eligibility_changes) == (["n1"], 0)
 
 
 def test_a_policy_affects_all_nodes() -> None:
     place = Subscriber("n1")
     here = place.store.nodes["n1"]
-    place.store.put(ResourceKind.POLICY, policy(2, priority=7))
+    place.store.put(ResourceKind.POLICY, raw_object("p", version=2, spec={"priority": 7}))
     assert (place.changes, place.eligibility_changes) == ([None], 1)
     found = place.store.policy(here)
     assert found is not None
@@ -129,7 +111,7 @@ def test_a_policy_affects_all_nodes() -> None:
 
 def test_an_unreadable_policy_stays_in_effect() -> None:
     place = Subscriber("n1")
-    place.store.put(ResourceKind.POLICY, policy(2, mode="Dream"))
+    place.store.put(ResourceKind.POLICY, raw_object("p", version=2, spec={"mode": "Dream"}))
     assert place.store.is_unreadable(ResourceKind.POLICY, "p")
     assert place.store.policy(place.store.nodes["n1"]) is not None
     assert (place.unreadable, place.changes) == ([1], [])
@@ -137,15 +119,14 @@ def test_an_unreadable_policy_stays_in_effect() -> None:
 
 def test_the_deletion_of_an_object_that_was_never_readable_is_reported() -> None:
     place = Subscriber("n1")
-    broken = {**drain("n2"), "spec": {"nodeName": "n2", "requests": [{"reason": "Boredom"}]}}
-    place.store.put(ResourceKind.DRAIN, broken)
+    place.store.put(ResourceKind.DRAIN, raw_drain("n2", requests=[{"reason": "Boredom"}]))
     place.store.drop(ResourceKind.DRAIN, "n2")
     assert (place.unreadable, place.changes) == ([1, 0], ["n2"])
 
 
 def test_a_full_list_drops_what_it_does_not_have() -> None:
     place = Subscriber("n1", "n2")
-    place.store.put(ResourceKind.NODE, node("n3", 9))
+    place.store.put(ResourceKind.NODE, raw_object("n3", version=9))
     place.changes.clear()
     place.store.resync(ResourceKind.NODE, ["n1"], 5)
     assert set(place.store.nodes) == {"n1", "n3"}  # n3 is newer than the list
@@ -163,8 +144,7 @@ def test_a_deleted_node_leaves_no_history() -> None:
 def test_a_namespace_is_reported_only_if_its_pool_may_change() -> None:
     place = Subscriber()
     for version, labels in ((1, {}), (2, {}), (3, {"team": "a"})):
-        meta = {"name": "s", "uid": "s", "resourceVersion": str(version), "labels": labels}
-        place.store.put(ResourceKind.NAMESPACE, {"metadata": meta})
+        place.store.put(ResourceKind.NAMESPACE, raw_object("s", version=version, metadata={"labels": labels}))
     place.store.drop(ResourceKind.NAMESPACE, "s")
     assert place.memberships == [MembershipChanges(frozenset({"s"}))] * 3
     assert place.changes == []
@@ -173,9 +153,8 @@ def test_a_namespace_is_reported_only_if_its_pool_may_change() -> None:
 def test_a_pool_invalidates_the_cluster_state() -> None:
     place = Subscriber("n1")
     assert not place.store.cluster_state().pool_budgets
-    spec = {"nodeSelector": {"matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]}}
-    meta = {"name": "q", "uid": "q", "resourceVersion": "1"}
-    place.store.put(ResourceKind.POOL, {"metadata": meta, "spec": spec})
+    selector = {"matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]}
+    place.store.put(ResourceKind.POOL, raw_pool("q", nodeSelector=selector))
     assert place.store.cluster_state().pool_budgets.keys() == {"n1"}
     place.store.drop(ResourceKind.POOL, "q")
     assert not place.store.cluster_state().pool_budgets

@@ -5,7 +5,8 @@ import pytest
 from rescheduler.core.drain.deadlocks import would_fit
 from rescheduler.core.model import nodes
 from rescheduler.core.model.listed_pods import parse_listed_pod
-from unit.builders import RawDict, raw_pod
+from rescheduler.core.model.raw import RawObject
+from unit.builders import raw_pod
 
 NODE = nodes.parse_node(
     {"metadata": {"name": "n", "labels": {"disk": "ssd"}}, "status": {"allocatable": {"cpu": "2", "pods": "3"}}}
@@ -22,5 +23,5 @@ NODE = nodes.parse_node(
         (raw_pod("p", cpu="1", nodeSelector={"disk": "hdd"}), [], False),
     ],
 )
-def test_room_on_a_node_that_is_cordoned(asks: RawDict, there: list[RawDict], fits: bool) -> None:
+def test_room_on_a_node_that_is_cordoned(asks: RawObject, there: list[RawObject], fits: bool) -> None:
     assert would_fit(parse_listed_pod(asks), NODE, [parse_listed_pod(raw) for raw in there]) is fits

@@ -15,21 +15,22 @@ from rescheduler.core.drain.preview import Drainable, DrainPreview, PreviewInput
 from rescheduler.core.model import nodes as model_nodes
 from rescheduler.core.model import pods
 from rescheduler.core.model.disruption_budgets import DisruptionBudget, parse_budget
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.workloads import Deployment, ReplicaSet
 from rescheduler.core.placement.planner import Fit
 from rescheduler.core.placement.pod_requirements import PodRequirementsParser
 from rescheduler.core.placement.pod_snapshot import PodSnapshot
 from rescheduler.core.placement.problem import PlacementInput
-from unit.builders import NOW, RawDict, raw_node, raw_pod
+from unit.builders import NOW, raw_budget, raw_node, raw_pod
 
 READY = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
 WEB = Deployment("s", "web", "d", replicas=1)
 
 
 def pod_of_kind(
-    name: str, on: str = "old", *, kind: str = "ReplicaSet", notes: RawDict | None = None, **more: Any
-) -> RawDict:
-    raw = raw_pod(name, node=on, **more) | {"status": READY}
+    name: str, on: str = "old", *, kind: str = "ReplicaSet", notes: RawObject | None = None, **more: Any
+) -> RawObject:
+    raw = {**raw_pod(name, node=on, **more), "status": READY}
     owner = {
         "apiVersion": "apps/v1",
         "kind": kind,
@@ -42,17 +43,16 @@ def pod_of_kind(
 
 
 def limit(name: str, *, allowed: int = 0, healthy: int = 1) -> DisruptionBudget:
-    status = {"disruptionsAllowed": allowed, "currentHealthy": healthy, "desiredHealthy": 1, "expectedPods": 1}
-    meta = {"namespace": "s", "name": name, "uid": name}
-    return parse_budget({"metadata": meta, "spec": {"selector": {"matchLabels": {"app": "a"}}}, "status": status})
+    return parse_budget(
+        raw_budget(name, disruptionsAllowed=allowed, currentHealthy=healthy, desiredHealthy=1, expectedPods=1)
+    )
 
 
 def world(
-    raws: Sequence[RawDict], *budgets: DisruptionBudget, nodes: Sequence[RawDict] = (), deployment: Deployment = WEB
+    raws: Sequence[RawObject], *budgets: DisruptionBudget, nodes: Sequence[RawObject] = (), deployment: Deployment = WEB
 ) -> PreviewInput:
-    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
     found = [raw_node("old", cpu="16"), *(nodes or [raw_node("n1")])]
-    known = {n["metadata"]["name"]: model_nodes.parse_node({**n, "status": n["status"] | ready}) for n in found}
+    known = {n["metadata"]["name"]: model_nodes.parse_node(n) for n in found}
     census = PodSnapshot(PodRequirementsParser(), known)
     tenants = defaultdict(list)
     for raw in raws:
@@ -101,7 +101,7 @@ def test_a_pod_of_which_only_the_scheduler_can_say_makes_the_answer_unsure() -> 
         ({}, [raw_node("n1", unschedulable=True)], "1 cordoned or being drained"),
     ],
 )
-def test_why_a_pod_finds_no_place(spec: RawDict, nodes: list[RawDict], reason: str) -> None:
+def test_why_a_pod_finds_no_place(spec: RawObject, nodes: list[RawObject], reason: str) -> None:
     raw = pod_of_kind("p1", **spec)
     seen = world([raw], nodes=nodes)
     assert [f.reason for _, f in look(seen).unplaced] == [f"0 of 1 other nodes can take the pod: {reason}"]

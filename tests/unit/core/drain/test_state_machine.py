@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rescheduler.api import names
-from rescheduler.api.drains import NodeDrain, Phase
+from rescheduler.api.drains import NodeDrain, Phase, RequestReason
 from rescheduler.core.drain.state_machine import (
     MIN_TIME_CORDONED,
     TRANSITIONS,
@@ -20,7 +20,7 @@ from rescheduler.core.drain.state_machine import (
     step,
 )
 from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
-from unit.builders import NOW
+from unit.builders import NOW, drain
 
 
 def situation(**changes: object) -> DrainState:
@@ -171,13 +171,9 @@ def test_every_fact_has_a_row_in_every_phase_with_a_request() -> None:
             assert set(TRANSITIONS[phase]) == set(Fact)
 
 
-def drain(*, started: bool = True, steps_back: bool = False) -> NodeDrain:
+def manual_drain(*, started: bool = True, steps_back: bool = False) -> NodeDrain:
     annotations = {names.STEPPED_BACK: "n2/u2"} if steps_back else {}
-    status = {"startedAt": "2026-01-01T00:00:00Z"} if started else {}
-    meta = {"name": "n", "uid": "d", "resourceVersion": "1", "annotations": annotations}
-    return NodeDrain.from_object(
-        {"metadata": meta, "spec": {"nodeName": "n", "requests": [{"reason": "Manual"}]}, "status": status}
-    )
+    return drain(begun=started, reasons=(RequestReason.MANUAL,), annotations=annotations)
 
 
 @pytest.mark.parametrize(
@@ -199,9 +195,9 @@ def drain(*, started: bool = True, steps_back: bool = False) -> NodeDrain:
 def test_a_reason_to_wait_gives_a_permission(
     reason: ProgressingReason | None, state: dict[str, bool], expected: Permission
 ) -> None:
-    assert permission(drain(**state), WaitReason(reason, "why") if reason else None) is expected
+    assert permission(manual_drain(**state), WaitReason(reason, "why") if reason else None) is expected
 
 
 def test_a_drain_does_not_step_back_while_its_node_is_out_of_service() -> None:
     wait = WaitReason(ProgressingReason.MAX_CONCURRENT, "why")
-    assert permission(drain(steps_back=True), wait, out_of_service=True) is Permission.WAITS
+    assert permission(manual_drain(steps_back=True), wait, out_of_service=True) is Permission.WAITS

@@ -1,14 +1,14 @@
 """Requests of a node, and when they start and end."""
 
 import json
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Unpack
 
 import pytest
 
 from rescheduler.api import names
 from rescheduler.api.drains import RequestReason
-from rescheduler.api.policies import ReschedulePolicy, ReschedulePolicySpec
+from rescheduler.api.policies import ReschedulePolicy
 from rescheduler.core.drain.triggers import (
     TriggerContext,
     parse_condition_message,
@@ -17,32 +17,33 @@ from rescheduler.core.drain.triggers import (
 )
 from rescheduler.core.failure.condition_history import ConditionHistory, observe
 from rescheduler.core.model.nodes import Node, NodeCondition
-from unit.builders import policy
+from unit.builders import NOW, NodeFields, node, policy
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
-POLICY = ReschedulePolicy("p", "u", 1, ReschedulePolicySpec())
+POLICY = policy()
 
 
 def at(seconds: float) -> datetime:
-    return START + timedelta(seconds=seconds)
+    return NOW + timedelta(seconds=seconds)
 
 
-def node(ready: str = "True", *, transition: float = 0, **more: object) -> Node:
-    condition = NodeCondition("Ready", ready, "why", at(transition))
-    base: dict[str, object] = {"name": "n", "uid": "u", "created": at(-3600), "conditions": (condition,)}
-    return Node(**(base | more))  # type: ignore[arg-type]
+def node_with_ready(ready: str = "True", *, transition: float = 0, **fields: Unpack[NodeFields]) -> Node:
+    """Return a node of the last hour whose condition Ready changed at this second."""
+    given: NodeFields = {"created": at(-3600), **fields}
+    return node(conditions=(NodeCondition("Ready", ready, "why", at(transition)),), **given)
 
 
 def story(*steps: tuple[float, str]) -> ConditionHistory:
     seen = None
     for seconds, ready in steps:
-        seen = observe(seen, node(ready, transition=seconds), POLICY, at(seconds))
+        seen = observe(seen, node_with_ready(ready, transition=seconds), POLICY, at(seconds))
     assert seen is not None
     return seen
 
 
 def reasons(ready: str, seen: ConditionHistory, seconds: float, *standing: RequestReason) -> set[RequestReason]:
-    asked = wanted_requests(node(ready), POLICY, seen, at(seconds), TriggerContext(dict.fromkeys(standing, "")))
+    asked = wanted_requests(
+        node_with_ready(ready), POLICY, seen, at(seconds), TriggerContext(dict.fromkeys(standing, ""))
+    )
     return {want.reason for want in asked.requests}
 
 
@@ -57,7 +58,7 @@ def test_a_condition_counts_after_its_time(ready: str, seconds: float, asks: boo
 
 def test_it_is_looked_at_again_just_when_the_time_is_up() -> None:
     seen = story((-5, "True"), (0, "Unknown"))
-    assert wanted_requests(node("Unknown"), POLICY, seen, at(10), TriggerContext()).recheck_at == at(60)
+    assert wanted_requests(node_with_ready("Unknown"), POLICY, seen, at(10), TriggerContext()).recheck_at == at(60)
 
 
 def test_time_as_unknown_counts_for_false_too() -> None:
@@ -67,20 +68,20 @@ def test_time_as_unknown_counts_for_false_too() -> None:
 
 
 def test_after_restart_unknown_counts_from_transition_false_from_now() -> None:
-    unknown = observe(None, node("Unknown", transition=0), POLICY, at(50))
+    unknown = observe(None, node_with_ready("Unknown", transition=0), POLICY, at(50))
     assert reasons("Unknown", unknown, 60) == {RequestReason.FAILURE}
-    ill = observe(None, node("False", transition=0), POLICY, at(170))
+    ill = observe(None, node_with_ready("False", transition=0), POLICY, at(170))
     assert reasons("False", ill, 180) == set()
 
 
 def test_a_transition_in_the_future_shortens_nothing() -> None:
-    seen = observe(None, node("Unknown", transition=1000), POLICY, at(0))
+    seen = observe(None, node_with_ready("Unknown", transition=1000), POLICY, at(0))
     assert reasons("Unknown", seen, 59) == set()
     assert reasons("Unknown", seen, 60) == {RequestReason.FAILURE}
 
 
 def test_a_new_node_that_was_never_ready_has_its_grace() -> None:
-    young = node("False", created=at(0))
+    young = node_with_ready("False", created=at(0))
     seen = observe(None, young, POLICY, at(0))
     asked = wanted_requests(young, POLICY, seen, at(500), TriggerContext())
     assert asked.requests == ()
@@ -96,7 +97,9 @@ def test_a_failure_stands_until_it_is_over_for_recover_after() -> None:
 
 def test_another_node_under_the_name_starts_anew() -> None:
     seen = story((0, "Unknown"))
-    assert observe(seen, node("Unknown", uid="other", transition=90), POLICY, at(100)).status_since["Ready"] == (
+    assert observe(seen, node_with_ready("Unknown", uid="other", transition=90), POLICY, at(100)).status_since[
+        "Ready"
+    ] == (
         "Unknown",
         at(90),
     )
@@ -104,9 +107,13 @@ def test_another_node_under_the_name_starts_anew() -> None:
 
 def test_the_annotation_asks_for_maintenance_and_false_is_refused() -> None:
     seen = story((0, "True"))
-    asked = wanted_requests(node(annotations={names.MAINTENANCE: "disk"}), POLICY, seen, at(1), TriggerContext())
+    asked = wanted_requests(
+        node_with_ready(annotations={names.MAINTENANCE: "disk"}), POLICY, seen, at(1), TriggerContext()
+    )
     assert [(want.reason, want.message) for want in asked.requests] == [(RequestReason.MAINTENANCE, "disk")]
-    refused = wanted_requests(node(annotations={names.MAINTENANCE: "false"}), POLICY, seen, at(1), TriggerContext())
+    refused = wanted_requests(
+        node_with_ready(annotations={names.MAINTENANCE: "false"}), POLICY, seen, at(1), TriggerContext()
+    )
     assert refused.refused
     assert refused.requests == ()
 
@@ -114,9 +121,9 @@ def test_the_annotation_asks_for_maintenance_and_false_is_refused() -> None:
 def test_a_cancelled_request_stays_quiet_until_it_changes() -> None:
     seen = story((0, "True"))
     cancelled = {names.CANCELLED: '{"Maintenance": "disk"}'}
-    same = node(annotations={names.MAINTENANCE: "disk", **cancelled})
+    same = node_with_ready(annotations={names.MAINTENANCE: "disk", **cancelled})
     assert wanted_requests(same, POLICY, seen, at(1), TriggerContext()).requests == ()
-    other = node(annotations={names.MAINTENANCE: "fan", **cancelled})
+    other = node_with_ready(annotations={names.MAINTENANCE: "fan", **cancelled})
     asked = wanted_requests(other, POLICY, seen, at(1), TriggerContext())
     assert [want.message for want in asked.requests] == ["fan"]
     assert stale_cancellations(other, asked, seen) == ("Maintenance",)
@@ -124,20 +131,15 @@ def test_a_cancelled_request_stays_quiet_until_it_changes() -> None:
 
 @pytest.mark.parametrize("nonsense", ["x", "[]", "null", "3"])
 def test_nonsense_in_the_cancelled_annotation_cancels_nothing(nonsense: str) -> None:
-    asked = node(annotations={names.MAINTENANCE: "disk", names.CANCELLED: nonsense})
+    asked = node_with_ready(annotations={names.MAINTENANCE: "disk", names.CANCELLED: nonsense})
     assert wanted_requests(asked, POLICY, story((0, "True")), at(1), TriggerContext()).requests
 
 
-DETECTOR = ReschedulePolicy.from_object(
-    {
-        "metadata": {"name": "p"},
-        "spec": {"maintenance": {"conditions": [{"type": "Detector", "status": ["True"], "for": "30s"}]}},
-    }
-)
+DETECTOR = policy(maintenance={"conditions": [{"type": "Detector", "status": ["True"], "for": "30s"}]})
 
 
-def detected(status: str, **more: Any) -> Node:
-    return node(conditions=(NodeCondition("Ready", "True"), NodeCondition("Detector", status, "Fan", at(0))), **more)
+def detected(status: str, **fields: Unpack[NodeFields]) -> Node:
+    return node(conditions=(NodeCondition("Ready", "True"), NodeCondition("Detector", status, "Fan", at(0))), **fields)
 
 
 def test_a_condition_asks_for_maintenance_and_withdraws_it() -> None:
@@ -164,16 +166,16 @@ def test_the_annotations_words_come_before_the_conditions() -> None:
 def test_a_long_request_is_noted_by_its_hash_and_matches_it(value: str) -> None:
     seen = story((0, "True"))
     (want,) = wanted_requests(
-        node(annotations={names.MAINTENANCE: value}), POLICY, seen, at(60), TriggerContext()
+        node_with_ready(annotations={names.MAINTENANCE: value}), POLICY, seen, at(60), TriggerContext()
     ).requests
     assert want.token is not None
     assert len(want.token) <= 256
     noted = {names.CANCELLED: json.dumps({"Maintenance": want.token})}
-    same = node(annotations={names.MAINTENANCE: value, **noted})
+    same = node_with_ready(annotations={names.MAINTENANCE: value, **noted})
     asked = wanted_requests(same, POLICY, seen, at(60), TriggerContext())
     assert asked.requests == ()
     assert stale_cancellations(same, asked, seen) == ()
-    other = node(annotations={names.MAINTENANCE: value + "y", **noted})
+    other = node_with_ready(annotations={names.MAINTENANCE: value + "y", **noted})
     assert stale_cancellations(other, wanted_requests(other, POLICY, seen, at(60), TriggerContext()), seen) == (
         "Maintenance",
     )
@@ -196,8 +198,10 @@ GPU = {"conditions": [{"type": "GpuBad", "status": ["True"], "for": "10s"}], "re
 OTHER = {"conditions": [{"type": "Other", "status": ["True"], "for": "10s"}], "recoverAfter": "1m"}
 
 
-def flagged(status: str, *, since: float = 0, **more: Any) -> Node:
-    return node(conditions=(NodeCondition("Ready", "True"), NodeCondition("GpuBad", status, "Xid", at(since))), **more)
+def flagged(status: str, *, since: float = 0, **fields: Unpack[NodeFields]) -> Node:
+    return node(
+        conditions=(NodeCondition("Ready", "True"), NodeCondition("GpuBad", status, "Xid", at(since))), **fields
+    )
 
 
 @pytest.mark.parametrize("decides", [None, policy(failure={**GPU, "enabled": False})])

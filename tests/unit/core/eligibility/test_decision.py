@@ -119,7 +119,7 @@ def test_node_that_fails_during_its_drain_frees_its_slot() -> None:
 
 
 def test_a_failed_node_does_not_queue_behind_maintenance() -> None:
-    place = world(drain("n0", reason=RequestReason.FAILURE), drain("n5", begun=True), ill=1)
+    place = world(drain("n0", reasons=(RequestReason.FAILURE,)), drain("n5", begun=True), ill=1)
     assert reason("n0", place) is None
 
 
@@ -128,22 +128,22 @@ def test_a_failed_node_does_not_queue_behind_maintenance() -> None:
     [(10, 2, None), (10, 3, ProgressingReason.STORM), (2, 1, None), (3, 2, ProgressingReason.STORM), (1, 1, None)],
 )
 def test_the_storm_brake(nodes: int, ill: int, why: ProgressingReason | None) -> None:
-    assert reason("n0", world(drain("n0", reason=RequestReason.FAILURE), nodes=nodes, ill=max(ill, 1))) is why
+    assert reason("n0", world(drain("n0", reasons=(RequestReason.FAILURE,)), nodes=nodes, ill=max(ill, 1))) is why
 
 
 def test_only_maintenance_waits_for_windows() -> None:
     shut: dict[str, Any] = {"maintenance": {"windows": [{"schedule": "0 12 * * *", "duration": "1h"}]}}
-    assert reason("n0", world(drain("n0", reason=RequestReason.MANUAL), **shut)) is None
+    assert reason("n0", world(drain("n0", reasons=(RequestReason.MANUAL,)), **shut)) is None
     assert reason("n0", world(drain("n0", begun=True), **shut)) is None  # onWindowClose: Finish
     shut["maintenance"]["onWindowClose"] = "Pause"
     assert reason("n0", world(drain("n0", begun=True), **shut)) is ProgressingReason.WINDOW
-    assert reason("n0", world(drain("n0", begun=True, reason=RequestReason.MANUAL), **shut)) is None
+    assert reason("n0", world(drain("n0", begun=True, reasons=(RequestReason.MANUAL,)), **shut)) is None
 
 
 def test_drain_that_waits_for_a_window_holds_back_no_other() -> None:
     place = world(
         drain("n0", age=9),
-        drain("n1", age=5, reason=RequestReason.MANUAL),
+        drain("n1", age=5, reasons=(RequestReason.MANUAL,)),
         maintenance={"windows": [{"schedule": "0 12 * * *", "duration": "1h"}]},
     )
     assert reason("n1", place) is None
@@ -209,7 +209,7 @@ def of(name: str, place: ClusterState, **changes: Any) -> ClusterState:
 
 
 def failing(name: str = "n0", **more: Any) -> NodeDrain:
-    return drain(name, reason=RequestReason.FAILURE, **more)
+    return drain(name, reasons=(RequestReason.FAILURE,), **more)
 
 
 def test_drain_of_a_recovered_node_is_cancelled() -> None:
@@ -308,8 +308,8 @@ MANY: dict[str, Any] = {"maintenance": {"maxConcurrent": 10, "maxUnavailable": 1
 
 def test_pool_budget_counts_nodes_that_are_out_for_any_reason() -> None:
     others = (
-        drain("n2", begun=True, reason=RequestReason.MANUAL),
-        drain("n3", begun=True, reason=RequestReason.FAILURE),
+        drain("n2", begun=True, reasons=(RequestReason.MANUAL,)),
+        drain("n3", begun=True, reasons=(RequestReason.FAILURE,)),
     )
     place = world(drain("n1"), drain("n4"), *others, **MANY)
     assert reason("n1", pooled(place, 2, "n1", "n2", "n3")) is ProgressingReason.POOL_BUDGET
@@ -324,13 +324,13 @@ def test_failed_node_takes_a_pool_slot_before_its_drain_begins() -> None:
 
 def test_an_unreachable_node_never_waits_for_its_pool() -> None:
     place = world(
-        drain("n0", reason=RequestReason.FAILURE), drain("n1", begun=True), ill=1, failure={"maxUnhealthy": "100%"}
+        drain("n0", reasons=(RequestReason.FAILURE,)), drain("n1", begun=True), ill=1, failure={"maxUnhealthy": "100%"}
     )
     assert reason("n0", pooled(place, 1, "n0", "n1")) in (None, ProgressingReason.CANCELLED)
 
 
 def test_ill_node_waits_while_other_nodes_fill_the_pool_budget() -> None:
-    place = world(drain("n0", reason=RequestReason.FAILURE), drain("n1", begun=True))
+    place = world(drain("n0", reasons=(RequestReason.FAILURE,)), drain("n1", begun=True))
     assert reason("n0", pooled(place, 1, "n0", "n1")) is ProgressingReason.POOL_BUDGET
 
 

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rescheduler.api.conditions import Condition
-from rescheduler.api.drains import Blocker, BlockerClass, NodeDrain, NodeDrainSpec, NodeDrainStatus, Phase, PodCounts
-from rescheduler.api.policies import ReschedulePolicy, ReschedulePolicySpec
+from rescheduler.api.drains import Blocker, BlockerClass, NodeDrain, NodeDrainSpec, Phase, PodCounts, RequestReason
 from rescheduler.core.eligibility.cluster_state import ClusterState
 from rescheduler.core.eligibility.decision import is_only_suspected, wait_reason
 from rescheduler.core.failure.condition_history import FailureStart, observe
@@ -19,7 +18,7 @@ from rescheduler.core.model.nodes import Node, NodeCondition
 from rescheduler.core.model.policy_selection import PolicySelector
 from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
 from rescheduler.core.pools.max_unavailable import PoolBudget
-from unit.builders import NOW
+from unit.builders import NOW, drain, node, policy
 
 LONG_AGO = NOW - timedelta(hours=1)
 CONDITIONS = [
@@ -31,38 +30,26 @@ CONDITIONS = [
 WELL = "True"
 
 
-def ill(name: str, *flags: str, ready: str = WELL, labels: Mapping[str, str] | None = None) -> Node:
+def ill(name: str, *flags: str, ready: str = WELL, zone: str = "") -> Node:
     found = tuple(NodeCondition(flag, "True") for flag in flags)
-    return Node(name, name, labels=labels or {}, conditions=(NodeCondition("Ready", ready), *found))
+    return node(name, zone=zone, conditions=(NodeCondition("Ready", ready), *found))
 
 
-def drain(name: str, *, begun: bool = False, reasons: tuple[str, ...] = ("Failure",), **status: Any) -> NodeDrain:
-    spec = {"nodeName": name, "requests": [{"reason": reason} for reason in reasons]}
-    begun_at = {"started_at": NOW - timedelta(minutes=1), "phase": Phase.DRAINING} if begun else {}
-    return NodeDrain(
-        name=name,
-        uid=name,
-        resource_version="1",
-        generation=1,
-        created=LONG_AGO,
-        deletion_timestamp=None,
-        finalizers=(),
-        annotations={},
-        spec=NodeDrainSpec.model_validate(spec),
-        status=NodeDrainStatus(**{**begun_at, **status}),
-    )
+def failure_drain(name: str, *, begun: bool = False, **status: Any) -> NodeDrain:
+    """Return a drain for a failure that started a minute ago, or has not started."""
+    phase = {"phase": Phase.DRAINING} if begun else {}
+    return drain(name, age=60, begun=begun, reasons=(RequestReason.FAILURE,), **phase | status)
 
 
 def world(
     *nodes: Node, drains: tuple[NodeDrain, ...] = (), failed_at: Mapping[str, datetime] | None = None, **failure: Any
 ) -> ClusterState:
     """Return a cluster with one policy, in which every unhealthy node has a drain for its failure."""
-    spec = {"failure": {"conditions": CONDITIONS, "leaseTimeout": "20s", **failure}}
-    policy = ReschedulePolicy("p", "u", 1, ReschedulePolicySpec.model_validate(spec))
-    seen = {n.name: observe(None, n, policy, (failed_at or {}).get(n.name, LONG_AGO)) for n in nodes}
-    made = {n.name: drain(n.name) for n in nodes if seen[n.name].failing_conditions}
+    decides = policy(failure={"conditions": CONDITIONS, "leaseTimeout": "20s", **failure})
+    seen = {n.name: observe(None, n, decides, (failed_at or {}).get(n.name, LONG_AGO)) for n in nodes}
+    made = {n.name: failure_drain(n.name) for n in nodes if seen[n.name].failing_conditions}
     made |= {d.name: d for d in drains}
-    return ClusterState({n.name: n for n in nodes}, PolicySelector([policy]), made, NOW, None, seen)
+    return ClusterState({n.name: n for n in nodes}, PolicySelector([decides]), made, NOW, None, seen)
 
 
 def cluster(count: int, *others: Node, **more: Any) -> ClusterState:
@@ -133,7 +120,7 @@ def test_storm_of_unreachable_nodes_brakes_their_other_causes() -> None:
 
 def test_suspected_nodes_count_as_unreachable() -> None:
     dead = [ill("n0", ready="Unknown"), ill("n1", ready="Unknown"), ill("n2")]
-    place = cluster(10, *dead, drains=(drain("n2"),))
+    place = cluster(10, *dead, drains=(failure_drain("n2"),))
     assert reason("n0", place) is None
     place = replace(place, suspected_nodes=frozenset({"n2"}))
     assert {reason(node.name, place) for node in dead} == {ProgressingReason.STORM}
@@ -147,7 +134,7 @@ def test_unknown_nodes_with_renewed_leases_do_not_count() -> None:
     place = replace(place, nodes_with_renewed_lease=frozenset({"n1", "n2", "n3", "n4"}))
     assert reason("n0", place) is None
     assert reason("n1", place) is ProgressingReason.CANCELLED
-    begun = {**place.drains, "n2": drain("n2", begun=True)}
+    begun = {**place.drains, "n2": failure_drain("n2", begun=True)}
     assert reason("n2", replace(place, drains=begun)) is ProgressingReason.CANCELLED
     assert reason("n0", replace(place, drains=begun)) is None
 
@@ -160,9 +147,8 @@ def test_the_message_names_the_condition_the_count_the_limit_and_the_group() -> 
 
 
 def test_each_cause_is_counted_on_its_own_in_a_zone() -> None:
-    zone = {"topology.kubernetes.io/zone": "a"}
-    flagged = [ill(f"gpu{i}", "GpuBad", labels=zone) for i in range(3)]
-    place = cluster(40, *flagged, ill("dead", ready="Unknown", labels=zone))
+    flagged = [ill(f"gpu{i}", "GpuBad", zone="a") for i in range(3)]
+    place = cluster(40, *flagged, ill("dead", ready="Unknown", zone="a"))
     assert "zone a" in (why("gpu0", place) or WaitReason(ProgressingReason.STORM, "")).message
     assert reason("dead", place) is None
 
@@ -178,14 +164,15 @@ def test_falsely_reported_suspected_node_is_only_suspected() -> None:
 
 def test_storm_is_checked_again_after_a_suspicion() -> None:
     said = (Condition(type="Progressing", status="True", reason="Suspected", last_transition_time=NOW),)
-    was = drain("gpu0", begun=True, conditions=said)
+    was = failure_drain("gpu0", begun=True, conditions=said)
     assert reason("gpu0", cluster(10, *FLAGGED, drains=(was,))) is ProgressingReason.STORM
     dead = ill("gpu0", "GpuBad", ready="Unknown")
     assert reason("gpu0", cluster(10, dead, *FLAGGED[1:], drains=(was,))) is None
 
 
 def test_drained_nodes_in_maintenance_count_for_no_storm() -> None:
-    away = drain("gpu2", begun=True, reasons=("Maintenance", "Failure"), drained_at=NOW, phase=Phase.DRAINED)
+    both = (RequestReason.MAINTENANCE, RequestReason.FAILURE)
+    away = drain("gpu2", age=60, begun=True, reasons=both, drained_at=NOW, phase=Phase.DRAINED)
     assert reason("gpu0", cluster(10, *FLAGGED, drains=(away,))) is None
 
 
@@ -213,7 +200,7 @@ def flapping(place: ClusterState, cause: str, *names: str) -> ClusterState:
         for name, found in place.condition_histories.items()
         if name in names
     }
-    drains = {name: drain(name) for name in names}
+    drains = {name: failure_drain(name) for name in names}
     return replace(place, condition_histories={**place.condition_histories, **seen}, drains={**place.drains, **drains})
 
 
@@ -257,16 +244,16 @@ def test_longest_failure_starts_first_of_equally_certain_ones() -> None:
 
 
 def test_running_drain_holds_its_slot_and_is_named() -> None:
-    place = cluster(10, ill("a", ready="False"), ill("b", ready="False"), drains=(drain("a", begun=True),))
+    place = cluster(10, ill("a", ready="False"), ill("b", ready="False"), drains=(failure_drain("a", begun=True),))
     found = why("b", place)
     assert found is not None
     assert found.reason is ProgressingReason.MAX_CONCURRENT
     assert "failure.maxConcurrent 10% (1 of 10 nodes) is taken by a" in found.message
-    assert reason("b", cluster(20, *place.nodes.values(), drains=(drain("a", begun=True),))) is None
+    assert reason("b", cluster(20, *place.nodes.values(), drains=(failure_drain("a", begun=True),))) is None
 
 
 def test_running_drain_of_a_less_certain_failure_holds_back_no_dead_node() -> None:
-    place = cluster(10, ill("a", "GpuBad"), ill("b", ready="Unknown"), drains=(drain("a", begun=True),))
+    place = cluster(10, ill("a", "GpuBad"), ill("b", ready="Unknown"), drains=(failure_drain("a", begun=True),))
     assert reason("b", place) is None
 
 
@@ -297,25 +284,25 @@ def test_drain_holds_a_slot(status: dict[str, Any], holds: bool) -> None:
     if minutes:
         at = NOW - timedelta(minutes=minutes)
         conditions = (Condition(type="Blocked", status="True", reason="x", last_transition_time=at),)
-    begun = drain("a", begun=True, blockers=tuple(blockers), conditions=conditions, **status)
+    begun = failure_drain("a", begun=True, blockers=tuple(blockers), conditions=conditions, **status)
     place = cluster(10, ill("a", ready="Unknown"), ill("b", ready="Unknown"), drains=(begun,))
     assert (reason("b", place) is ProgressingReason.MAX_CONCURRENT) is holds
 
 
 def test_unconfirmed_suspicion_gives_up_its_slot() -> None:
-    place = cluster(10, ill("a"), ill("b", ready="False"), drains=(drain("a", begun=True),))
+    place = cluster(10, ill("a"), ill("b", ready="False"), drains=(failure_drain("a", begun=True),))
     place = replace(place, suspected_nodes=frozenset({"a"}))
     assert reason("b", place) is ProgressingReason.MAX_CONCURRENT
-    old = drain("a", begun=True, started_at=NOW - timedelta(minutes=5))
+    old = failure_drain("a", begun=True, started_at=NOW - timedelta(minutes=5))
     assert reason("b", replace(place, drains={**place.drains, "a": old})) is None
 
 
 def test_drain_with_another_wait_reason_holds_back_no_other() -> None:
     nodes = [ill("a", ready="False"), ill("b", ready="False")]
     elsewhere = (Condition(type="Progressing", status="False", reason="OwnedElsewhere", last_transition_time=NOW),)
-    place = cluster(10, *nodes, drains=(drain("a", conditions=elsewhere),))
+    place = cluster(10, *nodes, drains=(failure_drain("a", conditions=elsewhere),))
     assert reason("b", place) is None
-    gated = drain("a")
+    gated = failure_drain("a")
     wanted = {"nodeName": "a", "requests": [{"reason": "Failure"}], "drain": {"gates": ["x/ok"]}}
     spec = NodeDrainSpec.model_validate(wanted)
     place = cluster(10, *nodes, drains=(gated.model_copy(update={"spec": spec}),))
@@ -323,21 +310,21 @@ def test_drain_with_another_wait_reason_holds_back_no_other() -> None:
     budget = PoolBudget(
         "shop", place.policy_selector.policies[0].spec.failure.max_concurrent, frozenset({"a", "well1"})
     )
-    place = cluster(10, *nodes, drains=(drain("well1", begun=True, reasons=("Maintenance",)),))
+    place = cluster(10, *nodes, drains=(drain("well1", age=60, begun=True, phase=Phase.DRAINING),))
     place = replace(place, pool_budgets={"a": budget, "well1": budget})
     assert (reason("a", place), reason("b", place)) == (ProgressingReason.POOL_BUDGET, None)
 
 
 def test_failed_nodes_do_not_queue_behind_maintenance() -> None:
-    busy = tuple(drain(f"well{i}", begun=True, reasons=("Maintenance",)) for i in range(5))
+    busy = tuple(drain(f"well{i}", age=60, begun=True, phase=Phase.DRAINING) for i in range(5))
     assert reason("a", cluster(10, ill("a", ready="False"), drains=busy)) is None
 
 
 def test_drain_that_waited_needs_a_slot_again() -> None:
     rested = (Condition(type="Progressing", status="False", reason="Cancelled", last_transition_time=NOW),)
-    back = drain("b", begun=True, phase=Phase.WAITING, conditions=rested)
+    back = failure_drain("b", begun=True, phase=Phase.WAITING, conditions=rested)
     nodes = [ill("a", ready="False"), ill("b", ready="False")]
-    place = cluster(10, *nodes, drains=(drain("a", begun=True), back))
+    place = cluster(10, *nodes, drains=(failure_drain("a", begun=True), back))
     assert reason("b", place) is ProgressingReason.MAX_CONCURRENT
     waits = (Condition(type="Progressing", status="False", reason="MaxConcurrent", last_transition_time=NOW),)
     waiting = back.model_copy(update={"status": back.status.model_copy(update={"conditions": waits})})
@@ -368,7 +355,7 @@ def test_limit_is_never_exceeded_by_equally_certain_failures(
         if name in begun or reason(name, place):
             continue
         begun.append(name)
-        place = replace(place, drains={**place.drains, name: drain(name, begun=True)})
+        place = replace(place, drains={**place.drains, name: failure_drain(name, begun=True)})
         assert sum(certainty[other] <= certainty[name] for other in begun) <= slots
     waiting = [certainty[name] for name in names if name not in begun]
     assert all(certainty[name] <= least for name in begun for least in waiting) or not waiting
@@ -386,9 +373,9 @@ def test_a_storm_of_one_condition_never_brakes_another(
         for i, (ready, flags) in enumerate(states)
     ]
     before, after = world(*calm), world(*flooded)
-    for node in calm:
-        others = before.diagnose(node, NOW).causes
-        if any(cause.name != flag for cause in others) and reason(node.name, before) is not ProgressingReason.STORM:
-            braked = before.apply_storm_brake(node, before.policy_selector.policies[0], NOW).most_certain_cause
+    for each in calm:
+        others = before.diagnose(each, NOW).causes
+        if any(cause.name != flag for cause in others) and reason(each.name, before) is not ProgressingReason.STORM:
+            braked = before.apply_storm_brake(each, before.policy_selector.policies[0], NOW).most_certain_cause
             if braked and braked.name != flag:
-                assert reason(node.name, after) is not ProgressingReason.STORM
+                assert reason(each.name, after) is not ProgressingReason.STORM

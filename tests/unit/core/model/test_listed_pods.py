@@ -17,7 +17,7 @@ def listed_pod(**fields: Any) -> ListedPod:
 def owned_by(kind: str, uid: str, **metadata: Any) -> ListedPod:
     raw = raw_pod()
     owner = {"apiVersion": "apps/v1", "kind": kind, "name": "web", "uid": uid, "controller": True}
-    raw["metadata"] |= {"ownerReferences": [owner], **metadata}
+    raw["metadata"].update({"ownerReferences": [owner], **metadata})
     return parse_listed_pod(raw)
 
 

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from harness.random_clusters import random_cluster
 from harness.scheduler_check import placement_input_of
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.placement.guaranteed_fits import guaranteed_groups
 from rescheduler.core.placement.pod_constraints import PodConstraints
 from rescheduler.core.placement.problem import PlacementProblem
 from rescheduler.core.placement.scheduling_run import SchedulingRun
-from unit.builders import ZONE, RawDict, raw_node, raw_pod
+from unit.builders import ZONE, raw_node, raw_pod
 from unit.core.placement.forecasting import FITS, forecast, placement_input, spread
 
 
@@ -30,7 +31,7 @@ def test_small_pods_are_certain_where_large_ones_cannot_fill_all_nodes() -> None
     assert _certain(nodes[:2], pods) == set()
 
 
-def _certain(nodes: Sequence[RawDict], pods: Sequence[RawDict]) -> set[str]:
+def _certain(nodes: Sequence[RawObject], pods: Sequence[RawObject]) -> set[str]:
     leaving, ground = placement_input(nodes, pods)
     board = PlacementProblem(ground, leaving)
     PodConstraints(board).apply()

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from harness.random_clusters import random_cluster
 from harness.scheduler_check import placement_input_of
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.volume_topology import ClusterVolumes, parse_volume_topology
 from rescheduler.core.placement.planner import Fit, plan
-from unit.builders import HOST, ZONE, RawDict, raw_node, raw_pod
+from unit.builders import HOST, ZONE, raw_node, raw_pod
 from unit.core.placement.forecasting import DOES_NOT, FITS, UNKNOWN, affinity, forecast, forecasts, spread
 
 
@@ -24,7 +25,7 @@ def test_requests_of_running_pods_are_not_free() -> None:
 
 
 def test_a_finished_pod_takes_no_room() -> None:
-    done = raw_pod("done", node="n1", cpu="2") | {"status": {"phase": "Succeeded"}}
+    done = raw_pod("done", node="n1", cpu="2", phase="Succeeded")
     assert forecast([raw_node("n1", cpu="2")], [raw_pod("p1"), done]) == [FITS]
 
 
@@ -140,7 +141,7 @@ def test_a_pending_pod_may_take_the_room_first() -> None:
         affinity("podAntiAffinity", selector={"matchLabels": {"statefulset.kubernetes.io/pod-name": "p1"}}),
     ],
 )
-def test_a_case_for_the_scheduler_is_unknown(spec: RawDict) -> None:
+def test_a_case_for_the_scheduler_is_unknown(spec: RawObject) -> None:
     (found,) = forecasts([raw_node("n1")], [raw_pod("p1", **spec)])
     assert found.fit is UNKNOWN
     assert found.reason

@@ -11,44 +11,44 @@ from rescheduler.core.pools.max_unavailable import PoolBudget
 from unit.builders import drain, memberships_of, node, pool
 
 
-def budget(limit: str | int = 1, nodes: int = 10) -> PoolBudget:
+def pool_budget(limit: str | int = 1, nodes: int = 10) -> PoolBudget:
     return PoolBudget("shop", NumberOrPercent.parse(limit), frozenset(f"n{i}" for i in range(nodes)))
 
 
 def test_drain_starts_in_a_free_slot_and_names_a_taken_one() -> None:
-    assert max_unavailable.wait_reason(node("n0"), budget(), unavailable=[]) is None
-    held = max_unavailable.wait_reason(node("n0"), budget(), unavailable=["n1"])
+    assert max_unavailable.wait_reason(node("n0"), pool_budget(), unavailable=[]) is None
+    held = max_unavailable.wait_reason(node("n0"), pool_budget(), unavailable=["n1"])
     assert held is not None
     assert held.reason is ProgressingReason.POOL_BUDGET
     assert "NamespacePool shop (1 of 10 nodes) is taken by n1" in held.message
 
 
 def test_node_does_not_wait_for_itself() -> None:
-    assert max_unavailable.wait_reason(node("n0"), budget(), unavailable=["n0"]) is None
+    assert max_unavailable.wait_reason(node("n0"), pool_budget(), unavailable=["n0"]) is None
 
 
 def test_nodes_outside_the_pool_take_no_slot() -> None:
-    assert max_unavailable.wait_reason(node("n0"), budget(), unavailable=["m1"], queued_ahead=["m2"]) is None
+    assert max_unavailable.wait_reason(node("n0"), pool_budget(), unavailable=["m1"], queued_ahead=["m2"]) is None
 
 
 def test_queued_drains_ahead_take_slots() -> None:
-    assert max_unavailable.wait_reason(node("n0"), budget(), unavailable=[], queued_ahead=["n1"]) is not None
-    assert max_unavailable.wait_reason(node("n0"), budget(2), unavailable=[], queued_ahead=["n1"]) is None
+    assert max_unavailable.wait_reason(node("n0"), pool_budget(), unavailable=[], queued_ahead=["n1"]) is not None
+    assert max_unavailable.wait_reason(node("n0"), pool_budget(2), unavailable=[], queued_ahead=["n1"]) is None
 
 
 def test_unreachable_node_never_waits_but_an_ill_node_does() -> None:
-    assert max_unavailable.wait_reason(node("n0", ready="Unknown"), budget(), unavailable=["n1"]) is None
-    assert max_unavailable.wait_reason(node("n0", ready="False"), budget(), unavailable=["n1"]) is not None
-    assert max_unavailable.wait_reason(node("n0", ready="False"), budget(), unavailable=[]) is None
+    assert max_unavailable.wait_reason(node("n0", ready="Unknown"), pool_budget(), unavailable=["n1"]) is None
+    assert max_unavailable.wait_reason(node("n0", ready="False"), pool_budget(), unavailable=["n1"]) is not None
+    assert max_unavailable.wait_reason(node("n0", ready="False"), pool_budget(), unavailable=[]) is None
 
 
 def test_pool_with_limit_zero_allows_no_drain() -> None:
-    assert max_unavailable.wait_reason(node("n0"), budget(0), unavailable=[]) is not None
+    assert max_unavailable.wait_reason(node("n0"), pool_budget(0), unavailable=[]) is not None
 
 
 @pytest.mark.parametrize(("limit", "nodes", "slots"), [("20%", 10, 2), ("20%", 3, 1), (3, 10, 3), ("0%", 10, 0)])
 def test_percentage_of_the_pools_nodes_is_rounded_up(limit: str | int, nodes: int, slots: int) -> None:
-    assert budget(limit, nodes).slots == slots
+    assert pool_budget(limit, nodes).slots == slots
 
 
 def test_nodes_with_a_started_drain_and_failed_nodes_are_unavailable() -> None:
@@ -67,7 +67,7 @@ def test_node_has_the_budget_of_its_pool() -> None:
 
 @given(st.integers(0, 4), st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=30))
 def test_limit_is_never_exceeded_in_any_order_of_events(limit: int, events: list[tuple[int, bool]]) -> None:
-    place, taken = budget(limit), set[str]()
+    place, taken = pool_budget(limit), set[str]()
     for index, asks in events:
         name = f"n{index}"
         if not asks:

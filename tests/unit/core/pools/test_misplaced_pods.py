@@ -1,7 +1,6 @@
 """Find misplaced pods, and sum the requests of a pool's pods."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,11 +9,10 @@ from hypothesis import strategies as st
 
 from rescheduler.api import names
 from rescheduler.core.model.listed_pods import ListedPod, parse_listed_pod
-from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.pools import misplaced_pods
 from rescheduler.core.pools.membership import PoolMemberships
 from rescheduler.core.pools.misplaced_pods import MembershipSnapshot, MisplacementReport, PodTotals
-from unit.builders import memberships_of, namespace, node, pool
+from unit.builders import controlled_by, memberships_of, namespace, node, pool, raw_pod, raw_replica, release_record
 
 
 def view(*, exclusive: bool = True, moves: str = "Move") -> MembershipSnapshot:
@@ -34,14 +32,11 @@ def places(*, exclusive: bool = True, moves: str = "Move") -> PoolMemberships:
     )
 
 
-def pod(namespace: str, on: str, label: str | None = None, *, kind: str = "ReplicaSet", **spec: Any) -> ListedPod:
-    meta: dict[str, Any] = {"name": "x", "namespace": namespace, "uid": f"{namespace}{on}{label}"}
-    if label:
-        meta["labels"] = {names.POOL: label}
-    meta["ownerReferences"] = [{"kind": kind, "controller": True, "name": "o", "uid": "o"}]
-    containers = [{"name": "c", "resources": {"requests": {"cpu": "100m", "memory": "1Mi"}}}]
-    spec = {"nodeName": on, "containers": containers, **spec}
-    return parse_listed_pod({"metadata": meta, "spec": spec, "status": {"phase": "Running"}})
+def pod_in(namespace: str, on: str, label: str | None = None, *, kind: str = "ReplicaSet", **spec: Any) -> ListedPod:
+    """Return a pod of this namespace on a node, with this label of its pool."""
+    labels = {names.POOL: label} if label else None
+    raw = raw_pod(namespace=namespace, node=on, cpu="100m", resources={"memory": "1Mi"}, labels=labels, **spec)
+    return parse_listed_pod(controlled_by(raw, kind, "o"))
 
 
 def finds(*pods: ListedPod, seen: MembershipSnapshot | None = None) -> MisplacementReport:
@@ -53,62 +48,62 @@ def finds(*pods: ListedPod, seen: MembershipSnapshot | None = None) -> Misplacem
 
 
 def test_pod_on_a_node_outside_its_pool_is_outside() -> None:
-    found = finds(pod("a", "n1"), pod("a", "a1"))
+    found = finds(pod_in("a", "n1"), pod_in("a", "a1"))
     assert (found.pods_outside, found.pods_foreign) == ({"a": 1}, {})
     assert [(p.requesting_pool, p.target_pool, p.node) for p in found.pods_to_move] == [("a", "a", "n1")]
 
 
 def test_pod_older_than_its_pool_is_in_place_on_its_node() -> None:
-    assert not misplaced_pods.is_misplaced(pod("a", "a1", label=None), view())
+    assert not misplaced_pods.is_misplaced(pod_in("a", "a1", label=None), view())
 
 
 def test_pod_without_a_pool_is_foreign_on_an_exclusive_node() -> None:
-    found = finds(pod("other", "a1"))
+    found = finds(pod_in("other", "a1"))
     assert (found.pods_outside, found.pods_foreign) == ({}, {"a": 1})
     assert [(p.requesting_pool, p.target_pool) for p in found.pods_to_move] == [("a", None)]
-    assert not misplaced_pods.is_misplaced(pod("other", "a1"), view(exclusive=False))
+    assert not misplaced_pods.is_misplaced(pod_in("other", "a1"), view(exclusive=False))
 
 
 def test_pod_on_another_pools_node_is_both_and_moves_to_its_pool() -> None:
-    found = finds(pod("a", "b1"))
+    found = finds(pod_in("a", "b1"))
     assert (found.pods_outside, found.pods_foreign) == ({"a": 1}, {"b": 1})
     assert [(p.requesting_pool, p.target_pool) for p in found.pods_to_move] == [("a", "a")]
 
 
 def test_foreign_pod_that_tolerates_the_taint_is_never_moved() -> None:
-    found = finds(pod("other", "a1", tolerations=[{"operator": "Exists"}]))
+    found = finds(pod_in("other", "a1", tolerations=[{"operator": "Exists"}]))
     assert found.pods_foreign == {"a": 1}
     assert found.pods_to_move == []
 
 
 def test_pods_are_counted_but_not_listed_with_existing_pods_leave() -> None:
-    found = finds(pod("a", "n1"), seen=view(moves="Leave"))
+    found = finds(pod_in("a", "n1"), seen=view(moves="Leave"))
     assert found.pods_outside == {"a": 1}
     assert found.pods_to_move == []
 
 
 def test_terminating_pod_is_counted_but_not_listed() -> None:
-    found = finds(replace(pod("a", "n1"), terminating=True))
+    found = finds(replace(pod_in("a", "n1"), terminating=True))
     assert found.pods_outside == {"a": 1}
     assert found.pods_to_move == []
 
 
 def test_exempt_and_ended_pods_are_never_misplaced() -> None:
-    mirror, ended = replace(pod("a", "n1"), is_mirror=True), replace(pod("a", "n1"), finished=True)
-    waiting = pod("a", "")
-    for each in (pod("a", "n1", kind="DaemonSet"), mirror, ended, waiting, pod("kube-system", "a1")):
+    mirror, ended = replace(pod_in("a", "n1"), is_mirror=True), replace(pod_in("a", "n1"), finished=True)
+    waiting = pod_in("a", "")
+    for each in (pod_in("a", "n1", kind="DaemonSet"), mirror, ended, waiting, pod_in("kube-system", "a1")):
         assert not misplaced_pods.is_misplaced(each, view())
 
 
 def test_audit_pool_counts_misplaced_pods_but_lists_none() -> None:
-    found = finds(pod("free", "n1"), pod("other", "w1"))
+    found = finds(pod_in("free", "n1"), pod_in("other", "w1"))
     assert (found.pods_outside, found.pods_foreign) == ({"w": 1}, {"w": 1})
     assert found.pods_to_move == []
 
 
 def test_listed_pods_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(misplaced_pods, "MAX_LISTED_PER_POOL", 2)
-    found = finds(*(pod("a", "n1") for _ in range(5)))
+    found = finds(*(pod_in("a", "n1") for _ in range(5)))
     assert found.pods_outside == {"a": 5}
     assert len(found.pods_to_move) == 2
 
@@ -116,22 +111,22 @@ def test_listed_pods_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_released_pods_are_always_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A released pod that is not listed is returned."""
     monkeypatch.setattr(misplaced_pods, "MAX_LISTED_PER_POOL", 0)
-    move = ReleaseRecord("NamespacePool/a", None, 1, datetime(2026, 1, 1, tzinfo=UTC), 1, "web", "d", "web-a", "r")
-    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "d", "controller": True}
-    meta = {
-        "name": "x",
-        "namespace": "a",
-        "annotations": {names.MOVE: move.to_annotation()},
-        "ownerReferences": [owner],
-    }
-    released = parse_listed_pod({"metadata": meta, "spec": {"nodeName": "n1"}})
-    assert [found.released for found in finds(released, pod("a", "n1")).pods_to_move] == [True]
+    raw = raw_replica(node="n1", record=release_record("NamespacePool/a"))
+    raw["metadata"]["namespace"] = "a"
+    released = parse_listed_pod(raw)
+    assert [found.released for found in finds(released, pod_in("a", "n1")).pods_to_move] == [True]
 
 
 def test_requests_of_a_pool_include_other_pods_on_its_nodes() -> None:
     sums, seen = PodTotals(), view()
-    rows = [pod("a", "a1", "a"), pod("a", ""), pod("a", "n1"), pod("other", "a1"), pod("x", "a1", kind="DaemonSet")]
-    for each in [*rows, pod("other", "n1")]:
+    rows = [
+        pod_in("a", "a1", "a"),
+        pod_in("a", ""),
+        pod_in("a", "n1"),
+        pod_in("other", "a1"),
+        pod_in("x", "a1", kind="DaemonSet"),
+    ]
+    for each in [*rows, pod_in("other", "n1")]:
         sums.add(each, seen)
     assert sums.pods_by_pool["a"] == 3
     assert sums.requests_by_pool["a"] == {"cpu": 500, "memory": 5 * 2**20, "pods": 5}
@@ -140,7 +135,7 @@ def test_requests_of_a_pool_include_other_pods_on_its_nodes() -> None:
 
 
 _PODS = st.builds(
-    pod,
+    pod_in,
     st.sampled_from(["a", "b", "free", "other", "kube-system"]),
     st.sampled_from(["a1", "b1", "w1", "n1", "gone", ""]),
     st.sampled_from([None, "a", "b", "w"]),

@@ -3,20 +3,21 @@
 from typing import Any
 
 from rescheduler.core.model.nodes import Node
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.placement.pod_requirements import PodRequirementsParser
 from rescheduler.core.placement.pod_snapshot import PodSnapshot
 from rescheduler.core.pools import node_loss
 from rescheduler.core.pools.node_loss import NodeLoss
-from unit.builders import RawDict, node, raw_pod
+from unit.builders import node, raw_pod
 
 
-def pod_on(name: str, on: str, cpu: str = "400m", **spec: Any) -> RawDict:
+def pod_on(name: str, on: str, cpu: str = "400m", **spec: Any) -> RawObject:
     """Return a raw pod of namespace `x` on this node."""
     return raw_pod(name, namespace="x", node=on, cpu=cpu, **spec)
 
 
 def loss(
-    *pods: RawDict, nodes: tuple[Node, ...] = (node("n1", cpu=2000, pool="shop"), node("n2", pool="shop"))
+    *pods: RawObject, nodes: tuple[Node, ...] = (node("n1", cpu=2000, pool="shop"), node("n2", pool="shop"))
 ) -> NodeLoss:
     gone = node_loss.largest_node(nodes)
     assert gone is not None

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Unpack
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,6 @@ from rescheduler.api.policies import DrainSettings, NoRoom, ReplacementMode
 from rescheduler.api.selectors import LabelSelector
 from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.pods import Owner, Pod
-from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.model.workloads import Deployment, ReplicaSet, Workload
 from rescheduler.core.replacement.decisions import (
     PodWriteRefusal,
@@ -27,26 +26,31 @@ from rescheduler.core.replacement.decisions import (
     decide,
     decide_return,
 )
-from unit.builders import NOW
+from unit.builders import NOW, PodFields, pod, release_record
 
-DEPLOYMENT = Deployment("s", "web", "d", replicas=3, revision="1")
-CURRENT = ReplicaSet("s", "web-a", "r1", "d", pod_template_hash="a", replicas=3, revision="1")
+DEPLOYMENT = Deployment("s", "web", "web", replicas=3, revision="1")
+CURRENT = ReplicaSet("s", "web-a", "web-a", "web", pod_template_hash="a", replicas=3, revision="1")
 FULL = DisruptionBudget("s", "b", "b", allowed=0, healthy=1, needed=1, expected=1)
 
 
-def pod(name: str, *, released: bool = False, since: int = 10, before: int = 3, **changes: Any) -> Pod:
-    move = ReleaseRecord("NodeDrain/n", None, before, NOW - timedelta(seconds=since), 1, "web", "d", "web-a", "r1")
-    base: dict[str, Any] = {
-        "namespace": "s",
-        "name": name,
-        "uid": name,
-        "ready": True,
-        "owner": Owner("ReplicaSet", "web-a", "r1"),
-        "labels": {"pod-template-hash": "a"},
-        "release_record": move if released else None,
-        "released": released,
-    }
-    return Pod(**(base | changes))
+def replica(name: str, *, ready: bool = True, **fields: Unpack[PodFields]) -> Pod:
+    """Return a pod of `CURRENT`."""
+    given: PodFields = {"owner": Owner("ReplicaSet", "web-a", "web-a"), "labels": {"pod-template-hash": "a"}, **fields}
+    return pod(name, ready=ready, **given)
+
+
+def released_replica(
+    name: str, *, since: int = 10, before: int = 3, ready: bool = True, **fields: Unpack[PodFields]
+) -> Pod:
+    """Return a pod that was released from `CURRENT`.
+
+    Args:
+        since: seconds since its release.
+        before: Ready pods of its owner before the release.
+    """
+    record = release_record(released_at=NOW - timedelta(seconds=since), ready_pods=before)
+    given: PodFields = {**fields, "released": True, "release_record": record}
+    return replica(name, ready=ready, **given)
 
 
 def workload(*pods: Pod, going: frozenset[str] = frozenset(), **changes: Any) -> Workload:
@@ -59,7 +63,7 @@ def setting(now: datetime = NOW, **changes: Any) -> ReplacementInput:
     return ReplacementInput(DrainSettings(**drain), now, **changes)
 
 
-THREE = (pod("p1"), pod("p2"), pod("p3"))
+THREE = (replica("p1"), replica("p2"), replica("p3"))
 
 
 def test_a_pod_is_released_first() -> None:
@@ -67,7 +71,7 @@ def test_a_pod_is_released_first() -> None:
 
 
 def test_a_quarter_of_an_owner_at_once_rounded_up() -> None:
-    released = pod("p1", released=True)
+    released = released_replica("p1")
     assert decide(THREE[1], workload(released, *THREE[1:]), setting()).step is ReplacementStep.WAIT
     assert decide(THREE[0], workload(*THREE), setting(releases_in_flight=1)).step is ReplacementStep.WAIT
     many = replace(DEPLOYMENT, replicas=5)
@@ -132,24 +136,24 @@ def test_a_pod_waits_for_a_rollout_for_a_limited_time(changes: dict[str, Any]) -
 
 
 def test_the_gate_counts_pods_not_the_budget() -> None:
-    old = pod("p1", released=True)
+    old = released_replica("p1")
     assert decide(old, workload(old, *THREE[1:]), setting()).step is ReplacementStep.WAIT
-    assert decide(old, workload(old, *THREE[1:], pod("new", ready=False)), setting()).step is ReplacementStep.WAIT
-    assert decide(old, workload(old, *THREE[1:], pod("new")), setting()).step is ReplacementStep.EVICT
+    assert decide(old, workload(old, *THREE[1:], replica("new", ready=False)), setting()).step is ReplacementStep.WAIT
+    assert decide(old, workload(old, *THREE[1:], replica("new")), setting()).step is ReplacementStep.EVICT
 
 
 def test_the_gate_waits_for_min_ready_seconds() -> None:
     slow = replace(DEPLOYMENT, min_ready_time=timedelta(seconds=30))
     settled = tuple(replace(p, ready_since=NOW - timedelta(hours=1)) for p in THREE[1:])
-    old, new = pod("p1", released=True), pod("new", ready_since=NOW - timedelta(seconds=29))
+    old, new = released_replica("p1"), replica("new", ready_since=NOW - timedelta(seconds=29))
     assert decide(old, workload(old, *settled, new, deployment=slow), setting()).step is ReplacementStep.WAIT
     ripe = replace(new, ready_since=NOW - timedelta(seconds=30))
     assert decide(old, workload(old, *settled, ripe, deployment=slow), setting()).step is ReplacementStep.EVICT
 
 
 def test_an_eviction_under_way_counts_as_gone() -> None:
-    first, second = pod("p1", released=True), pod("p2", released=True)
-    rest = (THREE[2], pod("new"))
+    first, second = released_replica("p1"), released_replica("p2")
+    rest = (THREE[2], replica("new"))
     assert decide(first, workload(first, second, *rest), setting()).step is ReplacementStep.EVICT
     assert (
         decide(second, workload(first, second, *rest, evicting_uids=frozenset({"p1"})), setting()).step
@@ -158,8 +162,8 @@ def test_an_eviction_under_way_counts_as_gone() -> None:
 
 
 def test_fewer_ready_before_need_no_more_after() -> None:
-    old = pod("p1", released=True, before=1)
-    assert decide(old, workload(old, pod("new")), setting()).step is ReplacementStep.EVICT
+    old = released_replica("p1", before=1)
+    assert decide(old, workload(old, replica("new")), setting()).step is ReplacementStep.EVICT
 
 
 @pytest.mark.parametrize(
@@ -170,7 +174,7 @@ def test_fewer_ready_before_need_no_more_after() -> None:
     ],
 )
 def test_a_surplus_pod_is_deleted(changes: dict[str, Any]) -> None:
-    old = pod("p1", released=True)
+    old = released_replica("p1")
     found = workload(old, *THREE[1:], **changes)
     assert decide(old, found, setting()).step is ReplacementStep.DELETE
     assert decide_return(old, found, NOW).step is ReplacementStep.DELETE
@@ -193,14 +197,14 @@ OTHER = "other"
 def test_a_record_deletes_no_pod_if_its_owners_do_not_belong_together(
     changes: dict[str, Any],
 ) -> None:
-    old = pod("p1", released=True)
+    old = released_replica("p1")
     found = workload(old, *THREE[1:], **changes)
     assert decide(old, found, setting()).step is not ReplacementStep.DELETE
     assert decide_return(old, found, NOW).step is not ReplacementStep.DELETE
 
 
 def test_a_released_pod_whose_owner_is_gone_waits_for_nothing() -> None:
-    old = pod("p1", released=True)
+    old = released_replica("p1")
     for nothing in (None, workload(old, deployment=None, replica_sets=())):
         assert (decide(old, nothing, setting()).step, decide(old, nothing, setting()).reason) == (
             ReplacementStep.PLAIN_EVICTION,
@@ -210,14 +214,14 @@ def test_a_released_pod_whose_owner_is_gone_waits_for_nothing() -> None:
 
 
 def test_a_released_pod_that_has_ended_goes_without_the_gate() -> None:
-    old = pod("p1", released=True, ready=False, phase="Failed")
+    old = released_replica("p1", ready=False, phase="Failed")
     assert decide(old, workload(old, *THREE[1:]), setting()).step is ReplacementStep.EVICT
     assert decide_return(old, workload(old, *THREE[1:]), NOW).step is ReplacementStep.EVICT
 
 
 def test_a_released_pod_outside_the_selector_waits_for_no_replacement() -> None:
     named = replace(CURRENT, selector=LabelSelector.model_validate({"matchLabels": {"app": "web"}}))
-    old = pod("p1", released=True, labels={"app": "quarantine"})
+    old = released_replica("p1", labels={"app": "quarantine"})
     found = workload(*THREE[1:], replica_sets=(named,))
     assert decide(old, found, setting(left_selector=True)).step is ReplacementStep.PLAIN_EVICTION
     assert decide_return(old, found, NOW).step is ReplacementStep.CLEAR_RECORD
@@ -237,7 +241,7 @@ def test_a_refused_release_evicts_pods_but_holds_the_last_ready_one() -> None:
 
 
 def test_a_refused_return_is_named_and_ends_once_the_replacement_is_ready() -> None:
-    old = pod("p1", released=True, since=301)
+    old = released_replica("p1", since=301)
     held = decide_return(old, workload(old, *THREE[1:]), NOW, REFUSED)
     assert (held.step, held.blocker_class) == (ReplacementStep.HOLD, BlockerClass.ADMISSION_DENIED)
     assert "policy says no" in held.message
@@ -245,11 +249,11 @@ def test_a_refused_return_is_named_and_ends_once_the_replacement_is_ready() -> N
         decide(old, workload(old, *THREE[1:]), setting(write_refusal=REFUSED)).blocker_class
         is BlockerClass.ADMISSION_DENIED
     )
-    assert decide_return(old, workload(old, *THREE[1:], pod("new")), NOW, REFUSED).step is ReplacementStep.EVICT
+    assert decide_return(old, workload(old, *THREE[1:], replica("new")), NOW, REFUSED).step is ReplacementStep.EVICT
 
 
 def test_a_record_that_cannot_be_cleared_is_reported_and_holds_no_pod() -> None:
-    back = replace(pod("p1"), release_record=pod("x", released=True).release_record)
+    back = replace(replica("p1"), release_record=released_replica("x").release_record)
     assert decide_return(back, workload(back), NOW, REFUSED).blocker_class is BlockerClass.ADMISSION_DENIED
     assert (
         decide(back, workload(back, *THREE[1:]), setting(write_refusal=REFUSED)).step is ReplacementStep.PLAIN_EVICTION
@@ -258,7 +262,7 @@ def test_a_record_that_cannot_be_cleared_is_reported_and_holds_no_pod() -> None:
 
 def test_no_second_pod_is_released_while_fewer_are_ready_than_at_the_first() -> None:
     many = replace(DEPLOYMENT, replicas=8)
-    released, others = pod("p1", released=True, before=8), tuple(pod(f"p{n}") for n in range(2, 9))
+    released, others = released_replica("p1", before=8), tuple(replica(f"p{n}") for n in range(2, 9))
     assert decide(others[0], workload(released, *others, deployment=many), setting()).step is ReplacementStep.RELEASE
     fewer = (replace(others[-1], ready=False), *others[:-1])
     waits = decide(others[0], workload(released, *fewer, deployment=many), setting())
@@ -266,7 +270,7 @@ def test_no_second_pod_is_released_while_fewer_are_ready_than_at_the_first() -> 
 
 
 def test_a_removed_released_pod_holds_its_owner_until_enough_are_ready() -> None:
-    gone = pod("p0", released=True)
+    gone = released_replica("p0")
     found = backoff_after_removal(gone, DrainSettings(), None, NOW)
     assert found is not None
     assert (found.failure, found.required_ready, found.attempts) == (ReplacementFailure.REMOVED_BY_OTHERS, 3, 1)
@@ -289,7 +293,7 @@ def test_a_removed_released_pod_holds_its_owner_until_enough_are_ready() -> None
 def test_a_deleter_of_released_pods_costs_one_pod_at_a_time(deleted: list[bool], replicas: int) -> None:
     """Whatever the deleter removes and when, releases cost at most one Ready pod."""
     found = replace(DEPLOYMENT, replicas=replicas)
-    pods = [pod(f"p{n}") for n in range(replicas)]
+    pods = [replica(f"p{n}") for n in range(replicas)]
     setback: ReplacementBackoff | None = None
     for takes in deleted:
         chosen = next(
@@ -302,7 +306,7 @@ def test_a_deleter_of_released_pods_costs_one_pod_at_a_time(deleted: list[bool],
             None,
         )
         if chosen and takes:
-            released = pod(chosen.name, released=True, before=len(pods))
+            released = released_replica(chosen.name, before=len(pods))
             setback = backoff_after_removal(released, DrainSettings(), setback, NOW - timedelta(hours=1))
             pods.remove(chosen)
         assert len(pods) >= replicas - 1
@@ -311,8 +315,10 @@ def test_a_deleter_of_released_pods_costs_one_pod_at_a_time(deleted: list[bool],
 def test_a_pod_is_never_returned_after_a_rollout() -> None:
     new = replace(CURRENT, uid="r2", pod_template_hash="b", revision="2")
     rolled = replace(DEPLOYMENT, revision="2")
-    old = pod("p1", released=True, since=100_000)
-    fresh = tuple(pod(f"b{i}", labels={"pod-template-hash": "b"}, owner=Owner("ReplicaSet", "b", "r2")) for i in (1, 2))
+    old = released_replica("p1", since=100_000)
+    fresh = tuple(
+        replica(f"b{i}", labels={"pod-template-hash": "b"}, owner=Owner("ReplicaSet", "b", "r2")) for i in (1, 2)
+    )
     sets = (replace(CURRENT, replicas=0), new)
     two = workload(old, *fresh, deployment=rolled, replica_sets=sets)
     assert decide(old, two, setting()).step is ReplacementStep.HOLD
@@ -332,13 +338,13 @@ def test_a_pod_is_never_returned_after_a_rollout() -> None:
 
 
 def test_a_replica_set_without_deployment_keeps_the_gate() -> None:
-    old = pod("p1", released=True)
+    old = released_replica("p1")
     alone = replace(CURRENT, deployment_uid="")
     assert (
         decide(old, workload(old, *THREE[1:], deployment=None, replica_sets=(alone,)), setting()).step
         is ReplacementStep.WAIT
     )
-    found = workload(old, *THREE[1:], pod("new"), deployment=None, replica_sets=(alone,))
+    found = workload(old, *THREE[1:], replica("new"), deployment=None, replica_sets=(alone,))
     assert decide(old, found, setting()).step is ReplacementStep.EVICT
 
 
@@ -347,26 +353,30 @@ def test_a_replica_set_without_deployment_keeps_the_gate() -> None:
     [
         (
             "",
-            pod("new", ready=False, unschedulable_message="0/3 nodes: 2 Insufficient cpu"),
+            replica("new", ready=False, unschedulable_message="0/3 nodes: 2 Insufficient cpu"),
             ReplacementFailure.NO_ROOM,
         ),
         (
             "",
-            pod("new", ready=False, unschedulable_message="0/3 nodes: pod anti-affinity"),
+            replica("new", ready=False, unschedulable_message="0/3 nodes: pod anti-affinity"),
             ReplacementFailure.NOT_POSSIBLE,
         ),
-        ("", pod("new", ready=False, node="n2"), ReplacementFailure.NOT_READY),
+        ("", replica("new", ready=False, node="n2"), ReplacementFailure.NOT_READY),
         (
             "",
-            pod("new", ready=False, unschedulable_message="0/3 nodes: didn't match topology spread"),
+            replica("new", ready=False, unschedulable_message="0/3 nodes: didn't match topology spread"),
             ReplacementFailure.NOT_POSSIBLE,
         ),
         (
             "",
-            pod("new", ready=False, unschedulable_message="0/3 nodes: didn't match node selector"),
+            replica("new", ready=False, unschedulable_message="0/3 nodes: didn't match node selector"),
             ReplacementFailure.NO_ROOM,
         ),
-        ("", pod("new", ready=False, unschedulable_message="3 had untolerated taint(s)"), ReplacementFailure.NO_ROOM),
+        (
+            "",
+            replica("new", ready=False, unschedulable_message="3 had untolerated taint(s)"),
+            ReplacementFailure.NO_ROOM,
+        ),
         ("", None, ReplacementFailure.NOT_READY),  # nothing goes while nothing can replace it
         ("pods is forbidden: exceeded quota: q", None, ReplacementFailure.NOT_POSSIBLE),
         ("admission webhook denied", None, ReplacementFailure.NOT_READY),
@@ -375,7 +385,7 @@ def test_a_replica_set_without_deployment_keeps_the_gate() -> None:
 def test_a_pod_without_a_replacement_in_time_is_returned_with_the_cause(
     refused: str, new: Pod | None, trouble: ReplacementFailure
 ) -> None:
-    old = pod("p1", released=True, since=301)
+    old = released_replica("p1", since=301)
     sets = (replace(CURRENT, replica_failure=refused),)
     choice = decide(old, workload(old, *THREE[1:], *([new] if new else []), replica_sets=sets), setting())
     assert choice.step is ReplacementStep.RETURN
@@ -385,7 +395,7 @@ def test_a_pod_without_a_replacement_in_time_is_returned_with_the_cause(
 
 
 def test_quota_is_known_at_once() -> None:
-    old = pod("p1", released=True, since=0)
+    old = released_replica("p1", since=0)
     sets = (replace(CURRENT, replica_failure="exceeded quota"),)
     assert decide(old, workload(old, *THREE[1:], replica_sets=sets), setting()).step is ReplacementStep.RETURN
 
@@ -399,8 +409,8 @@ def test_quota_is_known_at_once() -> None:
 )
 def test_a_pod_is_returned_if_its_eviction_is_refused_for_long(why: dict[str, Any], says: str) -> None:
     def after(seconds: int) -> ReplacementDecision:
-        old = pod("p1", released=True, since=seconds)
-        return decide(old, workload(old, *THREE[1:], pod("new")), setting(**why))
+        old = released_replica("p1", since=seconds)
+        return decide(old, workload(old, *THREE[1:], replica("new")), setting(**why))
 
     assert after(599).step is ReplacementStep.EVICT
     given = after(600)
@@ -410,12 +420,12 @@ def test_a_pod_is_returned_if_its_eviction_is_refused_for_long(why: dict[str, An
 
 
 def test_a_hanging_rollout_is_reported_and_the_pod_stays_released() -> None:
-    newer = ReplicaSet("s", "web-b", "r2", "d", pod_template_hash="b", replicas=1, revision="2")
+    newer = ReplicaSet("s", "web-b", "r2", "web", pod_template_hash="b", replicas=1, revision="2")
     rolled: dict[str, Any] = {"deployment": replace(DEPLOYMENT, revision="2"), "replica_sets": (CURRENT, newer)}
-    hangs = pod("new", ready=False, owner=Owner("ReplicaSet", "web-b", "r2"), labels={"pod-template-hash": "b"})
+    hangs = replica("new", ready=False, owner=Owner("ReplicaSet", "web-b", "r2"), labels={"pod-template-hash": "b"})
 
     def after(seconds: int) -> ReplacementDecision:
-        old = pod("p1", released=True, since=seconds)
+        old = released_replica("p1", since=seconds)
         return decide(old, workload(old, *THREE[1:], hangs, **rolled), setting())
 
     assert after(299).step is ReplacementStep.WAIT
@@ -460,10 +470,10 @@ def test_a_pod_is_released_again_after_the_backoff() -> None:
 
 
 def test_without_room_the_pause_grows_to_half_an_hour() -> None:
-    new = pod("new", ready=False, unschedulable_message="Insufficient memory")
+    new = replica("new", ready=False, unschedulable_message="Insufficient memory")
     pauses = []
     for attempts in (*range(5), 10_000):
-        old = pod("p1", released=True, since=301)
+        old = released_replica("p1", since=301)
         before = setback(ReplacementFailure.NO_ROOM, attempts=attempts) if attempts else None
         choice = decide(old, workload(old, new), setting(backoff=before))
         assert choice.backoff is not None
@@ -472,17 +482,17 @@ def test_without_room_the_pause_grows_to_half_an_hour() -> None:
 
 
 def test_the_record_of_a_returned_pod_is_cleared() -> None:
-    back = replace(pod("p1"), release_record=pod("x", released=True).release_record)
+    back = replace(replica("p1"), release_record=released_replica("x").release_record)
     assert decide(back, workload(back), setting()).step is ReplacementStep.CLEAR_RECORD
     assert decide_return(back, workload(back), NOW).step is ReplacementStep.CLEAR_RECORD
 
 
 def test_the_deletion_cost_stays_until_the_surplus_pod_is_gone() -> None:
     """The ReplicaSet removes one of several equal pods, preferably on a node with several."""
-    move = pod("x", released=True).release_record
-    first, second = (replace(pod(name), release_record=move) for name in ("p1", "p2"))
-    new = [pod(f"new{number}") for number in range(3)]
-    for crowd in (workload(first, second, *new), workload(first, pod("p2", released=True), *new[:2])):
+    move = released_replica("x").release_record
+    first, second = (replace(replica(name), release_record=move) for name in ("p1", "p2"))
+    new = [replica(f"new{number}") for number in range(3)]
+    for crowd in (workload(first, second, *new), workload(first, released_replica("p2"), *new[:2])):
         assert decide(first, crowd, setting()).step is ReplacementStep.WAIT
         assert decide_return(first, crowd, NOW).step is ReplacementStep.WAIT
     going = workload(first, second, new[0], *(replace(each, deletion_timestamp=NOW) for each in new[1:]))
@@ -499,8 +509,8 @@ def test_no_eviction_leaves_fewer_ready_than_before(
     replicas: int, own: list[bool], old: list[bool], before: int
 ) -> None:
     """In any order of decisions, min(replicas, ready before) pods stay Ready."""
-    pods = [pod(f"o{i}", ready=ready) for i, ready in enumerate(own)]
-    released = [pod(f"r{i}", released=True, ready=ready, before=before) for i, ready in enumerate(old)]
+    pods = [replica(f"o{i}", ready=ready) for i, ready in enumerate(own)]
+    released = [released_replica(f"r{i}", ready=ready, before=before) for i, ready in enumerate(old)]
     found = replace(DEPLOYMENT, replicas=replicas)
     going: set[str] = set()
     for each in released:
@@ -531,7 +541,7 @@ def test_what_a_blocker_says_is_remembered_over_a_restart(class_: str, trouble: 
 
 
 def test_a_suspected_node_releases_all_pods_and_evicts_none() -> None:
-    released, new = pod("p1", released=True), pod("p4")
+    released, new = released_replica("p1"), replica("p4")
     place = workload(released, *THREE[1:], new)
     assert decide(THREE[1], place, setting(release_only=True)).step is ReplacementStep.RELEASE
     assert decide(released, place, setting()).step is ReplacementStep.EVICT
@@ -546,14 +556,13 @@ def test_a_suspected_node_releases_all_pods_and_evicts_none() -> None:
 
 def shifted(name: str, *, on: str, since: int = 10) -> Pod:
     """Return a released pod on a node that is not drained."""
-    made = pod(name, released=True, since=since, node=on)
-    assert made.release_record is not None
-    return replace(made, release_record=replace(made.release_record, cause="NamespacePool/shop"))
+    record = release_record("NamespacePool/shop", released_at=NOW - timedelta(seconds=since))
+    return replica(name, node=on, released=True, release_record=record)
 
 
 def test_a_replacement_on_the_node_to_leave_undoes_the_move() -> None:
-    old, new = shifted("old", on="n1"), pod("new", node="n1", created=NOW)
-    found = decide(old, workload(old, new, pod("p2"), pod("p3")), setting())
+    old, new = shifted("old", on="n1"), replica("new", node="n1", created=NOW)
+    found = decide(old, workload(old, new, replica("p2"), replica("p3")), setting())
     assert found.step is ReplacementStep.RETURN
     assert found.backoff is not None
     assert found.backoff.failure is ReplacementFailure.SAME_NODE
@@ -561,28 +570,28 @@ def test_a_replacement_on_the_node_to_leave_undoes_the_move() -> None:
 
 
 def test_a_replacement_on_another_node_opens_the_gate() -> None:
-    old, new = shifted("old", on="n1"), pod("new", node="n2", created=NOW)
-    assert decide(old, workload(old, new, pod("p2"), pod("p3")), setting()).step is ReplacementStep.EVICT
+    old, new = shifted("old", on="n1"), replica("new", node="n2", created=NOW)
+    assert decide(old, workload(old, new, replica("p2"), replica("p3")), setting()).step is ReplacementStep.EVICT
 
 
 def test_an_older_pod_on_the_same_node_is_no_replacement() -> None:
-    old, before = shifted("old", on="n1"), pod("p2", node="n1", created=NOW - timedelta(hours=1))
+    old, before = shifted("old", on="n1"), replica("p2", node="n1", created=NOW - timedelta(hours=1))
     assert (
-        decide(old, workload(old, before, pod("p3"), pod("new", node="n2", created=NOW)), setting()).step
+        decide(old, workload(old, before, replica("p3"), replica("new", node="n2", created=NOW)), setting()).step
         is ReplacementStep.EVICT
     )
 
 
 def test_a_replacement_on_a_drained_node_does_not_undo_the_move() -> None:
     """A pod that was bound just before the cordon moves later."""
-    old, new = pod("old", released=True, node="n1"), pod("new", node="n1", created=NOW)
-    assert decide(old, workload(old, new, pod("p2"), pod("p3")), setting()).step is ReplacementStep.EVICT
+    old, new = released_replica("old", node="n1"), replica("new", node="n1", created=NOW)
+    assert decide(old, workload(old, new, replica("p2"), replica("p3")), setting()).step is ReplacementStep.EVICT
 
 
 def test_a_replacement_on_the_same_node_makes_each_pause_longer() -> None:
     held = decide(THREE[0], workload(*THREE), setting(backoff=setback(ReplacementFailure.SAME_NODE)))
     assert (held.step, held.blocker_class) == (ReplacementStep.HOLD, BlockerClass.REPLACEMENT_NOT_READY)
-    old, new = shifted("old", on="n1"), pod("new", node="n1", created=NOW)
+    old, new = shifted("old", on="n1"), replica("new", node="n1", created=NOW)
     again = decide(old, workload(old, new), setting(backoff=setback(ReplacementFailure.SAME_NODE, attempts=2))).backoff
     assert again is not None
     assert again.attempts == 3
@@ -591,7 +600,7 @@ def test_a_replacement_on_the_same_node_makes_each_pause_longer() -> None:
 
 def test_without_room_an_owner_has_one_released_pod_at_a_time() -> None:
     many = replace(DEPLOYMENT, replicas=8)
-    released, others = pod("p1", released=True), tuple(pod(f"p{n}") for n in range(2, 9))
+    released, others = released_replica("p1"), tuple(replica(f"p{n}") for n in range(2, 9))
     assert decide(others[0], workload(released, *others, deployment=many), setting()).step is ReplacementStep.RELEASE
     assert (
         decide(others[0], workload(released, *others, deployment=many), setting(no_room_reason="full")).step
@@ -626,8 +635,8 @@ def test_the_last_ready_pod_blocked_by_other_pods_is_held() -> None:
 
 
 def test_while_a_replacement_is_pending_the_schedulers_words_are_passed_on() -> None:
-    waiting = pod("new", ready=False, unschedulable_message="0/3 nodes are available")
-    found = decide(pod("p1", released=True), workload(pod("p1", released=True), waiting, *THREE[1:2]), setting())
+    waiting = replica("new", ready=False, unschedulable_message="0/3 nodes are available")
+    found = decide(released_replica("p1"), workload(released_replica("p1"), waiting, *THREE[1:2]), setting())
     assert (found.step, found.message) == (ReplacementStep.WAIT, "0/3 nodes are available")
 
 
