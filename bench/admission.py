@@ -19,6 +19,7 @@ from harness.operators import ROOT
 from harness.waiting import until
 from rescheduler.api import names
 from rescheduler.api.pools import NamespacePool
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.pools.admission_params import skipped_pools
 
 FEW, MANY = 3, 200
@@ -64,7 +65,7 @@ class Policies:
             "rescheduler.dev/pool" in self._dry_run(workloads.namespace("pool0-1")),
         ]
 
-    def _dry_run(self, body: dict[str, Any]) -> str:
+    def _dry_run(self, body: RawObject) -> str:
         arguments = ["create", "--dry-run=server", "-o", "json", "-f", "-"]
         return self._plane.kubectl(*arguments, input=json.dumps(body), check=False)
 
@@ -87,7 +88,7 @@ class Creations:
         """Create namespaces, which stay; return ms for each."""
         return [self._one(f"{self._api}/namespaces", workloads.namespace) for _ in range(count)]
 
-    def _one(self, url: str, body: Callable[[str], dict[str, Any]]) -> float:
+    def _one(self, url: str, body: Callable[[str], RawObject]) -> float:
         self._made += 1
         text = json.dumps(body(f"made-{self._made}"))
         began = time.perf_counter()
@@ -97,7 +98,7 @@ class Creations:
         return taken * 1000
 
 
-def _pool(index: int) -> dict[str, Any]:
+def _pool(index: int) -> RawObject:
     """Return an exclusive pool of five namespaces and a selector; its last name list has the maximum length."""
     count = 5000 if index == MANY - 1 else 5
     return workloads.pool(

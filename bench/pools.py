@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,6 +16,7 @@ from harness import ControlPlane, workloads
 from harness.observer import Observer
 from harness.operators import Operator
 from harness.waiting import until
+from rescheduler.core.model.raw import RawObject
 
 APPS, REPLICAS, ROOM = 25, 20, 2
 POOLS, SPACES, CHANGES = 200, 5000, 5
@@ -142,7 +143,7 @@ def many(plane: ControlPlane, identity: Any) -> dict[str, Any]:
     return {"memory, MB": weight, "all labelled, s": all_of_it, "25 namespaces, s": spread(times)}
 
 
-def _create(plane: ControlPlane, path: str, objects: list[dict[str, Any]]) -> None:
+def _create(plane: ControlPlane, path: str, objects: Sequence[RawObject]) -> None:
     http = session(plane)
     with ThreadPoolExecutor(8) as pool:
         for answer in pool.map(lambda body: http.post(plane.server + path, json=body, timeout=60), objects):

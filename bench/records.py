@@ -15,8 +15,9 @@ import requests
 from bench.common import session, stamp
 from harness import ControlPlane
 from harness.operators import NAMESPACE
-from invariants.objects import Json, deleting, uid
+from invariants.objects import deleting, uid
 from invariants.records import Answer, Call, Change, Place
+from rescheduler.core.model.raw import RawObject
 
 _WATCHED = (
     "/api/v1/nodes",
@@ -40,8 +41,8 @@ class Recorder:
 
     def __init__(self, plane: ControlPlane) -> None:
         self._plane, self._stopped = plane, threading.Event()
-        self._seen: list[tuple[int, float, str, Place, Json]] = []  # revision, time, type, place, object
-        self._last: dict[str, dict[Place, Json]] = {}  # by path: existing objects
+        self._seen: list[tuple[int, float, str, Place, RawObject]] = []  # revision, time, type, place, object
+        self._last: dict[str, dict[Place, RawObject]] = {}  # by path: existing objects
         for path in _WATCHED:
             threading.Thread(target=self._follow, args=(path,), daemon=True).start()
 
@@ -76,7 +77,7 @@ class Recorder:
             del self._last[path][place]
         return version
 
-    def _events(self, path: str, version: str) -> Iterator[Json]:
+    def _events(self, path: str, version: str) -> Iterator[RawObject]:
         query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "600", "allowWatchBookmarks": "true"}
         with session(self._plane).get(
             f"{self._plane.server}{path}", params=query, stream=True, timeout=(5, 600)
@@ -85,7 +86,7 @@ class Recorder:
             for line in answer.iter_lines():
                 yield json.loads(line)
 
-    def _note(self, kind: str, path: str, raw: Json) -> Place:
+    def _note(self, kind: str, path: str, raw: RawObject) -> Place:
         meta, resource = raw["metadata"], path.rsplit("/", 1)[1]
         place = Place(resource, meta.get("namespace", ""), meta["name"])
         self._seen.append((int(meta["resourceVersion"]), time.time(), kind, place, raw))
@@ -105,7 +106,7 @@ class Recorder:
         # A watch may be refused after an outage of the API server: only the next list shows the writes of others.
         missed = [call.row for call in calls if call.place.resource in _TOLD and call.revision not in seen | {0}]
         ends = [call for call in calls if call.ends]
-        before: dict[Place, Json] = {}
+        before: dict[Place, RawObject] = {}
         refused = iter(sorted((call.at, index) for index, call in enumerate(calls)))
         due = next(refused, None)
         for revision, at, kind, place, raw in sorted(self._seen + missed, key=lambda row: row[:2]):
@@ -130,7 +131,7 @@ class Recorder:
 class _Audited:
     """A request of the operator, and its result."""
 
-    def __init__(self, event: Json) -> None:
+    def __init__(self, event: RawObject) -> None:
         reference, body = event["objectRef"], event.get("requestObject") or {}
         place = Place(
             reference["resource"],
@@ -160,11 +161,11 @@ class _Audited:
         yield Answer(self.at, self.call, self.code)
 
     @property
-    def row(self) -> tuple[int, float, str, Place, Json]:
+    def row(self) -> tuple[int, float, str, Place, RawObject]:
         """Return the result of the request in the form of a watch event."""
         return self.revision, self.at, "MODIFIED", self.place, self.answer
 
-    def saw_more_than(self, was: Json | None) -> bool:
+    def saw_more_than(self, was: RawObject | None) -> bool:
         """Whether another client wrote in between: the change is not only from this request."""
         version = (self.call.body.get("metadata") or {}).get("resourceVersion", "")
         return was is not None and version not in ("", was["metadata"]["resourceVersion"])
@@ -183,12 +184,12 @@ def _calls(log: Path | None, user: str) -> Iterator[_Audited]:
             yield _Audited(event)
 
 
-def _asks(event: Json) -> bool:
+def _asks(event: RawObject) -> bool:
     """Whether it is an access review, which writes nothing."""
     return bool(event["objectRef"]["resource"] == "selfsubjectaccessreviews")
 
 
-def _ended(ends: list[_Audited], place: Place, was: Json | None, now: Json | None, at: float) -> Call | None:
+def _ended(ends: list[_Audited], place: Place, was: RawObject | None, now: RawObject | None, at: float) -> Call | None:
     """Return the operator's eviction or delete that caused this change."""
     if was is None or deleting(was) or (now is not None and not deleting(now)):
         return None

@@ -25,9 +25,10 @@ from harness.operators import Operator, install
 from harness.waiting import until
 from invariants.checker import Checker
 from invariants.end_state import differences, shape
-from invariants.objects import Json, name
+from invariants.objects import name
 from invariants.records import Answer, Call
 from invariants.state import RecordedState
+from rescheduler.core.model.raw import RawObject
 from simulation import hostile
 from simulation.faults import Fault
 from simulation.neighbours import of_the_team, overlapping
@@ -78,7 +79,7 @@ class Rig:
             operator.stop()
         self.recorder.stop()
 
-    def every(self, resource: str) -> list[Json]:
+    def every(self, resource: str) -> list[RawObject]:
         """Return objects of a resource."""
         kinds = {"nodedrains": "nodedrains.rescheduler.dev"}
         return list(self.plane.get(kinds.get(resource, resource), "-A")["items"])
@@ -234,10 +235,12 @@ def _draw(chance: random.Random, nodes: list[str]) -> list[Fault]:
     return faults + ([Fault(50, "away", 3, {})] if chance.random() < 0.2 else [])
 
 
-def _policy(chance: random.Random) -> Json:
+def _policy(chance: random.Random) -> RawObject:
     pick = chance.choice
     unknown = {"type": "Ready", "status": ["Unknown"], "for": pick(("0s", "2s"))}
-    failure: Json = {"conditions": [unknown, {"type": "Ready", "status": ["False"], "for": pick(("2s", "4s"))}]}
+    failure: dict[str, Any] = {
+        "conditions": [unknown, {"type": "Ready", "status": ["False"], "for": pick(("2s", "4s"))}]
+    }
     failure |= {"recoverAfter": "2s", "startupGrace": "0s", "flapping": {"changes": 3, "within": "12s"}}
     failure |= {"maxUnhealthy": pick(("20%", 2, "100%"))} | pick(({}, {"leaseTimeout": "8s"}))
     drain = {"replacement": pick(("Preferred", "Required", "WhenBlocked")), "replacementTimeout": pick(("5s", "20s"))}
@@ -245,7 +248,7 @@ def _policy(chance: random.Random) -> Json:
     return {"failure": failure, "drain": drain, "maintenance": maintenance}
 
 
-def _workloads(chance: random.Random) -> list[Json]:
+def _workloads(chance: random.Random) -> list[RawObject]:
     budgets: tuple[dict[str, Any], ...] = (
         {"minAvailable": 1},
         {"maxUnavailable": 1},

@@ -15,6 +15,7 @@ from harness.observer import Observer
 from harness.operators import NAMESPACE, Operator, install
 from harness.waiting import until
 from rescheduler.api.names import NODE_POOL, POOL, WAITING_TAINT_KEY
+from rescheduler.core.model.raw import RawObject
 
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:rescheduler"
 _COUNT = itertools.count(1)
@@ -82,7 +83,7 @@ class Site:
             seconds=90,
         )
 
-    def deploy(self, *objects: dict[str, Any]) -> None:
+    def deploy(self, *objects: RawObject) -> None:
         """Create objects; wait until all their pods are Ready, and until their budgets have counted them."""
         self.plane.apply(*objects)
         for made in objects:
@@ -104,7 +105,7 @@ class Site:
         """Return pod spec fields that keep a workload on this site's nodes."""
         return {"nodeSelector": {"site": self.name}}
 
-    def on_first(self, first: str, others: list[str], *objects: dict[str, Any]) -> None:
+    def on_first(self, first: str, others: list[str], *objects: RawObject) -> None:
         """Deploy with every pod on the first node."""
         self.plane.kubectl("cordon", *others)
         self.deploy(*objects)

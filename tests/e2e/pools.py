@@ -12,41 +12,41 @@ from harness import ControlPlane, workloads
 from harness.observer import Observer
 from harness.waiting import until
 from rescheduler.api import GROUP, names
+from rescheduler.core.model.raw import RawObject
 
-Object = dict[str, Any]
 EVERYTHING = {"operator": "Exists"}
 
 
-def pool(name: str, **spec: Any) -> Object:
+def pool(name: str, **spec: Any) -> RawObject:
     """Return a NamespacePool without nodes: the tests label nodes by hand."""
     return workloads.pool(name, nodeSelector={"matchLabels": {"colour": name}}, **spec)
 
 
-def tolerating(value: str, **more: str) -> Object:
+def tolerating(value: str, **more: str) -> RawObject:
     """Return a toleration of a pool's taint."""
     return {"key": names.POOL, "operator": "Equal", "value": value, "effect": "NoSchedule", **more}
 
 
-def asking(*values: str) -> Object:
+def asking(*values: str) -> RawObject:
     """Return required node affinity to pools."""
     term = {"matchExpressions": [{"key": names.NODE_POOL, "operator": "In", "values": list(values)}]}
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
 
 
-def pod(name: str, namespace: str, labels: Mapping[str, str] | None = None, **template: Any) -> Object:
+def pod(name: str, namespace: str, labels: Mapping[str, str] | None = None, **template: Any) -> RawObject:
     body = workloads.bare_pod(name, namespace, **template)
     body["metadata"]["labels"].update(labels or {})
     return body
 
 
-def owned(body: Object, kind: str, uid: str = "11111111-1111-1111-1111-111111111111") -> Object:
+def owned(body: RawObject, kind: str, uid: str = "11111111-1111-1111-1111-111111111111") -> RawObject:
     """Return the object as if a controller of this kind had made it."""
     owner = {"apiVersion": "apps/v1", "kind": kind, "name": "owner", "uid": uid, "controller": True}
     body["metadata"]["ownerReferences"] = [owner]
     return body
 
 
-def mirror(body: Object) -> Object:
+def mirror(body: RawObject) -> RawObject:
     """Return the pod as a kubelet shows a static pod."""
     body["metadata"]["annotations"][names.MIRROR_POD] = "x"
     body["spec"]["nodeName"] = "grey1"
@@ -60,18 +60,18 @@ class Cluster:
         self.plane, self.observer = plane, Observer(plane.kubeconfig)
         self.kubectl = plane.kubectl
 
-    def create(self, *objects: Object, **options: Any) -> str:
+    def create(self, *objects: RawObject, **options: Any) -> str:
         """Return the whole output of kubectl, which continues after a refusal."""
         body = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
         return self.kubectl("create", "--dry-run=server", "-f", "-", input=body, check=False, **options)
 
-    def admitted(self, *objects: Object, **options: Any) -> list[Object]:
+    def admitted(self, *objects: RawObject, **options: Any) -> list[RawObject]:
         """Return the objects as the API server would store them; none may be refused."""
         body = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
         said = self.kubectl("create", "--dry-run=server", "-o", "yaml", "-f", "-", input=body, **options)
         return list(yaml.safe_load_all(said))
 
-    def make(self, *objects: Object) -> None:
+    def make(self, *objects: RawObject) -> None:
         body = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
         self.kubectl("create", "-f", "-", input=body)
 

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
-from e2e.pools import EVERYTHING, Cluster, Object, asking, identity, mirror, owned, pod, pool, tolerating
+from e2e.pools import EVERYTHING, Cluster, asking, identity, mirror, owned, pod, pool, tolerating
 from harness import ControlPlane, workloads
 from harness.operators import CHART, NAMESPACE, ROOT, helm, install
 from harness.waiting import until
 from rescheduler.api import names
 from rescheduler.api.selectors import LabelSelector
+from rescheduler.core.model.raw import RawObject
 
 SERVED = ("--api-versions", "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy")
 
@@ -88,7 +89,7 @@ def test_where_mutating_policies_are_not_served_the_chart_has_none_for_pools() -
 
 
 def test_type_checking_finds_nothing(cluster: Cluster) -> None:
-    def checked() -> list[Object]:
+    def checked() -> list[RawObject]:
         policies = cluster.plane.get("validatingadmissionpolicies")["items"]
         mine = [p for p in policies if "-pool-" in p["metadata"]["name"]]
         done = all(
@@ -106,14 +107,14 @@ def test_type_checking_finds_nothing(cluster: Cluster) -> None:
 
 
 def test_a_pool_a_namespace_and_its_pod_made_in_one_request_fit(cluster: Cluster) -> None:
-    def first_pod(attempt: int) -> Object:
+    def first_pod(attempt: int) -> RawObject:
         name = f"fresh{attempt}"
         cluster.make(pool(name, namespaces=[name]), *used_at_once(name))
         return dict(cluster.plane.get("pod", "p", "-n", name))
 
     # The API server watches pools; on a busy machine the namespace may be faster.
-    made: list[Object] = []
-    right: list[Object] = []
+    made: list[RawObject] = []
+    right: list[RawObject] = []
     while len(right) < 2 and len(made) < 6:
         made.append(first_pod(len(made)))
         right = [p for p in made if p["spec"].get("nodeSelector") == {names.NODE_POOL: p["metadata"]["namespace"]}]
@@ -121,7 +122,7 @@ def test_a_pool_a_namespace_and_its_pod_made_in_one_request_fit(cluster: Cluster
     cluster.kubectl("delete", "nsp", *(p["metadata"]["namespace"] for p in made))
 
 
-def used_at_once(space: str, **labels: str) -> tuple[Object, Object, Object]:
+def used_at_once(space: str, **labels: str) -> tuple[RawObject, RawObject, RawObject]:
     """Create a namespace and a pod; with its own account it waits for no controller."""
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "own", "namespace": space}}
     return workloads.namespace(space, **labels), account, pod("p", space, serviceAccountName="own")
@@ -167,7 +168,7 @@ def test_namespaces_are_claimed_by_name_and_by_label_and_what_they_bring_along_i
 
 def test_the_policy_reads_selectors_as_the_operator_does(cluster: Cluster) -> None:
     """A pool of 5,000 names stays within the cost limit of an expression."""
-    selectors: list[Object] = [
+    selectors: list[RawObject] = [
         {"matchExpressions": [{"key": "k", "operator": operator, **({"values": values} if values else {})}]}
         for operator, values in (("In", ["a", "b"]), ("NotIn", ["a", "b"]), ("Exists", None), ("DoesNotExist", None))
     ]
@@ -232,10 +233,10 @@ def test_only_who_may_change_the_pools_changes_the_label_of_a_namespace(cluster:
 def test_only_who_may_change_the_pools_changes_label_and_taint_of_a_node(cluster: Cluster, tenant: Path) -> None:
     owner = identity(cluster, "node-owner", pools="red")
 
-    def taints(*values: str) -> Object:
+    def taints(*values: str) -> dict[str, Any]:
         return {"spec": {"taints": [{"key": names.POOL, "value": v, "effect": "NoSchedule"} for v in values]}}
 
-    def label(value: str | None) -> Object:
+    def label(value: str | None) -> dict[str, Any]:
         return {"metadata": {"labels": {names.NODE_POOL: value}}}
 
     refusal = cluster.patch("node", "red1", label("blue"), kubeconfig=tenant)
@@ -289,7 +290,7 @@ def test_pods_of_every_controller_land_in_their_pool_and_nowhere_else(cluster: C
         assert (names.NODE_POOL in made["spec"].get("nodeSelector", {})) is mine
 
 
-def _cron_job(name: str, namespace: str) -> Object:
+def _cron_job(name: str, namespace: str) -> RawObject:
     spec = workloads.job(name, namespace, after="60s")["spec"]
     body = {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": spec}}
     return {
@@ -364,7 +365,7 @@ def test_what_would_leave_a_pool_or_enter_one_is_refused_with_a_way_out(cluster:
 
 
 def test_what_is_harmless_or_nobodys_business_is_let_in(cluster: Cluster) -> None:
-    critical: Object = {"priorityClassName": "system-cluster-critical"}
+    critical: RawObject = {"priorityClassName": "system-cluster-critical"}
     made = cluster.admitted(
         pod("a", "red", tolerations=[EVERYTHING]),  # the nodeSelector keeps it in
         pod("b", "red", affinity=asking("blue", "red")),
@@ -412,12 +413,12 @@ def test_selectors_that_admission_would_defeat_are_refused(cluster: Cluster) -> 
 
 
 def test_running_pods_get_no_further_by_updates_and_all_other_updates_pass(cluster: Cluster, tenant: Path) -> None:
-    held: Object = {"schedulingGates": [{"name": "test/held"}]}
+    held: RawObject = {"schedulingGates": [{"name": "test/held"}]}
     old = pod("old", "red", **held)
     old["metadata"]["finalizers"] = ["test/held"]
     cluster.make(old, pod("plain", "out", **held))
 
-    def tolerate(name: str, space: str, *more: Object) -> str:
+    def tolerate(name: str, space: str, *more: RawObject) -> str:
         having = cluster.plane.get("pod", name, "-n", space)["spec"]["tolerations"]
         return cluster.patch("pod", name, {"spec": {"tolerations": [*having, *more]}}, "-n", space, kubeconfig=tenant)
 

@@ -7,12 +7,13 @@ from e2e.conftest import Site
 from e2e.test_volumes import attached, disk, with_disk
 from harness import workloads
 from harness.waiting import until
+from rescheduler.core.model.raw import RawObject
 
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 OURS = {"key": OUT_OF_SERVICE, "effect": "NoSchedule"}
 
 
-def two_nodes(site: Site, *objects: dict[str, Any]) -> tuple[str, str]:
+def two_nodes(site: Site, *objects: RawObject) -> tuple[str, str]:
     """Return a node with all pods of these owners and its own kubelet, and a node with room for them."""
     doomed, other = site.nodes(2, own_kwok=True)
     managed = "volumes.kubernetes.io/controller-managed-attach-detach=true"

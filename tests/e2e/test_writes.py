@@ -18,10 +18,10 @@ from harness.operators import NAMESPACE, install, unguarded
 from harness.waiting import until
 from rescheduler.api.names import CANCELLED, FENCED, MAINTENANCE, MOVE, POD_DELETION_COST
 from rescheduler.core.model import release_record
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.release_record import RETURNED_POD_DELETION_COST, ReleaseRecord
 from rescheduler.core.pools.kubelet_labels import kubelet_may_set
 
-Object = dict[str, Any]
 PLUGINS = "NodeRestriction,OwnerReferencesPermissionEnforcement"
 SPACE = "shop"
 NODE = "/api/v1/nodes/n1"
@@ -40,9 +40,9 @@ class Pod:
     path: str
     name: str
     uid: str
-    replica_set: Object
-    deployment: Object
-    others: list[Object]
+    replica_set: dict[str, Any]
+    deployment: dict[str, Any]
+    others: list[RawObject]
 
     def move(self) -> ReleaseRecord:
         """Return the record of its move, as the operator makes it."""
@@ -55,12 +55,14 @@ class Pod:
         """Return the annotation of its move."""
         return json.dumps(json.loads(self.move().to_annotation()) | changes)
 
-    def owned(self, *owners: Object, annotations: Mapping[str, str | None] | None = None, **metadata: Any) -> Object:
+    def owned(
+        self, *owners: RawObject, annotations: Mapping[str, str | None] | None = None, **metadata: Any
+    ) -> dict[str, Any]:
         """Return a patch of its owners."""
         found = {"uid": self.uid, "ownerReferences": list(owners), "annotations": dict(annotations or {})}
         return {"metadata": found | metadata}
 
-    def release(self, *, record: str | None = None, **controller: Any) -> Object:
+    def release(self, *, record: str | None = None, **controller: Any) -> dict[str, Any]:
         """Return the operator's patch that releases it; `controller`: other fields of the new reference."""
         patch = dict(release_record.release_patch(self.uid, "", self.others, self.move()))
         patch["metadata"]["ownerReferences"][-1] |= controller
@@ -68,13 +70,13 @@ class Pod:
             patch["metadata"]["annotations"][MOVE] = record
         return patch
 
-    def give_back(self, **controller: Any) -> Object:
+    def give_back(self, **controller: Any) -> dict[str, Any]:
         """Return the operator's patch that returns it."""
         patch = dict(release_record.return_patch(self.uid, "", self.others, self.move()))
         patch["metadata"]["ownerReferences"][-1] |= controller
         return patch
 
-    def settle(self) -> Object:
+    def settle(self) -> dict[str, Any]:
         """Return the operator's patch that removes the record."""
         return dict(release_record.clear_patch(self.uid, "", self.move()))
 
@@ -126,7 +128,7 @@ def _ready(plane: ControlPlane) -> int:
 
 def _in_force(admin: Identity, operator: Identity) -> bool:
     """Wait until the API server applies the policies: until it has read them, every write passes."""
-    noted: Object = {"metadata": {"annotations": {MOVE: "x", CANCELLED: "x", "probe": "x"}}}
+    noted: RawObject = {"metadata": {"annotations": {MOVE: "x", CANCELLED: "x", "probe": "x"}}}
     pod = admin.get(PODS)["items"][0]["metadata"]["name"]
     tried = [who.patch(path, noted) for who in (admin, operator) for path in (NODE, f"{PODS}/{pod}")]
     status = operator.patch(f"{NODE}/status", noted)
@@ -164,9 +166,9 @@ def check(expected: Mapping[str, str], found: Mapping[str, str]) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def eviction(pod: Pod, **options: Any) -> Object:
+def eviction(pod: Pod, **options: Any) -> dict[str, Any]:
     """Return an Eviction of this pod, by its UID by default."""
-    found: Object = {"apiVersion": "policy/v1", "kind": "Eviction"}
+    found: dict[str, Any] = {"apiVersion": "policy/v1", "kind": "Eviction"}
     found["metadata"] = {"name": pod.name, "namespace": SPACE}
     return found | {"deleteOptions": {"preconditions": {"uid": pod.uid}} | options}
 
@@ -232,13 +234,13 @@ def test_every_other_write_of_the_operator_on_a_pod_is_refused(cluster: Cluster)
     containers = cluster.admin.get(steady.path)["spec"]["containers"]
     image = {"containers": [{**containers[0], "image": "mine"}]}
 
-    def meta(**fields: Any) -> Object:
+    def meta(**fields: Any) -> dict[str, Any]:
         return {"metadata": fields}
 
     def swapped(pod: Pod) -> str:
         return pod.record(deploymentUID=pod.replica_set["uid"], replicaSetUID=pod.deployment["uid"])
 
-    table: list[tuple[str, Pod, Object, str]] = [
+    table: list[tuple[str, Pod, RawObject, str]] = [
         # Labels: of others, of pools, of the ReplicaSet; added, changed, removed; also with a release.
         ("a new label", steady, meta(labels={"x": "y"}), labels),
         ("a changed label", steady, meta(labels={"app": "y"}), labels),
@@ -373,7 +375,7 @@ THEIRS = [
 
 
 @pytest.fixture
-def tainted(cluster: Cluster) -> Iterator[list[Object]]:
+def tainted(cluster: Cluster) -> Iterator[list[RawObject]]:
     """Return all taints of node n1, which has taints of others, one with a key of the operator."""
     assert cluster.admin.patch(NODE, {"spec": {"taints": THEIRS}}, dry=False) == ""
     yield cluster.admin.get(NODE)["spec"]["taints"]
@@ -381,12 +383,12 @@ def tainted(cluster: Cluster) -> Iterator[list[Object]]:
 
 
 def test_on_a_node_the_operator_may_write_what_the_reference_names_and_nothing_else(
-    cluster: Cluster, tainted: list[Object]
+    cluster: Cluster, tainted: list[RawObject]
 ) -> None:
-    def meta(**fields: Any) -> Object:
+    def meta(**fields: Any) -> dict[str, Any]:
         return {"metadata": fields}
 
-    def taints(*more: Object, kept: list[Object] = tainted) -> Object:
+    def taints(*more: RawObject, kept: list[RawObject] = tainted) -> dict[str, Any]:
         return {"spec": {"taints": [*kept, *more]}}
 
     rest, spec, add, remove = (
@@ -396,7 +398,7 @@ def test_on_a_node_the_operator_may_write_what_the_reference_names_and_nothing_e
         "remove no taint",
     )
     owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1"}
-    table: list[tuple[str, Object, str]] = [
+    table: list[tuple[str, RawObject, str]] = [
         ("cordon", {"spec": {"unschedulable": True}}, ""),
         ("uncordon", {"spec": {"unschedulable": None}}, ""),
         ("all taints of ours", taints(*OURS), ""),
@@ -437,14 +439,14 @@ def test_on_a_node_the_operator_may_write_what_the_reference_names_and_nothing_e
 
 
 def test_in_a_nodes_status_the_operator_may_write_its_conditions_and_nothing_else(cluster: Cluster) -> None:
-    def condition(type_: str, **fields: str) -> Object:
+    def condition(type_: str, **fields: str) -> dict[str, Any]:
         return {"status": {"conditions": [{"type": type_, **fields}]}}
 
-    def meta(**fields: Any) -> Object:
+    def meta(**fields: Any) -> dict[str, Any]:
         return {"metadata": fields}
 
     conditions, status, metadata = "set no node condition", "nothing in a node's status", "not change a node's metadata"
-    table: list[tuple[str, Object, str]] = [
+    table: list[tuple[str, RawObject, str]] = [
         ("Drained", condition("Drained", status="True"), ""),
         ("DrainInProgress", condition("DrainInProgress", status="True"), ""),
         ("MaintenanceInProgress", condition("MaintenanceInProgress", status="True"), ""),
@@ -477,8 +479,8 @@ def test_in_a_nodes_status_the_operator_may_write_its_conditions_and_nothing_els
 def test_nobody_else_writes_the_record_of_a_move(cluster: Cluster) -> None:
     """The administrator stands for everybody: it has every right, and only admission refuses."""
     admin, steady, released = cluster.admin, cluster.steady, cluster.released
-    note: Object = {"metadata": {"annotations": {MOVE: steady.record()}}}
-    gone: Object = {"metadata": {"annotations": {MOVE: None}}}
+    note: RawObject = {"metadata": {"annotations": {MOVE: steady.record()}}}
+    gone: RawObject = {"metadata": {"annotations": {MOVE: None}}}
     copied = workloads.bare_pod("copied", SPACE, annotations={MOVE: steady.record()})
     plain = workloads.bare_pod("plain", SPACE)
     only, traced = "only Rescheduler writes the annotation rescheduler.dev/move", "is its record of the move"
@@ -533,7 +535,7 @@ def test_a_workload_whose_template_carries_a_record_says_so(cluster: Cluster) ->
 
 
 def test_a_nodes_own_identity_writes_nothing_of_ours_on_its_node(cluster: Cluster) -> None:
-    def annotated(key: str, value: str | None = "x") -> Object:
+    def annotated(key: str, value: str | None = "x") -> dict[str, Any]:
         return {"metadata": {"annotations": {key: value}}}
 
     assert cluster.admin.patch(NODE, annotated(FENCED), dry=False) == ""
@@ -541,7 +543,7 @@ def test_a_nodes_own_identity_writes_nothing_of_ours_on_its_node(cluster: Cluste
     labelled = {"metadata": {"labels": {"rescheduler.dev/x": "y"}}}
     pool = {"metadata": {"labels": {"rescheduler.node-restriction.kubernetes.io/pool": "red"}}}
     # A kubelet registers its Node itself.
-    new: Object = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "new", "labels": {"disk": "ssd"}}}
+    new: RawObject = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "new", "labels": {"disk": "ssd"}}}
     asking = {**new, "metadata": {**new["metadata"], "annotations": {FENCED: "x"}}}
     admin = cluster.admin
     with Identity.of_node(cluster.plane, "n1") as kubelet, Identity.of_node(cluster.plane, "new") as newcomer:

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-Object = dict[str, Any]
-
 SPACES = {"one": {"team": "a"}, "two": {"team": "b"}, "three": {}}
 """Namespaces, with their labels."""
 PRIORITIES = {"": 0, "high": 1000}
@@ -26,15 +24,15 @@ class App:
     space: str
     cpu: int
     memory: int
-    spec: Object = field(default_factory=dict)
-    containers: list[Object] = field(default_factory=list)
+    spec: dict[str, Any] = field(default_factory=dict)
+    containers: list[dict[str, Any]] = field(default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)
     claim: bool = False
 
-    def pod(self, number: int, node: str | None = None) -> Object:
+    def pod(self, number: int, node: str | None = None) -> dict[str, Any]:
         """Return a pod of the app as the API server stores it."""
         name = f"{self.name}-{number}"
-        spec: Object = {"schedulerName": "default-scheduler", "terminationGracePeriodSeconds": 0, **self.spec}
+        spec: dict[str, Any] = {"schedulerName": "default-scheduler", "terminationGracePeriodSeconds": 0, **self.spec}
         spec["containers"] = self.containers
         if self.claim:
             spec["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": name}}]
@@ -56,11 +54,11 @@ class RandomCluster:
 
     number: int
     tight: bool
-    nodes: list[Object]
+    nodes: list[dict[str, Any]]
     drained: str
-    staying: list[Object]
-    leaving: list[Object]
-    volumes: list[Object] = field(default_factory=list)
+    staying: list[dict[str, Any]]
+    leaving: list[dict[str, Any]]
+    volumes: list[dict[str, Any]] = field(default_factory=list)
 
 
 def random_cluster(number: int) -> RandomCluster:
@@ -98,7 +96,7 @@ class _Maker:
 
     # -- nodes --------------------------------------------------------------------------------------------------------
 
-    def _node(self, n: int) -> Object:
+    def _node(self, n: int) -> dict[str, Any]:
         name = f"p{self.number}-n{n}"
         cpu, memory = self.random.choice([(8, 16), (8, 32), (16, 32)] if n else [(16, 64)])
         size = {
@@ -111,7 +109,7 @@ class _Maker:
         labels = {HOST: name, "disk": self.random.choice(["ssd", "hdd"]), "size": str(cpu)}
         if self.chance(0.95):
             labels[ZONE] = self.random.choice(self.zones)
-        spec: Object = {"unschedulable": True} if self.chance(0.06) else {}
+        spec: dict[str, Any] = {"unschedulable": True} if self.chance(0.06) else {}
         if n and self.chance(0.1):
             spec["taints"] = [{"key": "own", "value": "x", "effect": self.random.choice(["NoSchedule", "NoExecute"])}]
         ready = {"type": "Ready", "status": "True", "reason": "RandomCluster", "message": ""}
@@ -139,7 +137,7 @@ class _Maker:
         app.claim = self.chance(0.08)
         return app
 
-    def _container(self, cpu: int, memory: int, **more: Any) -> Object:
+    def _container(self, cpu: int, memory: int, **more: Any) -> dict[str, Any]:
         requests = {name: text for name, text, there in _sizes(cpu, memory) if there}
         resources = {"requests": requests} if requests else {}
         return {"name": "app", "image": "simulated", "resources": resources, **more}
@@ -158,7 +156,7 @@ class _Maker:
             resources["requests"] = {**resources.get("requests", {}), GPU: "1"}
             resources["limits"] = {GPU: "1"}
         if self.chance(0.08):
-            port: Object = {"containerPort": 80, "hostPort": self.random.choice([8080, 8081])}
+            port: dict[str, Any] = {"containerPort": 80, "hostPort": self.random.choice([8080, 8081])}
             if self.chance(0.3):
                 port["hostIP"] = self.random.choice(["10.0.0.1", "10.0.0.2"])
             app.containers[0]["ports"] = [port]
@@ -213,7 +211,7 @@ class _Maker:
                     term["namespaces"] = self.random.sample(list(SPACES), 2)
                 _affinity(app)[kind] = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
 
-    def _selector(self, app: App) -> Object:
+    def _selector(self, app: App) -> dict[str, Any]:
         if self.chance(0.75):
             return {"matchLabels": {"app": app.name}}
         others = {"matchLabels": {"tier": self.random.choice(["front", "back"])}}
@@ -224,7 +222,7 @@ class _Maker:
             return
         constraints = []
         for key in self.random.sample([HOST, ZONE], self.random.choice([1, 1, 2])):
-            constraint: Object = {
+            constraint: dict[str, Any] = {
                 "topologyKey": key,
                 "maxSkew": self.random.randint(1, 3),
                 "whenUnsatisfiable": "DoNotSchedule",
@@ -243,7 +241,9 @@ class _Maker:
 
     # -- pods that stay -----------------------------------------------------------------------------------------------
 
-    def _staying(self, apps: list[App], nodes: list[Object], leaving: list[Object]) -> Iterator[Object]:
+    def _staying(
+        self, apps: list[App], nodes: list[dict[str, Any]], leaving: list[dict[str, Any]]
+    ) -> Iterator[dict[str, Any]]:
         """Yield more pods of the same apps, an agent on each node, and ballast that leaves the intended room."""
         others = nodes[1:]
         free = {n["metadata"]["name"]: _free(n) for n in others}
@@ -269,7 +269,7 @@ class _Maker:
             ballast.containers = [self._container(cpu, memory)]
             yield ballast.pod(0, node)
 
-    def _volumes(self, leaving: list[Object]) -> list[Object]:
+    def _volumes(self, leaving: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return a bound volume in the drained node's zone for each claim."""
         found = []
         for pod in leaving:
@@ -277,7 +277,7 @@ class _Maker:
                 found += self._volume(volume["persistentVolumeClaim"]["claimName"], pod["metadata"]["namespace"])
         return found
 
-    def _volume(self, name: str, space: str) -> list[Object]:
+    def _volume(self, name: str, space: str) -> list[dict[str, Any]]:
         zone = self.home.get(ZONE, self.zones[0])
         size = {"storage": "1Gi"}
         affinity = {
@@ -286,7 +286,7 @@ class _Maker:
             }
         }
         by_label = self.chance(0.3)
-        spec: Object = {
+        spec: dict[str, Any] = {
             "capacity": size,
             "accessModes": ["ReadWriteOnce"],
             "csi": {"driver": "example.com", "volumeHandle": name},
@@ -318,22 +318,22 @@ def _sizes(cpu: int, memory: int) -> list[tuple[str, str, bool]]:
     return [("cpu", f"{cpu}m", cpu > 0), ("memory", f"{memory}Mi", memory > 0)]
 
 
-def _affinity(app: App) -> Object:
-    found: Object = app.spec.setdefault("affinity", {})
+def _affinity(app: App) -> dict[str, Any]:
+    found: dict[str, Any] = app.spec.setdefault("affinity", {})
     return found
 
 
-def _taints(node: Object) -> list[Object]:
-    found: list[Object] = node["spec"].get("taints", [])
+def _taints(node: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = node["spec"].get("taints", [])
     return found
 
 
-def _free(node: Object) -> tuple[int, int, int]:
+def _free(node: dict[str, Any]) -> tuple[int, int, int]:
     size = node["status"]["allocatable"]
     return int(size["cpu"]) * 1000 - 50, int(size["memory"][:-2]) * 1024 - 32, int(size["pods"])
 
 
-def _fitting(pods: list[Object], node: Object) -> Iterator[Object]:
+def _fitting(pods: list[dict[str, Any]], node: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield as many of these pods as the node has room for, because they were on it."""
     left = list(_free(node))
     for pod in pods:
@@ -343,7 +343,7 @@ def _fitting(pods: list[Object], node: Object) -> Iterator[Object]:
             yield pod
 
 
-def _asked(pods: list[Object]) -> tuple[int, int]:
+def _asked(pods: list[dict[str, Any]]) -> tuple[int, int]:
     """Return CPU and memory that these pods request, roughly."""
     cpu = memory = 0
     for pod in pods:

@@ -11,8 +11,9 @@ import requests
 
 from harness.clients import ControlPlaneError
 from harness.controlplane import ControlPlane
-from harness.random_clusters import PRIORITIES, SPACES, Object, RandomCluster
+from harness.random_clusters import PRIORITIES, SPACES, RandomCluster
 from harness.waiting import until
+from rescheduler.core.model.raw import RawObject
 
 _WHOLE = {"Node": "/api/v1/nodes", "PersistentVolume": "/api/v1/persistentvolumes"}
 _SPACED = {"Pod": "pods", "PersistentVolumeClaim": "persistentvolumeclaims"}
@@ -55,7 +56,7 @@ class RealScheduler:
         nodes = self._get(_WHOLE["Node"]).json()["items"]
         return "node.kubernetes.io/not-ready" not in [t["key"] for n in nodes for t in n["spec"].get("taints", ())]
 
-    def schedule(self, pods: Sequence[Object], *, asked: int = 0) -> dict[str, str]:
+    def schedule(self, pods: Sequence[RawObject], *, asked: int = 0) -> dict[str, str]:
         """Create pods in turn; return the reason why each has no node, empty if it has one, after all decisions.
 
         `asked`: number of these pods that a call before has created.
@@ -95,10 +96,10 @@ class RealScheduler:
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
-    def _create(self, objects: Iterable[Object]) -> None:
+    def _create(self, objects: Iterable[RawObject]) -> None:
         list(self._pool.map(self._post, objects))
 
-    def _post(self, body: Object) -> None:
+    def _post(self, body: RawObject) -> None:
         kind, space = body["kind"], body["metadata"].get("namespace", "")
         path = _WHOLE.get(kind) or f"/api/v1/namespaces/{space}/{_SPACED[kind]}"
         answer = self._session.post(self._plane.server + path, json=body, timeout=30, verify=self._verify)
@@ -131,7 +132,7 @@ def _port(plane: ControlPlane) -> str:
     raise ControlPlaneError("no scheduler runs")
 
 
-def _fixtures() -> list[Object]:
+def _fixtures() -> list[RawObject]:
     spaces = [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
         for name, labels in SPACES.items()
@@ -157,14 +158,14 @@ def _fixtures() -> list[Object]:
     return [*spaces, *classes, runtime]
 
 
-def _refused(pod: Object) -> str:
+def _refused(pod: RawObject) -> str:
     """Return the scheduler's message why the pod has no node; empty if it has one."""
     conditions = pod["status"].get("conditions", ())
     said = next((c.get("message") for c in conditions if c["type"] == "PodScheduled"), None)
     return "" if pod["spec"].get("nodeName") else said or "not said yet"
 
 
-def _free(pod: Object) -> Object:
+def _free(pod: RawObject) -> RawObject:
     """Return the pod without its node, as its owner would create it again."""
     spec = {name: value for name, value in pod["spec"].items() if name != "nodeName"}
     return {**pod, "spec": spec}

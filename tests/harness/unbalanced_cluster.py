@@ -13,6 +13,7 @@ from harness import workloads
 from harness.controlplane import ControlPlane
 from harness.observer import Observer
 from harness.waiting import until
+from rescheduler.core.model.raw import RawObject
 
 _CPU = (50, 100, 100, 100, 250, 250, 500, 500, 1000, 2000)
 _REPLICAS = (1, 1, 2, 3, 5, 8)
@@ -69,7 +70,7 @@ def create(
     ready_after: str = "",
 ) -> None:
     """Create the Deployments and budgets with each pod on its first node; the scheduler is paused meanwhile."""
-    objects: list[workloads.Object] = []
+    objects: list[RawObject] = []
     for app in apps:
         asked = {"cpu": f"{app.cpu}m", "memory": f"{app.memory}Mi"}
         containers = [{"name": "app", "image": "simulated", "resources": {"requests": asked}}]

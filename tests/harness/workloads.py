@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-Object = dict[str, Any]
 
-
-def namespace(name: str, **labels: str) -> Object:
+def namespace(name: str, **labels: str) -> dict[str, Any]:
     """Return a Namespace."""
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
-def pod_template(app: str, *, grace: int = 1, annotations: Mapping[str, str] | None = None, **spec: Any) -> Object:
+def pod_template(
+    app: str, *, grace: int = 1, annotations: Mapping[str, str] | None = None, **spec: Any
+) -> dict[str, Any]:
     """Return the template that all builders share; `spec` is merged into the pod's spec."""
     container = {"name": "app", "image": "simulated", "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}}}
     return {
@@ -20,7 +20,7 @@ def pod_template(app: str, *, grace: int = 1, annotations: Mapping[str, str] | N
     }
 
 
-def deployment(name: str, replicas: int, namespace: str = "default", **template: Any) -> Object:
+def deployment(name: str, replicas: int, namespace: str = "default", **template: Any) -> dict[str, Any]:
     """Return a Deployment whose pods have the label `app=<name>`."""
     spec = {
         "replicas": replicas,
@@ -30,7 +30,7 @@ def deployment(name: str, replicas: int, namespace: str = "default", **template:
     return _object("apps/v1", "Deployment", name, namespace, spec)
 
 
-def replica_set(name: str, replicas: int, namespace: str = "default", **template: Any) -> Object:
+def replica_set(name: str, replicas: int, namespace: str = "default", **template: Any) -> dict[str, Any]:
     """Return a ReplicaSet without a Deployment; its pods have the label `app=<name>`."""
     spec = {
         "replicas": replicas,
@@ -40,7 +40,7 @@ def replica_set(name: str, replicas: int, namespace: str = "default", **template
     return _object("apps/v1", "ReplicaSet", name, namespace, spec)
 
 
-def stateful_set(name: str, replicas: int, namespace: str = "default", **template: Any) -> Object:
+def stateful_set(name: str, replicas: int, namespace: str = "default", **template: Any) -> dict[str, Any]:
     """Return a StatefulSet whose pods have the label `app=<name>`."""
     spec = {
         "replicas": replicas,
@@ -52,25 +52,25 @@ def stateful_set(name: str, replicas: int, namespace: str = "default", **templat
     return _object("apps/v1", "StatefulSet", name, namespace, spec)
 
 
-def daemon_set(name: str, namespace: str = "default", **template: Any) -> Object:
+def daemon_set(name: str, namespace: str = "default", **template: Any) -> dict[str, Any]:
     """Return a DaemonSet for every node."""
     spec = {"selector": {"matchLabels": {"app": name}}, "template": pod_template(name, **template)}
     return _object("apps/v1", "DaemonSet", name, namespace, spec)
 
 
-def job(name: str, namespace: str = "default", *, after: str = "1s", **template: Any) -> Object:
+def job(name: str, namespace: str = "default", *, after: str = "1s", **template: Any) -> dict[str, Any]:
     """Return a Job whose pod completes `after` a while."""
     annotations = {**template.pop("annotations", {}), "cluster/complete-after": after}
     made = pod_template(name, annotations=annotations, **{"restartPolicy": "Never", **template})
     return _object("batch/v1", "Job", name, namespace, {"template": made})
 
 
-def service(app: str, namespace: str = "default") -> Object:
+def service(app: str, namespace: str = "default") -> dict[str, Any]:
     """Return a Service for `app=<app>`."""
     return _object("v1", "Service", app, namespace, {"selector": {"app": app}, "ports": [{"port": 80}]})
 
 
-def bare_pod(name: str, namespace: str = "default", **template: Any) -> Object:
+def bare_pod(name: str, namespace: str = "default", **template: Any) -> dict[str, Any]:
     """Return a pod that no controller would recreate."""
     made = pod_template(name, **template)
     body = _object("v1", "Pod", name, namespace, made["spec"])
@@ -78,14 +78,14 @@ def bare_pod(name: str, namespace: str = "default", **template: Any) -> Object:
     return body
 
 
-def budget(app: str, namespace: str = "default", **spec: Any) -> Object:
+def budget(app: str, namespace: str = "default", **spec: Any) -> dict[str, Any]:
     """Return a PodDisruptionBudget over `app=<app>`; `spec` is minAvailable or maxUnavailable."""
     return _object(
         "policy/v1", "PodDisruptionBudget", app, namespace, {"selector": {"matchLabels": {"app": app}}, **spec}
     )
 
 
-def policy(name: str = "default", **spec: Any) -> Object:
+def policy(name: str = "default", **spec: Any) -> dict[str, Any]:
     """Return a ReschedulePolicy."""
     return {
         "apiVersion": "rescheduler.dev/v1alpha1",
@@ -95,7 +95,7 @@ def policy(name: str = "default", **spec: Any) -> Object:
     }
 
 
-def pool(name: str, **spec: Any) -> Object:
+def pool(name: str, **spec: Any) -> dict[str, Any]:
     """Return a NamespacePool."""
     return {
         "apiVersion": "rescheduler.dev/v1alpha1",
@@ -105,7 +105,7 @@ def pool(name: str, **spec: Any) -> Object:
     }
 
 
-def _object(api_version: str, kind: str, name: str, namespace: str, spec: Object) -> Object:
+def _object(api_version: str, kind: str, name: str, namespace: str, spec: dict[str, Any]) -> dict[str, Any]:
     return {
         "apiVersion": api_version,
         "kind": kind,

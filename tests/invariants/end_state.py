@@ -3,10 +3,11 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from invariants.objects import Json, annotations, controller, deleting, is_ready, labels, move, name, released, uid
+from invariants.objects import annotations, controller, deleting, is_ready, labels, move, name, released, uid
+from rescheduler.core.model.raw import RawObject
 
 
-def shape(node: Json) -> Json:
+def shape(node: RawObject) -> RawObject:
     """Return the part of a node that must be restored."""
     return {
         "cordoned": bool(node["spec"].get("unschedulable")),
@@ -17,7 +18,7 @@ def shape(node: Json) -> Json:
     }
 
 
-def differences(every: Callable[[str], Iterable[Json]], before: Mapping[str, Json]) -> Iterator[str]:
+def differences(every: Callable[[str], Iterable[RawObject]], before: Mapping[str, RawObject]) -> Iterator[str]:
     """Yield the objects that are not in their expected state.
 
     `every`: the objects of a resource. `before`: shapes of nodes by name.

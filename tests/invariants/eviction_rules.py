@@ -8,7 +8,6 @@ from invariants.objects import (
     OUT_OF_SERVICE,
     SHUNS,
     SHUTDOWN,
-    Json,
     annotations,
     claims,
     controller,
@@ -26,6 +25,7 @@ from invariants.objects import (
 from invariants.records import Change
 from invariants.state import RecordedState, reasons
 from rescheduler.api.policies import EvictOrBlock, NoRoom, OnTimeout, ReplacementMode, ReschedulePolicy
+from rescheduler.core.model.raw import RawObject
 
 _GROUP = "rescheduler.dev"
 _LONGEST = 10**9  # seconds; a longer grace period is garbage
@@ -88,12 +88,12 @@ def nothing_is_forced_without_right(state: RecordedState, change: Change) -> Vio
         yield f"deletes without a budget, and the node was {state.recent_values('ready', name(node))}, proof: {proven}{words}"
 
 
-def may_run_twice(state: RecordedState, pod: Json) -> bool:
+def may_run_twice(state: RecordedState, pod: RawObject) -> bool:
     kind = "ReplicaSet" if state.released(pod) else controller(pod).get("kind")
     return kind in ("ReplicaSet", "ReplicationController", "Job") and not claims(pod)
 
 
-def _switched_off(state: RecordedState, pod: Json) -> bool:
+def _switched_off(state: RecordedState, pod: RawObject) -> bool:
     """Whether the owner no longer wants the pod: the owner is gone, or is scaled below its count without this pod."""
     deployment = state.deployment_of(pod)
     if deployment is None or deleting(deployment):
@@ -105,7 +105,7 @@ def _switched_off(state: RecordedState, pod: Json) -> bool:
     return bool(wanted == 0 or len(others) > wanted)
 
 
-def _overdue(state: RecordedState, pod: Json, node: Json) -> bool:
+def _overdue(state: RecordedState, pod: RawObject, node: RawObject) -> bool:
     drain = state.drain(name(node))
     started = seconds((drain.get("status") or {}).get("startedAt")) if drain else None
     for policy in state.policies(node):
@@ -139,7 +139,7 @@ def served_as_before(state: RecordedState, change: Change) -> Violations:
         yield "the last Ready pod of an owner leaves without a replacement"
 
 
-def _replaced_first(state: RecordedState, pod: Json, policies: list[ReschedulePolicy]) -> bool:
+def _replaced_first(state: RecordedState, pod: RawObject, policies: list[ReschedulePolicy]) -> bool:
     given = annotations(pod).get(f"{_GROUP}/replacement")
     modes = (
         {ReplacementMode(given)}

@@ -4,7 +4,8 @@ import json
 from datetime import datetime
 from typing import Any
 
-Json = dict[str, Any]
+from rescheduler.core.model.raw import RawObject
+
 HASH = "pod-template-hash"
 MOVE = "rescheduler.dev/move"
 SHUNS = "rescheduler.dev/drain"
@@ -31,55 +32,55 @@ def seconds(text: str | None) -> float | None:
         return None
 
 
-def name(raw: Json) -> str:
+def name(raw: RawObject) -> str:
     return str(raw["metadata"]["name"])
 
 
-def uid(raw: Json) -> str:
+def uid(raw: RawObject) -> str:
     return str(raw["metadata"]["uid"])
 
 
-def labels(raw: Json) -> Json:
+def labels(raw: RawObject) -> RawObject:
     return raw["metadata"].get("labels") or {}
 
 
-def annotations(raw: Json) -> Json:
+def annotations(raw: RawObject) -> RawObject:
     return raw["metadata"].get("annotations") or {}
 
 
-def deleting(raw: Json) -> bool:
+def deleting(raw: RawObject) -> bool:
     return "deletionTimestamp" in raw["metadata"]
 
 
-def controller(raw: Json) -> Json:
+def controller(raw: RawObject) -> RawObject:
     """Return the ownerReference of the controller; empty if there is none."""
     return next((o for o in raw["metadata"].get("ownerReferences") or () if o.get("controller")), {})
 
 
-def condition(raw: Json, type_: str) -> Json:
+def condition(raw: RawObject, type_: str) -> RawObject:
     found = (raw.get("status") or {}).get("conditions") or ()
     return next((c for c in found if c["type"] == type_), {})
 
 
-def is_ready(raw: Json) -> bool:
+def is_ready(raw: RawObject) -> bool:
     return condition(raw, "Ready").get("status") == "True"
 
 
-def finished(pod: Json) -> bool:
+def finished(pod: RawObject) -> bool:
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
-def node_of(pod: Json) -> str:
+def node_of(pod: RawObject) -> str:
     return str(pod["spec"].get("nodeName", ""))
 
 
-def released(pod: Json) -> bool:
+def released(pod: RawObject) -> bool:
     """Whether the pod was released to its Deployment; the record of a move on any other pod has no meaning."""
     found, above = move(pod), controller(pod)
     return bool(found) and above.get("kind") == "Deployment" and above.get("uid") == found["deploymentUID"]
 
 
-def move(pod: Json) -> Json:
+def move(pod: RawObject) -> RawObject:
     """Return the record of the move, by any author; empty if there is none or it cannot be parsed."""
     try:
         found = json.loads(annotations(pod).get(MOVE, ""))
@@ -89,23 +90,23 @@ def move(pod: Json) -> Json:
     return found if fits and all(isinstance(found.get(key), str) for key in ("deploymentUID", "replicaSetUID")) else {}
 
 
-def claims(pod: Json) -> list[str]:
+def claims(pod: RawObject) -> list[str]:
     """Return names of the pod's PersistentVolumeClaims; in the simulation only one node can have each volume."""
     volumes = pod["spec"].get("volumes") or ()
     return [v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v]
 
 
-def selects(selector: Json | None, found: Json) -> bool:
+def selects(selector: RawObject | None, found: RawObject) -> bool:
     """Whether a selector with only matchLabels selects these labels."""
     wanted = (selector or {}).get("matchLabels") or {}
     return selector is not None and all(found.get(key) == value for key, value in wanted.items())
 
 
-def has_taint(node: Json, key: str) -> bool:
+def has_taint(node: RawObject, key: str) -> bool:
     return any(t["key"] == key for t in node["spec"].get("taints") or ())
 
 
-def set_condition(raw: Json, type_: str, status: str, reason: str, now: datetime) -> None:
+def set_condition(raw: dict[str, Any], type_: str, status: str, reason: str, now: datetime) -> None:
     """Set a condition in place; its lastTransitionTime changes with its status."""
     found = raw.setdefault("status", {}).setdefault("conditions", [])
     have = next((c for c in found if c["type"] == type_), None)
@@ -117,7 +118,7 @@ def set_condition(raw: Json, type_: str, status: str, reason: str, now: datetime
     have |= {"status": status, "reason": reason}
 
 
-def proof(node: Json) -> bool:
+def proof(node: RawObject) -> bool:
     """Whether an attestation states that this boot of this machine is dead."""
     try:
         said = json.loads(annotations(node).get("rescheduler.dev/fenced", "{}"))

@@ -6,7 +6,8 @@ The simulated and the real cluster write the same records, so the same invariant
 import json
 from dataclasses import dataclass, field
 
-from invariants.objects import Json, released
+from invariants.objects import released
+from rescheduler.core.model.raw import RawObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Call:
     user: str
     verb: str
     place: Place
-    body: Json = field(default_factory=dict)
+    body: RawObject = field(default_factory=dict)
     dry: bool = False
 
     def __str__(self) -> str:
@@ -77,8 +78,8 @@ class Change:
     revision: int
     at: float
     place: Place
-    before: Json | None
-    after: Json | None
+    before: RawObject | None
+    after: RawObject | None
     call: Call | None = None
 
     @property
@@ -96,7 +97,7 @@ class Change:
         return released(self.after) and not released(self.before)
 
     @property
-    def ends(self) -> Json | None:
+    def ends(self) -> RawObject | None:
         """Return the pod that it evicts or deletes; None if there is none."""
         verb = self.call.verb if self.call else ""
         return self.before if self.place.resource == "pods" and verb in ("evict", "delete") else None

@@ -2,27 +2,20 @@
 
 from collections.abc import Iterator
 
-from invariants.objects import (
-    Json,
-    condition,
-    deleting,
-    labels,
-    name,
-    node_of,
-    seconds,
-)
+from invariants.objects import condition, deleting, labels, name, node_of, seconds
 from invariants.records import Change
 from invariants.state import CONTROL_PLANE, SHARE, SILENCE, RecordedState, reasons
 from rescheduler.api.policies import Mode, ReschedulePolicy, Suspend
+from rescheduler.core.model.raw import RawObject
 
 Violations = Iterator[str]
 
 
-def _started(drain: Json) -> float | None:
+def _started(drain: RawObject) -> float | None:
     return seconds((drain.get("status") or {}).get("startedAt"))
 
 
-def _begins(state: RecordedState, change: Change) -> Json | None:
+def _begins(state: RecordedState, change: Change) -> RawObject | None:
     """Return the NodeDrain that this change begins with its first cordon; None if there is none."""
     drain = state.drain(change.place.name)
     started = _started(drain) if drain and change.place.resource == "nodes" and change.cordons else None
@@ -53,7 +46,7 @@ def nothing_is_done_blindly(state: RecordedState, change: Change) -> Violations:
         yield "faults while most Leases are silent"
 
 
-def _written_for(state: RecordedState, change: Change) -> Json | None:
+def _written_for(state: RecordedState, change: Change) -> RawObject | None:
     """Return the node of a new act: a cordon, a release or an eviction; None for an undo."""
     if change.cordons:
         return change.before
@@ -76,7 +69,7 @@ def no_storm_begins_a_failure(state: RecordedState, change: Change) -> Violation
             yield f"begins in a storm: {'; '.join(storms)}"
 
 
-def _causes(state: RecordedState, node: Json, policy: ReschedulePolicy) -> list[str]:
+def _causes(state: RecordedState, node: RawObject, policy: ReschedulePolicy) -> list[str]:
     """Return the values of Ready, now or recently, that may make the node fail; of a flapping node, those of its flaps."""
     failure, timeout = policy.spec.failure, policy.spec.failure.lease_timeout
     found = {*state.recent_values("ready", name(node))} - {"True"}
@@ -88,7 +81,7 @@ def _causes(state: RecordedState, node: Json, policy: ReschedulePolicy) -> list[
     return sorted(found)
 
 
-def _storm(state: RecordedState, node: Json, policy: ReschedulePolicy, cause: str) -> str:
+def _storm(state: RecordedState, node: RawObject, policy: ReschedulePolicy, cause: str) -> str:
     """Return the message that too many nodes fail for this cause; empty if there is no storm."""
     mine = [n for n in state.all("nodes") if state.policies(n)[-1:] == [policy]]
     unhealthy = [
@@ -124,7 +117,7 @@ def failures_start_within_their_limit(state: RecordedState, change: Change) -> V
             yield f"begins in addition to {running} with failure.maxConcurrent {slots}"
 
 
-def _under_way(drain: Json) -> bool:
+def _under_way(drain: RawObject) -> bool:
     status = drain.get("status") or {}
     pods = status.get("pods") or {"remaining": 1, "blocked": 0}
     moves = status.get("phase") == "Draining" and pods["remaining"] > pods["blocked"]
@@ -179,7 +172,7 @@ def slots_are_kept(state: RecordedState, change: Change) -> Violations:
             yield f"begins in addition to {[name(d) for d in held]} with maxUnavailable {most}"
 
 
-def _gave_up(drain: Json, now: float) -> bool:
+def _gave_up(drain: RawObject, now: float) -> bool:
     """Whether the drain gave its slot up: it waits for a slot, or has been Blocked for five minutes."""
     waits = condition(drain, "Progressing").get("reason") == "MaxConcurrent"
     blocked = condition(drain, "Blocked")

@@ -10,7 +10,6 @@ from math import ceil
 from typing import Any
 
 from invariants.objects import (
-    Json,
     annotations,
     condition,
     controller,
@@ -28,6 +27,7 @@ from invariants.objects import (
 )
 from invariants.records import Change, Place
 from rescheduler.api.policies import ReschedulePolicy
+from rescheduler.core.model.raw import RawObject
 
 MAINTENANCE = "rescheduler.dev/maintenance"
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
@@ -58,16 +58,16 @@ class RecordedState:
 
     def __init__(self, lag: float) -> None:
         self.lag, self.at, self.fresh, self.born = lag, 0.0, 0.0, 0.0
-        self.objects: dict[str, dict[tuple[str, str], Json]] = defaultdict(dict)
+        self.objects: dict[str, dict[tuple[str, str], RawObject]] = defaultdict(dict)
         self.renewals: dict[str, tuple[float, float]] = {}
         self.cordoned: dict[str, bool] = {}
         self.released_uids: set[str] = set()
         self.acted: dict[str, float] = {}
         self.led = 0.0
-        self.lost: dict[str, tuple[float, Json]] = {}
+        self.lost: dict[str, tuple[float, RawObject]] = {}
         self._lease = ("", 0.0)  # holder, and time of the last renewal
         self._past: dict[tuple[str, str], list[tuple[float, Any]]] = defaultdict(list)
-        self._deleted: list[tuple[float, Json]] = []
+        self._deleted: list[tuple[float, RawObject]] = []
 
     def advance(self, change: Change) -> None:
         """Advance to this revision."""
@@ -100,13 +100,13 @@ class RecordedState:
                 allowed = (raw.get("status") or {}).get("disruptionsAllowed", 0)
                 self._note("allowed", uid(raw), allowed > 0)
 
-    def _take_node(self, raw: Json) -> None:
+    def _take_node(self, raw: RawObject) -> None:
         self._note("ready", name(raw), condition(raw, "Ready").get("status", "Unknown"))
         self._note("cordoned", name(raw), bool(raw["spec"].get("unschedulable")))
         self._note("owned", name(raw), any(has_taint(raw, key) for key in _OWNED))
         self._note("maintenance", name(raw), annotations(raw).get(MAINTENANCE))
 
-    def _take_lease(self, place: Place, change: Change, spec: Json) -> None:
+    def _take_lease(self, place: Place, change: Change, spec: RawObject) -> None:
         if place.namespace == "kube-node-lease":
             self._renewed(place.name, change)
             return
@@ -122,7 +122,7 @@ class RecordedState:
         """Whether the operator's Lease has no known holder."""
         return self._lease[1] > 0 and (not self._lease[0] or self.at - self._lease[1] > _UNRENEWED)
 
-    def _take_pod(self, before: Json | None, raw: Json | None) -> None:
+    def _take_pod(self, before: RawObject | None, raw: RawObject | None) -> None:
         if raw:
             self._note("pod", uid(raw), is_ready(raw))
             self._note("controlled", uid(raw), bool(controller(raw)))
@@ -171,18 +171,18 @@ class RecordedState:
         least = max(LEAST, ceil(SHARE * len(self.renewals)))
         return any(sum(first <= end < first + TOGETHER for end in ends) >= least for first in ends)
 
-    def all(self, resource: str, namespace: str = "") -> Iterator[Json]:
+    def all(self, resource: str, namespace: str = "") -> Iterator[RawObject]:
         """Yield objects of a resource."""
         return (raw for key, raw in self.objects[resource].items() if not namespace or key[0] == namespace)
 
-    def node(self, called: str) -> Json | None:
+    def node(self, called: str) -> RawObject | None:
         return self.objects["nodes"].get(("", called))
 
-    def drain(self, called: str) -> Json | None:
+    def drain(self, called: str) -> RawObject | None:
         """Return the NodeDrain of a node."""
         return self.objects["nodedrains"].get(("", called))
 
-    def pods_on(self, node: str) -> list[Json]:
+    def pods_on(self, node: str) -> list[RawObject]:
         return [pod for pod in self.all("pods") if node_of(pod) == node]
 
     def room(self, but: str) -> int:
@@ -196,7 +196,7 @@ class RecordedState:
                 free += max(0, int(node["status"].get("allocatable", {}).get("pods", 0)) - there)
         return free
 
-    def policies(self, node: Json) -> list[ReschedulePolicy]:
+    def policies(self, node: RawObject) -> list[ReschedulePolicy]:
         """Return the policies that decide for the node, now or recently; empty if there are none."""
         found = []
         for then in self.recent_values("policies", ""):
@@ -205,17 +205,17 @@ class RecordedState:
             found += [ReschedulePolicy.from_object(raw) for raw in ranked[:1]]
         return found
 
-    def may_migrate(self, node: Json) -> bool:
+    def may_migrate(self, node: RawObject) -> bool:
         """Whether single pods may be moved off the node: it is rebalanced, and no drain holds it."""
         drain = self.drain(name(node)) or {}
         record = (drain.get("status") or {}).get("node") or {}
         return not record.get("addedTaints") and any(p.spec.rebalance.enabled for p in self.policies(node))
 
-    def released(self, pod: Json) -> bool:
+    def released(self, pod: RawObject) -> bool:
         """Whether the operator released the pod, and has not returned it."""
         return released(pod) and uid(pod) in self.released_uids
 
-    def deployment_of(self, pod: Json) -> Json | None:
+    def deployment_of(self, pod: RawObject) -> RawObject | None:
         """Return the Deployment that owns a pod, or from which the pod was released."""
         above = controller(pod)
         found = above.get("uid") if above.get("kind") == "Deployment" else None
@@ -224,17 +224,17 @@ class RecordedState:
                 found = controller(rs).get("uid")
         return next((d for d in self.all("deployments") if uid(d) == found), None) if found else None
 
-    def family(self, deployment: Json) -> list[Json]:
+    def family(self, deployment: RawObject) -> list[RawObject]:
         """Return all pods of a Deployment, released ones included, except those that are Terminating."""
         found = self.all("pods", deployment["metadata"]["namespace"])
         return [p for p in found if not deleting(p) and self._is_of(p, deployment)]
 
-    def recently_deleted(self, deployment: Json) -> list[Json]:
+    def recently_deleted(self, deployment: RawObject) -> list[RawObject]:
         """Return pods of a Deployment that were deleted recently, in their state before."""
         found = (pod for at, pod in self._deleted if at > self.at - self.lag)
         return [p for p in found if self._is_of(p, deployment)]
 
-    def _is_of(self, pod: Json, deployment: Json) -> bool:
+    def _is_of(self, pod: RawObject, deployment: RawObject) -> bool:
         found = self.deployment_of(pod)
         return found is not None and uid(found) == uid(deployment)
 
@@ -257,7 +257,7 @@ class RecordedState:
         last, before = self.renewals.get(node, (self.at, self.at))
         return max(self.at - last, last - before if self.at - last <= self.lag else 0)
 
-    def unhealthy(self, node: Json, policy: ReschedulePolicy, cause: str) -> bool:
+    def unhealthy(self, node: RawObject, policy: ReschedulePolicy, cause: str) -> bool:
         """Whether every observer can know that the node is unhealthy because of this status of Ready, `for` or not.
 
         A node that is Unknown and whose Lease is renewed is not unreachable.
@@ -275,7 +275,7 @@ class RecordedState:
         return cause in statuses and self.recent_values("ready", name(node)) == [cause] and not renewed
 
 
-def reasons(drain: Json) -> set[str]:
+def reasons(drain: RawObject) -> set[str]:
     """Return the requests of a drain."""
     return {request["reason"] for request in drain["spec"]["requests"]}
 

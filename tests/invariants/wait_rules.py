@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Iterator
 
 from invariants.objects import (
-    Json,
     annotations,
     condition,
     controller,
@@ -21,6 +20,7 @@ from invariants.objects import (
 from invariants.records import Place
 from invariants.state import CONTROL_PLANE, RENEWED, RecordedState
 from rescheduler.api.policies import Mode, Suspend
+from rescheduler.core.model.raw import RawObject
 
 QUIET = 75.0
 """Seconds without a pod in flight and without a write: a minute, and a margin for the write of the status."""
@@ -58,7 +58,7 @@ class WaitingDrains:
                     self._found.add((uid(drain), kind))
                     yield f"at {state.at:.0f}: NodeDrain {name(drain)} {words}"
 
-    def _one(self, state: RecordedState, drain: Json) -> Violations:
+    def _one(self, state: RecordedState, drain: RawObject) -> Violations:
         self._see_room(state, drain)
         if in_flight(state, drain):
             self._busy[uid(drain)] = state.at
@@ -74,14 +74,14 @@ class WaitingDrains:
         if quiet and not found:
             yield from self._untruths(state, drain)
 
-    def _see_room(self, state: RecordedState, drain: Json) -> None:
+    def _see_room(self, state: RecordedState, drain: RawObject) -> None:
         short = sum(b["class"] == "NoRoomInPool" for b in (drain.get("status") or {}).get("blockers") or ())
         if short and state.room(name(drain)) >= short:
             self._roomy.setdefault(uid(drain), state.at)
         else:
             self._roomy.pop(uid(drain), None)
 
-    def _untruths(self, state: RecordedState, drain: Json) -> Violations:
+    def _untruths(self, state: RecordedState, drain: RawObject) -> Violations:
         """Yield causes in the status that are not true."""
         progressing = condition(drain, "Progressing")
         reason = progressing.get("reason", "") if progressing.get("status") == "False" else ""
@@ -100,7 +100,7 @@ class WaitingDrains:
             elif not self._blocks(state, pod, blocker["class"], drain):
                 yield f"names a blocker {blocker['class']} that does not block: {blocker}"
 
-    def _blocks(self, state: RecordedState, pod: Json, class_: str, drain: Json) -> bool:
+    def _blocks(self, state: RecordedState, pod: RawObject, class_: str, drain: RawObject) -> bool:
         space = pod["metadata"]["namespace"]
         there = state.all("poddisruptionbudgets", space)
         budgets = [raw for raw in there if selects(raw["spec"].get("selector"), labels(pod))]
@@ -123,7 +123,7 @@ class WaitingDrains:
         return True
 
 
-def _untrue_names(state: RecordedState, drain: Json, message: str) -> Violations:
+def _untrue_names(state: RecordedState, drain: RawObject, message: str) -> Violations:
     """Yield pods that are reported to hold a restore and were never released."""
     keys = (word.partition("/") for word in _POD.findall(message))
     named = [state.objects["pods"].get((namespace, pod_name)) for namespace, _, pod_name in keys]
@@ -132,7 +132,7 @@ def _untrue_names(state: RecordedState, drain: Json, message: str) -> Violations
         yield f"names pods that hold no restore: {message}"
 
 
-def in_flight(state: RecordedState, drain: Json) -> bool:
+def in_flight(state: RecordedState, drain: RawObject) -> bool:
     """Whether a pod of the node is in flight: it is Terminating, or was released recently."""
     node = state.node(name(drain))
     policies = state.policies(node) if node else []
@@ -147,7 +147,7 @@ def in_flight(state: RecordedState, drain: Json) -> bool:
     return False
 
 
-def silence(drain: Json) -> Violations:
+def silence(drain: RawObject) -> Violations:
     """Yield a violation if a drain has nothing in flight, no recent write and no named cause."""
     status = drain.get("status") or {}
     progressing = condition(drain, "Progressing")
@@ -163,7 +163,7 @@ def silence(drain: Json) -> Violations:
             yield f"names a blocker without a message and a hint: {blocker}"
 
 
-def _others(state: RecordedState, drain: Json) -> list[Json]:
+def _others(state: RecordedState, drain: RawObject) -> list[RawObject]:
     """Return NodeDrains of other nodes that have begun, now or within the last minute."""
 
     def begun(node: str) -> bool:
@@ -173,23 +173,23 @@ def _others(state: RecordedState, drain: Json) -> list[Json]:
     return [n for n in state.all("nodes") if name(n) != name(drain) and begun(name(n))]
 
 
-def _is_in_line(state: RecordedState, drain: Json) -> bool:
+def _is_in_line(state: RecordedState, drain: RawObject) -> bool:
     """Whether another failed node may start first, in the next moment."""
     failed = [name(d) for d in state.all("nodedrains") if any(r["reason"] == "Failure" for r in d["spec"]["requests"])]
     return name(drain) in failed and len(failed) > 1
 
 
-def _policies(state: RecordedState, drain: Json) -> list[Json | None]:
+def _policies(state: RecordedState, drain: RawObject) -> list[RawObject | None]:
     """Return policies that select the node at any time of the last minute; None for a moment without a policy."""
     node = state.node(name(drain))
-    found: list[Json | None] = []
+    found: list[RawObject | None] = []
     for then in state.recent_values("policies", "", QUIET):
         fits = [raw for raw in then if node and selects(raw["spec"].get("nodeSelector") or {}, labels(node))]
         found += fits or [None]
     return found
 
 
-def _is_empty(state: RecordedState, drain: Json) -> bool:
+def _is_empty(state: RecordedState, drain: RawObject) -> bool:
     for pod in state.pods_on(name(drain)):
         stays = controller(pod).get("kind") == "DaemonSet" or "kubernetes.io/config.mirror" in annotations(pod)
         bound = seconds(condition(pod, "PodScheduled").get("lastTransitionTime")) or 0
@@ -203,7 +203,7 @@ def _is_unhealthy(state: RecordedState, node: str) -> bool:
     return set(state.recent_values("ready", node, _REMEMBERED)) != {"True"} or state.silence(node) > RENEWED
 
 
-_REASONS: dict[str, Callable[[RecordedState, Json], bool]] = {
+_REASONS: dict[str, Callable[[RecordedState, RawObject], bool]] = {
     "NoPolicy": lambda p, d: None in _policies(p, d),
     "Suspended": lambda p, d: any(
         x and x["spec"].get("suspend", Suspend.NONE) != Suspend.NONE for x in _policies(p, d)

@@ -7,7 +7,6 @@ from invariants.objects import (
     OUT_OF_SERVICE,
     SHUNS,
     SHUTDOWN,
-    Json,
     annotations,
     condition,
     controller,
@@ -21,6 +20,7 @@ from invariants.objects import (
 )
 from invariants.records import Change
 from invariants.state import RecordedState
+from rescheduler.core.model.raw import RawObject
 
 _GROUP = "rescheduler.dev"
 _TAINTS = ((SHUNS, "PreferNoSchedule"), (OUT_OF_SERVICE, "NoSchedule"))
@@ -76,16 +76,16 @@ def nothing_of_others_is_touched(state: RecordedState, change: Change) -> Violat
             yield f"changes {'.'.join(path)}"
 
 
-def _others(resource: str, raw: Json) -> list[Json]:
+def _others(resource: str, raw: RawObject) -> list[RawObject]:
     """Return conditions that the operator does not own."""
     return [c for c in raw["status"].get("conditions") or () if c["type"] not in _CONDITIONS[resource]]
 
 
-def _taint(taint: Json) -> tuple[str, str, str]:
+def _taint(taint: RawObject) -> tuple[str, str, str]:
     return taint["key"], taint.get("value", ""), taint["effect"]
 
 
-def _changes_controller(state: RecordedState, before: Json, after: Json) -> bool:
+def _changes_controller(state: RecordedState, before: RawObject, after: RawObject) -> bool:
     """Whether a pod changes between its ReplicaSet and its Deployment, and always has a controller."""
     old, new = (raw["metadata"].get("ownerReferences") or [] for raw in (before, after))
     was, now = controller(before), controller(after)
@@ -143,7 +143,7 @@ def out_of_service_needs_proof(state: RecordedState, change: Change) -> Violatio
             yield f"puts a node back into service without a new boot: {ending}"
 
 
-def _ended(pod: Json) -> float:
+def _ended(pod: RawObject) -> float:
     """Return the latest time at which the deletion of a pod began."""
     meta = pod["metadata"]
     return (seconds(meta.get("deletionTimestamp")) or 0) - float(meta.get("deletionGracePeriodSeconds", 0))

@@ -3,24 +3,25 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from invariants.objects import Json, controller, labels
+from invariants.objects import controller, labels
 from invariants.records import Call
+from rescheduler.core.model.raw import RawObject
 from simulation.refusals import RefusedError
 
-Policy = Callable[[Call, Json | None, Json | None], None]
+Policy = Callable[[Call, RawObject | None, RawObject | None], None]
 """Takes a request, and the object before and after it. Raises RefusedError."""
 TEAM = {"team": "shop"}
 """The label of all workloads of a team; neighbours select by it."""
 
 
-def pods_have_a_controller(call: Call, before: Json | None, after: Json | None) -> None:
+def pods_have_a_controller(call: Call, before: RawObject | None, after: RawObject | None) -> None:
     """Refuse pods that no controller would recreate; kubelets are exempt."""
     ours = call.place.resource == "pods" and after is not None and call.user != "kubelet"
     if ours and before and TEAM.items() <= labels(before).items() and not controller(after or {"metadata": {}}):
         raise _denied(call, "pods must have a controller")
 
 
-def labels_stay(call: Call, before: Json | None, after: Json | None) -> None:
+def labels_stay(call: Call, before: RawObject | None, after: RawObject | None) -> None:
     """Refuse a change of a pod's labels after its creation."""
     if call.place.resource == "pods" and before and after and labels(before) != labels(after):
         raise _denied(call, "labels of pods must not change")
@@ -40,7 +41,7 @@ class Refuses:
     code: int
     everybody: bool = False
 
-    def __call__(self, call: Call, before: Json | None, after: Json | None) -> None:
+    def __call__(self, call: Call, before: RawObject | None, after: RawObject | None) -> None:
         """Raise RefusedError."""
         place = call.place.resource + (f"/{call.place.subresource}" if call.place.subresource else "")
         theirs = call.user.startswith("operator") or (self.everybody and call.user not in ("kubelet", "apiserver"))
@@ -92,10 +93,10 @@ class TakesOver:
     """
 
     app: str
-    move: Callable[[Json], None]
+    move: Callable[[RawObject], None]
     strict: bool
 
-    def __call__(self, call: Call, before: Json | None, after: Json | None) -> None:
+    def __call__(self, call: Call, before: RawObject | None, after: RawObject | None) -> None:
         """Raise RefusedError."""
         if call.verb != "evict" or before is None or labels(before).get("app") != self.app:
             return

@@ -9,7 +9,7 @@ import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
-from invariants.objects import Json
+from rescheduler.core.model.raw import RawObject
 from rescheduler.kube.client import ApiError, Client, ExpiredError, UnreachableError
 from simulation.refusals import RefusedError
 from simulation.server import Server
@@ -63,7 +63,7 @@ class SimulatedClient(Client):
         content_type: str = "",
         accept: str = "",
         timeout: float = 30.0,
-    ) -> Json:
+    ) -> RawObject:
         await self._travel()
         try:
             answer = self._server.request(self._user, method, path, params or {}, body, content_type)
@@ -82,7 +82,7 @@ class SimulatedClient(Client):
         idle_timeout: float = 0.0,
         seconds: float = _WATCH_SECONDS,
         **params: str | int,
-    ) -> AsyncGenerator[tuple[str, Json], None]:
+    ) -> AsyncGenerator[tuple[str, RawObject], None]:
         """Yield events a little late, in order, until the stream ends or breaks."""
         await self._travel()
         try:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from harness import workloads
-from invariants.objects import Json, is_ready, name
+from invariants.objects import is_ready, name
+from rescheduler.core.model.raw import RawObject
 from simulation.controllers import WORKLOADS, Controller, claim_volume
 from simulation.machines import Machine, duplicates
 from simulation.nodes import NODES
@@ -57,11 +58,11 @@ class Cluster:
         self.server.make("leases", lease)
         self.machines[called] = Machine(self.server, called, self.chance, self._started)
 
-    def _started(self, node: str, pod: Json) -> None:
+    def _started(self, node: str, pod: RawObject) -> None:
         if found := duplicates(pod, node, self.machines.values()):
             self.duplicates.append(found)
 
-    def deploy(self, *objects: Json) -> None:
+    def deploy(self, *objects: RawObject) -> None:
         """Create objects; a Deployment whose template names a claim gets the claim."""
         for body in objects:
             for volume in body["spec"].get("template", {}).get("spec", {}).get("volumes") or ():
@@ -94,7 +95,7 @@ class Cluster:
     def annotate(self, node: str, **words: str | None) -> None:
         """Set annotations of the operator's group on a Node; None removes one."""
 
-        def change(raw: Json) -> None:
+        def change(raw: RawObject) -> None:
             found = raw["metadata"].setdefault("annotations", {})
             for key, value in words.items():
                 found.pop(f"rescheduler.dev/{key}", None)

@@ -6,10 +6,10 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from math import ceil
+from typing import Any
 
 from invariants.objects import (
     HASH,
-    Json,
     annotations,
     controller,
     deleting,
@@ -23,6 +23,7 @@ from invariants.objects import (
     set_condition,
     uid,
 )
+from rescheduler.core.model.raw import RawObject
 from simulation.server import Server
 
 _COST = "controller.kubernetes.io/pod-deletion-cost"
@@ -64,12 +65,12 @@ class Controller:
         raise NotImplementedError
 
 
-def reference(kind: str, raw: Json) -> Json:
+def reference(kind: str, raw: RawObject) -> RawObject:
     """Return an ownerReference to a controller."""
     return {"apiVersion": "apps/v1", "kind": kind, "name": name(raw), "uid": uid(raw), "controller": True}
 
 
-def _pod(owner: Json, kind: str, pod_name: str, more: Json) -> Json:
+def _pod(owner: RawObject, kind: str, pod_name: str, more: RawObject) -> dict[str, Any]:
     template, space = owner["spec"]["template"], owner["metadata"]["namespace"]
     meta = {
         "name": pod_name,
@@ -94,7 +95,7 @@ class Deployments(Controller):
         for raw in self.server.all("deployments"):
             self._one(raw, raw["metadata"]["generation"], ready)
 
-    def _one(self, raw: Json, generation: int, ready: Mapping[str, int]) -> None:
+    def _one(self, raw: RawObject, generation: int, ready: Mapping[str, int]) -> None:
         mine = [rs for rs in self.server.all("replicasets") if controller(rs).get("uid") == uid(raw)]
         last = max((int(annotations(rs)[_REVISION]) for rs in mine), default=0)
         current = next((rs for rs in mine if _version(rs) == _version(raw)), None)
@@ -109,15 +110,15 @@ class Deployments(Controller):
         self._roll(raw["spec"]["replicas"], fresh, [rs for rs in mine if uid(rs) != uid(fresh)], ready)
         revision = annotations(fresh)[_REVISION]
 
-        def seen(now: Json) -> None:
+        def seen(now: dict[str, Any]) -> None:
             now["metadata"].setdefault("annotations", {})[_REVISION] = revision
             now["status"] = {"observedGeneration": generation}
 
         if annotations(raw).get(_REVISION) != revision or raw.get("status") != {"observedGeneration": generation}:
             self.server.edit("deployments", raw, seen)
 
-    def _roll(self, wanted: int, new: Json, old: list[Json], ready: Mapping[str, int]) -> None:
-        def count(rs: Json) -> int:
+    def _roll(self, wanted: int, new: RawObject, old: list[RawObject], ready: Mapping[str, int]) -> None:
+        def count(rs: RawObject) -> int:
             return int(rs["spec"]["replicas"])
 
         old = [rs for rs in old if count(rs)]
@@ -138,17 +139,17 @@ class Deployments(Controller):
                 self._scale(rs, count(rs) - down)
                 return
 
-    def _scale(self, rs: Json, replicas: int) -> None:
+    def _scale(self, rs: RawObject, replicas: int) -> None:
         if rs["spec"]["replicas"] != replicas:
             self.server.edit("replicasets", rs, lambda r: r["spec"].update(replicas=replicas))
 
 
-def _version(owner: Json) -> str:
+def _version(owner: RawObject) -> str:
     """Return the hash that distinguishes the templates of a Deployment."""
     return str(annotations(owner["spec"]["template"]).get(VERSION, ""))
 
 
-def _replica_set(deployment: Json, number: int, replicas: int) -> Json:
+def _replica_set(deployment: RawObject, number: int, replicas: int) -> RawObject:
     meta, spec = deployment["metadata"], deployment["spec"]
     hashed = {HASH: f"{meta['name']}{number}"}
     template, wanted = spec["template"], spec["selector"]["matchLabels"] | hashed
@@ -176,7 +177,7 @@ class ReplicaSets(Controller):
         for rs in self.server.all("replicasets"):
             self._one(rs, rs["spec"]["replicas"])
 
-    def _one(self, rs: Json, wanted: int) -> None:
+    def _one(self, rs: RawObject, wanted: int) -> None:
         mine, claims = [], not deleting(rs)
         for pod in self.server.all("pods", rs["metadata"]["namespace"]):
             owner = controller(pod).get("uid")
@@ -203,18 +204,18 @@ class ReplicaSets(Controller):
             self.server.make("pods", _pod(rs, "ReplicaSet", f"{name(rs)}-{self._made}", {}))
 
     @staticmethod
-    def _worth(pod: Json) -> tuple[bool, bool, int, float]:
+    def _worth(pod: RawObject) -> tuple[bool, bool, int, float]:
         """Return the sort key for deletion, lowest first: not bound, not Ready, low deletion cost, young."""
         born = seconds(pod["metadata"]["creationTimestamp"]) or 0
         return bool(node_of(pod)), is_ready(pod), int(annotations(pod).get(_COST, 0)), -born
 
 
-def _adopt(pod: Json, owner: Json) -> None:
+def _adopt(pod: RawObject, owner: RawObject) -> None:
     meta = pod["metadata"]
     meta["ownerReferences"] = [*(meta.get("ownerReferences") or ()), owner]
 
 
-def _orphan(pod: Json) -> None:
+def _orphan(pod: RawObject) -> None:
     meta = pod["metadata"]
     kept = [o for o in meta["ownerReferences"] if not o.get("controller")]
     meta["ownerReferences"] = kept
@@ -222,7 +223,7 @@ def _orphan(pod: Json) -> None:
         del meta["ownerReferences"]
 
 
-def claim_volume(server: Server, claim: str, space: str) -> Json:
+def claim_volume(server: Server, claim: str, space: str) -> RawObject:
     """Return the volume of a claim that only one node can have; create claim and volume if they do not exist."""
     if server.find("persistentvolumeclaims", claim, space) is None:
         server.make("persistentvolumes", {"metadata": {"name": f"pv-{claim}"}, "spec": {}})
@@ -258,7 +259,7 @@ class DaemonSets(Controller):
 
     def reconcile(self) -> None:
         for raw in self.server.all("daemonsets"):
-            space, here = raw["metadata"]["namespace"], dict[str, list[Json]]()
+            space, here = raw["metadata"]["namespace"], dict[str, list[RawObject]]()
             for pod in self._claimed(raw, space):
                 here.setdefault(node_of(pod), []).append(pod)
             for node in self.server.all("nodes"):
@@ -272,7 +273,7 @@ class DaemonSets(Controller):
                     if self.server.find("pods", name(made), space) is None:
                         self.server.make("pods", made)
 
-    def _claimed(self, raw: Json, space: str) -> Iterator[Json]:
+    def _claimed(self, raw: RawObject, space: str) -> Iterator[RawObject]:
         for pod in self.server.all("pods", space):
             owner = controller(pod)
             if owner.get("uid") == uid(raw):
@@ -283,7 +284,7 @@ class DaemonSets(Controller):
                 yield found
 
 
-def _born(pod: Json) -> tuple[str, str]:
+def _born(pod: RawObject) -> tuple[str, str]:
     return pod["metadata"]["creationTimestamp"], name(pod)
 
 
@@ -327,7 +328,7 @@ class Budgets(Controller):
             pods = [p for p in self.server.all("pods", space) if selects(raw["spec"]["selector"], labels(p))]
             self.server.edit("poddisruptionbudgets", raw, partial(self._update, pods=pods))
 
-    def _update(self, raw: Json, pods: list[Json]) -> None:
+    def _update(self, raw: dict[str, Any], pods: list[RawObject]) -> None:
         status, now = raw.setdefault("status", {}), self.server.now().timestamp()
         by_name = {name(p): p for p in pods}
         disrupted = {
@@ -353,7 +354,7 @@ class Budgets(Controller):
             "disruptionsAllowed": allowed,
         }
 
-    def _numbers(self, spec: Json, pods: list[Json]) -> tuple[int, int]:
+    def _numbers(self, spec: RawObject, pods: list[RawObject]) -> tuple[int, int]:
         """Return the expected pods, and how many of them must be healthy. Raises NoScaleError."""
         least, most = spec.get("minAvailable"), spec.get("maxUnavailable")
         if isinstance(least, int):
@@ -364,7 +365,7 @@ class Budgets(Controller):
         count = most if isinstance(most, int) else ceil(int(str(most).rstrip("%")) * expected / 100)
         return expected, max(0, expected - count)
 
-    def _scale(self, pod: Json) -> tuple[str, int]:
+    def _scale(self, pod: RawObject) -> tuple[str, int]:
         """Return the uid of the object that scales the pod's controller, so that it counts once, and its replicas."""
         owner, space = controller(pod), pod["metadata"]["namespace"]
         found = None

@@ -1,10 +1,11 @@
 """Decide evictions as the API server does: `pkg/registry/core/pod/storage/eviction.go`, without its retries."""
 
-from invariants.objects import Json, deleting, finished, is_ready, labels, name, selects
+from invariants.objects import deleting, finished, is_ready, labels, name, selects
+from rescheduler.core.model.raw import RawObject
 from simulation.refusals import RefusedError
 
 
-def budget_to_spend(pod: Json, budgets: list[Json]) -> Json | None:
+def budget_to_spend(pod: RawObject, budgets: list[RawObject]) -> RawObject | None:
     """Return the budget that pays for the eviction; None if no budget is needed.
 
     Raises RefusedError if a budget forbids the eviction.
@@ -22,14 +23,14 @@ def budget_to_spend(pod: Json, budgets: list[Json]) -> Json | None:
     return covering[0]
 
 
-def _unhealthy_and_free(pod: Json, budget: Json) -> bool:
+def _unhealthy_and_free(pod: RawObject, budget: RawObject) -> bool:
     status = budget.get("status") or {}
     healthy, needed = status.get("currentHealthy", 0), status.get("desiredHealthy", 0)
     always = budget["spec"].get("unhealthyPodEvictionPolicy") == "AlwaysAllow"
     return not is_ready(pod) and (always or healthy >= needed > 0)
 
 
-def _check(budget: Json) -> None:
+def _check(budget: RawObject) -> None:
     status = budget.get("status") or {}
     if status.get("observedGeneration", 0) < budget["metadata"]["generation"]:
         says = f"The disruption budget {name(budget)} is still being processed by the server."

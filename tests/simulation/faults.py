@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from invariants.objects import Json, controller, deleting, labels, name, node_of, set_condition, stamp, uid
+from invariants.objects import controller, deleting, labels, name, node_of, set_condition, stamp, uid
+from rescheduler.core.model.raw import RawObject
 from simulation import hostile, neighbours
 from simulation.admission import CODES, TARGETS, Refuses
 from simulation.clusters import SPACE, Cluster
@@ -169,7 +170,7 @@ async def mark_for_removal(c: Cluster, lasts: float, node: str) -> None:
     """Let the cluster autoscaler mark a node for removal, and change its mind."""
     key = "ToBeDeletedByClusterAutoscaler"
 
-    def set_taint(raw: Json, *, on: bool) -> None:
+    def set_taint(raw: RawObject, *, on: bool) -> None:
         kept = [t for t in raw["spec"].get("taints") or () if t["key"] != key]
         raw["spec"]["taints"] = kept + ([{"key": key, "effect": "NoSchedule"}] if on else [])
 
@@ -190,8 +191,8 @@ async def roll(c: Cluster, lasts: float, app: str, *, version: int, broken: bool
     """Start a rollout and roll it back; the new pods of a broken rollout never become Ready."""
     words = {VERSION: str(version)} | ({BROKEN: "true"} if broken else {})
 
-    def given(raw: Json) -> Json:
-        annotations: Json = raw["spec"]["template"]["metadata"].setdefault("annotations", {})
+    def given(raw: RawObject) -> dict[str, Any]:
+        annotations: dict[str, Any] = raw["spec"]["template"]["metadata"].setdefault("annotations", {})
         return annotations
 
     c.edit("deployments", app, lambda raw: given(raw).update(words), SPACE)
@@ -204,7 +205,7 @@ async def evict_for_memory(c: Cluster, lasts: float, node: str) -> None:
     owned = [p for p in c.server.all("pods", SPACE) if controller(p).get("kind") in ("ReplicaSet", "Deployment")]
     ended = [p for p in owned if node_of(p) == node and not deleting(p)]
 
-    def fail(raw: Json) -> None:
+    def fail(raw: dict[str, Any]) -> None:
         raw["status"] |= {"phase": "Failed", "reason": "Evicted"}
         set_condition(raw, "Ready", "False", "PodFailed", c.now())
 

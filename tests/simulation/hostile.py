@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from harness import workloads
-from invariants.objects import MOVE, Json, annotations, labels, name, uid
+from invariants.objects import MOVE, annotations, labels, name, uid
+from rescheduler.core.model.raw import RawObject
 from simulation.clusters import SPACE, Cluster
 from simulation.controllers import reference
 
@@ -65,9 +66,9 @@ def value(chance: random.Random, depth: int = 3) -> Any:
     return chance.choice(simple)
 
 
-def move(chance: random.Random, above: Json, below: Json, now: str) -> str:
+def move(chance: random.Random, above: RawObject, below: RawObject, now: str) -> str:
     """Return a forged record of a move between these owners: correct, wrong in one value, or nonsense."""
-    found: Json = {
+    found: dict[str, Any] = {
         "cause": chance.choice(("NodeDrain/n1", "NodeDrain/n2", "NamespacePool/x", "", 7)),
         "hash": chance.choice(("web1", "!", "", 5)),
         "cost": chance.choice((None, "0", "x", 5, {})),
@@ -85,7 +86,7 @@ def move(chance: random.Random, above: Json, below: Json, now: str) -> str:
     return chance.choice((json.dumps(found), json.dumps(found).replace('"1e999"', "1e999"), text(chance)))
 
 
-def condition(chance: random.Random) -> Json:
+def condition(chance: random.Random) -> RawObject:
     """Return a condition of a node or a pod."""
     types = ("Odd", "DiskPressure", "KernelDeadlock", "x" * 300, "Maintenance", "PodScheduled2", "example.com/x")
     found = {"type": chance.choice(types), "status": chance.choice(("True", "False", "Unknown", "?", ""))}
@@ -94,7 +95,7 @@ def condition(chance: random.Random) -> Json:
     return found | ({"reason": "x", "message": text(chance)[:1000]} if chance.random() < 0.5 else {})
 
 
-def on_pod(chance: random.Random, above: list[Json], below: list[Json], now: str) -> dict[str, str]:
+def on_pod(chance: random.Random, above: list[RawObject], below: list[RawObject], now: str) -> dict[str, str]:
     """Return annotations of the operator's group on a pod.
 
     `above`, `below`: Deployments and ReplicaSets, one of which an annotation may name.
@@ -118,7 +119,7 @@ def on_node(chance: random.Random) -> dict[str, str]:
     return {key: text(chance) for key in chance.sample(keys, chance.randint(1, 4))}
 
 
-def taint(chance: random.Random) -> Json:
+def taint(chance: random.Random) -> RawObject:
     """Return a taint of an unknown author."""
     keys = ("odd", "example.com/odd", f"{_GROUP}/odd", "x" * 60)
     found = {"key": chance.choice(keys), "effect": chance.choice(("PreferNoSchedule", "NoSchedule"))}
@@ -126,7 +127,7 @@ def taint(chance: random.Random) -> Json:
     return found | ({"timeAdded": chance.choice(_STAMPS)} if chance.random() < 0.5 else {})
 
 
-def objects(chance: random.Random) -> list[Json]:
+def objects(chance: random.Random) -> list[RawObject]:
     """Return workloads of tenants that copy annotations from other pods, or experiment."""
     record = {"cause": "NodeDrain/n1", "hash": "h", "ready": 1, "since": "2026-01-01T00:00:00+00:00"}
     record |= {"deployment": "d", "deploymentUID": "u", "replicaSet": "r", "replicaSetUID": "v"}
@@ -146,7 +147,7 @@ def objects(chance: random.Random) -> list[Json]:
     return [each for each in every if chance.random() < 0.4]
 
 
-def impostor(chance: random.Random, cluster: Cluster, app: str) -> Json | None:
+def impostor(chance: random.Random, cluster: Cluster, app: str) -> RawObject | None:
     """Create a bare pod whose controller is a Deployment that never made it."""
     above = cluster.server.find("deployments", app, SPACE)
     if above is None:
@@ -171,17 +172,17 @@ def scribble_on_pods(chance: random.Random, cluster: Cluster) -> Callable[[], No
     return wipe
 
 
-def _scribble(chance: random.Random, cluster: Cluster, pod: Json) -> Callable[[], None]:
+def _scribble(chance: random.Random, cluster: Cluster, pod: RawObject) -> Callable[[], None]:
     server = cluster.server
     words = on_pod(chance, server.all("deployments"), server.all("replicasets"), cluster.now().isoformat())
     entry = condition(chance)
     before = {key: annotations(pod).get(key) for key in words}
 
-    def write(raw: Json) -> None:
+    def write(raw: RawObject) -> None:
         raw["metadata"]["annotations"] = {**annotations(raw), **words}
         raw["status"].setdefault("conditions", []).append(entry)
 
-    def wipe(raw: Json) -> None:
+    def wipe(raw: RawObject) -> None:
         found = {**annotations(raw), **before}
         raw["metadata"]["annotations"] = {key: word for key, word in found.items() if word is not None}
         raw["status"]["conditions"] = [c for c in raw["status"]["conditions"] if c["type"] != entry["type"]]
@@ -202,7 +203,7 @@ def scribble_on_node(chance: random.Random, cluster: Cluster, node: str) -> Call
     label = {"example.com/odd": "x", f"{_GROUP}/odd": "y"} if chance.random() < 0.5 else {}
     size = {"cpu": chance.choice(("64", "1n", "999999999999Gi", "1e18")), "example.com/odd": "-1"}
 
-    def write(raw: Json) -> None:
+    def write(raw: RawObject) -> None:
         raw["metadata"]["annotations"] = {**annotations(raw), **words}
         raw["metadata"]["labels"] = {**labels(raw), **label}
         raw["status"]["conditions"].append(entry)
@@ -210,7 +211,7 @@ def scribble_on_node(chance: random.Random, cluster: Cluster, node: str) -> Call
         if chance.random() < 0.3:
             raw["status"]["allocatable"] |= size
 
-    def wipe(raw: Json) -> None:
+    def wipe(raw: RawObject) -> None:
         raw["metadata"]["annotations"] = {k: v for k, v in annotations(raw).items() if k not in words}
         raw["metadata"]["labels"] = {k: v for k, v in labels(raw).items() if k not in label}
         raw["status"]["conditions"] = [c for c in raw["status"]["conditions"] if c["type"] != entry["type"]]

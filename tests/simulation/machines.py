@@ -9,20 +9,11 @@ import contextlib
 import random
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from typing import Any
 
-from invariants.objects import (
-    Json,
-    annotations,
-    claims,
-    deleting,
-    finished,
-    is_ready,
-    name,
-    node_of,
-    set_condition,
-    uid,
-)
+from invariants.objects import annotations, claims, deleting, finished, is_ready, name, node_of, set_condition, uid
 from invariants.records import Change
+from rescheduler.core.model.raw import RawObject
 from simulation.controllers import BROKEN
 from simulation.server import Server
 
@@ -42,10 +33,12 @@ class Machine:
         started: called with each pod before its containers start.
     """
 
-    def __init__(self, server: Server, node: str, chance: random.Random, started: Callable[[str, Json], None]) -> None:
+    def __init__(
+        self, server: Server, node: str, chance: random.Random, started: Callable[[str, RawObject], None]
+    ) -> None:
         self.node, self._server, self._chance, self._started = node, server, chance, started
         self.on, self.cut, self.ill, self.slow = True, False, False, 0.0
-        self.running: dict[str, Json] = {}
+        self.running: dict[str, RawObject] = {}
         self._boot, self._fresh = 1, True
         self._skew = timedelta(seconds=chance.choice((0, 0, -400, 7, 3000)))
         self._timers: dict[tuple[str, str], float] = {}
@@ -119,12 +112,12 @@ class Machine:
         self._server.edit("leases", lease, lambda raw: raw["spec"].update(renewTime=renewal), user="kubelet")
         self._server.edit("nodes", node, self._report, user="kubelet")
 
-    def _report(self, raw: Json) -> None:
+    def _report(self, raw: dict[str, Any]) -> None:
         raw["status"]["nodeInfo"] = {"bootID": self.boot}
         status, reason = ("False", "KubeletNotReady") if self.ill else ("True", "KubeletReady")
         set_condition(raw, "Ready", status, reason, self._server.now())
 
-    def _tend(self, pod: Json, now: float, *, tick: bool) -> None:
+    def _tend(self, pod: RawObject, now: float, *, tick: bool) -> None:
         runs, well = uid(pod) in self.running, BROKEN not in annotations(pod)
         if deleting(pod):
             grace = pod["metadata"]["deletionGracePeriodSeconds"]
@@ -142,17 +135,17 @@ class Machine:
         elif runs and tick and well and not is_ready(pod):
             self._server.edit("pods", pod, lambda raw: self._set_ready(raw, ready=True), user="kubelet")
 
-    def _due(self, pod: Json, what: str, now: float, after: float) -> bool:
+    def _due(self, pod: RawObject, what: str, now: float, after: float) -> bool:
         at = self._timers.setdefault((uid(pod), what), now + after)
         if now >= at:
             del self._timers[uid(pod), what]
         return now >= at
 
-    def _set_ready(self, raw: Json, *, ready: bool) -> None:
+    def _set_ready(self, raw: dict[str, Any], *, ready: bool) -> None:
         raw["status"]["phase"] = "Running"
         set_condition(raw, "Ready", "True" if ready else "False", "", self._server.now())
 
-    def _attached(self, pod: Json) -> bool:
+    def _attached(self, pod: RawObject) -> bool:
         here = {
             a["spec"]["source"]["persistentVolumeName"]
             for a in self._server.all("volumeattachments")
@@ -161,7 +154,7 @@ class Machine:
         return all(f"pv-{claim}" in here for claim in claims(pod))
 
 
-def duplicates(pod: Json, node: str, machines: Iterable[Machine]) -> str:
+def duplicates(pod: RawObject, node: str, machines: Iterable[Machine]) -> str:
     """Return the pod that runs elsewhere and must not run twice; empty if there is none."""
     for machine in machines:
         for other in machine.running.values():

@@ -4,7 +4,8 @@ import asyncio
 import random
 
 from harness import workloads
-from invariants.objects import Json, deleting, labels, released
+from invariants.objects import deleting, labels, released
+from rescheduler.core.model.raw import RawObject
 from simulation.admission import TEAM, TakesOver, labels_stay, pods_have_a_controller
 from simulation.clusters import SPACE, Cluster
 from simulation.controllers import Controller
@@ -28,13 +29,13 @@ class Pruner(Controller):
                 self.server.remove("pods", pod, user="pruner")
 
 
-def of_the_team(workload: Json) -> Json:
+def of_the_team(workload: RawObject) -> RawObject:
     """Return the same workload with the team's label on its pods."""
     workload["spec"]["template"]["metadata"]["labels"] |= TEAM
     return workload
 
 
-def overlapping(workload: Json) -> Json:
+def overlapping(workload: RawObject) -> RawObject:
     """Return the same workload with a selector for all pods of the team."""
     workload["spec"]["selector"] = {"matchLabels": dict(TEAM)}
     return of_the_team(workload)
@@ -60,7 +61,7 @@ def settle_in(chance: random.Random, cluster: Cluster) -> list[str]:
 def _mover(chance: random.Random, cluster: Cluster) -> TakesOver:
     asked: set[str] = set()
 
-    def move(pod: Json) -> None:
+    def move(pod: RawObject) -> None:
         if pod["metadata"]["uid"] not in asked:
             asked.add(pod["metadata"]["uid"])
             asyncio.get_running_loop().call_later(10, lambda: cluster.server.remove("pods", pod, user="mover"))

@@ -1,9 +1,9 @@
 """The parts of kube-controller-manager for silent nodes, and for their pods and volumes."""
 
 import asyncio
+from typing import Any
 
 from invariants.objects import (
-    Json,
     claims,
     condition,
     deleting,
@@ -15,6 +15,7 @@ from invariants.objects import (
     set_condition,
     uid,
 )
+from rescheduler.core.model.raw import RawObject
 from simulation.controllers import Controller
 
 GRACE = 50.0  # --node-monitor-grace-period
@@ -43,7 +44,7 @@ class NodeLifecycle(Controller):
         for node in self.server.all("nodes"):
             self._one(node, now)
 
-    def _one(self, node: Json, now: float) -> None:
+    def _one(self, node: RawObject, now: float) -> None:
         lease = self.server.find("leases", name(node), "kube-node-lease")
         renewal = lease["spec"]["renewTime"] if lease else ""
         known = self._renewals.get(name(node))
@@ -57,24 +58,24 @@ class NodeLifecycle(Controller):
         self._was[name(node)] = status
         self.server.edit("nodes", node, self._taint)
 
-    def _mark_pods(self, node: Json) -> None:
+    def _mark_pods(self, node: RawObject) -> None:
         if self.server.away or self._status(node) == "True":
             return
         for pod in self.server.all("pods"):
             if node_of(pod) == name(node) and is_ready(pod):
                 self.server.edit("pods", pod, self._not_ready)
 
-    def _status(self, node: Json) -> str:
+    def _status(self, node: RawObject) -> str:
         fresh = self.server.find("nodes", name(node)) or node
         return str(condition(fresh, "Ready").get("status", "Unknown"))
 
-    def _silent(self, raw: Json) -> None:
+    def _silent(self, raw: dict[str, Any]) -> None:
         set_condition(raw, "Ready", "Unknown", "NodeStatusUnknown", self.server.now())
 
-    def _not_ready(self, raw: Json) -> None:
+    def _not_ready(self, raw: dict[str, Any]) -> None:
         set_condition(raw, "Ready", "False", "NodeNotReady", self.server.now())
 
-    def _taint(self, raw: Json) -> None:
+    def _taint(self, raw: RawObject) -> None:
         ours = {*_KEYS.values(), _CORDONED}
         status = condition(raw, "Ready").get("status", "Unknown")
         wanted = [(_CORDONED, "NoSchedule")] if raw["spec"].get("unschedulable") else []
@@ -155,7 +156,7 @@ class Attachments(Controller):
                 self.server.make("volumeattachments", {"metadata": {"name": f"va-{volume}"}, "spec": spec})
                 attached[volume] = {}
 
-    def _safe(self, attachment: Json, now: float) -> bool:
+    def _safe(self, attachment: RawObject, now: float) -> bool:
         node = self.server.find("nodes", attachment["spec"]["nodeName"])
         since = self._unused.setdefault(uid(attachment), now)
         return node is None or is_ready(node) or has_taint(node, OUT_OF_SERVICE) or now - since >= _FORCED

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from invariants.objects import Json, copied
+from invariants.objects import copied
+from rescheduler.core.model.raw import RawObject
 
 
 def merged(target: Any, patch: Any) -> Any:
@@ -18,7 +19,7 @@ def merged(target: Any, patch: Any) -> Any:
     return copied(found)
 
 
-def strategic(target: Json, patch: Json) -> Json:
+def strategic(target: RawObject, patch: RawObject) -> RawObject:
     """Apply a strategic merge patch of a status: `conditions` merge by type, all other fields by RFC 7396."""
     conditions = {c["type"]: c for c in copied((target.get("status") or {}).get("conditions") or [])}
     for entry in (patch.get("status") or {}).get("conditions") or ():
@@ -27,6 +28,6 @@ def strategic(target: Json, patch: Json) -> Json:
         else:
             conditions[entry["type"]] = {**conditions.get(entry["type"], {}), **entry}
     rest = {**patch, "status": {k: v for k, v in (patch.get("status") or {}).items() if k != "conditions"}}
-    found: Json = merged(target, rest)
+    found: RawObject = merged(target, rest)
     found["status"]["conditions"] = list(conditions.values())
     return found

@@ -14,10 +14,11 @@ import structlog
 from harness import workloads
 from invariants.checker import Checker
 from invariants.end_state import differences, shape
-from invariants.objects import Json, annotations, name
+from invariants.objects import annotations, name
 from invariants.records import Change
 from invariants.state import CONTROL_PLANE, RecordedState
 from invariants.wait_rules import silence
+from rescheduler.core.model.raw import RawObject
 from simulation import hostile
 from simulation.clusters import NAMESPACE, SPACE, Cluster
 from simulation.faults import ZONE, Fault, carry_out, draw
@@ -42,7 +43,7 @@ class RunResult:
 
     seed: int
     faults: Sequence[Fault]
-    policy: Json
+    policy: RawObject
     broken: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     writes: int = 0
@@ -82,7 +83,7 @@ class _RunLog:
         self.lines.append(f"{self._cluster.now().timestamp() - self._zero:8.2f} s  {words}")
 
 
-def _short_body(body: Json) -> str:
+def _short_body(body: RawObject) -> str:
     """Return a short text of a written body, without the long parts of a status."""
     status = body.get("status") or {}
     if "phase" in status:
@@ -98,23 +99,23 @@ _SMALL = {"cpu": "100m", "memory": "160Mi"}  # a pod is a tenth of this
 _REBALANCE = {"enabled": True, "high": "25%", "low": "20%"}
 
 
-def _policy(chance: random.Random) -> Json:
+def _policy(chance: random.Random) -> RawObject:
     pick = chance.choice
     unknown = {"type": "Ready", "status": ["Unknown"], "for": pick(("0s", "10s", "60s"))}
     false = {"type": "Ready", "status": ["False"], "for": pick(("15s", "3m"))}
-    failure: Json = {"conditions": [unknown, false], "recoverAfter": pick(("5s", "30s", "2m"))}
+    failure: dict[str, Any] = {"conditions": [unknown, false], "recoverAfter": pick(("5s", "30s", "2m"))}
     failure |= {"maxUnhealthy": pick(("20%", "20%", 1, 2, "50%", "100%"))}
     failure |= {"flapping": {"changes": 3, "within": pick(("3m", "10m"))}}
     failure |= pick(({}, {"leaseTimeout": "15s"}, {"leaseTimeout": "20s"}))
     maintenance = {"maxConcurrent": pick((1, 1, 2, "50%")), "maxUnavailable": pick(("10%", "50%", 2))}
-    drain: Json = {"replacement": pick(("Preferred", "Preferred", "Required", "WhenBlocked", "Never"))}
+    drain: dict[str, Any] = {"replacement": pick(("Preferred", "Preferred", "Required", "WhenBlocked", "Never"))}
     drain |= {"replacementTimeout": pick(("20s", "5m")), "noRoom": pick(("Hold", "Evict"))}
     drain |= {"unmanaged": pick(("Block", "Evict")), "maxEvictionsPerSecond": pick((1, 20))}
     drain |= pick(({}, {}, {"timeout": "2m", "onTimeout": pick(("Hold", "Delete", "Cancel"))}))
     return {"failure": failure, "maintenance": maintenance, "drain": drain}
 
 
-_BUDGETS: tuple[Json, ...] = (
+_BUDGETS: tuple[RawObject, ...] = (
     {},
     {"minAvailable": 1},
     {"maxUnavailable": 1},
@@ -125,8 +126,8 @@ _BUDGETS: tuple[Json, ...] = (
 )
 
 
-def _objects(chance: random.Random) -> list[Json]:
-    def budget(app: str) -> list[Json]:
+def _objects(chance: random.Random) -> list[RawObject]:
+    def budget(app: str) -> list[RawObject]:
         spec = chance.choice(_BUDGETS)
         return [workloads.budget(app, SPACE, **spec)] if spec else []
 
@@ -150,7 +151,7 @@ def _objects(chance: random.Random) -> list[Json]:
     ]
 
 
-def _build(chance: random.Random, cluster: Cluster, *, rebalances: bool) -> Json:
+def _build(chance: random.Random, cluster: Cluster, *, rebalances: bool) -> RawObject:
     zones = chance.choice(((), ("a", "b"), ("a", "b", "c")))
     count, masters = chance.randint(4, 8), chance.choice((0, 0, 2, 3))
     found = settle_in(chance, cluster)
@@ -159,7 +160,7 @@ def _build(chance: random.Random, cluster: Cluster, *, rebalances: bool) -> Json
         zone = {ZONE: zones[index % len(zones)]} if zones else {}
         role = {CONTROL_PLANE: ""} if index < masters else {}
         cluster.add_node(f"n{index + 1}", {**zone, **role}, pods=room, **(_SMALL if rebalances else {}))
-    spec = _policy(chance) | ({"rebalance": _REBALANCE} if rebalances else {})
+    spec = {**_policy(chance), **({"rebalance": _REBALANCE} if rebalances else {})}
     cluster.deploy(workloads.policy("default", **spec), *_objects(chance), *hostile.objects(chance))
     static = {"nodeName": "n1", "tolerations": [{"operator": "Exists"}]}
     mirror = workloads.bare_pod("static-n1", SPACE, annotations={"kubernetes.io/config.mirror": "x"}, **static)
@@ -236,7 +237,7 @@ async def _follow(cluster: Cluster, faults: Sequence[Fault], settles: float, fou
     return await _stand(cluster, before, settles, found) or await _quiet(cluster, found)
 
 
-async def _stand(cluster: Cluster, before: dict[str, Json], settles: float, found: Any) -> list[str]:
+async def _stand(cluster: Cluster, before: dict[str, RawObject], settles: float, found: Any) -> list[str]:
     """Check that a request ends in an empty node or in a named blocker, and its withdrawal in a restored node."""
     node = cluster.chance.choice(sorted(before))
     cluster.annotate(node, maintenance="stands")

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 import looptime
 
 from harness import workloads
-from invariants.objects import Json, is_ready, node_of
+from invariants.objects import is_ready, node_of
 from invariants.records import Call, Change
+from rescheduler.core.model.raw import RawObject
 from simulation.clusters import NAMESPACE, SPACE, Cluster
 from simulation.refusals import RefusedError
 
@@ -57,7 +58,7 @@ class Sandbox:
         """Record a change; the server calls this."""
         self.changes.append(change)
 
-    async def settle(self, *objects: Json, **spec: Any) -> None:
+    async def settle(self, *objects: RawObject, **spec: Any) -> None:
         """Create objects and wait until all pods run on the first machine."""
         for other in ("n2", "n3"):
             self.cordon(other, cordoned=True)
@@ -71,10 +72,10 @@ class Sandbox:
     def cordon(self, node: str, *, cordoned: bool) -> None:
         self.cluster.edit_node(node, lambda raw: raw["spec"].update(unschedulable=cordoned))
 
-    def pods(self, node: str = "") -> list[Json]:
+    def pods(self, node: str = "") -> list[RawObject]:
         return [p for p in self.server.all("pods", SPACE) if not node or node_of(p) == node]
 
-    def status(self, node: str = "n1") -> Json:
+    def status(self, node: str = "n1") -> RawObject:
         drain = self.server.find("nodedrains", node)
         return dict(drain.get("status") or {}) if drain else {}
 

@@ -2,8 +2,10 @@
 
 import asyncio
 from functools import partial
+from typing import Any
 
-from invariants.objects import Json, copied, deleting, finished, name, node_of, set_condition
+from invariants.objects import copied, deleting, finished, name, node_of, set_condition
+from rescheduler.core.model.raw import RawObject
 from simulation.controllers import Controller
 
 _LATE = (0.0, 0.0, 0.05, 1.5)
@@ -30,22 +32,22 @@ class Scheduler(Controller):
             late = self.chance.choice(_LATE)
             asyncio.get_running_loop().call_later(late, self._bind, pod, name(node))
 
-    def _fitting(self, pod: Json, bound: dict[str, int]) -> tuple[list[Json], str]:
+    def _fitting(self, pod: RawObject, bound: dict[str, int]) -> tuple[list[RawObject], str]:
         nodes = self.server.all("nodes")
         open_ = [n for n in nodes if not n["spec"].get("unschedulable") and _tolerates(pod, n)]
         room = [n for n in open_ if bound.get(name(n), 0) < int(n["status"]["allocatable"]["pods"])]
         why = f"0/{len(nodes)} nodes are available: {len(open_)} Too many pods, {len(nodes) - len(open_)} had taints."
         return room, why if open_ else f"0/{len(nodes)} nodes are available: {len(nodes)} node(s) were unschedulable."
 
-    def _unschedulable(self, raw: Json, why: str) -> None:
+    def _unschedulable(self, raw: dict[str, Any], why: str) -> None:
         set_condition(raw, "PodScheduled", "False", "Unschedulable", self.server.now())
         next(c for c in raw["status"]["conditions"] if c["type"] == "PodScheduled")["message"] = why
 
-    def _bind(self, pod: Json, node: str) -> None:
+    def _bind(self, pod: RawObject, node: str) -> None:
         if self.server.away:
             return
 
-        def bind(raw: Json) -> None:
+        def bind(raw: dict[str, Any]) -> None:
             if "nodeName" not in raw["spec"] and not deleting(raw):
                 raw["spec"] = {**copied(raw["spec"]), "nodeName": node}
                 set_condition(raw, "PodScheduled", "True", "", self.server.now())
@@ -53,11 +55,11 @@ class Scheduler(Controller):
         self.server.edit("pods", pod, bind)
 
 
-def _waits(node: Json) -> bool:
+def _waits(node: RawObject) -> bool:
     return any(t["effect"] == "PreferNoSchedule" for t in node["spec"].get("taints") or ())
 
 
-def _tolerates(pod: Json, node: Json) -> bool:
+def _tolerates(pod: RawObject, node: RawObject) -> bool:
     """Whether the pod tolerates every taint, or the taints that it names with `Exists`."""
     tolerated = {t.get("key", "") for t in pod["spec"].get("tolerations") or ()}
     taints = [t["key"] for t in node["spec"].get("taints") or () if t["effect"] != "PreferNoSchedule"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from invariants.objects import Json, copied, name, stamp
+from invariants.objects import copied, name, stamp
 from invariants.records import Answer, Call, Change, Place
 from rescheduler.core.model.raw import RawObject
 from simulation import evictions
@@ -31,7 +31,7 @@ _LONGEST_GRACE = 10**9
 _NAMES = {"reschedulepolicies": "ReschedulePolicy", "nodedrains": "NodeDrain", "pods": "Pod", "nodes": "Node"}
 
 
-def _over(before: Json | None, after: Json) -> bool:
+def _over(before: RawObject | None, after: RawObject) -> bool:
     """Whether an object that is being deleted has lost its last finalizer."""
     ends = "deletionTimestamp" in after["metadata"] and before is not None
     return bool(ends and (before or {})["metadata"].get("finalizers")) and not after["metadata"].get("finalizers")
@@ -41,9 +41,9 @@ def _over(before: Json | None, after: Json) -> bool:
 class Stream:
     """A watch: the changes since the last read."""
 
-    fits: Callable[[Json], bool]
+    fits: Callable[[RawObject], bool]
     place: Place
-    waiting: deque[tuple[str, Json]] = field(default_factory=deque)
+    waiting: deque[tuple[str, RawObject]] = field(default_factory=deque)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def offer(self, change: Change) -> None:
@@ -78,29 +78,31 @@ class Server:
         self.policies: list[Policy] = []
         self.answered: list[Callable[[Answer], None]] = []
         self.listeners: dict[str, list[Callable[[Change], None]]] = {}
-        self._objects: dict[str, dict[tuple[str, str], Json]] = {resource: {} for resource in _KINDS}
+        self._objects: dict[str, dict[tuple[str, str], RawObject]] = {resource: {} for resource in _KINDS}
         self._history: deque[Change] = deque(maxlen=_REMEMBERED)
         self._streams: dict[Stream, None] = {}  # ordered: a seed must make the same run each time
         self._born = 0
 
     # -- for controllers ------------------------------------------------------------------------------------------
 
-    def all(self, resource: str, namespace: str = "") -> list[Json]:
+    def all(self, resource: str, namespace: str = "") -> list[RawObject]:
         """Return the stored objects, which must not be changed."""
         found = self._objects[resource]
         return [raw for key, raw in found.items() if not namespace or key[0] == namespace]
 
-    def find(self, resource: str, name: str, namespace: str = "") -> Json | None:
+    def find(self, resource: str, name: str, namespace: str = "") -> RawObject | None:
         """Return an object; None if it does not exist."""
         return self._objects[resource].get((namespace, name))
 
-    def make(self, resource: str, body: Json, *, user: str = "kube") -> Json:
+    def make(self, resource: str, body: RawObject, *, user: str = "kube") -> RawObject:
         """Create an object."""
         meta = body["metadata"]
         place = Place(resource, meta.get("namespace", ""), meta["name"])
         return self._create(Call(user, "create", place, body))
 
-    def edit(self, resource: str, raw: Json, change: Callable[[Json], object], *, user: str = "kube") -> Json | None:
+    def edit(
+        self, resource: str, raw: RawObject, change: Callable[[dict[str, Any]], object], *, user: str = "kube"
+    ) -> RawObject | None:
         """Change an object in its current state; None if it is gone, or if a policy refuses."""
         place = Place(resource, raw["metadata"].get("namespace", ""), name(raw))
         now = self._objects[resource].get((place.namespace, place.name))
@@ -113,10 +115,10 @@ class Server:
         except RefusedError:
             return None
 
-    def remove(self, resource: str, raw: Json, *, grace: int | None = None, user: str = "kube") -> None:
+    def remove(self, resource: str, raw: RawObject, *, grace: int | None = None, user: str = "kube") -> None:
         """Delete an object; a pod on a node only becomes Terminating, unless grace is 0."""
         place = Place(resource, raw["metadata"].get("namespace", ""), name(raw))
-        options: Json = {} if grace is None else {"gracePeriodSeconds": grace}
+        options: RawObject = {} if grace is None else {"gracePeriodSeconds": grace}
         now = self.find(resource, place.name, place.namespace)
         if now and now["metadata"]["uid"] == raw["metadata"]["uid"]:
             with contextlib.suppress(RefusedError):
@@ -124,7 +126,7 @@ class Server:
 
     # -- for clients ----------------------------------------------------------------------------------------------
 
-    def request(self, user: str, method: str, target: str, query: Mapping[str, Any], body: Any, kind: str) -> Json:
+    def request(self, user: str, method: str, target: str, query: Mapping[str, Any], body: Any, kind: str) -> RawObject:
         """Answer a request of a client at once. Raises RefusedError."""
         path, _, more = target.partition("?")
         place, body = Place.parse(path), json.loads(json.dumps(body)) if body is not None else {}
@@ -145,14 +147,14 @@ class Server:
             self._answered(call, no.refusal.code)
             raise
         self._answered(call, 200)
-        reply: Json = copied(answer)
+        reply: RawObject = copied(answer)
         return reply
 
     def _answered(self, call: Call, code: int) -> None:
         for each in self.answered:
             each(Answer(self.now().timestamp(), call, code))
 
-    def _written(self, call: Call, kind: str) -> Json:
+    def _written(self, call: Call, kind: str) -> RawObject:
         if call.verb == "create":
             place = replace(call.place, name=call.body["metadata"]["name"])
             return self._create(replace(call, place=place))
@@ -176,13 +178,13 @@ class Server:
             after["status"] = copied(now.get("status", {}))
         return self._commit(call, now, after)
 
-    def _existing(self, place: Place) -> Json:
+    def _existing(self, place: Place) -> RawObject:
         found = self._objects[place.resource].get((place.namespace, place.name))
         if found is None:
             raise RefusedError(404, f"{place} not found")
         return found
 
-    def _list(self, place: Place, query: Mapping[str, Any]) -> Json:
+    def _list(self, place: Place, query: Mapping[str, Any]) -> RawObject:
         fits = selector_filter(query)
         items = [raw for raw in self.all(place.resource, place.namespace) if fits(raw)]
         return {"metadata": {"resourceVersion": str(self.version)}, "items": items}
@@ -204,7 +206,7 @@ class Server:
 
     # -- writes ---------------------------------------------------------------------------------------------------
 
-    def _create(self, call: Call) -> Json:
+    def _create(self, call: Call) -> RawObject:
         place = call.place
         if (place.namespace, place.name) in self._objects[place.resource]:
             raise RefusedError(409, f"{place} already exists")
@@ -215,7 +217,7 @@ class Server:
         body["metadata"] = {**meta, "uid": f"{place.resource}-{place.name}-{self._born}"}
         return self._commit(replace(call, place=place), None, body)
 
-    def _delete(self, call: Call, now: Json) -> Json:
+    def _delete(self, call: Call, now: RawObject) -> RawObject:
         wanted, meta = call.body.get("preconditions") or {}, now["metadata"]
         for key in ("uid", "resourceVersion"):
             if wanted.get(key, meta[key]) != meta[key]:
@@ -235,7 +237,7 @@ class Server:
         self._commit(call, now, None)
         return {"kind": "Status", "status": "Success"}
 
-    def _evict(self, call: Call, pod: Json) -> Json:
+    def _evict(self, call: Call, pod: RawObject) -> RawObject:
         self._admit(call, pod, None)
         budget = evictions.budget_to_spend(pod, self.all("poddisruptionbudgets", call.place.namespace))
         if not call.dry:
@@ -245,11 +247,11 @@ class Server:
             self._delete(replace(call, place=place, body=call.body.get("deleteOptions") or {}), pod)
         return {"kind": "Status", "status": "Success"}
 
-    def _spend(self, budget: Json, pod: Json) -> None:
+    def _spend(self, budget: RawObject, pod: RawObject) -> None:
         budget["status"]["disruptionsAllowed"] -= 1
         budget["status"].setdefault("disruptedPods", {})[name(pod)] = stamp(self.now())
 
-    def _commit(self, call: Call, before: Json | None, after: Json | None) -> Json:
+    def _commit(self, call: Call, before: RawObject | None, after: dict[str, Any] | None) -> RawObject:
         place = replace(call.place, subresource="")
         if after is not None:
             if after == before:
@@ -280,7 +282,7 @@ class Server:
             listener(change)
         return after or {"kind": "Status", "status": "Success"}
 
-    def _admit(self, call: Call, before: Json | None, after: Json | None) -> None:
+    def _admit(self, call: Call, before: RawObject | None, after: RawObject | None) -> None:
         for policy in self.policies:
             policy(call, before, after)
 

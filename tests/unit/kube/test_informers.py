@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from invariants.objects import Json
 from rescheduler.core.eviction.api_responses import ErrorResponse
+from rescheduler.core.model.raw import RawObject
 from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError, Client, ExpiredError, UnreachableError, WatchStalledError
 from rescheduler.kube.connection_limits import WatchLimiter
@@ -19,7 +19,7 @@ from simulation.server import Server
 from unit.supervision import simulated
 
 
-def raw(name: str, version: int, namespace: str = "", **more: Any) -> Json:
+def raw(name: str, version: int, namespace: str = "", **more: Any) -> RawObject:
     meta = {"name": name, "uid": f"u-{name}", "resourceVersion": str(version), "namespace": namespace}
     return {"metadata": meta, **more}
 
@@ -32,20 +32,20 @@ class Scripted(Client):
     """
 
     def __init__(self) -> None:
-        self.items: list[Json] = []
+        self.items: list[RawObject] = []
         self.lists: list[float] = []
         self.refusal: Exception | None = None
-        self.script: Callable[[str], AsyncIterator[tuple[str, Json]]] = self.rests
+        self.script: Callable[[str], AsyncIterator[tuple[str, RawObject]]] = self.rests
         self.reports: list[tuple[str, str, str]] = []
         self.report = lambda *words: self.reports.append(words)
         self.running = 0
         self.asked: list[float] = []
 
-    async def rests(self, _: str) -> AsyncIterator[tuple[str, Json]]:
+    async def rests(self, _: str) -> AsyncIterator[tuple[str, RawObject]]:
         await asyncio.Future()
         yield "", {}
 
-    async def list(self, path: str, **params: str | int) -> AsyncIterator[Json]:
+    async def list(self, path: str, **params: str | int) -> AsyncIterator[RawObject]:
         self.lists.append(asyncio.get_running_loop().time() - 1000)
         if self.refusal:
             raise self.refusal
@@ -53,7 +53,7 @@ class Scripted(Client):
 
     async def watch(
         self, path: str, *, version: str, idle_timeout: float = 0, seconds: float = 0, **params: str | int
-    ) -> AsyncGenerator[tuple[str, Json], None]:
+    ) -> AsyncGenerator[tuple[str, RawObject], None]:
         self.asked.append(seconds)
         self.running += 1
         try:
@@ -87,7 +87,7 @@ def test_a_list_does_not_reset_the_backoff_while_its_watch_fails(failure: Except
     async def story() -> None:
         client = Scripted()
 
-        async def fails(_: str) -> AsyncIterator[tuple[str, Json]]:
+        async def fails(_: str) -> AsyncIterator[tuple[str, RawObject]]:
             raise failure
             yield "", {}
 
@@ -105,7 +105,7 @@ def test_a_watch_that_worked_is_followed_by_a_new_one_at_once() -> None:
     async def story() -> None:
         client = Scripted()
 
-        async def lives(_: str) -> AsyncIterator[tuple[str, Json]]:
+        async def lives(_: str) -> AsyncIterator[tuple[str, RawObject]]:
             await asyncio.sleep(60)
             raise UnreachableError("broke off")
             yield "", {}
@@ -123,7 +123,7 @@ def test_a_silent_watch_is_not_synced_and_is_opened_again() -> None:
     async def story() -> None:
         client = Scripted()
 
-        async def silent(_: str) -> AsyncIterator[tuple[str, Json]]:
+        async def silent(_: str) -> AsyncIterator[tuple[str, RawObject]]:
             await asyncio.sleep(75)
             raise WatchStalledError("nothing came")
             yield "", {}
@@ -150,12 +150,12 @@ def test_a_slow_list_after_a_stalled_watch_makes_the_view_stale() -> None:
         gate.set()
 
         class Slow(Scripted):
-            async def list(self, path: str, **params: str | int) -> AsyncIterator[Json]:
+            async def list(self, path: str, **params: str | int) -> AsyncIterator[RawObject]:
                 await gate.wait()
                 async for page in super().list(path, **params):
                     yield page
 
-        async def silent(_: str) -> AsyncIterator[tuple[str, Json]]:
+        async def silent(_: str) -> AsyncIterator[tuple[str, RawObject]]:
             await asyncio.sleep(75)
             gate.clear()
             raise WatchStalledError("nothing came")
@@ -207,9 +207,9 @@ def hates(bad: str) -> Callable[[Mapping[str, Any]], str]:
 
 def test_an_unreadable_object_affects_no_other_object() -> None:
     async def story() -> None:
-        client, events = Scripted(), asyncio.Queue[tuple[str, Json]]()
+        client, events = Scripted(), asyncio.Queue[tuple[str, RawObject]]()
 
-        async def follows(_: str) -> AsyncIterator[tuple[str, Json]]:
+        async def follows(_: str) -> AsyncIterator[tuple[str, RawObject]]:
             while True:
                 yield await events.get()
 
@@ -240,7 +240,7 @@ def test_an_unreadable_object_is_reported_once_per_version() -> None:
     async def story() -> None:
         client = Scripted()
 
-        async def breaks(_: str) -> AsyncIterator[tuple[str, Json]]:
+        async def breaks(_: str) -> AsyncIterator[tuple[str, RawObject]]:
             yield "BOOKMARK", raw("", 10)
             raise UnreachableError("broke off")
 
@@ -262,7 +262,7 @@ def test_an_object_that_a_feed_cannot_put_affects_no_other_object() -> None:
     async def story() -> None:
         client, taken = Scripted(), list[str]()
 
-        async def follows(_: str) -> AsyncIterator[tuple[str, Json]]:
+        async def follows(_: str) -> AsyncIterator[tuple[str, RawObject]]:
             yield "ADDED", raw("a", 11, bad=True)
             yield "ADDED", raw("b", 12)
             await asyncio.Future()
@@ -340,7 +340,7 @@ def test_an_expired_version_of_a_shared_watch_is_no_failure() -> None:
         client = Scripted()
         client.watch_limiter = WatchLimiter(2, 1.0)
 
-        async def ends(version: str) -> AsyncIterator[tuple[str, Json]]:
+        async def ends(version: str) -> AsyncIterator[tuple[str, RawObject]]:
             if asyncio.get_running_loop().time() - 1000 - client.lists[-1] > 60:
                 raise ExpiredError("too old")
             await asyncio.sleep(1)
@@ -493,21 +493,21 @@ class Slow(Scripted):
     def __init__(self) -> None:
         super().__init__()
         self.begun: list[str] = []
-        self.answers: dict[str, asyncio.Future[tuple[int, list[Json]]]] = {}
-        self.events: asyncio.Queue[tuple[str, Json]] = asyncio.Queue()
+        self.answers: dict[str, asyncio.Future[tuple[int, list[RawObject]]]] = {}
+        self.events: asyncio.Queue[tuple[str, RawObject]] = asyncio.Queue()
         self.script = self.follows
 
-    async def follows(self, _: str) -> AsyncIterator[tuple[str, Json]]:
+    async def follows(self, _: str) -> AsyncIterator[tuple[str, RawObject]]:
         while True:
             yield await self.events.get()
 
-    async def list(self, path: str, **params: str | int) -> AsyncIterator[Json]:
+    async def list(self, path: str, **params: str | int) -> AsyncIterator[RawObject]:
         space = path.split("/")[5]
         self.begun.append(space)
         version, items = await self.answers.setdefault(space, asyncio.get_running_loop().create_future())
         yield {"metadata": {"resourceVersion": str(version)}, "items": items}
 
-    def answer(self, space: str, version: int, *items: Json) -> None:
+    def answer(self, space: str, version: int, *items: RawObject) -> None:
         future = self.answers.setdefault(space, asyncio.get_running_loop().create_future())
         future.set_result((version, list(items)))
 

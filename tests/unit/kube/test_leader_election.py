@@ -3,43 +3,41 @@
 import asyncio
 import copy
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
 from rescheduler.core.eviction.api_responses import ErrorResponse
+from rescheduler.core.model.raw import RawObject
 from rescheduler.kube.client import ApiError
 from rescheduler.kube.election_rules import INSTALLATION_TIMINGS, PROCESS_TIMINGS, LeaseTimings
 from rescheduler.kube.leader_election import Election
 from unit.supervision import simulated
 
-Json = dict[str, Any]
-
 
 class Server:
     """Server with one Lease; `refuses`: it answers each request with 403."""
 
-    def __init__(self, lease: Json | None = None) -> None:
+    def __init__(self, lease: RawObject | None = None) -> None:
         self.lease, self.version, self.refuses = lease, 1, False
 
-    def _answer(self) -> Json:
+    def _answer(self) -> RawObject:
         if self.refuses:
             raise ApiError("GET", "/", ErrorResponse(403, message="RBAC knows no rights yet"))
         assert self.lease is not None
         return copy.deepcopy(self.lease)
 
-    async def find(self, _: str, **__: object) -> Json | None:
+    async def find(self, _: str, **__: object) -> RawObject | None:
         return self._answer() if self.lease or self.refuses else None
 
-    async def get(self, _: str, **__: object) -> Json:
+    async def get(self, _: str, **__: object) -> RawObject:
         return self._answer()
 
-    async def create(self, _: str, body: Json, *, election: bool) -> Json:
+    async def create(self, _: str, body: RawObject, *, election: bool) -> RawObject:
         assert election
         self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": "1"}}
         return self._answer()
 
-    async def replace(self, _: str, body: Json, *, election: bool) -> Json:
+    async def replace(self, _: str, body: RawObject, *, election: bool) -> RawObject:
         now = self._answer()
         assert election
         if body["metadata"].get("resourceVersion") != now["metadata"].get("resourceVersion"):

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from harness import workloads
-from invariants.objects import Json
 from invariants.records import Call
+from rescheduler.core.model.raw import RawObject
 from simulation.clusters import SPACE
 from simulation.refusals import RefusedError
 from simulation.scenarios import Sandbox
@@ -42,11 +42,11 @@ class Refusing(Sandbox):
         await self.until(lambda: self.status().get("pods", {}).get("waitingForReplacement"))
         self.refuse = lambda call: 403 * (call.place.resource == "pods" and call.verb == "patch")
 
-    def condition(self, type_: str, node: str = "n1") -> Json:
-        found: list[Json] = self.status(node).get("conditions", [])
+    def condition(self, type_: str, node: str = "n1") -> RawObject:
+        found: list[RawObject] = self.status(node).get("conditions", [])
         return next((c for c in found if c["type"] == type_), {"status": "", "reason": "", "message": ""})
 
-    def node(self, name: str = "n1") -> Json:
+    def node(self, name: str = "n1") -> RawObject:
         found = self.server.find("nodes", name)
         assert found
         return found

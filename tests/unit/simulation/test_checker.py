@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from invariants.checker import Checker
-from invariants.objects import MOVE, Json, stamp
+from invariants.objects import MOVE, stamp
 from invariants.records import Answer, Call, Change, Place
 from invariants.state import RecordedState
+from rescheduler.core.model.raw import RawObject
 
 BEGAN = datetime(2026, 1, 5, 10, tzinfo=UTC).timestamp()
 OURS = "operator-a"
@@ -24,7 +25,7 @@ class Record:
 
     def __init__(self) -> None:
         self.checker, self.at = Checker(RecordedState(2.0), frozenset((OURS,))), BEGAN
-        self._objects: dict[Place, Json] = {}
+        self._objects: dict[Place, RawObject] = {}
         self.put("reschedulepolicies", "default", {"spec": {}})
         self.put("deployments", "web", {"spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}}}}, uid="d")
         self.put("replicasets", "web-rs", {"spec": {"replicas": 3}}, uid="r", ownerReferences=[DEPLOYMENT])
@@ -34,7 +35,7 @@ class Record:
     def broken(self) -> str:
         return "\n".join(self.checker.broken)
 
-    def put(self, resource: str, name: str, body: Json, *, user: str = "kube", **meta: Any) -> None:
+    def put(self, resource: str, name: str, body: RawObject, *, user: str = "kube", **meta: Any) -> None:
         """Write the current state of an object."""
         space = "shop" if resource in ("pods", "replicasets", "deployments", "poddisruptionbudgets") else ""
         place, began = Place(resource, space, name), stamp(datetime.fromtimestamp(BEGAN, UTC))
@@ -43,7 +44,9 @@ class Record:
         self._objects[place] = after
         self.checker.change(Change(1, self.at, place, before, after, Call(user, "patch", place)))
 
-    def pod(self, name: str, *, user: str = "kube", owner: Json | None = SET, move: Any = None, **meta: Any) -> None:
+    def pod(
+        self, name: str, *, user: str = "kube", owner: RawObject | None = SET, move: Any = None, **meta: Any
+    ) -> None:
         """Write a Ready pod on the node."""
         given = {MOVE: move if isinstance(move, str) else json.dumps(move)} if move else {}
         meta = {"labels": {"app": "web"}, "annotations": given, **meta}
@@ -62,7 +65,7 @@ class Record:
         self._objects[place] = after
         self.checker.change(Change(1, self.at, place, before, after, Call(user, verb, place)))
 
-    def drain(self, progressing: Json = GENERIC, *blockers: Json, phase: str = "Draining") -> None:
+    def drain(self, progressing: RawObject = GENERIC, *blockers: RawObject, phase: str = "Draining") -> None:
         status = {"phase": phase, "startedAt": "2026-01-05T10:00:00Z", "conditions": [progressing]}
         spec = {"requests": [{"reason": "Manual"}]}
         self.put("nodedrains", "n1", {"spec": spec, "status": {**status, "blockers": list(blockers)}})
@@ -78,11 +81,11 @@ class Record:
         self.checker.answer(Answer(self.at, call, code))
 
 
-def held(reason: str) -> Json:
+def held(reason: str) -> RawObject:
     return {"type": "Progressing", "status": "False", "reason": reason, "message": "because"}
 
 
-def blocker(class_: str) -> Json:
+def blocker(class_: str) -> RawObject:
     return {"namespace": "shop", "pod": "web-1", "class": class_, "message": "because", "hint": "do"}
 
 
@@ -204,7 +207,7 @@ def test_a_pod_may_be_handed_to_the_deployment_of_its_set_and_back() -> None:
 
 
 @pytest.mark.parametrize("owner", [None, {**DEPLOYMENT, "uid": "another"}, {**SET, "uid": "another"}])
-def test_a_pod_may_be_handed_to_nobody_else(owner: Json | None) -> None:
+def test_a_pod_may_be_handed_to_nobody_else(owner: RawObject | None) -> None:
     record = Record()
     record.pod("web-1")
     record.drain()

@@ -6,7 +6,8 @@ from functools import partial
 from typing import Any
 
 from harness import workloads
-from invariants.objects import Json, annotations, condition, controller, name, set_condition, uid
+from invariants.objects import annotations, condition, controller, name, set_condition, uid
+from rescheduler.core.model.raw import RawObject
 from simulation.clusters import SPACE
 from simulation.controllers import (
     VERSION,
@@ -26,7 +27,7 @@ NOW = datetime(2026, 1, 5, 10, tzinfo=UTC)
 class Stage:
     """A server with controllers that reconcile on request."""
 
-    def __init__(self, *objects: Json) -> None:
+    def __init__(self, *objects: RawObject) -> None:
         self.server = Server(lambda: NOW)
         self._all = [make(self.server, random.Random(1)) for make in (Deployments, ReplicaSets, DaemonSets, Budgets)]
         self.server.make("nodes", {"metadata": {"name": "n1"}, "spec": {}})
@@ -43,40 +44,40 @@ class Stage:
                     self.server.edit("pods", pod, self._started)
 
     @staticmethod
-    def _started(raw: Json) -> None:
+    def _started(raw: dict[str, Any]) -> None:
         raw["spec"] = {**raw["spec"], "nodeName": "n1"}
         set_condition(raw, "Ready", "True", "", NOW)
 
-    def pods(self) -> list[Json]:
+    def pods(self) -> list[RawObject]:
         return self.server.all("pods", SPACE)
 
-    def alive(self) -> list[Json]:
+    def alive(self) -> list[RawObject]:
         return [pod for pod in self.pods() if "deletionTimestamp" not in pod["metadata"]]
 
-    def edit(self, pod: Json, **meta: Any) -> None:
+    def edit(self, pod: RawObject, **meta: Any) -> None:
         self.server.edit("pods", pod, lambda raw: raw["metadata"].update(meta))
 
-    def hand_over(self, pod: Json) -> None:
+    def hand_over(self, pod: RawObject) -> None:
         (deployment,) = self.server.all("deployments")
         self.edit(pod, ownerReferences=[reference("Deployment", deployment)])
 
-    def budget(self) -> Json:
+    def budget(self) -> RawObject:
         return dict(self.server.all("poddisruptionbudgets")[0]["status"])
 
 
-def _set_template(raw: Json, template: Json) -> None:
+def _set_template(raw: RawObject, template: RawObject) -> None:
     raw["spec"]["template"] = template
 
 
-def web(replicas: int = 1) -> Json:
+def web(replicas: int = 1) -> RawObject:
     made = workloads.deployment("web", replicas, SPACE)
     made["spec"]["template"]["metadata"]["labels"]["team"] = "shop"
     return made
 
 
-def neighbour(make: Any, *replicas: int) -> Json:
+def neighbour(make: Any, *replicas: int) -> RawObject:
     """Return a workload of the same team whose selector also matches the pods of web."""
-    made: Json = make("neighbour", *replicas, SPACE)
+    made: RawObject = make("neighbour", *replicas, SPACE)
     made["spec"]["selector"] = {"matchLabels": {"team": "shop"}}
     made["spec"]["template"]["metadata"]["labels"]["team"] = "shop"
     return made

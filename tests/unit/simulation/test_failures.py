@@ -5,9 +5,10 @@ import random
 from collections.abc import Awaitable, Callable
 
 from harness import workloads
-from invariants.objects import Json, condition, deleting, is_ready, node_of, set_condition
+from invariants.objects import condition, deleting, is_ready, node_of, set_condition
 from invariants.records import Change
 from rescheduler.api.drains import Phase
+from rescheduler.core.model.raw import RawObject
 from simulation.clusters import NAMESPACE, SPACE, Cluster
 from simulation.scenarios import simulated
 
@@ -52,7 +53,7 @@ class Many:
         for node in nodes:
             self.cluster.edit_node(node, lambda raw: set_condition(raw, "GpuBad", status, "Xid", self.cluster.now()))
 
-    def pods(self) -> list[Json]:
+    def pods(self) -> list[RawObject]:
         return [pod for pod in self.server.all("pods", SPACE) if not deleting(pod)]
 
     def says(self, node: str) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from harness import workloads
-from invariants.objects import Json
 from rescheduler.app import App
 from rescheduler.controllers import cleanup
 from simulation.clusters import NAMESPACE, SPACE
@@ -91,7 +90,7 @@ def test_a_cleanup_whose_time_is_up_says_what_it_waited_for() -> None:
         async def hold() -> None:
             """Renew the Lease like an operator that was not scaled down."""
 
-            def renew(raw: Json) -> None:
+            def renew(raw: dict[str, Any]) -> None:
                 raw["spec"] |= {"holderIdentity": "one", "leaseDurationSeconds": 15, "renewTime": f"{sandbox.now}"}
 
             while True:

@@ -5,7 +5,8 @@ from collections import Counter
 from datetime import datetime
 
 from harness import workloads
-from invariants.objects import Json, name
+from invariants.objects import name
+from rescheduler.core.model.raw import RawObject
 from simulation.clusters import SPACE
 from simulation.scenarios import Sandbox, releases, run_scenario
 
@@ -69,7 +70,7 @@ def test_suspended_in_the_middle_no_pod_is_asked_to_move_a_second_later() -> Non
         sandbox.cluster.annotate("n1", maintenance="test")
         await sandbox.until(lambda: len(sandbox.moves()) >= 4)
 
-        def suspend(policy: Json) -> None:
+        def suspend(policy: RawObject) -> None:
             policy["spec"]["suspend"] = "All"
 
         sandbox.cluster.edit("reschedulepolicies", "default", suspend)

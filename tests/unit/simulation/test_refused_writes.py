@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from harness import workloads
-from invariants.objects import Json
 from invariants.records import Call
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain
 from rescheduler.controllers.drain.drain_task import DrainTask
+from rescheduler.core.model.raw import RawObject
 from simulation.clusters import SPACE
 from simulation.refusals import RefusedError
 from simulation.scenarios import run_scenario
@@ -271,7 +271,7 @@ def test_conditions_that_another_component_keeps_writing_start_no_fight() -> Non
 
         reasons: list[str] = []
 
-        def theirs(raw: Json) -> None:
+        def theirs(raw: RawObject) -> None:
             kept = [c for c in raw["status"]["conditions"] if c["type"] not in names.NODE_CONDITIONS]
             raw["status"]["conditions"] = kept + [
                 {"type": type_, "status": "True", "reason": reason}
@@ -320,7 +320,7 @@ def test_drained_is_never_said_within_five_seconds_of_a_second_cordon() -> None:
 
 def test_a_node_from_which_a_label_is_taken_again_and_again_is_not_written_on_all_the_time() -> None:
     async def scenario(sandbox: Refusing) -> None:
-        def strip(raw: Json) -> None:
+        def strip(raw: RawObject) -> None:
             raw["metadata"]["annotations"].pop(names.SCALE_DOWN_DISABLED, None)
 
         await drained(sandbox)
@@ -381,7 +381,7 @@ def test_a_view_that_is_missing_is_named_with_its_error() -> None:
         await sandbox.settle(workloads.deployment("web", 1, SPACE, **NEVER))
         request = sandbox.server.request
 
-        def forbidden(user: str, method: str, target: str, *rest: Any) -> Json:
+        def forbidden(user: str, method: str, target: str, *rest: Any) -> RawObject:
             if user.startswith("operator") and target.endswith("/poddisruptionbudgets"):
                 raise RefusedError(403, "poddisruptionbudgets.policy is forbidden")
             return request(user, method, target, *rest)
@@ -401,7 +401,7 @@ def test_a_live_read_that_fails_is_named() -> None:
         await sandbox.settle(workloads.deployment("web", 1, SPACE, **NEVER))
         request = sandbox.server.request
 
-        def failing(user: str, method: str, target: str, *rest: Any) -> Json:
+        def failing(user: str, method: str, target: str, *rest: Any) -> RawObject:
             if user.startswith("operator") and "leases/node-n1" in target:
                 raise RefusedError(500, "etcdserver: leader changed")
             return request(user, method, target, *rest)

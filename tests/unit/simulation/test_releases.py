@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from harness import workloads
-from invariants.objects import Json, controller, deleting, is_ready, labels, name
+from invariants.objects import controller, deleting, is_ready, labels, name
 from invariants.records import Call, Change
+from rescheduler.core.model.raw import RawObject
 from simulation.clusters import SPACE
 from simulation.refusals import RefusedError
 from simulation.scenarios import Sandbox, releases, run_scenario
@@ -57,7 +58,7 @@ class Guarded(Sandbox):
         """Count Ready pods from now on."""
         self.least = {app: self.ready(app) for app in apps}
 
-    def blockers(self) -> dict[str, Json]:
+    def blockers(self) -> dict[str, RawObject]:
         return {b["pod"]: b for b in self.status().get("blockers") or ()}
 
     def events(self, reason: str) -> list[str]:
@@ -105,7 +106,7 @@ def test_a_rehearsal_that_gets_no_answer_is_repeated_at_a_pace(code: int) -> Non
         await sandbox.settle(workloads.deployment("web", 1, SPACE), workloads.budget("web", SPACE, minAvailable=1))
         request = sandbox.server.request
 
-        def busy(user: str, method: str, target: str, *rest: Any) -> Json:
+        def busy(user: str, method: str, target: str, *rest: Any) -> RawObject:
             if "/eviction" in target:
                 sandbox.asked.append(sandbox.now)
                 raise RefusedError(code, "the server is busy", retry_after=10.0)

@@ -5,7 +5,8 @@ from itertools import pairwise
 from typing import Any
 
 from harness import workloads
-from invariants.objects import Json, is_ready, name, node_of
+from invariants.objects import is_ready, name, node_of
+from rescheduler.core.model.raw import RawObject
 from simulation.clusters import SPACE
 from simulation.scenarios import Sandbox, releases, run_scenario
 
@@ -22,7 +23,7 @@ class Full(Sandbox):
     def resize(self, node: str, pods: int) -> None:
         self.cluster.edit_node(node, lambda raw: raw["status"]["allocatable"].update(pods=str(pods)))
 
-    def blockers(self) -> dict[str, Json]:
+    def blockers(self) -> dict[str, RawObject]:
         """Return blockers without room, by pod."""
         found = self.status().get("blockers") or ()
         return {b["pod"]: b for b in found if b["class"] == "NoRoomInPool"}

@@ -10,10 +10,9 @@ from rescheduler.controllers.store.cluster_state_builder import ClusterStateBuil
 from rescheduler.controllers.store.node_history import NodeHistory
 from rescheduler.controllers.store.object_cache import ObjectCache, ResourceKind
 from rescheduler.core.eligibility.cluster_state import LIST_STALE_AFTER
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.pools.membership import PoolMemberships
 from unit.builders import NOW
-
-Json = dict[str, Any]
 
 
 class Parts:
@@ -27,7 +26,7 @@ class Parts:
         self.history = NodeHistory(lambda: self.now)
         self.builder = ClusterStateBuilder(self.cache, self.memberships, self.history, lambda: self.now)
 
-    def put(self, kind: ResourceKind, name: str, spec: Json | None = None, **meta: Any) -> Any:
+    def put(self, kind: ResourceKind, name: str, spec: RawObject | None = None, **meta: Any) -> Any:
         self.version += 1
         created = "2026-01-01T00:00:00Z"
         metadata = {

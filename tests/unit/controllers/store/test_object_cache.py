@@ -1,14 +1,11 @@
 """The cache of typed objects: versions, and objects that this version cannot read."""
 
-from typing import Any
-
 import pytest
 
 from rescheduler.controllers.store.object_cache import ObjectCache, ObjectUpdate, ResourceKind
+from rescheduler.core.model.raw import RawObject
 
-Json = dict[str, Any]
-
-BAD: dict[ResourceKind, Json] = {
+BAD: dict[ResourceKind, RawObject] = {
     ResourceKind.DRAIN: {
         "metadata": {"name": "n1", "uid": "n1"},
         "spec": {"nodeName": "n1", "requests": [{"reason": "Boredom"}]},
@@ -17,7 +14,7 @@ BAD: dict[ResourceKind, Json] = {
     ResourceKind.POOL: {"metadata": {"name": "q", "uid": "q"}, "spec": {}},
 }
 """Only kinds of this operator can be unreadable: bad fields of a Node or a Namespace are ignored."""
-GOOD: dict[ResourceKind, Json] = {
+GOOD: dict[ResourceKind, RawObject] = {
     ResourceKind.NODE: {"metadata": {"name": "n1", "uid": "n1"}},
     ResourceKind.DRAIN: {
         "metadata": {"name": "n1", "uid": "n1", "creationTimestamp": "2026-01-01T00:00:00Z"},
@@ -37,7 +34,7 @@ class Reports:
         self.unreadable: list[set[tuple[ResourceKind, str]]] = []
 
 
-def version(raw: Json, number: int) -> Json:
+def version(raw: RawObject, number: int) -> RawObject:
     return {**raw, "metadata": {**raw["metadata"], "resourceVersion": str(number)}}
 
 
