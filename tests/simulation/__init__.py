@@ -2,6 +2,5 @@
 
 The simulation is not Kubernetes. It has what the operator relies on: versions, preconditions, watches, the rules of
 evictions, and what controllers and kubelets do to nodes and pods. In addition it knows what no API shows: which
-machines
-and containers really run. The checker uses that to run_seed whether the operator was right.
+machines and containers really run. So the checker can say whether the operator was right.
 """

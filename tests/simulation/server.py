@@ -256,7 +256,7 @@ class Server:
         if after is not None:
             if after == before:
                 if call.verb in ("evict", "delete"):
-                    self._run_seed(Change(self.version, self.now().timestamp(), place, before, after, call))
+                    self._report_change(Change(self.version, self.now().timestamp(), place, before, after, call))
                 return after
             after = None if _over(before, after) else after
         if call.verb != "evict":
@@ -275,7 +275,7 @@ class Server:
             self._objects[place.resource][key] = after
         change = Change(self.version, self.now().timestamp(), place, before, after, call)
         self._history.append(change)
-        self._run_seed(change)
+        self._report_change(change)
         for stream in list(self._streams):
             stream.offer(change)
         for listener in self.listeners.get(place.resource, ()):
@@ -286,7 +286,7 @@ class Server:
         for policy in self.policies:
             policy(call, before, after)
 
-    def _run_seed(self, change: Change) -> None:
+    def _report_change(self, change: Change) -> None:
         for checker in self.checkers:
             checker.change(change)
 
