@@ -91,9 +91,19 @@ def fill(  # noqa: PLR0913 - what a workload is made of
     others = [f"spare{index + 1}" for index in range(spare)]
     plane.kubectl("cordon", *others)
     here = {"nodeSelector": {"bench": "drain"}, "annotations": annotations}
+    deploy_apps(plane, space, apps=apps, replicas=replicas, room=room, **here)
+    plane.kubectl("uncordon", *others)
+    until(
+        lambda: sum(len(on(observer, space, n)) for n in drained(nodes)) == apps * replicas,
+        "all pods to be on the drained nodes",
+    )
+
+
+def deploy_apps(plane: ControlPlane, space: str, *, apps: int, replicas: int, room: int, **template: Any) -> None:
+    """Create a namespace of apps under a budget of `room` pods each, and wait until their pods are Ready and counted."""
     objects = [workloads.namespace(space)]
     for index in range(apps):
-        objects.append(workloads.deployment(f"app{index}", replicas, space, **here))
+        objects.append(workloads.deployment(f"app{index}", replicas, space, **template))
         objects.append(workloads.budget(f"app{index}", space, maxUnavailable=room))
     plane.apply(*objects)
 
@@ -102,11 +112,6 @@ def fill(  # noqa: PLR0913 - what a workload is made of
         return all(b.get("status", {}).get("disruptionsAllowed") == room for b in budgets)
 
     until(settled, f"{apps * replicas} pods of {space} to be Ready and counted", seconds=300, every=0.5)
-    plane.kubectl("uncordon", *others)
-    until(
-        lambda: sum(len(on(observer, space, n)) for n in drained(nodes)) == apps * replicas,
-        "all pods to be on the drained nodes",
-    )
 
 
 def drained(nodes: int) -> list[str]:
@@ -132,6 +137,22 @@ def session(plane: ControlPlane) -> requests.Session:
     """Return an HTTP session with the administrator's rights."""
     opened: requests.Session = Observer(plane.kubeconfig).api.session
     return opened
+
+
+def watch_events(
+    opened: requests.Session, url: str, *, version: str = "", seconds: int = 600, accept: str = "application/json"
+) -> Iterator[dict[str, Any]]:
+    """Yield the events of a watch until the server ends it, bookmarks included.
+
+    Args:
+        version: the resourceVersion to watch from; empty begins with the objects that exist.
+        seconds: how long the watch lasts.
+    """
+    query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": str(seconds), "allowWatchBookmarks": "true"}
+    with opened.get(url, params=query, headers={"Accept": accept}, stream=True, timeout=(5, seconds + 30)) as answer:
+        answer.raise_for_status()
+        for line in answer.iter_lines():
+            yield json.loads(line)
 
 
 class Departures:
@@ -160,14 +181,11 @@ class Departures:
         self._done.set()
 
     def _watch(self, version: str) -> None:
-        query, accept = {"watch": "1", "resourceVersion": version}, {"Accept": _METADATA.format("")}
-        with self._session.get(self._url, params=query, headers=accept, stream=True, timeout=600) as answer:
-            for line in answer.iter_lines():
-                event = json.loads(line)
-                if event["type"] == "DELETED":
-                    self._leaves(event["object"]["metadata"]["uid"])
-                if not self._left:
-                    return
+        for event in watch_events(self._session, self._url, version=version, accept=_METADATA.format("")):
+            if event["type"] == "DELETED":
+                self._leaves(event["object"]["metadata"]["uid"])
+            if not self._left:
+                return
 
     def _leaves(self, uid: str) -> None:
         if uid in self._left:

@@ -11,7 +11,7 @@ from typing import Any
 
 import requests
 
-from bench.common import policy, say, session, spread
+from bench.common import deploy_apps, policy, say, session, spread, watch_events
 from harness import ControlPlane, workloads
 from harness.observer import Observer
 from harness.operators import Operator
@@ -34,8 +34,8 @@ class Serving:
         self._ready = Counter(app for app, ready in self._pods.values() if ready)
         self.lowest, self.revisions = Counter(self._ready), 0
         self.made = set(self._pods)
-        query = {"watch": "1", "resourceVersion": first["metadata"]["resourceVersion"], "timeoutSeconds": "600"}
-        threading.Thread(target=self._follow, args=(url, query), daemon=True).start()
+        version = first["metadata"]["resourceVersion"]
+        threading.Thread(target=self._follow, args=(url, version), daemon=True).start()
 
     @staticmethod
     def _row(item: dict[str, Any]) -> tuple[str, bool]:
@@ -43,13 +43,11 @@ class Serving:
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
         return item["metadata"]["labels"]["app"], ready and "deletionTimestamp" not in item["metadata"]
 
-    def _follow(self, url: str, query: dict[str, str]) -> None:
-        with (
-            contextlib.suppress(requests.RequestException),  # the control plane ends before the watch
-            self._session.get(url, params=query, stream=True, timeout=600) as answer,
-        ):
-            for line in answer.iter_lines():
-                event = json.loads(line)
+    def _follow(self, url: str, version: str) -> None:
+        with contextlib.suppress(requests.RequestException):  # the control plane ends before the watch
+            for event in watch_events(self._session, url, version=version):
+                if event["type"] == "BOOKMARK":
+                    continue
                 uid, gone = event["object"]["metadata"]["uid"], event["type"] == "DELETED"
                 before, after = self._pods.pop(uid, None), None if gone else self._row(event["object"])
                 if after:
@@ -74,17 +72,7 @@ def moved(plane: ControlPlane, observer: Observer) -> dict[str, Any]:
     home = plane.add_nodes(6, prefix="home", labels={"bench": "pool", "pool": "yes"})
     plane.kubectl("cordon", *home)
     here = {"nodeSelector": {"bench": "pool"}}
-    objects = [workloads.namespace(space)]
-    for index in range(APPS):
-        objects.append(workloads.deployment(f"app{index}", REPLICAS, space, **here))
-        objects.append(workloads.budget(f"app{index}", space, maxUnavailable=ROOM))
-    plane.apply(*objects)
-
-    def settled() -> bool:
-        budgets = plane.get("pdb", "-n", space)["items"]
-        return all(b.get("status", {}).get("disruptionsAllowed") == ROOM for b in budgets)
-
-    until(settled, f"{total} pods to be Ready and counted", seconds=180, every=0.5)
+    deploy_apps(plane, space, apps=APPS, replicas=REPLICAS, room=ROOM, **here)
     plane.kubectl("uncordon", *home)
     time.sleep(1)
     serving, began = Serving(plane, space), time.monotonic()

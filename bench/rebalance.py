@@ -4,7 +4,6 @@ Both sides start from the same five pools with pods of very different sizes, and
 are Ready after a second.
 """
 
-import json
 import subprocess
 import threading
 import time
@@ -16,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from bench.common import OPERATOR, audit, say, session
+from bench.common import OPERATOR, audit, say, session, watch_events
 from harness import ControlPlane, binaries, unbalanced_cluster, workloads
 from harness.observer import Observer
 from harness.operators import Operator, install
@@ -69,13 +68,10 @@ class Follower:
 
     def _run(self, url: str, version: str) -> None:
         while not self._stopped:
-            query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "60", "allowWatchBookmarks": "true"}
-            with self._session.get(url, params=query, stream=True, timeout=90) as answer:
-                for line in answer.iter_lines():
-                    event = json.loads(line)
-                    version = event["object"]["metadata"]["resourceVersion"]
-                    if event["type"] != "BOOKMARK" and not self._stopped:
-                        self._take(event["type"], event["object"])
+            for event in watch_events(self._session, url, version=version, seconds=60):
+                version = event["object"]["metadata"]["resourceVersion"]
+                if event["type"] != "BOOKMARK" and not self._stopped:
+                    self._take(event["type"], event["object"])
 
     def _take(self, kind: str, pod: dict[str, Any]) -> None:
         meta, node = pod["metadata"], pod["spec"].get("nodeName", "")

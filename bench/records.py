@@ -12,7 +12,7 @@ from pathlib import Path
 
 import requests
 
-from bench.common import session, stamp
+from bench.common import session, stamp, watch_events
 from harness import ControlPlane
 from harness.operators import NAMESPACE
 from invariants.objects import deleting, uid
@@ -37,7 +37,7 @@ _VERBS = ("create", "update", "patch", "delete")
 
 
 class Recorder:
-    """WaitingDrains until stopped, also over restarts of the API server."""
+    """Record until stopped, also over restarts of the API server."""
 
     def __init__(self, plane: ControlPlane) -> None:
         self._plane, self._stopped = plane, threading.Event()
@@ -55,7 +55,8 @@ class Recorder:
         while not self._stopped.is_set():
             try:
                 version = version or self._list(path)
-                for event in self._events(path, version):
+                url = f"{self._plane.server}{path}"
+                for event in watch_events(session(self._plane), url, version=version):
                     if event["type"] == "ERROR":  # the watch cannot resume: list all objects again
                         version = ""
                         break
@@ -76,15 +77,6 @@ class Recorder:
             self._seen.append((int(version), time.time(), "DELETED", place, raw))
             del self._last[path][place]
         return version
-
-    def _events(self, path: str, version: str) -> Iterator[RawObject]:
-        query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "600", "allowWatchBookmarks": "true"}
-        with session(self._plane).get(
-            f"{self._plane.server}{path}", params=query, stream=True, timeout=(5, 600)
-        ) as answer:
-            answer.raise_for_status()
-            for line in answer.iter_lines():
-                yield json.loads(line)
 
     def _note(self, kind: str, path: str, raw: RawObject) -> Place:
         meta, resource = raw["metadata"], path.rsplit("/", 1)[1]

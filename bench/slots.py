@@ -1,13 +1,12 @@
 """Measure slot latency: from a budget's status that allows an eviction to the next accepted eviction under it."""
 
-import json
 import subprocess
 import threading
 import time
 from bisect import bisect_left
 from typing import Any
 
-from bench.common import OPERATOR, Departures, audit, fill, restore, say, session, spread, stamp
+from bench.common import OPERATOR, Departures, audit, fill, restore, say, session, spread, stamp, watch_events
 from harness import ControlPlane, binaries
 from harness.observer import Observer
 
@@ -26,15 +25,15 @@ class Openings:
         threading.Thread(target=self._follow, daemon=True).start()
 
     def _follow(self) -> None:
-        query = {"watch": "1", "timeoutSeconds": "300"}
-        with self._session.get(self._url, params=query, stream=True, timeout=300) as answer:
-            for line in answer.iter_lines():
-                item, now = json.loads(line)["object"], time.time()
-                name = item["metadata"]["name"]
-                allowed = item.get("status", {}).get("disruptionsAllowed", 0)
-                if allowed and self._allowed.get(name) == 0:
-                    self.times.setdefault(name, []).append(now)
-                self._allowed[name] = allowed
+        for event in watch_events(self._session, self._url, seconds=300):
+            if event["type"] == "BOOKMARK":
+                continue
+            item, now = event["object"], time.time()
+            name = item["metadata"]["name"]
+            allowed = item.get("status", {}).get("disruptionsAllowed", 0)
+            if allowed and self._allowed.get(name) == 0:
+                self.times.setdefault(name, []).append(now)
+            self._allowed[name] = allowed
 
 
 def _accepted(plane: ControlPlane, user: str, space: str, since: float) -> dict[str, list[float]]:
