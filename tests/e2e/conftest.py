@@ -105,6 +105,11 @@ class Site:
         """Return pod spec fields that keep a workload on this site's nodes."""
         return {"nodeSelector": {"site": self.name}}
 
+    def stuck(self, replicas: int) -> tuple[RawObject, RawObject]:
+        """Return a Deployment `stuck` with a budget that allows no eviction."""
+        budget = workloads.budget("stuck", self.name, maxUnavailable=0)
+        return workloads.deployment("stuck", replicas, self.name, **self.here()), budget
+
     def on_first(self, first: str, others: list[str], *objects: RawObject) -> None:
         """Deploy with every pod on the first node."""
         self.plane.kubectl("cordon", *others)

@@ -63,10 +63,7 @@ def test_many_unhealthy_nodes_are_a_storm_and_nothing_starts(site: Site) -> None
 def test_failure_does_not_queue_behind_maintenance(site: Site) -> None:
     nodes = site.nodes(3)
     site.policy(drain={"replacement": "Never"})
-    site.deploy(
-        workloads.deployment("stuck", 3, site.name, **site.here()),
-        workloads.budget("stuck", site.name, maxUnavailable=0),
-    )
+    site.deploy(*site.stuck(3))
     site.annotate(nodes[0])
     site.phase(nodes[0], "Draining")
     site.plane.kubectl("annotate", "node", nodes[1], "cluster/not-ready=true")

@@ -56,12 +56,7 @@ def test_a_node_that_dies_while_it_is_drained_goes_on_as_a_failed_one_and_is_kep
 def test_another_machine_under_the_same_name_is_another_node(site: Site) -> None:
     node, other = site.nodes(2)
     site.policy(drain={"replacement": "Never"})
-    site.on_first(
-        node,
-        [other],
-        workloads.deployment("stuck", 1, site.name, **site.here()),
-        workloads.budget("stuck", site.name, maxUnavailable=0),
-    )
+    site.on_first(node, [other], *site.stuck(1))
     site.annotate(node)
     site.phase(node, "Draining")
     old = site.observer.drain(node) or {}

@@ -207,10 +207,7 @@ def test_max_concurrent_holds_over_all_that_ask_in_one_moment(site: Site) -> Non
     """Pods of the drained node are not moved onto waiting nodes."""
     nodes = site.nodes(3)
     site.policy(drain={"replacement": "Never"})
-    site.deploy(
-        workloads.deployment("stuck", 6, site.name, **site.here()),
-        workloads.budget("stuck", site.name, maxUnavailable=0),
-    )
+    site.deploy(*site.stuck(6))
     site.plane.kubectl("annotate", "node", *nodes, "rescheduler.dev/maintenance=test")
     until(lambda: sum(site.observer.progressing(n) == "MaxConcurrent" for n in nodes) == 2, "two to wait")
     until(lambda: sum(_tainted(site, n) for n in nodes) == 2, "the taint of those that wait")
@@ -290,10 +287,7 @@ def test_what_others_write_costs_no_drain_and_no_node(site: Site) -> None:
 def test_a_deleted_node_ends_its_drain_with_that_said(site: Site) -> None:
     nodes = site.nodes(2)
     site.policy(drain={"replacement": "Never"})
-    site.deploy(
-        workloads.deployment("stuck", 2, site.name, **site.here()),
-        workloads.budget("stuck", site.name, maxUnavailable=0),
-    )
+    site.deploy(*site.stuck(2))
     site.annotate(nodes[0])
     site.phase(nodes[0], "Draining")
     site.plane.kubectl("delete", "node", nodes[0])
@@ -353,10 +347,7 @@ def test_no_pod_costs_more_than_its_eviction(site: Site) -> None:
 def test_an_uncordoned_node_is_cordoned_again_once_and_then_left(site: Site) -> None:
     nodes = site.nodes(2)
     site.policy(drain={"replacement": "Never"})
-    site.deploy(
-        workloads.deployment("stuck", 2, site.name, **site.here()),
-        workloads.budget("stuck", site.name, maxUnavailable=0),
-    )
+    site.deploy(*site.stuck(2))
     site.annotate(nodes[0])
     until(lambda: conditions(site, nodes[0]).get("DrainInProgress") == "True", "the cordon to be through")
     site.plane.kubectl("uncordon", nodes[0])

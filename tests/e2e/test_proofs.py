@@ -176,8 +176,7 @@ def test_a_node_dies_in_the_middle_of_its_maintenance_and_goes_back_to_it(site: 
     doomed, other = two_nodes(
         site,
         workloads.deployment("web", 2, site.name, **site.here()),
-        workloads.deployment("stuck", 2, site.name, **site.here()),
-        workloads.budget("stuck", site.name, maxUnavailable=0),
+        *site.stuck(2),
         workloads.stateful_set("db", 1, site.name, **site.here()),
         workloads.budget("db", site.name, maxUnavailable=0),
     )

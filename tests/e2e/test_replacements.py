@@ -1,7 +1,6 @@
 """Replacement first: the new pod is Ready before the old one leaves, with the real scheduler and controllers."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 from e2e.conftest import Site
 from harness import workloads
 from harness.min_ready import lowest_ready, ready
-from harness.waiting import until
+from harness.waiting import repeated, until
 
 
 @pytest.mark.parametrize("budget", [{"minAvailable": 1}, {"maxUnavailable": 0}, {"minAvailable": "100%"}, None])
@@ -48,22 +47,16 @@ def adopting(made: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def pruner(site: Site) -> Iterator[list[str]]:
     """Delete pods without an owner as a GitOps tool does that tracks by label; yield the deleted pods."""
-    stop, pruned = threading.Event(), list[str]()
+    pruned = list[str]()
 
     def prune() -> None:
-        while not stop.wait(0.05):
-            for pod in site.observer.pods(site.name):
-                if not pod["metadata"].get("ownerReferences"):
-                    pruned.append(pod["metadata"]["name"])
-                    site.plane.kubectl("delete", "pod", pod["metadata"]["name"], "-n", site.name, "--wait=false")
+        for pod in site.observer.pods(site.name):
+            if not pod["metadata"].get("ownerReferences"):
+                pruned.append(pod["metadata"]["name"])
+                site.plane.kubectl("delete", "pod", pod["metadata"]["name"], "-n", site.name, "--wait=false")
 
-    thread = threading.Thread(target=prune)
-    thread.start()
-    try:
+    with repeated(prune, every=0.05):
         yield pruned
-    finally:
-        stop.set()
-        thread.join()
 
 
 def guard(site: Site) -> list[dict[str, Any]]:

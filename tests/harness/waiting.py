@@ -1,7 +1,9 @@
-"""Wait for a condition, with a clear error if it stays false."""
+"""Wait for a condition, with a clear error if it stays false; or repeat a step meanwhile."""
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -20,3 +22,21 @@ def until(condition: Callable[[], T], what: str | Callable[[], str], *, seconds:
             words = what if isinstance(what, str) else what()
             raise TimeoutError(f"waited {seconds:.0f} s for {words}; last answer: {answer!r}")
         time.sleep(every)
+
+
+@contextmanager
+def repeated(step: Callable[[], object], *, every: float) -> Iterator[None]:
+    """Call `step` every so many seconds, in a thread, while the block runs."""
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.wait(every):
+            step()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -22,34 +22,18 @@ def pod_template(
 
 def deployment(name: str, replicas: int, namespace: str = "default", **template: Any) -> dict[str, Any]:
     """Return a Deployment whose pods have the label `app=<name>`."""
-    spec = {
-        "replicas": replicas,
-        "selector": {"matchLabels": {"app": name}},
-        "template": pod_template(name, **template),
-    }
-    return _object("apps/v1", "Deployment", name, namespace, spec)
+    return _replicated("Deployment", name, replicas, namespace, template)
 
 
 def replica_set(name: str, replicas: int, namespace: str = "default", **template: Any) -> dict[str, Any]:
     """Return a ReplicaSet without a Deployment; its pods have the label `app=<name>`."""
-    spec = {
-        "replicas": replicas,
-        "selector": {"matchLabels": {"app": name}},
-        "template": pod_template(name, **template),
-    }
-    return _object("apps/v1", "ReplicaSet", name, namespace, spec)
+    return _replicated("ReplicaSet", name, replicas, namespace, template)
 
 
 def stateful_set(name: str, replicas: int, namespace: str = "default", **template: Any) -> dict[str, Any]:
     """Return a StatefulSet whose pods have the label `app=<name>`."""
-    spec = {
-        "replicas": replicas,
-        "serviceName": name,
-        "podManagementPolicy": "Parallel",
-        "selector": {"matchLabels": {"app": name}},
-        "template": pod_template(name, **template),
-    }
-    return _object("apps/v1", "StatefulSet", name, namespace, spec)
+    more = {"serviceName": name, "podManagementPolicy": "Parallel"}
+    return _replicated("StatefulSet", name, replicas, namespace, template, **more)
 
 
 def daemon_set(name: str, namespace: str = "default", **template: Any) -> dict[str, Any]:
@@ -103,6 +87,14 @@ def pool(name: str, **spec: Any) -> dict[str, Any]:
         "metadata": {"name": name},
         "spec": spec,
     }
+
+
+def _replicated(
+    kind: str, name: str, replicas: int, namespace: str, template: Mapping[str, Any], **spec: Any
+) -> dict[str, Any]:
+    selector = {"matchLabels": {"app": name}}
+    spec |= {"replicas": replicas, "selector": selector, "template": pod_template(name, **template)}
+    return _object("apps/v1", kind, name, namespace, spec)
 
 
 def _object(api_version: str, kind: str, name: str, namespace: str, spec: dict[str, Any]) -> dict[str, Any]:
