@@ -12,7 +12,7 @@ from rescheduler.controllers.store.object_cache import ObjectCache, ResourceKind
 from rescheduler.core.eligibility.cluster_state import LIST_STALE_AFTER
 from rescheduler.core.model.raw import RawObject
 from rescheduler.core.pools.membership import PoolMemberships
-from unit.builders import NOW
+from unit.builders import NOW, raw_object
 
 
 class Parts:
@@ -28,15 +28,7 @@ class Parts:
 
     def put(self, kind: ResourceKind, name: str, spec: RawObject | None = None, **meta: Any) -> Any:
         self.version += 1
-        created = "2026-01-01T00:00:00Z"
-        metadata = {
-            "name": name,
-            "uid": name,
-            "resourceVersion": str(self.version),
-            "creationTimestamp": created,
-            **meta,
-        }
-        update = self.cache.put(kind, {"metadata": metadata, "spec": spec or {}})
+        update = self.cache.put(kind, raw_object(name, version=self.version, metadata=meta, spec=spec or {}))
         assert update is not None
         return update.after
 
