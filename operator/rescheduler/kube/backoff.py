@@ -1,10 +1,14 @@
-"""The wait before a failed operation is retried.
+"""Retries of failed operations: the wait before each, and their end when the task is cancelled.
 
-`Backoff` is in `kube`, because the informers and the Lease election need it. The controllers import it from here.
+The module is in `kube`, because the informers need it. The controllers import it from here.
 """
 
+import asyncio
 import random
+from collections.abc import Awaitable
+from typing import TypeVar
 
+T = TypeVar("T")
 _MAX_DOUBLINGS = 20
 
 
@@ -23,3 +27,17 @@ class Backoff:
     def reset(self) -> None:
         """Start again with the first delay."""
         self._failures = 0
+
+
+async def keep_cancellation(operation: Awaitable[T]) -> T:
+    """Await one attempt of an operation. Raises CancelledError if the task was cancelled, whatever the operation does.
+
+    A connection that fails to close replaces the CancelledError by its own error, and so may a TaskGroup. A retry
+    after that error would never end, and the shutdown would wait for it.
+    """
+    task = asyncio.current_task()
+    try:
+        return await operation
+    finally:
+        if task and task.cancelling():
+            raise asyncio.CancelledError

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from rescheduler.core.model.raw import RawObject
 from rescheduler.kube import messages, paths
-from rescheduler.kube.backoff import Backoff
+from rescheduler.kube.backoff import Backoff, keep_cancellation
 from rescheduler.kube.client import TRANSIENT_ERRORS, WATCH_IDLE_TIMEOUT, Client, ExpiredError, WatchStalledError
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ class _Reflector:
         try:
             while True:
                 self._watch_worked, self._watch_opened_at = False, None
-                pause, worked = await self._list_and_watch(), self._has_worked()
+                pause, worked = await keep_cancellation(self._list_and_watch()), self._has_worked()
                 # A list alone must not reset the back-off: the server may refuse each watch after it.
                 if worked:
                     backoff.reset()
@@ -494,7 +494,7 @@ class _NamespacedReflector(_Reflector, Generic[T]):
         backoff = Backoff(_FIRST_DELAY, _MAX_DELAY)
         while True:
             try:
-                await self._list_namespace(name)
+                await keep_cancellation(self._list_namespace(name))
             except TRANSIENT_ERRORS as error:
                 self.errors[name] = str(error)
             except Exception as error:  # noqa: BLE001 - a bug must not end the informer

@@ -236,6 +236,29 @@ def test_an_unreadable_object_affects_no_other_object() -> None:
     simulated(story())
 
 
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda each: type(each).__name__)
+def test_a_cancelled_informer_ends_although_its_watch_fails_to_close(failure: Exception) -> None:
+    async def story() -> None:
+        client = Scripted()
+
+        async def fails_to_close(_: str) -> AsyncIterator[tuple[str, RawObject]]:
+            try:
+                await asyncio.Future()
+                yield "", {}
+            except asyncio.CancelledError:
+                raise failures.pop() if failures else asyncio.CancelledError from None
+
+        failures = [failure]  # only once: otherwise a failed test would never end
+        client.script = fails_to_close
+        _, task = mirror(client)
+        await asyncio.sleep(1)
+        task.cancel()
+        await asyncio.wait({task}, timeout=60)
+        assert task.cancelled()
+
+    simulated(story())
+
+
 def test_an_unreadable_object_is_reported_once_per_version() -> None:
     async def story() -> None:
         client = Scripted()

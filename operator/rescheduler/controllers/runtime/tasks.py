@@ -19,7 +19,7 @@ import structlog
 from prometheus_client import Counter
 
 from rescheduler.controllers.runtime import messages
-from rescheduler.kube.backoff import Backoff
+from rescheduler.kube.backoff import Backoff, keep_cancellation
 from rescheduler.kube.client import TRANSIENT_ERRORS
 
 log = structlog.get_logger("rescheduler.runtime.tasks")
@@ -160,7 +160,7 @@ class Supervisor:
         async def attempt() -> tuple[float | None, bool]:
             """Return the wait in seconds, None for the end, and whether the step succeeded."""
             try:
-                return await step(), True
+                return await keep_cancellation(step()), True
             except TRANSIENT_ERRORS as error:
                 log.warning("task.retried", task=task, object=subject, error=str(error))
                 return backoff.next_delay() if isinstance(retry, tuple) else await retry(error), False
@@ -210,7 +210,7 @@ class Supervisor:
             while True:
                 success_timer = loop.call_later(_SUCCEEDED_AFTER, self.clear, task, subject)
                 try:
-                    await run()
+                    await keep_cancellation(run())
                 except Exception as error:  # noqa: BLE001 - a bug must not end the task
                     wait = self.record_failure(task, subject, error, vital=vital)
                 else:

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 
-from rescheduler.kube.backoff import Backoff
+from rescheduler.kube.backoff import Backoff, keep_cancellation
 
 _FIRST_DELAY, _MAX_DELAY = 0.4, 60.0  # seconds
 _HIGH_PRIORITY, _LOW_PRIORITY = 0, 1
@@ -54,7 +54,7 @@ class WorkQueue:
             del self._queued[key]
             self._processing.add(key)
             try:
-                succeeded = await handle(key)
+                succeeded = await keep_cancellation(handle(key))
             finally:
                 self._processing.discard(key)
             if succeeded:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Awaitable, Iterator
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,43 @@ async def during(seconds: float, *work: Awaitable[None]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+HIDING_ERRORS = [ApiError("GET", "/", ErrorResponse(503)), RuntimeError("a bug")]
+
+
+@pytest.mark.parametrize("error", [None, *HIDING_ERRORS], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("kind", ["step", "coroutine", "worker"])
+def test_a_cancelled_task_ends_although_its_work_hides_the_cancellation(kind: str, error: Exception | None) -> None:
+    async def act() -> None:
+        world, queue = World(), WorkQueue()
+        hidden = [error]  # only once: otherwise a failed test would never end
+
+        async def work(_key: str = "") -> Any:
+            try:
+                await asyncio.sleep(1000)
+            except asyncio.CancelledError:
+                if not hidden:
+                    raise
+                if error := hidden.pop():
+                    raise error from None
+            return 1.0
+
+        queue.add("a")
+        queue.add("b")
+        task = asyncio.ensure_future(
+            {
+                "step": lambda: world.supervisor.run_loop("x", work),
+                "coroutine": lambda: world.supervisor.run_forever("x", work),
+                "worker": lambda: queue.run_worker(world.supervisor.guard("x", work)),
+            }[kind]()
+        )
+        await asyncio.sleep(1)
+        task.cancel()
+        await asyncio.wait({task}, timeout=600)
+        assert task.cancelled()
+
+    simulated(act())
 
 
 def test_a_failing_step_is_retried_with_backoff_and_reported() -> None:
