@@ -355,7 +355,7 @@ class DrainTask:
         if (pause := await self._run_final_commands(step)) is not None:
             return pause
         self._attempts.clear(WriteOperation.DELETE, WriteOperation.FINALIZER)
-        self._node_writer.has_written = False
+        writes_before = self._node_writer.write_count
         status_input = await self._report_before_moves(await self._prepare_node(step))
         # A decision from before an awaited write may be wrong now: it is made again.
         is_unchanged = status_input is step.status_input
@@ -364,13 +364,15 @@ class DrainTask:
             status_input = await self._reconcile_taint(status_input, step.commands, node_in_use=step.node_in_use)
         if (
             status_input.report is Report.PODS_UNKNOWN
-            and not self._node_writer.has_written
+            and self._node_writer.write_count == writes_before
             and not status_input.unsynced_reason
         ):
             return RECHECK_INTERVAL  # the status has no news before the pods are listed
         await self._write_status(status_input)
         await self._run_late_commands(step, status_input)
-        if not is_unchanged and (self._node_writer.has_written or status_input.drain is not step.status_input.drain):
+        if not is_unchanged and (
+            self._node_writer.write_count != writes_before or status_input.drain is not step.status_input.drain
+        ):
             return 0.0
         return self._seconds_until_recheck(status_input, pause)
 

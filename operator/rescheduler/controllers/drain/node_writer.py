@@ -65,7 +65,7 @@ class NodeWriter:
     """Writes on the node of one drain.
 
     Attributes:
-        has_written: the node was changed since this was last set to False.
+        write_count: number of writes on the node, also of those that failed.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class NodeWriter:
         *,
         cleanup: bool = False,
     ) -> None:
-        self.has_written = False
+        self.write_count = 0
         self._attempts, self._cleanup = attempts, cleanup
         self._conditions_removed = False  # the conditions of the operator were removed once
         self._restore_attempts = 0  # in a row
@@ -126,7 +126,7 @@ class NodeWriter:
 
     async def _send_patch(self, path: str, patch: RawObject, *, kind: str = MERGE_PATCH) -> Node:
         asked = self._clock.monotonic()
-        self.has_written = True
+        self.write_count += 1
         return self._store_node(await self._client.patch(path, patch, kind=kind), asked)
 
     def is_restored(self, drain: NodeDrain, node: Node, *, node_in_use: bool) -> bool:
