@@ -233,7 +233,7 @@ def decide(
             verdict = pod_actions.decide_action(pod, drain, seen)
             pod_actions.bypass_budget(pod, verdict, seen)
             assert verdict.grace_seconds is None or 1 <= verdict.grace_seconds < 2**31
-            assert len(verdict.owner_message) < 3000
+            assert len(verdict.owner_message or "") < 3000
         rows.append((pod, verdict))
     tally = pod_summary.summarize(rows, {}, {}, {}, NOW, unreachable=odd)
     assert len(json.dumps([dump(blocker) for blocker in tally.blockers])) < 20_000

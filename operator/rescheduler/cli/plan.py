@@ -123,7 +123,7 @@ def _section(title: str, rows: Rows) -> list[str]:
 
 
 def _misfits(preview: DrainPreview, fit: Fit) -> list[tuple[str, str]]:
-    return [(pod, forecast.reason) for pod, forecast in preview.unplaced if forecast.fit is fit]
+    return [(pod, forecast.reason or "") for pod, forecast in preview.unplaced if forecast.fit is fit]
 
 
 def _count(preview: DrainPreview, fit: Fit) -> int:

@@ -36,16 +36,16 @@ class ExternalOwnerCheck:
             self._checked_at = now
         return self._last_result
 
-    async def _machine_owner(self, node: Node) -> str:
+    async def _machine_owner(self, node: Node) -> str | None:
         machine_ref = external_owners.machine_of(node)
         # Without this request, a version that is no longer served looks like a missing Machine.
         group = await self._client.find(paths.CLUSTER_API_GROUP) if machine_ref else None
-        version = external_owners.preferred_version(group) if group else ""
-        if machine_ref is None or not version:
-            return ""
+        version = external_owners.preferred_version(group) if group else None
+        if machine_ref is None or version is None:
+            return None
         raw = await self._client.find(paths.machine(version, machine_ref.namespace, machine_ref.name))
-        return external_owners.machine_removal_reason(raw) if raw else ""
+        return external_owners.machine_removal_reason(raw) if raw else None
 
-    async def _lease_owner(self, node: Node) -> str:
+    async def _lease_owner(self, node: Node) -> str | None:
         raw = await self._client.find(f"{paths.leases(external_owners.MEDIK8S_LEASE_NAMESPACE)}/node-{node.name}")
-        return external_owners.lease_holder_reason(raw, self._clock.now()) if raw else ""
+        return external_owners.lease_holder_reason(raw, self._clock.now()) if raw else None

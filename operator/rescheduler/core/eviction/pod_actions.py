@@ -69,7 +69,7 @@ class PodDecision:
         message, hint: texts of the blocker; empty if there is no blocker.
         grace_seconds: grace period for DELETE; None means the pod's own.
         forced: the timeout has passed, so the pod no longer waits for budgets or rules.
-        owner_message: warning for the owner of the pod; empty if there is none.
+        owner_message: warning for the owner of the pod; None if there is none.
         required_proof: state of the node to confirm before the request.
         only_if_unchanged: delete the pod only in the version that was read. A pod that is Ready again keeps its budget.
     """
@@ -81,7 +81,7 @@ class PodDecision:
     hint: str = ""
     grace_seconds: int | None = None
     forced: bool = False
-    owner_message: str = ""
+    owner_message: str | None = None
     required_proof: RequiredProof = RequiredProof.NONE
     only_if_unchanged: bool = False
 
@@ -181,12 +181,12 @@ def protected_until(pod: Pod, now: datetime) -> datetime | None:
 def decide_action(pod: Pod, drain: DrainSettings, context: EvictionContext) -> PodDecision:
     """Return the decision of the drain for this pod."""
     decision = _decide_action(pod, drain, context)
-    warning = "" if decision.action in (PodAction.SKIP, PodAction.WAIT_TERMINATING) else annotation_warning(pod)
+    warning = None if decision.action in (PodAction.SKIP, PodAction.WAIT_TERMINATING) else annotation_warning(pod)
     return replace(decision, owner_message=warning) if warning else decision
 
 
-def annotation_warning(pod: Pod) -> str:
-    """Return a warning for the owner of the pod about annotations with invalid values; empty if there are none."""
+def annotation_warning(pod: Pod) -> str | None:
+    """Return a warning for the owner of the pod about annotations with invalid values; None if there are none."""
     warnings = []
     try:
         protected_until(pod, EARLIEST_TIME)
@@ -195,7 +195,7 @@ def annotation_warning(pod: Pod) -> str:
     value = pod.annotations.get(names.REPLACEMENT)
     if value is not None and value not in REPLACEMENT_ANNOTATION_VALUES:
         warnings.append(messages.replacement_ignored(value, REPLACEMENT_ANNOTATION_VALUES))
-    return " ".join(warnings)
+    return " ".join(warnings) or None
 
 
 def _decide_action(pod: Pod, drain: DrainSettings, context: EvictionContext) -> PodDecision:

@@ -31,12 +31,12 @@ class MachineRef:
     name: str
 
 
-def node_removal_reason(node: Node) -> str:
-    """Return which removal of the node its taints or its deletion announce; empty if none."""
+def node_removal_reason(node: Node) -> str | None:
+    """Return which removal of the node its taints or its deletion announce; None if none."""
     if node.deleting:
         return messages.NODE_DELETING
-    key = next((taint.key for taint in node.taints if taint.key in _REMOVAL_TAINTS), "")
-    return messages.node_removal_announced(_REMOVAL_TAINTS[key], key) if key else ""
+    key = next((taint.key for taint in node.taints if taint.key in _REMOVAL_TAINTS), None)
+    return messages.node_removal_announced(_REMOVAL_TAINTS[key], key) if key else None
 
 
 def machine_of(node: Node) -> MachineRef | None:
@@ -48,25 +48,25 @@ def machine_of(node: Node) -> MachineRef | None:
     return MachineRef(namespace, name) if _OBJECT_NAME.fullmatch(namespace) and _OBJECT_NAME.fullmatch(name) else None
 
 
-def preferred_version(group: RawObject) -> str:
-    """Return the version that the API server prefers, from a raw APIGroup; empty if the group has none."""
+def preferred_version(group: RawObject) -> str | None:
+    """Return the version that the API server prefers, from a raw APIGroup; None if the group has none."""
     preferred = group.get("preferredVersion")
     version = preferred.get("version") if isinstance(preferred, dict) else None
-    return version if isinstance(version, str) else ""
+    return version if isinstance(version, str) and version else None
 
 
-def machine_removal_reason(raw: RawObject) -> str:
-    """Return why Cluster API removes a raw Machine; empty if the Machine stays."""
+def machine_removal_reason(raw: RawObject) -> str | None:
+    """Return why Cluster API removes a raw Machine; None if the Machine stays."""
     meta = object_schemas.sanitize_metadata(raw)["metadata"]
     if "deletionTimestamp" in meta:
         return messages.machine_deleting(meta["name"])
     if _DELETE_MACHINE_ANNOTATION in (meta.get("annotations") or {}):
         return messages.machine_marked_for_deletion(meta["name"], _DELETE_MACHINE_ANNOTATION)
-    return ""
+    return None
 
 
-def lease_holder_reason(raw: RawObject, now: datetime) -> str:
-    """Return the holder of a node by a raw medik8s Lease; empty if the Lease has expired or has no holder.
+def lease_holder_reason(raw: RawObject, now: datetime) -> str | None:
+    """Return the holder of a node by a raw medik8s Lease; None if the Lease has expired or has no holder.
 
     Only this function compares the time of another controller with the operator's clock. These Leases last an hour.
     A skewed clock only makes a drain wait some seconds too long or too short.
@@ -74,6 +74,6 @@ def lease_holder_reason(raw: RawObject, now: datetime) -> str:
     spec = object_schemas.sanitize_lease(raw)["spec"]
     holder, renewed = bounded_text(spec.get("holderIdentity"), _MAX_HOLDER_LENGTH), parse_time(spec.get("renewTime"))
     if not holder or renewed is None:
-        return ""
+        return None
     expires = renewed + parse_seconds(spec.get("leaseDurationSeconds"))
-    return messages.node_leased(holder, MEDIK8S_LEASE_NAMESPACE) if now < expires else ""
+    return messages.node_leased(holder, MEDIK8S_LEASE_NAMESPACE) if now < expires else None

@@ -88,15 +88,15 @@ class ClusterVolumes:
     topologies: Mapping[str, VolumeTopology] = field(default_factory=dict)
     free_attachments: Mapping[str, Mapping[str, int]] | None = field(default_factory=dict)
 
-    def topologies_of(self, namespace: str, claims: Iterable[str]) -> tuple[frozenset[VolumeTopology], str]:
-        """Return the topologies of these claims' volumes, and why only the scheduler can decide; empty if known."""
+    def topologies_of(self, namespace: str, claims: Iterable[str]) -> tuple[frozenset[VolumeTopology], str | None]:
+        """Return the topologies of these claims' volumes, and why only the scheduler can decide; None if known."""
         topologies: set[VolumeTopology] = set()
         for name in claims:
             volume = self.volume_by_claim.get((namespace, name), "")
             if volume not in self.topologies:
                 return frozenset(topologies), messages.claim_without_known_volume(name)
             topologies.add(self.topologies[volume])
-        return frozenset(topologies), ""
+        return frozenset(topologies), None
 
     def exceeds_attach_limit(self, topologies: Iterable[VolumeTopology], node: str, needed: Counter[str]) -> bool:
         """Whether the node may exceed an attach limit; `needed`: number of volumes to place, by CSI driver."""

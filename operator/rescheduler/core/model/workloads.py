@@ -49,7 +49,7 @@ class ReplicaSet:
 
     Attributes:
         deployment_uid: UID of its Deployment; empty if its controller is no Deployment.
-        replica_failure: the API server's message if the ReplicaSet cannot create a pod; empty if it can.
+        replica_failure: the API server's message if the ReplicaSet cannot create a pod; None if it can.
         min_ready_time: how long a pod must be Ready to count (`minReadySeconds`).
         deployment_selector: its selector without `pod-template-hash`, as a query of the API. All ReplicaSets of a
             Deployment share it.
@@ -63,7 +63,7 @@ class ReplicaSet:
     pod_template_hash: str = ""
     replicas: int = 0
     revision: str = ""
-    replica_failure: str = ""
+    replica_failure: str | None = None
     deleting: bool = False
     min_ready_time: timedelta = timedelta()
     deployment_selector: str = ""
@@ -133,9 +133,9 @@ def parse_replica_set(raw: RawObject) -> ReplicaSet:
         pod_template_hash=(meta.get("labels") or {}).get(names.POD_TEMPLATE_HASH, ""),
         replicas=bounded_integer(spec.get("replicas"), 0, INT32, 1),
         revision=truncate_with_digest((meta.get("annotations") or {}).get(_REVISION), _MAX_REVISION_LENGTH),
-        replica_failure=bounded_text(failure.get("message"), _MAX_MESSAGE_LENGTH)
+        replica_failure=(bounded_text(failure.get("message"), _MAX_MESSAGE_LENGTH) or None)
         if failure.get("status") == "True"
-        else "",
+        else None,
         deleting="deletionTimestamp" in meta,
         min_ready_time=parse_seconds(spec.get("minReadySeconds")),
         deployment_selector=LabelSelector.model_validate(selector | {"matchLabels": labels}).query(),

@@ -48,13 +48,13 @@ class Forecast:
 
     Attributes:
         rank: place in the order of the plan; pods that fit come first.
-        reason: why the pod does not fit, or why only the scheduler can decide; empty if the pod fits.
+        reason: why the pod does not fit, or why only the scheduler can decide; None if the pod fits.
         blocked_by_pods: whether constraints of other pods block it, so that more capacity would not help.
     """
 
     fit: Fit
     rank: int = 0
-    reason: str = ""
+    reason: str | None = None
     blocked_by_pods: bool = False
 
 

@@ -42,7 +42,7 @@ class PodRequirements:
         host_ports: host ports of containers and sidecars.
         spread_constraints: hard topology spread constraints.
         affinity_terms: required affinity to other pods; `anti_affinity_terms`: required anti-affinity.
-        unknown_reason: why only the scheduler can decide; empty if a plan can decide.
+        unknown_reason: why only the scheduler can decide; None if a plan can decide.
     """
 
     namespace: str
@@ -54,7 +54,7 @@ class PodRequirements:
     affinity_terms: tuple[PodAffinityTerm, ...] = ()
     anti_affinity_terms: tuple[PodAffinityTerm, ...] = ()
     priority: int = 0
-    unknown_reason: str = ""
+    unknown_reason: str | None = None
 
     @cached_property
     def node_constraints_key(self) -> str:
@@ -125,7 +125,7 @@ _KEY_FIELDS = (
 
 
 def _parse_requirements(
-    namespace: str, labels: Labels, spec: RawPodSpec, unknown_reason: str, pool: str | None
+    namespace: str, labels: Labels, spec: RawPodSpec, unknown_reason: str | None, pool: str | None
 ) -> PodRequirements:
     if _has_too_many_constraints(spec):
         unknown_reason = unknown_reason or messages.too_many_constraints(_MAX_CONSTRAINTS)
@@ -172,8 +172,8 @@ def _node_constraints(spec: RawPodSpec, pool: str | None) -> NodeConstraints:
     return constraints.in_pool(pool) if pool else constraints
 
 
-def _unknown_reason(spec: RawPodSpec) -> str:
-    """Return why only the scheduler can place a pod of this raw spec; empty if a plan can decide."""
+def _unknown_reason(spec: RawPodSpec) -> str | None:
+    """Return why only the scheduler can place a pod of this raw spec; None if a plan can decide."""
     containers = (*(spec.get("containers") or ()), *(spec.get("initContainers") or ()))
     rules = [rule for c in containers for rule in c.get("restartPolicyRules") or ()]
     checks = (
@@ -199,4 +199,4 @@ def _unknown_reason(spec: RawPodSpec) -> str:
             messages.NEEDS_NODE_FEATURE,
         ),
     )
-    return next((reason for applies, reason in checks if applies), "")
+    return next((reason for applies, reason in checks if applies), None)

@@ -58,7 +58,7 @@ class EquivalenceGroup:
     """Pods with equal requirements and equal volume topologies.
 
     Attributes:
-        unknown_reason: why only the scheduler can decide; empty if the plan can decide.
+        unknown_reason: why only the scheduler can decide; None if the plan can decide.
         pod_indexes: indexes of its pods in the list of pods to place.
         competing_count: number of pending pods of this group, which the scheduler may place first.
         requests: what one pod takes of a node, by the index of the resource.
@@ -76,7 +76,7 @@ class EquivalenceGroup:
 
     requirements: PodRequirements
     volume_topologies: frozenset[VolumeTopology]
-    unknown_reason: str
+    unknown_reason: str | None
     pod_indexes: list[int] = field(default_factory=list)
     competing_count: int = 0
     requests: RequestVector = ()
@@ -186,7 +186,7 @@ class PlacementProblem:
 
 
 def _group_pods(pods_to_place: Sequence[ScheduledPod], inputs: PlacementInput) -> list[EquivalenceGroup]:
-    groups: dict[tuple[PodRequirements, frozenset[VolumeTopology], str], EquivalenceGroup] = {}
+    groups: dict[tuple[PodRequirements, frozenset[VolumeTopology], str | None], EquivalenceGroup] = {}
     for position, pod in enumerate(pods_to_place):
         topologies, unknown_reason = inputs.cluster_volumes.topologies_of(pod.requirements.namespace, pod.claim_names)
         key = (pod.requirements, topologies, unknown_reason)
@@ -195,7 +195,7 @@ def _group_pods(pods_to_place: Sequence[ScheduledPod], inputs: PlacementInput) -
         )
         group.pod_indexes.append(position)
     for requirements, count in Counter(inputs.competing_pods).most_common(_MAX_COMPETING_GROUPS):
-        key = (requirements, frozenset(), "")
+        key = (requirements, frozenset(), None)
         group = groups.get(key) or groups.setdefault(
             key, EquivalenceGroup(requirements, frozenset(), requirements.unknown_reason)
         )

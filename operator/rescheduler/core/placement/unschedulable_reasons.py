@@ -18,11 +18,11 @@ class UnschedulableReason:
     """Reason why no node takes a pod.
 
     Attributes:
-        message: the reason for users; empty if the pod fits.
+        message: the reason for users; None if the pod fits.
         blocked_by_pods: whether a node has room for the pod, but constraints of other pods block it there.
     """
 
-    message: str = ""
+    message: str | None = None
     blocked_by_pods: bool = False
 
 

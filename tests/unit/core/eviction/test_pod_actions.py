@@ -354,6 +354,7 @@ def test_the_owner_is_warned_of_an_invalid_annotation(value: str) -> None:
     note = decide_action(
         some(annotations={names.REPLACEMENT: value}), DrainSettings(), EvictionContext(NOW)
     ).owner_message
+    assert note is not None
     assert "must be one of Required, Preferred, Never" in note
     assert len(note) < 300
 
@@ -361,6 +362,7 @@ def test_the_owner_is_warned_of_an_invalid_annotation(value: str) -> None:
 def test_all_invalid_annotations_are_in_one_warning() -> None:
     wishes = {names.REPLACEMENT: "maybe", names.DO_NOT_DISRUPT: "5 hours"}
     note = decide_action(some(annotations=wishes, owner=None), DrainSettings(), EvictionContext(NOW)).owner_message
+    assert note is not None
     assert "write it like 90s" in note
     assert "'maybe'" in note
 

@@ -52,16 +52,15 @@ def test_a_replacement_does_not_select_the_former_pool() -> None:
 )
 def test_a_case_for_the_scheduler_has_a_reason(spec: dict[str, Any], word: str) -> None:
     doubt = PodRequirementsParser().parse(raw_pod(**spec)).unknown_reason
-    assert word in doubt if word else not doubt
+    assert word in str(doubt) if word else doubt is None
 
 
 def test_a_selector_by_pod_identity_is_left_to_the_scheduler() -> None:
     selector = {"matchLabels": {"apps.kubernetes.io/pod-index": "0"}}
     term = {"topologyKey": "zone", "labelSelector": selector}
     affinity = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
-    assert (
-        "differs between pods of one owner" in PodRequirementsParser().parse(raw_pod(affinity=affinity)).unknown_reason
-    )
+    doubt = PodRequirementsParser().parse(raw_pod(affinity=affinity)).unknown_reason
+    assert "differs between pods of one owner" in str(doubt)
 
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -78,7 +77,7 @@ MANY = [{"matchExpressions": [{"key": f"k{n}", "operator": "In", "values": ["v"]
 )
 def test_too_many_constraints_are_left_to_the_scheduler(spec: dict[str, Any]) -> None:
     found = PodRequirementsParser().parse(raw_pod(**spec))
-    assert "more than 1000 scheduling constraints" in found.unknown_reason
+    assert "more than 1000 scheduling constraints" in str(found.unknown_reason)
     assert found.node_constraints == NodeConstraints()
     assert found.requests == {"cpu": 1000}
 
@@ -88,10 +87,8 @@ def test_unknown_selectors_and_too_many_terms_are_left_to_the_scheduler(kind: st
     odd = {"topologyKey": "zone", "labelSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}}
     many = [{"topologyKey": "zone", "labelSelector": {"matchLabels": {"n": str(n)}}} for n in range(101)]
     for terms in ([odd], many):
-        assert (
-            "not known here"
-            in PodRequirementsParser().parse(raw_pod(affinity={kind: {REQUIRED: terms}})).unknown_reason
-        )
+        doubt = PodRequirementsParser().parse(raw_pod(affinity={kind: {REQUIRED: terms}})).unknown_reason
+        assert "not known here" in str(doubt)
 
 
 def test_host_ports_of_containers_and_sidecars_count() -> None:
