@@ -12,8 +12,18 @@ from harness.scheduler_check import placement_input_of
 from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.volume_topology import ClusterVolumes, parse_volume_topology
 from rescheduler.core.placement.planner import Fit, plan
+from rescheduler.core.placement.problem import PlacementProblem
 from unit.builders import HOST, ZONE, raw_node, raw_pod
-from unit.core.placement.forecasting import DOES_NOT, FITS, UNKNOWN, affinity, forecast, forecasts, spread
+from unit.core.placement.forecasting import (
+    DOES_NOT,
+    FITS,
+    UNKNOWN,
+    affinity,
+    forecast,
+    forecasts,
+    placement_input,
+    spread,
+)
 
 
 def test_requests_of_all_pods_count_together() -> None:
@@ -125,6 +135,13 @@ def test_a_volume_ties_its_pod_to_a_zone() -> None:
 
 def test_a_pod_with_higher_priority_fits_first() -> None:
     assert forecast([raw_node("n1", cpu="1")], [raw_pod("p1"), raw_pod("p2", priority=10)]) == [DOES_NOT, FITS]
+
+
+def test_a_pending_pod_is_in_the_group_of_equal_pods() -> None:
+    pending = raw_pod("pending", node="")
+    leaving, cluster = placement_input([raw_node("n1")], [raw_pod("p1"), pending])
+    (group,) = PlacementProblem(cluster, leaving).groups
+    assert (len(group.pod_indexes), group.competing_count) == (1, 1)
 
 
 def test_a_pending_pod_may_take_the_room_first() -> None:
