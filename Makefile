@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := PYTHONPATH=operator:tests $(BIN)/python
+COVERAGE_FLOOR := 93
 IMAGE ?= ghcr.io/rescheduler-dev/rescheduler:0.1.0
 
 .PHONY: demo test test-crash test-real lint bench manifests image cluster cluster-down binaries lock clean
@@ -11,10 +12,12 @@ demo: $(VENV)/ready
 	@$(RUN) -m harness.demo $(if $(KEEP),--keep)
 
 # The order of collection stays: files with few, long tests come first, so that small files fill the gaps. Tests on a
-# control plane mostly wait, so two cores run four processes. At the end, `harness rights` lists rights that no test used.
+# control plane mostly wait, so two cores run four processes. At the end, `harness coverage` compares the coverage with
+# its floor, and `harness rights` lists rights that no test used.
 test: $(VENV)/ready binaries
-	@rm -rf build/rights
-	@RIGHTS_USED=$(CURDIR)/build/rights $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+	@rm -rf build/rights && mkdir -p build
+	@RIGHTS_USED=$(CURDIR)/build/rights $(BIN)/python -m slipcover -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+	@$(RUN) -m harness coverage build/coverage.json --floor $(COVERAGE_FLOOR)
 	@$(RUN) -m harness rights build/rights
 
 test-crash: $(VENV)/ready binaries

@@ -10,6 +10,7 @@ from harness import binaries
 from harness import rights as found_rights
 from harness.clients import ControlPlaneError
 from harness.controlplane import ControlPlane
+from harness.coverage import Coverage
 
 
 def place(name: str) -> Path:
@@ -61,6 +62,19 @@ def rights(folder: Path) -> None:
     for right in left:
         click.echo(f"granted, and used by no test: {right}", err=True)
     sys.exit(1 if left else 0)
+
+
+@main.command()
+@click.argument("report", type=click.Path(path_type=Path))
+@click.option("--floor", type=float, required=True, help="Lowest percentage of lines and branches.")
+def coverage(report: Path, floor: float) -> None:
+    """Print the coverage by lines and branches; below the floor, name the files that miss most, and fail."""
+    found = Coverage.read(report)
+    click.echo(f"Lines and branches covered: {found.percent:.1f}% (at least {floor:g}%)")
+    if found.percent < floor:
+        for name, missing in found.worst(10):
+            click.echo(f"not covered: {missing} lines and branches of {name}", err=True)
+        sys.exit(1)
 
 
 try:

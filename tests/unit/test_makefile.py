@@ -11,8 +11,9 @@ ROOT = Path(__file__).parents[2]
 SET_UP = "Setting up .venv (once, about 20 s) …"
 _PYTHON = """#!/bin/sh
 case "$1 $2" in
-"-m venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python && cp pip .venv/bin/pip && cp pytest .venv/bin/pytest ;;
+"-m venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python && cp pip .venv/bin/pip ;;
 "-m harness.demo") echo "the demo" ;;
+"-m slipcover") echo "the tests" ;;
 esac
 """
 
@@ -24,7 +25,7 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / "requirements").mkdir()
     (tmp_path / "requirements" / "dev.txt").touch()
     (tmp_path / "pyproject.toml").touch()
-    for name, text in (("python", _PYTHON), ("pip", "#!/bin/sh\n"), ("pytest", "#!/bin/sh\necho the tests\n")):
+    for name, text in (("python", _PYTHON), ("pip", "#!/bin/sh\n")):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     return tmp_path
