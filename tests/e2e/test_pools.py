@@ -18,8 +18,11 @@ def test_a_pool_marks_what_it_has_says_so_and_leaves_nothing_behind(pooled: Pool
     pooled.says("Ready", "True", "Mapped")
     pooled.says("TaintHeldBack", "False", "Tainted")
     pooled.says("Enforced", "True", "Enforced")
-    pooled.says("SurvivesNodeLoss", "True", "Fits")
+    pooled.says("SurvivesNodeLoss", "Unknown", "NoPods")
     pooled.site.deploy(workloads.deployment("app", 2, pooled.site.name))
+    pooled.says("SurvivesNodeLoss", "True", "Fits")
+    until(lambda: pooled.status()["pods"] == 2, "the pods to be counted")
+    assert pooled.status()["countedAt"]
     assert set(pooled.site.left(first) + pooled.site.left(second)) == {
         pod["metadata"]["name"] for pod in pooled.site.observer.pods(pooled.site.name)
     }

@@ -293,7 +293,7 @@ def count(
     raws = [raw for raw in raws if is_pod(raw)]
     census, sums, view = (
         PodSnapshot(PodRequirementsParser({"shop": "blue"}), {"n1"}),
-        misplaced_pods.PodTotals(),
+        misplaced_pods.PodTotals(NOW, frozenset()),
         misplaced_pods.MembershipSnapshot.of(memberships(pool)),
     )
     for raw in raws:

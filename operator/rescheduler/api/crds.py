@@ -238,6 +238,7 @@ def _pool_crd() -> Schema:
         _column("Namespaces", ".status.namespaces", "integer"),
         _column("Pods", ".status.pods", "integer"),
         _column("Outside", ".status.podsOutside", "integer"),
+        _column("Counted", ".status.countedAt", "date", priority=1),
         _AGE,
     ]
     rules = [

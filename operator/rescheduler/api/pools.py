@@ -11,7 +11,7 @@ from pydantic import Field
 from rescheduler.api import names
 from rescheduler.api.conditions import Condition
 from rescheduler.api.policies import Mode
-from rescheduler.api.scalars import Model, NumberOrPercent, TruncatedText
+from rescheduler.api.scalars import Model, NumberOrPercent, Time, TruncatedText
 from rescheduler.api.selectors import LabelSelector
 from rescheduler.api.untrusted import parse_time, sanitize_custom_resource
 
@@ -91,6 +91,10 @@ class NamespacePoolStatus(Model):
     requested: Resources | None = Field(default=None, description="Sum of the requests of the pool's pods.")
     allocatable: Resources | None = Field(
         default=None, description="Sum of the allocatable resources of the pool's nodes."
+    )
+    counted_at: Time | None = Field(
+        default=None,
+        description="When the pods of the status were counted. Without any other change, renewed about once a minute.",
     )
     blockers: tuple[PoolBlocker, ...] = Field(
         default=(), max_length=50, description="Pods that cannot be moved into the pool, at most 50."

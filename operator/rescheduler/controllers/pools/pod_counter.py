@@ -1,4 +1,4 @@
-"""Count the pods of pools: all pods every few minutes and on request, misplaced pods every few seconds.
+"""Count the pods of pools: all pods every few seconds, misplaced pods more often.
 
 Pods are listed in pages, and neither watched nor kept. The duration of a count decides when the next one may begin, so
 that a cluster with very many pods is counted less often and bears no more load.
@@ -24,11 +24,11 @@ from rescheduler.kube.client import Client
 
 log = structlog.get_logger("rescheduler.pools.pod_counter")
 
-_FULL_COUNT_INTERVAL = 300.0  # seconds between full counts without a request
-_MIN_COUNT_INTERVAL = 2.0  # seconds between the starts of two full counts, at least
+_FULL_COUNT_INTERVAL = 5.0  # seconds between the starts of two full counts, at least
+_REQUESTED_COUNT_INTERVAL = 2.0  # the same if the second one is requested
+_NO_POOL_INTERVAL = 300.0  # seconds between looks for pools; the first pool requests a count
 _RECHECK_INTERVAL = 3.0  # seconds between lists of misplaced pods: a change is known within 5 s
-_COUNT_PAUSE_FACTOR, _RECHECK_PAUSE_FACTOR = 20, 10  # a count may take 1/20 of the time, a recheck 1/10
-_MIN_SIMULATION_INTERVAL = 20.0  # seconds between two simulations of node losses, at least
+_COUNT_PAUSE_FACTOR, _RECHECK_PAUSE_FACTOR = 20, 10  # counts may take 1/20 of the time, rechecks 1/10
 _MAX_CONCURRENT_LISTS = 8
 _RETRY_DELAY = 5.0  # seconds
 _WAKE_DEBOUNCE = 0.05  # seconds; one step serves a burst of requests
@@ -87,7 +87,7 @@ class PoolPodCounter:
         if not self._store.memberships.pools:
             self.totals, self.misplaced, self._misplaced_by_scope, self.node_losses = None, MisplacementReport(), {}, {}
             self._requested_scopes.clear()
-            self._next_count_at, self._next_recheck_at = now + _FULL_COUNT_INTERVAL, float("inf")
+            self._next_count_at, self._next_recheck_at = now + _NO_POOL_INTERVAL, float("inf")
             self._on_change()
         elif now >= self._next_count_at:
             await self._count_all(now)
@@ -95,12 +95,13 @@ class PoolPodCounter:
             await self._recheck(now)
 
     async def _count_all(self, started_at: float) -> None:
-        snapshot, totals = MembershipSnapshot.of(self._store.memberships), PodTotals()
+        memberships = self._store.memberships
+        snapshot = MembershipSnapshot.of(memberships)
+        totals = PodTotals(self._clock.now(), frozenset(pool.uid for pool in memberships.pools.values()))
         simulation = NodeLossSimulation(self._store, snapshot) if started_at >= self._next_simulation_at else None
-        self._next_count_at = (
-            started_at + _FULL_COUNT_INTERVAL
-        )  # set first: a request during the count brings it forward
-        self._earliest_count_at = started_at + _MIN_COUNT_INTERVAL
+        # Set first: a request during the count brings the next one forward.
+        self._next_count_at = started_at + _FULL_COUNT_INTERVAL
+        self._earliest_count_at = started_at + _REQUESTED_COUNT_INTERVAL
         self._requested_scopes.clear()
         async for page in self._client.list(paths.PODS):
             for pod in readable_objects(page["items"], parse_listed_pod):
@@ -108,22 +109,22 @@ class PoolPodCounter:
                 if simulation:
                     simulation.add(pod, snapshot)
         duration = self._clock.monotonic() - started_at
-        self._earliest_count_at = started_at + max(_MIN_COUNT_INTERVAL, duration * (_COUNT_PAUSE_FACTOR + 1))
+        self._earliest_count_at = started_at + max(_REQUESTED_COUNT_INTERVAL, duration * (_COUNT_PAUSE_FACTOR + 1))
         self._next_count_at = max(self._next_count_at, self._earliest_count_at)
+        # Published together: a status must not have the pods of one count and the node loss of an earlier one.
+        if simulation:
+            self.node_losses = await self._simulate_node_losses(simulation)
         self.totals = totals
         self._update_misplaced(totals.misplaced_by_scope, duration)
         log.debug("pools.counted", seconds=round(duration, 3))
-        if simulation:
-            await self._simulate_node_losses(simulation)
 
-    async def _simulate_node_losses(self, simulation: NodeLossSimulation) -> None:
-        """Run a simulation, and set the time of the next one: it costs more than a count, so not every count has one."""
+    async def _simulate_node_losses(self, simulation: NodeLossSimulation) -> dict[str, NodeLoss]:
+        """Run a simulation, and set the time of the next one: it may cost more than a count."""
         started_at = self._clock.monotonic()
-        self.node_losses = await simulation.run()
+        node_losses = await simulation.run()
         ended_at = self._clock.monotonic()
-        pause = max(_MIN_SIMULATION_INTERVAL, (ended_at - started_at) * _COUNT_PAUSE_FACTOR)
-        self._next_simulation_at = ended_at + pause
-        self._on_change()
+        self._next_simulation_at = ended_at + (ended_at - started_at) * _COUNT_PAUSE_FACTOR
+        return node_losses
 
     async def _recheck(self, started_at: float) -> None:
         """List the scopes that had misplaced pods, or that are requested."""

@@ -27,6 +27,7 @@ TAINT_NEEDS_ADMISSION = "the taint is held back: without admission the pool's ow
 TAINT_CHECK_PENDING = "the check for pods that would lose their last place by the taint has not ended yet"
 TAINTED = "the taint keeps pods of other namespaces off the pool's nodes"
 PODS_NOT_COUNTED = "the pods are not counted yet"
+NO_PODS = "the last count found no pod in the namespaces of the pool: only a pod can show whether it finds a place"
 ROOM_BY_TOTALS = "if any one node is lost, the other nodes have room for the pods, by the sums of their requests"
 
 

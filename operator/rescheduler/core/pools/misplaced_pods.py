@@ -182,6 +182,8 @@ class PodTotals:
     """Sums over all pods of the cluster.
 
     Attributes:
+        counted_at: when the count began; later pods may be missing.
+        pool_uids: the UIDs of the counted pools.
         pods_by_pool: by pool, the number of pods of its namespaces without exempt pods.
         requests_by_pool: by pool, the requests of its pods on any node, and of all other pods on its nodes.
         requests_by_node: by node, the requests of all its pods.
@@ -189,6 +191,8 @@ class PodTotals:
         misplaced_by_scope: the misplaced pods, by the list that finds them again.
     """
 
+    counted_at: datetime
+    pool_uids: frozenset[str]
     pods_by_pool: Counter[str] = field(default_factory=Counter)
     requests_by_pool: dict[str, Counter[str]] = field(default_factory=dict)
     requests_by_node: dict[str, Counter[str]] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from rescheduler.api import conditions
 from rescheduler.api.conditions import Condition, ConditionState
@@ -23,6 +23,8 @@ _MAX_LISTED = 10
 _MAX_REFUSED_WRITES = 3
 _REPORTED_RESOURCES = (CPU, MEMORY, PODS)
 _PENDING_REASONS = ("NotLooked", "NotCounted")
+_COUNTED_AT_INTERVAL = timedelta(minutes=1)
+"""How old `countedAt` may become without another change: pools are counted far more often than a write is worth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class PoolStatusInput:
         unschedulable_by_taint: pods and DaemonSets that would lose their last place by the taint; None: no taint is
             planned, or the check has not run.
         tainted_node_count: the number of its nodes with the taint.
-        totals: the last count of all pods; None before the first count.
+        totals: the last count of all pods; None before the first count. A new pool may be absent from the last count.
         misplaced: the misplaced pods.
         blockers: pods that cannot be moved into the pool.
         node_loss: the simulated loss of its largest node; None before the first simulation.
@@ -63,7 +65,7 @@ class PoolStatusInput:
 
 def build(inputs: PoolStatusInput) -> NamespacePoolStatus:
     """Return the whole status as it should be now."""
-    name, totals, before = inputs.pool.name, inputs.totals, inputs.pool.status
+    name, totals, before = inputs.pool.name, _totals(inputs), inputs.pool.status
     update: dict[str, object] = {
         "observed_generation": inputs.pool.generation,
         "nodes": len(inputs.nodes),
@@ -80,7 +82,19 @@ def build(inputs: PoolStatusInput) -> NamespacePoolStatus:
             "pods_foreign": inputs.misplaced.pods_foreign[name],
             "requested": _resources(totals.requests_by_pool.get(name, {})),
         }
-    return before.model_copy(update=update)
+    status_ = before.model_copy(update=update)
+    if totals is None or not _needs_new_count_time(before, status_, totals.counted_at):
+        return status_
+    return status_.model_copy(update={"counted_at": totals.counted_at})
+
+
+def _totals(inputs: PoolStatusInput) -> PodTotals | None:
+    """Return the last count if it has this pool; None otherwise: a count without the pool would show 0 pods."""
+    return inputs.totals if inputs.totals and inputs.pool.uid in inputs.totals.pool_uids else None
+
+
+def _needs_new_count_time(before: NamespacePoolStatus, after: NamespacePoolStatus, counted_at: datetime) -> bool:
+    return after != before or before.counted_at is None or counted_at - before.counted_at >= _COUNTED_AT_INTERVAL
 
 
 def _total(rows: Iterable[ResourceList]) -> Counter[str]:
@@ -174,7 +188,7 @@ def survives_node_loss(inputs: PoolStatusInput) -> ConditionState:
     """Whether the other nodes hold the pods if the largest node is lost: by sums, then by a plan for each pod."""
     state, reason, message = _survives_by_totals(inputs)
     loss = inputs.node_loss
-    if state != "True" or loss is None or loss.node not in {node.name for node in inputs.nodes}:
+    if state != "True" or not loss or not loss.pods_total or loss.node not in {node.name for node in inputs.nodes}:
         return state, reason, message
     if loss.unplaceable_total:
         return "False", "DoesNotFit", messages.loss_does_not_fit(loss)
@@ -185,13 +199,16 @@ def survives_node_loss(inputs: PoolStatusInput) -> ConditionState:
 
 def _survives_by_totals(inputs: PoolStatusInput) -> ConditionState:
     """Whether the other nodes have the sum of the pods' requests if any one node is lost."""
-    if inputs.totals is None:
+    totals = _totals(inputs)
+    if totals is None:
         return "Unknown", "NotCounted", messages.PODS_NOT_COUNTED
     if not inputs.nodes:
         return "False", "NoNodes", messages.NO_NODES
-    exempt, nothing = inputs.totals.exempt_requests_by_node, Counter[str]()
+    if not totals.pods_by_pool[inputs.pool.name]:
+        return "Unknown", "NoPods", messages.NO_PODS
+    exempt, nothing = totals.exempt_requests_by_node, Counter[str]()
     exempt_total = _total(exempt.get(node.name, nothing) for node in inputs.nodes)
-    requested = inputs.totals.requests_by_pool.get(inputs.pool.name, nothing)
+    requested = totals.requests_by_pool.get(inputs.pool.name, nothing)
     open_nodes = [node for node in inputs.nodes if node.ready_status == "True" and not node.unschedulable]
     allocatable = _total(node.allocatable for node in open_nodes)
     overhead = _total(exempt.get(node.name, nothing) for node in open_nodes)

@@ -1,28 +1,55 @@
 """Count pods without a watch: which lists are sent, and how often."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
 
 from rescheduler.api import names
 from rescheduler.controllers.pools.pod_counter import PoolPodCounter
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
-from rescheduler.core.model.raw import RawPod
+from rescheduler.core.model.raw import RawObject, RawPod
 from unit.builders import raw_node, raw_object, raw_pod, raw_pool
 from unit.fakes import FakeClock, FakeClusterClient
 from unit.supervision import supervisor
 
 
+class SlowClient(FakeClusterClient):
+    """Each list takes `list_seconds` of the clock."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self.clock, self.list_seconds = clock, 0.0
+
+    async def list(self, path: str, **params: Any) -> AsyncIterator[RawObject]:
+        self.clock.seconds += self.list_seconds
+        async for page in super().list(path, **params):
+            yield page
+
+
 class World:
-    """Namespace `x`, a node in pool `shop` and one outside, a counter, and a clock that tests set."""
+    """Namespace `x`, a node in pool `shop` and one outside, a counter, and a clock that tests set.
+
+    Attributes:
+        published: after each count, the number of the pool's pods, and of those that the node loss is about.
+    """
 
     def __init__(self, *pods: RawPod) -> None:
-        self.client, self.clock = FakeClusterClient(), FakeClock()
+        self.clock = FakeClock()
+        self.client = SlowClient(self.clock)
         self.client.put("pods", *pods)
         self.store = Store(self.clock.now)
-        self.counts = PoolPodCounter(self.client, self.store, self.clock, lambda: None)
+        self.published: list[tuple[int, int]] = []
+        self.counts = PoolPodCounter(self.client, self.store, self.clock, self._record)
         self.store.put(ResourceKind.NAMESPACE, raw_object("x"))
         self.store.put(ResourceKind.NODE, raw_node("in", labels={"disk": "ssd"}))
         self.store.put(ResourceKind.NODE, raw_node("out"))
+
+    def _record(self) -> None:
+        totals, loss = self.counts.totals, self.counts.node_losses.get("shop")
+        if totals and loss:
+            self.published.append((totals.pods_by_pool["shop"], loss.pods_total))
 
     def put_pool(self) -> None:
         self.store.put(ResourceKind.POOL, raw_pool(namespaces=["x"]))
@@ -45,14 +72,38 @@ async def test_no_list_is_sent_without_pools() -> None:
     assert world.client.listed == []
 
 
-async def test_pods_in_place_are_counted_every_few_minutes() -> None:
+async def test_pods_of_a_small_cluster_are_counted_every_few_seconds() -> None:
     world = World(pod_on("in"))
     world.put_pool()
+    await world.after(1)
+    world.client.put("pods", raw_pod("later", namespace="x", node="in"))
     for _ in range(60):
-        await world.after(10)
-    assert len(world.client.listed) == 2
+        await world.after(1)
+    assert len(world.client.listed) == 13
     assert world.counts.totals is not None
-    assert world.counts.totals.pods_by_pool["shop"] == 1
+    assert world.counts.totals.pods_by_pool["shop"] == 2
+    assert world.clock.now() - world.counts.totals.counted_at < timedelta(seconds=5)
+
+
+async def test_counts_take_at_most_a_twentieth_of_the_time() -> None:
+    world = World(pod_on("in"))
+    world.put_pool()
+    world.client.list_seconds = 3.0
+    for _ in range(600):
+        await world.after(1)
+        world.counts.request_recount()
+    spent = len(world.client.listed) * world.client.list_seconds
+    assert 0.04 < spent / world.clock.seconds < 0.06
+
+
+async def test_a_count_and_its_node_loss_are_published_together() -> None:
+    world = World(pod_on("in"))
+    world.put_pool()
+    for number in range(5):
+        world.client.put("pods", raw_pod(f"p{number}", namespace="x", node="in"))
+        await world.after(6)
+    assert world.published
+    assert all(pods == lost for pods, lost in world.published)
 
 
 async def test_misplaced_pods_are_rechecked_every_few_seconds_by_scope() -> None:
@@ -68,7 +119,7 @@ async def test_misplaced_pods_are_rechecked_every_few_seconds_by_scope() -> None
     assert world.counts.misplaced.pods_outside["shop"] == 0
     world.client.listed.clear()
     await world.after(60)
-    assert world.client.listed == []
+    assert world.client.listed == [("/api/v1/pods", {})]
 
 
 async def test_labelled_misplaced_pod_is_rechecked_on_its_node() -> None:

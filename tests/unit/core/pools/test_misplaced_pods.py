@@ -12,7 +12,17 @@ from rescheduler.core.model.listed_pods import ListedPod, parse_listed_pod
 from rescheduler.core.pools import misplaced_pods
 from rescheduler.core.pools.membership import PoolMemberships
 from rescheduler.core.pools.misplaced_pods import MembershipSnapshot, MisplacementReport, PodTotals
-from unit.builders import controlled_by, memberships_of, namespace, node, pool, raw_pod, raw_replica, release_record
+from unit.builders import (
+    NOW,
+    controlled_by,
+    memberships_of,
+    namespace,
+    node,
+    pool,
+    raw_pod,
+    raw_replica,
+    release_record,
+)
 
 
 def view(*, exclusive: bool = True, moves: str = "Move") -> MembershipSnapshot:
@@ -118,7 +128,7 @@ def test_released_pods_are_always_listed(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_requests_of_a_pool_include_other_pods_on_its_nodes() -> None:
-    sums, seen = PodTotals(), view()
+    sums, seen = PodTotals(NOW, frozenset()), view()
     rows = [
         pod_in("a", "a1", "a"),
         pod_in("a", ""),
@@ -146,7 +156,7 @@ _PODS = st.builds(
 @given(st.lists(_PODS, max_size=20), st.booleans())
 def test_lists_by_scope_find_each_misplaced_pod_once(pods: list[ListedPod], exclusive: bool) -> None:
     """A list of a namespace has pods without its pool's label, and a list of a node has all its pods."""
-    seen, everywhere, sums = view(exclusive=exclusive), MisplacementReport(), PodTotals()
+    seen, everywhere, sums = view(exclusive=exclusive), MisplacementReport(), PodTotals(NOW, frozenset())
     for each in pods:
         sums.add(each, seen)
     for (kind, name), known in sums.misplaced_by_scope.items():

@@ -24,6 +24,8 @@ def facts(
 ) -> PoolStatusInput:
     """Return facts: pods of the pool with these CPU requests, and exempt pods on each node."""
     totals = PodTotals(
+        counted_at=NOW,
+        pool_uids=frozenset({"a"}),
         pods_by_pool=Counter({"a": 1}),
         requests_by_pool={"a": Counter({"cpu": cpu + fixed * len(nodes), "pods": 1})},
         exempt_requests_by_node={n.name: Counter({"cpu": fixed}) for n in nodes},
@@ -89,6 +91,44 @@ def test_status_has_no_pod_numbers_before_the_first_count() -> None:
     status = pools_status.build(facts(node("n1"), totals=None))
     assert (status.pods, status.pods_outside, status.requested) == (None, None, None)
     assert condition(status, "SurvivesNodeLoss") == ("Unknown", "NotCounted")
+
+
+def test_a_pool_that_the_count_lacks_has_no_pod_numbers() -> None:
+    """A pool of the same name was deleted, or the pool is newer than the count."""
+    inputs = facts(node("n1"), node("n2"))
+    assert inputs.totals is not None
+    status = pools_status.build(replace(inputs, totals=replace(inputs.totals, pool_uids=frozenset({"older"}))))
+    assert (status.pods, status.pods_outside, status.requested, status.counted_at) == (None, None, None, None)
+    assert condition(status, "SurvivesNodeLoss") == ("Unknown", "NotCounted")
+
+
+def test_node_loss_of_a_pool_without_counted_pods_is_unknown() -> None:
+    inputs = facts(node("n1"), node("n2"), node_loss=NodeLoss("n1", 0))
+    assert inputs.totals is not None
+    none_counted = replace(inputs.totals, pods_by_pool=Counter(), requests_by_pool={})
+    assert state_of(replace(inputs, totals=none_counted), "SurvivesNodeLoss") == ("Unknown", "NoPods")
+
+
+def test_node_loss_of_a_node_without_pods_of_the_pool_is_that_of_the_sums() -> None:
+    status = pools_status.build(facts(node("n1"), node("n2"), node_loss=NodeLoss("n1", 0)))
+    found = next(c for c in status.conditions if c.type == "SurvivesNodeLoss")
+    assert (found.status, "by the sums" in found.message) == ("True", True)
+
+
+def test_count_time_alone_is_written_once_a_minute() -> None:
+    first = facts(node("n1"), node("n2"))
+    assert first.totals is not None
+    written = pools_status.build(first)
+    assert written.counted_at == NOW
+
+    def after(seconds: int, **changes: Any) -> NamespacePoolStatus:
+        assert first.totals is not None
+        totals = replace(first.totals, counted_at=NOW + timedelta(seconds=seconds))
+        return pools_status.build(replace(first, pool=replace(first.pool, status=written), totals=totals, **changes))
+
+    assert after(59) == written
+    assert after(60).counted_at == NOW + timedelta(seconds=60)
+    assert after(5, nodes=(node("n1"),)).counted_at == NOW + timedelta(seconds=5)
 
 
 def test_ready_reports_labels_and_open_nodes() -> None:
