@@ -29,7 +29,16 @@ def test_a_pool_marks_what_it_has_says_so_and_leaves_nothing_behind(pooled: Pool
     status = pooled.status()
     assert (status["nodes"], status["readyNodes"], status["namespaces"]) == (2, 2, 1)
     printed = pooled.site.plane.kubectl("get", "nsp", name)
-    assert printed.splitlines()[0].split() == ["NAME", "NODES", "READY", "NAMESPACES", "PODS", "OUTSIDE", "AGE"]
+    assert printed.splitlines()[0].split() == [
+        "NAME",
+        "NODES",
+        "READY",
+        "NAMESPACES",
+        "PODS",
+        "UNSCHEDULABLE",
+        "OUTSIDE",
+        "AGE",
+    ]
 
     pooled.site.patch("nsp", name, {"spec": {"exclusive": False}})
     pooled.marked(first, name)

@@ -237,6 +237,7 @@ def _pool_crd() -> Schema:
         _column("Ready", ".status.readyNodes", "integer"),
         _column("Namespaces", ".status.namespaces", "integer"),
         _column("Pods", ".status.pods", "integer"),
+        _column("Unschedulable", ".status.podsUnschedulable", "integer"),
         _column("Outside", ".status.podsOutside", "integer"),
         _column("Counted", ".status.countedAt", "date", priority=1),
         _AGE,

@@ -84,6 +84,9 @@ class NamespacePoolStatus(Model):
     ready_nodes: int | None = Field(default=None, description="Number of nodes that are Ready.")
     namespaces: int | None = Field(default=None, description="Number of namespaces of the pool.")
     pods: int | None = Field(default=None, description="Number of pods of the pool's namespaces.")
+    pods_unschedulable: int | None = Field(
+        default=None, description="Number of these pods for which the scheduler has found no node."
+    )
     pods_outside: int | None = Field(default=None, description="Number of these pods that run outside the pool.")
     pods_foreign: int | None = Field(
         default=None, description="Number of pods of other namespaces on the nodes of an exclusive pool."

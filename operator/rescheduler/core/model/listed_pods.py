@@ -83,6 +83,14 @@ class ListedPod:
         return claim_names(self.raw["spec"])
 
     @property
+    def is_unschedulable(self) -> bool:
+        """Whether the scheduler has found no node for the pod."""
+        conditions = self.raw["status"].get("conditions") or ()
+        return not self.node and any(
+            c["type"] == "PodScheduled" and c.get("reason") == "Unschedulable" for c in conditions
+        )
+
+    @property
     def node_constraints(self) -> NodeConstraints:
         """Return the node constraints of its spec."""
         return parse_node_constraints(self.raw["spec"])

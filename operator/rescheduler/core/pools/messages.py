@@ -6,7 +6,7 @@ docs/reference/conditions.md, namespacepool.md and events.md list them.
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from rescheduler.api.scalars import NumberOrPercent
+from rescheduler.api.scalars import NumberOrPercent, truncate
 from rescheduler.core.model.messages import listing
 from rescheduler.core.model.quantities import format_quantity
 from rescheduler.core.model.resource_requests import ResourceList
@@ -28,6 +28,7 @@ TAINT_CHECK_PENDING = "the check for pods that would lose their last place by th
 TAINTED = "the taint keeps pods of other namespaces off the pool's nodes"
 PODS_NOT_COUNTED = "the pods are not counted yet"
 NO_PODS = "the last count found no pod in the namespaces of the pool: only a pod can show whether it finds a place"
+_MAX_SELECTOR_LENGTH = 500
 ROOM_BY_TOTALS = "if any one node is lost, the other nodes have room for the pods, by the sums of their requests"
 
 
@@ -50,6 +51,14 @@ def policies_missing(objects: Sequence[str]) -> str:
 def not_labelled(count: int, refused_writes: Iterable[str]) -> str:
     """Return the message of `Ready=False`, reason `Marking`; refused writes are named with their cause."""
     return "; ".join((f"{count} namespaces and nodes of the pool are not labelled yet", *refused_writes))
+
+
+def unschedulable(count: int, label: str, node_selector: str) -> str:
+    """Return the sentence of `Ready` about pods without a node; `label`: the pool label of nodes, as `key=value`."""
+    return (
+        f"{count} pods of its namespaces find no node. If an autoscaler must add a node, its node template needs "
+        f"the label {label}, and labels that the nodeSelector selects: {truncate(node_selector, _MAX_SELECTOR_LENGTH)}"
+    )
 
 
 def write_refused(kind: str, name: str, cause: str) -> str:

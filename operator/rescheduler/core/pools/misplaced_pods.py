@@ -185,6 +185,7 @@ class PodTotals:
         counted_at: when the count began; later pods may be missing.
         pool_uids: the UIDs of the counted pools.
         pods_by_pool: by pool, the number of pods of its namespaces without exempt pods.
+        unschedulable_by_pool: by pool, the number of these pods for which the scheduler has found no node.
         requests_by_pool: by pool, the requests of its pods on any node, and of all other pods on its nodes.
         requests_by_node: by node, the requests of all its pods.
         exempt_requests_by_node: by node, the requests of exempt pods, which go with the node.
@@ -194,6 +195,7 @@ class PodTotals:
     counted_at: datetime
     pool_uids: frozenset[str]
     pods_by_pool: Counter[str] = field(default_factory=Counter)
+    unschedulable_by_pool: Counter[str] = field(default_factory=Counter)
     requests_by_pool: dict[str, Counter[str]] = field(default_factory=dict)
     requests_by_node: dict[str, Counter[str]] = field(default_factory=dict)
     exempt_requests_by_node: dict[str, Counter[str]] = field(default_factory=dict)
@@ -207,6 +209,8 @@ class PodTotals:
         exempt = is_exempt(pod, snapshot.exempt_namespaces)
         pools = () if exempt else snapshot.pools_by_namespace.get(pod.namespace, ())
         self.pods_by_pool.update(pools)
+        if pools and pod.is_unschedulable:
+            self.unschedulable_by_pool.update(pools)
         for pool in {*pools, *snapshot.pools_by_node.get(pod.node, ())}:
             self.requests_by_pool.setdefault(pool, Counter()).update(requests)
         if pod.node:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from rescheduler.api import conditions
+from rescheduler.api import conditions, names
 from rescheduler.api.conditions import Condition, ConditionState
 from rescheduler.api.policies import Mode
 from rescheduler.api.pools import NamespacePool, NamespacePoolStatus, PoolBlocker, Resources
@@ -78,6 +78,7 @@ def build(inputs: PoolStatusInput) -> NamespacePoolStatus:
     if totals is not None:
         update |= {
             "pods": totals.pods_by_pool[name],
+            "pods_unschedulable": totals.unschedulable_by_pool[name],
             "pods_outside": inputs.misplaced.pods_outside[name],
             "pods_foreign": inputs.misplaced.pods_foreign[name],
             "requested": _resources(totals.requests_by_pool.get(name, {})),
@@ -130,6 +131,16 @@ def _conditions(inputs: PoolStatusInput) -> tuple[Condition, ...]:
 def _ready(inputs: PoolStatusInput) -> ConditionState:
     if inputs.pool.spec.mode is Mode.AUDIT:
         return "False", "Audit", messages.AUDIT
+    state, reason, message = _nodes_ready(inputs)
+    totals = _totals(inputs)
+    if totals and (count := totals.unschedulable_by_pool[inputs.pool.name]):
+        label = f"{names.NODE_POOL}={inputs.pool.name}"
+        message = f"{message}. {messages.unschedulable(count, label, inputs.pool.spec.node_selector.query())}"
+    return state, reason, message
+
+
+def _nodes_ready(inputs: PoolStatusInput) -> ConditionState:
+    """Return the state of `Ready` of a pool in mode Enforce, without its pods."""
     if not inputs.nodes:
         return "False", "NoNodes", messages.NO_NODES_FOR_PODS
     if not any(node.ready_status == "True" and not node.unschedulable for node in inputs.nodes):

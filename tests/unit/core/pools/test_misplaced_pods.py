@@ -144,6 +144,25 @@ def test_requests_of_a_pool_include_other_pods_on_its_nodes() -> None:
     assert sums.exempt_requests_by_node["a1"] == {"cpu": 100, "memory": 2**20, "pods": 1}
 
 
+def test_pods_without_a_node_are_counted_once_the_scheduler_has_refused_them() -> None:
+    def pod_with(node_name: str, reason: str, namespace: str = "a") -> ListedPod:
+        raw = raw_pod(namespace=namespace, node=node_name)
+        raw["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", "reason": reason}]
+        return parse_listed_pod(raw)
+
+    sums, seen = PodTotals(NOW, frozenset()), view()
+    for each in (
+        pod_with("", "Unschedulable"),
+        pod_with("", "SchedulingGated"),
+        pod_with("a1", "Unschedulable"),
+        pod_with("", "Unschedulable", namespace="other"),
+        pod_in("a", ""),
+    ):
+        sums.add(each, seen)
+    assert sums.unschedulable_by_pool == {"a": 1}
+    assert sums.pods_by_pool["a"] == 4
+
+
 _PODS = st.builds(
     pod_in,
     st.sampled_from(["a", "b", "free", "other", "kube-system"]),

@@ -140,6 +140,33 @@ def test_ready_reports_labels_and_open_nodes() -> None:
     assert state_of(facts(node("n1"), mode="Audit"), "Ready") == ("False", "Audit")
 
 
+def test_ready_names_the_label_that_a_node_of_unschedulable_pods_needs() -> None:
+    selector = LabelSelector.model_validate(
+        {"matchLabels": {"disk": "ssd"}, "matchExpressions": [{"key": "gpu", "operator": "Exists"}]}
+    )
+    for nodes, reason in (
+        ((), "NoNodes"),
+        ((node("n1", unschedulable=True),), "NoOpenNode"),
+        ((node("n1"),), "Mapped"),
+    ):
+        inputs = facts(*nodes)
+        assert inputs.totals is not None
+        waiting = replace(inputs.totals, unschedulable_by_pool=Counter({"a": 3}))
+        spec = inputs.pool.spec.model_copy(update={"node_selector": selector})
+        status = pools_status.build(replace(inputs, pool=replace(inputs.pool, spec=spec), totals=waiting))
+        found = next(c for c in status.conditions if c.type == "Ready")
+        assert (found.reason, status.pods_unschedulable) == (reason, 3)
+        assert ". 3 pods of its namespaces find no node. " in found.message
+        assert "label rescheduler.node-restriction.kubernetes.io/pool=a" in found.message
+        assert found.message.endswith("disk=ssd,gpu")
+
+
+def test_ready_names_no_label_if_every_pod_has_a_node() -> None:
+    status = pools_status.build(facts(node("n1")))
+    assert status.pods_unschedulable == 0
+    assert "node template" not in next(c for c in status.conditions if c.type == "Ready").message
+
+
 def test_conflict_names_the_other_pool_and_the_owner() -> None:
     conflicts = [("namespace", PoolConflict("x", "b", is_kept=False)), ("node", PoolConflict("n1", "c", is_kept=True))]
     status = pools_status.build(facts(node("n1"), conflicts=conflicts))
