@@ -126,48 +126,57 @@ def test_a_node_stays_cordoned_though_its_policy_goes_or_is_switched_off(site: S
 
 
 def test_nodes_that_others_hold_are_left_to_them(site: Site) -> None:
-    taken, leased, made = site.nodes(3)
-    site.policy(maintenance={"maxConcurrent": 3})
+    taken, leased, made, upgraded = site.nodes(4)
+    site.policy(maintenance={"maxConcurrent": 4})
     site.plane.kubectl("taint", "node", taken, "karpenter.sh/disrupted:NoSchedule")
-    site.plane.apply(workloads.namespace("medik8s-leases"), lease(leased, 3600), machines())
-    site.plane.kubectl("wait", "--for=condition=Established", "crd", MACHINES, "--timeout=60s")
-    site.plane.apply(machine(made, site.name))
+    site.plane.apply(
+        workloads.namespace("medik8s-leases"), lease(leased, 3600), crd(MACHINES, "v1beta1"), crd(PLANS, "v1")
+    )
+    site.plane.kubectl("wait", "--for=condition=Established", "crd", MACHINES, PLANS, "--timeout=60s")
+    site.plane.apply(machine(made, site.name), upgrade_plan(site.name, upgraded))
     origin = (f"cluster.x-k8s.io/machine={made}", f"cluster.x-k8s.io/cluster-namespace={site.name}")
     site.plane.kubectl("annotate", "node", made, *origin)
-    for node in (taken, leased, made):
+    nodes = taken, leased, made, upgraded
+    for node in nodes:
         site.annotate(node)
-    for node in (taken, leased, made):
+    for node in nodes:
         until(partial(_is_owned_elsewhere, site, node), f"{node} to be left")
         assert "unschedulable" not in site.observer.node(node)["spec"]
     site.plane.apply(lease(leased, 1))
     site.plane.kubectl("taint", "node", taken, "karpenter.sh/disrupted-")
-    site.plane.kubectl("delete", "crd", MACHINES)
-    for node in (taken, leased, made):
+    site.plane.kubectl("delete", "crd", MACHINES, PLANS)
+    for node in nodes:
         site.phase(node, "Drained")
 
 
-MACHINES = "machines.cluster.x-k8s.io"
+MACHINES, PLANS = "machines.cluster.x-k8s.io", "plans.upgrade.cattle.io"
 
 
-def machines() -> dict[str, Any]:
-    """Create Cluster API's kind with the fields that matter here."""
-    plural, _, group = MACHINES.partition(".")
-    version = {"name": "v1beta1", "served": True, "storage": True}
+def crd(name: str, served: str) -> dict[str, Any]:
+    """Return the CRD of this plural and group in one version, without a schema."""
+    plural, _, group = name.partition(".")
+    version: dict[str, Any] = {"name": served, "served": True, "storage": True}
     version["schema"] = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
     spec = {
         "group": group,
         "scope": "Namespaced",
-        "names": {"plural": plural, "kind": "Machine"},
+        "names": {"plural": plural, "kind": plural.removesuffix("s").capitalize()},
         "versions": [version],
     }
     kind = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
-    return {**kind, "metadata": {"name": MACHINES}, "spec": spec}
+    return {**kind, "metadata": {"name": name}, "spec": spec}
 
 
 def machine(name: str, namespace: str) -> dict[str, Any]:
     """Return a Machine that is about to be deleted."""
     meta = {"name": name, "namespace": namespace, "annotations": {"cluster.x-k8s.io/delete-machine": ""}}
     return {"apiVersion": "cluster.x-k8s.io/v1beta1", "kind": "Machine", "metadata": meta}
+
+
+def upgrade_plan(namespace: str, node: str) -> dict[str, Any]:
+    """Return a Plan of the system-upgrade-controller that upgrades the node."""
+    meta = {"name": "agent", "namespace": namespace}
+    return {"apiVersion": "upgrade.cattle.io/v1", "kind": "Plan", "metadata": meta, "status": {"applying": [node]}}
 
 
 def lease(node: str, seconds: int) -> dict[str, Any]:

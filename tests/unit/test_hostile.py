@@ -75,7 +75,7 @@ KUBERNETES: dict[str, tuple[Json, Project]] = {
     "reach": (hostile.VOLUME, volume_topology.parse_volume_topology),
     "attachment": (hostile.ATTACHMENT, volumes.parse_volume_attachment),
     "namespace": (hostile.NAMESPACE, namespaces.parse_namespace),
-    "Machine": (hostile.MACHINE, external_owners.machine_removal_reason),
+    "Machine": (hostile.MACHINE, external_owners.machine_owner_reason),
     "medik8s Lease": (hostile.LEASE, lambda raw: external_owners.lease_holder_reason(raw, NOW)),
     "DaemonSet": (hostile.DAEMON_SET, workloads.parse_daemon_set),
     "binding of admission": (hostile.ADMISSION_BINDING, admission.parse_admission_object),
@@ -200,7 +200,7 @@ def prove(node: model_nodes.Node, then: model_nodes.Node, drain: NodeDrain, odd:
             labels_and_taints.node_patch(each, labels_and_taints.PoolAssignment("blue", tainted=True)),
         ):
             json.dumps(patch).encode()
-        external_owners.node_removal_reason(each)
+        external_owners.node_owner_reason(each)
         external_owners.machine_of(each)
         utilization.imbalance([utilization.node_load(each, {"cpu": 5}), utilization.node_load(node, {})])
 

@@ -108,6 +108,10 @@ def machine(version: str, namespace: str, name: str) -> str:
     return f"{in_namespace(f'cluster.x-k8s.io/{version}', namespace, 'machines')}/{segment(name)}"
 
 
+UPGRADE_PLANS = "/apis/upgrade.cattle.io/v1/plans"
+"""Path of the Plans of the system-upgrade-controller in all namespaces."""
+
+
 def events(namespace: str) -> str:
     """Return the path of the Events (core/v1) of a namespace."""
     return in_namespace("v1", namespace, "events")

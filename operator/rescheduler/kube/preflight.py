@@ -51,6 +51,7 @@ REQUIRED_PERMISSIONS: tuple[RbacPermission, ...] = (
     *_permissions("policy", "poddisruptionbudgets", "list watch"),
     *_permissions("coordination.k8s.io", "leases", "get"),
     *_permissions("cluster.x-k8s.io", "machines", "get"),
+    *_permissions("upgrade.cattle.io", "plans", "list"),
     *_permissions("metrics.k8s.io", "nodes", "list"),
     *(
         RbacPermission("apiextensions.k8s.io", "customresourcedefinitions", "list", name=paths.crd_name(resource))

@@ -338,7 +338,7 @@ def _failure_drain_waits_only_for_slot(
     """Whether the drain of a failed node waits only for a slot of `failure.maxConcurrent`."""
     return (
         not policy_wait_reason(drain, policy)
-        and not external_owners.node_removal_reason(node)
+        and not external_owners.node_owner_reason(node)
         and not _is_owned_elsewhere(drain)
         and not steps_back_for(drain, state.drains)
         and not closed_gates(drain, policy)

@@ -48,11 +48,12 @@ def _policy_bound_wait_reason(
 ) -> WaitReason | None:
     if policy_reason := policy_wait_reason(drain, policy):
         return policy_reason
-    if removal_reason := external_owners.node_removal_reason(node):
-        return WaitReason(ProgressingReason.OWNED_ELSEWHERE, messages.removed_by_owner(removal_reason))
+    has_started = drain.status.started_at is not None
+    if owner_reason := external_owners.node_owner_reason(node, has_started=has_started):
+        return WaitReason(ProgressingReason.OWNED_ELSEWHERE, messages.left_to_owner(owner_reason))
     if rival := steps_back_for(drain, state.drains):
         return WaitReason(ProgressingReason.MAX_CONCURRENT, messages.stepped_back(rival.spec.node_name))
-    if drain.status.started_at is None:
+    if not has_started:
         return _start_wait_reason(drain, node, policy, state, now) or _recovery_wait_reason(
             drain, node, policy, state, now
         )

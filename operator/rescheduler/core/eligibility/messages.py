@@ -53,9 +53,9 @@ def disabled(policy: str, triggers: Sequence[str]) -> str:
     return f"ReschedulePolicy {policy} has {switches}"
 
 
-def removed_by_owner(removal_reason: str) -> str:
-    """Return the message of `OwnedElsewhere` for a node that another party removes."""
-    return f"{removal_reason}, and the drain leaves the node alone"
+def left_to_owner(owner_reason: str) -> str:
+    """Return the message of `OwnedElsewhere` for a node that another controller removes or holds."""
+    return f"{owner_reason}, and the drain leaves the node alone"
 
 
 def stepped_back(node: str) -> str:

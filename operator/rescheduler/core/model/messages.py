@@ -24,9 +24,9 @@ def budget_remedy(budget: str, limit: str) -> str:
     return f"lower {limit or 'minAvailable'} of PodDisruptionBudget {budget}{replicas}"
 
 
-def node_removal_announced(tool: str, taint_key: str) -> str:
-    """Return that a tool has announced the removal of the node by a taint."""
-    return f"{tool} is about to remove the node (taint {taint_key})"
+def node_owned(owner: str, claim: str, mark: str) -> str:
+    """Return which controller removes or holds the node, and by which mark on the Node it is recognised."""
+    return f"{owner} {claim} ({mark})"
 
 
 def machine_deleting(machine: str) -> str:
@@ -37,6 +37,16 @@ def machine_deleting(machine: str) -> str:
 def machine_marked_for_deletion(machine: str, annotation: str) -> str:
     """Return that an annotation marks the Machine of the node for deletion."""
     return f"the Machine {machine} is marked for deletion ({annotation})"
+
+
+def machine_updating(machine: str, annotation: str) -> str:
+    """Return that Cluster API updates the Machine of the node in place."""
+    return f"Cluster API is updating the Machine {machine} in place ({annotation})"
+
+
+def node_upgraded(plan: str) -> str:
+    """Return that the system-upgrade-controller upgrades the node."""
+    return f"the system-upgrade-controller is upgrading the node (Plan {plan}, status.applying)"
 
 
 def node_leased(holder: str, lease_namespace: str) -> str:

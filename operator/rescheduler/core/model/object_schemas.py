@@ -122,6 +122,7 @@ _DEPLOYMENT = object_of(
     status=object_of(**_REPLICA_COUNTS),
 )
 _REPLICA_SET = object_of(metadata=METADATA, spec=object_of(**_WORKLOAD_SPEC), status=object_of(conditions=_CONDITIONS))
+_UPGRADE_PLAN = object_of(metadata=METADATA, status=object_of(applying=list_of(str)))
 _JOB = object_of(metadata=METADATA, spec=object_of(podReplacementPolicy=str, podFailurePolicy=anything, managedBy=str))
 _DISRUPTION_BUDGET = object_of(
     metadata=METADATA,
@@ -190,6 +191,11 @@ def sanitize_replica_set(raw: RawObject) -> SanitizedObject:
 def sanitize_job(raw: RawObject) -> SanitizedObject:
     """Return a Job with checked types. The name may be absent."""
     return sanitize(raw, _JOB, required=())
+
+
+def sanitize_upgrade_plan(raw: RawObject) -> SanitizedObject:
+    """Return a Plan of the system-upgrade-controller with checked types. Raises UnreadableError without a name."""
+    return sanitize(raw, _UPGRADE_PLAN, required=("name", "namespace"))
 
 
 def sanitize_budget(raw: RawObject) -> SanitizedObject:

@@ -13,7 +13,7 @@ from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import Mode, ReschedulePolicy, Suspend
 from rescheduler.core.eligibility.cluster_state import ClusterState, stale_view_reason
 from rescheduler.core.failure.storm_brake import any_storm_reason
-from rescheduler.core.model.external_owners import node_removal_reason
+from rescheduler.core.model.external_owners import node_owner_reason
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.rebalance.selection import Thresholds
 
@@ -84,7 +84,7 @@ def _is_in_service(node: Node) -> bool:
         node.ready_status == "True"
         and not node.unschedulable
         and node.maintenance_annotation is None
-        and not node_removal_reason(node)
+        and not node_owner_reason(node)
     )
 
 

@@ -255,6 +255,14 @@ def test_node_that_another_party_removes_is_left_alone() -> None:
         assert reason("n0", of("n0", world(mine, ill=1), taints=taken)) is ProgressingReason.OWNED_ELSEWHERE
 
 
+def test_node_that_another_party_holds_keeps_only_new_drains_waiting() -> None:
+    held = (Taint("medik8s.io/drain", "", "NoSchedule"),)
+    for mine in (drain("n0"), failing()):
+        assert reason("n0", of("n0", world(mine, ill=1), taints=held)) is ProgressingReason.OWNED_ELSEWHERE
+    begun = of("n0", world(drain("n0", begun=True), ill=1), taints=held)
+    assert reason("n0", begun) is not ProgressingReason.OWNED_ELSEWHERE
+
+
 def test_no_drain_continues_in_a_blackout() -> None:
     for mine in (drain("n0"), drain("n0", begun=True), failing()):
         place = replace(world(mine, ill=1), view_problem="all are silent")

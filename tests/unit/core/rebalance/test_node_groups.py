@@ -53,6 +53,7 @@ def test_only_nodes_whose_winning_policy_rebalances_take_part() -> None:
         {"deleting": True},
         {"annotations": {"rescheduler.dev/maintenance": "disk"}},
         {"taints": (Taint("karpenter.sh/disrupted", "", "NoSchedule"),)},
+        {"labels": {"dgxc.nvidia.com/nvsentinel-state": "quarantined"}},
     ],
 )
 def test_only_nodes_in_service_take_part(changes: dict[str, Any]) -> None:
