@@ -358,6 +358,9 @@ POD: Json = {
         annotations={
             "rescheduler.dev/move": MOVES[0],
             "rescheduler.dev/do-not-disrupt": "1h",
+            "karpenter.sh/do-not-disrupt": "1h",
+            "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+            "descheduler.alpha.kubernetes.io/prefer-no-eviction": "",
             "rescheduler.dev/replacement": "Required",
             "controller.kubernetes.io/pod-deletion-cost": "5",
         },

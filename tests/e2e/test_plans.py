@@ -81,7 +81,7 @@ def laid(bare: ControlPlane) -> str:
     bare.apply(
         *(workloads.bare_pod(f"ballast-{n}", "plan", nodeName=n, containers=large) for n in others),
         workloads.bare_pod("alone", "plan"),
-        workloads.deployment("only", 1, "plan"),
+        workloads.deployment("only", 1, "plan", annotations={"karpenter.sh/do-not-disrupt": "true"}),
         workloads.budget("only", "plan", minAvailable=1),
         workloads.stateful_set("store", 1, "plan"),
         workloads.budget("store", "plan", minAvailable=1),
@@ -110,7 +110,9 @@ def test_a_plan_names_what_does_not_fit_and_what_would_hold_the_drain_up(reader:
         ("plan/store-0", "BudgetMisconfigured"),
     }
     assert [pod.startswith("plan/only-") for pod in found["replacedFirst"]] == [True]
+    assert found["optedOut"] == [{"pod": found["replacedFirst"][0], "annotations": ["karpenter.sh/do-not-disrupt"]}]
     text = reschedule(reader, "plan", laid).stdout
+    assert "Pods that ask another tool not to disrupt them (1)." in text
     assert all(name in text for name in (large["pod"], "plan/alone", "plan/store-0", found["replacedFirst"][0]))
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, create_model
 
 from rescheduler.api import names
 from rescheduler.api.conditions import Condition
-from rescheduler.api.policies import DrainSettings
+from rescheduler.api.policies import DrainSettings, OptOutTool
 from rescheduler.api.scalars import Model, Time, TruncatedText
 from rescheduler.api.untrusted import LATEST_TIME, bounded_text, parse_time, sanitize_custom_resource
 
@@ -161,6 +161,9 @@ class PodCounts(Model):
     remaining: int = Field(default=0, description="Pods that must leave and are still on the node.")
     waiting_for_replacement: int = Field(default=0, description="Released pods whose replacement is not Ready.")
     blocked: int = Field(default=0, description="Pods with a blocker.")
+    opted_out: int = Field(
+        default=0, description="Pods that leave although they ask another tool not to disrupt them (see optedOut)."
+    )
     skipped: int = Field(
         default=0,
         description="Pods that stay: DaemonSet pods, mirror pods, Skip pods, and pods that tolerate the cordon.",
@@ -181,6 +184,16 @@ class Blocker(Model):
     healthy: int | None = Field(default=None, description="Healthy pods that the PodDisruptionBudget counts.")
     needed: int | None = Field(default=None, description="Healthy pods that the PodDisruptionBudget requires.")
     hint: TruncatedText = Field(default="", description="Next step that would unblock the pod.")
+
+
+class OptedOutPod(Model):
+    """A pod that leaves although it asks another tool not to disrupt it."""
+
+    namespace: str = Field(description="The pod's namespace.", json_schema_extra={"maxLength": 253})
+    pod: str = Field(description="The pod's name.", json_schema_extra={"maxLength": 253})
+    annotations: tuple[str, ...] = Field(
+        description="Keys of the annotations, such as karpenter.sh/do-not-disrupt.", max_length=len(OptOutTool)
+    )
 
 
 class NodeDrainStatus(Model):
@@ -231,6 +244,12 @@ class NodeDrainStatus(Model):
         description="Pods that cannot leave, at most 50, the oldest first. blockersTotal counts all.",
     )
     blockers_total: int | None = Field(default=None, description="Number of all pods that cannot leave.")
+    opted_out: tuple[OptedOutPod, ...] = Field(
+        default=(),
+        max_length=50,
+        description="Pods that leave although they ask another tool not to disrupt them, at most 50. pods.optedOut "
+        "counts all. List the tool in drain.honour, and the drain waits for such pods.",
+    )
     conditions: tuple[Condition, ...] = Field(
         default=(),
         description="Progressing, Cordoned, Drained, Blocked, Fenced, FitsWindow, and the conditions of drain.gates.",

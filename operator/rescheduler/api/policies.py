@@ -81,6 +81,14 @@ class NoRoom(StrEnum):
     EVICT = "Evict"
 
 
+class OptOutTool(StrEnum):
+    """Tool whose opt-out annotations on pods Rescheduler knows."""
+
+    KARPENTER = "karpenter"
+    CLUSTER_AUTOSCALER = "cluster-autoscaler"
+    DESCHEDULER = "descheduler"
+
+
 class RuleAction(StrEnum):
     """Action for the pods that a rule selects."""
 
@@ -257,6 +265,14 @@ class DrainSettings(Model):
     )
     unmanaged: EvictOrBlock = Field(
         default=EvictOrBlock.BLOCK, description="Pods that no controller recreates: Block or Evict."
+    )
+    honour: tuple[OptOutTool, ...] = Field(
+        default=(),
+        description="Tools whose annotations hold a pod in a drain: karpenter (karpenter.sh/do-not-disrupt), "
+        'cluster-autoscaler (cluster-autoscaler.kubernetes.io/safe-to-evict: "false") and descheduler '
+        "(descheduler.alpha.kubernetes.io/prefer-no-eviction). Rebalancing and pools never move such a pod.",
+        max_length=len(OptOutTool),
+        json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     no_room: NoRoom = Field(default=NoRoom.HOLD, description="Pods without room on other nodes: Hold or Evict.")
     gates: tuple[str, ...] = Field(

@@ -110,6 +110,14 @@ REPLACED_FIRST_TITLE = (
 SINGLE_REPLICAS_TITLE = "Single-replica Deployments. With plain eviction they are down until the new pod is Ready:"
 
 
+def opted_out_title(count: int) -> str:
+    """Return the title of the list of pods with an opt-out for another tool."""
+    return (
+        f"Pods that ask another tool not to disrupt them ({count}). "
+        "The drain moves them; name the tool in drain.honour, and the drain waits for them:"
+    )
+
+
 # -- drain ------------------------------------------------------------------------------------------------------------
 
 

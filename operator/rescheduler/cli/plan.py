@@ -25,7 +25,7 @@ _ANSWER_TEXTS = {
 
 _PROGRESS_INTERVAL = 5.0  # seconds
 
-Rows = Iterable[tuple[str, str]]
+Rows = Iterable[tuple[str, ...]]
 
 
 def show(name: str | None, output: str) -> None:
@@ -111,8 +111,14 @@ def _notes(previews: Sequence[DrainPreview]) -> list[str]:
     several = len(previews) > 1
     first = [(pod, preview.node if several else "") for preview in previews for pod in preview.replaced_first]
     single = [(pod, preview.node if several else "") for preview in previews for pod in preview.single_replica_pods]
+    opted_out = [
+        (f"{row.namespace}/{row.pod}", ", ".join(row.annotations), *((preview.node,) if several else ()))
+        for preview in previews
+        for row in preview.opted_out
+    ]
     return [
         *_section(messages.REPLACED_FIRST_TITLE, first),
+        *_section(messages.opted_out_title(len(opted_out)), opted_out),
         *_section(messages.SINGLE_REPLICAS_TITLE, single),
     ]
 
@@ -141,6 +147,9 @@ def _json(policy: str, preview: DrainPreview) -> dict[str, Any]:
         "unknown": [{"pod": pod, "reason": reason} for pod, reason in _misfits(preview, Fit.UNKNOWN)],
         "blocked": [
             {"pod": b.pod, "class": b.blocker_class, "message": b.message, "hint": b.hint} for b in preview.blockers
+        ],
+        "optedOut": [
+            {"pod": f"{row.namespace}/{row.pod}", "annotations": list(row.annotations)} for row in preview.opted_out
         ],
         "replacedFirst": list(preview.replaced_first),
         "singleReplicas": list(preview.single_replica_pods),

@@ -40,6 +40,7 @@ drain:
   onTimeout: Hold
   emptyDir: Evict
   unmanaged: Block
+  honour: []
   noRoom: Hold
   gates: []
   maxEvictionsPerSecond: 20

@@ -11,6 +11,7 @@ from rescheduler.api.policies import (
     Mode,
     NoRoom,
     OnTimeout,
+    OptOutTool,
     ReplacementMode,
     ReschedulePolicy,
     Suspend,
@@ -27,7 +28,8 @@ MIGRATION_TAINT = Taint(names.WAITING_TAINT_KEY, "", "PreferNoSchedule")
 def settings(drain_settings: DrainSettings) -> DrainSettings:
     """Return the policy's `drain` without the settings that are only safe if the node must become empty.
 
-    A migration deletes no pod, evicts no pod that nothing recreates, and requires a Ready replacement first.
+    A migration deletes no pod, evicts no pod that nothing recreates, and requires a Ready replacement first. It moves
+    no pod with an opt-out of another tool.
     """
     replacement = (
         ReplacementMode.REQUIRED
@@ -40,6 +42,7 @@ def settings(drain_settings: DrainSettings) -> DrainSettings:
             "timeout": type(drain_settings.timeout)(),
             "on_timeout": OnTimeout.HOLD,
             "unmanaged": EvictOrBlock.BLOCK,
+            "honour": tuple(OptOutTool),
             "no_room": NoRoom.HOLD,
             "rules": tuple(rule.model_copy(update={"timeout": None}) for rule in drain_settings.rules),
         }

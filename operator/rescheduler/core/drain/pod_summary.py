@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from rescheduler.api.drains import Blocker, BlockerClass
+from rescheduler.api.drains import Blocker, BlockerClass, OptedOutPod
 from rescheduler.core.drain import messages
 from rescheduler.core.drain.eta import EvictionGroup
 from rescheduler.core.eviction.api_responses import (
@@ -13,6 +13,7 @@ from rescheduler.core.eviction.api_responses import (
     EvictionOutcome,
     EvictionResult,
 )
+from rescheduler.core.eviction.opt_outs import opt_outs
 from rescheduler.core.eviction.pod_actions import PodAction, PodDecision, RequiredProof
 from rescheduler.core.model.pods import Pod
 
@@ -80,6 +81,7 @@ class PodSummary:
         notes: pods with an ignored annotation, and the message for their owner.
         removed_released_pods: released pods that somebody else removed; they do not count as moved.
         skipped: pods that stay.
+        opted_out: pods that leave although they ask another tool not to disrupt them.
         blockers: pods that cannot leave, oldest first.
     """
 
@@ -99,6 +101,7 @@ class PodSummary:
     notes: tuple[tuple[Pod, str], ...] = ()
     removed_released_pods: tuple[Pod, ...] = ()
     skipped: int = 0
+    opted_out: tuple[OptedOutPod, ...] = ()
     blockers: tuple[Blocker, ...] = field(default_factory=tuple)
 
 
@@ -174,7 +177,23 @@ def summarize(
             *((pod, messages.FOREIGN_RELEASE_RECORD) for pod, _ in rows if pod.has_foreign_record),
         ),
         skipped=len(rows) - len(must_leave),
+        opted_out=tuple(opted_out_pods(must_leave, now)),
         blockers=tuple(sorted(blockers, key=lambda b: (b.since, b.namespace, b.pod))),
+    )
+
+
+def opted_out_pods(pod_decisions: Iterable[tuple[Pod, PodDecision]], now: datetime) -> list[OptedOutPod]:
+    """Return the pods that leave although they ask another tool not to disrupt them, sorted by name.
+
+    A pod that the drain leaves in place for such a wish is a blocker, and is not in the list.
+    """
+    return sorted(
+        (
+            OptedOutPod(namespace=pod.namespace, pod=pod.name, annotations=tuple(o.annotation for o in found))
+            for pod, decision in pod_decisions
+            if decision.action in (PodAction.EVICT, PodAction.DELETE) and (found := opt_outs(pod, now))
+        ),
+        key=lambda row: (row.namespace, row.pod),
     )
 
 

@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from random import Random
 
-from rescheduler.api.drains import BlockerClass
+from rescheduler.api.drains import BlockerClass, OptedOutPod
 from rescheduler.api.policies import DrainSettings
 from rescheduler.core.drain import eta
+from rescheduler.core.drain.pod_summary import opted_out_pods
 from rescheduler.core.eviction import api_responses
 from rescheduler.core.eviction.pod_actions import (
     EvictionContext,
@@ -66,6 +67,7 @@ class DrainPreview:
         unplaced: pods that do not fit or depend on the scheduler, with the forecast.
         blockers: pods that would block the drain.
         single_replica_pods: the only pod of a Deployment: with plain eviction the Deployment is down for a while.
+        opted_out: pods that leave although they ask another tool not to disrupt them.
         replaced_first: pods whose budget allows no eviction now, and that leave when their replacement is Ready.
         min_duration: the shortest duration of the drain.
     """
@@ -76,6 +78,7 @@ class DrainPreview:
     unplaced: tuple[tuple[str, Forecast], ...] = ()
     blockers: tuple[ExpectedBlocker, ...] = ()
     single_replica_pods: tuple[str, ...] = ()
+    opted_out: tuple[OptedOutPod, ...] = ()
     replaced_first: tuple[str, ...] = ()
     min_duration: timedelta = timedelta()
 
@@ -141,6 +144,7 @@ def preview_node(node: Node, settings: DrainSettings, inputs: PreviewInput) -> D
         unplaced=tuple((key, forecast) for key, forecast in rows if forecast.fit is not Fit.FITS),
         blockers=tuple(blockers),
         single_replica_pods=tuple(sorted(pod.key for pod, _ in leaving if _is_single_replica(pod, inputs))),
+        opted_out=tuple(opted_out_pods(leaving, inputs.now)),
         replaced_first=tuple(replaced_first),
         min_duration=eta.min_duration(groups, settings.max_evictions_per_second),
     )

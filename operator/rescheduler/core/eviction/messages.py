@@ -53,10 +53,10 @@ WAIT_COMPLETED_MESSAGE = "a rule of the policy lets this pod run until it comple
 WAIT_COMPLETED_HINT = "wait until the pod completes, or change the rule in drain.rules of the policy"
 
 
-def do_not_disrupt_message(until: datetime | None) -> str:
+def do_not_disrupt_message(annotation: str, until: datetime | None) -> str:
     """Return why a protected pod stays; `until` None: the protection has no end."""
     end = f" until {until:%Y-%m-%d %H:%M:%SZ}" if until else ""
-    return f"the annotation {names.DO_NOT_DISRUPT} protects this pod{end}"
+    return f"the annotation {annotation} protects this pod{end}"
 
 
 def do_not_disrupt_hint(pod: Pod) -> str:
@@ -64,6 +64,14 @@ def do_not_disrupt_hint(pod: Pod) -> str:
     return (
         "wait, or ask the owner of the pod to remove the annotation: "
         f"kubectl annotate pod -n {pod.namespace} {pod.name} {names.DO_NOT_DISRUPT}-"
+    )
+
+
+def opt_out_hint(pod: Pod, annotation: str, tool: str) -> str:
+    """Return how a pod with the opt-out of another tool can leave."""
+    return (
+        "wait, or ask the owner of the pod to remove the annotation: "
+        f"kubectl annotate pod -n {pod.namespace} {pod.name} {annotation}-; or remove {tool} from drain.honour"
     )
 
 

@@ -7,7 +7,7 @@ with an emptyDir volume would be a blocker.
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from rescheduler.api import names
@@ -20,9 +20,9 @@ from rescheduler.api.policies import (
     OnTimeout,
     RuleAction,
 )
-from rescheduler.api.scalars import parse_duration
 from rescheduler.api.untrusted import EARLIEST_TIME
 from rescheduler.core.eviction import messages
+from rescheduler.core.eviction.opt_outs import FOREVER, opt_outs, protected_until
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.volumes import NodeVolumes
 
@@ -33,7 +33,6 @@ OWN_POD_ORDER = 2**31
 """Order of the operator's own pod, higher than any order of a rule."""
 _DUPLICATE_SAFE_KINDS = ("ReplicaSet", "ReplicationController")
 """Kinds of owners that replace a Terminating pod at once, under a new name."""
-FOREVER = datetime.max.replace(tzinfo=UTC)
 _CACHE_LAG = timedelta(seconds=10)  # a new DaemonSet may be missing in the cache for this time
 _LONG_GRACE_PERIOD = timedelta(days=1)
 """A Terminating pod whose grace period lasts this much longer is reported."""
@@ -161,23 +160,6 @@ def deadline(timeout: timedelta, context: EvictionContext) -> datetime | None:
     return context.started_at + context.paused_for + timeout if timeout and context.started_at else None
 
 
-def protected_until(pod: Pod, now: datetime) -> datetime | None:
-    """Return the end of the protection by `do-not-disrupt`; FOREVER: no end; None: no protection.
-
-    Raises:
-        ValueError: the value of the annotation is invalid and protects nothing.
-    """
-    value = pod.annotations.get(names.DO_NOT_DISRUPT)
-    if value is None or value == "false":
-        return None
-    if value == "true":
-        return FOREVER
-    if not (duration := parse_duration(value)):
-        raise ValueError(messages.no_protection(value))
-    until = pod.started + duration if pod.started else FOREVER
-    return until if until > now else None
-
-
 def decide_action(pod: Pod, drain: DrainSettings, context: EvictionContext) -> PodDecision:
     """Return the decision of the drain for this pod."""
     decision = _decide_action(pod, drain, context)
@@ -263,13 +245,21 @@ def _decide_reachable(
         return forced
     if rule and rule.action is RuleAction.WAIT_COMPLETED:
         return _block(BlockerClass.WAIT_COMPLETED, order, messages.WAIT_COMPLETED_MESSAGE, messages.WAIT_COMPLETED_HINT)
-    until = None
+    return _block_protected(pod, drain, order, context) or PodDecision(PodAction.EVICT, order)
+
+
+def _block_protected(pod: Pod, drain: DrainSettings, order: int, context: EvictionContext) -> PodDecision | None:
+    """Return a blocker for a pod that must not be disrupted now; None if the drain may move it."""
     with contextlib.suppress(ValueError):  # `annotation_warning` reports the invalid value
-        until = protected_until(pod, context.now)
-    if until:
-        message = messages.do_not_disrupt_message(None if until == FOREVER else until)
-        return _block(BlockerClass.DO_NOT_DISRUPT, order, message, messages.do_not_disrupt_hint(pod))
-    return PodDecision(PodAction.EVICT, order)
+        if until := protected_until(pod, context.now):
+            message = messages.do_not_disrupt_message(names.DO_NOT_DISRUPT, None if until == FOREVER else until)
+            return _block(BlockerClass.DO_NOT_DISRUPT, order, message, messages.do_not_disrupt_hint(pod))
+    honoured = [found for found in opt_outs(pod, context.now) if found.tool in drain.honour] if drain.honour else []
+    if not honoured:
+        return None
+    last = max(honoured, key=lambda found: found.until)
+    message = messages.do_not_disrupt_message(last.annotation, None if last.until == FOREVER else last.until)
+    return _block(BlockerClass.DO_NOT_DISRUPT, order, message, messages.opt_out_hint(pod, last.annotation, last.tool))
 
 
 def _block_local_volume(pod: Pod, order: int, context: EvictionContext) -> PodDecision | None:

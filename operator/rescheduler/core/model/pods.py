@@ -32,7 +32,14 @@ from rescheduler.core.model.release_record import ReleaseRecord, read_record
 
 TERMINAL_PHASES = ("Succeeded", "Failed")
 _BUILTIN_GROUPS = ("", "apps", "batch")
-_KEPT_ANNOTATIONS = (names.DO_NOT_DISRUPT, names.REPLACEMENT, names.POD_DELETION_COST)
+_KEPT_ANNOTATIONS = (
+    names.DO_NOT_DISRUPT,
+    names.REPLACEMENT,
+    names.POD_DELETION_COST,
+    names.KARPENTER_DO_NOT_DISRUPT,
+    names.SAFE_TO_EVICT,
+    names.PREFER_NO_EVICTION,
+)
 _MAX_TEXT_LENGTH = 1024
 _INLINE_DISK_SOURCES = (
     "awsElasticBlockStore",

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from rescheduler.api.policies import DrainSettings, ReplacementMode
+from rescheduler.core.eviction.opt_outs import opt_outs
 from rescheduler.core.eviction.pod_actions import EvictionContext, PodAction, decide_action
 from rescheduler.core.model.disruption_budgets import DisruptionBudget, budgets_for
 from rescheduler.core.model.listed_pods import ListedPod
@@ -77,7 +78,7 @@ def _must_stay(pod: Pod, context: EvictionContext) -> bool:
         return True
     if pod.priority >= _SYSTEM_CRITICAL_PRIORITY or pod.key == context.own_pod:
         return True
-    return bool(pod.claims or pod.has_host_path or pod.pinned_to_node or pod.finished)
+    return bool(pod.claims or pod.has_host_path or pod.pinned_to_node or pod.finished or opt_outs(pod, context.now))
 
 
 def _can_be_replaced_first(pod: Pod, drain: DrainSettings) -> bool:

@@ -3,12 +3,13 @@
 import pytest
 
 from rescheduler.api import names
-from rescheduler.api.drains import NodeRecord, TaintRecord
+from rescheduler.api.drains import BlockerClass, NodeRecord, TaintRecord
 from rescheduler.api.policies import DrainSettings
 from rescheduler.core.drain import migration
+from rescheduler.core.eviction.pod_actions import EvictionContext, PodAction, decide_action
 from rescheduler.core.model.nodes import Node, Taint
 from rescheduler.core.model.wait_reasons import ProgressingReason
-from unit.builders import drain, policy
+from unit.builders import NOW, drain, pod, policy
 
 OTHER = Taint("gpu", "", "NoSchedule")
 
@@ -29,6 +30,18 @@ def test_migration_never_deletes_or_loses_a_pod_or_moves_it_without_room() -> No
         "Hold",
     )
     assert not found.timeout
+
+
+def test_migration_moves_no_pod_that_asks_another_tool_to_be_left_alone() -> None:
+    found = migration.settings(DrainSettings())
+    for annotations in (
+        {names.KARPENTER_DO_NOT_DISRUPT: "true"},
+        {names.SAFE_TO_EVICT: "false"},
+        {names.PREFER_NO_EVICTION: ""},
+    ):
+        decision = decide_action(pod(annotations=annotations), found, EvictionContext(NOW))
+        assert decision.blocker_class is BlockerClass.DO_NOT_DISRUPT
+    assert decide_action(pod(), found, EvictionContext(NOW)).action is PodAction.EVICT
 
 
 @pytest.mark.parametrize("word", ["Never", "WhenBlocked", "Required"])

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from rescheduler.api import names
 from rescheduler.api.drains import BlockerClass
 from rescheduler.core.drain.pod_summary import EvictionAttempts, summarize, with_unreadable
 from rescheduler.core.eviction.api_responses import EvictionOutcome, EvictionResult
@@ -194,3 +195,21 @@ def test_pods_that_cannot_be_read_are_there_and_block() -> None:
     ]
     assert "OverflowError" in found.blockers[0].message
     assert found.next_pods == counted.next_pods
+
+
+def test_pods_that_leave_despite_an_opt_out_are_named() -> None:
+    wishes = {names.KARPENTER_DO_NOT_DISRUPT: "true", names.PREFER_NO_EVICTION: ""}
+    block = PodDecision(PodAction.BLOCK, 0, BlockerClass.DO_NOT_DISRUPT, "why", "how")
+    rows = [
+        (pod("b", annotations={names.SAFE_TO_EVICT: "false"}), PodDecision(PodAction.DELETE)),
+        (pod("a", annotations=wishes), PodDecision(PodAction.EVICT)),
+        (pod("blocked", annotations=wishes), block),
+        (pod("going", annotations=wishes), PodDecision(PodAction.WAIT_TERMINATING)),
+        (pod("skipped", annotations=wishes), PodDecision(PodAction.SKIP)),
+        (pod("plain"), PodDecision(PodAction.EVICT)),
+    ]
+    counted = summarize(rows, {}, {}, {}, NOW, unreachable=False)
+    assert [(row.pod, row.annotations) for row in counted.opted_out] == [
+        ("a", (names.KARPENTER_DO_NOT_DISRUPT, names.PREFER_NO_EVICTION)),
+        ("b", (names.SAFE_TO_EVICT,)),
+    ]

@@ -126,6 +126,14 @@ def test_who_must_not_be_disrupted_holds_the_drain_up() -> None:
     assert found.drainable is Drainable.NO
 
 
+def test_pod_that_leaves_despite_its_opt_out_is_named_and_honoured_it_blocks() -> None:
+    seen = world([pod_of_kind("p1", notes={names.SAFE_TO_EVICT: "false"}), pod_of_kind("p2")])
+    found = look(seen)
+    assert (found.drainable, [row.pod for row in found.opted_out]) == (Drainable.YES, ["p1"])
+    honoured = look(seen, honour=("cluster-autoscaler",))
+    assert (causes(honoured), honoured.opted_out) == ({"s/p1": BlockerClass.DO_NOT_DISRUPT}, ())
+
+
 def test_a_budget_that_lets_none_go_holds_up_what_cannot_be_replaced_first() -> None:
     seen = world([pod_of_kind("p1", kind="StatefulSet")], limit("b"))
     assert causes(look(seen)) == {"s/p1": BlockerClass.BUDGET_MISCONFIGURED}

@@ -15,6 +15,7 @@ from rescheduler.api.drains import (
     NodeDrainSpec,
     NodeDrainStatus,
     NodeRecord,
+    OptedOutPod,
     Phase,
     RequestReason,
 )
@@ -105,6 +106,15 @@ def test_forty_blocked_pods_make_a_short_message_that_stays_the_same() -> None:
     drain = before.drain.model_copy(update={"status": first})
     again = build(replace(before, drain=drain, now=NOW + timedelta(minutes=1)))
     assert again == first
+
+
+def test_fifty_opted_out_pods_are_named_and_all_are_counted() -> None:
+    rows = tuple(
+        OptedOutPod(namespace="s", pod=f"p{i}", annotations=("karpenter.sh/do-not-disrupt",)) for i in range(60)
+    )
+    status = build(scene(pod_summary=PodSummary(existing=60, remaining=60, opted_out=rows)))
+    assert status.pods is not None
+    assert (len(status.opted_out), status.pods.opted_out) == (50, 60)
 
 
 def test_fifty_blockers_are_named_and_all_are_counted() -> None:

@@ -272,6 +272,36 @@ def test_do_not_disrupt(value: str, started: datetime | None, fate: PodAction, n
 
 
 @pytest.mark.parametrize(
+    ("honour", "annotation", "tool"),
+    [
+        ([], "", ""),
+        (["cluster-autoscaler"], "cluster-autoscaler.kubernetes.io/safe-to-evict", "cluster-autoscaler"),
+        (["karpenter"], "karpenter.sh/do-not-disrupt", "karpenter"),
+        # The opt-out that ends last is named.
+        (["karpenter", "cluster-autoscaler"], "cluster-autoscaler.kubernetes.io/safe-to-evict", "cluster-autoscaler"),
+    ],
+)
+def test_a_drain_waits_only_for_the_opt_outs_it_honours(honour: list[str], annotation: str, tool: str) -> None:
+    wishes = {names.SAFE_TO_EVICT: "false", names.KARPENTER_DO_NOT_DISRUPT: "4h"}
+    pod = some(annotations=wishes, started=NOW)
+    found = decide_action(pod, DrainSettings.model_validate({"honour": honour}), EvictionContext(NOW))
+    if not annotation:
+        assert (found.action, found.blocker_class) == (PodAction.EVICT, None)
+        return
+    assert (found.action, found.blocker_class) == (PodAction.BLOCK, BlockerClass.DO_NOT_DISRUPT)
+    assert found.message.startswith(f"the annotation {annotation} protects this pod")
+    assert f"{annotation}-; or remove {tool} from drain.honour" in found.hint
+
+
+def test_at_the_timeout_an_honoured_opt_out_no_longer_holds() -> None:
+    words = {"honour": ["descheduler"], "timeout": "10m", "onTimeout": "Delete"}
+    pod, drain = some(annotations={names.PREFER_NO_EVICTION: ""}), DrainSettings.model_validate(words)
+    before = decide_action(pod, drain, EvictionContext(NOW, started_at=NOW - timedelta(minutes=5)))
+    after = decide_action(pod, drain, EvictionContext(NOW, started_at=NOW - timedelta(minutes=10)))
+    assert (before.action, after.action) == (PodAction.BLOCK, PodAction.DELETE)
+
+
+@pytest.mark.parametrize(
     ("since", "grace", "fate", "given"),
     [
         (timedelta(minutes=9), 30, PodAction.EVICT, None),

@@ -91,10 +91,13 @@ def test_pods_of_other_owners_stay(kind: str) -> None:
         {"ownerReferences": []},
         {"annotations": {"kubernetes.io/config.mirror": "x"}},
         {"annotations": {"rescheduler.dev/do-not-disrupt": "true"}},
+        {"annotations": {"karpenter.sh/do-not-disrupt": "true"}},
+        {"annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}},
+        {"annotations": {"descheduler.alpha.kubernetes.io/prefer-no-eviction": ""}},
         {"deletionTimestamp": "2026-01-01T12:00:30Z"},
     ],
 )
-def test_unmanaged_and_do_not_disrupt_pods_stay(meta: dict[str, Any]) -> None:
+def test_unmanaged_and_protected_pods_stay(meta: dict[str, Any]) -> None:
     assert judged(raw(meta=meta), ALLOWS) is None
 
 
