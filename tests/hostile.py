@@ -361,6 +361,7 @@ POD: Json = {
             "karpenter.sh/do-not-disrupt": "1h",
             "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
             "descheduler.alpha.kubernetes.io/prefer-no-eviction": "",
+            "descheduler.alpha.kubernetes.io/request-evict-only": "",
             "rescheduler.dev/replacement": "Required",
             "controller.kubernetes.io/pod-deletion-cost": "5",
         },

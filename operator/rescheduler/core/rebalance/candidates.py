@@ -17,6 +17,7 @@ from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.workloads import Deployment
 from rescheduler.core.rebalance.selection import Candidate
 from rescheduler.core.replacement import decisions
+from rescheduler.core.replacement.movers import has_mover
 
 COOLDOWN_AFTER_MOVE = timedelta(minutes=2)
 """Time between a move and the next move of the same owner."""
@@ -78,7 +79,8 @@ def _must_stay(pod: Pod, context: EvictionContext) -> bool:
         return True
     if pod.priority >= _SYSTEM_CRITICAL_PRIORITY or pod.key == context.own_pod:
         return True
-    return bool(pod.claims or pod.has_host_path or pod.pinned_to_node or pod.finished or opt_outs(pod, context.now))
+    is_bound = bool(pod.claims) or pod.has_host_path or pod.pinned_to_node
+    return is_bound or pod.finished or has_mover(pod) or bool(opt_outs(pod, context.now))
 
 
 def _can_be_replaced_first(pod: Pod, drain: DrainSettings) -> bool:

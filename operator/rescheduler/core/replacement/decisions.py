@@ -19,6 +19,7 @@ from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.model.workloads import ReplicaSet, Workload
 from rescheduler.core.replacement import messages
+from rescheduler.core.replacement.movers import has_mover
 
 _MAX_RELEASED_FRACTION = 0.25  # share of the replicas of an owner that may be released at the same time
 _MIN_BACKOFF = timedelta(minutes=1)
@@ -307,6 +308,7 @@ def ineligible_reason(pod: Pod, workload: Workload | None, inputs: ReplacementIn
     mode = replacement_mode(pod, inputs.drain)
     checks = (
         (mode is ReplacementMode.NEVER, "Never"),
+        (has_mover(pod), "Mover"),
         (not deployment.allows_surge, "NoSurge"),
         (inputs.has_single_node_volume, "ExclusiveVolume"),
         (pod.has_host_path, "HostPath"),

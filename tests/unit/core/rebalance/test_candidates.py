@@ -94,6 +94,7 @@ def test_pods_of_other_owners_stay(kind: str) -> None:
         {"annotations": {"karpenter.sh/do-not-disrupt": "true"}},
         {"annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}},
         {"annotations": {"descheduler.alpha.kubernetes.io/prefer-no-eviction": ""}},
+        {"labels": {"app": "web", "pod-template-hash": "a", "paguro.dev/migratable": "true"}},
         {"deletionTimestamp": "2026-01-01T12:00:30Z"},
     ],
 )

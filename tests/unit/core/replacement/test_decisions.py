@@ -118,6 +118,12 @@ def test_recreate_has_no_second_pod() -> None:
     assert decide(THREE[0], found, setting()).reason == "NoSurge"
 
 
+def test_pod_of_a_mover_is_evicted_without_a_release() -> None:
+    virtual_machine = replica("p1", labels={"pod-template-hash": "a", "kubevirt.io": "virt-launcher"})
+    found = decide(virtual_machine, workload(virtual_machine, *THREE[1:]), setting())
+    assert (found.step, found.reason) == (ReplacementStep.PLAIN_EVICTION, "Mover")
+
+
 @pytest.mark.parametrize(
     "changes",
     [
