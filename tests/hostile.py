@@ -473,6 +473,7 @@ ATTACHMENT: Json = {
     "metadata": _meta("va"),
     "spec": {"nodeName": "n1", "attacher": "csi.example.com", "source": {"persistentVolumeName": "pv"}},
 }
+DEVICE_CLASS: Json = {"metadata": _meta("gpu"), "spec": {"extendedResourceName": "example.com/gpu"}}
 LEASE: Json = {
     "metadata": _meta("n1"),
     "spec": {"holderIdentity": "n1", "renewTime": "2026-01-01T00:00:00.000000Z", "leaseDurationSeconds": 40},
@@ -603,6 +604,7 @@ VALID: Mapping[str, Json] = {
     "persistentvolumeclaims": CLAIM,
     "persistentvolumes": VOLUME,
     "volumeattachments": ATTACHMENT,
+    "deviceclasses": DEVICE_CLASS,
     "leases": LEASE,
     "namespaces": NAMESPACE,
     "machines": MACHINE,

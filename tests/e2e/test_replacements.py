@@ -279,3 +279,18 @@ def test_the_owners_annotation_is_the_last_word(site: Site) -> None:
         site.annotate(first)
         site.phase(first, "Drained")
     assert lowest["web"] == 0
+
+
+def test_resource_that_a_device_class_may_serve_holds_no_pod_for_room(site: Site) -> None:
+    first, second = site.nodes(2)
+    site.policy()
+    resource = f"example.com/{site.name}"
+    size = json.dumps({"status": {"capacity": {resource: "1"}, "allocatable": {resource: "1"}}})
+    site.plane.kubectl("patch", "node", first, "--subresource=status", "-p", size)
+    device_class = {"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": site.name}}
+    site.plane.apply(device_class | {"spec": {"extendedResourceName": resource}})
+    container = {"name": "app", "image": "simulated", "resources": {"limits": {resource: "1"}}}
+    site.on_first(first, [second], workloads.stateful_set("db", 1, site.name, containers=[container], **site.here()))
+    site.annotate(first)
+    site.phase(first, "Drained")
+    site.plane.kubectl("delete", "deviceclass", site.name)

@@ -33,6 +33,7 @@ from rescheduler.core.model import (
     external_owners,
     listed_pods,
     namespaces,
+    object_schemas,
     pods,
     resource_requests,
     volume_topology,
@@ -70,6 +71,10 @@ KUBERNETES: dict[str, tuple[Json, Project]] = {
     "Deployment": (hostile.DEPLOYMENT, workloads.parse_deployment),
     "ReplicaSet": (hostile.REPLICA_SET, workloads.parse_replica_set),
     "Job": (hostile.JOB, workloads.replaces_terminating_pods),
+    "DeviceClass": (
+        hostile.DEVICE_CLASS,
+        lambda raw: resource_requests.device_resources([object_schemas.sanitize_device_class(raw)]),
+    ),
     "claim": (hostile.CLAIM, volumes.parse_volume_claim),
     "volume": (hostile.VOLUME, volumes.parse_volume),
     "reach": (hostile.VOLUME, volume_topology.parse_volume_topology),

@@ -12,7 +12,7 @@ from rescheduler.api.policies import DrainSettings, ReschedulePolicy
 from rescheduler.cli import messages
 from rescheduler.cli.cluster_api import ClusterApi, PluginError
 from rescheduler.core.drain.preview import PreviewInput
-from rescheduler.core.model import disruption_budgets, object_schemas, pods, volumes, workloads
+from rescheduler.core.model import disruption_budgets, object_schemas, pods, resource_requests, volumes, workloads
 from rescheduler.core.model import nodes as model_nodes
 from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.nodes import Node
@@ -26,6 +26,7 @@ from rescheduler.core.placement.pod_requirements import PodRequirementsParser
 from rescheduler.core.placement.pod_snapshot import PodSnapshot
 from rescheduler.core.placement.problem import PlacementInput
 
+_DEVICE_API = "resource.k8s.io/v1"
 T = TypeVar("T")
 
 
@@ -88,6 +89,7 @@ def read_preview_input(api: ClusterApi, policies: LivePolicies, node_names: Coll
             snapshot,
             namespace_labels=labels,
             cluster_volumes=cluster_volumes,
+            device_resources=_read_device_resources(api, snapshot),
             node_snapshot=NodeSnapshot(nodes, snapshot),
         ),
         pods_by_node,
@@ -146,6 +148,16 @@ def _read_enforced_pools(api: ClusterApi, labels: Mapping[str, Mapping[str, str]
         for namespace, namespace_labels in labels.items()
         if (pool := namespace_labels.get(names.POOL, "")) in enforced
     }
+
+
+def _read_device_resources(api: ClusterApi, snapshot: PodSnapshot) -> frozenset[str]:
+    """Return the resources that DeviceClasses serve; empty if no planned pod requests an extended resource."""
+    node_pods = (pod for node_pods in snapshot.pods_by_node.values() for pod in node_pods)
+    if not any(pod.requirements.requests_extended_resource for pod in node_pods) or not api.serves_group(_DEVICE_API):
+        return frozenset()
+    return resource_requests.device_resources(
+        object_schemas.sanitize_device_class(raw) for raw in api.list_items(_DEVICE_API, "deviceclasses")
+    )
 
 
 def _read_volumes(api: ClusterApi, namespaces: Collection[str]) -> tuple[ClusterVolumes, NodeVolumes]:

@@ -44,6 +44,7 @@ REQUIRED_PERMISSIONS: tuple[RbacPermission, ...] = (
     *_permissions("", "persistentvolumeclaims", "list watch"),
     *_permissions("", "persistentvolumes", "list watch"),
     *_permissions("storage.k8s.io", "volumeattachments", "list watch"),
+    *_permissions("resource.k8s.io", "deviceclasses", "list"),
     *_permissions("batch", "jobs", "list watch"),
     *_permissions("apps", "deployments", "list watch"),
     *_permissions("apps", "daemonsets", "list watch"),

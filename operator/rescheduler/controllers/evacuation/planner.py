@@ -18,8 +18,9 @@ from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.readable import readable_objects
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.controllers.store.store import Store
-from rescheduler.core.model import object_schemas
+from rescheduler.core.model import object_schemas, resource_requests
 from rescheduler.core.model.pods import Pod
+from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.volume_topology import ClusterVolumes, VolumeTopology
 from rescheduler.core.model.volumes import NodeVolumes
 from rescheduler.core.placement import planner
@@ -28,7 +29,7 @@ from rescheduler.core.placement.pod_requirements import PodRequirementsParser
 from rescheduler.core.placement.pod_snapshot import PodSnapshot, ScheduledPod
 from rescheduler.core.placement.problem import PlacementInput
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT_ERRORS, Client
+from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 
 log = structlog.get_logger("rescheduler.evacuation.planner")
 
@@ -190,6 +191,7 @@ class EvacuationPlanner:
             competing_pods=snapshot.pending,
             namespace_labels={namespace.name: namespace.labels for namespace in self._store.namespaces.values()},
             cluster_volumes=_merge_volumes(request.volumes for request in requests),
+            device_resources=await self._device_resources(leaving),
         )
         # A plan takes up to a second of computing, which would block the event loop.
         forecasts = await asyncio.to_thread(planner.plan, leaving, placement_input)
@@ -202,6 +204,19 @@ class EvacuationPlanner:
         for request, uids in zip(requests, pods_to_place, strict=True):
             request.planned_uids |= frozenset(uids)
         self._store_forecasts(leaving, forecasts)
+
+    async def _device_resources(self, leaving: Iterable[ScheduledPod]) -> frozenset[str]:
+        """Return the resources that DeviceClasses serve; empty if no pod requests an extended resource."""
+        if not any(pod.requirements.requests_extended_resource for pod in leaving):
+            return frozenset()
+        classes: list[RawObject] = []
+        try:
+            async for page in self._client.list(paths.DEVICE_CLASSES):
+                classes += readable_objects(page["items"], object_schemas.sanitize_device_class)
+        except ApiError as error:
+            if error.code != 404:  # an API server before 1.34 serves no such resource
+                raise
+        return resource_requests.device_resources(classes)
 
     def _nodes_of(self, subscriber: str) -> frozenset[str]:
         drain = self._store.drain(subscriber)

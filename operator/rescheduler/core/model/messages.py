@@ -54,6 +54,11 @@ def node_leased(holder: str, lease_namespace: str) -> str:
     return f"{holder} holds the node by its Lease in {lease_namespace}"
 
 
+def volume_with_unknown_operator(volume: str) -> str:
+    """Return why only the scheduler can decide where a volume can be used."""
+    return f"the node affinity of volume {volume} has an operator that Rescheduler does not know"
+
+
 def claim_without_known_volume(claim: str) -> str:
     """Return that the volume of a claim is unknown."""
     return f"claim {claim} is not bound to a known volume"

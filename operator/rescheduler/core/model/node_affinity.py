@@ -5,7 +5,7 @@ Source: kubernetes/component-helpers scheduling/corev1 (nodeaffinity, helpers).
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rescheduler.api import names
@@ -14,6 +14,8 @@ from rescheduler.core.model.nodes import CORDON_TAINT, Node, Taint, matches_tain
 from rescheduler.core.model.raw import NAME_FIELD, RawObject, RawPodSpec, RawToleration, required_node_terms
 
 _HARD_TAINT_EFFECTS = ("NoSchedule", "NoExecute")
+_TOLERATION_OPERATORS = ("", "Equal", "Exists")
+_AFFINITY_OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 
 
@@ -46,6 +48,24 @@ class NodeConstraints:
             for taint in taints
             if taint.effect in _HARD_TAINT_EFFECTS and taint.key != CORDON_TAINT.key
         )
+
+    def may_tolerate(self, taints: Collection[Taint]) -> bool:
+        """Whether a toleration with an unknown operator is about one of these hard taints: only the scheduler knows."""
+        return any(
+            toleration.get("key", "") in ("", taint.key) and toleration.get("effect", "") in ("", taint.effect)
+            for toleration in self._unknown_tolerations
+            for taint in taints
+            if taint.effect in _HARD_TAINT_EFFECTS
+        )
+
+    @property
+    def has_unknown_toleration(self) -> bool:
+        """Whether a toleration has an operator that Rescheduler does not know."""
+        return bool(self._unknown_tolerations)
+
+    @property
+    def _unknown_tolerations(self) -> Sequence[RawToleration]:
+        return [t for t in self._tolerations if t.get("operator", "") not in _TOLERATION_OPERATORS]
 
     @property
     def tolerates_cordon(self) -> bool:
@@ -107,6 +127,15 @@ def parse_node_constraints(spec: RawPodSpec) -> NodeConstraints:
 def _tolerates_taint(toleration: RawToleration, taint: Taint) -> bool:
     key, operator = toleration.get("key", ""), toleration.get("operator", "")
     return matches_taint(key, operator, toleration.get("value", ""), toleration.get("effect", ""), taint)
+
+
+def has_unknown_operator(terms: Iterable[RawObject] | None) -> bool:
+    """Whether one of these raw terms has an operator that Rescheduler does not know."""
+    return any(
+        expression["operator"] not in _AFFINITY_OPERATORS
+        for term in terms or ()
+        for expression in (*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ()))
+    )
 
 
 def matches_node_terms(terms: Iterable[RawObject] | None, node: Node) -> bool:

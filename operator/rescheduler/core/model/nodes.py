@@ -75,10 +75,13 @@ CORDON_TAINT = Taint("node.kubernetes.io/unschedulable", "", "NoSchedule")
 
 
 def matches_taint(key: str, operator: str, value: str, effect: str, taint: Taint) -> bool:
-    """Whether a toleration with these fields tolerates the taint (component-helpers scheduling/corev1)."""
+    """Whether a toleration with these fields tolerates the taint (component-helpers scheduling/corev1).
+
+    A toleration with an operator that Rescheduler does not know tolerates no taint: see `may_tolerate`.
+    """
     if effect not in ("", taint.effect) or key not in ("", taint.key):
         return False
-    return operator == "Exists" or (bool(key) and value == taint.value)
+    return operator == "Exists" or (operator in ("", "Equal") and bool(key) and value == taint.value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,7 @@ _CSI_NODE = object_of(
     metadata=METADATA,
     spec=object_of(drivers=list_of(object_of("name", name=str, allocatable=object_of(count=int)))),
 )
+_DEVICE_CLASS = object_of(metadata=METADATA, spec=object_of(extendedResourceName=str))
 _LEASE = object_of(metadata=METADATA, spec=object_of(holderIdentity=str, renewTime=anything, leaseDurationSeconds=int))
 _ADMISSION_OBJECT = object_of(metadata=METADATA, spec=object_of(policyName=str))
 _METADATA_ONLY = object_of(metadata=METADATA)
@@ -221,6 +222,11 @@ def sanitize_volume_attachment(raw: RawObject) -> SanitizedObject:
 def sanitize_csi_node(raw: RawObject) -> SanitizedObject:
     """Return a CSINode with checked types. Raises UnreadableError without a name."""
     return sanitize(raw, _CSI_NODE)
+
+
+def sanitize_device_class(raw: RawObject) -> SanitizedObject:
+    """Return a DeviceClass with checked types. Raises UnreadableError without a name."""
+    return sanitize(raw, _DEVICE_CLASS)
 
 
 def sanitize_lease(raw: RawObject) -> SanitizedObject:

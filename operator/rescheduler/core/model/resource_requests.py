@@ -10,6 +10,8 @@ from rescheduler.core.model import object_schemas
 from rescheduler.core.model.quantities import CPU, MAX_QUANTITY, MEMORY, PODS, parse_quantity
 from rescheduler.core.model.raw import RawObject, RawPod, RawPodSpec
 
+_IMPLICIT_DEVICE_RESOURCE = "deviceclass.resource.kubernetes.io/"
+"""Each DeviceClass serves a resource with this prefix and its own name."""
 ResourceList = Mapping[str, int]
 """Amount by resource name: CPU in thousandths of a core, every other resource in units."""
 
@@ -55,6 +57,19 @@ def sum_by_node(raw_pods: Iterable[RawPod], totals: dict[str, Counter[str]]) -> 
     """Add what these raw pods take of their nodes to the totals by node; "" for pods without a node."""
     for raw in raw_pods:
         totals.setdefault(raw["spec"].get("nodeName", ""), Counter()).update(allocated_with_pod(raw))
+
+
+def device_resources(raw_classes: Iterable[RawObject]) -> frozenset[str]:
+    """Return the extended resources that these raw DeviceClasses serve, besides the nodes' own.
+
+    Source: kubernetes/dynamic-resource-allocation, deviceclass/extendedresourcecache.
+    """
+    names: set[str] = set()
+    for raw in raw_classes:
+        names.add(_IMPLICIT_DEVICE_RESOURCE + raw["metadata"]["name"])
+        if name := raw["spec"].get("extendedResourceName"):
+            names.add(name)
+    return frozenset(names)
 
 
 def _sum_containers(spec: RawPodSpec, requests_of: Callable[[RawObject], dict[str, int]]) -> dict[str, int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from rescheduler.api import names
 from rescheduler.core.model import messages, object_schemas
-from rescheduler.core.model.node_affinity import matches_node_terms
+from rescheduler.core.model.node_affinity import has_unknown_operator, matches_node_terms
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.raw import RawObject
 
@@ -95,6 +95,8 @@ class ClusterVolumes:
             volume = self.volume_by_claim.get((namespace, name), "")
             if volume not in self.topologies:
                 return frozenset(topologies), messages.claim_without_known_volume(name)
+            if has_unknown_operator(self.topologies[volume].node_selector_terms):
+                return frozenset(topologies), messages.volume_with_unknown_operator(volume)
             topologies.add(self.topologies[volume])
         return frozenset(topologies), None
 

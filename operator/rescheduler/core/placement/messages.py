@@ -15,6 +15,10 @@ UNKNOWN_POD_SELECTOR = "a selector of its affinity or spread is not known here"
 SELECTS_BY_POD_IDENTITY = "its affinity or spread selects by a label that differs between pods of one owner"
 HAS_RESOURCE_CLAIMS = "the pod has resource claims"
 HAS_SCHEDULING_GATES = "the pod has scheduling gates"
+GATED_BY_KUEUE = "Kueue holds the new pod back until its queue admits it (a scheduling gate)"
+UNKNOWN_NODE_AFFINITY = "its node affinity has an operator that Rescheduler does not know"
+UNKNOWN_SPREAD_POLICY = "its topology spread has a value that Rescheduler does not know"
+UNKNOWN_TOLERATION = "a toleration for a taint of a node has an operator that Rescheduler does not know"
 SCHEDULED_IN_GROUP = "the pod is scheduled as part of a group"
 HAS_INLINE_DISK = "the pod mounts a disk that its spec names"
 HAS_EPHEMERAL_VOLUME = "the pod has a volume that is provisioned after the pod is placed"
@@ -40,6 +44,11 @@ def outside_pool(pool: str) -> str:
 def resources_not_offered(resources: Sequence[str]) -> str:
     """Return that no node offers these resources now."""
     return f"no node offers {', '.join(resources)}; a device driver may add it"
+
+
+def resources_of_devices(resources: Sequence[str]) -> str:
+    """Return that a DeviceClass may serve these resources on nodes that do not offer them."""
+    return f"a DeviceClass may serve {', '.join(resources)} on nodes that do not offer it"
 
 
 def too_many_constraints(limit: int) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from rescheduler.core.model import object_schemas
-from rescheduler.core.model.node_affinity import NodeConstraints, parse_node_constraints
+from rescheduler.core.model.node_affinity import NodeConstraints, has_unknown_operator, parse_node_constraints
 from rescheduler.core.model.raw import RawMetadata, RawPod, RawPodSpec, required_node_terms
 from rescheduler.core.model.resource_requests import ResourceList, requested_resources
 from rescheduler.core.placement import messages
@@ -21,6 +21,13 @@ _PER_POD_LABELS = (
     "batch.kubernetes.io/job-completion-index",
 )
 """Labels that differ between pods of one owner. If a constraint selects by them, only the scheduler can decide."""
+_KUEUE_MANAGED = "kueue.x-k8s.io/managed"
+"""Label of pods that Kueue gates at creation. The gate is gone from a pod that runs."""
+_SPREAD_VALUES = (
+    ("whenUnsatisfiable", ("DoNotSchedule", "ScheduleAnyway")),
+    ("nodeAffinityPolicy", ("Honor", "Ignore")),
+    ("nodeTaintsPolicy", ("Honor", "Ignore")),
+)
 _MAX_CONSTRAINTS = 1000
 _SCHEDULING_FIELDS = ("nodeSelector", "affinity", "tolerations", "topologySpreadConstraints")
 _DEFAULT_SCHEDULER = "default-scheduler"
@@ -55,6 +62,11 @@ class PodRequirements:
     anti_affinity_terms: tuple[PodAffinityTerm, ...] = ()
     priority: int = 0
     unknown_reason: str | None = None
+
+    @property
+    def requests_extended_resource(self) -> bool:
+        """Whether the pod requests a resource with a domain, such as `example.com/gpu`."""
+        return any("/" in name for name in self.requests)
 
     @cached_property
     def node_constraints_key(self) -> str:
@@ -102,7 +114,7 @@ class PodRequirementsParser:
             for kind in ("containers", "initContainers")
             for c in spec.get(kind) or ()
         ]
-        unknown = _unknown_reason(spec)
+        unknown = _unknown_reason(spec) or (messages.GATED_BY_KUEUE if _KUEUE_MANAGED in labels else None)
         key = repr(
             (meta["namespace"], sorted(labels.items()), len(spec.get("containers") or ()), containers, parts, unknown)
         )
@@ -183,6 +195,8 @@ def _unknown_reason(spec: RawPodSpec) -> str | None:
         ),
         (bool(spec.get("resourceClaims")), messages.HAS_RESOURCE_CLAIMS),
         (bool(spec.get("schedulingGates")), messages.HAS_SCHEDULING_GATES),
+        (has_unknown_operator(required_node_terms(spec)), messages.UNKNOWN_NODE_AFFINITY),
+        (_has_unknown_spread_value(spec), messages.UNKNOWN_SPREAD_POLICY),
         (bool(spec.get("workloadRef") or spec.get("schedulingGroup")), messages.SCHEDULED_IN_GROUP),
         (
             any(disk in volume for volume in spec.get("volumes") or () for disk in _INLINE_DISK_SOURCES),
@@ -200,3 +214,11 @@ def _unknown_reason(spec: RawPodSpec) -> str | None:
         ),
     )
     return next((reason for applies, reason in checks if applies), None)
+
+
+def _has_unknown_spread_value(spec: RawPodSpec) -> bool:
+    return any(
+        constraint.get(name, known[0]) not in known
+        for constraint in spec.get("topologySpreadConstraints") or ()
+        for name, known in _SPREAD_VALUES
+    )

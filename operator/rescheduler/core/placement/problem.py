@@ -28,6 +28,7 @@ class PlacementInput:
         competing_pods: number of pending pods by requirements; the scheduler may place them first.
         namespace_labels: labels by name of the namespace, if an affinity term selects namespaces by labels.
         cluster_volumes: claims and volumes of the pods to place.
+        device_resources: extended resources that a DeviceClass may serve on nodes that do not offer them.
         node_snapshot: shared by several plans on the same nodes and pods; None: the plan builds its own.
     """
 
@@ -37,6 +38,7 @@ class PlacementInput:
     competing_pods: Mapping[PodRequirements, int] = field(default_factory=dict)
     namespace_labels: Mapping[str, Labels] = field(default_factory=dict)
     cluster_volumes: ClusterVolumes = field(default_factory=ClusterVolumes)
+    device_resources: Collection[str] = frozenset()
     node_snapshot: NodeSnapshot | None = None
 
 
@@ -148,8 +150,11 @@ class PlacementProblem:
         """Set the nodes that may take a pod of the group, by node constraints and volumes."""
         index = {kind: k for k, kind in enumerate(self.resource_names)}
         not_offered = sorted(name for name in group.requirements.requests if name not in index)
-        if not_offered and not group.unknown_reason:
-            group.unknown_reason = messages.resources_not_offered(not_offered)
+        group.unknown_reason = (
+            group.unknown_reason
+            or (messages.resources_not_offered(not_offered) if not_offered else None)
+            or self._unknown_reason(group.requirements)
+        )
         group.requests = request_vector(group.requirements.requests, index)
         group.possible_nodes = group.certain_nodes = self.allowed_nodes(group.requirements)
         if group.volume_topologies:
@@ -166,6 +171,18 @@ class PlacementProblem:
                 for n in accessible
                 if not exceeds_limit(group.volume_topologies, self.nodes[n].name, self._volumes_by_driver)
             ]
+
+    def _unknown_reason(self, requirements: PodRequirements) -> str | None:
+        """Return why only the scheduler knows which of the nodes take the pod; None if the plan knows."""
+        if of_devices := sorted(set(requirements.requests).intersection(self.inputs.device_resources)):
+            return messages.resources_of_devices(of_devices)
+        if requirements.node_constraints.has_unknown_toleration and any(
+            requirements.node_constraints.may_tolerate(self.nodes[n].taints)
+            for n in self.node_snapshot.matching_nodes(requirements)
+            if n not in self._excluded_indexes
+        ):
+            return messages.UNKNOWN_TOLERATION
+        return None
 
     def allowed_nodes(self, requirements: PodRequirements) -> list[int]:
         """Return the nodes that may run the pod, by name, labels and taints, without the excluded nodes."""

@@ -8,10 +8,13 @@ from rescheduler.api import names
 from rescheduler.controllers.evacuation.planner import EvacuationPlanner
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
+from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.core.model import pods
 from rescheduler.core.model.raw import RawPod
 from rescheduler.core.model.volumes import NodeVolumes
 from rescheduler.core.placement.planner import Fit
+from rescheduler.kube import paths
+from rescheduler.kube.client import ApiError
 from unit.builders import controlled_by, raw_node, raw_pod
 from unit.fakes import FakeClock, FakeClusterClient
 from unit.supervision import supervisor
@@ -55,9 +58,9 @@ class World:
         return None if found is None else {uid: forecast.fit for uid, forecast in found.items()}
 
 
-def owned(name: str, *, cpu: str = "600m", kind: str = "StatefulSet") -> RawPod:
+def owned(name: str, *, cpu: str = "600m", kind: str = "StatefulSet", **fields: Any) -> RawPod:
     """Return a pod of namespace `x` on node `out`; its controller is the only one of this kind."""
-    return controlled_by(raw_pod(name, namespace="x", node="out", cpu=cpu), kind, f"o-{kind}")
+    return controlled_by(raw_pod(name, namespace="x", node="out", cpu=cpu, **fields), kind, f"o-{kind}")
 
 
 async def test_only_nodes_of_the_pool_have_room_for_its_pods() -> None:
@@ -102,3 +105,27 @@ async def test_a_node_that_joins_the_pool_is_planned_with_at_once() -> None:
     world.put_node("new", labels=SHOP, version=2)
     await world.ask(first)
     assert len(world.client.listed) == 3
+
+
+async def test_device_classes_are_listed_only_for_pods_with_extended_resources() -> None:
+    gpu = {"example.com/gpu": "1"}
+    plain, asks = owned("a", cpu="100m"), owned("b", cpu="100m", resources=gpu)
+    world = World(plain, asks)
+    world.client.put(
+        "deviceclasses", {"metadata": {"name": "gpu", "uid": "c"}, "spec": {"extendedResourceName": "example.com/gpu"}}
+    )
+    world.put_node("gpu", resources=gpu)
+    assert await world.ask(plain) == {"a": Fit.FITS}
+    assert paths.DEVICE_CLASSES not in [path for path, _ in world.client.listed]
+    world.clock.seconds += 60
+    assert await world.ask(plain, asks) == {"a": Fit.FITS, "b": Fit.UNKNOWN}
+    assert [path for path, _ in world.client.listed].count(paths.DEVICE_CLASSES) == 1
+
+
+async def test_an_api_server_without_device_classes_serves_no_resources_by_them() -> None:
+    gpu = {"example.com/gpu": "1"}
+    asks = owned("b", cpu="100m", resources=gpu)
+    world = World(asks)
+    world.client.refused["LIST deviceclasses"] = ApiError("GET", paths.DEVICE_CLASSES, ErrorResponse(404))
+    world.put_node("gpu", resources=gpu)
+    assert await world.ask(asks) == {"b": Fit.DOES_NOT_FIT}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rescheduler.api import names
-from rescheduler.core.model.node_affinity import NodeConstraints, parse_node_constraints
+from rescheduler.core.model.node_affinity import NodeConstraints, has_unknown_operator, parse_node_constraints
 from rescheduler.core.model.nodes import Node, Taint
 
 NODE = Node("n1", "n1", labels={"zone": "a", "size": "8"}, taints=(Taint("own", "shop", "NoSchedule"),))
@@ -61,6 +61,8 @@ def test_node_selector_and_affinity_select_nodes(spec: dict[str, Any], may: bool
         ({"key": "own", "value": "other"}, False),
         ({"key": "own", "value": "shop", "effect": "NoExecute"}, False),
         ({"key": "other", "operator": "Exists"}, False),
+        ({"key": "own", "operator": "Equal", "value": "shop"}, True),
+        ({"key": "own", "operator": "Gt", "value": "shop"}, False),
     ],
 )
 def test_a_toleration_tolerates_a_taint(toleration: dict[str, str], may: bool) -> None:
@@ -92,3 +94,29 @@ def test_constraints_require_a_pool_by_selector_or_affinity() -> None:
     assert affine.requires_pool("shop")
     assert not affine.requires_pool("other")
     assert not NodeConstraints().requires_pool("shop")
+
+
+@pytest.mark.parametrize(
+    ("toleration", "may"),
+    [
+        ({"key": "sla", "operator": "Gt", "value": "900"}, True),
+        ({"key": "sla", "operator": "Lt", "value": "900", "effect": "NoSchedule"}, True),
+        ({"key": "", "operator": "Near", "value": "900"}, True),
+        ({"key": "other", "operator": "Gt", "value": "900"}, False),
+        ({"key": "sla", "operator": "Gt", "value": "900", "effect": "NoExecute"}, False),
+        ({"key": "sla", "operator": "Equal", "value": "900"}, False),
+        ({"key": "sla", "operator": "Exists"}, False),
+    ],
+)
+def test_only_a_toleration_with_an_unknown_operator_may_tolerate_a_taint(toleration: dict[str, str], may: bool) -> None:
+    constraints = NodeConstraints({"tolerations": [toleration]})
+    assert constraints.may_tolerate([Taint("sla", "950", "NoSchedule")]) is may
+    assert not constraints.may_tolerate([Taint("sla", "950", "PreferNoSchedule")])
+
+
+def test_terms_of_node_affinity_may_have_an_unknown_operator() -> None:
+    known = [term("zone", operator, "1") for operator in ("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt")]
+    assert not has_unknown_operator(known)
+    assert has_unknown_operator([*known, term("zone", "Near", "1")])
+    assert has_unknown_operator([term("metadata.name", "Near", "1", fields=True)])
+    assert not has_unknown_operator(None)

@@ -5,6 +5,7 @@ from typing import Any
 
 from rescheduler.core.model.resource_requests import (
     allocated_resources,
+    device_resources,
     requested_resources,
     sum_by_node,
 )
@@ -61,3 +62,12 @@ def test_pods_and_their_requests_add_up_by_node() -> None:
     totals: dict[str, Counter[str]] = {}
     sum_by_node([{"spec": {"nodeName": "n1", "containers": [box("1")]}, "status": {}}] * 2, totals)
     assert totals == {"n1": {"cpu": 2000, "pods": 2}}
+
+
+def test_device_classes_serve_the_resource_they_name_and_one_with_their_own_name() -> None:
+    classes = [
+        {"metadata": {"name": "gpu"}, "spec": {"extendedResourceName": "example.com/gpu"}},
+        {"metadata": {"name": "nic"}, "spec": {}},
+    ]
+    prefix = "deviceclass.resource.kubernetes.io/"
+    assert device_resources(classes) == {"example.com/gpu", f"{prefix}gpu", f"{prefix}nic"}

@@ -56,6 +56,26 @@ def test_a_resource_that_no_node_offers_may_come_from_a_driver() -> None:
     assert forecast([raw_node("n1")], [raw_pod("p1", resources={"example.com/gpu": "1"})]) == [UNKNOWN]
 
 
+def test_resource_that_devices_may_serve_elsewhere_is_left_to_the_scheduler() -> None:
+    mixed: dict[str, Any] = {"resources": {"example.com/gpu": "1"}}
+    nodes = [raw_node("n1", resources={"example.com/gpu": "1"}), raw_node("n2")]
+    pods = [raw_pod("p1", **mixed), raw_pod("p2", **mixed), raw_pod("p3")]
+    found = forecasts(nodes, pods, device_resources=frozenset({"example.com/gpu"}))
+    assert [each.fit for each in found] == [UNKNOWN, UNKNOWN, FITS]
+    assert found[0].reason == "a DeviceClass may serve example.com/gpu on nodes that do not offer it"
+
+
+@pytest.mark.parametrize("value", ["900", "950"])
+@pytest.mark.parametrize("operator", ["Gt", "Lt", "Near"])
+def test_unknown_operator_of_a_toleration_is_left_to_the_scheduler(operator: str, value: str) -> None:
+    tainted = raw_node("n1", taints=[{"key": "sla", "value": "950", "effect": "NoSchedule"}])
+    pod = raw_pod("p1", tolerations=[{"key": "sla", "operator": operator, "value": value}])
+    assert forecast([tainted], [pod]) == [UNKNOWN]
+    assert forecast([raw_node("n2")], [pod]) == [FITS]
+    elsewhere = raw_pod("p1", tolerations=pod["spec"]["tolerations"], nodeSelector={HOST: "n2"})
+    assert forecast([tainted, raw_node("n2")], [elsewhere]) == [FITS]
+
+
 def test_a_taint_keeps_off_pods_that_do_not_tolerate_it() -> None:
     tainted = raw_node("n1", taints=[{"key": "own", "value": "x", "effect": "NoSchedule"}])
     tolerant = raw_pod("p2", tolerations=[{"key": "own", "operator": "Exists"}])

@@ -37,12 +37,21 @@ def test_a_replacement_does_not_select_the_former_pool() -> None:
     assert where["nodeSelector"] == {names.NODE_POOL: "fast"}
 
 
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+NEAR = [{"matchExpressions": [{"key": "zone", "operator": "Near", "values": ["a"]}]}]
+ZONES = {"topologyKey": "zone", "maxSkew": 1, "labelSelector": {}}
+
+
 @pytest.mark.parametrize(
     ("spec", "word"),
     [
         ({"schedulerName": "volcano"}, "volcano"),
         ({"resourceClaims": [{"name": "gpu"}]}, "resource claims"),
         ({"schedulingGates": [{"name": "wait"}]}, "gates"),
+        ({"affinity": {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": NEAR}}}}, "node affinity has an operator"),
+        ({"topologySpreadConstraints": [{**ZONES, "whenUnsatisfiable": "Never"}]}, "spread has a value"),
+        ({"topologySpreadConstraints": [{**ZONES, "nodeTaintsPolicy": "Soften"}]}, "spread has a value"),
+        ({"topologySpreadConstraints": [{**ZONES, "nodeAffinityPolicy": "Ignore"}]}, ""),
         ({"volumes": [{"name": "v", "rbd": {}}]}, "disk"),
         ({"volumes": [{"name": "v", "ephemeral": {}}]}, "provisioned"),
         ({"hostNetwork": True, "hostUsers": False}, "feature"),
@@ -55,6 +64,11 @@ def test_a_case_for_the_scheduler_has_a_reason(spec: dict[str, Any], word: str) 
     assert word in str(doubt) if word else doubt is None
 
 
+def test_pod_that_kueue_admits_is_left_to_the_scheduler() -> None:
+    doubt = PodRequirementsParser().parse(raw_pod(labels={"kueue.x-k8s.io/managed": "true"})).unknown_reason
+    assert "Kueue" in str(doubt)
+
+
 def test_a_selector_by_pod_identity_is_left_to_the_scheduler() -> None:
     selector = {"matchLabels": {"apps.kubernetes.io/pod-index": "0"}}
     term = {"topologyKey": "zone", "labelSelector": selector}
@@ -63,7 +77,6 @@ def test_a_selector_by_pod_identity_is_left_to_the_scheduler() -> None:
     assert "differs between pods of one owner" in str(doubt)
 
 
-REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 MANY = [{"matchExpressions": [{"key": f"k{n}", "operator": "In", "values": ["v"]}]} for n in range(600)]
 
 
