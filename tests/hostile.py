@@ -455,8 +455,18 @@ REPLICA_SET: Json = {
         annotations={"deployment.kubernetes.io/revision": "3"},
         ownerReferences=[_owner("Deployment", "web")],
     ),
-    "spec": {"replicas": 3, "minReadySeconds": 5, "selector": _SELECTOR},
+    "spec": {
+        "replicas": 3,
+        "minReadySeconds": 5,
+        "selector": _SELECTOR,
+        "template": {"metadata": {"labels": {"app": "web", "pod-template-hash": "h"}}, "spec": POD_SPEC},
+    },
     "status": {"conditions": [{"type": "ReplicaFailure", "status": "True", "message": "quota"}]},
+}
+STATEFUL_SET: Json = {
+    "metadata": _meta("db"),
+    "spec": {"template": {"metadata": {"labels": {"app": "db"}}, "spec": POD_SPEC}},
+    "status": {"currentRevision": "db-1", "updateRevision": "db-1"},
 }
 JOB: Json = {
     "metadata": _meta("job"),
@@ -599,6 +609,7 @@ VALID: Mapping[str, Json] = {
     "poddisruptionbudgets": BUDGET,
     "deployments": DEPLOYMENT,
     "replicasets": REPLICA_SET,
+    "statefulsets": STATEFUL_SET,
     "jobs": JOB,
     "daemonsets": DAEMON_SET,
     "persistentvolumeclaims": CLAIM,

@@ -198,11 +198,12 @@ def build_evacuation(
     wake = wake_signal.send
     budgets = BudgetWatch(base.client, wake, base.clock.monotonic)
     eviction_queue = EvictionQueue(base.client, base.clock, budgets, base.metrics)
+    workloads = WorkloadWatch(base.client, wake)
     replacer = Replacer(
         base.client,
         base.clock,
         budgets,
-        WorkloadWatch(base.client, wake),
+        workloads,
         base.metrics,
         wake,
         eviction_queue.evicting_uids,
@@ -213,7 +214,7 @@ def build_evacuation(
 
     def dependencies(*, may_stay: bool) -> EvacuationDependencies:
         planner = EvacuationPlanner(
-            base.client, base.store, base.clock, pool_by_namespace, wake, base.supervisor, may_stay=may_stay
+            base.client, base.store, base.clock, workloads, pool_by_namespace, wake, base.supervisor, may_stay=may_stay
         )
         return EvacuationDependencies(
             client=base.client,

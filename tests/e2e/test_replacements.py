@@ -294,3 +294,24 @@ def test_resource_that_a_device_class_may_serve_holds_no_pod_for_room(site: Site
     site.annotate(first)
     site.phase(first, "Drained")
     site.plane.kubectl("delete", "deviceclass", site.name)
+
+
+def test_pod_resized_in_place_is_held_for_the_room_that_its_template_requests(site: Site) -> None:
+    first, second = site.nodes(2, cpu="4")
+    site.policy()
+    container = {"name": "app", "image": "simulated", "resources": {"requests": {"cpu": "3"}}}
+    other = {"name": "app", "image": "simulated", "resources": {"requests": {"cpu": "2"}}}
+    site.on_first(second, [first], workloads.deployment("other", 1, site.name, containers=[other], **site.here()))
+    site.on_first(first, [second], workloads.stateful_set("db", 1, site.name, containers=[container], **site.here()))
+    # The kubelet reports that it can resize the container.
+    statuses = site.plane.get("pod", "db-0", "-n", site.name)["status"]["containerStatuses"]
+    reported = [{**status, "resources": {"requests": {"cpu": "3"}}} for status in statuses]
+    body = json.dumps({"status": {"containerStatuses": reported}})
+    site.plane.kubectl("patch", "pod", "db-0", "-n", site.name, "--subresource=status", "--type=merge", "-p", body)
+    small = json.dumps({"spec": {"containers": [{"name": "app", "resources": {"requests": {"cpu": "500m"}}}]}})
+    site.plane.kubectl("patch", "pod", "db-0", "-n", site.name, "--subresource=resize", "-p", small)
+    site.annotate(first)
+    until(lambda: site.classes(first) == {"NoRoomInPool"}, lambda: f"the blocker ({site.drain_status(first)})")
+    (blocker,) = (site.observer.drain(first) or {})["status"]["blockers"]
+    assert "the template of its owner requests cpu 3 (the pod runs with 500m)" in blocker["message"]
+    assert site.left(first)

@@ -43,10 +43,11 @@ from rescheduler.core.model import (
 from rescheduler.core.model import nodes as model_nodes
 from rescheduler.core.model.policy_selection import PolicySelector
 from rescheduler.core.model.release_record import ReleaseRecord
-from rescheduler.core.placement import planner
+from rescheduler.core.placement import planner, successors
 from rescheduler.core.placement.pod_requirements import PodRequirementsParser
 from rescheduler.core.placement.pod_snapshot import PodSnapshot
 from rescheduler.core.placement.problem import PlacementInput
+from rescheduler.core.placement.successors import successor
 from rescheduler.core.pools import labels_and_taints, misplaced_pods, taint_safety
 from rescheduler.core.pools.membership import PoolMemberships
 from rescheduler.core.rebalance import candidates, utilization
@@ -62,6 +63,7 @@ few = settings(
 
 pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")  # of arguments that are long
 Project = Callable[[Json], Any]
+CHANGED = object_schemas.sanitize_pod({**hostile.POD, "metadata": {**hostile.POD["metadata"], "generation": 2}})
 KUBERNETES: dict[str, tuple[Json, Project]] = {
     "node": (hostile.NODE, model_nodes.parse_node),
     "pod": (hostile.POD, pods.parse_pod),
@@ -70,6 +72,11 @@ KUBERNETES: dict[str, tuple[Json, Project]] = {
     "budget": (hostile.BUDGET, disruption_budgets.parse_budget),
     "Deployment": (hostile.DEPLOYMENT, workloads.parse_deployment),
     "ReplicaSet": (hostile.REPLICA_SET, workloads.parse_replica_set),
+    "StatefulSet": (hostile.STATEFUL_SET, lambda raw: successor(CHANGED, successors.stateful_set_template(raw))),
+    "changed pod": (
+        {**hostile.POD, "metadata": {**hostile.POD["metadata"], "generation": 2}},
+        lambda raw: successor(object_schemas.sanitize_pod(raw), successors.stateful_set_template(hostile.STATEFUL_SET)),
+    ),
     "Job": (hostile.JOB, workloads.replaces_terminating_pods),
     "DeviceClass": (
         hostile.DEVICE_CLASS,

@@ -1,10 +1,10 @@
 """Read the objects that a plan needs. Each object is parsed at once, to keep only the fields of a plan in memory."""
 
+import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from rescheduler.api import API_VERSION, names
 from rescheduler.api.drains import DrainOverrides, NodeDrain
@@ -18,16 +18,18 @@ from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.policy_selection import PolicySelector
-from rescheduler.core.model.raw import RawObject
+from rescheduler.core.model.raw import RawObject, RawPod, controller_reference
 from rescheduler.core.model.volume_topology import ClusterVolumes, VolumeTopology, parse_volume_topology
 from rescheduler.core.model.volumes import NodeVolumes, VolumeClaim
+from rescheduler.core.model.workloads import Deployment, ReplicaSet
+from rescheduler.core.placement import successors
 from rescheduler.core.placement.node_snapshot import NodeSnapshot
 from rescheduler.core.placement.pod_requirements import PodRequirementsParser
 from rescheduler.core.placement.pod_snapshot import PodSnapshot
 from rescheduler.core.placement.problem import PlacementInput
+from rescheduler.core.placement.successors import OwnerTemplate
 
 _DEVICE_API = "resource.k8s.io/v1"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +73,19 @@ def read_preview_input(api: ClusterApi, policies: LivePolicies, node_names: Coll
     labels = {
         raw["metadata"]["name"]: raw["metadata"].get("labels") or {} for raw in api.list_items("v1", "namespaces")
     }
-    snapshot = PodSnapshot(PodRequirementsParser(_read_enforced_pools(api, labels)), planned)
+    replica_sets = _read_replica_sets(api)
+    templates = successors.replica_set_templates(replica_sets.values())
+    snapshot = PodSnapshot(PodRequirementsParser(_read_enforced_pools(api, labels)), planned, templates)
     pods_by_node: dict[str, list[Pod]] = defaultdict(list)
     for raw in map(object_schemas.sanitize_pod, api.list_items("v1", "pods")):
-        snapshot.add(raw)
         if (node := raw["spec"].get("nodeName")) in planned:
             pods_by_node[node].append(pods.parse_pod(raw))
+            _read_stateful_set_template(api, raw, templates)
+        snapshot.add(raw)
     planned_pods = [pod for node_pods in pods_by_node.values() for pod in node_pods]
-    owner_uids = {pod.owner.uid for pod in planned_pods if pod.owner}
     cluster_volumes, node_volumes = _read_volumes(api, {pod.namespace for pod in planned_pods if pod.all_claims})
-    replica_sets = _read_apps_by_uid(api, "replicasets", owner_uids, workloads.parse_replica_set)
-    deployment_uids = {replica_set.deployment_uid for replica_set in replica_sets.values()}
+    owners = (replica_sets.get(pod.owner.uid) for pod in planned_pods if pod.owner)
+    deployment_uids = {replica_set.deployment_uid for replica_set in owners if replica_set}
     return PreviewInput(
         datetime.now(UTC),
         PlacementInput(
@@ -96,7 +100,7 @@ def read_preview_input(api: ClusterApi, policies: LivePolicies, node_names: Coll
         draining,
         _read_budgets(api),
         replica_sets,
-        _read_apps_by_uid(api, "deployments", deployment_uids, workloads.parse_deployment),
+        _read_deployments(api, deployment_uids),
         node_volumes,
         _read_daemon_sets(api, planned_pods),
     )
@@ -108,12 +112,29 @@ def _custom_resources(api: ClusterApi, resource: str) -> Iterator[RawObject]:
         yield from api.list_items(API_VERSION, resource)
 
 
-def _read_apps_by_uid(
-    api: ClusterApi, resource: str, uids: Collection[str], project: Callable[[RawObject], T]
-) -> dict[str, T]:
-    """Return the objects of an `apps` resource with these UIDs, by UID."""
-    raws = api.list_items("apps/v1", resource) if uids else ()
-    return {raw["metadata"]["uid"]: project(raw) for raw in raws if raw["metadata"]["uid"] in uids}
+def _read_stateful_set_template(api: ClusterApi, raw: RawPod, templates: dict[str, OwnerTemplate]) -> None:
+    """Add the template of the StatefulSet of a raw pod, if the pod was changed after its creation."""
+    name = successors.stateful_set_to_read(raw)
+    uid = (controller_reference(raw["metadata"]) or {}).get("uid")
+    if name is None or uid in templates:
+        return
+    if owner := api.get("apps/v1", f"namespaces/{raw['metadata']['namespace']}/statefulsets/{name}"):
+        templates[owner["metadata"]["uid"]] = successors.stateful_set_template(owner)
+
+
+def _read_replica_sets(api: ClusterApi) -> dict[str, ReplicaSet]:
+    """Return the ReplicaSets by UID, without those that cannot be parsed."""
+    replica_sets: dict[str, ReplicaSet] = {}
+    for raw in api.list_items("apps/v1", "replicasets"):
+        with contextlib.suppress(ValueError):
+            replica_sets[raw["metadata"]["uid"]] = workloads.parse_replica_set(raw)
+    return replica_sets
+
+
+def _read_deployments(api: ClusterApi, uids: Collection[str]) -> dict[str, Deployment]:
+    """Return the Deployments with these UIDs, by UID."""
+    raws = api.list_items("apps/v1", "deployments") if uids else ()
+    return {raw["metadata"]["uid"]: workloads.parse_deployment(raw) for raw in raws if raw["metadata"]["uid"] in uids}
 
 
 def _read_budgets(api: ClusterApi) -> Mapping[str, list[DisruptionBudget]]:

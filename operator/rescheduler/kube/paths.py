@@ -90,6 +90,11 @@ def replica_set(namespace: str, name: str) -> str:
     return f"{in_namespace('apps/v1', namespace, 'replicasets')}/{segment(name)}"
 
 
+def stateful_set(namespace: str, name: str) -> str:
+    """Return the path of a StatefulSet."""
+    return f"{in_namespace('apps/v1', namespace, 'statefulsets')}/{segment(name)}"
+
+
 def disruption_budgets(namespace: str) -> str:
     """Return the path of the PodDisruptionBudgets of a namespace."""
     return in_namespace("policy/v1", namespace, "poddisruptionbudgets")

@@ -49,6 +49,7 @@ REQUIRED_PERMISSIONS: tuple[RbacPermission, ...] = (
     *_permissions("apps", "deployments", "list watch"),
     *_permissions("apps", "daemonsets", "list watch"),
     *_permissions("apps", "replicasets", "get list watch"),
+    *_permissions("apps", "statefulsets", "get"),
     *_permissions("policy", "poddisruptionbudgets", "list watch"),
     *_permissions("coordination.k8s.io", "leases", "get"),
     *_permissions("cluster.x-k8s.io", "machines", "get"),

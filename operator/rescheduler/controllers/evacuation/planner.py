@@ -14,13 +14,14 @@ import structlog
 
 from rescheduler.api import names
 from rescheduler.controllers.evacuation import messages
+from rescheduler.controllers.evacuation.workload_watch import WorkloadWatch
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.readable import readable_objects
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.controllers.store.store import Store
 from rescheduler.core.model import object_schemas, resource_requests
 from rescheduler.core.model.pods import Pod
-from rescheduler.core.model.raw import RawObject
+from rescheduler.core.model.raw import RawObject, RawPod
 from rescheduler.core.model.volume_topology import ClusterVolumes, VolumeTopology
 from rescheduler.core.model.volumes import NodeVolumes
 from rescheduler.core.placement import planner
@@ -28,12 +29,18 @@ from rescheduler.core.placement.planner import Fit, Forecast
 from rescheduler.core.placement.pod_requirements import PodRequirementsParser
 from rescheduler.core.placement.pod_snapshot import PodSnapshot, ScheduledPod
 from rescheduler.core.placement.problem import PlacementInput
+from rescheduler.core.placement.successors import (
+    OwnerTemplate,
+    stateful_set_template,
+    stateful_set_to_read,
+)
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 
 log = structlog.get_logger("rescheduler.evacuation.planner")
 
 _FIRST_PLAN_TIMEOUT = 10.0  # seconds that a drain waits for its first plan
+_TEMPLATE_TIMEOUT = 3.0  # seconds that a plan waits for the list of ReplicaSets
 _REPLAN_INTERVAL = 30.0  # seconds between two plans while pods have no room
 # Pause after a plan, as a multiple of its duration: repeated plans take 1/20 of the time, first plans a quarter.
 _REPLAN_PAUSE_FACTOR, _PLAN_PAUSE_FACTOR = 20, 3
@@ -53,6 +60,7 @@ class _PlanRequest:
         started_at: time of the first request; earlier drains get room first.
         pod_uids: uids of the pods that leave.
         nodes: nodes of these pods.
+        namespaces: namespaces whose ReplicaSets have the templates of these pods.
         pods_to_place: uids of the pods that need room; a released pod needs none, because its replacement has its own.
         volumes: volumes of the node.
         planned_uids: uids of the pods in the last plan.
@@ -62,6 +70,7 @@ class _PlanRequest:
     started_at: datetime
     pod_uids: frozenset[str] = frozenset()
     nodes: frozenset[str] = frozenset()
+    namespaces: frozenset[str] = frozenset()
     pods_to_place: tuple[str, ...] = ()
     volumes: NodeVolumes = field(default_factory=NodeVolumes)
     planned_uids: frozenset[str] = frozenset()
@@ -84,6 +93,7 @@ class EvacuationPlanner:
         client: Client,
         store: Store,
         clock: Clock,
+        workloads: WorkloadWatch,
         pool_by_namespace: Callable[[], Mapping[str, str]],
         on_change: Callable[[Iterable[str]], None],
         supervisor: Supervisor,
@@ -92,7 +102,7 @@ class EvacuationPlanner:
     ) -> None:
         self._client, self._store, self._clock, self._may_stay = client, store, clock, may_stay
         self._supervisor, self._subject = supervisor, "single pods" if may_stay else "drains"
-        self._pool_by_namespace, self._on_change = pool_by_namespace, on_change
+        self._workloads, self._pool_by_namespace, self._on_change = workloads, pool_by_namespace, on_change
         self._requests: dict[str, _PlanRequest] = {}
         self._forecasts: dict[str, Forecast] = {}
         self._task: asyncio.Task[None] | None = None
@@ -113,9 +123,11 @@ class EvacuationPlanner:
         request.pods_to_place = tuple(pod.uid for pod in pods if not pod.released)
         request.pod_uids, request.volumes = frozenset(pod.uid for pod in pods), volumes
         request.nodes = frozenset(pod.node for pod in pods)
+        request.namespaces = frozenset(p.namespace for p in pods if p.owner and p.owner.kind == "ReplicaSet")
+        self._workloads.watch_templates(subscriber, request.namespaces)
         request.planned_uids &= request.pod_uids
         request.waiting_since = now if was_planned and not request.is_planned else request.waiting_since
-        if self._task is None and now >= self._not_before and self._is_due(now):
+        if self._task is None and now >= self._not_before and self._is_due(now) and self._has_templates(now):
             self._task = asyncio.create_task(self._run_plan(), name="plan")
         if not request.is_planned and wait_for_plan and now - request.waiting_since < _FIRST_PLAN_TIMEOUT:
             return None
@@ -131,6 +143,13 @@ class EvacuationPlanner:
             now >= self._next_plan_at or not self._schedulable_nodes() <= self._nodes_at_last_plan
         )
 
+    def _has_templates(self, now: float) -> bool:
+        """Whether the ReplicaSets of all requests are listed; a request does not wait long for them."""
+        return all(
+            now - request.waiting_since >= _TEMPLATE_TIMEOUT or self._workloads.are_templates_synced(name)
+            for name, request in self._requests.items()
+        )
+
     def _lacks_room(self, uid: str) -> bool:
         forecast = self._forecasts.get(uid)
         return forecast is None or forecast.fit is Fit.DOES_NOT_FIT
@@ -141,6 +160,7 @@ class EvacuationPlanner:
 
     def close(self, subscriber: str) -> None:
         """Drop the request of this subscriber, whose drain or migration has ended."""
+        self._workloads.watch_templates(subscriber, ())
         self._requests.pop(subscriber, None)
         if not self._requests:
             self._supervisor.clear("plan", self._subject)
@@ -170,10 +190,20 @@ class EvacuationPlanner:
         nodes = frozenset[str]().union(*(self._nodes_of(name) for name in subscribers if name in self._requests))
         self._nodes_at_last_plan = self._schedulable_nodes()
         pods_before = {name: self._requests[name].pods_to_place for name in subscribers if name in self._requests}
-        snapshot = PodSnapshot(PodRequirementsParser(self._pool_by_namespace()), nodes)
+        leaving_uids = {uid for uids in pods_before.values() for uid in uids}
+        namespaces = frozenset[str]().union(*(request.namespaces for request in self._requests.values()))
+        templates = self._workloads.templates(namespaces)
+        snapshot = PodSnapshot(PodRequirementsParser(self._pool_by_namespace()), nodes, templates)
+        of_stateful_sets: list[RawPod] = []  # changed pods, whose templates are read first
         async for page in self._client.list(paths.PODS):
             for raw in readable_objects(page["items"], object_schemas.sanitize_pod):
-                snapshot.add(raw)
+                if raw["metadata"].get("uid") in leaving_uids and stateful_set_to_read(raw):
+                    of_stateful_sets.append(raw)
+                else:
+                    snapshot.add(raw)
+        templates |= await self._stateful_set_templates(of_stateful_sets)
+        for changed in of_stateful_sets:
+            snapshot.add(changed)
         remaining = [name for name in subscribers if name in self._requests]  # some ended during the list of the pods
         remaining.sort(key=self._start_order)
         requests = [self._requests[name] for name in remaining]
@@ -204,6 +234,15 @@ class EvacuationPlanner:
         for request, uids in zip(requests, pods_to_place, strict=True):
             request.planned_uids |= frozenset(uids)
         self._store_forecasts(leaving, forecasts)
+
+    async def _stateful_set_templates(self, raw_pods: Iterable[RawPod]) -> dict[str, OwnerTemplate]:
+        """Return the templates of the StatefulSets of these raw pods, by UID."""
+        templates: dict[str, OwnerTemplate] = {}
+        for namespace, name in sorted({(p["metadata"]["namespace"], stateful_set_to_read(p) or "") for p in raw_pods}):
+            raw = await self._client.find(paths.stateful_set(namespace, name))
+            for found in readable_objects([raw] if raw else [], object_schemas.sanitize_stateful_set):
+                templates[found["metadata"]["uid"]] = stateful_set_template(found)
+        return templates
 
     async def _device_resources(self, leaving: Iterable[ScheduledPod]) -> frozenset[str]:
         """Return the resources that DeviceClasses serve; empty if no pod requests an extended resource."""

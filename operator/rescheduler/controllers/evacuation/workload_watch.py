@@ -14,10 +14,13 @@ from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.volumes import VolumeClaim
 from rescheduler.core.model.workloads import Deployment, ReplicaSet, Workload
+from rescheduler.core.placement.successors import OwnerTemplate, replica_set_templates
 from rescheduler.kube import paths
 from rescheduler.kube.client import Client
 from rescheduler.kube.informers import NamespacedInformers, SharedInformers
 
+_PLAN_PREFIX = "plan "
+"""Prefix of a subscriber that needs only templates. A plan needs more namespaces than the pods that are released."""
 OwnerPodsKey = tuple[str, str]
 """Namespace and label selector of the pods of an owner."""
 
@@ -33,8 +36,11 @@ class WorkloadWatch:
     """Watched workloads of the whole process; `on_change` gets the subscribers of a changed object."""
 
     def __init__(self, client: Client, on_change: Callable[[Iterable[str]], None]) -> None:
+        def notify(subscribers: Iterable[str]) -> None:
+            on_change(tuple({subscriber.removeprefix(_PLAN_PREFIX) for subscriber in subscribers}))
+
         def informers(group: str, resource: str, parse: Callable[[RawObject], Any]) -> NamespacedInformers[Any]:
-            return NamespacedInformers(client, group, resource, parse, on_change)
+            return NamespacedInformers(client, group, resource, parse, notify)
 
         self._deployments: NamespacedInformers[Deployment] = informers(
             "apps/v1", "deployments", workloads.parse_deployment
@@ -70,6 +76,20 @@ class WorkloadWatch:
         kinds: tuple[NamespacedInformers[Any], ...] = (self._deployments, self._replica_sets, self._claims)
         reasons = (informers.why_not_synced(informers.subscribed(subscriber)) for informers in kinds)
         return next((reason for reason in reasons if reason), "")
+
+    def watch_templates(self, subscriber: str, namespaces: Iterable[str]) -> None:
+        """Watch the ReplicaSets of exactly these namespaces for the plans of this subscriber."""
+        self._replica_sets.subscribe(_PLAN_PREFIX + subscriber, namespaces)
+
+    def are_templates_synced(self, subscriber: str) -> bool:
+        """Whether the ReplicaSets for the plans of this subscriber are listed."""
+        namespaces = self._replica_sets.subscribed(_PLAN_PREFIX + subscriber)
+        return all(self._replica_sets.get(namespace) is not None for namespace in namespaces)
+
+    def templates(self, namespaces: Iterable[str]) -> dict[str, OwnerTemplate]:
+        """Return the templates by UID of the ReplicaSet, as far as the ReplicaSets of these namespaces are listed."""
+        lists = (self._replica_sets.get(namespace) or {} for namespace in namespaces)
+        return replica_set_templates(rs for replica_sets in lists for rs in replica_sets.values())
 
     def owner_key(self, pod: Pod) -> OwnerPodsKey | None:
         """Return the key of the pods of the same owner; None if no ReplicaSet of the owner is known."""

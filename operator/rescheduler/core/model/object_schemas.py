@@ -31,7 +31,7 @@ _POD_TERMS = list_of(
         "topologyKey", topologyKey=str, labelSelector=SELECTOR, namespaceSelector=SELECTOR, namespaces=list_of(str)
     )
 )
-_RESOURCES = object_of(requests=QUANTITIES)
+_RESOURCES = object_of(requests=QUANTITIES, limits=QUANTITIES)
 _CONTAINER_STATUSES = list_of(object_of("name", name=str, allocatedResources=QUANTITIES, resources=_RESOURCES))
 _CONTAINERS = list_of(
     object_of(
@@ -121,8 +121,18 @@ _DEPLOYMENT = object_of(
     ),
     status=object_of(**_REPLICA_COUNTS),
 )
-_REPLICA_SET = object_of(metadata=METADATA, spec=object_of(**_WORKLOAD_SPEC), status=object_of(conditions=_CONDITIONS))
 _UPGRADE_PLAN = object_of(metadata=METADATA, status=object_of(applying=list_of(str)))
+_POD_TEMPLATE = object_of(metadata=METADATA, spec=_POD_SPEC)
+_REPLICA_SET = object_of(
+    metadata=METADATA,
+    spec=object_of(template=_POD_TEMPLATE, **_WORKLOAD_SPEC),
+    status=object_of(conditions=_CONDITIONS),
+)
+_STATEFUL_SET = object_of(
+    metadata=METADATA,
+    spec=object_of(template=_POD_TEMPLATE),
+    status=object_of(currentRevision=str, updateRevision=str),
+)
 _JOB = object_of(metadata=METADATA, spec=object_of(podReplacementPolicy=str, podFailurePolicy=anything, managedBy=str))
 _DISRUPTION_BUDGET = object_of(
     metadata=METADATA,
@@ -187,6 +197,11 @@ def sanitize_deployment(raw: RawObject) -> SanitizedObject:
 def sanitize_replica_set(raw: RawObject) -> SanitizedObject:
     """Return a ReplicaSet with checked types. Raises UnreadableError without name, namespace or UID."""
     return sanitize(raw, _REPLICA_SET, required=_NAME_NAMESPACE_UID)
+
+
+def sanitize_stateful_set(raw: RawObject) -> SanitizedObject:
+    """Return a StatefulSet with checked types. Raises UnreadableError without name, namespace or UID."""
+    return sanitize(raw, _STATEFUL_SET, required=_NAME_NAMESPACE_UID)
 
 
 def sanitize_job(raw: RawObject) -> SanitizedObject:

@@ -13,6 +13,7 @@ RawObject = Mapping[str, Any]
 RawMetadata = Mapping[str, Any]
 RawPod = Mapping[str, Any]
 RawPodSpec = Mapping[str, Any]
+RawPodTemplate = Mapping[str, Any]
 RawOwnerReference = Mapping[str, Any]
 RawToleration = Mapping[str, Any]
 

@@ -10,11 +10,12 @@ from rescheduler.api.untrusted import INT32, bounded_integer, bounded_text, pars
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.node_affinity import NodeConstraints, parse_node_constraints
 from rescheduler.core.model.pods import Pod
-from rescheduler.core.model.raw import RawObject, controller_reference
+from rescheduler.core.model.raw import RawObject, RawPodTemplate, controller_reference
 
 _REVISION = "deployment.kubernetes.io/revision"
 _MAX_REVISION_LENGTH = 253
 _MAX_MESSAGE_LENGTH = 1024
+_TEMPLATE_CONTAINER_FIELDS = ("name", "resources", "restartPolicy", "restartPolicyRules", "ports", "volumeMounts")
 _JOB_CONTROLLER = "kubernetes.io/job-controller"
 
 
@@ -54,6 +55,8 @@ class ReplicaSet:
         deployment_selector: its selector without `pod-template-hash`, as a query of the API. All ReplicaSets of a
             Deployment share it.
         selector: the whole selector; None accepts every pod.
+        template: raw template of its pods, only with the fields of containers that a plan reads; None without replicas,
+            because a namespace may have thousands of old ReplicaSets.
     """
 
     namespace: str
@@ -68,6 +71,7 @@ class ReplicaSet:
     min_ready_time: timedelta = timedelta()
     deployment_selector: str = ""
     selector: LabelSelector | None = None
+    template: RawPodTemplate | None = field(default=None, compare=False, repr=False)
 
     def selects(self, pod: Pod) -> bool:
         """Whether the selector matches the pod; the ReplicaSet controller drops a pod that no longer matches."""
@@ -140,7 +144,20 @@ def parse_replica_set(raw: RawObject) -> ReplicaSet:
         min_ready_time=parse_seconds(spec.get("minReadySeconds")),
         deployment_selector=LabelSelector.model_validate(selector | {"matchLabels": labels}).query(),
         selector=LabelSelector.model_validate(selector),
+        template=scheduling_template(spec.get("template")) if spec.get("replicas", 1) else None,
     )
+
+
+def scheduling_template(template: RawPodTemplate | None) -> RawPodTemplate:
+    """Return a raw pod template without the fields of containers that no plan reads, such as environments."""
+    template = template or {}
+    spec = template.get("spec") or {}
+    containers = {
+        kind: [{name: c[name] for name in _TEMPLATE_CONTAINER_FIELDS if name in c} for c in spec.get(kind) or ()]
+        for kind in ("containers", "initContainers")
+    }
+    labels = (template.get("metadata") or {}).get("labels") or {}
+    return {"metadata": {"labels": labels}, "spec": {**spec, **containers}}
 
 
 def replaces_terminating_pods(raw: RawObject) -> bool:

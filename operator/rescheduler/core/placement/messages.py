@@ -19,6 +19,9 @@ GATED_BY_KUEUE = "Kueue holds the new pod back until its queue admits it (a sche
 UNKNOWN_NODE_AFFINITY = "its node affinity has an operator that Rescheduler does not know"
 UNKNOWN_SPREAD_POLICY = "its topology spread has a value that Rescheduler does not know"
 UNKNOWN_TOLERATION = "a toleration for a taint of a node has an operator that Rescheduler does not know"
+CHANGED_POD = "the pod was changed after its creation, and the next pod of its owner is not known"
+ROLLOUT = "a rollout is under way, and the next pod of its owner is another one"
+REQUESTS_OF_VPA = "the Vertical Pod Autoscaler sets the requests of the next pod"
 SCHEDULED_IN_GROUP = "the pod is scheduled as part of a group"
 HAS_INLINE_DISK = "the pod mounts a disk that its spec names"
 HAS_EPHEMERAL_VOLUME = "the pod has a volume that is provisioned after the pod is placed"
@@ -49,6 +52,19 @@ def resources_not_offered(resources: Sequence[str]) -> str:
 def resources_of_devices(resources: Sequence[str]) -> str:
     """Return that a DeviceClass may serve these resources on nodes that do not offer them."""
     return f"a DeviceClass may serve {', '.join(resources)} on nodes that do not offer it"
+
+
+def resized(parts: Iterable[tuple[str, str, str]]) -> str:
+    """Return how the requests of a template differ from those of the pod; `parts`: resource, template and pod."""
+    listed = ", ".join(
+        f"{resource} {requested} (the pod runs with {running})" for resource, requested, running in parts
+    )
+    return f"the template of its owner requests {listed}"
+
+
+def with_note(reason: str, note: str | None) -> str:
+    """Return a reason with the note on the requests of the template."""
+    return f"{reason}; {note}" if note else reason
 
 
 def too_many_constraints(limit: int) -> str:

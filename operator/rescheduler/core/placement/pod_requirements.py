@@ -50,6 +50,7 @@ class PodRequirements:
         spread_constraints: hard topology spread constraints.
         affinity_terms: required affinity to other pods; `anti_affinity_terms`: required anti-affinity.
         unknown_reason: why only the scheduler can decide; None if a plan can decide.
+        note: how the pod differs from the one that runs; None if it does not.
     """
 
     namespace: str
@@ -62,6 +63,7 @@ class PodRequirements:
     anti_affinity_terms: tuple[PodAffinityTerm, ...] = ()
     priority: int = 0
     unknown_reason: str | None = None
+    note: str | None = None
 
     @property
     def requests_extended_resource(self) -> bool:
@@ -103,8 +105,11 @@ class PodRequirementsParser:
         self._pool_by_namespace = pool_by_namespace or {}
         self._parsed_by_key: dict[str, PodRequirements] = {}
 
-    def parse(self, raw: RawPod) -> PodRequirements:
-        """Parse the requirements of a raw pod's replacement. Raises UnreadableError without name or namespace."""
+    def parse(self, raw: RawPod, *, unknown_reason: str | None = None, note: str | None = None) -> PodRequirements:
+        """Parse the requirements of a raw pod. Raises UnreadableError without name or namespace.
+
+        `unknown_reason`, `note`: of the successor that this pod is.
+        """
         raw = object_schemas.sanitize_pod(raw)
         meta, spec = raw["metadata"], raw["spec"]
         labels = template_labels(meta)
@@ -114,13 +119,23 @@ class PodRequirementsParser:
             for kind in ("containers", "initContainers")
             for c in spec.get(kind) or ()
         ]
-        unknown = _unknown_reason(spec) or (messages.GATED_BY_KUEUE if _KUEUE_MANAGED in labels else None)
+        unknown = (
+            unknown_reason or _unknown_reason(spec) or (messages.GATED_BY_KUEUE if _KUEUE_MANAGED in labels else None)
+        )
         key = repr(
-            (meta["namespace"], sorted(labels.items()), len(spec.get("containers") or ()), containers, parts, unknown)
+            (
+                meta["namespace"],
+                sorted(labels.items()),
+                len(spec.get("containers") or ()),
+                containers,
+                parts,
+                unknown,
+                note,
+            )
         )
         if (requirements := self._parsed_by_key.get(key)) is None:
             requirements = self._parsed_by_key[key] = _parse_requirements(
-                meta["namespace"], labels, spec, unknown, self._pool_by_namespace.get(meta["namespace"])
+                meta["namespace"], labels, spec, unknown, self._pool_by_namespace.get(meta["namespace"]), note
             )
         return requirements
 
@@ -137,7 +152,7 @@ _KEY_FIELDS = (
 
 
 def _parse_requirements(
-    namespace: str, labels: Labels, spec: RawPodSpec, unknown_reason: str | None, pool: str | None
+    namespace: str, labels: Labels, spec: RawPodSpec, unknown_reason: str | None, pool: str | None, note: str | None
 ) -> PodRequirements:
     if _has_too_many_constraints(spec):
         unknown_reason = unknown_reason or messages.too_many_constraints(_MAX_CONSTRAINTS)
@@ -167,6 +182,7 @@ def _parse_requirements(
         anti_affinity_terms=anti_affinity,
         priority=spec.get("priority") or 0,
         unknown_reason=unknown_reason,
+        note=note,
     )
 
 

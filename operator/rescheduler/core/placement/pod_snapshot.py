@@ -5,7 +5,7 @@ hardly with the number of pods.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from rescheduler.core.model import object_schemas
@@ -20,6 +20,7 @@ from rescheduler.core.placement.pod_requirements import (
     host_ports,
     template_labels,
 )
+from rescheduler.core.placement.successors import OwnerTemplate, successor
 
 _KINDS_WITHOUT_POD_IDENTITY = ("ReplicaSet", "Deployment")
 """Controllers of pods without identity. A Deployment is the controller of its released pods."""
@@ -74,14 +75,27 @@ class PodSnapshot:
             next pod is not known. Without ReplicaSets and Deployments.
     """
 
-    def __init__(self, parser: PodRequirementsParser, planned_nodes: Collection[str] = ()) -> None:
-        """`planned_nodes`: nodes whose pods are kept one by one."""
+    def __init__(
+        self,
+        parser: PodRequirementsParser,
+        planned_nodes: Collection[str] = (),
+        templates: Mapping[str, OwnerTemplate] | None = None,
+    ) -> None:
+        """Create a snapshot without pods.
+
+        `planned_nodes`: nodes whose pods are kept one by one. `templates`: by UID of the owner; the caller may add
+        templates later.
+        """
         self.allocated_by_node: dict[str, Counter[str]] = defaultdict(Counter)
         self.node_counts_by_traits: dict[PodTraits, Counter[str]] = defaultdict(Counter)
         self.pods_by_node: dict[str, list[ScheduledPod]] = defaultdict(list)
         self.pending: Counter[PodRequirements] = Counter()
         self.owner_uids_in_transition: set[str] = set()
-        self._parser, self._planned_nodes = parser, planned_nodes
+        self._parser, self._planned_nodes, self._templates = (
+            parser,
+            planned_nodes,
+            {} if templates is None else templates,
+        )
         self._traits_by_key: dict[str, PodTraits] = {}
 
     def add(self, raw: RawPod) -> None:
@@ -111,8 +125,10 @@ class PodSnapshot:
     def _scheduled_pod(self, raw: RawPod, traits: PodTraits) -> ScheduledPod:
         meta = raw["metadata"]
         key = f"{meta['namespace']}/{meta['name']}"
-        requirements, claims = self._parser.parse(raw), claim_names(raw["spec"])
         owner_uid = (controller_reference(raw["metadata"]) or {}).get("uid", "")
+        next_pod = successor(raw, self._templates.get(owner_uid))
+        requirements = self._parser.parse(next_pod.raw, unknown_reason=next_pod.unknown_reason, note=next_pod.note)
+        claims = claim_names(raw["spec"])
         return ScheduledPod(key, meta.get("uid", ""), raw["spec"]["nodeName"], traits, requirements, claims, owner_uid)
 
     def _traits(self, raw: RawPod) -> PodTraits:

@@ -56,9 +56,8 @@ class UnschedulableExplainer:
         parts = [(self._describe(group, why, max_free), count) for why, count in rejections.most_common() if count]
         if not parts:
             return UnschedulableReason(messages.NO_OTHER_NODE)
-        return UnschedulableReason(
-            messages.no_node_takes_pod(rejections.total(), parts), rejections[BLOCKED_BY_PODS] > 0
-        )
+        reason = messages.no_node_takes_pod(rejections.total(), parts)
+        return UnschedulableReason(messages.with_note(reason, group.requirements.note), rejections[BLOCKED_BY_PODS] > 0)
 
     def _describe(self, group: EquivalenceGroup, reason: str, max_free: Counter[str]) -> str:
         if reason == PODS:

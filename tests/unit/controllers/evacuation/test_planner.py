@@ -6,17 +6,18 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.controllers.evacuation.planner import EvacuationPlanner
+from rescheduler.controllers.evacuation.workload_watch import WorkloadWatch
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
 from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.core.model import pods
-from rescheduler.core.model.raw import RawPod
+from rescheduler.core.model.raw import RawObject, RawPod
 from rescheduler.core.model.volumes import NodeVolumes
 from rescheduler.core.placement.planner import Fit
 from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError
 from unit.builders import controlled_by, raw_node, raw_pod
-from unit.fakes import FakeClock, FakeClusterClient
+from unit.fakes import FakeClock, FakeClusterClient, settle
 from unit.supervision import supervisor
 
 SHOP = {names.NODE_POOL: "shop"}
@@ -33,8 +34,16 @@ class World:
         self.put_node("in", labels=SHOP)
         self.put_node("out")
         in_pool = {"x": "shop"}
+        self.workloads = WorkloadWatch(self.client, self._wake)
         self.plans = EvacuationPlanner(
-            self.client, self.store, self.clock, lambda: in_pool, self._wake, supervisor(), may_stay=True
+            self.client,
+            self.store,
+            self.clock,
+            self.workloads,
+            lambda: in_pool,
+            self._wake,
+            supervisor(),
+            may_stay=True,
         )
 
     def put_node(self, name: str, **fields: Any) -> None:
@@ -52,6 +61,9 @@ class World:
             return self.plans.forecast("migration/out", rows, NodeVolumes(), wait_for_plan=True)
 
         found = look()
+        if found is None and not self.plans._task:
+            await settle()  # the list of ReplicaSets
+            found = look()
         if self.plans._task:
             await asyncio.wait({self.plans._task})
             found = look()
@@ -129,3 +141,43 @@ async def test_an_api_server_without_device_classes_serves_no_resources_by_them(
     world.client.refused["LIST deviceclasses"] = ApiError("GET", paths.DEVICE_CLASSES, ErrorResponse(404))
     world.put_node("gpu", resources=gpu)
     assert await world.ask(asks) == {"b": Fit.DOES_NOT_FIT}
+
+
+def resized(raw: RawPod) -> RawPod:
+    return {**raw, "metadata": {**raw["metadata"], "generation": 2}}
+
+
+def template(cpu: str) -> RawObject:
+    return {"metadata": {"labels": {"app": "a"}}, "spec": raw_pod(cpu=cpu)["spec"]}
+
+
+async def test_a_pod_resized_in_place_is_planned_by_the_template_of_its_replica_set() -> None:
+    pod = resized(owned("a", cpu="100m", kind="ReplicaSet"))
+    owner = {"metadata": {"namespace": "x", "name": "o", "uid": "o-ReplicaSet"}}
+    world = World(pod)
+    world.client.put("replicasets", owner | {"spec": {"replicas": 1, "template": template("2")}})
+    assert await world.ask(pod) == {"a": Fit.DOES_NOT_FIT}
+    world.plans.close("migration/out")
+    await settle()
+    assert world.workloads.templates(["x"]) == {}
+
+
+async def test_a_stateful_set_is_read_only_for_a_pod_that_was_changed() -> None:
+    plain, changed = owned("a", cpu="100m"), resized(owned("b", cpu="100m"))
+    world = World(plain, changed)
+    owner = {"metadata": {"namespace": "x", "name": "o-StatefulSet", "uid": "o-StatefulSet"}}
+    world.client.put("statefulsets", owner | {"spec": {"template": template("2")}})
+    world.client.refuse("GET statefulsets", 500)
+    assert await world.ask(plain) == {"a": Fit.FITS}
+    world.client.refused.clear()
+    world.clock.seconds += 60
+    assert await world.ask(plain, changed) == {"a": Fit.FITS, "b": Fit.DOES_NOT_FIT}
+
+
+async def test_a_plan_does_not_wait_long_for_replica_sets() -> None:
+    pod = resized(owned("a", cpu="100m", kind="ReplicaSet"))
+    world = World(pod)
+    world.client.refuse("LIST replicasets", 403, "not allowed")
+    assert await world.ask(pod) is None
+    world.clock.seconds += 4
+    assert await world.ask(pod) == {"a": Fit.UNKNOWN}

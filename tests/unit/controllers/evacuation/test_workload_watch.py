@@ -179,3 +179,19 @@ async def test_unknown_claim_counts_as_a_volume_of_one_node(claims: tuple[str, .
     await world.subscribe(A)
     found = world.watch.has_single_node_volume(pod("a", claims=claims))
     assert found is single_node
+
+
+async def test_templates_are_watched_for_plans_beside_the_workloads_of_a_subscriber() -> None:
+    world = World()
+    world.watch.watch_templates("n", ["s"])
+    assert not world.watch.are_templates_synced("n")
+    await settle()
+    assert world.watch.are_templates_synced("n")
+    assert set(world.watch.templates(["s", "unknown"])) == {"web-a"}
+    world.watch.subscribe("n", ())
+    world.woken.clear()
+    world.client.put("replicasets", raw_replica_set(revision="2"))
+    await settle()
+    assert world.woken == ["n"]
+    world.watch.watch_templates("n", ())
+    assert world.watch.templates(["s"]) == {}

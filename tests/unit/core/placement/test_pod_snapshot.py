@@ -3,6 +3,7 @@
 from rescheduler.core.model.raw import RawPod
 from rescheduler.core.placement.pod_requirements import PodRequirementsParser
 from rescheduler.core.placement.pod_snapshot import PodSnapshot
+from rescheduler.core.placement.successors import OwnerTemplate
 from unit.builders import controlled_by, raw_pod
 
 
@@ -45,6 +46,22 @@ def test_pods_without_a_node_are_pending_unless_gated_or_deleted() -> None:
     gated = raw_pod("b", node="", schedulingGates=[{"name": "g"}])
     going = terminating(raw_pod("c", node=""))
     assert census(raw_pod("a", node="", phase="Pending"), gated, going).pending.total() == 1
+
+
+def test_requirements_are_those_of_the_successor() -> None:
+    raw = controlled_by(raw_pod("a", node="n1", cpu="1"), "ReplicaSet", "set")
+    raw["metadata"]["generation"] = 2
+    own = {"metadata": {"labels": {"app": "b"}}, "spec": raw_pod(cpu="4")["spec"]}
+    found = PodSnapshot(PodRequirementsParser(), {"n1"}, templates := {})
+    templates["set"] = OwnerTemplate(own, own)
+    found.add(raw)
+    (pod,) = found.pods_by_node["n1"]
+    assert (pod.requirements.requests, pod.requirements.labels, pod.traits.labels) == (
+        {"cpu": 4000},
+        {"app": "b"},
+        {"app": "a"},
+    )
+    assert found.allocated_by_node["n1"]["cpu"] == 1000
 
 
 def test_owners_with_pods_in_transition_are_known() -> None:
