@@ -17,6 +17,7 @@ from harness import ControlPlane, workloads
 from harness.observer import Observer
 from harness.operators import Operator, install
 from harness.waiting import until
+from harness.watches import watch_events
 
 HERE = Path(__file__).parent
 OPERATOR = "system:serviceaccount:rescheduler-system:rescheduler"
@@ -137,22 +138,6 @@ def session(plane: ControlPlane) -> requests.Session:
     """Return an HTTP session with the administrator's rights."""
     opened: requests.Session = Observer(plane.kubeconfig).api.session
     return opened
-
-
-def watch_events(
-    opened: requests.Session, url: str, *, version: str = "", seconds: int = 600, accept: str = "application/json"
-) -> Iterator[dict[str, Any]]:
-    """Yield the events of a watch until the server ends it, bookmarks included.
-
-    Args:
-        version: the resourceVersion to watch from; empty begins with the objects that exist.
-        seconds: how long the watch lasts.
-    """
-    query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": str(seconds), "allowWatchBookmarks": "true"}
-    with opened.get(url, params=query, headers={"Accept": accept}, stream=True, timeout=(5, seconds + 30)) as answer:
-        answer.raise_for_status()
-        for line in answer.iter_lines():
-            yield json.loads(line)
 
 
 class Departures:

@@ -11,11 +11,12 @@ from typing import Any
 
 import requests
 
-from bench.common import deploy_apps, policy, say, session, spread, watch_events
+from bench.common import deploy_apps, policy, say, session, spread
 from harness import ControlPlane, workloads
 from harness.observer import Observer
 from harness.operators import Operator
 from harness.waiting import until
+from harness.watches import watch_events
 from rescheduler.core.model.raw import RawObject
 
 APPS, REPLICAS, ROOM = 25, 20, 2

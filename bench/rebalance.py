@@ -15,12 +15,13 @@ from typing import Any
 
 import yaml
 
-from bench.common import OPERATOR, audit, say, session, watch_events
+from bench.common import OPERATOR, audit, say, session
 from harness import ControlPlane, binaries, unbalanced_cluster, workloads
 from harness.observer import Observer
 from harness.operators import Operator, install
 from harness.unbalanced_cluster import App, deviation
 from harness.waiting import until
+from harness.watches import watch_events
 
 POOLS, NODES = 5, 10
 HIGH, LOW = 80, 50

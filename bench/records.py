@@ -12,9 +12,10 @@ from pathlib import Path
 
 import requests
 
-from bench.common import session, stamp, watch_events
+from bench.common import session, stamp
 from harness import ControlPlane
 from harness.operators import NAMESPACE
+from harness.watches import watch_events
 from invariants.objects import deleting, uid
 from invariants.records import Answer, Call, Change, Place
 from rescheduler.core.model.raw import RawObject

@@ -6,9 +6,10 @@ import time
 from bisect import bisect_left
 from typing import Any
 
-from bench.common import OPERATOR, Departures, audit, fill, restore, say, session, spread, stamp, watch_events
+from bench.common import OPERATOR, Departures, audit, fill, restore, say, session, spread, stamp
 from harness import ControlPlane, binaries
 from harness.observer import Observer
+from harness.watches import watch_events
 
 APPS, REPLICAS = 10, 10
 _ADMIN = "kwok-admin"
