@@ -42,6 +42,7 @@ class Machines(Clients):
         count: int,
         *,
         prefix: str = "n",
+        first: int = 1,
         labels: Mapping[str, str] | None = None,
         taints: Sequence[Mapping[str, str]] = (),
         cpu: str = "8",
@@ -53,9 +54,9 @@ class Machines(Clients):
     ) -> list[str]:
         """Add simulated nodes; wait until they are Ready and the scheduler may use them.
 
-        With `own_kwok` each node has its own KWOK process. Nodes of a `rack` share one. Other nodes share the main one.
+        Their names are the prefix with numbers from `first` on. With `own_kwok` each node has its own KWOK process. Nodes of a `rack` share one. Other nodes share the main one.
         """
-        names = [f"{prefix}{index + 1}" for index in range(count)]
+        names = [f"{prefix}{first + index}" for index in range(count)]
         bodies: list[dict[str, Any]] = []
         for index, name in enumerate(names):
             where = name if own_kwok else rack or MAIN

@@ -1,6 +1,6 @@
 """The lowest number of Ready pods over time, which a budget or replacement first promises."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,7 +8,7 @@ from harness.observer import Observer
 from harness.waiting import repeated
 
 
-def ready(pod: dict[str, Any]) -> bool:
+def ready(pod: Mapping[str, Any]) -> bool:
     """Whether a Service sends requests to the pod: Ready, and not Terminating."""
     conditions = pod.get("status", {}).get("conditions", [])
     serving = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
