@@ -15,7 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-CODE = ("operator/", "bench/", "manifests/", "tests/harness/", "tests/simulation/", "tests/invariants/")
+CODE = (
+    "operator/",
+    "bench/",
+    "manifests/",
+    "tests/harness/",
+    "tests/simulation/",
+    "tests/invariants/",
+    "tests/catalogue/",
+)
 PROSE = (".md", ".yaml", ".tpl", ".txt")
 
 RULES: tuple[tuple[str, str], ...] = (
