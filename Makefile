@@ -6,7 +6,7 @@ RUN := PYTHONPATH=operator:tests $(BIN)/python
 COVERAGE_FLOOR := 93
 IMAGE ?= ghcr.io/rescheduler-dev/rescheduler:0.1.0
 
-.PHONY: demo test test-crash test-real lint bench manifests image cluster cluster-down binaries lock clean
+.PHONY: demo test test-crash test-real catalogue lint bench manifests image cluster cluster-down binaries lock clean
 
 demo: $(VENV)/ready
 	@$(RUN) -m harness.demo $(if $(KEEP),--keep)
@@ -26,6 +26,9 @@ test-crash: $(VENV)/ready binaries
 test-real: $(VENV)/ready
 	PYTHONPATH=operator:tests $(BIN)/python -m harness.real $(BIN)/pytest tests/real
 	PYTHONPATH=operator:tests:. $(BIN)/python -m bench.real
+
+catalogue: $(VENV)/ready binaries
+	$(RUN) -m catalogue $(ONLY)
 
 lint: $(VENV)/ready binaries
 	$(BIN)/ruff check .
