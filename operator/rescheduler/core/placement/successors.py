@@ -65,7 +65,7 @@ class Successor:
     """The pod that takes a pod's place.
 
     Attributes:
-        raw: the raw pod, as far as it is known.
+        raw: the known part of the raw pod.
         unknown_reason: why a plan does not know the successor; None if it does.
         note: how the successor differs from the pod that runs; None if it does not.
     """
