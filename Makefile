@@ -16,7 +16,8 @@ demo: $(VENV)/ready
 # its floor, and `harness rights` lists rights that no test used.
 test: $(VENV)/ready binaries
 	@rm -rf build/rights && mkdir -p build
-	@RIGHTS_USED=$(CURDIR)/build/rights $(BIN)/python -m slipcover -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+	@RIGHTS_USED=$(CURDIR)/build/rights $(BIN)/python -W "ignore:Unable to activate:RuntimeWarning" -m slipcover \
+		-m pytest -n 4 --dist loadfile --no-loadscope-reorder
 	@$(RUN) -m harness coverage build/coverage.json --floor $(COVERAGE_FLOOR)
 	@$(RUN) -m harness rights build/rights
 

@@ -13,7 +13,7 @@ _PYTHON = """#!/bin/sh
 case "$1 $2" in
 "-m venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python && cp pip .venv/bin/pip ;;
 "-m harness.demo") echo "the demo" ;;
-"-m slipcover") echo "the tests" ;;
+"-W ignore:"*) echo "the tests" ;;
 esac
 """
 

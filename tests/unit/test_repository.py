@@ -12,8 +12,8 @@ from rescheduler.api.crds import manifests
 from rescheduler.kube.preflight import REQUIRED_PERMISSIONS
 
 ROOT = Path(__file__).parents[2]
-PLACEMENT_PARSERS = ("pod_affinity", "pod_requirements", "pod_snapshot", "topology_spread")
-"""The modules of `core/placement` that parse raw pods."""
+PLACEMENT_PARSERS = ("pod_affinity", "pod_requirements", "pod_snapshot", "successors", "topology_spread")
+"""The modules of `core/placement` that parse or build raw pods."""
 
 
 def test_the_standard_librarys_operator_is_not_shadowed() -> None:
