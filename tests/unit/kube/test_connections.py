@@ -5,6 +5,7 @@ import json
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -399,7 +400,11 @@ async def test_an_exec_plugin_that_fails_or_hangs_is_named(
 
 def _children() -> set[str]:
     """Return the PIDs of running child processes."""
-    return {child for task in Path("/proc/self/task").glob("*/children") for child in task.read_text().split()}
+    children = set[str]()
+    for task in Path("/proc/self/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
+            children.update(task.read_text().split())
+    return children
 
 
 async def test_the_expiry_of_exec_credentials_is_read(
