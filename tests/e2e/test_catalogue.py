@@ -6,7 +6,7 @@ from catalogue.entries import load
 from harness import ControlPlane
 from harness.operators import Operator
 
-ENTRIES = ("custom-owner", "every-kind", "late-pod")
+ENTRIES = ("every-kind", "late-pod")
 """Entries without long waits."""
 
 
