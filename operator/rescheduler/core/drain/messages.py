@@ -88,12 +88,18 @@ def volumes_attached(volumes: Sequence[str]) -> str:
     return f"volumes are still attached: {listing(volumes, _MAX_LISTED)}"
 
 
-def no_pod_leaving(*, waiting_for_replacement: int, blocked: int, queued: int) -> str:
-    """Return the message of a drain in which no pod leaves at the moment."""
+def no_pod_leaving(
+    *, waiting_for_replacement: int, blocked: int, queued: int, detaching_volumes: Sequence[str] = ()
+) -> str:
+    """Return the message of a drain in which no pod leaves at the moment.
+
+    A queued pod with a claim waits until the volumes of other pods are detached.
+    """
+    volumes = f" until volumes are detached: {listing(detaching_volumes, _MAX_LISTED)}" if detaching_volumes else ""
     parts = (
         (waiting_for_replacement, "waiting for a replacement that is Ready"),
         (blocked, "blocked (see status.blockers)"),
-        (queued, "queued"),
+        (queued, "queued" + volumes),
     )
     return "no pod is leaving now: " + ", ".join(f"{count} {text}" for count, text in parts if count > 0)
 

@@ -375,6 +375,7 @@ def _moving_message(status_input: StatusInput) -> str:
         waiting_for_replacement=summary.waiting_for_replacement,
         blocked=len(summary.blockers),
         queued=summary.existing - summary.waiting_for_replacement - len(summary.blockers),
+        detaching_volumes=sorted(summary.detaching_volumes),
     )
 
 

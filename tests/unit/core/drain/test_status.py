@@ -242,6 +242,10 @@ OVER: dict[str, Any] = {"phase": Phase.RESTORING}
             "1 blocked (see status.blockers)",
         ),
         ({"pod_summary": PodSummary(detaching_volumes=frozenset({"pv1"}))}, "still attached: pv1"),
+        (
+            {"pod_summary": PodSummary(existing=1, remaining=1, detaching_volumes=frozenset({"pv1"}))},
+            "no pod is leaving now: 1 queued until volumes are detached: pv1",
+        ),
         ({"pod_summary": PodSummary()}, "no pod is left"),
         ({"write_failures": (REFUSED,)}, "the node cannot be cordoned"),
         (
