@@ -123,7 +123,10 @@ def _read_stateful_set_template(api: ClusterApi, raw: RawPod, templates: dict[st
 
 
 def _read_replica_sets(api: ClusterApi) -> dict[str, ReplicaSet]:
-    """Return the ReplicaSets by UID, without those that cannot be parsed."""
+    """Return the ReplicaSets by UID, without those that cannot be parsed.
+
+    A plan judges the pods of an unreadable ReplicaSet like pods whose owner has no template.
+    """
     replica_sets: dict[str, ReplicaSet] = {}
     for raw in api.list_items("apps/v1", "replicasets"):
         with contextlib.suppress(ValueError):

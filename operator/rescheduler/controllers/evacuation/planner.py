@@ -194,16 +194,17 @@ class EvacuationPlanner:
         namespaces = frozenset[str]().union(*(request.namespaces for request in self._requests.values()))
         templates = self._workloads.templates(namespaces)
         snapshot = PodSnapshot(PodRequirementsParser(self._pool_by_namespace()), nodes, templates)
-        of_stateful_sets: list[RawPod] = []  # changed pods, whose templates are read first
+        changed: list[tuple[str, RawPod]] = []  # with the StatefulSet, whose template is read first
         async for page in self._client.list(paths.PODS):
             for raw in readable_objects(page["items"], object_schemas.sanitize_pod):
-                if raw["metadata"].get("uid") in leaving_uids and stateful_set_to_read(raw):
-                    of_stateful_sets.append(raw)
+                if raw["metadata"].get("uid") in leaving_uids and (stateful_set := stateful_set_to_read(raw)):
+                    changed.append((stateful_set, raw))
                 else:
                     snapshot.add(raw)
-        templates |= await self._stateful_set_templates(of_stateful_sets)
-        for changed in of_stateful_sets:
-            snapshot.add(changed)
+        stateful_sets = {(raw_pod["metadata"]["namespace"], stateful_set) for stateful_set, raw_pod in changed}
+        templates |= await self._stateful_set_templates(stateful_sets)
+        for _, raw_pod in changed:
+            snapshot.add(raw_pod)
         remaining = [name for name in subscribers if name in self._requests]  # some ended during the list of the pods
         remaining.sort(key=self._start_order)
         requests = [self._requests[name] for name in remaining]
@@ -235,10 +236,10 @@ class EvacuationPlanner:
             request.planned_uids |= frozenset(uids)
         self._store_forecasts(leaving, forecasts)
 
-    async def _stateful_set_templates(self, raw_pods: Iterable[RawPod]) -> dict[str, OwnerTemplate]:
-        """Return the templates of the StatefulSets of these raw pods, by UID."""
+    async def _stateful_set_templates(self, stateful_sets: Iterable[tuple[str, str]]) -> dict[str, OwnerTemplate]:
+        """Return the templates of StatefulSets, by UID; `stateful_sets`: namespace and name of each."""
         templates: dict[str, OwnerTemplate] = {}
-        for namespace, name in sorted({(p["metadata"]["namespace"], stateful_set_to_read(p) or "") for p in raw_pods}):
+        for namespace, name in sorted(stateful_sets):
             raw = await self._client.find(paths.stateful_set(namespace, name))
             for found in readable_objects([raw] if raw else [], object_schemas.sanitize_stateful_set):
                 templates[found["metadata"]["uid"]] = stateful_set_template(found)

@@ -15,6 +15,7 @@ from rescheduler.core.model import object_schemas
 from rescheduler.core.model.node_affinity import NodeConstraints, parse_node_constraints
 from rescheduler.core.model.pods import TERMINAL_PHASES, Pod, parse_pod
 from rescheduler.core.model.raw import (
+    DEFAULT_SCHEDULER,
     HOSTNAME_LABEL,
     REQUIRED_AFFINITY,
     RawObject,
@@ -24,8 +25,6 @@ from rescheduler.core.model.raw import (
 )
 from rescheduler.core.model.release_record import read_record
 from rescheduler.core.model.resource_requests import allocated_resources, allocated_with_pod, requested_resources
-
-_DEFAULT_SCHEDULER = "default-scheduler"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +125,7 @@ class ListedPod:
             )
             or spec.get("hostNetwork")
             or spec.get("resourceClaims")
-            or spec.get("schedulerName", _DEFAULT_SCHEDULER) != _DEFAULT_SCHEDULER
+            or spec.get("schedulerName", DEFAULT_SCHEDULER) != DEFAULT_SCHEDULER
         )
 
     def to_pod(self) -> Pod:

@@ -18,6 +18,7 @@ RawOwnerReference = Mapping[str, Any]
 RawToleration = Mapping[str, Any]
 
 HOSTNAME_LABEL = "kubernetes.io/hostname"
+DEFAULT_SCHEDULER = "default-scheduler"
 NAME_FIELD = "metadata.name"
 """The only field that `matchFields` of node affinity may name."""
 REQUIRED_AFFINITY = "requiredDuringSchedulingIgnoredDuringExecution"

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.node_affinity import NodeConstraints, has_unknown_operator, parse_node_constraints
-from rescheduler.core.model.raw import RawMetadata, RawPod, RawPodSpec, required_node_terms
+from rescheduler.core.model.raw import DEFAULT_SCHEDULER, RawMetadata, RawPod, RawPodSpec, required_node_terms
 from rescheduler.core.model.resource_requests import ResourceList, requested_resources
 from rescheduler.core.placement import messages
 from rescheduler.core.placement.pod_affinity import UNKNOWN_SELECTOR, Labels, PodAffinityTerm, required_terms
@@ -30,7 +30,6 @@ _SPREAD_VALUES = (
 )
 _MAX_CONSTRAINTS = 1000
 _SCHEDULING_FIELDS = ("nodeSelector", "affinity", "tolerations", "topologySpreadConstraints")
-_DEFAULT_SCHEDULER = "default-scheduler"
 _INLINE_DISK_SOURCES = ("gcePersistentDisk", "awsElasticBlockStore", "iscsi", "rbd")
 _ANY_IP = "0.0.0.0"  # noqa: S104 - address of a host port on all addresses in the API
 
@@ -206,8 +205,8 @@ def _unknown_reason(spec: RawPodSpec) -> str | None:
     rules = [rule for c in containers for rule in c.get("restartPolicyRules") or ()]
     checks = (
         (
-            spec.get("schedulerName", _DEFAULT_SCHEDULER) != _DEFAULT_SCHEDULER,
-            messages.uses_other_scheduler(spec.get("schedulerName", _DEFAULT_SCHEDULER)),
+            spec.get("schedulerName", DEFAULT_SCHEDULER) != DEFAULT_SCHEDULER,
+            messages.uses_other_scheduler(spec.get("schedulerName", DEFAULT_SCHEDULER)),
         ),
         (bool(spec.get("resourceClaims")), messages.HAS_RESOURCE_CLAIMS),
         (bool(spec.get("schedulingGates")), messages.HAS_SCHEDULING_GATES),
