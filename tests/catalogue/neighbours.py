@@ -17,7 +17,7 @@ from catalogue.measures import finished, going, owner_of
 from harness import webhooks
 from harness.clients import ControlPlaneError
 from harness.min_ready import ready
-from harness.waiting import repeated, until
+from harness.waiting import in_background, repeated, until
 
 _EVERY = 0.2  # seconds between two looks
 Neighbour = Callable[..., AbstractContextManager[None]]
@@ -231,23 +231,15 @@ def autoscaler(cluster: Cluster, *, after: float) -> AbstractContextManager[None
     return _looking(look)
 
 
-@contextmanager
-def controllers_away(cluster: Cluster, *, after: float, seconds: float) -> Iterator[None]:
+def controllers_away(cluster: Cluster, *, after: float, seconds: float) -> AbstractContextManager[None]:
     """Pause kube-controller-manager for a while."""
-    done = threading.Event()
 
-    def run() -> None:
-        if not done.wait(after):
+    def run(ended: threading.Event) -> None:
+        if not ended.wait(after):
             with cluster.plane.paused("kube-controller-manager"):
-                done.wait(seconds)
+                ended.wait(seconds)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    return in_background(run)
 
 
 NEIGHBOURS: dict[str, Neighbour] = {

@@ -156,7 +156,7 @@ def _drain(cluster: Cluster, entry: Entry, way: Way, recorder: Recorder) -> Resu
     left = sorted({owner_of(p) for p in there} - set(entry.stays))
     uids = {p["metadata"]["uid"] for p in there}
     if done and left:
-        messages = (*messages, f"reported the end with pods of {', '.join(left)} on the node")
+        messages = (*messages, f"reported the end, but the node still has pods of {', '.join(left)}")
     tally = recorder.tally
     return Result(
         finished=done and not left,

@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +22,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from harness.waiting import repeated
 
 MODULE = Path(__file__).parent / "binaries"
 NODE_MODULE = Path(__file__).parent / "real" / "binaries"
@@ -325,10 +326,7 @@ def _go_build(go: str, programs: Sequence[Program], step: str) -> None:
     command = [go, "build", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", linker, "-o", output]
     environment = {**os.environ, "CGO_ENABLED": str(int(programs[0].cgo)), "GOGC": "400", "GOFLAGS": "-mod=readonly"}
     began = time.monotonic()
-    done = threading.Event()
-    ticker = threading.Thread(target=_tick, args=(step, began, done), daemon=True)
-    ticker.start()
-    try:
+    with repeated(lambda: say(f"{step}: building, {time.monotonic() - began:.0f} s so far"), every=15):
         result = subprocess.run(
             [*command, *(program.package for program in programs)],
             cwd=programs[0].tools,
@@ -338,15 +336,8 @@ def _go_build(go: str, programs: Sequence[Program], step: str) -> None:
             stderr=subprocess.STDOUT,
             text=True,
         )
-    finally:
-        done.set()
     if result.returncode:
         raise MissingBinariesError(f"go build failed:\n{result.stdout[-2000:]}")
     for program in programs:
         (target / program.name).rename(_home(program) / program.name)
     say(f"{step}: built in {time.monotonic() - began:.0f} s")
-
-
-def _tick(step: str, began: float, done: threading.Event) -> None:
-    while not done.wait(15):
-        say(f"{step}: building, {time.monotonic() - began:.0f} s so far")

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -25,18 +25,23 @@ def until(condition: Callable[[], T], what: str | Callable[[], str], *, seconds:
 
 
 @contextmanager
-def repeated(step: Callable[[], object], *, every: float) -> Iterator[None]:
-    """Call `step` every so many seconds, in a thread, while the block runs."""
-    stop = threading.Event()
-
-    def run() -> None:
-        while not stop.wait(every):
-            step()
-
-    thread = threading.Thread(target=run)
+def in_background(run: Callable[[threading.Event], object]) -> Iterator[None]:
+    """Run `run` in a thread while the block runs; its argument is set when the block has ended."""
+    ended = threading.Event()
+    thread = threading.Thread(target=run, args=(ended,))
     thread.start()
     try:
         yield
     finally:
-        stop.set()
+        ended.set()
         thread.join()
+
+
+def repeated(step: Callable[[], object], *, every: float) -> AbstractContextManager[None]:
+    """Call `step` every so many seconds, in a thread, while the block runs."""
+
+    def run(ended: threading.Event) -> None:
+        while not ended.wait(every):
+            step()
+
+    return in_background(run)
