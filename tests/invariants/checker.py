@@ -62,6 +62,9 @@ class Checker:
         """Check a request before its result is known."""
         if call.user in self.ours:
             self._say(call, (words for rule in CALLS for words in rule(call)))
+            pod = self.state.objects["pods"].get((call.place.namespace, call.place.name))
+            if call.verb == "evict" and not call.dry and pod and self.state.released(pod):
+                self.state.note_eviction(pod)
 
     def answer(self, answer: Answer) -> None:
         """Check the result of a request, dry runs included."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
-from math import ceil
 
 from invariants.objects import (
     OUT_OF_SERVICE,
@@ -151,8 +150,9 @@ def _replaced_first(state: RecordedState, pod: RawObject, policies: list[Resched
 
 
 def releases_are_few(state: RecordedState, change: Change) -> Violations:
-    """Check that at most a quarter of an owner's pods are released, all Ready and on a cordoned node.
+    """Check that few pods of an owner are released together, all Ready and on a cordoned node.
 
+    The first is released without others. Each pod that leaves after its replacement was Ready doubles their number.
     Only a suspected node may have more.
     """
     pod = change.before
@@ -173,7 +173,7 @@ def releases_are_few(state: RecordedState, change: Change) -> Violations:
     out = [p for p in family if state.released(p)]
     before = min((move(p)["ready"] for p in out), default=wanted)
     surplus = sum(map(is_ready, family)) - min(wanted, before)  # that many evictions are on their way
-    if len(out) - max(0, surplus) >= max(1, ceil(0.25 * wanted)) and not suspicions:
+    if len(out) - max(0, surplus) >= 2 ** state.successes(deployment) and not suspicions:
         yield f"releases a pod in addition to {[name(p) for p in out]}"
 
 

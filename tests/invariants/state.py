@@ -18,6 +18,7 @@ from invariants.objects import (
     has_taint,
     is_ready,
     labels,
+    move,
     name,
     node_of,
     released,
@@ -37,6 +38,7 @@ RENEWED = 11.0
 """Seconds within which a running kubelet renews its Lease."""
 _OWNED = ("ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted")
 _UNRENEWED = 10.0  # seconds without a renewal, after which the Lease may have expired
+_WAVE = 3600.0  # seconds after which the operator forgets the success of a replacement
 _OUTAGE = 15.0
 """Seconds without any write, after which the API server counts as away."""
 
@@ -53,6 +55,7 @@ class RecordedState:
         released_uids: uids of all pods that the operator ever released.
         acted: by node, when the operator last wrote to it or to a pod on it.
         led: since when one operator has held the Lease without a break.
+        evictions: by uid of a Deployment, when the operator first sent an eviction of a released pod, for each release.
         lost: by uid of a Deployment, when others last removed a released pod of it, and the record of that pod.
     """
 
@@ -64,6 +67,7 @@ class RecordedState:
         self.released_uids: set[str] = set()
         self.acted: dict[str, float] = {}
         self.led = 0.0
+        self.evictions: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
         self.lost: dict[str, tuple[float, RawObject]] = {}
         self._lease = ("", 0.0)  # holder, and time of the last renewal
         self._past: dict[tuple[str, str], list[tuple[float, Any]]] = defaultdict(list)
@@ -214,6 +218,15 @@ class RecordedState:
     def released(self, pod: RawObject) -> bool:
         """Whether the operator released the pod, and has not returned it."""
         return released(pod) and uid(pod) in self.released_uids
+
+    def note_eviction(self, pod: RawObject) -> None:
+        """Record an eviction that the operator sends for a released pod."""
+        record = move(pod)
+        self.evictions[record["deploymentUID"]].setdefault((uid(pod), record["since"]), self.at)
+
+    def successes(self, deployment: RawObject) -> int:
+        """Return how many released pods of a Deployment were replaced within the last hour."""
+        return sum(at > self.at - _WAVE - self.lag for at in self.evictions[uid(deployment)].values())
 
     def deployment_of(self, pod: RawObject) -> RawObject | None:
         """Return the Deployment that owns a pod, or from which the pod was released."""

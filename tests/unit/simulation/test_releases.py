@@ -145,6 +145,24 @@ def test_whoever_deletes_released_pods_costs_one_pod_and_not_the_service() -> No
     run_scenario(Guarded, scenario)
 
 
+def test_ten_pods_of_an_owner_move_in_three_rounds() -> None:
+    async def scenario(sandbox: Guarded) -> None:
+        await sandbox.settle(workloads.deployment("web", 10, SPACE), workloads.budget("web", SPACE, maxUnavailable=1))
+        for node in ("n2", "n3"):
+            sandbox.cluster.machines[node].slow = 20.0
+        sandbox.watch("web")
+        sandbox.cluster.annotate("n1", maintenance="test")
+        await sandbox.until(lambda: sandbox.status().get("phase") == "Drained", limit=300)
+        released = [at for at, call in sandbox.calls if releases(call)]
+        starts = [
+            at for before, at in zip([0.0, *released], released, strict=False) if at - before > 10
+        ]  # new pods take 20 s
+        assert [sum(start <= at < start + 10 for at in released) for start in starts] == [1, 2, 7]
+        assert sandbox.least["web"] == 10
+
+    run_scenario(Guarded, scenario)
+
+
 def forged(**changes: Any) -> dict[str, str]:
     """Return a forged record of a move."""
     record = {

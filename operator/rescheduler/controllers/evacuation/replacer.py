@@ -40,6 +40,7 @@ from rescheduler.core.replacement.decisions import (
     ReplacementInput,
     ReplacementStep,
 )
+from rescheduler.core.replacement.slow_start import SlowStart
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 
@@ -98,6 +99,9 @@ class Replacer:
             refusal_message,
         )
         self._backoffs: dict[str, ReplacementBackoff] = {}  # by uid of the Deployment
+        self._slow_start = SlowStart()
+        self._replaced: dict[str, str] = {}  # by uid of a released pod with a Ready replacement: uid of its Deployment
+        self._succeeded: set[str] = set()  # uids of released pods that count as a success already
         self._without_room: set[str] = set()  # uids of Deployments with a backoff that the plan also has no room for
         self._first_seen_at: dict[str, datetime] = {}  # by pod uid
         self._rollouts: dict[str, datetime] = {}  # by uid of the Deployment: when its rollout was first seen
@@ -142,6 +146,7 @@ class Replacer:
         staying_uids = {pod.uid for pod, decision in pod_decisions if decision.action is not PodAction.EVICT}
         replacement_decisions: dict[str, ReplacementDecision] = {}
         self._index, self._leaving_uids = ReplicaSetIndex(), set(self._evicting_uids())
+        self._record_successes(now)
         releases: Counter[str] = Counter(self._releasing.values())
         for pod in replaceable:
             self._load_backoff(pod, blockers.get(pod.key), drain, now)
@@ -149,6 +154,9 @@ class Replacer:
             forecast = known_forecasts.get(pod.uid)
             decision = self._decide(pod, drain, now, releases, pod_mode, forecast)
             decision = capacity.with_no_room_message(decision, forecast) if pod_mode is not MoveMode.NONE else decision
+            record = self.as_released(pod).release_record
+            if decision.step is ReplacementStep.EVICT and record and not pod.finished:
+                self._replaced[pod.uid] = record.deployment_uid
             if decision.step is ReplacementStep.EVICT or (
                 decision.step is ReplacementStep.PLAIN_EVICTION and decision.reason in decisions.KEEP_LAST_READY_REASONS
             ):
@@ -194,6 +202,9 @@ class Replacer:
                 ReplacementStep.HOLD, blocker_class=result.blocker_class, message=result.message, hint=result.hint
             )
         owner = _owner_uid(pod, workload)
+        current = workload.current_replica_set if workload else None
+        if current and current.replica_failure:
+            self._slow_start.record_setback(owner)
         inputs = ReplacementInput(
             drain,
             now,
@@ -204,6 +215,7 @@ class Replacer:
             backoff=self._backoff(owner, forecast, now),
             rollout_since=self._rollout_since(owner, workload, now),
             releases_in_flight=releases[owner],
+            max_released=self._slow_start.max_released(owner, now),
             release_only=mode is MoveMode.RELEASE_ONLY,
             eviction_refusal=self._refusal_message(pod.uid),
             no_room_reason=capacity.no_room_reason(forecast),
@@ -234,7 +246,7 @@ class Replacer:
             owner = _owner_uid(pod, workload)
             if backoff := decisions.backoff_after_removal(pod, drain, self._backoffs.get(owner), now):
                 self._removed_by_others.add(pod.uid)
-                self._backoffs[owner] = backoff
+                self._set_backoff(owner, backoff)
                 self._metrics.released_pods_taken.inc()
                 log.warning("pod.removed_by_others", pod=pod.key, uid=pod.uid, node=pod.node, why=backoff.message)
 
@@ -265,6 +277,17 @@ class Replacer:
             return None
         return backoff
 
+    def _record_successes(self, now: datetime) -> None:
+        """Record each pod that leaves after its replacement was Ready, once for each release."""
+        for uid in (self._replaced.keys() & self._leaving_uids) - self._succeeded:
+            self._slow_start.record_success(self._replaced[uid], now)
+            self._succeeded.add(uid)
+
+    def _set_backoff(self, owner: str, backoff: ReplacementBackoff) -> None:
+        """Record a failed replacement of an owner."""
+        self._backoffs[owner] = backoff
+        self._slow_start.record_setback(owner)
+
     def _clear_backoff(self, owner: str) -> None:
         """Drop the backoff of an owner, which then no longer affects its next release."""
         self._backoffs.pop(owner, None)
@@ -281,7 +304,7 @@ class Replacer:
         if blocker is None or workload is None or (owner := _owner_uid(pod, workload)) in self._backoffs:
             return
         if backoff := decisions.backoff_from_blocker(blocker, drain, now):
-            self._backoffs[owner] = backoff
+            self._set_backoff(owner, backoff)
 
     def _rollout_since(self, owner: str, workload: Workload | None, now: datetime) -> datetime:
         if workload and workload.is_rolling_out:
@@ -317,9 +340,11 @@ class Replacer:
                 self._dry_run_failures,
                 self._write_failures,
                 self._released,
+                self._replaced,
             ):
                 by_uid.pop(uid, None)
             self._removed_by_others.discard(uid)
+            self._succeeded.discard(uid)
 
     def start(self, subscriber: str, pod: Pod, decision: ReplacementDecision, cause: str = "") -> None:
         """Start the step of the decision, unless a request for this pod is in flight; `cause`: of a release."""
@@ -404,7 +429,7 @@ class Replacer:
                     self._delay_retry(self._write_failures, pod, refusal, subscriber)
                     return
                 if decision.backoff:
-                    self._backoffs[_owner_uid(pod, workload)] = decision.backoff
+                    self._set_backoff(_owner_uid(pod, workload), decision.backoff)
                 patch = release_record.return_patch(
                     pod.uid, pod.resource_version, pod.other_owner_references, pod.release_record
                 )
@@ -419,6 +444,8 @@ class Replacer:
             self._released[pod.uid] = pods.parse_pod(response)
         else:
             self._released.pop(pod.uid, None)
+        self._replaced.pop(pod.uid, None)
+        self._succeeded.discard(pod.uid)
         self._write_failures.pop(pod.uid, None)
         self._dry_run_failures.pop(pod.uid, None)
         self._metrics.replacements.labels(decision.step).inc()

@@ -129,19 +129,28 @@ class MigrationTask:
         settings = migration.settings(policy.spec.drain if policy else DrainSettings())
         requests = self._effective_requests(begun_only=wait is not None)
         may_move = wait is None or (policy is not None and policy.spec.suspend is Suspend.NEW)
-        evaluation = self._evacuation.evaluate(
-            NodeDrainStatus(blockers=tuple(blocked.blocker for blocked in self.blocked)[:50]),
-            settings,
-            EvictionContext(now=self._deps.clock.now()),  # no failure of the node: no decision requires proof
-            MoveMode.ALL if may_move else MoveMode.NONE,
-            requests,
-        )
+        mode = MoveMode.ALL if may_move else MoveMode.NONE
+        evaluation = self._evaluate(settings, mode, requests)
         if evaluation is None:
             return RECHECK_INTERVAL
         self._update_progress(evaluation.summary, requests)
-        if self._tracked_pods and wait is None:
-            node = await self._patch_node(node, migration.taint_patch(node))
+        if self._tracked_pods and wait is None and (patch := migration.taint_patch(node)):
+            node = await self._patch_node(node, patch)
+            # A decision from before an awaited write may be wrong now: it is made again.
+            evaluation = self._evaluate(settings, mode, requests)
+            if evaluation is None:
+                return RECHECK_INTERVAL
         return await self._apply(node, evaluation, policy if may_move else None, settings)
+
+    def _evaluate(self, settings: DrainSettings, mode: MoveMode, requests: Mapping[str, str]) -> PodEvaluation | None:
+        """Return the decisions of this moment; None while a list is missing."""
+        return self._evacuation.evaluate(
+            NodeDrainStatus(blockers=tuple(blocked.blocker for blocked in self.blocked)[:50]),
+            settings,
+            EvictionContext(now=self._deps.clock.now()),  # no failure of the node: no decision requires proof
+            mode,
+            requests,
+        )
 
     def _effective_requests(self, *, begun_only: bool) -> dict[str, str]:
         begun_uids = {pod.uid for pod in self._evacuation.node_pods() if pod.release_record}

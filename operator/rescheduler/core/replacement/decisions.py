@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from math import ceil
 
 from rescheduler.api import names
 from rescheduler.api.drains import Blocker, BlockerClass
@@ -21,7 +20,6 @@ from rescheduler.core.model.workloads import ReplicaSet, Workload
 from rescheduler.core.replacement import messages
 from rescheduler.core.replacement.movers import has_mover
 
-_MAX_RELEASED_FRACTION = 0.25  # share of the replicas of an owner that may be released at the same time
 _MIN_BACKOFF = timedelta(minutes=1)
 _MAX_BACKOFF = timedelta(minutes=30)
 _MAX_DOUBLINGS = 10  # after days of failures, more would overflow a timedelta
@@ -116,6 +114,7 @@ class ReplacementInput:
         backoff: the last failure of the owner, even if its pause is over; None if there is none.
         rollout_since: when the operator first saw the running rollout; None if no rollout is known.
         releases_in_flight: number of pods of the owner with a release request in flight.
+        max_released: number of pods of the owner that may be released together, by slow start.
         release_only: the node is only suspected: release pods at once, and evict none.
         eviction_refusal: why the API server refuses the eviction, apart from budgets; None if it does not.
         no_room_reason: why no other node has room for the pod; None if one has room, or if unknown.
@@ -131,6 +130,7 @@ class ReplacementInput:
     backoff: ReplacementBackoff | None = None
     rollout_since: datetime | None = None
     releases_in_flight: int = 0
+    max_released: int = 1
     release_only: bool = False
     eviction_refusal: str | None = None
     no_room_reason: str | None = None
@@ -350,15 +350,21 @@ def _decide_unreleased(pod: Pod, workload: Workload, inputs: ReplacementInput) -
             workload,
             inputs,
         )
-    # An autoscaler acts on a Pending replacement, so one pod is released even without room. More would only be at risk.
-    one_at_a_time = inputs.no_room_reason or (
-        backoff and backoff.failure in (ReplacementFailure.NO_ROOM, ReplacementFailure.REMOVED_BY_OTHERS)
-    )
-    max_released = 1 if one_at_a_time else max(1, ceil(_MAX_RELEASED_FRACTION * workload.replicas))
     released_count = len(workload.released_pods) + inputs.releases_in_flight
-    if not inputs.release_only and released_count >= max_released:
+    if not inputs.release_only and released_count >= _max_released(workload, inputs):
         return ReplacementDecision(ReplacementStep.WAIT, waiting_for=messages.released_pods_first(released_count))
     return ReplacementDecision(ReplacementStep.RELEASE)
+
+
+def _max_released(workload: Workload, inputs: ReplacementInput) -> int:
+    """Return how many pods of the owner may be released together: one without room and after a setback.
+
+    An autoscaler acts on a Pending replacement, so one pod is released even without room. More would only be at risk.
+    """
+    rs = workload.current_replica_set
+    has_pending = any(new.unschedulable_message and not new.ready for new in workload.controlled_pods(rs))
+    one_at_a_time = inputs.no_room_reason or has_pending or inputs.backoff or (rs and rs.replica_failure)
+    return 1 if one_at_a_time else inputs.max_released
 
 
 def _wait_for_ready(workload: Workload, backoff: ReplacementBackoff | None) -> ReplacementDecision | None:
@@ -498,7 +504,7 @@ def _decide_released(pod: Pod, workload: Workload, inputs: ReplacementInput) -> 
         return ReplacementDecision(ReplacementStep.EVICT)
     if superseded:
         return _hold_for_rollout() if timed_out else ReplacementDecision(ReplacementStep.WAIT)
-    if rs and rs.replica_failure:
+    if rs and rs.replica_failure and (timed_out or not _has_new_pod_on_its_way(workload, rs, record)):
         failure = (
             ReplacementFailure.NOT_POSSIBLE if "exceeded quota" in rs.replica_failure else ReplacementFailure.NOT_READY
         )
@@ -511,6 +517,16 @@ def _decide_released(pod: Pod, workload: Workload, inputs: ReplacementInput) -> 
             (new.unschedulable_message for new in workload.controlled_pods(rs) if new.unschedulable_message), ""
         ),
     )
+
+
+def _has_new_pod_on_its_way(workload: Workload, rs: ReplicaSet, record: ReleaseRecord) -> bool:
+    """Whether a new pod, created since the first release, may still become Ready and let a released pod leave.
+
+    More pods may be released together than a quota allows new pods. The others then wait for the room of that pod.
+    """
+    releases = (released.release_record or record for released in workload.released_pods)
+    first_release = min((release.released_at for release in releases), default=record.released_at)
+    return any(not new.ready and _is_created_after(new, first_release) for new in workload.controlled_pods(rs))
 
 
 def _eviction_refusal(pod: Pod, inputs: ReplacementInput) -> str | None:

@@ -465,10 +465,67 @@ async def test_two_drains_share_the_limit_of_an_owner_during_a_release() -> None
     assert (await world.decide("b", subscriber="n2")).step is ReplacementStep.WAIT
 
 
-async def test_one_evaluation_releases_only_as_many_pods_as_the_owner_may_lack() -> None:
+async def replaced_world() -> World:
+    """Return a world in which the eviction of the released pod `x` is under way, after its replacement was Ready."""
+    world = await ready_world(*(raw_replica(name) for name in "abcdef"), raw_replica("x", **RELEASED), replicas=6)
+    assert (await world.decide("x")).step is ReplacementStep.EVICT
+    world.evicting = frozenset({"x"})
+    world.ask()
+    return world
+
+
+def released_together(world: World, *pods: str, subscriber: str = "n") -> list[str]:
+    """Return the pods that the next evaluation releases."""
+    decisions = world.ask(*pods, subscriber=subscriber) or {}
+    return [uid for uid, decision in decisions.items() if decision.step is ReplacementStep.RELEASE]
+
+
+async def test_one_evaluation_releases_only_as_many_pods_as_slow_start_allows() -> None:
     world = await ready_world(*three())
-    steps = [decision.step for decision in (world.ask() or {}).values()]
-    assert steps.count(ReplacementStep.RELEASE) == 1
+    assert released_together(world) == ["a"]
+    world = await replaced_world()
+    assert released_together(world) == ["a", "b"]
+
+
+async def test_success_counts_once_however_often_the_eviction_is_sent() -> None:
+    world = await replaced_world()
+    for evicting in ((), ("x",), (), ("x",)):
+        world.evicting = frozenset(evicting)
+        world.ask()
+    assert released_together(world) == ["a", "b"]
+
+
+async def test_drains_share_the_successes_and_the_limit_of_an_owner() -> None:
+    world = await replaced_world()
+    await world.decide("c", subscriber="n2")
+    assert released_together(world, "c", "d", "e", subscriber="n2") == ["c", "d"]
+    world.client.stalled = asyncio.Event()
+    await world.start(RELEASE, "a", subscriber="n")
+    assert released_together(world, "c", "d", "e", subscriber="n2") == ["c"]
+
+
+async def test_refused_replacement_lets_slow_start_begin_again() -> None:
+    world = await replaced_world()
+    refused = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}
+    for conditions in ([refused], []):
+        world.client.put("replicasets", {**raw_replica_set(replicas=6), "status": {"conditions": conditions}})
+        await settle()
+        assert released_together(world) == ["a"]
+
+
+async def test_failed_replacement_lets_slow_start_begin_again() -> None:
+    world = await replaced_world()
+    world.replacer.record_removals([replace(leaving(), uid="y")], DrainSettings(), NOW)
+    assert released_together(world) == []
+    world.replacer.record_replacement(parse_pod(raw_replica("z", record=release_record())))
+    assert released_together(world) == ["a"]
+
+
+async def test_pod_that_is_evicted_plainly_is_no_success() -> None:
+    world = await ready_world(*three())
+    world.evicting = frozenset({"a"})
+    world.ask()
+    assert released_together(world, "b", "c") == ["b"]
 
 
 async def test_pod_that_fits_elsewhere_is_released_before_the_others() -> None:

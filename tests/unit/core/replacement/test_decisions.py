@@ -25,7 +25,9 @@ from rescheduler.core.replacement.decisions import (
     backoff_from_blocker,
     decide,
     decide_return,
+    ready_before_release,
 )
+from rescheduler.core.replacement.slow_start import SlowStart
 from unit.builders import NOW, PodFields, pod, release_record
 
 DEPLOYMENT = Deployment("s", "web", "web", replicas=3, revision="1")
@@ -70,12 +72,35 @@ def test_a_pod_is_released_first() -> None:
     assert decide(THREE[0], workload(*THREE), setting()).step is ReplacementStep.RELEASE
 
 
-def test_a_quarter_of_an_owner_at_once_rounded_up() -> None:
+def test_no_more_pods_are_released_together_than_slow_start_allows() -> None:
     released = released_replica("p1")
     assert decide(THREE[1], workload(released, *THREE[1:]), setting()).step is ReplacementStep.WAIT
     assert decide(THREE[0], workload(*THREE), setting(releases_in_flight=1)).step is ReplacementStep.WAIT
-    many = replace(DEPLOYMENT, replicas=5)
-    assert decide(THREE[1], workload(released, *THREE[1:], deployment=many), setting()).step is ReplacementStep.RELEASE
+    two = setting(max_released=2)
+    assert decide(THREE[1], workload(released, *THREE[1:]), two).step is ReplacementStep.RELEASE
+    assert decide(THREE[2], workload(released, released_replica("p2"), THREE[2]), two).step is ReplacementStep.WAIT
+
+
+@pytest.mark.parametrize(
+    ("changes", "pods", "replica_set"),
+    [
+        ({"no_room_reason": "full"}, (), CURRENT),
+        ({}, (replica("new", ready=False, unschedulable_message="0/3 nodes: Insufficient cpu"),), CURRENT),
+        ({}, (), replace(CURRENT, replica_failure="exceeded quota")),
+        *(
+            ({"backoff": ReplacementBackoff(failure, "why", NOW - timedelta(seconds=1))}, (), CURRENT)
+            for failure in ReplacementFailure
+        ),
+    ],
+)
+def test_one_pod_is_released_without_room_and_after_a_setback(
+    changes: dict[str, Any], pods: tuple[Pod, ...], replica_set: ReplicaSet
+) -> None:
+    inputs = setting(max_released=8, **changes)
+    none_released = workload(*THREE, *pods, replica_sets=(replica_set,))
+    assert decide(THREE[0], none_released, inputs).step is ReplacementStep.RELEASE
+    one_released = workload(released_replica("p1"), *THREE[1:], *pods, replica_sets=(replica_set,))
+    assert decide(THREE[1], one_released, inputs).step is ReplacementStep.WAIT
 
 
 @pytest.mark.parametrize(
@@ -267,11 +292,11 @@ def test_a_record_that_cannot_be_cleared_is_reported_and_holds_no_pod() -> None:
 
 
 def test_no_second_pod_is_released_while_fewer_are_ready_than_at_the_first() -> None:
-    many = replace(DEPLOYMENT, replicas=8)
+    many, inputs = replace(DEPLOYMENT, replicas=8), setting(max_released=2)
     released, others = released_replica("p1", before=8), tuple(replica(f"p{n}") for n in range(2, 9))
-    assert decide(others[0], workload(released, *others, deployment=many), setting()).step is ReplacementStep.RELEASE
+    assert decide(others[0], workload(released, *others, deployment=many), inputs).step is ReplacementStep.RELEASE
     fewer = (replace(others[-1], ready=False), *others[:-1])
-    waits = decide(others[0], workload(released, *fewer, deployment=many), setting())
+    waits = decide(others[0], workload(released, *fewer, deployment=many), inputs)
     assert (waits.step, waits.waiting_for) == (ReplacementStep.WAIT, "7 of 8 pods of the owner are Ready")
 
 
@@ -398,6 +423,19 @@ def test_a_pod_without_a_replacement_in_time_is_returned_with_the_cause(
     assert choice.backoff is not None
     assert choice.backoff.failure is trouble
     assert choice.backoff.retry_at >= NOW + timedelta(minutes=5)
+
+
+def test_released_pods_wait_for_the_new_pods_that_a_quota_allows() -> None:
+    """More pods may be released together than the quota allows new pods: the others wait for their turn."""
+    old, other = released_replica("p1", since=9), released_replica("p2")
+    refused: dict[str, Any] = {"replica_sets": (replace(CURRENT, replica_failure="exceeded quota"),)}
+    new = replica("new", ready=False, created=NOW - timedelta(seconds=10))
+    assert decide(old, workload(old, other, THREE[2], new, **refused), setting()).step is ReplacementStep.WAIT
+    assert decide(old, workload(old, other, THREE[2], **refused), setting()).step is ReplacementStep.RETURN
+    older = replace(new, created=NOW - timedelta(seconds=11))
+    assert decide(old, workload(old, other, THREE[2], older, **refused), setting()).step is ReplacementStep.RETURN
+    late = setting(NOW + timedelta(minutes=5))
+    assert decide(old, workload(old, other, THREE[2], new, **refused), late).step is ReplacementStep.RETURN
 
 
 def test_quota_is_known_at_once() -> None:
@@ -527,6 +565,107 @@ def test_no_eviction_leaves_fewer_ready_than_before(
             assert left >= min(replicas, before)
 
 
+class Owned:
+    """Pods of one owner on a drained node, the controllers around them, and the releases of slow start.
+
+    Attributes:
+        spare: how many pods more than the replicas the quota allows.
+        removed: number of released pods that another client removed.
+        least: fewest Ready pods so far.
+    """
+
+    def __init__(self, replicas: int, spare: int) -> None:
+        self.deployment, self.spare = replace(DEPLOYMENT, replicas=replicas), spare
+        self.pods = {name: replica(name) for name in (f"p{n}" for n in range(replicas))}
+        self.slow_start = SlowStart()
+        self.backoff: ReplacementBackoff | None = None
+        self.now, self.removed, self.least, self.created = NOW, 0, replicas, 0
+        self.refused = False
+
+    @property
+    def world(self) -> Workload:
+        sets = (replace(CURRENT, replica_failure="exceeded quota" if self.refused else None),)
+        return workload(*self.pods.values(), deployment=self.deployment, replica_sets=sets)
+
+    def create_pods(self) -> None:
+        """Let the ReplicaSet create what it lacks, and the quota refuse what it does not allow."""
+        lacking = self.deployment.replicas - sum(not pod.released for pod in self.pods.values())
+        allowed = self.deployment.replicas + self.spare - len(self.pods)
+        self.refused = lacking > max(0, allowed)
+        for _ in range(min(lacking, allowed)):
+            self.created += 1
+            name = f"new{self.created}"
+            self.pods[name] = replica(name, ready=False, node="n2", created=self.now)
+
+    def set_back(self, backoff: ReplacementBackoff | None) -> None:
+        self.backoff = backoff
+        self.slow_start.record_setback("web")
+
+    def evaluate(self) -> None:
+        """Decide for each old pod in turn, as one process does for all drains, and apply the decision."""
+        for name in [name for name in self.pods if name.startswith("p")]:
+            pod, world = self.pods[name], self.world
+            allowed = self.slow_start.max_released("web", self.now)
+            inputs = setting(self.now, backoff=self.backoff, max_released=allowed)
+            decision = decide(pod, world, inputs)
+            match decision.step:
+                case ReplacementStep.RELEASE:
+                    record = release_record(
+                        released_at=self.now, ready_pods=ready_before_release(world) or world.serving_count
+                    )
+                    self.pods[name] = replace(pod, released=True, release_record=record)
+                    assert len(self.world.released_pods) <= (1 if self.backoff else allowed)
+                case ReplacementStep.EVICT:
+                    del self.pods[name]
+                    self.slow_start.record_success("web", self.now)
+                    self.backoff = None
+                case ReplacementStep.RETURN:
+                    self.pods[name] = replace(pod, released=False, release_record=None)
+                    self.set_back(decision.backoff)
+            self.least = min(self.least, self.world.serving_count)
+
+    def run(self, event: str) -> None:
+        self.now += timedelta(seconds=5)
+        new = next((pod for pod in self.pods.values() if not pod.ready), None)
+        released = next((pod for pod in self.pods.values() if pod.released), None)
+        if event == "create":
+            self.create_pods()
+        elif event == "ready" and new:
+            self.pods[new.name] = replace(new, ready=True)
+        elif event == "late":
+            self.now += timedelta(minutes=10)
+        elif event == "remove" and released:
+            del self.pods[released.name]
+            self.removed += released.ready
+            self.set_back(backoff_after_removal(released, DrainSettings(), self.backoff, self.now))
+        self.evaluate()
+
+
+@given(
+    replicas=st.integers(1, 12),
+    spare=st.integers(0, 12),
+    events=st.lists(st.sampled_from(("create", "create", "ready", "ready", "ready", "late", "remove")), max_size=60),
+)
+def test_releases_alone_cost_no_ready_pod(replicas: int, spare: int, events: list[str]) -> None:
+    """Never more are released together than allowed, and only other clients make the Ready pods fewer."""
+    owner = Owned(replicas, spare)
+    owner.evaluate()
+    for event in events:
+        owner.run(event)
+        assert owner.least >= replicas - owner.removed
+
+
+def test_ten_pods_move_in_three_rounds() -> None:
+    owner, rounds = Owned(10, 10), []
+    while any(name.startswith("p") for name in owner.pods):
+        owner.evaluate()
+        rounds.append(len(owner.world.released_pods))
+        owner.create_pods()
+        owner.pods = {name: replace(pod, ready=True) for name, pod in owner.pods.items()}
+        owner.evaluate()
+    assert rounds == [1, 2, 7]
+
+
 @pytest.mark.parametrize(
     ("class_", "trouble"),
     [
@@ -602,20 +741,6 @@ def test_a_replacement_on_the_same_node_makes_each_pause_longer() -> None:
     assert again is not None
     assert again.attempts == 3
     assert again.retry_at == NOW + timedelta(minutes=20)
-
-
-def test_without_room_an_owner_has_one_released_pod_at_a_time() -> None:
-    many = replace(DEPLOYMENT, replicas=8)
-    released, others = released_replica("p1"), tuple(replica(f"p{n}") for n in range(2, 9))
-    assert decide(others[0], workload(released, *others, deployment=many), setting()).step is ReplacementStep.RELEASE
-    assert (
-        decide(others[0], workload(released, *others, deployment=many), setting(no_room_reason="full")).step
-        is ReplacementStep.WAIT
-    )
-    assert (
-        decide(others[0], workload(*others, deployment=many), setting(no_room_reason="full")).step
-        is ReplacementStep.RELEASE
-    )
 
 
 def test_a_pod_that_cannot_be_released_and_has_no_room_is_held() -> None:
