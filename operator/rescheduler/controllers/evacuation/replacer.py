@@ -31,7 +31,7 @@ from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.model.workloads import Workload
 from rescheduler.core.placement.planner import Fit, Forecast
-from rescheduler.core.replacement import decisions
+from rescheduler.core.replacement import decisions, new_pods
 from rescheduler.core.replacement.decisions import (
     PodWriteRefusal,
     ReplacementBackoff,
@@ -40,6 +40,7 @@ from rescheduler.core.replacement.decisions import (
     ReplacementInput,
     ReplacementStep,
 )
+from rescheduler.core.replacement.new_pods import NewPods
 from rescheduler.core.replacement.slow_start import SlowStart
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
@@ -100,6 +101,8 @@ class Replacer:
         )
         self._backoffs: dict[str, ReplacementBackoff] = {}  # by uid of the Deployment
         self._slow_start = SlowStart()
+        self._new_pods: dict[str, NewPods] = {}  # by uid of the Deployment, while one of its pods is released
+        self._observed: set[str] = set()  # uids of the Deployments whose new pods the current evaluation has observed
         self._replaced: dict[str, str] = {}  # by uid of a released pod with a Ready replacement: uid of its Deployment
         self._succeeded: set[str] = set()  # uids of released pods that count as a success already
         self._without_room: set[str] = set()  # uids of Deployments with a backoff that the plan also has no room for
@@ -146,6 +149,7 @@ class Replacer:
         staying_uids = {pod.uid for pod, decision in pod_decisions if decision.action is not PodAction.EVICT}
         replacement_decisions: dict[str, ReplacementDecision] = {}
         self._index, self._leaving_uids = ReplicaSetIndex(), set(self._evicting_uids())
+        self._observed = set()
         self._record_successes(now)
         releases: Counter[str] = Counter(self._releasing.values())
         for pod in replaceable:
@@ -189,6 +193,8 @@ class Replacer:
         elif not pod.released and now - first_seen_at < _REPLICA_SET_LAG:
             return ReplacementDecision(ReplacementStep.WAIT)
         workload = self._workloads.workload(pod, self._leaving_uids, self._index)
+        if workload and key:
+            self._observe_new_pods(_owner_uid(pod, workload), workload, key, now)
         write_refusal = self._write_refusal(pod, now)
         if mode is MoveMode.NONE:
             return decisions.decide_return(pod, workload, now, write_refusal)
@@ -281,7 +287,26 @@ class Replacer:
         """Record each pod that leaves after its replacement was Ready, once for each release."""
         for uid in (self._replaced.keys() & self._leaving_uids) - self._succeeded:
             self._slow_start.record_success(self._replaced[uid], now)
+            self._new_pods.pop(self._replaced[uid], None)
             self._succeeded.add(uid)
+
+    def _observe_new_pods(self, owner: str, workload: Workload, key: OwnerPodsKey, now: datetime) -> None:
+        """Count the new pods of an owner that other clients remove, and let the owner back off after the third."""
+        if owner in self._observed:
+            return
+        self._observed.add(owner)
+        backoff = self._backoffs.get(owner)
+        is_paused = backoff is not None and now < backoff.retry_at
+        previous = self._new_pods.pop(owner, None)
+        observed = new_pods.observe(previous, workload, lambda pod: self._workloads.latest_pod(key, pod))
+        if observed is None or is_paused:
+            return
+        if not observed.must_back_off:
+            self._new_pods[owner] = observed
+            return
+        backoff = decisions.backoff_after_removals(observed, backoff, now)
+        self._set_backoff(owner, backoff)
+        log.warning("new_pods.removed_by_others", deployment=owner, removed=observed.removed, why=backoff.message)
 
     def _set_backoff(self, owner: str, backoff: ReplacementBackoff) -> None:
         """Record a failed replacement of an owner."""
@@ -315,6 +340,8 @@ class Replacer:
     def close(self, subscriber: str) -> None:
         """Watch no workload for this subscriber."""
         self._active_subscribers.discard(subscriber)
+        if not self._active_subscribers:
+            self._new_pods.clear()
         self._workloads.subscribe(subscriber, ())
 
     def why_not_synced(self, subscriber: str) -> str:

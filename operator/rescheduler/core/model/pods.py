@@ -101,6 +101,7 @@ class Pod:
         released: whether its controller is the Deployment.
         has_foreign_record: whether it has the annotation of a release record that does not count.
         evicted: whether the API server accepted an eviction of the pod.
+        disruption: why Kubernetes removes the pod (reason and message of `DisruptionTarget`); empty if unknown.
         other_owner_references: the raw ownerReferences without the one of the controller.
         annotations: only those that the operator reads.
     """
@@ -134,6 +135,7 @@ class Pod:
     released: bool = False
     has_foreign_record: bool = False
     evicted: bool = False
+    disruption: str = ""
     other_owner_references: tuple[RawOwnerReference, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -186,6 +188,7 @@ def parse_pod(raw: RawPod) -> Pod:
     ready, scheduled = conditions.get("Ready", {}), conditions.get("PodScheduled", {})
     record, released = read_record(meta)
     disrupted = conditions.get("DisruptionTarget", {})
+    disrupted = disrupted if disrupted.get("status") == "True" else {}
     return Pod(
         namespace=meta["namespace"],
         name=meta["name"],
@@ -223,7 +226,10 @@ def parse_pod(raw: RawPod) -> Pod:
         release_record=record,
         released=released,
         has_foreign_record=names.MOVE in annotations and record is None,
-        evicted=disrupted.get("status") == "True" and disrupted.get("reason") == _EVICTED_REASON,
+        evicted=disrupted.get("reason") == _EVICTED_REASON,
+        disruption=bounded_text(
+            ": ".join(text for key in ("reason", "message") if (text := disrupted.get(key))), _MAX_TEXT_LENGTH
+        ),
         other_owner_references=tuple(o for o in meta.get("ownerReferences") or () if not o.get("controller")),
         labels=dict(labels),
         annotations={

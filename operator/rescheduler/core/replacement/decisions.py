@@ -19,6 +19,7 @@ from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.model.workloads import ReplicaSet, Workload
 from rescheduler.core.replacement import messages
 from rescheduler.core.replacement.movers import has_mover
+from rescheduler.core.replacement.new_pods import NewPods, is_longest_pause, pause_after_removals
 
 _MIN_BACKOFF = timedelta(minutes=1)
 _MAX_BACKOFF = timedelta(minutes=30)
@@ -51,6 +52,7 @@ class ReplacementFailure(StrEnum):
     NO_ROOM = "NoRoom"  # no node has the resources
     SAME_NODE = "CameBack"  # the replacement started on the node that the pod leaves
     REMOVED_BY_OTHERS = "Taken"  # another client removed the released pod before its replacement was Ready
+    NEW_PODS_REMOVED = "NewPodsRemoved"  # other clients remove the new pods of the owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,11 +280,19 @@ def backoff_after_removal(
     """
     if not pod.released or pod.release_record is None:
         return None
-    message = messages.removed_by_others(pod.name)
+    message = messages.removed_by_others(messages.removed_pod(pod.name, None, pod.disruption))
     attempts = previous.attempts + 1 if previous and previous.failure is ReplacementFailure.REMOVED_BY_OTHERS else 1
     ready = max(pod.release_record.ready_pods, previous.required_ready if previous else 0)
     pause = min(_MIN_BACKOFF * 2 ** min(attempts - 1, 5), max(_first_backoff(drain), _MIN_BACKOFF))
     return ReplacementBackoff(ReplacementFailure.REMOVED_BY_OTHERS, message, now + pause, attempts, ready)
+
+
+def backoff_after_removals(new_pods: NewPods, previous: ReplacementBackoff | None, now: datetime) -> ReplacementBackoff:
+    """Return the backoff after other clients removed the new pods of an owner."""
+    failure = ReplacementFailure.NEW_PODS_REMOVED
+    attempts = previous.attempts + 1 if previous and previous.failure is failure else 1
+    message = messages.new_pods_removed(new_pods.replica_set, new_pods.removed)
+    return ReplacementBackoff(failure, message, now + pause_after_removals(attempts), attempts)
 
 
 def backoff_from_blocker(blocker: Blocker, drain: DrainSettings, now: datetime) -> ReplacementBackoff | None:
@@ -443,6 +453,16 @@ def _decide_in_backoff(
             hint=messages.FIND_DELETER_HINT,
             backoff=backoff,
         )
+    if backoff.failure is ReplacementFailure.NEW_PODS_REMOVED:
+        if is_longest_pause(backoff.attempts) and not required and workload.serving_count > 1:
+            return ReplacementDecision(ReplacementStep.PLAIN_EVICTION, "CannotBeHad", backoff=backoff)
+        return ReplacementDecision(
+            ReplacementStep.HOLD,
+            blocker_class=BlockerClass.REPLACEMENT_NOT_READY,
+            message=messages.no_replacement(backoff.message, is_last_ready=False),
+            hint=messages.FIND_DELETER_HINT,
+            backoff=backoff,
+        )
     is_last_ready = not required and backoff.failure is not ReplacementFailure.NOT_READY
     return ReplacementDecision(
         ReplacementStep.HOLD,
@@ -504,6 +524,9 @@ def _decide_released(pod: Pod, workload: Workload, inputs: ReplacementInput) -> 
         return ReplacementDecision(ReplacementStep.EVICT)
     if superseded:
         return _hold_for_rollout() if timed_out else ReplacementDecision(ReplacementStep.WAIT)
+    backoff = inputs.backoff
+    if backoff and backoff.failure is ReplacementFailure.NEW_PODS_REMOVED and now < backoff.retry_at:
+        return ReplacementDecision(ReplacementStep.RETURN, backoff=backoff)
     if rs and rs.replica_failure and (timed_out or not _has_new_pod_on_its_way(workload, rs, record)):
         failure = (
             ReplacementFailure.NOT_POSSIBLE if "exceeded quota" in rs.replica_failure else ReplacementFailure.NOT_READY

@@ -4,7 +4,10 @@ Each function takes facts and returns one text. docs/reference/blockers.md lists
 `decisions.backoff_from_blocker` reads the cause after the first colon of a blocker message.
 """
 
+from collections.abc import Sequence
+
 from rescheduler.api import names
+from rescheduler.core.model.pods import Owner
 
 NO_ROOM_PREFIX = "the plan finds no room for this pod on another node: "
 PENDING_PREFIX = "the replacement is Pending: "
@@ -73,9 +76,20 @@ def no_replacement(cause: str, *, is_last_ready: bool) -> str:
     return f"no replacement became Ready: {cause}" + (LAST_READY_SUFFIX if is_last_ready else "")
 
 
-def removed_by_others(name: str) -> str:
-    """Return the cause of a backoff after another client removed a released pod."""
-    return f"another client removed the released pod {name} before its replacement was Ready"
+def removed_by_others(pod: str) -> str:
+    """Return the cause of a backoff after another client removed a released pod; `pod`: with its remover, if known."""
+    return f"another client removed the released pod {pod} before its replacement was Ready"
+
+
+def removed_pod(name: str, adopter: Owner | None, disruption: str) -> str:
+    """Return a removed pod, with the remover if it is known: another controller, or the cause in a condition."""
+    remover = f"{adopter.kind} {adopter.name} is its controller now" if adopter else disruption
+    return f"{name} ({remover})" if remover else name
+
+
+def new_pods_removed(replica_set: str, removed: Sequence[str]) -> str:
+    """Return the cause of a backoff after other clients removed new pods; `removed`: the pods, at least one."""
+    return f"other clients removed {len(removed)} new pods of ReplicaSet {replica_set}, the last one was {removed[-1]}"
 
 
 def replaced_on_same_node(node: str) -> str:

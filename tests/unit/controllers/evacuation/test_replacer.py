@@ -732,6 +732,41 @@ async def test_pod_that_leaves_as_expected_is_not_removed_by_others(exempt: str)
     assert not world.replacer.was_removed_by_others("a")
 
 
+def raw_new_pod(name: str) -> RawObject:
+    """Return a raw pod that is created at the time of the release."""
+    new = raw_replica(name, node="n2", ready=False)
+    new["metadata"]["creationTimestamp"] = release_record().released_at.isoformat()
+    return new
+
+
+async def test_third_new_pod_that_others_remove_lets_the_owner_back_off() -> None:
+    world = await ready_world(*three(**RELEASED))
+    for number in range(4):
+        world.client.put("pods", raw_new_pod(f"new{number}"))
+        await settle()
+        decision = await world.decide("a")
+        assert (decision.step is ReplacementStep.RETURN) == (number == 3)
+        world.client.remove("pods", f"new{number}")
+        await settle()
+    assert decision.backoff is not None
+    assert decision.backoff.failure is ReplacementFailure.NEW_PODS_REMOVED
+    assert "the last one was new2" in decision.backoff.message
+
+
+async def test_success_ends_the_count_of_removed_new_pods() -> None:
+    record = release_record(ready_pods=4)
+    world = await ready_world(*three(record=record), raw_replica("x", record=record), replicas=4)
+    for number in range(5):
+        world.client.put("pods", raw_new_pod(f"new{number}"))
+        await settle()
+        if number == 2:
+            world.replacer._replaced["x"] = "web"
+            world.evicting = frozenset({"x"})
+        assert (await world.decide("a")).step is ReplacementStep.WAIT
+        world.client.remove("pods", f"new{number}")
+        await settle()
+
+
 async def test_pods_that_are_gone_are_forgotten() -> None:
     world = await ready_world(*three())
     await world.start(RELEASE)

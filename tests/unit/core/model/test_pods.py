@@ -245,3 +245,24 @@ def test_a_pod_without_a_uid_is_refused_with_the_field() -> None:
 def test_a_pod_without_priority_has_priority_zero() -> None:
     raw = {"metadata": {"namespace": "s", "name": "p", "uid": "u"}, "spec": {"priority": None}}
     assert parse_pod(raw).priority == 0
+
+
+@pytest.mark.parametrize(
+    ("condition", "evicted", "disruption"),
+    [
+        ({"status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}, True, None),
+        ({"status": "True", "reason": "DeletionByPodGC"}, False, "DeletionByPodGC"),
+        ({"status": "False", "reason": "EvictionByEvictionAPI", "message": "over"}, False, ""),
+    ],
+)
+def test_disruption_is_read_only_while_its_condition_is_true(
+    condition: dict[str, str], evicted: bool, disruption: str | None
+) -> None:
+    raw = {
+        "metadata": {"namespace": "s", "name": "p", "uid": "p"},
+        "spec": {},
+        "status": {"conditions": [{"type": "DisruptionTarget", **condition}]},
+    }
+    seen = parse_pod(raw)
+    expected = "EvictionByEvictionAPI: Eviction API: evicting" if disruption is None else disruption
+    assert (seen.evicted, seen.disruption) == (evicted, expected)

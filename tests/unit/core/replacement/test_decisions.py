@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, Unpack
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rescheduler.api.drains import Blocker, BlockerClass
@@ -22,11 +22,13 @@ from rescheduler.core.replacement.decisions import (
     ReplacementInput,
     ReplacementStep,
     backoff_after_removal,
+    backoff_after_removals,
     backoff_from_blocker,
     decide,
     decide_return,
     ready_before_release,
 )
+from rescheduler.core.replacement.new_pods import NewPods
 from rescheduler.core.replacement.slow_start import SlowStart
 from unit.builders import NOW, PodFields, pod, release_record
 
@@ -565,6 +567,39 @@ def test_no_eviction_leaves_fewer_ready_than_before(
             assert left >= min(replicas, before)
 
 
+REMOVED = NewPods("web-a", 3, removed=("new1", "new2", "new3 (DaemonSet agent is its controller now)"))
+
+
+def test_removed_new_pods_return_the_released_pods_and_hold_the_owner() -> None:
+    backoff = backoff_after_removals(REMOVED, None, NOW)
+    assert backoff.retry_at == NOW + timedelta(seconds=1)
+    old, new = released_replica("p1"), replica("new4", ready=False, created=NOW)
+    returned = decide(old, workload(old, *THREE[1:], new), setting(backoff=backoff))
+    assert (returned.step, returned.backoff) == (ReplacementStep.RETURN, backoff)
+    held = decide(THREE[1], workload(*THREE), setting(backoff=backoff))
+    assert (held.step, held.blocker_class) == (ReplacementStep.HOLD, BlockerClass.REPLACEMENT_NOT_READY)
+    assert (
+        "3 new pods of ReplicaSet web-a, the last one was new3 (DaemonSet agent is its controller now)" in held.message
+    )
+    replaced = workload(old, *THREE[1:], replace(new, ready=True))
+    assert decide(old, replaced, setting(backoff=backoff)).step is ReplacementStep.EVICT
+    later = setting(backoff.retry_at, backoff=backoff)
+    assert decide(old, workload(old, *THREE[1:], new), later).step is ReplacementStep.WAIT
+    assert decide(THREE[1], workload(*THREE), later).step is ReplacementStep.RELEASE
+
+
+def test_pods_leave_plainly_once_the_pause_after_removals_is_the_longest() -> None:
+    backoff: ReplacementBackoff | None = None
+    steps = []
+    for _ in range(11):
+        backoff = backoff_after_removals(REMOVED, backoff, NOW)
+        steps.append(decide(THREE[0], workload(*THREE), setting(backoff=backoff)).step)
+    assert steps == 9 * [ReplacementStep.HOLD] + 2 * [ReplacementStep.PLAIN_EVICTION]
+    assert decide(THREE[0], workload(THREE[0]), setting(backoff=backoff)).step is ReplacementStep.HOLD
+    required = setting(backoff=backoff, drain={"replacement": ReplacementMode.REQUIRED})
+    assert decide(THREE[0], workload(*THREE), required).step is ReplacementStep.HOLD
+
+
 class Owned:
     """Pods of one owner on a drained node, the controllers around them, and the releases of slow start.
 
@@ -641,6 +676,7 @@ class Owned:
         self.evaluate()
 
 
+@settings(deadline=None)
 @given(
     replicas=st.integers(1, 12),
     spare=st.integers(0, 12),
