@@ -158,9 +158,9 @@ def test_deleting_the_drain_in_the_foreground_deletes_no_pod(site: Site) -> None
     assert site.uids() == uids
 
 
-def test_a_replacement_that_never_comes_up_holds_the_pod(site: Site) -> None:
+def test_a_replacement_that_is_never_ready_holds_the_pod_for_three_attempts(site: Site) -> None:
     first, *others = site.nodes(2)
-    site.policy(drain={"replacementTimeout": "3s"})
+    site.policy(drain={"replacementTimeout": "4s"})
     site.plane.kubectl("cordon", *others)
     never = {"cluster/never-ready": "true"}
     site.plane.apply(workloads.deployment("web", 1, site.name, annotations=never, **site.here()))
@@ -170,8 +170,60 @@ def test_a_replacement_that_never_comes_up_holds_the_pod(site: Site) -> None:
     (uid,) = site.uids()
     site.annotate(first)
     until(lambda: site.classes(first) == {"ReplacementNotReady"}, "the blocker")
-    pods = site.observer.pods(site.name)
-    assert uid in {p["metadata"]["uid"] for p in pods if ready(p)}
+    assert uid in {p["metadata"]["uid"] for p in site.observer.pods(site.name) if ready(p)}
+    site.phase(first, "Drained")
+    assert not site.released()
+
+
+def test_a_gated_replacement_is_named_and_its_pod_leaves_within_its_budget(site: Site) -> None:
+    """The gate opens once a pod has left, as a queue with a quota does it."""
+    first, *others = site.nodes(2)
+    site.policy(drain={"replacementTimeout": "4s"})
+    gated = {"schedulingGates": [{"name": "example.com/queue"}]}
+    objects = [workloads.deployment(app, count, site.name, **gated, **site.here()) for app, count in QUEUED.items()]
+
+    def admit() -> None:
+        for app, count in QUEUED.items():
+            pods = [p for p in site.observer.pods(site.name) if p["metadata"]["labels"]["app"] == app]
+            for pod in [p for p in pods if p["spec"].get("schedulingGates")][: count - sum(map(is_admitted, pods))]:
+                site.patch("pod", pod["metadata"]["name"], {"spec": {"schedulingGates": []}}, "-n", site.name)
+
+    with repeated(admit, every=0.2):
+        site.on_first(first, others, *objects, workloads.budget("pair", site.name, maxUnavailable=1))
+        with lowest_ready(site.observer, site.name, *QUEUED) as lowest:
+            site.annotate(first)
+            site.phase(first, "Drained")
+    assert lowest["pair"] == 1
+    events = site.plane.get("events", "-n", site.name, "--field-selector=reason=NotReplacedFirst")["items"]
+    kinds = {event["involvedObject"]["kind"] for event in events if "example.com/queue" in event["message"]}
+    assert kinds == {"Pod", "ReplicaSet"}
+
+
+QUEUED = {"pair": 2, "single": 1}
+"""Replicas by app; the queue admits as many pods."""
+
+
+def is_admitted(pod: dict[str, Any]) -> bool:
+    """Whether no gate holds the pod; a pod that ends still counts in the quota of the queue."""
+    return not pod["spec"].get("schedulingGates")
+
+
+def test_a_paused_deployment_and_a_stuck_rollout_move_without_a_gap(site: Site) -> None:
+    first, *others = site.nodes(2)
+    site.policy(drain={"replacementTimeout": "3s"})
+    objects = [workloads.deployment(app, 1, site.name, **site.here()) for app in ("paused", "stuck")]
+    site.on_first(first, others, *objects)
+    site.plane.kubectl("rollout", "pause", "deploy/paused", "-n", site.name)
+    image = {"spec": {"template": {"spec": {"containers": [{"name": "app", "image": "other"}]}}}}
+    site.patch("deployment", "paused", image, "-n", site.name)
+    never = {"metadata": {"annotations": {"cluster/never-ready": "true"}}}
+    site.patch("deployment", "stuck", {"spec": {"template": never}}, "-n", site.name)
+    until(lambda: len(site.observer.pods(site.name)) == 3, "the rollout to begin")
+    with lowest_ready(site.observer, site.name, "paused", "stuck") as lowest:
+        site.annotate(first)
+        site.phase(first, "Drained")
+    assert lowest == {"paused": 1, "stuck": 1}
+    assert not site.released()
 
 
 def test_scaled_to_nothing_in_the_middle_the_released_pod_goes_too(site: Site) -> None:
@@ -227,18 +279,18 @@ def test_a_rollout_in_the_middle_ends_well(site: Site, cancelled: bool) -> None:
     assert not site.released()
 
 
-def test_quota_leaves_no_room_for_a_second_pod(site: Site) -> None:
+@pytest.mark.parametrize(("spare", "least"), [(0, 1), (1, 2)])
+def test_a_quota_costs_a_ready_pod_only_if_it_has_no_room_for_one_more(site: Site, spare: int, least: int) -> None:
     first, *others = site.nodes(2)
-    site.policy(drain={"replacementTimeout": "3s"})
-    web = workloads.deployment("web", 2, site.name, **site.here())
-    site.on_first(first, others, web)
+    site.policy()
+    site.on_first(first, others, workloads.deployment("web", 2, site.name, grace=3, **site.here()))
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": site.name}}
-    site.plane.apply(quota | {"spec": {"hard": {"pods": "2"}}})
+    site.plane.apply(quota | {"spec": {"hard": {"pods": str(2 + spare)}}})
     until(lambda: site.plane.get("quota", "q", "-n", site.name).get("status", {}).get("used"), "the quota to count")
     with lowest_ready(site.observer, site.name, "web") as lowest:
         site.annotate(first)
-        until(lambda: len(site.left(first)) < 2, "one to be evicted plainly")
-    assert lowest["web"] >= 1
+        site.phase(first, "Drained")
+    assert lowest["web"] >= least
 
 
 def test_no_room_holds_until_an_autoscaler_adds_a_node(site: Site) -> None:

@@ -71,6 +71,8 @@ class Checker:
         if answer.call.user in self.ours:
             if answer.code >= _REFUSED:
                 self.waiting.refused[answer.call.place] = answer.at
+                if answer.call.verb == "patch" and answer.call.place.resource == "pods":
+                    self.state.refused[answer.call.place.namespace, answer.call.place.name] = answer.at
             self._say(answer, self.retries.check(answer))
 
     def change(self, change: Change) -> None:
@@ -99,6 +101,8 @@ class Checker:
             state.acted[node_of(pod)] = change.at
         if ours and change.releases:
             state.released_uids.add(uid(pod))
+        if ours and change.after and state.released(pod) and not released(change.after):
+            state.returned.add(move(pod)["deploymentUID"])
         gone = change.after is None or deleting(change.after) or not released(change.after)
         if not ours and pod and gone and not deleting(pod) and state.released(pod):
             state.lost[move(pod)["deploymentUID"]] = (change.at, move(pod))

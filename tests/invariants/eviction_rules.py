@@ -28,6 +28,7 @@ from rescheduler.core.model.raw import RawObject
 
 _GROUP = "rescheduler.dev"
 _LONGEST = 10**9  # seconds; a longer grace period is garbage
+_REFUSAL = 75.0  # seconds; a refused release is retried each 30 s
 _LOST = 60.0  # seconds that an owner rests after others removed its released pod
 Violations = Iterator[str]
 
@@ -118,7 +119,10 @@ def _overdue(state: RecordedState, pod: RawObject, node: RawObject) -> bool:
 
 
 def served_as_before(state: RecordedState, change: Change) -> Violations:
-    """Check that with replacement first no Ready pod leaves before its replacement is Ready."""
+    """Check that with replacement first no Ready pod leaves before its replacement is Ready.
+
+    After a failed attempt, or if its release is refused, the last Ready pod of an owner may leave.
+    """
     pod = change.ends
     if pod is None or not is_ready(pod) or deleting(pod):
         return
@@ -135,7 +139,9 @@ def served_as_before(state: RecordedState, change: Change) -> Violations:
         if ready < min(wanted, before) and not _switched_off(state, pod):
             yield f"a released pod leaves, and {ready} Ready pods are left of {before}, of {wanted} wanted"
     elif ready == 0 and wanted and _replaced_first(state, pod, state.policies(node)):
-        yield "the last Ready pod of an owner leaves without a replacement"
+        refused_at = state.refused.get((pod["metadata"]["namespace"], name(pod)), float("-inf"))
+        if uid(deployment) not in state.returned and state.at - refused_at > _REFUSAL:
+            yield "the last Ready pod of an owner leaves without a replacement, and without an attempt"
 
 
 def _replaced_first(state: RecordedState, pod: RawObject, policies: list[ReschedulePolicy]) -> bool:

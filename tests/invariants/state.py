@@ -56,6 +56,8 @@ class RecordedState:
         acted: by node, when the operator last wrote to it or to a pod on it.
         led: since when one operator has held the Lease without a break.
         evictions: by uid of a Deployment, when the operator first sent an eviction of a released pod, for each release.
+        returned: uids of Deployments of which the operator returned a released pod.
+        refused: by namespace and name of a pod, when a patch of the operator was last refused.
         lost: by uid of a Deployment, when others last removed a released pod of it, and the record of that pod.
     """
 
@@ -68,6 +70,8 @@ class RecordedState:
         self.acted: dict[str, float] = {}
         self.led = 0.0
         self.evictions: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
+        self.returned: set[str] = set()
+        self.refused: dict[tuple[str, str], float] = {}
         self.lost: dict[str, tuple[float, RawObject]] = {}
         self._lease = ("", 0.0)  # holder, and time of the last renewal
         self._past: dict[tuple[str, str], list[tuple[float, Any]]] = defaultdict(list)

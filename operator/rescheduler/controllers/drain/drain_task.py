@@ -420,6 +420,7 @@ class DrainTask:
             return status_input
         self._deps.events.publish_annotations_ignored(status_input.pod_summary)
         self._deps.events.publish_released_pods_removed(status_input)
+        self._deps.events.publish_not_replaced_first(status_input)
         self._deps.events.publish_volumes_stuck(status_input)
         if status_input.phase is Phase.RESTORING or not status.has_unreported_local_volume(
             status_input.drain.status, status_input.pod_summary

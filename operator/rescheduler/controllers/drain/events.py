@@ -178,6 +178,16 @@ class DrainEvents:
                 subject = InvolvedObject("v1", "Pod", pod.name, pod.uid, pod.namespace)
                 self._recorder.emit(subject, EventType.WARNING, "AnnotationIgnored", note)
 
+    def publish_not_replaced_first(self, status_input: StatusInput) -> None:
+        """Publish `NotReplacedFirst`, once for each cause: on the pod, and once for each drain on its owner."""
+        drain = status_input.drain
+        for pod, decision in status_input.pod_summary.not_replaced_first if status_input.pod_summary else ():
+            if self._is_new(f"{pod.uid}/not-replaced-first", decision.reason):
+                subject = InvolvedObject("v1", "Pod", pod.name, pod.uid, pod.namespace)
+                message = messages.not_replaced_first(drain.spec.node_name, decision.message, decision.hint)
+                self._recorder.emit(subject, EventType.WARNING, "NotReplacedFirst", message)
+                self._emit_on_owner(drain, pod.namespace, pod.name, pod.owner, "NotReplacedFirst", message)
+
     def publish_released_pods_removed(self, status_input: StatusInput) -> None:
         """Publish `ReleasedPodRemoved`: somebody else removed released pods."""
         for pod in status_input.pod_summary.removed_released_pods if status_input.pod_summary else ():
@@ -241,17 +251,22 @@ class DrainEvents:
         self, status_input: StatusInput, blocker: Blocker, pods: Mapping[str, str], owners: Mapping[str, Owner]
     ) -> None:
         """Publish a blocker on the pod, and once for each drain and class on its owner, which is often the cause."""
-        key, uid = f"{blocker.namespace}/{blocker.pod}", status_input.drain.uid
+        key = f"{blocker.namespace}/{blocker.pod}"
         pod = InvolvedObject("v1", "Pod", blocker.pod, pods.get(key, ""), blocker.namespace)
         message = messages.pod_blocked(status_input.drain.spec.node_name, blocker.message, blocker.hint)
         self._recorder.emit(pod, EventType.WARNING, blocker.class_, message)
-        owner = owners.get(key)
+        self._emit_on_owner(
+            status_input.drain, blocker.namespace, blocker.pod, owners.get(key), blocker.class_, message
+        )
+
+    def _emit_on_owner(
+        self, drain: NodeDrain, namespace: str, pod_name: str, owner: Owner | None, reason: str, message: str
+    ) -> None:
+        """Publish the Event of a pod on its owner, once for each drain and reason."""
         version = _OWNER_API_VERSIONS.get(owner.kind) if owner else None
-        if owner and version and self._is_new(f"{uid}/{owner.uid}", blocker.class_):
-            subject = InvolvedObject(version, owner.kind, owner.name, owner.uid, blocker.namespace)
-            self._recorder.emit(
-                subject, EventType.WARNING, blocker.class_, messages.owned_pod_blocked(blocker.pod, message)
-            )
+        if owner and version and self._is_new(f"{drain.uid}/{owner.uid}", reason):
+            subject = InvolvedObject(version, owner.kind, owner.name, owner.uid, namespace)
+            self._recorder.emit(subject, EventType.WARNING, reason, messages.owned_pod_event(pod_name, message))
 
     def _is_new(self, key: str, text: str) -> bool:
         """Whether the last text of this subject differs."""

@@ -77,9 +77,14 @@ def pod_blocked(node: str, message: str, hint: str) -> str:
     return f"Cannot leave node {node}: {message}. {hint}"
 
 
-def owned_pod_blocked(pod: str, blocker: str) -> str:
-    """Return the text of a blocker on the owner of the pod."""
-    return f"Pod {pod}: {blocker}"
+def owned_pod_event(pod: str, text: str) -> str:
+    """Return the text of an Event of the pod, for the owner of the pod."""
+    return f"Pod {pod}: {text}"
+
+
+def not_replaced_first(node: str, message: str, hint: str) -> str:
+    """Return the text of `NotReplacedFirst`."""
+    return f"Node {node} is drained, and {message}. {hint}"
 
 
 def released_pod_removed(pod: str) -> str:

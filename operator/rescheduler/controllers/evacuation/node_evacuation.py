@@ -262,6 +262,7 @@ class NodeEvacuation:
             pod_evaluation.with_unused_volumes(summary, unused_since, context.now),
             eviction_groups=eviction_groups,
             removed_released_pods=tuple(self._removed_by_others),
+            not_replaced_first=evaluation.pods_without_replacement(self.node_pods()),
         )
         if migration_requests is None and (unreadable := self._informer.unreadable):
             summary = pod_summary.with_unreadable(summary, unreadable, blocked_since, context.now)

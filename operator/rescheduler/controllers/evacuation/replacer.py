@@ -34,12 +34,11 @@ from rescheduler.core.placement.planner import Fit, Forecast
 from rescheduler.core.replacement import decisions, new_pods
 from rescheduler.core.replacement.decisions import (
     PodWriteRefusal,
-    ReplacementBackoff,
     ReplacementDecision,
-    ReplacementFailure,
     ReplacementInput,
     ReplacementStep,
 )
+from rescheduler.core.replacement.failures import EVICTION_REASONS, ReplacementBackoff, ReplacementFailure
 from rescheduler.core.replacement.new_pods import NewPods
 from rescheduler.core.replacement.slow_start import SlowStart
 from rescheduler.kube import paths
@@ -60,11 +59,13 @@ class _RequestFailure:
     Attributes:
         retry_at: earliest time of the next request for the pod.
         failures: number of failures in a row.
+        since: time of the first of them.
     """
 
     retry_at: datetime
     result: EvictionResult
     failures: int
+    since: datetime
 
     def is_active(self, now: datetime) -> bool:
         """Whether the failure still counts and has lasted long enough to be reported."""
@@ -162,7 +163,7 @@ class Replacer:
             if decision.step is ReplacementStep.EVICT and record and not pod.finished:
                 self._replaced[pod.uid] = record.deployment_uid
             if decision.step is ReplacementStep.EVICT or (
-                decision.step is ReplacementStep.PLAIN_EVICTION and decision.reason in decisions.KEEP_LAST_READY_REASONS
+                decision.step is ReplacementStep.PLAIN_EVICTION and decision.reason in EVICTION_REASONS
             ):
                 self._leaving_uids.add(pod.uid)
             replacement_decisions[pod.uid] = decision
@@ -236,7 +237,9 @@ class Replacer:
         if failure is None or not failure.is_active(now):
             return None
         result = failure.result
-        return PodWriteRefusal(result.blocker_class or BlockerClass.THROTTLED, result.message, result.hint)
+        return PodWriteRefusal(
+            result.blocker_class or BlockerClass.THROTTLED, result.message, result.hint, failure.since
+        )
 
     def record_removals(self, released_pods: Iterable[Pod], drain: DrainSettings, now: datetime) -> None:
         """Record a backoff for the owner of each leaving or gone pod that another client removed."""
@@ -378,7 +381,14 @@ class Replacer:
         if decision.step is ReplacementStep.PLAIN_EVICTION and self._logged_reasons.get(pod.uid) != decision.reason:
             self._logged_reasons[pod.uid] = decision.reason
             self._metrics.not_replaced_first.labels(decision.reason).inc()
-            log.info("pod.not_replaced_first", pod=pod.key, uid=pod.uid, node=pod.node, reason=decision.reason)
+            log.info(
+                "pod.not_replaced_first",
+                pod=pod.key,
+                uid=pod.uid,
+                node=pod.node,
+                reason=decision.reason,
+                why=decision.message,
+            )
         key = self._workloads.owner_key(pod)
         latest = self._workloads.latest_pod(key, pod) if key else None
         if (
@@ -430,8 +440,10 @@ class Replacer:
         """Record a failure, and wake the subscriber after a pause that grows with each failure."""
         previous = failures_by_uid.get(pod.uid)
         failures = previous.failures + 1 if previous else 1
-        wait = api_responses.retry_delay(result, failures - 1)
-        failures_by_uid[pod.uid] = _RequestFailure(self._clock.now() + timedelta(seconds=wait), result, failures)
+        wait, now = api_responses.retry_delay(result, failures - 1), self._clock.now()
+        failures_by_uid[pod.uid] = _RequestFailure(
+            now + timedelta(seconds=wait), result, failures, previous.since if previous else now
+        )
         asyncio.get_running_loop().call_later(wait, self._on_change, (subscriber,))
 
     async def _apply(

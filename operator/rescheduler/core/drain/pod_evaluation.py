@@ -95,6 +95,11 @@ class PodEvaluation:
             if (decision := self.replacement_decisions.get(pod.uid)) and decision.step in steps
         ]
 
+    def pods_without_replacement(self, node_pods: Iterable[Pod]) -> tuple[tuple[Pod, ReplacementDecision], ...]:
+        """Return the pods that leave without a replacement because none could be had."""
+        plain = self.pods_with_step(node_pods, (ReplacementStep.PLAIN_EVICTION,))
+        return tuple((pod, decision) for pod, decision in plain if decision.message)
+
     def are_releases_held(self, node_pods: Iterable[Pod]) -> bool:
         """Whether no running pod with a move record can be returned now."""
         return all(
@@ -228,13 +233,20 @@ def expected_refusals(
     for uid, decision in decisions.items():
         if decision.blocker_class:
             blocked = EvictionResult(EvictionOutcome.REFUSED, decision.blocker_class, decision.message, decision.hint)
-            refusals[uid] = (blocked, timedelta())
+            is_short = decision.step is ReplacementStep.WAIT and (
+                decision.blocker_class is BlockerClass.REPLACEMENT_NOT_READY
+            )
+            refusals[uid] = (blocked, REFUSAL_REPORTED_AFTER if is_short else timedelta())
+        elif decision.step is ReplacementStep.PLAIN_EVICTION and decision.message and uid in predicted:
+            # The remedy of the budget alone would not help: the pod would leave replacement first if that were possible.
+            message, hint = messages.with_refusal(predicted[uid].message, decision.message), decision.hint
+            refusals[uid] = (replace(predicted[uid], message=message, hint=hint), REFUSAL_REPORTED_AFTER)
         elif decision.step is ReplacementStep.WAIT and decision.waiting_for:
             waiting = EvictionResult(
                 EvictionOutcome.REFUSED,
                 BlockerClass.REPLACEMENT_NOT_READY,
                 decision.waiting_for,
-                messages.OWNER_HINT,
+                decision.hint or messages.OWNER_HINT,
             )
             refusals[uid] = (waiting, BLOCKED_AFTER)
     return refusals

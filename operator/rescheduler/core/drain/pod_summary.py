@@ -16,6 +16,7 @@ from rescheduler.core.eviction.api_responses import (
 from rescheduler.core.eviction.opt_outs import opt_outs
 from rescheduler.core.eviction.pod_actions import PodAction, PodDecision, RequiredProof
 from rescheduler.core.model.pods import Pod
+from rescheduler.core.replacement.decisions import ReplacementDecision
 
 MAX_REPORTED_BLOCKERS = 50
 """The status names at most this many blockers; `blockersTotal` counts all."""
@@ -80,6 +81,7 @@ class PodSummary:
         stuck_volumes: of these, volumes that hang and no longer delay the drain.
         notes: pods with an ignored annotation, and the message for their owner.
         removed_released_pods: released pods that somebody else removed; they do not count as moved.
+        not_replaced_first: pods that leave without a replacement because none could be had, with the cause.
         skipped: pods that stay.
         opted_out: pods that leave although they ask another tool not to disrupt them.
         blockers: pods that cannot leave, oldest first.
@@ -100,6 +102,7 @@ class PodSummary:
     stuck_volumes: frozenset[str] = frozenset()
     notes: tuple[tuple[Pod, str], ...] = ()
     removed_released_pods: tuple[Pod, ...] = ()
+    not_replaced_first: tuple[tuple[Pod, ReplacementDecision], ...] = ()
     skipped: int = 0
     opted_out: tuple[OptedOutPod, ...] = ()
     blockers: tuple[Blocker, ...] = field(default_factory=tuple)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 NO_MESSAGE = "no message"
 NODE_DELETING = "the Node is being deleted"
+NOT_READY_TO_START_CONTAINERS = "the kubelet has not set up the volumes and the network of the pod"
 
 
 def listing(items: Sequence[str], limit: int = 10) -> str:
@@ -62,3 +63,13 @@ def volume_with_unknown_operator(volume: str) -> str:
 def claim_without_known_volume(claim: str) -> str:
     """Return that the volume of a claim is unknown."""
     return f"claim {claim} is not bound to a known volume"
+
+
+def container_waits(container: str, reason: str, message: str) -> str:
+    """Return why a container waits, in the words of the kubelet."""
+    return f"container {container} waits ({reason})" + (f": {message}" if message else "")
+
+
+def container_ended(container: str, exit_code: int) -> str:
+    """Return that a container does not keep running."""
+    return f"container {container} has ended with exit code {exit_code}"

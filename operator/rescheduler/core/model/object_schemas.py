@@ -32,7 +32,17 @@ _POD_TERMS = list_of(
     )
 )
 _RESOURCES = object_of(requests=QUANTITIES, limits=QUANTITIES)
-_CONTAINER_STATUSES = list_of(object_of("name", name=str, allocatedResources=QUANTITIES, resources=_RESOURCES))
+_CONTAINER_STATE = object_of(waiting=object_of(reason=str, message=str), terminated=object_of(reason=str, exitCode=int))
+_CONTAINER_STATUSES = list_of(
+    object_of(
+        "name",
+        name=str,
+        allocatedResources=QUANTITIES,
+        resources=_RESOURCES,
+        state=_CONTAINER_STATE,
+        lastState=_CONTAINER_STATE,
+    )
+)
 _CONTAINERS = list_of(
     object_of(
         name=str,
@@ -54,6 +64,7 @@ _POD_SPEC = object_of(
         podAntiAffinity=object_of(**{REQUIRED_AFFINITY: _POD_TERMS}),
     ),
     tolerations=_TOLERATIONS,
+    schedulingGates=list_of(object_of("name", name=str)),
     topologySpreadConstraints=list_of(
         object_of(
             "topologyKey",

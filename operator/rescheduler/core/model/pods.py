@@ -14,7 +14,7 @@ from rescheduler.api.untrusted import (
     bounded_text,
     parse_time,
 )
-from rescheduler.core.model import object_schemas
+from rescheduler.core.model import messages, object_schemas
 from rescheduler.core.model.nodes import CORDON_TAINT, matches_taint
 from rescheduler.core.model.raw import (
     HOSTNAME_LABEL,
@@ -56,6 +56,8 @@ _INLINE_DISK_SOURCES = (
 )
 _EVICTED_REASON = "EvictionByEvictionAPI"
 """Reason of the condition DisruptionTarget. The API server sets it when it accepts an eviction."""
+_STARTING_REASONS = ("", "ContainerCreating", "PodInitializing")
+"""Reasons of a waiting container that starts as expected, such as during the pull of its image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ class Pod:
         has_inline_disk: whether a volume names a disk without a claim.
         pinned_to_node: whether node selector or required affinity names a single node.
         unschedulable_message: the scheduler's message if it finds no node for the pod; empty otherwise.
+        scheduling_gates: names of the gates that keep the pod from the scheduler.
+        start_failure: why its containers do not start or keep running; empty if they do, or if they still start.
         resource_version: the resourceVersion of the object that was parsed.
         ready_since: time of the last change of `Ready`, by the kubelet's clock; None if absent.
         release_record: the record of a release, if the controller of the pod agrees with it; None otherwise.
@@ -128,6 +132,8 @@ class Pod:
     has_host_path: bool = False
     pinned_to_node: bool = False
     unschedulable_message: str = ""
+    scheduling_gates: tuple[str, ...] = ()
+    start_failure: str = ""
     resource_version: str = ""
     ready_since: datetime | None = None
     created: datetime | None = None
@@ -219,6 +225,8 @@ def parse_pod(raw: RawPod) -> Pod:
         unschedulable_message=bounded_text(scheduled.get("message"), _MAX_TEXT_LENGTH)
         if scheduled.get("reason") == "Unschedulable"
         else "",
+        scheduling_gates=tuple(gate["name"] for gate in spec.get("schedulingGates") or ()),
+        start_failure=_start_failure(status, conditions),
         tolerations=tuple(
             Toleration(t.get("key", ""), t.get("operator", ""), t.get("value", ""), t.get("effect", ""))
             for t in spec.get("tolerations") or ()
@@ -247,6 +255,24 @@ def _parse_owner(meta: RawMetadata, release: ReleaseRecord | None) -> Owner | No
     group = owner.get("apiVersion", "").rpartition("/")[0]
     kind = owner["kind"] if group in _BUILTIN_GROUPS else f"{owner['kind']}.{group}"
     return Owner(kind, owner["name"], owner["uid"])
+
+
+def _start_failure(status: RawObject, conditions: Mapping[str, RawObject]) -> str:
+    """Return why containers do not start or keep running: image, configuration, crash; empty if nothing shows it."""
+    if conditions.get("Ready", {}).get("status") == "True":
+        return ""
+    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        state, last_state = container.get("state") or {}, container.get("lastState") or {}
+        waiting = state.get("waiting") or {}
+        if waiting.get("reason", "") not in _STARTING_REASONS:
+            failure = messages.container_waits(container["name"], waiting["reason"], waiting.get("message", ""))
+            return failure[:_MAX_TEXT_LENGTH]
+        ended = state.get("terminated") or last_state.get("terminated")
+        if ended and (ended.get("exitCode") or (not state.get("terminated") and not waiting)):
+            return messages.container_ended(container["name"], ended.get("exitCode", 0))[:_MAX_TEXT_LENGTH]
+    if status.get("phase") == "Pending" and conditions.get("PodReadyToStartContainers", {}).get("status") == "False":
+        return messages.NOT_READY_TO_START_CONTAINERS
+    return ""
 
 
 def _is_pinned_to_node(spec: RawPodSpec) -> bool:

@@ -204,17 +204,36 @@ class Workload:
 
     @property
     def is_rolling_out(self) -> bool:
-        """Whether a rollout is in progress. Counts of Ready pods are no evidence, because a release lowers them."""
+        """Whether a rollout is in progress. Counts of Ready pods are no evidence, because a release lowers them.
+
+        A paused rollout is not in progress: each ReplicaSet keeps its number of pods.
+        """
         deployment = self.deployment
-        if deployment is None:
+        if deployment is None or (deployment.paused and deployment.observed):
             return False
-        old_replicas = any(r.replicas > 0 for r in self.replica_sets if r is not self.current_replica_set)
-        return deployment.paused or not deployment.observed or self.current_replica_set is None or old_replicas
+        current = self.current_replica_set
+        return not deployment.observed or current is None or self.has_pods_besides(current)
+
+    def has_pods_besides(self, replica_set: ReplicaSet) -> bool:
+        """Whether another ReplicaSet has replicas."""
+        return any(r.replicas > 0 for r in self.replica_sets if r.uid != replica_set.uid)
 
     @property
     def released_pods(self) -> tuple[Pod, ...]:
         """Return the released pods that still run."""
         return tuple(p for p in self.pods if p.released and not self._is_leaving(p))
+
+    def has_leaving_pods(self, now: datetime, patience: timedelta) -> bool:
+        """Whether a pod is about to end and still counts in quotas.
+
+        A pod that should have ended `patience` ago does not count: it may never end.
+        """
+        return any(
+            self._is_leaving(p)
+            and not p.finished
+            and (p.deletion_timestamp is None or now < p.deletion_timestamp + patience)
+            for p in self.pods
+        )
 
     def _is_leaving(self, pod: Pod) -> bool:
         return pod.deletion_timestamp is not None or pod.finished or pod.uid in self.evicting_uids

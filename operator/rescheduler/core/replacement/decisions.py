@@ -17,18 +17,10 @@ from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.model.workloads import ReplicaSet, Workload
-from rescheduler.core.replacement import messages
+from rescheduler.core.replacement import failures, messages
+from rescheduler.core.replacement.failures import MIN_BACKOFF, ReplacementBackoff, ReplacementFailure
 from rescheduler.core.replacement.movers import has_mover
-from rescheduler.core.replacement.new_pods import NewPods, is_longest_pause, pause_after_removals
-
-_MIN_BACKOFF = timedelta(minutes=1)
-_MAX_BACKOFF = timedelta(minutes=30)
-_MAX_DOUBLINGS = 10  # after days of failures, more would overflow a timedelta
-KEEP_LAST_READY_REASONS = ("CannotBeHad", "ReleaseRefused")
-"""Reasons for a plain eviction that never applies to the last Ready pod of an owner."""
-_RESOURCE_MESSAGES = ("Insufficient ", "Too many pods")
-_OTHER_POD_MESSAGES = ("anti-affinity", "topology spread", "pod affinity")
-"""Parts of a message of the scheduler: other pods prevent the placement, although a node may have room."""
+from rescheduler.core.replacement.new_pods import NewPods, pause_after_removals
 
 
 class ReplacementStep(StrEnum):
@@ -44,43 +36,14 @@ class ReplacementStep(StrEnum):
     HOLD = "Hold"  # leave the pod in place and report a blocker
 
 
-class ReplacementFailure(StrEnum):
-    """Cause of a failed replacement."""
-
-    NOT_POSSIBLE = "CannotBeHad"  # no second pod can run: quota, anti-affinity, topology spread, endless rollout
-    NOT_READY = "NotReady"  # the new pod is not Ready in time, or its eviction is refused
-    NO_ROOM = "NoRoom"  # no node has the resources
-    SAME_NODE = "CameBack"  # the replacement started on the node that the pod leaves
-    REMOVED_BY_OTHERS = "Taken"  # another client removed the released pod before its replacement was Ready
-    NEW_PODS_REMOVED = "NewPodsRemoved"  # other clients remove the new pods of the owner
-
-
-@dataclass(frozen=True, slots=True)
-class ReplacementBackoff:
-    """Failure of the last replacement of a pod of one owner.
-
-    Attributes:
-        message: cause of the failure, for a blocker.
-        retry_at: no pod of the owner is released before this time.
-        attempts: failures in a row with the same cause.
-        required_ready: for REMOVED_BY_OTHERS, the Ready pods of the owner before; no pod is released with fewer.
-            0 for any other cause.
-    """
-
-    failure: ReplacementFailure
-    message: str
-    retry_at: datetime
-    attempts: int = 1
-    required_ready: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class ReplacementDecision:
     """Decision for one pod.
 
     Attributes:
         reason: why the pod is not replaced first, for the log and the metric; empty if it is.
-        blocker_class, message, hint: of the blocker; None and empty if there is no blocker.
+        blocker_class, message, hint: of the blocker; None and empty if there is no blocker. With a plain eviction:
+            why the pod is not replaced first after attempts, and how to change that.
         backoff: the failure to remember for the owner; None if there is none.
         waiting_for: what the pod waits for without any request in flight; a blocker once the wait has lasted. Empty if
             the pod does not wait, or waits for a request.
@@ -97,11 +60,15 @@ class ReplacementDecision:
 
 @dataclass(frozen=True, slots=True)
 class PodWriteRefusal:
-    """Refused write on a pod, with the blocker to report if the pod stays because of the refusal."""
+    """Refused write on a pod, with the blocker to report if the pod stays because of the refusal.
+
+    `since`: time of the first refusal in a row.
+    """
 
     blocker_class: BlockerClass
     message: str
     hint: str
+    since: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,14 +152,18 @@ def _decide_uncounted(pod: Pod, workload: Workload | None, inputs: ReplacementIn
     return None
 
 
-def _plain_eviction(reason: str, inputs: ReplacementInput) -> ReplacementDecision:
-    """Return a plain eviction, or a hold if no node has room for the pod."""
+def _plain_eviction(reason: str, inputs: ReplacementInput, cause: str = "", hint: str = "") -> ReplacementDecision:
+    """Return a plain eviction, or a hold if no node has room for the pod.
+
+    `cause`: why no replacement could be had, for users; empty if the pod is not eligible.
+    """
     if inputs.no_room_reason and inputs.drain.no_room is NoRoom.HOLD:
         message = messages.NO_ROOM_PREFIX + inputs.no_room_reason
         return ReplacementDecision(
             ReplacementStep.HOLD, reason, BlockerClass.NO_ROOM_IN_POOL, message, messages.NO_ROOM_HINT
         )
-    return ReplacementDecision(ReplacementStep.PLAIN_EVICTION, reason)
+    message = messages.not_replaced_first(cause) if cause else ""
+    return ReplacementDecision(ReplacementStep.PLAIN_EVICTION, reason, message=message, hint=hint)
 
 
 def _decide_returned(pod: Pod, record: ReleaseRecord, workload: Workload | None) -> ReplacementDecision:
@@ -243,12 +214,12 @@ def decide_return(
         return (
             ReplacementDecision(ReplacementStep.EVICT)
             if _is_release_gate_open(pod, workload, None, min_ready, now)
-            else _hold_for_rollout()
+            else _hold_for_rollout(workload)
         )
     if write_refusal:
         return (
             ReplacementDecision(ReplacementStep.EVICT)
-            if _is_release_gate_open(pod, workload, rs, min_ready, now)
+            if _is_release_gate_open(pod, workload, _counted_replica_set(rs, workload), min_ready, now)
             else _hold_refused_write(write_refusal)
         )
     return ReplacementDecision(ReplacementStep.RETURN)
@@ -283,7 +254,7 @@ def backoff_after_removal(
     message = messages.removed_by_others(messages.removed_pod(pod.name, None, pod.disruption))
     attempts = previous.attempts + 1 if previous and previous.failure is ReplacementFailure.REMOVED_BY_OTHERS else 1
     ready = max(pod.release_record.ready_pods, previous.required_ready if previous else 0)
-    pause = min(_MIN_BACKOFF * 2 ** min(attempts - 1, 5), max(_first_backoff(drain), _MIN_BACKOFF))
+    pause = min(MIN_BACKOFF * 2 ** min(attempts - 1, 5), failures.first_backoff(drain))
     return ReplacementBackoff(ReplacementFailure.REMOVED_BY_OTHERS, message, now + pause, attempts, ready)
 
 
@@ -300,14 +271,14 @@ def backoff_from_blocker(blocker: Blocker, drain: DrainSettings, now: datetime) 
 
     Without this, a restart of the operator would end the pause of an owner.
     """
-    failure = {
-        BlockerClass.REPLACEMENT_NOT_READY: ReplacementFailure.NOT_READY,
-        BlockerClass.NO_ROOM_IN_POOL: ReplacementFailure.NO_ROOM,
-    }.get(blocker.class_)
-    if failure is None or blocker.message.startswith((messages.NO_ROOM_PREFIX, messages.PENDING_PREFIX)):
-        return None  # a forecast is no failed attempt: a pause would delay the first one
-    cause = blocker.message.partition(": ")[2].removesuffix(messages.LAST_READY_SUFFIX)
-    return ReplacementBackoff(failure, cause, now + _first_backoff(drain))
+    retry_at = now + failures.first_backoff(drain)
+    if blocker.class_ is BlockerClass.REPLACEMENT_NOT_READY and (found := messages.failed_attempts(blocker.message)):
+        attempts, cause = found
+        return ReplacementBackoff(ReplacementFailure.NOT_READY, cause, retry_at, attempts)
+    without_room = messages.cause_without_room(blocker.message)
+    if blocker.class_ is BlockerClass.NO_ROOM_IN_POOL and without_room:
+        return ReplacementBackoff(ReplacementFailure.NO_ROOM, without_room, retry_at)
+    return None  # a forecast or a wait is no failed attempt: a pause would delay the first one
 
 
 def ineligible_reason(pod: Pod, workload: Workload | None, inputs: ReplacementInput) -> str:
@@ -339,27 +310,17 @@ def _decide_unreleased(pod: Pod, workload: Workload, inputs: ReplacementInput) -
     drain, now, backoff = inputs.drain, inputs.now, inputs.backoff
     if inputs.write_refusal:
         return _decide_release_refused(inputs.write_refusal, pod, workload, inputs)
-    if decision := _wait_for_ready(workload, backoff):
+    if decision := _wait_for_ready(workload, backoff) or _wait_for_quota(workload, inputs):
         return decision
     if backoff and now < backoff.retry_at:
         return _decide_in_backoff(backoff, pod, workload, inputs)
-    if workload.is_rolling_out:
-        if now < (inputs.rollout_since or now) + drain.replacement_timeout:
-            return ReplacementDecision(ReplacementStep.WAIT, waiting_for=messages.ROLLOUT_RUNNING)
-        until = now + _first_backoff(drain)
-        return _decide_in_backoff(
-            ReplacementBackoff(ReplacementFailure.NOT_POSSIBLE, messages.ROLLOUT_NOT_ENDING, until),
-            pod,
-            workload,
-            inputs,
-        )
-    if inputs.blocked_by_pods_reason and not inputs.release_only:
-        return _decide_in_backoff(
-            ReplacementBackoff(ReplacementFailure.NOT_POSSIBLE, inputs.blocked_by_pods_reason, now),
-            pod,
-            workload,
-            inputs,
-        )
+    if workload.is_rolling_out and (decision := _decide_in_rollout(pod, workload, inputs)):
+        return decision
+    if (cause := inputs.blocked_by_pods_reason) and not inputs.release_only:
+        forecast = ReplacementBackoff(ReplacementFailure.BLOCKED_BY_PODS, cause, now)
+        # The plan may be wrong: the last Ready pod leaves only after an attempt.
+        if workload.serving_count > 1 or replacement_mode(pod, drain) is ReplacementMode.REQUIRED:
+            return _decide_in_backoff(forecast, pod, workload, inputs)
     released_count = len(workload.released_pods) + inputs.releases_in_flight
     if not inputs.release_only and released_count >= _max_released(workload, inputs):
         return ReplacementDecision(ReplacementStep.WAIT, waiting_for=messages.released_pods_first(released_count))
@@ -375,6 +336,27 @@ def _max_released(workload: Workload, inputs: ReplacementInput) -> int:
     has_pending = any(new.unschedulable_message and not new.ready for new in workload.controlled_pods(rs))
     one_at_a_time = inputs.no_room_reason or has_pending or inputs.backoff or (rs and rs.replica_failure)
     return 1 if one_at_a_time else inputs.max_released
+
+
+def _wait_for_quota(workload: Workload, inputs: ReplacementInput) -> ReplacementDecision | None:
+    """Return a wait while pods that leave still count in a quota that refused a replacement; else None."""
+    backoff = inputs.backoff
+    if backoff is None or backoff.failure is not ReplacementFailure.QUOTA:
+        return None
+    if not workload.released_pods and not workload.has_leaving_pods(inputs.now, inputs.drain.replacement_timeout):
+        return None
+    waiting_for = messages.with_cause(messages.LEAVING_PODS_COUNT, backoff.message)
+    return ReplacementDecision(ReplacementStep.WAIT, waiting_for=waiting_for, hint=backoff.hint)
+
+
+def _decide_in_rollout(pod: Pod, workload: Workload, inputs: ReplacementInput) -> ReplacementDecision | None:
+    """Return the step for an unreleased pod during a rollout; None: its own ReplicaSet can replace it."""
+    if inputs.now < (inputs.rollout_since or inputs.now) + inputs.drain.replacement_timeout:
+        return ReplacementDecision(
+            ReplacementStep.WAIT, waiting_for=messages.ROLLOUT_RUNNING, hint=_rollout_hint(workload)
+        )
+    rs = workload.replica_set(pod.owner.uid) if pod.owner else None
+    return None if rs and rs.replicas > 0 else _plain_eviction("Superseded", inputs)
 
 
 def _wait_for_ready(workload: Workload, backoff: ReplacementBackoff | None) -> ReplacementDecision | None:
@@ -417,8 +399,9 @@ def _decide_release_refused(
 ) -> ReplacementDecision:
     """Return the step for a pod whose release the API server refuses: a plain eviction, or a hold of the last Ready pod."""
     required = replacement_mode(pod, inputs.drain) is ReplacementMode.REQUIRED
-    if not required and workload.serving_count > 1:
-        return _plain_eviction("ReleaseRefused", inputs)
+    has_lasted = inputs.now >= write_refusal.since + inputs.drain.replacement_timeout
+    if not required and (workload.serving_count > 1 or has_lasted):
+        return _plain_eviction("ReleaseRefused", inputs, write_refusal.message, write_refusal.hint)
     return ReplacementDecision(
         ReplacementStep.HOLD,
         "ReleaseRefused",
@@ -435,40 +418,30 @@ def _decide_in_backoff(
     required = replacement_mode(pod, inputs.drain) is ReplacementMode.REQUIRED
     if backoff.failure is ReplacementFailure.NO_ROOM:
         if inputs.drain.no_room is NoRoom.EVICT:
-            return ReplacementDecision(ReplacementStep.PLAIN_EVICTION, "NoRoom", backoff=backoff)
+            return ReplacementDecision(ReplacementStep.PLAIN_EVICTION, backoff.failure, backoff=backoff)
         return ReplacementDecision(
             ReplacementStep.HOLD,
             blocker_class=BlockerClass.NO_ROOM_IN_POOL,
             message=messages.no_room_for_replacement(backoff.message),
-            hint=messages.NO_ROOM_HINT,
+            hint=backoff.hint,
             backoff=backoff,
         )
-    if backoff.failure is ReplacementFailure.NOT_POSSIBLE and not required and workload.serving_count > 1:
-        return ReplacementDecision(ReplacementStep.PLAIN_EVICTION, "CannotBeHad", backoff=backoff)
-    if backoff.failure is ReplacementFailure.REMOVED_BY_OTHERS:
-        return ReplacementDecision(
-            ReplacementStep.HOLD,
-            blocker_class=BlockerClass.REPLACEMENT_NOT_READY,
-            message=backoff.message,
-            hint=messages.FIND_DELETER_HINT,
-            backoff=backoff,
+    if not required and failures.ends_with_eviction(backoff, workload):
+        return replace(_plain_eviction(backoff.failure, inputs, backoff.message, backoff.hint), backoff=backoff)
+    message = backoff.message
+    if backoff.failure is not ReplacementFailure.REMOVED_BY_OTHERS:
+        attempts = None if required else failures.attempts_before_eviction(backoff.failure, workload)
+        message = messages.no_replacement(
+            backoff.message,
+            attempts=backoff.attempts,
+            of_attempts=attempts,
+            is_last_ready=not required and failures.is_held_as_last(backoff, workload),
         )
-    if backoff.failure is ReplacementFailure.NEW_PODS_REMOVED:
-        if is_longest_pause(backoff.attempts) and not required and workload.serving_count > 1:
-            return ReplacementDecision(ReplacementStep.PLAIN_EVICTION, "CannotBeHad", backoff=backoff)
-        return ReplacementDecision(
-            ReplacementStep.HOLD,
-            blocker_class=BlockerClass.REPLACEMENT_NOT_READY,
-            message=messages.no_replacement(backoff.message, is_last_ready=False),
-            hint=messages.FIND_DELETER_HINT,
-            backoff=backoff,
-        )
-    is_last_ready = not required and backoff.failure is not ReplacementFailure.NOT_READY
     return ReplacementDecision(
         ReplacementStep.HOLD,
         blocker_class=BlockerClass.REPLACEMENT_NOT_READY,
-        message=messages.no_replacement(backoff.message, is_last_ready=is_last_ready),
-        hint=messages.NOT_READY_HINT,
+        message=message,
+        hint=backoff.hint,
         backoff=backoff,
     )
 
@@ -496,11 +469,19 @@ def is_surplus(pod: Pod, workload: Workload) -> bool:
 
 
 def _is_superseded(pod: Pod, workload: Workload) -> bool:
-    """Whether a rollout has replaced the ReplicaSet from which the pod was released."""
+    """Whether a rollout has replaced the ReplicaSet from which the pod was released.
+
+    The ReplicaSet of a rollout that does not end still has replicas, and replaces its own pods.
+    """
     if workload.deployment is None or workload.deployment.deleting:
         return False
-    rs = _source_replica_set(pod, workload)
-    return rs is None or (workload.current_replica_set is not None and rs.uid != workload.current_replica_set.uid)
+    rs, current = _source_replica_set(pod, workload), workload.current_replica_set
+    return rs is None or (current is not None and rs.uid != current.uid and rs.replicas == 0)
+
+
+def _counted_replica_set(rs: ReplicaSet | None, workload: Workload) -> ReplicaSet | None:
+    """Return the ReplicaSet whose pods the release gate counts; None during a rollout, which moves pods between them."""
+    return None if rs is None or workload.has_pods_besides(rs) else rs
 
 
 def _decide_released(pod: Pod, workload: Workload, inputs: ReplacementInput) -> ReplacementDecision:
@@ -511,34 +492,91 @@ def _decide_released(pod: Pod, workload: Workload, inputs: ReplacementInput) -> 
     rs = None if superseded else _source_replica_set(pod, workload)
     deployment = workload.deployment
     min_ready = deployment.min_ready_time if deployment else rs.min_ready_time if rs else timedelta()
-    timed_out = now >= record.released_at + min_ready + drain.replacement_timeout
+    required = replacement_mode(pod, drain) is ReplacementMode.REQUIRED
+    previous = None if _is_same_attempt(record, inputs.backoff) else inputs.backoff
+    patience = failures.attempt_duration(previous, drain, required=required)
+    timed_out = now >= record.released_at + min_ready + patience
     if not record.is_for_drain and any(
         new.node == pod.node and _is_created_after(new, record.released_at) for new in workload.controlled_pods(rs)
     ):
-        return _return_with_backoff(ReplacementFailure.SAME_NODE, messages.replaced_on_same_node(pod.node), inputs)
-    if _is_release_gate_open(pod, workload, rs, min_ready, now):
+        return _return_with_backoff(ReplacementFailure.SAME_NODE, messages.replaced_on_same_node(pod.node), pod, inputs)
+    if _is_release_gate_open(pod, workload, _counted_replica_set(rs, workload), min_ready, now):
         # The gate opened within the first timeout, so the refusal has lasted for at least one more timeout.
         refused_for_long = now >= record.released_at + min_ready + 2 * drain.replacement_timeout
         if refused_for_long and not superseded and (cause := _eviction_refusal(pod, inputs)):
-            return _return_with_backoff(ReplacementFailure.NOT_READY, cause, inputs)
+            return _return_with_backoff(ReplacementFailure.NOT_READY, cause, pod, inputs)
         return ReplacementDecision(ReplacementStep.EVICT)
     if superseded:
-        return _hold_for_rollout() if timed_out else ReplacementDecision(ReplacementStep.WAIT)
-    backoff = inputs.backoff
+        return _hold_for_rollout(workload) if timed_out else ReplacementDecision(ReplacementStep.WAIT)
+    return _decide_without_replacement(pod, record, rs, workload, inputs, timed_out=timed_out)
+
+
+def _decide_without_replacement(
+    pod: Pod,
+    record: ReleaseRecord,
+    rs: ReplicaSet | None,
+    workload: Workload,
+    inputs: ReplacementInput,
+    *,
+    timed_out: bool,
+) -> ReplacementDecision:
+    """Return the step for a released pod whose replacement is not Ready: wait, or return the pod with the cause."""
+    now, backoff = inputs.now, inputs.backoff
     if backoff and backoff.failure is ReplacementFailure.NEW_PODS_REMOVED and now < backoff.retry_at:
         return ReplacementDecision(ReplacementStep.RETURN, backoff=backoff)
-    if rs and rs.replica_failure and (timed_out or not _has_new_pod_on_its_way(workload, rs, record)):
-        failure = (
-            ReplacementFailure.NOT_POSSIBLE if "exceeded quota" in rs.replica_failure else ReplacementFailure.NOT_READY
+    if workload.is_rolling_out and now < (inputs.rollout_since or now) + inputs.drain.replacement_timeout:
+        return ReplacementDecision(  # the rollout may soon scale the ReplicaSet down, and with it a returned pod
+            ReplacementStep.WAIT, waiting_for=messages.ROLLOUT_RUNNING, hint=_rollout_hint(workload)
         )
-        return _return_with_backoff(failure, rs.replica_failure, inputs)
+    if rs and failures.exceeds_quota(rs.replica_failure) and _is_without_new_pod(pod, rs, workload):
+        is_recounted = now >= record.released_at + failures.QUOTA_RETRIED_FOR
+        waits = workload.has_leaving_pods(now, inputs.drain.replacement_timeout) or (
+            not timed_out and _has_new_pod_on_its_way(workload, rs, record)
+        )
+        if waits or not is_recounted:
+            return _wait_refused(rs.replica_failure or "", messages.QUOTA_HINT)
+        return _return_with_backoff(ReplacementFailure.QUOTA, rs.replica_failure or "", pod, inputs)
     if timed_out:
-        return _return_with_backoff(*_diagnose(workload, rs, record.released_at), inputs)
+        return _return_with_backoff(*failures.diagnose(workload, rs, record.released_at), pod, inputs)
+    return _wait_for_replacement(workload, rs, record)
+
+
+def _is_without_new_pod(pod: Pod, rs: ReplicaSet, workload: Workload) -> bool:
+    """Whether the ReplicaSet could create no new pod for this one; the new pods stand for those released first."""
+    released = sorted(
+        (p for p in workload.released_pods if p.release_record and p.release_record.replica_set_uid == rs.uid),
+        key=lambda p: (p.release_record.released_at if p.release_record else p.created, p.uid),
+    )
+    missing = rs.replicas - len(workload.controlled_pods(rs))
+    return missing > 0 and pod.uid in {p.uid for p in released[-missing:]}
+
+
+def _wait_refused(refusal: str, hint: str) -> ReplacementDecision:
     return ReplacementDecision(
         ReplacementStep.WAIT,
-        message=next(
-            (new.unschedulable_message for new in workload.controlled_pods(rs) if new.unschedulable_message), ""
-        ),
+        blocker_class=BlockerClass.REPLACEMENT_NOT_READY,
+        message=messages.creation_refused(refusal),
+        hint=hint,
+    )
+
+
+def _wait_for_replacement(workload: Workload, rs: ReplicaSet | None, record: ReleaseRecord) -> ReplacementDecision:
+    """Wait for the replacement, and report what is known about it."""
+    controlled = workload.controlled_pods(rs)
+    new_pods = [new for new in controlled if not new.ready and _is_created_after(new, record.released_at)]
+    if rs and rs.replica_failure and len(controlled) < rs.replicas:
+        return _wait_refused(rs.replica_failure, messages.CREATION_REFUSED_HINT)
+    pending = next((new for new in controlled if new.unschedulable_message), None)
+    cause = failures.pending_cause(new_pods)
+    if cause is None and rs and len(controlled) < rs.replicas:
+        cause = (ReplacementFailure.NOT_CREATED, messages.NO_POD_CREATED_YET)
+    if cause is None:
+        return ReplacementDecision(ReplacementStep.WAIT, message=pending.unschedulable_message if pending else "")
+    return ReplacementDecision(
+        ReplacementStep.WAIT,
+        message=pending.unschedulable_message if pending else "",
+        hint=failures.hint(cause[0]),
+        waiting_for=messages.replacement_pending(cause[1]),
     )
 
 
@@ -559,12 +597,19 @@ def _eviction_refusal(pod: Pod, inputs: ReplacementInput) -> str | None:
     return messages.eviction_still_refused(inputs.eviction_refusal) if inputs.eviction_refusal else None
 
 
-def _hold_for_rollout() -> ReplacementDecision:
+def _rollout_hint(workload: Workload) -> str:
+    deployment = workload.deployment
+    if deployment is None:
+        return messages.OWNER_HINT
+    return messages.rollout_hint(deployment.namespace, deployment.name, paused=deployment.paused)
+
+
+def _hold_for_rollout(workload: Workload) -> ReplacementDecision:
     return ReplacementDecision(
         ReplacementStep.HOLD,
         blocker_class=BlockerClass.REPLACEMENT_NOT_READY,
         message=messages.ROLLOUT_INCOMPLETE,
-        hint=messages.ROLLOUT_INCOMPLETE_HINT,
+        hint=_rollout_hint(workload),
     )
 
 
@@ -584,41 +629,28 @@ def _is_release_gate_open(
     return remaining >= needed
 
 
-def _diagnose(workload: Workload, rs: ReplicaSet | None, since: datetime) -> tuple[ReplacementFailure, str]:
-    """Return why no replacement is Ready, and the cause as text; `since`: time of the release."""
-    new_pods = [
-        new
-        for new in workload.controlled_pods(rs)
-        if not new.ready and (new.created is None or new.created >= since - _MIN_BACKOFF)
-    ]
-    if pending := next((new for new in new_pods if new.unschedulable_message), None):
-        cause = pending.unschedulable_message
-        blocked_by_pods = any(part in cause for part in _OTHER_POD_MESSAGES) and not any(
-            part in cause for part in _RESOURCE_MESSAGES
-        )
-        return (ReplacementFailure.NOT_POSSIBLE if blocked_by_pods else ReplacementFailure.NO_ROOM), cause
-    if new_pods:
-        return ReplacementFailure.NOT_READY, messages.new_pod_not_ready(new_pods[0].name)
-    # NOT_POSSIBLE would evict pods while no pod can be created.
-    return ReplacementFailure.NOT_READY, messages.NO_POD_CREATED
-
-
 def _is_created_after(pod: Pod, since: datetime) -> bool:
     """Whether the pod was created after a release, at the precision of whole seconds."""
     return pod.created is not None and pod.created >= since.replace(microsecond=0)
 
 
-def _first_backoff(drain: DrainSettings) -> timedelta:
-    return max(drain.replacement_timeout, _MIN_BACKOFF)
+def _is_same_attempt(record: ReleaseRecord | None, backoff: ReplacementBackoff | None) -> bool:
+    """Whether the pod was released together with the pod whose failure the backoff records."""
+    # The time of a release has whole seconds: with fractions, the next release would belong to the attempt before.
+    return backoff is not None and record is not None and record.released_at + timedelta(seconds=1) <= backoff.retry_at
 
 
-def _return_with_backoff(failure: ReplacementFailure, message: str, inputs: ReplacementInput) -> ReplacementDecision:
+def _return_with_backoff(
+    failure: ReplacementFailure, message: str, pod: Pod, inputs: ReplacementInput
+) -> ReplacementDecision:
     """Decide to return the pod to its ReplicaSet, with a backoff for its owner."""
-    previous = inputs.backoff
-    attempts = previous.attempts + 1 if previous and previous.failure is failure else 1
-    pause = _first_backoff(inputs.drain)
-    if failure in (ReplacementFailure.NO_ROOM, ReplacementFailure.SAME_NODE):
-        pause = min(pause * 2 ** min(attempts - 1, _MAX_DOUBLINGS), max(pause, _MAX_BACKOFF))
-    return ReplacementDecision(
-        ReplacementStep.RETURN, backoff=ReplacementBackoff(failure, message, inputs.now + pause, attempts)
+    backoff = failures.next_backoff(
+        failure,
+        message,
+        inputs.backoff,
+        inputs.drain,
+        inputs.now,
+        required=replacement_mode(pod, inputs.drain) is ReplacementMode.REQUIRED,
+        same_attempt=_is_same_attempt(pod.release_record, inputs.backoff),
     )
+    return ReplacementDecision(ReplacementStep.RETURN, backoff=backoff)

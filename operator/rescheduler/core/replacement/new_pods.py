@@ -11,6 +11,8 @@ from rescheduler.core.replacement import messages
 _MAX_REMOVED = 3
 """Removed new pods of an owner, without a success between them, after which the owner backs off."""
 _MAX_PAUSE = timedelta(minutes=5)
+ATTEMPTS_BEFORE_LONGEST_PAUSE = 10
+"""Back-offs in a row after which the pause does not grow any more, so that the pods leave without a replacement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,3 @@ def _removal(pod: Pod, latest: Pod | None, workload: Workload, rs: ReplicaSet) -
 def pause_after_removals(attempts: int) -> timedelta:
     """Return the pause after this many back-offs in a row: 1 s, doubled each time, up to 5 min."""
     return min(timedelta(seconds=2 ** min(attempts - 1, 10)), _MAX_PAUSE)
-
-
-def is_longest_pause(attempts: int) -> bool:
-    """Whether the pause does not grow any more, so that the pods leave without a replacement."""
-    return pause_after_removals(attempts) == _MAX_PAUSE

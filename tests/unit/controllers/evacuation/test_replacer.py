@@ -24,11 +24,10 @@ from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.release_record import RETURNED_POD_DELETION_COST
 from rescheduler.core.placement.planner import Fit, Forecast
 from rescheduler.core.replacement.decisions import (
-    ReplacementBackoff,
     ReplacementDecision,
-    ReplacementFailure,
     ReplacementStep,
 )
+from rescheduler.core.replacement.failures import ReplacementBackoff, ReplacementFailure
 from rescheduler.kube.client import UnreachableError
 from unit.builders import NOW, raw_deployment, raw_replica, raw_replica_set, release_record
 from unit.fakes import FakeClock, FakeClusterClient, settle
@@ -681,10 +680,13 @@ async def test_pod_that_left_after_its_replacement_was_ready_ends_the_backoff() 
     assert (await world.decide("b")).step is ReplacementStep.RELEASE
 
 
+LATE = "no replacement became Ready: late"
+
+
 async def test_backoff_of_the_last_process_is_taken_over_from_the_blocker_once() -> None:
     world = World(*three())
     recorded = Blocker.model_validate(
-        {"namespace": "s", "pod": "a", "class": "ReplacementNotReady", "message": "no replacement: late", "since": NOW}
+        {"namespace": "s", "pod": "a", "class": "ReplacementNotReady", "message": LATE, "since": NOW}
     )
     await ready_lists(world)
     assert (await world.decide(blockers={"s/a": recorded})).step is ReplacementStep.HOLD

@@ -168,6 +168,37 @@ def test_each_kind_of_refusal_becomes_a_blocker_after_its_own_time() -> None:
     assert (found["c"][0].blocker_class, found["c"][0].message) == (BlockerClass.REPLACEMENT_NOT_READY, "a rollout")
 
 
+def test_a_refused_replacement_is_reported_within_seconds() -> None:
+    refused = ReplacementDecision(
+        ReplacementStep.WAIT, "", BlockerClass.REPLACEMENT_NOT_READY, "exceeded quota: q", "raise it"
+    )
+    ((refusal, wait),) = pod_evaluation.expected_refusals({}, {"a": refused}).values()
+    assert (refusal.message, refusal.hint, wait) == ("exceeded quota: q", "raise it", 5 * SECOND)
+
+
+def test_a_wait_has_its_own_hint() -> None:
+    waits = ReplacementDecision(ReplacementStep.WAIT, waiting_for="a rollout", hint="undo it")
+    ((refusal, _),) = pod_evaluation.expected_refusals({}, {"a": waits}).values()
+    assert refusal.hint == "undo it"
+
+
+def test_the_blocker_of_a_budget_names_why_the_pod_is_not_replaced_first() -> None:
+    plain = ReplacementDecision(ReplacementStep.PLAIN_EVICTION, "Gated", message="gate x", hint="open it")
+    decisions = {"a": plain, "b": ReplacementDecision(ReplacementStep.PLAIN_EVICTION, "NotReady"), "c": plain}
+    found = pod_evaluation.expected_refusals({"a": REFUSAL, "b": REFUSAL}, decisions)
+    assert found["b"][0] == REFUSAL
+    assert found["a"][0] == replace(REFUSAL, message=f"{REFUSAL.message}; gate x", hint="open it")
+    assert "c" not in found
+
+
+def test_a_pod_without_a_replacement_has_a_cause() -> None:
+    gated = ReplacementDecision(ReplacementStep.PLAIN_EVICTION, "Gated", message="gate x")
+    ineligible = ReplacementDecision(ReplacementStep.PLAIN_EVICTION, "HostPath")
+    held = ReplacementDecision(ReplacementStep.HOLD, "Gated", message="gate x")
+    found = PodEvaluation(PodSummary(), {"a": gated, "b": ineligible, "c": held})
+    assert found.pods_without_replacement([pod("a"), pod("b"), pod("c")]) == ((pod("a"), gated),)
+
+
 def test_a_refusal_lasts_from_its_start_and_over_a_restart() -> None:
     refusals = {"a": (REFUSAL, 5 * SECOND), "b": (REFUSAL, 5 * SECOND)}
     timers = pod_evaluation.refusal_timers({}, refusals, {"b"}, NOW)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rescheduler.api.untrusted import LATEST_TIME, UnreadableError
 from rescheduler.core.model.pods import Owner, parse_pod
 from rescheduler.core.model.release_record import ReleaseRecord, clear_patch, release_patch, return_patch
+from unit.builders import raw_pod
 
 
 def test_a_raw_pod_is_projected() -> None:
@@ -38,6 +39,59 @@ def test_a_raw_pod_is_projected() -> None:
         30,
     )
     assert seen.annotations == {"rescheduler.dev/do-not-disrupt": "true"}
+
+
+def test_scheduling_gates_are_read() -> None:
+    raw = raw_pod(schedulingGates=[{"name": "a"}, {}, "b", {"name": "c"}])
+    assert parse_pod(raw).scheduling_gates == ("a", "c")
+
+
+def status(*, phase: str = "Pending", conditions: Any = (), **containers: Any) -> dict[str, Any]:
+    """Return the status of a raw pod; `containers`: the state and the last state of one container."""
+    names = [{"type": kind, "status": value} for kind, value in dict(conditions).items()]
+    return {"phase": phase, "conditions": names, "containerStatuses": [{"name": "c", **containers}]}
+
+
+def waits(reason: str, message: str = "") -> dict[str, Any]:
+    return {"waiting": {"reason": reason, "message": message}}
+
+
+def ended(code: int) -> dict[str, Any]:
+    return {"terminated": {"exitCode": code}}
+
+
+RUNS: dict[str, Any] = {"running": {}}
+SET_UP = "PodReadyToStartContainers"
+
+
+@pytest.mark.parametrize(
+    ("found", "failure"),
+    [
+        (status(state=waits("ImagePullBackOff", "no such tag")), "container c waits (ImagePullBackOff): no such tag"),
+        (status(state=waits("CreateContainerConfigError")), "container c waits (CreateContainerConfigError)"),
+        (status(state=waits("CrashLoopBackOff"), lastState=ended(0)), "container c waits (CrashLoopBackOff)"),
+        (status(state=ended(2), phase="Running"), "container c has ended with exit code 2"),
+        (status(state=RUNS, lastState=ended(1), phase="Running"), "container c has ended with exit code 1"),
+        (status(state=RUNS, lastState=ended(0), phase="Running"), "container c has ended with exit code 0"),
+        (status(state=waits("ContainerCreating"), conditions={SET_UP: "False"}), "the kubelet has not set up"),
+        (status(state=waits("ContainerCreating"), conditions={SET_UP: "True"}), ""),  # the image is pulled
+        (status(state=waits("PodInitializing")), ""),
+        (status(state=RUNS, phase="Running"), ""),
+        (status(state=RUNS, lastState=ended(1), phase="Running", conditions={"Ready": "True"}), ""),
+        ({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": ended(0), "lastState": ended(1)}]}, ""),
+        ({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": ended(3)}]}, "container i has ended"),
+        ({"phase": "Pending", "containerStatuses": [{"name": "c", "state": {"waiting": "x", "terminated": 3}}]}, ""),
+        ({"phase": "Pending"}, ""),
+    ],
+)
+def test_a_start_failure_is_read_from_the_containers(found: dict[str, Any], failure: str) -> None:
+    read = parse_pod({**raw_pod(), "status": found}).start_failure
+    assert read.startswith(failure)
+    assert bool(read) == bool(failure)
+
+
+def test_a_start_failure_is_short() -> None:
+    assert len(parse_pod({**raw_pod(), "status": status(state=waits("x" * 9999, "y" * 9999))}).start_failure) == 1024
 
 
 RECORD = {

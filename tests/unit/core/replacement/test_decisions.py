@@ -16,9 +16,7 @@ from rescheduler.core.model.pods import Owner, Pod
 from rescheduler.core.model.workloads import Deployment, ReplicaSet, Workload
 from rescheduler.core.replacement.decisions import (
     PodWriteRefusal,
-    ReplacementBackoff,
     ReplacementDecision,
-    ReplacementFailure,
     ReplacementInput,
     ReplacementStep,
     backoff_after_removal,
@@ -27,6 +25,11 @@ from rescheduler.core.replacement.decisions import (
     decide,
     decide_return,
     ready_before_release,
+)
+from rescheduler.core.replacement.failures import (
+    ReplacementBackoff,
+    ReplacementFailure,
+    next_backoff,
 )
 from rescheduler.core.replacement.new_pods import NewPods
 from rescheduler.core.replacement.slow_start import SlowStart
@@ -151,21 +154,55 @@ def test_pod_of_a_mover_is_evicted_without_a_release() -> None:
     assert (found.step, found.reason) == (ReplacementStep.PLAIN_EVICTION, "Mover")
 
 
+OLDER = replace(CURRENT, name="web-0", uid="r0", pod_template_hash="0", revision="0")
+NEWER = replace(CURRENT, name="web-b", uid="r2", pod_template_hash="b", revision="2", replicas=1)
+STUCK: dict[str, Any] = {"deployment": replace(DEPLOYMENT, revision="2"), "replica_sets": (CURRENT, NEWER)}
+"""A rollout that does not end: the pods of the newer ReplicaSet are not Ready."""
+
+
+def newer_replica(name: str, *, ready: bool = False) -> Pod:
+    """Return a pod of `NEWER`."""
+    return replica(name, ready=ready, owner=Owner("ReplicaSet", "web-b", "r2"), labels={"pod-template-hash": "b"})
+
+
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"deployment": replace(DEPLOYMENT, paused=True)},
-        {"deployment": replace(DEPLOYMENT, observed=False)},
-        {"replica_sets": (CURRENT, replace(CURRENT, uid="r0", pod_template_hash="0", revision="0"))},
-    ],
+    [{"deployment": replace(DEPLOYMENT, observed=False)}, {"replica_sets": (CURRENT, OLDER)}, STUCK],
 )
-def test_a_pod_waits_for_a_rollout_for_a_limited_time(changes: dict[str, Any]) -> None:
-    found = workload(*THREE, **changes)
-    assert decide(THREE[0], found, setting(rollout_since=NOW)).step is ReplacementStep.WAIT
+@pytest.mark.parametrize("pods", [THREE, THREE[:1]])
+def test_a_pod_waits_for_a_rollout_and_is_then_replaced_by_its_own_replica_set(
+    changes: dict[str, Any], pods: tuple[Pod, ...]
+) -> None:
+    found = workload(*pods, **changes)
+    waits = decide(pods[0], found, setting(rollout_since=NOW))
+    assert waits.step is ReplacementStep.WAIT
+    assert "kubectl rollout undo deployment -n s web" in waits.hint
     late = setting(rollout_since=NOW - timedelta(minutes=5))
-    assert decide(THREE[0], found, late).step is ReplacementStep.PLAIN_EVICTION
-    alone = workload(THREE[0], **changes)
-    assert decide(THREE[0], alone, late).blocker_class is BlockerClass.REPLACEMENT_NOT_READY
+    assert decide(pods[0], found, late).step is ReplacementStep.RELEASE
+
+
+def test_a_paused_deployment_is_replaced_from_its_current_replica_set() -> None:
+    found = workload(*THREE, deployment=replace(DEPLOYMENT, paused=True))
+    assert decide(THREE[0], found, setting(rollout_since=NOW)).step is ReplacementStep.RELEASE
+    old, new = released_replica("p1"), replica("new")
+    assert decide(old, replace(found, pods=(old, *THREE[1:], new)), setting()).step is ReplacementStep.EVICT
+
+
+def test_a_pod_of_a_replica_set_that_a_stuck_rollout_scaled_down_is_evicted() -> None:
+    """No ReplicaSet would replace it."""
+    found = workload(*THREE, **STUCK | {"replica_sets": (replace(CURRENT, replicas=0), NEWER, OLDER)})
+    late = setting(rollout_since=NOW - timedelta(minutes=5))
+    decision = decide(THREE[0], found, late)
+    assert (decision.step, decision.reason) == (ReplacementStep.PLAIN_EVICTION, "Superseded")
+
+
+def test_the_gate_counts_all_replica_sets_of_a_stuck_rollout() -> None:
+    late = setting(rollout_since=NOW - timedelta(minutes=5))
+    old, broken = released_replica("p1", before=2), newer_replica("b1")
+    pods = (old, THREE[1], broken)
+    assert decide(old, workload(*pods, **STUCK), late).step is ReplacementStep.WAIT
+    assert decide(old, workload(*pods, replica("new"), **STUCK), late).step is ReplacementStep.EVICT
+    assert decide(old, workload(*pods, newer_replica("b2", ready=True), **STUCK), late).step is ReplacementStep.EVICT
 
 
 def test_the_gate_counts_pods_not_the_budget() -> None:
@@ -260,15 +297,18 @@ def test_a_released_pod_outside_the_selector_waits_for_no_replacement() -> None:
     assert decide_return(old, found, NOW).step is ReplacementStep.CLEAR_RECORD
 
 
-REFUSED = PodWriteRefusal(BlockerClass.ADMISSION_DENIED, "policy says no", "ask for it")
+REFUSED = PodWriteRefusal(BlockerClass.ADMISSION_DENIED, "policy says no", "ask for it", NOW)
 
 
-def test_a_refused_release_evicts_pods_but_holds_the_last_ready_one() -> None:
+def test_a_refused_release_evicts_pods_but_holds_the_last_ready_one_for_the_timeout() -> None:
     several = decide(THREE[0], workload(*THREE), setting(write_refusal=REFUSED))
     assert (several.step, several.reason) == (ReplacementStep.PLAIN_EVICTION, "ReleaseRefused")
+    assert "policy says no" in several.message
     last = decide(THREE[0], workload(THREE[0]), setting(write_refusal=REFUSED))
     assert (last.step, last.blocker_class) == (ReplacementStep.HOLD, BlockerClass.ADMISSION_DENIED)
     assert "policy says no" in last.message
+    lasting = replace(REFUSED, since=NOW - timedelta(minutes=5))
+    assert decide(THREE[0], workload(THREE[0]), setting(write_refusal=lasting)).step is ReplacementStep.PLAIN_EVICTION
     required = setting(write_refusal=REFUSED, drain={"replacement": ReplacementMode.REQUIRED})
     assert decide(THREE[0], workload(*THREE), required).blocker_class is BlockerClass.ADMISSION_DENIED
 
@@ -381,50 +421,105 @@ def test_a_replica_set_without_deployment_keeps_the_gate() -> None:
     assert decide(old, found, setting()).step is ReplacementStep.EVICT
 
 
+def without_replacement(*new: Pod, since: int = 301, refused: str | None = None, **inputs: Any) -> ReplacementDecision:
+    """Return the decision for a released pod whose replacement is not Ready."""
+    old = released_replica("p1", since=since)
+    sets = (replace(CURRENT, replica_failure=refused),)
+    return decide(old, workload(old, *THREE[1:], *new, replica_sets=sets), setting(**inputs))
+
+
+def new_replica(**fields: Unpack[PodFields]) -> Pod:
+    given: PodFields = {"created": NOW, **fields}
+    return replica("new", ready=False, **given)
+
+
 @pytest.mark.parametrize(
-    ("refused", "new", "trouble"),
+    ("refused", "new", "failure", "says"),
     [
-        (
-            "",
-            replica("new", ready=False, unschedulable_message="0/3 nodes: 2 Insufficient cpu"),
-            ReplacementFailure.NO_ROOM,
-        ),
-        (
-            "",
-            replica("new", ready=False, unschedulable_message="0/3 nodes: pod anti-affinity"),
-            ReplacementFailure.NOT_POSSIBLE,
-        ),
-        ("", replica("new", ready=False, node="n2"), ReplacementFailure.NOT_READY),
-        (
-            "",
-            replica("new", ready=False, unschedulable_message="0/3 nodes: didn't match topology spread"),
-            ReplacementFailure.NOT_POSSIBLE,
-        ),
-        (
-            "",
-            replica("new", ready=False, unschedulable_message="0/3 nodes: didn't match node selector"),
-            ReplacementFailure.NO_ROOM,
-        ),
-        (
-            "",
-            replica("new", ready=False, unschedulable_message="3 had untolerated taint(s)"),
-            ReplacementFailure.NO_ROOM,
-        ),
-        ("", None, ReplacementFailure.NOT_READY),  # nothing goes while nothing can replace it
-        ("pods is forbidden: exceeded quota: q", None, ReplacementFailure.NOT_POSSIBLE),
-        ("admission webhook denied", None, ReplacementFailure.NOT_READY),
+        (None, {"unschedulable_message": "2 Insufficient cpu"}, ReplacementFailure.NO_ROOM, "Insufficient"),
+        (None, {"unschedulable_message": "pod anti-affinity"}, ReplacementFailure.BLOCKED_BY_PODS, "anti"),
+        (None, {"unschedulable_message": "didn't match topology spread"}, ReplacementFailure.BLOCKED_BY_PODS, "spread"),
+        (None, {"unschedulable_message": "didn't match node selector"}, ReplacementFailure.NO_ROOM, "selector"),
+        (None, {"unschedulable_message": "3 had untolerated taint(s)"}, ReplacementFailure.NO_ROOM, "taint"),
+        (None, {"scheduling_gates": ("kueue", "quota")}, ReplacementFailure.GATED, "gates kueue, quota"),
+        (None, {"node": "n2", "start_failure": "ErrImagePull"}, ReplacementFailure.NOT_STARTING, "ErrImagePull"),
+        (None, {"node": "n2"}, ReplacementFailure.NOT_READY, "pod new is not Ready"),
+        (None, None, ReplacementFailure.NOT_CREATED, "controller may not be at work"),
+        ("exceeded quota: q", None, ReplacementFailure.QUOTA, "exceeded quota: q"),
+        ('admission webhook "x" denied', None, ReplacementFailure.CREATION_REFUSED, 'webhook "x"'),
+        ("an old refusal", {"node": "n2"}, ReplacementFailure.NOT_READY, "pod new is not Ready"),
     ],
 )
 def test_a_pod_without_a_replacement_in_time_is_returned_with_the_cause(
-    refused: str, new: Pod | None, trouble: ReplacementFailure
+    refused: str | None, new: PodFields | None, failure: ReplacementFailure, says: str
 ) -> None:
-    old = released_replica("p1", since=301)
-    sets = (replace(CURRENT, replica_failure=refused),)
-    choice = decide(old, workload(old, *THREE[1:], *([new] if new else []), replica_sets=sets), setting())
-    assert choice.step is ReplacementStep.RETURN
-    assert choice.backoff is not None
-    assert choice.backoff.failure is trouble
-    assert choice.backoff.retry_at >= NOW + timedelta(minutes=5)
+    decision = without_replacement(*([] if new is None else [new_replica(**new)]), refused=refused)
+    assert decision.step is ReplacementStep.RETURN
+    assert decision.backoff is not None
+    assert decision.backoff.failure is failure
+    assert says in decision.backoff.message
+
+
+def test_the_gate_that_other_pods_keep_closed_is_no_missing_new_pod() -> None:
+    old, new = released_replica("p1", since=301), replica("new", created=NOW)
+    ill = replace(THREE[1], ready=False, created=NOW - timedelta(hours=1))
+    decision = decide(old, workload(old, ill, THREE[2], new), setting())
+    assert decision.backoff is not None
+    assert (decision.backoff.failure, decision.backoff.message) == (
+        ReplacementFailure.NOT_READY,
+        "2 of 3 pods of the owner are Ready",
+    )
+
+
+@pytest.mark.parametrize(
+    ("refused", "new", "says", "hint"),
+    [
+        ("denied by x", None, "cannot create the replacement: denied by x", "policy or webhook"),
+        ("exceeded quota: q", None, "cannot create the replacement: exceeded quota: q", "ResourceQuota"),
+    ],
+)
+def test_a_refused_replacement_is_reported_while_the_replica_set_retries(
+    refused: str, new: PodFields | None, says: str, hint: str
+) -> None:
+    decision = without_replacement(since=1, refused=refused)
+    assert (decision.step, decision.blocker_class) == (ReplacementStep.WAIT, BlockerClass.REPLACEMENT_NOT_READY)
+    assert says in decision.message
+    assert hint in decision.hint
+
+
+@pytest.mark.parametrize(
+    ("new", "says", "hint"),
+    [
+        ({"scheduling_gates": ("kueue",)}, "gates kueue", "scheduling gate"),
+        ({"node": "n2", "start_failure": "ErrImagePull"}, "ErrImagePull", "fix the image"),
+        (None, "no new pod yet", "kube-controller-manager"),
+    ],
+)
+def test_a_wait_for_a_replacement_names_its_cause(new: PodFields | None, says: str, hint: str) -> None:
+    decision = without_replacement(*([] if new is None else [new_replica(**new)]), since=1)
+    assert decision.step is ReplacementStep.WAIT
+    assert says in decision.waiting_for
+    assert hint in decision.hint
+
+
+# -- quota ------------------------------------------------------------------------------------------------------------
+
+FULL_QUOTA = (replace(CURRENT, replica_failure="exceeded quota: q"),)
+
+
+def test_a_quota_is_waited_for_while_a_pod_of_the_owner_leaves() -> None:
+    old = released_replica("p1", since=6)
+    leaving = replace(THREE[2], deletion_timestamp=NOW + timedelta(seconds=20))
+
+    def after(*pods: Pod, now: datetime = NOW) -> ReplacementStep:
+        return decide(old, workload(old, *pods, replica_sets=FULL_QUOTA), setting(now)).step
+
+    assert after(THREE[1], leaving) is ReplacementStep.WAIT
+    assert after(THREE[1]) is ReplacementStep.RETURN
+    assert after(THREE[1], replace(leaving, phase="Failed")) is ReplacementStep.RETURN  # no quota counts it
+    stuck = NOW + timedelta(seconds=20, minutes=5)
+    assert after(THREE[1], leaving, now=stuck - timedelta(seconds=1)) is ReplacementStep.WAIT
+    assert after(THREE[1], leaving, now=stuck) is ReplacementStep.RETURN  # it may never end
 
 
 def test_released_pods_wait_for_the_new_pods_that_a_quota_allows() -> None:
@@ -440,10 +535,28 @@ def test_released_pods_wait_for_the_new_pods_that_a_quota_allows() -> None:
     assert decide(old, workload(old, other, THREE[2], new, **refused), late).step is ReplacementStep.RETURN
 
 
-def test_quota_is_known_at_once() -> None:
-    old = released_replica("p1", since=0)
-    sets = (replace(CURRENT, replica_failure="exceeded quota"),)
-    assert decide(old, workload(old, *THREE[1:], replica_sets=sets), setting()).step is ReplacementStep.RETURN
+def test_no_pod_is_released_while_a_quota_still_counts_pods_that_leave() -> None:
+    backoff = setback(ReplacementFailure.QUOTA, -1)
+    leaving = replace(THREE[2], deletion_timestamp=NOW)
+    for busy in (leaving, released_replica("p3")):
+        waits = decide(THREE[0], workload(*THREE[:2], busy), setting(backoff=backoff))
+        assert waits.step is ReplacementStep.WAIT
+        assert "still count in the quota: why" in waits.waiting_for
+    assert decide(THREE[0], workload(*THREE[:2]), setting(backoff=backoff)).step is ReplacementStep.RELEASE
+    many = replace(DEPLOYMENT, replicas=8)
+    assert decide(THREE[0], workload(*THREE, deployment=many), setting(backoff=backoff)).step is ReplacementStep.RELEASE
+    one_in_flight = setting(backoff=backoff, releases_in_flight=1)
+    assert decide(THREE[0], workload(*THREE, deployment=many), one_in_flight).step is ReplacementStep.WAIT
+
+
+def test_a_quota_that_stays_full_leads_to_a_plain_eviction_within_seconds() -> None:
+    first = without_replacement(since=5, refused="exceeded quota: q").backoff
+    assert first is not None
+    assert first.retry_at <= NOW + timedelta(seconds=1)
+    due = replace(first, retry_at=NOW - timedelta(seconds=6))
+    second = without_replacement(since=5, refused="exceeded quota: q", backoff=due).backoff
+    assert second is not None
+    assert decide(THREE[0], workload(*THREE), setting(backoff=second)).step is ReplacementStep.PLAIN_EVICTION
 
 
 @pytest.mark.parametrize(
@@ -465,49 +578,144 @@ def test_a_pod_is_returned_if_its_eviction_is_refused_for_long(why: dict[str, An
     assert says in given.backoff.message
 
 
-def test_a_hanging_rollout_is_reported_and_the_pod_stays_released() -> None:
-    newer = ReplicaSet("s", "web-b", "r2", "web", pod_template_hash="b", replicas=1, revision="2")
-    rolled: dict[str, Any] = {"deployment": replace(DEPLOYMENT, revision="2"), "replica_sets": (CURRENT, newer)}
-    hangs = replica("new", ready=False, owner=Owner("ReplicaSet", "web-b", "r2"), labels={"pod-template-hash": "b"})
+def test_a_rollout_that_hangs_after_it_replaced_the_replica_set_is_reported() -> None:
+    rolled = STUCK | {"replica_sets": (replace(CURRENT, replicas=0), NEWER)}
 
     def after(seconds: int) -> ReplacementDecision:
         old = released_replica("p1", since=seconds)
-        return decide(old, workload(old, *THREE[1:], hangs, **rolled), setting())
+        return decide(old, workload(old, *THREE[1:], newer_replica("new"), **rolled), setting())
 
     assert after(299).step is ReplacementStep.WAIT
-    assert (after(300).step, after(300).blocker_class) == (ReplacementStep.HOLD, BlockerClass.REPLACEMENT_NOT_READY)
+    held = after(300)
+    assert (held.step, held.blocker_class) == (ReplacementStep.HOLD, BlockerClass.REPLACEMENT_NOT_READY)
+    assert "kubectl rollout undo deployment -n s web" in held.hint
+
+
+def test_a_released_pod_waits_for_a_rollout_before_it_is_returned() -> None:
+    """The rollout may soon scale the ReplicaSet down, and with it the returned pod."""
+    old = released_replica("p1", since=301)
+    found = workload(old, *THREE[1:], newer_replica("new"), **STUCK)
+    assert decide(old, found, setting(rollout_since=NOW - timedelta(minutes=4))).step is ReplacementStep.WAIT
+    assert decide(old, found, setting(rollout_since=NOW - timedelta(minutes=5))).step is ReplacementStep.RETURN
 
 
 def setback(trouble: ReplacementFailure, seconds: int = 60, attempts: int = 1) -> ReplacementBackoff:
     return ReplacementBackoff(trouble, "why", NOW + timedelta(seconds=seconds), attempts)
 
 
+REQUIRED = {"replacement": ReplacementMode.REQUIRED}
+ONE: dict[str, Any] = {"deployment": replace(DEPLOYMENT, replicas=1)}
+EVICT, HOLD = ReplacementStep.PLAIN_EVICTION, ReplacementStep.HOLD
+
+
 @pytest.mark.parametrize(
-    ("trouble", "drain", "pods", "way", "cause"),
+    ("failure", "attempts", "several", "last_of_several", "only"),
     [
-        (ReplacementFailure.NOT_POSSIBLE, {}, THREE, ReplacementStep.PLAIN_EVICTION, None),
-        (ReplacementFailure.NOT_POSSIBLE, {}, THREE[:1], ReplacementStep.HOLD, BlockerClass.REPLACEMENT_NOT_READY),
-        (
-            ReplacementFailure.NOT_POSSIBLE,
-            {"replacement": ReplacementMode.REQUIRED},
-            THREE,
-            ReplacementStep.HOLD,
-            BlockerClass.REPLACEMENT_NOT_READY,
+        (ReplacementFailure.BLOCKED_BY_PODS, 1, EVICT, HOLD, EVICT),
+        (ReplacementFailure.BLOCKED_BY_PODS, 2, EVICT, EVICT, EVICT),
+        (ReplacementFailure.GATED, 1, EVICT, HOLD, EVICT),
+        (ReplacementFailure.GATED, 2, EVICT, EVICT, EVICT),
+        (ReplacementFailure.QUOTA, 1, HOLD, HOLD, HOLD),
+        (ReplacementFailure.QUOTA, 2, EVICT, HOLD, EVICT),
+        (ReplacementFailure.QUOTA, 3, EVICT, EVICT, EVICT),
+        (ReplacementFailure.NOT_READY, 2, HOLD, HOLD, HOLD),
+        (ReplacementFailure.NOT_READY, 3, EVICT, HOLD, EVICT),
+        (ReplacementFailure.NOT_READY, 4, EVICT, EVICT, EVICT),
+        *(
+            (failure, 1000, HOLD, HOLD, HOLD)
+            for failure in (
+                ReplacementFailure.NO_ROOM,
+                ReplacementFailure.NOT_CREATED,
+                ReplacementFailure.CREATION_REFUSED,
+                ReplacementFailure.NOT_STARTING,
+                ReplacementFailure.SAME_NODE,
+                ReplacementFailure.REMOVED_BY_OTHERS,
+            )
         ),
-        (ReplacementFailure.NOT_READY, {}, THREE, ReplacementStep.HOLD, BlockerClass.REPLACEMENT_NOT_READY),
-        (ReplacementFailure.NO_ROOM, {}, THREE, ReplacementStep.HOLD, BlockerClass.NO_ROOM_IN_POOL),
-        (ReplacementFailure.NO_ROOM, {"no_room": NoRoom.EVICT}, THREE, ReplacementStep.PLAIN_EVICTION, None),
     ],
 )
-def test_each_failure_decides_the_step_during_a_backoff(
-    trouble: ReplacementFailure,
-    drain: dict[str, Any],
-    pods: tuple[Pod, ...],
-    way: ReplacementStep,
-    cause: BlockerClass | None,
+def test_each_failure_ends_with_a_plain_eviction_after_its_attempts_or_holds_the_pod(
+    failure: ReplacementFailure,
+    attempts: int,
+    several: ReplacementStep,
+    last_of_several: ReplacementStep,
+    only: ReplacementStep,
 ) -> None:
-    choice = decide(pods[0], workload(*pods), setting(drain=drain, backoff=setback(trouble)))
-    assert (choice.step, choice.blocker_class) == (way, cause)
+    inputs = setting(backoff=setback(failure, attempts=attempts))
+    found = [workload(*THREE), workload(THREE[0]), workload(THREE[0], **ONE)]
+    decisions = [decide(THREE[0], each, inputs) for each in found]
+    assert [decision.step for decision in decisions] == [several, last_of_several, only]
+    required = setting(backoff=setback(failure, attempts=attempts), drain=REQUIRED)
+    assert {decide(THREE[0], each, required).step for each in found} == {HOLD}
+    for decision in decisions:
+        assert "why" in decision.message
+        assert decision.hint
+
+
+def test_without_room_a_policy_may_allow_the_eviction() -> None:
+    inputs = setting(backoff=setback(ReplacementFailure.NO_ROOM), drain={"no_room": NoRoom.EVICT})
+    assert decide(THREE[0], workload(*THREE), inputs).step is EVICT
+
+
+def test_a_failed_replacement_is_no_reason_to_evict_a_pod_without_room() -> None:
+    inputs = setting(backoff=setback(ReplacementFailure.GATED), no_room_reason="full")
+    decision = decide(THREE[0], workload(*THREE), inputs)
+    assert (decision.step, decision.blocker_class) == (HOLD, BlockerClass.NO_ROOM_IN_POOL)
+
+
+def test_a_hold_between_attempts_reports_their_number() -> None:
+    held = decide(THREE[0], workload(*THREE), setting(backoff=setback(ReplacementFailure.NOT_READY, attempts=2)))
+    assert held.message == "no replacement became Ready in 2 of 3 attempts: why"
+    last = decide(THREE[0], workload(THREE[0]), setting(backoff=setback(ReplacementFailure.NOT_READY, attempts=3)))
+    assert last.message.startswith("no replacement became Ready in 3 of 4 attempts: why; this pod is the last Ready")
+    held = decide(THREE[0], workload(*THREE), setting(backoff=setback(ReplacementFailure.NOT_STARTING)))
+    assert held.message == "no replacement became Ready: why"
+
+
+ALTERNATING = [
+    ReplacementFailure.BLOCKED_BY_PODS,
+    ReplacementFailure.QUOTA,
+    ReplacementFailure.GATED,
+    ReplacementFailure.NOT_READY,
+]
+
+
+@given(
+    seconds=st.integers(0, 3600),
+    failures=st.lists(st.sampled_from(ALTERNATING), min_size=4),
+    replicas=st.integers(1, 3),
+)
+def test_attempts_that_end_with_an_eviction_last_at_most_four_timeouts_and_pauses(
+    seconds: int, failures: list[ReplacementFailure], replicas: int
+) -> None:
+    """Whatever the causes are and however they alternate, the last Ready pod leaves."""
+    drain = {"replacement_timeout": timedelta(seconds=seconds)}
+    found = workload(THREE[0], deployment=replace(DEPLOYMENT, replicas=replicas))
+    backoff: ReplacementBackoff | None = None
+    for failure in failures[:4]:
+        backoff = next_backoff(failure, "why", backoff, DrainSettings(**drain), NOW, required=False)
+    assert backoff is not None
+    assert (
+        decide(THREE[0], found, setting(NOW, drain=drain, backoff=replace(backoff, retry_at=NOW + timedelta(1)))).step
+        is EVICT
+    )
+
+
+def test_pods_that_were_released_together_fail_one_attempt() -> None:
+    def fail(since: int, seconds: float, backoff: ReplacementBackoff | None) -> ReplacementBackoff:
+        old = released_replica("p1", since=since)
+        inputs = setting(NOW + timedelta(seconds=seconds), backoff=backoff)
+        found = decide(old, workload(old, *THREE[1:], new_replica()), inputs).backoff
+        assert found is not None
+        return found
+
+    first = fail(300, 0, None)
+    assert first.retry_at == NOW + timedelta(seconds=37.5)
+    second = fail(298, 2, first)
+    assert second.attempts == 1
+    assert (
+        fail(-39, 39 + 262.5, second).attempts == 2
+    )  # released after the pause, and judged by the rest of the timeout
 
 
 def test_a_pod_is_released_again_after_the_backoff() -> None:
@@ -520,7 +728,7 @@ def test_without_room_the_pause_grows_to_half_an_hour() -> None:
     pauses = []
     for attempts in (*range(5), 10_000):
         old = released_replica("p1", since=301)
-        before = setback(ReplacementFailure.NO_ROOM, attempts=attempts) if attempts else None
+        before = setback(ReplacementFailure.NO_ROOM, -400, attempts) if attempts else None
         choice = decide(old, workload(old, new), setting(backoff=before))
         assert choice.backoff is not None
         pauses.append((choice.backoff.retry_at - NOW).total_seconds() / 60)
@@ -595,7 +803,10 @@ def test_pods_leave_plainly_once_the_pause_after_removals_is_the_longest() -> No
         backoff = backoff_after_removals(REMOVED, backoff, NOW)
         steps.append(decide(THREE[0], workload(*THREE), setting(backoff=backoff)).step)
     assert steps == 9 * [ReplacementStep.HOLD] + 2 * [ReplacementStep.PLAIN_EVICTION]
-    assert decide(THREE[0], workload(THREE[0]), setting(backoff=backoff)).step is ReplacementStep.HOLD
+    assert backoff is not None
+    tenth = setting(backoff=replace(backoff, attempts=10))
+    assert decide(THREE[0], workload(THREE[0]), tenth).step is ReplacementStep.HOLD
+    assert decide(THREE[0], workload(THREE[0]), setting(backoff=backoff)).step is ReplacementStep.PLAIN_EVICTION
     required = setting(backoff=backoff, drain={"replacement": ReplacementMode.REQUIRED})
     assert decide(THREE[0], workload(*THREE), required).step is ReplacementStep.HOLD
 
@@ -703,21 +914,28 @@ def test_ten_pods_move_in_three_rounds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("class_", "trouble"),
+    ("class_", "message", "failure", "attempts"),
     [
-        ("ReplacementNotReady", ReplacementFailure.NOT_READY),
-        ("NoRoomInPool", ReplacementFailure.NO_ROOM),
-        ("BudgetExhausted", None),
+        ("ReplacementNotReady", "no replacement became Ready: x: y", ReplacementFailure.NOT_READY, 1),
+        (
+            "ReplacementNotReady",
+            "no replacement became Ready in 2 of 3 attempts: x: y",
+            ReplacementFailure.NOT_READY,
+            2,
+        ),
+        ("ReplacementNotReady", "the ReplicaSet cannot create the replacement: x: y", None, 0),
+        ("ReplacementNotReady", "a rollout of the Deployment is running", None, 0),
+        ("NoRoomInPool", "no node has room for the replacement: x: y", ReplacementFailure.NO_ROOM, 1),
+        ("BudgetExhausted", "no replacement became Ready: x: y", None, 0),
     ],
 )
-def test_what_a_blocker_says_is_remembered_over_a_restart(class_: str, trouble: ReplacementFailure | None) -> None:
-    blocker = Blocker(
-        namespace="shop", pod="web-1", class_=BlockerClass(class_), message="none came up: exceeded quota", since=NOW
-    )
+def test_a_backoff_is_read_from_the_blocker_of_a_failed_attempt_only(
+    class_: str, message: str, failure: ReplacementFailure | None, attempts: int
+) -> None:
+    blocker = Blocker(namespace="shop", pod="web-1", class_=BlockerClass(class_), message=message, since=NOW)
     found = backoff_from_blocker(blocker, DrainSettings(), NOW)
-    assert (found and found.failure) == trouble
-    assert found is None or (
-        found.message == "exceeded quota" and found.retry_at == NOW + DrainSettings().replacement_timeout
+    assert (found and (found.failure, found.message, found.attempts, found.retry_at)) == (
+        failure and (failure, "x: y", attempts, NOW + DrainSettings().replacement_timeout)
     )
 
 
@@ -773,7 +991,7 @@ def test_a_replacement_on_the_same_node_makes_each_pause_longer() -> None:
     held = decide(THREE[0], workload(*THREE), setting(backoff=setback(ReplacementFailure.SAME_NODE)))
     assert (held.step, held.blocker_class) == (ReplacementStep.HOLD, BlockerClass.REPLACEMENT_NOT_READY)
     old, new = shifted("old", on="n1"), replica("new", node="n1", created=NOW)
-    again = decide(old, workload(old, new), setting(backoff=setback(ReplacementFailure.SAME_NODE, attempts=2))).backoff
+    again = decide(old, workload(old, new), setting(backoff=setback(ReplacementFailure.SAME_NODE, -60, 2))).backoff
     assert again is not None
     assert again.attempts == 3
     assert again.retry_at == NOW + timedelta(minutes=20)
@@ -793,12 +1011,17 @@ def test_a_pod_that_cannot_be_released_and_has_no_room_is_held() -> None:
 
 def test_a_pod_blocked_by_other_pods_everywhere_is_evicted_plainly() -> None:
     found = decide(THREE[0], workload(*THREE), setting(blocked_by_pods_reason="anti-affinity"))
-    assert (found.step, found.reason) == (ReplacementStep.PLAIN_EVICTION, "CannotBeHad")
+    assert (found.step, found.reason) == (ReplacementStep.PLAIN_EVICTION, "BlockedByPods")
+    assert "nodeTaintsPolicy: Honor" in found.hint
 
 
-def test_the_last_ready_pod_blocked_by_other_pods_is_held() -> None:
-    found = decide(THREE[0], workload(THREE[0]), setting(blocked_by_pods_reason="anti-affinity"))
-    assert (found.step, found.blocker_class) == (ReplacementStep.HOLD, BlockerClass.REPLACEMENT_NOT_READY)
+def test_the_last_ready_pod_blocked_by_other_pods_leaves_only_after_an_attempt() -> None:
+    blocked = setting(blocked_by_pods_reason="anti-affinity")
+    assert decide(THREE[0], workload(THREE[0]), blocked).step is ReplacementStep.RELEASE
+    tried = replace(blocked, backoff=setback(ReplacementFailure.BLOCKED_BY_PODS))
+    assert decide(THREE[0], workload(THREE[0], **ONE), tried).step is ReplacementStep.PLAIN_EVICTION
+    required = setting(blocked_by_pods_reason="anti-affinity", drain=REQUIRED)
+    assert decide(THREE[0], workload(THREE[0]), required).step is ReplacementStep.HOLD
 
 
 def test_while_a_replacement_is_pending_the_schedulers_words_are_passed_on() -> None:
