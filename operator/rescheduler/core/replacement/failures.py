@@ -1,4 +1,4 @@
-"""Why a replacement did not come up, and what follows from each cause.
+"""Causes of a replacement that did not come up, and what follows from each.
 
 The cause is read from the new pod and its ReplicaSet. Some causes end with a plain eviction after some attempts, as
 `kubectl drain` would evict at once. The other causes hold the pod: an eviction would not help, or nothing would create
@@ -53,7 +53,10 @@ _COUNTED_TOGETHER = {
 _ATTEMPTS = _COUNTED_TOGETHER | {ReplacementFailure.NEW_PODS_REMOVED: new_pods.ATTEMPTS_BEFORE_LONGEST_PAUSE}
 """Number of attempts before the pod is evicted without a replacement. All other causes hold the pod."""
 EVICTION_REASONS = frozenset(failure.value for failure in _ATTEMPTS) | {"ReleaseRefused"}
-"""Reasons of a plain eviction after a failure. Such an eviction never counts the last Ready pod as one of several."""
+"""Reasons of a plain eviction after a failure.
+
+Such a pod counts as gone in the next decision for its owner. Otherwise all Ready pods would leave at once.
+"""
 _HELD_LONGER_EACH_TIME = (
     ReplacementFailure.NO_ROOM,
     ReplacementFailure.SAME_NODE,
