@@ -33,7 +33,8 @@ class PodFields(TypedDict, total=False):
     claims: tuple[str, ...]
     ephemeral_claims: tuple[str, ...]
     has_inline_disk: bool
-    has_host_path: bool
+    host_paths: tuple[str, ...]
+    has_host_data: bool
     pinned_to_node: bool
     unschedulable_message: str
     resource_version: str

@@ -83,7 +83,8 @@ def read_preview_input(api: ClusterApi, policies: LivePolicies, node_names: Coll
             _read_stateful_set_template(api, raw, templates)
         snapshot.add(raw)
     planned_pods = [pod for node_pods in pods_by_node.values() for pod in node_pods]
-    cluster_volumes, node_volumes = _read_volumes(api, {pod.namespace for pod in planned_pods if pod.all_claims})
+    claim_namespaces = {pod.namespace for pod in planned_pods if pod.all_claims}
+    cluster_volumes, node_volumes = _read_volumes(api, claim_namespaces, nodes)
     owners = (replica_sets.get(pod.owner.uid) for pod in planned_pods if pod.owner)
     deployment_uids = {replica_set.deployment_uid for replica_set in owners if replica_set}
     return PreviewInput(
@@ -184,7 +185,9 @@ def _read_device_resources(api: ClusterApi, snapshot: PodSnapshot) -> frozenset[
     )
 
 
-def _read_volumes(api: ClusterApi, namespaces: Collection[str]) -> tuple[ClusterVolumes, NodeVolumes]:
+def _read_volumes(
+    api: ClusterApi, namespaces: Collection[str], node_names: Collection[str]
+) -> tuple[ClusterVolumes, NodeVolumes]:
     """Return claims and volumes for placement and for pod actions. Without namespaces nothing is read."""
     if not namespaces:
         return ClusterVolumes(), NodeVolumes()
@@ -198,7 +201,7 @@ def _read_volumes(api: ClusterApi, namespaces: Collection[str]) -> tuple[Cluster
     for raw in api.list_items("v1", "persistentvolumes"):
         volume = volumes.parse_volume(raw)
         topologies[volume.name] = parse_volume_topology(raw)
-        if volume.local:
+        if volume.is_local_to(node_names):
             local.add(volume.name)
     bound = {key: claim.volume for key, claim in claims.items()}
     return ClusterVolumes(bound, topologies, _read_free_attachments(api)), NodeVolumes(claims, frozenset(local))

@@ -130,7 +130,7 @@ class RelatedObjects:
         claimed = {claim.volume for claim in claims.values()}
         return NodeVolumes(
             claims,
-            frozenset(volume.name for volume in volumes_by_uid.values() if volume.local),
+            frozenset(volume.name for volume in volumes_by_uid.values() if volume.is_local_to((node,))),
             frozenset(attachment.volume for attachment in attachments.values() if attachment.node == node),
             {volume.name: volume.topology for volume in volumes_by_uid.values() if volume.name in claimed},
         )

@@ -50,7 +50,7 @@ _CONTAINERS = list_of(
         restartPolicy=str,
         restartPolicyRules=list_of(object_of(action=str)),
         ports=list_of(object_of(hostPort=int, hostIP=str, protocol=str)),
-        volumeMounts=list_of(object_of(bindMountOptions=anything)),
+        volumeMounts=list_of(object_of(name=str, readOnly=bool, bindMountOptions=anything)),
     )
 )
 _TOLERATIONS = list_of(object_of(key=str, operator=str, value=str, effect=str))
@@ -85,6 +85,7 @@ _POD_SPEC = object_of(
     schedulerName=str,
     containers=_CONTAINERS,
     initContainers=_CONTAINERS,
+    ephemeralContainers=_CONTAINERS,
     volumes=_VOLUMES,
     resources=_RESOURCES,
     overhead=QUANTITIES,

@@ -15,6 +15,7 @@ from rescheduler.api.untrusted import (
     parse_time,
 )
 from rescheduler.core.model import messages, object_schemas
+from rescheduler.core.model.host_paths import parse_host_paths
 from rescheduler.core.model.nodes import CORDON_TAINT, matches_taint
 from rescheduler.core.model.raw import (
     HOSTNAME_LABEL,
@@ -95,6 +96,8 @@ class Pod:
         claims: names of its PersistentVolumeClaims.
         ephemeral_claims: names of the claims of its generic ephemeral volumes.
         has_inline_disk: whether a volume names a disk without a claim.
+        host_paths: hostPath volumes by their path; read-only mounts of single files do not count.
+        has_host_data: whether the pod may write data to one of these paths, so that the data is on this node only.
         pinned_to_node: whether node selector or required affinity names a single node.
         unschedulable_message: the scheduler's message if it finds no node for the pod; empty otherwise.
         scheduling_gates: names of the gates that keep the pod from the scheduler.
@@ -129,7 +132,8 @@ class Pod:
     ephemeral_claims: tuple[str, ...] = ()
     has_inline_disk: bool = False
     tolerations: tuple[Toleration, ...] = ()
-    has_host_path: bool = False
+    host_paths: tuple[str, ...] = ()
+    has_host_data: bool = False
     pinned_to_node: bool = False
     unschedulable_message: str = ""
     scheduling_gates: tuple[str, ...] = ()
@@ -193,6 +197,7 @@ def parse_pod(raw: RawPod) -> Pod:
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     ready, scheduled = conditions.get("Ready", {}), conditions.get("PodScheduled", {})
     record, released = read_record(meta)
+    host_paths = parse_host_paths(spec)
     disrupted = conditions.get("DisruptionTarget", {})
     disrupted = disrupted if disrupted.get("status") == "True" else {}
     return Pod(
@@ -217,7 +222,8 @@ def parse_pod(raw: RawPod) -> Pod:
         finalizers=tuple(meta.get("finalizers") or ()),
         is_mirror=names.MIRROR_POD in annotations,
         has_empty_dir=any("emptyDir" in volume for volume in volumes),
-        has_host_path=any("hostPath" in volume for volume in volumes),
+        host_paths=tuple(found.path for found in host_paths),
+        has_host_data=any(found.may_hold_data for found in host_paths),
         claims=claim_names(spec),
         ephemeral_claims=tuple(f"{meta['name']}-{v.get('name', '')}" for v in volumes if "ephemeral" in v),
         has_inline_disk=any(kind in v for v in volumes for kind in _INLINE_DISK_SOURCES),

@@ -4,7 +4,7 @@ A volume that only one node can attach is detached first, then attached to the n
 such calls at once, for minutes. Therefore pods with such volumes leave one after another.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -39,12 +39,19 @@ class Volume:
 
     Attributes:
         local: whether its data is on one node only.
+        required_values: the label values that each term of its node affinity requires. Drivers for disks of a node have
+            a label of their own, whose value is the name of the node.
         topology: the nodes that can access it.
     """
 
     name: str
     local: bool = False
+    required_values: frozenset[str] = field(default=frozenset(), compare=False)
     topology: VolumeTopology = field(default=VolumeTopology(""), compare=False)
+
+    def is_local_to(self, node_names: Collection[str]) -> bool:
+        """Whether its data is on one of these nodes only."""
+        return self.local or any(value in node_names for value in self.required_values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +74,26 @@ def parse_volume(raw: RawObject) -> Volume:
     """Parse a raw PersistentVolume. Raises UnreadableError without a name."""
     raw = object_schemas.sanitize_volume(raw)
     spec = raw["spec"]
-    terms = ((spec.get("nodeAffinity") or {}).get("required") or {}).get("nodeSelectorTerms") or ()
-    pinned = any(e.get("key") == HOSTNAME_LABEL for term in terms for e in term.get("matchExpressions") or ())
-    return Volume(raw["metadata"]["name"], pinned or "local" in spec or "hostPath" in spec, parse_volume_topology(raw))
+    required = _required_labels(((spec.get("nodeAffinity") or {}).get("required") or {}).get("nodeSelectorTerms") or ())
+    return Volume(
+        raw["metadata"]["name"],
+        HOSTNAME_LABEL in required or "local" in spec or "hostPath" in spec,
+        frozenset(required.values()),
+        parse_volume_topology(raw),
+    )
+
+
+def _required_labels(terms: Iterable[RawObject]) -> dict[str, str]:
+    """Return the labels that each of these terms requires with the same single value."""
+    by_term = [
+        {
+            (e["key"], e["values"][0])
+            for e in term.get("matchExpressions") or ()
+            if e.get("operator") == "In" and len(e.get("values") or ()) == 1
+        }
+        for term in terms
+    ]
+    return dict(set.intersection(*by_term)) if by_term else {}
 
 
 def parse_volume_attachment(raw: RawObject) -> VolumeAttachment:
@@ -102,6 +126,11 @@ class NodeVolumes:
     def has_local_volume(self, pod: Pod) -> bool:
         """Whether the pod has data on this node only."""
         return bool(self.mounted_by(pod) & self.local_volumes)
+
+    def needs_local_volume(self, pod: Pod) -> bool:
+        """Whether a successor of the pod needs a volume of this node; an ephemeral claim is new for each pod."""
+        claims = (self.claims.get((pod.namespace, name)) for name in pod.claims)
+        return any(claim is not None and claim.volume in self.local_volumes for claim in claims)
 
     def has_single_node_volume(self, pod: Pod) -> bool:
         """Whether the pod has a single-node volume that its successor needs too.

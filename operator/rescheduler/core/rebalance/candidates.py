@@ -79,7 +79,7 @@ def _must_stay(pod: Pod, context: EvictionContext) -> bool:
         return True
     if pod.priority >= _SYSTEM_CRITICAL_PRIORITY or pod.key == context.own_pod:
         return True
-    is_bound = bool(pod.claims) or pod.has_host_path or pod.pinned_to_node
+    is_bound = bool(pod.claims or pod.host_paths or pod.pinned_to_node)
     return is_bound or pod.finished or has_mover(pod) or bool(opt_outs(pod, context.now))
 
 

@@ -292,7 +292,7 @@ def ineligible_reason(pod: Pod, workload: Workload | None, inputs: ReplacementIn
         (has_mover(pod), "Mover"),
         (not deployment.allows_surge, "NoSurge"),
         (inputs.has_single_node_volume, "ExclusiveVolume"),
-        (pod.has_host_path, "HostPath"),
+        (bool(pod.host_paths), "HostPath"),
         (pod.pinned_to_node, "Pinned"),
         (not pod.ready, "NotReady"),
         (len(inputs.budgets) > 1, "SeveralBudgets"),

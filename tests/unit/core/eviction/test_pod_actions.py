@@ -86,7 +86,7 @@ KINDS = [
     ({"owner": Owner("Job", "j", "eager")}, None, PodAction.DELETE),
     ({"claims": ("data",)}, RWX, PodAction.DELETE),
     ({"ephemeral_claims": ("p-scratch",)}, VolumeClaim("s", "p-scratch", "v", single_node=True), PodAction.DELETE),
-    ({"has_empty_dir": True, "has_host_path": True}, None, PodAction.DELETE),
+    ({"has_empty_dir": True, "host_paths": ("/d",), "has_host_data": True}, None, PodAction.DELETE),
     ({"annotations": {"rescheduler.dev/do-not-disrupt": "true"}}, None, PodAction.DELETE),
     # the rest waits
     ({"claims": ("data",)}, RWO, PodAction.BLOCK),

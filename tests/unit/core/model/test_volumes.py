@@ -1,6 +1,9 @@
 """Volumes with data on one node, and volumes that a node must detach."""
 
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from rescheduler.api.drains import BlockerClass
 from rescheduler.api.policies import DrainSettings
@@ -90,3 +93,33 @@ def test_a_single_node_volume_counts_if_the_successor_needs_it() -> None:
     assert AROUND.has_single_node_volume(pod_with_claims("a", has_inline_disk=True))
     assert not AROUND.has_single_node_volume(pod_with_claims("a", "shared", ephemeral_claims=("p-scratch",)))
     assert not AROUND.has_single_node_volume(pod_with_claims("a"))
+
+
+def _term(key: str, *values: str, operator: str = "In") -> dict[str, Any]:
+    return {"matchExpressions": [{"key": key, "operator": operator, "values": list(values)}]}
+
+
+@pytest.mark.parametrize(
+    ("terms", "local"),
+    [
+        ([_term("kubernetes.io/hostname", "host-of-n")], True),
+        ([_term("topology.topolvm.io/node", "n")], True),
+        ([_term("topology.topolvm.io/node", "other")], False),
+        ([_term("kubernetes.io/hostname", "n", "m")], False),
+        ([_term("kubernetes.io/hostname", "n"), _term("kubernetes.io/hostname", "m")], False),
+        ([_term("kubernetes.io/hostname", "n", operator="NotIn")], False),
+        ([_term("topology.kubernetes.io/zone", "a")], False),
+        ([], False),
+    ],
+)
+def test_a_volume_is_local_if_its_terms_name_a_single_node(terms: list[dict[str, Any]], local: bool) -> None:
+    """A replicated volume names several nodes. A driver for disks of a node has a label of its own."""
+    spec = {"csi": {"driver": "d"}, "nodeAffinity": {"required": {"nodeSelectorTerms": terms}}}
+    assert parse_volume({"metadata": {"name": "v"}, "spec": spec}).is_local_to(["n"]) is local
+
+
+def test_a_successor_needs_the_local_volume_of_a_claim_and_not_of_an_ephemeral_claim() -> None:
+    volumes = replace(AROUND, local_volumes=frozenset({"v3", "v4"}))
+    assert volumes.needs_local_volume(pod_with_claims("p", "data", "disk"))
+    assert not volumes.needs_local_volume(pod_with_claims("p", "data", ephemeral_claims=("p-scratch",)))
+    assert not volumes.needs_local_volume(pod_with_claims("p", "nobody-knows"))

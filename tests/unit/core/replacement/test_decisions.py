@@ -114,7 +114,7 @@ def test_one_pod_is_released_without_room_and_after_a_setback(
         ({"drain": {"replacement": ReplacementMode.NEVER}}, {}, "Never"),
         ({}, {"annotations": {"rescheduler.dev/replacement": "Never"}}, "Never"),
         ({"has_single_node_volume": True}, {}, "ExclusiveVolume"),
-        ({}, {"has_host_path": True}, "HostPath"),
+        ({}, {"host_paths": ("/d",)}, "HostPath"),
         ({}, {"pinned_to_node": True}, "Pinned"),
         ({}, {"ready": False}, "NotReady"),
         ({"budgets": (FULL, FULL)}, {}, "SeveralBudgets"),
