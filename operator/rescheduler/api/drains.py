@@ -15,6 +15,8 @@ from rescheduler.api.untrusted import LATEST_TIME, bounded_text, parse_time, san
 
 _KEPT_ANNOTATIONS = (names.STEPPED_BACK,)
 _MAX_ANNOTATION_LENGTH = 1024
+MAX_PODS_WAITING_FOR_NODE = 500
+"""The status names at most this many pods that wait for their node: more than a node can run."""
 
 
 class RequestReason(StrEnum):
@@ -168,6 +170,10 @@ class PodCounts(Model):
         default=0,
         description="Pods that stay: DaemonSet pods, mirror pods, Skip pods, and pods that tolerate the cordon.",
     )
+    waits_for_node: int = Field(
+        default=0,
+        description="Pods that only this node can have. They leave, and their new pods wait for the node.",
+    )
 
 
 class Blocker(Model):
@@ -249,6 +255,13 @@ class NodeDrainStatus(Model):
         max_length=50,
         description="Pods that leave although they ask another tool not to disrupt them, at most 50. pods.optedOut "
         "counts all. List the tool in drain.honour, and the drain waits for such pods.",
+    )
+    waits_for_node: tuple[str, ...] = Field(
+        default=(),
+        max_length=MAX_PODS_WAITING_FOR_NODE,
+        description="Pods that only this node can have, as namespace/name. They leave, and their new pods wait for the "
+        "node. pods.waitsForNode counts them.",
+        json_schema_extra={"items": {"type": "string", "maxLength": 507}},
     )
     conditions: tuple[Condition, ...] = Field(
         default=(),

@@ -239,6 +239,13 @@ class DrainRule(Model):
         description="Pods with a lower order leave first, and are gone before the next order starts.",
     )
     timeout: Duration | None = Field(default=None, description="Replaces drain.timeout for these pods.")
+    unmanaged: EvictOrBlock | None = Field(default=None, description="Replaces drain.unmanaged for these pods.")
+    empty_dir: EvictOrBlock | None = Field(default=None, description="Replaces drain.emptyDir for these pods.")
+    local_volume: EvictOrBlock | None = Field(default=None, description="Replaces drain.localVolume for these pods.")
+    replacement: ReplacementMode | None = Field(
+        default=None,
+        description="Replaces drain.replacement for these pods. The annotation rescheduler.dev/replacement is stronger.",
+    )
 
 
 class DrainSettings(Model):
@@ -265,6 +272,11 @@ class DrainSettings(Model):
     )
     unmanaged: EvictOrBlock = Field(
         default=EvictOrBlock.BLOCK, description="Pods that no controller recreates: Block or Evict."
+    )
+    local_volume: EvictOrBlock = Field(
+        default=EvictOrBlock.BLOCK,
+        description="Pods whose data is on this node only, such as pods with a local volume. Block, or Evict: the pod is "
+        "evicted within its budget, and its new pod waits until the node is uncordoned.",
     )
     honour: tuple[OptOutTool, ...] = Field(
         default=(),
@@ -300,6 +312,15 @@ class DrainSettings(Model):
     rules: tuple[DrainRule, ...] = Field(
         default=(), description="What happens to which pods. The first matching rule decides.", max_length=32
     )
+
+    def with_rule(self, rule: DrainRule | None) -> "DrainSettings":
+        """Return the settings for the pods of a rule: each field of the rule that is set replaces the field here."""
+        given = {name: value for name in RULE_OVERRIDES if (value := getattr(rule, name, None)) is not None}
+        return self.model_copy(update=given) if given else self
+
+
+RULE_OVERRIDES = ("timeout", "unmanaged", "empty_dir", "local_volume", "replacement")
+"""The fields of a rule that replace the field of `drain` with the same name."""
 
 
 class RebalanceSettings(Model):

@@ -103,6 +103,14 @@ def blockers_title(count: int) -> str:
     return f"Pods that would block the drain ({count}):"
 
 
+def waiting_for_node_title(count: int) -> str:
+    """Return the title of the list of pods that only their own node can have."""
+    return (
+        f"Pods that no other node can have ({count}). They are evicted within their PodDisruptionBudgets, "
+        "and their new pods wait for the node:"
+    )
+
+
 REPLACED_FIRST_TITLE = (
     "Pods whose PodDisruptionBudget allows no eviction now. Rescheduler starts a replacement first; "
     "kubectl drain would wait:"
@@ -188,6 +196,18 @@ def moved(progress: str) -> str:
 def waiting_for_replacement(count: int) -> str:
     """Return the count of released pods whose replacement is not Ready."""
     return f"{count} waiting for a replacement"
+
+
+def waits_for_node(count: int) -> str:
+    """Return the count of pods that only their own node can have."""
+    return f"{count} {'waits' if count == 1 else 'wait'} for the node"
+
+
+def pods_waiting_for_node(node: str, count: int, pods: str) -> str:
+    """Return the line for the pods of a drain that only their own node can have. `pods`: their names."""
+    one = "pod can run on this node only, and its new pod waits for the node"
+    several = "pods can run on this node only, and their new pods wait for the node"
+    return f"{node}: {count} {one if count == 1 else several}: {pods}"
 
 
 def blocked(count: int) -> str:

@@ -16,7 +16,7 @@ from rescheduler.core.drain.preview import Drainable, DrainPreview, preview_node
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.placement.planner import Fit
 
-_COLUMNS = ("NODE", "CAN BE DRAINED", "FIT", "DO NOT FIT", "UNKNOWN", "BLOCKED", "STAY", "TAKES AT LEAST")
+_COLUMNS = ("NODE", "CAN BE DRAINED", "FIT", "DO NOT FIT", "UNKNOWN", "BLOCKED", "WAIT", "STAY", "TAKES AT LEAST")
 _ANSWER_TEXTS = {
     Drainable.YES: messages.CAN_BE_DRAINED,
     Drainable.UNSURE: messages.MAY_BE_DRAINABLE,
@@ -76,6 +76,7 @@ def _format_row(preview: DrainPreview) -> tuple[str, ...]:
         _count(preview, Fit.DOES_NOT_FIT),
         _count(preview, Fit.UNKNOWN),
         len(preview.blockers),
+        len(preview.waits_for_node),
         preview.staying,
     )
     return (preview.node, preview.drainable.lower(), *map(str, counts), format_span(preview.min_duration))
@@ -109,6 +110,7 @@ def _details(preview: DrainPreview) -> list[str]:
 def _notes(previews: Sequence[DrainPreview]) -> list[str]:
     """Return the pods that need care but block no drain. For several nodes, each row names the node."""
     several = len(previews) > 1
+    waiting = [(pod, preview.node if several else "") for preview in previews for pod in preview.waits_for_node]
     first = [(pod, preview.node if several else "") for preview in previews for pod in preview.replaced_first]
     single = [(pod, preview.node if several else "") for preview in previews for pod in preview.single_replica_pods]
     opted_out = [
@@ -117,6 +119,7 @@ def _notes(previews: Sequence[DrainPreview]) -> list[str]:
         for row in preview.opted_out
     ]
     return [
+        *_section(messages.waiting_for_node_title(len(waiting)), waiting),
         *_section(messages.REPLACED_FIRST_TITLE, first),
         *_section(messages.opted_out_title(len(opted_out)), opted_out),
         *_section(messages.SINGLE_REPLICAS_TITLE, single),
@@ -151,6 +154,7 @@ def _json(policy: str, preview: DrainPreview) -> dict[str, Any]:
         "optedOut": [
             {"pod": f"{row.namespace}/{row.pod}", "annotations": list(row.annotations)} for row in preview.opted_out
         ],
+        "waitsForNode": list(preview.waits_for_node),
         "replacedFirst": list(preview.replaced_first),
         "singleReplicas": list(preview.single_replica_pods),
         "takesAtLeastSeconds": round(preview.min_duration.total_seconds()),

@@ -80,7 +80,7 @@ def cancel(node: str) -> None:
     "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Output format."
 )
 def status(output: str) -> None:
-    """List NodeDrains: phase, progress and number of blocked pods."""
+    """List NodeDrains: phase, progress and number of blocked pods, and the pods that wait for their node."""
     _print_resource("nodedrains", output)
 
 
@@ -98,13 +98,15 @@ def _print_resource(resource: str, output: str) -> None:
 
     from rescheduler.cli.cluster_api import ClusterApi, connect  # noqa: PLC0415
     from rescheduler.cli.output import format_table  # noqa: PLC0415
+    from rescheduler.cli.progress import waiting_lines  # noqa: PLC0415
 
     server, group = ClusterApi(connect()), API_VERSION
     server.require_installed(resource)
     if output == "json":
         click.echo(json.dumps(list(server.list_items(group, resource)), indent=2))
     else:
-        click.echo("\n".join(format_table(server.get_table(group, resource))))
+        notes = waiting_lines(server.list_items(group, resource)) if resource == "nodedrains" else []
+        click.echo("\n".join([*format_table(server.get_table(group, resource)), *notes]))
 
 
 if __name__ == "__main__":

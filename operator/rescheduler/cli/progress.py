@@ -1,11 +1,13 @@
 """Progress of a drain as lines: a line for each change, and once for each blocked pod its hint."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from rescheduler.api.untrusted import parse_time
 from rescheduler.cli import messages
 from rescheduler.cli.output import format_span, printable
+from rescheduler.core.model.messages import listing
 from rescheduler.core.model.raw import RawObject
 
 
@@ -63,6 +65,15 @@ def format_requests(drain: RawObject) -> str:
     )
 
 
+def waiting_lines(drains: Iterable[RawObject]) -> list[str]:
+    """Return a line for each drain with pods that only its node can have. `drains`: raw NodeDrains."""
+    return [
+        printable(messages.pods_waiting_for_node(drain["spec"]["nodeName"], len(pods), listing(pods)))
+        for drain in drains
+        if (pods := (drain.get("status") or {}).get("waitsForNode"))
+    ]
+
+
 def _stage(drain: RawObject) -> str:
     status = drain.get("status") or {}
     if "deletionTimestamp" in drain["metadata"]:
@@ -80,6 +91,8 @@ def _counts(status: RawObject) -> list[str]:
     counts = [messages.moved(status["progress"])] if status.get("startedAt") and status.get("progress") else []
     if waiting := pods.get("waitingForReplacement"):
         counts.append(messages.waiting_for_replacement(waiting))
+    if waiting := pods.get("waitsForNode"):
+        counts.append(messages.waits_for_node(waiting))
     if blocked := status.get("blockersTotal"):
         counts.append(messages.blocked(blocked))
     return counts

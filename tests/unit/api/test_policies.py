@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rescheduler.api.policies import ReschedulePolicy, ReschedulePolicySpec
+from rescheduler.api.policies import DrainRule, DrainSettings, ReschedulePolicy, ReschedulePolicySpec
 from rescheduler.api.scalars import dump
 from rescheduler.api.windows import CRON_PATTERN
 
@@ -40,6 +42,7 @@ drain:
   onTimeout: Hold
   emptyDir: Evict
   unmanaged: Block
+  localVolume: Block
   honour: []
   noRoom: Hold
   gates: []
@@ -147,3 +150,15 @@ def test_five_field_cron_is_accepted(schedule: str) -> None:
 )
 def test_anything_but_five_field_cron_is_refused(schedule: str) -> None:
     assert not re.fullmatch(CRON_PATTERN, schedule)
+
+
+FIELDS = {"timeout": "1h", "unmanaged": "Evict", "emptyDir": "Block", "localVolume": "Evict", "replacement": "Never"}
+
+
+@given(st.sets(st.sampled_from(sorted(FIELDS))))
+def test_each_field_of_a_rule_that_is_set_replaces_the_field_of_the_drain(given_fields: set[str]) -> None:
+    drain, every = DrainSettings(), DrainSettings.model_validate(FIELDS)
+    rule = DrainRule.model_validate({name: FIELDS[name] for name in given_fields} | {"order": 7})
+    found, other = drain.with_rule(rule), every.with_rule(DrainRule())
+    assert dump(found) == dump(drain) | {name: FIELDS[name] for name in given_fields}
+    assert (drain.with_rule(None), other) == (drain, every)

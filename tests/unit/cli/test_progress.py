@@ -4,7 +4,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rescheduler.cli.output import format_table
-from rescheduler.cli.progress import DrainProgress, ProgressLine, format_requests, is_drained, is_unobserved
+from rescheduler.cli.progress import (
+    DrainProgress,
+    ProgressLine,
+    format_requests,
+    is_drained,
+    is_unobserved,
+    waiting_lines,
+)
 from rescheduler.core.model.raw import RawObject
 from unit.builders import raw_drain
 
@@ -86,3 +93,11 @@ def test_control_characters_are_replaced() -> None:
     found = raw_drain(requests=[{"reason": "Maintenance", "message": escape}])
     assert format_requests(found) == "Maintenance (swap\ufffd]0;owned\ufffd\ufffd\ufffddisk)"
     assert format_table([["pod", escape]]) == ["pod   swap\ufffd]0;owned\ufffd\ufffd\ufffddisk"]
+
+
+def test_pods_that_only_their_node_can_have_are_counted_and_named() -> None:
+    waiting = drain_in_phase("Drained", pods={"waitsForNode": 2}, waitsForNode=["rook/osd-1", "rook/osd-2"])
+    assert texts(DrainProgress(), waiting) == ["Drained, 2 wait for the node"]
+    assert waiting_lines([waiting, drain_in_phase("Drained"), drain_in_phase()]) == [
+        "n: 2 pods can run on this node only, and their new pods wait for the node: rook/osd-1, rook/osd-2"
+    ]

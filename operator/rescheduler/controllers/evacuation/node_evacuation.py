@@ -84,6 +84,7 @@ class NodeEvacuation:
         self._volumes: NodeVolumes | None = None  # as of the last evaluation; None if they were unknown
         self._leaving: dict[str, Pod] = {}
         self._removed_by_others: list[Pod] = []  # released pods that another client removed
+        self._waiting_for_node: tuple[str, ...] | None = None  # namespace/name; None before the first evaluation
         self._timers = PodTimers()
         self._eviction_rates = EvictionRates()
         self.moved_count: int | None = None
@@ -208,6 +209,10 @@ class NodeEvacuation:
         if forecasts is None:
             self.unsynced_reason = messages.PLAN_NOT_READY
             return None
+        uids_without_room: frozenset[str] = frozenset()
+        if migration_requests is None:
+            uids_without_room = capacity.host_data_without_room(forecasts, pods_to_place)
+            forecasts = {uid: forecast for uid, forecast in forecasts.items() if uid not in uids_without_room}
         reported_blockers = {f"{blocker.namespace}/{blocker.pod}": blocker for blocker in status.blockers}
         decisions = self._deps.replacer.evaluate(
             self._subscriber,
@@ -227,13 +232,13 @@ class NodeEvacuation:
                 pod_decisions, decisions, forecasts, settings, may_stay=migration_requests is not None
             )
         pod_decisions = [
-            (pod, pod_evaluation.with_replacement_step(decision, decisions.get(pod.uid)))
+            (pod, pod_evaluation.with_replacement_step(pod, decision, decisions.get(pod.uid)))
             for pod, decision in pod_decisions
         ]
         evaluation = PodEvaluation(PodSummary(), decisions, move_causes, context.volumes)
         pod_decisions = self._bypass_budgets(pod_decisions, evaluation, context)
         reported_uids = {pod.uid for pod, _ in pod_decisions if pod.key in reported_blockers}
-        refusals = self._lasting_refusals(pod_decisions, evaluation, reported_uids, context.now)
+        refusals = self._lasting_refusals(pod_decisions, evaluation, settings, reported_uids, context.now)
         unused = pod_evaluation.unused_volumes(self.node_pods(), context)
         unused_since = pod_evaluation.timers_since(self._timers.unused_since, unused, context.now)
         self._timers = replace(self._timers, unused_since=unused_since)
@@ -258,9 +263,15 @@ class NodeEvacuation:
             context.active_for,
             grace_period_seconds=settings.grace_period_seconds,
         )
+        if self._waiting_for_node is None:
+            self._waiting_for_node = status.waits_for_node if status.started_at else ()
+        self._waiting_for_node = pod_evaluation.waiting_for_node(
+            pod_decisions, uids_without_room, self._waiting_for_node
+        )
         summary = replace(
             pod_evaluation.with_unused_volumes(summary, unused_since, context.now),
             eviction_groups=eviction_groups,
+            waits_for_node=self._waiting_for_node,
             removed_released_pods=tuple(self._removed_by_others),
             not_replaced_first=evaluation.pods_without_replacement(self.node_pods()),
         )
@@ -317,12 +328,16 @@ class NodeEvacuation:
         self,
         pod_decisions: list[tuple[Pod, PodDecision]],
         evaluation: PodEvaluation,
+        settings: DrainSettings,
         reported_uids: Collection[str],
         now: datetime,
     ) -> dict[str, EvictionResult]:
         """Return the refusals that have lasted, by pod uid; `reported_uids`: uids of the blockers in the status."""
         refusals = pod_evaluation.expected_refusals(
-            self._predicted_refusals(pod_decisions, evaluation), evaluation.replacement_decisions
+            pod_decisions,
+            self._predicted_refusals(pod_decisions, evaluation),
+            evaluation.replacement_decisions,
+            settings,
         )
         refused_since = pod_evaluation.refusal_timers(self._timers.refused_since, refusals, reported_uids, now)
         self._timers = replace(self._timers, refused_since=refused_since)

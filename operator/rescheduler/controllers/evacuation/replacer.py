@@ -139,8 +139,12 @@ class Replacer:
         self.record_removals([pod for pod, _ in pod_decisions if pod.released and pod.deletion_timestamp], drain, now)
         may_move = mode is not MoveMode.NONE
         (self._active_subscribers.add if may_move else self._active_subscribers.discard)(subscriber)
+        settings = {pod.uid: drain.with_rule(decision.rule) for pod, decision in pod_decisions}
+        bound_uids = {pod.uid for pod, decision in pod_decisions if decision.is_bound_to_node}
         replaceable = [
-            pod for pod, decision in pod_decisions if _needs_decision(pod, decision, drain, may_move=may_move)
+            pod
+            for pod, decision in pod_decisions
+            if _needs_decision(pod, decision, settings[pod.uid], may_move=may_move)
         ]
         known_forecasts = forecasts or {}
         replaceable.sort(key=lambda pod: capacity.plan_sort_key(known_forecasts.get(pod.uid)))
@@ -157,7 +161,9 @@ class Replacer:
             self._load_backoff(pod, blockers.get(pod.key), drain, now)
             pod_mode = MoveMode.NONE if pod.uid in staying_uids else mode
             forecast = known_forecasts.get(pod.uid)
-            decision = self._decide(pod, drain, now, releases, pod_mode, forecast)
+            decision = self._decide(
+                pod, settings[pod.uid], now, releases, pod_mode, forecast, is_bound_to_node=pod.uid in bound_uids
+            )
             decision = capacity.with_no_room_message(decision, forecast) if pod_mode is not MoveMode.NONE else decision
             record = self.as_released(pod).release_record
             if decision.step is ReplacementStep.EVICT and record and not pod.finished:
@@ -177,6 +183,8 @@ class Replacer:
         releases: Counter[str],
         mode: MoveMode,
         forecast: Forecast | None,
+        *,
+        is_bound_to_node: bool,
     ) -> ReplacementDecision:
         first_seen_at = self._first_seen_at.setdefault(pod.uid, now)
         budgets = self._budgets.for_pod(pod)
@@ -217,6 +225,7 @@ class Replacer:
             now,
             budgets=budgets,
             has_single_node_volume=self._workloads.has_single_node_volume(pod),
+            is_bound_to_node=is_bound_to_node,
             left_selector=left_selector,
             write_refusal=write_refusal,
             backoff=self._backoff(owner, forecast, now),

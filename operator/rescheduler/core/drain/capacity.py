@@ -4,7 +4,7 @@ A pod without room is only moved later, because an autoscaler acts on its Pendin
 replacement first stay at once: they would be gone before another pod has room.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from rescheduler.api.drains import BlockerClass
@@ -28,6 +28,14 @@ def no_room_reason(forecast: Forecast | None) -> str | None:
 def blocked_by_pods_reason(forecast: Forecast | None) -> str | None:
     """Return why other pods keep this pod off every node that has room; None if they do not."""
     return forecast.reason if forecast and forecast.fit is Fit.DOES_NOT_FIT and forecast.blocked_by_pods else None
+
+
+def host_data_without_room(forecasts: Forecasts, pods: Iterable[Pod]) -> frozenset[str]:
+    """Return the uids of pods that have data in a hostPath of their node, and no room elsewhere.
+
+    Their data is on this node only. Therefore they leave within their budgets, and wait for their node.
+    """
+    return frozenset(pod.uid for pod in pods if pod.has_host_data and no_room_reason(forecasts.get(pod.uid)))
 
 
 def plan_sort_key(forecast: Forecast | None) -> tuple[bool, int]:

@@ -119,14 +119,24 @@ SEE_NODE_DRAIN = "see the NodeDrain with the name of this node"
 NODE_IN_MAINTENANCE = "the node is held for maintenance"
 
 
-def all_pods_left(stuck_volumes: Sequence[str]) -> str:
-    """Return the message of `Drained=True`."""
+def all_pods_left(stuck_volumes: Sequence[str], waiting_pods: Sequence[str] = ()) -> str:
+    """Return the message of `Drained=True`. `waiting_pods`: pods that only this node can have."""
     stuck = (
         f"; volumes still attached, no longer waited for: {listing(stuck_volumes, _MAX_LISTED)}"
         if stuck_volumes
         else ""
     )
-    return f"no pod is left that must leave{stuck}"
+    one, several = (
+        "can run on this node only, and its new pod waits",
+        "can run on this node only, and their new pods wait",
+    )
+    waiting = (
+        f"; {_count_pods(len(waiting_pods))} {one if len(waiting_pods) == 1 else several} for the node: "
+        f"{listing(waiting_pods, _MAX_LISTED)}"
+        if waiting_pods
+        else ""
+    )
+    return f"no pod is left that must leave{waiting}{stuck}"
 
 
 def pods_left(count: int | None) -> str:

@@ -6,6 +6,7 @@ Unlike a drain, a migration may fail to move a pod. In doubt the pod stays and i
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import (
+    DrainRule,
     DrainSettings,
     EvictOrBlock,
     Mode,
@@ -42,11 +43,20 @@ def settings(drain_settings: DrainSettings) -> DrainSettings:
             "timeout": type(drain_settings.timeout)(),
             "on_timeout": OnTimeout.HOLD,
             "unmanaged": EvictOrBlock.BLOCK,
+            "local_volume": EvictOrBlock.BLOCK,
             "honour": tuple(OptOutTool),
             "no_room": NoRoom.HOLD,
-            "rules": tuple(rule.model_copy(update={"timeout": None}) for rule in drain_settings.rules),
+            "rules": tuple(_rule(rule) for rule in drain_settings.rules),
         }
     )
+
+
+def _rule(rule: DrainRule) -> DrainRule:
+    """Return the rule without the fields that are only safe if the node must become empty."""
+    update: dict[str, object] = {"timeout": None, "unmanaged": None, "local_volume": None}
+    if rule.replacement is ReplacementMode.PREFERRED:
+        update["replacement"] = ReplacementMode.REQUIRED
+    return rule.model_copy(update=update)
 
 
 def why_no_migration(node: Node, policy: ReschedulePolicy | None, stale_view_reason: str | None) -> WaitReason | None:

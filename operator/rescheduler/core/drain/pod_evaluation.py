@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from rescheduler.api import names
 from rescheduler.api.drains import BlockerClass
-from rescheduler.api.policies import DrainSettings
+from rescheduler.api.policies import DrainSettings, ReplacementMode
 from rescheduler.core.drain.capacity import Forecasts
 from rescheduler.core.drain.pod_summary import PodSummary
 from rescheduler.core.drain.state_machine import BLOCKED_AFTER
@@ -21,12 +22,18 @@ from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.volumes import DETACH_STUCK_AFTER, NodeVolumes
 from rescheduler.core.pools import move_selection
 from rescheduler.core.replacement import messages
-from rescheduler.core.replacement.decisions import ReplacementDecision, ReplacementStep
+from rescheduler.core.replacement.decisions import ReplacementDecision, ReplacementStep, replacement_mode
 
 REFUSAL_REPORTED_AFTER = timedelta(seconds=5)
 """A refusal of a budget is no blocker before: the budget may only wait for the replacement of the last pod."""
 UNREADY_CONFIRMED_AFTER = timedelta(seconds=15)
 """The node controller marks all pods of an unhealthy node as not Ready; a running kubelet resets them within 10 s."""
+_BLOCKERS_BY_ELIGIBILITY = (
+    BlockerClass.BUDGET_EXHAUSTED,
+    BlockerClass.BUDGET_MISCONFIGURED,
+    BlockerClass.NO_ROOM_IN_POOL,
+)
+"""Blockers that a pod might not have if it were replaced first."""
 SENDING_STEPS = (ReplacementStep.PLAIN_EVICTION, ReplacementStep.EVICT, ReplacementStep.DELETE)
 """Steps with a request that removes the pod."""
 
@@ -162,9 +169,12 @@ def decide_pod(
     pod: Pod, settings: DrainSettings, context: EvictionContext, migration_requests: Mapping[str, str] | None
 ) -> PodDecision:
     """Return the decision for one pod; a migration skips a released pod without a request, so that it is returned."""
-    if migration_requests is not None and pod.uid not in migration_requests and not pod.deletion_timestamp:
+    if migration_requests is None:
+        return pod_actions.decide_action(pod, settings, context)
+    if pod.uid not in migration_requests and not pod.deletion_timestamp:
         return PodDecision(PodAction.SKIP)
-    return pod_actions.decide_action(pod, settings, context)
+    # The node of a migration may keep the pod, so a pod that only this node can have lacks room like any other pod.
+    return replace(pod_actions.decide_action(pod, settings, context), is_bound_to_node=False)
 
 
 def pods_for_plan(
@@ -215,20 +225,95 @@ def bypass_budgets(
     ]
 
 
-def with_replacement_step(pod_decision: PodDecision, decision: ReplacementDecision | None) -> PodDecision:
-    """Return a plain delete for a surplus pod: a budget that expects 0 pods would refuse its eviction forever."""
-    if decision and decision.step is ReplacementStep.DELETE and pod_decision.action is PodAction.EVICT:
-        return PodDecision(PodAction.DELETE, pod_decision.order, required_proof=pod_decision.required_proof)
-    return pod_decision
+def with_replacement_step(pod: Pod, pod_decision: PodDecision, decision: ReplacementDecision | None) -> PodDecision:
+    """Return the decision for a pod with its replacement considered.
+
+    A surplus pod is deleted plainly: a budget that expects 0 pods would refuse its eviction forever. The owner of a pod
+    is warned if the pod leaves without the replacement that its annotation requires.
+    """
+    if pod_decision.action is not PodAction.EVICT:
+        return pod_decision
+    if decision and decision.step is ReplacementStep.DELETE:
+        return replace(pod_decision, action=PodAction.DELETE)
+    if pod.annotations.get(names.REPLACEMENT) != ReplacementMode.REQUIRED or pod.finished:
+        return pod_decision
+    cause = messages.not_replaced_cause(not_replaced_reason(pod, decision), pod.host_paths)
+    if not cause:
+        return pod_decision
+    warnings = (pod_decision.owner_message, messages.required_not_honoured(cause))
+    return replace(pod_decision, owner_message=" ".join(filter(None, warnings)))
+
+
+def waiting_for_node(
+    pod_decisions: Iterable[tuple[Pod, PodDecision]], uids_without_room: Collection[str], before: Iterable[str]
+) -> tuple[str, ...]:
+    """Return the pods of a drain that wait for its node, on the node or gone, as sorted namespace/name.
+
+    `uids_without_room`: pods with data in a hostPath of the node, for which no other node has room. `before`: the
+    result of the last evaluation.
+    """
+    rows, known = list(pod_decisions), frozenset(before)
+    present = {
+        pod.key
+        for pod, decision in rows
+        if decision.waits_for_node
+        or pod.uid in uids_without_room
+        or (decision.action is PodAction.WAIT_TERMINATING and not pod.finished and pod.key in known)
+    }
+    return tuple(sorted(present | (known - {pod.key for pod, _ in rows})))
+
+
+def with_eligibility(refusal: EvictionResult, pod: Pod, reason: str, mode: ReplacementMode) -> EvictionResult:
+    """Return the refusal, with the cause if the pod is not replaced first: with a replacement, it might not be refused.
+
+    `reason`: of `decisions.ineligible_reason`; empty if the pod is replaced first.
+    """
+    required = mode is ReplacementMode.REQUIRED
+    cause = messages.not_replaced_cause(reason, pod.host_paths)
+    # Most pods have no Deployment, and their owners know that. An owner that requires a replacement may not.
+    if (
+        not cause
+        or refusal.blocker_class not in _BLOCKERS_BY_ELIGIBILITY
+        or (reason == "NoDeployment" and not required)
+    ):
+        return refusal
+    return replace(
+        refusal,
+        message=f"{refusal.message}; {messages.not_replaced_first(cause, required=required)}",
+        hint="; or ".join(filter(None, (messages.not_replaced_hint(reason), refusal.hint))),
+    )
+
+
+def not_replaced_reason(pod: Pod, decision: ReplacementDecision | None) -> str:
+    """Return why the pod is not replaced first, as `decisions.ineligible_reason` does; empty if it is."""
+    if decision and decision.reason:
+        return decision.reason if decision.step in (ReplacementStep.PLAIN_EVICTION, ReplacementStep.HOLD) else ""
+    return "" if pod.owner and pod.owner.kind == "ReplicaSet" else "NoDeployment"
 
 
 def expected_refusals(
-    predicted: Mapping[str, EvictionResult], decisions: Mapping[str, ReplacementDecision]
+    pod_decisions: Iterable[tuple[Pod, PodDecision]],
+    predicted: Mapping[str, EvictionResult],
+    decisions: Mapping[str, ReplacementDecision],
+    settings: DrainSettings,
 ) -> dict[str, tuple[EvictionResult, timedelta]]:
     """Return the expected refusals by pod uid, each with the time after which it becomes a blocker.
 
     `predicted`: refusals that the watched budgets predict, by pod uid.
     """
+    refusals = _refusals_without_eligibility(predicted, decisions)
+    for pod, pod_decision in pod_decisions:
+        if pod.uid in refusals:
+            refusal, wait = refusals[pod.uid]
+            mode = replacement_mode(pod, settings.with_rule(pod_decision.rule))
+            reason = not_replaced_reason(pod, decisions.get(pod.uid))
+            refusals[pod.uid] = with_eligibility(refusal, pod, reason, mode), wait
+    return refusals
+
+
+def _refusals_without_eligibility(
+    predicted: Mapping[str, EvictionResult], decisions: Mapping[str, ReplacementDecision]
+) -> dict[str, tuple[EvictionResult, timedelta]]:
     refusals = {uid: (refusal, REFUSAL_REPORTED_AFTER) for uid, refusal in predicted.items()}
     for uid, decision in decisions.items():
         if decision.blocker_class:

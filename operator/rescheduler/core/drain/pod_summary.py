@@ -80,6 +80,7 @@ class PodSummary:
         detaching_volumes: volumes of moved pods that are still attached to the node.
         stuck_volumes: of these, volumes that hang and no longer delay the drain.
         notes: pods with an ignored annotation, and the message for their owner.
+        waits_for_node: pods that only this node can have, on the node or gone, as sorted namespace/name.
         removed_released_pods: released pods that somebody else removed; they do not count as moved.
         not_replaced_first: pods that leave without a replacement because none could be had, with the cause.
         skipped: pods that stay.
@@ -101,6 +102,7 @@ class PodSummary:
     detaching_volumes: frozenset[str] = frozenset()
     stuck_volumes: frozenset[str] = frozenset()
     notes: tuple[tuple[Pod, str], ...] = ()
+    waits_for_node: tuple[str, ...] = ()
     removed_released_pods: tuple[Pod, ...] = ()
     not_replaced_first: tuple[tuple[Pod, ReplacementDecision], ...] = ()
     skipped: int = 0

@@ -11,7 +11,8 @@ from random import Random
 
 from rescheduler.api.drains import BlockerClass, OptedOutPod
 from rescheduler.api.policies import DrainSettings
-from rescheduler.core.drain import eta
+from rescheduler.core.drain import capacity, eta
+from rescheduler.core.drain.pod_evaluation import waiting_for_node, with_eligibility
 from rescheduler.core.drain.pod_summary import opted_out_pods
 from rescheduler.core.eviction import api_responses
 from rescheduler.core.eviction.pod_actions import (
@@ -68,6 +69,7 @@ class DrainPreview:
         blockers: pods that would block the drain.
         single_replica_pods: the only pod of a Deployment: with plain eviction the Deployment is down for a while.
         opted_out: pods that leave although they ask another tool not to disrupt them.
+        waits_for_node: pods that only this node can have: they leave, and their new pods wait for the node.
         replaced_first: pods whose budget allows no eviction now, and that leave when their replacement is Ready.
         min_duration: the shortest duration of the drain.
     """
@@ -79,6 +81,7 @@ class DrainPreview:
     blockers: tuple[ExpectedBlocker, ...] = ()
     single_replica_pods: tuple[str, ...] = ()
     opted_out: tuple[OptedOutPod, ...] = ()
+    waits_for_node: tuple[str, ...] = ()
     replaced_first: tuple[str, ...] = ()
     min_duration: timedelta = timedelta()
 
@@ -130,7 +133,13 @@ def preview_node(node: Node, settings: DrainSettings, inputs: PreviewInput) -> D
         if node_pod.uid in uids_to_place
     ]
     forecasts = plan(node_pods, _placement_input(node, inputs), Random(0)) if node_pods else []  # noqa: S311 - no secret
-    rows = sorted((node_pod.key, forecast) for node_pod, forecast in zip(node_pods, forecasts, strict=True))
+    forecasts_by_uid = {node_pod.uid: forecast for node_pod, forecast in zip(node_pods, forecasts, strict=True)}
+    uids_without_room = capacity.host_data_without_room(forecasts_by_uid, (pod for pod, _ in decided))
+    rows = sorted(
+        (pod.key, forecasts_by_uid[pod.uid])
+        for pod, _ in decided
+        if pod.uid in forecasts_by_uid and pod.uid not in uids_without_room
+    )
     blockers, replaced_first = _expected_blockers(decided, settings, inputs)
     first_budgets = {pod.uid: pod_budgets[0] for pod, _ in decided if (pod_budgets := _budgets(pod, inputs))}
     leaving = [(pod, decision) for pod, decision in decided if decision.action is not PodAction.SKIP]
@@ -145,6 +154,7 @@ def preview_node(node: Node, settings: DrainSettings, inputs: PreviewInput) -> D
         blockers=tuple(blockers),
         single_replica_pods=tuple(sorted(pod.key for pod, _ in leaving if _is_single_replica(pod, inputs))),
         opted_out=tuple(opted_out_pods(leaving, inputs.now)),
+        waits_for_node=waiting_for_node(decided, uids_without_room, ()),
         replaced_first=tuple(replaced_first),
         min_duration=eta.min_duration(groups, settings.max_evictions_per_second),
     )
@@ -189,24 +199,22 @@ def _expected_blockers(
     for pod, decision in sorted(pod_decisions, key=lambda row: row[0].key):
         if decision.blocker_class:
             blockers.append(ExpectedBlocker(pod.key, decision.blocker_class, decision.message, decision.hint))
-        elif decision.action is PodAction.EVICT and (blocker := _budget_blocker(pod, _budgets(pod, inputs))):
-            if blocker.blocker_class is not BlockerClass.SEVERAL_BUDGETS and _is_replaced_first(pod, settings, inputs):
+        elif decision.action is PodAction.EVICT and (
+            refusal := api_responses.predict_refusal(pod, _budgets(pod, inputs))
+        ):
+            merged = settings.with_rule(decision.rule)
+            reason = _ineligible_reason(pod, decision, merged, inputs)
+            if refusal.blocker_class is not BlockerClass.SEVERAL_BUDGETS and not reason:
                 replaced_first.append(pod.key)
-            else:
-                blockers.append(blocker)
+                continue
+            refusal = with_eligibility(refusal, pod, reason, decisions.replacement_mode(pod, merged))
+            if refusal.blocker_class:
+                blockers.append(ExpectedBlocker(pod.key, refusal.blocker_class, refusal.message, refusal.hint))
     return blockers, replaced_first
 
 
 def _budgets(pod: Pod, inputs: PreviewInput) -> tuple[DisruptionBudget, ...]:
     return budgets_for(pod, inputs.budgets.get(pod.namespace, ()))
-
-
-def _budget_blocker(pod: Pod, budgets: Sequence[DisruptionBudget]) -> ExpectedBlocker | None:
-    """Return the blocker if the budgets of the pod allow no eviction now."""
-    refusal = api_responses.predict_refusal(pod, budgets)
-    if refusal is None or refusal.blocker_class is None:
-        return None
-    return ExpectedBlocker(pod.key, refusal.blocker_class, refusal.message, refusal.hint)
 
 
 def _workload(pod: Pod, inputs: PreviewInput) -> Workload | None:
@@ -215,10 +223,17 @@ def _workload(pod: Pod, inputs: PreviewInput) -> Workload | None:
     return Workload(deployment, (owner,), (pod,)) if owner and deployment else None
 
 
-def _is_replaced_first(pod: Pod, settings: DrainSettings, inputs: PreviewInput) -> bool:
+def _ineligible_reason(pod: Pod, decision: PodDecision, settings: DrainSettings, inputs: PreviewInput) -> str:
+    """Return why the pod is not replaced first; empty if it is. `settings`: with the rule of the pod."""
     has_single_node_volume = inputs.volumes.has_single_node_volume(pod)
-    replacement_input = decisions.ReplacementInput(settings, inputs.now, _budgets(pod, inputs), has_single_node_volume)
-    return not decisions.ineligible_reason(pod, _workload(pod, inputs), replacement_input)
+    replacement_input = decisions.ReplacementInput(
+        settings,
+        inputs.now,
+        _budgets(pod, inputs),
+        has_single_node_volume,
+        is_bound_to_node=decision.is_bound_to_node,
+    )
+    return decisions.ineligible_reason(pod, _workload(pod, inputs), replacement_input)
 
 
 def _is_single_replica(pod: Pod, inputs: PreviewInput) -> bool:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from rescheduler.api import names
 from rescheduler.api.conditions import Condition, ConditionState, merge
 from rescheduler.api.drains import (
+    MAX_PODS_WAITING_FOR_NODE,
     Blocker,
     BlockerClass,
     NodeDrain,
@@ -160,11 +161,13 @@ def build(status_input: StatusInput) -> NodeDrainStatus:
                 blocked=blocked,
                 skipped=summary.skipped,
                 opted_out=len(summary.opted_out),
+                waits_for_node=len(summary.waits_for_node),
             ),
             "opted_out": summary.opted_out[:MAX_REPORTED_BLOCKERS],
             "progress": f"{status_input.moved}/{total}",
             "blockers": blockers[:MAX_REPORTED_BLOCKERS],
             "blockers_total": blocked,
+            "waits_for_node": summary.waits_for_node[:MAX_PODS_WAITING_FOR_NODE],
             "estimated_completion": f"{eta:%Y-%m-%dT%H:%M:%SZ}"
             if (eta := _reported_completion(status_input))
             else None,
@@ -393,8 +396,9 @@ def _cordoned_condition(status_input: StatusInput) -> tuple[str, str, str]:
 
 def _drained_condition(status_input: StatusInput) -> tuple[str, str, str]:
     if status_input.phase is Phase.DRAINED:
-        stuck_volumes = sorted(status_input.pod_summary.stuck_volumes) if status_input.pod_summary else ()
-        return "True", "Drained", messages.all_pods_left(stuck_volumes)
+        summary = status_input.pod_summary
+        stuck_volumes, waiting_pods = (sorted(summary.stuck_volumes), summary.waits_for_node) if summary else ((), ())
+        return "True", "Drained", messages.all_pods_left(stuck_volumes, waiting_pods)
     if (
         status_input.pod_summary
         and not status_input.pod_summary.existing

@@ -27,7 +27,7 @@ def unmanaged_message(pod: Pod) -> str:
 
 def unmanaged_hint(pod: Pod) -> str:
     """Return how an unmanaged pod can leave."""
-    return f"delete the pod: {_delete_command(pod)}; or set drain.unmanaged: Evict"
+    return f"delete the pod: {_delete_command(pod)}; or set unmanaged: Evict in drain or in a rule"
 
 
 EMPTY_DIR_MESSAGE = "the data in the emptyDir volume of this pod would be lost"
@@ -35,7 +35,7 @@ EMPTY_DIR_MESSAGE = "the data in the emptyDir volume of this pod would be lost"
 
 def empty_dir_hint(pod: Pod) -> str:
     """Return how a pod with an emptyDir volume can leave."""
-    return f"save the data, then delete the pod: {_delete_command(pod)}; or set drain.emptyDir: Evict"
+    return f"save the data, then delete the pod: {_delete_command(pod)}; or set emptyDir: Evict in drain or in a rule"
 
 
 LOCAL_VOLUME_MESSAGE = "the data of this pod is local to this node; on another node the pod would stay Pending"
@@ -45,7 +45,7 @@ def local_volume_hint(pod: Pod) -> str:
     """Return how a pod with a local volume can leave."""
     return (
         f"save the data, then delete the pod and its claim: {_delete_command(pod)}; "
-        "or add a rule with action: Skip to drain.rules"
+        "or set localVolume: Evict in drain or in a rule, and the pod waits for this node; or add a rule with action: Skip"
     )
 
 

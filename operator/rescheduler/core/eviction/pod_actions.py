@@ -71,6 +71,8 @@ class PodDecision:
         owner_message: warning for the owner of the pod; None if there is none.
         required_proof: state of the node to confirm before the request.
         only_if_unchanged: delete the pod only in the version that was read. A pod that is Ready again keeps its budget.
+        rule: the rule that selects the pod; None if none does.
+        is_bound_to_node: whether only this node can have a new pod in its place.
     """
 
     action: PodAction
@@ -83,6 +85,13 @@ class PodDecision:
     owner_message: str | None = None
     required_proof: RequiredProof = RequiredProof.NONE
     only_if_unchanged: bool = False
+    rule: DrainRule | None = None
+    is_bound_to_node: bool = False
+
+    @property
+    def waits_for_node(self) -> bool:
+        """Whether the pod leaves, and a new pod in its place waits for this node."""
+        return self.is_bound_to_node and self.action in (PodAction.EVICT, PodAction.DELETE, PodAction.WAIT_TERMINATING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +144,9 @@ _PLACEMENT_NOT_NEEDED = (BlockerClass.LOCAL_VOLUME, BlockerClass.WAIT_COMPLETED)
 
 def needs_placement(pod: Pod, decision: PodDecision) -> bool:
     """Whether the owner creates a new pod for this pod, which needs room on another node."""
-    if (
-        decision.action in (PodAction.SKIP, PodAction.WAIT_TERMINATING)
-        or pod.owner is None
-        or pod.owner.kind == "DaemonSet"
-    ):
+    if decision.action in (PodAction.SKIP, PodAction.WAIT_TERMINATING) or decision.is_bound_to_node:
+        return False
+    if not _is_recreated(pod):
         return False
     return not pod.finished and decision.blocker_class not in _PLACEMENT_NOT_NEEDED
 
@@ -162,9 +169,27 @@ def deadline(timeout: timedelta, context: EvictionContext) -> datetime | None:
 
 def decide_action(pod: Pod, drain: DrainSettings, context: EvictionContext) -> PodDecision:
     """Return the decision of the drain for this pod."""
-    decision = _decide_action(pod, drain, context)
-    warning = None if decision.action in (PodAction.SKIP, PodAction.WAIT_TERMINATING) else annotation_warning(pod)
-    return replace(decision, owner_message=warning) if warning else decision
+    rule = rule_for(pod, drain.rules, context.namespace_labels)
+    decision = _decide_action(pod, drain.with_rule(rule), rule, context)
+    if decision.action is PodAction.SKIP:
+        return decision
+    return replace(
+        decision,
+        owner_message=None if decision.action is PodAction.WAIT_TERMINATING else annotation_warning(pod),
+        rule=rule,
+        is_bound_to_node=_is_bound_to_node(pod, context),
+    )
+
+
+def _is_bound_to_node(pod: Pod, context: EvictionContext) -> bool:
+    """Whether only this node can have a new pod in place of this pod."""
+    is_bound = pod.pinned_to_node or context.volumes.needs_local_volume(pod)
+    return is_bound and _is_recreated(pod) and not pod.finished
+
+
+def _is_recreated(pod: Pod) -> bool:
+    """Whether a controller may create a new pod for this pod on another node; a DaemonSet has one for each node."""
+    return pod.owner is not None and not _is_daemon_set_pod(pod)
 
 
 def annotation_warning(pod: Pod) -> str | None:
@@ -180,10 +205,10 @@ def annotation_warning(pod: Pod) -> str | None:
     return " ".join(warnings) or None
 
 
-def _decide_action(pod: Pod, drain: DrainSettings, context: EvictionContext) -> PodDecision:
+def _decide_action(pod: Pod, drain: DrainSettings, rule: DrainRule | None, context: EvictionContext) -> PodDecision:
+    """Return the decision; `drain`: with the fields of the rule."""
     if pod.is_mirror or (_is_daemon_set_pod(pod) and not pod.finished and not context.is_daemon_set_gone(pod)):
         return PodDecision(PodAction.SKIP)
-    rule = rule_for(pod, drain.rules, context.namespace_labels)
     if rule and rule.action is RuleAction.SKIP:
         return PodDecision(PodAction.SKIP)
     order = _order(pod, rule, context)
@@ -193,10 +218,9 @@ def _decide_action(pod: Pod, drain: DrainSettings, context: EvictionContext) -> 
         return PodDecision(PodAction.EVICT, order)
     if pod.tolerates_cordon and not _is_daemon_set_pod(pod):
         return PodDecision(PodAction.SKIP)
-    if (pod.owner is None or _is_daemon_set_pod(pod)) and drain.unmanaged is EvictOrBlock.BLOCK:
-        return _block(BlockerClass.UNMANAGED, order, messages.unmanaged_message(pod), messages.unmanaged_hint(pod))
     if context.node_unreachable:
-        return _block_local_volume(pod, order, context) or _decide_unreachable(pod, drain, rule, order, context)
+        blocked = _block_unmanaged(pod, drain, order) or _block_local_volume(pod, drain, order, context)
+        return blocked or _decide_unreachable(pod, drain, order, context)
     return _decide_reachable(pod, drain, rule, order, context)
 
 
@@ -218,7 +242,7 @@ def bypass_budget(pod: Pod, decision: PodDecision, context: EvictionContext) -> 
     is_lost = context.node_failing and not context.node_unreachable and not pod.ready and not pod.finished
     if decision.action is not PodAction.EVICT or not is_lost or not may_run_twice(pod, context):
         return decision
-    return PodDecision(PodAction.DELETE, decision.order, only_if_unchanged=True)
+    return replace(decision, action=PodAction.DELETE, only_if_unchanged=True)
 
 
 def _is_daemon_set_pod(pod: Pod) -> bool:
@@ -236,15 +260,21 @@ def _order(pod: Pod, rule: DrainRule | None, context: EvictionContext) -> int:
 def _decide_reachable(
     pod: Pod, drain: DrainSettings, rule: DrainRule | None, order: int, context: EvictionContext
 ) -> PodDecision:
-    """Decide for a pod whose kubelet answers."""
+    """Decide for a pod whose kubelet answers.
+
+    A pod that may complete is not reported as one that somebody must delete. At its timeout it is like any other pod.
+    """
+    forced = _delete_at_timeout(pod, drain, order, context)
+    if rule and rule.action is RuleAction.WAIT_COMPLETED and not forced:
+        return _block(BlockerClass.WAIT_COMPLETED, order, messages.WAIT_COMPLETED_MESSAGE, messages.WAIT_COMPLETED_HINT)
+    if blocked := _block_unmanaged(pod, drain, order):
+        return blocked
     if pod.has_empty_dir and drain.empty_dir is EvictOrBlock.BLOCK:
         return _block(BlockerClass.EMPTY_DIR, order, messages.EMPTY_DIR_MESSAGE, messages.empty_dir_hint(pod))
-    if blocked := _block_local_volume(pod, order, context):
+    if blocked := _block_local_volume(pod, drain, order, context):
         return blocked
-    if forced := _delete_at_timeout(pod, drain, rule, order, context):
+    if forced:
         return forced
-    if rule and rule.action is RuleAction.WAIT_COMPLETED:
-        return _block(BlockerClass.WAIT_COMPLETED, order, messages.WAIT_COMPLETED_MESSAGE, messages.WAIT_COMPLETED_HINT)
     return _block_protected(pod, drain, order, context) or PodDecision(PodAction.EVICT, order)
 
 
@@ -262,17 +292,21 @@ def _block_protected(pod: Pod, drain: DrainSettings, order: int, context: Evicti
     return _block(BlockerClass.DO_NOT_DISRUPT, order, message, messages.opt_out_hint(pod, last.annotation, last.tool))
 
 
-def _block_local_volume(pod: Pod, order: int, context: EvictionContext) -> PodDecision | None:
-    if not context.volumes.has_local_volume(pod):
+def _block_unmanaged(pod: Pod, drain: DrainSettings, order: int) -> PodDecision | None:
+    if _is_recreated(pod) or drain.unmanaged is EvictOrBlock.EVICT:
+        return None
+    return _block(BlockerClass.UNMANAGED, order, messages.unmanaged_message(pod), messages.unmanaged_hint(pod))
+
+
+def _block_local_volume(pod: Pod, drain: DrainSettings, order: int, context: EvictionContext) -> PodDecision | None:
+    if drain.local_volume is EvictOrBlock.EVICT or not context.volumes.has_local_volume(pod):
         return None
     return _block(BlockerClass.LOCAL_VOLUME, order, messages.LOCAL_VOLUME_MESSAGE, messages.local_volume_hint(pod))
 
 
-def _delete_at_timeout(
-    pod: Pod, drain: DrainSettings, rule: DrainRule | None, order: int, context: EvictionContext
-) -> PodDecision | None:
+def _delete_at_timeout(pod: Pod, drain: DrainSettings, order: int, context: EvictionContext) -> PodDecision | None:
     """Return a plain delete from the deadline minus the grace period on, or None; the grace period is never 0."""
-    timeout = rule.timeout if rule and rule.timeout is not None else drain.timeout
+    timeout = drain.timeout
     end = deadline(timeout, context)
     if end is None or drain.on_timeout is not OnTimeout.DELETE:
         return None
@@ -313,15 +347,13 @@ def _decide_terminating(pod: Pod, order: int, context: EvictionContext) -> PodDe
     )
 
 
-def _decide_unreachable(
-    pod: Pod, drain: DrainSettings, rule: DrainRule | None, order: int, context: EvictionContext
-) -> PodDecision:
+def _decide_unreachable(pod: Pod, drain: DrainSettings, order: int, context: EvictionContext) -> PodDecision:
     """Decide for a pod of an unreachable node: without proof, only a pod that may run twice leaves."""
     is_duplicate_safe = may_run_twice(pod, context)
     if not is_duplicate_safe and not context.boot_dead:
         return _wait_for_proof(pod, order, context)
     proof = RequiredProof.NODE_UNREACHABLE if is_duplicate_safe else RequiredProof.BOOT_DEAD
-    if forced := _delete_at_timeout(pod, drain, rule, order, context):
+    if forced := _delete_at_timeout(pod, drain, order, context):
         return replace(forced, required_proof=proof)
     # A plain delete of a Ready pod would bypass its budget.
     if pod.ready or not context.node_failing:

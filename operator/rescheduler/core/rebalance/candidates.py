@@ -32,9 +32,11 @@ def candidate_from_pod(listed: ListedPod, drain: DrainSettings, context: Evictio
     """Return a pod as a candidate; None if it must stay. Raises UnreadableError without a UID."""
     pod = listed.to_pod()
     must_stay = _must_stay(pod, context) or listed.has_constraints_beyond_nodes
-    if must_stay or decide_action(pod, drain, context).action is not PodAction.EVICT:
+    decision = decide_action(pod, drain, context)
+    if must_stay or decision.action is not PodAction.EVICT:
         return None
-    return Candidate(pod, listed.requested, listed.node_constraints, _can_be_replaced_first(pod, drain))
+    can_be_replaced_first = _can_be_replaced_first(pod, drain.with_rule(decision.rule))
+    return Candidate(pod, listed.requested, listed.node_constraints, can_be_replaced_first)
 
 
 def is_deployment_stable(deployment: Deployment) -> bool:

@@ -78,6 +78,7 @@ class ReplacementInput:
     Attributes:
         budgets: the PodDisruptionBudgets that cover the pod.
         has_single_node_volume: the pod mounts a claim that only one node can attach.
+        is_bound_to_node: only this node can have a new pod in place of the pod.
         left_selector: the labels of the pod no longer match its ReplicaSet.
         write_refusal: how the API server refuses writes on the pod; None if it does not.
         backoff: the last failure of the owner, even if its pause is over; None if there is none.
@@ -94,6 +95,7 @@ class ReplacementInput:
     now: datetime
     budgets: Sequence[DisruptionBudget] = ()
     has_single_node_volume: bool = False
+    is_bound_to_node: bool = False
     left_selector: bool = False
     write_refusal: PodWriteRefusal | None = None
     backoff: ReplacementBackoff | None = None
@@ -107,7 +109,7 @@ class ReplacementInput:
 
 
 def replacement_mode(pod: Pod, drain: DrainSettings) -> ReplacementMode:
-    """Return the mode for this pod: its annotation, or else the setting of the drain."""
+    """Return the mode for this pod: its annotation, or else the setting of the drain, with the rule of the pod."""
     annotation = pod.annotations.get(names.REPLACEMENT)
     return ReplacementMode(annotation) if annotation in REPLACEMENT_ANNOTATION_VALUES else drain.replacement
 
@@ -291,9 +293,9 @@ def ineligible_reason(pod: Pod, workload: Workload | None, inputs: ReplacementIn
         (mode is ReplacementMode.NEVER, "Never"),
         (has_mover(pod), "Mover"),
         (not deployment.allows_surge, "NoSurge"),
+        (pod.pinned_to_node or inputs.is_bound_to_node, "Pinned"),
         (inputs.has_single_node_volume, "ExclusiveVolume"),
         (bool(pod.host_paths), "HostPath"),
-        (pod.pinned_to_node, "Pinned"),
         (not pod.ready, "NotReady"),
         (len(inputs.budgets) > 1, "SeveralBudgets"),
         (inputs.left_selector, "LeftSelector"),

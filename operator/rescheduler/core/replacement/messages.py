@@ -28,6 +28,19 @@ BUDGET_STILL_REFUSES = "the budget refuses the eviction although a replacement i
 NO_POD_CREATED = "the ReplicaSet has created no new pod and reports no reason, so its controller may not be at work"
 NO_POD_CREATED_YET = "the ReplicaSet has created no new pod yet"
 LEAVING_PODS_COUNT = "pods of the owner that are leaving still count in the quota"
+_MAX_LISTED = 3
+_NOT_REPLACED_CAUSES = {
+    "NoDeployment": "no Deployment controls it",
+    "NoSurge": "its Deployment allows no additional pod",
+    "Pinned": "only this node can have it",
+    "ExclusiveVolume": "its volume can be attached to one node only",
+    "NotReady": "it is not Ready",
+    "LeftSelector": "its labels no longer match its ReplicaSet",
+}
+_NOT_REPLACED_HINTS = {
+    "NoSurge": "set strategy RollingUpdate with maxSurge above 0 in the Deployment",
+    "HostPath": "mount single files read-only, with type: File in the hostPath volume",
+}
 OWNER_HINT = "check the Deployment and the ReplicaSet of the pod: kubectl describe deployment,replicaset"
 FIND_DELETER_HINT = (
     "find out who deletes pods of this workload, such as a cleanup script; or annotate the pod "
@@ -70,6 +83,35 @@ def surplus_pod_left(replica_set: str) -> str:
     return f"returned to ReplicaSet {replica_set}, which has not deleted its surplus pod yet"
 
 
+def not_replaced_first(cause: str, *, required: bool = False) -> str:
+    """Return why the pod is not replaced first, such as an addition to the message of a blocker.
+
+    `required`: the owner or the policy asks for a replacement first.
+    """
+    state = "replacement: Required cannot be honoured" if required else "this pod is not replaced first"
+    return f"{state}, because {cause}"
+
+
+def not_replaced_cause(reason: str, host_paths: Sequence[str]) -> str:
+    """Return the cause of a `reason` of `decisions.ineligible_reason`; empty if the blocker needs no more words."""
+    if reason == "HostPath":
+        return f"it mounts hostPath {listing(host_paths, _MAX_LISTED)} of its node"
+    return _NOT_REPLACED_CAUSES.get(reason, "")
+
+
+def not_replaced_hint(reason: str) -> str:
+    """Return how a pod with this reason becomes eligible for a replacement first; empty if nothing simple helps."""
+    return _NOT_REPLACED_HINTS.get(reason, "")
+
+
+def required_not_honoured(cause: str) -> str:
+    """Return the warning on an annotation `replacement: Required` of a pod that cannot be replaced first."""
+    return (
+        f"The annotation {names.REPLACEMENT}: Required cannot be honoured, because {cause}: "
+        "the pod is evicted within its PodDisruptionBudget."
+    )
+
+
 def with_cause(state: str, cause: str) -> str:
     """Return a state with its cause after the colon."""
     return f"{state}: {cause}"
@@ -104,11 +146,6 @@ def cause_without_room(message: str) -> str | None:
     """Return the cause from a message of `no_room_for_replacement`; None for any other message."""
     prefix, _, cause = message.partition(_NO_ROOM_FOR_REPLACEMENT)
     return cause if cause and not prefix else None
-
-
-def not_replaced_first(cause: str) -> str:
-    """Return that a pod gets no replacement first."""
-    return f"this pod is not replaced before it leaves: {cause}"
 
 
 def with_refusal(refusal: str, state: str) -> str:

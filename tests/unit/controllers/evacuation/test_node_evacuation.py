@@ -365,3 +365,34 @@ def test_closed_evacuation_watches_nothing() -> None:
     node.evacuation.close()
     assert not node.related.is_subscribed
     assert node.budgets.namespaces == set()
+
+
+FULL = {"a": Forecast(Fit.DOES_NOT_FIT, reason="full")}
+
+
+def test_a_pod_with_data_on_its_node_leaves_without_room_and_waits_for_the_node() -> None:
+    node = Node(pod("a", owner=Owner("StatefulSet", "db", "o"), host_paths=("/d",), has_host_data=True))
+    node.planner.forecasts = FULL
+    evaluation = node.move()
+    assert (evaluation.summary.blockers, evaluation.summary.waits_for_node) == ((), ("s/a",))
+    assert node.queue.sent == [("a", PodAction.EVICT)]
+    node.set_pods()
+    evaluation = node.move()
+    assert evaluation.summary.waits_for_node == ("s/a",)
+
+
+def test_a_migration_leaves_a_pod_without_room_whatever_data_is_on_its_node() -> None:
+    node = Node(pod("a", owner=Owner("StatefulSet", "db", "o"), host_paths=("/d",), has_host_data=True))
+    node.planner.forecasts = FULL
+    assert node.move(requests={"a": "NamespacePool/shop"}).summary.waits_for_node == ()
+    assert node.queue.sent == []
+
+
+def test_pods_that_wait_for_their_node_outlast_a_restart_of_the_operator() -> None:
+    reported = ("s/a", "s/gone")
+    begun = NodeDrainStatus(waits_for_node=reported, started_at=NOW)
+    for status, found in ((begun, ("s/b", "s/gone")), (NodeDrainStatus(waits_for_node=reported), ("s/b",))):
+        node = Node(pod("a"), pod("b", pinned_to_node=True))
+        evaluation = node.evacuation.evaluate(status, DrainSettings(), EvictionContext(NOW), MoveMode.ALL)
+        assert evaluation is not None
+        assert evaluation.summary.waits_for_node == found

@@ -11,7 +11,7 @@ import pytest
 
 from rescheduler.api import names
 from rescheduler.api.drains import Blocker, BlockerClass
-from rescheduler.api.policies import DrainSettings, ReplacementMode
+from rescheduler.api.policies import DrainRule, DrainSettings, ReplacementMode
 from rescheduler.controllers.evacuation.replacer import Replacer
 from rescheduler.controllers.evacuation.workload_watch import WorkloadWatch
 from rescheduler.controllers.runtime.clock import Clock
@@ -774,3 +774,19 @@ async def test_pods_that_are_gone_are_forgotten() -> None:
     await world.start(RELEASE)
     world.replacer.forget(["a"])
     assert not world.replacer.as_released(world.pods["a"]).released
+
+
+async def test_a_rule_decides_whether_its_pods_are_replaced_first() -> None:
+    world = await ready_world(raw_replica())
+
+    def step(rule: DrainRule, *, is_bound_to_node: bool = False) -> ReplacementStep | None:
+        decision = PodDecision(PodAction.EVICT, rule=rule, is_bound_to_node=is_bound_to_node)
+        found = world.replacer.evaluate(
+            "n", [(world.pods["a"], decision)], DrainSettings(), NOW, MoveMode.ALL, blockers={}
+        )
+        assert found is not None
+        return found["a"].step if found else None
+
+    assert step(DrainRule()) is ReplacementStep.RELEASE
+    assert step(DrainRule(), is_bound_to_node=True) is ReplacementStep.PLAIN_EVICTION
+    assert step(DrainRule(replacement=ReplacementMode.NEVER)) is None

@@ -1,5 +1,7 @@
 """The placement plan, applied to a drain."""
 
+from dataclasses import replace
+
 from rescheduler.api.drains import BlockerClass
 from rescheduler.api.policies import DrainSettings, NoRoom
 from rescheduler.core.drain import capacity
@@ -105,3 +107,11 @@ def test_where_it_may_stay_no_pod_goes_that_others_keep_off_everywhere() -> None
             )
             == {}
         )
+
+
+def test_only_pods_with_data_on_their_node_and_without_room_wait_for_it() -> None:
+    data, plain = replace(POD, host_paths=("/d",), has_host_data=True), replace(POD, host_paths=("/run/s",))
+    assert capacity.host_data_without_room({"u": FULL}, [data]) == {"u"}
+    assert capacity.host_data_without_room({"u": FULL}, [plain]) == frozenset()
+    for forecast in (FITS, UNKNOWN, APART):
+        assert capacity.host_data_without_room({"u": forecast}, [data]) == frozenset()

@@ -83,3 +83,11 @@ def test_a_taint_that_a_drain_has_recorded_is_the_drains() -> None:
     assert migration.drain_owns_taint(drain("n", node=record))
     assert not migration.drain_owns_taint(drain("n"))
     assert not migration.drain_owns_taint(None)
+
+
+def test_no_rule_weakens_the_settings_of_a_migration() -> None:
+    rules = [{"unmanaged": "Evict", "localVolume": "Evict", "replacement": "Preferred", "timeout": "1h"}]
+    found = migration.settings(DrainSettings.model_validate({"localVolume": "Evict", "rules": rules}))
+    merged = found.with_rule(found.rules[0])
+    assert (merged.unmanaged, merged.local_volume, merged.replacement) == ("Block", "Block", "Required")
+    assert not merged.timeout

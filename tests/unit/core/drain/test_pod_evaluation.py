@@ -6,14 +6,14 @@ from datetime import timedelta
 import pytest
 
 from rescheduler.api.drains import BlockerClass
-from rescheduler.api.policies import DrainSettings
+from rescheduler.api.policies import DrainSettings, ReplacementMode
 from rescheduler.core.drain import pod_evaluation
 from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation, PodTimers
 from rescheduler.core.drain.pod_summary import PodSummary
 from rescheduler.core.drain.state_machine import BLOCKED_AFTER
 from rescheduler.core.eviction.api_responses import EvictionOutcome, EvictionResult
 from rescheduler.core.eviction.pod_actions import EvictionContext, PodAction, PodDecision, RequiredProof
-from rescheduler.core.model.pods import Pod
+from rescheduler.core.model.pods import Owner, Pod
 from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.model.volumes import NodeVolumes, VolumeClaim
 from rescheduler.core.placement.planner import Fit, Forecast
@@ -140,17 +140,17 @@ def test_an_unready_pod_bypasses_its_budget_after_a_while(seconds: int, action: 
 
 def test_a_surplus_pod_is_deleted_and_keeps_its_order() -> None:
     surplus = ReplacementDecision(ReplacementStep.DELETE)
-    assert pod_evaluation.with_replacement_step(PodDecision(PodAction.EVICT, 3), surplus) == PodDecision(
+    assert pod_evaluation.with_replacement_step(pod("a"), PodDecision(PodAction.EVICT, 3), surplus) == PodDecision(
         PodAction.DELETE, 3
     )
     skipped = PodDecision(PodAction.SKIP)
-    assert pod_evaluation.with_replacement_step(skipped, surplus) is skipped
+    assert pod_evaluation.with_replacement_step(pod("a"), skipped, surplus) is skipped
 
 
 @pytest.mark.parametrize("proof", RequiredProof)
 def test_a_surplus_pod_that_requires_proof_is_not_deleted_without(proof: RequiredProof) -> None:
     surplus = ReplacementDecision(ReplacementStep.DELETE)
-    found = pod_evaluation.with_replacement_step(replace(EVICT, required_proof=proof), surplus)
+    found = pod_evaluation.with_replacement_step(pod("a"), replace(EVICT, required_proof=proof), surplus)
     assert (found.action, found.required_proof) == (PodAction.DELETE, proof)
 
 
@@ -158,7 +158,7 @@ def test_each_kind_of_refusal_becomes_a_blocker_after_its_own_time() -> None:
     held = ReplacementDecision(ReplacementStep.HOLD, "", BlockerClass.NO_ROOM_IN_POOL, "no room", "add a node")
     waits = ReplacementDecision(ReplacementStep.WAIT, waiting_for="a rollout")
     decisions = {"b": held, "c": waits, "d": ReplacementDecision(ReplacementStep.WAIT)}
-    found = pod_evaluation.expected_refusals({"a": REFUSAL}, decisions)
+    found = pod_evaluation.expected_refusals((), {"a": REFUSAL}, decisions, DrainSettings())
     assert {uid: wait for uid, (_, wait) in found.items()} == {
         "a": pod_evaluation.REFUSAL_REPORTED_AFTER,
         "b": timedelta(),
@@ -172,20 +172,20 @@ def test_a_refused_replacement_is_reported_within_seconds() -> None:
     refused = ReplacementDecision(
         ReplacementStep.WAIT, "", BlockerClass.REPLACEMENT_NOT_READY, "exceeded quota: q", "raise it"
     )
-    ((refusal, wait),) = pod_evaluation.expected_refusals({}, {"a": refused}).values()
+    ((refusal, wait),) = pod_evaluation.expected_refusals((), {}, {"a": refused}, DrainSettings()).values()
     assert (refusal.message, refusal.hint, wait) == ("exceeded quota: q", "raise it", 5 * SECOND)
 
 
 def test_a_wait_has_its_own_hint() -> None:
     waits = ReplacementDecision(ReplacementStep.WAIT, waiting_for="a rollout", hint="undo it")
-    ((refusal, _),) = pod_evaluation.expected_refusals({}, {"a": waits}).values()
+    ((refusal, _),) = pod_evaluation.expected_refusals((), {}, {"a": waits}, DrainSettings()).values()
     assert refusal.hint == "undo it"
 
 
 def test_the_blocker_of_a_budget_names_why_the_pod_is_not_replaced_first() -> None:
     plain = ReplacementDecision(ReplacementStep.PLAIN_EVICTION, "Gated", message="gate x", hint="open it")
     decisions = {"a": plain, "b": ReplacementDecision(ReplacementStep.PLAIN_EVICTION, "NotReady"), "c": plain}
-    found = pod_evaluation.expected_refusals({"a": REFUSAL, "b": REFUSAL}, decisions)
+    found = pod_evaluation.expected_refusals((), {"a": REFUSAL, "b": REFUSAL}, decisions, DrainSettings())
     assert found["b"][0] == REFUSAL
     assert found["a"][0] == replace(REFUSAL, message=f"{REFUSAL.message}; gate x", hint="open it")
     assert "c" not in found
@@ -238,3 +238,88 @@ def test_a_timer_keeps_its_start_and_ends_with_its_condition() -> None:
         "a": NOW,
         "c": NOW + SECOND,
     }
+
+
+BOUND = replace(EVICT, is_bound_to_node=True)
+
+
+def test_pods_that_only_the_node_can_have_wait_for_it_also_when_they_are_gone() -> None:
+    rows = [(pod("a"), BOUND), (pod("b"), EVICT), (pod("c"), replace(BOUND, action=PodAction.BLOCK))]
+    found = pod_evaluation.waiting_for_node(rows, {"b"}, ())
+    assert found == ("s/a", "s/b")
+    leaving = [(pod("b"), PodDecision(PodAction.WAIT_TERMINATING)), rows[2]]
+    assert pod_evaluation.waiting_for_node(leaving, (), found) == found
+    assert pod_evaluation.waiting_for_node((), (), found) == found
+
+
+def test_a_pod_that_stays_or_completes_after_all_no_longer_waits() -> None:
+    rows = [(pod("a"), PodDecision(PodAction.SKIP)), (pod("b", phase="Succeeded"), EVICT)]
+    assert pod_evaluation.waiting_for_node(rows, (), ("s/a", "s/b", "s/c")) == ("s/c",)
+
+
+def test_no_pod_of_a_migration_waits_for_its_node() -> None:
+    bound, context = pod("a", pinned_to_node=True), EvictionContext(NOW)
+    assert pod_evaluation.decide_pod(bound, DrainSettings(), context, None).waits_for_node
+    decision = pod_evaluation.decide_pod(bound, DrainSettings(), context, {"a": "NamespacePool/shop"})
+    assert not decision.waits_for_node
+    causes = {"a": "NamespacePool/shop"}
+    assert pod_evaluation.pods_for_plan([(bound, decision)], causes, is_drain=False) == [bound]
+
+
+def refusal_of(pod: Pod, reason: str, **settings: object) -> tuple[str, str]:
+    decision = ReplacementDecision(ReplacementStep.PLAIN_EVICTION, reason) if reason else None
+    found = pod_evaluation.expected_refusals(
+        [(pod, EVICT)],
+        {pod.uid: REFUSAL},
+        {pod.uid: decision} if decision else {},
+        DrainSettings(**settings),
+    )[pod.uid][0]
+    return found.message, found.hint
+
+
+REQUIRED = {"rescheduler.dev/replacement": "Required"}
+DATABASE = Owner("StatefulSet", "db", "o")
+
+
+def test_a_blocker_says_why_the_pod_is_not_replaced_first() -> None:
+    mount = "mount single files read-only, with type: File in the hostPath volume; or wait"
+    because = "because it mounts hostPath /d of its node"
+    paths = pod("a", host_paths=("/d",))
+    assert refusal_of(paths, "HostPath") == (f"full; this pod is not replaced first, {because}", mount)
+    required = replace(paths, annotations=REQUIRED)
+    assert refusal_of(required, "HostPath") == (f"full; replacement: Required cannot be honoured, {because}", mount)
+
+
+@pytest.mark.parametrize("reason", ["Never", "SeveralBudgets", "NotBlocked", "CannotBeHad", ""])
+def test_a_blocker_says_no_more_if_the_choice_or_the_class_says_it(reason: str) -> None:
+    assert refusal_of(pod("a"), reason) == ("full", "wait")
+
+
+def test_a_blocker_of_a_pod_without_a_deployment_says_so_only_if_a_replacement_is_required() -> None:
+    asked = "full; replacement: Required cannot be honoured, because no Deployment controls it"
+    assert refusal_of(pod("a", owner=DATABASE), "") == ("full", "wait")
+    assert refusal_of(pod("a", owner=DATABASE), "", replacement=ReplacementMode.REQUIRED) == (asked, "wait")
+    assert refusal_of(pod("a", owner=DATABASE, annotations=REQUIRED), "") == (asked, "wait")
+
+
+def test_a_refusal_of_another_kind_is_quoted_as_it_is() -> None:
+    denied = replace(REFUSAL, blocker_class=BlockerClass.ADMISSION_DENIED)
+    assert pod_evaluation.with_eligibility(denied, pod("a"), "Pinned", ReplacementMode.REQUIRED) is denied
+
+
+@pytest.mark.parametrize(
+    ("found", "decision", "cause"),
+    [
+        (pod("a", annotations=REQUIRED), ReplacementDecision(ReplacementStep.PLAIN_EVICTION, "NoSurge"), True),
+        (pod("a", annotations=REQUIRED, owner=DATABASE), None, True),
+        (pod("a", annotations=REQUIRED), ReplacementDecision(ReplacementStep.RELEASE), False),
+        (pod("a", annotations=REQUIRED), ReplacementDecision(ReplacementStep.EVICT), False),
+        (pod("a"), ReplacementDecision(ReplacementStep.PLAIN_EVICTION, "NoSurge"), False),
+        (pod("a", annotations=REQUIRED, owner=DATABASE, phase="Failed"), None, False),
+    ],
+)
+def test_the_owner_is_warned_if_the_required_replacement_cannot_be_had(
+    found: Pod, decision: ReplacementDecision | None, cause: bool
+) -> None:
+    note = pod_evaluation.with_replacement_step(found, EVICT, decision).owner_message
+    assert (note is not None and "Required cannot be honoured, because" in note) is cause

@@ -10,7 +10,7 @@ import pytest
 
 from rescheduler.api import names
 from rescheduler.api.drains import BlockerClass
-from rescheduler.api.policies import DrainSettings, ReplacementMode
+from rescheduler.api.policies import DrainRule, DrainSettings, ReplacementMode
 from rescheduler.core.drain.preview import Drainable, DrainPreview, PreviewInput, preview_node
 from rescheduler.core.model import nodes as model_nodes
 from rescheduler.core.model import pods
@@ -186,3 +186,42 @@ def test_it_takes_at_least_the_waves_of_its_budgets() -> None:
     raws = [pod_of_kind(f"p{n}", cpu="1", terminationGracePeriodSeconds=20) for n in range(3)]
     assert look(world(raws)).min_duration == timedelta(seconds=20)
     assert look(world(raws, limit("b", allowed=1))).min_duration == timedelta(seconds=60)
+
+
+HOST_DATA: RawObject = {"volumes": [{"name": "d", "hostPath": {"path": "/data"}}]}
+MOUNT: RawObject = {"containers": [{"name": "c", "volumeMounts": [{"name": "d"}]}]}
+
+
+@pytest.mark.parametrize("kind", ["ReplicaSet", "StatefulSet"])
+def test_a_pod_that_only_its_node_can_have_waits_for_it_and_needs_no_room(kind: str) -> None:
+    seen = world([pod_of_kind("p1", kind=kind, nodeSelector={"kubernetes.io/hostname": "old"})])
+    found = look(seen)
+    assert (found.drainable, found.placed, found.unplaced, found.waits_for_node) == (Drainable.YES, 0, (), ("s/p1",))
+
+
+def test_a_pod_with_data_on_its_node_needs_room_and_waits_if_there_is_none() -> None:
+    found = look(world([pod_of_kind("p1", **HOST_DATA, **MOUNT)]))
+    assert (found.placed, found.waits_for_node) == (1, ())
+    found = look(world([pod_of_kind("p1", **HOST_DATA, **MOUNT)], nodes=[raw_node("n1", unschedulable=True)]))
+    assert (found.drainable, found.placed, found.waits_for_node) == (Drainable.YES, 0, ("s/p1",))
+
+
+def test_a_budget_holds_a_pod_that_only_its_node_can_have_and_says_why_it_is_not_replaced_first() -> None:
+    found = look(world([pod_of_kind("p1", nodeSelector={"kubernetes.io/hostname": "old"})], limit("b")))
+    assert causes(found) == {"s/p1": BlockerClass.BUDGET_MISCONFIGURED}
+    assert found.blockers[0].message.endswith("this pod is not replaced first, because only this node can have it")
+
+
+def test_a_read_only_file_of_the_node_does_not_keep_a_pod_from_being_replaced_first() -> None:
+    volume = {"name": "d", "hostPath": {"path": "/etc/localtime", "type": "File"}}
+    container = {"name": "c", "volumeMounts": [{"name": "d", "readOnly": True}]}
+    found = look(world([pod_of_kind("p1", volumes=[volume], containers=[container])], limit("b")))
+    assert (found.drainable, found.replaced_first) == (Drainable.YES, ("s/p1",))
+
+
+def test_a_rule_decides_whether_its_pods_are_replaced_first() -> None:
+    seen = world([pod_of_kind("p1")], limit("b"))
+    never = DrainRule(replacement=ReplacementMode.NEVER)
+    assert causes(look(seen, rules=(never,))) == {"s/p1": BlockerClass.BUDGET_MISCONFIGURED}
+    preferred = DrainRule(replacement=ReplacementMode.PREFERRED)
+    assert look(seen, replacement=ReplacementMode.NEVER, rules=(preferred,)).replaced_first == ("s/p1",)

@@ -8,6 +8,7 @@ import pytest
 
 from rescheduler.api.conditions import Condition
 from rescheduler.api.drains import (
+    MAX_PODS_WAITING_FOR_NODE,
     Blocker,
     BlockerClass,
     NodeDrain,
@@ -349,3 +350,24 @@ def test_the_cordon_counts_from_when_it_was_written_or_last_seen() -> None:
     assert cordoned_at(seen("True", NOW), NOW + second / 2) == NOW + second / 2
     assert cordoned_at(seen("True", NOW), NOW - second) == NOW + second
     assert cordoned_at(seen("True", NOW, NOW + 9 * second), None) == NOW + 10 * second
+
+
+def test_pods_that_only_the_node_can_have_are_counted_and_named() -> None:
+    summary = PodSummary(waits_for_node=("s/a", "s/b"))
+    found = build(scene(pod_summary=summary, phase=Phase.DRAINED))
+    assert found.pods is not None
+    assert (found.pods.waits_for_node, found.waits_for_node) == (2, ("s/a", "s/b"))
+    drained = next(c.message for c in found.conditions if c.type == "Drained")
+    assert drained == (
+        "no pod is left that must leave; 2 pods can run on this node only, and their new pods wait for the node: s/a, s/b"
+    )
+
+
+def test_more_pods_than_the_status_may_name_are_counted() -> None:
+    summary = PodSummary(waits_for_node=tuple(f"s/{number}" for number in range(MAX_PODS_WAITING_FOR_NODE + 1)))
+    found = build(scene(pod_summary=summary))
+    assert found.pods is not None
+    assert (found.pods.waits_for_node, len(found.waits_for_node)) == (
+        MAX_PODS_WAITING_FOR_NODE + 1,
+        MAX_PODS_WAITING_FOR_NODE,
+    )

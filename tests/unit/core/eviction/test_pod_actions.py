@@ -1,5 +1,6 @@
 """The action of a drain for each kind of pod."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -17,6 +18,7 @@ from rescheduler.core.eviction.pod_actions import (
     RequiredProof,
     bypass_budget,
     decide_action,
+    needs_placement,
 )
 from rescheduler.core.model.pods import Owner, Pod, Toleration
 from rescheduler.core.model.volumes import NodeVolumes, VolumeClaim
@@ -419,3 +421,81 @@ def test_a_grace_period_of_years_is_named_and_one_of_hours_is_awaited() -> None:
     assert (ends[23].action, ends[23].blocker_class) == (PodAction.WAIT_TERMINATING, None)
     assert (ends[24].action, ends[24].blocker_class) == (PodAction.WAIT_TERMINATING, BlockerClass.STUCK_TERMINATING)
     assert "until 2026-01-02 00:00Z" in ends[24].message
+
+
+DISK = NodeVolumes({("s", "data"): VolumeClaim("s", "data", "v", single_node=True)}, frozenset({"v"}))
+STATEFUL = {"owner": Owner("StatefulSet", "db", "o")}
+BLOCKED_BY_FIELD: dict[str, tuple[dict[str, object], BlockerClass]] = {
+    "unmanaged": ({"owner": None}, BlockerClass.UNMANAGED),
+    "empty_dir": ({"has_empty_dir": True}, BlockerClass.EMPTY_DIR),
+    "local_volume": ({**STATEFUL, "claims": ("data",)}, BlockerClass.LOCAL_VOLUME),
+}
+
+
+@pytest.mark.parametrize("field", BLOCKED_BY_FIELD)
+@pytest.mark.parametrize("of_drain", EvictOrBlock)
+@pytest.mark.parametrize("of_rule", [None, *EvictOrBlock])
+def test_a_field_of_a_rule_is_stronger_than_the_field_of_the_drain(
+    field: str, of_drain: EvictOrBlock, of_rule: EvictOrBlock | None
+) -> None:
+    changes, blocker_class = BLOCKED_BY_FIELD[field]
+    drain = DrainSettings(**{field: of_drain, "rules": (DrainRule(**{field: of_rule}),)})
+    found = decide_action(some(**changes), drain, EvictionContext(NOW, volumes=DISK))
+    blocks = (of_rule or of_drain) is EvictOrBlock.BLOCK
+    assert (found.action, found.blocker_class) == (
+        (PodAction.BLOCK, blocker_class) if blocks else (PodAction.EVICT, None)
+    )
+    assert found.rule == drain.rules[0]
+
+
+def test_a_field_of_a_rule_counts_only_for_its_pods() -> None:
+    rule = DrainRule(pod_selector=LabelSelector(match_labels={"a": "b"}), unmanaged=EvictOrBlock.EVICT)
+    drain = DrainSettings(rules=(rule,))
+    assert decide_action(some(owner=None), drain, EvictionContext(NOW)).blocker_class is BlockerClass.UNMANAGED
+    assert decide_action(some(owner=None, labels={"a": "b"}), drain, EvictionContext(NOW)).action is PodAction.EVICT
+
+
+@pytest.mark.parametrize("field", BLOCKED_BY_FIELD)
+def test_a_pod_that_may_complete_is_waited_for_whatever_else_holds_it(field: str) -> None:
+    """With another class, the hint would ask somebody to delete a pod that the policy lets run."""
+    changes, blocker_class = BLOCKED_BY_FIELD[field]
+    rule = DrainRule(action=RuleAction.WAIT_COMPLETED, timeout=timedelta(minutes=10))
+    drain = DrainSettings(**{field: EvictOrBlock.BLOCK}, on_timeout=OnTimeout.DELETE, rules=(rule,))
+    context = EvictionContext(NOW, started_at=NOW, volumes=DISK)
+    assert decide_action(some(**changes), drain, context).blocker_class is BlockerClass.WAIT_COMPLETED
+    late = replace(context, started_at=NOW - timedelta(minutes=10))
+    assert decide_action(some(**changes), drain, late).blocker_class is blocker_class
+    allowed = drain.model_copy(update={"rules": (rule.model_copy(update={field: EvictOrBlock.EVICT}),)})
+    assert decide_action(some(**changes), allowed, late).action is PodAction.DELETE
+
+
+def test_an_unreachable_node_waits_for_no_pod_to_complete() -> None:
+    drain = DrainSettings(rules=(DrainRule(action=RuleAction.WAIT_COMPLETED),))
+    assert decide_action(some(owner=None), drain, unreachable()).blocker_class is BlockerClass.UNMANAGED
+
+
+@pytest.mark.parametrize(
+    ("changes", "bound"),
+    [
+        ({}, False),
+        ({"pinned_to_node": True}, True),
+        ({**STATEFUL, "pinned_to_node": True, "deletion_timestamp": NOW}, True),
+        ({**STATEFUL, "claims": ("data",)}, True),
+        ({"host_paths": ("/d",), "has_host_data": True}, False),  # the scheduler may place it elsewhere
+        ({"pinned_to_node": True, "owner": None}, False),
+        ({"pinned_to_node": True, "phase": "Succeeded"}, False),
+        ({"pinned_to_node": True, "owner": Owner("DaemonSet", "d", "o")}, False),
+    ],
+)
+def test_a_pod_that_only_its_node_can_have_waits_for_it_and_needs_no_room(
+    changes: dict[str, object], bound: bool
+) -> None:
+    drain = DrainSettings(local_volume=EvictOrBlock.EVICT, unmanaged=EvictOrBlock.EVICT)
+    found = decide_action(some(**changes), drain, EvictionContext(NOW, volumes=DISK))
+    assert (found.is_bound_to_node, found.waits_for_node) == (bound, bound)
+    assert not (bound and needs_placement(some(**changes), found))
+
+
+def test_a_pod_that_stays_on_its_local_volume_does_not_wait_for_its_node() -> None:
+    found = decide_action(some(**STATEFUL, claims=("data",)), DrainSettings(), EvictionContext(NOW, volumes=DISK))
+    assert (found.blocker_class, found.waits_for_node) == (BlockerClass.LOCAL_VOLUME, False)

@@ -186,3 +186,18 @@ def test_a_pod_without_deployment_cannot_be_replaced_first() -> None:
     alone = check_deployment(found, {("s", "other"): True})
     assert alone is not None
     assert not alone.can_be_replaced_first
+
+
+def test_a_rule_decides_whether_a_pod_is_replaced_first() -> None:
+    rule = DrainRule(replacement=ReplacementMode.NEVER)
+    assert judged(raw(), rules=(rule,)) is None
+    found = judged(raw(), ALLOWS, rules=(rule,))
+    assert found is not None
+    assert not found.can_be_replaced_first
+
+
+def test_a_read_only_file_of_the_node_does_not_keep_a_pod_there() -> None:
+    volume = {"name": "d", "hostPath": {"path": "/etc/localtime", "type": "File"}}
+    mount = {"name": "d", "readOnly": True}
+    container = {**raw()["spec"]["containers"][0], "volumeMounts": [mount]}
+    assert judged(raw(volumes=[volume], containers=[container])) is not None

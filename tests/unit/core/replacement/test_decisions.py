@@ -115,6 +115,7 @@ def test_one_pod_is_released_without_room_and_after_a_setback(
         ({}, {"annotations": {"rescheduler.dev/replacement": "Never"}}, "Never"),
         ({"has_single_node_volume": True}, {}, "ExclusiveVolume"),
         ({}, {"host_paths": ("/d",)}, "HostPath"),
+        ({"is_bound_to_node": True}, {}, "Pinned"),
         ({}, {"pinned_to_node": True}, "Pinned"),
         ({}, {"ready": False}, "NotReady"),
         ({"budgets": (FULL, FULL)}, {}, "SeveralBudgets"),
