@@ -40,7 +40,10 @@ def only_pods_of_a_drain_go(state: RecordedState, change: Change) -> Violations:
     node, drain = state.node(node_of(pod)), state.drain(node_of(pod))
     if controller(pod).get("kind") == "DaemonSet" or "kubernetes.io/config.mirror" in annotations(pod):
         yield "ends a pod that stays on its node"
-    evicts = node and any(p.spec.drain.unmanaged is EvictOrBlock.EVICT for p in state.policies(node))
+    evicts = node and any(
+        EvictOrBlock.EVICT in (p.spec.drain.unmanaged, *(rule.unmanaged for rule in p.spec.drain.rules))
+        for p in state.policies(node)
+    )
     if not controller(pod) and not state.released(pod) and not finished(pod) and not evicts:
         yield "ends a pod that no controller would recreate"
     if state.released(pod):
@@ -150,9 +153,21 @@ def _replaced_first(state: RecordedState, pod: RawObject, policies: list[Resched
         {ReplacementMode(given)}
         if given in ("Required", "Preferred", "Never")
         else {p.spec.drain.replacement for p in policies}
+        | {rule.replacement for p in policies for rule in p.spec.drain.rules if rule.replacement}
     )
     waits = all(p.spec.drain.no_room is NoRoom.HOLD for p in policies)
-    return waits and may_run_twice(state, pod) and modes <= {ReplacementMode.PREFERRED, ReplacementMode.REQUIRED}
+    return (
+        waits
+        and not _may_be_bound(pod)
+        and may_run_twice(state, pod)
+        and modes <= {ReplacementMode.PREFERRED, ReplacementMode.REQUIRED}
+    )
+
+
+def _may_be_bound(pod: RawObject) -> bool:
+    """Whether the pod names its node or mounts a path of the node, so that it is not replaced first."""
+    by_name = "kubernetes.io/hostname" in (pod["spec"].get("nodeSelector") or {})
+    return by_name or any("hostPath" in volume for volume in pod["spec"].get("volumes") or ())
 
 
 def releases_are_few(state: RecordedState, change: Change) -> Violations:
