@@ -12,7 +12,7 @@ _MAX_REMOVED = 3
 """Removed new pods of an owner, without a success between them, after which the owner backs off."""
 _MAX_PAUSE = timedelta(minutes=5)
 ATTEMPTS_BEFORE_LONGEST_PAUSE = 10
-"""Back-offs in a row after which the pause does not grow any more, so that the pods leave without a replacement."""
+"""Back-offs in a row after which the pause no longer grows, so that the pods leave without a replacement."""
 
 
 @dataclass(frozen=True, slots=True)
