@@ -62,9 +62,6 @@ class Checker:
         """Check a request before its result is known."""
         if call.user in self.ours:
             self._say(call, (words for rule in CALLS for words in rule(call)))
-            pod = self.state.objects["pods"].get((call.place.namespace, call.place.name))
-            if call.verb == "evict" and not call.dry and pod and self.state.released(pod):
-                self.state.note_eviction(pod)
 
     def answer(self, answer: Answer) -> None:
         """Check the result of a request, dry runs included."""
@@ -101,6 +98,8 @@ class Checker:
             state.acted[node_of(pod)] = change.at
         if ours and change.releases:
             state.released_uids.add(uid(pod))
+            if deployment := state.deployment_of(pod):
+                state.first_released.setdefault(uid(deployment), change.at)
         if ours and change.after and state.released(pod) and not released(change.after):
             state.returned.add(move(pod)["deploymentUID"])
         gone = change.after is None or deleting(change.after) or not released(change.after)

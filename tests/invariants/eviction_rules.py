@@ -173,7 +173,7 @@ def _may_be_bound(pod: RawObject) -> bool:
 def releases_are_few(state: RecordedState, change: Change) -> Violations:
     """Check that few pods of an owner are released together, all Ready and on a cordoned node.
 
-    The first is released without others. Each pod that leaves after its replacement was Ready doubles their number.
+    The first is released without others. Each new pod with a place doubles their number.
     Only a suspected node may have more.
     """
     pod = change.before
@@ -194,7 +194,7 @@ def releases_are_few(state: RecordedState, change: Change) -> Violations:
     out = [p for p in family if state.released(p)]
     before = min((move(p)["ready"] for p in out), default=wanted)
     surplus = sum(map(is_ready, family)) - min(wanted, before)  # that many evictions are on their way
-    if len(out) - max(0, surplus) >= 2 ** state.successes(deployment) and not suspicions:
+    if len(out) - max(0, surplus) >= 2 ** state.placements(deployment) and not suspicions:
         yield f"releases a pod in addition to {[name(p) for p in out]}"
 
 

@@ -18,7 +18,6 @@ from invariants.objects import (
     has_taint,
     is_ready,
     labels,
-    move,
     name,
     node_of,
     released,
@@ -38,7 +37,8 @@ RENEWED = 11.0
 """Seconds within which a running kubelet renews its Lease."""
 _OWNED = ("ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted")
 _UNRENEWED = 10.0  # seconds without a renewal, after which the Lease may have expired
-_WAVE = 3600.0  # seconds after which the operator forgets the success of a replacement
+_WAVE = 3600.0  # seconds after which the operator forgets that a replacement found a place
+_SAME_SECOND = 1.0  # a creation time has whole seconds
 _OUTAGE = 15.0
 """Seconds without any write, after which the API server counts as away."""
 
@@ -55,7 +55,7 @@ class RecordedState:
         released_uids: uids of all pods that the operator ever released.
         acted: by node, when the operator last wrote to it or to a pod on it.
         led: since when one operator has held the Lease without a break.
-        evictions: by uid of a Deployment, when the operator first sent an eviction of a released pod, for each release.
+        first_released: by uid of a Deployment, when the operator first released a pod of it.
         returned: uids of Deployments of which the operator returned a released pod.
         refused: by namespace and name of a pod, when a patch of the operator was last refused.
         lost: by uid of a Deployment, when others last removed a released pod of it, and the record of that pod.
@@ -69,7 +69,8 @@ class RecordedState:
         self.released_uids: set[str] = set()
         self.acted: dict[str, float] = {}
         self.led = 0.0
-        self.evictions: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
+        self.first_released: dict[str, float] = {}
+        self._placed: dict[str, list[float]] = defaultdict(list)  # by uid of a controller, when it got a node for a pod
         self.returned: set[str] = set()
         self.refused: dict[tuple[str, str], float] = {}
         self.lost: dict[str, tuple[float, RawObject]] = {}
@@ -134,6 +135,8 @@ class RecordedState:
         if raw:
             self._note("pod", uid(raw), is_ready(raw))
             self._note("controlled", uid(raw), bool(controller(raw)))
+            if before and node_of(raw) and not node_of(before):
+                self._placed[controller(raw).get("uid", "")].append(self.at)
         if before and not deleting(before) and (raw is None or deleting(raw)):
             self._deleted = [(at, pod) for at, pod in self._deleted if at > self.at - self.lag]
             self._deleted.append((self.at, before))
@@ -223,14 +226,12 @@ class RecordedState:
         """Whether the operator released the pod, and has not returned it."""
         return released(pod) and uid(pod) in self.released_uids
 
-    def note_eviction(self, pod: RawObject) -> None:
-        """Record an eviction that the operator sends for a released pod."""
-        record = move(pod)
-        self.evictions[record["deploymentUID"]].setdefault((uid(pod), record["since"]), self.at)
-
-    def successes(self, deployment: RawObject) -> int:
-        """Return how many released pods of a Deployment were replaced within the last hour."""
-        return sum(at > self.at - _WAVE - self.lag for at in self.evictions[uid(deployment)].values())
+    def placements(self, deployment: RawObject) -> int:
+        """Return how many pods of a Deployment found a place within the last hour, since its first release."""
+        first = self.first_released.get(uid(deployment), self.at)
+        since = max(self.at - _WAVE - self.lag, first - _SAME_SECOND)
+        owned = (rs for rs in self.all("replicasets") if controller(rs).get("uid") == uid(deployment))
+        return sum(at > since for rs in owned for at in self._placed[uid(rs)])
 
     def deployment_of(self, pod: RawObject) -> RawObject | None:
         """Return the Deployment that owns a pod, or from which the pod was released."""

@@ -170,7 +170,9 @@ def test_whoever_deletes_new_pods_is_not_fed_and_costs_no_ready_pod() -> None:
     run_scenario(Guarded, scenario)
 
 
-def test_ten_pods_of_an_owner_move_in_three_rounds() -> None:
+def test_the_ten_pods_of_an_owner_are_released_before_the_first_new_pod_is_ready() -> None:
+    """If the node dies in the middle of its drain, each pod has a replacement on its way. New pods take 20 s."""
+
     async def scenario(sandbox: Guarded) -> None:
         await sandbox.settle(workloads.deployment("web", 10, SPACE), workloads.budget("web", SPACE, maxUnavailable=1))
         for node in ("n2", "n3"):
@@ -179,10 +181,7 @@ def test_ten_pods_of_an_owner_move_in_three_rounds() -> None:
         sandbox.cluster.annotate("n1", maintenance="test")
         await sandbox.until(lambda: sandbox.status().get("phase") == "Drained", limit=300)
         released = [at for at, call in sandbox.calls if releases(call)]
-        starts = [
-            at for before, at in zip([0.0, *released], released, strict=False) if at - before > 10
-        ]  # new pods take 20 s
-        assert [sum(start <= at < start + 10 for at in released) for start in starts] == [1, 2, 7]
+        assert (len(released), released[-1] - released[0] < 5) == (10, True)
         assert sandbox.least["web"] == 10
 
     run_scenario(Guarded, scenario)

@@ -105,7 +105,7 @@ class Replacer:
         self._new_pods: dict[str, NewPods] = {}  # by uid of the Deployment, while one of its pods is released
         self._observed: set[str] = set()  # uids of the Deployments whose new pods the current evaluation has observed
         self._replaced: dict[str, str] = {}  # by uid of a released pod with a Ready replacement: uid of its Deployment
-        self._succeeded: set[str] = set()  # uids of released pods that count as a success already
+        self._succeeded: set[str] = set()  # uids of released pods that ended such a count already
         self._without_room: set[str] = set()  # uids of Deployments with a backoff that the plan also has no room for
         self._first_seen_at: dict[str, datetime] = {}  # by pod uid
         self._rollouts: dict[str, datetime] = {}  # by uid of the Deployment: when its rollout was first seen
@@ -155,7 +155,7 @@ class Replacer:
         replacement_decisions: dict[str, ReplacementDecision] = {}
         self._index, self._leaving_uids = ReplicaSetIndex(), set(self._evicting_uids())
         self._observed = set()
-        self._record_successes(now)
+        self._forget_removed_new_pods()
         releases: Counter[str] = Counter(self._releasing.values())
         for pod in replaceable:
             self._load_backoff(pod, blockers.get(pod.key), drain, now)
@@ -295,10 +295,9 @@ class Replacer:
             return None
         return backoff
 
-    def _record_successes(self, now: datetime) -> None:
-        """Record each pod that leaves after its replacement was Ready, once for each release."""
+    def _forget_removed_new_pods(self) -> None:
+        """End the count of removed new pods of an owner when one of its pods leaves after its replacement was Ready."""
         for uid in (self._replaced.keys() & self._leaving_uids) - self._succeeded:
-            self._slow_start.record_success(self._replaced[uid], now)
             self._new_pods.pop(self._replaced[uid], None)
             self._succeeded.add(uid)
 
@@ -315,6 +314,8 @@ class Replacer:
             return
         if not observed.must_back_off:
             self._new_pods[owner] = observed
+            if not (observed.removed or observed.missing):
+                self._slow_start.record_placed(owner, observed.placed_uids(workload), now)
             return
         backoff = decisions.backoff_after_removals(observed, backoff, now)
         self._set_backoff(owner, backoff)

@@ -33,6 +33,11 @@ class NewPods:
     missing: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
 
+    def placed_uids(self, workload: Workload) -> frozenset[str]:
+        """Return the uids of the new pods on another node than the released pods."""
+        left = {pod.node for pod in workload.released_pods}
+        return frozenset(uid for uid, pod in self.running.items() if pod.node and pod.node not in left)
+
     @property
     def must_back_off(self) -> bool:
         """Whether other clients have removed too many of the new pods."""

@@ -465,12 +465,18 @@ async def test_two_drains_share_the_limit_of_an_owner_during_a_release() -> None
 
 
 async def replaced_world() -> World:
-    """Return a world in which the eviction of the released pod `x` is under way, after its replacement was Ready."""
-    world = await ready_world(*(raw_replica(name) for name in "abcdef"), raw_replica("x", **RELEASED), replicas=6)
-    assert (await world.decide("x")).step is ReplacementStep.EVICT
-    world.evicting = frozenset({"x"})
-    world.ask()
+    """Return a world in which two new pods have a place while the pod `x` is released: three more may be released."""
+    pods = (*(raw_replica(name) for name in "abcdef"), raw_replica("x", record=release_record(ready_pods=7)))
+    world = await ready_world(*pods, raw_new_pod("new1"), raw_new_pod("new2"), replicas=7)
+    assert (await world.decide("x")).step is ReplacementStep.WAIT
     return world
+
+
+async def place_new_pod(world: World, name: str, node: str = "n2") -> None:
+    new = raw_new_pod(name)
+    new["spec"]["nodeName"] = node
+    world.client.put("pods", new)
+    await settle()
 
 
 def released_together(world: World, *pods: str, subscriber: str = "n") -> list[str]:
@@ -483,33 +489,35 @@ async def test_one_evaluation_releases_only_as_many_pods_as_slow_start_allows() 
     world = await ready_world(*three())
     assert released_together(world) == ["a"]
     world = await replaced_world()
-    assert released_together(world) == ["a", "b"]
+    assert released_together(world) == ["a", "b", "c"]
 
 
-async def test_success_counts_once_however_often_the_eviction_is_sent() -> None:
-    world = await replaced_world()
-    for evicting in ((), ("x",), (), ("x",)):
-        world.evicting = frozenset(evicting)
-        world.ask()
-    assert released_together(world) == ["a", "b"]
+async def test_new_pod_on_the_drained_node_is_no_success() -> None:
+    world = await ready_world(*three(), raw_replica("x", record=release_record(ready_pods=4)), replicas=4)
+    await place_new_pod(world, "new", "n")
+    assert released_together(world) == []
+    await place_new_pod(world, "new")
+    assert released_together(world) == ["a"]
 
 
 async def test_drains_share_the_successes_and_the_limit_of_an_owner() -> None:
     world = await replaced_world()
     await world.decide("c", subscriber="n2")
-    assert released_together(world, "c", "d", "e", subscriber="n2") == ["c", "d"]
+    assert released_together(world, "c", "d", "e", subscriber="n2") == ["c", "d", "e"]
     world.client.stalled = asyncio.Event()
     await world.start(RELEASE, "a", subscriber="n")
-    assert released_together(world, "c", "d", "e", subscriber="n2") == ["c"]
+    assert released_together(world, "c", "d", "e", subscriber="n2") == ["c", "d"]
 
 
 async def test_refused_replacement_lets_slow_start_begin_again() -> None:
     world = await replaced_world()
     refused = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}
     for conditions in ([refused], []):
-        world.client.put("replicasets", {**raw_replica_set(replicas=6), "status": {"conditions": conditions}})
+        world.client.put("replicasets", {**raw_replica_set(replicas=7), "status": {"conditions": conditions}})
         await settle()
-        assert released_together(world) == ["a"]
+        assert released_together(world) == []
+    await place_new_pod(world, "new3")
+    assert released_together(world) == ["a"]
 
 
 async def test_failed_replacement_lets_slow_start_begin_again() -> None:
@@ -517,7 +525,19 @@ async def test_failed_replacement_lets_slow_start_begin_again() -> None:
     world.replacer.record_removals([replace(leaving(), uid="y")], DrainSettings(), NOW)
     assert released_together(world) == []
     world.replacer.record_replacement(parse_pod(raw_replica("z", record=release_record())))
+    assert released_together(world) == []
+    await place_new_pod(world, "new3")
     assert released_together(world) == ["a"]
+
+
+async def test_new_pods_that_others_remove_are_no_success() -> None:
+    world = await replaced_world()
+    world.client.remove("pods", "new2")
+    await settle()
+    await world.decide("x")
+    await place_new_pod(world, "new3")
+    await place_new_pod(world, "new4")
+    assert released_together(world) == ["a", "b", "c"]
 
 
 async def test_pod_that_is_evicted_plainly_is_no_success() -> None:

@@ -843,6 +843,8 @@ class Owned:
             self.created += 1
             name = f"new{self.created}"
             self.pods[name] = replica(name, ready=False, node="n2", created=self.now)
+        new = frozenset(name for name in self.pods if name.startswith("new"))
+        self.slow_start.record_placed("web", new, self.now)
 
     def set_back(self, backoff: ReplacementBackoff | None) -> None:
         self.backoff = backoff
@@ -864,7 +866,6 @@ class Owned:
                     assert len(self.world.released_pods) <= (1 if self.backoff else allowed)
                 case ReplacementStep.EVICT:
                     del self.pods[name]
-                    self.slow_start.record_success("web", self.now)
                     self.backoff = None
                 case ReplacementStep.RETURN:
                     self.pods[name] = replace(pod, released=False, release_record=None)
