@@ -85,6 +85,7 @@ class NodeEvacuation:
         self._leaving: dict[str, Pod] = {}
         self._removed_by_others: list[Pod] = []  # released pods that another client removed
         self._waiting_for_node: tuple[str, ...] | None = None  # namespace/name; None before the first evaluation
+        self._decide_again_at: datetime | None = None  # when time alone may change the step of a pod
         self._timers = PodTimers()
         self._eviction_rates = EvictionRates()
         self.moved_count: int | None = None
@@ -137,7 +138,11 @@ class NodeEvacuation:
     def seconds_until_recheck(self, now: datetime, until_request: float | None) -> float:
         """Return the seconds until time alone may change an evaluation; `until_request`: until the next request."""
         until_reported = self._timers.seconds_until_reported(now) if self._timers.refused_since else RECHECK_INTERVAL
-        return min(until_reported, RECHECK_INTERVAL if until_request is None else until_request)
+        return min(
+            until_reported,
+            RECHECK_INTERVAL if until_request is None else until_request,
+            (self._decide_again_at - now).total_seconds() if self._decide_again_at else RECHECK_INTERVAL,
+        )
 
     def watch(self) -> None:
         """Watch the pods of the node, if they are not watched yet."""
@@ -209,10 +214,10 @@ class NodeEvacuation:
         if forecasts is None:
             self.unsynced_reason = messages.PLAN_NOT_READY
             return None
-        uids_without_room: frozenset[str] = frozenset()
-        if migration_requests is None:
-            uids_without_room = capacity.host_data_without_room(forecasts, pods_to_place)
-            forecasts = {uid: forecast for uid, forecast in forecasts.items() if uid not in uids_without_room}
+        uids_without_room = (
+            capacity.host_data_without_room(forecasts, pods_to_place) if migration_requests is None else frozenset()
+        )
+        forecasts = {uid: forecast for uid, forecast in forecasts.items() if uid not in uids_without_room}
         reported_blockers = {f"{blocker.namespace}/{blocker.pod}": blocker for blocker in status.blockers}
         decisions = self._deps.replacer.evaluate(
             self._subscriber,
@@ -227,6 +232,7 @@ class NodeEvacuation:
             self.unsynced_reason = self._deps.replacer.why_not_synced(self._subscriber)
             return None
         self.unsynced_reason = None
+        self._decide_again_at = pod_evaluation.decide_again_at(decisions.values())
         if mode is not MoveMode.NONE:
             decisions |= capacity.hold_without_room(
                 pod_decisions, decisions, forecasts, settings, may_stay=migration_requests is not None

@@ -225,6 +225,11 @@ def bypass_budgets(
     ]
 
 
+def decide_again_at(decisions: Iterable[ReplacementDecision]) -> datetime | None:
+    """Return when time alone may change the step of a pod; None if only an event can."""
+    return min((decision.decide_again_at for decision in decisions if decision.decide_again_at), default=None)
+
+
 def with_replacement_step(pod: Pod, pod_decision: PodDecision, decision: ReplacementDecision | None) -> PodDecision:
     """Return the decision for a pod with its replacement considered.
 

@@ -47,6 +47,7 @@ class ReplacementDecision:
         backoff: the failure to remember for the owner; None if there is none.
         waiting_for: what the pod waits for without any request in flight; a blocker once the wait has lasted. Empty if
             the pod does not wait, or waits for a request.
+        decide_again_at: when time alone may change the step; None if only an event can.
     """
 
     step: ReplacementStep
@@ -56,6 +57,7 @@ class ReplacementDecision:
     hint: str = ""
     backoff: ReplacementBackoff | None = None
     waiting_for: str = ""
+    decide_again_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +119,9 @@ def replacement_mode(pod: Pod, drain: DrainSettings) -> ReplacementMode:
 def decide(pod: Pod, workload: Workload | None, inputs: ReplacementInput) -> ReplacementDecision:
     """Return the next step for this pod; `workload`: None if the pod has no Deployment and no ReplicaSet."""
     decision = _decide(pod, workload, inputs)
-    return (
-        ReplacementDecision(ReplacementStep.WAIT)
-        if inputs.release_only and decision.step not in (ReplacementStep.RELEASE, ReplacementStep.CLEAR_RECORD)
-        else decision
-    )
+    if inputs.release_only and decision.step not in (ReplacementStep.RELEASE, ReplacementStep.CLEAR_RECORD):
+        decision = ReplacementDecision(ReplacementStep.WAIT)
+    return replace(decision, decide_again_at=_decide_again_at(pod, workload, inputs)) if workload else decision
 
 
 def _decide(pod: Pod, workload: Workload | None, inputs: ReplacementInput) -> ReplacementDecision:
@@ -492,12 +492,8 @@ def _decide_released(pod: Pod, workload: Workload, inputs: ReplacementInput) -> 
         return ReplacementDecision(ReplacementStep.DELETE)
     superseded = _is_superseded(pod, workload)
     rs = None if superseded else _source_replica_set(pod, workload)
-    deployment = workload.deployment
-    min_ready = deployment.min_ready_time if deployment else rs.min_ready_time if rs else timedelta()
-    required = replacement_mode(pod, drain) is ReplacementMode.REQUIRED
-    previous = None if _is_same_attempt(record, inputs.backoff) else inputs.backoff
-    patience = failures.attempt_duration(previous, drain, required=required)
-    timed_out = now >= record.released_at + min_ready + patience
+    min_ready = _min_ready_time(rs, workload)
+    timed_out = now >= _attempt_ends_at(pod, record, min_ready, inputs)
     if not record.is_for_drain and any(
         new.node == pod.node and _is_created_after(new, record.released_at) for new in workload.controlled_pods(rs)
     ):
@@ -511,6 +507,32 @@ def _decide_released(pod: Pod, workload: Workload, inputs: ReplacementInput) -> 
     if superseded:
         return _hold_for_rollout(workload) if timed_out else ReplacementDecision(ReplacementStep.WAIT)
     return _decide_without_replacement(pod, record, rs, workload, inputs, timed_out=timed_out)
+
+
+def _min_ready_time(rs: ReplicaSet | None, workload: Workload) -> timedelta:
+    if workload.deployment:
+        return workload.deployment.min_ready_time
+    return rs.min_ready_time if rs else timedelta()
+
+
+def _attempt_ends_at(pod: Pod, record: ReleaseRecord, min_ready: timedelta, inputs: ReplacementInput) -> datetime:
+    """Return when the released pod is returned unless its replacement is Ready."""
+    required = replacement_mode(pod, inputs.drain) is ReplacementMode.REQUIRED
+    previous = None if _is_same_attempt(record, inputs.backoff) else inputs.backoff
+    return record.released_at + min_ready + failures.attempt_duration(previous, inputs.drain, required=required)
+
+
+def _decide_again_at(pod: Pod, workload: Workload, inputs: ReplacementInput) -> datetime | None:
+    """Return the next time at which the step of a pod may change without an event; None if there is none."""
+    min_ready = _min_ready_time(_source_replica_set(pod, workload), workload)
+    times = [new.ready_since + min_ready for new in workload.pods if new.ready and new.ready_since and min_ready]
+    if inputs.backoff:
+        times.append(inputs.backoff.retry_at)
+    if workload.is_rolling_out and inputs.rollout_since:
+        times.append(inputs.rollout_since + inputs.drain.replacement_timeout)
+    if pod.released and pod.release_record:
+        times.append(_attempt_ends_at(pod, pod.release_record, min_ready, inputs))
+    return min((time for time in times if time > inputs.now), default=None)
 
 
 def _decide_without_replacement(

@@ -22,6 +22,7 @@ QUOTA_RETRIED_FOR = timedelta(seconds=5)
 """A quota counts a pod for a moment after the pod is gone; the ReplicaSet retries meanwhile."""
 _QUOTA_PAUSE = timedelta(seconds=1)
 _FIRST_PAUSE_FRACTION = 1 / 8  # of `replacementTimeout`; the second pause is twice as long
+_LATER_ATTEMPT_FRACTION = 7 / 8  # of `replacementTimeout`, for an attempt after the first one, with its pause
 _RESOURCE_MESSAGES = ("Insufficient ", "Too many pods")
 _OTHER_POD_MESSAGES = ("anti-affinity", "topology spread", "pod affinity")
 """Parts of a message of the scheduler: other pods prevent the placement, although a node may have room."""
@@ -152,10 +153,14 @@ def next_backoff(
 
 
 def attempt_duration(previous: ReplacementBackoff | None, drain: DrainSettings, *, required: bool) -> timedelta:
-    """Return how long to wait for a replacement. The pauses between attempts count, so three attempts last 3 timeouts."""
+    """Return how long to wait for a replacement.
+
+    The pauses between attempts count, and three attempts end within three timeouts, with the time of their requests.
+    """
     if previous is None or required or not _is_between_attempts(previous.failure, previous.attempts):
         return drain.replacement_timeout
-    return drain.replacement_timeout - _pause(previous.failure, previous.attempts, drain, required=required)
+    attempt = drain.replacement_timeout * _LATER_ATTEMPT_FRACTION
+    return attempt - _pause(previous.failure, previous.attempts, drain, required=required)
 
 
 def first_backoff(drain: DrainSettings) -> timedelta:

@@ -355,6 +355,12 @@ def test_next_look_is_due_when_a_refusal_becomes_a_blocker_or_a_request_is_due()
     node.queue.refusals = {"a": EvictionResult(EvictionOutcome.REFUSED)}
     node.evaluate()
     assert node.evacuation.seconds_until_recheck(NOW + timedelta(seconds=2), None) == 3.0
+    node.replacer.decisions = {
+        str(seconds): ReplacementDecision(ReplacementStep.WAIT, decide_again_at=NOW + timedelta(seconds=seconds))
+        for seconds in (7, 2)
+    }
+    node.evaluate()
+    assert node.evacuation.seconds_until_recheck(NOW, None) == 2.0
 
 
 def test_closed_evacuation_watches_nothing() -> None:
