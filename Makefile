@@ -29,7 +29,7 @@ test-real: $(VENV)/ready
 	PYTHONPATH=operator:tests:. $(BIN)/python -m bench.real
 
 catalogue: $(VENV)/ready binaries
-	$(RUN) -m catalogue $(ONLY)
+	$(RUN) -m catalogue $(if $(PEER),--peer $(PEER)) $(ONLY)
 
 lint: $(VENV)/ready binaries
 	$(BIN)/ruff check .

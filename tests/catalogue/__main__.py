@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -11,6 +13,7 @@ import click
 from catalogue import cluster, runs
 from catalogue.comparison import Result, Verdict
 from catalogue.entries import Way, load, names
+from catalogue.peer import Peer
 from catalogue.report import page
 from harness import ControlPlane
 from harness.operators import Operator, install
@@ -42,16 +45,27 @@ def _report(results: Mapping[str, Mapping[Way, Result]], *, write: bool) -> int:
 @click.command()
 @click.argument("entries", nargs=-1)
 @click.option("--at-once", default=8, show_default=True, help="Number of drains that run side by side.")
-def main(entries: tuple[str, ...], at_once: int) -> None:
+@click.option(
+    "--peer",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with the programs `drain` and `controller` of another tool, for a fourth way.",
+)
+def main(entries: tuple[str, ...], at_once: int, peer: Path | None) -> None:
     """Run entries of the catalogue, all of them by default."""
     if unknown := sorted(set(entries) - set(names())):
         raise click.UsageError(f"no such entry: {', '.join(unknown)}")
+    if peer and not os.access(peer / "drain", os.X_OK):
+        raise click.UsageError(f"--peer: {peer} has no program `drain`")
     with ControlPlane.start(node_monitor_grace_period="50s", open_limits=True) as plane:
         identity = install(plane)
         cluster.install(plane)
-        with Operator(identity, plane.workdir / "operator.log"):
-            results = runs.run_all(plane, entries or names(), at_once, _say)
-    sys.exit(_report(results, write=not entries))
+        other = Peer(peer.resolve(), plane.kubeconfig) if peer else None
+        with (
+            Operator(identity, plane.workdir / "operator.log"),
+            other.running() if other else nullcontext(),
+        ):
+            results = runs.run_all(plane, entries or names(), at_once, _say, other)
+    sys.exit(_report(results, write=not (entries or peer)))
 
 
 if __name__ == "__main__":

@@ -81,7 +81,11 @@ class Verdict:
 
 
 def compare(entry: Entry, results: Mapping[Way, Result]) -> list[Finding]:
-    """Return each column in which Rescheduler is worse than `kubectl drain`, or misses the outcome of the entry."""
+    """Return each column in which Rescheduler is worse than `kubectl drain`, or misses the outcome of the entry.
+
+    Another tool is measured, and not judged.
+    """
+    results = {way: result for way, result in results.items() if way is not Way.PEER}
     troubles = [Finding(way, Column.OUTCOME, result.trouble) for way, result in results.items() if result.trouble]
     if troubles:
         return troubles

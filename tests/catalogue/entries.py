@@ -40,6 +40,7 @@ class Way(StrEnum):
     KUBECTL = "kubectl"
     DEFAULT = "default"
     NEVER = "never"
+    PEER = "peer"
 
     @property
     def heading(self) -> str:
@@ -48,6 +49,7 @@ class Way(StrEnum):
             Way.KUBECTL: "`kubectl drain`",
             Way.DEFAULT: "Rescheduler",
             Way.NEVER: "Rescheduler, `replacement: Never`",
+            Way.PEER: "the other tool",
         }[self]
 
 

@@ -12,7 +12,9 @@ _HEAD = f"""# Catalogue of clusters
 Each entry is one kind of cluster. Its node is drained in three ways on the same control plane:
 `{"kubectl drain --ignore-daemonsets --delete-emptydir-data --force"}`, Rescheduler with its defaults, and Rescheduler
 with `replacement: Never`. Rescheduler must be at least as good in each column. `make catalogue` runs all entries and
-writes this page. The files are in `tests/catalogue/entries`.
+writes this page. The files are in `tests/catalogue/entries`. `make catalogue PEER=<folder>` runs each entry in a fourth
+way, with another tool such as soft-drain, and prints the results. The folder has a program `drain`, which gets names of
+nodes and ends with 0 when they are drained, and may have a program `controller`, which runs all the time.
 
 The nodes are simulated, and the control plane is real. Several entries run side by side, so that seconds depend on
 the machine. For the catalogue, `replacementTimeout` is {REPLACEMENT_TIMEOUT} s instead of 5 minutes.
@@ -39,9 +41,10 @@ def page(rows: Iterable[Row]) -> str:
     found = sorted(rows, key=lambda row: row[0].name)
     held = sum(not verdict.failures for _, _, verdict in found)
     parts = [_HEAD, "## Results", "", f"{held} of {len(found)} entries hold.", ""]
-    parts += ["| entry | `kubectl drain` | Rescheduler | `replacement: Never` | result |", "|---|---|---|---|---|"]
+    ways = list(found[0][1]) if found else []
+    parts += [f"| entry | {' | '.join(way.heading for way in ways)} | result |", "|---|" + "---|" * (len(ways) + 1)]
     for entry, results, verdict in found:
-        ends = " | ".join(_end(results[way]) for way in Way)
+        ends = " | ".join(_end(results[way]) for way in ways)
         parts.append(f"| [{entry.title}](#{_anchor(entry.title)}) | {ends} | {verdict.word} |")
     for entry, results, verdict in found:
         parts += ["", *_details(entry, results, verdict)]
@@ -60,7 +63,7 @@ def _end(result: Result) -> str:
 def _details(entry: Entry, results: Mapping[Way, Result], verdict: Verdict) -> list[str]:
     head = "| way | finished | seconds | least Ready | past a budget | ran twice | reported |"
     lines = [f"## {entry.title}", "", entry.about, "", head, "|---|---|---|---|---|---|---|"]
-    lines += [_line(way, results[way]) for way in Way]
+    lines += [_line(way, result) for way, result in results.items()]
     notes = [f"- **Fails**: {_escaped(str(finding))}." for finding in verdict.failures]
     if entry.known:
         notes.append(f"- Known: {entry.known}")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import requests
@@ -16,6 +17,7 @@ from catalogue.cluster import RESCHEDULER, Cluster
 from catalogue.comparison import REPLACEMENT_TIMEOUT, Result
 from catalogue.entries import Entry, Way, load, merged, runs_once, wanted
 from catalogue.measures import owner_of
+from catalogue.peer import Peer
 from catalogue.recorder import Recorder
 from harness import ControlPlane, binaries, workloads
 from harness.min_ready import ready
@@ -31,31 +33,36 @@ def run_all(
     chosen: Sequence[str],
     at_once: int,
     say: Callable[[str, Way, Result], None] = lambda *_: None,
+    peer: Peer | None = None,
 ) -> dict[str, dict[Way, Result]]:
-    """Return results of entries: several ways run side by side, and after them those that must be alone."""
+    """Return results of entries: several ways run side by side, and after them those that must be alone.
+
+    With `peer`, each entry runs in a fourth way.
+    """
+    ways = [way for way in Way if peer or way is not Way.PEER]
     alone = [name for name in chosen if load(name).alone]
     together = [name for name in chosen if name not in alone]
     found: dict[tuple[str, Way], Result] = {}
 
     def one(name: str, way: Way) -> None:
-        found[name, way] = run(plane, name, way)
+        found[name, way] = run(plane, name, way, peer)
         say(name, way, found[name, way])
 
     for group, workers in ((together, at_once), (alone, 1)):
         with ThreadPoolExecutor(workers) as pool:
-            for future in [pool.submit(one, name, way) for name in group for way in Way]:
+            for future in [pool.submit(one, name, way) for name in group for way in ways]:
                 future.result()
-    return {name: {way: found[name, way] for way in Way} for name in chosen}
+    return {name: {way: found[name, way] for way in ways} for name in chosen}
 
 
-def run(plane: ControlPlane, name: str, way: Way) -> Result:
+def run(plane: ControlPlane, name: str, way: Way, peer: Peer | None = None) -> Result:
     """Return the result of an entry; an error of its setup is a result, too."""
     space = f"{name}-{way}"
     entry = load(name, space)
     cluster = Cluster(plane, space, entry.nodes)
     try:
         with _prepared(cluster, entry, way) as recorder:
-            return _drain(cluster, entry, way, recorder)
+            return _drain(cluster, entry, recorder, _tool(way, peer))
     except Exception as error:  # noqa: BLE001 - one broken entry must not end the others
         return Result(trouble=f"{type(error).__name__}: {error}")
     finally:
@@ -66,7 +73,7 @@ def run(plane: ControlPlane, name: str, way: Way) -> Result:
 @contextmanager
 def _prepared(cluster: Cluster, entry: Entry, way: Way) -> Iterator[Recorder]:
     """Create everything of the entry, and record its pods."""
-    cluster.create(*([] if way is Way.KUBECTL else [_policy(entry, cluster.space, way)]))
+    cluster.create(*([_policy(entry, cluster.space, way)] if way in (Way.DEFAULT, Way.NEVER) else []))
     objects = entry.built(entry.objects, cluster.space)
     early = [each for each in entry.neighbours if each["name"] in neighbours.EARLY]
     with ExitStack() as stack:
@@ -145,11 +152,22 @@ def _await_counts(cluster: Cluster) -> None:
         time.sleep(0.2)
 
 
-def _drain(cluster: Cluster, entry: Entry, way: Way, recorder: Recorder) -> Result:
+Outcome = tuple[bool, float, dict[str, set[str]], tuple[str, ...]]
+"""Whether the tool reported the end, seconds, classes of blockers by owner, and messages."""
+Tool = Callable[[Cluster, Entry, Recorder, list[str], float], Outcome]
+"""Drains the nodes of an entry; the last argument is the monotonic time of the start."""
+
+
+def _tool(way: Way, peer: Peer | None) -> Tool:
+    if way is Way.PEER and peer:
+        return partial(_by_peer, peer)
+    return _by_kubectl if way is Way.KUBECTL else _by_rescheduler
+
+
+def _drain(cluster: Cluster, entry: Entry, recorder: Recorder, drain: Tool) -> Result:
     drained = cluster.nodes[: entry.drain]
     first = {p["metadata"]["uid"]: owner_of(p) for p in _to_leave(recorder, drained)}
     began = time.monotonic()
-    drain = _by_kubectl if way is Way.KUBECTL else _by_rescheduler
     done, seconds, classes, messages = drain(cluster, entry, recorder, drained, began)
     time.sleep(_SETTLED)
     there = _to_leave(recorder, drained)
@@ -178,10 +196,6 @@ def _to_leave(recorder: Recorder, drained: list[str]) -> list[measures.Pod]:
     return [p for p in recorder.pods() if p["spec"].get("nodeName") in drained and not measures.stays(p)]
 
 
-Outcome = tuple[bool, float, dict[str, set[str]], tuple[str, ...]]
-"""Whether the tool reported the end, seconds, classes of blockers by owner, and messages."""
-
-
 def _by_kubectl(cluster: Cluster, entry: Entry, recorder: Recorder, drained: list[str], began: float) -> Outcome:
     """Drain as people do it; kubectl gives up at the time limit."""
     command = [str(binaries.path("kubectl")), "--kubeconfig", str(cluster.plane.kubeconfig), "drain", *drained]
@@ -194,6 +208,14 @@ def _by_kubectl(cluster: Cluster, entry: Entry, recorder: Recorder, drained: lis
     ]
     kept = [words for words in dict.fromkeys(said) if "global timeout" not in words]
     return not result.returncode, seconds, {}, tuple(kept[:3])
+
+
+def _by_peer(
+    peer: Peer, cluster: Cluster, entry: Entry, recorder: Recorder, drained: list[str], began: float
+) -> Outcome:
+    """Drain with the other tool; it is stopped at the time limit."""
+    done, errors = peer.drain(drained, entry.seconds)
+    return done, time.monotonic() - began, {}, tuple(_short(line, recorder) for line in errors)
 
 
 def _by_rescheduler(cluster: Cluster, entry: Entry, recorder: Recorder, drained: list[str], began: float) -> Outcome:

@@ -90,3 +90,10 @@ def test_the_page_lists_each_entry_with_its_ways_and_findings() -> None:
     assert "| Rescheduler | yes | 5.0 | web 1/2 | 0 | 1 | none |" in text
     assert "- **Fails**: Rescheduler: pods that ran twice: 1." in text
     assert "- Known: Why it fails." in text
+
+
+def test_another_tool_is_measured_and_not_judged() -> None:
+    results = {Way.KUBECTL: GOOD, Way.DEFAULT: GOOD, Way.NEVER: GOOD, Way.PEER: but(least={"web": 0}, past_budget=9)}
+    found = Verdict(entry(), results)
+    assert not found.failures
+    assert "| the other tool | yes | 5.0 | web 0/2 | 9 |" in page([(entry(), results, found)])
