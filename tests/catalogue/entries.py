@@ -30,7 +30,14 @@ _BUILDERS = {
     )
 }
 _CLUSTER_SCOPED = frozenset(
-    {"PersistentVolume", "PriorityClass", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
+    {
+        "DeviceClass",
+        "PersistentVolume",
+        "PriorityClass",
+        "ResourceSlice",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+    }
 )
 
 
