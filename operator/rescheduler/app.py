@@ -120,7 +120,9 @@ class App:
         )
         self.client, self.store = base.client, base.store
         self.supervisor, self.recorder = base.supervisor, base.recorder
-        elections = wiring.build_elections(base=base, namespace=options.namespace, identity=identity)
+        elections = wiring.build_elections(
+            base=base, namespace=options.namespace, identity=identity, cleanup=options.cleanup
+        )
         self.election, self.installation_election = elections.process, elections.installation
         controllers = wiring.build_controllers(
             base=base, own_pod=f"{options.namespace}/{identity}", cleanup=options.cleanup
@@ -233,7 +235,7 @@ class App:
         await self.manager.synced.wait()
         await run.scale_down()
         log.info("leader.waiting", identity=self.identity, namespace=self.options.namespace)
-        await self.election.acquire()
+        await self.election.acquire(self._report_waiting_cleanup)
         undoing = asyncio.create_task(self._undo_own_work(run.undo))
         working = asyncio.create_task(self._lead_installation(reconcile=False))
         try:
@@ -246,6 +248,9 @@ class App:
             undoing.cancel()
             working.cancel()
             await asyncio.gather(undoing, working, return_exceptions=True)
+
+    def _report_waiting_cleanup(self) -> None:
+        log.warning("cleanup.waiting", lease_holder=self.election.other_holder, error=self.election.error)
 
     async def _undo_own_work(self, undo: Callable[[], Awaitable[None]]) -> None:
         """Undo the changes of this installation, unless another installation acts in the cluster."""

@@ -173,12 +173,19 @@ def _log_lost_event(reason: str, error: str) -> None:
     log.warning("event.lost", reason=reason, error=error)
 
 
-def build_elections(*, base: Base, namespace: str, identity: str) -> Elections:
+def build_elections(*, base: Base, namespace: str, identity: str, cleanup: bool) -> Elections:
     """Build the election of the process, and the election of the installation."""
     now: Callable[[], datetime] = base.clock.now
     monotonic = base.clock.monotonic
     return Elections(
-        process=Election(base.client, namespace=namespace, identity=identity, now=now, monotonic=monotonic),
+        process=Election(
+            base.client,
+            namespace=namespace,
+            identity=identity,
+            now=now,
+            monotonic=monotonic,
+            needs_namespace=not cleanup,
+        ),
         installation=Election(
             base.client,
             namespace=paths.SYSTEM_NAMESPACE,

@@ -8,6 +8,8 @@ from typing import Final
 
 from rescheduler.api import GROUP
 
+FIELD_MANAGER: Final = "rescheduler"
+"""The user agent of the operator, which the API server records as the manager of each field that the operator writes."""
 MAINTENANCE: Final = f"{GROUP}/maintenance"
 """Node annotation that requests maintenance. Its value is the message of the request."""
 CANCELLED: Final = f"{GROUP}/cancelled"

@@ -11,7 +11,7 @@ from functools import partial
 import structlog
 
 from rescheduler.api import names
-from rescheduler.api.drains import NodeDrain
+from rescheduler.api.drains import NodeDrain, NodeRecord
 from rescheduler.controllers import messages
 from rescheduler.controllers.manager import ControllerManager
 from rescheduler.controllers.messages import CleanupStep
@@ -22,11 +22,14 @@ from rescheduler.controllers.store.store import Store
 from rescheduler.core.drain import node_patches
 from rescheduler.core.eviction import write_refusals
 from rescheduler.core.eviction.api_responses import ErrorResponse
+from rescheduler.core.failure.fencing import OUT_OF_SERVICE_TAINT
+from rescheduler.core.model.field_managers import FieldManagers, parse_field_managers
+from rescheduler.core.model.nodes import Node, parse_node
 from rescheduler.core.pools import admission_params, labels_and_taints
 from rescheduler.core.pools.labels_and_taints import PoolAssignment
 from rescheduler.kube import paths
 from rescheduler.kube.backoff import Backoff
-from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
+from rescheduler.kube.client import STRATEGIC_PATCH, TRANSIENT_ERRORS, ApiError, Client
 
 log = structlog.get_logger("rescheduler.controllers.cleanup")
 
@@ -57,6 +60,13 @@ def _cause(error: Exception) -> str:
     return write_refusals.describe(
         error.response if isinstance(error, ApiError) else ErrorResponse(0, message=str(error))
     )
+
+
+def _removed(node: Node, record: NodeRecord | None) -> list[str]:
+    """Return the names of what the patch of the node removes."""
+    added = [*record.added_labels, *record.added_annotations] if record else []
+    cordon = ["cordon"] if record and record.cordoned_by_us and node.unschedulable else []
+    return [*cordon, *added, names.CANCELLED, names.WAITING_TAINT_KEY]
 
 
 class Cleanup:
@@ -156,9 +166,34 @@ class Cleanup:
 
     async def _clean_node(self, name: str) -> None:
         node = self._store.node(name)
-        if node and (patch := node_patches.cleanup_patch(node)):
+        if node is None:
+            return
+        record = None
+        if not self._has_drain(name):
+            if patch := node_patches.conditions_removal_patch(node):
+                raw = await self._client.patch(f"{paths.node(name)}/status", patch, kind=STRATEGIC_PATCH)
+                self._store.put(ResourceKind.NODE, raw)
+                node = parse_node(raw)
+                self._report_unknown(node, parse_field_managers(raw))
+                log.info("cleanup.node", node=name, removed=list(names.NODE_CONDITIONS))
+            if node_patches.may_have_lost_record(node):
+                raw = await self._client.get(paths.node(name))
+                node = parse_node(raw)
+                record = node_patches.lost_record(node, parse_field_managers(raw))
+        if patch := node_patches.cleanup_patch(node, record):
             self._store.put(ResourceKind.NODE, await self._client.patch(paths.node(name), patch))
-            log.info("cleanup.node", node=name, removed=[names.CANCELLED, names.WAITING_TAINT_KEY])
+            log.info("cleanup.node", node=name, removed=_removed(node, record))
+
+    def _has_drain(self, name: str) -> bool:
+        """Whether the node has a NodeDrain: its record says what to remove, and the cleanup could not end the drain."""
+        return self._store.drain(name) is not None or self._store.is_unreadable(ResourceKind.DRAIN, name)
+
+    def _report_unknown(self, node: Node, managers: FieldManagers) -> None:
+        """Report what stays on a node without its NodeDrain, because nothing says who wrote it."""
+        if node.unschedulable and not managers.of("spec", "unschedulable"):
+            self._record(Leftover(*messages.cordon_leftover(node.name)))
+        if any((t.key, t.effect) == (OUT_OF_SERVICE_TAINT.key, OUT_OF_SERVICE_TAINT.effect) for t in node.taints):
+            self._record(Leftover(*messages.out_of_service_leftover(node.name)))
 
     async def _remove_pools(self) -> None:
         """Remove pools from namespaces, then from nodes: otherwise new pods would require a label that no node has."""

@@ -42,6 +42,24 @@ def node_leftover(node: str) -> tuple[str, str]:
     )
 
 
+def cordon_leftover(node: str) -> tuple[str, str, str]:
+    """Return item, cause and command of a cordon that nobody can attribute."""
+    return (
+        f"the cordon of node {node}",
+        "its NodeDrain is gone, and metadata.managedFields of the node does not name who set the cordon",
+        f"kubectl uncordon {node}, unless somebody else needs the cordon",
+    )
+
+
+def out_of_service_leftover(node: str) -> tuple[str, str, str]:
+    """Return item, cause and command of an out-of-service taint whose NodeDrain is gone."""
+    return (
+        f"the out-of-service taint of node {node}",
+        "its NodeDrain is gone, so it is unknown who set the taint and for which boot",
+        f"kubectl taint node {node} {names.OUT_OF_SERVICE_TAINT_KEY}:NoSchedule- after a reboot of the node",
+    )
+
+
 def node_pool_leftover(node: str) -> tuple[str, str]:
     """Return item and command of a node that could not be removed from its pool."""
     return (

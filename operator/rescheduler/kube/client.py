@@ -15,6 +15,7 @@ from urllib.parse import quote
 import aiohttp
 from kubernetes.aio import client as kubernetes_client
 
+from rescheduler.api import names
 from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.core.model.raw import RawObject
 from rescheduler.kube import messages
@@ -84,7 +85,7 @@ class Client:
         count: Callable[[str, str, int], None] = lambda *_: None,
         on_server_date: Callable[[str], None] = lambda _: None,
         report: Callable[[str, str, str], None] = lambda *_: None,
-        user_agent: str = "rescheduler",
+        user_agent: str = names.FIELD_MANAGER,
     ) -> None:
         config = config if isinstance(config, ConnectionConfig) else ConnectionConfig(config)
         self._connections = ConnectionPool(config, reload, report)

@@ -17,7 +17,7 @@ from datetime import datetime
 
 from rescheduler.core.model.raw import RawObject
 from rescheduler.kube import paths
-from rescheduler.kube.client import TRANSIENT_ERRORS, Client
+from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 from rescheduler.kube.election_rules import PROCESS_TIMINGS, LeaseTimings, ObservedLease
 
 LEASE_NAME = "rescheduler"
@@ -31,6 +31,9 @@ WaitingCallback = Callable[[], None]
 
 class Election:
     """Hold a Lease, or wait for it.
+
+    `needs_namespace`: False if the process may act although the namespace of the Lease is gone. Then no other process
+    can hold the Lease.
 
     Attributes:
         error: why the last read or write of the Lease failed; empty after a success.
@@ -46,8 +49,10 @@ class Election:
         monotonic: Callable[[], float],
         name: str = LEASE_NAME,
         timings: LeaseTimings = PROCESS_TIMINGS,
+        needs_namespace: bool = True,
     ) -> None:
         self.error = ""
+        self._needs_namespace = needs_namespace
         self._timings = timings
         self._client, self._identity, self._name = client, identity, name
         self._collection = paths.leases(namespace)
@@ -121,6 +126,9 @@ class Election:
         requested_at = self._monotonic()
         try:
             lease = await self._get_or_create()
+            if lease is None:
+                self.error, self._renewed_at = "", requested_at
+                return True
             spec = dict(lease.get("spec") or {})
             self._observe(spec)
             self.error = ""
@@ -145,7 +153,8 @@ class Election:
         self._renewed_at = requested_at
         return True
 
-    async def _get_or_create(self) -> RawObject:
+    async def _get_or_create(self) -> RawObject | None:
+        """Return the Lease; None if its namespace is gone and the process needs none."""
         if lease := await self._client.find(self._path, election=True):
             return lease
         body = {
@@ -154,7 +163,12 @@ class Election:
             "metadata": {"name": self._name},
             "spec": {"holderIdentity": ""},
         }
-        return await self._client.create(self._collection, body, election=True)
+        try:
+            return await self._client.create(self._collection, body, election=True)
+        except ApiError as error:
+            if error.code == 404 and not self._needs_namespace:
+                return None
+            raise
 
     def _observe(self, spec: RawObject) -> None:
         holder, renew_time = str(spec.get("holderIdentity") or ""), str(spec.get("renewTime") or "")

@@ -15,10 +15,10 @@ from unit.supervision import simulated
 
 
 class Server:
-    """Server with one Lease; `refuses`: it answers each request with 403."""
+    """Server with one Lease; `refuses`: it answers each request with 403; `no_namespace`: nothing can be created."""
 
-    def __init__(self, lease: RawObject | None = None) -> None:
-        self.lease, self.version, self.refuses = lease, 1, False
+    def __init__(self, lease: RawObject | None = None, *, no_namespace: bool = False) -> None:
+        self.lease, self.version, self.refuses, self.no_namespace = lease, 1, False, no_namespace
 
     def _answer(self) -> RawObject:
         if self.refuses:
@@ -34,6 +34,8 @@ class Server:
 
     async def create(self, _: str, body: RawObject, *, election: bool) -> RawObject:
         assert election
+        if self.no_namespace:
+            raise ApiError("POST", "/", ErrorResponse(404, "NotFound", 'namespaces "x" not found'))
         self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": "1"}}
         return self._answer()
 
@@ -46,7 +48,9 @@ class Server:
         self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
         return self._answer()
 
-    def candidate(self, identity: str, terms: LeaseTimings = PROCESS_TIMINGS) -> Election:
+    def candidate(
+        self, identity: str, terms: LeaseTimings = PROCESS_TIMINGS, *, needs_namespace: bool = True
+    ) -> Election:
         loop = asyncio.get_running_loop()
         return Election(
             self,  # type: ignore[arg-type]
@@ -55,6 +59,7 @@ class Server:
             now=lambda: datetime.fromtimestamp(loop.time(), UTC),
             monotonic=loop.time,
             timings=terms,
+            needs_namespace=needs_namespace,
         )
 
     @property
@@ -130,6 +135,25 @@ def test_a_holder_that_cannot_renew_stops_in_time_and_says_why() -> None:
         server.refuses = False
         assert await taken(election) < 1
         assert election.error == ""
+
+    simulated(act())
+
+
+def test_a_cleanup_needs_no_lease_in_a_namespace_that_is_gone() -> None:
+    async def act() -> None:
+        server = Server(no_namespace=True)
+        cleanup, operator = server.candidate("a", needs_namespace=False), server.candidate("b")
+        assert await taken(cleanup) < 1
+        holding = asyncio.create_task(cleanup.renew_until_lost())
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(operator.acquire(), 600)
+        assert cleanup.holds_lease()
+        assert "not found" in operator.error
+        server.no_namespace = False  # a new namespace: the Lease counts again
+        await asyncio.sleep(PROCESS_TIMINGS.renew_deadline)
+        assert server.holder == "a"
+        holding.cancel()
+        await asyncio.gather(holding, return_exceptions=True)
 
     simulated(act())
 

@@ -5,9 +5,11 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 from harness import workloads
+from rescheduler.api import names
 from rescheduler.app import App
 from rescheduler.controllers import cleanup
 from simulation.clusters import NAMESPACE, SPACE
@@ -77,6 +79,34 @@ def test_a_pod_that_cannot_be_returned_is_named_and_keeps_no_node() -> None:
         assert seconds < cleanup.TIMEOUT
         assert sandbox.gone()
         assert not sandbox.frozen()
+
+    run_scenario(Refusing, scenario)
+
+
+@pytest.mark.parametrize("managers", [("rescheduler",), ("kubectl-cordon",), ()])
+def test_a_cordon_without_its_record_goes_only_if_it_was_ours(managers: tuple[str, ...]) -> None:
+    """Somebody removed the NodeDrain by force, as for a CRD whose deletion hangs."""
+
+    async def scenario(sandbox: Refusing) -> None:
+        await sandbox.settle(workloads.deployment("web", 1, SPACE, **NEVER))
+        sandbox.cluster.annotate("n2", maintenance="test")
+        await sandbox.until(lambda: sandbox.status("n2").get("phase") == "Drained")
+        for operator in sandbox.cluster.operators:
+            await operator.kill()
+        drain = sandbox.server.find("nodedrains", "n2")
+        assert drain
+        drain = sandbox.server.edit("nodedrains", drain, lambda raw: raw["metadata"].pop("finalizers"), user="human")
+        assert drain
+        sandbox.server.remove("nodedrains", drain, user="human")
+        fields: dict[str, Any] = {"f:spec": {"f:unschedulable": {}}}
+        managed = [{"manager": name, "fieldsV1": fields} for name in managers]
+        sandbox.cluster.edit_node("n2", lambda raw: raw["metadata"].update(managedFields=managed))
+        app, left, _ = await clean(sandbox)
+        assert sandbox.gone("n2")
+        assert sandbox.frozen("n2") is (managers != ("rescheduler",))
+        assert not {c["type"] for c in sandbox.node("n2")["status"]["conditions"]} & set(names.NODE_CONDITIONS)
+        assert set(left) == (set() if managers else {"the cordon of node n2"})
+        assert app.cleanup_done is bool(managers)
 
     run_scenario(Refusing, scenario)
 

@@ -164,7 +164,7 @@ class NodeController:
         if not node_patches.has_drain_condition(node):
             attempts.clear(WriteOperation.CONDITIONS)
             return node
-        patch = node_patches.conditions_patch({}, node, self._clock.now())
+        patch = node_patches.conditions_removal_patch(node)
 
         async def send() -> None:
             raw = await self._client.patch(f"{paths.node(node.name)}/status", patch, kind=STRATEGIC_PATCH)

@@ -423,7 +423,7 @@ class NodeWriter:
         return node if is_done else None
 
     async def _remove_conditions(self, node: Node) -> Node:
-        if (patch := node_patches.conditions_patch({}, node, self._clock.now())) and not self._conditions_removed:
+        if (patch := node_patches.conditions_removal_patch(node)) and not self._conditions_removed:
             path = f"{paths.node(node.name)}/status"
             succeeded = await self._attempts.attempt(
                 WriteOperation.CONDITIONS, lambda: self._send_patch(path, patch, kind=STRATEGIC_PATCH)

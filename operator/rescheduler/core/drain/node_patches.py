@@ -15,8 +15,11 @@ from typing import Any
 from rescheduler.api import names
 from rescheduler.api.drains import NodeRecord, Phase, RequestReason, TaintRecord
 from rescheduler.core.failure.fencing import OUT_OF_SERVICE_TAINT
+from rescheduler.core.model.field_managers import FieldManagers
 from rescheduler.core.model.nodes import Node, NodeCondition, Taint
 from rescheduler.core.model.raw import RawObject
+
+_WAITING_TAINT = TaintRecord(key=names.WAITING_TAINT_KEY, effect="PreferNoSchedule")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,9 @@ def cordon_record(node: Node, before: NodeRecord | None, adds: Additions) -> Nod
 def waiting_record(node: Node, before: NodeRecord | None) -> NodeRecord:
     """Return the record with the waiting taint, if the node has no taint with this key."""
     same_node_record = before if before and before.uid == node.uid else NodeRecord(uid=node.uid, boot_id=node.boot_id)
-    taint = TaintRecord(key=names.WAITING_TAINT_KEY, effect="PreferNoSchedule")
-    if taint in same_node_record.added_taints or any(t.key == names.WAITING_TAINT_KEY for t in node.taints):
+    if _WAITING_TAINT in same_node_record.added_taints or any(t.key == names.WAITING_TAINT_KEY for t in node.taints):
         return same_node_record
-    return same_node_record.model_copy(update={"added_taints": (*same_node_record.added_taints, taint)})
+    return same_node_record.model_copy(update={"added_taints": (*same_node_record.added_taints, _WAITING_TAINT)})
 
 
 def waiting_taint_patch(node: Node, node_record: NodeRecord) -> RawObject | None:
@@ -176,17 +178,46 @@ def drop_cancelled_patch(node: Node, stale: Iterable[str]) -> RawObject | None:
     return _with_preconditions({"metadata": {"annotations": {names.CANCELLED: value}}}, node)
 
 
-def cleanup_patch(node: Node) -> RawObject | None:
-    """Return the patch for an uninstall: remove the annotation `cancelled`, and a waiting taint without a record."""
-    patch: dict[str, Any] = {}
+def cleanup_patch(node: Node, lost: NodeRecord | None = None) -> RawObject | None:
+    """Return the patch for an uninstall: remove the annotation `cancelled`, and a waiting taint without a record.
+
+    `lost`: the record of a NodeDrain that is gone, if the node needs one; its changes are removed too.
+    """
+    record = (lost or NodeRecord(uid=node.uid)).model_copy(update={"added_taints": (_WAITING_TAINT,)})
+    patch = dict(restore_patch(node, record, {}) or {})
     if names.CANCELLED in node.annotations:
-        patch["metadata"] = {"annotations": {names.CANCELLED: None}}
-    remaining_taints = [
-        t for t in node.taints if (t.key, t.value, t.effect) != (names.WAITING_TAINT_KEY, "", "PreferNoSchedule")
-    ]
-    if len(remaining_taints) != len(node.taints):
-        patch["spec"] = {"taints": [t.as_json() for t in remaining_taints] or None}
+        metadata = patch.get("metadata", {})
+        patch["metadata"] = metadata | {"annotations": {**metadata.get("annotations", {}), names.CANCELLED: None}}
     return _with_preconditions(patch, node)
+
+
+_ADDED_KEYS = {
+    "labels": (names.EXCLUDE_FROM_LOAD_BALANCERS,),
+    "annotations": (names.SCALE_DOWN_DISABLED, names.KARPENTER_DO_NOT_DISRUPT),
+}
+
+
+def may_have_lost_record(node: Node) -> bool:
+    """Whether the node has anything that only the record of its NodeDrain, or its field managers, can tell apart."""
+    metadata = {"labels": node.labels, "annotations": node.annotations}
+    return node.unschedulable or any(key in metadata[field] for field, keys in _ADDED_KEYS.items() for key in keys)
+
+
+def lost_record(node: Node, managers: FieldManagers) -> NodeRecord:
+    """Return what a drain added to a node whose NodeDrain is gone: the fields that only the operator has written.
+
+    The out-of-service taint is not in it: the API server records the writer of all taints together.
+    """
+    added = {
+        field: {key: "true" for key in keys if managers.of("metadata", field, key) == {names.FIELD_MANAGER}}
+        for field, keys in _ADDED_KEYS.items()
+    }
+    return NodeRecord(
+        uid=node.uid,
+        cordoned_by_us=managers.of("spec", "unschedulable") == {names.FIELD_MANAGER},
+        added_labels=added["labels"],
+        added_annotations=added["annotations"],
+    )
 
 
 def conditions_patch(wanted: Mapping[str, tuple[str, str, str]], node: Node, now: datetime) -> RawObject | None:
@@ -212,6 +243,12 @@ def conditions_patch(wanted: Mapping[str, tuple[str, str, str]], node: Node, now
         if not existing or existing.status != status:
             entry["lastTransitionTime"] = timestamp
         entries.append(entry)
+    return {"status": {"conditions": entries}} if entries else None
+
+
+def conditions_removal_patch(node: Node) -> RawObject | None:
+    """Return the strategic merge patch that deletes the node conditions of the operator; None if the node has none."""
+    entries = [{"type": c.type, "$patch": "delete"} for c in node.conditions if is_our_condition(c)]
     return {"status": {"conditions": entries}} if entries else None
 
 

@@ -9,6 +9,7 @@ from rescheduler.core.drain import node_patches, status
 from rescheduler.core.drain.node_patches import additions, cordon_patch, cordon_record, restore_patch
 from rescheduler.core.failure.fencing import OUT_OF_SERVICE_TAINT
 from rescheduler.core.model import nodes as model_nodes
+from rescheduler.core.model.field_managers import FieldManagers, parse_field_managers
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.raw import RawObject
 from unit.builders import NOW
@@ -73,6 +74,42 @@ def test_holding_and_restoring_leaves_the_node_as_it_was(
     assert held.unschedulable
     after = applied(held, restore_patch(held, ours, {}))
     assert (after.unschedulable, after.labels, after.annotations) == (cordoned, labels, annotations)
+
+
+def managed(*owners: tuple[str, RawObject]) -> FieldManagers:
+    raw = {"metadata": {"managedFields": [{"manager": name, "fieldsV1": fields} for name, fields in owners]}}
+    return parse_field_managers(raw)
+
+
+def test_a_lost_record_is_what_only_the_operator_wrote() -> None:
+    held = Node("n", "u", "7", unschedulable=True, annotations={names.SCALE_DOWN_DISABLED: "true"})
+    cordon: RawObject = {"f:spec": {"f:unschedulable": {}}}
+    annotation: RawObject = {"f:metadata": {"f:annotations": {f"f:{names.SCALE_DOWN_DISABLED}": {}}}}
+    ours = node_patches.lost_record(held, managed(("rescheduler", {**cordon, **annotation})))
+    assert node_patches.cleanup_patch(held, ours) == {
+        "spec": {"unschedulable": None},
+        "metadata": {"annotations": {names.SCALE_DOWN_DISABLED: None}, "resourceVersion": "7", "uid": "u"},
+    }
+    for others in (
+        managed(),
+        managed(("kubectl-cordon", cordon), ("kubectl-annotate", annotation)),
+        managed(("rescheduler", {**cordon, **annotation}), ("argocd-controller", {**cordon, **annotation})),
+    ):
+        assert node_patches.cleanup_patch(held, node_patches.lost_record(held, others)) is None
+
+
+def test_a_cleanup_removes_the_cancelled_requests_together_with_a_lost_record() -> None:
+    annotations = {names.CANCELLED: "{}", names.SCALE_DOWN_DISABLED: "true"}
+    waiting = model_nodes.Taint(names.WAITING_TAINT_KEY, "", "PreferNoSchedule")
+    held = Node("n", "u", "7", annotations=annotations, taints=(waiting,))
+    assert node_patches.cleanup_patch(held) == {
+        "spec": {"taints": None},
+        "metadata": {"annotations": {names.CANCELLED: None}, "resourceVersion": "7", "uid": "u"},
+    }
+    ours = NodeRecord(uid="u", added_annotations={names.SCALE_DOWN_DISABLED: "true"})
+    patch = node_patches.cleanup_patch(held, ours)
+    assert patch is not None
+    assert patch["metadata"]["annotations"] == dict.fromkeys(annotations)
 
 
 def applied(node: Node, patch: RawObject | None) -> Node:
