@@ -11,6 +11,7 @@ from rescheduler.kube.event_recorder import EventRecorder, EventType, InvolvedOb
 
 _REPORTED_CONDITIONS = {"Conflict": "True", "TaintHeldBack": "True", "Enforced": "False", "SurvivesNodeLoss": "False"}
 """Conditions that become an Event when they get this status."""
+_OVERWRITTEN = "Overwritten"
 
 
 class PoolEvents:
@@ -30,6 +31,8 @@ class PoolEvents:
             if is_new and _REPORTED_CONDITIONS.get(condition.type) == condition.status and condition.reason != "Audit":
                 reason = condition.type if condition.status == "True" else f"Not{condition.type}"
                 self._recorder.emit(involved_pool, EventType.WARNING, reason, condition.message)
+            elif is_new and condition.reason == _OVERWRITTEN:
+                self._recorder.emit(involved_pool, EventType.WARNING, _OVERWRITTEN, condition.message)
 
     def publish_label_kept(self, node: Node, pool: str, pods: Sequence[str]) -> None:
         """Publish that pods keep the label of a deleted pool on a node."""

@@ -24,9 +24,17 @@ from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
 from rescheduler.core.eviction import write_refusals
 from rescheduler.core.model.nodes import Node
-from rescheduler.core.pools import admission_params, labels_and_taints, messages, status, taint_safety
+from rescheduler.core.pools import (
+    admission_params,
+    labels_and_taints,
+    messages,
+    repeated_writes,
+    status,
+    taint_safety,
+)
 from rescheduler.core.pools.labels_and_taints import PoolAssignment
 from rescheduler.core.pools.membership import MembershipChanges, PoolMemberships
+from rescheduler.core.pools.repeated_writes import RepeatedWrite
 from rescheduler.kube import paths
 from rescheduler.kube.client import TRANSIENT_ERRORS, ApiError, Client
 
@@ -83,6 +91,7 @@ class PoolReconciler:
         self._pods_keeping_label: dict[str, tuple[str, ...]] = {}  # by node: pods that require a deleted pool's label
         self._status_written_at: dict[str, float] = {}  # by pool
         self._refused_writes: dict[str, tuple[float, str]] = {}  # by key: the time of the next try, and the message
+        self._repeated_writes: dict[str, RepeatedWrite] = {}  # by key: the last write of labels and taints
         self._counted_revision = 0  # the revision of the memberships for which a count was requested
 
     @property
@@ -107,6 +116,8 @@ class PoolReconciler:
 
     def enqueue_all(self) -> None:
         """Add all keys, after a full list, a change of leader, or a change of admission."""
+        now = self._clock.monotonic()
+        self._repeated_writes = {k: w for k, w in self._repeated_writes.items() if w.seconds_until_forgotten(now) > 0}
         names = frozenset(self._store.namespaces), frozenset(self._store.nodes), frozenset(self._memberships.pools)
         self.enqueue(MembershipChanges(*names))
 
@@ -188,6 +199,21 @@ class PoolReconciler:
         lookups = {"namespace": self._memberships.pool_of_namespace, "node": self._memberships.pool_of_node}
         return lookups[kind](name) if kind in lookups else None
 
+    def _is_due(self, key: str, wanted: object) -> bool:
+        """Whether this write is due; if other clients keep undoing it, the key is added again when it is."""
+        last = self._repeated_writes.get(key)
+        if last is None or (wait := last.seconds_until_due(wanted, self._clock.monotonic())) <= 0:
+            return True
+        self.queue.add_after(key, wait)
+        return False
+
+    def _record_write(self, key: str, wanted: object) -> None:
+        now = self._clock.monotonic()
+        write = self._repeated_writes[key] = repeated_writes.after_write(self._repeated_writes.get(key), wanted, now)
+        kind, _, name = key.partition("/")
+        if write.is_reported(now) and (pool := self._pool_of(kind, name)):
+            self.queue.add(f"pool/{pool}")
+
     async def _reread(self, kind: str, name: str) -> None:
         path_of = {"namespace": paths.namespace, "node": paths.node, "pool": paths.pool}[kind]
         resource = {"namespace": ResourceKind.NAMESPACE, "node": ResourceKind.NODE, "pool": ResourceKind.POOL}[kind]
@@ -197,8 +223,14 @@ class PoolReconciler:
         if not self._namespace_needs_patch(name):
             return
         namespace, pool = self._store.namespaces[name], self._desired_namespace_pool(name)
-        if patch := labels_and_taints.namespace_patch(namespace, pool):
+        patch, key, wanted = (
+            labels_and_taints.namespace_patch(namespace, pool),
+            f"namespace/{name}",
+            (namespace.uid, pool),
+        )
+        if patch and self._is_due(key, wanted):
             self._store.put(ResourceKind.NAMESPACE, await self._client.patch(paths.namespace(name), patch))
+            self._record_write(key, wanted)
             log.info("namespace.labelled", namespace=name, pool=pool, before=namespace.pool)
             self._request_recount([("namespace", name)])
 
@@ -207,8 +239,10 @@ class PoolReconciler:
         if node is None:
             return
         assignment = await self._keep_required_label(node, self._desired_assignment(node))
-        if patch := labels_and_taints.node_patch(node, assignment):
+        patch, key, wanted = labels_and_taints.node_patch(node, assignment), f"node/{name}", (node.uid, assignment)
+        if patch and self._is_due(key, wanted):
             self._store.put(ResourceKind.NODE, await self._client.patch(paths.node(name), patch))
+            self._record_write(key, wanted)
             log.info(
                 "node.pool_updated",
                 node=name,
@@ -254,8 +288,10 @@ class PoolReconciler:
             return
         await self._check_taint_safety(pool)
         skip = name in admission_params.skipped_pools(self._memberships.pools.values())
-        if patch := admission_params.skip_label_patch(pool, skip=skip):
+        patch, key, wanted = admission_params.skip_label_patch(pool, skip=skip), f"pool/{name}", (pool.uid, skip)
+        if patch and self._is_due(key, wanted):
             self._store.put(ResourceKind.POOL, await self._client.patch(paths.pool(name), patch))
+            self._record_write(key, wanted)
             return  # this change adds the key again; the status would be refused with the old resourceVersion
         await self._write_status(pool)
 
@@ -323,6 +359,13 @@ class PoolReconciler:
         if memberships.is_enforcing(name):
             unlabelled_count = sum(labels_and_taints.current_assignment(node).pool != name for node in nodes)
             unlabelled_count += sum(self._store.namespaces[namespace].pool != name for namespace in namespaces)
+        monotonic = self._clock.monotonic()
+        undone = {
+            key: write for key in keys if (write := self._repeated_writes.get(key)) and write.is_reported(monotonic)
+        }
+        if undone:
+            wait = min(write.seconds_until_forgotten(monotonic) for write in undone.values())
+            self.queue.add_after(f"pool/{name}", wait)
         return status.PoolStatusInput(
             pool=pool,
             nodes=nodes,
@@ -341,4 +384,5 @@ class PoolReconciler:
             blockers=self._list_blockers(name),
             node_loss=self._pod_counter.node_losses.get(name),
             refused_writes=[self._refused_writes[key][1] for key in keys if key in self._refused_writes],
+            undone_writes=[key.replace("/", " ", 1) for key in undone],
         )

@@ -6,6 +6,7 @@ docs/reference/conditions.md, namespacepool.md and events.md list them.
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
+from rescheduler.api import names
 from rescheduler.api.scalars import NumberOrPercent, truncate
 from rescheduler.core.model.messages import listing
 from rescheduler.core.model.quantities import format_quantity
@@ -51,6 +52,16 @@ def policies_missing(objects: Sequence[str]) -> str:
 def not_labelled(count: int, refused_writes: Iterable[str]) -> str:
     """Return the message of `Ready=False`, reason `Marking`; refused writes are named with their cause."""
     return "; ".join((f"{count} namespaces and nodes of the pool are not labelled yet", *refused_writes))
+
+
+def overwritten(pool: str, objects: Sequence[str]) -> str:
+    """Return the message of `Ready=False`, reason `Overwritten`; `objects`: such as `namespace shop`."""
+    return (
+        f"another client keeps undoing the label or taint of the pool on {listing(objects)}; it is set again at least "
+        f"twice a minute, and pods that are created meanwhile start outside the pool. Write {names.POOL}: {pool} "
+        f"(on nodes {names.NODE_POOL}: {pool}) into the manifests of that client, or let it ignore the label: Argo CD "
+        "has ignoreDifferences with RespectIgnoreDifferences=true"
+    )
 
 
 def unschedulable(count: int, label: str, node_selector: str) -> str:

@@ -45,6 +45,7 @@ class PoolStatusInput:
         blockers: pods that cannot be moved into the pool.
         node_loss: the simulated loss of its largest node; None before the first simulation.
         refused_writes: writes on its namespaces and nodes that the API server refuses, each with the cause.
+        undone_writes: its namespaces and nodes, such as `node n1`, whose label or taint another client keeps changing.
     """
 
     pool: NamespacePool
@@ -61,6 +62,7 @@ class PoolStatusInput:
     blockers: Sequence[PoolBlocker] = field(default_factory=tuple)
     node_loss: NodeLoss | None = None
     refused_writes: Sequence[str] = ()
+    undone_writes: Sequence[str] = ()
 
 
 def build(inputs: PoolStatusInput) -> NamespacePoolStatus:
@@ -145,6 +147,9 @@ def _nodes_ready(inputs: PoolStatusInput) -> ConditionState:
         return "False", "NoNodes", messages.NO_NODES_FOR_PODS
     if not any(node.ready_status == "True" and not node.unschedulable for node in inputs.nodes):
         return "False", "NoOpenNode", messages.NO_OPEN_NODE
+    if inputs.undone_writes:
+        # The label comes and goes: without this reason, `Ready` would change with every write.
+        return "False", "Overwritten", messages.overwritten(inputs.pool.name, inputs.undone_writes)
     if inputs.unlabelled_count:
         refused_writes = inputs.refused_writes[:_MAX_REFUSED_WRITES]
         return "False", "Marking", messages.not_labelled(inputs.unlabelled_count, refused_writes)

@@ -1,6 +1,7 @@
 """Reconcile pools: the writes, their order, and no change while a fact is unknown."""
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -147,6 +148,37 @@ async def test_refused_label_is_reported_and_retried_twice_a_minute() -> None:
     await world.settle()
     assert world.condition("Ready") == "True Mapped"
     assert "frozen" not in str(world.conditions())
+
+
+async def test_label_that_another_client_keeps_removing_is_paced_and_reported_once() -> None:
+    world = shop()
+    world.put("namespacepools", raw_pool("other", namespaces=["y"], nodeSelector={"matchLabels": {"no": "node"}}))
+    world.put("namespaces", raw_object("y"))
+    await world.settle()
+    world.client.written.clear()
+    reasons = []
+    for _ in range(600):  # for 5 minutes
+        world.clock.seconds += 0.5
+        if world.label("x"):
+            world.put("namespaces", raw_object("x", version=1000 + int(world.clock.seconds * 10)))
+        await world.pools.reconcile("namespace/x")
+        await world.pools.reconcile("pool/shop")
+        reasons.append(world.condition("Ready"))
+    assert 10 <= len(world.writes) <= 25
+    changes = [b for a, b in itertools.pairwise(reasons) if a != b]
+    assert changes[-1] == "False Overwritten"
+    assert len(changes) <= 6
+    assert "namespace x" in str(world.conditions())
+    world.put("namespaces", raw_object("y", version=5))
+    await world.pools.reconcile("namespace/y")
+    assert world.label("y") == "other"
+
+    await world.pools.reconcile("namespace/x")
+    world.clock.seconds += 31
+    await world.pools.reconcile("namespace/x")
+    world.clock.seconds += 301
+    await world.pools.reconcile("pool/shop")
+    assert world.condition("Ready") == "True Mapped"
 
 
 async def test_deleted_pool_loses_its_namespace_labels_first() -> None:
