@@ -69,6 +69,14 @@ class Cluster:
         self.nodes.append(f"{self.space}-n{number}")
         self._add(number, self._shapes[0])
 
+    def remove_node(self, node: str) -> None:
+        """Remove a node, as an autoscaler does; its name is not used again."""
+        self._admin.delete(f"/api/v1/nodes/{node}", dry=False)
+
+    def nodes_now(self) -> list[dict[str, Any]]:
+        """Return the nodes that exist."""
+        return list(self.get(f"/api/v1/nodes?labelSelector={SITE}={self.space}")["items"])
+
     def _add(self, first: int, shape: NodeShape, count: int = 1) -> None:
         labels = {SITE: self.space, **shape.labels}
         self.plane.add_nodes(

@@ -18,6 +18,7 @@ from harness import webhooks
 from harness.clients import ControlPlaneError
 from harness.min_ready import ready
 from harness.waiting import in_background, repeated, until
+from rescheduler.api.names import SCALE_DOWN_DISABLED
 
 _EVERY = 0.2  # seconds between two looks
 Neighbour = Callable[..., AbstractContextManager[None]]
@@ -214,19 +215,36 @@ def rollout(cluster: Cluster, *, deployment: str, after: float) -> AbstractConte
     return _after(after, lambda: cluster.plane.kubectl(*command))
 
 
-def autoscaler(cluster: Cluster, *, after: float) -> AbstractContextManager[None]:
-    """Add a node as soon as a pod has been Pending for a while."""
+def autoscaler(
+    cluster: Cluster, *, after: float, most: int = 1, least: int | None = None
+) -> AbstractContextManager[None]:
+    """Add up to `most` nodes, each as soon as a pod has been Pending for a while.
+
+    `least`: remove a node that has been empty for as long, unless it has the opt-out, as long as more nodes than this
+    are left. None: remove no node.
+    """
     since: dict[str, float] = {}
-    added: list[str] = []
+    before = len(cluster.nodes)
+
+    def due(keys: list[str]) -> list[str]:
+        """Return the keys that were seen for long enough."""
+        now = time.monotonic()
+        return [key for key in keys if now - since.setdefault(key, now) >= after]
 
     def look() -> None:
-        now = time.monotonic()
-        waiting = [p["metadata"]["uid"] for p in cluster.pods() if not p["spec"].get("nodeName") and not going(p)]
-        for uid in waiting:
-            since.setdefault(uid, now)
-        if not added and any(now - since[uid] >= after for uid in waiting):
-            added.append("once")
+        pods, nodes = cluster.pods(), cluster.nodes_now() if least is not None else []
+        used = {pod["spec"].get("nodeName") for pod in pods}
+        waiting = [p["metadata"]["uid"] for p in pods if not p["spec"].get("nodeName") and not going(p)]
+        empty = [n["metadata"]["name"] for n in nodes if n["metadata"]["name"] not in used]
+        kept = [n["metadata"]["name"] for n in nodes if n["metadata"]["annotations"].get(SCALE_DOWN_DISABLED) == "true"]
+        for key in since.keys() - {*waiting, *empty}:
+            del since[key]
+        if due(waiting) and len(cluster.nodes) - before < most:
+            since.clear()
             cluster.add_node()
+        elif least is not None and len(nodes) > least:
+            for node in [name for name in due(empty) if name not in kept][:1]:
+                cluster.remove_node(node)
 
     return _looking(look)
 
