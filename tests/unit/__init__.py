@@ -9,7 +9,6 @@ Some modules have no file of their own, because another test shows their behavio
     cli/drain: e2e/test_commands
     cli/operator: e2e/test_process
     cli/output: unit/cli/test_progress
-    cli/plan: e2e/test_plans
     cli/plugin: e2e/test_commands
     controllers/cleanup: unit/simulation/test_leaving
     controllers/drain/deadlocks: unit/simulation/test_room_elsewhere

@@ -111,6 +111,14 @@ def waiting_for_node_title(count: int) -> str:
     )
 
 
+def pending_title(count: int) -> str:
+    """Return the title of the list of pods that leave although their new pods find no place."""
+    return (
+        f"Pods whose new pods find no place ({count}). They are evicted within their PodDisruptionBudgets, "
+        "and their new pods stay Pending:"
+    )
+
+
 REPLACED_FIRST_TITLE = (
     "Pods whose PodDisruptionBudget allows no eviction now. Rescheduler starts a replacement first; "
     "kubectl drain would wait:"

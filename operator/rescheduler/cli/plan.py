@@ -76,7 +76,7 @@ def _format_row(preview: DrainPreview) -> tuple[str, ...]:
         _count(preview, Fit.DOES_NOT_FIT),
         _count(preview, Fit.UNKNOWN),
         len(preview.blockers),
-        len(preview.waits_for_node),
+        len(preview.waits_for_node) + len(preview.pending),
         preview.staying,
     )
     return (preview.node, preview.drainable.lower(), *map(str, counts), format_span(preview.min_duration))
@@ -111,6 +111,13 @@ def _notes(previews: Sequence[DrainPreview]) -> list[str]:
     """Return the pods that need care but block no drain. For several nodes, each row names the node."""
     several = len(previews) > 1
     waiting = [(pod, preview.node if several else "") for preview in previews for pod in preview.waits_for_node]
+    pending = [
+        row
+        for preview in previews
+        for found in preview.pending
+        for row in ((found.pod, found.reason, preview.node if several else ""), ("", found.hint, ""))
+        if row[1]
+    ]
     first = [(pod, preview.node if several else "") for preview in previews for pod in preview.replaced_first]
     single = [(pod, preview.node if several else "") for preview in previews for pod in preview.single_replica_pods]
     opted_out = [
@@ -120,6 +127,7 @@ def _notes(previews: Sequence[DrainPreview]) -> list[str]:
     ]
     return [
         *_section(messages.waiting_for_node_title(len(waiting)), waiting),
+        *_section(messages.pending_title(sum(len(preview.pending) for preview in previews)), pending),
         *_section(messages.REPLACED_FIRST_TITLE, first),
         *_section(messages.opted_out_title(len(opted_out)), opted_out),
         *_section(messages.SINGLE_REPLICAS_TITLE, single),
@@ -155,6 +163,7 @@ def _json(policy: str, preview: DrainPreview) -> dict[str, Any]:
             {"pod": f"{row.namespace}/{row.pod}", "annotations": list(row.annotations)} for row in preview.opted_out
         ],
         "waitsForNode": list(preview.waits_for_node),
+        "newPodsPending": [{"pod": row.pod, "reason": row.reason, "hint": row.hint} for row in preview.pending],
         "replacedFirst": list(preview.replaced_first),
         "singleReplicas": list(preview.single_replica_pods),
         "takesAtLeastSeconds": round(preview.min_duration.total_seconds()),

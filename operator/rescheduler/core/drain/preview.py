@@ -10,7 +10,7 @@ from enum import StrEnum
 from random import Random
 
 from rescheduler.api.drains import BlockerClass, OptedOutPod
-from rescheduler.api.policies import DrainSettings
+from rescheduler.api.policies import DrainSettings, NoRoom, ReplacementMode
 from rescheduler.core.drain import capacity, eta
 from rescheduler.core.drain.pod_evaluation import waiting_for_node, with_eligibility
 from rescheduler.core.drain.pod_summary import opted_out_pods
@@ -30,7 +30,8 @@ from rescheduler.core.model.workloads import Deployment, ReplicaSet, Workload
 from rescheduler.core.placement.planner import Fit, Forecast, plan
 from rescheduler.core.placement.pod_requirements import PodRequirements
 from rescheduler.core.placement.problem import PlacementInput
-from rescheduler.core.replacement import decisions
+from rescheduler.core.replacement import decisions, failures, messages
+from rescheduler.core.replacement.failures import ReplacementFailure
 
 
 class Drainable(StrEnum):
@@ -58,6 +59,21 @@ class ExpectedBlocker:
 
 
 @dataclass(frozen=True, slots=True)
+class PendingPod:
+    """A pod that leaves although the plan finds no place for its new pod.
+
+    Attributes:
+        pod: namespace/name.
+        reason: why no node takes the new pod.
+        hint: what the user can do; empty if nothing simple helps.
+    """
+
+    pod: str
+    reason: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DrainPreview:
     """The preview of one node.
 
@@ -65,7 +81,8 @@ class DrainPreview:
         node: the name of the node.
         placed: pods that certainly fit elsewhere.
         staying: pods that a drain leaves: of DaemonSets, mirror pods, and pods that a rule skips.
-        unplaced: pods that do not fit or depend on the scheduler, with the forecast.
+        unplaced: pods that stay because they do not fit, or that depend on the scheduler, with the forecast.
+        pending: pods that leave within their budgets, and whose new pods stay Pending.
         blockers: pods that would block the drain.
         single_replica_pods: the only pod of a Deployment: with plain eviction the Deployment is down for a while.
         opted_out: pods that leave although they ask another tool not to disrupt them.
@@ -78,6 +95,7 @@ class DrainPreview:
     placed: int
     staying: int
     unplaced: tuple[tuple[str, Forecast], ...] = ()
+    pending: tuple[PendingPod, ...] = ()
     blockers: tuple[ExpectedBlocker, ...] = ()
     single_replica_pods: tuple[str, ...] = ()
     opted_out: tuple[OptedOutPod, ...] = ()
@@ -135,12 +153,20 @@ def preview_node(node: Node, settings: DrainSettings, inputs: PreviewInput) -> D
     forecasts = plan(node_pods, _placement_input(node, inputs), Random(0)) if node_pods else []  # noqa: S311 - no secret
     forecasts_by_uid = {node_pod.uid: forecast for node_pod, forecast in zip(node_pods, forecasts, strict=True)}
     uids_without_room = capacity.host_data_without_room(forecasts_by_uid, (pod for pod, _ in decided))
+    pending = {
+        pod.uid: PendingPod(pod.key, forecast.reason or "", _pending_hint(forecast))
+        for pod, decision in decided
+        if (forecast := forecasts_by_uid.get(pod.uid))
+        and pod.uid not in uids_without_room
+        and _leaves_without_place(pod, decision, forecast, settings, inputs)
+    }
     rows = sorted(
         (pod.key, forecasts_by_uid[pod.uid])
         for pod, _ in decided
-        if pod.uid in forecasts_by_uid and pod.uid not in uids_without_room
+        if pod.uid in forecasts_by_uid and pod.uid not in uids_without_room and pod.uid not in pending
     )
-    blockers, replaced_first = _expected_blockers(decided, settings, inputs)
+    blockers, replaced_first = _expected_blockers(decided, settings, inputs, forecasts_by_uid)
+    blocked = {blocker.pod for blocker in blockers}
     first_budgets = {pod.uid: pod_budgets[0] for pod, _ in decided if (pod_budgets := _budgets(pod, inputs))}
     leaving = [(pod, decision) for pod, decision in decided if decision.action is not PodAction.SKIP]
     groups = eta.EvictionRates().group_pods(
@@ -151,6 +177,7 @@ def preview_node(node: Node, settings: DrainSettings, inputs: PreviewInput) -> D
         placed=sum(forecast.fit is Fit.FITS for _, forecast in rows),
         staying=len(decided) - len(leaving),
         unplaced=tuple((key, forecast) for key, forecast in rows if forecast.fit is not Fit.FITS),
+        pending=tuple(sorted((row for row in pending.values() if row.pod not in blocked), key=lambda row: row.pod)),
         blockers=tuple(blockers),
         single_replica_pods=tuple(sorted(pod.key for pod, _ in leaving if _is_single_replica(pod, inputs))),
         opted_out=tuple(opted_out_pods(leaving, inputs.now)),
@@ -188,13 +215,36 @@ def _placement_input(node: Node, inputs: PreviewInput) -> PlacementInput:
     return replace(inputs.placement_input, excluded_nodes={*other_nodes, node.name}, competing_pods=competing)
 
 
+# -- pods whose new pods find no place --------------------------------------------------------------------------------
+
+
+def _leaves_without_place(
+    pod: Pod, decision: PodDecision, forecast: Forecast, settings: DrainSettings, inputs: PreviewInput
+) -> bool:
+    """Whether a drain evicts the pod although the plan finds no place for its new pod."""
+    if forecast.fit is not Fit.DOES_NOT_FIT:
+        return False
+    merged = settings.with_rule(decision.rule)
+    if capacity.blocked_by_pods_reason(forecast) is None:
+        return merged.no_room is NoRoom.EVICT
+    required = decisions.replacement_mode(pod, merged) is ReplacementMode.REQUIRED
+    return not required or bool(_ineligible_reason(pod, decision, merged, inputs))
+
+
+def _pending_hint(forecast: Forecast) -> str:
+    return failures.hint(ReplacementFailure.BLOCKED_BY_PODS) if capacity.blocked_by_pods_reason(forecast) else ""
+
+
 # -- expected blockers ------------------------------------------------------------------------------------------------
 
 
 def _expected_blockers(
-    pod_decisions: Iterable[PodWithDecision], settings: DrainSettings, inputs: PreviewInput
+    pod_decisions: Iterable[PodWithDecision],
+    settings: DrainSettings,
+    inputs: PreviewInput,
+    forecasts: Mapping[str, Forecast],
 ) -> tuple[list[ExpectedBlocker], list[str]]:
-    """Return the blockers, and the pods that leave when their replacement is Ready."""
+    """Return the blockers, and the pods that leave when their replacement is Ready; `forecasts`: by uid."""
     blockers, replaced_first = [], []
     for pod, decision in sorted(pod_decisions, key=lambda row: row[0].key):
         if decision.blocker_class:
@@ -205,8 +255,15 @@ def _expected_blockers(
             merged = settings.with_rule(decision.rule)
             reason = _ineligible_reason(pod, decision, merged, inputs)
             if refusal.blocker_class is not BlockerClass.SEVERAL_BUDGETS and not reason:
-                replaced_first.append(pod.key)
-                continue
+                if not (cause := capacity.blocked_by_pods_reason(forecasts.get(pod.uid))):
+                    replaced_first.append(pod.key)
+                    continue
+                # A replacement would have no place, so the pod is evicted plainly: the budget holds it.
+                refusal = replace(
+                    refusal,
+                    message=messages.with_refusal(refusal.message, messages.not_replaced_first(cause)),
+                    hint=failures.hint(ReplacementFailure.BLOCKED_BY_PODS),
+                )
             refusal = with_eligibility(refusal, pod, reason, decisions.replacement_mode(pod, merged))
             if refusal.blocker_class:
                 blockers.append(ExpectedBlocker(pod.key, refusal.blocker_class, refusal.message, refusal.hint))

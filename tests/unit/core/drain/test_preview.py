@@ -225,3 +225,55 @@ def test_a_rule_decides_whether_its_pods_are_replaced_first() -> None:
     assert causes(look(seen, rules=(never,))) == {"s/p1": BlockerClass.BUDGET_MISCONFIGURED}
     preferred = DrainRule(replacement=ReplacementMode.PREFERRED)
     assert look(seen, replacement=ReplacementMode.NEVER, rules=(preferred,)).replaced_first == ("s/p1",)
+
+
+SPREAD: RawObject = {
+    "topologySpreadConstraints": [
+        {
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"app": "a"}},
+        }
+    ]
+}
+"""Counts the drained node: with a pod on each node, no node takes another one."""
+
+
+def spread_over_two(
+    *budgets: DisruptionBudget, kind: str = "ReplicaSet", notes: RawObject | None = None
+) -> PreviewInput:
+    raws = [pod_of_kind(f"p{n}", on, kind=kind, notes=notes, **SPREAD) for n, on in ((1, "old"), (2, "n1"))]
+    for raw in raws:
+        raw["metadata"]["labels"] = {"app": "a"}
+    return world(raws, *budgets, deployment=replace(WEB, replicas=2))
+
+
+@pytest.mark.parametrize("kind", ["ReplicaSet", "StatefulSet"])
+def test_a_pod_that_other_pods_keep_off_every_node_leaves_and_its_new_pod_is_pending(kind: str) -> None:
+    found = look(spread_over_two(kind=kind))
+    assert (found.drainable, found.unplaced, found.placed) == (Drainable.YES, (), 0)
+    (row,) = found.pending
+    assert row.pod == "s/p1"
+    assert "1 blocked by affinity, anti-affinity, spread or host ports of other pods" in row.reason
+    assert "nodeTaintsPolicy: Honor" in row.hint
+
+
+def test_a_pod_that_needs_a_replacement_stays_if_other_pods_keep_it_off_every_node() -> None:
+    notes = {names.REPLACEMENT: "Required"}
+    found = look(spread_over_two(notes=notes))
+    assert (found.drainable, found.pending) == (Drainable.NO, ())
+    assert look(spread_over_two(kind="StatefulSet", notes=notes)).drainable is Drainable.YES
+
+
+def test_a_budget_holds_a_pod_that_other_pods_keep_off_and_the_hint_names_the_spread() -> None:
+    found = look(spread_over_two(limit("b")))
+    assert (causes(found), found.replaced_first) == ({"s/p1": BlockerClass.BUDGET_MISCONFIGURED}, ())
+    assert (found.pending, found.unplaced) == ((), ())
+    assert "this pod is not replaced first, because 0 of 1 other nodes can take the pod" in found.blockers[0].message
+    assert "nodeTaintsPolicy: Honor" in found.blockers[0].hint
+
+
+def test_pods_without_room_leave_if_the_policy_lets_them() -> None:
+    found = look(world([pod_of_kind("p1", cpu="9")]), no_room="Evict")
+    assert (found.drainable, [(row.pod, row.hint) for row in found.pending]) == (Drainable.YES, [("s/p1", "")])
