@@ -45,12 +45,21 @@ def written(thing: dict[str, Any]) -> set[str]:
     return found | (_CONDITIONS & {c["type"] for c in status.get("conditions", [])})
 
 
-def remove_crds(plane: ControlPlane) -> None:
-    """Delete the CRDs; if nobody restores the nodes, remove the finalizers by force, as people do."""
+def delete_crds(plane: ControlPlane) -> None:
+    """Delete the CRDs. Without an operator they stay Terminating, because of the finalizers of NodeDrains."""
     crds = [f"{plural}.rescheduler.dev" for plural in ("nodedrains", "namespacepools", "reschedulepolicies")]
     plane.kubectl("delete", "crd", *crds, "--wait=false")
+
+
+def force_crds(plane: ControlPlane) -> None:
+    """Delete the CRDs, and remove the finalizers by force, as people do if the deletion hangs."""
+    delete_crds(plane)
     for name in plane.kubectl("get", "nodedrains", "-o", "name", check=False).split():
         plane.kubectl("patch", name, "--type=merge", "-p", _NO_FINALIZERS, check=False)
+    until_no_crds(plane)
+
+
+def until_no_crds(plane: ControlPlane) -> None:
     until(lambda: "rescheduler.dev" not in plane.kubectl("get", "crd", "-o", "name"), "the CRDs to be gone")
 
 
@@ -70,7 +79,8 @@ def remove_namespace(plane: ControlPlane) -> None:
 
 
 _STEPS: dict[str, Callable[[ControlPlane], None]] = {
-    "crds": remove_crds,
+    "crds": delete_crds,
+    "crds by force": force_crds,
     "rights": remove_rights,
     "policies": remove_policies,
     "namespace": remove_namespace,
@@ -82,8 +92,8 @@ _STEPS: dict[str, Callable[[ControlPlane], None]] = {
     [
         ("deployment", "crds", "rights", "namespace", "policies"),
         ("crds", "deployment", "policies"),
-        ("rights", "policies", "crds", "deployment"),
-        ("namespace", "deployment", "crds"),
+        ("rights", "policies", "crds by force", "deployment"),
+        ("namespace", "deployment", "crds by force"),
     ],
     ids="-".join,
 )
@@ -115,6 +125,7 @@ def test_cleanup_leaves_nothing_in_whatever_order_the_parts_were_deleted(
                 else:
                     _STEPS[step](plane)
         said = clean_up(plane)
+        until_no_crds(plane)
         for node in (full, frozen, other, pooled):
             assert not written(observer.node(node)), (node, said)
             assert observer.node(node)["spec"].get("unschedulable", False) is (node in (frozen, other)), (node, said)

@@ -140,6 +140,20 @@ def test_raw_objects_enter_core_only_through_parsers() -> None:
     assert modules_with_raw_objects == {f"placement/{name}" for name in PLACEMENT_PARSERS}
 
 
+def test_pods_are_deleted_in_one_place_only() -> None:
+    """That place sets the condition DisruptionTarget first: a Job must not count the delete as a failure of its pod."""
+    deleting = {
+        file.name
+        for file in (ROOT / "operator" / "rescheduler").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "delete"
+        and "pod" in ast.unparse(node).lower()
+    }
+    assert deleting == {"eviction_queue.py"}
+
+
 def _takes_raw_object(node: ast.AST) -> bool:
     """Whether this is a parameter of a raw type, or reads the raw object of a record."""
     if isinstance(node, ast.arg) and node.annotation and node.arg != "patch":
