@@ -91,7 +91,8 @@ class PoolReconciler:
         self._pods_keeping_label: dict[str, tuple[str, ...]] = {}  # by node: pods that require a deleted pool's label
         self._status_written_at: dict[str, float] = {}  # by pool
         self._refused_writes: dict[str, tuple[float, str]] = {}  # by key: the time of the next try, and the message
-        self._repeated_writes: dict[str, RepeatedWrite] = {}  # by key: the last write of labels and taints
+        # By key and value: the writes of labels and taints. Label and taint may come one after the other, and so alternate.
+        self._repeated_writes: dict[str, dict[object, RepeatedWrite]] = {}
         self._counted_revision = 0  # the revision of the memberships for which a count was requested
 
     @property
@@ -117,7 +118,11 @@ class PoolReconciler:
     def enqueue_all(self) -> None:
         """Add all keys, after a full list, a change of leader, or a change of admission."""
         now = self._clock.monotonic()
-        self._repeated_writes = {k: w for k, w in self._repeated_writes.items() if w.seconds_until_forgotten(now) > 0}
+        self._repeated_writes = {
+            key: known
+            for key, writes in self._repeated_writes.items()
+            if (known := {wanted: w for wanted, w in writes.items() if w.seconds_until_forgotten(now) > 0})
+        }
         names = frozenset(self._store.namespaces), frozenset(self._store.nodes), frozenset(self._memberships.pools)
         self.enqueue(MembershipChanges(*names))
 
@@ -201,15 +206,15 @@ class PoolReconciler:
 
     def _is_due(self, key: str, wanted: object) -> bool:
         """Whether this write is due; if other clients keep undoing it, the key is added again when it is."""
-        last = self._repeated_writes.get(key)
-        if last is None or (wait := last.seconds_until_due(wanted, self._clock.monotonic())) <= 0:
+        last = self._repeated_writes.get(key, {}).get(wanted)
+        if last is None or (wait := last.seconds_until_due(self._clock.monotonic())) <= 0:
             return True
         self.queue.add_after(key, wait)
         return False
 
     def _record_write(self, key: str, wanted: object) -> None:
-        now = self._clock.monotonic()
-        write = self._repeated_writes[key] = repeated_writes.after_write(self._repeated_writes.get(key), wanted, now)
+        now, writes = self._clock.monotonic(), self._repeated_writes.setdefault(key, {})
+        write = writes[wanted] = repeated_writes.after_write(writes.get(wanted), now)
         kind, _, name = key.partition("/")
         if write.is_reported(now) and (pool := self._pool_of(kind, name)):
             self.queue.add(f"pool/{pool}")
@@ -361,11 +366,12 @@ class PoolReconciler:
             unlabelled_count += sum(self._store.namespaces[namespace].pool != name for namespace in namespaces)
         monotonic = self._clock.monotonic()
         undone = {
-            key: write for key in keys if (write := self._repeated_writes.get(key)) and write.is_reported(monotonic)
+            key: max(write.seconds_until_forgotten(monotonic) for write in reported)
+            for key in keys
+            if (reported := [w for w in self._repeated_writes.get(key, {}).values() if w.is_reported(monotonic)])
         }
         if undone:
-            wait = min(write.seconds_until_forgotten(monotonic) for write in undone.values())
-            self.queue.add_after(f"pool/{name}", wait)
+            self.queue.add_after(f"pool/{name}", min(undone.values()))
         return status.PoolStatusInput(
             pool=pool,
             nodes=nodes,

@@ -14,26 +14,22 @@ _FORGOTTEN_AFTER = 300.0
 
 @dataclass(frozen=True, slots=True)
 class RepeatedWrite:
-    """The last write on one object.
+    """The writes of one value on one object.
 
     Attributes:
-        wanted: what was written.
         undone: how often other clients have undone it.
-        written_at: in monotonic seconds.
+        written_at: time of the last write, in monotonic seconds.
     """
 
-    wanted: object
     undone: int
     written_at: float
 
-    def seconds_until_due(self, wanted: object, now: float) -> float:
-        """Return the seconds until this may be written; only the same write is delayed."""
-        if wanted != self.wanted:
-            return 0.0
+    def seconds_until_due(self, now: float) -> float:
+        """Return the seconds until the value may be written again."""
         return max(0.0, self.written_at + write_refusals.backoff_delay(self.undone + 1) - now)
 
     def seconds_until_forgotten(self, now: float) -> float:
-        """Return the seconds until the write counts as one that nobody undoes."""
+        """Return the seconds until the value counts as one that nobody undoes."""
         return max(0.0, self.written_at + _FORGOTTEN_AFTER - now)
 
     def is_reported(self, now: float) -> bool:
@@ -41,7 +37,6 @@ class RepeatedWrite:
         return self.undone >= _REPORTED_AFTER and self.seconds_until_forgotten(now) > 0
 
 
-def after_write(before: RepeatedWrite | None, wanted: object, now: float) -> RepeatedWrite:
+def after_write(before: RepeatedWrite | None, now: float) -> RepeatedWrite:
     """Return the record of a write at `now`; the same write soon after the last one means that the last was undone."""
-    is_repeat = before is not None and before.wanted == wanted and before.seconds_until_forgotten(now) > 0
-    return RepeatedWrite(wanted, before.undone + 1 if before and is_repeat else 0, now)
+    return RepeatedWrite(before.undone + 1 if before and before.seconds_until_forgotten(now) > 0 else 0, now)

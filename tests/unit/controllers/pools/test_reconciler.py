@@ -181,6 +181,21 @@ async def test_label_that_another_client_keeps_removing_is_paced_and_reported_on
     assert world.condition("Ready") == "True Mapped"
 
 
+async def test_label_and_taint_that_another_client_keeps_removing_are_paced() -> None:
+    world = shop(exclusive=True)
+    await world.settle()
+    world.client.written.clear()
+    for number in range(600):  # for 5 minutes
+        world.clock.seconds += 0.5
+        if world.mark("n1").tainted:
+            world.put("nodes", raw_node("n1", version=1000 + number, labels={"disk": "ssd"}))
+        for key in ("node/n1", "pool/shop"):
+            await world.pools.reconcile(key)
+    assert 10 <= len(world.writes) <= 50
+    assert world.condition("Ready") == "False Overwritten"
+    assert "node n1" in str(world.conditions())
+
+
 async def test_deleted_pool_loses_its_namespace_labels_first() -> None:
     """A pod created in between would require a label that no node has."""
     world = shop()

@@ -12,9 +12,9 @@ def writes_within(seconds: float, undone_after: float) -> list[float]:
     """Return the times of the writes if another client undoes each after a while."""
     now, last, times = 0.0, None, list[float]()
     while now < seconds:
-        wait = last.seconds_until_due("label", now) if last else 0.0
+        wait = last.seconds_until_due(now) if last else 0.0
         now += wait
-        last = after_write(last, "label", now)
+        last = after_write(last, now)
         times.append(now)
         now += undone_after
     return times
@@ -27,25 +27,14 @@ def test_an_undone_write_is_repeated_at_least_twice_a_minute_and_seldom(undone_a
     assert all(b - a <= 30.001 + undone_after for a, b in pairwise(times))
 
 
-def test_another_write_is_never_delayed_and_starts_again() -> None:
-    last: RepeatedWrite | None = None
-    for now in range(10):
-        last = after_write(last, "label", float(now))
-    assert last is not None
-    assert last.undone == 9
-    assert last.seconds_until_due("label", 10.0) > 0
-    assert last.seconds_until_due("other", 10.0) == 0
-    assert after_write(last, "other", 10.0).undone == 0
-
-
 def test_only_a_write_that_is_undone_again_and_again_is_reported() -> None:
     last: RepeatedWrite | None = None
     reported = []
     for number in range(4):
-        last = after_write(last, "label", 180.0 * number)  # a tool that looks every 3 minutes
+        last = after_write(last, 180.0 * number)  # a tool that looks every 3 minutes
         reported.append(last.is_reported(180.0 * number))
     assert reported == [False, False, False, True]
     assert last is not None
     assert last.is_reported(540.0 + 299)
     assert not last.is_reported(540.0 + 300)
-    assert after_write(last, "label", 540.0 + 300).undone == 0
+    assert after_write(last, 540.0 + 300).undone == 0
