@@ -143,6 +143,18 @@ def test_a_budget_that_lets_none_go_holds_up_what_cannot_be_replaced_first() -> 
     }
 
 
+def test_a_budget_that_cannot_be_computed_is_quoted_as_in_a_drain() -> None:
+    message = "things.example.com does not implement the scale subresource"
+    condition = {"type": "DisruptionAllowed", "status": "False", "reason": "SyncFailed", "message": message}
+    budget = raw_budget("b", disruptionsAllowed=0)
+    failed = parse_budget({**budget, "status": {**budget["status"], "conditions": [condition]}})
+    (blocker,) = look(world([pod_of_kind("p1", kind="StatefulSet")], failed)).blockers
+    assert blocker.blocker_class is BlockerClass.BUDGET_MISCONFIGURED
+    assert message in blocker.message
+    assert "use an integer minAvailable" in blocker.hint
+    assert "no scale subresource" in blocker.hint
+
+
 def test_a_single_replica_goes_once_its_replacement_is_ready() -> None:
     found = look(world([pod_of_kind("p1")], limit("b")))
     assert (found.drainable, found.replaced_first, found.single_replica_pods) == (Drainable.YES, ("s/p1",), ("s/p1",))
