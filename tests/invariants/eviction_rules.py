@@ -14,11 +14,14 @@ from invariants.objects import (
     finished,
     has_taint,
     is_ready,
+    labels,
     move,
     name,
     node_of,
     proof,
+    required_affinity,
     seconds,
+    selects,
     uid,
 )
 from invariants.records import Change
@@ -159,9 +162,24 @@ def _replaced_first(state: RecordedState, pod: RawObject, policies: list[Resched
     return (
         waits
         and not _may_be_bound(pod)
+        and not is_colocated(state, pod)
         and may_run_twice(state, pod)
         and modes <= {ReplacementMode.PREFERRED, ReplacementMode.REQUIRED}
     )
+
+
+def is_colocated(state: RecordedState, pod: RawObject) -> bool:
+    """Whether the scheduler places no new pod elsewhere while this pod, or one that requires it, is on its node."""
+
+    def requires(one: RawObject, other: RawObject) -> bool:
+        wanted = required_affinity(one)
+        return bool(wanted) and all(selects(selector, labels(other)) for selector in wanted)
+
+    found = [other for other in state.all("pods", pod["metadata"]["namespace"]) if requires(pod, other)]
+    near = [other for other in found if node_of(other) == node_of(pod)]
+    far = [o for o in found if node_of(o) != node_of(pod) and True not in state.recent_values("cordoned", node_of(o))]
+    is_tied = any(uid(other) == uid(pod) or requires(other, pod) for other in near)
+    return is_tied and not any(map(node_of, far))
 
 
 def _may_be_bound(pod: RawObject) -> bool:

@@ -102,6 +102,13 @@ def selects(selector: RawObject | None, found: RawObject) -> bool:
     return selector is not None and all(found.get(key) == value for key, value in wanted.items())
 
 
+def required_affinity(pod: RawObject) -> list[RawObject]:
+    """Return the label selectors of the required pod affinity by hostname; the simulation has no other topology."""
+    affinity = (pod["spec"].get("affinity") or {}).get("podAffinity") or {}
+    terms = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or ()
+    return [term.get("labelSelector") or {} for term in terms if term["topologyKey"] == "kubernetes.io/hostname"]
+
+
 def has_taint(node: RawObject, key: str) -> bool:
     return any(t["key"] == key for t in node["spec"].get("taints") or ())
 

@@ -13,6 +13,7 @@ from invariants.objects import (
     move,
     name,
     node_of,
+    required_affinity,
     seconds,
     selects,
     uid,
@@ -104,6 +105,8 @@ class WaitingDrains:
         space = pod["metadata"]["namespace"]
         there = state.all("poddisruptionbudgets", space)
         budgets = [raw for raw in there if selects(raw["spec"].get("selector"), labels(pod))]
+        if required_affinity(pod):
+            return True  # a colocated pod has the blocker of the pod that it waits for
         match class_:
             case "BudgetExhausted" | "BudgetMisconfigured" | "BudgetNotObserved":
                 return any(False in state.recent_values("allowed", uid(raw), QUIET) for raw in budgets)

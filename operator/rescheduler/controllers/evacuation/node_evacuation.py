@@ -24,6 +24,7 @@ from rescheduler.controllers.evacuation.replacer import Replacer
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.core.drain import capacity, pod_evaluation, pod_summary
+from rescheduler.core.drain.colocated_pods import hold_for_colocated_pods
 from rescheduler.core.drain.eta import EvictionRates
 from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation, PodTimers
 from rescheduler.core.drain.pod_summary import PodSummary
@@ -234,7 +235,7 @@ class NodeEvacuation:
         self.unsynced_reason = None
         self._decide_again_at = pod_evaluation.decide_again_at(decisions.values())
         if mode is not MoveMode.NONE:
-            decisions |= capacity.hold_without_room(
+            decisions |= self._holds(
                 pod_decisions, decisions, forecasts, settings, may_stay=migration_requests is not None
             )
         pod_decisions = [
@@ -311,6 +312,25 @@ class NodeEvacuation:
             self._subscriber, pods_to_place, context.volumes, wait_for_plan=wait_for_plan and not context.node_failing
         )
         return None if forecasts is None else pod_evaluation.forecasts_in_effect(forecasts, pods_to_place, context)
+
+    def _holds(
+        self,
+        pod_decisions: list[tuple[Pod, PodDecision]],
+        decisions: Mapping[str, ReplacementDecision],
+        forecasts: capacity.Forecasts,
+        settings: DrainSettings,
+        *,
+        may_stay: bool,
+    ) -> dict[str, ReplacementDecision]:
+        """Return the decisions for pods that stay for lack of room, or because of colocated pods."""
+        held = capacity.hold_without_room(pod_decisions, decisions, forecasts, settings, may_stay=may_stay)
+        return held | hold_for_colocated_pods(
+            pod_decisions,
+            {**decisions, **held},
+            forecasts,
+            lambda pod: self._deps.budgets.for_pod(pod) or (),
+            self._deps.eviction_queue.evicting_uids(),
+        )
 
     def _bypass_budgets(
         self, pod_decisions: list[tuple[Pod, PodDecision]], evaluation: PodEvaluation, context: EvictionContext

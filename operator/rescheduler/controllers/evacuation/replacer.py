@@ -226,6 +226,7 @@ class Replacer:
             budgets=budgets,
             has_single_node_volume=self._workloads.has_single_node_volume(pod),
             is_bound_to_node=is_bound_to_node,
+            is_colocated=capacity.is_colocated(forecast),
             left_selector=left_selector,
             write_refusal=write_refusal,
             backoff=self._backoff(owner, forecast, now),

@@ -30,6 +30,11 @@ def blocked_by_pods_reason(forecast: Forecast | None) -> str | None:
     return forecast.reason if forecast and forecast.fit is Fit.DOES_NOT_FIT and forecast.blocked_by_pods else None
 
 
+def is_colocated(forecast: Forecast | None) -> bool:
+    """Whether the pod must leave before its new pod finds a place, and pods that stay do not keep the new pod off."""
+    return forecast is not None and bool(forecast.colocated_uids) and not forecast.blocked_by_pods
+
+
 def host_data_without_room(forecasts: Forecasts, pods: Iterable[Pod]) -> frozenset[str]:
     """Return the uids of pods that have data in a hostPath of their node, and no room elsewhere.
 

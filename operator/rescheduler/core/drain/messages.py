@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from rescheduler.api import names
 from rescheduler.api.policies import OnTimeout, Suspend
 from rescheduler.api.scalars import format_duration
+from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.messages import listing
 
 _MAX_LISTED = 5
@@ -185,6 +186,20 @@ def unreadable_pod(namespace: str, name: str, reason: str) -> tuple[str, str]:
     return (
         f"the operator cannot read this pod: {reason}",
         f"kubectl -n {namespace} get pod {name} -o yaml, correct the field or delete the pod; and report this bug",
+    )
+
+
+def leaves_with_blocked_pod(pod: str, cause: str) -> str:
+    """Return why a colocated pod stays while another one may not leave; `cause`: of the other pod."""
+    return f"this pod must share a node with {pod}, which cannot leave: {cause}"
+
+
+def budget_too_small_for_all(budget: DisruptionBudget, count: int) -> tuple[str, str]:
+    """Return the message and the hint of colocated pods that a budget lets leave only one after another."""
+    name = f"PodDisruptionBudget {budget.name}"
+    return (
+        f"{count} pods must leave together because they must share a node, and {name} allows {budget.allowed}",
+        f"let {name} allow {count} evictions: kubectl edit pdb -n {budget.namespace} {budget.name}",
     )
 
 

@@ -3,7 +3,7 @@
 The preview uses the same rules as the drain: actions, budgets and placement.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -12,6 +12,7 @@ from random import Random
 from rescheduler.api.drains import BlockerClass, OptedOutPod
 from rescheduler.api.policies import DrainSettings, NoRoom, ReplacementMode
 from rescheduler.core.drain import capacity, eta
+from rescheduler.core.drain.colocated_pods import hold_for_colocated_pods
 from rescheduler.core.drain.pod_evaluation import waiting_for_node, with_eligibility
 from rescheduler.core.drain.pod_summary import opted_out_pods
 from rescheduler.core.eviction import api_responses
@@ -228,7 +229,7 @@ def _leaves_without_place(
     if capacity.blocked_by_pods_reason(forecast) is None:
         return merged.no_room is NoRoom.EVICT
     required = decisions.replacement_mode(pod, merged) is ReplacementMode.REQUIRED
-    return not required or bool(_ineligible_reason(pod, decision, merged, inputs))
+    return not required or bool(_ineligible_reason(pod, decision, merged, inputs, forecast))
 
 
 def _pending_hint(forecast: Forecast) -> str:
@@ -239,21 +240,24 @@ def _pending_hint(forecast: Forecast) -> str:
 
 
 def _expected_blockers(
-    pod_decisions: Iterable[PodWithDecision],
+    pod_decisions: Sequence[PodWithDecision],
     settings: DrainSettings,
     inputs: PreviewInput,
-    forecasts: Mapping[str, Forecast],
+    forecasts: capacity.Forecasts,
 ) -> tuple[list[ExpectedBlocker], list[str]]:
     """Return the blockers, and the pods that leave when their replacement is Ready; `forecasts`: by uid."""
     blockers, replaced_first = [], []
+    held = hold_for_colocated_pods(pod_decisions, {}, forecasts, lambda pod: _budgets(pod, inputs), ())
     for pod, decision in sorted(pod_decisions, key=lambda row: row[0].key):
         if decision.blocker_class:
             blockers.append(ExpectedBlocker(pod.key, decision.blocker_class, decision.message, decision.hint))
+        elif (hold := held.get(pod.uid)) and hold.blocker_class:
+            blockers.append(ExpectedBlocker(pod.key, hold.blocker_class, hold.message, hold.hint))
         elif decision.action is PodAction.EVICT and (
             refusal := api_responses.predict_refusal(pod, _budgets(pod, inputs))
         ):
             merged = settings.with_rule(decision.rule)
-            reason = _ineligible_reason(pod, decision, merged, inputs)
+            reason = _ineligible_reason(pod, decision, merged, inputs, forecasts.get(pod.uid))
             if refusal.blocker_class is not BlockerClass.SEVERAL_BUDGETS and not reason:
                 if not (cause := capacity.blocked_by_pods_reason(forecasts.get(pod.uid))):
                     replaced_first.append(pod.key)
@@ -280,7 +284,9 @@ def _workload(pod: Pod, inputs: PreviewInput) -> Workload | None:
     return Workload(deployment, (owner,), (pod,)) if owner and deployment else None
 
 
-def _ineligible_reason(pod: Pod, decision: PodDecision, settings: DrainSettings, inputs: PreviewInput) -> str:
+def _ineligible_reason(
+    pod: Pod, decision: PodDecision, settings: DrainSettings, inputs: PreviewInput, forecast: Forecast | None
+) -> str:
     """Return why the pod is not replaced first; empty if it is. `settings`: with the rule of the pod."""
     has_single_node_volume = inputs.volumes.has_single_node_volume(pod)
     replacement_input = decisions.ReplacementInput(
@@ -289,6 +295,7 @@ def _ineligible_reason(pod: Pod, decision: PodDecision, settings: DrainSettings,
         _budgets(pod, inputs),
         has_single_node_volume,
         is_bound_to_node=decision.is_bound_to_node,
+        is_colocated=capacity.is_colocated(forecast),
     )
     return decisions.ineligible_reason(pod, _workload(pod, inputs), replacement_input)
 

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
+from rescheduler.core.model.messages import listing
+
+_MAX_LISTED = 3
 NO_OTHER_NODE = "there is no other node"
 POD_LIMIT_REACHED = "full (number of pods)"
 CORDONED_OR_DRAINING = "cordoned or being drained"
@@ -32,6 +35,11 @@ def no_node_takes_pod(node_count: int, rejections: Iterable[tuple[str, int]]) ->
     """Return why no other node takes a pod; `rejections`: texts with their number of nodes."""
     parts = ", ".join(f"{count} {text}" for text, count in rejections)
     return f"0 of {node_count} other nodes can take the pod: {parts}"
+
+
+def no_room_for_all(pods: Sequence[str]) -> str:
+    """Return that no node has room for all of the colocated pods; `pods`: `namespace/name` of each."""
+    return f"no other node has room for all {len(pods)} pods that must share it: {listing(pods, _MAX_LISTED)}"
 
 
 def insufficient_resource(resource: str, requested: str, max_free: str) -> str:

@@ -12,8 +12,14 @@ from enum import StrEnum
 from random import Random
 
 from rescheduler.core.model.resource_fit import nodes_with_room
+from rescheduler.core.placement import messages
+from rescheduler.core.placement.colocation import (
+    ColocatedGroups,
+    find_colocated_groups,
+    has_node_for_all,
+    is_kept_off_by_pods,
+)
 from rescheduler.core.placement.guaranteed_fits import guaranteed_groups
-from rescheduler.core.placement.messages import DEPENDS_ON_OTHER_PODS
 from rescheduler.core.placement.pod_constraints import PodConstraints
 from rescheduler.core.placement.pod_snapshot import ScheduledPod
 from rescheduler.core.placement.problem import EquivalenceGroup, PlacementInput, PlacementProblem
@@ -50,12 +56,17 @@ class Forecast:
         rank: place in the order of the plan; pods that fit come first.
         reason: why the pod does not fit, or why only the scheduler can decide; None if the pod fits.
         blocked_by_pods: whether constraints of other pods block it, so that more capacity would not help.
+        colocated_uids: uids of the pods that must leave together with this pod, its own included; empty if there are none.
     """
 
     fit: Fit
     rank: int = 0
     reason: str | None = None
     blocked_by_pods: bool = False
+    colocated_uids: frozenset[str] = frozenset()
+
+
+_Result = tuple[Fit, UnschedulableReason]
 
 
 def plan(pods_to_place: Sequence[ScheduledPod], inputs: PlacementInput, random: Random | None = None) -> list[Forecast]:
@@ -64,7 +75,7 @@ def plan(pods_to_place: Sequence[ScheduledPod], inputs: PlacementInput, random: 
     PodConstraints(problem).apply()
     simulation = _Simulation(problem, random or Random(0))  # noqa: S311 - a fixed seed: equal input, equal plan
     fewest, most = simulation.compute_bounds()
-    results: list[tuple[Fit, UnschedulableReason]] = [(Fit.FITS, UnschedulableReason())] * len(pods_to_place)
+    results: list[_Result] = [(Fit.FITS, UnschedulableReason())] * len(pods_to_place)
     explainer = UnschedulableExplainer(simulation.last_run)
     for group in problem.groups:
         reason = (
@@ -78,12 +89,44 @@ def plan(pods_to_place: Sequence[ScheduledPod], inputs: PlacementInput, random: 
             elif number >= most[group]:
                 results[position] = (Fit.DOES_NOT_FIT, reason)
             elif number >= fewest[group]:
-                results[position] = (Fit.UNKNOWN, UnschedulableReason(DEPENDS_ON_OTHER_PODS))
+                results[position] = (Fit.UNKNOWN, UnschedulableReason(messages.DEPENDS_ON_OTHER_PODS))
+    colocated_uids: dict[int, frozenset[str]] = {}
+    for colocated in find_colocated_groups(problem):
+        positions = sorted(position for group in colocated for position in group.pod_indexes)
+        _judge_as_one(results, positions, problem, colocated, [pods_to_place[position].key for position in positions])
+        colocated_uids |= dict.fromkeys(positions, frozenset(pods_to_place[position].uid for position in positions))
     ranks = {position: rank for rank, position in enumerate(simulation.sort_pods(results))}
     return [
-        Forecast(fit, ranks[position], reason.message, reason.blocked_by_pods)
+        Forecast(
+            fit, ranks[position], reason.message, reason.blocked_by_pods, colocated_uids.get(position, frozenset())
+        )
         for position, (fit, reason) in enumerate(results)
     ]
+
+
+def _judge_as_one(
+    results: list[_Result],
+    positions: Sequence[int],
+    problem: PlacementProblem,
+    colocated: ColocatedGroups,
+    keys: Sequence[str],
+) -> None:
+    """Give colocated pods one result, the worst: a pod that fits alone could not follow the others, or they it.
+
+    `positions`: of these pods in the results. `keys`: `namespace/name` of each.
+    """
+    unplaced = [results[position] for position in positions if results[position][0] is not Fit.FITS]
+    if not unplaced or len(positions) == 1:
+        return
+    fit, reason = Fit.UNKNOWN, UnschedulableReason(messages.DEPENDS_ON_OTHER_PODS)
+    own_reasons = [own for own_fit, own in unplaced if own_fit is Fit.DOES_NOT_FIT and not own.blocked_by_pods]
+    if any(own_fit is Fit.DOES_NOT_FIT for own_fit, _ in unplaced) and not has_node_for_all(problem, colocated):
+        blocked_by_pods = not own_reasons and is_kept_off_by_pods(colocated)
+        fit, reason = Fit.DOES_NOT_FIT, UnschedulableReason(messages.no_room_for_all(keys), blocked_by_pods)
+    for position in positions:
+        own_fit, own = results[position]
+        if own_fit is not fit or own.blocked_by_pods is not reason.blocked_by_pods:
+            results[position] = (fit, reason)
 
 
 class _Simulation:
@@ -131,7 +174,7 @@ class _Simulation:
         uniform = self._random.uniform
         return lambda free, allocatable, requested: score(free, allocatable, requested) + uniform(0, max_noise)
 
-    def sort_pods(self, results: Sequence[tuple[Fit, UnschedulableReason]]) -> list[int]:
+    def sort_pods(self, results: Sequence[_Result]) -> list[int]:
         """Return the indexes of all pods in the order of the plan; pods that fit come first."""
         order = {Fit.FITS: 0, Fit.UNKNOWN: 1, Fit.DOES_NOT_FIT: 2}
         unknown = [position for g in self._problem.groups if g.unknown_reason for position in g.pod_indexes]

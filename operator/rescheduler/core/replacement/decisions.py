@@ -81,6 +81,7 @@ class ReplacementInput:
         budgets: the PodDisruptionBudgets that cover the pod.
         has_single_node_volume: the pod mounts a claim that only one node can attach.
         is_bound_to_node: only this node can have a new pod in place of the pod.
+        is_colocated: its required affinity lets a new pod run elsewhere only after this pod has left.
         left_selector: the labels of the pod no longer match its ReplicaSet.
         write_refusal: how the API server refuses writes on the pod; None if it does not.
         backoff: the last failure of the owner, even if its pause is over; None if there is none.
@@ -98,6 +99,7 @@ class ReplacementInput:
     budgets: Sequence[DisruptionBudget] = ()
     has_single_node_volume: bool = False
     is_bound_to_node: bool = False
+    is_colocated: bool = False
     left_selector: bool = False
     write_refusal: PodWriteRefusal | None = None
     backoff: ReplacementBackoff | None = None
@@ -294,6 +296,7 @@ def ineligible_reason(pod: Pod, workload: Workload | None, inputs: ReplacementIn
         (has_mover(pod), "Mover"),
         (not deployment.allows_surge, "NoSurge"),
         (pod.pinned_to_node or inputs.is_bound_to_node, "Pinned"),
+        (inputs.is_colocated, "Colocated"),
         (inputs.has_single_node_volume, "ExclusiveVolume"),
         (bool(pod.host_paths), "HostPath"),
         (not pod.ready, "NotReady"),

@@ -33,6 +33,7 @@ _NOT_REPLACED_CAUSES = {
     "NoDeployment": "no Deployment controls it",
     "NoSurge": "its Deployment allows no additional pod",
     "Pinned": "only this node can have it",
+    "Colocated": "its required pod affinity lets a new pod run elsewhere only after this pod has left",
     "ExclusiveVolume": "its volume can be attached to one node only",
     "NotReady": "it is not Ready",
     "LeftSelector": "its labels no longer match its ReplicaSet",

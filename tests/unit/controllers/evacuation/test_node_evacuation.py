@@ -277,6 +277,15 @@ def test_a_pod_without_room_is_held_only_if_pods_move() -> None:
     assert waiting.summary.blockers == ()
 
 
+def test_a_pod_that_must_share_a_node_with_a_blocked_pod_stays() -> None:
+    node = Node(pod("a", owner=Owner("StatefulSet", "db", "o")), pod("b", owner=None))
+    together = Forecast(Fit.FITS, colocated_uids=frozenset({"a", "b"}))
+    node.planner.forecasts = {"a": together, "b": together}
+    blockers = node.move().summary.blockers
+    assert {(blocker.pod, str(blocker.class_)) for blocker in blockers} == {("a", "Unmanaged"), ("b", "Unmanaged")}
+    assert node.queue.sent == []
+
+
 def test_a_migration_moves_the_requested_pod_and_returns_others() -> None:
     node = Node(pod("a"), released("b"), pod("c"))
     node.replacer.decisions = {

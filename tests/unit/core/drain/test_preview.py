@@ -22,6 +22,7 @@ from rescheduler.core.placement.pod_requirements import PodRequirementsParser
 from rescheduler.core.placement.pod_snapshot import PodSnapshot
 from rescheduler.core.placement.problem import PlacementInput
 from unit.builders import NOW, raw_budget, raw_node, raw_pod
+from unit.core.placement.forecasting import affinity
 
 READY = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
 WEB = Deployment("s", "web", "d", replicas=1)
@@ -289,3 +290,16 @@ def test_a_budget_holds_a_pod_that_other_pods_keep_off_and_the_hint_names_the_sp
 def test_pods_without_room_leave_if_the_policy_lets_them() -> None:
     found = look(world([pod_of_kind("p1", cpu="9")]), no_room="Evict")
     assert (found.drainable, [(row.pod, row.hint) for row in found.pending]) == (Drainable.YES, [("s/p1", "")])
+
+
+def test_a_pod_that_must_leave_before_its_new_pod_finds_a_place_cannot_be_replaced_first() -> None:
+    found = look(world([pod_of_kind("p1", **affinity("podAffinity"))], limit("b")))
+    assert causes(found) == {"s/p1": BlockerClass.BUDGET_MISCONFIGURED}
+    assert found.blockers[0].message.endswith("a new pod run elsewhere only after this pod has left")
+
+
+def test_pods_that_must_leave_together_are_held_up_by_a_budget_that_lets_only_some_go() -> None:
+    raws = [pod_of_kind(name, **affinity("podAffinity")) for name in ("p1", "p2")]
+    found = look(world(raws, limit("b", allowed=1)))
+    assert causes(found) == dict.fromkeys(("s/p1", "s/p2"), BlockerClass.BUDGET_EXHAUSTED)
+    assert look(world(raws, limit("b", allowed=2))).drainable is Drainable.YES

@@ -117,6 +117,7 @@ def test_one_pod_is_released_without_room_and_after_a_setback(
         ({}, {"host_paths": ("/d",)}, "HostPath"),
         ({"is_bound_to_node": True}, {}, "Pinned"),
         ({}, {"pinned_to_node": True}, "Pinned"),
+        ({"is_colocated": True}, {}, "Colocated"),
         ({}, {"ready": False}, "NotReady"),
         ({"budgets": (FULL, FULL)}, {}, "SeveralBudgets"),
         ({"left_selector": True}, {}, "LeftSelector"),
