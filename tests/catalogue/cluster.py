@@ -136,10 +136,10 @@ class Cluster:
         body = {"metadata": {"annotations": {"catalogue/probe": "x"}}}
         return not self._admin.patch(f"{self._path}/{pod['metadata']['name']}", body)
 
-    def set_ready(self, pod: Pod) -> None:
-        """Set a pod Ready, as its kubelet does."""
+    def set_ready(self, pod: Pod, status: str = "True") -> None:
+        """Set a pod Ready, or not Ready, as its kubelet does."""
         now = pod["metadata"]["creationTimestamp"]
-        self.patch_status(pod, {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}]})
+        self.patch_status(pod, {"conditions": [{"type": "Ready", "status": status, "lastTransitionTime": now}]})
 
     def patch_status(self, pod: Pod, status: object) -> None:
         """Patch the status of a pod."""
@@ -158,6 +158,12 @@ class Cluster:
         reference = {"apiVersion": f"{GROUP}/v1", "kind": KIND, "name": owner, "uid": self._owners[owner]}
         pod["metadata"]["ownerReferences"] = [reference | {"controller": True}]
         pod["metadata"]["labels"] |= {OWNER: owner, "app": owner}
+        return pod
+
+    def pod_of(self, owner: str, name: str, labels: dict[str, str], **spec: Any) -> dict[str, Any]:
+        """Return a new pod without a controller that counts as a pod of `owner`."""
+        pod = mark(workloads.bare_pod(name, self.space, **spec), self.space)
+        pod["metadata"]["labels"] |= {OWNER: owner, **labels}
         return pod
 
     def settle(self, name: str, count: int) -> None:

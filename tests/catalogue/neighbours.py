@@ -215,6 +215,38 @@ def rollout(cluster: Cluster, *, deployment: str, after: float) -> AbstractConte
     return _after(after, lambda: cluster.plane.kubectl(*command))
 
 
+def helper(
+    cluster: Cluster, *, owner: str, called: str, replicas: int, controlled: bool, labels: dict[str, str] | None = None
+) -> AbstractContextManager[None]:
+    """Create one pod next to each pod of an owner, controlled by that pod or by nobody.
+
+    A pod that loses its helper is not Ready from then on, like one that loses a mount or a disk. `replicas`: number of
+    helpers at first.
+    """
+    del replicas  # the runner waits for that many
+    served: set[str] = set()  # uids of pods that have had a helper
+
+    def look() -> None:
+        pods = cluster.pods()
+        there = {pod["metadata"]["name"] for pod in pods if not going(pod)}
+        for pod in pods:
+            uid, node = pod["metadata"]["uid"], pod["spec"].get("nodeName")
+            name = f"{called}-{uid[:8]}"
+            if owner_of(pod) != owner or not node or going(pod) or name in there:
+                continue
+            if uid in served:
+                cluster.set_ready(pod, "False")
+                continue
+            made = cluster.pod_of(called, name, labels or {}, nodeName=node)
+            if controlled:
+                reference = {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": uid}
+                made["metadata"]["ownerReferences"] = [reference | {"controller": True}]
+            cluster.plane.apply(made)
+            served.add(uid)
+
+    return _looking(look)
+
+
 def autoscaler(
     cluster: Cluster, *, after: float, most: int = 1, least: int | None = None
 ) -> AbstractContextManager[None]:
@@ -275,11 +307,12 @@ NEIGHBOURS: dict[str, Neighbour] = {
         returns_to_node,
         completes,
         rollout,
+        helper,
         autoscaler,
         controllers_away,
     )
 }
-EARLY = frozenset({"gate-admitter", "single-writer", "custom-owner", "returns-to-node"})
+EARLY = frozenset({"gate-admitter", "single-writer", "custom-owner", "returns-to-node", "helper"})
 
 
 def start(cluster: Cluster, described: dict[str, Any]) -> AbstractContextManager[None]:

@@ -29,6 +29,7 @@ from rescheduler.core.drain.eta import EvictionRates
 from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation, PodTimers
 from rescheduler.core.drain.pod_summary import PodSummary
 from rescheduler.core.eviction.api_responses import EvictionResult
+from rescheduler.core.eviction.controlling_pods import controlling_pods_seen, follow_controlling_pods
 from rescheduler.core.eviction.pod_actions import EvictionContext, PodAction, PodDecision
 from rescheduler.core.model import pods
 from rescheduler.core.model.disruption_budgets import DisruptionBudget
@@ -197,11 +198,7 @@ class NodeEvacuation:
             for pod in self._informer.items.values()
             if (cause := pod_evaluation.move_cause(pod, self._subscriber, migration_requests))
         }
-        pod_decisions = [
-            (pod, pod_evaluation.decide_pod(pod, settings, context, migration_requests))
-            for pod in self._informer.items.values()
-            if pod.uid in move_causes
-        ]
+        pod_decisions = self._decide_pods(settings, context, move_causes, migration_requests)
         pod_decisions.sort(key=lambda row: (row[1].order, row[0].priority, row[0].key))
         namespaces = {
             pod.namespace for pod, decision in pod_decisions if decision.action is PodAction.EVICT or pod.release_record
@@ -286,6 +283,23 @@ class NodeEvacuation:
             summary = pod_summary.with_unreadable(summary, unreadable, blocked_since, context.now)
         self._count_moved(status, summary, context.now)
         return replace(evaluation, summary=summary)
+
+    def _decide_pods(
+        self,
+        settings: DrainSettings,
+        context: EvictionContext,
+        move_causes: Mapping[str, str],
+        migration_requests: Mapping[str, str] | None,
+    ) -> list[tuple[Pod, PodDecision]]:
+        """Return the decision for each pod that moves; a pod that another pod controls leaves with that pod."""
+        seen = controlling_pods_seen(self.node_pods(), self._timers.controlling_pods_seen, context.now)
+        self._timers = replace(self._timers, controlling_pods_seen=seen)
+        decided = [
+            (pod, pod_evaluation.decide_pod(pod, settings, context, migration_requests))
+            for pod in self.node_pods()
+            if pod.uid in move_causes
+        ]
+        return follow_controlling_pods(decided, seen, context)
 
     def _record_removals(self, settings: DrainSettings, now: datetime) -> None:
         """Record the released pods that are gone without an eviction by the operator."""

@@ -17,6 +17,7 @@ from rescheduler.core.drain.pod_summary import PodSummary
 from rescheduler.core.drain.state_machine import BLOCKED_AFTER
 from rescheduler.core.eviction import pod_actions
 from rescheduler.core.eviction.api_responses import EvictionOutcome, EvictionResult
+from rescheduler.core.eviction.helpers import is_helper
 from rescheduler.core.eviction.pod_actions import EvictionContext, PodAction, PodDecision, RequiredProof
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.volumes import DETACH_STUCK_AFTER, NodeVolumes
@@ -55,11 +56,13 @@ class PodTimers:
         refused_since: start of the expected refusal, by pod uid.
         unready_since: first evaluation at which the pod was not Ready, by pod uid.
         unused_since: first evaluation at which no pod used the attached volume, by name of the volume.
+        controlling_pods_seen: last evaluation at which the pod that controls the pod was on the node, by pod uid.
     """
 
     refused_since: Mapping[str, datetime] = field(default_factory=dict)
     unready_since: Mapping[str, datetime] = field(default_factory=dict)
     unused_since: Mapping[str, datetime] = field(default_factory=dict)
+    controlling_pods_seen: Mapping[str, datetime] = field(default_factory=dict)
 
     def seconds_until_reported(self, now: datetime) -> float:
         """Return the seconds until the next refusal becomes a blocker."""
@@ -168,10 +171,15 @@ def move_cause(pod: Pod, subscriber: str, migration_requests: Mapping[str, str] 
 def decide_pod(
     pod: Pod, settings: DrainSettings, context: EvictionContext, migration_requests: Mapping[str, str] | None
 ) -> PodDecision:
-    """Return the decision for one pod; a migration skips a released pod without a request, so that it is returned."""
+    """Return the decision for one pod.
+
+    A migration skips a released pod without a request, so that it is returned. It skips pods that belong to other pods of
+    the node: helpers, and pods that another pod controls.
+    """
     if migration_requests is None:
         return pod_actions.decide_action(pod, settings, context)
-    if pod.uid not in migration_requests and not pod.deletion_timestamp:
+    belongs_to_others = pod_actions.is_controlled_by_pod(pod) or is_helper(pod)
+    if (pod.uid not in migration_requests or belongs_to_others) and not pod.deletion_timestamp:
         return PodDecision(PodAction.SKIP)
     # The node of a migration may keep the pod, so a pod that only this node can have lacks room like any other pod.
     return replace(pod_actions.decide_action(pod, settings, context), is_bound_to_node=False)

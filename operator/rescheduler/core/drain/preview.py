@@ -16,6 +16,7 @@ from rescheduler.core.drain.colocated_pods import hold_for_colocated_pods
 from rescheduler.core.drain.pod_evaluation import waiting_for_node, with_eligibility
 from rescheduler.core.drain.pod_summary import opted_out_pods
 from rescheduler.core.eviction import api_responses
+from rescheduler.core.eviction.controlling_pods import follow_controlling_pods
 from rescheduler.core.eviction.pod_actions import (
     EvictionContext,
     PodAction,
@@ -196,7 +197,8 @@ def _pod_decisions(node: Node, settings: DrainSettings, inputs: PreviewInput) ->
         daemon_set_uids=inputs.daemon_sets,
         volumes=inputs.volumes,
     )
-    return [(pod, decide_action(pod, settings, context)) for pod in inputs.pods_by_node.get(node.name, ())]
+    decided = [(pod, decide_action(pod, settings, context)) for pod in inputs.pods_by_node.get(node.name, ())]
+    return follow_controlling_pods(decided, {}, context)
 
 
 def _placement_input(node: Node, inputs: PreviewInput) -> PlacementInput:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from rescheduler.api import names
+from rescheduler.core.eviction.helpers import HELPER_ORDER
 from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.pods import Pod
 
@@ -94,11 +95,18 @@ def stuck_terminating_message(end: datetime, finalizers: Iterable[str]) -> str:
     )
 
 
+_HELPER_RULE = f"drain.rules: [{{podSelector: {{matchLabels: {{KEY: VALUE}}}}, order: {HELPER_ORDER}}}]"
+
+
 def stuck_terminating_hint(pod: Pod) -> str:
     """Return what to check for a pod that stays Terminating."""
     if pod.finalizers:
         return "ask the owners of the finalizers to finish their work"
-    return f"check the kubelet and the volumes of the pod: kubectl describe pod -n {pod.namespace} {pod.name}"
+    return (
+        f"check the kubelet and the volumes of the pod: kubectl describe pod -n {pod.namespace} {pod.name}; "
+        "if a helper that serves its volumes left first, add a rule for such helpers to the policy: "
+        f"{_HELPER_RULE}"
+    )
 
 
 def waiting_for_proof_message(*, has_single_node_volume: bool) -> str:

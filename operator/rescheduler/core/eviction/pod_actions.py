@@ -22,6 +22,7 @@ from rescheduler.api.policies import (
 )
 from rescheduler.api.untrusted import EARLIEST_TIME
 from rescheduler.core.eviction import messages
+from rescheduler.core.eviction.helpers import HELPER_ORDER, is_helper
 from rescheduler.core.eviction.opt_outs import FOREVER, opt_outs, protected_until
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.volumes import NodeVolumes
@@ -46,6 +47,7 @@ class PodAction(StrEnum):
     EVICT = "Evict"  # plain eviction, within the budget of the pod
     DELETE = "Delete"  # plain delete, with the UID as precondition
     WAIT_TERMINATING = "WaitTerminating"  # the pod is Terminating: wait
+    WAIT_CONTROLLER = "WaitController"  # the pod that controls the pod leaves first: wait
     SKIP = "Skip"  # the pod is not part of the drain
     BLOCK = "Block"  # the pod must leave, but may not: report a blocker
 
@@ -144,7 +146,8 @@ _PLACEMENT_NOT_NEEDED = (BlockerClass.LOCAL_VOLUME, BlockerClass.WAIT_COMPLETED)
 
 def needs_placement(pod: Pod, decision: PodDecision) -> bool:
     """Whether the owner creates a new pod for this pod, which needs room on another node."""
-    if decision.action in (PodAction.SKIP, PodAction.WAIT_TERMINATING) or decision.is_bound_to_node:
+    stays_or_is_recreated = (PodAction.SKIP, PodAction.WAIT_TERMINATING, PodAction.WAIT_CONTROLLER)
+    if decision.action in stays_or_is_recreated or decision.is_bound_to_node:
         return False
     if not _is_recreated(pod):
         return False
@@ -183,6 +186,8 @@ def decide_action(pod: Pod, drain: DrainSettings, context: EvictionContext) -> P
 
 def _is_bound_to_node(pod: Pod, context: EvictionContext) -> bool:
     """Whether only this node can have a new pod in place of this pod."""
+    if is_controlled_by_pod(pod):
+        return False  # the next controlling pod creates the next pod, on its own node
     is_bound = pod.pinned_to_node or context.volumes.needs_local_volume(pod)
     return is_bound and _is_recreated(pod) and not pod.finished
 
@@ -245,6 +250,11 @@ def bypass_budget(pod: Pod, decision: PodDecision, context: EvictionContext) -> 
     return replace(decision, action=PodAction.DELETE, only_if_unchanged=True)
 
 
+def is_controlled_by_pod(pod: Pod) -> bool:
+    """Whether the controller of the pod is another pod."""
+    return pod.owner is not None and pod.owner.kind == "Pod"
+
+
 def _is_daemon_set_pod(pod: Pod) -> bool:
     return pod.owner is not None and pod.owner.kind == "DaemonSet"
 
@@ -254,6 +264,8 @@ def _order(pod: Pod, rule: DrainRule | None, context: EvictionContext) -> int:
         return OWN_POD_ORDER
     if rule:
         return rule.order
+    if is_helper(pod):
+        return HELPER_ORDER
     return CRITICAL_ORDER if pod.priority_class in _CRITICAL_PRIORITY_CLASSES else 0
 
 
@@ -293,7 +305,8 @@ def _block_protected(pod: Pod, drain: DrainSettings, order: int, context: Evicti
 
 
 def _block_unmanaged(pod: Pod, drain: DrainSettings, order: int) -> PodDecision | None:
-    if _is_recreated(pod) or drain.unmanaged is EvictOrBlock.EVICT:
+    # A helper is created on demand. It leaves last, and its tool often deletes the helper before its turn.
+    if _is_recreated(pod) or is_helper(pod) or drain.unmanaged is EvictOrBlock.EVICT:
         return None
     return _block(BlockerClass.UNMANAGED, order, messages.unmanaged_message(pod), messages.unmanaged_hint(pod))
 

@@ -277,6 +277,14 @@ def test_a_pod_without_room_is_held_only_if_pods_move() -> None:
     assert waiting.summary.blockers == ()
 
 
+def test_a_pod_whose_controlling_pod_is_gone_is_left_to_garbage_collection_first() -> None:
+    node = Node(pod("a"), pod("b", owner=Owner("Pod", "a", "a")))
+    node.move()
+    node.set_pods(pod("b", owner=Owner("Pod", "a", "a")))
+    node.move()
+    assert node.queue.sent == []
+
+
 def test_a_pod_that_must_share_a_node_with_a_blocked_pod_stays() -> None:
     node = Node(pod("a", owner=Owner("StatefulSet", "db", "o")), pod("b", owner=None))
     together = Forecast(Fit.FITS, colocated_uids=frozenset({"a", "b"}))
@@ -284,6 +292,12 @@ def test_a_pod_that_must_share_a_node_with_a_blocked_pod_stays() -> None:
     blockers = node.move().summary.blockers
     assert {(blocker.pod, str(blocker.class_)) for blocker in blockers} == {("a", "Unmanaged"), ("b", "Unmanaged")}
     assert node.queue.sent == []
+
+
+def test_a_pod_that_another_pod_controls_leaves_with_that_pod() -> None:
+    node = Node(pod("a"), pod("b", owner=Owner("Pod", "a", "a")))
+    assert node.move().summary.remaining == 2
+    assert node.queue.sent == [("a", PodAction.EVICT)]
 
 
 def test_a_migration_moves_the_requested_pod_and_returns_others() -> None:

@@ -107,6 +107,13 @@ def test_a_released_pod_without_a_request_is_skipped_so_that_it_is_returned() ->
     assert pod_evaluation.decide_pod(leaving, DrainSettings(), context, {}).action is PodAction.WAIT_TERMINATING
 
 
+def test_a_migration_leaves_pods_that_belong_to_other_pods_of_the_node() -> None:
+    requests, context = {"a": "NamespacePool/shop"}, EvictionContext(NOW)
+    for found in (pod("a", owner=Owner("Pod", "main", "m")), pod("a", labels={"kubevirt.io": "hotplug-disk"})):
+        assert pod_evaluation.decide_pod(found, DrainSettings(), context, requests).action is PodAction.SKIP
+        assert pod_evaluation.decide_pod(found, DrainSettings(), context, None).action is PodAction.EVICT
+
+
 def test_rebalancing_needs_no_plan_and_pools_and_drains_do() -> None:
     rows = [(pod("a"), EVICT), (pod("b"), EVICT)]
     causes = {"a": "Rebalance/x", "b": "NamespacePool/shop"}
