@@ -32,6 +32,7 @@ CHANGES: tuple[Callable[[RecordedState, Change], Violations], ...] = (
     start_rules.slots_are_kept,
     eviction_rules.only_pods_of_a_drain_go,
     eviction_rules.nothing_is_forced_without_right,
+    eviction_rules.pods_leave_after_the_pod_that_controls_them,
     eviction_rules.served_as_before,
     eviction_rules.releases_are_few,
     eviction_rules.none_follows_one_that_is_not_replaced,

@@ -124,6 +124,20 @@ def _overdue(state: RecordedState, pod: RawObject, node: RawObject) -> bool:
     return False
 
 
+def pods_leave_after_the_pod_that_controls_them(state: RecordedState, change: Change) -> Violations:
+    """Check that a pod whose controller is a pod of its node does not leave first; an unreachable node has no order."""
+    pod = change.ends
+    node = state.node(node_of(pod)) if pod else None
+    if pod is None or node is None or controller(pod).get("kind") != "Pod" or finished(pod):
+        return
+    space, above = pod["metadata"]["namespace"], controller(pod)
+    controlling = next((p for p in state.all("pods", space) if uid(p) == above.get("uid")), None)
+    if "Unknown" in state.recent_values("ready", name(node)) or _overdue(state, pod, node):
+        return
+    if controlling and not deleting(controlling) and node_of(controlling) == node_of(pod):
+        yield f"ends a pod before {name(controlling)}, which controls it"
+
+
 def served_as_before(state: RecordedState, change: Change) -> Violations:
     """Check that with replacement first no Ready pod leaves before its replacement is Ready.
 

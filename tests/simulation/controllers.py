@@ -309,6 +309,7 @@ _OWNERS = {
     "ReplicaSet": "replicasets",
     "StatefulSet": "statefulsets",
     "DaemonSet": "daemonsets",
+    "Pod": "pods",
 }
 
 

@@ -4,7 +4,7 @@ import asyncio
 import random
 
 from harness import workloads
-from invariants.objects import deleting, labels, released
+from invariants.objects import deleting, labels, name, node_of, released, uid
 from rescheduler.core.model.raw import RawObject
 from simulation.admission import TEAM, TakesOver, labels_stay, pods_have_a_controller
 from simulation.clusters import SPACE, Cluster
@@ -29,6 +29,34 @@ class Pruner(Controller):
                 self.server.remove("pods", pod, user="pruner")
 
 
+class Attacher(Controller):
+    """Keep a pod next to each pod of one application, and let that pod control it, as tools for hotplugged disks do."""
+
+    kinds = ("pods",)
+
+    def reconcile(self) -> None:
+        there = {name(pod) for pod in self.server.all("pods", SPACE)}
+        for pod in self.server.all("pods", SPACE):
+            beside = f"attached-{name(pod)}"
+            if labels(pod).get("app") == "single" and node_of(pod) and not deleting(pod) and beside not in there:
+                made = workloads.bare_pod(beside, SPACE, nodeName=node_of(pod))
+                owner = {"apiVersion": "v1", "kind": "Pod", "name": name(pod), "uid": uid(pod), "controller": True}
+                made["metadata"]["ownerReferences"] = [owner]
+                self.server.make("pods", made, user="attacher")
+
+
+def pair() -> list[RawObject]:
+    """Return two Deployments whose pods must share a node."""
+    found: list[RawObject] = []
+    for called in ("left", "right"):
+        term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"pair": "x"}}}
+        affinity = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+        workload = workloads.deployment(called, 1, SPACE, affinity=affinity)
+        workload["spec"]["template"]["metadata"]["labels"] |= {"pair": "x"}
+        found.append(workload)
+    return found
+
+
 def of_the_team(workload: RawObject) -> RawObject:
     """Return the same workload with the team's label on its pods."""
     workload["spec"]["template"]["metadata"]["labels"] |= TEAM
@@ -41,8 +69,8 @@ def overlapping(workload: RawObject) -> RawObject:
     return of_the_team(workload)
 
 
-def settle_in(chance: random.Random, cluster: Cluster) -> list[str]:
-    """Add some of these controllers for the whole run; return their names."""
+def settle_in(chance: random.Random, cluster: Cluster, more: random.Random) -> list[str]:
+    """Add some of these controllers for the whole run; return their names. `more`: for those that came later."""
     deploy, policies = cluster.deploy, cluster.server.policies
     neighbours = {
         "daemon set": lambda: deploy(overlapping(workloads.daemon_set("agent", SPACE))),
@@ -52,7 +80,12 @@ def settle_in(chance: random.Random, cluster: Cluster) -> list[str]:
         "labels stay": lambda: policies.append(labels_stay),
         "mover": lambda: policies.append(_mover(chance, cluster)),
     }
-    found = [each for each in neighbours if chance.random() < 0.25]
+    later = {
+        "attacher": lambda: cluster.controllers.append(Attacher(cluster.server, more)),
+        "pair": lambda: deploy(*pair()),
+    }
+    found = [each for each in neighbours if chance.random() < 0.25] + [each for each in later if more.random() < 0.25]
+    neighbours |= later
     for each in found:
         neighbours[each]()
     return found

@@ -151,11 +151,11 @@ def _objects(chance: random.Random) -> list[RawObject]:
     ]
 
 
-def _build(chance: random.Random, cluster: Cluster, *, rebalances: bool) -> RawObject:
+def _build(chance: random.Random, cluster: Cluster, more: random.Random, *, rebalances: bool) -> RawObject:
     zones = chance.choice(((), ("a", "b"), ("a", "b", "c")))
     count, masters = chance.randint(4, 8), chance.choice((0, 0, 2, 3))
-    found = settle_in(chance, cluster)
-    room = chance.choice((6, 8, 30)) + len({"daemon set", "bare set"} & set(found))
+    found = settle_in(chance, cluster, more)
+    room = chance.choice((6, 8, 30)) + len({"daemon set", "bare set", "attacher", "pair"} & set(found))
     for index in range(count):
         zone = {ZONE: zones[index % len(zones)]} if zones else {}
         role = {CONTROL_PLANE: ""} if index < masters else {}
@@ -193,7 +193,7 @@ async def _run_seed(seed: int, faults: Sequence[Fault] | None, settles: float, *
     cluster.server.checkers += [checker, run_log]
     cluster.server.answered.append(checker.answer)
     structlog.configure(processors=[run_log.log], cache_logger_on_first_use=False)
-    policy = _build(chance, cluster, rebalances=rebalances)
+    policy = _build(chance, cluster, random.Random(f"more {seed}"), rebalances=rebalances)
     result = RunResult(
         seed, draw(chance, cluster, ["web", "single", "never"], minutes=MINUTES) if faults is None else faults, policy
     )

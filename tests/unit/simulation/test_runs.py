@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rescheduler.controllers.evacuation import node_evacuation
 from rescheduler.controllers.evacuation.eviction_queue import EvictionQueue
 from rescheduler.core.drain import node_patches
 from rescheduler.core.eligibility import decision
@@ -85,6 +86,11 @@ def test_a_missing_precondition_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_acting_without_proof_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pod_actions, "may_run_twice", lambda *_: True)
     assert found(unreachable(), "must not run twice")
+
+
+def test_a_pod_that_leaves_before_the_pod_that_controls_it_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_evacuation, "follow_controlling_pods", lambda decided, *_: decided)
+    assert found(maintained(), "which controls it")
 
 
 def test_acting_in_a_storm_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
