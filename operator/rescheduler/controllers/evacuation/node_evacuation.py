@@ -24,7 +24,7 @@ from rescheduler.controllers.evacuation.replacer import Replacer
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.core.drain import capacity, pod_evaluation, pod_summary
-from rescheduler.core.drain.colocated_pods import hold_for_colocated_pods
+from rescheduler.core.drain.colocated_pods import hold_for_colocated_pods, with_common_order
 from rescheduler.core.drain.eta import EvictionRates
 from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation, PodTimers
 from rescheduler.core.drain.pod_summary import PodSummary
@@ -237,7 +237,7 @@ class NodeEvacuation:
             )
         pod_decisions = [
             (pod, pod_evaluation.with_replacement_step(pod, decision, decisions.get(pod.uid)))
-            for pod, decision in pod_decisions
+            for pod, decision in with_common_order(pod_decisions, forecasts)
         ]
         evaluation = PodEvaluation(PodSummary(), decisions, move_causes, context.volumes)
         pod_decisions = self._bypass_budgets(pod_decisions, evaluation, context)

@@ -6,6 +6,7 @@ before the others would only be missing.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from rescheduler.api.drains import BlockerClass
 from rescheduler.core.drain import messages
@@ -35,7 +36,7 @@ def hold_for_colocated_pods(
     """
     present = {pod.uid: (pod, decision) for pod, decision in pod_decisions if pod.uid not in evicting_uids}
     held: dict[str, ReplacementDecision] = {}
-    for uids in {forecast.colocated_uids for forecast in forecasts.values() if len(forecast.colocated_uids) > 1}:
+    for uids in _colocated_sets(forecasts):
         rows = [present[uid] for uid in sorted(uids & present.keys())]
         leaving = [pod for pod, decision in rows if _leaves_plainly(pod, decision, decisions)]
         blocker = _blocked_pod(rows) or _refused_pod(leaving, budgets_of) or _too_small_budget(leaving, budgets_of)
@@ -44,6 +45,23 @@ def hold_for_colocated_pods(
             if blocker and not api_responses.predict_refusal(pod, budgets_of(pod)):
                 held[pod.uid] = blocker
     return held
+
+
+def with_common_order(pod_decisions: Sequence[PodWithDecision], forecasts: Forecasts) -> list[PodWithDecision]:
+    """Return the decisions, in which colocated pods have the highest order of any of them."""
+    orders = {pod.uid: decision.order for pod, decision in pod_decisions}
+    highest: dict[str, int] = {}
+    for uids in _colocated_sets(forecasts):
+        highest |= dict.fromkeys(uids, max((orders[uid] for uid in uids if uid in orders), default=0))
+    return [
+        (pod, replace(decision, order=highest[pod.uid]) if pod.uid in highest else decision)
+        for pod, decision in pod_decisions
+    ]
+
+
+def _colocated_sets(forecasts: Forecasts) -> set[frozenset[str]]:
+    """Return the uids of the pods of each set of two or more colocated pods."""
+    return {forecast.colocated_uids for forecast in forecasts.values() if len(forecast.colocated_uids) > 1}
 
 
 def _leaves_plainly(pod: Pod, decision: PodDecision, decisions: Mapping[str, ReplacementDecision]) -> bool:

@@ -7,7 +7,6 @@ affinity, and its affinity selects the pod itself.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 
 from rescheduler.core.model.resource_fit import insufficient_resource
 from rescheduler.core.placement.messages import BLOCKED_BY_PODS
@@ -15,15 +14,22 @@ from rescheduler.core.placement.pod_constraints import affinity_counts
 from rescheduler.core.placement.problem import EquivalenceGroup, PlacementProblem
 
 ColocatedGroups = frozenset[EquivalenceGroup]
+_Links = dict[EquivalenceGroup, list[EquivalenceGroup]]
 
 
-def find_colocated_groups(problem: PlacementProblem) -> set[ColocatedGroups]:
+def find_colocated_groups(problem: PlacementProblem) -> list[ColocatedGroups]:
     """Return the sets of groups whose pods must leave together; the constraints of the problem must be applied."""
-    tied = [group for group in problem.groups if _is_tied_to_leaving_pods(problem, group)]
-    required = {group: [other for other in tied if group in other.attracted_groups] for group in tied}
-    reachable = {group: _reachable(group, required) for group in tied}
-    found = {frozenset(other for other in reachable[group] if group in reachable[other]) for group in tied}
-    return {colocated for colocated in found if colocated}
+    tied = {group: None for group in problem.groups if _is_tied_to_leaving_pods(problem, group)}
+    required_by: _Links = {group: [other for other in group.attracted_groups if other in tied] for group in tied}
+    required: _Links = {group: [] for group in tied}
+    for group, others in required_by.items():
+        for other in others:
+            required[other].append(group)
+    found: list[ColocatedGroups] = []
+    for group in tied:
+        if not any(group in colocated for colocated in found):
+            found.append(frozenset(_reachable(group, required) & _reachable(group, required_by)))
+    return [colocated for colocated in found if colocated]
 
 
 def _is_tied_to_leaving_pods(problem: PlacementProblem, group: EquivalenceGroup) -> bool:
@@ -43,16 +49,14 @@ def _is_tied_to_leaving_pods(problem: PlacementProblem, group: EquivalenceGroup)
     )
 
 
-def _reachable(
-    group: EquivalenceGroup, required: Mapping[EquivalenceGroup, Sequence[EquivalenceGroup]]
-) -> set[EquivalenceGroup]:
-    """Return the groups that this group requires, directly or through others; itself only if they require it."""
-    found, pending = set[EquivalenceGroup](), list(required[group])
+def _reachable(group: EquivalenceGroup, links: _Links) -> set[EquivalenceGroup]:
+    """Return the groups to which links lead from this group, directly or through others; itself only by a cycle."""
+    found, pending = set[EquivalenceGroup](), list(links[group])
     while pending:
         other = pending.pop()
         if other not in found:
             found.add(other)
-            pending += required[other]
+            pending += links[other]
     return found
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from rescheduler.api.drains import BlockerClass
 from rescheduler.core.drain.capacity import Forecasts
-from rescheduler.core.drain.colocated_pods import hold_for_colocated_pods
+from rescheduler.core.drain.colocated_pods import hold_for_colocated_pods, with_common_order
 from rescheduler.core.eviction.pod_actions import PodAction, PodDecision
 from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.pods import Pod
@@ -87,3 +87,8 @@ def test_a_released_pod_keeps_its_step() -> None:
     rows = [(pod("a"), EVICT), (pod("b"), BLOCKED)]
     assert held(rows, together("a", "b"), steps={"a": ReplacementStep.EVICT}) == {}
     assert held(rows, together("a", "b"), steps={"a": ReplacementStep.PLAIN_EVICTION}).keys() == {"a"}
+
+
+def test_colocated_pods_have_the_highest_order_of_any_of_them() -> None:
+    rows = [(pod("a"), EVICT), (pod("b"), PodDecision(PodAction.EVICT, 10)), (pod("c"), EVICT)]
+    assert [decision.order for _, decision in with_common_order(rows, together("a", "b"))] == [10, 10, 0]

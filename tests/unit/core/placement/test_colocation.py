@@ -3,8 +3,13 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from harness.random_clusters import random_cluster
+from harness.scheduler_check import placement_input_of
 from rescheduler.core.model.raw import RawObject
+from rescheduler.core.placement.planner import plan
 from unit.builders import ZONE, raw_node, raw_pod
 from unit.core.placement.forecasting import DOES_NOT, FITS, UNKNOWN, affinity, forecast, forecasts
 
@@ -98,3 +103,14 @@ def test_pods_of_which_none_can_be_the_first_are_kept_off_by_pods() -> None:
     found = forecasts([ROOMY], [near("a", "b"), near("b", "a")])
     assert [(each.fit, each.blocked_by_pods) for each in found] == [(DOES_NOT, True)] * 2
     assert "blocked by affinity" in (found[0].reason or "")
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**9))
+def test_colocated_pods_name_each_other_and_have_one_result(number: int) -> None:
+    leaving, cluster = placement_input_of(random_cluster(number))
+    found = {pod.uid: each for pod, each in zip(leaving, plan(leaving, cluster), strict=True)}
+    for uid, each in found.items():
+        assert not each.colocated_uids or uid in each.colocated_uids
+        mates = [found[mate] for mate in each.colocated_uids]
+        assert all((mate.colocated_uids, mate.fit) == (each.colocated_uids, each.fit) for mate in mates)
