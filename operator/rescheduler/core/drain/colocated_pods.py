@@ -71,7 +71,7 @@ def _leaves_plainly(pod: Pod, decision: PodDecision, decisions: Mapping[str, Rep
 
 
 def _hold(blocker_class: BlockerClass | None, message: str, hint: str) -> ReplacementDecision:
-    return ReplacementDecision(ReplacementStep.HOLD, "Colocated", blocker_class, message, hint)
+    return ReplacementDecision(ReplacementStep.HOLD, blocker_class=blocker_class, message=message, hint=hint)
 
 
 def _blocked_pod(rows: Iterable[PodWithDecision]) -> ReplacementDecision | None:

@@ -146,8 +146,8 @@ _PLACEMENT_NOT_NEEDED = (BlockerClass.LOCAL_VOLUME, BlockerClass.WAIT_COMPLETED)
 
 def needs_placement(pod: Pod, decision: PodDecision) -> bool:
     """Whether the owner creates a new pod for this pod, which needs room on another node."""
-    stays_or_is_recreated = (PodAction.SKIP, PodAction.WAIT_TERMINATING, PodAction.WAIT_CONTROLLER)
-    if decision.action in stays_or_is_recreated or decision.is_bound_to_node:
+    without_new_pod = (PodAction.SKIP, PodAction.WAIT_TERMINATING, PodAction.WAIT_CONTROLLER)
+    if decision.action in without_new_pod or decision.is_bound_to_node:
         return False
     if not _is_recreated(pod):
         return False

@@ -683,6 +683,13 @@ async def test_new_room_ends_a_backoff_for_lack_of_room() -> None:
     assert (await world.decide("b", forecast=Forecast(Fit.FITS))).step is ReplacementStep.RELEASE
 
 
+async def test_colocated_pod_is_evicted_plainly_at_once() -> None:
+    world = await ready_world(*three())
+    together = Forecast(Fit.FITS, colocated_uids=frozenset({"a"}))
+    decision = await world.decide("a", forecast=together)
+    assert (decision.step, decision.reason) == (ReplacementStep.PLAIN_EVICTION, "Colocated")
+
+
 async def test_plan_that_always_found_room_ends_no_backoff() -> None:
     world = await in_backoff()
     assert (await world.decide("b", forecast=Forecast(Fit.FITS))).step is ReplacementStep.HOLD

@@ -33,6 +33,13 @@ def test_only_want_of_room_is_want_of_room() -> None:
     ]
 
 
+def test_colocated_pods_that_pods_that_stay_keep_off_are_tried_first() -> None:
+    together = replace(FITS, colocated_uids=frozenset({"u"}))
+    assert capacity.is_colocated(together)
+    assert not capacity.is_colocated(replace(together, fit=Fit.DOES_NOT_FIT, blocked_by_pods=True))
+    assert not any(map(capacity.is_colocated, (FITS, FULL, None)))
+
+
 def test_those_that_fit_come_first_in_the_plans_order() -> None:
     earlier = Forecast(Fit.FITS, 1)
     assert sorted([FULL, FITS, UNKNOWN, earlier], key=capacity.plan_sort_key)[:2] == [earlier, FITS]
