@@ -221,7 +221,7 @@ def _decide_action(pod: Pod, drain: DrainSettings, rule: DrainRule | None, conte
         return _decide_terminating(pod, order, context)
     if pod.finished:
         return PodDecision(PodAction.EVICT, order)
-    if pod.tolerates_cordon and not _is_daemon_set_pod(pod):
+    if pod.tolerates_cordon and _is_recreated(pod):
         return PodDecision(PodAction.SKIP)
     if context.node_unreachable:
         blocked = _block_unmanaged(pod, drain, order) or _block_local_volume(pod, drain, order, context)
