@@ -114,7 +114,7 @@ def test_a_budget_that_never_allows_is_named_and_holds_no_other_pod(site: Site) 
 
 
 def test_what_blocks_where_the_policy_says_so_and_what_stays_whatever_it_says(site: Site) -> None:
-    """Bare pods, pods with emptyDir, and pods that would come back at once."""
+    """Bare pods, pods with emptyDir, and pods that come back three times."""
     node, other = site.nodes(2)
     site.policy(drain={"emptyDir": "Block"})
     scratch = [{"name": "scratch", "emptyDir": {}}]
@@ -130,11 +130,17 @@ def test_what_blocks_where_the_policy_says_so_and_what_stays_whatever_it_says(si
     site.annotate(node)
     until(lambda: site.classes(node) == {"Unmanaged", "EmptyDir"}, "the blockers")
     until(lambda: (site.observer.drain(node) or {})["status"]["blockersTotal"] == 2, "both of them")
-    assert (site.observer.drain(node) or {})["status"]["pods"]["skipped"] == 1
-    assert len(site.left(node)) == 3
+    until(lambda: (site.observer.drain(node) or {})["status"]["pods"]["skipped"] == 1, "the pod that stays")
+    (came_back,) = (site.observer.drain(node) or {})["status"]["cameBack"]
+    assert (came_back["kind"], len(came_back["pods"]), came_back["toleratesCordon"]) == ("ReplicaSet", 3, True)
+    until(lambda: len(site.left(node)) == 3, "the surplus pod to go")
     site.patch("rsp", site.name, {"spec": {"drain": {"emptyDir": "Evict", "unmanaged": "Evict"}}})
     site.phase(node, "Drained")
-    assert [pod.split("-")[0] for pod in site.left(node)] == ["stays"]
+    (left,) = site.left(node)
+    conditions = (site.observer.drain(node) or {})["status"]["conditions"]
+    drained = next(c["message"] for c in conditions if c["type"] == "Drained")
+    assert left.startswith("stays-")
+    assert f"1 pod stays on the node: {site.name}/{left} (this pod tolerates the cordon, and 3 new pods" in drained
 
 
 def test_mirror_pods_stay(site: Site) -> None:

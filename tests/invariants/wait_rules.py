@@ -195,10 +195,17 @@ def _policies(state: RecordedState, drain: RawObject) -> list[RawObject | None]:
 def _is_empty(state: RecordedState, drain: RawObject) -> bool:
     for pod in state.pods_on(name(drain)):
         stays = controller(pod).get("kind") == "DaemonSet" or "kubernetes.io/config.mirror" in annotations(pod)
+        stays = stays or _tolerates_cordon(pod)
         bound = seconds(condition(pod, "PodScheduled").get("lastTransitionTime")) or 0
         if not stays and not deleting(pod) and state.at - bound > QUIET:
             return False
     return True
+
+
+def _tolerates_cordon(pod: RawObject) -> bool:
+    """Whether the pod may start on the cordoned node again, so that a drain may leave it after some attempts."""
+    found = pod["spec"].get("tolerations") or ()
+    return any(t.get("key", "") in ("", "node.kubernetes.io/unschedulable") for t in found)
 
 
 def _is_unhealthy(state: RecordedState, node: str) -> bool:

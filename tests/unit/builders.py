@@ -10,7 +10,7 @@ from rescheduler.api.policies import ReschedulePolicy, ReschedulePolicySpec
 from rescheduler.api.pools import NamespacePool
 from rescheduler.core.model.namespaces import Namespace
 from rescheduler.core.model.nodes import Node, NodeCondition, Taint
-from rescheduler.core.model.pods import Owner, Pod
+from rescheduler.core.model.pods import Owner, Pod, Toleration
 from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.pools.membership import PoolMemberships
@@ -40,6 +40,7 @@ class PodFields(TypedDict, total=False):
     resource_version: str
     ready_since: datetime | None
     created: datetime | None
+    tolerations: tuple[Toleration, ...]
     release_record: ReleaseRecord | None
     released: bool
     labels: Mapping[str, str]

@@ -17,6 +17,8 @@ _KEPT_ANNOTATIONS = (names.STEPPED_BACK,)
 _MAX_ANNOTATION_LENGTH = 1024
 MAX_PODS_WAITING_FOR_NODE = 500
 """The status names at most this many pods that wait for their node: more than a node can run."""
+MAX_OWNERS_CAME_BACK = 500
+"""The status names at most this many owners of pods that came back: more than a node can run pods."""
 
 
 class RequestReason(StrEnum):
@@ -168,7 +170,8 @@ class PodCounts(Model):
     )
     skipped: int = Field(
         default=0,
-        description="Pods that stay: DaemonSet pods, mirror pods, Skip pods, and pods that tolerate the cordon.",
+        description="Pods that stay: DaemonSet pods, mirror pods, Skip pods, and pods that tolerate the cordon and "
+        "that no eviction moves.",
     )
     waits_for_node: int = Field(
         default=0,
@@ -200,6 +203,28 @@ class OptedOutPod(Model):
     annotations: tuple[str, ...] = Field(
         description="Keys of the annotations, such as karpenter.sh/do-not-disrupt.", max_length=len(OptOutTool)
     )
+
+
+class CameBackPods(Model):
+    """New pods of an owner that started on the node after its cordon."""
+
+    namespace: str = Field(description="Namespace of the pods.", json_schema_extra={"maxLength": 253})
+    kind: str = Field(
+        description="Kind of the owner, with its group unless it is built in.", json_schema_extra={"maxLength": 317}
+    )
+    name: str = Field(description="Name of the owner.", json_schema_extra={"maxLength": 253})
+    uid: str = Field(description="UID of the owner.", json_schema_extra={"maxLength": 253})
+    pods: tuple[str, ...] = Field(
+        max_length=3,
+        description="UIDs of the first three of these pods. After the third, no pod of the owner is evicted.",
+        json_schema_extra={"items": {"type": "string", "maxLength": 253}},
+    )
+    tolerates_cordon: bool = Field(
+        default=False,
+        description="Whether the last of these pods tolerates the cordon. Otherwise its controller sets spec.nodeName, "
+        "or its scheduler ignores the cordon.",
+    )
+    last_created_at: Time = Field(description="When the last of these pods was created.")
 
 
 class NodeDrainStatus(Model):
@@ -262,6 +287,11 @@ class NodeDrainStatus(Model):
         description="Pods that only this node can have, as namespace/name. They leave, and their new pods wait for the "
         "node. pods.waitsForNode counts them.",
         json_schema_extra={"items": {"type": "string", "maxLength": 507}},
+    )
+    came_back: tuple[CameBackPods, ...] = Field(
+        default=(),
+        max_length=MAX_OWNERS_CAME_BACK,
+        description="New pods that started on the node after its cordon, by owner.",
     )
     conditions: tuple[Condition, ...] = Field(
         default=(),

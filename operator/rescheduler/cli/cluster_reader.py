@@ -11,7 +11,9 @@ from rescheduler.api.drains import DrainOverrides, NodeDrain
 from rescheduler.api.policies import DrainSettings, ReschedulePolicy
 from rescheduler.cli import messages
 from rescheduler.cli.cluster_api import ClusterApi, PluginError
+from rescheduler.core.drain.came_back import settled_owners
 from rescheduler.core.drain.preview import PreviewInput
+from rescheduler.core.eviction.pod_actions import OwnerKey
 from rescheduler.core.model import disruption_budgets, object_schemas, pods, resource_requests, volumes, workloads
 from rescheduler.core.model import nodes as model_nodes
 from rescheduler.core.model.disruption_budgets import DisruptionBudget
@@ -39,10 +41,12 @@ class LivePolicies:
     Attributes:
         policy_selector: finds the winning policy of a node. None: the cluster has no policy.
         overrides: the `spec.drain` of each NodeDrain, by node.
+        came_back: owners whose pods came back onto their drained node, by node.
     """
 
     policy_selector: PolicySelector | None
     overrides: Mapping[str, DrainOverrides]
+    came_back: Mapping[str, frozenset[OwnerKey]]
 
     def drain_for(self, node: Node) -> tuple[str, DrainSettings]:
         """Return the name of the winning policy, empty for none, and the drain settings of the node."""
@@ -56,10 +60,14 @@ def read_policies(api: ClusterApi) -> LivePolicies:
     """Read the policies and NodeDrains. Raises PluginError if one of them cannot be parsed."""
     try:
         policies = [ReschedulePolicy.from_object(raw) for raw in _custom_resources(api, "reschedulepolicies")]
-        drains = [NodeDrain.from_object(raw).spec for raw in _custom_resources(api, "nodedrains")]
+        drains = [NodeDrain.from_object(raw) for raw in _custom_resources(api, "nodedrains")]
     except ValueError as error:
         raise PluginError(messages.unreadable_object(" ".join(str(error).split()))) from error
-    return LivePolicies(PolicySelector(policies) if policies else None, {spec.node_name: spec.drain for spec in drains})
+    return LivePolicies(
+        PolicySelector(policies) if policies else None,
+        {drain.spec.node_name: drain.spec.drain for drain in drains},
+        {drain.spec.node_name: settled_owners(drain.status.came_back) for drain in drains},
+    )
 
 
 def read_preview_input(api: ClusterApi, policies: LivePolicies, node_names: Collection[str] | None) -> PreviewInput:
@@ -104,6 +112,7 @@ def read_preview_input(api: ClusterApi, policies: LivePolicies, node_names: Coll
         _read_deployments(api, deployment_uids),
         node_volumes,
         _read_daemon_sets(api, planned_pods),
+        policies.came_back,
     )
 
 

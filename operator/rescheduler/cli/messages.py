@@ -119,6 +119,11 @@ def pending_title(count: int) -> str:
     )
 
 
+def staying_title(count: int) -> str:
+    """Return the title of the list of pods that a drain leaves, and that are not of a DaemonSet."""
+    return f"Pods that stay ({count}):"
+
+
 REPLACED_FIRST_TITLE = (
     "Pods whose PodDisruptionBudget allows no eviction now. Rescheduler starts a replacement first; "
     "kubectl drain would wait:"

@@ -110,6 +110,11 @@ def _details(preview: DrainPreview) -> list[str]:
 def _notes(previews: Sequence[DrainPreview]) -> list[str]:
     """Return the pods that need care but block no drain. For several nodes, each row names the node."""
     several = len(previews) > 1
+    staying = [
+        (pod, reason, *((preview.node,) if several else ()))
+        for preview in previews
+        for pod, reason in preview.named_staying
+    ]
     waiting = [(pod, preview.node if several else "") for preview in previews for pod in preview.waits_for_node]
     pending = [
         row
@@ -128,6 +133,7 @@ def _notes(previews: Sequence[DrainPreview]) -> list[str]:
     return [
         *_section(messages.waiting_for_node_title(len(waiting)), waiting),
         *_section(messages.pending_title(sum(len(preview.pending) for preview in previews)), pending),
+        *_section(messages.staying_title(len(staying)), staying),
         *_section(messages.REPLACED_FIRST_TITLE, first),
         *_section(messages.opted_out_title(len(opted_out)), opted_out),
         *_section(messages.SINGLE_REPLICAS_TITLE, single),
@@ -164,6 +170,7 @@ def _json(policy: str, preview: DrainPreview) -> dict[str, Any]:
         ],
         "waitsForNode": list(preview.waits_for_node),
         "newPodsPending": [{"pod": row.pod, "reason": row.reason, "hint": row.hint} for row in preview.pending],
+        "staying": [{"pod": pod, "reason": reason} for pod, reason in preview.named_staying],
         "replacedFirst": list(preview.replaced_first),
         "singleReplicas": list(preview.single_replica_pods),
         "takesAtLeastSeconds": round(preview.min_duration.total_seconds()),

@@ -314,6 +314,7 @@ class DrainTask:
             boot_dead=fencing_state.proof is not None,
             proof_hint=fencing_state.proof_hint or fencing.proof_hint(node),
             own_pod=self._deps.own_pod,
+            cordoned_at=self._cordoned_at(drain),
         )
 
     # -- commands -----------------------------------------------------------------------------------------------

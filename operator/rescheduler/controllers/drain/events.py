@@ -16,7 +16,7 @@ from rescheduler.controllers.drain import messages
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.store.object_cache import ResourceKind, UnreadableObject
 from rescheduler.core.drain.pod_summary import PodSummary
-from rescheduler.core.drain.status import StatusInput
+from rescheduler.core.drain.status import StatusInput, staying_pods
 from rescheduler.core.eligibility.windows import window_state
 from rescheduler.core.eviction.write_refusals import WriteFailure
 from rescheduler.core.failure import fencing
@@ -302,7 +302,7 @@ class DrainEvents:
             case Phase.DRAINED:
                 if status_input.started_at:
                     self._metrics.drain_seconds.observe((status_input.now - status_input.started_at).total_seconds())
-                message = messages.drain_finished(progress)
+                message = messages.drain_finished(progress, staying_pods(status_input.pod_summary))
                 self._emit_on_drain_and_node(
                     status_input.drain, status_input.node, EventType.NORMAL, "Drained", message
                 )

@@ -47,9 +47,9 @@ def drain_blocked(progress: str, message: str) -> str:
     return f"No pod is leaving ({progress} pods have left): {message}"
 
 
-def drain_finished(progress: str) -> str:
-    """Return the text of `Drained`."""
-    return f"Drained: {progress} pods have left"
+def drain_finished(progress: str, staying: str = "") -> str:
+    """Return the text of `Drained`; `staying`: the pods that stay, with their reasons."""
+    return f"Drained: {progress} pods have left" + (f"; {staying}" if staying else "")
 
 
 def drain_stepped_back(message: str) -> str:

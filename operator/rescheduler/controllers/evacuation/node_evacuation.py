@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from rescheduler.api.drains import NodeDrainStatus
+from rescheduler.api.drains import CameBackPods, NodeDrainStatus
 from rescheduler.api.policies import DrainSettings, ReschedulePolicy
 from rescheduler.controllers.evacuation import messages
 from rescheduler.controllers.evacuation.budget_watch import BudgetWatch
@@ -23,14 +23,14 @@ from rescheduler.controllers.evacuation.related_objects import RelatedObjects
 from rescheduler.controllers.evacuation.replacer import Replacer
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.core.drain import capacity, pod_evaluation, pod_summary
+from rescheduler.core.drain import came_back, capacity, pod_evaluation, pod_summary
 from rescheduler.core.drain.colocated_pods import hold_for_colocated_pods, with_common_order
 from rescheduler.core.drain.eta import EvictionRates
 from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation, PodTimers
 from rescheduler.core.drain.pod_summary import PodSummary
 from rescheduler.core.eviction.api_responses import EvictionResult
 from rescheduler.core.eviction.controlling_pods import controlling_pods_seen, follow_controlling_pods
-from rescheduler.core.eviction.pod_actions import EvictionContext, PodAction, PodDecision
+from rescheduler.core.eviction.pod_actions import EvictionContext, OwnerKey, PodAction, PodDecision
 from rescheduler.core.model import pods
 from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.pods import Pod
@@ -88,6 +88,9 @@ class NodeEvacuation:
         self._removed_by_others: list[Pod] = []  # released pods that another client removed
         self._waiting_for_node: tuple[str, ...] | None = None  # namespace/name; None before the first evaluation
         self._decide_again_at: datetime | None = None  # when time alone may change the step of a pod
+        self._came_back: tuple[CameBackPods, ...] | None = None  # None before the first evaluation
+        self._left_tolerating: dict[OwnerKey, datetime] = {}  # by owner: when a pod that tolerates the cordon left
+        self._seen: dict[str, OwnerKey] = {}  # owners of all pods of the node so far, by uid of the pod
         self._timers = PodTimers()
         self._eviction_rates = EvictionRates()
         self.moved_count: int | None = None
@@ -142,9 +145,16 @@ class NodeEvacuation:
         until_reported = self._timers.seconds_until_reported(now) if self._timers.refused_since else RECHECK_INTERVAL
         return min(
             until_reported,
+            came_back.seconds_until_successor(self._tolerating_left_at, now) or RECHECK_INTERVAL,
             RECHECK_INTERVAL if until_request is None else until_request,
             (self._decide_again_at - now).total_seconds() if self._decide_again_at else RECHECK_INTERVAL,
         )
+
+    @property
+    def _tolerating_left_at(self) -> datetime | None:
+        """When a pod that tolerates the cordon last left, and its owner may put the next one on the node."""
+        settled = came_back.settled_owners(self._came_back or ())
+        return max((at for owner, at in self._left_tolerating.items() if owner not in settled), default=None)
 
     def watch(self) -> None:
         """Watch the pods of the node, if they are not watched yet."""
@@ -189,10 +199,10 @@ class NodeEvacuation:
         if completed is None:
             self.unsynced_reason = self._deps.related_objects.why_not_synced(self._subscriber)
             return None
-        context = completed
         if self._informer is None or not self._informer.synced:
             self.unsynced_reason = messages.pods_not_listed((self._informer and self._informer.error) or "")
             return None
+        context = self._observe_came_back(status, completed)
         move_causes = {
             pod.uid: cause
             for pod in self._informer.items.values()
@@ -276,13 +286,22 @@ class NodeEvacuation:
             pod_evaluation.with_unused_volumes(summary, unused_since, context.now),
             eviction_groups=eviction_groups,
             waits_for_node=self._waiting_for_node,
+            came_back=self._came_back or (),
             removed_released_pods=tuple(self._removed_by_others),
             not_replaced_first=evaluation.pods_without_replacement(self.node_pods()),
         )
         if migration_requests is None and (unreadable := self._informer.unreadable):
             summary = pod_summary.with_unreadable(summary, unreadable, blocked_since, context.now)
         self._count_moved(status, summary, context.now)
-        return replace(evaluation, summary=summary)
+        return replace(evaluation, summary=replace(summary, tolerating_left_at=self._tolerating_left_at))
+
+    def _observe_came_back(self, status: NodeDrainStatus, context: EvictionContext) -> EvictionContext:
+        """Count the pods that came back since the last evaluation; return the context with their owners."""
+        if self._came_back is None:
+            self._came_back = status.came_back if status.started_at else ()
+        self._came_back = came_back.observe(self._came_back, self.node_pods(), self._seen, context.cordoned_at)
+        self._seen |= came_back.owners_by_uid(self.node_pods())
+        return replace(context, came_back=came_back.settled_owners(self._came_back))
 
     def _decide_pods(
         self,
@@ -399,6 +418,9 @@ class NodeEvacuation:
             - summary.leaving_uids
             - (self._informer.unreadable_uids if self._informer else frozenset())
         )
+        stays = self._leaving.keys() & {pod.uid for pod in self.node_pods()} - summary.leaving_uids
+        self._forget(stays)  # these pods are still on the node, and the drain leaves them there
+        gone -= stays
         if gone:
             moved_uids = {uid for uid in gone if not self._deps.replacer.was_removed_by_others(uid)}
             self.moved_count += len(moved_uids)
@@ -411,12 +433,22 @@ class NodeEvacuation:
             self._deps.metrics.pods_moved_again.inc(
                 sum(self._deps.move_history.record_move(self._leaving[uid], now) for uid in gone)
             )
-            self._deps.eviction_queue.forget(self._session, list(gone))
-            self._deps.budgets.forget(gone)
-            self._deps.replacer.forget(gone)
+            # A released pod leaves no gap: its replacement is on its node already.
+            left = (
+                self._leaving[uid] for uid in gone if not self._deps.replacer.as_released(self._leaving[uid]).released
+            )
+            tolerating = came_back.owners_by_uid(pod for pod in left if pod.tolerates_cordon)
+            self._left_tolerating |= dict.fromkeys(tolerating.values(), now)
+            self._forget(gone)
         if gone or summary.in_flight:
             self.last_move_at = now
         self._leaving = {pod.uid: pod for pod in self.node_pods() if pod.uid in summary.leaving_uids}
+
+    def _forget(self, uids: Collection[str]) -> None:
+        """Drop pods that are gone or stay."""
+        self._deps.eviction_queue.forget(self._session, list(uids))
+        self._deps.budgets.forget(uids)
+        self._deps.replacer.forget(uids)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 

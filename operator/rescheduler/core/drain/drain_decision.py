@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from rescheduler.api import names
 from rescheduler.api.drains import NodeDrain, Phase
 from rescheduler.api.policies import DrainSettings, OnTimeout, ReschedulePolicy
-from rescheduler.core.drain import state_machine, status
+from rescheduler.core.drain import came_back, state_machine, status
 from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation
 from rescheduler.core.drain.pod_summary import PodSummary
 from rescheduler.core.drain.state_machine import Command, DrainState, Permission, Report
@@ -148,6 +148,8 @@ def drain_state(observed: DrainObservation) -> DrainState:
         started_at=drain.status.started_at,
         cordoned_at=observed.cordoned_at,
         remaining=summary.existing + len(summary.detaching_volumes) if summary else None,
+        may_come_back=summary is not None
+        and came_back.may_come_back(summary.came_back, summary.tolerating_left_at, observed.now),
         blocker_count=(len(summary.blockers) if summary else 0) + observed.cordon_fails,
         last_move_at=observed.last_move_at,
     )

@@ -120,8 +120,21 @@ SEE_NODE_DRAIN = "see the NodeDrain with the name of this node"
 NODE_IN_MAINTENANCE = "the node is held for maintenance"
 
 
-def all_pods_left(stuck_volumes: Sequence[str], waiting_pods: Sequence[str] = ()) -> str:
-    """Return the message of `Drained=True`. `waiting_pods`: pods that only this node can have."""
+def staying_pods(pods: Sequence[tuple[str, str]]) -> str:
+    """Return which pods stay, with the reason of each; empty if there are none."""
+    if not pods:
+        return ""
+    named = [f"{pod} ({reason})" for pod, reason in pods]
+    return (
+        f"{_count_pods(len(pods))} {'stays' if len(pods) == 1 else 'stay'} on the node: {listing(named, _MAX_LISTED)}"
+    )
+
+
+def all_pods_left(stuck_volumes: Sequence[str] = (), waiting_pods: Sequence[str] = (), staying: str = "") -> str:
+    """Return the message of `Drained=True`.
+
+    `waiting_pods`: pods that only this node can have. `staying`: of `staying_pods`.
+    """
     stuck = (
         f"; volumes still attached, no longer waited for: {listing(stuck_volumes, _MAX_LISTED)}"
         if stuck_volumes
@@ -137,7 +150,15 @@ def all_pods_left(stuck_volumes: Sequence[str], waiting_pods: Sequence[str] = ()
         if waiting_pods
         else ""
     )
-    return f"no pod is left that must leave{waiting}{stuck}"
+    return f"no pod is left that must leave{f'; {staying}' if staying else ''}{waiting}{stuck}"
+
+
+def pods_came_back(namespace: str, kind: str, name: str, created_at: datetime) -> str:
+    """Return why an empty node is not Drained: a controller has just brought a pod back."""
+    return (
+        f"the last pod has left, but a pod of {kind} {namespace}/{name} came back onto the cordoned node at "
+        f"{created_at:%H:%M:%S} UTC: the drain waits for a minute without such a pod"
+    )
 
 
 def pods_left(count: int | None) -> str:

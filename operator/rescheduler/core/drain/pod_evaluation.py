@@ -181,6 +181,9 @@ def decide_pod(
     belongs_to_others = pod_actions.is_controlled_by_pod(pod) or is_helper(pod)
     if (pod.uid not in migration_requests or belongs_to_others) and not pod.deletion_timestamp:
         return PodDecision(PodAction.SKIP)
+    # The soft taint of a migration does not keep such a pod off the node.
+    if pod.tolerates_cordon and not pod.deletion_timestamp and not pod.finished:
+        return PodDecision(PodAction.SKIP)
     # The node of a migration may keep the pod, so a pod that only this node can have lacks room like any other pod.
     return replace(pod_actions.decide_action(pod, settings, context), is_bound_to_node=False)
 
@@ -263,14 +266,13 @@ def waiting_for_node(
     """Return the pods of a drain that wait for its node, on the node or gone, as sorted namespace/name.
 
     `uids_without_room`: pods with data in a hostPath of the node, for which no other node has room. `before`: the
-    result of the last evaluation.
+    result of the last evaluation. A pod that tolerates the cordon does not wait: it starts on the node again.
     """
     rows, known = list(pod_decisions), frozenset(before)
     present = {
         pod.key
         for pod, decision in rows
-        if decision.waits_for_node
-        or pod.uid in uids_without_room
+        if ((decision.waits_for_node or pod.uid in uids_without_room) and not pod.tolerates_cordon)
         or (decision.action is PodAction.WAIT_TERMINATING and not pod.finished and pod.key in known)
     }
     return tuple(sorted(present | (known - {pod.key for pod, _ in rows})))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from rescheduler.api.drains import Blocker, BlockerClass, OptedOutPod
+from rescheduler.api.drains import Blocker, BlockerClass, CameBackPods, OptedOutPod
 from rescheduler.core.drain import messages
 from rescheduler.core.drain.eta import EvictionGroup
 from rescheduler.core.eviction.api_responses import (
@@ -84,6 +84,9 @@ class PodSummary:
         removed_released_pods: released pods that somebody else removed; they do not count as moved.
         not_replaced_first: pods that leave without a replacement because none could be had, with the cause.
         skipped: pods that stay.
+        staying: of these, the pods that could leave under other settings, with the reason.
+        came_back: new pods that started on the node after its cordon, by owner.
+        tolerating_left_at: when a pod that tolerates the cordon last left; None if none did.
         opted_out: pods that leave although they ask another tool not to disrupt them.
         blockers: pods that cannot leave, oldest first.
     """
@@ -106,6 +109,9 @@ class PodSummary:
     removed_released_pods: tuple[Pod, ...] = ()
     not_replaced_first: tuple[tuple[Pod, ReplacementDecision], ...] = ()
     skipped: int = 0
+    staying: tuple[tuple[Pod, str], ...] = ()
+    came_back: tuple[CameBackPods, ...] = ()
+    tolerating_left_at: datetime | None = None
     opted_out: tuple[OptedOutPod, ...] = ()
     blockers: tuple[Blocker, ...] = field(default_factory=tuple)
 
@@ -182,6 +188,12 @@ def summarize(
             *((pod, messages.FOREIGN_RELEASE_RECORD) for pod, _ in rows if pod.has_foreign_record),
         ),
         skipped=len(rows) - len(must_leave),
+        staying=tuple(
+            sorted(
+                ((pod, v.message) for pod, v in rows if v.action is PodAction.SKIP and v.message),
+                key=lambda row: row[0].key,
+            )
+        ),
         opted_out=tuple(opted_out_pods(must_leave, now)),
         blockers=tuple(sorted(blockers, key=lambda b: (b.since, b.namespace, b.pod))),
     )

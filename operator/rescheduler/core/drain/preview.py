@@ -19,6 +19,7 @@ from rescheduler.core.eviction import api_responses
 from rescheduler.core.eviction.controlling_pods import follow_controlling_pods
 from rescheduler.core.eviction.pod_actions import (
     EvictionContext,
+    OwnerKey,
     PodAction,
     PodDecision,
     decide_action,
@@ -82,7 +83,7 @@ class DrainPreview:
     Attributes:
         node: the name of the node.
         placed: pods that certainly fit elsewhere.
-        staying: pods that a drain leaves: of DaemonSets, mirror pods, and pods that a rule skips.
+        staying: number of pods that a drain leaves.
         unplaced: pods that stay because they do not fit, or that depend on the scheduler, with the forecast.
         pending: pods that leave within their budgets, and whose new pods stay Pending.
         blockers: pods that would block the drain.
@@ -90,6 +91,7 @@ class DrainPreview:
         opted_out: pods that leave although they ask another tool not to disrupt them.
         waits_for_node: pods that only this node can have: they leave, and their new pods wait for the node.
         replaced_first: pods whose budget allows no eviction now, and that leave when their replacement is Ready.
+        named_staying: of the pods that a drain leaves, those that could leave under other settings, with the reason.
         min_duration: the shortest duration of the drain.
     """
 
@@ -103,6 +105,7 @@ class DrainPreview:
     opted_out: tuple[OptedOutPod, ...] = ()
     waits_for_node: tuple[str, ...] = ()
     replaced_first: tuple[str, ...] = ()
+    named_staying: tuple[tuple[str, str], ...] = ()
     min_duration: timedelta = timedelta()
 
     @property
@@ -127,6 +130,7 @@ class PreviewInput:
         deployments: by UID.
         volumes: volumes of the pods.
         daemon_sets: UIDs of the DaemonSets, by namespace.
+        came_back: owners whose pods the drain of a node no longer evicts, because they came back, by node.
     """
 
     now: datetime
@@ -138,6 +142,7 @@ class PreviewInput:
     deployments: Mapping[str, Deployment] = field(default_factory=dict)
     volumes: NodeVolumes = field(default_factory=NodeVolumes)
     daemon_sets: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    came_back: Mapping[str, frozenset[OwnerKey]] = field(default_factory=dict)
 
 
 PodWithDecision = tuple[Pod, PodDecision]
@@ -178,6 +183,9 @@ def preview_node(node: Node, settings: DrainSettings, inputs: PreviewInput) -> D
         node.name,
         placed=sum(forecast.fit is Fit.FITS for _, forecast in rows),
         staying=len(decided) - len(leaving),
+        named_staying=tuple(
+            sorted((pod.key, v.message) for pod, v in decided if v.action is PodAction.SKIP and v.message)
+        ),
         unplaced=tuple((key, forecast) for key, forecast in rows if forecast.fit is not Fit.FITS),
         pending=tuple(sorted((row for row in pending.values() if row.pod not in blocked), key=lambda row: row.pod)),
         blockers=tuple(blockers),
@@ -195,6 +203,7 @@ def _pod_decisions(node: Node, settings: DrainSettings, inputs: PreviewInput) ->
         node_unreachable=node.ready_status == CONDITION_UNKNOWN,
         namespace_labels=inputs.placement_input.namespace_labels,
         daemon_set_uids=inputs.daemon_sets,
+        came_back=inputs.came_back.get(node.name, frozenset()),
         volumes=inputs.volumes,
     )
     decided = [(pod, decide_action(pod, settings, context)) for pod in inputs.pods_by_node.get(node.name, ())]

@@ -23,7 +23,7 @@ A fact is the first true answer to a list of questions. Many answers can be true
 3. Is the drain withdrawn? Then only the restore matters. Released pods are returned first, because no drain watches
    them after the end (RETURNING_PODS). A fenced node is restored only when its taint may go (OUT_OF_SERVICE). The
    restore itself follows (WITHDRAWN), and then the end (RESTORED).
-4. Is the node empty? This comes before the timeout and before any wait: a drain that is done has nothing left to cancel
+4. Is the node empty, and does no pod come back onto it? This comes before the timeout and before any wait: a drain that is done has nothing left to cancel
    or to delay (EMPTY, EMPTY_AND_WAITING).
 5. Has the timeout passed with `onTimeout: Cancel`? This comes before the waits: a drain that waits must still end
    (TIMED_OUT).
@@ -290,6 +290,7 @@ class DrainState:
         started_at: `status.startedAt`.
         cordoned_at: when the node was cordoned; None if no cordon was observed.
         remaining: pods that must leave; None while the pods of the node are not listed.
+        may_come_back: a pod came back a moment ago, or the next one is due.
         blocker_count: pods that cannot leave, and refused writes that stop every pod.
         last_move_at: when a pod last left or was in flight, on the operator's clock.
     """
@@ -307,6 +308,7 @@ class DrainState:
     started_at: datetime | None = None
     cordoned_at: datetime | None = None
     remaining: int | None = None
+    may_come_back: bool = False
     blocker_count: int = 0
     last_move_at: datetime | None = None
 
@@ -355,6 +357,7 @@ def _is_empty(state: DrainState) -> bool:
         and state.remaining == 0
         and state.cordoned_at is not None
         and state.now >= state.cordoned_at + MIN_TIME_CORDONED
+        and not state.may_come_back
     )
 
 

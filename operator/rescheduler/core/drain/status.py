@@ -20,8 +20,8 @@ from rescheduler.api.drains import (
 )
 from rescheduler.api.policies import DrainSettings, ReschedulePolicy
 from rescheduler.api.untrusted import parse_seconds, parse_time
+from rescheduler.core.drain import came_back, messages
 from rescheduler.core.drain import eta as drain_eta
-from rescheduler.core.drain import messages
 from rescheduler.core.drain.node_patches import MAINTENANCE_REASON
 from rescheduler.core.drain.pod_summary import MAX_REPORTED_BLOCKERS, PodSummary
 from rescheduler.core.drain.state_machine import Report
@@ -148,6 +148,8 @@ def build(status_input: StatusInput) -> NodeDrainStatus:
         "waiting": waiting(conditions),
     }
     update |= _pause_fields(status_input)
+    if status_input.started_at is None:
+        update["came_back"] = ()
     if summary is not None:
         total = status_input.moved + summary.remaining
         blockers = _blockers(status_input, summary)
@@ -168,6 +170,7 @@ def build(status_input: StatusInput) -> NodeDrainStatus:
             "blockers": blockers[:MAX_REPORTED_BLOCKERS],
             "blockers_total": blocked,
             "waits_for_node": summary.waits_for_node[:MAX_PODS_WAITING_FOR_NODE],
+            "came_back": summary.came_back,
             "estimated_completion": f"{eta:%Y-%m-%dT%H:%M:%SZ}"
             if (eta := _reported_completion(status_input))
             else None,
@@ -373,13 +376,19 @@ def _moving_message(status_input: StatusInput) -> str:
     if not summary.existing:
         if summary.detaching_volumes:
             return messages.volumes_attached(sorted(summary.detaching_volumes))
-        return messages.NO_POD_LEFT
+        return _came_back_message(status_input, summary) or messages.NO_POD_LEFT
     return messages.no_pod_leaving(
         waiting_for_replacement=summary.waiting_for_replacement,
         blocked=len(summary.blockers),
         queued=summary.existing - summary.waiting_for_replacement - len(summary.blockers),
         detaching_volumes=sorted(summary.detaching_volumes),
     )
+
+
+def _came_back_message(status_input: StatusInput, summary: PodSummary) -> str | None:
+    """Return why an empty node is not Drained after a pod came back; None if none came back within a minute."""
+    last = came_back.last_came_back(summary.came_back, status_input.now)
+    return messages.pods_came_back(last.namespace, last.kind, last.name, last.last_created_at) if last else None
 
 
 def _cordoned_condition(status_input: StatusInput) -> tuple[str, str, str]:
@@ -395,24 +404,23 @@ def _cordoned_condition(status_input: StatusInput) -> tuple[str, str, str]:
 
 
 def _drained_condition(status_input: StatusInput) -> tuple[str, str, str]:
+    summary = status_input.pod_summary
     if status_input.phase is Phase.DRAINED:
-        summary = status_input.pod_summary
         stuck_volumes, waiting_pods = (sorted(summary.stuck_volumes), summary.waits_for_node) if summary else ((), ())
-        return "True", "Drained", messages.all_pods_left(stuck_volumes, waiting_pods)
-    if (
-        status_input.pod_summary
-        and not status_input.pod_summary.existing
-        and status_input.pod_summary.detaching_volumes
-    ):
-        return (
-            "False",
-            "VolumesAttached",
-            messages.volumes_attached(sorted(status_input.pod_summary.detaching_volumes)),
-        )
+        return "True", "Drained", messages.all_pods_left(stuck_volumes, waiting_pods, staying_pods(summary))
+    if summary and not summary.existing and summary.detaching_volumes:
+        return "False", "VolumesAttached", messages.volumes_attached(sorted(summary.detaching_volumes))
     if status_input.started_at is None:
         return "False", "NotBegun", messages.DRAIN_NOT_STARTED
-    existing = status_input.pod_summary.existing if status_input.pod_summary else None
+    if summary and not summary.existing and (message := _came_back_message(status_input, summary)):
+        return "False", "PodsCameBack", message
+    existing = summary.existing if summary else None
     return "False", "PodsLeft", messages.pods_left(existing)
+
+
+def staying_pods(summary: PodSummary | None) -> str:
+    """Return which pods stay that could leave under other settings, with their reasons; empty if there are none."""
+    return messages.staying_pods([(pod.key, reason) for pod, reason in summary.staying] if summary else [])
 
 
 def _blocked_condition(status_input: StatusInput) -> tuple[str, str, str]:

@@ -10,7 +10,7 @@ from datetime import datetime
 from rescheduler.api import names
 from rescheduler.core.eviction.helpers import HELPER_ORDER
 from rescheduler.core.model.disruption_budgets import DisruptionBudget
-from rescheduler.core.model.pods import Pod
+from rescheduler.core.model.pods import Owner, Pod
 
 # -- pods that stay, or must not leave yet -----------------------------------------------------------------------------
 
@@ -52,6 +52,32 @@ def local_volume_hint(pod: Pod) -> str:
 
 WAIT_COMPLETED_MESSAGE = "a rule of the policy lets this pod run until it completes"
 WAIT_COMPLETED_HINT = "wait until the pod completes, or change the rule in drain.rules of the policy"
+
+
+# -- pods that an eviction does not move -------------------------------------------------------------------------------
+
+SKIPPED_BY_RULE = "a rule of the policy skips this pod"
+_TOLERATES_CORDON = "this pod tolerates the cordon"
+TOLERATING_AND_BOUND = f"{_TOLERATES_CORDON}, and only this node can have it"
+TOLERATING_AND_UNREACHABLE = f"{_TOLERATES_CORDON}, and the node is unreachable, so the pod may still be running there"
+
+
+def came_back_tolerating(owner: Owner, count: int) -> str:
+    """Return why a pod that tolerates the cordon stays after its owner's new pods started on the node again."""
+    return f"{_TOLERATES_CORDON}, and {count} new pods of {owner.kind} {owner.name} started on this node again"
+
+
+def came_back_message(owner: Owner, count: int) -> str:
+    """Return why a pod that does not tolerate the cordon is not evicted again."""
+    return (
+        f"{count} new pods of {owner.kind} {owner.name} started on this cordoned node: their controller sets "
+        "spec.nodeName, or their scheduler ignores the cordon"
+    )
+
+
+def came_back_hint(pod: Pod, owner: Owner) -> str:
+    """Return how the pods of an owner can leave a node onto which they come back."""
+    return f"stop or scale down {owner.kind} {owner.name}, or let it leave out this node; then delete the pod: {_delete_command(pod)}"
 
 
 def do_not_disrupt_message(annotation: str, until: datetime | None) -> str:

@@ -39,6 +39,10 @@ _LONG_GRACE_PERIOD = timedelta(days=1)
 """A Terminating pod whose grace period lasts this much longer is reported."""
 _STUCK_TERMINATING_AFTER = timedelta(seconds=10)
 """Time after `deletionTimestamp`, which includes the grace period, until a Terminating pod counts as stuck."""
+MAX_CAME_BACK = 3
+"""Number of new pods of an owner that start on a cordoned node, after which an eviction would move nothing."""
+OwnerKey = tuple[str, str]
+"""Namespace and uid of the controller of pods. A pod of another namespace may name any uid."""
 
 
 class PodAction(StrEnum):
@@ -67,7 +71,7 @@ class PodDecision:
     Attributes:
         order: pods with a lower order leave first.
         blocker_class: class of the blocker; None if there is no blocker. Always set for BLOCK.
-        message, hint: texts of the blocker; empty if there is no blocker.
+        message, hint: texts of the blocker. For SKIP, why the pod stays; empty if such pods always stay.
         grace_seconds: grace period for DELETE; None means the pod's own.
         forced: the timeout has passed, so the pod no longer waits for budgets or rules.
         owner_message: warning for the owner of the pod; None if there is none.
@@ -112,6 +116,8 @@ class EvictionContext:
         namespace_labels: labels by namespace; may lack namespaces if no rule has a namespaceSelector.
         daemon_set_uids: uids of the existing DaemonSets, by namespace; unknown for absent namespaces.
         own_pod: the pod of this process, as namespace/name; empty if unknown.
+        cordoned_at: when the node was cordoned, rather late than early; None without a cordon.
+        came_back: owners of which `MAX_CAME_BACK` new pods started on the node after its cordon.
         volumes: claims, volumes and attachments of the node.
     """
 
@@ -126,6 +132,8 @@ class EvictionContext:
     namespace_labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     daemon_set_uids: Mapping[str, frozenset[str]] = field(default_factory=dict)
     own_pod: str = ""
+    cordoned_at: datetime | None = None
+    came_back: frozenset[OwnerKey] = frozenset()
     volumes: NodeVolumes = field(default_factory=NodeVolumes)
 
     @property
@@ -149,7 +157,7 @@ def needs_placement(pod: Pod, decision: PodDecision) -> bool:
     without_new_pod = (PodAction.SKIP, PodAction.WAIT_TERMINATING, PodAction.WAIT_CONTROLLER)
     if decision.action in without_new_pod or decision.is_bound_to_node:
         return False
-    if not _is_recreated(pod):
+    if not is_recreated(pod):
         return False
     return not pod.finished and decision.blocker_class not in _PLACEMENT_NOT_NEEDED
 
@@ -189,10 +197,10 @@ def _is_bound_to_node(pod: Pod, context: EvictionContext) -> bool:
     if is_controlled_by_pod(pod):
         return False  # the next controlling pod creates the next pod, on its own node
     is_bound = pod.pinned_to_node or context.volumes.needs_local_volume(pod)
-    return is_bound and _is_recreated(pod) and not pod.finished
+    return is_bound and is_recreated(pod) and not pod.finished
 
 
-def _is_recreated(pod: Pod) -> bool:
+def is_recreated(pod: Pod) -> bool:
     """Whether a controller may create a new pod for this pod on another node; a DaemonSet has one for each node."""
     return pod.owner is not None and not _is_daemon_set_pod(pod)
 
@@ -215,18 +223,41 @@ def _decide_action(pod: Pod, drain: DrainSettings, rule: DrainRule | None, conte
     if pod.is_mirror or (_is_daemon_set_pod(pod) and not pod.finished and not context.is_daemon_set_gone(pod)):
         return PodDecision(PodAction.SKIP)
     if rule and rule.action is RuleAction.SKIP:
-        return PodDecision(PodAction.SKIP)
+        return PodDecision(PodAction.SKIP, message=messages.SKIPPED_BY_RULE)
     order = _order(pod, rule, context)
     if pod.deletion_timestamp:
         return _decide_terminating(pod, order, context)
     if pod.finished:
         return PodDecision(PodAction.EVICT, order)
-    if pod.tolerates_cordon and _is_recreated(pod):
-        return PodDecision(PodAction.SKIP)
+    if decision := _decide_immovable(pod, order, context):
+        return decision
     if context.node_unreachable:
         blocked = _block_unmanaged(pod, drain, order) or _block_local_volume(pod, drain, order, context)
         return blocked or _decide_unreachable(pod, drain, order, context)
     return _decide_reachable(pod, drain, rule, order, context)
+
+
+def _decide_immovable(pod: Pod, order: int, context: EvictionContext) -> PodDecision | None:
+    """Return the decision for a pod that an eviction does not move off the node; None for any other pod."""
+    if pod.owner is None or not is_recreated(pod):
+        return None
+    if (pod.namespace, pod.owner.uid) in context.came_back:
+        if pod.tolerates_cordon:
+            return PodDecision(PodAction.SKIP, order, message=messages.came_back_tolerating(pod.owner, MAX_CAME_BACK))
+        return _block(
+            BlockerClass.REPLACEMENT_NOT_READY,
+            order,
+            messages.came_back_message(pod.owner, MAX_CAME_BACK),
+            messages.came_back_hint(pod, pod.owner),
+        )
+    if not pod.tolerates_cordon:
+        return None
+    if pod.pinned_to_node:
+        return PodDecision(PodAction.SKIP, order, message=messages.TOLERATING_AND_BOUND)
+    # Such a pod may also tolerate the taints of an unreachable node, and Kubernetes then leaves the pod alone.
+    if context.node_unreachable and not context.boot_dead:
+        return PodDecision(PodAction.SKIP, order, message=messages.TOLERATING_AND_UNREACHABLE)
+    return None
 
 
 def may_run_twice(pod: Pod, context: EvictionContext) -> bool:
@@ -306,7 +337,7 @@ def _block_protected(pod: Pod, drain: DrainSettings, order: int, context: Evicti
 
 def _block_unmanaged(pod: Pod, drain: DrainSettings, order: int) -> PodDecision | None:
     # A helper is created on demand. It leaves last, and its tool often deletes the helper before its turn.
-    if _is_recreated(pod) or is_helper(pod) or drain.unmanaged is EvictOrBlock.EVICT:
+    if is_recreated(pod) or is_helper(pod) or drain.unmanaged is EvictOrBlock.EVICT:
         return None
     return _block(BlockerClass.UNMANAGED, order, messages.unmanaged_message(pod), messages.unmanaged_hint(pod))
 

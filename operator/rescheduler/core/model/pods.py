@@ -182,7 +182,7 @@ class Pod:
 
     @property
     def tolerates_cordon(self) -> bool:
-        """Whether the scheduler may place the pod on a cordoned node; a drain of such a pod never ends."""
+        """Whether the scheduler may place the pod on a cordoned node, so that an eviction may move nothing."""
         return any(matches_taint(t.key, t.operator, t.value, t.effect, CORDON_TAINT) for t in self.tolerations)
 
 

@@ -53,7 +53,7 @@ class ReleaseRecord:
 
     @property
     def is_for_drain(self) -> bool:
-        """Whether a drain moves the pod: its node is cordoned, and the replacement starts on another node."""
+        """Whether a drain moves the pod: its node is cordoned."""
         return self.cause.startswith("NodeDrain/")
 
     @classmethod

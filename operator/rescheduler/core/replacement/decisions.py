@@ -22,6 +22,9 @@ from rescheduler.core.replacement.failures import MIN_BACKOFF, ReplacementBackof
 from rescheduler.core.replacement.movers import has_mover
 from rescheduler.core.replacement.new_pods import NewPods, pause_after_removals
 
+_SAME_NODE_PAUSE_OF_DRAIN = timedelta(seconds=2)
+"""Pause of an owner after a replacement on the drained node; its ReplicaSet deletes the surplus pod meanwhile."""
+
 
 class ReplacementStep(StrEnum):
     """Next step for one pod; the values are label values of a metric."""
@@ -497,10 +500,15 @@ def _decide_released(pod: Pod, workload: Workload, inputs: ReplacementInput) -> 
     rs = None if superseded else _source_replica_set(pod, workload)
     min_ready = _min_ready_time(rs, workload)
     timed_out = now >= _attempt_ends_at(pod, record, min_ready, inputs)
-    if not record.is_for_drain and any(
-        new.node == pod.node and _is_created_after(new, record.released_at) for new in workload.controlled_pods(rs)
+    # In a drain, a pod that does not tolerate the cordon was bound just before the cordon: it moves later.
+    if (
+        not superseded
+        and (not record.is_for_drain or pod.tolerates_cordon)
+        and any(
+            new.node == pod.node and _is_created_after(new, record.released_at) for new in workload.controlled_pods(rs)
+        )
     ):
-        return _return_with_backoff(ReplacementFailure.SAME_NODE, messages.replaced_on_same_node(pod.node), pod, inputs)
+        return _return_after_same_node(pod, record, inputs)
     if _is_release_gate_open(pod, workload, _counted_replica_set(rs, workload), min_ready, now):
         # The gate opened within the first timeout, so the refusal has lasted for at least one more timeout.
         refused_for_long = now >= record.released_at + min_ready + 2 * drain.replacement_timeout
@@ -665,6 +673,19 @@ def _is_same_attempt(record: ReleaseRecord | None, backoff: ReplacementBackoff |
     """Whether the pod was released together with the pod whose failure the backoff records."""
     # The time of a release has whole seconds: with fractions, the next release would belong to the attempt before.
     return backoff is not None and record is not None and record.released_at + timedelta(seconds=1) <= backoff.retry_at
+
+
+def _return_after_same_node(pod: Pod, record: ReleaseRecord, inputs: ReplacementInput) -> ReplacementDecision:
+    """Decide to return a pod whose replacement started on the node that the pod leaves.
+
+    A drain tries again soon: after a few such replacements, the pods of the owner stay.
+    """
+    cause = messages.replaced_on_same_node(pod.node)
+    decision = _return_with_backoff(ReplacementFailure.SAME_NODE, cause, pod, inputs)
+    if not record.is_for_drain or decision.backoff is None:
+        return decision
+    retry_at = inputs.now + _SAME_NODE_PAUSE_OF_DRAIN
+    return replace(decision, backoff=replace(decision.backoff, retry_at=retry_at))
 
 
 def _return_with_backoff(

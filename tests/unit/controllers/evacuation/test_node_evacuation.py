@@ -6,7 +6,7 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
-from rescheduler.api.drains import NodeDrainStatus
+from rescheduler.api.drains import BlockerClass, NodeDrainStatus
 from rescheduler.api.policies import DrainSettings, ReschedulePolicy
 from rescheduler.controllers.evacuation.eviction_queue import refuse_unproven
 from rescheduler.controllers.evacuation.node_evacuation import RECHECK_INTERVAL, EvacuationDependencies, NodeEvacuation
@@ -14,7 +14,7 @@ from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation
 from rescheduler.core.eviction.api_responses import EvictionOutcome, EvictionResult
 from rescheduler.core.eviction.pod_actions import EvictionContext, PodAction, PodDecision
-from rescheduler.core.model.pods import Owner, Pod
+from rescheduler.core.model.pods import Owner, Pod, Toleration
 from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.model.volumes import NodeVolumes
 from rescheduler.core.placement.planner import Fit, Forecast
@@ -415,6 +415,84 @@ def test_a_migration_leaves_a_pod_without_room_whatever_data_is_on_its_node() ->
     node.planner.forecasts = FULL
     assert node.move(requests={"a": "NamespacePool/shop"}).summary.waits_for_node == ()
     assert node.queue.sent == []
+
+
+ANYTHING = (Toleration("", "Exists", "", ""),)
+CORDONED = EvictionContext(NOW, cordoned_at=NOW)
+
+
+def look(node: Node, status: NodeDrainStatus | None = None, seconds: float = 0) -> PodEvaluation:
+    context = replace(CORDONED, now=NOW + timedelta(seconds=seconds))
+    found = node.evacuation.evaluate(status or NodeDrainStatus(), DrainSettings(), context, MoveMode.ALL)
+    assert found is not None
+    return found
+
+
+def successor(number: int, *, tolerates: bool = False) -> Pod:
+    created = NOW + timedelta(seconds=10 + number)
+    return pod(f"new-{number}", created=created, tolerations=ANYTHING if tolerates else ())
+
+
+def test_a_pod_that_tolerates_the_cordon_leaves_until_its_third_successor_stays() -> None:
+    node = Node(pod("old", tolerations=ANYTHING))
+    found = look(node)
+    for number in range(3):
+        assert found.summary.existing == 1
+        node.set_pods(successor(number, tolerates=True))
+        found = look(node, seconds=10 + number)
+        assert [len(entry.pods) for entry in found.summary.came_back] == [number + 1]
+    assert (found.summary.existing, found.summary.skipped, found.summary.blockers) == (0, 1, ())
+    assert [p.name for p, _ in found.summary.staying] == ["new-2"]
+    assert found.summary.tolerating_left_at is None
+    assert node.evacuation.moved_count == 3
+
+
+def test_the_third_pod_that_ignores_the_cordon_blocks() -> None:
+    node = Node(pod("old"))
+    look(node)
+    for number in range(3):
+        node.set_pods(successor(number))
+        found = look(node, seconds=10 + number)
+    assert [b.class_ for b in found.summary.blockers] == [BlockerClass.REPLACEMENT_NOT_READY]
+    assert found.summary.next_pods == ()
+
+
+def test_pods_that_came_back_outlast_a_restart_of_the_operator() -> None:
+    node = Node(pod("old"))
+    look(node)
+    node.set_pods(successor(0), successor(1))
+    before = look(node, seconds=20).summary.came_back
+    assert [entry.pods for entry in before] == [("new-0", "new-1")]
+    for started_at, count in ((NOW, 3), (None, 0)):
+        restarted = Node(successor(2))
+        status = NodeDrainStatus(started_at=started_at, came_back=before)
+        assert [len(entry.pods) for entry in look(restarted, status, 20).summary.came_back] == (
+            [count] if count else []
+        )
+
+
+def test_a_released_pod_that_stays_after_all_does_not_count_as_moved() -> None:
+    old = replace(released("old"), tolerations=ANYTHING)
+    node = Node(old, successor(0, tolerates=True), successor(1, tolerates=True))
+    node.evacuation._seen = {"old": ("s", "r1")}
+    assert look(node, seconds=20).summary.existing == 3
+    node.set_pods(old, successor(2, tolerates=True))
+    found = look(node, seconds=21)
+    assert (found.summary.existing, found.summary.skipped) == (0, 2)
+    assert node.evacuation.moved_count == 2  # the two new pods that are gone
+
+
+def test_the_successor_of_a_pod_that_tolerates_the_cordon_is_awaited() -> None:
+    node = Node(pod("old", tolerations=ANYTHING))
+    look(node)
+    node.set_pods()
+    assert look(node, seconds=5).summary.tolerating_left_at == NOW + timedelta(seconds=5)
+    assert node.evacuation.seconds_until_recheck(NOW + timedelta(seconds=12), None) == 3
+    for other in (pod("old"), replace(released("old"), tolerations=ANYTHING)):  # its replacement is on its node already
+        node = Node(other)
+        look(node)
+        node.set_pods()
+        assert look(node, seconds=5).summary.tolerating_left_at is None
 
 
 def test_pods_that_wait_for_their_node_outlast_a_restart_of_the_operator() -> None:

@@ -13,7 +13,7 @@ from rescheduler.core.drain.pod_summary import PodSummary
 from rescheduler.core.drain.state_machine import BLOCKED_AFTER
 from rescheduler.core.eviction.api_responses import EvictionOutcome, EvictionResult
 from rescheduler.core.eviction.pod_actions import EvictionContext, PodAction, PodDecision, RequiredProof
-from rescheduler.core.model.pods import Owner, Pod
+from rescheduler.core.model.pods import Owner, Pod, Toleration
 from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.model.volumes import NodeVolumes, VolumeClaim
 from rescheduler.core.placement.planner import Fit, Forecast
@@ -112,6 +112,16 @@ def test_a_migration_leaves_pods_that_belong_to_other_pods_of_the_node() -> None
     for found in (pod("a", owner=Owner("Pod", "main", "m")), pod("a", labels={"kubevirt.io": "hotplug-disk"})):
         assert pod_evaluation.decide_pod(found, DrainSettings(), context, requests).action is PodAction.SKIP
         assert pod_evaluation.decide_pod(found, DrainSettings(), context, None).action is PodAction.EVICT
+
+
+def test_a_migration_leaves_a_pod_that_tolerates_the_cordon_and_a_drain_moves_it() -> None:
+    tolerating, context = pod("a", tolerations=(Toleration("", "Exists", "", ""),)), EvictionContext(NOW)
+    requests = {"a": "NamespacePool/shop"}
+    assert pod_evaluation.decide_pod(tolerating, DrainSettings(), context, requests).action is PodAction.SKIP
+    assert pod_evaluation.decide_pod(tolerating, DrainSettings(), context, None).action is PodAction.EVICT
+    for ending in (replace(tolerating, phase="Failed"), replace(tolerating, deletion_timestamp=NOW)):
+        decision = pod_evaluation.decide_pod(ending, DrainSettings(), context, requests)
+        assert decision == pod_evaluation.decide_pod(ending, DrainSettings(), context, None)
 
 
 def test_rebalancing_needs_no_plan_and_pools_and_drains_do() -> None:
@@ -262,6 +272,13 @@ def test_pods_that_only_the_node_can_have_wait_for_it_also_when_they_are_gone() 
 def test_a_pod_that_stays_or_completes_after_all_no_longer_waits() -> None:
     rows = [(pod("a"), PodDecision(PodAction.SKIP)), (pod("b", phase="Succeeded"), EVICT)]
     assert pod_evaluation.waiting_for_node(rows, (), ("s/a", "s/b", "s/c")) == ("s/c",)
+
+
+def test_a_pod_that_may_start_on_the_cordoned_node_does_not_wait_for_it() -> None:
+    bound = PodDecision(PodAction.EVICT, is_bound_to_node=True)
+    tolerating = (Toleration("", "Exists", "", ""),)
+    rows = [(pod("a", tolerations=tolerating), bound), (pod("b", tolerations=tolerating), EVICT), (pod("c"), bound)]
+    assert pod_evaluation.waiting_for_node(rows, {"b"}, ()) == ("s/c",)
 
 
 def test_no_pod_of_a_migration_waits_for_its_node() -> None:

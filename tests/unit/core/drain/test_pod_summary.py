@@ -33,6 +33,14 @@ def test_a_blocked_pod_holds_later_groups_and_never_its_own() -> None:
     assert [b.class_ for b in counted.blockers] == [BlockerClass.UNMANAGED]
 
 
+def test_pods_that_stay_for_a_reason_are_named_and_no_pods_of_daemon_sets() -> None:
+    skip = PodDecision(PodAction.SKIP)
+    rows = [(pod("b"), replace(skip, message="why")), (pod("a"), replace(skip, message="other")), (pod("d"), skip)]
+    counted = summarize(rows, {}, {}, {}, NOW, unreachable=False)
+    assert (counted.skipped, counted.existing) == (3, 0)
+    assert [(p.name, reason) for p, reason in counted.staying] == [("a", "other"), ("b", "why")]
+
+
 def test_on_an_unreachable_node_a_terminating_pod_counts_as_moved() -> None:
     rows = [(pod("a"), PodDecision(PodAction.WAIT_TERMINATING)), (pod("b"), PodDecision(PodAction.DELETE, 1))]
     counted = summarize(rows, {}, {}, {}, NOW, unreachable=True)

@@ -201,6 +201,25 @@ def test_it_takes_at_least_the_waves_of_its_budgets() -> None:
     assert look(world(raws, limit("b", allowed=1))).min_duration == timedelta(seconds=60)
 
 
+ANYTHING = [{"operator": "Exists"}]
+
+
+def test_a_pod_that_tolerates_the_cordon_needs_room_on_another_node() -> None:
+    assert look(world([pod_of_kind("p1", tolerations=ANYTHING)])).placed == 1
+    found = look(world([pod_of_kind("p1", tolerations=ANYTHING, cpu="9")]))
+    assert (found.drainable, [f.fit for _, f in found.unplaced]) == (Drainable.NO, [Fit.DOES_NOT_FIT])
+
+
+def test_a_plan_knows_which_pods_came_back_in_the_drain_of_the_node() -> None:
+    seen = world([pod_of_kind("p1", tolerations=ANYTHING), pod_of_kind("p2", kind="StatefulSet")])
+    seen = replace(seen, came_back={"old": frozenset({("s", "r"), ("s", "x")})})
+    found = look(seen)
+    assert found.staying == 1
+    ((key, reason),) = found.named_staying
+    assert (key, "3 new pods of ReplicaSet web-1" in reason) == ("s/p1", True)
+    assert causes(found) == {"s/p2": BlockerClass.REPLACEMENT_NOT_READY}
+
+
 HOST_DATA: RawObject = {"volumes": [{"name": "d", "hostPath": {"path": "/data"}}]}
 MOUNT: RawObject = {"containers": [{"name": "c", "volumeMounts": [{"name": "d"}]}]}
 

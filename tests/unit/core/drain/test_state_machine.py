@@ -48,6 +48,7 @@ def situation(**changes: object) -> DrainState:
         ({"started_at": NOW, "remaining": None}, Fact.PODS_UNKNOWN),
         ({"started_at": NOW, "remaining": 0}, Fact.PODS_REMAINING),  # the scheduler may still bind
         ({"started_at": NOW - MIN_TIME_CORDONED, "remaining": 0}, Fact.EMPTY),
+        ({"started_at": NOW - MIN_TIME_CORDONED, "remaining": 0, "may_come_back": True}, Fact.PODS_REMAINING),
         (
             {"started_at": NOW - MIN_TIME_CORDONED, "remaining": 0, "cordoned_at": NOW},
             Fact.PODS_REMAINING,

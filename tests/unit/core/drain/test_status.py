@@ -11,6 +11,7 @@ from rescheduler.api.drains import (
     MAX_PODS_WAITING_FOR_NODE,
     Blocker,
     BlockerClass,
+    CameBackPods,
     NodeDrain,
     NodeDrainRequest,
     NodeDrainSpec,
@@ -34,6 +35,7 @@ from rescheduler.core.drain.status import (
 from rescheduler.core.eviction.write_refusals import WriteFailure, WriteOperation
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
+from unit.builders import pod
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 NOON: dict[str, Any] = {"maintenance": {"windows": [{"schedule": "0 12 * * *", "duration": "1h"}]}}
@@ -361,6 +363,41 @@ def test_pods_that_only_the_node_can_have_are_counted_and_named() -> None:
     assert drained == (
         "no pod is left that must leave; 2 pods can run on this node only, and their new pods wait for the node: s/a, s/b"
     )
+
+
+def came_back(seconds: int = 0, *, tolerates: bool = False) -> CameBackPods:
+    created = NOW - timedelta(seconds=seconds)
+    return CameBackPods(
+        namespace="s", kind="Job", name="j", uid="o", pods=("a",), tolerates_cordon=tolerates, last_created_at=created
+    )
+
+
+def test_drained_names_pods_that_stay_with_their_reasons() -> None:
+    staying = ((pod("a"), "it tolerates"), (pod("b"), "a rule"))
+    found = build(scene(phase=Phase.DRAINED, pod_summary=PodSummary(skipped=3, staying=staying)))
+    message = "no pod is left that must leave; 2 pods stay on the node: s/a (it tolerates), s/b (a rule)"
+    assert conditions(found)["Drained"].message == message
+    alone = build(scene(phase=Phase.DRAINED, pod_summary=PodSummary(staying=staying[:1])))
+    assert conditions(alone)["Drained"].message.endswith("; 1 pod stays on the node: s/a (it tolerates)")
+
+
+def test_an_empty_node_onto_which_a_pod_came_back_says_why_it_is_not_drained() -> None:
+    for rows, reason in (
+        ((came_back(59),), "PodsCameBack"),
+        ((came_back(60),), "PodsLeft"),
+        ((came_back(5, tolerates=True),), "PodsLeft"),
+    ):
+        found = build(scene(pod_summary=PodSummary(came_back=rows)))
+        assert conditions(found)["Drained"].reason == reason
+        is_named = "a pod of Job s/j came back onto the cordoned node" in conditions(found)["Progressing"].message
+        assert is_named is (reason == "PodsCameBack")
+        assert found.came_back == rows
+
+
+def test_pods_that_came_back_are_kept_while_pods_are_unknown_and_dropped_before_the_start() -> None:
+    before = {"came_back": (came_back(),)}
+    assert build(scene(before=before)).came_back == (came_back(),)
+    assert build(scene(before=before, started_at=None)).came_back == ()
 
 
 def test_more_pods_than_the_status_may_name_are_counted() -> None:

@@ -9,6 +9,7 @@ from rescheduler.api import names
 from rescheduler.api.drains import BlockerClass
 from rescheduler.api.policies import DrainRule, DrainSettings, EvictOrBlock, OnTimeout, RuleAction
 from rescheduler.api.selectors import LabelSelector
+from rescheduler.core.eviction import messages
 from rescheduler.core.eviction.pod_actions import (
     CRITICAL_ORDER,
     OWN_POD_ORDER,
@@ -25,6 +26,7 @@ from rescheduler.core.model.volumes import NodeVolumes, VolumeClaim
 from unit.builders import NOW
 
 REPLICA_SET = Owner("ReplicaSet", "web", "o")
+ANYTHING = (Toleration("", "Exists", "", ""),)
 
 
 def some(**changes: object) -> Pod:
@@ -53,27 +55,29 @@ def some(**changes: object) -> Pod:
         ({"has_empty_dir": True}, {}, PodAction.EVICT, None),
         ({"has_empty_dir": True}, {"empty_dir": EvictOrBlock.BLOCK}, PodAction.BLOCK, BlockerClass.EMPTY_DIR),
         ({"has_empty_dir": True, "phase": "Failed"}, {"empty_dir": EvictOrBlock.BLOCK}, PodAction.EVICT, None),
-        ({"tolerations": (Toleration("", "Exists", "", ""),)}, {}, PodAction.SKIP, None),
+        ({"tolerations": ANYTHING}, {}, PodAction.EVICT, None),
         (
             {"tolerations": (Toleration("node.kubernetes.io/unschedulable", "Exists", "", ""),)},
             {},
-            PodAction.SKIP,
+            PodAction.EVICT,
             None,
         ),
+        ({"tolerations": ANYTHING, "pinned_to_node": True}, {}, PodAction.SKIP, None),
+        ({"pinned_to_node": True}, {}, PodAction.EVICT, None),
         (
-            {"owner": None, "tolerations": (Toleration("", "Exists", "", ""),)},
+            {"owner": None, "tolerations": ANYTHING},
             {},
             PodAction.BLOCK,
             BlockerClass.UNMANAGED,
         ),
         (
-            {"owner": None, "tolerations": (Toleration("", "Exists", "", ""),)},
+            {"owner": None, "tolerations": ANYTHING},
             {"unmanaged": EvictOrBlock.EVICT},
             PodAction.EVICT,
             None,
         ),
         (
-            {"owner": None, "is_mirror": True, "tolerations": (Toleration("", "Exists", "", ""),)},
+            {"owner": None, "is_mirror": True, "tolerations": ANYTHING},
             {"unmanaged": EvictOrBlock.EVICT},
             PodAction.SKIP,
             None,
@@ -192,7 +196,12 @@ def test_a_terminating_pod_is_gone_unless_it_waits_for_proof(
         ({"owner": Owner("DaemonSet", "d", "o")}, {}, PodAction.SKIP, None),
         ({}, {"rules": (DrainRule(action=RuleAction.SKIP),)}, PodAction.SKIP, None),
         ({"owner": None}, {}, PodAction.BLOCK, BlockerClass.UNMANAGED),
-        ({"tolerations": (Toleration("", "Exists", "", ""),)}, {}, PodAction.SKIP, None),
+        (
+            {"tolerations": ANYTHING, "owner": None},
+            {},
+            PodAction.BLOCK,
+            BlockerClass.UNMANAGED,
+        ),
         ({"claims": ("local",)}, {}, PodAction.BLOCK, BlockerClass.LOCAL_VOLUME),
         ({}, {"rules": (DrainRule(action=RuleAction.WAIT_COMPLETED),)}, PodAction.DELETE, None),
         ({"phase": "Succeeded"}, {}, PodAction.EVICT, None),
@@ -206,6 +215,58 @@ def test_what_holds_on_an_unreachable_node_too(
     seen = unreachable(boot_dead=dead, volumes=volumes)
     verdict = decide_action(some(**(LOST | changes)), DrainSettings(**drain), seen)
     assert (verdict.action, verdict.blocker_class) == (fate, cause)
+
+
+@pytest.mark.parametrize(("changes", "claim", "fate"), KINDS)
+def test_a_pod_that_tolerates_the_cordon_stays_on_an_unreachable_node_until_its_boot_is_dead(
+    changes: dict[str, object], claim: VolumeClaim | None, fate: PodAction
+) -> None:
+    tolerating = some(**(LOST | changes | {"tolerations": ANYTHING}))
+    if tolerating.owner is None:
+        return  # no controller would recreate it: it is like any other such pod
+    drain = DrainSettings(unmanaged=EvictOrBlock.EVICT, timeout=timedelta(minutes=1), on_timeout=OnTimeout.DELETE)
+    late = {"started_at": NOW - timedelta(minutes=2)}
+    stays = decide_action(tolerating, drain, unreachable(claim, **late))
+    assert (stays.action, stays.message) == (PodAction.SKIP, messages.TOLERATING_AND_UNREACHABLE)
+    proven = unreachable(claim, boot_dead=True, **late)
+    other = some(**(LOST | changes))
+    assert decide_action(tolerating, drain, proven) == decide_action(other, drain, proven)
+
+
+BACK = frozenset({("s", "o")})
+
+
+@pytest.mark.parametrize("unreachable", [False, True])
+def test_an_owner_that_ignores_the_cordon_is_a_blocker_after_three_pods(unreachable: bool) -> None:
+    drain = DrainSettings(timeout=timedelta(seconds=1), on_timeout=OnTimeout.DELETE, empty_dir=EvictOrBlock.BLOCK)
+    seen = EvictionContext(NOW, NOW - timedelta(hours=1), node_unreachable=unreachable, came_back=BACK)
+    verdict = decide_action(some(has_empty_dir=True), drain, seen)
+    assert (verdict.action, verdict.blocker_class) == (PodAction.BLOCK, BlockerClass.REPLACEMENT_NOT_READY)
+    assert "3 new pods of ReplicaSet web" in verdict.message
+    assert "spec.nodeName" in verdict.message
+    assert verdict.hint.startswith("stop or scale down ReplicaSet web")
+    assert not needs_placement(some(owner=None), verdict)
+
+
+def test_a_pod_that_tolerates_the_cordon_stays_after_three_pods_and_says_why() -> None:
+    verdict = decide_action(some(tolerations=ANYTHING), DrainSettings(), EvictionContext(NOW, came_back=BACK))
+    assert verdict.action is PodAction.SKIP
+    assert verdict.message.endswith("and 3 new pods of ReplicaSet web started on this node again")
+    assert not needs_placement(some(), verdict)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fate"),
+    [
+        ({"namespace": "other"}, PodAction.EVICT),  # a UID of another namespace says nothing
+        ({"owner": Owner("ReplicaSet", "web", "newer")}, PodAction.EVICT),
+        ({"phase": "Failed"}, PodAction.EVICT),
+        ({"deletion_timestamp": NOW}, PodAction.WAIT_TERMINATING),
+        ({"owner": Owner("DaemonSet", "d", "o")}, PodAction.SKIP),
+    ],
+)
+def test_pods_that_came_back_change_nothing_for_others(changes: dict[str, object], fate: PodAction) -> None:
+    assert decide_action(some(**changes), DrainSettings(), EvictionContext(NOW, came_back=BACK)).action is fate
 
 
 @pytest.mark.parametrize(("changes", "claim", "fate"), KINDS)

@@ -12,7 +12,7 @@ from rescheduler.api.drains import Blocker, BlockerClass
 from rescheduler.api.policies import DrainSettings, NoRoom, ReplacementMode
 from rescheduler.api.selectors import LabelSelector
 from rescheduler.core.model.disruption_budgets import DisruptionBudget
-from rescheduler.core.model.pods import Owner, Pod
+from rescheduler.core.model.pods import Owner, Pod, Toleration
 from rescheduler.core.model.workloads import Deployment, ReplicaSet, Workload
 from rescheduler.core.replacement.decisions import (
     PodWriteRefusal,
@@ -988,6 +988,26 @@ def test_a_replacement_on_a_drained_node_does_not_undo_the_move() -> None:
     """A pod that was bound just before the cordon moves later."""
     old, new = released_replica("old", node="n1"), replica("new", node="n1", created=NOW)
     assert decide(old, workload(old, new, replica("p2"), replica("p3")), setting()).step is ReplacementStep.EVICT
+
+
+def test_a_replacement_that_tolerates_the_cordon_of_a_drain_undoes_the_move_for_a_moment() -> None:
+    tolerating = (Toleration("", "Exists", "", ""),)
+    old = released_replica("old", node="n1", tolerations=tolerating)
+    new = replica("new", node="n1", created=NOW, tolerations=tolerating)
+    found = decide(old, workload(old, new, replica("p2"), replica("p3")), setting())
+    assert found.step is ReplacementStep.RETURN
+    assert found.backoff is not None
+    assert found.backoff.failure is ReplacementFailure.SAME_NODE
+    assert found.backoff.retry_at == NOW + timedelta(seconds=2)
+    elsewhere = replica("new", node="n2", created=NOW, tolerations=tolerating)
+    assert decide(old, workload(old, elsewhere, replica("p2"), replica("p3")), setting()).step is ReplacementStep.EVICT
+
+
+def test_a_pod_of_a_superseded_replica_set_is_not_returned_wherever_new_pods_start() -> None:
+    old, new = shifted("old", on="n1"), replica("new", node="n1", created=NOW, owner=Owner("ReplicaSet", "web-b", "r2"))
+    sets = (replace(CURRENT, replicas=0), replace(CURRENT, name="web-b", uid="r2", revision="2"))
+    rolled_out = workload(old, new, deployment=replace(DEPLOYMENT, revision="2"), replica_sets=sets)
+    assert decide(old, rolled_out, setting()).step is ReplacementStep.WAIT
 
 
 def test_a_replacement_on_the_same_node_makes_each_pause_longer() -> None:
