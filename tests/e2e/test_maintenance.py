@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import hostile
 from e2e.conftest import Site
+from e2e.test_plans import reschedule
 from harness import workloads
 from harness.waiting import until
 
@@ -134,6 +135,9 @@ def test_what_blocks_where_the_policy_says_so_and_what_stays_whatever_it_says(si
     (came_back,) = (site.observer.drain(node) or {})["status"]["cameBack"]
     assert (came_back["kind"], len(came_back["pods"]), came_back["toleratesCordon"]) == ("ReplicaSet", 3, True)
     until(lambda: len(site.left(node)) == 3, "the surplus pod to go")
+    plan = json.loads(reschedule(site.plane.kubeconfig, "plan", node, "-o", "json").stdout)
+    (staying,) = plan["staying"]
+    assert "3 new pods of ReplicaSet stays-" in staying["reason"]
     site.patch("rsp", site.name, {"spec": {"drain": {"emptyDir": "Evict", "unmanaged": "Evict"}}})
     site.phase(node, "Drained")
     (left,) = site.left(node)

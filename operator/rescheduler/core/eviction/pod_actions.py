@@ -254,8 +254,9 @@ def _decide_immovable(pod: Pod, order: int, context: EvictionContext) -> PodDeci
         return None
     if pod.pinned_to_node:
         return PodDecision(PodAction.SKIP, order, message=messages.TOLERATING_AND_BOUND)
-    # Such a pod may also tolerate the taints of an unreachable node, and Kubernetes then leaves the pod alone.
-    if context.node_unreachable and not context.boot_dead:
+    # Such a pod may also tolerate the taints of an unreachable node, and Kubernetes then leaves the pod alone. The move
+    # of a released pod goes on: a return would cost its replacement.
+    if context.node_unreachable and not context.boot_dead and not pod.released:
         return PodDecision(PodAction.SKIP, order, message=messages.TOLERATING_AND_UNREACHABLE)
     return None
 

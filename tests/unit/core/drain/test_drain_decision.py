@@ -88,6 +88,16 @@ def test_drained_drain_reports_no_reason_to_wait() -> None:
     assert (step.status_input.phase, step.status_input.wait) == (Phase.DRAINED, None)
 
 
+def test_a_node_is_not_drained_while_a_pod_may_come_back() -> None:
+    def phase(seconds: int) -> Phase:
+        now = NOW + timedelta(seconds=seconds)
+        awaited = PodSummary(tolerating_left_at=NOW)
+        changes: dict[str, Any] = {"now": now, "pod_summary": awaited, "cordoned_at": NOW - timedelta(minutes=1)}
+        return decided(nodedrain(**STARTED), **changes).status_input.phase
+
+    assert (phase(9), phase(10)) == (Phase.DRAINING, Phase.DRAINED)
+
+
 def test_moved_pods_are_those_of_earlier_steps_and_of_this_one() -> None:
     assert decided(nodedrain(**STARTED), moved=3, pod_summary=PODS).status_input.moved == 4
 

@@ -233,6 +233,13 @@ def test_a_pod_that_tolerates_the_cordon_stays_on_an_unreachable_node_until_its_
     assert decide_action(tolerating, drain, proven) == decide_action(other, drain, proven)
 
 
+def test_the_move_of_a_pod_that_tolerates_the_cordon_goes_on_when_its_node_becomes_unreachable() -> None:
+    tolerating, other = some(released=True, tolerations=ANYTHING), some(released=True)
+    assert decide_action(tolerating, DrainSettings(), unreachable()) == decide_action(
+        other, DrainSettings(), unreachable()
+    )
+
+
 BACK = frozenset({("s", "o")})
 
 
