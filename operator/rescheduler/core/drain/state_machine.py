@@ -23,8 +23,8 @@ A fact is the first true answer to a list of questions. Many answers can be true
 3. Is the drain withdrawn? Then only the restore matters. Released pods are returned first, because no drain watches
    them after the end (RETURNING_PODS). A fenced node is restored only when its taint may go (OUT_OF_SERVICE). The
    restore itself follows (WITHDRAWN), and then the end (RESTORED).
-4. Is the node empty, and does no pod come back onto it? This comes before the timeout and before any wait: a drain that is done has nothing left to cancel
-   or to delay (EMPTY, EMPTY_AND_WAITING).
+4. Is the node empty, and does no pod come back? This comes before the timeout and before any wait: a drain that is done
+   has nothing left to cancel or to delay (EMPTY, EMPTY_AND_WAITING).
 5. Has the timeout passed with `onTimeout: Cancel`? This comes before the waits: a drain that waits must still end
    (TIMED_OUT).
 6. Does the drain step back for another drain? This comes before the other waits, because only this wait uncordons the

@@ -13,6 +13,7 @@ from rescheduler.api.untrusted import (
     bounded_integer,
     bounded_text,
     parse_time,
+    truncate_with_digest,
 )
 from rescheduler.core.model import messages, object_schemas
 from rescheduler.core.model.host_paths import parse_host_paths
@@ -43,6 +44,7 @@ _KEPT_ANNOTATIONS = (
     names.EVICT_ONLY,
 )
 _MAX_TEXT_LENGTH = 1024
+_MAX_KIND_LENGTH, _MAX_NAME_LENGTH = 317, 253
 _INLINE_DISK_SOURCES = (
     "awsElasticBlockStore",
     "azureDisk",
@@ -260,7 +262,12 @@ def _parse_owner(meta: RawMetadata, release: ReleaseRecord | None) -> Owner | No
         return None
     group = owner.get("apiVersion", "").rpartition("/")[0]
     kind = owner["kind"] if group in _BUILTIN_GROUPS else f"{owner['kind']}.{group}"
-    return Owner(kind, owner["name"], owner["uid"])
+    # The API server limits no text of an owner reference, but texts of the status are limited.
+    return Owner(
+        bounded_text(kind, _MAX_KIND_LENGTH),
+        bounded_text(owner["name"], _MAX_NAME_LENGTH),
+        truncate_with_digest(owner["uid"], _MAX_NAME_LENGTH),
+    )
 
 
 def _start_failure(status: RawObject, conditions: Mapping[str, RawObject]) -> str:

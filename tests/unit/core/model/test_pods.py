@@ -252,6 +252,21 @@ def test_a_pod_that_names_a_single_node_is_pinned(spec: dict[str, Any], pinned: 
     assert parse_pod(raw).pinned_to_node is pinned
 
 
+def test_texts_of_an_owner_fit_into_a_status_and_different_uids_stay_different() -> None:
+    def owner(last: str) -> Owner:
+        long = "x" * 1000 + last
+        reference = {"apiVersion": "g/v1", "kind": long, "name": long, "uid": long, "controller": True}
+        found = parse_pod(
+            {"metadata": {"namespace": "s", "name": "p", "uid": "u", "ownerReferences": [reference]}}
+        ).owner
+        assert found is not None
+        return found
+
+    one, other = owner("1"), owner("2")
+    assert (len(one.kind), len(one.name), len(one.uid)) == (317, 253, 253)
+    assert one.uid != other.uid
+
+
 def test_an_owner_of_another_group_is_another_kind() -> None:
     """An OpenKruise StatefulSet or a Volcano Job only shares the name of the built-in kind."""
     for version, kind in (("apps/v1", "StatefulSet"), ("apps.kruise.io/v1beta1", "StatefulSet.apps.kruise.io")):
