@@ -170,6 +170,26 @@ def test_whoever_deletes_new_pods_is_not_fed_and_costs_no_ready_pod() -> None:
     run_scenario(Guarded, scenario)
 
 
+def test_a_node_that_dies_in_the_middle_of_its_drain_has_all_replacements_on_their_way() -> None:
+    """New pods are Ready after 6 s, and the node dies 3 s after the request."""
+
+    async def scenario(sandbox: Guarded) -> None:
+        await sandbox.settle(workloads.deployment("web", 8, SPACE), workloads.budget("web", SPACE, maxUnavailable=2))
+        for node in ("n2", "n3"):
+            sandbox.cluster.machines[node].slow = 6.0
+        sandbox.cluster.annotate("n1", maintenance="test")
+        begun = sandbox.now
+        await asyncio.sleep(3)
+        sandbox.cluster.machines["n1"].on = False
+
+        def ready_elsewhere() -> int:
+            return sum(is_ready(pod) and not deleting(pod) for pod in (*sandbox.pods("n2"), *sandbox.pods("n3")))
+
+        assert await sandbox.until(lambda: ready_elsewhere() >= 8, limit=60) < begun + 15
+
+    run_scenario(Guarded, scenario)
+
+
 def test_the_ten_pods_of_an_owner_are_released_before_the_first_new_pod_is_ready() -> None:
     """If the node dies in the middle of its drain, each pod has a replacement on its way. New pods take 20 s."""
 
