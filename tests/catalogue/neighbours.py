@@ -208,6 +208,20 @@ def completes(cluster: Cluster, *, owner: str, after: float) -> AbstractContextM
     return _after(after, act)
 
 
+def crash_loop(cluster: Cluster) -> AbstractContextManager[None]:
+    """Report that the container of each pod that is not Ready crashes, as its kubelet does."""
+    waiting = {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}
+
+    def look() -> None:
+        for pod in cluster.pods():
+            statuses = pod["status"].get("containerStatuses") or []
+            if statuses and not ready(pod) and "waiting" not in (statuses[0].get("state") or {}):
+                crashed = {**statuses[0], "ready": False, "started": False, "state": {"waiting": waiting}}
+                cluster.patch_status(pod, {"containerStatuses": [crashed]})
+
+    return _looking(look)
+
+
 def rollout(cluster: Cluster, *, deployment: str, after: float) -> AbstractContextManager[None]:
     """Change the image of a Deployment after a while."""
     image = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "other"}]
@@ -306,6 +320,7 @@ NEIGHBOURS: dict[str, Neighbour] = {
         custom_owner,
         returns_to_node,
         completes,
+        crash_loop,
         rollout,
         helper,
         autoscaler,
