@@ -66,22 +66,24 @@ def planned(random_cluster: RandomCluster) -> list[tuple[ScheduledPod, Forecast]
 
 
 def compare_with_scheduler(scheduler: RealScheduler, random_cluster: RandomCluster) -> Score:
-    """Let the scheduler place the pods in the order of the plan: those that fit first."""
+    """Let the scheduler place the pods in the order of the plan."""
     forecasts = planned(random_cluster)
     raw = {body["metadata"]["name"]: body for body in random_cluster.leaving}
-    first = [raw[_name(pod)] for pod, forecast in forecasts if forecast.fit is Fit.FITS]
-    others = [raw[_name(pod)] for pod, forecast in forecasts if forecast.fit is not Fit.FITS]
+    # Later pods may have a higher priority: the scheduler would take them first if they came at the same time.
+    last_fit = max((n for n, (_, forecast) in enumerate(forecasts) if forecast.fit is Fit.FITS), default=-1)
+    order = [raw[_name(pod)] for pod, _ in forecasts]
+    first, others = order[: last_fit + 1], order[last_fit + 1 :]
     scheduler.create_cluster(random_cluster)
     try:
         scheduler.schedule(first)
         refused = scheduler.schedule([*first, *others], asked=len(first))
     finally:
         scheduler.clear()
-    return _score(forecasts, {name for name, why in refused.items() if not why})
+    return score_of(forecasts, {name for name, why in refused.items() if not why})
 
 
-def _score(forecasts: Iterable[tuple[ScheduledPod, Forecast]], placed: set[str]) -> Score:
-    """Count placed pods by spec, because pods of equal spec are interchangeable."""
+def score_of(forecasts: Iterable[tuple[ScheduledPod, Forecast]], placed: set[str]) -> Score:
+    """Count placed pods by spec, because pods of equal spec are interchangeable; `placed`: names of pods."""
     said: dict[str, Counter[Fit]] = {}
     there: Counter[str] = Counter()
     for pod, forecast in forecasts:

@@ -226,6 +226,7 @@ class NodeEvacuation:
             capacity.host_data_without_room(forecasts, pods_to_place) if migration_requests is None else frozenset()
         )
         forecasts = {uid: forecast for uid, forecast in forecasts.items() if uid not in uids_without_room}
+        pod_decisions.sort(key=lambda row: capacity.plan_sort_key(forecasts.get(row[0].uid)))
         reported_blockers = {f"{blocker.namespace}/{blocker.pod}": blocker for blocker in status.blockers}
         decisions = self._deps.replacer.evaluate(
             self._subscriber,

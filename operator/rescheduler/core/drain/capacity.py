@@ -44,9 +44,9 @@ def host_data_without_room(forecasts: Forecasts, pods: Iterable[Pod]) -> frozens
 
 
 def plan_sort_key(forecast: Forecast | None) -> tuple[bool, int]:
-    """Sort pods that fit first, in the order of the plan."""
-    fits = forecast is not None and forecast.fit is Fit.FITS
-    return not fits, forecast.rank if forecast else 0
+    """Sort pods in the order of the plan; pods that fit nowhere and pods without a forecast come last."""
+    comes_last = forecast is None or forecast.fit is Fit.DOES_NOT_FIT
+    return comes_last, forecast.rank if forecast else 0
 
 
 def with_no_room_message(decision: ReplacementDecision, forecast: Forecast | None) -> ReplacementDecision:

@@ -66,7 +66,8 @@ class PodSummary:
     """The pods of a node at one moment.
 
     Attributes:
-        next_pods: pods that may leave now, with their decisions: those of the lowest order that is left.
+        next_pods: pods that may leave now, with their decisions: those of the lowest order that is left. The lowest
+            priority comes first; pods of equal priority keep the order in which they were summarized.
         leaving_uids: UIDs of the pods that must leave and still exist.
         existing: pods that must leave and still exist, including Terminating ones.
         remaining: pods that do not count as moved.
@@ -167,7 +168,7 @@ def summarize(
         and result.blocker_class
     ]
     return PodSummary(
-        next_pods=tuple(sorted(next_rows, key=lambda row: (row[0].priority, row[0].key))),
+        next_pods=tuple(sorted(next_rows, key=lambda row: row[0].priority)),
         leaving_uids=frozenset(pod.uid for pod, _ in must_leave),
         existing=len(must_leave),
         remaining=len(present),

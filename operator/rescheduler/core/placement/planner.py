@@ -1,13 +1,16 @@
 """Plan whether displaced pods all fit into the free capacity together.
 
-`Fits` is a promise: the scheduler places the pod, whichever nodes it chooses, if pods come in the order of the plan and
-pods that do not fit come last. `Fits` must never be wrong. If it could be wrong, the result is `Unknown`. A plan never
+`Fits` is a promise: the scheduler places the pod, whichever nodes it chooses, if pods come in the order of the
+plan. `Fits` must never be wrong. If it could be wrong, the result is `Unknown`. A plan never
 counts on preemption.
+
+The order decides how many pods fit. If small pods come first, a scheduler that spreads pods leaves no large gap. If
+large pods come first, they may take the room of many small ones. A plan tries both orders and keeps the better one.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from random import Random
 
@@ -35,6 +38,7 @@ _REQUIRED_CONSISTENT_RUNS = 72  # runs in a row that place every promised pod
 _MAX_RUNS = 216  # runs of one plan
 _MAX_PLACEMENTS = 10_000  # pods that all runs of one plan place together
 _LARGE_CLUSTER_NODES = 5_000  # nodes; with this many, a plan may place half of _MAX_PLACEMENTS
+_TYPICAL_RUNS = 8  # if half of these runs place all pods, pods that may not fit keep their turn
 _UPPER_BOUND_RUNS = 4  # runs that find out how many pods may fit at best
 _TIE_MARGIN = 0.03  # score; nodes with a smaller difference may be equal for the scheduler
 _MAX_RANK_SHIFT = 8.0  # places in the queue that a pod may come early or late
@@ -73,10 +77,10 @@ def plan(pods_to_place: Sequence[ScheduledPod], inputs: PlacementInput, random: 
     """Return a forecast for each pod, in the order of `pods_to_place`."""
     problem = PlacementProblem(inputs, pods_to_place)
     PodConstraints(problem).apply()
-    simulation = _Simulation(problem, random or Random(0))  # noqa: S311 - a fixed seed: equal input, equal plan
-    fewest, most = simulation.compute_bounds()
+    bounds = _Simulation(problem, random or Random(0)).compute_bounds()  # noqa: S311 - a fixed seed: equal input, equal plan
+    fewest, most = bounds.fewest, bounds.most
     results: list[_Result] = [(Fit.FITS, UnschedulableReason())] * len(pods_to_place)
-    explainer = UnschedulableExplainer(simulation.last_run)
+    explainer = UnschedulableExplainer(bounds.run)
     for group in problem.groups:
         reason = (
             explainer.explain(group)
@@ -95,7 +99,7 @@ def plan(pods_to_place: Sequence[ScheduledPod], inputs: PlacementInput, random: 
         positions = sorted(position for group in colocated for position in group.pod_indexes)
         _judge_as_one(results, positions, problem, colocated, [pods_to_place[position].key for position in positions])
         colocated_uids |= dict.fromkeys(positions, frozenset(pods_to_place[position].uid for position in positions))
-    ranks = {position: rank for rank, position in enumerate(simulation.sort_pods(results))}
+    ranks = {position: rank for rank, position in enumerate(_sort_pods(problem, bounds.order, results))}
     return [
         Forecast(
             fit, ranks[position], reason.message, reason.blocked_by_pods, colocated_uids.get(position, frozenset())
@@ -129,38 +133,64 @@ def _judge_as_one(
             results[position] = (fit, reason)
 
 
-class _Simulation:
-    """Repeats scheduling runs to bound the number of pods of each group that fit.
+def _sort_pods(problem: PlacementProblem, order: "_Order", results: Sequence[_Result]) -> list[int]:
+    """Return the indexes of all pods in this order."""
+    unknown = [position for g in problem.groups if g.unknown_reason for position in g.pod_indexes]
+    positions = [*order.pod_indexes, *unknown]
+    if order.keeps_turns:
+        return positions
+    turn = {Fit.FITS: 0, Fit.UNKNOWN: 1, Fit.DOES_NOT_FIT: 2}
+    return sorted(positions, key=lambda position: turn[results[position][0]])
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """Order in which pods come to the scheduler: the group and the index of each pod.
 
     Attributes:
-        last_run: a completed run, which explains why pods do not fit.
+        keeps_turns: whether pods that may not fit keep their turn; otherwise they come after all pods that fit. They
+            keep it if the scheduler places all pods as a rule: asked last, a large pod would find no gap.
     """
+
+    groups: Sequence[EquivalenceGroup]
+    pod_indexes: Sequence[int]
+    keeps_turns: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """Number of pods of each group that fit.
+
+    Attributes:
+        order: order of the pods in which at least `fewest` fit.
+        most: the most pods that fit in any tried order.
+        run: a completed run in this order, which explains why pods do not fit.
+    """
+
+    order: _Order
+    fewest: Counter[EquivalenceGroup]
+    most: Counter[EquivalenceGroup]
+    run: SchedulingRun
+
+
+class _Simulation:
+    """Repeats scheduling runs to bound the number of pods of each group that fit."""
 
     def __init__(self, problem: PlacementProblem, random: Random) -> None:
         self._problem, self._random = problem, random
-        totals = [max(1, sum(column)) for column in zip(*problem.allocatable, strict=True)]
-        sizes = {g: max(amount / totals[kind] for kind, amount in g.requests) for g in problem.groups}
-        pods = [
-            (-g.requirements.priority, sizes[g], p, g)
-            for g in problem.groups
-            for p in g.pod_indexes
-            if not g.unknown_reason
-        ]
-        # The scheduler's queue is sorted by priority. Among equals, small pods first: this order places the most pods.
-        pods.sort(key=lambda pod: pod[:3])
-        self._queue = [group for *_, group in pods]
-        self._pod_indexes = [position for *_, position, _ in pods]
         self._competing_groups = [
             g
             for g in problem.groups
             for _ in range(g.competing_count + (len(g.pod_indexes) if g.unknown_reason else 0))
         ]
-        self._pods_per_group = Counter(self._queue)
+        self._pods_per_group = Counter(
+            {g: len(g.pod_indexes) for g in problem.groups if g.pod_indexes and not g.unknown_reason}
+        )
+        self._guaranteed: Counter[EquivalenceGroup] = Counter()
         self._nodes_with_room: dict[EquivalenceGroup, Sequence[int]] = {}
-        self.last_run = SchedulingRun(problem, random, None, certain_only=False)
         self._noisy_score = self._with_noise(default_score, 0.3)
         # The scheduler rounds scores to whole percents and picks a random node among equals.
-        tied = self._with_noise(default_score, _TIE_MARGIN)
+        tied = self._tied_score = self._with_noise(default_score, _TIE_MARGIN)
         self._score_functions = (
             tied,
             self._noisy_score,
@@ -174,48 +204,96 @@ class _Simulation:
         uniform = self._random.uniform
         return lambda free, allocatable, requested: score(free, allocatable, requested) + uniform(0, max_noise)
 
-    def sort_pods(self, results: Sequence[_Result]) -> list[int]:
-        """Return the indexes of all pods in the order of the plan; pods that fit come first."""
-        order = {Fit.FITS: 0, Fit.UNKNOWN: 1, Fit.DOES_NOT_FIT: 2}
-        unknown = [position for g in self._problem.groups if g.unknown_reason for position in g.pod_indexes]
-        return sorted((*self._pod_indexes, *unknown), key=lambda position: order[results[position][0]])
+    def _orders(self) -> tuple[_Order, _Order]:
+        """Return the order with large pods first, and the one with small pods first, among pods of equal priority."""
+        totals = [max(1, sum(column)) for column in zip(*self._problem.allocatable, strict=True)]
+        rows = [
+            (group.requirements.priority, max(amount / totals[kind] for kind, amount in group.requests), p, group)
+            for group in self._pods_per_group
+            for p in group.pod_indexes
+        ]
 
-    def compute_bounds(self) -> tuple[Counter[EquivalenceGroup], Counter[EquivalenceGroup]]:
-        """Return the fewest and the most pods of each group that fit."""
-        guaranteed = guaranteed_groups(self._problem)
+        def order(sign: int) -> _Order:
+            # The scheduler's queue is sorted by priority.
+            ordered = sorted(rows, key=lambda row: (-row[0], sign * row[1], row[2]))
+            return _Order([group for *_, group in ordered], [position for *_, position, _ in ordered])
+
+        return order(-1), order(1)
+
+    def compute_bounds(self) -> _Bounds:
+        """Return the bounds of the better order; the other order is not tried if all pods fit in the first."""
+        problem, (first_order, second_order) = self._problem, self._orders()
+        guaranteed = guaranteed_groups(problem)
+        self._guaranteed = Counter({group: self._pods_per_group[group] for group in guaranteed})
         if guaranteed >= self._pods_per_group.keys():
-            return self._pods_per_group, self._pods_per_group
-        problem = self._problem
+            run = SchedulingRun(problem, self._random, None, certain_only=False)
+            return _Bounds(first_order, self._pods_per_group, self._pods_per_group, run)
         for group in problem.groups:
             self._nodes_with_room[group] = nodes_with_room(group.possible_nodes, problem.free, group.requests)
-        fewest = self._guaranteed_counts() | Counter({group: self._pods_per_group[group] for group in guaranteed})
-        most = Counter(fewest)
-        for number in range(_UPPER_BOUND_RUNS):
-            promised, others = self._split_queue(fewest)
-            self.last_run = self._new_run((default_score, self._noisy_score)[number % 2], certain_only=False)
-            self.last_run.place(promised)
-            self.last_run.place(others)
-            most |= self.last_run.placed
-        return fewest, most
+        first = self._bounds_of(first_order)
+        if first.fewest == self._pods_per_group:
+            return first
+        second = self._bounds_of(second_order, better_than=first)
+        better = second if self._quality(second) > self._quality(first) else first
+        return replace(better, most=first.most | second.most)
 
-    def _guaranteed_counts(self) -> Counter[EquivalenceGroup]:
-        fewest, consistent_runs, runs = self._count_placed(default_score, self._queue), 0, 0
+    def _quality(self, bounds: _Bounds) -> tuple[bool, bool, int]:
+        fewest = bounds.fewest.total()
+        return fewest == self._pods_per_group.total(), bounds.order.keeps_turns, fewest
+
+    def _bounds_of(self, order: _Order, better_than: _Bounds | None = None) -> _Bounds:
+        """Return the bounds of this order; `fewest` is too high if they are not better than these others."""
+        typical = self._typical_counts(order)
+        order = replace(order, keeps_turns=2 * typical.count(self._pods_per_group) >= _TYPICAL_RUNS)
+        more_than = -1
+        if better_than and better_than.order.keeps_turns > order.keeps_turns:
+            more_than = self._pods_per_group.total() - 1
+        elif better_than and better_than.order.keeps_turns == order.keeps_turns:
+            more_than = better_than.fewest.total()
+        fewest = self._guaranteed_counts(order, max(typical, key=Counter.total), more_than)
+        most, run = Counter(fewest), self._new_run(self._tied_score, certain_only=False)
+        for placed in typical:
+            most |= placed
+        for number in range(_UPPER_BOUND_RUNS):
+            run = self._new_run((self._tied_score, self._noisy_score)[number % 2], certain_only=False)
+            for groups in _split(order, fewest):
+                run.place(groups)
+            most |= run.placed
+        return _Bounds(order, fewest, most, run)
+
+    def _typical_counts(self, order: _Order) -> list[Counter[EquivalenceGroup]]:
+        """Return how many pods of each group some runs place if all pods keep their turn."""
+        typical = [self._count_placed(score, order.groups) for score in (default_score, self._tied_score)]
+        while self._pods_per_group in typical and len(typical) < _TYPICAL_RUNS:
+            typical.append(self._count_placed(self._tied_score, order.groups))
+        return typical
+
+    def _guaranteed_counts(
+        self, order: _Order, placed: Counter[EquivalenceGroup], more_than: int
+    ) -> Counter[EquivalenceGroup]:
+        """Return how many pods of each group fit for certain; `placed`: by a first run.
+
+        The result is too high if not more than `more_than` pods fit.
+        """
+        fewest, consistent_runs, runs = Counter(placed), 0, 0
         corrected: set[EquivalenceGroup] = set()
         placements = _MAX_PLACEMENTS / (1 + len(self._problem.allocatable) / _LARGE_CLUSTER_NODES)
-        max_runs = min(_MAX_RUNS, max(_UPPER_BOUND_RUNS, int(placements) // len(self._queue)))
+        max_runs = min(_MAX_RUNS, max(_UPPER_BOUND_RUNS, int(placements) // len(order.groups)))
         while consistent_runs < _REQUIRED_CONSISTENT_RUNS and runs < max_runs:
-            order, _ = self._split_queue(fewest)
+            if (fewest | self._guaranteed).total() <= more_than:
+                break
+            queue, _ = _split(order, fewest)
             cycle, function = divmod(runs, len(self._score_functions))
             if cycle % 2:
-                order = self._perturb_order(order)
-            placed = self._count_placed(self._score_functions[function], order)
-            missing = fewest - placed
+                queue = self._perturb_order(queue)
+            missing = fewest - self._count_placed(self._score_functions[function], queue)
             consistent_runs = 0 if missing else consistent_runs + 1
             corrected |= missing.keys()
             fewest -= missing
             runs += 1
         # Without enough consistent runs, a group whose count was wrong before may be wrong again.
-        return fewest if consistent_runs >= _REQUIRED_CONSISTENT_RUNS else fewest - Counter(corrected)
+        certain = fewest if consistent_runs >= _REQUIRED_CONSISTENT_RUNS else fewest - Counter(corrected)
+        return certain | self._guaranteed
 
     def _count_placed(
         self, score: ScoreFunction | None, order: Sequence[EquivalenceGroup]
@@ -232,17 +310,20 @@ class _Simulation:
             self._problem, self._random, score, certain_only=certain_only, nodes_with_room=self._nodes_with_room
         )
 
-    def _split_queue(
-        self, guaranteed: Counter[EquivalenceGroup]
-    ) -> tuple[list[EquivalenceGroup], list[EquivalenceGroup]]:
-        """Split the queue into the guaranteed pods and the other pods, both in the order of the plan."""
-        counts: Counter[EquivalenceGroup] = Counter()
-        promised, others = list[EquivalenceGroup](), list[EquivalenceGroup]()
-        for group in self._queue:
-            counts[group] += 1
-            (promised if counts[group] <= guaranteed[group] else others).append(group)
-        return promised, others
-
     def _perturb_order(self, order: Sequence[EquivalenceGroup]) -> list[EquivalenceGroup]:
         ranks = sorted((rank + self._random.uniform(0, _MAX_RANK_SHIFT), rank) for rank in range(len(order)))
         return [order[rank] for _, rank in ranks]
+
+
+def _split(
+    order: _Order, guaranteed: Counter[EquivalenceGroup]
+) -> tuple[Sequence[EquivalenceGroup], Sequence[EquivalenceGroup]]:
+    """Split the pods into those that come first and those that come last."""
+    if order.keeps_turns:
+        return order.groups, ()
+    counts: Counter[EquivalenceGroup] = Counter()
+    first, last = list[EquivalenceGroup](), list[EquivalenceGroup]()
+    for group in order.groups:
+        counts[group] += 1
+        (first if counts[group] <= guaranteed[group] else last).append(group)
+    return first, last

@@ -277,6 +277,13 @@ def test_a_pod_without_room_is_held_only_if_pods_move() -> None:
     assert waiting.summary.blockers == ()
 
 
+def test_pods_of_equal_priority_are_evicted_in_the_order_of_the_plan() -> None:
+    node = Node(*(pod(name, owner=Owner("StatefulSet", name, name)) for name in "abc"), pod("d", priority=1))
+    node.planner.forecasts = {name: Forecast(Fit.FITS, rank) for rank, name in enumerate("dbca")}
+    node.move()
+    assert [name for name, _ in node.queue.sent] == ["b", "c", "a", "d"]
+
+
 def test_a_pod_whose_controlling_pod_is_gone_is_left_to_garbage_collection_first() -> None:
     node = Node(pod("a"), pod("b", owner=Owner("Pod", "a", "a")))
     node.move()

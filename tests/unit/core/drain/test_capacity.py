@@ -40,9 +40,16 @@ def test_colocated_pods_that_pods_that_stay_keep_off_are_tried_first() -> None:
     assert not any(map(capacity.is_colocated, (FITS, FULL, None)))
 
 
-def test_those_that_fit_come_first_in_the_plans_order() -> None:
+def test_pods_are_sorted_in_the_order_of_the_plan() -> None:
     earlier = Forecast(Fit.FITS, 1)
-    assert sorted([FULL, FITS, UNKNOWN, earlier], key=capacity.plan_sort_key)[:2] == [earlier, FITS]
+    assert sorted([UNKNOWN, FITS, earlier], key=capacity.plan_sort_key) == [earlier, FITS, UNKNOWN]
+    may_fit = replace(UNKNOWN, rank=2)
+    assert sorted([FITS, may_fit, earlier], key=capacity.plan_sort_key) == [earlier, may_fit, FITS]
+
+
+def test_pods_that_fit_nowhere_and_pods_without_a_forecast_come_last() -> None:
+    assert sorted([None, UNKNOWN], key=capacity.plan_sort_key) == [UNKNOWN, None]
+    assert min([replace(FULL, rank=0), FITS], key=capacity.plan_sort_key) == FITS
 
 
 def test_who_waits_without_room_is_named() -> None:

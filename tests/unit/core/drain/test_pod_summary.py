@@ -25,6 +25,15 @@ def test_only_the_lowest_order_is_next_and_low_priority_goes_first() -> None:
     assert (counted.existing, counted.remaining, counted.skipped) == (3, 3, 0)
 
 
+def test_next_pods_of_equal_priority_keep_their_order() -> None:
+    rows = [
+        (pod(name, priority=priority), PodDecision(PodAction.EVICT))
+        for name, priority in (("c", 5), ("b", 0), ("a", 0))
+    ]
+    counted = summarize(rows, {}, {}, {}, NOW, unreachable=False)
+    assert [p.name for p, _ in counted.next_pods] == ["b", "a", "c"]
+
+
 def test_a_blocked_pod_holds_later_groups_and_never_its_own() -> None:
     block = PodDecision(PodAction.BLOCK, 0, BlockerClass.UNMANAGED, "why", "how")
     rows = [(pod("a"), block), (pod("b"), PodDecision(PodAction.EVICT)), (pod("c"), PodDecision(PodAction.EVICT, 1))]

@@ -1,6 +1,7 @@
 """Plans: each rule of the scheduler on its own, and laws that hold in every cluster."""
 
 from collections import Counter
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from harness.random_clusters import random_cluster
 from harness.scheduler_check import placement_input_of
 from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.volume_topology import ClusterVolumes, parse_volume_topology
+from rescheduler.core.placement import planner
 from rescheduler.core.placement.planner import Fit, plan
+from rescheduler.core.placement.pod_constraints import PodConstraints
 from rescheduler.core.placement.problem import PlacementProblem
 from unit.builders import HOST, ZONE, raw_node, raw_pod
 from unit.core.placement.forecasting import (
@@ -193,6 +196,18 @@ def test_with_more_nodes_than_pods_all_pods_fit() -> None:
     assert forecast(nodes[:1], [raw_pod("p1"), raw_pod("p2", cpu="4", schedulerName="other")]) == [UNKNOWN, UNKNOWN]
 
 
+class RecordedSimulation(planner._Simulation):
+    """A simulation that remembers the bounds of each tried order."""
+
+    def __init__(self, problem: PlacementProblem, random: Random) -> None:
+        super().__init__(problem, random)
+        self.tried: list[planner._Bounds] = []
+
+    def _bounds_of(self, order: planner._Order, better_than: planner._Bounds | None = None) -> planner._Bounds:
+        self.tried.append(super()._bounds_of(order, better_than))
+        return self.tried[-1]
+
+
 SIZES = st.lists(st.integers(1, 8), min_size=1, max_size=8)
 
 
@@ -214,14 +229,33 @@ def test_as_many_equal_pods_fit_as_the_nodes_have_room_for(nodes: list[int], pod
     assert found == [FITS] * min(room, pods) + [DOES_NOT] * max(0, pods - room)
 
 
-def test_of_equals_the_small_have_room_first() -> None:
-    pods = [raw_pod("big", cpu="3", labels={"app": "b"}), raw_pod("p1"), raw_pod("p2")]
-    assert forecast([raw_node("n1")], pods) == [DOES_NOT, FITS, FITS]
+BIG = raw_pod("big", cpu="4", labels={"app": "b"})
 
 
-def test_those_that_fit_have_the_first_turns() -> None:
-    pods = [raw_pod("big", cpu="3", labels={"app": "b"}), raw_pod("p1"), raw_pod("p2")]
-    assert [found.rank for found in forecasts([raw_node("n1")], pods)] == [2, 0, 1]
+def test_large_pods_come_first_if_all_pods_then_fit() -> None:
+    nodes = [raw_node("n1", cpu="8"), raw_node("n2", cpu="8")]
+    found = forecasts(nodes, [*(raw_pod(f"p{n}") for n in range(12)), BIG])
+    assert [each.fit for each in found] == [FITS] * 13
+    assert found[-1].rank == 0
+
+
+def test_small_pods_come_first_if_more_pods_then_fit() -> None:
+    found = forecasts([raw_node("n1")], [BIG, raw_pod("p1"), raw_pod("p2")])
+    assert [each.rank for each in found] == [2, 0, 1]
+    assert [each.fit for each in found[1:]] == [FITS, FITS]
+
+
+def test_a_pod_that_fits_in_one_of_both_orders_may_fit() -> None:
+    assert forecast([raw_node("n1")], [BIG, raw_pod("p1"), raw_pod("p2")])[0] is UNKNOWN
+    larger = raw_pod("larger", cpu="5", labels={"app": "b"})
+    assert forecast([raw_node("n1")], [larger, raw_pod("p1"), raw_pod("p2")])[0] is DOES_NOT
+
+
+def test_pods_keep_their_turn_if_the_scheduler_places_all_as_a_rule() -> None:
+    nodes, pods = [raw_node("n1", cpu="4"), raw_node("n2", cpu="8")], [("p3", "3"), ("p4", "4"), ("p5", "5")]
+    found = forecasts(nodes, [raw_pod(name, cpu=cpu, labels={"app": name}) for name, cpu in pods])
+    assert [each.rank for each in found] == [2, 1, 0]
+    assert [each.fit for each in found] == [FITS, UNKNOWN, UNKNOWN]  # if `p4` comes early, it may take the room of `p5`
 
 
 def test_reasons_count_the_nodes_and_name_what_is_short() -> None:
@@ -277,10 +311,29 @@ def test_the_same_plan_twice_is_the_same(number: int) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**9))
-def test_turns_are_an_order_and_those_that_fit_are_first(number: int) -> None:
+def test_ranks_are_an_order_and_pods_that_do_not_fit_are_last(number: int) -> None:
     leaving, ground = placement_input_of(random_cluster(number))
     found = plan(leaving, ground)
     assert sorted(each.rank for each in found) == list(range(len(found)))
-    count = Counter(each.fit for each in found)[FITS]
-    assert all((each.rank < count) == (each.fit is FITS) for each in found)
+    if any(each.fit is DOES_NOT and not each.colocated_uids for each in found):
+        count = Counter(each.fit for each in found)
+        assert all((each.rank < count[FITS]) == (each.fit is FITS) for each in found)
+        assert all((each.rank >= len(found) - count[DOES_NOT]) == (each.fit is DOES_NOT) for each in found)
     assert all(bool(each.reason) == (each.fit is not Fit.FITS) for each in found)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**9))
+def test_order_of_a_plan_promises_no_fewer_pods_than_the_other(number: int) -> None:
+    leaving, cluster = placement_input_of(random_cluster(number))
+    problem = PlacementProblem(cluster, leaving)
+    PodConstraints(problem).apply()
+    simulation = RecordedSimulation(problem, Random(0))
+    chosen = simulation.compute_bounds()
+    for tried in simulation.tried:
+        assert tried.most <= chosen.most
+        if tried.order.keeps_turns == chosen.order.keeps_turns or not chosen.order.keeps_turns:
+            assert tried.fewest.total() <= chosen.fewest.total()
+    assert len(simulation.tried) <= 1 or simulation.tried[0].fewest.total() < sum(
+        len(group.pod_indexes) for group in problem.groups if not group.unknown_reason
+    )
