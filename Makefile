@@ -41,7 +41,7 @@ lint: $(VENV)/ready binaries
 	$(RUN) -m harness.language
 	HELM=$$($(RUN) -m harness binaries)/helm $(RUN) manifests/render.py --check
 
-bench: $(VENV)/ready binaries
+bench: $(VENV)/bench-ready binaries
 	PYTHONPATH=operator:tests:. $(BIN)/python -m bench.run $(ONLY)
 
 manifests: $(VENV)/ready binaries
@@ -67,6 +67,8 @@ lock:
 		--no-emit-index-url --no-header --no-annotate -o requirements/runtime.txt
 	uv pip compile -q pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate -o requirements/dev.txt
+	uv pip compile -q --group bench --constraint requirements/dev.txt --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/bench.txt
 
 $(VENV)/ready: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: set PYTHON=")'
@@ -74,6 +76,10 @@ $(VENV)/ready: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/bench-ready: requirements/bench.txt $(VENV)/ready
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	@touch $@
 
 clean: cluster-down

@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench import admission, drains, failures, leases, plots, pools, soak, tables
+from bench import admission, drains, failures, leases, plots, pools, rasa, soak, tables
 from bench.common import HERE, operated, say
 from bench.memory import imports
+from bench.optimum import optimum
 from bench.plans import large, plan_scores
 from bench.rebalance import rebalances
 from bench.replacements import replacements
@@ -114,6 +115,16 @@ def plans() -> Results:
     return {"plans": plan_scores(), "large plans": large()}
 
 
+def compared_with_optimum() -> Results:
+    """Measure plans for a nearly full cluster against what is possible; `RASA_M3` names the file of the cluster."""
+    try:
+        cluster = rasa.load()
+    except FileNotFoundError as error:
+        say(str(error))
+        return {}
+    return {"optimum": optimum(cluster)}
+
+
 MEASURES: dict[str, Callable[[], Results]] = {
     "reactions": reactions,
     "one-node": one_node,
@@ -130,6 +141,7 @@ MEASURES: dict[str, Callable[[], Results]] = {
     "soak": simulated_runs,
     "soak-plane": sequences,
     "plans": plans,
+    "optimum": compared_with_optimum,
 }
 
 
