@@ -39,7 +39,9 @@ def hold_for_colocated_pods(
     for uids in _colocated_sets(forecasts):
         rows = [present[uid] for uid in sorted(uids & present.keys())]
         leaving = [pod for pod, decision in rows if _leaves_plainly(pod, decision, decisions)]
-        blocker = _blocked_pod(rows) or _refused_pod(leaving, budgets_of) or _too_small_budget(leaving, budgets_of)
+        blocker = (
+            _blocked_pod(rows, decisions) or _refused_pod(leaving, budgets_of) or _too_small_budget(leaving, budgets_of)
+        )
         for pod in leaving if blocker else ():
             # A pod whose own budget refuses it remains a normal refusal: webhooks must hear of its eviction.
             if blocker and not api_responses.predict_refusal(pod, budgets_of(pod)):
@@ -74,9 +76,13 @@ def _hold(blocker_class: BlockerClass | None, message: str, hint: str) -> Replac
     return ReplacementDecision(ReplacementStep.HOLD, blocker_class=blocker_class, message=message, hint=hint)
 
 
-def _blocked_pod(rows: Iterable[PodWithDecision]) -> ReplacementDecision | None:
-    """Return the hold for the first pod that must not leave now; None if there is none."""
+def _blocked_pod(
+    rows: Iterable[PodWithDecision], decisions: Mapping[str, ReplacementDecision]
+) -> ReplacementDecision | None:
+    """Return the hold for the first pod that must not leave now, such as one without room; None if there is none."""
     for pod, decision in rows:
+        if (held := decisions.get(pod.uid)) and held.step is ReplacementStep.HOLD:
+            return _hold(held.blocker_class, messages.leaves_with_blocked_pod(pod.key, held.message), held.hint)
         if decision.action is PodAction.BLOCK:
             message = messages.leaves_with_blocked_pod(pod.key, decision.message)
             return _hold(decision.blocker_class, message, decision.hint)

@@ -115,7 +115,9 @@ def _judge_as_one(
     colocated: ColocatedGroups,
     keys: Sequence[str],
 ) -> None:
-    """Give colocated pods one result, the worst: a pod that fits alone could not follow the others, or they it.
+    """Judge colocated pods together: a pod that fits alone may not follow the others, or they it.
+
+    If no node has room for all of them, the scheduler may still place some.
 
     `positions`: of these pods in the results. `keys`: `namespace/name` of each.
     """
@@ -129,7 +131,9 @@ def _judge_as_one(
         fit, reason = Fit.DOES_NOT_FIT, UnschedulableReason(messages.no_room_for_all(keys), blocked_by_pods)
     for position in positions:
         own_fit, own = results[position]
-        if own_fit is not fit or own.blocked_by_pods is not reason.blocked_by_pods:
+        if fit is Fit.DOES_NOT_FIT and own_fit is not Fit.DOES_NOT_FIT:
+            results[position] = (Fit.UNKNOWN, UnschedulableReason(messages.DEPENDS_ON_OTHER_PODS))
+        elif own_fit is not fit or own.blocked_by_pods is not reason.blocked_by_pods:
             results[position] = (fit, reason)
 
 

@@ -92,3 +92,10 @@ def test_a_released_pod_keeps_its_step() -> None:
 def test_colocated_pods_have_the_highest_order_of_any_of_them() -> None:
     rows = [(pod("a"), EVICT), (pod("b"), PodDecision(PodAction.EVICT, 10)), (pod("c"), EVICT)]
     assert [decision.order for _, decision in with_common_order(rows, together("a", "b"))] == [10, 10, 0]
+
+
+def test_colocated_pods_stay_with_one_that_is_held_for_lack_of_room() -> None:
+    rows = [(pod("a"), EVICT), (pod("b"), EVICT)]
+    found = held(rows, together("a", "b"), steps={"a": ReplacementStep.PLAIN_EVICTION, "b": ReplacementStep.HOLD})
+    assert set(found) == {"a"}
+    assert "s/b" in found["a"].message
