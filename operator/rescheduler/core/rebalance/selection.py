@@ -1,24 +1,27 @@
 """Selection of the pods to move from fuller to emptier nodes of one group.
 
-The scheduler chooses the node of the replacement. Therefore a pod moves only if the move helps on every destination
-that could take it. Each move must lower the imbalance by a minimum gain, so the moves come to an end. The pod with the
-largest gain moves first, so that few pods move. Source nodes give pods, destination nodes take pods.
+The scheduler chooses the node of the replacement. Therefore a pod moves only if the move helps on each node that the
+scheduler is likely to choose. Each move must lower the imbalance by a minimum gain, so the moves come to an end. The
+pod with the largest gain moves first, so that few pods move. Source nodes give pods, destination nodes take pods.
 """
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from rescheduler.core.model.node_affinity import NodeConstraints
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.resource_requests import ResourceList
+from rescheduler.core.rebalance.likely_destinations import LikelyDestinations
 from rescheduler.core.rebalance.utilization import (
     CpuMemory,
+    GainFunction,
     NodeLoad,
-    balance_gain,
     balance_gain_by_requests,
     elementwise_max,
     elementwise_min,
+    gain_function,
     mean_node_size,
     mean_utilization,
 )
@@ -33,7 +36,6 @@ MIN_GAIN_BELOW_HIGH = 0.03
 MAX_SOURCE_NODES = 10
 """Limit on the source nodes of one round; the fullest nodes come first."""
 _ACCEPTABLE_GAIN_RATIO = 0.7  # share of the gain of a pod in cooldown that another pod of the node must reach
-_MAX_DESTINATION_NODES = 20  # the emptiest nodes; the other destinations are still below `low` or the mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ def classify_nodes(
     high, low = _uniform(thresholds.high), _uniform(thresholds.low)
     mean = mean_utilization(loads)
     full = frozenset(load.name for load in loads if is_above(load, high))
-    empty = frozenset(load.name for load in loads if _is_below(load, low) and _accepts_new_pods(load))
+    empty = frozenset(load.name for load in loads if _is_below(load, low) and accepts_new_pods(load))
     if empty_returned := empty & returned_nodes:
         empty, full = empty_returned, full | {load.name for load in loads if is_above(load, mean)} - empty_returned
     roles = NodeRoles((roles.source_nodes - empty) | full, (roles.destination_nodes - full) | empty)
@@ -145,7 +147,7 @@ def classify_nodes(
     destinations = [
         load
         for load in loads
-        if load.name in roles.destination_nodes and _is_below(load, destination_target) and _accepts_new_pods(load)
+        if load.name in roles.destination_nodes and _is_below(load, destination_target) and accepts_new_pods(load)
     ]
     sources.sort(key=lambda load: (-load.sustained_utilization.max_share, load.name))
     destinations.sort(key=_by_peak_utilization)
@@ -169,7 +171,7 @@ def _is_below(load: NodeLoad, limit: CpuMemory) -> bool:
     return load.peak_utilization.cpu < limit.cpu and load.peak_utilization.memory < limit.memory
 
 
-def _accepts_new_pods(load: NodeLoad) -> bool:
+def accepts_new_pods(load: NodeLoad) -> bool:
     """Whether the node has no taint with effect PreferNoSchedule, by which others ask for no new pods."""
     return not any(taint.effect == "PreferNoSchedule" for taint in load.node.taints)
 
@@ -206,22 +208,20 @@ class _MoveChooser:
     def __init__(
         self, classification: NodeClassification, candidates: Iterable[Candidate], owners_cooling_down: AbstractSet[str]
     ) -> None:
-        self._classification, self._mean_size, self._owners_cooling_down = (
-            classification,
-            mean_node_size(classification.loads),
-            set(owners_cooling_down),
-        )
+        self._high = classification.thresholds.high
+        self._mean_size = mean_node_size(classification.loads)
+        self._owners_cooling_down = set(owners_cooling_down)
         self._source_nodes = {load.name: load for load in classification.source_nodes}
-        self._destination_nodes = list(classification.destination_nodes[:_MAX_DESTINATION_NODES])
         self._remaining_candidates = [c for c in candidates if c.pod.node in self._source_nodes]
-        self._allowed_by_constraints: dict[str, frozenset[str]] = {}
+        self._destinations = LikelyDestinations(load for load in classification.loads if accepts_new_pods(load))
+        self._gain_functions: dict[tuple[str, str], GainFunction] = {}  # by source node and destination node
         self.moves: list[PlannedMove] = []
 
     def choose_next(self) -> bool:
         """Choose the next move; return whether there is one."""
         awaited_gain: dict[str, float] = {}  # by source node
-        for candidate in sorted(self._remaining_candidates, key=self._sort_key) if self._destination_nodes else ():
-            destination = self._find_destination(candidate)
+        for candidate in self._sorted_candidates():
+            destination = self._expected_destination(candidate)
             if destination is None:
                 continue
             node, gain = candidate.pod.node, self._balance_gain(candidate, destination)
@@ -234,46 +234,46 @@ class _MoveChooser:
                 return True
         return False
 
-    def _sort_key(self, candidate: Candidate) -> tuple[bool, bool, float, str]:
-        """Sort by: source above `high`, replacement first, larger gain, name."""
-        gain = self._balance_gain(candidate, self._destination_nodes[0])
-        return (not self._is_above_high(candidate), not candidate.can_be_replaced_first, -gain, candidate.pod.key)
+    def _sorted_candidates(self) -> list[Candidate]:
+        """Return the candidates with enough gain on the emptiest node that could take them.
+
+        They are sorted by: source above `high`, replacement first, larger gain, name.
+        """
+        rows = []
+        for candidate in self._remaining_candidates:
+            pod = candidate.pod
+            emptiest = self._destinations.emptiest(candidate.requests, candidate.node_constraints, pod.node)
+            gain = self._balance_gain(candidate, emptiest) if emptiest else 0.0
+            if gain >= self._min_gain(candidate):
+                # Without rounding, noise in the last digits decides between equal gains.
+                rank = not self._is_above_high(candidate), not candidate.can_be_replaced_first, -round(gain, 9), pod.key
+                rows.append((rank, candidate))
+        return [candidate for _, candidate in sorted(rows, key=itemgetter(0))]
+
+    def _min_gain(self, candidate: Candidate) -> float:
+        return MIN_GAIN_ABOVE_HIGH if self._is_above_high(candidate) else MIN_GAIN_BELOW_HIGH
 
     def _is_above_high(self, candidate: Candidate) -> bool:
-        return is_above(self._source_nodes[candidate.pod.node], _uniform(self._classification.thresholds.high))
+        return is_above(self._source_nodes[candidate.pod.node], _uniform(self._high))
 
     def _balance_gain(self, candidate: Candidate, destination: NodeLoad) -> float:
-        return balance_gain(
-            self._source_nodes[candidate.pod.node],
-            destination,
-            CpuMemory.from_amounts(candidate.requests),
-            self._mean_size,
-        )
+        key = candidate.pod.node, destination.name
+        if key not in self._gain_functions:
+            source = self._source_nodes[candidate.pod.node]
+            self._gain_functions[key] = gain_function(source, destination, self._mean_size)
+        return self._gain_functions[key](CpuMemory.from_amounts(candidate.requests))
 
-    def _find_destination(self, candidate: Candidate) -> NodeLoad | None:
-        """Return the emptiest possible destination.
+    def _expected_destination(self, candidate: Candidate) -> NodeLoad | None:
+        """Return the likely destination that is the least full with the pod.
 
-        None if that node would exceed `high`, or if any possible destination has too small a gain.
+        None if that node would exceed `high`, or if any likely destination has too small a gain.
         """
-        min_gain = MIN_GAIN_ABOVE_HIGH if self._is_above_high(candidate) else MIN_GAIN_BELOW_HIGH
-        allowed = self._allowed_nodes(candidate)
-        possible = [
-            node for node in self._destination_nodes if node.name in allowed and node.has_room_for(candidate.requests)
-        ]
-        if not possible or any(self._balance_gain(candidate, node) < min_gain for node in possible):
+        likely = self._destinations.likely(candidate.requests, candidate.node_constraints, candidate.pod.node)
+        if any(self._balance_gain(candidate, node) < self._min_gain(candidate) for node in likely):
             return None
         pod_load = self._source_nodes[candidate.pod.node].pod_load(CpuMemory.from_amounts(candidate.requests))
-        utilization_after = possible[0].peak_utilization + pod_load / possible[0].allocatable
-        return possible[0] if utilization_after.max_share <= self._classification.thresholds.high else None
-
-    def _allowed_nodes(self, candidate: Candidate) -> frozenset[str]:
-        """Return the names of the nodes that its spec allows, cached by the node constraints."""
-        key = repr(candidate.node_constraints)
-        if key not in self._allowed_by_constraints:
-            nodes = (load.node for load in self._classification.destination_nodes[:_MAX_DESTINATION_NODES])
-            allows_node = candidate.node_constraints.allows_node
-            self._allowed_by_constraints[key] = frozenset(node.name for node in nodes if allows_node(node))
-        return self._allowed_by_constraints[key]
+        utilization_after = likely[0].peak_utilization + pod_load / likely[0].allocatable
+        return likely[0] if utilization_after.max_share <= self._high else None
 
     def _add_move(self, candidate: Candidate, destination: NodeLoad, balance_gain: float) -> None:
         source, requests = self._source_nodes[candidate.pod.node], CpuMemory.from_amounts(candidate.requests)
@@ -281,5 +281,5 @@ class _MoveChooser:
         node_share = source.pod_load(requests) / source.allocatable
         self.moves.append(PlannedMove(candidate, node_share, balance_gain, gain_by_requests))
         self._owners_cooling_down.add(candidate.owner_uid)
-        self._destination_nodes.remove(destination)
+        self._destinations.remove(destination.name)
         self._remaining_candidates = [c for c in self._remaining_candidates if c.pod.node != source.name]

@@ -101,6 +101,11 @@ class NodeLoad:
         """Return the share of the node that counts if it takes pods."""
         return self.peak / self.allocatable
 
+    @property
+    def requested_share(self) -> float:
+        """Return the larger of the requested shares of CPU and memory, by which the scheduler compares nodes."""
+        return (self.requested / self.allocatable).max_share
+
     def pod_load(self, requested: CpuMemory) -> CpuMemory:
         """Return the load that leaves with a pod with these requests: more if usage exceeds the node's requests."""
         return requested * elementwise_max(self.sustained / self.requested, CpuMemory(1, 1))
@@ -153,37 +158,47 @@ def imbalance(loads: Sequence[NodeLoad]) -> float:
     return squares.sum
 
 
-def balance_gain(source: NodeLoad, destination: NodeLoad, requested: CpuMemory, mean_size: CpuMemory) -> float:
-    """Return the reduction of the imbalance by a move of a pod with these requests.
+@dataclass(frozen=True, slots=True)
+class GainFunction:
+    """Reduction of the imbalance by a move between two nodes, as a function of the requests of the pod.
 
-    The result uses the loads of the two nodes, not only requests. `mean_size`: mean capacity of the group's nodes.
+    It is `linear` times the requests minus `square` times their squares, summed over CPU and memory.
     """
-    return _imbalance_reduction(
-        source.sustained_utilization - destination.peak_utilization,
-        source,
-        destination,
-        source.pod_load(requested),
-        mean_size,
-    )
+
+    linear: CpuMemory
+    square: CpuMemory
+
+    def __call__(self, requested: CpuMemory) -> float:
+        """Return the reduction by a pod with these requests."""
+        cpu, memory = requested.cpu, requested.memory
+        return cpu * (self.linear.cpu - self.square.cpu * cpu) + memory * (
+            self.linear.memory - self.square.memory * memory
+        )
+
+
+def gain_function(source: NodeLoad, destination: NodeLoad, mean_size: CpuMemory) -> GainFunction:
+    """Return the effect of a move between two nodes by their loads, not only by requests.
+
+    `mean_size`: mean capacity of the group's nodes.
+    """
+    gap = source.sustained_utilization - destination.peak_utilization
+    return _gain_function(gap, source, destination, source.pod_load(CpuMemory(1, 1)), mean_size)
 
 
 def balance_gain_by_requests(
     source: NodeLoad, destination: NodeLoad, requested: CpuMemory, mean_size: CpuMemory
 ) -> float:
     """Return the reduction of the imbalance by requests."""
-    return _imbalance_reduction(
-        source.requested / source.allocatable - destination.requested / destination.allocatable,
-        source,
-        destination,
-        requested,
-        mean_size,
-    )
+    gap = source.requested / source.allocatable - destination.requested / destination.allocatable
+    return _gain_function(gap, source, destination, CpuMemory(1, 1), mean_size)(requested)
 
 
-def _imbalance_reduction(
-    gap: CpuMemory, source: NodeLoad, destination: NodeLoad, pod_load: CpuMemory, mean_size: CpuMemory
-) -> float:
-    return (pod_load / mean_size * (gap + gap - pod_load / source.allocatable - pod_load / destination.allocatable)).sum
+def _gain_function(
+    gap: CpuMemory, source: NodeLoad, destination: NodeLoad, load_ratio: CpuMemory, mean_size: CpuMemory
+) -> GainFunction:
+    """`load_ratio`: load that leaves with a pod, as a multiple of its requests."""
+    sizes = CpuMemory(1, 1) / source.allocatable + CpuMemory(1, 1) / destination.allocatable
+    return GainFunction(load_ratio / mean_size * (gap + gap), load_ratio * load_ratio / mean_size * sizes)
 
 
 def standard_deviation(loads: Sequence[NodeLoad]) -> CpuMemory:

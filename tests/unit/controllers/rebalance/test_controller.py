@@ -247,7 +247,7 @@ async def test_rebalancing_waits_for_a_drain_in_the_pool(cluster: Cluster) -> No
     assert cluster.moved == []
     cluster.drain("c", startedAt="2027-01-01T00:00:00Z", drainedAt="2027-01-01T00:01:00Z")
     await cluster.turn(0.1)
-    assert cluster.moved == [("p2", "b")]
+    assert cluster.moved == [("p1", "b")]
 
 
 async def test_a_returned_node_is_filled_at_once(cluster: Cluster) -> None:
@@ -290,13 +290,13 @@ async def test_a_new_node_is_not_filled(cluster: Cluster) -> None:
 
 async def test_a_failed_move_is_not_retried_soon(cluster: Cluster) -> None:
     cluster.policy()
-    cluster.node("a", 30, 60)
+    cluster.node("a", 60, 30)
     cluster.node("b")
     cluster.outcome = MoveOutcome.RETURNED
     await cluster.turn()
     cluster.outcome = MoveOutcome.MOVED
     await cluster.turn(1)
-    assert cluster.moved == [("p1", "b")]  # the other one will do meanwhile
+    assert cluster.moved == [("p2", "b")]  # the other one will do meanwhile
     cluster.node("a", 40)
     await cluster.turn(4)
     assert len(cluster.moved) == 2

@@ -100,10 +100,13 @@ def test_a_pod_with_too_small_a_gain_stays() -> None:
     assert Pool().node("full", (84, 85), (1, 0)).node("empty").choose() == ["p1"]
 
 
-def test_a_pod_moves_only_if_every_destination_helps() -> None:
-    """The scheduler may not choose the emptiest node: a pod of 37 from 85 to 48 would only swap the nodes."""
-    assert Pool().node("full", 48, 37).node("half", 48).node("empty").choose() == []
-    assert Pool().node("full", 55, 30).node("half", 48).node("empty").choose() == ["p1"]
+def test_a_pod_moves_only_if_every_likely_destination_helps() -> None:
+    """A pod of 30 from 84 to 53 would only swap the nodes, and the scheduler may choose 53 instead of 49."""
+    assert Pool().node("full", (54, 50), (30, 0)).node("near", (53, 40)).node("empty", (49, 40)).choose() == []
+
+
+def test_a_node_that_the_scheduler_hardly_chooses_does_not_count() -> None:
+    assert Pool().node("full", (54, 50), (30, 0)).node("far", (56, 40)).node("empty", (49, 40)).choose() == ["p1"]
 
 
 def test_a_node_that_would_exceed_high_takes_no_pod() -> None:

@@ -8,8 +8,8 @@ from rescheduler.core.model.nodes import Node
 from rescheduler.core.rebalance.utilization import (
     CpuMemory,
     NodeLoad,
-    balance_gain,
     balance_gain_by_requests,
+    gain_function,
     imbalance,
     mean_node_size,
     mean_utilization,
@@ -82,7 +82,7 @@ def test_the_gain_is_the_reduction_of_the_imbalance(rows: list[tuple[int, int, i
         return found
 
     before, after = loads(), loads(CpuMemory() - weight, weight)
-    assert balance_gain(before[0], before[1], weight, mean_node_size(before)) == pytest.approx(
+    assert gain_function(before[0], before[1], mean_node_size(before))(weight) == pytest.approx(
         balance_gain_by_requests(before[0], before[1], weight, mean_node_size(before)), abs=1e-6
     )
     assert imbalance(before) - imbalance(after) == pytest.approx(
