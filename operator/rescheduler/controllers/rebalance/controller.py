@@ -190,11 +190,11 @@ class Rebalancer:
         self._expire(self._clock.now())
         started_at = self._clock.monotonic()
         requests_by_node = await self._sum_requests({node.name for group in groups for node in group.nodes})
-        ended_at = self._clock.monotonic()
         for group in groups:
             if group.key not in self._round_tasks and len(group.nodes) > 1:
                 await self._try_rebalance(group, requests_by_node)
-        return self._clock.monotonic() + max(_MIN_SCAN_DELAY, (ended_at - started_at) * _SCAN_PAUSE_FACTOR)
+        ended_at = self._clock.monotonic()
+        return ended_at + max(_MIN_SCAN_DELAY, (ended_at - started_at) * _SCAN_PAUSE_FACTOR)
 
     def _expire(self, now: datetime) -> None:
         for deadlines in (self._cooldown_until, self._skipped_until, self._no_candidates_until):
@@ -279,17 +279,14 @@ class Rebalancer:
         candidates: Sequence[Candidate],
         owners_cooling_down: Collection[str],
     ) -> None:
-        """Schedule a scan of the next fullest nodes, or a scan after the first cooldown of an owner."""
+        """Schedule a scan after the first cooldown of an owner; without one, a scan of the next fullest nodes."""
         now = self._clock.now()
-        owner_by_waiting_node = {c.pod.node: c.owner_uid for c in candidates if c.owner_uid in owners_cooling_down}
-        no_candidates = [load.name for load in classification.source_nodes if load.name not in owner_by_waiting_node]
-        self._no_candidates_until |= dict.fromkeys(no_candidates, now + _NO_CANDIDATES_DELAY)
-        cooldown_ends = [
-            self._cooldown_until[owner] for owner in owner_by_waiting_node.values() if owner in self._cooldown_until
-        ]
-        if no_candidates:
+        waiting_owners = {c.owner_uid for c in candidates} & set(owners_cooling_down)
+        if not waiting_owners:
+            no_candidates = [load.name for load in classification.source_nodes]
+            self._no_candidates_until |= dict.fromkeys(no_candidates, now + _NO_CANDIDATES_DELAY)
             self._groups_to_recheck.add(group.key)
-        elif cooldown_ends:
+        elif cooldown_ends := [self._cooldown_until[owner] for owner in waiting_owners & self._cooldown_until.keys()]:
             delay = (min(cooldown_ends) - now).total_seconds()
             self._next_scan_at = min(self._next_scan_at, self._clock.monotonic() + max(_MIN_SCAN_DELAY, delay))
 

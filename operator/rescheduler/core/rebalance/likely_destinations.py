@@ -5,7 +5,7 @@ falls with the larger of the two requested shares. Other plugins shift the score
 as empty as the emptiest node are likely too.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from rescheduler.core.model.node_affinity import NodeConstraints
 from rescheduler.core.model.resource_requests import ResourceList
@@ -38,9 +38,9 @@ class LikelyDestinations:
         pod = CpuMemory.from_amounts(requests)
         return tuple(sorted(likely, key=lambda load: ((load.requested + pod) / load.allocatable).max_share))
 
-    def remove(self, name: str) -> None:
-        """Remove a node, because it is about to take another pod."""
-        self._loads = [load for load in self._loads if load.name != name]
+    def replace(self, changed: Mapping[str, NodeLoad]) -> None:
+        """Replace the loads of some nodes, by name."""
+        self._loads = sorted((changed.get(load.name, load) for load in self._loads), key=_by_requested_share)
 
     def _possible(self, requests: ResourceList, constraints: NodeConstraints, source_node: str) -> Iterator[NodeLoad]:
         """Yield the emptiest nodes with room that the constraints allow."""

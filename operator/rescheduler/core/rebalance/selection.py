@@ -33,9 +33,9 @@ Example: a pod with 1% of a node's CPU and memory moves between nodes whose util
 """
 MIN_GAIN_BELOW_HIGH = 0.03
 """Minimum gain of a move off any other node."""
-MAX_SOURCE_NODES = 10
-"""Limit on the source nodes of one round; the fullest nodes come first."""
-_ACCEPTABLE_GAIN_RATIO = 0.7  # share of the gain of a pod in cooldown that another pod of the node must reach
+MAX_SOURCE_NODES = 100
+"""Limit on the source nodes of one round, whose pods are listed node by node; the fullest nodes come first."""
+_ACCEPTABLE_GAIN_RATIO = 0.85  # share of the largest gain of a pod in cooldown that another pod must reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +191,13 @@ def choose_moves(
     owners_cooling_down: AbstractSet[str] = frozenset(),
     max_moves: int = 1,
 ) -> tuple[PlannedMove, ...]:
-    """Return the moves of a round: at most one for each source node, destination node and owner.
+    """Return the moves of a round: at most one for each source node and owner.
 
-    `owners_cooling_down`: UIDs of owners that recently had a move. If the best pod of a node has such an owner, the node
-    waits for it. Otherwise several smaller pods would move instead.
+    `owners_cooling_down`: UIDs of owners that recently had a move. If the pod with the largest gain has such an owner,
+    pods with a much smaller gain wait for it. Otherwise several of them would move instead.
     """
+    if classification.has_nothing_to_move:
+        return ()
     chooser = _MoveChooser(classification, candidates, owners_cooling_down)
     while len(chooser.moves) < max_moves and chooser.choose_next():
         continue
@@ -203,7 +205,7 @@ def choose_moves(
 
 
 class _MoveChooser:
-    """Chooses the moves of one round, one after another."""
+    """Chooses the moves of one round, one after another: each counts for the next as if it had already landed."""
 
     def __init__(
         self, classification: NodeClassification, candidates: Iterable[Candidate], owners_cooling_down: AbstractSet[str]
@@ -219,27 +221,27 @@ class _MoveChooser:
 
     def choose_next(self) -> bool:
         """Choose the next move; return whether there is one."""
-        awaited_gain: dict[str, float] = {}  # by source node
+        awaited_gain = 0.0
         for candidate in self._sorted_candidates():
             destination = self._expected_destination(candidate)
             if destination is None:
                 continue
-            node, gain = candidate.pod.node, self._balance_gain(candidate, destination)
+            gain = self._balance_gain(candidate, destination)
             if candidate.owner_uid in self._owners_cooling_down:
-                awaited_gain.setdefault(node, gain)
+                awaited_gain = max(awaited_gain, gain)
             elif awaited_gain and not self._is_above_high(candidate):
                 return False  # a node above `high` comes first, even if it waits
-            elif gain >= _ACCEPTABLE_GAIN_RATIO * awaited_gain.get(node, 0.0):
+            elif gain >= _ACCEPTABLE_GAIN_RATIO * awaited_gain:
                 self._add_move(candidate, destination, gain)
                 return True
         return False
 
     def _sorted_candidates(self) -> list[Candidate]:
-        """Return the candidates with enough gain on the emptiest node that could take them.
+        """Return the candidates with enough gain on the emptiest node that could take them, and drop the others.
 
         They are sorted by: source above `high`, replacement first, larger gain, name.
         """
-        rows = []
+        rows: list[tuple[tuple[bool, bool, float, str], Candidate]] = []
         for candidate in self._remaining_candidates:
             pod = candidate.pod
             emptiest = self._destinations.emptiest(candidate.requests, candidate.node_constraints, pod.node)
@@ -248,7 +250,8 @@ class _MoveChooser:
                 # Without rounding, noise in the last digits decides between equal gains.
                 rank = not self._is_above_high(candidate), not candidate.can_be_replaced_first, -round(gain, 9), pod.key
                 rows.append((rank, candidate))
-        return [candidate for _, candidate in sorted(rows, key=itemgetter(0))]
+        self._remaining_candidates = [candidate for _, candidate in sorted(rows, key=itemgetter(0))]
+        return self._remaining_candidates
 
     def _min_gain(self, candidate: Candidate) -> float:
         return MIN_GAIN_ABOVE_HIGH if self._is_above_high(candidate) else MIN_GAIN_BELOW_HIGH
@@ -278,8 +281,14 @@ class _MoveChooser:
     def _add_move(self, candidate: Candidate, destination: NodeLoad, balance_gain: float) -> None:
         source, requests = self._source_nodes[candidate.pod.node], CpuMemory.from_amounts(candidate.requests)
         gain_by_requests = balance_gain_by_requests(source, destination, requests, self._mean_size)
-        node_share = source.pod_load(requests) / source.allocatable
-        self.moves.append(PlannedMove(candidate, node_share, balance_gain, gain_by_requests))
+        pod_load = source.pod_load(requests)
+        self.moves.append(PlannedMove(candidate, pod_load / source.allocatable, balance_gain, gain_by_requests))
         self._owners_cooling_down.add(candidate.owner_uid)
-        self._destinations.remove(destination.name)
+        after = source.without_pod(candidate.requests, pod_load), destination.with_pod(candidate.requests, pod_load)
+        changed = {load.name: load for load in after}
+        self._destinations.replace(changed)
+        self._source_nodes |= {name: load for name, load in changed.items() if name in self._source_nodes}
+        self._gain_functions = {
+            pair: gain for pair, gain in self._gain_functions.items() if changed.keys().isdisjoint(pair)
+        }
         self._remaining_candidates = [c for c in self._remaining_candidates if c.pod.node != source.name]

@@ -5,13 +5,13 @@ two nodes does not depend on other nodes. Each move has a minimum gain, so the n
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
 from statistics import pstdev
 
 from rescheduler.core.model.nodes import Node
-from rescheduler.core.model.quantities import CPU, MEMORY
+from rescheduler.core.model.quantities import CPU, MEMORY, PODS
 from rescheduler.core.model.resource_fit import fits_by_requests, free_resources
 from rescheduler.core.model.resource_requests import ResourceList
 
@@ -109,6 +109,28 @@ class NodeLoad:
     def pod_load(self, requested: CpuMemory) -> CpuMemory:
         """Return the load that leaves with a pod with these requests: more if usage exceeds the node's requests."""
         return requested * elementwise_max(self.sustained / self.requested, CpuMemory(1, 1))
+
+    def with_pod(self, requests: ResourceList, pod_load: CpuMemory) -> "NodeLoad":
+        """Return the load with one pod more, with these requests and this load."""
+        taken = {**requests, PODS: 1}
+        return replace(
+            self,
+            requested=self.requested + CpuMemory.from_amounts(requests),
+            sustained=self.sustained + pod_load,
+            peak=self.peak + pod_load,
+            free={name: amount - taken.get(name, 0) for name, amount in self.free.items()},
+        )
+
+    def without_pod(self, requests: ResourceList, pod_load: CpuMemory) -> "NodeLoad":
+        """Return the load without one of its pods, with these requests and this load."""
+        taken = {**requests, PODS: 1}
+        return replace(
+            self,
+            requested=self.requested - CpuMemory.from_amounts(requests),
+            sustained=self.sustained - pod_load,
+            peak=self.peak - pod_load,
+            free={name: amount + taken.get(name, 0) for name, amount in self.free.items()},
+        )
 
     def has_room_for(self, requests: ResourceList) -> bool:
         """Whether the node has enough free resources for a pod with these requests."""

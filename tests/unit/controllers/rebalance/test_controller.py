@@ -316,6 +316,22 @@ async def test_full_nodes_without_candidates_are_skipped(cluster: Cluster, monke
     assert cluster.asked.count("spec.nodeName=full") <= 5
 
 
+async def test_nodes_that_wait_for_a_better_move_are_not_skipped(cluster: Cluster) -> None:
+    """The small pods of node b wait for the owner web, but not for the ten minutes of a node without candidates."""
+    cluster.policy()
+    cluster.node("a", *[10] * 10)
+    cluster.owner = dict.fromkeys(cluster.at, "web")
+    cluster.node("b", *[5] * 18)
+    cluster.node("c")
+    cluster.node("d")
+    await cluster.turn()
+    await cluster.turn(1)
+    assert [pod for pod, _ in cluster.moved] == ["p1"]
+    for _ in range(8):
+        await cluster.turn(1)
+    assert cluster.full("b") < 90
+
+
 async def test_a_failed_move_is_not_retried_for_lack_of_other_candidates(cluster: Cluster) -> None:
     cluster.policy()
     cluster.node("a", 85)
