@@ -23,16 +23,18 @@ from rescheduler.core.rebalance.utilization import (
     elementwise_min,
     gain_function,
     mean_node_size,
+    mean_pod_size,
     mean_utilization,
 )
 
-MIN_GAIN_ABOVE_HIGH = 0.01
-"""Minimum gain of a move off a node above `high`.
+MAX_MIN_GAIN = 0.01
+"""Largest minimum gain of a move off a node above `high`.
 
 Example: a pod with 1% of a node's CPU and memory moves between nodes whose utilization differs by 26 points.
 """
-MIN_GAIN_BELOW_HIGH = 0.03
-"""Minimum gain of a move off any other node."""
+_SMALLEST_MIN_GAIN = 0.001  # without it, a pool of pods that request nearly nothing would have many moves of no worth
+_BRIDGED_RATIO = 0.75  # share of the distance from `low` to `high` by which nodes must differ for a pod of mean size
+_BELOW_HIGH_FACTOR = 3  # a move off a node that is not above `high` must have this many times the gain
 MAX_SOURCE_NODES = 100
 """Limit on the source nodes of one round, whose pods are listed node by node; the fullest nodes come first."""
 _ACCEPTABLE_GAIN_RATIO = 0.85  # share of the largest gain of a pod in cooldown that another pod must reach
@@ -162,6 +164,16 @@ def classify_nodes(
     )
 
 
+def min_gain(classification: NodeClassification) -> float:
+    """Return the minimum gain of a move off a node above `high`.
+
+    With an absolute value, a pool of small pods would stop early, and a narrow band would never be reached.
+    """
+    thresholds, pod = classification.thresholds, mean_pod_size(classification.loads)
+    gain = 2 * pod.sum * _BRIDGED_RATIO * (thresholds.high - thresholds.low)
+    return max(_SMALLEST_MIN_GAIN, min(MAX_MIN_GAIN, gain)) if pod.sum else MAX_MIN_GAIN
+
+
 def is_above(load: NodeLoad, limit: CpuMemory) -> bool:
     """Whether CPU or memory of the node is above the limit, by sustained utilization."""
     return load.sustained_utilization.cpu > limit.cpu or load.sustained_utilization.memory > limit.memory
@@ -211,6 +223,7 @@ class _MoveChooser:
         self, classification: NodeClassification, candidates: Iterable[Candidate], owners_cooling_down: AbstractSet[str]
     ) -> None:
         self._high = classification.thresholds.high
+        self._min_gain_above_high = min_gain(classification)
         self._mean_size = mean_node_size(classification.loads)
         self._owners_cooling_down = set(owners_cooling_down)
         self._source_nodes = {load.name: load for load in classification.source_nodes}
@@ -254,7 +267,7 @@ class _MoveChooser:
         return self._remaining_candidates
 
     def _min_gain(self, candidate: Candidate) -> float:
-        return MIN_GAIN_ABOVE_HIGH if self._is_above_high(candidate) else MIN_GAIN_BELOW_HIGH
+        return self._min_gain_above_high * (1 if self._is_above_high(candidate) else _BELOW_HIGH_FACTOR)
 
     def _is_above_high(self, candidate: Candidate) -> bool:
         return is_above(self._source_nodes[candidate.pod.node], _uniform(self._high))

@@ -169,6 +169,15 @@ def mean_node_size(loads: Sequence[NodeLoad]) -> CpuMemory:
     return total / CpuMemory(len(loads), len(loads))
 
 
+def mean_pod_size(loads: Sequence[NodeLoad]) -> CpuMemory:
+    """Return the mean requests of all pods as shares of the mean node; 0 without pods."""
+    requested, count = CpuMemory(), 0
+    for load in loads:
+        requested += load.requested
+        count += load.node.allocatable.get(PODS, 0) - load.free.get(PODS, 0)
+    return requested / CpuMemory(count, count) / mean_node_size(loads)
+
+
 def imbalance(loads: Sequence[NodeLoad]) -> float:
     """Return the imbalance by requests: squared distances from the mean utilization, weighted by node size."""
     size, total = mean_node_size(loads), reduce(add, (load.allocatable for load in loads), CpuMemory())

@@ -13,13 +13,14 @@ from rescheduler.core.model.pods import Owner, Pod
 from rescheduler.core.model.resource_requests import ResourceList
 from rescheduler.core.rebalance.likely_destinations import LikelyDestinations
 from rescheduler.core.rebalance.selection import (
-    MIN_GAIN_ABOVE_HIGH,
+    MAX_MIN_GAIN,
     Candidate,
     NodeRoles,
     PlannedMove,
     Thresholds,
     choose_moves,
     classify_nodes,
+    min_gain,
 )
 from rescheduler.core.rebalance.utilization import CpuMemory, NodeLoad, imbalance, node_load
 
@@ -109,6 +110,39 @@ def test_a_pod_with_too_small_a_gain_stays() -> None:
     assert Pool().node("full", (84, 85), (1, 0)).node("empty").choose() == ["p1"]
 
 
+def test_the_minimum_gain_follows_the_mean_pod_and_the_thresholds() -> None:
+    """A pod of mean size moves if the nodes differ by three quarters of the distance from low to high."""
+    small = Pool().node("full", 0, *[1] * 85).node("empty", 0, *[1] * 5)
+    assert min_gain(classify_nodes(small.loads(), Thresholds(0.85, 0.75))) == pytest.approx(2 * 0.02 * 0.075)
+    assert min_gain(classify_nodes(small.loads(), Thresholds(0.8, 0.3))) == MAX_MIN_GAIN
+    large = Pool().node("full", 0, 25, 60).node("empty")
+    assert min_gain(classify_nodes(large.loads(), BOUNDS)) == MAX_MIN_GAIN
+
+
+def test_pods_without_requests_do_not_lower_the_minimum_gain_to_nothing() -> None:
+    pool = Pool().node("full", 81, *[0] * 100).node("empty", 0, *[0] * 100)
+    assert min_gain(classify_nodes(pool.loads(), Thresholds(0.8, 0.79))) == pytest.approx(0.001)
+
+
+def test_a_pool_of_small_pods_reaches_a_narrow_band() -> None:
+    """All pods have 1% of a node. With a minimum gain of 0.01 they would stop with all three nodes above 95%."""
+    band = Thresholds(0.95, 0.85)
+    pool = Pool().node("empty", 0, *[1] * 70)
+    for node in "abc":
+        pool.node(node, 0, *[1] * 99)
+    moves = 0
+    for _ in range(60):
+        classification = classify_nodes(pool.loads(), band, NodeRoles(frozenset("abc"), frozenset({"empty"})))
+        chosen = choose_moves(classification, pool.candidates)
+        if not chosen:
+            break
+        pool.move(chosen[0].candidate.requests, chosen[0].candidate.pod.node, "empty")
+        pool.candidates.remove(chosen[0].candidate)
+        moves += 1
+    assert all(load.sustained_utilization.max_share <= band.high for load in pool.loads())
+    assert moves < 20
+
+
 def test_a_pod_moves_only_if_every_likely_destination_helps() -> None:
     """A pod of 30 from 84 to 53 would only swap the nodes, and the scheduler may choose 53 instead of 49."""
     assert Pool().node("full", (54, 50), (30, 0)).node("near", (53, 40)).node("empty", (49, 40)).choose() == []
@@ -184,7 +218,7 @@ def test_each_move_lowers_the_imbalance_on_each_likely_destination(
         for node in reversed(likely):  # the expected one is the last and remains
             pool.move(requests, source, node.name)
             gain = before - imbalance(pool.loads())
-            assert gain >= MIN_GAIN_ABOVE_HIGH - 1e-9
+            assert gain >= min_gain(classification) - 1e-9
             if node is not likely[0]:
                 pool.move(requests, node.name, source)
         assert gain == pytest.approx(move.balance_gain)

@@ -12,6 +12,7 @@ from rescheduler.core.rebalance.utilization import (
     gain_function,
     imbalance,
     mean_node_size,
+    mean_pod_size,
     mean_utilization,
     node_load,
 )
@@ -63,6 +64,14 @@ def test_room_needs_every_resource_and_a_pod_slot() -> None:
     assert not have.has_room_for({"example.com/fpga": 1})
     crowded = node_load(Node("n", "n", allocatable={"cpu": 1000, "pods": 2}), {"cpu": 0, "pods": 2})
     assert not crowded.has_room_for({"cpu": 1})
+
+
+def test_the_mean_pod_is_a_share_of_the_mean_node() -> None:
+    large = node_load(node_of_size("b", cpu=16000), {"cpu": 4000, "pods": 5})
+    found = mean_pod_size([full("a", 2000, 8 * GI), large])
+    assert found.cpu == pytest.approx(600 / 12000)
+    assert found.memory == pytest.approx(0.8 / 32)
+    assert mean_pod_size([node_load(node_of_size(), {})]) == CpuMemory()
 
 
 shares = st.integers(0, 100)
