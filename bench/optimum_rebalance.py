@@ -19,12 +19,13 @@ import numpy.typing as npt
 
 from bench import rasa
 from bench.common import say
-from bench.rasa import RasaCluster
+from bench.rasa import RasaCluster, RasaPod
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.pods import Owner, Pod
-from rescheduler.core.model.resource_requests import ResourceList
+from rescheduler.core.model.resource_requests import PodSize, ResourceList
 from rescheduler.core.rebalance import candidates as rebalance_candidates
 from rescheduler.core.rebalance import progress, selection
+from rescheduler.core.rebalance.place_guard import count_places
 from rescheduler.core.rebalance.progress import RebalanceProgress
 from rescheduler.core.rebalance.selection import Candidate, PlannedMove, Thresholds
 from rescheduler.core.rebalance.utilization import NodeLoad, imbalance, node_load
@@ -51,6 +52,7 @@ class EmulatedPool:
     now: datetime = _NOW
     imbalances: list[float] = field(default_factory=list)
     moved: Counter[str] = field(default_factory=Counter)
+    _sizes: dict[str, Counter[PodSize]] = field(default_factory=dict)
     _requested: dict[str, Counter[str]] = field(default_factory=dict)
     _loads: dict[str, NodeLoad] = field(default_factory=dict)
 
@@ -68,6 +70,7 @@ class EmulatedPool:
             requests = {"cpu": row.cpu, "memory": row.memory * _MI}
             pool.pods[row.name] = Candidate(Pod("m3", row.name, row.name, node=node, owner=owner), requests)
             pool._requested[node].update(requests, pods=1)
+            pool._sizes.setdefault(node, Counter())[row.cpu, row.memory * _MI] += 1
         pool.imbalances.append(imbalance(pool.loads()))
         return pool
 
@@ -75,7 +78,9 @@ class EmulatedPool:
         """Return the loads of all nodes."""
         for node in self.nodes:
             if node.name not in self._loads:
-                self._loads[node.name] = node_load(node, self._requested[node.name])
+                self._loads[node.name] = node_load(
+                    node, self._requested[node.name], pod_sizes=self._sizes.get(node.name, Counter())
+                )
         return [self._loads[node.name] for node in self.nodes]
 
     def move(self, moves: Sequence[PlannedMove]) -> list[PlannedMove]:
@@ -91,6 +96,7 @@ class EmulatedPool:
                 self._requested[name].update(
                     {key: sign * amount for key, amount in candidate.requests.items()}, pods=sign
                 )
+                self._sizes.setdefault(name, Counter())[candidate.requests["cpu"], candidate.requests["memory"]] += sign
                 self._loads.pop(name)
             pod = replace(candidate.pod, node=str(node), created=self.now)
             self.pods[pod.name] = replace(candidate, pod=pod)
@@ -223,7 +229,7 @@ class Optimum:
 
 
 def rebalance_on_m3() -> dict[str, Any]:
-    """Rebalance M3 with several thresholds, each with the optimum of as many moves."""
+    """Rebalance M3 with several thresholds, each with the optimum of as many moves; and a nearly full pool."""
     cluster = rasa.load()
     optimum = Optimum(cluster)
     found: dict[str, Any] = {}
@@ -233,7 +239,41 @@ def rebalance_on_m3() -> dict[str, Any]:
         name = f"{thresholds.high:.0%}/{thresholds.low:.0%}"
         found[name] = _compare(pool, optimum, thresholds) | {"rounds": rounds}
         say(f"M3, {name}, emulated: {found[name]}")
+    found["nearly full"] = nearly_full()
+    say(f"a nearly full pool, emulated: {found['nearly full']}")
     return found
+
+
+def nearly_full() -> dict[str, Any]:
+    """Rebalance a generated pool of 40 nodes that is 94% full, and count the places for its largest pods."""
+    pool = EmulatedPool.from_cluster(_nearly_full_cluster(Random(_SEED)))
+    used = sum(load.requested.cpu for load in pool.loads()) / sum(load.allocatable.cpu for load in pool.loads())
+    size = max(size for load in pool.loads() for size in load.pod_sizes)
+    before = sum(count_places(load, size) for load in pool.loads())
+    needed = max(load.pod_sizes.get(size, 0) for load in pool.loads())
+    rebalance(pool, Thresholds(0.95, 0.85))
+    return {
+        "CPU used": used,
+        "moves": len(pool.imbalances) - 1,
+        "imbalance": (pool.imbalances[0], pool.imbalances[-1]),
+        "places before": before,
+        "places after": sum(count_places(load, size) for load in pool.loads()),
+        "places needed": needed,
+    }
+
+
+def _nearly_full_cluster(random: Random) -> RasaCluster:
+    """Return nodes of 64 CPUs: 34 are full with pods of 1 to 16 CPUs, and 6 run only pods of 1 to 4 CPUs."""
+    machines, pods = ((64_000, 256 * 1024),) * 40, list[RasaPod]()
+    for machine in range(len(machines)):
+        sizes, room = ((1, 2, 4, 8, 16), 64) if machine < 34 else ((1, 2, 4), 40)
+        while room:
+            cpu = random.choice([size for size in sizes if size <= room])
+            room -= cpu
+            pods.append(
+                RasaPod(f"pod{len(pods)}", f"service{cpu}-{random.randrange(20)}", 1000 * cpu, 2048 * cpu, machine)
+            )
+    return RasaCluster(machines, tuple(pods))
 
 
 def _compare(pool: EmulatedPool, optimum: Optimum, thresholds: Thresholds) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from rescheduler.core.model import disruption_budgets
 from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.listed_pods import parse_listed_pod
 from rescheduler.core.model.nodes import Node
+from rescheduler.core.model.resource_requests import PodSize
 from rescheduler.core.rebalance import candidates as rebalance_candidates
 from rescheduler.core.rebalance import progress, selection
 from rescheduler.core.rebalance.progress import RebalanceProgress
@@ -96,10 +97,12 @@ class World:
 
     def loads(self) -> list[NodeLoad]:
         asked: dict[str, Counter[str]] = defaultdict(Counter)
+        sizes: dict[str, Counter[PodSize]] = defaultdict(Counter)
         for name, node in self.at.items():
             app = self.app(name)
             asked[node].update({"cpu": app.cpu, "memory": app.memory, "pods": 1})
-        return [node_load(node, asked[name]) for name, node in self.nodes.items()]
+            sizes[node][app.cpu, app.memory] += app.kind != "DaemonSet"
+        return [node_load(node, asked[name], pod_sizes=sizes[name]) for name, node in self.nodes.items()]
 
     def budgets(self) -> list[DisruptionBudget]:
         return [

@@ -8,6 +8,7 @@ progress of each group, and the owners of recently moved pods.
 import asyncio
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol
@@ -25,7 +26,7 @@ from rescheduler.controllers.store.store import Store
 from rescheduler.core.eviction.pod_actions import EvictionContext
 from rescheduler.core.model import disruption_budgets, object_schemas
 from rescheduler.core.model.listed_pods import parse_listed_pod
-from rescheduler.core.model.resource_requests import sum_by_node
+from rescheduler.core.model.resource_requests import PodSize, sum_by_node
 from rescheduler.core.model.workloads import parse_deployment
 from rescheduler.core.rebalance import candidates as rebalance_candidates
 from rescheduler.core.rebalance import node_groups, progress, selection
@@ -50,6 +51,14 @@ _FIRST_RETRY_DELAY, _MAX_RETRY_DELAY = 2.0, 60.0  # seconds after a failed scan
 _REFILL_WINDOW = timedelta(hours=1)  # time after a restore in which rebalancing fills a node
 _NO_CANDIDATES_DELAY = timedelta(minutes=10)  # time in which a node without candidates is skipped
 _UNFINISHED_PODS_SELECTOR = "status.phase!=Succeeded,status.phase!=Failed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Requests:
+    """Requests of the pods by node, with their number as resource `pods`, and the number of pods of each size."""
+
+    by_node: dict[str, Counter[str]] = field(default_factory=dict)
+    pod_sizes_by_node: dict[str, Counter[PodSize]] = field(default_factory=dict)
 
 
 class RebalanceMover(Protocol):
@@ -189,10 +198,10 @@ class Rebalancer:
         self._groups_to_recheck -= {group.key for group in groups}
         self._expire(self._clock.now())
         started_at = self._clock.monotonic()
-        requests_by_node = await self._sum_requests({node.name for group in groups for node in group.nodes})
+        requests = await self._sum_requests({node.name for group in groups for node in group.nodes})
         for group in groups:
             if group.key not in self._round_tasks and len(group.nodes) > 1:
-                await self._try_rebalance(group, requests_by_node)
+                await self._try_rebalance(group, requests)
         ended_at = self._clock.monotonic()
         return ended_at + max(_MIN_SCAN_DELAY, (ended_at - started_at) * _SCAN_PAUSE_FACTOR)
 
@@ -201,23 +210,24 @@ class Rebalancer:
             for name in [name for name, until in deadlines.items() if until <= now]:
                 del deadlines[name]
 
-    async def _sum_requests(self, node_names: Collection[str]) -> Mapping[str, Counter[str]]:
-        """Return the requests of the pods by node, with their number as resource `pods`."""
+    async def _sum_requests(self, node_names: Collection[str]) -> _Requests:
+        """Return the requests of the pods by node."""
         node_selectors = (
             [f"spec.nodeName={name}" for name in sorted(node_names)]
             if len(node_names) <= _MAX_NODES_LISTED_SINGLY
             else ["spec.nodeName!="]
         )
-        requests_by_node: dict[str, Counter[str]] = {}
+        requests = _Requests()
         for selector in node_selectors:
             async for page in self._client.list(paths.PODS, fieldSelector=f"{selector},{_UNFINISHED_PODS_SELECTOR}"):
-                sum_by_node(readable_objects(page["items"], object_schemas.sanitize_pod), requests_by_node)
-        return requests_by_node
+                pods = readable_objects(page["items"], object_schemas.sanitize_pod)
+                sum_by_node(pods, requests.by_node, requests.pod_sizes_by_node)
+        return requests
 
-    async def _try_rebalance(self, group: NodeGroup, requests_by_node: Mapping[str, Counter[str]]) -> None:
+    async def _try_rebalance(self, group: NodeGroup, requests: _Requests) -> None:
         """Rebalance a group, and record a failure so that it does not stop the other groups."""
         try:
-            await self._rebalance(group, requests_by_node)
+            await self._rebalance(group, requests)
         except TRANSIENT_ERRORS:
             raise
         except Exception as error:  # noqa: BLE001 - the other groups continue
@@ -225,9 +235,14 @@ class Rebalancer:
         else:
             self._supervisor.clear("rebalance", _group_name(group.key))
 
-    async def _rebalance(self, group: NodeGroup, requests_by_node: Mapping[str, Counter[str]]) -> None:
+    async def _rebalance(self, group: NodeGroup, requests: _Requests) -> None:
         loads = [
-            node_load(node, requests_by_node.get(node.name, {}), *self._node_usage.samples_of(node.name))
+            node_load(
+                node,
+                requests.by_node.get(node.name, {}),
+                *self._node_usage.samples_of(node.name),
+                pod_sizes=requests.pod_sizes_by_node.get(node.name, {}),
+            )
             for node in group.nodes
         ]
         previous = self._progress_by_group.get(group.key)

@@ -12,8 +12,11 @@ from rescheduler.core.model.raw import RawObject, RawPod, RawPodSpec
 
 _IMPLICIT_DEVICE_RESOURCE = "deviceclass.resource.kubernetes.io/"
 """Each DeviceClass serves a resource with this prefix and its own name."""
+_NODE_BOUND_OWNERS = ("DaemonSet", "Node")
 ResourceList = Mapping[str, int]
 """Amount by resource name: CPU in thousandths of a core, every other resource in units."""
+PodSize = tuple[int, int]
+"""Requests of a pod: CPU in thousandths of a core, and bytes of memory."""
 
 
 def parse_resource_list(raw: RawObject | None, *, default: int = MAX_QUANTITY) -> dict[str, int]:
@@ -53,10 +56,18 @@ def allocated_with_pod(raw: RawPod) -> dict[str, int]:
     return {**allocated_resources(raw), PODS: 1}
 
 
-def sum_by_node(raw_pods: Iterable[RawPod], totals: dict[str, Counter[str]]) -> None:
-    """Add what these raw pods take of their nodes to the totals by node; "" for pods without a node."""
+def sum_by_node(
+    raw_pods: Iterable[RawPod], totals: dict[str, Counter[str]], sizes: dict[str, Counter[PodSize]]
+) -> None:
+    """Add what these raw pods take of their nodes to the totals by node; "" for pods without a node.
+
+    `sizes`: by node, the number of pods of each size. Pods that belong to their node do not count.
+    """
     for raw in raw_pods:
-        totals.setdefault(raw["spec"].get("nodeName", ""), Counter()).update(allocated_with_pod(raw))
+        node, allocated = raw["spec"].get("nodeName", ""), allocated_with_pod(raw)
+        totals.setdefault(node, Counter()).update(allocated)
+        if not any(owner.get("kind") in _NODE_BOUND_OWNERS for owner in raw["metadata"].get("ownerReferences") or ()):
+            sizes.setdefault(node, Counter())[allocated.get(CPU, 0), allocated.get(MEMORY, 0)] += 1
 
 
 def device_resources(raw_classes: Iterable[RawObject]) -> frozenset[str]:

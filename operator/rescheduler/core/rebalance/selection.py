@@ -14,6 +14,7 @@ from rescheduler.core.model.node_affinity import NodeConstraints
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.resource_requests import ResourceList
 from rescheduler.core.rebalance.likely_destinations import LikelyDestinations
+from rescheduler.core.rebalance.place_guard import PlaceGuard
 from rescheduler.core.rebalance.utilization import (
     CpuMemory,
     GainFunction,
@@ -229,6 +230,7 @@ class _MoveChooser:
         self._source_nodes = {load.name: load for load in classification.source_nodes}
         self._remaining_candidates = [c for c in candidates if c.pod.node in self._source_nodes]
         self._destinations = LikelyDestinations(load for load in classification.loads if accepts_new_pods(load))
+        self._place_guard = PlaceGuard(classification.loads)
         self._gain_functions: dict[tuple[str, str], GainFunction] = {}  # by source node and destination node
         self.moves: list[PlannedMove] = []
 
@@ -282,12 +284,15 @@ class _MoveChooser:
     def _expected_destination(self, candidate: Candidate) -> NodeLoad | None:
         """Return the likely destination that is the least full with the pod.
 
-        None if that node would exceed `high`, or if any likely destination has too small a gain.
+        None if that node would exceed `high`, or if any likely destination has too small a gain or costs a needed place.
         """
         likely = self._destinations.likely(candidate.requests, candidate.node_constraints, candidate.pod.node)
         if any(self._balance_gain(candidate, node) < self._min_gain(candidate) for node in likely):
             return None
-        pod_load = self._source_nodes[candidate.pod.node].pod_load(CpuMemory.from_amounts(candidate.requests))
+        source = self._source_nodes[candidate.pod.node]
+        if not all(self._place_guard.allows(candidate.requests, source, node) for node in likely):
+            return None
+        pod_load = source.pod_load(CpuMemory.from_amounts(candidate.requests))
         utilization_after = likely[0].peak_utilization + pod_load / likely[0].allocatable
         return likely[0] if utilization_after.max_share <= self._high else None
 
@@ -297,6 +302,7 @@ class _MoveChooser:
         pod_load = source.pod_load(requests)
         self.moves.append(PlannedMove(candidate, pod_load / source.allocatable, balance_gain, gain_by_requests))
         self._owners_cooling_down.add(candidate.owner_uid)
+        self._place_guard.record_move(candidate.requests, source, destination)
         after = source.without_pod(candidate.requests, pod_load), destination.with_pod(candidate.requests, pod_load)
         changed = {load.name: load for load in after}
         self._destinations.replace(changed)

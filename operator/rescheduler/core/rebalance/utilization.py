@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
 from statistics import pstdev
+from types import MappingProxyType
 
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.quantities import CPU, MEMORY, PODS
 from rescheduler.core.model.resource_fit import fits_by_requests, free_resources
-from rescheduler.core.model.resource_requests import ResourceList
+from rescheduler.core.model.resource_requests import PodSize, ResourceList
 
 MIN_USAGE_SAMPLES = 3
 """Number of samples in a row that must show a high usage, so that a single peak moves no pod."""
@@ -77,6 +78,7 @@ class NodeLoad:
         sustained: load as a source: the requests, or the usage if it was higher in all recent samples.
         peak: load as a destination: the requests, or the highest recent usage.
         free: allocatable minus requests, by resource, with the number of `pods`.
+        pod_sizes: number of its pods of each size, without those that belong to the node.
     """
 
     node: Node
@@ -85,6 +87,7 @@ class NodeLoad:
     sustained: CpuMemory
     peak: CpuMemory
     free: Mapping[str, int] = field(default_factory=dict)
+    pod_sizes: Mapping[PodSize, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -142,17 +145,20 @@ def node_load(
     requested: ResourceList,
     samples_since_move: Sequence[CpuMemory] = (),
     recent_samples: Sequence[CpuMemory] = (),
+    *,
+    pod_sizes: Mapping[PodSize, int] = MappingProxyType({}),
 ) -> NodeLoad:
     """Return the load of a node; `requested`: sum over its pods, with their number as resource `pods`.
 
     `samples_since_move`: usage since the last moves of the group. `recent_samples`: all recent usage.
+    `pod_sizes`: number of its pods of each size, without those that belong to the node.
     """
     requests = CpuMemory.from_amounts(requested)
     sustained, peak = requests, reduce(elementwise_max, (*recent_samples, *samples_since_move), requests)
     if len(samples_since_move) >= MIN_USAGE_SAMPLES:
         sustained = elementwise_max(requests, reduce(elementwise_min, samples_since_move[-MIN_USAGE_SAMPLES:]))
     free = free_resources(node.allocatable, requested)
-    return NodeLoad(node, CpuMemory.from_amounts(node.allocatable), requests, sustained, peak, free)
+    return NodeLoad(node, CpuMemory.from_amounts(node.allocatable), requests, sustained, peak, free, pod_sizes)
 
 
 def mean_utilization(loads: Iterable[NodeLoad]) -> CpuMemory:

@@ -292,6 +292,7 @@ async def test_a_failed_move_is_not_retried_soon(cluster: Cluster) -> None:
     cluster.policy()
     cluster.node("a", 60, 30)
     cluster.node("b")
+    cluster.node("c")
     cluster.outcome = MoveOutcome.RETURNED
     await cluster.turn()
     cluster.outcome = MoveOutcome.MOVED
@@ -308,12 +309,24 @@ async def test_full_nodes_without_candidates_are_skipped(cluster: Cluster, monke
     cluster.node("full", 96)
     cluster.node("less", 45, 45)
     cluster.node("empty")
+    cluster.node("spare")
     await cluster.turn()
     assert cluster.moved == []
     await cluster.turn(0.1)
     assert cluster.moved == [("p2", "empty")]
     await cluster.settle()
     assert cluster.asked.count("spec.nodeName=full") <= 5
+
+
+async def test_the_last_place_for_the_largest_pod_is_kept(cluster: Cluster) -> None:
+    cluster.policy()
+    cluster.node("a", 70, 10, 10)
+    cluster.node("b", 40, 40, 10)
+    cluster.node("c", 25)
+    assert await cluster.settle() == 0
+    cluster.node("d")
+    assert await cluster.settle() > 0
+    assert min(cluster.full(name) for name in "abcd") <= 30
 
 
 async def test_nodes_that_wait_for_a_better_move_are_not_skipped(cluster: Cluster) -> None:

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 from rescheduler.core.model.resource_requests import (
+    PodSize,
     allocated_resources,
     device_resources,
     requested_resources,
@@ -60,8 +61,12 @@ def test_a_pod_without_requests_requests_nothing() -> None:
 
 def test_pods_and_their_requests_add_up_by_node() -> None:
     totals: dict[str, Counter[str]] = {}
-    sum_by_node([{"spec": {"nodeName": "n1", "containers": [box("1")]}, "status": {}}] * 2, totals)
-    assert totals == {"n1": {"cpu": 2000, "pods": 2}}
+    sizes: dict[str, Counter[PodSize]] = {}
+    pod = {"metadata": {}, "spec": {"nodeName": "n1", "containers": [box("1")]}, "status": {}}
+    agent = pod | {"metadata": {"ownerReferences": [{"kind": "DaemonSet"}]}}
+    sum_by_node([pod, pod, agent], totals, sizes)
+    assert totals == {"n1": {"cpu": 3000, "pods": 3}}
+    assert sizes == {"n1": {(1000, 0): 2}}
 
 
 def test_device_classes_serve_the_resource_they_name_and_one_with_their_own_name() -> None:
