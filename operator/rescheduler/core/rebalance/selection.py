@@ -228,6 +228,7 @@ class _MoveChooser:
         self._mean_size = mean_node_size(classification.loads)
         self._owners_cooling_down = set(owners_cooling_down)
         self._source_nodes = {load.name: load for load in classification.source_nodes}
+        self._above_high = self._names_above_high()
         self._remaining_candidates = [c for c in candidates if c.pod.node in self._source_nodes]
         self._destinations = LikelyDestinations(load for load in classification.loads if accepts_new_pods(load))
         self._place_guard = PlaceGuard(classification.loads)
@@ -272,7 +273,11 @@ class _MoveChooser:
         return self._min_gain_above_high * (1 if self._is_above_high(candidate) else _BELOW_HIGH_FACTOR)
 
     def _is_above_high(self, candidate: Candidate) -> bool:
-        return is_above(self._source_nodes[candidate.pod.node], _uniform(self._high))
+        return candidate.pod.node in self._above_high
+
+    def _names_above_high(self) -> frozenset[str]:
+        high = _uniform(self._high)
+        return frozenset(name for name, load in self._source_nodes.items() if is_above(load, high))
 
     def _balance_gain(self, candidate: Candidate, destination: NodeLoad) -> float:
         key = candidate.pod.node, destination.name
@@ -307,6 +312,7 @@ class _MoveChooser:
         changed = {load.name: load for load in after}
         self._destinations.replace(changed)
         self._source_nodes |= {name: load for name, load in changed.items() if name in self._source_nodes}
+        self._above_high = self._names_above_high()
         self._gain_functions = {
             pair: gain for pair, gain in self._gain_functions.items() if changed.keys().isdisjoint(pair)
         }
