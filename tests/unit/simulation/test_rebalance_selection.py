@@ -20,6 +20,7 @@ from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.resource_requests import PodSize
 from rescheduler.core.rebalance import candidates as rebalance_candidates
 from rescheduler.core.rebalance import progress, selection
+from rescheduler.core.rebalance.place_guard import count_places
 from rescheduler.core.rebalance.progress import RebalanceProgress
 from rescheduler.core.rebalance.selection import PlannedMove, Thresholds
 from rescheduler.core.rebalance.utilization import CpuMemory, NodeLoad, node_load, standard_deviation
@@ -163,7 +164,7 @@ class World:
         return found.sum / 2
 
 
-def pool(seed: int, scheduler: str = "evens out", *, sets: int = 2) -> World:
+def pool(seed: int, scheduler: str = "evens out", *, sets: int = 2, filled: float | None = None) -> World:
     """Return ten nodes of different sizes, filled unevenly with pods of very different sizes."""
     random = Random(seed)
     world = World(random, scheduler)
@@ -175,7 +176,7 @@ def pool(seed: int, scheduler: str = "evens out", *, sets: int = 2) -> World:
         world.add(App("agent", "DaemonSet", 100, GI // 4, len(world.nodes)), number, name)
     likes = {name: random.choice([1, 1, 6, 20, 0.2]) for name in world.nodes}
     whole, asked = sum(node.allocatable["cpu"] for node in world.nodes.values()), 0
-    goal = random.choice([0.5, 0.55, 0.6]) * whole
+    goal = (filled or random.choice([0.5, 0.55, 0.6])) * whole
     while asked < goal:
         cpu = random.choice([50, 100, 250, 500, 1000, 2000])
         memory = int(random.choice([0.25, 0.5, 1, 1.5]) * cpu * 4 * GI / 1000)
@@ -257,6 +258,17 @@ def test_pools_become_more_even_and_never_less(seed: int, scheduler: str) -> Non
     before, world = evened(seed, scheduler)
     assert world.deviation <= before
     assert max(world.moved.values(), default=0) <= 2
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_places_for_the_largest_pods_remain(seed: int) -> None:
+    world = pool(seed, filled=0.75)
+    before = world.loads()
+    size = max(size for load in before for size, count in load.pod_sizes.items() if count)
+    needed = max(load.pod_sizes.get(size, 0) for load in before)
+    places = sum(count_places(load, size) for load in before)
+    even_out(world)
+    assert sum(count_places(load, size) for load in world.loads()) >= min(places, needed)
 
 
 def test_a_packing_scheduler_stops_rebalancing_after_a_few_moves() -> None:
