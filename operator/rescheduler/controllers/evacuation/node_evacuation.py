@@ -236,6 +236,7 @@ class NodeEvacuation:
             mode,
             blockers=reported_blockers,
             forecasts=forecasts,
+            is_drain=migration_requests is None,
         )
         if decisions is None:
             self.unsynced_reason = self._deps.replacer.why_not_synced(self._subscriber)

@@ -129,11 +129,12 @@ class Replacer:
         *,
         blockers: Mapping[str, Blocker],
         forecasts: Forecasts | None = None,
+        is_drain: bool = False,
     ) -> dict[str, ReplacementDecision] | None:
         """Return the decision for each pod of a Deployment, by uid; None while their workloads are not listed.
 
         `blockers`: those of the status, by namespace/name of the pod. `forecasts`: of the plan, by uid; None means
-        that there is no plan.
+        that there is no plan. `is_drain`: whether the node is cordoned for a drain.
         """
         # Before `subscribe`: it drops the workload of the last pod to leave, which this needs.
         self.record_removals([pod for pod, _ in pod_decisions if pod.released and pod.deletion_timestamp], drain, now)
@@ -162,7 +163,14 @@ class Replacer:
             pod_mode = MoveMode.NONE if pod.uid in staying_uids else mode
             forecast = known_forecasts.get(pod.uid)
             decision = self._decide(
-                pod, settings[pod.uid], now, releases, pod_mode, forecast, is_bound_to_node=pod.uid in bound_uids
+                pod,
+                settings[pod.uid],
+                now,
+                releases,
+                pod_mode,
+                forecast,
+                is_bound_to_node=pod.uid in bound_uids,
+                is_drain=is_drain,
             )
             decision = capacity.with_no_room_message(decision, forecast) if pod_mode is not MoveMode.NONE else decision
             record = self.as_released(pod).release_record
@@ -185,6 +193,7 @@ class Replacer:
         forecast: Forecast | None,
         *,
         is_bound_to_node: bool,
+        is_drain: bool,
     ) -> ReplacementDecision:
         first_seen_at = self._first_seen_at.setdefault(pod.uid, now)
         budgets = self._budgets.for_pod(pod)
@@ -226,6 +235,7 @@ class Replacer:
             budgets=budgets,
             has_single_node_volume=self._workloads.has_single_node_volume(pod),
             is_bound_to_node=is_bound_to_node,
+            is_drain=is_drain,
             is_colocated=capacity.is_colocated(forecast),
             left_selector=left_selector,
             write_refusal=write_refusal,

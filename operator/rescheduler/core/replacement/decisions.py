@@ -91,6 +91,7 @@ class ReplacementInput:
         rollout_since: when the operator first saw the running rollout; None if no rollout is known.
         releases_in_flight: number of pods of the owner with a release request in flight.
         max_released: number of pods of the owner that may be released together, by slow start.
+        is_drain: whether the node is cordoned for a drain; False for a move of single pods.
         release_only: the node is only suspected: release pods at once, and evict none.
         eviction_refusal: why the API server refuses the eviction, apart from budgets; None if it does not.
         no_room_reason: why no other node has room for the pod; None if one has room, or if unknown.
@@ -110,6 +111,7 @@ class ReplacementInput:
     releases_in_flight: int = 0
     max_released: int = 1
     release_only: bool = False
+    is_drain: bool = False
     eviction_refusal: str | None = None
     no_room_reason: str | None = None
     blocked_by_pods_reason: str | None = None
@@ -123,6 +125,9 @@ def replacement_mode(pod: Pod, drain: DrainSettings) -> ReplacementMode:
 
 def decide(pod: Pod, workload: Workload | None, inputs: ReplacementInput) -> ReplacementDecision:
     """Return the next step for this pod; `workload`: None if the pod has no Deployment and no ReplicaSet."""
+    if inputs.is_drain and inputs.backoff and inputs.backoff.failure is ReplacementFailure.SAME_NODE:
+        # Of a move without a cordon: now the cordon keeps the next replacement off the node.
+        inputs = inputs if pod.tolerates_cordon else replace(inputs, backoff=None)
     decision = _decide(pod, workload, inputs)
     if inputs.release_only and decision.step not in (ReplacementStep.RELEASE, ReplacementStep.CLEAR_RECORD):
         decision = ReplacementDecision(ReplacementStep.WAIT)

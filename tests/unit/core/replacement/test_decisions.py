@@ -1010,6 +1010,19 @@ def test_a_pod_of_a_superseded_replica_set_is_not_returned_wherever_new_pods_sta
     assert decide(old, rolled_out, setting()).step is ReplacementStep.WAIT
 
 
+@pytest.mark.parametrize(
+    ("is_drain", "tolerates", "waits"), [(True, False, False), (True, True, True), (False, False, True)]
+)
+def test_a_replacement_on_the_same_node_before_the_cordon_delays_no_drain(
+    is_drain: bool, tolerates: bool, waits: bool
+) -> None:
+    tolerations = (Toleration("", "Exists", "", ""),) if tolerates else ()
+    old = replace(THREE[0], tolerations=tolerations)
+    backoff = setback(ReplacementFailure.SAME_NODE)
+    step = decide(old, workload(old, *THREE[1:]), setting(backoff=backoff, is_drain=is_drain)).step
+    assert (step is not ReplacementStep.RELEASE) is waits
+
+
 def test_a_replacement_on_the_same_node_makes_each_pause_longer() -> None:
     held = decide(THREE[0], workload(*THREE), setting(backoff=setback(ReplacementFailure.SAME_NODE)))
     assert (held.step, held.blocker_class) == (ReplacementStep.HOLD, BlockerClass.REPLACEMENT_NOT_READY)
