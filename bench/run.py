@@ -14,6 +14,7 @@ from bench import admission, drains, failures, leases, plots, pools, rasa, soak,
 from bench.common import HERE, operated, say
 from bench.memory import imports
 from bench.optimum import optimum
+from bench.optimum_rebalance import rebalance_on_m3
 from bench.plans import large, plan_scores
 from bench.rebalance import rebalances
 from bench.replacements import replacements
@@ -116,13 +117,13 @@ def plans() -> Results:
 
 
 def compared_with_optimum() -> Results:
-    """Measure plans for a nearly full cluster against what is possible; `RASA_M3` names the file of the cluster."""
+    """Measure plans and rebalancing on a real cluster next to an optimum; `RASA_M3` names the file of the cluster."""
     try:
         cluster = rasa.load()
     except FileNotFoundError as error:
         say(str(error))
         return {}
-    return {"optimum": optimum(cluster)}
+    return {"optimum": optimum(cluster), "rebalancing of M3": rebalance_on_m3()}
 
 
 MEASURES: dict[str, Callable[[], Results]] = {

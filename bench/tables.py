@@ -254,6 +254,58 @@ def _wrong(scores: Sequence[dict[str, int]], wrong: str, of: str) -> str:
     return f"{sum(score[wrong] for score in scores)} of {sum(score[of] for score in scores)}"
 
 
+_REBALANCING_COLUMNS = (
+    "`high`/`low`",
+    "moves",
+    "deviation before and after",
+    "after as many moves: found, bound",
+    "moves to 0.1133: ours, found",
+    "nodes above `high` at the end",
+    "goal",
+)
+_REBALANCING_GOALS = {
+    "90%/70%": "deviation at most 5% above the optimum, moves for the same at most 8%",
+    "95%/85%": "no node above `high`",
+}
+
+
+def rebalancing_of_m3(results: dict[str, Any]) -> list[str]:
+    """Return the table of rebalancing on a real cluster, next to an optimum."""
+    if not results:
+        return []
+    lines = [
+        "## Rebalancing of a real cluster",
+        "",
+        "The cluster is M3 of RASA as it is. The loop of the operator runs under an emulated scheduler, and no control",
+        "plane. The deviation is of CPU and memory together, weighted by the size of the nodes. `found` is the best end",
+        "that a search finds when it chooses the nodes itself, and no choice is better than `bound`.",
+        "",
+        f"| {' | '.join(_REBALANCING_COLUMNS)} |",
+        "|---" * len(_REBALANCING_COLUMNS) + "|",
+    ]
+    for name, found in results.items():
+        if name != "nearly full":
+            cells = (
+                name,
+                found["moves"],
+                f"{found['deviation before']:.4f}, {found['deviation']:.4f}",
+                f"{found['deviation, found']:.4f}, {found['deviation, bound']:.4f}",
+                f"{found['moves to the reference'] or '-'}, {found['moves to the reference, found'] or '-'}",
+                found["nodes above high"],
+                _REBALANCING_GOALS.get(name, ""),
+            )
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    full = results["nearly full"]
+    lines += [
+        "",
+        (
+            f"A generated pool of 40 nodes with {full['CPU used']:.0%} of its CPU used has {full['places before']} places for its "
+            f"largest pods before, and {full['places after']} after {full['moves']} moves. It needs {full['places needed']}."
+        ),
+    ]
+    return [*lines, ""]
+
+
 def markdown(results: dict[str, Any]) -> str:
     """Return bench/results.md."""
     lines = [
@@ -274,6 +326,7 @@ def markdown(results: dict[str, Any]) -> str:
         "",
     ]
     lines += optimum(results.get("optimum", {}))
+    lines += rebalancing_of_m3(results.get("rebalancing of M3", {}))
     if memory := results.get("memory, MB"):
         costs = ", ".join(f"{name} {size:.0f}" for name, size in memory["imports"].items())
         lines += [f"What each import costs, MB: {costs}.", ""]
