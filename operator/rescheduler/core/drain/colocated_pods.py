@@ -12,13 +12,12 @@ from rescheduler.api.drains import BlockerClass
 from rescheduler.core.drain import messages
 from rescheduler.core.drain.capacity import Forecasts
 from rescheduler.core.eviction import api_responses
-from rescheduler.core.eviction.pod_actions import PodAction, PodDecision
+from rescheduler.core.eviction.pod_actions import PodAction, PodDecision, PodWithDecision
 from rescheduler.core.model.disruption_budgets import DisruptionBudget
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.replacement.decisions import ReplacementDecision, ReplacementStep
 from rescheduler.core.replacement.movers import has_mover
 
-PodWithDecision = tuple[Pod, PodDecision]
 BudgetsOf = Callable[[Pod], Sequence[DisruptionBudget]]
 """Returns the PodDisruptionBudgets that cover a pod."""
 

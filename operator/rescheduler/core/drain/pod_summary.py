@@ -189,15 +189,16 @@ def summarize(
             *((pod, messages.FOREIGN_RELEASE_RECORD) for pod, _ in rows if pod.has_foreign_record),
         ),
         skipped=len(rows) - len(must_leave),
-        staying=tuple(
-            sorted(
-                ((pod, v.message) for pod, v in rows if v.action is PodAction.SKIP and v.message),
-                key=lambda row: row[0].key,
-            )
-        ),
+        staying=tuple(staying_pods(rows)),
         opted_out=tuple(opted_out_pods(must_leave, now)),
         blockers=tuple(sorted(blockers, key=lambda b: (b.since, b.namespace, b.pod))),
     )
+
+
+def staying_pods(pod_decisions: Iterable[tuple[Pod, PodDecision]]) -> list[tuple[Pod, str]]:
+    """Return the pods that a drain leaves, and that could leave under other settings, with the reason, by name."""
+    named = ((pod, d.message) for pod, d in pod_decisions if d.action is PodAction.SKIP and d.message)
+    return sorted(named, key=lambda row: row[0].key)
 
 
 def opted_out_pods(pod_decisions: Iterable[tuple[Pod, PodDecision]], now: datetime) -> list[OptedOutPod]:

@@ -14,7 +14,7 @@ from rescheduler.api.policies import DrainSettings, NoRoom, ReplacementMode
 from rescheduler.core.drain import capacity, eta
 from rescheduler.core.drain.colocated_pods import hold_for_colocated_pods
 from rescheduler.core.drain.pod_evaluation import waiting_for_node, with_eligibility
-from rescheduler.core.drain.pod_summary import opted_out_pods
+from rescheduler.core.drain.pod_summary import opted_out_pods, staying_pods
 from rescheduler.core.eviction import api_responses
 from rescheduler.core.eviction.controlling_pods import follow_controlling_pods
 from rescheduler.core.eviction.pod_actions import (
@@ -22,6 +22,7 @@ from rescheduler.core.eviction.pod_actions import (
     OwnerKey,
     PodAction,
     PodDecision,
+    PodWithDecision,
     decide_action,
     needs_placement,
 )
@@ -145,9 +146,6 @@ class PreviewInput:
     came_back: Mapping[str, frozenset[OwnerKey]] = field(default_factory=dict)
 
 
-PodWithDecision = tuple[Pod, PodDecision]
-
-
 def preview_node(node: Node, settings: DrainSettings, inputs: PreviewInput) -> DrainPreview:
     """Return the preview of draining this node with these settings."""
     decided = _pod_decisions(node, settings, inputs)
@@ -183,9 +181,7 @@ def preview_node(node: Node, settings: DrainSettings, inputs: PreviewInput) -> D
         node.name,
         placed=sum(forecast.fit is Fit.FITS for _, forecast in rows),
         staying=len(decided) - len(leaving),
-        named_staying=tuple(
-            sorted((pod.key, v.message) for pod, v in decided if v.action is PodAction.SKIP and v.message)
-        ),
+        named_staying=tuple((pod.key, reason) for pod, reason in staying_pods(decided)),
         unplaced=tuple((key, forecast) for key, forecast in rows if forecast.fit is not Fit.FITS),
         pending=tuple(sorted((row for row in pending.values() if row.pod not in blocked), key=lambda row: row.pod)),
         blockers=tuple(blockers),

@@ -8,13 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from rescheduler.core.eviction.pod_actions import EvictionContext, PodAction, PodDecision, is_controlled_by_pod
+from rescheduler.core.eviction.pod_actions import (
+    EvictionContext,
+    PodAction,
+    PodDecision,
+    PodWithDecision,
+    is_controlled_by_pod,
+)
 from rescheduler.core.model.pods import Pod
 
 GARBAGE_COLLECTED_AFTER = timedelta(seconds=30)
 """Time after the controlling pod is gone in which garbage collection deletes the pod; after that, the drain does."""
-
-PodWithDecision = tuple[Pod, PodDecision]
 
 
 def controlling_pods_seen(

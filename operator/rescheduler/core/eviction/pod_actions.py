@@ -100,6 +100,9 @@ class PodDecision:
         return self.is_bound_to_node and self.action in (PodAction.EVICT, PodAction.DELETE, PodAction.WAIT_TERMINATING)
 
 
+PodWithDecision = tuple[Pod, PodDecision]
+
+
 @dataclass(frozen=True, slots=True)
 class EvictionContext:
     """State of the cluster on which the decisions for the pods of one node depend.

@@ -541,7 +541,8 @@ def _attempt_ends_at(pod: Pod, record: ReleaseRecord, min_ready: timedelta, inpu
 def _decide_again_at(pod: Pod, workload: Workload, inputs: ReplacementInput) -> datetime | None:
     """Return the next time at which the step of a pod may change without an event; None if there is none."""
     min_ready = _min_ready_time(_source_replica_set(pod, workload), workload)
-    times = [new.ready_since + min_ready for new in workload.pods if new.ready and new.ready_since and min_ready]
+    starting = workload.pods if min_ready else ()  # most owners have no minReadySeconds, and some have many pods
+    times = [new.ready_since + min_ready for new in starting if new.ready and new.ready_since]
     if inputs.backoff:
         times.append(inputs.backoff.retry_at)
     if workload.is_rolling_out and inputs.rollout_since:
