@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import reduce
+from operator import and_
 from random import Random
 
 from rescheduler.core.model.resource_fit import nodes_with_room
@@ -38,6 +40,7 @@ _REQUIRED_CONSISTENT_RUNS = 72  # runs in a row that place every promised pod
 _MAX_RUNS = 216  # runs of one plan
 _MAX_PLACEMENTS = 10_000  # pods that all runs of one plan place together
 _LARGE_CLUSTER_NODES = 5_000  # nodes; with this many, a plan may place half of _MAX_PLACEMENTS
+_STARTS = 3  # runs that a count of promised pods starts from
 _TYPICAL_RUNS = 8  # if half of these runs place all pods, pods that may not fit keep their turn
 _UPPER_BOUND_RUNS = 4  # runs that find out how many pods may fit at best
 _TIE_MARGIN = 0.03  # score; nodes with a smaller difference may be equal for the scheduler
@@ -160,6 +163,16 @@ class _Order:
     pod_indexes: Sequence[int]
     keeps_turns: bool = False
 
+    def with_first(self, counts: Counter[EquivalenceGroup]) -> "_Order":
+        """Return the order in which this number of pods of each group come before the others of their priority."""
+        seen: Counter[EquivalenceGroup] = Counter()
+        rows = []
+        for rank, group in enumerate(self.groups):
+            seen[group] += 1
+            rows.append((-group.requirements.priority, seen[group] > counts[group], rank))
+        ranks = [rank for *_, rank in sorted(rows)]
+        return replace(self, groups=[self.groups[n] for n in ranks], pod_indexes=[self.pod_indexes[n] for n in ranks])
+
 
 @dataclass(frozen=True, slots=True)
 class _Bounds:
@@ -239,7 +252,7 @@ class _Simulation:
             return first
         second = self._bounds_of(second_order, better_than=first)
         better = second if self._quality(second) > self._quality(first) else first
-        return replace(better, most=first.most | second.most)
+        return self._with_later_pods(replace(better, most=first.most | second.most))
 
     def _quality(self, bounds: _Bounds) -> tuple[bool, bool, int]:
         fewest = bounds.fewest.total()
@@ -254,7 +267,7 @@ class _Simulation:
             more_than = self._pods_per_group.total() - 1
         elif better_than and better_than.order.keeps_turns == order.keeps_turns:
             more_than = better_than.fewest.total()
-        fewest = self._guaranteed_counts(order, max(typical, key=Counter.total), more_than)
+        fewest = self._best_guaranteed_counts(order, max(typical, key=Counter.total), more_than)
         most, run = Counter(fewest), self._new_run(self._tied_score, certain_only=False)
         for placed in typical:
             most |= placed
@@ -265,12 +278,38 @@ class _Simulation:
             most |= run.placed
         return _Bounds(order, fewest, most, run)
 
+    def _with_later_pods(self, bounds: _Bounds) -> _Bounds:
+        """Return the bounds with more pods that fit: those that are placed after all others in every run."""
+        fewest, order = bounds.fewest, bounds.order
+        queue, later = _split(order, fewest)
+        if not later or not self._may_be_certain(order):
+            return bounds
+        runs = [self._count_placed(self._tied_score, queue, later) for _ in range(_TYPICAL_RUNS)]
+        order = order.with_first(fewest)
+        more = self._guaranteed_counts(order, fewest | reduce(and_, runs), fewest.total())
+        if more.total() <= fewest.total():
+            return bounds
+        return replace(bounds, order=order, fewest=more, most=bounds.most | more)
+
     def _typical_counts(self, order: _Order) -> list[Counter[EquivalenceGroup]]:
         """Return how many pods of each group some runs place if all pods keep their turn."""
         typical = [self._count_placed(score, order.groups) for score in (default_score, self._tied_score)]
         while self._pods_per_group in typical and len(typical) < _TYPICAL_RUNS:
             typical.append(self._count_placed(self._tied_score, order.groups))
         return typical
+
+    def _best_guaranteed_counts(
+        self, order: _Order, placed: Counter[EquivalenceGroup], more_than: int
+    ) -> Counter[EquivalenceGroup]:
+        """Return the best of several results of `_guaranteed_counts`: they depend on the run that they start from."""
+        best = self._guaranteed_counts(order, placed, more_than)
+        for _ in range(_STARTS - 1 if self._may_be_certain(order) else 0):
+            if best == self._pods_per_group:
+                break
+            placed = self._count_placed(self._tied_score, order.groups)
+            other = self._guaranteed_counts(order, placed, max(more_than, best.total()))
+            best = max(best, other, key=Counter.total)
+        return best
 
     def _guaranteed_counts(
         self, order: _Order, placed: Counter[EquivalenceGroup], more_than: int
@@ -281,8 +320,7 @@ class _Simulation:
         """
         fewest, consistent_runs, runs = Counter(placed), 0, 0
         corrected: set[EquivalenceGroup] = set()
-        placements = _MAX_PLACEMENTS / (1 + len(self._problem.allocatable) / _LARGE_CLUSTER_NODES)
-        max_runs = min(_MAX_RUNS, max(_UPPER_BOUND_RUNS, int(placements) // len(order.groups)))
+        max_runs = self._max_runs(order)
         while consistent_runs < _REQUIRED_CONSISTENT_RUNS and runs < max_runs:
             if (fewest | self._guaranteed).total() <= more_than:
                 break
@@ -299,14 +337,23 @@ class _Simulation:
         certain = fewest if consistent_runs >= _REQUIRED_CONSISTENT_RUNS else fewest - Counter(corrected)
         return certain | self._guaranteed
 
+    def _max_runs(self, order: _Order) -> int:
+        placements = _MAX_PLACEMENTS / (1 + len(self._problem.allocatable) / _LARGE_CLUSTER_NODES)
+        return min(_MAX_RUNS, max(_UPPER_BOUND_RUNS, int(placements) // len(order.groups)))
+
+    def _may_be_certain(self, order: _Order) -> bool:
+        """Whether a plan may make enough runs of this order for a certain result; a large plan may not."""
+        return self._max_runs(order) > _REQUIRED_CONSISTENT_RUNS
+
     def _count_placed(
-        self, score: ScoreFunction | None, order: Sequence[EquivalenceGroup]
+        self, score: ScoreFunction | None, *queues: Sequence[EquivalenceGroup]
     ) -> Counter[EquivalenceGroup]:
-        """Return how many pods of each group a run places after the competing pods."""
+        """Return how many pods of each group a run places after the competing pods, one queue after the other."""
         run = self._new_run(score, certain_only=True)
         run.place(self._competing_groups)
         competing = Counter(run.placed)
-        run.place(order)
+        for queue in queues:
+            run.place(queue)
         return run.placed - competing
 
     def _new_run(self, score: ScoreFunction | None, *, certain_only: bool) -> SchedulingRun:

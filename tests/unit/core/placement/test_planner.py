@@ -16,6 +16,7 @@ from rescheduler.core.placement import planner
 from rescheduler.core.placement.planner import Fit, plan
 from rescheduler.core.placement.pod_constraints import PodConstraints
 from rescheduler.core.placement.problem import PlacementProblem
+from rescheduler.core.placement.scheduling_run import default_score
 from unit.builders import HOST, ZONE, raw_node, raw_pod
 from unit.core.placement.forecasting import (
     DOES_NOT,
@@ -337,3 +338,46 @@ def test_order_of_a_plan_promises_no_fewer_pods_than_the_other(number: int) -> N
     assert len(simulation.tried) <= 1 or simulation.tried[0].fewest.total() < sum(
         len(group.pod_indexes) for group in problem.groups if not group.unknown_reason
     )
+
+
+def simulation_of(number: int) -> planner._Simulation:
+    leaving, cluster = placement_input_of(random_cluster(number))
+    problem = PlacementProblem(cluster, leaving)
+    PodConstraints(problem).apply()
+    return planner._Simulation(problem, Random(0))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**9))
+def test_an_order_with_some_pods_first_has_the_same_pods(number: int) -> None:
+    for order in simulation_of(number)._orders():
+        counts = Counter({group: order.groups.count(group) // 2 for group in order.groups})
+        changed = order.with_first(counts)
+        assert sorted(zip(changed.pod_indexes, map(id, changed.groups), strict=True)) == sorted(
+            zip(order.pod_indexes, map(id, order.groups), strict=True)
+        )
+        assert [group.requirements.priority for group in changed.groups] == sorted(
+            (group.requirements.priority for group in order.groups), reverse=True
+        )
+        for priority in {group.requirements.priority for group in order.groups}:
+            same = [group for group in changed.groups if group.requirements.priority == priority]
+            first = sum(count for group, count in counts.items() if group.requirements.priority == priority)
+            assert Counter(same[:first]) == +Counter({group: counts[group] for group in same})
+
+
+def test_a_plan_promises_pods_that_every_run_places_after_the_others() -> None:
+    more = []
+    for number in (29, 31, 83, 177, 187):
+        simulation = simulation_of(number)
+        first = simulation._bounds_of(simulation._orders()[0])
+        more.append(simulation._with_later_pods(first).fewest.total() - first.fewest.total())
+    assert min(more) >= 0
+    assert max(more) > 0
+
+
+def test_a_plan_starts_its_counts_from_several_runs() -> None:
+    simulation, once = simulation_of(43), simulation_of(43)
+    order = simulation._orders()[1]
+    start = simulation._count_placed(default_score, order.groups)
+    best = simulation._best_guaranteed_counts(order, start, -1)
+    assert best.total() > once._guaranteed_counts(once._orders()[1], start, -1).total()
