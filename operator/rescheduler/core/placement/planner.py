@@ -37,7 +37,8 @@ from rescheduler.core.placement.scheduling_run import (
 from rescheduler.core.placement.unschedulable_reasons import UnschedulableExplainer, UnschedulableReason
 
 _REQUIRED_CONSISTENT_RUNS = 72  # runs in a row that place every promised pod
-_MAX_RUNS = 216  # runs of one plan
+_MAX_RUNS = 216  # runs that one count makes
+_VERIFICATION_RUNS = 288  # the best of several counts may be the luckiest; so many more runs in a row verify it
 _MAX_PLACEMENTS = 10_000  # pods that all runs of one plan place together
 _LARGE_CLUSTER_NODES = 5_000  # nodes; with this many, a plan may place half of _MAX_PLACEMENTS
 _STARTS = 3  # runs that a count of promised pods starts from
@@ -208,14 +209,9 @@ class _Simulation:
         self._noisy_score = self._with_noise(default_score, 0.3)
         # The scheduler rounds scores to whole percents and picks a random node among equals.
         tied = self._tied_score = self._with_noise(default_score, _TIE_MARGIN)
-        self._score_functions = (
-            tied,
-            self._noisy_score,
-            tied,
-            self._with_noise(default_score_before_1_35, _TIE_MARGIN),
-            tied,
-            None,
-        )
+        before_1_35 = self._with_noise(default_score_before_1_35, _TIE_MARGIN)
+        self._score_functions = (tied, self._noisy_score, tied, before_1_35, tied, None)
+        self._likely_score_functions = (tied, tied, before_1_35)
 
     def _with_noise(self, score: ScoreFunction, max_noise: float) -> ScoreFunction:
         uniform = self._random.uniform
@@ -247,12 +243,12 @@ class _Simulation:
             return _Bounds(first_order, self._pods_per_group, self._pods_per_group, run)
         for group in problem.groups:
             self._nodes_with_room[group] = nodes_with_room(group.possible_nodes, problem.free, group.requests)
-        first = self._bounds_of(first_order)
+        first = self._verified(self._bounds_of(first_order))
         if first.fewest == self._pods_per_group:
             return first
         second = self._bounds_of(second_order, better_than=first)
         better = second if self._quality(second) > self._quality(first) else first
-        return self._with_later_pods(replace(better, most=first.most | second.most))
+        return self._verified(self._with_later_pods(replace(better, most=first.most | second.most)))
 
     def _quality(self, bounds: _Bounds) -> tuple[bool, bool, int]:
         fewest = bounds.fewest.total()
@@ -291,6 +287,12 @@ class _Simulation:
             return bounds
         return replace(bounds, order=order, fewest=more, most=bounds.most | more)
 
+    def _verified(self, bounds: _Bounds) -> _Bounds:
+        """Return the bounds without the pods that some of many more runs do not place."""
+        if not self._may_be_certain(bounds.order):
+            return bounds
+        return replace(bounds, fewest=self._guaranteed_counts(bounds.order, bounds.fewest, -1, verify=True))
+
     def _typical_counts(self, order: _Order) -> list[Counter[EquivalenceGroup]]:
         """Return how many pods of each group some runs place if all pods keep their turn."""
         typical = [self._count_placed(score, order.groups) for score in (default_score, self._tied_score)]
@@ -312,29 +314,32 @@ class _Simulation:
         return best
 
     def _guaranteed_counts(
-        self, order: _Order, placed: Counter[EquivalenceGroup], more_than: int
+        self, order: _Order, placed: Counter[EquivalenceGroup], more_than: int, *, verify: bool = False
     ) -> Counter[EquivalenceGroup]:
         """Return how many pods of each group fit for certain; `placed`: by a first run.
 
-        The result is too high if not more than `more_than` pods fit.
+        The result is too high if not more than `more_than` pods fit. `verify`: make more runs that are likely, instead
+        of all kinds of runs.
         """
         fewest, consistent_runs, runs = Counter(placed), 0, 0
         corrected: set[EquivalenceGroup] = set()
-        max_runs = self._max_runs(order)
-        while consistent_runs < _REQUIRED_CONSISTENT_RUNS and runs < max_runs:
+        required_runs = _VERIFICATION_RUNS if verify else _REQUIRED_CONSISTENT_RUNS
+        max_runs = self._max_runs(order) * required_runs // _REQUIRED_CONSISTENT_RUNS
+        while consistent_runs < required_runs and runs < max_runs:
             if (fewest | self._guaranteed).total() <= more_than:
                 break
             queue, _ = _split(order, fewest)
-            cycle, function = divmod(runs, len(self._score_functions))
-            if cycle % 2:
+            functions = self._likely_score_functions if verify else self._score_functions
+            cycle, function = divmod(runs, len(functions))
+            if verify or cycle % 2:
                 queue = self._perturb_order(queue)
-            missing = fewest - self._count_placed(self._score_functions[function], queue)
+            missing = fewest - self._count_placed(functions[function], queue)
             consistent_runs = 0 if missing else consistent_runs + 1
             corrected |= missing.keys()
             fewest -= missing
             runs += 1
         # Without enough consistent runs, a group whose count was wrong before may be wrong again.
-        certain = fewest if consistent_runs >= _REQUIRED_CONSISTENT_RUNS else fewest - Counter(corrected)
+        certain = fewest if consistent_runs >= required_runs else fewest - Counter(corrected)
         return certain | self._guaranteed
 
     def _max_runs(self, order: _Order) -> int:

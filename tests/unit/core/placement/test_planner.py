@@ -198,7 +198,7 @@ def test_with_more_nodes_than_pods_all_pods_fit() -> None:
 
 
 class RecordedSimulation(planner._Simulation):
-    """A simulation that remembers the bounds of each tried order."""
+    """A simulation that remembers the bounds of each tried order, and verifies nothing."""
 
     def __init__(self, problem: PlacementProblem, random: Random) -> None:
         super().__init__(problem, random)
@@ -207,6 +207,9 @@ class RecordedSimulation(planner._Simulation):
     def _bounds_of(self, order: planner._Order, better_than: planner._Bounds | None = None) -> planner._Bounds:
         self.tried.append(super()._bounds_of(order, better_than))
         return self.tried[-1]
+
+    def _verified(self, bounds: planner._Bounds) -> planner._Bounds:
+        return bounds
 
 
 SIZES = st.lists(st.integers(1, 8), min_size=1, max_size=8)
@@ -381,3 +384,12 @@ def test_a_plan_starts_its_counts_from_several_runs() -> None:
     start = simulation._count_placed(default_score, order.groups)
     best = simulation._best_guaranteed_counts(order, start, -1)
     assert best.total() > once._guaranteed_counts(once._orders()[1], start, -1).total()
+
+
+def test_what_the_luckiest_count_promised_is_verified() -> None:
+    simulation = simulation_of(259)
+    verified = simulation.compute_bounds()
+    queue, _ = planner._split(verified.order, verified.fewest)
+    for _ in range(200):
+        placed = simulation._count_placed(simulation._tied_score, simulation._perturb_order(queue))
+        assert not verified.fewest - placed
