@@ -6,7 +6,8 @@ RUN := PYTHONPATH=operator:tests $(BIN)/python
 COVERAGE_FLOOR := 93
 IMAGE ?= ghcr.io/rescheduler-dev/rescheduler:0.1.0
 
-.PHONY: demo test test-crash test-real catalogue lint bench manifests image cluster cluster-down binaries lock clean
+.PHONY: demo test test-crash test-real catalogue lint bench manifests image cluster cluster-down binaries lock \
+	release release-check clean
 
 demo: $(VENV)/ready
 	@$(RUN) -m harness.demo $(if $(KEEP),--keep)
@@ -69,6 +70,17 @@ lock:
 		--no-emit-index-url --no-header --no-annotate -o requirements/dev.txt
 	uv pip compile -q --group bench --constraint requirements/dev.txt --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/bench.txt
+
+# Write VERSION into every file that names it. The commit, the tag and the push stay with you: it prints the commands.
+release: $(VENV)/ready binaries
+	@git diff --quiet HEAD || { echo "commit or stash your changes first" >&2; exit 1; }
+	@$(RUN) -m harness.release prepare $(VERSION)
+	@$(MAKE) --no-print-directory manifests
+	@$(RUN) -m harness.release steps
+
+# Build the files of a release into build/release, and test them. TAG=v… also checks that this tag may be published.
+release-check: lint
+	@$(RUN) -m harness.release check
 
 $(VENV)/ready: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: set PYTHON=")'
