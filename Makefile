@@ -41,6 +41,7 @@ lint: $(VENV)/ready binaries
 	$(RUN) -m harness.state_diagram --check
 	$(RUN) -m harness.language
 	HELM=$$($(RUN) -m harness binaries)/helm $(RUN) manifests/render.py --check
+	go -C tests/harness/actionlint tool actionlint -shellcheck= -pyflakes= $(CURDIR)/.github/workflows/*.yaml
 
 bench: $(VENV)/bench-ready binaries
 	PYTHONPATH=operator:tests:. $(BIN)/python -m bench.run $(ONLY)
