@@ -6,7 +6,9 @@ Some modules have no file of their own, because another test shows their behavio
     api/windows: unit/core/eligibility/test_windows
     cli/cluster_api: e2e/test_plans
     cli/cluster_reader: e2e/test_plans
+    cli/connection/cluster: e2e/test_kubeconfigs
     cli/drain: e2e/test_commands
+    cli/errors: unit/cli/connection/test_kubeconfig
     cli/operator: e2e/test_process
     cli/output: unit/cli/test_progress
     cli/plugin: e2e/test_commands

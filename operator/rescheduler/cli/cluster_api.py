@@ -6,59 +6,57 @@ and exit code 2.
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
-from subprocess import SubprocessError
 from typing import Any
 
-import click
-import pykube
-import requests
-import yaml
+import urllib3
 
 from rescheduler.api import API_VERSION
 from rescheduler.cli import messages
+from rescheduler.cli.connection.cluster import open_connection
+from rescheduler.cli.connection.kubeconfig import ConnectionFlags
+from rescheduler.cli.connection.options import flags_of_command_line
+from rescheduler.cli.connection.transport import Answer, Connection
+from rescheduler.cli.errors import ApiUnavailableError, PluginError
 from rescheduler.core.model.raw import RawObject
 
+__all__ = ["ApiUnavailableError", "ClusterApi", "PluginError", "connect", "parse_json", "raise_for_error"]
+
 _PAGE_SIZE = 500
-_TIMEOUT = 30  # seconds
+_UNAVAILABLE = (
+    urllib3.exceptions.TimeoutError,
+    urllib3.exceptions.ProtocolError,
+    urllib3.exceptions.NewConnectionError,
+    ConnectionError,
+    TimeoutError,
+)
 _ACCEPT_TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 
 
-class PluginError(click.ClickException):
-    """The command failed. The message is one line."""
-
-    exit_code = 2
-
-    def show(self, file: Any = None) -> None:
-        """Print the error on stderr, with the name of the plugin first."""
-        click.echo(f"kubectl-reschedule: {self.message}", err=True, file=file)
-
-
-class ApiUnavailableError(PluginError):
-    """The API server does not answer now. A retry may succeed."""
-
-
-def connect() -> pykube.HTTPClient:
-    """Connect to the cluster of KUBECONFIG, or else of ~/.kube/config. Raises PluginError."""
-    path = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0] or str(Path.home() / ".kube" / "config")
-    try:
-        return pykube.HTTPClient(pykube.KubeConfig.from_file(path), timeout=_TIMEOUT)
-    except pykube.exceptions.PyKubeError as error:
-        raise PluginError(messages.kubeconfig_unusable(path, str(error))) from error
-    except KeyError as error:
-        raise PluginError(messages.kubeconfig_unusable(path, f"it has no {error}")) from error
-    except (OSError, TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise PluginError(messages.kubeconfig_unusable(path, cause)) from error
+def connect() -> Connection:
+    """Connect to the cluster that kubectl talks to, with the flags of the running command. Raises PluginError."""
+    return open_connection(ConnectionFlags(**flags_of_command_line()))
 
 
 class ClusterApi:
-    """Requests to one API server."""
+    """Requests to one API server.
 
-    def __init__(self, api: pykube.HTTPClient) -> None:
-        self._api = api
+    The commands use `get`, `list_items`, `get_table`, `watch` and `resource_names` to read, and `send` for the rest.
+    `group` is the `apiVersion`, such as `v1` or `apps/v1`; `path` follows it, such as `namespaces/a/pods/b`.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @property
+    def url(self) -> str:
+        """Return the address of the API server."""
+        return self._connection.url
+
+    @property
+    def namespace(self) -> str:
+        """Return the namespace of the context."""
+        return self._connection.namespace
 
     def resource_names(self, group: str) -> frozenset[str]:
         """Return the resources of an API group by discovery, because a list of an absent kind may be forbidden."""
@@ -85,12 +83,12 @@ class ClusterApi:
         raise_for_error(answer, f"read {path}")
         return parse_json(answer)
 
-    def list_items(self, group: str, resource: str) -> Iterator[RawObject]:
-        """Yield every object of a resource in all namespaces. `group`: the `apiVersion`, such as `v1` or `apps/v1`."""
+    def list_items(self, group: str, resource: str, **params: str) -> Iterator[RawObject]:
+        """Yield every object of a resource in all namespaces. `params`: such as `labelSelector`."""
         token = ""
         while True:
-            params = {"limit": _PAGE_SIZE} | ({"continue": token} if token else {})
-            answer = self.send("get", group, resource, params=params)
+            page_params = params | {"limit": _PAGE_SIZE} | ({"continue": token} if token else {})
+            answer = self.send("get", group, resource, params=page_params)
             raise_for_error(answer, f"list {resource}")
             page = parse_json(answer)
             yield from page.get("items") or ()
@@ -117,31 +115,30 @@ class ClusterApi:
                 event = json.loads(line)
                 yield event["type"], event["object"]
 
-    def send(self, method: str, group: str, path: str, **options: Any) -> requests.Response:
-        """Send a request and return the response, whatever its status code. Raises PluginError without a response."""
+    def send(self, method: str, group: str, path: str, **options: Any) -> Answer:
+        """Send a request and return the answer, whatever its status code. Raises PluginError without an answer.
+
+        `options`: `params`, `headers`, `data` (the body as text) and `stream`.
+        """
         base = "/apis" if "/" in group else "/api"
         with self._translate_errors():
-            answer: requests.Response = getattr(self._api, method)(version=f"{base}/{group}", url=path, **options)
-        return answer
+            return self._connection.request(method, f"{base}/{group}/{path}".rstrip("/"), **options)
 
     @contextlib.contextmanager
     def _translate_errors(self) -> Iterator[None]:
         try:
             yield
-        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            message = messages.api_server_unavailable(self._api.url, root_cause_message(error))
-            raise ApiUnavailableError(message) from error
-        except (
-            requests.RequestException,
-            pykube.exceptions.PyKubeError,
-            OSError,
-            ValueError,
-            SubprocessError,
-        ) as error:
-            raise PluginError(messages.request_failed(self._api.url, root_cause_message(error))) from error
+        except PluginError:
+            raise
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            causes = list(_wrapped_errors(error))
+            cause = one_line(causes[-1])
+            if any(isinstance(each, _UNAVAILABLE) for each in causes):
+                raise ApiUnavailableError(messages.api_server_unavailable(self.url, cause)) from error
+            raise PluginError(messages.request_failed(self.url, cause)) from error
 
 
-def raise_for_error(answer: requests.Response, action: str) -> None:
+def raise_for_error(answer: Answer, action: str) -> None:
     """Raise PluginError if the API server refused the request. `action`: the words after "cannot"."""
     if answer.ok:
         return
@@ -152,17 +149,22 @@ def raise_for_error(answer: requests.Response, action: str) -> None:
     raise PluginError(messages.request_refused(action, " ".join(message.split()), answer.status_code))
 
 
-def parse_json(answer: requests.Response) -> RawObject:
+def parse_json(answer: Answer) -> RawObject:
     """Return the JSON object of a response. Raises PluginError if the response is not a JSON object."""
     try:
         return dict(answer.json())
     except (ValueError, TypeError) as error:
-        raise PluginError(messages.not_an_api_server(answer.url, root_cause_message(error))) from error
+        raise PluginError(messages.not_an_api_server(answer.url, one_line(error))) from error
 
 
-def root_cause_message(error: Exception) -> str:
-    """Return the message of the innermost wrapped error, in one line. The outer errors only repeat it."""
-    while error.args and isinstance(error.args[0], Exception):
-        error = error.args[0]
-    error = getattr(error, "reason", error)
-    return " ".join(str(error).split()).rpartition(": ")[2]
+def _wrapped_errors(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and the errors that it wraps. The last one has the cause, and the others repeat it."""
+    while error is not None:
+        yield error
+        candidates = (getattr(error, "reason", None), *error.args)
+        error = next((each for each in candidates if isinstance(each, BaseException)), None)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error in one line."""
+    return " ".join(str(error).split()).rpartition(": ")[2] or type(error).__name__

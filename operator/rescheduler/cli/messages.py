@@ -10,11 +10,6 @@ _LIST_OPERATOR_PODS = "kubectl get pods -A -l app.kubernetes.io/name=rescheduler
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 
-def kubeconfig_unusable(path: str, cause: str) -> str:
-    """Return the error for a kubeconfig that is absent or not valid."""
-    return f"the kubeconfig {path} cannot be used: {cause}; set KUBECONFIG to a valid kubeconfig"
-
-
 def api_server_unavailable(url: str, cause: str) -> str:
     """Return the error for an API server that does not answer."""
     return f"the API server at {url} does not answer: {cause}"

@@ -3,9 +3,10 @@
 import click
 
 from rescheduler.api import API_VERSION
+from rescheduler.cli.connection.options import ClusterGroup
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=ClusterGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="rescheduler")
 def main() -> None:
     """Plan, start, watch and cancel drains of nodes."""
