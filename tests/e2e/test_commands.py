@@ -117,6 +117,33 @@ def test_a_request_by_hand_stands_beside_another_and_cancel_withdraws_both(site:
     assert not node["spec"].get("unschedulable")
 
 
+def test_several_nodes_are_drained_in_the_order_of_the_policy_and_withdrawn(site: Site) -> None:
+    first, second, _ = site.nodes(3)
+    site.policy(maintenance={"maxConcurrent": 1})
+    found = reschedule(site.plane.kubeconfig, "drain", first, second, "--timeout", "50s")
+    assert (found.returncode, found.stderr.count("restore the nodes after the work")) == (0, 1), found.stderr
+    assert f"kubectl reschedule cancel {first} {second}" in found.stderr
+    lines = found.stdout.splitlines()
+    drained = [next(n for n, line in enumerate(lines) if f"{node}: Drained" in line) for node in (first, second)]
+    assert drained == sorted(drained)
+    assert f"{second}: Waiting (MaxConcurrent: maintenance.maxConcurrent 1 is taken by {first})" in found.stdout
+    selected = reschedule(site.plane.kubeconfig, "drain", "-l", f"kubernetes.io/hostname={first}", "--no-wait")
+    assert f"{first}: drain already requested: Manual" in selected.stdout
+    withdrawn = reschedule(site.plane.kubeconfig, "cancel", "no-such-node", first, second)
+    assert (withdrawn.returncode, withdrawn.stderr.count("\n")) == (2, 1)
+    assert withdrawn.stdout.count("every request is withdrawn") == 2
+    site.gone(first)
+    site.gone(second)
+
+
+def test_a_drain_that_takes_longer_than_its_timeout_continues(site: Site) -> None:
+    (first,) = site.nodes(1)  # without a policy, so that it waits
+    found = reschedule(site.plane.kubeconfig, "drain", first, "--timeout", "3s")
+    assert found.returncode == 1
+    assert f"{first}: not Drained within 3s; the drain continues" in found.stderr
+    assert site.observer.drain(first)
+
+
 def test_a_node_that_somebody_else_cordoned_is_left_alone(site: Site) -> None:
     (first,) = site.nodes(1)
     site.plane.kubectl("cordon", first)
@@ -131,6 +158,7 @@ def test_what_cannot_be_done_is_one_line(site: Site) -> None:
     nobody = site.plane.identity_kubeconfig("default", "default")
     for kubeconfig, command, node, word in (
         (site.plane.kubeconfig, "drain", "no-such-node", "node no-such-node does not exist"),
+        (site.plane.kubeconfig, "drain", "--selector=no=such", "no node has the labels no=such"),
         (site.plane.kubeconfig, "cancel", "no-such-node", "node no-such-node does not exist"),
         (nobody, "drain", first, "forbidden"),
         (nobody, "cancel", first, "forbidden"),

@@ -7,6 +7,7 @@ Some modules have no file of their own, because another test shows their behavio
     cli/cluster_api: e2e/test_plans
     cli/cluster_reader: e2e/test_plans
     cli/connection/cluster: e2e/test_kubeconfigs
+    cli/cancel: e2e/test_commands
     cli/drain: e2e/test_commands
     cli/errors: unit/cli/connection/test_kubeconfig
     cli/operator: e2e/test_process

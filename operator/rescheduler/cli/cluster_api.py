@@ -6,7 +6,7 @@ and exit code 2.
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import urllib3
@@ -85,13 +85,23 @@ class ClusterApi:
 
     def list_items(self, group: str, resource: str, **params: str) -> Iterator[RawObject]:
         """Yield every object of a resource in all namespaces. `params`: such as `labelSelector`."""
+        for page in self._pages(group, resource, params):
+            yield from page.get("items") or ()
+
+    def list_with_version(self, group: str, resource: str) -> tuple[list[RawObject], str]:
+        """Return every object of a resource, and the version of the list to watch from."""
+        pages = list(self._pages(group, resource, {}))
+        items = [item for page in pages for item in page.get("items") or ()]
+        return items, str((pages[0].get("metadata") or {}).get("resourceVersion", ""))
+
+    def _pages(self, group: str, resource: str, params: Mapping[str, str]) -> Iterator[RawObject]:
         token = ""
         while True:
-            page_params = params | {"limit": _PAGE_SIZE} | ({"continue": token} if token else {})
+            page_params = {**params, "limit": _PAGE_SIZE} | ({"continue": token} if token else {})
             answer = self.send("get", group, resource, params=page_params)
             raise_for_error(answer, f"list {resource}")
             page = parse_json(answer)
-            yield from page.get("items") or ()
+            yield page
             token = (page.get("metadata") or {}).get("continue", "")
             if not token:
                 return

@@ -1,134 +1,127 @@
-"""Follow a drain to its end: print each change, and warn if no operator works on the drain.
+"""Follow drains to their end, and warn if no operator works on them.
 
-The drain does not depend on the plugin. While the API server does not answer, the plugin retries.
+The drains do not depend on the plugin. While the API server does not answer, the plugin retries.
 """
 
-import shutil
-import sys
 import time
-from datetime import UTC, datetime
-
-import click
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
 
 from rescheduler.api import API_VERSION
 from rescheduler.cli import messages
 from rescheduler.cli.cluster_api import ApiUnavailableError, ClusterApi
-from rescheduler.cli.output import printable
-from rescheduler.cli.progress import DrainProgress, ProgressLine, is_drained, is_unobserved
+from rescheduler.cli.progress import is_drained, is_unobserved
+from rescheduler.cli.screens import Screen
 from rescheduler.core.model.raw import RawObject
 
 _WATCH_SECONDS = 10  # seconds of one watch; the leader renews its Lease every 2 s
 _RETRY_DELAY = 2.0  # seconds, while the API server does not answer
 
 
-def follow(server: ClusterApi, drain: RawObject) -> bool:
-    """Follow the drain until it ends. Return whether the node is Drained; False: the NodeDrain was deleted before."""
-    name, screen = drain["metadata"]["name"], Screen()
-    follower = _Follower(server, drain, screen)
-    while True:
+class Outcome(StrEnum):
+    """Outcome of following a drain."""
+
+    DRAINED = "Drained"
+    WITHDRAWN = "Withdrawn"
+    TIMED_OUT = "TimedOut"
+
+
+def follow(
+    server: ClusterApi, drains: Iterable[RawObject], screen: Screen, timeout: float | None = None
+) -> dict[str, Outcome]:
+    """Follow drains until each has ended. Return the outcome by node. `timeout`: in seconds; None: no limit."""
+    follower = _Follower(server, drains, screen)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while follower.open:
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            break
         try:
-            drained = follower.watch_once()
+            follower.watch_once(_WATCH_SECONDS if left is None else min(_WATCH_SECONDS, left))
         except ApiUnavailableError as error:
-            screen.warn(messages.connection_lost(name, error.message))
+            screen.warn(messages.connection_lost(", ".join(follower.open), error.message))
             time.sleep(_RETRY_DELAY)
-            continue
-        if drained is not None:
-            screen.finish()
-            return drained
+    return follower.outcomes | dict.fromkeys(follower.open, Outcome.TIMED_OUT)
 
 
 class _Follower:
-    """A drain that is followed, with the state that was printed last."""
+    """Drains that are followed.
 
-    def __init__(self, server: ClusterApi, drain: RawObject, screen: "Screen") -> None:
-        self._server, self._screen, self._progress = server, screen, DrainProgress()
-        self._name, self._uid = drain["metadata"]["name"], drain["metadata"]["uid"]
+    Attributes:
+        open: UIDs of the NodeDrains whose end is not seen yet, by node.
+        outcomes: how the others ended, by node.
+    """
+
+    def __init__(self, server: ClusterApi, drains: Iterable[RawObject], screen: Screen) -> None:
+        self._server, self._screen = server, screen
+        self._latest = {drain["metadata"]["name"]: drain for drain in drains}
+        self.open = {name: drain["metadata"]["uid"] for name, drain in self._latest.items()}
+        self.outcomes: dict[str, Outcome] = {}
         self._last_leases: object = None
 
-    def watch_once(self) -> bool | None:
-        """Read the NodeDrain, then watch it for a while.
-
-        Return whether the node is Drained; None: the drain continues.
-        """
-        latest = self._server.get(API_VERSION, f"nodedrains/{self._name}")
-        if latest is None or latest["metadata"]["uid"] != self._uid:
-            return False
-        changed = self._show_changes(latest)
-        if is_drained(latest):
-            return True
+    def watch_once(self, seconds: float) -> None:
+        """Read the NodeDrains, then watch them for a while, or until each has ended."""
+        found, version = self._read()
+        changed = False
+        for name in list(self.open):
+            changed = self._take(name, found.get(name)) or changed
         started = time.monotonic()
-        selected = {"fieldSelector": f"metadata.name={self._name}"}
-        version = latest["metadata"]["resourceVersion"]
+        selected = {"fieldSelector": f"metadata.name={next(iter(self._latest))}"} if len(self._latest) == 1 else {}
+        if not self.open:
+            return
         for kind, drain in self._server.watch(
-            API_VERSION, "nodedrains", seconds=_WATCH_SECONDS, resourceVersion=version, **selected
+            API_VERSION, "nodedrains", seconds=max(1, round(seconds)), resourceVersion=version, **selected
         ):
             if kind not in ("ADDED", "MODIFIED"):
-                break  # the NodeDrain is deleted, or the watch is too old: the next round reads it again
-            latest = drain
-            changed = self._show_changes(latest) or changed
-            if is_drained(latest):
-                return True
-        if not changed and time.monotonic() - started >= _WATCH_SECONDS / 2:
-            self._check_operator(latest)
-        elif not changed:
+                break  # a NodeDrain is deleted, or the watch is too old: the next round reads them again
+            changed = self._take(drain["metadata"]["name"], drain) or changed
+            if not self.open:
+                return
+        if changed:
+            return
+        if time.monotonic() - started >= seconds / 2:
+            self._check_operator()
+        else:
             time.sleep(1)  # or else a server that ends watches at once causes a hot loop of requests
-        return None
 
-    def _show_changes(self, drain: RawObject) -> bool:
-        lines = self._progress.new_lines(drain, datetime.now(UTC))
-        for line in lines:
-            self._screen.show(self._name, line)
-        return bool(lines)
+    def _read(self) -> tuple[Mapping[str, RawObject], str]:
+        """Return the NodeDrains by name, and the version to watch from."""
+        if len(self._latest) > 1:
+            items, version = self._server.list_with_version(API_VERSION, "nodedrains")
+            return {item["metadata"]["name"]: item for item in items}, version
+        (name,) = self._latest
+        if (drain := self._server.get(API_VERSION, f"nodedrains/{name}")) is None:
+            return {}, ""
+        return {name: drain}, drain["metadata"]["resourceVersion"]
 
-    def _check_operator(self, drain: RawObject) -> None:
-        """Warn if nobody renews the operator's Lease or, if Leases are forbidden, if the NodeDrain is unread."""
+    def _take(self, name: str, drain: RawObject | None) -> bool:
+        """Show the latest state of a NodeDrain. Return whether it changed."""
+        if name not in self.open:
+            return False
+        if drain is None or drain["metadata"]["uid"] != self.open[name]:
+            del self.open[name]
+            self.outcomes[name] = Outcome.WITHDRAWN
+            self._screen.remove(name)
+            return True
+        before, self._latest[name] = self._latest[name], drain
+        self._screen.show(drain)
+        if is_drained(drain):
+            del self.open[name]
+            self.outcomes[name] = Outcome.DRAINED
+        return bool(drain["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"])
+
+    def _check_operator(self) -> None:
+        """Warn if nobody renews the operator's Lease or, if Leases are forbidden, if a NodeDrain is unread."""
         query = {"fieldSelector": "metadata.name=rescheduler"}
         answer = self._server.send("get", "coordination.k8s.io/v1", "leases", params=query)
+        unread = [name for name in self.open if is_unobserved(self._latest[name])]
         if answer.ok:
             leases = [lease.get("spec") or {} for lease in answer.json()["items"]]
             holders = [(spec["holderIdentity"], spec.get("renewTime")) for spec in leases if spec.get("holderIdentity")]
             last_holders, self._last_leases = self._last_leases, holders
             if not holders or holders == last_holders:
-                self._screen.warn(messages.operator_not_running(self._name))
+                self._screen.warn(messages.operator_not_running(", ".join(self.open)))
             else:
                 self._screen.clear_warning()
-        elif is_unobserved(drain):
-            self._screen.warn(messages.drain_unobserved(self._name, _WATCH_SECONDS))
-
-
-class Screen:
-    """Prints progress lines. On a terminal, a line replaces the line before it of the same stage."""
-
-    def __init__(self) -> None:
-        self._stage = ""  # of the line that has no newline yet; empty for none
-        self._last_warning = ""
-
-    def show(self, name: str, line: ProgressLine) -> None:
-        """Print a progress line on stdout."""
-        self._last_warning = ""
-        text = printable(f"{name}: {line.text}" if line.stage else line.text)
-        if not sys.stdout.isatty():
-            click.echo(text)
-            return
-        if self._stage and line.stage != self._stage:
-            self.finish()
-        width = shutil.get_terminal_size().columns
-        click.echo(f"\r\x1b[2K{text[: width - 1]}" if line.stage else text, nl=not line.stage)
-        self._stage = line.stage
-
-    def warn(self, text: str) -> None:
-        """Print a warning on stderr, once until another line is shown or `clear_warning` is called."""
-        if text != self._last_warning:
-            self.finish()
-            self._last_warning = text
-            click.echo(text, err=True)
-
-    def clear_warning(self) -> None:
-        """Forget the last warning, so that it is printed again if it recurs."""
-        self._last_warning = ""
-
-    def finish(self) -> None:
-        """End the current line."""
-        if self._stage:
-            click.echo()
-        self._stage = ""
+        elif unread:
+            self._screen.warn(messages.drain_unobserved(", ".join(unread), _WATCH_SECONDS))

@@ -3,6 +3,8 @@
 A message begins with the object, then says state, cause and next step. An error is one line.
 """
 
+from collections.abc import Sequence
+
 from rescheduler.api import GROUP, names
 
 _LIST_OPERATOR_PODS = "kubectl get pods -A -l app.kubernetes.io/name=rescheduler"
@@ -43,6 +45,11 @@ def unreadable_object(cause: str) -> str:
 def node_missing(node: str) -> str:
     """Return the error for a node that does not exist."""
     return f"node {node} does not exist: list the nodes with `kubectl get nodes`"
+
+
+def no_node_selected(selector: str) -> str:
+    """Return the error for a label selector that selects no node."""
+    return f"no node has the labels {selector}: list the nodes with `kubectl get nodes --show-labels`"
 
 
 def still_restoring(node: str) -> str:
@@ -150,11 +157,13 @@ def drain_already_requested(node: str, requests: str) -> str:
     return f"{node}: drain already requested: {requests}"
 
 
-def following_interrupted(node: str) -> str:
-    """Return the line for Ctrl-C while `drain` follows a drain."""
-    return (
-        f"{node}: the drain continues. Watch it: kubectl get nd {node} -w. Cancel it: kubectl reschedule cancel {node}"
-    )
+def following_interrupted(nodes: Sequence[str]) -> str:
+    """Return the line for Ctrl-C while `drain` follows drains."""
+    if len(nodes) == 1:
+        state, watch = "the drain continues. Watch it", f"kubectl get nd {nodes[0]} -w. Cancel it"
+    else:
+        state, watch = "the drains continue. Watch them", "kubectl reschedule status. Cancel them"
+    return f"{', '.join(nodes)}: {state}: {watch}: kubectl reschedule cancel {' '.join(nodes)}"
 
 
 def drain_ended_early(node: str) -> str:
@@ -162,9 +171,18 @@ def drain_ended_early(node: str) -> str:
     return f"{node}: the drain was withdrawn before the node was Drained"
 
 
-def restore_hint(node: str) -> str:
-    """Return the next step after the node is Drained."""
-    return f"{node}: restore the node after the work: kubectl reschedule cancel {node}"
+def following_timed_out(node: str, span: str) -> str:
+    """Return the line for a node that is not Drained within --timeout."""
+    return f"{node}: not Drained within {span}; the drain continues. Cancel it: kubectl reschedule cancel {node}"
+
+
+def restore_hint(nodes: Sequence[str]) -> str:
+    """Return the next step after nodes are Drained."""
+    one = len(nodes) == 1
+    return (
+        f"{', '.join(nodes)}: restore the {'node' if one else 'nodes'} after the work: "
+        f"kubectl reschedule cancel {' '.join(nodes)}"
+    )
 
 
 def connection_lost(node: str, error: str) -> str:
@@ -187,13 +205,16 @@ def drain_unobserved(node: str, seconds: int) -> str:
 
 # -- progress of a drain ----------------------------------------------------------------------------------------------
 
+TABLE_TITLES = ("NODE", "PHASE", "PODS MOVED", "", "BLOCKED", "TIME LEFT")
+TABLE_TITLES_NARROW = ("NODE", "PHASE", "MOVED", "", "LEFT")
+WITHDRAWN_PHASE = "withdrawn"
 WITHDRAWN_STAGE = "withdrawn, the node is being restored"
 UNOBSERVED_STAGE = "waiting for the operator"
 
 
-def phase_with_reason(phase: str, reason: str, message: str) -> str:
-    """Return a phase with the reason and message of the condition `Progressing`."""
-    return f"{phase} ({reason}: {message})"
+def reason_with_message(reason: str, message: str) -> str:
+    """Return the reason and message of the condition `Progressing`."""
+    return f"{reason}: {message}"
 
 
 def moved(progress: str) -> str:
@@ -231,6 +252,17 @@ def time_left(span: str) -> str:
 def blocked_pod(pod: str, blocker_class: str, message: str) -> str:
     """Return the line for a blocked pod. `pod`: namespace/name; `message`: may be empty."""
     return f"  {pod} cannot leave: {blocker_class}" + (f": {message}" if message else "")
+
+
+def blocked_pod_for(pod: str, blocker_class: str, span: str, message: str) -> str:
+    """Return the text for a blocked pod with the time since it is blocked. `span`: may be empty."""
+    text = f"{pod} cannot leave: {blocker_class}" + (f" for {span}" if span else "")
+    return f"{text}: {message}" if message else text
+
+
+def more_blockers(count: int) -> str:
+    """Return the text for blocked pods that are not listed."""
+    return f"{count} more {'pod is' if count == 1 else 'pods are'} blocked"
 
 
 def blocked_pod_hint(hint: str) -> str:

@@ -1,7 +1,29 @@
-"""Format text, tables and times for a terminal."""
+"""Format text, tables and times, for a terminal or for a file."""
 
+import os
+import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PHASE_STYLES = {"Draining": "cyan", "Blocked": "red", "Waiting": "yellow", "Drained": "green", "Restoring": "blue"}
+"""Colors of phases on a terminal."""
+
+
+def is_terminal() -> bool:
+    """Whether stdout is a terminal that can move its cursor."""
+    return sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
+
+
+def console() -> "Console":
+    """Return the terminal. It has no colors with NO_COLOR, and reads no markup in the names of others."""
+    # Imported late: without a terminal nothing needs it.
+    from rich.console import Console  # noqa: PLC0415
+
+    return Console(markup=False, highlight=False, emoji=False)
 
 
 def printable(text: str) -> str:

@@ -28,23 +28,23 @@ _PROGRESS_INTERVAL = 5.0  # seconds
 Rows = Iterable[tuple[str, ...]]
 
 
-def show(name: str | None, output: str) -> None:
-    """Print the plan of one node, or of every node, one at a time. Exit with the code of the result."""
+def show(names: Sequence[str], output: str) -> None:
+    """Print the plan of each node, or of every node if none is named. Exit with the code of the result."""
     server = ClusterApi(connect())
     policies = read_policies(server)
-    preview_input = read_preview_input(server, policies, [name] if name else None)
+    preview_input = read_preview_input(server, policies, names or None)
     nodes = preview_input.placement_input.nodes
-    planned_nodes = [nodes[name]] if name else sorted(nodes.values(), key=lambda node: node.name)
-    previews = []
+    planned_nodes = [nodes[name] for name in dict.fromkeys(names) or sorted(nodes)]
+    one, previews = len(names) == 1, []
     for node in _with_progress(planned_nodes):
         policy, drain = policies.drain_for(node)
         previews.append((policy, preview_node(node, drain, preview_input)))
     if output == "json":
         objects = [_json(policy, preview) for policy, preview in previews]
-        click.echo(json.dumps(objects[0] if name else objects, indent=2))
+        click.echo(json.dumps(objects[0] if one else objects, indent=2))
     else:
-        click.echo("\n".join(_format_one(*previews[0], policies) if name else _format_all(previews)))
-    failures = (Drainable.NO,) if name is None else (Drainable.NO, Drainable.UNSURE)
+        click.echo("\n".join(_format_one(*previews[0], policies) if one else _format_all(previews)))
+    failures = (Drainable.NO, Drainable.UNSURE) if names else (Drainable.NO,)
     sys.exit(1 if any(preview.drainable in failures for _, preview in previews) else 0)
 
 

@@ -3,7 +3,7 @@
 import click
 
 from rescheduler.api import API_VERSION
-from rescheduler.cli.connection.options import ClusterGroup
+from rescheduler.cli.connection.options import ClusterGroup, Duration
 
 
 @click.group(cls=ClusterGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -13,13 +13,13 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("node", required=False)
+@click.argument("nodes", nargs=-1, metavar="[NODE]...")
 @click.option("--all", "every", is_flag=True, help="Plan every node, one at a time.")
 @click.option(
     "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
 )
-def plan(node: str | None, every: bool, output: str) -> None:
-    """Plan a drain of NODE: which pods fit, and which would block.
+def plan(nodes: tuple[str, ...], every: bool, output: str) -> None:
+    """Plan a drain of each NODE on its own: which pods fit, and which would block.
 
     The command only reads. Rescheduler need not be installed.
 
@@ -30,39 +30,44 @@ def plan(node: str | None, every: bool, output: str) -> None:
          With --all: some node cannot be drained.
       2  Error.
     """  # noqa: D301 - click reads \b as "do not wrap"
-    if every == bool(node):
-        raise click.UsageError("specify one NODE, or --all")
+    if every == bool(nodes):
+        raise click.UsageError("specify a NODE, or --all")
     # Imported late, or else `--help` loads everything that a plan needs.
     from rescheduler.cli import plan as cli_plan  # noqa: PLC0415
 
-    cli_plan.show(node, output)
+    cli_plan.show(nodes, output)
 
 
 @main.command()
-@click.argument("node")
+@click.argument("nodes", nargs=-1, metavar="[NODE]...")
+@click.option("-l", "--selector", default="", metavar="LABELS", help="Drain the nodes with these labels, such as a=b.")
 @click.option("-m", "--message", default="", help="What the drain is for.")
-@click.option("--no-wait", is_flag=True, help="End when the drain is requested, without following it.")
-def drain(node: str, message: str, no_wait: bool) -> None:
-    """Request a drain of NODE, and follow it until the node is Drained.
+@click.option("--no-wait", is_flag=True, help="End when the drains are requested, without following them.")
+@click.option("--timeout", type=Duration(), help="End after this time, such as 30m. The drains continue.")
+def drain(nodes: tuple[str, ...], selector: str, message: str, no_wait: bool, timeout: float | None) -> None:
+    """Request a drain of each NODE, and follow the drains until all nodes are Drained.
 
-    Ctrl-C stops watching, not the drain. Use `cancel` to stop the drain.
+    The policy decides how many nodes drain at once, and in which order. Ctrl-C stops watching, not the drains. Use
+    `cancel` to stop a drain.
 
     \b
     Exit codes:
-      0    The node is Drained. With --no-wait: the drain is requested.
-      1    The drain was withdrawn before the node was Drained.
+      0    All nodes are Drained. With --no-wait: the drains are requested.
+      1    A drain was withdrawn before its node was Drained, or --timeout is over.
       2    Error.
-      130  Ctrl-C. The drain continues.
+      130  Ctrl-C. The drains continue.
     """  # noqa: D301 - click reads \b as "do not wrap"
+    if bool(nodes) == bool(selector):
+        raise click.UsageError("specify a NODE, or --selector")
     from rescheduler.cli import drain as cli_drain  # noqa: PLC0415
 
-    cli_drain.start(node, message, wait=not no_wait)
+    cli_drain.start(nodes, selector, message, wait=not no_wait, timeout=timeout)
 
 
 @main.command()
-@click.argument("node")
-def cancel(node: str) -> None:
-    """Withdraw every request to drain NODE, also those of others.
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+def cancel(nodes: tuple[str, ...]) -> None:
+    """Withdraw every request to drain each NODE, also the requests of others.
 
     The operator then returns released pods and restores the node.
 
@@ -71,9 +76,9 @@ def cancel(node: str) -> None:
       0  Every request is withdrawn, or nothing requested a drain.
       2  Error.
     """  # noqa: D301 - click reads \b as "do not wrap"
-    from rescheduler.cli import drain as cli_drain  # noqa: PLC0415
+    from rescheduler.cli import cancel as cli_cancel  # noqa: PLC0415
 
-    cli_drain.cancel(node)
+    cli_cancel.cancel(nodes)
 
 
 @main.command()

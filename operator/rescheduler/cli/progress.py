@@ -16,11 +16,11 @@ class ProgressLine:
     """A line of output.
 
     Attributes:
-        stage: on a terminal, the line replaces the line before it of the same stage. Empty: the line always stays.
+        detail: the line belongs to the line before it.
     """
 
     text: str
-    stage: str = ""
+    detail: bool = False
 
 
 class DrainProgress:
@@ -33,11 +33,13 @@ class DrainProgress:
     def new_lines(self, drain: RawObject, now: datetime) -> list[ProgressLine]:
         """Return the lines for changes since the last call. `drain`: the raw NodeDrain."""
         status = drain.get("status") or {}
-        stage, counts = _stage(drain), _counts(status)
+        stage, counts = _stage_with_reason(drain), _counts(status)
         lines = []
         if (text := ", ".join((stage, *counts))) != self._last_text:
             self._last_text = text
-            lines.append(ProgressLine(", ".join((stage, *counts, *_time_left(status, now))), stage))
+            left = time_left(status, now)
+            ends = [messages.time_left(format_span(left))] if left else []
+            lines.append(ProgressLine(", ".join((stage, *counts, *ends))))
         for blocker in status.get("blockers") or ():
             key = (blocker["namespace"], blocker["pod"], blocker["class"])
             if key not in self._reported_blockers:
@@ -74,16 +76,34 @@ def waiting_lines(drains: Iterable[RawObject]) -> list[str]:
     ]
 
 
-def _stage(drain: RawObject) -> str:
+def drain_stage(drain: RawObject) -> str:
+    """Return the phase, or what stands for it while there is none."""
     status = drain.get("status") or {}
     if "deletionTimestamp" in drain["metadata"]:
         return messages.WITHDRAWN_STAGE
-    if not (phase := status.get("phase")):
-        return messages.UNOBSERVED_STAGE
+    return str(status.get("phase") or messages.UNOBSERVED_STAGE)
+
+
+def wait_message(drain: RawObject) -> str:
+    """Return reason and message of the condition `Progressing`, unless the phase says the same. Empty for none."""
+    status = drain.get("status") or {}
     progressing = next((c for c in status.get("conditions") or () if c["type"] == "Progressing"), None)
-    if progressing is None or progressing["reason"] in (phase, "Restoring"):
-        return str(phase)
-    return messages.phase_with_reason(phase, progressing["reason"], progressing["message"])
+    if progressing is None or progressing["reason"] in (status.get("phase"), "Restoring"):
+        return ""
+    if "deletionTimestamp" in drain["metadata"]:
+        return ""
+    return messages.reason_with_message(progressing["reason"], progressing["message"])
+
+
+def moved_pods(status: RawObject) -> tuple[int, int]:
+    """Return the numbers of moved pods, and of all pods that must leave."""
+    pods = status.get("pods") or {}
+    return int(pods.get("moved") or 0), int(pods.get("total") or 0)
+
+
+def _stage_with_reason(drain: RawObject) -> str:
+    stage, reason = drain_stage(drain), wait_message(drain)
+    return f"{stage} ({reason})" if reason else stage
 
 
 def _counts(status: RawObject) -> list[str]:
@@ -98,17 +118,16 @@ def _counts(status: RawObject) -> list[str]:
     return counts
 
 
-def _time_left(status: RawObject, now: datetime) -> list[str]:
-    """Return the time left. It is no change by itself, because it changes with the clock only."""
-    if not (completion := parse_time(status.get("estimatedCompletion"))):
-        return []
-    left = completion - now
-    return [messages.time_left(format_span(left))] if left >= timedelta(seconds=1) else []
+def time_left(status: RawObject, now: datetime) -> timedelta | None:
+    """Return the time left; None if it is not known. It is no change by itself, because it changes with the clock."""
+    completion = parse_time(status.get("estimatedCompletion"))
+    left = completion - now if completion else timedelta()
+    return left if left >= timedelta(seconds=1) else None
 
 
 def _blocker_lines(blocker: RawObject) -> list[ProgressLine]:
     pod = f"{blocker['namespace']}/{blocker['pod']}"
-    lines = [ProgressLine(messages.blocked_pod(pod, blocker["class"], blocker.get("message", "")))]
+    lines = [ProgressLine(messages.blocked_pod(pod, blocker["class"], blocker.get("message", "")), detail=True)]
     if hint := blocker.get("hint"):
-        lines.append(ProgressLine(messages.blocked_pod_hint(hint)))
+        lines.append(ProgressLine(messages.blocked_pod_hint(hint), detail=True))
     return lines

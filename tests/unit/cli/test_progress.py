@@ -68,10 +68,10 @@ def test_each_blocked_pod_is_printed_once_with_its_hint() -> None:
     assert texts(progress, drain_in_phase("Draining", blockers=[BLOCKER], blockersTotal=1)) == ["Draining, 1 blocked"]
 
 
-def test_only_progress_lines_have_a_stage() -> None:
+def test_blocked_pods_are_details_of_the_line_before() -> None:
     one, *blocked = DrainProgress().new_lines(drain_in_phase("Draining", blockers=[BLOCKER], blockersTotal=1), NOW)
-    assert one == ProgressLine("Draining, 1 blocked", "Draining")
-    assert {line.stage for line in blocked} == {""}
+    assert one == ProgressLine("Draining, 1 blocked")
+    assert [line.detail for line in blocked] == [True, True]
 
 
 def test_a_drain_is_drained_if_observed_and_not_withdrawn() -> None:

@@ -26,7 +26,7 @@ _INTERACTIVE_MODES = ("Never", "IfAvailable", "Always")
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a request is sent with.
+    """Credentials of one request.
 
     Attributes:
         authorization: value of the header; empty for none.
