@@ -1,5 +1,6 @@
 """`kubectl reschedule drain` and `cancel`, as people call them."""
 
+import json
 import os
 import signal
 import subprocess
@@ -151,6 +152,40 @@ def test_a_node_that_somebody_else_cordoned_is_left_alone(site: Site) -> None:
     assert found.returncode == 0
     assert f"the node is cordoned, but not by Rescheduler: kubectl uncordon {first}" in found.stdout
     assert site.plane.get("node", first)["spec"]["unschedulable"]
+
+
+def test_a_gate_is_shown_approved_and_the_drain_begins(site: Site) -> None:
+    first, _ = site.nodes(2)
+    gates = ["example.com/approved", "example.com/backup"]
+    site.policy(drain={"gates": gates})
+    kubeconfig = site.plane.kubeconfig
+    assert reschedule(kubeconfig, "drain", first, "--no-wait").returncode == 0
+    until(lambda: "Gated" in reschedule(kubeconfig, "status").stdout, "the drain to wait for its gates")
+    shown = reschedule(kubeconfig, "status").stdout
+    assert f"kubectl reschedule approve {first} GATE" in shown
+    assert f"nodedrain.rescheduler.dev/{first}\n" in reschedule(kubeconfig, "status", "-o", "name").stdout
+    wrong = reschedule(kubeconfig, "approve", first, "example.com/other")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert f"its gates are {', '.join(gates)}" in wrong.stderr
+    for gate in gates:
+        found = reschedule(kubeconfig, "approve", first, gate, "-m", "backup is done")
+        assert (found.returncode, found.stdout) == (0, f"{first}: {gate} is approved\n"), found.stderr
+    assert "already approved" in reschedule(kubeconfig, "approve", first, gates[0]).stdout
+    conditions = {each["type"]: each for each in (site.observer.drain(first) or {})["status"]["conditions"]}
+    assert [conditions[gate]["status"] for gate in gates] == ["True", "True"]
+    assert conditions[gates[0]]["message"].endswith(": backup is done")
+    assert conditions[gates[0]]["message"].startswith("approved by ")
+    site.phase(first, "Drained")
+
+
+def test_versions_of_operator_and_crds_are_read(site: Site) -> None:
+    found = json.loads(reschedule(site.plane.kubeconfig, "version", "-o", "json").stdout)
+    assert [operator["leader"] != "" for operator in found["operators"]] == [True]
+    assert [(crd["served"], crd["missingFields"]) for crd in found["crds"]] == [(["v1alpha1"], [])] * 3
+    nobody = reschedule(site.plane.identity_kubeconfig("default", "default"), "version")
+    assert nobody.returncode == 0
+    assert nobody.stdout.startswith("plugin: ")
+    assert "forbidden" in nobody.stderr
 
 
 def test_what_cannot_be_done_is_one_line(site: Site) -> None:

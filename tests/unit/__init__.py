@@ -7,12 +7,14 @@ Some modules have no file of their own, because another test shows their behavio
     cli/cluster_api: e2e/test_plans
     cli/cluster_reader: e2e/test_plans
     cli/connection/cluster: e2e/test_kubeconfigs
+    cli/approve: e2e/test_commands
     cli/cancel: e2e/test_commands
     cli/drain: e2e/test_commands
     cli/errors: unit/cli/connection/test_kubeconfig
     cli/operator: e2e/test_process
     cli/output: unit/cli/test_progress
     cli/plugin: e2e/test_commands
+    cli/status: e2e/test_commands
     controllers/cleanup: unit/simulation/test_leaving
     controllers/drain/deadlocks: unit/simulation/test_room_elsewhere
     controllers/drain/status_writer: unit/simulation/test_refused_writes

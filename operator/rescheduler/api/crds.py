@@ -276,12 +276,16 @@ def _drain_crd() -> Schema:
     return _crd("NodeDrain", "nodedrains", "nd", spec, schema_of(NodeDrainStatus, defaults=False), columns, rules)
 
 
+def crds() -> dict[str, Schema]:
+    """Return each CRD by the plural name of its kind."""
+    return {"reschedulepolicies": _policy_crd(), "namespacepools": _pool_crd(), "nodedrains": _drain_crd()}
+
+
 def manifests() -> dict[str, str]:
     """Return the YAML text of each CRD by file name."""
-    crds = {"reschedulepolicies": _policy_crd(), "namespacepools": _pool_crd(), "nodedrains": _drain_crd()}
     return {
         f"{GROUP}_{plural}.yaml": _HEADER + yaml.safe_dump(crd, sort_keys=False, width=120, allow_unicode=True)
-        for plural, crd in crds.items()
+        for plural, crd in crds().items()
     }
 
 

@@ -34,35 +34,13 @@ class DrainTable:
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table for the width of the terminal."""
-        narrow = options.max_width < _NARROW
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1 if narrow else 2, 0, 0))
-        for title in messages.TABLE_TITLES_NARROW if narrow else messages.TABLE_TITLES:
-            table.add_column(title, no_wrap=True, overflow="ellipsis")
-        for drain in self._drains:
-            table.add_row(*self._row(drain, narrow=narrow))
+        table = drain_rows(self._drains, self._now, width=options.max_width)
         for name in self._removed:
             table.add_row(printable(name), Text(messages.WITHDRAWN_PHASE, style="dim"))
         details = [line for drain in self._drains for line in _wait_lines(drain)]
         details += [line for drain in self._drains for line in self._blocker_lines(drain)]
         warning = [Text(self._warning, style="yellow")] if self._warning else []
         yield Group(table, *([""] if details or warning else []), *details, *warning)
-
-    def _row(self, drain: RawObject, *, narrow: bool) -> list[RenderableType]:
-        status = drain.get("status") or {}
-        stage = drain_stage(drain)
-        moved, total = moved_pods(status)
-        bar = _bar(moved, total, _SHORT_BAR_WIDTH if narrow else _BAR_WIDTH, PHASE_STYLES.get(stage, ""))
-        left = time_left(status, self._now)
-        cells: list[RenderableType] = [
-            printable(drain["metadata"]["name"]),
-            Text(printable(stage), style=PHASE_STYLES.get(stage, "")),
-            bar,
-            f"{moved}/{total}" if total else "",
-        ]
-        if not narrow:
-            blocked = int(status.get("blockersTotal") or 0)
-            cells.append(Text(str(blocked), style="red" if blocked else ""))
-        return [*cells, format_span(left) if left else ""]
 
     def _blocker_lines(self, drain: RawObject) -> Iterable[RenderableType]:
         status, name = drain.get("status") or {}, printable(drain["metadata"]["name"])
@@ -78,6 +56,35 @@ class DrainTable:
         total = int(status.get("blockersTotal") or len(blockers))
         if total > _MAX_BLOCKERS:
             yield Text.assemble((f"{name}: ", "bold"), messages.more_blockers(total - _MAX_BLOCKERS))
+
+
+def drain_rows(drains: Iterable[RawObject], now: datetime, *, width: int) -> Table:
+    """Return the table with a row for each drain. `width`: columns of the terminal."""
+    narrow = width < _NARROW
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1 if narrow else 2, 0, 0))
+    for title in messages.TABLE_TITLES_NARROW if narrow else messages.TABLE_TITLES:
+        table.add_column(title, no_wrap=True, overflow="ellipsis")
+    for drain in drains:
+        table.add_row(*_row(drain, now, narrow=narrow))
+    return table
+
+
+def _row(drain: RawObject, now: datetime, *, narrow: bool) -> list[RenderableType]:
+    status = drain.get("status") or {}
+    stage = drain_stage(drain)
+    moved, total = moved_pods(status)
+    bar = _bar(moved, total, _SHORT_BAR_WIDTH if narrow else _BAR_WIDTH, PHASE_STYLES.get(stage, ""))
+    left = time_left(status, now)
+    cells: list[RenderableType] = [
+        printable(drain["metadata"]["name"]),
+        Text(printable(stage), style=PHASE_STYLES.get(stage, "")),
+        bar,
+        f"{moved}/{total}" if total else "",
+    ]
+    if not narrow:
+        blocked = int(status.get("blockersTotal") or 0)
+        cells.append(Text(str(blocked), style="red" if blocked else ""))
+    return [*cells, format_span(left) if left else ""]
 
 
 def _wait_lines(drain: RawObject) -> list[RenderableType]:

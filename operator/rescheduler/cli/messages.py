@@ -270,6 +270,122 @@ def blocked_pod_hint(hint: str) -> str:
     return f"    {hint}"
 
 
+# -- status -----------------------------------------------------------------------------------------------------------
+
+STATUS_TITLES = ("NODE", "PHASE", "MOVED", "BLOCKED", "LEFT", "AGE", "REQUESTS")
+NO_DRAINS = "no drain is requested"
+NO_OPERATOR = "no operator is running: its Lease is not renewed, and no drain continues"
+OPERATOR_HINT = f"check the pods of the operator: {_LIST_OPERATOR_PODS}"
+BLOCKERS_HINT = "list them: kubectl reschedule status -o yaml"
+
+
+def unread(nodes: str) -> str:
+    """Return the problem of NodeDrains that the operator has not read."""
+    return f"{nodes}: the operator has not read the NodeDrain"
+
+
+def waits(nodes: str, count: int, span: str, reason: str) -> str:
+    """Return the problem of drains that wait for one reason. `span`: of the longest wait."""
+    return f"{nodes}: {'waits' if count == 1 else 'wait'} for {span}: {reason}"
+
+
+def approve_hint(node: str) -> str:
+    """Return the next step for a drain that waits for a gate."""
+    return f"if the drain may begin, approve its gate: kubectl reschedule approve {node} GATE"
+
+
+def restoring(node: str, span: str, message: str) -> str:
+    """Return the problem of a node whose restore takes long. `message`: of the operator, may be empty."""
+    return f"{node}: is being restored for {span}" + (f": {message}" if message else "")
+
+
+def slots(policy: str, holders: str, queued: str) -> str:
+    """Return which drains hold the slots of a policy, and which wait for one. Both lists may be empty."""
+    text = f"slots of ReschedulePolicy {policy}: {f'held by {holders}' if holders else 'free'}"
+    return f"{text}; waiting for one: {queued}" if queued else text
+
+
+# -- pools ------------------------------------------------------------------------------------------------------------
+
+NO_POOLS = "no NamespacePool exists"
+RESOURCE_TITLES = ("CPU", "MEMORY")
+
+
+def pool_problem(pool: str, condition: str, status: str, message: str) -> str:
+    """Return the problem that a condition of a pool shows."""
+    return f"{pool}: {condition}={status}: {message}"
+
+
+# -- approve ----------------------------------------------------------------------------------------------------------
+
+
+def drain_missing(node: str) -> str:
+    """Return the error for a node without a NodeDrain."""
+    return f"node {node} has no NodeDrain: list the drains with `kubectl reschedule status`"
+
+
+def gate_unknown(node: str, gate: str, gates: str) -> str:
+    """Return the error for a gate that the drain does not have. `gates`: those that it has, may be empty."""
+    return f"the drain of {node} has no gate {gate}: " + (f"its gates are {gates}" if gates else "it has no gates")
+
+
+def no_policy_yet(node: str) -> str:
+    """Return the error for a drain without a policy."""
+    return f"the drain of {node} has no policy yet, and no gates: retry, or see `kubectl reschedule status`"
+
+
+def approval(user: str, message: str) -> str:
+    """Return the message of the condition of an approved gate. Both arguments may be empty."""
+    by = f"approved by {user}" if user else "approved"
+    return f"{by}: {message}" if message else by
+
+
+def approved(node: str, gate: str) -> str:
+    """Return the line for an approved gate."""
+    return f"{node}: {gate} is approved"
+
+
+def already_approved(node: str, gate: str) -> str:
+    """Return the line for a gate that is True already."""
+    return f"{node}: {gate} is already approved"
+
+
+# -- version ----------------------------------------------------------------------------------------------------------
+
+OPERATOR_ABSENT = "operator: not installed"
+CRDS_ABSENT = "CRDs: not installed"
+
+
+def plugin_version(version: str) -> str:
+    """Return the line with the version of the plugin."""
+    return f"plugin: {version}"
+
+
+def operator_version(namespace: str, version: str, image: str, leader: str) -> str:
+    """Return the line with the version of an operator. `leader`: the process that leads, empty for none.
+
+    `version` and `image` may be empty.
+    """
+    state = f"leader {leader}" if leader else "no process leads"
+    source = f" ({image})" if image else ""
+    return f"operator: {version or 'unknown version'} in namespace {namespace}{source}, {state}"
+
+
+def crd_version(name: str, served: Sequence[str], version: str) -> str:
+    """Return the line with the versions of a CRD. `version`: the release that it is from, may be empty."""
+    return f"CRD {name}: serves {', '.join(served)}" + (f", of release {version}" if version else "")
+
+
+def version_skew(operator: str, plugin: str) -> str:
+    """Return the warning for an operator and a plugin of different releases."""
+    return f"the operator has version {operator}, and the plugin {plugin}: use the plugin of the operator's version"
+
+
+def crd_skew(name: str, fields: str) -> str:
+    """Return the warning for a CRD that is older than the plugin."""
+    return f"the CRD {name} is older than the plugin and lacks {fields}: {names.INSTALL_HINT}"
+
+
 # -- cancel -----------------------------------------------------------------------------------------------------------
 
 

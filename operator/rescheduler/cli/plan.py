@@ -1,6 +1,5 @@
 """`kubectl reschedule plan`: print the preview of a drain, as text or as JSON."""
 
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +11,7 @@ from rescheduler.cli import messages
 from rescheduler.cli.cluster_api import ClusterApi, connect
 from rescheduler.cli.cluster_reader import LivePolicies, read_policies, read_preview_input
 from rescheduler.cli.output import format_span, format_table
+from rescheduler.cli.printer import print_data
 from rescheduler.core.drain.preview import Drainable, DrainPreview, preview_node
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.placement.planner import Fit
@@ -39,9 +39,12 @@ def show(names: Sequence[str], output: str) -> None:
     for node in _with_progress(planned_nodes):
         policy, drain = policies.drain_for(node)
         previews.append((policy, preview_node(node, drain, preview_input)))
-    if output == "json":
-        objects = [_json(policy, preview) for policy, preview in previews]
-        click.echo(json.dumps(objects[0] if one else objects, indent=2))
+    objects = [_json(policy, preview) for policy, preview in previews]
+    drainable = [f"node/{preview.node}" for _, preview in previews if preview.drainable is Drainable.YES]
+    if print_data(objects[0] if one else objects, drainable, output):
+        pass
+    elif output == "wide":
+        click.echo("\n".join(_format_wide(previews)))
     else:
         click.echo("\n".join(_format_one(*previews[0], policies) if one else _format_all(previews)))
     failures = (Drainable.NO, Drainable.UNSURE) if names else (Drainable.NO,)
@@ -68,6 +71,13 @@ def _format_all(previews: Sequence[tuple[str, DrainPreview]]) -> list[str]:
     lines += _notes([preview for _, preview in previews])
     not_drainable = sum(preview.drainable is Drainable.NO for _, preview in previews)
     return [*lines, "", messages.plan_total(not_drainable, len(previews))]
+
+
+def _format_wide(previews: Sequence[tuple[str, DrainPreview]]) -> list[str]:
+    """Return a row for each node with its policy, without details."""
+    return format_table(
+        [(*_COLUMNS, "POLICY"), *((*_format_row(preview), policy or "<none>") for policy, preview in previews)]
+    )
 
 
 def _format_row(preview: DrainPreview) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
-"""`kubectl reschedule`: the command line of the plugin. Tables have the columns of the API server."""
+"""`kubectl reschedule`: the command line of the plugin. Each command is a module of its own, imported when it runs."""
 
 import click
 
-from rescheduler.api import API_VERSION
 from rescheduler.cli.connection.options import ClusterGroup, Duration
+from rescheduler.cli.printer import output_option
 
 
 @click.group(cls=ClusterGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -15,9 +15,7 @@ def main() -> None:
 @main.command()
 @click.argument("nodes", nargs=-1, metavar="[NODE]...")
 @click.option("--all", "every", is_flag=True, help="Plan every node, one at a time.")
-@click.option(
-    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
-)
+@output_option("text", "wide", "json", "yaml", "name")
 def plan(nodes: tuple[str, ...], every: bool, output: str) -> None:
     """Plan a drain of each NODE on its own: which pods fit, and which would block.
 
@@ -82,37 +80,53 @@ def cancel(nodes: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Output format."
-)
+@output_option("table", "wide", "json", "yaml", "name")
 def status(output: str) -> None:
-    """List NodeDrains: phase, progress and number of blocked pods, and the pods that wait for their node."""
-    _print_resource("nodedrains", output)
+    """Show what keeps drains from going on, which drains hold the slots, and all drains.
+
+    The worst problems come first.
+    """
+    from rescheduler.cli import status as cli_status  # noqa: PLC0415
+
+    cli_status.show(output)
 
 
 @main.command()
-@click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Output format."
-)
+@click.argument("node")
+@click.argument("gate")
+@click.option("-m", "--message", default="", help="Why the drain may begin.")
+def approve(node: str, gate: str, message: str) -> None:
+    """Approve GATE of the drain of NODE: set this condition of the NodeDrain to True.
+
+    `drain.gates` of the policy names the gates. A drain begins when all its gates are True.
+
+    \b
+    Exit codes:
+      0  The gate is approved.
+      2  Error.
+    """  # noqa: D301 - click reads \b as "do not wrap"
+    from rescheduler.cli import approve as cli_approve  # noqa: PLC0415
+
+    cli_approve.approve(node, gate, message)
+
+
+@main.command()
+@output_option("table", "wide", "json", "yaml", "name")
 def pools(output: str) -> None:
-    """List NamespacePools: numbers of nodes, namespaces and pods."""
-    _print_resource("namespacepools", output)
+    """Show NamespacePools, with what is wrong with them first."""
+    from rescheduler.cli import pools as cli_pools  # noqa: PLC0415
+
+    cli_pools.show(output)
 
 
-def _print_resource(resource: str, output: str) -> None:
-    import json  # noqa: PLC0415
+@main.command()
+@click.option("--client", "client_only", is_flag=True, help="Show the version of the plugin only.")
+@output_option("text", "json", "yaml")
+def version(output: str, client_only: bool) -> None:
+    """Show the versions of the plugin, the operator and the CRDs, and warn if they do not fit."""
+    from rescheduler.cli import version as cli_version  # noqa: PLC0415
 
-    from rescheduler.cli.cluster_api import ClusterApi, connect  # noqa: PLC0415
-    from rescheduler.cli.output import format_table  # noqa: PLC0415
-    from rescheduler.cli.progress import waiting_lines  # noqa: PLC0415
-
-    server, group = ClusterApi(connect()), API_VERSION
-    server.require_installed(resource)
-    if output == "json":
-        click.echo(json.dumps(list(server.list_items(group, resource)), indent=2))
-    else:
-        notes = waiting_lines(server.list_items(group, resource)) if resource == "nodedrains" else []
-        click.echo("\n".join([*format_table(server.get_table(group, resource)), *notes]))
+    cli_version.show(output, client_only=client_only)
 
 
 if __name__ == "__main__":

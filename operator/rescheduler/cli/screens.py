@@ -1,4 +1,4 @@
-"""What a person sees while drains are followed: a live table on a terminal, and lines elsewhere."""
+"""Screens for drains that are followed: a live table on a terminal, and lines elsewhere."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -40,6 +40,11 @@ class Answer:
         return self.status_code < 400
 
     @property
+    def headers(self) -> Mapping[str, str]:
+        """Return the headers."""
+        return self._response.headers
+
+    @property
     def text(self) -> str:
         """Return the body."""
         return self._response.data.decode(errors="replace")
