@@ -6,7 +6,10 @@ COPY requirements/runtime.txt requirements/
 RUN /opt/rescheduler/bin/pip install --no-cache-dir --require-hashes -r requirements/runtime.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY operator operator
+# The image has no plugin. Without rich the process is 5 MB smaller, because structlog imports rich if it is there.
 RUN /opt/rescheduler/bin/pip install --no-cache-dir --no-deps . \
+    && /opt/rescheduler/bin/pip uninstall -y rich pygments markdown-it-py mdurl pysocks \
+    && rm /opt/rescheduler/bin/kubectl* \
     && /opt/rescheduler/bin/python -m compileall -q /opt/rescheduler/lib
 
 FROM python:3.13-slim

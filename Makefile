@@ -6,7 +6,7 @@ RUN := PYTHONPATH=operator:tests $(BIN)/python
 COVERAGE_FLOOR := 93
 IMAGE ?= ghcr.io/rescheduler-dev/rescheduler:0.1.0
 
-.PHONY: demo test test-crash test-real catalogue lint bench manifests image cluster cluster-down binaries lock \
+.PHONY: demo test test-crash test-real catalogue lint bench manifests plugin image cluster cluster-down binaries lock \
 	release release-check clean
 
 demo: $(VENV)/ready
@@ -51,6 +51,10 @@ manifests: $(VENV)/ready binaries
 	$(RUN) -m harness.state_diagram
 	HELM=$$($(RUN) -m harness binaries)/helm $(RUN) manifests/render.py
 
+# One file for each platform: linux-amd64, linux-arm64, darwin-amd64, darwin-arm64. Default: that of this machine.
+plugin: $(VENV)/ready
+	$(BIN)/python manifests/plugin.py dist $(PLATFORMS)
+
 image:
 	docker build -t $(IMAGE) .
 
@@ -69,6 +73,8 @@ lock:
 		--no-emit-index-url --no-header --no-annotate -o requirements/runtime.txt
 	uv pip compile -q pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate -o requirements/dev.txt
+	uv pip compile -q --group plugin --constraint requirements/runtime.txt --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/plugin.txt
 	uv pip compile -q --group bench --constraint requirements/dev.txt --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/bench.txt
 

@@ -13,7 +13,7 @@ import pytest
 
 from e2e.conftest import Site
 from e2e.test_plans import reschedule
-from harness import ControlPlane, workloads
+from harness import ControlPlane, binaries, workloads
 from harness.operators import install
 from harness.waiting import until
 
@@ -176,6 +176,31 @@ def test_a_gate_is_shown_approved_and_the_drain_begins(site: Site) -> None:
     assert conditions[gates[0]]["message"].endswith(": backup is done")
     assert conditions[gates[0]]["message"].startswith("approved by ")
     site.phase(first, "Drained")
+
+
+def test_kubectl_and_bash_complete_names_of_nodes_and_change_nothing(site: Site, tmp_path: Path) -> None:
+    first, second = site.nodes(2)
+    for name, function in (("kubectl-reschedule", "run"), ("kubectl_complete-reschedule", "answer_kubectl")):
+        program = f"#!{sys.executable}\nfrom rescheduler.cli.plugin import {function}\n{function}()\n"
+        (tmp_path / name).write_text(program)
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{binaries.path('kubectl').parent}:{os.environ['PATH']}"
+    operator = str(Path(__file__).parents[2] / "operator")
+    environment = os.environ | {"KUBECONFIG": str(site.plane.kubeconfig), "PATH": path, "PYTHONPATH": operator}
+
+    def output(*command: str) -> list[str]:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout.split()
+
+    prefix = first.removesuffix("1")
+    assert output("kubectl", "__complete", "reschedule", "drain", prefix) == [first, second, ":4"]
+    assert output("kubectl", "__complete", "reschedule", "drain", "--no-wait", first, prefix) == [second, ":4"]
+    assert output("kubectl", "__complete", "reschedule", "cancel", prefix) == [":4"]  # no drain is requested
+    words = f"COMP_WORDS=(kubectl-reschedule drain {prefix}) COMP_CWORD=2"
+    complete = '_kubectl_reschedule_completion kubectl-reschedule; echo "${COMPREPLY[@]}"'
+    script = f". <(kubectl reschedule completion bash); {words}; {complete}"
+    assert output("bash", "-c", script) == [first, second]
+    assert site.observer.drain(first) is None
 
 
 def test_versions_of_operator_and_crds_are_read(site: Site) -> None:

@@ -13,7 +13,6 @@ Some modules have no file of their own, because another test shows their behavio
     cli/errors: unit/cli/connection/test_kubeconfig
     cli/operator: e2e/test_process
     cli/output: unit/cli/test_progress
-    cli/plugin: e2e/test_commands
     cli/status: e2e/test_commands
     controllers/cleanup: unit/simulation/test_leaving
     controllers/drain/deadlocks: unit/simulation/test_room_elsewhere

@@ -386,6 +386,16 @@ def crd_skew(name: str, fields: str) -> str:
     return f"the CRD {name} is older than the plugin and lacks {fields}: {names.INSTALL_HINT}"
 
 
+# -- completion -------------------------------------------------------------------------------------------------------
+
+
+def completion_usage(shell: str) -> str:
+    """Return the comment of the script for a shell."""
+    command = f"kubectl reschedule completion {shell}"
+    use = f"{command} | source" if shell == "fish" else f"source <({command})"
+    return f"# Completion of kubectl-reschedule. Use it in each shell: {use}"
+
+
 # -- cancel -----------------------------------------------------------------------------------------------------------
 
 

@@ -1,9 +1,41 @@
 """`kubectl reschedule`: the command line of the plugin. Each command is a module of its own, imported when it runs."""
 
+import os
+import sys
+from typing import Any
+
 import click
 
 from rescheduler.cli.connection.options import ClusterGroup, Duration
 from rescheduler.cli.printer import output_option
+
+_SHELLS = ("bash", "zsh", "fish", "kubectl")
+_COMPLETE_VARIABLE = "_KUBECTL_RESCHEDULE_COMPLETE"
+
+
+def run() -> None:
+    """Run the plugin. The scripts of `completion` run it too, with a variable in their environment."""
+    if _COMPLETE_VARIABLE in os.environ:
+        main(prog_name="kubectl-reschedule", complete_var=_COMPLETE_VARIABLE)
+    else:
+        main(prog_name="kubectl reschedule")
+
+
+def answer_kubectl() -> None:
+    """Complete the words of the command line, as kubectl expects it of `kubectl_complete-reschedule`."""
+    main(args=["__complete", *sys.argv[1:]])
+
+
+def _nodes(context: click.Context, parameter: click.Parameter, incomplete: str) -> Any:
+    from rescheduler.cli.completion import complete_nodes  # noqa: PLC0415
+
+    return complete_nodes(context, parameter, incomplete)
+
+
+def _drains(context: click.Context, parameter: click.Parameter, incomplete: str) -> Any:
+    from rescheduler.cli.completion import complete_drains  # noqa: PLC0415
+
+    return complete_drains(context, parameter, incomplete)
 
 
 @click.group(cls=ClusterGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -12,8 +44,8 @@ def main() -> None:
     """Plan, start, watch and cancel drains of nodes."""
 
 
-@main.command()
-@click.argument("nodes", nargs=-1, metavar="[NODE]...")
+@main.command(short_help="Plan drains: what fits, what would block.")
+@click.argument("nodes", nargs=-1, metavar="[NODE]...", shell_complete=_nodes)
 @click.option("--all", "every", is_flag=True, help="Plan every node, one at a time.")
 @output_option("text", "wide", "json", "yaml", "name")
 def plan(nodes: tuple[str, ...], every: bool, output: str) -> None:
@@ -36,8 +68,8 @@ def plan(nodes: tuple[str, ...], every: bool, output: str) -> None:
     cli_plan.show(nodes, output)
 
 
-@main.command()
-@click.argument("nodes", nargs=-1, metavar="[NODE]...")
+@main.command(short_help="Request drains, and follow them.")
+@click.argument("nodes", nargs=-1, metavar="[NODE]...", shell_complete=_nodes)
 @click.option("-l", "--selector", default="", metavar="LABELS", help="Drain the nodes with these labels, such as a=b.")
 @click.option("-m", "--message", default="", help="What the drain is for.")
 @click.option("--no-wait", is_flag=True, help="End when the drains are requested, without following them.")
@@ -62,8 +94,8 @@ def drain(nodes: tuple[str, ...], selector: str, message: str, no_wait: bool, ti
     cli_drain.start(nodes, selector, message, wait=not no_wait, timeout=timeout)
 
 
-@main.command()
-@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@main.command(short_help="Withdraw all requests to drain nodes.")
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...", shell_complete=_drains)
 def cancel(nodes: tuple[str, ...]) -> None:
     """Withdraw every request to drain each NODE, also the requests of others.
 
@@ -79,7 +111,7 @@ def cancel(nodes: tuple[str, ...]) -> None:
     cli_cancel.cancel(nodes)
 
 
-@main.command()
+@main.command(short_help="Show problems, slots and all drains.")
 @output_option("table", "wide", "json", "yaml", "name")
 def status(output: str) -> None:
     """Show what keeps drains from going on, which drains hold the slots, and all drains.
@@ -91,8 +123,8 @@ def status(output: str) -> None:
     cli_status.show(output)
 
 
-@main.command()
-@click.argument("node")
+@main.command(short_help="Set a gate of a drain to True.")
+@click.argument("node", shell_complete=_drains)
 @click.argument("gate")
 @click.option("-m", "--message", default="", help="Why the drain may begin.")
 def approve(node: str, gate: str, message: str) -> None:
@@ -110,7 +142,7 @@ def approve(node: str, gate: str, message: str) -> None:
     cli_approve.approve(node, gate, message)
 
 
-@main.command()
+@main.command(short_help="Show NamespacePools and their problems.")
 @output_option("table", "wide", "json", "yaml", "name")
 def pools(output: str) -> None:
     """Show NamespacePools, with what is wrong with them first."""
@@ -119,7 +151,7 @@ def pools(output: str) -> None:
     cli_pools.show(output)
 
 
-@main.command()
+@main.command(short_help="Show versions, and whether they fit.")
 @click.option("--client", "client_only", is_flag=True, help="Show the version of the plugin only.")
 @output_option("text", "json", "yaml")
 def version(output: str, client_only: bool) -> None:
@@ -129,5 +161,33 @@ def version(output: str, client_only: bool) -> None:
     cli_version.show(output, client_only=client_only)
 
 
+@main.command(cls=click.Command, short_help="Print a script for completion.")
+@click.argument("shell", type=click.Choice(_SHELLS))
+def completion(shell: str) -> None:
+    """Print the script that completes `kubectl-reschedule` in SHELL, for bash, zsh and fish.
+
+    kubectl completes `kubectl reschedule` by the program kubectl_complete-reschedule in PATH. `pip install` brings it;
+    `completion kubectl` prints it.
+    """
+    from rescheduler.cli.completion import script  # noqa: PLC0415
+
+    click.echo(script(main, shell))
+
+
+@main.command(
+    "__complete",
+    cls=click.Command,
+    hidden=True,
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def complete(words: tuple[str, ...]) -> None:
+    """Complete the last of these words."""
+    from rescheduler.cli.completion import complete_for_kubectl  # noqa: PLC0415
+
+    click.echo(complete_for_kubectl(main, words))
+
+
 if __name__ == "__main__":
-    main()
+    run()

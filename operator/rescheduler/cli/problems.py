@@ -1,4 +1,4 @@
-"""What keeps drains from going on: pure functions from raw NodeDrains to problems, the worst first."""
+"""Problems of drains: pure functions from raw NodeDrains to what keeps them from going on, the worst first."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ _BLOCKED_KEEPS_SLOT_FOR = timedelta(minutes=5)  # as core.eligibility.concurrenc
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What keeps drains from going on, and the next step. `hint`: may be empty."""
+    """Cause that keeps drains from going on, and the next step. `hint`: may be empty."""
 
     text: str
     hint: str = ""

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from rescheduler.cli.connection import messages
+from rescheduler.cli.errors import PluginError
 
 _META_KEY = "rescheduler.connection"
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
@@ -35,11 +36,27 @@ def _option(*names: str, **settings: Any) -> Callable[[], click.Option]:
     return lambda: click.Option(names, expose_value=False, callback=_remember, **settings)
 
 
+def _entries(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Return the completion with the names of the entries in the kubeconfig. `kind`: such as `contexts`."""
+
+    def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+        # Imported late: the help needs no parser of YAML.
+        from rescheduler.cli.connection.kubeconfig import kubeconfig_paths, read_kubeconfig  # noqa: PLC0415
+
+        try:
+            merged = read_kubeconfig(kubeconfig_paths(flags_of_command_line().get("kubeconfig", "")))
+        except PluginError:
+            return []
+        return [name for name in getattr(merged, kind) if name.startswith(incomplete)]
+
+    return complete
+
+
 _OPTIONS = (
-    _option("--kubeconfig", metavar="FILE", help="Path of the kubeconfig."),
-    _option("--context", metavar="NAME", help="Context of the kubeconfig."),
-    _option("--cluster", metavar="NAME", help="Cluster of the kubeconfig."),
-    _option("--user", metavar="NAME", help="User of the kubeconfig."),
+    _option("--kubeconfig", metavar="FILE", type=click.Path(), help="Path of the kubeconfig."),
+    _option("--context", metavar="NAME", shell_complete=_entries("contexts"), help="Context of the kubeconfig."),
+    _option("--cluster", metavar="NAME", shell_complete=_entries("clusters"), help="Cluster of the kubeconfig."),
+    _option("--user", metavar="NAME", shell_complete=_entries("users"), help="User of the kubeconfig."),
     _option("--as", "impersonated_user", metavar="USER", help="User to impersonate."),
     _option(
         "--as-group", "impersonated_groups", metavar="GROUP", multiple=True, help="Group to impersonate, repeatable."
