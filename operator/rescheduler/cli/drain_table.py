@@ -1,6 +1,7 @@
 """The table of drains on a terminal: a row with a bar for each drain, what it waits for, and its oldest blockers."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -8,15 +9,17 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from rescheduler.api.untrusted import parse_time
 from rescheduler.cli import messages
 from rescheduler.cli.output import PHASE_STYLES, format_span, printable
-from rescheduler.cli.progress import drain_stage, moved_pods, time_left, wait_message
+from rescheduler.cli.problems import Problem, blocker_problems, other_problems, wait_problems
+from rescheduler.cli.progress import drain_stage, moved_pods, time_left
 from rescheduler.core.model.raw import RawObject
 
 _NARROW = 70  # columns; below, the bar is short and counts stand without their column
 _BAR_WIDTH, _SHORT_BAR_WIDTH = 24, 8
-_MAX_BLOCKERS = 5  # of one drain
+_MAX_BLOCKERS = 5
+_MIN_ROWS = 5
+_ORDER = {"Blocked": 1, "Draining": 2, "Restoring": 3, "Waiting": 4, "Drained": 5}  # on a terminal with too few lines
 
 
 class DrainTable:
@@ -34,28 +37,27 @@ class DrainTable:
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table for the width of the terminal."""
-        table = drain_rows(self._drains, self._now, width=options.max_width)
+        shown, more = _most_important(self._drains, max(_MIN_ROWS, options.max_height // 2))
+        table = drain_rows(shown, self._now, width=options.max_width)
         for name in self._removed:
             table.add_row(printable(name), Text(messages.WITHDRAWN_PHASE, style="dim"))
-        details = [line for drain in self._drains for line in _wait_lines(drain)]
-        details += [line for drain in self._drains for line in self._blocker_lines(drain)]
-        warning = [Text(self._warning, style="yellow")] if self._warning else []
-        yield Group(table, *([""] if details or warning else []), *details, *warning)
+        problems = [
+            *wait_problems(self._drains, self._now),
+            *other_problems(self._drains, self._now),
+            *blocker_problems(self._drains, self._now, _MAX_BLOCKERS),
+        ]
+        lines: list[RenderableType] = [Text(more)] if more else []
+        lines += problem_lines(problems)
+        lines += [Text(self._warning, style="yellow")] if self._warning else []
+        yield Group(table, *([""] if lines else []), *lines)
 
-    def _blocker_lines(self, drain: RawObject) -> Iterable[RenderableType]:
-        status, name = drain.get("status") or {}, printable(drain["metadata"]["name"])
-        blockers = status.get("blockers") or []
-        for blocker in blockers[:_MAX_BLOCKERS]:
-            since = parse_time(blocker.get("since"))
-            span = format_span(self._now - since) if since and since < self._now else ""
-            pod = f"{blocker['namespace']}/{blocker['pod']}"
-            line = messages.blocked_pod_for(pod, blocker["class"], span, blocker.get("message", ""))
-            yield Text.assemble((f"{name}: ", "bold"), printable(line))
-            if hint := blocker.get("hint"):
-                yield Padding(Text(printable(hint), style="cyan"), (0, 0, 0, 2))
-        total = int(status.get("blockersTotal") or len(blockers))
-        if total > _MAX_BLOCKERS:
-            yield Text.assemble((f"{name}: ", "bold"), messages.more_blockers(total - _MAX_BLOCKERS))
+
+def problem_lines(problems: Iterable[Problem]) -> Iterator[RenderableType]:
+    """Yield each problem, and below it its next step."""
+    for problem in problems:
+        yield Text(printable(problem.text), style="red" if problem.severe else "yellow")
+        if problem.hint:
+            yield Padding(Text(printable(problem.hint), style="cyan"), (0, 0, 0, 2))
 
 
 def drain_rows(drains: Iterable[RawObject], now: datetime, *, width: int) -> Table:
@@ -87,10 +89,13 @@ def _row(drain: RawObject, now: datetime, *, narrow: bool) -> list[RenderableTyp
     return [*cells, format_span(left) if left else ""]
 
 
-def _wait_lines(drain: RawObject) -> list[RenderableType]:
-    if not (message := wait_message(drain)):
-        return []
-    return [Text.assemble((f"{printable(drain['metadata']['name'])}: ", "bold"), (printable(message), "yellow"))]
+def _most_important(drains: Sequence[RawObject], limit: int) -> tuple[Sequence[RawObject], str]:
+    """Return the drains that fit onto the terminal, and a line that counts the others. Ended drains are left out first."""
+    if len(drains) <= limit:
+        return drains, ""
+    ordered = sorted(drains, key=lambda drain: _ORDER.get(drain_stage(drain), 0))
+    counts = Counter(drain_stage(drain) for drain in ordered[limit:])
+    return ordered[:limit], messages.more_drains([(count, stage) for stage, count in counts.items()])
 
 
 def _bar(moved: int, total: int, width: int, style: str) -> Text:

@@ -260,6 +260,11 @@ def blocked_pod_for(pod: str, blocker_class: str, span: str, message: str) -> st
     return f"{text}: {message}" if message else text
 
 
+def more_drains(counts: Sequence[tuple[int, str]]) -> str:
+    """Return the text for drains that are not listed. `counts`: number and phase."""
+    return f"not shown: {', '.join(f'{count} {phase}' for count, phase in counts)}"
+
+
 def more_blockers(count: int) -> str:
     """Return the text for blocked pods that are not listed."""
     return f"{count} more {'pod is' if count == 1 else 'pods are'} blocked"

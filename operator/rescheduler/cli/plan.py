@@ -11,7 +11,7 @@ from rescheduler.cli import messages
 from rescheduler.cli.cluster_api import ClusterApi, connect
 from rescheduler.cli.cluster_reader import LivePolicies, read_policies, read_preview_input
 from rescheduler.cli.output import format_span, format_table
-from rescheduler.cli.printer import print_data
+from rescheduler.cli.printer import print_data, print_table
 from rescheduler.core.drain.preview import Drainable, DrainPreview, preview_node
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.placement.planner import Fit
@@ -44,9 +44,12 @@ def show(names: Sequence[str], output: str) -> None:
     if print_data(objects[0] if one else objects, drainable, output):
         pass
     elif output == "wide":
-        click.echo("\n".join(_format_wide(previews)))
+        print_table(_wide_table(previews))
+    elif one:
+        click.echo("\n".join(_format_one(*previews[0], policies)))
     else:
-        click.echo("\n".join(_format_one(*previews[0], policies) if one else _format_all(previews)))
+        print_table(_table(previews))
+        click.echo("\n".join(_format_all(previews)))
     failures = (Drainable.NO, Drainable.UNSURE) if names else (Drainable.NO,)
     sys.exit(1 if any(preview.drainable in failures for _, preview in previews) else 0)
 
@@ -62,9 +65,8 @@ def _with_progress(nodes: Sequence[Node]) -> Iterator[Node]:
 
 
 def _format_all(previews: Sequence[tuple[str, DrainPreview]]) -> list[str]:
-    """Return a row for each node, then details of nodes that may not be drainable, then pods that need care."""
-    rows = [_COLUMNS, *(_format_row(preview) for _, preview in previews)]
-    lines = format_table(rows)
+    """Return details of nodes that may not be drainable, then pods that need care."""
+    lines: list[str] = []
     for _, preview in previews:
         if preview.drainable is not Drainable.YES:
             lines += ["", f"{preview.node}: {_ANSWER_TEXTS[preview.drainable]}", *_details(preview)]
@@ -73,11 +75,14 @@ def _format_all(previews: Sequence[tuple[str, DrainPreview]]) -> list[str]:
     return [*lines, "", messages.plan_total(not_drainable, len(previews))]
 
 
-def _format_wide(previews: Sequence[tuple[str, DrainPreview]]) -> list[str]:
-    """Return a row for each node with its policy, without details."""
-    return format_table(
-        [(*_COLUMNS, "POLICY"), *((*_format_row(preview), policy or "<none>") for policy, preview in previews)]
-    )
+def _table(previews: Sequence[tuple[str, DrainPreview]]) -> list[tuple[str, ...]]:
+    """Return the column names, and a row for each node."""
+    return [_COLUMNS, *(_format_row(preview) for _, preview in previews)]
+
+
+def _wide_table(previews: Sequence[tuple[str, DrainPreview]]) -> list[tuple[str, ...]]:
+    """Return the table with the policy of each node."""
+    return [(*_COLUMNS, "POLICY"), *((*_format_row(preview), policy or "<none>") for policy, preview in previews)]
 
 
 def _format_row(preview: DrainPreview) -> tuple[str, ...]:

@@ -46,7 +46,9 @@ def show(output: str) -> None:
 def pool_problems(pools: Iterable[RawObject]) -> list[str]:
     """Return a line for each condition of a pool that shows a problem."""
     return [
-        messages.pool_problem(pool["metadata"]["name"], condition["type"], condition["status"], condition["message"])
+        messages.pool_problem(
+            pool["metadata"]["name"], condition["type"], condition["status"], condition.get("message", "")
+        )
         for pool in pools
         for condition in (pool.get("status") or {}).get("conditions") or ()
         if condition["status"] != _GOOD.get(condition["type"], condition["status"])

@@ -13,7 +13,7 @@ from rescheduler.cli.progress import is_unobserved, wait_message, waiting_lines
 from rescheduler.core.model.messages import listing
 from rescheduler.core.model.raw import RawObject
 
-_MAX_BLOCKERS = 10
+MAX_BLOCKERS = 10
 _LATEST = datetime.max.replace(tzinfo=UTC)
 _SETTLING_TIME = timedelta(minutes=1)  # before this, a restore or an unread NodeDrain is no problem
 _BLOCKED_KEEPS_SLOT_FOR = timedelta(minutes=5)  # as core.eligibility.concurrency, whose import takes too long
@@ -38,9 +38,9 @@ def find_problems(drains: Sequence[RawObject], leaders: Sequence[Leader] | None,
         problems.append(Problem(messages.unread(listing(_names(unread))), messages.OPERATOR_HINT, severe=True))
     return [
         *problems,
-        *_blocker_problems(drains, now),
-        *_wait_problems(drains, now),
-        *_other_problems(drains, now),
+        *blocker_problems(drains, now, MAX_BLOCKERS),
+        *wait_problems(drains, now),
+        *other_problems(drains, now),
         *(Problem(line) for line in waiting_lines(drains)),
     ]
 
@@ -74,7 +74,8 @@ def holds_slot(drain: RawObject, now: datetime) -> bool:
     return not (status.get("phase") == "Blocked" and since and now - since >= _BLOCKED_KEEPS_SLOT_FOR)
 
 
-def _blocker_problems(drains: Iterable[RawObject], now: datetime) -> list[Problem]:
+def blocker_problems(drains: Iterable[RawObject], now: datetime, limit: int) -> list[Problem]:
+    """Return the oldest blockers of all drains, and the number of the others."""
     found = [
         (parse_time(blocker.get("since")) or now, drain["metadata"]["name"], blocker)
         for drain in drains
@@ -82,7 +83,7 @@ def _blocker_problems(drains: Iterable[RawObject], now: datetime) -> list[Proble
     ]
     found.sort(key=lambda each: each[:2])
     problems = []
-    for since, node, blocker in found[:_MAX_BLOCKERS]:
+    for since, node, blocker in found[:limit]:
         pod = f"{blocker['namespace']}/{blocker['pod']}"
         span = format_span(max(now - since, timedelta()))
         text = messages.blocked_pod_for(pod, blocker["class"], span, blocker.get("message", ""))
@@ -93,7 +94,7 @@ def _blocker_problems(drains: Iterable[RawObject], now: datetime) -> list[Proble
     return problems
 
 
-def _wait_problems(drains: Iterable[RawObject], now: datetime) -> list[Problem]:
+def wait_problems(drains: Iterable[RawObject], now: datetime) -> list[Problem]:
     """Return a problem for each reason why drains wait, the longest wait first."""
     waiting: dict[str, list[RawObject]] = defaultdict(list)
     for drain in drains:
@@ -118,7 +119,8 @@ def _wait_hint(group: Sequence[RawObject]) -> str:
     return messages.approve_hint(group[0]["metadata"]["name"])
 
 
-def _other_problems(drains: Iterable[RawObject], now: datetime) -> list[Problem]:
+def other_problems(drains: Iterable[RawObject], now: datetime) -> list[Problem]:
+    """Return restores that take long, and what the operator reports of drains that have begun."""
     problems = []
     for drain in drains:
         status, name = drain.get("status") or {}, drain["metadata"]["name"]

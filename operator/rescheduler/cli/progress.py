@@ -92,7 +92,7 @@ def wait_message(drain: RawObject) -> str:
         return ""
     if "deletionTimestamp" in drain["metadata"]:
         return ""
-    return messages.reason_with_message(progressing["reason"], progressing["message"])
+    return messages.reason_with_message(progressing["reason"], progressing.get("message", ""))
 
 
 def moved_pods(status: RawObject) -> tuple[int, int]:

@@ -64,15 +64,12 @@ def _print_problems(problems: Sequence[Problem], slots: Sequence[str]) -> None:
         for line in slots:
             click.echo(printable(line))
     else:
-        from rich.padding import Padding  # noqa: PLC0415 - only a terminal needs it
-        from rich.text import Text  # noqa: PLC0415
+        from rescheduler.cli.drain_table import problem_lines  # noqa: PLC0415 - only a terminal needs it
 
         terminal = console()
-        for problem in problems:
-            terminal.print(Text(printable(problem.text), style="red" if problem.severe else "yellow"))
-            if problem.hint:
-                terminal.print(Padding(Text(printable(problem.hint), style="cyan"), (0, 0, 0, 2)))
+        for text in problem_lines(problems):
+            terminal.print(text)
         for line in slots:
-            terminal.print(Text(printable(line)))
+            terminal.print(printable(line))
     if problems or slots:
         click.echo()

@@ -10,6 +10,7 @@ from rescheduler.api import GROUP
 from rescheduler.cli import messages
 from rescheduler.cli.cluster_api import ApiUnavailableError, ClusterApi, PluginError, connect
 from rescheduler.cli.operator_lease import read_leaders
+from rescheduler.cli.output import printable
 from rescheduler.cli.printer import print_data
 from rescheduler.core.model.messages import listing
 from rescheduler.core.model.raw import RawObject
@@ -30,9 +31,9 @@ def show(output: str, *, client_only: bool) -> None:
     if print_data(found, [], output):
         return
     for line in _lines(found, client_only=client_only):
-        click.echo(line)
+        click.echo(printable(line))
     for warning in found["warnings"]:
-        click.echo(warning, err=True)
+        click.echo(printable(warning), err=True)
 
 
 def plugin_version() -> str:

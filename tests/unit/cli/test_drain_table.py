@@ -21,8 +21,10 @@ BLOCKER = {
 }
 
 
-def shown(*drains: RawObject, width: int = 80, color: bool = False, **more: Any) -> str:
-    console = Console(file=io.StringIO(), width=width, force_terminal=color, markup=False, highlight=False)
+def shown(*drains: RawObject, width: int = 80, height: int = 40, color: bool = False, **more: Any) -> str:
+    console = Console(
+        file=io.StringIO(), width=width, height=height, force_terminal=color, markup=False, highlight=False
+    )
     console.print(DrainTable(drains, NOW, **more))
     return str(console.file.getvalue())  # type: ignore[attr-defined]
 
@@ -44,7 +46,7 @@ def test_a_wide_terminal_has_bars_blockers_and_times() -> None:
         ["n1", "Blocked", "━" * 12 + "─" * 12, "6/12", "1"],
         ["n2", "Waiting", "─" * 24, "0", "3m20s"],
         [],
-        ["n2:", "MaxConcurrent:", "slots", "are", "taken", "by", "n1"],
+        ["n2:", "waits", "for", "0s:", "MaxConcurrent:", "slots", "are", "taken", "by", "n1"],
         ["n1:", "shop/db-0", "cannot", "leave:", "BudgetExhausted", "for", "1m30s:", "PDB", "db", "allows", "none"],
         ["add", "a", "replica"],
     ]
@@ -61,9 +63,19 @@ def test_withdrawn_drains_many_blockers_and_warnings_are_named() -> None:
     many = drain("n1", "Blocked", blockers=[BLOCKER] * 9, blockersTotal=70)
     text = shown(many, removed=["n3"], warning="no operator is running")
     assert text.count("db-0") == 5
-    assert "n1: 65 more pods are blocked" in text
+    assert "65 more pods are blocked" in text
     assert "n3    withdrawn" in text
     assert text.splitlines()[-1].strip() == "no operator is running"
+
+
+def test_a_low_terminal_shows_the_drains_that_need_care() -> None:
+    drains = [drain(f"d{number}", "Drained") for number in range(30)]
+    drains += [drain(f"w{number}", "Waiting", "MaxConcurrent") for number in range(9)]
+    text = shown(*drains, MOVING, height=20)
+    rows = [line.split()[0] for line in text.splitlines()[1:11]]
+    assert rows == ["n1", *(f"w{number}" for number in range(9))]
+    assert "not shown: 30 Drained" in text
+    assert "w0, w1, w2, w3, w4, w5, w6, w7, w8: wait for" in text
 
 
 def test_texts_of_others_control_neither_the_terminal_nor_the_style() -> None:

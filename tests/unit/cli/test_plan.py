@@ -7,9 +7,10 @@ from rescheduler.core.drain.preview import DrainPreview, PendingPod
 def test_pods_whose_new_pods_find_no_place_are_listed_with_their_hint_and_count_as_waiting() -> None:
     pending = (PendingPod("s/a", "0 of 1 other nodes", "relax the constraint"), PendingPod("s/b", "no room"))
     found = DrainPreview("n1", placed=0, staying=0, pending=pending)
-    text = plan._format_all([("default", found), ("default", DrainPreview("n2", placed=0, staying=0))])
-    rows = [line.split() for line in text if line.startswith("n1 ")]
-    assert rows == [["n1", "yes", "0", "0", "0", "0", "2", "0", "0s"]]
+    previews = [("default", found), ("", DrainPreview("n2", placed=0, staying=0))]
+    assert plan._table(previews)[1] == ("n1", "yes", "0", "0", "0", "0", "2", "0", "0s")
+    assert [row[-1] for row in plan._wide_table(previews)] == ["POLICY", "default", "<none>"]
+    text = plan._format_all(previews)
     title = next(number for number, line in enumerate(text) if "Pods whose new pods find no place (2)" in line)
     assert [line.split() for line in text[title + 1 : title + 4]] == [
         ["s/a", "0", "of", "1", "other", "nodes", "n1"],
