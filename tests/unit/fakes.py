@@ -1,14 +1,18 @@
 """Fakes for unit tests: a clock, an API server, and a client of a cluster in memory."""
 
 import asyncio
+import json
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from copy import deepcopy
 from typing import Any
 
+import urllib3
 from aiohttp import web
 
 from invariants.records import Place
+from rescheduler.cli.cluster_api import ApiUnavailableError, ClusterApi, parse_json, raise_for_error
+from rescheduler.cli.connection import transport
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.core.model.raw import RawObject
@@ -209,3 +213,45 @@ def _is_listed(path: str, query: Mapping[str, Any], raw: RawObject) -> bool:
     namespace = Place.parse(path).namespace
     in_namespace = not namespace or raw["metadata"].get("namespace") == namespace
     return in_namespace and selector_filter(query)(raw)
+
+
+class FakeClusterApi(ClusterApi):
+    """The plugin's way to an API server, which answers reads from `answers` and allows rights.
+
+    Attributes:
+        answers: the JSON by path, such as `v1/pods`. Text is answered as it is, an integer as an error of that status.
+        allowed: the rights that a review grants, such as `list nodes`; None grants all.
+        asked: method and path of each request, in order.
+    """
+
+    def __init__(self, answers: Mapping[str, Any], allowed: Collection[str] | None = None) -> None:
+        self.answers, self.allowed = dict(answers), allowed
+        self.asked: list[str] = []
+
+    def send(self, method: str, group: str, path: str, **options: Any) -> transport.Answer:
+        self.asked.append(f"{method} {group}/{path}".rstrip("/"))
+        if path == "selfsubjectaccessreviews":
+            return _response({"status": {"allowed": self._grants(options["json"]["spec"]["resourceAttributes"])}})
+        return self._answer(f"{group}/{path}".rstrip("/"))
+
+    def get_document(self, path: str) -> RawObject:
+        self.asked.append(f"get {path}")
+        if path not in self.answers:
+            raise ApiUnavailableError("no answer")
+        answer = self._answer(path)
+        raise_for_error(answer, f"read /{path}")
+        return parse_json(answer)
+
+    def _answer(self, path: str) -> transport.Answer:
+        found = self.answers.get(path, 404)
+        if isinstance(found, int):
+            return _response({"message": "no"}, found)
+        return _response(found)
+
+    def _grants(self, right: Mapping[str, str]) -> bool:
+        return self.allowed is None or f"{right['verb']} {right['resource']}" in self.allowed
+
+
+def _response(body: Any, status: int = 200) -> transport.Answer:
+    data = (body if isinstance(body, str) else json.dumps(body)).encode()
+    return transport.Answer(urllib3.HTTPResponse(body=data, status=status), "https://api")

@@ -83,6 +83,13 @@ class ClusterApi:
         raise_for_error(answer, f"read {path}")
         return parse_json(answer)
 
+    def get_document(self, path: str) -> RawObject:
+        """Return what an absolute path serves, such as `version` or `apis`. Raises PluginError."""
+        with self._translate_errors():
+            answer = self._connection.request("get", f"/{path}")
+        raise_for_error(answer, f"read /{path}")
+        return parse_json(answer)
+
     def list_items(self, group: str, resource: str, **params: str) -> Iterator[RawObject]:
         """Yield every object of a resource in all namespaces. `params`: such as `labelSelector`."""
         for page in self._pages(group, resource, params):

@@ -111,6 +111,24 @@ def cancel(nodes: tuple[str, ...]) -> None:
     cli_cancel.cancel(nodes)
 
 
+@main.command(short_help="Check what would hinder a drain here.")
+@output_option("text", "json", "yaml")
+def check(output: str) -> None:
+    """Check what would hinder a drain on this cluster.
+
+    The command only reads. Rescheduler need not be installed.
+
+    \b
+    Exit codes:
+      0  No problem was found. There may be warnings.
+      1  A problem hinders a drain, or a command of the plugin.
+      2  Error.
+    """  # noqa: D301 - click reads \b as "do not wrap"
+    from rescheduler.cli.check import command  # noqa: PLC0415
+
+    command.show(output)
+
+
 @main.command(short_help="Show problems, slots and all drains.")
 @output_option("table", "wide", "json", "yaml", "name")
 def status(output: str) -> None:

@@ -1,0 +1,185 @@
+"""Findings about Kubernetes features, the CRDs, the operator, and the versions of all parts."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rescheduler.api import GROUP, VERSION
+from rescheduler.api.crds import schema_of
+from rescheduler.api.drains import NodeDrainSpec, NodeDrainStatus
+from rescheduler.api.policies import ReschedulePolicySpec
+from rescheduler.api.pools import NamespacePoolSpec, NamespacePoolStatus
+from rescheduler.api.scalars import Model
+from rescheduler.cli.check import messages
+from rescheduler.cli.check.findings import Finding, Level, Topic
+from rescheduler.core.model.raw import RawObject
+from rescheduler.core.pools.admission_policies import MUTATING, VALIDATING
+
+_MODELS: Mapping[str, Mapping[str, type[Model]]] = {
+    "reschedulepolicies": {"spec": ReschedulePolicySpec},
+    "namespacepools": {"spec": NamespacePoolSpec, "status": NamespacePoolStatus},
+    "nodedrains": {"spec": NodeDrainSpec, "status": NodeDrainStatus},
+}
+RESOURCES = tuple(_MODELS)
+"""The resources of Rescheduler."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorDeployment:
+    """The Deployment of an operator. `version`: the tag of its image; empty if it has none."""
+
+    namespace: str
+    name: str
+    version: str
+    ready: int
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstallationFacts:
+    """What is installed.
+
+    Attributes:
+        admission_resources: resources that the API server serves in `admissionregistration.k8s.io/v1`.
+        is_served: whether the API server serves the group of Rescheduler.
+        crds: the raw CRD of each resource that could be read; None if absent.
+        operators: None if Deployments cannot be read.
+        unreadable_objects: why policies and NodeDrains cannot be parsed; empty if they can.
+        policies: names of the ReschedulePolicies; None if they cannot be read.
+        nodes_without_policy: names of the nodes that no policy selects.
+    """
+
+    plugin_version: str
+    server_version: str
+    admission_resources: Collection[str] = ()
+    is_served: bool = False
+    crds: Mapping[str, RawObject | None] = field(default_factory=dict)
+    operators: Sequence[OperatorDeployment] | None = ()
+    unreadable_objects: str = ""
+    policies: Sequence[str] | None = ()
+    nodes_without_policy: Sequence[str] = ()
+
+    @property
+    def operator_version(self) -> str:
+        """Return the version of the operator; empty if none is installed."""
+        return self.operators[0].version if self.operators else ""
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether a part of Rescheduler is installed."""
+        return self.is_served or bool(self.operators) or any(self.crds.values())
+
+
+def find_features(facts: InstallationFacts) -> Iterator[Finding]:
+    """Return which parts of Rescheduler would not work on this API server."""
+    missing = []
+    if VALIDATING not in facts.admission_resources:
+        missing.append(messages.WITHOUT_VALIDATING_POLICIES)
+    if MUTATING not in facts.admission_resources:
+        missing.append(messages.WITHOUT_MUTATING_POLICIES)
+    for state, meaning, next_step in missing:
+        yield Finding(Level.NOTE, Topic.FEATURES, state, meaning, next_step)
+    if not missing:
+        yield Finding(Level.OK, Topic.FEATURES, messages.features_served(facts.server_version))
+
+
+def find_installation(facts: InstallationFacts) -> Iterator[Finding]:
+    """Return what is installed, and which versions do not belong together."""
+    if not facts.is_installed:
+        yield Finding(Level.NOTE, Topic.INSTALLATION, messages.NOT_INSTALLED, next_step=messages.INSTALL)
+        return
+    yield from _find_crds(facts)
+    yield from _find_operators(facts)
+    if facts.unreadable_objects:
+        state = messages.unreadable_objects(facts.unreadable_objects)
+        yield Finding(Level.PROBLEM, Topic.INSTALLATION, state, next_step=messages.MATCH_VERSIONS)
+    elif facts.is_served and facts.policies is not None and not facts.policies:
+        state, meaning, next_step = messages.NO_POLICY
+        yield Finding(Level.WARNING, Topic.INSTALLATION, state, meaning, next_step)
+    elif facts.nodes_without_policy:
+        state = messages.nodes_without_policy(len(facts.nodes_without_policy))
+        meaning, names = messages.NODES_WITHOUT_POLICY_MEANING, sorted(facts.nodes_without_policy)
+        yield Finding(Level.NOTE, Topic.INSTALLATION, state, meaning, objects=names)
+
+
+def _find_crds(facts: InstallationFacts) -> Iterator[Finding]:
+    absent = [f"{resource}.{GROUP}" for resource in RESOURCES if resource in facts.crds and not facts.crds[resource]]
+    if absent:
+        yield Finding(
+            Level.PROBLEM, Topic.INSTALLATION, messages.crds_absent(len(absent)), next_step=messages.INSTALL_CRDS,
+            objects=absent,
+        )  # fmt: skip
+    for resource, raw in facts.crds.items():
+        if not raw:
+            continue
+        served = served_schema(raw)
+        name = f"{resource}.{GROUP}"
+        if served is None:
+            state = messages.version_not_served(name, VERSION)
+            yield Finding(Level.PROBLEM, Topic.INSTALLATION, state, next_step=messages.MATCH_VERSIONS)
+            continue
+        known, found = known_fields(resource), fields_of(served)
+        parts = tuple(f".{part}." for part in _MODELS[resource])
+        if lacking := sorted(known - found):
+            state, meaning = messages.crd_older(name, len(lacking)), messages.CRD_OLDER_MEANING
+            yield Finding(Level.PROBLEM, Topic.INSTALLATION, state, meaning, messages.INSTALL_CRDS, lacking)
+        elif more := sorted(path for path in found - known if path.startswith(parts)):
+            state, meaning = messages.crd_newer(name, len(more)), messages.CRD_NEWER_MEANING
+            yield Finding(Level.WARNING, Topic.INSTALLATION, state, meaning, messages.MATCH_VERSIONS, more)
+
+
+def _find_operators(facts: InstallationFacts) -> Iterator[Finding]:
+    if facts.operators is None:
+        return
+    if not facts.operators:
+        state, meaning, next_step = messages.NO_OPERATOR
+        yield Finding(Level.WARNING, Topic.INSTALLATION, state, meaning, next_step)
+        return
+    if len(facts.operators) > 1:
+        names = [f"{operator.namespace}/{operator.name}" for operator in facts.operators]
+        state, meaning = messages.several_operators(len(names)), messages.SEVERAL_OPERATORS_MEANING
+        yield Finding(Level.NOTE, Topic.INSTALLATION, state, meaning, objects=names)
+    for operator in facts.operators:
+        name = f"{operator.namespace}/{operator.name}"
+        if not operator.ready:
+            state = messages.operator_not_ready(name, operator.replicas)
+            meaning, next_step = messages.OPERATOR_NOT_READY_MEANING, messages.look_at_operator(operator.namespace)
+            yield Finding(Level.PROBLEM, Topic.INSTALLATION, state, meaning, next_step)
+        if operator.version and operator.version.removeprefix("v") != facts.plugin_version:
+            state = messages.version_skew(facts.plugin_version, name, operator.version)
+            yield Finding(Level.WARNING, Topic.INSTALLATION, state, next_step=messages.MATCH_VERSIONS)
+        elif operator.ready:
+            state = messages.operator_ready(name, operator.version, operator.ready)
+            yield Finding(Level.OK, Topic.INSTALLATION, state)
+
+
+# -- fields of CRDs ---------------------------------------------------------------------------------------------------
+
+
+def served_schema(crd: RawObject) -> RawObject | None:
+    """Return the schema of our version in a raw CRD; None if the API server does not serve it."""
+    for version in (crd.get("spec") or {}).get("versions") or ():
+        if version.get("name") == VERSION and version.get("served"):
+            schema: RawObject = (version.get("schema") or {}).get("openAPIV3Schema") or {}
+            return schema
+    return None
+
+
+def known_fields(resource: str) -> frozenset[str]:
+    """Return the fields that this version knows of a resource, such as `.spec.drain.timeout`."""
+    fields: set[str] = set()
+    for part, model in _MODELS[resource].items():
+        fields |= {f".{part}", *fields_of(schema_of(model), f".{part}")}
+    return frozenset(fields)
+
+
+def fields_of(schema: Any, path: str = "") -> frozenset[str]:
+    """Return the paths of all fields of a schema. The API server drops a field that the schema lacks."""
+    found: set[str] = set()
+    if not isinstance(schema, Mapping):
+        return frozenset()
+    for name, part in (schema.get("properties") or {}).items():
+        found |= {f"{path}.{name}", *fields_of(part, f"{path}.{name}")}
+    for key in ("items", "additionalProperties"):
+        found |= fields_of(schema.get(key), f"{path}[]")
+    return frozenset(found)

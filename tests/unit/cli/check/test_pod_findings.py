@@ -1,0 +1,104 @@
+"""Findings about pods, by the rules of the drain."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rescheduler.cli.check.findings import Finding, Level, Topic
+from rescheduler.cli.check.pod_findings import PodFacts, find_in_pods
+from rescheduler.core.model.disruption_budgets import DisruptionBudget, parse_budget
+from rescheduler.core.model.pods import Owner, Pod
+from rescheduler.core.model.workloads import Deployment
+from unit.builders import NOW, node, pod, raw_budget
+
+WEB = Owner("ReplicaSet", "web-1", "r1")
+LABELS = {"app": "a", "pod-template-hash": "1"}
+NOTHING_ALLOWED = {"disruptionsAllowed": 0, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1}
+
+
+def web(name: str = "p", **fields: Any) -> Pod:
+    """Return a pod of the Deployment web."""
+    return pod(name, node="n", labels=LABELS, **{"owner": WEB} | fields)
+
+
+def budget(name: str = "b", **status: int) -> DisruptionBudget:
+    return parse_budget(raw_budget(name, app="a", **NOTHING_ALLOWED | status))
+
+
+def found_in(*pods: Pod, budgets: Sequence[DisruptionBudget] = (), **facts: Any) -> Mapping[Topic, list[Finding]]:
+    deployments = {("s", "web"): facts.pop("deployment", Deployment("s", "web", "d1", replicas=3))}
+    found = find_in_pods(PodFacts(NOW, pods, {"n": node("n")}, {"s": budgets}, deployments, **facts))
+    by_topic: dict[Topic, list[Finding]] = {}
+    for row in found:
+        by_topic.setdefault(row.topic, []).append(row)
+    return by_topic
+
+
+def test_a_budget_that_never_allows_is_a_problem_without_replacement_first() -> None:
+    owner = Owner("StatefulSet", "db", "s1")
+    (problem,) = found_in(web(owner=owner), budgets=[budget()])[Topic.BUDGETS]
+    assert (problem.level, "BudgetMisconfigured" in problem.state) == (Level.PROBLEM, True)
+    assert problem.objects[0].startswith("s/b: ")
+    assert "PodDisruptionBudget b" in problem.next_step
+
+
+def test_the_same_budget_is_a_note_if_the_pod_is_replaced_first() -> None:
+    (note,) = found_in(web(), budgets=[budget()])[Topic.BUDGETS]
+    assert (note.level, list(note.objects)) == (Level.NOTE, ["s/p"])
+
+
+def test_a_budget_that_waits_for_ready_pods_is_a_warning() -> None:
+    owner = Owner("StatefulSet", "db", "s1")
+    exhausted = budget(expectedPods=2, currentHealthy=1, desiredHealthy=1)
+    (warning,) = found_in(web(owner=owner), budgets=[exhausted])[Topic.BUDGETS]
+    assert (warning.level, "BudgetExhausted" in warning.state) == (Level.WARNING, True)
+
+
+def test_two_budgets_of_one_pod_are_a_problem_even_with_replacement_first() -> None:
+    (problem,) = found_in(web(), budgets=[budget("a"), budget("b")])[Topic.BUDGETS]
+    assert (problem.level, "SeveralBudgets" in problem.state) == (Level.PROBLEM, True)
+    assert problem.objects[0].startswith("s/a + b: ")
+
+
+def test_a_budget_without_pods_is_a_note() -> None:
+    rows = found_in(pod("p", node="n"), budgets=[budget()])[Topic.BUDGETS]
+    assert [(row.level, list(row.objects)) for row in rows] == [(Level.OK, []), (Level.NOTE, ["s/b"])]
+
+
+def test_a_pod_that_nothing_recreates_would_block() -> None:
+    (problem,) = found_in(web(owner=None))[Topic.PODS]
+    assert (problem.level, list(problem.objects)) == (Level.PROBLEM, ["s/p on n"])
+    assert "Unmanaged" in problem.state
+
+
+def test_a_pod_that_only_its_node_can_have_is_a_note() -> None:
+    rows = found_in(web(pinned_to_node=True))[Topic.PODS]
+    assert [row.level for row in rows] == [Level.OK, Level.NOTE]
+    assert list(rows[1].objects) == ["s/p on n"]
+
+
+def test_daemon_set_pods_and_finished_pods_are_no_findings() -> None:
+    daemon = web("d", owner=Owner("DaemonSet", "agent", "d"))
+    finished = web("f", owner=None, phase="Succeeded")
+    found = found_in(daemon, finished, budgets=[budget()])
+    assert {row.level for rows in found.values() for row in rows} == {Level.OK}
+
+
+def test_single_replicas_are_away_unless_they_are_replaced_first() -> None:
+    single = Deployment("s", "web", "d1", replicas=1)
+    (note,) = found_in(web(), deployment=single)[Topic.REPLICAS]
+    assert (note.level, list(note.objects)) == (Level.NOTE, ["s/p"])
+    recreate = Deployment("s", "web", "d1", replicas=1, allows_surge=False)
+    (warning,) = found_in(web(), deployment=recreate)[Topic.REPLICAS]
+    assert warning.level is Level.WARNING
+    assert list(warning.objects) == ["s/p: its Deployment allows no additional pod"]
+
+
+def test_a_stateful_set_of_one_replica_is_away() -> None:
+    owner = Owner("StatefulSet", "db", "s1")
+    (warning,) = found_in(web(owner=owner), single_stateful_sets=frozenset({"s1"}))[Topic.REPLICAS]
+    assert (warning.level, len(warning.objects)) == (Level.WARNING, 1)
+
+
+def test_a_hint_for_one_of_several_pods_names_it() -> None:
+    (problem,) = found_in(web("a", owner=None), web("b", owner=None))[Topic.PODS]
+    assert problem.next_step.startswith("for s/a: ")
