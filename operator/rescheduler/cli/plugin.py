@@ -129,6 +129,19 @@ def check(output: str) -> None:
     command.show(output)
 
 
+@main.command(short_help="Explain what a drain does with one pod.")
+@click.argument("pod", metavar="NAMESPACE/POD")
+@output_option("text", "json", "yaml")
+def why(pod: str, output: str) -> None:
+    """Explain what a drain does, or would do, with one pod.
+
+    The command only reads. Rescheduler need not be installed.
+    """
+    from rescheduler.cli.why import explanation  # noqa: PLC0415
+
+    explanation.show(pod, output)
+
+
 @main.command(short_help="Show problems, slots and all drains.")
 @output_option("table", "wide", "json", "yaml", "name")
 def status(output: str) -> None:

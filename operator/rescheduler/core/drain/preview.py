@@ -148,7 +148,12 @@ class PreviewInput:
 
 def preview_node(node: Node, settings: DrainSettings, inputs: PreviewInput) -> DrainPreview:
     """Return the preview of draining this node with these settings."""
-    decided = _pod_decisions(node, settings, inputs)
+    decided = decide_pods(node, settings, inputs)
+    return summarize_preview(node, settings, inputs, decided, place_pods(node, decided, inputs))
+
+
+def place_pods(node: Node, decided: Sequence[PodWithDecision], inputs: PreviewInput) -> dict[str, Forecast]:
+    """Return the forecast of each pod whose new pod needs another node, by uid."""
     uids_to_place = {pod.uid for pod, decision in decided if needs_placement(pod, decision)}
     node_pods = [
         node_pod
@@ -156,7 +161,17 @@ def preview_node(node: Node, settings: DrainSettings, inputs: PreviewInput) -> D
         if node_pod.uid in uids_to_place
     ]
     forecasts = plan(node_pods, _placement_input(node, inputs), Random(0)) if node_pods else []  # noqa: S311 - no secret
-    forecasts_by_uid = {node_pod.uid: forecast for node_pod, forecast in zip(node_pods, forecasts, strict=True)}
+    return {node_pod.uid: forecast for node_pod, forecast in zip(node_pods, forecasts, strict=True)}
+
+
+def summarize_preview(
+    node: Node,
+    settings: DrainSettings,
+    inputs: PreviewInput,
+    decided: Sequence[PodWithDecision],
+    forecasts_by_uid: capacity.Forecasts,
+) -> DrainPreview:
+    """Return the preview of the node, from the decisions and forecasts of its pods."""
     uids_without_room = capacity.host_data_without_room(forecasts_by_uid, (pod for pod, _ in decided))
     pending = {
         pod.uid: PendingPod(pod.key, forecast.reason or "", _pending_hint(forecast))
@@ -193,7 +208,8 @@ def preview_node(node: Node, settings: DrainSettings, inputs: PreviewInput) -> D
     )
 
 
-def _pod_decisions(node: Node, settings: DrainSettings, inputs: PreviewInput) -> list[PodWithDecision]:
+def decide_pods(node: Node, settings: DrainSettings, inputs: PreviewInput) -> list[PodWithDecision]:
+    """Return the pods of the node with the decisions of the drain."""
     context = EvictionContext(
         inputs.now,
         node_unreachable=node.ready_status == CONDITION_UNKNOWN,
@@ -214,7 +230,7 @@ def _placement_input(node: Node, inputs: PreviewInput) -> PlacementInput:
         if node_info := inputs.placement_input.nodes.get(name):
             uids_to_place = {
                 pod.uid
-                for pod, decision in _pod_decisions(node_info, inputs.draining[name], inputs)
+                for pod, decision in decide_pods(node_info, inputs.draining[name], inputs)
                 if needs_placement(pod, decision)
             }
             for node_pod in inputs.placement_input.pod_snapshot.pods_by_node[name]:
@@ -236,7 +252,7 @@ def _leaves_without_place(
     if capacity.blocked_by_pods_reason(forecast) is None:
         return merged.no_room is NoRoom.EVICT
     required = decisions.replacement_mode(pod, merged) is ReplacementMode.REQUIRED
-    return not required or bool(_ineligible_reason(pod, decision, merged, inputs, forecast))
+    return not required or bool(ineligible_reason(pod, decision, merged, inputs, forecast))
 
 
 def _pending_hint(forecast: Forecast) -> str:
@@ -264,7 +280,7 @@ def _expected_blockers(
             refusal := api_responses.predict_refusal(pod, _budgets(pod, inputs))
         ):
             merged = settings.with_rule(decision.rule)
-            reason = _ineligible_reason(pod, decision, merged, inputs, forecasts.get(pod.uid))
+            reason = ineligible_reason(pod, decision, merged, inputs, forecasts.get(pod.uid))
             if refusal.blocker_class is not BlockerClass.SEVERAL_BUDGETS and not reason:
                 if not (cause := capacity.blocked_by_pods_reason(forecasts.get(pod.uid))):
                     replaced_first.append(pod.key)
@@ -291,7 +307,7 @@ def _workload(pod: Pod, inputs: PreviewInput) -> Workload | None:
     return Workload(deployment, (owner,), (pod,)) if owner and deployment else None
 
 
-def _ineligible_reason(
+def ineligible_reason(
     pod: Pod, decision: PodDecision, settings: DrainSettings, inputs: PreviewInput, forecast: Forecast | None
 ) -> str:
     """Return why the pod is not replaced first; empty if it is. `settings`: with the rule of the pod."""
