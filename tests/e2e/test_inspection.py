@@ -1,13 +1,20 @@
 """`kubectl reschedule check`, `why` and `report`, as people call them."""
 
 import json
+import zipfile
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from e2e.conftest import Site
 from e2e.test_plans import reschedule
 from harness import ControlPlane, workloads
+from harness.operators import NAMESPACE
 from harness.waiting import until
+
+LABELS = {"app.kubernetes.io/name": "rescheduler"}
 
 
 @pytest.fixture(scope="module")
@@ -33,3 +40,68 @@ def test_check_finds_no_problem_in_an_empty_cluster_and_says_what_it_finds(empty
     nobody = reschedule(empty.identity_kubeconfig("shop", "default"), "check")
     assert (nobody.returncode, nobody.stderr) == (1, "")
     assert "the check is incomplete" in nobody.stdout
+
+
+def test_why_says_what_the_plan_and_the_running_drain_say(site: Site) -> None:
+    first, *others = site.nodes(2)
+    site.policy()
+    web = workloads.deployment("web", 1, site.name, **site.here())
+    db = workloads.stateful_set("db", 1, site.name, **site.here())
+    site.on_first(first, others, web, db, workloads.budget("db", site.name, minAvailable=1))
+    (pod,) = [p["metadata"]["name"] for p in site.observer.pods(site.name) if p["metadata"]["name"] != "db-0"]
+    replaced = why(site, pod)
+    assert (replaced["onDrain"]["outcome"], replaced["drain"]) == ("ReplacedFirst", None)
+    expected = why(site, "db-0")["onDrain"]
+    assert (expected["outcome"], expected["class"]) == ("Blocked", "BudgetMisconfigured")
+    site.annotate(first)
+    until(lambda: (why(site, "db-0")["drain"] or {}).get("blocker"), "the blocker to be in the status")
+    found = why(site, "db-0")
+    assert {key: found["drain"]["blocker"][key] for key in ("class", "message", "hint")} == {
+        key: found["onDrain"][key] for key in ("class", "message", "hint")
+    }
+    text = reschedule(site.plane.kubeconfig, "why", f"{site.name}/db-0").stdout
+    assert "This pod blocks it for" in text
+    absent = reschedule(site.plane.kubeconfig, "why", f"{site.name}/gone")
+    assert (absent.returncode, absent.stdout, absent.stderr.count("\n")) == (2, "", 1)
+
+
+def why(site: Site, pod: str) -> dict[str, Any]:
+    found = reschedule(site.plane.kubeconfig, "why", f"{site.name}/{pod}", "-o", "json")
+    assert (found.returncode, found.stderr) == (0, "")
+    explained: dict[str, Any] = json.loads(found.stdout)
+    return explained
+
+
+def test_a_report_of_a_running_drain_has_its_objects_and_no_secret(site: Site, tmp_path: Path) -> None:
+    first, *others = site.nodes(2)
+    site.policy()
+    secret = "hunter2"
+    container = {"name": "app", "image": "simulated", "args": [secret], "env": [{"name": "A", "value": secret}]}
+    notes = {"example.com/token": secret}
+    stuck, web = (
+        make("stuck", 1, site.name, annotations=notes, containers=[container], **site.here())
+        for make in (workloads.stateful_set, workloads.deployment)
+    )
+    site.on_first(first, others, stuck, workloads.budget("stuck", site.name, maxUnavailable=0))
+    # As a Deployment of the operator in its namespace, with the annotation of `kubectl apply`.
+    copy = json.loads(json.dumps(web))
+    copy["metadata"] |= {"name": site.name, "namespace": NAMESPACE}
+    copy["metadata"]["labels"] = copy["spec"]["template"]["metadata"]["labels"] = LABELS
+    copy["spec"] |= {"selector": {"matchLabels": LABELS}}
+    copy["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": json.dumps(copy)}
+    site.plane.apply(copy)
+    site.plane.kubectl("annotate", "node", first, f"example.com/token={secret}")
+    site.annotate(first)
+    until(lambda: site.drain_status(first) != "null", "the drain to begin")
+    target = tmp_path / "report.zip"
+    found = reschedule(site.plane.kubeconfig, "report", "--file", str(target))
+    site.plane.kubectl("delete", "deployment", site.name, "-n", NAMESPACE)
+    assert (found.returncode, found.stderr) == (0, "")
+    with zipfile.ZipFile(target) as archive:
+        files = {name.removeprefix("rescheduler-report/"): archive.read(name).decode() for name in archive.namelist()}
+    assert [name for name, text in files.items() if secret in text] == []
+    assert first in {drain["metadata"]["name"] for drain in json.loads(files["nodedrains.json"])}
+    assert site.name in {pod["metadata"]["namespace"] for pod in json.loads(files["pods-of-drained-nodes.json"])}
+    assert site.name in {made["metadata"]["name"] for made in json.loads(files["operator-deployments.json"])}
+    assert {event["involvedObject"]["kind"] for event in json.loads(files["events.json"])} >= {"Node"}
+    assert "nodedrains.json" in found.stdout

@@ -231,7 +231,9 @@ class FakeClusterApi(ClusterApi):
     def send(self, method: str, group: str, path: str, **options: Any) -> transport.Answer:
         self.asked.append(f"{method} {group}/{path}".rstrip("/"))
         if path == "selfsubjectaccessreviews":
-            return _response({"status": {"allowed": self._grants(options["json"]["spec"]["resourceAttributes"])}})
+            return _response(
+                {"status": {"allowed": self._grants(json.loads(options["data"])["spec"]["resourceAttributes"])}}
+            )
         return self._answer(f"{group}/{path}".rstrip("/"))
 
     def get_document(self, path: str) -> RawObject:

@@ -124,9 +124,9 @@ def check(output: str) -> None:
       1  A problem hinders a drain, or a command of the plugin.
       2  Error.
     """  # noqa: D301 - click reads \b as "do not wrap"
-    from rescheduler.cli.check import command  # noqa: PLC0415
+    from rescheduler.cli.check import presentation  # noqa: PLC0415
 
-    command.show(output)
+    presentation.show(output)
 
 
 @main.command(short_help="Explain what a drain does with one pod.")
@@ -140,6 +140,25 @@ def why(pod: str, output: str) -> None:
     from rescheduler.cli.why import explanation  # noqa: PLC0415
 
     explanation.show(pod, output)
+
+
+@main.command(short_help="Write a zip for a bug report.")
+@click.option("--file", "path", metavar="FILE", help="The zip to write. By default its name has the time.")
+@click.option("-n", "--namespace", help="Namespace of the operator. By default the one that acts is found.")
+def report(path: str | None, namespace: str | None) -> None:
+    """Write a zip for a bug report: objects, Events, logs and metrics of Rescheduler.
+
+    Environment, arguments and annotations are redacted, and Secrets and ConfigMaps are never read. The command lists
+    the content of the zip.
+
+    \b
+    Exit codes:
+      0  The zip is written. What could not be read is listed.
+      2  Error.
+    """  # noqa: D301 - click reads \b as "do not wrap"
+    from rescheduler.cli.report import zip_file  # noqa: PLC0415
+
+    zip_file.write(path, namespace)
 
 
 @main.command(short_help="Show problems, slots and all drains.")

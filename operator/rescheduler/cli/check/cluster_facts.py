@@ -4,6 +4,7 @@ What cannot be read becomes a finding. Only an API server that does not answer e
 """
 
 import contextlib
+import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -56,6 +57,7 @@ _KINDS_OF: Mapping[Topic, frozenset[str]] = {
     Topic.NEIGHBOURS: frozenset({"apis", "pods", "nodes"}),
 }
 """What must be readable to say that a topic is fine."""
+_JSON = {"Content-Type": "application/json"}
 _NAME_LABEL, _OPERATOR_NAME = "app.kubernetes.io/name", "rescheduler"
 
 
@@ -288,12 +290,9 @@ class _Reader:
     def is_dead(self, service: Service) -> bool:
         """Whether a Service has no ready endpoint; False if this cannot be read."""
         namespace, name = service
-        query = {"labelSelector": f"kubernetes.io/service-name={name}"}
-        path = f"namespaces/{namespace}/endpointslices"
+        path, selector = f"namespaces/{namespace}/endpointslices", f"kubernetes.io/service-name={name}"
         with self._remembered("endpointslices"):
-            answer = self._api.send("get", "discovery.k8s.io/v1", path, params=query)
-            raise_for_error(answer, "list endpointslices")
-            slices = parse_json(answer).get("items") or ()
+            slices = self._api.list_items("discovery.k8s.io/v1", path, labelSelector=selector)
             endpoints = (endpoint for found in slices for endpoint in found.get("endpoints") or ())
             return not any((endpoint.get("conditions") or {}).get("ready") is not False for endpoint in endpoints)
         return False
@@ -309,7 +308,9 @@ class _Reader:
 
     def _is_allowed(self, right: Right) -> bool:
         body = right.review()
-        answer = self._api.send("post", "authorization.k8s.io/v1", "selfsubjectaccessreviews", json=body)
+        answer = self._api.send(
+            "post", "authorization.k8s.io/v1", "selfsubjectaccessreviews", data=json.dumps(body), headers=_JSON
+        )
         raise_for_error(answer, "review your rights")
         return bool((parse_json(answer).get("status") or {}).get("allowed"))
 

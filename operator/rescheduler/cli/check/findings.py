@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Level(StrEnum):
-    """How much a finding matters. The order is the order of the output."""
+    """Weight of a finding. The order is the order of the output."""
 
     PROBLEM = "problem"  # hinders a drain, or a command of the plugin
     WARNING = "warning"  # can hinder a drain, or costs something during one

@@ -37,7 +37,7 @@ class OperatorDeployment:
 
 @dataclass(frozen=True, slots=True)
 class InstallationFacts:
-    """What is installed.
+    """Installed parts of Rescheduler, and what the API server serves.
 
     Attributes:
         admission_resources: resources that the API server serves in `admissionregistration.k8s.io/v1`.

@@ -28,7 +28,7 @@ _LASTING_BUDGET_CLASSES = (BlockerClass.BUDGET_MISCONFIGURED, BlockerClass.SEVER
 
 @dataclass(frozen=True, slots=True)
 class PodFacts:
-    """What is known about the pods of a cluster.
+    """Pods of a cluster, with everything that decisions about them need.
 
     Attributes:
         pods: all pods that have a node.

@@ -21,7 +21,7 @@ from rescheduler.core.model.pods import Pod, parse_pod
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What is known about one pod and a drain of its node.
+    """A pod, and what a drain of its node does or would do with it.
 
     Attributes:
         source: which settings count, such as `with ReschedulePolicy default`.

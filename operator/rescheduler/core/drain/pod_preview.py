@@ -21,7 +21,7 @@ from rescheduler.core.replacement.messages import NO_ROOM_HINT, NO_ROOM_PREFIX
 
 
 class PodOutcome(StrEnum):
-    """What a drain would do with a pod."""
+    """Effect of a drain on a pod of its node."""
 
     STAYS = "Stays"  # the pod is not part of the drain
     BLOCKED = "Blocked"  # the pod is a blocker
