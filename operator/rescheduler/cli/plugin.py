@@ -142,6 +142,22 @@ def why(pod: str, output: str) -> None:
     explanation.show(pod, output)
 
 
+@main.command(short_help="List past drains, and what they interrupted.")
+@click.argument("node", required=False, shell_complete=_nodes)
+@click.option("--since", metavar="TIME", help="Only drains that began at this time or later: a date, a time, or 72h.")
+@click.option("--until", metavar="TIME", help="Only drains that began before this time.")
+@click.option("-n", "--namespace", help="Namespace of the operator. By default the one that acts is found.")
+@output_option("text", "json", "yaml")
+def history(node: str | None, since: str | None, until: str | None, namespace: str | None, output: str) -> None:
+    """List finished and running drains, of NODE or of all nodes: who requested them, and what they interrupted.
+
+    With NODE, the pods that left without a replacement first are named.
+    """
+    from rescheduler.cli.drain_history import table  # noqa: PLC0415
+
+    table.show(node, namespace=namespace, since=since, until=until, output=output)
+
+
 @main.command(short_help="Write a zip for a bug report.")
 @click.option("--file", "path", metavar="FILE", help="The zip to write. By default its name has the time.")
 @click.option("-n", "--namespace", help="Namespace of the operator. By default the one that acts is found.")

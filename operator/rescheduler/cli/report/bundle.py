@@ -13,17 +13,15 @@ from rescheduler.cli.check import presentation
 from rescheduler.cli.check.cluster_facts import read_cluster_facts
 from rescheduler.cli.check.installation import RESOURCES
 from rescheduler.cli.cluster_api import ApiUnavailableError, ClusterApi, PluginError, raise_for_error
+from rescheduler.cli.operator_namespace import INSTALLATION_LEASE, read_operator_namespace
 from rescheduler.cli.report import messages, redaction
 from rescheduler.cli.report.redaction import Redactor
 from rescheduler.core.model.raw import RawObject
 
 OPERATOR_SELECTOR = "app.kubernetes.io/name=rescheduler"
-DEFAULT_NAMESPACE = "rescheduler-system"
-_SHARED_LEASE = "namespaces/kube-system/leases/rescheduler-installation"
 _MAX_OBJECTS = 5000
 """A list in the report has at most this many objects, so that a report of a large cluster can be sent."""
 _MAX_LOG_LINES, _MAX_LOG_BYTES = 50_000, 20 * 2**20
-_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _METRICS_PORT = "8080"
 _MAX_NAME_LENGTH = 120
 _NODE_KINDS = ("Node", "ReschedulePolicy", "NamespacePool", "NodeDrain")
@@ -49,7 +47,7 @@ class Report:
 def read_report(api: ClusterApi, namespace: str | None) -> Report:
     """Read a report. `namespace`: of the operator; None finds it. Raises ApiUnavailableError."""
     reader = _Reader(api)
-    found = namespace or reader.operator_namespace()
+    found = namespace or read_operator_namespace(api)
     reader.read_check()
     reader.read_own_kinds()
     drained = reader.drained_nodes()
@@ -75,15 +73,6 @@ class _Reader:
         self.files: list[ReportFile] = []
         self.missing: list[str] = []
         self._drains: Sequence[RawObject] = ()
-
-    def operator_namespace(self) -> str:
-        """Return the namespace of the installation that acts: the holder of the shared Lease."""
-        with contextlib.suppress(PluginError):
-            lease = self._api.get("coordination.k8s.io/v1", _SHARED_LEASE)
-            holder = str(((lease or {}).get("spec") or {}).get("holderIdentity", ""))
-            # The name becomes a part of paths.
-            return holder if _NAMESPACE.fullmatch(holder) else DEFAULT_NAMESPACE
-        return DEFAULT_NAMESPACE
 
     def read_check(self) -> None:
         """Add the versions and the findings of a check."""
@@ -149,7 +138,7 @@ class _Reader:
         pods = self.add_list("operator-pods", "v1", f"{folder}/pods", redaction.redact_pod, **select)
         self.add_list("leases", "coordination.k8s.io/v1", f"{folder}/leases", redaction.redact_own_kind)
         with self._noted():
-            if lease := self._api.get("coordination.k8s.io/v1", _SHARED_LEASE):
+            if lease := self._api.get("coordination.k8s.io/v1", INSTALLATION_LEASE):
                 self._add_json("installation-lease.json", redaction.redact_own_kind(lease))
         for pod in pods:
             name = str(pod["metadata"].get("name", ""))

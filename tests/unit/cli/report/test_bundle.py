@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from rescheduler.cli.cluster_api import ApiUnavailableError
-from rescheduler.cli.report.bundle import DEFAULT_NAMESPACE, Report, read_report, safe_name
+from rescheduler.cli.operator_namespace import DEFAULT_NAMESPACE
+from rescheduler.cli.report.bundle import Report, read_report, safe_name
 from unit.builders import raw_drain, raw_object, raw_pod
 from unit.fakes import FakeClusterApi
 
@@ -23,8 +24,8 @@ def operator_pod(name: str = "rescheduler-1") -> dict[str, Any]:
     return {**raw, "spec": {**raw["spec"], "containers": [container]}}
 
 
-def answers(*pods: dict[str, Any], namespace: str = DEFAULT_NAMESPACE) -> dict[str, Any]:
-    folder = f"v1/namespaces/{namespace}/pods"
+def answers(*pods: dict[str, Any]) -> dict[str, Any]:
+    folder = f"v1/namespaces/{DEFAULT_NAMESPACE}/pods"
     texts: dict[str, str] = {}
     for pod in pods:
         name = pod["metadata"]["name"]
@@ -86,21 +87,6 @@ def test_events_are_those_of_the_operator_of_nodes_and_of_moved_pods() -> None:
     changes = {"v1/events": {"items": rows}, "v1/pods": moved, "rescheduler.dev/v1alpha1/nodedrains": drains}
     found = json.loads(content(read(changes), "events.json"))
     assert [row["message"] for row in found] == ["ours", "node", "moved"]
-
-
-def test_the_namespace_is_that_of_the_installation_that_acts() -> None:
-    lease = {**raw_object("rescheduler-installation"), "spec": {"holderIdentity": "mine"}}
-    path = "coordination.k8s.io/v1/namespaces/kube-system/leases/rescheduler-installation"
-    report = read(answers(operator_pod(), namespace="mine") | {path: lease})
-    assert "logs/rescheduler-1-rescheduler.log" in {file.name for file in report.files}
-
-
-def test_a_holder_that_is_no_namespace_is_not_used_in_a_path() -> None:
-    lease = {**raw_object("rescheduler-installation"), "spec": {"holderIdentity": "../secrets?x="}}
-    path = "coordination.k8s.io/v1/namespaces/kube-system/leases/rescheduler-installation"
-    api = FakeClusterApi(CAPTURED | {path: lease})
-    read_report(api, None)
-    assert not any("secrets" in row for row in api.asked)
 
 
 def test_neither_secrets_nor_config_maps_are_read() -> None:
