@@ -118,6 +118,7 @@ def read_cluster_facts(api: ClusterApi) -> ClusterFacts:
     read, unreadable_objects = reader.policies()
     policies = read or LivePolicies(None, {}, {})
     deployments = list(reader.items("apps/v1", "deployments"))
+    stateful_sets = list(reader.items("apps/v1", "statefulsets"))
     pod_records, images = reader.pods()
     pod_facts = PodFacts(
         datetime.now(UTC),
@@ -125,7 +126,8 @@ def read_cluster_facts(api: ClusterApi) -> ClusterFacts:
         node_records,
         reader.budgets(),
         reader.deployments(deployments),
-        reader.single_stateful_sets(),
+        frozenset(raw["metadata"]["uid"] for raw in stateful_sets if (raw.get("spec") or {}).get("replicas") == 1),
+        [*_with_node_name("Deployment", deployments), *_with_node_name("StatefulSet", stateful_sets)],
         reader.volumes(node_records),
         reader.namespace_labels(),
         lambda node: policies.drain_for(node)[1],
@@ -254,11 +256,6 @@ class _Reader:
                 found[deployment.namespace, deployment.name] = deployment
         return found
 
-    def single_stateful_sets(self) -> frozenset[str]:
-        """Return the UIDs of the StatefulSets of one replica."""
-        found = self.items("apps/v1", "statefulsets")
-        return frozenset(raw["metadata"]["uid"] for raw in found if (raw.get("spec") or {}).get("replicas") == 1)
-
     def volumes(self, node_names: Collection[str]) -> NodeVolumes:
         """Return the claims, and the volumes with data on one node."""
         claims = self.parse("v1", "persistentvolumeclaims", volumes.parse_volume_claim)
@@ -315,12 +312,22 @@ class _Reader:
         return bool((parse_json(answer).get("status") or {}).get("allowed"))
 
 
+def _with_node_name(kind: str, raws: Iterable[RawObject]) -> Iterator[str]:
+    for raw in raws:
+        if _template_spec(raw).get("nodeName"):
+            yield f"{kind} {raw['metadata']['namespace']}/{raw['metadata']['name']}"
+
+
+def _template_spec(raw: RawObject) -> RawObject:
+    return ((raw.get("spec") or {}).get("template") or {}).get("spec") or {}
+
+
 def _operators(deployments: Iterable[RawObject]) -> Iterator[OperatorDeployment]:
     for raw in deployments:
         meta, spec = raw["metadata"], raw.get("spec") or {}
         if (meta.get("labels") or {}).get(_NAME_LABEL) != _OPERATOR_NAME:
             continue
-        containers = ((spec.get("template") or {}).get("spec") or {}).get("containers") or [{}]
+        containers = _template_spec(raw).get("containers") or [{}]
         tag = str(containers[0].get("image", "")).partition("@")[0].rpartition("/")[2].partition(":")[2]
         status = raw.get("status") or {}
         yield OperatorDeployment(

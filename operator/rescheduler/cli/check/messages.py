@@ -201,6 +201,14 @@ REPLACED_FIRST_MEANING = (
 )
 UNUSED_BUDGETS_MEANING = "They protect nothing: a label may have changed."
 NO_BLOCKED_PODS = "no pod would block a drain by itself"
+HOST_DATA_MEANING = "A new pod on another node starts without that data. Without room elsewhere, it waits for its node."
+OPTED_OUT_MEANING = "A drain moves them anyway. Rebalancing and pools leave them alone."
+OPTED_OUT_NEXT_STEP = "name the tool in drain.honour of the policy, and a drain waits for them"
+NODE_NAME_MEANING = (
+    "Their new pods come back to the drained node, past the scheduler. After three returns they are blockers, and the node "
+    "is not Drained."
+)
+NODE_NAME_NEXT_STEP = "replace spec.nodeName in the template by a nodeSelector"
 BOUND_MEANING = "They are evicted within their budgets, and their new pods wait until the node is back."
 AWAY_MEANING = "Each is away from its eviction until its new pod is Ready, as with kubectl drain."
 AWAY_NEXT_STEP = "warn their owners, or run two replicas, or strategy RollingUpdate with maxSurge above 0"
@@ -264,6 +272,21 @@ def on_node(pod: str, node: str) -> str:
 def bound_pods(count: int) -> str:
     """Return how many pods only their own node can have."""
     return f"{_count(count, 'pod')} can run on {'its' if count == 1 else 'their'} own node only"
+
+
+def host_data_pods(count: int) -> str:
+    """Return how many pods may write data to a hostPath."""
+    return f"{_count(count, 'pod')} may have data in a hostPath of {'its' if count == 1 else 'their'} node"
+
+
+def opted_out_pods(count: int) -> str:
+    """Return how many pods ask other tools not to disrupt them."""
+    return f"{_count(count, 'pod')} ask{'s' if count == 1 else ''} other tools not to disrupt {'it' if count == 1 else 'them'}"
+
+
+def workloads_with_node_name(count: int) -> str:
+    """Return how many templates name a node."""
+    return f"{_count(count, 'workload')} set{'s' if count == 1 else ''} spec.nodeName in the template"
 
 
 def gap_reason(reason: str) -> str:
@@ -338,7 +361,7 @@ NEIGHBOUR_TEXTS: Mapping[str, tuple[str, str]] = {
         "It cordons, drains and reboots nodes by itself, and leaves no mark that Rescheduler reads. Two drains can run at once.",
         "let one of the two drain: keep its nodes out of nodeSelector of the policy, or annotate nodes from a reboot job",
     ),
-    "AWS Node Termination Handler": (
+    "node termination handler": (
         "It cordons and drains nodes that the provider is about to stop, within budgets, without a replacement first.",
         "let one of the two drain: keep these nodes out of nodeSelector of the policy",
     ),

@@ -31,7 +31,7 @@ class Neighbour:
 
 NEIGHBOURS = (
     Neighbour("kured", Level.WARNING, image="kured"),
-    Neighbour("AWS Node Termination Handler", Level.WARNING, image="aws-node-termination-handler"),
+    Neighbour("node termination handler", Level.WARNING, image=".*(node|spot)-termination-handler"),
     Neighbour("Draino", Level.WARNING, image="draino2?"),
     Neighbour("descheduler", Level.WARNING, image="descheduler"),
     Neighbour("Karpenter", groups=("karpenter.sh",)),

@@ -13,6 +13,7 @@ from rescheduler.api.policies import DrainSettings
 from rescheduler.cli.check import messages
 from rescheduler.cli.check.findings import Finding, Level, Topic
 from rescheduler.core.drain.pod_evaluation import with_eligibility
+from rescheduler.core.drain.pod_summary import opted_out_pods
 from rescheduler.core.eviction import api_responses
 from rescheduler.core.eviction.pod_actions import EvictionContext, PodAction, PodDecision, decide_action
 from rescheduler.core.model.disruption_budgets import DisruptionBudget, budgets_for
@@ -36,6 +37,7 @@ class PodFacts:
         budgets: by namespace.
         deployments: by namespace and name.
         single_stateful_sets: UIDs of StatefulSets of one replica.
+        workloads_with_node_name: kind, namespace and name of those whose template names a node.
         settings_for: the drain settings of a node.
     """
 
@@ -45,6 +47,7 @@ class PodFacts:
     budgets: Mapping[str, Sequence[DisruptionBudget]] = field(default_factory=dict)
     deployments: Mapping[tuple[str, str], Deployment] = field(default_factory=dict)
     single_stateful_sets: frozenset[str] = frozenset()
+    workloads_with_node_name: Sequence[str] = ()
     volumes: NodeVolumes = field(default_factory=NodeVolumes)
     namespace_labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     settings_for: Callable[[Node], DrainSettings] = lambda _: DrainSettings()
@@ -75,7 +78,8 @@ def find_in_pods(facts: PodFacts) -> Iterator[Finding]:
     yield from _find_budgets(leaving)
     yield from _find_unused_budgets(facts)
     yield from _find_blockers(leaving)
-    yield from _find_bound(leaving)
+    yield from _find_bound(leaving, facts)
+    yield from _find_opted_out(leaving, facts)
     yield from _find_single_replicas(leaving, facts)
 
 
@@ -191,12 +195,33 @@ def _find_blockers(leaving: Iterable[LeavingPod]) -> Iterator[Finding]:
         yield Finding(Level.OK, Topic.PODS, messages.NO_BLOCKED_PODS)
 
 
-def _find_bound(leaving: Iterable[LeavingPod]) -> Iterator[Finding]:
+def _find_bound(leaving: Iterable[LeavingPod], facts: PodFacts) -> Iterator[Finding]:
+    """Return which pods are bound to their node, by their spec, their volumes, their data or their template."""
+    if named := facts.workloads_with_node_name:
+        state, meaning = messages.workloads_with_node_name(len(named)), messages.NODE_NAME_MEANING
+        yield Finding(Level.WARNING, Topic.PODS, state, meaning, messages.NODE_NAME_NEXT_STEP, sorted(named))
     bound = [messages.on_node(row.pod.key, row.pod.node) for row in leaving if row.decision.waits_for_node]
     if bound:
         yield Finding(
             Level.NOTE, Topic.PODS, messages.bound_pods(len(bound)), messages.BOUND_MEANING, objects=sorted(bound)
         )
+
+    data = [
+        messages.on_node(row.pod.key, row.pod.node)
+        for row in leaving
+        if row.pod.has_host_data and not row.decision.waits_for_node
+    ]
+    if data:
+        state, meaning = messages.host_data_pods(len(data)), messages.HOST_DATA_MEANING
+        yield Finding(Level.NOTE, Topic.PODS, state, meaning, objects=sorted(data))
+
+
+def _find_opted_out(leaving: Iterable[LeavingPod], facts: PodFacts) -> Iterator[Finding]:
+    rows = opted_out_pods([(row.pod, row.decision) for row in leaving], facts.now)
+    if rows:
+        objects = [f"{row.namespace}/{row.pod}: {', '.join(row.annotations)}" for row in rows]
+        state, meaning = messages.opted_out_pods(len(rows)), messages.OPTED_OUT_MEANING
+        yield Finding(Level.NOTE, Topic.PODS, state, meaning, messages.OPTED_OUT_NEXT_STEP, sorted(objects))
 
 
 def _find_single_replicas(leaving: Iterable[LeavingPod], facts: PodFacts) -> Iterator[Finding]:

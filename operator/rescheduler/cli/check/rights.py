@@ -50,6 +50,8 @@ COMMAND_RIGHTS: dict[str, tuple[Right, ...]] = {
     "cancel": (*_rights("get patch", "", "nodes"), *_rights("get delete", GROUP, "nodedrains")),
 }
 """The rights of each command, as docs/reference/cli.md lists them."""
+RARELY_NEEDED = (*_rights("get", "apps", "statefulsets"), *_rights("list", "resource.k8s.io", "deviceclasses"))
+"""Rights that a plan needs only for pods that were resized, or that request extended resources."""
 ALL_RIGHTS = tuple(dict.fromkeys(right for rights in COMMAND_RIGHTS.values() for right in rights))
 
 
@@ -64,7 +66,8 @@ def find_missing_rights(missing: Collection[Right], review_error: str) -> Iterab
         if not lacking:
             allowed.append(command)
             continue
-        level = Level.PROBLEM if command == "plan" else Level.WARNING
+        hinders = command == "plan" and any(right not in RARELY_NEEDED for right in lacking)
+        level = Level.PROBLEM if hinders else Level.WARNING
         yield Finding(
             level,
             Topic.RIGHTS,

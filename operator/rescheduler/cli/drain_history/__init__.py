@@ -1,4 +1,4 @@
 """`kubectl reschedule history`: who drained a node, and what that interrupted, from the audit record of the operator.
 
-A record that this version cannot read in full is shown as far as it can be read.
+A record of another version is shown with the fields that this version knows.
 """

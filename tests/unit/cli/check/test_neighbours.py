@@ -23,6 +23,7 @@ def names(groups: list[str], *images: str) -> list[str]:
         ("ghcr.io/kubereboot/kured:1.17.0", "kured"),
         ("registry.k8s.io/descheduler/descheduler:v0.33.0@sha256:abc", "descheduler"),
         ("registry:5000/autoscaling/cluster-autoscaler-arm64:v1", "cluster-autoscaler"),
+        ("public.ecr.aws/aws-ec2/aws-node-termination-handler:v1", "node termination handler"),
         ("vpa-updater", "Vertical Pod Autoscaler"),
     ],
 )

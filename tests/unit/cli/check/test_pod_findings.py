@@ -76,6 +76,21 @@ def test_a_pod_that_only_its_node_can_have_is_a_note() -> None:
     assert list(rows[1].objects) == ["s/p on n"]
 
 
+def test_a_pod_with_data_in_a_host_path_is_a_note() -> None:
+    rows = found_in(web(host_paths=("/data",), has_host_data=True))[Topic.PODS]
+    assert [(row.level, "hostPath" in row.state) for row in rows] == [(Level.OK, False), (Level.NOTE, True)]
+
+
+def test_a_pod_that_asks_other_tools_not_to_disrupt_it_is_a_note() -> None:
+    rows = found_in(web(annotations={"karpenter.sh/do-not-disrupt": "true"}))[Topic.PODS]
+    assert [list(row.objects) for row in rows if row.level is Level.NOTE] == [["s/p: karpenter.sh/do-not-disrupt"]]
+
+
+def test_a_template_that_names_a_node_is_a_warning() -> None:
+    rows = found_in(web(), workloads_with_node_name=["Deployment s/web"])[Topic.PODS]
+    assert [list(row.objects) for row in rows if row.level is Level.WARNING] == [["Deployment s/web"]]
+
+
 def test_daemon_set_pods_and_finished_pods_are_no_findings() -> None:
     daemon = web("d", owner=Owner("DaemonSet", "agent", "d"))
     finished = web("f", owner=None, phase="Succeeded")

@@ -16,6 +16,11 @@ def test_missing_rights_of_plan_are_a_problem_and_name_each_right() -> None:
     assert (fine.level, fine.state) == (Level.OK, "your rights suffice for drain, cancel")
 
 
+def test_a_right_that_a_plan_rarely_needs_is_a_warning() -> None:
+    warning, _ = find_missing_rights({Right("resource.k8s.io", "deviceclasses", "list")}, "")
+    assert warning.level is Level.WARNING
+
+
 def test_without_reviews_the_rights_are_unknown_and_not_fine() -> None:
     (found,) = find_missing_rights((), "the server has no reviews")
     assert (found.level, "no reviews" in found.state) == (Level.WARNING, True)
