@@ -57,6 +57,8 @@ _KINDS_OF: Mapping[Topic, frozenset[str]] = {
     Topic.NEIGHBOURS: frozenset({"apis", "pods", "nodes"}),
 }
 """What must be readable to say that a topic is fine."""
+_REPLACEMENT_KINDS = frozenset({"deployments", "persistentvolumeclaims"})
+"""What must be readable to say whether a pod is replaced first."""
 _JSON = {"Content-Type": "application/json"}
 _NAME_LABEL, _OPERATOR_NAME = "app.kubernetes.io/name", "rescheduler"
 
@@ -94,11 +96,13 @@ class ClusterFacts:
             *find_admission(self.hooks, self.dead_services, tuple(self.pods.namespace_labels.values())),
             *find_neighbours(self.groups, self.images, self.pods.nodes.values()),
         ]
-        return sort_findings(
-            finding
-            for finding in findings
-            if finding.level is not Level.OK or not self.unreadable.keys() & _KINDS_OF[finding.topic]
-        )
+        return sort_findings(finding for finding in findings if self._is_known(finding))
+
+    def _is_known(self, finding: Finding) -> bool:
+        """Whether everything was read that the finding depends on."""
+        if finding.topic in (Topic.BUDGETS, Topic.REPLICAS) and self.unreadable.keys() & _REPLACEMENT_KINDS:
+            return False
+        return finding.level is not Level.OK or not self.unreadable.keys() & _KINDS_OF[finding.topic]
 
 
 def find_unreadable(unreadable: Mapping[str, str]) -> Iterator[Finding]:
@@ -123,39 +127,44 @@ def read_cluster_facts(api: ClusterApi) -> ClusterFacts:
     pod_facts = PodFacts(
         datetime.now(UTC),
         pod_records,
-        node_records,
-        reader.budgets(),
-        reader.deployments(deployments),
-        frozenset(raw["metadata"]["uid"] for raw in stateful_sets if (raw.get("spec") or {}).get("replicas") == 1),
-        [*_with_node_name("Deployment", deployments), *_with_node_name("StatefulSet", stateful_sets)],
-        reader.volumes(node_records),
-        reader.namespace_labels(),
-        lambda node: policies.drain_for(node)[1],
+        nodes=node_records,
+        budgets=reader.budgets(),
+        deployments=reader.deployments(deployments),
+        single_stateful_sets=frozenset(_uids_of_single(stateful_sets)),
+        workloads_with_node_name=[
+            *_with_node_name("Deployment", deployments),
+            *_with_node_name("StatefulSet", stateful_sets),
+        ],
+        volumes=reader.volumes(node_records),
+        namespace_labels=reader.namespace_labels(),
+        settings_for=lambda node: policies.drain_for(node)[1],
     )
     selector = policies.policy_selector
     installation = InstallationFacts(
         version("rescheduler"),
         server_version,
-        reader.resources(_ADMISSION),
-        GROUP in groups,
-        reader.crds() if GROUP in groups else dict.fromkeys(RESOURCES),
-        None if "deployments" in reader.unreadable else tuple(_operators(deployments)),
-        unreadable_objects,
-        None if read is None else [policy.name for policy in selector.policies] if selector else (),
-        [node.name for node in node_records.values() if selector and selector.policy_for(node) is None],
+        admission_resources=reader.resources(_ADMISSION),
+        is_served=GROUP in groups,
+        crds=reader.crds() if GROUP in groups else dict.fromkeys(RESOURCES),
+        operators=None if "deployments" in reader.unreadable else tuple(_operators(deployments)),
+        unreadable_objects=unreadable_objects,
+        policies=None if read is None else [policy.name for policy in selector.policies] if selector else (),
+        nodes_without_policy=[
+            node.name for node in node_records.values() if selector and selector.policy_for(node) is None
+        ],
     )
     hooks = reader.hooks(installation.admission_resources)
     services = {hook.service for hook in hooks if hook.service and hook.fails_closed}
     return ClusterFacts(
         installation,
         pod_facts,
-        missing_rights,
-        review_error,
-        groups,
-        images,
-        hooks,
-        {service for service in services if reader.is_dead(service)},
-        reader.unreadable,
+        missing_rights=missing_rights,
+        review_error=review_error,
+        groups=groups,
+        images=images,
+        hooks=hooks,
+        dead_services={service for service in services if reader.is_dead(service)},
+        unreadable=reader.unreadable,
     )
 
 
@@ -310,6 +319,11 @@ class _Reader:
         )
         raise_for_error(answer, "review your rights")
         return bool((parse_json(answer).get("status") or {}).get("allowed"))
+
+
+def _uids_of_single(raws: Iterable[RawObject]) -> Iterator[str]:
+    """Yield the UIDs of the workloads of one replica."""
+    return (raw["metadata"]["uid"] for raw in raws if (raw.get("spec") or {}).get("replicas") == 1)
 
 
 def _with_node_name(kind: str, raws: Iterable[RawObject]) -> Iterator[str]:

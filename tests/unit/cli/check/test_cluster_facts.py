@@ -59,6 +59,11 @@ def test_one_kind_that_cannot_be_read_hides_only_its_own_topic() -> None:
     assert any("Unmanaged" in row.state for row in findings)
 
 
+def test_without_deployments_nothing_is_reported_about_replacements() -> None:
+    findings = check(FakeClusterApi(CAPTURED | {"apps/v1/deployments": 403}))
+    assert not any(row.topic in (Topic.BUDGETS, Topic.REPLICAS) for row in findings)
+
+
 def test_an_api_server_without_an_answer_is_an_error() -> None:
     with pytest.raises(ApiUnavailableError):
         check(FakeClusterApi({}))
