@@ -45,7 +45,7 @@ def skew(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield a warning for each version that does not fit the plugin."""
     plugin = found["plugin"]
     for operator in found["operators"] or ():
-        if operator["version"] and _minor(operator["version"]) != _minor(plugin):
+        if operator["version"] and minor_version(operator["version"]) != minor_version(plugin):
             yield messages.version_skew(operator["version"], plugin)
     for crd in found["crds"] or ():
         if crd["missingFields"]:
@@ -66,7 +66,8 @@ def missing_fields(expected: Mapping[str, Any], served: Mapping[str, Any], path:
     return missing
 
 
-def _minor(version: str) -> str:
+def minor_version(version: str) -> str:
+    """Return major and minor of a version: patch versions fit together."""
     return ".".join(version.removeprefix("v").split(".")[:2])
 
 

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 from rescheduler.api import GROUP
@@ -28,6 +27,7 @@ from rescheduler.cli.check.pod_findings import PodFacts, find_in_pods
 from rescheduler.cli.check.rights import ALL_RIGHTS, EVERYTHING, Right, find_missing_rights
 from rescheduler.cli.cluster_api import ApiUnavailableError, ClusterApi, PluginError, parse_json, raise_for_error
 from rescheduler.cli.cluster_reader import LivePolicies, read_policies
+from rescheduler.cli.version import plugin_version
 from rescheduler.core.model import disruption_budgets, nodes, pods, volumes, workloads
 from rescheduler.core.model.raw import RawObject
 from rescheduler.core.model.volumes import NodeVolumes
@@ -60,7 +60,8 @@ _KINDS_OF: Mapping[Topic, frozenset[str]] = {
 _REPLACEMENT_KINDS = frozenset({"deployments", "persistentvolumeclaims"})
 """What must be readable to say whether a pod is replaced first."""
 _JSON = {"Content-Type": "application/json"}
-_NAME_LABEL, _OPERATOR_NAME = "app.kubernetes.io/name", "rescheduler"
+_NAME_LABEL, _VERSION_LABEL = "app.kubernetes.io/name", "app.kubernetes.io/version"
+_OPERATOR_NAME = "rescheduler"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ def read_cluster_facts(api: ClusterApi) -> ClusterFacts:
     )
     selector = policies.policy_selector
     installation = InstallationFacts(
-        version("rescheduler"),
+        plugin_version(),
         server_version,
         admission_resources=reader.resources(_ADMISSION),
         is_served=GROUP in groups,
@@ -339,11 +340,16 @@ def _template_spec(raw: RawObject) -> RawObject:
 def _operators(deployments: Iterable[RawObject]) -> Iterator[OperatorDeployment]:
     for raw in deployments:
         meta, spec = raw["metadata"], raw.get("spec") or {}
-        if (meta.get("labels") or {}).get(_NAME_LABEL) != _OPERATOR_NAME:
+        labels = meta.get("labels") or {}
+        if labels.get(_NAME_LABEL) != _OPERATOR_NAME:
             continue
         containers = _template_spec(raw).get("containers") or [{}]
         tag = str(containers[0].get("image", "")).partition("@")[0].rpartition("/")[2].partition(":")[2]
         status = raw.get("status") or {}
         yield OperatorDeployment(
-            meta["namespace"], meta["name"], tag, int(status.get("readyReplicas", 0)), int(spec.get("replicas", 1))
+            meta["namespace"],
+            meta["name"],
+            labels.get(_VERSION_LABEL) or tag,
+            int(status.get("readyReplicas", 0)),
+            int(spec.get("replicas", 1)),
         )

@@ -2,31 +2,23 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from rescheduler.api import GROUP, VERSION
-from rescheduler.api.crds import schema_of
-from rescheduler.api.drains import NodeDrainSpec, NodeDrainStatus
-from rescheduler.api.policies import ReschedulePolicySpec
-from rescheduler.api.pools import NamespacePoolSpec, NamespacePoolStatus
-from rescheduler.api.scalars import Model
+from rescheduler.api.crds import crds
 from rescheduler.cli.check import messages
 from rescheduler.cli.check.findings import Finding, Level, Topic
+from rescheduler.cli.version import minor_version, missing_fields
 from rescheduler.core.model.raw import RawObject
 from rescheduler.core.pools.admission_policies import MUTATING, VALIDATING
 
-_MODELS: Mapping[str, Mapping[str, type[Model]]] = {
-    "reschedulepolicies": {"spec": ReschedulePolicySpec},
-    "namespacepools": {"spec": NamespacePoolSpec, "status": NamespacePoolStatus},
-    "nodedrains": {"spec": NodeDrainSpec, "status": NodeDrainStatus},
-}
-RESOURCES = tuple(_MODELS)
+RESOURCES = ("reschedulepolicies", "namespacepools", "nodedrains")
 """The resources of Rescheduler."""
+_OWN_FIELDS = ("spec.", "status.")
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorDeployment:
-    """The Deployment of an operator. `version`: the tag of its image; empty if it has none."""
+    """The Deployment of an operator. `version`: its label, or the tag of its image; empty if it has none."""
 
     namespace: str
     name: str
@@ -109,6 +101,7 @@ def _find_crds(facts: InstallationFacts) -> Iterator[Finding]:
             Level.PROBLEM, Topic.INSTALLATION, messages.crds_absent(len(absent)), next_step=messages.INSTALL_CRDS,
             objects=absent,
         )  # fmt: skip
+    known = crds()
     for resource, raw in facts.crds.items():
         if not raw:
             continue
@@ -118,12 +111,11 @@ def _find_crds(facts: InstallationFacts) -> Iterator[Finding]:
             state = messages.version_not_served(name, VERSION)
             yield Finding(Level.PROBLEM, Topic.INSTALLATION, state, next_step=messages.MATCH_VERSIONS)
             continue
-        known, found = known_fields(resource), fields_of(served)
-        parts = tuple(f".{part}." for part in _MODELS[resource])
-        if lacking := sorted(known - found):
+        expected = served_schema(known[resource]) or {}
+        if lacking := missing_fields(expected, served):
             state, meaning = messages.crd_older(name, len(lacking)), messages.CRD_OLDER_MEANING
             yield Finding(Level.PROBLEM, Topic.INSTALLATION, state, meaning, messages.INSTALL_CRDS, lacking)
-        elif more := sorted(path for path in found - known if path.startswith(parts)):
+        elif more := [field for field in missing_fields(served, expected) if field.startswith(_OWN_FIELDS)]:
             state, meaning = messages.crd_newer(name, len(more)), messages.CRD_NEWER_MEANING
             yield Finding(Level.WARNING, Topic.INSTALLATION, state, meaning, messages.MATCH_VERSIONS, more)
 
@@ -145,15 +137,12 @@ def _find_operators(facts: InstallationFacts) -> Iterator[Finding]:
             state = messages.operator_not_ready(name, operator.replicas)
             meaning, next_step = messages.OPERATOR_NOT_READY_MEANING, messages.look_at_operator(operator.namespace)
             yield Finding(Level.PROBLEM, Topic.INSTALLATION, state, meaning, next_step)
-        if operator.version and operator.version.removeprefix("v") != facts.plugin_version:
+        if operator.version and minor_version(operator.version) != minor_version(facts.plugin_version):
             state = messages.version_skew(facts.plugin_version, name, operator.version)
             yield Finding(Level.WARNING, Topic.INSTALLATION, state, next_step=messages.MATCH_VERSIONS)
         elif operator.ready:
             state = messages.operator_ready(name, operator.version, operator.ready)
             yield Finding(Level.OK, Topic.INSTALLATION, state)
-
-
-# -- fields of CRDs ---------------------------------------------------------------------------------------------------
 
 
 def served_schema(crd: RawObject) -> RawObject | None:
@@ -163,23 +152,3 @@ def served_schema(crd: RawObject) -> RawObject | None:
             schema: RawObject = (version.get("schema") or {}).get("openAPIV3Schema") or {}
             return schema
     return None
-
-
-def known_fields(resource: str) -> frozenset[str]:
-    """Return the fields that this version knows of a resource, such as `.spec.drain.timeout`."""
-    fields: set[str] = set()
-    for part, model in _MODELS[resource].items():
-        fields |= {f".{part}", *fields_of(schema_of(model), f".{part}")}
-    return frozenset(fields)
-
-
-def fields_of(schema: Any, path: str = "") -> frozenset[str]:
-    """Return the paths of all fields of a schema. The API server drops a field that the schema lacks."""
-    found: set[str] = set()
-    if not isinstance(schema, Mapping):
-        return frozenset()
-    for name, part in (schema.get("properties") or {}).items():
-        found |= {f"{path}.{name}", *fields_of(part, f"{path}.{name}")}
-    for key in ("items", "additionalProperties"):
-        found |= fields_of(schema.get(key), f"{path}[]")
-    return frozenset(found)

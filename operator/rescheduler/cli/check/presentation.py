@@ -1,6 +1,5 @@
 """`kubectl reschedule check`: print the findings, as text or as JSON."""
 
-import json
 import re
 import shutil
 import sys
@@ -15,6 +14,7 @@ from rescheduler.cli.check.cluster_facts import ClusterFacts, read_cluster_facts
 from rescheduler.cli.check.findings import LEVELS, Finding, Level, has_problem
 from rescheduler.cli.cluster_api import ClusterApi, connect
 from rescheduler.cli.output import printable
+from rescheduler.cli.printer import print_data
 
 _MAX_OBJECTS = 5
 """The text output names this many objects of a finding. The JSON has all."""
@@ -28,9 +28,7 @@ def show(output: str) -> None:
     """Print the findings of the cluster. Exit with 1 if one hinders a drain."""
     facts = read_cluster_facts(ClusterApi(connect()))
     findings = facts.findings()
-    if output == "json":
-        click.echo(json.dumps(as_json(facts, findings), indent=2))
-    else:
+    if not print_data(as_json(facts, findings), [], output):
         width = min(max(shutil.get_terminal_size((_MAX_WIDTH, 24)).columns, _MIN_WIDTH), _MAX_WIDTH)
         click.echo("\n".join(as_text(facts, findings, width)))
     sys.exit(1 if has_problem(findings) else 0)

@@ -1,6 +1,5 @@
 """Print the history of drains as a table, with the interrupted pods of one node, or as JSON."""
 
-import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -13,6 +12,7 @@ from rescheduler.cli.drain_history import messages
 from rescheduler.cli.drain_history.records import PastDrain, finished_drains, running_drains, select
 from rescheduler.cli.operator_namespace import read_operator_namespace
 from rescheduler.cli.output import format_span, format_table, printable
+from rescheduler.cli.printer import print_data
 
 _COLUMNS = ("NODE", "STARTED", "TOOK", "OUTCOME", "REQUESTED BY", "MOVED", "INTERRUPTED", "FORCED", "BLOCKED")
 
@@ -22,9 +22,9 @@ def show(node: str | None, *, namespace: str | None, since: str | None, until: s
     now = datetime.now(UTC)
     begin, end = (parse_moment(text, now) if text else None for text in (since, until))
     drains = select(read_drains(ClusterApi(connect()), namespace), node, begin, end)
-    if output == "json":
-        click.echo(json.dumps([dict(drain.fields) for drain in drains], indent=2))
-    elif not drains:
+    if print_data([dict(drain.fields) for drain in drains], [], output):
+        return
+    if not drains:
         click.echo(messages.NO_RECORDS)
     else:
         click.echo("\n".join(as_text(drains, now, with_pods=node is not None)))

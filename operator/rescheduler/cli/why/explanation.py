@@ -1,6 +1,5 @@
 """Explain what a drain does with one pod: the operator's own decision, and the state of a drain that runs."""
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +13,7 @@ from rescheduler.cli import messages as cli_messages
 from rescheduler.cli.cluster_api import ClusterApi, PluginError, connect
 from rescheduler.cli.cluster_reader import read_policies, read_preview_input
 from rescheduler.cli.output import format_span, printable
+from rescheduler.cli.printer import print_data
 from rescheduler.cli.why import messages
 from rescheduler.core.drain.pod_preview import PodOutcome, PodPreview, preview_pod
 from rescheduler.core.model.pods import Pod, parse_pod
@@ -39,9 +39,7 @@ class Explanation:
 def show(name: str, output: str) -> None:
     """Print the explanation of a pod. `name`: namespace/name."""
     explanation = read_explanation(ClusterApi(connect()), name)
-    if output == "json":
-        click.echo(json.dumps(as_json(explanation), indent=2))
-    else:
+    if not print_data(as_json(explanation), [], output):
         click.echo("\n".join(as_text(explanation)))
 
 

@@ -55,7 +55,7 @@ def test_a_crd_that_lacks_a_field_is_a_problem_and_the_field_is_named() -> None:
     schema = old["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     del schema["properties"]["status"]["properties"]["cameBack"]
     problem = next(iter(find_installation(facts(crds=CRDS | {"nodedrains": old}))))
-    assert (problem.level, ".status.cameBack" in problem.objects) == (Level.PROBLEM, True)
+    assert (problem.level, "status.cameBack" in problem.objects) == (Level.PROBLEM, True)
     assert "older" in problem.state
 
 
@@ -64,13 +64,18 @@ def test_a_crd_with_another_field_is_newer_than_the_plugin() -> None:
     schema = new["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     schema["properties"]["spec"]["properties"]["future"] = {"type": "string"}
     warning = next(iter(find_installation(facts(crds=CRDS | {"reschedulepolicies": new}))))
-    assert (warning.level, list(warning.objects)) == (Level.WARNING, [".spec.future"])
+    assert (warning.level, list(warning.objects)) == (Level.WARNING, ["spec.future"])
 
 
 def test_another_version_of_the_operator_is_a_warning() -> None:
     found = list(find_installation(facts(operators=(OperatorDeployment("sys", "rescheduler", "v0.2.0", 1, 1),))))
     assert levels(found) == [Level.WARNING]
     assert found[0].state == "the plugin is 0.1.0, operator sys/rescheduler is v0.2.0"
+
+
+def test_a_patch_version_of_the_operator_fits() -> None:
+    found = list(find_installation(facts(operators=(OperatorDeployment("sys", "rescheduler", "0.1.7", 1, 1),))))
+    assert levels(found) == [Level.OK]
 
 
 def test_an_operator_without_ready_pods_is_a_problem() -> None:
