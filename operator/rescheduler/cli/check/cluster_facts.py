@@ -27,6 +27,7 @@ from rescheduler.cli.check.pod_findings import PodFacts, find_in_pods
 from rescheduler.cli.check.rights import ALL_RIGHTS, EVERYTHING, Right, find_missing_rights
 from rescheduler.cli.cluster_api import ApiUnavailableError, ClusterApi, PluginError, parse_json, raise_for_error
 from rescheduler.cli.cluster_reader import LivePolicies, read_policies
+from rescheduler.cli.operator_lease import read_leaders
 from rescheduler.cli.version import plugin_version
 from rescheduler.core.model import disruption_budgets, nodes, pods, volumes, workloads
 from rescheduler.core.model.raw import RawObject
@@ -148,6 +149,7 @@ def read_cluster_facts(api: ClusterApi) -> ClusterFacts:
         is_served=GROUP in groups,
         crds=reader.crds() if GROUP in groups else dict.fromkeys(RESOURCES),
         operators=None if "deployments" in reader.unreadable else tuple(_operators(deployments)),
+        leading_in=reader.leading_in() if GROUP in groups else None,
         unreadable_objects=unreadable_objects,
         policies=None if read is None else [policy.name for policy in selector.policies] if selector else (),
         nodes_without_policy=[
@@ -227,6 +229,11 @@ class _Reader:
                 return None, error.message
             self.unreadable["reschedulepolicies"] = error.message
             return None, ""
+
+    def leading_in(self) -> list[str] | None:
+        """Return the namespaces of operators that lead; None if Leases may not be listed."""
+        leaders = read_leaders(self._api)
+        return None if leaders is None else [leader.namespace for leader in leaders if leader.current]
 
     def crds(self) -> dict[str, RawObject | None]:
         """Return the CRD of each resource that may be read; None for an absent one."""

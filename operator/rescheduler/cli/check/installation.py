@@ -36,6 +36,7 @@ class InstallationFacts:
         is_served: whether the API server serves the group of Rescheduler.
         crds: the raw CRD of each resource that could be read; None if absent.
         operators: None if Deployments cannot be read.
+        leading_in: namespaces of operators whose leader renews its Lease; None if Leases cannot be read.
         unreadable_objects: why policies and NodeDrains cannot be parsed; empty if they can.
         policies: names of the ReschedulePolicies; None if they cannot be read.
         nodes_without_policy: names of the nodes that no policy selects.
@@ -47,6 +48,7 @@ class InstallationFacts:
     is_served: bool = False
     crds: Mapping[str, RawObject | None] = field(default_factory=dict)
     operators: Sequence[OperatorDeployment] | None = ()
+    leading_in: Sequence[str] | None = None
     unreadable_objects: str = ""
     policies: Sequence[str] | None = ()
     nodes_without_policy: Sequence[str] = ()
@@ -121,6 +123,9 @@ def _find_crds(facts: InstallationFacts) -> Iterator[Finding]:
 
 
 def _find_operators(facts: InstallationFacts) -> Iterator[Finding]:
+    if facts.leading_in and not facts.operators:
+        yield Finding(Level.OK, Topic.INSTALLATION, messages.operator_leads(facts.leading_in))
+        return
     if facts.operators is None:
         return
     if not facts.operators:
@@ -137,6 +142,10 @@ def _find_operators(facts: InstallationFacts) -> Iterator[Finding]:
             state = messages.operator_not_ready(name, operator.replicas)
             meaning, next_step = messages.OPERATOR_NOT_READY_MEANING, messages.look_at_operator(operator.namespace)
             yield Finding(Level.PROBLEM, Topic.INSTALLATION, state, meaning, next_step)
+        elif facts.leading_in == []:
+            state, next_step = messages.no_leader(name), messages.look_at_operator(operator.namespace)
+            yield Finding(Level.PROBLEM, Topic.INSTALLATION, state, messages.OPERATOR_NOT_READY_MEANING, next_step)
+            continue
         if operator.version and minor_version(operator.version) != minor_version(facts.plugin_version):
             state = messages.version_skew(facts.plugin_version, name, operator.version)
             yield Finding(Level.WARNING, Topic.INSTALLATION, state, next_step=messages.MATCH_VERSIONS)

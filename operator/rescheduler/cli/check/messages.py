@@ -165,9 +165,19 @@ def operator_not_ready(operator: str, replicas: int) -> str:
     return f"operator {operator} is not Ready: 0 of {_count(replicas, 'pod')}"
 
 
+def no_leader(operator: str) -> str:
+    """Return that no process of the operator leads."""
+    return f"operator {operator} has Ready pods, but no process renews its Lease"
+
+
+def operator_leads(namespaces: Sequence[str]) -> str:
+    """Return that an operator works whose Deployment is not found."""
+    return f"an operator leads in namespace {', '.join(namespaces)}; no Deployment of it is found"
+
+
 def look_at_operator(namespace: str) -> str:
     """Return how to look at the pods of the operator."""
-    return f"{_LIST_OPERATOR_PODS.format(namespace)}; or send a report: kubectl reschedule report"
+    return f"{_LIST_OPERATOR_PODS.format(namespace)}; or write a report: kubectl reschedule report"
 
 
 def version_skew(plugin: str, operator: str, version: str) -> str:

@@ -83,6 +83,18 @@ def test_an_operator_without_ready_pods_is_a_problem() -> None:
     assert levels(found) == [Level.PROBLEM]
 
 
+def test_ready_pods_without_a_leader_are_a_problem() -> None:
+    found = list(find_installation(facts(leading_in=[])))
+    assert levels(found) == [Level.PROBLEM]
+    assert "no process renews its Lease" in found[0].state
+    assert levels(list(find_installation(facts(leading_in=["sys"])))) == [Level.OK]
+
+
+def test_an_operator_outside_the_cluster_is_found_by_its_lease() -> None:
+    found = list(find_installation(facts(operators=(), leading_in=["sys"])))
+    assert levels(found) == [Level.OK]
+
+
 def test_crds_without_operator_or_policy_are_warnings() -> None:
     found = list(find_installation(facts(operators=(), policies=())))
     assert levels(found) == [Level.WARNING, Level.WARNING]
