@@ -19,8 +19,8 @@ from rescheduler.cli.printer import print_data
 _MAX_OBJECTS = 5
 """The text output names this many objects of a finding. The JSON has all."""
 _MIN_WIDTH, _MAX_WIDTH = 60, 110
-_COMMAND = re.compile(r"(?:(?<=: )|(?<=\()|(?<=`))kubectl(?: [^\s;)`]+)+")
-"""A command in a sentence: it follows a colon, a parenthesis or a backtick."""
+_COMMAND = re.compile(r"(?:(?<=: )|(?<=> )|(?<=\()|(?<=`))kubectl(?: [^\s;)`]+)+")
+"""A command in a sentence: it follows a colon, the arrow, a parenthesis or a backtick."""
 _UNBROKEN_SPACE = "\N{NO-BREAK SPACE}"
 
 

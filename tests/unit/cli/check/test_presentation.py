@@ -33,6 +33,12 @@ def test_lines_keep_the_width_and_never_break_a_command() -> None:
     assert [line for line in text[1:-1] if len(line) > 60 and command_line not in line] == []
 
 
+def test_a_next_step_that_begins_with_a_command_is_not_broken() -> None:
+    command = "kubectl get pods -n a-namespace -l app.kubernetes.io/name=rescheduler"
+    text = presentation.as_text(FACTS, [Finding(Level.NOTE, Topic.PODS, "a", next_step=f"{command}; or wait")], 60)
+    assert any(f"{command};" in line for line in text)
+
+
 def test_the_first_line_says_what_is_installed() -> None:
     assert (
         presentation.as_text(FACTS, [], 80)[0] == "Kubernetes v1.37.2, 0 nodes, 0 pods. Rescheduler is not installed."
