@@ -6,8 +6,8 @@ RUN := PYTHONPATH=operator:tests $(BIN)/python
 COVERAGE_FLOOR := 93
 IMAGE ?= ghcr.io/rescheduler-dev/rescheduler:0.1.0
 
-.PHONY: demo test test-crash test-real catalogue lint bench manifests plugin image cluster cluster-down binaries lock \
-	release release-check clean
+.PHONY: demo test test-crash test-real catalogue lint bench docs manifests plugin image cluster cluster-down binaries \
+	lock release release-check clean
 
 demo: $(VENV)/ready
 	@$(RUN) -m harness.demo $(if $(KEEP),--keep)
@@ -46,6 +46,11 @@ lint: $(VENV)/ready binaries
 bench: $(VENV)/bench-ready binaries
 	PYTHONPATH=operator:tests:. $(BIN)/python -m bench.run $(ONLY)
 
+# A broken link or anchor fails. The site needs no other host: python3 -m http.server -d build/docs/html
+docs: $(VENV)/docs-ready
+	@$(RUN) -m harness.site build/docs
+	@cd build/docs && $(CURDIR)/$(BIN)/zensical build --strict
+
 manifests: $(VENV)/ready binaries
 	$(RUN) -m rescheduler.api.crds manifests/crds manifests/chart/crds
 	$(RUN) -m harness.state_diagram
@@ -77,6 +82,8 @@ lock:
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/plugin.txt
 	uv pip compile -q --group bench --constraint requirements/dev.txt --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/bench.txt
+	uv pip compile -q --group docs --constraint requirements/dev.txt --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/docs.txt
 
 # Write VERSION into every file that names it. The commit, the tag and the push stay with you: it prints the commands.
 release: $(VENV)/ready binaries
@@ -99,6 +106,10 @@ $(VENV)/ready: requirements/dev.txt pyproject.toml
 
 $(VENV)/bench-ready: requirements/bench.txt $(VENV)/ready
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@touch $@
+
+$(VENV)/docs-ready: requirements/docs.txt $(VENV)/ready
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
 	@touch $@
 
 clean: cluster-down
