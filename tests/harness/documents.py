@@ -1,11 +1,20 @@
 """The pages of the repository as tests read them: headings, links and blocks of code."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).parents[2]
+SHELLS = ("bash", "console", "sh", "shell")
+_PROGRAM = re.compile(
+    r"(?:[A-Za-z_]+=\S* *)*(?:cosign|curl|docker|helm|kind|kubectl|make|pip|python3?|rescheduler)\b|\w+="
+)
+"""How a block without a language begins that has commands."""
 _FENCE = re.compile(r"^(\s*)```(\w*)\s*$")
 _HEADING = re.compile(r"^#{1,6} (.+)$")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -92,3 +101,46 @@ def _indented(lines: list[str]) -> Iterator[str]:
             return
         else:
             waiting.append(line)
+
+
+def commands(block: Block) -> list[str]:
+    """Return the commands of a block: of a session only what follows the prompt `$ `."""
+    prompted = any(line.startswith("$ ") for line in block.lines)
+    if not prompted and block.language not in SHELLS and not (block.language == "" and _is_script(block)):
+        return []
+    found: list[str] = []
+    for line in block.lines:
+        if found and _is_open(found[-1]):
+            found[-1] += f"\n{line}"
+        elif line.startswith("$ "):
+            found.append(line.removeprefix("$ "))
+        elif not prompted and line.strip() and not line.startswith("#"):
+            found.append(line.strip())
+    return found
+
+
+def objects(block: Block) -> list[Any]:
+    """Return the YAML documents of a block that are mappings or lists; no document if the block is no YAML."""
+    if block.language not in ("", "yaml"):
+        return []
+    try:
+        found = list(yaml.safe_load_all(block.text))
+    except yaml.YAMLError:
+        return []
+    return [each for each in found if isinstance(each, (dict, list))]
+
+
+def _is_script(block: Block) -> bool:
+    first = next((line for line in block.lines if line.strip() and not line.startswith("#")), "")
+    return bool(_PROGRAM.match(first.strip()))
+
+
+def _is_open(command: str) -> bool:
+    """Whether the next line belongs to the command."""
+    if command.rstrip().endswith(("\\", "&&", "|")):
+        return True
+    try:
+        shlex.split(command, comments=True)
+    except ValueError:
+        return True
+    return False

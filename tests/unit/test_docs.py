@@ -2,6 +2,7 @@
 
 import pytest
 
+import documented_commands
 from harness import documents, site
 
 ROOT = documents.ROOT
@@ -13,6 +14,45 @@ PAGES = {page: documents.read(page) for page in FILES if page.endswith(".md")}
 def test_each_link_leads_to_a_file_and_a_heading(page: str) -> None:
     broken = [link for link in PAGES[page].links if "://" not in link and not _resolves(page, link)]
     assert broken == []
+
+
+def test_each_command_is_run_by_a_test_or_marked_as_not_run() -> None:
+    """A new command that is not of kubectl needs a row in tests/documented_commands.py."""
+    found = {
+        command: page for page, document in PAGES.items() for b in document.blocks for command in documents.commands(b)
+    }
+    assert {command: page for command, page in found.items() if documented_commands.mark(command) is None} == {}
+
+
+def test_each_row_of_a_command_names_a_test_or_a_reason() -> None:
+    rows = [where for _, where in documented_commands.MARKED]
+    assert [w for w in rows if not w.startswith("not run: ") and not (ROOT / w).is_file()] == []
+
+
+def test_each_block_without_a_language_is_of_a_known_kind() -> None:
+    """Otherwise a command of an unknown program would pass unseen. Name the language of other blocks, such as text."""
+    known = (*documented_commands.DIAGRAMS, *documented_commands.OUTPUT)
+    blocks = [b for document in PAGES.values() for b in document.blocks if not b.language]
+    unknown = [
+        f"{b.page}:{b.line}"
+        for b in blocks
+        if not documents.commands(b) and not documents.objects(b) and not b.text.startswith(known)
+    ]
+    assert unknown == []
+
+
+def test_commands_are_read_from_scripts_and_sessions() -> None:
+    def read(*lines: str, language: str = "") -> list[str]:
+        return documents.commands(documents.Block("page", 1, language, lines))
+
+    assert read("$ kubectl get nd", "NAME   NODE", "$ kubectl get rsp") == ["kubectl get nd", "kubectl get rsp"]
+    assert read("kubectl get nd \\", "  -o wide", "kubectl get -o jsonpath='{", "}'") == [
+        "kubectl get nd \\\n  -o wide",
+        "kubectl get -o jsonpath='{\n}'",
+    ]
+    assert read("talosctl reboot", language="sh") == ["talosctl reboot"]
+    assert read("NODE   PHASE") == []
+    assert documented_commands.mark("talosctl reboot") is None
 
 
 def _resolves(page: str, link: str) -> bool:
