@@ -46,25 +46,6 @@ def programs(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> d
     return os.environ | {"PATH": path, "KUBECONFIG": str(plane.kubeconfig), "PYTHONPATH": "operator", "EDITOR": "true"}
 
 
-def test_each_command_of_the_pages_works(programs: dict[str, str]) -> None:
-    listed = (_filled(command) for block in BLOCKS for command in documents.commands(block) if mark(command) == HERE)
-    failed = {}
-    # A page may delete what another page reads.
-    for command in sorted(dict.fromkeys(listed), key=lambda command: ("kubectl delete" in command, " -l " in command)):
-        run = ["bash", "-o", "pipefail", "-c", command]
-        done = subprocess.run(run, cwd=ROOT, env=programs, capture_output=True, text=True, timeout=60, check=False)
-        if done.returncode:
-            failed[command] = done.stdout + done.stderr
-    assert failed == {}
-
-
-def _filled(command: str) -> str:
-    """Return the command with examples for its placeholders."""
-    for placeholder, example in EXAMPLES.items():
-        command = command.replace(placeholder, example)
-    return command
-
-
 def test_each_object_of_the_pages_is_accepted(plane: ControlPlane) -> None:
     samples = (ROOT / "manifests" / "samples").glob("*.yaml")
     found: list[tuple[str, Any]] = [(f.name, each) for f in samples for each in yaml.safe_load_all(f.read_text())]
@@ -77,3 +58,49 @@ def test_each_object_of_the_pages_is_accepted(plane: ControlPlane) -> None:
             if "(server dry run)" not in said:
                 refused[place] = said
     assert refused == {}
+
+
+def test_each_command_of_the_pages_works(plane: ControlPlane, programs: dict[str, str]) -> None:
+    """Run page by page; each page begins with a NodeDrain of n1. Deletions come last."""
+    pages: dict[str, list[str]] = {}
+    for block in BLOCKS:
+        pages.setdefault(block.page, []).extend(c for c in documents.commands(block) if mark(c) == HERE)
+    failed: dict[str, str] = {}
+    done: set[str] = set()
+
+    def run(command: str) -> None:
+        if command not in done or " annotate " in command:
+            shell = ["bash", "-o", "pipefail", "-c", command]
+            found = subprocess.run(
+                shell, cwd=ROOT, env=programs, capture_output=True, text=True, timeout=90, check=False
+            )
+            if found.returncode:
+                failed[command] = found.stdout + found.stderr
+        done.add(command)
+
+    for commands in pages.values():
+        until(lambda: _drained_by_hand(plane), "a NodeDrain for the node that the pages name")
+        for command in commands:
+            if "kubectl delete" not in command:
+                run(_filled(command))
+        plane.kubectl("annotate", "node", "--all", "rescheduler.dev/maintenance-")
+    deletes = {c for commands in pages.values() for c in commands if "kubectl delete" in c}
+    for command in sorted(deletes, key=lambda command: (" -f " in command, " -l " in command)):
+        run(_filled(command))
+    assert failed == {}
+
+
+def _drained_by_hand(plane: ControlPlane) -> bool:
+    """Request the drain; return whether a NodeDrain is there that nobody has deleted."""
+    spec = {"nodeName": "n1", "requests": [{"reason": "Manual", "message": "docs"}]}
+    plane.apply(
+        {"apiVersion": "rescheduler.dev/v1alpha1", "kind": "NodeDrain", "metadata": {"name": "n1"}, "spec": spec}
+    )
+    return "deletionTimestamp" not in plane.get("nodedrain", "n1")["metadata"]
+
+
+def _filled(command: str) -> str:
+    """Return the command with examples for its placeholders."""
+    for placeholder, example in EXAMPLES.items():
+        command = command.replace(placeholder, example)
+    return command

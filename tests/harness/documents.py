@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 SHELLS = ("bash", "console", "sh", "shell")
 _PROGRAM = re.compile(
-    r"(?:[A-Za-z_]+=\S* *)*(?:cosign|curl|docker|helm|kind|kubectl|make|pip|python3?|rescheduler)\b|\w+="
+    r"(?:[A-Za-z_]+=\S* *)*(?:cosign|curl|docker|helm|kind|kubectl|make|pip|python3?|rescheduler|ssh)\b|\w+="
 )
 """How a block without a language begins that has commands."""
 _FENCE = re.compile(r"^(\s*)```(\w*)\s*$")

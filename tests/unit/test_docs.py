@@ -4,6 +4,8 @@ import pytest
 
 import documented_commands
 from harness import documents, site
+from rescheduler.api.drains import BlockerClass
+from rescheduler.core.model.wait_reasons import ProgressingReason
 
 ROOT = documents.ROOT
 FILES = site.tracked()
@@ -41,6 +43,13 @@ def test_each_block_without_a_language_is_of_a_known_kind() -> None:
     assert unknown == []
 
 
+def test_no_block_is_inside_a_list() -> None:
+    """The site would show such a block as text."""
+    assert [
+        f"{b.page}:{b.line}" for d in PAGES.values() for b in d.blocks if not b.language and b.text.startswith(" ")
+    ] == []
+
+
 def test_commands_are_read_from_scripts_and_sessions() -> None:
     def read(*lines: str, language: str = "") -> list[str]:
         return documents.commands(documents.Block("page", 1, language, lines))
@@ -53,6 +62,20 @@ def test_commands_are_read_from_scripts_and_sessions() -> None:
     assert read("talosctl reboot", language="sh") == ["talosctl reboot"]
     assert read("NODE   PHASE") == []
     assert documented_commands.mark("talosctl reboot") is None
+
+
+@pytest.mark.parametrize("page", ["docs/troubleshooting.md", "docs/reference/blockers.md"])
+def test_each_class_of_a_blocker_has_a_row(page: str) -> None:
+    assert {each for each in BlockerClass if not _has_row(page, each)} == set()
+
+
+@pytest.mark.parametrize("page", ["docs/troubleshooting.md", "docs/reference/conditions.md"])
+def test_each_reason_to_wait_has_a_row(page: str) -> None:
+    assert {each for each in ProgressingReason if not _has_row(page, each)} == set()
+
+
+def _has_row(page: str, word: str) -> bool:
+    return any(line.startswith((f"| `{word}` |", f"| [`{word}`](")) for line in PAGES[page].prose)
 
 
 def _resolves(page: str, link: str) -> bool:
