@@ -20,7 +20,7 @@ MARKED: tuple[tuple[str, str], ...] = (
     (r"make image|docker |kind ", "not run: needs Docker"),
     (r"pip install", "not run: make test installs the package in the same way"),
     (r"python3 -m http.server", "not run: never ends"),
-    (r"ssh ", "not run: needs a machine to reboot"),
+    (r"ssh |until ", "not run: needs a machine to reboot"),
     (r"node=|uid=|boot=|fence_ipmilan", "not run: needs a machine to power off"),
     (r"kubectl delete crd ", "tests/e2e/test_uninstall.py"),
     (r"kubectl .* (-w|--watch)\b", "not run: never ends"),

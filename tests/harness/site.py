@@ -15,6 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = ROOT / "docs" / "site.toml"
+STYLE = "docs/site.css"
 HOME = "README.md"
 PROJECT = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "SUPPORT.md", "GOVERNANCE.md", "ROADMAP.md")
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -83,7 +84,7 @@ def main(folder: Path) -> None:
     """Copy the pages and all files that they link to, and write the settings."""
     found = pages(tracked())
     shutil.rmtree(folder, ignore_errors=True)
-    for file in sorted({*found, *(file for page in found for file in linked_files(page))}):
+    for file in sorted({STYLE, *found, *(file for page in found for file in linked_files(page))}):
         target = folder / "pages" / ("index.md" if file == HOME else file)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / file, target)
