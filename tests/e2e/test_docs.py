@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,11 +65,13 @@ def test_each_command_of_the_pages_works(plane: ControlPlane, programs: dict[str
     """Run page by page; each page begins with a NodeDrain of n1. Deletions come last."""
     pages: dict[str, list[str]] = {}
     for block in BLOCKS:
-        pages.setdefault(block.page, []).extend(c for c in documents.commands(block) if mark(c) == HERE)
+        if found := [c for c in documents.commands(block) if mark(c) == HERE]:
+            pages.setdefault(block.page, []).extend(found)
     failed: dict[str, str] = {}
     done: set[str] = set()
 
-    def run(command: str) -> None:
+    def run(documented: str) -> None:
+        command = re.sub(r" +# [^\n]*$", "", documented)
         if command not in done or " annotate " in command:
             shell = ["bash", "-o", "pipefail", "-c", command]
             found = subprocess.run(
@@ -84,6 +87,8 @@ def test_each_command_of_the_pages_works(plane: ControlPlane, programs: dict[str
             if "kubectl delete" not in command:
                 run(_filled(command))
         plane.kubectl("annotate", "node", "--all", "rescheduler.dev/maintenance-")
+    # As `rescheduler cleanup` does: without the operator, the finalizers would keep the CRDs.
+    plane.kubectl("delete", "nodedrains", "--all")
     deletes = {c for commands in pages.values() for c in commands if "kubectl delete" in c}
     for command in sorted(deletes, key=lambda command: (" -f " in command, " -l " in command)):
         run(_filled(command))
@@ -96,7 +101,8 @@ def _drained_by_hand(plane: ControlPlane) -> bool:
     plane.apply(
         {"apiVersion": "rescheduler.dev/v1alpha1", "kind": "NodeDrain", "metadata": {"name": "n1"}, "spec": spec}
     )
-    return "deletionTimestamp" not in plane.get("nodedrain", "n1")["metadata"]
+    path = "jsonpath={.kind} {.metadata.deletionTimestamp}"
+    return plane.kubectl("get", "nodedrain", "n1", "-o", path, check=False).strip() == "NodeDrain"
 
 
 def _filled(command: str) -> str:
