@@ -37,7 +37,7 @@ lint: $(VENV)/ready binaries
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=operator $(BIN)/lint-imports
-	$(RUN) -m rescheduler.api.crds --check manifests/crds manifests/chart/crds
+	$(RUN) -m rescheduler.api.crds --check manifests/crds manifests/chart/templates/crds
 	$(RUN) -m harness.state_diagram --check
 	$(RUN) -m harness.language
 	HELM=$$($(RUN) -m harness binaries)/helm $(RUN) manifests/render.py --check
@@ -52,7 +52,7 @@ docs: $(VENV)/docs-ready
 	@cd build/docs && $(CURDIR)/$(BIN)/zensical build --strict
 
 manifests: $(VENV)/ready binaries
-	$(RUN) -m rescheduler.api.crds manifests/crds manifests/chart/crds
+	$(RUN) -m rescheduler.api.crds manifests/crds manifests/chart/templates/crds
 	$(RUN) -m harness.state_diagram
 	HELM=$$($(RUN) -m harness binaries)/helm $(RUN) manifests/render.py
 

@@ -29,6 +29,7 @@ def render(helm: str) -> str:
         NAMESPACE,
         "--api-versions",
         MUTATING,
+        "--set=crds.enabled=false",
     ]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603 - no argument comes from outside
     documents = [

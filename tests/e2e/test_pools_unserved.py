@@ -13,13 +13,14 @@ from harness.waiting import until
 from rescheduler.api import names
 
 SPACE = "old"
+_NO_CRDS = ("--set", "crds.enabled=false")
 
 
 def _install(plane: ControlPlane) -> Path:
     """Install as helm does on such a server: without the policies of pools."""
     plane.kubectl("apply", "--server-side", "-f", str(ROOT / "manifests" / "crds"))
     plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-    rendered = helm("template", "rescheduler", str(CHART), "-n", NAMESPACE, "--no-hooks").stdout
+    rendered = helm("template", "rescheduler", str(CHART), "-n", NAMESPACE, "--no-hooks", *_NO_CRDS).stdout
     left_out = ("Deployment", "PodDisruptionBudget", "Service", "ReschedulePolicy")
     made = [d for d in yaml.safe_load_all(rendered) if d and d["kind"] not in left_out]
     plane.apply(workloads.namespace(NAMESPACE), *made)

@@ -8,7 +8,6 @@ from pathlib import Path
 import yaml
 
 import unit
-from rescheduler.api.crds import manifests
 from rescheduler.kube.preflight import REQUIRED_PERMISSIONS
 
 ROOT = Path(__file__).parents[2]
@@ -19,12 +18,6 @@ PLACEMENT_PARSERS = ("pod_affinity", "pod_requirements", "pod_snapshot", "succes
 def test_the_standard_librarys_operator_is_not_shadowed() -> None:
     assert not (ROOT / "operator" / "__init__.py").exists()
     assert "rescheduler" not in str(operator.__file__)
-
-
-def test_the_crds_are_as_generated() -> None:
-    for name, text in manifests().items():
-        assert (ROOT / "manifests" / "crds" / name).read_text() == text
-        assert (ROOT / "manifests" / "chart" / "crds" / name).read_text() == text
 
 
 def test_the_cluster_role_grants_what_is_called_and_no_more() -> None:

@@ -1,0 +1,88 @@
+"""Helm upgrades a release of an older chart while a drain is in flight, and uninstalls in the middle of one.
+
+`charts/crds-in-folder.tgz` is the chart of an earlier commit. It has its CRDs in the folder `crds`, which helm installs
+once and never upgrades.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import ControlPlane, workloads
+from harness.observer import Observer
+from harness.operators import CHART, NAMESPACE, Operator, helm
+from harness.waiting import until
+
+OLD_CHART = Path(__file__).parent / "charts" / "crds-in-folder.tgz"
+SPACE = "shop"
+_ACCOUNT = f"--serviceaccount={NAMESPACE}:rescheduler"
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[ControlPlane]:
+    with ControlPlane.start() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def observer(plane: ControlPlane) -> Observer:
+    return Observer(plane.kubeconfig)
+
+
+def run_helm(plane: ControlPlane, *arguments: str) -> str:
+    result = helm(*arguments, "-n", NAMESPACE, kubeconfig=plane.kubeconfig)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def status_fields(plane: ControlPlane) -> set[str]:
+    (version,) = plane.get("crd", "nodedrains.rescheduler.dev")["spec"]["versions"]
+    return set(version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"])
+
+
+def start_drain(plane: ControlPlane, observer: Observer) -> str:
+    """Annotate a node with a pod that nothing recreates; return the node when this pod blocks its drain."""
+    node, other = plane.add_nodes(2, prefix="upgrade-")
+    plane.kubectl("cordon", other)
+    plane.apply(
+        workloads.namespace(SPACE),
+        workloads.deployment("web", 2, SPACE),
+        workloads.bare_pod("unmanaged", SPACE),
+    )
+    until(lambda: observer.ready(SPACE, "web") == 2 and observer.ready(SPACE, "unmanaged") == 1, "the pods to run")
+    plane.kubectl("uncordon", other)
+    plane.kubectl("annotate", "node", node, "rescheduler.dev/maintenance=upgrade")
+    until(lambda: observer.phase(node) == "Blocked", lambda: f"the drain to be held ({observer.drain(node)})")
+    return str(node)
+
+
+def test_an_upgrade_takes_over_the_crds_of_an_older_chart_in_the_middle_of_a_drain(
+    plane: ControlPlane, observer: Observer, tmp_path: Path
+) -> None:
+    run_helm(plane, "install", "rescheduler", str(OLD_CHART), "--create-namespace")
+    # The operator of today may need rights that the older chart does not grant.
+    plane.kubectl("create", "clusterrolebinding", "older", "--clusterrole=cluster-admin", _ACCOUNT)
+    plane.kubectl("patch", "rsp", "default", "--type=merge", "-p", '{"spec":{"maintenance":{"maxConcurrent":3}}}')
+    assert "cameBack" not in status_fields(plane)
+    identity = plane.identity_kubeconfig(NAMESPACE, "rescheduler")
+    with Operator(identity, tmp_path / "older.log"):
+        node = start_drain(plane, observer)
+        before: Any = plane.get("nodedrain", node)
+        refused = helm("upgrade", "rescheduler", str(CHART), "-n", NAMESPACE, kubeconfig=plane.kubeconfig)
+        assert "invalid ownership metadata" in refused.stderr
+        run_helm(plane, "upgrade", "rescheduler", str(CHART), "--take-ownership")
+    assert "cameBack" in status_fields(plane)
+    assert plane.get("rsp", "default")["spec"]["maintenance"]["maxConcurrent"] == 3
+    plane.kubectl("delete", "clusterrolebinding", "older")
+    with Operator(identity, tmp_path / "newer.log"):
+        assert plane.get("nodedrain", node)["metadata"]["uid"] == before["metadata"]["uid"]
+        assert observer.node(node)["spec"]["unschedulable"]
+        plane.kubectl("delete", "pod", "unmanaged", "-n", SPACE)
+        until(lambda: observer.phase(node) == "Drained", lambda: f"the drain to end ({observer.drain(node)})")
+        plane.kubectl("annotate", "node", node, "rescheduler.dev/maintenance-")
+        until(lambda: observer.drain(node) is None, "the NodeDrain to be gone")
+    assert not observer.node(node)["spec"].get("unschedulable")
+    run_helm(plane, "upgrade", "rescheduler", str(CHART))
+    plane.kubectl("delete", "namespace", SPACE)
