@@ -48,12 +48,14 @@ class Options:
         metrics_port: port of `/metrics`; 0 means any free port.
         health_port: port of `/healthz` and `/readyz`; 0 means any free port.
         cleanup: undo all changes in the cluster and end.
+        deployment: name of the operator's Deployment, which the cleanup scales to 0.
     """
 
     namespace: str = "rescheduler-system"
     metrics_port: int = 8080
     health_port: int = 8081
     cleanup: bool = False
+    deployment: str = "rescheduler"
 
 
 class NoDiffBase(kopf.AnnotationsDiffBaseStorage):
@@ -222,7 +224,7 @@ class App:
 
     async def _run_cleanup(self) -> None:
         """Undo all changes in the cluster once, within the time limit; then end."""
-        run = cleanup.Cleanup(self.client, self.store, self.manager, self.options.namespace)
+        run = cleanup.Cleanup(self.client, self.store, self.manager, self.options.namespace, self.options.deployment)
         try:
             async with asyncio.timeout(cleanup.TIMEOUT):
                 await self._undo_as_leader(run)
@@ -342,7 +344,8 @@ async def run(options: Options) -> str:
     connect = partial(Client, await load_config(), reload=load_config)
     app = App(connect, options, clock=Clock(), identity=own_identity())
     try:
-        await preflight.check(app.client, options.namespace, cleanup=options.cleanup)
+        scaled = options.deployment if options.cleanup else ""
+        await preflight.check(app.client, options.namespace, scaled_deployment=scaled)
     except ConfigError:
         await app.client.close()
         raise

@@ -96,20 +96,38 @@ def test_the_operators_pods_start_where_their_priority_class_is_limited(plane: C
     assert "insufficient quota to match these scopes" in said
 
 
-def test_a_second_installation_is_refused_and_told_of_the_first(plane: ControlPlane) -> None:
-    """Two installations would write to the same nodes and pods, and refuse each other's writes by policy."""
-    more = ("--create-namespace", "--set", "defaultPolicy.enabled=false")
+@pytest.mark.parametrize("values", ["crds.enabled=true", "crds.enabled=false,fullnameOverride=other"])
+def test_a_second_installation_is_refused_and_told_of_the_first(plane: ControlPlane, values: str) -> None:
+    """Two installations would write to the same nodes and pods, and refuse each other's writes by policy.
+
+    Whatever its names, the second one has the same admission policies.
+    """
+    more = ("--create-namespace", "--set", f"defaultPolicy.enabled=false,{values}")
     result = helm("install", "other", str(CHART), "-n", "other", *more, kubeconfig=plane.kubeconfig)
     assert result.returncode != 0
-    assert 'ClusterRole "rescheduler"' in result.stderr
+    assert "exists and cannot be imported into the current release" in result.stderr
     assert f'current value is "{NAMESPACE}"' in result.stderr
 
 
 def test_a_users_edit_of_the_default_policy_survives_an_upgrade(plane: ControlPlane) -> None:
+    """The first installation made the policy by a hook, because helm did not know its kind; the upgrade owns it."""
+    uid = plane.get("rsp", "default")["metadata"]["uid"]
     plane.kubectl("patch", "rsp", "default", "--type=merge", "-p", '{"spec":{"maintenance":{"maxConcurrent":3}}}')
-    result = helm("upgrade", "rescheduler", str(CHART), "-n", NAMESPACE, kubeconfig=plane.kubeconfig)
-    assert result.returncode == 0, result.stderr
-    assert plane.get("rsp", "default")["spec"]["maintenance"]["maxConcurrent"] == 3
+    for values in ((), ("--set", "defaultPolicy.spec.maintenance.maxUnavailable=20%")):
+        result = helm("upgrade", "rescheduler", str(CHART), "-n", NAMESPACE, *values, kubeconfig=plane.kubeconfig)
+        assert result.returncode == 0, result.stderr
+    policy = plane.get("rsp", "default")
+    assert policy["metadata"]["uid"] == uid
+    maintenance = policy["spec"]["maintenance"]
+    assert (maintenance["maxConcurrent"], maintenance["maxUnavailable"]) == (3, "20%")
+
+
+def test_the_api_server_checks_the_fields_of_the_default_policy(plane: ControlPlane) -> None:
+    wrong = ("--set", "defaultPolicy.spec.mode=Sometimes")
+    result = helm("upgrade", "rescheduler", str(CHART), "-n", NAMESPACE, *wrong, kubeconfig=plane.kubeconfig)
+    assert result.returncode != 0
+    assert 'Unsupported value: "Sometimes"' in result.stderr
+    assert plane.get("rsp", "default")["spec"]["mode"] == "Enforce"
 
 
 def test_the_operators_pods_meet_pod_security_restricted(plane: ControlPlane) -> None:
@@ -123,6 +141,14 @@ def test_the_plain_manifest_is_accepted(plane: ControlPlane) -> None:
     assert "error" not in said.lower()
 
 
+@pytest.mark.parametrize("platform", sorted((ROOT / "manifests" / "values").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_api_server_accepts_the_example_of_each_platform(plane: ControlPlane, platform: Path) -> None:
+    made = helm("template", "rescheduler", str(CHART), "-n", NAMESPACE, "--no-hooks", "-f", str(platform)).stdout
+    said = plane.kubectl("apply", "--dry-run=server", "-f", "-", input=made, check=False)
+    assert "deployment.apps/rescheduler configured" in said
+    assert "error" not in said.lower()
+
+
 def test_uninstalling_runs_the_cleanup_and_leaves_nothing_but_the_crds(plane: ControlPlane) -> None:
     """The simulated node pretends to run the hook's pod; the crash tests cover the program."""
     result = helm("uninstall", "rescheduler", "-n", NAMESPACE, "--timeout=60s", kubeconfig=plane.kubeconfig)
@@ -132,3 +158,13 @@ def test_uninstalling_runs_the_cleanup_and_leaves_nothing_but_the_crds(plane: Co
     admission = [f"{kind}admissionpolic{end}" for kind in ("validating", "mutating") for end in ("y", "ybinding")]
     for kind in ("clusterrole", *admission, "rsp"):
         assert "rescheduler" not in plane.kubectl("get", kind, "-o", "name").replace("rescheduler.dev/", ""), kind
+
+
+def test_an_uninstall_right_after_the_first_installation_leaves_no_policy(plane: ControlPlane) -> None:
+    """Helm does not own the objects of hooks: without the hook before the uninstall, the policy would stay."""
+    plane.kubectl("delete", "crd", "--all")
+    commands = (("install", "rescheduler", str(CHART)), ("uninstall", "rescheduler", "--timeout=60s"))
+    for command, left in zip(commands, (["default"], []), strict=True):
+        result = helm(*command, "-n", NAMESPACE, kubeconfig=plane.kubeconfig)
+        assert result.returncode == 0, result.stderr
+        assert [policy["metadata"]["name"] for policy in plane.get("rsp")["items"]] == left

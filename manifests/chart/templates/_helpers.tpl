@@ -1,5 +1,14 @@
+{{- define "rescheduler.name" -}}
+{{ .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- /* The name of all objects. It has no release name: a cluster has one installation. */}}
+{{- define "rescheduler.fullname" -}}
+{{ .Values.fullnameOverride | default (include "rescheduler.name" .) | trunc 50 | trimSuffix "-" }}
+{{- end }}
+
 {{- define "rescheduler.selector" -}}
-app.kubernetes.io/name: rescheduler
+app.kubernetes.io/name: {{ include "rescheduler.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
@@ -8,11 +17,107 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "rescheduler.serviceAccount" -}}
+{{ .Values.serviceAccount.name | default (include "rescheduler.fullname" .) }}
+{{- end }}
+
+{{- define "rescheduler.cleanupServiceAccount" -}}
+{{ include "rescheduler.fullname" . }}-cleanup
 {{- end }}
 
 {{- /* The identities of the operator: its ServiceAccount, and that of the hook before an uninstall. */}}
 {{- define "rescheduler.identities" -}}
-["system:serviceaccount:{{ .Release.Namespace }}:rescheduler", "system:serviceaccount:{{ .Release.Namespace }}:rescheduler-cleanup"]
+["system:serviceaccount:{{ .Release.Namespace }}:{{ include "rescheduler.serviceAccount" . }}", "system:serviceaccount:{{ .Release.Namespace }}:{{ include "rescheduler.cleanupServiceAccount" . }}"]
+{{- end }}
+
+{{- /* Both identities as subjects of a binding. */}}
+{{- define "rescheduler.subjects" -}}
+- {kind: ServiceAccount, name: {{ include "rescheduler.serviceAccount" . }}, namespace: {{ .Release.Namespace }}}
+- {kind: ServiceAccount, name: {{ include "rescheduler.cleanupServiceAccount" . }}, namespace: {{ .Release.Namespace }}}
+{{- end }}
+
+{{- define "rescheduler.image" -}}
+{{- $image := .Values.image }}
+{{- with $image.registry }}{{ . }}/{{ end }}{{ $image.repository }}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default .Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{- define "rescheduler.imagePullSecrets" -}}
+{{- with concat .Values.imagePullSecrets ((.Values.global).imagePullSecrets | default list) }}
+imagePullSecrets:
+{{- range . }}
+- name: {{ if kindIs "string" . }}{{ . }}{{ else }}{{ .name }}{{ end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* The fields of a pod that the operator, the cleanup and the test share. */}}
+{{- define "rescheduler.podSpec" -}}
+automountServiceAccountToken: {{ .Values.serviceAccount.automount }}
+priorityClassName: {{ .Values.priorityClassName | quote }}
+{{- with .Values.podSecurityContext }}
+securityContext: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with include "rescheduler.imagePullSecrets" . }}
+{{- . }}
+{{- end }}
+{{- if .Values.hostNetwork }}
+hostNetwork: true
+{{- end }}
+{{- if not (kindIs "invalid" .Values.hostUsers) }}
+hostUsers: {{ .Values.hostUsers }}
+{{- end }}
+{{- with .Values.dnsPolicy | default (.Values.hostNetwork | ternary "ClusterFirstWithHostNet" "") }}
+dnsPolicy: {{ . }}
+{{- end }}
+{{- with .Values.dnsConfig }}
+dnsConfig: {{- toYaml . | nindent 2 }}
+{{- end }}
+volumes:
+- name: tmp
+  emptyDir: {sizeLimit: 16Mi}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- /* The fields of a container that they share. */}}
+{{- define "rescheduler.container" -}}
+image: {{ include "rescheduler.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+resources: {{- toYaml .Values.resources | nindent 2 }}
+{{- with .Values.securityContext }}
+securityContext: {{- toYaml . | nindent 2 }}
+{{- end }}
+volumeMounts:
+- {name: tmp, mountPath: /tmp}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- /* `true` if the admission policies of pools are installed. */}}
+{{- define "rescheduler.poolPolicies" -}}
+{{- $served := .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy" }}
+{{- if or (eq .Values.pools.policies "always") (and (eq .Values.pools.policies "auto") $served) }}true{{ end }}
+{{- end }}
+
+{{- /* `true` if an optional kind is installed. Call it with: enabled (auto, true or false), kind (group/version/kind), root. */}}
+{{- define "rescheduler.enabled" -}}
+{{- if eq (toString .enabled) "auto" }}
+{{- if .root.Capabilities.APIVersions.Has .kind }}true{{ end }}
+{{- else if .enabled }}true{{ end }}
 {{- end }}
 
 {{- /* Namespaces that are never in a pool. */}}

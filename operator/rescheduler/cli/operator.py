@@ -56,6 +56,7 @@ def run(namespace: str, metrics_port: int, health_port: int, log_format: str) ->
     envvar="POD_NAMESPACE",
     help="Namespace of the operator's Deployment and Lease.",
 )
+@click.option("--deployment", default="rescheduler", show_default=True, help="Name of the operator's Deployment.")
 @click.option(
     "--log-format",
     type=click.Choice(["json", "console"]),
@@ -63,7 +64,7 @@ def run(namespace: str, metrics_port: int, health_port: int, log_format: str) ->
     show_default=True,
     help="Format of the log.",
 )
-def cleanup(namespace: str, log_format: str) -> None:
+def cleanup(namespace: str, deployment: str, log_format: str) -> None:
     """Undo everything before an uninstall.
 
     The command ends all drains, returns released pods, and removes everything that Rescheduler wrote. The log names what
@@ -74,7 +75,7 @@ def cleanup(namespace: str, log_format: str) -> None:
       0  Nothing is left, except what must stay.
       1  Something is left, or the command cannot start.
     """  # noqa: D301 - click reads \b as "do not wrap"
-    _run(log_format, namespace=namespace, metrics_port=0, health_port=0, cleanup=True)
+    _run(log_format, namespace=namespace, deployment=deployment, metrics_port=0, health_port=0, cleanup=True)
 
 
 def _run(log_format: str, **options: Any) -> None:

@@ -72,14 +72,19 @@ def _removed(node: Node, record: NodeRecord | None) -> list[str]:
 class Cleanup:
     """Run of `rescheduler cleanup`."""
 
-    def __init__(self, client: Client, store: Store, manager: ControllerManager, namespace: str) -> None:
+    def __init__(
+        self, client: Client, store: Store, manager: ControllerManager, namespace: str, deployment: str
+    ) -> None:
         self._client, self._store, self._manager, self._namespace = client, store, manager, namespace
+        self._deployment = deployment
         self._leftovers: dict[str, Leftover] = {}
         self._step = CleanupStep.LEASE
 
     async def scale_down(self) -> None:
         """Scale the operator's Deployment to 0, so that the operator does not repeat what the cleanup undoes."""
-        path = f"{paths.in_namespace('apps/v1', self._namespace, 'deployments')}/rescheduler/scale"
+        path = (
+            f"{paths.in_namespace('apps/v1', self._namespace, 'deployments')}/{paths.segment(self._deployment)}/scale"
+        )
 
         async def send() -> None:
             try:
@@ -90,7 +95,7 @@ class Cleanup:
                     raise
                 log.info("cleanup.no_deployment", namespace=self._namespace)
 
-        await self._retry(messages.deployment_leftover(self._namespace), send)
+        await self._retry(messages.deployment_leftover(self._namespace, self._deployment), send)
 
     async def undo(self) -> None:
         """End every drain, return released pods, and clean nodes and namespaces."""

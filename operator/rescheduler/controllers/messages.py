@@ -29,9 +29,9 @@ def drain_state_unknown() -> str:
     return "its status has no condition Progressing"
 
 
-def deployment_leftover(namespace: str) -> tuple[str, str]:
+def deployment_leftover(namespace: str, name: str) -> tuple[str, str]:
     """Return item and command of an operator that could not be stopped."""
-    return "the Deployment rescheduler", f"kubectl scale deployment rescheduler -n {namespace} --replicas=0"
+    return f"the Deployment {name}", f"kubectl scale deployment {name} -n {namespace} --replicas=0"
 
 
 def node_leftover(node: str) -> tuple[str, str]:

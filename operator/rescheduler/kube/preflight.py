@@ -72,8 +72,11 @@ REQUIRED_PERMISSIONS: tuple[RbacPermission, ...] = (
 """Every cluster-wide call of the operator. The chart's ClusterRole grants exactly these permissions."""
 
 
-async def check(client: Client, namespace: str, *, cleanup: bool = False) -> None:
-    """Raise ConfigError if the API server or a permission is missing; `cleanup` needs one more permission."""
+async def check(client: Client, namespace: str, *, scaled_deployment: str = "") -> None:
+    """Raise ConfigError if the API server or a permission is missing.
+
+    `scaled_deployment`: Deployment that the process scales; empty if none.
+    """
     try:
         await client.get("/apis")
     except UnreachableError as error:
@@ -93,7 +96,11 @@ async def check(client: Client, namespace: str, *, cleanup: bool = False) -> Non
     permissions = (
         REQUIRED_PERMISSIONS
         + leases
-        + ((RbacPermission("apps", "deployments/scale", "patch", namespace, "rescheduler"),) if cleanup else ())
+        + (
+            (RbacPermission("apps", "deployments/scale", "patch", namespace, scaled_deployment),)
+            if scaled_deployment
+            else ()
+        )
     )
     allowed = await asyncio.gather(*(_is_allowed(client, permission) for permission in permissions))
     missing = [str(permission) for permission, granted in zip(permissions, allowed, strict=True) if not granted]

@@ -32,7 +32,7 @@ class ReviewingClient(Client):
 
 
 async def test_process_with_all_permissions_may_start() -> None:
-    await preflight.check(ReviewingClient(), "rescheduler-system", cleanup=True)
+    await preflight.check(ReviewingClient(), "rescheduler-system", scaled_deployment="rescheduler")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ async def test_only_the_cleanup_must_be_able_to_stop_the_operator(cleanup: bool)
         await preflight.check(client, "rescheduler-system")
         return
     with pytest.raises(ConfigError, match=r"patch deployments/scale\.apps"):
-        await preflight.check(client, "rescheduler-system", cleanup=True)
+        await preflight.check(client, "rescheduler-system", scaled_deployment="rescheduler")
 
 
 @pytest.mark.parametrize(
