@@ -42,6 +42,12 @@ def status_fields(plane: ControlPlane) -> set[str]:
     return set(version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"])
 
 
+def outdated(observer: Observer, node: str) -> str:
+    """Return the message of the condition `CRDsOutdated`; empty without it."""
+    conditions = (observer.drain(node) or {}).get("status", {}).get("conditions", [])
+    return next((str(c["message"]) for c in conditions if c["type"] == "CRDsOutdated"), "")
+
+
 def start_drain(plane: ControlPlane, observer: Observer) -> str:
     """Annotate a node with a pod that nothing recreates; return the node when this pod blocks its drain."""
     node, other = plane.add_nodes(2, prefix="upgrade-")
@@ -69,6 +75,7 @@ def test_an_upgrade_takes_over_the_crds_of_an_older_chart_in_the_middle_of_a_dra
     identity = plane.identity_kubeconfig(NAMESPACE, "rescheduler")
     with Operator(identity, tmp_path / "older.log"):
         node = start_drain(plane, observer)
+        until(lambda: outdated(observer, node), "the older CRDs to be reported")
         before: Any = plane.get("nodedrain", node)
         refused = helm("upgrade", "rescheduler", str(CHART), "-n", NAMESPACE, kubeconfig=plane.kubeconfig)
         assert "invalid ownership metadata" in refused.stderr
@@ -79,10 +86,13 @@ def test_an_upgrade_takes_over_the_crds_of_an_older_chart_in_the_middle_of_a_dra
     with Operator(identity, tmp_path / "newer.log"):
         assert plane.get("nodedrain", node)["metadata"]["uid"] == before["metadata"]["uid"]
         assert observer.node(node)["spec"]["unschedulable"]
+        until(lambda: not outdated(observer, node), "the report to end")
         plane.kubectl("delete", "pod", "unmanaged", "-n", SPACE)
         until(lambda: observer.phase(node) == "Drained", lambda: f"the drain to end ({observer.drain(node)})")
         plane.kubectl("annotate", "node", node, "rescheduler.dev/maintenance-")
         until(lambda: observer.drain(node) is None, "the NodeDrain to be gone")
+    assert "crd.outdated" in (tmp_path / "older.log").read_text()
+    assert "crd.outdated" not in (tmp_path / "newer.log").read_text()
     assert not observer.node(node)["spec"].get("unschedulable")
     run_helm(plane, "upgrade", "rescheduler", str(CHART))
     plane.kubectl("delete", "namespace", SPACE)

@@ -28,6 +28,19 @@ class Condition(Model):
     )
 
 
+CRDS_OUTDATED = "CRDsOutdated"
+"""Condition of NodeDrains and NamespacePools while CRDs are older than the operator."""
+
+
+def with_crds_outdated(
+    before: Iterable[Condition], message: str | None, generation: int | None, now: datetime
+) -> tuple[Condition, ...]:
+    """Return the conditions with `CRDsOutdated`, or without it if the message is empty; None: it is not known."""
+    if message:
+        return merge(before, {CRDS_OUTDATED: ("True", "FieldsMissing", message)}, generation, now)
+    return tuple(c for c in before if c.type != CRDS_OUTDATED or message is None)
+
+
 def merge(
     before: Iterable[Condition], states: Mapping[str, ConditionState], generation: int | None, now: datetime
 ) -> tuple[Condition, ...]:

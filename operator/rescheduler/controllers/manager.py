@@ -18,6 +18,7 @@ from rescheduler.controllers.rebalance.controller import Rebalancer
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.runtime.work_queue import WorkQueue
+from rescheduler.controllers.store.crd_check import CrdCheck
 from rescheduler.controllers.store.informers import StoreInformers
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
@@ -61,6 +62,7 @@ class ControllerManager:
         self.last_beat_at = deps.clock.monotonic()
         pool_controller.migrations.subscribe(on_released_pods_left=self.orphaned_pods.request_node_scan)
         self.informers = StoreInformers(deps.client, store, self._requeue_all)
+        self._crd_check = CrdCheck(deps.client, store, deps.metrics, self._requeue_all)
         store.subscribe(
             on_change=self._on_change,
             on_eligibility_change=self._on_eligibility_change,
@@ -172,6 +174,7 @@ class ControllerManager:
             group.create_task(self.informers.watch(self._supervisor))
             group.create_task(self._deps.lease_monitor.run(self._supervisor))
             group.create_task(self._supervisor.run_loop("heartbeat", self._record_beat))
+            group.create_task(self._supervisor.run_loop("crds", self._crd_check.step))
 
     async def _record_beat(self) -> float:
         self.last_beat_at = self._clock.monotonic()

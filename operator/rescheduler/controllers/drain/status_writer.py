@@ -20,6 +20,7 @@ from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.write_attempts import WriteAttempts
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
+from rescheduler.controllers.store.unstored_fields import UnstoredFields
 from rescheduler.core.drain import status as drain_status
 from rescheduler.core.eviction import write_refusals
 from rescheduler.core.eviction.write_refusals import WriteFailure, WriteOperation
@@ -49,6 +50,7 @@ class StatusWriter:
         self._name, self._attempts, self._wake = name, attempts, wake
         self._client, self._store, self._clock, self._events = client, store, clock, events
         self._written_at = float("-inf")
+        self._unstored = UnstoredFields[NodeDrainStatus]()
 
     async def write(
         self, status_input: drain_status.StatusInput, evacuation: NodeEvacuation, *, immediately: bool = False
@@ -57,8 +59,14 @@ class StatusWriter:
 
         `immediately`: the next step needs this status, so a failure raises. Other failures are retried later.
         """
-        status_input = replace(status_input, write_failures=self._reportable_failures())
-        wanted, before = drain_status.build(status_input), status_input.drain.status
+        before = self._unstored.add_to(status_input.drain.status)
+        status_input = replace(
+            status_input,
+            drain=status_input.drain.model_copy(update={"status": before}),
+            write_failures=self._reportable_failures(),
+            outdated_crds=self._store.cache.outdated_crds,
+        )
+        wanted = drain_status.build(status_input)
         if wanted == before:
             return
         is_urgent, monotonic = immediately or _urgent_part(wanted) != _urgent_part(before), self._clock.monotonic()
@@ -102,7 +110,9 @@ class StatusWriter:
 
     async def _send_status(self, drain: NodeDrain, wanted: NodeDrainStatus) -> None:
         body = {"metadata": {"resourceVersion": drain.resource_version}, "status": merge_patch(drain.status, wanted)}
-        self._store.put(ResourceKind.DRAIN, await self._client.patch(f"{paths.drain(self._name)}/status", body))
+        raw = await self._client.patch(f"{paths.drain(self._name)}/status", body)
+        self._unstored.record(wanted, raw)
+        self._store.put(ResourceKind.DRAIN, raw)
 
     def _progress_interval(self) -> float:
         """Return the seconds between writes of progress. The store counts the drains, so this runs only for a write."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from rescheduler.api.pools import NamespacePool, PoolBlocker
+from rescheduler.api.pools import NamespacePool, NamespacePoolStatus, PoolBlocker
 from rescheduler.api.scalars import merge_patch
 from rescheduler.controllers.pools.admission_check import AdmissionCheck
 from rescheduler.controllers.pools.events import PoolEvents
@@ -22,6 +22,7 @@ from rescheduler.controllers.runtime.work_queue import WorkQueue
 from rescheduler.controllers.store.conflicts import may_be_outdated, reread
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
+from rescheduler.controllers.store.unstored_fields import UnstoredFields
 from rescheduler.core.eviction import write_refusals
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.pools import (
@@ -90,6 +91,7 @@ class PoolReconciler:
         self._taint_checks: dict[str, _TaintCheck] = {}  # by pool
         self._pods_keeping_label: dict[str, tuple[str, ...]] = {}  # by node: pods that require a deleted pool's label
         self._status_written_at: dict[str, float] = {}  # by pool
+        self._unstored: dict[str, UnstoredFields[NamespacePoolStatus]] = {}  # by pool
         self._refused_writes: dict[str, tuple[float, str]] = {}  # by key: the time of the next try, and the message
         # By key and value: the writes of labels and taints. Label and taint may come one after the other, and so alternate.
         self._repeated_writes: dict[str, dict[object, RepeatedWrite]] = {}
@@ -290,6 +292,7 @@ class PoolReconciler:
         if pool is None:
             self._taint_checks.pop(name, None)
             self._status_written_at.pop(name, None)
+            self._unstored.pop(name, None)
             return
         await self._check_taint_safety(pool)
         skip = name in admission_params.skipped_pools(self._memberships.pools.values())
@@ -339,8 +342,9 @@ class PoolReconciler:
 
     async def _write_status(self, pool: NamespacePool) -> None:
         """Write the status if it differs; a change of numbers at most once a second."""
-        before = pool.status
-        desired = status.build(self._status_input(pool))
+        unstored = self._unstored.setdefault(pool.name, UnstoredFields())
+        before = unstored.add_to(pool.status)
+        desired = status.build(self._status_input(replace(pool, status=before)))
         if desired == before:
             return
         now, key = self._clock.monotonic(), f"pool/{pool.name}"
@@ -353,7 +357,9 @@ class PoolReconciler:
             "metadata": {"resourceVersion": pool.resource_version, "uid": pool.uid},
             "status": merge_patch(before, desired),
         }
-        self._store.put(ResourceKind.POOL, await self._client.patch(f"{paths.pool(pool.name)}/status", body))
+        raw = await self._client.patch(f"{paths.pool(pool.name)}/status", body)
+        unstored.record(desired, raw)
+        self._store.put(ResourceKind.POOL, raw)
         self._events.publish_status_change(pool, before, desired)
 
     def _status_input(self, pool: NamespacePool) -> status.PoolStatusInput:
@@ -391,4 +397,5 @@ class PoolReconciler:
             node_loss=self._pod_counter.node_losses.get(name),
             refused_writes=[self._refused_writes[key][1] for key in keys if key in self._refused_writes],
             undone_writes=[key.replace("/", " ", 1) for key in undone],
+            outdated_crds=self._store.cache.outdated_crds,
         )

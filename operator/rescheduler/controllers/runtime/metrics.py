@@ -91,6 +91,12 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
+        self.crd_missing_fields = Gauge(
+            "rescheduler_crd_missing_fields",
+            "Fields and enum values that the CRD on the cluster lacks, because it is older than the operator.",
+            ["crd"],
+            registry=self.registry,
+        )
         self.task_failures = Counter(
             "rescheduler_task_failures",
             "Unexpected failures of the operator's own tasks, by kind of task.",

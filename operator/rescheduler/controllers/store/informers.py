@@ -29,8 +29,9 @@ _PATHS = {
     ResourceKind.POOL: paths.POOLS,
     ResourceKind.NAMESPACE: paths.NAMESPACES,
 }
-_OWN_KINDS = (ResourceKind.POLICY, ResourceKind.DRAIN, ResourceKind.POOL)
-_WATCHED_KINDS = (*_OWN_KINDS, ResourceKind.NAMESPACE)
+OWN_KINDS = (ResourceKind.POLICY, ResourceKind.DRAIN, ResourceKind.POOL)
+"""The kinds of this operator."""
+_WATCHED_KINDS = (*OWN_KINDS, ResourceKind.NAMESPACE)
 
 
 class CRDNotInstalledError(ApiError):
@@ -80,7 +81,7 @@ class StoreInformers:
                     listed_names.append(raw["metadata"]["name"])
                     self._store.put(kind, raw)
         except ApiError as error:
-            if error.code == 404 and kind in _OWN_KINDS:
+            if error.code == 404 and kind in OWN_KINDS:
                 await self._verify_not_installed(kind, error)
             raise
         self._store.resync(kind, listed_names, int(version))

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from rescheduler.api import GROUP, names
 from rescheduler.api.drains import NodeDrain
 from rescheduler.api.policies import ReschedulePolicy
 from rescheduler.api.pools import NamespacePool
 from rescheduler.api.scalars import truncate
-from rescheduler.core.model import namespaces
+from rescheduler.core.model import messages, namespaces
 from rescheduler.core.model import nodes as model_nodes
 from rescheduler.core.model.namespaces import Namespace
 from rescheduler.core.model.nodes import Node
@@ -82,6 +83,7 @@ class ObjectCache:
         drains: NodeDrains by name.
         namespaces: Namespaces by name.
         unreadable_objects: objects that this version cannot read, by kind and name. The last readable version stays.
+        missing_fields: fields of this version that the API server does not store, by kind; None before the first check.
     """
 
     def __init__(self, on_unreadable_change: Callable[[], None]) -> None:
@@ -95,11 +97,20 @@ class ObjectCache:
         self.namespaces: Mapping[str, Namespace] = self._objects[ResourceKind.NAMESPACE]
         self.unreadable_objects: dict[tuple[ResourceKind, str], UnreadableObject] = {}
         self._not_installed: set[ResourceKind] = set()
+        self.missing_fields: Mapping[ResourceKind, tuple[str, ...]] | None = None
 
     @property
     def not_installed(self) -> frozenset[ResourceKind]:
         """The kinds of this operator whose CRD is not installed."""
         return frozenset(self._not_installed)
+
+    @property
+    def outdated_crds(self) -> str | None:
+        """Return which CRDs are older than the operator, as text; empty if none is, None before the first check."""
+        if self.missing_fields is None:
+            return None
+        missing = {f"{kind}.{GROUP}": fields for kind, fields in self.missing_fields.items() if fields}
+        return messages.outdated_crds(missing, names.UPGRADE_HINT) if missing else ""
 
     def set_installed(self, kind: ResourceKind, *, installed: bool) -> bool:
         """Record whether the CRD of a kind is installed. Return whether that is a change."""

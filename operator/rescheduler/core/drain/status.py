@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from rescheduler.api import names
-from rescheduler.api.conditions import Condition, ConditionState, merge
+from rescheduler.api.conditions import Condition, ConditionState, merge, with_crds_outdated
 from rescheduler.api.drains import (
     MAX_PODS_WAITING_FOR_NODE,
     Blocker,
@@ -57,6 +57,7 @@ class StatusInput:
         node_in_use_by: Terminating pods and attached volumes on a node that must stay out of service.
         unsynced_reason: which list of the cluster is missing; None if none is.
         last_move_at: when a pod last left or was in flight; None if never.
+        outdated_crds: which CRDs are older than the operator; empty if none is, None while that is not known.
     """
 
     drain: NodeDrain
@@ -78,6 +79,7 @@ class StatusInput:
     node_in_use_by: tuple[str, ...] = ()
     unsynced_reason: str | None = None
     last_move_at: datetime | None = None
+    outdated_crds: str | None = None
 
 
 def is_cordoned(status: NodeDrainStatus) -> bool:
@@ -303,7 +305,9 @@ def _conditions(status_input: StatusInput) -> tuple[Condition, ...]:
             own_conditions["Fenced"] = fenced_condition
         else:
             conditions_by_type.pop("Fenced", None)  # the condition would be wrong for a node that is back
-    return merge(conditions_by_type.values(), own_conditions, status_input.drain.generation, status_input.now)
+    generation, now = status_input.drain.generation, status_input.now
+    merged = merge(conditions_by_type.values(), own_conditions, generation, now)
+    return with_crds_outdated(merged, status_input.outdated_crds, generation, now)
 
 
 def _fenced_condition(

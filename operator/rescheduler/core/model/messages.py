@@ -1,6 +1,6 @@
 """User-facing sentences about objects of the cluster, and lists in such sentences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 NO_MESSAGE = "no message"
 NODE_DELETING = "the Node is being deleted"
@@ -73,3 +73,9 @@ def container_waits(container: str, reason: str, message: str) -> str:
 def container_ended(container: str, exit_code: int) -> str:
     """Return that a container does not keep running."""
     return f"container {container} has ended with exit code {exit_code}"
+
+
+def outdated_crds(missing: Mapping[str, Sequence[str]], hint: str) -> str:
+    """Return which CRDs are older than the operator, and which of its fields they lack; `hint`: how to upgrade them."""
+    crds = (f"the CRD {crd} lacks {listing(fields, 5)}" for crd, fields in missing.items())
+    return f"{'; '.join(crds)}: they are older than the operator, and the API server does not store these. Upgrade them: {hint}"

@@ -46,6 +46,7 @@ class PoolStatusInput:
         node_loss: the simulated loss of its largest node; None before the first simulation.
         refused_writes: writes on its namespaces and nodes that the API server refuses, each with the cause.
         undone_writes: its namespaces and nodes, such as `node n1`, whose label or taint another client keeps changing.
+        outdated_crds: which CRDs are older than the operator; empty if none is, None while that is not known.
     """
 
     pool: NamespacePool
@@ -63,6 +64,7 @@ class PoolStatusInput:
     node_loss: NodeLoss | None = None
     refused_writes: Sequence[str] = ()
     undone_writes: Sequence[str] = ()
+    outdated_crds: str | None = None
 
 
 def build(inputs: PoolStatusInput) -> NamespacePoolStatus:
@@ -127,7 +129,9 @@ def _conditions(inputs: PoolStatusInput) -> tuple[Condition, ...]:
     changes = {
         type_: state for type_, state in states.items() if type_ not in known_types or state[1] not in _PENDING_REASONS
     }
-    return conditions.merge(before, changes, inputs.pool.generation, inputs.now)
+    generation, now = inputs.pool.generation, inputs.now
+    merged = conditions.merge(before, changes, generation, now)
+    return conditions.with_crds_outdated(merged, inputs.outdated_crds, generation, now)
 
 
 def _ready(inputs: PoolStatusInput) -> ConditionState:
