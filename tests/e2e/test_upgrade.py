@@ -42,9 +42,14 @@ def status_fields(plane: ControlPlane) -> set[str]:
     return set(version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"])
 
 
+def status(observer: Observer, node: str) -> dict[str, Any]:
+    found: dict[str, Any] = (observer.drain(node) or {}).get("status", {})
+    return found
+
+
 def outdated(observer: Observer, node: str) -> str:
     """Return the message of the condition `CRDsOutdated`; empty without it."""
-    conditions = (observer.drain(node) or {}).get("status", {}).get("conditions", [])
+    conditions = status(observer, node).get("conditions", [])
     return next((str(c["message"]) for c in conditions if c["type"] == "CRDsOutdated"), "")
 
 
@@ -60,7 +65,7 @@ def start_drain(plane: ControlPlane, observer: Observer) -> str:
     until(lambda: observer.ready(SPACE, "web") == 2 and observer.ready(SPACE, "unmanaged") == 1, "the pods to run")
     plane.kubectl("uncordon", other)
     plane.kubectl("annotate", "node", node, "rescheduler.dev/maintenance=upgrade")
-    until(lambda: observer.phase(node) == "Blocked", lambda: f"the drain to be held ({observer.drain(node)})")
+    until(lambda: status(observer, node).get("blockersTotal"), lambda: f"a blocker ({observer.drain(node)})")
     return str(node)
 
 

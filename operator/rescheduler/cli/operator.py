@@ -78,6 +78,34 @@ def cleanup(namespace: str, deployment: str, log_format: str) -> None:
     _run(log_format, namespace=namespace, deployment=deployment, metrics_port=0, health_port=0, cleanup=True)
 
 
+@main.command()
+@click.option(
+    "--namespace",
+    default="rescheduler-system",
+    show_default=True,
+    envvar="POD_NAMESPACE",
+    help="Namespace of the operator.",
+)
+def verify(namespace: str) -> None:
+    """Check an installation, with the operator's identity.
+
+    The command checks rights, CRDs, admission policies and the leader. Every write is a dry run. The chart runs it as
+    `helm test`.
+
+    \b
+    Exit codes:
+      0  All checks passed.
+      1  A check failed.
+    """  # noqa: D301 - click reads \b as "do not wrap"
+    from rescheduler.cli.verify import verification  # noqa: PLC0415 - see _run
+
+    logs.configure("console")
+    passed = asyncio.run(
+        verification.run(namespace, lambda r: click.echo(f"{'ok' if r.passed else 'failed':8}{r.message}"))
+    )
+    sys.exit(not passed)
+
+
 def _run(log_format: str, **options: Any) -> None:
     # Imported late, or else `--help` and usage errors take a second longer.
     from rescheduler import app  # noqa: PLC0415

@@ -9,7 +9,7 @@ M = TypeVar("M", bound=Model)
 
 
 class UnstoredFields(Generic[M]):
-    """What was last written to the dropped fields. Without it, each reconcile would write them again.
+    """The last values of the dropped fields. Without them, each reconcile would write the fields again.
 
     Conditions are left out: they have been in each version of the CRDs, and other parties write some of them.
     """

@@ -1,4 +1,4 @@
-"""What a CRD lets the API server store: the fields of its schema, and the values of its enums.
+"""The fields and the values of enums that a CRD lets the API server store.
 
 The API server silently drops a field that the schema lacks, and refuses a value that an enum lacks.
 """

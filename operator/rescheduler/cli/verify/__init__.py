@@ -1,0 +1,1 @@
+"""`rescheduler verify`: check an installation from inside the cluster."""
