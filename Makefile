@@ -6,8 +6,8 @@ RUN := PYTHONPATH=operator:tests $(BIN)/python
 COVERAGE_FLOOR := 93
 IMAGE ?= ghcr.io/rescheduler-dev/rescheduler:0.1.0
 
-.PHONY: demo test test-crash test-real catalogue lint bench docs manifests plugin image cluster cluster-down binaries \
-	lock release release-check clean
+.PHONY: demo test test-crash test-real catalogue lint bench docs manifests plugin dist image cluster cluster-down \
+	binaries lock release release-check clean
 
 demo: $(VENV)/ready
 	@$(RUN) -m harness.demo $(if $(KEEP),--keep)
@@ -61,6 +61,10 @@ manifests: $(VENV)/ready binaries
 # One file for each platform: linux-amd64, linux-arm64, darwin-amd64, darwin-arm64. Default: that of this machine.
 plugin: $(VENV)/ready
 	$(BIN)/python manifests/plugin.py dist $(PLATFORMS)
+
+# One manifest, the packaged chart, and checksums of all files in dist.
+dist: $(VENV)/ready binaries
+	HELM=$$($(RUN) -m harness binaries)/helm $(RUN) manifests/render.py --dist dist
 
 image:
 	docker build -t $(IMAGE) .

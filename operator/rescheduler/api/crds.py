@@ -33,6 +33,7 @@ _TEMPLATE_METADATA = """  labels: {{- include "rescheduler.labels" . | nindent 4
   annotations:
     # An uninstall must not delete the CRDs: with them, all policies, pools and NodeDrains would go.
     helm.sh/resource-policy: keep
+    argocd.argoproj.io/sync-options: Prune=false,Delete=false
   {{- end }}
 """
 _TEMPLATE_END = "{{- end }}\n"
