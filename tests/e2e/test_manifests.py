@@ -39,9 +39,10 @@ def observer(plane: ControlPlane) -> Observer:
 
 
 def test_the_files_of_a_release_have_checksums_and_the_crds_come_first(dist: Path) -> None:
-    sums = dict(reversed(line.split()) for line in (dist / "SHA256SUMS").read_text().splitlines())
+    lines = (line.split() for line in (dist / "SHA256SUMS").read_text().splitlines())
+    sums = {name: checksum for checksum, name in lines}
     assert sums.keys() == {"rescheduler.yaml", "default-policy.yaml", "rescheduler-0.1.0.tgz"}
-    assert all(hashlib.sha256((dist / name).read_bytes()).hexdigest() == sum_ for name, sum_ in sums.items())
+    assert all(hashlib.sha256((dist / name).read_bytes()).hexdigest() == checksum for name, checksum in sums.items())
     kinds = [d["kind"] for d in yaml.safe_load_all((dist / "rescheduler.yaml").read_text())]
     assert kinds[:4] == [*["CustomResourceDefinition"] * 3, "Namespace"]
     assert kinds.count("CustomResourceDefinition") == 3

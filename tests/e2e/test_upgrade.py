@@ -4,11 +4,15 @@
 once and never upgrades.
 """
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from harness import ControlPlane, workloads
 from harness.observer import Observer
@@ -53,17 +57,11 @@ def outdated(observer: Observer, node: str) -> str:
     return next((str(c["message"]) for c in conditions if c["type"] == "CRDsOutdated"), "")
 
 
-def start_drain(plane: ControlPlane, observer: Observer) -> str:
+def start_drain(plane: ControlPlane, observer: Observer, prefix: str) -> str:
     """Annotate a node with a pod that nothing recreates; return the node when this pod blocks its drain."""
-    node, other = plane.add_nodes(2, prefix="upgrade-")
-    plane.kubectl("cordon", other)
-    plane.apply(
-        workloads.namespace(SPACE),
-        workloads.deployment("web", 2, SPACE),
-        workloads.bare_pod("unmanaged", SPACE),
-    )
-    until(lambda: observer.ready(SPACE, "web") == 2 and observer.ready(SPACE, "unmanaged") == 1, "the pods to run")
-    plane.kubectl("uncordon", other)
+    node, _ = plane.add_nodes(2, prefix=f"{prefix}-")
+    plane.apply(workloads.namespace(SPACE), workloads.bare_pod("unmanaged", SPACE, nodeName=node))
+    until(lambda: observer.ready(SPACE, "unmanaged") == 1, "the pod to run")
     plane.kubectl("annotate", "node", node, "rescheduler.dev/maintenance=upgrade")
     until(lambda: status(observer, node).get("blockersTotal"), lambda: f"a blocker ({observer.drain(node)})")
     return str(node)
@@ -79,7 +77,7 @@ def test_an_upgrade_takes_over_the_crds_of_an_older_chart_in_the_middle_of_a_dra
     assert "cameBack" not in status_fields(plane)
     identity = plane.identity_kubeconfig(NAMESPACE, "rescheduler")
     with Operator(identity, tmp_path / "older.log"):
-        node = start_drain(plane, observer)
+        node = start_drain(plane, observer, "upgrade")
         until(lambda: outdated(observer, node), "the older CRDs to be reported")
         before: Any = plane.get("nodedrain", node)
         refused = helm("upgrade", "rescheduler", str(CHART), "-n", NAMESPACE, kubeconfig=plane.kubeconfig)
@@ -100,4 +98,31 @@ def test_an_upgrade_takes_over_the_crds_of_an_older_chart_in_the_middle_of_a_dra
     assert "crd.outdated" not in (tmp_path / "newer.log").read_text()
     assert not observer.node(node)["spec"].get("unschedulable")
     run_helm(plane, "upgrade", "rescheduler", str(CHART))
+    run_helm(plane, "uninstall", "rescheduler", "--timeout=60s")
     plane.kubectl("delete", "namespace", SPACE)
+
+
+def test_an_uninstall_in_the_middle_of_a_drain_restores_the_node_with_whatever_names(
+    plane: ControlPlane, observer: Observer, tmp_path: Path
+) -> None:
+    """A simulated node cannot run the image of the hook, so the test runs its command with its ServiceAccount."""
+    names = ("--set", "fullnameOverride=drainer,serviceAccount.name=mine")
+    run_helm(plane, "install", "rescheduler", str(CHART), "--create-namespace", *names)
+    hooks = yaml.safe_load_all(run_helm(plane, "get", "hooks", "rescheduler"))
+    (pod,) = [hook["spec"]["template"]["spec"] for hook in hooks if hook and hook["kind"] == "Job"]
+    cleaner = plane.identity_kubeconfig(NAMESPACE, pod["serviceAccountName"])
+    with Operator(plane.identity_kubeconfig(NAMESPACE, "mine"), tmp_path / "operator.log") as operator:
+        node = start_drain(plane, observer, "uninstall")
+        command = [sys.executable, "-m", "rescheduler", *pod["containers"][0]["args"]]
+        with (tmp_path / "cleanup.log").open("w") as log:
+            environment = {**os.environ, "KUBECONFIG": str(cleaner)}
+            cleanup = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        until(lambda: plane.get("deployment", "drainer", "-n", NAMESPACE)["spec"]["replicas"] == 0, "the scale-down")
+        operator.stop()  # as its pod ends
+        assert cleanup.wait(250) == 0, (tmp_path / "cleanup.log").read_text()
+    run_helm(plane, "uninstall", "rescheduler", "--timeout=60s")
+    assert observer.drain(node) is None
+    assert not observer.node(node)["spec"].get("unschedulable")
+    assert plane.get("crd", "nodedrains.rescheduler.dev")
+    plane.kubectl("delete", "namespace", NAMESPACE, SPACE, "--timeout=60s")
+    plane.kubectl("delete", "node", node, "--timeout=30s")
