@@ -356,3 +356,51 @@ def test_the_examples_for_platforms_change_what_they_say(platform: Path) -> None
 
 def test_every_platform_has_an_example() -> None:
     assert [path.stem for path in PLATFORMS] == ["air-gapped", "aks", "eks", "gke", "kind", "openshift"]
+
+
+@pytest.mark.parametrize(
+    ("values", "said", "unsaid"),
+    [
+        (
+            {},
+            [
+                "every node but control-plane nodes",
+                "NamespacePools are not enforced: this API server",
+                "off, or the API server lacks their kinds: dashboard, podMonitor, prometheusRule, serviceMonitor, networkPolicy",
+                f"rescheduler cleanup --namespace {NAMESPACE}\n",
+            ],
+            ["No ReschedulePolicy", "rbac.create", "not part of this release"],
+        ),
+        (
+            {
+                "defaultPolicy": {"enabled": False},
+                "pools": {"policies": "never"},
+                "crds": {"enabled": False},
+                "rbac": {"create": False},
+                "fullnameOverride": "drainer",
+                "podMonitor": {"enabled": True},
+                "prometheusRule": {"enabled": True},
+                "dashboard": {"enabled": True},
+                "networkPolicy": {"enabled": True},
+            },
+            [
+                "No ReschedulePolicy is installed",
+                "the value pools.policies is never",
+                "The CRDs are not part of this release",
+                "No role is installed",
+                "--deployment drainer",
+            ],
+            ["are off"],
+        ),
+        ({"pools": {"policies": "always"}}, [], ["NamespacePools are not enforced"]),
+    ],
+)
+def test_the_notes_name_what_is_off_and_the_command_that_repairs(
+    values: dict[str, Any], said: list[str], unsaid: list[str]
+) -> None:
+    changed = [f"--set-json={key}={json.dumps(value)}" for key, value in values.items()]
+    result = helm("install", "rescheduler", str(CHART), "-n", NAMESPACE, "--dry-run=client", *changed)
+    assert result.returncode == 0, result.stderr
+    notes = result.stdout.partition("NOTES:")[2]
+    assert [words for words in said if words not in notes] == []
+    assert [words for words in unsaid if words in notes] == []
