@@ -1,5 +1,6 @@
 """The command line: its documentation, and what it imports before a command runs."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -84,6 +85,26 @@ def test_the_krew_manifest_is_as_krew_wants_it() -> None:
         assert entry["uri"].endswith(f"/v{version.group(1)}/{archive}")
         assert re.fullmatch(r"[0-9a-f]{64}", entry["sha256"])
         assert entry["bin"] == f"kubectl-{name}"
+
+
+def test_a_checksum_goes_to_the_platform_of_its_archive() -> None:
+    path = ROOT / "manifests" / "plugin.py"
+    spec = importlib.util.spec_from_file_location("build_plugin", path)
+    assert spec
+    assert spec.loader
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    text = build.with_checksum(
+        (ROOT / "manifests" / "krew" / "reschedule.yaml").read_text(), "kubectl-reschedule-linux-arm64.tar.gz", "f" * 64
+    )
+    found = {
+        entry["selector"]["matchLabels"]["arch"]: entry["sha256"]
+        for entry in yaml.safe_load(text)["spec"]["platforms"][:2]
+    }
+    assert found == {"amd64": build.NO_CHECKSUM, "arm64": "f" * 64}
+    assert text.count("f" * 64) == 1
+    platforms = [entry["selector"]["matchLabels"] for entry in yaml.safe_load(text)["spec"]["platforms"]]
+    assert {f"{labels['os']}-{labels['arch']}" for labels in platforms} == set(build.PLATFORMS)
 
 
 def test_the_shortcuts_of_k9s_run_commands_that_exist() -> None:

@@ -31,11 +31,13 @@ class Credentials:
     Attributes:
         authorization: value of the header; empty for none.
         certificate, key: the client certificate in PEM; empty for none.
+        source: where the certificate is from, for errors.
     """
 
     authorization: str = ""
     certificate: bytes = b""
     key: bytes = b""
+    source: str = ""
 
 
 CredentialSource = Callable[[], Credentials]
@@ -45,6 +47,7 @@ CredentialSource = Callable[[], Credentials]
 def credential_source(user: Section, cluster: Section) -> CredentialSource:
     """Return the source of the credentials of a user. Raises PluginError if a field is wrong."""
     certificate, key = user.data_or_file("client-certificate"), b""
+    source = f"{user.name_of('client-certificate')} in the kubeconfig {user.file}"
     if certificate and not (key := user.data_or_file("client-key")):
         raise user.error(messages.field_missing(user.name_of("client-key")))
     username, password = user.text("username"), user.text("password")
@@ -53,14 +56,16 @@ def credential_source(user: Section, cluster: Section) -> CredentialSource:
         raise user.error(messages.excludes(user.name_of("token"), user.name_of("username")))
     if user.path("tokenFile"):
         # Read for each request: others may renew the file.
-        return lambda: Credentials(_bearer(user.read_file("tokenFile").decode().strip() or token), certificate, key)
+        return lambda: Credentials(
+            _bearer(user.read_file("tokenFile").decode().strip() or token), certificate, key, source
+        )
     if username or password:
         basic = base64.b64encode(f"{username}:{password}".encode()).decode()
-        return lambda: Credentials(f"Basic {basic}", certificate, key)
+        return lambda: Credentials(f"Basic {basic}", certificate, key, source)
     if not token and (provider := user.section("auth-provider")):
         token = _id_token(provider)
     if token or certificate:
-        return lambda: Credentials(_bearer(token), certificate, key)
+        return lambda: Credentials(_bearer(token), certificate, key, source)
     if plugin := user.section("exec"):
         return ExecPlugin(plugin, cluster)
     return Credentials
@@ -153,7 +158,7 @@ class ExecPlugin:
             raise PluginError(messages.plugin_answer_unusable(self._command, cause))
         if not token and not (certificate and key):
             raise PluginError(messages.plugin_answer_unusable(self._command, messages.field_missing("status.token")))
-        return Credentials(_bearer(token), certificate.encode(), key.encode()), expires
+        return Credentials(_bearer(token), certificate.encode(), key.encode(), self._command), expires
 
 
 def _bearer(token: str) -> str:

@@ -36,6 +36,13 @@ def duration_invalid(text: str) -> str:
     return f"{text} is not a time: use seconds, or a number with a unit, such as 30s, 2m or 1h"
 
 
+def certificate_unusable(source: str) -> str:
+    """Return the error for a client certificate that cannot be loaded. `source`: where it is from."""
+    return (
+        f"the client certificate of {source} cannot be used: it and its key must be in PEM, fit, and have no password"
+    )
+
+
 # -- causes: fields of a kubeconfig -----------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 from rescheduler.cli.connection import messages
 from rescheduler.cli.connection.credentials import Credentials, CredentialSource
 from rescheduler.cli.connection.kubeconfig import Section
+from rescheduler.cli.errors import PluginError
 
 _TIMEOUT = 30.0  # seconds
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "kubectl-reschedule"}
@@ -184,12 +185,15 @@ class Connection:
 
 
 def _load_client_certificate(context: ssl.SSLContext, credentials: Credentials) -> None:
-    """Load the certificate. Python reads it from a file only, which is gone afterwards."""
+    """Load the certificate. Python reads it from a file only, which is gone afterwards. Raises PluginError."""
     with tempfile.NamedTemporaryFile(prefix="kubectl-reschedule-") as file:
         file.write(credentials.certificate + b"\n" + credentials.key)
         file.flush()
-        # Without a password for an encrypted key, OpenSSL would ask for one on the terminal.
-        context.load_cert_chain(file.name, password="")
+        try:
+            # Without a password for an encrypted key, OpenSSL would ask for one on the terminal.
+            context.load_cert_chain(file.name, password="")
+        except ssl.SSLError as error:
+            raise PluginError(messages.certificate_unusable(credentials.source)) from error
 
 
 def _proxy_url(cluster: Section, server: str) -> str:

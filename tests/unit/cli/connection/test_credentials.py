@@ -32,7 +32,7 @@ def test_a_plugin_runs_again_only_after_its_credentials_expired(tmp_path: Path, 
     found = answer(token="t", expirationTimestamp=expires)
     source = credential_source(user(tmp_path, f"echo x >> {tmp_path}/runs\necho '{found}'"), Section())
     assert not (tmp_path / "runs").exists()
-    assert [source(), source()] == [Credentials("Bearer t")] * 2
+    assert [source(), source()] == [Credentials("Bearer t", source=f"{tmp_path}/plugin")] * 2
     assert (tmp_path / "runs").read_text() == "x\n" * runs
 
 
@@ -81,7 +81,7 @@ def test_an_id_token_is_used_until_it_expires() -> None:
 def test_a_password_may_have_any_character() -> None:
     found = Section(Path("config"), "users[u].user", {"username": "ann", "password": "pä:ss"})
     encoded = base64.b64encode("ann:pä:ss".encode()).decode()
-    assert credential_source(found, Section())() == Credentials(f"Basic {encoded}")
+    assert credential_source(found, Section())().authorization == f"Basic {encoded}"
 
 
 def test_a_token_file_is_read_for_each_request(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from rescheduler.cli.cluster_api import ClusterApi
 from rescheduler.cli.connection import transport
-from rescheduler.cli.connection.credentials import Credentials
+from rescheduler.cli.connection.credentials import Credentials, credential_source
 from rescheduler.cli.connection.kubeconfig import Section
 from rescheduler.cli.connection.transport import Connection
 from rescheduler.cli.errors import ApiUnavailableError, PluginError
@@ -93,6 +93,17 @@ def test_a_failed_request_is_one_line(
     with pytest.raises(kind, match=words) as caught:
         connect(server).get("v1", "nodes/n")
     assert "\n" not in caught.value.message
+
+
+def test_a_certificate_that_cannot_be_loaded_is_named_with_its_source(tmp_path: Path) -> None:
+    user = Section(tmp_path / "config", "users[u].user", {"client-certificate": "crt", "client-key": "crt"})
+    (tmp_path / "crt").write_text("no certificate")
+    cluster = Section(tmp_path / "config", "clusters[c].cluster", {"server": "https://127.0.0.1:1"})
+    with pytest.raises(PluginError) as caught:
+        ClusterApi(Connection(cluster, credential_source(user, cluster))).get("v1", "nodes/n")
+    assert (
+        f"users[u].user.client-certificate in the kubeconfig {tmp_path}/config cannot be used" in caught.value.message
+    )
 
 
 def test_a_time_limit_of_zero_is_none(server: Server) -> None:
