@@ -7,8 +7,7 @@ import click
 from rescheduler.api import API_VERSION, GROUP
 from rescheduler.cli import messages
 from rescheduler.cli.cluster_api import ClusterApi, connect
-from rescheduler.cli.output import printable
-from rescheduler.cli.printer import print_data, print_table
+from rescheduler.cli.printer import print_data, print_table, print_text
 from rescheduler.core.model.raw import RawObject
 
 _GOOD = {
@@ -34,7 +33,7 @@ def show(output: str) -> None:
         return
     problems = pool_problems(pools)
     for line in problems:
-        click.echo(printable(line))
+        print_text(line)
     if problems:
         click.echo()
     table = server.get_table(API_VERSION, "namespacepools")

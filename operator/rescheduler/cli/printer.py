@@ -61,6 +61,14 @@ def print_listing(listing: Listing, output: str) -> None:
         print_table(listing.wide_rows if output == "wide" else listing.rows)
 
 
+def print_text(text: str) -> None:
+    """Print a sentence. On a terminal it breaks between words."""
+    if is_terminal():
+        console().print(printable(text))
+    else:
+        click.echo(printable(text))
+
+
 def print_table(rows: Sequence[Sequence[str]]) -> None:
     """Print rows of cells. On a terminal, phases have colors, and columns that do not fit are left out."""
     if not is_terminal():

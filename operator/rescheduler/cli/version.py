@@ -11,7 +11,7 @@ from rescheduler.cli import messages
 from rescheduler.cli.cluster_api import ApiUnavailableError, ClusterApi, PluginError, connect
 from rescheduler.cli.operator_lease import read_leaders
 from rescheduler.cli.output import printable
-from rescheduler.cli.printer import print_data
+from rescheduler.cli.printer import print_data, print_text
 from rescheduler.core.model.messages import listing
 from rescheduler.core.model.raw import RawObject
 
@@ -31,7 +31,7 @@ def show(output: str, *, client_only: bool) -> None:
     if print_data(found, [], output):
         return
     for line in _lines(found, client_only=client_only):
-        click.echo(printable(line))
+        print_text(line)
     for warning in found["warnings"]:
         click.echo(printable(warning), err=True)
 
