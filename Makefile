@@ -40,6 +40,7 @@ lint: $(VENV)/ready binaries
 	$(RUN) -m rescheduler.api.crds --check manifests/crds manifests/chart/templates/crds
 	$(RUN) -m harness.state_diagram --check
 	$(RUN) -m harness.values_reference --check
+	$(RUN) -m harness.reference --check
 	$(RUN) -m harness.language
 	HELM=$$($(RUN) -m harness binaries)/helm $(RUN) manifests/render.py --check
 	go -C tests/harness/actionlint tool actionlint -shellcheck= -pyflakes= $(CURDIR)/.github/workflows/*.yaml
@@ -56,6 +57,7 @@ manifests: $(VENV)/ready binaries
 	$(RUN) -m rescheduler.api.crds manifests/crds manifests/chart/templates/crds
 	$(RUN) -m harness.state_diagram
 	$(RUN) -m harness.values_reference
+	$(RUN) -m harness.reference
 	HELM=$$($(RUN) -m harness binaries)/helm $(RUN) manifests/render.py
 
 # One file for each platform: linux-amd64, linux-arm64, darwin-amd64, darwin-arm64. Default: that of this machine.

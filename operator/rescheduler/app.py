@@ -127,7 +127,10 @@ class App:
         )
         self.election, self.installation_election = elections.process, elections.installation
         controllers = wiring.build_controllers(
-            base=base, own_pod=f"{options.namespace}/{identity}", cleanup=options.cleanup
+            base=base,
+            namespace=options.namespace,
+            own_pod=f"{options.namespace}/{identity}",
+            cleanup=options.cleanup,
         )
         self.manager, self.lease_monitor = controllers.manager, controllers.lease_monitor
 

@@ -14,6 +14,7 @@ import structlog
 
 from rescheduler.controllers.drain.drain_task import DrainDependencies
 from rescheduler.controllers.drain.events import DrainEvents
+from rescheduler.controllers.drain.history_writer import HistoryWriter
 from rescheduler.controllers.drain.node_controller import NodeController
 from rescheduler.controllers.evacuation.budget_watch import BudgetWatch
 from rescheduler.controllers.evacuation.eviction_queue import EvictionQueue
@@ -242,7 +243,7 @@ def build_evacuation(
 
 
 def build_drains(
-    *, base: Base, evacuation: Evacuation, lease_monitor: LeaseMonitor, own_pod: str, cleanup: bool
+    *, base: Base, evacuation: Evacuation, lease_monitor: LeaseMonitor, namespace: str, own_pod: str, cleanup: bool
 ) -> Drains:
     """Build the node controller with its queue, and the dependencies of the drain tasks."""
     events = DrainEvents(base.recorder, base.metrics)
@@ -257,6 +258,7 @@ def build_drains(
             metrics=base.metrics,
             lease_monitor=lease_monitor,
             supervisor=base.supervisor,
+            history_writer=HistoryWriter(base.client, base.clock, namespace),
             own_pod=own_pod,
             cleanup=cleanup,
         ),
@@ -294,7 +296,7 @@ def build_rebalance(*, base: Base, migrations: MigrationManager, own_pod: str) -
     )
 
 
-def build_controllers(*, base: Base, own_pod: str, cleanup: bool) -> Controllers:
+def build_controllers(*, base: Base, namespace: str, own_pod: str, cleanup: bool) -> Controllers:
     """Build all controllers; `own_pod`: namespace/name of this pod."""
     wake_signal = WakeSignal()
     admission = AdmissionCheck(base.client, base.clock)
@@ -303,7 +305,12 @@ def build_controllers(*, base: Base, own_pod: str, cleanup: bool) -> Controllers
     )
     lease_monitor = LeaseMonitor(base.client, base.store, base.clock)
     drains = build_drains(
-        base=base, evacuation=evacuation, lease_monitor=lease_monitor, own_pod=own_pod, cleanup=cleanup
+        base=base,
+        evacuation=evacuation,
+        lease_monitor=lease_monitor,
+        namespace=namespace,
+        own_pod=own_pod,
+        cleanup=cleanup,
     )
     pool_controller = build_pools(base=base, evacuation=evacuation, admission=admission)
     rebalancer = build_rebalance(base=base, migrations=pool_controller.migrations, own_pod=own_pod)

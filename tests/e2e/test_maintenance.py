@@ -8,7 +8,10 @@ import hostile
 from e2e.conftest import Site
 from e2e.test_plans import reschedule
 from harness import workloads
+from harness.operators import NAMESPACE, Operator
 from harness.waiting import until
+from rescheduler.core.drain.history import parse_records
+from rescheduler.kube.paths import HISTORY
 
 
 def conditions(site: Site, node: str) -> dict[str, str]:
@@ -62,6 +65,33 @@ def test_an_annotated_node_is_cordoned_drained_and_restored(site: Site) -> None:
     assert after["metadata"]["labels"] == before["metadata"]["labels"]
     assert "finalizers" not in after["metadata"]
     assert {c["type"] for c in after["status"]["conditions"]} == {c["type"] for c in before["status"]["conditions"]}
+
+
+def test_the_record_of_a_finished_drain_says_who_and_what(site: Site, operator: Operator) -> None:
+    nodes = site.nodes(2)
+    site.policy()
+    site.deploy(workloads.deployment("web", 2, site.name, **site.here()))
+    site.annotate(nodes[0], "swap disk")
+    site.phase(nodes[0], "Drained")
+    running = (site.observer.drain(nodes[0]) or {})["status"]["history"]
+    site.annotate(nodes[0], None)
+    site.gone(nodes[0])
+    kept = json.loads(site.plane.kubectl("get", "configmap", HISTORY, "-n", NAMESPACE, "-o", "json"))["data"]
+    (record,) = parse_records(kept, nodes=[nodes[0]])
+    (requester,) = record.requested_by
+    assert (requester.reason, requester.message) == ("Maintenance", "swap disk")
+    assert requester.manager.startswith("kubectl")
+    assert requester.time
+    assert (record.outcome, record.policy) == ("Drained", site.name)
+    assert [move.pod for move in record.moves] == [move["pod"] for move in running["moves"]]
+    assert {(move.owner, move.new_node) for move in record.moves if move.way == "ReplacedFirst"} <= {
+        ("Deployment/web", nodes[1])
+    }
+    lines = [json.loads(line) for line in operator.log.read_text().splitlines() if '"rescheduler.audit"' in line]
+    assert [line["event"] for line in lines if line.get("node") == nodes[0]] == [
+        *("audit.move" for _ in record.moves),
+        "audit.drain",
+    ]
 
 
 def test_a_node_that_somebody_else_cordoned_stays_cordoned(site: Site) -> None:

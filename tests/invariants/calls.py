@@ -13,6 +13,7 @@ _ALLOWED = {
     "nodedrains": {"create", "patch", "delete"},
     "nodedrains/status": {"patch"},
     "events": {"create", "patch"},
+    "configmaps": {"patch"},
     "leases": {"create", "update"},
 }
 
@@ -32,7 +33,7 @@ def every_write_has_its_precondition(call: Call) -> Iterator[str]:
         case _, "evict" | "delete":
             if not (options.get("preconditions") or {}).get("uid"):
                 yield "has no UID precondition"
-        case "pods", _:
+        case "pods" | "configmaps", _:
             if not (meta.get("uid") and meta.get("resourceVersion")):
                 yield "has no UID and resourceVersion"
         case "nodes", _ if call.place.subresource != "status":

@@ -79,6 +79,7 @@ TARGETS = (
     ("nodedrains", "delete"),
     ("nodedrains/status", "patch"),
     ("events", "create"),
+    ("configmaps", "patch"),
 )
 """Objects that the operator writes, except its Lease."""
 

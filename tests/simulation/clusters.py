@@ -9,6 +9,7 @@ from typing import Any
 from harness import workloads
 from invariants.objects import is_ready, name
 from rescheduler.core.model.raw import RawObject
+from rescheduler.kube.paths import HISTORY
 from simulation.controllers import WORKLOADS, Controller, claim_volume
 from simulation.machines import Machine, duplicates
 from simulation.nodes import NODES
@@ -73,6 +74,7 @@ class Cluster:
     def start(self) -> None:
         """Start every part."""
         self.server.make("namespaces", workloads.namespace(SPACE))
+        self.server.make("configmaps", {"metadata": {"name": HISTORY, "namespace": NAMESPACE}})
         runs = [controller.run() for controller in self.controllers]
         runs += [machine.run() for machine in self.machines.values()]
         self._tasks = [asyncio.create_task(run) for run in runs]

@@ -21,7 +21,18 @@ from simulation.patches import merged, strategic
 from simulation.refusals import RefusedError
 
 _KINDS = (
-    *("nodes", "pods", "namespaces", "services", "events", "leases", "deployments", "replicasets", "statefulsets"),
+    *(
+        "nodes",
+        "pods",
+        "namespaces",
+        "services",
+        "events",
+        "leases",
+        "configmaps",
+        "deployments",
+        "replicasets",
+        "statefulsets",
+    ),
     *("daemonsets", "poddisruptionbudgets", "networkpolicies", "persistentvolumeclaims", "persistentvolumes"),
     *("volumeattachments", "reschedulepolicies", "nodedrains", "namespacepools"),
 )

@@ -9,6 +9,8 @@ from pydantic import Field, create_model
 
 from rescheduler.api import names
 from rescheduler.api.conditions import Condition
+from rescheduler.api.field_writers import FieldWriter, last_field_writer
+from rescheduler.api.history import DrainHistory
 from rescheduler.api.policies import DrainSettings, OptOutTool
 from rescheduler.api.scalars import Model, Time, TruncatedText
 from rescheduler.api.untrusted import LATEST_TIME, bounded_text, parse_time, sanitize_custom_resource
@@ -293,6 +295,10 @@ class NodeDrainStatus(Model):
         max_length=MAX_OWNERS_CAME_BACK,
         description="New pods that started on the node after its cordon, by owner.",
     )
+    history: DrainHistory = Field(
+        default_factory=DrainHistory,
+        description="What the drain did so far. The record of the finished drain is made from it.",
+    )
     conditions: tuple[Condition, ...] = Field(
         default=(),
         description="Progressing, Cordoned, Drained, Blocked, Fenced, FitsWindow, and the conditions of drain.gates.",
@@ -301,7 +307,7 @@ class NodeDrainStatus(Model):
 
 
 class NodeDrain(Model):
-    """A NodeDrain with typed spec and status."""
+    """A NodeDrain with typed spec and status; `requests_writer`: the client, apart from the operator, that wrote it."""
 
     name: str
     uid: str
@@ -313,6 +319,7 @@ class NodeDrain(Model):
     annotations: dict[str, str]
     spec: NodeDrainSpec
     status: NodeDrainStatus
+    requests_writer: FieldWriter = FieldWriter()
 
     @classmethod
     def from_object(cls, raw: Mapping[str, Any]) -> "NodeDrain":
@@ -337,4 +344,5 @@ class NodeDrain(Model):
             },
             spec=NodeDrainSpec.model_validate(raw["spec"]),
             status=NodeDrainStatus.model_validate(raw["status"] or {}),
+            requests_writer=last_field_writer(meta, "spec", "requests", without=names.FIELD_MANAGER),
         )

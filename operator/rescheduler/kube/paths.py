@@ -17,6 +17,8 @@ SYSTEM_NAMESPACE = "kube-system"
 PERSISTENT_VOLUMES = "/api/v1/persistentvolumes"
 VOLUME_ATTACHMENTS = "/apis/storage.k8s.io/v1/volumeattachments"
 DEVICE_CLASSES = "/apis/resource.k8s.io/v1/deviceclasses"
+HISTORY = "rescheduler-history"
+"""Name of the ConfigMap with the records of finished drains."""
 POLICIES = f"/apis/{API_VERSION}/reschedulepolicies"
 DRAINS = f"/apis/{API_VERSION}/nodedrains"
 POOLS = f"/apis/{API_VERSION}/namespacepools"
@@ -98,6 +100,11 @@ def stateful_set(namespace: str, name: str) -> str:
 def disruption_budgets(namespace: str) -> str:
     """Return the path of the PodDisruptionBudgets of a namespace."""
     return in_namespace("policy/v1", namespace, "poddisruptionbudgets")
+
+
+def config_map(namespace: str, name: str) -> str:
+    """Return the path of a ConfigMap."""
+    return f"{in_namespace('v1', namespace, 'configmaps')}/{segment(name)}"
 
 
 def leases(namespace: str) -> str:

@@ -19,6 +19,7 @@ from rescheduler.controllers.drain.deadlocks import DeadlockResolver
 from rescheduler.controllers.drain.events import DrainEvents
 from rescheduler.controllers.drain.external_owners import ExternalOwnerCheck
 from rescheduler.controllers.drain.fencing import NodeFencing
+from rescheduler.controllers.drain.history_writer import HistoryWriter
 from rescheduler.controllers.drain.node_writer import Evidence, NodeWriter
 from rescheduler.controllers.drain.status_writer import StatusWriter
 from rescheduler.controllers.evacuation.node_evacuation import RECHECK_INTERVAL, EvacuationDependencies, NodeEvacuation
@@ -77,6 +78,7 @@ class DrainDependencies:
     metrics: Metrics
     lease_monitor: LeaseMonitor
     supervisor: Supervisor
+    history_writer: HistoryWriter
     own_pod: str = ""
     cleanup: bool = False
 
@@ -312,6 +314,7 @@ class DrainTask:
             node_unreachable=node.ready_status == CONDITION_UNKNOWN or fencing_state.proof is not None,
             node_failing=fencing_state.failing,
             boot_dead=fencing_state.proof is not None,
+            proof=f"{fencing_state.proof.method}: {fencing_state.proof.description}" if fencing_state.proof else "",
             proof_hint=fencing_state.proof_hint or fencing.proof_hint(node),
             own_pod=self._deps.own_pod,
             cordoned_at=self._cordoned_at(drain),
@@ -323,7 +326,8 @@ class DrainTask:
         """Run the command that ends the step. Return the seconds until the next reconcile; None without one."""
         commands, status_input = step.commands, step.status_input
         if Command.REMOVE_FINALIZER in commands:
-            if not await self._status_writer.remove_drain(status_input.drain, status_input.node):
+            writer = self._deps.history_writer
+            if not await self._status_writer.remove_drain(status_input.drain, status_input.node, writer):
                 await self._write_status(status_input)
             return RECHECK_INTERVAL
         if Command.RESTORE in commands and status_input.node is not None:

@@ -15,12 +15,14 @@ from rescheduler.api.drains import NodeDrain, NodeDrainStatus
 from rescheduler.api.scalars import merge_patch
 from rescheduler.controllers.drain import messages
 from rescheduler.controllers.drain.events import DrainEvents
+from rescheduler.controllers.drain.history_writer import HistoryWriter
 from rescheduler.controllers.evacuation.node_evacuation import NodeEvacuation
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.write_attempts import WriteAttempts
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
 from rescheduler.controllers.store.unstored_fields import UnstoredFields
+from rescheduler.core.drain import history
 from rescheduler.core.drain import status as drain_status
 from rescheduler.core.eviction import write_refusals
 from rescheduler.core.eviction.write_refusals import WriteFailure, WriteOperation
@@ -144,13 +146,17 @@ class StatusWriter:
 
         return await self._attempts.attempt(WriteOperation.DELETE, send)
 
-    async def remove_drain(self, drain: NodeDrain, node: Node | None) -> bool:
-        """Remove the finalizer; if the node is gone, delete the NodeDrain first. Return whether it is gone."""
+    async def remove_drain(self, drain: NodeDrain, node: Node | None, history_writer: HistoryWriter) -> bool:
+        """Record the drain, and remove the finalizer. Return whether the NodeDrain is gone.
+
+        If the node is gone, the NodeDrain is deleted first.
+        """
         record = drain.status.node
         if drain.deletion_timestamp is None:
             if not await self._delete(drain):
                 return False
             self._events.publish_node_gone(drain, node)
+        await history_writer.write(history.record(drain, node, self._clock.now()))
         if names.FINALIZER in drain.finalizers and not await self._attempts.attempt(
             WriteOperation.FINALIZER, lambda: self._remove_finalizer(drain)
         ):

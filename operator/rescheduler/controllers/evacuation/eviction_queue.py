@@ -64,6 +64,7 @@ class EvictionSession:
         attempts: requests so far, by pod uid.
         blocked_since: start of the refusal by a budget, by pod uid; monotonic, in seconds.
         requested_uids: uids of pods with at least one request.
+        sent: decision of the last accepted request, by pod uid.
         tasks: requests in flight, by pod uid.
     """
 
@@ -72,6 +73,7 @@ class EvictionSession:
     attempts: dict[str, EvictionAttempts] = field(default_factory=dict)
     blocked_since: dict[str, float] = field(default_factory=dict)
     requested_uids: set[str] = field(default_factory=set)
+    sent: dict[str, PodDecision] = field(default_factory=dict)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
 
@@ -162,6 +164,7 @@ class EvictionQueue:
             session.attempts.pop(uid, None)
             session.blocked_since.pop(uid, None)
             session.requested_uids.discard(uid)
+            session.sent.pop(uid, None)
             self._accepted_until.pop(uid, None)
             self._refusal_messages.pop(uid, None)
             self._probed_at.pop(uid, None)
@@ -415,6 +418,8 @@ class EvictionQueue:
     def _record_accepted(self, request: _EvictionRequest, result: EvictionResult, now: datetime) -> None:
         """Record an accepted eviction; a repeat means that the earlier eviction had no effect."""
         pod, monotonic = request.pod, self._clock.monotonic()
+        if result.outcome is EvictionOutcome.ACCEPTED:
+            request.session.sent[pod.uid] = request.decision
         self._accepted_until[pod.uid] = monotonic + ACCEPTED_EVICTION_VALID_FOR.total_seconds()
         if result.outcome is EvictionOutcome.ACCEPTED and request.is_repeat:
             previous = request.session.attempts.get(pod.uid, EvictionAttempts())

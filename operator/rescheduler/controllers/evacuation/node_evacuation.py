@@ -8,8 +8,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+import structlog
+
 from rescheduler.api.drains import CameBackPods, NodeDrainStatus
+from rescheduler.api.history import MAX_RECORDED_PODS, Force, Move, MoveRecord, MoveWay
 from rescheduler.api.policies import DrainSettings, ReschedulePolicy
+from rescheduler.api.scalars import dump
 from rescheduler.controllers.evacuation import messages
 from rescheduler.controllers.evacuation.budget_watch import BudgetWatch
 from rescheduler.controllers.evacuation.eviction_queue import (
@@ -23,7 +27,7 @@ from rescheduler.controllers.evacuation.related_objects import RelatedObjects
 from rescheduler.controllers.evacuation.replacer import Replacer
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.core.drain import came_back, capacity, pod_evaluation, pod_summary
+from rescheduler.core.drain import came_back, capacity, history, pod_evaluation, pod_summary
 from rescheduler.core.drain.colocated_pods import hold_for_colocated_pods, with_common_order
 from rescheduler.core.drain.eta import EvictionRates
 from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation, PodTimers
@@ -40,6 +44,8 @@ from rescheduler.core.replacement.move_history import MoveHistory
 from rescheduler.kube import paths
 from rescheduler.kube.client import Client
 from rescheduler.kube.informers import Informer
+
+audit_log = structlog.get_logger("rescheduler.audit")
 
 RECHECK_INTERVAL = 10.0
 """Seconds between two reconciles without an event: some facts change only by time."""
@@ -85,6 +91,11 @@ class NodeEvacuation:
         self._watch_task: asyncio.Task[None] | None = None
         self._volumes: NodeVolumes | None = None  # as of the last evaluation; None if they were unknown
         self._leaving: dict[str, Pod] = {}
+        self._leaving_decisions: dict[str, tuple[PodDecision, str]] = {}  # by uid: the last decision, and its cause
+        self._moves: tuple[Move, ...] | None = None  # None before the first evaluation
+        self._moves_total = 0
+        self._begun: dict[str, Move] = {}  # by namespace/name: pods whose move the last process began
+        self._policy = ""  # that the last requests were sent by
         self._removed_by_others: list[Pod] = []  # released pods that another client removed
         self._waiting_for_node: tuple[str, ...] | None = None  # namespace/name; None before the first evaluation
         self._decide_again_at: datetime | None = None  # when time alone may change the step of a pod
@@ -294,8 +305,8 @@ class NodeEvacuation:
         )
         if migration_requests is None and (unreadable := self._informer.unreadable):
             summary = pod_summary.with_unreadable(summary, unreadable, blocked_since, context.now)
-        self._count_moved(status, summary, context.now)
-        return replace(evaluation, summary=replace(summary, tolerating_left_at=self._tolerating_left_at))
+        self._count_moved(status, summary, context)
+        return replace(evaluation, summary=self._with_moves(summary, pod_decisions, move_causes))
 
     def _observe_came_back(self, status: NodeDrainStatus, context: EvictionContext) -> EvictionContext:
         """Count the pods that came back since the last evaluation; return the context with their owners."""
@@ -409,8 +420,11 @@ class NodeEvacuation:
         budgets_by_uid = {pod.uid: self._deps.budgets.for_pod(pod) or () for pod in rows}
         return {uid: budgets[0] for uid, budgets in budgets_by_uid.items() if len(budgets) == 1}
 
-    def _count_moved(self, status: NodeDrainStatus, summary: PodSummary, now: datetime) -> None:
+    def _count_moved(self, status: NodeDrainStatus, summary: PodSummary, context: EvictionContext) -> None:
         """Count the leaving pods that are gone since the last evaluation."""
+        now = context.now
+        if self._moves is None:
+            self._continue_history(status, context)
         if self.moved_count is None:
             # The count of the status includes Terminating pods, which would count twice once they are gone.
             reported_count = status.pods.moved if status.pods else 0
@@ -424,6 +438,8 @@ class NodeEvacuation:
         self._forget(stays)  # these pods are still on the node, and the drain leaves them there
         gone -= stays
         if gone:
+            for pod in sorted((self._leaving[uid] for uid in gone), key=lambda pod: pod.key):
+                self._record_move(pod, status, context)
             moved_uids = {uid for uid in gone if not self._deps.replacer.was_removed_by_others(uid)}
             self.moved_count += len(moved_uids)
             budgets = self._single_budgets(self._leaving[uid] for uid in gone)
@@ -445,6 +461,82 @@ class NodeEvacuation:
         if gone or summary.in_flight:
             self.last_move_at = now
         self._leaving = {pod.uid: pod for pod in self.node_pods() if pod.uid in summary.leaving_uids}
+
+    def _continue_history(self, status: NodeDrainStatus, context: EvictionContext) -> None:
+        """Take over the history of the drain; pods whose move had begun may have left while no operator ran."""
+        known = status.history
+        self._moves, self._moves_total = tuple(move for move in known.moves if move.left_at), known.moves_total
+        self._begun = {f"{move.namespace}/{move.pod}": move for move in known.moves if not move.left_at}
+        for key in self._begun.keys() - {pod.key for pod in self.node_pods()}:
+            move = history.ended_unseen(self._begun[key], context.now)
+            self._add_move(
+                move,
+                MoveRecord(**history.move_fields(move), node=self._node_name, cause=f"NodeDrain/{self._subscriber}"),
+            )
+
+    def _with_moves(
+        self, summary: PodSummary, pod_decisions: Iterable[tuple[Pod, PodDecision]], move_causes: Mapping[str, str]
+    ) -> PodSummary:
+        """Return the summary with the pods that have left and those that leave.
+
+        If this process ends, the next one knows from the status which of them have left meanwhile.
+        """
+        self._leaving_decisions = {pod.uid: (decision, move_causes[pod.uid]) for pod, decision in pod_decisions}
+        begun = (pod for pod in self._leaving.values() if self._has_begun(pod))
+        moves = [*(self._moves or ()), *map(self._move_of, begun)]
+        return replace(
+            summary,
+            tolerating_left_at=self._tolerating_left_at,
+            moves=tuple(moves[:MAX_RECORDED_PODS]),
+            moves_total=self._moves_total,
+        )
+
+    def _has_begun(self, pod: Pod) -> bool:
+        released = self._deps.replacer.as_released(pod).released
+        return released or pod.deletion_timestamp is not None or pod.uid in self._session.sent
+
+    def _move_of(self, pod: Pod) -> Move:
+        """Return the move of a leaving pod so far."""
+        pod, sent = self._deps.replacer.as_released(pod), self._session.sent.get(pod.uid)
+        last, _ = self._leaving_decisions.get(pod.uid, (None, ""))
+        new_pod, begun = self._deps.replacer.new_pod(pod.uid), self._begun.get(pod.key)
+        way = history.way_of(pod, sent)
+        if way is MoveWay.LEFT and begun:
+            way = begun.way
+        return Move(
+            namespace=pod.namespace,
+            pod=pod.name,
+            owner=history.owner_text(pod),
+            way=way,
+            new_pod=new_pod.name if new_pod else begun.new_pod if begun else "",
+            new_node=new_pod.node if new_pod else begun.new_node if begun else "",
+            forced=history.force_of(sent, last) or (begun.forced if begun else None),
+        )
+
+    def _record_move(self, pod: Pod, status: NodeDrainStatus, context: EvictionContext) -> None:
+        """Log a pod that has left, and add it to the history of the drain."""
+        blocked = history.blocked_by(pod, status, context.now)
+        # As the API stores it: microseconds would be a change of the status at each evaluation.
+        update = {"left_at": context.now.replace(microsecond=0), "blocked_seconds": sum(blocked.values())}
+        move = self._move_of(pod).model_copy(update=update)
+        _, cause = self._leaving_decisions.get(pod.uid, (None, ""))
+        release = self._deps.replacer.as_released(pod).release_record
+        details = MoveRecord(
+            **history.move_fields(move),
+            node=self._node_name,
+            pod_uid=pod.uid,
+            cause=cause,
+            policy=self._policy if pod.uid in self._session.sent else "",
+            requested_by=tuple(f"{who.reason} {who.manager}".strip() for who in status.history.requested_by),
+            released_at=release.released_at if release else None,
+            blocked_by=tuple(blocked),
+            proof=context.proof if move.forced is Force.BOOT_DEAD else "",
+        )
+        self._add_move(move, details)
+
+    def _add_move(self, move: Move, details: MoveRecord) -> None:
+        self._moves, self._moves_total = history.with_move(self._moves or (), move), self._moves_total + 1
+        audit_log.info("audit.move", **dump(details))
 
     def _forget(self, uids: Collection[str]) -> None:
         """Drop pods that are gone or stay."""
@@ -475,6 +567,7 @@ class NodeEvacuation:
                 to_send.append((pod, pod_decision))
         self._return_others(evaluation)
         self._session.grace_seconds = settings.grace_period_seconds
+        self._policy = policy.name
         rate = settings.max_evictions_per_second
         return self._deps.eviction_queue.send(self._session, to_send, policy=policy.name, rate=rate, confirm=confirm)
 

@@ -105,6 +105,9 @@ class Replacer:
         self._new_pods: dict[str, NewPods] = {}  # by uid of the Deployment, while one of its pods is released
         self._observed: set[str] = set()  # uids of the Deployments whose new pods the current evaluation has observed
         self._replaced: dict[str, str] = {}  # by uid of a released pod with a Ready replacement: uid of its Deployment
+        self._new_pod_by_uid: dict[
+            str, Pod
+        ] = {}  # by uid of a released pod: the Ready pod that counts as its replacement
         self._succeeded: set[str] = set()  # uids of released pods that ended such a count already
         self._without_room: set[str] = set()  # uids of Deployments with a backoff that the plan also has no room for
         self._first_seen_at: dict[str, datetime] = {}  # by pod uid
@@ -176,12 +179,25 @@ class Replacer:
             record = self.as_released(pod).release_record
             if decision.step is ReplacementStep.EVICT and record and not pod.finished:
                 self._replaced[pod.uid] = record.deployment_uid
+                self._match_new_pod(pod, record)
             if decision.step is ReplacementStep.EVICT or (
                 decision.step is ReplacementStep.PLAIN_EVICTION and decision.reason in EVICTION_REASONS
             ):
                 self._leaving_uids.add(pod.uid)
             replacement_decisions[pod.uid] = decision
         return replacement_decisions
+
+    def _match_new_pod(self, pod: Pod, record: ReleaseRecord) -> None:
+        """Record which new pod counts as the replacement of a released pod; the pods of one owner are equal."""
+        workload = self._workloads.workload(pod, self._leaving_uids, self._index)
+        if pod.uid not in self._new_pod_by_uid and workload:
+            taken = {new.uid for new in self._new_pod_by_uid.values()}
+            if new := new_pods.replacement(workload, record.released_at, pod.node, taken):
+                self._new_pod_by_uid[pod.uid] = new
+
+    def new_pod(self, uid: str) -> Pod | None:
+        """Return the pod that counts as the replacement of a released pod; None if none is known."""
+        return self._new_pod_by_uid.get(uid)
 
     def _decide(
         self,
@@ -392,6 +408,7 @@ class Replacer:
                 self._write_failures,
                 self._released,
                 self._replaced,
+                self._new_pod_by_uid,
             ):
                 by_uid.pop(uid, None)
             self._removed_by_others.discard(uid)
@@ -505,6 +522,7 @@ class Replacer:
         else:
             self._released.pop(pod.uid, None)
         self._replaced.pop(pod.uid, None)
+        self._new_pod_by_uid.pop(pod.uid, None)
         self._succeeded.discard(pod.uid)
         self._write_failures.pop(pod.uid, None)
         self._dry_run_failures.pop(pod.uid, None)

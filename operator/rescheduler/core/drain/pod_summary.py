@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from rescheduler.api.drains import Blocker, BlockerClass, CameBackPods, OptedOutPod
+from rescheduler.api.history import Move
 from rescheduler.core.drain import messages
 from rescheduler.core.drain.eta import EvictionGroup
 from rescheduler.core.eviction.api_responses import (
@@ -89,6 +90,7 @@ class PodSummary:
         came_back: new pods that started on the node after its cordon, by owner.
         tolerating_left_at: when a pod that tolerates the cordon last left; None if none did.
         opted_out: pods that leave although they ask another tool not to disrupt them.
+        moves: pods that have left, the first ones; `moves_total` counts all.
         blockers: pods that cannot leave, oldest first.
     """
 
@@ -114,6 +116,8 @@ class PodSummary:
     came_back: tuple[CameBackPods, ...] = ()
     tolerating_left_at: datetime | None = None
     opted_out: tuple[OptedOutPod, ...] = ()
+    moves: tuple[Move, ...] = ()
+    moves_total: int = 0
     blockers: tuple[Blocker, ...] = field(default_factory=tuple)
 
 

@@ -20,7 +20,7 @@ from rescheduler.api.drains import (
 )
 from rescheduler.api.policies import DrainSettings, ReschedulePolicy
 from rescheduler.api.untrusted import parse_seconds, parse_time
-from rescheduler.core.drain import came_back, messages
+from rescheduler.core.drain import came_back, history, messages
 from rescheduler.core.drain import eta as drain_eta
 from rescheduler.core.drain.node_patches import MAINTENANCE_REASON
 from rescheduler.core.drain.pod_summary import MAX_REPORTED_BLOCKERS, PodSummary
@@ -177,7 +177,16 @@ def build(status_input: StatusInput) -> NodeDrainStatus:
             if (eta := _reported_completion(status_input))
             else None,
         }
-    return before.model_copy(update=update)
+    after = before.model_copy(update=update)
+    observed = history.observe(
+        after,
+        status_input.drain,
+        status_input.node,
+        conditions=conditions,
+        moves=(summary.moves, summary.moves_total) if summary and status_input.started_at else None,
+        now=status_input.now,
+    )
+    return after.model_copy(update={"history": observed})
 
 
 def waiting(conditions: Iterable[Condition]) -> str | None:

@@ -114,6 +114,7 @@ class EvictionContext:
         node_failing: the drain has a Failure request, and the node has failed. Pods that are not Ready may then bypass
             their budgets.
         boot_dead: the boot of the node is proven dead.
+        proof: the proof that the boot is dead; empty if there is none.
         proof_hint: how to prove that the boot is dead; empty if unknown.
         replacing_jobs: uids of Jobs that replace a pod as soon as it is Terminating.
         namespace_labels: labels by namespace; may lack namespaces if no rule has a namespaceSelector.
@@ -130,6 +131,7 @@ class EvictionContext:
     node_unreachable: bool = False
     node_failing: bool = False
     boot_dead: bool = False
+    proof: str = ""
     proof_hint: str = ""
     replacing_jobs: frozenset[str] = frozenset()
     namespace_labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import lru_cache
 
 from rescheduler.api import names
+from rescheduler.api.field_writers import FieldWriter, last_field_writer
 from rescheduler.api.untrusted import bounded_text, parse_json_object, parse_time, truncate_with_digest
 from rescheduler.core.model import object_schemas
 from rescheduler.core.model.quantities import parse_quantity
@@ -96,6 +97,7 @@ class Node:
         unschedulable: whether the node is cordoned.
         deleting: whether the Node has a deletionTimestamp.
         annotations: only those that the operator reads.
+        maintenance_writer: the client that wrote the maintenance annotation.
         allocatable: resources for pods, CPU in thousandths, others in units; equal nodes share one mapping.
     """
 
@@ -108,6 +110,7 @@ class Node:
     deleting: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
+    maintenance_writer: FieldWriter = field(default_factory=FieldWriter)
     taints: tuple[Taint, ...] = ()
     conditions: tuple[NodeCondition, ...] = ()
     allocatable: Mapping[str, int] = field(default_factory=dict)
@@ -153,6 +156,9 @@ def parse_node(raw: RawObject) -> Node:
         annotations={
             key: _bounded_annotation(key, annotations[key]) for key in _KEPT_ANNOTATIONS if key in annotations
         },
+        maintenance_writer=last_field_writer(meta, "metadata", "annotations", names.MAINTENANCE)
+        if names.MAINTENANCE in annotations
+        else FieldWriter(),
         taints=tuple(
             Taint(t["key"], t.get("value", ""), t["effect"], t.get("timeAdded", "")) for t in spec.get("taints") or ()
         ),

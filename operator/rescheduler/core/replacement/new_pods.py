@@ -1,8 +1,9 @@
 """New pods of an owner that other clients remove while its released pods wait for them."""
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.workloads import ReplicaSet, Workload
@@ -64,6 +65,24 @@ def observe(previous: NewPods | None, workload: Workload, latest: Callable[[Pod]
     missing = (*previous.missing, *(text for pod in gone if (text := _removal(pod, latest(pod), workload, rs))))
     replaced = min(len(missing), len(running.keys() - previous.running.keys()))
     return NewPods(rs.name, rs.replicas, running, missing[replaced:], (*previous.removed, *missing[:replaced]))
+
+
+def replacement(workload: Workload, released_at: datetime, old_node: str, taken: AbstractSet[str]) -> Pod | None:
+    """Return the oldest Ready pod on another node that the owner created after a release; None if there is none.
+
+    `taken`: uids of pods that replace other pods already.
+    """
+    first = released_at.replace(microsecond=0)
+    candidates = (
+        pod
+        for pod in workload.controlled_pods(None)
+        if pod.ready
+        and pod.node not in ("", old_node)
+        and pod.uid not in taken
+        and pod.created
+        and pod.created >= first
+    )
+    return min(candidates, key=lambda pod: (pod.created, pod.key), default=None)
 
 
 def _removal(pod: Pod, latest: Pod | None, workload: Workload, rs: ReplicaSet) -> str | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rescheduler.api import names
 from rescheduler.api.drains import Phase
+from rescheduler.api.history import DrainRecord, Outcome
 from rescheduler.controllers.drain.drain_task import DrainDependencies, DrainTask
 from rescheduler.controllers.drain.events import DrainEvents
 from rescheduler.controllers.runtime.metrics import Metrics
@@ -52,9 +53,11 @@ class FakeCluster:
         evacuation: Any = SimpleNamespace(budgets=None, related_objects=related)
         events: Any = self.events
         unused: Any = None
+        self.records: list[DrainRecord] = []
+        history_writer: Any = SimpleNamespace(write=self._record)
         self.task = DrainTask(
             "n",
-            DrainDependencies(client, self.store, clock, evacuation, events, Metrics(), unused, unused),
+            DrainDependencies(client, self.store, clock, evacuation, events, Metrics(), unused, unused, history_writer),
         )
         self.task._evacuation.watch = lambda: None  # type: ignore[method-assign]
 
@@ -67,6 +70,10 @@ class FakeCluster:
             meta["deletionTimestamp"] = "2025-12-31T23:00:00Z"
         spec = {"nodeName": "n", "requests": [{"reason": "Manual"}]}
         return {"kind": "NodeDrain", "metadata": meta, "spec": spec, "status": status or {}}
+
+    async def _record(self, record: DrainRecord) -> None:
+        assert not any("nodedrains" in path and verb == "patch" for verb, path in self.writes)  # before the finalizer
+        self.records.append(record)
 
     def _known(self, path: str) -> dict[str, Any]:
         return self.drain if "nodedrains" in path else self.node
@@ -123,6 +130,7 @@ def test_withdrawn_drain_without_additions_loses_its_finalizer_only() -> None:
     assert [verb for verb, path in cluster.writes if path.endswith("nodedrains/n")] == ["patch"]
     assert not [path for _, path in cluster.writes if "nodes/" in path]
     assert cluster.store.drain("n") is None
+    assert [record.outcome for record in cluster.records] == [Outcome.NOT_STARTED]
 
 
 def test_node_that_is_gone_ends_its_drain() -> None:
@@ -130,6 +138,7 @@ def test_node_that_is_gone_ends_its_drain() -> None:
     cluster.step()
     assert ("delete", "v1alpha1/nodedrains/n") in cluster.writes
     assert "publish_node_gone" in cluster.events.published
+    assert [record.outcome for record in cluster.records] == [Outcome.NODE_GONE]
 
 
 def test_restore_waits_for_the_pods_of_a_started_drain() -> None:

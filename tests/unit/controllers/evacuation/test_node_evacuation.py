@@ -6,7 +6,10 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
+from structlog.testing import capture_logs
+
 from rescheduler.api.drains import BlockerClass, NodeDrainStatus
+from rescheduler.api.history import DrainHistory, Move, MoveWay
 from rescheduler.api.policies import DrainSettings, ReschedulePolicy
 from rescheduler.controllers.evacuation.eviction_queue import refuse_unproven
 from rescheduler.controllers.evacuation.node_evacuation import RECHECK_INTERVAL, EvacuationDependencies, NodeEvacuation
@@ -94,6 +97,7 @@ class FakeReplacer:
         self.modes: list[MoveMode] = []
         self.started: list[tuple[str, ReplacementStep, str]] = []
         self.removed: set[str] = set()
+        self.new: Pod | None = None
 
     def evaluate(
         self, _subscriber: str, _pods: object, _drain: object, _now: object, mode: MoveMode, **_facts: object
@@ -117,6 +121,9 @@ class FakeReplacer:
 
     def as_released(self, pod: Pod) -> Pod:
         return pod
+
+    def new_pod(self, _uid: str) -> Pod | None:
+        return self.new
 
     def forget(self, _uids: Iterable[str]) -> None: ...
 
@@ -510,3 +517,47 @@ def test_pods_that_wait_for_their_node_outlast_a_restart_of_the_operator() -> No
         evaluation = node.evacuation.evaluate(status, DrainSettings(), EvictionContext(NOW), MoveMode.ALL)
         assert evaluation is not None
         assert evaluation.summary.waits_for_node == found
+
+
+def test_a_pod_that_left_is_logged_and_joins_the_moves() -> None:
+    node = Node(released("a"), pod("b"))
+    node.replacer.new = pod("a2", node="n2")
+    node.move()
+    node.evacuation._session.sent["a"] = PodDecision(PodAction.EVICT)
+    node.set_pods(pod("b"))
+    with capture_logs() as logs:
+        evaluation = node.evaluate()
+    assert evaluation is not None
+    (move,) = evaluation.summary.moves
+    assert (move.pod, move.way, move.owner, move.new_pod, move.new_node) == (
+        "a",
+        MoveWay.REPLACED_FIRST,
+        "Deployment/web",
+        "a2",
+        "n2",
+    )
+    assert evaluation.summary.moves_total == 1
+    (line,) = [line for line in logs if line["event"] == "audit.move"]
+    assert {
+        "node": "n1",
+        "podUID": "a",
+        "cause": "NodeDrain/n1",
+        "policy": "default",
+        "pod": "a",
+    }.items() <= line.items()
+
+
+def test_moves_continue_those_of_the_last_process() -> None:
+    node = Node(pod("b"))
+    before = Move(namespace="s", pod="a", way=MoveWay.EVICTED, left_at=NOW)
+    status = NodeDrainStatus(history=DrainHistory(moves=(before,), moves_total=3))
+
+    def evaluate() -> PodEvaluation | None:
+        return node.evacuation.evaluate(status, DrainSettings(), EvictionContext(NOW), MoveMode.ALL)
+
+    evaluate()
+    node.set_pods()
+    evaluation = evaluate()
+    assert evaluation is not None
+    assert [move.pod for move in evaluation.summary.moves] == ["a", "b"]
+    assert evaluation.summary.moves_total == 4
