@@ -40,6 +40,7 @@ from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.controllers.runtime.work_queue import WorkQueue
+from rescheduler.controllers.store.state_metrics import StateMetrics
 from rescheduler.controllers.store.store import Store
 from rescheduler.core.replacement.move_history import MoveHistory
 from rescheduler.kube import paths
@@ -55,6 +56,7 @@ class ClientFactory(Protocol):
     """Create the client of a process.
 
     `guard` returns whether the client may write now. `count` gets method, resource and status code of each request.
+    `time_request` gets method and seconds of each answer.
     `on_server_date` gets the `Date` header of each response. `report` gets problems: log event, subject and error.
     """
 
@@ -63,6 +65,7 @@ class ClientFactory(Protocol):
         *,
         guard: Callable[[], bool],
         count: Callable[[str, str, int], None],
+        time_request: Callable[[str, float], None],
         on_server_date: Callable[[str], None],
         report: Callable[[str, str, str], None],
     ) -> Client: ...
@@ -156,10 +159,17 @@ def build_base(  # noqa: PLR0913 - keyword-only
 ) -> Base:
     """Build store, client, supervisor and recorder; `on_give_up` gets the reason why the process must end."""
     store = Store(clock.now, exempt_namespaces=[namespace])
-    client = make_client(guard=guard, count=metrics.count_request, on_server_date=on_server_date, report=report)
+    client = make_client(
+        guard=guard,
+        count=metrics.count_request,
+        time_request=metrics.time_request,
+        on_server_date=on_server_date,
+        report=report,
+    )
     supervisor = Supervisor(
         clock.monotonic,
         metrics.task_failures,
+        durations=metrics.reconcile_seconds,
         on_view_stale=store.set_failing_view_task,
         on_give_up=on_give_up,
     )
@@ -167,6 +177,7 @@ def build_base(  # noqa: PLR0913 - keyword-only
     metrics.watches_waiting.set_function(lambda: float(client.watch_limiter.waiting))
     metrics.clock_offset.set_function(lambda: clock.offset)
     metrics.leader.labels("rescheduler").set_function(lambda: float(guard()))
+    metrics.registry.register(StateMetrics(client, store, metrics, clock.now))
     return Base(client, store, clock, metrics, supervisor, recorder)
 
 
@@ -247,7 +258,7 @@ def build_drains(
 ) -> Drains:
     """Build the node controller with its queue, and the dependencies of the drain tasks."""
     events = DrainEvents(base.recorder, base.metrics)
-    queue = WorkQueue()
+    queue = WorkQueue("node", base.metrics)
     return Drains(
         dependencies=DrainDependencies(
             client=base.client,
@@ -263,7 +274,9 @@ def build_drains(
             cleanup=cleanup,
         ),
         queue=queue,
-        node_controller=NodeController(base.client, base.store, base.clock, queue, events, base.metrics),
+        node_controller=NodeController(
+            base.client, base.store, base.clock, queue, events, base.metrics, lease_monitor.silent_seconds
+        ),
     )
 
 
@@ -303,7 +316,7 @@ def build_controllers(*, base: Base, namespace: str, own_pod: str, cleanup: bool
     evacuation = build_evacuation(
         base=base, wake_signal=wake_signal, pool_by_namespace=partial(_pool_by_namespace, base.store, admission)
     )
-    lease_monitor = LeaseMonitor(base.client, base.store, base.clock)
+    lease_monitor = LeaseMonitor(base.client, base.store, base.clock, base.metrics)
     drains = build_drains(
         base=base,
         evacuation=evacuation,

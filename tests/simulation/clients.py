@@ -35,6 +35,7 @@ class SimulatedClient(Client):
         *,
         guard: Callable[[], bool],
         count: Callable[[str, str, int], None],
+        time_request: Callable[[str, float], None] = lambda *_: None,
         on_server_date: Callable[[str], None] = lambda _: None,
         report: Callable[[str, str, str], None] = lambda *_: None,
     ) -> None:

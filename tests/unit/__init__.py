@@ -29,7 +29,6 @@ Some modules have no file of their own, because another test shows their behavio
     controllers/rebalance/events: unit/controllers/rebalance/test_controller
     controllers/rebalance/node_usage: unit/controllers/rebalance/test_controller
     controllers/runtime/http_endpoints: e2e/test_process
-    controllers/runtime/metrics: unit/controllers/evacuation/test_replacer
     controllers/runtime/rate_limits: unit/controllers/evacuation/test_eviction_queue
     controllers/runtime/write_attempts: unit/controllers/drain/test_node_writer
     controllers/store/conflicts: unit/simulation/test_refused_writes

@@ -1,4 +1,4 @@
-"""Who last wrote a field of an object, as the API server records in `metadata.managedFields`."""
+"""The client that last wrote a field of an object, as the API server records in `metadata.managedFields`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a drain did: the part of a status that a drain collects, and the record of a finished drain."""
+"""The history of a drain: the part of a status that a drain collects, and the record of a finished drain."""
 
 from enum import StrEnum
 from typing import Any
@@ -22,7 +22,7 @@ class MoveWay(StrEnum):
 
 
 class Force(StrEnum):
-    """Why a pod was deleted without asking its budgets."""
+    """Reason for which a pod was deleted without asking its budgets."""
 
     TIMEOUT = "Timeout"
     NOT_READY = "NotReady"
@@ -94,7 +94,7 @@ class BlockedPod(Model):
 
 
 class DrainHistory(Model):
-    """What the drain did so far. The record of the finished drain is made from it."""
+    """Requests, moves and blockers of a drain so far. The record of the finished drain is made from it."""
 
     requested_by: tuple[Requester, ...] = Field(
         default=(), max_length=3, description="Clients that requested the drain, at most one for each reason."

@@ -6,6 +6,7 @@ a task that watches the cluster never ends because of an unknown exception.
 """
 
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -22,6 +23,7 @@ from rescheduler.kube import messages
 from rescheduler.kube.connection_limits import RequestLimiter, WatchLimiter
 from rescheduler.kube.connections import ConfigError as ConfigError  # noqa: PLC0414 - re-exported
 from rescheduler.kube.connections import ConnectionConfig, ConnectionPool
+from rescheduler.kube.watch_ages import WatchAges
 
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
@@ -72,7 +74,7 @@ class Client:
     """Send requests with raw JSON bodies.
 
     `guard` returns whether this process may write now. `count` gets method, resource and status code of each request;
-    code 0 means no answer. `on_server_date` gets the `Date` header of each answer. `report` gets each problem that no
+    code 0 means no answer. `time_request` gets method and seconds of each answer. `on_server_date` gets the `Date` header of each answer. `report` gets each problem that no
     caller sees: name of the log event, subject and error.
     """
 
@@ -83,6 +85,7 @@ class Client:
         reload: Callable[[], Awaitable[ConnectionConfig]] | None = None,
         guard: Callable[[], bool] = lambda: True,
         count: Callable[[str, str, int], None] = lambda *_: None,
+        time_request: Callable[[str, float], None] = lambda *_: None,
         on_server_date: Callable[[str], None] = lambda _: None,
         report: Callable[[str, str, str], None] = lambda *_: None,
         user_agent: str = names.FIELD_MANAGER,
@@ -90,7 +93,7 @@ class Client:
         config = config if isinstance(config, ConnectionConfig) else ConnectionConfig(config)
         self._connections = ConnectionPool(config, reload, report)
         self._guard = guard
-        self._count, self._on_server_date = count, on_server_date
+        self._count, self._time_request, self._on_server_date = count, time_request, on_server_date
         self.report = report
         self._user_agent = user_agent
 
@@ -98,6 +101,11 @@ class Client:
     def watch_limiter(self) -> WatchLimiter:
         """Limiter of the connections for watches."""
         return WatchLimiter()
+
+    @cached_property
+    def watches(self) -> WatchAges:
+        """Ages of the open watches."""
+        return WatchAges()
 
     @cached_property
     def request_limiter(self) -> RequestLimiter:
@@ -254,7 +262,7 @@ class Client:
     ) -> aiohttp.ClientResponse:
         headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._user_agent}
         query = "&".join(f"{key}={quote(str(value), safe='')}" for key, value in params.items())
-        url = f"{self.server}{path}" + (f"?{query}" if query else "")
+        url, began = f"{self.server}{path}" + (f"?{query}" if query else ""), time.monotonic()
         try:
             with _translate_errors(f"{method} {path}"):
                 response = await self._connections.request(method, url, headers=headers, body=body, timeout=timeout)
@@ -262,6 +270,8 @@ class Client:
             self._count(method, resource_of(path), 0)
             raise
         self._count(method, resource_of(path), response.status)
+        if "watch" not in params:
+            self._time_request(method, time.monotonic() - began)
         self._on_server_date(response.headers.get("Date", ""))
         return response
 

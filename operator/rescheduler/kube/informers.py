@@ -14,7 +14,14 @@ from typing import Generic, TypeVar
 from rescheduler.core.model.raw import RawObject
 from rescheduler.kube import messages, paths
 from rescheduler.kube.backoff import Backoff, keep_cancellation
-from rescheduler.kube.client import TRANSIENT_ERRORS, WATCH_IDLE_TIMEOUT, Client, ExpiredError, WatchStalledError
+from rescheduler.kube.client import (
+    TRANSIENT_ERRORS,
+    WATCH_IDLE_TIMEOUT,
+    Client,
+    ExpiredError,
+    WatchStalledError,
+    resource_of,
+)
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -55,6 +62,7 @@ class _Reflector:
     async def run(self) -> None:
         """Keep the view current until cancelled; retry failures with back-off."""
         backoff = Backoff(_FIRST_DELAY, _MAX_DELAY)
+        self._record_delivery()
         try:
             while True:
                 self._watch_worked, self._watch_opened_at = False, None
@@ -66,6 +74,10 @@ class _Reflector:
                     await asyncio.sleep(backoff.next_delay())
         finally:
             self._cancel_stale_timer()
+            self._client.watches.forget(self)
+
+    def _record_delivery(self) -> None:
+        self._client.watches.record(self, resource_of(self._path), asyncio.get_running_loop().time())
 
     async def _list_and_watch(self) -> bool:
         """List and watch until an error; whether the error is a failure, and not only a reason to list again."""
@@ -114,6 +126,7 @@ class _Reflector:
                     async with aclosing(stream):  # the stream must end before the limiter frees the connection
                         async for kind, raw in stream:
                             self._watch_worked = True
+                            self._record_delivery()
                             version = raw["metadata"]["resourceVersion"]
                             if kind != "BOOKMARK":
                                 self._apply_event(kind, raw)
@@ -149,6 +162,7 @@ class _Reflector:
 
     def _mark_synced(self) -> None:
         self._cancel_stale_timer()
+        self._record_delivery()
         self.error = ""
         self._set_synced(synced=True)
 

@@ -145,10 +145,12 @@ class DrainTask:
             await self._status_writer.report_internal_error(drain, error)
             raise
         self._attempts.clear(WriteOperation.RECONCILE)
+        self._deps.metrics.reconcile_total.labels("drain", "success").inc()
         return min(pause, self._attempts.seconds_until_next())
 
     async def _handle_failure(self, error: Exception) -> float:
         """Report the cause of a lasting failure. Return the seconds until the next reconcile."""
+        self._deps.metrics.reconcile_total.labels("drain", "error").inc()
         if may_be_outdated(error):
             await reread(self._deps.client, self._deps.store, ResourceKind.DRAIN, paths.drain(self.name))
         pause, drain = self._attempts.record_failure(WriteOperation.RECONCILE, error), self._deps.store.drain(self.name)

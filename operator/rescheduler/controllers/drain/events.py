@@ -15,6 +15,7 @@ from rescheduler.api.scalars import truncate
 from rescheduler.controllers.drain import messages
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.store.object_cache import ResourceKind, UnreadableObject
+from rescheduler.core.drain import history
 from rescheduler.core.drain.pod_summary import PodSummary
 from rescheduler.core.drain.status import StatusInput, staying_pods
 from rescheduler.core.eligibility.windows import window_state
@@ -237,6 +238,7 @@ class DrainEvents:
         owners: Mapping[str, Owner],
     ) -> None:
         """Publish the changes of a written status. `pods`: UIDs by namespace/name; `owners`: their controllers."""
+        self._observe(status_input, before, after)
         self._publish_wait(status_input, before, after)
         if "TimedOut" in _progressing_reasons(after) - _progressing_reasons(before):
             self.publish_timed_out(status_input)
@@ -246,6 +248,15 @@ class DrainEvents:
         for blocker in after.blockers:
             if (blocker.namespace, blocker.pod, blocker.class_) not in known_blockers:
                 self._publish_blocker(status_input, blocker, pods, owners)
+
+    def _observe(self, status_input: StatusInput, before: NodeDrainStatus, after: NodeDrainStatus) -> None:
+        """Observe what a written status has that the one before had not."""
+        for ended in history.ended_blockers(before.blockers, after.blockers, status_input.now):
+            self._metrics.count_blocked(ended.class_, ended.seconds)
+        for stage, seconds in history.failover_stages(status_input.drain, after, status_input.now):
+            self._metrics.failover_seconds.labels(stage).observe(seconds)
+        if after.drained_at and not before.drained_at and after.started_at:
+            self._metrics.drain_seconds.observe((status_input.now - after.started_at).total_seconds())
 
     def _publish_blocker(
         self, status_input: StatusInput, blocker: Blocker, pods: Mapping[str, str], owners: Mapping[str, Owner]
@@ -300,8 +311,6 @@ class DrainEvents:
                     messages.DRAIN_BEGUN,
                 )
             case Phase.DRAINED:
-                if status_input.started_at:
-                    self._metrics.drain_seconds.observe((status_input.now - status_input.started_at).total_seconds())
                 message = messages.drain_finished(progress, staying_pods(status_input.pod_summary))
                 self._emit_on_drain_and_node(
                     status_input.drain, status_input.node, EventType.NORMAL, "Drained", message

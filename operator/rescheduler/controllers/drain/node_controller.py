@@ -1,6 +1,6 @@
 """Reconcile one node: compare the requests of the node with its NodeDrain."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 from functools import partial
 
@@ -38,10 +38,19 @@ class NodeController:
     """Creates, changes and deletes NodeDrains by the requests of their nodes."""
 
     def __init__(
-        self, client: Client, store: Store, clock: Clock, queue: WorkQueue, events: DrainEvents, metrics: Metrics
+        self,
+        client: Client,
+        store: Store,
+        clock: Clock,
+        queue: WorkQueue,
+        events: DrainEvents,
+        metrics: Metrics,
+        silent_seconds: Callable[[str], float | None],
     ) -> None:
+        """Create a controller; `silent_seconds` returns the seconds since a node's last sign of life, None if unknown."""
         self._client, self._store, self._clock = client, store, clock
         self._queue, self._events, self._metrics = queue, events, metrics
+        self._silent_seconds = silent_seconds
         self._refusal_reported: dict[str, str] = {}  # by node name: the UID of the node with a reported refusal
         self._attempts: dict[str, WriteAttempts] = {}  # by node: writes that failed
 
@@ -106,6 +115,7 @@ class NodeController:
                 if await attempts.attempt(
                     WriteOperation.CREATE, lambda: self._store_response(self._client.create(paths.DRAINS, body))
                 ):
+                    self._observe_detection(node, reasons)
                     log.info("drain.created", node=node.name, uid=node.uid, reasons=reasons)
             case UpdateRequests(patch):
                 await attempts.attempt(
@@ -128,6 +138,11 @@ class NodeController:
         if not isinstance(change, DeleteDrain):
             attempts.clear(WriteOperation.DELETE)
             self._store.set_undeletable(node.name, undeletable=False)
+
+    def _observe_detection(self, node: Node, reasons: Collection[str]) -> None:
+        silent = self._silent_seconds(node.name)
+        if RequestReason.FAILURE in reasons and silent is not None:
+            self._metrics.failover_seconds.labels("Detected").observe(silent)
 
     async def _store_response(self, response: Awaitable[RawObject]) -> None:
         """Store the NodeDrain in the response; a delete may respond with a Status only."""

@@ -137,6 +137,8 @@ class EvictionQueue:
         self._probed_at: dict[str, float] = {}  # by pod uid: time of the last probe
         self._next_probe_at: dict[tuple[str, bool], float] = {}  # by budget uid, and whether the pod was never probed
         self._last_accepted_at: dict[str, float] = {}  # by budget uid: time of the last accepted eviction
+        self._budgets_awaited: set[str] = set()  # uids of exhausted budgets with pods that wait for them
+        self._budgets_opened_at: dict[str, float] = {}  # by uid: when such a budget was seen to allow an eviction
         self._eviction_slots, self._delete_slots = (
             InFlightSlots(MAX_EVICTIONS_IN_FLIGHT),
             InFlightSlots(MAX_DELETES_IN_FLIGHT),
@@ -176,6 +178,8 @@ class EvictionQueue:
         self.forget(session, session.requested_uids.union(session.blocked_since))
         self._waiting_sessions.discard(session)
         now = self._clock.monotonic()
+        self._budgets_awaited.clear()  # only a metric needs them, and no event would remove them
+        self._budgets_opened_at.clear()
         self._next_probe_at = {key: until for key, until in self._next_probe_at.items() if now < until}
         self._last_accepted_at = {
             uid: at for uid, at in self._last_accepted_at.items() if now < at + _BUDGET_ACTIVE_FOR
@@ -225,8 +229,12 @@ class EvictionQueue:
             is_probe = api_responses.predict_refusal(pod, budgets) is not None
             request = _EvictionRequest(session, pod, decision, budgets, confirm, is_probe, is_repeat)
             if request.is_probe:
+                self._budgets_awaited.update(budget.uid for budget in budgets)
                 probes.append(request)
                 continue
+            for budget in budgets:
+                if budget.uid in self._budgets_awaited:
+                    self._budgets_opened_at.setdefault(budget.uid, self._clock.monotonic())
             session.blocked_since.pop(pod.uid, None)
             waits.append(self._try_start(request, policy, rate))
         # Probes come last: otherwise they would use up the rate of pods that can leave.
@@ -432,6 +440,9 @@ class EvictionQueue:
             request.session.attempts[pod.uid] = EvictionAttempts(now)
             self._retries.postpone(pod.uid, monotonic + (_PROBE_INTERVAL if request.is_repeat else 0.0))
         if request.budget and result.outcome is EvictionOutcome.ACCEPTED:
+            self._budgets_awaited.discard(request.budget.uid)
+            if (opened_at := self._budgets_opened_at.pop(request.budget.uid, None)) is not None:
+                self._metrics.slot_seconds.observe(monotonic - opened_at)
             self._last_accepted_at[request.budget.uid] = monotonic
             if request.budget.counts_eviction_of(pod):
                 self._budgets.record_eviction(request.budget)

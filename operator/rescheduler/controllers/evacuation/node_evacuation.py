@@ -448,9 +448,14 @@ class NodeEvacuation:
             for uid in moved_uids:
                 self._deps.replacer.record_replacement(self._deps.replacer.as_released(self._leaving[uid]))
             self._deps.metrics.pods_moved.inc(len(moved_uids))
-            self._deps.metrics.pods_moved_again.inc(
-                sum(self._deps.move_history.record_move(self._leaving[uid], now) for uid in gone)
-            )
+            for uid in gone:
+                again = self._deps.move_history.record_move(self._leaving[uid], now)
+                new_pod = self._deps.replacer.new_pod(uid)
+                number = self._deps.move_history.move_number(
+                    self._leaving[uid], new_pod.uid if new_pod else "", again=again
+                )
+                self._deps.metrics.pods_moved_again.inc(again)
+                self._deps.metrics.moves_per_pod.observe(number)
             # A released pod leaves no gap: its replacement is on its node already.
             left = (
                 self._leaving[uid] for uid in gone if not self._deps.replacer.as_released(self._leaving[uid]).released

@@ -178,6 +178,8 @@ class Replacer:
             decision = capacity.with_no_room_message(decision, forecast) if pod_mode is not MoveMode.NONE else decision
             record = self.as_released(pod).release_record
             if decision.step is ReplacementStep.EVICT and record and not pod.finished:
+                if pod.uid not in self._replaced:
+                    self._metrics.replacement_seconds.observe((now - record.released_at).total_seconds())
                 self._replaced[pod.uid] = record.deployment_uid
                 self._match_new_pod(pod, record)
             if decision.step is ReplacementStep.EVICT or (
@@ -351,6 +353,7 @@ class Replacer:
     def _set_backoff(self, owner: str, backoff: ReplacementBackoff) -> None:
         """Record a failed replacement of an owner."""
         self._backoffs[owner] = backoff
+        self._metrics.replacement_failures.labels(backoff.failure).inc()
         self._slow_start.record_setback(owner)
 
     def _clear_backoff(self, owner: str) -> None:

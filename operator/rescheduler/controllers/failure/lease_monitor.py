@@ -4,11 +4,12 @@ One raw watch serves all nodes. A Kopf handler would be too slow: 5,000 nodes re
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import structlog
 
 from rescheduler.controllers.runtime.clock import Clock
+from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.controllers.store.store import Store
 from rescheduler.core.failure import messages, node_leases
@@ -43,8 +44,8 @@ class LeaseMonitor:
     blackout is reported. If the list has renewals, only the watch is dead.
     """
 
-    def __init__(self, client: Client, store: Store, clock: Clock) -> None:
-        self._client, self._store, self._clock = client, store, clock
+    def __init__(self, client: Client, store: Store, clock: Clock, metrics: Metrics) -> None:
+        self._client, self._store, self._clock, self._metrics = client, store, clock, metrics
         self._leases = LeaseTracker()
         self._listed = asyncio.Event()
         self._informer = Informer(
@@ -131,10 +132,21 @@ class LeaseMonitor:
         late_limits = (
             {name: node_leases.late_after(self._leases.duration_of(name)) for name in timeouts} if suspected else {}
         )
+        self._count_false_alarms(self._store.history.suspected_nodes - suspected)
         unknown = (node.name for node in self._store.nodes.values() if node.ready_status == CONDITION_UNKNOWN)
         self._store.set_suspected_nodes(
             suspected, self._leases.silent_nodes(late_limits, now), self._leases.renewing_nodes(unknown, now)
         )
+
+    def _count_false_alarms(self, recovered: Collection[str]) -> None:
+        """Count the nodes whose Lease is renewed again before the node controller gave them up."""
+        nodes = (self._store.node(name) for name in recovered)
+        self._metrics.false_alarms.inc(sum(node is not None and node.ready_status == "True" for node in nodes))
+
+    def silent_seconds(self, name: str) -> float | None:
+        """Return the seconds since the last renewal of a node's Lease; None without a Lease."""
+        renewal = self._leases.renewals.get(name)
+        return self._clock.monotonic() - renewal.seen_at if renewal else None
 
     def _is_blackout_confirmed(self, now: float) -> bool:
         """Whether a list has shown the same silent Leases, or lists fail too."""
@@ -208,6 +220,7 @@ class LeaseMonitor:
             self._leases.duration_of(name)
         )
         if not silent:
+            self._count_false_alarms(self._store.history.suspected_nodes & {name})
             self._store.set_suspected_nodes(
                 self._store.history.suspected_nodes - {name},
                 self._store.history.nodes_with_late_lease - {name},

@@ -83,7 +83,7 @@ class PoolReconciler:
         *,
         list_blockers: Callable[[str], Sequence[PoolBlocker]] = lambda _: (),
     ) -> None:
-        self.queue = WorkQueue()
+        self.queue = WorkQueue("pool", metrics)
         self._list_blockers = list_blockers
         self._client, self._store, self._clock = client, store, clock
         self._admission, self._pod_counter = admission, pod_counter

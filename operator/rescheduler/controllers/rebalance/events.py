@@ -22,13 +22,16 @@ class RebalanceEvents:
         """Set the metric of the standard deviation of a group's utilization."""
         deviation = standard_deviation(loads)
         for resource, value in (("cpu", deviation.cpu), ("memory", deviation.memory)):
-            self._metrics.load_deviation.labels(group.pool, group.policy.name, resource).set(value)
+            self._metrics.load_deviation.labels(*self._bounded(group.pool, group.policy.name), resource).set(value)
 
     def forget(self, pool: str, policy: str) -> None:
         """Drop the metric and the state of a group that no longer exists."""
         self._audited_pods.pop((pool, policy), None)
         for resource in ("cpu", "memory"):
-            self._metrics.load_deviation.remove(pool, policy, resource)
+            self._metrics.load_deviation.remove(*self._bounded(pool, policy), resource)
+
+    def _bounded(self, pool: str, policy: str) -> tuple[str, str]:
+        return self._metrics.bounded_name(pool), self._metrics.bounded_name(policy)
 
     def publish_moving(
         self, group: NodeGroup, classification: NodeClassification, moves: Sequence[PlannedMove]
@@ -49,7 +52,7 @@ class RebalanceEvents:
 
     def count_move(self, group: NodeGroup, outcome: str) -> None:
         """Count a move by its outcome."""
-        self._metrics.rebalance_moves.labels(group.pool, outcome).inc()
+        self._metrics.rebalance_moves.labels(self._metrics.bounded_name(group.pool), outcome).inc()
 
     def publish_stopped(self, group: NodeGroup) -> None:
         """Publish that rebalancing of the group has stopped, because moves have not helped."""

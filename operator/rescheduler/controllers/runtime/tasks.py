@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
 
 from rescheduler.controllers.runtime import messages
 from rescheduler.kube.backoff import Backoff, keep_cancellation
@@ -60,6 +60,9 @@ class TaskFailure:
         return messages.task_failed(self.task, self.subject, self.count, self.error)
 
 
+_RECONCILERS = ("node", "drain", "pool", "migration")
+
+
 class Supervisor:
     """Run tasks, and record which of them fail.
 
@@ -72,6 +75,7 @@ class Supervisor:
         monotonic: Callable[[], float],
         failures: Counter,
         *,
+        durations: Histogram | None = None,
         on_view_stale: Callable[[str], None] = lambda _: None,
         on_give_up: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -81,6 +85,7 @@ class Supervisor:
             on_view_stale,
             on_give_up,
         )
+        self._durations = durations
         self._failing: dict[tuple[str, str], TaskFailure] = {}
         self._stale_view_tasks: set[tuple[str, str]] = set()
 
@@ -159,11 +164,14 @@ class Supervisor:
 
         async def attempt() -> tuple[float | None, bool]:
             """Return the wait in seconds, None for the end, and whether the step succeeded."""
+            began = self._monotonic()
             try:
                 return await keep_cancellation(step()), True
             except TRANSIENT_ERRORS as error:
                 log.warning("task.retried", task=task, object=subject, error=str(error))
                 return backoff.next_delay() if isinstance(retry, tuple) else await retry(error), False
+            finally:
+                self._observe_duration(task, began)
 
         try:
             while True:
@@ -221,12 +229,19 @@ class Supervisor:
         finally:
             self.clear(task, subject)
 
+    def _observe_duration(self, task: str, began: float) -> None:
+        """Observe how long a reconciliation took; other tasks wait most of the time."""
+        if self._durations and task in _RECONCILERS:
+            self._durations.labels(task).observe(self._monotonic() - began)
+
     def guard(self, task: str, handle: Handler) -> Handler:
         """Return a handler of keys that never raises, so that a bad key does not affect other keys."""
 
         async def guarded(key: str) -> bool:
+            began = self._monotonic()
             try:
                 succeeded = await handle(key)
+                self._observe_duration(task, began)
             except Exception as error:  # noqa: BLE001 - a bug must not end the worker
                 self.record_failure(task, key, error)
                 return False

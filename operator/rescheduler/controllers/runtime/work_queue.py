@@ -2,8 +2,10 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import Awaitable, Callable
 
+from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.kube.backoff import Backoff, keep_cancellation
 
 _FIRST_DELAY, _MAX_DELAY = 0.4, 60.0  # seconds
@@ -13,7 +15,11 @@ _HIGH_PRIORITY, _LOW_PRIORITY = 0, 1
 class WorkQueue:
     """Queue of keys; repeated adds of a key that waits or is processed count once."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, metrics: Metrics) -> None:
+        self._adds, self._retries = metrics.queue_adds.labels(name), metrics.queue_retries.labels(name)
+        self._queue_seconds, self._work_seconds = metrics.queue_seconds.labels(name), metrics.work_seconds.labels(name)
+        metrics.queue_depth.labels(name).set_function(lambda: float(len(self._queued)))
+        self._added_at: dict[str, float] = {}
         self._waiting: asyncio.PriorityQueue[tuple[int, int, str]] = asyncio.PriorityQueue()
         self._queued: dict[str, int] = {}  # by key: its priority
         self._processing: set[str] = set()
@@ -29,6 +35,8 @@ class WorkQueue:
             self._dirty[key] = min(priority, self._dirty.get(key, priority))
         elif self._queued.get(key, _LOW_PRIORITY + 1) > priority:
             self._queued[key] = priority
+            self._adds.inc()
+            self._added_at.setdefault(key, time.monotonic())
             self._waiting.put_nowait((priority, next(self._sequence), key))
 
     def add_after(self, key: str, seconds: float) -> None:
@@ -53,14 +61,18 @@ class WorkQueue:
                 continue  # the key was added again with high priority
             del self._queued[key]
             self._processing.add(key)
+            began = time.monotonic()
+            self._queue_seconds.observe(began - self._added_at.pop(key, began))
             try:
                 succeeded = await keep_cancellation(handle(key))
             finally:
                 self._processing.discard(key)
+                self._work_seconds.observe(time.monotonic() - began)
             if succeeded:
                 self._backoffs.pop(key, None)
             else:
                 backoff = self._backoffs.setdefault(key, Backoff(_FIRST_DELAY, _MAX_DELAY))
+                self._retries.inc()
                 self.add_after(key, backoff.next_delay())
             if key in self._dirty:
                 self.add(key, low_priority=self._dirty.pop(key) == _LOW_PRIORITY)

@@ -52,7 +52,7 @@ def observe(
     """
     before = drain.status.history
     fenced = next((c for c in conditions if c.type == "Fenced" and c.status == "True"), None)
-    ended = _ended_blockers(drain.status.blockers, status.blockers, now)
+    ended = ended_blockers(drain.status.blockers, status.blockers, now)
     kept_moves, total = moves or (before.moves, before.moves_total)
     return DrainHistory(
         requested_by=_requesters(before, drain, node),
@@ -87,9 +87,27 @@ def _requesters(before: DrainHistory, drain: NodeDrain, node: Node | None) -> tu
     return (*before.requested_by, *new)[: len(RequestReason)]
 
 
-def _ended_blockers(before: Iterable[Blocker], after: Iterable[Blocker], now: datetime) -> tuple[BlockedPod, ...]:
+def ended_blockers(before: Iterable[Blocker], after: Iterable[Blocker], now: datetime) -> tuple[BlockedPod, ...]:
+    """Return the blockers that are gone, with their duration."""
     remaining = {(b.namespace, b.pod, b.class_) for b in after}
     return tuple(_blocked_pod(b, now) for b in before if (b.namespace, b.pod, b.class_) not in remaining)
+
+
+def failover_stages(drain: NodeDrain, after: NodeDrainStatus, now: datetime) -> list[tuple[str, float]]:
+    """Return the stages that a drain for a failure reaches with this status, with the seconds since its creation.
+
+    `drain`: with the status before.
+    """
+    before = drain.status.history
+    if drain.created is None or not any(request.reason is RequestReason.FAILURE for request in drain.spec.requests):
+        return []
+    reached = {
+        "Started": (before.started_at, after.history.started_at),
+        "Released": (before.moves, after.history.moves),
+        "Drained": (before.drained_at, after.history.drained_at),
+    }
+    seconds = max(0.0, (now - drain.created).total_seconds())
+    return [(stage, seconds) for stage, (known, now_known) in reached.items() if now_known and not known]
 
 
 def _blocked_pod(blocker: Blocker, now: datetime) -> BlockedPod:

@@ -11,9 +11,10 @@ _MAX_OWNERS = 10_000  # the memory would grow without a limit
 
 
 class MoveHistory:
-    """First move of the current wave, by uid of the owner."""
+    """First move of the current wave, by uid of the owner; and how often the pods before a new pod have moved."""
 
     def __init__(self) -> None:
+        self._moves_before: OrderedDict[str, int] = OrderedDict()  # by uid of a new pod
         self._wave_starts: OrderedDict[str, datetime] = OrderedDict()
 
     def record_move(self, pod: Pod, now: datetime) -> bool:
@@ -28,6 +29,15 @@ class MoveHistory:
                 self._wave_starts.popitem(last=False)
             return False
         return pod.created is not None and pod.created >= first
+
+    def move_number(self, pod: Pod, new_pod_uid: str, *, again: bool) -> int:
+        """Return the number of this move in its chain of pods; `again`: the pod replaced a pod that moved in this wave."""
+        number = self._moves_before.pop(pod.uid, int(again)) + 1
+        if new_pod_uid:
+            self._moves_before[new_pod_uid] = number
+            while len(self._moves_before) > _MAX_OWNERS:
+                self._moves_before.popitem(last=False)
+        return number
 
     def is_replacement(self, pod: Pod, now: datetime) -> bool:
         """Whether this pod was created after the current wave of its owner began."""

@@ -32,7 +32,7 @@ class World:
         clock: Any = SimpleNamespace(now=lambda: self.now, monotonic=lambda: self.now.timestamp())  # noqa: PLW0108 - `now` changes
         queue: Any = SimpleNamespace(add_after=lambda *_: None)
         announcer: Any = SimpleNamespace(publish_window_ignored=lambda *_: None, publish_left_cordoned=lambda *_: None)
-        self.reconciler = NodeController(client, self.store, clock, queue, announcer, Metrics())
+        self.reconciler = NodeController(client, self.store, clock, queue, announcer, Metrics(), lambda _: None)
 
     def _note(self, verb: str) -> Any:
         async def write(path: str, *_: Any, **__: Any) -> dict[str, Any]:

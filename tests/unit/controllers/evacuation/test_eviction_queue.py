@@ -54,7 +54,8 @@ class World:
         self.error: Exception | None = None
         self.marked: list[tuple[str, Mapping[str, Any], str]] = []
         self.mark: Exception | None = None
-        self.evictions = EvictionQueue(self, self.clock, self, Metrics())  # type: ignore[arg-type]
+        self.metrics = Metrics()
+        self.evictions = EvictionQueue(self, self.clock, self, self.metrics)  # type: ignore[arg-type]
         self.sender = EvictionSession(lambda: None)
 
     def for_pod(self, pod: Pod) -> tuple[DisruptionBudget, ...]:
@@ -285,6 +286,20 @@ async def test_room_in_a_budget_is_used_at_once_by_one_that_was_refused() -> Non
     world.budgets["a"] = (replace(NONE, allowed=1),)
     await world.send((pod("a"), EVICT))
     assert world.times == [12, 14]
+
+
+async def test_slot_latency_counts_from_a_budget_that_opens_for_a_waiting_pod() -> None:
+    world = World(budgets={"a": NONE, "b": NONE})
+    await world.send((pod("a"), EVICT))
+    world.budgets["a"] = (replace(NONE, allowed=1),)
+    world.hangs = asyncio.Event()
+    await world.send((pod("a"), EVICT))
+    world.clock.seconds += 3
+    world.hangs.set()
+    await world.send()
+    registry = world.metrics.registry
+    assert registry.get_sample_value("rescheduler_slot_latency_seconds_count") == 1
+    assert registry.get_sample_value("rescheduler_slot_latency_seconds_sum") == 3
 
 
 async def test_pods_of_an_active_budget_are_not_probed_before_their_turn() -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from rescheduler.controllers.failure.lease_monitor import LeaseMonitor
+from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
 from rescheduler.kube.client import UnreachableError
 from rescheduler.kube.connection_limits import WatchLimiter
+from rescheduler.kube.watch_ages import WatchAges
 from unit.supervision import simulated, supervisor
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -38,7 +40,9 @@ class World:
         self._renewals = dict.fromkeys(self.names, 0)
         self._streams: list[asyncio.Queue[dict[str, Any]]] = []
         self._version = 1
-        client: Any = SimpleNamespace(list=self._list, watch=self._watch, watch_limiter=WatchLimiter(), report=print)
+        client: Any = SimpleNamespace(
+            list=self._list, watch=self._watch, watch_limiter=WatchLimiter(), watches=WatchAges(), report=print
+        )
         clock: Any = SimpleNamespace(monotonic=self.time)
         self.store = Store(lambda: BEGAN + timedelta(seconds=self.time()))
         self.store.set_listed(BEGAN)
@@ -46,7 +50,7 @@ class World:
         for name in self.names:
             raw = {"metadata": {"name": name, "uid": name, "resourceVersion": "1"}}
             self.store.put(ResourceKind.NODE, raw)
-        self.beats = LeaseMonitor(client, self.store, clock)
+        self.beats = LeaseMonitor(client, self.store, clock, Metrics())
 
     @staticmethod
     def time() -> float:
@@ -198,3 +202,17 @@ def test_slow_kubelets_are_neither_silent_nor_a_dead_watch() -> None:
     world = play(scene, lasts=200)
     assert len(world.lists) == 1
     assert not declared(world)
+
+
+def test_a_lease_that_is_renewed_before_the_node_is_given_up_is_a_false_alarm() -> None:
+    async def scene(world: World) -> None:
+        ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+        world.store.put(
+            ResourceKind.NODE, {"metadata": {"name": "n0", "uid": "n0", "resourceVersion": "2"}, "status": ready}
+        )
+        world.store.set_suspected_nodes(frozenset({"n0", "n1"}), frozenset())  # n1 is Unknown: a true alarm
+        world.beats.evaluate()
+
+    world = play(scene)
+    registry = world.beats._metrics.registry
+    assert registry.get_sample_value("rescheduler_false_alarms_total") == 1

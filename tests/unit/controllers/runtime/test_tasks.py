@@ -59,7 +59,7 @@ HIDING_ERRORS = [ApiError("GET", "/", ErrorResponse(503)), RuntimeError("a bug")
 @pytest.mark.parametrize("kind", ["step", "coroutine", "worker"])
 def test_a_cancelled_task_ends_although_its_work_hides_the_cancellation(kind: str, error: Exception | None) -> None:
     async def act() -> None:
-        world, queue = World(), WorkQueue()
+        world, queue = World(), WorkQueue("test", Metrics())
         hidden = [error]  # only once: otherwise a failed test would never end
 
         async def work(_key: str = "") -> Any:
@@ -289,7 +289,7 @@ def test_a_task_that_is_not_vital_may_fail_forever() -> None:
 
 def test_a_failing_key_affects_no_other_key() -> None:
     async def act() -> None:
-        world, handled, queue = World(), list[str](), WorkQueue()
+        world, handled, queue = World(), list[str](), WorkQueue("test", Metrics())
 
         async def handle(key: str) -> bool:
             handled.append(key)
@@ -317,7 +317,7 @@ def test_a_failing_key_affects_no_other_key() -> None:
 
 def test_a_key_is_retried_after_very_many_failures() -> None:
     async def act() -> None:
-        handled, queue = list[str](), WorkQueue()
+        handled, queue = list[str](), WorkQueue("test", Metrics())
 
         async def handle(key: str) -> bool:
             handled.append(key)

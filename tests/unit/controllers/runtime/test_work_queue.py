@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.runtime.work_queue import WorkQueue
 from unit.supervision import run_in_own_loop
 
@@ -16,7 +17,7 @@ def handled(fill: Callable[[WorkQueue], None], *, fails: int = 0) -> list[str]:
         return len(done) > fails
 
     async def work() -> None:
-        queue = WorkQueue()
+        queue = WorkQueue("test", Metrics())
         fill(queue)
         worker = asyncio.create_task(queue.run_worker(handle))
         await asyncio.sleep(0.01)
@@ -67,7 +68,7 @@ def test_a_key_added_while_it_is_processed_is_handled_again() -> None:
     done: list[str] = []
 
     async def work() -> None:
-        queue = WorkQueue()
+        queue = WorkQueue("test", Metrics())
 
         async def handle(key: str) -> bool:
             done.append(key)

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rescheduler.api.conditions import Condition
-from rescheduler.api.drains import Blocker, BlockerClass, NodeDrain, NodeDrainStatus, NodeRecord, PolicyRef
+from rescheduler.api.drains import (
+    Blocker,
+    BlockerClass,
+    NodeDrain,
+    NodeDrainStatus,
+    NodeRecord,
+    PolicyRef,
+    RequestReason,
+)
 from rescheduler.api.field_writers import FieldWriter
 from rescheduler.api.history import (
     MAX_RECORDED_PODS,
@@ -219,3 +227,12 @@ def test_the_largest_record_fits() -> None:
     key, text = history.record_key(largest), history.record_text(largest)
     assert history.changes({}, {key: text}) == {key: text}
     assert DrainRecord.model_validate(dump(largest)) == largest
+
+
+def test_stages_of_a_failover_are_reached_once() -> None:
+    failure = builders.drain("n1", age=20, reasons=(RequestReason.FAILURE,))
+    after = NodeDrainStatus(history=DrainHistory(started_at=NOW))
+    assert history.failover_stages(failure, after, NOW) == [("Started", 20.0)]
+    known = failure.model_copy(update={"status": after})
+    assert history.failover_stages(known, after, NOW) == []
+    assert history.failover_stages(builders.drain("n1", age=20), after, NOW) == []

@@ -41,3 +41,11 @@ def test_a_pod_that_came_while_others_of_its_owner_were_moved_replaces_one() -> 
     assert not seen.is_replacement(pod_created("c", -second), NOW + second)
     assert not seen.is_replacement(pod_created("d", second, owner="other"), NOW + second)
     assert not seen.is_replacement(pod_created("b", timedelta()), NOW + WAVE_DURATION + second)
+
+
+def test_moves_of_a_pod_and_of_the_pods_before_it_are_numbered() -> None:
+    moves = MoveHistory()
+    assert moves.move_number(pod("a"), "b", again=False) == 1
+    assert moves.move_number(pod("b"), "c", again=True) == 2
+    assert moves.move_number(pod("c"), "", again=True) == 3
+    assert moves.move_number(pod("unknown"), "", again=True) == 2
