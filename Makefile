@@ -6,8 +6,8 @@ RUN := PYTHONPATH=operator:tests $(BIN)/python
 COVERAGE_FLOOR := 93
 IMAGE ?= ghcr.io/rescheduler-dev/rescheduler:0.1.0
 
-.PHONY: demo test test-crash test-real catalogue lint bench docs manifests plugin dist image cluster cluster-down \
-	binaries lock release release-check clean
+.PHONY: demo test test-alerts test-crash test-real catalogue lint bench docs manifests plugin dist image cluster \
+	cluster-down binaries lock release release-check clean
 
 demo: $(VENV)/ready
 	@$(RUN) -m harness.demo $(if $(KEEP),--keep)
@@ -21,6 +21,9 @@ test: $(VENV)/ready binaries
 		-m pytest -n 4 --dist loadfile --no-loadscope-reorder
 	@$(RUN) -m harness coverage build/coverage.json --floor $(COVERAGE_FLOOR)
 	@$(RUN) -m harness rights build/rights
+
+test-alerts: $(VENV)/ready
+	@$(RUN) -m harness.alerts
 
 test-crash: $(VENV)/ready binaries
 	CRASH_AT_EVERY_WRITE=1 $(BIN)/pytest tests/e2e/test_crash.py

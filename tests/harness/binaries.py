@@ -27,6 +27,7 @@ from harness.waiting import repeated
 
 MODULE = Path(__file__).parent / "binaries"
 NODE_MODULE = Path(__file__).parent / "real" / "binaries"
+PROMTOOL_MODULE = Path(__file__).parent / "promtool"
 PEER_MODULE = Path(__file__).parents[2] / "bench" / "binaries"
 _ANSWERS_WITHIN = 5.0  # seconds
 _CPU_MINUTES = 12
@@ -121,8 +122,17 @@ _DESCHEDULER = "sigs.k8s.io/descheduler"
 PEER_PROGRAMS = (Program("descheduler", f"{_DESCHEDULER}/cmd/descheduler", _DESCHEDULER, "", "", PEER_MODULE),)
 """Programs that the benchmark compares with the operator: `ensure` installs them only by name."""
 
-_SETS = (PROGRAMS, NODE_PROGRAMS, PEER_PROGRAMS)
-_STEPS = {MODULE: "control plane, simulator and tools", NODE_MODULE: "container runtime", PEER_MODULE: "descheduler"}
+_PROMETHEUS = "github.com/prometheus/prometheus"
+ALERT_PROGRAMS = (Program("promtool", f"{_PROMETHEUS}/cmd/promtool", _PROMETHEUS, "", "", PROMTOOL_MODULE),)
+"""The program that tests the alerts: `ensure` installs it only by name. Its release is one archive with Prometheus."""
+
+_SETS = (PROGRAMS, NODE_PROGRAMS, PEER_PROGRAMS, ALERT_PROGRAMS)
+_STEPS = {
+    MODULE: "control plane, simulator and tools",
+    NODE_MODULE: "container runtime",
+    PEER_MODULE: "descheduler",
+    PROMTOOL_MODULE: "promtool",
+}
 
 
 def versions(tools: Path = MODULE) -> dict[str, str]:

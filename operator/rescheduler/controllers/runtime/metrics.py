@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
 
 from rescheduler.api.drains import BlockerClass
+from rescheduler.core.replacement.failures import ReplacementFailure
 
 _MAX_NAMES = 100
 OTHER_NAMES = "other"
@@ -70,6 +71,8 @@ class Metrics:
             ["cause"],
             registry=registry,
         )
+        for failure in ReplacementFailure:  # a series that begins above 0 would hide its first increase from alerts
+            self.replacement_failures.labels(failure)
         self.released_pods_taken = Counter(
             "rescheduler_released_pods_taken",
             "Released pods that another client removed before their replacement was Ready.",

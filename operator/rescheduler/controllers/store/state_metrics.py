@@ -44,8 +44,8 @@ class StateMetrics(Collector):
             _add_pool(found, pool, self._metrics.bounded_name(pool.name))
         state = self._store.state_builder
         found["blackout"].add_metric((), float(bool(state.blackout_reason)))
-        listed_at = state.listed_at
-        found["list_age"].add_metric((), (now - listed_at).total_seconds() if listed_at else float("nan"))
+        if state.listed_at:
+            found["list_age"].add_metric((), (now - state.listed_at).total_seconds())
         for resource, age in self._client.watches.ages(asyncio.get_running_loop().time()).items():
             found["watch_age"].add_metric((resource,), age)
         for kind in ResourceKind:
