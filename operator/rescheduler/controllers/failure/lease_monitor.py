@@ -53,6 +53,7 @@ class LeaseMonitor:
         )
         self._watch_dead = asyncio.Event()  # set: the watch delivers nothing and must be opened again
         self._synced = False
+        self._given_up: set[str] = set()  # suspected nodes that the node controller has given up since
         self._last_event_at = clock.monotonic()  # of the watch
         self._listed_at = float("-inf")  # the end of the last list
         self._blackout_unconfirmed = False  # there may be a blackout, but no list has confirmed it
@@ -139,9 +140,11 @@ class LeaseMonitor:
         )
 
     def _count_false_alarms(self, recovered: Collection[str]) -> None:
-        """Count the nodes whose Lease is renewed again before the node controller gave them up."""
-        nodes = (self._store.node(name) for name in recovered)
-        self._metrics.false_alarms.inc(sum(node is not None and node.ready_status == "True" for node in nodes))
+        """Count the nodes whose Lease is renewed again and that were Ready all the time."""
+        suspected = ((name, self._store.node(name)) for name in self._store.history.suspected_nodes)
+        self._given_up |= {name for name, node in suspected if node is None or node.ready_status != "True"}
+        self._metrics.false_alarms.inc(len(set(recovered) - self._given_up))
+        self._given_up -= set(recovered)
 
     def silent_seconds(self, name: str) -> float | None:
         """Return the seconds since the last renewal of a node's Lease; None without a Lease."""

@@ -214,5 +214,23 @@ def test_a_lease_that_is_renewed_before_the_node_is_given_up_is_a_false_alarm() 
         world.beats.evaluate()
 
     world = play(scene)
+    assert not world.beats._given_up
     registry = world.beats._metrics.registry
     assert registry.get_sample_value("rescheduler_false_alarms_total") == 1
+
+
+def test_a_node_that_is_back_is_no_false_alarm_even_if_it_is_ready_before_its_lease_is_seen() -> None:
+    def show(world: World, status: str, version: str) -> None:
+        meta = {"name": "n0", "uid": "n0", "resourceVersion": version}
+        world.store.put(
+            ResourceKind.NODE, {"metadata": meta, "status": {"conditions": [{"type": "Ready", "status": status}]}}
+        )
+
+    async def scene(world: World) -> None:
+        show(world, "Unknown", "2")
+        world.store.set_suspected_nodes(frozenset({"n0"}), frozenset())
+        world.beats._count_false_alarms(())
+        show(world, "True", "3")
+        world.beats.evaluate()
+
+    assert play(scene).beats._metrics.registry.get_sample_value("rescheduler_false_alarms_total") == 0
