@@ -44,6 +44,7 @@ lint: $(VENV)/ready binaries
 	$(RUN) -m harness.state_diagram --check
 	$(RUN) -m harness.values_reference --check
 	$(RUN) -m harness.reference --check
+	$(RUN) -m harness.dashboard --check
 	$(RUN) -m harness.language
 	HELM=$$($(RUN) -m harness binaries)/helm $(RUN) manifests/render.py --check
 	go -C tests/harness/actionlint tool actionlint -shellcheck= -pyflakes= $(CURDIR)/.github/workflows/*.yaml
@@ -61,6 +62,7 @@ manifests: $(VENV)/ready binaries
 	$(RUN) -m harness.state_diagram
 	$(RUN) -m harness.values_reference
 	$(RUN) -m harness.reference
+	$(RUN) -m harness.dashboard
 	HELM=$$($(RUN) -m harness binaries)/helm $(RUN) manifests/render.py
 
 # One file for each platform: linux-amd64, linux-arm64, darwin-amd64, darwin-arm64. Default: that of this machine.

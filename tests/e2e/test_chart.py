@@ -1,5 +1,6 @@
 """The chart and the plain manifest on a real API server with GKE's limits on system priority classes."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import ControlPlane
+from harness import ControlPlane, dashboard
+from harness.alerts import RULES
 from harness.operators import CHART, NAMESPACE, ROOT, helm
 from harness.waiting import until
+from rescheduler.kube.paths import HISTORY
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +131,34 @@ def test_the_api_server_checks_the_fields_of_the_default_policy(plane: ControlPl
     assert result.returncode != 0
     assert 'Unsupported value: "Sometimes"' in result.stderr
     assert plane.get("rsp", "default")["spec"]["mode"] == "Enforce"
+
+
+def test_an_upgrade_keeps_the_records_of_finished_drains(plane: ControlPlane) -> None:
+    data = json.dumps({"data": {"20260314T091241Z.u": "{}"}})
+    plane.kubectl("patch", "configmap", HISTORY, "-n", NAMESPACE, "--type=merge", "-p", data)
+    result = helm("upgrade", "rescheduler", str(CHART), "-n", NAMESPACE, kubeconfig=plane.kubeconfig)
+    assert result.returncode == 0, result.stderr
+    documents = yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text())
+    plane.apply(*(document for document in documents if document["kind"] == "ConfigMap"))
+    kept = json.loads(plane.kubectl("get", "configmap", HISTORY, "-n", NAMESPACE, "-o", "json"))
+    assert kept["data"] == {"20260314T091241Z.u": "{}"}
+
+
+def test_the_chart_has_its_alerts_if_the_cluster_has_the_kind() -> None:
+    kind = "monitoring.coreos.com/v1/PrometheusRule"
+    cases = [((), False), (("--api-versions", kind), True), (("--set", "prometheusRule.enabled=true"), True)]
+    cases += [(("--api-versions", kind, "--set", "prometheusRule.enabled=false"), False)]
+    for arguments, expected in cases:
+        rendered = yaml.safe_load_all(helm("template", "r", str(CHART), *arguments).stdout)
+        rules = [document["spec"] for document in rendered if document and document["kind"] == "PrometheusRule"]
+        assert rules == ([yaml.safe_load(RULES.read_text())] if expected else []), arguments
+
+
+def test_the_dashboard_is_a_config_map_for_the_sidecar_of_grafana() -> None:
+    rendered = yaml.safe_load_all(helm("template", "r", str(CHART), "--set", "dashboard.enabled=true").stdout)
+    (found,) = [d for d in rendered if d and d["metadata"]["name"] == "rescheduler-dashboard"]
+    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(found["data"]["rescheduler.json"]) == json.loads(dashboard.TARGET.read_text())
 
 
 def test_the_operators_pods_meet_pod_security_restricted(plane: ControlPlane) -> None:

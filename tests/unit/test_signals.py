@@ -1,5 +1,6 @@
-"""Alerts: each metric exists, each alert has its runbook, and promtool agrees."""
+"""Alerts and dashboard: each metric exists, each alert has its runbook, and promtool agrees."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 
-from harness import alerts, binaries, reference
+from harness import alerts, binaries, dashboard, reference
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs/guides/observability.md"
@@ -65,3 +66,40 @@ def test_promtool_agrees() -> None:
     command = [str(binaries.path("promtool")), "test", "rules", str(alerts.TESTS)]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout
+
+
+def test_each_metric_of_the_dashboard_exists() -> None:
+    panels = [panel for row in dashboard.ROWS.values() for panel in row]
+    unknown = {panel.title: set(NAME.findall(expr)) - series() for panel in panels for expr, _ in panel.queries}
+    assert {title: names for title, names in unknown.items() if names} == {}
+    assert all(NAME.search(expr) for panel in panels for expr, _ in panel.queries)
+
+
+def test_the_dashboard_is_as_generated_and_has_the_rows() -> None:
+    board = json.loads(dashboard.TARGET.read_text())
+    assert board == dashboard.build()
+    assert [panel["title"] for panel in board["panels"] if panel["type"] == "row"] == list(dashboard.ROWS)
+
+
+def test_no_two_panels_of_the_dashboard_overlap() -> None:
+    cells = [
+        (place["x"] + x, place["y"] + y)
+        for panel in dashboard.build()["panels"]
+        for place in [panel["gridPos"]]
+        for x in range(place["w"])
+        for y in range(place["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+
+
+@pytest.mark.skipif(binaries.find("promtool") is None, reason="promtool is not built: run `make test-alerts`")
+def test_promtool_can_parse_the_queries_of_the_dashboard(tmp_path: Path) -> None:
+    queries = [expr for row in dashboard.ROWS.values() for panel in row for expr, _ in panel.queries]
+    rules = [{"record": f"panel:{index}", "expr": expr} for index, expr in enumerate(queries)]
+    file = tmp_path / "rules.yaml"
+    text = yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]})
+    file.write_text(text.replace("$__rate_interval", "5m"))
+    command = [str(binaries.path("promtool")), "check", "rules", "--lint=none", str(file)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
