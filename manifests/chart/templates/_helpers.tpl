@@ -120,15 +120,6 @@ volumeMounts:
 {{- else if .enabled }}true{{ end }}
 {{- end }}
 
-{{- /*
-Whether an object is installed: its value is true, or "auto" and the cluster has its kind. The list has the context, the
-value and the kind.
-*/}}
-{{- define "rescheduler.wanted" -}}
-{{- $context := index . 0 }}{{ $enabled := index . 1 | toString }}
-{{- if or (eq $enabled "true") (and (eq $enabled "auto") ($context.Capabilities.APIVersions.Has (index . 2))) }}true{{ end }}
-{{- end }}
-
 {{- /* Namespaces that are never in a pool. */}}
 {{- define "rescheduler.neverMapped" -}}
 {{ list "kube-system" .Release.Namespace | uniq | toJson }}

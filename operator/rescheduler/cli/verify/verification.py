@@ -43,7 +43,7 @@ async def verify(namespace: str) -> AsyncIterator[Result]:
 
 async def _check_crds(client: Client) -> Result:
     missing = {}
-    for resource, crd in crds.definitions().items():
+    for resource, crd in crds.crds().items():
         name = paths.crd_name(resource)
         found = await client.get(paths.CUSTOM_RESOURCE_DEFINITIONS, fieldSelector=f"metadata.name={name}")
         stored = stored_fields(found["items"][0]) if found["items"] else frozenset[str]()
