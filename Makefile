@@ -106,8 +106,8 @@ release: $(VENV)/ready binaries
 	@$(RUN) -m harness.release steps
 
 # Build the files of a release into build/release, and test them. TAG=v… also checks that this tag may be published.
-release-check: lint
-	@$(RUN) -m harness.release check
+release-check: lint dist plugin
+	@$(RUN) -m harness.release check --include dist
 
 $(VENV)/ready: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: set PYTHON=")'

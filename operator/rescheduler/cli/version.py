@@ -1,7 +1,7 @@
 """`kubectl reschedule version`: the versions of the plugin, the operator and the CRDs, and whether they fit."""
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -12,8 +12,8 @@ from rescheduler.cli.cluster_api import ApiUnavailableError, ClusterApi, PluginE
 from rescheduler.cli.operator_lease import read_leaders
 from rescheduler.cli.output import printable
 from rescheduler.cli.printer import print_data, print_text
+from rescheduler.core.model.crd_fields import missing_fields, stored_fields
 from rescheduler.core.model.messages import listing
-from rescheduler.core.model.raw import RawObject
 
 _LABEL = "app.kubernetes.io/version"
 _OPERATOR_LABELS = "app.kubernetes.io/name=rescheduler"
@@ -52,18 +52,6 @@ def skew(found: Mapping[str, Any]) -> Iterator[str]:
             yield messages.crd_skew(crd["name"], listing(crd["missingFields"], _MAX_FIELDS))
     if found["operators"] and found["crds"] == []:
         yield messages.crd_missing("nodedrains")
-
-
-def missing_fields(expected: Mapping[str, Any], served: Mapping[str, Any], path: str = "") -> list[str]:
-    """Return the fields of a schema that another schema lacks, such as `status.waiting`. Both: of OpenAPI v3."""
-    missing: list[str] = []
-    for name, schema in (expected.get("properties") or {}).items():
-        field = f"{path}.{name}" if path else name
-        other = (served.get("properties") or {}).get(name)
-        missing += [field] if other is None else missing_fields(schema, other, field)
-    if isinstance(expected.get("items"), Mapping) and isinstance(served.get("items"), Mapping):
-        missing += missing_fields(expected["items"], served["items"], f"{path}[]")
-    return missing
 
 
 def minor_version(version: str) -> str:
@@ -112,17 +100,10 @@ def _crds(server: ClusterApi) -> list[dict[str, Any]]:
                 "name": name,
                 "version": (served["metadata"].get("labels") or {}).get(_LABEL, ""),
                 "served": [version["name"] for version in served["spec"]["versions"] if version.get("served")],
-                "missingFields": missing_fields(_schema(expected), _schema(served)),
+                "missingFields": list(missing_fields(stored_fields(expected), stored_fields(served))),
             }
         )
     return found
-
-
-def _schema(crd: RawObject) -> Mapping[str, Any]:
-    """Return the schema of the newest version."""
-    versions: Sequence[Mapping[str, Any]] = crd["spec"]["versions"]
-    schema: Mapping[str, Any] = (versions[-1].get("schema") or {}).get("openAPIV3Schema") or {}
-    return schema
 
 
 def _lines(found: Mapping[str, Any], *, client_only: bool) -> Iterator[str]:

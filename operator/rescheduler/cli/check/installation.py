@@ -7,13 +7,14 @@ from rescheduler.api import GROUP, VERSION
 from rescheduler.api.crds import crds
 from rescheduler.cli.check import messages
 from rescheduler.cli.check.findings import Finding, Level, Topic
-from rescheduler.cli.version import minor_version, missing_fields
+from rescheduler.cli.version import minor_version
+from rescheduler.core.model.crd_fields import missing_fields, stored_fields
 from rescheduler.core.model.raw import RawObject
 from rescheduler.core.pools.admission_policies import MUTATING, VALIDATING
 
 RESOURCES = ("reschedulepolicies", "namespacepools", "nodedrains")
 """The resources of Rescheduler."""
-_OWN_FIELDS = ("spec.", "status.")
+_OWN_FIELDS = (".spec.", ".status.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +108,12 @@ def _find_crds(facts: InstallationFacts) -> Iterator[Finding]:
     for resource, raw in facts.crds.items():
         if not raw:
             continue
-        served = served_schema(raw)
         name = f"{resource}.{GROUP}"
-        if served is None:
+        if not _is_served(raw):
             state = messages.version_not_served(name, VERSION)
             yield Finding(Level.PROBLEM, Topic.INSTALLATION, state, next_step=messages.MATCH_VERSIONS)
             continue
-        expected = served_schema(known[resource]) or {}
+        served, expected = stored_fields(raw), stored_fields(known[resource])
         if lacking := missing_fields(expected, served):
             state, meaning = messages.crd_older(name, len(lacking)), messages.CRD_OLDER_MEANING
             yield Finding(Level.PROBLEM, Topic.INSTALLATION, state, meaning, messages.INSTALL_CRDS, lacking)
@@ -154,10 +154,7 @@ def _find_operators(facts: InstallationFacts) -> Iterator[Finding]:
             yield Finding(Level.OK, Topic.INSTALLATION, state)
 
 
-def served_schema(crd: RawObject) -> RawObject | None:
-    """Return the schema of our version in a raw CRD; None if the API server does not serve it."""
-    for version in (crd.get("spec") or {}).get("versions") or ():
-        if version.get("name") == VERSION and version.get("served"):
-            schema: RawObject = (version.get("schema") or {}).get("openAPIV3Schema") or {}
-            return schema
-    return None
+def _is_served(crd: RawObject) -> bool:
+    """Whether the API server serves our version of a raw CRD."""
+    versions = (crd.get("spec") or {}).get("versions") or ()
+    return any(version.get("name") == VERSION and version.get("served") for version in versions)

@@ -55,7 +55,7 @@ def test_a_crd_that_lacks_a_field_is_a_problem_and_the_field_is_named() -> None:
     schema = old["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     del schema["properties"]["status"]["properties"]["cameBack"]
     problem = next(iter(find_installation(facts(crds=CRDS | {"nodedrains": old}))))
-    assert (problem.level, "status.cameBack" in problem.objects) == (Level.PROBLEM, True)
+    assert (problem.level, ".status.cameBack" in problem.objects) == (Level.PROBLEM, True)
     assert "older" in problem.state
 
 
@@ -64,7 +64,7 @@ def test_a_crd_with_another_field_is_newer_than_the_plugin() -> None:
     schema = new["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     schema["properties"]["spec"]["properties"]["future"] = {"type": "string"}
     warning = next(iter(find_installation(facts(crds=CRDS | {"reschedulepolicies": new}))))
-    assert (warning.level, list(warning.objects)) == (Level.WARNING, ["spec.future"])
+    assert (warning.level, list(warning.objects)) == (Level.WARNING, [".spec.future"])
 
 
 def test_another_version_of_the_operator_is_a_warning() -> None:
