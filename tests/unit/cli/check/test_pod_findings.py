@@ -3,21 +3,25 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rescheduler.api.drains import BlockerClass
+from rescheduler.api.policies import DrainSettings
 from rescheduler.cli.check.findings import Finding, Level, Topic
 from rescheduler.cli.check.pod_findings import PodFacts, find_in_pods
+from rescheduler.core.drain.preview import preview_node
 from rescheduler.core.model.disruption_budgets import DisruptionBudget, parse_budget
 from rescheduler.core.model.pods import Owner, Pod
 from rescheduler.core.model.workloads import Deployment
 from unit.builders import NOW, node, pod, raw_budget
+from unit.core.drain.preview_inputs import WEB, limit, pod_of_kind, world
 
-WEB = Owner("ReplicaSet", "web-1", "r1")
+OWNER = Owner("ReplicaSet", "web-1", "r1")
 LABELS = {"app": "a", "pod-template-hash": "1"}
 NOTHING_ALLOWED = {"disruptionsAllowed": 0, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1}
 
 
 def web(name: str = "p", **fields: Any) -> Pod:
     """Return a pod of the Deployment web."""
-    return pod(name, node="n", labels=LABELS, **{"owner": WEB} | fields)
+    return pod(name, node="n", labels=LABELS, **{"owner": OWNER} | fields)
 
 
 def budget(name: str = "b", **status: int) -> DisruptionBudget:
@@ -112,6 +116,32 @@ def test_a_stateful_set_of_one_replica_is_away() -> None:
     owner = Owner("StatefulSet", "db", "s1")
     (warning,) = found_in(web(owner=owner), single_stateful_sets=frozenset({"s1"}))[Topic.REPLICAS]
     assert (warning.level, len(warning.objects)) == (Level.WARNING, 1)
+
+
+def test_the_classes_of_blockers_are_those_of_a_plan_of_the_node() -> None:
+    labels = {"app": "a", "pod-template-hash": "1"}
+    seen = world(
+        [
+            pod_of_kind("web", labels=labels),
+            pod_of_kind("db", kind="StatefulSet", labels=labels),
+            pod_of_kind("bare", kind=""),
+            pod_of_kind("kept", notes={"rescheduler.dev/do-not-disrupt": "true"}),
+            pod_of_kind("daemon", kind="DaemonSet", labels=labels),
+        ],
+        limit("b"),
+    )
+    planned = preview_node(seen.placement_input.nodes["old"], DrainSettings(), seen)
+    facts = PodFacts(
+        seen.now,
+        seen.pods_by_node["old"],
+        nodes=seen.placement_input.nodes,
+        budgets=seen.budgets,
+        deployments={("s", "web"): WEB},
+    )
+    problems = [row.state for row in find_in_pods(facts) if row.level is Level.PROBLEM]
+    classes = {blocker.blocker_class for blocker in planned.blockers}
+    assert {name for name in BlockerClass if any(f"({name})" in state for state in problems)} == classes
+    assert len(classes) == 3
 
 
 def test_a_hint_for_one_of_several_pods_names_it() -> None:
