@@ -119,10 +119,15 @@ def test_a_users_edit_of_the_default_policy_survives_an_upgrade(plane: ControlPl
     for values in ((), ("--set", "defaultPolicy.spec.maintenance.maxUnavailable=20%")):
         result = helm("upgrade", "rescheduler", str(CHART), "-n", NAMESPACE, *values, kubeconfig=plane.kubeconfig)
         assert result.returncode == 0, result.stderr
-    policy = plane.get("rsp", "default")
-    assert policy["metadata"]["uid"] == uid
-    maintenance = policy["spec"]["maintenance"]
+    maintenance = plane.get("rsp", "default")["spec"]["maintenance"]
     assert (maintenance["maxConcurrent"], maintenance["maxUnavailable"]) == (3, "20%")
+    # Helm does not know the policy as an object of the first revision.
+    for command in (("rollback", "rescheduler", "1"), ("upgrade", "rescheduler", str(CHART))):
+        result = helm(*command, "-n", NAMESPACE, kubeconfig=plane.kubeconfig)
+        assert result.returncode == 0, result.stderr
+        policy = plane.get("rsp", "default")
+        assert policy["metadata"]["uid"] == uid
+        assert policy["spec"]["maintenance"]["maxConcurrent"] == 3
 
 
 def test_the_api_server_checks_the_fields_of_the_default_policy(plane: ControlPlane) -> None:
@@ -180,22 +185,24 @@ def test_the_api_server_accepts_the_example_of_each_platform(plane: ControlPlane
     assert "error" not in said.lower()
 
 
-def test_uninstalling_runs_the_cleanup_and_leaves_nothing_but_the_crds(plane: ControlPlane) -> None:
+def test_uninstalling_runs_the_cleanup_and_leaves_nothing_but_the_crds_and_policies(plane: ControlPlane) -> None:
     """The simulated node pretends to run the hook's pod; the crash tests cover the program."""
     result = helm("uninstall", "rescheduler", "-n", NAMESPACE, "--timeout=60s", kubeconfig=plane.kubeconfig)
     assert result.returncode == 0, result.stderr
     ours = ("-n", NAMESPACE, "-l", "app.kubernetes.io/name=rescheduler", "-o", "name")
     until(lambda: not plane.kubectl("get", "all,sa,role,rolebinding", *ours).strip(), "all of it to be collected")
     admission = [f"{kind}admissionpolic{end}" for kind in ("validating", "mutating") for end in ("y", "ybinding")]
-    for kind in ("clusterrole", *admission, "rsp"):
-        assert "rescheduler" not in plane.kubectl("get", kind, "-o", "name").replace("rescheduler.dev/", ""), kind
+    for kind in ("clusterrole", *admission):
+        assert "rescheduler" not in plane.kubectl("get", kind, "-o", "name"), kind
+    assert plane.get("rsp", "default")["spec"]["maintenance"]["maxConcurrent"] == 3
 
 
-def test_an_uninstall_right_after_the_first_installation_leaves_no_policy(plane: ControlPlane) -> None:
-    """Helm does not own the objects of hooks: without the hook before the uninstall, the policy would stay."""
-    plane.kubectl("delete", "crd", "--all")
-    commands = (("install", "rescheduler", str(CHART)), ("uninstall", "rescheduler", "--timeout=60s"))
-    for command, left in zip(commands, (["default"], []), strict=True):
+@pytest.mark.parametrize("keep", ["true", "false"])
+def test_the_crds_stay_or_go_with_all_policies(plane: ControlPlane, keep: str) -> None:
+    for command in (("install", "rescheduler", str(CHART), "--set", f"crds.keep={keep}"), ("uninstall", "rescheduler")):
         result = helm(*command, "-n", NAMESPACE, kubeconfig=plane.kubeconfig)
         assert result.returncode == 0, result.stderr
-        assert [policy["metadata"]["name"] for policy in plane.get("rsp")["items"]] == left
+    if keep == "true":
+        assert plane.get("rsp", "default")
+    else:
+        until(lambda: "rescheduler.dev" not in plane.kubectl("get", "crd", "-o", "name"), "the CRDs to be gone")

@@ -369,7 +369,7 @@ def test_every_platform_has_an_example() -> None:
                 "off, or the API server lacks their kinds: dashboard, podMonitor, prometheusRule, serviceMonitor, networkPolicy",
                 f"rescheduler cleanup --namespace {NAMESPACE}\n",
             ],
-            ["No ReschedulePolicy", "rbac.create", "not part of this release"],
+            ["no ReschedulePolicy", "rbac.create", "not part of this release"],
         ),
         (
             {
@@ -384,7 +384,7 @@ def test_every_platform_has_an_example() -> None:
                 "networkPolicy": {"enabled": True},
             },
             [
-                "No ReschedulePolicy is installed",
+                "This release has no ReschedulePolicy",
                 "the value pools.policies is never",
                 "The CRDs are not part of this release",
                 "No role is installed",
