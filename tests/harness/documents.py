@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 SHELLS = ("bash", "console", "sh", "shell")
 _PROGRAM = re.compile(
-    r"(?:[A-Za-z_]+=\S* *)*(?:cosign|curl|docker|helm|kind|kubectl|make|pip|python3?|rescheduler|ssh)\b|\w+="
+    r"(?:[A-Za-z_]+=\S* *)*(?:chmod|cosign|curl|docker|gh|helm|jq|kind|kubectl|make|pip|python3?|rescheduler|source|ssh)\b|\w+="
 )
 """How a block without a language begins that has commands."""
 _FENCE = re.compile(r"^(\s*)```(\w*)\s*$")
@@ -114,6 +114,8 @@ def commands(block: Block) -> list[str]:
             found[-1] += f"\n{line}"
         elif line.startswith("$ "):
             found.append(line.removeprefix("$ "))
+        elif not prompted and line.startswith("{"):
+            break  # the output of the last command
         elif not prompted and line.strip() and not line.startswith("#"):
             found.append(line.strip())
     return found

@@ -61,6 +61,7 @@ def test_commands_are_read_from_scripts_and_sessions() -> None:
     ]
     assert read("talosctl reboot", language="sh") == ["talosctl reboot"]
     assert read("NODE   PHASE") == []
+    assert read("kubectl get nd -o json", "", "{", '  "items": []', "}") == ["kubectl get nd -o json"]
     assert documented_commands.mark("talosctl reboot") is None
 
 
