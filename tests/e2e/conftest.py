@@ -19,7 +19,15 @@ from rescheduler.core.model.raw import RawObject
 
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:rescheduler"
 _COUNT = itertools.count(1)
-_LONG = ("test_uninstall", "test_suspicions", "test_crash", "test_process", "test_proofs", "test_pools_changes")
+_LONG = (
+    "test_uninstall",
+    "test_suspicions",
+    "test_crash",
+    "test_process",
+    "test_proofs",
+    "test_pools_changes",
+    "test_upgrade",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,7 +14,6 @@ Some modules have no file of their own, because another test shows their behavio
     cli/operator: e2e/test_process
     cli/output: unit/cli/test_progress
     cli/status: e2e/test_commands
-    cli/verify/verification: e2e/test_verify
     controllers/cleanup: unit/simulation/test_leaving
     controllers/drain/deadlocks: unit/simulation/test_room_elsewhere
     controllers/drain/status_writer: unit/simulation/test_refused_writes
