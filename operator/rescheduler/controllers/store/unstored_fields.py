@@ -24,7 +24,11 @@ class UnstoredFields(Generic[M]):
 
     def record(self, written: M, answer: RawObject) -> None:
         """Record the fields of the written status that the API server's answer does not have."""
-        kept = type(written).model_validate(answer.get("status") or {})
+        self._fields = {}
+        try:
+            kept = type(written).model_validate(answer.get("status") or {})
+        except ValueError:
+            return  # the store reports an object that cannot be read
         sent, stored = dump(written), dump(kept)
         self._fields = {
             name: (getattr(kept, name), getattr(written, name))

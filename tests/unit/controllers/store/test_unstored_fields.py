@@ -40,3 +40,10 @@ def test_conditions_are_as_stored() -> None:
     condition = {"type": "x", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
     fields.record(NodeDrainStatus.model_validate({"conditions": [condition]}), {"status": {}})
     assert fields.add_to(NodeDrainStatus()) == NodeDrainStatus()
+
+
+def test_an_answer_that_cannot_be_read_forgets_the_dropped_fields() -> None:
+    fields, stored = UnstoredFields[NodeDrainStatus](), stored_without("blockersTotal")
+    fields.record(WRITTEN, {"status": dump(stored)})
+    fields.record(WRITTEN, {"status": {"pods": "many"}})
+    assert fields.add_to(stored) is stored
