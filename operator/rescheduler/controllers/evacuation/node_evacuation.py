@@ -520,11 +520,13 @@ class NodeEvacuation:
 
     def _record_move(self, pod: Pod, status: NodeDrainStatus, context: EvictionContext) -> None:
         """Log a pod that has left, and add it to the history of the drain."""
+        _, cause = self._leaving_decisions.get(pod.uid, (None, ""))
+        if context.started_at is None and cause.startswith("NodeDrain/"):
+            return  # in mode Audit, the pod left for another reason
         blocked = history.blocked_by(pod, status, context.now)
         # As the API stores it: microseconds would be a change of the status at each evaluation.
         update = {"left_at": context.now.replace(microsecond=0), "blocked_seconds": sum(blocked.values())}
         move = self._move_of(pod).model_copy(update=update)
-        _, cause = self._leaving_decisions.get(pod.uid, (None, ""))
         release = self._deps.replacer.as_released(pod).release_record
         details = MoveRecord(
             **history.move_fields(move),

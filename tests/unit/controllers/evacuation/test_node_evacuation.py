@@ -178,7 +178,8 @@ class Node:
     def evaluate(
         self, mode: MoveMode = MoveMode.ALL, requests: Mapping[str, str] | None = None
     ) -> PodEvaluation | None:
-        return self.evacuation.evaluate(NodeDrainStatus(), DrainSettings(), EvictionContext(NOW), mode, requests)
+        context = EvictionContext(NOW, started_at=NOW if mode is not MoveMode.NONE and requests is None else None)
+        return self.evacuation.evaluate(NodeDrainStatus(), DrainSettings(), context, mode, requests)
 
     def move(self, mode: MoveMode = MoveMode.ALL, requests: Mapping[str, str] | None = None) -> PodEvaluation:
         evaluation = self.evaluate(mode, requests)
@@ -553,7 +554,7 @@ def test_moves_continue_those_of_the_last_process() -> None:
     status = NodeDrainStatus(history=DrainHistory(moves=(before,), moves_total=3))
 
     def evaluate() -> PodEvaluation | None:
-        return node.evacuation.evaluate(status, DrainSettings(), EvictionContext(NOW), MoveMode.ALL)
+        return node.evacuation.evaluate(status, DrainSettings(), EvictionContext(NOW, started_at=NOW), MoveMode.ALL)
 
     evaluate()
     node.set_pods()
@@ -561,3 +562,14 @@ def test_moves_continue_those_of_the_last_process() -> None:
     assert evaluation is not None
     assert [move.pod for move in evaluation.summary.moves] == ["a", "b"]
     assert evaluation.summary.moves_total == 4
+
+
+def test_a_pod_that_leaves_in_mode_audit_is_no_move() -> None:
+    node = Node(pod("b"))
+    node.evaluate(MoveMode.NONE)
+    node.set_pods()
+    with capture_logs() as logs:
+        evaluation = node.evaluate(MoveMode.NONE)
+    assert evaluation is not None
+    assert evaluation.summary.moves == ()
+    assert not [line for line in logs if line["event"] == "audit.move"]
