@@ -105,3 +105,29 @@ def test_a_report_of_a_running_drain_has_its_objects_and_no_secret(site: Site, t
     assert site.name in {made["metadata"]["name"] for made in json.loads(files["operator-deployments.json"])}
     assert {event["involvedObject"]["kind"] for event in json.loads(files["events.json"])} >= {"Node"}
     assert "nodedrains.json" in found.stdout
+
+
+def test_history_says_who_asked_for_a_drain_and_what_it_interrupted(site: Site) -> None:
+    first, *others = site.nodes(2)
+    site.policy()
+    web = workloads.deployment("web", 1, site.name, **site.here())
+    site.on_first(first, others, web, workloads.stateful_set("db", 1, site.name, **site.here()))
+    site.annotate(first, "kernel 6.18")
+    site.phase(first, "Drained")
+    (running,) = past_drains(site, first)
+    assert running["outcome"] == "Running"
+    site.annotate(first, None)
+    site.gone(first)
+    until(lambda: [row["outcome"] for row in past_drains(site, first)] == ["Drained"], "the record of the drain")
+    text = reschedule(site.plane.kubeconfig, "history", first, "-n", NAMESPACE).stdout
+    assert "Maintenance (kernel 6.18) by kubectl-annotate" in text
+    assert "1 pod left without a replacement first" in text
+    assert f"{site.name}/db-0   Evicted   StatefulSet/db" in text
+    assert past_drains(site, first, "--until", "2026-01-01") == []
+
+
+def past_drains(site: Site, node: str, *options: str) -> list[dict[str, Any]]:
+    found = reschedule(site.plane.kubeconfig, "history", node, "-n", NAMESPACE, "-o", "json", *options)
+    assert (found.returncode, found.stderr) == (0, "")
+    rows: list[dict[str, Any]] = json.loads(found.stdout)
+    return rows
