@@ -75,17 +75,19 @@ def _drained(cluster: RasaCluster, drains: Sequence[Collection[int]]) -> dict[st
     promised, emulated, possible = 0, [Emptied() for _ in range(SEEDS)], Counter[bool | None]()
     by_size: dict[str, list[int]] = {"large pods first": [0] * SEEDS, "small pods first": [0] * SEEDS}
     for machines in drains:
-        leaving, inputs = _placement_input(cluster, machines)
+        leaving, inputs = placement_input(cluster, machines)
         forecasts = sorted(zip(leaving, plan(leaving, inputs), strict=True), key=lambda pair: pair[1].rank)
         promised += all(forecast.fit is Fit.FITS for _, forecast in forecasts)
         pods = {f"{_SPACE}/{pod.name}": pod for pod in cluster.pods if pod.machine in machines}
         order = [pods[pod.key] for pod, _ in forecasts]
-        results = [score_of(forecasts, _placed(cluster, machines, order, Random(seed))) for seed in range(SEEDS)]
+        results = [
+            score_of(forecasts, set(placed_pods(cluster, machines, order, Random(seed)))) for seed in range(SEEDS)
+        ]
         emulated = [before.with_score(score) for before, score in zip(emulated, results, strict=True)]
         for sign, counts in zip((-1, 1), by_size.values(), strict=True):
             order.sort(key=lambda pod, sign=sign: sign * _size(cluster, pod))  # type: ignore[misc]
             for seed in range(SEEDS):
-                counts[seed] += len(_placed(cluster, machines, order, Random(seed))) == len(order)
+                counts[seed] += len(placed_pods(cluster, machines, order, Random(seed))) == len(order)
         is_possible = any(score.placed == score.pods for score in results) or _is_possible(cluster, machines)
         possible[is_possible] += 1
     return {
@@ -98,9 +100,9 @@ def _drained(cluster: RasaCluster, drains: Sequence[Collection[int]]) -> dict[st
     }
 
 
-def _placement_input(cluster: RasaCluster, machines: Collection[int]) -> tuple[list[ScheduledPod], PlacementInput]:
+def placement_input(cluster: RasaCluster, machines: Collection[int]) -> tuple[list[ScheduledPod], PlacementInput]:
     """Return the pods of the drained machines, and the input of a plan for them."""
-    drained = sorted(_node_name(machine) for machine in machines)
+    drained = sorted(node_name(machine) for machine in machines)
     snapshot = PodSnapshot(PodRequirementsParser(), drained)
     for raw in (*_staying(cluster, machines), *_leaving(cluster, machines)):
         snapshot.add({**raw, "metadata": {**raw["metadata"], "uid": raw["metadata"]["name"]}})
@@ -112,7 +114,7 @@ def _placement_input(cluster: RasaCluster, machines: Collection[int]) -> tuple[l
 # -- objects ----------------------------------------------------------------------------------------------------------
 
 
-def _node_name(machine: int) -> str:
+def node_name(machine: int) -> str:
     return f"m{machine}"
 
 
@@ -124,13 +126,13 @@ def _node(cluster: RasaCluster, machine: int, *, cordoned: bool) -> dict[str, An
     return {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": _node_name(machine), "labels": {HOST: _node_name(machine)}},
+        "metadata": {"name": node_name(machine), "labels": {HOST: node_name(machine)}},
         "spec": {"unschedulable": True} if cordoned else {},
         "status": {"allocatable": size, "capacity": size, "conditions": [ready]},
     }
 
 
-def _pod(name: str, service: str, cpu: int, memory: int, machine: int) -> dict[str, Any]:
+def pod_body(name: str, service: str, cpu: int, memory: int, machine: int) -> dict[str, Any]:
     requests = {"cpu": f"{cpu}m", "memory": f"{memory}Mi"}
     container = {"name": "app", "image": "simulated", "resources": {"requests": requests}}
     return {
@@ -140,7 +142,7 @@ def _pod(name: str, service: str, cpu: int, memory: int, machine: int) -> dict[s
         "spec": {
             "schedulerName": "default-scheduler",
             "terminationGracePeriodSeconds": 0,
-            "nodeName": _node_name(machine),
+            "nodeName": node_name(machine),
             "containers": [container],
         },
     }
@@ -150,12 +152,14 @@ def _staying(cluster: RasaCluster, machines: Collection[int]) -> Iterable[dict[s
     """Yield one pod for each machine that stays, with the requests of all its pods: 3,000 pods would take minutes."""
     for machine, (cpu, memory, count) in enumerate(_used(cluster)):
         if machine not in machines and count:
-            yield _pod(f"stays-{machine}", f"stays-{machine}", cpu, memory, machine)
+            yield pod_body(f"stays-{machine}", f"stays-{machine}", cpu, memory, machine)
 
 
 def _leaving(cluster: RasaCluster, machines: Collection[int]) -> list[dict[str, Any]]:
     return [
-        _pod(pod.name, pod.service, pod.cpu, pod.memory, pod.machine) for pod in cluster.pods if pod.machine in machines
+        pod_body(pod.name, pod.service, pod.cpu, pod.memory, pod.machine)
+        for pod in cluster.pods
+        if pod.machine in machines
     ]
 
 
@@ -171,7 +175,7 @@ def _used(cluster: RasaCluster) -> list[tuple[int, int, int]]:
 # -- what schedulers and the solver do with them ------------------------------------------------------------------------
 
 
-def _free(cluster: RasaCluster, machines: Collection[int]) -> list[list[int]]:
+def free_resources(cluster: RasaCluster, machines: Collection[int]) -> list[list[int]]:
     """Return free millicores, MiB and pods of each machine; a drained machine has nothing."""
     return [
         [0, 0, 0] if machine in machines else [cpu - used[0], memory - used[1], MAX_PODS - used[2]]
@@ -179,31 +183,33 @@ def _free(cluster: RasaCluster, machines: Collection[int]) -> list[list[int]]:
     ]
 
 
-def _placed(cluster: RasaCluster, machines: Collection[int], order: Iterable[RasaPod], random: Random) -> set[str]:
-    """Return the names of the pods that an emulated scheduler places, in this order.
+def placed_pods(
+    cluster: RasaCluster, machines: Collection[int], order: Iterable[RasaPod], random: Random
+) -> dict[str, int]:
+    """Return the machines of the pods that an emulated scheduler places, in this order, by name of the pod.
 
     It scores as the scheduler does by default, in whole percents: LeastAllocated, and the change of the balance between
     CPU and memory. Ties are decided by chance. It is written independently of the plan.
     """
-    free, placed = _free(cluster, machines), set[str]()
+    free, placed = free_resources(cluster, machines), dict[str, int]()
     for pod in order:
         best, candidates = -1, list[int]()
         for machine, (cpu, memory, count) in enumerate(free):
             if cpu < pod.cpu or memory < pod.memory or count < 1:
                 continue
-            score = _score((cpu, memory), (cpu - pod.cpu, memory - pod.memory), cluster.machines[machine])
+            score = score_after((cpu, memory), (cpu - pod.cpu, memory - pod.memory), cluster.machines[machine])
             if score > best:
                 best, candidates = score, []
             if score == best:
                 candidates.append(machine)
         if candidates:
-            row = free[random.choice(candidates)]
+            placed[pod.name] = random.choice(candidates)
+            row = free[placed[pod.name]]
             row[0], row[1], row[2] = row[0] - pod.cpu, row[1] - pod.memory, row[2] - 1
-            placed.add(pod.name)
     return placed
 
 
-def _score(before: tuple[int, int], after: tuple[int, int], size: tuple[int, int]) -> int:
+def score_after(before: tuple[int, int], after: tuple[int, int], size: tuple[int, int]) -> int:
     least_allocated = sum(100 * left // whole for left, whole in zip(after, size, strict=True)) // 2
     difference = abs(before[0] / size[0] - before[1] / size[1]) - abs(after[0] / size[0] - after[1] / size[1])
     return least_allocated + int(50 + 25 * difference)
@@ -213,7 +219,7 @@ def _is_possible(cluster: RasaCluster, machines: Collection[int]) -> bool | None
     """Whether some assignment places all pods of these machines; None if the solver has not found out in time."""
     from ortools.sat.python import cp_model  # noqa: PLC0415 - no other measure needs the solver
 
-    free = _free(cluster, machines)
+    free = free_resources(cluster, machines)
     kinds = Counter((pod.cpu, pod.memory) for pod in cluster.pods if pod.machine in machines)
     model = cp_model.CpModel()
     targets = [machine for machine in range(len(free)) if machine not in machines]
@@ -258,6 +264,4 @@ def _real(cluster: RasaCluster) -> dict[str, Any]:
 def _as_random_cluster(cluster: RasaCluster, machine: int) -> RandomCluster:
     nodes = [_node(cluster, n, cordoned=n == machine) for n in range(len(cluster.machines))]
     staying, leaving = list(_staying(cluster, {machine})), _leaving(cluster, {machine})
-    return RandomCluster(
-        machine, tight=True, nodes=nodes, drained=_node_name(machine), staying=staying, leaving=leaving
-    )
+    return RandomCluster(machine, tight=True, nodes=nodes, drained=node_name(machine), staying=staying, leaving=leaving)

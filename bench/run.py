@@ -14,6 +14,7 @@ from bench import admission, drains, failures, leases, plots, pools, rasa, soak,
 from bench.common import HERE, operated, say
 from bench.memory import imports
 from bench.optimum import optimum
+from bench.optimum_chain_moves import chain_moves
 from bench.optimum_rebalance import rebalance_on_m3
 from bench.plans import large, plan_scores
 from bench.rebalance import rebalances
@@ -123,7 +124,11 @@ def compared_with_optimum() -> Results:
     except FileNotFoundError as error:
         say(str(error))
         return {}
-    return {"optimum": optimum(cluster), "rebalancing of M3": rebalance_on_m3()}
+    return {
+        "optimum": optimum(cluster),
+        "chain moves": chain_moves(cluster),
+        "rebalancing of M3": rebalance_on_m3(),
+    }
 
 
 MEASURES: dict[str, Callable[[], Results]] = {

@@ -197,6 +197,8 @@ _OPTIMUM_GOALS = {
     "92%": "21 promised, 32 emptied by the real scheduler",
 }
 
+_CHAIN_MOVE_GOALS = {"1": "38 emptied"}
+
 
 def optimum(results: dict[str, Any]) -> list[str]:
     """Return the table of plans for a real cluster that is nearly full, next to what is possible."""
@@ -220,6 +222,26 @@ def optimum(results: dict[str, Any]) -> list[str]:
         if name != "at once":
             lines.append(_optimum_row(f"used at least {name}", found, _OPTIMUM_GOALS.get(name, "")))
     lines += [_optimum_row(f"{count} at once", found, "") for count, found in results["at once"].items()]
+    return [*lines, ""]
+
+
+def chain_moves(results: dict[str, Any]) -> list[str]:
+    """Return the table of drains of a real cluster in which a few other pods may move first."""
+    if not results:
+        return []
+    lines = [
+        "## Chain moves in a nearly full cluster",
+        "",
+        "The machines of M3 that are used at least 92% are drained in turn, as above. A drain may move this many pods of",
+        "other machines first, as `drain.chainMoves` allows. Only the plan and its chain moves are real. The scheduler is",
+        "emulated, and so is the drain: it makes each chain move that the plan offers, and plans again.",
+        "",
+        "| `chainMoves` | drains | emptied, emulated | other pods moved, over all drains | goal |",
+        "|---|---|---|---|---|",
+    ]
+    for limit, found in results.items():
+        cells = (limit, found["drains"], _fewest_to_most(found["emptied"]), _fewest_to_most(found["moves"]))
+        lines.append(f"| {' | '.join(map(str, cells))} | {_CHAIN_MOVE_GOALS.get(limit, '')} |")
     return [*lines, ""]
 
 
@@ -326,6 +348,7 @@ def markdown(results: dict[str, Any]) -> str:
         "",
     ]
     lines += optimum(results.get("optimum", {}))
+    lines += chain_moves(results.get("chain moves", {}))
     lines += rebalancing_of_m3(results.get("rebalancing of M3", {}))
     if memory := results.get("memory, MB"):
         costs = ", ".join(f"{name} {size:.0f}" for name, size in memory["imports"].items())

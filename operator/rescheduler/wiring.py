@@ -17,6 +17,8 @@ from rescheduler.controllers.drain.events import DrainEvents
 from rescheduler.controllers.drain.history_writer import HistoryWriter
 from rescheduler.controllers.drain.node_controller import NodeController
 from rescheduler.controllers.evacuation.budget_watch import BudgetWatch
+from rescheduler.controllers.evacuation.chain_move_finder import ChainMoveFinder
+from rescheduler.controllers.evacuation.chain_outcomes import ChainOutcomes
 from rescheduler.controllers.evacuation.eviction_queue import EvictionQueue
 from rescheduler.controllers.evacuation.node_evacuation import EvacuationDependencies
 from rescheduler.controllers.evacuation.planner import EvacuationPlanner
@@ -25,6 +27,8 @@ from rescheduler.controllers.evacuation.replacer import Replacer
 from rescheduler.controllers.evacuation.workload_watch import WorkloadWatch
 from rescheduler.controllers.failure.lease_monitor import LeaseMonitor
 from rescheduler.controllers.manager import ControllerManager
+from rescheduler.controllers.migration import chain_requests
+from rescheduler.controllers.migration.chain_requests import ChainMoveRequests
 from rescheduler.controllers.migration.manager import MigrationManager
 from rescheduler.controllers.migration.node_task import MigrationDependencies
 from rescheduler.controllers.pools import move_controller
@@ -211,7 +215,7 @@ def build_elections(*, base: Base, namespace: str, identity: str, cleanup: bool)
 
 
 def build_evacuation(
-    *, base: Base, wake_signal: WakeSignal, pool_by_namespace: Callable[[], Mapping[str, str]]
+    *, base: Base, wake_signal: WakeSignal, pool_by_namespace: Callable[[], Mapping[str, str]], own_pod: str
 ) -> Evacuation:
     """Build the parts that move pods; drains and moves of single pods share all of them except the planner."""
     wake = wake_signal.send
@@ -230,10 +234,20 @@ def build_evacuation(
     )
     move_history = MoveHistory()
     related_objects = RelatedObjects(base.client, wake)
+    chain_outcomes = ChainOutcomes(wake)
+    finder = ChainMoveFinder(base.client, base.store, base.clock, own_pod=own_pod)
 
     def dependencies(*, may_stay: bool) -> EvacuationDependencies:
         planner = EvacuationPlanner(
-            base.client, base.store, base.clock, workloads, pool_by_namespace, wake, base.supervisor, may_stay=may_stay
+            base.client,
+            base.store,
+            base.clock,
+            workloads,
+            pool_by_namespace,
+            wake,
+            base.supervisor,
+            may_stay=may_stay,
+            chain_moves=None if may_stay else finder,
         )
         return EvacuationDependencies(
             client=base.client,
@@ -245,6 +259,7 @@ def build_evacuation(
             move_history=move_history,
             planner=planner,
             related_objects=related_objects,
+            chain_outcomes=chain_outcomes,
         )
 
     return Evacuation(
@@ -289,7 +304,9 @@ def build_pools(*, base: Base, evacuation: Evacuation, admission: AdmissionCheck
         evacuation=evacuation.for_migrations,
         supervisor=base.supervisor,
     )
-    migrations = MigrationManager(dependencies, {move_controller.REQUESTER, rebalance_moves.REQUESTER})
+    migrations = MigrationManager(
+        dependencies, {move_controller.REQUESTER, rebalance_moves.REQUESTER, chain_requests.REQUESTER}
+    )
     return PoolController(dependencies, migrations, admission, PoolEvents(base.recorder), base.metrics)
 
 
@@ -314,7 +331,10 @@ def build_controllers(*, base: Base, namespace: str, own_pod: str, cleanup: bool
     wake_signal = WakeSignal()
     admission = AdmissionCheck(base.client, base.clock)
     evacuation = build_evacuation(
-        base=base, wake_signal=wake_signal, pool_by_namespace=partial(_pool_by_namespace, base.store, admission)
+        base=base,
+        wake_signal=wake_signal,
+        pool_by_namespace=partial(_pool_by_namespace, base.store, admission),
+        own_pod=own_pod,
     )
     lease_monitor = LeaseMonitor(base.client, base.store, base.clock, base.metrics)
     drains = build_drains(
@@ -327,8 +347,9 @@ def build_controllers(*, base: Base, namespace: str, own_pod: str, cleanup: bool
     )
     pool_controller = build_pools(base=base, evacuation=evacuation, admission=admission)
     rebalancer = build_rebalance(base=base, migrations=pool_controller.migrations, own_pod=own_pod)
+    chain_moves = ChainMoveRequests(base.store, pool_controller.migrations, evacuation.for_drains.chain_outcomes)
     manager = ControllerManager(
-        base.store, drains.dependencies, drains.queue, drains.node_controller, pool_controller, rebalancer
+        base.store, drains.dependencies, drains.queue, drains.node_controller, pool_controller, rebalancer, chain_moves
     )
     wake_signal.subscribe(manager.wake)
     return Controllers(manager, lease_monitor)

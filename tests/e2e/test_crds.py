@@ -89,6 +89,7 @@ BAD: list[tuple[dict[str, Any], str, Any, str]] = [
     (POLICY, "spec.drain.gracePeriodSeconds", -1, "spec.drain.gracePeriodSeconds"),
     (POLICY, "spec.drain.emptyDir", "Keep", "spec.drain.emptyDir"),
     (POLICY, "spec.drain.unmanaged", "Keep", "spec.drain.unmanaged"),
+    (POLICY, "spec.drain.chainMoves", 17, "spec.drain.chainMoves"),
     (POLICY, "spec.drain.noRoom", "Wait", "spec.drain.noRoom"),
     (POLICY, "spec.drain.gates", [""], "spec.drain.gates[0]"),
     (POLICY, "spec.drain.gates", ["Drained"], "spec.drain.gates"),

@@ -217,10 +217,16 @@ class RecordedState:
         return found
 
     def may_migrate(self, node: RawObject) -> bool:
-        """Whether single pods may be moved off the node: it is rebalanced, and no drain holds it."""
+        """Whether single pods may be moved off the node: no drain holds it, and it is rebalanced or has a chain move."""
         drain = self.drain(name(node)) or {}
         record = (drain.get("status") or {}).get("node") or {}
-        return not record.get("addedTaints") and any(p.spec.rebalance.enabled for p in self.policies(node))
+        has_chain_move = any(
+            move["node"] == name(node) and move["state"] == "Moving"
+            for drain in self.all("nodedrains")
+            for move in (drain.get("status") or {}).get("chainMoves") or ()
+        )
+        is_rebalanced = any(p.spec.rebalance.enabled for p in self.policies(node))
+        return not record.get("addedTaints") and (is_rebalanced or has_chain_move)
 
     def released(self, pod: RawObject) -> bool:
         """Whether the operator released the pod, and has not returned it."""

@@ -4,6 +4,7 @@ Some modules have no file of their own, because another test shows their behavio
 `messages` modules are held by the tests of the modules that show their texts, and by the language check.
 
     api/windows: unit/core/eligibility/test_windows
+    cli/chain_reader: e2e/test_chain_moves
     cli/cluster_api: e2e/test_plans
     cli/cluster_reader: e2e/test_plans
     cli/connection/cluster: e2e/test_kubeconfigs
@@ -17,6 +18,9 @@ Some modules have no file of their own, because another test shows their behavio
     controllers/cleanup: unit/simulation/test_leaving
     controllers/drain/deadlocks: unit/simulation/test_room_elsewhere
     controllers/drain/status_writer: unit/simulation/test_refused_writes
+    controllers/evacuation/candidate_lists: unit/simulation/test_chain_moves
+    controllers/evacuation/chain_move_finder: unit/simulation/test_chain_moves
+    controllers/evacuation/chain_outcomes: unit/controllers/migration/test_chain_requests
     controllers/manager: unit/simulation/test_tasks
     controllers/migration/node_task: unit/simulation/test_rebalancing
     controllers/pools/admission_check: unit/simulation/test_runs

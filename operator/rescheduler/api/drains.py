@@ -11,7 +11,7 @@ from rescheduler.api import names
 from rescheduler.api.conditions import Condition
 from rescheduler.api.field_writers import FieldWriter, last_field_writer
 from rescheduler.api.history import DrainHistory
-from rescheduler.api.policies import DrainSettings, OptOutTool
+from rescheduler.api.policies import MAX_CHAIN_MOVES, DrainSettings, OptOutTool
 from rescheduler.api.scalars import Model, Time, TruncatedText
 from rescheduler.api.untrusted import LATEST_TIME, bounded_text, parse_time, sanitize_custom_resource
 
@@ -229,6 +229,36 @@ class CameBackPods(Model):
     last_created_at: Time = Field(description="When the last of these pods was created.")
 
 
+class ChainMoveState(StrEnum):
+    """State of a chain move."""
+
+    MOVING = "Moving"
+    MOVED = "Moved"
+    FAILED = "Failed"
+
+
+class ChainMoveStatus(Model):
+    """A pod of another node that the drain moves first, so that a pod without room fits."""
+
+    namespace: str = Field(description="The pod's namespace.", json_schema_extra={"maxLength": 253})
+    pod: str = Field(description="The pod's name.", json_schema_extra={"maxLength": 253})
+    uid: str = Field(description="The pod's UID.", json_schema_extra={"maxLength": 253})
+    node: str = Field(description="Node that the pod leaves.", json_schema_extra={"maxLength": 253})
+    for_pod: str = Field(
+        description="Pod of the drained node that gets room, as namespace/name.", json_schema_extra={"maxLength": 507}
+    )
+    for_uid: str = Field(description="UID of the pod that gets room.", json_schema_extra={"maxLength": 253})
+    holds_others: bool = Field(
+        default=False, description="Whether the other pods of the drained node wait, because they would take the room."
+    )
+    state: ChainMoveState = Field(
+        description="Moving: the pod is replaced first, then it leaves. Moved: the pod has left its node. Failed: the "
+        "pod stays, and the drain continues without the move."
+    )
+    since: Time = Field(description="When this state began.")
+    message: TruncatedText = Field(default="", description="Human-readable cause of a failure.")
+
+
 class NodeDrainStatus(Model):
     """Progress of the drain. All times that the drain depends on are here, so that a restart loses none."""
 
@@ -298,6 +328,11 @@ class NodeDrainStatus(Model):
     history: DrainHistory = Field(
         default_factory=DrainHistory,
         description="What the drain did so far. The record of the finished drain is made from it.",
+    )
+    chain_moves: tuple[ChainMoveStatus, ...] = Field(
+        default=(),
+        max_length=MAX_CHAIN_MOVES,
+        description="Pods of other nodes that the drain moves first, so that pods without room fit (drain.chainMoves).",
     )
     conditions: tuple[Condition, ...] = Field(
         default=(),

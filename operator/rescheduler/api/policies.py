@@ -248,6 +248,10 @@ class DrainRule(Model):
     )
 
 
+MAX_CHAIN_MOVES = 16
+"""Largest value of `chainMoves`."""
+
+
 class DrainSettings(Model):
     """Settings of a drain."""
 
@@ -285,6 +289,13 @@ class DrainSettings(Model):
         "(descheduler.alpha.kubernetes.io/prefer-no-eviction). Rebalancing and pools never move such a pod.",
         max_length=len(OptOutTool),
         json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    chain_moves: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_CHAIN_MOVES,
+        description="How many pods of other nodes a drain may move first, each so that a pod without room fits, such as 1. "
+        "Only pods that rebalancing may move, replacement first, on nodes of the same pool and policy, one at a time.",
     )
     no_room: NoRoom = Field(default=NoRoom.HOLD, description="Pods without room on other nodes: Hold or Evict.")
     gates: tuple[str, ...] = Field(

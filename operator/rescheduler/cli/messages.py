@@ -95,6 +95,16 @@ def misfits_title(count: int) -> str:
     return f"Pods that fit on no other node ({count}):"
 
 
+def would_fit_after_move(pod: str, node: str) -> str:
+    """Return that the pod of the row would fit if this pod left its node."""
+    return f"would fit if {pod} moved from {node}; set drain.chainMoves to let the drain move it first"
+
+
+def moves_first(pod: str, node: str) -> str:
+    """Return that the drain moves this pod first, so that the pod of the row fits."""
+    return f"fits once {pod} has moved from {node}; the drain moves it first (drain.chainMoves)"
+
+
 def unknown_title(count: int) -> str:
     """Return the title of the list of pods whose fit is unknown."""
     return f"Pods for which only the scheduler can decide ({count}):"

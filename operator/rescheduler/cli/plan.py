@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from rescheduler.cli import messages
+from rescheduler.cli.chain_reader import find_chain_plan
 from rescheduler.cli.cluster_api import ClusterApi, connect
 from rescheduler.cli.cluster_reader import LivePolicies, read_policies, read_preview_input
 from rescheduler.cli.output import format_span, format_table
 from rescheduler.cli.printer import print_data, print_table
-from rescheduler.core.drain.preview import Drainable, DrainPreview, preview_node
+from rescheduler.core.drain.preview import Drainable, DrainPreview, plan_node, preview_plan
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.placement.planner import Fit
 
@@ -38,7 +39,11 @@ def show(names: Sequence[str], output: str) -> None:
     one, previews = len(names) == 1, []
     for node in _with_progress(planned_nodes):
         policy, drain = policies.drain_for(node)
-        previews.append((policy, preview_node(node, drain, preview_input)))
+        node_plan = plan_node(node, drain, preview_input)
+        chain_plan = None
+        if node_plan.lacks_room and (names or drain.chain_moves):
+            chain_plan = find_chain_plan(server, node, policies, preview_input, node_plan, max(1, drain.chain_moves))
+        previews.append((policy, preview_plan(node, drain, preview_input, node_plan, chain_plan)))
     objects = [_json(policy, preview) for policy, preview in previews]
     drainable = [f"node/{preview.node}" for _, preview in previews if preview.drainable is Drainable.YES]
     if print_data(objects[0] if one else objects, drainable, output):
@@ -107,7 +112,13 @@ def _format_one(policy: str, preview: DrainPreview, policies: LivePolicies) -> l
 
 
 def _details(preview: DrainPreview) -> list[str]:
-    misfits, unknown = _misfits(preview, Fit.DOES_NOT_FIT), _misfits(preview, Fit.UNKNOWN)
+    misfits = [
+        row
+        for pod, reason in _misfits(preview, Fit.DOES_NOT_FIT)
+        for row in ((pod, reason), ("", _chain_hint(preview, pod)))
+        if row[1]
+    ]
+    unknown = _misfits(preview, Fit.UNKNOWN)
     blocked = [
         row
         for blocker in preview.blockers
@@ -116,7 +127,7 @@ def _details(preview: DrainPreview) -> list[str]:
     ]
     return [
         f"  {messages.plan_summary(preview.placed, preview.staying, format_span(preview.min_duration))}",
-        *_section(messages.misfits_title(len(misfits)), misfits),
+        *_section(messages.misfits_title(_count(preview, Fit.DOES_NOT_FIT)), misfits),
         *_section(messages.unknown_title(len(unknown)), unknown),
         *_section(messages.blockers_title(len(preview.blockers)), blocked),
     ]
@@ -135,7 +146,11 @@ def _notes(previews: Sequence[DrainPreview]) -> list[str]:
         row
         for preview in previews
         for found in preview.pending
-        for row in ((found.pod, found.reason, preview.node if several else ""), ("", found.hint, ""))
+        for row in (
+            (found.pod, found.reason, preview.node if several else ""),
+            ("", found.hint, ""),
+            ("", _chain_hint(preview, found.pod), ""),
+        )
         if row[1]
     ]
     first = [(pod, preview.node if several else "") for preview in previews for pod in preview.replaced_first]
@@ -153,6 +168,16 @@ def _notes(previews: Sequence[DrainPreview]) -> list[str]:
         *_section(messages.opted_out_title(len(opted_out)), opted_out),
         *_section(messages.SINGLE_REPLICAS_TITLE, single),
     ]
+
+
+def _chain_hint(preview: DrainPreview, pod: str) -> str:
+    """Return which pod would make room for this pod, and whether the drain moves it; empty if none is known."""
+    move = preview.chain_plan.by_pod.get(pod)
+    if move is None:
+        return ""
+    if preview.makes_room_for(pod):
+        return messages.moves_first(move.pod, move.node)
+    return messages.would_fit_after_move(move.pod, move.node)
 
 
 def _section(title: str, rows: Rows) -> list[str]:
@@ -187,6 +212,15 @@ def _json(policy: str, preview: DrainPreview) -> dict[str, Any]:
         "newPodsPending": [{"pod": row.pod, "reason": row.reason, "hint": row.hint} for row in preview.pending],
         "staying": [{"pod": pod, "reason": reason} for pod, reason in preview.named_staying],
         "replacedFirst": list(preview.replaced_first),
+        "chainMoves": [
+            {
+                "pod": move.pod,
+                "node": move.node,
+                "makesRoomFor": sorted(pod for pod, by in preview.chain_plan.by_pod.items() if by == move),
+                "byDrain": preview.max_chain_moves > 0,
+            }
+            for move in preview.chain_plan.moves
+        ],
         "singleReplicas": list(preview.single_replica_pods),
         "takesAtLeastSeconds": round(preview.min_duration.total_seconds()),
     }

@@ -13,6 +13,7 @@ import structlog
 from rescheduler.controllers.drain.drain_task import DrainDependencies, DrainTask
 from rescheduler.controllers.drain.node_controller import NodeController
 from rescheduler.controllers.evacuation.orphaned_pods import ORPHANED_PODS_SUBSCRIBER, OrphanedPodController
+from rescheduler.controllers.migration.chain_requests import ChainMoveRequests
 from rescheduler.controllers.pools.controller import PoolController
 from rescheduler.controllers.rebalance.controller import Rebalancer
 from rescheduler.controllers.runtime.clock import Clock
@@ -50,9 +51,10 @@ class ControllerManager:
         node_controller: NodeController,
         pool_controller: PoolController,
         rebalancer: Rebalancer,
+        chain_moves: ChainMoveRequests,
     ) -> None:
         self._store, self._deps, self._queue, self._node_controller = store, deps, queue, node_controller
-        self._pool_controller, self._rebalancer = pool_controller, rebalancer
+        self._pool_controller, self._rebalancer, self._chain_moves = pool_controller, rebalancer, chain_moves
         self._drain_tasks: dict[str, tuple[DrainTask, asyncio.Task[None]]] = {}
         self._leading = False
         self._supervisor = deps.supervisor
@@ -82,6 +84,7 @@ class ControllerManager:
         self.changed.set()
         if not self._leading:
             return
+        self._chain_moves.reconcile()
         self._pool_controller.migrations.on_node_changed(name)
         self._rebalancer.wake()
         for node in [name] if name else [*self._store.nodes, *self._store.drains]:
@@ -194,6 +197,7 @@ class ControllerManager:
         self._report_unreadable()
         if reconcile:
             self._pool_controller.migrations.start_leading()
+            self._chain_moves.reset()
         self._on_change(None)
         run_forever, reconcile_node = (
             self._supervisor.run_forever,

@@ -44,6 +44,7 @@ drain:
   unmanaged: Block
   localVolume: Block
   honour: []
+  chainMoves: 0
   noRoom: Hold
   gates: []
   maxEvictionsPerSecond: 20

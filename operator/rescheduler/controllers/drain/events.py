@@ -9,7 +9,7 @@ from datetime import datetime
 import structlog
 
 from rescheduler.api import API_VERSION, names
-from rescheduler.api.drains import Blocker, NodeDrain, NodeDrainStatus, Phase
+from rescheduler.api.drains import Blocker, ChainMoveState, NodeDrain, NodeDrainStatus, Phase
 from rescheduler.api.policies import ReschedulePolicy
 from rescheduler.api.scalars import truncate
 from rescheduler.controllers.drain import messages
@@ -244,6 +244,7 @@ class DrainEvents:
             self.publish_timed_out(status_input)
         if before.phase != after.phase:
             self._publish_phase(status_input, after)
+        self._publish_chain_moves(status_input, before, after)
         known_blockers = {(b.namespace, b.pod, b.class_) for b in before.blockers}
         for blocker in after.blockers:
             if (blocker.namespace, blocker.pod, blocker.class_) not in known_blockers:
@@ -257,6 +258,24 @@ class DrainEvents:
             self._metrics.failover_seconds.labels(stage).observe(seconds)
         if after.drained_at and not before.drained_at and after.started_at:
             self._metrics.drain_seconds.observe((status_input.now - after.started_at).total_seconds())
+
+    def _publish_chain_moves(self, status_input: StatusInput, before: NodeDrainStatus, after: NodeDrainStatus) -> None:
+        """Publish `ChainMove` and `ChainMoveFailed` for the chain moves that began or failed."""
+        known = {(move.uid, move.state) for move in before.chain_moves}
+        for move in after.chain_moves:
+            if (move.uid, move.state) in known:
+                continue
+            pod = f"{move.namespace}/{move.pod}"
+            if move.state is ChainMoveState.MOVING:
+                message = messages.chain_move_begun(pod, move.node, move.for_pod)
+                self._emit_on_drain_and_node(
+                    status_input.drain, status_input.node, EventType.NORMAL, "ChainMove", message
+                )
+            elif move.state is ChainMoveState.FAILED:
+                message = messages.chain_move_failed(pod, move.node, move.message)
+                self._emit_on_drain_and_node(
+                    status_input.drain, status_input.node, EventType.WARNING, "ChainMoveFailed", message
+                )
 
     def _publish_blocker(
         self, status_input: StatusInput, blocker: Blocker, pods: Mapping[str, str], owners: Mapping[str, Owner]

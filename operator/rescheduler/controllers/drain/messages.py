@@ -52,6 +52,16 @@ def drain_finished(progress: str, staying: str = "") -> str:
     return f"Drained: {progress} pods have left" + (f"; {staying}" if staying else "")
 
 
+def chain_move_begun(pod: str, node: str, for_pod: str) -> str:
+    """Return the text of `ChainMove`."""
+    return f"Moving pod {pod} off node {node} first, so that pod {for_pod} has room there"
+
+
+def chain_move_failed(pod: str, node: str, cause: str) -> str:
+    """Return the text of `ChainMoveFailed`."""
+    return f"Pod {pod} stays on node {node}, and the drain continues without its move: {cause}"
+
+
 def drain_stepped_back(message: str) -> str:
     """Return the text of `SteppedBack`."""
     return f"Uncordoned again: {message}"

@@ -177,4 +177,5 @@ def _urgent_part(status: NodeDrainStatus) -> tuple[object, ...]:
     """Return the part of the status that a user waits for: its changes are written at once."""
     blockers = tuple((b.namespace, b.pod, b.class_) for b in status.blockers)
     conditions = tuple((c.type, c.status, c.reason) for c in status.conditions)
-    return (status.phase, status.node, status.started_at, status.recordoned_at, blockers, conditions)
+    chain_moves = status.chain_moves
+    return (status.phase, status.node, status.started_at, status.recordoned_at, chain_moves, blockers, conditions)

@@ -16,18 +16,20 @@ from rescheduler.api.policies import DrainSettings, ReschedulePolicy
 from rescheduler.api.scalars import dump
 from rescheduler.controllers.evacuation import messages
 from rescheduler.controllers.evacuation.budget_watch import BudgetWatch
+from rescheduler.controllers.evacuation.chain_outcomes import ChainOutcomes
 from rescheduler.controllers.evacuation.eviction_queue import (
     ConfirmProof,
     EvictionQueue,
     EvictionSession,
     refuse_unproven,
 )
-from rescheduler.controllers.evacuation.planner import EvacuationPlanner
+from rescheduler.controllers.evacuation.planner import ChainRequest, EvacuationPlanner
 from rescheduler.controllers.evacuation.related_objects import RelatedObjects
 from rescheduler.controllers.evacuation.replacer import Replacer
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.metrics import Metrics
-from rescheduler.core.drain import came_back, capacity, history, pod_evaluation, pod_summary
+from rescheduler.core.drain import came_back, capacity, chain_progress, history, pod_evaluation, pod_summary
+from rescheduler.core.drain.chain_progress import ChainMoves
 from rescheduler.core.drain.colocated_pods import hold_for_colocated_pods, with_common_order
 from rescheduler.core.drain.eta import EvictionRates
 from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation, PodTimers
@@ -65,6 +67,7 @@ class EvacuationDependencies:
     move_history: MoveHistory
     planner: EvacuationPlanner
     related_objects: RelatedObjects
+    chain_outcomes: ChainOutcomes
 
 
 class NodeEvacuation:
@@ -100,6 +103,7 @@ class NodeEvacuation:
         self._waiting_for_node: tuple[str, ...] | None = None  # namespace/name; None before the first evaluation
         self._decide_again_at: datetime | None = None  # when time alone may change the step of a pod
         self._came_back: tuple[CameBackPods, ...] | None = None  # None before the first evaluation
+        self._chain_moves: ChainMoves | None = None  # the same
         self._left_tolerating: dict[OwnerKey, datetime] = {}  # by owner: when a pod that tolerates the cordon left
         self._seen: dict[str, OwnerKey] = {}  # owners of all pods of the node so far, by uid of the pod
         self._timers = PodTimers()
@@ -229,7 +233,14 @@ class NodeEvacuation:
             self.unsynced_reason = self._deps.budgets.why_not_synced(sorted(namespaces))
             return None
         pods_to_place = pod_evaluation.pods_for_plan(pod_decisions, move_causes, is_drain=migration_requests is None)
-        forecasts = self._forecasts(pods_to_place, context, wait_for_plan=mode in (MoveMode.BEGUN_ONLY, MoveMode.ALL))
+        forecasts = self._forecasts(
+            pods_to_place,
+            context,
+            wait_for_plan=mode in (MoveMode.BEGUN_ONLY, MoveMode.ALL),
+            chain=self._end_chain_moves(
+                status, settings, context.now, may_begin=_may_chain(mode, context, migration_requests)
+            ),
+        )
         if forecasts is None:
             self.unsynced_reason = messages.PLAN_NOT_READY
             return None
@@ -256,7 +267,12 @@ class NodeEvacuation:
         self._decide_again_at = pod_evaluation.decide_again_at(decisions.values())
         if mode is not MoveMode.NONE:
             decisions |= self._holds(
-                pod_decisions, decisions, forecasts, settings, may_stay=migration_requests is not None
+                pod_decisions,
+                decisions,
+                forecasts,
+                settings,
+                may_stay=migration_requests is not None,
+                chain_moves_at=context.now if _may_chain(mode, context, migration_requests) else None,
             )
         pod_decisions = [
             (pod, pod_evaluation.with_replacement_step(pod, decision, decisions.get(pod.uid)))
@@ -300,6 +316,7 @@ class NodeEvacuation:
             eviction_groups=eviction_groups,
             waits_for_node=self._waiting_for_node,
             came_back=self._came_back or (),
+            chain_moves=self._chain_moves or (),
             removed_released_pods=tuple(self._removed_by_others),
             not_replaced_first=evaluation.pods_without_replacement(self.node_pods()),
         )
@@ -315,6 +332,35 @@ class NodeEvacuation:
         self._came_back = came_back.observe(self._came_back, self.node_pods(), self._seen, context.cordoned_at)
         self._seen |= came_back.owners_by_uid(self.node_pods())
         return replace(context, came_back=came_back.settled_owners(self._came_back))
+
+    def _end_chain_moves(
+        self, status: NodeDrainStatus, settings: DrainSettings, now: datetime, *, may_begin: bool
+    ) -> ChainRequest:
+        """Record the chain moves that have ended; return what the plan must know of the others."""
+        before = self._chain_moves
+        if before is None:
+            before = status.chain_moves if status.started_at else ()
+        moves = self._chain_moves = chain_progress.end_moves(before, self._deps.chain_outcomes.causes, settings, now)
+        if moves != before:
+            self._deps.planner.replan(self._subscriber)
+        moves_left = chain_progress.moves_left(moves, settings, now) if may_begin else 0
+        return ChainRequest(moves_left, chain_progress.moving_uids(moves))
+
+    def _chain_waits(
+        self,
+        pod_decisions: list[tuple[Pod, PodDecision]],
+        decisions: Mapping[str, ReplacementDecision],
+        forecasts: capacity.Forecasts,
+        settings: DrainSettings,
+        now: datetime,
+    ) -> dict[str, ReplacementDecision]:
+        """Begin the chain move that the plan offers; return the decisions for the pods that wait for one."""
+        offer = self._deps.planner.chain_offer(self._node_name)
+        if offer and not chain_progress.is_needed(offer, (pod for pod, _ in pod_decisions), forecasts):
+            offer = None
+        self._chain_moves = chain_progress.begin_move(self._chain_moves or (), offer, settings, now)
+        planned_at = self._deps.planner.planned_at
+        return chain_progress.waits(self._chain_moves, pod_decisions, decisions, forecasts, now, planned_at)
 
     def _decide_pods(
         self,
@@ -349,13 +395,17 @@ class NodeEvacuation:
         self._removed_by_others = [*self._removed_by_others, *removed][-_MAX_REMOVED_REMEMBERED:]
 
     def _forecasts(
-        self, pods_to_place: list[Pod], context: EvictionContext, *, wait_for_plan: bool
+        self, pods_to_place: list[Pod], context: EvictionContext, *, wait_for_plan: bool, chain: ChainRequest
     ) -> capacity.Forecasts | None:
         """Return the forecasts in effect, by uid; None while the plan is awaited."""
         if context.node_unreachable:
             return {}
         forecasts = self._deps.planner.forecast(
-            self._subscriber, pods_to_place, context.volumes, wait_for_plan=wait_for_plan and not context.node_failing
+            self._subscriber,
+            pods_to_place,
+            context.volumes,
+            wait_for_plan=wait_for_plan and not context.node_failing,
+            chain=chain,
         )
         return None if forecasts is None else pod_evaluation.forecasts_in_effect(forecasts, pods_to_place, context)
 
@@ -367,16 +417,23 @@ class NodeEvacuation:
         settings: DrainSettings,
         *,
         may_stay: bool,
+        chain_moves_at: datetime | None,
     ) -> dict[str, ReplacementDecision]:
-        """Return the decisions for pods that stay for lack of room, or because of colocated pods."""
+        """Return the decisions for pods that stay for lack of room, because of colocated pods, or for a chain move.
+
+        `chain_moves_at`: None if no chain move may begin.
+        """
         held = capacity.hold_without_room(pod_decisions, decisions, forecasts, settings, may_stay=may_stay)
-        return held | hold_for_colocated_pods(
+        held |= hold_for_colocated_pods(
             pod_decisions,
             {**decisions, **held},
             forecasts,
             lambda pod: self._deps.budgets.for_pod(pod) or (),
             self._deps.eviction_queue.evicting_uids(),
         )
+        if chain_moves_at:
+            held |= self._chain_waits(pod_decisions, {**decisions, **held}, forecasts, settings, chain_moves_at)
+        return held
 
     def _bypass_budgets(
         self, pod_decisions: list[tuple[Pod, PodDecision]], evaluation: PodEvaluation, context: EvictionContext
@@ -608,3 +665,8 @@ class NodeEvacuation:
             if pod.release_record
         ]
         self._deps.eviction_queue.send(self._session, unreturnable, policy=policy, rate=20, confirm=refuse_unproven)
+
+
+def _may_chain(mode: MoveMode, context: EvictionContext, migration_requests: Mapping[str, str] | None) -> bool:
+    """Whether this is a drain that may move all pods, of a node that has not failed."""
+    return migration_requests is None and mode is MoveMode.ALL and not context.node_failing

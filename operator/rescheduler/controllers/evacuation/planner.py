@@ -6,7 +6,8 @@ plan.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -14,19 +15,22 @@ import structlog
 
 from rescheduler.api import names
 from rescheduler.controllers.evacuation import messages
+from rescheduler.controllers.evacuation.chain_move_finder import ChainMoveFinder
 from rescheduler.controllers.evacuation.workload_watch import WorkloadWatch
 from rescheduler.controllers.runtime.clock import Clock
 from rescheduler.controllers.runtime.readable import readable_objects
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.controllers.store.store import Store
 from rescheduler.core.model import object_schemas, resource_requests
+from rescheduler.core.model.listed_pods import parse_listed_pod
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.raw import RawObject, RawPod
 from rescheduler.core.model.volume_topology import ClusterVolumes, VolumeTopology
 from rescheduler.core.model.volumes import NodeVolumes
 from rescheduler.core.placement import planner
+from rescheduler.core.placement.chain_moves import MAX_TRIES, ChainMove
 from rescheduler.core.placement.planner import Fit, Forecast
-from rescheduler.core.placement.pod_requirements import PodRequirementsParser
+from rescheduler.core.placement.pod_requirements import PodRequirements, PodRequirementsParser
 from rescheduler.core.placement.pod_snapshot import PodSnapshot, ScheduledPod
 from rescheduler.core.placement.problem import PlacementInput
 from rescheduler.core.placement.successors import (
@@ -45,10 +49,24 @@ _REPLAN_INTERVAL = 30.0  # seconds between two plans while pods have no room
 # Pause after a plan, as a multiple of its duration: repeated plans take 1/20 of the time, first plans a quarter.
 _REPLAN_PAUSE_FACTOR, _PLAN_PAUSE_FACTOR = 20, 3
 _RETRY_DELAY = 5.0  # seconds
+_CHAIN_SEARCH_TIME = 4.0  # seconds in which chain moves are tried, at most, by the duration of the plan
 _OWNER_POD_PENDING = Forecast(Fit.DOES_NOT_FIT, reason=messages.OWNER_POD_PENDING, blocked_by_pods=True)
 
 _SchedulableNodes = frozenset[tuple[str, str]]
 """Name and pool label of each schedulable node. A new node gets its pool label a moment after its creation."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainRequest:
+    """Chain moves of a drain.
+
+    Attributes:
+        moves_left: number of chain moves that the drain may begin now.
+        moving_uids: uids of the pods that are being moved.
+    """
+
+    moves_left: int = 0
+    moving_uids: Collection[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -64,6 +82,7 @@ class _PlanRequest:
         pods_to_place: uids of the pods that need room; a released pod needs none, because its replacement has its own.
         volumes: volumes of the node.
         planned_uids: uids of the pods in the last plan.
+        chain: chain moves of the drain.
     """
 
     waiting_since: float
@@ -74,6 +93,7 @@ class _PlanRequest:
     pods_to_place: tuple[str, ...] = ()
     volumes: NodeVolumes = field(default_factory=NodeVolumes)
     planned_uids: frozenset[str] = frozenset()
+    chain: ChainRequest = field(default_factory=ChainRequest)
 
     @property
     def is_planned(self) -> bool:
@@ -85,10 +105,11 @@ class EvacuationPlanner:
     """Planner of all drains, or of all migrations. They need separate plans: nodes of migrations still accept pods.
 
     `pool_by_namespace` returns the pool into which admission puts new pods, by namespace. `may_stay`: a pod has no room
-    while another pod of its owner is Pending, because the other pod may take the room.
+    while another pod of its owner is Pending, because the other pod may take the room. `chain_moves`: finds the pods of
+    other nodes that drains may move first; None for migrations.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the last ones are keyword-only
         self,
         client: Client,
         store: Store,
@@ -99,9 +120,14 @@ class EvacuationPlanner:
         supervisor: Supervisor,
         *,
         may_stay: bool = False,
+        chain_moves: ChainMoveFinder | None = None,
     ) -> None:
         self._client, self._store, self._clock, self._may_stay = client, store, clock, may_stay
         self._supervisor, self._subject = supervisor, "single pods" if may_stay else "drains"
+        self._chain_moves = chain_moves
+        self._chain_offer: ChainMove | None = None
+        self._planned_at: datetime | None = None
+        self._is_outdated = False  # whether a chain move has ended since the last plan began
         self._workloads, self._pool_by_namespace, self._on_change = workloads, pool_by_namespace, on_change
         self._requests: dict[str, _PlanRequest] = {}
         self._forecasts: dict[str, Forecast] = {}
@@ -109,8 +135,29 @@ class EvacuationPlanner:
         self._not_before, self._next_plan_at = 0.0, 0.0  # monotonic: earliest plan, and next plan without a request
         self._nodes_at_last_plan: _SchedulableNodes = frozenset()
 
+    @property
+    def planned_at(self) -> datetime | None:
+        """Return when the last plan began; None before the first plan."""
+        return self._planned_at
+
+    def chain_offer(self, node: str) -> ChainMove | None:
+        """Return the chain move that the last plan offers to the drain of this node; None if there is none."""
+        return self._chain_offer if self._chain_offer and self._chain_offer.for_node == node else None
+
+    def replan(self, subscriber: str) -> None:
+        """Make a new plan soon, because a chain move of this subscriber has ended."""
+        self._chain_offer = None
+        if subscriber in self._requests:
+            self._is_outdated = True
+
     def forecast(
-        self, subscriber: str, pods: Sequence[Pod], volumes: NodeVolumes, *, wait_for_plan: bool
+        self,
+        subscriber: str,
+        pods: Sequence[Pod],
+        volumes: NodeVolumes,
+        *,
+        wait_for_plan: bool,
+        chain: ChainRequest | None = None,
     ) -> Mapping[str, Forecast] | None:
         """Return the known forecasts of these pods, by uid; None while the plan is awaited.
 
@@ -122,6 +169,7 @@ class EvacuationPlanner:
         # The replacement of a released pod is in the cluster already. With both, the pod would take room twice.
         request.pods_to_place = tuple(pod.uid for pod in pods if not pod.released)
         request.pod_uids, request.volumes = frozenset(pod.uid for pod in pods), volumes
+        request.chain = chain or ChainRequest()
         request.nodes = frozenset(pod.node for pod in pods)
         request.namespaces = frozenset(p.namespace for p in pods if p.owner and p.owner.kind == "ReplicaSet")
         self._workloads.watch_templates(subscriber, request.namespaces)
@@ -134,7 +182,7 @@ class EvacuationPlanner:
         return {pod.uid: forecast for pod in pods if (forecast := self._forecasts.get(pod.uid))}
 
     def _is_due(self, now: float) -> bool:
-        if any(not request.is_planned for request in self._requests.values()):
+        if self._is_outdated or any(not request.is_planned for request in self._requests.values()):
             return True
         any_without_room = any(
             self._lacks_room(uid) for request in self._requests.values() for uid in request.pods_to_place
@@ -162,6 +210,8 @@ class EvacuationPlanner:
         """Drop the request of this subscriber, whose drain or migration has ended."""
         self._workloads.watch_templates(subscriber, ())
         self._requests.pop(subscriber, None)
+        if self.chain_offer(subscriber):
+            self._chain_offer = None
         if not self._requests:
             self._supervisor.clear("plan", self._subject)
             self._forecasts = {}
@@ -187,6 +237,8 @@ class EvacuationPlanner:
             self._on_change(subscribers)
 
     async def _make_plan(self, subscribers: Iterable[str]) -> None:
+        planned_at, self._is_outdated = self._clock.now(), False
+        moving_uids = {uid for request in self._requests.values() for uid in request.chain.moving_uids}
         nodes = frozenset[str]().union(*(self._nodes_of(name) for name in subscribers if name in self._requests))
         self._nodes_at_last_plan = self._schedulable_nodes()
         pods_before = {name: self._requests[name].pods_to_place for name in subscribers if name in self._requests}
@@ -194,6 +246,7 @@ class EvacuationPlanner:
         namespaces = frozenset[str]().union(*(request.namespaces for request in self._requests.values()))
         templates = self._workloads.templates(namespaces)
         snapshot = PodSnapshot(PodRequirementsParser(self._pool_by_namespace()), nodes, templates)
+        unreplaced: Counter[PodRequirements] = Counter()  # chain moves without a replacement so far
         changed: list[tuple[str, RawPod]] = []  # with the StatefulSet, whose template is read first
         async for page in self._client.list(paths.PODS):
             for raw in readable_objects(page["items"], object_schemas.sanitize_pod):
@@ -201,6 +254,8 @@ class EvacuationPlanner:
                     changed.append((stateful_set, raw))
                 else:
                     snapshot.add(raw)
+                if raw["metadata"].get("uid") in moving_uids and not parse_listed_pod(raw).released:
+                    unreplaced[snapshot.scheduled_pod(raw).requirements] += 1
         stateful_sets = {(raw_pod["metadata"]["namespace"], stateful_set) for stateful_set, raw_pod in changed}
         templates |= await self._stateful_set_templates(stateful_sets)
         for _, raw_pod in changed:
@@ -219,13 +274,16 @@ class EvacuationPlanner:
             nodes=dict(self._store.nodes),
             pod_snapshot=snapshot,
             excluded_nodes=nodes,
-            competing_pods=snapshot.pending,
+            competing_pods=snapshot.pending + unreplaced,
             namespace_labels={namespace.name: namespace.labels for namespace in self._store.namespaces.values()},
             cluster_volumes=_merge_volumes(request.volumes for request in requests),
             device_resources=await self._device_resources(leaving),
         )
         # A plan takes up to a second of computing, which would block the event loop.
+        began = self._clock.monotonic()
         forecasts = await asyncio.to_thread(planner.plan, leaving, placement_input)
+        plan_seconds = self._clock.monotonic() - began
+        offer = None if moving_uids else await self._find_chain_move(leaving, forecasts, placement_input, plan_seconds)
         if self._may_stay:
             pairs = zip(leaving, forecasts, strict=True)
             forecasts = [
@@ -234,7 +292,29 @@ class EvacuationPlanner:
             ]
         for request, uids in zip(requests, pods_to_place, strict=True):
             request.planned_uids |= frozenset(uids)
+        # A drain may have begun a chain move meanwhile.
+        in_progress = any(request.chain.moving_uids for request in self._requests.values())
+        self._chain_offer, self._planned_at = None if in_progress else offer, planned_at
         self._store_forecasts(leaving, forecasts)
+
+    async def _find_chain_move(
+        self,
+        leaving: Sequence[ScheduledPod],
+        forecasts: Sequence[Forecast],
+        placement_input: PlacementInput,
+        plan_seconds: float,
+    ) -> ChainMove | None:
+        """Return the chain move that gives room to a pod of a drain which may begin one; None if there is none."""
+        may_begin = {
+            node
+            for name, request in self._requests.items()
+            for node in self._nodes_of(name)
+            if request.chain.moves_left > 0
+        }
+        if self._chain_moves is None or not may_begin:
+            return None
+        max_tries = int(_CHAIN_SEARCH_TIME / max(plan_seconds, _CHAIN_SEARCH_TIME / MAX_TRIES))
+        return await self._chain_moves.find(leaving, forecasts, placement_input, may_begin, max_tries)
 
     async def _stateful_set_templates(self, stateful_sets: Iterable[tuple[str, str]]) -> dict[str, OwnerTemplate]:
         """Return the templates of StatefulSets, by UID; `stateful_sets`: namespace and name of each."""

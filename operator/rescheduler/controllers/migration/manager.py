@@ -59,6 +59,7 @@ class MigrationManager:
 
     def __init__(self, deps: MigrationDependencies, requesters: Collection[str]) -> None:
         self._pod_moved_listeners: list[OnPodMoved] = []
+        self._pod_gone_listeners: list[Callable[[str], None]] = []
         self._node_evaluated_listeners: list[OnNodeEvaluated] = []
         self._released_pods_left_listeners: list[Callable[[str], None]] = []
         self._deps = deps
@@ -74,16 +75,20 @@ class MigrationManager:
         self,
         *,
         on_pod_moved: OnPodMoved | None = None,
+        on_pod_gone: Callable[[str], None] | None = None,
         on_node_evaluated: OnNodeEvaluated | None = None,
         on_released_pods_left: Callable[[str], None] | None = None,
     ) -> None:
         """Add callbacks before the start.
 
-        `on_pod_moved` gets each pod that has left its node, with the cause. `on_node_evaluated` is called after each
+        `on_pod_moved` gets each pod that has left its node, with the cause. `on_pod_gone` gets the uid of each requested
+        pod that is not on its node, even if it never was. `on_node_evaluated` is called after each
         reconcile of a node. `on_released_pods_left` gets a node with released pods that cannot be returned now.
         """
         if on_pod_moved:
             self._pod_moved_listeners.append(on_pod_moved)
+        if on_pod_gone:
+            self._pod_gone_listeners.append(on_pod_gone)
         if on_node_evaluated:
             self._node_evaluated_listeners.append(on_node_evaluated)
         if on_released_pods_left:
@@ -197,6 +202,8 @@ class MigrationManager:
 
     def _on_pod_gone(self, uid: str, pod: Pod | None, cause: str) -> None:
         self._gone_uids.add(uid)
+        for notify_gone in self._pod_gone_listeners:
+            notify_gone(uid)
         if pod:
             for notify in self._pod_moved_listeners:
                 notify(pod, cause)

@@ -7,7 +7,7 @@ progress of each group, and the owners of recently moved pods.
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,6 +16,7 @@ from typing import Protocol
 import structlog
 
 from rescheduler.api.policies import Mode
+from rescheduler.controllers.evacuation import candidate_lists
 from rescheduler.controllers.rebalance.events import RebalanceEvents
 from rescheduler.controllers.rebalance.moves import MoveOutcome
 from rescheduler.controllers.rebalance.node_usage import NodeUsage
@@ -24,10 +25,9 @@ from rescheduler.controllers.runtime.readable import readable_objects
 from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.controllers.store.store import Store
 from rescheduler.core.eviction.pod_actions import EvictionContext
-from rescheduler.core.model import disruption_budgets, object_schemas
+from rescheduler.core.model import object_schemas
 from rescheduler.core.model.listed_pods import parse_listed_pod
 from rescheduler.core.model.resource_requests import PodSize, sum_by_node
-from rescheduler.core.model.workloads import parse_deployment
 from rescheduler.core.rebalance import candidates as rebalance_candidates
 from rescheduler.core.rebalance import node_groups, progress, selection
 from rescheduler.core.rebalance.node_groups import NodeGroup, NodeGroupKey
@@ -309,7 +309,9 @@ class Rebalancer:
         """List the candidates on the source nodes, with Deployments and budgets considered."""
         drain = group.policy.spec.drain
         context = EvictionContext(
-            self._clock.now(), namespace_labels=await self._list_namespace_labels(group), own_pod=self._own_pod
+            self._clock.now(),
+            namespace_labels=await candidate_lists.list_namespace_labels(self._client, drain),
+            own_pod=self._own_pod,
         )
         candidates = []
         for source in classification.source_nodes:
@@ -319,45 +321,15 @@ class Rebalancer:
                     for pod in readable_objects(page["items"], parse_listed_pod)
                     if (candidate := rebalance_candidates.candidate_from_pod(pod, drain, context))
                 ]
-        stable_by_deployment = {
-            key: is_stable
-            for namespace in _namespaces(candidates)
-            for key, is_stable in await self._list_deployment_stability(namespace)
-        }
+        stable_by_deployment = await candidate_lists.list_deployment_stability(self._client, _namespaces(candidates))
         candidates = [
             checked
             for candidate in candidates
             if (checked := rebalance_candidates.check_deployment(candidate, stable_by_deployment))
         ]
         by_budget = [candidate for candidate in candidates if not candidate.can_be_replaced_first]
-        budgets = [budget for namespace in _namespaces(by_budget) for budget in await self._list_budgets(namespace)]
+        budgets = await candidate_lists.list_budgets(self._client, _namespaces(by_budget))
         return [c for c in candidates if rebalance_candidates.is_allowed_by_budgets(c, budgets)]
-
-    async def _list_namespace_labels(self, group: NodeGroup) -> Mapping[str, Mapping[str, str]]:
-        """List the labels of namespaces, if a rule of the policy selects namespaces; empty otherwise."""
-        labels_by_namespace: dict[str, Mapping[str, str]] = {}
-        if any(not rule.namespace_selector.is_empty for rule in group.policy.spec.drain.rules):
-            async for page in self._client.list(paths.NAMESPACES):
-                metas = [raw["metadata"] for raw in readable_objects(page["items"], object_schemas.sanitize_metadata)]
-                labels_by_namespace |= {meta["name"]: meta.get("labels") or {} for meta in metas}
-        return labels_by_namespace
-
-    async def _list_budgets(self, namespace: str) -> list[disruption_budgets.DisruptionBudget]:
-        pages = self._client.list(paths.disruption_budgets(namespace))
-        return [
-            budget
-            async for page in pages
-            for budget in readable_objects(page["items"], disruption_budgets.parse_budget)
-        ]
-
-    async def _list_deployment_stability(self, namespace: str) -> list[tuple[tuple[str, str], bool]]:
-        """List whether each Deployment of a namespace is stable, by namespace and name."""
-        path = paths.in_namespace("apps/v1", namespace, "deployments")
-        return [
-            ((namespace, deployment.name), rebalance_candidates.is_deployment_stable(deployment))
-            async for page in self._client.list(path)
-            for deployment in readable_objects(page["items"], parse_deployment)
-        ]
 
     # -- round of moves -----------------------------------------------------------------------------------------------
 

@@ -8,9 +8,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rescheduler.api.drains import BlockerClass
 from rescheduler.controllers.migration.manager import MigrationManager
 from rescheduler.controllers.migration.node_task import MigrationRequests
+from rescheduler.core.drain.migration import TEMPORARY_BLOCKERS
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.rebalance.node_groups import NodeGroup
 from rescheduler.core.rebalance.selection import Candidate
@@ -18,7 +18,6 @@ from rescheduler.core.rebalance.selection import Candidate
 REQUESTER = "rebalance"
 CAUSE_PREFIX = "ReschedulePolicy/"
 _MOVE_TIMEOUT_MARGIN = 60.0  # seconds after two replacement timeouts: one to start it, one to return the pod
-_TEMPORARY_BLOCKERS = (BlockerClass.BUDGET_EXHAUSTED, BlockerClass.BUDGET_NOT_OBSERVED, BlockerClass.THROTTLED)
 
 
 class MoveOutcome(StrEnum):
@@ -92,8 +91,7 @@ class RebalanceMoves:
         for move in self._moves.values():
             pod = move.candidate.pod
             blocker = blocker_by_pod.get((pod.namespace, pod.name))
-            # Without this exception, a budget that is exhausted for a moment would discard a Ready replacement.
-            if blocker and not (move.candidate.can_be_replaced_first and blocker in _TEMPORARY_BLOCKERS):
+            if blocker and not (move.candidate.can_be_replaced_first and blocker in TEMPORARY_BLOCKERS):
                 move.finish(MoveOutcome.RETURNED)
 
     def _publish_requests(self) -> None:

@@ -215,6 +215,24 @@ def leaves_with_blocked_pod(pod: str, cause: str) -> str:
     return f"this pod must share a node with {pod}, which cannot leave: {cause}"
 
 
+CHAIN_MOVE_HINT = "look at the pod that moves first (status.chainMoves); or set drain.chainMoves: 0"
+
+
+def waits_for_chain_move(pod: str, node: str, for_pod: str) -> str:
+    """Return that a pod waits until this other pod has left its node, so that `for_pod` fits there."""
+    return f"pod {pod} moves off node {node} first, so that pod {for_pod} has room there"
+
+
+def chain_move_timed_out(limit: timedelta) -> str:
+    """Return that a chain move has not ended in time."""
+    return f"the pod has not left its node within {format_duration(limit)}"
+
+
+def chain_move_withdrawn(node: str) -> str:
+    """Return that a chain move ends because its node must not give pods."""
+    return f"node {node} is gone, drained, not Ready, or no longer of the same pool and policy"
+
+
 def budget_too_small_for_all(budget: DisruptionBudget, count: int) -> tuple[str, str]:
     """Return the message and the hint of colocated pods that a budget lets leave only one after another."""
     name = f"PodDisruptionBudget {budget.name}"

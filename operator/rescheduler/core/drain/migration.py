@@ -4,7 +4,7 @@ Unlike a drain, a migration may fail to move a pod. In doubt the pod stays and i
 """
 
 from rescheduler.api import names
-from rescheduler.api.drains import NodeDrain
+from rescheduler.api.drains import BlockerClass, NodeDrain
 from rescheduler.api.policies import (
     DrainRule,
     DrainSettings,
@@ -24,6 +24,12 @@ from rescheduler.core.model.wait_reasons import ProgressingReason, WaitReason
 
 MIGRATION_TAINT = Taint(names.WAITING_TAINT_KEY, "", "PreferNoSchedule")
 """Set on the source node during a migration: without the taint, replacements would start on the same node."""
+
+TEMPORARY_BLOCKERS = (BlockerClass.BUDGET_EXHAUSTED, BlockerClass.BUDGET_NOT_OBSERVED, BlockerClass.THROTTLED)
+"""Blockers that do not end a move of a pod that is replaced first.
+
+Otherwise a budget that is exhausted for a moment would discard a Ready replacement.
+"""
 
 
 def settings(drain_settings: DrainSettings) -> DrainSettings:

@@ -8,10 +8,9 @@ from rescheduler.api.policies import DrainSettings
 from rescheduler.core.drain.preview import (
     DrainPreview,
     PreviewInput,
-    decide_pods,
     ineligible_reason,
-    place_pods,
-    summarize_preview,
+    plan_node,
+    preview_plan,
 )
 from rescheduler.core.eviction.pod_actions import PodAction, PodDecision
 from rescheduler.core.model.nodes import Node
@@ -60,13 +59,13 @@ class PodPreview:
 
 def preview_pod(uid: str, node: Node, settings: DrainSettings, inputs: PreviewInput) -> PodPreview | None:
     """Return the preview of the pod with this UID; None if the node has no such pod."""
-    decided = decide_pods(node, settings, inputs)
-    found = next(((pod, decision) for pod, decision in decided if pod.uid == uid), None)
+    node_plan = plan_node(node, settings, inputs)
+    found = next(((pod, decision) for pod, decision in node_plan.decided if pod.uid == uid), None)
     if found is None:
         return None
     pod, decision = found
-    forecasts = place_pods(node, decided, inputs)
-    preview = summarize_preview(node, settings, inputs, decided, forecasts)
+    forecasts = node_plan.forecasts_by_uid
+    preview = preview_plan(node, settings, inputs, node_plan)
     reason = ineligible_reason(pod, decision, settings.with_rule(decision.rule), inputs, forecasts.get(uid))
     return _select(pod, decision, preview, forecasts.get(uid), reason)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from rescheduler.api.drains import Blocker, BlockerClass, CameBackPods, OptedOutPod
+from rescheduler.api.drains import Blocker, BlockerClass, CameBackPods, ChainMoveStatus, OptedOutPod
 from rescheduler.api.history import Move
 from rescheduler.core.drain import messages
 from rescheduler.core.drain.eta import EvictionGroup
@@ -89,6 +89,7 @@ class PodSummary:
         staying: of these, the pods that could leave under other settings, with the reason.
         came_back: new pods that started on the node after its cordon, by owner.
         tolerating_left_at: when a pod that tolerates the cordon last left; None if none did.
+        chain_moves: pods of other nodes that the drain moves first.
         opted_out: pods that leave although they ask another tool not to disrupt them.
         moves: pods that have left, the first ones; `moves_total` counts all.
         blockers: pods that cannot leave, oldest first.
@@ -115,6 +116,7 @@ class PodSummary:
     staying: tuple[tuple[Pod, str], ...] = ()
     came_back: tuple[CameBackPods, ...] = ()
     tolerating_left_at: datetime | None = None
+    chain_moves: tuple[ChainMoveStatus, ...] = ()
     opted_out: tuple[OptedOutPod, ...] = ()
     moves: tuple[Move, ...] = ()
     moves_total: int = 0

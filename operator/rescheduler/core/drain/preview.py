@@ -31,8 +31,11 @@ from rescheduler.core.model.nodes import CONDITION_UNKNOWN, Node
 from rescheduler.core.model.pods import Pod
 from rescheduler.core.model.volumes import NodeVolumes
 from rescheduler.core.model.workloads import Deployment, ReplicaSet, Workload
+from rescheduler.core.placement import chain_moves
+from rescheduler.core.placement.chain_moves import ChainPlan
 from rescheduler.core.placement.planner import Fit, Forecast, plan
 from rescheduler.core.placement.pod_requirements import PodRequirements
+from rescheduler.core.placement.pod_snapshot import ScheduledPod
 from rescheduler.core.placement.problem import PlacementInput
 from rescheduler.core.replacement import decisions, failures, messages
 from rescheduler.core.replacement.failures import ReplacementFailure
@@ -94,6 +97,8 @@ class DrainPreview:
         replaced_first: pods whose budget allows no eviction now, and that leave when their replacement is Ready.
         named_staying: of the pods that a drain leaves, those that could leave under other settings, with the reason.
         min_duration: the shortest duration of the drain.
+        chain_plan: pods of other nodes whose move would give room to pods of this node.
+        max_chain_moves: number of such moves that the drain makes itself.
     """
 
     node: str
@@ -108,13 +113,22 @@ class DrainPreview:
     replaced_first: tuple[str, ...] = ()
     named_staying: tuple[tuple[str, str], ...] = ()
     min_duration: timedelta = timedelta()
+    chain_plan: ChainPlan = field(default_factory=ChainPlan)
+    max_chain_moves: int = 0
 
     @property
     def drainable(self) -> Drainable:
         """Whether the node can be drained."""
-        if self.blockers or any(forecast.fit is Fit.DOES_NOT_FIT for _, forecast in self.unplaced):
+        if self.blockers or any(
+            forecast.fit is Fit.DOES_NOT_FIT and not self.makes_room_for(pod) for pod, forecast in self.unplaced
+        ):
             return Drainable.NO
-        return Drainable.UNSURE if self.unplaced else Drainable.YES
+        all_fit = self.chain_plan.all_fit if self.chain_plan.moves else not self.unplaced
+        return Drainable.YES if all_fit else Drainable.UNSURE
+
+    def makes_room_for(self, pod: str) -> bool:
+        """Whether the drain moves a pod of another node first, so that this pod (namespace/name) fits."""
+        return self.max_chain_moves > 0 and pod in self.chain_plan.by_pod
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,32 +160,61 @@ class PreviewInput:
     came_back: Mapping[str, frozenset[OwnerKey]] = field(default_factory=dict)
 
 
-def preview_node(node: Node, settings: DrainSettings, inputs: PreviewInput) -> DrainPreview:
-    """Return the preview of draining this node with these settings."""
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """The plan of one node.
+
+    Attributes:
+        decided: the pods of the node, each with its decision.
+        pods_to_place: the pods whose new pods need room.
+        forecasts: one for each of `pods_to_place`.
+        placement_input: what the plan was made from.
+    """
+
+    decided: Sequence[PodWithDecision]
+    pods_to_place: Sequence[ScheduledPod]
+    forecasts: Sequence[Forecast]
+    placement_input: PlacementInput
+
+    @property
+    def forecasts_by_uid(self) -> dict[str, Forecast]:
+        """Return the forecasts by uid of the pod."""
+        return {pod.uid: forecast for pod, forecast in zip(self.pods_to_place, self.forecasts, strict=True)}
+
+    @property
+    def lacks_room(self) -> bool:
+        """Whether more free capacity would help a pod."""
+        return any(map(chain_moves.lacks_room, self.forecasts))
+
+
+def plan_node(node: Node, settings: DrainSettings, inputs: PreviewInput) -> NodePlan:
+    """Return the plan of draining this node with these settings."""
     decided = decide_pods(node, settings, inputs)
-    return summarize_preview(node, settings, inputs, decided, place_pods(node, decided, inputs))
-
-
-def place_pods(node: Node, decided: Sequence[PodWithDecision], inputs: PreviewInput) -> dict[str, Forecast]:
-    """Return the forecast of each pod whose new pod needs another node, by uid."""
     uids_to_place = {pod.uid for pod, decision in decided if needs_placement(pod, decision)}
     node_pods = [
         node_pod
         for node_pod in inputs.placement_input.pod_snapshot.pods_by_node[node.name]
         if node_pod.uid in uids_to_place
     ]
-    forecasts = plan(node_pods, _placement_input(node, inputs), Random(0)) if node_pods else []  # noqa: S311 - no secret
-    return {node_pod.uid: forecast for node_pod, forecast in zip(node_pods, forecasts, strict=True)}
+    placement_input = _placement_input(node, inputs)
+    forecasts = plan(node_pods, placement_input, Random(0)) if node_pods else []  # noqa: S311 - no secret
+    return NodePlan(decided, node_pods, forecasts, placement_input)
 
 
-def summarize_preview(
+def preview_node(node: Node, settings: DrainSettings, inputs: PreviewInput) -> DrainPreview:
+    """Return the preview of draining this node with these settings."""
+    return preview_plan(node, settings, inputs, plan_node(node, settings, inputs))
+
+
+def preview_plan(
     node: Node,
     settings: DrainSettings,
     inputs: PreviewInput,
-    decided: Sequence[PodWithDecision],
-    forecasts_by_uid: capacity.Forecasts,
+    node_plan: NodePlan,
+    chain_plan: ChainPlan | None = None,
 ) -> DrainPreview:
-    """Return the preview of the node, from the decisions and forecasts of its pods."""
+    """Return the preview with this plan of the node; `chain_plan`: moves of other pods that would help."""
+    decided, forecasts_by_uid = node_plan.decided, node_plan.forecasts_by_uid
     uids_without_room = capacity.host_data_without_room(forecasts_by_uid, (pod for pod, _ in decided))
     pending = {
         pod.uid: PendingPod(pod.key, forecast.reason or "", _pending_hint(forecast))
@@ -205,6 +248,8 @@ def summarize_preview(
         waits_for_node=waiting_for_node(decided, uids_without_room, ()),
         replaced_first=tuple(replaced_first),
         min_duration=eta.min_duration(groups, settings.max_evictions_per_second),
+        chain_plan=chain_plan or ChainPlan(),
+        max_chain_moves=settings.chain_moves,
     )
 
 

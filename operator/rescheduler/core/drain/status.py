@@ -151,7 +151,7 @@ def build(status_input: StatusInput) -> NodeDrainStatus:
     }
     update |= _pause_fields(status_input)
     if status_input.started_at is None:
-        update["came_back"] = ()
+        update |= {"came_back": (), "chain_moves": ()}
     if summary is not None:
         total = status_input.moved + summary.remaining
         blockers = _blockers(status_input, summary)
@@ -173,6 +173,7 @@ def build(status_input: StatusInput) -> NodeDrainStatus:
             "blockers_total": blocked,
             "waits_for_node": summary.waits_for_node[:MAX_PODS_WAITING_FOR_NODE],
             "came_back": summary.came_back,
+            "chain_moves": summary.chain_moves,
             "estimated_completion": f"{eta:%Y-%m-%dT%H:%M:%SZ}"
             if (eta := _reported_completion(status_input))
             else None,

@@ -74,11 +74,29 @@ class Forecast:
     colocated_uids: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Result of a plan.
+
+    Attributes:
+        forecasts: one for each pod, in the order of the pods to place.
+        usually_places_all: whether the scheduler places all pods as a rule, even if not all of them certainly fit.
+    """
+
+    forecasts: list[Forecast]
+    usually_places_all: bool
+
+
 _Result = tuple[Fit, UnschedulableReason]
 
 
 def plan(pods_to_place: Sequence[ScheduledPod], inputs: PlacementInput, random: Random | None = None) -> list[Forecast]:
     """Return a forecast for each pod, in the order of `pods_to_place`."""
+    return make_plan(pods_to_place, inputs, random).forecasts
+
+
+def make_plan(pods_to_place: Sequence[ScheduledPod], inputs: PlacementInput, random: Random | None = None) -> Plan:
+    """Return the whole plan for these pods."""
     problem = PlacementProblem(inputs, pods_to_place)
     PodConstraints(problem).apply()
     bounds = _Simulation(problem, random or Random(0)).compute_bounds()  # noqa: S311 - a fixed seed: equal input, equal plan
@@ -104,12 +122,13 @@ def plan(pods_to_place: Sequence[ScheduledPod], inputs: PlacementInput, random: 
         _judge_as_one(results, positions, problem, colocated, [pods_to_place[position].key for position in positions])
         colocated_uids |= dict.fromkeys(positions, frozenset(pods_to_place[position].uid for position in positions))
     ranks = {position: rank for rank, position in enumerate(_sort_pods(problem, bounds.order, results))}
-    return [
+    forecasts = [
         Forecast(
             fit, ranks[position], reason.message, reason.blocked_by_pods, colocated_uids.get(position, frozenset())
         )
         for position, (fit, reason) in enumerate(results)
     ]
+    return Plan(forecasts, bounds.order.keeps_turns or all(fit is Fit.FITS for fit, _ in results))
 
 
 def _judge_as_one(
@@ -156,23 +175,33 @@ class _Order:
     """Order in which pods come to the scheduler: the group and the index of each pod.
 
     Attributes:
+        turns: turn of each pod; pods come early or late only within their turn.
         keeps_turns: whether pods that may not fit keep their turn; otherwise they come after all pods that fit. They
             keep it if the scheduler places all pods as a rule: asked last, a large pod would find no gap.
     """
 
     groups: Sequence[EquivalenceGroup]
     pod_indexes: Sequence[int]
+    turns: Sequence[int]
     keeps_turns: bool = False
+
+    def at(self, places: Sequence[int]) -> "_Order":
+        """Return the pods at these places of the order."""
+        return _Order(
+            [self.groups[n] for n in places],
+            [self.pod_indexes[n] for n in places],
+            [self.turns[n] for n in places],
+            self.keeps_turns,
+        )
 
     def with_first(self, counts: Counter[EquivalenceGroup]) -> "_Order":
         """Return the order in which this number of pods of each group come before the others of their priority."""
         seen: Counter[EquivalenceGroup] = Counter()
         rows = []
-        for rank, group in enumerate(self.groups):
+        for n, (group, turn) in enumerate(zip(self.groups, self.turns, strict=True)):
             seen[group] += 1
-            rows.append((-group.requirements.priority, seen[group] > counts[group], rank))
-        ranks = [rank for *_, rank in sorted(rows)]
-        return replace(self, groups=[self.groups[n] for n in ranks], pod_indexes=[self.pod_indexes[n] for n in ranks])
+            rows.append((turn, -group.requirements.priority, seen[group] > counts[group], n))
+        return self.at([n for *_, n in sorted(rows)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,18 +247,29 @@ class _Simulation:
         return lambda free, allocatable, requested: score(free, allocatable, requested) + uniform(0, max_noise)
 
     def _orders(self) -> tuple[_Order, _Order]:
-        """Return the order with large pods first, and the one with small pods first, among pods of equal priority."""
+        """Return the order with large pods first, and the one with small pods first, among pods of equal priority.
+
+        Chain moves come before all other pods, and the pods that wait for them come last.
+        """
         totals = [max(1, sum(column)) for column in zip(*self._problem.allocatable, strict=True)]
+        turns = self._problem.turns
         rows = [
-            (group.requirements.priority, max(amount / totals[kind] for kind, amount in group.requests), p, group)
+            (
+                turns[p],
+                group.requirements.priority,
+                max(amount / totals[kind] for kind, amount in group.requests),
+                p,
+                group,
+            )
             for group in self._pods_per_group
             for p in group.pod_indexes
         ]
 
         def order(sign: int) -> _Order:
             # The scheduler's queue is sorted by priority.
-            ordered = sorted(rows, key=lambda row: (-row[0], sign * row[1], row[2]))
-            return _Order([group for *_, group in ordered], [position for *_, position, _ in ordered])
+            ordered = sorted(rows, key=lambda row: (row[0], -row[1], sign * row[2], row[3]))
+            pod_indexes = [position for *_, position, _ in ordered]
+            return _Order([group for *_, group in ordered], pod_indexes, [turns[p] for p in pod_indexes])
 
         return order(-1), order(1)
 
@@ -269,8 +309,8 @@ class _Simulation:
             most |= placed
         for number in range(_UPPER_BOUND_RUNS):
             run = self._new_run((self._tied_score, self._noisy_score)[number % 2], certain_only=False)
-            for groups in _split(order, fewest):
-                run.place(groups)
+            for part in _split(order, fewest):
+                run.place(part.groups)
             most |= run.placed
         return _Bounds(order, fewest, most, run)
 
@@ -278,9 +318,9 @@ class _Simulation:
         """Return the bounds with more pods that fit: those that are placed after all others in every run."""
         fewest, order = bounds.fewest, bounds.order
         queue, later = _split(order, fewest)
-        if not later or not self._may_be_certain(order):
+        if not later.groups or not self._may_be_certain(order):
             return bounds
-        runs = [self._count_placed(self._tied_score, queue, later) for _ in range(_TYPICAL_RUNS)]
+        runs = [self._count_placed(self._tied_score, queue.groups, later.groups) for _ in range(_TYPICAL_RUNS)]
         order = order.with_first(fewest)
         more = self._guaranteed_counts(order, fewest | reduce(and_, runs), fewest.total())
         if more.total() <= fewest.total():
@@ -333,7 +373,7 @@ class _Simulation:
             cycle, function = divmod(runs, len(functions))
             if verify or cycle % 2:
                 queue = self._perturb_order(queue)
-            missing = fewest - self._count_placed(functions[function], queue)
+            missing = fewest - self._count_placed(functions[function], queue.groups)
             consistent_runs = 0 if missing else consistent_runs + 1
             corrected |= missing.keys()
             fewest -= missing
@@ -366,20 +406,18 @@ class _Simulation:
             self._problem, self._random, score, certain_only=certain_only, nodes_with_room=self._nodes_with_room
         )
 
-    def _perturb_order(self, order: Sequence[EquivalenceGroup]) -> list[EquivalenceGroup]:
-        ranks = sorted((rank + self._random.uniform(0, _MAX_RANK_SHIFT), rank) for rank in range(len(order)))
-        return [order[rank] for _, rank in ranks]
+    def _perturb_order(self, order: _Order) -> _Order:
+        shifted = [(turn, n + self._random.uniform(0, _MAX_RANK_SHIFT), n) for n, turn in enumerate(order.turns)]
+        return order.at([n for *_, n in sorted(shifted)])
 
 
-def _split(
-    order: _Order, guaranteed: Counter[EquivalenceGroup]
-) -> tuple[Sequence[EquivalenceGroup], Sequence[EquivalenceGroup]]:
+def _split(order: _Order, guaranteed: Counter[EquivalenceGroup]) -> tuple[_Order, _Order]:
     """Split the pods into those that come first and those that come last."""
     if order.keeps_turns:
-        return order.groups, ()
+        return order, order.at(())
     counts: Counter[EquivalenceGroup] = Counter()
-    first, last = list[EquivalenceGroup](), list[EquivalenceGroup]()
-    for group in order.groups:
+    first, last = list[int](), list[int]()
+    for n, group in enumerate(order.groups):
         counts[group] += 1
-        (first if counts[group] <= guaranteed[group] else last).append(group)
-    return first, last
+        (first if counts[group] <= guaranteed[group] else last).append(n)
+    return order.at(first), order.at(last)

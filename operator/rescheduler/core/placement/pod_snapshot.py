@@ -122,6 +122,11 @@ class PodSnapshot:
         if node in self._planned_nodes:
             self.pods_by_node[node].append(self._scheduled_pod(raw, traits))
 
+    def scheduled_pod(self, raw: RawPod) -> ScheduledPod:
+        """Return a raw pod of a node that is not planned, without counting it. Raises UnreadableError without a name."""
+        raw = object_schemas.sanitize_pod(raw)
+        return self._scheduled_pod(raw, self._traits(raw))
+
     def _scheduled_pod(self, raw: RawPod, traits: PodTraits) -> ScheduledPod:
         meta = raw["metadata"]
         key = f"{meta['namespace']}/{meta['name']}"

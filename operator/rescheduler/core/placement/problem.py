@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.resource_fit import RequestVector, request_vector
+from rescheduler.core.model.resource_requests import ResourceList
 from rescheduler.core.model.volume_topology import ClusterVolumes, VolumeTopology
 from rescheduler.core.placement import messages
 from rescheduler.core.placement.node_snapshot import NodeSnapshot
@@ -17,6 +18,34 @@ from rescheduler.core.placement.pod_requirements import PodRequirements
 from rescheduler.core.placement.pod_snapshot import PodSnapshot, PodTraits, ScheduledPod
 
 _MAX_COMPETING_GROUPS = 200  # groups of pending pods; with more, the cluster has no free capacity
+
+
+@dataclass(frozen=True, slots=True)
+class MovablePod:
+    """Pod of a node that is not drained. A chain move may move it to another node, so that a pod without room fits.
+
+    Attributes:
+        pod: the pod, with the requirements of its replacement.
+        allocated: what becomes free on its node when the pod leaves, with 1 of the resource `pods`.
+    """
+
+    pod: ScheduledPod
+    allocated: ResourceList
+
+
+@dataclass(frozen=True, slots=True)
+class ChainStage:
+    """Chain moves that a plan includes: pods of other nodes that move first.
+
+    Attributes:
+        moving: the pods that move, by uid; they are among the pods to place.
+        have_left: whether their old places are free; otherwise only their new places count.
+        turns: of pods, by uid: pods with a lower turn come to the scheduler first; all other pods have turn 0.
+    """
+
+    moving: Mapping[str, MovablePod] = field(default_factory=dict)
+    have_left: bool = False
+    turns: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +59,7 @@ class PlacementInput:
         cluster_volumes: claims and volumes of the pods to place.
         device_resources: extended resources that a DeviceClass may serve on nodes that do not offer them.
         node_snapshot: shared by several plans on the same nodes and pods; None: the plan builds its own.
+        chain: chain moves that the plan includes.
     """
 
     nodes: Mapping[str, Node]
@@ -40,6 +70,7 @@ class PlacementInput:
     cluster_volumes: ClusterVolumes = field(default_factory=ClusterVolumes)
     device_resources: Collection[str] = frozenset()
     node_snapshot: NodeSnapshot | None = None
+    chain: ChainStage = field(default_factory=ChainStage)
 
 
 @dataclass(slots=True)
@@ -61,6 +92,7 @@ class EquivalenceGroup:
 
     Attributes:
         unknown_reason: why only the scheduler can decide; None if the plan can decide.
+        left_node: node that takes no pod of the group, because a chain move takes the pod away from it; empty if none.
         pod_indexes: indexes of its pods in the list of pods to place.
         competing_count: number of pending pods of this group, which the scheduler may place first.
         requests: what one pod takes of a node, by the index of the resource.
@@ -79,6 +111,7 @@ class EquivalenceGroup:
     requirements: PodRequirements
     volume_topologies: frozenset[VolumeTopology]
     unknown_reason: str | None
+    left_node: str = ""
     pod_indexes: list[int] = field(default_factory=list)
     competing_count: int = 0
     requests: RequestVector = ()
@@ -105,19 +138,21 @@ class PlacementProblem:
     """Groups and nodes of one plan. Scheduling runs do not change it.
 
     Attributes:
-        source_nodes: names of the nodes that the pods to place leave.
+        source_nodes: names of the nodes that are emptied.
+        turns: place of each pod to place in the order, by its index.
         excluded_nodes: names of the source nodes and of all other nodes that take no pods.
     """
 
     def __init__(self, inputs: PlacementInput, pods_to_place: Sequence[ScheduledPod]) -> None:
-        """`pods_to_place`: the displaced pods; their nodes take no pods."""
+        """`pods_to_place`: the displaced pods; their nodes take no pods, except for nodes of chain moves."""
         self.inputs, self.node_snapshot = (
             inputs,
             inputs.node_snapshot or NodeSnapshot(inputs.nodes, inputs.pod_snapshot),
         )
         self.nodes, self.resource_names = self.node_snapshot.nodes, self.node_snapshot.resource_names
-        self.allocatable, self.free = self.node_snapshot.allocatable, self.node_snapshot.free
-        self.source_nodes = {pod.node for pod in pods_to_place}
+        self.allocatable, self.free = self.node_snapshot.allocatable, self._free_resources()
+        self.source_nodes = {pod.node for pod in pods_to_place if pod.uid not in inputs.chain.moving}
+        self.turns = [inputs.chain.turns.get(pod.uid, 0) for pod in pods_to_place]
         self.excluded_nodes = {*inputs.excluded_nodes, *self.source_nodes}
         self.groups = _group_pods(pods_to_place, inputs)
         self._excluded_indexes = {
@@ -127,7 +162,8 @@ class PlacementProblem:
         }
         self._leaving_by_traits: dict[PodTraits, Counter[str]] = defaultdict(Counter)
         for pod in pods_to_place:
-            self._leaving_by_traits[pod.traits][pod.node] += 1
+            if inputs.chain.have_left or pod.uid not in inputs.chain.moving:
+                self._leaving_by_traits[pod.traits][pod.node] += 1
         self._volumes_by_driver = Counter(
             topology.csi_driver
             for group in self.groups
@@ -137,6 +173,20 @@ class PlacementProblem:
         self._allowed_nodes: dict[str, list[int]] = {}
         for group in self.groups:
             self._find_candidate_nodes(group)
+
+    def _free_resources(self) -> list[list[int]]:
+        """Return the free amounts of each node, after chain moves have left."""
+        free, chain = self.node_snapshot.free, self.inputs.chain
+        if not chain.have_left or not chain.moving:
+            return free
+        free = list(free)
+        for movable in chain.moving.values():
+            n = self.node_snapshot.index_by_name[movable.pod.node]
+            free[n] = [
+                amount + movable.allocated.get(kind, 0)
+                for amount, kind in zip(free[n], self.resource_names, strict=True)
+            ]
+        return free
 
     def remaining_by_node(self, traits: PodTraits) -> Iterator[tuple[int, int]]:
         """Yield the index of each node with pods of these traits that stay, and their number."""
@@ -157,6 +207,9 @@ class PlacementProblem:
         )
         group.requests = request_vector(group.requirements.requests, index)
         group.possible_nodes = group.certain_nodes = self.allowed_nodes(group.requirements)
+        if group.left_node:
+            left = self.node_snapshot.index_by_name.get(group.left_node)
+            group.restrict_nodes([n for n in group.possible_nodes if n != left])
         if group.volume_topologies:
             accessible = [
                 n
@@ -203,16 +256,20 @@ class PlacementProblem:
 
 
 def _group_pods(pods_to_place: Sequence[ScheduledPod], inputs: PlacementInput) -> list[EquivalenceGroup]:
-    groups: dict[tuple[PodRequirements, frozenset[VolumeTopology], str | None], EquivalenceGroup] = {}
+    groups: dict[tuple[PodRequirements, frozenset[VolumeTopology], str | None, str], EquivalenceGroup] = {}
     for position, pod in enumerate(pods_to_place):
         topologies, unknown_reason = inputs.cluster_volumes.topologies_of(pod.requirements.namespace, pod.claim_names)
-        key = (pod.requirements, topologies, unknown_reason)
+        left_node = pod.node if pod.uid in inputs.chain.moving else ""
+        key = (pod.requirements, topologies, unknown_reason, left_node)
         group = groups.get(key) or groups.setdefault(
-            key, EquivalenceGroup(pod.requirements, topologies, pod.requirements.unknown_reason or unknown_reason)
+            key,
+            EquivalenceGroup(
+                pod.requirements, topologies, pod.requirements.unknown_reason or unknown_reason, left_node
+            ),
         )
         group.pod_indexes.append(position)
     for requirements, count in Counter(inputs.competing_pods).most_common(_MAX_COMPETING_GROUPS):
-        key = (requirements, frozenset(), None)
+        key = (requirements, frozenset(), None, "")
         group = groups.get(key) or groups.setdefault(
             key, EquivalenceGroup(requirements, frozenset(), requirements.unknown_reason)
         )

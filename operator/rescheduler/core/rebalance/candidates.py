@@ -70,6 +70,11 @@ def is_allowed_by_budgets(candidate: Candidate, budgets: Iterable[DisruptionBudg
     return len(matching) == 1 and matching[0].allows_eviction_of(candidate.pod)
 
 
+def may_move_first(candidate: Candidate, budgets: Iterable[DisruptionBudget]) -> bool:
+    """Whether a chain move may move the pod: its replacement comes first, and at most one budget covers it."""
+    return candidate.can_be_replaced_first and len(budgets_for(candidate.pod, budgets)) <= 1
+
+
 def _must_stay(pod: Pod, context: EvictionContext) -> bool:
     if (
         pod.owner is None

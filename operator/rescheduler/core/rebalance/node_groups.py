@@ -5,7 +5,7 @@ pods need the free capacity first.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from rescheduler.api import names
@@ -85,6 +85,37 @@ def _is_in_service(node: Node) -> bool:
         and not node.unschedulable
         and node.maintenance_annotation is None
         and not node_owner_reason(node)
+    )
+
+
+def nodes_for_chain_moves(drained: Node, cluster_state: ClusterState) -> frozenset[str]:
+    """Return the nodes whose pods may move first for the drain of this node."""
+
+    def policy_name(node: Node) -> str:
+        policy = cluster_state.policy(node)
+        return policy.name if policy else ""
+
+    with_drain = {drain.spec.node_name for drain in cluster_state.drains.values()}
+    return nodes_of_same_group(
+        drained, cluster_state.nodes.values(), policy_name, with_drain | cluster_state.suspected_nodes
+    )
+
+
+def nodes_of_same_group(
+    drained: Node, nodes: Iterable[Node], policy_name: Callable[[Node], str], excluded: Collection[str]
+) -> frozenset[str]:
+    """Return the nodes in service that share pool and policy with a node that is drained.
+
+    `policy_name` returns the winning policy of a node, empty for none. `excluded`: nodes with a drain, and suspected nodes.
+    """
+    group = drained.labels.get(names.NODE_POOL, ""), policy_name(drained)
+    return frozenset(
+        node.name
+        for node in nodes
+        if node.name != drained.name
+        and node.name not in excluded
+        and (node.labels.get(names.NODE_POOL, ""), policy_name(node)) == group
+        and _is_in_service(node)
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rescheduler.api.crds import definitions
+from rescheduler.api.crds import crds
 from rescheduler.cli.verify import verification
 from rescheduler.cli.verify.verification import Result
 from rescheduler.core.eviction.api_responses import ErrorResponse
@@ -21,7 +21,7 @@ class FakeClient:
     """Client of an installation that works; tests change one fact."""
 
     def __init__(self, _: Any) -> None:
-        self.crds, self.nodes = definitions(), [{"metadata": {"name": "n1"}}]
+        self.crds, self.nodes = crds(), [{"metadata": {"name": "n1"}}]
         self.refusals = {"PATCH": DENIED}
         self.holder, self.closed = "ours", False
         self.paths: list[str] = []

@@ -2,24 +2,29 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 from rescheduler.api.drains import BlockerClass, NodeDrainStatus
 from rescheduler.api.history import DrainHistory, Move, MoveWay
 from rescheduler.api.policies import DrainSettings, ReschedulePolicy
+from rescheduler.controllers.evacuation.chain_outcomes import ChainOutcomes
 from rescheduler.controllers.evacuation.eviction_queue import refuse_unproven
 from rescheduler.controllers.evacuation.node_evacuation import RECHECK_INTERVAL, EvacuationDependencies, NodeEvacuation
+from rescheduler.controllers.evacuation.planner import ChainRequest
 from rescheduler.controllers.runtime.metrics import Metrics
+from rescheduler.core.drain import chain_progress
 from rescheduler.core.drain.pod_evaluation import MoveMode, PodEvaluation
 from rescheduler.core.eviction.api_responses import EvictionOutcome, EvictionResult
 from rescheduler.core.eviction.pod_actions import EvictionContext, PodAction, PodDecision
 from rescheduler.core.model.pods import Owner, Pod, Toleration
 from rescheduler.core.model.release_record import ReleaseRecord
 from rescheduler.core.model.volumes import NodeVolumes
+from rescheduler.core.placement.chain_moves import ChainMove
 from rescheduler.core.placement.planner import Fit, Forecast
 from rescheduler.core.replacement.decisions import ReplacementDecision, ReplacementStep
 from rescheduler.core.replacement.move_history import MoveHistory
@@ -138,9 +143,21 @@ class FakePlanner:
     def __init__(self) -> None:
         self.forecasts, self.waits = {}, list[bool]()
 
-    def forecast(self, *_facts: object, wait_for_plan: bool) -> Mapping[str, Forecast] | None:
+        self.offer: ChainMove | None = None
+        self.planned_at: datetime | None = None
+        self.chain_requests: list[ChainRequest] = []
+        self.replans = 0
+
+    def forecast(self, *_facts: object, wait_for_plan: bool, chain: ChainRequest) -> Mapping[str, Forecast] | None:
         self.waits.append(wait_for_plan)
+        self.chain_requests.append(chain)
         return self.forecasts
+
+    def chain_offer(self, _node: str) -> ChainMove | None:
+        return self.offer
+
+    def replan(self, _subscriber: str) -> None:
+        self.replans += 1
 
     def close(self, _subscriber: str) -> None: ...
 
@@ -166,6 +183,7 @@ class Node:
             MoveHistory(),
             self.planner,  # type: ignore[arg-type]
             self.related,  # type: ignore[arg-type]
+            ChainOutcomes(lambda _: None),
         )
         self.evacuation = NodeEvacuation("n1", "n1", deps, lambda: None)
         self.informer = SimpleNamespace(synced=True, error="", items={}, unreadable={}, unreadable_uids=frozenset())
@@ -573,3 +591,53 @@ def test_a_pod_that_leaves_in_mode_audit_is_no_move() -> None:
     assert evaluation is not None
     assert evaluation.summary.moves == ()
     assert not [line for line in logs if line["event"] == "audit.move"]
+
+
+CHAINED = DrainSettings(chain_moves=1)
+OFFER = ChainMove("s/api", "api", "n7", for_pod="s/a", for_uid="a", for_node="n1")
+
+
+def chained(node: Node, mode: MoveMode = MoveMode.ALL, **more: Any) -> PodEvaluation:
+    evaluation = node.evacuation.evaluate(NodeDrainStatus(started_at=NOW), CHAINED, EvictionContext(NOW), mode, **more)
+    assert evaluation is not None
+    return evaluation
+
+
+def test_chain_move_begins_if_the_plan_offers_it_and_its_pod_waits() -> None:
+    node = Node(pod("a"), pod("b"))
+    node.planner.forecasts, node.planner.offer = FULL, OFFER
+    node.replacer.decisions = {"a": ReplacementDecision(ReplacementStep.RELEASE)}
+    evaluation = chained(node)
+    assert [(move.pod, str(move.state)) for move in evaluation.summary.chain_moves] == [("api", "Moving")]
+    assert evaluation.replacement_decisions["a"].step is ReplacementStep.WAIT
+    assert evaluation.sends(pod("b"))
+    chained(node)
+    assert node.planner.chain_requests == [ChainRequest(1, frozenset()), ChainRequest(0, frozenset({"api"}))]
+
+
+@pytest.mark.parametrize("more", [{"mode": MoveMode.NONE}, {"mode": MoveMode.BEGUN_ONLY}, {"migration_requests": {}}])
+def test_no_chain_move_begins_without_a_drain_that_moves_pods(more: dict[str, Any]) -> None:
+    node = Node(pod("a"))
+    node.planner.forecasts, node.planner.offer = FULL, OFFER
+    assert chained(node, **more).summary.chain_moves == ()
+    assert node.planner.chain_requests == [ChainRequest()]
+
+
+def test_end_of_a_chain_move_is_recorded_and_a_new_plan_is_made() -> None:
+    node = Node(pod("a"))
+    node.planner.forecasts, node.planner.offer = FULL, OFFER
+    chained(node)
+    node.evacuation._deps.chain_outcomes.record("api", "n1")
+    assert [str(move.state) for move in chained(node).summary.chain_moves] == ["Moved"]
+    assert node.planner.replans == 1
+
+
+def test_chain_moves_of_the_last_process_count() -> None:
+    node = Node(pod("a"))
+    node.planner.forecasts = FULL
+    (move,) = chain_progress.begin_move((), OFFER, CHAINED, NOW)
+    status = NodeDrainStatus(started_at=NOW, chain_moves=(move,))
+    evaluation = node.evacuation.evaluate(status, CHAINED, EvictionContext(NOW), MoveMode.ALL)
+    assert evaluation is not None
+    assert evaluation.summary.chain_moves == (move,)
+    assert node.planner.chain_requests == [ChainRequest(0, frozenset({"api"}))]

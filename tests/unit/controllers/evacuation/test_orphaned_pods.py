@@ -8,6 +8,7 @@ import pytest
 import structlog
 
 from rescheduler.api import names
+from rescheduler.controllers.evacuation.chain_outcomes import ChainOutcomes
 from rescheduler.controllers.evacuation.eviction_queue import ConfirmProof, refuse_unproven
 from rescheduler.controllers.evacuation.node_evacuation import EvacuationDependencies
 from rescheduler.controllers.evacuation.orphaned_pods import ORPHANED_PODS_SUBSCRIBER, OrphanedPodController
@@ -55,6 +56,7 @@ class World:
             MoveHistory(),
             None,  # type: ignore[arg-type]
             None,  # type: ignore[arg-type]
+            ChainOutcomes(lambda _: None),
         )
         self.controller = OrphanedPodController(deps, lambda: self.tasks, supervisor())
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rescheduler.api import names
-from rescheduler.controllers.evacuation.planner import EvacuationPlanner
+from rescheduler.controllers.evacuation.planner import ChainRequest, EvacuationPlanner
 from rescheduler.controllers.evacuation.workload_watch import WorkloadWatch
 from rescheduler.controllers.store.object_cache import ResourceKind
 from rescheduler.controllers.store.store import Store
@@ -181,3 +181,24 @@ async def test_a_plan_does_not_wait_long_for_replica_sets() -> None:
     assert await world.ask(pod) is None
     world.clock.seconds += 4
     assert await world.ask(pod) == {"a": Fit.UNKNOWN}
+
+
+async def test_chain_move_in_progress_takes_room_in_the_plan() -> None:
+    first, moving = owned("a"), owned("c", cpu="600m")
+    moving["spec"]["nodeName"] = "far"
+    world = World(first, moving)
+    rows = [pods.parse_pod(first)]
+
+    async def fit(chain: ChainRequest) -> Fit | None:
+        world.clock.seconds += 600
+        world.plans.replan("migration/out")
+        for _ in range(2):
+            found = world.plans.forecast("migration/out", rows, NodeVolumes(), wait_for_plan=True, chain=chain)
+            if world.plans._task:
+                await asyncio.wait({world.plans._task})
+        return found["a"].fit if found else None
+
+    assert await fit(ChainRequest()) is Fit.FITS
+    world.plans.close("migration/out")
+    await settle()
+    assert await fit(ChainRequest(0, {"c"})) is not Fit.FITS
