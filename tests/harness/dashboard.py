@@ -18,7 +18,7 @@ _JOB = 'job=~"$job"'
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One panel.
+    """A panel of the dashboard.
 
     Attributes:
         queries: PromQL and legend of each query.

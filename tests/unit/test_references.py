@@ -80,7 +80,7 @@ def test_each_phase_and_each_request_is_listed(values: type[Phase | RequestReaso
     [
         ("reschedulepolicies", ["policy.md"]),
         ("namespacepools", ["namespacepool.md"]),
-        ("nodedrains", ["nodedrain.md", "blockers.md", "policy.md"]),
+        ("nodedrains", ["nodedrain.md", "blockers.md", "policy.md", "audit.md"]),
     ],
 )
 def test_each_field_of_a_kind_is_listed(crd: str, pages: list[str]) -> None:

@@ -50,12 +50,10 @@ class ChainMoveRequests:
             self._migrations.set_requests(REQUESTER, published)
 
     def _may_continue(self, drain: NodeDrain, move: ChainMoveStatus) -> bool:
-        """Whether the drain may move pods now; a move ends if its node must not give pods any more."""
+        """Whether the drain may move pods now; a move ends if its node must no longer give pods."""
         node = self._store.node(drain.spec.node_name)
-        waits = drain.status.waiting not in (
-            None,
-            ProgressingReason.MAX_CONCURRENT,
-        )  # without its slot it finishes moves
+        # A drain that lost its slot finishes its moves.
+        waits = drain.status.waiting not in (None, ProgressingReason.MAX_CONCURRENT)
         if node is None or drain.deletion_timestamp or drain.status.started_at is None or waits:
             return False
         if move.node not in node_groups.nodes_for_chain_moves(node, self._store.cluster_state()):
