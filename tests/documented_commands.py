@@ -17,6 +17,8 @@ MARKED: tuple[tuple[str, str], ...] = (
     (r"helm template ", "tests/e2e/test_chart.py"),
     (r"rescheduler cleanup\b", "tests/e2e/test_uninstall.py"),
     (r"VERSION=|cosign |gh ", "not run: needs a published release"),
+    (r"kubectl reschedule completion", "not run: writes into the reader's home"),
+    (r"kubectl (?s:.*)\| *jq\b", "not run: jq may be missing, and the examples have dates of their own"),
     (r"source |chmod |jq ", "not run: changes the reader's shell, or reads the output of another command"),
     (r"make (demo|test|lint|bench|docs)\b", "not run: each is a run of its own; CI runs make lint and make test"),
     (r"make cluster\b", "not run: the tests start the same control plane"),

@@ -30,6 +30,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         made.apply(workloads.namespace("shop"), workloads.namespace("shop-db"), workloads.policy("default"))
         made.apply(workloads.pool("shop", namespaces=["shop"], nodeSelector={"matchLabels": {"team": "shop"}}))
         made.apply(workloads.deployment("web", 2, "shop"), workloads.budget("db", "shop", minAvailable=1))
+        made.apply(workloads.stateful_set("db", 2, "shop"))
         with Operator(identity, tmp_path_factory.mktemp("docs") / "operator.log"):
             until(lambda: "Ready" in json.dumps(made.get("nsp", "shop").get("status", {})), "the pool to have a status")
             yield made
@@ -92,7 +93,7 @@ def test_each_command_of_the_pages_works(plane: ControlPlane, programs: dict[str
     deletes = {c for commands in pages.values() for c in commands if "kubectl delete" in c}
     for command in sorted(deletes, key=lambda command: (" -f " in command, " -l " in command)):
         run(_filled(command))
-    assert failed == {}
+    assert not failed, "\n".join(f"{command}: {said}" for command, said in failed.items())
 
 
 def _drained_by_hand(plane: ControlPlane) -> bool:
