@@ -15,6 +15,10 @@ class Observer:
     def __init__(self, kubeconfig: Path) -> None:
         self.api = pykube.HTTPClient(pykube.KubeConfig.from_file(str(kubeconfig)))
 
+    def _query(self, kind: type[pykube.objects.APIObject], namespace: str | None = None) -> Any:
+        """Return a query. The attribute `objects` of all kinds is one object: two threads would swap their kinds."""
+        return pykube.query.Query(self.api, kind, namespace=namespace)
+
     @cached_property
     def _pool(self) -> Any:
         return pykube.object_factory(self.api, GROUP_VERSION, "NamespacePool")
@@ -25,7 +29,7 @@ class Observer:
 
     def node(self, name: str) -> dict[str, Any]:
         """Return a Node."""
-        return dict(pykube.Node.objects(self.api).get_by_name(name).obj)
+        return dict(self._query(pykube.Node).get_by_name(name).obj)
 
     def ready_status(self, name: str) -> str:
         """Return the status of a Node's condition Ready."""
@@ -33,16 +37,16 @@ class Observer:
 
     def pool(self, name: str) -> dict[str, Any] | None:
         """Return the status of a NamespacePool; None if there is none."""
-        found = self._pool.objects(self.api).get_or_none(name=name)
+        found = self._query(self._pool).get_or_none(name=name)
         return dict(found.obj.get("status", {})) if found else None
 
     def namespace(self, name: str) -> dict[str, Any]:
         """Return a Namespace."""
-        return dict(pykube.Namespace.objects(self.api).get_by_name(name).obj)
+        return dict(self._query(pykube.Namespace).get_by_name(name).obj)
 
     def drain(self, name: str) -> dict[str, Any] | None:
         """Return a NodeDrain; None if there is none."""
-        found = self._drain.objects(self.api).get_or_none(name=name)
+        found = self._query(self._drain).get_or_none(name=name)
         return dict(found.obj) if found else None
 
     def phase(self, name: str) -> str | None:
@@ -58,7 +62,7 @@ class Observer:
 
     def pods(self, namespace: str, *, node: str | None = None) -> list[dict[str, Any]]:
         """Return pods of a namespace, on one node if it is named."""
-        query = pykube.Pod.objects(self.api, namespace=namespace)
+        query = self._query(pykube.Pod, namespace=namespace)
         if node:
             query = query.filter(field_selector={"spec.nodeName": node})
         return [pod.obj for pod in query]
@@ -74,7 +78,7 @@ class Observer:
 
     def counted(self, namespace: str) -> bool:
         """Whether the status of every PodDisruptionBudget is of its current spec, and counts only healthy pods."""
-        found = [b.obj for b in pykube.PodDisruptionBudget.objects(self.api, namespace=namespace)]
+        found = [b.obj for b in self._query(pykube.PodDisruptionBudget, namespace=namespace)]
         return all(
             (status := b.get("status", {})).get("observedGeneration") == b["metadata"]["generation"]
             and status.get("expectedPods", 0) == status.get("currentHealthy", 0) > 0
@@ -84,5 +88,5 @@ class Observer:
     def events(self, kind: str, name: str) -> list[dict[str, Any]]:
         """Return Events of a cluster-scoped object, as `kubectl describe` finds them."""
         selector = {"involvedObject.kind": kind, "involvedObject.name": name, "involvedObject.namespace": ""}
-        query = pykube.Event.objects(self.api, namespace="default").filter(field_selector=selector)
+        query = self._query(pykube.Event, namespace="default").filter(field_selector=selector)
         return [event.obj for event in query]
