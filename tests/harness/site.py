@@ -29,6 +29,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 """The first pages of each tab. The other pages of its folder follow by their titles."""
 FOLDERS = {"Guides": "docs/guides/", "Troubleshooting": "docs/runbooks/", "Reference": "docs/reference/"}
 FOLDERS |= {"Explanation": "docs/explanation/", "Start": "docs/"}
+_TO_HOME = re.compile(rf"\]\(((?:\.\./)*){re.escape(HOME)}(?=[#)])")
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 
 
@@ -49,6 +50,11 @@ def linked_files(page: str) -> set[str]:
     folder = (ROOT / page).parent
     found = {(folder / target).resolve() for target in _LINK.findall((ROOT / page).read_text()) if ":" not in target}
     return {str(file.relative_to(ROOT)) for file in found if file.is_file()}
+
+
+def with_home(text: str) -> str:
+    """Return a page whose links to the README lead to the first page of the site."""
+    return _TO_HOME.sub(r"](\1index.md", text)
 
 
 def title(page: str) -> str:
@@ -87,7 +93,10 @@ def main(folder: Path) -> None:
     for file in sorted({STYLE, *found, *(file for page in found for file in linked_files(page))}):
         target = folder / "pages" / ("index.md" if file == HOME else file)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / file, target)
+        if file.endswith(".md"):
+            target.write_text(with_home((ROOT / file).read_text()))
+        else:
+            shutil.copyfile(ROOT / file, target)
     settings = SETTINGS.read_text().replace("[project]\n", f"[project]\nnav = {toml(navigation(found))}\n", 1)
     (folder / "zensical.toml").write_text(settings)
 

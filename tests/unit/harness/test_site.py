@@ -34,3 +34,8 @@ def test_the_settings_are_toml_and_the_files_that_pages_show_are_copied(tmp_path
     assert settings["project"]["theme"]["font"] is False
     assert (tmp_path / "pages" / "index.md").is_file()
     assert (tmp_path / "pages" / "bench" / "real.svg").is_file()
+
+
+def test_links_to_the_readme_lead_to_the_first_page() -> None:
+    text = "[a](README.md#safety), [b](../../README.md), [c](other/README.md), `README.md`"
+    assert site.with_home(text) == "[a](index.md#safety), [b](../../index.md), [c](other/README.md), `README.md`"
