@@ -1,5 +1,6 @@
 """`kubectl reschedule`: the command line of the plugin. Each command is a module of its own, imported when it runs."""
 
+import gc
 import os
 import sys
 from typing import Any
@@ -11,10 +12,12 @@ from rescheduler.cli.printer import output_option
 
 _SHELLS = ("bash", "zsh", "fish", "kubectl")
 _COMPLETE_VARIABLE = "_KUBECTL_RESCHEDULE_COMPLETE"
+_OBJECTS_BEFORE_COLLECTION = 100_000  # the imports of a command make fewer, and they leave no garbage
 
 
 def run() -> None:
     """Run the plugin. The scripts of `completion` run it too, with a variable in their environment."""
+    gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
     if _COMPLETE_VARIABLE in os.environ:
         main(prog_name="kubectl-reschedule", complete_var=_COMPLETE_VARIABLE)
     else:
