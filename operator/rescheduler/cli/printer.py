@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
@@ -13,23 +12,6 @@ from rescheduler.cli.output import PHASE_STYLES, console, format_table, is_termi
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _GAP = 3  # spaces between two columns
 _KEPT_COLUMNS = 2  # of a table on a narrow terminal
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Objects with their table.
-
-    Attributes:
-        data: what JSON and YAML show.
-        names: resource and name of each object, such as `node/n1`.
-        rows: the column names, then a row for each object.
-        wide_rows: the table of `wide`.
-    """
-
-    data: Any
-    names: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    wide_rows: Sequence[Sequence[str]]
 
 
 def output_option(*formats: str) -> Callable[[_Function], _Function]:
@@ -53,12 +35,6 @@ def print_data(data: Any, names: Sequence[str], output: str) -> bool:
     else:
         return False
     return True
-
-
-def print_listing(listing: Listing, output: str) -> None:
-    """Print objects in the chosen format."""
-    if not print_data(listing.data, listing.names, output):
-        print_table(listing.wide_rows if output == "wide" else listing.rows)
 
 
 def print_text(text: str) -> None:
