@@ -12,7 +12,7 @@ from harness import ControlPlane, dashboard
 from harness.alerts import RULES
 from harness.operators import CHART, NAMESPACE, ROOT, helm
 from harness.waiting import until
-from rescheduler.kube.paths import HISTORY
+from rescheduler.api.names import HISTORY
 
 
 @pytest.fixture(scope="module")

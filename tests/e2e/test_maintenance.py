@@ -10,8 +10,8 @@ from e2e.test_plans import reschedule
 from harness import workloads
 from harness.operators import NAMESPACE, Operator
 from harness.waiting import until
+from rescheduler.api.names import HISTORY
 from rescheduler.core.drain.history import parse_records
-from rescheduler.kube.paths import HISTORY
 
 
 def conditions(site: Site, node: str) -> dict[str, str]:

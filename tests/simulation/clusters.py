@@ -8,8 +8,8 @@ from typing import Any
 
 from harness import workloads
 from invariants.objects import is_ready, name
+from rescheduler.api.names import HISTORY
 from rescheduler.core.model.raw import RawObject
-from rescheduler.kube.paths import HISTORY
 from simulation.controllers import WORKLOADS, Controller, claim_volume
 from simulation.machines import Machine, duplicates
 from simulation.nodes import NODES

@@ -67,6 +67,8 @@ NODE_CONDITIONS: Final = (DRAIN_IN_PROGRESS, DRAINED, MAINTENANCE_IN_PROGRESS)
 """Node conditions that Rescheduler sets. The names are those of KEP-5683."""
 DISRUPTION_TARGET: Final = "DisruptionTarget"
 """Pod condition of Kubernetes: a disruption is about to end the pod, not a failure of the pod."""
+HISTORY: Final = "rescheduler-history"
+"""Name of the ConfigMap with the records of finished drains."""
 INSTALL_HINT: Final = "kubectl apply -f manifests/crds, or install the chart"
 """Command that installs missing CRDs."""
 UPGRADE_HINT: Final = "kubectl apply -f manifests/crds, or upgrade the chart"

@@ -4,8 +4,8 @@ import asyncio
 
 from harness import workloads
 from rescheduler.api.history import DrainRecord, MoveWay, Outcome
+from rescheduler.api.names import HISTORY
 from rescheduler.core.drain.history import parse_records
-from rescheduler.kube.paths import HISTORY
 from simulation.clusters import NAMESPACE, SPACE
 from simulation.scenarios import run_scenario
 from unit.simulation.refusing import Refusing

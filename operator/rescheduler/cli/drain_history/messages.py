@@ -1,5 +1,7 @@
 """Sentences of `kubectl reschedule history`: pure functions and constants, from facts to text."""
 
+from rescheduler.api.names import HISTORY
+
 NO_RECORDS = "no drain is recorded for this selection"
 RUNNING = "Running"
 
@@ -12,7 +14,7 @@ def not_a_time(text: str) -> str:
 def no_history(namespace: str) -> str:
     """Return the error for an operator without an audit record."""
     return (
-        f"the ConfigMap rescheduler-history does not exist in namespace {namespace}: install the chart of this version, "
+        f"the ConfigMap {HISTORY} does not exist in namespace {namespace}: install the chart of this version, "
         "or name the namespace of the operator with --namespace"
     )
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from rescheduler.api import API_VERSION
+from rescheduler.api.names import HISTORY
 from rescheduler.api.scalars import parse_duration
 from rescheduler.cli.cluster_api import ClusterApi, PluginError, connect
 from rescheduler.cli.drain_history import messages
@@ -46,7 +47,7 @@ def parse_moment(text: str, now: datetime) -> datetime:
 def read_drains(api: ClusterApi, namespace: str | None) -> list[PastDrain]:
     """Read the finished and the running drains. `namespace`: of the operator; None finds it."""
     found = namespace or read_operator_namespace(api)
-    raw = api.get("v1", f"namespaces/{found}/configmaps/rescheduler-history")
+    raw = api.get("v1", f"namespaces/{found}/configmaps/{HISTORY}")
     if raw is None:
         raise PluginError(messages.no_history(found))
     drains = list(finished_drains(raw.get("data") or {}))

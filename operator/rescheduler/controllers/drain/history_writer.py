@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import structlog
 
+from rescheduler.api import names
 from rescheduler.api.history import DrainRecord
 from rescheduler.api.scalars import dump
 from rescheduler.api.untrusted import LABELS, bounded_text
@@ -30,7 +31,7 @@ class HistoryWriter:
 
     def __init__(self, client: Client, clock: Clock, namespace: str) -> None:
         self._client, self._clock = client, clock
-        self._path = paths.config_map(namespace, paths.HISTORY)
+        self._path = paths.config_map(namespace, names.HISTORY)
         self._logged: dict[str, None] = {}  # keys of records, oldest first
         self._pending: dict[str, str] = {}
         self._lock = asyncio.Lock()

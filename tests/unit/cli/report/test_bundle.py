@@ -120,7 +120,7 @@ def test_files_of_pods_with_similar_names_do_not_replace_each_other() -> None:
     [
         ("../../etc/passwd", "_.._etc_passwd"),
         ("..", "_"),
-        ("/root/.ssh", "_root_.ssh"),
+        ("/etc/.hidden", "_etc_.hidden"),
         ("C:\\a", "C_a"),
         ("a\x00b\n", "a_b_"),
         ("", "_"),

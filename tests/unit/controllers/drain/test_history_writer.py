@@ -7,11 +7,11 @@ from typing import Any
 import looptime
 from structlog.testing import capture_logs
 
+from rescheduler.api import names
 from rescheduler.api.history import DrainRecord, Outcome
 from rescheduler.controllers.drain.history_writer import HistoryWriter
 from rescheduler.core.drain import history
 from rescheduler.core.model.raw import RawObject
-from rescheduler.kube import paths
 from unit.builders import NOW
 from unit.fakes import FakeClock, FakeClusterClient
 
@@ -39,7 +39,7 @@ class HistoryClient(FakeClusterClient):
 class World:
     def __init__(self) -> None:
         self.client, self.clock = HistoryClient(), FakeClock()
-        metadata = {"name": paths.HISTORY, "namespace": "system", "uid": "h"}
+        metadata = {"name": names.HISTORY, "namespace": "system", "uid": "h"}
         self.client.put("configmaps", {"metadata": metadata, "data": {"note": "of somebody else"}})
         self.writer = HistoryWriter(self.client, self.clock, "system")
 
