@@ -85,11 +85,12 @@ def test_pods_restored_from_a_backup_in_the_middle_of_a_move_are_normal_pods(sit
 
 def test_a_drain_and_an_autoscaler_that_removes_empty_nodes_end(site: Site) -> None:
     first, second = site.nodes(2, cpu="4")
-    site.policy(rebalance={"enabled": True, "high": "70%", "low": "50%"})
     small = [{"name": "app", "image": "simulated", "resources": {"requests": {"cpu": "1500m"}}}]
     apps = [workloads.deployment(app, 2, site.name, containers=small, **site.here()) for app in ("one", "two")]
     site.on_first(first, [second], apps[0])
     site.on_first(second, [first], apps[1])
+    # Rebalancing before both nodes are full would move a pod of the first to the empty second.
+    site.policy(rebalance={"enabled": True, "high": "70%", "low": "50%"})
     cluster = Cluster(site.plane, site.name, [NodeShape(cpu="4")] * 2)
     with (
         neighbours.autoscaler(cluster, after=AUTOSCALER_WAITS, most=9, least=2),
