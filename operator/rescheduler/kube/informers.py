@@ -37,6 +37,8 @@ _REVISIONS = itertools.count(1)
 class _Reflector:
     """List, then watch, forever; subclasses handle the objects.
 
+    `_position` is the resourceVersion up to which the view has all changes.
+
     Attributes:
         synced: the list is complete, and the watch after it has not failed.
         error: why the last list or watch failed, or why the watch waits; empty after a success.
@@ -56,6 +58,7 @@ class _Reflector:
         self._watch_worked = False
         self._watch_opened_at: float | None = None
         self._stale_timer: asyncio.TimerHandle | None = None
+        self._position = -1
         self.synced = False
         self.error = ""
 
@@ -130,6 +133,7 @@ class _Reflector:
                             version = raw["metadata"]["resourceVersion"]
                             if kind != "BOOKMARK":
                                 self._apply_event(kind, raw)
+                            self._position = int(version)
             finally:
                 stale_timer.cancel()
             if self._watch_opened_at is not None and loop.time() - self._watch_opened_at >= _MIN_WATCH_SECONDS:
@@ -327,7 +331,7 @@ class Informer(_Reflector, Generic[T]):
             version = page["metadata"]["resourceVersion"]
             for raw in page["items"]:
                 view.put(raw, self._try_project, self._cache)
-        self._cache = view
+        self._cache, self._position = view, int(version or -1)
         self._on_change()
         return version
 
@@ -338,12 +342,16 @@ class Informer(_Reflector, Generic[T]):
 
     def put(self, raw: RawObject) -> None:
         """Add or update an object: from the watch, or from the response to a write before its event arrives."""
+        meta = raw["metadata"]
+        if meta["uid"] not in self._cache.resource_versions and int(meta["resourceVersion"]) <= self._position:
+            return  # the response is late: the watch has brought the deletion already
         if self._cache.put(raw, self._try_project):
             self._on_change()
 
     def override(self, uid: str, value: T) -> None:
-        """Replace one object until the server sends a newer version."""
-        self._cache.items[uid] = value
+        """Replace one object until the server sends a newer version; nothing if the object is gone."""
+        if uid in self._cache.items:
+            self._cache.items[uid] = value
 
     def _set_synced(self, *, synced: bool) -> None:
         if self.synced != synced:
@@ -643,6 +651,6 @@ class NamespacedInformers(Generic[T]):
         return space.cache.revision if space else 0
 
     def override(self, namespace: str, uid: str, value: T) -> None:
-        """Replace one object until the server sends a newer version."""
-        if view := self._cache_of(namespace):
+        """Replace one object until the server sends a newer version; nothing if the object is gone."""
+        if (view := self._cache_of(namespace)) and uid in view.items:
             view.items[uid] = value

@@ -177,6 +177,31 @@ def test_a_slow_list_after_a_stalled_watch_makes_the_view_stale() -> None:
     simulated(story())
 
 
+@pytest.mark.parametrize("after", ["the list", "the deletion"])
+def test_a_late_response_to_a_write_does_not_bring_a_deleted_object_back(after: str) -> None:
+    async def story() -> None:
+        client = Scripted()
+        client.items = [raw("stays", 3), *([raw("deleted", 8)] if after == "the deletion" else [])]
+
+        async def deletes(_: str) -> AsyncIterator[tuple[str, RawObject]]:
+            if after == "the deletion":
+                yield "DELETED", raw("deleted", 12)
+            await asyncio.Future()
+
+        client.script = deletes
+        informer, task = mirror(client)
+        await asyncio.sleep(1)
+        response = raw("deleted", 11 if after == "the deletion" else 9)
+        informer.put(response)
+        informer.override("u-deleted", "deleted")
+        assert set(informer.items.values()) == {"stays"}
+        informer.put(raw("new", 13))
+        assert set(informer.items.values()) == {"stays", "new"}
+        task.cancel()
+
+    simulated(story())
+
+
 def test_an_unexpected_error_ends_no_informer_and_is_reported() -> None:
     async def story() -> None:
         client = Scripted()
