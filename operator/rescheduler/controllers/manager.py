@@ -117,6 +117,8 @@ class ControllerManager:
                 self.orphaned_pods.wake()
             if running := self._drain_tasks.get(name):
                 running[0].wake()
+            elif name in self._store.nodes:
+                self.orphaned_pods.request_node_scan(name)  # a release can outlive the task that requested it
 
     def _ensure_task(self, name: str) -> None:
         running = self._drain_tasks.get(name)

@@ -120,7 +120,9 @@ class NodeEvacuation:
     @property
     def has_released_pods(self) -> bool:
         """Whether a pod of the node is released, so that another task must manage it after this one."""
-        return any(pod.released and not pod.deletion_timestamp for pod in self.node_pods())
+        # A release that the watch has not brought yet counts.
+        latest_pods = (self._deps.replacer.as_released(pod) for pod in self.node_pods())
+        return any(pod.released and not pod.deletion_timestamp for pod in latest_pods)
 
     def pods_to_return(self) -> tuple[str, ...]:
         """Return the running pods with a move record, as sorted namespace/name."""

@@ -110,8 +110,11 @@ class MigrationManager:
     def wake(self, subscribers: Iterable[str]) -> None:
         """Wake the tasks of these subscribers, because a watched object changed."""
         for subscriber in subscribers:
-            if running := self._running.get(subscriber.removeprefix(SUBSCRIBER_PREFIX)):
+            node_name = subscriber.removeprefix(SUBSCRIBER_PREFIX)
+            if running := self._running.get(node_name):
                 running[0].wake()
+            elif subscriber != node_name:
+                self._notify_released_pods_left(node_name)  # a release can outlive the task that requested it
 
     def on_node_changed(self, node_name: str | None) -> None:
         """Handle a change of a node or its drain; None: all may have changed."""
@@ -212,12 +215,16 @@ class MigrationManager:
         for notify in self._node_evaluated_listeners:
             notify()
 
+    def _notify_released_pods_left(self, node_name: str) -> None:
+        for notify in self._released_pods_left_listeners:
+            notify(node_name)
+
     def _on_task_done(self, node_task: MigrationTask, task: asyncio.Task[None]) -> None:
         self._running.pop(node_task.node_name, None)
         if task.cancelled():
             return
-        for notify in self._released_pods_left_listeners if node_task.has_released_pods else ():
-            notify(node_task.node_name)
+        if node_task.has_released_pods:
+            self._notify_released_pods_left(node_task.node_name)
         error = task.exception()
         if isinstance(error, Exception):
             self._deps.supervisor.record_failure("migration", node_task.node_name, error)
