@@ -67,10 +67,9 @@ class SimulatedClient(Client):
         accept: str = "",
         timeout: float = 30.0,
     ) -> RawObject:
-        if path == paths.CUSTOM_RESOURCE_DEFINITIONS:
-            # Without a random delay: the runs of all seeds stay as they were before the operator looked at the CRDs.
-            raise ApiError(method, path, ErrorResponse(404))
         await self._travel()
+        if path == paths.CUSTOM_RESOURCE_DEFINITIONS:
+            raise ApiError(method, path, ErrorResponse(404))
         try:
             answer = self._server.request(self._user, method, path, params or {}, body, content_type)
         except RefusedError as no:

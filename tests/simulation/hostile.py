@@ -183,7 +183,9 @@ def _scribble(chance: random.Random, cluster: Cluster, pod: RawObject) -> Callab
         raw["status"].setdefault("conditions", []).append(entry)
 
     def wipe(raw: RawObject) -> None:
-        found = {**annotations(raw), **before}
+        # Admission lets nobody else remove a record that the operator has written meanwhile.
+        mine = {key: before[key] for key in words if annotations(raw).get(key) == words[key]}
+        found = {**annotations(raw), **mine}
         raw["metadata"]["annotations"] = {key: word for key, word in found.items() if word is not None}
         raw["status"]["conditions"] = [c for c in raw["status"]["conditions"] if c["type"] != entry["type"]]
 

@@ -32,7 +32,7 @@ class Sandbox:
     """
 
     def __init__(self) -> None:
-        self.cluster = Cluster(random.Random(5))
+        self.cluster = Cluster(random.Random(random.getrandbits(32)))
         self.server = self.cluster.server
         self.calls: list[tuple[float, Call]] = []
         self.changes: list[Change] = []
@@ -119,8 +119,8 @@ def simulated(fault: Coroutine[Any, Any, T], seed: int) -> T:
         return runner.run(fault)
 
 
-def run_scenario(make: Callable[[], W], scenario: Callable[[W], Awaitable[None]]) -> None:
-    """Run a scenario in a new sandbox."""
+def run_scenario(make: Callable[[], W], scenario: Callable[[W], Awaitable[None]], *, seed: int = 5) -> None:
+    """Run a scenario in a new sandbox; the seed sets the random delays."""
 
     async def fault() -> None:
         sandbox = make()
@@ -129,4 +129,4 @@ def run_scenario(make: Callable[[], W], scenario: Callable[[W], Awaitable[None]]
         finally:
             await sandbox.cluster.stop()
 
-    simulated(fault(), 5)
+    simulated(fault(), seed)

@@ -247,7 +247,8 @@ def test_a_record_that_nobody_made_moves_nothing_holds_nothing_and_is_reported()
     run_scenario(Guarded, scenario)
 
 
-def test_a_released_pod_whose_records_of_a_drain_were_removed_by_force_is_found_and_returned() -> None:
+@pytest.mark.parametrize("seed", range(1, 13))
+def test_a_released_pod_whose_records_of_a_drain_were_removed_by_force_is_found_and_returned(seed: int) -> None:
     async def scenario(sandbox: Guarded) -> None:
         await sandbox.settle(workloads.deployment("web", 2, SPACE))
         for node in ("n2", "n3"):
@@ -268,4 +269,4 @@ def test_a_released_pod_whose_records_of_a_drain_were_removed_by_force_is_found_
         await sandbox.until(lambda: not any(MOVE in (p["metadata"].get("annotations") or {}) for p in sandbox.pods()))
         assert {pod["metadata"]["uid"] for pod in sandbox.pods()} == old
 
-    run_scenario(Guarded, scenario)
+    run_scenario(Guarded, scenario, seed=seed)
