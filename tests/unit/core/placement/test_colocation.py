@@ -104,7 +104,7 @@ def test_pods_of_which_none_can_be_the_first_are_kept_off_by_pods() -> None:
     assert "blocked by affinity" in (found[0].reason or "")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**9))
 def test_colocated_pods_name_each_other_and_fit_all_or_none(number: int) -> None:
     leaving, cluster = placement_input_of(random_cluster(number))

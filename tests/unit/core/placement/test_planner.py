@@ -306,14 +306,14 @@ def test_a_pod_for_one_node_by_name_stays_without() -> None:
     assert forecast([raw_node("n1")], [raw_pod("p1", affinity=affinity)]) == [DOES_NOT]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(0, 10**9))
 def test_the_same_plan_twice_is_the_same(number: int) -> None:
     leaving, ground = placement_input_of(random_cluster(number))
     assert plan(leaving, ground) == plan(leaving, ground)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(0, 10**9))
 def test_ranks_are_an_order_and_pods_that_do_not_fit_are_last(number: int) -> None:
     leaving, ground = placement_input_of(random_cluster(number))
@@ -326,7 +326,7 @@ def test_ranks_are_an_order_and_pods_that_do_not_fit_are_last(number: int) -> No
     assert all(bool(each.reason) == (each.fit is not Fit.FITS) for each in found)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(0, 10**9))
 def test_order_of_a_plan_promises_no_fewer_pods_than_the_other(number: int) -> None:
     leaving, cluster = placement_input_of(random_cluster(number))
@@ -350,7 +350,7 @@ def simulation_of(number: int) -> planner._Simulation:
     return planner._Simulation(problem, Random(0))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(0, 10**9))
 def test_an_order_with_some_pods_first_has_the_same_pods(number: int) -> None:
     for order in simulation_of(number)._orders():
