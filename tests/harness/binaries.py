@@ -3,6 +3,8 @@
 The order is KUBEBUILDER_ASSETS, the user's cache, and then the environment variable BINARIES. `download` takes official
 releases. `build` builds the programs as Go tools of the modules in this folder. `auto` downloads if the source answers
 within seconds, and builds otherwise. The programs of real nodes are installed only for callers that name them.
+
+KUBERNETES_VERSION selects an older version of the API server, the controllers and the scheduler, such as 1.33.
 """
 
 import fcntl
@@ -28,6 +30,7 @@ from harness.waiting import repeated
 MODULE = Path(__file__).parent / "binaries"
 NODE_MODULE = Path(__file__).parent / "real" / "binaries"
 PROMTOOL_MODULE = Path(__file__).parent / "promtool"
+KUBERNETES_MODULES = Path(__file__).parent / "kubernetes"
 PEER_MODULE = Path(__file__).parents[2] / "bench" / "binaries"
 _ANSWERS_WITHIN = 5.0  # seconds
 _CPU_MINUTES = 12
@@ -72,11 +75,15 @@ SOURCES = {
 
 _K8S = "k8s.io/kubernetes"
 _KWOK = "sigs.k8s.io/kwok"
+_SERVERS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+
+
+def _kubernetes(name: str, tools: Path = MODULE) -> Program:
+    return Program(name, f"{_K8S}/cmd/{name}", _K8S, "kubernetes", f"{{v}}/bin/linux/{{arch}}/{name}", tools)
+
+
 PROGRAMS = (
-    *(
-        Program(name, f"{_K8S}/cmd/{name}", _K8S, "kubernetes", f"{{v}}/bin/linux/{{arch}}/{name}")
-        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
-    ),
+    *map(_kubernetes, (*_SERVERS, "kubectl")),
     *(
         Program(name, f"{_KWOK}/cmd/{name}", _KWOK, "kwok", f"{{v}}/{name}-linux-{{arch}}")
         for name in ("kwok", "kwokctl")
@@ -91,7 +98,7 @@ _CONTAINERD = "github.com/containerd/containerd/v2"
 _RUNC = "github.com/opencontainers/runc"
 _CNI = "github.com/containernetworking/plugins"
 NODE_PROGRAMS = (
-    Program("kubelet", f"{_K8S}/cmd/kubelet", _K8S, "kubernetes", "{v}/bin/linux/{arch}/kubelet"),
+    _kubernetes("kubelet"),
     *(
         Program(
             name,
@@ -126,12 +133,19 @@ _PROMETHEUS = "github.com/prometheus/prometheus"
 ALERT_PROGRAMS = (Program("promtool", f"{_PROMETHEUS}/cmd/promtool", _PROMETHEUS, "", "", PROMTOOL_MODULE),)
 """The program that tests the alerts: `ensure` installs it only by name. Its release is one archive with Prometheus."""
 
+OLDER_SERVERS = {
+    folder.name: tuple(_kubernetes(name, folder) for name in _SERVERS)
+    for folder in sorted(KUBERNETES_MODULES.iterdir())
+}
+"""The servers of each older version of Kubernetes, by its minor version: KUBERNETES_VERSION selects one."""
+
 _SETS = (PROGRAMS, NODE_PROGRAMS, PEER_PROGRAMS, ALERT_PROGRAMS)
 _STEPS = {
     MODULE: "control plane, simulator and tools",
     NODE_MODULE: "container runtime",
     PEER_MODULE: "descheduler",
     PROMTOOL_MODULE: "promtool",
+    **{KUBERNETES_MODULES / minor: f"Kubernetes {minor}" for minor in OLDER_SERVERS},
 }
 
 
@@ -145,6 +159,27 @@ def versions(tools: Path = MODULE) -> dict[str, str]:
     return found
 
 
+def kubernetes_versions() -> dict[str, str]:
+    """Return the version of each minor version of Kubernetes that the tests can run on, the oldest first."""
+    found = [versions(folder)[_K8S] for folder in (*(KUBERNETES_MODULES / minor for minor in OLDER_SERVERS), MODULE)]
+    return {version[1:].rpartition(".")[0]: version for version in found}
+
+
+def kubernetes_version() -> str:
+    """Return the minor version of Kubernetes that this process uses. Raises MissingBinariesError if it is unknown."""
+    known = list(kubernetes_versions())
+    selected = os.environ.get("KUBERNETES_VERSION") or known[-1]
+    if selected not in known:
+        raise MissingBinariesError(f"KUBERNETES_VERSION={selected}: it must be one of {', '.join(known)}")
+    return selected
+
+
+def _sets() -> tuple[tuple[Program, ...], ...]:
+    """Return all sets of programs; a program counts only in the first set that has its name."""
+    older = OLDER_SERVERS.get(kubernetes_version())
+    return (older, *_SETS) if older else _SETS
+
+
 def cache(programs: Sequence[Program] = PROGRAMS) -> Path:
     """Return the folder of the programs: outside the checkout, keyed by their versions."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -154,13 +189,14 @@ def cache(programs: Sequence[Program] = PROGRAMS) -> Path:
 
 
 def _home(program: Program) -> Path:
-    return cache(next(programs for programs in _SETS if program in programs))
+    return cache(next(programs for programs in _sets() if program in programs))
 
 
 def find(name: str) -> Path | None:
     """Return the path of an installed program; None if it is missing."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
-    places = ([Path(assets)] if assets else []) + [cache(programs) for programs in _SETS]
+    homes = [cache(programs) for programs in _sets() if any(program.name == name for program in programs)]
+    places = ([Path(assets)] if assets else []) + homes[:1]
     return next((place / name for place in places if os.access(place / name, os.X_OK)), None)
 
 
@@ -174,7 +210,11 @@ def path(name: str) -> Path:
 
 def ensure(names: Sequence[str] = ()) -> None:
     """Install the missing ones of these programs, or of the control plane's. Raises MissingBinariesError."""
-    wanted = [p for programs in _SETS for p in programs if p.name in names] if names else list(PROGRAMS)
+    known: dict[str, Program] = {}
+    for program in (program for programs in _sets() for program in programs):
+        known.setdefault(program.name, program)
+    default = [program.name for program in PROGRAMS]
+    wanted = [program for program in known.values() if program.name in (names or default)]
     if all(find(program.name) for program in wanted):
         return
     for program in wanted:
@@ -320,7 +360,7 @@ def _step(program: Program) -> str:
 
 
 def _go_build(go: str, programs: Sequence[Program], step: str) -> None:
-    known = versions()
+    known = versions() | versions(programs[0].tools)
     kubernetes = known[_K8S]
     stamps = {
         "k8s.io/component-base/version.gitVersion": kubernetes,

@@ -142,6 +142,36 @@ def test_what_is_cached_is_not_asked_for(source: Source, built: list[str]) -> No
     assert not built
 
 
+def test_an_older_kubernetes_has_servers_of_its_own_and_shares_all_other_programs(
+    source: Source, built: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for program in binaries.PROGRAMS:
+        executable(binaries.cache() / program.name)
+    oldest, version = next(iter(binaries.kubernetes_versions().items()))
+    monkeypatch.setenv("KUBERNETES_VERSION", oldest)
+    assert binaries.find("kube-apiserver") is None
+    binaries.ensure()
+    assert built == ["kube-apiserver", "kube-controller-manager", "kube-scheduler"]
+    assert any(f"/{version}/" in path for path in source.asked)
+    there = executable(binaries.cache(binaries.OLDER_SERVERS[oldest]) / "kube-apiserver")
+    assert binaries.path("kube-apiserver") == there
+    assert binaries.path("kubectl").parent == binaries.cache() != there.parent
+
+
+def test_the_newest_kubernetes_is_the_default_and_an_unknown_one_is_refused(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = list(binaries.kubernetes_versions())[-1]
+    assert newest not in binaries.OLDER_SERVERS
+    there = executable(binaries.cache() / "kube-apiserver")
+    for version in ("", newest):
+        monkeypatch.setenv("KUBERNETES_VERSION", version)
+        assert binaries.find("kube-apiserver") == there
+    monkeypatch.setenv("KUBERNETES_VERSION", "1.2")
+    with pytest.raises(binaries.MissingBinariesError, match=f"KUBERNETES_VERSION=1.2: .* {newest}"):
+        binaries.find("kube-apiserver")
+
+
 def test_a_bad_checksum_is_refused(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     source.put("kubectl", _FAKE, checksum="0" * 64)
     monkeypatch.setenv("BINARIES", "download")
