@@ -26,6 +26,8 @@ REQUIRED_OBJECTS: tuple[tuple[str, str], ...] = tuple(
     for kind in (resource, BINDINGS[resource])
 )
 """Resource and name of each policy and binding that the chart installs for pools."""
+_POD_POLICY = "rescheduler-pool-pods.rescheduler.dev"
+"""Refuses pods without the fields that the mutating policy of this name sets."""
 POLICY_PROPAGATION_DELAY = timedelta(seconds=10)
 """The time until every API server has read a new policy."""
 
@@ -62,7 +64,10 @@ def evaluate(
     An object of None does not exist.
     """
     if MUTATING not in served_resources:
-        return AdmissionState("False", "NotServed", messages.policies_not_served(KINDS[MUTATING], GROUP_VERSION))
+        found = objects.get((BINDINGS[VALIDATING], _POD_POLICY))
+        refusing = [f"{KINDS[VALIDATING]}Binding {_POD_POLICY}"] if found else []
+        message = messages.policies_not_served(KINDS[MUTATING], GROUP_VERSION, refusing)
+        return AdmissionState("False", "NotServed", message)
     missing = []
     for resource, kind in KINDS.items():
         for (object_resource, name), found in sorted(objects.items(), key=lambda row: row[0]):

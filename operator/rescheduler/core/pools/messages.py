@@ -36,9 +36,18 @@ ROOM_BY_TOTALS = "if any one node is lost, the other nodes have room for the pod
 # -- admission --------------------------------------------------------------------------------------------------------
 
 
-def policies_not_served(kind: str, group_version: str) -> str:
-    """Return the message of `Enforced=False`, reason `NotServed`."""
-    return f"the API server does not serve {kind} in {group_version}: upgrade Kubernetes to 1.36 or newer"
+def policies_not_served(kind: str, group_version: str, refusing: Sequence[str]) -> str:
+    """Return the message of `Enforced=False`, reason `NotServed`.
+
+    `refusing`: bindings that refuse every new pod of a pool, because nothing puts it into the pool.
+    """
+    cause = f"the API server does not serve {kind} in {group_version}: upgrade Kubernetes to 1.36 or newer"
+    if not refusing:
+        return cause
+    return (
+        f"{cause}. New pods in the namespaces of the pool are refused until then. To admit them, install the chart with "
+        f"pools.policies=never, or delete {', '.join(refusing)}"
+    )
 
 
 def policies_missing(objects: Sequence[str]) -> str:

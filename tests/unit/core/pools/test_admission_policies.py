@@ -34,6 +34,15 @@ def test_old_api_server_is_reported_as_not_served() -> None:
     found = evaluate({VALIDATING}, {})
     assert (found.status, found.reason) == ("False", "NotServed")
     assert "1.36" in found.message
+    assert "refused" not in found.message
+
+
+def test_binding_that_refuses_pods_nothing_puts_into_a_pool_is_named() -> None:
+    served = {VALIDATING, BINDINGS[VALIDATING]}
+    found = evaluate(served, {key: value for key, value in everything().items() if key[0] in served})
+    assert (found.status, found.reason) == ("False", "NotServed")
+    assert "delete ValidatingAdmissionPolicyBinding rescheduler-pool-pods.rescheduler.dev" in found.message
+    assert "pools.policies=never" in found.message
 
 
 @pytest.mark.parametrize("gone", REQUIRED_OBJECTS, ids="/".join)
