@@ -93,7 +93,7 @@ WITHOUT_MUTATING_POLICIES = (
 WITHOUT_VALIDATING_POLICIES = (
     "the API server does not serve ValidatingAdmissionPolicy v1",
     "Nothing bounds the writes of the operator's own identity, and the chart does not install.",
-    "use Kubernetes 1.30 or newer",
+    "use Kubernetes 1.33 or newer",
 )
 NOT_INSTALLED = "Rescheduler is not installed: `check` and `plan` work without it"
 INSTALL = "see docs/getting-started.md; mode Audit shows decisions and writes nothing"
