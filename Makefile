@@ -6,7 +6,7 @@ RUN := PYTHONPATH=operator:tests $(BIN)/python
 COVERAGE_FLOOR := 93
 IMAGE ?= ghcr.io/rescheduler-dev/rescheduler:0.1.0
 
-.PHONY: demo test test-alerts test-crash test-real catalogue lint bench docs manifests plugin dist image cluster \
+.PHONY: demo test test-alerts test-crash test-versions test-real catalogue lint bench docs manifests plugin dist image cluster \
 	cluster-down binaries lock release release-check clean
 
 demo: $(VENV)/ready
@@ -27,6 +27,11 @@ test-alerts: $(VENV)/ready
 
 test-crash: $(VENV)/ready binaries
 	CRASH_AT_EVERY_WRITE=1 $(BIN)/pytest tests/e2e/test_crash.py
+
+# The first run on a version builds its API server, controllers and scheduler. Then the results go into the support
+# matrix. VERSIONS="1.33 1.34" runs only these.
+test-versions: $(VENV)/ready binaries
+	@$(RUN) -m harness.version_matrix $(VERSIONS); code=$$?; $(RUN) -m harness.reference; exit $$code
 
 test-real: $(VENV)/ready
 	PYTHONPATH=operator:tests $(BIN)/python -m harness.real $(BIN)/pytest tests/real

@@ -4,8 +4,8 @@ The Namespace comes first. Hooks are left out, because `kubectl apply` would run
 because one apply of both fails: the kind of the default policy does not exist yet. `--check` exits with 1 if the file
 differs.
 
-`--dist FOLDER` writes what a release has: one manifest with the CRDs, the default policy apart, the packaged chart, and
-checksums of all files in the folder.
+`--dist FOLDER` writes what a release has: one manifest with the CRDs, the same without the policies of pools for
+Kubernetes before 1.36, the default policy apart, the packaged chart, and checksums of all files in the folder.
 """
 
 import hashlib
@@ -26,12 +26,14 @@ _HEADER = (
 _DIST_HEADER = """# Rescheduler with its CRDs, for `kubectl apply -f`. Apply default-policy.yaml next, or a ReschedulePolicy of your own:
 # without a policy, no node is drained.
 """
+_POOLS_HEADER = "# For Kubernetes 1.36 or newer. On an older one, apply rescheduler-without-pools.yaml.\n"
+_NO_POOLS_HEADER = "# For Kubernetes before 1.36, which cannot enforce NamespacePools.\n"
 
 
-def documents(helm: str) -> list[dict[str, Any]]:
-    """Return all objects without hooks and CRDs."""
+def documents(helm: str, *, pools: str = "always") -> list[dict[str, Any]]:
+    """Return all objects without hooks and CRDs. `pools`: the value pools.policies."""
     command = [helm, "template", "rescheduler", str(HERE / "chart"), "--namespace", NAMESPACE]
-    command += ["--set=crds.enabled=false,pools.policies=always"]
+    command += [f"--set=crds.enabled=false,pools.policies={pools}"]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603 - no argument comes from outside
     made = [d for d in yaml.safe_load_all(text) if d and "helm.sh/hook" not in d["metadata"].get("annotations", {})]
     level = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
@@ -50,11 +52,15 @@ def write_dist(helm: str, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     crds = [yaml.safe_load(file.read_text()) for file in sorted((HERE / "crds").glob("*.yaml"))]
-    made = documents(helm)
-    policies = [d for d in made if d["kind"] == "ReschedulePolicy"]
-    others = [d for d in made if d not in policies]
-    (folder / "rescheduler.yaml").write_text(_dump(_DIST_HEADER, *crds, *others))
-    (folder / "default-policy.yaml").write_text(_dump("", *policies))
+    for name, header, pools in (
+        ("rescheduler.yaml", _POOLS_HEADER, "always"),
+        ("rescheduler-without-pools.yaml", _NO_POOLS_HEADER, "never"),
+    ):
+        made = documents(helm, pools=pools)
+        policies = [d for d in made if d["kind"] == "ReschedulePolicy"]
+        others = [d for d in made if d not in policies]
+        (folder / name).write_text(_dump(_DIST_HEADER + header, *crds, *others))
+        (folder / "default-policy.yaml").write_text(_dump("", *policies))
     subprocess.run([helm, "package", str(HERE / "chart"), "-d", str(folder)], check=True, capture_output=True)  # noqa: S603
     files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != "SHA256SUMS")
     sums = (f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness import ControlPlane, workloads
+from harness import ControlPlane, version_matrix, workloads
 from harness.min_ready import ready
 from harness.observer import Observer
 from harness.operators import NAMESPACE, Operator, install
@@ -30,9 +30,21 @@ _LONG = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the slowest files first: otherwise one process would be busy after all others are done."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run the slowest files first: otherwise one process would be busy after all others are done.
+
+    Leave out marked tests of what the selected version of Kubernetes lacks, and report the subject of all others.
+    """
     items.sort(key=lambda item: item.path.stem not in _LONG)
+    lacking = []
+    for item in items:
+        if marker := item.get_closest_marker(version_matrix.MARKER):
+            item.user_properties.append(("subject", marker.args[0]))
+            if not version_matrix.is_selected(marker.kwargs.get("since", "")):
+                lacking.append(item)
+    if lacking:
+        config.hook.pytest_deselected(items=lacking)
+        items[:] = [item for item in items if item not in lacking]
 
 
 @pytest.fixture(scope="session")

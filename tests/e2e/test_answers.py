@@ -52,6 +52,7 @@ def foreseen(site: Site, namespace: str, raw: dict[str, Any]) -> bool | None:
     return None if len(covering) > 1 else all(budget.allows_eviction_of(pod) for budget in covering)
 
 
+@pytest.mark.every_version("maintenance")
 async def test_each_answer_of_the_server_is_told_apart_and_foreseen(site: Site, client: Client) -> None:
     site.nodes(1)
     space, here = site.name, site.here()

@@ -10,7 +10,7 @@ import yaml
 
 from harness import ControlPlane, dashboard
 from harness.alerts import RULES
-from harness.operators import CHART, NAMESPACE, ROOT, helm
+from harness.operators import CHART, NAMESPACE, ROOT, helm, serves_pools
 from harness.waiting import until
 from rescheduler.api.names import HISTORY
 
@@ -64,6 +64,7 @@ def test_the_quota_is_for_the_priority_class_that_the_pods_have() -> None:
     assert classes("") == [[], ["", ""]]
 
 
+@pytest.mark.every_version("installation")
 def test_helm_install_gives_all_that_is_needed(plane: ControlPlane) -> None:
     assert {c["metadata"]["name"].split(".")[0] for c in plane.get("crd")["items"]} == {
         "namespacepools",
@@ -83,6 +84,13 @@ def test_helm_install_gives_all_that_is_needed(plane: ControlPlane) -> None:
 
     for admission in until(checked, "all policies to be type checked"):
         assert not admission["status"]["typeChecking"].get("expressionWarnings"), admission["metadata"]["name"]
+
+
+@pytest.mark.every_version("reports of what is off")
+def test_the_notes_say_that_pools_are_off_where_the_api_server_cannot_enforce_them(plane: ControlPlane) -> None:
+    notes = helm("get", "notes", "rescheduler", "-n", NAMESPACE, kubeconfig=plane.kubeconfig).stdout
+    assert "Check the installation" in notes
+    assert ("this API server has no MutatingAdmissionPolicy v1" not in notes) == serves_pools(plane)
 
 
 def test_the_operators_pods_start_where_their_priority_class_is_limited(plane: ControlPlane) -> None:
@@ -112,6 +120,7 @@ def test_a_second_installation_is_refused_and_told_of_the_first(plane: ControlPl
     assert f'current value is "{NAMESPACE}"' in result.stderr
 
 
+@pytest.mark.every_version("installation")
 def test_a_users_edit_of_the_default_policy_survives_an_upgrade(plane: ControlPlane) -> None:
     """The first installation made the policy by a hook, because helm did not know its kind; the upgrade owns it."""
     uid = plane.get("rsp", "default")["metadata"]["uid"]
@@ -185,13 +194,15 @@ def test_the_api_server_accepts_the_example_of_each_platform(plane: ControlPlane
     assert "error" not in said.lower()
 
 
+@pytest.mark.every_version("installation")
 def test_uninstalling_runs_the_cleanup_and_leaves_nothing_but_the_crds_and_policies(plane: ControlPlane) -> None:
     """The simulated node pretends to run the hook's pod; the crash tests cover the program."""
     result = helm("uninstall", "rescheduler", "-n", NAMESPACE, "--timeout=60s", kubeconfig=plane.kubeconfig)
     assert result.returncode == 0, result.stderr
     ours = ("-n", NAMESPACE, "-l", "app.kubernetes.io/name=rescheduler", "-o", "name")
     until(lambda: not plane.kubectl("get", "all,sa,role,rolebinding", *ours).strip(), "all of it to be collected")
-    admission = [f"{kind}admissionpolic{end}" for kind in ("validating", "mutating") for end in ("y", "ybinding")]
+    served = ("validating", "mutating") if serves_pools(plane) else ("validating",)
+    admission = [f"{kind}admissionpolic{end}" for kind in served for end in ("y", "ybinding")]
     for kind in ("clusterrole", *admission):
         assert "rescheduler" not in plane.kubectl("get", kind, "-o", "name"), kind
     assert plane.get("rsp", "default")["spec"]["maintenance"]["maxConcurrent"] == 3

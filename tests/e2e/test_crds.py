@@ -158,6 +158,7 @@ def test_the_longest_duration_is_accepted(plane: ControlPlane) -> None:
     dry_run(plane, with_value(DRAIN, "spec.drain", {"timeout": "30s99998h59m30s"}))
 
 
+@pytest.mark.every_version("installation")
 def test_the_server_fills_in_the_defaults_that_the_models_have(plane: ControlPlane) -> None:
     made = json.loads(dry_run(plane, POLICY))["spec"]
 
@@ -177,6 +178,7 @@ def test_a_node_drains_node_cannot_be_changed(plane: ControlPlane) -> None:
     plane.kubectl("delete", "nd", "n")
 
 
+@pytest.mark.every_version("installation")
 def test_every_sample_is_accepted(plane: ControlPlane) -> None:
     samples = sorted(Path(ROOT / "manifests" / "samples").glob("*.yaml"))
     assert samples

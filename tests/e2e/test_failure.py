@@ -1,10 +1,13 @@
 """Failed nodes: replacements elsewhere, no forced deletion, and a restored node after its return."""
 
+import pytest
+
 from e2e.conftest import Site
 from harness import workloads
 from harness.waiting import until
 
 
+@pytest.mark.every_version("failed nodes")
 def test_a_dead_node_is_left_and_restored_when_it_is_back(site: Site) -> None:
     """Pods that may run twice are replaced at once; a StatefulSet's pod waits for proof and is not touched."""
     nodes = site.nodes(3, own_kwok=True)
@@ -48,6 +51,7 @@ def test_a_living_node_that_says_it_is_ill_is_drained_within_its_budgets(site: S
     assert "unschedulable" not in site.observer.node(nodes[0])["spec"]
 
 
+@pytest.mark.every_version("failed nodes")
 def test_many_unhealthy_nodes_are_a_storm_and_nothing_starts(site: Site) -> None:
     nodes = site.nodes(4)
     site.policy(failure={"maxUnhealthy": 1})

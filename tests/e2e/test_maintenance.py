@@ -4,6 +4,8 @@ import json
 import time
 from datetime import UTC, datetime
 
+import pytest
+
 import hostile
 from e2e.conftest import Site
 from e2e.test_plans import reschedule
@@ -18,6 +20,7 @@ def conditions(site: Site, node: str) -> dict[str, str]:
     return {c["type"]: c["status"] for c in site.observer.node(node)["status"]["conditions"]}
 
 
+@pytest.mark.every_version("maintenance")
 def test_an_annotated_node_is_cordoned_drained_and_restored(site: Site) -> None:
     """Only the operator's additions are removed: the node is byte for byte as before, except times of conditions."""
     nodes = site.nodes(3)
@@ -105,6 +108,7 @@ def test_a_node_that_somebody_else_cordoned_stays_cordoned(site: Site) -> None:
     assert site.observer.node(node)["spec"]["unschedulable"]
 
 
+@pytest.mark.every_version("maintenance")
 def test_budgets_are_kept_one_eviction_at_a_time(site: Site) -> None:
     """With a slow start and maxUnavailable 1 at most one pod of the app is missing."""
     nodes = site.nodes(3)
@@ -126,6 +130,7 @@ def test_budgets_are_kept_one_eviction_at_a_time(site: Site) -> None:
     assert lowest >= 5
 
 
+@pytest.mark.every_version("maintenance")
 def test_a_budget_that_never_allows_is_named_and_holds_no_other_pod(site: Site) -> None:
     nodes = site.nodes(2)
     site.policy(drain={"replacement": "Never"})

@@ -12,7 +12,7 @@ import yaml
 
 from harness import ControlPlane, binaries, workloads
 from harness.observer import Observer
-from harness.operators import NAMESPACE, ROOT, Operator
+from harness.operators import NAMESPACE, ROOT, Operator, serves_pools
 from harness.waiting import until
 
 SPACE, OTHER_SPACE = "shop", "other-shop"
@@ -41,18 +41,22 @@ def observer(plane: ControlPlane) -> Observer:
 def test_the_files_of_a_release_have_checksums_and_the_crds_come_first(dist: Path) -> None:
     lines = (line.split() for line in (dist / "SHA256SUMS").read_text().splitlines())
     sums = {name: checksum for checksum, name in lines}
-    assert sums.keys() == {"rescheduler.yaml", "default-policy.yaml", "rescheduler-0.1.0.tgz"}
+    manifests = {"rescheduler.yaml", "rescheduler-without-pools.yaml", "default-policy.yaml"}
+    assert sums.keys() == manifests | {"rescheduler-0.1.0.tgz"}
     assert all(hashlib.sha256((dist / name).read_bytes()).hexdigest() == checksum for name, checksum in sums.items())
-    kinds = [d["kind"] for d in yaml.safe_load_all((dist / "rescheduler.yaml").read_text())]
-    assert kinds[:4] == [*["CustomResourceDefinition"] * 3, "Namespace"]
-    assert kinds.count("CustomResourceDefinition") == 3
-    assert "Job" not in kinds
+    for name, pools in (("rescheduler.yaml", True), ("rescheduler-without-pools.yaml", False)):
+        kinds = [d["kind"] for d in yaml.safe_load_all((dist / name).read_text())]
+        assert kinds[:4] == [*["CustomResourceDefinition"] * 3, "Namespace"]
+        assert kinds.count("CustomResourceDefinition") == 3
+        assert "Job" not in kinds
+        assert ("MutatingAdmissionPolicy" in kinds) == pools
 
 
+@pytest.mark.every_version("installation")
 def test_a_deletion_without_hooks_keeps_no_node_and_no_namespace_and_one_command_repairs_the_rest(
     plane: ControlPlane, observer: Observer, dist: Path, tmp_path: Path
 ) -> None:
-    manifest = str(dist / "rescheduler.yaml")
+    manifest = str(dist / ("rescheduler.yaml" if serves_pools(plane) else "rescheduler-without-pools.yaml"))
     plane.kubectl("apply", "-f", manifest)
     plane.kubectl("apply", "-f", str(dist / "default-policy.yaml"))
     node, gone, other = plane.add_nodes(3, prefix="plain-")

@@ -47,6 +47,7 @@ def reader(bare: ControlPlane) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # the scheduler's own metrics
+@pytest.mark.every_version("plans")
 def test_what_fits_has_a_place_by_the_real_scheduler(bare: ControlPlane) -> None:
     scheduler = RealScheduler(bare)
     scores = {number: compare_with_scheduler(scheduler, random_cluster(number)) for number in CLUSTER_NUMBERS}
@@ -98,6 +99,7 @@ def _healthy(plane: ControlPlane) -> int:
     return sum(budget.get("status", {}).get("currentHealthy", 0) for budget in budgets)
 
 
+@pytest.mark.every_version("plans")
 def test_a_plan_names_what_does_not_fit_and_what_would_hold_the_drain_up(reader: Path, laid: str) -> None:
     code, found = planned(reader, laid)
     assert code == 1

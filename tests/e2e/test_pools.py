@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from e2e.conftest import OPERATOR, Pooled
 from harness import workloads
 from harness.identities import Identity
@@ -139,6 +141,7 @@ def test_the_label_of_a_pool_that_is_gone_stays_while_pods_select_it(pooled: Poo
     assert pooled.mark(node) == (name, [])
 
 
+@pytest.mark.every_version("pools", since="1.36")
 def test_running_pods_move_into_their_pool_with_their_replacements_first(pooled: Pooled) -> None:
     """Moves wait under a budget that allows nothing, and each pod is moved once."""
     site, space = pooled.site, pooled.site.name
@@ -168,6 +171,7 @@ def test_running_pods_move_into_their_pool_with_their_replacements_first(pooled:
     until(lambda: not pooled.shunned(away[0]), "the source to be as it was")
 
 
+@pytest.mark.every_version("pools", since="1.36")
 def test_strangers_leave_an_exclusive_pools_nodes(pooled: Pooled) -> None:
     site, guests = pooled.site, f"{pooled.site.name}-other"
     site.policy()

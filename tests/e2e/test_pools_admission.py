@@ -88,6 +88,7 @@ def test_where_mutating_policies_are_not_served_the_chart_has_none_for_pools() -
     assert having.count("kind: MutatingAdmissionPolicy\n") == 2
 
 
+@pytest.mark.every_version("pools", since="1.36")
 def test_type_checking_finds_nothing(cluster: Cluster) -> None:
     def checked() -> list[RawObject]:
         policies = cluster.plane.get("validatingadmissionpolicies")["items"]
@@ -106,6 +107,7 @@ def test_type_checking_finds_nothing(cluster: Cluster) -> None:
 # -- namespaces ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_version("pools", since="1.36")
 def test_a_pool_a_namespace_and_its_pod_made_in_one_request_fit(cluster: Cluster) -> None:
     def first_pod(attempt: int) -> RawObject:
         name = f"fresh{attempt}"
@@ -261,6 +263,7 @@ def test_only_who_may_change_the_pools_changes_label_and_taint_of_a_node(cluster
 # -- pods ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_version("pools", since="1.36")
 def test_pods_of_every_controller_land_in_their_pool_and_nowhere_else(cluster: Cluster) -> None:
     """Taint and labels are set, without an operator; DaemonSets run on nodes whose taints they tolerate."""
     cluster.plane.apply(

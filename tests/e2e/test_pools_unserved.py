@@ -4,34 +4,30 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
+import pytest
 
-from harness import ControlPlane, workloads
+from e2e.test_plans import reschedule
+from harness import ControlPlane, version_matrix, workloads
 from harness.observer import Observer
-from harness.operators import CHART, NAMESPACE, ROOT, Operator, helm
+from harness.operators import Operator, install, serves_pools
 from harness.waiting import until
 from rescheduler.api import names
 
 SPACE = "old"
-_NO_CRDS = ("--set", "crds.enabled=false")
 
 
-def _install(plane: ControlPlane) -> Path:
-    """Install as helm does on such a server: without the policies of pools."""
-    plane.kubectl("apply", "--server-side", "-f", str(ROOT / "manifests" / "crds"))
-    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-    rendered = helm("template", "rescheduler", str(CHART), "-n", NAMESPACE, "--no-hooks", *_NO_CRDS).stdout
-    left_out = ("Deployment", "PodDisruptionBudget", "Service", "ReschedulePolicy")
-    made = [d for d in yaml.safe_load_all(rendered) if d and d["kind"] not in left_out]
-    plane.apply(workloads.namespace(NAMESPACE), *made)
-    return plane.identity_kubeconfig(NAMESPACE, "rescheduler")
-
-
-def test_before_kubernetes_1_36_pools_say_so_and_no_pod_is_moved_for_them(tmp_path: Path) -> None:
+def _older_than_1_36() -> dict[str, dict[str, str]]:
+    """Return arguments with which a newer control plane emulates an older one."""
     programs = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
-    arguments = {program: {"emulated-version": "1.35"} for program in programs}
-    with ControlPlane.start(extra_args=arguments) as plane:
-        observer, identity = Observer(plane.kubeconfig), _install(plane)
+    emulated = {"emulated-version": "1.35"} if version_matrix.is_selected("1.36") else {}
+    return dict.fromkeys(programs, emulated)
+
+
+@pytest.mark.every_version("reports of what is off")
+def test_before_kubernetes_1_36_pools_say_so_and_no_pod_is_moved_for_them(tmp_path: Path) -> None:
+    with ControlPlane.start(extra_args=_older_than_1_36()) as plane:
+        assert not serves_pools(plane)
+        observer, identity = Observer(plane.kubeconfig), install(plane)
         away, home = (plane.add_nodes(1, prefix=role, labels={"role": role})[0] for role in ("away", "home"))
         plane.kubectl("cordon", home)
         plane.apply(workloads.namespace(SPACE), workloads.policy(), workloads.deployment("web", 2, SPACE))
@@ -57,6 +53,9 @@ def test_before_kubernetes_1_36_pools_say_so_and_no_pod_is_moved_for_them(tmp_pa
                 lambda: said <= {(c["type"], c["status"], c["reason"]) for c in status()["conditions"]},
                 lambda: f"it to be said that nothing is enforced ({json.dumps(status())})",
             )
+            check = reschedule(plane.kubeconfig, "check")
+            assert "the API server does not serve MutatingAdmissionPolicy v1" in check.stdout
+            assert "use Kubernetes 1.36 or newer for NamespacePools" in check.stdout
             # New pods start outside the pool too: each move would cause one more.
             plane.kubectl("cordon", home)
             plane.kubectl("scale", "deployment", "web", "--replicas=3", "-n", SPACE)

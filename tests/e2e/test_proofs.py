@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from e2e.conftest import Site
 from e2e.test_volumes import attached, disk, with_disk
 from harness import workloads
@@ -78,6 +80,7 @@ def job(site: Site, name: str, policy: str) -> dict[str, Any]:
     return made
 
 
+@pytest.mark.every_version("failed nodes")
 def test_each_kind_of_pod_on_a_dead_node(site: Site) -> None:
     """Pods that may run twice are replaced at once, by order; the others are named, and leave with their volume on
     proof.

@@ -3,6 +3,8 @@
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from harness import unbalanced_cluster
 from harness.unbalanced_cluster import App
 from harness.waiting import until
@@ -31,6 +33,7 @@ def left_on(node: dict[str, Any]) -> list[dict[str, str]]:
     return [taint for taint in node["spec"].get("taints", []) if taint["key"].startswith("rescheduler.dev/")]
 
 
+@pytest.mark.every_version("rebalancing")
 def test_pods_move_from_a_full_node_to_an_empty_one_and_none_is_missed(site: Site) -> None:
     full, half, _ = site.nodes(3, cpu="4", memory="8Gi")
     apps = [App(f"one{n}", 800, 512, (full,)) for n in range(4)] + [App("two", 200, 512, (full, full, half, half))]

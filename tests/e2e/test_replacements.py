@@ -14,6 +14,7 @@ from harness.waiting import repeated, until
 
 
 @pytest.mark.parametrize("budget", [{"minAvailable": 1}, {"maxUnavailable": 0}, {"minAvailable": "100%"}, None])
+@pytest.mark.every_version("replacement first")
 def test_a_single_replica_moves_without_a_gap(site: Site, budget: dict[str, Any] | None) -> None:
     first, *others = site.nodes(3)
     site.policy()
@@ -118,6 +119,7 @@ def test_beside_controllers_pruners_and_policies_that_mind_orphans_a_single_repl
     assert not site.released()
 
 
+@pytest.mark.every_version("replacement first")
 def test_ten_replicas_under_one_disruption_keep_their_full_count(site: Site) -> None:
     first, *others = site.nodes(3)
     site.policy()
@@ -129,6 +131,7 @@ def test_ten_replicas_under_one_disruption_keep_their_full_count(site: Site) -> 
     assert lowest["web"] == 10
 
 
+@pytest.mark.every_version("replacement first")
 def test_cancelled_in_the_middle_the_old_pods_go_back(site: Site) -> None:
     first, *others = site.nodes(2)
     site.policy()

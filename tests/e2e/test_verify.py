@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from harness import ControlPlane
@@ -20,6 +21,7 @@ def verify(kubeconfig: Path, namespace: str = NAMESPACE) -> tuple[int, list[str]
     return done.returncode, done.stdout.splitlines()
 
 
+@pytest.mark.every_version("installation")
 def test_a_working_installation_passes_and_nothing_is_written(
     control_plane: ControlPlane, identity: Path, operator: Operator
 ) -> None:

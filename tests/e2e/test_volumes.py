@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from e2e.conftest import Site
 from harness import workloads
 from harness.waiting import until
@@ -37,6 +39,7 @@ def attached(site: Site, node: str) -> set[str]:
     return {a["spec"]["source"]["persistentVolumeName"] for a in found if a["spec"]["nodeName"] == node}
 
 
+@pytest.mark.every_version("maintenance")
 def test_one_volume_after_another(site: Site) -> None:
     node, other = site.nodes(2)
     site.policy()

@@ -176,6 +176,7 @@ def eviction(pod: Pod, **options: Any) -> dict[str, Any]:
 # -- the operator's own identity on pods -----------------------------------------------------------------------------
 
 
+@pytest.mark.every_version("limits of writes")
 def test_a_pod_is_released_returned_and_settled_by_the_rights_of_the_chart(cluster: Cluster) -> None:
     """The fixture did the first two for good. The operator may write owners because it may delete pods."""
     steady, released, returned = cluster.steady, cluster.released, cluster.returned
@@ -218,6 +219,7 @@ def test_the_api_server_minds_who_changes_owners(cluster: Cluster) -> None:
         until(lambda: "can't delete" in patcher.patch(path, patch), "the plugin to refuse")
 
 
+@pytest.mark.every_version("limits of writes")
 def test_every_other_write_of_the_operator_on_a_pod_is_refused(cluster: Cluster) -> None:
     steady, released, returned = cluster.steady, cluster.released, cluster.returned
     rs, deployment, others = steady.replica_set, steady.deployment, steady.others
@@ -382,6 +384,7 @@ def tainted(cluster: Cluster) -> Iterator[list[RawObject]]:
     cluster.admin.patch(NODE, {"spec": {"taints": None}}, dry=False)
 
 
+@pytest.mark.every_version("limits of writes")
 def test_on_a_node_the_operator_may_write_what_the_reference_names_and_nothing_else(
     cluster: Cluster, tainted: list[RawObject]
 ) -> None:
@@ -476,6 +479,7 @@ def test_in_a_nodes_status_the_operator_may_write_its_conditions_and_nothing_els
 # -- everybody else --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_version("limits of writes")
 def test_nobody_else_writes_the_record_of_a_move(cluster: Cluster) -> None:
     """The administrator stands for everybody: it has every right, and only admission refuses."""
     admin, steady, released = cluster.admin, cluster.steady, cluster.released

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from harness import binaries
+from harness import binaries, workloads
 from harness.clients import ControlPlaneError
 from harness.controlplane import ControlPlane
 from harness.processes import free_port
@@ -36,9 +36,22 @@ def install(plane: ControlPlane) -> Path:
     """
     plane.kubectl("apply", "--server-side", "-f", str(ROOT / "manifests" / "crds"))
     plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-    documents: list[Any] = list(yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()))
-    plane.apply(*(document for document in documents if document["kind"] not in _NOT_FOR_SIMULATION))
+    plane.apply(*(document for document in _manifest(plane) if document["kind"] not in _NOT_FOR_SIMULATION))
     return plane.identity_kubeconfig(NAMESPACE, "rescheduler")
+
+
+def serves_pools(plane: ControlPlane) -> bool:
+    """Whether the API server has MutatingAdmissionPolicy v1."""
+    return "mutatingadmissionpolicies" in plane.kubectl("get", "--raw", "/apis/admissionregistration.k8s.io/v1")
+
+
+def _manifest(plane: ControlPlane) -> list[Any]:
+    """Return what to apply: without the policies of pools if the API server does not serve them."""
+    if serves_pools(plane):
+        return list(yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text()))
+    values = ("--set", "crds.enabled=false,pools.policies=never")
+    rendered = helm("template", "rescheduler", str(CHART), "-n", NAMESPACE, "--no-hooks", *values).stdout
+    return [workloads.namespace(NAMESPACE), *filter(None, yaml.safe_load_all(rendered))]
 
 
 @contextmanager

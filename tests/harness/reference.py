@@ -11,6 +11,7 @@ from pathlib import Path
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel
 
+from harness.version_matrix import versions_table
 from rescheduler.api.history import BlockedPod, DrainRecord, Move, MoveRecord, Requester
 from rescheduler.controllers.runtime.metrics import Metrics
 from rescheduler.controllers.store import state_metrics
@@ -92,6 +93,7 @@ SECTIONS: dict[Path, dict[str, Callable[[], str]]] = {
         "own": lambda: metrics_table(("rescheduler_",)),
         "stock": lambda: metrics_table(("controller_runtime_", "workqueue_", "rest_client_", "leader_election_")),
     },
+    DOCS / "reference/support-matrix.md": {"kubernetes": versions_table},
 }
 """The sections of each page, by the name in their markers."""
 
