@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from harness import binaries
+
 ROOT = Path(__file__).parents[2]
 GITHUB = ROOT / ".github"
 WORKFLOWS = sorted((GITHUB / "workflows").glob("*"))
@@ -91,6 +93,12 @@ def test_the_tests_run_on_the_oldest_python_that_the_package_allows() -> None:
     oldest = re.search(r'^requires-python = ">=(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert oldest
     assert jobs(GITHUB / "workflows/tests.yaml")["test"]["strategy"]["matrix"]["python"][0] == oldest[1]
+
+
+def test_the_tests_run_on_the_oldest_and_the_newest_kubernetes() -> None:
+    known = list(binaries.kubernetes_versions())
+    matrix = jobs(GITHUB / "workflows/tests.yaml")["kubernetes"]["strategy"]["matrix"]
+    assert matrix["kubernetes"] == [known[0], known[-1]]
 
 
 def test_everything_that_is_pushed_is_signed_and_attested() -> None:
