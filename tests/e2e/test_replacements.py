@@ -351,6 +351,7 @@ def test_resource_that_a_device_class_may_serve_holds_no_pod_for_room(site: Site
     site.plane.kubectl("delete", "deviceclass", site.name)
 
 
+@pytest.mark.every_version("plans")
 def test_pod_resized_in_place_is_held_for_the_room_that_its_template_requests(site: Site) -> None:
     first, second = site.nodes(2, cpu="4")
     site.policy()
