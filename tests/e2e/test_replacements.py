@@ -336,6 +336,22 @@ def test_the_owners_annotation_is_the_last_word(site: Site) -> None:
     assert lowest["web"] == 0
 
 
+@pytest.mark.every_version("plans")
+def test_pod_moves_to_another_node_with_its_extended_resource(site: Site) -> None:
+    """The plan asks for DeviceClasses, which Kubernetes before 1.34 does not serve."""
+    first, second = site.nodes(2)
+    site.policy()
+    resource = f"example.com/{site.name}"
+    size = json.dumps({"status": {"capacity": {resource: "1"}, "allocatable": {resource: "1"}}})
+    for node in (first, second):
+        site.plane.kubectl("patch", "node", node, "--subresource=status", "-p", size)
+    container = {"name": "app", "image": "simulated", "resources": {"limits": {resource: "1"}}}
+    site.on_first(first, [second], workloads.stateful_set("db", 1, site.name, containers=[container], **site.here()))
+    site.annotate(first)
+    site.phase(first, "Drained")
+    until(lambda: site.left(second) == ["db-0"], "the pod on the other node")
+
+
 def test_resource_that_a_device_class_may_serve_holds_no_pod_for_room(site: Site) -> None:
     first, second = site.nodes(2)
     site.policy()
