@@ -6,8 +6,8 @@ RUN := PYTHONPATH=operator:tests $(BIN)/python
 COVERAGE_FLOOR := 93
 IMAGE ?= ghcr.io/rescheduler-dev/rescheduler:0.1.0
 
-.PHONY: demo test test-alerts test-crash test-versions test-real catalogue lint bench docs manifests plugin dist image cluster \
-	cluster-down binaries lock release release-check clean
+.PHONY: demo test test-alerts test-crash test-versions test-real catalogue lint bench docs manifests plugin dist image \
+	cluster cluster-down binaries lock release release-check clean
 
 demo: $(VENV)/ready
 	@$(RUN) -m harness.demo $(if $(KEEP),--keep)

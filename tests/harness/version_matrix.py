@@ -34,6 +34,10 @@ SUBJECTS = (
 _TESTS_FAILED = 1  # exit code of pytest; a larger one means that the tests did not run
 
 
+class VersionError(Exception):
+    """The tests did not run on a version; the message says why."""
+
+
 @dataclass(slots=True)
 class Outcome:
     """The tests of one subject on one version: how many passed, and the names of those that failed."""
@@ -86,34 +90,39 @@ def write_results(results: Mapping[str, VersionResult]) -> None:
 
 
 def parse_report(report: str) -> dict[str, Outcome]:
-    """Return the outcomes by subject of a JUnit report. A skipped test is none."""
+    """Return the outcomes by subject of a JUnit report. A skipped test is none. Raises VersionError."""
     found: dict[str, Outcome] = {}
     for case in ET.fromstring(report).iter("testcase"):
         if case.find("skipped") is not None:
             continue
-        values = {each.get("name"): each.get("value") or "" for each in case.iter("property")}
-        outcome = found.setdefault(values["subject"], Outcome())
+        name = case.get("name") or ""
+        subject = next((each.get("value") for each in case.iter("property") if each.get("name") == "subject"), None)
+        if not subject:
+            raise VersionError(f"{name} has no subject: its process ended")
+        outcome = found.setdefault(subject, Outcome())
         if case.find("failure") is None and case.find("error") is None:
             outcome.passed += 1
-        elif (name := case.get("name") or "") not in outcome.failed:  # a test and its cleanup may both fail
+        elif name not in outcome.failed:  # a test and its cleanup may both fail
             outcome.failed.append(name)
     return found
 
 
 def test(minor: str) -> VersionResult:
-    """Run the tests on a version. Raises MissingBinariesError if it cannot be built."""
-    environment = {**os.environ, "KUBERNETES_VERSION": minor}
-    subprocess.run(
-        [sys.executable, "-m", "harness", "binaries"], env=environment, check=True, stdout=subprocess.DEVNULL
-    )
+    """Run the tests on a version. Raises VersionError, and MissingBinariesError if the version cannot be built."""
+    os.environ["KUBERNETES_VERSION"] = minor
+    binaries.ensure()
+    command = [str(binaries.path("kube-apiserver")), "--version"]
+    server = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
+    if not server.startswith(f"v{minor}."):
+        raise VersionError(f"KUBEBUILDER_ASSETS has kube-apiserver {server}: unset it")
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-m", MARKER, "-n", "4", "--dist", "loadfile"]
         command += ["--no-loadscope-reorder", f"--junitxml={report}", "tests/e2e"]
-        code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+        code = subprocess.run(command, cwd=ROOT, check=False).returncode
         if code > _TESTS_FAILED:
-            raise binaries.MissingBinariesError(f"the tests did not run on Kubernetes {minor}")
-        return VersionResult(binaries.kubernetes_versions()[minor], parse_report(report.read_text()))
+            raise VersionError(f"pytest ended with exit code {code}")
+        return VersionResult(server, parse_report(report.read_text()))
 
 
 def versions_table() -> str:
@@ -129,7 +138,10 @@ def versions_table() -> str:
 
 
 def main(minors: Sequence[str]) -> int:
-    """Run the tests on these versions, or on all, and write the results. Return the exit code."""
+    """Run the tests on these versions, or on all, and write the results. Return the exit code.
+
+    A version on which the tests did not run loses its earlier results.
+    """
     known = list(binaries.kubernetes_versions())
     if unknown := [minor for minor in minors if minor not in known]:
         sys.stderr.write(f"unknown versions of Kubernetes: {', '.join(unknown)}; known are {', '.join(known)}\n")
@@ -137,9 +149,14 @@ def main(minors: Sequence[str]) -> int:
     failed = []
     for minor in minors or known:
         sys.stderr.write(f"Kubernetes {minor}\n")
-        result = test(minor)
-        write_results(read_results() | {minor: result})
-        failed += [f"Kubernetes {minor}: {name}" for name in result.failed]
+        results = read_results()
+        results.pop(minor, None)
+        try:
+            results[minor] = test(minor)
+            failed += [f"Kubernetes {minor}: {name}" for name in results[minor].failed]
+        except (VersionError, binaries.MissingBinariesError) as error:
+            failed.append(f"Kubernetes {minor}: {error}")
+        write_results(results)
     sys.stderr.write("".join(f"{line}\n" for line in failed))
     return int(bool(failed))
 

@@ -34,6 +34,29 @@ def test_outcomes_are_counted_by_subject_and_failures_named_once() -> None:
     assert found == {"plans": Outcome(1, ["test_b"]), "pools": Outcome(0, ["test_c"])}
 
 
+def test_a_test_whose_process_ended_is_no_result() -> None:
+    with pytest.raises(version_matrix.VersionError, match="test_a"):
+        version_matrix.parse_report(report('<testcase name="test_a"><error/></testcase>'))
+
+
+def test_a_version_on_which_the_tests_do_not_run_loses_its_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def test(minor: str) -> VersionResult:
+        if minor == OLDEST:
+            raise binaries.MissingBinariesError("go build failed")
+        return VersionResult(f"v{minor}.1", {"plans": Outcome(0, ["test_b"])})
+
+    monkeypatch.setattr(version_matrix, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(version_matrix, "test", test)
+    version_matrix.write_results({OLDEST: VersionResult("v1.33.99", {"plans": Outcome(1)})})
+    assert version_matrix.main([OLDEST, NEWEST]) == 1
+    assert [*version_matrix.read_results()] == [NEWEST]
+    written = capsys.readouterr().err
+    assert f"Kubernetes {OLDEST}: go build failed\n" in written
+    assert f"Kubernetes {NEWEST}: test_b\n" in written
+
+
 def test_the_table_shows_what_passed_failed_is_off_and_was_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
