@@ -60,7 +60,7 @@ def manifest(found: Any) -> dict[str, Any] | None:
         for key in reversed(FRAGMENTS[first]):
             spec = {key: spec}
         return {
-            "apiVersion": f"{GROUP}/v1alpha1",
+            "apiVersion": f"{GROUP}/v1beta1",
             "kind": "ReschedulePolicy",
             "metadata": {"name": "part"},
             "spec": spec,

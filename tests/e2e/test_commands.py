@@ -206,7 +206,7 @@ def test_kubectl_and_bash_complete_names_of_nodes_and_change_nothing(site: Site,
 def test_versions_of_operator_and_crds_are_read(site: Site) -> None:
     found = json.loads(reschedule(site.plane.kubeconfig, "version", "-o", "json").stdout)
     assert [operator["leader"] != "" for operator in found["operators"]] == [True]
-    assert [(crd["served"], crd["missingFields"]) for crd in found["crds"]] == [(["v1alpha1"], [])] * 3
+    assert [(crd["served"], crd["missingFields"]) for crd in found["crds"]] == [(["v1alpha1", "v1beta1"], [])] * 3
     nobody = reschedule(site.plane.identity_kubeconfig("default", "default"), "version")
     assert nobody.returncode == 0
     assert nobody.stdout.startswith("plugin: ")

@@ -11,6 +11,7 @@ import pytest
 from harness import ControlPlane
 from harness.clients import ControlPlaneError
 from harness.operators import ROOT
+from rescheduler.api import GROUP, SERVED_VERSIONS
 from rescheduler.api.policies import ReschedulePolicySpec
 from rescheduler.api.scalars import dump
 
@@ -194,3 +195,31 @@ def test_short_names_and_columns(plane: ControlPlane) -> None:
     header = plane.kubectl("get", "nd").splitlines()[0].split()
     assert header == ["NAME", "NODE", "REASON", "PHASE", "WAITING", "MOVED", "BLOCKED", "ETA", "AGE"]
     plane.kubectl("delete", "nd", "n")
+
+
+@pytest.mark.parametrize("version", SERVED_VERSIONS)
+def test_each_version_has_the_rules_the_columns_and_the_status_of_the_same_objects(
+    plane: ControlPlane, version: str
+) -> None:
+    api_version = f"{GROUP}/{version}"
+    plane.apply(POLICY, POOL, DRAIN)
+    bad: list[tuple[str, dict[str, Any], str, Any]] = [
+        ("reschedulepolicies", POLICY, "spec.rebalance", {"high": "40%", "low": "50%"}),
+        ("namespacepools", POOL, "spec.namespaceSelector", {}),
+        ("nodedrains", DRAIN, "metadata.name", "other"),
+    ]
+    for resource, base, path, value in bad:
+        with pytest.raises(ControlPlaneError, match=r"low must be less|must not be empty|must equal spec.nodeName"):
+            dry_run(plane, with_value({**base, "apiVersion": api_version}, path, value))
+        found = plane.get(f"{resource}.{version}.{GROUP}")["items"]
+        assert [(each["apiVersion"], each["metadata"]["name"]) for each in found] == [
+            (api_version, base["metadata"]["name"])
+        ]
+    status = json.dumps({"status": {"phase": "Waiting", "waiting": version}})
+    drains = f"nodedrains.{version}.{GROUP}"
+    plane.kubectl("patch", drains, "n", "--subresource=status", "--type=merge", "-p", status)
+    for other in SERVED_VERSIONS:
+        rows = plane.kubectl("get", f"nodedrains.{other}.{GROUP}").splitlines()
+        assert rows[0].split() == ["NAME", "NODE", "REASON", "PHASE", "WAITING", "MOVED", "BLOCKED", "ETA", "AGE"]
+        assert rows[1].split()[:4] == ["n", "n", "Waiting", version]
+    plane.kubectl("delete", "rsp,nsp,nd", "--all")

@@ -16,6 +16,7 @@ from harness import ControlPlane, workloads
 from harness.identities import Identity
 from harness.operators import NAMESPACE, install, unguarded
 from harness.waiting import until
+from rescheduler.api import GROUP, SERVED_VERSIONS
 from rescheduler.api.names import CANCELLED, FENCED, MAINTENANCE, MOVE, POD_DELETION_COST
 from rescheduler.core.model import release_record
 from rescheduler.core.model.raw import RawObject
@@ -474,6 +475,22 @@ def test_in_a_nodes_status_the_operator_may_write_its_conditions_and_nothing_els
     ]
     found = {name: cluster.operator.patch(f"{NODE}/status", patch, kind="strategic") for name, patch, _ in table}
     check({name: words for name, _, words in table}, found)
+
+
+def test_in_a_pool_the_operator_may_write_one_label_in_whichever_version(cluster: Cluster) -> None:
+    cluster.plane.apply(workloads.pool("red", namespaces=["x"], nodeSelector={"matchLabels": {"disk": "ssd"}}))
+    label, metadata = "rescheduler.dev/admission-skip", "nothing else in a pool's metadata"
+    table: list[tuple[str, RawObject, str]] = [
+        ("its label", {"metadata": {"labels": {label: ""}}}, ""),
+        ("another label", {"metadata": {"labels": {"x": "y"}}}, f"no label of a pool except {label}"),
+        ("an annotation", {"metadata": {"annotations": {"x": "y"}}}, metadata),
+        ("the spec", {"spec": {"mode": "Audit"}}, "not change a pool's spec"),
+    ]
+    for version in SERVED_VERSIONS:
+        path = f"/apis/{GROUP}/{version}/namespacepools/red"
+        found = {name: cluster.operator.patch(path, patch) for name, patch, _ in table}
+        check({name: words for name, _, words in table}, found)
+    cluster.plane.kubectl("delete", "nsp", "red")
 
 
 # -- everybody else --------------------------------------------------------------------------------------------------

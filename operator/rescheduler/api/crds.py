@@ -5,6 +5,8 @@ files of a folder `crds`.
 
 The API server itself refuses invalid objects. Each pattern, bound and enum of a pydantic field must therefore be in the
 schema. CEL rules hold what a schema cannot express.
+
+All served versions have the same schema, so the API server converts between them without a webhook.
 """
 
 import sys
@@ -16,7 +18,7 @@ from typing import Any
 import yaml
 from pydantic.json_schema import GenerateJsonSchema
 
-from rescheduler.api import GROUP, VERSION
+from rescheduler.api import GROUP, SERVED_VERSIONS, STORAGE_VERSION
 from rescheduler.api.drains import NodeDrainSpec, NodeDrainStatus
 from rescheduler.api.policies import ReschedulePolicySpec
 from rescheduler.api.pools import NamespacePoolSpec, NamespacePoolStatus
@@ -162,13 +164,15 @@ def _crd(
     if rules:
         schema["x-kubernetes-validations"] = rules
     version = {
-        "name": VERSION,
-        "served": True,
-        "storage": True,
         "subresources": {"status": {}},
         "additionalPrinterColumns": columns,
         "schema": {"openAPIV3Schema": schema},
     }
+    # The copies keep YAML from writing an anchor and an alias.
+    versions = [
+        {"name": name, "served": True, "storage": name == STORAGE_VERSION, **deepcopy(version)}
+        for name in SERVED_VERSIONS
+    ]
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -184,7 +188,7 @@ def _crd(
                 "shortNames": [short_name],
                 "categories": ["rescheduler"],
             },
-            "versions": [version],
+            "versions": versions,
         },
     }
 

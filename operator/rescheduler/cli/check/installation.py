@@ -8,7 +8,7 @@ from rescheduler.api.crds import crds
 from rescheduler.cli.check import messages
 from rescheduler.cli.check.findings import Finding, Level, Topic
 from rescheduler.cli.version import minor_version
-from rescheduler.core.model.crd_fields import missing_fields, stored_fields
+from rescheduler.core.model.crd_fields import is_served, missing_fields, stored_fields
 from rescheduler.core.model.raw import RawObject
 from rescheduler.core.pools.admission_policies import MUTATING, VALIDATING
 
@@ -109,7 +109,7 @@ def _find_crds(facts: InstallationFacts) -> Iterator[Finding]:
         if not raw:
             continue
         name = f"{resource}.{GROUP}"
-        if not _is_served(raw):
+        if not is_served(raw):
             state = messages.version_not_served(name, VERSION)
             yield Finding(Level.PROBLEM, Topic.INSTALLATION, state, next_step=messages.MATCH_VERSIONS)
             continue
@@ -152,9 +152,3 @@ def _find_operators(facts: InstallationFacts) -> Iterator[Finding]:
         elif operator.ready:
             state = messages.operator_ready(name, operator.version, operator.ready)
             yield Finding(Level.OK, Topic.INSTALLATION, state)
-
-
-def _is_served(crd: RawObject) -> bool:
-    """Whether the API server serves our version of a raw CRD."""
-    versions = (crd.get("spec") or {}).get("versions") or ()
-    return any(version.get("name") == VERSION and version.get("served") for version in versions)

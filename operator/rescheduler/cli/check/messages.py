@@ -98,9 +98,7 @@ WITHOUT_VALIDATING_POLICIES = (
 NOT_INSTALLED = "Rescheduler is not installed: `check` and `plan` work without it"
 INSTALL = "see docs/getting-started.md; mode Audit shows decisions and writes nothing"
 INSTALL_CRDS = "install the CRDs of your version: kubectl apply -f manifests/crds"
-CRD_OLDER_MEANING = (
-    "The API server drops these fields silently: the operator cannot record them, and users cannot set them."
-)
+CRD_OLDER_MEANING = "The API server silently drops such fields, and serves no such version: neither the operator nor users can set them."
 CRD_NEWER_MEANING = "The plugin does not know these fields."
 MATCH_VERSIONS = "use one version of the plugin, the operator and the CRDs"
 NO_POLICY = (
@@ -136,8 +134,8 @@ def version_not_served(crd: str, version: str) -> str:
 
 
 def crd_older(crd: str, count: int) -> str:
-    """Return that a CRD lacks fields."""
-    return f"CRD {crd} is older than the plugin: it lacks {_count(count, 'field')}"
+    """Return that a CRD lacks fields, values or versions."""
+    return f"CRD {crd} is older than the plugin: it lacks {count} of its fields and versions"
 
 
 def crd_newer(crd: str, count: int) -> str:

@@ -210,7 +210,7 @@ class Metrics:
         )
         self.crd_missing_fields = Gauge(
             "rescheduler_crd_missing_fields",
-            "Fields and enum values that the CRD on the cluster lacks, because it is older than the operator.",
+            "Fields, enum values and served versions that the CRD on the cluster lacks, because it is older than the operator.",
             ["crd"],
             registry=self.registry,
         )

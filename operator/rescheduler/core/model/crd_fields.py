@@ -1,6 +1,7 @@
-"""The fields and the values of enums that a CRD lets the API server store.
+"""The versions that a CRD serves, and the fields and values of enums that it lets the API server store.
 
-The API server silently drops a field that the schema lacks, and refuses a value that an enum lacks.
+The API server silently drops a field that the schema lacks, and refuses a value that an enum lacks. A request in a
+version that it does not serve is not found.
 """
 
 from collections.abc import Collection, Iterator
@@ -10,16 +11,22 @@ from rescheduler.core.model.raw import RawObject
 
 
 def stored_fields(crd: RawObject) -> frozenset[str]:
-    """Return the fields as `.status.blockers[].pod`, and the values of enums as `.status.phase=Drained`.
+    """Return what a CRD has: `version v1beta1`, fields as `.status.blockers[].pod`, and values as `.status.phase=Drained`.
 
-    Only the version of this operator counts; empty if the CRD does not have it.
+    Only the fields of the version that the programs use count; empty if the CRD does not have that version.
     """
-    schemas = (
-        version.get("schema", {}).get("openAPIV3Schema", {})
-        for version in crd.get("spec", {}).get("versions", ())
-        if version.get("name") == VERSION
-    )
-    return frozenset(field for schema in schemas for field in _fields(schema, ""))
+    versions = crd.get("spec", {}).get("versions", ())
+    schemas = [
+        version.get("schema", {}).get("openAPIV3Schema", {}) for version in versions if version.get("name") == VERSION
+    ]
+    served = (f"version {version.get('name')}" for version in versions if version.get("served")) if schemas else ()
+    return frozenset(served) | {field for schema in schemas for field in _fields(schema, "")}
+
+
+def is_served(crd: RawObject) -> bool:
+    """Whether a CRD serves the version that the programs use."""
+    versions = (crd.get("spec") or {}).get("versions") or ()
+    return any(version.get("name") == VERSION and version.get("served") for version in versions)
 
 
 def _fields(schema: RawObject, path: str) -> Iterator[str]:
@@ -32,7 +39,7 @@ def _fields(schema: RawObject, path: str) -> Iterator[str]:
 
 
 def missing_fields(known: Collection[str], stored: Collection[str]) -> tuple[str, ...]:
-    """Return the fields and values that the operator knows and the API server does not store, without their parts."""
+    """Return the versions, fields and values that the operator knows and the API server lacks, without their parts."""
     missing: list[str] = []
     for field in sorted(set(known) - set(stored)):
         if not any(field.startswith((f"{whole}.", f"{whole}[]", f"{whole}=")) for whole in missing):

@@ -78,4 +78,4 @@ def container_ended(container: str, exit_code: int) -> str:
 def outdated_crds(missing: Mapping[str, Sequence[str]], hint: str) -> str:
     """Return which CRDs are older than the operator, and which of its fields they lack; `hint`: how to upgrade them."""
     crds = (f"the CRD {crd} lacks {listing(fields, 5)}" for crd, fields in missing.items())
-    return f"{'; '.join(crds)}: they are older than the operator, and the API server does not store these. Upgrade them: {hint}"
+    return f"{'; '.join(crds)}: they are older than the operator, and the API server does not know these. Upgrade them: {hint}"
