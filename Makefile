@@ -7,7 +7,7 @@ COVERAGE_FLOOR := 93
 IMAGE ?= ghcr.io/rescheduler-dev/rescheduler:0.1.0
 
 .PHONY: demo test test-alerts test-crash test-versions test-real catalogue lint bench docs manifests plugin dist image \
-	cluster cluster-down binaries lock release release-check clean
+	image-base image-table audit cluster cluster-down binaries lock release release-check clean
 
 demo: $(VENV)/ready
 	@$(RUN) -m harness.demo $(if $(KEEP),--keep)
@@ -78,8 +78,21 @@ plugin: $(VENV)/ready
 dist: $(VENV)/ready binaries
 	HELM=$$($(RUN) -m harness binaries)/helm $(RUN) manifests/render.py --dist dist
 
-image:
-	docker build -t $(IMAGE) .
+# With docker, podman or buildah. BASE=… and BUILD_BASE=… take local images if no registry can be reached:
+# `make image-base` makes both from Debian packages. build/image then has an archive and a list of contents (SPDX).
+image: $(VENV)/ready
+	@$(RUN) -m harness.image build $(IMAGE) $(if $(BASE),--base $(BASE)) $(if $(BUILD_BASE),--build-base $(BUILD_BASE))
+
+image-base: $(VENV)/ready
+	@$(RUN) -m harness.image base
+
+# Write what each package of the last `make image` weighs into the docs.
+image-table: $(VENV)/ready
+	@$(RUN) -m harness.image table
+
+# Known vulnerabilities of the packages in the image. It asks PyPI; a package without an answer fails (--strict).
+audit: $(VENV)/audit-ready
+	@$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement requirements/runtime.txt
 
 cluster: $(VENV)/ready
 	@$(RUN) -m harness up
@@ -124,6 +137,10 @@ $(VENV)/ready: requirements/dev.txt pyproject.toml
 
 $(VENV)/bench-ready: requirements/bench.txt $(VENV)/ready
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@touch $@
+
+$(VENV)/audit-ready: requirements/audit.txt $(VENV)/ready
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/audit.txt
 	@touch $@
 
 $(VENV)/docs-ready: requirements/docs.txt $(VENV)/ready

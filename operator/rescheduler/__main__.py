@@ -2,4 +2,4 @@
 
 from rescheduler.cli.operator import main
 
-main()
+main(prog_name="rescheduler")

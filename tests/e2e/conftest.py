@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness import ControlPlane, version_matrix, workloads
+from harness.image import packages
 from harness.min_ready import ready
 from harness.observer import Observer
 from harness.operators import NAMESPACE, Operator, install
@@ -63,8 +64,14 @@ def identity(control_plane: ControlPlane) -> Path:
 
 
 @pytest.fixture(scope="session")
-def operator(control_plane: ControlPlane, identity: Path) -> Iterator[Operator]:
-    with Operator(identity, control_plane.workdir / "operator.log") as process:
+def image_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the Python packages that the image has, and no others."""
+    return packages.make(tmp_path_factory.mktemp("image") / "packages")
+
+
+@pytest.fixture(scope="session")
+def operator(control_plane: ControlPlane, identity: Path, image_packages: Path) -> Iterator[Operator]:
+    with Operator(identity, control_plane.workdir / "operator.log", packages=image_packages) as process:
         yield process
 
 

@@ -13,20 +13,20 @@ from harness.operators import CHART, NAMESPACE, Operator, helm
 from harness.waiting import until
 
 
-def verify(kubeconfig: Path, namespace: str = NAMESPACE) -> tuple[int, list[str]]:
-    """Return exit code and lines."""
-    command = [sys.executable, "-m", "rescheduler", "verify", "--namespace", namespace]
-    environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
+def verify(kubeconfig: Path, namespace: str = NAMESPACE, packages: Path | None = None) -> tuple[int, list[str]]:
+    """Return exit code and lines; `packages`: a folder of Python packages in place of the installed ones."""
+    command = [sys.executable, *(["-S"] if packages else []), "-m", "rescheduler", "verify", "--namespace", namespace]
+    environment = {**os.environ, "KUBECONFIG": str(kubeconfig), **({"PYTHONPATH": str(packages)} if packages else {})}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     return done.returncode, done.stdout.splitlines()
 
 
 @pytest.mark.every_version("installation")
 def test_a_working_installation_passes_and_nothing_is_written(
-    control_plane: ControlPlane, identity: Path, operator: Operator
+    control_plane: ControlPlane, identity: Path, operator: Operator, image_packages: Path
 ) -> None:
     control_plane.add_nodes(1, prefix="verify-")
-    code, lines = verify(identity)
+    code, lines = verify(identity, packages=image_packages)
     assert (code, [line.split()[0] for line in lines]) == (0, ["ok"] * 5), lines
     assert "verify.rescheduler.dev" not in control_plane.kubectl("get", "nodedrains", "-o", "name")
 

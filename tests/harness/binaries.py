@@ -31,6 +31,7 @@ MODULE = Path(__file__).parent / "binaries"
 NODE_MODULE = Path(__file__).parent / "real" / "binaries"
 PROMTOOL_MODULE = Path(__file__).parent / "promtool"
 KUBERNETES_MODULES = Path(__file__).parent / "kubernetes"
+SYFT_MODULE = Path(__file__).parent / "syft"
 PEER_MODULE = Path(__file__).parents[2] / "bench" / "binaries"
 _ANSWERS_WITHIN = 5.0  # seconds
 _CPU_MINUTES = 12
@@ -70,6 +71,7 @@ SOURCES = {
     "containerd": "https://github.com/containerd/containerd/releases/download",
     "runc": "https://github.com/opencontainers/runc/releases/download",
     "cni": "https://github.com/containernetworking/plugins/releases/download",
+    "syft": "https://github.com/anchore/syft/releases/download",
 }
 """Base addresses; the environment variable RESCHEDULER_SOURCE_<NAME> overrides one."""
 
@@ -139,13 +141,20 @@ OLDER_SERVERS = {
 }
 """The servers of each older version of Kubernetes, by its minor version: KUBERNETES_VERSION selects one."""
 
-_SETS = (PROGRAMS, NODE_PROGRAMS, PEER_PROGRAMS, ALERT_PROGRAMS)
+_SYFT = "github.com/anchore/syft"
+IMAGE_PROGRAMS = (
+    Program("syft", f"{_SYFT}/cmd/syft", _SYFT, "syft", "{v}/syft_{number}_linux_{arch}.tar.gz", SYFT_MODULE),
+)
+"""The program that lists the contents of the image: `ensure` installs it only by name."""
+
+_SETS = (PROGRAMS, NODE_PROGRAMS, PEER_PROGRAMS, ALERT_PROGRAMS, IMAGE_PROGRAMS)
 _STEPS = {
     MODULE: "control plane, simulator and tools",
     NODE_MODULE: "container runtime",
     PEER_MODULE: "descheduler",
     PROMTOOL_MODULE: "promtool",
     **{KUBERNETES_MODULES / minor: f"Kubernetes {minor}" for minor in OLDER_SERVERS},
+    SYFT_MODULE: "syft",
 }
 
 
@@ -300,7 +309,9 @@ def _fetch(url: str) -> bytes:
 def _verify(url: str, data: bytes) -> None:
     """Verify the checksum that the source publishes next to the file, if there is one."""
     folder, file = url.rsplit("/", 1)
-    for place in (f"{url}.sha256", f"{url}.sha256sum", f"{folder}/SHA256SUMS", f"{folder}/runc.sha256sum"):
+    release = file.split("_linux_", 1)[0]
+    sums = ("SHA256SUMS", "runc.sha256sum", f"{release}_checksums.txt")
+    for place in (f"{url}.sha256", f"{url}.sha256sum", *(f"{folder}/{name}" for name in sums)):
         try:
             lines = [line.split() for line in _fetch(place).decode().splitlines() if line.strip()]
         except urllib.error.HTTPError as error:

@@ -101,12 +101,17 @@ class Operator:
         identity: str = "operator-0",
         log_format: str = "json",
         namespace: str = NAMESPACE,
+        packages: Path | None = None,
     ) -> None:
+        """Prepare the process; `packages`: a folder of Python packages that it has in place of the installed ones."""
         self.log, self.health, self.metrics_port = log, free_port(), free_port()
-        self._command = [sys.executable, "-m", "rescheduler", "run", "--namespace", namespace]
+        self._command = [sys.executable, *(["-S"] if packages else []), "-m", "rescheduler", "run"]
+        self._command += ["--namespace", namespace]
         self._command += ["--health-port", str(self.health), "--metrics-port", str(self.metrics_port)]
         self._command += ["--log-format", log_format]
         self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "POD_NAME": identity}
+        if packages:
+            self._environment["PYTHONPATH"] = str(packages)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, ready: bool = True) -> "Operator":
