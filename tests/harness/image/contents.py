@@ -1,4 +1,4 @@
-"""What is in an image: its files in SPDX, and what each package weighs."""
+"""Contents of an image: its files in SPDX, and what each package weighs."""
 
 import csv
 import io
