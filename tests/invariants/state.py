@@ -197,11 +197,15 @@ class RecordedState:
         return [pod for pod in self.all("pods") if node_of(pod) == node]
 
     def room(self, but: str) -> int:
-        """Return how many more pods the other open nodes take, by their numbers of pods only."""
+        """Return how many more pods the other open nodes take, by their numbers of pods only.
+
+        A node that waits for its own drain is closed: pods that move there would move again.
+        """
         pods = [p for p in self.all("pods") if not finished(p)]
         free = -sum(not node_of(p) and not deleting(p) for p in pods)
         for node in self.all("nodes"):
             closed = any(t["effect"] != "PreferNoSchedule" for t in node["spec"].get("taints") or ())
+            closed |= self.drain(name(node)) is not None
             if name(node) != but and is_ready(node) and not closed and not node["spec"].get("unschedulable"):
                 there = sum(node_of(p) == name(node) for p in pods)
                 free += max(0, int(node["status"].get("allocatable", {}).get("pods", 0)) - there)
