@@ -14,7 +14,7 @@ from rescheduler.controllers.runtime.tasks import Supervisor
 from rescheduler.controllers.store.store import Store
 from rescheduler.core.failure import messages, node_leases
 from rescheduler.core.failure.node_leases import LeaseTracker
-from rescheduler.core.model.nodes import CONDITION_UNKNOWN, Node
+from rescheduler.core.model.nodes import Node
 from rescheduler.core.model.raw import RawObject
 from rescheduler.kube import paths
 from rescheduler.kube.backoff import Backoff
@@ -126,7 +126,7 @@ class LeaseMonitor:
         else:
             self._blackout_decided.set()
             self._store.set_blackout(messages.blackout(silent, len(self._leases.renewals)) if silent else "")
-        timeouts = {} if silent and not self._blackout_unconfirmed else self._lease_timeouts()
+        timeouts = {} if silent and not self._blackout_unconfirmed else self._lease_timeouts(now)
         suspected = self._leases.silent_nodes(timeouts, now)
         if self._blackout_unconfirmed:
             suspected &= self._store.history.suspected_nodes  # in a blackout a new suspicion would be wrong
@@ -134,7 +134,7 @@ class LeaseMonitor:
             {name: node_leases.late_after(self._leases.duration_of(name)) for name in timeouts} if suspected else {}
         )
         self._count_false_alarms(self._store.history.suspected_nodes - suspected)
-        unknown = (node.name for node in self._store.nodes.values() if node.ready_status == CONDITION_UNKNOWN)
+        unknown = self._store.history.unknown_nodes
         self._store.set_suspected_nodes(
             suspected, self._leases.silent_nodes(late_limits, now), self._leases.renewing_nodes(unknown, now)
         )
@@ -158,7 +158,11 @@ class LeaseMonitor:
     def _needs_list(self) -> bool:
         """Whether the Leases must be listed: the watch may be dead, or a blackout is unconfirmed."""
         now = self._clock.monotonic()
-        is_watch_quiet = now - self._last_event_at >= self._leases.next_renewal_within() + _WATCH_LAG
+        quiet_seconds = now - self._last_event_at
+        # The first comparison costs nothing, and is true only for a watch that is quiet.
+        is_watch_quiet = (
+            quiet_seconds >= _WATCH_LAG and quiet_seconds >= self._leases.next_renewal_within() + _WATCH_LAG
+        )
         return self._synced and now >= self._list_not_before and (is_watch_quiet or self._blackout_unconfirmed)
 
     async def _list_again(self) -> None:
@@ -195,10 +199,12 @@ class LeaseMonitor:
             for raw in page["items"]:
                 self._record_lease(raw)
 
-    def _lease_timeouts(self) -> dict[str, float]:
+    def _lease_timeouts(self, now: float) -> dict[str, float]:
+        """Return the timeout of each node that may be silent."""
         timeouts = (
-            (node.name, node_leases.lease_timeout(self._store.policy(node), self._leases.duration_of(node.name)))
-            for node in self._store.nodes.values()
+            (name, node_leases.lease_timeout(self._store.policy(node), self._leases.duration_of(name)))
+            for name in self._leases.overdue_nodes(now)
+            if (node := self._store.node(name))
         )
         return {name: timeout for name, timeout in timeouts if timeout is not None}
 

@@ -7,7 +7,7 @@ from rescheduler.api.policies import ReschedulePolicy
 from rescheduler.core.failure import condition_history, fencing
 from rescheduler.core.failure.condition_history import ConditionHistory
 from rescheduler.core.failure.fencing import BootHistory
-from rescheduler.core.model.nodes import Node
+from rescheduler.core.model.nodes import CONDITION_UNKNOWN, Node
 
 
 class NodeHistory:
@@ -15,6 +15,7 @@ class NodeHistory:
 
     Attributes:
         conditions: condition history of each node.
+        unknown_nodes: nodes whose Ready condition is Unknown.
         suspected_nodes: nodes whose Lease is not renewed.
         nodes_with_late_lease: nodes whose Lease is late, while there are suspected nodes.
         nodes_with_renewed_lease: nodes whose Ready condition is Unknown although their Lease is renewed.
@@ -26,6 +27,7 @@ class NodeHistory:
         self._conditions: dict[str, ConditionHistory] = {}
         self._boots: dict[str, BootHistory] = {}
         self._cordons: dict[str, datetime] = {}
+        self.unknown_nodes: set[str] = set()
         self.conditions: Mapping[str, ConditionHistory] = self._conditions
         self.suspected_nodes: frozenset[str] = frozenset()
         self.nodes_with_late_lease: frozenset[str] = frozenset()
@@ -35,6 +37,10 @@ class NodeHistory:
         """Record one observation of a node with its winning policy; `before`: the observation before it."""
         self._boots[node.name] = fencing.observe_boot(self._boots.get(node.name), node)
         self._observe_cordon(before, node)
+        if node.ready_status == CONDITION_UNKNOWN:
+            self.unknown_nodes.add(node.name)
+        else:
+            self.unknown_nodes.discard(node.name)
         if before != node:  # also for a new node: a standby must know that a node was Ready once
             self.refresh_conditions(node, policy)
 
@@ -50,6 +56,7 @@ class NodeHistory:
         self._conditions.pop(name, None)
         self._boots.pop(name, None)
         self._cordons.pop(name, None)
+        self.unknown_nodes.discard(name)
 
     def refresh_conditions(self, node: Node, policy: ReschedulePolicy | None) -> ConditionHistory:
         """Return the condition history of a node, updated to now."""

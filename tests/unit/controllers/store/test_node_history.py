@@ -126,3 +126,14 @@ def test_a_new_node_with_the_same_name_has_a_new_history() -> None:
     observer.see(observed_node())
     observer.see(observed_node(ready="False", uid="u2"))
     assert not observer.history.conditions["n1"].was_ready
+
+
+def test_nodes_that_do_not_report_are_known_by_name() -> None:
+    observer = Observer()
+    observer.see(observed_node(ready="Unknown"))
+    assert observer.history.unknown_nodes == {"n1"}
+    observer.see(observed_node())
+    assert not observer.history.unknown_nodes
+    observer.see(observed_node(ready="Unknown"))
+    observer.history.forget("n1")
+    assert not observer.history.unknown_nodes

@@ -208,3 +208,23 @@ def test_silence_offsets_count_back_from_the_last_node_that_became_unknown() -> 
     nodes = [node("a", "Unknown", 0), node("b", "Unknown", 5), node("c", "True", 9)]
     assert silence_offsets(nodes) == {"a": 5, "b": 0}
     assert silence_offsets(nodes[2:]) == {}
+
+
+def test_only_overdue_nodes_are_looked_at_for_silence() -> None:
+    """A limit is at least one renewal interval: a node that is not overdue has no limit that it could exceed."""
+    leases = tracker(a=0, b=5, c=10)
+    assert leases.overdue_nodes(10) == []
+    assert leases.overdue_nodes(11) == ["a"]
+    leases.record_lease("a", "renewed", 12)
+    assert leases.overdue_nodes(16) == ["b"]
+    assert leases.overdue_nodes(30) == ["b", "c", "a"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.floats(0, 60)), max_size=40), st.floats(0, 60))
+def test_no_other_node_is_silent_than_an_overdue_one(renewals: list[tuple[int, float]], age: float) -> None:
+    leases, now = LeaseTracker(), 0.0
+    for index, (name, pause) in enumerate(renewals):
+        now += pause
+        leases.record_lease(f"n{name}", f"{index}", now)
+    shortest = dict.fromkeys(leases.renewals, renewal_interval(DEFAULT_LEASE_DURATION))
+    assert leases.silent_nodes(shortest, now + age) == set(leases.overdue_nodes(now + age))
