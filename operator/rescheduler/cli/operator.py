@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from rescheduler.cli import logs
+from rescheduler.cli import library_imports, logs
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -97,6 +97,7 @@ def verify(namespace: str) -> None:
       0  All checks passed.
       1  A check failed.
     """  # noqa: D301 - click reads \b as "do not wrap"
+    library_imports.leave_out_unused_parts()
     from rescheduler.cli.verify import verification  # noqa: PLC0415 - see _run
 
     logs.configure("console")
@@ -108,6 +109,7 @@ def verify(namespace: str) -> None:
 
 def _run(log_format: str, **options: Any) -> None:
     # Imported late, or else `--help` and usage errors take a second longer.
+    library_imports.leave_out_unused_parts()
     from rescheduler import app  # noqa: PLC0415
     from rescheduler.kube.client import ConfigError  # noqa: PLC0415
 
