@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 EARLIEST_TIME = datetime(1970, 1, 1, tzinfo=UTC)
@@ -19,6 +20,7 @@ MAX_SECONDS = 100_000_000
 INT32 = 2**31 - 1
 INT64 = 2**63 - 1
 _MAX_ANNOTATIONS_SIZE = 262_144  # bytes; the API server's limit for all annotations of an object together
+_MAX_TIME_LENGTH = 64
 _DIGEST_LENGTH = 16  # hexadecimal digits
 
 
@@ -34,8 +36,12 @@ def parse_time(value: Any) -> datetime | None:
 
     Go also writes and reads the years 0 to 9999, with any zone.
     """
-    if type(value) is not str:
-        return None
+    return _parse_time(value) if type(value) is str and len(value) <= _MAX_TIME_LENGTH else None
+
+
+@lru_cache(maxsize=1024)
+def _parse_time(value: str) -> datetime | None:
+    """Parse a time; the conditions of one object often have the same one."""
     try:
         time = datetime.fromisoformat(value)
         # A time without zone raises when it is compared. Near the years 1 and 9999 a change of zone overflows.

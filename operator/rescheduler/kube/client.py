@@ -140,7 +140,7 @@ class Client:
             raise
 
     async def list(self, path: str, **params: str | int) -> AsyncIterator[RawObject]:
-        """Read a list page by page; each page has `metadata.resourceVersion` and `items`."""
+        """Read a list page by page; each page has `metadata.resourceVersion` and `items`. `limit`: objects of a page."""
         async for page in self._pages(path, params, _JSON):
             yield page
 
@@ -152,7 +152,7 @@ class Client:
     async def _pages(self, path: str, params: Mapping[str, str | int], accept: str) -> AsyncIterator[RawObject]:
         token = ""
         while True:
-            query = {**params, "limit": _PAGE_SIZE, **({"continue": token} if token else {})}
+            query = {"limit": _PAGE_SIZE, **params, **({"continue": token} if token else {})}
             try:
                 async with self.request_limiter.acquire(path):
                     page = _parse_page(path, await self._send("GET", path, params=query, accept=accept))

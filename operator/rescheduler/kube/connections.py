@@ -4,6 +4,7 @@ Kopf uses the same pool. Kopf's own login supports no exec plugins, and it needs
 """
 
 import asyncio
+import asyncio.sslproto
 import os
 import signal
 import socket
@@ -25,6 +26,8 @@ from rescheduler.kube import connection_limits, messages
 
 _SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _EXEC_PLUGIN_TIMEOUT = 60.0
+_TLS_BUFFER = 64 * 1024  # bytes; a TLS record has at most 16 KiB
+asyncio.sslproto.SSLProtocol.max_size = _TLS_BUFFER  # 256 KiB for each connection otherwise: 16 MB for all of them
 _FILE_CHECK_INTERVAL = 10.0  # seconds between two checks of the credential files
 _MIN_RELOAD_INTERVAL = 10.0  # seconds between two reloads because of refused credentials
 _RENEW_BEFORE_EXPIRY = timedelta(seconds=60)

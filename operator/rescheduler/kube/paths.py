@@ -8,6 +8,8 @@ from rescheduler.kube import messages
 from rescheduler.kube.client import ApiError
 
 NODES = "/api/v1/nodes"
+NODE_PAGE_SIZE = 50
+"""Nodes of one page: a raw Node needs 45 kB of memory, and memory that was once in use stays with the process."""
 PODS = "/api/v1/pods"
 NAMESPACES = "/api/v1/namespaces"
 NODE_LEASE_NAMESPACE = "kube-node-lease"

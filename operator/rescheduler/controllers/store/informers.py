@@ -47,7 +47,8 @@ class StoreInformers:
     async def list_all(self) -> None:
         """List all kinds into the store, and drop objects that no longer exist."""
         for kind in _PATHS:
-            await self._list_if_installed(kind)
+            if kind is not ResourceKind.NODE or not await self._list_changed_nodes():
+                await self._list_if_installed(kind)
 
     async def watch(self, supervisor: Supervisor) -> None:
         """Watch all kinds except nodes, until cancelled."""
@@ -67,6 +68,32 @@ class StoreInformers:
         except CRDNotInstalledError:
             return
 
+    async def _list_changed_nodes(self) -> bool:
+        """List the metadata of all nodes, and read the nodes that the watch has not delivered.
+
+        Most of a Node are its images and conditions: the list of 5,000 nodes has 60 MB. Return False, without a change of
+        the store, if so many nodes are missing that a full list is better.
+        """
+        if not self._store.nodes:
+            return False
+        listed_names: list[str] = []
+        changed: list[str] = []
+        version = ""
+        async for page in self._client.list_metadata(paths.NODES):
+            version = version or page["metadata"]["resourceVersion"]
+            for raw in page["items"]:
+                meta = raw["metadata"]
+                listed_names.append(meta["name"])
+                if not self._store.cache.has_version(ResourceKind.NODE, meta["name"], int(meta["resourceVersion"])):
+                    changed.append(meta["name"])
+        if len(changed) > paths.NODE_PAGE_SIZE:
+            return False
+        for name in changed:
+            if found := await self._client.find(f"{paths.NODES}/{name}"):
+                self._store.put(ResourceKind.NODE, found)
+        self._store.resync(ResourceKind.NODE, listed_names, int(version))
+        return True
+
     async def _list(self, kind: ResourceKind) -> str:
         """List all objects of a kind into the store; return the resourceVersion to watch from.
 
@@ -75,7 +102,8 @@ class StoreInformers:
         listed_names: list[str] = []
         version = ""
         try:
-            async for page in self._client.list(_PATHS[kind]):
+            page_size = {"limit": paths.NODE_PAGE_SIZE} if kind is ResourceKind.NODE else {}
+            async for page in self._client.list(_PATHS[kind], **page_size):
                 version = version or page["metadata"]["resourceVersion"]
                 for raw in page["items"]:
                     listed_names.append(raw["metadata"]["name"])

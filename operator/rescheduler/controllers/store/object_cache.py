@@ -125,10 +125,14 @@ class ObjectCache:
         """Return the readable objects of a kind by name."""
         return self._objects[kind]
 
+    def has_version(self, kind: ResourceKind, name: str, version: int) -> bool:
+        """Whether the cache has this version of an object, or a newer one."""
+        return self._versions[kind].get(name, -1) >= version
+
     def put(self, kind: ResourceKind, raw: RawObject) -> ObjectUpdate | None:
         """Add or update an object; None if the cache has a newer version, or if the object is unreadable."""
         name, version = raw["metadata"]["name"], int(raw["metadata"]["resourceVersion"])
-        if self._versions[kind].get(name, -1) >= version:
+        if self.has_version(kind, name, version):
             return None
         self._versions[kind][name] = version
         try:

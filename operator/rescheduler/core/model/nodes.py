@@ -143,16 +143,18 @@ def parse_node(raw: RawObject) -> Node:
     """Parse a raw Node. Raises UnreadableError without a name."""
     raw = object_schemas.sanitize_node(raw)
     meta, spec, status = raw["metadata"], raw["spec"], raw["status"]
-    annotations = meta.get("annotations") or {}
+    name, annotations = meta["name"], meta.get("annotations") or {}
     return Node(
-        name=meta["name"],
+        name=name,
         uid=meta.get("uid", ""),
         resource_version=meta.get("resourceVersion", ""),
         boot_id=truncate_with_digest((status.get("nodeInfo") or {}).get("bootID"), _MAX_BOOT_ID_LENGTH),
         created=parse_time(meta.get("creationTimestamp")),
         unschedulable=bool(spec.get("unschedulable")),
         deleting="deletionTimestamp" in meta,
-        labels=dict(meta.get("labels") or {}),
+        labels={
+            share(key): name if value == name else share(value) for key, value in (meta.get("labels") or {}).items()
+        },
         annotations={
             key: _bounded_annotation(key, annotations[key]) for key in _KEPT_ANNOTATIONS if key in annotations
         },
@@ -164,9 +166,9 @@ def parse_node(raw: RawObject) -> Node:
         ),
         conditions=tuple(
             NodeCondition(
-                c["type"],
-                c["status"],
-                bounded_text(c.get("reason"), _MAX_REASON_LENGTH),
+                share(c["type"]),
+                share(c["status"]),
+                share(bounded_text(c.get("reason"), _MAX_REASON_LENGTH)),
                 parse_time(c.get("lastTransitionTime")),
                 parse_time(c.get("lastHeartbeatTime")),
             )
@@ -179,6 +181,12 @@ def parse_node(raw: RawObject) -> Node:
 def _bounded_annotation(key: str, value: str) -> str:
     """Return the annotation, cut to the limit of its key; cut values of different texts differ."""
     return truncate_with_digest(value, _MAX_MAINTENANCE_LENGTH if key == names.MAINTENANCE else _MAX_ANNOTATION_LENGTH)
+
+
+@lru_cache(maxsize=4096)
+def share(text: str) -> str:
+    """Return this text as the object that other nodes with an equal text have: most texts of a node are the same."""
+    return text
 
 
 @lru_cache(maxsize=10_000)

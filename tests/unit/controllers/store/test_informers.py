@@ -12,6 +12,7 @@ from rescheduler.core.eviction.api_responses import ErrorResponse
 from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError
 from unit.builders import NOW
+from unit.fakes import FakeClusterClient
 
 POLICY = {"metadata": {"name": "p", "uid": "p", "resourceVersion": "5"}, "spec": {}}
 
@@ -24,7 +25,7 @@ class FakeClient:
         self.defined = False
         self.asked: list[str] = []
 
-    async def list(self, path: str) -> AsyncIterator[dict[str, Any]]:
+    async def list(self, path: str, limit: int = 0) -> AsyncIterator[dict[str, Any]]:
         if path in self.gone:
             raise ApiError("GET", path, ErrorResponse(404))
         yield {"metadata": {"resourceVersion": "7"}, "items": [POLICY] if path == paths.POLICIES else []}
@@ -97,3 +98,56 @@ async def test_a_404_for_a_kubernetes_kind_is_an_error(informers: StoreInformers
     with pytest.raises(ApiError):
         await informers._list(ResourceKind.NODE)
     assert not client.asked
+
+
+def _node(name: str, version: int, *, ready: str = "True") -> dict[str, Any]:
+    conditions = [{"type": "Ready", "status": ready}]
+    meta = {"name": name, "uid": name, "resourceVersion": str(version)}
+    return {"metadata": meta, "status": {"conditions": conditions}}
+
+
+class TestLaterListsOfNodes:
+    """Only the first list has whole nodes."""
+
+    @pytest.fixture
+    def cluster(self) -> FakeClusterClient:
+        cluster = FakeClusterClient()
+        cluster.put("nodes", *(_node(f"n{index}", 1) for index in range(3)))
+        return cluster
+
+    @pytest.fixture
+    async def informers(self, cluster: FakeClusterClient, store: Store) -> StoreInformers:
+        informers = StoreInformers(cluster, store, lambda: None)
+        await informers.list_all()
+        assert store.nodes.keys() == {"n0", "n1", "n2"}
+        return informers
+
+    async def test_a_node_that_the_watch_missed_is_read(
+        self, informers: StoreInformers, cluster: FakeClusterClient, store: Store
+    ) -> None:
+        cluster.put("nodes", _node("n1", 2, ready="False"), _node("new", 1))
+        cluster.remove("nodes", "n2")
+        await informers.list_all()
+        assert {name: node.ready_status for name, node in store.nodes.items()} == {
+            "n0": "True",
+            "n1": "False",
+            "new": "True",
+        }
+
+    async def test_all_nodes_are_listed_if_many_are_missing(
+        self, informers: StoreInformers, cluster: FakeClusterClient, store: Store
+    ) -> None:
+        cluster.put("nodes", *(_node(f"more{index}", 1) for index in range(paths.NODE_PAGE_SIZE + 1)))
+        cluster.refuse("GET nodes", 500)
+        await informers.list_all()
+        assert len(store.nodes) == paths.NODE_PAGE_SIZE + 4
+
+    async def test_a_node_that_is_gone_before_it_is_read_stays_unknown(
+        self, informers: StoreInformers, cluster: FakeClusterClient, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def gone(_: str) -> None: ...
+
+        cluster.put("nodes", _node("new", 1))
+        monkeypatch.setattr(cluster, "find", gone)
+        await informers.list_all()
+        assert "new" not in store.nodes
