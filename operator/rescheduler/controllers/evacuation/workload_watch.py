@@ -93,17 +93,29 @@ class WorkloadWatch:
 
     def owner_key(self, pod: Pod) -> OwnerPodsKey | None:
         """Return the key of the pods of the same owner; None if no ReplicaSet of the owner is known."""
-        replica_sets = self._replica_sets.get(pod.namespace) or {}
-        rs = replica_sets.get(pod.owner.uid) if pod.owner else None
+        rs = self._replica_set_of(pod)
         if rs is None and pod.release_record:  # the ReplicaSet of the released pod may be gone
-            deployment_uid = pod.release_record.deployment_uid
+            deployment_uid, replica_sets = (
+                pod.release_record.deployment_uid,
+                self._replica_sets.get(pod.namespace) or {},
+            )
             rs = next((rs for rs in replica_sets.values() if rs.deployment_uid == deployment_uid), None)
         return (pod.namespace, rs.deployment_selector) if rs else None
 
     def has_left_selector(self, pod: Pod) -> bool:
         """Whether the labels of the pod no longer match its ReplicaSet, which then does not count or replace it."""
-        rs = (self._replica_sets.get(pod.namespace) or {}).get(pod.owner.uid) if pod.owner else None
+        rs = self._replica_set_of(pod)
         return rs is not None and not rs.selects(pod)
+
+    def _replica_set_of(self, pod: Pod) -> ReplicaSet | None:
+        """Return the ReplicaSet of a pod; None if it is unknown, or if it has another Deployment than the record.
+
+        A record with a ReplicaSet of another Deployment was changed by another client. With that ReplicaSet, the pod
+        would count as a pod without replacement, and would be evicted before its new pod is Ready.
+        """
+        rs = (self._replica_sets.get(pod.namespace) or {}).get(pod.owner.uid) if pod.owner else None
+        recorded = pod.release_record.deployment_uid if pod.release_record else ""
+        return None if rs and recorded and rs.deployment_uid not in ("", recorded) else rs
 
     def latest_pod(self, key: OwnerPodsKey, pod: Pod) -> Pod | None:
         """Return the pod as last watched or written; None while the pods of its owner are not listed with it."""
@@ -119,7 +131,7 @@ class WorkloadWatch:
 
     def workload(self, pod: Pod, evicting_uids: AbstractSet[str], index: ReplicaSetIndex) -> Workload | None:
         """Return the workload of a pod; None if neither a Deployment nor a ReplicaSet of it is known."""
-        own = (self._replica_sets.get(pod.namespace) or {}).get(pod.owner.uid) if pod.owner else None
+        own = self._replica_set_of(pod)
         deployment_uid = own.deployment_uid if own else ""
         deployment_uid = deployment_uid or (pod.release_record.deployment_uid if pod.release_record else "")
         if own is None and not deployment_uid:

@@ -169,6 +169,19 @@ async def test_pod_whose_labels_changed_has_left_its_replica_set(app: str, left:
     assert world.watch.has_left_selector(parse_pod(raw_replica("a", app=app))) is left
 
 
+async def test_replica_set_of_another_deployment_in_a_record_is_not_the_pods_replica_set() -> None:
+    world = World(raw_replica("b"))
+    world.client.put("replicasets", raw_replica_set("other-a", deployment="other", app="other"))
+    changed = parse_pod(raw_replica("a", record=release_record(replica_set="other-a", replica_set_uid="other-a")))
+    await world.subscribe(changed)
+    assert not world.watch.has_left_selector(changed)
+    assert world.watch.owner_key(changed) == PODS_OF_WEB
+    found = world.workload(changed)
+    assert found is not None
+    assert found.deployment is not None
+    assert found.deployment.name == "web"
+
+
 @pytest.mark.parametrize(
     ("claims", "single_node"),
     [((), False), (("shared",), False), (("shared", "disk"), True), (("not-yet-listed",), True)],
