@@ -28,6 +28,8 @@ K = TypeVar("K", bound=Hashable)
 _FIRST_DELAY, _MAX_DELAY = 0.2, 10.0  # seconds
 _WATCH_WORKED_AFTER = 5.0  # seconds; a watch that was open for this long has worked, even without an event
 _MIN_WATCH_SECONDS = 0.5  # seconds; a watch that the server ends sooner does not count
+_RELIST_INTERVAL = 600.0
+"""Seconds after which the end of a watch leads to a new list: only a list repairs the loss of an event."""
 _RELIST_STALE_AFTER = 1.0  # seconds that a new list may take before the old view is stale
 _WAITING_STALE_AFTER = 30.0
 """Seconds for which a view stays current while its watch waits for a connection."""
@@ -43,6 +45,8 @@ class _Reflector:
         synced: the list is complete, and the watch after it has not failed.
         error: why the last list or watch failed, or why the watch waits; empty after a success.
     """
+
+    _relist_interval = _RELIST_INTERVAL
 
     def __init__(
         self,
@@ -87,7 +91,7 @@ class _Reflector:
         try:
             version = await self._list()
             self._mark_synced()
-            await self._watch(version)
+            await self._watch(version, until=asyncio.get_running_loop().time() + self._relist_interval)
         except (ExpiredError, WatchStalledError) as error:
             cause = str(error) or type(error).__name__
             self._cancel_stale_timer()
@@ -98,6 +102,8 @@ class _Reflector:
         except Exception as error:  # noqa: BLE001 - a bug must not end the informer
             self._mark_stale(f"{type(error).__name__}: {error}")
             self._client.report("watch.failed", self._path, f"{type(error).__name__}: {error}")
+        else:
+            return False
         return True
 
     def _has_worked(self) -> bool:
@@ -107,9 +113,10 @@ class _Reflector:
         )
         return self._watch_worked or stayed_open
 
-    async def _watch(self, version: str) -> None:
+    async def _watch(self, version: str, *, until: float) -> None:
+        """Watch again and again; return when a watch ends at this time or later."""
         loop = asyncio.get_running_loop()
-        while True:
+        while loop.time() < until:
             stale_timer = loop.call_later(_WAITING_STALE_AFTER, self._mark_stale_waiting)
             self._watch_opened_at = None
             try:
@@ -200,6 +207,8 @@ class Feed(_Reflector):
     `list_all` lists into the store and returns the resourceVersion to watch from. A watch of Kopf could feed the store
     too, but Kopf keeps 5 kB of each object in memory.
     """
+
+    _relist_interval = float("inf")  # the resync of the store lists each minute
 
     def __init__(
         self,

@@ -101,6 +101,30 @@ def test_a_list_does_not_reset_the_backoff_while_its_watch_fails(failure: Except
     simulated(story())
 
 
+def test_an_event_that_got_lost_is_repaired_by_a_list_ten_minutes_later() -> None:
+    async def story() -> None:
+        client = Scripted()
+
+        async def silent(_: str) -> AsyncIterator[tuple[str, RawObject]]:
+            await asyncio.sleep(300)
+            return
+            yield "", {}
+
+        client.script, client.items = silent, [raw("a", 5)]
+        found, task = mirror(client)
+        await asyncio.sleep(10)
+        client.items = [raw("b", 11)]
+        await asyncio.sleep(580)
+        assert list(found.items.values()) == ["a"]
+        await asyncio.sleep(20)
+        assert list(found.items.values()) == ["b"]
+        assert found.synced
+        assert len(client.lists) == 2
+        task.cancel()
+
+    simulated(story())
+
+
 def test_a_watch_that_worked_is_followed_by_a_new_one_at_once() -> None:
     async def story() -> None:
         client = Scripted()
