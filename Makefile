@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := PYTHONPATH=operator:tests $(BIN)/python
 COVERAGE_FLOOR := 93
+SEQUENCES ?= 1-2000
 IMAGE ?= ghcr.io/rescheduler-dev/rescheduler:0.1.0
 
-.PHONY: demo test test-alerts test-crash test-versions test-real catalogue lint bench docs manifests plugin dist image \
-	image-base image-table audit cluster cluster-down binaries lock release release-check clean
+.PHONY: demo test test-alerts test-crash sequences test-versions test-real catalogue lint bench docs manifests plugin \
+	dist image image-base image-table audit cluster cluster-down binaries lock release release-check clean
 
 demo: $(VENV)/ready
 	@$(RUN) -m harness.demo $(if $(KEEP),--keep)
@@ -32,6 +33,10 @@ test-crash: $(VENV)/ready binaries
 # matrix. VERSIONS="1.33 1.34" runs only these.
 test-versions: $(VENV)/ready binaries
 	@$(RUN) -m harness.version_matrix $(VERSIONS); code=$$?; $(RUN) -m harness.reference; exit $$code
+
+# Short random sequences of faults in simulated time, on all cores; `make test` runs the first 400.
+sequences: $(VENV)/ready
+	$(RUN) -m simulation --sequences --jobs $$(getconf _NPROCESSORS_ONLN) $(SEQUENCES)
 
 test-real: $(VENV)/ready
 	PYTHONPATH=operator:tests $(BIN)/python -m harness.real $(BIN)/pytest tests/real

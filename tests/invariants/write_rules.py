@@ -13,6 +13,7 @@ from invariants.objects import (
     deleting,
     has_taint,
     is_ready,
+    move,
     name,
     proof,
     seconds,
@@ -104,8 +105,17 @@ def no_other_pod_is_written(state: RecordedState, change: Change) -> Violations:
     call = change.call
     if change.place.resource != "pods" or change.after is None or call is None or call.verb != "patch":
         return
-    if not (change.releases or uid(change.after) in state.released_uids or call.place.subresource):
+    if change.releases or uid(change.after) in state.released_uids or call.place.subresource:
+        return
+    if not (change.before and _is_record_of_a_return(change.before)):
         yield "writes on a pod that it never released"
+
+
+def _is_record_of_a_return(pod: RawObject) -> bool:
+    """Whether the pod carries the record of a return that nobody can tell from one of the operator."""
+    record, owner = move(pod), controller(pod)
+    kept = annotations(pod).get("controller.kubernetes.io/pod-deletion-cost") == "2147483647"
+    return kept and (record.get("replicaSet"), record.get("replicaSetUID")) == (owner.get("name"), owner.get("uid"))
 
 
 def what_is_added_was_recorded(state: RecordedState, change: Change) -> Violations:

@@ -15,6 +15,7 @@ from rescheduler.kube import paths
 from rescheduler.kube.client import ApiError, Client, ExpiredError, UnreachableError
 from simulation.refusals import RefusedError
 from simulation.server import Server
+from simulation.watches import WatchFaults
 
 _WATCH_SECONDS = 300.0
 _TIMEOUT = 3.0
@@ -27,6 +28,7 @@ class SimulatedClient(Client):
     Attributes:
         cut: no request or event gets through.
         dead: the process is gone; its awaits never return.
+        watch_faults: what is wrong with its watches.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class SimulatedClient(Client):
         self._server, self._user, self._chance = server, user, chance
         self._guard, self._count, self.report = guard, count, report
         self.cut = self.dead = False
+        self.watch_faults = WatchFaults(chance)
 
     async def close(self) -> None:
         """Do nothing: there is no connection."""
@@ -51,7 +54,7 @@ class SimulatedClient(Client):
     async def _travel(self) -> None:
         await asyncio.sleep(self._chance.choice((0.002, 0.005, 0.02, 0.1)))
         if self.dead:
-            await asyncio.Future()
+            await self._server.never.wait()
         if self.cut or self._server.away:
             await asyncio.sleep(_TIMEOUT)
             raise UnreachableError("no answer")
@@ -94,7 +97,8 @@ class SimulatedClient(Client):
             stream = self._server.open(path, params, int(version))
         except RefusedError:
             raise ExpiredError(path) from None
-        ends = asyncio.get_running_loop().time() + _WATCH_SECONDS
+        ends, faults = asyncio.get_running_loop().time() + _WATCH_SECONDS, self.watch_faults
+        check_expiry = faults.expiry(path)
         try:
             while (left := ends - asyncio.get_running_loop().time()) > 0:
                 if not stream.waiting:
@@ -103,8 +107,11 @@ class SimulatedClient(Client):
                             await stream.news.wait()
                 stream.news.clear()
                 await self._travel()
+                await faults.thaw(path, idle_timeout)
+                check_expiry()
                 while stream.waiting:
-                    yield stream.waiting.popleft()
+                    for event in faults.distort(stream.take()):
+                        yield event
             yield "BOOKMARK", {"metadata": {"resourceVersion": str(self._server.version)}}
         finally:
             self._server.close(stream)

@@ -13,7 +13,9 @@ from simulation import hostile, neighbours
 from simulation.admission import CODES, TARGETS, Refuses
 from simulation.clusters import SPACE, Cluster
 from simulation.controllers import BROKEN, VERSION
+from simulation.processes import Process
 
+_RESYNC = 62.0  # seconds; the operator lists its own kinds and the nodes each minute
 ZONE = "topology.kubernetes.io/zone"
 
 
@@ -106,7 +108,7 @@ async def api_outage(c: Cluster, lasts: float) -> None:
 
 async def disconnect_operator(c: Cluster, lasts: float, operator: int) -> None:
     """Make the API server unreachable for one operator."""
-    client = c.operators[operator].client
+    client = _operator(c, operator).client
     if client:
         client.cut = True
         await asyncio.sleep(lasts)
@@ -115,19 +117,23 @@ async def disconnect_operator(c: Cluster, lasts: float, operator: int) -> None:
 
 async def kill(c: Cluster, lasts: float, operator: int) -> None:
     """Send SIGKILL, and start a new process."""
-    await _restart(c, lasts, operator, c.operators[operator].kill)
+    await _restart(lasts, _operator(c, operator), Process.kill)
 
 
 async def stop(c: Cluster, lasts: float, operator: int) -> None:
     """Send SIGTERM, and start a new process."""
-    await _restart(c, lasts, operator, c.operators[operator].stop)
+    await _restart(lasts, _operator(c, operator), Process.stop)
 
 
-async def _restart(c: Cluster, lasts: float, operator: int, end: Callable[[], Awaitable[None]]) -> None:
-    if c.operators[operator].app:
-        await end()
+def _operator(c: Cluster, index: int) -> Process:
+    return c.operators[index % len(c.operators)]
+
+
+async def _restart(lasts: float, operator: Process, end: Callable[[Process], Awaitable[None]]) -> None:
+    if operator.app:
+        await end(operator)
         await asyncio.sleep(lasts)
-        c.operators[operator].start()
+        operator.start()
 
 
 async def maintain(c: Cluster, lasts: float, nodes: list[str]) -> None:
@@ -269,6 +275,43 @@ async def write_garbage(c: Cluster, lasts: float, *, seed: int, node: str = "") 
     wipe()
 
 
+async def compact(c: Cluster, lasts: float) -> None:
+    """Let every watch expire (410), as after a compaction of etcd."""
+    for operator in c.operators:
+        if operator.client:
+            operator.client.watch_faults.compact()
+
+
+async def freeze_watches(c: Cluster, lasts: float, operator: int) -> None:
+    """Let the watches of one operator deliver nothing, while its requests are answered."""
+    await _distort(c, lasts, operator, frozen=True)
+
+
+async def mix_events(c: Cluster, lasts: float, operator: int) -> None:
+    """Deliver events of the watches of one operator twice and in another order."""
+    await _distort(c, lasts, operator, mixed=True)
+
+
+async def lose_events(c: Cluster, lasts: float, operator: int) -> None:
+    """Deliver only some events of the watches of one operator; its next lists show the rest."""
+    await _distort(c, lasts, operator, repaired=_RESYNC, lost=0.3)
+
+
+async def _distort(c: Cluster, lasts: float, operator: int, *, repaired: float = 0.0, **faults: float) -> None:
+    """Distort the watches; the rules allow for the late view. `repaired`: seconds until the view is current again."""
+    client, state = _operator(c, operator).client, c.server.checkers[0].state
+    if client is None:
+        return
+    for what, value in faults.items():
+        setattr(client.watch_faults, what, value)
+    state.lag += lasts + repaired
+    await asyncio.sleep(lasts)
+    for what in faults:
+        setattr(client.watch_faults, what, 0)
+    await asyncio.sleep(repaired + 2)
+    state.lag -= lasts + repaired
+
+
 FAULTS: dict[str, Callable[..., Awaitable[None]]] = {
     each.__name__: each
     for each in (
@@ -302,6 +345,7 @@ FAULTS: dict[str, Callable[..., Awaitable[None]]] = {
             delete_released,
             write_garbage,
         ),
+        *(compact, freeze_watches, mix_events, lose_events),
     )
 }
 
@@ -312,8 +356,24 @@ async def carry_out(fault: Fault, cluster: Cluster) -> None:
     await FAULTS[fault.what](cluster, fault.lasts, **fault.details)
 
 
-def draw(chance: random.Random, cluster: Cluster, apps: list[str], *, minutes: float) -> list[Fault]:
-    """Return a random sequence of faults."""
+SHORT, LONG = (5, 20, 45, 70), (90, 150, 240, 420)
+"""Seconds that faults last."""
+
+
+def draw(
+    chance: random.Random,
+    cluster: Cluster,
+    apps: list[str],
+    *,
+    minutes: float,
+    number: tuple[int, int] = (6, 16),
+    short: tuple[int, ...] = SHORT,
+    long: tuple[int, ...] = LONG,
+) -> list[Fault]:
+    """Return a random sequence of faults.
+
+    `minutes`: the time in which they begin. `number`: least and most faults. `short`, `long`: seconds that they last.
+    """
     nodes = sorted(cluster.machines)
     zones = {labels(raw).get(ZONE, "") for raw in cluster.server.all("nodes")} - {""}
     hot = chance.sample(nodes, 2)  # faults that meet on one node find the most bugs
@@ -331,7 +391,6 @@ def draw(chance: random.Random, cluster: Cluster, apps: list[str], *, minutes: f
     def reboot() -> bool:
         return chance.random() < 0.5
 
-    short, long = (5, 20, 45, 70), (90, 150, 240, 420)
     makers: list[tuple[int, Callable[[], tuple[str, float, dict[str, Any]]]]] = [
         (4, lambda: ("fail", chance.choice(short + long), {"node": node()})),
         (4, lambda: ("cut", chance.choice(short + long), {"nodes": [node()], "reboot": reboot()})),
@@ -373,9 +432,16 @@ def draw(chance: random.Random, cluster: Cluster, apps: list[str], *, minutes: f
         (2, lambda: ("delete_released", chance.choice(long), {"every": chance.choice((0.1, 1.0, 7.0))})),
     ]
     weights = [weight for weight, _ in makers]
-    made = [maker() for _, maker in chance.choices(makers, weights, k=chance.randint(6, 16))]
+    made = [maker() for _, maker in chance.choices(makers, weights, k=chance.randint(*number))]
     times = sorted(chance.uniform(0, 60 * minutes) for _ in made)
     return [Fault(round(at), what, lasts, details) for at, (what, lasts, details) in zip(times, made, strict=True)]
+
+
+def draw_watch_fault(chance: random.Random) -> Fault:
+    """Return a fault of the watches of one operator within the first half minute."""
+    what = chance.choice(("compact", "freeze_watches", "mix_events", "lose_events"))
+    details = {} if what == "compact" else {"operator": chance.randint(0, 1)}
+    return Fault(chance.randint(0, 30), what, chance.choice((5, 20, 45)), details)
 
 
 def _rollout(chance: random.Random, apps: list[str]) -> dict[str, Any]:

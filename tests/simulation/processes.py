@@ -15,6 +15,7 @@ from simulation.clients import SimulatedClient
 from simulation.server import Server
 
 NAMESPACE = "rescheduler-system"
+_IDLE_TIMEOUT = 70.0  # seconds, as in Kopf
 
 
 class Process:
@@ -63,7 +64,7 @@ class Process:
                     for raw in page["items"]:
                         handlers.store_event(app.store, {"type": None, "object": raw})
                 while True:
-                    async for type_, raw in app.client.watch(paths.NODES, version=version):
+                    async for type_, raw in app.client.watch(paths.NODES, version=version, idle_timeout=_IDLE_TIMEOUT):
                         version = raw["metadata"]["resourceVersion"]
                         if type_ != "BOOKMARK":
                             handlers.store_event(app.store, {"type": type_, "object": raw})

@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 from collections import deque
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -180,12 +180,30 @@ def run_seed(
 
     `rebalances`: its policy rebalances nodes during the run.
     """
+
+    def begin(chance: random.Random, cluster: Cluster) -> tuple[RawObject, Sequence[Fault]]:
+        policy = _build(chance, cluster, random.Random(f"more {seed}"), rebalances=rebalances)
+        apps = ["web", "single", "never"]
+        return policy, draw(chance, cluster, apps, minutes=MINUTES) if faults is None else faults
+
+    return play(seed, begin, settles=settles)
+
+
+Begin = Callable[[random.Random, Cluster], tuple[RawObject, Sequence[Fault]]]
+"""Fills a cluster; returns its policy and the faults."""
+
+
+def play(seed: int, begin: Begin, *, settles: float, briefly: bool = False) -> RunResult:
+    """Play the faults in a cluster of this seed until an invariant breaks, or until the cluster is restored.
+
+    `briefly`: do not check what follows in the restored cluster.
+    """
     random.seed(seed)  # the jitter of the operator
     with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=1000.0, noop_cycles=0)) as runner:
-        return runner.run(_run_seed(seed, faults, settles, rebalances=rebalances))
+        return runner.run(_play(seed, begin, settles, briefly=briefly))
 
 
-async def _run_seed(seed: int, faults: Sequence[Fault] | None, settles: float, *, rebalances: bool) -> RunResult:
+async def _play(seed: int, begin: Begin, settles: float, *, briefly: bool) -> RunResult:
     chance = random.Random(seed)
     cluster = Cluster(random.Random(seed))
     checker = Checker(RecordedState(_LAG), frozenset(("operator-a", "operator-b")), (NAMESPACE, "rescheduler"))
@@ -193,10 +211,8 @@ async def _run_seed(seed: int, faults: Sequence[Fault] | None, settles: float, *
     cluster.server.checkers += [checker, run_log]
     cluster.server.answered.append(checker.answer)
     structlog.configure(processors=[run_log.log], cache_logger_on_first_use=False)
-    policy = _build(chance, cluster, random.Random(f"more {seed}"), rebalances=rebalances)
-    result = RunResult(
-        seed, draw(chance, cluster, ["web", "single", "never"], minutes=MINUTES) if faults is None else faults, policy
-    )
+    policy, faults = begin(chance, cluster)
+    result = RunResult(seed, faults, policy)
     errors: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(str(context)))
 
@@ -208,7 +224,7 @@ async def _run_seed(seed: int, faults: Sequence[Fault] | None, settles: float, *
         operator.began = lambda at: setattr(checker.state, "born", at)
     cluster.start()
     try:
-        result.broken = await _follow(cluster, result.faults, settles, found) or found()
+        result.broken = await _follow(cluster, faults, settles, found, briefly=briefly) or found()
     finally:
         result.lines, result.writes = list(run_log.lines), checker.writes
         result.simulated = asyncio.get_running_loop().time() - 1000.0
@@ -216,7 +232,7 @@ async def _run_seed(seed: int, faults: Sequence[Fault] | None, settles: float, *
     return result
 
 
-async def _follow(cluster: Cluster, faults: Sequence[Fault], settles: float, found: Any) -> list[str]:
+async def _follow(cluster: Cluster, faults: Sequence[Fault], settles: float, found: Any, *, briefly: bool) -> list[str]:
     """Wait until an invariant breaks, or all is restored and quiet; return what is not after the time limit."""
     if not await _until(lambda: not list(differences(cluster.server.all, {})), 120, found):
         return found() or [f"the cluster does not start: {list(differences(cluster.server.all, {}))}"]
@@ -234,6 +250,8 @@ async def _follow(cluster: Cluster, faults: Sequence[Fault], settles: float, fou
             if found()
             else [f"all faults are over, and still {words}" for words in differences(cluster.server.all, before)]
         )
+    if briefly:
+        return []
     return await _stand(cluster, before, settles, found) or await _quiet(cluster, found)
 
 
@@ -282,12 +300,12 @@ async def _until(condition: Any, limit: float, found: Any) -> bool:
     return not found()
 
 
-def shortened(result: RunResult) -> RunResult:
-    """Return the same failure with as few faults as possible."""
+def shortened(result: RunResult, run: Callable[[int, Sequence[Fault]], RunResult] = run_seed) -> RunResult:
+    """Return the same failure with as few faults as possible; `run`: what played it."""
     best = result
     for fault in result.faults:
         fewer = [each for each in best.faults if each is not fault]
-        without = run_seed(result.seed, fewer)
+        without = run(result.seed, fewer)
         if without.broken:
             best = without
     return best

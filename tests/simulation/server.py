@@ -72,6 +72,12 @@ class Stream:
         self.waiting.append((kind, (change.after or gone) if fits else gone))
         self.news.set()
 
+    def take(self) -> list[tuple[str, RawObject]]:
+        """Return the changes so far, and forget them."""
+        taken = list(self.waiting)
+        self.waiting.clear()
+        return taken
+
 
 class Server:
     """The API server in memory.
@@ -80,12 +86,14 @@ class Server:
         checkers: called with every request before the server reads it, and with every change.
         policies: admission of others.
         answered: called with each answer to a client's write, dry runs included.
+        never: what requests of dead processes wait for; it is never set.
     """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self.now = now
         self.version, self.away = 1, False
         self.checkers: list[Any] = []
+        self.never = asyncio.Event()
         self.policies: list[Policy] = []
         self.answered: list[Callable[[Answer], None]] = []
         self.listeners: dict[str, list[Callable[[Change], None]]] = {}
