@@ -34,7 +34,7 @@ test-crash: $(VENV)/ready binaries
 test-versions: $(VENV)/ready binaries
 	@$(RUN) -m harness.version_matrix $(VERSIONS); code=$$?; $(RUN) -m harness.reference; exit $$code
 
-# Short random sequences of faults in simulated time, on all cores; `make test` runs the first 400.
+# Short random sequences of faults in simulated time, on all cores; `make test` runs the first 100.
 sequences: $(VENV)/ready
 	$(RUN) -m simulation --sequences --jobs $$(getconf _NPROCESSORS_ONLN) $(SEQUENCES)
 
