@@ -72,7 +72,9 @@ def test_whatever_the_names_the_admission_policies_bound_the_accounts_that_the_p
     assert pod(documents, name=name)["serviceAccountName"] == account
     assert pod(documents, "Job", f"{name}-cleanup")["serviceAccountName"] == f"{name}-cleanup"
     accounts = {name for kind, name in documents if kind == "ServiceAccount"}
-    assert accounts == {f"{name}-cleanup"} | ({account} if "create" not in values.get("serviceAccount", {}) else set())
+    assert accounts == {f"{name}-cleanup", f"{name}-storage"} | (
+        {account} if "create" not in values.get("serviceAccount", {}) else set()
+    )
     users = [f"system:serviceaccount:{NAMESPACE}:{user}" for user in (account, f"{name}-cleanup")]
     conditions = [
         condition["expression"]
@@ -83,10 +85,11 @@ def test_whatever_the_names_the_admission_policies_bound_the_accounts_that_the_p
     ]
     assert len(conditions) == 11
     assert all(json.dumps(users) in condition for condition in conditions)
+    assert documents["ClusterRoleBinding", f"{name}-storage"]["subjects"][0]["name"] == f"{name}-storage"
     subjects = [
         {s["name"] for s in d["subjects"]}
-        for (kind, _), d in documents.items()
-        if kind.endswith("Binding") and "subjects" in d
+        for (kind, named), d in documents.items()
+        if kind.endswith("Binding") and "subjects" in d and named != f"{name}-storage"
     ]
     assert len(subjects) == 5
     assert all(found <= {account, f"{name}-cleanup"} for found in subjects)

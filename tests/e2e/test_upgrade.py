@@ -4,7 +4,9 @@
 once and never upgrades.
 """
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,12 +17,17 @@ import pytest
 import yaml
 
 from harness import ControlPlane, workloads
+from harness.clients import ControlPlaneError
+from harness.etcd import stored_versions
 from harness.observer import Observer
 from harness.operators import CHART, NAMESPACE, Operator, helm
 from harness.waiting import until
 
 OLD_CHART = Path(__file__).parent / "charts" / "crds-in-folder.tgz"
 SPACE = "shop"
+KINDS = ("reschedulepolicies", "namespacepools", "nodedrains")
+JOB = "rescheduler-storage"
+RIGHTS = ("job", "serviceaccount", "clusterrole", "clusterrolebinding")
 _ACCOUNT = f"--serviceaccount={NAMESPACE}:rescheduler"
 
 
@@ -42,7 +49,7 @@ def run_helm(plane: ControlPlane, *arguments: str) -> str:
 
 
 def status_fields(plane: ControlPlane) -> set[str]:
-    (version,) = plane.get("crd", "nodedrains.rescheduler.dev")["spec"]["versions"]
+    version = plane.get("crd", "nodedrains.rescheduler.dev")["spec"]["versions"][0]
     return set(version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"])
 
 
@@ -55,6 +62,12 @@ def outdated(observer: Observer, node: str) -> str:
     """Return the message of the condition `CRDsOutdated`; empty without it."""
     conditions = status(observer, node).get("conditions", [])
     return next((str(c["message"]) for c in conditions if c["type"] == "CRDsOutdated"), "")
+
+
+def hooks(plane: ControlPlane) -> dict[tuple[str, str], Any]:
+    """Return the hooks of the release by kind and name."""
+    made = [hook for hook in yaml.safe_load_all(run_helm(plane, "get", "hooks", "rescheduler")) if hook]
+    return {(hook["kind"], hook["metadata"]["name"]): hook for hook in made}
 
 
 def start_drain(plane: ControlPlane, observer: Observer, prefix: str) -> str:
@@ -108,8 +121,7 @@ def test_an_uninstall_in_the_middle_of_a_drain_restores_the_node_with_whatever_n
     """A simulated node cannot run the image of the hook, so the test runs its command with its ServiceAccount."""
     names = ("--set", "fullnameOverride=drainer,serviceAccount.name=mine")
     run_helm(plane, "install", "rescheduler", str(CHART), "--create-namespace", *names)
-    hooks = yaml.safe_load_all(run_helm(plane, "get", "hooks", "rescheduler"))
-    (pod,) = [hook["spec"]["template"]["spec"] for hook in hooks if hook and hook["kind"] == "Job"]
+    pod = hooks(plane)["Job", "drainer-cleanup"]["spec"]["template"]["spec"]
     cleaner = plane.identity_kubeconfig(NAMESPACE, pod["serviceAccountName"])
     with Operator(plane.identity_kubeconfig(NAMESPACE, "mine"), tmp_path / "operator.log") as operator:
         node = start_drain(plane, observer, "uninstall")
@@ -126,3 +138,84 @@ def test_an_uninstall_in_the_middle_of_a_drain_restores_the_node_with_whatever_n
     assert plane.get("crd", "nodedrains.rescheduler.dev")
     plane.kubectl("delete", "namespace", NAMESPACE, SPACE, "--timeout=60s")
     plane.kubectl("delete", "node", node, "--timeout=30s")
+
+
+def migrate_storage(kubeconfig: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rescheduler", "migrate-storage"]
+    environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def storing(folder: Path, version: str) -> str:
+    """Return a copy of the chart whose CRDs store another version, as the next minor version does."""
+    shutil.copytree(CHART, folder)
+    for file in (folder / "templates" / "crds").iterdir():
+        head, *versions = file.read_text().split("\n  - name: ")
+        changed = [
+            text.replace("storage: true", "storage: false")
+            if not text.startswith(version)
+            else text.replace("storage: false", "storage: true")
+            for text in versions
+        ]
+        file.write_text("\n  - name: ".join([head, *changed]))
+    hook = folder / "templates" / "storage.yaml"
+    hook.write_text(hook.read_text().replace('$storage := "v1alpha1"', f'$storage := "{version}"'))
+    return str(folder)
+
+
+def storage_identity(plane: ControlPlane) -> Path:
+    """Return a kubeconfig of the ServiceAccount of the Job. Helm has run the Job and has deleted its rights."""
+    rights = [hook for (kind, name), hook in hooks(plane).items() if name == JOB and kind != "Job"]
+    plane.apply(*rights)
+    account = hooks(plane)["Job", JOB]["spec"]["template"]["spec"]["serviceAccountName"]
+    identity = plane.identity_kubeconfig(NAMESPACE, account)
+    last = ("auth", "can-i", "patch", "crd/nodedrains.rescheduler.dev", "--subresource=status")
+    until(lambda: plane.kubectl(*last, check=False, kubeconfig=identity).startswith("yes"), "the rights of the Job")
+    return identity
+
+
+def job_events(plane: ControlPlane) -> str:
+    return str(hooks(plane)["Job", JOB]["metadata"]["annotations"]["helm.sh/hook"])
+
+
+def stored(plane: ControlPlane) -> set[str]:
+    """Return the versions of all objects in etcd, and of the CRDs `status.storedVersions` if those differ."""
+    listed = [plane.get("crd", f"{kind}.rescheduler.dev")["status"]["storedVersions"] for kind in KINDS]
+    return {version for kind in KINDS for version in stored_versions(plane, kind)}.union(*listed)
+
+
+def test_the_job_of_the_chart_stores_all_objects_in_the_version_of_the_crds_and_back(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    """A simulated node cannot run the image of the hook, so the test runs its command with its ServiceAccount."""
+    plane.add_nodes(1, prefix="job-")
+    run_helm(plane, "upgrade", "rescheduler", "--install", str(CHART), "--create-namespace")
+    plane.apply(workloads.pool("stored", namespaces=["x"], nodeSelector={"matchLabels": {"disk": "ssd"}}))
+    drain = {"apiVersion": "rescheduler.dev/v1beta1", "kind": "NodeDrain", "metadata": {"name": "absent"}}
+    plane.apply({**drain, "spec": {"nodeName": "absent", "requests": [{"reason": "Manual"}]}})
+    assert stored(plane) == {"v1alpha1"}
+    assert job_events(plane) == "post-rollback"
+
+    run_helm(plane, "upgrade", "rescheduler", storing(tmp_path / "next", "v1beta1"))
+    assert job_events(plane) == "post-upgrade,post-rollback"
+    assert all("NotFound" in plane.kubectl("get", kind, JOB, "-n", NAMESPACE, check=False) for kind in RIGHTS)
+    identity = storage_identity(plane)
+    done = migrate_storage(identity)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert stored(plane) == {"v1beta1"}
+    assert migrate_storage(identity).stdout.count(": all objects are stored as v1beta1\n") == len(KINDS)
+    refused = migrate_storage(plane.identity_kubeconfig(NAMESPACE, "rescheduler"))
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("the rights do not suffice: GET /apis/apiextensions.k8s.io/")
+    older = plane.get("crd", "nodedrains.rescheduler.dev")
+    older["metadata"].pop("resourceVersion")
+    older["spec"]["versions"] = [{**older["spec"]["versions"][0], "storage": True}]
+    with pytest.raises(ControlPlaneError, match='"v1beta1": missing from spec'):
+        plane.kubectl("replace", "--dry-run=server", "-f", "-", input=json.dumps(older))
+
+    run_helm(plane, "rollback", "rescheduler")
+    assert stored(plane) == {"v1alpha1", "v1beta1"}
+    done = migrate_storage(storage_identity(plane))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert stored(plane) == {"v1alpha1"}
+    plane.kubectl("replace", "--dry-run=server", "-f", "-", input=json.dumps(older))

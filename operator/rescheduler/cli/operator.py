@@ -107,6 +107,26 @@ def verify(namespace: str) -> None:
     sys.exit(not passed)
 
 
+@main.command("migrate-storage")
+def migrate_storage() -> None:
+    """Store all objects in the storage version of their CRD.
+
+    The command writes each policy, pool and NodeDrain without a change, and removes the other versions from
+    status.storedVersions of the CRDs. Run it after an upgrade or a downgrade without helm. It may run at any time, and
+    several times.
+
+    \b
+    Exit codes:
+      0  All objects are stored in the storage version.
+      1  They are not, or it is not known.
+    """  # noqa: D301 - click reads \b as "do not wrap"
+    from rescheduler.cli.storage import stored_versions  # noqa: PLC0415 - see _run
+
+    logs.configure("console")
+    succeeded = asyncio.run(stored_versions.run(lambda result: click.echo(result.message, err=not result.succeeded)))
+    sys.exit(not succeeded)
+
+
 def _run(log_format: str, **options: Any) -> None:
     # Imported late, or else `--help` and usage errors take a second longer.
     library_imports.leave_out_unused_parts()

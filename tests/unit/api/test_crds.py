@@ -1,5 +1,6 @@
 """The CRDs in the repository are the generated ones, and every field has a description."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from rescheduler.api import STORAGE_VERSION
 from rescheduler.api.crds import main, manifests, template
+from rescheduler.cli.storage.stored_versions import RESOURCES
 
 ROOT = Path(__file__).parents[3]
 CRDS = {crd["spec"]["names"]["kind"]: crd for crd in map(yaml.safe_load, manifests().values())}
@@ -104,3 +107,11 @@ def test_all_versions_are_served_with_the_same_schema_and_one_is_stored(kind: st
 def test_no_yaml_alias_is_in_a_manifest() -> None:
     """The templates of helm are no YAML, so nothing would resolve an alias that crosses their conditions."""
     assert not [name for name, text in manifests().items() if "&id0" in text]
+
+
+def test_the_job_of_the_chart_knows_the_storage_version_and_all_kinds() -> None:
+    text = (ROOT / "manifests/chart/templates/storage.yaml").read_text()
+    assert f'$storage := "{STORAGE_VERSION}"' in text
+    plurals = sorted(crd["spec"]["names"]["plural"] for crd in CRDS.values())
+    assert f"$kinds := list {' '.join(json.dumps(plural) for plural in plurals)} " in text
+    assert sorted(RESOURCES) == plurals

@@ -1,0 +1,1 @@
+"""`rescheduler migrate-storage`: write stored objects again, in the storage version of their CRD."""
